@@ -1,0 +1,1 @@
+"""The primitive operations, spelled three ways. Nothing in here knows of models, images or files."""

@@ -1,0 +1,357 @@
+"""The contract: what each op is called, what it takes, the shape it returns and what it refuses.
+
+A backend is any module that spells these same names. A function here has the op's signature, works on anything that
+has a ``.shape``, computes nothing, and returns the shape of the result or raises ``ValueError``. Backends call it
+first, so every one of them refuses the same calls with the same words; a plan calls it to walk a model without data.
+
+Conventions, everywhere:
+
+* Activations are ``[n, h, w, c]``. Convolution weights are ``[c_out, c_in / groups, k_h, k_w]``, as checkpoints have them.
+* Arrays that carry gradients are positional; constants are keywords.
+* ``stride``, ``padding`` and ``size`` are one number for both directions, or a pair ``(vertical, horizontal)``.
+* ``out`` is where the result goes; without it, the backend makes a new array.
+* Every ``op`` has an ``op_backward(dy, y, *args, **attrs)`` that takes the gradient and the value of the result and
+  returns a tuple: one gradient for each positional argument, in order (``None`` for one that was ``None``).
+
+Beside the ops a backend has the four words a plan needs to place its data: ``empty(shape)``, ``upload(array)``,
+``download(array)`` and ``pack(weight, groups)``, which lays a weight out as that backend's ``conv2d`` likes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+OPS = (
+    "conv2d",
+    "batch_norm",
+    "batch_norm_train",
+    "relu",
+    "add",
+    "max_pool2d",
+    "avg_pool2d",
+    "mean_pool",
+    "linear",
+    "softmax",
+    "softmax_cross_entropy",
+)
+__all__ = ["OPS", "pair", *OPS]
+
+Pair = int | Sequence[int]
+Shape = tuple[int, ...]
+
+
+class Shaped(Protocol):
+    """Anything with a shape: an array of any backend, or a stand-in for one."""
+
+    @property
+    def shape(self) -> Shape: ...
+
+
+def conv2d(
+    x: Shaped,
+    weight: Shaped,
+    bias: Shaped | None = None,
+    *,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    groups: int = 1,
+    residual: Shaped | None = None,
+    relu: bool = False,
+    out: Shaped | None = None,
+) -> Shape:
+    """Convolve each of ``groups`` equal slices of the channels with its own filters (Equation 2 with Figure 3c).
+
+    ``y[n, r, s, o] = bias[o] + sum over i, j, c of x[n, r*stride + i - padding, s*stride + j - padding, c] *
+    weight[o, c, i, j]``, where ``c`` runs over the channels of the group that ``o`` belongs to, and ``x`` is zero
+    outside the picture. Then ``residual`` is added and, with ``relu``, what is below zero becomes zero.
+
+    Parameters
+    ----------
+    x : [n, h, w, c_in]
+    weight : [c_out, c_in / groups, k_h, k_w], or what the backend's ``pack`` made of it
+    bias : [c_out], optional
+    stride, padding : int or (int, int)
+    groups : int
+        Divides ``c_in`` and ``c_out``. The paper's cardinality.
+    residual : like the result, optional
+    relu : bool
+    out : like the result, optional
+
+    Returns
+    -------
+    [n, h_out, w_out, c_out] with ``h_out = (h + 2*padding - k_h) // stride + 1``
+
+    Raises
+    ------
+    ValueError
+        When shapes do not fit each other, or the kernel is larger than the padded picture.
+    """
+    n, h, w, c_in = _dimensions("x", x, "n h w c")
+    c_out, c_group, k_h, k_w = _dimensions("weight", weight, "c_out c_in/groups k_h k_w")
+    if groups < 1 or c_in != groups * c_group or c_out % groups:
+        raise ValueError(
+            f"conv2d: x has {c_in} channels and weight {tuple(weight.shape)} takes {c_group} in each of {groups} groups; "
+            f"c_in must be groups * {c_group} and c_out = {c_out} a multiple of groups"
+        )
+    if bias is not None and tuple(bias.shape) != (c_out,):
+        raise ValueError(f"conv2d: bias has shape {tuple(bias.shape)}, expected ({c_out},): one value for each filter")
+    (s_h, s_w), (p_h, p_w) = pair("stride", stride, 1), pair("padding", padding, 0)
+    y = (n, _slide("conv2d", h, k_h, s_h, p_h), _slide("conv2d", w, k_w, s_w, p_w), c_out)
+    _same("conv2d", "residual", residual, y)
+    _same("conv2d", "out", out, y)
+    return y
+
+
+def batch_norm(
+    x: Shaped, scale: Shaped, shift: Shaped, mean: Shaped, var: Shaped, *, eps: float = 1e-5, out: Shaped | None = None
+) -> Shape:
+    """Normalise each channel with statistics known beforehand: ``(x - mean) / sqrt(var + eps) * scale + shift``.
+
+    Parameters
+    ----------
+    x : [n, h, w, c]
+    scale, shift, mean, var : [c]
+        A checkpoint calls them weight, bias, running_mean and running_var.
+    eps : float
+
+    Returns
+    -------
+    [n, h, w, c]
+    """
+    *_, c = _dimensions("x", x, "n h w c")
+    for name, a in (("scale", scale), ("shift", shift), ("mean", mean), ("var", var)):
+        if tuple(a.shape) != (c,):
+            raise ValueError(f"batch_norm: {name} has shape {tuple(a.shape)}, expected ({c},): one value for each channel")
+    _same("batch_norm", "out", out, x.shape)
+    return tuple(x.shape)
+
+
+def batch_norm_train(x: Shaped, scale: Shaped, shift: Shaped, *, eps: float = 1e-5, out: Shaped | None = None) -> Shape:
+    """Normalise each channel with the mean and the (biased) variance of this batch (Ioffe and Szegedy, 2015).
+
+    Parameters
+    ----------
+    x : [n, h, w, c]
+    scale, shift : [c]
+    eps : float
+
+    Returns
+    -------
+    [n, h, w, c]
+    """
+    return batch_norm(x, scale, shift, scale, scale, eps=eps, out=out)
+
+
+def relu(x: Shaped, *, out: Shaped | None = None) -> Shape:
+    """``max(x, 0)``; not-a-number stays what it is.
+
+    Parameters
+    ----------
+    x : any shape
+
+    Returns
+    -------
+    like x
+    """
+    _same("relu", "out", out, x.shape)
+    return tuple(x.shape)
+
+
+def add(x: Shaped, y: Shaped, *, out: Shaped | None = None) -> Shape:
+    """``x + y``: the residual connection (He et al., 2016), and the merge of Equation 3.
+
+    Parameters
+    ----------
+    x, y : the same shape
+
+    Returns
+    -------
+    like x
+    """
+    _same("add", "y", y, x.shape)
+    _same("add", "out", out, x.shape)
+    return tuple(x.shape)
+
+
+def max_pool2d(
+    x: Shaped, *, size: Pair, stride: Pair, padding: Pair = 0, ceil_mode: bool = False, out: Shaped | None = None
+) -> Shape:
+    """The largest value in each window; padding never wins.
+
+    Parameters
+    ----------
+    x : [n, h, w, c]
+    size, stride, padding : int or (int, int)
+        ``padding`` is at most half of ``size``, so that no window lies outside the picture.
+    ceil_mode : bool
+        Keep a last window that starts inside the picture (or its leading padding) and ends outside.
+
+    Returns
+    -------
+    [n, h_out, w_out, c]
+    """
+    return _pool("max_pool2d", x, size, stride, padding, ceil_mode, out)
+
+
+def avg_pool2d(
+    x: Shaped,
+    *,
+    size: Pair,
+    stride: Pair,
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    out: Shaped | None = None,
+) -> Shape:
+    """The mean of each window, as PyTorch counts it.
+
+    Parameters
+    ----------
+    x : [n, h, w, c]
+    size, stride, padding : int or (int, int)
+    ceil_mode : bool
+        As in `max_pool2d`; what lies beyond the trailing padding is never counted.
+    count_include_pad : bool
+        Divide by the places of the window inside the padded picture; otherwise only by those inside the picture.
+
+    Returns
+    -------
+    [n, h_out, w_out, c]
+    """
+    return _pool("avg_pool2d", x, size, stride, padding, ceil_mode, out)
+
+
+def mean_pool(x: Shaped, *, out: Shaped | None = None) -> Shape:
+    """The mean of each channel over all positions: the global average pooling of Table 1.
+
+    Parameters
+    ----------
+    x : [n, h, w, c]
+
+    Returns
+    -------
+    [n, c]
+    """
+    n, h, w, c = _dimensions("x", x, "n h w c")
+    if h * w == 0:
+        raise ValueError(f"mean_pool: x has shape {tuple(x.shape)}, and the mean of no positions is not defined")
+    _same("mean_pool", "out", out, (n, c))
+    return n, c
+
+
+def linear(x: Shaped, weight: Shaped, bias: Shaped, *, out: Shaped | None = None) -> Shape:
+    """``x @ weight.T + bias``: the classifier.
+
+    Parameters
+    ----------
+    x : [n, c_in]
+    weight : [c_out, c_in]
+    bias : [c_out]
+
+    Returns
+    -------
+    [n, c_out]
+    """
+    n, c_in = _dimensions("x", x, "n c_in")
+    c_out, expected = _dimensions("weight", weight, "c_out c_in")
+    if c_in != expected or tuple(bias.shape) != (c_out,):
+        raise ValueError(
+            f"linear: x {tuple(x.shape)}, weight {tuple(weight.shape)} and bias {tuple(bias.shape)} do not fit; "
+            "expected [n, c_in], [c_out, c_in] and [c_out]"
+        )
+    _same("linear", "out", out, (n, c_out))
+    return n, c_out
+
+
+def softmax(x: Shaped, *, out: Shaped | None = None) -> Shape:
+    """``exp(x) / sum(exp(x))`` along the last axis, safe for any finite logits.
+
+    Parameters
+    ----------
+    x : [n, classes]
+
+    Returns
+    -------
+    [n, classes]
+    """
+    n, classes = _dimensions("x", x, "n classes")
+    if classes == 0:
+        raise ValueError(f"softmax: x has shape {tuple(x.shape)}, and there is no distribution over no classes")
+    _same("softmax", "out", out, (n, classes))
+    return n, classes
+
+
+def softmax_cross_entropy(x: Shaped, *, labels: Any, smoothing: float = 0.0) -> Shape:
+    """The mean over the batch of ``-sum(target * log(softmax(x)))``: the training loss.
+
+    Parameters
+    ----------
+    x : [n, classes]
+        Logits.
+    labels : [n] integers
+    smoothing : float in [0, 1]
+        The target is ``1 - smoothing`` on the label plus ``smoothing / classes`` everywhere (Szegedy et al., 2016).
+
+    Returns
+    -------
+    a scalar, ``()``
+    """
+    n, classes = _dimensions("x", x, "n classes")
+    labels = np.asarray(labels)
+    if labels.shape != (n,) or labels.dtype.kind not in "iu" or n == 0:
+        raise ValueError(
+            f"softmax_cross_entropy: labels are {labels.dtype} {labels.shape}, expected {n} integers, and at least one"
+        )
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"softmax_cross_entropy: labels reach from {labels.min()} to {labels.max()}, expected 0 to {classes - 1}"
+        )
+    if not 0 <= smoothing <= 1:
+        raise ValueError(f"softmax_cross_entropy: smoothing is {smoothing}, expected a number from 0 to 1")
+    return ()
+
+
+def pair(name: str, value: Pair, least: int) -> tuple[int, int]:
+    """One number for both directions, or two: always as ``(vertical, horizontal)``, each at least ``least``."""
+    both = (value, value) if isinstance(value, (int, np.integer)) else tuple(value)
+    if len(both) != 2 or not all(isinstance(v, (int, np.integer)) and v >= least for v in both):
+        raise ValueError(f"{name} is {value!r}, expected one or two whole numbers, each at least {least}")
+    return int(both[0]), int(both[1])
+
+
+def _pool(op: str, x: Shaped, size: Pair, stride: Pair, padding: Pair, ceil_mode: bool, out: Shaped | None) -> Shape:
+    """The shape rule that both poolings share."""
+    n, h, w, c = _dimensions("x", x, "n h w c")
+    (k_h, k_w), (s_h, s_w), (p_h, p_w) = pair("size", size, 1), pair("stride", stride, 1), pair("padding", padding, 0)
+    if 2 * p_h > k_h or 2 * p_w > k_w:
+        raise ValueError(f"{op}: padding {padding} is more than half of size {size}, so a window could miss the picture")
+    y = (n, _slide(op, h, k_h, s_h, p_h, ceil_mode), _slide(op, w, k_w, s_w, p_w, ceil_mode), c)
+    _same(op, "out", out, y)
+    return y
+
+
+def _slide(op: str, length: int, kernel: int, stride: int, padding: int, ceil_mode: bool = False) -> int:
+    """How many windows fit along one direction."""
+    room = length + 2 * padding - kernel
+    if room < 0 or length < 1:
+        raise ValueError(f"{op}: a window of {kernel} does not fit into {length} with padding {padding}; use a larger picture")
+    if not ceil_mode:
+        return room // stride + 1
+    count = -(-room // stride) + 1
+    return count - 1 if (count - 1) * stride >= length + padding else count
+
+
+def _dimensions(name: str, a: Shaped, axes: str) -> Shape:
+    """The shape, when it has the axes that are named."""
+    if len(a.shape) != len(axes.split()):
+        raise ValueError(f"{name} has shape {tuple(a.shape)}, expected [{', '.join(axes.split())}]")
+    return tuple(a.shape)
+
+
+def _same(op: str, name: str, a: Shaped | None, shape: Shape) -> None:
+    """An optional array must have this very shape."""
+    if a is not None and tuple(a.shape) != tuple(shape):
+        raise ValueError(f"{op}: {name} has shape {tuple(a.shape)}, expected {tuple(shape)}")

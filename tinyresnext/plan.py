@@ -1,0 +1,306 @@
+"""From a recorded forward pass to a straight line of fused kernel calls.
+
+`trace` records the walk through the network without data. Three short functions rewrite the list of calls: batch norms
+vanish into the weights before them, additions and ReLUs into the convolutions that feed them. `program` does this once
+for a model; a `Plan` then places the values of one input shape in memory that is used again and again, and runs.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from .ops import shapes
+from .resnext import forward
+from .spec import Spec
+from .tape import Call, Tape
+
+Calls = list[Call]
+
+
+class ShapesOnly:
+    """The shape rules as a backend: each op returns a stand-in, an array that has a shape and owns no memory."""
+
+    def __getattr__(self, op: str) -> Callable[..., Any]:
+        rule = getattr(shapes, op)
+        return lambda *args, **attrs: stand_in(rule(*args, **attrs))
+
+    @staticmethod
+    def upload(array: Any) -> Any:
+        """Constants stay as they are."""
+        return array
+
+
+def stand_in(shape: Sequence[int]) -> np.ndarray:
+    """An array of that shape, all of whose values are one and the same zero."""
+    return np.broadcast_to(np.float32(0), shape)[...]
+
+
+def trace(params: Mapping[str, Any], spec: Spec, x_shape: Sequence[int]) -> tuple[Any, Calls]:
+    """Walk through the network with stand-ins for the values.
+
+    Returns
+    -------
+    x : the stand-in for the input
+    calls : list of Call
+        Every op in order, with torchvision's name for its result.
+    """
+    names: dict[int, str] = {}
+
+    def at(name: str, value: Any) -> Any:
+        names.setdefault(id(value), name)
+        return value
+
+    tape, x = Tape(ShapesOnly()), stand_in(x_shape)
+    forward(params, spec, x, tape, at=at)
+    return x, [replace(call, name=names[id(call.out)]) for call in tape.calls]
+
+
+def fold_batch_norm(calls: Calls) -> Calls:
+    """``a (w * x) + b`` is ``(a w) * x + b``: the norm vanishes into the weights, in float64 so that nothing is lost."""
+
+    def merge(conv: Call, norm: Call) -> Call:
+        x, weight = conv.args
+        scale, shift, mean, var = (np.asarray(a, np.float64) for a in norm.args[1:])
+        a = scale / np.sqrt(var + norm.attrs["eps"])
+        bias = (shift - mean * a).astype(weight.dtype)
+        return replace(conv, args=(x, (weight * a[:, None, None, None]).astype(weight.dtype), bias))
+
+    return _absorb(calls, "batch_norm", lambda conv: len(conv.args) == 2, merge)
+
+
+def fuse_add(calls: Calls) -> Calls:
+    """The sum with the shortcut happens where the convolution's result is still in registers."""
+
+    def merge(conv: Call, add: Call) -> Call:
+        return replace(conv, attrs=conv.attrs | {"residual": add.args[1]})
+
+    return _absorb(calls, "add", lambda conv: "residual" not in conv.attrs and "relu" not in conv.attrs, merge)
+
+
+def fuse_relu(calls: Calls) -> Calls:
+    """And so does the rectification."""
+    return _absorb(calls, "relu", lambda conv: True, lambda conv, relu: replace(conv, attrs=conv.attrs | {"relu": True}))
+
+
+def _absorb(calls: Calls, op: str, fits: Callable[[Call], bool], merge: Callable[[Call, Call], Call]) -> Calls:
+    """Merge each ``op`` into the convolution that made its first argument, when nothing else reads that value."""
+    readers: dict[int, int] = {}
+    for call in calls:
+        for value in _inputs(call):
+            readers[id(value)] = readers.get(id(value), 0) + 1
+    convs = {id(call.out): call for call in calls if call.op == "conv2d"}
+    merged, kept = set(), []
+    for call in calls:
+        conv = convs.get(id(call.args[0])) if call.op == op else None
+        if conv is not None and readers[id(conv.out)] == 1 and fits(conv):
+            merged.add(conv)
+            # The pair takes the later place: by then the other argument of an addition has been computed too.
+            call = replace(merge(conv, call), out=call.out, fused=(*conv.fused, op))
+            convs[id(call.out)] = call
+        kept.append(call)
+    return [call for call in kept if call not in merged]
+
+
+def _inputs(call: Call) -> Iterable[Any]:
+    """Every array a call reads."""
+    return [a for a in (*call.args, call.attrs.get("residual")) if a is not None]
+
+
+def replay(calls: Calls, x: Any, value: Any, ops: Any) -> list[Any]:
+    """Make the recorded calls again, with ``value`` in the place of the recorded input ``x``.
+
+    Returns
+    -------
+    list
+        The result of each call; the last one is the network's.
+    """
+    known, results = {id(x): value}, []
+    for call in calls:
+        args = [known.get(id(a), a) for a in call.args]
+        attrs = {key: known.get(id(a), a) for key, a in call.attrs.items()}
+        results.append(getattr(ops, call.op)(*args, **attrs))
+        known[id(call.out)] = results[-1]
+    return results
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A network ready to be planned for any input shape: fused calls whose weights lie on the device, packed."""
+
+    x: Any
+    calls: tuple[Call, ...]
+    channels: int
+
+
+def program(params: Mapping[str, np.ndarray], spec: Spec, ops: Any) -> Program:
+    """Trace, fold, fuse, and give every weight to the backend, once for all plans of a model."""
+    x, calls = trace(params, spec, (1, 256, 256, spec.channels))  # which shape does not matter: calls do not depend on it
+    for rewrite in (fold_batch_norm, fuse_add, fuse_relu):
+        calls = rewrite(calls)
+    made = {id(call.out) for call in calls} | {id(x)}
+
+    def place(call: Call) -> Call:
+        first, *rest = (a if a is None or id(a) in made else ops.upload(a) for a in call.args)
+        if call.op == "conv2d":
+            rest[0] = ops.pack(rest[0], call.attrs.get("groups", 1))
+        return replace(call, args=(first, *rest))
+
+    return Program(x, tuple(place(call) for call in calls), spec.channels)
+
+
+def assign_buffers(calls: Sequence[Call], sizes: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Give each result a buffer, and a buffer to another result once nobody will read the first again.
+
+    Parameters
+    ----------
+    calls : sequence of Call
+    sizes : sequence of int
+        How many values each call's result has.
+
+    Returns
+    -------
+    places : list of int
+        The buffer of each call's result.
+    buffers : list of int
+        How many values each buffer must hold.
+    """
+    maker = {id(call.out): t for t, call in enumerate(calls)}
+    reads = [{maker[id(a)] for a in _inputs(call) if id(a) in maker} for call in calls]
+    last = {made: t for t, read in enumerate(reads) for made in read}
+    places: list[int] = []
+    buffers: list[int] = []
+    free: list[int] = []
+    for t, need in enumerate(sizes):
+        # The smallest free buffer that is large enough; else the largest, which then grows; else a new one.
+        best = min(free, key=lambda b: (buffers[b] < need, abs(buffers[b] - need)), default=len(buffers))
+        if best == len(buffers):
+            buffers.append(need)
+        else:
+            free.remove(best)
+            buffers[best] = max(buffers[best], need)
+        places.append(best)
+        free += [places[made] for made in reads[t] if last[made] == t]
+    return places, buffers
+
+
+class Plan:
+    """A straight line of kernel calls for one input shape.
+
+    ``print(plan)`` shows it; ``plan(x)`` runs it; ``plan.profile(x)`` times each step. The buffers belong to the plan,
+    so calls from several threads take turns.
+
+    Parameters
+    ----------
+    program : Program
+    x_shape : (n, h, w, channels)
+    ops : backend
+        The one the program was made for.
+    dtype : numpy dtype
+        Of the values on the way: that of the weights.
+
+    Raises
+    ------
+    ValueError
+        When the network leaves nothing of a picture of that size.
+    """
+
+    def __init__(self, program: Program, x_shape: Sequence[int], ops: Any, dtype: Any = np.float32) -> None:
+        self.x_shape, self.calls, self._ops, self._lock = tuple(x_shape), program.calls, ops, threading.Lock()
+        outs = replay(list(program.calls), program.x, stand_in(x_shape), ShapesOnly())
+        self.shapes = [out.shape for out in outs]
+        self.places, self.buffers = assign_buffers(program.calls, [out.size for out in outs])
+        arena = [ops.empty((size,), dtype) for size in self.buffers]
+        self._x = ops.empty(self.x_shape, dtype)
+        values = {id(program.x): self._x}
+        self._steps = []
+        for call, shape, place in zip(program.calls, self.shapes, self.places, strict=True):
+            values[id(call.out)] = out = arena[place][: int(np.prod(shape))].reshape(shape)
+            args = [values.get(id(a), a) for a in call.args]
+            attrs = {key: values.get(id(a), a) for key, a in call.attrs.items()}
+            self._steps.append(partial(getattr(ops, call.op), *args, **attrs, out=out))
+        self._y = out
+
+    @property
+    def bytes(self) -> int:
+        """Memory for the values on the way, without the weights."""
+        return sum(self.buffers) * self._x.dtype.itemsize
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Logits [n, classes] of the normalised pictures ``x``, which have the plan's shape."""
+        with self._lock:
+            self._load(x)
+            for step in self._steps:
+                step()
+            return np.array(self._ops.download(self._y))
+
+    def profile(self, x: np.ndarray, repeats: int = 10) -> Profile:
+        """Run ``repeats`` times and keep the median time of each step."""
+        seconds = np.empty((repeats, len(self._steps)))
+        with self._lock:
+            self._load(x)
+            for run in range(-1, repeats):  # run -1 compiles and warms; the last run writes over its times
+                for i, step in enumerate(self._steps):
+                    start = time.perf_counter()
+                    step()
+                    seconds[run, i] = time.perf_counter() - start
+        return Profile(self, tuple(np.median(seconds, axis=0)))
+
+    def _load(self, x: np.ndarray) -> None:
+        """Copy the input to where the first step reads it."""
+        if x.shape != self.x_shape:
+            raise ValueError(f"the input has shape {x.shape}, and this plan is for {self.x_shape}; make another plan")
+        self._x[...] = self._ops.upload(x)
+
+    def __str__(self) -> str:
+        rows = [_row(call, shape, place) for call, shape, place in zip(self.calls, self.shapes, self.places, strict=True)]
+        total = sum(macs(call, shape) for call, shape in zip(self.calls, self.shapes, strict=True))
+        memory = f"{len(self.buffers)} buffers of {self.bytes / 2**20:.1f} MiB in all"
+        last = f"{len(rows)} steps, {2 * total / 1e9:.2f} GFLOP, {memory}"
+        return "\n".join([f"input {' x '.join(map(str, self.x_shape))}", _HEADER, *rows, last])
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How long each step of a plan took, in seconds; ``print`` shows it."""
+
+    plan: Plan
+    seconds: tuple[float, ...]
+
+    def __str__(self) -> str:
+        total = sum(self.seconds)
+        lines = [f"{_HEADER}        ms  share  GFLOP/s"]
+        for call, shape, place, s in zip(self.plan.calls, self.plan.shapes, self.plan.places, self.seconds, strict=True):
+            speed = 2 * macs(call, shape) / s / 1e9
+            lines.append(f"{_row(call, shape, place)}  {s * 1e3:8.3f}  {s / total:5.1%}  {speed:7.1f}")
+        return "\n".join([*lines, f"{total * 1e3:.2f} ms in all"])
+
+
+_HEADER = (
+    f"{'step':24} {'op':10} {'result':>19}  {'kernel':>6} {'stride':>6} {'groups':>6}  {'fused':24} {'MFLOP':>8} {'buffer':>6}"
+)
+
+
+def _row(call: Call, shape: Sequence[int], place: int) -> str:
+    """One line of the table."""
+    kernel = "x".join(map(str, call.args[1].shape[2:])) if call.op == "conv2d" else call.attrs.get("size", "")
+    stride, groups = call.attrs.get("stride", ""), call.attrs.get("groups", "")
+    return (
+        f"{call.name:24} {call.op:10} {' x '.join(map(str, shape)):>19}  {kernel!s:>6} {stride!s:>6} {groups!s:>6}  "
+        f"{' '.join(call.fused):24} {2 * macs(call, shape) / 1e6:8.1f} {place:6}"
+    )
+
+
+def macs(call: Call, shape: Sequence[int]) -> int:
+    """Multiplications with a weight that a call makes for a result of that shape, as everyone counts them."""
+    if call.op == "conv2d":
+        return int(np.prod(shape)) * int(np.prod(call.args[1].shape[1:]))
+    if call.op == "linear":
+        return int(np.prod(shape)) * call.args[1].shape[1]
+    return 0

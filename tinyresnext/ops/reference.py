@@ -63,7 +63,7 @@ def conv2d_backward(
     dweight = (d.transpose(0, 2, 1) @ columns).reshape(weight.shape)
     dwindows = (d @ filters).transpose(1, 0, 2).reshape(windows.shape)
     dbias = None if bias is None else dy.sum((0, 1, 2))
-    return (_gather(dwindows, x, stride, padding), dweight, dbias)[: 2 if bias is None else 3]
+    return _gather(dwindows, x, stride, padding), dweight, dbias
 
 
 def batch_norm(
@@ -201,7 +201,8 @@ def linear_backward(dy: Array, y: Array, x: Array, weight: Array, bias: Array) -
 def softmax(x: Array, *, out: Array | None = None) -> Array:
     """Shifting by the largest logit changes nothing but keeps ``exp`` from overflowing."""
     shapes.softmax(x, out=out)
-    e = np.exp(x - x.max(1, keepdims=True))
+    with np.errstate(over="ignore"):  # a logit that is further below than float can say has probability zero
+        e = np.exp(x - x.max(1, keepdims=True))
     return _place(e / e.sum(1, keepdims=True), out)
 
 

@@ -11,7 +11,7 @@ Conventions, everywhere:
 * ``stride``, ``padding`` and ``size`` are one number for both directions, or a pair ``(vertical, horizontal)``.
 * ``out`` is where the result goes; without it, the backend makes a new array.
 * Every ``op`` has an ``op_backward(dy, y, *args, **attrs)`` that takes the gradient and the value of the result and
-  returns a tuple: one gradient for each positional argument, in order (``None`` for one that was ``None``).
+  returns a tuple: one gradient for each positional argument, in order (``None`` for an optional one that was not given).
 
 Beside the ops a backend has the four words a plan needs to place its data: ``empty(shape)``, ``upload(array)``,
 ``download(array)`` and ``pack(weight, groups)``, which lays a weight out as that backend's ``conv2d`` likes it.
@@ -91,7 +91,9 @@ def conv2d(
     """
     n, h, w, c_in = _dimensions("x", x, "n h w c")
     c_out, c_group, k_h, k_w = _dimensions("weight", weight, "c_out c_in/groups k_h k_w")
-    if groups < 1 or c_in != groups * c_group or c_out % groups:
+    if 0 in weight.shape:
+        raise ValueError(f"conv2d: weight has shape {tuple(weight.shape)}, and there is nothing to multiply with")
+    if not isinstance(groups, (int, np.integer)) or groups < 1 or c_in != groups * c_group or c_out % groups:
         raise ValueError(
             f"conv2d: x has {c_in} channels and weight {tuple(weight.shape)} takes {c_group} in each of {groups} groups; "
             f"c_in must be groups * {c_group} and c_out = {c_out} a multiple of groups"
@@ -316,8 +318,8 @@ def softmax_cross_entropy(x: Shaped, *, labels: Any, smoothing: float = 0.0) -> 
 
 def pair(name: str, value: Pair, least: int) -> tuple[int, int]:
     """One number for both directions, or two: always as ``(vertical, horizontal)``, each at least ``least``."""
-    both = (value, value) if isinstance(value, (int, np.integer)) else tuple(value)
-    if len(both) != 2 or not all(isinstance(v, (int, np.integer)) and v >= least for v in both):
+    both = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    if len(both) != 2 or not all(isinstance(v, (int, np.integer)) and least <= v < 2**31 for v in both):
         raise ValueError(f"{name} is {value!r}, expected one or two whole numbers, each at least {least}")
     return int(both[0]), int(both[1])
 
@@ -336,12 +338,12 @@ def _pool(op: str, x: Shaped, size: Pair, stride: Pair, padding: Pair, ceil_mode
 def _slide(op: str, length: int, kernel: int, stride: int, padding: int, ceil_mode: bool = False) -> int:
     """How many windows fit along one direction."""
     room = length + 2 * padding - kernel
-    if room < 0 or length < 1:
+    count = (-(-room // stride) if ceil_mode else room // stride) + 1
+    if ceil_mode and (count - 1) * stride >= length + padding:
+        count -= 1
+    if count < 1 or length < 1:
         raise ValueError(f"{op}: a window of {kernel} does not fit into {length} with padding {padding}; use a larger picture")
-    if not ceil_mode:
-        return room // stride + 1
-    count = -(-room // stride) + 1
-    return count - 1 if (count - 1) * stride >= length + padding else count
+    return count
 
 
 def _dimensions(name: str, a: Shaped, axes: str) -> Shape:

@@ -1,0 +1,199 @@
+"""The contract: every backend refuses the same calls in the same words and spells the same vocabulary.
+
+And what the Numba backend asks of memory: float32, C-contiguous, in NumPy arrays.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+import numba
+import numpy as np
+import pytest
+from op_cases import CONVS, conv_data, generator, normal, result_shape
+
+from tinyresnext.ops import cpu, reference, shapes
+
+INFERENCE = {"add", "avg_pool2d", "batch_norm", "conv2d", "linear", "max_pool2d", "mean_pool", "relu", "softmax"}
+PLACEMENT = {"empty", "upload", "download", "pack"}
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+def a(*shape: int) -> np.ndarray:
+    return np.zeros(shape, np.float32)
+
+
+IMAGE = a(1, 5, 5, 4)
+REFUSED = {
+    "conv2d: x is not an image": ("conv2d", (a(5, 5, 4), a(4, 4, 1, 1)), {}, "x has shape"),
+    "conv2d: weight is a matrix": ("conv2d", (IMAGE, a(4, 4)), {}, "weight has shape"),
+    "conv2d: channels": ("conv2d", (IMAGE, a(4, 3, 1, 1)), {}, "4 channels"),
+    "conv2d: groups do not divide c_in": ("conv2d", (IMAGE, a(6, 1, 1, 1)), {"groups": 3}, "3 groups"),
+    "conv2d: groups do not divide c_out": ("conv2d", (IMAGE, a(3, 2, 1, 1)), {"groups": 2}, "multiple of groups"),
+    "conv2d: no groups": ("conv2d", (IMAGE, a(4, 4, 1, 1)), {"groups": 0}, "0 groups"),
+    "conv2d: bias": ("conv2d", (IMAGE, a(6, 4, 1, 1), a(4)), {}, "bias has shape"),
+    "conv2d: kernel too large": ("conv2d", (IMAGE, a(4, 4, 6, 1)), {}, "does not fit"),
+    "conv2d: kernel too large with padding": ("conv2d", (IMAGE, a(4, 4, 1, 8)), {"padding": 1}, "does not fit"),
+    "conv2d: empty picture": ("conv2d", (a(1, 0, 5, 4), a(4, 4, 1, 1)), {"padding": 1}, "does not fit"),
+    "conv2d: stride 0": ("conv2d", (IMAGE, a(4, 4, 1, 1)), {"stride": 0}, "stride is 0"),
+    "conv2d: stride of three": ("conv2d", (IMAGE, a(4, 4, 1, 1)), {"stride": (1, 1, 1)}, "stride is"),
+    "conv2d: negative padding": ("conv2d", (IMAGE, a(4, 4, 1, 1)), {"padding": -1}, "padding is -1"),
+    "conv2d: fractional padding": ("conv2d", (IMAGE, a(4, 4, 1, 1)), {"padding": (0.5, 1)}, "padding is"),
+    "conv2d: residual": ("conv2d", (IMAGE, a(4, 4, 1, 1)), {"residual": a(1, 5, 5, 1)}, "residual has shape"),
+    "conv2d: out": ("conv2d", (IMAGE, a(4, 4, 1, 1)), {"out": a(1, 5, 4, 4)}, "out has shape"),
+    "batch_norm: x": ("batch_norm", (a(5, 4), a(4), a(4), a(4), a(4)), {}, "x has shape"),
+    "batch_norm: scale": ("batch_norm", (IMAGE, a(5), a(4), a(4), a(4)), {}, "scale has shape"),
+    "batch_norm: shift": ("batch_norm", (IMAGE, a(4), a(1), a(4), a(4)), {}, "shift has shape"),
+    "batch_norm: mean": ("batch_norm", (IMAGE, a(4), a(4), a(4, 1), a(4)), {}, "mean has shape"),
+    "batch_norm: var": ("batch_norm", (IMAGE, a(4), a(4), a(4), a()), {}, "var has shape"),
+    "batch_norm: out": ("batch_norm", (IMAGE, a(4), a(4), a(4), a(4)), {"out": a(4)}, "out has shape"),
+    "relu: out": ("relu", (IMAGE,), {"out": a(1, 5, 4, 5)}, "out has shape"),
+    "add: y": ("add", (IMAGE, a(4)), {}, "y has shape"),
+    "add: out": ("add", (IMAGE, IMAGE), {"out": a(4)}, "out has shape"),
+    "max_pool2d: x": ("max_pool2d", (a(5, 5),), {"size": 2, "stride": 2}, "x has shape"),
+    "max_pool2d: size": ("max_pool2d", (IMAGE,), {"size": 6, "stride": 1}, "does not fit"),
+    "max_pool2d: size 0": ("max_pool2d", (IMAGE,), {"size": 0, "stride": 1}, "size is 0"),
+    "max_pool2d: padding": ("max_pool2d", (IMAGE,), {"size": 3, "stride": 1, "padding": 2}, "more than half"),
+    "max_pool2d: out": ("max_pool2d", (IMAGE,), {"size": 2, "stride": 2, "out": IMAGE}, "out has shape"),
+    "avg_pool2d: padding": ("avg_pool2d", (IMAGE,), {"size": 2, "stride": 1, "padding": (0, 2)}, "more than half"),
+    "avg_pool2d: stride": ("avg_pool2d", (IMAGE,), {"size": 2, "stride": (1, 0)}, "stride is"),
+    "avg_pool2d: out": ("avg_pool2d", (IMAGE,), {"size": 2, "stride": 2, "out": IMAGE}, "out has shape"),
+    "mean_pool: no positions": ("mean_pool", (a(1, 0, 5, 4),), {}, "no positions"),
+    "mean_pool: out": ("mean_pool", (IMAGE,), {"out": a(4)}, "out has shape"),
+    "linear: x": ("linear", (a(4), a(3, 4), a(3)), {}, "x has shape"),
+    "linear: c_in": ("linear", (a(2, 5), a(3, 4), a(3)), {}, "do not fit"),
+    "linear: bias": ("linear", (a(2, 4), a(3, 4), a(4)), {}, "do not fit"),
+    "linear: out": ("linear", (a(2, 4), a(3, 4), a(3)), {"out": a(3, 2)}, "out has shape"),
+    "softmax: x": ("softmax", (a(3),), {}, "x has shape"),
+    "softmax: no classes": ("softmax", (a(3, 0),), {}, "no classes"),
+    "softmax: out": ("softmax", (a(3, 2),), {"out": a(2, 3)}, "out has shape"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_by_the_contract_and_every_backend_in_the_same_words(case: str):
+    op, args, attrs, words = REFUSED[case]
+    messages = set()
+    for module in (shapes, reference, cpu):
+        with pytest.raises(ValueError, match=words) as caught:
+            getattr(module, op)(*args, **attrs)
+        messages.add(str(caught.value))
+    assert len(messages) == 1
+
+
+@pytest.mark.parametrize(
+    ("op", "attrs"),
+    [
+        ("relu", {}),
+        ("mean_pool", {}),
+        ("max_pool2d", {"size": 2, "stride": 2}),
+        ("avg_pool2d", {"size": 2, "stride": 2}),
+    ],
+)
+def test_cpu_refuses_other_types_and_layouts(op: str, attrs: dict):
+    call, x = getattr(cpu, op), np.zeros((1, 4, 4, 4), np.float32)
+    for dtype in (np.float64, np.float16, np.uint8, np.int64, ">f4"):
+        with pytest.raises(TypeError, match="expected float32; use upload"):
+            call(x.astype(dtype), **attrs)
+    for strided in (x.transpose(0, 3, 1, 2), x[..., ::2], x[:, ::-1], np.broadcast_to(x[:, :1], x.shape)):
+        with pytest.raises(ValueError, match="C-contiguous"):
+            call(strided, **attrs)
+        assert call(cpu.upload(strided), **attrs).dtype == np.float32
+
+
+def test_cpu_refuses_other_types_of_every_argument():
+    x, w, v = a(1, 3, 3, 2), a(2, 2, 1, 1), a(2)
+    conv = {"x": x, "weight": w, "bias": v, "residual": a(1, 3, 3, 2), "out": a(1, 3, 3, 2)}
+    norm = {"x": x, "scale": v, "shift": v, "mean": v, "var": v, "out": a(1, 3, 3, 2)}
+    linear = {"x": a(3, 2), "weight": a(2, 2), "bias": v, "out": a(3, 2)}
+    for call, arguments in ((cpu.conv2d, conv), (cpu.batch_norm, norm), (cpu.linear, linear)):
+        for name, array in arguments.items():
+            with pytest.raises(TypeError, match=f": {name} is float64, expected float32"):
+                call(**(arguments | {name: array.astype(np.float64)}))
+
+
+class Stand:
+    """Has a shape and nothing else."""
+
+    shape = (1, 3, 3, 2)
+
+
+def test_cpu_refuses_what_is_no_array():
+    with pytest.raises(TypeError, match="x is a Stand, expected a NumPy array"):
+        cpu.relu(Stand())
+
+
+def test_cpu_refuses_out_that_cannot_be_written_to():
+    out = a(1, 3, 3, 2)
+    out.flags.writeable = False
+    with pytest.raises(ValueError, match="out is read-only"):
+        cpu.relu(a(1, 3, 3, 2), out=out)
+
+
+def test_cpu_refuses_a_weight_packed_for_other_groups():
+    packed = cpu.pack(a(4, 2, 1, 1), 2)
+    with pytest.raises(ValueError, match="packed for 2 groups, expected 1"):
+        cpu.conv2d(a(1, 3, 3, 2), packed)
+
+
+def test_cpu_takes_read_only_and_misaligned_arrays_without_compiling_again():
+    (case,) = (case for case in CONVS if case.name == "epilogue: bias residual relu")
+    arrays = conv_data(case, result_shape(case))
+    want = cpu.conv2d(*arrays[:3], **case.attrs, residual=arrays[3])
+    compiled = [] if numba.config.DISABLE_JIT else len(cpu.conv._columns.signatures)
+    for spoil in (read_only, misaligned):
+        x, weight, bias, residual = map(spoil, arrays)
+        assert np.array_equal(cpu.conv2d(x, weight, bias, **case.attrs, residual=residual), want)
+    assert compiled == ([] if numba.config.DISABLE_JIT else len(cpu.conv._columns.signatures))
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+def misaligned(array: np.ndarray) -> np.ndarray:
+    moved = np.empty(array.nbytes + 1, np.uint8)[1:].view(np.float32).reshape(array.shape)
+    moved[...] = array
+    return moved
+
+
+# --- one vocabulary ---------------------------------------------------------------------------------------------------
+
+
+def parameters(function) -> list[tuple]:
+    return [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()]
+
+
+def test_every_op_has_the_signature_of_the_contract(ops):
+    spelled = {name for name in shapes.OPS if hasattr(ops, name)}
+    assert spelled >= INFERENCE
+    for name in spelled:
+        assert parameters(getattr(ops, name)) == parameters(getattr(shapes, name)), name
+
+
+def test_every_backend_places_data_with_the_same_words(ops):
+    for name in PLACEMENT:
+        assert parameters(getattr(ops, name)) == parameters(getattr(reference, name)), name
+
+
+def test_the_reference_has_every_op_and_every_gradient_but_that_of_constants():
+    """``op_backward(dy, y, *positional, **constants)``; ``out`` and the epilogue of plans have no place in it."""
+    for name in shapes.OPS:
+        forward = [p for p in parameters(getattr(shapes, name)) if p[0] not in ("out", "residual", "relu")]
+        assert parameters(getattr(reference, f"{name}_backward"))[2:] == forward, name
+
+
+def test_the_cpu_backend_lists_what_it_has():
+    assert set(cpu.__all__) == INFERENCE | PLACEMENT | {"Packed"}
+
+
+def test_placing_data(ops):
+    assert ops.empty((2, 3)).shape == (2, 3)
+    assert ops.empty((2, 3)).dtype == np.float32
+    assert ops.empty((4,), np.int64).dtype == np.int64
+    x = normal(generator("placing"), 2, 3)
+    assert np.array_equal(ops.download(ops.upload(x)), x)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .convert import load_checkpoint
-    from .image import Preprocess
+    from .image import Preprocess, prepare
     from .model import Model, Prediction, list_models, load, save
     from .resnext import forward, parameters
     from .spec import VARIANTS, Spec, cifar, variant
@@ -29,6 +29,7 @@ _HOMES = {
     "load": "model",
     "load_checkpoint": "convert",
     "parameters": "resnext",
+    "prepare": "image",
     "save": "model",
     "variant": "spec",
 }
@@ -44,6 +45,7 @@ __all__ = [
     "load",
     "load_checkpoint",
     "parameters",
+    "prepare",
     "save",
     "variant",
 ]

@@ -1,0 +1,31 @@
+"""Watching what the interpreter does: Python's audit events, which report every import, open, exec, socket and process."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_state: dict = {"installed": False, "events": None, "thread": None}
+
+
+def _hook(event: str, arguments: tuple) -> None:
+    """Note an event while somebody watches. A hook cannot be removed again, so one serves the whole process."""
+    events = _state["events"]
+    if events is not None and threading.get_ident() == _state["thread"]:
+        events.append((event, arguments[0] if arguments else None))
+
+
+@contextmanager
+def watching() -> Iterator[list]:
+    """The list of ``(event, first argument)`` that this thread causes inside the ``with`` block."""
+    if not _state["installed"]:
+        sys.addaudithook(_hook)
+        _state["installed"] = True
+    events: list = []
+    _state.update(thread=threading.get_ident(), events=events)
+    try:
+        yield events
+    finally:
+        _state["events"] = None

@@ -1,0 +1,248 @@
+"""Writing checkpoints: what other programs read back, equal bytes, and never half a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import struct
+import zipfile
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+from torch_files import numbers
+
+from tinyresnext import atomic
+from tinyresnext.checkpoints import export, torch_file
+from tinyresnext.errors import UsageError
+
+WRITERS = {"pth": export.write_pth, "npz": export.write_npz, "safetensors": export.write_safetensors}
+DTYPES = ["float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool"]
+
+
+@pytest.fixture(params=list(WRITERS))
+def write(request):
+    return WRITERS[request.param]
+
+
+def state():
+    """Some of everything: ranks 0 to 4, types, an empty array, and arrays that are not contiguous."""
+    tensors = {
+        "conv1.weight": numbers((4, 3, 3, 3)),
+        "bn1.weight": numbers(4, 1),
+        "bn1.num_batches_tracked": np.array(7, np.int64),
+        "fc.weight": numbers((4, 5), 2).T,
+        "fc.every_second": numbers((6, 6), 3)[::2, ::-3],
+        "empty": np.empty((2, 0, 3), np.float32),
+        "big_endian": numbers(3, 4).astype(">f4"),
+    }
+    return tensors | {f"type.{name}": (numbers((3, 3), 5) * 50).astype(name) for name in DTYPES}
+
+
+def same(found, expected):
+    assert list(found) == list(expected)
+    for name, array in expected.items():
+        assert found[name].shape == array.shape, name
+        assert found[name].dtype == array.dtype.newbyteorder("="), name
+        assert np.array_equal(found[name], array), name
+
+
+def read_safetensors(path):
+    """A reader of the format in ten lines; its rules are safetensors' own."""
+    data = path.read_bytes()
+    (length,) = struct.unpack_from("<Q", data)
+    header = json.loads(data[8 : 8 + length])
+    metadata = header.pop("__metadata__", None)
+    kinds = {"F": "<f", "I": "<i", "U": "<u", "B": "|b"}
+    at, tensors = 0, {}
+    for name, entry in header.items():
+        begin, end = entry["data_offsets"]
+        dtype = "?" if entry["dtype"] == "BOOL" else kinds[entry["dtype"][0]] + str(int(entry["dtype"][1:]) // 8)
+        assert begin == at, "no holes, no overlap"
+        assert (8 + length + begin) % np.dtype(dtype).itemsize == 0, "aligned"
+        tensors[name] = np.frombuffer(data[8 + length + begin : 8 + length + end], dtype).reshape(entry["shape"])
+        at = end
+    assert 8 + length + at == len(data), "nothing behind"
+    return tensors, metadata
+
+
+def test_pth_comes_back(tmp_path):
+    export.write_pth(tmp_path / "a.pth", state())
+    found = torch_file.read(tmp_path / "a.pth")
+    expected = {n: a.astype(np.float32) if a.dtype.kind == "f" else a for n, a in state().items()}
+    same(found.tensors, expected)
+    assert (found.container, found.wrapper, found.prefix) == ("zip", "", "")
+
+
+def test_npz_comes_back(tmp_path):
+    export.write_npz(tmp_path / "a.npz", state())
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as found:
+        same(dict(found), state())
+
+
+def test_safetensors_come_back(tmp_path):
+    export.write_safetensors(tmp_path / "a.safetensors", state(), {"format": "pt", "caf\u00e9": "\u00fc"})
+    found, metadata = read_safetensors(tmp_path / "a.safetensors")
+    same({name: found[name] for name in state()}, state())
+    assert metadata == {"format": "pt", "caf\u00e9": "\u00fc"}
+
+
+def test_safetensors_library(tmp_path):
+    library = pytest.importorskip("safetensors.numpy")
+    export.write_safetensors(tmp_path / "a.safetensors", state())
+    found = library.load_file(tmp_path / "a.safetensors")
+    same({name: found[name] for name in state()}, state())
+
+
+@pytest.mark.parametrize("suffix", ["pth", "npz"])
+def test_archives_are_sound_and_aligned(tmp_path, suffix):
+    """Python's own zipfile finds nothing wrong, and each member begins at a multiple of 64 bytes."""
+    path = tmp_path / "a"
+    WRITERS[suffix](path, state())
+    data = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+        for info in archive.infolist():
+            name, extra = struct.unpack_from("<2H", data, info.header_offset + 26)
+            assert (info.header_offset + 30 + name + extra) % 64 == 0
+            assert info.compress_type == zipfile.ZIP_STORED
+
+
+def test_torch_loads_it(tmp_path):
+    torch = pytest.importorskip("torch")
+    export.write_pth(tmp_path / "a.pth", state())
+    found = torch.load(tmp_path / "a.pth", weights_only=True)
+    assert type(found) is OrderedDict
+    same({name: value.numpy() for name, value in found.items()}, state())
+    assert all(value.is_contiguous() for value in found.values())
+
+
+def test_torch_loads_it_into_a_network(tmp_path):
+    torch = pytest.importorskip("torch")
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, groups=1), torch.nn.BatchNorm2d(8), torch.nn.Linear(8, 5))
+    torch.save(net.state_dict(), tmp_path / "a.pth")
+    export.write_pth(tmp_path / "b.pth", torch_file.read(tmp_path / "a.pth").tensors)
+    other = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, groups=1), torch.nn.BatchNorm2d(8), torch.nn.Linear(8, 5))
+    other.load_state_dict(torch.load(tmp_path / "b.pth", weights_only=True), strict=True)
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name])
+
+
+def test_equal_tensors_equal_bytes(tmp_path, write):
+    """In another file, at another time, from arrays laid out otherwise."""
+    write(tmp_path / "a", state())
+    write(tmp_path / "b", {name: np.array(array, order="F") for name, array in state().items()})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_empty_state(tmp_path, write):
+    write(tmp_path / "a", {})
+    assert (tmp_path / "a").stat().st_size > 0
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../a", "a\\b", "w\u00e9ight", "a\nb", 3, None])
+def test_bad_names(tmp_path, write, name):
+    with pytest.raises(UsageError, match="name"):
+        write(tmp_path / "a", {name: numbers(2)})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "value", [[1.0], 3, None, np.array(["a"]), np.array([object()]), np.zeros(2, complex), np.zeros(2, "u2")]
+)
+def test_bad_types(tmp_path, write, value):
+    with pytest.raises(UsageError, match="type"):
+        write(tmp_path / "a", {"w": value})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_safetensors_metadata(tmp_path):
+    for tensors, metadata in (
+        ({"__metadata__": numbers(2)}, None),
+        ({"w": numbers(2)}, {"epoch": 3}),
+        ({"w": numbers(2)}, {1: "a"}),
+    ):
+        with pytest.raises(UsageError, match="metadata"):
+            export.write_safetensors(tmp_path / "a", tensors, metadata)
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- replacing a file in one step
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, MemoryError, ZeroDivisionError])
+def test_interrupted_writing_leaves_the_old_file(tmp_path, error):
+    path = tmp_path / "model"
+    path.write_bytes(b"old")
+    with pytest.raises(error):
+        _write_half(path, error)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def _write_half(path, error):
+    with atomic.replacing(path) as temporary:
+        assert temporary.parent == path.parent
+        temporary.write_bytes(b"half")
+        raise error
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_failing_disk_leaves_the_old_file(tmp_path, write, monkeypatch, step):
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "model"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises(UsageError, match="No space left"):
+        write(path, state())
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_content_reaches_the_disk_before_the_name(tmp_path, monkeypatch):
+    steps = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (steps.append("fsync"), fsync(handle)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (steps.append("replace"), replace(a, b)))
+    with atomic.replacing(tmp_path / "model") as temporary:
+        temporary.write_bytes(b"new")
+    assert steps[:2] == ["fsync", "replace"]
+    assert (tmp_path / "model").read_bytes() == b"new"
+
+
+def test_error_inside_an_open_file(tmp_path, write):
+    """A tensor that cannot be written is found before the file is touched; the old one stays."""
+    path = tmp_path / "model"
+    write(path, {"w": numbers(2)})
+    old = path.read_bytes()
+    with pytest.raises(UsageError):
+        write(path, {"w": numbers(2), "v": None})
+    assert path.read_bytes() == old
+
+
+def test_bad_destinations(tmp_path, write):
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "missing" / "a", tmp_path / "folder", tmp_path / "a\0b", tmp_path / ("x" * 5000), "", None, 7):
+        with pytest.raises(UsageError, match="cannot write"):
+            write(path, {"w": numbers(2)})
+    assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions and links as POSIX has them")
+def test_permissions_and_links(tmp_path):
+    real, link = tmp_path / "real", tmp_path / "link"
+    real.write_bytes(b"old")
+    link.symlink_to(real)
+    mask = os.umask(0o027)
+    try:
+        export.write_npz(link, {"w": numbers(2)})
+    finally:
+        os.umask(mask)
+    assert link.is_symlink()
+    assert np.load(real)["w"].shape == (2,)
+    assert stat.S_IMODE(real.stat().st_mode) == 0o640
+    with pytest.raises(UsageError, match="not a regular file"):
+        export.write_npz("/dev/null", {"w": numbers(2)})

@@ -1,0 +1,229 @@
+"""The pickle interpreter by itself: what Python writes it reads, and nothing else happens."""
+
+from __future__ import annotations
+
+import io
+import pickle as python_pickle
+import pickletools
+import struct
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+from audit import watching
+from torch_files import call, glob, integer, marked, pickled, text
+
+from tinyresnext.checkpoints import pickle, pickle_names
+from tinyresnext.checkpoints.pickle_names import Global, Placeholder, Storage, Tensor
+from tinyresnext.errors import FormatError, UnsafeError, WeightsError
+
+STORE = Storage("0", "Float", 12)
+
+
+def load(data, **options):
+    return pickle.load(io.BytesIO(data), **options)
+
+
+def load_value(code, **options):
+    """The object that these opcodes leave."""
+    return load(b"\x80\x02" + code + b".", persistent_load=lambda pid: STORE, **options)
+
+
+PLAIN = [
+    None,
+    [True, False, None],
+    {"a": 1, "b": [1, 2, {"c": ()}]},
+    [0, 1, 255, 256, 65535, 65536, -1, -128, -(2**31), 2**31, 2**62, -(2**63), 10**30],
+    [0.0, -1.5, 1e300, float("inf")],
+    ["", "weight", "caf\u00e9", "\U0001f600", "x" * 300],
+    ((), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4)),
+    OrderedDict([("z", 1), ("a", OrderedDict())]),
+    [{"deep": [[[[[{}]]]]]}] * 3,
+    {i: str(i) for i in range(3000)},
+]
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("value", PLAIN, ids=lambda v: ascii(v)[:30])
+def test_what_python_writes(value, protocol):
+    found = load(python_pickle.dumps(value, protocol))
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_bytes():
+    assert load(python_pickle.dumps([b"", b"abc", b"x" * 300], 4)) == [b"", b"abc", b"x" * 300]
+
+
+def test_python_2_strings_and_ordered_dict():
+    """Python 2 wrote byte strings, and an OrderedDict as a call with a list of pairs and its attributes."""
+    pairs = b"](](U\x01aK\x01e](T\x01\0\0\0bK\x02ee"
+    state = b"}U\x09_metadata}sb"
+    assert load_value(glob("collections", "OrderedDict") + pairs + b"\x85R" + state) == OrderedDict(a=1, b=2)
+
+
+def test_stops_behind_each_pickle():
+    stream = io.BytesIO(pickled(1) + pickled({"a": 2}) + b"rest")
+    assert [pickle.load(stream), pickle.load(stream), stream.read()] == [1, {"a": 2}, b"rest"]
+
+
+def test_sharing_is_kept():
+    shared: list = [1]
+    found = load(python_pickle.dumps([shared, shared], 2))
+    assert found[0] is found[1]
+
+
+def test_metadata_is_dropped():
+    value = load_value(glob("collections", "OrderedDict") + b")R}" + text("_metadata") + b"}sb")
+    assert value == OrderedDict()
+    assert not vars(value)
+
+
+@pytest.mark.parametrize("module_name", sorted(map(str, pickle_names.PLACEHOLDERS)))
+def test_placeholders_hold_nothing(module_name):
+    module, _, name = module_name.rpartition(".")
+    expected = Placeholder(Global(module, name))
+    attributes = b"}" + text("path") + text("/etc/passwd") + b"sb"
+    assert load_value(glob(module, name) + marked(text("x")) + b"R" + attributes) == expected
+    assert load_value(glob(module, name) + b")\x81" + attributes) == expected
+
+
+def tensor_code(name, offset, size, stride, *more):
+    return call("torch._utils", name, b"NQ", integer(offset), size, stride, *more)
+
+
+def ints(*values):
+    return marked(*map(integer, values))
+
+
+def test_tensor_descriptions():
+    hooks = glob("collections", "OrderedDict") + b")R"
+    expected = Tensor(STORE, 2, (2, 3), (3, 1))
+    two = (2, ints(2, 3), ints(3, 1))
+    assert load_value(tensor_code("_rebuild_tensor", *two)) == expected
+    assert load_value(tensor_code("_rebuild_tensor_v2", *two, b"\x89", hooks)) == expected
+    assert load_value(tensor_code("_rebuild_tensor_v2", *two, b"\x88", b"N", b"}")) == expected
+    parameter = call("torch._utils", "_rebuild_parameter", tensor_code("_rebuild_tensor", *two), b"\x88", hooks)
+    assert load_value(parameter) == expected
+    assert load_value(call("torch", "Size", ints(2, 3))) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("offset", "size", "stride", "fits"),
+    [
+        (0, (12,), (1,), True),
+        (0, (13,), (1,), False),
+        (1, (12,), (1,), False),
+        (11, (), (), True),
+        (12, (), (), False),
+        (0, (3, 4), (4, 1), True),
+        (0, (4, 3), (1, 4), True),
+        (0, (4, 3), (1, 5), False),
+        (0, (2, 2), (11, 0), True),
+        (0, (2, 2), (11, 1), False),
+        (12, (0,), (1,), True),
+        (13, (0,), (1,), False),
+        (0, (1, 12), (10**9, 1), True),
+    ],
+)
+def test_bounds_to_the_element(offset, size, stride, fits):
+    """The last element addressed, offset + sum (n - 1) stride, must be one of the storage's 12."""
+    code = tensor_code("_rebuild_tensor", offset, ints(*size), ints(*stride))
+    if fits:
+        assert load_value(code) == Tensor(STORE, offset, size, stride)
+    else:
+        with pytest.raises(UnsafeError, match="of a storage of 12"):
+            load_value(code)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [("os", "system"), ("builtins", "getattr"), ("torch", "load"), ("collections", "deque")]
+)
+def test_a_name_need_not_be_called_to_be_refused(module, name):
+    for code in (glob(module, name), b"".join(b"\x8c" + bytes([len(s)]) + s.encode() for s in (module, name)) + b"\x93"):
+        with watching() as events, pytest.raises(UnsafeError, match=f"{module}.{name}"):
+            load_value(code)
+        assert events == []
+
+
+@pytest.mark.parametrize("code", [b"(Nq\x07Nq\x07t", b"(Nq\x01N\x94N\x94t", b"Nr\1\0\0\0q\1", b"h\x07", b"j\1\0\0\0", b"(q\0t"])
+def test_memo_slots_are_written_once_and_before_they_are_read(code):
+    with pytest.raises(FormatError, match="memo slot"):
+        load_value(code)
+
+
+def test_a_key_is_set_once():
+    for code in (b"}" + b"(" + (text("a") + b"N") * 2 + b"u", b"}" + (text("a") + b"Ns") * 2):
+        with pytest.raises(FormatError, match="'a' twice"):
+            load_value(code)
+
+
+def test_persistent_ids_need_a_place():
+    with pytest.raises(UnsafeError, match="where there is none"):
+        load(b"\x80\x02NQ.")
+
+
+@pytest.mark.parametrize("opcode", sorted({*range(256)} - {*pickle._OPCODES, ord(".")}))
+def test_every_other_opcode_is_refused(opcode):
+    """On a stack that has something for each of them."""
+    fuel = b"(" + b"N" * 6 + text("abc") + b"}" + bytes([opcode]) + b"1\n2\n" * 8 + b"."
+    with watching() as events, pytest.raises(WeightsError, match=f"0x{opcode:02x}"):
+        load(b"\x80\x02" + fuel)
+    assert events == []
+
+
+def test_the_opcodes_are_those_of_pickletools():
+    """Each opcode that is read is one that Python documents, for protocol 2 or for its later shorthands."""
+    documented = {ord(op.code): op.name for op in pickletools.opcodes}
+    names = {documented[code] for code in pickle._OPCODES}
+    assert not names & {"INST", "OBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4", "PERSID", "POP", "POP_MARK", "DUP"}
+
+
+@pytest.mark.parametrize(
+    ("code", "limit"),
+    [
+        (b"(" + b"N" * (pickle.MAX_OPCODES - 3) + b"t", True),
+        (b"(" + b"N" * (pickle.MAX_OPCODES - 2) + b"t", False),
+        (b"(" * pickle.MAX_DEPTH + b"t" * pickle.MAX_DEPTH, True),
+        (b"(" * (pickle.MAX_DEPTH + 1) + b"t" * (pickle.MAX_DEPTH + 1), False),
+        (b"Nr" + struct.pack("<I", pickle.MAX_MEMO - 1), True),
+        (b"Nr" + struct.pack("<I", pickle.MAX_MEMO), False),
+        (text("a" * pickle.MAX_TEXT), True),
+        (text("a" * (pickle.MAX_TEXT + 1)), False),
+    ],
+    ids=lambda v: f"{len(v)}_bytes" if isinstance(v, bytes) else "at" if v else "beyond",
+)
+def test_limits_are_where_they_say(code, limit):
+    """MARK, TUPLE and STOP count as well."""
+    if limit:
+        load_value(code)
+    else:
+        with pytest.raises(UnsafeError):
+            load_value(code)
+
+
+def test_pairs_count_against_the_budget():
+    """Three opcodes copy a list of any length into a dict, so the pairs are counted."""
+    pairs = b"](" + b"".join(marked(text(f"k{i}"), b"N") for i in range(100)) + b"eq\x01\x85q\x02"
+    again = glob("collections", "OrderedDict") + b"h\x02R"
+    assert len(load_value(b"(" + pairs + again * 2 + b"t", max_opcodes=800)) == 3
+    with pytest.raises(UnsafeError, match="more opcodes"):
+        load_value(b"(" + pairs + again * 5 + b"t", max_opcodes=800)
+
+
+def test_random_streams():
+    """2,000 random opcode soups: a value or a typed error, and nothing happens besides."""
+    rng = np.random.default_rng(20260601)
+    alphabet = [bytes([c]) for c in [*pickle._OPCODES, ord(".")]] * 4 + [bytes([c]) for c in range(256)]
+    alphabet += [text("abc"), integer(5), ints(2, 2), b"(", b")", b"}", b"]", glob("collections", "OrderedDict")] * 12
+    alphabet += [glob("torch._utils", "_rebuild_tensor_v2"), glob("torch", "FloatStorage"), b"NQ", b"q\x01", b"h\x01"] * 12
+    refused = 0
+    for _ in range(2000):
+        soup = b"".join(alphabet[i] for i in rng.integers(len(alphabet), size=rng.integers(1, 60)))
+        with watching() as events:
+            try:
+                load_value(soup)
+            except (FormatError, UnsafeError):
+                refused += 1
+        assert events == []
+    assert 1000 < refused < 2000

@@ -1,0 +1,135 @@
+"""Which network a checkpoint belongs to, read off the names and shapes of its tensors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from ..errors import ShapeError, UsageError
+from ..resnext import FIRST_PLANES, parameters
+from ..spec import Spec
+
+Shapes = Mapping[str, tuple[int, ...]]
+_ASK = "if you know the architecture, say it with --arch NAME (`tinyresnext models` lists them)"
+
+
+def infer(shapes: Shapes) -> Spec:
+    """The architecture whose parameters have these names and shapes.
+
+    Two things leave no trace in a checkpoint and are taken to be as in nearly all of them: the 3x3 convolution of a
+    block strides, and batch norms have an epsilon of 1e-5.
+
+    Parameters
+    ----------
+    shapes : mapping of str to tuple of int
+        Under torchvision's names.
+
+    Returns
+    -------
+    Spec
+
+    Raises
+    ------
+    ShapeError
+        When names or shapes fit no network of the family; the message says which does not and what was expected.
+    """
+    counts = _blocks(shapes)
+    c_out = _shape(shapes, "layer1.0.conv3.weight", 4)[0]
+    width, group, *_ = _shape(shapes, "layer1.0.conv2.weight", 4)
+    classes, _ = _shape(shapes, "fc.weight", 2)
+    stem, channels = _stem(shapes)
+    if group == 0 or width % group or c_out % FIRST_PLANES:
+        raise ShapeError(
+            f"layer1.0 has {width} channels in groups of {group} and {c_out} in its result; expected whole groups and a "
+            f"multiple of {FIRST_PLANES}; {_ASK}"
+        )
+    avg_down = any(re.fullmatch(r"layer\d+\.\d+\.downsample\.2\.weight", key) for key in shapes)
+    # The second block of a stage never changes the shape, so a convolution in its shortcut means type C.
+    second = any(re.fullmatch(r"layer\d+\.[1-9]\d*\.downsample\.[01]\.weight", key) for key in shapes)
+    shortcut = "C" if second else "B" if any(".downsample." in key for key in shapes) else "A"
+    try:
+        spec = Spec(
+            blocks=counts,
+            cardinality=width // group,
+            width=group,
+            classes=classes,
+            channels=channels,
+            stem=stem,
+            shortcut=shortcut,
+            avg_down=avg_down,
+            expansion=c_out // FIRST_PLANES,
+        )
+    except UsageError as error:
+        raise ShapeError(f"the tensors describe a network that cannot be built: {error}") from error
+    check(shapes, spec, _ASK)
+    return spec
+
+
+def check(shapes: Shapes, spec: Spec, remedy: str) -> None:
+    """Compare names and shapes with those of an architecture; ``remedy`` is what to do when they differ.
+
+    Raises
+    ------
+    ShapeError
+        With the first parameters that are missing, unexpected or of another shape.
+    """
+    expected = parameters(spec)
+    missing = [f"{name} {shape} is missing" for name, shape in expected.items() if name not in shapes]
+    extra = [f"{name} {shape} is unexpected" for name, shape in shapes.items() if name not in expected]
+    wrong = [
+        f"{name} is {shapes[name]} and should be {shape}"
+        for name, shape in expected.items()
+        if name in shapes and shapes[name] != shape
+    ]
+    faults = wrong + missing + extra
+    if faults:
+        shown = "; ".join(faults[:3]) + (f"; and {len(faults) - 3} more" if len(faults) > 3 else "")
+        raise ShapeError(f"the tensors are not those of {spec.name} with {spec.classes} classes: {shown}; {remedy}")
+
+
+def describe(spec: Spec) -> str:
+    """A sentence for people: what was understood."""
+    stems = {"imagenet": "7x7 stem", "deep": "deep 3x3 stem", "cifar": "3x3 stem of stride 1"}
+    down = ", average-pooled shortcuts" if spec.avg_down else ""
+    return (
+        f"{spec.name}: {spec.depth} layers (blocks {', '.join(map(str, spec.blocks))}), cardinality {spec.cardinality}, "
+        f"width {spec.width}, {stems[spec.stem]}, shortcuts of type {spec.shortcut}{down}, {spec.channels} input channels, "
+        f"{spec.classes} classes"
+    )
+
+
+def _blocks(shapes: Shapes) -> tuple[int, ...]:
+    """How many blocks each stage has; stages and blocks must be numbered without gaps."""
+    found: dict[int, set[int]] = {}
+    for key in shapes:
+        if match := re.match(r"layer(\d{1,3})\.(\d{1,4})\.", key):
+            found.setdefault(int(match[1]), set()).add(int(match[2]))
+    if not found or set(found) != set(range(1, len(found) + 1)) or any(b != set(range(len(b))) for b in found.values()):
+        numbers = {f"layer{stage}": sorted(members)[:4] for stage, members in sorted(found.items())[:8]}
+        raise ShapeError(f"the stages and blocks found are {numbers}; expected layer1, layer2 ... with blocks 0, 1, 2 ...")
+    if "layer1.0.conv3.weight" not in shapes:
+        raise ShapeError(
+            "layer1.0 has no conv3: these are the two-layer blocks of ResNet-18 and ResNet-34, whose split-transform-merge "
+            "form is trivial (section 3.3); expected bottleneck blocks of three"
+        )
+    return tuple(len(found[stage]) for stage in sorted(found))
+
+
+def _stem(shapes: Shapes) -> tuple[str, int]:
+    """Which stem, and how many channels the picture has."""
+    if "conv1.0.weight" in shapes:
+        return "deep", _shape(shapes, "conv1.0.weight", 4)[1]
+    _, channels, *kernel = _shape(shapes, "conv1.weight", 4)
+    stems = {(7, 7): "imagenet", (3, 3): "cifar"}
+    if tuple(kernel) not in stems:
+        raise ShapeError(f"conv1 is a convolution of {kernel[0]}x{kernel[1]}; expected 7x7 (ImageNet) or 3x3 (CIFAR); {_ASK}")
+    return stems[tuple(kernel)], channels
+
+
+def _shape(shapes: Shapes, name: str, rank: int) -> tuple[int, ...]:
+    """The shape of a tensor that every network of the family has."""
+    if name not in shapes:
+        raise ShapeError(f"there is no tensor {name} among {len(shapes)}; every ResNeXt has one, so these are other weights")
+    if len(shapes[name]) != rank:
+        raise ShapeError(f"{name} has shape {shapes[name]}; expected {rank} dimensions")
+    return shapes[name]

@@ -1,0 +1,325 @@
+"""PyTorch's ``.pth`` files, both formats, read without PyTorch and without running anything they contain.
+
+Zip format (PyTorch 1.6 and later): an archive of stored members; ``<root>/data.pkl`` describes the tensors and
+``<root>/data/<key>`` are their storages. Legacy format (before, and still for torchvision's V1 weights): five pickles
+in a row (a magic number, a version, the writer's byte order, the object, a list of storage keys), then for each key the
+number of elements as int64 and the elements. Both are described by PyTorch's ``torch/serialization.py``.
+
+Reading goes in three steps, and the numbers are touched only in the last: interpret the pickle into descriptions
+(`pickle`), check that the file holds exactly the storages that they name, then read each storage that is wanted once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from math import prod
+from typing import BinaryIO
+
+import numpy as np
+
+from ..errors import FormatError, IntegrityError, UnsafeError, UsageError, WeightsError
+from . import pickle, stored_zip
+from .pickle_names import KINDS, STORAGES, Global, Storage, Tensor
+from .wrappers import choose, clean
+
+__all__ = ["TorchFile", "open_regular", "read"]
+
+MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the legacy format
+LEGACY_VERSION = 1001  # the second
+MAX_PICKLE = 8 << 20  # bytes of data.pkl: more than `pickle`'s limits let it use
+MAX_EXPANSION = 4  # tensors may hold this many times the file's bytes: half widened to float32, shared by two names
+
+_KNOWN_MEMBERS = re.compile(r"data\.pkl|data/\d+|version|byteorder|\..+", re.ASCII)
+_OTHER_FORMATS = {  # first bytes -> what it is and what to do
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file; open it as a model instead",
+    b"\x1f\x8b": "compressed with gzip; unpack it first",
+    b"BZh": "compressed with bzip2; unpack it first",
+    b"\xfd7zXZ": "compressed with xz; unpack it first",
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself; fetch it with git lfs pull",
+    b"<": "a web page, not a checkpoint; check the address that it was downloaded from",
+    b"\x93NUMPY": "a NumPy array; a checkpoint was expected",
+    b"PK\x05\x06": "an empty zip archive",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TorchFile:
+    """What a checkpoint holds, and what was done to get at it.
+
+    Attributes
+    ----------
+    tensors : dict of str to ndarray
+        The state dict in the file's order, prefixes removed. Independent C-contiguous arrays: half, bfloat16 and double
+        as float32 (exactly, double to the nearest), bool and integers as they are.
+    container : str
+        ``"zip"`` or ``"legacy"``.
+    wrapper : str
+        The key under which the state dict was found (``"state_dict"``, ``"model_ema"``...), ``""`` at the top.
+    others : tuple of str
+        Keys under which the file holds further state dicts that were not taken.
+    prefix : str
+        What was removed from the front of every name, such as ``"module."``.
+    skipped : tuple of str
+        Entries left out because they are no tensors (text, None, a plain number, of which no network is made), and the
+        counter of an averaged model.
+    """
+
+    tensors: dict[str, np.ndarray]
+    container: str
+    wrapper: str
+    others: tuple[str, ...]
+    prefix: str
+    skipped: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """The interpreted pickle, and how to fill an array with the bytes of a storage."""
+
+    container: str
+    top: object
+    fill: Callable[[Storage, np.ndarray], None]
+
+
+def read(path: str | os.PathLike[str], *, ema: bool = False) -> TorchFile:
+    """Read the state dict of a ``.pth`` file. The format is told from the bytes, never from the name.
+
+    Parameters
+    ----------
+    path : path
+        A regular file. It is opened once.
+    ema : bool
+        Which weights to take where the file has both: the plain ones (``state_dict``, ``model``), or the running average
+        of training (``state_dict_ema``, ``model_ema``, ``ema_state_dict``), which timm prefers. A file that has only
+        averaged weights gives those in either case; asking for an average that is not there is an error.
+
+    Returns
+    -------
+    TorchFile
+
+    Raises
+    ------
+    FormatError
+        Missing, not a checkpoint, cut short, of an unsupported kind (tar of PyTorch 0.1.1, TorchScript, big-endian), or
+        without a state dict.
+    IntegrityError
+        A zip member's CRC differs, or a double does not fit into float32.
+    UnsafeError
+        The file asks for something that weights never need. Nothing was run.
+    UsageError
+        ``ema=True``, but there are no averaged weights; or ``path`` is no path.
+    """
+    with open_regular(path) as file:
+        try:
+            return _read(file, ema)
+        except (WeightsError, UsageError) as error:
+            raise type(error)(f"{os.fspath(path)}: {error}") from None
+
+
+@contextmanager
+def open_regular(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a regular file for reading, without waiting for a pipe or a device; any failure is a `FormatError`."""
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    try:
+        name = os.fspath(path)
+    except TypeError:
+        raise UsageError(f"a path was expected, found {type(path).__name__}") from None
+    try:
+        with open(os.open(name, flags), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise FormatError(f"{name} is not a regular file")
+            yield file
+    except (OSError, ValueError) as error:  # a NUL in the name is a ValueError
+        if isinstance(error, UsageError):
+            raise
+        raise FormatError(f"cannot read {name!r}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _read(file: BinaryIO, ema: bool) -> TorchFile:
+    """Open the container, choose the state dict, read its storages."""
+    size = os.fstat(file.fileno()).st_size
+    contents = _open_container(file, size)
+    wrapper, mapping, others = choose(contents.top, ema)
+    prefix, tensors, skipped = clean(mapping)
+    produced = sum(prod(t.size) * _width(t.storage) for t in tensors.values())
+    if produced > MAX_EXPANSION * size + (1 << 20):
+        raise UnsafeError(
+            f"the tensors would hold {produced} bytes, from a file of {size}; a tensor repeats its storage too often"
+        )
+    return TorchFile(_arrays(tensors, contents.fill), contents.container, wrapper, others, prefix, skipped)
+
+
+def _open_container(file: BinaryIO, size: int) -> _Contents:
+    """Tell the format by its first bytes."""
+    head = file.read(512)
+    file.seek(0)
+    if head.startswith(b"PK\x03\x04"):
+        return _open_zip(file)
+    if head[257:262] == b"ustar":
+        raise FormatError("a tar archive, PyTorch's format before 0.2; load it with an old PyTorch and save it again")
+    for start, what in _OTHER_FORMATS.items():
+        if head.startswith(start):
+            raise FormatError(what)
+    if head[:1] != b"\x80":
+        raise FormatError(f"not a PyTorch checkpoint: it begins with {head[:8].hex(' ') or 'nothing'}")
+    return _open_legacy(file, size)
+
+
+def _open_zip(file: BinaryIO) -> _Contents:
+    """The zip format: one root folder with data.pkl and data/<key>."""
+    members = stored_zip.read_members(file)
+    roots = {name.split("/")[0] for name in members}
+    if len(roots) != 1:
+        raise UnsafeError(f"the archive has {len(roots)} folders at its top; a checkpoint has one")
+    inside = {name.partition("/")[2]: member for name, member in members.items()}
+    if "constants.pkl" in inside or any(name.startswith("code/") for name in inside):
+        raise FormatError("a TorchScript archive, which is a program; save model.state_dict() instead of torch.jit.save")
+    unknown = [name for name in inside if not _KNOWN_MEMBERS.fullmatch(name)]
+    if unknown or "data.pkl" not in inside:
+        raise FormatError(f"not a PyTorch checkpoint: it holds {ascii(unknown[0])[:80]}" if unknown else "it has no data.pkl")
+    if "byteorder" in inside and _small_member(file, inside["byteorder"], 16) != b"little":
+        raise FormatError("the checkpoint was written on a big-endian machine; load it with PyTorch and save it again")
+    storages: dict[str, Storage] = {}
+
+    def fill(storage: Storage, buffer: np.ndarray) -> None:
+        stored_zip.read_into(file, inside[f"data/{storage.key}"], buffer)
+
+    stream = BytesIO(_small_member(file, inside["data.pkl"], MAX_PICKLE))
+    top = pickle.load(stream, persistent_load=_storage_reader(storages, arity=5))
+    if stream.read(1):
+        raise UnsafeError("data.pkl goes on behind the end of its pickle")
+    present = {name[5:]: member.size for name, member in inside.items() if name.startswith("data/")}
+    wanted = {key: _bytes(storage) for key, storage in storages.items()}
+    if present != wanted:
+        key = min(present.items() ^ wanted.items())[0]
+        raise FormatError(f"data/{key} has {present.get(key, 'no')} bytes, the pickle says {wanted.get(key, 'nothing of it')}")
+    return _Contents("zip", top, fill)
+
+
+def _small_member(file: BinaryIO, member: stored_zip.Member, limit: int) -> bytes:
+    """The bytes of a member that must be small."""
+    if member.size > limit:
+        raise UnsafeError(f"{member.name} has {member.size} bytes; at most {limit} were expected")
+    buffer = np.empty(member.size, np.uint8)
+    stored_zip.read_into(file, member, buffer)
+    return buffer.tobytes()
+
+
+def _open_legacy(file: BinaryIO, size: int) -> _Contents:
+    """The legacy format: five pickles, then the storages to the end of the file."""
+    if pickle.load(file, max_opcodes=4) != MAGIC:
+        raise FormatError("a pickle, but not one that torch.save wrote")
+    version = pickle.load(file, max_opcodes=4)
+    if version != LEGACY_VERSION:
+        raise FormatError(f"the legacy format has version {LEGACY_VERSION}, the file says {ascii(version)[:40]}")
+    system = pickle.load(file, max_opcodes=100)
+    if type(system) is not dict or system.get("little_endian") is not True or system.get("protocol_version") != LEGACY_VERSION:
+        raise FormatError("the checkpoint was not written on a little-endian machine; load it with PyTorch and save it again")
+    storages: dict[str, Storage] = {}
+    top = pickle.load(file, persistent_load=_storage_reader(storages, arity=6))
+    keys = pickle.load(file, max_opcodes=16 + 4 * len(storages))
+    if type(keys) is not list or not all(type(k) is str for k in keys) or sorted(keys) != sorted(storages):
+        raise FormatError("the list of storages differs from those that the tensors use")
+    starts = {}
+    at = file.tell()
+    for key in keys:
+        file.seek(at)
+        count = file.read(8)
+        if count != storages[key].numel.to_bytes(8, "little"):
+            raise FormatError(
+                f"storage {key} should begin with its length {storages[key].numel}, found {count.hex() or 'nothing'}"
+            )
+        starts[key] = at + 8
+        at += 8 + _bytes(storages[key])
+        if at > size:
+            raise FormatError(f"the file is cut short: storage {key} ends at byte {at}, the file at {size}")
+    if at != size:
+        raise UnsafeError(f"{size - at} bytes follow the last storage")
+
+    def fill(storage: Storage, buffer: np.ndarray) -> None:
+        file.seek(starts[storage.key])
+        if file.readinto(buffer.view(np.uint8)) != buffer.nbytes:
+            raise FormatError(f"the file was cut short while it was read, in storage {storage.key}")
+
+    return _Contents("legacy", top, fill)
+
+
+def _storage_reader(storages: dict[str, Storage], arity: int) -> Callable[[object], Storage]:
+    """A ``persistent_load`` that checks each id and collects the storages."""
+
+    def persistent_load(pid: object) -> Storage:
+        if type(pid) is not tuple or len(pid) != arity or pid[0] != "storage":
+            what = "a module's source code" if type(pid) is tuple and pid[:1] == ("module",) else "something unknown"
+            raise UnsafeError(f"the pickle refers to {what}, not to a storage; save only model.state_dict()")
+        _, kind, key, location, numel = pid[:5]
+        if type(kind) is not Global or kind not in STORAGES:
+            raise UnsafeError("the pickle names a storage of unknown type")
+        if type(key) is not str or not re.fullmatch(r"\d{1,20}", key, re.ASCII) or type(location) is not str:
+            raise UnsafeError("the pickle names a storage by something other than a number in text, and a device")
+        if type(numel) is not int or not 0 <= numel < 1 << 48:
+            raise UnsafeError(f"storage {key} declares an impossible number of elements")
+        if arity == 6 and pid[5] is not None:
+            raise FormatError(f"storage {key} is a view of another, which PyTorch wrote only before 0.4; save the file again")
+        storage = Storage(key, STORAGES[kind], numel)
+        if storages.setdefault(key, storage) != storage:
+            raise UnsafeError(f"storage {key} is described in two ways")
+        return storages[key]
+
+    return persistent_load
+
+
+def _bytes(storage: Storage) -> int:
+    """The storage's length in the file, in bytes."""
+    return storage.numel * np.dtype(KINDS[storage.kind]).itemsize
+
+
+def _width(storage: Storage) -> int:
+    """Bytes of one element once read."""
+    return 4 if storage.kind in ("Half", "BFloat16", "Double") else np.dtype(KINDS[storage.kind]).itemsize
+
+
+def _arrays(tensors: dict[str, Tensor], fill: Callable[[Storage, np.ndarray], None]) -> dict[str, np.ndarray]:
+    """Read each storage once and cut its tensors out of it; the result keeps the order of ``tensors``."""
+    users: dict[str, list[str]] = {}
+    for name, tensor in tensors.items():
+        users.setdefault(tensor.storage.key, []).append(name)
+    result = dict.fromkeys(tensors)
+    for names in users.values():
+        storage = tensors[names[0]].storage
+        raw = np.empty(storage.numel, KINDS[storage.kind])
+        fill(storage, raw)
+        row = _widen(raw, storage)
+        for name in names:
+            view = _view(row, tensors[name])
+            whole = len(names) == 1 and view.size == row.size and view.flags.c_contiguous
+            result[name] = view if whole else view.copy(order="C")
+    return result
+
+
+def _view(row: np.ndarray, tensor: Tensor) -> np.ndarray:
+    """The tensor's shape laid over its storage; `pickle_names` has checked the bounds, and NumPy does again."""
+    if 0 in tensor.size:
+        return np.empty(tensor.size, row.dtype)
+    strides = [0 if n == 1 else s * row.itemsize for n, s in zip(tensor.size, tensor.stride, strict=True)]
+    return np.ndarray(tensor.size, row.dtype, buffer=row, offset=tensor.offset * row.itemsize, strides=strides)
+
+
+def _widen(raw: np.ndarray, storage: Storage) -> np.ndarray:
+    """float32 for every floating type, native byte order for the others."""
+    if storage.kind == "BFloat16":
+        return (raw.astype(np.uint32) << 16).view(np.float32)
+    if storage.kind == "Bool":
+        return raw != 0
+    if storage.kind not in ("Half", "Double"):
+        return raw.astype(raw.dtype.newbyteorder("="), copy=False)
+    with np.errstate(over="ignore", invalid="ignore"):  # an overflow is refused below, a signalling NaN stays a NaN
+        row = raw.astype(np.float32)
+    if not np.array_equal(np.isfinite(row), np.isfinite(raw)):
+        raise IntegrityError(f"storage {storage.key} has doubles beyond float32's range of 3.4e38; scale the weights")
+    return row

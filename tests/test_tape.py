@@ -1,0 +1,121 @@
+"""Gradients of whole networks: the tape against central differences, and against PyTorch's autograd."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import recipe
+
+from tinyresnext.ops import reference
+from tinyresnext.resnext import forward, parameters
+from tinyresnext.spec import Spec, cifar
+from tinyresnext.tape import Tape, gradients
+
+SPECS = {
+    "B": Spec((1, 2), 2, 8, 5),
+    "A": Spec((1, 1), 2, 8, 5, stem="cifar", shortcut="A"),
+    "d": Spec((1, 1), 2, 8, 5, stem="deep", avg_down=True),
+    "cifar": cifar(11, 2, 8),
+}
+
+
+def setting(name: str):
+    """float64 weights, an input and labels."""
+    spec = SPECS[name]
+    params = {key: recipe.tensor(key, shape).astype(np.float64) for key, shape in parameters(spec).items()}
+    return spec, params, recipe.pictures(name, (2, 3, 24, 24)).astype(np.float64), np.array([1, 4])
+
+
+def loss(spec, params, x, labels, ops, training, at=lambda name, value: value):
+    """The training loss."""
+    logits = forward(params, spec, x, ops, training=training, at=at)
+    return ops.softmax_cross_entropy(logits, labels=labels, smoothing=0.1)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", SPECS)
+def test_directional_derivative(name, training):
+    """<gradient, v> is the slope of the loss along v, by a central difference that crosses no kink of a ReLU.
+
+    With step h the difference errs by h^2 times a third derivative and by about 1e-15 / h of rounding. The step is shortened
+    until every ReLU is on the same side at both ends, since a kink between them is an error of the difference.
+    """
+    spec, params, x, labels = setting(name)
+    tape = Tape(reference)
+    loss(spec, params, x, labels, tape, training)
+    wrt = {"x": x} | {key: value for key, value in params.items() if not (training and "running" in key)}
+    found = dict(zip(wrt, gradients(tape, np.float64(1), list(wrt.values())), strict=True))
+    assert all(found[key].shape == value.shape for key, value in wrt.items())
+    rng, compared = np.random.default_rng(7), 0
+    for key in ["x", "fc.weight", "fc.bias", *[k for k in wrt if k.startswith(("layer2.0", "conv1"))]]:
+        v = rng.standard_normal(wrt[key].shape)
+        for h in (1e-5, 1e-6, 1e-7, 1e-8):
+            ends, sides = [], ([], [])
+            for side, step in zip(sides, (h, -h), strict=True):
+
+                def at(name, value, side=side):
+                    side.append(value > 0)
+                    return value
+
+                moved = {**wrt, key: wrt[key] + step * v}
+                given = params | {k: m for k, m in moved.items() if k != "x"}
+                ends.append(loss(spec, given, moved["x"], labels, reference, training, at))
+            if all(np.array_equal(a, b) for a, b in zip(*sides, strict=True)):
+                assert (found[key] * v).sum() == pytest.approx((ends[0] - ends[1]) / (2 * h), rel=1e-5, abs=1e-14 / h), key
+                compared += 1
+                break
+    assert compared >= 10
+
+
+def test_what_is_not_reached_has_no_gradient():
+    spec, params, x, labels = setting("B")
+    tape = Tape(reference)
+    loss(spec, params, x, labels, tape, True)
+    assert gradients(tape, np.float64(1), [params["bn1.running_mean"], np.ones(3)]) == [None, None]
+
+
+def test_a_value_on_the_way_has_one():
+    """Grad-CAM asks for the gradient of one logit with respect to the last stage: the classifier's row, spread evenly."""
+    spec, params, x, _ = setting("B")
+    tape, seen = Tape(reference), {}
+    logits = forward(params, spec, x, tape, at=lambda name, value: seen.setdefault(name, value))
+    [found] = gradients(tape, np.eye(5)[[2, 2]], [seen["layer2"]])
+    positions = found.shape[1] * found.shape[2]
+    np.testing.assert_allclose(found, np.broadcast_to(params["fc.weight"][2] / positions, found.shape), rtol=1e-12)
+    assert logits.shape == (2, 5)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_against_autograd(training):
+    torch = pytest.importorskip("torch")
+    functional = torch.nn.functional
+    spec, params, x, labels = setting("B")
+    t = {key: torch.tensor(value, requires_grad=True) for key, value in params.items()}
+
+    def norm(y, name):
+        running = (t[f"{name}.running_mean"].detach().clone(), t[f"{name}.running_var"].detach().clone())
+        return functional.batch_norm(y, *running, t[f"{name}.weight"], t[f"{name}.bias"], training, 0.1, spec.eps)
+
+    def block(y, name, stride):
+        z = norm(functional.conv2d(y, t[f"{name}.conv1.weight"]), f"{name}.bn1").relu()
+        z = norm(functional.conv2d(z, t[f"{name}.conv2.weight"], stride=stride, padding=1, groups=2), f"{name}.bn2").relu()
+        z = norm(functional.conv2d(z, t[f"{name}.conv3.weight"]), f"{name}.bn3")
+        if f"{name}.downsample.0.weight" in t:
+            y = norm(functional.conv2d(y, t[f"{name}.downsample.0.weight"], stride=stride), f"{name}.downsample.1")
+        return (y + z).relu()
+
+    y = functional.conv2d(torch.tensor(x.transpose(0, 3, 1, 2).copy()), t["conv1.weight"], stride=2, padding=3)
+    y = functional.max_pool2d(norm(y, "bn1").relu(), 3, 2, 1)
+    for name, stride in (("layer1.0", 1), ("layer2.0", 2), ("layer2.1", 1)):
+        y = block(y, name, stride)
+    y = functional.linear(y.mean((2, 3)), t["fc.weight"], t["fc.bias"])
+    theirs = functional.cross_entropy(y, torch.tensor(labels), label_smoothing=0.1)
+    theirs.backward()
+
+    tape = Tape(reference)
+    ours = loss(spec, params, x, labels, tape, training)
+    assert ours == pytest.approx(theirs.item(), rel=1e-12)
+    names = [key for key in params if "running" not in key]
+    for key, found in zip(names, gradients(tape, np.float64(1), [params[key] for key in names]), strict=True):
+        wanted = t[key].grad.numpy()
+        assert np.abs(found - wanted).max() <= 1e-11 * np.abs(wanted).max() + 1e-15, key

@@ -13,6 +13,8 @@ _state: dict = {"installed": False, "events": None, "thread": None}
 def _hook(event: str, arguments: tuple) -> None:
     """Note an event while somebody watches. A hook cannot be removed again, so one serves the whole process."""
     events = _state["events"]
+    if event == "open" and isinstance(arguments[0], int):
+        return  # a handle that is open already
     if events is not None and threading.get_ident() == _state["thread"]:
         events.append((event, arguments[0] if arguments else None))
 

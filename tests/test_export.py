@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from torch_files import numbers
 
-from tinyresnext import atomic
+from tinyresnext import files
 from tinyresnext.checkpoints import export, torch_file
 from tinyresnext.errors import UsageError
 
@@ -182,7 +182,7 @@ def test_interrupted_writing_leaves_the_old_file(tmp_path, error):
 
 
 def _write_half(path, error):
-    with atomic.replacing(path) as temporary:
+    with files.replacing(path) as temporary:
         assert temporary.parent == path.parent
         temporary.write_bytes(b"half")
         raise error
@@ -207,7 +207,7 @@ def test_the_content_reaches_the_disk_before_the_name(tmp_path, monkeypatch):
     fsync, replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda handle: (steps.append("fsync"), fsync(handle)))
     monkeypatch.setattr(os, "replace", lambda a, b: (steps.append("replace"), replace(a, b)))
-    with atomic.replacing(tmp_path / "model") as temporary:
+    with files.replacing(tmp_path / "model") as temporary:
         temporary.write_bytes(b"new")
     assert steps[:2] == ["fsync", "replace"]
     assert (tmp_path / "model").read_bytes() == b"new"

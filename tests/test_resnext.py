@@ -80,7 +80,7 @@ def test_table_1():
     """Stage by stage: the map's side, the width of the grouped convolution, the result's channels, the blocks."""
     stages = {}
     for b in blocks(variant("resnext50_32x4d")):
-        stages.setdefault(b.name[:6], []).append((b.width, b.c_out))
+        stages.setdefault(b.name[:6], []).append((b.channels, b.c_out))
     assert {stage: (len(members), *members[-1]) for stage, members in stages.items()} == {
         "layer1": (3, 128, 256),
         "layer2": (4, 256, 512),
@@ -197,6 +197,12 @@ def test_missing_field_and_wrong_kind_are_refused():
     for wrong in (values, [], None, "resnext50_32x4d"):
         with pytest.raises(FormatError, match="fields"):
             Spec.from_json(wrong)
+
+
+@pytest.mark.parametrize("size", [(0, 5), (-3, 5), (1.5, 3), (True, "7")])
+def test_costs_of_no_picture(size):
+    with pytest.raises(UsageError, match="picture"):
+        count.layers(Spec(), *size)
 
 
 def test_unknown_names_come_with_near_ones():

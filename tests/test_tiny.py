@@ -21,7 +21,7 @@ def test_tiny():
     assert spec.depth == 8
 
     # Cardinality: four paths of eight channels make a grouped convolution of 32, with a quarter of the weights.
-    assert next(blocks(spec)).width == 4 * 8
+    assert next(blocks(spec)).channels == 4 * 8
     assert params["layer1.0.conv2.weight"].shape == (32, 8, 3, 3)
 
     # Figure 3: paths summed (a), paths concatenated (b) and grouped (c) are one and the same.

@@ -315,15 +315,12 @@ def test_the_file_is_opened_once_and_nothing_else_happens(tmp_path, container):
     path.write_bytes(CONTAINERS[container]({"state_dict": small_state(), **TRAINING}))
     with watching() as events:
         torch_file.read(path)
-    opened = [argument for event, argument in events if event == "open"]
-    assert opened[0] == str(path)
-    assert isinstance(opened[1], int)  # the same file, by its descriptor
-    assert len(opened) == len(events) == 2
+    assert events == [("open", str(path))]
 
 
 def test_missing_directory_and_strange_paths(tmp_path):
     for path in (tmp_path / "missing.pth", tmp_path, tmp_path / "a\0b", "", tmp_path / ("x" * 5000)):
-        with pytest.raises(FormatError, match=r"cannot read|not a regular"):
+        with pytest.raises(FormatError, match=r"cannot be read|is a directory"):
             torch_file.read(path)
     for path in (None, 7, 3.5, object()):
         with pytest.raises(UsageError, match="path"):
@@ -333,12 +330,12 @@ def test_missing_directory_and_strange_paths(tmp_path):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_a_pipe_does_not_hang(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(FormatError, match="not a regular file"):
+    with pytest.raises(FormatError, match="is a pipe, a device or a socket"):
         torch_file.read(tmp_path / "pipe")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="this system has no such devices")
 @pytest.mark.parametrize("device", ["/dev/zero", "/dev/null", "/dev/random"])
 def test_devices_are_refused(device):
-    with pytest.raises(FormatError, match="not a regular file"):
+    with pytest.raises(FormatError, match="is a pipe, a device or a socket"):
         torch_file.read(device)

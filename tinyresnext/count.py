@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .errors import UsageError
 from .plan import macs, stand_in, trace
 from .resnext import parameters
 from .spec import Spec
@@ -42,11 +43,19 @@ class Layer:
 def layers(spec: Spec, height: int = 224, width: int = 224) -> list[Layer]:
     """Every layer with weights, in the order of the walk.
 
+    Parameters
+    ----------
+    spec : Spec
+    height, width : int
+        Of the picture.
+
     Raises
     ------
-    ValueError
-        When the network leaves nothing of a picture of that size.
+    UsageError
+        When a side is not a whole number from 1.
     """
+    if not all(isinstance(side, int) and side > 0 for side in (height, width)):
+        raise UsageError(f"the picture is {height} x {width}: expected whole numbers from 1")
     _, calls = trace(
         {name: stand_in(shape) for name, shape in parameters(spec).items()}, spec, (1, height, width, spec.channels)
     )

@@ -18,12 +18,12 @@ from __future__ import annotations
 import io
 import os
 import re
-import stat
 import struct
 
 from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from .errors import ImageError
+from .files import regular
 
 __all__ = ["MAX_FILE_BYTES", "MAX_PIXELS", "check_size", "load_picture", "orientation"]
 
@@ -130,23 +130,12 @@ def check_size(width: int, height: int) -> None:
 
 
 def _read(path: str | os.PathLike[str], name: str) -> bytes:
-    """All bytes of a regular file: opened once, checked through the open handle, so nothing can be swapped in between."""
-    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
-    try:
-        handle = os.open(path, flags)  # O_NONBLOCK: opening a pipe without a writer must not wait
-        try:
-            status = os.fstat(handle)
-            if not stat.S_ISREG(status.st_mode):
-                what = "a directory" if stat.S_ISDIR(status.st_mode) else "a pipe, a device or a socket"
-                raise ImageError(f"{name} is {what}; give the name of a picture file")
-            if status.st_size > MAX_FILE_BYTES:
-                raise ImageError(f"{name} has {status.st_size:,} bytes, more than the {MAX_FILE_BYTES:,} that are accepted")
-            with open(handle, "rb", closefd=False) as file:
-                data = file.read(MAX_FILE_BYTES)
-        finally:
-            os.close(handle)
-    except (OSError, ValueError, MemoryError) as error:  # ValueError: a NUL or a lone surrogate in the name
-        raise ImageError(f"{name} cannot be read: {_reason(error)}") from error
+    """All bytes of a file, if they are not too many."""
+    with regular(path, error=ImageError) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_FILE_BYTES:
+            raise ImageError(f"{name} has {size:,} bytes, more than the {MAX_FILE_BYTES:,} that are accepted")
+        data = file.read(MAX_FILE_BYTES)
     if not data:
         raise ImageError(f"{name} is empty (0 bytes); give a JPEG, PNG, WebP, BMP or GIF picture")
     return data

@@ -28,7 +28,7 @@ class Block:
 
     name: str
     c_in: int
-    width: int  # channels of the grouped convolution: cardinality times the width of a path
+    channels: int  # of the grouped convolution: cardinality times the width of a path
     c_out: int
     stride: int
     shortcut: str  # "identity", "projection" (types B and C) or "padding" (type A)
@@ -39,7 +39,7 @@ def blocks(spec: Spec) -> Iterator[Block]:
     c_in = STEM_CHANNELS
     for stage, count in enumerate(spec.blocks):
         planes = FIRST_PLANES * 2**stage
-        width, c_out = int(planes * (spec.width / 64.0)) * spec.cardinality, planes * spec.expansion
+        channels, c_out = int(planes * (spec.width / 64.0)) * spec.cardinality, planes * spec.expansion
         for index in range(count):
             stride = 2 if stage > 0 and index == 0 else 1
             changes = stride != 1 or c_in != c_out
@@ -50,7 +50,7 @@ def blocks(spec: Spec) -> Iterator[Block]:
                 if changes or spec.shortcut == "C"
                 else "identity"
             )
-            yield Block(f"layer{stage + 1}.{index}", c_in, width, c_out, stride, kind)
+            yield Block(f"layer{stage + 1}.{index}", c_in, channels, c_out, stride, kind)
             c_in = c_out
 
 
@@ -75,9 +75,9 @@ def _convolutions(spec: Spec) -> Iterator[tuple[str, str, tuple[int, ...]]]:
         kernel = 7 if spec.stem == "imagenet" else 3
         yield "conv1", "bn1", (STEM_CHANNELS, spec.channels, kernel, kernel)
     for b in blocks(spec):
-        yield f"{b.name}.conv1", f"{b.name}.bn1", (b.width, b.c_in, 1, 1)
-        yield f"{b.name}.conv2", f"{b.name}.bn2", (b.width, b.width // spec.cardinality, 3, 3)
-        yield f"{b.name}.conv3", f"{b.name}.bn3", (b.c_out, b.width, 1, 1)
+        yield f"{b.name}.conv1", f"{b.name}.bn1", (b.channels, b.c_in, 1, 1)
+        yield f"{b.name}.conv2", f"{b.name}.bn2", (b.channels, b.channels // spec.cardinality, 3, 3)
+        yield f"{b.name}.conv3", f"{b.name}.bn3", (b.c_out, b.channels, 1, 1)
         if b.shortcut == "projection":
             conv, norm = _projection(spec, b)
             yield conv, norm, (b.c_out, b.c_in, 1, 1)
@@ -128,7 +128,7 @@ def grouped(walk: Walk, block: Block, x: Array) -> Array:
 
 def concatenated(walk: Walk, block: Block, x: Array) -> Array:
     """Figure 3(b): the paths are written side by side, and one 1x1 convolution merges them. NumPy arrays only."""
-    y = np.concatenate([_path(walk, block, x, i) for i in range(walk.spec.cardinality)], axis=3)
+    y = np.concatenate([path(walk, block, x, i) for i in range(walk.spec.cardinality)], axis=3)
     return walk.norm(walk.conv(y, f"{block.name}.conv3"), f"{block.name}.bn3")
 
 
@@ -138,23 +138,25 @@ def summed(walk: Walk, block: Block, x: Array) -> Array:
     It equals (b) because ``A1 B1 + A2 B2 = [A1, A2] [B1; B2]``: summing products is one product over all columns.
     NumPy arrays only.
     """
-    weight, d = walk.params[f"{block.name}.conv3.weight"], block.width // walk.spec.cardinality
+    weight, d = walk.params[f"{block.name}.conv3.weight"], block.channels // walk.spec.cardinality
     total = 0
     for i in range(walk.spec.cardinality):
         columns = np.ascontiguousarray(weight[:, i * d : (i + 1) * d])
-        total = total + walk.ops.conv2d(_path(walk, block, x, i), columns)
+        total = total + walk.ops.conv2d(path(walk, block, x, i), columns)
     return walk.norm(total, f"{block.name}.bn3")
 
 
-def _path(walk: Walk, block: Block, x: Array, i: int) -> Array:
-    """The first two layers of path ``i``: a narrow 1x1 and a 3x3, whose weights are rows of the wide ones."""
-    d = block.width // walk.spec.cardinality
+def path(walk: Walk, block: Block, x: Array, i: int) -> Array:
+    """T_i of Equation 2 without its last layer: a narrow 1x1 and a 3x3, whose weights are rows of the wide ones."""
+    d = block.channels // walk.spec.cardinality
     rows = slice(i * d, (i + 1) * d)
     own = {key: value[rows] for key, value in walk.params.items() if key.startswith(f"{block.name}.")}
-    path, name = replace(walk, params=own), block.name
+    narrow, name = replace(walk, params=own), block.name
     strides = (block.stride, 1) if walk.spec.stride_on == 1 else (1, block.stride)
-    y = path.relu(path.norm(path.conv(x, f"{name}.conv1", stride=strides[0]), f"{name}.bn1"), f"{name}.relu")
-    return path.relu(path.norm(path.conv(y, f"{name}.conv2", stride=strides[1], padding=1), f"{name}.bn2"), f"{name}.relu_1")
+    y = narrow.relu(narrow.norm(narrow.conv(x, f"{name}.conv1", stride=strides[0]), f"{name}.bn1"), f"{name}.relu")
+    return narrow.relu(
+        narrow.norm(narrow.conv(y, f"{name}.conv2", stride=strides[1], padding=1), f"{name}.bn2"), f"{name}.relu_1"
+    )
 
 
 def forward(
@@ -182,7 +184,8 @@ def forward(
         Normalise with the statistics of the batch.
     at : callable
         Told the name of every value on the way, and returns the value to go on with. Names are those of torchvision's
-        graph, and ``stem``, ``layer1`` ..., ``pooled`` for the results of the stages.
+        graph, and ``stem``, ``layer1`` ..., ``pooled`` for the results of the stages. In the forms (a) and (b) of the
+        block every path tells the same names.
     block : callable
         The form of the block: `grouped`, `concatenated` or `summed`.
 

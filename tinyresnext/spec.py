@@ -40,7 +40,8 @@ class Spec:
     stride_on : {1, 2}
         Which convolution of a block strides: the 3x3 (2), or the first 1x1 (1, as in Caffe's ResNet).
     expansion : int
-        Channels of a block's result over its planes. The CIFAR code of prlz77 calls it ``widen_factor``.
+        Channels of a block's result over its planes, which are 64 in the first stage and double with every other. The
+        CIFAR code of prlz77 calls it ``widen_factor``.
     eps : float
         Of every batch norm.
 

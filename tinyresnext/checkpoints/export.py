@@ -1,6 +1,6 @@
 """A state dict, out again: ``.pth`` for PyTorch, ``.safetensors``, ``.npz``.
 
-Each writer replaces the file in one step (see `tinyresnext.atomic`) and writes equal bytes for equal tensors.
+Each writer replaces the file in one step (see `tinyresnext.files`) and writes equal bytes for equal tensors.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from io import BytesIO
 
 import numpy as np
 
-from ..atomic import replacing
 from ..errors import UsageError
+from ..files import replacing
 from . import stored_zip
 
 __all__ = ["write_npz", "write_pth", "write_safetensors"]

@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import os
 import re
-import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from math import prod
@@ -24,11 +22,12 @@ from typing import BinaryIO
 import numpy as np
 
 from ..errors import FormatError, IntegrityError, UnsafeError, UsageError, WeightsError
+from ..files import regular
 from . import pickle, stored_zip
 from .pickle_names import KINDS, STORAGES, Global, Storage, Tensor
 from .wrappers import choose, clean
 
-__all__ = ["TorchFile", "open_regular", "read"]
+__all__ = ["TorchFile", "read"]
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the legacy format
 LEGACY_VERSION = 1001  # the second
@@ -115,30 +114,11 @@ def read(path: str | os.PathLike[str], *, ema: bool = False) -> TorchFile:
     UsageError
         ``ema=True``, but there are no averaged weights; or ``path`` is no path.
     """
-    with open_regular(path) as file:
+    with regular(path) as file:
         try:
             return _read(file, ema)
         except (WeightsError, UsageError) as error:
             raise type(error)(f"{os.fspath(path)}: {error}") from None
-
-
-@contextmanager
-def open_regular(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a regular file for reading, without waiting for a pipe or a device; any failure is a `FormatError`."""
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-    try:
-        name = os.fspath(path)
-    except TypeError:
-        raise UsageError(f"a path was expected, found {type(path).__name__}") from None
-    try:
-        with open(os.open(name, flags), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise FormatError(f"{name} is not a regular file")
-            yield file
-    except (OSError, ValueError) as error:  # a NUL in the name is a ValueError
-        if isinstance(error, UsageError):
-            raise
-        raise FormatError(f"cannot read {name!r}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _read(file: BinaryIO, ema: bool) -> TorchFile:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-PANEL = 64  # columns: four AVX-512 registers, eight of AVX2; every layer of ResNeXt has a multiple of it
+PANEL = 64  # columns: four AVX-512 registers, eight of AVX2; most layers of the family have a multiple of it
 ROWS = 4
 
 

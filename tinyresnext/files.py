@@ -1,16 +1,66 @@
-"""Writing a file so that its name always means the whole old content or the whole new one."""
+"""Reading a file that may be anything, and writing one so that its name always means a whole file."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
-from .errors import UsageError
+from .errors import FormatError, TinyResNeXtError, UsageError
 
-__all__ = ["replacing"]
+__all__ = ["regular", "replacing"]
+
+
+@contextmanager
+def regular(
+    path: str | os.PathLike[str], *, error: type[TinyResNeXtError] = FormatError, buffering: int = -1
+) -> Iterator[BinaryIO]:
+    """Open a regular file for reading, without waiting for a pipe or a device.
+
+    What is opened is looked at through the open handle, so that nothing can be swapped in between.
+
+    Parameters
+    ----------
+    path : path
+    error : type
+        Of the one error that any failure raises, here or in the ``with`` block.
+    buffering : int
+        As for ``open``.
+
+    Yields
+    ------
+    binary file
+
+    Raises
+    ------
+    UsageError
+        ``path`` is no path.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+    try:
+        name = os.fspath(path)
+    except TypeError:
+        raise UsageError(f"a path was expected, found {type(path).__name__}") from None
+    try:
+        handle = os.open(name, flags)
+        try:
+            mode = os.fstat(handle).st_mode
+            if not stat.S_ISREG(mode):
+                what = "a directory" if stat.S_ISDIR(mode) else "a pipe, a device or a socket"
+                raise error(f"{name!r} is {what}; give the name of a regular file")
+            with open(handle, "rb", buffering, closefd=False) as file:
+                yield file
+        finally:
+            os.close(handle)
+    except TinyResNeXtError:
+        raise
+    except (OSError, ValueError) as problem:  # a NUL or a lone surrogate in the name is a ValueError
+        reason = getattr(problem, "strerror", None) or problem
+        raise error(f"{name!r} cannot be read: {reason}; give the name of a file that you may read") from problem
 
 
 @contextmanager
@@ -41,11 +91,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         if target.exists() and not target.is_file():
             raise UsageError(f"cannot write {path}: it exists and is not a regular file")
         temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except (OSError, ValueError, TypeError) as error:  # a NUL in the name is a ValueError, a number as path a TypeError
         raise _cannot_write(path, error) from None
     try:
         try:
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
             yield temporary
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())

@@ -1,0 +1,84 @@
+"""Networks that other projects' own code has run, and what came out (see `recipe`)."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import recipe
+import torch_files
+
+from tinyresnext import Spec, parameters
+
+DATA = Path(__file__).parent / "data"
+
+
+class Case(NamedTuple):
+    """Weights under their system's own names, an input, the float64 logits, and PyTorch's own float32 error on them."""
+
+    name: str
+    tensors: dict[str, np.ndarray]
+    x: np.ndarray
+    logits: np.ndarray
+    stages: dict[str, np.ndarray]
+    torch_float32_error: float
+
+
+def load(name: str, folder: Path = DATA) -> Case:
+    """One case: SYSTEM.MODEL."""
+    meta = json.loads((folder / f"{name}.json").read_text("utf-8"))
+    tensors = {key: recipe.tensor(key, tuple(shape)) for key, shape, _ in meta["keys"]}
+    x = recipe.pictures(meta["input_name"], tuple(meta["input_shape"]))
+    with np.load(folder / f"{name}.npz") as found:
+        stages = {key.removeprefix("stage_"): found[key] for key in found.files if key.startswith("stage_")}
+        return Case(name, tensors, x, found["logits"], stages, meta["torch_float32_error"])
+
+
+def prlz77_to_torchvision(key: str) -> str:
+    """The names of prlz77/ResNeXt.pytorch, a CIFAR ResNeXt, as torchvision would have them."""
+    key = re.sub(r"^stage_(\d)\.stage_\d_bottleneck_(\d+)\.", r"layer\1.\2.", key)
+    for theirs, ours in (
+        ("conv_1_3x3.", "conv1."),
+        ("bn_1.", "bn1."),
+        ("conv_reduce.", "conv1."),
+        ("bn_reduce.", "bn1."),
+        ("conv_conv.", "conv2."),
+        (".bn.", ".bn2."),
+        ("conv_expand.", "conv3."),
+        ("bn_expand.", "bn3."),
+        ("shortcut.shortcut_conv.", "downsample.0."),
+        ("shortcut.shortcut_bn.", "downsample.1."),
+        ("classifier.", "fc."),
+    ):
+        key = key.replace(theirs, ours)
+    return key
+
+
+def relative_error(found: np.ndarray, wanted: np.ndarray) -> float:
+    """The largest difference over the largest value, as ``torch_float32_error`` is measured."""
+    return float(np.abs(found.astype(np.float64) - wanted).max() / np.abs(wanted).max())
+
+
+def checkpoint(tensors: dict[str, np.ndarray], *, legacy: bool) -> bytes:
+    """The bytes of a .pth file with these tensors, written without PyTorch."""
+    state = torch_files.StateDict((key, torch_files.tensor(value)) for key, value in tensors.items())
+    return torch_files.legacy_file(state) if legacy else torch_files.zip_file(state)
+
+
+def weights(spec: Spec, *, counters: bool = True) -> dict[str, np.ndarray]:
+    """A state dict for any architecture, made from the names, with the counters of batch norms that PyTorch keeps."""
+    made = {}
+    for name, shape in parameters(spec).items():
+        made[name] = recipe.tensor(name, shape)
+        if counters and name.endswith("running_var"):
+            counter = name.replace("running_var", "num_batches_tracked")
+            made[counter] = recipe.tensor(counter, ())
+    return made
+
+
+if __name__ == "__main__":  # python cases.py FILE.pth: a legacy checkpoint of a ResNeXt-14 with 1,000 classes
+    Path(sys.argv[1]).write_bytes(checkpoint(weights(Spec((1, 1, 1, 1))), legacy=True))

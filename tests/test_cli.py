@@ -1,0 +1,255 @@
+"""Every command as a user types it: what it prints, where, and how it exits."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cases
+import numpy as np
+import pytest
+
+from tinyresnext import Spec, __version__, cli, load
+
+CAT = Path(__file__).parent / "data" / "chelsea.jpg"
+SPEC = Spec((1, 1), 4, 8, 10)
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path):
+    """Run a command in an empty directory: exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(*arguments, stdin=""):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        code = cli.main([str(a) for a in arguments])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """A folder with a checkpoint, its model, a picture, and something that is no picture."""
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "net.pth").write_bytes(cases.checkpoint(cases.weights(SPEC), legacy=True))
+    assert cli.main(["convert", str(folder / "net.pth")]) == 0
+    shutil.copy(CAT, folder / "cat.jpg")
+    (folder / "broken.jpg").write_bytes(CAT.read_bytes()[:5000])
+    return folder
+
+
+def test_convert_says_what_it_understood(run, made):
+    code, out, err = run("convert", made / "net.pth", "mine.h5")
+    assert (code, out) == (0, "mine.h5\n")
+    assert "cardinality 4, width 8" in err
+    assert load("mine.h5").spec == SPEC
+
+
+def test_convert_takes_what_it_is_given(run, made):
+    Path("labels.txt").write_text("\n".join("abcdefghij"))
+    options = ["--labels", "labels.txt", "--resize", "232", "--interpolation", "bicubic", "--licence", "CC0-1.0"]
+    code, _, err = run("convert", made / "net.pth", "mine.h5", *options, "--mean", "0.5,0.5,0.5", "--std", "0.2,0.2,0.2")
+    model = load("mine.h5")
+    assert (code, model.labels[2], model.provenance["licence"]) == (0, "c", "CC0-1.0")
+    assert (model.preprocess.resize, model.preprocess.crop, model.preprocess.interpolation) == (232, 224, "bicubic")
+    assert model.preprocess.mean == (0.5, 0.5, 0.5)
+    assert "given: resize 232" in err
+
+
+def test_nothing_is_written_over_unasked(run, made):
+    Path("mine.h5").write_text("precious")
+    code, _, err = run("convert", made / "net.pth", "mine.h5")
+    assert (code, Path("mine.h5").read_text()) == (2, "precious")
+    assert "--force" in err
+    assert run("convert", made / "net.pth", "mine.h5", "--force")[0] == 0
+    assert run("export", "mine.h5", made / "net.pth")[0] == 2
+
+
+@pytest.mark.parametrize("device", ["cpu", "reference", "auto"])
+def test_classify(run, made, device):
+    code, out, err = run("classify", made / "cat.jpg", "--model", made / "net.h5", "--top", 3, "--device", device)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == str(made / "cat.jpg")
+    assert len(lines) == 4
+    assert all("%" in line and "class" in line for line in lines[1:])
+
+
+def test_one_bad_picture_costs_one_row(run, made):
+    paths = [made / "cat.jpg", made / "broken.jpg", "missing.png", made / "cat.jpg"]
+    code, out, err = run("classify", *paths, "--model", made / "net.h5", "--json", "--batch", 2)
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert code == 1
+    assert [row["path"] for row in rows] == [str(p) for p in paths]
+    assert [("error" in row, len(row.get("predictions", []))) for row in rows] == [(False, 5), (True, 0), (True, 0), (False, 5)]
+    assert {row["schema"] for row in rows} == {1}
+    assert rows[0]["model"] == "net.h5"
+    assert set(rows[0]["predictions"][0]) == {"label", "index", "probability"}
+    assert "broken.jpg" in err
+    assert "missing.png" in err
+
+
+@pytest.mark.parametrize("target", ["-", "table.csv"])
+def test_csv(run, made, target):
+    code, out, _ = run(
+        "classify", made / "cat.jpg", made / "broken.jpg", "--model", made / "net.h5", "--top", 2, "--csv", target
+    )
+    rows = list(csv.DictReader(io.StringIO(out if target == "-" else Path(target).read_text("utf-8"))))
+    assert code == 1
+    assert list(rows[0]) == ["path", "error", "label1", "index1", "probability1", "label2", "index2", "probability2"]
+    assert rows[0]["label1"].startswith("class")
+    assert float(rows[0]["probability1"]) >= float(rows[0]["probability2"])
+    assert "broken.jpg" in rows[1]["error"]
+    assert target == "-" or out == ""
+
+
+def test_directories_are_walked_and_names_read(run, made, tmp_path):
+    for name in ("b.JPG", "a.jpeg", "deep/er/c.jpg", "notes.txt", "new\nline.jpg"):
+        (tmp_path / "pictures" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(CAT, tmp_path / "pictures" / name)
+    os.symlink(tmp_path / "pictures", tmp_path / "pictures" / "loop")
+    code, out, _ = run("classify", "pictures", "--model", made / "net.h5", "--json")
+    wanted = ["pictures/a.jpeg", "pictures/b.JPG", "pictures/deep/er/c.jpg", "pictures/new\nline.jpg"]
+    assert (code, [json.loads(line)["path"] for line in out.splitlines()]) == (0, wanted)
+    code, out, _ = run("classify", "-", "--model", made / "net.h5", "--json", stdin=f"{made / 'cat.jpg'}\n\npictures/deep\n")
+    assert [json.loads(line)["path"] for line in out.splitlines()] == [str(made / "cat.jpg"), "pictures/deep/er/c.jpg"]
+
+
+def test_nothing_to_classify(run, made, tmp_path):
+    (tmp_path / "empty").mkdir()
+    code, _, err = run("classify", "empty", "--model", made / "net.h5")
+    assert code == 2
+    assert "no picture in empty" in err
+
+
+def test_export_and_back(run, made):
+    for name in ("out.pth", "out.npz", "out.safetensors"):
+        assert run("export", made / "net.h5", name)[:2] == (0, f"{name}\n")
+    assert run("convert", "out.pth", "again.h5")[0] == 0
+    ours, theirs = load(made / "net.h5"), load("again.h5")
+    assert all(np.array_equal(value, theirs.params[key]) for key, value in ours.params.items())
+    assert run("export", made / "net.h5", "out.onnx")[0] == 2
+
+
+def test_info(run, made):
+    code, out, _ = run("info", made / "net.h5", "--layers")
+    assert code == 0
+    for words in ("cardinality 4, width 8", "layer1.0.conv2", "net.pth", "10: class 0", "resize 256"):
+        assert words in out
+    code, out, _ = run("info", "resnext50_32x4d")
+    assert "25,028,904" in out
+    assert "4.230 G" in out
+    code, _, err = run("info", "resnext50_32x4")
+    assert (code, "resnext50_32x4d" in err) == (2, True)
+
+
+def test_models(run):
+    code, out, _ = run("models", "resnext101*d")
+    assert code == 0
+    assert "88,791,336" in out
+    assert "resnext50" not in out
+    assert run("models", "vgg*")[0] == 2
+
+
+def test_verify(run, made, tmp_path):
+    assert run("verify", made / "net.h5")[0] == 0
+    model = load(made / "net.h5", "reference")
+    x = np.random.default_rng(0).standard_normal((2, 64, 64, 3)).astype(np.float32)
+    np.savez("right.npz", x=x, logits=model(x))
+    np.savez("wrong.npz", x=x, logits=model(x) * 1.00001)
+    np.savez("other.npz", x=x, logits=np.ones((2, 11)))
+    code, out, _ = run("verify", made / "net.h5", "--reference", "right.npz")
+    assert (code, "first class equal for 2 of 2" in out) == (0, True)
+    assert run("verify", made / "net.h5", "--reference", "wrong.npz")[0] == 3
+    assert run("verify", made / "net.h5", "--reference", "other.npz")[0] == 2
+    assert run("verify", made / "net.h5", "--reference", "missing.npz")[0] == 2
+    damaged = bytearray((made / "net.h5").read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    Path("damaged.h5").write_bytes(damaged)
+    code, out, _ = run("verify", "damaged.h5")
+    assert (code, "FAILED" in out) == (3, True)
+    assert run("classify", CAT, "--model", "damaged.h5")[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["convert", "missing.pth"], 3),
+        (["convert", __file__], 3),
+        (["info", __file__], 3),
+        (["export", "missing.h5", "out.pth"], 3),
+        (["classify", "x.jpg", "--model", "missing.h5"], 2),
+        (["classify", "x.jpg", "--model", "resnext50_32x4d"], 2),
+    ],
+    ids=lambda a: a[0] if isinstance(a, list) else str(a),
+)
+def test_bad_files_have_exit_codes_and_words(run, arguments, code):
+    found, out, err = run(*arguments)
+    assert (found, out) == (code, "")
+    assert err.startswith("tinyresnext: ")
+    assert len(err.splitlines()) == 1
+    assert "Traceback" not in err
+
+
+def test_missing_device(run, made):
+    code, _, err = run("classify", CAT, "--model", made / "net.h5", "--device", "cuda")
+    assert (code, "'cuda'" in err) == (4, True)
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["classify"], ["classify", "x"], ["nothing"], ["classify", "x", "--model", "m", "--top", "0"]]
+)
+def test_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert stopped.value.code == 2
+    assert "usage" in capsys.readouterr().err
+
+
+def test_version_and_help_as_a_module():
+    for option, words in (("--version", __version__), ("--help", "classify")):
+        done = subprocess.run([sys.executable, "-m", "tinyresnext", option], capture_output=True, text=True, check=True)
+        assert words in done.stdout
+        assert done.stderr == ""
+
+
+def test_a_reader_that_stops_early_is_no_error(made):
+    names = "\n".join([str(made / "cat.jpg")] * 40)
+    command = [sys.executable, "-m", "tinyresnext", "classify", "-", "--json", "--batch", "1", "--device", "reference"]
+    with subprocess.Popen(
+        [*command, "--model", made / "net.h5"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        child.stdin.write(names)
+        child.stdin.close()
+        child.stdout.readline()
+        child.stdout.close()
+        err = child.stderr.read()
+    assert (child.returncode, err) == (0, "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_interrupt(made):
+    names = "\n".join([str(made / "cat.jpg")] * 4000)
+    command = [sys.executable, "-m", "tinyresnext", "classify", "-", "--json", "--batch", "1", "--device", "reference"]
+    with subprocess.Popen(
+        [*command, "--model", made / "net.h5"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        child.stdin.write(names)
+        child.stdin.close()
+        first = child.stdout.readline()
+        time.sleep(0.1)
+        child.send_signal(signal.SIGINT)
+        rest, err = child.stdout.read(), child.stderr.read()
+    assert child.returncode == 130
+    assert err == "tinyresnext: interrupted\n"
+    assert all(json.loads(line)["predictions"] for line in [first, *rest.splitlines()])

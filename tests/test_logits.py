@@ -1,0 +1,95 @@
+"""Logits and stages against what torchvision's, timm's and prlz77's own code computed, within 3 times PyTorch's own error."""
+
+from __future__ import annotations
+
+import cases
+import numpy as np
+import pytest
+
+import tinyresnext
+from tinyresnext import convert, plan, resnext, store
+from tinyresnext.checkpoints.infer import infer
+from tinyresnext.image import Preprocess
+from tinyresnext.model import Model
+from tinyresnext.ops import reference
+
+SMALL = [f"torchvision.resnext14_{paths}" for paths in ("1x64d", "2x40d", "4x24d", "8x14d", "32x4d")]
+LARGE = ["torchvision.resnext50_32x4d", "torchvision.resnext50_32x4d-odd", "timm.resnext50d_32x4d"]
+FULL_SIZE = [*LARGE, "timm.resnext50_32x4d", "torchvision.resnext101_32x8d"]
+
+
+def model_of(case: cases.Case, ops) -> Model:
+    """The case as a model; its architecture is inferred from the names and shapes alone."""
+    params = {key: value for key, value in case.tensors.items() if not key.endswith("num_batches_tracked")}
+    spec = infer({key: value.shape for key, value in params.items()})
+    return Model(spec, params, Preprocess(), tuple(map(str, range(spec.classes))), {}, ops)
+
+
+def check(model: Model, case: cases.Case) -> None:
+    """Eagerly and planned, logits and stage means."""
+    bound = 3 * case.torch_float32_error
+    eager = model.trace(case.x)
+    assert cases.relative_error(eager["fc"], case.logits) <= bound
+    assert cases.relative_error(model(case.x), case.logits) <= bound
+    features = model.features(case.x)
+    for name, wanted in case.stages.items():
+        assert cases.relative_error(features[name][0].mean((0, 1), dtype=np.float64), wanted) <= bound, name
+
+
+@pytest.mark.parametrize("name", SMALL + LARGE)
+def test_logits(name, ops):
+    case = cases.load(name)
+    check(model_of(case, ops), case)
+
+
+def test_cifar_network_of_widen_factor_2(ops):
+    case = cases.load("prlz77.cifar100_resnext20_4x16d_w2")
+    case = case._replace(tensors={cases.prlz77_to_torchvision(key): value for key, value in case.tensors.items()})
+    model = model_of(case, ops)
+    assert model.spec == tinyresnext.cifar(20, 4, 16, widen_factor=2, classes=100)
+    check(model, case)
+
+
+@pytest.mark.parametrize("legacy", [True, False], ids=["legacy", "zip"])
+@pytest.mark.parametrize("name", SMALL)
+def test_checkpoint_converts_and_gives_the_logits(name, legacy, tmp_path):
+    case = cases.load(name)
+    (tmp_path / "in.pth").write_bytes(cases.checkpoint(case.tensors, legacy=legacy))
+    store.write(tmp_path / "out.h5", convert.read_checkpoint(tmp_path / "in.pth").stored)
+    assert cases.relative_error(tinyresnext.load(tmp_path / "out.h5")(case.x), case.logits) <= 3 * case.torch_float32_error
+
+
+@pytest.mark.parametrize("name", FULL_SIZE)
+def test_full_size_checkpoint(name, reference_dir, tmp_path):
+    case = cases.load(name, reference_dir / "reference")
+    legacy, zipped = tmp_path / "legacy.pth", tmp_path / "zip.pth"
+    legacy.write_bytes(cases.checkpoint(case.tensors, legacy=True))
+    zipped.write_bytes(cases.checkpoint(case.tensors, legacy=False))
+    stored = convert.read_checkpoint(legacy).stored
+    store.write(tmp_path / "legacy.h5", stored)
+    store.write(tmp_path / "zip.h5", convert.read_checkpoint(zipped).stored)
+    ours, theirs = store.digests(tmp_path / "legacy.h5"), store.digests(tmp_path / "zip.h5")
+    assert (ours.model, ours.tensors) == (theirs.model, theirs.tensors)
+    for device in ("reference", "cpu"):
+        check(tinyresnext.load(tmp_path / "legacy.h5", device), case)
+
+
+@pytest.mark.parametrize("form", [resnext.concatenated, resnext.summed], ids=["3b", "3a"])
+@pytest.mark.parametrize("name", SMALL)
+def test_figure_3_forms_are_equal(name, form):
+    """In float64 the three forms differ by rounding only: 2,000 products a value, 5 blocks deep, stay below 1e-12."""
+    case = cases.load(name)
+    model = model_of(case, None)
+    params = {key: value.astype(np.float64) for key, value in model.params.items()}
+    grouped = resnext.forward(params, model.spec, case.x.astype(np.float64), reference)
+    other = resnext.forward(params, model.spec, case.x.astype(np.float64), reference, block=form)
+    assert cases.relative_error(other, grouped) < 1e-12
+    assert cases.relative_error(grouped, case.logits) < 2.0**-23  # the file's logits are rounded to float32
+
+
+def test_a_plan_is_float64_when_its_weights_are(tmp_path):
+    case = cases.load(SMALL[-1])
+    model = model_of(case, None)
+    params = {key: value.astype(np.float64) for key, value in model.params.items()}
+    made = plan.Plan(plan.program(params, model.spec, reference), case.x.shape, reference, np.float64)
+    assert cases.relative_error(made(case.x.astype(np.float64)), case.logits) < 2.0**-23

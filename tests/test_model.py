@@ -1,0 +1,180 @@
+"""What `load` gives: calls, predictions, features and traces, and what a wrong call says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cases
+import numpy as np
+import pytest
+from PIL import Image
+
+import tinyresnext
+from tinyresnext import Model, Preprocess, Spec, image
+from tinyresnext.errors import DeviceError, FormatError, ImageError, UsageError
+from tinyresnext.model import backend
+from tinyresnext.ops import cpu
+
+CAT = Path(__file__).parent / "data" / "chelsea.jpg"
+SPEC = Spec((1, 1), 4, 8, 10)
+
+
+def make(spec: Spec = SPEC, **changes) -> Model:
+    """A small model with weights made from their names."""
+    parts = {
+        "spec": spec,
+        "params": cases.weights(spec, counters=False),
+        "preprocess": Preprocess(resize=72, crop=64),
+        "labels": tuple(f"label {i}" for i in range(spec.classes)),
+        "provenance": {"source": "made here"},
+        "ops": cpu,
+    }
+    return Model(**(parts | changes))
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return make()
+
+
+def test_predictions_are_ranked_probabilities(model):
+    [guesses] = model.predict(CAT, top=10)
+    assert [g.probability for g in guesses] == sorted((g.probability for g in guesses), reverse=True)
+    assert sum(g.probability for g in guesses) == pytest.approx(1, abs=1e-6)
+    assert sorted(g.index for g in guesses) == list(range(10))
+    assert all(g.label == f"label {g.index}" for g in guesses)
+
+
+def test_everything_that_stands_for_a_picture(model):
+    pixels = image.decode(CAT)
+    same = [CAT, str(CAT), pixels, Image.fromarray(pixels)]
+    found = model.predict(same, top=3, batch=3)
+    assert len(found) == 4
+    for guesses in found[1:]:
+        assert [g.index for g in guesses] == [g.index for g in found[0]]
+        assert [g.probability for g in guesses] == pytest.approx([g.probability for g in found[0]], rel=1e-5)
+    for one in same:
+        assert len(model.predict(one)) == 1
+    assert model.predict([]) == []
+    assert len(model.predict(np.stack([pixels, pixels]))) == 2
+
+
+def test_a_tie_goes_to_the_smaller_number(model):
+    [guesses] = model.rank(np.zeros((1, 10), np.float32), top=3)
+    assert [g.index for g in guesses] == [0, 1, 2]
+
+
+def test_more_guesses_than_classes(model):
+    assert len(model.predict(CAT, top=99)[0]) == 10
+
+
+def test_features_are_the_stages(model):
+    x = image.prepare(CAT, model.preprocess)[None]
+    found = model.features(x)
+    assert {name: value.shape for name, value in found.items()} == {
+        "stem": (1, 16, 16, 64),
+        "layer1": (1, 16, 16, 256),
+        "layer2": (1, 8, 8, 512),
+        "pooled": (1, 512),
+    }
+    np.testing.assert_allclose(found["pooled"], found["layer2"].mean((1, 2)), rtol=1e-5)
+    logits = found["pooled"] @ model.params["fc.weight"].T + model.params["fc.bias"]
+    np.testing.assert_allclose(model(x), logits, rtol=1e-4, atol=1e-5)
+
+
+def test_plans_are_kept_but_not_for_ever(model):
+    first = model.plan((1, 64, 64, 3))
+    assert model.plan((1, 64, 64, 3)) is first
+    model.plan((2, 64, 64, 3))
+    model.plan((3, 64, 64, 3))
+    assert model.plan((1, 64, 64, 3)) is not first
+
+
+def test_no_pictures(model):
+    assert model(np.empty((0, 64, 64, 3), np.float32)).shape == (0, 10)
+
+
+def test_memory_order_of_the_input_does_not_matter(model):
+    x = np.random.default_rng(0).standard_normal((2, 3, 64, 64)).astype(np.float32).transpose(0, 2, 3, 1)
+    np.testing.assert_array_equal(model(x), model(np.ascontiguousarray(x)))
+
+
+def test_the_callers_input_is_left_alone(model):
+    x = np.random.default_rng(0).standard_normal((1, 64, 64, 3)).astype(np.float32)
+    before = x.copy()
+    first = model(x)
+    second = model(x * 2)
+    np.testing.assert_array_equal(x, before)
+    assert first is not second
+    np.testing.assert_array_equal(first, model(x))
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (np.zeros((1, 64, 64, 3)), "float64"),
+        (np.zeros((64, 64, 3), np.float32), r"\(64, 64, 3\)"),
+        (np.zeros((1, 3, 64, 64), np.float32), r"\[n, h, w, 3\]"),
+        (np.zeros((1, 64, 64, 3), np.uint8), "model.predict"),
+        ([[1.0]], "list"),
+        ("photo.jpg", "str"),
+        (np.zeros((1, 0, 64, 3), np.float32), "larger picture|does not fit"),
+    ],
+)
+def test_wrong_inputs_are_explained(model, x, words):
+    with pytest.raises(UsageError, match=words):
+        model(x)
+    with pytest.raises(UsageError):
+        model.trace(x)
+
+
+@pytest.mark.parametrize("options", [{"top": 0}, {"batch": 0}, {"top": -1}])
+def test_wrong_options_are_explained(model, options):
+    with pytest.raises(UsageError, match="at least 1"):
+        model.predict(CAT, **options)
+
+
+def test_wrong_pictures_are_explained(model, tmp_path):
+    with pytest.raises(ImageError, match=r"missing\.jpg"):
+        model.predict([CAT, tmp_path / "missing.jpg"])
+    with pytest.raises(UsageError, match="channels"):
+        make(Spec((1, 1), 4, 8, 10, channels=4)).predict(CAT)
+
+
+def test_grey_network():
+    model = make(Spec((1, 1), 4, 8, 10, channels=1), preprocess=Preprocess(72, 64, mean=(0.5,), std=(0.5,)))
+    assert len(model.predict(CAT)[0]) == 5
+
+
+def test_save_and_load(model, tmp_path):
+    tinyresnext.save(model, tmp_path / "m.h5")
+    again = tinyresnext.load(tmp_path / "m.h5")
+    assert (again.spec, again.labels, again.preprocess, again.provenance) == (
+        model.spec, model.labels, model.preprocess, model.provenance,
+    )  # fmt: skip
+    assert again.predict(CAT) == model.predict(CAT)
+    assert (
+        tinyresnext.load(str(tmp_path / "m.h5"), device="reference").predict(CAT)[0][0].index == model.predict(CAT)[0][0].index
+    )
+
+
+def test_what_load_cannot_find(tmp_path):
+    with pytest.raises(UsageError, match="architecture whose weights"):
+        tinyresnext.load("resnext50_32x4d")
+    with pytest.raises(UsageError, match="is not a file"):
+        tinyresnext.load(tmp_path / "nothing.h5")
+    (tmp_path / "in.pth").write_bytes(cases.checkpoint(cases.weights(SPEC), legacy=False))
+    with pytest.raises(FormatError, match="convert"):
+        tinyresnext.load(tmp_path / "in.pth")
+    assert tinyresnext.load_checkpoint(tmp_path / "in.pth").predict(CAT)
+
+
+def test_a_device_that_is_not_there_is_an_error():
+    with pytest.raises(DeviceError, match="cuda"):
+        backend("cuda")
+    assert backend("auto") is cpu
+
+
+def test_list_models():
+    assert tinyresnext.list_models("resnext50*")[0] == "resnext50_32x4d"
+    assert tinyresnext.list_models("nothing*") == []

@@ -1,0 +1,574 @@
+"""The model file: what is written is read again, and nothing else is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+
+import audit
+import h5py
+import hostile_hdf5
+import numpy as np
+import pytest
+from hostile_hdf5 import CASES, SPEC, model, same
+
+import tinyresnext
+from tinyresnext import store, store_file
+from tinyresnext.errors import (
+    FormatError,
+    IntegrityError,
+    ShapeError,
+    TinyResNeXtError,
+    UnsafeError,
+    UsageError,
+    WeightsError,
+)
+from tinyresnext.image import Preprocess
+from tinyresnext.resnext import parameters
+from tinyresnext.spec import variant
+
+HOME = Path(tinyresnext.__file__).parents[1]
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(HOME), str(Path(__file__).parent)])}
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory) -> bytes:
+    """The bytes of a good file."""
+    path = tmp_path_factory.mktemp("store") / "good.h5"
+    store.write(path, model())
+    return path.read_bytes()
+
+
+@pytest.fixture
+def path(tmp_path, good) -> Path:
+    """A good file, to be spoilt."""
+    path = tmp_path / "model.h5"
+    path.write_bytes(good)
+    return path
+
+
+def child(code: str, *arguments: object, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess:
+    """Run Python code in a process of its own."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=ENVIRONMENT | environment, check=False)
+
+
+# What is written is read
+
+
+def test_round_trip(tmp_path):
+    stored = model()
+    store.write(tmp_path / "m.h5", stored)
+    found = store.read(tmp_path / "m.h5")
+    assert same(found, stored)
+    assert list(found.params) == list(parameters(SPEC))
+    for array in found.params.values():
+        assert array.dtype == np.float32
+        assert array.flags.carray
+    assert isinstance(found.labels, tuple)
+
+
+def test_any_order_and_any_strides_make_the_same_file(tmp_path):
+    stored = model()
+    turned = {name: np.asfortranarray(array) for name, array in reversed(stored.params.items())}
+    store.write(tmp_path / "a.h5", stored)
+    store.write(tmp_path / "b.h5", stored._replace(params=turned, labels=list(stored.labels)))
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_time_leaves_no_trace(tmp_path, path, good):
+    time.sleep(1.1 - time.time() % 1)
+    store.write(tmp_path / "later.h5", model())
+    assert (tmp_path / "later.h5").read_bytes() == good
+
+
+def test_anyone_can_read_it_with_h5py(path):
+    stored = model()
+    with h5py.File(path) as file:
+        assert {key: bytes(file.attrs[key]) for key in ("format", "format_version")} == {
+            "format": b"tinyresnext",
+            "format_version": b"1",
+        }
+        assert json.loads(file.attrs["labels"]) == list(stored.labels)
+        assert json.loads(file.attrs["spec"]) == SPEC.to_json()
+        for name, array in stored.params.items():
+            dataset = file["params/" + name.replace(".", "/")]
+            np.testing.assert_array_equal(dataset[()], array, strict=True)
+            assert dataset.id.get_offset() % 64 == 0
+            assert (dataset.chunks, dataset.compression, dataset.external, dataset.is_virtual) == (None, None, None, False)
+            assert bytes(dataset.attrs["sha256"]).decode() == hashlib.sha256(array.tobytes()).hexdigest()
+
+
+def test_twenty_thousand_labels(tmp_path):
+    spec = replace(SPEC, classes=20_000)
+    params = {name: np.ones(shape, np.float32) for name, shape in parameters(spec).items()}
+    labels = tuple(f"class {i}, also called ŗ{'x' * 20}" for i in range(20_000))
+    store.write(tmp_path / "m.h5", store.Stored(spec, params, Preprocess(), labels, {}))
+    assert store.read(tmp_path / "m.h5").labels == labels
+
+
+@pytest.mark.parametrize("stem", ["deep", "imagenet"])
+def test_other_architectures(tmp_path, stem):
+    spec = replace(SPEC, stem=stem, avg_down=True, shortcut="C", channels=1, blocks=(1,) * 3, eps=1e-3)
+    params = {name: np.full(shape, 0.5, np.float32) for name, shape in parameters(spec).items()}
+    stored = store.Stored(spec, params, Preprocess(mean=(0.1,), std=(0.3,)), model().labels, {})
+    store.write(tmp_path / "m.h5", stored)
+    assert same(store.read(tmp_path / "m.h5"), stored)
+
+
+def test_numbers_at_the_edge(tmp_path):
+    stored = model()
+    edge = np.array([0.0, -0.0, 1e-45, 3.4e38, 1e-38], np.float32)
+    stored.params["bn1.running_var"][:5] = edge
+    stored.params["fc.bias"][:] = -edge[2:]
+    store.write(tmp_path / "m.h5", stored)
+    assert same(store.read(tmp_path / "m.h5"), stored)
+
+
+def test_nonfinite_only_if_asked_for(tmp_path):
+    stored = model()
+    stored.params["conv1.weight"].flat[:2] = np.nan, -np.inf
+    with pytest.raises(IntegrityError, match=r"conv1.weight has 2 values that are NaN or infinite"):
+        store.write(tmp_path / "m.h5", stored)
+    store.write(tmp_path / "m.h5", stored, allow_nonfinite=True)
+    with pytest.raises(IntegrityError, match=r"conv1.weight has 2 values"):
+        store.read(tmp_path / "m.h5")
+    assert same(store.read(tmp_path / "m.h5", allow_nonfinite=True), stored)
+    stored.params["bn1.running_var"][0] = -1
+    with pytest.raises(IntegrityError, match="negative"):
+        store.write(tmp_path / "m.h5", stored, allow_nonfinite=True)
+
+
+def test_threads_read_at_once(path):
+    found: list[bool] = []
+    threads = [threading.Thread(target=lambda: found.append(same(store.read(path), model()))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [True] * 8
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the system does not list open files")
+def test_the_file_is_closed_again(path):
+    def links() -> list[str]:
+        return [
+            os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{fd}")
+        ]
+
+    kept = store.read(path)
+    path.write_bytes(path.read_bytes()[:48] + bytes(1000))
+    with pytest.raises(FormatError):
+        store.read(path)
+    assert str(path) not in links()
+    assert kept.params
+
+
+# Digests
+
+
+def test_digests_are_those_of_the_weights_wherever_they_came_from(tmp_path):
+    stored = model()
+    store.write(tmp_path / "a.h5", stored)
+    store.write(tmp_path / "b.h5", stored._replace(provenance={"source": "elsewhere", "sha256": "0" * 64}))
+    assert (tmp_path / "a.h5").read_bytes() != (tmp_path / "b.h5").read_bytes()
+    found = store.digests(tmp_path / "a.h5")
+    assert found == store.digests(tmp_path / "b.h5") == store.check(tmp_path / "a.h5").digests
+    assert found.tensors == {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in stored.params.items()}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        model()._replace(labels=("cat", "snow leopard", "dög")),
+        model()._replace(preprocess=Preprocess(crop=200)),
+        model()._replace(spec=replace(SPEC, eps=1e-4)),
+        model()._replace(params=model().params | {"fc.bias": model().params["fc.bias"] * np.float32(1.0000001)}),
+        model(seed=1),
+    ],
+    ids=["labels", "preprocess", "eps", "one-weight", "all-weights"],
+)
+def test_digests_differ_when_a_prediction_could(tmp_path, path, other):
+    store.write(tmp_path / "other.h5", other)
+    assert store.digests(tmp_path / "other.h5").model != store.digests(path).model
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_hostile(name, path):
+    change, error, says = CASES[name]
+    change(path)
+    with audit.watching() as events, pytest.raises(TinyResNeXtError) as caught:
+        store.read(path)
+    assert type(caught.value) is error
+    assert says in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert {argument for event, argument in events if event == "open"} == {str(path)}
+    assert not {
+        event for event, _ in events if event.split(".")[0] in ("exec", "import", "os", "socket", "subprocess", "ctypes")
+    }
+    report = store.check(path)
+    assert not report.passed
+    assert "FAILED" in str(report)
+
+
+def test_there_are_enough_hostile_files():
+    assert len(CASES) >= 140
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if "bomb" in name or "larger" in name or "groups" in name])
+def test_bombs_take_no_memory(name, path):
+    CASES[name].change(path)
+    tracemalloc.start()
+    try:
+        with pytest.raises(WeightsError):
+            store.read(path)
+        assert tracemalloc.get_traced_memory()[1] < 48 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_no_other_file_is_opened_even_by_the_library(tmp_path, good):
+    """Whoever opens a named pipe waits for its writer, so a child that comes to its end has opened none."""
+    names = [name for name in CASES if "external" in name or "virtual" in name or "filter" in name]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.h5").write_bytes(good)
+        CASES[name].change(tmp_path / name / "model.h5")
+        for other in ("secret", "other.h5"):
+            (tmp_path / name / other).unlink(missing_ok=True)
+            os.mkfifo(tmp_path / name / other)
+    (tmp_path / "plugins").mkdir()
+    os.mkfifo(tmp_path / "plugins" / "libfilter.so")
+    code = """if True:
+        import pathlib, sys
+        from tinyresnext import errors, store
+        for path in sorted(pathlib.Path(sys.argv[1]).glob("H-*/model.h5")):
+            try:
+                store.read(path)
+            except errors.UnsafeError:
+                print(path.parent.name)"""
+    done = child(code, tmp_path, HDF5_PLUGIN_PATH=str(tmp_path / "plugins"))
+    assert done.stdout.split() == sorted(names), done.stderr
+
+
+def test_not_a_regular_file(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    for bad in (tmp_path, tmp_path / "missing.h5", tmp_path / "loop", "no\0name", "", b"missing"):
+        with pytest.raises(FormatError, match=r"is a directory|cannot be read"):
+            store.read(bad)
+        assert not store.check(bad).passed
+    for bad in (3, None, 1.5):
+        with pytest.raises(UsageError, match="a path was expected"):
+            store.read(bad)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_pipes_and_devices(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for bad in (tmp_path / "pipe", "/dev/zero", "/dev/null"):
+        with pytest.raises(FormatError, match="is a pipe, a device or a socket"):
+            store.read(bad)
+
+
+def test_a_link_to_a_model_is_followed(tmp_path, path):
+    (tmp_path / "link.h5").symlink_to(path)
+    assert same(store.read(tmp_path / "link.h5"), model())
+
+
+# The file changes while it is read
+
+
+def test_replaced_after_opening(tmp_path, path, monkeypatch):
+    store.write(tmp_path / "other.h5", model(seed=1))
+    before = store_file.structure
+
+    def then_replace(file):
+        os.replace(tmp_path / "other.h5", path)
+        return before(file)
+
+    monkeypatch.setattr(store_file, "structure", then_replace)
+    assert same(store.read(path), model())  # the file that was opened is the one that is read
+
+
+def test_changed_in_place_after_the_structure_was_read(tmp_path, path, monkeypatch):
+    store.write(tmp_path / "other.h5", model(seed=1))
+    before = store._tensors
+
+    def first_change(file, contents):
+        path.write_bytes((tmp_path / "other.h5").read_bytes())
+        return before(file, contents)
+
+    monkeypatch.setattr(store, "_tensors", first_change)
+    with pytest.raises(IntegrityError, match="has the sha256"):
+        store.read(path)
+
+
+def test_cut_short_after_the_structure_was_read(path, monkeypatch):
+    before = store._tensors
+
+    def first_cut(file, contents):
+        os.truncate(path, 5000)
+        return before(file, contents)
+
+    monkeypatch.setattr(store, "_tensors", first_cut)
+    with pytest.raises(FormatError, match=r"ends .* bytes early"):
+        store.read(path)
+
+
+# Damage
+
+
+def damage(tmp_path: Path, good: bytes, seed: int, count: int) -> dict[str, int]:
+    """Read seeded damages of a good file in a child, and hand its counts back."""
+    (tmp_path / "model.h5").write_bytes(good)
+    command = [sys.executable, hostile_hdf5.__file__, tmp_path / "model.h5", str(seed), str(count)]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert done.returncode == 0, f"the process ended with {done.returncode}: {done.stderr}"
+    found = json.loads(done.stdout)
+    assert sum(found.values()) == count
+    assert found["untyped"] == 0, done.stderr
+    assert found["different"] == 0
+    return found
+
+
+def test_2000_damages(tmp_path, good):
+    found = damage(tmp_path, good, seed=0, count=2000)
+    assert found["same"] < 500  # damage to bytes that mean nothing: gaps before aligned data, hints to writers
+    assert min(found[name] for name in ("IntegrityError", "FormatError", "ShapeError")) > 50
+    assert found["UnsafeError"] > 5
+
+
+@pytest.mark.slow
+def test_10000_damages(tmp_path, good):
+    damage(tmp_path, good, seed=1, count=10_000)
+
+
+def test_every_byte_of_the_structure_matters(tmp_path, path, good):
+    """Flip one bit in each fifth byte from the beginning to the first tensor's end and read again."""
+    with h5py.File(path) as file:
+        end = file["params/conv1/weight"].id.get_offset() + 64
+    accepted = 0
+    for at in range(0, end, 5):
+        path.write_bytes(good[:at] + bytes([good[at] ^ 0x10]) + good[at + 1 :])
+        try:
+            assert same(store.read(path), model())
+            accepted += 1
+        except WeightsError:
+            pass
+    assert accepted < end / 5 / 2
+
+
+# What is not written
+
+
+def changed(**fields: object) -> store.Stored:
+    """The good model with other fields."""
+    return model()._replace(**fields)
+
+
+def with_tensor(name: str, value: object) -> store.Stored:
+    """The good model with another tensor."""
+    return changed(params=model().params | {name: value})
+
+
+REFUSED = {
+    "tensor-missing": (changed(params={"fc.bias": model().params["fc.bias"]}), ShapeError),
+    "tensor-more": (with_tensor("fc.more", np.ones(3, np.float32)), ShapeError),
+    "tensor-name-no-text": (with_tensor(3, np.ones(3, np.float32)), ShapeError),
+    "tensor-shape": (with_tensor("fc.bias", np.ones((3, 1), np.float32)), ShapeError),
+    "tensor-f64": (with_tensor("fc.bias", np.ones(3)), ShapeError),
+    "tensor-big-endian": (with_tensor("fc.bias", np.ones(3, ">f4")), ShapeError),
+    "tensor-object": (with_tensor("fc.bias", np.array([object()] * 3)), ShapeError),
+    "tensor-list": (with_tensor("fc.bias", [1.0, 2.0, 3.0]), ShapeError),
+    "labels-too-few": (changed(labels=("a", "b")), ShapeError),
+    "labels-numbers": (changed(labels=(1, 2, 3)), FormatError),
+    "labels-none": (changed(labels=None), FormatError),
+    "labels-bytes": (changed(labels=(b"a", b"b", b"c")), FormatError),
+    "labels-control": (changed(labels=("a", "b", "c\x1b[2J")), FormatError),
+    "labels-surrogate": (changed(labels=("a", "b", "\ud800")), FormatError),
+    "provenance-number": (changed(provenance={"top1": 77.6}), FormatError),
+    "provenance-key-number": (changed(provenance={1: "one"}), FormatError),
+    "provenance-none": (changed(provenance=None), FormatError),
+    "nan": (with_tensor("fc.bias", np.full(3, np.nan, np.float32)), IntegrityError),
+    "negative-variance": (with_tensor("bn1.running_var", np.full(64, -1, np.float32)), IntegrityError),
+    "endless": (changed(spec=replace(SPEC, blocks=(1000,) * 8, cardinality=4096, width=4096)), UnsafeError),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_not_written(name, path, good):
+    stored, error = REFUSED[name]
+    with pytest.raises(error):
+        store.write(path, stored)
+    assert path.read_bytes() == good
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_places_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    for bad in (tmp_path / "no" / "m.h5", tmp_path, tmp_path / "file" / "m.h5", "no\0name", 3, None, ""):
+        with pytest.raises(UsageError, match="cannot write"):
+            store.write(bad, model())
+
+
+# A write that fails
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, MemoryError, OSError(28, "No space left on device")], ids=str)
+def test_a_failed_write_leaves_the_old_file(path, good, monkeypatch, failure):
+    before = h5py.Group.create_dataset
+    calls = []
+
+    def fail_at_the_fifth(self, name, **options):
+        calls.append(name)
+        if len(calls) == 5:
+            raise failure
+        return before(self, name, **options)
+
+    monkeypatch.setattr(h5py.Group, "create_dataset", fail_at_the_fifth)
+    with pytest.raises(UsageError if isinstance(failure, OSError) else failure):
+        store.write(path, model(seed=1))
+    assert path.read_bytes() == good
+    assert os.listdir(path.parent) == [path.name]
+
+
+LIMITED = """if True:
+    import resource, signal, sys
+    from hostile_hdf5 import model
+    from tinyresnext import errors, store
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+    try:
+        store.write(sys.argv[1], model(seed=1))
+    except errors.UsageError as error:
+        print(error)"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the system cannot limit the size of files")
+@pytest.mark.parametrize("limit", [0, 3000, 60_000, 120_000])
+def test_no_room(path, good, limit):
+    done = child(LIMITED, path, limit, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"cannot write {path}: File too large")
+    assert path.read_bytes() == good
+    assert os.listdir(path.parent) == [path.name]
+
+
+WRITER = """if True:
+    import sys
+    from hostile_hdf5 import model
+    from tinyresnext import store
+    models = [model(seed) for seed in (0, 1)]
+    print("ready", flush=True)
+    while True:
+        for stored in models:
+            store.write(sys.argv[1], stored)"""
+
+
+def killed_while_writing(path: Path, times: int) -> None:
+    """Kill a process that writes two models in turn, at random moments: the file is one of the two."""
+    rng = random.Random(0)
+    outcomes = [store.digests(path)]
+    store.write(path.with_name("other.h5"), model(seed=1))
+    outcomes.append(store.digests(path.with_name("other.h5")))
+    for _ in range(times):
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, env=ENVIRONMENT)
+        assert writer.stdout.readline() == b"ready\n"
+        time.sleep(rng.uniform(0, 0.1))
+        writer.kill()
+        writer.communicate()
+        assert store.check(path).passed
+        assert store.digests(path) in outcomes
+
+
+def test_killed_while_writing(path):
+    killed_while_writing(path, 3)
+
+
+@pytest.mark.slow
+def test_killed_100_times_while_writing(path):
+    killed_while_writing(path, 100)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="interrupts are sent otherwise")
+def test_interrupted_while_writing(path):
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
+    )
+    assert writer.stdout.readline() == b"ready\n"
+    time.sleep(0.05)
+    writer.send_signal(signal.SIGINT)
+    _, complaint = writer.communicate()
+    assert b"KeyboardInterrupt" in complaint
+    assert store.check(path).passed  # a signal in the instant of making the temporary file can leave an empty one behind
+
+
+# The report
+
+
+def test_report_of_a_good_file(path, good):
+    report = store.check(path)
+    assert report.passed
+    assert [check.name for check in report.checks] == ["file", "layout", "model", "provenance", "digests", "values"]
+    text = str(report)
+    assert hashlib.sha256(good).hexdigest() in text
+    assert report.digests.model in text
+    assert "source: a test" in text
+    assert "FAILED" not in text
+
+
+def test_report_says_everything_that_is_wrong(path):
+    with h5py.File(path, "r+") as file:
+        for name in ("params/conv1/weight", "params/fc/bias", "params/bn1/running_var", "params/bn1/weight", "params/bn1/bias"):
+            file[name][...] = -1 if "var" in name else np.nan if "conv" in name else 2
+        file.attrs["provenance"] = np.bytes_(b"{}")
+        file.attrs["labels"] = np.bytes_(b'["a","b","c"]')
+    report = store.check(path)
+    found = {check.name: check for check in report.checks}
+    assert {name: check.passed for name, check in found.items()} == {
+        "file": True,
+        "layout": True,
+        "model": False,
+        "provenance": False,
+        "digests": False,
+        "values": False,
+    }
+    assert "conv1.weight has the sha256" in found["digests"].found
+    assert "(and 2 more)" in found["digests"].found
+    assert "64 negative variances" in found["values"].found
+    assert str(report).count("FAILED") == 4
+
+
+def test_report_of_what_is_no_model(tmp_path):
+    (tmp_path / "m.h5").write_text("hello")
+    report = store.check(tmp_path / "m.h5")
+    assert [(check.name, check.passed) for check in report.checks] == [("file", True), ("layout", False)]
+    assert report.digests is None
+
+
+@pytest.mark.slow
+def test_resnext50_is_read_in_its_own_size(tmp_path):
+    spec = variant("resnext50_32x4d")
+    params = {name: np.zeros(shape, np.float32) for name, shape in parameters(spec).items()}
+    labels = tuple(f"class {i}" for i in range(1000))
+    store.write(tmp_path / "m.h5", store.Stored(spec, params, Preprocess(), labels, {}))
+    tracemalloc.start()
+    try:
+        store.read(tmp_path / "m.h5")
+        assert tracemalloc.get_traced_memory()[1] < (tmp_path / "m.h5").stat().st_size + (16 << 20)
+    finally:
+        tracemalloc.stop()

@@ -1,0 +1,261 @@
+"""The command line: parse, call one function, print. Nothing else is decided here.
+
+Results go to standard output, everything else to standard error. Exit codes: 0 fine, 1 some inputs failed (each is
+named, the rest is done), 2 usage, 3 bad weights, 4 device. Imports wait until a command needs them, so that ``--help``
+and ``--version`` answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import __version__
+from .errors import DeviceError, ImageError, TinyResNeXtError, UsageError, WeightsError
+
+if TYPE_CHECKING:
+    from .classify import Row
+
+SCHEMA = 1  # of the JSON lines; a change that breaks a reader raises it
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except TinyResNeXtError as error:
+        print(f"tinyresnext: {error}", file=sys.stderr)
+        return next(code for kind, code in _EXIT_CODES.items() if isinstance(error, kind))
+    except KeyboardInterrupt:
+        print("tinyresnext: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+_EXIT_CODES = {UsageError: 2, WeightsError: 3, DeviceError: 4, ImageError: 1, TinyResNeXtError: 1}
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Every command and option."""
+    parser = argparse.ArgumentParser("tinyresnext", description="ResNeXt in NumPy and Numba.")
+    parser.add_argument("--version", action="version", version=f"tinyresnext {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    c = commands.add_parser("classify", help="say what is on pictures")
+    c.set_defaults(run=_classify)
+    c.add_argument("paths", nargs="+", metavar="PATH", help="a picture, a directory of them, or - for names on standard input")
+    c.add_argument("--model", required=True, metavar="FILE", help="a model file, as `convert` writes it")
+    c.add_argument("--top", type=_positive, default=5, metavar="N", help="classes for each picture (5)")
+    c.add_argument("--batch", type=_positive, default=8, metavar="N", help="pictures that go through the network together (8)")
+    c.add_argument("--device", default="cpu", help="cpu, auto, or reference for plain NumPy (cpu)")
+    form = c.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object a line for each picture")
+    form.add_argument("--csv", metavar="FILE", help="write a table, a row for each picture; - is standard output")
+
+    c = commands.add_parser("convert", help="turn a checkpoint into a model file")
+    c.set_defaults(run=_convert)
+    c.add_argument("src", metavar="SRC", help="a .pth file of PyTorch, with torchvision's or timm's names")
+    c.add_argument("dst", nargs="?", metavar="DST.h5", help="by default beside SRC, ending in .h5")
+    c.add_argument("--arch", metavar="NAME", help="what the network is, where the tensors do not tell")
+    c.add_argument("--ema", action="store_true", help="take the averaged weights of a training checkpoint")
+    c.add_argument("--labels", metavar="FILE", help="a text file with the name of one class a line")
+    c.add_argument("--licence", default="", metavar="TEXT", help="of the weights, to be kept with them")
+    c.add_argument("--resize", type=_positive, metavar="N", help="shorter side of a picture before the crop (256)")
+    c.add_argument("--crop", type=_positive, metavar="N", help="side of the square that the network sees (224)")
+    c.add_argument("--interpolation", choices=("bilinear", "bicubic"), help="how pictures are resized (bilinear)")
+    c.add_argument("--mean", type=_numbers, metavar="R,G,B", help="mean of the channels, from 0 to 1")
+    c.add_argument("--std", type=_numbers, metavar="R,G,B", help="standard deviation of the channels")
+    c.add_argument("--force", action="store_true", help="write over DST if it exists")
+
+    c = commands.add_parser("export", help="turn a model file back into a checkpoint")
+    c.set_defaults(run=_export)
+    c.add_argument("src", metavar="FILE.h5")
+    c.add_argument("dst", metavar="DST", help="ending in .pth, .safetensors or .npz")
+    c.add_argument("--force", action="store_true", help="write over DST if it exists")
+
+    c = commands.add_parser("info", help="architecture, cost, preprocessing, labels and provenance")
+    c.set_defaults(run=_info)
+    c.add_argument("name", metavar="NAME|FILE", help="a model file, or the name of an architecture")
+    c.add_argument("--layers", action="store_true", help="every layer with its parameters and multiply-adds")
+    c.add_argument("--size", type=_positive, metavar="N", help="side of the picture that the counts are for")
+
+    c = commands.add_parser("verify", help="check a model file, and its logits against a reference")
+    c.set_defaults(run=_verify)
+    c.add_argument("file", metavar="FILE")
+    c.add_argument("--reference", metavar="R.npz", help="arrays x [n, h, w, c] and logits [n, classes]")
+    c.add_argument("--device", default="cpu", help="cpu, auto, or reference for plain NumPy (cpu)")
+
+    c = commands.add_parser("models", help="the architectures that have names")
+    c.set_defaults(run=_models)
+    c.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="such as 'resnext50*'")
+    return parser
+
+
+def _classify(a: argparse.Namespace) -> int:
+    from .classify import classify, expand
+    from .model import load
+
+    paths = expand(a.paths, sys.stdin if "-" in a.paths else ())
+    if not paths:
+        raise UsageError(
+            f"there is no picture in {', '.join(a.paths)}; expected files such as photo.jpg or directories of them"
+        )
+    model = load(a.model, a.device)
+    rows = _progress(classify(model, paths, top=a.top, batch=a.batch), len(paths))
+    failed = 0
+    with _table(a.csv, a.top) as table:
+        for row in rows:
+            failed += row.error is not None
+            if row.error is not None:
+                print(f"tinyresnext: {row.error}", file=sys.stderr)
+            if table is not None:
+                table.writerow(_csv_row(row))
+            elif a.json:
+                print(json.dumps(_json_row(row, Path(a.model).name), ensure_ascii=False), flush=True)
+            elif row.error is None:
+                print("\n".join([row.path, *(f"  {p.probability:6.1%}  {p.label}" for p in row.predictions)]), flush=True)
+    return 1 if failed else 0
+
+
+def _convert(a: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from . import store
+    from .convert import read_checkpoint
+
+    dst = _target(a.dst or str(Path(a.src).with_suffix(".h5")), a.force)
+    labels = _lines(a.labels) if a.labels else None
+    stored, notes = read_checkpoint(a.src, arch=a.arch, labels=labels, ema=a.ema, licence=a.licence)
+    asked = {name: getattr(a, name) for name in ("resize", "crop", "interpolation", "mean", "std")}
+    given = {name: value for name, value in asked.items() if value is not None}
+    stored = stored._replace(preprocess=replace(stored.preprocess, **given))
+    for note in [*notes, *(f"given: {name} {value}" for name, value in given.items())]:
+        print(f"{a.src}: {note}", file=sys.stderr)
+    store.write(dst, stored)
+    print(dst)
+    return 0
+
+
+def _export(a: argparse.Namespace) -> int:
+    from . import store
+    from .checkpoints import export
+
+    writers = {".pth": export.write_pth, ".safetensors": export.write_safetensors, ".npz": export.write_npz}
+    suffix = Path(a.dst).suffix
+    if suffix not in writers:
+        raise UsageError(f"{a.dst!r} ends in {suffix!r}; expected {', '.join(writers)}")
+    stored = store.read(a.src)
+    writers[suffix](_target(a.dst, a.force), stored.params)
+    print(a.dst)
+    return 0
+
+
+def _info(a: argparse.Namespace) -> int:
+    from . import report, store
+    from .spec import variant
+
+    if os.path.exists(a.name):
+        stored = store.read(a.name)
+        print(report.stored(stored), end="")
+        spec, size = stored.spec, a.size or stored.preprocess.crop
+    else:
+        spec = variant(a.name)
+        size = a.size or report.usual_size(spec)
+    print(report.architecture(spec, size, every_layer=a.layers), end="")
+    return 0
+
+
+def _verify(a: argparse.Namespace) -> int:
+    from .verify import verify
+
+    report = verify(a.file, a.reference, a.device)
+    print(report)
+    return 0 if report.passed else 3
+
+
+def _models(a: argparse.Namespace) -> int:
+    from . import report
+    from .model import list_models
+
+    names = list_models(a.pattern)
+    if not names:
+        raise UsageError(f"no architecture matches {a.pattern!r}; `tinyresnext models` lists them all")
+    print(report.models(names), end="")
+    return 0
+
+
+def _target(path: str, force: bool) -> str:
+    """Where to write: nothing that exists is lost unasked."""
+    if os.path.exists(path) and not force:
+        raise UsageError(f"{path!r} exists; give another name, or --force to write over it")
+    return path
+
+
+def _lines(path: str) -> list[str]:
+    """The lines of a text file."""
+    try:
+        return Path(path).read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path!r} cannot be read as text in UTF-8: {error}") from error
+
+
+@contextmanager
+def _table(path: str | None, top: int) -> Iterator[Any]:
+    """A CSV writer with its heading, or nothing when no table is wanted."""
+    if path is None:
+        yield None
+        return
+    try:
+        target = nullcontext(sys.stdout) if path == "-" else open(path, "w", newline="", encoding="utf-8")  # noqa: SIM115
+    except OSError as error:
+        raise UsageError(f"{path!r} cannot be written: {error.strerror}") from error
+    with target as file:
+        writer = csv.writer(file)
+        guesses = [f"{what}{rank}" for rank in range(1, top + 1) for what in ("label", "index", "probability")]
+        writer.writerow(["path", "error", *guesses])
+        yield writer
+
+
+def _csv_row(row: Row) -> list[Any]:
+    """Path, error, and then label, index and probability of each guess."""
+    return [row.path, row.error or "", *(value for guess in row.predictions for value in guess)]
+
+
+def _json_row(row: Row, model: str) -> dict[str, Any]:
+    """One picture as a JSON object."""
+    head = {"schema": SCHEMA, "path": row.path, "model": model}
+    if row.error is not None:
+        return head | {"error": row.error}
+    return head | {"predictions": [guess._asdict() for guess in row.predictions]}
+
+
+def _progress(rows: Iterable[Row], total: int) -> Iterator[Row]:
+    """Pass rows on, and count them on a terminal when there are many."""
+    show = sys.stderr.isatty() and total > 16
+    for done, row in enumerate(rows, 1):
+        yield row
+        if show:
+            print(f"\r{done} of {total}", end="" if done < total else "\n", file=sys.stderr, flush=True)
+
+
+def _positive(text: str) -> int:
+    """A whole number from 1, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
+    return value
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    """Numbers with commas between them, for argparse."""
+    return tuple(float(part) for part in text.split(","))

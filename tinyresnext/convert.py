@@ -1,0 +1,137 @@
+"""Anyone's checkpoint -> our model: read, rename, infer the architecture, and say back what was understood."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from . import __version__, store
+from .checkpoints import infer, names, torch_file
+from .errors import FormatError, UsageError
+from .files import regular
+from .image import Preprocess
+from .model import Model, backend
+from .resnext import parameters
+from .spec import Spec, variant
+
+# Mean and standard deviation of CIFAR-10's training pictures, as Xie et al. and nearly everyone after them use them.
+CIFAR = Preprocess(
+    resize=32,
+    crop=32,
+    mean=(125.3 / 255, 123.0 / 255, 113.9 / 255),
+    std=(63.0 / 255, 62.1 / 255, 66.7 / 255),
+)
+
+
+class Conversion(NamedTuple):
+    """A model ready to be stored, and what the user should know about how it was understood."""
+
+    stored: store.Stored
+    notes: tuple[str, ...]
+
+
+def read_checkpoint(
+    path: str | os.PathLike[str],
+    *,
+    arch: str | Spec | None = None,
+    preprocess: Preprocess | None = None,
+    labels: Sequence[str] | None = None,
+    ema: bool = False,
+    licence: str = "",
+) -> Conversion:
+    """Understand a checkpoint.
+
+    Parameters
+    ----------
+    path : str or path
+        A ``.pth`` file of either of PyTorch's formats, with torchvision's or timm's key names.
+    arch : str or Spec, optional
+        What the network is; by default this is inferred from the tensors.
+    preprocess : Preprocess, optional
+        By default ImageNet's (256, 224, bilinear) or, for a CIFAR stem, CIFAR's.
+    labels : sequence of str, optional
+        By default ImageNet's for 1,000 classes, numbers otherwise.
+    ema : bool
+        Take the averaged weights of a training checkpoint that has them beside the plain ones.
+    licence : str
+        Of the weights, to be kept with them.
+
+    Raises
+    ------
+    WeightsError
+        When the file cannot be used: the message says what was found, what was expected and what to do.
+    UsageError
+        When ``arch`` or ``labels`` do not fit the network.
+    """
+    found = torch_file.read(path, ema=ema)
+    tensors = names.to_torchvision(found.tensors)
+    shapes = {name: array.shape for name, array in tensors.items()}
+    if arch is None:
+        spec = infer.infer(shapes)
+    else:
+        spec = _asked(arch, shapes)
+        infer.check(shapes, spec, "name another architecture, or none to have it inferred")
+    odd = [f"{name} ({array.dtype})" for name, array in tensors.items() if array.dtype != np.float32]
+    if odd:
+        raise FormatError(f"{len(odd)} parameters are not floating point: {', '.join(odd[:3])}; quantised weights are not read")
+    notes = [
+        f"{found.container} format{f', weights under {found.wrapper!r}' if found.wrapper else ''}",
+        *([f"not taken: {', '.join(found.others)} (--ema takes averaged weights)"] if found.others else []),
+        *([f"left out: {', '.join(found.skipped)}"] if found.skipped else []),
+        f"{'given' if arch else 'inferred'}: {infer.describe(spec)}",
+        f"assumed: the {'3x3' if spec.stride_on == 2 else 'first 1x1'} convolutions stride, batch norm epsilon {spec.eps:g}",
+    ]
+    if preprocess is None:
+        preprocess = CIFAR if spec.stem == "cifar" else Preprocess()
+        sizes = f"resized to {preprocess.resize}, cropped to {preprocess.crop}, {preprocess.interpolation}"
+        notes.append(f"assumed: pictures are {sizes}")
+    params = {name: tensors[name] for name in parameters(spec)}
+    provenance = {
+        "source": Path(path).name,
+        "sha256": _sha256(path),
+        "licence": licence,
+        "converter": f"tinyresnext {__version__}",
+    }
+    return Conversion(store.Stored(spec, params, preprocess, _labels(spec, labels), provenance), tuple(notes))
+
+
+def load_checkpoint(path: str | os.PathLike[str], arch: str | Spec | None = None, device: str = "cpu") -> Model:
+    """Any supported foreign file -> a model, without writing anything. Parameters and errors as in `read_checkpoint`."""
+    return Model(*read_checkpoint(path, arch=arch).stored, backend(device))
+
+
+def imagenet_labels() -> tuple[str, ...]:
+    """The names of ImageNet's 1,000 classes, in the order that every checkpoint has them."""
+    return tuple((files(__package__) / "imagenet_labels.txt").read_text("utf-8").splitlines())
+
+
+def _asked(arch: str | Spec, shapes: infer.Shapes) -> Spec:
+    """The architecture asked for, with the checkpoint's own numbers of classes and channels."""
+    if isinstance(arch, Spec):
+        return arch
+    spec = variant(arch)
+    classes = shapes.get("fc.weight", (spec.classes,))[0]
+    stem = shapes.get("conv1.0.weight" if spec.stem == "deep" else "conv1.weight", (0, spec.channels))
+    return replace(spec, classes=classes, channels=stem[1])
+
+
+def _labels(spec: Spec, labels: Sequence[str] | None) -> tuple[str, ...]:
+    """One name for each class."""
+    if labels is None:
+        return imagenet_labels() if spec.classes == 1000 else tuple(f"class {i}" for i in range(spec.classes))
+    if len(labels) != spec.classes:
+        raise UsageError(f"there are {len(labels)} labels and the network has {spec.classes} classes; give one line for each")
+    return tuple(labels)
+
+
+def _sha256(path: str | os.PathLike[str]) -> str:
+    """The digest of the whole file, which names it for ever."""
+    with regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

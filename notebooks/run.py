@@ -1,0 +1,102 @@
+"""Run every notebook from top to bottom in a kernel of its own; an error in any of them is an error of this script.
+
+``python notebooks/run.py`` checks; with ``--write`` the new outputs are kept in the notebooks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+HERE = Path(__file__).resolve().parent
+TIMEOUT = 300  # seconds for one cell
+LARGEST = 300_000  # bytes of a notebook with its outputs: the repository keeps every version
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+
+
+def run(path: Path) -> nbformat.NotebookNode:
+    """Execute a notebook in an empty temporary directory, with the package of this checkout.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    NotebookNode
+        The notebook with its new outputs.
+
+    Raises
+    ------
+    CellExecutionError, CellTimeoutError, DeadKernelError
+        When a cell fails, takes too long, or takes the kernel down.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        packages = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
+        # Nobody's own settings of IPython or matplotlib have a say in what comes out.
+        inline = "module://matplotlib_inline.backend_inline"
+        own = {"PYTHONPATH": packages, "IPYTHONDIR": folder, "MATPLOTLIBRC": os.devnull, "MPLBACKEND": inline}
+        client = NotebookClient(
+            notebook,
+            timeout=TIMEOUT,
+            kernel_name="python3",
+            resources={"metadata": {"path": folder}},
+            extra_arguments=["--log-level=ERROR"],
+            coalesce_streams=True,
+            record_timing=False,
+        )
+        return client.execute(env=os.environ | own)
+
+
+def keep(notebook: nbformat.NotebookNode, path: Path) -> None:
+    """Write the outputs back, without anything that tells of the machine they were made on.
+
+    Raises
+    ------
+    ValueError
+        When the notebook has become too large.
+    """
+    notebook.metadata = nbformat.from_dict(METADATA)
+    for cell in notebook.cells:
+        cell.metadata = nbformat.from_dict({})
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    text = nbformat.writes(notebook) + "\n"
+    if len(text.encode()) > LARGEST:
+        raise ValueError(f"{path.name} has {len(text.encode())} bytes with its outputs: expected at most {LARGEST}")
+    path.write_text(text, "utf-8", newline="\n")
+
+
+def main() -> int:
+    """Run all; 0 when all went well, 1 otherwise."""
+    parser = argparse.ArgumentParser(description="Run every notebook from top to bottom.")
+    parser.add_argument("--write", action="store_true", help="keep the outputs in the notebooks")
+    write, failed = parser.parse_args().write, 0
+    for path in sorted(HERE.glob("*.ipynb")):
+        start = time.perf_counter()
+        try:
+            notebook = run(path)
+            if write:
+                keep(notebook, path)
+        except (CellExecutionError, CellTimeoutError, DeadKernelError, ValueError) as error:
+            failed += 1
+            print(f"{path.name}: failed\n{error}", file=sys.stderr)
+        else:
+            print(f"{path.name}: {time.perf_counter() - start:.0f} s", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -63,10 +63,18 @@ def test_convert_takes_what_it_is_given(run, made):
     assert (code, model.labels[2], model.provenance["licence"]) == (0, "c", "CC0-1.0")
     assert (model.preprocess.resize, model.preprocess.crop, model.preprocess.interpolation) == (232, 224, "bicubic")
     assert model.preprocess.mean == (0.5, 0.5, 0.5)
-    assert "given: resize 232" in err
+    assert "given: resized to 232 (bicubic), cropped to 224" in err
+    assert "assumed: resized" not in err
 
 
 def test_nothing_is_written_over_unasked(run, made):
+    for target in (made / "net.h5", made / "cat.jpg"):
+        before = target.read_bytes()
+        assert run("classify", made / "cat.jpg", "--model", made / "net.h5", "--csv", target)[0] == 2
+        assert target.read_bytes() == before
+    shutil.copy(made / "net.pth", "copy.h5")
+    assert run("convert", "copy.h5", "--force")[0] == 2
+    assert Path("copy.h5").read_bytes() == (made / "net.pth").read_bytes()
     Path("mine.h5").write_text("precious")
     code, _, err = run("convert", made / "net.pth", "mine.h5")
     assert (code, Path("mine.h5").read_text()) == (2, "precious")
@@ -144,7 +152,15 @@ def test_export_and_back(run, made):
 def test_info(run, made):
     code, out, _ = run("info", made / "net.h5", "--layers")
     assert code == 0
-    for words in ("cardinality 4, width 8", "layer1.0.conv2", "net.pth", "10: class 0", "resize 256"):
+    for words in (
+        "cardinality 4, width 8",
+        "layer1.0.conv2",
+        "net.pth",
+        "10: class 0",
+        "resized to 256",
+        "source sha256",
+        "model sha256",
+    ):
         assert words in out
     code, out, _ = run("info", "resnext50_32x4d")
     assert "25,028,904" in out
@@ -188,7 +204,12 @@ def test_verify(run, made, tmp_path):
         (["convert", __file__], 3),
         (["info", __file__], 3),
         (["export", "missing.h5", "out.pth"], 3),
-        (["classify", "x.jpg", "--model", "missing.h5"], 2),
+        (["classify", "x.jpg", "--model", "missing.h5"], 3),
+        (["classify", "x.jpg", "--model", ""], 3),
+        (["classify", "x.jpg", "--model", __file__], 3),
+        (["info", "missing.h5"], 3),
+        (["convert", __file__, "out.pth"], 2),
+        (["convert", __file__, "labels.h5", "--labels", "missing.txt"], 2),
         (["classify", "x.jpg", "--model", "resnext50_32x4d"], 2),
     ],
     ids=lambda a: a[0] if isinstance(a, list) else str(a),
@@ -214,6 +235,45 @@ def test_usage(arguments, capsys):
         cli.main(arguments)
     assert stopped.value.code == 2
     assert "usage" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--top", "abc"], "'abc' is not a whole number from 1"),
+        (["--batch", "-1"], "not a whole number"),
+        (["--top", "9" * 5000], "not a whole number"),
+    ],
+    ids=["word", "negative", "endless"],
+)
+def test_numbers_on_the_command_line(options, words, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["classify", "x", "--model", "m", *options])
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mean", ["a,b,c", "", "123.7,116.3,103.5", "nan,0,0", "0.5,,0.5"])
+def test_means_on_the_command_line(mean, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["convert", "x.pth", "--mean", mean])
+    assert "0.485,0.456,0.406" in capsys.readouterr().err
+
+
+def test_a_picture_on_standard_input_is_explained(run, made):
+    code, _, err = run("classify", "-", "--model", made / "net.h5", stdin=CAT.read_bytes().decode("latin-1"))
+    assert code == 2
+    assert "expects the names of pictures" in err
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device here")
+def test_no_room_for_the_results(made):
+    for command in (["models"], ["classify", made / "cat.jpg", "--model", made / "net.h5", "--device", "reference"]):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "tinyresnext", *command], stdout=full, stderr=subprocess.PIPE, text=True
+            )
+        assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+        assert "cannot be written" in done.stderr
 
 
 def test_version_and_help_as_a_module():

@@ -95,7 +95,7 @@ def test_what_was_understood_is_said(checkpoint):
     stored, notes = convert.read_checkpoint(checkpoint(cases.weights(TINY)), licence="CC0-1.0")
     assert stored.spec == TINY
     said = "\n".join(notes)
-    for words in ("legacy format", "inferred", "cardinality 4, width 8", "10 classes", "epsilon 1e-05", "resized to 256"):
+    for words in ("legacy format", "inferred", "cardinality 4, width 8", "10 classes", "epsilon 1e-05"):
         assert words in said
     assert stored.labels == tuple(f"class {i}" for i in range(10))
     assert stored.provenance["licence"] == "CC0-1.0"

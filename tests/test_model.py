@@ -159,9 +159,9 @@ def test_save_and_load(model, tmp_path):
 
 
 def test_what_load_cannot_find(tmp_path):
-    with pytest.raises(UsageError, match="architecture whose weights"):
+    with pytest.raises(UsageError, match="is an architecture, and its weights"):
         tinyresnext.load("resnext50_32x4d")
-    with pytest.raises(UsageError, match="is not a file"):
+    with pytest.raises(FormatError, match="No such file"):
         tinyresnext.load(tmp_path / "nothing.h5")
     (tmp_path / "in.pth").write_bytes(cases.checkpoint(cases.weights(SPEC), legacy=False))
     with pytest.raises(FormatError, match="convert"):

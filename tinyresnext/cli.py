@@ -1,8 +1,8 @@
 """The command line: parse, call one function, print. Nothing else is decided here.
 
 Results go to standard output, everything else to standard error. Exit codes: 0 fine, 1 some inputs failed (each is
-named, the rest is done), 2 usage, 3 bad weights, 4 device. Imports wait until a command needs them, so that ``--help``
-and ``--version`` answer at once.
+named, the rest is done) or the results could not be written, 2 usage, 3 bad weights, 4 device, 130 interrupted.
+Imports wait until a command needs them, so that ``--help`` and ``--version`` answer at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
-from .errors import DeviceError, ImageError, TinyResNeXtError, UsageError, WeightsError
+from .errors import DeviceError, FormatError, ImageError, TinyResNeXtError, UsageError, WeightsError
 
 if TYPE_CHECKING:
     from .classify import Row
@@ -30,7 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = _parser().parse_args(argv)
     try:
-        return arguments.run(arguments)
+        code = arguments.run(arguments)
+        sys.stdout.flush()  # a full disk is noticed here and not on the way out
+        return code
     except TinyResNeXtError as error:
         print(f"tinyresnext: {error}", file=sys.stderr)
         return next(code for kind, code in _EXIT_CODES.items() if isinstance(error, kind))
@@ -38,8 +40,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("tinyresnext: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
+    except OSError as error:
+        print(f"tinyresnext: the results cannot be written: {error.strerror or error}", file=sys.stderr)
+        _drop_output()
+        return 1
+
+
+def _drop_output() -> None:
+    """Nothing that is still waiting to be written can be; the interpreter must not try it again when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 _EXIT_CODES = {UsageError: 2, WeightsError: 3, DeviceError: 4, ImageError: 1, TinyResNeXtError: 1}
@@ -61,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     form = c.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object a line for each picture")
     form.add_argument("--csv", metavar="FILE", help="write a table, a row for each picture; - is standard output")
+    c.add_argument("--force", action="store_true", help="write over the table if it exists")
 
     c = commands.add_parser("convert", help="turn a checkpoint into a model file")
     c.set_defaults(run=_convert)
@@ -70,8 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     c.add_argument("--ema", action="store_true", help="take the averaged weights of a training checkpoint")
     c.add_argument("--labels", metavar="FILE", help="a text file with the name of one class a line")
     c.add_argument("--licence", default="", metavar="TEXT", help="of the weights, to be kept with them")
-    c.add_argument("--resize", type=_positive, metavar="N", help="shorter side of a picture before the crop (256)")
-    c.add_argument("--crop", type=_positive, metavar="N", help="side of the square that the network sees (224)")
+    c.add_argument("--resize", type=_positive, metavar="N", help="shorter side of a picture before the crop (256, CIFAR 32)")
+    c.add_argument("--crop", type=_positive, metavar="N", help="side of the square that the network sees (224, CIFAR 32)")
     c.add_argument("--interpolation", choices=("bilinear", "bicubic"), help="how pictures are resized (bilinear)")
     c.add_argument("--mean", type=_numbers, metavar="R,G,B", help="mean of the channels, from 0 to 1")
     c.add_argument("--std", type=_numbers, metavar="R,G,B", help="standard deviation of the channels")
@@ -105,7 +117,8 @@ def _classify(a: argparse.Namespace) -> int:
     from .classify import classify, expand
     from .model import load
 
-    paths = expand(a.paths, sys.stdin if "-" in a.paths else ())
+    table_path = a.csv if a.csv in (None, "-") else _target(a.csv, a.force)
+    paths = expand(a.paths, _names_on_stdin() if "-" in a.paths else ())
     if not paths:
         raise UsageError(
             f"there is no picture in {', '.join(a.paths)}; expected files such as photo.jpg or directories of them"
@@ -113,7 +126,7 @@ def _classify(a: argparse.Namespace) -> int:
     model = load(a.model, a.device)
     rows = _progress(classify(model, paths, top=a.top, batch=a.batch), len(paths))
     failed = 0
-    with _table(a.csv, a.top) as table:
+    with _table(table_path, min(a.top, model.spec.classes)) as table:
         for row in rows:
             failed += row.error is not None
             if row.error is not None:
@@ -132,15 +145,20 @@ def _convert(a: argparse.Namespace) -> int:
 
     from . import store
     from .convert import read_checkpoint
+    from .report import pictures
 
-    dst = _target(a.dst or str(Path(a.src).with_suffix(".h5")), a.force)
+    dst = a.dst or str(Path(a.src).with_suffix(".h5"))
+    if Path(dst).suffix not in (".h5", ".hdf5"):
+        raise UsageError(f"{dst!r} ends in {Path(dst).suffix!r}; a model file ends in .h5")
+    dst = _target(dst, a.force, not_over=a.src)
     labels = _lines(a.labels) if a.labels else None
     stored, notes = read_checkpoint(a.src, arch=a.arch, labels=labels, ema=a.ema, licence=a.licence)
     asked = {name: getattr(a, name) for name in ("resize", "crop", "interpolation", "mean", "std")}
     given = {name: value for name, value in asked.items() if value is not None}
     stored = stored._replace(preprocess=replace(stored.preprocess, **given))
-    for note in [*notes, *(f"given: {name} {value}" for name, value in given.items())]:
+    for note in notes:
         print(f"{a.src}: {note}", file=sys.stderr)
+    print(f"{a.src}: {'given' if given else 'assumed'}: {pictures(stored.preprocess)}", file=sys.stderr)
     store.write(dst, stored)
     print(dst)
     return 0
@@ -155,7 +173,7 @@ def _export(a: argparse.Namespace) -> int:
     if suffix not in writers:
         raise UsageError(f"{a.dst!r} ends in {suffix!r}; expected {', '.join(writers)}")
     stored = store.read(a.src)
-    writers[suffix](_target(a.dst, a.force), stored.params)
+    writers[suffix](_target(a.dst, a.force, not_over=a.src), stored.params)
     print(a.dst)
     return 0
 
@@ -166,12 +184,13 @@ def _info(a: argparse.Namespace) -> int:
 
     if os.path.exists(a.name):
         stored = store.read(a.name)
-        print(report.stored(stored), end="")
-        spec, size = stored.spec, a.size or stored.preprocess.crop
+        spec, size, more = stored.spec, a.size or stored.preprocess.crop, report.stored(stored, store.digests(a.name).model)
+    elif os.path.dirname(a.name) or Path(a.name).suffix:
+        raise FormatError(f"there is no file {a.name!r}; give a model file, or the name of an architecture")
     else:
-        spec = variant(a.name)
+        spec, more = variant(a.name), ""
         size = a.size or report.usual_size(spec)
-    print(report.architecture(spec, size, every_layer=a.layers), end="")
+    print(report.architecture(spec, size) + more + (report.every_layer(spec, size) if a.layers else ""), end="")
     return 0
 
 
@@ -194,8 +213,10 @@ def _models(a: argparse.Namespace) -> int:
     return 0
 
 
-def _target(path: str, force: bool) -> str:
-    """Where to write: nothing that exists is lost unasked."""
+def _target(path: str, force: bool, not_over: str | None = None) -> str:
+    """Where to write: nothing that exists is lost unasked, and what is being read never."""
+    if not_over is not None and os.path.exists(path) and os.path.exists(not_over) and os.path.samefile(path, not_over):
+        raise UsageError(f"{path!r} is the file to read; give another name to write to")
     if os.path.exists(path) and not force:
         raise UsageError(f"{path!r} exists; give another name, or --force to write over it")
     return path
@@ -248,14 +269,30 @@ def _progress(rows: Iterable[Row], total: int) -> Iterator[Row]:
             print(f"\r{done} of {total}", end="" if done < total else "\n", file=sys.stderr, flush=True)
 
 
+def _names_on_stdin() -> list[str]:
+    """The lines of standard input."""
+    try:
+        text = sys.stdin.read()
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise UsageError("standard input is not text; - expects the names of pictures there, one a line")
+    return text.splitlines()
+
+
 def _positive(text: str) -> int:
     """A whole number from 1, for argparse."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
-    return value
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:20]) <= 10**9):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
 
 
 def _numbers(text: str) -> tuple[float, ...]:
-    """Numbers with commas between them, for argparse."""
-    return tuple(float(part) for part in text.split(","))
+    """Numbers from 0 to 1 with commas between them, for argparse."""
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = (-1.0,)
+    if not all(0 <= value <= 1 for value in values):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers from 0 to 1, such as 0.485,0.456,0.406")
+    return values

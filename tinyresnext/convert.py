@@ -90,8 +90,6 @@ def read_checkpoint(
     ]
     if preprocess is None:
         preprocess = CIFAR if spec.stem == "cifar" else Preprocess()
-        sizes = f"resized to {preprocess.resize}, cropped to {preprocess.crop}, {preprocess.interpolation}"
-        notes.append(f"assumed: pictures are {sizes}")
     params = {name: tensors[name] for name in parameters(spec)}
     provenance = {
         "source": Path(path).name,

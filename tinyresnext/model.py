@@ -8,7 +8,6 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,7 +32,7 @@ class Prediction(NamedTuple):
     probability: float
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Model:
     """A network that can be called.
 
@@ -57,8 +56,12 @@ class Model:
     labels: tuple[str, ...]
     provenance: dict[str, str]
     ops: Any
-    _program: Program | None = field(default=None, repr=False)
-    _plans: OrderedDict[tuple[int, ...], Plan] = field(default_factory=OrderedDict, repr=False)
+    _program: Program | None = None
+    _plans: OrderedDict[tuple[int, ...], Plan] = field(default_factory=OrderedDict)
+
+    def __repr__(self) -> str:
+        values = sum(value.size for value in self.params.values())
+        return f"Model({self.spec.name}, {self.spec.classes} classes, {values:,} values, {self.ops.__name__})"
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Logits of normalised pictures.
@@ -205,17 +208,17 @@ def load(name: str | os.PathLike[str], device: str = "cpu") -> Model:
     Raises
     ------
     WeightsError
-        When the file cannot be used.
+        When the file is not there or cannot be used.
     UsageError
-        When there is no such file.
+        When the name is only that of an architecture.
     DeviceError
         When the device is not there.
     """
-    path, ops = Path(name), backend(device)
-    if not path.exists():
-        known = " is an architecture whose weights have to be converted first" if str(name) in VARIANTS else " is not a file"
-        raise UsageError(f"{str(name)!r}{known}: `tinyresnext convert CHECKPOINT.pth MODEL.h5` makes one from a checkpoint")
-    return Model(*store.read(path), ops)
+    ops = backend(device)
+    if str(name) in VARIANTS and not os.path.exists(name):
+        remedy = "`tinyresnext convert CHECKPOINT.pth MODEL.h5` makes a model file from a checkpoint"
+        raise UsageError(f"{str(name)!r} is an architecture, and its weights have to be converted first: {remedy}")
+    return Model(*store.read(name), ops)
 
 
 def save(model: Model, path: str | os.PathLike[str]) -> None:

@@ -38,8 +38,8 @@ class ShapesOnly:
 
 
 def stand_in(shape: Sequence[int]) -> np.ndarray:
-    """An array of that shape, all of whose values are one and the same zero."""
-    return np.broadcast_to(np.float32(0), shape)[...]
+    """An array of that shape, all of whose values are one and the same zero; each call makes another object."""
+    return np.broadcast_to(np.float32(0), shape)
 
 
 def trace(params: Mapping[str, Any], spec: Spec, x_shape: Sequence[int]) -> tuple[Any, Calls]:
@@ -76,7 +76,7 @@ def fold_batch_norm(calls: Calls) -> Calls:
 
 
 def fuse_add(calls: Calls) -> Calls:
-    """The sum with the shortcut happens where the convolution's result is still in registers."""
+    """The sum with the shortcut is taken while the convolution's result is still at hand."""
 
     def merge(conv: Call, add: Call) -> Call:
         return replace(conv, attrs=conv.attrs | {"residual": add.args[1]})
@@ -90,7 +90,10 @@ def fuse_relu(calls: Calls) -> Calls:
 
 
 def _absorb(calls: Calls, op: str, fits: Callable[[Call], bool], merge: Callable[[Call, Call], Call]) -> Calls:
-    """Merge each ``op`` into the convolution that made its first argument, when nothing else reads that value."""
+    """Merge each ``op`` into the convolution that made its first argument, when nothing else reads that value.
+
+    ``a = conv2d(x); b = shortcut; c = add(a, b)`` becomes ``b = shortcut; c = conv2d(x, residual=b)``.
+    """
     readers: dict[int, int] = {}
     for call in calls:
         for value in _inputs(call):
@@ -245,7 +248,9 @@ class Plan:
         seconds = np.empty((repeats, len(self._steps)))
         with self._lock:
             self._load(x)
-            for run in range(-1, repeats):  # run -1 compiles and warms; the last run writes over its times
+            for step in self._steps:  # compiles, and warms the caches
+                step()
+            for run in range(repeats):
                 for i, step in enumerate(self._steps):
                     start = time.perf_counter()
                     step()
@@ -257,6 +262,9 @@ class Plan:
         if x.shape != self.x_shape:
             raise ValueError(f"the input has shape {x.shape}, and this plan is for {self.x_shape}; make another plan")
         self._x[...] = self._ops.upload(x)
+
+    def __repr__(self) -> str:
+        return f"<Plan of {len(self.calls)} steps for {self.x_shape}: print it to see them>"
 
     def __str__(self) -> str:
         rows = [_row(call, shape, place) for call, shape, place in zip(self.calls, self.shapes, self.places, strict=True)]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .checkpoints.infer import describe
-from .count import Layer, layers, totals
+from .count import layers, totals
+from .image import Preprocess
 from .spec import VARIANTS, Spec
 from .store import Stored
 
@@ -22,29 +23,36 @@ def models(names: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def architecture(spec: Spec, size: int, *, every_layer: bool = False) -> str:
-    """What the network is and what it costs for a picture of that size; with ``every_layer``, each of them."""
-    found = layers(spec, size, size)
-    sums = totals(found)
+def architecture(spec: Spec, size: int) -> str:
+    """What the network is and what it costs for a picture of that size."""
+    sums = totals(layers(spec, size, size))
     lines = [
         f"architecture  {describe(spec)}",
         f"parameters    {sums['params']:,}",
         f"multiply-adds {sums['macs'] / 1e9:.3f} G in convolutions and classifier, for {size} x {size}",
         f"activations   {sums['activations'] / 1e6:.2f} M values",
     ]
-    return "\n".join(lines + ["", *_table(found)] * every_layer) + "\n"
-
-
-def stored(contents: Stored) -> str:
-    """What a model file says of itself beside its architecture."""
-    p, labels = contents.preprocess, contents.labels
-    shown = ", ".join(labels[:3]) + (f" ... {labels[-1]}" if len(labels) > 3 else "")
-    lines = [f"{key:13} {value}" for key, value in contents.provenance.items() if value]
-    lines += [
-        f"preprocessing resize {p.resize} ({p.interpolation}), crop {p.crop}, mean {_row(p.mean)}, std {_row(p.std)}",
-        f"labels        {len(labels)}: {shown}",
-    ]
     return "\n".join(lines) + "\n"
+
+
+def stored(contents: Stored, sha256: str) -> str:
+    """What a model file says of itself beside its architecture; ``sha256`` is the model's own digest."""
+    labels = contents.labels
+    shown = ", ".join(labels[:3]) + (f" ... {labels[-1]}" if len(labels) > 3 else "")
+    lines = [
+        f"pictures      {pictures(contents.preprocess)}",
+        f"labels        {len(labels)}: {shown}",
+        f"model sha256  {sha256}",
+    ]
+    names = {"sha256": "source sha256"}
+    lines += [f"{names.get(key, key):13} {value}" for key, value in contents.provenance.items() if value]
+    return "\n".join(lines) + "\n"
+
+
+def pictures(p: Preprocess) -> str:
+    """How pictures are prepared."""
+    rim = ", with a black rim" if p.crop > p.resize else ""
+    return f"resized to {p.resize} ({p.interpolation}), cropped to {p.crop}{rim}, mean {_row(p.mean)}, std {_row(p.std)}"
 
 
 def usual_size(spec: Spec) -> int:
@@ -57,12 +65,15 @@ def _row(values: Sequence[float]) -> str:
     return "(" + ", ".join(f"{value:.4g}" for value in values) + ")"
 
 
-def _table(found: list[Layer]) -> list[str]:
-    """The layers, one a line."""
-    lines = [f"{'layer':24} {'kind':10} {'weight':>20} {'groups':>6} {'stride':>6} {'result':>16} {'params':>11} {'MMACs':>9}"]
-    for x in found:
+def every_layer(spec: Spec, size: int) -> str:
+    """The layers with weights, one a line."""
+    lines = [
+        "",
+        f"{'layer':24} {'kind':10} {'weight':>20} {'groups':>6} {'stride':>6} {'result':>16} {'params':>11} {'MMACs':>9}",
+    ]
+    for x in layers(spec, size, size):
         weight, result = " x ".join(map(str, x.weight)), " x ".join(map(str, x.result))
         lines.append(
             f"{x.name:24} {x.kind:10} {weight:>20} {x.groups:6} {x.stride:6} {result:>16} {x.params:11,} {x.macs / 1e6:9.3f}"
         )
-    return lines
+    return "\n".join(lines) + "\n"

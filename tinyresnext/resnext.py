@@ -7,6 +7,7 @@ names the weights. None of them computes anything itself: they speak to ``ops``,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -31,6 +32,7 @@ class Block:
     channels: int  # of the grouped convolution: cardinality times the width of a path
     c_out: int
     stride: int
+    strides: tuple[int, int]  # of the first 1x1 and of the 3x3: one of them strides
     shortcut: str  # "identity", "projection" (types B and C) or "padding" (type A)
 
 
@@ -42,15 +44,12 @@ def blocks(spec: Spec) -> Iterator[Block]:
         channels, c_out = int(planes * (spec.width / 64.0)) * spec.cardinality, planes * spec.expansion
         for index in range(count):
             stride = 2 if stage > 0 and index == 0 else 1
-            changes = stride != 1 or c_in != c_out
-            kind = (
-                "padding"
-                if changes and spec.shortcut == "A"
-                else "projection"
-                if changes or spec.shortcut == "C"
-                else "identity"
-            )
-            yield Block(f"layer{stage + 1}.{index}", c_in, channels, c_out, stride, kind)
+            if spec.shortcut == "C" or (spec.shortcut == "B" and (stride != 1 or c_in != c_out)):
+                shortcut = "projection"
+            else:
+                shortcut = "padding" if stride != 1 or c_in != c_out else "identity"
+            strides = (stride, 1) if spec.stride_on == 1 else (1, stride)
+            yield Block(f"layer{stage + 1}.{index}", c_in, channels, c_out, stride, strides, shortcut)
             c_in = c_out
 
 
@@ -119,11 +118,8 @@ class Walk:
 
 def grouped(walk: Walk, block: Block, x: Array) -> Array:
     """Figure 3(c): split, transform and merge are one grouped convolution. The form everyone computes."""
-    name, strides = block.name, (block.stride, 1) if walk.spec.stride_on == 1 else (1, block.stride)
-    y = walk.relu(walk.norm(walk.conv(x, f"{name}.conv1", stride=strides[0]), f"{name}.bn1"), f"{name}.relu")
-    y = walk.conv(y, f"{name}.conv2", stride=strides[1], padding=1, groups=walk.spec.cardinality)
-    y = walk.relu(walk.norm(y, f"{name}.bn2"), f"{name}.relu_1")
-    return walk.norm(walk.conv(y, f"{name}.conv3"), f"{name}.bn3")
+    y = _two_layers(walk, block, x, groups=walk.spec.cardinality)
+    return walk.norm(walk.conv(y, f"{block.name}.conv3"), f"{block.name}.bn3")
 
 
 def concatenated(walk: Walk, block: Block, x: Array) -> Array:
@@ -147,16 +143,19 @@ def summed(walk: Walk, block: Block, x: Array) -> Array:
 
 
 def path(walk: Walk, block: Block, x: Array, i: int) -> Array:
-    """T_i of Equation 2 without its last layer: a narrow 1x1 and a 3x3, whose weights are rows of the wide ones."""
+    """T_i of Equation 2 without its last layer: the same two layers with the path's own rows of their weights."""
     d = block.channels // walk.spec.cardinality
-    rows = slice(i * d, (i + 1) * d)
-    own = {key: value[rows] for key, value in walk.params.items() if key.startswith(f"{block.name}.")}
-    narrow, name = replace(walk, params=own), block.name
-    strides = (block.stride, 1) if walk.spec.stride_on == 1 else (1, block.stride)
-    y = narrow.relu(narrow.norm(narrow.conv(x, f"{name}.conv1", stride=strides[0]), f"{name}.bn1"), f"{name}.relu")
-    return narrow.relu(
-        narrow.norm(narrow.conv(y, f"{name}.conv2", stride=strides[1], padding=1), f"{name}.bn2"), f"{name}.relu_1"
-    )
+    two_layers = re.compile(re.escape(block.name) + r"\.(conv|bn)[12]\.")
+    own = {key: value[i * d : (i + 1) * d] for key, value in walk.params.items() if two_layers.match(key)}
+    return _two_layers(replace(walk, params=own), block, x, groups=1)
+
+
+def _two_layers(walk: Walk, block: Block, x: Array, groups: int) -> Array:
+    """1x1 and 3x3, each normalised and rectified: a whole block's at once, or one path's."""
+    name, (first, second) = block.name, block.strides
+    y = walk.relu(walk.norm(walk.conv(x, f"{name}.conv1", stride=first), f"{name}.bn1"), f"{name}.relu")
+    y = walk.conv(y, f"{name}.conv2", stride=second, padding=1, groups=groups)
+    return walk.relu(walk.norm(y, f"{name}.bn2"), f"{name}.relu_1")
 
 
 def forward(

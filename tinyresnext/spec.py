@@ -64,6 +64,8 @@ class Spec:
     eps: float = 1e-5
 
     def __post_init__(self) -> None:
+        if not isinstance(self.blocks, (tuple, list)):
+            raise UsageError(f"blocks is {self.blocks!r}: expected the number of blocks of each stage, such as (3, 4, 6, 3)")
         object.__setattr__(self, "blocks", tuple(self.blocks))
         if not 1 <= len(self.blocks) <= 8:
             raise UsageError(f"blocks is {self.blocks}: expected one to eight stages")
@@ -166,7 +168,7 @@ VARIANTS: Mapping[str, Spec] = {
     "resnext101_2x64d": Spec(_101, 2, 64),  # Table 4: twice the cost
     "resnext101_1x100d": Spec(_101, 1, 100),
     "resnext29_8x64d": cifar(29, 8, 64),  # Table 7
-    "resnext29_16x64d": cifar(29, 16, 64),
+    "resnext29_16x64d": cifar(29, 16, 64),  # Table 7
     "resnext29_32x4d": cifar(29, 32, 4),
     "resnext29_1x64d": cifar(29, 1, 64),
 }
@@ -182,5 +184,6 @@ def variant(name: str) -> Spec:
     """
     if name in VARIANTS:
         return VARIANTS[name]
-    near = difflib.get_close_matches(name, VARIANTS, 3) or list(VARIANTS)[:3]
+    near = [known for known in VARIANTS if name and known.startswith(name)] or difflib.get_close_matches(name, VARIANTS, 3)
+    near = near[:3] or list(VARIANTS)[:3]
     raise UsageError(f"there is no architecture called {name!r}; did you mean {', '.join(near)}? `tinyresnext models` has all")

@@ -116,7 +116,9 @@ def structure(file: io.FileIO) -> Iterator[h5g.GroupID]:
     file.seek(0)
     head = file.read(48)
     if head[:8] != SUPERBLOCK[:8]:
-        raise FormatError("not an HDF5 file; `tinyresnext convert` makes one of other systems' checkpoints")
+        checkpoint = head[:4] == b"PK\x03\x04" or head[:1] == b"\x80"
+        what = "not an HDF5 file, but a checkpoint, it seems" if checkpoint else "not an HDF5 file"
+        raise FormatError(f"{what}; `tinyresnext convert` makes a model file of a checkpoint")
     if head[:20] != SUPERBLOCK or len(head) < 48:
         raise FormatError("an HDF5 file, but not as tinyresnext writes it; `tinyresnext convert` makes one")
     end = int.from_bytes(head[28:36], "little")

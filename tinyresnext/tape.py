@@ -77,6 +77,7 @@ def gradients(tape: Tape, dy: Any, wrt: Sequence[Any]) -> list[Any]:
             continue
         dout = found[here] if here in wanted else found.pop(here)
         backward = getattr(tape.ops, f"{call.op}_backward")
+        # An optional argument that was not given has a gradient of None, behind those of the others.
         for arg, grad in zip(call.args, backward(dout, call.out, *call.args, **call.attrs), strict=False):
             if grad is not None:  # a value that is read twice receives the sum of both gradients
                 found[id(arg)] = found[id(arg)] + grad if id(arg) in found else grad

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from . import store
-from .errors import TinyResNeXtError, UsageError
+from .errors import UsageError
+from .files import regular
 from .model import Model, backend
 
 # PyTorch's own float32 logits of such networks differ from float64 by 2e-7 to 7e-7 of the largest; a reference that does not
@@ -60,14 +61,14 @@ def _compare(model: Model, x: np.ndarray, wanted: np.ndarray, error: float) -> s
 def _read_reference(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray, float]:
     """Input, logits and the error that float32 may have."""
     try:
-        with np.load(path, allow_pickle=False) as found:
+        with regular(path, error=UsageError) as file, np.load(file, allow_pickle=False) as found:
             x, logits = found["x"], np.asarray(found["logits"], np.float64)
             error = float(found["float32_error"]) if "float32_error" in found else TORCH_FLOAT32_ERROR
-    except TinyResNeXtError:
+    except UsageError:
         raise
-    except Exception as problem:  # NumPy raises a dozen kinds on a broken archive
+    except Exception as problem:  # NumPy raises a dozen kinds on what is no archive, each in its own words
         raise UsageError(
-            f"the reference {os.fspath(path)!r} cannot be used: {problem}; expected an .npz file with arrays x and logits"
+            f"{os.fspath(path)!r} is not an .npz file with arrays x and logits, which --reference needs"
         ) from problem
     if logits.size == 0 or not np.isfinite(logits).all() or not logits.any() or not 0 < error < 1:
         raise UsageError(f"the reference {os.fspath(path)!r} has logits {logits.shape} that are empty, zero or not finite")

@@ -146,6 +146,8 @@ def _open_container(file: BinaryIO, size: int) -> _Contents:
     for start, what in _OTHER_FORMATS.items():
         if head.startswith(start):
             raise FormatError(what)
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
+        raise FormatError("a safetensors file; expected a .pth file of PyTorch")
     if head[:1] != b"\x80":
         raise FormatError(f"not a PyTorch checkpoint: it begins with {head[:8].hex(' ') or 'nothing'}")
     return _open_legacy(file, size)
@@ -154,6 +156,8 @@ def _open_container(file: BinaryIO, size: int) -> _Contents:
 def _open_zip(file: BinaryIO) -> _Contents:
     """The zip format: one root folder with data.pkl and data/<key>."""
     members = stored_zip.read_members(file)
+    if all(name.endswith(".npy") for name in members):
+        raise FormatError("an .npz archive of NumPy; expected a .pth file of PyTorch")
     roots = {name.split("/")[0] for name in members}
     if len(roots) != 1:
         raise UnsafeError(f"the archive has {len(roots)} folders at its top; a checkpoint has one")

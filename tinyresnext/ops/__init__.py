@@ -1,1 +1,1 @@
-"""The primitive operations, spelled three ways. Nothing in here knows of models, images or files."""
+"""The primitive operations, and their spellings. Nothing in here knows of models, images or files."""

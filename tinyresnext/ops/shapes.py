@@ -144,7 +144,7 @@ def batch_norm_train(x: Shaped, scale: Shaped, shift: Shaped, *, eps: float = 1e
     -------
     [n, h, w, c]
     """
-    return batch_norm(x, scale, shift, scale, scale, eps=eps, out=out)
+    return batch_norm(x, scale, shift, scale, scale, eps=eps, out=out)  # the statistics have the shape of the scale
 
 
 def relu(x: Shaped, *, out: Shaped | None = None) -> Shape:

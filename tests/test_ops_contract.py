@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 
-import numba
 import numpy as np
 import pytest
 from op_cases import CONVS, conv_data, generator, normal, result_shape
@@ -15,7 +14,7 @@ from op_cases import CONVS, conv_data, generator, normal, result_shape
 from tinyresnext.ops import cpu, reference, shapes
 
 INFERENCE = {"add", "avg_pool2d", "batch_norm", "conv2d", "linear", "max_pool2d", "mean_pool", "relu", "softmax"}
-PLACEMENT = {"empty", "upload", "download", "pack"}
+PLACEMENT = {"empty", "upload", "download", "pack", "bind", "at_once"}
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------
@@ -143,15 +142,13 @@ def test_cpu_refuses_a_weight_packed_for_other_groups():
         cpu.conv2d(a(1, 3, 3, 2), packed)
 
 
-def test_cpu_takes_read_only_and_misaligned_arrays_without_compiling_again():
+def test_cpu_takes_read_only_and_misaligned_arrays():
     (case,) = (case for case in CONVS if case.name == "epilogue: bias residual relu")
     arrays = conv_data(case, result_shape(case))
     want = cpu.conv2d(*arrays[:3], **case.attrs, residual=arrays[3])
-    compiled = [] if numba.config.DISABLE_JIT else len(cpu.conv._columns.signatures)
     for spoil in (read_only, misaligned):
         x, weight, bias, residual = map(spoil, arrays)
         assert np.array_equal(cpu.conv2d(x, weight, bias, **case.attrs, residual=residual), want)
-    assert compiled == ([] if numba.config.DISABLE_JIT else len(cpu.conv._columns.signatures))
 
 
 def read_only(array: np.ndarray) -> np.ndarray:
@@ -202,3 +199,19 @@ def test_placing_data(ops):
     assert ops.empty((4,), np.int64).dtype == np.int64
     x = normal(generator("placing"), 2, 3)
     assert np.array_equal(ops.download(ops.upload(x)), x)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 7, 8, 60])
+def test_at_once_divides_the_batch(ops, n):
+    some = ops.at_once(n)
+    assert some >= 1
+    assert n % some == 0
+
+
+def test_a_bound_call_works_on_what_its_arrays_then_hold(ops):
+    x, weight, out = np.ones((1, 3, 3, 2), np.float32), np.ones((4, 2, 3, 3), np.float32), ops.empty((1, 3, 3, 4))
+    call = ops.bind("conv2d", x, ops.pack(weight, 1), None, padding=1, out=out)
+    for value in (1, 2):
+        x[:] = value
+        call()
+        np.testing.assert_array_equal(out, reference.conv2d(x, weight, padding=1))

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -197,7 +196,8 @@ class Plan:
     """A straight line of kernel calls for one input shape.
 
     ``print(plan)`` shows it; ``plan(x)`` runs it; ``plan.profile(x)`` times each step. A multiply-add counts as two
-    floating-point operations there. The buffers belong to the plan, so calls from several threads take turns.
+    floating-point operations there. The buffers belong to the plan, so calls from several threads take turns. The pictures of a
+    batch go through the network as many at a time as the backend likes: a few stay in its caches from step to step.
 
     Parameters
     ----------
@@ -216,18 +216,20 @@ class Plan:
 
     def __init__(self, program: Program, x_shape: Sequence[int], ops: Any, dtype: Any = np.float32) -> None:
         self.x_shape, self.calls, self._ops, self._lock = tuple(x_shape), program.calls, ops, threading.Lock()
-        outs = replay(list(program.calls), program.x, stand_in(x_shape), ShapesOnly())
+        self.at_once = ops.at_once(self.x_shape[0])
+        some = (self.at_once, *self.x_shape[1:])
+        outs = replay(list(program.calls), program.x, stand_in(some), ShapesOnly())
         self.shapes = [out.shape for out in outs]
         self.places, self.buffers = assign_buffers(program.calls, [out.size for out in outs])
         arena = [ops.empty((size,), dtype) for size in self.buffers]
-        self._x = ops.empty(self.x_shape, dtype)
+        self._x = ops.empty(some, dtype)
         values = {id(program.x): self._x}
         self._steps = []
         for call, shape, place in zip(program.calls, self.shapes, self.places, strict=True):
             values[id(call.out)] = out = arena[place][: int(np.prod(shape))].reshape(shape)
             args = [values.get(id(a), a) for a in call.args]
             attrs = {key: values.get(id(a), a) for key, a in call.attrs.items()}
-            self._steps.append(partial(getattr(ops, call.op), *args, **attrs, out=out))
+            self._steps.append(ops.bind(call.op, *args, **attrs, out=out))
         self._y = out
 
     @property
@@ -237,17 +239,20 @@ class Plan:
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Logits [n, classes] of the normalised pictures ``x``, which have the plan's shape."""
+        y = np.empty((len(x), *self._y.shape[1:]), self._x.dtype)
         with self._lock:
-            self._load(x)
-            for step in self._steps:
-                step()
-            return np.array(self._ops.download(self._y))
+            for first in range(0, len(x), self.at_once):
+                self._load(x, first)
+                for step in self._steps:
+                    step()
+                y[first : first + self.at_once] = self._ops.download(self._y)
+        return y
 
     def profile(self, x: np.ndarray, repeats: int = 10) -> Profile:
-        """Run ``repeats`` times and keep the shortest time of each step: what else the machine does only ever adds."""
+        """Run the first pictures ``repeats`` times; keep the shortest time of each step, as other work only ever adds."""
         seconds = np.empty((repeats, len(self._steps)))
         with self._lock:
-            self._load(x)
+            self._load(x, 0)
             for step in self._steps:  # compiles, and warms the caches
                 step()
             for run in range(repeats):
@@ -257,11 +262,11 @@ class Plan:
                     seconds[run, i] = time.perf_counter() - start
         return Profile(self, tuple(seconds.min(axis=0)))
 
-    def _load(self, x: np.ndarray) -> None:
-        """Copy the input to where the first step reads it."""
+    def _load(self, x: np.ndarray, first: int) -> None:
+        """Copy some pictures to where the first step reads them."""
         if x.shape != self.x_shape:
             raise ValueError(f"the input has shape {x.shape}, and this plan is for {self.x_shape}; make another plan")
-        self._x[...] = self._ops.upload(x)
+        self._x[...] = self._ops.upload(x[first : first + self.at_once])
 
     def __repr__(self) -> str:
         return f"<Plan of {len(self.calls)} steps for {self.x_shape}: print it to see them>"

@@ -6,7 +6,9 @@ Inside, ``windows`` is always ``[n, h_out, w_out, c, k_h, k_w]``: what each outp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -242,6 +244,16 @@ def download(array: Array) -> Array:
 def pack(weight: Array, groups: int) -> Array:
     """The checkpoint's own layout is good enough here."""
     return weight
+
+
+def bind(op: str, *args: Any, **attrs: Any) -> Callable[[], Any]:
+    """Nothing is prepared: the call is made anew each time."""
+    return partial(globals()[op], *args, **attrs)
+
+
+def at_once(n: int) -> int:
+    """All of them."""
+    return max(1, n)
 
 
 def _windows(x: Array, shape: shapes.Shape, kernel: Sequence[int], stride: Pair, padding: Pair, fill: float = 0.0) -> Array:

@@ -13,8 +13,10 @@ Conventions, everywhere:
 * Every ``op`` has an ``op_backward(dy, y, *args, **attrs)`` that takes the gradient and the value of the result and
   returns a tuple: one gradient for each positional argument, in order (``None`` for an optional one that was not given).
 
-Beside the ops a backend has the four words a plan needs to place its data: ``empty(shape)``, ``upload(array)``,
-``download(array)`` and ``pack(weight, groups)``, which lays a weight out as that backend's ``conv2d`` likes it.
+Beside the ops a backend has the words a plan needs. To place its data: ``empty(shape)``, ``upload(array)``,
+``download(array)`` and ``pack(weight, groups)``, which lays a weight out as that backend's ``conv2d`` likes it. To run:
+``bind(op, *args, **attrs)``, which checks and prepares a call that is to be made many times on what the same arrays then
+hold, and ``at_once(n)``, how many of ``n`` pictures go through a network together best; it divides ``n``.
 """
 
 from __future__ import annotations

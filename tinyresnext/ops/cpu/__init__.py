@@ -4,7 +4,13 @@ Kernels are compiled when they are first called. All memory is float32 and C-con
 results are the same for any number of threads.
 """
 
-from .conv import Packed, conv2d, pack
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from numba import get_num_threads
+
+from .conv import Packed, bind_conv2d, conv2d, pack
 from .head import linear, softmax
 from .memory import download, empty, upload
 from .norm import add, batch_norm, relu
@@ -13,8 +19,10 @@ from .pool import avg_pool2d, max_pool2d, mean_pool
 __all__ = [
     "Packed",
     "add",
+    "at_once",
     "avg_pool2d",
     "batch_norm",
+    "bind",
     "conv2d",
     "download",
     "empty",
@@ -26,3 +34,14 @@ __all__ = [
     "softmax",
     "upload",
 ]
+
+
+def bind(op: str, *args: Any, **attrs: Any) -> Callable[[], Any]:
+    """A convolution is checked and cut into tasks once; the other ops are too quick in Python for that to matter."""
+    return bind_conv2d(*args, **attrs) if op == "conv2d" else partial(globals()[op], *args, **attrs)
+
+
+def at_once(n: int) -> int:
+    """One picture gives up to four threads enough to do in every layer, and is what fits their caches."""
+    wanted = max(1, get_num_threads() // 4)
+    return next(some for some in range(min(max(1, n), wanted), 0, -1) if n % some == 0)

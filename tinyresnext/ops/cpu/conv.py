@@ -1,173 +1,168 @@
-"""Convolution: a matrix product, and the two ways to see it as one.
+"""Convolution: what each position sees, laid side by side (im2col), times the weight.
 
-* **1x1** (nine tenths of ResNeXt's work). Channels come last, so the picture already is a matrix ``[positions, c_in]``:
-  its rows meet panels of the packed weight ``[c_in, c_out]``. Nothing is copied, and a stride only skips rows.
-* **Everything else**, grouped or not. The weight already is a matrix ``[c_out, c_in/groups * k_h * k_w]``: its rows meet
-  panels of columns, one for each output position, gathered from the picture (im2col). The columns of one panel are made
-  inside the parallel loop, a few hundred kilobytes at most, and used while they are still in the L2 cache.
+A task is a block of positions and some panels of filters. It first gathers what the positions see into shelves, straight
+into the layout that the register tile reads (`gemm`); the block is small enough to stay in the second cache while all
+the panels pass by. For a 1x1 convolution, nine tenths of ResNeXt's work, gathering means copying one run of channels
+for each position; for the 7x7 of the stem, seven runs of 21 values. Stride and padding only change where a run begins
+and which part of it lies in the picture, so all of these are one mechanism. Groups are separate products with the
+group's own channels; where groups are so narrow that a panel would be mostly empty, `grouped` does better.
 
-Both end in `gemm.multiply_add`; the epilogue (bias, residual, relu) is applied to sums that never left the cache.
+The epilogue (bias, residual, relu) is applied to sums that are still in registers.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import get_num_threads, njit
 
 from .. import shapes
 from ..shapes import Pair, pair
-from .gemm import PANEL, ROWS, multiply_add, panels
+from . import grouped
+from .crew import Work, compiled, run, take
+from .gemm import DEPTH, DEPTH_BITS, PITCH, UNROLL, VECTORS, multiply, panels
 from .memory import Array, flat, result
+from .simd import aligned, copy, machine
 
-BLOCK = 64  # positions of a 1x1 convolution that share one pass over a panel: 512 KiB of picture at 2048 channels
-FILTERS = 128  # filters that share one set of columns
-DEPTH = 1024  # most rows of columns at a time: 256 KiB
+ROWS = 112  # most positions of a task: enough to use each panel often while it is in the cache
+BLOCK = 120 * 1024  # most values of a task's shelves: 480 KiB, half of a second cache of 1 MiB
 
 
 # --- kernels ----------------------------------------------------------------------------------------------------------
 
 
-class Geometry(NamedTuple):
-    """The numbers of one convolution: whole numbers all, because that is the tuple Numba takes into a parallel loop."""
-
-    n: int
-    h: int
-    w: int
-    c_in: int
-    h_out: int
-    w_out: int
-    c_out: int
-    k_h: int
-    k_w: int
-    s_h: int
-    s_w: int
-    p_h: int
-    p_w: int
-    groups: int
-    add: int  # 1 when there is a residual
-    relu: int
+@njit(inline="always")
+def _shelve(x, s, a, a_at, k, count, rows):
+    """Copy ``count`` values from ``x[s:]`` to depth ``k`` of the row that begins at ``a_at``."""
+    end = k + count
+    while k < end:
+        place = k & (DEPTH - 1)
+        some = min(end - k, DEPTH - place)
+        copy(x, s, a, a_at + (k >> DEPTH_BITS) * rows * PITCH + place, some)
+        s += some
+        k += some
 
 
 @njit
-def _finish(value, bias, residual, at, g):
-    """The epilogue for one value of the result, at flat index ``at``."""
-    value += bias
-    if g.add:
-        value += residual[at]
-    if g.relu and value < 0:  # not so for not-a-number, which stays
-        value = np.float32(0)
-    return value
+def _clear(a, a_at, k, count, rows):
+    """Zeros at depth ``k`` of the row that begins at ``a_at``."""
+    for q in range(k, k + count):
+        a[a_at + (q >> DEPTH_BITS) * rows * PITCH + (q & (DEPTH - 1))] = 0
 
 
-@njit
-def _position(index, g):
-    """Which picture, line and column of the result a position is."""
-    line, column = divmod(index, g.w_out)
-    n, line = divmod(line, g.h_out)
-    return n, line, column
+@njit(inline="always")
+def _see(x, g, c0, count, n, line, column, a, a_at, rows):
+    """One row of the left matrix: what one position sees of ``count`` channels from ``c0``, as ``[k_h, k_w, count]``.
 
-
-@njit
-def _pointwise_task(x, weight, bias, residual, out, g, first, last, panel):
-    """Positions ``first`` to ``last`` of a 1x1 convolution, for the ``PANEL`` filters of one panel."""
-    f0, end = panel * PANEL, last - first - 1
-    starts = np.empty(last - first, np.int64)  # where in x the channels of each position begin
-    for r in range(last - first):
-        n, line, column = _position(first + r, g)
-        starts[r] = ((n * g.h + line * g.s_h) * g.w + column * g.s_w) * g.c_in
-    sums = np.empty(ROWS * PANEL, np.float32)
-    for r in range(0, last - first, ROWS):
-        for j in range(ROWS * PANEL):
-            sums[j] = 0
-        r1, r2, r3 = min(r + 1, end), min(r + 2, end), min(r + 3, end)  # the last one again where there are no more
-        multiply_add(x, starts[r], starts[r1], starts[r2], starts[r3], g.c_in, weight[f0 * g.c_in :], sums)
-        for i in range(min(ROWS, last - first - r)):
-            at = (first + r + i) * g.c_out + f0
-            for j in range(min(PANEL, g.c_out - f0)):
-                out[at + j] = _finish(sums[i * PANEL + j], bias[f0 + j], residual, at + j, g)
-
-
-@njit(parallel=True)
-def _pointwise(x, weight, bias, residual, out, g):
-    """1x1: every block of positions with every panel. Blocks are equally long, so that threads end together."""
-    positions = g.n * g.h_out * g.w_out
-    blocks = (positions + BLOCK - 1) // BLOCK
-    length = (positions + blocks * ROWS - 1) // (blocks * ROWS) * ROWS
-    count = (g.c_out + PANEL - 1) // PANEL
-    for task in prange(blocks * count):
-        block, panel = divmod(np.int64(task), count)  # prange counts unsigned; mixed with signed it would be float64
-        _pointwise_task(
-            x, weight, bias, residual, out, g, min(block * length, positions), min((block + 1) * length, positions), panel
-        )
-
-
-@njit
-def _corners(g, first, last):
-    """For each position, where its window begins: the picture's place in x, and a line and column (maybe outside)."""
-    pictures, tops, lefts = np.empty((3, last - first), np.int64)
-    for p in range(last - first):
-        n, line, column = _position(first + p, g)
-        pictures[p], tops[p], lefts[p] = n * g.h * g.w, line * g.s_h - g.p_h, column * g.s_w - g.p_w
-    return pictures, tops, lefts
-
-
-@njit
-def _gather(x, g, corners, c0, c1, columns):
-    """im2col for one panel: ``columns[c, i, j, p]`` is what position ``p`` sees of channel ``c0 + c`` at tap (i, j)."""
-    pictures, tops, lefts = corners
-    starts = np.empty(len(tops), np.int64)
+    Every run that is copied lies in line ``y`` of the picture between columns ``left + low`` and ``left + high``, and
+    both are cut to the picture first.
+    """
+    left, k = column * g.s_w - g.p_w, 0
     for i in range(g.k_h):
-        for j in range(g.k_w):
-            for p in range(len(tops)):
-                y, z = tops[p] + i, lefts[p] + j
-                inside = (y >= 0) & (y < g.h) & (z >= 0) & (z < g.w)
-                starts[p] = (pictures[p] + y * g.w + z) * g.c_in + c0 if inside else -1
-            for c in range(c1 - c0):
-                row = columns[((c * g.k_h + i) * g.k_w + j) * PANEL :]
-                for p in range(len(tops)):
-                    row[p] = x[starts[p] + c] if starts[p] >= 0 else np.float32(0)
+        y = line * g.s_h - g.p_h + i
+        low, high = max(0, -left), min(g.k_w, g.w - left)
+        if y < 0 or y >= g.h or low >= high:
+            low, high = g.k_w, g.k_w
+        if low > 0:
+            _clear(a, a_at, k, low * count, rows)
+        k += low * count
+        source = ((n * g.h + y) * g.w + left + low) * g.c_in + c0
+        if count == g.c_in:  # neighbouring columns follow each other, so they are one run
+            _shelve(x, source, a, a_at, k, (high - low) * count, rows)
+            k += (high - low) * count
+        else:
+            for _ in range(low, high):
+                _shelve(x, source, a, a_at, k, count, rows)
+                k += count
+                source += g.c_in
+        if high < g.k_w:
+            _clear(a, a_at, k, (g.k_w - high) * count, rows)
+            k += (g.k_w - high) * count
+    if k & (UNROLL - 1):
+        _clear(a, a_at, k, UNROLL - (k & (UNROLL - 1)), rows)
 
 
 @njit
-def _columns_task(x, weight, bias, residual, out, g, first, last, f0, f1):
-    """Positions ``first`` to ``last``, at most ``PANEL``, for the filters ``f0`` to ``f1`` of one group."""
-    taps, c_group = g.k_h * g.k_w, g.c_in // g.groups
-    c0 = f0 // (g.c_out // g.groups) * c_group
-    step = max(1, min(c_group, DEPTH // max(1, taps)))  # channels at a time
-    columns = np.zeros(step * taps * PANEL, np.float32)
-    sums = np.zeros((f1 - f0 + ROWS - 1) // ROWS * ROWS * PANEL, np.float32)
-    corners = _corners(g, first, last)
-    for c in range(0, c_group, step):
-        count = min(step, c_group - c)
-        _gather(x, g, corners, c0 + c, c0 + c + count, columns)
-        for f in range(f0, f1, ROWS):
-            f_1, f_2, f_3 = min(f + 1, f1 - 1), min(f + 2, f1 - 1), min(f + 3, f1 - 1)
-            r0, r1, r2, r3 = f * c_group + c, f_1 * c_group + c, f_2 * c_group + c, f_3 * c_group + c
-            tile = sums[(f - f0) * PANEL : (f - f0 + ROWS) * PANEL]
-            multiply_add(weight, r0 * taps, r1 * taps, r2 * taps, r3 * taps, count * taps, columns, tile)
-    for p in range(last - first):
-        at = (first + p) * g.c_out
-        for f in range(f0, f1):
-            out[at + f] = _finish(sums[(f - f0) * PANEL + p], bias[f], residual, at + f, g)
+def _gather(x, g, c0, count, first, last, shelves, a):
+    """im2col: rows ``first`` to ``last`` of the left matrix, tile after tile; a tile not full repeats its last row."""
+    line, column = divmod(first, g.w_out)
+    n, line = divmod(line, g.h_out)
+    row, a_at = first, np.int64(0)
+    pointwise = g.k_h * g.k_w * g.s_h * g.s_w == 1 and g.p_h + g.p_w == 0 and count & (UNROLL - 1) == 0
+    while row < last:
+        rows = 2 * g.half if last - row > g.half else g.half
+        if pointwise:
+            for r in range(row, row + rows):
+                _shelve(x, min(r, last - 1) * g.c_in + c0, a, a_at + (r - row) * PITCH, 0, count, rows)
+        for r in range(rows if not pointwise else 0):
+            _see(x, g, c0, count, n, line, column, a, a_at + r * PITCH, rows)
+            if row + r + 1 < last:
+                column += 1
+                if column == g.w_out:
+                    line, column = line + 1, np.int64(0)
+                if line == g.h_out:
+                    n, line = n + 1, np.int64(0)
+        a_at += rows * shelves * PITCH
+        row += rows
 
 
-@njit(parallel=True)
-def _columns(x, weight, bias, residual, out, g):
-    """Any kernel: every panel of positions with every group, and wide groups in several parts."""
-    positions, width = g.n * g.h_out * g.w_out, g.c_out // g.groups
-    count = (positions + PANEL - 1) // PANEL
-    parts = (width + FILTERS - 1) // FILTERS
-    for task in prange(count * g.groups * parts):
-        panel, slice_ = divmod(np.int64(task), g.groups * parts)
-        group, part = divmod(slice_, parts)
-        f0, f1 = group * width + part * FILTERS, group * width + min((part + 1) * FILTERS, width)
-        _columns_task(x, weight, bias, residual, out, g, panel * PANEL, min((panel + 1) * PANEL, positions), f0, f1)
+def _dense(x, weight, bias, residual, out, g, counters):
+    """A thread's share. ``g``: panels of ``size`` filters; ``blocks`` of ``length`` positions; ``parts`` of the panels.
+
+    A thread that gets several parts of the same block gathers it once.
+    """
+    c_group, width = g.c_in // g.groups, g.c_out // g.groups
+    depth = (g.k_h * g.k_w * c_group + UNROLL - 1) // UNROLL * UNROLL
+    shelves, count = (depth + DEPTH - 1) // DEPTH, (width + g.size - 1) // g.size
+    a, scratch = aligned((g.length + 2 * g.half) * shelves * PITCH), aligned((2 * g.half + 1) * g.size)
+    floor, held = np.float32(0 if g.relu else -np.inf), np.int64(-1)
+    task = take(counters, 0)
+    while task < g.tasks:
+        block, part = divmod(task, g.parts)
+        group = block // g.blocks
+        first = block % g.blocks * g.length
+        last = min(first + g.length, g.n * g.h_out * g.w_out)
+        if block != held:
+            _gather(x, g, group * c_group, c_group, first, last, shelves, a)
+            held = block
+        for panel in range(part * count // g.parts, (part + 1) * count // g.parts):
+            f0, b_at = panel * g.size, (group * count + panel) * depth * g.size
+            filters = min(g.size, width - f0)
+            f0 += group * width
+            multiply(
+                a, first, last, g.half, weight, b_at, depth, g.size, bias, f0, filters, g.c_out, residual, g.add, floor,
+                out, scratch,
+            )  # fmt: skip
+        task = take(counters, 0)
+    take(counters, 1)
 
 
 # --- launcher and public ops ------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _kernel() -> Any:
+    """Compiled when it is first needed."""
+    return compiled(_dense)
+
+
+def _cut(g: Work) -> Work:
+    """Blocks that fit the second cache, and about eight tasks for each thread, so that they end at nearly the same time."""
+    m = machine()
+    size, depth = VECTORS * m.lanes, g.k_h * g.k_w * (g.c_in // g.groups)
+    positions, count = g.n * g.h_out * g.w_out, -(-(g.c_out // g.groups) // size)
+    most = max(2 * m.half, min(ROWS, BLOCK // (-(-depth // DEPTH) * PITCH)))
+    blocks, threads = -(-positions // most), get_num_threads()
+    blocks = -(-blocks // threads) * threads if blocks > 1 else blocks
+    length = -(-positions // (blocks * m.half)) * m.half if blocks else 0
+    blocks = -(-positions // length) if length else 0
+    parts = min(count, max(1, -(-8 * threads // max(1, blocks * g.groups))))
+    return g._replace(size=size, length=length, blocks=blocks, parts=parts, tasks=g.groups * blocks * parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +175,8 @@ class Packed:
         The weight's own.
     groups : int
     data : flat float32
-        Panels of ``[c_in, c_out]`` for a dense 1x1 convolution, otherwise the rows ``[c_out, c_in/groups * k_h * k_w]``.
+        For each group the panels of ``[k_h * k_w * c_in/groups, c_out/groups]``; or, where groups are narrow, as
+        `grouped.pack` has them.
     """
 
     shape: tuple[int, ...]
@@ -196,10 +192,11 @@ def pack(weight: Array, groups: int) -> Packed:
     weight : [c_out, c_in / groups, k_h, k_w]
     groups : int
     """
-    rows = flat("pack", "weight", weight)
-    if _is_pointwise(weight.shape, groups):
-        return Packed(weight.shape, groups, panels(weight[:, :, 0, 0].T))
-    return Packed(weight.shape, groups, rows)
+    flat("pack", "weight", weight)
+    if grouped.suits(weight.shape, groups):
+        return Packed(weight.shape, groups, grouped.pack(weight))
+    filters = weight.reshape(groups, -1, *weight.shape[1:]).transpose(0, 3, 4, 2, 1)
+    return Packed(weight.shape, groups, panels(filters.reshape(groups, -1, filters.shape[-1])))
 
 
 def conv2d(
@@ -214,26 +211,43 @@ def conv2d(
     relu: bool = False,
     out: Array | None = None,
 ) -> Array:
-    """Rows of the picture against panels of the weight (1x1), or rows of the weight against gathered columns."""
+    """Gathered columns against panels of the weight, or strips of the picture where groups are narrow."""
+    shape = shapes.conv2d(x, weight, bias, stride=stride, padding=padding, groups=groups, residual=residual, out=out)
+    y = result("conv2d", shape, out)
+    bind_conv2d(x, weight, bias, stride=stride, padding=padding, groups=groups, residual=residual, relu=relu, out=y)()
+    return y
+
+
+def bind_conv2d(
+    x: Array,
+    weight: Array | Packed,
+    bias: Array | None = None,
+    *,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    groups: int = 1,
+    residual: Array | None = None,
+    relu: bool = False,
+    out: Array,
+) -> Callable[[], None]:
+    """All of a call that can be done beforehand: what it returns does the rest, on what the same arrays then hold.
+
+    They must be writable and aligned, as `memory.empty` makes them: of others a copy would be taken here, once.
+    """
     shape = shapes.conv2d(x, weight, bias, stride=stride, padding=padding, groups=groups, residual=residual, out=out)
     (s_h, s_w), (p_h, p_w) = pair("stride", stride, 1), pair("padding", padding, 0)
     if not isinstance(weight, Packed):
         weight = pack(weight, groups)
     if weight.groups != groups:
         raise ValueError(f"conv2d: weight was packed for {weight.groups} groups, expected {groups}; use pack(weight, {groups})")
-    y, pointwise = result("conv2d", shape, out), _is_pointwise(weight.shape, groups)
-    source = flat("conv2d", "x", x)
+    source, target = flat("conv2d", "x", x), result("conv2d", shape, out).reshape(-1)
     bias = np.zeros(shape[-1], np.float32) if bias is None else flat("conv2d", "bias", bias)
-    other = y.reshape(-1) if residual is None else flat("conv2d", "residual", residual)
-    if pointwise and (p_h or p_w):  # rows of zeros around a 1x1: nobody does this, so it may cost a copy
-        x = np.pad(x, ((0, 0), (p_h, p_h), (p_w, p_w), (0, 0)))
-        source, p_h, p_w = x.reshape(-1), 0, 0
-    g = Geometry(*x.shape, *shape[1:], *weight.shape[2:], s_h, s_w, p_h, p_w, groups, int(residual is not None), int(relu))
-    if y.size:
-        (_pointwise if pointwise else _columns)(source, weight.data, bias, other, y.reshape(-1), g)
-    return y
-
-
-def _is_pointwise(shape: tuple[int, ...], groups: int) -> bool:
-    """Whether the picture itself is the left matrix."""
-    return groups == 1 and shape[2:] == (1, 1)
+    other = target if residual is None else flat("conv2d", "residual", residual)
+    m, add = machine(), int(residual is not None)
+    geometry = (*x.shape, *shape[1:], *weight.shape[2:], s_h, s_w, p_h, p_w, groups, add, int(relu))
+    g = Work(*geometry, m.lanes, m.half, size=0, length=0, blocks=0, parts=0, tasks=0)
+    if grouped.suits(weight.shape, groups):
+        kernel, g = grouped.kernel(weight.shape[1], g.k_w, s_w), grouped.cut(g)
+    else:
+        kernel, g = _kernel(), _cut(g)
+    return partial(run, kernel, source, weight.data, bias, other, target, g)

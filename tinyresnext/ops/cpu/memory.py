@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 Array = np.ndarray
+ALIGNMENT = 64
 
 
 def empty(shape: Sequence[int], dtype: np.dtype | type = np.float32) -> Array:
@@ -17,7 +18,10 @@ def empty(shape: Sequence[int], dtype: np.dtype | type = np.float32) -> Array:
     shape : sequence of int
     dtype : NumPy type
     """
-    return np.empty(shape, dtype)
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    raw = np.empty(size + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + size].view(dtype).reshape(shape)
 
 
 def upload(array: Array) -> Array:
@@ -27,7 +31,12 @@ def upload(array: Array) -> Array:
     ----------
     array : any shape
     """
-    return np.ascontiguousarray(array, np.float32)
+    array = np.asarray(array, np.float32)
+    if array.flags.c_contiguous and array.ctypes.data % ALIGNMENT == 0:
+        return array
+    copy = empty(array.shape)
+    copy[...] = array
+    return copy
 
 
 def download(array: Array) -> Array:

@@ -259,6 +259,70 @@ def test_means_on_the_command_line(mean, capsys):
     assert "0.485,0.456,0.406" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"x": np.float32(1), "logits": np.ones((1, 10))},
+        {"x": np.zeros((1, 64, 64, 3), np.float32), "logits": np.ones((1, 10), np.complex64)},
+        {"x": np.zeros((1, 64, 64, 3), np.float32), "logits": np.full((1, 10), np.nan)},
+        {"x": np.zeros((1, 64, 64, 3), np.float32), "logits": np.ones((1, 10)), "float32_error": np.float64(0.5)},
+        {"x": np.zeros((1, 9600, 9600, 3), np.uint8), "logits": np.ones((1, 10))},
+        {"x": np.array([None]), "logits": np.ones((1, 10))},
+        {"y": np.zeros(3)},
+    ],
+    ids=["scalar", "complex", "nan", "large-error", "bomb", "pickled", "other-names"],
+)
+def test_strange_references(run, made, arrays):
+    np.savez_compressed("r.npz", **arrays)
+    code, out, err = run("verify", made / "net.h5", "--reference", "r.npz")
+    assert (code, out) == (2, "")
+    assert "the reference r.npz" in err
+    assert "pickle" not in err
+
+
+def test_names_cannot_move_the_cursor(run, made, tmp_path):
+    shutil.copy(CAT, tmp_path / "a\x1b[31m\nb.jpg")
+    code, out, _ = run("classify", tmp_path, "--model", made / "net.h5", "--top", 1)
+    assert (code, len(out.splitlines())) == (0, 2)
+    assert "\x1b" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["convert", ""], 2),
+        (["convert", "/"], 2),
+        (["classify", "x.jpg", "--model", "m" * 5000], 3),
+        (["info", "resnext50_32x4d", "--size", "1000000000"], 2),
+    ],
+    ids=["no-name", "root", "endless-name", "endless-picture"],
+)
+def test_strange_arguments(run, arguments, code):
+    found, out, err = run(*arguments)
+    assert (found, out, len(err.splitlines())) == (code, "", 1)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell")
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+def test_closed_streams(made, closed):
+    command = f"-m tinyresnext classify - '{made / 'cat.jpg'}' --model '{made / 'net.h5'}' --device reference {closed}"
+    done = subprocess.run(["sh", "-c", f"'{sys.executable}' {command}"], input=b"", capture_output=True)
+    assert done.returncode == 0
+    assert b"Traceback" not in done.stderr
+
+
+def test_labels_that_the_terminal_does_not_know(made, tmp_path):
+    labels = "\ufeff猫\r\n" + "\r\n".join("abcdefghi") + "\r\n"
+    (tmp_path / "labels.txt").write_bytes(labels.encode())
+    command = [sys.executable, "-m", "tinyresnext"]
+    subprocess.run([*command, "convert", made / "net.pth", tmp_path / "m.h5", "--labels", tmp_path / "labels.txt"], check=True)
+    assert load(tmp_path / "m.h5").labels == ("猫", *"abcdefghi")
+    options = ["--model", tmp_path / "m.h5", "--top", "10", "--device", "reference"]
+    ascii_only = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([*command, "classify", CAT, *options], env=ascii_only, capture_output=True, check=True)
+    assert rb"\u732b" in done.stdout
+
+
 def test_a_picture_on_standard_input_is_explained(run, made):
     code, _, err = run("classify", "-", "--model", made / "net.h5", stdin=CAT.read_bytes().decode("latin-1"))
     assert code == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from dataclasses import replace
 
 import cases
@@ -12,7 +13,7 @@ import torch_files
 
 from tinyresnext import VARIANTS, Preprocess, Spec, cifar, convert, load_checkpoint, parameters, store
 from tinyresnext.checkpoints import export, infer, names
-from tinyresnext.errors import FormatError, ShapeError, UsageError
+from tinyresnext.errors import FormatError, IntegrityError, ShapeError, UsageError
 
 TINY = Spec((1, 1), 4, 8, 10)
 MORE = [
@@ -146,13 +147,37 @@ def test_quantised_weights_are_refused(checkpoint):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_numbers_that_are_none_are_not_stored(checkpoint, tmp_path, bad):
+def test_numbers_that_are_none_are_refused(checkpoint, bad):
     tensors = cases.weights(TINY)
     tensors["layer1.0.conv2.weight"][3, 2, 1, 0] = bad
-    stored = convert.read_checkpoint(checkpoint(tensors)).stored
-    with pytest.raises(store.WeightsError, match=r"layer1\.0\.conv2\.weight"):
-        store.write(tmp_path / "out.h5", stored)
-    assert not (tmp_path / "out.h5").exists()
+    with pytest.raises(IntegrityError, match=r"layer1\.0\.conv2\.weight"):
+        load_checkpoint(checkpoint(tensors))
+
+
+def test_negative_variances_are_refused(checkpoint):
+    tensors = cases.weights(TINY)
+    tensors["bn1.running_var"][7] = -1e-3
+    with pytest.raises(IntegrityError, match=r"bn1\.running_var"):
+        convert.read_checkpoint(checkpoint(tensors))
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (0, 64), (64, 0)])
+@pytest.mark.parametrize("name", ["fc.weight", "conv1.weight"])
+def test_arch_with_tensors_of_other_ranks(checkpoint, name, shape):
+    with pytest.raises(ShapeError, match="not those of resnext50_32x4d"):
+        convert.read_checkpoint(checkpoint(cases.weights(TINY) | {name: np.zeros(shape, np.float32)}), arch="resnext50_32x4d")
+
+
+def test_other_tensors_are_refused_before_a_number_is_read(checkpoint):
+    """A hundred half tensors of a megabyte would be two hundred as float32."""
+    path = checkpoint({f"other.{i}": np.zeros(500_000, np.float16) for i in range(100)}, legacy=False)
+    tracemalloc.start()
+    try:
+        with pytest.raises(FormatError, match="100 of 100 keys"):
+            convert.read_checkpoint(path)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_legacy_and_zip_give_the_same_digests(checkpoint, tmp_path):

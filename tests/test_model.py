@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cases
@@ -11,9 +12,9 @@ from PIL import Image
 
 import tinyresnext
 from tinyresnext import Model, Preprocess, Spec, image
-from tinyresnext.errors import DeviceError, FormatError, ImageError, UsageError
+from tinyresnext.errors import DeviceError, FormatError, ImageError, IntegrityError, UsageError
 from tinyresnext.model import backend
-from tinyresnext.ops import cpu
+from tinyresnext.ops import cpu, reference
 
 CAT = Path(__file__).parent / "data" / "chelsea.jpg"
 SPEC = Spec((1, 1), 4, 8, 10)
@@ -144,6 +145,27 @@ def test_wrong_pictures_are_explained(model, tmp_path):
 def test_grey_network():
     model = make(Spec((1, 1), 4, 8, 10, channels=1), preprocess=Preprocess(72, 64, mean=(0.5,), std=(0.5,)))
     assert len(model.predict(CAT)[0]) == 5
+
+
+def test_weights_that_overflow_give_no_answer():
+    params = cases.weights(SPEC, counters=False)
+    params["fc.weight"][:] = 3e38
+    with pytest.raises(IntegrityError, match="not finite"):
+        make(params=params).predict(CAT)
+
+
+def test_many_shapes_from_many_threads():
+    made, wrong = make(ops=reference), []
+    shapes = [(n, 32, 32, 3) for n in (1, 2, 3, 4, 5)]
+
+    def run(seed):
+        for i in np.random.default_rng(seed).integers(0, 5, 40):
+            if made(np.zeros(shapes[i], np.float32)).shape != (shapes[i][0], 10):
+                wrong.append(shapes[i])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(run, range(4)))
+    assert not wrong
 
 
 def test_save_and_load(model, tmp_path):

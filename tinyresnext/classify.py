@@ -41,12 +41,19 @@ def expand(paths: Iterable[str], names: Iterable[str] = ()) -> list[str]:
         if path == "-":
             found += expand(line for line in (name.rstrip("\r\n") for name in names) if line not in ("", "-"))
         elif os.path.isdir(path):
-            # Symbolic links to directories are not followed, so a loop of them ends.
-            inside = (Path(folder) / name for folder, _, files in os.walk(path) for name in files)
-            found += sorted(str(file) for file in inside if file.suffix.lower() in SUFFIXES)
+            found += _pictures_in(path)
         else:
             found.append(path)
     return found
+
+
+def _pictures_in(directory: str) -> list[str]:
+    """The pictures in and below a directory; one below that cannot be read stands for itself, and costs a row that says why."""
+    closed: list[str] = []
+    # Symbolic links to directories are not followed, so a loop of them ends.
+    walk = os.walk(directory, onerror=lambda error: closed.append(error.filename))
+    inside = (Path(folder) / name for folder, _, files in walk for name in files)
+    return sorted([str(file) for file in inside if file.suffix.lower() in SUFFIXES] + closed)
 
 
 def classify(model: Model, paths: Iterable[str], *, top: int = 5, batch: int = 8) -> Iterator[Row]:

@@ -19,15 +19,18 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .errors import DeviceError, FormatError, ImageError, TinyResNeXtError, UsageError, WeightsError
+from .files import regular, shown
 
 if TYPE_CHECKING:
     from .classify import Row
 
+MOST_LABELS = 64 << 20  # bytes of a file of labels
 SCHEMA = 1  # of the JSON lines; a change that breaks a reader raises it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    _prepare_streams()
     arguments = _parser().parse_args(argv)
     try:
         code = arguments.run(arguments)
@@ -42,10 +45,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe has seen enough
         _drop_output()
         return 0
+    except MemoryError:
+        print("tinyresnext: there is not enough memory; try a smaller --batch", file=sys.stderr)
+        return 1
     except OSError as error:
         print(f"tinyresnext: the results cannot be written: {error.strerror or error}", file=sys.stderr)
         _drop_output()
         return 1
+
+
+def _prepare_streams() -> None:
+    """Output that is closed goes nowhere, and a character that the terminal does not know is written as its number."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="backslashreplace")
 
 
 def _drop_output() -> None:
@@ -136,7 +151,8 @@ def _classify(a: argparse.Namespace) -> int:
             elif a.json:
                 print(json.dumps(_json_row(row, Path(a.model).name), ensure_ascii=False), flush=True)
             elif row.error is None:
-                print("\n".join([row.path, *(f"  {p.probability:6.1%}  {p.label}" for p in row.predictions)]), flush=True)
+                guesses = [f"  {p.probability:6.1%}  {p.label}" for p in row.predictions]
+                print("\n".join([shown(row.path), *guesses]), flush=True)
     return 1 if failed else 0
 
 
@@ -147,7 +163,7 @@ def _convert(a: argparse.Namespace) -> int:
     from .convert import read_checkpoint
     from .report import pictures
 
-    dst = a.dst or str(Path(a.src).with_suffix(".h5"))
+    dst = a.dst or f"{os.path.splitext(a.src)[0]}.h5"
     if Path(dst).suffix not in (".h5", ".hdf5"):
         raise UsageError(f"{dst!r} ends in {Path(dst).suffix!r}; a model file ends in .h5")
     dst = _target(dst, a.force, not_over=a.src)
@@ -157,8 +173,8 @@ def _convert(a: argparse.Namespace) -> int:
     given = {name: value for name, value in asked.items() if value is not None}
     stored = stored._replace(preprocess=replace(stored.preprocess, **given))
     for note in notes:
-        print(f"{a.src}: {note}", file=sys.stderr)
-    print(f"{a.src}: {'given' if given else 'assumed'}: {pictures(stored.preprocess)}", file=sys.stderr)
+        print(f"{shown(a.src)}: {note}", file=sys.stderr)
+    print(f"{shown(a.src)}: {'given' if given else 'assumed'}: {pictures(stored.preprocess)}", file=sys.stderr)
     store.write(dst, stored)
     print(dst)
     return 0
@@ -224,10 +240,12 @@ def _target(path: str, force: bool, not_over: str | None = None) -> str:
 
 def _lines(path: str) -> list[str]:
     """The lines of a text file."""
+    with regular(path, error=UsageError) as file:
+        text = file.read(MOST_LABELS)
     try:
-        return Path(path).read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path!r} cannot be read as text in UTF-8: {error}") from error
+        return text.decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path!r} is not text in UTF-8; expected the name of one class a line") from error
 
 
 @contextmanager
@@ -237,11 +255,12 @@ def _table(path: str | None, top: int) -> Iterator[Any]:
         yield None
         return
     try:
-        target = nullcontext(sys.stdout) if path == "-" else open(path, "w", newline="", encoding="utf-8")  # noqa: SIM115
+        # A file's name that is not UTF-8 is written as the bytes that it is.
+        file = None if path == "-" else open(path, "w", newline="", encoding="utf-8", errors="surrogateescape")  # noqa: SIM115
     except OSError as error:
         raise UsageError(f"{path!r} cannot be written: {error.strerror}") from error
-    with target as file:
-        writer = csv.writer(file)
+    with file or nullcontext(sys.stdout) as table:
+        writer = csv.writer(table)
         guesses = [f"{what}{rank}" for rank in range(1, top + 1) for what in ("label", "index", "probability")]
         writer.writerow(["path", "error", *guesses])
         yield writer
@@ -272,7 +291,7 @@ def _progress(rows: Iterable[Row], total: int) -> Iterator[Row]:
 def _names_on_stdin() -> list[str]:
     """The lines of standard input."""
     try:
-        text = sys.stdin.read()
+        text = sys.stdin.read() if sys.stdin is not None else ""
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -14,8 +13,7 @@ import numpy as np
 
 from . import __version__, store
 from .checkpoints import infer, names, torch_file
-from .errors import FormatError, UsageError
-from .files import regular
+from .errors import FormatError, IntegrityError, UsageError
 from .image import Preprocess
 from .model import Model, backend
 from .resnext import parameters
@@ -70,14 +68,9 @@ def read_checkpoint(
     UsageError
         When ``arch`` or ``labels`` do not fit the network.
     """
-    found = torch_file.read(path, ema=ema)
+    found = torch_file.read(path, ema=ema, check=lambda shapes: _understood(shapes, arch))
+    spec = _understood({name: array.shape for name, array in found.tensors.items()}, arch)
     tensors = names.to_torchvision(found.tensors)
-    shapes = {name: array.shape for name, array in tensors.items()}
-    if arch is None:
-        spec = infer.infer(shapes)
-    else:
-        spec = _asked(arch, shapes)
-        infer.check(shapes, spec, "name another architecture, or none to have it inferred")
     odd = [f"{name} ({array.dtype})" for name, array in tensors.items() if array.dtype != np.float32]
     if odd:
         raise FormatError(f"{len(odd)} parameters are not floating point: {', '.join(odd[:3])}; quantised weights are not read")
@@ -91,9 +84,10 @@ def read_checkpoint(
     if preprocess is None:
         preprocess = CIFAR if spec.stem == "cifar" else Preprocess()
     params = {name: tensors[name] for name in parameters(spec)}
+    _check_values(params)
     provenance = {
         "source": Path(path).name,
-        "sha256": _sha256(path),
+        "sha256": found.sha256,
         "licence": licence,
         "converter": f"tinyresnext {__version__}",
     }
@@ -110,14 +104,28 @@ def imagenet_labels() -> tuple[str, ...]:
     return tuple((files(__package__) / "imagenet_labels.txt").read_text("utf-8").splitlines())
 
 
-def _asked(arch: str | Spec, shapes: infer.Shapes) -> Spec:
-    """The architecture asked for, with the checkpoint's own numbers of classes and channels."""
-    if isinstance(arch, Spec):
-        return arch
-    spec = variant(arch)
-    classes = shapes.get("fc.weight", (spec.classes,))[0]
-    stem = shapes.get("conv1.0.weight" if spec.stem == "deep" else "conv1.weight", (0, spec.channels))
-    return replace(spec, classes=classes, channels=stem[1])
+def _understood(shapes: infer.Shapes, arch: str | Spec | None) -> Spec:
+    """The architecture that names and shapes have, or the one asked for with the checkpoint's own classes and channels."""
+    shapes = names.to_torchvision(shapes)
+    if arch is None:
+        return infer.infer(shapes)
+    spec = variant(arch) if isinstance(arch, str) else arch
+    if isinstance(arch, str):
+        stem = shapes.get("conv1.0.weight" if spec.stem == "deep" else "conv1.weight", ())
+        classifier = shapes.get("fc.weight", ())
+        if len(stem) == 4 and len(classifier) == 2 and stem[1] and classifier[0]:
+            spec = replace(spec, channels=stem[1], classes=classifier[0])
+    infer.check(shapes, spec, "name another architecture, or none to have it inferred")
+    return spec
+
+
+def _check_values(params: Mapping[str, np.ndarray]) -> None:
+    """Refuse weights that can only give nonsense."""
+    for name, array in params.items():
+        if not np.isfinite(array).all():
+            raise IntegrityError(f"{name} has values that are NaN or infinite; use other weights")
+        if name.endswith("running_var") and (array < 0).any():
+            raise IntegrityError(f"{name} has negative variances; use other weights")
 
 
 def _labels(spec: Spec, labels: Sequence[str] | None) -> tuple[str, ...]:
@@ -127,9 +135,3 @@ def _labels(spec: Spec, labels: Sequence[str] | None) -> tuple[str, ...]:
     if len(labels) != spec.classes:
         raise UsageError(f"there are {len(labels)} labels and the network has {spec.classes} classes; give one line for each")
     return tuple(labels)
-
-
-def _sha256(path: str | os.PathLike[str]) -> str:
-    """The digest of the whole file, which names it for ever."""
-    with regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

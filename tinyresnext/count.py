@@ -54,8 +54,8 @@ def layers(spec: Spec, height: int = 224, width: int = 224) -> list[Layer]:
     UsageError
         When a side is not a whole number from 1.
     """
-    if not all(isinstance(side, int) and side > 0 for side in (height, width)):
-        raise UsageError(f"the picture is {height} x {width}: expected whole numbers from 1")
+    if not all(isinstance(side, int) and 0 < side <= 2**16 for side in (height, width)):
+        raise UsageError(f"the picture is {height} x {width}: expected whole numbers from 1 to 65536")
     _, calls = trace(
         {name: stand_in(shape) for name, shape in parameters(spec).items()}, spec, (1, height, width, spec.channels)
     )

@@ -12,7 +12,13 @@ from typing import BinaryIO
 
 from .errors import FormatError, TinyResNeXtError, UsageError
 
-__all__ = ["regular", "replacing"]
+__all__ = ["regular", "replacing", "shown"]
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """The name for a message or a terminal: as it is, or escaped if it holds what could move the cursor or forge a line."""
+    name = os.fspath(path)
+    return name if isinstance(name, str) and name.isprintable() else repr(name)
 
 
 @contextmanager
@@ -45,22 +51,22 @@ def regular(
         name = os.fspath(path)
     except TypeError:
         raise UsageError(f"a path was expected, found {type(path).__name__}") from None
+    remedy = "give the name of a file that you may read"
     try:
         handle = os.open(name, flags)
-        try:
-            mode = os.fstat(handle).st_mode
-            if not stat.S_ISREG(mode):
-                what = "a directory" if stat.S_ISDIR(mode) else "a pipe, a device or a socket"
-                raise error(f"{name!r} is {what}; give the name of a regular file")
-            with open(handle, "rb", buffering, closefd=False) as file:
-                yield file
-        finally:
-            os.close(handle)
-    except TinyResNeXtError:
-        raise
     except (OSError, ValueError) as problem:  # a NUL or a lone surrogate in the name is a ValueError
-        reason = getattr(problem, "strerror", None) or problem
-        raise error(f"{name!r} cannot be read: {reason}; give the name of a file that you may read") from problem
+        raise error(f"{name!r} cannot be read: {getattr(problem, 'strerror', None) or problem}; {remedy}") from problem
+    try:
+        mode = os.fstat(handle).st_mode
+        if not stat.S_ISREG(mode):
+            what = "a directory" if stat.S_ISDIR(mode) else "a pipe, a device or a socket"
+            raise error(f"{name!r} is {what}; give the name of a regular file")
+        with open(handle, "rb", buffering, closefd=False) as file:
+            yield file
+    except OSError as problem:
+        raise error(f"{name!r} cannot be read: {problem.strerror or problem}; {remedy}") from problem
+    finally:
+        os.close(handle)
 
 
 @contextmanager
@@ -89,7 +95,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         target = Path(os.path.realpath(os.fspath(path)))
         if target.exists() and not target.is_file():
-            raise UsageError(f"cannot write {path}: it exists and is not a regular file")
+            raise UsageError(f"cannot write {shown(path)}: it exists and is not a regular file")
         temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
     except (OSError, ValueError, TypeError) as error:  # a NUL in the name is a ValueError, a number as path a TypeError
         raise _cannot_write(path, error) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from . import store
-from .errors import DeviceError, UsageError
+from .errors import DeviceError, IntegrityError, UsageError
 from .image import Picture, Preprocess, prepare
 from .plan import Plan, Program, program
 from .resnext import forward
@@ -58,6 +59,7 @@ class Model:
     ops: Any
     _program: Program | None = None
     _plans: OrderedDict[tuple[int, ...], Plan] = field(default_factory=OrderedDict)
+    _lock: Any = field(default_factory=threading.Lock)
 
     def __repr__(self) -> str:
         values = sum(value.size for value in self.params.values())
@@ -128,7 +130,15 @@ class Model:
             )
 
     def rank(self, logits: np.ndarray, top: int = 5) -> list[list[Prediction]]:
-        """The likeliest classes of each row of logits [n, classes]; of equals, the one with the smaller number first."""
+        """The likeliest classes of each row of logits [n, classes]; of equals, the one with the smaller number first.
+
+        Raises
+        ------
+        IntegrityError
+            When logits are not finite: then the weights make the network overflow.
+        """
+        if not np.isfinite(logits).all():
+            raise IntegrityError("the network's logits are not finite: its weights make it overflow; use other weights")
         ranked = []
         for row in np.asarray(self.ops.softmax(np.ascontiguousarray(logits, np.float32))):
             best = np.argsort(-row, kind="stable")[:top]
@@ -167,14 +177,14 @@ class Model:
     def plan(self, x_shape: Sequence[int]) -> Plan:
         """The fused steps for one input shape: ``print`` it, call it, ``profile`` it. The last few are kept."""
         shape = tuple(x_shape)
-        if shape not in self._plans:
+        with self._lock:
             if self._program is None:
                 self._program = program(self.params, self.spec, self.ops)
-            self._plans[shape] = self._try(lambda: Plan(self._program, shape, self.ops))
-        self._plans.move_to_end(shape)
-        while len(self._plans) > PLANS_KEPT:
-            self._plans.popitem(last=False)
-        return self._plans[shape]
+            made = self._plans.pop(shape, None) or self._try(lambda: Plan(self._program, shape, self.ops))
+            self._plans[shape] = made
+            while len(self._plans) > PLANS_KEPT:
+                self._plans.popitem(last=False)
+            return made
 
     def _checked(self, x: Any) -> np.ndarray:
         """The input, when it is what the network takes."""

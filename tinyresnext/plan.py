@@ -68,8 +68,9 @@ def fold_batch_norm(calls: Calls) -> Calls:
         x, weight = conv.args
         scale, shift, mean, var = (np.asarray(a, np.float64) for a in norm.args[1:])
         a = scale / np.sqrt(var + norm.attrs["eps"])
-        bias = (shift - mean * a).astype(weight.dtype)
-        return replace(conv, args=(x, (weight * a[:, None, None, None]).astype(weight.dtype), bias))
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is found in the logits
+            bias = (shift - mean * a).astype(weight.dtype)
+            return replace(conv, args=(x, (weight * a[:, None, None, None]).astype(weight.dtype), bias))
 
     return _absorb(calls, "batch_norm", lambda conv: len(conv.args) == 2, merge)
 

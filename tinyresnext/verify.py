@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from dataclasses import replace
 
 import numpy as np
 
 from . import store
 from .errors import UsageError
-from .files import regular
+from .files import regular, shown
 from .model import Model, backend
 
 # PyTorch's own float32 logits of such networks differ from float64 by 2e-7 to 7e-7 of the largest; a reference that does not
 # say its own error is taken to have the largest of these. Three times that is what a right implementation stays within.
 TORCH_FLOAT32_ERROR = 7e-7
 MARGIN = 3
+MOST_REFERENCE = 256 << 20  # bytes of all arrays: four hundred pictures of 224 x 224
 
 
 def verify(path: str | os.PathLike[str], reference: str | os.PathLike[str] | None = None, device: str = "cpu") -> store.Report:
@@ -60,16 +62,27 @@ def _compare(model: Model, x: np.ndarray, wanted: np.ndarray, error: float) -> s
 
 def _read_reference(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray, float]:
     """Input, logits and the error that float32 may have."""
+    what = f"the reference {shown(path)}"
+    expected = "expected an .npz file with arrays x [n, h, w, c] and logits [n, classes] of floating point"
     try:
-        with regular(path, error=UsageError) as file, np.load(file, allow_pickle=False) as found:
-            x, logits = found["x"], np.asarray(found["logits"], np.float64)
-            error = float(found["float32_error"]) if "float32_error" in found else TORCH_FLOAT32_ERROR
+        with regular(path, error=UsageError) as file, zipfile.ZipFile(file) as archive:
+            if (size := sum(member.file_size for member in archive.infolist())) > MOST_REFERENCE:
+                raise UsageError(f"{what} unpacks to {size:,} bytes, more than {MOST_REFERENCE:,}; use fewer pictures")
+            x, logits = _array(archive, "x"), _array(archive, "logits")
+            known = "float32_error.npy" in archive.namelist()
+            error = float(_array(archive, "float32_error")) if known else TORCH_FLOAT32_ERROR
     except UsageError:
         raise
-    except Exception as problem:  # NumPy raises a dozen kinds on what is no archive, each in its own words
-        raise UsageError(
-            f"{os.fspath(path)!r} is not an .npz file with arrays x and logits, which --reference needs"
-        ) from problem
-    if logits.size == 0 or not np.isfinite(logits).all() or not logits.any() or not 0 < error < 1:
-        raise UsageError(f"the reference {os.fspath(path)!r} has logits {logits.shape} that are empty, zero or not finite")
-    return x, logits, error
+    except Exception as problem:  # zipfile and NumPy raise a dozen kinds on what is no archive, each in its own words
+        raise UsageError(f"{what} cannot be read; {expected}") from problem
+    if x.ndim != 4 or logits.ndim != 2 or x.dtype.kind != "f" or logits.dtype.kind != "f":
+        raise UsageError(f"{what} has x {x.dtype} {x.shape} and logits {logits.dtype} {logits.shape}; {expected}")
+    if logits.size == 0 or not np.isfinite(logits).all() or not logits.any() or not 0 < error < 1e-3:
+        raise UsageError(f"{what} has logits that are empty, zero or not finite, or an error beyond 0.001")
+    return np.ascontiguousarray(x, np.float32), logits.astype(np.float64), error
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """One array of an .npz file."""
+    with archive.open(f"{name}.npy") as file:
+        return np.lib.format.read_array(file, allow_pickle=False)

@@ -11,6 +11,7 @@ Reading goes in three steps, and the numbers are touched only in the last: inter
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ..errors import FormatError, IntegrityError, UnsafeError, UsageError, WeightsError
-from ..files import regular
+from ..files import regular, shown
 from . import pickle, stored_zip
 from .pickle_names import KINDS, STORAGES, Global, Storage, Tensor
 from .wrappers import choose, clean
@@ -67,6 +68,8 @@ class TorchFile:
     skipped : tuple of str
         Entries left out because they are no tensors (text, None, a plain number, of which no network is made), and the
         counter of an averaged model.
+    sha256 : str
+        Of the whole file, in hexadecimal.
     """
 
     tensors: dict[str, np.ndarray]
@@ -75,6 +78,7 @@ class TorchFile:
     others: tuple[str, ...]
     prefix: str
     skipped: tuple[str, ...]
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,9 @@ class _Contents:
     fill: Callable[[Storage, np.ndarray], None]
 
 
-def read(path: str | os.PathLike[str], *, ema: bool = False) -> TorchFile:
+def read(
+    path: str | os.PathLike[str], *, ema: bool = False, check: Callable[[dict[str, tuple[int, ...]]], object] | None = None
+) -> TorchFile:
     """Read the state dict of a ``.pth`` file. The format is told from the bytes, never from the name.
 
     Parameters
@@ -97,6 +103,10 @@ def read(path: str | os.PathLike[str], *, ema: bool = False) -> TorchFile:
         Which weights to take where the file has both: the plain ones (``state_dict``, ``model``), or the running average
         of training (``state_dict_ema``, ``model_ema``, ``ema_state_dict``), which timm prefers. A file that has only
         averaged weights gives those in either case; asking for an average that is not there is an error.
+
+    check : callable, optional
+        Is told the names and shapes before any number is read, and raises when they are not wanted: so a file of other
+        tensors, however large, costs nothing.
 
     Returns
     -------
@@ -116,23 +126,28 @@ def read(path: str | os.PathLike[str], *, ema: bool = False) -> TorchFile:
     """
     with regular(path) as file:
         try:
-            return _read(file, ema)
+            return _read(file, ema, check)
         except (WeightsError, UsageError) as error:
-            raise type(error)(f"{os.fspath(path)}: {error}") from None
+            raise type(error)(f"{shown(path)}: {error}") from None
 
 
-def _read(file: BinaryIO, ema: bool) -> TorchFile:
+def _read(file: BinaryIO, ema: bool, check: Callable[[dict[str, tuple[int, ...]]], object] | None) -> TorchFile:
     """Open the container, choose the state dict, read its storages."""
     size = os.fstat(file.fileno()).st_size
     contents = _open_container(file, size)
     wrapper, mapping, others = choose(contents.top, ema)
     prefix, tensors, skipped = clean(mapping)
+    if check is not None:
+        check({name: tensor.size for name, tensor in tensors.items()})
     produced = sum(prod(t.size) * _width(t.storage) for t in tensors.values())
     if produced > MAX_EXPANSION * size + (1 << 20):
         raise UnsafeError(
             f"the tensors would hold {produced} bytes, from a file of {size}; a tensor repeats its storage too often"
         )
-    return TorchFile(_arrays(tensors, contents.fill), contents.container, wrapper, others, prefix, skipped)
+    arrays = _arrays(tensors, contents.fill)
+    file.seek(0)
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return TorchFile(arrays, contents.container, wrapper, others, prefix, skipped, digest)
 
 
 def _open_container(file: BinaryIO, size: int) -> _Contents:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from tinyresnext.ops import cpu, reference
+
+if "TINYRESNEXT_HOME" not in os.environ:  # the user's own cache is left alone; the processes that tests start share this one
+    os.environ["TINYRESNEXT_HOME"] = tempfile.mkdtemp(prefix="tinyresnext-")
+    atexit.register(shutil.rmtree, os.environ["TINYRESNEXT_HOME"], ignore_errors=True)
 
 
 @pytest.fixture(params=["reference", "cpu"])

@@ -15,6 +15,7 @@ from tinyresnext.ops import cpu, reference, shapes
 
 INFERENCE = {"add", "avg_pool2d", "batch_norm", "conv2d", "linear", "max_pool2d", "mean_pool", "relu", "softmax"}
 PLACEMENT = {"empty", "upload", "download", "pack", "bind", "at_once"}
+MACHINE = {"thread_count", "on_threads", "when_compiling"}
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------
@@ -178,7 +179,7 @@ def test_every_op_has_the_signature_of_the_contract(ops):
 
 
 def test_every_backend_places_data_with_the_same_words(ops):
-    for name in PLACEMENT:
+    for name in PLACEMENT | MACHINE:
         assert parameters(getattr(ops, name)) == parameters(getattr(reference, name)), name
 
 
@@ -190,7 +191,7 @@ def test_the_reference_has_every_op_and_every_gradient_but_that_of_constants():
 
 
 def test_the_cpu_backend_lists_what_it_has():
-    assert set(cpu.__all__) == INFERENCE | PLACEMENT | {"Packed"}
+    assert set(cpu.__all__) == INFERENCE | PLACEMENT | MACHINE | {"Packed"}
 
 
 def test_placing_data(ops):

@@ -18,8 +18,8 @@ LEVELS = [
     {"errors"},
     {"ops", "ops.shapes"},
     {"ops.reference", "ops.cpu"},
-    {"count", "files", "image", "image_file", "plan", "resnext", "spec", "store", "store_file", "tape"},
-    {"checkpoints", "classify", "convert", "model", "report", "verify"},
+    {"count", "files", "hdf5", "image", "image_file", "plan", "resnext", "spec", "store", "store_file", "tape"},
+    {"checkpoints", "classify", "convert", "model", "report", "verify", "warm"},
     {"cli"},
     {"__init__", "__main__"},
 ]

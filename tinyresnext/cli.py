@@ -13,7 +13,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     c.add_argument("--model", required=True, metavar="FILE", help="a model file, as `convert` writes it")
     c.add_argument("--top", type=_positive, default=5, metavar="N", help="classes for each picture (5)")
     c.add_argument("--batch", type=_positive, default=8, metavar="N", help="pictures that go through the network together (8)")
-    c.add_argument("--device", default="cpu", help="cpu, auto, or reference for plain NumPy (cpu)")
+    _device(c)
     form = c.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object a line for each picture")
     form.add_argument("--csv", metavar="FILE", help="write a table, a row for each picture; - is standard output")
@@ -120,12 +120,23 @@ def _parser() -> argparse.ArgumentParser:
     c.set_defaults(run=_verify)
     c.add_argument("file", metavar="FILE")
     c.add_argument("--reference", metavar="R.npz", help="arrays x [n, h, w, c] and logits [n, classes]")
-    c.add_argument("--device", default="cpu", help="cpu, auto, or reference for plain NumPy (cpu)")
+    _device(c)
 
     c = commands.add_parser("models", help="the architectures that have names")
     c.set_defaults(run=_models)
     c.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="such as 'resnext50*'")
+
+    c = commands.add_parser("cache", help="the compiled kernels on this computer")
+    c.set_defaults(run=_cache)
+    c.add_argument("action", choices=("info", "clear", "warm"), help="show what is kept, remove it, or compile it now")
+    c.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="with warm: for which architectures (all)")
     return parser
+
+
+def _device(command: argparse.ArgumentParser) -> None:
+    """The options of every command that computes."""
+    command.add_argument("--device", default="cpu", help="cpu, auto, or reference for plain NumPy (cpu)")
+    command.add_argument("--threads", type=_positive, metavar="N", help="threads to compute on (as many as it may use cores)")
 
 
 def _classify(a: argparse.Namespace) -> int:
@@ -138,10 +149,10 @@ def _classify(a: argparse.Namespace) -> int:
         raise UsageError(
             f"there is no picture in {', '.join(a.paths)}; expected files such as photo.jpg or directories of them"
         )
-    model = load(a.model, a.device)
+    model = load(a.model, a.device, a.threads)
     rows = _progress(classify(model, paths, top=a.top, batch=a.batch), len(paths))
     failed = 0
-    with _table(table_path, min(a.top, model.spec.classes)) as table:
+    with _table(table_path, min(a.top, model.spec.classes)) as table, _word_on_compiling(model.ops):
         for row in rows:
             failed += row.error is not None
             if row.error is not None:
@@ -211,9 +222,11 @@ def _info(a: argparse.Namespace) -> int:
 
 
 def _verify(a: argparse.Namespace) -> int:
+    from .model import backend
     from .verify import verify
 
-    report = verify(a.file, a.reference, a.device)
+    with _word_on_compiling(backend(a.device)) if a.reference else nullcontext():
+        report = verify(a.file, a.reference, a.device, a.threads)
     print(report)
     return 0 if report.passed else 3
 
@@ -227,6 +240,40 @@ def _models(a: argparse.Namespace) -> int:
         raise UsageError(f"no architecture matches {a.pattern!r}; `tinyresnext models` lists them all")
     print(report.models(names), end="")
     return 0
+
+
+def _cache(a: argparse.Namespace) -> int:
+    from .ops import cpu
+    from .ops.cpu import cache
+
+    if a.action == "clear":
+        print(f"removed {cache.clear() / 2**20:.1f} MiB")
+        return 0
+    if a.action == "warm":
+        from .model import list_models
+        from .warm import warm
+
+        names = list_models(a.pattern)
+        if not names:
+            raise UsageError(f"no architecture matches {a.pattern!r}; `tinyresnext models` lists them all")
+        if problem := cache.problem():
+            raise UsageError(f"compiled kernels cannot be kept: {problem}; TINYRESNEXT_HOME names another folder")
+        with _word_on_compiling(cpu):
+            warm(cpu, names)
+    for entry in cache.kept():
+        what = "in use" if entry.current else "of another version or processor"
+        print(f"{entry.folder}  {entry.files} kernels, {entry.bytes / 2**20:.1f} MiB, {what}")
+    if problem := cache.problem():
+        print(f"tinyresnext: nothing is kept: {problem}", file=sys.stderr)
+    return 0
+
+
+def _word_on_compiling(ops: Any) -> AbstractContextManager[None]:
+    """On a terminal, say what takes so long."""
+    if not sys.stderr.isatty():
+        return nullcontext()
+    text = "compiling kernels for this processor, once: it takes some seconds, and later runs start at once"
+    return ops.when_compiling(lambda: print(f"tinyresnext: {text}", file=sys.stderr, flush=True))
 
 
 def _target(path: str, force: bool, not_over: str | None = None) -> str:

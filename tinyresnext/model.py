@@ -49,6 +49,8 @@ class Model:
         Where the weights come from, and under which licence.
     ops : backend module
         Who computes; `load` chooses it by the name of a device.
+    threads : int, optional
+        How many to compute on; by default, as many cores as this process may use.
     """
 
     spec: Spec
@@ -57,6 +59,7 @@ class Model:
     labels: tuple[str, ...]
     provenance: dict[str, str]
     ops: Any
+    threads: int | None = None
     _program: Program | None = None
     _plans: OrderedDict[tuple[int, ...], Plan] = field(default_factory=OrderedDict)
     _lock: Any = field(default_factory=threading.Lock)
@@ -171,16 +174,17 @@ class Model:
             return value
 
         params = {name: self.ops.upload(value) for name, value in self.params.items()}
-        self._try(lambda: forward(params, self.spec, self.ops.upload(self._checked(x)), self.ops, at=at))
+        with self.ops.on_threads(self.ops.thread_count(self.threads)):
+            self._try(lambda: forward(params, self.spec, self.ops.upload(self._checked(x)), self.ops, at=at))
         return found
 
     def plan(self, x_shape: Sequence[int]) -> Plan:
         """The fused steps for one input shape: ``print`` it, call it, ``profile`` it. The last few are kept."""
-        shape = tuple(x_shape)
+        shape, threads = tuple(x_shape), self.ops.thread_count(self.threads)
         with self._lock:
             if self._program is None:
                 self._program = program(self.params, self.spec, self.ops)
-            made = self._plans.pop(shape, None) or self._try(lambda: Plan(self._program, shape, self.ops))
+            made = self._plans.pop(shape, None) or self._try(lambda: Plan(self._program, shape, self.ops, threads=threads))
             self._plans[shape] = made
             while len(self._plans) > PLANS_KEPT:
                 self._plans.popitem(last=False)
@@ -205,7 +209,7 @@ class Model:
             raise UsageError(f"the network cannot take an input of this shape: {error}") from error
 
 
-def load(name: str | os.PathLike[str], device: str = "cpu") -> Model:
+def load(name: str | os.PathLike[str], device: str = "cpu", threads: int | None = None) -> Model:
     """Read a model file.
 
     Parameters
@@ -214,13 +218,15 @@ def load(name: str | os.PathLike[str], device: str = "cpu") -> Model:
         A file that `save` or ``tinyresnext convert`` wrote.
     device : {"cpu", "auto", "reference"}
         ``reference`` computes with plain NumPy.
+    threads : int, optional
+        How many to compute on; by default, as many cores as this process may use (affinity and quota).
 
     Raises
     ------
     WeightsError
         When the file is not there or cannot be used.
     UsageError
-        When the name is only that of an architecture.
+        When the name is only that of an architecture, or there cannot be so many threads.
     DeviceError
         When the device is not there.
     """
@@ -228,7 +234,8 @@ def load(name: str | os.PathLike[str], device: str = "cpu") -> Model:
     if str(name) in VARIANTS and not os.path.exists(name):
         remedy = "`tinyresnext convert CHECKPOINT.pth MODEL.h5` makes a model file from a checkpoint"
         raise UsageError(f"{str(name)!r} is an architecture, and its weights have to be converted first: {remedy}")
-    return Model(*store.read(name), ops)
+    count = ops.thread_count(threads)
+    return Model(*store.read(name), ops, count)
 
 
 def save(model: Model, path: str | os.PathLike[str]) -> None:

@@ -155,7 +155,9 @@ def program(params: Mapping[str, np.ndarray], spec: Spec, ops: Any) -> Program:
             rest[0] = ops.pack(rest[0], call.attrs.get("groups", 1))
         return replace(call, args=(first, *rest))
 
-    return Program(x, tuple(place(call) for call in calls), spec.channels)
+    for t, call in enumerate(calls):  # in place, so that of a folded weight and its packed copy only one is kept
+        calls[t] = place(call)
+    return Program(x, tuple(calls), spec.channels)
 
 
 def assign_buffers(calls: Sequence[Call], sizes: Sequence[int]) -> tuple[list[int], list[int]]:
@@ -208,6 +210,8 @@ class Plan:
         The one the program was made for.
     dtype : numpy dtype
         Of the values on the way: that of the weights.
+    threads : int, optional
+        How many to run on; by default, as many cores as this process may use.
 
     Raises
     ------
@@ -215,8 +219,16 @@ class Plan:
         When the network leaves nothing of a picture of that size.
     """
 
-    def __init__(self, program: Program, x_shape: Sequence[int], ops: Any, dtype: Any = np.float32) -> None:
+    def __init__(
+        self, program: Program, x_shape: Sequence[int], ops: Any, dtype: Any = np.float32, threads: int | None = None
+    ) -> None:
         self.x_shape, self.calls, self._ops, self._lock = tuple(x_shape), program.calls, ops, threading.Lock()
+        self.threads = ops.thread_count(threads)
+        with ops.on_threads(self.threads):  # tasks are cut for that many
+            self._place(program, ops, dtype)
+
+    def _place(self, program: Program, ops: Any, dtype: Any) -> None:
+        """Give every value its place, and prepare every call."""
         self.at_once = ops.at_once(self.x_shape[0])
         some = (self.at_once, *self.x_shape[1:])
         outs = replay(list(program.calls), program.x, stand_in(some), ShapesOnly())
@@ -241,7 +253,7 @@ class Plan:
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Logits [n, classes] of the normalised pictures ``x``, which have the plan's shape."""
         y = np.empty((len(x), *self._y.shape[1:]), self._x.dtype)
-        with self._lock:
+        with self._ops.on_threads(self.threads), self._lock:
             for first in range(0, len(x), self.at_once):
                 self._load(x, first)
                 for step in self._steps:
@@ -252,7 +264,7 @@ class Plan:
     def profile(self, x: np.ndarray, repeats: int = 10) -> Profile:
         """Run the first pictures ``repeats`` times; keep the shortest time of each step, as other work only ever adds."""
         seconds = np.empty((repeats, len(self._steps)))
-        with self._lock:
+        with self._ops.on_threads(self.threads), self._lock:
             self._load(x, 0)
             for step in self._steps:  # compiles, and warms the caches
                 step()

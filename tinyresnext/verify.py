@@ -20,7 +20,12 @@ MARGIN = 3
 MOST_REFERENCE = 256 << 20  # bytes of all arrays: four hundred pictures of 224 x 224
 
 
-def verify(path: str | os.PathLike[str], reference: str | os.PathLike[str] | None = None, device: str = "cpu") -> store.Report:
+def verify(
+    path: str | os.PathLike[str],
+    reference: str | os.PathLike[str] | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+) -> store.Report:
     """Check digests, shapes and numbers of a model file, and its logits if a reference is given.
 
     Parameters
@@ -32,6 +37,8 @@ def verify(path: str | os.PathLike[str], reference: str | os.PathLike[str] | Non
         computed in float64; and, if known, the number ``float32_error``: how far another float32 implementation's logits
         are from these, over the largest of them.
     device : {"cpu", "auto", "reference"}
+    threads : int, optional
+        As for `tinyresnext.load`.
 
     Returns
     -------
@@ -45,7 +52,8 @@ def verify(path: str | os.PathLike[str], reference: str | os.PathLike[str] | Non
     report = store.check(path)
     if reference is None or not report.passed:
         return report
-    model = Model(*store.read(path), backend(device))
+    ops = backend(device)
+    model = Model(*store.read(path), ops, ops.thread_count(threads))
     return replace(report, checks=(*report.checks, _compare(model, *_read_reference(reference))))
 
 

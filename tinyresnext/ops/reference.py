@@ -7,12 +7,14 @@ Inside, ``windows`` is always ``[n, h_out, w_out, c, k_h, k_w]``: what each outp
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from ..errors import UsageError
 from . import shapes
 from .shapes import Pair, pair
 
@@ -239,6 +241,26 @@ def upload(array: Array) -> Array:
 def download(array: Array) -> Array:
     """Nothing moves."""
     return array
+
+
+def thread_count(asked: int | None = None) -> int:
+    """One: what NumPy does with more, it decides itself, before it is told anything from here."""
+    if asked not in (None, 1):
+        raise UsageError(
+            f"threads is {asked!r}, and plain NumPy has its own: set OPENBLAS_NUM_THREADS before Python starts, or choose "
+            "another device"
+        )
+    return 1
+
+
+def on_threads(count: int) -> AbstractContextManager[None]:
+    """Nothing to be done."""
+    return nullcontext()
+
+
+def when_compiling(tell: Callable[[], None], after: float = 1.0) -> AbstractContextManager[None]:
+    """Nothing is compiled."""
+    return nullcontext()
 
 
 def pack(weight: Array, groups: int) -> Array:

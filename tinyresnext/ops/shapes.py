@@ -16,7 +16,8 @@ Conventions, everywhere:
 Beside the ops a backend has the words a plan needs. To place its data: ``empty(shape)``, ``upload(array)``,
 ``download(array)`` and ``pack(weight, groups)``, which lays a weight out as that backend's ``conv2d`` likes it. To run:
 ``bind(op, *args, **attrs)``, which checks and prepares a call that is to be made many times on what the same arrays then
-hold, and ``at_once(n)``, how many of ``n`` pictures go through a network together best; it divides ``n``.
+hold, and ``at_once(n)``, how many of ``n`` pictures go through a network together best; it divides ``n``. And for the
+machine: ``thread_count(asked)``, ``on_threads(count)`` and ``when_compiling(tell, after)``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The fast backend: Numba on the processor's cores. The ops and what they mean: `tinyresnext.ops.shapes`.
 
-Kernels are compiled when they are first called. All memory is float32 and C-contiguous (`upload` makes it so), and all
-results are the same for any number of threads.
+Kernels are compiled when they are first called, and kept on disk (`kernel`, `cache`). Calls from several threads at once
+are safe (`launch`). All memory is float32 and C-contiguous (`upload` makes it so), and all results are the same for any
+number of threads.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from numba import get_num_threads
 
 from .conv import Packed, bind_conv2d, conv2d, pack
 from .head import linear, softmax
+from .kernel import when_compiling
+from .launch import on_threads, thread_count
 from .memory import download, empty, upload
 from .norm import add, batch_norm, relu
 from .pool import avg_pool2d, max_pool2d, mean_pool
@@ -29,10 +32,13 @@ __all__ = [
     "linear",
     "max_pool2d",
     "mean_pool",
+    "on_threads",
     "pack",
     "relu",
     "softmax",
+    "thread_count",
     "upload",
+    "when_compiling",
 ]
 
 

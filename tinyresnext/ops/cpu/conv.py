@@ -19,13 +19,14 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numba import get_num_threads, njit
+from numba import get_num_threads
 
 from .. import shapes
 from ..shapes import Pair, pair
 from . import grouped
 from .crew import Work, compiled, run, take
 from .gemm import DEPTH, DEPTH_BITS, PITCH, UNROLL, VECTORS, multiply, panels
+from .kernel import kernel
 from .memory import Array, flat, result
 from .simd import aligned, copy, machine
 
@@ -36,7 +37,7 @@ BLOCK = 120 * 1024  # most values of a task's shelves: 480 KiB, half of a second
 # --- kernels ----------------------------------------------------------------------------------------------------------
 
 
-@njit(inline="always")
+@kernel(inline="always")
 def _shelve(x, s, a, a_at, k, count, rows):
     """Copy ``count`` values from ``x[s:]`` to depth ``k`` of the row that begins at ``a_at``."""
     end = k + count
@@ -48,14 +49,14 @@ def _shelve(x, s, a, a_at, k, count, rows):
         k += some
 
 
-@njit
+@kernel()
 def _clear(a, a_at, k, count, rows):
     """Zeros at depth ``k`` of the row that begins at ``a_at``."""
     for q in range(k, k + count):
         a[a_at + (q >> DEPTH_BITS) * rows * PITCH + (q & (DEPTH - 1))] = 0
 
 
-@njit(inline="always")
+@kernel(inline="always")
 def _see(x, g, c0, count, n, line, column, a, a_at, rows):
     """One row of the left matrix: what one position sees of ``count`` channels from ``c0``, as ``[k_h, k_w, count]``.
 
@@ -87,7 +88,7 @@ def _see(x, g, c0, count, n, line, column, a, a_at, rows):
         _clear(a, a_at, k, UNROLL - (k & (UNROLL - 1)), rows)
 
 
-@njit
+@kernel()
 def _gather(x, g, c0, count, first, last, shelves, a):
     """im2col: rows ``first`` to ``last`` of the left matrix, tile after tile; a tile not full repeats its last row."""
     line, column = divmod(first, g.w_out)
@@ -247,7 +248,7 @@ def bind_conv2d(
     geometry = (*x.shape, *shape[1:], *weight.shape[2:], s_h, s_w, p_h, p_w, groups, add, int(relu))
     g = Work(*geometry, m.lanes, m.half, size=0, length=0, blocks=0, parts=0, tasks=0)
     if grouped.suits(weight.shape, groups):
-        kernel, g = grouped.kernel(weight.shape[1], g.k_w, s_w), grouped.cut(g)
+        compiled_kernel, g = grouped.strips_kernel(weight.shape[1], g.k_w, s_w), grouped.cut(g)
     else:
-        kernel, g = _kernel(), _cut(g)
-    return partial(run, kernel, source, weight.data, bias, other, target, g)
+        compiled_kernel, g = _kernel(), _cut(g)
+    return partial(run, compiled_kernel, source, weight.data, bias, other, target, g)

@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import cfunc, config, get_num_threads, njit, prange
+from numba import config, get_num_threads, prange
 from numba.core import types
 from numba.extending import intrinsic, overload
 
+from .kernel import c_kernel, kernel
+from .launch import launch
 from .simd import FLOATS
 
 Array = np.ndarray
@@ -110,22 +112,25 @@ def _call_overload(kernel, x, weight, bias, residual, out, work, counters):
     )
 
 
-@njit(parallel=True)
+@kernel(parallel=True)
 def _share(kernel, x, weight, bias, residual, out, work, counters, threads):
     """Every thread runs the kernel once."""
     for _ in prange(threads):
         call(kernel, x, weight, bias, residual, out, work, counters)
 
 
-@njit
+@kernel()
 def _alone(kernel, x, weight, bias, residual, out, work, counters):
     """One thread runs the kernel, without waking the others."""
     call(kernel, x, weight, bias, residual, out, work, counters)
 
 
-def compiled(kernel: Callable[..., None]) -> Any:
-    """What `run` takes: the kernel compiled for its one signature, or itself where compiling is switched off."""
-    return kernel if config.DISABLE_JIT else cfunc(SIGNATURE)(kernel)
+def compiled(function: Callable[..., None], *key: int) -> Any:
+    """What `run` takes: a function compiled for the one signature, or itself where compiling is switched off.
+
+    ``key`` are the constants of a function that a factory made.
+    """
+    return c_kernel(SIGNATURE, key=key)(function)
 
 
 def run(kernel: Any, x: Array, weight: Array, bias: Array, residual: Array, out: Array, work: Work) -> None:
@@ -146,7 +151,7 @@ def run(kernel: Any, x: Array, weight: Array, bias: Array, residual: Array, out:
     counters, threads = np.zeros(2, np.int64), min(get_num_threads(), work.tasks)
     target = kernel if config.DISABLE_JIT else kernel.address
     if threads > 1:
-        _share(target, x, weight, bias, residual, out, work, counters, threads)
+        launch(_share, target, x, weight, bias, residual, out, work, counters, threads)
     elif work.tasks:
         _alone(target, x, weight, bias, residual, out, work, counters)
     if counters[1] != threads:

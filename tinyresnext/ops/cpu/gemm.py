@@ -43,10 +43,10 @@ picture lie. A convolution copies what each position sees straight into this lay
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numba.core import types
 from numba.extending import intrinsic, overload
 
+from .kernel import kernel
 from .memory import upload
 from .simd import FLOATS, I64, Emit, copy, machine
 
@@ -144,7 +144,7 @@ def _tile_overload(halves, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residu
     )
 
 
-@njit
+@kernel()
 def multiply(a, first, last, half, panels, b_at, depth, size, bias, f0, count, c_out, residual, add, floor, out, scratch):
     """The rows ``first`` to ``last`` of the left matrix, all in shelves in ``a``, times one panel.
 

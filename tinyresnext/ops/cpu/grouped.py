@@ -29,11 +29,12 @@ import functools
 from typing import Any
 
 import numpy as np
-from numba import get_num_threads, njit
+from numba import get_num_threads
 from numba.core import types
 from numba.extending import intrinsic, overload
 
 from .crew import Work, compiled, take
+from .kernel import kernel
 from .memory import upload
 from .simd import FLOATS, I64, Emit, aligned, copy, machine
 
@@ -159,7 +160,7 @@ def _strip_overload(width, taps, stride, strip, at, line, lines, weight, w_at, b
 # --- kernels ----------------------------------------------------------------------------------------------------------
 
 
-@njit
+@kernel()
 def _cut_strip(x, g, n, y, lines, c0, count, columns, strip):
     """Copy ``count`` channels from ``c0`` of ``lines`` lines from ``y`` on, ``columns`` wide with the zeros around them.
 
@@ -178,7 +179,7 @@ def _cut_strip(x, g, n, y, lines, c0, count, columns, strip):
 
 
 @functools.cache
-def kernel(width: int, taps: int, stride: int) -> Any:
+def strips_kernel(width: int, taps: int, stride: int) -> Any:
     """Compile for one width of group, one width of kernel and one stride."""
 
     def strips(x, weight, bias, residual, out, g, counters):
@@ -226,7 +227,7 @@ def kernel(width: int, taps: int, stride: int) -> Any:
             task = take(counters, 0)
         take(counters, 1)
 
-    return compiled(strips)
+    return compiled(strips, width, taps, stride)
 
 
 # --- launcher ---------------------------------------------------------------------------------------------------------

@@ -7,15 +7,17 @@ blocking and no packing; each logit is one long dot product.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from .. import shapes
+from .kernel import kernel
+from .launch import launch
 from .memory import Array, flat, result
 
 # --- kernels ----------------------------------------------------------------------------------------------------------
 
 
-@njit(fastmath={"contract", "reassoc"})  # a dot product is vectors of partial sums only if it may be added in that order
+@kernel(fastmath={"contract", "reassoc"})  # a dot product is vectors of partial sums only if it may be added in that order
 def _dot(x, y):
     """The sum of the products."""
     total = np.float32(0)
@@ -24,7 +26,7 @@ def _dot(x, y):
     return total
 
 
-@njit(parallel=True)
+@kernel(parallel=True)
 def _linear(x, weight, bias, out):
     """Every class; the weights of one class meet all pictures while they are in the cache."""
     for o in prange(weight.shape[0]):
@@ -32,7 +34,7 @@ def _linear(x, weight, bias, out):
             out[n, o] = _dot(x[n], weight[o]) + bias[o]
 
 
-@njit
+@kernel()
 def _distribution(x, out):
     """The softmax of one row. The largest logit is taken off first, so that ``exp`` cannot overflow."""
     largest = x[0]
@@ -46,7 +48,7 @@ def _distribution(x, out):
         out[i] /= total
 
 
-@njit
+@kernel()
 def _softmax(x, out):
     """Row after row: too little work to share."""
     for n in range(x.shape[0]):
@@ -60,7 +62,7 @@ def linear(x: Array, weight: Array, bias: Array, *, out: Array | None = None) ->
     """One dot product for each picture and class."""
     y = result("linear", shapes.linear(x, weight, bias, out=out), out)
     source, filters = flat("linear", "x", x).reshape(x.shape), flat("linear", "weight", weight).reshape(weight.shape)
-    _linear(source, filters, flat("linear", "bias", bias), y)
+    launch(_linear, source, filters, flat("linear", "bias", bias), y)
     return y
 
 

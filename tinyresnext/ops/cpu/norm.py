@@ -7,15 +7,17 @@ A plan leaves none of them standing, since it folds them into the convolution be
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from .. import shapes
+from .kernel import kernel
+from .launch import launch
 from .memory import Array, flat, result
 
 # --- kernels ----------------------------------------------------------------------------------------------------------
 
 
-@njit(parallel=True)
+@kernel(parallel=True)
 def _batch_norm(x, mean, factor, shift, out):
     """One position after the other, the channels of each in a row."""
     channels = len(mean)
@@ -25,14 +27,14 @@ def _batch_norm(x, mean, factor, shift, out):
             out[at + c] = (x[at + c] - mean[c]) * factor[c] + shift[c]
 
 
-@njit(parallel=True)
+@kernel(parallel=True)
 def _relu(x, out):
     """Written so that not-a-number, which is not below zero, stays."""
     for i in prange(len(x)):
         out[i] = np.float32(0) if x[i] < 0 else x[i]
 
 
-@njit(parallel=True)
+@kernel(parallel=True)
 def _add(x, y, out):
     """Value by value."""
     for i in prange(len(x)):
@@ -52,19 +54,19 @@ def batch_norm(
     factor = scale / np.sqrt(var + np.float32(eps))
     source, mean, shift = flat("batch_norm", "x", x), flat("batch_norm", "mean", mean), flat("batch_norm", "shift", shift)
     if y.size:
-        _batch_norm(source, mean, factor, shift, y.reshape(-1))
+        launch(_batch_norm, source, mean, factor, shift, y.reshape(-1))
     return y
 
 
 def relu(x: Array, *, out: Array | None = None) -> Array:
     """One pass over the values."""
     y = result("relu", shapes.relu(x, out=out), out)
-    _relu(flat("relu", "x", x), y.reshape(-1))
+    launch(_relu, flat("relu", "x", x), y.reshape(-1))
     return y
 
 
 def add(x: Array, y: Array, *, out: Array | None = None) -> Array:
     """One pass over the values."""
     z = result("add", shapes.add(x, y, out=out), out)
-    _add(flat("add", "x", x), flat("add", "y", y), z.reshape(-1))
+    launch(_add, flat("add", "x", x), flat("add", "y", y), z.reshape(-1))
     return z

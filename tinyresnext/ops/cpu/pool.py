@@ -7,16 +7,18 @@ read, so it cannot win a maximum and adds nothing to a sum.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from .. import shapes
 from ..shapes import Pair, pair
+from .kernel import kernel
+from .launch import launch
 from .memory import Array, flat, result
 
 # --- kernels ----------------------------------------------------------------------------------------------------------
 
 
-@njit
+@kernel()
 def _max_line(x, out, task, size, stride, padding):
     """One line of the result: the larger of what is there and what the tap says, where not-a-number wins for good."""
     _, h, w, channels = x.shape
@@ -34,14 +36,14 @@ def _max_line(x, out, task, size, stride, padding):
                         best[c] = tap[c]
 
 
-@njit(parallel=True)
+@kernel(parallel=True)
 def _max_pool2d(x, out, size, stride, padding):
     """Every line of every picture."""
     for task in prange(out.shape[0] * out.shape[1]):
         _max_line(x, out, np.int64(task), size, stride, padding)
 
 
-@njit
+@kernel()
 def _avg_line(x, out, task, size, stride, padding, include_pad):
     """One line of the result: the sum over the window, divided by the places that count."""
     _, h, w, channels = x.shape
@@ -63,14 +65,14 @@ def _avg_line(x, out, task, size, stride, padding, include_pad):
             total[c] /= np.float32(high * wide)
 
 
-@njit(parallel=True)
+@kernel(parallel=True)
 def _avg_pool2d(x, out, size, stride, padding, include_pad):
     """Every line of every picture."""
     for task in prange(out.shape[0] * out.shape[1]):
         _avg_line(x, out, np.int64(task), size, stride, padding, include_pad)
 
 
-@njit
+@kernel()
 def _mean(x, out):
     """The mean of each channel of one picture ``[positions, c]``: positions in order, channels side by side."""
     out[:] = 0
@@ -81,7 +83,7 @@ def _mean(x, out):
         out[c] /= np.float32(x.shape[0])
 
 
-@njit(parallel=True)
+@kernel(parallel=True)
 def _mean_pool(x, out):
     """Every picture."""
     for n in prange(x.shape[0]):
@@ -97,7 +99,7 @@ def max_pool2d(
     """Line by line of the result, vectors over the channels."""
     shape = shapes.max_pool2d(x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out)
     y, source = result("max_pool2d", shape, out), flat("max_pool2d", "x", x).reshape(x.shape)
-    _max_pool2d(source, y, pair("size", size, 1), pair("stride", stride, 1), pair("padding", padding, 0))
+    launch(_max_pool2d, source, y, pair("size", size, 1), pair("stride", stride, 1), pair("padding", padding, 0))
     return y
 
 
@@ -117,7 +119,7 @@ def avg_pool2d(
     )
     y, source = result("avg_pool2d", shape, out), flat("avg_pool2d", "x", x).reshape(x.shape)
     corner = pair("size", size, 1), pair("stride", stride, 1), pair("padding", padding, 0)
-    _avg_pool2d(source, y, *corner, bool(count_include_pad))
+    launch(_avg_pool2d, source, y, *corner, bool(count_include_pad))
     return y
 
 
@@ -125,5 +127,5 @@ def mean_pool(x: Array, *, out: Array | None = None) -> Array:
     """One pass over each picture."""
     n, c = shapes.mean_pool(x, out=out)
     y = result("mean_pool", (n, c), out)
-    _mean_pool(flat("mean_pool", "x", x).reshape(n, x.shape[1] * x.shape[2], c), y)
+    launch(_mean_pool, flat("mean_pool", "x", x).reshape(n, x.shape[1] * x.shape[2], c), y)
     return y

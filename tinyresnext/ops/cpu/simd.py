@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import njit
 from numba.core import cgutils, types
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic, overload
+
+from .kernel import kernel
 
 Array = np.ndarray
 F32, I32, I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
@@ -187,7 +188,7 @@ def _copy(source, s, target, t, count):
     return emitted
 
 
-@njit
+@kernel()
 def aligned(size):
     """Working memory that begins where a cache line does, so that no vector of it lies across two."""
     raw = np.empty(size + 16, np.float32)

@@ -1,0 +1,349 @@
+"""How many threads are used, and that calls from several at once and forks do what `launch` says, on every pool."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+import recipe
+
+from tinyresnext import Model, Preprocess, Spec, cli, load, model, parameters, save
+from tinyresnext.errors import DeviceError, UsageError
+from tinyresnext.ops import cpu, reference
+from tinyresnext.ops.cpu import launch
+from tinyresnext.ops.cpu.cores import cores
+
+MOST = numba.config.NUMBA_NUM_THREADS
+LAYERS = ["omp", "workqueue", *(["tbb"] if importlib.util.find_spec("tbb") else [])]
+SPEC = Spec((1, 1), 2, 4, 5)
+JITTED = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="needs compiled kernels")
+
+
+def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Python code in a process of its own, beside the tests."""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | environment
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=env)
+
+
+# --- how many ---------------------------------------------------------------------------------------------------------
+
+
+def files(root: Path, content: dict[str, str]) -> Path:
+    """A root folder with these files in it."""
+    for name, text in content.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+V2 = "sys/fs/cgroup/"
+V1 = "sys/fs/cgroup/cpu,cpuacct/"
+GROUPS = {
+    "no files": ({}, 64),
+    "v2, no quota": ({"proc/self/cgroup": "0::/a/b\n", V2 + "a/b/cpu.max": "max 100000\n"}, 64),
+    "v2, the group's own": ({"proc/self/cgroup": "0::/a/b\n", V2 + "a/b/cpu.max": "200000 100000\n"}, 2),
+    "v2, of the group around it": (
+        {"proc/self/cgroup": "0::/a/b\n", V2 + "a/b/cpu.max": "max 100000\n", V2 + "a/cpu.max": "300000 100000\n"},
+        3,
+    ),
+    "v2, the smaller of two": (
+        {"proc/self/cgroup": "0::/a/b\n", V2 + "a/b/cpu.max": "700000 100000\n", V2 + "a/cpu.max": "300000 100000\n"},
+        3,
+    ),
+    "v2, in a container that sees itself as the top": ({"proc/self/cgroup": "0::/\n", V2 + "cpu.max": "400000 100000\n"}, 4),
+    "v2, in a container that sees the path outside": ({"proc/self/cgroup": "0::/x/y\n", V2 + "cpu.max": "400000 100000\n"}, 4),
+    "v2, path above the container": ({"proc/self/cgroup": "0::/../../x\n", V2 + "cpu.max": "400000 100000\n"}, 4),
+    "v2, rounded up": ({"proc/self/cgroup": "0::/\n", V2 + "cpu.max": "150000 100000\n"}, 2),
+    "v2, less than one": ({"proc/self/cgroup": "0::/\n", V2 + "cpu.max": "5000 100000\n"}, 1),
+    "v2, more than there is": ({"proc/self/cgroup": "0::/\n", V2 + "cpu.max": "99900000 100000\n"}, 64),
+    "v1": (
+        {"proc/self/cgroup": "4:cpu,cpuacct:/d\n", V1 + "d/cpu.cfs_quota_us": "250000", V1 + "d/cpu.cfs_period_us": "100000"},
+        3,
+    ),
+    "v1, no quota": (
+        {"proc/self/cgroup": "4:cpu,cpuacct:/\n", V1 + "cpu.cfs_quota_us": "-1", V1 + "cpu.cfs_period_us": "100000"},
+        64,
+    ),
+    "v1, under the short name": (
+        {
+            "proc/self/cgroup": "9:memory:/d\n4:cpu,cpuacct:/d\n0::/\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "500000\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+        },
+        5,
+    ),
+    "garbage": ({"proc/self/cgroup": "::\n\nx\n0::/a:b\n3:cpu\n", V2 + "cpu.max": "many few\n"}, 64),
+    "division by zero": ({"proc/self/cgroup": "0::/\n", V2 + "cpu.max": "100000 0\n"}, 64),
+    "quota of zero": ({"proc/self/cgroup": "0::/\n", V2 + "cpu.max": "0 100000\n"}, 64),
+    "no text": ({"proc/self/cgroup": "0::/\n", V2 + "cpu.max": "\x00\x01"}, 64),
+}
+
+
+@pytest.mark.parametrize("case", GROUPS)
+def test_quota(case, tmp_path, monkeypatch):
+    content, expected = GROUPS[case]
+    if hasattr(os, "sched_getaffinity"):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert cores(files(tmp_path, content)) == expected
+
+
+def test_without_affinity(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert cores(tmp_path) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs affinity")
+def test_affinity():
+    code = """
+        import os
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        from tinyresnext.ops import cpu
+        print(cpu.thread_count())
+    """
+    assert run(code, NUMBA_NUM_THREADS="8").stdout == "1\n"
+
+
+def test_affinity_after_import(monkeypatch):
+    """Numba has made up its mind about the most there can be; the count follows what is allowed now."""
+    monkeypatch.setattr(launch, "cores", lambda: 1)
+    assert cpu.thread_count() == 1
+    monkeypatch.setattr(launch, "cores", lambda: MOST + 1)
+    assert cpu.thread_count() == MOST
+
+
+@pytest.mark.parametrize("count", [0, -1, MOST + 1, 10**30, 1.0, True, "2"])
+def test_impossible_counts(count, tmp_path):
+    with pytest.raises(UsageError, match="threads is"):
+        cpu.thread_count(count)
+    asked = network(count)
+    with pytest.raises(UsageError, match="threads is"):
+        asked(picture())
+
+
+def test_reference_has_its_own_threads():
+    assert reference.thread_count() == reference.thread_count(1) == 1
+    with pytest.raises(UsageError, match="OPENBLAS_NUM_THREADS"):
+        reference.thread_count(2)
+
+
+# --- that it is so many -----------------------------------------------------------------------------------------------
+
+
+def network(threads: int | None = None) -> Model:
+    """A small network."""
+    params = {name: recipe.tensor(name, shape) for name, shape in parameters(SPEC).items()}
+    return Model(SPEC, params, Preprocess(), tuple("abcde"), {}, cpu, threads)
+
+
+def picture() -> np.ndarray:
+    return recipe.pictures("threads", (1, 3, 40, 40))
+
+
+@JITTED
+def test_the_count_reaches_the_kernels(monkeypatch):
+    seen = []
+    original = launch._pool
+    monkeypatch.setattr(launch, "_pool", lambda: seen.append(numba.get_num_threads()) or original())
+    before = numba.get_num_threads()
+    for threads in {1, MOST}:
+        asked = network(threads)
+        asked.plan(picture().shape)
+        seen.clear()
+        asked(picture())
+        assert set(seen[1:]) == {threads}  # the first is `on_threads` itself
+        seen.clear()
+        asked.trace(picture())
+        assert set(seen[1:]) == {threads}
+        assert numba.get_num_threads() == before
+
+
+@JITTED
+def test_the_count_is_restored_after_an_error():
+    before = numba.get_num_threads()
+    inside = []
+
+    def fail():
+        inside.append(numba.get_num_threads())
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError), cpu.on_threads(1):
+        fail()
+    assert inside == [1]
+    assert numba.get_num_threads() == before
+
+
+@JITTED
+def test_another_thread_does_not_care():
+    with cpu.on_threads(1):
+        seen = []
+        other = threading.Thread(target=lambda: seen.append(numba.get_num_threads()))
+        other.start()
+        other.join()
+    assert seen == [MOST]
+
+
+def test_results_do_not_depend_on_the_count():
+    np.testing.assert_array_equal(network(1)(picture()), network(MOST)(picture()))
+
+
+def test_command_line(tmp_path, capsys):
+    save(network(), tmp_path / "m.h5")
+    cat = str(Path(__file__).parent / "data" / "chelsea.jpg")
+    command = ["classify", cat, "--model", str(tmp_path / "m.h5"), "--threads"]
+    assert cli.main([*command, "1"]) == 0
+    assert cli.main([*command, str(MOST + 1)]) == 2
+    assert f"threads is {MOST + 1}, expected a whole number from 1 to {MOST}" in capsys.readouterr().err
+    assert cli.main([*command, "2", "--device", "reference"]) == 2
+    assert cli.main(["verify", str(tmp_path / "m.h5"), "--threads", "1"]) == 0
+    assert load(tmp_path / "m.h5", threads=1).threads == 1
+    assert 1 <= load(tmp_path / "m.h5").threads <= MOST
+
+
+# --- several at once, and forks ---------------------------------------------------------------------------------------
+
+PREPARE = """
+    import os, sys, threading
+    import numba, numpy as np
+    from tinyresnext import Model, Preprocess, Spec, parameters
+    from tinyresnext.errors import DeviceError
+    from tinyresnext.ops import cpu
+    import recipe
+
+    spec = Spec((1, 1), 2, 4, 5)
+    params = {name: recipe.tensor(name, shape) for name, shape in parameters(spec).items()}
+    x = recipe.pictures("threads", (1, 3, 40, 40))
+
+    def network():
+        return Model(spec, params, Preprocess(), tuple("abcde"), {}, cpu)
+
+    def fork(work):
+        child = os.fork()
+        if child == 0:
+            code = 9
+            try:
+                code = work()
+            finally:
+                os._exit(code)
+        return os.waitpid(child, 0)[1]
+
+    def told():
+        try:
+            network()(x)
+        except DeviceError as error:
+            return 3 if "spawn" in str(error) else 4
+        return 0
+"""
+
+
+@JITTED
+@pytest.mark.parametrize("layer", LAYERS)
+def test_several_threads_predict_at_once(layer):
+    code = """
+    wanted, wrong, models = network()(x), [], [network() for _ in range(4)]
+    shared = network()
+    def work(model):
+        for _ in range(40):
+            if not (np.array_equal(model(x), wanted) and np.array_equal(shared(x), wanted)):
+                wrong.append(1)
+            cpu.relu(x)
+    workers = [threading.Thread(target=work, args=(model,)) for model in models]
+    [w.start() for w in workers], [w.join() for w in workers]
+    print(numba.threading_layer(), len(wrong))
+    """
+    done = run(textwrap.dedent(PREPARE) + textwrap.dedent(code), NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS="2")
+    assert (done.returncode, done.stdout) == (0, f"{layer} 0\n"), done.stderr
+
+
+@JITTED
+def test_the_first_calls_of_several_threads(tmp_path):
+    """Nothing is compiled and no pool is started yet when they come."""
+    code = """
+    wanted, start = [], threading.Barrier(4)
+    def work():
+        start.wait()
+        wanted.append(cpu.add(x, x))
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    [w.start() for w in workers], [w.join() for w in workers]
+    print(len(wanted), all(np.array_equal(y, x + x) for y in wanted))
+    """
+    env = {"NUMBA_THREADING_LAYER": "workqueue", "NUMBA_NUM_THREADS": "2", "TINYRESNEXT_HOME": str(tmp_path)}
+    done = run(textwrap.dedent(PREPARE) + textwrap.dedent(code), **env)
+    assert (done.returncode, done.stdout) == (0, "4 True\n"), done.stderr
+
+
+def test_one_model_and_many_shapes(monkeypatch):
+    """More shapes than plans are kept, so plans come and go while other threads ask for theirs."""
+    monkeypatch.setattr(model, "Plan", lambda program, shape, ops, threads: shape)
+    shared, failed = network(1), []
+    shared.plan((1, 33, 33, 3))
+
+    def work(first):
+        try:
+            for i in range(first, first + 20_000):
+                assert shared.plan((1, 33, i % 7, 3)) == (1, 33, i % 7, 3)
+        except BaseException as error:
+            failed.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        workers = [threading.Thread(target=work, args=(first,)) for first in range(4)]
+        [w.start() for w in workers], [w.join() for w in workers]
+    finally:
+        sys.setswitchinterval(interval)
+    assert failed == []
+
+
+FORK = pytest.mark.skipif(not hasattr(os, "fork") or sys.platform != "linux", reason="needs fork, and GNU OpenMP's ways")
+
+
+@JITTED
+@FORK
+@pytest.mark.parametrize(("layer", "status"), [("omp", 3 << 8), ("workqueue", 0)])
+def test_fork_after_use(layer, status):
+    code = "network()(x); print(fork(told)); network()(x)"
+    done = run(textwrap.dedent(PREPARE) + code, NUMBA_THREADING_LAYER=layer)
+    assert (done.returncode, done.stdout) == (0, f"{status}\n"), done.stderr
+
+
+@JITTED
+@FORK
+@pytest.mark.parametrize("layer", LAYERS)
+def test_fork_before_use(layer):
+    code = "model = network(); print(fork(told), fork(told)); print(told())"
+    done = run(textwrap.dedent(PREPARE) + code, NUMBA_THREADING_LAYER=layer)
+    assert (done.returncode, done.stdout) == (0, "0 0\n0\n"), done.stderr
+
+
+@JITTED
+@FORK
+def test_fork_while_another_thread_computes():
+    """The lock that it holds is its own: the child must not wait for it."""
+    code = """
+    from tinyresnext.ops.cpu import launch
+    network()(x)
+    with launch._pool().turns:
+        print(fork(told))
+    """
+    done = run(textwrap.dedent(PREPARE) + textwrap.dedent(code), NUMBA_THREADING_LAYER="workqueue")
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
+
+
+def test_the_error_is_typed(monkeypatch):
+    monkeypatch.setattr(launch, "_POOLS", {-1: launch.Pool("omp", None)})
+    monkeypatch.setattr(numba, "threading_layer", lambda: "omp")
+    monkeypatch.setattr(sys, "platform", "linux")
+    with pytest.raises(DeviceError, match="spawn"):
+        launch._pool()

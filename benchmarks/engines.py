@@ -1,0 +1,200 @@
+"""One engine in a process of its own: it loads a case, says what comes out, and runs when it is told to.
+
+``python engines.py ENGINE THREADS`` reads lines of JSON and answers each with one: ``{"load": FOLDER}`` builds the case
+and writes ``ENGINE.npy`` beside it; ``{"run": N}`` runs once to wake up and then N times on the clock. Between lines the
+process waits for its standard input, which costs nothing unless the engine's threads spin; how much processor time the
+waiting took is part of every answer.
+
+Nothing of tinyresnext is imported here but by the engine ``tinyresnext``: peers may live in another interpreter.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray
+Run = Callable[[], Array]  # one run; the result is [n, classes], or [n, c, h, w] as the engine likes to hold it
+
+
+def ours(folder: Path, threads: int) -> Run:
+    """A network runs as a plan; a layer as one call, on weights packed before and into memory that is there already."""
+    import numba
+
+    from tinyresnext.ops import cpu
+    from tinyresnext.plan import Plan, Program, fold_batch_norm, fuse_add, fuse_relu
+    from tinyresnext.tape import Call
+
+    numba.set_num_threads(threads)
+    steps, arrays = _read(folder)
+    values: dict[str, Any] = dict(arrays)
+    calls = []
+    for step in steps:
+        out = values[step["out"]] = np.empty(0)
+        calls.append(Call(step["op"], tuple(values[name] for name in step["args"]), step["attrs"], out, step["out"]))
+    x = arrays["x"]
+    for rewrite in (fold_batch_norm, fuse_add, fuse_relu):
+        calls = rewrite(calls)
+    made = {id(call.out) for call in calls} | {id(x)}
+
+    def place(call: Call) -> Call:
+        first, *rest = (a if id(a) in made else cpu.upload(a) for a in call.args)
+        packed = [cpu.pack(rest[0], call.attrs["groups"]), *rest[1:]] if call.op == "conv2d" else rest
+        return Call(call.op, (first, *packed), call.attrs, call.out, call.name, call.fused)
+
+    placed = [place(call) for call in calls]
+    if all(call.op == "conv2d" for call in placed):
+        return _row(placed, x)
+    plan = Plan(Program(x, tuple(placed), x.shape[-1]), x.shape, cpu, threads=threads)
+    return lambda: plan(x)
+
+
+def _row(calls: list[Any], x: Array) -> Run:
+    """Convolutions one after the other."""
+    from tinyresnext.ops import cpu, shapes
+
+    bound, value = [], x
+    for call in calls:
+        weight, bias = call.args[1:]
+        out = cpu.empty(shapes.conv2d(value, weight, bias, **call.attrs))
+        bound.append((value, weight, bias, call.attrs, out))
+        value = out
+
+    def run() -> Array:
+        for given, weight, bias, attrs, out in bound:
+            cpu.conv2d(given, weight, bias, **attrs, out=out)
+        return bound[-1][-1].transpose(0, 3, 1, 2)
+
+    return run
+
+
+def onnx_runtime(folder: Path, threads: int) -> Run:
+    """All optimisations, input and output bound to memory that is there already."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.graph_optimization_level = threads, ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    session = ort.InferenceSession(str(folder / "graph.onnx"), options, providers=["CPUExecutionProvider"])
+    x = ort.OrtValue.ortvalue_from_numpy(_nchw(_read(folder)[1]["x"]))
+    binding, name = session.io_binding(), session.get_outputs()[0].name
+    binding.bind_ortvalue_input("x", x)
+    y = session.run(None, {"x": x.numpy()})[0]
+    kept = ort.OrtValue.ortvalue_from_numpy(y)
+    binding.bind_ortvalue_output(name, kept)
+
+    def run() -> Array:
+        session.run_with_iobinding(binding)
+        return kept.numpy()
+
+    return run
+
+
+def openvino(folder: Path, threads: int) -> Run:
+    """float32 as everyone else, where by itself it would take bfloat16 if the processor has it; for latency."""
+    import openvino as ov
+
+    core = ov.Core()
+    hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    compiled = core.compile_model(core.read_model(str(folder / "graph.onnx")), "CPU", hints)
+    request, tensor = compiled.create_infer_request(), ov.Tensor(_nchw(_read(folder)[1]["x"]))  # which is a copy
+    request.set_input_tensor(tensor)
+
+    def run() -> Array:
+        request.infer()
+        return request.get_output_tensor().data
+
+    return run
+
+
+def torch(folder: Path, threads: int, mode: str, channels_last: bool) -> Run:
+    """PyTorch: eager, a frozen TorchScript, or compiled with freezing."""
+    import torch as pt
+    from torch_module import Network
+
+    pt.set_num_threads(threads)
+    steps, arrays = _read(folder)
+    x = pt.from_numpy(_nchw(arrays["x"]))
+    network = Network(steps, arrays).eval()
+    if channels_last:
+        x, network = x.to(memory_format=pt.channels_last), network.to(memory_format=pt.channels_last)
+    with pt.no_grad():
+        if mode == "frozen":
+            network = pt.jit.optimize_for_inference(pt.jit.freeze(pt.jit.trace(network, x)))
+        elif mode == "compile":
+            from torch import _dynamo
+            from torch._inductor import config
+
+            _dynamo.reset()
+            config.freezing = True
+            network = pt.compile(network)
+    without_gradients = pt.no_grad if mode == "compile" else pt.inference_mode
+
+    def run() -> Array:
+        with without_gradients():
+            return network(x).numpy()
+
+    return run
+
+
+ENGINES: dict[str, tuple[str, Callable[[Path, int], Run]]] = {  # what has to be importable, and how it is built
+    "tinyresnext": ("numba", ours),
+    "pytorch eager": ("torch", lambda folder, threads: torch(folder, threads, "eager", False)),
+    "pytorch eager, channels last": ("torch", lambda folder, threads: torch(folder, threads, "eager", True)),
+    "pytorch frozen": ("torch", lambda folder, threads: torch(folder, threads, "frozen", False)),
+    "pytorch frozen, channels last": ("torch", lambda folder, threads: torch(folder, threads, "frozen", True)),
+    "pytorch compile": ("torch", lambda folder, threads: torch(folder, threads, "compile", False)),
+    "onnx runtime": ("onnxruntime", onnx_runtime),
+    "openvino": ("openvino", openvino),
+}
+
+
+def _read(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Array]]:
+    """The steps and the arrays of a case."""
+    with np.load(folder / "arrays.npz") as found:
+        return json.loads((folder / "steps.json").read_text("utf-8")), dict(found)
+
+
+def _nchw(x: Array) -> Array:
+    """The input as the peers take it."""
+    return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+
+
+def serve(engine: str, threads: int) -> None:
+    """Answer until the input ends."""
+    run: Run | None = None
+    answers, sys.stdout = sys.stdout, sys.stderr  # what an engine prints is no answer
+    idle = time.process_time()
+    for line in sys.stdin:
+        asleep = {"burned": time.process_time() - idle}
+        asked, answer = json.loads(line), {}
+        try:
+            if "load" in asked:
+                run = None  # the memory of the case before
+                run = ENGINES[engine][1](Path(asked["load"]), threads)
+                run()
+                start = time.perf_counter()
+                y = run()
+                answer = {"seconds": time.perf_counter() - start}
+                np.save(Path(asked["load"]) / f"{engine}.npy", np.asarray(y))
+            else:
+                assert run is not None
+                run()
+                answer["times"] = []
+                for _ in range(asked["run"]):
+                    start = time.perf_counter()
+                    run()
+                    answer["times"].append(time.perf_counter() - start)
+        except Exception as error:  # another engine's own business: it is reported and left out
+            answer = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
+        idle = time.process_time()
+        print(json.dumps(answer | asleep), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], int(sys.argv[2]))

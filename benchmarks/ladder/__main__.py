@@ -1,0 +1,150 @@
+"""The road from seven loops to the last kernel, one idea a rung: ``python benchmarks/ladder``.
+
+Every rung is a file with ``pack(weight, groups)`` and ``conv2d(x, packed, bias, stride, groups, out)``; each is checked against
+the definition before it is timed. Percentages are of what one core can do up to the rung with threads, and from there on
+of what all can do, so the step from core to cores shows in milliseconds.
+
+To add a rung, write the file and put its name in its place in the list below.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from statistics import median
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+
+from tinyresnext import peak  # noqa: E402  (found only now, from wherever this is started)
+from tinyresnext.ops import reference  # noqa: E402
+
+POINTWISE = (
+    "both_1_loops",
+    "pointwise_2_order",
+    "pointwise_3_block",
+    "pointwise_4_pack",
+    "pointwise_5_rows",
+    "pointwise_6_threads",
+    "pointwise_7_vectors",
+    "both_last_cpu",
+)
+GROUPED = (
+    "both_1_loops",
+    "grouped_2_im2col",
+    "grouped_3_channels",
+    "grouped_4_spread",
+    "grouped_5_threads",
+    "grouped_6_permute",
+    "both_last_cpu",
+)
+THREADED = (*POINTWISE[5:], *GROUPED[4:])
+
+
+class Layer(NamedTuple):
+    """A convolution of ResNeXt-50, for one picture."""
+
+    c_in: int
+    c_out: int
+    side: int
+    kernel: int = 1
+    stride: int = 1
+    groups: int = 1
+
+    def __str__(self) -> str:
+        groups = f", {self.groups} groups of {self.c_in // self.groups}" if self.groups > 1 else ""
+        kind = f"{self.kernel}x{self.kernel}, stride {self.stride}" if self.kernel > 1 else "1x1"
+        return f"{kind}, {self.c_in} to {self.c_out} channels{groups}, {self.side} x {self.side}"
+
+
+LAYERS = {
+    "pointwise": (POINTWISE, [Layer(256, 128, 56), Layer(512, 1024, 14), Layer(2048, 1024, 7)]),
+    "grouped": (GROUPED, [Layer(128, 128, 56, 3, 1, 32), Layer(256, 256, 28, 3, 1, 32), Layer(512, 512, 14, 3, 1, 32)]),
+}
+
+
+class Work(NamedTuple):
+    """The arrays of a layer, and how far from the exact result each value may be."""
+
+    x: np.ndarray
+    weight: np.ndarray
+    bias: np.ndarray
+    wanted: np.ndarray
+    bound: np.ndarray
+    flops: int
+
+
+def work(layer: Layer) -> Work:
+    """Random arrays, always the same, and what comes out in float64."""
+    random = np.random.default_rng(0)
+    shape = (layer.c_out, layer.c_in // layer.groups, layer.kernel, layer.kernel)
+    x = random.standard_normal((1, layer.side, layer.side, layer.c_in), np.float32)
+    weight = random.standard_normal(shape, np.float32) * np.float32((2 / np.prod(shape[1:])) ** 0.5)
+    bias = np.float32(0.1) * random.standard_normal(layer.c_out, np.float32)
+    how = {"stride": layer.stride, "padding": layer.kernel // 2, "groups": layer.groups}
+    exact = [a.astype(np.float64) for a in (x, weight, bias)]
+    wanted = np.maximum(reference.conv2d(*exact, **how), 0)
+    # k products and a bias, in any order: |error| <= (k + 1) u / (1 - (k + 1) u) times the sum of their magnitudes.
+    terms = (int(np.prod(shape[1:])) + 1) * 2.0**-24
+    bound = terms / (1 - terms) * reference.conv2d(*map(np.abs, exact), **how)
+    return Work(x, weight, bias, wanted, bound, 2 * wanted.size * int(np.prod(shape[1:])))
+
+
+def check(rung: ModuleType, layer: Layer, w: Work) -> None:
+    """Run once (which compiles), and compare.
+
+    Raises
+    ------
+    AssertionError
+        When a value is farther off than any order of summation allows.
+    """
+    out = np.full(w.wanted.shape, np.nan, np.float32)
+    rung.conv2d(w.x, rung.pack(w.weight, layer.groups), w.bias, layer.stride, layer.groups, out)
+    assert (np.abs(out - w.wanted) <= w.bound).all(), f"{rung.__name__} is wrong for {layer}"
+
+
+def seconds(rung: ModuleType, layer: Layer, w: Work, repeats: int) -> list[float]:
+    """How long each of some runs takes, packing not included."""
+    packed, out, found = rung.pack(w.weight, layer.groups), np.empty(w.wanted.shape, np.float32), []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        rung.conv2d(w.x, packed, w.bias, layer.stride, layer.groups, out)
+        found.append(time.perf_counter() - start)
+    return found[1:]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Climb, and print the table."""
+    p = argparse.ArgumentParser(description="The road from seven loops to the last kernel.")
+    p.add_argument("which", nargs="?", choices=list(LAYERS), help="one of the two; by default both")
+    p.add_argument("--repeats", type=int, default=20, help="runs of each rung (20)")
+    a = p.parse_args(argv)
+    import numba
+
+    all_threads = numba.get_num_threads()
+    limits = dict(zip((1, all_threads), peak.multiply_adds((1, all_threads)), strict=True))
+    print(f"{peak.processor()}: {limits[1]:.0f} GFLOP/s on one core, {limits[all_threads]:.0f} on {all_threads}")
+    for name in [a.which] if a.which else LAYERS:
+        rungs, layers = LAYERS[name]
+        for layer in layers:
+            w = work(layer)
+            print(f"\n{layer}, {w.flops / 1e9:.3f} GFLOP")
+            print(f"{'':22} {'median ms':>10} {'shortest':>10} {'GFLOP/s':>8} {'of peak':>8}")
+            for rung in map(import_module, rungs):
+                check(rung, layer, w)
+                found = seconds(rung, layer, w, a.repeats)
+                speed, limit = w.flops / median(found) / 1e9, limits[all_threads if rung.__name__ in THREADED else 1]
+                figures = f"{median(found) * 1e3:10.3f} {min(found) * 1e3:10.3f} {speed:8.1f} {speed / limit:8.1%}"
+                print(f"{rung.__name__:22} {figures}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,224 @@
+"""What measures speed: that it runs, counts right, and says what it found. Speed itself is not tested."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tinyresnext import Spec, bench, cli, peak, spec
+from tinyresnext.ops import reference
+from tinyresnext.resnext import forward, parameters
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+TINY = Spec((1, 1), 4, 8, 10)
+MODEL = "resnext_tiny"
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """A small architecture that has a name, and short loops for the machine's limits."""
+    monkeypatch.setattr(spec, "VARIANTS", {MODEL: TINY})
+    whole = peak.measure
+    monkeypatch.setattr(peak, "measure", lambda counts: whole(counts, repeats=2, rounds=1000, size=1 << 16))
+
+
+@pytest.fixture
+def benchmarks(monkeypatch):
+    """A function that imports a module from the folder, or from the ladder in it."""
+    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), str(BENCHMARKS / "ladder"), *sys.path])
+    return import_module
+
+
+@pytest.fixture(scope="module")
+def ladder():
+    """The program of the ladder; its folder is a program, not a package."""
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    before = list(sys.path)
+    found = spec_from_file_location("ladder_main", BENCHMARKS / "ladder" / "__main__.py")
+    module = module_from_spec(found)
+    sys.modules["ladder_main"] = module
+    found.loader.exec_module(module)
+    yield module
+    sys.path[:] = before
+    del sys.modules["ladder_main"]
+
+
+def test_limits_are_numbers():
+    for limits in peak.measure([1, 2][: len(bench.numba.get_num_threads() * "x")]):
+        assert all(math.isfinite(value) and value > 0 for value in limits)
+    assert peak.processor()
+    assert peak.Others().share() in (None, 0) or 0 <= peak.Others().share() <= 1
+
+
+def test_the_chains_multiply_and_add():
+    for lanes in peak.LANES:
+        out = np.zeros(1, np.float32)
+        peak._kernel(lanes)(out, np.float32(0.5), 1)  # each sum i becomes i/2 + 1/2, and all twelve are added
+        assert out[0] == sum(i / 2 + 0.5 for i in range(peak.SUMS))
+
+
+def test_bench_prints_and_writes(capsys, tmp_path):
+    file = tmp_path / "bench.json"
+    options = ["--model", MODEL, "--batch", "1", "2", "--size", "32", "--threads", "1", "--repeats", "2", "--layers"]
+    assert cli.main(["bench", *options, "--json", str(file)]) == 0
+    report, shown = json.loads(file.read_text("utf-8")), capsys.readouterr()
+    assert shown.err == ""
+    assert [(row["model"], row["batch"], row["size"]) for row in report["models"]] == [(MODEL, 1, 32), (MODEL, 2, 32)]
+    for row in report["models"] + report["layers"]:
+        assert 0 < row["min_ms"] <= row["median_ms"]
+        assert row["gflops"] == pytest.approx(row["gflop"] / row["median_ms"] * 1e3)
+    assert report["machine"][-1]["threads"] == report["threads"] == 1
+    assert all(row["layer"] in shown.out for row in report["layers"])
+    assert "other" in shown.out.splitlines()[-1]
+
+
+def test_layers_are_the_network():
+    report = bench.bench([MODEL], [1], [32], threads=1, repeats=1, every_layer=True)
+    one, layers = report["models"][0], report["layers"]
+    assert sum(row["count"] * row["gflop"] for row in layers) == pytest.approx(one["gflop"])
+    assert len({row["layer"] for row in layers}) == len(layers)
+    assert any("groups 4" in row["layer"] and "+relu" in row["layer"] for row in layers)
+    assert any("+residual" in row["layer"] for row in layers)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--model", "resnext5"], "no architecture"),
+        (["--model", MODEL, "--threads", "4096"], "threads is 4096"),
+        (["--model", MODEL, "--batch", "1", "--size", "32", "--repeats", "1", "--json", "no/such/file"], "cannot be written"),
+    ],
+)
+def test_bench_refuses(capsys, options, words):
+    assert cli.main(["bench", *options]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_weights_are_plausible_and_always_the_same():
+    params = bench.random_parameters(TINY)
+    assert {name: value.shape for name, value in params.items()} == parameters(TINY)
+    assert all(np.array_equal(value, bench.random_parameters(TINY)[name]) for name, value in params.items())
+    values = []
+    forward(params, TINY, bench.random_pictures((1, 32, 32, 3)), reference, at=lambda name, y: values.append(y) or y)
+    for y in values:
+        assert np.isfinite(y).all()
+        assert (np.abs(y[y != 0]) > np.finfo(np.float32).tiny).all()
+        assert np.abs(y).max() < 100
+    assert np.array_equal(bench.random_pictures((1, 8, 8, 3)), bench.random_pictures((2, 8, 8, 3))[:1])
+
+
+SMALL = {
+    "pointwise": [(20, 70, 9, 1, 1, 1), (7, 64, 5, 1, 2, 1)],
+    "grouped": [(32, 32, 9, 3, 1, 8), (64, 64, 7, 3, 2, 4), (6, 6, 5, 3, 1, 2), (128, 128, 5, 3, 2, 4)],
+}
+
+
+@pytest.mark.parametrize("which", SMALL)
+def test_every_rung_agrees_with_the_definition(ladder, benchmarks, which):
+    for shape in SMALL[which]:
+        layer = ladder.Layer(*shape)
+        w = ladder.work(layer)
+        for name in ladder.LAYERS[which][0]:
+            ladder.check(benchmarks(name), layer, w)
+    assert len(ladder.seconds(benchmarks("both_last_cpu"), layer, w, 2)) == 2
+
+
+def test_a_wrong_rung_is_found(ladder, benchmarks):
+    layer = ladder.Layer(20, 70, 9)
+    w = ladder.work(layer)
+    w.weight[3, 4] += 0.001
+    with pytest.raises(AssertionError, match="both_1_loops is wrong"):
+        ladder.check(benchmarks("both_1_loops"), layer, w)
+
+
+def test_every_file_of_the_ladder_is_a_rung(ladder):
+    files = {path.stem for path in (BENCHMARKS / "ladder").glob("*_*.py")} - {"__main__"}
+    assert files == {*ladder.POINTWISE, *ladder.GROUPED}
+
+
+REPORT = {
+    "processor": "A processor",
+    "threads": 2,
+    "date": "2020-02-02",
+    "versions": {"numba": "1", "openvino": "2"},
+    "cases": [
+        {
+            "case": "net batch 1",
+            "kind": "model",
+            "ratio": 0.5,
+            "engines": {
+                "tinyresnext": {"agrees": True, "median_ms": 10.04},
+                "openvino": {"agrees": True, "median_ms": 20.08},
+                "onnx runtime": {"agrees": False, "median_ms": 1.0},
+                "pytorch eager": {"agrees": True, "median_ms": 40.0},
+                "pytorch compile": {"error": "no compiler"},
+            },
+        },
+        {"case": "nobody", "kind": "grouped", "engines": {}},
+    ],
+}
+
+
+def test_the_readme_is_written_between_its_markers(benchmarks, monkeypatch, tmp_path):
+    readme = benchmarks("readme")
+    target, source = tmp_path / "README.md", tmp_path / "results.json"
+    target.write_text("before\n<!-- bench -->\nold\n<!-- /bench -->\nafter\n", "utf-8")
+    source.write_text(json.dumps(REPORT), "utf-8")
+    monkeypatch.setattr(readme, "README", target)
+    assert readme.main([str(source)]) == readme.main([str(source)]) == 0
+    text = target.read_text("utf-8")
+    assert text.startswith("before\n<!-- bench -->\nA processor, 2 threads, 2020-02-02")
+    assert text.endswith("\n<!-- /bench -->\nafter\n")
+    assert "| net batch 1 | **10** (0.50) | 20.1 |  | 40 | 40 |" in text
+    assert "old" not in text
+    assert "nobody" not in text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "<!-- bench -->", "<!-- /bench --><!-- bench -->", "<!-- bench -->" * 2 + "<!-- /bench -->"]
+)
+def test_markers_must_be_there(benchmarks, text):
+    with pytest.raises(ValueError, match="once each"):
+        benchmarks("readme").put(text, "table")
+
+
+def test_the_projects_readme_has_markers(benchmarks):
+    readme = benchmarks("readme")
+    assert "table" in readme.put(readme.README.read_text("utf-8"), "table")
+
+
+def test_ours_agrees_with_the_definition_when_served(benchmarks, tmp_path):
+    workloads, engines = benchmarks("workloads"), benchmarks("engines")
+    for i, case in enumerate([workloads.model(MODEL, 2, 32), workloads.layer(16, 16, 6, 3, 1, 4, times=2)]):
+        workloads.write(case, tmp_path / str(i))
+        y, wanted = engines.ours(tmp_path / str(i), 1)(), workloads.exact(case, slice(None))
+        wanted = wanted.transpose(0, 3, 1, 2) if wanted.ndim == 4 else wanted
+        assert y.shape == wanted.shape
+        assert np.abs(y - wanted).max() <= 1e-5 * np.abs(wanted).max()
+
+
+@pytest.mark.slow  # a process that compiles all kernels anew
+def test_engines_in_turn(benchmarks, capsys, tmp_path):
+    peers = benchmarks("peers")
+    file = tmp_path / "results.json"
+    options = ["--model", MODEL, "--batch", "1", "--size", "32", "--no-layers", "--engine", "tinyresnext", "--threads", "1"]
+    assert peers.main([*options, "--rounds", "2", "--seconds", "0.001", "--json", str(file)]) == 0
+    report = json.loads(file.read_text("utf-8"))
+    found = report["cases"][0]["engines"]["tinyresnext"]
+    assert found["agrees"]
+    assert found["runs"] >= 2
+    assert "median" in capsys.readouterr().out
+
+
+def test_ratios_are_of_the_fastest_that_agrees(benchmarks):
+    engines = REPORT["cases"][0]["engines"]
+    wanted = {"fastest_peer": "openvino", "ratio": 0.5, "ratio_to_eager": 0.251}
+    assert benchmarks("peers").ratios(engines) == pytest.approx(wanted)
+    assert benchmarks("peers").ratios({"openvino": engines["openvino"]}) == {}

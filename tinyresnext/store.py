@@ -7,24 +7,24 @@
     /params/conv1/weight   attribute: sha256; data: float32, little-endian, in one piece, aligned to 64 bytes
     /params/bn1/weight ... one for each of ``parameters(spec)``, the dots of its name made into groups
 
-All attributes are ASCII text; spec, preprocess, labels and provenance are JSON, written in one way only. ``sha256`` covers
-the first five attributes and every tensor's name, type, shape and digest: models that predict the same have the same
-digests, wherever their weights came from. A digest finds damage; it is no signature. Whoever forges a file can forge its
-digests too, so compare ``sha256`` with a published one.
+All attributes are ASCII text; spec, preprocess, labels and provenance are JSON, written in one way only, and cut after
+each 60,000 bytes: what follows is in labels.1, labels.2 and so on. ``sha256`` covers the first five attributes and every
+tensor's name, type, shape and digest: models that predict the same have the same digests, wherever their weights came
+from. A digest finds damage; it is no signature. Whoever forges a file can forge its digests too, so compare ``sha256``
+with a published one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
 import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,6 +34,7 @@ from .files import replacing
 from .image import Preprocess
 from .resnext import parameters
 from .spec import Spec
+from .store_file import json_labels, json_text, json_value
 
 __all__ = ["Check", "Digests", "Report", "Stored", "check", "digests", "read", "write"]
 
@@ -41,8 +42,11 @@ FORMAT, VERSION = "tinyresnext", "1"
 DOCUMENTS = ("spec", "preprocess", "labels", "provenance")  # the attributes that are JSON
 ATTRIBUTES = ("format", "format_version", *DOCUMENTS, "sha256", "provenance_sha256")
 MOST_WEIGHTS = 16 << 30  # bytes of all tensors; the largest published ResNeXt, 32x48d, has 3.3 GB
-# Labels and provenance are shown on terminals: no control characters, lone surrogates, or reversed direction of text.
-UNSHOWABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# Labels and provenance are shown on terminals: no control characters, lone surrogates, marks that nobody sees, or
+# reversed direction of text.
+UNSHOWABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2064\u2066-\u2069\ud800-\udfff\ufeff\U000e0000-\U000e007f]"
+)
 
 
 class Stored(NamedTuple):
@@ -233,17 +237,12 @@ def digests(path: str | os.PathLike[str]) -> Digests:
         return _digests(contents, _tensors(file, contents)[1])
 
 
-def _json(value: Any) -> str:
-    """The one way in which we write JSON."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
 def _documents(stored: Stored) -> dict[str, str]:
     """The four JSON texts, after making sure that reading them gives the same again."""
     try:
         labels, provenance = tuple(stored.labels), dict(stored.provenance)
         values = (stored.spec.to_json(), stored.preprocess.to_json(), list(labels), provenance)
-        documents = {name: _json(value) for name, value in zip(DOCUMENTS, values, strict=True)}
+        documents = {name: json_text(value) for name, value in zip(DOCUMENTS, values, strict=True)}
     except (TypeError, ValueError, RecursionError) as error:
         raise FormatError(f"labels and provenance must be plain text: {error}") from error
     if _meanings(documents) != (stored.spec, stored.preprocess, labels, provenance):
@@ -253,24 +252,15 @@ def _documents(stored: Stored) -> dict[str, str]:
 
 def _meanings(documents: Mapping[str, str]) -> tuple[Spec, Preprocess, tuple[str, ...], dict[str, str]]:
     """Understand the four JSON texts."""
-    values = {}
-    for name in DOCUMENTS:
-        try:
-            values[name] = json.loads(documents[name])
-            as_written = _json(values[name]) == documents[name]
-        except (ValueError, RecursionError) as error:
-            raise FormatError(f"the attribute {name} is not JSON that we write: {error}") from None
-        if not as_written:  # so a key cannot be there twice, and what was compared by digest is what is understood
-            raise FormatError(f"the attribute {name} has JSON in another form than tinyresnext writes; save the model again")
-    spec, preprocess = Spec.from_json(values["spec"]), Preprocess.from_json(values["preprocess"])
-    labels, provenance = values["labels"], values["provenance"]
-    if not isinstance(labels, list) or not isinstance(provenance, dict):
-        raise FormatError("labels must be a JSON array and provenance a JSON object")
+    spec, preprocess = (
+        kind.from_json(json_value(name, documents[name])) for name, kind in (("spec", Spec), ("preprocess", Preprocess))
+    )
+    labels, provenance = json_labels(documents["labels"], spec.classes), json_value("provenance", documents["provenance"])
+    if not isinstance(provenance, dict):
+        raise FormatError(f"provenance is a {type(provenance).__name__}, expected a JSON object; save the model again")
     for text in (*labels, *provenance, *provenance.values()):
         if not isinstance(text, str) or UNSHOWABLE.search(text):
             raise FormatError(f"{text!r:.80} is in labels or provenance: expected text without control characters")
-    if len(labels) != spec.classes:
-        raise ShapeError(f"there are {len(labels)} labels for {spec.classes} classes; give one for each class")
     return spec, preprocess, tuple(labels), provenance
 
 
@@ -306,7 +296,7 @@ def _model_digest(documents: Mapping[str, str], spec: Spec, sha256: Mapping[str,
     """The digest over everything that decides a prediction; the provenance does not."""
     decides = {name: documents[name] for name in DOCUMENTS if name != "provenance"}
     tensors = [[name, "<f4", shape, sha256[name]] for name, shape in parameters(spec).items()]
-    return _sha256(_json(decides | {"format": FORMAT, "format_version": VERSION, "tensors": tensors}))
+    return _sha256(json_text(decides | {"format": FORMAT, "format_version": VERSION, "tensors": tensors}))
 
 
 def _digests(contents: _Contents, values: Mapping[str, _Values]) -> Digests:
@@ -356,22 +346,23 @@ def _problems(contents: _Contents, values: Mapping[str, _Values], allow_nonfinit
 
 def _contents(file: io.FileIO) -> _Contents:
     """Everything but the weights."""
-    with store_file.structure(file) as root:
-        found = store_file.text(root, "format") if store_file.has(root, "format") else None
-        if found != FORMAT:
-            raise FormatError("an HDF5 file, but no model of tinyresnext; `tinyresnext convert` makes one")
-        if (found := store_file.text(root, "format_version")) != VERSION:
-            raise FormatError(f"format_version is {found!r:.80}, expected {VERSION!r}; install a newer tinyresnext")
-        texts = store_file.texts(root, ATTRIBUTES, "the file")
-        spec, preprocess, labels, provenance = _meanings(texts)
-        shapes, size = _shapes(spec), store_file.size_of(file)
-        if (needed := 4 * sum(map(math.prod, shapes.values()))) > size:
-            raise UnsafeError(f"{spec.name} has {needed:,} bytes of weights, but the file {size:,}; {store_file.AGAIN}")
-        return _Contents(spec, preprocess, labels, provenance, texts, store_file.places(root, shapes, size))
+    hdf5 = store_file.structure(file)
+    for name, expected in {"format": FORMAT, "format_version": VERSION}.items():
+        if (found := bytes(hdf5.root.attributes.get(name, b""))) != expected.encode():
+            other = "no model of tinyresnext" if name == "format" else "not of a version that this tinyresnext knows"
+            raise FormatError(f"an HDF5 file, but {other}: {name} is {found!r:.80}, expected {expected!r}; convert it again")
+    texts = store_file.texts(hdf5.root.attributes, ATTRIBUTES, "the file")
+    spec, size = Spec.from_json(json_value("spec", texts["spec"])), store_file.size_of(file)
+    shapes = _shapes(spec)
+    if (needed := 4 * sum(map(math.prod, shapes.values()))) > size:
+        raise UnsafeError(f"{spec.name} has {needed:,} bytes of weights, but the file {size:,}; {store_file.AGAIN}")
+    places = store_file.places(hdf5, shapes)
+    del hdf5  # and with it the bytes that the texts were made of
+    return _Contents(*_meanings(texts), texts, places)
 
 
 def _tensors(file: io.FileIO, contents: _Contents) -> tuple[dict[str, np.ndarray], dict[str, _Values]]:
     """Read every tensor, once, and examine what was read."""
     params = {name: np.empty(shape, "<f4") for name, shape in parameters(contents.spec).items()}
-    values = _examined(params, lambda name, array: store_file.fill(file, contents.places[name].offset, array))
+    values = _examined(params, lambda name, array: store_file.read_into(file, contents.places[name].offset, array))
     return {name: array.astype(np.float32, copy=False) for name, array in params.items()}, values

@@ -1,34 +1,33 @@
-"""The HDF5 of a model file: laying it out, and finding one's way in a file that nobody vouches for.
+"""The HDF5 of a model file: laying it out, and finding attributes and tensors in a file that nobody vouches for.
 
-HDF5 is a large format, whose files may point at other files and ask for memory, filters and conversions. Hence the HDF5
-library is asked only where things lie, over a descriptor that we opened; every number we fetch ourselves. Nothing is
-followed, decompressed or converted, and nothing is there but what is expected.
+The HDF5 library writes model files, and never reads them: a forged file can crash it, or make it load programs. Reading is
+left to `hdf5`, which knows no more of the format than is written here. Every number of a tensor we fetch ourselves.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5g, h5l, h5o, h5s, h5t
 
-from .errors import FormatError, ShapeError, UnsafeError, UsageError, WeightsError
+from .errors import FormatError, ShapeError, UnsafeError, WeightsError
 from .files import regular
+from .hdf5 import AGAIN, FLOAT32, Dataset, Group, Hdf5, fill
 
-MOST_TEXT = 32 << 20  # bytes of one attribute; a million labels need some 20 MB
-# How the first block begins in the format of HDF5 1.8: 8-byte addresses, no flags; the file begins at byte 0.
-SUPERBLOCK = b"\x89HDF\r\n\x1a\n\x02\x08\x08\x00" + bytes(8)
-LIBRARY_ERRORS = (ArithmeticError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
-_KINDS = {h5g.GroupID: "group", h5d.DatasetID: "dataset"}
-AGAIN = "fetch or convert it again"
+MOST_ROOT = 11 << 20  # bytes of the root's attributes; the labels may have 10 MB of them
+PIECE = 60_000  # bytes of one attribute; the format has room for 64 KB of name, type and value
+MOST_JSON, MOST_LABELS, MOST_LABEL = 1 << 16, 10 << 20, 256  # bytes of a document, of all labels, and per class
+LABEL = re.compile(r'"(?:[^"\\]|\\.)*+"(?:,(?=")|\]\Z)')  # one of them and what follows it
+_KINDS = {Group: "group", Dataset: "dataset"}
 
 
 class Place(NamedTuple):
@@ -68,19 +67,22 @@ def lay_out(
     tensors: Mapping[str, np.ndarray],
     sha256: Mapping[str, str],
 ) -> None:
-    """Write into the file at ``path`` in the format of HDF5 1.8, the oldest that has checksums on all but the data.
+    """Write into the file at ``path`` in the oldest and simplest form of HDF5.
+
+    A text longer than `PIECE` becomes several attributes: ``labels``, ``labels.1``, ``labels.2`` ...
 
     Raises
     ------
     OSError
         The file cannot be written.
     """
-    options = {"libver": ("v108", "v108"), "locking": False, "alignment_threshold": 1, "alignment_interval": 64}
+    options = {"libver": "earliest", "locking": False, "alignment_threshold": 1, "alignment_interval": 64}
 
     def write() -> None:
         with h5py.File(sink, "w", **options) as file:
             for name, text in attributes.items():
-                file.attrs.create(name, np.bytes_(text.encode("ascii")))
+                for key, piece in _pieces(name, text).items():
+                    file.attrs.create(key, np.bytes_(piece.encode("ascii")))
             for name, array in tensors.items():
                 dataset = file.create_dataset(_path(name), data=array, dtype="<f4", track_times=False)
                 dataset.attrs.create("sha256", np.bytes_(sha256[name].encode("ascii")))
@@ -102,7 +104,8 @@ def opened(path: str | os.PathLike[str]) -> Iterator[io.FileIO]:
         try:
             yield file
         except WeightsError as error:
-            raise type(error)(f"{os.fspath(path)}: {error}") from error
+            # What a forged file says is in the message, but no more than people would read.
+            raise type(error)(f"{os.fspath(path)}: {error!s:.400}") from None
 
 
 def size_of(file: io.FileIO) -> int:
@@ -110,108 +113,104 @@ def size_of(file: io.FileIO) -> int:
     return os.fstat(file.fileno()).st_size
 
 
-@contextmanager
-def structure(file: io.FileIO) -> Iterator[h5g.GroupID]:
-    """The root group; whatever the library raises on a damaged file becomes a FormatError."""
-    file.seek(0)
-    head = file.read(48)
-    if head[:8] != SUPERBLOCK[:8]:
-        checkpoint = head[:4] == b"PK\x03\x04" or head[:1] == b"\x80"
-        what = "not an HDF5 file, but a checkpoint, it seems" if checkpoint else "not an HDF5 file"
-        raise FormatError(f"{what}; `tinyresnext convert` makes a model file of a checkpoint")
-    if head[:20] != SUPERBLOCK or len(head) < 48:
-        raise FormatError("an HDF5 file, but not as tinyresnext writes it; `tinyresnext convert` makes one")
-    end = int.from_bytes(head[28:36], "little")
-    if end != size_of(file):
-        raise FormatError(f"the file has {size_of(file):,} bytes, and its beginning says {end:,}; {AGAIN}")
-    try:
-        # The library gets our descriptor and not the name. This driver of h5py knows no other file it could open.
-        with h5py.File(file, "r", locking=False) as hdf5:
-            yield h5g.open(hdf5.id, b"/")
-    except (WeightsError, UsageError):
-        raise
-    except LIBRARY_ERRORS as error:
-        raise FormatError(f"the file is damaged, HDF5 says: {error}; {AGAIN}") from None
+def structure(file: io.FileIO) -> Hdf5:
+    """The file's superblock and root group."""
+    return Hdf5(file, MOST_ROOT)
 
 
-def texts(owner: h5g.GroupID | h5d.DatasetID, names: Iterable[str], where: str) -> dict[str, str]:
-    """The attributes of a group or dataset, which must be just these."""
-    names = list(names)
-    count = h5a.get_num_attrs(owner)
-    missing = [name for name in names if not has(owner, name)]
-    if missing or count != len(names):
-        raise FormatError(f"{where} has {count} attributes, expected {', '.join(names) or 'none'}; save the model again")
-    return {name: text(owner, name) for name in names}
+def texts(attributes: Mapping[str, memoryview], names: Iterable[str], where: str) -> dict[str, str]:
+    """The texts in the attributes of a group or dataset, which must have just these."""
+    found, left = {}, dict(attributes)
+    for name in names:
+        keys = [name] * (name in left)
+        while keys and (key := f"{name}.{len(keys)}") in left:
+            keys.append(key)
+        try:
+            found[name] = b"".join(left.pop(key) for key in keys).decode("ascii")
+        except UnicodeDecodeError:
+            raise FormatError(f"the attribute {name} has bytes that are not ASCII; {AGAIN}") from None
+        if not keys or list(map(len, _pieces(name, found[name]).values())) != [len(attributes[key]) for key in keys]:
+            raise FormatError(f"{where} has no attribute {name}, or it is not cut as tinyresnext does; save the model again")
+    if left:
+        expected = ", ".join(found) or "none"
+        raise FormatError(f"{where} has {len(attributes)} attributes, among them {min(left)!r:.80}, expected {expected}")
+    return found
 
 
-def has(owner: h5g.GroupID | h5d.DatasetID, name: str) -> bool:
-    """Whether there is an attribute of that name."""
-    return h5a.exists(owner, name.encode())
-
-
-def text(owner: h5g.GroupID | h5d.DatasetID, name: str) -> str:
-    """One attribute, which must be ASCII text of a length that the file states."""
-    attribute = h5a.open(owner, name.encode())
-    kind, space = attribute.get_type(), attribute.get_space()
-    plain = kind.get_class() == h5t.STRING and not kind.is_variable_str() and not kind.committed()
-    if not plain or space.get_simple_extent_type() != h5s.SCALAR:
-        raise FormatError(f"the attribute {name} is not text of fixed length; save the model again")
-    if not 0 < kind.get_size() <= MOST_TEXT:
-        raise UnsafeError(f"the attribute {name} has {kind.get_size():,} bytes, expected at most {MOST_TEXT:,}")
-    value = np.zeros((), f"S{kind.get_size()}")
-    attribute.read(value)
-    try:
-        return value.tobytes().decode("ascii")
-    except UnicodeDecodeError:
-        raise FormatError(f"the attribute {name} has bytes that are not ASCII; {AGAIN}") from None
-
-
-def places(root: h5g.GroupID, shapes: Mapping[str, tuple[int, ...]], size: int) -> dict[str, Place]:
+def places(hdf5: Hdf5, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Place]:
     """Where each tensor lies, after making sure that the file has these, plainly stored, and nothing else.
 
     Parameters
     ----------
-    root : GroupID
+    hdf5 : Hdf5
     shapes : mapping of str to tuple of int
         What is expected.
-    size : int
-        Of the file, in bytes.
     """
-    tree: dict[str, set[str]] = {"": set()}
-    for name in shapes:
-        path = _path(name)
+    names = {f"/{_path(name)}": name for name in shapes}
+    tree: dict[str, set[str]] = {}
+    for path in names:
         while path:
             parent, _, leaf = path.rpartition("/")
             tree.setdefault(parent, set()).add(leaf)
             path = parent
-    groups = {}
-    for path in sorted(tree):  # a group comes before what is in it
-        groups[path] = _member(groups, tree, path, h5g.GroupID) if path else root
-        if path:
-            texts(groups[path], (), f"/{path}")
-        if groups[path].get_num_objs() != len(tree[path]):
-            more = _stranger(groups[path], tree[path])
-            raise ShapeError(f"/{path} has {groups[path].get_num_objs()} members, expected {len(tree[path])}{more}")
-    found = {}
-    for name, shape in shapes.items():
-        dataset = _member(groups, tree, _path(name), h5d.DatasetID)
-        found[name] = Place(_offset(dataset, name, shape), texts(dataset, ("sha256",), name)["sha256"])
-    pieces = sorted((place.offset, place.offset + 4 * math.prod(shapes[name]), name) for name, place in found.items())
-    for (_, end, name), (begin, _, other) in pairwise([*pieces, (size, size, "the end of the file")]):
-        if end > begin:
-            raise UnsafeError(f"{name} lies across {other}; expected each tensor in its own place within the file")
+    found: dict[str, Place] = {}
+    waiting = [("", hdf5.root)]
+    while waiting:
+        path, group = waiting.pop()
+        for leaf, address in _members(hdf5, group, path, tree[path]):
+            kind = Group if (below := f"{path}/{leaf}") in tree else Dataset
+            member = hdf5.object(address, below)
+            if type(member) is not kind:
+                raise ShapeError(f"{below} is a {_KINDS[type(member)]}, expected a {_KINDS[kind]}; save the model again")
+            if isinstance(member, Group):
+                texts(member.attributes, (), below)
+                waiting.append((below, member))
+            else:
+                found[names[below]] = _place(hdf5, member, names[below], shapes[names[below]])
     return found
 
 
-def fill(file: io.FileIO, offset: int, array: np.ndarray) -> None:
+def read_into(file: io.FileIO, offset: int, array: np.ndarray) -> None:
     """Read an array's bytes."""
-    file.seek(offset)
-    rest = memoryview(array).cast("B")
-    while rest:
-        count = file.readinto(rest)
-        if not count:
-            raise FormatError(f"the file ends {len(rest):,} bytes early; {AGAIN}")
-        rest = rest[count:]
+    fill(file, offset, memoryview(array).cast("B"))
+
+
+def json_text(value: Any) -> str:
+    """The one way in which we write JSON."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def json_value(name: str, text: str, most: int = MOST_JSON) -> Any:
+    """Understand a JSON text: what it means can take thirty times the memory of the text, so that must be short."""
+    if len(text) > most:
+        raise UnsafeError(f"the attribute {name} has {len(text):,} bytes, expected at most {most:,}; write less into it")
+    try:
+        value = json.loads(text)
+        as_written = json_text(value) == text
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"the attribute {name} is not JSON that we write: {error}") from None
+    if not as_written:  # so a key cannot be there twice, and what was compared by digest is what is understood
+        raise FormatError(f"the attribute {name} has JSON in another form than tinyresnext writes; save the model again")
+    return value
+
+
+def json_labels(text: str, classes: int) -> list[str]:
+    """The labels, which are counted before they are understood."""
+    count, at = 0, 1
+    while count <= classes and (label := LABEL.match(text, at)):
+        count, at = count + 1, label.end()
+    if text[0] != "[" or (at != len(text) and count <= classes):
+        raise FormatError("labels is not a JSON array of texts as tinyresnext writes it; save the model again")
+    if count != classes:
+        raise ShapeError(
+            f"there are {count}{' or more' * (count > classes)} labels for {classes} classes; give one for each class"
+        )
+    return json_value("labels", text, min(MOST_JSON + MOST_LABEL * classes, MOST_LABELS))
+
+
+def _pieces(name: str, text: str) -> dict[str, str]:
+    """A text as it is cut over attributes."""
+    return {f"{name}.{at // PIECE}" if at else name: text[at : at + PIECE] for at in range(0, len(text), PIECE)}
 
 
 def _path(name: str) -> str:
@@ -219,43 +218,26 @@ def _path(name: str) -> str:
     return "params/" + name.replace(".", "/")
 
 
-def _member(
-    groups: Mapping[str, h5g.GroupID], tree: Mapping[str, set[str]], path: str, kind: type
-) -> h5g.GroupID | h5d.DatasetID:
-    """Open a member of a group that has been opened, if it is in the file itself and of the right kind."""
-    parent, _, leaf = path.rpartition("/")
-    group, key = groups[parent], leaf.encode()
-    if not group.links.exists(key):
-        raise ShapeError(f"/{path} is missing{_stranger(group, tree[parent])}; the tensors must be those of the architecture")
-    if group.links.get_info(key).type != h5l.TYPE_HARD:
-        raise UnsafeError(f"/{path} is a link to elsewhere, expected it in the file itself; do not use files that have links")
-    member = h5o.open(group, key)
-    if type(member) is not kind:
-        found, expected = (_KINDS.get(it, "named type") for it in (type(member), kind))
-        raise ShapeError(f"/{path} is a {found}, expected a {expected}; save the model again")
-    return member
+def _members(hdf5: Hdf5, group: Group, path: str, expected: set[str]) -> list[tuple[str, int]]:
+    """Name and address of a group's members, which must be those that are expected."""
+    names, found = {name.encode(): name for name in expected}, {}
+    for name, address in hdf5.members(group, path or "/"):
+        if name not in names:
+            what = f"{name.decode(errors='replace')!r:.80}"
+            raise ShapeError(f"{path or '/'} has a member {what}; expected the tensors of the architecture and no more")
+        found[names[name]] = address
+    for name in sorted(expected - found.keys()):
+        raise ShapeError(f"{path}/{name} is missing; the tensors must be those of the architecture")
+    return list(found.items())
 
 
-def _stranger(group: h5g.GroupID, expected: set[str]) -> str:
-    """The first member that is not expected, for an error message."""
-    names = {name.encode() for name in expected}
-    found = h5g.iterate(group, lambda name: None if name in names else name)
-    return "" if found is None else f", there is {found.decode(errors='replace')!r:.80}"
-
-
-def _offset(dataset: h5d.DatasetID, name: str, shape: tuple[int, ...]) -> int:
-    """Where the bytes of a dataset lie, if they lie there as they are: float32, in one piece, of the right number."""
-    plan = dataset.get_create_plist()  # asked first: nothing else may be asked of a virtual dataset
-    if plan.get_layout() != h5d.CONTIGUOUS or plan.get_nfilters() or plan.get_external_count():
-        raise UnsafeError(f"{name} is not stored plainly: in pieces, compressed or in other files; save the model again")
-    kind, space = dataset.get_type(), dataset.get_space()
-    if kind.committed() or not kind.equal(h5t.IEEE_F32LE):
+def _place(hdf5: Hdf5, dataset: Dataset, name: str, shape: tuple[int, ...]) -> Place:
+    """Where the values of a dataset lie, if it is of float32 and of the right shape, and nothing else lies there."""
+    if dataset.datatype != FLOAT32:
         raise ShapeError(f"{name} is not of type float32, little-endian; save the model again")
-    simple = space.get_simple_extent_type() == h5s.SIMPLE
-    dims = space.get_simple_extent_dims() if simple else None
-    if dims != shape or space.get_simple_extent_dims(True) != shape:
-        raise ShapeError(f"{name} has the shape {dims}, the architecture has {shape}; they must be of one model")
-    offset = dataset.get_offset()
-    if offset is None or dataset.get_storage_size() != 4 * math.prod(shape):
-        raise UnsafeError(f"{name} has {dataset.get_storage_size():,} bytes stored, its shape needs {4 * math.prod(shape):,}")
-    return offset
+    if dataset.shape != shape:
+        raise ShapeError(f"{name} has the shape {dataset.shape!s:.80}, the architecture has {shape}; they must be of one model")
+    if dataset.size != 4 * math.prod(shape):
+        raise UnsafeError(f"{name} has {dataset.size:,} bytes stored, its shape needs {4 * math.prod(shape):,}")
+    hdf5.claim(dataset.offset, dataset.size, name)
+    return Place(dataset.offset, texts(dataset.attributes, ("sha256",), name)["sha256"])

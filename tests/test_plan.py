@@ -9,7 +9,7 @@ import pytest
 import recipe
 
 from tinyresnext import plan
-from tinyresnext.ops import reference
+from tinyresnext.ops import cpu, reference
 from tinyresnext.resnext import forward, parameters
 from tinyresnext.spec import Spec, cifar, variant
 
@@ -146,6 +146,13 @@ def test_print_and_profile():
     assert len(profile.seconds) == 8
     assert min(profile.seconds) > 0
     assert "GFLOP/s" in str(profile)
+
+
+def test_a_plan_says_how_many_pictures_it_takes_at_a_time():
+    spec = Spec((1,), 2, 8, 3)
+    params = {name: recipe.tensor(name, shape) for name, shape in parameters(spec).items()}
+    made = plan.Plan(plan.program(params, spec, cpu), (2 * cpu.thread_count(), 32, 32, 3), cpu)
+    assert f", {made.at_once} at a time" in str(made)
 
 
 def test_another_shape_is_refused(network):

@@ -289,7 +289,8 @@ class Plan:
         total = sum(macs(call, shape) for call, shape in zip(self.calls, self.shapes, strict=True))
         memory = f"{len(self.buffers)} buffers of {self.bytes / 2**20:.1f} MiB in all"
         last = f"{len(rows)} steps, {2 * total / 1e9:.2f} GFLOP, {memory}"
-        return "\n".join([f"input {' x '.join(map(str, self.x_shape))}", _HEADER, *rows, last])
+        taken = "" if self.at_once == self.x_shape[0] else f", {self.at_once} at a time: the figures are for these"
+        return "\n".join([f"input {' x '.join(map(str, self.x_shape))}{taken}", _HEADER, *rows, last])
 
 
 @dataclass(frozen=True)

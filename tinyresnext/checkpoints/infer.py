@@ -35,12 +35,12 @@ def infer(shapes: Shapes) -> Spec:
     """
     counts = _blocks(shapes)
     c_out = _shape(shapes, "layer1.0.conv3.weight", 4)[0]
-    channels_2, width, *_ = _shape(shapes, "layer1.0.conv2.weight", 4)
+    wide, width, *_ = _shape(shapes, "layer1.0.conv2.weight", 4)
     classes, _ = _shape(shapes, "fc.weight", 2)
     stem, channels = _stem(shapes)
-    if width == 0 or channels_2 % width or c_out % FIRST_PLANES:
+    if width == 0 or wide % width or c_out % FIRST_PLANES:
         raise ShapeError(
-            f"layer1.0 has {channels_2} channels in groups of {width} and {c_out} in its result; expected whole groups and a "
+            f"layer1.0 has {wide} channels in groups of {width} and {c_out} in its result; expected whole groups and a "
             f"multiple of {FIRST_PLANES}; {_ASK}"
         )
     avg_down = any(re.fullmatch(r"layer\d+\.\d+\.downsample\.2\.weight", key) for key in shapes)
@@ -50,7 +50,7 @@ def infer(shapes: Shapes) -> Spec:
     try:
         spec = Spec(
             blocks=counts,
-            cardinality=channels_2 // width,
+            cardinality=wide // width,
             width=width,
             classes=classes,
             channels=channels,

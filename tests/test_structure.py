@@ -18,7 +18,7 @@ LEVELS = [
     {"errors"},
     {"ops", "ops.shapes"},
     {"ops.reference", "ops.cpu"},
-    {"count", "files", "hdf5", "image", "image_file", "peak", "plan", "resnext", "spec", "store", "store_file", "tape"},
+    {"count", "files", "hdf5", "image", "image_file", "peak", "plan", "resnext", "spec", "step", "store", "store_file", "tape"},
     {"bench", "checkpoints", "classify", "convert", "model", "report", "verify", "warm"},
     {"arguments", "cli"},
     {"__init__", "__main__"},

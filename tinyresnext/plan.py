@@ -72,7 +72,7 @@ def fold_batch_norm(calls: Calls) -> Calls:
             bias = (shift - mean * a).astype(weight.dtype)
             return replace(conv, args=(x, (weight * a[:, None, None, None]).astype(weight.dtype), bias))
 
-    return _absorb(calls, "batch_norm", lambda conv: len(conv.args) == 2, merge)
+    return absorb(calls, "batch_norm", "conv2d", lambda conv: len(conv.args) == 2, merge)
 
 
 def fuse_add(calls: Calls) -> Calls:
@@ -81,16 +81,20 @@ def fuse_add(calls: Calls) -> Calls:
     def merge(conv: Call, add: Call) -> Call:
         return replace(conv, attrs=conv.attrs | {"residual": add.args[1]})
 
-    return _absorb(calls, "add", lambda conv: "residual" not in conv.attrs and "relu" not in conv.attrs, merge)
+    return absorb(calls, "add", "conv2d", lambda conv: "residual" not in conv.attrs and "relu" not in conv.attrs, merge)
 
 
 def fuse_relu(calls: Calls) -> Calls:
     """And so does the rectification."""
-    return _absorb(calls, "relu", lambda conv: True, lambda conv, relu: replace(conv, attrs=conv.attrs | {"relu": True}))
+
+    def merge(conv: Call, relu: Call) -> Call:
+        return replace(conv, attrs=conv.attrs | {"relu": True})
+
+    return absorb(calls, "relu", "conv2d", lambda conv: True, merge)
 
 
-def _absorb(calls: Calls, op: str, fits: Callable[[Call], bool], merge: Callable[[Call, Call], Call]) -> Calls:
-    """Merge each ``op`` into the convolution that made its first argument, when nothing else reads that value.
+def absorb(calls: Calls, op: str, into: str, fits: Callable[[Call], bool], merge: Callable[[Call, Call], Call]) -> Calls:
+    """Merge each ``op`` into the call of ``into`` that made its first argument, when nothing else reads that value.
 
     ``a = conv2d(x); b = shortcut; c = add(a, b)`` becomes ``b = shortcut; c = conv2d(x, residual=b)``.
     """
@@ -98,15 +102,15 @@ def _absorb(calls: Calls, op: str, fits: Callable[[Call], bool], merge: Callable
     for call in calls:
         for value in _inputs(call):
             readers[id(value)] = readers.get(id(value), 0) + 1
-    convs = {id(call.out): call for call in calls if call.op == "conv2d"}
+    makers = {id(call.out): call for call in calls if call.op == into}
     merged, kept = set(), []
     for call in calls:
-        conv = convs.get(id(call.args[0])) if call.op == op else None
-        if conv is not None and readers[id(conv.out)] == 1 and fits(conv):
-            merged.add(conv)
+        maker = makers.get(id(call.args[0])) if call.op == op else None
+        if maker is not None and readers[id(maker.out)] == 1 and fits(maker):
+            merged.add(maker)
             # The pair takes the later place: by then the other argument of an addition has been computed too.
-            call = replace(merge(conv, call), out=call.out, fused=(*conv.fused, op))
-            convs[id(call.out)] = call
+            call = replace(merge(maker, call), out=call.out, fused=(*maker.fused, op))
+            makers[id(call.out)] = call
         kept.append(call)
     return [call for call in kept if call not in merged]
 
@@ -160,38 +164,47 @@ def program(params: Mapping[str, np.ndarray], spec: Spec, ops: Any) -> Program:
     return Program(x, tuple(calls), spec.channels)
 
 
-def assign_buffers(calls: Sequence[Call], sizes: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Give each result a buffer, and a buffer to another result once nobody will read the first again.
+def assign_buffers(
+    steps: Sequence[tuple[Sequence[Any], Iterable[Any]]], sizes: Sequence[Sequence[int]], over: Mapping[int, Any] | None = None
+) -> tuple[dict[int, int], list[int]]:
+    """Give each value a buffer, and a buffer to another value once nobody will read the first again.
 
     Parameters
     ----------
-    calls : sequence of Call
-    sizes : sequence of int
-        How many values each call's result has.
+    steps : sequence of (made, read)
+        The values that each step makes and those that it reads, told apart by identity.
+    sizes : sequence of sequence of int
+        How many numbers each of the values has that a step makes.
+    over : mapping, optional
+        Of the identity of a value that is made to one that the same step reads and nobody after it: it goes in its place.
 
     Returns
     -------
-    places : list of int
-        The buffer of each call's result.
+    places : dict
+        The buffer of each value that is made, by its identity.
     buffers : list of int
-        How many values each buffer must hold.
+        How many numbers each buffer must hold.
     """
-    maker = {id(call.out): t for t, call in enumerate(calls)}
-    reads = [{maker[id(a)] for a in _inputs(call) if id(a) in maker} for call in calls]
-    last = {made: t for t, read in enumerate(reads) for made in read}
-    places: list[int] = []
+    over = over or {}
+    last = {id(value): t for t, (made, read) in enumerate(steps) for value in (*made, *read)}
+    places: dict[int, int] = {}
     buffers: list[int] = []
     free: list[int] = []
-    for t, need in enumerate(sizes):
-        # The smallest free buffer that is large enough; else the largest, which then grows; else a new one.
-        best = min(free, key=lambda b: (buffers[b] < need, abs(buffers[b] - need)), default=len(buffers))
-        if best == len(buffers):
-            buffers.append(need)
-        else:
-            free.remove(best)
-            buffers[best] = max(buffers[best], need)
-        places.append(best)
-        free += [places[made] for made in reads[t] if last[made] == t]
+    for t, (made, read) in enumerate(steps):
+        for value, need in zip(made, sizes[t], strict=True):
+            if id(value) in over:
+                best = places[id(over[id(value)])]
+                last[id(over[id(value)])] = -1  # the buffer is not free when the value that was in it is dead
+            else:
+                # The smallest free buffer that is large enough; else the largest, which then grows; else a new one.
+                best = min(free, key=lambda b: (buffers[b] < need, abs(buffers[b] - need)), default=len(buffers))
+                if best == len(buffers):
+                    buffers.append(need)
+                else:
+                    free.remove(best)
+                    buffers[best] = max(buffers[best], need)
+            places[id(value)] = best
+        free += {places[id(value)] for value in (*made, *read) if last[id(value)] == t and id(value) in places}
     return places, buffers
 
 
@@ -233,7 +246,9 @@ class Plan:
         some = (self.at_once, *self.x_shape[1:])
         outs = replay(list(program.calls), program.x, stand_in(some), ShapesOnly())
         self.shapes = [out.shape for out in outs]
-        self.places, self.buffers = assign_buffers(program.calls, [out.size for out in outs])
+        steps = [((call.out,), _inputs(call)) for call in program.calls]
+        places, self.buffers = assign_buffers(steps, [(out.size,) for out in outs])
+        self.places = [places[id(call.out)] for call in program.calls]
         arena = [ops.empty((size,), dtype) for size in self.buffers]
         self._x = ops.empty(some, dtype)
         values = {id(program.x): self._x}

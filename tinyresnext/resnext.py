@@ -8,7 +8,7 @@ names the weights. None of them computes anything itself: they speak to ``ops``,
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
 from types import ModuleType
@@ -97,6 +97,7 @@ class Walk:
     ops: ModuleType | Any
     training: bool = False
     at: Callable[[str, Array], Array] = lambda name, value: value
+    frozen: Collection[str] = ()
 
     def conv(self, x: Array, name: str, *, stride: int = 1, padding: int = 0, groups: int = 1) -> Array:
         """The convolution of that name."""
@@ -106,7 +107,7 @@ class Walk:
     def norm(self, x: Array, name: str) -> Array:
         """The batch norm of that name: with the batch's own statistics in training, else with the running ones."""
         scale, shift = self.params[f"{name}.weight"], self.params[f"{name}.bias"]
-        if self.training:
+        if self.training and name.partition(".")[0] not in self.frozen:
             return self.at(name, self.ops.batch_norm_train(x, scale, shift, eps=self.spec.eps))
         mean, var = self.params[f"{name}.running_mean"], self.params[f"{name}.running_var"]
         return self.at(name, self.ops.batch_norm(x, scale, shift, mean, var, eps=self.spec.eps))
@@ -165,6 +166,7 @@ def forward(
     ops: ModuleType | Any,
     *,
     training: bool = False,
+    frozen: Collection[str] = (),
     at: Callable[[str, Array], Array] = lambda name, value: value,
     block: Callable[[Walk, Block, Array], Array] = grouped,
 ) -> Array:
@@ -181,6 +183,8 @@ def forward(
         A module such as `tinyresnext.ops.reference`, or a `tinyresnext.tape.Tape` over one.
     training : bool
         Normalise with the statistics of the batch.
+    frozen : collection of str
+        First parts of names, such as ``conv1``, ``bn1`` and ``layer1``: there, training keeps the running statistics.
     at : callable
         Told the name of every value on the way, and returns the value to go on with. Names are those of torchvision's
         graph, and ``stem``, ``layer1`` ..., ``pooled`` for the results of the stages. In the forms (a) and (b) of the
@@ -192,7 +196,7 @@ def forward(
     -------
     [n, classes]
     """
-    walk = Walk(params, spec, ops, training, at)
+    walk = Walk(params, spec, ops, training, at, frozen)
     x = at("stem", _stem(walk, x))
     for stage, members in groupby(blocks(spec), key=lambda b: b.name.partition(".")[0]):
         for b in members:

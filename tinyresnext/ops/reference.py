@@ -88,21 +88,49 @@ def batch_norm_backward(
     return dy * (scale * rstd), centred * rstd, dshift, -dshift * scale * rstd, -centred * scale * rstd**3 / 2
 
 
-def batch_norm_train(x: Array, scale: Array, shift: Array, *, eps: float = 1e-5, out: Array | None = None) -> Array:
+def batch_norm_train(
+    x: Array,
+    scale: Array,
+    shift: Array,
+    residual: Array | None = None,
+    *,
+    eps: float = 1e-5,
+    relu: bool = False,
+    statistics: Array | None = None,
+    out: Array | None = None,
+) -> Array:
     """`batch_norm` with the statistics of the batch itself."""
-    shapes.batch_norm_train(x, scale, shift, eps=eps, out=out)
-    return batch_norm(x, scale, shift, x.mean((0, 1, 2)), x.var((0, 1, 2)), eps=eps, out=out)
+    shapes.batch_norm_train(x, scale, shift, residual, eps=eps, relu=relu, statistics=statistics, out=out)
+    mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
+    if statistics is not None:
+        statistics[:] = mean, var
+    y = batch_norm(x, scale, shift, mean, var, eps=eps)
+    if residual is not None:
+        y = y + residual
+    return _place(np.maximum(y, 0) if relu else y, out)
 
 
 def batch_norm_train_backward(
-    dy: Array, y: Array, x: Array, scale: Array, shift: Array, *, eps: float = 1e-5
-) -> tuple[Array, ...]:
+    dy: Array,
+    y: Array,
+    x: Array,
+    scale: Array,
+    shift: Array,
+    residual: Array | None = None,
+    *,
+    eps: float = 1e-5,
+    relu: bool = False,
+    statistics: Array | None = None,
+) -> tuple[Array | None, ...]:
     """The statistics depend on every value, so two means are taken out of the gradient (Ioffe and Szegedy, section 3)."""
+    if relu:
+        dy = dy * (y > 0)
     rstd = 1 / np.sqrt(x.var((0, 1, 2)) + x.dtype.type(eps))
     normalised = (x - x.mean((0, 1, 2))) * rstd
     dshift, dscale = dy.sum((0, 1, 2)), (dy * normalised).sum((0, 1, 2))
     count = x.size // x.shape[-1]
-    return scale * rstd * (dy - dshift / count - normalised * (dscale / count)), dscale, dshift
+    dx = scale * rstd * (dy - dshift / count - normalised * (dscale / count))
+    return dx, dscale, dshift, None if residual is None else dy
 
 
 def relu(x: Array, *, out: Array | None = None) -> Array:
@@ -215,12 +243,12 @@ def softmax_backward(dy: Array, y: Array, x: Array) -> tuple[Array]:
     return (y * (dy - (dy * y).sum(1, keepdims=True)),)
 
 
-def softmax_cross_entropy(x: Array, *, labels: Array, smoothing: float = 0.0) -> Array:
+def softmax_cross_entropy(x: Array, *, labels: Array, smoothing: float = 0.0, out: Array | None = None) -> Array:
     """Logarithms are taken of the sum of exponentials, never of a probability that may be zero."""
-    shapes.softmax_cross_entropy(x, labels=labels, smoothing=smoothing)
+    shapes.softmax_cross_entropy(x, labels=labels, smoothing=smoothing, out=out)
     shifted = x - x.max(1, keepdims=True)
     log_p = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-    return -(_targets(x, labels, smoothing) * log_p).sum() / x.dtype.type(len(x))
+    return _place(-(_targets(x, labels, smoothing) * log_p).sum() / x.dtype.type(len(x)), out)
 
 
 def softmax_cross_entropy_backward(dy: Array, y: Array, x: Array, *, labels: Array, smoothing: float = 0.0) -> tuple[Array]:
@@ -270,7 +298,16 @@ def pack(weight: Array, groups: int) -> Array:
 
 def bind(op: str, *args: Any, **attrs: Any) -> Callable[[], Any]:
     """Nothing is prepared: the call is made anew each time."""
-    return partial(globals()[op], *args, **attrs)
+    if not op.endswith("_backward"):
+        return partial(globals()[op], *args, **attrs)
+    out, more = attrs.pop("out"), attrs.pop("more")
+
+    def run() -> None:
+        for place, add, gradient in zip(out, more, globals()[op](*args, **attrs), strict=False):
+            if place is not None:
+                np.copyto(place, place + gradient if add else gradient)
+
+    return run
 
 
 def at_once(n: int) -> int:
@@ -319,9 +356,10 @@ def _places(x: Array, shape: shapes.Shape, size: Pair, stride: Pair, padding: Pa
 
 
 def _targets(x: Array, labels: Array, smoothing: float) -> Array:
-    """One-hot rows, smoothed."""
-    one_hot = np.arange(x.shape[1]) == np.asarray(labels)[:, None]
-    return (one_hot * (1 - smoothing) + smoothing / x.shape[1]).astype(x.dtype)
+    """One-hot rows, or the distributions that were given, smoothed."""
+    labels = np.asarray(labels)
+    rows = labels if labels.ndim == 2 else np.arange(x.shape[1]) == labels[:, None]
+    return (rows * (1 - smoothing) + smoothing / x.shape[1]).astype(x.dtype)
 
 
 def _place(y: Array, out: Array | None) -> Array:

@@ -12,12 +12,15 @@ Conventions, everywhere:
 * ``out`` is where the result goes; without it, the backend makes a new array.
 * Every ``op`` has an ``op_backward(dy, y, *args, **attrs)`` that takes the gradient and the value of the result and
   returns a tuple: one gradient for each positional argument, in order (``None`` for an optional one that was not given).
+  `READ` says which of its arguments' values a gradient depends on; of the others only the shape matters.
 
 Beside the ops a backend has the words a plan needs. To place its data: ``empty(shape)``, ``upload(array)``,
 ``download(array)`` and ``pack(weight, groups)``, which lays a weight out as that backend's ``conv2d`` likes it. To run:
 ``bind(op, *args, **attrs)``, which checks and prepares a call that is to be made many times on what the same arrays then
-hold, and ``at_once(n)``, how many of ``n`` pictures go through a network together best; it divides ``n``. And for the
-machine: ``thread_count(asked)``, ``on_threads(count)`` and ``when_compiling(tell, after)``.
+hold (bound, an ``op_backward`` takes ``out``, where each gradient goes, with ``None`` for those that nobody wants, and
+``more``, whether each is added to what is there); and ``at_once(n)``, how many of ``n`` pictures go through a network
+together best; it divides ``n``. And for the machine: ``thread_count(asked)``, ``on_threads(count)`` and
+``when_compiling(tell, after)``.
 """
 
 from __future__ import annotations
@@ -40,7 +43,21 @@ OPS = (
     "softmax",
     "softmax_cross_entropy",
 )
-__all__ = ["OPS", "pair", *OPS]
+# What each gradient is computed from: "dy", "y" and the positional arguments by their place.
+READ: dict[str, tuple[str | int, ...]] = {
+    "conv2d": ("dy", 0, 1),
+    "batch_norm": ("dy", 0, 1, 3, 4),
+    "batch_norm_train": ("dy", "y", 0, 1),
+    "relu": ("dy", 0),
+    "add": ("dy",),
+    "max_pool2d": ("dy", 0),
+    "avg_pool2d": ("dy",),
+    "mean_pool": ("dy",),
+    "linear": ("dy", 0, 1),
+    "softmax": ("dy", "y"),
+    "softmax_cross_entropy": ("dy", 0),
+}
+__all__ = ["OPS", "READ", "pair", *OPS]
 
 Pair = int | Sequence[int]
 Shape = tuple[int, ...]
@@ -134,20 +151,42 @@ def batch_norm(
     return tuple(x.shape)
 
 
-def batch_norm_train(x: Shaped, scale: Shaped, shift: Shaped, *, eps: float = 1e-5, out: Shaped | None = None) -> Shape:
+def batch_norm_train(
+    x: Shaped,
+    scale: Shaped,
+    shift: Shaped,
+    residual: Shaped | None = None,
+    *,
+    eps: float = 1e-5,
+    relu: bool = False,
+    statistics: Shaped | None = None,
+    out: Shaped | None = None,
+) -> Shape:
     """Normalise each channel with the mean and the (biased) variance of this batch (Ioffe and Szegedy, 2015).
+
+    Then ``residual`` is added and, with ``relu``, what is below zero becomes zero.
 
     Parameters
     ----------
     x : [n, h, w, c]
     scale, shift : [c]
+    residual : like x, optional
     eps : float
+    relu : bool
+    statistics : [2, c], optional
+        Where mean and variance go, for the running averages and for the gradient. A gradient that is handed none
+        computes them again.
 
     Returns
     -------
     [n, h, w, c]
     """
-    return batch_norm(x, scale, shift, scale, scale, eps=eps, out=out)  # the statistics have the shape of the scale
+    *_, c = shape = batch_norm(x, scale, shift, scale, scale, eps=eps, out=out)  # the statistics have the shape of the scale
+    if 0 in shape:
+        raise ValueError(f"batch_norm_train: x has shape {shape}, and nothing has no mean")
+    _same("batch_norm_train", "residual", residual, shape)
+    _same("batch_norm_train", "statistics", statistics, (2, c))
+    return shape
 
 
 def relu(x: Shaped, *, out: Shaped | None = None) -> Shape:
@@ -289,16 +328,17 @@ def softmax(x: Shaped, *, out: Shaped | None = None) -> Shape:
     return n, classes
 
 
-def softmax_cross_entropy(x: Shaped, *, labels: Any, smoothing: float = 0.0) -> Shape:
+def softmax_cross_entropy(x: Shaped, *, labels: Any, smoothing: float = 0.0, out: Shaped | None = None) -> Shape:
     """The mean over the batch of ``-sum(target * log(softmax(x)))``: the training loss.
 
     Parameters
     ----------
     x : [n, classes]
         Logits.
-    labels : [n] integers
+    labels : [n] integers, or [n, classes] floats
+        The class of each row; or a distribution over the classes, as mixup makes them (Zhang et al., 2018).
     smoothing : float in [0, 1]
-        The target is ``1 - smoothing`` on the label plus ``smoothing / classes`` everywhere (Szegedy et al., 2016).
+        The target is ``1 - smoothing`` of the label plus ``smoothing / classes`` everywhere (Szegedy et al., 2016).
 
     Returns
     -------
@@ -306,16 +346,19 @@ def softmax_cross_entropy(x: Shaped, *, labels: Any, smoothing: float = 0.0) -> 
     """
     n, classes = _dimensions("x", x, "n classes")
     labels = np.asarray(labels)
-    if labels.shape != (n,) or labels.dtype.kind not in "iu" or n == 0:
+    distribution = labels.shape == (n, classes) and labels.dtype.kind == "f"
+    if not (distribution or (labels.shape == (n,) and labels.dtype.kind in "iu")) or n * classes == 0:
         raise ValueError(
-            f"softmax_cross_entropy: labels are {labels.dtype} {labels.shape}, expected {n} integers, and at least one"
+            f"softmax_cross_entropy: labels are {labels.dtype} {labels.shape}, expected {n} integers, and at least one, or "
+            f"a distribution over {classes} classes for each"
         )
-    if labels.min() < 0 or labels.max() >= classes:
+    if not distribution and (labels.min() < 0 or labels.max() >= classes):
         raise ValueError(
             f"softmax_cross_entropy: labels reach from {labels.min()} to {labels.max()}, expected 0 to {classes - 1}"
         )
     if not 0 <= smoothing <= 1:
         raise ValueError(f"softmax_cross_entropy: smoothing is {smoothing}, expected a number from 0 to 1")
+    _same("softmax_cross_entropy", "out", out, ())
     return ()
 
 

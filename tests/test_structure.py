@@ -18,8 +18,9 @@ LEVELS = [
     {"errors"},
     {"ops", "ops.shapes"},
     {"ops.reference", "ops.cpu"},
-    {"count", "files", "hdf5", "image", "image_file", "peak", "plan", "resnext", "spec", "step", "store", "store_file", "tape"},
-    {"bench", "checkpoints", "classify", "convert", "model", "report", "verify", "warm"},
+    {"count", "files", "hdf5", "image", "image_file", "peak", "plan", "resnext", "spec", "step", "store", "store_file", "tape"}
+    | {"optimise", "recipes", "training_folder", "training_log", "training_state"},
+    {"bench", "checkpoints", "classify", "convert", "model", "report", "train", "training_run", "verify", "warm"},
     {"arguments", "cli"},
     {"__init__", "__main__"},
 ]

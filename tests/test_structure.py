@@ -20,8 +20,9 @@ LEVELS = [
     {"ops.reference", "ops.cpu"},
     {"count", "files", "hdf5", "image", "image_file", "peak", "plan", "resnext", "spec", "step", "store", "store_file", "tape"}
     | {"optimise", "recipes", "training_folder", "training_log", "training_state"},
-    {"bench", "checkpoints", "classify", "convert", "model", "report", "train", "training_run", "verify", "warm"},
-    {"arguments", "cli"},
+    {"augment", "bench", "checkpoints", "classify", "convert", "data", "dataset", "loader", "model", "picture_files", "report"}
+    | {"train", "training_run", "verify", "warm"},
+    {"arguments", "cli", "cli_train"},
     {"__init__", "__main__"},
 ]
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))

@@ -21,7 +21,7 @@ LEVELS = [
     {"count", "files", "hdf5", "image", "image_file", "peak", "plan", "resnext", "spec", "step", "store", "store_file", "tape"}
     | {"optimise", "recipes", "training_folder", "training_log", "training_state"},
     {"augment", "bench", "checkpoints", "classify", "convert", "data", "dataset", "loader", "model", "picture_files", "report"}
-    | {"train", "training_run", "verify", "warm"},
+    | {"training", "training_run", "verify", "warm"},
     {"arguments", "cli", "cli_train"},
     {"__init__", "__main__"},
 ]

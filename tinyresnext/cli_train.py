@@ -6,7 +6,7 @@ import argparse
 import shlex
 from dataclasses import fields, replace
 
-from . import train as training
+from . import training
 from .data import Dataset, open_dataset
 from .errors import UsageError
 from .files import shown

@@ -1,4 +1,4 @@
-"""A training run that is going on: what each line of the loop in `tinyresnext.train` does."""
+"""A training run that is going on: what each line of the loop in `tinyresnext.training` does."""
 
 from __future__ import annotations
 
@@ -105,21 +105,22 @@ class Run:
         pictures, state = self.setting.validation, self.state
         if pictures is None:
             return {}
-        model, right = self.model(), np.zeros(2, np.int64)
+        model, right, seen = self.model(), np.zeros(2, np.int64), 0
         resized = Augment(**_common(model.preprocess), resize=model.preprocess.resize)
         with Loader(pictures, resized, batch=state.recipe.batch, shuffle=False, drop_last=False) as loader:
             for number, (x, labels) in enumerate(loader.epoch(0)):
                 logits = model(x)
                 better = (logits > logits[np.arange(len(x)), labels][:, None]).sum(1)
                 right += [(better < 1).sum(), (better < 5).sum()]
+                seen += len(x)
                 self.progress.say(f"validation {number + 1}/{len(loader)}")
                 if stop.asked:
                     self.stop()
-        top1, top5 = (right / len(pictures)).tolist()
-        if state.best is None or top1 > state.best:
-            state.best = top1
-            save(self.model({"validation": f"{top1:.2%} top-1"}), self.folder.best)
-        return {"top1": top1, "top5": top5}
+        state.top1, top5 = (right / max(seen, 1)).tolist()
+        if state.best is None or state.top1 > state.best:
+            state.best = state.top1
+            save(self.model(), self.folder.best)
+        return {"top1": state.top1, "top5": top5}
 
     def close_epoch(self, found: Mapping[str, float]) -> None:
         """Tell about the epoch, and save the state behind it."""
@@ -177,12 +178,14 @@ class Run:
     def _remedy(self) -> str:
         return f"the last good state is in {shown(self.folder.state)}; begin in another folder with a smaller --lr"
 
-    def model(self, more: Mapping[str, str] | None = None) -> Model:
+    def model(self) -> Model:
         """The network as it is now: the average of the weights where there is one."""
         spec, setting, recipe = self.state.spec, self.setting, self.state.recipe
         provenance = {"source": f"trained by tinyresnext {__version__}", "recipe": json.dumps(recipe.to_json())}
-        provenance |= {"pictures": self.state.run["pictures"], "epochs": str(self.state.epoch)}
-        provenance |= setting.provenance | dict(more or {})
+        provenance |= {"seed": str(recipe.seed), "pictures": self.state.run["pictures"]}
+        if self.state.top1 is not None:
+            provenance["accuracy"] = f"{self.state.top1:.2%} top-1 of {len(setting.validation or ()):,} pictures"
+        provenance |= setting.provenance
         params = views(self.state.result.copy(), spec)
         labels = tuple(setting.dataset.classes)
         return Model(spec, params, setting.preprocess, labels, provenance, setting.ops, setting.threads)

@@ -49,8 +49,8 @@ class State:
         How many of the epoch's pictures were classified correctly when they were seen.
     seconds : float
         Spent on the epoch so far.
-    best : float, optional
-        The best top-1 accuracy in a validation.
+    top1, best : float, optional
+        Accuracy in the last validation, and in the best.
     log_bytes : int
         How long the log was.
     """
@@ -66,6 +66,7 @@ class State:
     loss: float = 0.0
     correct: int = 0
     seconds: float = 0.0
+    top1: float | None = None
     best: float | None = None
     log_bytes: int = 0
 
@@ -76,12 +77,12 @@ class State:
 
 
 _COUNTERS = ("epoch", "step", "correct", "log_bytes")
+_NUMBERS = ("loss", "seconds", "top1", "best")
 
 
-def new(spec: Spec, recipe: Recipe) -> State:
-    """The state before the first step, with zeros for all values."""
-    values, velocity = np.zeros((2, size(spec)), np.float32)
-    return State(spec, recipe, values, velocity, np.zeros_like(values) if recipe.ema else None)
+def new(spec: Spec, recipe: Recipe, values: np.ndarray) -> State:
+    """The state before the first step."""
+    return State(spec, recipe, values, np.zeros_like(values), values.copy() if recipe.ema else None)
 
 
 def write(path: str | os.PathLike[str], state: State) -> None:
@@ -93,7 +94,7 @@ def write(path: str | os.PathLike[str], state: State) -> None:
         When it cannot be written.
     """
     meta = {"format": FORMAT, "spec": state.spec.to_json(), "recipe": state.recipe.to_json(), "run": state.run}
-    meta |= {name: getattr(state, name) for name in (*_COUNTERS, "loss", "seconds", "best")}
+    meta |= {name: getattr(state, name) for name in (*_COUNTERS, *_NUMBERS)}
     arrays = {"meta": np.frombuffer(json.dumps(meta).encode(), np.uint8), "values": state.values, "velocity": state.velocity}
     if state.average is not None:
         arrays["average"] = state.average
@@ -138,7 +139,7 @@ def _state(archive: zipfile.ZipFile) -> State:
         variances = [value for key, value in views(array, spec).items() if key.endswith("running_var")]
         if name != "velocity" and any((value < 0).any() for value in variances):
             raise IntegrityError(f"{name} has negative variances; {AGAIN}")
-    counters = {name: meta[name] for name in (*_COUNTERS, "loss", "seconds", "best")}
+    counters = {name: meta[name] for name in (*_COUNTERS, *_NUMBERS)}
     return State(spec, recipe, arrays["values"], arrays["velocity"], arrays.get("average"), meta["run"], **counters)
 
 
@@ -148,15 +149,15 @@ def _meta(archive: zipfile.ZipFile) -> dict[str, Any]:
         meta = json.loads(_array(archive, "meta", np.dtype("u1"), None).tobytes())
     except RecursionError:
         raise FormatError(f"meta is nested too deeply; {AGAIN}") from None
-    fields = {"format", "spec", "recipe", "run", *_COUNTERS, "loss", "seconds", "best"}
+    fields = {"format", "spec", "recipe", "run", *_COUNTERS, *_NUMBERS}
     if not isinstance(meta, dict) or set(meta) != fields or meta["format"] != FORMAT:
         found = meta.get("format") if isinstance(meta, dict) else type(meta).__name__
         raise FormatError(f"its meta is of {found!r:.80}, expected {FORMAT!r} with its fields; {AGAIN}")
     fine = isinstance(meta["run"], dict) and all(isinstance(value, str) for value in meta["run"].values())
     fine &= all(type(meta[name]) is int and 0 <= meta[name] < 2**53 for name in _COUNTERS)
-    for name in ("loss", "seconds", "best"):
+    for name in _NUMBERS:
         value = meta[name]
-        fine &= (name == "best" and value is None) or (type(value) is float and math.isfinite(value))
+        fine &= (name in ("top1", "best") and value is None) or (type(value) is float and math.isfinite(value) and value >= 0)
     if not fine:
         raise FormatError(f"a counter in its meta is not a number of the right kind; {AGAIN}")
     return meta

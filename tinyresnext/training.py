@@ -24,7 +24,7 @@ from .errors import UsageError
 from .image import Preprocess
 from .loader import Loader
 from .model import Model, backend, save
-from .optimise import initialise, views
+from .optimise import initialise, size, views
 from .recipes import Recipe
 from .spec import Spec
 from .training_folder import TrainingFolder
@@ -90,11 +90,11 @@ def train(
     WeightsError
         When the state in the folder cannot be used.
     """
-    start = training_state.new(spec, recipe)
-    initialise(views(start.values, spec), spec, recipe)
+    values = np.zeros(size(spec), np.float32)
+    initialise(views(values, spec), spec, recipe)
     preprocess = usual_preprocess(spec, recipe) if preprocess is None else preprocess
     setting = Setting(dataset, validation, preprocess, (), backend(device), threads, log_every, dict(provenance or {}))
-    return _run(start, setting, out, resume)
+    return _run(training_state.new(spec, recipe, values), setting, out, resume)
 
 
 def finetune(
@@ -131,14 +131,14 @@ def finetune(
     As `train`.
     """
     spec = replace(model.spec, classes=len(dataset.classes))
-    start = training_state.new(spec, recipe)
-    params, head = views(start.values, spec), ("fc.weight", "fc.bias")
+    values = np.zeros(size(spec), np.float32)
+    params, head = views(values, spec), ("fc.weight", "fc.bias")
     for name in params.keys() - head:
         params[name][...] = model.params[name]
     initialise(params, spec, recipe, only=head)
     frozen, more = frozen_parts(spec, frozen_to), dict(provenance or {})
     setting = Setting(dataset, validation, model.preprocess, frozen, model.ops, threads, log_every, more)
-    return _run(start, setting, out, resume)
+    return _run(training_state.new(spec, recipe, values), setting, out, resume)
 
 
 def frozen_parts(spec: Spec, stage: str | None) -> tuple[str, ...]:

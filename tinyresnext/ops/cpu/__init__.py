@@ -11,31 +11,59 @@ from typing import Any
 
 from numba import get_num_threads
 
+from .backward import (
+    add_backward,
+    avg_pool2d_backward,
+    batch_norm_backward,
+    bound,
+    linear_backward,
+    max_pool2d_backward,
+    mean_pool_backward,
+    relu_backward,
+    softmax_backward,
+    softmax_cross_entropy,
+    softmax_cross_entropy_backward,
+)
 from .conv import Packed, bind_conv2d, conv2d, pack
+from .conv_backward import bind_conv2d_backward, conv2d_backward
 from .head import linear, softmax
 from .kernel import when_compiling
 from .launch import on_threads, thread_count
 from .memory import download, empty, upload
 from .norm import add, batch_norm, relu
+from .norm_train import batch_norm_train, batch_norm_train_backward, bind_batch_norm_train_backward
 from .pool import avg_pool2d, max_pool2d, mean_pool
 
 __all__ = [
     "Packed",
     "add",
+    "add_backward",
     "at_once",
     "avg_pool2d",
+    "avg_pool2d_backward",
     "batch_norm",
+    "batch_norm_backward",
+    "batch_norm_train",
+    "batch_norm_train_backward",
     "bind",
     "conv2d",
+    "conv2d_backward",
     "download",
     "empty",
     "linear",
+    "linear_backward",
     "max_pool2d",
+    "max_pool2d_backward",
     "mean_pool",
+    "mean_pool_backward",
     "on_threads",
     "pack",
     "relu",
+    "relu_backward",
     "softmax",
+    "softmax_backward",
+    "softmax_cross_entropy",
+    "softmax_cross_entropy_backward",
     "thread_count",
     "upload",
     "when_compiling",
@@ -44,7 +72,9 @@ __all__ = [
 
 def bind(op: str, *args: Any, **attrs: Any) -> Callable[[], Any]:
     """A convolution is checked and cut into tasks once; the other ops are too quick in Python for that to matter."""
-    return bind_conv2d(*args, **attrs) if op == "conv2d" else partial(globals()[op], *args, **attrs)
+    if op in ("conv2d", "conv2d_backward", "batch_norm_train_backward"):
+        return globals()[f"bind_{op}"](*args, **attrs)
+    return bound(globals()[op], *args, **attrs) if op.endswith("_backward") else partial(globals()[op], *args, **attrs)
 
 
 def at_once(n: int) -> int:

@@ -236,19 +236,45 @@ def bind_conv2d(
     They must be writable and aligned, as `memory.empty` makes them: of others a copy would be taken here, once.
     """
     shape = shapes.conv2d(x, weight, bias, stride=stride, padding=padding, groups=groups, residual=residual, out=out)
-    (s_h, s_w), (p_h, p_w) = pair("stride", stride, 1), pair("padding", padding, 0)
-    if not isinstance(weight, Packed):
-        weight = pack(weight, groups)
-    if weight.groups != groups:
-        raise ValueError(f"conv2d: weight was packed for {weight.groups} groups, expected {groups}; use pack(weight, {groups})")
+    packed = weight if isinstance(weight, Packed) else pack(weight, groups)
+    if packed.groups != groups:
+        raise ValueError(f"conv2d: weight was packed for {packed.groups} groups, expected {groups}; use pack(weight, {groups})")
     source, target = flat("conv2d", "x", x), result("conv2d", shape, out).reshape(-1)
     bias = np.zeros(shape[-1], np.float32) if bias is None else flat("conv2d", "bias", bias)
     other = target if residual is None else flat("conv2d", "residual", residual)
-    m, add = machine(), int(residual is not None)
-    geometry = (*x.shape, *shape[1:], *weight.shape[2:], s_h, s_w, p_h, p_w, groups, add, int(relu))
-    g = Work(*geometry, m.lanes, m.half, size=0, length=0, blocks=0, parts=0, tasks=0)
-    if grouped.suits(weight.shape, groups):
-        compiled_kernel, g = grouped.strips_kernel(weight.shape[1], g.k_w, s_w), grouped.cut(g)
-    else:
-        compiled_kernel, g = _kernel(), _cut(g)
-    return partial(run, compiled_kernel, source, weight.data, bias, other, target, g)
+    step, border = pair("stride", stride, 1), pair("padding", padding, 0)
+    g = geometry(x.shape, shape, weight.shape[2:], step, border, groups, residual is not None, relu)
+    call = bind_work(source, packed, bias, other, target, g)
+    if weight is packed:
+        return call
+
+    def pack_and_call() -> None:
+        packed.data[:] = pack(weight, groups).data
+        call()
+
+    return pack_and_call
+
+
+def geometry(
+    x_shape: tuple[int, ...],
+    y_shape: tuple[int, ...],
+    kernel: tuple[int, ...],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    groups: int,
+    add: bool,
+    relu: bool,
+) -> Work:
+    """The numbers of a convolution, not yet cut into tasks."""
+    m = machine()
+    numbers = (*x_shape, *y_shape[1:], *kernel, *stride, *padding, groups, int(add), int(relu))
+    return Work(*numbers, m.lanes, m.half, size=0, length=0, blocks=0, parts=0, tasks=0)
+
+
+def bind_work(source: Array, packed: Packed, bias: Array, other: Array, target: Array, g: Work) -> Callable[[], None]:
+    """Cut a convolution into tasks: flat arrays, and the numbers that `geometry` gave."""
+    if grouped.suits(packed.shape, g.groups):
+        return partial(
+            run, grouped.strips_kernel(packed.shape[1], g.k_w, g.s_w), source, packed.data, bias, other, target, grouped.cut(g)
+        )
+    return partial(run, _kernel(), source, packed.data, bias, other, target, _cut(g))

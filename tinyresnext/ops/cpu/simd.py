@@ -102,6 +102,10 @@ class Emit:
         first = self.builder.insert_element(ir.Constant(self.vector, ir.Undefined), value, I32(0))
         return self.permute(first, [0] * self.lanes)
 
+    def zero(self) -> ir.Value:
+        """Zero in all lanes."""
+        return ir.Constant(self.vector, [ir.Constant(F32, 0.0)] * self.lanes)
+
     def multiply_add(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
         """``a * b + c``: one instruction with one rounding where there is such an instruction, otherwise two."""
         kind = ir.FunctionType(self.vector, [self.vector] * 3)

@@ -1,0 +1,184 @@
+"""The gradients that are passes over memory, or too small to matter; the others are in `conv_backward` and `norm_train`.
+
+A linear layer is a 1x1 convolution of pictures of one pixel, and so are its gradients. What has one value for each
+picture and class (softmax, loss) is computed as `tinyresnext.ops.reference` defines it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import reference, shapes
+from ..shapes import Pair, pair
+from .conv_backward import conv2d_backward
+from .crew import Work, compiled, run, take
+from .memory import Array, empty, flat
+from .norm_train import frozen_backward
+
+# --- kernels ----------------------------------------------------------------------------------------------------------
+
+
+def _relu(x, dy, bias, residual, out, g, counters):
+    """``dy`` where ``x`` is positive; tasks of ``length`` values."""
+    task = take(counters, 0)
+    while task < g.tasks:
+        for i in range(np.uintp(task * g.length), np.uintp(min((task + 1) * g.length, g.n))):
+            out[i] = dy[i] if x[i] > 0 else np.float32(0)
+        task = take(counters, 0)
+    take(counters, 1)
+
+
+def _max_pool(x, dy, bias, residual, out, g, counters):
+    """Each window's first largest value receives its gradient. A task is a picture."""
+    task = take(counters, 0)
+    while task < g.tasks:
+        size = g.h * g.w * g.c_in
+        out[task * size : (task + 1) * size] = 0
+        for line in range(g.h_out):
+            for column in range(g.w_out):
+                top, left = line * g.s_h - g.p_h, column * g.s_w - g.p_w
+                for c in range(g.c_in):
+                    best = ((task * g.h + max(top, 0)) * g.w + max(left, 0)) * g.c_in + c
+                    for y in range(max(top, 0), min(top + g.k_h, g.h)):
+                        for z in range(max(left, 0), min(left + g.k_w, g.w)):
+                            at = ((task * g.h + y) * g.w + z) * g.c_in + c
+                            # Not-a-number wins, as it does forward.
+                            if x[at] > x[best] or (x[at] != x[at] and x[best] == x[best]):
+                                best = at
+                    out[best] += dy[((task * g.h_out + line) * g.w_out + column) * g.c_in + c]
+        task = take(counters, 0)
+    take(counters, 1)
+
+
+def _avg_pool(x, dy, bias, residual, out, g, counters):
+    """Every value of a window receives an equal share. A task is a picture; ``g.add`` to count the padding too."""
+    task = take(counters, 0)
+    while task < g.tasks:
+        size = g.h * g.w * g.c_in
+        out[task * size : (task + 1) * size] = 0
+        for line in range(g.h_out):
+            for column in range(g.w_out):
+                top, left = line * g.s_h - g.p_h, column * g.s_w - g.p_w
+                bottom, right = min(top + g.k_h, g.h), min(left + g.k_w, g.w)
+                if g.add:
+                    places = (min(top + g.k_h, g.h + g.p_h) - top) * (min(left + g.k_w, g.w + g.p_w) - left)
+                else:
+                    places = (bottom - max(top, 0)) * (right - max(left, 0))
+                source = ((task * g.h_out + line) * g.w_out + column) * g.c_in
+                for y in range(max(top, 0), bottom):
+                    for z in range(max(left, 0), right):
+                        at = ((task * g.h + y) * g.w + z) * g.c_in
+                        for c in range(g.c_in):
+                            out[at + c] += dy[source + c] / np.float32(places)
+        task = take(counters, 0)
+    take(counters, 1)
+
+
+@functools.cache
+def _kernels() -> dict[str, Any]:
+    """Compiled when they are first needed."""
+    return {f.__name__: functools.cache(functools.partial(compiled, f)) for f in (_relu, _max_pool, _avg_pool)}
+
+
+def _run(kernel: str, x: Array, dy: Array, **numbers: int) -> Array:
+    """One kernel over all pictures (or values); the result is like ``x``."""
+    source, gradient, out = flat(kernel[1:], "x", x), flat(kernel[1:], "dy", dy), empty(x.shape)
+    work = Work(**(dict.fromkeys(Work._fields, 0) | numbers))
+    run(_kernels()[kernel](), source, gradient, gradient, gradient, out.reshape(-1), work)
+    return out
+
+
+def _window(x: Array, y: Array, size: Pair, stride: Pair, padding: Pair) -> dict[str, int]:
+    """The numbers of a pooling."""
+    n, h, w, c = x.shape
+    (k_h, k_w), (s_h, s_w), (p_h, p_w) = pair("size", size, 1), pair("stride", stride, 1), pair("padding", padding, 0)
+    numbers = {"n": n, "h": h, "w": w, "c_in": c, "h_out": y.shape[1], "w_out": y.shape[2], "tasks": n}
+    return numbers | {"k_h": k_h, "k_w": k_w, "s_h": s_h, "s_w": s_w, "p_h": p_h, "p_w": p_w}
+
+
+# --- public ops -------------------------------------------------------------------------------------------------------
+
+
+def relu_backward(dy: Array, y: Array, x: Array) -> tuple[Array]:
+    """One pass."""
+    length = 32 * 1024
+    return (_run("_relu", x, dy, n=x.size, length=length, tasks=-(-x.size // length)),)
+
+
+def add_backward(dz: Array, z: Array, x: Array, y: Array) -> tuple[Array, Array]:
+    """Both are the gradient that comes in, itself."""
+    return dz, dz
+
+
+def max_pool2d_backward(
+    dy: Array, y: Array, x: Array, *, size: Pair, stride: Pair, padding: Pair = 0, ceil_mode: bool = False
+) -> tuple[Array]:
+    """The place of the largest value is looked for again."""
+    return (_run("_max_pool", x, dy, **_window(x, y, size, stride, padding)),)
+
+
+def avg_pool2d_backward(
+    dy: Array,
+    y: Array,
+    x: Array,
+    *,
+    size: Pair,
+    stride: Pair,
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> tuple[Array]:
+    """Window by window."""
+    return (_run("_avg_pool", x, dy, **_window(x, y, size, stride, padding), add=int(count_include_pad)),)
+
+
+def mean_pool_backward(dy: Array, y: Array, x: Array) -> tuple[Array]:
+    """Every position receives its share."""
+    out = empty(x.shape)
+    out[...] = (dy / np.float32(x.shape[1] * x.shape[2]))[:, None, None, :]
+    return (out,)
+
+
+def batch_norm_backward(
+    dy: Array, y: Array, x: Array, scale: Array, shift: Array, mean: Array, var: Array, *, eps: float = 1e-5
+) -> tuple[Array, ...]:
+    """The statistics are constants: the two sums, and one multiplication a value."""
+    return frozen_backward(dy, x, scale, mean, var, eps)
+
+
+def linear_backward(dy: Array, y: Array, x: Array, weight: Array, bias: Array) -> tuple[Array, Array, Array]:
+    """The gradients of a 1x1 convolution."""
+    dx, dweight, dbias = conv2d_backward(dy[:, None, None], y[:, None, None], x[:, None, None], weight[:, :, None, None], bias)
+    return dx.reshape(x.shape), dweight.reshape(weight.shape), dbias
+
+
+def softmax_backward(dy: Array, y: Array, x: Array) -> tuple[Array]:
+    """As it is defined."""
+    return reference.softmax_backward(dy, y, x)
+
+
+def softmax_cross_entropy(x: Array, *, labels: Array, smoothing: float = 0.0, out: Array | None = None) -> Array:
+    """As it is defined."""
+    return reference.softmax_cross_entropy(x, labels=labels, smoothing=smoothing, out=out)
+
+
+def softmax_cross_entropy_backward(dy: Array, y: Array, x: Array, *, labels: Array, smoothing: float = 0.0) -> tuple[Array]:
+    """As it is defined."""
+    return reference.softmax_cross_entropy_backward(dy, y, x, labels=labels, smoothing=smoothing)
+
+
+def bound(
+    backward: Callable[..., tuple[Array | None, ...]], *args: Any, out: Sequence[Any], more: Sequence[bool], **attrs: Any
+):
+    """Call a gradient and put what it returns where it is wanted."""
+
+    def back() -> None:
+        for place, add, gradient in zip(out, more, backward(*args, **attrs), strict=False):
+            if place is not None:
+                np.copyto(place, place + gradient if add else gradient)
+
+    return back

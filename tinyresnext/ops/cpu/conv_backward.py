@@ -1,0 +1,217 @@
+"""The gradients of a convolution: that of the input is a convolution again, that of the weight a product (`outer`).
+
+**Of the input.** Where the forward pass sends the value of a place to several results, the gradient of the place is the
+sum of what comes back from them: a convolution of ``dy`` with the weight turned round, its input and output channels
+exchanged within each group. With a stride, which results a place has sent its value to depends on where it lies between
+two steps; so each of the ``s_h * s_w`` kinds of places gets a convolution of stride 1 of its own, with only those taps
+that reach it, and their results are put side by side. No multiplication with an inserted zero is ever made, and a kind
+that no tap reaches (three of four in a 1x1 convolution of stride 2) is zero.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..shapes import Pair, pair
+from . import grouped, grouped_outer, outer
+from .conv import bind_work, geometry, pack
+from .crew import Work, compiled, run, take
+from .memory import Array, empty, flat
+from .norm_train import channel_sums
+from .simd import copy
+
+
+class Taps(NamedTuple):
+    """Along one direction: which taps reach the places ``offset``, ``offset + stride`` ... and how.
+
+    Attributes
+    ----------
+    taps : list of int or None
+        The columns of the turned kernel: taps of the forward kernel, or None for a column of zeros.
+    padding : int
+        Of the convolution of ``dy`` with them.
+    count : int
+        How many such places there are.
+    """
+
+    taps: list[int | None]
+    padding: int
+    count: int
+
+
+def taps_of(offset: int, length: int, kernel: int, stride: int, padding: int) -> Taps:
+    """Place ``stride * q + offset`` receives tap ``i`` of result ``r`` where ``r * stride + i - padding`` is that place."""
+    reach = {(offset + padding - i) // stride: i for i in range(kernel) if (offset + padding - i) % stride == 0}
+    count = len(range(offset, length, stride))
+    if not reach:
+        return Taps([], 0, count)
+    low = min(0, *reach)
+    return Taps([reach.get(step) for step in range(low, max(reach) + 1)], -low, count)
+
+
+def turned(weight: Array, groups: int, rows: list[int | None], columns: list[int | None]) -> Array:
+    """The weight of a convolution back to the input, ``[c_in, c_out / groups, rows, columns]``."""
+    c_out, c_group, k_h, k_w = weight.shape
+    split = weight.reshape(groups, c_out // groups, c_group, k_h, k_w).swapaxes(1, 2)
+    made = np.zeros((groups, c_group, c_out // groups, len(rows), len(columns)), np.float32)
+    for i, row in enumerate(rows):
+        for j, column in enumerate(columns):
+            if row is not None and column is not None:
+                made[..., i, j] = split[..., row, column]
+    return made.reshape(groups * c_group, c_out // groups, len(rows), len(columns))
+
+
+# --- kernels ----------------------------------------------------------------------------------------------------------
+
+
+def _side_by_side(parts, weight, bias, residual, out, g, counters):
+    """Put the results of all kinds of places side by side, kind after kind in ``parts``. A task is a line of the input.
+
+    Bit ``kind`` of ``g.parts`` says that there is a result of that kind; ``g.add`` to add to what is there.
+    """
+    task = take(counters, 0)
+    while task < g.tasks:
+        n, y = divmod(task, g.h)
+        a, kind, at = y % g.s_h, np.int64(0), np.int64(0)
+        for row in range(g.s_h):
+            for b in range(g.s_w):
+                lines, columns = (g.h - row + g.s_h - 1) // g.s_h, (g.w - b + g.s_w - 1) // g.s_w
+                there = (g.parts >> kind) & 1
+                source = at + (n * lines + y // g.s_h) * columns * g.c_in
+                for q in range(columns if row == a else 0):
+                    place = (task * g.w + q * g.s_w + b) * g.c_in
+                    if there and g.add:
+                        for c in range(g.c_in):
+                            out[place + c] += parts[source + c]
+                    elif there:
+                        copy(parts, source, out, place, g.c_in)
+                    elif not g.add:
+                        out[place : place + g.c_in] = 0
+                    source += g.c_in
+                if there:
+                    at += g.n * lines * columns * g.c_in
+                kind += 1
+        task = take(counters, 0)
+    take(counters, 1)
+
+
+@functools.cache
+def _side_kernel() -> Any:
+    """Compiled when it is first needed."""
+    return compiled(_side_by_side)
+
+
+# --- launchers --------------------------------------------------------------------------------------------------------
+
+
+def bind_input_gradient(dy: Array, weight: Array, g: Work, dx: Array, more: bool) -> Callable[[], None]:
+    """Prepare ``dx`` for the geometry ``g`` of the forward convolution; with ``more`` it is added to what ``dx`` holds."""
+    if g.s_h * g.s_w == 1:
+        return _bind_kind(dy, weight, g, (0, 0), dx, more)[1]
+    kinds = [(a, b) for a in range(g.s_h) for b in range(g.s_w)]
+    shapes = [[g.n, len(range(a, g.h, g.s_h)), len(range(b, g.w, g.s_w)), g.c_in] for a, b in kinds]
+    reached = [
+        all(_both(g, a, b)[i].taps for i in (0, 1)) and 0 not in shape for (a, b), shape in zip(kinds, shapes, strict=True)
+    ]
+    parts = empty((sum(int(np.prod(shape)) for shape, there in zip(shapes, reached, strict=True) if there),))
+    calls, at, bits = [], 0, 0
+    for which, (kind, there) in enumerate(zip(kinds, reached, strict=True)):
+        if there:
+            size, call = _bind_kind(dy, weight, g, kind, parts[at:], False)
+            calls.append(call)
+            at, bits = at + size, bits | 1 << which
+    sides = g._replace(add=int(more), parts=bits, tasks=g.n * g.h)
+
+    def back() -> None:
+        for call in calls:
+            call()
+        run(_side_kernel(), parts, dy, dy, dy, dx, sides)
+
+    return back
+
+
+def _both(g: Work, a: int, b: int) -> tuple[Taps, Taps]:
+    """Down and across."""
+    return taps_of(a, g.h, g.k_h, g.s_h, g.p_h), taps_of(b, g.w, g.k_w, g.s_w, g.p_w)
+
+
+def _bind_kind(
+    dy: Array, weight: Array, g: Work, kind: tuple[int, int], out: Array, more: bool
+) -> tuple[int, Callable[[], None]]:
+    """The convolution for one kind of places, and how many values it makes."""
+    down, across = _both(g, *kind)
+    shape = (g.n, down.count, across.count, g.c_in)
+    size, kernel = int(np.prod(shape)), (len(down.taps), len(across.taps))
+    out, bias = out[:size], np.zeros(g.c_in, np.float32)
+    work = geometry(
+        (g.n, g.h_out, g.w_out, g.c_out), shape, kernel, (1, 1), (down.padding, across.padding), g.groups, more, False
+    )
+    packed = pack(turned(weight, g.groups, down.taps, across.taps), g.groups)
+    call = bind_work(dy, packed, bias, out, out, work)
+
+    def back() -> None:
+        packed.data[:] = pack(turned(weight, g.groups, down.taps, across.taps), g.groups).data
+        call()
+
+    return size, back
+
+
+def bind_weight_gradient(x: Array, dy: Array, g: Work, out: Array, more: bool) -> Callable[[], None]:
+    """Prepare ``dweight``."""
+    narrow = grouped.suits((g.c_out, g.c_in // g.groups, g.k_h, g.k_w), g.groups)
+    way = grouped_outer if narrow else outer
+    work = way.cut(g._replace(add=int(more)))
+    return lambda: way.weight_gradient(x, dy, out, work)
+
+
+def bind_conv2d_backward(
+    dy: Array,
+    y: Array,
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    groups: int = 1,
+    out: tuple[Array | None, ...],
+    more: tuple[bool, ...],
+) -> Callable[[], None]:
+    """Each gradient that is wanted is a call of its own."""
+    g = geometry(
+        x.shape, y.shape, weight.shape[2:], pair("stride", stride, 1), pair("padding", padding, 0), groups, False, False
+    )
+    gradient, source, calls = flat("conv2d_backward", "dy", dy), flat("conv2d_backward", "x", x), []
+    if out[0] is not None:
+        calls.append(bind_input_gradient(gradient, weight, g, out[0].reshape(-1), more[0]))
+    if out[1] is not None:
+        calls.append(bind_weight_gradient(source, gradient, g, out[1].reshape(-1), more[1]))
+    if bias is not None and out[2] is not None:
+        calls.append(lambda: channel_sums(dy, out[2], more[2]))
+
+    def back() -> None:
+        for call in calls:
+            call()
+
+    return back
+
+
+def conv2d_backward(
+    dy: Array,
+    y: Array,
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    groups: int = 1,
+) -> tuple[Array | None, ...]:
+    """All gradients."""
+    out = (empty(x.shape), empty(weight.shape), None if bias is None else empty(bias.shape))
+    bind_conv2d_backward(dy, y, x, weight, bias, stride=stride, padding=padding, groups=groups, out=out, more=(False,) * 3)()
+    return out

@@ -1,0 +1,294 @@
+"""Batch normalisation in training, forward and backward, with the addition and the ReLU behind it.
+
+Bound by memory: what counts is how often the values are read and written. Forward they are read twice (for the
+statistics, then for the result). Backward, a first pass takes the two sums over each channel that the gradient needs,
+and a second one writes it. Whether a ReLU let a value pass is computed again from ``x``, as the forward pass did it, so
+its result need not be read; behind an addition it is read, and the first pass leaves the gradient of the residual.
+
+Sums over positions are taken of runs of ``RUN`` positions, then of a task's runs, then of all tasks in float64: no sum
+is longer than a few hundred terms. The variance is taken around the channel's first value: far from a mean of zero, the
+difference of the mean of squares and the square of the mean would have nothing left. No sum depends on which thread
+took it or how many there are.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from .. import shapes
+from .crew import Work, compiled, run, take
+from .memory import Array, empty, flat, result
+from .simd import aligned
+
+RUN = 32  # positions whose sum is taken in one go
+VALUES = 32 * 1024  # of a task, about
+
+
+# --- kernels ----------------------------------------------------------------------------------------------------------
+# Indices are unsigned: a negative one would count from the end, and asking for that keeps loops from becoming vectors.
+
+
+def _moments(x, origin, bias, residual, out, g, counters):
+    """Sums of ``x - origin`` and of its square over each task's ``length`` positions: ``out[task] = [2, c]``."""
+    c, four = np.uintp(g.c_out), np.uintp(4)
+    sums = aligned(2 * g.c_out)
+    task = take(counters, 0)
+    while task < g.tasks:
+        first, last = np.uintp(task * g.length), np.uintp(min((task + 1) * g.length, g.n))
+        place = np.uintp(task * 2) * c
+        for k in range(c + c):
+            out[place + k] = np.float32(0)
+        while first < last:
+            end = min(first + np.uintp(RUN), last)
+            for k in range(c + c):
+                sums[k] = np.float32(0)
+            while first + four <= end:
+                p = first * c
+                for k in range(c):
+                    d0, d1 = x[p + k] - origin[k], x[p + c + k] - origin[k]
+                    d2, d3 = x[p + c + c + k] - origin[k], x[p + c + c + c + k] - origin[k]
+                    sums[k] += (d0 + d1) + (d2 + d3)
+                    sums[c + k] += (d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3)
+                first += four
+            while first < end:
+                p = first * c
+                for k in range(c):
+                    d0 = x[p + k] - origin[k]
+                    sums[k] += d0
+                    sums[c + k] += d0 * d0
+                first += np.uintp(1)
+            for k in range(c + c):
+                out[place + k] += sums[k]
+        task = take(counters, 0)
+    take(counters, 1)
+
+
+def _normalise(x, weight, bias, residual, out, g, counters):
+    """``(x - mean) * factor + shift``, and what comes behind it; ``weight`` is ``[mean, factor, shift]``."""
+    c = np.uintp(g.c_out)
+    task = take(counters, 0)
+    while task < g.tasks:
+        for position in range(np.uintp(task * g.length), np.uintp(min((task + 1) * g.length, g.n))):
+            p = np.uintp(position) * c
+            if g.add:
+                for k in range(c):
+                    value = (x[p + k] - weight[k]) * weight[c + k] + weight[c + c + k] + residual[p + k]
+                    out[p + k] = np.float32(0) if g.relu and value < 0 else value
+            else:
+                for k in range(c):
+                    value = (x[p + k] - weight[k]) * weight[c + k] + weight[c + c + k]
+                    out[p + k] = np.float32(0) if g.relu and value < 0 else value
+        task = take(counters, 0)
+    take(counters, 1)
+
+
+def _sums(x, weight, y, dy, out, g, counters):
+    """Sums of ``dy`` and of ``dy * (x - mean)`` over each task's positions, of ``dy`` behind the ReLU.
+
+    ``g.relu`` is 1 where ``x`` tells what it let pass, and 2 where ``y`` does: then ``dy`` is left as it is before it.
+    """
+    c = np.uintp(g.c_out)
+    sums = aligned(2 * g.c_out)
+    task = take(counters, 0)
+    while task < g.tasks:
+        first, last = np.uintp(task * g.length), np.uintp(min((task + 1) * g.length, g.n))
+        place = np.uintp(task * 2) * c
+        for k in range(c + c):
+            out[place + k] = np.float32(0)
+        while first < last:
+            end = min(first + np.uintp(RUN), last)
+            for k in range(c + c):
+                sums[k] = np.float32(0)
+            while first < end:
+                p = first * c
+                if g.relu == 2:
+                    for k in range(c):
+                        d = dy[p + k] if y[p + k] > 0 else np.float32(0)
+                        dy[p + k] = d
+                        sums[k] += d
+                        sums[c + k] += d * (x[p + k] - weight[k])
+                elif g.relu == 1:
+                    for k in range(c):
+                        centred = x[p + k] - weight[k]
+                        d = dy[p + k] if centred * weight[c + k] + weight[c + c + k] > 0 else np.float32(0)
+                        sums[k] += d
+                        sums[c + k] += d * centred
+                else:
+                    for k in range(c):
+                        d = dy[p + k]
+                        sums[k] += d
+                        sums[c + k] += d * (x[p + k] - weight[k])
+                first += np.uintp(1)
+            for k in range(c + c):
+                out[place + k] += sums[k]
+        task = take(counters, 0)
+    take(counters, 1)
+
+
+def _spread(x, weight, bias, dy, out, g, counters):
+    """``dx = factor * (dy - a - b * (x - mean))``; ``weight`` is ``[mean, factor, shift, a, b]``, the rest as in `_sums`."""
+    c = np.uintp(g.c_out)
+    task = take(counters, 0)
+    while task < g.tasks:
+        for position in range(np.uintp(task * g.length), np.uintp(min((task + 1) * g.length, g.n))):
+            p = np.uintp(position) * c
+            if g.relu == 1:
+                for k in range(c):
+                    centred = x[p + k] - weight[k]
+                    d = dy[p + k] if centred * weight[c + k] + weight[c + c + k] > 0 else np.float32(0)
+                    out[p + k] = weight[c + k] * (d - weight[c + c + c + k] - centred * weight[c + c + c + c + k])
+            else:
+                for k in range(c):
+                    centred = x[p + k] - weight[k]
+                    out[p + k] = weight[c + k] * (dy[p + k] - weight[c + c + c + k] - centred * weight[c + c + c + c + k])
+        task = take(counters, 0)
+    take(counters, 1)
+
+
+# --- launchers --------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _kernels() -> dict[str, Any]:
+    """Compiled when they are first needed."""
+    return {f.__name__: compiled(f) for f in (_moments, _normalise, _sums, _spread)}
+
+
+def _work(values: int, channels: int) -> Work:
+    """Tasks of so many positions that their partial sums are few."""
+    positions = values // channels
+    length = max(RUN, VALUES // channels)
+    names = dict.fromkeys(Work._fields, 0) | {"n": positions, "c_out": channels, "length": length}
+    return Work(**names)._replace(tasks=-(-positions // length))
+
+
+def _added(kernel: str, x: Array, weight: Array, y: Array, dy: Array, g: Work) -> Array:
+    """Run a kernel that leaves two sums for each channel, ``[2, c]`` in float64."""
+    sums = empty((g.tasks, 2, g.c_out))
+    run(_kernels()[kernel], x, weight, y, dy, sums.reshape(-1), g)
+    return sums.sum(0, dtype=np.float64)
+
+
+def moments(x: Array) -> tuple[Array, Array]:
+    """Mean and biased variance of each channel, in float64."""
+    c = x.shape[-1]
+    source = flat("batch_norm_train", "x", x)
+    origin = source[:c].copy()
+    s, q = _added("_moments", source, origin, source, source, _work(x.size, c)) / (x.size // c)
+    return s + origin, np.maximum(q - s * s, 0)
+
+
+def channel_sums(x: Array, out: Array, more: bool) -> None:
+    """Sum each channel over all positions."""
+    c = x.shape[-1]
+    source = flat("sum", "x", x)
+    s, _ = _added("_moments", source, np.zeros(c, np.float32), source, source, _work(x.size, c))
+    np.copyto(out, out + s if more else s, casting="same_kind")
+
+
+def _scaled(mean: Array, var: Array, scale: Array, shift: Array, eps: float) -> Array:
+    """What the kernels multiply with and add: ``[mean, factor, shift]``."""
+    return np.concatenate([mean, scale / np.sqrt(var + eps), shift]).astype(np.float32)
+
+
+def batch_norm_train(
+    x: Array,
+    scale: Array,
+    shift: Array,
+    residual: Array | None = None,
+    *,
+    eps: float = 1e-5,
+    relu: bool = False,
+    statistics: Array | None = None,
+    out: Array | None = None,
+) -> Array:
+    """Two passes: the statistics, then the result."""
+    shape = shapes.batch_norm_train(x, scale, shift, residual, eps=eps, relu=relu, statistics=statistics, out=out)
+    y = result("batch_norm_train", shape, out)
+    source = flat("batch_norm_train", "x", x)
+    other = source if residual is None else flat("batch_norm_train", "residual", residual)
+    mean, var = moments(x)
+    if statistics is not None:
+        statistics[:] = mean, var
+    weight = _scaled(mean, var, scale, shift, eps)
+    g = _work(x.size, shape[-1])._replace(add=int(residual is not None), relu=int(relu))
+    run(_kernels()["_normalise"], source, weight, weight, other, y.reshape(-1), g)
+    return y
+
+
+def bind_batch_norm_train_backward(
+    dy: Array,
+    y: Array,
+    x: Array,
+    scale: Array,
+    shift: Array,
+    residual: Array | None = None,
+    *,
+    eps: float = 1e-5,
+    relu: bool = False,
+    statistics: Array | None = None,
+    out: tuple[Array | None, ...],
+    more: tuple[bool, ...],
+) -> Callable[[], None]:
+    """The gradient of the residual, or that of ``x`` where there is none, may lie over ``dy``."""
+    source, given = flat("batch_norm_train_backward", "x", x), flat("batch_norm_train_backward", "dy", dy)
+    g = _work(x.size, x.shape[-1])._replace(relu=0 if not relu else 1 if residual is None else 2)
+    behind = given
+    if g.relu == 2:  # the gradient behind the ReLU is written down: where that of the residual goes, if that is wanted
+        direct = out[3] is not None and not more[3]
+        behind = out[3].reshape(-1) if direct else empty((x.size,))
+    dx = empty((x.size,)) if out[0] is None or more[0] else out[0].reshape(-1)
+
+    def back() -> None:
+        mean, var = moments(x) if statistics is None else statistics.astype(np.float64)
+        weight = _scaled(mean, var, scale, shift, eps)
+        if behind is not given and not np.shares_memory(behind, given, max_work=1):
+            behind[:] = given
+        dshift, centred = _added("_sums", source, weight, y.reshape(-1), behind, g)
+        rstd = 1 / np.sqrt(var + eps)
+        if out[0] is not None:
+            a, b = dshift / g.n, centred * rstd**2 / g.n
+            run(_kernels()["_spread"], source, np.concatenate([weight, a, b]).astype(np.float32), weight, behind, dx, g)
+        found = (dx.reshape(x.shape), centred * rstd, dshift, None if residual is None else behind.reshape(x.shape))
+        for place, add, gradient in zip(out, more, found, strict=False):
+            if place is not None and gradient is not None and (add or not np.shares_memory(place, gradient, max_work=1)):
+                np.copyto(place, place + gradient if add else gradient, casting="same_kind")
+
+    return back
+
+
+def batch_norm_train_backward(
+    dy: Array,
+    y: Array,
+    x: Array,
+    scale: Array,
+    shift: Array,
+    residual: Array | None = None,
+    *,
+    eps: float = 1e-5,
+    relu: bool = False,
+    statistics: Array | None = None,
+) -> tuple[Array | None, ...]:
+    """All gradients."""
+    out = (empty(x.shape), empty(scale.shape), empty(shift.shape), None if residual is None else empty(x.shape))
+    run_it = partial(bind_batch_norm_train_backward, dy, y, x, scale, shift, residual, eps=eps, relu=relu)
+    run_it(statistics=statistics, out=out, more=(False,) * 4)()
+    return out
+
+
+def frozen_backward(dy: Array, x: Array, scale: Array, mean: Array, var: Array, eps: float) -> tuple[Array, ...]:
+    """The gradients of a batch norm whose statistics are constants."""
+    source, given, dx = flat("batch_norm_backward", "x", x), flat("batch_norm_backward", "dy", dy), empty(x.shape)
+    g = _work(x.size, x.shape[-1])
+    rstd = 1 / np.sqrt(var.astype(np.float64) + eps)
+    weight = _scaled(mean, var.astype(np.float64), scale, scale, eps)
+    dshift, centred = _added("_sums", source, weight, given, given, g)
+    none = np.zeros(2 * len(mean), np.float32)
+    run(_kernels()["_spread"], source, np.concatenate([weight, none]), weight, given, dx.reshape(-1), g)
+    statistics = -dshift * scale * rstd, -centred * scale * rstd**3 / 2
+    return dx, *(a.astype(np.float32) for a in (centred * rstd, dshift, *statistics))

@@ -5,6 +5,10 @@ at the path                                                           splits
 ====================================================================  ===========================================
 a folder or a zip archive with ``SPLIT/CLASS/picture.jpg``            train, val (valid, validation), test
 the same with ``CLASS/picture.jpg``                                   all of it is train
+CIFAR-10, CIFAR-100, python or binary version: the published          train, test
+``.tar.gz``, or the folder it unpacks to
+MNIST and its kin: a folder with ``train-images-idx3-ubyte``,         train, test
+``train-labels-idx1-ubyte``, ``t10k-...``, each with ``.gz`` or not
 ====================================================================  ===========================================
 
 What a file says is never believed: sizes are compared with what is there before memory is allocated for them.
@@ -18,9 +22,11 @@ from numbers import Integral
 from pathlib import Path
 
 from .augment import Augment
+from .cifar import open_cifar_archive, open_cifar_folder
 from .dataset import Dataset, Reading, to_stderr
 from .errors import FormatError, UsageError
 from .files import regular, shown
+from .idx import open_idx
 from .loader import Loader
 from .picture_files import open_folder, open_zip
 
@@ -32,6 +38,7 @@ def open_dataset(
     split: str = "train",
     on_broken: str = "refuse",
     *,
+    coarse: bool = False,
     memory: int = 2**30,
     threads: int = 1,
     warn: Callable[[str], None] = to_stderr,
@@ -47,6 +54,8 @@ def open_dataset(
     on_broken
         What to do about a picture file that cannot be used: "refuse" raises its error, "skip" leaves it out and warns.
         Archives of raw pixels are always refused if anything is wrong with them.
+    coarse
+        For CIFAR-100: the 20 coarse classes in place of the 100 fine ones.
     memory
         Bytes. Pictures that need no more than this when they are decoded are decoded once, now, and kept.
     threads
@@ -77,12 +86,17 @@ def open_dataset(
     except (TypeError, ValueError):  # a number; a NUL in the name
         raise UsageError(f"a path was expected, found {path!r}") from None
     if is_folder:
-        return open_folder(place, split, reading)
+        found = open_cifar_folder(place, split, coarse)
+        if found is None:
+            found = open_idx(place, split)
+        return open_folder(place, split, reading) if found is None else found
     with regular(place) as file:
-        start = file.read(4)
+        start = file.read(263)
+    if start[:2] == b"\x1f\x8b" or start[257:262] == b"ustar":
+        return open_cifar_archive(place, split, coarse)
     if start[:2] == b"PK":
         return open_zip(place, split, reading)
     raise FormatError(
-        f"{shown(place)} is no data set that can be read (it begins with {start.hex(' ') or 'nothing'}); "
-        "give a folder or a zip archive of pictures"
+        f"{shown(place)} is no data set that can be read (it begins with {start[:4].hex(' ') or 'nothing'}); give a folder or "
+        "a zip archive of pictures, CIFAR as published, or the folder with the files of MNIST"
     )

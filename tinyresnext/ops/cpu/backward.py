@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import reference, shapes
+from .. import reference
 from ..shapes import Pair, pair
 from .conv_backward import conv2d_backward
 from .crew import Work, compiled, run, take

@@ -18,9 +18,12 @@ LEVELS = [
     {"errors"},
     {"ops", "ops.shapes"},
     {"ops.reference", "ops.cpu"},
-    {"count", "files", "hdf5", "image", "image_file", "peak", "plan", "resnext", "spec", "step", "store", "store_file", "tape"},
-    {"bench", "checkpoints", "classify", "convert", "model", "report", "verify", "warm"},
-    {"arguments", "cli"},
+    {"count", "files", "hdf5", "image", "image_file", "peak", "plan", "resnext", "spec", "step", "store", "store_file", "tape"}
+    | {"augment", "dataset", "idx", "loader", "picture_files", "tar"}
+    | {"optimise", "recipes", "training_folder", "training_log", "training_state"},
+    {"bench", "checkpoints", "cifar", "classify", "convert", "data", "model", "report", "verify", "warm"}
+    | {"training", "training_run"},
+    {"arguments", "cli", "cli_train"},
     {"__init__", "__main__"},
 ]
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))

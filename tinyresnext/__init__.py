@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from .convert import load_checkpoint
     from .image import Preprocess, prepare
     from .model import Model, Prediction, list_models, load, save
+    from .recipes import RECIPES, Recipe, recipe
     from .resnext import forward, parameters
     from .spec import VARIANTS, Spec, cifar, variant
+    from .training import finetune, train
 
 __version__ = "0.1.0"
 
@@ -23,30 +25,40 @@ _HOMES = {
     "Prediction": "model",
     "Preprocess": "image",
     "Spec": "spec",
+    "Recipe": "recipes",
+    "RECIPES": "recipes",
     "cifar": "spec",
+    "finetune": "training",
     "forward": "resnext",
     "list_models": "model",
     "load": "model",
     "load_checkpoint": "convert",
     "parameters": "resnext",
     "prepare": "image",
+    "recipe": "recipes",
     "save": "model",
+    "train": "training",
     "variant": "spec",
 }
 __all__ = [
+    "RECIPES",
     "VARIANTS",
     "Model",
     "Prediction",
     "Preprocess",
+    "Recipe",
     "Spec",
     "cifar",
+    "finetune",
     "forward",
     "list_models",
     "load",
     "load_checkpoint",
     "parameters",
     "prepare",
+    "recipe",
     "save",
+    "train",
     "variant",
 ]
 

@@ -68,7 +68,81 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--repeats", type=_positive, default=10, metavar="N", help="how often everything is run (10)")
     c.add_argument("--layers", action="store_true", help="every distinct layer too, in its place and alone")
     c.add_argument("--json", metavar="FILE", help="write the figures there too")
+    _train(commands.add_parser("train", help="train a network on pictures"))
+    _finetune(commands.add_parser("finetune", help="train a model on, for other classes"))
     return made
+
+
+def _train(c: argparse.ArgumentParser) -> None:
+    """A network from its first weights."""
+    c.add_argument("data", metavar="DATA", help="a folder, zip archive or published archive of pictures in classes")
+    which = c.add_mutually_exclusive_group(required=True)
+    which.add_argument("--arch", metavar="NAME", help="one of `tinyresnext models`")
+    which.add_argument("--depth", type=_positive, metavar="N", help="a CIFAR network of 9 n + 2 layers, such as 29")
+    which.add_argument(
+        "--blocks", type=_counts, metavar="N,N...", help="a network with so many blocks in each stage, such as 3,4,6,3"
+    )
+    c.add_argument("--cardinality", type=_positive, metavar="N", help="with --depth or --blocks: paths of a block (32)")
+    c.add_argument("--width", type=_positive, metavar="N", help="with --depth or --blocks: channels of a path (4)")
+    c.add_argument("--widen", type=_positive, metavar="N", help="with --depth or --blocks: expansion of a block (4)")
+    c.add_argument("--stem", choices=("imagenet", "deep", "cifar"), help="with --blocks: how the network begins (imagenet)")
+    c.add_argument("--recipe", default="fast-cifar", metavar="NAME", help="what the options below do not say (fast-cifar)")
+    c.add_argument("--size", type=_positive, metavar="N", help="side of the pictures (224, CIFAR 32)")
+    c.add_argument("--mean", type=_numbers, metavar="R,G,B", help="mean of the channels, from 0 to 1")
+    c.add_argument("--std", type=_numbers, metavar="R,G,B", help="standard deviation of the channels")
+    c.add_argument("--initialisation", dest="init", choices=("torchvision", "facebook"), help="how the first weights are drawn")
+    c.add_argument("--device", default="cpu", help="cpu, auto, or reference for plain NumPy (cpu)")
+    _training(c)
+
+
+def _finetune(c: argparse.ArgumentParser) -> None:
+    """A model that knows something already."""
+    c.add_argument("data", metavar="DATA", help="a folder, zip archive or published archive of pictures in classes")
+    c.add_argument("--init", dest="model", required=True, metavar="FILE", help="the model file to begin with")
+    stays = c.add_mutually_exclusive_group()
+    stays.add_argument("--frozen-to", metavar="STAGE", help="the last stage that stays as it is: stem, layer1 ...")
+    stays.add_argument("--all", action="store_true", help="train all layers (this is what is done without --frozen-to)")
+    c.add_argument("--recipe", default="finetune", metavar="NAME", help="what the options below do not say (finetune)")
+    c.add_argument("--device", default="cpu", help="cpu, auto, or reference for plain NumPy (cpu)")
+    _training(c)
+
+
+def _training(c: argparse.ArgumentParser) -> None:
+    """What all training has."""
+    c.add_argument("--out", required=True, metavar="FOLDER", help="where state, log and model go")
+    c.add_argument("--resume", action="store_true", help="go on with the run in FOLDER")
+    c.add_argument("--split", default="train", metavar="NAME", help="which part of DATA to train on (train)")
+    c.add_argument("--val", metavar="DATA", help="pictures to try the network on after each epoch")
+    c.add_argument("--val-split", default="test", metavar="NAME", help="which part of them (test)")
+    c.add_argument("--broken", choices=("refuse", "skip"), default="refuse", help="what to do about broken pictures (refuse)")
+    c.add_argument("--threads", type=_positive, metavar="N", help="threads to compute on (as many as it may use cores)")
+    c.add_argument("--log-every", type=_positive, default=0, metavar="N", help="a line in the log after so many steps too")
+    c.add_argument("--licence", default="", metavar="TEXT", help="of the model, to be kept with it")
+    r = c.add_argument_group("in place of what the recipe says")
+    r.add_argument("--epochs", type=_positive, metavar="N")
+    r.add_argument("--batch", type=_positive, metavar="N", help="pictures in a step")
+    r.add_argument("--lr", type=float, metavar="X", help="the highest learning rate")
+    r.add_argument("--schedule", choices=("step", "cosine", "linear"), help="how it falls")
+    r.add_argument(
+        "--milestones", type=_numbers, metavar="X,X...", help="for step: at which parts of the run, such as 0.5,0.75"
+    )
+    r.add_argument("--gamma", type=float, metavar="X", help="for step: what it is multiplied by there")
+    r.add_argument("--warmup", type=float, metavar="X", help="the part of the run in which it rises, such as 0.2")
+    r.add_argument("--momentum", type=float, metavar="X")
+    r.add_argument("--nesterov", action=argparse.BooleanOptionalAction, default=None)
+    r.add_argument("--weight-decay", type=float, metavar="X")
+    r.add_argument("--decay-all", action=argparse.BooleanOptionalAction, default=None, help="batch norms and biases decay too")
+    r.add_argument("--smoothing", type=float, metavar="X", help="of the labels")
+    r.add_argument("--mixup", type=float, metavar="ALPHA")
+    r.add_argument("--ema", type=float, metavar="X", help="decay of the average of the weights, such as 0.999; 0 is none")
+    r.add_argument("--zero-gamma", action=argparse.BooleanOptionalAction, default=None, help="blocks begin as their shortcuts")
+    r.add_argument("--crop", choices=("pad", "resized", "none"), help="which part of a picture is seen")
+    r.add_argument("--padding", type=int, metavar="N", help="for pad: pixels around the picture")
+    r.add_argument("--fill", choices=("black", "mean"), help="for pad: what is there")
+    r.add_argument("--interpolation", choices=("bilinear", "bicubic"), help="how pictures are resized")
+    r.add_argument("--flip", action=argparse.BooleanOptionalAction, default=None, help="mirror every second picture")
+    r.add_argument("--jitter", type=float, metavar="X", help="of brightness, contrast and saturation")
+    r.add_argument("--seed", type=int, metavar="N", help="of first weights, order and augmentation")
 
 
 def _device(command: argparse.ArgumentParser) -> None:
@@ -82,6 +156,11 @@ def _positive(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 0 < int(text[:20]) <= 10**9):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
     return int(text)
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    """Whole numbers with commas between them, for argparse."""
+    return tuple(_positive(part) for part in text.split(","))
 
 
 def _numbers(text: str) -> tuple[float, ...]:

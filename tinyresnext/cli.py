@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     _prepare_streams()
     arguments = parser().parse_args(argv)
+    arguments.typed = list(sys.argv[1:] if argv is None else argv)
     try:
         code = _COMMANDS[arguments.command](arguments)
         sys.stdout.flush()  # a full disk is noticed here and not on the way out
@@ -39,8 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TinyResNeXtError as error:
         print(f"tinyresnext: {error}", file=sys.stderr)
         return next(code for kind, code in _EXIT_CODES.items() if isinstance(error, kind))
-    except KeyboardInterrupt:
-        print("tinyresnext: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:  # training says how to go on
+        print(f"tinyresnext: {stop or 'interrupted'}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe has seen enough
         _drop_output()
@@ -211,6 +212,24 @@ def _bench(a: argparse.Namespace) -> int:
     return 0
 
 
+def _train(a: argparse.Namespace) -> int:
+    from .cli_train import train
+    from .model import backend
+
+    with _word_on_compiling(backend(a.device)):
+        print(train(a))
+    return 0
+
+
+def _finetune(a: argparse.Namespace) -> int:
+    from .cli_train import finetune
+    from .model import backend
+
+    with _word_on_compiling(backend(a.device)):
+        print(finetune(a))
+    return 0
+
+
 def _word_on_compiling(ops: Any) -> AbstractContextManager[None]:
     """On a terminal, say what takes so long."""
     if not sys.stderr.isatty():
@@ -298,4 +317,6 @@ _COMMANDS = {
     "models": _models,
     "cache": _cache,
     "bench": _bench,
+    "train": _train,
+    "finetune": _finetune,
 }

@@ -9,6 +9,7 @@ __all__ = [
     "IntegrityError",
     "ShapeError",
     "TinyResNeXtError",
+    "TrainingError",
     "UnsafeError",
     "UsageError",
     "WeightsError",
@@ -41,6 +42,10 @@ class ShapeError(WeightsError):
 
 class ImageError(TinyResNeXtError):
     """A picture cannot be used."""
+
+
+class TrainingError(TinyResNeXtError):
+    """Training cannot go on: what it computes is not finite any more."""
 
 
 class DeviceError(TinyResNeXtError):

@@ -25,7 +25,7 @@ from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageFile, JpegImagePlugi
 from .errors import ImageError
 from .files import regular
 
-__all__ = ["MAX_FILE_BYTES", "MAX_PIXELS", "check_size", "load_picture", "orientation"]
+__all__ = ["MAX_FILE_BYTES", "MAX_PIXELS", "check_size", "load_picture", "orientation", "picture_in"]
 
 MAX_FILE_BYTES = 64 * 2**20
 """A larger file is refused before it is read: photographs are smaller, and Pillow takes a second over 3 MiB of empty parts."""
@@ -87,7 +87,21 @@ def load_picture(path: str | os.PathLike[str]) -> Image.Image:
         The file cannot be read, is not of the five formats, is cut short or damaged, or is larger than the limits.
     """
     name = repr(path if isinstance(path, str) else os.fspath(path))
-    data = _read(path, name)
+    return picture_in(_read(path, name), name)
+
+
+def picture_in(data: bytes, name: str) -> Image.Image:
+    """Check and decode the first frame of a picture file whose bytes are at hand; the rest as for `load_picture`.
+
+    Parameters
+    ----------
+    data
+        The whole file. The caller has limited its length: to `MAX_FILE_BYTES`, as here.
+    name
+        For messages; quoted by the caller.
+    """
+    if not data:
+        raise ImageError(f"{name} is empty (0 bytes); give a JPEG, PNG, WebP, BMP or GIF picture")
     for start, kind, reader in _FORMATS:
         if re.match(start, data, re.DOTALL):
             return _decode(data, kind, reader, name)
@@ -135,10 +149,7 @@ def _read(path: str | os.PathLike[str], name: str) -> bytes:
         size = os.fstat(file.fileno()).st_size
         if size > MAX_FILE_BYTES:
             raise ImageError(f"{name} has {size:,} bytes, more than the {MAX_FILE_BYTES:,} that are accepted")
-        data = file.read(MAX_FILE_BYTES)
-    if not data:
-        raise ImageError(f"{name} is empty (0 bytes); give a JPEG, PNG, WebP, BMP or GIF picture")
-    return data
+        return file.read(MAX_FILE_BYTES)
 
 
 def _decode(data: bytes, kind: str, reader: type[ImageFile.ImageFile], name: str) -> Image.Image:

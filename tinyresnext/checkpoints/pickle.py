@@ -29,6 +29,7 @@ from .pickle_names import (
     Storage,
     set_item,
 )
+from .pickled_arrays import ARRAY_CALLS, NDARRAY, UInt8Array, UInt8Type
 
 __all__ = ["MAX_OPCODES", "load"]
 
@@ -36,6 +37,7 @@ __all__ = ["MAX_OPCODES", "load"]
 # an Adam optimiser and an averaged copy, needs about 100,000 opcodes, 100 kB of text and 15,000 memo slots.
 MAX_OPCODES = 400_000  # an opcode costs at most about 90 bytes (an empty dict and its place on the stack): 36 MB
 MAX_TEXT = 4 << 20  # bytes of all strings together; one emoji makes Python store four bytes per character: 16 MB
+MAX_ARRAYS = 256 << 20  # the same where arrays are read; the pictures of CIFAR-100 are one text of 154 MB
 MAX_MEMO = 100_000  # slots, about 100 bytes each: 10 MB
 MAX_DEPTH = 1_000  # open MARKs; real files have four
 MAX_NAME = 256  # bytes in one line of a GLOBAL
@@ -46,6 +48,7 @@ def load(
     *,
     persistent_load: Callable[[object], Storage] | None = None,
     max_opcodes: int = MAX_OPCODES,
+    arrays: bool = False,
 ) -> object:
     """Interpret one pickle and leave ``stream`` just behind its STOP.
 
@@ -58,12 +61,15 @@ def load(
         a pickle that has persistent ids is refused.
     max_opcodes : int
         The budget; an opcode costs one, and so does each pair copied into an ``OrderedDict``.
+    arrays : bool
+        Read NumPy arrays of uint8 in the place of tensors: a data set, not a checkpoint. What Python 2 wrote as a short
+        string is then text in Latin-1, and bytes if it is longer than 255.
 
     Returns
     -------
     object
-        None, bool, int, float, str, bytes, list, tuple, dict, ``OrderedDict``, `Global`, `Storage`, `Tensor` or
-        `Placeholder`, nested. Lists and dicts may be shared or contain themselves; keys are str or int.
+        None, bool, int, float, str, bytes, list, tuple, dict, ``OrderedDict``, `Global`, `Storage`, `Tensor`,
+        `Placeholder` or `UInt8Array`, nested. Lists and dicts may be shared or contain themselves; keys are str or int.
 
     Raises
     ------
@@ -73,17 +79,24 @@ def load(
     FormatError
         The pickle is cut short, contradicts itself, or uses an opcode that checkpoints never have.
     """
-    return _Machine(stream, persistent_load, max_opcodes).run()
+    return _Machine(stream, persistent_load, max_opcodes, arrays).run()
 
 
 class _Machine:
     """The stack machine: one method for each opcode or family of opcodes."""
 
-    def __init__(self, stream: BinaryIO, persistent_load: Callable[[object], Storage] | None, budget: int) -> None:
+    def __init__(
+        self, stream: BinaryIO, persistent_load: Callable[[object], Storage] | None, budget: int, arrays: bool
+    ) -> None:
         self.stream = stream
+        self.arrays = arrays
+        self.calls = ARRAY_CALLS if arrays else CALLS
+        self.placeholders = frozenset() if arrays else PLACEHOLDERS
+        self.other_names = {NDARRAY} if arrays else STORAGES
         self.persistent_load = persistent_load
         self.budget = budget
-        self.text = MAX_TEXT
+        self.text = MAX_ARRAYS if arrays else MAX_TEXT
+        self.most_text = self.text
         self.stack: list = []
         self.outer: list[list] = []  # the stacks below each open MARK
         self.memo: dict[int, object] = {}
@@ -134,7 +147,7 @@ class _Machine:
         count = self.number(layout)
         self.text -= count
         if count < 0 or self.text < 0:
-            raise UnsafeError(f"the pickle declares a text of {count} bytes; all texts together may have {MAX_TEXT}")
+            raise UnsafeError(f"the pickle declares a text of {count} bytes; all texts together may have {self.most_text}")
         return self.read(count)
 
     def spend(self, steps: int) -> None:
@@ -187,8 +200,16 @@ class _Machine:
         items = [self.pop() for _ in range(count)]
         self.stack.append(tuple(reversed(items)))
 
+    def old_string(self, layout: str) -> None:
+        """Push what Python 2 called a string: text in a checkpoint, text or bytes beside arrays."""
+        if not self.arrays:
+            self.string(layout)
+        else:
+            data = self.payload(layout)
+            self.stack.append(data.decode("latin-1") if len(data) < 256 else data)
+
     def string(self, layout: str) -> None:
-        """Push a text; Python 2 wrote its byte strings in the same places."""
+        """Push a text."""
         try:
             self.stack.append(self.payload(layout).decode("utf-8"))
         except UnicodeDecodeError:
@@ -229,7 +250,9 @@ class _Machine:
     def push_global(self, module: str, name: str) -> None:
         """Push a name if it is one that we know, or end the reading."""
         found = Global(module, name)
-        if found not in CALLS and found not in STORAGES and found not in PLACEHOLDERS:
+        if found not in self.calls and found not in self.other_names and found not in self.placeholders:
+            if self.arrays:
+                raise UnsafeError(f"the file names {found}, which no data set needs and which was neither imported nor run")
             raise UnsafeError(
                 f"the file names {found}, which is not part of a state dict and was neither imported nor run; if the file "
                 "holds a whole model or a trainer's state, load it where you trust it and save only model.state_dict()"
@@ -241,27 +264,29 @@ class _Machine:
         arguments, callee = self.pop(), self.pop()
         if type(callee) is not Global or type(arguments) is not tuple:
             raise UnsafeError(f"the pickle calls a {type(callee).__name__} with a {type(arguments).__name__}")
-        if callee in PLACEHOLDERS:
+        if callee in self.placeholders:
             self.stack.append(Placeholder(callee))
-        elif callee in CALLS:
+        elif callee in self.calls:
             if callee == ORDERED_DICT and arguments and type(arguments[0]) is list:
                 self.spend(len(arguments[0]))
-            self.stack.append(CALLS[callee](arguments))
+            self.stack.append(self.calls[callee](arguments))
         else:
-            raise UnsafeError(f"the pickle calls {callee}, which only names a type of storage")
+            raise UnsafeError(f"the pickle calls {callee}, which only names a type")
 
     def new_object(self) -> None:
         """A new instance without a call: only placeholders have one."""
         arguments, cls = self.pop(), self.pop()
-        if type(cls) is not Global or cls not in PLACEHOLDERS or type(arguments) is not tuple:
+        if type(cls) is not Global or cls not in self.placeholders or type(arguments) is not tuple:
             raise UnsafeError(f"the pickle makes an instance of {cls if type(cls) is Global else type(cls).__name__}")
         self.stack.append(Placeholder(cls))
 
     def build(self) -> None:
         """Set attributes. A state dict carries one, ``_metadata``, which is dropped; so is all that a placeholder gets."""
         state = self.pop()
-        target = self.top((OrderedDict, Placeholder), "set attributes of")
-        if type(target) is OrderedDict and (type(state) is not dict or set(state) != {"_metadata"}):
+        target = self.top((OrderedDict, Placeholder, UInt8Array, UInt8Type), "set attributes of")
+        if type(target) in (UInt8Array, UInt8Type):
+            target.set_state(state)
+        elif type(target) is OrderedDict and (type(state) is not dict or set(state) != {"_metadata"}):
             raise UnsafeError("the pickle sets attributes of an OrderedDict other than _metadata")
 
     def append(self, items: list) -> None:
@@ -312,8 +337,8 @@ _OPCODES: dict[int, Callable[[_Machine], None]] = {
     ord("G"): lambda m: m.push(m.number(">d")),
     ord("X"): lambda m: m.string("<I"),
     0x8C: lambda m: m.string("<B"),
-    ord("T"): lambda m: m.string("<i"),
-    ord("U"): lambda m: m.string("<B"),
+    ord("T"): lambda m: m.old_string("<i"),
+    ord("U"): lambda m: m.old_string("<B"),
     ord("B"): lambda m: m.push(m.payload("<I")),
     ord("C"): lambda m: m.push(m.payload("<B")),
     ord("("): _Machine.mark,

@@ -1,0 +1,200 @@
+"""The optimiser and what is around it, against PyTorch's own and against closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from tinyresnext import RECIPES, Recipe, Spec, cifar, parameters, recipe
+from tinyresnext.errors import FormatError, UsageError
+from tinyresnext.optimise import PIECE, SGD, initialise, mix, size, update_average, update_statistics, views
+from tinyresnext.recipes import learning_rate
+
+SPEC = Spec((1, 1), 4, 8, 5, stem="cifar")
+PLAIN = Recipe(10, 4, 0.1, "step")
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def test_views_cover_the_flat_array():
+    flat = np.arange(size(SPEC), dtype=np.float32)
+    params = views(flat, SPEC)
+    assert {name: value.shape for name, value in params.items()} == parameters(SPEC)
+    assert np.concatenate([value.ravel() for value in params.values()]).tobytes() == flat.tobytes()
+    params["fc.bias"][...] = -1
+    assert (flat[-5:] == -1).all()
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("weight_decay", [0.0, 5e-4])
+def test_sgd_is_pytorchs(nesterov, momentum, weight_decay):
+    torch = pytest.importorskip("torch")
+    if nesterov and not momentum:
+        pytest.skip("PyTorch refuses it, and so do we")
+    # One tensor is longer than a piece, one is a vector: with decay_all False it does not decay.
+    shapes, rates = {"w": (PIECE + 7,), "matrix": (3, 5), "vector": (4,)}, [0.1, 0.2, 0.05]
+    first = {name: rng(1).standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    ours = {name: value.copy() for name, value in first.items()}
+    theirs = {name: torch.tensor(value, requires_grad=True) for name, value in first.items()}
+    optimiser = torch.optim.SGD(theirs.values(), 0.1, momentum, weight_decay=weight_decay, nesterov=nesterov)
+    settings = Recipe(1, 1, 0.1, "step", momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)
+    step = SGD(ours, {name: np.zeros_like(value) for name, value in first.items()}, settings)
+    for number, rate in enumerate(rates):
+        gradients = {name: rng(number + 2).standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+        for name, value in theirs.items():
+            value.grad = torch.tensor(gradients[name])
+        optimiser.param_groups[0]["lr"] = rate
+        optimiser.step()
+        step(gradients, rate)
+    for name in shapes:
+        found, wanted = ours[name], theirs[name].detach().numpy()
+        # At most eight roundings of numbers below 8 in each of three steps, and PyTorch may fuse some of them.
+        assert np.abs(found - wanted).max() <= 3 * 8 * 2.0**-24 * 8, name
+
+
+def test_norms_and_biases_may_be_spared():
+    params = {"conv1.weight": np.ones((2, 1, 1, 1), np.float32), "bn1.weight": np.ones(2, np.float32)}
+    zeros = {name: np.zeros_like(value) for name, value in params.items()}
+    settings = Recipe(1, 1, 1.0, "step", momentum=0.0, weight_decay=0.5, decay_all=False)
+    SGD(params, {name: value.copy() for name, value in zeros.items()}, settings)(zeros, 1.0)
+    assert params["conv1.weight"].ravel().tolist() == [0.5, 0.5]
+    assert params["bn1.weight"].tolist() == [1, 1]
+
+
+def test_running_statistics_are_pytorchs():
+    torch = pytest.importorskip("torch")
+    norm = torch.nn.BatchNorm2d(6).double()
+    params = {"bn.running_mean": np.zeros(6, np.float32), "bn.running_var": np.ones(6, np.float32)}
+    for seed in range(3):
+        x = rng(seed).standard_normal((2, 3, 2, 6)) * 3 + 1
+        norm(torch.tensor(x).permute(0, 3, 1, 2))
+        mean, var = x.mean((0, 1, 2)).astype(np.float32), x.var((0, 1, 2)).astype(np.float32)
+        update_statistics(params, {"bn": (mean, var)}, {"bn": 12})
+    for part in ("running_mean", "running_var"):
+        assert np.allclose(params[f"bn.{part}"], getattr(norm, part).numpy(), rtol=1e-6, atol=1e-6)
+
+
+def test_the_variance_of_one_value_is_no_number_divided_by_zero():
+    params = {"bn.running_mean": np.zeros(1, np.float32), "bn.running_var": np.ones(1, np.float32)}
+    update_statistics(params, {"bn": (np.ones(1, np.float32), np.zeros(1, np.float32))}, {"bn": 1})
+    assert params["bn.running_var"] == np.float32(0.9)
+
+
+def test_average():
+    flat, average = np.full(PIECE + 3, 2, np.float32), np.zeros(PIECE + 3, np.float32)
+    update_average(average, flat, 0.99, 0)  # nine tenths of the new
+    assert np.allclose(average, 1.8)
+    update_average(average, flat, 0.99, 10**6)
+    assert np.allclose(average, 1.8 + 0.01 * 0.2)
+
+
+def test_step_schedule_is_the_published_one():
+    fb, tv = RECIPES["facebook-cifar"], RECIPES["torchvision-v1"]
+    rates = [learning_rate(fb, epoch, 0, 390) for epoch in range(300)]
+    # train.lua counts epochs from 1 and multiplies by 0.1 where epoch / 300 exceeds 0.49, and again where it exceeds 0.74.
+    wanted = [0.1 * 0.1 ** (epoch * 100 > 49 * 300) * 0.1 ** (epoch * 100 > 74 * 300) for epoch in range(1, 301)]
+    assert np.allclose(rates, wanted, rtol=1e-12)
+    assert rates.index(min(rates)) == 222
+    rates = [learning_rate(tv, epoch, 7, 10) for epoch in range(100)]
+    assert np.allclose(rates, [0.1 * 0.1 ** (epoch // 30) for epoch in range(100)], rtol=1e-12)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_one_cycle(schedule):
+    one = recipe("fast-cifar", epochs=10, lr=0.4, warmup=0.2, schedule=schedule)
+    rates = np.array([learning_rate(one, epoch, step, 7) for epoch in range(10) for step in range(7)])
+    assert np.allclose(rates[:14], 0.4 * np.arange(1, 15) / 14)
+    part = np.arange(56) / 56
+    assert np.allclose(rates[14:], 0.4 * ((1 + np.cos(np.pi * part)) / 2 if schedule == "cosine" else 1 - part))
+    assert 0 < rates[-1] < 0.4 / 50
+
+
+@pytest.mark.parametrize("init", ["torchvision", "facebook"])
+def test_first_weights(init):
+    spec = cifar(29, 8, 16)
+    flat = np.full(size(spec), np.nan, np.float32)
+    params = views(flat, spec)
+    initialise(params, spec, Recipe(1, 1, 0.1, "step", init=init, seed=5))
+    assert np.isfinite(flat).all()
+    for name, value in params.items():
+        if value.ndim == 4:  # fan out: c_out k_h k_w, with all filters of a grouped convolution
+            deviation = math.sqrt(2 / (value.shape[0] * value.shape[2] * value.shape[3]))
+            tolerance = 5 / math.sqrt(value.size)  # five times what a sample of that size varies by, at least
+            assert value.std() == pytest.approx(deviation, rel=tolerance), name
+            assert abs(value.mean()) < deviation * tolerance, name
+        elif ".running_mean" in name or (name.endswith("bias") and name != "fc.bias"):
+            assert (value == 0).all()
+        elif name not in ("fc.weight", "fc.bias"):
+            assert (value == 1).all(), name
+    bound = 1 / math.sqrt(1024)
+    assert 0.99 * bound < np.abs(params["fc.weight"]).max() <= bound
+    assert np.abs(params["fc.bias"]).max() <= bound
+    assert bool((params["fc.bias"] == 0).all()) == (init == "facebook")
+
+
+def test_first_weights_depend_on_the_seed_alone():
+    drawn = []
+    for seed in (1, 1, 2):
+        flat = np.empty(size(SPEC), np.float32)
+        initialise(views(flat, SPEC), SPEC, Recipe(1, 1, 0.1, "step", seed=seed))
+        drawn.append(flat.tobytes())
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_zero_gamma_makes_blocks_begin_as_their_shortcuts():
+    flat = np.empty(size(SPEC), np.float32)
+    params = views(flat, SPEC)
+    initialise(params, SPEC, Recipe(1, 1, 0.1, "step", zero_gamma=True))
+    zero = {name for name, value in params.items() if name.endswith("weight") and not value.any()}
+    assert zero == {"layer1.0.bn3.weight", "layer2.0.bn3.weight"}
+
+
+def test_mixup():
+    x, labels = rng().random((4, 2, 2, 3)).astype(np.float32), np.array([0, 1, 2, 0])
+    mixed, targets = mix(x, labels, 3, 0.4, rng(3))
+    kept = float(np.float32(rng(3).beta(0.4, 0.4)))
+    assert mixed.dtype == targets.dtype == np.float32
+    assert np.allclose(mixed[1], kept * x[1] + (1 - kept) * x[0])
+    assert np.allclose(targets[1], [1 - kept, kept, 0])
+    assert np.allclose(targets.sum(1), 1)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_survive_json(name):
+    assert Recipe.from_json(recipe(name).to_json()) == RECIPES[name]
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"epochs": 0}, "epochs is 0"),
+        ({"batch": 2.5}, "batch is 2.5"),
+        ({"lr": float("nan")}, "lr is nan"),
+        ({"lr": "fast"}, "lr is 'fast'"),
+        ({"momentum": 1.5}, "momentum is 1.5"),
+        ({"momentum": 0.0}, "nesterov"),
+        ({"smoothing": True}, "smoothing is True"),
+        ({"schedule": "magic"}, "expected one of step, cosine, linear"),
+        ({"flip": 1}, "flip is 1"),
+        ({"milestones": (0.5, 0.25)}, "in order"),
+        ({"milestones": (150, 225)}, "parts of the run"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_recipes_refuse_nonsense(changes, text):
+    with pytest.raises(UsageError, match=text):
+        recipe("fast-cifar", **changes)
+
+
+def test_unknown_recipe():
+    with pytest.raises(UsageError, match="facebook-cifar"):
+        recipe("facebook")
+    with pytest.raises(FormatError, match="fields"):
+        Recipe.from_json({"epochs": 1})
+    with pytest.raises(FormatError, match="lr is 'x'"):
+        Recipe.from_json(RECIPES["fast-cifar"].to_json() | {"lr": "x"})

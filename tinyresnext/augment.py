@@ -1,0 +1,280 @@
+"""What happens to a picture between the data set and the network, with and without chance.
+
+The order is always the same, and each step is there only if it is asked for:
+
+1. to the network's size: a random part (`scale`; "RandomResizedCrop", Szegedy et al. 2014, section 6), or the shorter side
+   resized and the middle cut out (`resize`, as `image.resize_and_crop` does it), or nothing: the picture has the size already;
+2. colour jitter: brightness, contrast, saturation and hue by random factors, in random order;
+3. to float32, ``(pixels / 255 - mean) / std``;
+4. a random window of the picture with a rim around it (`padding`; the "4 pixels on each side" of section 5.3 of the paper);
+5. a horizontal flip, for every second picture.
+
+Steps 1 and 2 follow torchvision's transforms on Pillow pictures to the pixel for the same random numbers; the numbers
+themselves come from a generator of our own choosing (`loader`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from numbers import Integral, Real
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .errors import ImageError, UsageError
+from .image import Preprocess, decode, resize_and_crop
+
+__all__ = ["Augment", "jitter", "random_part"]
+
+_TRIES = 10  # as torchvision: how often a part that does not fit into the picture is drawn anew
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+@dataclass(frozen=True)
+class Augment:
+    """How pictures become batches. Without `scale`, `padding`, `flip` and jitter there is no chance in it: for evaluation.
+
+    Parameters
+    ----------
+    size
+        Side of the square that the network sees, in pixels.
+    mean, std
+        Of each channel, for values in [0, 1]; three, or one for a network that sees grey.
+    resize
+        Shorter side before the middle is cut out; None where the pictures are ``size x size`` as they are.
+    interpolation
+        "bilinear" or "bicubic", for `resize` and `scale`.
+    scale
+        Least and largest share of the picture's area in the random part that is resized to `size`; None for no such crop.
+    ratio
+        Least and largest width / height of that part.
+    padding
+        Width of the rim, in pixels, within which the window of ``size x size`` is placed at random.
+    fill
+        The rim: "black" (torchvision), or "mean", zero after normalisation (the authors' Torch7 code).
+    flip
+        Whether every second picture, by chance, is mirrored left to right.
+    brightness, contrast, saturation
+        d: a factor from ``max(0, 1 - d)`` to ``1 + d``.
+    hue
+        d: a shift from -d to d of the whole circle, at most 0.5.
+
+    Raises
+    ------
+    UsageError
+        A value is of the wrong type or out of range, or `scale` and `resize` are both given.
+    """
+
+    size: int
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    resize: int | None = None
+    interpolation: str = "bilinear"
+    scale: tuple[float, float] | None = None
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    padding: int = 0
+    fill: str = "black"
+    flip: bool = False
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+
+    def __post_init__(self) -> None:
+        checked = self.preprocess  # refuses a wrong size, resize, interpolation, mean or std
+        object.__setattr__(self, "mean", checked.mean)
+        object.__setattr__(self, "std", checked.std)
+        if self.scale is not None:
+            if self.resize is not None:
+                raise UsageError("scale and resize are both given; a random part is resized to the network's size at once")
+            _check_range("scale", self.scale, 1.0)
+        _check_range("ratio", self.ratio, 100.0)
+        if not isinstance(self.padding, Integral) or isinstance(self.padding, bool) or not 0 <= self.padding <= checked.crop:
+            raise UsageError(f"padding is {self.padding!r}; give a whole number of pixels from 0 to the size, {checked.crop}")
+        if self.fill not in ("black", "mean"):
+            raise UsageError(f"fill is {self.fill!r}; give black or mean")
+        for name, most in (("brightness", 10.0), ("contrast", 10.0), ("saturation", 10.0), ("hue", 0.5)):
+            value = getattr(self, name)
+            if not isinstance(value, Real) or not 0 <= value <= most:  # NaN fails the comparison
+                raise UsageError(f"{name} is {value!r}; give a number from 0 to {most:g}")
+
+    @property
+    def channels(self) -> int:
+        """Number of channels that the network sees: 3 for colour, 1 for grey."""
+        return len(self.mean)
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """What a model trained this way expects of a picture; without `resize`, the shorter side comes to `size`."""
+        resize = self.size if self.resize is None else self.resize
+        return Preprocess(resize, self.size, self.interpolation, self.mean, self.std)
+
+    @property
+    def at_own_size(self) -> bool:
+        """Whether pictures are taken as they are: they must be ``size x size``."""
+        return self.scale is None and self.resize is None
+
+    def without_chance(self, resize: int | None = None) -> Augment:
+        """The same for evaluation: no random part, window, flip or jitter.
+
+        Parameters
+        ----------
+        resize
+            In place of a random part: the shorter side before the middle is cut out. None keeps what `resize` is here.
+        """
+        resize = self.resize if resize is None else resize
+        return replace(
+            self, resize=resize, scale=None, padding=0, flip=False, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0
+        )
+
+    def fit(self, picture: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+        """Step 1 for one picture: uint8 [h, w, 1 or 3] to uint8 [size, size, channels].
+
+        Raises
+        ------
+        ImageError
+            It is not ``size x size`` and neither `resize` nor `scale` says what to do, or it is no picture.
+        """
+        if picture.shape[2] != self.channels:
+            picture = decode(picture, self.channels)
+        if self.scale is not None:
+            left, top, width, height = random_part(picture.shape[1], picture.shape[0], self.scale, self.ratio, rng)
+            part = np.ascontiguousarray(picture[top : top + height, left : left + width])
+            image = Image.fromarray(part if self.channels == 3 else part[:, :, 0])
+            image = image.resize((self.size, self.size), _FILTERS[self.interpolation])
+            return np.asarray(image).reshape(self.size, self.size, self.channels)
+        if self.resize is not None:
+            return resize_and_crop(picture, self.preprocess)
+        if picture.shape[:2] != (self.size, self.size):
+            raise ImageError(
+                f"a picture is {picture.shape[1]} x {picture.shape[0]} pixels and {self.size} x {self.size} were expected; "
+                "say with resize or scale how to get there"
+            )
+        return picture
+
+    def finish(self, block: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
+        """Steps 2 to 5 for a batch: uint8 [n, size, size, channels] to float32 of the same shape."""
+        if self.brightness or self.contrast or self.saturation or self.hue:
+            block = np.stack([self._jittered(picture, rng) for picture in block])
+        x = _normalised(block, self.mean, self.std)
+        if not self.padding and not self.flip:
+            return x
+        n = len(x)
+        shift = (rng.random((n, 2)) * (2 * self.padding + 1)).astype(np.int64) - self.padding
+        mirrored = (rng.random(n) < 0.5) & self.flip
+        black = [-mean / std for mean, std in zip(self.mean, self.std, strict=True)]
+        return _moved(x, shift, mirrored, black if self.fill == "black" else [0.0] * self.channels)
+
+    def _jittered(self, picture: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+        """Draw an order and four factors, and apply those that are asked for."""
+        order = np.argsort(rng.random(4), kind="stable")
+        draws = rng.random(4)
+        widths = (self.brightness, self.contrast, self.saturation, self.hue)
+        for k in order:
+            if k == 3 and self.hue:
+                picture = jitter(picture, "hue", self.hue * (2 * draws[3] - 1))
+            elif k < 3 and widths[k]:
+                low, high = max(0.0, 1 - widths[k]), 1 + widths[k]
+                picture = jitter(picture, ("brightness", "contrast", "saturation")[k], low + (high - low) * draws[k])
+        return picture
+
+
+def random_part(
+    width: int, height: int, scale: tuple[float, float], ratio: tuple[float, float], rng: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """Left, top, width and height of a random part, by torchvision's rule (``RandomResizedCrop.get_params``).
+
+    The area is uniform in `scale`, the logarithm of width / height uniform in `ratio`, the place uniform. What does not fit
+    is drawn again, ten times in all; then it is the largest part in the middle whose shape is within `ratio`.
+    """
+    for _ in range(_TRIES):
+        share, shape, down, across = rng.random(4)
+        area = width * height * (scale[0] + (scale[1] - scale[0]) * share)
+        log_low, log_high = math.log(ratio[0]), math.log(ratio[1])
+        aspect = math.exp(log_low + (log_high - log_low) * shape)
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            return int(across * (width - w + 1)), int(down * (height - h + 1)), w, h
+    w, h = width, height
+    if width / height < ratio[0]:
+        h = round(w / ratio[0])
+    elif width / height > ratio[1]:
+        w = round(h * ratio[1])
+    w, h = max(w, 1), max(h, 1)
+    return (width - w) // 2, (height - h) // 2, w, h
+
+
+def jitter(picture: NDArray[np.uint8], what: str, amount: float) -> NDArray[np.uint8]:
+    """Change one property of a picture's colours as torchvision does it on Pillow pictures (``adjust_brightness`` and so on).
+
+    Parameters
+    ----------
+    picture
+        uint8 [h, w, 1 or 3]. Saturation and hue leave grey as it is.
+    what
+        "brightness", "contrast" or "saturation", with a factor of at least 0: 1 changes nothing, 0 leaves black, one grey or
+        no colour; or "hue", with a shift from -0.5 to 0.5 of the circle.
+    amount
+        The factor or the shift.
+
+    Returns
+    -------
+    uint8, as `picture`
+    """
+    grey = picture.shape[2] == 1
+    if what in ("saturation", "hue") and grey:
+        return picture
+    if what == "hue":
+        hsv = np.array(Image.fromarray(picture).convert("HSV"))
+        hsv[:, :, 0] += np.uint8(int(amount * 255) % 256)  # around the circle
+        return np.array(Image.fromarray(hsv, "HSV").convert("RGB"))
+    if what == "brightness":
+        other: object = np.float32(0)
+    elif what == "contrast":
+        luma = picture if grey else _luma(picture)
+        other = np.float32(int(luma.mean(dtype=np.float64) + 0.5))
+    else:
+        other = _luma(picture)[:, :, np.newaxis].astype(np.float32)
+    mixed = other + np.float32(amount) * (picture.astype(np.float32) - other)
+    return np.clip(mixed, 0, 255, out=mixed).astype(np.uint8)  # cut off, not rounded, as Pillow's blend
+
+
+def _luma(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Grey of RGB with Pillow's integer weights (ITU-R BT.601 in units of 2**-16): uint8 [h, w]."""
+    wide = picture.astype(np.uint32)
+    return ((wide[:, :, 0] * 19595 + wide[:, :, 1] * 38470 + wide[:, :, 2] * 7471 + 0x8000) >> 16).astype(np.uint8)
+
+
+def _normalised(block: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
+    """As `image.normalise`, to the bit; whole rows at a time, because NumPy is slow over a last axis of three."""
+    n, height, width, channels = block.shape
+    x = block.astype(np.float32, order="C").reshape(n * height, width * channels)
+    x /= np.float32(255)
+    x -= np.tile(np.asarray(mean, np.float32), width)
+    x /= np.tile(np.asarray(std, np.float32), width)
+    return x.reshape(block.shape)
+
+
+def _moved(
+    x: NDArray[np.float32], shift: NDArray[np.int64], mirrored: NDArray[np.bool_], rim: Sequence[float]
+) -> NDArray[np.float32]:
+    """Windows of the same size, each `shift` = (down, right) away, some then mirrored; what lies outside is `rim`."""
+    n, height, width, channels = x.shape
+    out = np.empty_like(x)
+    out.reshape(n * height, width * channels)[:] = np.tile(np.asarray(rim, np.float32), width)
+    for i, ((down, right), mirror) in enumerate(zip(shift.tolist(), mirrored.tolist(), strict=True)):
+        target = out[i, :, ::-1] if mirror else out[i]
+        target[max(0, -down) : height - max(0, down), max(0, -right) : width - max(0, right)] = x[
+            i, max(0, down) : height + min(0, down), max(0, right) : width + min(0, right)
+        ]
+    return out
+
+
+def _check_range(name: str, value: object, most: float) -> None:
+    """Refuse what is not two numbers, 0 < least <= largest <= most."""
+    good = isinstance(value, tuple | list) and len(value) == 2 and all(isinstance(v, Real) for v in value)
+    if not good or not 0 < value[0] <= value[1] <= most:
+        raise UsageError(f"{name} is {value!r}; give two numbers, the least and the largest, above 0 and up to {most:g}")

@@ -1,0 +1,90 @@
+"""The folder of a training run: where things are, and whether a run may begin or go on there."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+
+from . import training_state
+from .errors import UsageError
+from .files import shown
+from .training_state import State
+
+_LEFT_BEHIND = re.compile(r"\.[0-9a-f]{16}\.tmp")  # what `files.replacing` had not finished when its process was killed
+
+
+class TrainingFolder:
+    """The names of the files in a run's folder, which is made if it is not there.
+
+    Raises
+    ------
+    UsageError
+        When the folder cannot be made.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.state, self.log = self.path / "state.npz", self.path / "log.jsonl"
+        self.best, self.model = self.path / "best.h5", self.path / "model.h5"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UsageError(f"the folder {shown(self.path)} cannot be made: {reason}; give another one") from error
+
+    def begin(self, start: State) -> State:
+        """Save the first state; from now on the run can be resumed.
+
+        Raises
+        ------
+        UsageError
+            When there is a run already, or anything that it would write over.
+        """
+        for path in (self.state, self.log, self.best, self.model):
+            if path.exists():
+                raise UsageError(f"{shown(path)} exists: --resume goes on with the run there, or give another folder")
+        self._clean()
+        training_state.write(self.state, start)
+        return start
+
+    def resume(self, start: State) -> State:
+        """The saved state.
+
+        Parameters
+        ----------
+        start : State
+            What the run would begin with: only a run with the same network, recipe and pictures goes on.
+
+        Raises
+        ------
+        UsageError
+            When there is no run, or a different one.
+        WeightsError
+            When the state cannot be used.
+        """
+        if not self.state.exists():
+            raise UsageError(f"there is no {shown(self.state)} to resume; leave out --resume to begin")
+        state = training_state.read(self.state)
+        now, then = _decisions(start), _decisions(state)
+        if changed := [name for name in now | then if now.get(name) != then.get(name)]:
+            first, more = changed[0], f" (and so differ: {', '.join(changed[1:])})" if changed[1:] else ""
+            raise UsageError(
+                f"the run in {shown(self.path)} has {first} {then.get(first)!r}, and not {now.get(first)!r}{more}; resume it "
+                "with what it began with, or begin in another folder"
+            )
+        self._clean()
+        return state
+
+    def _clean(self) -> None:
+        """Remove what a killed process had not finished writing."""
+        with suppress(OSError):
+            for path in self.path.iterdir():
+                if _LEFT_BEHIND.fullmatch(path.name):
+                    path.unlink()
+
+
+def _decisions(state: State) -> dict[str, object]:
+    """What must be the same for a run to go on."""
+    return {"network": state.spec.to_json()} | state.recipe.to_json() | dict(state.run)

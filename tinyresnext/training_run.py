@@ -1,0 +1,214 @@
+"""A training run that is going on: what each line of the loop in `tinyresnext.training` does."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import __version__, training_state
+from .augment import Augment
+from .dataset import Dataset
+from .errors import TrainingError
+from .files import shown
+from .image import Preprocess
+from .loader import Loader
+from .model import Model, save
+from .optimise import SGD, mix, update_average, update_statistics, views
+from .recipes import Recipe, learning_rate
+from .step import Step
+from .training_folder import TrainingFolder
+from .training_log import Log, Progress, Stop
+from .training_state import State
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a run is given beside its state: pictures, machine, and what is to be told."""
+
+    dataset: Dataset
+    validation: Dataset | None
+    preprocess: Preprocess
+    frozen: tuple[str, ...]
+    ops: Any
+    threads: int | None
+    log_every: int
+    provenance: Mapping[str, str]
+
+
+class Run:
+    """A run that is going on.
+
+    Parameters
+    ----------
+    state : State
+        Changes in place.
+    setting : Setting
+    folder : TrainingFolder
+    """
+
+    def __init__(self, state: State, setting: Setting, folder: TrainingFolder) -> None:
+        self.state, self.setting, self.folder = state, setting, folder
+        spec, recipe, side = state.spec, state.recipe, setting.preprocess.crop
+        self.params = views(state.values, spec)
+        x_shape = (recipe.batch, side, side, spec.channels)
+        threads, smoothing = setting.threads, recipe.smoothing
+        self.compute = Step(
+            self.params, spec, x_shape, setting.ops, smoothing=smoothing, frozen=setting.frozen, threads=threads
+        )
+        self.optimiser = SGD(self.params, views(state.velocity, spec), recipe)
+        self.steps = len(setting.dataset) // recipe.batch
+        self.log = Log(folder.log, state.log_bytes)
+        self.progress = Progress(recipe.epochs, self.steps, recipe.batch, state.epoch * self.steps + state.step)
+
+    def step(self, x: np.ndarray, labels: np.ndarray) -> None:
+        """One step: loss, gradients, weights, running statistics, average.
+
+        Raises
+        ------
+        TrainingError
+            When the loss is not finite; nothing has changed then.
+        """
+        state, recipe = self.state, self.state.recipe
+        done = state.epoch * self.steps + state.step
+        targets = labels
+        if recipe.mixup:
+            rng = np.random.default_rng([recipe.seed, 1, done])
+            x, targets = mix(x, labels, state.spec.classes, recipe.mixup, rng)
+        with np.errstate(over="ignore", invalid="ignore"):  # the loss tells
+            loss, logits = self.compute(x, targets)
+            if not math.isfinite(loss):
+                raise self.diverged(loss)
+        self.optimiser(self.compute.gradients, learning_rate(recipe, state.epoch, state.step, self.steps))
+        update_statistics(self.params, self.compute.statistics, self.compute.positions)
+        if state.average is not None:
+            update_average(state.average, state.values, recipe.ema, done)
+        state.step += 1
+        state.loss += loss
+        state.correct += int(np.count_nonzero(logits.argmax(1) == labels))
+
+    def tell(self, seconds: float) -> None:
+        """Tell about the step that has just been made."""
+        state = self.state
+        state.seconds += seconds
+        loss, accuracy = state.loss / state.step, state.correct / (state.step * state.recipe.batch)
+        self.progress.step(state.epoch, state.step, seconds, loss, accuracy)
+        if self.setting.log_every and state.step % self.setting.log_every == 0:
+            self.log.line(epoch=state.epoch + 1, step=state.step, loss=float(f"{loss:.6g}"), accuracy=float(f"{accuracy:.6g}"))
+
+    def validate(self, stop: Stop) -> dict[str, float]:
+        """Try the network on pictures it has not seen, and keep it if it is the best so far."""
+        pictures, state = self.setting.validation, self.state
+        if pictures is None:
+            return {}
+        model, right, seen = self.model(), np.zeros(2, np.int64), 0
+        resized = Augment(**_common(model.preprocess), resize=model.preprocess.resize)
+        with Loader(pictures, resized, batch=state.recipe.batch, shuffle=False, drop_last=False) as loader:
+            for number, (x, labels) in enumerate(loader.epoch(0)):
+                logits = model(x)
+                better = (logits > logits[np.arange(len(x)), labels][:, None]).sum(1)
+                right += [(better < 1).sum(), (better < 5).sum()]
+                seen += len(x)
+                self.progress.say(f"validation {number + 1}/{len(loader)}")
+                if stop.asked:
+                    self.stop()
+        state.top1, top5 = (right / max(seen, 1)).tolist()
+        if state.best is None or state.top1 > state.best:
+            state.best = state.top1
+            save(self.model(), self.folder.best)
+        return {"top1": state.top1, "top5": top5}
+
+    def close_epoch(self, found: Mapping[str, float]) -> None:
+        """Tell about the epoch, and save the state behind it."""
+        state, recipe, seen = self.state, self.state.recipe, self.steps * self.state.recipe.batch
+        told = {
+            "learning_rate": learning_rate(recipe, state.epoch, self.steps - 1, self.steps),
+            "loss": state.loss / self.steps,
+            "accuracy": state.correct / seen,
+            "seconds": state.seconds,
+            "images_per_second": seen / max(state.seconds, 1e-9),
+        }
+        told |= found
+        short = {name: float(f"{value:.6g}") for name, value in told.items()}
+        self.log.line(epoch=state.epoch + 1, epochs=recipe.epochs, **short)
+        self.progress.epoch(state.epoch, short)
+        state.epoch, state.step, state.loss, state.correct, state.seconds = state.epoch + 1, 0, 0.0, 0, 0.0
+        self.save()
+
+    def save(self) -> None:
+        """Write the state, with the log before it: what the state counts on must be on the disk first.
+
+        Raises
+        ------
+        TrainingError
+            When the last step has made a weight infinite; the state before stays.
+        """
+        for name, value in self.params.items():
+            if not np.isfinite(value).all():
+                raise TrainingError(f"{name} is not finite any more; {self._remedy()}")
+        self.state.log_bytes = self.log.sync()
+        training_state.write(self.folder.state, self.state)
+
+    def stop(self) -> None:
+        """Save the state in the middle of an epoch, and end.
+
+        Raises
+        ------
+        KeyboardInterrupt
+        """
+        state = self.state
+        self.save()
+        raise KeyboardInterrupt(
+            f"stopped after step {state.step} of {self.steps} in epoch {state.epoch + 1} of {state.recipe.epochs}; the state "
+            f"is in {shown(self.folder.state)}: the same command with --resume goes on from there"
+        )
+
+    def diverged(self, loss: float) -> TrainingError:
+        """The error for a loss that is not finite."""
+        state, where = self.state, self.compute.first_not_finite() or "loss"
+        return TrainingError(
+            f"the loss is {loss} in step {state.step + 1} of epoch {state.epoch + 1}: the first value that is not finite is "
+            f"that of {where}; {self._remedy()}"
+        )
+
+    def _remedy(self) -> str:
+        return f"the last good state is in {shown(self.folder.state)}; begin in another folder with a smaller --lr"
+
+    def model(self) -> Model:
+        """The network as it is now: the average of the weights where there is one."""
+        spec, setting, recipe = self.state.spec, self.setting, self.state.recipe
+        provenance = {"source": f"trained by tinyresnext {__version__}", "recipe": json.dumps(recipe.to_json())}
+        provenance |= {"seed": str(recipe.seed), "pictures": self.state.run["pictures"]}
+        if self.state.top1 is not None:
+            provenance["accuracy"] = f"{self.state.top1:.2%} top-1 of {len(setting.validation or ()):,} pictures"
+        provenance |= setting.provenance
+        params = views(self.state.result.copy(), spec)
+        labels = tuple(setting.dataset.classes)
+        return Model(spec, params, setting.preprocess, labels, provenance, setting.ops, setting.threads)
+
+    def close(self) -> None:
+        """Leave terminal and log."""
+        self.progress.close()
+        self.log.close()
+
+
+def augment_as(recipe: Recipe, preprocess: Preprocess, dataset: Dataset) -> Augment:
+    """The recipe's words for what happens to pictures, in those of `tinyresnext.augment`."""
+    side, jitter = preprocess.crop, recipe.jitter
+    of_size = dataset.pixels is not None and dataset.pixels.shape[1:3] == (side, side)
+    common = _common(preprocess) | {"flip": recipe.flip, "brightness": jitter, "contrast": jitter, "saturation": jitter}
+    if recipe.crop == "resized":
+        return Augment(**common, scale=(0.08, 1.0))
+    resize = None if of_size else preprocess.resize
+    if recipe.crop == "pad":
+        return Augment(**common, resize=resize, padding=recipe.padding, fill=recipe.fill)
+    return Augment(**common, resize=resize)
+
+
+def _common(preprocess: Preprocess) -> dict[str, Any]:
+    """What `Augment` and `Preprocess` have in common."""
+    return {name: getattr(preprocess, name) for name in ("mean", "std", "interpolation")} | {"size": preprocess.crop}

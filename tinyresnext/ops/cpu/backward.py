@@ -27,7 +27,8 @@ def _relu(x, dy, bias, residual, out, g, counters):
     task = take(counters, 0)
     while task < g.tasks:
         for i in range(np.uintp(task * g.length), np.uintp(min((task + 1) * g.length, g.n))):
-            out[i] = dy[i] if x[i] > 0 else np.float32(0)
+            d = dy[i]
+            out[i] = d if x[i] > 0 else np.float32(0)
         task = take(counters, 0)
     take(counters, 1)
 

@@ -31,6 +31,7 @@ VALUES = 32 * 1024  # of a task, about
 
 # --- kernels ----------------------------------------------------------------------------------------------------------
 # Indices are unsigned: a negative one would count from the end, and asking for that keeps loops from becoming vectors.
+# So does reading a value only under a condition.
 
 
 def _moments(x, origin, bias, residual, out, g, counters):
@@ -108,14 +109,15 @@ def _sums(x, weight, y, dy, out, g, counters):
                 p = first * c
                 if g.relu == 2:
                     for k in range(c):
-                        d = dy[p + k] if y[p + k] > 0 else np.float32(0)
+                        d = dy[p + k]
+                        d = d if y[p + k] > 0 else np.float32(0)
                         dy[p + k] = d
                         sums[k] += d
                         sums[c + k] += d * (x[p + k] - weight[k])
                 elif g.relu == 1:
                     for k in range(c):
-                        centred = x[p + k] - weight[k]
-                        d = dy[p + k] if centred * weight[c + k] + weight[c + c + k] > 0 else np.float32(0)
+                        centred, d = x[p + k] - weight[k], dy[p + k]
+                        d = d if centred * weight[c + k] + weight[c + c + k] > 0 else np.float32(0)
                         sums[k] += d
                         sums[c + k] += d * centred
                 else:
@@ -139,8 +141,8 @@ def _spread(x, weight, bias, dy, out, g, counters):
             p = np.uintp(position) * c
             if g.relu == 1:
                 for k in range(c):
-                    centred = x[p + k] - weight[k]
-                    d = dy[p + k] if centred * weight[c + k] + weight[c + c + k] > 0 else np.float32(0)
+                    centred, d = x[p + k] - weight[k], dy[p + k]
+                    d = d if centred * weight[c + k] + weight[c + c + k] > 0 else np.float32(0)
                     out[p + k] = weight[c + k] * (d - weight[c + c + c + k] - centred * weight[c + c + c + c + k])
             else:
                 for k in range(c):

@@ -18,7 +18,8 @@ LEVELS = [
     {"errors"},
     {"ops", "ops.shapes"},
     {"ops.reference", "ops.cpu"},
-    {"count", "files", "hdf5", "image", "image_file", "peak", "plan", "resnext", "spec", "store", "store_file", "tape"},
+    {"count", "files", "hdf5", "image", "image_file", "peak", "plan", "resnext", "spec", "store", "store_file", "tape"}
+    | {"shipped"},
     {
         "augment",
         "bench",
@@ -33,7 +34,8 @@ LEVELS = [
         "report",
         "verify",
         "warm",
-    },
+    }
+    | {"confusion", "evaluation"},
     {"arguments", "cli"},
     {"__init__", "__main__"},
 ]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .convert import load_checkpoint
+    from .evaluation import Evaluation, evaluate
     from .image import Preprocess, prepare
     from .model import Model, Prediction, list_models, load, save
     from .resnext import forward, parameters
@@ -19,11 +20,13 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "VARIANTS": "spec",
+    "Evaluation": "evaluation",
     "Model": "model",
     "Prediction": "model",
     "Preprocess": "image",
     "Spec": "spec",
     "cifar": "spec",
+    "evaluate": "evaluation",
     "forward": "resnext",
     "list_models": "model",
     "load": "model",
@@ -35,11 +38,13 @@ _HOMES = {
 }
 __all__ = [
     "VARIANTS",
+    "Evaluation",
     "Model",
     "Prediction",
     "Preprocess",
     "Spec",
     "cifar",
+    "evaluate",
     "forward",
     "list_models",
     "load",

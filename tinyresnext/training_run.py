@@ -14,6 +14,7 @@ from . import __version__, training_state
 from .augment import Augment
 from .dataset import Dataset
 from .errors import TrainingError
+from .evaluation import score
 from .files import shown
 from .image import Preprocess
 from .loader import Loader
@@ -37,6 +38,7 @@ class Setting:
     ops: Any
     threads: int | None
     log_every: int
+    half: bool
     provenance: Mapping[str, str]
 
 
@@ -105,22 +107,20 @@ class Run:
         pictures, state = self.setting.validation, self.state
         if pictures is None:
             return {}
-        model, right, seen = self.model(), np.zeros(2, np.int64), 0
-        resized = Augment(**_common(model.preprocess), resize=model.preprocess.resize)
+        resized = Augment(**_common(self.setting.preprocess), resize=self.setting.preprocess.resize)
+
+        def done(count: int) -> None:
+            self.progress.say(f"validation {count} of {len(pictures)}")
+            if stop.asked:
+                self.stop()
+
         with Loader(pictures, resized, batch=state.recipe.batch, shuffle=False, drop_last=False) as loader:
-            for number, (x, labels) in enumerate(loader.epoch(0)):
-                logits = model(x)
-                better = (logits > logits[np.arange(len(x)), labels][:, None]).sum(1)
-                right += [(better < 1).sum(), (better < 5).sum()]
-                seen += len(x)
-                self.progress.say(f"validation {number + 1}/{len(loader)}")
-                if stop.asked:
-                    self.stop()
-        state.top1, top5 = (right / max(seen, 1)).tolist()
-        if state.best is None or state.top1 > state.best:
-            state.best = state.top1
-            save(self.model(), self.folder.best)
-        return {"top1": state.top1, "top5": top5}
+            found = score(self.model(), loader.epoch(0), pictures.classes, progress=done)
+        state.top1 = found.top1
+        if state.best is None or found.top1 > state.best:
+            state.best = found.top1
+            save(self.model(), self.folder.best, half=self.setting.half)
+        return {"top1": found.top1, "top5": found.top5, "validation_loss": found.loss}
 
     def close_epoch(self, found: Mapping[str, float]) -> None:
         """Tell about the epoch, and save the state behind it."""

@@ -20,7 +20,8 @@ import numpy as np
 from . import training_state
 from .convert import CIFAR
 from .dataset import Dataset
-from .errors import UsageError
+from .errors import FormatError, UsageError
+from .files import shown
 from .image import Preprocess
 from .loader import Loader
 from .model import Model, backend, save
@@ -176,6 +177,10 @@ def _run(start: State, setting: Setting, out: str | os.PathLike[str], resume: bo
     start.run = _what_decides(setting)
     folder = TrainingFolder(out)
     state = folder.resume(start) if resume else folder.begin(start)
+    if state.step > len(setting.dataset) // state.recipe.batch:
+        raise FormatError(
+            f"{shown(folder.state)} is at step {state.step} of an epoch that has fewer; begin again in another folder"
+        )
     with Stop() as stop, closing(Run(state, setting, folder)) as run:
         _loop(run, stop)
         model = run.model()

@@ -81,14 +81,14 @@ class Run:
         if recipe.mixup:
             rng = np.random.default_rng([recipe.seed, 1, done])
             x, targets = mix(x, labels, state.spec.classes, recipe.mixup, rng)
-        with np.errstate(over="ignore", invalid="ignore"):  # the loss tells
+        with np.errstate(over="ignore", invalid="ignore"):  # the loss tells, now or in the next step
             loss, logits = self.compute(x, targets)
             if not math.isfinite(loss):
                 raise self.diverged(loss)
-        self.optimiser(self.compute.gradients, learning_rate(recipe, state.epoch, state.step, self.steps))
-        update_statistics(self.params, self.compute.statistics, self.compute.positions)
-        if state.average is not None:
-            update_average(state.average, state.values, recipe.ema, done)
+            self.optimiser(self.compute.gradients, learning_rate(recipe, state.epoch, state.step, self.steps))
+            update_statistics(self.params, self.compute.statistics, self.compute.positions)
+            if state.average is not None:
+                update_average(state.average, state.values, recipe.ema, done)
         state.step += 1
         state.loss += loss
         state.correct += int(np.count_nonzero(logits.argmax(1) == labels))
@@ -147,11 +147,13 @@ class Run:
         TrainingError
             When the last step has made a weight infinite; the state before stays.
         """
-        for name, value in self.params.items():
-            if not np.isfinite(value).all():
-                raise TrainingError(f"{name} is not finite any more; {self._remedy()}")
-        self.state.log_bytes = self.log.sync()
-        training_state.write(self.folder.state, self.state)
+        state = self.state
+        for flat in (state.values, state.velocity, *([] if state.average is None else [state.average])):
+            if not np.isfinite(flat).all():
+                wrong = [name for name, value in views(flat, state.spec).items() if not np.isfinite(value).all()]
+                raise TrainingError(f"{wrong[0]} is not finite any more; {self._remedy()}")
+        state.log_bytes = self.log.sync()
+        training_state.write(self.folder.state, state)
 
     def stop(self) -> None:
         """Save the state in the middle of an epoch, and end.

@@ -70,9 +70,7 @@ class Run:
         """What computes loss and gradients of pictures of that size."""
         spec, recipe, setting = self.state.spec, self.state.recipe, self.setting
         x_shape, threads = (recipe.batch, side, side, spec.channels), setting.threads
-        return Step(
-            self.params, spec, x_shape, setting.ops, smoothing=recipe.smoothing, frozen=setting.frozen, threads=threads
-        )
+        return Step(self.params, spec, x_shape, setting.ops, smoothing=recipe.smoothing, frozen=setting.frozen, threads=threads)
 
     def step(self, x: np.ndarray, labels: np.ndarray) -> None:
         """One step: loss, gradients, weights, running statistics, average.

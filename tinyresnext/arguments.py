@@ -166,6 +166,7 @@ def _training(c: argparse.ArgumentParser) -> None:
     r.add_argument("--padding", type=int, metavar="N", help="for pad: pixels around the picture")
     r.add_argument("--fill", choices=("black", "mean"), help="for pad: what is there")
     r.add_argument("--interpolation", choices=("bilinear", "bicubic"), help="how pictures are resized")
+    r.add_argument("--sides", type=_counts, metavar="N,N...", help="sides of the pictures over the run, such as 20,24,28,32")
     r.add_argument("--flip", action=argparse.BooleanOptionalAction, default=None, help="mirror every second picture")
     r.add_argument("--jitter", type=float, metavar="X", help="of brightness, contrast and saturation")
     r.add_argument("--seed", type=int, metavar="N", help="of first weights, order and augmentation")

@@ -191,10 +191,10 @@ def _run(start: State, setting: Setting, out: str | os.PathLike[str], resume: bo
 def _loop(run: Run, stop: Stop) -> None:
     """All epochs that are left: this is what training is."""
     state, recipe, setting = run.state, run.state.recipe, run.setting
-    pictures = augment_as(recipe, setting.preprocess, setting.dataset)
     loaders = max(1, setting.threads // 4)  # a batch takes much longer to be learnt than to be made
-    with Loader(setting.dataset, pictures, batch=recipe.batch, seed=recipe.seed, threads=loaders) as loader:
-        while state.epoch < recipe.epochs:
+    while state.epoch < recipe.epochs:
+        pictures = augment_as(recipe, setting.preprocess, setting.dataset, run.side)
+        with Loader(setting.dataset, pictures, batch=recipe.batch, seed=recipe.seed, threads=loaders) as loader:
             started = time.perf_counter()
             for x, labels in loader.epoch(state.epoch, first=state.step):
                 run.step(x, labels)
@@ -203,7 +203,7 @@ def _loop(run: Run, stop: Stop) -> None:
                 started = now
                 if stop.asked:
                     run.stop()
-            run.close_epoch(run.validate(stop))
+        run.close_epoch(run.validate(stop))
 
 
 def _check(start: State, setting: Setting) -> None:

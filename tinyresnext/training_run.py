@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,17 +55,24 @@ class Run:
 
     def __init__(self, state: State, setting: Setting, folder: TrainingFolder) -> None:
         self.state, self.setting, self.folder = state, setting, folder
-        spec, recipe, side = state.spec, state.recipe, setting.preprocess.crop
+        spec, recipe = state.spec, state.recipe
         self.params = views(state.values, spec)
-        x_shape = (recipe.batch, side, side, spec.channels)
-        threads, smoothing = setting.threads, recipe.smoothing
-        self.compute = Step(
-            self.params, spec, x_shape, setting.ops, smoothing=smoothing, frozen=setting.frozen, threads=threads
-        )
+        self.compute = self._step_for(self.side)
         self.optimiser = SGD(self.params, views(state.velocity, spec), recipe)
         self.steps = len(setting.dataset) // recipe.batch
         self.log = Log(folder.log, state.log_bytes)
         self.progress = Progress(recipe.epochs, self.steps, recipe.batch, state.epoch * self.steps + state.step)
+
+    @property
+    def side(self) -> int:
+        """Of the pictures of this epoch."""
+        return self.state.recipe.side(self.state.epoch, self.setting.preprocess.crop)
+
+    def _step_for(self, side: int) -> Step:
+        """What computes loss and gradients of pictures of that size."""
+        spec, recipe, setting = self.state.spec, self.state.recipe, self.setting
+        x_shape, threads = (recipe.batch, side, side, spec.channels), setting.threads
+        return Step(self.params, spec, x_shape, setting.ops, smoothing=recipe.smoothing, frozen=setting.frozen, threads=threads)
 
     def step(self, x: np.ndarray, labels: np.ndarray) -> None:
         """One step: loss, gradients, weights, running statistics, average.
@@ -138,6 +145,9 @@ class Run:
         self.progress.epoch(state.epoch, short)
         state.epoch, state.step, state.loss, state.correct, state.seconds = state.epoch + 1, 0, 0.0, 0, 0.0
         self.save()
+        if state.epoch < recipe.epochs and self.compute.x_shape[1] != self.side:
+            self.compute = None  # its memory is free before the next one takes some
+            self.compute = self._step_for(self.side)
 
     def save(self) -> None:
         """Write the state, with the log before it: what the state counts on must be on the disk first.
@@ -198,9 +208,11 @@ class Run:
         self.log.close()
 
 
-def augment_as(recipe: Recipe, preprocess: Preprocess, dataset: Dataset) -> Augment:
-    """The recipe's words for what happens to pictures, in those of `tinyresnext.augment`."""
-    side, jitter = preprocess.crop, recipe.jitter
+def augment_as(recipe: Recipe, preprocess: Preprocess, dataset: Dataset, side: int) -> Augment:
+    """The recipe's words for what happens to pictures, in those of `tinyresnext.augment`, for pictures of that side."""
+    if side != preprocess.crop:
+        preprocess = replace(preprocess, crop=side, resize=round(preprocess.resize * side / preprocess.crop))
+    jitter = recipe.jitter
     of_size = dataset.pixels is not None and dataset.pixels.shape[1:3] == (side, side)
     common = _common(preprocess) | {"flip": recipe.flip, "brightness": jitter, "contrast": jitter, "saturation": jitter}
     if recipe.crop == "resized":

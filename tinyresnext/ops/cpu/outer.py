@@ -41,44 +41,45 @@ BLOCK = 128 * 1024  # most values of a block's panels: 512 KiB, half of a second
 PARTIAL = 512 * 1024  # values of all partial sums together, about, where there are enough positions
 
 
-def outer_tile(halves, a, a_at, b, b_at, depth, c, c_at) -> None:
+def outer_tile(halves, a, a_at, a_step, b, b_at, b_step, depth, c, c_at) -> None:
     """One tile: ``c[row, column] += sum over k of a[k, row] * b[k, column]``.
 
     Parameters
     ----------
     halves : 1 or 2
         The lower tile or the higher; a constant where it is called.
-    a : ``[depth, halves * half]``, from ``a_at``
-    b : ``[depth, VECTORS * lanes]``, from ``b_at``
+    a : ``[depth, halves * half]``, from ``a_at``, ``a_step`` values from one ``k`` to the next
+    b : ``[depth, VECTORS * lanes]``, from ``b_at``, ``b_step`` values from one ``k`` to the next
     depth : int
         A multiple of ``UNROLL``, not zero.
     c : ``[halves * half, VECTORS * lanes]``, from ``c_at``
     """
     rows, size = halves * machine().half, VECTORS * machine().lanes
-    left = a[a_at : a_at + depth * rows].reshape(depth, rows)
-    right = b[b_at : b_at + depth * size].reshape(depth, size)
+    steps = np.arange(depth)[:, None]
+    left, right = a[a_at + steps * a_step + np.arange(rows)], b[b_at + steps * b_step + np.arange(size)]
     with np.errstate(all="ignore"):  # rows and columns that nobody takes hold anything
         c[c_at : c_at + rows * size] += (left.T @ right).reshape(-1)
 
 
 @intrinsic(prefer_literal=True)
-def _outer_tile(typing, halves, a, a_at, b, b_at, depth, c, c_at):
+def _outer_tile(typing, halves, a, a_at, a_step, b, b_at, b_step, depth, c, c_at):
     """Emit `outer_tile`: the tile of `gemm`, with neighbouring values on the left."""
     rows, i = halves.literal_value * machine().half, types.intp
 
     def codegen(context, builder, signature, args):
-        _, a, a_at, b, b_at, depth, c, c_at = args
+        _, a, a_at, a_step, b, b_at, b_step, depth, c, c_at = args
         e = Emit(context, builder)
 
         def steps(carried):
             left, right, *sums = carried
-            for k in range(UNROLL):
-                row = [e.load(e.after(right, (k * VECTORS + j) * e.lanes)) for j in range(VECTORS)]
+            for _ in range(UNROLL):
+                row = [e.load(e.after(right, j * e.lanes)) for j in range(VECTORS)]
                 for r in range(rows):
-                    value = e.broadcast(builder.load(e.after(left, k * rows + r)))
+                    value = e.broadcast(builder.load(e.after(left, r)))
                     for j in range(VECTORS):
                         sums[r * VECTORS + j] = e.multiply_add(value, row[j], sums[r * VECTORS + j])
-            return [e.after(left, UNROLL * rows), e.after(right, UNROLL * VECTORS * e.lanes), *sums]
+                left, right = e.after(left, a_step), e.after(right, b_step)
+            return [left, right, *sums]
 
         zeros = [e.zero()] * (rows * VECTORS)
         start = [e.address(a, a_at), e.address(b, b_at), *zeros]
@@ -89,13 +90,15 @@ def _outer_tile(typing, halves, a, a_at, b, b_at, depth, c, c_at):
             e.store(builder.fadd(e.load(place), value), place)
         return context.get_dummy_value()
 
-    return types.void(halves, FLOATS, i, FLOATS, i, i, FLOATS, i), codegen
+    return types.void(halves, FLOATS, i, i, FLOATS, i, i, i, FLOATS, i), codegen
 
 
 @overload(outer_tile, prefer_literal=True)
-def _outer_overload(halves, a, a_at, b, b_at, depth, c, c_at):
+def _outer_overload(halves, a, a_at, a_step, b, b_at, b_step, depth, c, c_at):
     """Wherever compiled code calls."""
-    return lambda halves, a, a_at, b, b_at, depth, c, c_at: _outer_tile(halves, a, a_at, b, b_at, depth, c, c_at)
+    return lambda halves, a, a_at, a_step, b, b_at, b_step, depth, c, c_at: _outer_tile(
+        halves, a, a_at, a_step, b, b_at, b_step, depth, c, c_at
+    )
 
 
 # --- kernels ----------------------------------------------------------------------------------------------------------
@@ -110,15 +113,17 @@ def _see(x, g, c0, count, n, line, column, seen):
         low, high = max(0, -left), min(g.k_w, g.w - left)
         if y < 0 or y >= g.h or low >= high:
             low, high = g.k_w, g.k_w
-        seen[k : k + low * count] = 0
-        k += low * count
+        if low > 0:
+            seen[k : k + low * count] = 0
+            k += low * count
         source = ((n * g.h + y) * g.w + left + low) * g.c_in + c0
         for _ in range(low, high):
             copy(x, source, seen, k, count)
             k += count
             source += g.c_in
-        seen[k : k + (g.k_w - high) * count] = 0
-        k += (g.k_w - high) * count
+        if high < g.k_w:
+            seen[k : k + (g.k_w - high) * count] = 0
+            k += (g.k_w - high) * count
 
 
 @kernel()
@@ -139,68 +144,95 @@ def _cut_right(source, s, count, size, pitch, b, p):
         copy(source, s + j * size, b, j * pitch + p * size, min(size, count - j * size))
 
 
+@kernel()
+def _cut(x, dy, g, group, first, count, a_pitch, b_pitch, seen, a, b):
+    """Cut ``count`` positions of both matrices into panels, with rows of zeros on the right up to a multiple of `UNROLL`."""
+    c_group, width = g.c_in // g.groups, g.c_out // g.groups
+    seen_count, size = g.k_h * g.k_w * c_group, g.size
+    line, column = divmod(first, g.w_out)
+    n, line = divmod(line, g.h_out)
+    for p in range(count):
+        _see(x, g, group * c_group, c_group, n, line, column, seen)
+        d = (first + p) * g.c_out + group * width
+        if g.parts:
+            _cut_left(seen, 0, seen_count, g.half, a_pitch, g.lanes, a, p)
+            _cut_right(dy, d, width, size, b_pitch, b, p)
+        else:
+            _cut_right(seen, 0, seen_count, size, b_pitch, b, p)
+            if d + width + 2 * g.half + g.lanes > len(dy):  # there is not enough behind it that could be copied too many
+                copy(dy, d, seen, 0, width)
+                _cut_left(seen, 0, width, g.half, a_pitch, g.lanes, a, p)
+            else:
+                _cut_left(dy, d, width, g.half, a_pitch, g.lanes, a, p)
+        column += 1
+        if column == g.w_out:
+            line, column = line + 1, np.int64(0)
+        if line == g.h_out:
+            n, line = n + 1, np.int64(0)
+    columns = width if g.parts else seen_count
+    for p in range(count, (count + UNROLL - 1) // UNROLL * UNROLL):
+        for j in range((columns + size - 1) // size):
+            b[j * b_pitch + p * size : j * b_pitch + (p + 1) * size] = 0
+
+
+@kernel()
+def _meet(left, a_at, a_pitch, a_step, right, b_at, b_pitch, b_step, depth, rows, columns, half, size, out, c_at):
+    """All left panels times all right ones. ``a_step`` is zero where panels are as wide as their tiles."""
+    padded = (rows + half - 1) // half * half
+    for j in range((columns + size - 1) // size):
+        done, at = np.int64(0), a_at
+        while done < rows:
+            place = c_at + (j * padded + done) * size
+            if rows - done > half:
+                step = a_step if a_step else 2 * half
+                outer_tile(2, left, at, step, right, b_at + j * b_pitch, b_step, depth, out, place)
+            else:
+                step = a_step if a_step else half
+                outer_tile(1, left, at, step, right, b_at + j * b_pitch, b_step, depth, out, place)
+            done += 2 * half
+            at += a_pitch
+
+
 def _outer(x, dy, bias, residual, out, g, counters):
     """A thread's share. ``g``: ``blocks`` tasks for each group, of blocks of ``length`` positions; panels of ``size``.
 
-    ``g.parts`` is 1 where the picture is on the left.
+    ``g.parts`` is 1 where the picture is on the left. Where a position sees one pixel, its own, both matrices are there
+    already, and tiles read them where they are, but for the last block: there is nothing behind it that could be read.
     """
     c_group, width, positions = g.c_in // g.groups, g.c_out // g.groups, g.n * g.h_out * g.w_out
     seen_count = g.k_h * g.k_w * c_group
     rows, columns = (seen_count, width) if g.parts else (width, seen_count)
+    values = (rows + g.half - 1) // g.half * g.half * ((columns + g.size - 1) // g.size * g.size)
     a_pitch, b_pitch = g.length * 2 * g.half + g.lanes, g.length * g.size
-    tiles, panels = (rows + 2 * g.half - 1) // (2 * g.half), (columns + g.size - 1) // g.size
-    padded = (rows + g.half - 1) // g.half * g.half
-    a, b = aligned(tiles * a_pitch + g.lanes), aligned(panels * b_pitch)
+    a = aligned((rows + 2 * g.half - 1) // (2 * g.half) * a_pitch + g.lanes)
+    b = aligned((columns + g.size - 1) // g.size * b_pitch)
     seen = aligned(max(seen_count, width) + 2 * g.half + g.lanes)
     a[:], b[:], seen[:] = 0, 0, 0
     pointwise = g.k_h * g.k_w * g.s_h * g.s_w == 1 and g.p_h + g.p_w == 0
+    count = (positions + g.length - 1) // g.length
     task = take(counters, 0)
     while task < g.tasks:
         group, part = divmod(task, g.blocks)
-        first, last = part * positions // g.blocks, (part + 1) * positions // g.blocks
-        c_at = task * padded * panels * g.size
-        out[c_at : c_at + padded * panels * g.size] = 0
-        line, column = divmod(first, g.w_out)
-        n, line = divmod(line, g.h_out)
-        while first < last:
-            count = min(g.length, last - first)
-            for p in range(count):
-                # Near the end there is nothing behind a row that could be copied too many.
-                d, to_copy = (first + p) * g.c_out + group * width, rows + 2 * g.half + g.lanes
-                at = (first + p) * g.c_in + group * c_group
-                if pointwise and (not g.parts or at + to_copy <= len(x)):
-                    source, s = x, at
-                else:
-                    source, s = seen, np.int64(0)
-                    _see(x, g, group * c_group, c_group, n, line, column, seen)
+        out[task * values : (task + 1) * values] = 0
+        for block in range(part * count // g.blocks, (part + 1) * count // g.blocks):
+            first = block * g.length
+            some = min(g.length, positions - first)
+            if pointwise and block < count - 1:
+                x_at, d_at = first * g.c_in + group * c_group, first * g.c_out + group * width
                 if g.parts:
-                    _cut_left(source, s, rows, g.half, a_pitch, g.lanes, a, p)
-                    _cut_right(dy, d, columns, g.size, b_pitch, b, p)
+                    _meet(
+                        x, x_at, 2 * g.half, g.c_in, dy, d_at, g.size, g.c_out, some, rows, columns, g.half, g.size,
+                        out, task * values,
+                    )  # fmt: skip
                 else:
-                    _cut_right(source, s, columns, g.size, b_pitch, b, p)
-                    if d + to_copy <= len(dy):
-                        _cut_left(dy, d, rows, g.half, a_pitch, g.lanes, a, p)
-                    else:
-                        copy(dy, d, seen, 0, width)
-                        _cut_left(seen, 0, rows, g.half, a_pitch, g.lanes, a, p)
-                column += 1
-                if column == g.w_out:
-                    line, column = line + 1, np.int64(0)
-                if line == g.h_out:
-                    n, line = n + 1, np.int64(0)
-            depth = (count + UNROLL - 1) // UNROLL * UNROLL
-            for p in range(count, depth):  # rows of zeros on the right add nothing, whatever is on the left
-                for j in range(panels):
-                    b[j * b_pitch + p * g.size : j * b_pitch + (p + 1) * g.size] = 0
-            for j in range(panels):
-                place, done = c_at + j * padded * g.size, np.int64(0)
-                for t in range(tiles):
-                    if rows - done > g.half:
-                        outer_tile(2, a, t * a_pitch, b, j * b_pitch, depth, out, place + done * g.size)
-                    else:
-                        outer_tile(1, a, t * a_pitch, b, j * b_pitch, depth, out, place + done * g.size)
-                    done += 2 * g.half
-            first += count
+                    _meet(
+                        dy, d_at, 2 * g.half, g.c_out, x, x_at, g.size, g.c_in, some, rows, columns, g.half, g.size,
+                        out, task * values,
+                    )  # fmt: skip
+            else:
+                _cut(x, dy, g, group, first, some, a_pitch, b_pitch, seen, a, b)
+                depth = (some + UNROLL - 1) // UNROLL * UNROLL
+                _meet(a, 0, a_pitch, 0, b, 0, b_pitch, g.size, depth, rows, columns, g.half, g.size, out, task * values)
         task = take(counters, 0)
     take(counters, 1)
 
@@ -254,7 +286,7 @@ def cut(g: Work) -> Work:
     values = min(filled(seen, width), filled(width, seen))
     length = max(UNROLL, min(LENGTH, BLOCK // (seen + width)) // UNROLL * UNROLL)
     some = min(8 * threads, max(2 * threads, PARTIAL // (values * g.groups)))
-    blocks = max(1, min(-(-some // g.groups), positions // (2 * length)))
+    blocks = max(1, min(-(-some // g.groups), -(-positions // length)))
     return g._replace(
         size=size, length=length, blocks=blocks, parts=int(picture_left), half=m.half, lanes=m.lanes, tasks=g.groups * blocks
     )

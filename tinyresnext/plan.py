@@ -258,7 +258,7 @@ class Plan:
             args = [values.get(id(a), a) for a in call.args]
             attrs = {key: values.get(id(a), a) for key, a in call.attrs.items()}
             self._steps.append(ops.bind(call.op, *args, **attrs, out=out))
-        self._y = out
+        self._run, self._y = ops.chain(self._steps), out
 
     @property
     def bytes(self) -> int:
@@ -271,8 +271,7 @@ class Plan:
         with self._ops.on_threads(self.threads), self._lock:
             for first in range(0, len(x), self.at_once):
                 self._load(x, first)
-                for step in self._steps:
-                    step()
+                self._run()
                 y[first : first + self.at_once] = self._ops.download(self._y)
         return y
 

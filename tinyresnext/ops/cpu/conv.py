@@ -13,9 +13,7 @@ The epilogue (bias, residual, relu) is applied to sums that are still in registe
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +22,7 @@ from numba import get_num_threads
 from .. import shapes
 from ..shapes import Pair, pair
 from . import grouped
-from .crew import Work, compiled, run, take
+from .crew import Step, Work, compiled, take
 from .gemm import DEPTH, DEPTH_BITS, PITCH, UNROLL, VECTORS, multiply, panels
 from .kernel import kernel
 from .memory import Array, flat, result
@@ -230,7 +228,7 @@ def bind_conv2d(
     residual: Array | None = None,
     relu: bool = False,
     out: Array,
-) -> Callable[[], None]:
+) -> Step:
     """All of a call that can be done beforehand: what it returns does the rest, on what the same arrays then hold.
 
     They must be writable and aligned, as `memory.empty` makes them: of others a copy would be taken here, once.
@@ -271,10 +269,10 @@ def geometry(
     return Work(*numbers, m.lanes, m.half, size=0, length=0, blocks=0, parts=0, tasks=0)
 
 
-def bind_work(source: Array, packed: Packed, bias: Array, other: Array, target: Array, g: Work) -> Callable[[], None]:
+def bind_work(source: Array, packed: Packed, bias: Array, other: Array, target: Array, g: Work) -> Step:
     """Cut a convolution into tasks: flat arrays, and the numbers that `geometry` gave."""
     if grouped.suits(packed.shape, g.groups):
-        return partial(
-            run, grouped.strips_kernel(packed.shape[1], g.k_w, g.s_w), source, packed.data, bias, other, target, grouped.cut(g)
+        return Step(
+            grouped.strips_kernel(packed.shape[1], g.k_w, g.s_w), source, packed.data, bias, other, target, grouped.cut(g)
         )
-    return partial(run, _kernel(), source, packed.data, bias, other, target, _cut(g))
+    return Step(_kernel(), source, packed.data, bias, other, target, _cut(g))

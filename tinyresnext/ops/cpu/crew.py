@@ -237,16 +237,16 @@ def _walk(table, counters, steps):
             return  # nobody is inside, and there are tasks: the kernel has failed
 
 
-@kernel(parallel=True, nogil=True)
+@kernel(parallel=True)
 def _together(table, counters, steps, threads):
-    """Every thread walks. Whoever waits for the interpreter's lock, to report an error, must be able to get it."""
+    """Every thread walks."""
     for _ in prange(threads):
         _walk(table, counters, steps)
 
 
 @kernel(nogil=True)
 def _alone(table, counters, steps):
-    """One thread walks, without waking the others."""
+    """One thread walks, without waking the others. Python's other threads go on meanwhile, as they do in `_together`."""
     _walk(table, counters, steps)
 
 

@@ -144,7 +144,7 @@ def test_a_step_without_tasks(ops):
 
 def prepared(made: list[Step]):
     """A table, its counters, and a walk by the calling thread."""
-    table, counters = crew._table(made), np.zeros(len(made) * LINE, np.int64)
+    table, counters = np.concatenate([step.row for step in made]), np.zeros(len(made) * LINE, np.int64)
     return counters, lambda: crew._alone(table, counters, len(made))
 
 

@@ -32,6 +32,7 @@ would otherwise compile the kernel anew into each layer of the parallel loop aro
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -285,6 +286,13 @@ class Step:
         """Let all threads work through the tasks."""
         walk([self])
 
+    @functools.cached_property
+    def row(self) -> Array:
+        """The step as the threads read it; the arrays have to stay alive as long as it is used."""
+        arrays = (self.x, self.weight, self.bias, self.residual, self.out)
+        numbers = [number for array in arrays for number in (array.ctypes.data, array.size)]
+        return np.array([self.kernel.address, *numbers, *self.work], np.int64)
+
 
 def run(kernel: Any, x: Array, weight: Array, bias: Array, residual: Array, out: Array, work: Work) -> None:
     """Let all threads work through the tasks of one call; the arguments are those of `Step`.
@@ -304,7 +312,8 @@ def walk(steps: Sequence[Step], table: Array | None = None) -> None:
         for s, own in zip(steps, counters.reshape(-1, LINE), strict=True):
             s.kernel(s.x, s.weight, s.bias, s.residual, s.out, s.work, own)
         return
-    table = _table(steps) if table is None else table
+    if table is None:
+        table = np.concatenate([step.row for step in steps])
     threads = min(get_num_threads(), max(step.work.tasks for step in steps))
     if threads > 1:
         launch(_together, table, counters, len(steps), threads)
@@ -314,15 +323,6 @@ def walk(steps: Sequence[Step], table: Array | None = None) -> None:
     for step, own in zip(steps, counts, strict=True):
         if own[FINISHED] != own[ENTERED] or own[NEXT] < step.work.tasks:
             raise MemoryError(f"a kernel for a result of {step.out.size} values found no working memory; use a smaller batch")
-
-
-def _table(steps: Sequence[Step]) -> Array:
-    """The steps as the threads read them; the arrays have to stay alive as long as it is used."""
-    rows = []
-    for s in steps:
-        arrays = (s.x, s.weight, s.bias, s.residual, s.out)
-        rows.append([s.kernel.address, *(number for a in arrays for number in (a.ctypes.data, a.size)), *s.work])
-    return np.array(rows, np.int64).reshape(-1)
 
 
 def chain(calls: Sequence[Callable[[], Any]]) -> Callable[[], None]:
@@ -341,5 +341,5 @@ def chain(calls: Sequence[Callable[[], Any]]) -> Callable[[], None]:
 
 def _region(steps: list[Step]) -> Callable[[], None]:
     """One parallel region, whose table is made once."""
-    table = None if config.DISABLE_JIT else _table(steps)
+    table = None if config.DISABLE_JIT else np.concatenate([step.row for step in steps])
     return lambda: walk(steps, table)

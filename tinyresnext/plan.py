@@ -70,7 +70,9 @@ def fold_batch_norm(calls: Calls) -> Calls:
         a = scale / np.sqrt(var + norm.attrs["eps"])
         with np.errstate(over="ignore"):  # what is too large becomes infinite, and is found in the logits
             bias = (shift - mean * a).astype(weight.dtype)
-            return replace(conv, args=(x, (weight * a[:, None, None, None]).astype(weight.dtype), bias))
+            folded = np.empty(weight.shape, weight.dtype)  # filled in pieces: there is never a whole weight in float64
+            np.multiply(weight, a[:, None, None, None], out=folded, dtype=np.float64, casting="same_kind")
+            return replace(conv, args=(x, folded, bias))
 
     return absorb(calls, "batch_norm", "conv2d", lambda conv: len(conv.args) == 2, merge)
 

@@ -62,7 +62,14 @@ def _see(x, g, c0, count, n, line, column, a, a_at, rows):
     both are cut to the picture first.
     """
     left, k = column * g.s_w - g.p_w, 0
-    for i in range(g.k_h):
+    top, run = line * g.s_h - g.p_h, g.k_w * count
+    if count == g.c_in and g.k_h * run <= DEPTH and 0 <= left <= g.w - g.k_w and 0 <= top <= g.h - g.k_h:
+        source = ((n * g.h + top) * g.w + left) * count
+        for _ in range(g.k_h):  # all inside, all in one shelf: the stem's positions, but for the border
+            copy(x, source, a, a_at + k, run)
+            source += g.w * count
+            k += run
+    for i in range(g.k_h if k == 0 else 0):
         y = line * g.s_h - g.p_h + i
         low, high = max(0, -left), min(g.k_w, g.w - left)
         if y < 0 or y >= g.h or low >= high:

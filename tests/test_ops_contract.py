@@ -14,7 +14,7 @@ from op_cases import CONVS, conv_data, generator, normal, result_shape
 from tinyresnext.ops import cpu, reference, shapes
 
 INFERENCE = {"add", "avg_pool2d", "batch_norm", "conv2d", "linear", "max_pool2d", "mean_pool", "relu", "softmax"}
-PLACEMENT = {"empty", "upload", "download", "pack", "bind", "at_once"}
+PLACEMENT = {"empty", "upload", "download", "pack", "bind", "chain", "at_once"}
 MACHINE = {"thread_count", "on_threads", "when_compiling"}
 
 

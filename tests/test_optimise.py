@@ -7,10 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from tinyresnext import RECIPES, Recipe, Spec, cifar, parameters, recipe
+from tinyresnext import RECIPES, Recipe, Spec, parameters, recipe
 from tinyresnext.errors import FormatError, UsageError
 from tinyresnext.optimise import PIECE, SGD, initialise, mix, size, update_average, update_statistics, views
 from tinyresnext.recipes import learning_rate
+from tinyresnext.spec import cifar
 
 SPEC = Spec((1, 1), 4, 8, 5, stem="cifar")
 PLAIN = Recipe(10, 4, 0.1, "step")

@@ -19,10 +19,10 @@ LEVELS = [
     {"ops", "ops.shapes"},
     {"ops.reference", "ops.cpu"},
     {"count", "files", "hdf5", "image", "image_file", "peak", "plan", "resnext", "spec", "step", "store", "store_file", "tape"}
-    | {"augment", "dataset", "idx", "loader", "picture_files", "tar"}
+    | {"augment", "dataset", "idx", "loader", "picture_files", "shipped", "tar"}
     | {"optimise", "recipes", "training_folder", "training_log", "training_state"},
-    {"bench", "checkpoints", "cifar", "classify", "convert", "data", "model", "report", "verify", "warm"}
-    | {"training", "training_run"},
+    {"bench", "checkpoints", "cifar_files", "classify", "convert", "data", "model", "report", "verify", "warm"}
+    | {"confusion", "evaluation", "training", "training_run"},
     {"arguments", "cli", "cli_train"},
     {"__init__", "__main__"},
 ]
@@ -102,6 +102,7 @@ def test_files_are_read_in_one_sitting(path):
         ("import tinyresnext.cli; tinyresnext.cli.parser().format_help()", ["numba", "numpy", "h5py", "PIL"]),
         ("import tinyresnext.store, tinyresnext.image, tinyresnext.convert", ["numba"]),
         ("import tinyresnext; tinyresnext.Model", ["numba"]),
+        ("import tinyresnext.classify, tinyresnext.verify", ["h5py"]),
         ("import tinyresnext.ops.cpu", ["numba.cuda"]),
     ],
 )
@@ -115,6 +116,13 @@ def test_nothing_is_imported_early(code, absent):
 def test_public_names_exist_and_are_documented(name):
     value = getattr(tinyresnext, name)
     assert name == "VARIANTS" or inspect.getdoc(value)
+
+
+@pytest.mark.parametrize("name", tinyresnext.__all__)
+def test_public_names_are_no_modules(name):
+    # Importing a module puts it into the package under its own name, over whatever else has that name.
+    assert not (PACKAGE / f"{name}.py").exists()
+    assert not (PACKAGE / name).exists()
 
 
 def test_unknown_public_name():

@@ -11,7 +11,7 @@ from .data import Dataset, open_dataset
 from .errors import UsageError
 from .files import shown
 from .image import Preprocess
-from .model import load
+from .model import backend, load
 from .recipes import Recipe, recipe
 from .spec import Spec, cifar, variant
 from .training_folder import TrainingFolder
@@ -33,6 +33,7 @@ def train(a: argparse.Namespace) -> str:
         threads=a.threads,
         resume=a.resume,
         log_every=a.log_every,
+        half=a.half,
         provenance=_provenance(a),
     )
     return shown(TrainingFolder(a.out).model)
@@ -51,6 +52,7 @@ def finetune(a: argparse.Namespace) -> str:
         threads=a.threads,
         resume=a.resume,
         log_every=a.log_every,
+        half=a.half,
         provenance=_provenance(a),
     )
     return shown(TrainingFolder(a.out).model)
@@ -64,8 +66,9 @@ def _recipe(a: argparse.Namespace) -> Recipe:
 
 def _pictures(a: argparse.Namespace) -> tuple[Dataset, Dataset | None]:
     """What is trained on, and what is tried on."""
-    dataset = open_dataset(a.data, a.split, a.broken)
-    return dataset, None if a.val is None else open_dataset(a.val, a.val_split, a.broken)
+    threads = backend(a.device).thread_count(a.threads)
+    dataset = open_dataset(a.data, a.split, a.on_broken, threads=threads)
+    return dataset, None if a.val is None else open_dataset(a.val, a.val_split, a.on_broken, threads=threads)
 
 
 def _spec(a: argparse.Namespace) -> Spec:

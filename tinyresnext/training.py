@@ -20,7 +20,8 @@ import numpy as np
 from . import training_state
 from .convert import CIFAR
 from .dataset import Dataset
-from .errors import UsageError
+from .errors import FormatError, UsageError
+from .files import shown
 from .image import Preprocess
 from .loader import Loader
 from .model import Model, backend, save
@@ -45,6 +46,7 @@ def train(
     threads: int | None = None,
     resume: bool = False,
     log_every: int = 0,
+    half: bool = False,
     provenance: Mapping[str, str] | None = None,
 ) -> Model:
     """Train a network from random weights.
@@ -71,6 +73,8 @@ def train(
         Go on with the run in ``out``. Everything else must be as it was.
     log_every : int
         Add a line to the log after every so many steps too.
+    half : bool
+        Keep the weights in half precision in the model files.
     provenance : mapping of str to str, optional
         More of what the model file is to say about where it comes from.
 
@@ -93,7 +97,7 @@ def train(
     values = np.zeros(size(spec), np.float32)
     initialise(views(values, spec), spec, recipe)
     preprocess = usual_preprocess(spec, recipe) if preprocess is None else preprocess
-    setting = Setting(dataset, validation, preprocess, (), backend(device), threads, log_every, dict(provenance or {}))
+    setting = Setting(dataset, validation, preprocess, (), backend(device), threads, log_every, half, dict(provenance or {}))
     return _run(training_state.new(spec, recipe, values), setting, out, resume)
 
 
@@ -108,6 +112,7 @@ def finetune(
     threads: int | None = None,
     resume: bool = False,
     log_every: int = 0,
+    half: bool = False,
     provenance: Mapping[str, str] | None = None,
 ) -> Model:
     """Train a model on: a new classifier for the classes of another data set, and as many of the layers as wanted.
@@ -119,7 +124,7 @@ def finetune(
     frozen_to : str, optional
         The last stage that stays as it is: ``stem``, ``layer1`` ...; the last one leaves only the classifier to be trained.
         By default all layers are trained.
-    dataset, recipe, out, validation, threads, resume, log_every, provenance
+    dataset, recipe, out, validation, threads, resume, log_every, half, provenance
         As for `train`; the recipe ``finetune`` is meant for this.
 
     Returns
@@ -137,7 +142,7 @@ def finetune(
         params[name][...] = model.params[name]
     initialise(params, spec, recipe, only=head)
     frozen, more = frozen_parts(spec, frozen_to), dict(provenance or {})
-    setting = Setting(dataset, validation, model.preprocess, frozen, model.ops, threads, log_every, more)
+    setting = Setting(dataset, validation, model.preprocess, frozen, model.ops, threads, log_every, half, more)
     return _run(training_state.new(spec, recipe, values), setting, out, resume)
 
 
@@ -172,10 +177,14 @@ def _run(start: State, setting: Setting, out: str | os.PathLike[str], resume: bo
     start.run = _what_decides(setting)
     folder = TrainingFolder(out)
     state = folder.resume(start) if resume else folder.begin(start)
+    if state.step > len(setting.dataset) // state.recipe.batch:
+        raise FormatError(
+            f"{shown(folder.state)} is at step {state.step} of an epoch that has fewer; begin again in another folder"
+        )
     with Stop() as stop, closing(Run(state, setting, folder)) as run:
         _loop(run, stop)
         model = run.model()
-        save(model, folder.model)
+        save(model, folder.model, half=setting.half)
     return model
 
 

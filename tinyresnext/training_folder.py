@@ -16,32 +16,26 @@ _LEFT_BEHIND = re.compile(r"\.[0-9a-f]{16}\.tmp")  # what `files.replacing` had 
 
 
 class TrainingFolder:
-    """The names of the files in a run's folder, which is made if it is not there.
-
-    Raises
-    ------
-    UsageError
-        When the folder cannot be made.
-    """
+    """The names of the files in a run's folder."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.state, self.log = self.path / "state.npz", self.path / "log.jsonl"
         self.best, self.model = self.path / "best.h5", self.path / "model.h5"
+
+    def begin(self, start: State) -> State:
+        """Make the folder if it is not there, and save the first state: from now on the run can be resumed.
+
+        Raises
+        ------
+        UsageError
+            When there is a run already, or anything that it would write over, or the folder cannot be made.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise UsageError(f"the folder {shown(self.path)} cannot be made: {reason}; give another one") from error
-
-    def begin(self, start: State) -> State:
-        """Save the first state; from now on the run can be resumed.
-
-        Raises
-        ------
-        UsageError
-            When there is a run already, or anything that it would write over.
-        """
         for path in (self.state, self.log, self.best, self.model):
             if path.exists():
                 raise UsageError(f"{shown(path)} exists: --resume goes on with the run there, or give another folder")

@@ -14,6 +14,7 @@ from . import __version__, training_state
 from .augment import Augment
 from .dataset import Dataset
 from .errors import TrainingError
+from .evaluation import score
 from .files import shown
 from .image import Preprocess
 from .loader import Loader
@@ -37,6 +38,7 @@ class Setting:
     ops: Any
     threads: int | None
     log_every: int
+    half: bool
     provenance: Mapping[str, str]
 
 
@@ -86,14 +88,14 @@ class Run:
         if recipe.mixup:
             rng = np.random.default_rng([recipe.seed, 1, done])
             x, targets = mix(x, labels, state.spec.classes, recipe.mixup, rng)
-        with np.errstate(over="ignore", invalid="ignore"):  # the loss tells
+        with np.errstate(over="ignore", invalid="ignore"):  # the loss tells, now or in the next step
             loss, logits = self.compute(x, targets)
             if not math.isfinite(loss):
                 raise self.diverged(loss)
-        self.optimiser(self.compute.gradients, learning_rate(recipe, state.epoch, state.step, self.steps))
-        update_statistics(self.params, self.compute.statistics, self.compute.positions)
-        if state.average is not None:
-            update_average(state.average, state.values, recipe.ema, done)
+            self.optimiser(self.compute.gradients, learning_rate(recipe, state.epoch, state.step, self.steps))
+            update_statistics(self.params, self.compute.statistics, self.compute.positions)
+            if state.average is not None:
+                update_average(state.average, state.values, recipe.ema, done)
         state.step += 1
         state.loss += loss
         state.correct += int(np.count_nonzero(logits.argmax(1) == labels))
@@ -112,22 +114,20 @@ class Run:
         pictures, state = self.setting.validation, self.state
         if pictures is None:
             return {}
-        model, right, seen = self.model(), np.zeros(2, np.int64), 0
-        resized = Augment(**_common(model.preprocess), resize=model.preprocess.resize)
+        resized = Augment(**_common(self.setting.preprocess), resize=self.setting.preprocess.resize)
+
+        def done(count: int) -> None:
+            self.progress.say(f"validation {count} of {len(pictures)}")
+            if stop.asked:
+                self.stop()
+
         with Loader(pictures, resized, batch=state.recipe.batch, shuffle=False, drop_last=False) as loader:
-            for number, (x, labels) in enumerate(loader.epoch(0)):
-                logits = model(x)
-                better = (logits > logits[np.arange(len(x)), labels][:, None]).sum(1)
-                right += [(better < 1).sum(), (better < 5).sum()]
-                seen += len(x)
-                self.progress.say(f"validation {number + 1}/{len(loader)}")
-                if stop.asked:
-                    self.stop()
-        state.top1, top5 = (right / max(seen, 1)).tolist()
-        if state.best is None or state.top1 > state.best:
-            state.best = state.top1
-            save(self.model(), self.folder.best)
-        return {"top1": state.top1, "top5": top5}
+            found = score(self.model(), loader.epoch(0), pictures.classes, progress=done)
+        state.top1 = found.top1
+        if state.best is None or found.top1 > state.best:
+            state.best = found.top1
+            save(self.model(), self.folder.best, half=self.setting.half)
+        return {"top1": found.top1, "top5": found.top5, "validation_loss": found.loss}
 
     def close_epoch(self, found: Mapping[str, float]) -> None:
         """Tell about the epoch, and save the state behind it."""
@@ -157,11 +157,13 @@ class Run:
         TrainingError
             When the last step has made a weight infinite; the state before stays.
         """
-        for name, value in self.params.items():
-            if not np.isfinite(value).all():
-                raise TrainingError(f"{name} is not finite any more; {self._remedy()}")
-        self.state.log_bytes = self.log.sync()
-        training_state.write(self.folder.state, self.state)
+        state = self.state
+        for flat in (state.values, state.velocity, *([] if state.average is None else [state.average])):
+            if not np.isfinite(flat).all():
+                wrong = [name for name, value in views(flat, state.spec).items() if not np.isfinite(value).all()]
+                raise TrainingError(f"{wrong[0]} is not finite any more; {self._remedy()}")
+        state.log_bytes = self.log.sync()
+        training_state.write(self.folder.state, state)
 
     def stop(self) -> None:
         """Save the state in the middle of an epoch, and end.

@@ -140,6 +140,12 @@ def _state(archive: zipfile.ZipFile) -> State:
         if name != "velocity" and any((value < 0).any() for value in variances):
             raise IntegrityError(f"{name} has negative variances; {AGAIN}")
     counters = {name: meta[name] for name in (*_COUNTERS, *_NUMBERS)}
+    if (
+        meta["epoch"] > recipe.epochs
+        or meta["correct"] > meta["step"] * recipe.batch
+        or max(meta["top1"] or 0, meta["best"] or 0) > 1
+    ):
+        raise FormatError(f"a counter in its meta is beyond what there can be; {AGAIN}")
     return State(spec, recipe, arrays["values"], arrays["velocity"], arrays.get("average"), meta["run"], **counters)
 
 

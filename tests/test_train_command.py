@@ -1,0 +1,191 @@
+"""``train`` and ``finetune`` as a user types them: what is printed, how they end, and what a kill leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import training_cases as small
+from test_training import log_of, same
+
+from tinyresnext import cli, load, training_state
+
+NETWORK = ["--blocks", "1,1", "--cardinality", "2", "--width", "8", "--widen", "1", "--stem", "cifar", "--size", "8"]
+RECIPE = ["--epochs", "3", "--batch", "4", "--padding", "1", "--ema", "0.9", "--device", "reference"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    small.write_folder(folder)
+    return folder
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path):
+    """Run a command in an empty directory: exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(*arguments):
+        try:
+            code = cli.main([str(a) for a in arguments])
+        except SystemExit as ended:
+            code = ended.code
+        return code, *capsys.readouterr()
+
+    return command
+
+
+def test_train_then_classify_then_finetune(run, data):
+    train = ["train", data, *NETWORK, *RECIPE, "--val", data, "--licence", "CC0-1.0", "--seed", "5", "--out", "red or dark"]
+    assert run(*train) == (0, "'red or dark/model.h5'\n".replace("'", ""), "")
+    model = load("red or dark/model.h5", "reference")
+    assert (model.labels, model.spec.classes, model.spec.stem, model.preprocess.crop) == (("dark", "red"), 2, "cifar", 8)
+    assert model.provenance["licence"] == "CC0-1.0"
+    assert model.provenance["command"] == shlex.join(["tinyresnext", *map(str, train)])
+    assert json.loads(model.provenance["recipe"])["seed"] == 5
+    assert "of 12 pictures" in model.provenance["accuracy"]
+    code, out, _ = run("classify", data / "test" / "red", "--model", "red or dark/model.h5", "--device", "reference")
+    assert (code, out.count("red\n") >= 6) == (0, True)
+    tune = ["finetune", data, "--init", "red or dark/model.h5", "--frozen-to", "layer1", "--out", "tuned", "--half"]
+    assert run(*tune, "--epochs", 1, "--batch", 4, "--device", "reference")[0] == 0
+    tuned = load("tuned/model.h5", "reference")
+    assert (tuned.params["conv1.weight"] == model.params["conv1.weight"].astype("f2").astype("f4")).all()
+    code, out, _ = run("info", "tuned/model.h5")
+    assert (code, "command       tinyresnext finetune" in out) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "text"),
+    [
+        (["--arch", "resnext99"], 2, "no architecture called 'resnext99'"),
+        (["--arch", "resnext29_32x4d", "--width", "8"], 2, "leave out width"),
+        (["--depth", "30"], 2, "9 n + 2 layers"),
+        (["--depth", "29", "--stem", "deep"], 2, "--stem is deep"),
+        ([], 2, "one of the arguments --arch --depth --blocks is required"),
+        (["--blocks", "1,x"], 2, "'x' is not a whole number"),
+        (["--depth", "11", "--recipe", "slow"], 2, "no recipe called 'slow'"),
+        (["--depth", "11", "--lr", "-1"], 2, "lr is -1.0"),
+        (["--depth", "11", "--momentum", "0"], 2, "nesterov"),
+        (["--depth", "11", "--val-split", "x", "--val", "DATA"], 2, "x"),
+        (["--depth", "11", "--batch", "4", "--resume"], 2, "leave out --resume"),
+        (["--depth", "11", "--device", "tpu"], 4, "'tpu'"),
+        (["--depth", "11", "--batch", "13", "--device", "reference"], 2, "12 pictures and a batch 13"),
+    ],
+)
+def test_what_cannot_be(run, data, options, code, text):
+    options = [data if option == "DATA" else option for option in options]
+    found, out, err = run("train", data, "--out", "run", *options)
+    assert (found, out) == (code, "")
+    assert text in err
+    assert not any(Path("run").glob("*"))
+
+
+def test_data_that_are_not_there(run):
+    code, out, err = run("train", "nowhere", "--depth", "11", "--out", "run")
+    assert (code, out, "nowhere" in err) == (3, "", True)
+
+
+def start(data, out, *more):
+    """The command in a process of its own."""
+    arguments = ["train", str(data), *NETWORK, *RECIPE, "--epochs", "30", "--log-every", "1", "--out", str(out), *more]
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "tinyresnext", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+def wait_for(path, lines, process):
+    """Until a log has so many lines."""
+    deadline = time.monotonic() + 120
+    while not path.exists() or path.read_bytes().count(b"\n") < lines:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """The run that nobody interrupts."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    process = start(data, out)
+    assert process.communicate()[1] == ""
+    return out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stop_and_resume(data, tmp_path, whole, number):
+    process = start(data, tmp_path / "run")
+    wait_for(tmp_path / "run" / "log.jsonl", 5, process)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert "stopped after step" in err
+    assert "--resume" in err
+    assert "Traceback" not in err
+    process = start(data, tmp_path / "run", "--resume")
+    assert process.communicate(timeout=120) == (f"{tmp_path}/run/model.h5\n", "")
+    same(whole, tmp_path / "run")
+
+
+def killed(data, out, random_times):
+    """One start and one kill; the exit code."""
+    process = start(data, out, *(["--resume"] if (out / "state.npz").exists() else []))
+    try:
+        process.wait(next(random_times))
+    except subprocess.TimeoutExpired:
+        process.kill()
+    _, err = process.communicate()
+    assert "Traceback" not in err or process.returncode == -signal.SIGKILL
+    return process.returncode
+
+
+def test_kill_once(data, tmp_path, whole):
+    process = start(data, tmp_path / "run")
+    wait_for(tmp_path / "run" / "log.jsonl", 9, process)
+    process.kill()
+    process.communicate()
+    state = training_state.read(tmp_path / "run" / "state.npz")
+    assert 1 <= state.epoch <= 30
+    process = start(data, tmp_path / "run", "--resume")
+    assert process.communicate(timeout=120) == (f"{tmp_path}/run/model.h5\n", "")
+    same(whole, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_twenty_kills(data, tmp_path, whole):
+    """At random moments, from the first import to the last file: every one leaves a whole state, or none yet."""
+    out, chance = tmp_path / "run", random.Random(0)
+    began = time.monotonic()
+    start(data, tmp_path / "timed").communicate()
+    length = time.monotonic() - began
+    kills, epochs = 0, []
+    while kills < 20:
+        code = killed(data, out, iter([length * chance.uniform(0.1, 0.6)]))
+        if code == 0:  # it came to its end: begin a new one
+            same(whole, out)
+            out = tmp_path / f"run{kills}"
+            continue
+        assert code == -signal.SIGKILL
+        kills += 1
+        if (out / "state.npz").exists():
+            epochs.append(training_state.read(out / "state.npz").epoch)
+            assert (out / "log.jsonl").exists() or epochs[-1] == 0
+    process = start(data, out, *(["--resume"] if (out / "state.npz").exists() else []))
+    assert process.communicate()[1] == ""
+    same(whole, out)
+    assert not list(out.glob(".*"))
+    assert len(set(epochs)) > 3  # they were not all killed at the same place
+    assert len(log_of(out)) == 30 * 3 + 30

@@ -1,0 +1,268 @@
+"""Whole runs on small networks: what they leave behind, how they stop, and that they go on as if they had not."""
+
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import training_cases as small
+
+from tinyresnext import finetune, load, train, training, training_log, training_run
+from tinyresnext.data import Dataset
+from tinyresnext.errors import FormatError, TrainingError, UsageError
+from tinyresnext.recipes import Recipe
+
+OPTIONS = {"preprocess": small.PREPROCESS, "device": "reference"}
+TIMES = ("seconds", "images_per_second")
+
+
+@pytest.fixture
+def interrupted_after(monkeypatch):
+    """Ctrl-C after so many steps, as it arrives: a signal between two instructions."""
+
+    def go(steps):
+        real, left = training_run.Run.step, [steps]
+
+        def step(run, x, labels):
+            left[0] -= 1
+            if left[0] == 0:
+                signal.raise_signal(signal.SIGINT)
+            real(run, x, labels)
+
+        monkeypatch.setattr(training_run.Run, "step", step)
+
+    return go
+
+
+def log_of(folder):
+    """The lines but for what a clock decides."""
+    text = (folder / "log.jsonl").read_text("utf-8")
+    assert text.endswith("\n")
+    return [{name: value for name, value in json.loads(line).items() if name not in TIMES} for line in text.splitlines()]
+
+
+def same(a, b):
+    """Two folders with the same model, bit by bit, and the same log."""
+    first, second = load(a / "model.h5", "reference"), load(b / "model.h5", "reference")
+    for name, value in first.params.items():
+        assert value.tobytes() == second.params[name].tobytes(), name
+    assert log_of(a) == log_of(b)
+
+
+def test_it_learns_and_says_so(tmp_path):
+    validation = small.pictures(30, seed=1)
+    recipe = replace(small.RECIPE, epochs=8, mixup=0.0)
+    made = train(small.SPEC, small.pictures(), recipe, tmp_path, validation=validation, log_every=3, **OPTIONS)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.h5", "log.jsonl", "model.h5", "state.npz"]
+    lines = log_of(tmp_path)
+    assert [(line["epoch"], line.get("step")) for line in lines] == [
+        (epoch, step) for epoch in range(1, 9) for step in (3, None)
+    ]
+    assert lines[-1]["loss"] < 0.8 * lines[1]["loss"]
+    assert lines[-1]["top1"] > 0.6  # of four classes
+    stored = load(tmp_path / "model.h5", "reference")
+    assert stored.labels == ("a", "b", "c", "d")
+    assert stored.preprocess == small.PREPROCESS
+    assert stored.provenance["accuracy"] == f"{lines[-1]['top1']:.2%} top-1 of 30 pictures"
+    assert Recipe.from_json(json.loads(stored.provenance["recipe"])) == recipe
+    x = np.zeros((1, 8, 8, 3), np.float32)
+    assert made(x).tobytes() == stored(x).tobytes()
+    best = max(line["top1"] for line in lines if "top1" in line)
+    assert f"{best:.2%}" in load(tmp_path / "best.h5", "reference").provenance["accuracy"]
+    assert stored.predict(validation.picture(0), top=1)[0][0].label in "abcd"
+
+
+def test_the_same_seed_gives_the_same_bits(tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train(small.SPEC, small.pictures(), replace(small.RECIPE, epochs=1, seed=seed), tmp_path / name, **OPTIONS)
+    same(tmp_path / "a", tmp_path / "b")
+    with pytest.raises(AssertionError):
+        same(tmp_path / "a", tmp_path / "c")
+
+
+@pytest.mark.parametrize("device", ["reference", "cpu"])
+@pytest.mark.parametrize("steps", [1, 4, 6, 12])  # the first; the last of an epoch of four; in the middle; the very last
+def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, interrupted_after, monkeypatch, device, steps):
+    options = OPTIONS | {"device": device, "validation": small.pictures(20, seed=1), "log_every": 1}
+    train(small.SPEC, small.pictures(), small.RECIPE, tmp_path / "whole", **options)
+    interrupted_after(steps)
+    with pytest.raises(KeyboardInterrupt, match=r"stopped after step \d of 4 in epoch \d of 3.*--resume"):
+        train(small.SPEC, small.pictures(), small.RECIPE, tmp_path / "stopped", **options)
+    assert not (tmp_path / "stopped" / "model.h5").exists()
+    monkeypatch.undo()
+    train(small.SPEC, small.pictures(), small.RECIPE, tmp_path / "stopped", resume=True, **options)
+    same(tmp_path / "whole", tmp_path / "stopped")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_stopping_in_the_validation(tmp_path, monkeypatch):
+    options = OPTIONS | {"validation": small.pictures(40, seed=1)}
+    train(small.SPEC, small.pictures(), small.RECIPE, tmp_path / "whole", **options)
+    real = training_log.Progress.say
+    monkeypatch.setattr(training_log.Progress, "say", lambda *a: (signal.raise_signal(signal.SIGTERM), real(*a)))
+    with pytest.raises(KeyboardInterrupt, match="step 4 of 4 in epoch 1 of 3"):
+        train(small.SPEC, small.pictures(), small.RECIPE, tmp_path / "stopped", **options)
+    monkeypatch.undo()
+    train(small.SPEC, small.pictures(), small.RECIPE, tmp_path / "stopped", resume=True, **options)
+    same(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_lines_behind_the_last_state_are_told_again(tmp_path, interrupted_after, monkeypatch):
+    train(small.SPEC, small.pictures(), small.RECIPE, tmp_path / "whole", log_every=1, **OPTIONS)
+    interrupted_after(6)
+    with pytest.raises(KeyboardInterrupt):
+        train(small.SPEC, small.pictures(), small.RECIPE, tmp_path / "cut", log_every=1, **OPTIONS)
+    monkeypatch.undo()
+    with open(tmp_path / "cut" / "log.jsonl", "ab") as file:  # as if steps had been made, and a line half written
+        file.write(b'{"epoch": 2, "step": 3}\n{"epo')
+    train(small.SPEC, small.pictures(), small.RECIPE, tmp_path / "cut", log_every=1, resume=True, **OPTIONS)
+    same(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_finished_run_is_resumed_to_itself(tmp_path):
+    train(small.SPEC, small.pictures(), small.RECIPE, tmp_path, **OPTIONS)
+    before = (tmp_path / "model.h5").read_bytes()
+    (tmp_path / "model.h5").unlink()  # killed just before it was written
+    train(small.SPEC, small.pictures(), small.RECIPE, tmp_path, resume=True, **OPTIONS)
+    assert (tmp_path / "model.h5").read_bytes() == before
+
+
+@pytest.mark.parametrize("device", ["reference", "cpu"])
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch, device):
+    real, count = training_run.Run.step, [0]
+
+    def step(run, x, labels):
+        count[0] += 1
+        if count[0] == 6:
+            run.params["layer1.0.conv2.weight"][...] = np.inf
+        real(run, x, labels)
+
+    monkeypatch.setattr(training_run.Run, "step", step)
+    options = OPTIONS | {"device": device}
+    with pytest.raises(TrainingError, match=r"loss is nan in step 2 of epoch 2: .* layer1\.0\.conv2;.*smaller --lr"):
+        train(small.SPEC, small.pictures(), small.RECIPE, tmp_path, **options)
+    monkeypatch.undo()
+    train(small.SPEC, small.pictures(), small.RECIPE, tmp_path, resume=True, **options)  # the state before is whole
+    assert len(log_of(tmp_path)) == 3
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):
+    real, count = training_run.Run.step, [0]
+
+    def step(run, x, labels):
+        count[0] += 1
+        real(run, x, labels)
+        if count[0] == 8:  # the last of the second epoch
+            run.params["fc.bias"][2] = np.nan
+
+    monkeypatch.setattr(training_run.Run, "step", step)
+    with pytest.raises(TrainingError, match=r"fc\.bias"):
+        train(small.SPEC, small.pictures(), small.RECIPE, tmp_path, **OPTIONS)
+    monkeypatch.undo()
+    train(small.SPEC, small.pictures(), small.RECIPE, tmp_path, resume=True, **OPTIONS)
+    assert [line["epoch"] for line in log_of(tmp_path)] == [1, 2, 3]
+
+
+def test_too_high_a_rate(tmp_path):
+    wild = replace(small.RECIPE, lr=1000.0, warmup=0.0, epochs=50, mixup=0.0)
+    with pytest.raises(TrainingError, match="first value that is not finite"):
+        train(small.SPEC, small.pictures(), wild, tmp_path, **OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return train(small.SPEC, small.pictures(), small.RECIPE, tmp_path_factory.mktemp("model"), **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("stage", "still"),
+    [
+        (None, ()),
+        ("stem", ("conv1", "bn1")),
+        ("layer1", ("conv1", "bn1", "layer1")),
+        ("layer2", ("conv1", "bn1", "layer1", "layer2")),
+    ],
+)
+def test_finetune(tmp_path, model, stage, still):
+    before = {name: value.copy() for name, value in model.params.items()}
+    recipe = replace(small.RECIPE, ema=0.0, lr=0.01)
+    made = finetune(model, small.pictures(40, tuple("xyz")), recipe, tmp_path, frozen_to=stage)
+    assert made.labels == ("x", "y", "z")
+    assert made.params["fc.weight"].shape[0] == 3
+    for name, value in before.items():
+        assert model.params[name].tobytes() == value.tobytes(), name
+        if not name.startswith("fc."):
+            assert (made.params[name].tobytes() == value.tobytes()) == (name.partition(".")[0] in still), name
+    assert log_of(tmp_path)[-1]["loss"] < log_of(tmp_path)[0]["loss"]
+
+
+def test_finetune_refuses_a_stage_that_is_not_there(tmp_path, model):
+    with pytest.raises(UsageError, match="stem, layer1, layer2"):
+        finetune(model, small.pictures(), small.RECIPE, tmp_path / "run", frozen_to="layer7")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"recipe": replace(small.RECIPE, batch=71)}, "70 pictures and a batch 71"),
+        ({"dataset": small.pictures(20, tuple("abc"))}, "3 classes and the network 4"),
+        ({"validation": small.pictures(20, tuple("abdc"))}, "other classes"),
+        ({"preprocess": replace(small.PREPROCESS, mean=(0.5,), std=(0.5,))}, "1 channels and the network takes 3"),
+        ({"device": "reference", "threads": 2}, "threads is 2"),
+    ],
+)
+def test_what_does_not_fit_together(tmp_path, arguments, text):
+    given = {"spec": small.SPEC, "dataset": small.pictures(), "recipe": small.RECIPE, "out": tmp_path / "run"} | OPTIONS
+    with pytest.raises(UsageError, match=text):
+        train(**given | arguments)
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_pictures_are_not_resumed(tmp_path):
+    train(small.SPEC, small.pictures(), small.RECIPE, tmp_path, **OPTIONS)
+    with pytest.raises(UsageError, match="pictures '70 in 4 classes"):
+        train(small.SPEC, small.pictures(71), small.RECIPE, tmp_path, resume=True, **OPTIONS)
+    with pytest.raises(UsageError, match="--resume goes on"):
+        train(small.SPEC, small.pictures(), small.RECIPE, tmp_path, **OPTIONS)
+
+
+def test_a_step_that_an_epoch_does_not_have(tmp_path, interrupted_after, monkeypatch):
+    from tinyresnext import training_state
+
+    interrupted_after(2)
+    with pytest.raises(KeyboardInterrupt):
+        train(small.SPEC, small.pictures(), small.RECIPE, tmp_path, **OPTIONS)
+    monkeypatch.undo()
+    state = training_state.read(tmp_path / "state.npz")
+    training_state.write(tmp_path / "state.npz", replace(state, step=5))
+    with pytest.raises(FormatError, match="step 5"):
+        train(small.SPEC, small.pictures(), small.RECIPE, tmp_path, resume=True, **OPTIONS)
+
+
+def test_progress_is_for_terminals(tmp_path, capsys, monkeypatch):
+    train(small.SPEC, small.pictures(), small.RECIPE, tmp_path / "a", **OPTIONS)
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr(training_log, "EVERY", 0.0)
+    train(small.SPEC, small.pictures(), small.RECIPE, tmp_path / "b", validation=small.pictures(20), **OPTIONS)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "epoch 2/3  3/4  " in err
+    assert err.count("\n") == 3  # one line for each epoch stays
+    assert "top-1" in err
+    assert " left" in err
+
+
+def test_grey_pictures(tmp_path):
+    colour = small.pictures()
+    grey = colour.pixels[:, :, :, :1]
+    dataset = Dataset(colour.classes, colour.labels, colour.names, lambda number: grey[number], pixels=grey)
+    spec = replace(small.SPEC, channels=1)
+    recipe = replace(small.RECIPE, epochs=1, crop="resized", jitter=0.2)
+    assert training.usual_preprocess(spec, recipe).channels == 1
+    preprocess = replace(small.PREPROCESS, mean=(0.5,), std=(0.25,))
+    assert train(spec, dataset, recipe, tmp_path, preprocess=preprocess, device="reference").spec.channels == 1

@@ -1,0 +1,39 @@
+"""Small networks and small pictures to train them on, made from numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinyresnext import Preprocess, Spec
+from tinyresnext.dataset import Dataset
+from tinyresnext.recipes import Recipe
+
+SPEC = Spec((1, 1), 2, 8, 4, stem="cifar", expansion=1)
+PREPROCESS = Preprocess(8, 8, mean=(0.5,) * 3, std=(0.25,) * 3)
+RECIPE = Recipe(
+    3, 16, 0.1, "linear", warmup=0.2, nesterov=True, weight_decay=5e-4, smoothing=0.1, mixup=0.2, ema=0.9, crop="pad", padding=1
+)
+
+
+def pictures(count: int = 70, classes: tuple[str, ...] = tuple("abcd"), seed: int = 0) -> Dataset:
+    """Noise of 8 x 8 whose redness is its class."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, len(classes), count)
+    pixels = rng.integers(0, 100, (count, 8, 8, 3)).astype(np.uint8)
+    pixels[:, :, :, 0] += (labels * (150 // len(classes))).astype(np.uint8)[:, None, None]
+    names = [f"{number:03}.png" for number in range(count)]
+    return Dataset(classes, labels.astype(np.int64), names, lambda number: pixels[number], pixels=pixels)
+
+
+def write_folder(folder, count: int = 6) -> None:
+    """``train/CLASS/N.png`` and ``test/CLASS/N.png`` for two classes."""
+    from PIL import Image
+
+    rng = np.random.default_rng(1)
+    for split in ("train", "test"):
+        for number, name in enumerate(("dark", "red")):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 100, (8, 8, 3)).astype(np.uint8)
+                pixels[:, :, 0] += np.uint8(120 * number)
+                Image.fromarray(pixels).save(folder / split / name / f"{i}.png")

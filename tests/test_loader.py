@@ -23,6 +23,7 @@ from tinyresnext.loader import Loader
 RANDOM = Augment(8, padding=2, flip=True, brightness=0.3)
 PARTS = Augment(6, scale=(0.2, 1.0), flip=True)
 PLAIN = Augment(8)
+SAME = Augment(8, resize=8, padding=2, flip=True)
 
 
 def in_memory(n=50, read=None, **options):
@@ -50,7 +51,7 @@ def different(found, expected):
     return any(x.tobytes() != y.tobytes() for (x, _), (y, _) in zip(found, expected, strict=True))
 
 
-@pytest.mark.parametrize("augment", [RANDOM, PARTS, PLAIN])
+@pytest.mark.parametrize("augment", [RANDOM, PARTS, PLAIN, SAME])
 def test_threads_and_timing_do_not_matter(augment):
     dataset, pixels = in_memory()
     one = batches(dataset, augment)

@@ -112,10 +112,9 @@ class Augment:
         resize = self.size if self.resize is None else self.resize
         return Preprocess(resize, self.size, self.interpolation, self.mean, self.std)
 
-    @property
-    def at_own_size(self) -> bool:
-        """Whether pictures are taken as they are: they must be ``size x size``."""
-        return self.scale is None and self.resize is None
+    def leaves(self, shape: tuple[int, ...]) -> bool:
+        """Whether step 1 gives a picture of this shape back as it is."""
+        return shape == (self.size, self.size, self.channels) and self.scale is None and self.resize in (None, self.size)
 
     def without_chance(self, resize: int | None = None) -> Augment:
         """The same for evaluation: no random part, window, flip or jitter.

@@ -162,10 +162,9 @@ class Loader:
         """One batch; runs in a thread."""
         augment, pixels = self.augment, self.dataset.pixels
         rng = np.random.Generator(self._philox(epoch, _CONTENT, number))
-        own = (augment.size, augment.size, augment.channels)
-        if pixels is not None and augment.at_own_size and pixels.shape[1:] == own:
+        if pixels is not None and augment.leaves(pixels.shape[1:]):
             return augment.finish(pixels[chosen], rng), self.dataset.labels[chosen]
-        block = np.empty((len(chosen), *own), np.uint8)
+        block = np.empty((len(chosen), augment.size, augment.size, augment.channels), np.uint8)
         labels = np.empty(len(chosen), np.int64)
         filled = 0
         for i in chosen.tolist():

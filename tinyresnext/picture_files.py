@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 import weakref
 import zipfile
 from collections.abc import Callable, Iterator
@@ -152,6 +153,7 @@ class _Zip:
         with regular(path) as file:
             self._file = os.fdopen(os.dup(file.fileno()), "rb")
         weakref.finalize(self, self._file.close)
+        self._lock = threading.Lock()  # zipfile counts its open members without one
         self._zip = _checked_zip(self._file, shown(path))
         self.members = {info.filename: info for info in self._zip.infolist() if not info.is_dir()}
 
@@ -165,7 +167,7 @@ class _Zip:
                 raise ImageError("it is encrypted; make the archive anew without a password")
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise ImageError(f"it is compressed by method {info.compress_type}; make the archive anew with deflate")
-            with self._zip.open(info) as member:
+            with self._lock, self._zip.open(info) as member:
                 data = member.read(info.file_size + 1)  # zipfile inflates no more than is asked for
             if len(data) != info.file_size:
                 raise ImageError(f"{info.file_size:,} bytes were expected, found {len(data):,}")

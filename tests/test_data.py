@@ -106,8 +106,8 @@ def test_a_sample_that_misleads(put):
     """The sample, every 4th of 64, is small; the rest is not, and does not fit: then it is read when it is needed."""
     files = {f"a/{i:03}.png": picture(i, 4 if i % 4 == 0 else 16) for i in range(64)}
     data = open_dataset(put(files), memory=64 * 10 * 10 * 3)
-    assert data.pixels is None
     assert data.picture(1).shape == (16, 16, 3)
+    assert data.picture(1) is not data.picture(1), "it was not kept"
 
 
 def test_one_odd_picture_among_many(put):

@@ -76,6 +76,13 @@ def test_seeds_and_epochs_matter():
     assert different(batches(dataset, shuffle=False, epoch=1), plain), "the same order, other windows"
 
 
+def test_every_batch_has_numbers_of_its_own():
+    pixels = np.tile(np.arange(64, dtype=np.uint8).reshape(1, 8, 8, 1), (64, 1, 1, 3))
+    alike = Dataset(("a",), np.zeros(64, np.int64), range(64), pixels.__getitem__, pixels)
+    found = {x.tobytes() for epoch in range(3) for x, _ in batches(alike, epoch=epoch)}
+    assert len(found) == 24
+
+
 @pytest.mark.parametrize("first", [0, 1, 3, 5, 6])
 @pytest.mark.parametrize("drop_last", [True, False])
 def test_an_epoch_from_the_middle_is_the_tail_of_the_whole(first, drop_last):

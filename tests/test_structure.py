@@ -21,7 +21,7 @@ LEVELS = [
     {"count", "files", "hdf5", "image", "image_file", "peak", "plan", "resnext", "spec", "step", "store", "store_file", "tape"}
     | {"augment", "dataset", "idx", "loader", "picture_files", "tar"}
     | {"optimise", "recipes", "training_folder", "training_log", "training_state"},
-    {"bench", "checkpoints", "cifar", "classify", "convert", "data", "model", "report", "verify", "warm"}
+    {"bench", "checkpoints", "cifar_files", "classify", "convert", "data", "model", "report", "verify", "warm"}
     | {"training", "training_run"},
     {"arguments", "cli", "cli_train"},
     {"__init__", "__main__"},
@@ -115,6 +115,11 @@ def test_nothing_is_imported_early(code, absent):
 def test_public_names_exist_and_are_documented(name):
     value = getattr(tinyresnext, name)
     assert name == "VARIANTS" or inspect.getdoc(value)
+
+
+def test_no_module_takes_a_public_name():
+    """``tinyresnext.name`` would become the module as soon as anything imports it."""
+    assert {dotted(path) for path in MODULES} & set(tinyresnext.__all__) == set()
 
 
 def test_unknown_public_name():

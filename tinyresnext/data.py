@@ -22,7 +22,7 @@ from numbers import Integral
 from pathlib import Path
 
 from .augment import Augment
-from .cifar import open_cifar_archive, open_cifar_folder
+from .cifar_files import open_cifar_archive, open_cifar_folder
 from .dataset import Dataset, Reading, to_stderr
 from .errors import FormatError, UsageError
 from .files import regular, shown

@@ -21,6 +21,7 @@ from h5py import h5d, h5p, h5s, h5t, h5z
 
 from tinyresnext import store, store_file
 from tinyresnext.errors import FormatError, IntegrityError, ShapeError, TinyResNeXtError, UnsafeError
+from tinyresnext.hdf5 import FLOAT16
 from tinyresnext.image import Preprocess
 from tinyresnext.resnext import parameters
 from tinyresnext.spec import Spec
@@ -218,7 +219,7 @@ def _(file):
     set_text(file, "spec", store_file.json_text(replace(SPEC, blocks=(1000,) * 8, cardinality=4096, width=4096).to_json()))
 
 
-@edit("H-spec-larger-than-the-file", UnsafeError, "of weights, but the file")
+@edit("H-spec-larger-than-the-file", UnsafeError, "of weights or more, but the file")
 def _(file):
     set_text(file, "spec", store_file.json_text(replace(SPEC, blocks=(3, 4), width=64).to_json()))
 
@@ -275,7 +276,7 @@ def float_with(exponent_bias: int) -> h5t.TypeID:
 
 KINDS: dict[str, Any] = {
     "f64": "<f8",
-    "f16": "<f2",
+    "f16-big-endian": ">f2",
     "f32-big-endian": ">f4",
     "i32": "<i4",
     "u32": "<u4",
@@ -297,6 +298,11 @@ for name, kind in KINDS.items():
     @edit(f"H-dtype-{name}", *(ANY_LENGTH if "any-length" in name else (ShapeError, "not of type float32")))
     def _(file, kind=kind):
         low_level(file, SCALE, h5p.create(h5p.DATASET_CREATE), h5t.py_create(np.dtype(kind), logical=True))
+
+
+@edit("H-dtype-f16-of-rounded-values", IntegrityError, "bn1.weight has the sha256")
+def _(file):
+    put(file, SCALE, data=file[SCALE][()].astype("<f2"))
 
 
 @edit("H-dtype-f32-of-another-bias", ShapeError, "not of type float32")
@@ -890,6 +896,9 @@ for name, where, offset, new, error, says in [
     ("continued-in-a-text", "attributes", 0, b"\x10\0\x10\0" + bytes(4), UnsafeError, "lies across"),
 ]:
     forge(name, where, offset, new, error, says)
+
+
+forge("called-half", "datatype", 0, FLOAT16, UnsafeError, "256 bytes stored, its shape needs 128")
 
 
 @case("H-forged-tensors-share-data", UnsafeError, "lies across")

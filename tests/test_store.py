@@ -49,6 +49,14 @@ def good(tmp_path_factory) -> bytes:
     return path.read_bytes()
 
 
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory) -> bytes:
+    """The bytes of a good file whose kernels and matrices are in half precision."""
+    path = tmp_path_factory.mktemp("store") / "narrow.h5"
+    store.write(path, model(), half=True)
+    return path.read_bytes()
+
+
 @pytest.fixture
 def path(tmp_path, good) -> Path:
     """A good file, to be spoilt."""
@@ -198,6 +206,82 @@ def test_nonfinite_only_if_asked_for(tmp_path):
     stored.params["bn1.running_var"][0] = -1
     with pytest.raises(IntegrityError, match="negative"):
         store.write(tmp_path / "m.h5", stored, allow_nonfinite=True)
+
+
+def rounded(stored: store.Stored) -> store.Stored:
+    """What half precision leaves of a model: IEEE's binary16 for all that is more than a vector."""
+    with np.errstate(over="ignore"):
+        halves = {name: array.astype(np.float16).astype(np.float32) for name, array in stored.params.items() if array.ndim > 1}
+    return stored._replace(params=stored.params | halves)
+
+
+def test_half_is_rounded_once_and_widened_exactly(tmp_path):
+    stored = model()
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)  # whatever can be stored, but for what is not finite
+    every = every[np.isfinite(every)].astype(np.float32)
+    spec = replace(SPEC, classes=1000)
+    params = {name: np.ones(shape, np.float32) for name, shape in parameters(spec).items()}
+    params["fc.weight"].flat[: every.size] = every
+    assert params["fc.weight"].size > every.size
+    wide = store.Stored(spec, params, Preprocess(), tuple(map(str, range(1000))), {})
+    store.write(tmp_path / "every.h5", wide, half=True)
+    assert same(store.read(tmp_path / "every.h5"), wide)
+    store.write(tmp_path / "half.h5", stored, half=True)
+    assert same(store.read(tmp_path / "half.h5"), rounded(stored))
+    assert not same(rounded(stored), stored)
+
+
+def test_half_takes_half_the_room_and_has_the_digests_of_its_values(tmp_path):
+    stored = model()
+    for name, contents, half in (("wide", stored, False), ("half", stored, True), ("again", rounded(stored), False)):
+        store.write(tmp_path / name, contents, half=half)
+    large = sum(array.nbytes for array in stored.params.values() if array.ndim > 1)
+    saved = (tmp_path / "wide").stat().st_size - (tmp_path / "half").stat().st_size
+    assert abs(saved - large / 2) < 64 * len(stored.params)  # the beginning of each tensor is aligned
+    assert store.digests(tmp_path / "half") == store.digests(tmp_path / "again") != store.digests(tmp_path / "wide")
+    count = sum(array.ndim > 1 for array in stored.params.values())
+    assert f"{count} of the tensors in half precision" in str(store.check(tmp_path / "half"))
+    assert "half precision" not in str(store.check(tmp_path / "again"))
+    with h5py.File(tmp_path / "half") as file:
+        for name, array in rounded(stored).params.items():
+            dataset = file["params/" + name.replace(".", "/")]
+            assert dataset.dtype == ("<f2" if array.ndim > 1 else "<f4")
+            np.testing.assert_array_equal(dataset[()].astype(np.float32), array, strict=True)
+            assert bytes(dataset.attrs["sha256"]).decode() == hashlib.sha256(array.tobytes()).hexdigest()
+
+
+@pytest.mark.parametrize(("value", "exact"), [(65504.0, False), (65505.0, True), (-1e30, True), (np.inf, True), (np.nan, True)])
+def test_what_half_has_no_room_for_stays_as_it_is(tmp_path, value, exact):
+    stored = model()
+    stored.params["fc.weight"].flat[-1] = value
+    store.write(tmp_path / "m.h5", stored, half=True, allow_nonfinite=True)
+    found = store.read(tmp_path / "m.h5", allow_nonfinite=True)
+    wanted = rounded(stored).params | ({"fc.weight": stored.params["fc.weight"]} if exact else {})
+    assert same(found, stored._replace(params=wanted))
+
+
+def test_a_signalling_nan_in_half_is_like_any_other(tmp_path, narrow):
+    (tmp_path / "m.h5").write_bytes(narrow)
+    with h5py.File(tmp_path / "m.h5", "r+") as file:
+        values = file["params/fc/weight"][()]
+        values.view(np.uint16).flat[:2] = 0x7C01, 0xFC00
+        file["params/fc/weight"][...] = values
+    with pytest.raises(IntegrityError, match=r"fc.weight has the sha256"):
+        store.read(tmp_path / "m.h5")
+    assert "fc.weight has 2 values that are NaN" in str(store.check(tmp_path / "m.h5"))
+
+
+@pytest.mark.parametrize("dtype", [">f2", "<f2", "<i2", "<f8"])
+def test_other_numbers_of_the_narrow_file(tmp_path, narrow, dtype):
+    """A type in the place of half precision; the last of the types that are known has the wrong length."""
+    (tmp_path / "m.h5").write_bytes(narrow)
+    with h5py.File(tmp_path / "m.h5", "r+") as file:
+        digest, values = file["params/fc/weight"].attrs["sha256"], file["params/fc/weight"][()]
+        del file["params/fc/weight"]
+        shape = (values.size + 1,) if dtype == "<f2" else values.shape
+        file.create_dataset("params/fc/weight", shape, dtype).attrs["sha256"] = digest
+    with pytest.raises(ShapeError, match="has the shape" if dtype == "<f2" else "float32 or float16"):
+        store.read(tmp_path / "m.h5")
 
 
 def test_threads_read_at_once(path):
@@ -401,9 +485,15 @@ def test_2000_damages(tmp_path, good):
     assert found["UnsafeError"] > 5
 
 
+def test_1000_damages_in_half_precision(tmp_path, narrow):
+    found = damage(tmp_path, narrow, seed=2, count=1000)
+    assert min(found[name] for name in ("IntegrityError", "FormatError", "ShapeError")) > 25
+
+
 @pytest.mark.slow
-def test_10000_damages(tmp_path, good):
+def test_10000_damages(tmp_path, good, narrow):
     damage(tmp_path, good, seed=1, count=10_000)
+    damage(tmp_path, narrow, seed=3, count=10_000)
 
 
 def test_every_byte_of_the_headers_matters(path, good):

@@ -36,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--interpolation", choices=("bilinear", "bicubic"), help="how pictures are resized (bilinear)")
     c.add_argument("--mean", type=_numbers, metavar="R,G,B", help="mean of the channels, from 0 to 1")
     c.add_argument("--std", type=_numbers, metavar="R,G,B", help="standard deviation of the channels")
+    c.add_argument("--half", action="store_true", help="keep the weights in half precision: half the size, slightly rounded")
     c.add_argument("--force", action="store_true", help="write over DST if it exists")
 
     c = commands.add_parser("export", help="turn a model file back into a checkpoint")

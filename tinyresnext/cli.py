@@ -119,7 +119,7 @@ def _convert(a: argparse.Namespace) -> int:
     for note in notes:
         print(f"{shown(a.src)}: {note}", file=sys.stderr)
     print(f"{shown(a.src)}: {'given' if given else 'assumed'}: {pictures(stored.preprocess)}", file=sys.stderr)
-    store.write(dst, stored)
+    store.write(dst, stored, half=a.half)
     print(dst)
     return 0
 

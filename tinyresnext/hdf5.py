@@ -34,7 +34,7 @@ from typing import BinaryIO, NamedTuple
 
 from .errors import FormatError, UnsafeError
 
-__all__ = ["AGAIN", "FLOAT32", "Dataset", "Group", "Hdf5", "fill"]
+__all__ = ["AGAIN", "FLOAT16", "FLOAT32", "Dataset", "Group", "Hdf5", "fill"]
 
 AGAIN = "fetch or convert it again"
 # Versions 0, 8 bytes for addresses and for lengths, nodes of 4 and of 16, no flags, base address 0, no free space.
@@ -50,6 +50,7 @@ FLAGS = dict.fromkeys((NIL, DATASPACE, LAYOUT, ATTRIBUTE, CONTINUATION, SYMBOLS)
 LINKS, STORAGE = (0x02, 0x06, 0x0A), (0x07, 0x0B)  # links of newer formats; data in other files, filters
 # Float, little-endian, sign at bit 31, 4 bytes, 32 bits from bit 0, exponent of 8 bits from 23, 23 bits, bias 127.
 FLOAT32 = struct.pack("<4BIHH4BI4x", 0x11, 0x20, 31, 0, 4, 0, 32, 23, 8, 0, 23, 127)
+FLOAT16 = struct.pack("<4BIHH4BI4x", 0x11, 0x20, 15, 0, 2, 0, 16, 10, 5, 0, 10, 15)
 TEXT, SCALAR = b"\x13\x01\0\0", b"\x01" + bytes(7)  # ASCII padded with NUL, of one size; one value
 CONTIGUOUS, DEFAULT_FILL = b"\3\1", b"\2\2\2\1" + bytes(4)  # layout of version 3 in one piece; zeros in what is not written
 

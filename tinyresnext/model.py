@@ -238,9 +238,19 @@ def load(name: str | os.PathLike[str], device: str = "cpu", threads: int | None 
     return Model(*store.read(name), ops, count)
 
 
-def save(model: Model, path: str | os.PathLike[str]) -> None:
-    """Write one self-contained HDF5 file: weights, architecture, labels, preprocessing and provenance."""
-    store.write(path, store.Stored(model.spec, dict(model.params), model.preprocess, model.labels, model.provenance))
+def save(model: Model, path: str | os.PathLike[str], *, half: bool = False) -> None:
+    """Write one self-contained HDF5 file: weights, architecture, labels, preprocessing and provenance.
+
+    Parameters
+    ----------
+    model : Model
+    path : path
+    half : bool
+        Keep the weights of convolutions and of the classifier in half precision: the file is half as large, and its
+        predictions are those of the rounded weights.
+    """
+    contents = store.Stored(model.spec, dict(model.params), model.preprocess, model.labels, model.provenance)
+    store.write(path, contents, half=half)
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -4,14 +4,14 @@
 
     /                      attributes: format, format_version, spec, preprocess, labels, provenance,
                                        sha256, provenance_sha256
-    /params/conv1/weight   attribute: sha256; data: float32, little-endian, in one piece, aligned to 64 bytes
+    /params/conv1/weight   attribute: sha256; data: float32 or float16, little-endian, in one piece, aligned to 64 bytes
     /params/bn1/weight ... one for each of ``parameters(spec)``, the dots of its name made into groups
 
 All attributes are ASCII text; spec, preprocess, labels and provenance are JSON, written in one way only, and cut after
 each 60,000 bytes: what follows is in labels.1, labels.2 and so on. ``sha256`` covers the first five attributes and every
-tensor's name, type, shape and digest: models that predict the same have the same digests, wherever their weights came
-from. A digest finds damage; it is no signature. Whoever forges a file can forge its digests too, so compare ``sha256``
-with a published one.
+tensor's name, shape and digest; that of a tensor covers its values as float32, however they are stored. So models that
+predict the same have the same digests, wherever their weights came from. A digest finds damage; it is no signature.
+Whoever forges a file can forge its digests too, so compare ``sha256`` with a published one.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class _Values(NamedTuple):
     negative: int  # variances below zero, of which batch norm would take the root
 
 
-def write(path: str | os.PathLike[str], stored: Stored, *, allow_nonfinite: bool = False) -> None:
+def write(path: str | os.PathLike[str], stored: Stored, *, half: bool = False, allow_nonfinite: bool = False) -> None:
     """Write a model file in one step: on any failure the old file, if there was one, is still there.
 
     What `read` would refuse is not written. The same HDF5 library writes equal models as equal bytes.
@@ -135,6 +135,9 @@ def write(path: str | os.PathLike[str], stored: Stored, *, allow_nonfinite: bool
         Its directory must exist.
     stored : Stored
         The order of ``params`` does not matter.
+    half : bool
+        Round the weights of convolutions and of the classifier to half precision, which halves the file; what there is
+        one of for each channel stays as it is, and so does a tensor with values that half precision has no room for.
     allow_nonfinite : bool
         Write weights that are NaN or infinite; reading them takes the same word.
 
@@ -150,6 +153,8 @@ def write(path: str | os.PathLike[str], stored: Stored, *, allow_nonfinite: bool
         The file cannot be written: no such directory, no permission, no space.
     """
     documents, params = _documents(stored), _params(stored)
+    narrow = store_file.narrowed(params) if half else {}
+    params |= {name: array.astype("<f4") for name, array in narrow.items()}
     values = _examined(params)
     for problem in _wrong_values(values, allow_nonfinite):
         raise IntegrityError(problem.found)
@@ -160,7 +165,7 @@ def write(path: str | os.PathLike[str], stored: Stored, *, allow_nonfinite: bool
         "provenance_sha256": _sha256(documents["provenance"]),
     }
     with replacing(path) as temporary:
-        store_file.lay_out(temporary, attributes, params, sha256)
+        store_file.lay_out(temporary, attributes, params | narrow, sha256)
 
 
 def read(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) -> Stored:
@@ -184,7 +189,7 @@ def read(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) -> Stor
     ShapeError
         Names, shapes or types of the tensors, or the number of labels, do not belong to the architecture.
     UnsafeError
-        The file has links, other files' data or filters, or asks for more memory than its size.
+        The file has links, other files' data or filters, or asks for much more memory than its size.
     IntegrityError
         A digest differs; a weight is NaN or infinite, or a variance negative.
     """
@@ -205,7 +210,9 @@ def check(path: str | os.PathLike[str]) -> Report:
             done.append(Check("file", True, f"{size:,} bytes, sha256 {whole}"))
             contents = _contents(file)
             count = sum(map(math.prod, parameters(contents.spec).values()))
-            done.append(Check("layout", True, f"{contents.spec.name}: {len(contents.places)} tensors, {count:,} values"))
+            halves = sum(place.dtype == "<f2" for place in contents.places.values())
+            kept = f", {halves} of the tensors in half precision" if halves else ""
+            done.append(Check("layout", True, f"{contents.spec.name}: {len(contents.places)} tensors, {count:,} values{kept}"))
             _, values = _tensors(file, contents)
     except WeightsError as error:
         return Report(os.fspath(path), (*done, Check("layout" if done else "file", False, str(error))), None)
@@ -354,8 +361,8 @@ def _contents(file: io.FileIO) -> _Contents:
     texts = store_file.texts(hdf5.root.attributes, ATTRIBUTES, "the file")
     spec, size = Spec.from_json(json_value("spec", texts["spec"])), store_file.size_of(file)
     shapes = _shapes(spec)
-    if (needed := 4 * sum(map(math.prod, shapes.values()))) > size:
-        raise UnsafeError(f"{spec.name} has {needed:,} bytes of weights, but the file {size:,}; {store_file.AGAIN}")
+    if (needed := 2 * sum(map(math.prod, shapes.values()))) > size:
+        raise UnsafeError(f"{spec.name} has {needed:,} bytes of weights or more, but the file {size:,}; {store_file.AGAIN}")
     places = store_file.places(hdf5, shapes)
     del hdf5  # and with it the bytes that the texts were made of
     return _Contents(*_meanings(texts), texts, places)
@@ -364,5 +371,5 @@ def _contents(file: io.FileIO) -> _Contents:
 def _tensors(file: io.FileIO, contents: _Contents) -> tuple[dict[str, np.ndarray], dict[str, _Values]]:
     """Read every tensor, once, and examine what was read."""
     params = {name: np.empty(shape, "<f4") for name, shape in parameters(contents.spec).items()}
-    values = _examined(params, lambda name, array: store_file.read_into(file, contents.places[name].offset, array))
+    values = _examined(params, lambda name, array: store_file.read_into(file, contents.places[name], array))
     return {name: array.astype(np.float32, copy=False) for name, array in params.items()}, values

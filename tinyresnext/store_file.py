@@ -21,19 +21,22 @@ import numpy as np
 
 from .errors import FormatError, ShapeError, UnsafeError, WeightsError
 from .files import regular
-from .hdf5 import AGAIN, FLOAT32, Dataset, Group, Hdf5, fill
+from .hdf5 import AGAIN, FLOAT16, FLOAT32, Dataset, Group, Hdf5, fill
 
 MOST_ROOT = 11 << 20  # bytes of the root's attributes; the labels may have 10 MB of them
 PIECE = 60_000  # bytes of one attribute; the format has room for 64 KB of name, type and value
 MOST_JSON, MOST_LABELS, MOST_LABEL = 1 << 16, 10 << 20, 256  # bytes of a document, of all labels, and per class
 LABEL = re.compile(r'"(?:[^"\\]|\\.)*+"(?:,(?=")|\]\Z)')  # one of them and what follows it
+TYPES = {FLOAT32: "<f4", FLOAT16: "<f2"}  # of numbers as they may lie in the file
+LARGEST_HALF = 65504
 _KINDS = {Group: "group", Dataset: "dataset"}
 
 
 class Place(NamedTuple):
-    """Where a tensor begins in the file, and the digest that is stated for it."""
+    """Where a tensor begins in the file, of which type it is there, and the digest that is stated for it."""
 
     offset: int
+    dtype: str
     sha256: str
 
 
@@ -67,7 +70,7 @@ def lay_out(
     tensors: Mapping[str, np.ndarray],
     sha256: Mapping[str, str],
 ) -> None:
-    """Write into the file at ``path`` in the oldest and simplest form of HDF5.
+    """Write into the file at ``path`` in the oldest and simplest form of HDF5; tensors are float32 or float16.
 
     A text longer than `PIECE` becomes several attributes: ``labels``, ``labels.1``, ``labels.2`` ...
 
@@ -84,7 +87,7 @@ def lay_out(
                 for key, piece in _pieces(name, text).items():
                     file.attrs.create(key, np.bytes_(piece.encode("ascii")))
             for name, array in tensors.items():
-                dataset = file.create_dataset(_path(name), data=array, dtype="<f4", track_times=False)
+                dataset = file.create_dataset(_path(name), data=array, track_times=False)
                 dataset.attrs.create("sha256", np.bytes_(sha256[name].encode("ascii")))
 
     # Ctrl-C reaches the main thread alone, and so never the library in the middle of a write.
@@ -170,9 +173,19 @@ def places(hdf5: Hdf5, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Place
     return found
 
 
-def read_into(file: io.FileIO, offset: int, array: np.ndarray) -> None:
-    """Read an array's bytes."""
-    fill(file, offset, memoryview(array).cast("B"))
+def read_into(file: io.FileIO, place: Place, array: np.ndarray) -> None:
+    """Read a tensor into an array of float32; every number of half precision is one of single precision too."""
+    stored = array if array.dtype == place.dtype else np.empty(array.shape, place.dtype)
+    fill(file, place.offset, memoryview(stored).cast("B"))
+    if stored is not array:
+        with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one, and is found later like any other
+            array[...] = stored
+
+
+def narrowed(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The kernels and matrices in half precision, but those with values that are too large for it or not finite."""
+    large = {name: array for name, array in tensors.items() if array.ndim > 1}
+    return {name: array.astype("<f2") for name, array in large.items() if np.abs(array).max(initial=0) <= LARGEST_HALF}
 
 
 def json_text(value: Any) -> str:
@@ -232,12 +245,13 @@ def _members(hdf5: Hdf5, group: Group, path: str, expected: set[str]) -> list[tu
 
 
 def _place(hdf5: Hdf5, dataset: Dataset, name: str, shape: tuple[int, ...]) -> Place:
-    """Where the values of a dataset lie, if it is of float32 and of the right shape, and nothing else lies there."""
-    if dataset.datatype != FLOAT32:
-        raise ShapeError(f"{name} is not of type float32, little-endian; save the model again")
+    """Where the values of a dataset lie, if it is of a type and shape that it may have, and nothing else lies there."""
+    if dataset.datatype not in TYPES:
+        raise ShapeError(f"{name} is not of type float32 or float16, little-endian; save the model again")
     if dataset.shape != shape:
         raise ShapeError(f"{name} has the shape {dataset.shape!s:.80}, the architecture has {shape}; they must be of one model")
-    if dataset.size != 4 * math.prod(shape):
-        raise UnsafeError(f"{name} has {dataset.size:,} bytes stored, its shape needs {4 * math.prod(shape):,}")
+    dtype = TYPES[dataset.datatype]
+    if dataset.size != (needed := np.dtype(dtype).itemsize * math.prod(shape)):
+        raise UnsafeError(f"{name} has {dataset.size:,} bytes stored, its shape needs {needed:,}; {AGAIN}")
     hdf5.claim(dataset.offset, dataset.size, name)
-    return Place(dataset.offset, texts(dataset.attributes, ("sha256",), name)["sha256"])
+    return Place(dataset.offset, dtype, texts(dataset.attributes, ("sha256",), name)["sha256"])

@@ -19,10 +19,10 @@ LEVELS = [
     {"ops", "ops.shapes"},
     {"ops.reference", "ops.cpu"},
     {"count", "files", "hdf5", "image", "image_file", "peak", "plan", "resnext", "spec", "step", "store", "store_file", "tape"}
-    | {"augment", "dataset", "idx", "loader", "picture_files", "tar"}
+    | {"augment", "dataset", "idx", "loader", "picture_files", "shipped", "tar"}
     | {"optimise", "recipes", "training_folder", "training_log", "training_state"},
     {"bench", "checkpoints", "cifar", "classify", "convert", "data", "model", "report", "verify", "warm"}
-    | {"training", "training_run"},
+    | {"confusion", "evaluation", "training", "training_run"},
     {"arguments", "cli", "cli_train"},
     {"__init__", "__main__"},
 ]

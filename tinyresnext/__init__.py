@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .convert import load_checkpoint
+    from .evaluation import Evaluation, evaluate
     from .image import Preprocess, prepare
     from .model import Model, Prediction, list_models, load, save
     from .recipes import RECIPES, Recipe, recipe
@@ -21,6 +22,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "VARIANTS": "spec",
+    "Evaluation": "evaluation",
     "Model": "model",
     "Prediction": "model",
     "Preprocess": "image",
@@ -28,6 +30,7 @@ _HOMES = {
     "Recipe": "recipes",
     "RECIPES": "recipes",
     "cifar": "spec",
+    "evaluate": "evaluation",
     "finetune": "training",
     "forward": "resnext",
     "list_models": "model",
@@ -43,12 +46,14 @@ _HOMES = {
 __all__ = [
     "RECIPES",
     "VARIANTS",
+    "Evaluation",
     "Model",
     "Prediction",
     "Preprocess",
     "Recipe",
     "Spec",
     "cifar",
+    "evaluate",
     "finetune",
     "forward",
     "list_models",

@@ -15,7 +15,7 @@ def parser() -> argparse.ArgumentParser:
 
     c = commands.add_parser("classify", help="say what is on pictures")
     c.add_argument("paths", nargs="+", metavar="PATH", help="a picture, a directory of them, or - for names on standard input")
-    c.add_argument("--model", required=True, metavar="FILE", help="a model file, as `convert` writes it")
+    _model(c)
     c.add_argument("--top", type=_positive, default=5, metavar="N", help="classes for each picture (5)")
     c.add_argument("--batch", type=_positive, default=8, metavar="N", help="pictures that go through the network together (8)")
     _device(c)
@@ -39,18 +39,38 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--half", action="store_true", help="keep the weights in half precision: half the size, slightly rounded")
     c.add_argument("--force", action="store_true", help="write over DST if it exists")
 
+    c = commands.add_parser("evaluate", help="how often a model is right about pictures whose classes are known")
+    c.add_argument(
+        "data", metavar="DATA", help="a directory or zip with a folder for each class, or an archive of CIFAR or MNIST"
+    )
+    _model(c)
+    c.add_argument("--split", default="test", metavar="NAME", help="which part of the data (test)")
+    c.add_argument("--broken", choices=("refuse", "skip"), default="refuse", help="what to do about broken pictures (refuse)")
+    c.add_argument("--labels-by-number", action="store_true", help="match the classes by their order and not by their names")
+    c.add_argument(
+        "--batch", type=_positive, default=64, metavar="N", help="pictures that go through the network together (64)"
+    )
+    _device(c)
+    form = c.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object instead of the table")
+    form.add_argument(
+        "--csv", metavar="FILE", help="write a row for each class, with the confusion matrix; - is standard output"
+    )
+    c.add_argument("--picture", metavar="FILE.png", help="draw the confusion matrix")
+    c.add_argument("--force", action="store_true", help="write over files that exist")
+
     c = commands.add_parser("export", help="turn a model file back into a checkpoint")
-    c.add_argument("src", metavar="FILE.h5")
+    c.add_argument("src", nargs="?", metavar="FILE.h5", help="a model file (the one that comes along)")
     c.add_argument("dst", metavar="DST", help="ending in .pth, .safetensors or .npz")
     c.add_argument("--force", action="store_true", help="write over DST if it exists")
 
     c = commands.add_parser("info", help="architecture, cost, preprocessing, labels and provenance")
-    c.add_argument("name", metavar="NAME|FILE", help="a model file, or the name of an architecture")
+    c.add_argument("name", nargs="?", metavar="NAME|FILE", help="an architecture, or a model file (the one that comes along)")
     c.add_argument("--layers", action="store_true", help="every layer with its parameters and multiply-adds")
     c.add_argument("--size", type=_positive, metavar="N", help="side of the picture that the counts are for")
 
     c = commands.add_parser("verify", help="check a model file, and its logits against a reference")
-    c.add_argument("file", metavar="FILE")
+    c.add_argument("file", nargs="?", metavar="FILE", help="a model file (the one that comes along)")
     c.add_argument("--reference", metavar="R.npz", help="arrays x [n, h, w, c] and logits [n, classes]")
     _device(c)
 
@@ -145,6 +165,11 @@ def _training(c: argparse.ArgumentParser) -> None:
     r.add_argument("--flip", action=argparse.BooleanOptionalAction, default=None, help="mirror every second picture")
     r.add_argument("--jitter", type=float, metavar="X", help="of brightness, contrast and saturation")
     r.add_argument("--seed", type=int, metavar="N", help="of first weights, order and augmentation")
+
+
+def _model(command: argparse.ArgumentParser) -> None:
+    """The option of every command that predicts."""
+    command.add_argument("--model", metavar="FILE", help="a model file (the one that comes along)")
 
 
 def _device(command: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,7 +74,8 @@ _EXIT_CODES = {UsageError: 2, WeightsError: 3, DeviceError: 4, ImageError: 1, Ti
 
 def _classify(a: argparse.Namespace) -> int:
     from .classify import classify, expand
-    from .model import load
+    from .model import Prediction, load
+    from .shipped import shipped_model
 
     table_path = a.csv if a.csv in (None, "-") else _target(a.csv, a.force)
     paths = expand(a.paths, _names_on_stdin() if "-" in a.paths else ())
@@ -82,10 +83,14 @@ def _classify(a: argparse.Namespace) -> int:
         raise UsageError(
             f"there is no picture in {', '.join(a.paths)}; expected files such as photo.jpg or directories of them"
         )
-    model = load(a.model, a.device, a.threads)
+    file = a.model if a.model is not None else shipped_model()
+    model = load(file, a.device, a.threads)
     rows = _progress(classify(model, paths, top=a.top, batch=a.batch), len(paths))
     failed = 0
-    with _table(table_path, min(a.top, model.spec.classes)) as table, _word_on_compiling(model.ops):
+    guesses = [f"{what}{rank + 1}" for rank in range(min(a.top, model.spec.classes)) for what in Prediction._fields]
+    with _table(table_path) as table, _word_on_compiling(model.ops):
+        if table is not None:
+            table.writerow(["path", "error", *guesses])
         for row in rows:
             failed += row.error is not None
             if row.error is not None:
@@ -93,11 +98,39 @@ def _classify(a: argparse.Namespace) -> int:
             if table is not None:
                 table.writerow(_csv_row(row))
             elif a.json:
-                print(json.dumps(_json_row(row, Path(a.model).name), ensure_ascii=False), flush=True)
+                print(json.dumps(_json_row(row, Path(file).name), ensure_ascii=False), flush=True)
             elif row.error is None:
-                guesses = [f"  {p.probability:6.1%}  {p.label}" for p in row.predictions]
-                print("\n".join([shown(row.path), *guesses]), flush=True)
+                lines = [f"  {p.probability:6.1%}  {p.label}" for p in row.predictions]
+                print("\n".join([shown(row.path), *lines]), flush=True)
     return 1 if failed else 0
+
+
+def _evaluate(a: argparse.Namespace) -> int:
+    from . import confusion
+    from .data import open_dataset
+    from .evaluation import evaluate
+    from .model import load
+    from .shipped import shipped_model
+
+    table_path = a.csv if a.csv in (None, "-") else _target(a.csv, a.force)
+    picture = a.picture and confusion.named(_target(a.picture, a.force))
+    file = a.model if a.model is not None else shipped_model()
+    model = load(file, a.device, a.threads)
+    data = open_dataset(a.data, a.split, a.broken, threads=model.ops.thread_count(a.threads))
+    with _word_on_compiling(model.ops):
+        found = evaluate(model, data, batch=a.batch, by_number=a.labels_by_number, progress=_counter(len(data)))
+    if a.json:
+        head = {"schema": SCHEMA, "data": a.data, "split": a.split, "model": Path(file).name}
+        print(json.dumps(head | found.to_json(), ensure_ascii=False), flush=True)
+    elif a.csv != "-":
+        print(found, flush=True)  # before anything can go wrong with the files
+    with _table(table_path) as table:
+        if table is not None:
+            table.writerows(found.table())
+    if picture:
+        title = f"{Path(file).name} on {Path(a.data).name}, {a.split}: {found.top1:.2%} of {found.pictures:,} right"
+        confusion.write(picture, found.confusion, found.classes, title)
+    return 0
 
 
 def _convert(a: argparse.Namespace) -> int:
@@ -127,28 +160,32 @@ def _convert(a: argparse.Namespace) -> int:
 def _export(a: argparse.Namespace) -> int:
     from . import store
     from .checkpoints import export
+    from .shipped import shipped_model
 
     writers = {".pth": export.write_pth, ".safetensors": export.write_safetensors, ".npz": export.write_npz}
     suffix = Path(a.dst).suffix
     if suffix not in writers:
         raise UsageError(f"{a.dst!r} ends in {suffix!r}; expected {', '.join(writers)}")
-    stored = store.read(a.src)
-    writers[suffix](_target(a.dst, a.force, not_over=a.src), stored.params)
+    src = a.src if a.src is not None else shipped_model()
+    stored = store.read(src)
+    writers[suffix](_target(a.dst, a.force, not_over=src), stored.params)
     print(a.dst)
     return 0
 
 
 def _info(a: argparse.Namespace) -> int:
     from . import report, store
+    from .shipped import shipped_model
     from .spec import variant
 
-    if os.path.exists(a.name):
-        stored = store.read(a.name)
-        spec, size, more = stored.spec, a.size or stored.preprocess.crop, report.stored(stored, store.digests(a.name).model)
-    elif os.path.dirname(a.name) or Path(a.name).suffix:
-        raise FormatError(f"there is no file {a.name!r}; give a model file, or the name of an architecture")
+    name = a.name if a.name is not None else str(shipped_model())
+    if os.path.exists(name):
+        stored = store.read(name)
+        spec, size, more = stored.spec, a.size or stored.preprocess.crop, report.stored(stored, store.digests(name).model)
+    elif os.path.dirname(name) or Path(name).suffix:
+        raise FormatError(f"there is no file {name!r}; give a model file, or the name of an architecture")
     else:
-        spec, more = variant(a.name), ""
+        spec, more = variant(name), ""
         size = a.size or report.usual_size(spec)
     print(report.architecture(spec, size) + more + (report.every_layer(spec, size) if a.layers else ""), end="")
     return 0
@@ -156,10 +193,11 @@ def _info(a: argparse.Namespace) -> int:
 
 def _verify(a: argparse.Namespace) -> int:
     from .model import backend
+    from .shipped import shipped_model
     from .verify import verify
 
     with _word_on_compiling(backend(a.device)) if a.reference else nullcontext():
-        report = verify(a.file, a.reference, a.device, a.threads)
+        report = verify(a.file if a.file is not None else shipped_model(), a.reference, a.device, a.threads)
     print(report)
     return 0 if report.passed else 3
 
@@ -238,7 +276,7 @@ def _word_on_compiling(ops: Any) -> AbstractContextManager[None]:
     return ops.when_compiling(lambda: print(f"tinyresnext: {text}", file=sys.stderr, flush=True))
 
 
-def _target(path: str, force: bool, not_over: str | None = None) -> str:
+def _target(path: str, force: bool, not_over: str | os.PathLike[str] | None = None) -> str:
     """Where to write: nothing that exists is lost unasked, and what is being read never."""
     if not_over is not None and os.path.exists(path) and os.path.exists(not_over) and os.path.samefile(path, not_over):
         raise UsageError(f"{path!r} is the file to read; give another name to write to")
@@ -258,8 +296,8 @@ def _lines(path: str) -> list[str]:
 
 
 @contextmanager
-def _table(path: str | None, top: int) -> Iterator[Any]:
-    """A CSV writer with its heading, or nothing when no table is wanted."""
+def _table(path: str | None) -> Iterator[Any]:
+    """A CSV writer, or nothing when no table is wanted."""
     if path is None:
         yield None
         return
@@ -269,10 +307,7 @@ def _table(path: str | None, top: int) -> Iterator[Any]:
     except OSError as error:
         raise UsageError(f"{path!r} cannot be written: {error.strerror}") from error
     with file or nullcontext(sys.stdout) as table:
-        writer = csv.writer(table)
-        guesses = [f"{what}{rank}" for rank in range(1, top + 1) for what in ("label", "index", "probability")]
-        writer.writerow(["path", "error", *guesses])
-        yield writer
+        yield csv.writer(table)
 
 
 def _csv_row(row: Row) -> list[Any]:
@@ -290,11 +325,18 @@ def _json_row(row: Row, model: str) -> dict[str, Any]:
 
 def _progress(rows: Iterable[Row], total: int) -> Iterator[Row]:
     """Pass rows on, and count them on a terminal when there are many."""
-    show = sys.stderr.isatty() and total > 16
+    count = _counter(total)
     for done, row in enumerate(rows, 1):
         yield row
-        if show:
-            print(f"\r{done} of {total}", end="" if done < total else "\n", file=sys.stderr, flush=True)
+        if count is not None:
+            count(done)
+
+
+def _counter(total: int) -> Callable[[int], None] | None:
+    """On a terminal, and when there are many: show how many are done."""
+    if not sys.stderr.isatty() or total <= 16:
+        return None
+    return lambda done: print(f"\r{done} of {total}", end="" if done < total else "\n", file=sys.stderr, flush=True)
 
 
 def _names_on_stdin() -> list[str]:
@@ -310,6 +352,7 @@ def _names_on_stdin() -> list[str]:
 
 _COMMANDS = {
     "classify": _classify,
+    "evaluate": _evaluate,
     "convert": _convert,
     "export": _export,
     "info": _info,

@@ -19,6 +19,7 @@ from .errors import DeviceError, IntegrityError, UsageError
 from .image import Picture, Preprocess, prepare
 from .plan import Plan, Program, program
 from .resnext import forward
+from .shipped import shipped_model
 from .spec import VARIANTS, Spec
 
 STAGES = ("stem", "layer", "pooled")
@@ -209,13 +210,13 @@ class Model:
             raise UsageError(f"the network cannot take an input of this shape: {error}") from error
 
 
-def load(name: str | os.PathLike[str], device: str = "cpu", threads: int | None = None) -> Model:
+def load(name: str | os.PathLike[str] | None = None, device: str = "cpu", threads: int | None = None) -> Model:
     """Read a model file.
 
     Parameters
     ----------
-    name : str or path
-        A file that `save` or ``tinyresnext convert`` wrote.
+    name : str or path, optional
+        A file that `save` or ``tinyresnext convert`` wrote; by default the model that comes with tinyresnext.
     device : {"cpu", "auto", "reference"}
         ``reference`` computes with plain NumPy.
     threads : int, optional
@@ -231,6 +232,8 @@ def load(name: str | os.PathLike[str], device: str = "cpu", threads: int | None 
         When the device is not there.
     """
     ops = backend(device)
+    if name is None:
+        name = shipped_model()
     if str(name) in VARIANTS and not os.path.exists(name):
         remedy = "`tinyresnext convert CHECKPOINT.pth MODEL.h5` makes a model file from a checkpoint"
         raise UsageError(f"{str(name)!r} is an architecture, and its weights have to be converted first: {remedy}")

@@ -228,7 +228,7 @@ def test_missing_device(run, made):
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["classify"], ["classify", "x"], ["nothing"], ["classify", "x", "--model", "m", "--top", "0"]]
+    "arguments", [[], ["classify"], ["evaluate"], ["export"], ["nothing"], ["classify", "x", "--model", "m", "--top", "0"]]
 )
 def test_usage(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:

@@ -118,7 +118,10 @@ def _evaluate(a: argparse.Namespace) -> int:
     model = load(file, a.device, a.threads)
     data = open_dataset(a.data, a.split, a.broken, threads=model.ops.thread_count(a.threads))
     with _word_on_compiling(model.ops):
-        found = evaluate(model, data, batch=a.batch, by_number=a.labels_by_number, progress=_counter(len(data)))
+        count = _counter(len(data))
+        found = evaluate(model, data, batch=a.batch, by_number=a.labels_by_number, progress=count)
+        if count is not None and found.pictures < len(data):  # some were skipped, so the count did not come to its end
+            print(file=sys.stderr)
     if a.json:
         head = {"schema": SCHEMA, "data": a.data, "split": a.split, "model": Path(file).name}
         print(json.dumps(head | found.to_json(), ensure_ascii=False), flush=True)

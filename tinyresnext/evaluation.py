@@ -223,7 +223,7 @@ def match_classes(labels: Sequence[str], classes: Sequence[str]) -> tuple[int, .
         if len(same) != 1:
             what = f"{len(same)} of the model's labels have that name" if same else "the model has no such label"
             some = ", ".join(map(repr, labels[:10])) + (" ..." if len(labels) > 10 else "")
-            remedy = "give a model of these classes, or say that they are to be matched by number"
+            remedy = "give a model of these classes, or match them by number (by_number=True, --labels-by-number)"
             raise UsageError(f"the data set has a class {name!r}, and {what} ({some:.300}); {remedy}")
         found.append(same[0])
     if len(set(found)) < len(found):

@@ -1,0 +1,330 @@
+"""Counting how often a network is right: by hand where that is possible, by PyTorch for the loss, and as a user types it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tinyresnext
+from tinyresnext import Model, Preprocess, Spec, cli, confusion, save
+from tinyresnext.data import open_dataset
+from tinyresnext.errors import ImageError, IntegrityError, UsageError
+from tinyresnext.evaluation import evaluate, match_classes, score
+from tinyresnext.ops import reference
+from tinyresnext.resnext import parameters
+
+ABC = ("a", "b", "c")
+LOGITS = np.array([[3, 1, 2], [0, 5, 0], [1, 1, 1], [1, 1, 1], [1, 1, 1], [0, 2, 2], [9, 0, 4]], np.float32)
+LABELS = np.array([0, 0, 0, 1, 2, 2, 2])
+
+
+def counted(logits: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], size: int = 3, **options):
+    """Score given logits, which come in batches of some size."""
+    batches = [(logits[i : i + size], labels[i : i + size]) for i in range(0, len(labels), size)]
+    return score(lambda x: x, batches, classes, **options)
+
+
+def test_a_case_counted_by_hand():
+    found = counted(LOGITS, LABELS, ABC)
+    # Rows of equal logits are answered with the class of the smallest number.
+    assert found.confusion.tolist() == [[2, 1, 0], [1, 0, 0], [2, 1, 0]]
+    assert (found.pictures, found.top1, found.top5) == (7, 2 / 7, 1.0)
+    assert found.among.tolist() == [3, 1, 3]
+    assert [tuple(one) for one in found.per_class] == [("a", 3, 2 / 3, 1.0), ("b", 1, 0.0, 1.0), ("c", 3, 0.0, 1.0)]
+    rows = [math.log(sum(math.exp(v) for v in row)) - row[label] for row, label in zip(LOGITS.tolist(), LABELS, strict=True)]
+    assert found.loss == pytest.approx(sum(rows) / 7, rel=1e-14)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+def test_batches_change_nothing(size):
+    whole, parts = counted(LOGITS, LABELS, ABC, 7), counted(LOGITS, LABELS, ABC, size)
+    assert parts.to_json() == whole.to_json()
+
+
+def test_ties_at_the_fifth_place():
+    """Eight equal logits: of the right classes 0 to 7, the first five are among five."""
+    classes = tuple("abcdefgh")
+    found = counted(np.zeros((8, 8), np.float32), np.arange(8), classes)
+    assert found.among.tolist() == [1] * 5 + [0] * 3
+    assert found.confusion[:, 0].tolist() == [1] * 8
+    model = Model(Spec(classes=8), {}, Preprocess(), classes, {}, reference)
+    assert [p.index for p in model.rank(np.zeros((1, 8), np.float32))[0]] == [0, 1, 2, 3, 4]  # as it predicts
+
+
+def test_order_is_that_of_predictions():
+    rng = np.random.default_rng(0)
+    logits = rng.integers(-3, 4, (400, 9)).astype(np.float32)  # full of ties
+    labels = rng.integers(0, 9, 400)
+    model = Model(Spec(classes=9), {}, Preprocess(), tuple("abcdefghi"), {}, reference)
+    ranked = [[p.index for p in row] for row in model.rank(logits)]
+    found = counted(logits, labels, model.labels, 64)
+    assert found.top1 == np.mean([row[0] == label for row, label in zip(ranked, labels, strict=True)])
+    assert found.top5 == np.mean([label in row for row, label in zip(ranked, labels, strict=True)])
+    for truth, answer in np.ndindex(9, 9):
+        pairs = [(label, row[0]) for row, label in zip(ranked, labels, strict=True)]
+        assert found.confusion[truth, answer] == pairs.count((truth, answer))
+
+
+def test_the_loss_is_pytorchs():
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(1)
+    logits, labels = (rng.standard_normal((500, 11)) * 30).astype(np.float32), rng.integers(0, 11, 500)
+    wanted = torch.nn.functional.cross_entropy(torch.from_numpy(logits).double(), torch.from_numpy(labels)).item()
+    assert counted(logits, labels, tuple("abcdefghijk"), 64).loss == pytest.approx(wanted, rel=1e-13)
+
+
+def test_logits_far_apart():
+    found = counted(np.array([[1e30, 0, -1e30]], np.float32), np.array([1]), ABC)
+    assert found.loss == pytest.approx(float(np.float32(1e30)))
+
+
+def test_one_class():
+    found = counted(np.zeros((4, 1), np.float32), np.zeros(4, int), ("only",))
+    assert (found.top1, found.top5, found.loss) == (1.0, 1.0, 0.0)
+    assert "top-5" not in str(found)
+
+
+def test_labels_that_mean_other_classes():
+    found = counted(LOGITS, LABELS, ABC, numbers=(2, 0, 1))
+    assert found.confusion.sum(1).tolist() == [1, 3, 3]
+    assert found.confusion.tolist() == [[1, 0, 0], [2, 1, 0], [2, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "error", "words"),
+    [
+        (np.zeros((0, 3), np.float32), np.zeros(0, int), UsageError, "no pictures"),
+        (np.array([[0, np.nan, 0]], np.float32), np.array([0]), IntegrityError, "not finite"),
+        (np.zeros((2, 4), np.float32), np.array([0, 1]), UsageError, "logits are"),
+        (np.zeros((2, 3), np.float32), np.array([0, 3]), UsageError, "labels run from 0 to 3"),
+        (np.zeros((2, 3), np.float32), np.array([-1, 1]), UsageError, "labels run from -1"),
+    ],
+    ids=["nothing", "nan", "classes", "label-too-large", "label-negative"],
+)
+def test_what_cannot_be_counted(logits, labels, error, words):
+    with pytest.raises(error, match=words):
+        counted(logits, labels, ABC)
+
+
+def test_an_evaluation_stays_as_it_is():
+    found = counted(LOGITS, LABELS, ABC)
+    with pytest.raises(ValueError, match="read-only"):
+        found.confusion[0, 0] = 9
+    with pytest.raises(AttributeError):
+        found.loss = 0.0
+
+
+def test_text_of_an_evaluation():
+    found = counted(LOGITS, LABELS, ABC)
+    assert "28.57%" in str(found)
+    assert "c                   3    0.00%  a 2, b 1" in str(found).splitlines()
+    assert list(found.table())[3] == ["c", 3, 0.0, 1.0, 2, 1, 0]
+
+
+# Classes by name
+
+
+def test_classes_are_matched_by_name():
+    assert match_classes(("cat", "dog", "snow leopard"), ("dog", "cat")) == (1, 0)
+    assert match_classes(("cat", "dog", "snow leopard"), ("Snow_Leopard", "DOG")) == (2, 1)
+    assert match_classes(("a-b", "a b"), ("a b", "a-b")) == (1, 0)  # a name that is there is taken as it is
+    assert match_classes(("crane", "crane"), ("crane", "crane")) == (0, 1)  # as in ImageNet
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "words"),
+    [
+        (("0", "1"), ("cat", "dog"), "class 'cat', and the model has no such label"),
+        (("crane", "crane", "dog"), ("crane",), "2 of the model's labels"),
+        (("cat", "dog"), ("cat", "Cat"), "two of the data set's classes"),
+        (tuple(map(str, range(1000))), ("x" * 5000,), "no such label"),
+    ],
+    ids=["numbers", "ambiguous", "twice", "endless"],
+)
+def test_classes_that_cannot_be_matched(labels, classes, words):
+    with pytest.raises(UsageError, match=words):
+        match_classes(labels, classes)
+
+
+# On a data set
+
+SPEC = Spec((1,), 2, 2, 4, stem="cifar")
+COLOURS = {"blue": (20, 30, 220), "green": (20, 220, 30), "grey": (128, 128, 128), "red": (220, 30, 20)}
+
+
+def by_colour(labels: tuple[str, ...]) -> Model:
+    """A network that is right: the stem passes colours on, the block adds nothing, the classifier compares."""
+    params = {name: np.zeros(shape, np.float32) for name, shape in parameters(SPEC).items()}
+    for name in params:
+        if name.endswith("running_var") or (name.startswith("bn1") and name.endswith("weight")):
+            params[name][:] = 1
+    for channel in range(3):
+        params["conv1.weight"][channel, channel, 1, 1] = 1
+        params["conv1.weight"][3 + channel, channel, 1, 1] = -1  # relu(-x), as relu(x) - relu(-x) = x
+    params["layer1.0.downsample.0.weight"][:6, :6, 0, 0] = np.eye(6)
+    params["layer1.0.downsample.1.weight"][:] = 1
+    for row, label in enumerate(labels):
+        x = (np.array(COLOURS[label]) / 255 - 0.5) / 0.25
+        params["fc.weight"][row, :3], params["fc.weight"][row, 3:6], params["fc.bias"][row] = x, -x, -(x @ x) / 2
+    grey = Preprocess(resize=16, crop=16, mean=(0.5,) * 3, std=(0.25,) * 3)
+    return Model(SPEC, params, grey, labels, {}, reference)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Five pictures of each colour, of many sizes, but one green one is among the red ones."""
+    rng = np.random.default_rng(0)
+    for name, colour in COLOURS.items():
+        (tmp_path / "colours" / "test" / name).mkdir(parents=True)
+        for i in range(5):
+            meant = COLOURS["green"] if (name, i) == ("red", 2) else colour
+            pixels = np.clip(rng.normal(meant, 8, (20 + 3 * i, 40 - 4 * i, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "colours" / "test" / name / f"{i}.png")
+    return tmp_path / "colours"
+
+
+@pytest.mark.parametrize("batch", [1, 3, 64])
+def test_a_data_set_whose_classes_are_in_another_order(folder, batch):
+    model, told = by_colour(("red", "grey", "green", "blue")), []
+    data = open_dataset(folder, "test")
+    found = evaluate(model, data, batch=batch, progress=told.append)
+    assert found.classes == model.labels
+    assert found.confusion.tolist() == [[4, 0, 1, 0], [0, 5, 0, 0], [0, 0, 5, 0], [0, 0, 0, 5]]
+    assert told == [*range(batch, 20, batch), 20]
+    assert evaluate(model, data, by_number=True).confusion.diagonal().sum() < 10
+    assert tinyresnext.evaluate is evaluate
+
+
+def test_fewer_classes_than_the_network_has(folder):
+    shutil.rmtree(folder / "test" / "grey")
+    found = evaluate(by_colour(("red", "grey", "green", "blue")), open_dataset(folder, "test"))
+    assert found.per_class[1] == ("grey", 0, None, None)
+    assert list(found.table())[2][:4] == ["grey", 0, "", ""]
+    assert json.loads(json.dumps(found.to_json()))["classes"][1]["top1"] is None
+    assert "grey" not in str(found)
+
+
+def test_more_classes_than_the_network_has(folder):
+    (folder / "test" / "violet").mkdir()
+    Image.new("RGB", (9, 9)).save(folder / "test" / "violet" / "0.png")
+    data = open_dataset(folder, "test")
+    for by_number, words in ((False, "'violet'"), (True, "5 classes, and the model 4")):
+        with pytest.raises(UsageError, match=words):
+            evaluate(by_colour(tuple(COLOURS)), data, by_number=by_number)
+
+
+@pytest.mark.parametrize("memory", [0, 2**30], ids=["read-late", "read-early"])
+def test_broken_pictures(folder, memory, capsys):
+    (folder / "test" / "red" / "0.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    model = by_colour(tuple(COLOURS))
+    found = evaluate(model, open_dataset(folder, "test", "skip", memory=memory))
+    assert found.pictures == 19
+    assert "0.png" in capsys.readouterr().err
+    with pytest.raises(ImageError, match=r"0\.png"):
+        evaluate(model, open_dataset(folder, "test", memory=memory))
+
+
+# As a user types it
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, folder):
+    """Run ``evaluate`` on the folder, with a model beside it: exit code, standard output, standard error."""
+    monkeypatch.chdir(folder.parent)
+    save(by_colour(("red", "grey", "green", "blue")), "m.h5")
+
+    def command(*options):
+        code = cli.main(["evaluate", "colours", "--model", "m.h5", "--device", "reference", *map(str, options)])
+        return code, *capsys.readouterr()
+
+    return command
+
+
+def test_command(run):
+    code, out, err = run("--csv", "t.csv", "--picture", "p.png")
+    assert (code, err) == (0, "")
+    assert "95.00%" in out
+    assert "green 1" in out
+    rows = list(csv.DictReader(io.StringIO(Path("t.csv").read_text("utf-8"))))
+    assert [row["class"] for row in rows] == ["red", "grey", "green", "blue"]
+    assert (rows[0]["pictures"], rows[0]["top1"], rows[0]["green"]) == ("5", "0.8", "1")
+    with Image.open("p.png") as picture:
+        assert picture.format == "PNG"
+
+
+def test_command_with_json(run):
+    code, out, _ = run("--json", "--picture", "p.png")
+    found = json.loads(out)
+    assert (code, found["schema"], found["split"], found["model"]) == (0, 1, "test", "m.h5")
+    assert (found["top1"], found["pictures"], found["confusion"][0]) == (0.95, 20, [4, 0, 1, 0])
+    code, out, _ = run("--csv", "-")
+    assert [row[0] for row in csv.reader(io.StringIO(out))] == ["class", "red", "grey", "green", "blue"]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--picture", "p.jpg"], 2, "does not end in .png"),
+        (["--picture", "m.png/p.png"], 2, "cannot write"),
+        (["--csv", "m.h5"], 2, "--force"),
+        (["--picture", "old.png"], 2, "--force"),
+        (["--split", "val"], 2, "val"),
+        (["--model", "missing.h5"], 3, "missing.h5"),
+    ],
+    ids=["suffix", "no-directory", "table-exists", "picture-exists", "split", "model"],
+)
+def test_command_refuses(run, options, code, words):
+    Path("old.png").write_bytes(b"precious")
+    found, _, err = run(*options)
+    assert found == code
+    assert words in err
+    assert len(err.splitlines()) == 1
+    assert Path("old.png").read_bytes() == b"precious"
+
+
+def test_command_with_labels_by_number(run):
+    shutil.move("colours/test/red", "colours/test/rouge")
+    code, _, err = run()
+    assert (code, "--labels-by-number" in err) == (2, True)
+    code, out, _ = run("--labels-by-number", "--json")
+    assert (code, json.loads(out)["pictures"]) == (0, 20)
+
+
+# The picture
+
+
+def test_colours_say_which_part_of_a_row():
+    picture = np.asarray(confusion.draw(np.array([[90, 10], [0, 40]]), ("a", "b"), "title"))
+    shades = confusion._colours(np.array([[0.9, 0.1], [0.0, 1.0]])).reshape(-1, 3)
+    seen = [int((picture == shade).all(-1).sum()) for shade in shades]
+    assert min(seen) > 46 * 46 / 2  # each cell, less what is written in it
+    assert shades[0].sum() < shades[1].sum() < shades[2].sum() == 3 * 255
+
+
+@pytest.mark.parametrize("classes", [1, 2, 10, 20, 21, 100, 128, 129, 500])
+def test_any_number_of_classes(tmp_path, classes):
+    rng = np.random.default_rng(0)
+    matrix = np.diag(rng.integers(50, 100, classes)) + rng.integers(0, 3, (classes, classes))
+    matrix[-1] = 0  # a class of which there was no picture
+    names = [f"class {i} of a very long name, longer than there is room for" for i in range(classes)]
+    confusion.write(tmp_path / "p.png", matrix, names, "title")
+    with Image.open(tmp_path / "p.png") as picture:
+        assert max(picture.size) < 5000
+        columns = (np.asarray(picture.convert("L")) < 250).any(0)
+    assert not columns[0]
+    assert not columns[-1], "something is cut off"
+
+
+def test_counts_are_written_where_there_is_room():
+    one, many = (np.asarray(confusion.draw(np.array([[count, 0], [0, 1]]), ("a", "b"), "")) for count in (1, 10**9))
+    full = confusion._colours(np.array([1.0]))[0]
+    assert (one == full).all(-1).sum() < (many == full).all(-1).sum()
+    assert (one != many).any(-1).sum() < 46 * 46  # and nothing else differs

@@ -1,0 +1,89 @@
+"""The model that comes with tinyresnext: found from a checkout as from a wheel, and said so when it is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tinyresnext
+from tinyresnext import Model, cifar, load, save
+from tinyresnext.convert import CIFAR
+from tinyresnext.errors import FormatError
+from tinyresnext.ops import reference
+from tinyresnext.resnext import parameters
+from tinyresnext.shipped import SHIPPED, shipped_model
+
+DATA = Path(__file__).parent / "data"
+LABELS = tuple(f"class {i}" for i in range(10))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A model file under another name."""
+    path, rng = tmp_path_factory.mktemp("shipped") / "m.h5", np.random.default_rng(0)
+    spec = cifar(11, 2, 2)
+    params = {name: rng.random(shape, dtype=np.float32) / 4 for name, shape in parameters(spec).items()}
+    save(Model(spec, params, CIFAR, LABELS, {}, reference), path, half=True)
+    return path
+
+
+@pytest.fixture(params=["checkout", "wheel"])
+def home(request, made, tmp_path) -> Path:
+    """A folder from which a copy of the package is imported, with a model where such an installation has it."""
+    shutil.copytree(Path(tinyresnext.__file__).parent, tmp_path / "tinyresnext", ignore=shutil.ignore_patterns("__pycache__"))
+    weights = tmp_path / "weights" if request.param == "checkout" else tmp_path / "tinyresnext" / "weights"
+    weights.mkdir()
+    shutil.copy(made, weights / SHIPPED)
+    return tmp_path
+
+
+def child(home: Path, *arguments: object) -> subprocess.CompletedProcess:
+    """Run the copy in a process of its own, from somewhere else."""
+    environment = os.environ | {"PYTHONPATH": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+    (home / "elsewhere").mkdir(exist_ok=True)
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, cwd=home / "elsewhere", env=environment, capture_output=True, text=True, check=False)
+
+
+def test_commands_without_a_model_use_it(home):
+    tool = ("-m", "tinyresnext")
+    done = child(home, *tool, "classify", DATA / "chelsea.jpg", "--json", "--device", "reference")
+    assert (done.returncode, done.stderr) == (0, "")
+    row = json.loads(done.stdout)
+    assert row["model"] == SHIPPED
+    assert row["predictions"][0]["label"] in LABELS
+    for command in (["info"], ["verify"], ["export", "out.npz"]):
+        done = child(home, *tool, *command)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert (home / "elsewhere" / "out.npz").exists()
+    options = ["--split", "train", "--labels-by-number", "--device", "reference", "--json"]
+    done = child(home, *tool, "evaluate", DATA / "photographs", *options)
+    assert json.loads(done.stdout)["pictures"] == 6
+    done = child(home, "-c", "import tinyresnext as tr; print(tr.load().labels[0])")
+    assert done.stdout == "class 0\n"
+
+
+def test_it_is_missed(home):
+    for path in home.rglob(SHIPPED):
+        path.unlink()
+    for command in (["classify", "x.jpg"], ["info"], ["verify"], ["export", "out.npz"], ["evaluate", "."]):
+        done = child(home, "-m", "tinyresnext", *command)
+        assert (done.returncode, len(done.stderr.splitlines())) == (3, 1)
+        assert f"weights{os.sep}{SHIPPED}" in done.stderr
+        assert "name a model file" in done.stderr
+
+
+def test_another_folder_called_weights_does_not_matter(made, tmp_path, monkeypatch):
+    (tmp_path / "weights" / SHIPPED).mkdir(parents=True)
+    monkeypatch.setattr("tinyresnext.shipped.__file__", str(tmp_path / "tinyresnext" / "shipped.py"))
+    with pytest.raises(FormatError, match="install tinyresnext again"):
+        shipped_model()
+    with pytest.raises(FormatError):
+        load()

@@ -102,6 +102,7 @@ def test_files_are_read_in_one_sitting(path):
         ("import tinyresnext.cli; tinyresnext.cli.parser().format_help()", ["numba", "numpy", "h5py", "PIL"]),
         ("import tinyresnext.store, tinyresnext.image, tinyresnext.convert", ["numba"]),
         ("import tinyresnext; tinyresnext.Model", ["numba"]),
+        ("import tinyresnext.classify, tinyresnext.verify", ["h5py"]),
         ("import tinyresnext.ops.cpu", ["numba.cuda"]),
     ],
 )

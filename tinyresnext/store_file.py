@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 
 from .errors import FormatError, ShapeError, UnsafeError, WeightsError
@@ -79,6 +78,8 @@ def lay_out(
     OSError
         The file cannot be written.
     """
+    import h5py  # here, since whoever only reads does without it
+
     options = {"libver": "earliest", "locking": False, "alignment_threshold": 1, "alignment_interval": 64}
 
     def write() -> None:

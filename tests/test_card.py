@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinyresnext import Model, cifar, save
+from tinyresnext import Model, save
 from tinyresnext.convert import CIFAR
 from tinyresnext.evaluation import score
 from tinyresnext.ops import reference
 from tinyresnext.resnext import parameters
+from tinyresnext.spec import cifar
 
 SOURCE = Path(__file__).parents[1] / "weights" / "card.py"
 LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

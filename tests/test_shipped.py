@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 import tinyresnext
-from tinyresnext import Model, cifar, load, save
+from tinyresnext import Model, load, save
 from tinyresnext.convert import CIFAR
 from tinyresnext.errors import FormatError
 from tinyresnext.ops import reference
 from tinyresnext.resnext import parameters
 from tinyresnext.shipped import SHIPPED, shipped_model
+from tinyresnext.spec import cifar
 
 DATA = Path(__file__).parent / "data"
 LABELS = tuple(f"class {i}" for i in range(10))

@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"tinyresnext: {error}", file=sys.stderr)
         return next(code for kind, code in _EXIT_CODES.items() if isinstance(error, kind))
     except KeyboardInterrupt as stop:  # training says how to go on
-        print(f"tinyresnext: {stop or 'interrupted'}", file=sys.stderr)
+        print(f"tinyresnext: {str(stop) or 'interrupted'}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe has seen enough
         _drop_output()

@@ -62,7 +62,7 @@ def test_card(card, arguments, tmp_path, capsys):
         "3.0 hours for 30 epochs, 516 pictures a second",
         "| 30 | 0.1 | 0.0667 | 98.33% | 80.00% |",
         "| dog | 3 | 66.67% | 66.67% |",
-        "dog taken for cat 1 times",
+        "dog taken for cat 1x",
         "| `tests/data/photographs/dog/shepherd.jpg` |",
     ):
         assert words in text

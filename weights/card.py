@@ -63,7 +63,7 @@ test pictures. On one kind of processor, the seed and the number of threads deci
 
 {accuracy}
 
-Rows of the confusion matrix: {mistakes}.
+The commonest mistakes: {mistakes}.
 
 ## On photographs
 
@@ -118,7 +118,7 @@ def written(path: Path, model: Model, log: Sequence[dict], evaluation: dict, com
     """The card."""
     report, size = store.check(path), path.stat().st_size
     recipe = json.loads(model.provenance.get("recipe", "{}"))
-    tried = "top1" in log[0]
+    tried = any("top1" in line for line in log)
     few = sorted({round(i * (len(log) - 1) / 9) for i in range(10)})
     return CARD.format(
         name=path.stem,
@@ -151,12 +151,13 @@ def written(path: Path, model: Model, log: Sequence[dict], evaluation: dict, com
 def _epoch(line: dict) -> str:
     """One epoch as a row."""
     cells = [str(line["epoch"]), f"{line['learning_rate']:.4g}", f"{line['loss']:.4f}", f"{line['accuracy']:.2%}"]
-    return "| " + " | ".join(cells + [f"{line[name]:.2%}" for name in ("top1",) if name in line]) + " |"
+    return "| " + " | ".join([*cells, *([f"{line['top1']:.2%}"] if "top1" in line else [])]) + " |"
 
 
 def _accuracy(classes: Sequence[dict]) -> str:
     """Each class with its pictures and accuracies."""
-    rows = [f"| {one['name']} | {one['pictures']:,} | {one['top1']:.2%} | {one['top5']:.2%} |" for one in classes]
+    seen = [one for one in classes if one["pictures"]]
+    rows = [f"| {one['name']} | {one['pictures']:,} | {one['top1']:.2%} | {one['top5']:.2%} |" for one in seen]
     return "\n".join(["| class | pictures | top-1 | top-5 |", "|---|---|---|---|", *rows])
 
 
@@ -167,10 +168,10 @@ def _mistakes(evaluation: dict, most: int = 6) -> str:
         (count, truth, answer)
         for truth, row in zip(names, evaluation["confusion"], strict=True)
         for answer, count in zip(names, row, strict=True)
-        if truth != answer
+        if truth != answer and count
     ]
     often = sorted(pairs, key=lambda pair: -pair[0])[:most]
-    return ", ".join(f"{truth} taken for {answer} {count:,} times" for count, truth, answer in often)
+    return ", ".join(f"{truth} taken for {answer} {count:,}x" for count, truth, answer in often)
 
 
 def _photographs(model: Model) -> str:
@@ -202,8 +203,8 @@ def put(text: str, words: str) -> str:
 def drawn(log: Sequence[dict]) -> str:
     """The accuracies by epoch, as SVG."""
     lines = {"accuracy": ("training", "#9aa7b4"), "top1": ("pictures held out", "#08285a")}
-    found = {key: [line[key] * 100 for line in log] for key in lines if key in log[0]}
-    low = min(90, 10 * int(min(min(values) for values in found.values()) // 10))
+    found = {key: [(i, line[key] * 100) for i, line in enumerate(log) if key in line] for key in lines}
+    low = min(90, 10 * int(min(value for values in found.values() for _, value in values) // 10))
     left, top, wide, high = 60, 24, 560, 280
 
     def x(i: int) -> float:
@@ -225,11 +226,13 @@ def drawn(log: Sequence[dict]) -> str:
     for i in sorted({round(k * (len(log) - 1) / 5) for k in range(6)}):
         parts.append(f'<text x="{x(i):.1f}" y="{top + high + 20}" text-anchor="middle">{log[i]["epoch"]}</text>')
     for key, values in found.items():
-        name, colour = lines[key]
-        points = " ".join(f"{x(i):.1f},{y(value):.1f}" for i, value in enumerate(values))
+        if not values:
+            continue
+        (name, colour), (_, last) = lines[key], values[-1]
+        points = " ".join(f"{x(i):.1f},{y(value):.1f}" for i, value in values)
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        label = escape(f"{name} {values[-1]:.1f}")
-        parts.append(f'<text x="{left + wide + 6}" y="{y(values[-1]) + 4:.1f}" fill="{colour}">{label}</text>')
+        label = escape(f"{name} {last:.1f}")
+        parts.append(f'<text x="{left + wide + 6}" y="{y(last) + 4:.1f}" fill="{colour}">{label}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 

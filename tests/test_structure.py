@@ -129,3 +129,8 @@ def test_unknown_public_name():
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = tinyresnext.nothing
     assert "Model" in dir(tinyresnext)
+
+
+def test_no_module_hides_a_public_name():
+    """Python puts a module that is imported into its package under its own name, over what was there."""
+    assert not {dotted(path) for path in MODULES} & set(tinyresnext.__all__)

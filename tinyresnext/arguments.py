@@ -45,9 +45,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _model(c)
     c.add_argument("--split", default="test", metavar="NAME", help="which part of the data (test)")
-    c.add_argument(
-        "--on-broken", choices=("refuse", "skip"), default="refuse", help="what to do about broken pictures (refuse)"
-    )
+    c.add_argument("--broken", choices=("refuse", "skip"), default="refuse", help="what to do about broken pictures (refuse)")
     c.add_argument("--labels-by-number", action="store_true", help="match the classes by their order and not by their names")
     c.add_argument(
         "--batch", type=_positive, default=64, metavar="N", help="pictures that go through the network together (64)"

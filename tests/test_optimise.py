@@ -185,6 +185,7 @@ def test_recipes_survive_json(name):
         ({"milestones": (0.5, 0.25)}, "in order"),
         ({"milestones": (150, 225)}, "parts of the run"),
         ({"seed": -1}, "seed is -1"),
+        ({"sides": (32, 0)}, "sides are"),
     ],
 )
 def test_recipes_refuse_nonsense(changes, text):

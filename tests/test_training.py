@@ -257,6 +257,21 @@ def test_progress_is_for_terminals(tmp_path, capsys, monkeypatch):
     assert " left" in err
 
 
+def test_smaller_pictures_first(tmp_path, interrupted_after, monkeypatch):
+    sides, real = [], training_run.Run.step
+    recipe = replace(small.RECIPE, sides=(4, 6, 8), epochs=6)
+    assert [recipe.side(epoch, 99) for epoch in range(6)] == [4, 4, 6, 6, 8, 8]
+    monkeypatch.setattr(training_run.Run, "step", lambda run, x, labels: (sides.append(x.shape[1:3]), real(run, x, labels)))
+    train(small.SPEC, small.pictures(), recipe, tmp_path / "whole", **OPTIONS)
+    assert sides == [(side, side) for side in (4, 4, 6, 6, 8, 8) for _ in range(4)]
+    interrupted_after(15)  # while they are 6 x 6
+    with pytest.raises(KeyboardInterrupt, match="step 3 of 4 in epoch 4"):
+        train(small.SPEC, small.pictures(), recipe, tmp_path / "stopped", **OPTIONS)
+    monkeypatch.undo()
+    train(small.SPEC, small.pictures(), recipe, tmp_path / "stopped", resume=True, **OPTIONS)
+    same(tmp_path / "whole", tmp_path / "stopped")
+
+
 def test_grey_pictures(tmp_path):
     colour = small.pictures()
     grey = colour.pixels[:, :, :, :1]

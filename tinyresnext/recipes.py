@@ -66,8 +66,8 @@ class Recipe:
     interpolation : {"bilinear", "bicubic"}
         How parts of pictures are resized.
     sides : tuple of int
-        Sides of the pictures over the run, in equal shares of it: (20, 24, 28, 32) is four fifths of the way a training on
-        smaller pictures, which costs much less, and ends on whole ones. By default always those of the network.
+        Sides of the pictures over the run, in equal shares of it: (20, 24, 28, 32) is for three quarters of the way a
+        training on smaller pictures, which costs much less, and ends on whole ones. By default always those of the network.
     flip : bool
         Mirror every second picture.
     jitter : float

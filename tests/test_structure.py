@@ -16,7 +16,7 @@ PACKAGE = Path(tinyresnext.__file__).parent
 # From the bottom up; a module may import from its own level and from those below.
 LEVELS = [
     {"errors"},
-    {"ops", "ops.shapes"},
+    {"ops", "ops.checks", "ops.shapes"},
     {"ops.reference", "ops.cpu"},
     {"count", "files", "hdf5", "image", "image_file", "peak", "plan", "resnext", "spec", "step", "store", "store_file", "tape"}
     | {"augment", "dataset", "idx", "loader", "picture_files", "shipped", "tar"}

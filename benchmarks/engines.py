@@ -56,20 +56,19 @@ def ours(folder: Path, threads: int) -> Run:
 
 
 def _row(calls: list[Any], x: Array) -> Run:
-    """Convolutions one after the other."""
+    """Convolutions one after the other, each prepared for the memory it reads and writes, as the steps of a plan are."""
     from tinyresnext.ops import cpu, shapes
 
-    bound, value = [], x
+    bound, value = [], cpu.upload(x)
     for call in calls:
-        weight, bias = call.args[1:]
-        out = cpu.empty(shapes.conv2d(value, weight, bias, **call.attrs))
-        bound.append((value, weight, bias, call.attrs, out))
+        out = cpu.empty(shapes.conv2d(value, *call.args[1:], **call.attrs))
+        bound.append(cpu.bind("conv2d", value, *call.args[1:], **call.attrs, out=out))
         value = out
+    run_all = cpu.chain(bound)
 
     def run() -> Array:
-        for given, weight, bias, attrs, out in bound:
-            cpu.conv2d(given, weight, bias, **attrs, out=out)
-        return bound[-1][-1].transpose(0, 3, 1, 2)
+        run_all()
+        return value.transpose(0, 3, 1, 2)
 
     return run
 

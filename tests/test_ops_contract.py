@@ -14,7 +14,7 @@ from op_cases import CONVS, conv_data, generator, normal, result_shape
 from tinyresnext.ops import cpu, reference, shapes
 
 INFERENCE = {"add", "avg_pool2d", "batch_norm", "conv2d", "linear", "max_pool2d", "mean_pool", "relu", "softmax"}
-PLACEMENT = {"empty", "upload", "download", "pack", "bind", "at_once"}
+PLACEMENT = {"empty", "upload", "download", "pack", "bind", "chain", "at_once"}
 MACHINE = {"thread_count", "on_threads", "when_compiling"}
 
 
@@ -192,7 +192,8 @@ def test_the_reference_has_every_op_and_every_gradient_but_that_of_constants():
 
 
 def test_the_cpu_backend_lists_what_it_has():
-    assert set(cpu.__all__) == INFERENCE | PLACEMENT | MACHINE | {"Packed"}
+    gradients = {f"{name}_backward" for name in shapes.OPS}
+    assert set(cpu.__all__) == set(shapes.OPS) | gradients | PLACEMENT | MACHINE | {"Packed"}
 
 
 def test_placing_data(ops):

@@ -16,7 +16,7 @@ PACKAGE = Path(tinyresnext.__file__).parent
 # From the bottom up; a module may import from its own level and from those below.
 LEVELS = [
     {"errors"},
-    {"ops", "ops.shapes"},
+    {"ops", "ops.checks", "ops.shapes"},
     {"ops.reference", "ops.cpu"},
     {"count", "files", "hdf5", "image", "image_file", "peak", "plan", "resnext", "spec", "step", "store", "store_file", "tape"}
     | {"augment", "dataset", "idx", "loader", "picture_files", "shipped", "tar"}
@@ -129,3 +129,8 @@ def test_unknown_public_name():
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = tinyresnext.nothing
     assert "Model" in dir(tinyresnext)
+
+
+def test_no_module_hides_a_public_name():
+    """Python puts a module that is imported into its package under its own name, over what was there."""
+    assert not {dotted(path) for path in MODULES} & set(tinyresnext.__all__)

@@ -18,7 +18,7 @@ import recipe
 from tinyresnext import Model, Preprocess, Spec, cli, load, model, parameters, save
 from tinyresnext.errors import DeviceError, UsageError
 from tinyresnext.ops import cpu, reference
-from tinyresnext.ops.cpu import launch
+from tinyresnext.ops.cpu import crew, launch
 from tinyresnext.ops.cpu.cores import cores
 
 MOST = numba.config.NUMBA_NUM_THREADS
@@ -156,6 +156,7 @@ def test_the_count_reaches_the_kernels(monkeypatch):
     seen = []
     original = launch._pool
     monkeypatch.setattr(launch, "_pool", lambda: seen.append(numba.get_num_threads()) or original())
+    monkeypatch.setattr(crew, "get_num_threads", lambda: seen.append(numba.get_num_threads()) or seen[-1])
     before = numba.get_num_threads()
     for threads in {1, MOST}:
         asked = network(threads)
@@ -332,7 +333,7 @@ def test_fork_before_use(layer):
 def test_fork_while_another_thread_computes():
     """The lock that it holds is its own: the child must not wait for it."""
     code = """
-    from tinyresnext.ops.cpu import launch
+    from tinyresnext.ops.cpu import crew, launch
     network()(x)
     with launch._pool().turns:
         print(fork(told))

@@ -45,9 +45,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _model(c)
     c.add_argument("--split", default="test", metavar="NAME", help="which part of the data (test)")
-    c.add_argument(
-        "--on-broken", choices=("refuse", "skip"), default="refuse", help="what to do about broken pictures (refuse)"
-    )
+    c.add_argument("--broken", choices=("refuse", "skip"), default="refuse", help="what to do about broken pictures (refuse)")
     c.add_argument("--labels-by-number", action="store_true", help="match the classes by their order and not by their names")
     c.add_argument(
         "--batch", type=_positive, default=64, metavar="N", help="pictures that go through the network together (64)"
@@ -137,9 +135,7 @@ def _training(c: argparse.ArgumentParser) -> None:
     c.add_argument("--split", default="train", metavar="NAME", help="which part of DATA to train on (train)")
     c.add_argument("--val", metavar="DATA", help="pictures to try the network on after each epoch")
     c.add_argument("--val-split", default="test", metavar="NAME", help="which part of them (test)")
-    c.add_argument(
-        "--on-broken", choices=("refuse", "skip"), default="refuse", help="what to do about broken pictures (refuse)"
-    )
+    c.add_argument("--broken", choices=("refuse", "skip"), default="refuse", help="what to do about broken pictures (refuse)")
     c.add_argument("--threads", type=_positive, metavar="N", help="threads to compute on (as many as it may use cores)")
     c.add_argument("--log-every", type=_positive, default=0, metavar="N", help="a line in the log after so many steps too")
     c.add_argument("--licence", default="", metavar="TEXT", help="of the model, to be kept with it")

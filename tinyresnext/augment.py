@@ -112,10 +112,9 @@ class Augment:
         resize = self.size if self.resize is None else self.resize
         return Preprocess(resize, self.size, self.interpolation, self.mean, self.std)
 
-    @property
-    def at_own_size(self) -> bool:
-        """Whether pictures are taken as they are: they must be ``size x size``."""
-        return self.scale is None and self.resize is None
+    def leaves(self, shape: tuple[int, ...]) -> bool:
+        """Whether step 1 gives a picture of this shape back as it is."""
+        return shape == (self.size, self.size, self.channels) and self.scale is None and self.resize in (None, self.size)
 
     def without_chance(self, resize: int | None = None) -> Augment:
         """The same for evaluation: no random part, window, flip or jitter.
@@ -165,8 +164,10 @@ class Augment:
         n = len(x)
         shift = (rng.random((n, 2)) * (2 * self.padding + 1)).astype(np.int64) - self.padding
         mirrored = (rng.random(n) < 0.5) & self.flip
-        black = [-mean / std for mean, std in zip(self.mean, self.std, strict=True)]
-        return _moved(x, shift, mirrored, black if self.fill == "black" else [0.0] * self.channels)
+        rim = np.zeros(self.channels, np.float32)
+        if self.fill == "black":
+            rim = _normalised(np.zeros((1, 1, 1, self.channels), np.uint8), self.mean, self.std).ravel()
+        return _moved(x, shift, mirrored, rim)
 
     def _jittered(self, picture: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
         """Draw an order and four factors, and apply those that are asked for."""
@@ -228,9 +229,9 @@ def jitter(picture: NDArray[np.uint8], what: str, amount: float) -> NDArray[np.u
     if what in ("saturation", "hue") and grey:
         return picture
     if what == "hue":
-        hsv = np.array(Image.fromarray(picture).convert("HSV"))
-        hsv[:, :, 0] += np.uint8(int(amount * 255) % 256)  # around the circle
-        return np.array(Image.fromarray(hsv, "HSV").convert("RGB"))
+        hue, *rest = Image.fromarray(picture).convert("HSV").split()
+        turned = np.asarray(hue) + np.uint8(int(amount * 255) % 256)  # uint8 wraps around, as the circle does
+        return np.array(Image.merge("HSV", [Image.fromarray(turned), *rest]).convert("RGB"))
     if what == "brightness":
         other: object = np.float32(0)
     elif what == "contrast":
@@ -259,12 +260,12 @@ def _normalised(block: NDArray[np.uint8], mean: Sequence[float], std: Sequence[f
 
 
 def _moved(
-    x: NDArray[np.float32], shift: NDArray[np.int64], mirrored: NDArray[np.bool_], rim: Sequence[float]
+    x: NDArray[np.float32], shift: NDArray[np.int64], mirrored: NDArray[np.bool_], rim: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Windows of the same size, each `shift` = (down, right) away, some then mirrored; what lies outside is `rim`."""
     n, height, width, channels = x.shape
     out = np.empty_like(x)
-    out.reshape(n * height, width * channels)[:] = np.tile(np.asarray(rim, np.float32), width)
+    out.reshape(n * height, width * channels)[:] = np.tile(rim, width)
     for i, ((down, right), mirror) in enumerate(zip(shift.tolist(), mirrored.tolist(), strict=True)):
         target = out[i, :, ::-1] if mirror else out[i]
         target[max(0, -down) : height - max(0, down), max(0, -right) : width - max(0, right)] = x[

@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"tinyresnext: {error}", file=sys.stderr)
         return next(code for kind, code in _EXIT_CODES.items() if isinstance(error, kind))
     except KeyboardInterrupt as stop:  # training says how to go on
-        print(f"tinyresnext: {stop or 'interrupted'}", file=sys.stderr)
+        print(f"tinyresnext: {str(stop) or 'interrupted'}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe has seen enough
         _drop_output()
@@ -116,7 +116,7 @@ def _evaluate(a: argparse.Namespace) -> int:
     picture = a.picture and confusion.named(_target(a.picture, a.force))
     file = a.model if a.model is not None else shipped_model()
     model = load(file, a.device, a.threads)
-    data = open_dataset(a.data, a.split, a.on_broken, threads=model.ops.thread_count(a.threads))
+    data = open_dataset(a.data, a.split, a.broken, threads=model.ops.thread_count(a.threads))
     with _word_on_compiling(model.ops):
         count = _counter(len(data))
         found = evaluate(model, data, batch=a.batch, by_number=a.labels_by_number, progress=count)

@@ -67,8 +67,8 @@ def _recipe(a: argparse.Namespace) -> Recipe:
 def _pictures(a: argparse.Namespace) -> tuple[Dataset, Dataset | None]:
     """What is trained on, and what is tried on."""
     threads = backend(a.device).thread_count(a.threads)
-    dataset = open_dataset(a.data, a.split, a.on_broken, threads=threads)
-    return dataset, None if a.val is None else open_dataset(a.val, a.val_split, a.on_broken, threads=threads)
+    dataset = open_dataset(a.data, a.split, a.broken, threads=threads)
+    return dataset, None if a.val is None else open_dataset(a.val, a.val_split, a.broken, threads=threads)
 
 
 def _spec(a: argparse.Namespace) -> Spec:

@@ -48,8 +48,8 @@ class Loader:
         Whether every epoch has an order of its own; otherwise it is that of the data set.
     drop_last
         Whether what is left over at the end of an epoch, less than a batch, is left out. Then every batch is full: the place
-        of a broken picture that is to be skipped is taken by the next good one in the data set. Otherwise batches that
-        contain such a picture are shorter.
+        of a broken picture that is to be skipped is taken by the next good one in the data set. Otherwise batches with
+        such a picture in them are shorter, and one of nothing else is left out.
 
     Raises
     ------
@@ -152,7 +152,8 @@ class Loader:
             while waiting:
                 batch = waiting.popleft().result()
                 submit_next()
-                yield batch
+                if len(batch[1]):
+                    yield batch
         finally:
             for future in waiting:
                 future.cancel()
@@ -161,10 +162,9 @@ class Loader:
         """One batch; runs in a thread."""
         augment, pixels = self.augment, self.dataset.pixels
         rng = np.random.Generator(self._philox(epoch, _CONTENT, number))
-        own = (augment.size, augment.size, augment.channels)
-        if pixels is not None and augment.at_own_size and pixels.shape[1:] == own:
+        if pixels is not None and augment.leaves(pixels.shape[1:]):
             return augment.finish(pixels[chosen], rng), self.dataset.labels[chosen]
-        block = np.empty((len(chosen), *own), np.uint8)
+        block = np.empty((len(chosen), augment.size, augment.size, augment.channels), np.uint8)
         labels = np.empty(len(chosen), np.int64)
         filled = 0
         for i in chosen.tolist():
@@ -185,7 +185,8 @@ class Loader:
     def _good_picture(self, i: int) -> tuple[NDArray[np.uint8], int] | None:
         """Picture i and its number; if it is broken and that is to be skipped, the next good one, or None."""
         n = len(self.dataset)
-        for which in (*range(i, n), *range(i)):
+        for step in range(n):
+            which = (i + step) % n
             if self._stopped.is_set():
                 raise UsageError("the loader was closed")
             try:

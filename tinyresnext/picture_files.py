@@ -5,8 +5,9 @@
     SPLIT/CLASS/any/folders/picture.jpg      with splits: folders called train, val, valid, validation or test
     CLASS/any/folders/picture.jpg            without
 
-A single folder around all that is looked through. Classes are sorted by name, and are those of all splits together, so that
-a label means the same in each. What does not end like a picture, or begins with a dot, is no picture.
+A single folder around all that, without pictures of its own, is looked through. Classes are sorted by name, and are those of
+all splits together, so that a label means the same in each. What does not end like a picture, or begins with a dot, is no
+picture.
 
 An archive is read where it is. The standard library's ``zipfile`` finds the members; here stands what it lets pass: names
 that lead out of the archive, links, names that occur twice, and sizes that are not what they claim. A member is never larger
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 import weakref
 import zipfile
 from collections.abc import Callable, Iterator
@@ -46,14 +48,14 @@ Parts = tuple[str, ...]
 def open_folder(path: Path, split: str, reading: Reading) -> Dataset:
     """The data set in a folder on the disk. Parameters and errors as for `data.open_dataset`."""
     root = path
-    while len(folders := _subfolders(root)) == 1 and folders[0] not in _ALL_SPLITS and _subfolders(root / folders[0]):
+    while len(folders := _subfolders(root)) == 1 and folders[0] not in _ALL_SPLITS and _is_wrapping(root / folders[0]):
         root = root / folders[0]
     part, classes = _choose(split, folders, lambda name: _subfolders(root / name), path)
     found = []
     for label, name in enumerate(classes):
-        top = root.joinpath(*part, name)
-        found += [(label, file) for file in sorted(_walk(top))]
-    names = [file.relative_to(root).as_posix() for _, file in found]
+        found += [(label, file) for file in sorted(_walk(root.joinpath(*part, name)), key=lambda file: file.split(os.sep))]
+    start = len(os.path.join(root, ""))
+    names = [file[start:].replace(os.sep, "/") for _, file in found]
 
     def read(i: int) -> NDArray[np.uint8]:
         return decode(found[i][1])
@@ -64,11 +66,10 @@ def open_folder(path: Path, split: str, reading: Reading) -> Dataset:
 def open_zip(path: Path, split: str, reading: Reading) -> Dataset:
     """The data set in a zip archive. Parameters and errors as for `data.open_dataset`."""
     archive = _Zip(path)
-    members = {tuple(name.split("/")): name for name in archive.members if _is_picture(name.rsplit("/", 1)[-1])}
-    paths = [parts for parts in members if not any(part.startswith((".", "__MACOSX")) for part in parts)]
-    while len({parts[0] for parts in paths}) == 1 and paths[0][0] not in _ALL_SPLITS and all(len(p) > 2 for p in paths):
-        members = {parts[1:]: name for parts, name in members.items() if len(parts) > 1}
-        paths = [parts[1:] for parts in paths]
+    split_names = ((tuple(name.split("/")), name) for name in archive.members)
+    paths = {parts: name for parts, name in split_names if _is_picture(parts[-1]) and not any(map(_is_hidden, parts))}
+    while len({parts[0] for parts in paths}) == 1 and not any(p[0] in _ALL_SPLITS or len(p) < 3 for p in paths):
+        paths = {parts[1:]: name for parts, name in paths.items()}
     below: dict[str, set[str]] = {}
     for parts in paths:
         if len(parts) > 1:
@@ -77,7 +78,7 @@ def open_zip(path: Path, split: str, reading: Reading) -> Dataset:
     number = {name: label for label, name in enumerate(classes)}
     depth = len(part)
     found = sorted(p for p in paths if p[:depth] == part and len(p) > depth + 1)
-    files = [members[parts] for parts in found]
+    files = [paths[parts] for parts in found]
 
     def read(i: int) -> NDArray[np.uint8]:
         name = f"{shown(path)}: {shown(files[i])}"
@@ -112,13 +113,18 @@ def _subfolders(folder: Path) -> list[str]:
     """Sorted names of the folders in a folder, without hidden ones."""
     try:
         with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith((".", "__MACOSX")))
+            return sorted(entry.name for entry in entries if entry.is_dir() and not _is_hidden(entry.name))
     except (OSError, ValueError) as error:  # a NUL in the name is a ValueError
         reason = getattr(error, "strerror", None) or error
         raise FormatError(f"the folder {shown(folder)} cannot be read: {reason}") from error
 
 
-def _walk(top: Path) -> Iterator[Path]:
+def _is_wrapping(folder: Path) -> bool:
+    """Whether a folder has folders in it and no pictures: then it is no class."""
+    return bool(_subfolders(folder)) and not any(map(_is_picture, os.listdir(folder)))
+
+
+def _walk(top: Path) -> Iterator[str]:
     """All pictures below a folder; links to folders are not followed, links to pictures are."""
 
     def refuse(error: OSError) -> None:
@@ -126,13 +132,18 @@ def _walk(top: Path) -> Iterator[Path]:
             raise FormatError(f"the folder {shown(error.filename)} cannot be read: {error.strerror}") from error
 
     for folder, inner, files in os.walk(top, onerror=refuse):
-        inner[:] = [name for name in inner if not name.startswith(".")]
-        yield from (Path(folder, name) for name in files if _is_picture(name))
+        inner[:] = [name for name in inner if not _is_hidden(name)]
+        yield from (os.path.join(folder, name) for name in files if _is_picture(name))
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether a file or folder is no part of the data: hidden, or what macOS adds to archives."""
+    return name.startswith((".", "__MACOSX"))
 
 
 def _is_picture(name: str) -> bool:
     """Whether a file's name is that of a picture."""
-    return not name.startswith(".") and name.lower().endswith(_ENDINGS + _OTHER_ENDINGS)
+    return not _is_hidden(name) and name.lower().endswith(_ENDINGS + _OTHER_ENDINGS)
 
 
 class _Zip:
@@ -142,6 +153,7 @@ class _Zip:
         with regular(path) as file:
             self._file = os.fdopen(os.dup(file.fileno()), "rb")
         weakref.finalize(self, self._file.close)
+        self._lock = threading.Lock()  # zipfile counts its open members without one
         self._zip = _checked_zip(self._file, shown(path))
         self.members = {info.filename: info for info in self._zip.infolist() if not info.is_dir()}
 
@@ -155,7 +167,7 @@ class _Zip:
                 raise ImageError("it is encrypted; make the archive anew without a password")
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise ImageError(f"it is compressed by method {info.compress_type}; make the archive anew with deflate")
-            with self._zip.open(info) as member:
+            with self._lock, self._zip.open(info) as member:
                 data = member.read(info.file_size + 1)  # zipfile inflates no more than is asked for
             if len(data) != info.file_size:
                 raise ImageError(f"{info.file_size:,} bytes were expected, found {len(data):,}")

@@ -70,7 +70,9 @@ def fold_batch_norm(calls: Calls) -> Calls:
         a = scale / np.sqrt(var + norm.attrs["eps"])
         with np.errstate(over="ignore"):  # what is too large becomes infinite, and is found in the logits
             bias = (shift - mean * a).astype(weight.dtype)
-            return replace(conv, args=(x, (weight * a[:, None, None, None]).astype(weight.dtype), bias))
+            folded = np.empty(weight.shape, weight.dtype)  # filled in pieces: there is never a whole weight in float64
+            np.multiply(weight, a[:, None, None, None], out=folded, dtype=np.float64, casting="same_kind")
+            return replace(conv, args=(x, folded, bias))
 
     return absorb(calls, "batch_norm", "conv2d", lambda conv: len(conv.args) == 2, merge)
 
@@ -258,7 +260,7 @@ class Plan:
             args = [values.get(id(a), a) for a in call.args]
             attrs = {key: values.get(id(a), a) for key, a in call.attrs.items()}
             self._steps.append(ops.bind(call.op, *args, **attrs, out=out))
-        self._y = out
+        self._run, self._y = ops.chain(self._steps), out
 
     @property
     def bytes(self) -> int:
@@ -271,8 +273,7 @@ class Plan:
         with self._ops.on_threads(self.threads), self._lock:
             for first in range(0, len(x), self.at_once):
                 self._load(x, first)
-                for step in self._steps:
-                    step()
+                self._run()
                 y[first : first + self.at_once] = self._ops.download(self._y)
         return y
 

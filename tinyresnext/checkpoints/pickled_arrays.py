@@ -33,6 +33,8 @@ class UInt8Array:
         if self.values is not None or type(state) is not tuple or len(state) != 5:
             raise UnsafeError("an array in the pickle is filled twice, or with something that is not its five parts")
         _, shape, dtype, is_fortran, data = state
+        if type(data) is str:  # a short string of Python 2
+            data = _encode((data, "latin1"))
         if type(dtype) is not UInt8Type or type(data) is not bytes or type(is_fortran) not in (bool, int):
             raise UnsafeError("an array in the pickle is not described by the type uint8 and a string of bytes")
         sides = shape if type(shape) is tuple else ()

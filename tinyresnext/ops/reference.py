@@ -310,6 +310,16 @@ def bind(op: str, *args: Any, **attrs: Any) -> Callable[[], Any]:
     return run
 
 
+def chain(calls: Sequence[Callable[[], Any]]) -> Callable[[], None]:
+    """One after the other."""
+
+    def run_all() -> None:
+        for call in calls:
+            call()
+
+    return run_all
+
+
 def at_once(n: int) -> int:
     """All of them."""
     return max(1, n)

@@ -25,10 +25,11 @@ together best; it divides ``n``. And for the machine: ``thread_count(asked)``, `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
+
+from .checks import Pair, Shape, Shaped, dimensions, pair, same, slide
 
 OPS = (
     "conv2d",
@@ -57,17 +58,7 @@ READ: dict[str, tuple[str | int, ...]] = {
     "softmax": ("dy", "y"),
     "softmax_cross_entropy": ("dy", 0),
 }
-__all__ = ["OPS", "READ", "pair", *OPS]
-
-Pair = int | Sequence[int]
-Shape = tuple[int, ...]
-
-
-class Shaped(Protocol):
-    """Anything with a shape: an array of any backend, or a stand-in for one."""
-
-    @property
-    def shape(self) -> Shape: ...
+__all__ = ["OPS", "READ", "Pair", "Shape", "pair", *OPS]
 
 
 def conv2d(
@@ -109,8 +100,8 @@ def conv2d(
     ValueError
         When shapes do not fit each other, or the kernel is larger than the padded picture.
     """
-    n, h, w, c_in = _dimensions("x", x, "n h w c")
-    c_out, c_group, k_h, k_w = _dimensions("weight", weight, "c_out c_in/groups k_h k_w")
+    n, h, w, c_in = dimensions("x", x, "n h w c")
+    c_out, c_group, k_h, k_w = dimensions("weight", weight, "c_out c_in/groups k_h k_w")
     if 0 in weight.shape:
         raise ValueError(f"conv2d: weight has shape {tuple(weight.shape)}, and there is nothing to multiply with")
     if not isinstance(groups, (int, np.integer)) or groups < 1 or c_in != groups * c_group or c_out % groups:
@@ -121,9 +112,9 @@ def conv2d(
     if bias is not None and tuple(bias.shape) != (c_out,):
         raise ValueError(f"conv2d: bias has shape {tuple(bias.shape)}, expected ({c_out},): one value for each filter")
     (s_h, s_w), (p_h, p_w) = pair("stride", stride, 1), pair("padding", padding, 0)
-    y = (n, _slide("conv2d", h, k_h, s_h, p_h), _slide("conv2d", w, k_w, s_w, p_w), c_out)
-    _same("conv2d", "residual", residual, y)
-    _same("conv2d", "out", out, y)
+    y = (n, slide("conv2d", h, k_h, s_h, p_h), slide("conv2d", w, k_w, s_w, p_w), c_out)
+    same("conv2d", "residual", residual, y)
+    same("conv2d", "out", out, y)
     return y
 
 
@@ -143,11 +134,11 @@ def batch_norm(
     -------
     [n, h, w, c]
     """
-    *_, c = _dimensions("x", x, "n h w c")
+    *_, c = dimensions("x", x, "n h w c")
     for name, a in (("scale", scale), ("shift", shift), ("mean", mean), ("var", var)):
         if tuple(a.shape) != (c,):
             raise ValueError(f"batch_norm: {name} has shape {tuple(a.shape)}, expected ({c},): one value for each channel")
-    _same("batch_norm", "out", out, x.shape)
+    same("batch_norm", "out", out, x.shape)
     return tuple(x.shape)
 
 
@@ -184,8 +175,8 @@ def batch_norm_train(
     *_, c = shape = batch_norm(x, scale, shift, scale, scale, eps=eps, out=out)  # the statistics have the shape of the scale
     if 0 in shape:
         raise ValueError(f"batch_norm_train: x has shape {shape}, and nothing has no mean")
-    _same("batch_norm_train", "residual", residual, shape)
-    _same("batch_norm_train", "statistics", statistics, (2, c))
+    same("batch_norm_train", "residual", residual, shape)
+    same("batch_norm_train", "statistics", statistics, (2, c))
     return shape
 
 
@@ -200,7 +191,7 @@ def relu(x: Shaped, *, out: Shaped | None = None) -> Shape:
     -------
     like x
     """
-    _same("relu", "out", out, x.shape)
+    same("relu", "out", out, x.shape)
     return tuple(x.shape)
 
 
@@ -215,8 +206,8 @@ def add(x: Shaped, y: Shaped, *, out: Shaped | None = None) -> Shape:
     -------
     like x
     """
-    _same("add", "y", y, x.shape)
-    _same("add", "out", out, x.shape)
+    same("add", "y", y, x.shape)
+    same("add", "out", out, x.shape)
     return tuple(x.shape)
 
 
@@ -279,10 +270,10 @@ def mean_pool(x: Shaped, *, out: Shaped | None = None) -> Shape:
     -------
     [n, c]
     """
-    n, h, w, c = _dimensions("x", x, "n h w c")
+    n, h, w, c = dimensions("x", x, "n h w c")
     if h * w == 0:
         raise ValueError(f"mean_pool: x has shape {tuple(x.shape)}, and the mean of no positions is not defined")
-    _same("mean_pool", "out", out, (n, c))
+    same("mean_pool", "out", out, (n, c))
     return n, c
 
 
@@ -299,14 +290,14 @@ def linear(x: Shaped, weight: Shaped, bias: Shaped, *, out: Shaped | None = None
     -------
     [n, c_out]
     """
-    n, c_in = _dimensions("x", x, "n c_in")
-    c_out, expected = _dimensions("weight", weight, "c_out c_in")
+    n, c_in = dimensions("x", x, "n c_in")
+    c_out, expected = dimensions("weight", weight, "c_out c_in")
     if c_in != expected or tuple(bias.shape) != (c_out,):
         raise ValueError(
             f"linear: x {tuple(x.shape)}, weight {tuple(weight.shape)} and bias {tuple(bias.shape)} do not fit; "
             "expected [n, c_in], [c_out, c_in] and [c_out]"
         )
-    _same("linear", "out", out, (n, c_out))
+    same("linear", "out", out, (n, c_out))
     return n, c_out
 
 
@@ -321,10 +312,10 @@ def softmax(x: Shaped, *, out: Shaped | None = None) -> Shape:
     -------
     [n, classes]
     """
-    n, classes = _dimensions("x", x, "n classes")
+    n, classes = dimensions("x", x, "n classes")
     if classes == 0:
         raise ValueError(f"softmax: x has shape {tuple(x.shape)}, and there is no distribution over no classes")
-    _same("softmax", "out", out, (n, classes))
+    same("softmax", "out", out, (n, classes))
     return n, classes
 
 
@@ -344,7 +335,7 @@ def softmax_cross_entropy(x: Shaped, *, labels: Any, smoothing: float = 0.0, out
     -------
     a scalar, ``()``
     """
-    n, classes = _dimensions("x", x, "n classes")
+    n, classes = dimensions("x", x, "n classes")
     labels = np.asarray(labels)
     distribution = labels.shape == (n, classes) and labels.dtype.kind == "f"
     if not (distribution or (labels.shape == (n,) and labels.dtype.kind in "iu")) or n * classes == 0:
@@ -358,48 +349,16 @@ def softmax_cross_entropy(x: Shaped, *, labels: Any, smoothing: float = 0.0, out
         )
     if not 0 <= smoothing <= 1:
         raise ValueError(f"softmax_cross_entropy: smoothing is {smoothing}, expected a number from 0 to 1")
-    _same("softmax_cross_entropy", "out", out, ())
+    same("softmax_cross_entropy", "out", out, ())
     return ()
-
-
-def pair(name: str, value: Pair, least: int) -> tuple[int, int]:
-    """One number for both directions, or two: always as ``(vertical, horizontal)``, each at least ``least``."""
-    both = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(both) != 2 or not all(isinstance(v, (int, np.integer)) and least <= v < 2**31 for v in both):
-        raise ValueError(f"{name} is {value!r}, expected one or two whole numbers, each at least {least}")
-    return int(both[0]), int(both[1])
 
 
 def _pool(op: str, x: Shaped, size: Pair, stride: Pair, padding: Pair, ceil_mode: bool, out: Shaped | None) -> Shape:
     """The shape rule that both poolings share."""
-    n, h, w, c = _dimensions("x", x, "n h w c")
+    n, h, w, c = dimensions("x", x, "n h w c")
     (k_h, k_w), (s_h, s_w), (p_h, p_w) = pair("size", size, 1), pair("stride", stride, 1), pair("padding", padding, 0)
     if 2 * p_h > k_h or 2 * p_w > k_w:
         raise ValueError(f"{op}: padding {padding} is more than half of size {size}, so a window could miss the picture")
-    y = (n, _slide(op, h, k_h, s_h, p_h, ceil_mode), _slide(op, w, k_w, s_w, p_w, ceil_mode), c)
-    _same(op, "out", out, y)
+    y = (n, slide(op, h, k_h, s_h, p_h, ceil_mode), slide(op, w, k_w, s_w, p_w, ceil_mode), c)
+    same(op, "out", out, y)
     return y
-
-
-def _slide(op: str, length: int, kernel: int, stride: int, padding: int, ceil_mode: bool = False) -> int:
-    """How many windows fit along one direction."""
-    room = length + 2 * padding - kernel
-    count = (-(-room // stride) if ceil_mode else room // stride) + 1
-    if ceil_mode and (count - 1) * stride >= length + padding:
-        count -= 1
-    if count < 1 or length < 1:
-        raise ValueError(f"{op}: a window of {kernel} does not fit into {length} with padding {padding}; use a larger picture")
-    return count
-
-
-def _dimensions(name: str, a: Shaped, axes: str) -> Shape:
-    """The shape, when it has the axes that are named."""
-    if len(a.shape) != len(axes.split()):
-        raise ValueError(f"{name} has shape {tuple(a.shape)}, expected [{', '.join(axes.split())}]")
-    return tuple(a.shape)
-
-
-def _same(op: str, name: str, a: Shaped | None, shape: Shape) -> None:
-    """An optional array must have this very shape."""
-    if a is not None and tuple(a.shape) != tuple(shape):
-        raise ValueError(f"{op}: {name} has shape {tuple(a.shape)}, expected {tuple(shape)}")

@@ -26,13 +26,14 @@ from .backward import (
 )
 from .conv import Packed, bind_conv2d, conv2d, pack
 from .conv_backward import bind_conv2d_backward, conv2d_backward
-from .head import linear, softmax
+from .crew import chain
+from .head import bind_linear, linear, softmax
 from .kernel import when_compiling
 from .launch import on_threads, thread_count
 from .memory import download, empty, upload
 from .norm import add, batch_norm, relu
 from .norm_train import batch_norm_train, batch_norm_train_backward, bind_batch_norm_train_backward
-from .pool import avg_pool2d, max_pool2d, mean_pool
+from .pool import avg_pool2d, bind_avg_pool2d, bind_max_pool2d, bind_mean_pool, max_pool2d, mean_pool
 
 __all__ = [
     "Packed",
@@ -46,6 +47,7 @@ __all__ = [
     "batch_norm_train",
     "batch_norm_train_backward",
     "bind",
+    "chain",
     "conv2d",
     "conv2d_backward",
     "download",
@@ -70,10 +72,21 @@ __all__ = [
 ]
 
 
+BOUND = {  # checked and cut into tasks once; the other ops are too quick in Python for that to matter
+    "avg_pool2d": bind_avg_pool2d,
+    "batch_norm_train_backward": bind_batch_norm_train_backward,
+    "conv2d": bind_conv2d,
+    "conv2d_backward": bind_conv2d_backward,
+    "linear": bind_linear,
+    "max_pool2d": bind_max_pool2d,
+    "mean_pool": bind_mean_pool,
+}
+
+
 def bind(op: str, *args: Any, **attrs: Any) -> Callable[[], Any]:
-    """A convolution is checked and cut into tasks once; the other ops are too quick in Python for that to matter."""
-    if op in ("conv2d", "conv2d_backward", "batch_norm_train_backward"):
-        return globals()[f"bind_{op}"](*args, **attrs)
+    """`crew.Step`s of what a plan for inference is made of, which `chain` can put together; the others as they come."""
+    if op in BOUND:
+        return BOUND[op](*args, **attrs)
     return bound(globals()[op], *args, **attrs) if op.endswith("_backward") else partial(globals()[op], *args, **attrs)
 
 

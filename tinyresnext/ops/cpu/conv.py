@@ -13,9 +13,7 @@ The epilogue (bias, residual, relu) is applied to sums that are still in registe
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +22,7 @@ from numba import get_num_threads
 from .. import shapes
 from ..shapes import Pair, pair
 from . import grouped
-from .crew import Work, compiled, run, take
+from .crew import Step, Work, compiled, take
 from .gemm import DEPTH, DEPTH_BITS, PITCH, UNROLL, VECTORS, multiply, panels
 from .kernel import kernel
 from .memory import Array, flat, result
@@ -64,7 +62,14 @@ def _see(x, g, c0, count, n, line, column, a, a_at, rows):
     both are cut to the picture first.
     """
     left, k = column * g.s_w - g.p_w, 0
-    for i in range(g.k_h):
+    top, run = line * g.s_h - g.p_h, g.k_w * count
+    if count == g.c_in and g.k_h * run <= DEPTH and 0 <= left <= g.w - g.k_w and 0 <= top <= g.h - g.k_h:
+        source = ((n * g.h + top) * g.w + left) * count
+        for _ in range(g.k_h):  # all inside, all in one shelf: the stem's positions, but for the border
+            copy(x, source, a, a_at + k, run)
+            source += g.w * count
+            k += run
+    for i in range(g.k_h if k == 0 else 0):
         y = line * g.s_h - g.p_h + i
         low, high = max(0, -left), min(g.k_w, g.w - left)
         if y < 0 or y >= g.h or low >= high:
@@ -230,7 +235,7 @@ def bind_conv2d(
     residual: Array | None = None,
     relu: bool = False,
     out: Array,
-) -> Callable[[], None]:
+) -> Step:
     """All of a call that can be done beforehand: what it returns does the rest, on what the same arrays then hold.
 
     They must be writable and aligned, as `memory.empty` makes them: of others a copy would be taken here, once.
@@ -271,10 +276,10 @@ def geometry(
     return Work(*numbers, m.lanes, m.half, size=0, length=0, blocks=0, parts=0, tasks=0)
 
 
-def bind_work(source: Array, packed: Packed, bias: Array, other: Array, target: Array, g: Work) -> Callable[[], None]:
+def bind_work(source: Array, packed: Packed, bias: Array, other: Array, target: Array, g: Work) -> Step:
     """Cut a convolution into tasks: flat arrays, and the numbers that `geometry` gave."""
     if grouped.suits(packed.shape, g.groups):
-        return partial(
-            run, grouped.strips_kernel(packed.shape[1], g.k_w, g.s_w), source, packed.data, bias, other, target, grouped.cut(g)
+        return Step(
+            grouped.strips_kernel(packed.shape[1], g.k_w, g.s_w), source, packed.data, bias, other, target, grouped.cut(g)
         )
-    return partial(run, _kernel(), source, packed.data, bias, other, target, _cut(g))
+    return Step(_kernel(), source, packed.data, bias, other, target, _cut(g))

@@ -47,7 +47,7 @@ from numba.core import types
 from numba.extending import intrinsic, overload
 
 from .kernel import kernel
-from .memory import upload
+from .memory import empty
 from .simd import FLOATS, I64, Emit, copy, machine
 
 Array = np.ndarray
@@ -180,8 +180,12 @@ def multiply(a, first, last, half, panels, b_at, depth, size, bias, f0, count, c
 def panels(matrix: Array) -> Array:
     """Cut each matrix ``[..., depth, columns]`` into panels, one after the other, filled up with zeros; flat."""
     size = VECTORS * machine().lanes
-    depth, columns = matrix.shape[-2:]
-    count = -(-columns // size)
-    filled = np.zeros((*matrix.shape[:-2], -(-depth // UNROLL) * UNROLL, count * size), np.float32)
-    filled[..., :depth, :columns] = matrix
-    return upload(filled.reshape(*filled.shape[:-1], count, size).swapaxes(-2, -3)).reshape(-1)
+    *lead, depth, columns = matrix.shape
+    count, deep, whole = -(-columns // size), -(-depth // UNROLL) * UNROLL, columns // size
+    made = empty((*lead, count, deep, size))
+    made[..., :whole, :depth, :] = matrix[..., : whole * size].reshape(*lead, depth, whole, size).swapaxes(-2, -3)
+    made[..., :whole, depth:, :] = 0
+    made[..., whole:, :, :] = 0
+    if whole < count:
+        made[..., whole, :depth, : columns - whole * size] = matrix[..., whole * size :]
+    return made.reshape(-1)

@@ -11,6 +11,13 @@ its own group, the first of the group first. A permutation by constants brings i
       permuted for i = 0    [ a0 a0 a0 a0 | b0 b0 b0 b0 | c0 c0 c0 c0 | d0 d0 d0 d0 ]     times weight[.., i = 0]
       permuted for i = 1    [ a1 a1 a1 a1 | b1 b1 b1 b1 | c1 c1 c1 c1 | d1 d1 d1 d1 ]     times weight[.., i = 1] ...
 
+Within a quarter of a vector, 128 bits, a permutation is one quick instruction; across quarters it is slow. So in groups of
+two quarters an output quarter first meets the inputs of its own place, and in a second sum those of the other::
+
+      permuted for i = 0    [ a0 a0 a0 a0 | a4 a4 a4 a4 | b0 b0 b0 b0 | b4 b4 b4 b4 ]     width 8, 16 lanes
+      first sum             [ for a0..a3  | for a4..a7  | for b0..b3  | for b4..b7  ]
+      second sum            [ for a4..a7  | for a0..a3  | for b4..b7  | for b0..b3  ]     its quarters change places at the end
+
 **Wider groups** (one or two vectors). The block is one group, so all lanes need the same input channel: it is broadcast.
 
 Either way a value that has been permuted or broadcast serves all the taps of a line of the kernel that meet it: for
@@ -36,7 +43,7 @@ from numba.extending import intrinsic, overload
 from .crew import Work, compiled, take
 from .kernel import kernel
 from .memory import upload
-from .simd import FLOATS, I64, Emit, aligned, copy, machine
+from .simd import F32, FLOATS, I64, Emit, aligned, copy, machine
 
 Array = np.ndarray
 PIXELS = 7  # pixels of a tile: 224-pixel pictures have lines of 56, 28, 14 and 7
@@ -54,26 +61,38 @@ def strip_tile(width, taps, stride, strip, at, line, lines, weight, w_at, bias, 
     strip : ``[lines, columns, block]``, from ``at``, ``line`` values from line to line
     lines : int
         Of the kernel.
-    weight : ``[lines, width, taps, block]``, from ``w_at``
+    weight : ``[lines, width, taps, block]``, from ``w_at``, as `pack` orders them
     bias : ``[block]``
     c, residual : flat, from ``c_at``, pixels ``pitch`` apart
     add : whether to add the residual
     floor : 0 for a ReLU, minus infinity for none
     """
-    block = max(width, machine().lanes)
-    filters = weight[w_at : w_at + lines * width * taps * block].reshape(lines, width, taps, block)
-    first = np.arange(block) // width * width  # the first channel of each channel's group
+    block, (near, sums) = max(width, machine().lanes), _quarters(width)
+    filters = weight[w_at : w_at + lines * width * taps * block].reshape(lines, near, sums, taps, block)
+    first = np.arange(block) // near * near  # the first channel of each channel's quarter
     for p in range(PIXELS):
         value = bias[:block].copy()
         for i in range(lines):
             for tap in range(taps):
                 pixel = strip[at + i * line + (p * stride + tap) * block :][:block]
-                for channel in range(width):
-                    value += pixel[first + channel] * filters[i, channel, tap]
+                for channel, some in np.ndindex(near, sums):
+                    value += (pixel[first + channel] * filters[i, channel, some, tap])[_turned(width, block, some)]
         place = slice(c_at + p * pitch, c_at + p * pitch + block)
         with np.errstate(all="ignore"):  # pixels that nobody takes hold anything
             value = value + residual[place] if add else value
             c[place] = np.where(value < floor, floor, value)
+
+
+def _quarters(width: int) -> tuple[int, int]:
+    """Input channels that are near enough for a quick permutation, and how many sums a group therefore needs."""
+    near = 4 if 4 < width < machine().lanes else width
+    return near, width // near
+
+
+def _turned(width: int, block: int, some: int) -> np.ndarray:
+    """For each output channel, in which lane of sum ``some`` it is: so many quarters further, round and round a group."""
+    lane, (near, _) = np.arange(block), _quarters(width)
+    return lane // width * width + (lane % width + some * near) % width
 
 
 @intrinsic(prefer_literal=True)
@@ -94,8 +113,14 @@ def _strip_tile(typing, width, taps, stride, strip, at, line, lines, weight, w_a
             return [e.after(x, line), w, *sums]
 
         first = [e.load(e.after(e.address(bias, I64(0)), j * e.lanes)) for j in range(vectors)]
-        start = [e.address(strip, at), e.address(weight, w_at), *first * PIXELS]
+        more = _quarters(width.literal_value)[1] - 1
+        start = [e.address(strip, at), e.address(weight, w_at), *first * PIXELS, *[e.broadcast(F32(0))] * PIXELS * more]
         _, _, *sums = e.loop(lines, start, kernel_line)
+        for some in range(1, more + 1):
+            lanes = _turned(width.literal_value, e.lanes, some).tolist()
+            turned = [e.permute(value, lanes) for value in sums[some * PIXELS : (some + 1) * PIXELS]]
+            sums[:PIXELS] = [builder.fadd(*both) for both in zip(sums, turned, strict=False)]
+        sums = sums[: PIXELS * vectors]
         e.finish(sums, vectors, e.address(c, c_at), e.address(residual, c_at), [pitch, add, floor])
         return context.get_dummy_value()
 
@@ -113,21 +138,24 @@ def _permuted(e: Emit, width: int, taps: int, stride: int, x: Any, w: Any, sums:
     In a vector that begins ``some`` values further, the next channels are where the first were, so every round permutes
     alike. The last one reads up to a group beyond the pixel, which is the next pixel, or the end of the strip.
     """
-    room = [n for n in range(1, width + 1) if width % n == 0 and PIXELS + taps * n + 2 <= machine().registers]
+    near, several = _quarters(width)
+    room = [n for n in range(1, near + 1) if near % n == 0 and several * (PIXELS + taps * n) + 2 <= machine().registers]
     some = max(room, default=1)
 
     def channels(carried):
         x, w, *sums = carried
-        weights = [[e.load(e.after(w, (n * taps + t) * e.lanes)) for t in range(taps)] for n in range(some)]
+        weights = [e.load(e.after(w, i * e.lanes)) for i in range(some * several * taps)]
         for q in range((PIXELS - 1) * stride + taps):
             pixel = e.load(e.after(x, q * e.lanes))
             for n in range(some):
-                value = e.permute(pixel, [lane // width * width + n for lane in range(e.lanes)])
+                value = e.permute(pixel, [lane // near * near + n for lane in range(e.lanes)])
                 for p, t in _meetings(q, taps, stride):
-                    sums[p] = e.multiply_add(value, weights[n][t], sums[p])
-        return [e.after(x, some), e.after(w, some * taps * e.lanes), *sums]
+                    for s in range(several):
+                        weight, i = weights[(n * several + s) * taps + t], s * PIXELS + p
+                        sums[i] = e.multiply_add(value, weight, sums[i])
+        return [e.after(x, some), e.after(w, some * several * taps * e.lanes), *sums]
 
-    _, w, *sums = e.loop(I64(width // some), [x, w, *sums], channels)
+    _, w, *sums = e.loop(I64(near // some), [x, w, *sums], channels)
     return [w, *sums]
 
 
@@ -253,9 +281,22 @@ def cut(g: Work) -> Work:
 
 
 def pack(weight: Array) -> Array:
-    """Blocks of output channels as ``[k_h, width, k_w, block]``, the last filled up with zeros; flat."""
+    """Blocks of output channels as ``[k_h, near, sums, k_w, block]``, the last filled up with zeros; flat.
+
+    ``near * sums`` is the width: what stands there for a lane are the input channels of the lane's quarter, and the
+    output channels that `_turned` says.
+    """
     c, width, k_h, k_w = weight.shape
-    size = max(machine().lanes, width)
+    size, (near, sums) = max(machine().lanes, width), _quarters(width)
     filled = np.zeros((-(-c // size) * size, width, k_h, k_w), np.float32)
     filled[:c] = weight
-    return upload(filled.reshape(-1, size, width, k_h, k_w).transpose(0, 3, 2, 4, 1)).reshape(-1)
+    filled = filled.reshape(-1, size, width, k_h, k_w).transpose(0, 3, 2, 4, 1)
+    if sums > 1:
+        lane, made = np.arange(size), np.empty((*filled.shape[:2], near, sums, k_w, size), np.float32)
+        for n, some in np.ndindex(near, sums):
+            reached = np.empty(size, np.intp)
+            reached[_turned(width, size, some)] = lane
+            inputs = lane % width // near * near + n
+            made[:, :, n, some] = np.moveaxis(filled[:, :, inputs, :, reached], 0, -1)
+        filled = made
+    return upload(filled).reshape(-1)

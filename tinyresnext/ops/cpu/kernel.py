@@ -33,13 +33,18 @@ except ImportError:  # another Numba than we know: nothing is an instance of thi
 
 
 def kernel(
-    *, parallel: bool = False, fastmath: bool | Collection[str] = False, inline: str = "never", key: tuple[Any, ...] = ()
+    *,
+    parallel: bool = False,
+    nogil: bool = False,
+    fastmath: bool | Collection[str] = False,
+    inline: str = "never",
+    key: tuple[Any, ...] = (),
 ) -> Callable[[Callable[..., Any]], Any]:
     """Make a function a kernel. With ``NUMBA_DISABLE_JIT=1`` it stays the function it is.
 
     Parameters
     ----------
-    parallel, fastmath, inline
+    parallel, nogil, fastmath, inline
         As Numba's.
     key : tuple
         For a function inside a function: the values from outside that it uses. They are part of its name.
@@ -49,7 +54,7 @@ def kernel(
         if config.DISABLE_JIT:
             return function
         _rename(function, key)
-        return _keep(njit(parallel=parallel, fastmath=fastmath, inline=inline)(function), function)
+        return _keep(njit(parallel=parallel, nogil=nogil, fastmath=fastmath, inline=inline)(function), function)
 
     return decorate
 

@@ -1,93 +1,97 @@
 """Pooling. Channels come last, so a window is walked tap by tap and every tap is a vector over the channels.
 
-Each line of the result is one task. A window is first cut to the part that lies inside the picture; padding is never
-read, so it cannot win a maximum and adds nothing to a sum.
+Each line of the result is one task; of the global mean, some channels of one picture. A window is first cut to the part
+that lies inside the picture; padding is never read, so it cannot win a maximum and adds nothing to a sum.
 """
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import numpy as np
-from numba import prange
 
 from .. import shapes
 from ..shapes import Pair, pair
-from .kernel import kernel
-from .launch import launch
+from .crew import Step, Work, compiled, take
 from .memory import Array, flat, result
+
+CHANNELS = 256  # of a task of the global mean
 
 # --- kernels ----------------------------------------------------------------------------------------------------------
 
 
-@kernel()
-def _max_line(x, out, task, size, stride, padding):
-    """One line of the result: the larger of what is there and what the tap says, where not-a-number wins for good."""
-    _, h, w, channels = x.shape
-    n, line = divmod(task, out.shape[1])
-    top = line * stride[0] - padding[0]
-    for column in range(out.shape[2]):
-        left = column * stride[1] - padding[1]
-        best = out[n, line, column]
-        best[:] = -np.inf
-        for y in range(max(top, 0), min(top + size[0], h)):
-            for z in range(max(left, 0), min(left + size[1], w)):
-                tap = x[n, y, z]
-                for c in range(channels):
-                    if tap[c] > best[c] or tap[c] != tap[c]:
-                        best[c] = tap[c]
+def _max_lines(x, weight, bias, residual, out, g, counters):
+    """A thread's share: the larger of what is there and what the tap says, where not-a-number wins for good."""
+    channels, task = g.c_out, take(counters, 0)
+    while task < g.tasks:
+        n, line = divmod(task, g.h_out)
+        top = line * g.s_h - g.p_h
+        for column in range(g.w_out):
+            left = column * g.s_w - g.p_w
+            at = (task * g.w_out + column) * channels
+            best = out[at : at + channels]  # slices, since indices into them cannot be negative: so loops become vectors
+            best[:] = -np.inf
+            for y in range(max(top, 0), min(top + g.k_h, g.h)):
+                for z in range(max(left, 0), min(left + g.k_w, g.w)):
+                    source = ((n * g.h + y) * g.w + z) * channels
+                    tap = x[source : source + channels]
+                    for c in range(channels):
+                        best[c] = tap[c] if tap[c] > best[c] or tap[c] != tap[c] else best[c]
+        task = take(counters, 0)
+    take(counters, 1)
 
 
-@kernel(parallel=True)
-def _max_pool2d(x, out, size, stride, padding):
-    """Every line of every picture."""
-    for task in prange(out.shape[0] * out.shape[1]):
-        _max_line(x, out, np.int64(task), size, stride, padding)
+def _avg_lines(x, weight, bias, residual, out, g, counters):
+    """A thread's share: the sum over the window, divided by the places that count; ``parts`` is 1 if padding does."""
+    channels, task = g.c_out, take(counters, 0)
+    p_h, p_w = g.p_h * g.parts, g.p_w * g.parts
+    while task < g.tasks:
+        n, line = divmod(task, g.h_out)
+        top = line * g.s_h - g.p_h
+        for column in range(g.w_out):
+            left = column * g.s_w - g.p_w
+            high = min(top + g.k_h, g.h + p_h) - max(top, -p_h)
+            wide = min(left + g.k_w, g.w + p_w) - max(left, -p_w)
+            at = (task * g.w_out + column) * channels
+            total = out[at : at + channels]
+            total[:] = 0
+            for y in range(max(top, 0), min(top + g.k_h, g.h)):
+                for z in range(max(left, 0), min(left + g.k_w, g.w)):
+                    source = ((n * g.h + y) * g.w + z) * channels
+                    tap = x[source : source + channels]
+                    for c in range(channels):
+                        total[c] += tap[c]
+            for c in range(channels):
+                total[c] /= np.float32(high * wide)
+        task = take(counters, 0)
+    take(counters, 1)
 
 
-@kernel()
-def _avg_line(x, out, task, size, stride, padding, include_pad):
-    """One line of the result: the sum over the window, divided by the places that count."""
-    _, h, w, channels = x.shape
-    n, line = divmod(task, out.shape[1])
-    top = line * stride[0] - padding[0]
-    p_h, p_w = (padding[0], padding[1]) if include_pad else (0, 0)
-    for column in range(out.shape[2]):
-        left = column * stride[1] - padding[1]
-        high = min(top + size[0], h + p_h) - max(top, -p_h)
-        wide = min(left + size[1], w + p_w) - max(left, -p_w)
-        total = out[n, line, column]
+def _means(x, weight, bias, residual, out, g, counters):
+    """A thread's share: ``size`` channels of one picture, position after position; ``parts`` of them are a picture."""
+    task = take(counters, 0)
+    while task < g.tasks:
+        n, part = divmod(task, g.parts)
+        first = part * g.size
+        at, count = n * g.c_out + first, min(g.size, g.c_out - first)
+        total = out[at : at + count]
         total[:] = 0
-        for y in range(max(top, 0), min(top + size[0], h)):
-            for z in range(max(left, 0), min(left + size[1], w)):
-                tap = x[n, y, z]
-                for c in range(channels):
-                    total[c] += tap[c]
-        for c in range(channels):
-            total[c] /= np.float32(high * wide)
+        for position in range(n * g.h * g.w, (n + 1) * g.h * g.w):
+            source = position * g.c_out + first
+            values = x[source : source + count]
+            for c in range(count):
+                total[c] += values[c]
+        for c in range(count):
+            total[c] /= np.float32(g.h * g.w)
+        task = take(counters, 0)
+    take(counters, 1)
 
 
-@kernel(parallel=True)
-def _avg_pool2d(x, out, size, stride, padding, include_pad):
-    """Every line of every picture."""
-    for task in prange(out.shape[0] * out.shape[1]):
-        _avg_line(x, out, np.int64(task), size, stride, padding, include_pad)
-
-
-@kernel()
-def _mean(x, out):
-    """The mean of each channel of one picture ``[positions, c]``: positions in order, channels side by side."""
-    out[:] = 0
-    for position in range(x.shape[0]):
-        for c in range(x.shape[1]):
-            out[c] += x[position, c]
-    for c in range(x.shape[1]):
-        out[c] /= np.float32(x.shape[0])
-
-
-@kernel(parallel=True)
-def _mean_pool(x, out):
-    """Every picture."""
-    for n in prange(x.shape[0]):
-        _mean(x[n], out[n])
+@functools.cache
+def _kernel(function: Any) -> Any:
+    """Compiled when it is first needed."""
+    return compiled(function)
 
 
 # --- public ops -------------------------------------------------------------------------------------------------------
@@ -98,9 +102,15 @@ def max_pool2d(
 ) -> Array:
     """Line by line of the result, vectors over the channels."""
     shape = shapes.max_pool2d(x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out)
-    y, source = result("max_pool2d", shape, out), flat("max_pool2d", "x", x).reshape(x.shape)
-    launch(_max_pool2d, source, y, pair("size", size, 1), pair("stride", stride, 1), pair("padding", padding, 0))
+    y = result("max_pool2d", shape, out)
+    bind_max_pool2d(x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=y)()
     return y
+
+
+def bind_max_pool2d(x: Array, *, size: Pair, stride: Pair, padding: Pair = 0, ceil_mode: bool = False, out: Array) -> Step:
+    """All of a call that can be done beforehand."""
+    shape = shapes.max_pool2d(x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out)
+    return _windows("max_pool2d", _max_lines, x, shape, (size, stride, padding), 0, out)
 
 
 def avg_pool2d(
@@ -114,18 +124,49 @@ def avg_pool2d(
     out: Array | None = None,
 ) -> Array:
     """Line by line of the result, vectors over the channels."""
-    shape = shapes.avg_pool2d(
-        x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, count_include_pad=count_include_pad, out=out
-    )
-    y, source = result("avg_pool2d", shape, out), flat("avg_pool2d", "x", x).reshape(x.shape)
-    corner = pair("size", size, 1), pair("stride", stride, 1), pair("padding", padding, 0)
-    launch(_avg_pool2d, source, y, *corner, bool(count_include_pad))
+    how = {"size": size, "stride": stride, "padding": padding, "ceil_mode": ceil_mode, "count_include_pad": count_include_pad}
+    y = result("avg_pool2d", shapes.avg_pool2d(x, **how, out=out), out)
+    bind_avg_pool2d(x, **how, out=y)()
     return y
+
+
+def bind_avg_pool2d(
+    x: Array,
+    *,
+    size: Pair,
+    stride: Pair,
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    out: Array,
+) -> Step:
+    """All of a call that can be done beforehand."""
+    how = {"size": size, "stride": stride, "padding": padding, "ceil_mode": ceil_mode, "count_include_pad": count_include_pad}
+    shape = shapes.avg_pool2d(x, **how, out=out)
+    return _windows("avg_pool2d", _avg_lines, x, shape, (size, stride, padding), int(bool(count_include_pad)), out)
 
 
 def mean_pool(x: Array, *, out: Array | None = None) -> Array:
     """One pass over each picture."""
-    n, c = shapes.mean_pool(x, out=out)
-    y = result("mean_pool", (n, c), out)
-    launch(_mean_pool, flat("mean_pool", "x", x).reshape(n, x.shape[1] * x.shape[2], c), y)
+    y = result("mean_pool", shapes.mean_pool(x, out=out), out)
+    bind_mean_pool(x, out=y)()
     return y
+
+
+def bind_mean_pool(x: Array, *, out: Array) -> Step:
+    """All of a call that can be done beforehand."""
+    n, c = shapes.mean_pool(x, out=out)
+    source, target = flat("mean_pool", "x", x), result("mean_pool", (n, c), out).reshape(-1)
+    parts = -(-c // CHANNELS)
+    g = Work.of(x.shape, (n, 1, 1, c))._replace(size=CHANNELS, parts=parts, tasks=n * parts)
+    return Step(_kernel(_means), source, source, source, source, target, g)
+
+
+def _windows(op: str, kernel: Any, x: Array, shape: shapes.Shape, how: tuple[Pair, Pair, Pair], parts: int, out: Array) -> Step:
+    """A step of `_max_lines` or `_avg_lines`."""
+    source, target = flat(op, "x", x), result(op, shape, out).reshape(-1)
+    (k_h, k_w), (s_h, s_w) = pair("size", how[0], 1), pair("stride", how[1], 1)
+    p_h, p_w = pair("padding", how[2], 0)
+    g = Work.of(x.shape, shape)._replace(k_h=k_h, k_w=k_w, s_h=s_h, s_w=s_w, p_h=p_h, p_w=p_w)
+    g = g._replace(parts=parts, tasks=shape[0] * shape[1])
+    return Step(_kernel(kernel), source, source, source, source, target, g)

@@ -1,0 +1,240 @@
+"""Augmentation against rules stated elsewhere: Pillow's enhancers, torchvision's text, and one pixel at a time."""
+
+from __future__ import annotations
+
+import math
+import platform
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+
+from tinyresnext.augment import Augment, jitter, random_part
+from tinyresnext.errors import ImageError, UsageError
+from tinyresnext.image import Preprocess, normalise, resize_and_crop
+
+# Pillow computes in float32 as we do; only where the compiler fuses its product and sum may a level differ.
+LEVELS = 0 if platform.machine() in ("x86_64", "AMD64") else 1
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+class Given:
+    """In the place of a generator: hands out these numbers one after the other."""
+
+    def __init__(self, *numbers):
+        self.numbers = [*numbers]
+
+    def random(self, shape):
+        count = math.prod(shape) if isinstance(shape, tuple) else shape
+        taken, self.numbers = self.numbers[:count], self.numbers[count:]
+        return np.array(taken).reshape(shape)
+
+
+ENHANCERS = {"brightness": ImageEnhance.Brightness, "contrast": ImageEnhance.Contrast, "saturation": ImageEnhance.Color}
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.25, 0.6, 0.999, 1.0, 1.001, 1.4, 2.0, 5.3])
+@pytest.mark.parametrize("what", ENHANCERS)
+def test_jitter_is_pillows(what, factor):
+    for picture in (noise(32, 32, 3), noise(7, 50, 3, seed=1) // 4, np.full((3, 3, 3), 255, np.uint8)):
+        expected = np.asarray(ENHANCERS[what](Image.fromarray(picture)).enhance(factor)).astype(int)
+        assert abs(jitter(picture, what, factor) - expected).max() <= LEVELS
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.6, 1.0, 1.4])
+@pytest.mark.parametrize("what", ENHANCERS)
+def test_jitter_of_grey(what, factor):
+    picture = noise(9, 11, 1)
+    found = jitter(picture, what, factor)
+    if what == "saturation":
+        assert (found == picture).all()
+    else:
+        expected = np.asarray(ENHANCERS[what](Image.fromarray(picture[:, :, 0])).enhance(factor)).astype(int)
+        assert abs(found[:, :, 0] - expected).max() <= LEVELS
+    assert (jitter(picture, "hue", 0.3) == picture).all()
+
+
+@pytest.mark.parametrize("shift", [-0.5, -0.3, -0.001, 0.0, 0.001, 0.25, 0.5])
+def test_hue_goes_around_the_circle(shift):
+    """torchvision's rule: the hue, a byte, plus the shift times 255 without its fraction, modulo 256."""
+    picture = noise(16, 16, 3)
+    hsv = np.array(Image.fromarray(picture).convert("HSV")).astype(int)
+    hsv[:, :, 0] = (hsv[:, :, 0] + math.trunc(shift * 255)) % 256
+    bands = [Image.fromarray(hsv[:, :, k].astype(np.uint8)) for k in range(3)]
+    expected = np.asarray(Image.merge("HSV", bands).convert("RGB"))
+    assert (jitter(picture, "hue", shift) == expected).all()
+
+
+def test_hue_turns_red_into_green():
+    red = np.zeros((1, 1, 3), np.uint8)
+    red[..., 0] = 200
+    assert jitter(red, "hue", 1 / 3).argmax() == 1
+    assert jitter(red, "hue", -1 / 3).argmax() == 2
+
+
+@pytest.mark.parametrize(("order", "names"), [((0, 1, 2), "bcs"), ((2, 1, 0), "scb"), ((1, 2, 0), "csb")])
+def test_jitter_in_a_drawn_order(order, names):
+    """Four numbers sort the four changes, four more are their amounts."""
+    augment = Augment(8, brightness=0.4, contrast=0.5, saturation=0.6)
+    picture = noise(8, 8, 3)
+    keys = [0.0] * 4
+    for place, which in enumerate((*order, 3)):
+        keys[which] = place / 4
+    draws = [0.25, 0.5, 0.75, 0.0]
+    found = augment.finish(picture[np.newaxis], Given(*keys, *draws))
+    amounts = {"b": ("brightness", 0.6 + 0.8 * 0.25), "c": ("contrast", 0.5 + 0.5), "s": ("saturation", 0.4 + 1.2 * 0.75)}
+    for name in names:
+        picture = jitter(picture, *amounts[name])
+    assert (found[0] == normalise(picture, augment.preprocess)).all()
+
+
+def test_a_random_part_by_torchvisions_rule():
+    """w = round(sqrt(area * share * aspect)), h = round(sqrt(area * share / aspect)); aspect is uniform in its logarithm."""
+    draw = Given(0.5, 0.25, 0.999, 0.0)
+    area = 100 * 80 * (0.08 + 0.92 * 0.5)
+    aspect = math.exp(math.log(3 / 4) + 0.25 * (math.log(4 / 3) - math.log(3 / 4)))
+    w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+    assert random_part(100, 80, (0.08, 1.0), (3 / 4, 4 / 3), draw) == (0, 80 - h, w, h)
+
+
+def test_a_random_part_that_does_not_fit_is_drawn_again():
+    wide = (1.0, 1.0, 0.5, 0.5)  # the whole area at 4:3 does not fit into a square
+    fits = (0.0, 0.5, 0.0, 0.0)
+    assert random_part(50, 50, (0.25, 1.0), (3 / 4, 4 / 3), Given(*wide * 9, *fits)) == (0, 0, 25, 25)
+    assert random_part(50, 50, (0.25, 1.0), (3 / 4, 4 / 3), Given(*wide * 10, *fits)) == (0, 0, 50, 50)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((400, 100), (133, 0, 133, 100)),
+        ((100, 400), (0, 133, 100, 133)),
+        ((1, 400), (0, 199, 1, 1)),
+        ((400, 1), (199, 0, 1, 1)),
+    ],
+)
+def test_the_middle_where_no_part_fits(size, expected):
+    """Ten tries at the whole area; then the largest middle part with an aspect of 4:3 or 3:4 (round half to even)."""
+    assert random_part(*size, (1.0, 1.0), (3 / 4, 4 / 3), np.random.default_rng(0)) == expected
+
+
+def test_random_parts_are_spread_as_they_should_be():
+    rng = np.random.default_rng(0)
+    parts = np.array([random_part(64, 48, (0.1, 0.5), (0.5, 2.0), rng) for _ in range(4000)])
+    left, top, w, h = parts.T
+    assert (left >= 0).all()
+    assert (top >= 0).all()
+    assert (left + w <= 64).all()
+    assert (top + h <= 48).all()
+    assert 0.09 < (w * h).min() / (64 * 48) < 0.12
+    # In the middle of the room that is left, on average: 4,000 places, each uniform, give 0.5 +- 4 * 0.29 / 63.
+    room = (64 - w) > 8
+    assert abs((left[room] / (64 - w[room])).mean() - 0.5) < 0.02
+
+
+def test_random_resized_crop_is_crop_and_resize():
+    picture = noise(40, 60, 3)
+    augment = Augment(16, scale=(0.2, 0.8))
+    left, top, w, h = random_part(60, 40, augment.scale, augment.ratio, np.random.default_rng(7))
+    expected = Image.fromarray(picture).crop((left, top, left + w, top + h)).resize((16, 16), Image.Resampling.BILINEAR)
+    assert (augment.fit(picture, np.random.default_rng(7)) == np.asarray(expected)).all()
+
+
+@pytest.mark.parametrize("fill", ["black", "mean"])
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("padding", [0, 1, 4, 8])
+def test_windows_and_flips_pixel_by_pixel(fill, flip, padding):
+    augment = Augment(8, MEAN, STD, padding=padding, fill=fill, flip=flip)
+    block = noise(40, 8, 8, 3)
+    found = augment.finish(block, np.random.default_rng(1))
+    rng = np.random.default_rng(1)
+    if padding or flip:
+        shift = (rng.random((40, 2)) * (2 * padding + 1)).astype(int)
+        mirror = (rng.random(40) < 0.5) & flip
+    else:
+        shift, mirror = np.zeros((40, 2), int), np.zeros(40, bool)
+    rim = normalise(np.zeros((1, 1, 3), np.uint8), augment.preprocess)[0, 0] if fill == "black" else np.zeros(3)
+    for i in range(40):
+        wide = np.empty((8 + 2 * padding, 8 + 2 * padding, 3), np.float32)
+        wide[:] = rim
+        wide[padding : padding + 8, padding : padding + 8] = normalise(block[i], augment.preprocess)
+        window = wide[shift[i, 0] : shift[i, 0] + 8, shift[i, 1] : shift[i, 1] + 8]
+        expected = window[:, ::-1] if mirror[i] else window
+        assert (found[i] == expected).all()
+    assert found.dtype == np.float32
+    assert found.flags.c_contiguous
+    if flip:
+        assert 8 < mirror.sum() < 32
+
+
+def test_every_place_of_the_window_comes_up():
+    augment = Augment(3, (0.0,), (1.0,), padding=2)
+    block = np.zeros((2000, 3, 3, 1), np.uint8)
+    block[:, 1, 1] = 255
+    found = augment.finish(block, np.random.default_rng(0))
+    places = {tuple(place) for place in np.argwhere(found[..., 0] == 1)[:, 1:]}
+    assert places == {(i, j) for i in range(3) for j in range(3)}
+    assert (found.sum(axis=(1, 2, 3)) == 0).mean() == pytest.approx(16 / 25, abs=0.05)
+
+
+def test_evaluation_is_what_classify_does():
+    picture = noise(50, 70, 3)
+    training = Augment(24, MEAN, STD, scale=(0.08, 1.0), flip=True, brightness=0.4)
+    evaluation = training.without_chance(resize=28)
+    preprocess = Preprocess(28, 24, "bilinear", MEAN, STD)
+    assert evaluation.preprocess == preprocess
+    found = evaluation.finish(evaluation.fit(picture, None)[np.newaxis], None)
+    assert (found[0] == normalise(resize_and_crop(picture, preprocess), preprocess)).all()
+    own = Augment(32, MEAN, STD, padding=4, flip=True).without_chance()
+    block = noise(5, 32, 32, 3)
+    assert (own.finish(block, None) == normalise(block, own.preprocess)).all()
+
+
+def test_channels():
+    colour, grey = noise(8, 8, 3), noise(8, 8, 1)
+    assert (Augment(8).fit(grey, None) == grey).all()
+    assert Augment(8).fit(grey, None).shape == (8, 8, 3)
+    expected = np.asarray(Image.fromarray(colour).convert("L"))
+    assert (Augment(8, (0.5,), (0.5,)).fit(colour, None)[:, :, 0] == expected).all()
+    assert Augment(4, (0.5,), (0.5,), scale=(0.5, 1)).fit(colour, np.random.default_rng(0)).shape == (4, 4, 1)
+
+
+def test_pictures_of_another_size_are_refused():
+    with pytest.raises(ImageError, match="9 x 8 pixels and 8 x 8 were expected; say with resize or scale"):
+        Augment(8).fit(noise(8, 9, 3), None)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"size": 0},
+        {"size": 8.0},
+        {"resize": 0},
+        {"resize": 10, "scale": (0.1, 1.0)},
+        {"scale": (0.0, 1.0)},
+        {"scale": (0.5, 0.1)},
+        {"scale": (0.5, 1.5)},
+        {"scale": 0.5},
+        {"scale": (float("nan"), 1.0)},
+        {"ratio": (0.0, 1.0)},
+        {"ratio": ("a", "b")},
+        {"padding": -1},
+        {"padding": 9},
+        {"padding": True},
+        {"fill": "white"},
+        {"brightness": -0.1},
+        {"contrast": float("nan")},
+        {"saturation": "much"},
+        {"hue": 0.6},
+        {"mean": (0.5, 0.5)},
+        {"std": (0.0,)},
+        {"interpolation": "nearest"},
+    ],
+)
+def test_values_that_are_refused(changed):
+    with pytest.raises(UsageError):
+        Augment(**({"size": 8} | changed))

@@ -1,0 +1,240 @@
+"""Write a model's card, its curve, and what the README shows of it, from what training and evaluation left behind.
+
+::
+
+    tinyresnext evaluate DATA --split test --model weights/NAME.h5 --json > test.json
+    python weights/card.py weights/NAME.h5 RUN/log.jsonl test.json "tinyresnext train DATA ..."
+
+makes ``weights/NAME.md`` and ``weights/NAME.svg``, and puts the prediction for the photograph that the README classifies
+between its ``<!-- prediction -->`` markers. No number in them is typed by hand: who trains again makes the card again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from tinyresnext import load, store
+from tinyresnext.model import Model
+from tinyresnext.report import architecture, pictures
+
+HOME = Path(__file__).resolve().parents[1]
+BEGIN, END = "<!-- prediction -->\n```\n", "```\n<!-- /prediction -->"
+SHOWN = "tests/data/chelsea.jpg"
+PHOTOGRAPHS = "tests/data/photographs"
+
+CARD = """# {name}
+
+{architecture}
+
+| | |
+|---|---|
+| file | `{file}`, {megabytes:.2f} MB, {stored} |
+| sha256 of the model | `{sha256}` |
+| pictures | {pictures} |
+| classes | {labels} |
+| test pictures classified correctly | **{top1:.2%}** of {count:,} (top-5 {top5:.2%}, loss {loss:.4f}) |
+| licence of the weights | Apache-2.0, as the code |
+
+It is what `tinyresnext classify` uses when no model is named.
+
+## How it was made
+
+```sh
+{command}
+```
+
+{recipe}
+
+The whole run took {hours:.1f} hours for {epochs} epochs, {speed:.0f} pictures a second in the middle. Training never saw the
+test pictures. On one kind of processor, the seed and the number of threads decide the result to the last bit.
+
+![accuracy by epoch]({curve})
+
+| epoch | learning rate | training loss | training accuracy | {validation}
+|---|---|---|---|{rule}
+{log}
+
+## How right it is
+
+{accuracy}
+
+The commonest mistakes: {mistakes}.
+
+## On photographs
+
+None of these is from CIFAR-10; `tests/data/README.md` says who took them. The shorter side is scaled to the input's {side}
+pixels with an antialiasing filter and the middle is cut out, so what is not in the middle square is not seen.
+
+{photographs}
+
+## What it is not good for
+
+* It knows {classes} classes and nothing else. A picture of anything else gets the name of one of them, often with a high
+  probability. The probabilities are those of a network trained to be sure, and no measure of how likely it is to be right.
+* It sees {side} x {side} pixels. What is small in a photograph, or far from its middle, is lost.
+* The training pictures show one thing each, mostly in the middle and mostly from the web of 2008. Drawings, scenes with
+  several things, pictures from above or in the dark are outside of what it learned.
+* It must not be used for decisions about people or their safety. It is here to be read, run and taken apart.
+
+## The data
+
+CIFAR-10 (Alex Krizhevsky, *Learning Multiple Layers of Features from Tiny Images*, 2009): 50,000 training and 10,000 test
+pictures of 32 x 32 pixels, labelled by students, from the Tiny Images collection, which its makers withdrew in 2020 for what
+was in other parts of it. CIFAR-10 is published for research without a licence of its own; its pictures belong to their makers,
+and none of them is in this repository.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write all three."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    for name, words in (("model", "the .h5 file"), ("log", "log.jsonl of the run"), ("evaluation", "`evaluate --json`")):
+        parser.add_argument(name, type=Path, help=words)
+    parser.add_argument("command", help="the command line that trained it")
+    parser.add_argument("--readme", type=Path, default=HOME / "README.md")
+    a = parser.parse_args(argv)
+    lines = [json.loads(line) for line in a.log.read_text("utf-8").splitlines()]
+    log = [line for line in lines if "epochs" in line]  # the others are of single steps
+    evaluation = json.loads(a.evaluation.read_text("utf-8"))
+    if not log or "confusion" not in evaluation:
+        raise SystemExit(f"{a.log} has no line of an epoch, or {a.evaluation} is not what `evaluate --json` prints")
+    model = load(a.model)
+    curve, card = a.model.with_suffix(".svg"), a.model.with_suffix(".md")
+    curve.write_text(drawn(log), "utf-8")
+    card.write_text(written(a.model, model, log, evaluation, a.command), "utf-8")
+    readme = a.readme.read_text("utf-8")
+    a.readme.write_text(put(readme, prediction(model, SHOWN)), "utf-8")
+    for path in (curve, card, a.readme):
+        print(path)
+    return 0
+
+
+def written(path: Path, model: Model, log: Sequence[dict], evaluation: dict, command: str) -> str:
+    """The card."""
+    report, size = store.check(path), path.stat().st_size
+    recipe = json.loads(model.provenance.get("recipe", "{}"))
+    tried = any("top1" in line for line in log)
+    few = sorted({round(i * (len(log) - 1) / 9) for i in range(10)})
+    return CARD.format(
+        name=path.stem,
+        architecture="\n".join(f"    {line}" for line in architecture(model.spec, model.preprocess.crop).splitlines()),
+        file=path.name,
+        megabytes=size / 1e6,
+        stored="kernels in half precision" if "half precision" in str(report) else "in single precision",
+        sha256=report.digests.model if report.digests else "",
+        pictures=pictures(model.preprocess),
+        labels=", ".join(model.labels),
+        classes=len(model.labels),
+        side=model.preprocess.crop,
+        count=evaluation["pictures"],
+        **{name: evaluation[name] for name in ("top1", "top5", "loss")},
+        command=command,
+        recipe="\n".join(["| recipe | |", "|---|---|", *(f"| {key} | {value} |" for key, value in recipe.items())]),
+        hours=sum(line["seconds"] for line in log) / 3600,
+        epochs=len(log),
+        speed=sorted(line["images_per_second"] for line in log)[len(log) // 2],
+        curve=path.with_suffix(".svg").name,
+        validation="top-1 on pictures held out |" if tried else "",
+        rule="---|" if tried else "",
+        log="\n".join(_epoch(log[i]) for i in few),
+        accuracy=_accuracy(evaluation["classes"]),
+        mistakes=_mistakes(evaluation),
+        photographs=_photographs(model),
+    )
+
+
+def _epoch(line: dict) -> str:
+    """One epoch as a row."""
+    cells = [str(line["epoch"]), f"{line['learning_rate']:.4g}", f"{line['loss']:.4f}", f"{line['accuracy']:.2%}"]
+    return "| " + " | ".join([*cells, *([f"{line['top1']:.2%}"] if "top1" in line else [])]) + " |"
+
+
+def _accuracy(classes: Sequence[dict]) -> str:
+    """Each class with its pictures and accuracies."""
+    seen = [one for one in classes if one["pictures"]]
+    rows = [f"| {one['name']} | {one['pictures']:,} | {one['top1']:.2%} | {one['top5']:.2%} |" for one in seen]
+    return "\n".join(["| class | pictures | top-1 | top-5 |", "|---|---|---|---|", *rows])
+
+
+def _mistakes(evaluation: dict, most: int = 6) -> str:
+    """The mistakes that are made most often."""
+    names = [one["name"] for one in evaluation["classes"]]
+    pairs = [
+        (count, truth, answer)
+        for truth, row in zip(names, evaluation["confusion"], strict=True)
+        for answer, count in zip(names, row, strict=True)
+        if truth != answer and count
+    ]
+    often = sorted(pairs, key=lambda pair: -pair[0])[:most]
+    return ", ".join(f"{truth} taken for {answer} {count:,}x" for count, truth, answer in often)
+
+
+def _photographs(model: Model) -> str:
+    """What the model says to the photographs that we carry."""
+    files = [HOME / SHOWN, *sorted((HOME / PHOTOGRAPHS).glob("*/*.jpg"))]
+    rows = ["| photograph | answer | probability | second |", "|---|---|---|---|"]
+    for file in files:
+        [[first, second]] = model.predict(str(file), top=2)
+        name = file.relative_to(HOME).as_posix()
+        rows.append(f"| `{name}` | {first.label} | {first.probability:.1%} | {second.label} {second.probability:.1%} |")
+    return "\n".join(rows)
+
+
+def prediction(model: Model, path: str) -> str:
+    """What ``classify`` prints."""
+    [guesses] = model.predict(str(HOME / path))
+    return "\n".join([path, *(f"  {guess.probability:6.1%}  {guess.label}" for guess in guesses)]) + "\n"
+
+
+def put(text: str, words: str) -> str:
+    """A text with something else between the markers."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"the README has no {BEGIN.splitlines()[0]} with a block of code after it")
+    return f"{before}{BEGIN}{words}{END}{after}"
+
+
+def drawn(log: Sequence[dict]) -> str:
+    """The accuracies by epoch, as SVG."""
+    lines = {"accuracy": ("training", "#9aa7b4"), "top1": ("pictures held out", "#08285a")}
+    found = {key: [(i, line[key] * 100) for i, line in enumerate(log) if key in line] for key in lines}
+    low = min(90, 10 * int(min(value for values in found.values() for _, value in values) // 10))
+    left, top, wide, high = 60, 24, 560, 280
+
+    def x(i: int) -> float:
+        return left + wide * i / max(len(log) - 1, 1)
+
+    def y(value: float) -> float:
+        return top + high * (100 - value) / (100 - low)
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + wide + 150} {top + high + 50}" '
+        'font-family="sans-serif" font-size="13" fill="#141820">',
+        '<rect width="100%" height="100%" fill="white"/>',
+        f'<text x="{left - 44}" y="{top - 8}">% right</text>',
+        f'<text x="{left + wide / 2}" y="{top + high + 40}" text-anchor="middle">epoch</text>',
+    ]
+    for value in range(low, 101, 10 if low < 60 else 5):
+        parts.append(f'<path d="M{left} {y(value):.1f}h{wide}" stroke="#dde2e8"/>')
+        parts.append(f'<text x="{left - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{value}</text>')
+    for i in sorted({round(k * (len(log) - 1) / 5) for k in range(6)}):
+        parts.append(f'<text x="{x(i):.1f}" y="{top + high + 20}" text-anchor="middle">{log[i]["epoch"]}</text>')
+    for key, values in found.items():
+        if not values:
+            continue
+        (name, colour), (_, last) = lines[key], values[-1]
+        points = " ".join(f"{x(i):.1f},{y(value):.1f}" for i, value in values)
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        label = escape(f"{name} {last:.1f}")
+        parts.append(f'<text x="{left + wide + 6}" y="{y(last) + 4:.1f}" fill="{colour}">{label}</text>')
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -92,14 +92,24 @@ def drift(found, truth):
     return {name: max(np.linalg.norm(found[name] - value), rounding * np.linalg.norm(value)) for name, value in truth.items()}
 
 
-@pytest.mark.parametrize("name", RECIPES)
-@pytest.mark.parametrize("network", SPECS)
-def test_three_steps(torch, ops, network, name):
-    (spec, x_shape), recipe = SPECS[network], RECIPES[name]
+@pytest.fixture(scope="module", params=[(network, name) for network in SPECS for name in RECIPES], ids="-".join)
+def case(torch, request):
+    """A network and a recipe, and what PyTorch makes of each set of pictures in float64 and in float32."""
+    (spec, x_shape), recipe = SPECS[request.param[0]], RECIPES[request.param[1]]
+    kinds = torch.float64, torch.float32
+    return (
+        spec,
+        x_shape,
+        recipe,
+        [[theirs(torch, spec, x_shape, recipe, which, kind) for kind in kinds] for which in range(SETS)],
+    )
+
+
+def test_three_steps(case, ops):
+    spec, x_shape, recipe, by_torch = case
     first, ratios = [], []
     for which in range(SETS):
-        truth, wanted = theirs(torch, spec, x_shape, recipe, which, torch.float64)
-        _, single = theirs(torch, spec, x_shape, recipe, which, torch.float32)
+        (truth, wanted), (_, single) = by_torch[which]
         losses, found = ours(ops, spec, x_shape, recipe, which)
         first.append(abs(losses[0] / truth[0] - 1))
         mine, others = drift(found, wanted), drift(single, wanted)

@@ -90,7 +90,6 @@ def bind(op: str, *args: Any, **attrs: Any) -> Callable[[], Any]:
     return bound(globals()[op], *args, **attrs) if op.endswith("_backward") else partial(globals()[op], *args, **attrs)
 
 
-
 def at_once(n: int) -> int:
     """One picture gives up to four threads enough to do in every layer, and is what fits their caches."""
     wanted = max(1, get_num_threads() // 4)

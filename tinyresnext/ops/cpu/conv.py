@@ -13,6 +13,7 @@ The epilogue (bias, residual, relu) is applied to sums that are still in registe
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -235,10 +236,11 @@ def bind_conv2d(
     residual: Array | None = None,
     relu: bool = False,
     out: Array,
-) -> Step:
+) -> Callable[[], None]:
     """All of a call that can be done beforehand: what it returns does the rest, on what the same arrays then hold.
 
-    They must be writable and aligned, as `memory.empty` makes them: of others a copy would be taken here, once.
+    They must be writable and aligned, as `memory.empty` makes them: of others a copy would be taken here, once. With a
+    weight that is packed it is a `Step`.
     """
     shape = shapes.conv2d(x, weight, bias, stride=stride, padding=padding, groups=groups, residual=residual, out=out)
     packed = weight if isinstance(weight, Packed) else pack(weight, groups)

@@ -15,7 +15,9 @@ class Shaped(Protocol):
     """Anything with a shape: an array of any backend, or a stand-in for one."""
 
     @property
-    def shape(self) -> Shape: ...
+    def shape(self) -> Shape:
+        """How long it is in each direction."""
+        ...
 
 
 def pair(name: str, value: Pair, least: int) -> tuple[int, int]:

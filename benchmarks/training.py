@@ -1,9 +1,9 @@
 """A step of training beside PyTorch's, in turn, each in a process of its own.
 
-``python benchmarks/training.py`` takes about ten minutes. A step is what both do for a batch: forward, loss, backward, SGD with Nesterov's
-momentum and weight decay, running statistics; data are there already. All begin with the same weights and pictures, and
-must have the same losses in their first three steps. The result is the ratio of images a second (medians), and each
-process's largest memory, interpreter and libraries included.
+``python benchmarks/training.py`` takes about ten minutes. A step is what both do for a batch: forward, loss, backward,
+SGD with Nesterov's momentum and weight decay, running statistics; data are there already. All begin with the same
+weights and pictures, and must have the same losses in their first three steps. The result is the ratio of images a
+second (medians), and each process's largest memory, interpreter and libraries included.
 """
 
 from __future__ import annotations
@@ -155,7 +155,8 @@ def table(row: dict[str, Any]) -> str:
     for engine, e in row["engines"].items():
         speed = 3 * row["gflop_forward"] * e["images_per_second"]
         lines.append(
-            f"  {engine:24} {e['images_per_second']:7.1f} images/s (fastest {e['fastest']:.1f}), {speed:6.1f} GFLOP/s, {e['mib']:6.0f} MiB"
+            f"  {engine:24} {e['images_per_second']:7.1f} images/s (fastest {e['fastest']:.1f}), {speed:6.1f} GFLOP/s, "
+            f"{e['mib']:6.0f} MiB"
         )
     return "\n".join([*lines, f"  {row['ratio']:.2f} times the images a second of {row['best_peer']}"])
 

@@ -16,8 +16,7 @@ class Shaped(Protocol):
 
     @property
     def shape(self) -> Shape:
-        """How long it is in each direction."""
-        ...
+        """How many values along each axis."""
 
 
 def pair(name: str, value: Pair, least: int) -> tuple[int, int]:

@@ -1,6 +1,8 @@
-"""Write the README's table of measured ratios, between its ``<!-- bench -->`` markers, from a file that `peers` wrote.
+"""Write the README's tables between their markers, from files in ``results/``.
 
-``python benchmarks/readme.py [RESULTS.json]``: by default the newest in ``results/``.
+``python benchmarks/readme.py [FILE.json ...]``: what `peers` wrote goes between ``<!-- bench -->``, what
+``tinyresnext bench --json`` wrote between ``<!-- sizes -->``; by default the newest of both, ``DATE.json`` and
+``DATE-bench.json``.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
-BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
+DATE = "[0-9]" * 4 + "-[0-9][0-9]-[0-9][0-9]"
 PEERS = ("openvino", "onnx runtime", "pytorch")  # the columns; of PyTorch's modes the fastest
 TITLES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime", "torch": "PyTorch", "numba": "Numba"}
 
@@ -51,26 +53,49 @@ def _fastest(row: dict[str, Any], peer: str) -> str:
     return f"{min(found):.3g}" if found else ""
 
 
-def put(text: str, table: str) -> str:
-    """A text with something else between the markers.
+def sizes(report: dict[str, Any]) -> str:
+    """Whole networks for several sizes of pictures: the medians, and the part of the peak."""
+    rows = {(row["model"], row["batch"]): {} for row in report["models"]}
+    for row in report["models"]:
+        rows[row["model"], row["batch"]][row["size"]] = f"{row['median_ms']:.3g} ({row['peak']:.0%})"
+    columns = sorted({row["size"] for row in report["models"]})
+    peak = report["machine"][-1]["gflops"]
+    others = "" if report["others"] is None else f" Other processes took {report['others']:.0%} of the cores meanwhile."
+    lines = [
+        f"{report['processor']}, {report['threads']} threads, {report['date']}: medians in milliseconds, and the part of",
+        f"{peak:.0f} GFLOP/s, which is what multiply-adds in registers alone reach.{others}",
+        "",
+        f"| | {' | '.join(f'{size} px' for size in columns)} |",
+        f"|---|{'---|' * len(columns)}",
+    ]
+    for (model, batch), found in rows.items():
+        lines.append(f"| {model} batch {batch} | {' | '.join(found.get(size, '') for size in columns)} |")
+    return "\n".join(lines)
+
+
+def put(text: str, table: str, name: str = "bench") -> str:
+    """A text with something else between the markers of that name.
 
     Raises
     ------
     ValueError
         When the markers are not there, once each and in order.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in rest or END in before + after:
-        raise ValueError(f"expected {BEGIN} and {END}, once each and in this order")
-    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+    opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, begin, rest = text.partition(opening)
+    _, end, after = rest.partition(closing)
+    if not begin or not end or opening in rest or closing in before + after:
+        raise ValueError(f"expected {opening} and {closing}, once each and in this order")
+    return f"{before}{opening}\n{table}\n{closing}{after}"
 
 
 def main(argv: Sequence[str]) -> int:
     """Read the results and rewrite the README."""
-    source = Path(argv[0]) if argv else max((HERE / "results").glob("*.json"))
-    table = section(json.loads(source.read_text("utf-8")))
-    README.write_text(put(README.read_text("utf-8"), table), "utf-8")
+    newest = [max((HERE / "results").glob(f"{DATE}{kind}.json"), default=None) for kind in ("", "-bench")]
+    for source in [Path(name) for name in argv] or [found for found in newest if found]:
+        report = json.loads(source.read_text("utf-8"))
+        name, table = ("bench", section(report)) if "cases" in report else ("sizes", sizes(report))
+        README.write_text(put(README.read_text("utf-8"), table, name), "utf-8")
     return 0
 
 

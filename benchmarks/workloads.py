@@ -16,6 +16,7 @@ from tinyresnext import variant
 from tinyresnext.bench import random_parameters, random_pictures
 from tinyresnext.ops import reference
 from tinyresnext.plan import replay, trace
+from tinyresnext.spec import Spec
 from tinyresnext.tape import Call
 
 Array = np.ndarray
@@ -38,10 +39,14 @@ class Case(NamedTuple):
 
 
 def model(name: str, batch: int, size: int = 224) -> Case:
-    """A whole network."""
+    """A whole network that has a name."""
+    return network(variant(name), name, batch, size)
+
+
+def network(spec: Spec, name: str, batch: int, size: int) -> Case:
+    """Any network."""
     from tinyresnext.plan import macs
 
-    spec = variant(name)
     params = random_parameters(spec)
     stand_in, calls = trace(params, spec, (batch, size, size, spec.channels))
     names = {id(value): key for key, value in params.items()} | {id(stand_in): "x"}

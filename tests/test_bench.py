@@ -189,9 +189,30 @@ def test_markers_must_be_there(benchmarks, text):
         benchmarks("readme").put(text, "table")
 
 
+def test_the_table_of_sizes(benchmarks, monkeypatch, tmp_path):
+    readme = benchmarks("readme")
+    target, source = tmp_path / "README.md", tmp_path / "bench.json"
+    target.write_text("before\n<!-- sizes -->\nold\n<!-- /sizes -->\nafter\n", "utf-8")
+    rows = [("net", 1, 160, 10.04, 0.5), ("net", 1, 224, 20.0, 0.625), ("net", 8, 160, 80.0, 0.75)]
+    models = [dict(zip(("model", "batch", "size", "median_ms", "peak"), row, strict=True)) for row in rows]
+    report = {"processor": "A processor", "threads": 2, "date": "2020-02-02", "machine": [{"gflops": 236.4}], "others": 0.04}
+    source.write_text(json.dumps(report | {"models": models}), "utf-8")
+    monkeypatch.setattr(readme, "README", target)
+    assert readme.main([str(source)]) == 0
+    written = target.read_text("utf-8")
+    assert "| net batch 1 | 10 (50%) | 20 (62%) |" in written
+    assert "| net batch 8 | 80 (75%) |  |" in written
+    assert "236 GFLOP/s" in written
+    assert "4% of the cores" in written
+    assert written.startswith("before\n")
+    assert written.endswith("after\n")
+
+
 def test_the_projects_readme_has_markers(benchmarks):
     readme = benchmarks("readme")
-    assert "table" in readme.put(readme.README.read_text("utf-8"), "table")
+    text = readme.README.read_text("utf-8")
+    assert "table" in readme.put(text, "table")
+    assert "table" in readme.put(text, "table", "sizes")
 
 
 def test_ours_agrees_with_the_definition_when_served(benchmarks, tmp_path):

@@ -15,7 +15,8 @@ class Shaped(Protocol):
     """Anything with a shape: an array of any backend, or a stand-in for one."""
 
     @property
-    def shape(self) -> Shape: ...
+    def shape(self) -> Shape:
+        """How many values along each axis."""
 
 
 def pair(name: str, value: Pair, least: int) -> tuple[int, int]:

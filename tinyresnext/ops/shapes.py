@@ -18,8 +18,9 @@ Beside the ops a backend has the words a plan needs. To place its data: ``empty(
 ``download(array)`` and ``pack(weight, groups)``, which lays a weight out as that backend's ``conv2d`` likes it. To run:
 ``bind(op, *args, **attrs)``, which checks and prepares a call that is to be made many times on what the same arrays then
 hold (bound, an ``op_backward`` takes ``out``, where each gradient goes, with ``None`` for those that nobody wants, and
-``more``, whether each is added to what is there); and ``at_once(n)``, how many of ``n`` pictures go through a network
-together best; it divides ``n``. And for the machine: ``thread_count(asked)``, ``on_threads(count)`` and
+``more``, whether each is added to what is there); ``chain(calls)``, which makes one call of many that are bound, to be
+made in that order each time; and ``at_once(n)``, how many of ``n`` pictures go through a network together best; it
+divides ``n``. And for the machine: ``thread_count(asked)``, ``on_threads(count)`` and
 ``when_compiling(tell, after)``.
 """
 

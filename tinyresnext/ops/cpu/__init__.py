@@ -32,7 +32,7 @@ from .kernel import when_compiling
 from .launch import on_threads, thread_count
 from .memory import download, empty, upload
 from .norm import add, batch_norm, relu
-from .norm_train import batch_norm_train, batch_norm_train_backward, bind_batch_norm_train_backward
+from .norm_train import batch_norm_train, batch_norm_train_backward, bind_batch_norm_train, bind_batch_norm_train_backward
 from .pool import avg_pool2d, bind_avg_pool2d, bind_max_pool2d, bind_mean_pool, max_pool2d, mean_pool
 
 __all__ = [
@@ -74,6 +74,7 @@ __all__ = [
 
 BOUND = {  # checked and cut into tasks once; the other ops are too quick in Python for that to matter
     "avg_pool2d": bind_avg_pool2d,
+    "batch_norm_train": bind_batch_norm_train,
     "batch_norm_train_backward": bind_batch_norm_train_backward,
     "conv2d": bind_conv2d,
     "conv2d_backward": bind_conv2d_backward,

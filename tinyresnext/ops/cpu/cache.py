@@ -62,7 +62,7 @@ def identity() -> str:
     """Everything that compiled code depends on, besides the kernel itself: two processes share code if this is equal."""
     here = Path(__file__).parent
     sources = hashlib.sha256()
-    for path in sorted([*here.glob("*.py"), here.parent / "shapes.py"]):
+    for path in sorted([*here.glob("*.py"), here.parent / "checks.py", here.parent / "shapes.py"]):
         content = path.read_bytes()
         sources.update(f"{path.name} {len(content)}\n".encode() + content)
     settings = [f"{name}={getattr(config, name, None)}" for name in SETTINGS]

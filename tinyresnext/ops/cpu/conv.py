@@ -13,7 +13,9 @@ The epilogue (bias, residual, relu) is applied to sums that are still in registe
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ from numba import get_num_threads
 from .. import shapes
 from ..shapes import Pair, pair
 from . import grouped
-from .crew import Step, Work, compiled, take
+from .crew import Step, Work, chain, compiled, take
 from .gemm import DEPTH, DEPTH_BITS, PITCH, UNROLL, VECTORS, multiply, panels
 from .kernel import kernel
 from .memory import Array, flat, result
@@ -220,6 +222,8 @@ def conv2d(
     """Gathered columns against panels of the weight, or strips of the picture where groups are narrow."""
     shape = shapes.conv2d(x, weight, bias, stride=stride, padding=padding, groups=groups, residual=residual, out=out)
     y = result("conv2d", shape, out)
+    if not isinstance(weight, Packed):
+        weight = pack(weight, groups)
     bind_conv2d(x, weight, bias, stride=stride, padding=padding, groups=groups, residual=residual, relu=relu, out=y)()
     return y
 
@@ -235,13 +239,17 @@ def bind_conv2d(
     residual: Array | None = None,
     relu: bool = False,
     out: Array,
-) -> Step:
+) -> Callable[[], None]:
     """All of a call that can be done beforehand: what it returns does the rest, on what the same arrays then hold.
 
-    They must be writable and aligned, as `memory.empty` makes them: of others a copy would be taken here, once.
+    They must be writable and aligned, as `memory.empty` makes them: of others a copy would be taken here, once. With a
+    weight that is packed it is a `Step`.
     """
     shape = shapes.conv2d(x, weight, bias, stride=stride, padding=padding, groups=groups, residual=residual, out=out)
-    packed = weight if isinstance(weight, Packed) else pack(weight, groups)
+    if isinstance(weight, Packed):
+        packed, refill = weight, None
+    else:
+        packed, refill = repacking(weight, lambda values: pack(values, groups))
     if packed.groups != groups:
         raise ValueError(f"conv2d: weight was packed for {packed.groups} groups, expected {groups}; use pack(weight, {groups})")
     source, target = flat("conv2d", "x", x), result("conv2d", shape, out).reshape(-1)
@@ -250,14 +258,27 @@ def bind_conv2d(
     step, border = pair("stride", stride, 1), pair("padding", padding, 0)
     g = geometry(x.shape, shape, weight.shape[2:], step, border, groups, residual is not None, relu)
     call = bind_work(source, packed, bias, other, target, g)
-    if weight is packed:
-        return call
+    return call if refill is None else chain([refill, call])
 
-    def pack_and_call() -> None:
-        packed.data[:] = pack(weight, groups).data
-        call()
 
-    return pack_and_call
+def repacking(weight: Array, layout: Callable[[Array], Packed]) -> tuple[Packed, Callable[[], None]]:
+    """Lay a weight out that will change: what is returned beside it copies the new values to their places.
+
+    These are found by laying out numbers in place of the values, in two parts that float32 has room for; and a layout
+    that is filled up somewhere has a zero there where the weight has nothing but ones.
+    """
+    packed, numbers = layout(weight), np.arange(weight.size).reshape(weight.shape)
+    high, low = (layout((part).astype(np.float32)).data for part in np.divmod(numbers, 4096))
+    there = layout(np.ones(weight.shape, np.float32)).data != 0
+    index = np.where(there, high.astype(np.int64) * 4096 + low.astype(np.int64), -1)
+    return packed, partial(_refill, flat("pack", "weight", weight), index, packed.data)
+
+
+@kernel()
+def _refill(weight, index, data):
+    """Every value to its place."""
+    for i in range(len(data)):
+        data[i] = weight[index[i]] if index[i] >= 0 else np.float32(0)
 
 
 def geometry(

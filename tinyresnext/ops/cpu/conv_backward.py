@@ -18,8 +18,8 @@ import numpy as np
 
 from ..shapes import Pair, pair
 from . import grouped, grouped_outer, outer
-from .conv import bind_work, geometry, pack
-from .crew import Work, compiled, run, take
+from .conv import bind_work, geometry, pack, repacking
+from .crew import Step, Work, chain, compiled, take
 from .memory import Array, empty, flat
 from .norm_train import channel_sums
 from .simd import copy
@@ -108,7 +108,7 @@ def _side_kernel() -> Any:
 # --- launchers --------------------------------------------------------------------------------------------------------
 
 
-def bind_input_gradient(dy: Array, weight: Array, g: Work, dx: Array, more: bool) -> Callable[[], None]:
+def bind_input_gradient(dy: Array, weight: Array, g: Work, dx: Array, more: bool) -> list[Callable[[], None]]:
     """Prepare ``dx`` for the geometry ``g`` of the forward convolution; with ``more`` it is added to what ``dx`` holds."""
     if g.s_h * g.s_w == 1:
         return _bind_kind(dy, weight, g, (0, 0), dx, more)[1]
@@ -121,17 +121,11 @@ def bind_input_gradient(dy: Array, weight: Array, g: Work, dx: Array, more: bool
     calls, at, bits = [], 0, 0
     for which, (kind, there) in enumerate(zip(kinds, reached, strict=True)):
         if there:
-            size, call = _bind_kind(dy, weight, g, kind, parts[at:], False)
-            calls.append(call)
+            size, some = _bind_kind(dy, weight, g, kind, parts[at:], False)
+            calls += some
             at, bits = at + size, bits | 1 << which
     sides = g._replace(add=int(more), parts=bits, tasks=g.n * g.h)
-
-    def back() -> None:
-        for call in calls:
-            call()
-        run(_side_kernel(), parts, dy, dy, dy, dx, sides)
-
-    return back
+    return [*calls, Step(_side_kernel(), parts, dy, dy, dy, dx, sides)]
 
 
 def _both(g: Work, a: int, b: int) -> tuple[Taps, Taps]:
@@ -141,7 +135,7 @@ def _both(g: Work, a: int, b: int) -> tuple[Taps, Taps]:
 
 def _bind_kind(
     dy: Array, weight: Array, g: Work, kind: tuple[int, int], out: Array, more: bool
-) -> tuple[int, Callable[[], None]]:
+) -> tuple[int, list[Callable[[], None]]]:
     """The convolution for one kind of places, and how many values it makes."""
     down, across = _both(g, *kind)
     shape = (g.n, down.count, across.count, g.c_in)
@@ -150,22 +144,15 @@ def _bind_kind(
     work = geometry(
         (g.n, g.h_out, g.w_out, g.c_out), shape, kernel, (1, 1), (down.padding, across.padding), g.groups, more, False
     )
-    packed = pack(turned(weight, g.groups, down.taps, across.taps), g.groups)
-    call = bind_work(dy, packed, bias, out, out, work)
-
-    def back() -> None:
-        packed.data[:] = pack(turned(weight, g.groups, down.taps, across.taps), g.groups).data
-        call()
-
-    return size, back
+    packed, refill = repacking(weight, lambda values: pack(turned(values, g.groups, down.taps, across.taps), g.groups))
+    return size, [refill, bind_work(dy, packed, bias, out, out, work)]
 
 
-def bind_weight_gradient(x: Array, dy: Array, g: Work, out: Array, more: bool) -> Callable[[], None]:
+def bind_weight_gradient(x: Array, dy: Array, g: Work, out: Array, more: bool) -> list[Step]:
     """Prepare ``dweight``."""
     narrow = grouped.suits((g.c_out, g.c_in // g.groups, g.k_h, g.k_w), g.groups)
     way = grouped_outer if narrow else outer
-    work = way.cut(g._replace(add=int(more)))
-    return lambda: way.weight_gradient(x, dy, out, work)
+    return way.weight_gradient(x, dy, out, way.cut(g._replace(add=int(more))))
 
 
 def bind_conv2d_backward(
@@ -181,23 +168,18 @@ def bind_conv2d_backward(
     out: tuple[Array | None, ...],
     more: tuple[bool, ...],
 ) -> Callable[[], None]:
-    """Each gradient that is wanted is a call of its own."""
+    """Each gradient that is wanted is a step or two of its own."""
     g = geometry(
         x.shape, y.shape, weight.shape[2:], pair("stride", stride, 1), pair("padding", padding, 0), groups, False, False
     )
     gradient, source, calls = flat("conv2d_backward", "dy", dy), flat("conv2d_backward", "x", x), []
     if out[0] is not None:
-        calls.append(bind_input_gradient(gradient, weight, g, out[0].reshape(-1), more[0]))
+        calls += bind_input_gradient(gradient, weight, g, out[0].reshape(-1), more[0])
     if out[1] is not None:
-        calls.append(bind_weight_gradient(source, gradient, g, out[1].reshape(-1), more[1]))
+        calls += bind_weight_gradient(source, gradient, g, out[1].reshape(-1), more[1])
     if bias is not None and out[2] is not None:
         calls.append(lambda: channel_sums(dy, out[2], more[2]))
-
-    def back() -> None:
-        for call in calls:
-            call()
-
-    return back
+    return chain(calls)
 
 
 def conv2d_backward(

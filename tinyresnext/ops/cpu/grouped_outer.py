@@ -21,7 +21,7 @@ from numba import get_num_threads
 from numba.core import types
 from numba.extending import intrinsic, overload
 
-from .crew import Work, compiled, run, take
+from .crew import Step, Work, compiled, take
 from .kernel import kernel
 from .memory import Array, empty
 from .simd import FLOATS, Emit, aligned, copy, machine
@@ -217,9 +217,12 @@ def cut(g: Work) -> Work:
     return g._replace(size=size, length=length, blocks=blocks, parts=parts, tasks=blocks * parts)
 
 
-def weight_gradient(x: Array, dy: Array, out: Array, g: Work) -> None:
-    """Compute ``dweight``; see `outer.weight_gradient`."""
+def weight_gradient(x: Array, dy: Array, out: Array, g: Work) -> list[Step]:
+    """The steps that compute ``dweight``; see `outer.weight_gradient`."""
     width = g.c_in // g.groups
     partial = empty((g.tasks * g.k_h * width * g.k_w * g.size,))
-    run(lines_kernel(width, g.k_w, g.s_w), x, dy, dy, dy, partial, g)
-    run(_gather_kernel(), partial, dy, dy, dy, out, g._replace(length=some_channels(width, g.k_w), tasks=g.c_out))
+    rows = g._replace(length=some_channels(width, g.k_w), tasks=g.c_out)
+    return [
+        Step(lines_kernel(width, g.k_w, g.s_w), x, dy, dy, dy, partial, g),
+        Step(_gather_kernel(), partial, dy, dy, dy, out, rows),
+    ]

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from .. import shapes
-from .crew import Work, compiled, run, take
+from .crew import Step, Work, compiled, take
 from .memory import Array, empty, flat, result
 from .simd import aligned
 
@@ -169,27 +169,37 @@ def _work(values: int, channels: int) -> Work:
     return Work(**names)._replace(tasks=-(-positions // length))
 
 
-def _added(kernel: str, x: Array, weight: Array, y: Array, dy: Array, g: Work) -> Array:
-    """Run a kernel that leaves two sums for each channel, ``[2, c]`` in float64."""
+def _adding(kernel: str, x: Array, weight: Array, y: Array, dy: Array, g: Work) -> Callable[[], Array]:
+    """Prepare a kernel that leaves two sums for each channel; the call returns them, ``[2, c]`` in float64."""
     sums = empty((g.tasks, 2, g.c_out))
-    run(_kernels()[kernel], x, weight, y, dy, sums.reshape(-1), g)
-    return sums.sum(0, dtype=np.float64)
+    step = Step(_kernels()[kernel], x, weight, y, dy, sums.reshape(-1), g)
+
+    def add() -> Array:
+        step()
+        return sums.sum(0, dtype=np.float64)
+
+    return add
 
 
-def moments(x: Array) -> tuple[Array, Array]:
-    """Mean and biased variance of each channel, in float64."""
+def bind_moments(x: Array) -> Callable[[], tuple[Array, Array]]:
+    """Prepare the mean and the biased variance of each channel, in float64."""
     c = x.shape[-1]
-    source = flat("batch_norm_train", "x", x)
-    origin = source[:c].copy()
-    s, q = _added("_moments", source, origin, source, source, _work(x.size, c)) / (x.size // c)
-    return s + origin, np.maximum(q - s * s, 0)
+    source, origin = flat("batch_norm_train", "x", x), empty((c,))
+    add = _adding("_moments", source, origin, source, source, _work(x.size, c))
+
+    def moments() -> tuple[Array, Array]:
+        origin[:] = source[:c]
+        s, q = add() / (x.size // c)
+        return s + origin, np.maximum(q - s * s, 0)
+
+    return moments
 
 
 def channel_sums(x: Array, out: Array, more: bool) -> None:
     """Sum each channel over all positions."""
     c = x.shape[-1]
     source = flat("sum", "x", x)
-    s, _ = _added("_moments", source, np.zeros(c, np.float32), source, source, _work(x.size, c))
+    s, _ = _adding("_moments", source, np.zeros(c, np.float32), source, source, _work(x.size, c))()
     np.copyto(out, out + s if more else s, casting="same_kind")
 
 
@@ -210,17 +220,40 @@ def batch_norm_train(
     out: Array | None = None,
 ) -> Array:
     """Two passes: the statistics, then the result."""
+    y = result("batch_norm_train", shapes.batch_norm_train(x, scale, shift, residual, statistics=statistics, out=out), out)
+    bind_batch_norm_train(x, scale, shift, residual, eps=eps, relu=relu, statistics=statistics, out=y)()
+    return y
+
+
+def bind_batch_norm_train(
+    x: Array,
+    scale: Array,
+    shift: Array,
+    residual: Array | None = None,
+    *,
+    eps: float = 1e-5,
+    relu: bool = False,
+    statistics: Array | None = None,
+    out: Array,
+) -> Callable[[], None]:
+    """Both passes are prepared; between them a few thousand numbers are computed in NumPy."""
     shape = shapes.batch_norm_train(x, scale, shift, residual, eps=eps, relu=relu, statistics=statistics, out=out)
     y = result("batch_norm_train", shape, out)
-    source = flat("batch_norm_train", "x", x)
+    source, weight = flat("batch_norm_train", "x", x), empty((3 * shape[-1],))
     other = source if residual is None else flat("batch_norm_train", "residual", residual)
-    mean, var = moments(x)
-    if statistics is not None:
-        statistics[:] = mean, var
-    weight = _scaled(mean, var, scale, shift, eps)
+    for name, a in (("scale", scale), ("shift", shift)):
+        flat("batch_norm_train", name, a)
     g = _work(x.size, shape[-1])._replace(add=int(residual is not None), relu=int(relu))
-    run(_kernels()["_normalise"], source, weight, weight, other, y.reshape(-1), g)
-    return y
+    moments, second = bind_moments(x), Step(_kernels()["_normalise"], source, weight, weight, other, y.reshape(-1), g)
+
+    def normalise() -> None:
+        mean, var = moments()
+        if statistics is not None:
+            statistics[:] = mean, var
+        weight[:] = _scaled(mean, var, scale, shift, eps)
+        second()
+
+    return normalise
 
 
 def bind_batch_norm_train_backward(
@@ -246,20 +279,31 @@ def bind_batch_norm_train_backward(
         behind = out[3].reshape(-1) if direct else empty((x.size,))
     dx = empty((x.size,)) if out[0] is None or more[0] else out[0].reshape(-1)
 
+    c, before = x.shape[-1], y.reshape(-1)
+    weight, moments = empty((5 * c,)), bind_moments(x)
+    add = _adding("_sums", source, weight, before, behind, g)
+    second = Step(_kernels()["_spread"], source, weight, weight, behind, dx, g)
+    to_copy = behind is not given and not np.shares_memory(behind, given, max_work=1)
+    like_x, like_residual = dx.reshape(x.shape), behind.reshape(x.shape)
+
     def back() -> None:
-        mean, var = moments(x) if statistics is None else statistics.astype(np.float64)
-        weight = _scaled(mean, var, scale, shift, eps)
-        if behind is not given and not np.shares_memory(behind, given, max_work=1):
+        mean, var = moments() if statistics is None else statistics.astype(np.float64)
+        weight[: 3 * c] = _scaled(mean, var, scale, shift, eps)
+        if to_copy:
             behind[:] = given
-        dshift, centred = _added("_sums", source, weight, y.reshape(-1), behind, g)
+        dshift, centred = add()
         rstd = 1 / np.sqrt(var + eps)
         if out[0] is not None:
-            a, b = dshift / g.n, centred * rstd**2 / g.n
-            run(_kernels()["_spread"], source, np.concatenate([weight, a, b]).astype(np.float32), weight, behind, dx, g)
-        found = (dx.reshape(x.shape), centred * rstd, dshift, None if residual is None else behind.reshape(x.shape))
-        for place, add, gradient in zip(out, more, found, strict=False):
-            if place is not None and gradient is not None and (add or not np.shares_memory(place, gradient, max_work=1)):
-                np.copyto(place, place + gradient if add else gradient, casting="same_kind")
+            weight[3 * c : 4 * c], weight[4 * c :] = dshift / g.n, centred * rstd**2 / g.n
+            second()
+        found = (like_x, centred * rstd, dshift, None if residual is None else like_residual)
+        for place, more_of_it, gradient in zip(out, more, found, strict=False):
+            if place is None or gradient is None:
+                continue
+            if more_of_it:
+                np.copyto(place, place + gradient, casting="same_kind")
+            elif gradient.ndim == 1 or not np.shares_memory(place, gradient, max_work=1):
+                np.copyto(place, gradient, casting="same_kind")
 
     return back
 
@@ -289,8 +333,8 @@ def frozen_backward(dy: Array, x: Array, scale: Array, mean: Array, var: Array, 
     g = _work(x.size, x.shape[-1])
     rstd = 1 / np.sqrt(var.astype(np.float64) + eps)
     weight = _scaled(mean, var.astype(np.float64), scale, scale, eps)
-    dshift, centred = _added("_sums", source, weight, given, given, g)
-    none = np.zeros(2 * len(mean), np.float32)
-    run(_kernels()["_spread"], source, np.concatenate([weight, none]), weight, given, dx.reshape(-1), g)
+    dshift, centred = _adding("_sums", source, weight, given, given, g)()
+    weight = np.concatenate([weight, np.zeros(2 * len(mean), np.float32)])
+    Step(_kernels()["_spread"], source, weight, weight, given, dx.reshape(-1), g)()
     statistics = -dshift * scale * rstd, -centred * scale * rstd**3 / 2
     return dx, *(a.astype(np.float32) for a in (centred * rstd, dshift, *statistics))

@@ -30,7 +30,7 @@ from numba import get_num_threads
 from numba.core import types
 from numba.extending import intrinsic, overload
 
-from .crew import Work, compiled, run, take
+from .crew import Step, Work, compiled, take
 from .gemm import UNROLL, VECTORS
 from .kernel import kernel
 from .memory import Array, empty
@@ -292,8 +292,8 @@ def cut(g: Work) -> Work:
     )
 
 
-def weight_gradient(x: Array, dy: Array, out: Array, g: Work) -> None:
-    """Compute ``dweight``.
+def weight_gradient(x: Array, dy: Array, out: Array, g: Work) -> list[Step]:
+    """The steps that compute ``dweight``.
 
     Parameters
     ----------
@@ -305,5 +305,7 @@ def weight_gradient(x: Array, dy: Array, out: Array, g: Work) -> None:
     rows, columns = (seen, width) if g.parts else (width, seen)
     partial = empty((g.tasks * -(-rows // g.half) * g.half * -(-columns // g.size) * g.size,))
     outer, gather = _kernels()
-    run(outer, x, dy, dy, dy, partial, g)
-    run(gather, partial, dy, dy, dy, out, g._replace(tasks=g.c_out))
+    return [
+        Step(outer, x, dy, dy, dy, partial, g),
+        Step(gather, partial, dy, dy, dy, out, g._replace(tasks=g.c_out)),
+    ]

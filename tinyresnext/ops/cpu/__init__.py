@@ -7,32 +7,18 @@ number of threads.
 
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 from numba import get_num_threads
 
-from .backward import (
-    add_backward,
-    avg_pool2d_backward,
-    batch_norm_backward,
-    bound,
-    linear_backward,
-    max_pool2d_backward,
-    mean_pool_backward,
-    relu_backward,
-    softmax_backward,
-    softmax_cross_entropy,
-    softmax_cross_entropy_backward,
-)
 from .conv import Packed, bind_conv2d, conv2d, pack
-from .conv_backward import bind_conv2d_backward, conv2d_backward
 from .crew import chain
 from .head import bind_linear, linear, softmax
 from .kernel import when_compiling
 from .launch import on_threads, thread_count
 from .memory import download, empty, upload
 from .norm import add, batch_norm, relu
-from .norm_train import batch_norm_train, batch_norm_train_backward, bind_batch_norm_train, bind_batch_norm_train_backward
 from .pool import avg_pool2d, bind_avg_pool2d, bind_max_pool2d, bind_mean_pool, max_pool2d, mean_pool
 
 __all__ = [
@@ -74,21 +60,51 @@ __all__ = [
 
 BOUND = {  # checked and cut into tasks once; the other ops are too quick in Python for that to matter
     "avg_pool2d": bind_avg_pool2d,
-    "batch_norm_train": bind_batch_norm_train,
-    "batch_norm_train_backward": bind_batch_norm_train_backward,
     "conv2d": bind_conv2d,
-    "conv2d_backward": bind_conv2d_backward,
     "linear": bind_linear,
     "max_pool2d": bind_max_pool2d,
     "mean_pool": bind_mean_pool,
 }
+IN_TRAINING = {  # the modules of what inference does not need: they are imported when they are first asked for
+    "conv_backward": ("conv2d_backward", "bind_conv2d_backward"),
+    "norm_train": (
+        "batch_norm_train",
+        "bind_batch_norm_train",
+        "batch_norm_train_backward",
+        "bind_batch_norm_train_backward",
+    ),
+    "backward": (
+        "add_backward",
+        "avg_pool2d_backward",
+        "batch_norm_backward",
+        "bound",
+        "linear_backward",
+        "max_pool2d_backward",
+        "mean_pool_backward",
+        "relu_backward",
+        "softmax_backward",
+        "softmax_cross_entropy",
+        "softmax_cross_entropy_backward",
+    ),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """What a module of `IN_TRAINING` has."""
+    for module, names in IN_TRAINING.items():
+        if name in names:
+            return getattr(import_module(f".{module}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def bind(op: str, *args: Any, **attrs: Any) -> Callable[[], Any]:
     """`crew.Step`s of what a plan for inference is made of, which `chain` can put together; the others as they come."""
     if op in BOUND:
         return BOUND[op](*args, **attrs)
-    return bound(globals()[op], *args, **attrs) if op.endswith("_backward") else partial(globals()[op], *args, **attrs)
+    if any(f"bind_{op}" in names for names in IN_TRAINING.values()):
+        return __getattr__(f"bind_{op}")(*args, **attrs)
+    call = globals()[op] if op in globals() else __getattr__(op)
+    return __getattr__("bound")(call, *args, **attrs) if op.endswith("_backward") else partial(call, *args, **attrs)
 
 
 def at_once(n: int) -> int:

@@ -3,9 +3,10 @@
 A pickle is a program for a small stack machine. Python's own ``pickle`` lets that program import any module and call
 what it finds there, so reading a stranger's file means running a stranger's code. Here the machine is written out
 again with the dangerous half missing: a ``GLOBAL`` puts a *name* on the stack, and ``REDUCE``, the call, is a look-up
-in a table of five names whose meaning `pickle_names` builds. A name that stands in no table ends the reading. A tensor
-comes out as a description (`Tensor`: which storage, where, which shape); its numbers are read later, by `torch_file`,
-once every description is known to lie inside the file.
+in a table of a few names whose meaning `pickle_names` builds. A name of Python, NumPy or PyTorch that stands in no table
+ends the reading; a class of which only its trainer knows becomes an object with nothing in it. A tensor comes out as a
+description (`Tensor`: which storage, where, which shape); its numbers are read later, by `torch_file`, once every
+description is known to lie inside the file.
 
 The opcodes are those of protocol 2 (what ``torch.save`` writes) and the few that protocols 4 and 5 use in their place.
 The format itself is documented in CPython's ``pickletools``.
@@ -27,6 +28,7 @@ from .pickle_names import (
     Global,
     Placeholder,
     Storage,
+    is_stranger,
     set_item,
 )
 from .pickled_arrays import ARRAY_CALLS, NDARRAY, UInt8Array, UInt8Type
@@ -69,7 +71,8 @@ def load(
     -------
     object
         None, bool, int, float, str, bytes, list, tuple, dict, ``OrderedDict``, `Global`, `Storage`, `Tensor`,
-        `Placeholder` or `UInt8Array`, nested. Lists and dicts may be shared or contain themselves; keys are str or int.
+        `Placeholder` or `UInt8Array`, nested. A `Global` or `Placeholder` may be of a class that is not known. Lists and
+        dicts may be shared or contain themselves; keys are str or int.
 
     Raises
     ------
@@ -250,7 +253,7 @@ class _Machine:
     def push_global(self, module: str, name: str) -> None:
         """Push a name if it is one that we know, or end the reading."""
         found = Global(module, name)
-        if found not in self.calls and found not in self.other_names and found not in self.placeholders:
+        if found not in self.calls and found not in self.other_names and not self.is_empty(found):
             if self.arrays:
                 raise UnsafeError(f"the file names {found}, which no data set needs and which was neither imported nor run")
             raise UnsafeError(
@@ -259,12 +262,21 @@ class _Machine:
             )
         self.stack.append(found)
 
+    def is_empty(self, cls: Global) -> bool:
+        """Whether objects of this class are kept without what is in them."""
+        return cls in self.placeholders or (not self.arrays and is_stranger(cls))
+
+    def is_strange(self) -> bool:
+        """Whether the object on top is one of a class that is not known, which takes and forgets all."""
+        top = self.stack[-1] if self.stack else None
+        return type(top) is Placeholder and is_stranger(top.cls)
+
     def reduce(self) -> None:
         """What would be a call: look the name up and build its meaning ourselves."""
         arguments, callee = self.pop(), self.pop()
         if type(callee) is not Global or type(arguments) is not tuple:
             raise UnsafeError(f"the pickle calls a {type(callee).__name__} with a {type(arguments).__name__}")
-        if callee in self.placeholders:
+        if self.is_empty(callee):
             self.stack.append(Placeholder(callee))
         elif callee in self.calls:
             if callee == ORDERED_DICT and arguments and type(arguments[0]) is list:
@@ -274,9 +286,9 @@ class _Machine:
             raise UnsafeError(f"the pickle calls {callee}, which only names a type")
 
     def new_object(self) -> None:
-        """A new instance without a call: only placeholders have one."""
+        """A new instance without a call: only what is kept empty has one."""
         arguments, cls = self.pop(), self.pop()
-        if type(cls) is not Global or cls not in self.placeholders or type(arguments) is not tuple:
+        if type(cls) is not Global or not self.is_empty(cls) or type(arguments) is not tuple:
             raise UnsafeError(f"the pickle makes an instance of {cls if type(cls) is Global else type(cls).__name__}")
         self.stack.append(Placeholder(cls))
 
@@ -291,11 +303,14 @@ class _Machine:
 
     def append(self, items: list) -> None:
         """Extend the list on top."""
-        self.top((list,), "append to")
-        self.stack[-1].extend(items)
+        if not self.is_strange():
+            self.top((list,), "append to")
+            self.stack[-1].extend(items)
 
     def set_items(self, items: list) -> None:
         """Fill the dict on top with key, value, key, value."""
+        if self.is_strange():
+            return
         target = self.top((dict, OrderedDict), "set items of")
         if len(items) % 2:
             raise FormatError("a dict in the pickle has a key without a value")

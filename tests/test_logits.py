@@ -6,13 +6,14 @@ The systems are torchvision, timm, mmpretrain, Cadene and prlz77, each under its
 from __future__ import annotations
 
 import cases
+import key_schemes
 import numpy as np
 import pytest
 
 import tinyresnext
-from tinyresnext import convert, plan, resnext, store
+from tinyresnext import Spec, convert, plan, resnext, store
 from tinyresnext.checkpoints import names
-from tinyresnext.checkpoints.infer import infer
+from tinyresnext.checkpoints.infer import epsilon, infer
 from tinyresnext.image import Preprocess
 from tinyresnext.model import Model
 from tinyresnext.ops import reference
@@ -33,8 +34,9 @@ FULL_SIZE = [
 
 def model_of(case: cases.Case, ops) -> Model:
     """The case as a model; its architecture is inferred from the names and shapes alone."""
-    params = names.recognise(case.tensors).tensors(case.tensors)
-    spec = infer({key: value.shape for key, value in params.items()})
+    named = names.recognise(case.tensors)
+    params = named.tensors(case.tensors)
+    spec = infer({key: value.shape for key, value in params.items()}, epsilon(named.scheme))
     return Model(spec, params, Preprocess(), tuple(map(str, range(spec.classes))), {}, ops)
 
 
@@ -60,6 +62,17 @@ def test_cifar_network_of_widen_factor_2(ops):
     model = model_of(case, ops)
     assert model.spec == tinyresnext.cifar(20, 4, 16, widen_factor=2, classes=100)
     check(model, case)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [key_schemes.torch7_flat, key_schemes.torch7_nested, key_schemes.torch7_paths, key_schemes.cadene, key_schemes.keras],
+)
+def test_other_schemes_of_the_same_weights(write):
+    """Keras' epsilon, 1e-8 larger, changes a normalised value by less than a fifth of a float32's rounding."""
+    case = cases.load("torchvision.resnext14_8x14d")
+    written = write(case.tensors, Spec((1, 1, 1, 1), 8, 14, 10))
+    check(model_of(case._replace(tensors=written), reference), case)
 
 
 @pytest.mark.parametrize("legacy", [True, False], ids=["legacy", "zip"])

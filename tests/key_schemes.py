@@ -83,6 +83,11 @@ def cadene_bare(tensors: Tensors, spec: Spec) -> Tensors:
     return tree(tensors, spec, NESTED, "last_linear")
 
 
+def cadene_resnet(tensors: Tensors, spec: Spec) -> Tensors:
+    """Its ResNets are torchvision's with another classifier."""
+    return {re.sub("^fc", "last_linear", key): value for key, value in tensors.items()}
+
+
 def mmpretrain(tensors: Tensors, spec: Spec) -> Tensors:
     """The deep stem in three pieces; where shortcuts are pooled, the pooling has a number only where there is one."""
     stem = {"conv1.0": "0.conv", "conv1.1": "0.bn", "conv1.3": "1.conv", "conv1.4": "1.bn", "conv1.6": "2.conv", "bn1": "2.bn"}

@@ -35,6 +35,7 @@ WRITERS = {
     "cadene": (key_schemes.cadene, names.CADENE),
     "cadene-10.1": (key_schemes.cadene_first, names.CADENE),
     "cadene-bare": (key_schemes.cadene_bare, names.CADENE),
+    "cadene-resnet": (key_schemes.cadene_resnet, names.CADENE),
     "torch7-flat": (key_schemes.torch7_flat, names.TORCH7),
     "torch7-nested": (key_schemes.torch7_nested, names.TORCH7),
     "torch7-wrapped": (key_schemes.torch7_wrapped, names.TORCH7),

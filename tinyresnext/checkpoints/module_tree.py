@@ -32,7 +32,7 @@ def to_torchvision(keys: Collection[str]) -> tuple[dict[str, Part], list[str]]:
     Parameters
     ----------
     keys : collection of str
-        Paths of child numbers from 0 and the name of a field; the classifier may be called ``last_linear``.
+        Paths of child numbers from 0 and the name of a field.
     """
     leaves, foreign = _leaves(keys)
     numbers = sorted({path[0] for path in leaves if len(path) >= _BLOCK})
@@ -60,7 +60,7 @@ def _leaves(keys: Collection[str]) -> tuple[Leaves, list[str]]:
     leaves: Leaves = {}
     foreign = []
     for key in keys:
-        match = _PATH.fullmatch(re.sub(r"^last_linear\.", "9999.", key))
+        match = _PATH.fullmatch(key)
         leaf = leaves.setdefault(tuple(map(int, match[1].split("."))), {}) if match else {}
         if match is None or match[2] in leaf:
             foreign.append(key)

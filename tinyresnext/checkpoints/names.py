@@ -115,7 +115,7 @@ def recognise(keys: Collection[str]) -> Names:
         in_order = sorted(parts.items(), key=lambda item: order[item[1][0][0]])
         return Names(scheme, dict(in_order), tuple(sorted(copies, key=order.__getitem__)))
     foreign.sort(key=order.__getitem__)
-    shown = ", ".join(repr(key[:80]) for key in foreign[:3]) + (" ..." if len(foreign) > 3 else "")
+    shown = ", ".join(ascii(key[:80]) for key in foreign[:3]) + (" ..." if len(foreign) > 3 else "")
     if parts:
         blame = f"not a ResNeXt's as the nearest scheme, that of {scheme}, names them, or are there twice"
     else:
@@ -130,7 +130,12 @@ def recognise(keys: Collection[str]) -> Names:
 
 def _torchvision(keys: Collection[str]) -> Reading:
     """Also timm's, for all but its variants d."""
-    return _by_key(keys, lambda key: (key, AS_IT_IS) if _TORCHVISION.fullmatch(key) else None)
+    return _by_key(keys, _plain)
+
+
+def _plain(key: str) -> tuple[str, Layout] | None:
+    """A name of torchvision's, as it is."""
+    return (key, AS_IT_IS) if _TORCHVISION.fullmatch(key) else None
 
 
 def _timm_d(keys: Collection[str]) -> Reading:
@@ -188,12 +193,18 @@ def _prlz77(keys: Collection[str]) -> Reading:
 
 
 def _cadene(keys: Collection[str]) -> Reading:
-    """Torch7's tree below ``features``, or at the top as first published; the classifier is ``last_linear`` or ``10.1``."""
+    """Torch7's tree below ``features``, or at the top as first published; the classifier is ``last_linear`` or ``10.1``.
+
+    Its ResNets are torchvision's but for ``last_linear``.
+    """
+    if 2 * sum(key.startswith("layer") for key in keys) > len(keys):
+        return _by_key(keys, lambda key: None if key.startswith("fc.") else _plain(re.sub(r"^last_linear\.", "fc.", key)))
     classifier = {key for key in keys if key.startswith(("last_linear.", "10.1."))}
     above = "features." if 2 * sum(key.startswith("features.") for key in keys) > len(keys) else ""
     if not above and not classifier:
         return {}, [*keys]
-    paths = {key.removeprefix(above): key for key in keys if key.startswith(above) or key in classifier}
+    fitting = [key for key in keys if key.startswith(above) or key in classifier]
+    paths = {re.sub(r"^last_linear\.", "9999.", key.removeprefix(above)): key for key in fitting}
     parts, foreign = module_tree.to_torchvision(paths)
     named = {name: (tuple(paths[path] for path in sources), layout) for name, (sources, layout) in parts.items()}
     return named, [*({*keys} - {*paths.values()}), *(paths[path] for path in foreign)]

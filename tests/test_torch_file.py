@@ -6,6 +6,7 @@ import os
 import pickle
 import struct
 import sys
+import tracemalloc
 import types
 from collections import OrderedDict
 from dataclasses import replace
@@ -406,3 +407,30 @@ def test_a_trainers_own_class_among_the_tensors_is_refused(read, trainer, place)
         read({**small_state(), "extra": value} if place == "extra" else {"state_dict": value})
     if place == "extra":
         assert "extra is an object of the class mmengine.logging.history_buffer.HistoryBuffer" in str(caught.value)
+
+
+@pytest.mark.parametrize("bytes_of_weights", [60 << 20, 0])
+def test_long_histories_are_passed_over(tmp_path, bytes_of_weights):
+    """Half a million steps of a loss, as text 6 MB, twice: beside weights they are in order, alone they are not."""
+    history = np.random.default_rng(1).random(500_000)
+    state = {"w": tensor(np.zeros(max(bytes_of_weights, 4) // 4, np.float32))}
+    path = tmp_path / "model.pth"
+    path.write_bytes(zip_file({"state_dict": state, "message_hub": opcodes({"loss": history, "lr": history + 1})}))
+    tracemalloc.start()
+    try:
+        if bytes_of_weights:
+            assert list(torch_file.read(path).tensors) == ["w"]
+        else:
+            with pytest.raises(UnsafeError, match=r"data\.pkl has"):
+                torch_file.read(path)
+        assert tracemalloc.get_traced_memory()[1] < path.stat().st_size + (64 << 20)
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_bytes_of_an_array_are_no_text(read):
+    """What was passed over can be nothing else: neither a name nor a value among the tensors."""
+    encoded = glob("_codecs", "encode") + text("fc.bias") + b"q\x07" + text("latin1") + b"\x86R"
+    assert list(read({"state_dict": small_state(), "history": Raw(encoded)}).tensors) == list(small_state())
+    with pytest.raises(UnsafeError, match="a key of type Placeholder"):
+        read({"state_dict": small_state(), "history": Raw(encoded), "again": Raw(b"}h\x07Ns")})

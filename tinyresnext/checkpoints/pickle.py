@@ -5,8 +5,7 @@ what it finds there, so reading a stranger's file means running a stranger's cod
 again with the dangerous half missing: a ``GLOBAL`` puts a *name* on the stack, and ``REDUCE``, the call, is a look-up
 in a table of a few names whose meaning `pickle_names` builds. A name of Python, NumPy or PyTorch that stands in no table
 ends the reading; a class of which only its trainer knows becomes an object with nothing in it. A tensor comes out as a
-description (`Tensor`: which storage, where, which shape); its numbers are read later, by `torch_file`, once every
-description is known to lie inside the file.
+description, a `Tensor`; its numbers are read later, once every description is known to lie inside the file.
 
 The opcodes are those of protocol 2 (what ``torch.save`` writes) and the few that protocols 4 and 5 use in their place.
 The format itself is documented in CPython's ``pickletools``.
@@ -22,6 +21,7 @@ from typing import BinaryIO
 from ..errors import FormatError, UnsafeError
 from .pickle_names import (
     CALLS,
+    ENCODE,
     ORDERED_DICT,
     PLACEHOLDERS,
     STORAGES,
@@ -98,8 +98,7 @@ class _Machine:
         self.other_names = {NDARRAY} if arrays else STORAGES
         self.persistent_load = persistent_load
         self.budget = budget
-        self.text = MAX_ARRAYS if arrays else MAX_TEXT
-        self.most_text = self.text
+        self.text = self.most_text = MAX_ARRAYS if arrays else MAX_TEXT
         self.stack: list = []
         self.outer: list[list] = []  # the stacks below each open MARK
         self.memo: dict[int, object] = {}
@@ -200,8 +199,7 @@ class _Machine:
 
     def tuple_of(self, count: int) -> None:
         """Replace the last ``count`` objects by their tuple."""
-        items = [self.pop() for _ in range(count)]
-        self.stack.append(tuple(reversed(items)))
+        self.stack.append(tuple([self.pop() for _ in range(count)][::-1]))
 
     def old_string(self, layout: str) -> None:
         """Push what Python 2 called a string: text in a checkpoint, text or bytes beside arrays."""
@@ -217,6 +215,15 @@ class _Machine:
             self.stack.append(self.payload(layout).decode("utf-8"))
         except UnicodeDecodeError:
             raise FormatError(f"a text before byte {self.position} of the pickle is not UTF-8") from None
+
+    def long_string(self) -> None:
+        """Push a text, but pass over one that is an array's bytes: the history of a loss may be longer than all names."""
+        if self.arrays or not self.stack or self.stack[-1] != ENCODE:
+            return self.string("<I")
+        left = self.number("<I")
+        while left:
+            left -= len(self.read(min(left, 1 << 16)))
+        self.stack.append(Placeholder(ENCODE))
 
     def put(self, index: int) -> None:
         """Remember the object on top. A slot is written once: rewriting one only serves to mislead other readers."""
@@ -258,7 +265,7 @@ class _Machine:
                 raise UnsafeError(f"the file names {found}, which no data set needs and which was neither imported nor run")
             raise UnsafeError(
                 f"the file names {found}, which is not part of a state dict and was neither imported nor run; if the file "
-                "holds a whole model or a trainer's state, load it where you trust it and save only model.state_dict()"
+                "holds a whole model, load it where you trust it and save only model.state_dict()"
             )
         self.stack.append(found)
 
@@ -268,8 +275,7 @@ class _Machine:
 
     def is_strange(self) -> bool:
         """Whether the object on top is one of a class that is not known, which takes and forgets all."""
-        top = self.stack[-1] if self.stack else None
-        return type(top) is Placeholder and is_stranger(top.cls)
+        return bool(self.stack) and type(self.stack[-1]) is Placeholder and is_stranger(self.stack[-1].cls)
 
     def reduce(self) -> None:
         """What would be a call: look the name up and build its meaning ourselves."""
@@ -304,8 +310,7 @@ class _Machine:
     def append(self, items: list) -> None:
         """Extend the list on top."""
         if not self.is_strange():
-            self.top((list,), "append to")
-            self.stack[-1].extend(items)
+            self.top((list,), "append to").extend(items)
 
     def set_items(self, items: list) -> None:
         """Fill the dict on top with key, value, key, value."""
@@ -322,11 +327,6 @@ class _Machine:
         if self.persistent_load is None:
             raise UnsafeError("the pickle refers to data outside itself where there is none")
         self.stack.append(self.persistent_load(self.pop()))
-
-    def set_one(self) -> None:
-        """One key and value."""
-        value, key = self.pop(), self.pop()
-        self.set_items([key, value])
 
 
 def _refuse_opcode(opcode: int, position: int) -> None:
@@ -350,7 +350,7 @@ _OPCODES: dict[int, Callable[[_Machine], None]] = {
     ord("M"): lambda m: m.push(m.number("<H")),
     0x8A: lambda m: m.push(int.from_bytes(m.payload("<B"), "little", signed=True)),
     ord("G"): lambda m: m.push(m.number(">d")),
-    ord("X"): lambda m: m.string("<I"),
+    ord("X"): _Machine.long_string,
     0x8C: lambda m: m.string("<B"),
     ord("T"): lambda m: m.old_string("<i"),
     ord("U"): lambda m: m.old_string("<B"),
@@ -373,7 +373,7 @@ _OPCODES: dict[int, Callable[[_Machine], None]] = {
     ord("b"): _Machine.build,
     ord("a"): lambda m: m.append([m.pop()]),
     ord("e"): lambda m: m.append(m.pop_mark()),
-    ord("s"): _Machine.set_one,
+    ord("s"): lambda m: m.set_items([m.pop(), m.pop()][::-1]),
     ord("u"): lambda m: m.set_items(m.pop_mark()),
     ord("Q"): _Machine.persistent_id,
     0x95: _Machine.frame,

@@ -18,6 +18,7 @@ from ..errors import FormatError, UnsafeError
 
 __all__ = [
     "CALLS",
+    "ENCODE",
     "KINDS",
     "ORDERED_DICT",
     "PLACEHOLDERS",
@@ -73,6 +74,7 @@ class Placeholder:
 
 
 ORDERED_DICT = Global("collections", "OrderedDict")
+ENCODE = Global("_codecs", "encode")  # its text is the bytes of a NumPy array, as protocol 2 writes them
 
 KINDS = {
     "Float": "<f4",
@@ -102,7 +104,7 @@ PLACEHOLDERS = frozenset(
         Global("numpy._core.multiarray", "_reconstruct"),
         Global("numpy.core.multiarray", "scalar"),
         Global("numpy._core.multiarray", "scalar"),
-        Global("_codecs", "encode"),
+        ENCODE,
     }
 )
 

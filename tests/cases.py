@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -38,26 +37,6 @@ def load(name: str, folder: Path = DATA) -> Case:
         return Case(name, tensors, x, found["logits"], stages, meta["torch_float32_error"])
 
 
-def prlz77_to_torchvision(key: str) -> str:
-    """The names of prlz77/ResNeXt.pytorch, a CIFAR ResNeXt, as torchvision would have them."""
-    key = re.sub(r"^stage_(\d)\.stage_\d_bottleneck_(\d+)\.", r"layer\1.\2.", key)
-    for theirs, ours in (
-        ("conv_1_3x3.", "conv1."),
-        ("bn_1.", "bn1."),
-        ("conv_reduce.", "conv1."),
-        ("bn_reduce.", "bn1."),
-        ("conv_conv.", "conv2."),
-        (".bn.", ".bn2."),
-        ("conv_expand.", "conv3."),
-        ("bn_expand.", "bn3."),
-        ("shortcut.shortcut_conv.", "downsample.0."),
-        ("shortcut.shortcut_bn.", "downsample.1."),
-        ("classifier.", "fc."),
-    ):
-        key = key.replace(theirs, ours)
-    return key
-
-
 def relative_error(found: np.ndarray, wanted: np.ndarray) -> float:
     """The largest difference over the largest value, as ``torch_float32_error`` is measured."""
     return float(np.abs(found.astype(np.float64) - wanted).max() / np.abs(wanted).max())
@@ -67,6 +46,24 @@ def checkpoint(tensors: dict[str, np.ndarray], *, legacy: bool) -> bytes:
     """The bytes of a .pth file with these tensors, written without PyTorch."""
     state = torch_files.StateDict((key, torch_files.tensor(value)) for key, value in tensors.items())
     return torch_files.legacy_file(state) if legacy else torch_files.zip_file(state)
+
+
+def wrapped(case: Case, *, legacy: bool) -> bytes:
+    """The bytes of a .pth file as the case's system writes it, with what it puts around the state dict."""
+    system = case.name.partition(".")[0]
+    if system == "prlz77":  # trained on several GPUs, whose numbers it then names
+        tensors = {
+            key: torch_files.tensor(value, module="torch.cuda", location="cuda:0") for key, value in case.tensors.items()
+        }
+        top: object = torch_files.StateDict((f"module.{key}", value) for key, value in tensors.items())
+    else:
+        top = torch_files.StateDict((key, torch_files.tensor(value)) for key, value in case.tensors.items())
+    if system == "mmpretrain":
+        top = {
+            "meta": {"mmcls_version": "0.12.0", "epoch": 100, "CLASSES": ["tench", "goldfish"], "env": None},
+            "state_dict": top,
+        }
+    return torch_files.legacy_file(top) if legacy else torch_files.zip_file(top)
 
 
 def weights(spec: Spec, *, counters: bool = True) -> dict[str, np.ndarray]:

@@ -87,6 +87,9 @@ GADGETS = [
     ("P18", "torch.utils.collect_env", "run"),
     ("P19", "pickle", "loads"),
     ("P19", "_pickle", "loads"),
+    ("P45", "mmengine.logging.history_buffer", "HistoryBuffer HistoryBuffer.mean"),
+    ("P45", "my_project.models", "Net"),
+    ("P45", "mmengine", "__import__ a.__globals__"),
     ("P20", "collections", "OrderedDict.__init__.__globals__ namedtuple"),
     ("P43", "os\u200b", "system"),
     ("P43", " collections", "OrderedDict"),
@@ -253,6 +256,22 @@ def pickle_cases():
         + (glob("collections", "OrderedDict") + b"h\xfdR") * 1000
         + b"t",
         "P44-key_bytes": b"}C\1aNs",
+        "P45-stranger_as_tensor": glob("trainer", "Tensor") + b")\x81}b",
+        "P45-name_as_tensor": glob("trainer", "Tensor"),
+        "P45-method_as_tensor": call("__builtin__", "getattr", glob("trainer", "Tensor"), text("data")),
+        "P45-getattr_of_gadget": call("__builtin__", "getattr", glob("argparse", "Namespace"), text("__class__")),
+        "P45-call_of_stranger": glob("trainer", "Tensor") + b")\x81)R",
+        "P45-storage_of_stranger": pid(text("storage"), glob("trainer", "FloatStorage"), *FOUR[2:]),
+        "P45-tensor_of_stranger": call(
+            "torch._utils", "_rebuild_tensor", glob("trainer", "Storage") + b")\x81", b"K\0", ints(4), ints(1)
+        ),
+        "P45-hooks_of_stranger": rebuilt(b"K\0", ints(4), ints(1), tail=(b"\x89", glob("trainer", "Hooks") + b")\x81")),
+        "P45-endless_name": stack_global("trainer", "a" * 255),
+        "P45-long_names_of_methods": b"("
+        + text("a" * (1 << 20))
+        + b"q\x07"
+        + (glob("__builtin__", "getattr") + marked(glob("trainer", "T"), b"h\x07") + b"R") * 1000
+        + b"t",
     }
     out |= {name: (code, UnsafeError) for name, code in unsafe.items()}
     malformed = {
@@ -326,6 +345,9 @@ def whole_pickle_cases():
         "P44-top_is_empty": (pickled({}), FormatError),
         "P44-top_is_options": (pickled({"epoch": 3, "args": Raw(glob("argparse", "Namespace") + b")\x81}b")}), FormatError),
         "P44-wrapper_is_cyclic": (b"\x80\x02}q\0" + text("state_dict") + b"h\0s.", FormatError),
+        "P45-top_is_strange_name": (pickled(Raw(glob("trainer", "State"))), UnsafeError),
+        "P45-top_is_strange": (pickled(Raw(call("trainer", "State", text(MARKER)))), UnsafeError),
+        "P45-state_dict_is_strange": (pickled({"state_dict": Raw(call("trainer", "State"))}), FormatError),
         "P44-whole_model": (pickled(Raw(glob("torchvision.models.resnet", "ResNet") + b")\x81}b")), UnsafeError),
     }
 

@@ -77,7 +77,7 @@ def test_other_networks_are_refused(shapes, words):
 
 def test_foreign_names_are_refused_with_the_first_of_them():
     with pytest.raises(FormatError, match=r"2 of 3 keys .*'features.0.weight', 'layer1.0.se.fc1.weight'"):
-        names.to_torchvision(dict.fromkeys(["conv1.weight", "features.0.weight", "layer1.0.se.fc1.weight"]))
+        names.recognise(["conv1.weight", "features.0.weight", "layer1.0.se.fc1.weight"])
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ def test_there_are_enough_cases_and_each_has_its_name():
     names = [name for name, _, _ in CASES]
     assert len(set(names)) == len(names) >= 150
     kinds = {name.split("-")[0] for name in names}
-    assert kinds >= {f"P{n:02d}" for n in range(1, 45)} | {"L", "Z"}
+    assert kinds >= {f"P{n:02d}" for n in range(1, 46)} | {"L", "Z"}
 
 
 @pytest.mark.parametrize(("data", "error"), [pytest.param(d, e, id=n) for n, d, e in CASES])

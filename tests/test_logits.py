@@ -1,27 +1,42 @@
-"""Logits and stages against what torchvision's, timm's and prlz77's own code computed, within 3 times PyTorch's own error."""
+"""Logits and stages against what other systems' own code computed, within 3 times PyTorch's own error.
+
+The systems are torchvision, timm, mmpretrain, Cadene and prlz77, each under its own names and in its own wrapping.
+"""
 
 from __future__ import annotations
 
 import cases
+import key_schemes
 import numpy as np
 import pytest
 
 import tinyresnext
-from tinyresnext import convert, plan, resnext, store
-from tinyresnext.checkpoints.infer import infer
+from tinyresnext import Spec, convert, plan, resnext, store
+from tinyresnext.checkpoints import names
+from tinyresnext.checkpoints.infer import epsilon, infer
 from tinyresnext.image import Preprocess
 from tinyresnext.model import Model
 from tinyresnext.ops import reference
 
 SMALL = [f"torchvision.resnext14_{paths}" for paths in ("1x64d", "2x40d", "4x24d", "8x14d", "32x4d")]
 LARGE = ["torchvision.resnext50_32x4d", "torchvision.resnext50_32x4d-odd", "timm.resnext50d_32x4d"]
-FULL_SIZE = [*LARGE, "timm.resnext50_32x4d", "torchvision.resnext101_32x8d"]
+FULL_SIZE = [
+    *LARGE,
+    "timm.resnext50_32x4d",
+    "torchvision.resnext101_32x8d",
+    "mmpretrain.resnext50-32x4d_8xb32_in1k",
+    "mmpretrain.resnext152-32x4d_8xb32_in1k",
+    "cadene.resnext101_32x4d",
+    "prlz77.cifar10_resnext29_8x64d_w4",
+    "prlz77.cifar100_resnext20_4x16d_w2",
+]
 
 
 def model_of(case: cases.Case, ops) -> Model:
     """The case as a model; its architecture is inferred from the names and shapes alone."""
-    params = {key: value for key, value in case.tensors.items() if not key.endswith("num_batches_tracked")}
-    spec = infer({key: value.shape for key, value in params.items()})
+    named = names.recognise(case.tensors)
+    params = named.tensors(case.tensors)
+    spec = infer({key: value.shape for key, value in params.items()}, epsilon(named.scheme))
     return Model(spec, params, Preprocess(), tuple(map(str, range(spec.classes))), {}, ops)
 
 
@@ -44,10 +59,20 @@ def test_logits(name, ops):
 
 def test_cifar_network_of_widen_factor_2(ops):
     case = cases.load("prlz77.cifar100_resnext20_4x16d_w2")
-    case = case._replace(tensors={cases.prlz77_to_torchvision(key): value for key, value in case.tensors.items()})
     model = model_of(case, ops)
     assert model.spec == tinyresnext.cifar(20, 4, 16, widen_factor=2, classes=100)
     check(model, case)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [key_schemes.torch7_flat, key_schemes.torch7_nested, key_schemes.torch7_paths, key_schemes.cadene, key_schemes.keras],
+)
+def test_other_schemes_of_the_same_weights(write):
+    """Keras' epsilon, 1e-8 larger, changes a normalised value by less than a fifth of a float32's rounding."""
+    case = cases.load("torchvision.resnext14_8x14d")
+    written = write(case.tensors, Spec((1, 1, 1, 1), 8, 14, 10))
+    check(model_of(case._replace(tensors=written), reference), case)
 
 
 @pytest.mark.parametrize("legacy", [True, False], ids=["legacy", "zip"])
@@ -63,8 +88,8 @@ def test_checkpoint_converts_and_gives_the_logits(name, legacy, tmp_path):
 def test_full_size_checkpoint(name, reference_dir, tmp_path):
     case = cases.load(name, reference_dir / "reference")
     legacy, zipped = tmp_path / "legacy.pth", tmp_path / "zip.pth"
-    legacy.write_bytes(cases.checkpoint(case.tensors, legacy=True))
-    zipped.write_bytes(cases.checkpoint(case.tensors, legacy=False))
+    legacy.write_bytes(cases.wrapped(case, legacy=True))
+    zipped.write_bytes(cases.wrapped(case, legacy=False))
     stored = convert.read_checkpoint(legacy).stored
     store.write(tmp_path / "legacy.h5", stored)
     store.write(tmp_path / "zip.h5", convert.read_checkpoint(zipped).stored)
@@ -72,6 +97,10 @@ def test_full_size_checkpoint(name, reference_dir, tmp_path):
     assert (ours.model, ours.tensors) == (theirs.model, theirs.tensors)
     for device in ("reference", "cpu"):
         check(tinyresnext.load(tmp_path / "legacy.h5", device), case)
+
+
+def test_no_full_size_case_is_left_out(reference_dir):
+    assert {path.stem for path in (reference_dir / "reference").glob("*.json")} == {*SMALL, *FULL_SIZE}
 
 
 @pytest.mark.parametrize("form", [resnext.concatenated, resnext.summed], ids=["3b", "3a"])

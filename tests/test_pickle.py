@@ -88,6 +88,86 @@ def test_placeholders_hold_nothing(module_name):
     assert load_value(glob(module, name) + b")\x81" + attributes) == expected
 
 
+STRANGE = glob("mmengine.logging.history_buffer", "HistoryBuffer")
+EMPTY = Placeholder(Global("mmengine.logging.history_buffer", "HistoryBuffer"))
+
+
+@pytest.mark.parametrize(
+    "code",
+    {
+        "called": STRANGE + marked(text("x"), b"]") + b"R",
+        "new": STRANGE + b")\x81",
+        "built": STRANGE + b")\x81}" + text("__class__") + b"Nsb",
+        "slots": STRANGE + b")\x81N}\x86b",
+        "items": STRANGE + b")\x81(N]}]u",
+        "one_item": STRANGE + b")\x81]Ns",
+        "appended": STRANGE + b")\x81(NNe]a",
+        "method": call("__builtin__", "getattr", STRANGE, text("mean")),
+    }.items(),
+    ids=lambda item: item[0],
+)
+def test_strangers_are_empty_and_forget_all(code):
+    with watching() as events:
+        found = load_value(code[1])
+    assert events == []
+    assert found == EMPTY
+
+
+def test_a_strange_name_is_only_a_name():
+    assert load_value(STRANGE) == EMPTY.cls
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("os.path", "join"),
+        ("nt", "system"),
+        ("commands", "getoutput"),
+        ("numpy.core", "load"),
+        ("torch.hub", "load"),
+        ("pip._internal", "main"),
+        ("mmengine", "__import__"),
+        ("mmengine", "a.__globals__"),
+        ("mmengine", ""),
+        ("", "system"),
+        ("mmengine ", "a"),
+        ("mmengine..x", "a"),
+        ("mm\u0435ngine", "a"),
+        ("mmengine", "a" * 249),
+    ],
+)
+def test_what_is_no_stranger_is_refused(module, name):
+    with pytest.raises(UnsafeError):
+        load_value(glob(module, name))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (glob("argparse", "Namespace"), text("x")),
+        (glob("collections", "OrderedDict"), text("fromkeys")),
+        (STRANGE, text("__init__")),
+        (STRANGE, text("a" * 300)),
+        (STRANGE, b"N"),
+        (STRANGE + b")R", text("x")),
+        (STRANGE,),
+    ],
+)
+def test_getattr_knows_only_methods_of_strangers(arguments):
+    with pytest.raises(UnsafeError):
+        load_value(call("__builtin__", "getattr", *arguments))
+
+
+def test_an_empty_object_cannot_be_called():
+    with pytest.raises(UnsafeError, match="calls a Placeholder"):
+        load_value(STRANGE + b")\x81)R")
+
+
+def test_where_arrays_are_read_there_are_no_strangers():
+    with pytest.raises(UnsafeError, match="no data set needs"):
+        load_value(STRANGE, arrays=True)
+
+
 def tensor_code(name, offset, size, stride, *more):
     return call("torch._utils", name, b"NQ", integer(offset), size, stride, *more)
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import pickle
 import struct
+import sys
+import tracemalloc
+import types
 from collections import OrderedDict
 from dataclasses import replace
 
@@ -29,7 +33,7 @@ from torch_files import (
 )
 
 from tinyresnext.checkpoints import torch_file
-from tinyresnext.errors import FormatError, UsageError
+from tinyresnext.errors import FormatError, UnsafeError, UsageError
 
 CONTAINERS = {"legacy": legacy_file, "zip": zip_file}
 
@@ -339,3 +343,94 @@ def test_a_pipe_does_not_hang(tmp_path):
 def test_devices_are_refused(device):
     with pytest.raises(FormatError, match="is a pipe, a device or a socket"):
         torch_file.read(device)
+
+
+@pytest.fixture
+def trainer(monkeypatch):
+    """The classes of a training framework, as long as a test needs them to write with; reading must do without."""
+    module = types.ModuleType("mmengine.logging.history_buffer")
+
+    class HistoryBuffer:
+        """A loss over time; like the real one, it is saved with the methods that summarise it."""
+
+        def __init__(self):
+            self.log, self.methods = np.arange(5.0), OrderedDict(mean=HistoryBuffer.mean)
+
+        def mean(self):
+            raise AssertionError("the reader ran a method")
+
+        def __setstate__(self, state):
+            raise AssertionError("the reader ran a method")
+
+    class ConfigDict(dict):
+        """A dict with a class of its own."""
+
+    for cls in (HistoryBuffer, ConfigDict):
+        cls.__module__, cls.__qualname__ = module.__name__, cls.__name__
+        setattr(module, cls.__name__, cls)
+    HistoryBuffer.mean.__module__, HistoryBuffer.mean.__qualname__ = module.__name__, "HistoryBuffer.mean"
+    for name in ("mmengine", "mmengine.logging", module.__name__):
+        monkeypatch.setitem(sys.modules, name, module if name == module.__name__ else types.ModuleType(name))
+    return module
+
+
+def opcodes(value):
+    """What Python itself writes for a value, as PyTorch would have it in the midst of a checkpoint."""
+    return Raw(pickle.dumps(value, 2)[2:-1])
+
+
+def test_a_trainers_own_classes_are_neither_imported_nor_in_the_way(read, trainer, monkeypatch):
+    """A training checkpoint of mmengine: histories and configurations beside weights and averaged weights."""
+    beside = {"log_scalars": OrderedDict(loss=trainer.HistoryBuffer()), "runtime_info": {"cfg": trainer.ConfigDict(lr=[1, {}])}}
+    top = {
+        "meta": {"epoch": 100, "dataset_meta": {"classes": ("tench", "goldfish")}, "seed": None},
+        "state_dict": small_state(),
+        "message_hub": opcodes(beside),
+        "ema_state_dict": {f"module.{key}": value for key, value in small_state().items()} | {"steps": tensor(np.array(9))},
+    }
+    monkeypatch.delitem(sys.modules, trainer.__name__)
+    with watching() as events:
+        found = read(top)
+    assert {event[0] for event in events} <= {"open"}
+    assert trainer.__name__ not in sys.modules
+    same(found.tensors, plain(small_state()))
+    assert (found.wrapper, found.others) == ("state_dict", ("ema_state_dict",))
+    averaged = read(top, ema=True)
+    same(averaged.tensors, plain(small_state()))
+    assert (averaged.prefix, averaged.skipped) == ("module.", ("steps",))
+
+
+@pytest.mark.parametrize("place", ["extra", "state_dict"])
+def test_a_trainers_own_class_among_the_tensors_is_refused(read, trainer, place):
+    value = opcodes(trainer.HistoryBuffer())
+    with pytest.raises((UnsafeError, FormatError)) as caught:
+        read({**small_state(), "extra": value} if place == "extra" else {"state_dict": value})
+    if place == "extra":
+        assert "extra is an object of the class mmengine.logging.history_buffer.HistoryBuffer" in str(caught.value)
+
+
+@pytest.mark.parametrize("bytes_of_weights", [60 << 20, 0])
+def test_long_histories_are_passed_over(tmp_path, bytes_of_weights):
+    """Half a million steps of a loss, as text 6 MB, twice: beside weights they are in order, alone they are not."""
+    history = np.random.default_rng(1).random(500_000)
+    state = {"w": tensor(np.zeros(max(bytes_of_weights, 4) // 4, np.float32))}
+    path = tmp_path / "model.pth"
+    path.write_bytes(zip_file({"state_dict": state, "message_hub": opcodes({"loss": history, "lr": history + 1})}))
+    tracemalloc.start()
+    try:
+        if bytes_of_weights:
+            assert list(torch_file.read(path).tensors) == ["w"]
+        else:
+            with pytest.raises(UnsafeError, match=r"data\.pkl has"):
+                torch_file.read(path)
+        assert tracemalloc.get_traced_memory()[1] < path.stat().st_size + (64 << 20)
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_bytes_of_an_array_are_no_text(read):
+    """What was passed over can be nothing else: neither a name nor a value among the tensors."""
+    encoded = glob("_codecs", "encode") + text("fc.bias") + b"q\x07" + text("latin1") + b"\x86R"
+    assert list(read({"state_dict": small_state(), "history": Raw(encoded)}).tensors) == list(small_state())
+    with pytest.raises(UnsafeError, match="a key of type Placeholder"):
+        read({"state_dict": small_state(), "history": Raw(encoded), "again": Raw(b"}h\x07Ns")})

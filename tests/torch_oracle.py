@@ -1,6 +1,7 @@
 """What a legacy checkpoint literally says, read in another way: Python's own unpickler, element by element.
 
-Python's unpickler would run what it finds, so it is given a ``find_class`` that knows seven harmless names.
+Python's unpickler would run what it finds, so it is given a ``find_class`` that knows a few harmless names and has a class
+that takes anything for every other.
 """
 
 from __future__ import annotations
@@ -23,6 +24,15 @@ class Anything:
         pass
 
     def __setstate__(self, state):
+        pass
+
+    def __setitem__(self, key, value):
+        pass
+
+    def append(self, item):
+        pass
+
+    def extend(self, items):
         pass
 
 
@@ -70,10 +80,8 @@ class Unpickler(pickle._Unpickler):
             ("torch._utils", "_rebuild_tensor_v2"): lambda *a: Tensor(*a[:4]),
             ("torch._utils", "_rebuild_parameter"): lambda tensor, *a: tensor,
             ("torch", "Size"): tuple,
-            ("torch", "device"): Anything,
-            ("argparse", "Namespace"): Anything,
         }
-        return known[module, name]
+        return known.get((module, name), Anything)
 
     def persistent_load(self, pid):
         _, kind, key, _, numel = pid[:5]

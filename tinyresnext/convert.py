@@ -19,13 +19,7 @@ from .model import Model, backend
 from .resnext import parameters
 from .spec import Spec, variant
 
-# Mean and standard deviation of CIFAR-10's training pictures, as Xie et al. and nearly everyone after them use them.
-CIFAR = Preprocess(
-    resize=32,
-    crop=32,
-    mean=(125.3 / 255, 123.0 / 255, 113.9 / 255),
-    std=(63.0 / 255, 62.1 / 255, 66.7 / 255),
-)
+CIFAR = infer.CIFAR
 
 
 class Conversion(NamedTuple):
@@ -49,11 +43,11 @@ def read_checkpoint(
     Parameters
     ----------
     path : str or path
-        A ``.pth`` file of either of PyTorch's formats, with torchvision's or timm's key names.
+        A ``.pth`` file of either of PyTorch's formats, with the key names of any system in `names.SCHEMES`.
     arch : str or Spec, optional
         What the network is; by default this is inferred from the tensors.
     preprocess : Preprocess, optional
-        By default ImageNet's (256, 224, bilinear) or, for a CIFAR stem, CIFAR's.
+        By default that of the system whose names the file has: ImageNet's (256, 224, bilinear), CIFAR's for a CIFAR stem.
     labels : sequence of str, optional
         By default ImageNet's for 1,000 classes, numbers otherwise.
     ema : bool
@@ -69,8 +63,8 @@ def read_checkpoint(
         When ``arch`` or ``labels`` do not fit the network.
     """
     found = torch_file.read(path, ema=ema, check=lambda shapes: _understood(shapes, arch))
-    spec = _understood({name: array.shape for name, array in found.tensors.items()}, arch)
-    tensors = names.to_torchvision(found.tensors)
+    spec, named = _understood({name: array.shape for name, array in found.tensors.items()}, arch)
+    tensors = named.tensors(found.tensors)
     odd = [f"{name} ({array.dtype})" for name, array in tensors.items() if array.dtype != np.float32]
     if odd:
         raise FormatError(f"{len(odd)} parameters are not floating point: {', '.join(odd[:3])}; quantised weights are not read")
@@ -78,11 +72,15 @@ def read_checkpoint(
         f"{found.container} format{f', weights under {found.wrapper!r}' if found.wrapper else ''}",
         *([f"not taken: {', '.join(found.others)} (--ema takes averaged weights)"] if found.others else []),
         *([f"left out: {', '.join(found.skipped)}"] if found.skipped else []),
+        *([f"left out: {len(named.left_out)} second copies, such as {named.left_out[0]}"] if named.left_out else []),
+        f"names: {named.scheme}{f', behind {found.prefix!r}' if found.prefix else ''}",
         f"{'given' if arch else 'inferred'}: {infer.describe(spec)}",
         f"assumed: the {'3x3' if spec.stride_on == 2 else 'first 1x1'} convolutions stride, batch norm epsilon {spec.eps:g}",
     ]
+    implied = infer.implied(named.scheme, spec)
+    notes += [implied.note] if implied.note else []
     if preprocess is None:
-        preprocess = CIFAR if spec.stem == "cifar" else Preprocess()
+        preprocess = implied.preprocess
     params = {name: tensors[name] for name in parameters(spec)}
     _check_values(params)
     provenance = {
@@ -104,19 +102,20 @@ def imagenet_labels() -> tuple[str, ...]:
     return tuple((files(__package__) / "imagenet_labels.txt").read_text("utf-8").splitlines())
 
 
-def _understood(shapes: infer.Shapes, arch: str | Spec | None) -> Spec:
-    """The architecture that names and shapes have, or the one asked for with the checkpoint's own classes and channels."""
-    shapes = names.to_torchvision(shapes)
+def _understood(shapes: infer.Shapes, arch: str | Spec | None) -> tuple[Spec, names.Names]:
+    """Whose names these are; and the architecture, or the one asked for with the checkpoint's own classes and channels."""
+    named = names.recognise(shapes)
+    shapes, eps = named.shapes(shapes), infer.epsilon(named.scheme)
     if arch is None:
-        return infer.infer(shapes)
-    spec = variant(arch) if isinstance(arch, str) else arch
+        return infer.infer(shapes, eps), named
+    spec = replace(variant(arch), eps=eps) if isinstance(arch, str) else arch
     if isinstance(arch, str):
         stem = shapes.get("conv1.0.weight" if spec.stem == "deep" else "conv1.weight", ())
         classifier = shapes.get("fc.weight", ())
         if len(stem) == 4 and len(classifier) == 2 and stem[1] and classifier[0]:
             spec = replace(spec, channels=stem[1], classes=classifier[0])
     infer.check(shapes, spec, "name another architecture, or none to have it inferred")
-    return spec
+    return spec, named
 
 
 def _check_values(params: Mapping[str, np.ndarray]) -> None:

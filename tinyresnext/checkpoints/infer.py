@@ -1,28 +1,49 @@
-"""Which network a checkpoint belongs to, read off the names and shapes of its tensors."""
+"""Which network a checkpoint belongs to, read off the names and shapes of its tensors; and what its scheme implies."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from ..errors import ShapeError, UsageError
+from ..image import Preprocess
 from ..resnext import FIRST_PLANES, parameters
 from ..spec import Spec
+from .names import CADENE, KERAS, MMPRETRAIN, PRLZ77, TORCH7
+
+# Mean and standard deviation of CIFAR-10's training pictures, as Xie et al. and nearly everyone after them use them.
+CIFAR = Preprocess(
+    resize=32,
+    crop=32,
+    mean=(125.3 / 255, 123.0 / 255, 113.9 / 255),
+    std=(63.0 / 255, 62.1 / 255, 66.7 / 255),
+)
+# Those of CIFAR-100, which the authors' own code uses for it; their Torch7 pipeline for ImageNet resizes with another filter.
+CIFAR_100 = Preprocess(
+    resize=32,
+    crop=32,
+    mean=(129.3 / 255, 124.1 / 255, 112.4 / 255),
+    std=(68.2 / 255, 65.4 / 255, 70.4 / 255),
+)
+EPSILON, KERAS_EPSILON = 1e-5, 1.001e-5
 
 Shapes = Mapping[str, tuple[int, ...]]
 _ASK = "if you know the architecture, say it with --arch NAME (`tinyresnext models` lists them)"
 
 
-def infer(shapes: Shapes) -> Spec:
+def infer(shapes: Shapes, eps: float = EPSILON) -> Spec:
     """The architecture whose parameters have these names and shapes.
 
     Two things leave no trace in a checkpoint and are taken to be as in nearly all of them: the 3x3 convolution of a
-    block strides, and batch norms have an epsilon of 1e-5.
+    block strides, and batch norms have an epsilon of 1e-5; Keras' have another.
 
     Parameters
     ----------
     shapes : mapping of str to tuple of int
         Under torchvision's names.
+    eps : float
+        Of the batch norms (see `epsilon`).
 
     Returns
     -------
@@ -58,6 +79,7 @@ def infer(shapes: Shapes) -> Spec:
             shortcut=shortcut,
             avg_down=avg_down,
             expansion=c_out // FIRST_PLANES,
+            eps=eps,
         )
     except UsageError as error:
         raise ShapeError(f"the tensors describe a network that cannot be built: {error}") from error
@@ -96,6 +118,44 @@ def describe(spec: Spec) -> str:
         f"width {spec.width}, {stems[spec.stem]}, shortcuts of type {spec.shortcut}{down}, {spec.channels} input channels, "
         f"{spec.classes} classes"
     )
+
+
+class Implied(NamedTuple):
+    """What follows from whose names a checkpoint has: how its pictures were prepared, and a sentence for people."""
+
+    preprocess: Preprocess
+    note: str
+
+
+def epsilon(scheme: str) -> float:
+    """Of the batch norms of the networks that have the names of this scheme (`names.SCHEMES`)."""
+    return KERAS_EPSILON if scheme == KERAS else EPSILON
+
+
+def implied(scheme: str, spec: Spec) -> Implied:
+    """How the system whose names these are prepares pictures. All schemes put the stride on the 3x3 convolution.
+
+    Parameters
+    ----------
+    scheme : str
+        One of `names.SCHEMES`.
+    spec : Spec
+        The network; those with a CIFAR stem see CIFAR's pictures.
+    """
+    cifar = spec.stem == "cifar"
+    if scheme == TORCH7:
+        usual = (CIFAR_100 if spec.classes == 100 else CIFAR) if cifar else Preprocess(interpolation="bicubic")
+        return Implied(
+            usual, "Torch7: pictures as the authors' code prepares them" + ("" if cifar else ", resized bicubically")
+        )
+    usual = CIFAR if cifar else Preprocess()
+    notes = {
+        PRLZ77: "prlz77: CIFAR-10's mean and deviation, for CIFAR-100 as well",
+        KERAS: f"Keras: batch norm epsilon {KERAS_EPSILON:g}; RGB over 255 with ImageNet's mean and deviation ('torch' mode)",
+        CADENE: "Cadene: resized bilinearly, where the Torch7 originals were bicubic",
+        MMPRETRAIN: "mmpretrain: its Pillow backend resizes; its style 'caffe', which strides elsewhere, leaves no trace",
+    }
+    return Implied(usual, notes.get(scheme, ""))
 
 
 def _blocks(shapes: Shapes) -> tuple[int, ...]:

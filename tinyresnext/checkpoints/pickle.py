@@ -3,9 +3,9 @@
 A pickle is a program for a small stack machine. Python's own ``pickle`` lets that program import any module and call
 what it finds there, so reading a stranger's file means running a stranger's code. Here the machine is written out
 again with the dangerous half missing: a ``GLOBAL`` puts a *name* on the stack, and ``REDUCE``, the call, is a look-up
-in a table of five names whose meaning `pickle_names` builds. A name that stands in no table ends the reading. A tensor
-comes out as a description (`Tensor`: which storage, where, which shape); its numbers are read later, by `torch_file`,
-once every description is known to lie inside the file.
+in a table of a few names whose meaning `pickle_names` builds. A name of Python, NumPy or PyTorch that stands in no table
+ends the reading; a class of which only its trainer knows becomes an object with nothing in it. A tensor comes out as a
+description, a `Tensor`; its numbers are read later, once every description is known to lie inside the file.
 
 The opcodes are those of protocol 2 (what ``torch.save`` writes) and the few that protocols 4 and 5 use in their place.
 The format itself is documented in CPython's ``pickletools``.
@@ -21,12 +21,14 @@ from typing import BinaryIO
 from ..errors import FormatError, UnsafeError
 from .pickle_names import (
     CALLS,
+    ENCODE,
     ORDERED_DICT,
     PLACEHOLDERS,
     STORAGES,
     Global,
     Placeholder,
     Storage,
+    is_stranger,
     set_item,
 )
 from .pickled_arrays import ARRAY_CALLS, NDARRAY, UInt8Array, UInt8Type
@@ -69,7 +71,8 @@ def load(
     -------
     object
         None, bool, int, float, str, bytes, list, tuple, dict, ``OrderedDict``, `Global`, `Storage`, `Tensor`,
-        `Placeholder` or `UInt8Array`, nested. Lists and dicts may be shared or contain themselves; keys are str or int.
+        `Placeholder` or `UInt8Array`, nested. A `Global` or `Placeholder` may be of a class that is not known. Lists and
+        dicts may be shared or contain themselves; keys are str or int.
 
     Raises
     ------
@@ -95,8 +98,7 @@ class _Machine:
         self.other_names = {NDARRAY} if arrays else STORAGES
         self.persistent_load = persistent_load
         self.budget = budget
-        self.text = MAX_ARRAYS if arrays else MAX_TEXT
-        self.most_text = self.text
+        self.text = self.most_text = MAX_ARRAYS if arrays else MAX_TEXT
         self.stack: list = []
         self.outer: list[list] = []  # the stacks below each open MARK
         self.memo: dict[int, object] = {}
@@ -197,8 +199,7 @@ class _Machine:
 
     def tuple_of(self, count: int) -> None:
         """Replace the last ``count`` objects by their tuple."""
-        items = [self.pop() for _ in range(count)]
-        self.stack.append(tuple(reversed(items)))
+        self.stack.append(tuple([self.pop() for _ in range(count)][::-1]))
 
     def old_string(self, layout: str) -> None:
         """Push what Python 2 called a string: text in a checkpoint, text or bytes beside arrays."""
@@ -214,6 +215,15 @@ class _Machine:
             self.stack.append(self.payload(layout).decode("utf-8"))
         except UnicodeDecodeError:
             raise FormatError(f"a text before byte {self.position} of the pickle is not UTF-8") from None
+
+    def long_string(self) -> None:
+        """Push a text, but pass over one that is an array's bytes: the history of a loss may be longer than all names."""
+        if self.arrays or not self.stack or self.stack[-1] != ENCODE:
+            return self.string("<I")
+        left = self.number("<I")
+        while left:
+            left -= len(self.read(min(left, 1 << 16)))
+        self.stack.append(Placeholder(ENCODE))
 
     def put(self, index: int) -> None:
         """Remember the object on top. A slot is written once: rewriting one only serves to mislead other readers."""
@@ -250,21 +260,29 @@ class _Machine:
     def push_global(self, module: str, name: str) -> None:
         """Push a name if it is one that we know, or end the reading."""
         found = Global(module, name)
-        if found not in self.calls and found not in self.other_names and found not in self.placeholders:
+        if found not in self.calls and found not in self.other_names and not self.is_empty(found):
             if self.arrays:
                 raise UnsafeError(f"the file names {found}, which no data set needs and which was neither imported nor run")
             raise UnsafeError(
                 f"the file names {found}, which is not part of a state dict and was neither imported nor run; if the file "
-                "holds a whole model or a trainer's state, load it where you trust it and save only model.state_dict()"
+                "holds a whole model, load it where you trust it and save only model.state_dict()"
             )
         self.stack.append(found)
+
+    def is_empty(self, cls: Global) -> bool:
+        """Whether objects of this class are kept without what is in them."""
+        return cls in self.placeholders or (not self.arrays and is_stranger(cls))
+
+    def is_strange(self) -> bool:
+        """Whether the object on top is one of a class that is not known, which takes and forgets all."""
+        return bool(self.stack) and type(self.stack[-1]) is Placeholder and is_stranger(self.stack[-1].cls)
 
     def reduce(self) -> None:
         """What would be a call: look the name up and build its meaning ourselves."""
         arguments, callee = self.pop(), self.pop()
         if type(callee) is not Global or type(arguments) is not tuple:
             raise UnsafeError(f"the pickle calls a {type(callee).__name__} with a {type(arguments).__name__}")
-        if callee in self.placeholders:
+        if self.is_empty(callee):
             self.stack.append(Placeholder(callee))
         elif callee in self.calls:
             if callee == ORDERED_DICT and arguments and type(arguments[0]) is list:
@@ -274,9 +292,9 @@ class _Machine:
             raise UnsafeError(f"the pickle calls {callee}, which only names a type")
 
     def new_object(self) -> None:
-        """A new instance without a call: only placeholders have one."""
+        """A new instance without a call: only what is kept empty has one."""
         arguments, cls = self.pop(), self.pop()
-        if type(cls) is not Global or cls not in self.placeholders or type(arguments) is not tuple:
+        if type(cls) is not Global or not self.is_empty(cls) or type(arguments) is not tuple:
             raise UnsafeError(f"the pickle makes an instance of {cls if type(cls) is Global else type(cls).__name__}")
         self.stack.append(Placeholder(cls))
 
@@ -291,11 +309,13 @@ class _Machine:
 
     def append(self, items: list) -> None:
         """Extend the list on top."""
-        self.top((list,), "append to")
-        self.stack[-1].extend(items)
+        if not self.is_strange():
+            self.top((list,), "append to").extend(items)
 
     def set_items(self, items: list) -> None:
         """Fill the dict on top with key, value, key, value."""
+        if self.is_strange():
+            return
         target = self.top((dict, OrderedDict), "set items of")
         if len(items) % 2:
             raise FormatError("a dict in the pickle has a key without a value")
@@ -307,11 +327,6 @@ class _Machine:
         if self.persistent_load is None:
             raise UnsafeError("the pickle refers to data outside itself where there is none")
         self.stack.append(self.persistent_load(self.pop()))
-
-    def set_one(self) -> None:
-        """One key and value."""
-        value, key = self.pop(), self.pop()
-        self.set_items([key, value])
 
 
 def _refuse_opcode(opcode: int, position: int) -> None:
@@ -335,7 +350,7 @@ _OPCODES: dict[int, Callable[[_Machine], None]] = {
     ord("M"): lambda m: m.push(m.number("<H")),
     0x8A: lambda m: m.push(int.from_bytes(m.payload("<B"), "little", signed=True)),
     ord("G"): lambda m: m.push(m.number(">d")),
-    ord("X"): lambda m: m.string("<I"),
+    ord("X"): _Machine.long_string,
     0x8C: lambda m: m.string("<B"),
     ord("T"): lambda m: m.old_string("<i"),
     ord("U"): lambda m: m.old_string("<B"),
@@ -358,7 +373,7 @@ _OPCODES: dict[int, Callable[[_Machine], None]] = {
     ord("b"): _Machine.build,
     ord("a"): lambda m: m.append([m.pop()]),
     ord("e"): lambda m: m.append(m.pop_mark()),
-    ord("s"): _Machine.set_one,
+    ord("s"): lambda m: m.set_items([m.pop(), m.pop()][::-1]),
     ord("u"): lambda m: m.set_items(m.pop_mark()),
     ord("Q"): _Machine.persistent_id,
     0x95: _Machine.frame,

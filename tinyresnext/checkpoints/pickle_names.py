@@ -1,12 +1,15 @@
 """The names that a checkpoint's pickle may mention, and what we build for each. Nothing is imported or called.
 
 `pickle` runs the opcodes; this file is its vocabulary: the four kinds of object that stand for PyTorch's own, the
-tables of permitted names, and the functions that give five of those names a meaning.
+tables of permitted names, and the functions that give a few of those names a meaning. Names that stand in no table are of
+two kinds (`is_stranger`): what Python, NumPy and PyTorch themselves have is refused, since weights never need the rest of it
+and that is where attacks live; what nobody has, a trainer's own class, is kept as an empty `Placeholder`.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +18,7 @@ from ..errors import FormatError, UnsafeError
 
 __all__ = [
     "CALLS",
+    "ENCODE",
     "KINDS",
     "ORDERED_DICT",
     "PLACEHOLDERS",
@@ -23,11 +27,13 @@ __all__ = [
     "Placeholder",
     "Storage",
     "Tensor",
+    "is_stranger",
     "set_item",
 ]
 
 MAX_DIMENSIONS = 8  # of a tensor; a convolution has four
 MAX_ELEMENTS = 1 << 40  # of a tensor, zero-sized axes counted as one: larger shapes overflow NumPy's arithmetic
+MAX_STRANGE_NAME = 256  # characters of a class that is not known, with its module
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,7 @@ class Placeholder:
 
 
 ORDERED_DICT = Global("collections", "OrderedDict")
+ENCODE = Global("_codecs", "encode")  # its text is the bytes of a NumPy array, as protocol 2 writes them
 
 KINDS = {
     "Float": "<f4",
@@ -84,7 +91,7 @@ KINDS = {
 STORAGES = {Global(module, f"{kind}Storage"): kind for module in ("torch", "torch.cuda") for kind in KINDS}
 
 # What a training script stores beside the weights: its options, a learning-rate schedule, a best accuracy as a NumPy
-# number. Each becomes an empty `Placeholder`; anything not listed is refused by name.
+# number, the history of a loss as an array. Each becomes an empty `Placeholder`.
 PLACEHOLDERS = frozenset(
     {
         Global("argparse", "Namespace"),
@@ -92,11 +99,37 @@ PLACEHOLDERS = frozenset(
         Global("torch", "device"),
         Global("__builtin__", "set"),
         Global("numpy", "dtype"),
+        Global("numpy", "ndarray"),
+        Global("numpy.core.multiarray", "_reconstruct"),
+        Global("numpy._core.multiarray", "_reconstruct"),
         Global("numpy.core.multiarray", "scalar"),
         Global("numpy._core.multiarray", "scalar"),
-        Global("_codecs", "encode"),
+        ENCODE,
     }
 )
+
+# Modules with the first of these names are everyone's; some have left Python's own list by now, or are Python 2's.
+_EVERYONES = sys.stdlib_module_names | {
+    "__builtin__",
+    "commands",
+    "copy_reg",
+    "distutils",
+    "imp",
+    "lib2to3",
+    "pip",
+    "setuptools",
+}
+_EVERYONES |= {"functorch", "numpy", "torch"}
+
+
+def is_stranger(name: Global) -> bool:
+    """Whether this may be a class of some trainer: it has a plain dotted name, and not of Python, NumPy or PyTorch."""
+    if len(name.module) + len(name.name) > MAX_STRANGE_NAME:
+        return False
+    whole = f"{name.module}.{name.name}"
+    parts = whole.split(".")
+    plain = whole.isascii() and all(part.isidentifier() and not part.startswith("__") for part in parts)
+    return plain and parts[0] not in _EVERYONES
 
 
 def set_item(target: dict, key: object, value: object) -> None:
@@ -108,7 +141,7 @@ def set_item(target: dict, key: object, value: object) -> None:
     target[key] = value
 
 
-# -- what the five permitted names mean
+# -- what the permitted names mean
 
 
 def _ordered_dict(arguments: tuple) -> OrderedDict:
@@ -168,7 +201,17 @@ def _refuse_hooks(requires_grad: object, hooks: object) -> None:
         raise UnsafeError("a tensor comes with hooks, which are code; save only model.state_dict()")
 
 
+def _getattr(arguments: tuple) -> Placeholder:
+    """``getattr(class, "name")`` is how Python 2 wrote the method of a class. A stranger's is as empty as the class."""
+    if len(arguments) != 2 or type(arguments[0]) is not Global or type(arguments[1]) is not str:
+        raise UnsafeError("getattr is given something that is not a class and a name")
+    if not is_stranger(arguments[0]) or not is_stranger(Global(arguments[0].module, arguments[1])):
+        raise UnsafeError(f"the pickle asks {arguments[0]} for an attribute, which no state dict needs; nothing was run")
+    return Placeholder(arguments[0])
+
+
 CALLS: dict[Global, Callable[[tuple], object]] = {
+    Global("__builtin__", "getattr"): _getattr,
     ORDERED_DICT: _ordered_dict,
     Global("torch", "Size"): _size,
     Global("torch._utils", "_rebuild_parameter"): _rebuild_parameter,

@@ -32,7 +32,8 @@ __all__ = ["TorchFile", "read"]
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the legacy format
 LEGACY_VERSION = 1001  # the second
-MAX_PICKLE = 8 << 20  # bytes of data.pkl: more than `pickle`'s limits let it use
+MAX_PICKLE = 8 << 20  # bytes of data.pkl: more than `pickle`'s limits let it use, but for the arrays that it passes over;
+PICKLE_PART = 4  # with those, it may be this part of the file
 MAX_EXPANSION = 4  # tensors may hold this many times the file's bytes: half widened to float32, shared by two names
 
 _KNOWN_MEMBERS = re.compile(r"data\.pkl|data/\d+|version|byteorder|\..+", re.ASCII)
@@ -155,7 +156,7 @@ def _open_container(file: BinaryIO, size: int) -> _Contents:
     head = file.read(512)
     file.seek(0)
     if head.startswith(b"PK\x03\x04"):
-        return _open_zip(file)
+        return _open_zip(file, max(MAX_PICKLE, size // PICKLE_PART))
     if head[257:262] == b"ustar":
         raise FormatError("a tar archive, PyTorch's format before 0.2; load it with an old PyTorch and save it again")
     for start, what in _OTHER_FORMATS.items():
@@ -168,7 +169,7 @@ def _open_container(file: BinaryIO, size: int) -> _Contents:
     return _open_legacy(file, size)
 
 
-def _open_zip(file: BinaryIO) -> _Contents:
+def _open_zip(file: BinaryIO, max_pickle: int) -> _Contents:
     """The zip format: one root folder with data.pkl and data/<key>."""
     members = stored_zip.read_members(file)
     if all(name.endswith(".npy") for name in members):
@@ -189,7 +190,7 @@ def _open_zip(file: BinaryIO) -> _Contents:
     def fill(storage: Storage, buffer: np.ndarray) -> None:
         stored_zip.read_into(file, inside[f"data/{storage.key}"], buffer)
 
-    stream = BytesIO(_small_member(file, inside["data.pkl"], MAX_PICKLE))
+    stream = BytesIO(_small_member(file, inside["data.pkl"], max_pickle))
     top = pickle.load(stream, persistent_load=_storage_reader(storages, arity=5))
     if stream.read(1):
         raise UnsafeError("data.pkl goes on behind the end of its pickle")

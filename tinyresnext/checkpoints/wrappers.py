@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 
-from ..errors import FormatError, UsageError
-from .pickle_names import Tensor
+from ..errors import FormatError, UnsafeError, UsageError
+from .pickle_names import Global, Placeholder, Tensor, is_stranger
 
 __all__ = ["AVERAGED_WRAPPERS", "WRAPPERS", "choose", "clean"]
 
@@ -26,6 +26,7 @@ _NAME = re.compile(r"(?!__)[\w-]+(\.(?!__)[\w-]+)*", re.ASCII)
 
 def choose(top: object, ema: bool) -> tuple[str, dict, tuple[str, ...]]:
     """Where the state dict is: its key, itself, and the keys of others."""
+    _refuse_strangers("the top of the checkpoint", top)
     if type(top) not in (dict, OrderedDict):
         raise FormatError(f"the checkpoint holds a {type(top).__name__}, not a state dict; save model.state_dict()")
     plain = [key for key in WRAPPERS if _holds_tensors(top.get(key))]
@@ -48,6 +49,16 @@ def _holds_tensors(value: object) -> bool:
     return type(value) in (dict, OrderedDict) and any(type(entry) is Tensor for entry in value.values())
 
 
+def _refuse_strangers(where: str, value: object) -> None:
+    """An object of a class that is not known may lie beside the tensors, but not be one, nor hold them."""
+    cls = value.cls if type(value) is Placeholder else value
+    if type(cls) is Global and is_stranger(cls):
+        raise UnsafeError(
+            f"{where} is an object of the class {cls}, which is not part of a state dict and was neither imported nor run; if "
+            "the file holds a whole model, load it where you trust it and save only model.state_dict()"
+        )
+
+
 def clean(mapping: dict) -> tuple[str, dict[str, Tensor], tuple[str, ...]]:
     """Check the names, leave out what is no tensor, remove what wraps every name."""
     tensors: dict[str, Tensor] = {}
@@ -60,6 +71,7 @@ def clean(mapping: dict) -> tuple[str, dict[str, Tensor], tuple[str, ...]]:
         elif value is None or type(value) in (bool, int, float, str):
             skipped.append(name)
         else:
+            _refuse_strangers(name, value)
             raise FormatError(f"{name} is a {type(value).__name__}, not a tensor; save only model.state_dict()")
     counters = [name for name in AVERAGING_COUNTERS if name in tensors]
     wrapped = [name for name in tensors if name not in counters]

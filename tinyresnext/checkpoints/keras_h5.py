@@ -143,7 +143,7 @@ class _Keras:
         if len(head) < SUPERBLOCK_SIZE or head[:8] != SUPERBLOCK[:8]:
             raise FormatError(f"not an HDF5 file, or its beginning is cut off; {AGAIN}")
         if head[: len(SUPERBLOCK)] != SUPERBLOCK:
-            raise FormatError(f"an HDF5 file of another version (superblock {head[8]}) than Keras' files have; {OLDEST}")
+            raise FormatError(f"an HDF5 file that does not begin as Keras' do (superblock of version {head[8]}); {OLDEST}")
         end, driver, _, address, cached, zero = struct.unpack_from("<QqQQII", head, len(SUPERBLOCK))
         size = os.fstat(self._file.fileno()).st_size
         if end != size:

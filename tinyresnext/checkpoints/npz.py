@@ -31,10 +31,9 @@ __all__ = ["read"]
 MAX_HEADER = 1 << 12  # bytes of the literal; NumPy's own are 118, padded
 
 _LITERAL = re.compile(
-    rb"\{'descr': '([<>|=]?[a-zA-Z]\d{1,8})', 'fortran_order': (True|False), 'shape': \(((?:\d{1,18},? ?)*)\), \} *\n"
+    rb"\{'descr': '([<>|=]?[a-zA-Z]\d{0,8})', 'fortran_order': (True|False), 'shape': \(((?:\d{1,18},? ?)*)\), \} *\n"
 )
-_KINDS = {kind: name for name, kind in TYPES.items() if name != "BF16"} | {"|b1": "BOOL"}
-_KINDS["|u1"] = "U8"
+_KINDS = {np.dtype(form).str: kind for kind, form in TYPES.items() if kind not in ("BF16", "BOOL")} | {"|b1": "BOOL"}
 
 
 def read(file: BinaryIO, check: Check | None = None) -> Checkpoint:
@@ -84,7 +83,7 @@ def _stored(file: BinaryIO, member: Member, name: str) -> Stored:
     if literal is None:
         raise FormatError(f"the header of {name} is not as NumPy writes it for plain arrays; save it again with numpy.savez")
     descr, order, shape = literal[1].decode(), literal[2] == b"True", _shape(literal[3], name)
-    if descr[1:2] == "O" or descr[:1] == "O":
+    if "O" in descr:
         raise UnsafeError(f"{name} is an array of Python objects, which is a program; save arrays of numbers")
     if descr not in _KINDS:
         raise FormatError(f"{name} has NumPy's type {descr}; expected little-endian floats (<f2, <f4, <f8), integers or bool")

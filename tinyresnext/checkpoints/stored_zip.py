@@ -1,9 +1,10 @@
 """Zip archives with stored (uncompressed) members, read strictly and written plainly.
 
-PyTorch's zip checkpoints are such archives, and so is NumPy's ``.npz``, whose members may also be deflated.
-The standard library's ``zipfile`` accepts archives that two readers understand differently: a name twice, other data before, between or behind the members,
-sizes that lie. Here an archive is accepted only if every byte of the file belongs to exactly one member or to the
-directory, and if the two descriptions of a member, local header and central directory, agree.
+PyTorch's zip checkpoints are such archives, and so is NumPy's ``.npz``, whose members may also be deflated. The
+standard library's ``zipfile`` accepts archives that two readers understand differently: a name twice, other data
+before, between or behind the members, sizes that lie. Here an archive is accepted only if every byte of the file
+belongs to exactly one member or to the directory, and if the two descriptions of a member, local header and central
+directory, agree.
 
 The section numbers are those of PKWARE's APPNOTE.TXT 6.3.10.
 """
@@ -169,7 +170,7 @@ def _read_entry(directory: bytes, offset: int, deflated: bool) -> tuple[_Entry, 
     if flags & ~(_DESCRIPTOR | _UTF8):
         raise FormatError(f"a zip member is encrypted, patched or otherwise unusual (flags 0x{flags:04x})")
     if method not in ((0, 8) if deflated else (0,)):
-        raise FormatError("a zip member is compressed; PyTorch stores its members, so unpack and store them again (zip -0)")
+        raise FormatError("a zip member is compressed in a way that is not read; unpack the members and store them (zip -0)")
     if made_by >> 8 == 3 and stat.S_IFMT(attributes >> 16) not in (0, stat.S_IFREG):
         raise UnsafeError("a zip member is a link or a device")
     size, packed, header = _wide_fields(extra, [size, packed, header])

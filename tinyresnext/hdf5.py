@@ -2,7 +2,8 @@ r"""Finding one's way in an HDF5 file that nobody vouches for: just the part of 
 
 HDF5 is a large format. Its files may point at other files, name filters that are programs, and describe structures that
 its library trusts. Hence this reader knows the oldest form of the format only, and of that `Hdf5` only what
-`store_file.lay_out` makes, and `Walker` what Keras' files need as well; whatever else there is, it refuses. All numbers are little-endian, all addresses count from the beginning::
+`store_file.lay_out` makes, and `Walker` what Keras' files need as well; whatever else there is, it refuses. All numbers
+are little-endian, all addresses count from the beginning::
 
     superblock, 96 bytes: signature, sizes, end of file, root
         |

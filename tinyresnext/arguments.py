@@ -25,7 +25,11 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--force", action="store_true", help="write over the table if it exists")
 
     c = commands.add_parser("convert", help="turn a checkpoint into a model file")
-    c.add_argument("src", metavar="SRC", help="a .pth file of PyTorch, with any known system's names")
+    c.add_argument(
+        "src",
+        metavar="SRC",
+        help="a checkpoint: .pth, .safetensors, .npz, .t7 or Keras' .h5, with any known system's names",
+    )
     c.add_argument("dst", nargs="?", metavar="DST.h5", help="by default beside SRC, ending in .h5")
     c.add_argument("--arch", metavar="NAME", help="what the network is, where the tensors do not tell")
     c.add_argument("--ema", action="store_true", help="take the averaged weights of a training checkpoint")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import __version__, store
-from .checkpoints import infer, names, torch_file
+from .checkpoints import container, infer, names
 from .errors import FormatError, IntegrityError, UsageError
 from .image import Preprocess
 from .model import Model, backend
@@ -43,7 +43,8 @@ def read_checkpoint(
     Parameters
     ----------
     path : str or path
-        A ``.pth`` file of either of PyTorch's formats, with the key names of any system in `names.SCHEMES`.
+        A ``.pth`` file of either of PyTorch's formats, ``.safetensors``, ``.npz``, Torch7's ``.t7`` or Keras' ``.h5``,
+        told apart by their content; with the key names of any system in `names.SCHEMES`.
     arch : str or Spec, optional
         What the network is; by default this is inferred from the tensors.
     preprocess : Preprocess, optional
@@ -62,7 +63,7 @@ def read_checkpoint(
     UsageError
         When ``arch`` or ``labels`` do not fit the network.
     """
-    found = torch_file.read(path, ema=ema, check=lambda shapes: _understood(shapes, arch))
+    found = container.read(path, ema=ema, check=lambda shapes: _understood(shapes, arch))
     spec, named = _understood({name: array.shape for name, array in found.tensors.items()}, arch)
     tensors = named.tensors(found.tensors)
     odd = [f"{name} ({array.dtype})" for name, array in tensors.items() if array.dtype != np.float32]

@@ -1,8 +1,9 @@
 r"""Finding one's way in an HDF5 file that nobody vouches for: just the part of the format that our model files use.
 
 HDF5 is a large format. Its files may point at other files, name filters that are programs, and describe structures that
-its library trusts. Hence this reader knows the oldest form of the format only, and of that only what `store_file.lay_out`
-makes; whatever else there is, it refuses. All numbers are little-endian, all addresses count from the beginning::
+its library trusts. Hence this reader knows the oldest form of the format only, and of that `Hdf5` only what
+`store_file.lay_out` makes, and `Walker` what Keras' files need as well; whatever else there is, it refuses. All numbers
+are little-endian, all addresses count from the beginning::
 
     superblock, 96 bytes: signature, sizes, end of file, root
         |
@@ -34,7 +35,7 @@ from typing import BinaryIO, NamedTuple
 
 from .errors import FormatError, UnsafeError
 
-__all__ = ["AGAIN", "FLOAT16", "FLOAT32", "Dataset", "Group", "Hdf5", "fill"]
+__all__ = ["AGAIN", "FLOAT16", "FLOAT32", "Dataset", "Group", "Hdf5", "Walker", "fill", "unpack"]
 
 AGAIN = "fetch or convert it again"
 # Versions 0, 8 bytes for addresses and for lengths, nodes of 4 and of 16, no flags, base address 0, no free space.
@@ -81,7 +82,116 @@ class _Block(NamedTuple):
     what: str
 
 
-class Hdf5:
+class Walker:
+    """The ways through a file, whoever wrote it: object headers, groups and their members. It opens nothing else.
+
+    Parameters
+    ----------
+    file : binary file
+    writer : str
+        Whose files are understood, for messages.
+
+    Raises
+    ------
+    FormatError
+        In the methods: something is damaged, or of a form that ``writer`` does not write.
+    UnsafeError
+        In the methods: something lies outside the file or across something else, or is a link.
+    """
+
+    def __init__(self, file: BinaryIO, writer: str) -> None:
+        self._file, self._size, self._writer = file, os.fstat(file.fileno()).st_size, writer
+        self._blocks: list[_Block] = []  # ordered, and none across another
+
+    def claim(self, begin: int, size: int, what: str) -> None:
+        """Make sure that bytes are within the file, and nobody else's."""
+        new = _Block(begin, begin + size, what)
+        if new.end > self._size:
+            raise UnsafeError(f"{what} lies at bytes {begin:,} to {new.end:,}, but the file has {self._size:,}; {AGAIN}")
+        place = bisect(self._blocks, new)
+        for other in self._blocks[max(place - 1, 0) : place + 1]:
+            if new.begin < other.end and other.begin < new.end:
+                raise UnsafeError(f"{what} lies across {other.what}; expected each in its own place within the file")
+        insort(self._blocks, new)
+
+    def members(self, group: Group, where: str) -> Iterator[tuple[bytes, int]]:
+        """Each member's name and the address of its header, by and by: who meets a name that is not expected, stops.
+
+        Every node has an entry, and the names ascend, so no name comes twice.
+        """
+        head = self.block(group.heap, HEAP_SIZE, f"the heap of {where}")
+        mark, size, _, data = unpack("<8sQQQ", head, where)
+        if mark != b"HEAP" + bytes(4) or size > MOST_HEADER:
+            raise FormatError(f"the names in {where} are not as {self._writer} writes them; {AGAIN}")
+        names = bytes(self.block(data, size, f"the names of {where}"))
+        last = b""
+        for offset, address, cached, zero in self._symbols(group.tree, where):
+            if cached == 2:
+                raise UnsafeError(f"{where} has a member that is a link to elsewhere; do not use files that have links")
+            end = names.find(b"\0", offset)
+            name = names[offset:end]
+            if end < 0 or cached > 1 or zero or b"/" in name or name <= last:
+                raise FormatError(f"{where} has members not as {self._writer} writes them, after {last!r:.80}; {AGAIN}")
+            last = name
+            yield name, address
+
+    def _symbols(self, address: int, where: str) -> Iterator[tuple[int, ...]]:
+        """The entries of a group's symbol nodes, in order, by way of its B-tree."""
+        waiting: list[tuple[int, int | None]] = [(address, None)]  # with the level that the parent makes us expect
+        while waiting:
+            address, expected = waiting.pop()
+            if expected == -1:
+                node = self.block(address, SYMBOLS_SIZE, f"a symbol node of {where}")
+                mark, count = unpack("<6sH", node, where)
+                if mark != b"SNOD\x01\0" or not 1 <= count <= SYMBOLS_ENTRIES:
+                    raise FormatError(f"a symbol node of {where} is not as {self._writer} writes it; {AGAIN}")
+                yield from struct.iter_unpack("<QQII16x", node[8 : 8 + ENTRY_SIZE * count])
+                continue
+            node = self.block(address, NODE_SIZE, f"the B-tree of {where}")
+            mark, kind, level, count = unpack("<4sBBH", node, where)
+            fits = level < MOST_LEVELS if expected is None else level == expected
+            if mark != b"TREE" or kind != 0 or not fits or not 1 <= count <= NODE_ENTRIES:
+                raise FormatError(f"the B-tree of {where} is not as {self._writer} writes it; {AGAIN}")
+            children = [child for _, child in struct.iter_unpack("<QQ", node[24 : 24 + 16 * count])]
+            waiting += [(child, level - 1) for child in reversed(children)]
+
+    def messages(self, address: int, where: str, most: int) -> Iterator[tuple[int, int, memoryview]]:
+        """Type, flags and body of each message of an object header."""
+        version, zero, count, links, size, rest = unpack("<BBHIII", self.block(address, HEADER_SIZE, where), where)
+        if (version, zero, rest) != (1, 0, 0):
+            raise FormatError(f"{where} has an object header not as {self._writer} writes it; save the model again")
+        if links != 1:
+            raise UnsafeError(f"{where} says that {links} names lead to it, expected 1; do not use files that have links")
+        waiting, seen = deque([(address + HEADER_SIZE, size)]), 0
+        while waiting:
+            begin, size = waiting.popleft()
+            most -= size
+            if most < 0:
+                raise UnsafeError(
+                    f"the header of {where} is {-most:,} bytes longer than {self._writer} writes; do not use the file"
+                )
+            chunk, at = self.block(begin, size, f"the header of {where}"), 0
+            while at < size:
+                kind, length, flags, zeros = unpack("<HHB3s", chunk[at:], where)
+                body = chunk[at + 8 : at + 8 + length]
+                at, seen = at + 8 + length, seen + 1
+                if at > size or length % 8 or any(zeros) or seen > count:
+                    raise FormatError(f"the header of {where} has messages that do not fit into it; {AGAIN}")
+                if kind == CONTINUATION:
+                    waiting.append(unpack("<QQ", body, where))
+                yield kind, flags, body
+        if seen != count:
+            raise FormatError(f"the header of {where} has {seen} messages, and says {count}; {AGAIN}")
+
+    def block(self, address: int, size: int, what: str) -> memoryview:
+        """Claim bytes and read them."""
+        self.claim(address, size, what)
+        data = bytearray(size)
+        fill(self._file, address, memoryview(data))
+        return memoryview(data).toreadonly()
+
+
+class Hdf5(Walker):
     """A file whose superblock is as we write it.
 
     Parameters
@@ -100,8 +210,7 @@ class Hdf5:
     """
 
     def __init__(self, file: BinaryIO, most: int) -> None:
-        self._file, self._size = file, os.fstat(file.fileno()).st_size
-        self._blocks: list[_Block] = []  # ordered, and none across another
+        super().__init__(file, "tinyresnext")
         file.seek(0)
         head = file.read(SUPERBLOCK_SIZE)
         if head[:8] != SUPERBLOCK[:8]:
@@ -121,17 +230,6 @@ class Hdf5:
             raise FormatError(f"the root is not the group that the beginning of the file names; {AGAIN}")
         self.root = root
 
-    def claim(self, begin: int, size: int, what: str) -> None:
-        """Make sure that bytes are within the file, and nobody else's."""
-        new = _Block(begin, begin + size, what)
-        if new.end > self._size:
-            raise UnsafeError(f"{what} lies at bytes {begin:,} to {new.end:,}, but the file has {self._size:,}; {AGAIN}")
-        place = bisect(self._blocks, new)
-        for other in self._blocks[max(place - 1, 0) : place + 1]:
-            if new.begin < other.end and other.begin < new.end:
-                raise UnsafeError(f"{what} lies across {other.what}; expected each in its own place within the file")
-        insort(self._blocks, new)
-
     def object(self, address: int, where: str, most: int = MOST_HEADER) -> Group | Dataset:
         """Read the header of a group or dataset.
 
@@ -145,7 +243,7 @@ class Hdf5:
         """
         attributes: dict[str, memoryview] = {}
         found: dict[int, memoryview] = {}
-        for kind, flags, body in self._messages(address, where, most):
+        for kind, flags, body in self.messages(address, where, most):
             if kind in STORAGE:
                 raise UnsafeError(f"{where} is not stored plainly, but filtered or in other files; save the model again")
             if kind in LINKS:
@@ -160,87 +258,11 @@ class Hdf5:
             elif kind not in (NIL, CONTINUATION):
                 found[kind] = body
         if set(found) == {SYMBOLS}:
-            return Group(attributes, *_unpack("<QQ", found[SYMBOLS], where))
+            return Group(attributes, *unpack("<QQ", found[SYMBOLS], where))
         if set(found) == {DATASPACE, DATATYPE, FILL, LAYOUT}:
             return _dataset(attributes, found, where)
         kinds = ", ".join(map(str, sorted(found))) or "none"
         raise FormatError(f"{where} is neither a group nor a dataset as tinyresnext writes them: its messages are {kinds}")
-
-    def members(self, group: Group, where: str) -> Iterator[tuple[bytes, int]]:
-        """Each member's name and the address of its header, by and by: who meets a name that is not expected, stops.
-
-        Every node has an entry, and the names ascend, so no name comes twice.
-        """
-        head = self._block(group.heap, HEAP_SIZE, f"the heap of {where}")
-        mark, size, _, data = _unpack("<8sQQQ", head, where)
-        if mark != b"HEAP" + bytes(4) or size > MOST_HEADER:
-            raise FormatError(f"the names in {where} are not as tinyresnext writes them; {AGAIN}")
-        names = bytes(self._block(data, size, f"the names of {where}"))
-        last = b""
-        for offset, address, cached, zero in self._symbols(group.tree, where):
-            if cached == 2:
-                raise UnsafeError(f"{where} has a member that is a link to elsewhere; do not use files that have links")
-            end = names.find(b"\0", offset)
-            name = names[offset:end]
-            if end < 0 or cached > 1 or zero or b"/" in name or name <= last:
-                raise FormatError(f"{where} has members not as tinyresnext writes them, after {last!r:.80}; {AGAIN}")
-            last = name
-            yield name, address
-
-    def _symbols(self, address: int, where: str) -> Iterator[tuple[int, ...]]:
-        """The entries of a group's symbol nodes, in order, by way of its B-tree."""
-        waiting: list[tuple[int, int | None]] = [(address, None)]  # with the level that the parent makes us expect
-        while waiting:
-            address, expected = waiting.pop()
-            if expected == -1:
-                node = self._block(address, SYMBOLS_SIZE, f"a symbol node of {where}")
-                mark, count = _unpack("<6sH", node, where)
-                if mark != b"SNOD\x01\0" or not 1 <= count <= SYMBOLS_ENTRIES:
-                    raise FormatError(f"a symbol node of {where} is not as tinyresnext writes it; {AGAIN}")
-                yield from struct.iter_unpack("<QQII16x", node[8 : 8 + ENTRY_SIZE * count])
-                continue
-            node = self._block(address, NODE_SIZE, f"the B-tree of {where}")
-            mark, kind, level, count = _unpack("<4sBBH", node, where)
-            fits = level < MOST_LEVELS if expected is None else level == expected
-            if mark != b"TREE" or kind != 0 or not fits or not 1 <= count <= NODE_ENTRIES:
-                raise FormatError(f"the B-tree of {where} is not as tinyresnext writes it; {AGAIN}")
-            children = [child for _, child in struct.iter_unpack("<QQ", node[24 : 24 + 16 * count])]
-            waiting += [(child, level - 1) for child in reversed(children)]
-
-    def _messages(self, address: int, where: str, most: int) -> Iterator[tuple[int, int, memoryview]]:
-        """Type, flags and body of each message of an object header."""
-        version, zero, count, links, size, rest = _unpack("<BBHIII", self._block(address, HEADER_SIZE, where), where)
-        if (version, zero, rest) != (1, 0, 0):
-            raise FormatError(f"{where} has an object header not as tinyresnext writes it; save the model again")
-        if links != 1:
-            raise UnsafeError(f"{where} says that {links} names lead to it, expected 1; do not use files that have links")
-        waiting, seen = deque([(address + HEADER_SIZE, size)]), 0
-        while waiting:
-            begin, size = waiting.popleft()
-            most -= size
-            if most < 0:
-                raise UnsafeError(
-                    f"the header of {where} is {-most:,} bytes longer than tinyresnext writes; do not use the file"
-                )
-            chunk, at = self._block(begin, size, f"the header of {where}"), 0
-            while at < size:
-                kind, length, flags, zeros = _unpack("<HHB3s", chunk[at:], where)
-                body = chunk[at + 8 : at + 8 + length]
-                at, seen = at + 8 + length, seen + 1
-                if at > size or length % 8 or any(zeros) or seen > count:
-                    raise FormatError(f"the header of {where} has messages that do not fit into it; {AGAIN}")
-                if kind == CONTINUATION:
-                    waiting.append(_unpack("<QQ", body, where))
-                yield kind, flags, body
-        if seen != count:
-            raise FormatError(f"the header of {where} has {seen} messages, and says {count}; {AGAIN}")
-
-    def _block(self, address: int, size: int, what: str) -> memoryview:
-        """Claim bytes and read them."""
-        self.claim(address, size, what)
-        data = bytearray(size)
-        fill(self._file, address, memoryview(data))
-        return memoryview(data).toreadonly()
 
 
 def fill(file: BinaryIO, offset: int, rest: memoryview) -> None:
@@ -259,7 +281,7 @@ def fill(file: BinaryIO, offset: int, rest: memoryview) -> None:
         rest = rest[count:]
 
 
-def _unpack(form: str, data: memoryview, where: str) -> tuple:
+def unpack(form: str, data: memoryview, where: str) -> tuple:
     """The numbers at the beginning of a block."""
     if len(data) < struct.calcsize(form):
         raise FormatError(f"{where} has a message of {len(data)} bytes, which is too short; {AGAIN}")
@@ -273,7 +295,7 @@ def _padded(size: int) -> int:
 
 def _attribute(body: memoryview, where: str) -> tuple[str, memoryview]:
     """Name and bytes of an attribute, which must be ASCII text of a stated length."""
-    version, zero, *sizes = _unpack("<BBHHH", body, where)
+    version, zero, *sizes = unpack("<BBHHH", body, where)
     kind = 8 + _padded(sizes[0])
     name, space, value = bytes(body[8:kind]), kind + 8, kind + 16
     shown = ascii(name.rstrip(b"\0").decode("ascii", "replace"))[:80]
@@ -292,7 +314,7 @@ def _dataset(attributes: dict[str, memoryview], found: dict[int, memoryview], wh
     """Understand the messages of a dataset."""
     if found[LAYOUT][:2] != CONTIGUOUS or found[FILL] != DEFAULT_FILL:
         raise UnsafeError(f"{where} is not stored plainly, but in pieces or in other files; save the model again")
-    offset, size = _unpack("<2xQQ6x", found[LAYOUT], where)
+    offset, size = unpack("<2xQQ6x", found[LAYOUT], where)
     space, shape = found[DATASPACE], None
     rank = (len(space) - 8) // 16
     if space[:8] == struct.pack("<3B5x", 1, rank % 256, 1) and len(space) == 8 + 16 * rank:

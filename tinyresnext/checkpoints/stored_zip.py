@@ -1,9 +1,10 @@
 """Zip archives with stored (uncompressed) members, read strictly and written plainly.
 
-PyTorch's zip checkpoints are such archives, and so is NumPy's ``.npz``. The standard library's ``zipfile`` accepts
-archives that two readers understand differently: a name twice, other data before, between or behind the members,
-sizes that lie. Here an archive is accepted only if every byte of the file belongs to exactly one member or to the
-directory, and if the two descriptions of a member, local header and central directory, agree.
+PyTorch's zip checkpoints are such archives, and so is NumPy's ``.npz``, whose members may also be deflated. The
+standard library's ``zipfile`` accepts archives that two readers understand differently: a name twice, other data
+before, between or behind the members, sizes that lie. Here an archive is accepted only if every byte of the file
+belongs to exactly one member or to the directory, and if the two descriptions of a member, local header and central
+directory, agree.
 
 The section numbers are those of PKWARE's APPNOTE.TXT 6.3.10.
 """
@@ -39,33 +40,41 @@ _DESCRIPTOR, _UTF8 = 0x0008, 0x0800  # the two flags that a stored member may ca
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One stored member: its name, where its data begin in the file, their length in bytes and their CRC-32."""
+    """One member: its name, where its data begin in the file, their length in bytes and their CRC-32.
+
+    ``packed`` is the length in the file: that of the data where they are stored, any other where they are deflated.
+    """
 
     name: str
     start: int
     size: int
     crc: int
+    packed: int
+    deflated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One line of the central directory. ``raw`` is what the local header must repeat."""
+    """One line of the central directory."""
 
     name: bytes
     flags: int
-    raw: tuple[int, int, int]
+    method: int
+    packed: int
     size: int
     crc: int
     header: int
 
 
-def read_members(file: BinaryIO) -> dict[str, Member]:
+def read_members(file: BinaryIO, *, deflated: bool = False) -> dict[str, Member]:
     """The archive's members by name, in the order of their data.
 
     Parameters
     ----------
     file : binary file, seekable
-        Only headers are read; see `read_into` for the data.
+        Only headers are read; see `read_into` and `read_pieces` for the data.
+    deflated : bool
+        Whether members may be compressed.
 
     Raises
     ------
@@ -81,7 +90,7 @@ def read_members(file: BinaryIO) -> dict[str, Member]:
     entries = []
     offset = 0
     for _ in range(count):
-        entry, offset = _read_entry(directory, offset)
+        entry, offset = _read_entry(directory, offset, deflated)
         entries.append(entry)
     if offset != len(directory):
         raise UnsafeError(f"the zip directory has {len(directory) - offset} bytes beyond its {count} entries")
@@ -147,7 +156,7 @@ def _find_directory(file: BinaryIO, size: int) -> tuple[int, int, int]:
     return begin, end, count
 
 
-def _read_entry(directory: bytes, offset: int) -> tuple[_Entry, int]:
+def _read_entry(directory: bytes, offset: int, deflated: bool) -> tuple[_Entry, int]:
     """One entry of the central directory and the offset of the next."""
     if len(directory) - offset < _CENTRAL.size:
         raise FormatError("the zip directory is cut short")
@@ -160,15 +169,14 @@ def _read_entry(directory: bytes, offset: int) -> tuple[_Entry, int]:
         raise FormatError("the zip directory is damaged")
     if flags & ~(_DESCRIPTOR | _UTF8):
         raise FormatError(f"a zip member is encrypted, patched or otherwise unusual (flags 0x{flags:04x})")
-    if method:
-        raise FormatError("a zip member is compressed; PyTorch stores its members, so unpack and store them again (zip -0)")
+    if method not in ((0, 8) if deflated else (0,)):
+        raise FormatError("a zip member is compressed in a way that is not read; unpack the members and store them (zip -0)")
     if made_by >> 8 == 3 and stat.S_IFMT(attributes >> 16) not in (0, stat.S_IFREG):
         raise UnsafeError("a zip member is a link or a device")
-    raw = (crc, packed, size)
-    wide = _wide_fields(extra, [size, packed, header])
-    if wide[0] != wide[1]:
+    size, packed, header = _wide_fields(extra, [size, packed, header])
+    if size != packed and not method:
         raise FormatError("a stored zip member has two different sizes")
-    return _Entry(name, flags, raw, wide[0], crc, wide[2]), name_end + n_extra
+    return _Entry(name, flags, method, packed, size, crc, header), name_end + n_extra
 
 
 def _wide_fields(extra: bytes, fields: list[int]) -> list[int]:
@@ -191,29 +199,28 @@ def _locate(file: BinaryIO, entry: _Entry, directory: int) -> tuple[Member, int]
     fixed = _read(file, entry.header, _LOCAL.size)
     magic, _, flags, method, _, _, crc, packed, size, n_name, n_extra = _LOCAL.unpack(fixed)
     start = entry.header + _LOCAL.size + n_name + n_extra
-    if start + entry.size > directory:
+    if start + entry.packed > directory:
         raise FormatError(f"{where} does not fit before the directory")
     text = _read(file, entry.header + _LOCAL.size, n_name + n_extra)
     name, extra = text[:n_name], text[n_name:]
     deferred = bool(flags & _DESCRIPTOR) and (crc, packed, size) == (0, 0, 0)
-    if magic != b"PK\x03\x04" or name != entry.name or flags != entry.flags or method:
+    if magic != b"PK\x03\x04" or name != entry.name or (flags, method) != (entry.flags, entry.method):
         raise UnsafeError(f"{where}: its local header differs from the directory")
-    if not deferred:
-        wide = _wide_fields(extra, [size, packed])
-        if (crc, packed, size) != entry.raw or wide != [entry.size, entry.size]:
-            raise UnsafeError(f"{where}: its local header differs from the directory")
-    end = start + entry.size
+    # NumPy asks for 64-bit fields in the local header even where the directory needs none.
+    if not deferred and (crc, *_wide_fields(extra, [size, packed])) != (entry.crc, entry.size, entry.packed):
+        raise UnsafeError(f"{where}: its local header differs from the directory")
+    end = start + entry.packed
     if flags & _DESCRIPTOR:
         end = _check_descriptor(file, entry, end, directory, where)
-    return Member(_checked_name(entry.name), start, entry.size, entry.crc), end
+    return Member(_checked_name(entry.name), start, entry.size, entry.crc, entry.packed, entry.method == 8), end
 
 
 def _check_descriptor(file: BinaryIO, entry: _Entry, at: int, directory: int, where: str) -> int:
     """The data descriptor behind a member (4.3.9) repeats CRC and sizes; the offset behind it."""
     found = _read(file, at, min(24, directory - at))
     head = struct.pack("<4sI", b"PK\x07\x08", entry.crc)
-    for layout in ("<2Q", "<2I") if entry.size < _FULL else ("<2Q",):
-        expected = head + struct.pack(layout, entry.size, entry.size)
+    for layout in ("<2Q", "<2I") if max(entry.size, entry.packed) < _FULL else ("<2Q",):
+        expected = head + struct.pack(layout, entry.packed, entry.size)
         if found.startswith(expected):
             return at + len(expected)
     raise UnsafeError(f"{where}: what stands behind its data differs from the directory")

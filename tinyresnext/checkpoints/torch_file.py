@@ -22,19 +22,19 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ..errors import FormatError, IntegrityError, UnsafeError, UsageError, WeightsError
+from ..errors import FormatError, UnsafeError, UsageError, WeightsError
 from ..files import regular, shown
 from . import pickle, stored_zip
+from .checkpoint import MAX_EXPANSION, Check, Checkpoint, narrow
 from .pickle_names import KINDS, STORAGES, Global, Storage, Tensor
 from .wrappers import choose, clean
 
-__all__ = ["TorchFile", "read"]
+__all__ = ["read", "read_open"]
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the legacy format
 LEGACY_VERSION = 1001  # the second
 MAX_PICKLE = 8 << 20  # bytes of data.pkl: more than `pickle`'s limits let it use, but for the arrays that it passes over;
 PICKLE_PART = 4  # with those, it may be this part of the file
-MAX_EXPANSION = 4  # tensors may hold this many times the file's bytes: half widened to float32, shared by two names
 
 _KNOWN_MEMBERS = re.compile(r"data\.pkl|data/\d+|version|byteorder|\..+", re.ASCII)
 _OTHER_FORMATS = {  # first bytes -> what it is and what to do
@@ -50,39 +50,6 @@ _OTHER_FORMATS = {  # first bytes -> what it is and what to do
 
 
 @dataclass(frozen=True, slots=True)
-class TorchFile:
-    """What a checkpoint holds, and what was done to get at it.
-
-    Attributes
-    ----------
-    tensors : dict of str to ndarray
-        The state dict in the file's order, prefixes removed. Independent C-contiguous arrays: half, bfloat16 and double
-        as float32 (exactly, double to the nearest), bool and integers as they are.
-    container : str
-        ``"zip"`` or ``"legacy"``.
-    wrapper : str
-        The key under which the state dict was found (``"state_dict"``, ``"model_ema"``...), ``""`` at the top.
-    others : tuple of str
-        Keys under which the file holds further state dicts that were not taken.
-    prefix : str
-        What was removed from the front of every name, such as ``"module."``.
-    skipped : tuple of str
-        Entries left out because they are no tensors (text, None, a plain number, of which no network is made), and the
-        counter of an averaged model.
-    sha256 : str
-        Of the whole file, in hexadecimal.
-    """
-
-    tensors: dict[str, np.ndarray]
-    container: str
-    wrapper: str
-    others: tuple[str, ...]
-    prefix: str
-    skipped: tuple[str, ...]
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
 class _Contents:
     """The interpreted pickle, and how to fill an array with the bytes of a storage."""
 
@@ -91,9 +58,7 @@ class _Contents:
     fill: Callable[[Storage, np.ndarray], None]
 
 
-def read(
-    path: str | os.PathLike[str], *, ema: bool = False, check: Callable[[dict[str, tuple[int, ...]]], object] | None = None
-) -> TorchFile:
+def read(path: str | os.PathLike[str], *, ema: bool = False, check: Check | None = None) -> Checkpoint:
     """Read the state dict of a ``.pth`` file. The format is told from the bytes, never from the name.
 
     Parameters
@@ -111,7 +76,7 @@ def read(
 
     Returns
     -------
-    TorchFile
+    Checkpoint
 
     Raises
     ------
@@ -127,13 +92,13 @@ def read(
     """
     with regular(path) as file:
         try:
-            return _read(file, ema, check)
+            return read_open(file, ema, check)
         except (WeightsError, UsageError) as error:
             raise type(error)(f"{shown(path)}: {error}") from None
 
 
-def _read(file: BinaryIO, ema: bool, check: Callable[[dict[str, tuple[int, ...]]], object] | None) -> TorchFile:
-    """Open the container, choose the state dict, read its storages."""
+def read_open(file: BinaryIO, ema: bool, check: Check | None) -> Checkpoint:
+    """`read` for a file that is open: open the container, choose the state dict, read its storages."""
     size = os.fstat(file.fileno()).st_size
     contents = _open_container(file, size)
     wrapper, mapping, others = choose(contents.top, ema)
@@ -148,7 +113,7 @@ def _read(file: BinaryIO, ema: bool, check: Callable[[dict[str, tuple[int, ...]]
     arrays = _arrays(tensors, contents.fill)
     file.seek(0)
     digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return TorchFile(arrays, contents.container, wrapper, others, prefix, skipped, digest)
+    return Checkpoint(arrays, contents.container, wrapper, others, prefix, skipped, digest)
 
 
 def _open_container(file: BinaryIO, size: int) -> _Contents:
@@ -318,8 +283,4 @@ def _widen(raw: np.ndarray, storage: Storage) -> np.ndarray:
         return raw != 0
     if storage.kind not in ("Half", "Double"):
         return raw.astype(raw.dtype.newbyteorder("="), copy=False)
-    with np.errstate(over="ignore", invalid="ignore"):  # an overflow is refused below, a signalling NaN stays a NaN
-        row = raw.astype(np.float32)
-    if not np.array_equal(np.isfinite(row), np.isfinite(raw)):
-        raise IntegrityError(f"storage {storage.key} has doubles beyond float32's range of 3.4e38; scale the weights")
-    return row
+    return narrow(raw, f"storage {storage.key}")

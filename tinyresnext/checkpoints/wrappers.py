@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from typing import TypeVar
 
 from ..errors import FormatError, UnsafeError, UsageError
 from .pickle_names import Global, Placeholder, Tensor, is_stranger
 
-__all__ = ["AVERAGED_WRAPPERS", "WRAPPERS", "choose", "clean"]
+__all__ = ["AVERAGED_WRAPPERS", "WRAPPERS", "choose", "clean", "unwrap"]
+
+T = TypeVar("T")
 
 MAX_NAME = 256  # characters of a tensor's name
 
@@ -73,11 +76,17 @@ def clean(mapping: dict) -> tuple[str, dict[str, Tensor], tuple[str, ...]]:
         else:
             _refuse_strangers(name, value)
             raise FormatError(f"{name} is a {type(value).__name__}, not a tensor; save only model.state_dict()")
+    prefix, tensors, counters = unwrap(tensors)
+    return prefix, tensors, (*skipped, *counters)
+
+
+def unwrap(tensors: dict[str, T]) -> tuple[str, dict[str, T], tuple[str, ...]]:
+    """Remove what wraps every name: the prefix, the tensors without it, and the counters that stood beside them."""
     counters = [name for name in AVERAGING_COUNTERS if name in tensors]
     wrapped = [name for name in tensors if name not in counters]
     prefix = ""
     while any(wrapped and all(name.startswith(prefix + more) for name in wrapped) for more in PREFIXES):
         prefix += next(more for more in PREFIXES if wrapped[0].startswith(prefix + more))
     if prefix:
-        return prefix, {name[len(prefix) :]: tensors[name] for name in wrapped}, (*skipped, *counters)
-    return "", tensors, tuple(skipped)
+        return prefix, {name[len(prefix) :]: tensors[name] for name in wrapped}, tuple(counters)
+    return "", tensors, ()

@@ -1,0 +1,351 @@
+"""Checkpoints of other systems than PyTorch: every tensor, bit for bit, under the container's own names."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import tracemalloc
+
+import foreign_files as ff
+import h5py
+import numpy as np
+import pytest
+from torch_files import Entry, Zip, legacy_file, numbers, small_state, zip_file
+
+from tinyresnext.checkpoints import container, torch_file
+from tinyresnext.checkpoints.export import write_npz, write_safetensors
+from tinyresnext.errors import FormatError, IntegrityError, ShapeError, UsageError
+
+ARRAYS = {
+    "conv1.weight": numbers((4, 3, 3, 3)),
+    "bn1.weight": numbers(4, 1, np.float16),
+    "bn1.running_var": numbers(4, 2, np.float64),
+    "bn1.num_batches_tracked": np.array(7, np.int64),
+    "fc.weight": numbers((5, 4), 3),
+    "flags": np.array([True, False]),
+    "small": np.arange(-3, 3, dtype=np.int8),
+    "none": np.zeros((0, 3), np.float32),
+}
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Write bytes under a name that says nothing, and read them."""
+    path = tmp_path / "weights"
+
+    def go(data, **options):
+        path.write_bytes(data)
+        return container.read(path, **options)
+
+    return go
+
+
+def same(found, expected):
+    """Same names in the same order, shapes and bits, floats as float32."""
+    assert list(found) == list(expected)
+    for name, array in expected.items():
+        wanted = np.asarray(array)
+        wanted = wanted.astype(np.float32) if wanted.dtype.kind == "f" else wanted
+        assert found[name].dtype == wanted.dtype, name
+        assert found[name].shape == wanted.shape, name
+        assert found[name].tobytes() == wanted.tobytes(), name
+        assert found[name].flags.c_contiguous
+        assert found[name].flags.writeable
+
+
+# -- telling them apart
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (legacy_file(small_state()), "legacy"),
+        (zip_file(small_state()), "zip"),
+        (ff.safe_file(ARRAYS), "safetensors"),
+        (ff.npz_file(ARRAYS), "npz"),
+        (ff.npz_file(ARRAYS, squeeze=True), "npz"),
+        (ff.torch7_file(), "torch7"),
+        (ff.keras_file(), "keras"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_told_by_content(read, data, expected):
+    found = read(data)
+    assert found.container == expected
+    assert found.sha256 == hashlib.sha256(data).hexdigest()
+    assert found.tensors
+    if expected not in ("legacy", "zip"):
+        with pytest.raises(UsageError, match="averaged"):
+            read(data, ema=True)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x80", b"4\n1\n3\nV 1\n", b"<html>  {}", b"\x89HDF", bytes(600), b"weights"])
+def test_nothing_of_these(read, data):
+    with pytest.raises(FormatError):
+        read(data)
+
+
+@pytest.mark.parametrize("data", [ff.safe_file(ARRAYS), ff.npz_file(ARRAYS), ff.torch7_file(), ff.keras_file()])
+def test_names_and_shapes_are_judged_before_numbers(read, data):
+    def no(shapes):
+        assert all(type(n) is int for shape in shapes.values() for n in shape)
+        raise ShapeError("other weights")
+
+    with pytest.raises(ShapeError, match="weights: other weights"):
+        read(data, check=no)
+
+
+# -- safetensors and npz
+
+
+@pytest.mark.parametrize("data", [ff.safe_file(ARRAYS), ff.npz_file(ARRAYS), ff.npz_file(ARRAYS, squeeze=True)])
+def test_arrays(read, data):
+    same(read(data).tensors, ARRAYS)
+
+
+@pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
+def test_npz_of_numpy(tmp_path, write):
+    path = tmp_path / "a.npz"
+    arrays = ARRAYS | {"turned": np.asfortranarray(numbers((3, 4, 5))), "one": numbers(1), "large": numbers((700, 800))}
+    write(path, **arrays)
+    same(container.read(path).tensors, arrays)
+
+
+def test_what_we_export(tmp_path):
+    arrays = {name: array for name, array in ARRAYS.items() if array.dtype != np.float64}
+    for write, name in ((write_safetensors, "a.safetensors"), (write_npz, "a.npz")):
+        write(tmp_path / name, arrays)
+        found = container.read(tmp_path / name).tensors
+        same({key: found[key] for key in arrays}, arrays)
+
+
+def test_safetensors_of_its_library(tmp_path):
+    library = pytest.importorskip("safetensors.numpy")
+    library.save_file(ARRAYS, tmp_path / "a", metadata={"format": "pt"})
+    found = container.read(tmp_path / "a").tensors
+    same({key: found[key] for key in ARRAYS}, ARRAYS)
+    (tmp_path / "a").write_bytes(ff.safe_file(ARRAYS))
+    assert {name: array.tobytes() for name, array in library.load_file(tmp_path / "a").items()} == {
+        name: array.tobytes() for name, array in ARRAYS.items()
+    }
+
+
+def test_every_half_and_bfloat16_widens_exactly(read):
+    codes = np.arange(1 << 16, dtype=np.uint16)
+    head = {"half": {"dtype": "F16", "shape": [1 << 16], "data_offsets": [0, 1 << 17]}}
+    head["brain"] = {"dtype": "BF16", "shape": [256, 256], "data_offsets": [1 << 17, 1 << 18]}
+    found = read(ff.safetensors(head, codes.tobytes() * 2)).tensors
+    half = np.array([struct.unpack("<e", struct.pack("<H", code))[0] for code in codes])
+    brain = np.array([struct.unpack("<f", struct.pack("<I", int(code) << 16))[0] for code in codes])
+    for row, expected in ((found["half"], half), (found["brain"].ravel(), brain)):
+        known = ~np.isnan(expected)
+        np.testing.assert_array_equal(row[known], expected[known])
+        assert np.isnan(row[~known]).all()
+
+
+def test_prefixes_are_removed(read):
+    wrapped = {f"module.{name}": array for name, array in ARRAYS.items()}
+    for build in (ff.safe_file, ff.npz_file):
+        found = read(build(wrapped))
+        same(found.tensors, ARRAYS)
+        assert found.prefix == "module."
+
+
+def test_deflated_over_many_pieces(read):
+    """Members much longer than what is read at once, and one whose compressed form is."""
+    arrays = {"zeros": np.zeros(1 << 19, np.float32), "noise": numbers((3, 500_001), 1), "odd": np.ones(1_100_003, np.uint8)}
+    same(read(ff.npz_file(arrays, squeeze=True)).tensors, arrays)
+
+
+# -- Torch7
+
+
+def test_torch7(read):
+    same(read(ff.torch7_file()).tensors, ff.torch7_state())
+
+
+def test_torch7_of_other_number_types(read):
+    for dtype in (np.float64, np.float16):
+        state = {name: array.astype(dtype) for name, array in ff.torch7_state().items()}
+        same(read(ff.torch7_file(state)).tensors, state)
+    for kind in ("Cuda", "Float"):
+        lua = ff.Lua()
+        made = lua.module("nn.Linear", {"weight": lua.tensor(numbers(6), kind=f"torch.{kind}Tensor")})
+        same(read(made).tensors, {"weight": numbers(6)})
+
+
+def test_torch7_in_a_table_and_in_replicas(read):
+    def plain(lua, network):
+        return lua.table(
+            (ff.text("epoch"), ff.number(3)), (ff.text("model"), lua.module("nn.DataParallelTable", {}, [network]))
+        )
+
+    found = read(ff.torch7_file(root=plain))
+    same(found.tensors, ff.torch7_state())
+    assert found.wrapper == "model"
+
+
+def test_torch7_views_of_one_storage(read):
+    """What getParameters leaves: all tensors in one storage, written with the first."""
+    row = numbers(40)
+    lua = ff.Lua()
+    first = lua.tensor(row, size=(2, 3), stride=(3, 1), offset=5)
+    storage = ff.again(4, lua.last)
+    turned = lua.tensor(row, size=(4, 3), stride=(1, 4), offset=11, storage=storage)
+    wide = lua.tensor(row, size=(2, 1, 2), stride=(20, 7, 1), storage=storage)
+    spread = lua.tensor(row, size=(3,), stride=(0,), offset=40, storage=storage)
+    fields = {"weight": first, "bias": turned, "running_mean": wide, "running_var": spread}
+    found = read(lua.module("nn.X", fields)).tensors
+    expected = {"weight": row[4:10].reshape(2, 3), "bias": row[10:22].reshape(3, 4).T}
+    expected |= {"running_mean": row[[0, 1, 20, 21]].reshape(2, 1, 2), "running_var": row[[39] * 3]}
+    same(found, expected)
+
+
+def test_torch7_against_torchfile(tmp_path, read):
+    """The package reads Torch7's files with Python; the tree of its objects has the same tensors."""
+    torchfile = pytest.importorskip("torchfile")
+    (tmp_path / "a.t7").write_bytes(ff.torch7_file())
+    top = torchfile.load(str(tmp_path / "a.t7"), force_8bytes_long=False)
+    found = {}
+
+    def walk(module, path):
+        for name in (b"weight", b"bias", b"running_mean", b"running_var"):
+            if isinstance(module._obj.get(name), np.ndarray):
+                found[".".join([*path, name.decode()])] = module._obj[name]
+        for i, child in enumerate(module._obj.get(b"modules") or []):
+            walk(child, [*path, str(i)])
+
+    walk(top, [])
+    assert len(found) == 8
+    same(read(ff.torch7_file()).tensors, found)
+
+
+# -- Keras
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+@pytest.mark.parametrize("top", ["", "model_weights"])
+def test_keras(read, fixed, top):
+    expected = {name: array for weights in ff.keras_state().values() for name, array in weights.items()}
+    found = read(ff.keras_file(fixed=fixed, top=top))
+    same(found.tensors, expected)
+    assert found.wrapper == top
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_keras_of_other_precision(read, dtype):
+    state = {layer: {n: a.astype(dtype) for n, a in weights.items()} for layer, weights in ff.keras_state().items()}
+    same(read(ff.keras_file(state)).tensors, {n: a for weights in state.values() for n, a in weights.items()})
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_keras_with_many_layers(read, fixed):
+    """B-trees of several levels, headers that go on elsewhere, several heaps; a list cut into parts."""
+    state = {f"conv{i}_block{i % 7}_{'x' * (i % 30)}": {f"conv{i}/kernel:0": numbers((2, i % 5), i)} for i in range(400)}
+    expected = {name: array for weights in state.values() for name, array in weights.items()}
+    same(read(ff.keras_file(state, fixed=fixed)).tensors, expected)
+
+    def cut(group):
+        names = list(group.attrs["layer_names"])
+        del group.attrs["layer_names"]
+        for i in range(4):
+            group.attrs[f"layer_names{i}"] = np.array(names[100 * i : 100 * i + 100], "S")
+
+    same(read(ff.keras_file(state, change=cut)).tensors, expected)
+
+
+def test_keras_with_dates_and_an_optimiser(read):
+    def change(group):
+        group.attrs["training_config"] = "{}"
+        group.create_group("optimizer_weights").create_dataset("iteration", data=3)
+        group["act"].create_dataset("more", data=numbers(3), track_times=True)
+
+    state = ff.keras_state()
+    state["act"] = {"act/dated:0": numbers(4)}
+    found = read(ff.keras_file(state, change=lambda g: (change(g), g["act"]["act"].create_dataset("x", data=1.0))))
+    same(found.tensors, {n: a for weights in state.values() for n, a in weights.items()})
+
+
+def test_other_hdf5(tmp_path):
+    with h5py.File(tmp_path / "a", "w") as file:
+        file["x"] = 1.0
+    with pytest.raises(FormatError, match="list of layers"):
+        container.read(tmp_path / "a")
+    (tmp_path / "b").write_bytes(ff.keras_file(libver="latest"))
+    with pytest.raises(FormatError, match="libver='earliest'"):
+        container.read(tmp_path / "b")
+
+
+# -- numbers and memory
+
+
+@pytest.mark.parametrize("build", [ff.safe_file, ff.npz_file])
+def test_doubles_beyond_float32(read, build):
+    with pytest.raises(IntegrityError, match="float32"):
+        read(build({"w": np.array([1.0, 1e300])}))
+    assert np.isinf(read(build({"w": np.array([1.0, np.inf])})).tensors["w"][1])
+
+
+def sparse(path, form, numel):
+    """A file of mostly nothing: two tensors that together have that many float32, as holes."""
+    first, last = numel // 4, numel - numel // 4
+    shapes = {"a.weight": [first], "b.weight": [2, last // 2]}
+    if form == "safetensors":
+        head, at = {}, 0
+        for name, shape in shapes.items():
+            size = 4 * int(np.prod(shape))
+            head[name], at = {"dtype": "F32", "shape": shape, "data_offsets": [at, at + size]}, at + size
+        path.write_bytes(ff.safetensors(head, b""))
+        with path.open("ab") as file:
+            file.truncate(file.tell() + at)
+        return
+    with path.open("wb") as file:  # a Torch7 module whose fields are the two tensors
+        body = (
+            ff.integer(4)
+            + ff.integer(1)
+            + ff.lua_text("V 1")
+            + ff.lua_text("nn.X")
+            + ff.integer(3)
+            + ff.integer(2)
+            + ff.integer(2)
+        )
+        file.write(body)
+        for i, (name, shape) in enumerate(zip(("weight", "bias"), shapes.values(), strict=True)):
+            size, n = int(np.prod(shape)), len(shape)
+            stride = [int(np.prod(shape[axis + 1 :])) for axis in range(n)]
+            file.write(
+                ff.text(name) + ff.integer(4) + ff.integer(3 + 2 * i) + ff.lua_text("V 1") + ff.lua_text("torch.FloatTensor")
+            )
+            file.write(ff.integer(n) + ff.longs(*shape, *stride, 1) + ff.integer(4) + ff.integer(4 + 2 * i))
+            file.write(ff.lua_text("V 1") + ff.lua_text("torch.FloatStorage") + ff.longs(size))
+            file.truncate(file.tell() + 4 * size)
+            file.seek(0, 2)
+
+
+@pytest.mark.parametrize("form", ["safetensors", "torch7"])
+@pytest.mark.parametrize(
+    "numel", [pytest.param(20_000_000, id="20M"), pytest.param(800_000_000, marks=pytest.mark.slow, id="800M")]
+)
+def test_read_tensor_by_tensor(tmp_path, form, numel):
+    """What is in memory at any time: the result, and some mebibytes."""
+    sparse(tmp_path / "w", form, numel)
+    assert (tmp_path / "w").stat().st_size > 4 * numel
+    tracemalloc.start()
+    try:
+        found = container.read(tmp_path / "w")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert sum(array.size for array in found.tensors.values()) == numel
+    assert peak < 4 * numel + (16 << 20)
+
+
+def test_pth_is_read_by_the_same_door(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(zip_file(small_state()))
+    same(container.read(path).tensors, torch_file.read(path).tensors)
+
+
+def test_one_member_of_another_kind(read):
+    with pytest.raises(FormatError, match=r"no \.npy"):
+        read(Zip([Entry("a.npy", ff.npy(numbers(3)), flags=0), Entry("readme.txt", b"x", flags=0)]).build())

@@ -123,6 +123,7 @@ def fetch(
     failures: list[str] = []
     error: type[DownloadError | IntegrityError] = DownloadError
     for url in urls:
+        spoilt = False
         for attempt in range(limits.tries):
             began = _held(part) if wanted.known else 0
             try:
@@ -139,8 +140,9 @@ def fetch(
                 _drop(part)
                 failures.append(f"{url}: {problem}")
                 error = IntegrityError
-                if not began:  # what was there before may have been the damage, so that is tried once more from the start
+                if spoilt:  # twice the same from the start: it is not what was there before, nor a cut that nobody saw
                     break
+                spoilt = True
     seen = dict.fromkeys(failures)
     raise error(f"{'; '.join(seen)}; try again later, or fetch the file by other means and name it with --from")
 

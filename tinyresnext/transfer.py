@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 __all__ = ["USUAL", "Again", "Answer", "Limits", "Refused", "pieces"]
 
 PIECE = 1 << 18
+REDIRECTS = (301, 302, 303, 307, 308)
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
@@ -103,7 +104,7 @@ def pieces(url: str, headers: dict[str, str], limits: Limits, local: bool) -> It
             if piece is None:
                 return
             if isinstance(piece, Exception):
-                raise _meaning(piece) from piece
+                raise _meaning(piece, limits) from piece
             yield piece
             came += len(piece) if isinstance(piece, bytes) else 0
             if (now := time.monotonic()) - since > limits.window:
@@ -123,13 +124,7 @@ def _receive(ask: Callable[[], http.client.HTTPResponse], found: queue.Queue, ab
                 return found.put(piece, timeout=0.1)
 
     try:
-        try:
-            answer = ask()
-        except urllib.error.HTTPError as error:
-            answer = error.fp if isinstance(error.fp, http.client.HTTPResponse) else None
-            if answer is None:
-                raise
-        with answer:
+        with ask() as answer:
             put(Answer(answer.status, answer.reason, answer.headers, answer.length))
             while not abandoned.is_set() and (piece := answer.read1(PIECE)):
                 put(piece)
@@ -138,14 +133,23 @@ def _receive(ask: Callable[[], http.client.HTTPResponse], found: queue.Queue, ab
         put(error)
 
 
-def _meaning(error: Exception) -> Exception:
+def _meaning(error: Exception, limits: Limits) -> Exception:
     """What a failure of the network means for the next try."""
-    if isinstance(error, (Refused, Again)):
-        return error
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(reason, TimeoutError):
+        return Again(f"nothing came for {limits.silence:g} seconds")
     if isinstance(error, (OSError, http.client.HTTPException, ValueError)):
         return Again(str(reason) or type(reason).__name__)
     return error
+
+
+class _Answers(urllib.request.HTTPErrorProcessor):
+    """Every answer is one, of whatever status; only redirects are followed."""
+
+    def http_response(self, request, response):
+        return super().http_response(request, response) if response.status in REDIRECTS else response
+
+    https_response = http_response
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -168,7 +172,7 @@ def _opener(local: bool) -> urllib.request.OpenerDirector:
         urllib.request.UnknownHandler(),
         urllib.request.HTTPSHandler(),
         urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.HTTPErrorProcessor(),
+        _Answers(),
         _Redirects(local),
     ]
     for handler in [*handlers, *([urllib.request.HTTPHandler()] if local else [])]:

@@ -128,7 +128,9 @@ def fetch(
             began = _held(part) if wanted.known else 0
             try:
                 _transfer(url, part, began, wanted, progress, limits, local)
-                return wanted.check(part)
+                sha256 = wanted.check(part)
+                _forget(_memory(part))
+                return sha256
             except Again as problem:
                 failures.append(f"{url}: {problem}")
                 if attempt + 1 < limits.tries:
@@ -157,9 +159,14 @@ def _held(part: Path) -> int:
 
 def _drop(part: Path) -> None:
     """Forget what came."""
-    for path in (part, _memory(part)):
-        with suppress(OSError):
-            path.unlink()
+    _forget(part)
+    _forget(_memory(part))
+
+
+def _forget(path: Path) -> None:
+    """Remove a file, if that is possible."""
+    with suppress(OSError):
+        path.unlink()
 
 
 def _memory(part: Path) -> Path:

@@ -132,19 +132,27 @@ def _convert_first(
     source: str | os.PathLike[str] | None,
     offline: bool,
     note: Callable[[str], None],
-    download: Callable[[Path], None],
+    download: Callable[[Path], str],
 ) -> None:
     """Convert the first file that is the right one; what only happened to lie in a cache may be wrong."""
     if source is not None:
-        _convert(entry, Path(source), wanted(entry), work)
+        _convert(entry, Path(source), wanted(entry).check(Path(source)), work)
         return
     for path, demand in _found(entry, work):
         try:
-            _convert(entry, path, demand, work)
-            note(f"{entry.name}: made from {shown(path)}, which was here")
-            return
+            sha256 = demand.check(path)
         except WeightsError as error:
             note(f"{entry.name}: {shown(path)} is not used: {error}")
+            continue
+        try:
+            _convert(entry, path, sha256, work)
+        except WeightsError as error:
+            if demand == wanted(entry):
+                raise _unusable(path, error) from error
+            note(f"{entry.name}: {shown(path)} is not used: {error}")
+            continue
+        note(f"{entry.name}: made from {shown(path)}, which was here")
+        return
     file = work / entry.file
     if offline or not entry.urls:
         why = "and nothing may be fetched" if offline else "and no program can fetch it"
@@ -152,18 +160,23 @@ def _convert_first(
             f"{entry.file} of {entry.name} is neither in PyTorch's cache nor in the Hub's, {why}; fetch it from "
             f"{(*entry.urls, entry.page)[0]} and name it with --from"
         )
-    download(file)
+    sha256 = download(file)
     try:
-        _convert(entry, file, wanted(entry), work)
+        _convert(entry, file, sha256, work)
     except WeightsError as error:
         if not wanted(entry).known:
             _remove(file)
             raise
-        raise type(error)(f"{error} (the file is the published one, and stays in {shown(file)})") from error
+        raise _unusable(file, error) from error
 
 
-def _fetch(entry: Entry, file: Path, note: Callable[[str], None], progress: Progress, limits: Limits, local: bool) -> None:
-    """Download the file; it has its name when it is whole."""
+def _unusable(path: Path, error: WeightsError) -> WeightsError:
+    """The error for a file that is the right one: fetching it again would not help."""
+    return type(error)(f"{error} (the file is the published one, and stays in {shown(path)})")
+
+
+def _fetch(entry: Entry, file: Path, note: Callable[[str], None], progress: Progress, limits: Limits, local: bool) -> str:
+    """Download the file and give its sha256; it has its name when it is whole."""
     part = file.with_name(f"{file.name}.part")
     note(f"{entry.name}: from {entry.urls[0]}")
     try:
@@ -180,11 +193,11 @@ def _fetch(entry: Entry, file: Path, note: Callable[[str], None], progress: Prog
         raise UsageError(
             f"cannot write {shown(file)}: {error.strerror}; choose another folder with TINYRESNEXT_HOME"
         ) from error
+    return sha256
 
 
-def _convert(entry: Entry, file: Path, demand: Wanted, work: Path) -> None:
-    """Check the file, then read it, and put the model into its place."""
-    sha256 = demand.check(file)
+def _convert(entry: Entry, file: Path, sha256: str, work: Path) -> None:
+    """Read the file that has this digest, and put the model into its place."""
     stored = read_checkpoint(
         file, arch=entry.spec, preprocess=entry.preprocess, labels=entry.labels, licence=entry.licence
     ).stored

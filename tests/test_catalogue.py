@@ -148,7 +148,8 @@ def test_an_architecture_alone_is_the_best_that_is_free():
         find("resnext50_32x4d.a1h_in1")
 
 
-def test_what_is_not_here_says_how_to_get_it():
+def test_what_is_not_here_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("TINYRESNEXT_HOME", str(tmp_path))
     for name in ("resnext101_64x4d", "resnext101_64x4d.tv_in1k"):
         with pytest.raises(UsageError, match=rf"resnext101_64x4d\.tv_in1k is not on this computer; `tinyresnext pull {name}`"):
             tinyresnext.load(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 from dataclasses import replace
+from importlib import import_module
 from types import ModuleType
 
 import numpy as np
@@ -120,10 +121,9 @@ def _logits(model: Model, x: np.ndarray, dtype: type) -> np.ndarray:
 def _torch() -> ModuleType:
     """The ops in PyTorch."""
     try:
-        from .ops import with_torch
+        return import_module(f"{__package__}.ops.with_torch")
     except ImportError as error:
         raise UsageError(f"PyTorch is not installed ({error}); install it, or compute the reference without it") from error
-    return with_torch
 
 
 def _compare(model: Model, x: np.ndarray, wanted: np.ndarray, error: float) -> store.Check:

@@ -169,6 +169,30 @@ def test_a_part_and_a_server_that_lies_about_it(way, server, part):
     assert part.read_bytes() == CONTENT
 
 
+def test_a_part_that_is_longer_than_the_file(server, part):
+    part.write_bytes(b"?" * (len(CONTENT) + 1000))
+    server.always = servers.plain  # all of it, whatever was asked for
+    assert get(server, part, limits=Limits(silence=10, window=10, least=1, tries=1, pause=0)) == SHA256
+    assert part.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    "location", ["http://127.0.0.2/file", "http://files.example/file", "ftp://127.0.0.1/file", "https:///"]
+)
+def test_redirects_are_as_safe_as_addresses(location, server, part):
+    server.always = servers.to(location)
+    with pytest.raises(DownloadError, match=r"leads to .* only https is taken"):
+        get(server, part)
+
+
+def test_a_redirect_that_is_safe(server, part):
+    server.ways = [servers.to("/elsewhere")]
+    part.write_bytes(CONTENT[:500])
+    assert get(server, part) == SHA256
+    assert [path for path, _ in server.asked] == ["/file.pth", "/elsewhere"]
+    assert server.ranges == ["bytes=500-"] * 2
+
+
 def test_a_part_of_another_version(server, part):
     """The file was replaced meanwhile: If-Range makes the server send all of the new one."""
     once = Limits(silence=10, window=10, least=1, tries=1, pause=0)

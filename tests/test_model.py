@@ -181,7 +181,7 @@ def test_save_and_load(model, tmp_path):
 
 
 def test_what_load_cannot_find(tmp_path):
-    with pytest.raises(UsageError, match="is an architecture, and its weights"):
+    with pytest.raises(UsageError, match="is not on this computer; `tinyresnext pull resnext50_32x4d`"):
         tinyresnext.load("resnext50_32x4d")
     with pytest.raises(FormatError, match="No such file"):
         tinyresnext.load(tmp_path / "nothing.h5")

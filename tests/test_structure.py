@@ -15,15 +15,16 @@ import tinyresnext
 PACKAGE = Path(tinyresnext.__file__).parent
 # From the bottom up; a module may import from its own level and from those below.
 LEVELS = [
-    {"errors"},
+    {"errors", "home"},
     {"ops", "ops.checks", "ops.shapes"},
-    {"ops.reference", "ops.cpu"},
+    {"ops.reference", "ops.cpu", "ops.with_torch"},
     {"count", "files", "hdf5", "image", "image_file", "peak", "plan", "resnext", "spec", "step", "store", "store_file", "tape"}
+    | {"catalogue", "download", "transfer"}
     | {"augment", "dataset", "idx", "loader", "picture_files", "shipped", "tar"}
     | {"optimise", "recipes", "training_folder", "training_log", "training_state"},
-    {"bench", "checkpoints", "cifar_files", "classify", "convert", "data", "model", "report", "verify", "warm"}
+    {"bench", "checkpoints", "cifar_files", "classify", "convert", "data", "model", "pull", "report", "verify", "warm"}
     | {"confusion", "evaluation", "training", "training_run"},
-    {"arguments", "cli", "cli_train"},
+    {"arguments", "cli", "cli_train", "cli_weights"},
     {"__init__", "__main__"},
 ]
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))

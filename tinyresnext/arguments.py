@@ -64,22 +64,35 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--force", action="store_true", help="write over files that exist")
 
     c = commands.add_parser("export", help="turn a model file back into a checkpoint")
-    c.add_argument("src", nargs="?", metavar="FILE.h5", help="a model file (the one that comes along)")
+    c.add_argument("src", nargs="?", metavar="NAME|FILE.h5", help="a model (the one that comes along)")
     c.add_argument("dst", metavar="DST", help="ending in .pth, .safetensors or .npz")
     c.add_argument("--force", action="store_true", help="write over DST if it exists")
 
     c = commands.add_parser("info", help="architecture, cost, preprocessing, labels and provenance")
-    c.add_argument("name", nargs="?", metavar="NAME|FILE", help="an architecture, or a model file (the one that comes along)")
+    c.add_argument("name", nargs="?", metavar="NAME|FILE", help="an architecture or a model (the one that comes along)")
     c.add_argument("--layers", action="store_true", help="every layer with its parameters and multiply-adds")
     c.add_argument("--size", type=_positive, metavar="N", help="side of the picture that the counts are for")
 
     c = commands.add_parser("verify", help="check a model file, and its logits against a reference")
-    c.add_argument("file", nargs="?", metavar="FILE", help="a model file (the one that comes along)")
-    c.add_argument("--reference", metavar="R.npz", help="arrays x [n, h, w, c] and logits [n, classes]")
+    c.add_argument("file", nargs="?", metavar="NAME|FILE", help="a model (the one that comes along)")
+    r = c.add_mutually_exclusive_group()
+    r.add_argument("--reference", metavar="R.npz", help="arrays x [n, h, w, c] and logits [n, classes]")
+    r.add_argument("--make-reference", metavar="R.npz", help="compute such a file from the model, in float64")
+    c.add_argument("--with-torch", action="store_true", help="compute the reference with PyTorch, not with plain NumPy")
+    c.add_argument("--force", action="store_true", help="write over the reference if it exists")
     _device(c)
 
-    c = commands.add_parser("models", help="the architectures that have names")
+    c = commands.add_parser("models", help="the architectures that have names, and the published models")
     c.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="such as 'resnext50*'")
+
+    c = commands.add_parser("pull", help="fetch a published model, check it, convert it, and keep it")
+    c.add_argument(
+        "name", metavar="NAME", help="one of `tinyresnext models`; an architecture means its best with a free licence"
+    )
+    c.add_argument("--accept-licence", action="store_true", help="accept a licence that does not allow every use")
+    where = c.add_mutually_exclusive_group()
+    where.add_argument("--offline", action="store_true", help="use what is on this computer, and never ask the network")
+    where.add_argument("--from", dest="source", metavar="FILE", help="the published file, fetched by other means")
 
     c = commands.add_parser("cache", help="the compiled kernels on this computer")
     c.add_argument("action", choices=("info", "clear", "warm"), help="show what is kept, remove it, or compile it now")
@@ -174,7 +187,7 @@ def _training(c: argparse.ArgumentParser) -> None:
 
 def _model(command: argparse.ArgumentParser) -> None:
     """The option of every command that predicts."""
-    command.add_argument("--model", metavar="FILE", help="a model file (the one that comes along)")
+    command.add_argument("--model", metavar="NAME|FILE", help="a model that was pulled, or a file (the one that comes along)")
 
 
 def _device(command: argparse.ArgumentParser) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .arguments import parser
-from .errors import DeviceError, FormatError, ImageError, TinyResNeXtError, UsageError, WeightsError
+from .errors import DeviceError, ImageError, TinyResNeXtError, UsageError, WeightsError
 from .files import regular, shown
 
 if TYPE_CHECKING:
@@ -162,6 +162,7 @@ def _convert(a: argparse.Namespace) -> int:
 
 def _export(a: argparse.Namespace) -> int:
     from . import store
+    from .catalogue import model_file
     from .checkpoints import export
     from .shipped import shipped_model
 
@@ -169,7 +170,7 @@ def _export(a: argparse.Namespace) -> int:
     suffix = Path(a.dst).suffix
     if suffix not in writers:
         raise UsageError(f"{a.dst!r} ends in {suffix!r}; expected {', '.join(writers)}")
-    src = a.src if a.src is not None else shipped_model()
+    src = model_file(a.src) if a.src is not None else shipped_model()
     stored = store.read(src)
     writers[suffix](_target(a.dst, a.force, not_over=src), stored.params)
     print(a.dst)
@@ -177,42 +178,33 @@ def _export(a: argparse.Namespace) -> int:
 
 
 def _info(a: argparse.Namespace) -> int:
-    from . import report, store
-    from .shipped import shipped_model
-    from .spec import variant
+    from .cli_weights import info
 
-    name = a.name if a.name is not None else str(shipped_model())
-    if os.path.exists(name):
-        stored = store.read(name)
-        spec, size, more = stored.spec, a.size or stored.preprocess.crop, report.stored(stored, store.digests(name).model)
-    elif os.path.dirname(name) or Path(name).suffix:
-        raise FormatError(f"there is no file {name!r}; give a model file, or the name of an architecture")
-    else:
-        spec, more = variant(name), ""
-        size = a.size or report.usual_size(spec)
-    print(report.architecture(spec, size) + more + (report.every_layer(spec, size) if a.layers else ""), end="")
+    print(info(a), end="")
     return 0
 
 
 def _verify(a: argparse.Namespace) -> int:
+    from .cli_weights import verify
     from .model import backend
-    from .shipped import shipped_model
-    from .verify import verify
 
     with _word_on_compiling(backend(a.device)) if a.reference else nullcontext():
-        report = verify(a.file if a.file is not None else shipped_model(), a.reference, a.device, a.threads)
-    print(report)
-    return 0 if report.passed else 3
+        passed, text = verify(a)
+    print(text)
+    return 0 if passed else 3
 
 
 def _models(a: argparse.Namespace) -> int:
-    from . import report
-    from .model import list_models
+    from .cli_weights import models
 
-    names = list_models(a.pattern)
-    if not names:
-        raise UsageError(f"no architecture matches {a.pattern!r}; `tinyresnext models` lists them all")
-    print(report.models(names), end="")
+    print(models(a), end="")
+    return 0
+
+
+def _pull(a: argparse.Namespace) -> int:
+    from .cli_weights import pull
+
+    print(pull(a))
     return 0
 
 
@@ -225,9 +217,10 @@ def _cache(a: argparse.Namespace) -> int:
         return 0
     if a.action == "warm":
         from .model import list_models
+        from .spec import VARIANTS
         from .warm import warm
 
-        names = list_models(a.pattern)
+        names = [name for name in list_models(a.pattern) if name in VARIANTS]
         if not names:
             raise UsageError(f"no architecture matches {a.pattern!r}; `tinyresnext models` lists them all")
         if problem := cache.problem():
@@ -361,6 +354,7 @@ _COMMANDS = {
     "info": _info,
     "verify": _verify,
     "models": _models,
+    "pull": _pull,
     "cache": _cache,
     "bench": _bench,
     "train": _train,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "DeviceError",
+    "DownloadError",
     "FormatError",
     "ImageError",
     "IntegrityError",
@@ -34,6 +35,10 @@ class IntegrityError(WeightsError):
 
 class UnsafeError(WeightsError):
     """The file asks for something that weights never need: code, other files, memory beyond its own size."""
+
+
+class DownloadError(WeightsError):
+    """The weights cannot be fetched: there is no connection, or what comes over it is no file."""
 
 
 class ShapeError(WeightsError):

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from .errors import FormatError, TinyResNeXtError, UsageError
 
-__all__ = ["regular", "replacing", "shown"]
+__all__ = ["locked", "regular", "replacing", "shown"]
 
 
 def shown(path: str | os.PathLike[str]) -> str:
@@ -131,3 +132,52 @@ def _sync_directory(directory: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+@contextmanager
+def locked(path: str | os.PathLike[str], waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Let one process at a time into the ``with`` block. Its end frees the lock, however it ends.
+
+    Parameters
+    ----------
+    path : path
+        An empty file that stays; made if it is not there.
+    waiting : callable
+        Called once if another process is in.
+
+    Raises
+    ------
+    UsageError
+        When the file cannot be made or locked.
+    """
+    try:
+        file = open(path, "ab")  # noqa: SIM115
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    with file:
+        if not _try_lock(file):
+            waiting()
+            while not _try_lock(file):
+                time.sleep(0.05)
+        yield
+
+
+def _try_lock(file: BinaryIO) -> bool:
+    """Take the lock if nobody has it."""
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError as error:
+        raise UsageError(
+            f"cannot lock {file.name}: {error.strerror}; its file system has no locks: choose a folder on another one"
+        ) from error
+    return True

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from . import store
+from . import catalogue, store
+from .catalogue import model_file
 from .errors import DeviceError, IntegrityError, UsageError
 from .image import Picture, Preprocess, prepare
 from .plan import Plan, Program, program
@@ -216,7 +217,8 @@ def load(name: str | os.PathLike[str] | None = None, device: str = "cpu", thread
     Parameters
     ----------
     name : str or path, optional
-        A file that `save` or ``tinyresnext convert`` wrote; by default the model that comes with tinyresnext.
+        A file that `save` or ``tinyresnext convert`` wrote, or the name of a model that ``tinyresnext pull`` fetched, such as
+        ``resnext50_32x4d.a1h_in1k``; by default the model that comes with tinyresnext.
     device : {"cpu", "auto", "reference"}
         ``reference`` computes with plain NumPy.
     threads : int, optional
@@ -227,18 +229,15 @@ def load(name: str | os.PathLike[str] | None = None, device: str = "cpu", thread
     WeightsError
         When the file is not there or cannot be used.
     UsageError
-        When the name is only that of an architecture, or there cannot be so many threads.
+        When the name is that of a model that is not here, or there cannot be so many threads.
     DeviceError
         When the device is not there.
     """
     ops = backend(device)
     if name is None:
         name = shipped_model()
-    if str(name) in VARIANTS and not os.path.exists(name):
-        remedy = "`tinyresnext convert CHECKPOINT.pth MODEL.h5` makes a model file from a checkpoint"
-        raise UsageError(f"{str(name)!r} is an architecture, and its weights have to be converted first: {remedy}")
     count = ops.thread_count(threads)
-    return Model(*store.read(name), ops, count)
+    return Model(*store.read(model_file(name)), ops, count)
 
 
 def save(model: Model, path: str | os.PathLike[str], *, half: bool = False) -> None:
@@ -257,8 +256,8 @@ def save(model: Model, path: str | os.PathLike[str], *, half: bool = False) -> N
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of the known architectures that match a pattern such as ``resnext50*``."""
-    return [name for name in VARIANTS if fnmatch.fnmatchcase(name, pattern)]
+    """Names that match a pattern such as ``resnext50*``: of the known architectures, then of the published models."""
+    return [name for name in VARIANTS if fnmatch.fnmatchcase(name, pattern)] + catalogue.names(pattern)
 
 
 def backend(device: str) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from .catalogue import Entry, is_here
 from .checkpoints.infer import describe
 from .count import layers, totals
 from .image import Preprocess
@@ -20,6 +21,32 @@ def models(names: Sequence[str]) -> str:
         sums = totals(layers(spec, size, size))
         paths = f"{spec.cardinality} x {spec.width}"
         lines.append(f"{name:20} {spec.depth:6} {paths:>8} {sums['params']:12,} {sums['macs'] / 1e9:8.3f}  {size} x {size}")
+    return "\n".join(lines) + "\n"
+
+
+def published(entries: Sequence[Entry], sizes: Mapping[str, tuple[int, float]]) -> str:
+    """A line for each published model; ``sizes`` has parameters and multiply-adds of each, by name."""
+    head = f"{'model':40} {'C x d':>8} {'params':>12} {'GMACs':>8} {'top-1':>6}  {'licence':13} here"
+    lines = [head]
+    for entry in entries:
+        params, macs = sizes[entry.name]
+        paths, top1 = f"{entry.spec.cardinality} x {entry.spec.width}", "" if entry.top1 is None else f"{entry.top1:.2f}"
+        here = "yes" if is_here(entry) else "no: unreadable" if entry.unreadable else "no"
+        lines.append(f"{entry.name:40} {paths:>8} {params:12,} {macs / 1e9:8.3f} {top1:>6}  {entry.licence:13} {here}")
+    return "\n".join(lines) + "\n"
+
+
+def entry(found: Entry) -> str:
+    """What the catalogue says of a published model."""
+    lines = [
+        f"pictures      {pictures(found.preprocess)}",
+        f"published     for {found.system}: {found.file}, {found.page}",
+        f"licence       {found.licence}",
+        *(f"note          {text}" for text in (found.note, found.inexact, found.unreadable) if text),
+    ]
+    for score in found.scores:
+        top5 = "" if score.top5 is None else f", top-5 {score.top5:.2f}"
+        lines.append(f"top-1         {score.top1:.2f}{top5} by {score.by}, pictures as {score.pipeline}")
     return "\n".join(lines) + "\n"
 
 

@@ -1,0 +1,71 @@
+"""Pull a model again and again in processes that are killed at random moments, and look at what is there after each.
+
+::
+
+    python killed_pull.py URL SHA256 SEED TIMES
+
+prints how many were killed, how many came to their end first, and how many found something to go on with. ``TINYRESNEXT_HOME``
+says where. Any name that does not mean a whole model ends it with a traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+
+import pulled
+
+from tinyresnext import catalogue, store
+from tinyresnext.pull import pull
+
+
+def attempt(entry: catalogue.Entry) -> int:
+    """A child that pulls."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        pull(entry, local=True)
+    except BaseException:
+        os._exit(1)
+    os._exit(0)
+
+
+def main(url: str, sha256: str, seed: int, times: int) -> None:
+    """Kill them one by one."""
+    entry = pulled.entry(url, sha256)
+    rng = random.Random(seed)
+    place = catalogue.place(entry)
+    start = time.monotonic()
+    assert os.waitpid(attempt(entry), 0)[1] == 0
+    usual = time.monotonic() - start
+    place.unlink()
+    killed = ended = held = 0
+    for _ in range(times):
+        child = attempt(entry)
+        time.sleep(rng.uniform(0, usual))
+        os.kill(child, signal.SIGKILL)
+        status = os.waitpid(child, 0)[1]
+        assert status in (0, signal.SIGKILL), status
+        killed, ended = killed + (status != 0), ended + (status == 0)
+        work = place.parent.parent / "downloads" / entry.name
+        if place.exists():
+            assert store.check(place).passed
+            place.unlink()
+            if rng.random() < 0.5:
+                shutil.rmtree(work, ignore_errors=True)
+        elif work.exists():
+            held += any(path.stat().st_size for path in work.iterdir())
+    assert os.waitpid(attempt(entry), 0)[1] == 0
+    assert store.check(place).passed
+    assert not work.exists()
+    assert [path.name for path in place.parent.iterdir()] == [place.name]
+    print(killed, ended, held)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

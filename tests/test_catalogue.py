@@ -1,0 +1,223 @@
+"""The list of published models: every row whole, its costs those of the network, its pictures those of its system."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import test_image
+
+import tinyresnext
+from tinyresnext import Preprocess, catalogue, cli, list_models, report
+from tinyresnext.catalogue import entries, find, parse
+from tinyresnext.convert import CIFAR
+from tinyresnext.count import layers, totals
+from tinyresnext.errors import FormatError, UsageError
+from tinyresnext.plan import stand_in, trace
+from tinyresnext.resnext import parameters
+from tinyresnext.shipped import manifest
+from tinyresnext.spec import VARIANTS, Spec
+
+TEXT = manifest().read_text("utf-8")
+PIPELINES = parse(TEXT)[1]
+# Parameters, and GMACs of convolutions and classifier at 224: torchvision's own numbers, and the same count for the others.
+COSTS = {
+    "resnext50_32x4d": (25_028_904, 4.230),
+    "resnext50d_32x4d": (25_048_136, 4.470),
+    "resnext101_32x4d": (44_177_704, 7.970),
+    "resnext101_64x4d": (83_455_272, 15.460),
+    "resnext101_32x8d": (88_791_336, 16.414),
+    "resnext101_32x16d": (194_026_792, 36.163),
+    "resnext101_32x32d": (468_530_472, 87.107),
+    "resnext101_32x48d": (828_411_176, 153.310),
+    "resnext152_32x4d": (59_951_400, 11.710),
+    "resnext29_8x64d": (34_426_698, 5.387),
+}
+# mmpretrain's GFLOPs are of the backbone: convolutions, two for each value of a norm, one for each of a ReLU.
+MMPRETRAIN = {"resnext50_32x4d": 4.27, "resnext101_32x4d": 8.03, "resnext101_32x8d": 16.50, "resnext152_32x4d": 11.80}
+# How many each system has published, by the tables of their own repositories.
+PUBLISHED = {"torchvision": 8, "facebook": 15, "cadene": 4, "mmpretrain": 8, "timm": 10, "prlz77": 2, "keras": 4}
+
+
+def test_all_systems_are_there():
+    counts = {system: sum(entry.system == system for entry in entries()) for system in PUBLISHED}
+    assert counts == PUBLISHED
+    assert len(entries()) == sum(PUBLISHED.values())
+
+
+def cost(spec: Spec) -> dict[str, int]:
+    size = report.usual_size(spec)
+    return totals(layers(spec, size, size))
+
+
+@pytest.fixture(scope="module")
+def costs() -> dict[Spec, dict[str, int]]:
+    return {spec: cost(spec) for spec in {entry.spec for entry in entries()}}
+
+
+def test_parameters_and_multiply_adds(costs):
+    for entry in entries():
+        found = costs[entry.spec]
+        params, gmacs = COSTS[entry.architecture]
+        if entry.labels is not None:  # the classifier has other classes
+            params += (entry.spec.classes - 10) * 1025
+            assert found["macs"] / 1e9 == pytest.approx(gmacs, abs=2e-3)
+        else:
+            assert round(found["macs"] / 1e9, 3) == gmacs, entry.name
+        assert found["params"] == params, entry.name
+        if entry.millions:
+            digits = len(str(entry.millions).partition(".")[2])
+            assert round(params / 1e6, digits) == entry.millions, entry.name
+        if entry.gmacs:
+            assert round(found["macs"] / 1e9, len(str(entry.gmacs).partition(".")[2])) == entry.gmacs, entry.name
+
+
+@pytest.mark.parametrize("name", MMPRETRAIN)
+def test_mmpretrains_own_count(name, costs):
+    spec = VARIANTS[name]
+    weights = {key: stand_in(shape) for key, shape in parameters(spec).items()}
+    calls = trace(weights, spec, (1, 224, 224, 3))[1]
+    rectified = sum(math.prod(call.out.shape) for call in calls if call.op == "relu")
+    count = costs[spec]["macs_with_norms"] - 2048 * 1000 + rectified
+    assert count / 1e9 == pytest.approx(MMPRETRAIN[name], abs=0.0051)  # rounded, the last one to 11.80 from 11.7949
+
+
+def test_every_row():
+    for entry in entries():
+        assert entry.urls or entry.note, entry.name
+        assert all(re.fullmatch(r"https://[^\s]+", url) for url in (*entry.urls, entry.page))
+        assert len({url.rpartition("/")[2] for url in entry.urls}) <= 1  # mirrors are of one file
+        if published := re.search(r"[-_]([0-9a-f]{8})\.pth$", entry.file):  # by convention the digest is in the name
+            assert entry.sha256.startswith(published[1]), entry.name
+        assert entry.sha256 or entry.md5 or "no digest" in entry.note or "without a digest" in entry.note, entry.name
+        if entry.bytes:  # the tensors, their names, and the counters of batch norms
+            tensors = sum(4 * math.prod(shape) for shape in parameters(entry.spec).values())
+            assert tensors < entry.bytes < tensors + 200_000, entry.name
+        if entry.scores:
+            assert entry.scores[0].pipeline == entry.pipeline, "a model is known by what its own pipeline gives"
+        facebook = entry.system in ("facebook", "cadene", "keras")  # their own, and what was converted from it
+        assert entry.licence == "CC-BY-NC-4.0" if facebook else entry.free, entry.name
+        assert entry.spec.eps == (1.001e-5 if entry.system == "keras" else 1e-5)
+        assert len(entry.labels or range(1000)) == entry.spec.classes
+        if entry.hub:
+            assert entry.hub == f"timm/{entry.name}"
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_pipeline(name):
+    """Compared with its system's pictures; or timm's, whose names say the numbers; or said here."""
+    preprocess, picture, inexact = PIPELINES[name]
+    if picture:
+        assert preprocess == test_image.PIPELINES[picture]
+    elif timm := re.fullmatch(r"timm_(\d)(\d*)_(bilinear|bicubic)_?(\d*)", name):
+        side, part = int(timm[4] or 224), float(f"{timm[1]}.{timm[2] or 0}")
+        assert preprocess == Preprocess(math.floor(side / part), side, timm[3])
+    else:
+        said = {"cadene": Preprocess(), "facebook": Preprocess(interpolation="bicubic"), "keras": Preprocess(), "prlz77": CIFAR}
+        assert preprocess == said[name]
+        assert bool(inexact) == (name in ("facebook", "keras"))
+
+
+def test_the_four_compared_pipelines_are_all_used():
+    assert {pipeline.picture for pipeline in PIPELINES.values()} - {""} == set(test_image.PIPELINES)
+    assert all(any(name in (e.pipeline, *(s.pipeline for s in e.scores)) for e in entries()) for name in PIPELINES)
+
+
+def test_what_the_traps_are():
+    assert find("resnext50_32x4d.tv2_in1k").preprocess.resize == 232  # and not 256
+    assert find("resnext50_32x4d.a1h_in1k").preprocess == Preprocess(235, 224, "bicubic")
+    assert find("resnext50_32x4d.a3_in1k").preprocess.crop == 160
+    assert find("resnext29_8x64d.prlz77_cifar100").preprocess == CIFAR  # CIFAR-10's statistics, as it was trained
+
+
+def test_an_architecture_alone_is_the_best_that_is_free():
+    assert find("resnext50_32x4d").name == "resnext50_32x4d.tv2_in1k"
+    assert find("resnext101_32x4d").name == "resnext101_32x4d.gluon_in1k"
+    assert find("resnext101_32x8d").name == "resnext101_32x8d.tv2_in1k"  # SWSL is better, and not free
+    with pytest.raises(UsageError, match=r"no weights of resnext101_32x48d have a free licence; there is .*wsl"):
+        find("resnext101_32x48d")
+    with pytest.raises(UsageError, match="no weights of it are in the catalogue"):
+        find("resnet50")
+    with pytest.raises(UsageError, match=r"did you mean resnext50_32x4d\.a1h_in1k"):
+        find("resnext50_32x4d.a1h_in1")
+
+
+def test_what_is_not_here_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("TINYRESNEXT_HOME", str(tmp_path))
+    for name in ("resnext101_64x4d", "resnext101_64x4d.tv_in1k"):
+        with pytest.raises(UsageError, match=rf"resnext101_64x4d\.tv_in1k is not on this computer; `tinyresnext pull {name}`"):
+            tinyresnext.load(name)
+
+
+def test_lists(capsys):
+    assert "resnext50_32x4d.a1h_in1k" in list_models("resnext50*")
+    assert cli.main(["models", "*wsl*"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("CC-BY-NC-4.0") == 8
+    assert "828,411,176  153.310  85.40" in out
+    assert cli.main(["models", "*.c1_*"]) == 0
+    assert "64 x 4" in capsys.readouterr().out
+    assert cli.main(["info", "resnext50_32x4d.fb_in1k"]) == 0
+    out = capsys.readouterr().out
+    assert "25,028,904" in out
+    assert "without antialiasing" in out
+    assert cli.main(["info", "resnext50_32x4d.a3_in1k"]) == 0
+    assert "for 160 x 160" in capsys.readouterr().out
+
+
+DAMAGE = {
+    "no TOML": ("format = 1", "format = = 1"),
+    "another format": ("format = 1", "format = 2"),
+    "unknown field": ("\nmillions =", "\nmillion ="),
+    "unknown in a score": ("by =", "of ="),
+    "unknown pipeline": ('pipeline = "cadene"\n', 'pipeline = "cadena"\n'),
+    "unknown in a pipeline": ("resize = 232", "rezise = 232"),
+    "impossible pipeline": ("resize = 232", "resize = 0"),
+    "unknown architecture": ("resnext152_32x4d.", "resnext153_32x4d."),
+    "no licence": ('licence = "MIT"\n', ""),
+    "http": ("https://data.lip6.fr", "http://data.lip6.fr"),
+    "file": ('"https://data.lip6.fr/', '"file:///data/'),
+    "no hexadecimal": ('"7cdf4587"', '"7cdf458g"'),
+    "short digest": ('"7cdf4587"', '"7cdf"'),
+    "negative bytes": ("bytes = 100_441_675", "bytes = -1"),
+    "bytes as text": ("bytes = 100_441_675", 'bytes = "many"'),
+    "percent": ("top1 = 77.618", "top1 = 177.618"),
+    "top-1 above top-5": ("top1 = 77.618", "top1 = 99.9"),
+    "two of a name": ("resnext101_32x8d.tv2_in1k", "resnext101_32x8d.tv_in1k"),
+    "path as file": ('file = "model.pytorch"', 'file = "../model.pytorch"'),
+    "path as name": ('name = "resnext101_32x8d.tv_in1k"', 'name = "../resnext101_32x8d"'),
+    "path as hub": ('hub = "timm/resnext101_32x8d.tv_in1k"', 'hub = "../../x"'),
+    "unknown labels": ('labels = "cifar100"', 'labels = "cifar1000"'),
+    "models are no list": ("[[model]]", "[model]"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_a_damaged_manifest(case):
+    before, after = DAMAGE[case]
+    assert before in TEXT
+    with pytest.raises(FormatError, match=r"manifest|model '|pipeline"):
+        parse(TEXT.replace(before, after, 1) if case != "models are no list" else TEXT.replace(before, after))
+
+
+@pytest.mark.parametrize("installed", ["checkout", "wheel"])
+def test_it_is_found_wherever_the_package_is(installed, tmp_path):
+    shutil.copytree(Path(tinyresnext.__file__).parent, tmp_path / "tinyresnext", ignore=shutil.ignore_patterns("__pycache__"))
+    weights = tmp_path / "weights" if installed == "checkout" else tmp_path / "tinyresnext" / "weights"
+    weights.mkdir(exist_ok=True)
+    shutil.copy(manifest(), weights)
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "tinyresnext", "models", "*.a1h_*"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    (weights / "manifest.toml").unlink()
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (3, 1)
+    assert "install tinyresnext again" in done.stderr
+    assert catalogue.entries()

@@ -1,0 +1,97 @@
+"""Reference files made from a model: what `verify` then holds it, and every other copy of it, to."""
+
+from __future__ import annotations
+
+import sys
+
+import cases
+import numpy as np
+import pytest
+
+from tinyresnext import Model, Preprocess, Spec, cifar, cli, load, save
+from tinyresnext.errors import IntegrityError, UsageError
+from tinyresnext.ops import reference
+from tinyresnext.verify import TORCH_FLOAT32_ERROR, make_reference, verify
+
+SPECS = {
+    "imagenet": Spec((1, 1), 4, 8, 10),
+    "deep": Spec((1, 1), 4, 8, 10, stem="deep", avg_down=True),
+    "cifar, shortcuts A": cifar(11, 2, 4),
+    "first convolution strides": Spec((1, 1), 2, 8, 10, stride_on=1, eps=1.001e-5),
+}
+
+
+def store_model(spec: Spec, path, scale: float = 1.0) -> None:
+    params = {name: value * np.float32(scale) for name, value in cases.weights(spec, counters=False).items()}
+    labels = tuple(f"class {i}" for i in range(spec.classes))
+    save(Model(spec, params, Preprocess(40, 33), labels, {}, reference), path)
+
+
+@pytest.fixture(params=SPECS)
+def model(request, tmp_path):
+    store_model(SPECS[request.param], tmp_path / "net.h5")
+    return tmp_path / "net.h5"
+
+
+def test_it_holds_the_model_and_not_another(model, tmp_path):
+    error = make_reference(model, tmp_path / "r.npz")
+    assert TORCH_FLOAT32_ERROR <= error < 1e-5
+    with np.load(tmp_path / "r.npz") as found:
+        assert (found["x"].shape, found["x"].dtype) == ((2, 33, 33, 3), np.float32)
+        assert (found["logits"].shape, found["logits"].dtype) == ((2, 10), np.float64)
+        assert found["float32_error"] == error
+    for device in ("reference", "cpu"):
+        assert verify_logits(model, tmp_path / "r.npz", device).passed
+    other = load(model, "reference")
+    name = "layer1.0.conv2.weight"
+    other.params[name] = other.params[name] * np.float32(1.001)
+    save(other, tmp_path / "other.h5")
+    assert not verify_logits(tmp_path / "other.h5", tmp_path / "r.npz", "reference").passed
+
+
+def verify_logits(model, file, device):
+    return verify(model, file, device).checks[-1]
+
+
+def test_pytorch_says_the_same(model, tmp_path):
+    """In float64 both round: thousands of products of a value, some layers deep, stay below 1e-12."""
+    pytest.importorskip("torch")
+    make_reference(model, tmp_path / "ours.npz")
+    error = make_reference(model, tmp_path / "theirs.npz", with_torch=True)
+    with np.load(tmp_path / "ours.npz") as ours, np.load(tmp_path / "theirs.npz") as theirs:
+        assert np.array_equal(ours["x"], theirs["x"])
+        assert cases.relative_error(ours["logits"], theirs["logits"]) < 1e-12
+        assert theirs["float32_error"] == error
+    assert verify_logits(model, tmp_path / "theirs.npz", "cpu").passed
+
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    store_model(SPECS["imagenet"], "net.h5")
+    assert cli.main(["verify", "net.h5", "--make-reference", "r.npz"]) == 0
+    out, err = capsys.readouterr()
+    assert (out, "float32 may be off by" in err) == ("r.npz\n", True)
+    assert cli.main(["verify", "net.h5", "--reference", "r.npz"]) == 0
+    assert cli.main(["verify", "net.h5", "--make-reference", "r.npz"]) == 2
+    assert cli.main(["verify", "net.h5", "--make-reference", "r.npz", "--force"]) == 0
+    assert cli.main(["verify", "net.h5", "--make-reference", "missing/r.npz"]) == 2
+    assert cli.main(["verify", "net.h5", "--with-torch"]) == 2
+    assert cli.main(["verify", "missing.h5", "--make-reference", "q.npz"]) == 3
+    assert not (tmp_path / "q.npz").exists()
+
+
+def test_weights_that_overflow(tmp_path):
+    store_model(SPECS["imagenet"], tmp_path / "net.h5", 1e10)
+    with pytest.raises(IntegrityError, match="in float32 the logits are off by"):
+        make_reference(tmp_path / "net.h5", tmp_path / "r.npz")
+    assert not (tmp_path / "r.npz").exists()
+
+
+def test_without_pytorch(tmp_path, monkeypatch):
+    store_model(SPECS["imagenet"], tmp_path / "net.h5")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "tinyresnext.ops.with_torch", raising=False)
+    with pytest.raises(UsageError, match="PyTorch is not installed"):
+        make_reference(tmp_path / "net.h5", tmp_path / "r.npz", with_torch=True)
+    with pytest.raises(UsageError, match="pictures is 0"):
+        make_reference(tmp_path / "net.h5", tmp_path / "r.npz", pictures=0)

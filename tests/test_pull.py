@@ -1,0 +1,314 @@
+"""From a published file to a model that `load` finds: wherever the file is, and whatever happens on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pulled
+import pytest
+import servers
+
+from tinyresnext import catalogue, cli, load, store
+from tinyresnext.errors import DownloadError, FormatError, IntegrityError, ShapeError, UsageError
+from tinyresnext.pull import pull, wanted
+from tinyresnext.transfer import Limits
+
+CONTENT = pulled.checkpoint()
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+QUICK = Limits(silence=10, window=10, least=1, tries=1, pause=0)
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch) -> Path:
+    """An own place for everything, no caches and no proxies."""
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy") or name in ("TORCH_HOME", "HF_HOME", "HF_HUB_CACHE"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    monkeypatch.setenv("TINYRESNEXT_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def server():
+    with servers.serving(CONTENT) as server:
+        yield server
+
+
+@pytest.fixture
+def entry(server):
+    return pulled.entry(server.url, SHA256[:8])
+
+
+def get(entry, **options) -> Path:
+    return pull(entry, local=True, limits=QUICK, **options)
+
+
+def left(home: Path) -> list[str]:
+    """Every file there, but for locks."""
+    return sorted(str(path.relative_to(home)) for path in home.rglob("*") if path.is_file() and path.suffix != ".lock")
+
+
+def test_pull(entry, server, home):
+    path = get(entry)
+    assert path == home / "models" / f"{pulled.NAME}.h5"
+    assert left(home) == [f"models/{pulled.NAME}.h5"]
+    model = load(path)
+    assert (model.spec, model.preprocess, model.labels) == (entry.spec, entry.preprocess, entry.labels)
+    said = {"source": "net.pth", "sha256": SHA256, "licence": "MIT", "url": server.url, "model": pulled.NAME}
+    assert said.items() <= model.provenance.items()
+    assert get(entry) == path  # it is here
+    assert len(server.asked) == 1
+
+
+def test_it_is_found_by_its_name(entry, home, monkeypatch, capsys):
+    monkeypatch.setattr(catalogue, "entries", lambda: (entry,))
+    for ask in (lambda: load(pulled.NAME), lambda: catalogue.model_file(pulled.NAME)):
+        with pytest.raises(UsageError, match=f"`tinyresnext pull {pulled.NAME}` fetches it"):
+            ask()
+    get(entry)
+    assert load(pulled.NAME).labels == pulled.LABELS
+    assert cli.main(["classify", str(HERE / "data" / "chelsea.jpg"), "--model", pulled.NAME, "--device", "reference"]) == 0
+    assert cli.main(["verify", pulled.NAME]) == 0
+    assert cli.main(["info", pulled.NAME]) == 0
+    assert cli.main(["models", "*test_set"]) == 0
+    assert "50.00  MIT           yes" in capsys.readouterr().out
+
+
+def test_the_command(entry, monkeypatch, capsys, home):
+    kept = pulled.entry("", SHA256)
+    monkeypatch.setattr(catalogue, "entries", lambda: (kept,))
+    assert cli.main(["pull", pulled.NAME]) == 3
+    assert "name it with --from" in capsys.readouterr().err
+    (home.parent / "mine.pth").write_bytes(CONTENT)
+    assert cli.main(["pull", pulled.NAME, "--from", str(home.parent / "mine.pth")]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{home / 'models' / pulled.NAME}.h5\n"
+    assert "licence MIT" in err
+    assert (home.parent / "mine.pth").exists()
+    assert cli.main(["pull", "resnext"]) == 2
+
+
+def test_the_licence_comes_first(server, home):
+    entry = pulled.entry(server.url, SHA256, licence="CC-BY-NC-4.0")
+    said = []
+    with pytest.raises(UsageError, match=r"CC-BY-NC-4\.0, .* --accept-licence"):
+        get(entry, note=said.append)
+    assert "licence CC-BY-NC-4.0" in said[0]
+    assert (server.asked, home.exists()) == ([], False)
+    assert load(get(entry, accept_licence=True)).provenance["licence"] == "CC-BY-NC-4.0"
+
+
+def test_what_cannot_be_read_is_not_fetched(server):
+    with pytest.raises(UsageError, match="quantised"):
+        get(pulled.entry(server.url, SHA256, unreadable="quantised"))
+    assert server.asked == []
+
+
+def test_offline(entry, server):
+    with pytest.raises(DownloadError, match="nothing may be fetched; fetch it from http"):
+        get(entry, offline=True)
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("place", ["torch", "TORCH_HOME"])
+def test_pytorch_has_it(place, entry, server, tmp_path, monkeypatch):
+    if place == "TORCH_HOME":
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    file = (tmp_path / ("torch" if place == "TORCH_HOME" else "caches/torch")) / "hub" / "checkpoints" / "net.pth"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(CONTENT)
+    assert store.check(get(entry, offline=True)).passed
+    assert (server.asked, file.read_bytes()) == ([], CONTENT)
+
+
+@pytest.mark.parametrize("damage", [CONTENT[:-1], b"", b"<html>", bytes(len(CONTENT))])
+def test_pytorchs_is_damaged(damage, entry, server, tmp_path):
+    file = tmp_path / "caches" / "torch" / "hub" / "checkpoints" / "net.pth"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(damage)
+    said = []
+    assert store.check(get(entry, note=said.append)).passed
+    assert any("is not used" in text for text in said)
+    assert (len(server.asked), file.read_bytes()) == (1, damage)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the Hub's cache has links")
+@pytest.mark.parametrize("variable", ["", "HF_HOME", "HF_HUB_CACHE"])
+def test_the_hub_has_it(variable, server, tmp_path, monkeypatch):
+    hub = tmp_path / "caches" / "huggingface" / "hub"
+    if variable:
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+        hub = tmp_path / variable / ("hub" if variable == "HF_HOME" else "")
+    root = hub / "models--timm--net"
+    for folder in ("blobs", "snapshots/abc"):
+        (root / folder).mkdir(parents=True)
+    (root / "blobs" / SHA256).write_bytes(CONTENT)
+    (root / "blobs" / ("0" * 64)).write_bytes(b"damaged")
+    (root / "snapshots/abc/pytorch_model.bin").symlink_to(f"../../blobs/{SHA256}")
+    (root / "snapshots/abc/model.safetensors").symlink_to("../../blobs/" + "0" * 64)
+    said = []
+    entry = pulled.entry(server.url, "f" * 8, hub="timm/net")
+    assert load(get(entry, offline=True, note=said.append)).provenance["sha256"] == SHA256
+    assert [("is not used" in text, "which was here" in text) for text in said[1:]] == [(True, False), (False, True)]
+    assert get(entry, offline=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [(CONTENT[:-1], IntegrityError), (b"", IntegrityError), (None, FormatError)],
+)
+def test_from_another_file(content, kind, entry, tmp_path, home):
+    if content is not None:
+        (tmp_path / "net.pth").write_bytes(content)
+    with pytest.raises(kind, match=r"net\.pth"):
+        get(entry, source=tmp_path / "net.pth")
+    assert left(home) == []
+
+
+def test_the_published_file_is_of_another_network(server, home):
+    entry = pulled.entry(server.url, SHA256, spec=dataclasses.replace(pulled.SPEC, width=4))
+    with pytest.raises(ShapeError, match="stays in"):
+        get(entry)
+    assert left(home) == [f"downloads/{pulled.NAME}/net.pth"]  # no need to fetch it again
+    with pytest.raises(ShapeError):
+        get(entry)
+    assert len(server.asked) == 1
+
+
+def test_nobody_has_published_a_digest(server, home):
+    said = []
+    load(get(pulled.entry(server.url), note=said.append))
+    assert SHA256 in said[-1]
+    entry = pulled.entry(server.url, spec=dataclasses.replace(pulled.SPEC, width=4), name="resnext8_4x4d.test_set")
+    with pytest.raises(ShapeError):
+        get(entry)
+    assert left(home) == [f"models/{pulled.NAME}.h5"]
+
+
+@pytest.mark.parametrize(
+    "way", [servers.cut, servers.flipped, servers.page, servers.endless, servers.nothing, servers.to("file:///x")]
+)
+def test_a_server_that_fails(way, entry, server, home):
+    server.always = way
+    with pytest.raises((DownloadError, IntegrityError)):
+        get(entry)
+    assert not (home / "models").exists()
+    server.always = servers.whole
+    assert store.check(get(entry)).passed
+    assert left(home) == [f"models/{pulled.NAME}.h5"]
+
+
+def test_ctrl_c_and_again(entry, server, home):
+    def stop(done, total):
+        if done:
+            raise KeyboardInterrupt
+
+    server.always = servers.cut
+    with pytest.raises(KeyboardInterrupt, match="goes on from there"):
+        get(entry, progress=stop)
+    assert not (home / "models").exists()
+    server.always = servers.whole
+    assert store.check(get(entry)).passed
+    assert server.ranges[0] is None
+    assert server.ranges[1].startswith("bytes=")
+
+
+def test_a_model_file_that_is_damaged_or_of_another_time_is_made_again(entry, server):
+    path = get(entry)
+    path.write_bytes(path.read_bytes()[:-100])
+    assert store.check(get(entry)).passed
+    get(dataclasses.replace(entry, sha256=SHA256))  # the catalogue means another file now
+    assert len(server.asked) == 3
+
+
+def test_threads_wait_for_each_other(entry, server):
+    server.always = servers.drips(0.5)
+    said, failed = [], []
+
+    def run():
+        try:
+            get(entry, note=said.append)
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (failed, len(server.asked)) == ([], 1)
+    assert sum("another process" in text for text in said) == 3
+
+
+def test_processes_wait_for_each_other(entry, server, home):
+    server.always = servers.drips(1)
+    code = (
+        f"import pulled; from tinyresnext.pull import pull; print(pull(pulled.entry({server.url!r}, {SHA256!r}), local=True))"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)])}
+    running = [
+        subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    found = [process.communicate(timeout=120)[0] for process in running]
+    assert found == [f"{home / 'models' / pulled.NAME}.h5\n"] * 2
+    assert len(server.asked) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="it forks")
+@pytest.mark.parametrize("times", [20, pytest.param(100, marks=pytest.mark.slow)])
+def test_killed_at_random_moments(times, server):
+    server.always = lambda h, content: (servers.whole if h.headers.get("Range") else servers.drips(0.05))(h, content)
+    command = [sys.executable, str(HERE / "killed_pull.py"), server.url, SHA256[:8], "7", str(times)]
+    environment = os.environ | {"PYTHONPATH": str(HERE.parent)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr
+    killed, ended, held = map(int, done.stdout.split())
+    assert killed + ended == times
+    assert killed >= times // 4
+    assert held > 0  # some left a part, and those after them went on with it
+    assert any(server.ranges)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_to(entry, home):
+    home.mkdir(mode=0o500)
+    with pytest.raises(UsageError, match="TINYRESNEXT_HOME"):
+        get(entry)
+
+
+@pytest.mark.parametrize("place", ["file", "under a file", "null device"])
+def test_no_folder(place, entry, tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"")
+    places = {"file": tmp_path / "file", "under a file": tmp_path / "file" / "home", "null device": os.devnull}
+    monkeypatch.setenv("TINYRESNEXT_HOME", str(places[place]))
+    with pytest.raises(UsageError, match="cannot"):
+        get(entry)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such limit")
+def test_a_full_disk(entry, home):
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for size in (10_000, len(CONTENT) + 100):  # while it is fetched; while the model is written
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+        try:
+            with pytest.raises(UsageError, match="room"):
+                get(entry)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert not (home / "models" / f"{pulled.NAME}.h5").exists()
+    assert store.check(get(entry)).passed
+
+
+def test_how_large_a_file_may_be(entry):
+    assert wanted(entry).most > 2 * len(CONTENT)
+    assert wanted(dataclasses.replace(entry, bytes=5)).most == 5

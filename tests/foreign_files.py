@@ -186,6 +186,26 @@ def torch7_file(state=None, root=None, extra=None):
     return network if root is None else root(lua, network)
 
 
+def torch7_tree(tensors):
+    """A network whose modules are named by their places: every number on the way is a container, ReLUs fill the gaps."""
+    lua, root = Lua(), {}
+    for key, value in tensors.items():
+        *path, name = key.split(".")
+        node = root
+        for step in path:
+            node = node.setdefault(int(step), {})
+        node[name] = value
+
+    def build(node):
+        children = [place for place in node if isinstance(place, int)]
+        if not children:
+            return lua.module("nn.Module", {name: lua.tensor(value) for name, value in node.items()})
+        places = range(max(children) + 1)
+        return lua.module("nn.Sequential", {}, [build(node[i]) if i in node else lua.module("nn.ReLU", {}) for i in places])
+
+    return build(root)
+
+
 # -- Keras
 
 
@@ -202,6 +222,14 @@ def keras_state():
         layer: {f"{layer}/{name}": np.abs(rng.standard_normal(shape)).astype(np.float32) for name, shape in weights.items()}
         for layer, weights in shapes.items()
     }
+
+
+def keras_layers(tensors):
+    """Weights ``LAYER/WEIGHT:0`` by layer, as `keras_file` takes them."""
+    state = {}
+    for key, value in tensors.items():
+        state.setdefault(key.split("/")[0], {})[key] = value
+    return state
 
 
 def keras_file(state=None, *, fixed=True, top="", change=None, **options):

@@ -6,6 +6,7 @@ The systems are torchvision, timm, mmpretrain, Cadene and prlz77, each under its
 from __future__ import annotations
 
 import cases
+import foreign_files
 import key_schemes
 import numpy as np
 import pytest
@@ -82,6 +83,25 @@ def test_checkpoint_converts_and_gives_the_logits(name, legacy, tmp_path):
     (tmp_path / "in.pth").write_bytes(cases.checkpoint(case.tensors, legacy=legacy))
     store.write(tmp_path / "out.h5", convert.read_checkpoint(tmp_path / "in.pth").stored)
     assert cases.relative_error(tinyresnext.load(tmp_path / "out.h5")(case.x), case.logits) <= 3 * case.torch_float32_error
+
+
+OTHER_CONTAINERS = {
+    "torch7-flat": (key_schemes.torch7_flat, foreign_files.torch7_tree),
+    "torch7-nested": (key_schemes.torch7_nested, foreign_files.torch7_tree),
+    "torch7-paths": (key_schemes.torch7_paths, foreign_files.torch7_tree),
+    "keras": (key_schemes.keras, lambda tensors: foreign_files.keras_file(foreign_files.keras_layers(tensors))),
+    "safetensors": (key_schemes.cadene, foreign_files.safe_file),
+    "npz": (key_schemes.prlz77, foreign_files.npz_file),
+}
+
+
+@pytest.mark.parametrize(("write", "pack"), OTHER_CONTAINERS.values(), ids=OTHER_CONTAINERS)
+def test_other_containers_of_the_same_weights(write, pack, tmp_path):
+    """From the bytes of the file to the logits."""
+    case = cases.load("torchvision.resnext14_8x14d")
+    (tmp_path / "in").write_bytes(pack(write(case.tensors, Spec((1, 1, 1, 1), 8, 14, 10))))
+    stored = convert.read_checkpoint(tmp_path / "in").stored
+    check(Model(*stored, reference), case)
 
 
 @pytest.mark.parametrize("name", FULL_SIZE)

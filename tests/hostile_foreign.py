@@ -105,6 +105,8 @@ def safetensors_cases():
         "S-offsets_2_62": (safe(offsets=[1 << 62, (1 << 62) + 16]), FormatError),
         "S-overlap_whole": (two((0, 16), (0, 16)), UnsafeError),
         "S-overlap_part": (two((0, 16), (8, 24)), UnsafeError),
+        "S-overlap_whole_to_the_end": (two((0, 16), (0, 16), 16), UnsafeError),
+        "S-overlap_part_to_the_end": (two((0, 16), (8, 24), 24), UnsafeError),
         "S-hole_at_the_front": (two((4, 20), (20, 36), 36), UnsafeError),
         "S-hole_between": (two((0, 16), (20, 36), 36), UnsafeError),
         "S-hole_at_the_end": (two((0, 16), (16, 32), 33), UnsafeError),

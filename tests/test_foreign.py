@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import struct
 import tracemalloc
+from dataclasses import replace
 
+import cases
 import foreign_files as ff
 import h5py
 import numpy as np
@@ -14,7 +16,9 @@ from torch_files import Entry, Zip, legacy_file, numbers, small_state, zip_file
 
 from tinyresnext.checkpoints import container, torch_file
 from tinyresnext.checkpoints.export import write_npz, write_safetensors
+from tinyresnext.convert import read_checkpoint
 from tinyresnext.errors import FormatError, IntegrityError, ShapeError, UsageError
+from tinyresnext.spec import variant
 
 ARRAYS = {
     "conv1.weight": numbers((4, 3, 3, 3)),
@@ -338,6 +342,41 @@ def test_read_tensor_by_tensor(tmp_path, form, numel):
         tracemalloc.stop()
     assert sum(array.size for array in found.tensors.values()) == numel
     assert peak < 4 * numel + (16 << 20)
+
+
+@pytest.mark.parametrize("fault", ["double", "truth"])
+def test_refused_for_its_last_number(tmp_path, fault):
+    """Halves would take twice the file when they are widened; the last tensor is looked at before."""
+    count, path = 60_000_000, tmp_path / "w"
+    kind, tail = ("F64", struct.pack("<d", 1e300)) if fault == "double" else ("BOOL", b"\2")
+    head = {"a": {"dtype": "F16", "shape": [count], "data_offsets": [0, 2 * count]}}
+    head["z"] = {"dtype": kind, "shape": [1], "data_offsets": [2 * count, 2 * count + len(tail)]}
+    path.write_bytes(ff.safetensors(head, b""))
+    with path.open("r+b") as file:
+        end = file.seek(0, 2) + 2 * count
+        file.truncate(end)
+        file.seek(end)
+        file.write(tail)
+    tracemalloc.start()
+    try:
+        with pytest.raises(IntegrityError):
+            container.read(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 16 << 20
+
+
+@pytest.mark.parametrize("build", [ff.safe_file, ff.npz_file])
+def test_converted_like_a_pth(tmp_path, build):
+    """The same network, whatever it came in."""
+    spec = replace(variant("resnext50_32x4d"), blocks=(1, 1, 1, 1), classes=3)
+    weights = cases.weights(spec)
+    (tmp_path / "a").write_bytes(cases.checkpoint(weights, legacy=True))
+    (tmp_path / "b").write_bytes(build(weights))
+    one, other = (read_checkpoint(tmp_path / name).stored for name in "ab")
+    assert one.spec == other.spec
+    assert all(np.array_equal(one.params[name], other.params[name]) for name in one.params)
 
 
 def test_pth_is_read_by_the_same_door(tmp_path):

@@ -69,9 +69,10 @@ def read_checkpoint(
     odd = [f"{name} ({array.dtype})" for name, array in tensors.items() if array.dtype != np.float32]
     if odd:
         raise FormatError(f"{len(odd)} parameters are not floating point: {', '.join(odd[:3])}; quantised weights are not read")
+    averaged = " (--ema takes averaged weights)" if found.container in ("zip", "legacy") else ""
     notes = [
         f"{found.container} format{f', weights under {found.wrapper!r}' if found.wrapper else ''}",
-        *([f"not taken: {', '.join(found.others)} (--ema takes averaged weights)"] if found.others else []),
+        *([f"not taken: {', '.join(found.others)}{averaged}"] if found.others else []),
         *([f"left out: {', '.join(found.skipped)}"] if found.skipped else []),
         *([f"left out: {len(named.left_out)} second copies, such as {named.left_out[0]}"] if named.left_out else []),
         f"names: {named.scheme}{f', behind {found.prefix!r}' if found.prefix else ''}",

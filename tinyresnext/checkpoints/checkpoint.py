@@ -164,7 +164,7 @@ def finish(
             f"the tensors would hold {produced:,} bytes, from a file of {size:,}; no weights repeat themselves so much"
         )
     for name, tensor in stored.items():
-        if tensor.doubted or tensor.kind == "F64":
+        if tensor.doubted or tensor.kind in ("F64", "BOOL"):
             for piece in tensor.pieces():
                 _numbers(piece, tensor.kind, name)
     arrays = {name: _array(tensor, name) for name, tensor in stored.items()}

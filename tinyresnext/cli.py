@@ -143,7 +143,8 @@ def _convert(a: argparse.Namespace) -> int:
     from .convert import read_checkpoint
     from .report import pictures
 
-    dst = a.dst or f"{os.path.splitext(a.src)[0]}.h5"
+    stem, suffix = os.path.splitext(a.src)
+    dst = a.dst or (f"{stem}.tinyresnext.h5" if suffix == ".h5" else f"{stem}.h5")  # Keras' files end in .h5 too
     if Path(dst).suffix not in (".h5", ".hdf5"):
         raise UsageError(f"{dst!r} ends in {Path(dst).suffix!r}; a model file ends in .h5")
     dst = _target(dst, a.force, not_over=a.src)

@@ -73,8 +73,9 @@ def test_nothing_is_written_over_unasked(run, made):
         assert run("classify", made / "cat.jpg", "--model", made / "net.h5", "--csv", target)[0] == 2
         assert target.read_bytes() == before
     shutil.copy(made / "net.pth", "copy.h5")
-    assert run("convert", "copy.h5", "--force")[0] == 2
+    assert run("convert", "copy.h5", "copy.h5", "--force")[0] == 2
     assert Path("copy.h5").read_bytes() == (made / "net.pth").read_bytes()
+    assert run("convert", "copy.h5")[:2] == (0, "copy.tinyresnext.h5\n")
     Path("mine.h5").write_text("precious")
     code, _, err = run("convert", made / "net.pth", "mine.h5")
     assert (code, Path("mine.h5").read_text()) == (2, "precious")

@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="SRC",
         help="a checkpoint: .pth, .safetensors, .npz, .t7 or Keras' .h5, with any known system's names",
     )
-    c.add_argument("dst", nargs="?", metavar="DST.h5", help="by default beside SRC, ending in .h5 (.tinyresnext.h5 where SRC does too)")
+    c.add_argument("dst", nargs="?", metavar="DST.h5", help="by default beside SRC: its name with .h5, or .tinyresnext.h5")
     c.add_argument("--arch", metavar="NAME", help="what the network is, where the tensors do not tell")
     c.add_argument("--ema", action="store_true", help="take the averaged weights of a training checkpoint")
     c.add_argument("--labels", metavar="FILE", help="a text file with the name of one class a line")

@@ -51,6 +51,11 @@ def test_all_systems_are_there():
     assert len(entries()) == sum(PUBLISHED.values())
 
 
+def test_the_readme_counts_them():
+    readme = Path(__file__).parents[1] / "README.md"
+    assert f"`tinyresnext models` lists {len(entries())} of them" in " ".join(readme.read_text("utf-8").split())
+
+
 def cost(spec: Spec) -> dict[str, int]:
     size = report.usual_size(spec)
     return totals(layers(spec, size, size))

@@ -15,6 +15,7 @@ import pytest
 import servers
 
 from tinyresnext import catalogue, cli, load, store
+from tinyresnext.checkpoints.export import write_safetensors
 from tinyresnext.errors import DownloadError, FormatError, IntegrityError, ShapeError, UsageError
 from tinyresnext.pull import pull, wanted
 from tinyresnext.transfer import Limits
@@ -159,6 +160,20 @@ def test_the_hub_has_it(variable, server, tmp_path, monkeypatch):
     assert load(get(entry, offline=True, note=said.append)).provenance["sha256"] == SHA256
     assert [("is not used" in text, "which was here" in text) for text in said[1:]] == [(True, False), (False, True)]
     assert get(entry, offline=True)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the Hub's cache has links")
+def test_the_hub_has_it_as_safetensors(entry, server, tmp_path):
+    write_safetensors(tmp_path / "net", store.read(get(entry)).params)
+    digest = hashlib.sha256((tmp_path / "net").read_bytes()).hexdigest()
+    root = tmp_path / "caches" / "huggingface" / "hub" / "models--timm--net"
+    for folder in ("blobs", "snapshots/abc"):
+        (root / folder).mkdir(parents=True)
+    (tmp_path / "net").rename(root / "blobs" / digest)
+    (root / "snapshots/abc/model.safetensors").symlink_to(f"../../blobs/{digest}")
+    other = dataclasses.replace(entry, name="resnext8_4x8d.hub", hub="timm/net")
+    ours, theirs = store.digests(get(other, offline=True)), store.digests(catalogue.place(entry))
+    assert ours.model == theirs.model
 
 
 @pytest.mark.parametrize(

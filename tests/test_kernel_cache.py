@@ -306,14 +306,15 @@ def test_sources_are_part_of_the_identity(tmp_path, monkeypatch):
     package.mkdir(parents=True)
     for path in Path(cache.__file__).parent.glob("*.py"):
         (package / path.name).write_bytes(path.read_bytes())
-    contract = package.parent / "shapes.py"
-    contract.write_bytes((Path(cache.__file__).parent.parent / "shapes.py").read_bytes())
+    contract = [package.parent / "checks.py", package.parent / "shapes.py"]
+    for path in contract:
+        path.write_bytes((Path(cache.__file__).parent.parent / path.name).read_bytes())
     monkeypatch.setattr(cache, "__file__", str(package / "cache.py"))
     assert cache.identity.__wrapped__() in seen
-    for changed in [*sorted(package.glob("*.py")), contract]:
+    for changed in [*sorted(package.glob("*.py")), *contract]:
         changed.write_text(changed.read_text("utf-8") + "# another line\n", "utf-8")
         seen.add(cache.identity.__wrapped__())
-    assert len(seen) == 1 + len(list(package.glob("*.py"))) + 1
+    assert len(seen) == 1 + len(list(package.glob("*.py"))) + len(contract)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def section(report: dict[str, Any]) -> str:
     ]
     for row in report["cases"]:
         if "ratio" in row:
-            ours = f"**{row['engines']['tinyresnext']['median_ms']:.3g}** ({row['ratio']:.2f})"
+            ours = f"**{ms(row['engines']['tinyresnext']['median_ms'])}** ({row['ratio']:.2f})"
             cells = [_fastest(row, peer) for peer in (*PEERS, "pytorch eager")]
             lines.append(f"| {_title(row)} | {' | '.join([ours, *cells])} |")
     return "\n".join(lines)
@@ -50,14 +50,19 @@ def _fastest(row: dict[str, Any], peer: str) -> str:
     found = [
         e["median_ms"] for name, e in row["engines"].items() if name.startswith(peer) and e.get("agrees") and "median_ms" in e
     ]
-    return f"{min(found):.3g}" if found else ""
+    return ms(min(found)) if found else ""
+
+
+def ms(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def sizes(report: dict[str, Any]) -> str:
     """Whole networks for several sizes of pictures: the medians, and the part of the peak."""
     rows = {(row["model"], row["batch"]): {} for row in report["models"]}
     for row in report["models"]:
-        rows[row["model"], row["batch"]][row["size"]] = f"{row['median_ms']:.3g} ({row['peak']:.0%})"
+        rows[row["model"], row["batch"]][row["size"]] = f"{ms(row['median_ms'])} ({row['peak']:.0%})"
     columns = sorted({row["size"] for row in report["models"]})
     peak = report["machine"][-1]["gflops"]
     others = "" if report["others"] is None else f" Other processes took {report['others']:.0%} of the cores meanwhile."

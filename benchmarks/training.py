@@ -1,6 +1,6 @@
 """A step of training beside PyTorch's, in turn, each in a process of its own.
 
-``python benchmarks/training.py`` takes about ten minutes. A step is what both do for a batch: forward, loss, backward,
+``python benchmarks/training.py`` takes about fifteen minutes. A step is what both do for a batch: forward, loss, backward,
 SGD with Nesterov's momentum and weight decay, running statistics; data are there already. All begin with the same
 weights and pictures, and must have the same losses in their first three steps. The result is the ratio of images a
 second (medians), and each process's largest memory, interpreter and libraries included.

@@ -83,7 +83,7 @@ def test_it_is_missed(home):
 def test_another_folder_called_weights_does_not_matter(made, tmp_path, monkeypatch):
     (tmp_path / "weights" / SHIPPED).mkdir(parents=True)
     monkeypatch.setattr("tinyresnext.shipped.__file__", str(tmp_path / "tinyresnext" / "shipped.py"))
-    with pytest.raises(FormatError, match="install tinyresnext again"):
+    with pytest.raises(FormatError, match="name one with --model"):
         shipped_model()
     with pytest.raises(FormatError):
         load()

@@ -59,7 +59,7 @@ def models(a: argparse.Namespace) -> str:
     """The architectures and the published models that match."""
     names = list_models(a.pattern)
     if not names:
-        raise UsageError(f"no architecture and no model matches {a.pattern!r}; `tinyresnext models` lists them all")
+        raise UsageError(f"no architecture and no model matches {a.pattern!r}; a * stands for anything, as in '*swsl*'")
     architectures = [name for name in names if name in VARIANTS]
     found = [entry for entry in catalogue.entries() if entry.name in names]
     parts = [report.models(architectures)] if architectures else []

@@ -171,7 +171,7 @@ class _Zip:
                 data = member.read(info.file_size + 1)  # zipfile inflates no more than is asked for
             if len(data) != info.file_size:
                 raise ImageError(f"{info.file_size:,} bytes were expected, found {len(data):,}")
-        except Exception as error:  # zipfile answers damage with BadZipFile, NotImplementedError, EOFError, zlib.error and more
+        except (ImageError, *DAMAGE) as error:
             raise ImageError(f"{shown_name} cannot be read: {error or type(error).__name__}") from error
         return data
 

@@ -13,14 +13,14 @@ MANIFEST = "manifest.toml"
 
 
 def shipped_model() -> Path:
-    """The model file that is used where none is named.
+    """The model file that is used where none is named, if this installation has one.
 
     Raises
     ------
     FormatError
         When the file is missing.
     """
-    return _carried(SHIPPED, "the model that comes with tinyresnext", "name a model file, or install tinyresnext again")
+    return _carried(SHIPPED, "a model of its own", "name one with --model, or fetch one: `tinyresnext pull resnext50_32x4d`")
 
 
 def manifest() -> Path:
@@ -31,7 +31,7 @@ def manifest() -> Path:
     FormatError
         When the file is missing.
     """
-    return _carried(MANIFEST, "the list of published models", "install tinyresnext again")
+    return _carried(MANIFEST, "its list of published models", "install tinyresnext again")
 
 
 def _carried(name: str, what: str, remedy: str) -> Path:
@@ -41,4 +41,4 @@ def _carried(name: str, what: str, remedy: str) -> Path:
     for place in places:
         if place.is_file():
             return place
-    raise FormatError(f"{what} is neither at {places[0]} nor at {places[1]}; {remedy}")
+    raise FormatError(f"this tinyresnext comes without {what}: there is no {places[0]} and no {places[1]}; {remedy}")

@@ -14,7 +14,7 @@ import pytest
 from torch_files import numbers
 
 from tinyresnext import files
-from tinyresnext.checkpoints import export, torch_file
+from tinyresnext.checkpoints import container, export
 from tinyresnext.errors import UsageError
 
 WRITERS = {"pth": export.write_pth, "npz": export.write_npz, "safetensors": export.write_safetensors}
@@ -69,7 +69,7 @@ def read_safetensors(path):
 
 def test_pth_comes_back(tmp_path):
     export.write_pth(tmp_path / "a.pth", state())
-    found = torch_file.read(tmp_path / "a.pth")
+    found = container.read(tmp_path / "a.pth")
     expected = {n: a.astype(np.float32) if a.dtype.kind == "f" else a for n, a in state().items()}
     same(found.tensors, expected)
     assert (found.container, found.wrapper, found.prefix) == ("zip", "", "")
@@ -122,7 +122,7 @@ def test_torch_loads_it_into_a_network(tmp_path):
     torch = pytest.importorskip("torch")
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, groups=1), torch.nn.BatchNorm2d(8), torch.nn.Linear(8, 5))
     torch.save(net.state_dict(), tmp_path / "a.pth")
-    export.write_pth(tmp_path / "b.pth", torch_file.read(tmp_path / "a.pth").tensors)
+    export.write_pth(tmp_path / "b.pth", container.read(tmp_path / "a.pth").tensors)
     other = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, groups=1), torch.nn.BatchNorm2d(8), torch.nn.Linear(8, 5))
     other.load_state_dict(torch.load(tmp_path / "b.pth", weights_only=True), strict=True)
     for name, value in net.state_dict().items():

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from torch_files import Entry, Zip, legacy_file, numbers, small_state, zip_file
 
-from tinyresnext.checkpoints import container, torch_file
+from tinyresnext.checkpoints import container
 from tinyresnext.checkpoints.export import write_npz, write_safetensors
 from tinyresnext.convert import read_checkpoint
 from tinyresnext.errors import FormatError, IntegrityError, ShapeError, UsageError
@@ -377,12 +377,6 @@ def test_converted_like_a_pth(tmp_path, build):
     one, other = (read_checkpoint(tmp_path / name).stored for name in "ab")
     assert one.spec == other.spec
     assert all(np.array_equal(one.params[name], other.params[name]) for name in one.params)
-
-
-def test_pth_is_read_by_the_same_door(tmp_path):
-    path = tmp_path / "a"
-    path.write_bytes(zip_file(small_state()))
-    same(container.read(path).tensors, torch_file.read(path).tensors)
 
 
 def test_one_member_of_another_kind(read):

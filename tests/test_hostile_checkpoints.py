@@ -39,7 +39,7 @@ from torch_files import (
 )
 from torch_oracle import read_legacy
 
-from tinyresnext.checkpoints import torch_file
+from tinyresnext.checkpoints import container
 from tinyresnext.errors import FormatError, IntegrityError, UnsafeError, WeightsError
 
 CASES = [*hostile_pickles.cases(), *hostile_containers.cases()]
@@ -55,7 +55,7 @@ def read(tmp_path):
         path.write_bytes(data)
         with watching() as events:
             try:
-                return torch_file.read(path)
+                return container.read(path)
             finally:
                 assert [e for e in events if e[0] != "open"] == []
                 assert events[0] == ("open", str(path))
@@ -139,7 +139,7 @@ def _bounded(tmp_path, case):
     tracemalloc.start()
     try:
         with pytest.raises(WeightsError):
-            torch_file.read(path)
+            container.read(path)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -157,7 +157,7 @@ def test_truncated_at_every_byte(tmp_path, build):
     for length in reversed(range(path.stat().st_size)):
         os.truncate(path, length)
         with pytest.raises(WeightsError):
-            torch_file.read(path)
+            container.read(path)
 
 
 @pytest.mark.parametrize("build", [legacy_file, zip_file])
@@ -168,7 +168,7 @@ def test_truncated_every_4_KB(tmp_path, build):
     for length in reversed(range(0, path.stat().st_size, 4096)):
         os.truncate(path, length)
         with pytest.raises(WeightsError):
-            torch_file.read(path)
+            container.read(path)
 
 
 def test_every_section_of_the_legacy_format_removed_doubled_or_swapped(read):
@@ -252,12 +252,12 @@ def test_mutated_zip(tmp_path, index, count):
     data = zip_file(variety()[index])
     path = tmp_path / "model.pth"
     path.write_bytes(data)
-    original = bits(torch_file.read(path).tensors)
+    original = bits(container.read(path).tensors)
     accepted = 0
     for changed in mutations(data, count, seed=index):
         path.write_bytes(changed)
         try:
-            found = torch_file.read(path)
+            found = container.read(path)
         except WeightsError as error:
             assert type(error) in REFUSALS  # noqa: PT017
         else:
@@ -277,7 +277,7 @@ def test_mutated_legacy(tmp_path, index, count):
     for changed in mutations(data, count, seed=100 + index):
         path.write_bytes(changed)
         try:
-            found = torch_file.read(path)
+            found = container.read(path)
         except WeightsError as error:
             assert type(error) in REFUSALS  # noqa: PT017
         else:
@@ -308,6 +308,6 @@ def test_a_flipped_bit_in_a_weight(tmp_path):
             flipped[bit // 8] ^= 1 << bit % 8
             path.write_bytes(zipped.replace(block, flipped))
             with pytest.raises(IntegrityError, match="damaged"):
-                torch_file.read(path)
+                container.read(path)
             path.write_bytes(legacy.replace(block, flipped))
-            assert torch_file.read(path).tensors[name].tobytes() == flipped
+            assert container.read(path).tensors[name].tobytes() == flipped

@@ -77,7 +77,7 @@ def test_it_is_missed(home):
         done = child(home, "-m", "tinyresnext", *command)
         assert (done.returncode, len(done.stderr.splitlines())) == (3, 1)
         assert f"weights{os.sep}{SHIPPED}" in done.stderr
-        assert "name a model file" in done.stderr
+        assert "name one with --model" in done.stderr
 
 
 def test_another_folder_called_weights_does_not_matter(made, tmp_path, monkeypatch):

@@ -32,7 +32,7 @@ from torch_files import (
     zip_file,
 )
 
-from tinyresnext.checkpoints import torch_file
+from tinyresnext.checkpoints.container import read as read_file
 from tinyresnext.errors import FormatError, UnsafeError, UsageError
 
 CONTAINERS = {"legacy": legacy_file, "zip": zip_file}
@@ -50,7 +50,7 @@ def read(tmp_path, container):
     def go(value, **options):
         path = tmp_path / "model.pth"
         path.write_bytes(CONTAINERS[container](value))
-        return torch_file.read(path, **options)
+        return read_file(path, **options)
 
     return go
 
@@ -132,7 +132,7 @@ def test_old_rebuild_function(tmp_path):
     code = call("torch._utils", "_rebuild_tensor", pid + b"Q", b"K\1", marked(b"K\3"), marked(b"K\1"))
     path = tmp_path / "old.pth"
     path.write_bytes(Zip(zip_entries({"a": tensor(numbers(4)), "b": Raw(code)})).build())
-    same(torch_file.read(path).tensors, {"a": numbers(4), "b": numbers(4)[1:]})
+    same(read_file(path).tensors, {"a": numbers(4), "b": numbers(4)[1:]})
 
 
 def test_scalars_and_empty_tensors(read):
@@ -258,7 +258,7 @@ def test_newer_pickle_protocols(tmp_path, protocol):
     framed = bytes([0x80, protocol, 0x95]) + struct.pack("<Q", len(body)) + body
     path = tmp_path / "model.pth"
     path.write_bytes(Zip(zip_entries({"x": tensor(array)}, pickle=framed)).build())
-    same(torch_file.read(path).tensors, {"x": array})
+    same(read_file(path).tensors, {"x": array})
 
 
 # -- the zip container's variants
@@ -271,7 +271,7 @@ def test_zip_without_zip64_records_or_descriptors(tmp_path):
     ]
     path = tmp_path / "model.pth"
     path.write_bytes(Zip(entries, zip64=False).build())
-    same(torch_file.read(path).tensors, plain(small_state()))
+    same(read_file(path).tensors, plain(small_state()))
 
 
 def test_zip_with_64_bit_sizes(tmp_path):
@@ -292,7 +292,7 @@ def test_zip_with_64_bit_sizes(tmp_path):
         built[start + 8 : start + 16] = struct.pack("<2I", len(e.data), len(e.data))
     path = tmp_path / "model.pth"
     path.write_bytes(built)
-    same(torch_file.read(path).tensors, plain(small_state()))
+    same(read_file(path).tensors, plain(small_state()))
 
 
 @pytest.mark.parametrize("byteorder", [True, False])
@@ -301,7 +301,7 @@ def test_zip_of_older_versions(tmp_path, byteorder):
     old = [e for e in zip_entries(small_state()) if "/." not in e.name and (byteorder or "byteorder" not in e.name)]
     path = tmp_path / "model.pth"
     path.write_bytes(Zip(old).build())
-    same(torch_file.read(path).tensors, plain(small_state()))
+    same(read_file(path).tensors, plain(small_state()))
 
 
 # -- paths
@@ -311,38 +311,38 @@ def test_path_may_be_text_or_path_or_bytes(tmp_path):
     path = tmp_path / "any.name"
     path.write_bytes(zip_file(small_state()))
     for form in (path, str(path), os.fsencode(path)):
-        same(torch_file.read(form).tensors, plain(small_state()))
+        same(read_file(form).tensors, plain(small_state()))
 
 
 def test_the_file_is_opened_once_and_nothing_else_happens(tmp_path, container):
     path = tmp_path / "model.pth"
     path.write_bytes(CONTAINERS[container]({"state_dict": small_state(), **TRAINING}))
     with watching() as events:
-        torch_file.read(path)
+        read_file(path)
     assert events == [("open", str(path))]
 
 
 def test_missing_directory_and_strange_paths(tmp_path):
     for path in (tmp_path / "missing.pth", tmp_path, tmp_path / "a\0b", "", tmp_path / ("x" * 5000)):
         with pytest.raises(FormatError, match=r"cannot be read|is a directory"):
-            torch_file.read(path)
+            read_file(path)
     for path in (None, 7, 3.5, object()):
         with pytest.raises(UsageError, match="path"):
-            torch_file.read(path)
+            read_file(path)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_a_pipe_does_not_hang(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(FormatError, match="is a pipe, a device or a socket"):
-        torch_file.read(tmp_path / "pipe")
+        read_file(tmp_path / "pipe")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="this system has no such devices")
 @pytest.mark.parametrize("device", ["/dev/zero", "/dev/null", "/dev/random"])
 def test_devices_are_refused(device):
     with pytest.raises(FormatError, match="is a pipe, a device or a socket"):
-        torch_file.read(device)
+        read_file(device)
 
 
 @pytest.fixture
@@ -419,10 +419,10 @@ def test_long_histories_are_passed_over(tmp_path, bytes_of_weights):
     tracemalloc.start()
     try:
         if bytes_of_weights:
-            assert list(torch_file.read(path).tensors) == ["w"]
+            assert list(read_file(path).tensors) == ["w"]
         else:
             with pytest.raises(UnsafeError, match=r"data\.pkl has"):
-                torch_file.read(path)
+                read_file(path)
         assert tracemalloc.get_traced_memory()[1] < path.stat().st_size + (64 << 20)
     finally:
         tracemalloc.stop()

@@ -10,7 +10,7 @@ import pytest
 from test_hostile_checkpoints import mutations, variety
 from torch_files import Raw, glob, legacy_file, marked, small_state, text, zip_file
 
-from tinyresnext.checkpoints import torch_file
+from tinyresnext.checkpoints.container import read as read_file
 from tinyresnext.errors import UnsafeError, WeightsError
 
 
@@ -63,7 +63,7 @@ def same(found, expected):
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_state_dict(save, network, container, protocol):
     state = network[0].state_dict()
-    found = torch_file.read(save(state, pickle_protocol=protocol))
+    found = read_file(save(state, pickle_protocol=protocol))
     same(found.tensors, state)
     assert found.container == container
 
@@ -85,7 +85,7 @@ def test_types_and_layouts(torch, save):
         bytes=torch.arange(5, dtype=torch.uint8),
         short=torch.arange(-2, 3, dtype=torch.int16),
     )
-    same(torch_file.read(save(state)).tensors, state)
+    same(read_file(save(state)).tensors, state)
 
 
 def test_a_training_checkpoint(torch, save, network):
@@ -101,17 +101,17 @@ def test_a_training_checkpoint(torch, save, network):
         "model_ema": average.state_dict(),
     }
     path = save(value)
-    found = torch_file.read(path)
+    found = read_file(path)
     same(found.tensors, net.state_dict())
     assert (found.wrapper, found.others) == ("model", ("model_ema",))
-    found = torch_file.read(path, ema=True)
+    found = read_file(path, ema=True)
     same(found.tensors, average.module.state_dict())
     assert (found.prefix, found.skipped) == ("module.", ("n_averaged",))
 
 
 def test_whole_models_are_refused(torch, save, network):
     with pytest.raises(UnsafeError, match=r"torch\.nn\.modules\.container\.Sequential"):
-        torch_file.read(save(network[0]))
+        read_file(save(network[0]))
 
 
 @pytest.mark.parametrize("build", [legacy_file, zip_file])
@@ -134,7 +134,7 @@ def test_mutated_legacy_files_mean_the_same_to_torch(torch, tmp_path):
         for changed in mutations(legacy_file(value), 200, seed=200 + index):
             path.write_bytes(changed)
             try:
-                found = torch_file.read(path)
+                found = read_file(path)
             except WeightsError:
                 continue
             top = _torch_load(torch, path)
@@ -161,6 +161,6 @@ def test_attacks_that_torch_refuses_too(torch, tmp_path):
     path = tmp_path / "attack.pth"
     for module, name in (("os", "system"), ("builtins", "eval"), ("subprocess", "Popen")):
         path.write_bytes(zip_file({"x": Raw(glob(module, name) + marked(text("1")) + b"R")}))
-        for reader in (torch_file.read, lambda p: torch.load(p, weights_only=True)):
+        for reader in (read_file, lambda p: torch.load(p, weights_only=True)):
             with pytest.raises(Exception, match=name):
                 reader(path)

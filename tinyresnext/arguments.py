@@ -187,7 +187,7 @@ def _training(c: argparse.ArgumentParser) -> None:
 
 def _model(command: argparse.ArgumentParser) -> None:
     """The option of every command that predicts."""
-    command.add_argument("--model", metavar="NAME|FILE", help="a model that was pulled, or a file (one that comes along, if any)")
+    command.add_argument("--model", metavar="NAME|FILE", help="a pulled model, or a file (one that comes along, if any)")
 
 
 def _device(command: argparse.ArgumentParser) -> None:

@@ -18,9 +18,11 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 import threading
 import weakref
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -40,6 +42,8 @@ SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("
 _ALL_SPLITS = frozenset(name for names in SPLITS.values() for name in names)
 _ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 _OTHER_ENDINGS = (".tif", ".tiff", ".avif", ".heic", ".jp2", ".ppm", ".pgm")  # pictures that are named when they are refused
+# What zipfile answers to damage with; MemoryError and what is our own mistake are not among them.
+DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError)
 _MAX_DIRECTORY = 512 << 20  # bytes of a zip's directory; ImageNet's 1.3 million pictures need 130 MB
 
 Parts = tuple[str, ...]

@@ -60,7 +60,7 @@ def _read(file: BinaryIO, ema: bool, check: Check | None) -> Checkpoint:
             return reader.read(file, check)
     if head.startswith((b"4\n1\n3\nV", b"3\n1\n")):
         raise FormatError("a Torch7 file in its ASCII form; load it with Torch7 and save it again in the binary form")
-    return torch_file.read_open(file, ema, check)
+    return torch_file.read(file, ema, check)
 
 
 def _is_torch7(head: bytes) -> bool:

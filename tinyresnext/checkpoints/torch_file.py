@@ -22,14 +22,13 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ..errors import FormatError, UnsafeError, UsageError, WeightsError
-from ..files import regular, shown
+from ..errors import FormatError, UnsafeError
 from . import pickle, stored_zip
 from .checkpoint import MAX_EXPANSION, Check, Checkpoint, narrow
 from .pickle_names import KINDS, STORAGES, Global, Storage, Tensor
 from .wrappers import choose, clean
 
-__all__ = ["read", "read_open"]
+__all__ = ["read"]
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the legacy format
 LEGACY_VERSION = 1001  # the second
@@ -58,47 +57,33 @@ class _Contents:
     fill: Callable[[Storage, np.ndarray], None]
 
 
-def read(path: str | os.PathLike[str], *, ema: bool = False, check: Check | None = None) -> Checkpoint:
-    """Read the state dict of a ``.pth`` file. The format is told from the bytes, never from the name.
+def read(file: BinaryIO, ema: bool = False, check: Check | None = None) -> Checkpoint:
+    """Read an open file: open the container, choose the state dict, read its storages.
 
     Parameters
     ----------
-    path : path
-        A regular file. It is opened once.
+    file : binary file
+        At any position.
     ema : bool
         Which weights to take where the file has both: the plain ones (``state_dict``, ``model``), or the running average
         of training (``state_dict_ema``, ``model_ema``, ``ema_state_dict``), which timm prefers. A file that has only
         averaged weights gives those in either case; asking for an average that is not there is an error.
-
     check : callable, optional
         Is told the names and shapes before any number is read, and raises when they are not wanted: so a file of other
         tensors, however large, costs nothing.
 
-    Returns
-    -------
-    Checkpoint
-
     Raises
     ------
     FormatError
-        Missing, not a checkpoint, cut short, of an unsupported kind (tar of PyTorch 0.1.1, TorchScript, big-endian), or
+        Not a checkpoint, cut short, of an unsupported kind (tar of PyTorch 0.1.1, TorchScript, big-endian), or
         without a state dict.
     IntegrityError
         A zip member's CRC differs, or a double does not fit into float32.
     UnsafeError
         The file asks for something that weights never need. Nothing was run.
     UsageError
-        ``ema=True``, but there are no averaged weights; or ``path`` is no path.
+        ``ema=True``, but there are no averaged weights.
     """
-    with regular(path) as file:
-        try:
-            return read_open(file, ema, check)
-        except (WeightsError, UsageError) as error:
-            raise type(error)(f"{shown(path)}: {error}") from None
-
-
-def read_open(file: BinaryIO, ema: bool, check: Check | None) -> Checkpoint:
-    """`read` for a file that is open: open the container, choose the state dict, read its storages."""
     size = os.fstat(file.fileno()).st_size
     contents = _open_container(file, size)
     wrapper, mapping, others = choose(contents.top, ema)

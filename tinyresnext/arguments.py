@@ -175,6 +175,7 @@ def _training(c: argparse.ArgumentParser) -> None:
     r.add_argument("--mixup", type=float, metavar="ALPHA")
     r.add_argument("--ema", type=float, metavar="X", help="decay of the average of the weights, such as 0.999; 0 is none")
     r.add_argument("--zero-gamma", action=argparse.BooleanOptionalAction, default=None, help="blocks begin as their shortcuts")
+    r.add_argument("--whiten", action=argparse.BooleanOptionalAction, default=None, help="see tinyresnext.whiten")
     r.add_argument("--crop", choices=("pad", "resized", "none"), help="which part of a picture is seen")
     r.add_argument("--padding", type=int, metavar="N", help="for pad: pixels around the picture")
     r.add_argument("--fill", choices=("black", "mean"), help="for pad: what is there")

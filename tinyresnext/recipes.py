@@ -58,9 +58,12 @@ class Recipe:
     zero_gamma : bool
         Begin with 0 as scale of the last batch norm of each block, so that each block begins as its shortcut (Goyal et al.
         2017).
+    whiten : bool
+        Begin with the principal directions of the pictures' patches as filters of the stem (`tinyresnext.whiten`).
     crop : {"pad", "resized", "none"}
         A crop of the picture with ``padding`` pixels around it; a part of any size and shape, resized; the whole.
     padding : int
+        Pixels around a picture of the network's size; of smaller ones (`sides`), the same part.
     fill : {"black", "mean"}
         What is around the picture.
     interpolation : {"bilinear", "bicubic"}
@@ -97,6 +100,7 @@ class Recipe:
     ema: float = 0.0
     init: str = "torchvision"
     zero_gamma: bool = False
+    whiten: bool = False
     crop: str = "resized"
     padding: int = 0
     fill: str = "black"
@@ -120,7 +124,7 @@ class Recipe:
         for name, choices in choices_of.items():
             if getattr(self, name) not in choices:
                 raise UsageError(f"{name} is {getattr(self, name)!r}: expected one of {', '.join(choices)}")
-        for name in ("nesterov", "decay_all", "zero_gamma", "flip"):
+        for name in ("nesterov", "decay_all", "zero_gamma", "whiten", "flip"):
             if type(getattr(self, name)) is not bool:
                 raise UsageError(f"{name} is {getattr(self, name)!r}: expected True or False")
         if self.nesterov and self.momentum == 0:
@@ -200,6 +204,7 @@ RECIPES: Mapping[str, Recipe] = {
         weight_decay=5e-4,
         decay_all=False,
         smoothing=0.1,
+        whiten=True,
         crop="pad",
         padding=4,
     ),

@@ -30,8 +30,9 @@ from .recipes import Recipe
 from .spec import Spec
 from .training_folder import TrainingFolder
 from .training_log import Stop
-from .training_run import Run, Setting, augment_as
+from .training_run import Run, Setting, augment_as, without_chance
 from .training_state import State
+from .whiten import whitened
 
 
 def train(
@@ -94,10 +95,15 @@ def train(
     WeightsError
         When the state in the folder cannot be used.
     """
-    values = np.zeros(size(spec), np.float32)
-    initialise(views(values, spec), spec, recipe)
     preprocess = usual_preprocess(spec, recipe) if preprocess is None else preprocess
     setting = Setting(dataset, validation, preprocess, (), backend(device), threads, log_every, half, dict(provenance or {}))
+    _check(spec, recipe, setting)
+    values = np.zeros(size(spec), np.float32)
+    params = views(values, spec)
+    initialise(params, spec, recipe)
+    if recipe.whiten and not resume:
+        stem = next(iter(params))
+        params[stem][...] = whitened(params[stem], _some(dataset, preprocess, recipe.seed))
     return _run(training_state.new(spec, recipe, values), setting, out, resume)
 
 
@@ -143,6 +149,7 @@ def finetune(
     initialise(params, spec, recipe, only=head)
     frozen, more = frozen_parts(spec, frozen_to), dict(provenance or {})
     setting = Setting(dataset, validation, model.preprocess, frozen, model.ops, threads, log_every, half, more)
+    _check(spec, recipe, setting)
     return _run(training_state.new(spec, recipe, values), setting, out, resume)
 
 
@@ -170,9 +177,15 @@ def usual_preprocess(spec: Spec, recipe: Recipe) -> Preprocess:
     return usual
 
 
+def _some(dataset: Dataset, preprocess: Preprocess, seed: int) -> np.ndarray:
+    """A few hundred pictures by chance, as the finished model would see them."""
+    count = max(1, min(len(dataset), 512))
+    with Loader(dataset, without_chance(preprocess), batch=count, seed=seed) as loader:
+        return next(loader.epoch(0))[0]
+
+
 def _run(start: State, setting: Setting, out: str | os.PathLike[str], resume: bool) -> Model:
     """Begin or go on, train, and leave the model in the folder."""
-    _check(start, setting)
     setting = replace(setting, threads=setting.ops.thread_count(setting.threads))
     start.run = _what_decides(setting)
     folder = TrainingFolder(out)
@@ -206,9 +219,9 @@ def _loop(run: Run, stop: Stop) -> None:
         run.close_epoch(run.validate(stop))
 
 
-def _check(start: State, setting: Setting) -> None:
+def _check(spec: Spec, recipe: Recipe, setting: Setting) -> None:
     """Refuse what does not fit together, before anything is written."""
-    spec, recipe, count = start.spec, start.recipe, len(setting.dataset)
+    count = len(setting.dataset)
     if setting.preprocess.channels != spec.channels:
         raise UsageError(
             f"the preprocessing makes {setting.preprocess.channels} channels and the network takes {spec.channels}"

@@ -114,7 +114,7 @@ class Run:
         pictures, state = self.setting.validation, self.state
         if pictures is None:
             return {}
-        resized = Augment(**_common(self.setting.preprocess), resize=self.setting.preprocess.resize)
+        resized = without_chance(self.setting.preprocess)
 
         def done(count: int) -> None:
             self.progress.say(f"validation {count} of {len(pictures)}")
@@ -210,8 +210,9 @@ class Run:
 
 def augment_as(recipe: Recipe, preprocess: Preprocess, dataset: Dataset, side: int) -> Augment:
     """The recipe's words for what happens to pictures, in those of `tinyresnext.augment`, for pictures of that side."""
-    if side != preprocess.crop:
-        preprocess = replace(preprocess, crop=side, resize=round(preprocess.resize * side / preprocess.crop))
+    full = preprocess.crop
+    if side != full:
+        preprocess = replace(preprocess, crop=side, resize=round(preprocess.resize * side / full))
     jitter = recipe.jitter
     of_size = dataset.pixels is not None and dataset.pixels.shape[1:3] == (side, side)
     common = _common(preprocess) | {"flip": recipe.flip, "brightness": jitter, "contrast": jitter, "saturation": jitter}
@@ -219,8 +220,14 @@ def augment_as(recipe: Recipe, preprocess: Preprocess, dataset: Dataset, side: i
         return Augment(**common, scale=(0.08, 1.0))
     resize = None if of_size else preprocess.resize
     if recipe.crop == "pad":
-        return Augment(**common, resize=resize, padding=recipe.padding, fill=recipe.fill)
+        padding = round(recipe.padding * side / full)
+        return Augment(**common, resize=resize, padding=padding, fill=recipe.fill)
     return Augment(**common, resize=resize)
+
+
+def without_chance(preprocess: Preprocess) -> Augment:
+    """The pictures as the finished model will see them."""
+    return Augment(**_common(preprocess), resize=preprocess.resize)
 
 
 def _common(preprocess: Preprocess) -> dict[str, Any]:

@@ -4,7 +4,7 @@
 sum of what comes back from them: a convolution of ``dy`` with the weight turned round, its input and output channels
 exchanged within each group. With a stride, which results a place has sent its value to depends on where it lies between
 two steps; so each of the ``s_h * s_w`` kinds of places gets a convolution of stride 1 of its own, with only those taps
-that reach it, and their results are put side by side. No multiplication with an inserted zero is ever made, and a kind
+that reach it, and their results are put where they belong. No multiplication with an inserted zero is ever made, and a kind
 that no tap reaches (three of four in a 1x1 convolution of stride 2) is zero.
 """
 
@@ -68,41 +68,35 @@ def turned(weight: Array, groups: int, rows: list[int | None], columns: list[int
 # --- kernels ----------------------------------------------------------------------------------------------------------
 
 
-def _side_by_side(parts, weight, bias, residual, out, g, counters):
-    """Put the results of all kinds of places side by side, kind after kind in ``parts``. A task is a line of the input.
+def _put(part, weight, bias, residual, out, g, counters):
+    """Put the results of one kind of places where they belong. A task is a line of them.
 
-    Bit ``kind`` of ``g.parts`` says that there is a result of that kind; ``g.add`` to add to what is there.
+    The kind begins at line ``p_h`` and column ``p_w`` and has ``h_out`` lines of ``w_out`` places. With ``g.add`` the results
+    are added to what is there; without ``g.parts`` there are none and the places become zero.
     """
     task = take(counters, 0)
     while task < g.tasks:
-        n, y = divmod(task, g.h)
-        a, kind, at = y % g.s_h, np.int64(0), np.int64(0)
-        for row in range(g.s_h):
-            for b in range(g.s_w):
-                lines, columns = (g.h - row + g.s_h - 1) // g.s_h, (g.w - b + g.s_w - 1) // g.s_w
-                there = (g.parts >> kind) & 1
-                source = at + (n * lines + y // g.s_h) * columns * g.c_in
-                for q in range(columns if row == a else 0):
-                    place = (task * g.w + q * g.s_w + b) * g.c_in
-                    if there and g.add:
-                        for c in range(g.c_in):
-                            out[place + c] += parts[source + c]
-                    elif there:
-                        copy(parts, source, out, place, g.c_in)
-                    elif not g.add:
-                        out[place : place + g.c_in] = 0
-                    source += g.c_in
-                if there:
-                    at += g.n * lines * columns * g.c_in
-                kind += 1
+        n, line = divmod(task, g.h_out)
+        place = ((n * g.h + line * g.s_h + g.p_h) * g.w + g.p_w) * g.c_in
+        source = task * g.w_out * g.c_in
+        for _ in range(g.w_out):
+            if g.add:
+                for c in range(g.c_in):
+                    out[place + c] += part[source + c]
+            elif g.parts:
+                copy(part, source, out, place, g.c_in)
+            else:
+                out[place : place + g.c_in] = 0
+            place += g.s_w * g.c_in
+            source += g.c_in
         task = take(counters, 0)
     take(counters, 1)
 
 
 @functools.cache
-def _side_kernel() -> Any:
+def _put_kernel() -> Any:
     """Compiled when it is first needed."""
-    return compiled(_side_by_side)
+    return compiled(_put)
 
 
 # --- launchers --------------------------------------------------------------------------------------------------------
@@ -111,21 +105,24 @@ def _side_kernel() -> Any:
 def bind_input_gradient(dy: Array, weight: Array, g: Work, dx: Array, more: bool) -> list[Callable[[], None]]:
     """Prepare ``dx`` for the geometry ``g`` of the forward convolution; with ``more`` it is added to what ``dx`` holds."""
     if g.s_h * g.s_w == 1:
-        return _bind_kind(dy, weight, g, (0, 0), dx, more)[1]
-    kinds = [(a, b) for a in range(g.s_h) for b in range(g.s_w)]
-    shapes = [[g.n, len(range(a, g.h, g.s_h)), len(range(b, g.w, g.s_w)), g.c_in] for a, b in kinds]
-    reached = [
-        all(_both(g, a, b)[i].taps for i in (0, 1)) and 0 not in shape for (a, b), shape in zip(kinds, shapes, strict=True)
-    ]
-    parts = empty((sum(int(np.prod(shape)) for shape, there in zip(shapes, reached, strict=True) if there),))
-    calls, at, bits = [], 0, 0
-    for which, (kind, there) in enumerate(zip(kinds, reached, strict=True)):
-        if there:
-            size, some = _bind_kind(dy, weight, g, kind, parts[at:], False)
-            calls += some
-            at, bits = at + size, bits | 1 << which
-    sides = g._replace(add=int(more), parts=bits, tasks=g.n * g.h)
-    return [*calls, Step(_side_kernel(), parts, dy, dy, dy, dx, sides)]
+        return _bind_kind(dy, weight, g, (0, 0), dx, more)
+    part = empty(
+        (g.n * -(-g.h // g.s_h) * -(-g.w // g.s_w) * g.c_in,)
+    )  # room for the largest kind, taken by one after the other
+    calls: list[Callable[[], None]] = []
+    for a in range(g.s_h):
+        for b in range(g.s_w):
+            down, across = _both(g, a, b)
+            reached, lines = bool(down.taps and across.taps), down.count
+            if lines * across.count == 0 or (more and not reached):
+                continue
+            if reached:
+                calls += _bind_kind(dy, weight, g, (a, b), part, False)
+            where = g._replace(
+                p_h=a, p_w=b, h_out=lines, w_out=across.count, add=int(more), parts=int(reached), tasks=g.n * lines
+            )
+            calls.append(Step(_put_kernel(), part, dy, dy, dy, dx, where))
+    return calls
 
 
 def _both(g: Work, a: int, b: int) -> tuple[Taps, Taps]:
@@ -133,19 +130,17 @@ def _both(g: Work, a: int, b: int) -> tuple[Taps, Taps]:
     return taps_of(a, g.h, g.k_h, g.s_h, g.p_h), taps_of(b, g.w, g.k_w, g.s_w, g.p_w)
 
 
-def _bind_kind(
-    dy: Array, weight: Array, g: Work, kind: tuple[int, int], out: Array, more: bool
-) -> tuple[int, list[Callable[[], None]]]:
-    """The convolution for one kind of places, and how many values it makes."""
+def _bind_kind(dy: Array, weight: Array, g: Work, kind: tuple[int, int], out: Array, more: bool) -> list[Callable[[], None]]:
+    """The convolution for one kind of places."""
     down, across = _both(g, *kind)
     shape = (g.n, down.count, across.count, g.c_in)
-    size, kernel = int(np.prod(shape)), (len(down.taps), len(across.taps))
-    out, bias = out[:size], np.zeros(g.c_in, np.float32)
+    kernel, bias = (len(down.taps), len(across.taps)), np.zeros(g.c_in, np.float32)
+    out = out[: int(np.prod(shape))]
     work = geometry(
         (g.n, g.h_out, g.w_out, g.c_out), shape, kernel, (1, 1), (down.padding, across.padding), g.groups, more, False
     )
     packed, refill = repacking(weight, lambda values: pack(turned(values, g.groups, down.taps, across.taps), g.groups))
-    return size, [refill, bind_work(dy, packed, bias, out, out, work)]
+    return [refill, bind_work(dy, packed, bias, out, out, work)]
 
 
 def bind_weight_gradient(x: Array, dy: Array, g: Work, out: Array, more: bool) -> list[Step]:

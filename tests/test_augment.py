@@ -101,6 +101,46 @@ def test_a_random_part_by_torchvisions_rule():
     assert random_part(100, 80, (0.08, 1.0), (3 / 4, 4 / 3), draw) == (0, 80 - h, w, h)
 
 
+@pytest.mark.parametrize("swap", [0.4, 0.6])
+def test_a_random_part_by_the_authors_rule(swap):
+    """As before, with an aspect that is uniform itself; w and h are exchanged for every second part."""
+    area = 100 * 80 * (0.08 + 0.92 * 0.5)
+    aspect = 3 / 4 + 0.25 * (4 / 3 - 3 / 4)
+    w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+    w, h = (h, w) if swap < 0.5 else (w, h)
+    found = random_part(100, 80, (0.08, 1.0), (3 / 4, 4 / 3), Given(0.5, 0.25, 0.999, 0.0, swap), even=True)
+    assert found == (0, 80 - h, w, h)
+    wide = (1.0, 1.0, 0.5, 0.5, 0.9)  # ten tries in vain, and then the middle square
+    assert random_part(70, 50, (1.0, 1.0), (3 / 4, 4 / 3), Given(*wide * 10), even=True) == (10, 0, 50, 50)
+
+
+def test_lighting_moves_colours_as_those_of_imagenet_vary():
+    augment = Augment(4, MEAN, STD, lighting=0.5)
+    picture = np.full((20000, 4, 4, 3), 128, np.uint8)[:, :1, :1]
+    moved = augment.finish(picture, np.random.default_rng(0))
+    shift = (moved - Augment(4, MEAN, STD).finish(picture, np.random.default_rng(0)))[:, 0, 0].astype(float) * STD
+    # transforms.lua: the columns are the directions; their deviations 0.2175, 0.0188, 0.0045
+    directions = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+    along = shift @ np.linalg.inv(directions).T / (0.5 * np.array([0.2175, 0.0188, 0.0045]))
+    # 20,000 normal numbers: mean 0 +- 4 / sqrt(n), variance 1 +- 4 sqrt(2 / n); float32 is finer than 1e-3
+    bound = 4 * math.sqrt(2 / len(along)) + 1e-3
+    assert np.abs(along.mean(0)).max() < bound
+    assert np.abs(along.T @ along / len(along) - np.eye(3)).max() < bound
+    assert not augment.without_chance().lighting
+    grey = Augment(4, MEAN[:1], STD[:1], lighting=0.5)
+    assert (
+        grey.finish(picture[:2, ..., :1], np.random.default_rng(0)) == grey.without_chance().finish(picture[:2, ..., :1], None)
+    ).all()
+
+
+def test_lighting_is_one_colour_for_a_picture():
+    block = noise(3, 5, 5, 3)
+    seed = np.random.default_rng
+    moved = Augment(5, lighting=0.1).finish(block, seed(1)) - Augment(5).finish(block, seed(1))
+    assert np.abs(moved - moved[:, :1, :1]).max() < 1e-6
+    assert np.abs(moved[0, 0, 0] - moved[1, 0, 0]).max() > 1e-3
+
+
 def test_a_random_part_that_does_not_fit_is_drawn_again():
     wide = (1.0, 1.0, 0.5, 0.5)  # the whole area at 4:3 does not fit into a square
     fits = (0.0, 0.5, 0.0, 0.0)

@@ -176,13 +176,14 @@ def _training(c: argparse.ArgumentParser) -> None:
     r.add_argument("--ema", type=float, metavar="X", help="decay of the average of the weights, such as 0.999; 0 is none")
     r.add_argument("--zero-gamma", action=argparse.BooleanOptionalAction, default=None, help="blocks begin as their shortcuts")
     r.add_argument("--whiten", action=argparse.BooleanOptionalAction, default=None, help="see tinyresnext.whiten")
-    r.add_argument("--crop", choices=("pad", "resized", "none"), help="which part of a picture is seen")
+    r.add_argument("--crop", choices=("pad", "resized", "torch7", "none"), help="which part of a picture is seen")
     r.add_argument("--padding", type=int, metavar="N", help="for pad: pixels around the picture")
     r.add_argument("--fill", choices=("black", "mean"), help="for pad: what is there")
     r.add_argument("--interpolation", choices=("bilinear", "bicubic"), help="how pictures are resized")
     r.add_argument("--sides", type=_counts, metavar="N,N...", help="sides of the pictures over the run, such as 20,24,28,32")
     r.add_argument("--flip", action=argparse.BooleanOptionalAction, default=None, help="mirror every second picture")
     r.add_argument("--jitter", type=float, metavar="X", help="of brightness, contrast and saturation")
+    r.add_argument("--lighting", type=float, metavar="X", help="of the colour, such as 0.1")
     r.add_argument("--seed", type=int, metavar="N", help="of first weights, order and augmentation")
 
 

@@ -5,7 +5,7 @@ The order is always the same, and each step is there only if it is asked for:
 1. to the network's size: a random part (`scale`; "RandomResizedCrop", Szegedy et al. 2014, section 6), or the shorter side
    resized and the middle cut out (`resize`, as `image.resize_and_crop` does it), or nothing: the picture has the size already;
 2. colour jitter: brightness, contrast, saturation and hue by random factors, in random order;
-3. to float32, ``(pixels / 255 - mean) / std``;
+3. to float32, ``(pixels / 255 - mean) / std``; `lighting`, a random shift of the colour (Krizhevsky et al. 2012, section 4.1);
 4. a random window of the picture with a rim around it (`padding`; the "4 pixels on each side" of section 5.3 of the paper);
 5. a horizontal flip, for every second picture.
 
@@ -30,6 +30,8 @@ from .image import Preprocess, decode, resize_and_crop
 __all__ = ["Augment", "jitter", "random_part"]
 
 _TRIES = 10  # as torchvision: how often a part that does not fit into the picture is drawn anew
+_DEVIATIONS = np.array([0.2175, 0.0188, 0.0045])  # of ImageNet's colours, and the directions, one a column: transforms.lua
+_DIRECTIONS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -51,6 +53,9 @@ class Augment:
         Least and largest share of the picture's area in the random part that is resized to `size`; None for no such crop.
     ratio
         Least and largest width / height of that part.
+    even
+        Draw width / height itself evenly and exchange the two for every second part, as the authors' Torch7 code does it; by
+        default its logarithm is drawn evenly, as torchvision does it.
     padding
         Width of the rim, in pixels, within which the window of ``size x size`` is placed at random.
     fill
@@ -61,6 +66,9 @@ class Augment:
         d: a factor from ``max(0, 1 - d)`` to ``1 + d``.
     hue
         d: a shift from -d to d of the whole circle, at most 0.5.
+    lighting
+        Standard deviation of a shift along each of the principal directions in which the colours of ImageNet vary, in units of
+        that variation; 0 for none. Grey pictures have no such directions, and none for them.
 
     Raises
     ------
@@ -75,6 +83,7 @@ class Augment:
     interpolation: str = "bilinear"
     scale: tuple[float, float] | None = None
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    even: bool = False
     padding: int = 0
     fill: str = "black"
     flip: bool = False
@@ -82,6 +91,7 @@ class Augment:
     contrast: float = 0.0
     saturation: float = 0.0
     hue: float = 0.0
+    lighting: float = 0.0
 
     def __post_init__(self) -> None:
         checked = self.preprocess  # refuses a wrong size, resize, interpolation, mean or std
@@ -96,7 +106,7 @@ class Augment:
             raise UsageError(f"padding is {self.padding!r}; give a whole number of pixels from 0 to the size, {checked.crop}")
         if self.fill not in ("black", "mean"):
             raise UsageError(f"fill is {self.fill!r}; give black or mean")
-        for name, most in (("brightness", 10.0), ("contrast", 10.0), ("saturation", 10.0), ("hue", 0.5)):
+        for name, most in (("brightness", 10.0), ("contrast", 10.0), ("saturation", 10.0), ("hue", 0.5), ("lighting", 10.0)):
             value = getattr(self, name)
             if not isinstance(value, Real) or not 0 <= value <= most:  # NaN fails the comparison
                 raise UsageError(f"{name} is {value!r}; give a number from 0 to {most:g}")
@@ -126,7 +136,16 @@ class Augment:
         """
         resize = self.resize if resize is None else resize
         return replace(
-            self, resize=resize, scale=None, padding=0, flip=False, brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0
+            self,
+            resize=resize,
+            scale=None,
+            padding=0,
+            flip=False,
+            brightness=0.0,
+            contrast=0.0,
+            saturation=0.0,
+            hue=0.0,
+            lighting=0.0,
         )
 
     def fit(self, picture: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -140,7 +159,7 @@ class Augment:
         if picture.shape[2] != self.channels:
             picture = decode(picture, self.channels)
         if self.scale is not None:
-            left, top, width, height = random_part(picture.shape[1], picture.shape[0], self.scale, self.ratio, rng)
+            left, top, width, height = random_part(picture.shape[1], picture.shape[0], self.scale, self.ratio, rng, self.even)
             part = np.ascontiguousarray(picture[top : top + height, left : left + width])
             image = Image.fromarray(part if self.channels == 3 else part[:, :, 0])
             image = image.resize((self.size, self.size), _FILTERS[self.interpolation])
@@ -159,6 +178,8 @@ class Augment:
         if self.brightness or self.contrast or self.saturation or self.hue:
             block = np.stack([self._jittered(picture, rng) for picture in block])
         x = _normalised(block, self.mean, self.std)
+        if self.lighting and self.channels == 3:
+            x += (lights(len(x), self.lighting, rng) / self.std).astype(np.float32)[:, np.newaxis, np.newaxis]
         if not self.padding and not self.flip:
             return x
         n = len(x)
@@ -184,28 +205,51 @@ class Augment:
 
 
 def random_part(
-    width: int, height: int, scale: tuple[float, float], ratio: tuple[float, float], rng: np.random.Generator
+    width: int,
+    height: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    rng: np.random.Generator,
+    even: bool = False,
 ) -> tuple[int, int, int, int]:
-    """Left, top, width and height of a random part, by torchvision's rule (``RandomResizedCrop.get_params``).
+    """Left, top, width and height of a random part.
 
-    The area is uniform in `scale`, the logarithm of width / height uniform in `ratio`, the place uniform. What does not fit
-    is drawn again, ten times in all; then it is the largest part in the middle whose shape is within `ratio`.
+    The area is uniform in `scale`, the place uniform. The logarithm of width / height is uniform in `ratio` (torchvision's
+    ``RandomResizedCrop.get_params``), or with `even` itself, or the inverse of what is (``RandomSizedCrop`` of the authors'
+    ``transforms.lua``). What does not fit is drawn again, ten times in all; then it is the largest part in the middle whose
+    shape is within `ratio`, or with `even` the largest square.
     """
+    low, high = ratio if even else (math.log(ratio[0]), math.log(ratio[1]))
     for _ in range(_TRIES):
         share, shape, down, across = rng.random(4)
         area = width * height * (scale[0] + (scale[1] - scale[0]) * share)
-        log_low, log_high = math.log(ratio[0]), math.log(ratio[1])
-        aspect = math.exp(log_low + (log_high - log_low) * shape)
+        aspect = low + (high - low) * shape
+        if not even:
+            aspect = math.exp(aspect)
+        elif rng.random(1)[0] < 0.5:
+            aspect = 1 / aspect
         w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:
             return int(across * (width - w + 1)), int(down * (height - h + 1)), w, h
     w, h = width, height
-    if width / height < ratio[0]:
-        h = round(w / ratio[0])
-    elif width / height > ratio[1]:
-        w = round(h * ratio[1])
+    least, largest = (1, 1) if even else ratio
+    if width / height < least:
+        h = round(w / least)
+    elif width / height > largest:
+        w = round(h * largest)
     w, h = max(w, 1), max(h, 1)
     return (width - w) // 2, (height - h) // 2, w, h
+
+
+def lights(n: int, deviation: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Random shifts of red, green and blue for ``n`` pictures with values in [0, 1]: float64 [n, 3].
+
+    Normal along each principal direction of ImageNet's colours, with that deviation times the direction's own.
+    """
+    # Three normal numbers of four even ones (Box and Muller 1958), whose bits NumPy promises to keep.
+    radius, angle = np.sqrt(-2 * np.log1p(-rng.random((n, 2)))), 2 * np.pi * rng.random((n, 2))
+    alpha = deviation * np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], 1)[:, :3]
+    return (alpha * _DEVIATIONS) @ _DIRECTIONS.T
 
 
 def jitter(picture: NDArray[np.uint8], what: str, amount: float) -> NDArray[np.uint8]:

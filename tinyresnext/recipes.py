@@ -14,7 +14,7 @@ from typing import Any
 from .errors import FormatError, UsageError
 
 SCHEDULES = ("step", "cosine", "linear")
-CROPS = ("pad", "resized", "none")
+CROPS = ("pad", "resized", "torch7", "none")
 INITS = ("torchvision", "facebook")
 FILLS = ("black", "mean")
 FILTERS = ("bilinear", "bicubic")
@@ -60,8 +60,9 @@ class Recipe:
         2017).
     whiten : bool
         Begin with the principal directions of the pictures' patches as filters of the stem (`tinyresnext.whiten`).
-    crop : {"pad", "resized", "none"}
-        A crop of the picture with ``padding`` pixels around it; a part of any size and shape, resized; the whole.
+    crop : {"pad", "resized", "torch7", "none"}
+        A crop of the picture with ``padding`` pixels around it; a part of any size and shape, resized; the same with shapes
+        drawn as the authors' Torch7 code draws them; the whole.
     padding : int
         Pixels around a picture of the network's size; of smaller ones (`sides`), the same part.
     fill : {"black", "mean"}
@@ -75,6 +76,8 @@ class Recipe:
         Mirror every second picture.
     jitter : float
         Brightness, contrast and saturation vary by this part.
+    lighting : float
+        The colour varies by this part of how colours vary over ImageNet (Krizhevsky et al. 2012, section 4.1).
     seed : int
         Of weights, order and augmentation.
 
@@ -108,6 +111,7 @@ class Recipe:
     sides: tuple[int, ...] = ()
     flip: bool = True
     jitter: float = 0.0
+    lighting: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -169,7 +173,7 @@ class Recipe:
 
 _WHOLE = {"epochs": (1, 100_000), "batch": (1, 65536), "padding": (0, 1024), "seed": (0, 2**63 - 1)}
 _REAL = {"lr": (0, 1e3), "gamma": (0, 1), "warmup": (0, 1), "momentum": (0, 1), "weight_decay": (0, 1e3)}
-_REAL |= {"smoothing": (0, 1), "mixup": (0, 1e3), "ema": (0, 1), "jitter": (0, 1)}
+_REAL |= {"smoothing": (0, 1), "mixup": (0, 1e3), "ema": (0, 1), "jitter": (0, 1), "lighting": (0, 1)}
 
 RECIPES: Mapping[str, Recipe] = {
     # train.lua and opts.lua of facebookresearch/ResNeXt: the rate falls with the first epoch e (from 1) for which e / 300
@@ -187,9 +191,19 @@ RECIPES: Mapping[str, Recipe] = {
         padding=4,
         fill="mean",
     ),
-    # The same, with its -batchSize 256 for ImageNet, without its lighting noise; the paper stops after 90 epochs.
+    # The same, with its -batchSize 256 for ImageNet; the paper stops after 90 epochs.
     "facebook-imagenet": Recipe(
-        100, 256, 0.1, "step", (0.3, 0.6, 0.9), nesterov=True, init="facebook", interpolation="bicubic", jitter=0.4
+        100,
+        256,
+        0.1,
+        "step",
+        (0.3, 0.6, 0.9),
+        nesterov=True,
+        init="facebook",
+        crop="torch7",
+        interpolation="bicubic",
+        jitter=0.4,
+        lighting=0.1,
     ),
     # references/classification of torchvision, as its first ResNeXt weights (IMAGENET1K_V1) were trained.
     "torchvision-v1": Recipe(100, 256, 0.1, "step", (0.3, 0.6, 0.9)),

@@ -56,7 +56,7 @@ def test_it_learns_and_says_so(tmp_path):
     validation = small.pictures(30, seed=1)
     recipe = replace(small.RECIPE, epochs=8, mixup=0.0)
     made = train(small.SPEC, small.pictures(), recipe, tmp_path, validation=validation, log_every=3, **OPTIONS)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.h5", "log.jsonl", "model.h5", "state.npz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "best.h5", "log.jsonl", "model.h5", "state.npz"]
     lines = log_of(tmp_path)
     assert [(line["epoch"], line.get("step")) for line in lines] == [
         (epoch, step) for epoch in range(1, 9) for step in (3, None)

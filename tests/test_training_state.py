@@ -175,6 +175,22 @@ def test_a_folder_has_one_run(tmp_path, state):
     assert folder.resume(state).epoch == 2
 
 
+def test_one_process_at_a_time(tmp_path, state):
+    folder = TrainingFolder(tmp_path / "run")
+    with folder.run(state, resume=False):
+        before = folder.state.read_bytes()
+        for resume in (True, False):
+            with pytest.raises(UsageError, match="another process trains"), TrainingFolder(tmp_path / "run").run(state, resume):
+                pass
+        assert folder.state.read_bytes() == before
+    with folder.run(state, resume=True) as found:
+        assert found.epoch == 2
+    nowhere = TrainingFolder(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="to resume"), nowhere.run(state, resume=True):
+        pass
+    assert not nowhere.path.exists()
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [

@@ -189,15 +189,15 @@ def _run(start: State, setting: Setting, out: str | os.PathLike[str], resume: bo
     setting = replace(setting, threads=setting.ops.thread_count(setting.threads))
     start.run = _what_decides(setting)
     folder = TrainingFolder(out)
-    state = folder.resume(start) if resume else folder.begin(start)
-    if state.step > len(setting.dataset) // state.recipe.batch:
-        raise FormatError(
-            f"{shown(folder.state)} is at step {state.step} of an epoch that has fewer; begin again in another folder"
-        )
-    with Stop() as stop, closing(Run(state, setting, folder)) as run:
-        _loop(run, stop)
-        model = run.model()
-        save(model, folder.model, half=setting.half)
+    with folder.run(start, resume) as state:
+        if state.step > len(setting.dataset) // state.recipe.batch:
+            raise FormatError(
+                f"{shown(folder.state)} is at step {state.step} of an epoch that has fewer; begin again in another folder"
+            )
+        with Stop() as stop, closing(Run(state, setting, folder)) as run:
+            _loop(run, stop)
+            model = run.model()
+            save(model, folder.model, half=setting.half)
     return model
 
 

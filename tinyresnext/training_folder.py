@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from . import training_state
 from .errors import UsageError
-from .files import shown
+from .files import locked, shown
 from .training_state import State
 
 _LEFT_BEHIND = re.compile(r"\.[0-9a-f]{16}\.tmp")  # what `files.replacing` had not finished when its process was killed
@@ -22,6 +23,27 @@ class TrainingFolder:
         self.path = Path(path)
         self.state, self.log = self.path / "state.npz", self.path / "log.jsonl"
         self.best, self.model = self.path / "best.h5", self.path / "model.h5"
+        self.lock = self.path / ".lock"
+
+    @contextmanager
+    def run(self, start: State, resume: bool) -> Iterator[State]:
+        """Begin or go on, and keep other processes out until the ``with`` block ends.
+
+        Yields
+        ------
+        State
+
+        Raises
+        ------
+        UsageError, WeightsError
+            As `begin` and `resume`, and when another process trains in the folder.
+        """
+        if resume:
+            self._found()
+        else:
+            self._made()
+        with locked(self.lock, self._busy):
+            yield self.resume(start) if resume else self.begin(start)
 
     def begin(self, start: State) -> State:
         """Make the folder if it is not there, and save the first state: from now on the run can be resumed.
@@ -31,11 +53,7 @@ class TrainingFolder:
         UsageError
             When there is a run already, or anything that it would write over, or the folder cannot be made.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise UsageError(f"the folder {shown(self.path)} cannot be made: {reason}; give another one") from error
+        self._made()
         for path in (self.state, self.log, self.best, self.model):
             if path.exists():
                 raise UsageError(f"{shown(path)} exists: --resume goes on with the run there, or give another folder")
@@ -58,8 +76,7 @@ class TrainingFolder:
         WeightsError
             When the state cannot be used.
         """
-        if not self.state.exists():
-            raise UsageError(f"there is no {shown(self.state)} to resume; leave out --resume to begin")
+        self._found()
         state = training_state.read(self.state)
         now, then = _decisions(start), _decisions(state)
         if changed := [name for name in now | then if now.get(name) != then.get(name)]:
@@ -70,6 +87,23 @@ class TrainingFolder:
             )
         self._clean()
         return state
+
+    def _made(self) -> None:
+        """Make the folder if it is not there."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UsageError(f"the folder {shown(self.path)} cannot be made: {reason}; give another one") from error
+
+    def _found(self) -> None:
+        """Refuse to resume where there is nothing."""
+        if not self.state.exists():
+            raise UsageError(f"there is no {shown(self.state)} to resume; leave out --resume to begin")
+
+    def _busy(self) -> None:
+        """Refuse what another process would write over."""
+        raise UsageError(f"another process trains in {shown(self.path)}; wait until it ends, or give another folder")
 
     def _clean(self) -> None:
         """Remove what a killed process had not finished writing."""

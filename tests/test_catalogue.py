@@ -124,9 +124,9 @@ def test_a_pipeline(name):
         side, part = int(timm[4] or 224), float(f"{timm[1]}.{timm[2] or 0}")
         assert preprocess == Preprocess(math.floor(side / part), side, timm[3])
     else:
-        said = {"cadene": Preprocess(), "facebook": Preprocess(interpolation="bicubic"), "keras": Preprocess(), "prlz77": CIFAR}
+        said = {"cadene": Preprocess(), "facebook": Preprocess(interpolation="torch7"), "keras": Preprocess(), "prlz77": CIFAR}
         assert preprocess == said[name]
-        assert bool(inexact) == (name in ("facebook", "keras"))
+        assert bool(inexact) == (name == "keras")
 
 
 def test_the_four_compared_pipelines_are_all_used():
@@ -171,7 +171,7 @@ def test_lists(capsys):
     assert cli.main(["info", "resnext50_32x4d.fb_in1k"]) == 0
     out = capsys.readouterr().out
     assert "25,028,904" in out
-    assert "without antialiasing" in out
+    assert "resized to 256 (torch7), cropped to 224" in out
     assert cli.main(["info", "resnext50_32x4d.a3_in1k"]) == 0
     assert "for 160 x 160" in capsys.readouterr().out
 

@@ -17,7 +17,7 @@ import cases
 import numpy as np
 import pytest
 
-from tinyresnext import Spec, __version__, cli, load
+from tinyresnext import Preprocess, Spec, __version__, cli, load
 
 CAT = Path(__file__).parent / "data" / "chelsea.jpg"
 SPEC = Spec((1, 1), 4, 8, 10)
@@ -65,6 +65,12 @@ def test_convert_takes_what_it_is_given(run, made):
     assert model.preprocess.mean == (0.5, 0.5, 0.5)
     assert "given: resized to 232 (bicubic), cropped to 224" in err
     assert "assumed: resized" not in err
+
+
+def test_pictures_as_torch7_cuts_them(run, made):
+    assert run("convert", made / "net.pth", "mine.h5", "--interpolation", "torch7")[0] == 0
+    assert load("mine.h5").preprocess == Preprocess(interpolation="torch7")
+    assert "resized to 256 (torch7), cropped to 224" in run("info", "mine.h5")[1]
 
 
 def test_nothing_is_written_over_unasked(run, made):

@@ -204,7 +204,8 @@ def test_bad_preprocess_is_refused(fields):
 
 
 def test_preprocess_survives_json():
-    for p in (Preprocess(), Preprocess(np.int64(235), 224, "bicubic", mean=[0.1, 1 / 3, 0], std=(1, np.float32(0.5), 2))):
+    odd_types = Preprocess(np.int64(235), 224, "bicubic", mean=[0.1, 1 / 3, 0], std=(1, np.float32(0.5), 2))
+    for p in (Preprocess(), Preprocess(interpolation="torch7"), odd_types):
         back = Preprocess.from_json(json.loads(json.dumps(p.to_json())))
         assert back == p
         assert hash(back) == hash(p)

@@ -19,7 +19,7 @@ LEVELS = [
     {"ops", "ops.checks", "ops.shapes"},
     {"ops.reference", "ops.cpu", "ops.with_torch"},
     {"count", "files", "hdf5", "image", "image_file", "peak", "plan", "resnext", "spec", "step", "store", "store_file", "tape"}
-    | {"catalogue", "download", "transfer"}
+    | {"catalogue", "download", "torch7_resize", "transfer"}
     | {"augment", "dataset", "idx", "loader", "picture_files", "shipped", "tar"}
     | {"optimise", "recipes", "training_folder", "training_log", "training_state", "whiten"},
     {"bench", "checkpoints", "cifar_files", "classify", "convert", "data", "model", "pull", "report", "verify", "warm"}

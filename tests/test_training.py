@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import training_cases as small
 
-from tinyresnext import finetune, load, train, training, training_log, training_run
+from tinyresnext import Preprocess, finetune, load, train, training, training_log, training_run
 from tinyresnext.data import Dataset
 from tinyresnext.errors import FormatError, TrainingError, UsageError
 from tinyresnext.recipes import Recipe
@@ -197,6 +197,19 @@ def test_finetune(tmp_path, model, stage, still):
         if not name.startswith("fc."):
             assert (made.params[name].tobytes() == value.tobytes()) == (name.partition(".")[0] in still), name
     assert log_of(tmp_path)[-1]["loss"] < log_of(tmp_path)[0]["loss"]
+
+
+@pytest.mark.parametrize("preprocess", [Preprocess(10, 8, "torch7")])
+@pytest.mark.parametrize("crop", ["none", "resized", "pad"])
+def test_finetune_a_model_of_another_system(tmp_path, model, preprocess, crop):
+    """On pictures that have to be resized, of two sizes, and tried on some as well."""
+    others = replace(model, preprocess=preprocess)
+    recipe = replace(small.RECIPE, epochs=2, crop=crop, sides=(6, 8))
+    wide = np.random.default_rng(0).integers(0, 256, (20, 11, 16, 3), dtype=np.uint8)
+    pictures = Dataset(tuple("xyz"), np.arange(20) % 3, [f"{i}.png" for i in range(20)], lambda i: wide[i])
+    made = finetune(others, pictures, recipe, tmp_path, validation=pictures)
+    assert made.preprocess == load(tmp_path / "model.h5").preprocess == preprocess
+    assert made.predict(wide[0])[0][0].label in "xyz"
 
 
 def test_finetune_refuses_a_stage_that_is_not_there(tmp_path, model):

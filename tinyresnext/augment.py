@@ -25,14 +25,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .errors import ImageError, UsageError
-from .image import Preprocess, decode, resize_and_crop
+from .image import FILTERS, Preprocess, decode, resize_and_crop
 
 __all__ = ["Augment", "jitter", "random_part"]
 
 _TRIES = 10  # as torchvision: how often a part that does not fit into the picture is drawn anew
 _DEVIATIONS = np.array([0.2175, 0.0188, 0.0045])  # of ImageNet's colours, and the directions, one a column: transforms.lua
 _DIRECTIONS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
-_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Augment:
     resize
         Shorter side before the middle is cut out; None where the pictures are ``size x size`` as they are.
     interpolation
-        "bilinear" or "bicubic", for `resize` and `scale`.
+        For `resize` as `Preprocess` has it, rounded to 8 bits; for `scale`, a filter of Pillow's: with "torch7" bicubic.
     scale
         Least and largest share of the picture's area in the random part that is resized to `size`; None for no such crop.
     ratio
@@ -162,7 +161,7 @@ class Augment:
             left, top, width, height = random_part(picture.shape[1], picture.shape[0], self.scale, self.ratio, rng, self.even)
             part = np.ascontiguousarray(picture[top : top + height, left : left + width])
             image = Image.fromarray(part if self.channels == 3 else part[:, :, 0])
-            image = image.resize((self.size, self.size), _FILTERS[self.interpolation])
+            image = image.resize((self.size, self.size), FILTERS[self.interpolation])
             return np.asarray(image).reshape(self.size, self.size, self.channels)
         if self.resize is not None:
             return resize_and_crop(picture, self.preprocess)

@@ -5,7 +5,8 @@ point of accuracy and never raises an error. So every step here gives, to the pi
 give on Pillow pictures (``Resize``, ``CenterCrop``, ``ToTensor``, ``Normalize``); timm and mmpretrain (with its Pillow
 backend) cut the same pixels, with other numbers in `Preprocess`. The arithmetic of the resize is that of the installed Pillow,
 as it is for them: since version 13 it shrinks pictures more than twice as tall as wide in another order, and some of their
-pixels differ by a level from what older versions gave.
+pixels differ by a level from what older versions gave. Two systems go ways of their own, which `Preprocess.interpolation`
+names: the authors' Torch7 code (`torch7_resize`) and Keras.
 
 `decode` differs from ``PIL.Image.open(path).convert("RGB")`` where that gives what nobody means:
 
@@ -35,14 +36,21 @@ from PIL import Image
 
 from .errors import FormatError, ImageError, UsageError
 from .image_file import check_size, load_picture, orientation
+from .torch7_resize import scale_and_crop, scaled_size
 
-__all__ = ["Picture", "Preprocess", "decode", "normalise", "prepare", "resize_and_crop"]
+__all__ = ["FILTERS", "Picture", "Preprocess", "decode", "normalise", "prepare", "resize_and_crop"]
 
 Picture = str | os.PathLike[str] | Image.Image | np.ndarray
 """What stands for a picture: the name of a file, a Pillow picture, or pixels: uint8 [h, w] or [h, w, 1, 3 or 4]."""
 
+FILTERS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "torch7": Image.Resampling.BICUBIC,  # the nearest relative, for the random parts of training
+}
+"""Pillow's filter for each `Preprocess.interpolation`."""
+
 _MAX_SIDE = 4096  # of the network's input: 200 MB of float32
-_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _TURNS = {  # EXIF orientation -> what puts the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -65,7 +73,13 @@ class Preprocess:
     crop
         Side of the square cut from the middle, in pixels; where it is larger than the resized picture, the rim is black.
     interpolation
-        "bilinear" or "bicubic": Pillow's filters, which widen when they shrink a picture (antialiasing).
+        How pictures are resized:
+
+        * "bilinear" or "bicubic": Pillow's filters, which widen when they shrink a picture (antialiasing). So do torchvision,
+          timm, mmpretrain and Cadene.
+        * "torch7": as facebookresearch/ResNeXt (``Scale``, ``ColorNormalize`` and ``CenterCrop`` of its
+          ``datasets/transforms.lua``): Torch7's bicubic ``image.scale``, whose results are not rounded to 8 bits, and a crop
+          whose corner is rounded up. `torch7_resize` says the rest.
     mean, std
         Of each channel, for values in [0, 1]: red, green and blue; or a single one for a network that sees grey.
 
@@ -87,8 +101,8 @@ class Preprocess:
             if not isinstance(side, Integral) or isinstance(side, bool) or not 1 <= side <= _MAX_SIDE:
                 raise UsageError(f"{name} is {_short(side)}; give a whole number of pixels from 1 to {_MAX_SIDE}")
             object.__setattr__(self, name, int(side))
-        if not isinstance(self.interpolation, str) or self.interpolation not in _FILTERS:
-            raise UsageError(f"interpolation is {_short(self.interpolation)}; give one of {', '.join(_FILTERS)}")
+        if not isinstance(self.interpolation, str) or self.interpolation not in FILTERS:
+            raise UsageError(f"interpolation is {_short(self.interpolation)}; give one of {', '.join(FILTERS)}")
         object.__setattr__(self, "mean", _per_channel("mean", self.mean, least=-1e4))
         object.__setattr__(self, "std", _per_channel("std", self.std, least=1e-4))
         if len(self.mean) != len(self.std):
@@ -172,7 +186,8 @@ def resize_and_crop(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArra
     """Resize the shorter side to `preprocess.resize`, then cut a square of `preprocess.crop` from the middle.
 
     The rounding is torchvision's: the longer side is cut off to a whole number, the corner of the crop is rounded half to even,
-    and a crop that is larger than the picture is filled with zeros, the odd one at the right and at the bottom.
+    and a crop that is larger than the picture is filled with zeros, the odd one at the right and at the bottom. With
+    "torch7" it is Torch7's, and the result, which `prepare` leaves as it is, is rounded to the nearest level.
 
     Parameters
     ----------
@@ -188,22 +203,15 @@ def resize_and_crop(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArra
     ImageError
         `pixels` is something else, or so long and narrow that it would be resized to more than `MAX_PIXELS`.
     """
-    _check_pixels(pixels)
-    height, width, channels = pixels.shape
-    short, long = min(height, width), max(height, width)
-    resized = preprocess.resize, int(preprocess.resize * long / short)
-    size = resized if width <= height else resized[::-1]
-    try:
-        check_size(*size)
-    except ImageError as error:
-        raise ImageError(
-            f"a picture of {width} x {height} pixels is too narrow: with its shorter side resized, {error}"
-        ) from error
-    image = Image.fromarray(np.ascontiguousarray(pixels if channels == 3 else pixels[:, :, 0]))
-    image = image.resize(size, _FILTERS[preprocess.interpolation])
-    left, top = (_corner(side, preprocess.crop) for side in size)
-    image = image.crop((left, top, left + preprocess.crop, top + preprocess.crop))  # outside the picture: zeros
-    return np.array(image).reshape(preprocess.crop, preprocess.crop, channels)
+    size, crop = _resized(pixels, preprocess), preprocess.crop
+    if preprocess.interpolation == "torch7":
+        x = scale_and_crop(pixels, size, crop)
+        return np.rint(np.clip(x, 0, 1) * np.float32(255)).astype(np.uint8)
+    image = Image.fromarray(np.ascontiguousarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0]))
+    image = image.resize(size, FILTERS[preprocess.interpolation])
+    left, top = (_corner(side, crop) for side in size)
+    image = image.crop((left, top, left + crop, top + crop))  # outside the picture: zeros
+    return np.array(image).reshape(crop, crop, pixels.shape[2])
 
 
 def normalise(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.float32]:
@@ -232,14 +240,41 @@ def normalise(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.f
         raise ImageError(f"found {_describe(pixels)}; expected uint8 [..., {preprocess.channels}], as resize_and_crop gives it")
     x = pixels.astype(np.float32)
     x /= np.float32(255)
+    return _standardised(x, preprocess)
+
+
+def prepare(source: Picture, preprocess: Preprocess) -> NDArray[np.float32]:
+    """Decode, resize, crop and normalise one picture: float32 [crop, crop, channels]. Errors as in the three steps."""
+    pixels = decode(source, preprocess.channels)
+    if preprocess.interpolation == "torch7":
+        return _standardised(scale_and_crop(pixels, _resized(pixels, preprocess), preprocess.crop), preprocess)
+    return normalise(resize_and_crop(pixels, preprocess), preprocess)
+
+
+def _standardised(x: NDArray[np.float32], preprocess: Preprocess) -> NDArray[np.float32]:
+    """``(x - mean) / std``, in place."""
     x -= np.asarray(preprocess.mean, np.float32)
     x /= np.asarray(preprocess.std, np.float32)
     return x
 
 
-def prepare(source: Picture, preprocess: Preprocess) -> NDArray[np.float32]:
-    """Decode, resize, crop and normalise one picture: float32 [crop, crop, channels]. Errors as in the three steps."""
-    return normalise(resize_and_crop(decode(source, preprocess.channels), preprocess), preprocess)
+def _resized(pixels: NDArray[np.uint8], preprocess: Preprocess) -> tuple[int, int]:
+    """Width and height after resizing; refuses what is no picture, or too narrow to be resized."""
+    _check_pixels(pixels)
+    height, width, _ = pixels.shape
+    if preprocess.interpolation == "torch7":
+        size = scaled_size(width, height, preprocess.resize)
+    else:
+        short, long = min(height, width), max(height, width)
+        resized = preprocess.resize, int(preprocess.resize * long / short)
+        size = resized if width <= height else resized[::-1]
+    try:
+        check_size(*size)
+    except ImageError as error:
+        raise ImageError(
+            f"a picture of {width} x {height} pixels is too narrow: with its shorter side resized, {error}"
+        ) from error
+    return size
 
 
 def _per_channel(name: str, values: object, least: float) -> tuple[float, ...]:

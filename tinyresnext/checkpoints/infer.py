@@ -144,10 +144,9 @@ def implied(scheme: str, spec: Spec) -> Implied:
     """
     cifar = spec.stem == "cifar"
     if scheme == TORCH7:
-        usual = (CIFAR_100 if spec.classes == 100 else CIFAR) if cifar else Preprocess(interpolation="bicubic")
-        return Implied(
-            usual, "Torch7: pictures as the authors' code prepares them" + ("" if cifar else ", resized bicubically")
-        )
+        usual = (CIFAR_100 if spec.classes == 100 else CIFAR) if cifar else Preprocess(interpolation="torch7")
+        resized = "" if cifar else ", resized bicubically without antialiasing"
+        return Implied(usual, f"Torch7: pictures as the authors' code prepares them{resized}")
     usual = CIFAR if cifar else Preprocess()
     notes = {
         PRLZ77: "prlz77: CIFAR-10's mean and deviation, for CIFAR-100 as well",

@@ -273,6 +273,7 @@ def test_pictures_of_another_size_are_refused():
         {"mean": (0.5, 0.5)},
         {"std": (0.0,)},
         {"interpolation": "nearest"},
+        {"interpolation": "keras", "resize": 10},
     ],
 )
 def test_values_that_are_refused(changed):

@@ -117,16 +117,20 @@ def test_every_row():
 @pytest.mark.parametrize("name", PIPELINES)
 def test_a_pipeline(name):
     """Compared with its system's pictures; or timm's, whose names say the numbers; or said here."""
-    preprocess, picture, inexact = PIPELINES[name]
+    preprocess, picture = PIPELINES[name]
     if picture:
         assert preprocess == test_image.PIPELINES[picture]
     elif timm := re.fullmatch(r"timm_(\d)(\d*)_(bilinear|bicubic)_?(\d*)", name):
         side, part = int(timm[4] or 224), float(f"{timm[1]}.{timm[2] or 0}")
         assert preprocess == Preprocess(math.floor(side / part), side, timm[3])
     else:
-        said = {"cadene": Preprocess(), "facebook": Preprocess(interpolation="torch7"), "keras": Preprocess(), "prlz77": CIFAR}
+        said = {
+            "cadene": Preprocess(),
+            "facebook": Preprocess(interpolation="torch7"),  # held to its definition in test_torch7_resize
+            "keras": Preprocess(224, 224, "keras"),  # held to Pillow in test_image
+            "prlz77": CIFAR,
+        }
         assert preprocess == said[name]
-        assert bool(inexact) == (name == "keras")
 
 
 def test_the_four_compared_pipelines_are_all_used():
@@ -138,6 +142,7 @@ def test_what_the_traps_are():
     assert find("resnext50_32x4d.tv2_in1k").preprocess.resize == 232  # and not 256
     assert find("resnext50_32x4d.a1h_in1k").preprocess == Preprocess(235, 224, "bicubic")
     assert find("resnext50_32x4d.a3_in1k").preprocess.crop == 160
+    assert "not on whole pictures squeezed" in find("resnext50_32x4d.keras_in1k").note
     assert find("resnext29_8x64d.prlz77_cifar100").preprocess == CIFAR  # CIFAR-10's statistics, as it was trained
 
 

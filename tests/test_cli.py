@@ -67,10 +67,23 @@ def test_convert_takes_what_it_is_given(run, made):
     assert "assumed: resized" not in err
 
 
-def test_pictures_as_torch7_cuts_them(run, made):
-    assert run("convert", made / "net.pth", "mine.h5", "--interpolation", "torch7")[0] == 0
-    assert load("mine.h5").preprocess == Preprocess(interpolation="torch7")
-    assert "resized to 256 (torch7), cropped to 224" in run("info", "mine.h5")[1]
+@pytest.mark.parametrize(
+    ("options", "preprocess", "says"),
+    [
+        (["torch7"], Preprocess(256, 224, "torch7"), "resized to 256 (torch7), cropped to 224"),
+        (["keras", "--resize", "224"], Preprocess(224, 224, "keras"), "squeezed to 224 x 224 (keras)"),
+    ],
+)
+def test_convert_for_the_pictures_of_other_systems(run, made, options, preprocess, says):
+    assert run("convert", made / "net.pth", "mine.h5", "--interpolation", *options)[0] == 0
+    assert load("mine.h5").preprocess == preprocess
+    assert says in run("info", "mine.h5")[1]
+
+
+def test_keras_cuts_nothing_off(run, made):
+    code, _, err = run("convert", made / "net.pth", "mine.h5", "--interpolation", "keras")
+    assert (code, Path("mine.h5").exists()) == (2, False)
+    assert "resize is 256 and crop 224" in err
 
 
 def test_nothing_is_written_over_unasked(run, made):

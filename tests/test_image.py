@@ -165,6 +165,32 @@ def test_normalise_equals_torch():
     assert np.array_equal(normalise(levels, p), x.numpy())
 
 
+@pytest.mark.parametrize("shape", [(375, 500), (500, 375), (224, 224), (31, 47), (1, 40), (700, 1), (1, 1), (1, 10_000)])
+@pytest.mark.parametrize("side", [224, 33])
+def test_equals_keras_to_the_bit(shape, side, tmp_path):
+    """``load_img(path, target_size=(side, side))``, ``img_to_array``, and ``preprocess_input`` in mode 'torch'."""
+    pixels = odd.synthetic(*shape)
+    Image.fromarray(pixels).save(tmp_path / "picture.png")
+    with Image.open(tmp_path / "picture.png") as image:
+        x = np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.NEAREST), dtype="float32").copy()
+    p = Preprocess(side, side, "keras")
+    assert np.array_equal(resize_and_crop(pixels, p), x)
+    x /= 255.0
+    for channel, (mean, std) in enumerate([(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)]):
+        x[..., channel] -= mean
+        x[..., channel] /= std
+    assert np.array_equal(prepare(tmp_path / "picture.png", p), x)
+
+
+def test_keras_shows_the_whole_picture():
+    """Pixel i of n, of a row of m, is the one at (i + 1/2) m / n."""
+    height, width, side = 20, 30, 12
+    pixels = odd.synthetic(height, width, 1)
+    down, across = ([int((i + 0.5) * length / side) for i in range(side)] for length in (height, width))
+    found = resize_and_crop(pixels, Preprocess(side, side, "keras", (0.5,), (0.5,)))
+    assert np.array_equal(found, pixels[down][:, across])
+
+
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_photographs_equal_each_pipeline_to_the_pixel(reference_dir, pipeline):
     photographs = sorted((reference_dir / "images").glob("*.jpg"))
@@ -191,6 +217,9 @@ BAD_FIELDS = [
     ],
     *[{"std": value} for value in ((0.0,) * 3, (-1.0,) * 3, (math.nan,) * 3, (1e-300,) * 3, (1, 1, True), (10**400,) * 3)],
     {"mean": (0.5,)},
+    {"interpolation": "keras"},
+    {"interpolation": "keras", "crop": 256.0},
+    {"interpolation": "keras", "resize": 256, "crop": 255},
 ]
 
 
@@ -205,7 +234,7 @@ def test_bad_preprocess_is_refused(fields):
 
 def test_preprocess_survives_json():
     odd_types = Preprocess(np.int64(235), 224, "bicubic", mean=[0.1, 1 / 3, 0], std=(1, np.float32(0.5), 2))
-    for p in (Preprocess(), Preprocess(interpolation="torch7"), odd_types):
+    for p in (Preprocess(), Preprocess(interpolation="torch7"), Preprocess(9, 9, "keras"), odd_types):
         back = Preprocess.from_json(json.loads(json.dumps(p.to_json())))
         assert back == p
         assert hash(back) == hash(p)

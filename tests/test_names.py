@@ -202,6 +202,7 @@ def test_what_a_scheme_implies():
     assert infer.epsilon(names.CADENE) == 1e-5
     assert all(infer.implied(scheme, imagenet).preprocess.crop == 224 for scheme in names.SCHEMES)
     assert infer.implied(names.TORCH7, imagenet).preprocess == Preprocess(interpolation="torch7")
+    assert infer.implied(names.KERAS, imagenet).preprocess == Preprocess(224, 224, "keras")
     assert infer.implied(names.CADENE, imagenet).preprocess == Preprocess()
     assert infer.implied(names.PRLZ77, hundred).preprocess == infer.implied(names.PRLZ77, ten).preprocess == convert.CIFAR
     assert infer.implied(names.TORCH7, ten).preprocess == convert.CIFAR

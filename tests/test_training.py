@@ -199,7 +199,7 @@ def test_finetune(tmp_path, model, stage, still):
     assert log_of(tmp_path)[-1]["loss"] < log_of(tmp_path)[0]["loss"]
 
 
-@pytest.mark.parametrize("preprocess", [Preprocess(10, 8, "torch7")])
+@pytest.mark.parametrize("preprocess", [Preprocess(10, 8, "torch7"), Preprocess(8, 8, "keras")])
 @pytest.mark.parametrize("crop", ["none", "resized", "pad"])
 def test_finetune_a_model_of_another_system(tmp_path, model, preprocess, crop):
     """On pictures that have to be resized, of two sizes, and tried on some as well."""

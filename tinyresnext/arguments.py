@@ -37,7 +37,9 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--licence", default="", metavar="TEXT", help="of the weights, to be kept with them")
     c.add_argument("--resize", type=_positive, metavar="N", help="shorter side of a picture before the crop (256, CIFAR 32)")
     c.add_argument("--crop", type=_positive, metavar="N", help="side of the square that the network sees (224, CIFAR 32)")
-    c.add_argument("--interpolation", choices=("bilinear", "bicubic", "torch7"), help="how pictures are resized (bilinear)")
+    c.add_argument(
+        "--interpolation", choices=("bilinear", "bicubic", "torch7", "keras"), help="how pictures are resized (bilinear)"
+    )
     c.add_argument("--mean", type=_numbers, metavar="R,G,B", help="mean of the channels, from 0 to 1")
     c.add_argument("--std", type=_numbers, metavar="R,G,B", help="standard deviation of the channels")
     c.add_argument("--half", action="store_true", help="keep the weights in half precision: half the size, slightly rounded")

@@ -47,7 +47,8 @@ class Augment:
     resize
         Shorter side before the middle is cut out; None where the pictures are ``size x size`` as they are.
     interpolation
-        For `resize` as `Preprocess` has it, rounded to 8 bits; for `scale`, a filter of Pillow's: with "torch7" bicubic.
+        For `resize` as `Preprocess` has it, rounded to 8 bits; for `scale`, a filter of Pillow's: with "torch7" bicubic,
+        with "keras" the nearest pixel.
     scale
         Least and largest share of the picture's area in the random part that is resized to `size`; None for no such crop.
     ratio

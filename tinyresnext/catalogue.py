@@ -39,13 +39,10 @@ class Pipeline(NamedTuple):
     preprocess : Preprocess
     picture : str
         Which reference photographs it has been compared with, to the pixel; empty for none.
-    inexact : str
-        In what the system's own pipeline differs from this one; empty for nothing that is known.
     """
 
     preprocess: Preprocess
     picture: str = ""
-    inexact: str = ""
 
 
 class Score(NamedTuple):
@@ -95,8 +92,6 @@ class Entry:
         The first is the one that the model is known by.
     note : str
         What one should know.
-    inexact : str
-        In what the system's own pipeline differs from the preprocessing; empty for nothing that is known.
     unreadable : str
         Why it cannot become one of our models.
     """
@@ -119,7 +114,6 @@ class Entry:
     gmacs: float | None = None
     scores: tuple[Score, ...] = ()
     note: str = ""
-    inexact: str = ""
     unreadable: str = ""
 
     @property
@@ -248,9 +242,9 @@ def _only(fields: Mapping[str, Any], allowed: Collection[str], what: str) -> Non
 
 def _pipeline(name: str, fields: Mapping[str, Any]) -> Pipeline:
     """One of the manifest's pipelines."""
-    _only(fields, {"resize", "crop", "interpolation", "mean", "std", "picture", "inexact"}, f"pipeline {name}")
-    numbers = {key: value for key, value in fields.items() if key not in ("picture", "inexact")}
-    return Pipeline(Preprocess(**numbers), fields.get("picture", ""), fields.get("inexact", ""))
+    _only(fields, {"resize", "crop", "interpolation", "mean", "std", "picture"}, f"pipeline {name}")
+    numbers = {key: value for key, value in fields.items() if key != "picture"}
+    return Pipeline(Preprocess(**numbers), fields.get("picture", ""))
 
 
 def _entry(fields: Mapping[str, Any], pipelines: Mapping[str, Pipeline], labels: Mapping[str, list[str]]) -> Entry:
@@ -270,9 +264,9 @@ def _entry(fields: Mapping[str, Any], pipelines: Mapping[str, Pipeline], labels:
     if not re.fullmatch(r"[\w.-]*\w", file, re.ASCII) or file.startswith("."):
         raise FormatError(f"{what} has the file {file!r}; expected a plain name")
     scores = tuple(_score(score, pipelines, what) for score in values.pop("scores", ()))
-    preprocess, _, inexact = pipelines[values["pipeline"]]
+    preprocess = pipelines[values["pipeline"]].preprocess
     values |= {"spec": spec, "urls": urls, "file": file, "labels": own, "scores": scores}
-    return Entry(preprocess=preprocess, inexact=inexact, **values)
+    return Entry(preprocess=preprocess, **values)
 
 
 def _check_texts(values: Mapping[str, Any], what: str) -> None:

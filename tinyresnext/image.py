@@ -47,6 +47,7 @@ FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
     "torch7": Image.Resampling.BICUBIC,  # the nearest relative, for the random parts of training
+    "keras": Image.Resampling.NEAREST,
 }
 """Pillow's filter for each `Preprocess.interpolation`."""
 
@@ -80,6 +81,8 @@ class Preprocess:
         * "torch7": as facebookresearch/ResNeXt (``Scale``, ``ColorNormalize`` and ``CenterCrop`` of its
           ``datasets/transforms.lua``): Torch7's bicubic ``image.scale``, whose results are not rounded to 8 bits, and a crop
           whose corner is rounded up. `torch7_resize` says the rest.
+        * "keras": as the documentation of keras-applications, ``load_img(path, target_size=(224, 224))``: the whole picture is
+          squeezed or stretched to the square that the network sees, each pixel the nearest one. `resize` is the same as `crop`.
     mean, std
         Of each channel, for values in [0, 1]: red, green and blue; or a single one for a network that sees grey.
 
@@ -103,6 +106,10 @@ class Preprocess:
             object.__setattr__(self, name, int(side))
         if not isinstance(self.interpolation, str) or self.interpolation not in FILTERS:
             raise UsageError(f"interpolation is {_short(self.interpolation)}; give one of {', '.join(FILTERS)}")
+        if self.interpolation == "keras" and self.resize != self.crop:
+            raise UsageError(
+                f"resize is {self.resize} and crop {self.crop}, but keras shows whole pictures; give the same for both"
+            )
         object.__setattr__(self, "mean", _per_channel("mean", self.mean, least=-1e4))
         object.__setattr__(self, "std", _per_channel("std", self.std, least=1e-4))
         if len(self.mean) != len(self.std):
@@ -187,7 +194,8 @@ def resize_and_crop(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArra
 
     The rounding is torchvision's: the longer side is cut off to a whole number, the corner of the crop is rounded half to even,
     and a crop that is larger than the picture is filled with zeros, the odd one at the right and at the bottom. With
-    "torch7" it is Torch7's, and the result, which `prepare` leaves as it is, is rounded to the nearest level.
+    "torch7" it is Torch7's, and the result, which `prepare` leaves as it is, is rounded to the nearest level. With "keras",
+    both sides become `preprocess.crop`.
 
     Parameters
     ----------
@@ -262,6 +270,8 @@ def _resized(pixels: NDArray[np.uint8], preprocess: Preprocess) -> tuple[int, in
     """Width and height after resizing; refuses what is no picture, or too narrow to be resized."""
     _check_pixels(pixels)
     height, width, _ = pixels.shape
+    if preprocess.interpolation == "keras":
+        return preprocess.resize, preprocess.resize
     if preprocess.interpolation == "torch7":
         size = scaled_size(width, height, preprocess.resize)
     else:

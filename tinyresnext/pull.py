@@ -89,8 +89,8 @@ def pull(
     if _is_whole(entry):
         return place(entry)
     note(f"{entry.name}: licence {entry.licence}, {entry.page}")
-    for text in filter(None, (entry.note, entry.inexact)):
-        note(f"{entry.name}: {text}")
+    if entry.note:
+        note(f"{entry.name}: {entry.note}")
     if not entry.free and not accept_licence:
         raise UsageError(
             f"{entry.name} is under {entry.licence}, which does not allow every use, commercial use for one; read it, see "

@@ -42,7 +42,7 @@ def entry(found: Entry) -> str:
         f"pictures      {pictures(found.preprocess)}",
         f"published     for {found.system}: {found.file}, {found.page}",
         f"licence       {found.licence}",
-        *(f"note          {text}" for text in (found.note, found.inexact, found.unreadable) if text),
+        *(f"note          {text}" for text in (found.note, found.unreadable) if text),
     ]
     for score in found.scores:
         top5 = "" if score.top5 is None else f", top-5 {score.top5:.2f}"
@@ -79,7 +79,10 @@ def stored(contents: Stored, sha256: str) -> str:
 def pictures(p: Preprocess) -> str:
     """How pictures are prepared."""
     rim = ", with a black rim" if p.crop > p.resize else ""
-    return f"resized to {p.resize} ({p.interpolation}), cropped to {p.crop}{rim}, mean {_row(p.mean)}, std {_row(p.std)}"
+    cut = f"resized to {p.resize} ({p.interpolation}), cropped to {p.crop}{rim}"
+    if p.interpolation == "keras":
+        cut = f"squeezed to {p.crop} x {p.crop} (keras)"
+    return f"{cut}, mean {_row(p.mean)}, std {_row(p.std)}"
 
 
 def usual_size(spec: Spec) -> int:

@@ -147,7 +147,7 @@ def implied(scheme: str, spec: Spec) -> Implied:
         usual = (CIFAR_100 if spec.classes == 100 else CIFAR) if cifar else Preprocess(interpolation="torch7")
         resized = "" if cifar else ", resized bicubically without antialiasing"
         return Implied(usual, f"Torch7: pictures as the authors' code prepares them{resized}")
-    usual = CIFAR if cifar else Preprocess()
+    usual = CIFAR if cifar else Preprocess(224, 224, "keras") if scheme == KERAS else Preprocess()
     notes = {
         PRLZ77: "prlz77: CIFAR-10's mean and deviation, for CIFAR-100 as well",
         KERAS: f"Keras: batch norm epsilon {KERAS_EPSILON:g}; RGB over 255 with ImageNet's mean and deviation ('torch' mode)",

@@ -673,7 +673,8 @@ def numbers(name: str, value: float, says: str) -> None:
         attributes["sha256"] = store._model_digest(documents, SPEC, sha256)
         attributes["provenance_sha256"] = hashlib.sha256(documents["provenance"].encode()).hexdigest()
         path.write_bytes(b"")
-        store_file.lay_out(path, attributes, stored.params, sha256)
+        tensors = ((key, array, sha256[key]) for key, array in stored.params.items())
+        store_file.lay_out(path, attributes, tensors, "sha256", lambda: attributes["sha256"])
 
 
 numbers("conv1.weight", np.nan, "1 values that are NaN")

@@ -140,7 +140,7 @@ def _convert(a: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from . import store
-    from .convert import read_checkpoint
+    from .convert import opened_checkpoint
     from .report import pictures
 
     stem, suffix = os.path.splitext(a.src)
@@ -149,14 +149,14 @@ def _convert(a: argparse.Namespace) -> int:
         raise UsageError(f"{dst!r} ends in {Path(dst).suffix!r}; a model file ends in .h5")
     dst = _target(dst, a.force, not_over=a.src)
     labels = _lines(a.labels) if a.labels else None
-    stored, notes = read_checkpoint(a.src, arch=a.arch, labels=labels, ema=a.ema, licence=a.licence)
     asked = {name: getattr(a, name) for name in ("resize", "crop", "interpolation", "mean", "std")}
     given = {name: value for name, value in asked.items() if value is not None}
-    stored = stored._replace(preprocess=replace(stored.preprocess, **given))
+    with opened_checkpoint(a.src, arch=a.arch, labels=labels, ema=a.ema, licence=a.licence) as (stored, notes):
+        stored = stored._replace(preprocess=replace(stored.preprocess, **given))
+        store.write(dst, stored, half=a.half)
     for note in notes:
         print(f"{shown(a.src)}: {note}", file=sys.stderr)
     print(f"{shown(a.src)}: {'given' if given else 'assumed'}: {pictures(stored.preprocess)}", file=sys.stderr)
-    store.write(dst, stored, half=a.half)
     print(dst)
     return 0
 

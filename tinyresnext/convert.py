@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import __version__, store
-from .checkpoints import container, infer, names
+from .checkpoints import container, infer, layouts, names
+from .checkpoints.checkpoint import Checkpoint, Look, OnDemand
 from .errors import FormatError, IntegrityError, UsageError
 from .image import Preprocess
 from .model import Model, backend
@@ -29,7 +32,8 @@ class Conversion(NamedTuple):
     notes: tuple[str, ...]
 
 
-def read_checkpoint(
+@contextmanager
+def opened_checkpoint(
     path: str | os.PathLike[str],
     *,
     arch: str | Spec | None = None,
@@ -37,8 +41,8 @@ def read_checkpoint(
     labels: Sequence[str] | None = None,
     ema: bool = False,
     licence: str = "",
-) -> Conversion:
-    """Understand a checkpoint.
+) -> Iterator[Conversion]:
+    """Understand a checkpoint, without having it in memory: in the ``with`` block each weight is read when it is asked for.
 
     Parameters
     ----------
@@ -56,6 +60,11 @@ def read_checkpoint(
     licence : str
         Of the weights, to be kept with them.
 
+    Yields
+    ------
+    Conversion
+        Its ``params`` can be written or copied as long as the file is open. All have been looked at.
+
     Raises
     ------
     WeightsError
@@ -63,45 +72,59 @@ def read_checkpoint(
     UsageError
         When ``arch`` or ``labels`` do not fit the network.
     """
-    found = container.read(path, ema=ema, check=lambda shapes: _understood(shapes, arch))
-    spec, named = _understood({name: array.shape for name, array in found.tensors.items()}, arch)
-    tensors = named.tensors(found.tensors)
-    odd = [f"{name} ({array.dtype})" for name, array in tensors.items() if array.dtype != np.float32]
-    if odd:
-        raise FormatError(f"{len(odd)} parameters are not floating point: {', '.join(odd[:3])}; quantised weights are not read")
-    averaged = " (--ema takes averaged weights)" if found.container in ("zip", "legacy") else ""
-    notes = [
-        f"{found.container} format{f', weights under {found.wrapper!r}' if found.wrapper else ''}",
-        *([f"not taken: {', '.join(found.others)}{averaged}"] if found.others else []),
-        *([f"left out: {', '.join(found.skipped)}"] if found.skipped else []),
-        *([f"left out: {len(named.left_out)} second copies, such as {named.left_out[0]}"] if named.left_out else []),
-        f"names: {named.scheme}{f', behind {found.prefix!r}' if found.prefix else ''}",
-        f"{'given' if arch else 'inferred'}: {infer.describe(spec)}",
-        f"assumed: the {'3x3' if spec.stride_on == 2 else 'first 1x1'} convolutions stride, batch norm epsilon {spec.eps:g}",
-    ]
-    implied = infer.implied(named.scheme, spec)
-    notes += [implied.note] if implied.note else []
-    if preprocess is None:
-        preprocess = implied.preprocess
-    params = {name: tensors[name] for name in parameters(spec)}
-    _check_values(params)
-    provenance = {
-        "source": Path(path).name,
-        "sha256": found.sha256,
-        "licence": licence,
-        "converter": f"tinyresnext {__version__}",
-    }
-    return Conversion(store.Stored(spec, params, preprocess, _labels(spec, labels), provenance), tuple(notes))
+    with container.opened(path, ema=ema, check=lambda shapes: _judge(shapes, _understood(shapes, arch)[1])) as found:
+        spec, named = _understood(found.shapes, arch)
+        implied = infer.implied(named.scheme, spec)
+        provenance = {
+            "source": Path(path).name,
+            "sha256": found.sha256,
+            "licence": licence,
+            "converter": f"tinyresnext {__version__}",
+        }
+        params = OnDemand(parameters(spec), named.tensors(found.tensors).__getitem__)
+        stored = store.Stored(spec, params, preprocess or implied.preprocess, _labels(spec, labels), provenance)
+        yield Conversion(stored, _notes(found, spec, named, arch is not None))
+
+
+def read_checkpoint(
+    path: str | os.PathLike[str],
+    *,
+    arch: str | Spec | None = None,
+    preprocess: Preprocess | None = None,
+    labels: Sequence[str] | None = None,
+    ema: bool = False,
+    licence: str = "",
+) -> Conversion:
+    """Understand a checkpoint and have its weights in memory. Parameters and errors as in `opened_checkpoint`."""
+    with opened_checkpoint(path, arch=arch, preprocess=preprocess, labels=labels, ema=ema, licence=licence) as (stored, notes):
+        return Conversion(stored._replace(params=dict(stored.params)), notes)
 
 
 def load_checkpoint(path: str | os.PathLike[str], arch: str | Spec | None = None, device: str = "cpu") -> Model:
     """Any supported foreign file -> a model, without writing anything. Parameters and errors as in `read_checkpoint`."""
-    return Model(*read_checkpoint(path, arch=arch).stored, backend(device))
+    ops = backend(device)
+    return Model(*read_checkpoint(path, arch=arch).stored, ops)
 
 
 def imagenet_labels() -> tuple[str, ...]:
     """The names of ImageNet's 1,000 classes, in the order that every checkpoint has them."""
     return tuple((files(__package__) / "imagenet_labels.txt").read_text("utf-8").splitlines())
+
+
+def _notes(found: Checkpoint, spec: Spec, named: names.Names, given: bool) -> tuple[str, ...]:
+    """What the user should know."""
+    averaged = " (--ema takes averaged weights)" if found.container in ("zip", "legacy") else ""
+    note = infer.implied(named.scheme, spec).note
+    return (
+        f"{found.container} format{f', weights under {found.wrapper!r}' if found.wrapper else ''}",
+        *([f"not taken: {', '.join(found.others)}{averaged}"] if found.others else []),
+        *([f"left out: {', '.join(found.skipped)}"] if found.skipped else []),
+        *([f"left out: {len(named.left_out)} second copies, such as {named.left_out[0]}"] if named.left_out else []),
+        f"names: {named.scheme}{f', behind {found.prefix!r}' if found.prefix else ''}",
+        f"{'given' if given else 'inferred'}: {infer.describe(spec)}",
+        f"assumed: the {'3x3' if spec.stride_on == 2 else 'first 1x1'} convolutions stride, batch norm epsilon {spec.eps:g}",
+        *([note] if note else []),
+    )
 
 
 def _understood(shapes: infer.Shapes, arch: str | Spec | None) -> tuple[Spec, names.Names]:
@@ -120,13 +143,27 @@ def _understood(shapes: infer.Shapes, arch: str | Spec | None) -> tuple[Spec, na
     return spec, named
 
 
-def _check_values(params: Mapping[str, np.ndarray]) -> None:
-    """Refuse weights that can only give nonsense."""
-    for name, array in params.items():
-        if not np.isfinite(array).all():
+def _judge(shapes: infer.Shapes, named: names.Names) -> Look:
+    """What refuses weights that can only give nonsense, when it is told the numbers of each tensor of the file."""
+    wanted = {key: name for name, (keys, _) in named.parts.items() for key in keys}
+    sums = {key for keys, layout in named.parts.values() if layout is layouts.DEPTHWISE for key in keys[1:]}
+
+    def look(key: str, at: int | None, numbers: NDArray) -> None:
+        if key not in wanted:
+            return
+        name = wanted[key]
+        if numbers.dtype != np.float32:
+            raise FormatError(f"{name} ({numbers.dtype}) is not floating point; quantised weights are not read")
+        if not np.isfinite(numbers).all():
             raise IntegrityError(f"{name} has values that are NaN or infinite; use other weights")
-        if name.endswith("running_var") and (array < 0).any():
+        if name.endswith("running_var") and (numbers < 0).any():
             raise IntegrityError(f"{name} has negative variances; use other weights")
+        if key in sums and at is None:
+            raise FormatError(f"{name}: the sum behind its depthwise kernel is not in C order; save it again in that order")
+        if key in sums and not layouts.is_fixed_sum(shapes[key], at, numbers):
+            raise IntegrityError(f"{name}: {layouts.OTHER_SUM}")
+
+    return look
 
 
 def _labels(spec: Spec, labels: Sequence[str] | None) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from . import store
 from .catalogue import Entry, find, place
-from .convert import read_checkpoint
+from .convert import opened_checkpoint
 from .download import Progress, Wanted, fetch
 from .errors import DownloadError, IntegrityError, UsageError, WeightsError
 from .files import locked, shown
@@ -198,19 +198,20 @@ def _fetch(entry: Entry, file: Path, note: Callable[[str], None], progress: Prog
 
 def _convert(entry: Entry, file: Path, sha256: str, work: Path) -> None:
     """Read the file that has this digest, and put the model into its place."""
-    stored = read_checkpoint(
-        file, arch=entry.spec, preprocess=entry.preprocess, labels=entry.labels, licence=entry.licence
-    ).stored
-    if stored.provenance["sha256"] != sha256:
-        raise IntegrityError(f"{shown(file)} was changed while it was read; try again")
-    more = {
-        "model": entry.name,
-        "url": entry.urls[0] if entry.urls else "",
-        "page": entry.page,
-        "published_sha256": entry.sha256,
-    }
     made = work / "model.h5"
-    store.write(made, stored._replace(provenance=stored.provenance | more))
+    with opened_checkpoint(file, arch=entry.spec, preprocess=entry.preprocess, labels=entry.labels, licence=entry.licence) as (
+        stored,
+        _,
+    ):
+        if stored.provenance["sha256"] != sha256:
+            raise IntegrityError(f"{shown(file)} was changed while it was read; try again")
+        more = {
+            "model": entry.name,
+            "url": entry.urls[0] if entry.urls else "",
+            "page": entry.page,
+            "published_sha256": entry.sha256,
+        }
+        store.write(made, stored._replace(provenance=stored.provenance | more))
     _folder(place(entry).parent)
     try:
         os.replace(made, place(entry))

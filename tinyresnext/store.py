@@ -21,9 +21,10 @@ import io
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -41,6 +42,7 @@ __all__ = ["Check", "Digests", "Report", "Stored", "check", "digests", "read", "
 FORMAT, VERSION = "tinyresnext", "1"
 DOCUMENTS = ("spec", "preprocess", "labels", "provenance")  # the attributes that are JSON
 ATTRIBUTES = ("format", "format_version", *DOCUMENTS, "sha256", "provenance_sha256")
+PIECE = 1 << 19  # numbers of a tensor that are looked at together
 MOST_WEIGHTS = 16 << 30  # bytes of all tensors; the largest published ResNeXt, 32x48d, has 3.3 GB
 # Labels and provenance are shown on terminals: no control characters, lone surrogates, marks that nobody sees, or
 # reversed direction of text.
@@ -55,7 +57,7 @@ class Stored(NamedTuple):
     Parameters
     ----------
     spec : Spec
-    params : dict of str to array
+    params : mapping of str to array
         Float32, C-contiguous, named, shaped and ordered as `tinyresnext.resnext.parameters` says.
     preprocess : Preprocess
     labels : tuple of str
@@ -66,7 +68,7 @@ class Stored(NamedTuple):
     """
 
     spec: Spec
-    params: dict[str, np.ndarray]
+    params: Mapping[str, np.ndarray]
     preprocess: Preprocess
     labels: tuple[str, ...]
     provenance: dict[str, str]
@@ -127,7 +129,8 @@ class _Values(NamedTuple):
 def write(path: str | os.PathLike[str], stored: Stored, *, half: bool = False, allow_nonfinite: bool = False) -> None:
     """Write a model file in one step: on any failure the old file, if there was one, is still there.
 
-    What `read` would refuse is not written. The same HDF5 library writes equal models as equal bytes.
+    What `read` would refuse is not written. The same HDF5 library writes equal models as equal bytes. Each tensor is asked for
+    once, looked at and written before the next; so a mapping that reads them from a file needs room for one.
 
     Parameters
     ----------
@@ -152,20 +155,27 @@ def write(path: str | os.PathLike[str], stored: Stored, *, half: bool = False, a
     UsageError
         The file cannot be written: no such directory, no permission, no space.
     """
-    documents, params = _documents(stored), _params(stored)
-    narrow = store_file.narrowed(params) if half else {}
-    params |= {name: array.astype("<f4") for name, array in narrow.items()}
-    values = _examined(params)
-    for problem in _wrong_values(values, allow_nonfinite):
-        raise IntegrityError(problem.found)
-    sha256 = {name: value.sha256 for name, value in values.items()}
-    attributes = {"format": FORMAT, "format_version": VERSION, **documents}
-    attributes |= {
-        "sha256": _model_digest(documents, stored.spec, sha256),
-        "provenance_sha256": _sha256(documents["provenance"]),
-    }
+    documents, shapes = _documents(stored), _shapes(stored.spec)
+    if differing := sorted(shapes.keys() ^ stored.params.keys(), key=repr):
+        what = f"{differing[0]!r} is {'missing' if differing[0] in shapes else 'not expected'}"
+        raise ShapeError(f"{len(differing)} tensors are missing or too much for {stored.spec.name}; {what}")
+    sha256: dict[str, str] = {}
+
+    def tensors() -> Iterator[tuple[str, np.ndarray, str]]:
+        for name, shape in shapes.items():
+            array = _tensor(stored, name, shape)
+            kept = store_file.narrowed(array) if half else array
+            value = _value(name, kept)
+            for problem in _wrong_values({name: value}, allow_nonfinite):
+                raise IntegrityError(problem.found)
+            sha256[name] = value.sha256
+            yield name, kept, value.sha256
+
+    attributes = {"format": FORMAT, "format_version": VERSION, **documents, "sha256": "0" * 64}  # until all were looked at
+    attributes["provenance_sha256"] = _sha256(documents["provenance"])
     with replacing(path) as temporary:
-        store_file.lay_out(temporary, attributes, params | narrow, sha256)
+        seal = partial(_model_digest, documents, stored.spec, sha256)
+        store_file.lay_out(temporary, attributes, tensors(), "sha256", seal)
 
 
 def read(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) -> Stored:
@@ -195,9 +205,10 @@ def read(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) -> Stor
     """
     with store_file.opened(path) as file:
         contents = _contents(file)
-        params, values = _tensors(file, contents)
+        kept, values = _tensors(file, contents)
         for problem in _problems(contents, values, allow_nonfinite):
             raise IntegrityError(problem.found)
+    params = {name: store_file.widened(kept.pop(name)) for name in values}
     return Stored(contents.spec, params, contents.preprocess, contents.labels, contents.provenance)
 
 
@@ -280,18 +291,13 @@ def _shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _params(stored: Stored) -> dict[str, np.ndarray]:
-    """The tensors in order and as they lie in the file."""
-    shapes = _shapes(stored.spec)
-    if differing := sorted(shapes.keys() ^ stored.params.keys(), key=repr):
-        what = "missing" if differing[0] in shapes else "not expected"
-        raise ShapeError(f"{len(differing)} tensors are missing or too much for {stored.spec.name}; {differing[0]!r} is {what}")
-    for name, shape in shapes.items():
-        array = stored.params[name]
-        if not isinstance(array, np.ndarray) or array.dtype != np.float32 or array.shape != shape:
-            found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
-            raise ShapeError(f"{name} is {found}: {stored.spec.name} has float32 {shape}")
-    return {name: np.ascontiguousarray(stored.params[name], "<f4") for name in shapes}
+def _tensor(stored: Stored, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A tensor as it lies in the file."""
+    array = stored.params[name]
+    if not isinstance(array, np.ndarray) or array.dtype != np.float32 or array.shape != shape:
+        found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise ShapeError(f"{name} is {found}: {stored.spec.name} has float32 {shape}")
+    return np.ascontiguousarray(array, "<f4")
 
 
 def _sha256(text: str) -> str:
@@ -312,21 +318,15 @@ def _digests(contents: _Contents, values: Mapping[str, _Values]) -> Digests:
     return Digests(_model_digest(contents.texts, contents.spec, sha256), sha256)
 
 
-def _examined(tensors: Mapping[str, np.ndarray], read: Callable[[str, np.ndarray], None] | None = None) -> dict[str, _Values]:
-    """Hash and look through every tensor, in threads, while this one reads the next: hashing does not hold the interpreter."""
-
-    def examine(name: str, array: np.ndarray) -> _Values:
-        nonfinite = array.size - int(np.count_nonzero(np.isfinite(array)))
-        negative = int(np.count_nonzero(array < 0)) if name.endswith("running_var") else 0
-        return _Values(hashlib.sha256(array).hexdigest(), nonfinite, negative)
-
-    with ThreadPoolExecutor(2) as pool:
-        found = {}
-        for name, array in tensors.items():
-            if read is not None:
-                read(name, array)
-            found[name] = pool.submit(examine, name, array)
-        return {name: future.result() for name, future in found.items()}
+def _value(name: str, array: np.ndarray) -> _Values:
+    """Hash and look through a tensor as float32, piece by piece."""
+    digest, nonfinite, negative, row = hashlib.sha256(), 0, 0, array.reshape(-1)
+    for at in range(0, len(row), PIECE):
+        piece = store_file.widened(row[at : at + PIECE]).astype("<f4", copy=False)
+        digest.update(piece)
+        nonfinite += len(piece) - int(np.count_nonzero(np.isfinite(piece)))
+        negative += int(np.count_nonzero(piece < 0)) if name.endswith("running_var") else 0
+    return _Values(digest.hexdigest(), nonfinite, negative)
 
 
 def _wrong_values(values: Mapping[str, _Values], allow_nonfinite: bool) -> Iterator[Check]:
@@ -369,7 +369,11 @@ def _contents(file: io.FileIO) -> _Contents:
 
 
 def _tensors(file: io.FileIO, contents: _Contents) -> tuple[dict[str, np.ndarray], dict[str, _Values]]:
-    """Read every tensor, once, and examine what was read."""
-    params = {name: np.empty(shape, "<f4") for name, shape in parameters(contents.spec).items()}
-    values = _examined(params, lambda name, array: store_file.read_into(file, contents.places[name], array))
-    return {name: array.astype(np.float32, copy=False) for name, array in params.items()}, values
+    """Read every tensor, once and in the precision that the file has, and examine what was read."""
+    kept = {name: np.empty(shape, contents.places[name].dtype) for name, shape in parameters(contents.spec).items()}
+    with ThreadPoolExecutor(2) as pool:  # while this thread reads the next: hashing does not hold the interpreter
+        found = {}
+        for name, array in kept.items():
+            store_file.read_into(file, contents.places[name], array)
+            found[name] = pool.submit(_value, name, array)
+        return kept, {name: future.result() for name, future in found.items()}

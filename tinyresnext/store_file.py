@@ -11,7 +11,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -66,12 +66,24 @@ class _Sink(io.FileIO):
 def lay_out(
     path: str | os.PathLike[str],
     attributes: Mapping[str, str],
-    tensors: Mapping[str, np.ndarray],
-    sha256: Mapping[str, str],
+    tensors: Iterable[tuple[str, np.ndarray, str]],
+    last: str,
+    seal: Callable[[], str],
 ) -> None:
-    """Write into the file at ``path`` in the oldest and simplest form of HDF5; tensors are float32 or float16.
+    """Write into the file at ``path`` in the oldest and simplest form of HDF5.
 
-    A text longer than `PIECE` becomes several attributes: ``labels``, ``labels.1``, ``labels.2`` ...
+    Parameters
+    ----------
+    path : path
+        An empty file.
+    attributes : mapping of str to str
+        A text longer than `PIECE` becomes several: ``labels``, ``labels.1``, ``labels.2`` ...
+    tensors : iterable of (name, array, sha256)
+        Arrays of float32 or float16; each is written before the next is asked for.
+    last : str
+        Which attribute gets its text only behind the last tensor; what it has until then must be as long.
+    seal : callable
+        Gives that text.
 
     Raises
     ------
@@ -87,9 +99,12 @@ def lay_out(
             for name, text in attributes.items():
                 for key, piece in _pieces(name, text).items():
                     file.attrs.create(key, np.bytes_(piece.encode("ascii")))
-            for name, array in tensors.items():
+            for name, array, sha256 in tensors:
+                if sink.failure is not None:
+                    return
                 dataset = file.create_dataset(_path(name), data=array, track_times=False)
-                dataset.attrs.create("sha256", np.bytes_(sha256[name].encode("ascii")))
+                dataset.attrs.create("sha256", np.bytes_(sha256.encode("ascii")))
+            file.attrs.modify(last, np.bytes_(seal().encode("ascii")))
 
     # Ctrl-C reaches the main thread alone, and so never the library in the middle of a write.
     with _Sink(path, "r+") as sink, ThreadPoolExecutor(1) as pool:
@@ -175,18 +190,21 @@ def places(hdf5: Hdf5, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Place
 
 
 def read_into(file: io.FileIO, place: Place, array: np.ndarray) -> None:
-    """Read a tensor into an array of float32; every number of half precision is one of single precision too."""
-    stored = array if array.dtype == place.dtype else np.empty(array.shape, place.dtype)
-    fill(file, place.offset, memoryview(stored).cast("B"))
-    if stored is not array:
-        with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one, and is found later like any other
-            array[...] = stored
+    """Read a tensor into an array of the type that it has in the file."""
+    fill(file, place.offset, memoryview(array).cast("B"))
 
 
-def narrowed(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The kernels and matrices in half precision, but those with values that are too large for it or not finite."""
-    large = {name: array for name, array in tensors.items() if array.ndim > 1}
-    return {name: array.astype("<f2") for name, array in large.items() if np.abs(array).max(initial=0) <= LARGEST_HALF}
+def narrowed(array: np.ndarray) -> np.ndarray:
+    """A kernel or matrix in half precision, but not one with values that are too large for it or not finite."""
+    if array.ndim < 2 or not np.abs(array).max(initial=0) <= LARGEST_HALF:
+        return array
+    return array.astype("<f2")
+
+
+def widened(array: np.ndarray) -> np.ndarray:
+    """As float32: every number of half precision is one of single precision too."""
+    with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one, and is found like any other
+        return array.astype(np.float32, copy=False)
 
 
 def json_text(value: Any) -> str:

@@ -1,9 +1,9 @@
 """What every reader of other people's files gives, and how the numbers come out of the file: piece by piece.
 
 A reader first finds out which tensors there are and where their numbers lie (`Stored`), without reading these. Then the
-names and shapes are judged, and only then do the numbers come into memory, each once, in pieces of a mebibyte. What can
-still be refused for its numbers (a CRC that differs, a double beyond float32) is read through before the first array is
-made; so refusing a file never takes the memory that its tensors would have.
+names and shapes are judged, then every number, in pieces of a mebibyte (a CRC that differs, a double beyond float32, and what
+the caller does not want); so refusing a file never takes the memory that its tensors would have. After that a tensor is read
+whenever it is asked for, and a network is converted without being in memory as a whole.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import FormatError, IntegrityError, UnsafeError
 
@@ -28,11 +31,13 @@ __all__ = [
     "TYPES",
     "Check",
     "Checkpoint",
+    "Look",
+    "OnDemand",
     "Stored",
     "checked_name",
     "finish",
-    "narrow",
     "pieces",
+    "viewed",
 ]
 
 MAX_TENSORS = 20_000  # a ResNeXt-101 has 626
@@ -41,7 +46,9 @@ MAX_DIMENSIONS = 8
 MAX_EXPANSION = 4  # tensors may hold this many times the file's bytes: half widened to float32, compression, shared storages
 PIECE = 1 << 20  # bytes read at once
 
-Check = Callable[[dict[str, tuple[int, ...]]], object]
+# Is told a tensor's name, the place in it of some numbers (None where these do not come in C order), and the numbers.
+Look = Callable[[str, int | None, NDArray], None]
+Check = Callable[[dict[str, tuple[int, ...]]], Look | None]  # is told names and shapes; gives what looks at the numbers
 # The type's name, as safetensors has it -> how the file has it; BF16 is the upper half of a float32.
 TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "BOOL": "|u1"}
 TYPES |= {f"I{8 * n}": f"<i{n}" for n in (1, 2, 4, 8)} | {f"U{8 * n}": f"<u{n}" for n in (1, 2, 4, 8)}
@@ -55,10 +62,12 @@ class Checkpoint:
 
     Attributes
     ----------
-    tensors : dict of str to ndarray
+    tensors : mapping of str to ndarray
         In the file's order and in the container's own names and orientation; ``prefix`` is removed. Independent
         C-contiguous arrays: half, bfloat16 and double as float32 (exactly, double to the nearest), bool and integers as
-        they are.
+        they are. As long as the file is open, each is read from it when it is asked for.
+    shapes : dict of str to tuple of int
+        Of the tensors.
     container : str
         ``"zip"`` or ``"legacy"`` (of PyTorch), ``"safetensors"``, ``"npz"``, ``"torch7"``, ``"keras"``.
     wrapper : str
@@ -74,7 +83,8 @@ class Checkpoint:
         Of the whole file, in hexadecimal.
     """
 
-    tensors: dict[str, np.ndarray]
+    tensors: Mapping[str, NDArray]
+    shapes: dict[str, tuple[int, ...]]
     container: str
     wrapper: str
     others: tuple[str, ...]
@@ -83,12 +93,30 @@ class Checkpoint:
     sha256: str
 
 
+class OnDemand(Mapping[str, NDArray]):
+    """Arrays by name, each made anew whenever it is asked for: so they are not all in memory, unless somebody keeps them."""
+
+    def __init__(self, names: Iterable[str], make: Callable[[str], NDArray]) -> None:
+        self._names, self._make = dict.fromkeys(names), make
+
+    def __getitem__(self, name: str) -> NDArray:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._make(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
 class Stored(NamedTuple):
     """A tensor in the file.
 
     ``kind`` is a key of `TYPES`; ``pieces`` begins to read, from the first number that the tensor has, and gives whole
-    numbers; ``stride`` counts numbers and is None for C order; ``numel`` is how many are read. ``doubted`` says that
-    reading may still raise, for a checksum.
+    numbers, or raises at the end when a checksum differs; ``stride`` counts numbers and is None for C order; ``numel`` is how
+    many are read.
     """
 
     kind: str
@@ -96,7 +124,6 @@ class Stored(NamedTuple):
     numel: int
     pieces: Callable[[], Iterator[memoryview]]
     stride: tuple[int, ...] | None = None
-    doubted: bool = False
 
 
 def pieces(file: BinaryIO, start: int, size: int, what: str) -> Iterator[memoryview]:
@@ -118,6 +145,18 @@ def pieces(file: BinaryIO, start: int, size: int, what: str) -> Iterator[memoryv
         start += len(piece)
 
 
+def viewed(
+    file: BinaryIO, kind: str, start: int, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], what: str
+) -> Stored:
+    """A tensor that sees numbers, which begin at byte ``start``, through ``offset`` and ``stride``: the range that it spans."""
+    width = np.dtype(TYPES[kind]).itemsize
+    numel = 0 if 0 in shape else 1 + sum((n - 1) * s for n, s in zip(shape, stride, strict=True))
+    plain = tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
+    same = numel == 0 or all(n == 1 or s == p for n, s, p in zip(shape, stride, plain, strict=True))
+    read = partial(pieces, file, start + offset * width, numel * width, what)
+    return Stored(kind, shape, numel, read, None if same else stride)
+
+
 def checked_name(name: object) -> str:
     """A name that a network's tensors can have.
 
@@ -136,17 +175,20 @@ def finish(
     container: str,
     check: Check | None,
     *,
+    besides: Mapping[str, Stored] | None = None,
     wrapper: str = "",
     others: Sequence[str] = (),
     prefix: str = "",
     skipped: Sequence[str] = (),
 ) -> Checkpoint:
-    """Judge names and shapes, then the numbers, then read them.
+    """Judge names and shapes, then every number; what is left is to be read when it is asked for.
+
+    ``besides`` are no tensors, but must be read through without an error: storages of which the tensors have parts.
 
     Raises
     ------
     FormatError, IntegrityError, UnsafeError
-        What is wrong, as each reader promises; and whatever ``check`` raises.
+        What is wrong, as each reader promises; and whatever ``check`` raises, or what it gives.
     """
     size = os.fstat(file.fileno()).st_size
     if len(stored) > MAX_TENSORS:
@@ -156,36 +198,61 @@ def finish(
     for name, tensor in stored.items():
         if len(tensor.shape) > MAX_DIMENSIONS:
             raise FormatError(f"{name} has {len(tensor.shape)} dimensions; expected at most {MAX_DIMENSIONS}")
-    if check is not None:
-        check({name: tensor.shape for name, tensor in stored.items()})
+    shapes = {name: tensor.shape for name, tensor in stored.items()}
+    look = check(dict(shapes)) if check is not None else None
     produced = sum(max(tensor.numel, prod(tensor.shape)) * _result(tensor.kind).itemsize for tensor in stored.values())
     if produced > MAX_EXPANSION * size + PIECE:
         raise UnsafeError(
             f"the tensors would hold {produced:,} bytes, from a file of {size:,}; no weights repeat themselves so much"
         )
-    for name, tensor in stored.items():
-        if tensor.doubted or tensor.kind in ("F64", "BOOL"):
-            for piece in tensor.pieces():
-                _numbers(piece, tensor.kind, name)
-    arrays = {name: _array(tensor, name) for name, tensor in stored.items()}
+    for name, storage in (besides or {}).items():
+        _judged(storage, name, None)
+    crcs = {name: _judged(tensor, name, look) for name, tensor in stored.items()}
     file.seek(0)
     digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Checkpoint(arrays, container, wrapper, tuple(others), prefix, tuple(skipped), digest)
+    tensors = OnDemand(stored, lambda name: _array(stored[name], name, crcs[name]))
+    return Checkpoint(tensors, shapes, container, wrapper, tuple(others), prefix, tuple(skipped), digest)
 
 
-def narrow(raw: np.ndarray, what: str) -> np.ndarray:
-    """float64 or float16 as float32.
+def _judged(tensor: Stored, name: str, look: Look | None) -> int:
+    """Read every number of a tensor without keeping any; the CRC-32 of what was read, by which it is known again.
 
-    Raises
-    ------
-    IntegrityError
-        A finite number is beyond float32's range.
+    Numbers between those of the tensor are not its own. So a tensor with gaps is held as it lies in the file, where it is
+    no larger than this: only views of PyTorch and Torch7 have gaps, and these are not compressed.
     """
-    with np.errstate(over="ignore", invalid="ignore"):  # an overflow is refused below, a signalling NaN stays a NaN
-        row = raw.astype(np.float32)
-    if raw.itemsize == 8 and not np.array_equal(np.isfinite(row), np.isfinite(raw)):
-        raise IntegrityError(f"{what} has doubles beyond float32's range of 3.4e38; scale the weights")
-    return row
+    dtype, crc, at = np.dtype(TYPES[tensor.kind]), 0, 0
+    dense = tensor.stride is None or _is_dense(tensor.shape, tensor.stride)
+    raw = np.empty(0 if dense else tensor.numel, dtype)
+    for piece in tensor.pieces():
+        crc, some = zlib.crc32(piece, crc), np.frombuffer(piece, dtype)
+        if dense:
+            numbers = _numbers(some, tensor.kind, name)
+            if look is not None:
+                look(name, at if tensor.stride is None else None, numbers)
+        else:
+            raw[at : at + len(some)] = some
+        at += len(some)
+    if at != tensor.numel:
+        raise FormatError(f"{name} has {at:,} numbers in the file; expected {tensor.numel:,}")
+    if not dense:
+        own = _laid_out(raw, tensor).flat
+        for at in range(0, len(own), PIECE // 8):
+            numbers = _numbers(own[at : at + PIECE // 8], tensor.kind, name)
+            if look is not None:
+                look(name, at, numbers)
+    return crc
+
+
+def _is_dense(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
+    """Whether the numbers that are spanned are all the tensor's own: its axes in some order, or repeated."""
+    expected = 1
+    if 0 in shape:
+        return True
+    for step, n in sorted((s, n) for n, s in zip(shape, stride, strict=True) if n > 1 and s):
+        if step != expected:
+            return False
+        expected *= n
+    return True
 
 
 def _result(kind: str) -> np.dtype:
@@ -195,29 +262,56 @@ def _result(kind: str) -> np.dtype:
     return np.dtype(bool) if kind == "BOOL" else np.dtype(TYPES[kind]).newbyteorder("=")
 
 
-def _numbers(piece: memoryview, kind: str, name: str) -> np.ndarray:
-    """Some of a tensor's numbers, as they are kept."""
-    raw = np.frombuffer(piece, TYPES[kind])
+def _numbers(raw: NDArray, kind: str, name: str) -> NDArray:
+    """Some of a tensor's numbers, as they are given.
+
+    Raises
+    ------
+    IntegrityError
+        A finite double is beyond float32's range, or a truth value neither 0 nor 1.
+    """
     if kind == "BF16":
         return (raw.astype(np.uint32) << 16).view(np.float32)
     if kind == "BOOL":
         if (raw > 1).any():
             raise IntegrityError(f"{name} has truth values that are neither 0 nor 1; fetch the file again")
         return raw != 0
-    return narrow(raw, name) if kind in ("F64", "F16") else raw
+    if kind not in ("F64", "F16"):
+        return raw
+    with np.errstate(over="ignore", invalid="ignore"):  # an overflow is refused below, a signalling NaN stays a NaN
+        row = raw.astype(np.float32)
+    if kind == "F64" and not np.array_equal(np.isfinite(row), np.isfinite(raw)):
+        raise IntegrityError(f"{name} has doubles beyond float32's range of 3.4e38; scale the weights")
+    return row
 
 
-def _array(tensor: Stored, name: str) -> np.ndarray:
-    """Read a tensor."""
-    row = np.empty(tensor.numel, _result(tensor.kind))
-    at = 0
-    for piece in tensor.pieces():
-        numbers = _numbers(piece, tensor.kind, name)
-        row[at : at + len(numbers)] = numbers
-        at += len(numbers)
-    if at != tensor.numel:
-        raise FormatError(f"{name} has {at:,} numbers in the file; expected {tensor.numel:,}")
+def _array(tensor: Stored, name: str, crc: int) -> NDArray:
+    """Read a tensor that has been judged.
+
+    Raises
+    ------
+    FormatError
+        It cannot be read any more.
+    IntegrityError
+        It is not what it was then.
+    """
+    row, found, at = np.empty(tensor.numel, _result(tensor.kind)), 0, 0
+    try:
+        for piece in tensor.pieces():
+            found = zlib.crc32(piece, found)
+            numbers = _numbers(np.frombuffer(piece, TYPES[tensor.kind]), tensor.kind, name)
+            row[at : at + len(numbers)] = numbers
+            at += len(numbers)
+    except OSError as error:
+        raise FormatError(f"{name} cannot be read: {error.strerror or error}; try again") from error
+    if found != crc:
+        raise IntegrityError(f"{name} was changed while the file was read; try again")
     if tensor.stride is None or 0 in tensor.shape:
         return row.reshape(tensor.shape)
-    strides = [0 if n == 1 else s * row.itemsize for n, s in zip(tensor.shape, tensor.stride, strict=True)]
-    return np.ndarray(tensor.shape, row.dtype, buffer=row, strides=strides).copy(order="C")
+    return _laid_out(row, tensor).copy(order="C")
+
+
+def _laid_out(row: NDArray, tensor: Stored) -> NDArray:
+    """The tensor's shape over the numbers that it spans."""
+    strides = [0 if n == 1 else s * row.itemsize for n, s in zip(tensor.shape, tensor.stride or (), strict=True)]
+    return np.ndarray(tensor.shape, row.dtype, buffer=row, strides=strides)

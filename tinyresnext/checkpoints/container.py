@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import BinaryIO
 
 from ..errors import FormatError, UsageError, WeightsError
@@ -10,11 +13,12 @@ from ..files import regular, shown
 from . import keras_h5, npz, safetensors, torch7, torch_file
 from .checkpoint import Check, Checkpoint
 
-__all__ = ["read"]
+__all__ = ["opened", "read"]
 
 
-def read(path: str | os.PathLike[str], *, ema: bool = False, check: Check | None = None) -> Checkpoint:
-    """Read a checkpoint of PyTorch, safetensors, NumPy, Torch7 or Keras.
+@contextmanager
+def opened(path: str | os.PathLike[str], *, ema: bool = False, check: Check | None = None) -> Iterator[Checkpoint]:
+    """Open a checkpoint of PyTorch, safetensors, NumPy, Torch7 or Keras, and judge all of it; it is open in the ``with`` block.
 
     Parameters
     ----------
@@ -23,25 +27,34 @@ def read(path: str | os.PathLike[str], *, ema: bool = False, check: Check | None
     ema : bool
         Which weights to take where a ``.pth`` file has both plain and averaged ones, as `torch_file.read` says.
     check : callable, optional
-        Is told the names and shapes before any number is read, and raises when they are not wanted.
+        Is told the names and shapes before any number is read, and raises when they are not wanted. What it gives is told
+        all numbers of each tensor, piece by piece, and raises when these are not wanted.
 
-    Returns
-    -------
+    Yields
+    ------
     Checkpoint
-        Names and orientation are the container's own.
+        Names and orientation are the container's own. A tensor is read when it is asked for, and what is read is what was
+        judged.
 
     Raises
     ------
     FormatError, IntegrityError, UnsafeError
-        As the readers say. Nothing in the file was run, and no other file was opened.
+        As the readers say. Nothing in the file was run, no other file was opened, and no tensor was ever in memory.
     UsageError
         ``ema=True``, but there are no averaged weights; or ``path`` is no path.
     """
     with regular(path) as file:
         try:
-            return _read(file, ema, check)
+            found = _read(file, ema, check)
         except (WeightsError, UsageError) as error:
             raise type(error)(f"{shown(path)}: {error}") from None
+        yield found
+
+
+def read(path: str | os.PathLike[str], *, ema: bool = False, check: Check | None = None) -> Checkpoint:
+    """Read a whole checkpoint into memory. Parameters and errors as in `opened`."""
+    with opened(path, ema=ema, check=check) as found:
+        return replace(found, tensors=dict(found.tensors))
 
 
 def _read(file: BinaryIO, ema: bool, check: Check | None) -> Checkpoint:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from ..errors import FormatError, IntegrityError
 
-__all__ = ["AS_IT_IS", "DENSE", "DEPTHWISE", "KERNEL", "STACKED", "Layout", "Shape"]
+__all__ = ["AS_IT_IS", "DENSE", "DEPTHWISE", "KERNEL", "OTHER_SUM", "STACKED", "Layout", "Shape", "is_fixed_sum"]
 
 Shape = tuple[int, ...]
+OTHER_SUM = "the sum behind a depthwise kernel is not the fixed one that makes it a grouped convolution"
 
 
 class Layout(NamedTuple):
@@ -78,9 +79,17 @@ def _depthwise(arrays: Sequence[NDArray]) -> NDArray:
         ones = arrays[1].reshape(channels // width, width, width, channels)
         group, product = np.ogrid[: channels // width, :width]
         if np.count_nonzero(ones) != channels * width or not (ones[group, :, product, group * width + product] == 1).all():
-            raise IntegrityError("the sum behind a depthwise kernel is not the fixed one that makes it a grouped convolution")
+            raise IntegrityError(OTHER_SUM)
     split = arrays[0].reshape(k_h, k_w, channels // width, width, width)  # [k_h, k_w, group, input, output]
     return np.ascontiguousarray(split.transpose(2, 4, 3, 0, 1)).reshape(channels, width, k_h, k_w)
+
+
+def is_fixed_sum(shape: Shape, at: int, numbers: NDArray) -> bool:
+    """Whether a piece of the sum behind a depthwise kernel, from the number ``at`` on in C order, is as `_depthwise` says."""
+    channels = shape[3]
+    width = shape[2] // channels
+    row, output = np.divmod(np.arange(at, at + len(numbers)), channels)  # row = (group * c + input) * c + product
+    return np.array_equal(output == row // width**2 * width + row % width, numbers)
 
 
 def _rank(shape: Shape, rank: int) -> Shape:

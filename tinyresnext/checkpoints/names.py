@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import FormatError, WeightsError
 from . import module_tree
+from .checkpoint import OnDemand
 from .layouts import AS_IT_IS, DENSE, DEPTHWISE, KERNEL, Layout, Shape
 
 __all__ = ["CADENE", "KERAS", "MMPRETRAIN", "PRLZ77", "SCHEMES", "TIMM_D", "TORCH7", "TORCHVISION", "Names", "recognise"]
@@ -74,15 +75,20 @@ class Names(NamedTuple):
         """
         return {name: _told(name, lay.shape, [shapes[key] for key in keys]) for name, (keys, lay) in self.parts.items()}
 
-    def tensors(self, arrays: Mapping[str, NDArray]) -> dict[str, NDArray]:
-        """The parameters, from the checkpoint's tensors; those that need no change are the same arrays.
+    def tensors(self, arrays: Mapping[str, NDArray]) -> Mapping[str, NDArray]:
+        """The parameters, from the checkpoint's tensors, each when it is asked for; without a change, it is the same array.
 
         Raises
         ------
         IntegrityError
             When a tensor that must have certain values has others.
         """
-        return {name: _told(name, lay.array, [arrays[key] for key in keys]) for name, (keys, lay) in self.parts.items()}
+
+        def made(name: str) -> NDArray:
+            keys, layout = self.parts[name]
+            return _told(name, layout.array, [arrays[key] for key in keys])
+
+        return OnDemand(self.parts, made)
 
 
 def recognise(keys: Collection[str]) -> Names:

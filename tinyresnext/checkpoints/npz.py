@@ -92,7 +92,7 @@ def _stored(file: BinaryIO, member: Member, name: str) -> Stored:
     if size != member.size:
         raise FormatError(f"{name} has {member.size:,} bytes; its header says {size:,}; fetch the file again")
     stride = tuple(prod(shape[:axis]) for axis in range(len(shape))) if order else None
-    return Stored(kind, shape, numel, partial(_numbers, file, member, begin + length), stride, doubted=True)
+    return Stored(kind, shape, numel, partial(_numbers, file, member, begin + length), stride)
 
 
 def _shape(text: bytes, name: str) -> tuple[int, ...]:

@@ -15,15 +15,14 @@ import os
 import stat
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-import numpy as np
-
 from ..errors import FormatError, IntegrityError, UnsafeError, UsageError
+from .checkpoint import pieces
 
-__all__ = ["Member", "read_into", "read_members", "write"]
+__all__ = ["Member", "read_members", "read_pieces", "write"]
 
 MAX_MEMBERS = 20_000  # about 500 bytes each here; a ResNeXt-101 with optimiser and averaged copy has 3,200
 MAX_DIRECTORY = 4 << 20  # bytes, read at once; 130 for each member
@@ -72,7 +71,7 @@ def read_members(file: BinaryIO, *, deflated: bool = False) -> dict[str, Member]
     Parameters
     ----------
     file : binary file, seekable
-        Only headers are read; see `read_into` and `read_pieces` for the data.
+        Only headers are read; see `read_pieces` for the data.
     deflated : bool
         Whether members may be compressed.
 
@@ -109,8 +108,8 @@ def read_members(file: BinaryIO, *, deflated: bool = False) -> dict[str, Member]
     return members
 
 
-def read_into(file: BinaryIO, member: Member, buffer: np.ndarray) -> None:
-    """Fill ``buffer``, a contiguous array of ``member.size`` bytes, and check the CRC.
+def read_pieces(file: BinaryIO, member: Member) -> Iterator[memoryview]:
+    """The bytes of a stored member; each piece is valid until the next. The CRC is checked behind the last.
 
     Raises
     ------
@@ -119,11 +118,11 @@ def read_into(file: BinaryIO, member: Member, buffer: np.ndarray) -> None:
     IntegrityError
         The CRC differs: the data were changed after the archive was written.
     """
-    file.seek(member.start)
-    found = file.readinto(buffer.view(np.uint8))
-    if found != member.size:
-        raise FormatError(f"{member.name} is cut short: {found} of {member.size} bytes are there")
-    if zlib.crc32(buffer) != member.crc:
+    crc = 0
+    for piece in pieces(file, member.start, member.size, member.name):
+        crc = zlib.crc32(piece, crc)
+        yield piece
+    if crc != member.crc:
         raise IntegrityError(f"{member.name} is damaged: its CRC-32 is not the one stored with it; fetch the file again")
 
 

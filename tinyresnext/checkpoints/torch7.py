@@ -25,14 +25,12 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
-from math import prod
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from ..errors import FormatError, UnsafeError
-from .checkpoint import MAX_DIMENSIONS, MAX_TENSORS, TYPES, Check, Checkpoint, Stored, finish, pieces
+from .checkpoint import MAX_DIMENSIONS, MAX_TENSORS, TYPES, Check, Checkpoint, Stored, finish, viewed
 
 __all__ = ["read"]
 
@@ -116,7 +114,8 @@ def read(file: BinaryIO, check: Check | None = None) -> Checkpoint:
         for name in PARAMETERS:
             value = module.fields.get(name)
             if isinstance(value, _Tensor) and value.storage is not None:
-                tensors[f"{path}.{name}" if path else name] = _stored(file, value)
+                place = value.kind, value.storage.start, value.offset, value.size, value.stride
+                tensors[f"{path}.{name}" if path else name] = viewed(file, *place, "a storage")
             elif value is not None and not isinstance(value, _Tensor):
                 raise FormatError(f"{name} of {path or 'the root'} ({module.kind}) is not a tensor; save the network again")
         if isinstance(module.fields.get("running_std"), _Tensor):
@@ -174,16 +173,6 @@ def _children(module: _Object, where: str) -> list[_Object]:
             f"{where} ({ascii(module.kind)[:40]}) has children that are not modules numbered from 1; save it again"
         )
     return children
-
-
-def _stored(file: BinaryIO, tensor: _Tensor) -> Stored:
-    """The range of numbers that a tensor spans in its storage."""
-    storage, width = tensor.storage, np.dtype(TYPES[tensor.kind]).itemsize
-    numel = 0 if 0 in tensor.size else 1 + sum((n - 1) * s for n, s in zip(tensor.size, tensor.stride, strict=True))
-    plain = tuple(prod(tensor.size[axis + 1 :]) for axis in range(len(tensor.size)))
-    same = all(n == 1 or s == p for n, s, p in zip(tensor.size, tensor.stride, plain, strict=True))
-    read = partial(pieces, file, storage.start + tensor.offset * width, numel * width, "a storage")
-    return Stored(tensor.kind, tensor.size, numel, read, None if same else tensor.stride)
 
 
 class _Reader:

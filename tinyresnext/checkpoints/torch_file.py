@@ -6,25 +6,24 @@ in a row (a magic number, a version, the writer's byte order, the object, a list
 number of elements as int64 and the elements. Both are described by PyTorch's ``torch/serialization.py``.
 
 Reading goes in three steps, and the numbers are touched only in the last: interpret the pickle into descriptions
-(`pickle`), check that the file holds exactly the storages that they name, then read each storage that is wanted once.
+(`pickle`), check that the file holds exactly the storages that they name, then hand over where each tensor's numbers lie.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
-from math import prod
 from typing import BinaryIO
 
 import numpy as np
 
 from ..errors import FormatError, UnsafeError
 from . import pickle, stored_zip
-from .checkpoint import MAX_EXPANSION, Check, Checkpoint, narrow
+from .checkpoint import Check, Checkpoint, Stored, finish, pieces, viewed
 from .pickle_names import KINDS, STORAGES, Global, Storage, Tensor
 from .wrappers import choose, clean
 
@@ -35,6 +34,18 @@ LEGACY_VERSION = 1001  # the second
 MAX_PICKLE = 8 << 20  # bytes of data.pkl: more than `pickle`'s limits let it use, but for the arrays that it passes over;
 PICKLE_PART = 4  # with those, it may be this part of the file
 
+_TYPES = {  # kinds of storages -> their types as `checkpoint` calls them
+    "Float": "F32",
+    "Double": "F64",
+    "Half": "F16",
+    "BFloat16": "BF16",
+    "Long": "I64",
+    "Int": "I32",
+    "Short": "I16",
+    "Char": "I8",
+    "Byte": "U8",
+    "Bool": "BOOL",
+}
 _KNOWN_MEMBERS = re.compile(r"data\.pkl|data/\d+|version|byteorder|\..+", re.ASCII)
 _OTHER_FORMATS = {  # first bytes -> what it is and what to do
     b"\x89HDF\r\n\x1a\n": "an HDF5 file; open it as a model instead",
@@ -50,11 +61,12 @@ _OTHER_FORMATS = {  # first bytes -> what it is and what to do
 
 @dataclass(frozen=True, slots=True)
 class _Contents:
-    """The interpreted pickle, and how to fill an array with the bytes of a storage."""
+    """The interpreted pickle, at which byte a storage begins, and how to read it all and check it."""
 
     container: str
     top: object
-    fill: Callable[[Storage, np.ndarray], None]
+    start: Callable[[Storage], int]
+    whole: Callable[[Storage], Iterator[memoryview]]
 
 
 def read(file: BinaryIO, ema: bool = False, check: Check | None = None) -> Checkpoint:
@@ -88,17 +100,14 @@ def read(file: BinaryIO, ema: bool = False, check: Check | None = None) -> Check
     contents = _open_container(file, size)
     wrapper, mapping, others = choose(contents.top, ema)
     prefix, tensors, skipped = clean(mapping)
-    if check is not None:
-        check({name: tensor.size for name, tensor in tensors.items()})
-    produced = sum(prod(t.size) * _width(t.storage) for t in tensors.values())
-    if produced > MAX_EXPANSION * size + (1 << 20):
-        raise UnsafeError(
-            f"the tensors would hold {produced} bytes, from a file of {size}; a tensor repeats its storage too often"
-        )
-    arrays = _arrays(tensors, contents.fill)
-    file.seek(0)
-    digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Checkpoint(arrays, contents.container, wrapper, others, prefix, skipped, digest)
+    stored = {name: _stored(file, contents, tensor) for name, tensor in tensors.items()}
+    storages = [tensor.storage for name, tensor in tensors.items() if stored[name].numel < tensor.storage.numel]
+    besides = {
+        f"storage {one.key}": Stored(_TYPES[one.kind], (one.numel,), one.numel, _as_read(one, partial(contents.whole, one)))
+        for one in storages
+    }
+    kind = contents.container
+    return finish(file, stored, kind, check, besides=besides, wrapper=wrapper, others=others, prefix=prefix, skipped=skipped)
 
 
 def _open_container(file: BinaryIO, size: int) -> _Contents:
@@ -137,9 +146,6 @@ def _open_zip(file: BinaryIO, max_pickle: int) -> _Contents:
         raise FormatError("the checkpoint was written on a big-endian machine; load it with PyTorch and save it again")
     storages: dict[str, Storage] = {}
 
-    def fill(storage: Storage, buffer: np.ndarray) -> None:
-        stored_zip.read_into(file, inside[f"data/{storage.key}"], buffer)
-
     stream = BytesIO(_small_member(file, inside["data.pkl"], max_pickle))
     top = pickle.load(stream, persistent_load=_storage_reader(storages, arity=5))
     if stream.read(1):
@@ -149,16 +155,15 @@ def _open_zip(file: BinaryIO, max_pickle: int) -> _Contents:
     if present != wanted:
         key = min(present.items() ^ wanted.items())[0]
         raise FormatError(f"data/{key} has {present.get(key, 'no')} bytes, the pickle says {wanted.get(key, 'nothing of it')}")
-    return _Contents("zip", top, fill)
+    data = {key: inside[f"data/{key}"] for key in storages}
+    return _Contents("zip", top, lambda one: data[one.key].start, lambda one: stored_zip.read_pieces(file, data[one.key]))
 
 
 def _small_member(file: BinaryIO, member: stored_zip.Member, limit: int) -> bytes:
     """The bytes of a member that must be small."""
     if member.size > limit:
         raise UnsafeError(f"{member.name} has {member.size} bytes; at most {limit} were expected")
-    buffer = np.empty(member.size, np.uint8)
-    stored_zip.read_into(file, member, buffer)
-    return buffer.tobytes()
+    return b"".join(bytes(piece) for piece in stored_zip.read_pieces(file, member))
 
 
 def _open_legacy(file: BinaryIO, size: int) -> _Contents:
@@ -192,12 +197,10 @@ def _open_legacy(file: BinaryIO, size: int) -> _Contents:
     if at != size:
         raise UnsafeError(f"{size - at} bytes follow the last storage")
 
-    def fill(storage: Storage, buffer: np.ndarray) -> None:
-        file.seek(starts[storage.key])
-        if file.readinto(buffer.view(np.uint8)) != buffer.nbytes:
-            raise FormatError(f"the file was cut short while it was read, in storage {storage.key}")
+    def whole(one: Storage) -> Iterator[memoryview]:
+        return pieces(file, starts[one.key], _bytes(one), f"storage {one.key}")
 
-    return _Contents("legacy", top, fill)
+    return _Contents("legacy", top, lambda one: starts[one.key], whole)
 
 
 def _storage_reader(storages: dict[str, Storage], arity: int) -> Callable[[object], Storage]:
@@ -229,43 +232,20 @@ def _bytes(storage: Storage) -> int:
     return storage.numel * np.dtype(KINDS[storage.kind]).itemsize
 
 
-def _width(storage: Storage) -> int:
-    """Bytes of one element once read."""
-    return 4 if storage.kind in ("Half", "BFloat16", "Double") else np.dtype(KINDS[storage.kind]).itemsize
+def _stored(file: BinaryIO, contents: _Contents, tensor: Tensor) -> Stored:
+    """Where a tensor's numbers lie; `pickle_names` has checked that it stays within its storage."""
+    storage = tensor.storage
+    start = contents.start(storage)
+    found = viewed(file, _TYPES[storage.kind], start, tensor.offset, tensor.size, tensor.stride, f"storage {storage.key}")
+    read = partial(contents.whole, storage) if found.numel == storage.numel else found.pieces
+    return found._replace(pieces=_as_read(storage, read))
 
 
-def _arrays(tensors: dict[str, Tensor], fill: Callable[[Storage, np.ndarray], None]) -> dict[str, np.ndarray]:
-    """Read each storage once and cut its tensors out of it; the result keeps the order of ``tensors``."""
-    users: dict[str, list[str]] = {}
-    for name, tensor in tensors.items():
-        users.setdefault(tensor.storage.key, []).append(name)
-    result = dict.fromkeys(tensors)
-    for names in users.values():
-        storage = tensors[names[0]].storage
-        raw = np.empty(storage.numel, KINDS[storage.kind])
-        fill(storage, raw)
-        row = _widen(raw, storage)
-        for name in names:
-            view = _view(row, tensors[name])
-            whole = len(names) == 1 and view.size == row.size and view.flags.c_contiguous
-            result[name] = view if whole else view.copy(order="C")
-    return result
+def _as_read(storage: Storage, read: Callable[[], Iterator[memoryview]]) -> Callable[[], Iterator[memoryview]]:
+    """PyTorch takes any byte but zero for true."""
 
+    def truths() -> Iterator[memoryview]:
+        for piece in read():
+            yield memoryview((np.frombuffer(piece, np.uint8) != 0).view(np.uint8))
 
-def _view(row: np.ndarray, tensor: Tensor) -> np.ndarray:
-    """The tensor's shape laid over its storage; `pickle_names` has checked the bounds, and NumPy does again."""
-    if 0 in tensor.size:
-        return np.empty(tensor.size, row.dtype)
-    strides = [0 if n == 1 else s * row.itemsize for n, s in zip(tensor.size, tensor.stride, strict=True)]
-    return np.ndarray(tensor.size, row.dtype, buffer=row, offset=tensor.offset * row.itemsize, strides=strides)
-
-
-def _widen(raw: np.ndarray, storage: Storage) -> np.ndarray:
-    """float32 for every floating type, native byte order for the others."""
-    if storage.kind == "BFloat16":
-        return (raw.astype(np.uint32) << 16).view(np.float32)
-    if storage.kind == "Bool":
-        return raw != 0
-    if storage.kind not in ("Half", "Double"):
-        return raw.astype(raw.dtype.newbyteorder("="), copy=False)
-    return narrow(raw, f"storage {storage.key}")
+    return truths if storage.kind == "Bool" else read

@@ -199,10 +199,14 @@ def _fetch(entry: Entry, file: Path, note: Callable[[str], None], progress: Prog
 def _convert(entry: Entry, file: Path, sha256: str, work: Path) -> None:
     """Read the file that has this digest, and put the model into its place."""
     made = work / "model.h5"
-    with opened_checkpoint(file, arch=entry.spec, preprocess=entry.preprocess, labels=entry.labels, licence=entry.licence) as (
-        stored,
-        _,
-    ):
+    with opened_checkpoint(
+        file,
+        arch=entry.spec,
+        preprocess=entry.preprocess,
+        labels=entry.labels,
+        licence=entry.licence,
+    ) as found:
+        stored = found.stored
         if stored.provenance["sha256"] != sha256:
             raise IntegrityError(f"{shown(file)} was changed while it was read; try again")
         more = {

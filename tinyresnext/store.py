@@ -170,6 +170,7 @@ def write(path: str | os.PathLike[str], stored: Stored, *, half: bool = False, a
                 raise IntegrityError(problem.found)
             sha256[name] = value.sha256
             yield name, kept, value.sha256
+            del array, kept  # before the next is read
 
     attributes = {"format": FORMAT, "format_version": VERSION, **documents, "sha256": "0" * 64}  # until all were looked at
     attributes["provenance_sha256"] = _sha256(documents["provenance"])

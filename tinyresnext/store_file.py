@@ -104,6 +104,7 @@ def lay_out(
                     return
                 dataset = file.create_dataset(_path(name), data=array, track_times=False)
                 dataset.attrs.create("sha256", np.bytes_(sha256.encode("ascii")))
+                del array  # before the next is read
             file.attrs.modify(last, np.bytes_(seal().encode("ascii")))
 
     # Ctrl-C reaches the main thread alone, and so never the library in the middle of a write.
@@ -112,6 +113,9 @@ def lay_out(
             pool.submit(write).result()
         except (OSError, RuntimeError) as error:
             raise sink.failure or OSError(str(error)) from error
+        except KeyboardInterrupt:
+            sink.failure = InterruptedError()  # the next tensor is not begun
+            raise
         if sink.failure is not None:
             raise sink.failure
 
@@ -196,9 +200,8 @@ def read_into(file: io.FileIO, place: Place, array: np.ndarray) -> None:
 
 def narrowed(array: np.ndarray) -> np.ndarray:
     """A kernel or matrix in half precision, but not one with values that are too large for it or not finite."""
-    if array.ndim < 2 or not np.abs(array).max(initial=0) <= LARGEST_HALF:
-        return array
-    return array.astype("<f2")
+    fits = array.max(initial=0) <= LARGEST_HALF and array.min(initial=0) >= -LARGEST_HALF  # neither is true of a NaN
+    return array.astype("<f2") if array.ndim > 1 and fits else array
 
 
 def widened(array: np.ndarray) -> np.ndarray:

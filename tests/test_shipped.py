@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from tinyresnext.errors import FormatError
 from tinyresnext.ops import reference
 from tinyresnext.resnext import parameters
 from tinyresnext.shipped import SHIPPED, shipped_model
+from tinyresnext.store import check
 
 DATA = Path(__file__).parent / "data"
 LABELS = tuple(f"class {i}" for i in range(10))
@@ -87,3 +89,37 @@ def test_another_folder_called_weights_does_not_matter(made, tmp_path, monkeypat
         shipped_model()
     with pytest.raises(FormatError):
         load()
+
+
+def test_the_model_that_comes_along():
+    model = load()
+    assert model.spec.stem == "cifar"
+    assert model.labels == ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    assert shipped_model().stat().st_size <= 10_000_000
+    assert model.provenance["licence"] == "Apache-2.0"
+    assert model.provenance["command"].startswith("tinyresnext train ")
+    assert "/" not in model.provenance["command"]  # anyone's, in any folder
+    card = shipped_model().with_suffix(".md").read_text("utf-8")
+    assert check(shipped_model()).digests.model in card
+    assert model.provenance["command"] in card
+
+
+def test_the_readme_shows_what_it_says():
+    readme = (DATA.parents[1] / "README.md").read_text("utf-8")
+    shown = re.search(r"<!-- prediction -->\n```\n(.*?)```\n<!-- /prediction -->", readme, re.DOTALL)[1]
+    [name, *lines] = shown.splitlines()
+    [guesses] = load().predict(str(DATA / "chelsea.jpg"))
+    assert name == "tests/data/chelsea.jpg"
+    assert guesses[0].label == "cat"
+    for line, guess in zip(lines, guesses, strict=True):
+        percent, label = line.split()
+        assert label == guess.label
+        # printed to a tenth of a percent; kernels for other processors round otherwise
+        assert abs(float(percent.rstrip("%")) - 100 * guess.probability) <= 0.06
+
+
+def test_photographs_are_recognised():
+    model = load()
+    for file in sorted((DATA / "photographs").glob("*/*.jpg")):
+        [[guess]] = model.predict(str(file), top=1)
+        assert guess.label == file.parent.name, file.name

@@ -66,17 +66,17 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--force", action="store_true", help="write over files that exist")
 
     c = commands.add_parser("export", help="turn a model file back into a checkpoint")
-    c.add_argument("src", nargs="?", metavar="NAME|FILE.h5", help="a model (one that comes along, if any)")
+    c.add_argument("src", nargs="?", metavar="NAME|FILE.h5", help="a model (the one that comes along)")
     c.add_argument("dst", metavar="DST", help="ending in .pth, .safetensors or .npz")
     c.add_argument("--force", action="store_true", help="write over DST if it exists")
 
     c = commands.add_parser("info", help="architecture, cost, preprocessing, labels and provenance")
-    c.add_argument("name", nargs="?", metavar="NAME|FILE", help="an architecture or a model (one that comes along, if any)")
+    c.add_argument("name", nargs="?", metavar="NAME|FILE", help="an architecture or a model (the one that comes along)")
     c.add_argument("--layers", action="store_true", help="every layer with its parameters and multiply-adds")
     c.add_argument("--size", type=_positive, metavar="N", help="side of the picture that the counts are for")
 
     c = commands.add_parser("verify", help="check a model file, and its logits against a reference")
-    c.add_argument("file", nargs="?", metavar="NAME|FILE", help="a model (one that comes along, if any)")
+    c.add_argument("file", nargs="?", metavar="NAME|FILE", help="a model (the one that comes along)")
     r = c.add_mutually_exclusive_group()
     r.add_argument("--reference", metavar="R.npz", help="arrays x [n, h, w, c] and logits [n, classes]")
     r.add_argument("--make-reference", metavar="R.npz", help="compute such a file from the model, in float64")
@@ -138,7 +138,7 @@ def _train(c: argparse.ArgumentParser) -> None:
 def _finetune(c: argparse.ArgumentParser) -> None:
     """A model that knows something already."""
     c.add_argument("data", metavar="DATA", help="a folder, zip archive or published archive of pictures in classes")
-    c.add_argument("--init", dest="model", metavar="FILE", help="the model file to begin with (one that comes along, if any)")
+    c.add_argument("--init", dest="model", metavar="FILE", help="the model file to begin with (the one that comes along)")
     stays = c.add_mutually_exclusive_group()
     stays.add_argument("--frozen-to", metavar="STAGE", help="the last stage that stays as it is: stem, layer1 ...")
     stays.add_argument("--all", action="store_true", help="train all layers (this is what is done without --frozen-to)")
@@ -191,7 +191,7 @@ def _training(c: argparse.ArgumentParser) -> None:
 
 def _model(command: argparse.ArgumentParser) -> None:
     """The option of every command that predicts."""
-    command.add_argument("--model", metavar="NAME|FILE", help="a pulled model, or a file (one that comes along, if any)")
+    command.add_argument("--model", metavar="NAME|FILE", help="a pulled model, or a file (the one that comes along)")
 
 
 def _device(command: argparse.ArgumentParser) -> None:

@@ -51,7 +51,9 @@ It is what `tinyresnext classify` uses when no model is named.
 {recipe}
 
 The whole run took {hours:.1f} hours for {epochs} epochs, {speed:.0f} pictures a second in the middle. Training never saw the
-test pictures. On one kind of processor, the seed and the number of threads decide the result to the last bit.
+test pictures: where the curve has a line for them, they were counted after each epoch, and nothing was chosen by them; the
+model is that of the last epoch. While training is on smaller pictures (`sides`), whole ones are new to the network, and it is
+less right on them. On one kind of processor, the seed and the number of threads decide the result to the last bit.
 
 ![accuracy by epoch]({curve})
 

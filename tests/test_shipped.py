@@ -118,8 +118,9 @@ def test_the_readme_shows_what_it_says():
         assert abs(float(percent.rstrip("%")) - 100 * guess.probability) <= 0.06
 
 
-def test_photographs_are_recognised():
-    model = load()
+def test_the_card_says_what_it_makes_of_the_photographs():
+    model, card = load(), shipped_model().with_suffix(".md").read_text("utf-8")
     for file in sorted((DATA / "photographs").glob("*/*.jpg")):
         [[guess]] = model.predict(str(file), top=1)
-        assert guess.label == file.parent.name, file.name
+        name = file.relative_to(DATA.parents[1]).as_posix()
+        assert f"| `{name}` | {guess.label} | " in card

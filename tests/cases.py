@@ -12,6 +12,7 @@ import recipe
 import torch_files
 
 from tinyresnext import Spec, parameters
+from tinyresnext.convert import Conversion, opened_checkpoint
 
 DATA = Path(__file__).parent / "data"
 
@@ -25,6 +26,12 @@ class Case(NamedTuple):
     logits: np.ndarray
     stages: dict[str, np.ndarray]
     torch_float32_error: float
+
+
+def read_checkpoint(path, **options) -> Conversion:
+    """A checkpoint with all its weights in memory."""
+    with opened_checkpoint(path, **options) as (stored, notes):
+        return Conversion(stored._replace(params=dict(stored.params)), notes)
 
 
 def load(name: str, folder: Path = DATA) -> Case:

@@ -93,7 +93,7 @@ def checkpoint(tmp_path):
 
 
 def test_what_was_understood_is_said(checkpoint):
-    stored, notes = convert.read_checkpoint(checkpoint(cases.weights(TINY)), licence="CC0-1.0")
+    stored, notes = cases.read_checkpoint(checkpoint(cases.weights(TINY)), licence="CC0-1.0")
     assert stored.spec == TINY
     said = "\n".join(notes)
     for words in ("legacy format", "inferred", "cardinality 4, width 8", "10 classes", "epsilon 1e-05"):
@@ -104,10 +104,10 @@ def test_what_was_understood_is_said(checkpoint):
 
 
 def test_defaults_for_imagenet_and_cifar(checkpoint):
-    thousand = convert.read_checkpoint(checkpoint(cases.weights(replace(TINY, classes=1000)))).stored
+    thousand = cases.read_checkpoint(checkpoint(cases.weights(replace(TINY, classes=1000)))).stored
     assert thousand.labels[281] == "tabby"
     assert thousand.preprocess == Preprocess()
-    small = convert.read_checkpoint(checkpoint(cases.weights(cifar(11, 2, 8)))).stored
+    small = cases.read_checkpoint(checkpoint(cases.weights(cifar(11, 2, 8)))).stored
     assert (small.preprocess.resize, small.preprocess.crop) == (32, 32)
 
 
@@ -119,13 +119,13 @@ def test_imagenet_labels():
 
 def test_arch_is_checked_and_keeps_its_classes(checkpoint):
     path = checkpoint(cases.weights(replace(VARIANTS["resnext29_1x64d"], classes=7, channels=1)))
-    assert convert.read_checkpoint(path, arch="resnext29_1x64d", preprocess=Preprocess()).stored.spec.classes == 7
+    assert cases.read_checkpoint(path, arch="resnext29_1x64d", preprocess=Preprocess()).stored.spec.classes == 7
     with pytest.raises(ShapeError, match="resnext29_32x4d"):
-        convert.read_checkpoint(path, arch="resnext29_32x4d")
+        cases.read_checkpoint(path, arch="resnext29_32x4d")
     with pytest.raises(UsageError, match="did you mean"):
-        convert.read_checkpoint(path, arch="resnext29")
+        cases.read_checkpoint(path, arch="resnext29")
     with pytest.raises(ShapeError, match=r"should be \(128, 64, 1, 1\).* more; name another architecture, or none"):
-        convert.read_checkpoint(path, arch="resnext50d_32x4d")
+        cases.read_checkpoint(path, arch="resnext50d_32x4d")
 
 
 def test_arch_as_a_spec_says_what_leaves_no_trace(checkpoint):
@@ -135,15 +135,15 @@ def test_arch_as_a_spec_says_what_leaves_no_trace(checkpoint):
 
 def test_labels_must_be_as_many_as_classes(checkpoint):
     path = checkpoint(cases.weights(TINY))
-    assert convert.read_checkpoint(path, labels=list("abcdefghij")).stored.labels[9] == "j"
+    assert cases.read_checkpoint(path, labels=list("abcdefghij")).stored.labels[9] == "j"
     with pytest.raises(UsageError, match="3 labels and the network has 10"):
-        convert.read_checkpoint(path, labels=["a", "b", "c"])
+        cases.read_checkpoint(path, labels=["a", "b", "c"])
 
 
 def test_quantised_weights_are_refused(checkpoint):
     tensors = cases.weights(TINY) | {"fc.weight": np.zeros((10, 512), np.int8)}
     with pytest.raises(FormatError, match=r"fc.weight \(int8\)"):
-        convert.read_checkpoint(checkpoint(tensors))
+        cases.read_checkpoint(checkpoint(tensors))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -158,14 +158,14 @@ def test_negative_variances_are_refused(checkpoint):
     tensors = cases.weights(TINY)
     tensors["bn1.running_var"][7] = -1e-3
     with pytest.raises(IntegrityError, match=r"bn1\.running_var"):
-        convert.read_checkpoint(checkpoint(tensors))
+        cases.read_checkpoint(checkpoint(tensors))
 
 
 @pytest.mark.parametrize("shape", [(), (5,), (0, 64), (64, 0)])
 @pytest.mark.parametrize("name", ["fc.weight", "conv1.weight"])
 def test_arch_with_tensors_of_other_ranks(checkpoint, name, shape):
     with pytest.raises(ShapeError, match="not those of resnext50_32x4d"):
-        convert.read_checkpoint(checkpoint(cases.weights(TINY) | {name: np.zeros(shape, np.float32)}), arch="resnext50_32x4d")
+        cases.read_checkpoint(checkpoint(cases.weights(TINY) | {name: np.zeros(shape, np.float32)}), arch="resnext50_32x4d")
 
 
 def test_other_tensors_are_refused_before_a_number_is_read(checkpoint):
@@ -174,7 +174,7 @@ def test_other_tensors_are_refused_before_a_number_is_read(checkpoint):
     tracemalloc.start()
     try:
         with pytest.raises(FormatError, match="100 of 100 keys"):
-            convert.read_checkpoint(path)
+            cases.read_checkpoint(path)
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()
@@ -185,7 +185,7 @@ def test_legacy_and_zip_give_the_same_digests(checkpoint, tmp_path):
     found = []
     for legacy in (True, False):
         path = checkpoint(tensors, legacy, f"{legacy}.pth")
-        store.write(tmp_path / f"{legacy}.h5", convert.read_checkpoint(path).stored)
+        store.write(tmp_path / f"{legacy}.h5", cases.read_checkpoint(path).stored)
         found.append(store.digests(tmp_path / f"{legacy}.h5"))
     assert found[0].model == found[1].model
     assert found[0].tensors == found[1].tensors
@@ -196,7 +196,7 @@ def test_wrapped_prefixed_and_without_counters(checkpoint, tmp_path):
     state = torch_files.StateDict((f"module.{key}", torch_files.tensor(value)) for key, value in plain.items())
     path = tmp_path / "wrapped.pth"
     path.write_bytes(torch_files.zip_file({"epoch": 3, "state_dict": state}))
-    stored, notes = convert.read_checkpoint(path)
+    stored, notes = cases.read_checkpoint(path)
     assert "state_dict" in notes[0]
     for key, value in stored.params.items():
         np.testing.assert_array_equal(value, plain[key])
@@ -204,11 +204,11 @@ def test_wrapped_prefixed_and_without_counters(checkpoint, tmp_path):
 
 @pytest.mark.parametrize("suffix", [".pth", ".npz", ".safetensors"])
 def test_export_keeps_every_weight(checkpoint, tmp_path, suffix):
-    params = convert.read_checkpoint(checkpoint(cases.weights(TINY))).stored.params
+    params = cases.read_checkpoint(checkpoint(cases.weights(TINY))).stored.params
     path = tmp_path / f"out{suffix}"
     {".pth": export.write_pth, ".npz": export.write_npz, ".safetensors": export.write_safetensors}[suffix](path, params)
     if suffix == ".pth":
-        again = convert.read_checkpoint(path).stored.params
+        again = cases.read_checkpoint(path).stored.params
     elif suffix == ".npz":
         with np.load(path) as found:
             again = dict(found)
@@ -231,7 +231,7 @@ def test_export_loads_in_pytorch_and_gives_the_same_logits(tmp_path):
 
     case = cases.load("torchvision.resnext14_32x4d")
     (tmp_path / "in.pth").write_bytes(cases.checkpoint(case.tensors, legacy=True))
-    params = convert.read_checkpoint(tmp_path / "in.pth").stored.params
+    params = cases.read_checkpoint(tmp_path / "in.pth").stored.params
     export.write_pth(tmp_path / "out.pth", params)
     network = torch_network.Network(Spec((1, 1, 1, 1), 32, 4, 10))
     network.load_state_dict(torch.load(tmp_path / "out.pth", weights_only=True), strict=True)

@@ -16,7 +16,6 @@ from torch_files import Entry, Zip, legacy_file, numbers, small_state, zip_file
 
 from tinyresnext.checkpoints import container
 from tinyresnext.checkpoints.export import write_npz, write_safetensors
-from tinyresnext.convert import read_checkpoint
 from tinyresnext.errors import FormatError, IntegrityError, ShapeError, UsageError
 from tinyresnext.spec import variant
 
@@ -374,7 +373,7 @@ def test_converted_like_a_pth(tmp_path, build):
     weights = cases.weights(spec)
     (tmp_path / "a").write_bytes(cases.checkpoint(weights, legacy=True))
     (tmp_path / "b").write_bytes(build(weights))
-    one, other = (read_checkpoint(tmp_path / name).stored for name in "ab")
+    one, other = (cases.read_checkpoint(tmp_path / name).stored for name in "ab")
     assert one.spec == other.spec
     assert all(np.array_equal(one.params[name], other.params[name]) for name in one.params)
 

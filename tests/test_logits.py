@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import tinyresnext
-from tinyresnext import Spec, convert, plan, resnext, store
+from tinyresnext import Spec, plan, resnext, store
 from tinyresnext.checkpoints import names
 from tinyresnext.checkpoints.infer import epsilon, infer
 from tinyresnext.image import Preprocess
@@ -81,7 +81,7 @@ def test_other_schemes_of_the_same_weights(write):
 def test_checkpoint_converts_and_gives_the_logits(name, legacy, tmp_path):
     case = cases.load(name)
     (tmp_path / "in.pth").write_bytes(cases.checkpoint(case.tensors, legacy=legacy))
-    store.write(tmp_path / "out.h5", convert.read_checkpoint(tmp_path / "in.pth").stored)
+    store.write(tmp_path / "out.h5", cases.read_checkpoint(tmp_path / "in.pth").stored)
     assert cases.relative_error(tinyresnext.load(tmp_path / "out.h5")(case.x), case.logits) <= 3 * case.torch_float32_error
 
 
@@ -100,7 +100,7 @@ def test_other_containers_of_the_same_weights(write, pack, tmp_path):
     """From the bytes of the file to the logits."""
     case = cases.load("torchvision.resnext14_8x14d")
     (tmp_path / "in").write_bytes(pack(write(case.tensors, Spec((1, 1, 1, 1), 8, 14, 10))))
-    stored = convert.read_checkpoint(tmp_path / "in").stored
+    stored = cases.read_checkpoint(tmp_path / "in").stored
     check(Model(*stored, reference), case)
 
 
@@ -110,9 +110,9 @@ def test_full_size_checkpoint(name, reference_dir, tmp_path):
     legacy, zipped = tmp_path / "legacy.pth", tmp_path / "zip.pth"
     legacy.write_bytes(cases.wrapped(case, legacy=True))
     zipped.write_bytes(cases.wrapped(case, legacy=False))
-    stored = convert.read_checkpoint(legacy).stored
+    stored = cases.read_checkpoint(legacy).stored
     store.write(tmp_path / "legacy.h5", stored)
-    store.write(tmp_path / "zip.h5", convert.read_checkpoint(zipped).stored)
+    store.write(tmp_path / "zip.h5", cases.read_checkpoint(zipped).stored)
     ours, theirs = store.digests(tmp_path / "legacy.h5"), store.digests(tmp_path / "zip.h5")
     assert (ours.model, ours.tensors) == (theirs.model, theirs.tensors)
     for device in ("reference", "cpu"):

@@ -29,7 +29,7 @@ import torch_files as tf
 from tinyresnext import Preprocess, Spec, parameters, store, variant
 from tinyresnext.checkpoints import layouts
 from tinyresnext.checkpoints.checkpoint import OnDemand
-from tinyresnext.convert import load_checkpoint, opened_checkpoint, read_checkpoint
+from tinyresnext.convert import load_checkpoint, opened_checkpoint
 from tinyresnext.errors import FormatError, IntegrityError, WeightsError
 
 MIB = 1 << 20
@@ -93,7 +93,7 @@ def at_most(most):
 
 def refused(path, error, says):
     """By either function that has the network in memory when all is well."""
-    for read in (read_checkpoint, load_checkpoint):
+    for read in (cases.read_checkpoint, load_checkpoint):
         with at_most(path.stat().st_size + 64 * MIB), pytest.raises(error, match=says):
             read(path)
 
@@ -140,12 +140,12 @@ def with_gaps(spec, last):
 def test_refused_with_gaps(tmp_path):
     (tmp_path / "w").write_bytes(with_gaps(SPEC, np.nan))
     with at_most((tmp_path / "w").stat().st_size + 64 * MIB), pytest.raises(IntegrityError, match=r"fc\.weight has values"):
-        read_checkpoint(tmp_path / "w")
+        cases.read_checkpoint(tmp_path / "w")
 
 
 def test_what_is_in_gaps_is_nobodys(tmp_path):
     (tmp_path / "w").write_bytes(with_gaps(SMALL, 1))
-    found = read_checkpoint(tmp_path / "w").stored.params["fc.weight"]
+    found = cases.read_checkpoint(tmp_path / "w").stored.params["fc.weight"]
     assert (np.count_nonzero(found), found[-1, -1]) == (1, 1)
 
 
@@ -191,7 +191,7 @@ def test_a_fixed_sum_must_be_in_c_order(tmp_path):
         arrays = {name.removesuffix(":0"): array for name, array in (theirs | {key: sums}).items()}
         (tmp_path / "w").write_bytes(ff.npz_file(arrays))
         with pytest.raises(FormatError, match=says) if says else nullcontext():
-            read_checkpoint(tmp_path / "w")
+            cases.read_checkpoint(tmp_path / "w")
 
 
 # -- converted

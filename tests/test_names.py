@@ -233,7 +233,7 @@ def test_convert_says_whose_names_they_are(writer, prefix, words, tmp_path):
     spec = cifar(11, 2, 8) if writer == "prlz77" else PLAIN
     theirs = WRITERS[writer][0](cases.weights(spec), spec)
     (tmp_path / "in.pth").write_bytes(cases.checkpoint({prefix + key: value for key, value in theirs.items()}, legacy=False))
-    stored, notes = convert.read_checkpoint(tmp_path / "in.pth")
+    stored, notes = cases.read_checkpoint(tmp_path / "in.pth")
     assert stored.spec == spec
     for word in words:
         assert word in "\n".join(notes)

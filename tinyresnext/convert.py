@@ -86,24 +86,11 @@ def opened_checkpoint(
         yield Conversion(stored, _notes(found, spec, named, arch is not None))
 
 
-def read_checkpoint(
-    path: str | os.PathLike[str],
-    *,
-    arch: str | Spec | None = None,
-    preprocess: Preprocess | None = None,
-    labels: Sequence[str] | None = None,
-    ema: bool = False,
-    licence: str = "",
-) -> Conversion:
-    """Understand a checkpoint and have its weights in memory. Parameters and errors as in `opened_checkpoint`."""
-    with opened_checkpoint(path, arch=arch, preprocess=preprocess, labels=labels, ema=ema, licence=licence) as (stored, notes):
-        return Conversion(stored._replace(params=dict(stored.params)), notes)
-
-
 def load_checkpoint(path: str | os.PathLike[str], arch: str | Spec | None = None, device: str = "cpu") -> Model:
-    """Any supported foreign file -> a model, without writing anything. Parameters and errors as in `read_checkpoint`."""
+    """Any supported foreign file -> a model, without writing anything. Parameters and errors as in `opened_checkpoint`."""
     ops = backend(device)
-    return Model(*read_checkpoint(path, arch=arch).stored, ops)
+    with opened_checkpoint(path, arch=arch) as (stored, _):
+        return Model(*stored._replace(params=dict(stored.params)), ops)
 
 
 def imagenet_labels() -> tuple[str, ...]:

@@ -37,14 +37,7 @@ _KINDS = {np.dtype(form).str: kind for kind, form in TYPES.items() if kind not i
 
 
 def read(file: BinaryIO, check: Check | None = None) -> Checkpoint:
-    """Read an open file.
-
-    Parameters
-    ----------
-    file : binary file
-        At any position.
-    check : callable, optional
-        Is told names and shapes before any number is read, and raises when they are not wanted.
+    """Read an open file, whatever its position; ``check`` as in `container.opened`.
 
     Raises
     ------

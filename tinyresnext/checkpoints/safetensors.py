@@ -32,14 +32,7 @@ _OTHER_TYPES = ("C64", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F6_E2M3", "F6_E3M2", "F
 
 
 def read(file: BinaryIO, check: Check | None = None) -> Checkpoint:
-    """Read an open file.
-
-    Parameters
-    ----------
-    file : binary file
-        At any position.
-    check : callable, optional
-        Is told names and shapes before any number is read, and raises when they are not wanted.
+    """Read an open file, whatever its position; ``check`` as in `container.opened`.
 
     Raises
     ------

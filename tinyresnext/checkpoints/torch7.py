@@ -84,14 +84,7 @@ class _Function(NamedTuple):
 
 
 def read(file: BinaryIO, check: Check | None = None) -> Checkpoint:
-    """Read an open file.
-
-    Parameters
-    ----------
-    file : binary file
-        At any position.
-    check : callable, optional
-        Is told names and shapes before any number is read, and raises when they are not wanted.
+    """Read an open file, whatever its position; ``check`` as in `container.opened`.
 
     Raises
     ------

@@ -81,8 +81,7 @@ def read(file: BinaryIO, ema: bool = False, check: Check | None = None) -> Check
         of training (``state_dict_ema``, ``model_ema``, ``ema_state_dict``), which timm prefers. A file that has only
         averaged weights gives those in either case; asking for an average that is not there is an error.
     check : callable, optional
-        Is told the names and shapes before any number is read, and raises when they are not wanted: so a file of other
-        tensors, however large, costs nothing.
+        As in `container.opened`: a file of other tensors, however large, costs nothing.
 
     Raises
     ------

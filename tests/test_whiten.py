@@ -67,7 +67,7 @@ def test_few_filters_take_the_first_directions():
 
 
 def test_small_pictures_are_refused():
-    with pytest.raises(UsageError, match="2 x 4 pixels and the first filters 3 x 3"):
+    with pytest.raises(UsageError, match="2 x 4 pixels and the first filters 3 x 3: give --no-whiten"):
         whitened(np.zeros((4, 3, 3, 3), np.float32), np.zeros((1, 4, 2, 3), np.float32))
 
 

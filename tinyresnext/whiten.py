@@ -45,7 +45,7 @@ def whitened(kernel: NDArray[np.float32], pictures: NDArray[np.float32]) -> NDAr
     if pictures.shape[1] < k_h or pictures.shape[2] < k_w:
         raise UsageError(
             f"the pictures are {pictures.shape[2]} x {pictures.shape[1]} pixels and the first filters {k_w} x {k_h}: "
-            "leave out --whiten (whiten=True), or train on larger pictures"
+            "give --no-whiten (whiten=False), or larger pictures"
         )
     size = c_in * k_h * k_w
     total, count = np.zeros((size, size)), 0

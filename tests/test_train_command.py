@@ -45,10 +45,12 @@ def run(capsys, monkeypatch, tmp_path):
 
 
 def test_train_then_classify_then_finetune(run, data):
-    train = ["train", data, *NETWORK, *RECIPE, "--val", data, "--licence", "CC0-1.0", "--seed", "5", "--out", "red or dark"]
+    train = ["train", data, *NETWORK, "--avg-down", *RECIPE, "--val", data, "--licence", "CC0-1.0", "--seed", "5"]
+    train += ["--out", "red or dark"]
     assert run(*train) == (0, "'red or dark/model.h5'\n".replace("'", ""), "")
     model = load("red or dark/model.h5", "reference")
     assert (model.labels, model.spec.classes, model.spec.stem, model.preprocess.crop) == (("dark", "red"), 2, "cifar", 8)
+    assert model.spec.avg_down
     assert model.provenance["licence"] == "CC0-1.0"
     assert model.provenance["command"] == shlex.join(["tinyresnext", *map(str, train)])
     assert json.loads(model.provenance["recipe"])["seed"] == 5
@@ -68,6 +70,7 @@ def test_train_then_classify_then_finetune(run, data):
     [
         (["--arch", "resnext99"], 2, "no architecture called 'resnext99'"),
         (["--arch", "resnext29_32x4d", "--width", "8"], 2, "leave out width"),
+        (["--arch", "resnext29_32x4d", "--avg-down"], 2, "leave out avg_down"),
         (["--depth", "30"], 2, "9 n + 2 layers"),
         (["--depth", "29", "--stem", "deep"], 2, "--stem is deep"),
         ([], 2, "one of the arguments --arch --depth --blocks is required"),

@@ -126,6 +126,8 @@ def _train(c: argparse.ArgumentParser) -> None:
     c.add_argument("--width", type=_positive, metavar="N", help="with --depth or --blocks: channels of a path (4)")
     c.add_argument("--widen", type=_positive, metavar="N", help="with --depth or --blocks: expansion of a block (4)")
     c.add_argument("--stem", choices=("imagenet", "deep", "cifar"), help="with --blocks: how the network begins (imagenet)")
+    down = "with --depth or --blocks: shortcuts that stride average, as ResNet-D's"
+    c.add_argument("--avg-down", action="store_const", const=True, help=down)
     c.add_argument("--recipe", default="fast-cifar", metavar="NAME", help="what the options below do not say (fast-cifar)")
     c.add_argument("--size", type=_positive, metavar="N", help="side of the pictures (224, CIFAR 32)")
     c.add_argument("--mean", type=_numbers, metavar="R,G,B", help="mean of the channels, from 0 to 1")

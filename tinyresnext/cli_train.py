@@ -73,8 +73,8 @@ def _pictures(a: argparse.Namespace) -> tuple[Dataset, Dataset | None]:
 
 def _spec(a: argparse.Namespace) -> Spec:
     """The network: by its name, by its depth, or by its blocks."""
-    numbers = {"cardinality": a.cardinality, "width": a.width, "expansion": a.widen, "stem": a.stem}
-    given = {name: value for name, value in numbers.items() if value is not None}
+    said = {"cardinality": a.cardinality, "width": a.width, "expansion": a.widen, "stem": a.stem, "avg_down": a.avg_down}
+    given = {name: value for name, value in said.items() if value is not None}
     if a.arch is not None:
         if given:
             raise UsageError(

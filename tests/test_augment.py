@@ -141,6 +141,33 @@ def test_lighting_is_one_colour_for_a_picture():
     assert np.abs(moved[0, 0, 0] - moved[1, 0, 0]).max() > 1e-3
 
 
+@pytest.mark.parametrize("side", [1, 3, 4])
+def test_cutout_wipes_out_a_square_around_the_pixel_that_is_drawn(side):
+    """DeVries and Taylor: the middle is any pixel, and what lies outside is left out; here pixel by pixel."""
+    block = noise(3, 6, 6, 3)
+    augment = Augment(6, MEAN, STD, cutout=side)
+    draws = [(0.5, 0.5), (0.0, 0.99), (0.9, 0.1)]
+    middles = [(3, 3), (0, 5), (5, 0)]
+    found = augment.finish(block, Given(*np.ravel(draws)))
+    expected = Augment(6, MEAN, STD).finish(block, None)
+    for picture, (down, right) in zip(expected, middles, strict=True):
+        for y in range(6):
+            for x in range(6):
+                if 0 <= y - down + side // 2 < side and 0 <= x - right + side // 2 < side:
+                    picture[y, x] = 0
+    assert (found == expected).all()
+    assert (augment.without_chance().finish(block, None) == Augment(6, MEAN, STD).finish(block, None)).all()
+
+
+def test_cutout_comes_after_the_window_and_the_mirror():
+    block = noise(2, 5, 5, 3)
+    numbers = [0.0, 0.9, 0.9, 0.0, 0.1, 0.9]  # two shifts, and who is mirrored
+    moved = Augment(5, MEAN, STD, padding=1, flip=True).finish(block, Given(*numbers))
+    found = Augment(5, MEAN, STD, padding=1, flip=True, cutout=2).finish(block, Given(*numbers, 0.5, 0.5, 0.5, 0.5))
+    moved[:, 1:3, 1:3] = 0
+    assert (found == moved).all()
+
+
 def test_a_random_part_that_does_not_fit_is_drawn_again():
     wide = (1.0, 1.0, 0.5, 0.5)  # the whole area at 4:3 does not fit into a square
     fits = (0.0, 0.5, 0.0, 0.0)
@@ -265,6 +292,9 @@ def test_pictures_of_another_size_are_refused():
         {"padding": -1},
         {"padding": 9},
         {"padding": True},
+        {"cutout": -1},
+        {"cutout": 9},
+        {"cutout": 2.0},
         {"fill": "white"},
         {"brightness": -0.1},
         {"contrast": float("nan")},

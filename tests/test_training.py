@@ -222,6 +222,8 @@ def test_finetune_refuses_a_stage_that_is_not_there(tmp_path, model):
     ("arguments", "text"),
     [
         ({"recipe": replace(small.RECIPE, batch=71)}, "70 pictures and a batch 71"),
+        ({"recipe": replace(small.RECIPE, padding=9)}, "padding is 9"),
+        ({"recipe": replace(small.RECIPE, cutout=9)}, "cutout is 9"),
         ({"dataset": small.pictures(20, tuple("abc"))}, "3 classes and the network 4"),
         ({"validation": small.pictures(20, tuple("abdc"))}, "other classes"),
         ({"preprocess": replace(small.PREPROCESS, mean=(0.5,), std=(0.5,))}, "1 channels and the network takes 3"),
@@ -268,6 +270,13 @@ def test_progress_is_for_terminals(tmp_path, capsys, monkeypatch):
     assert err.count("\n") == 3  # one line for each epoch stays
     assert "top-1" in err
     assert " left" in err
+
+
+def test_smaller_pictures_are_padded_and_wiped_out_by_the_same_part():
+    recipe, preprocess = replace(small.RECIPE, padding=4, cutout=8), Preprocess(32, 32)
+    found = [training_run.augment_as(recipe, preprocess, small.pictures(), side) for side in (32, 24, 16, 20)]
+    assert [augment.padding for augment in found] == [4, 3, 2, 2]
+    assert [augment.cutout for augment in found] == [8, 6, 4, 5]
 
 
 def test_smaller_pictures_first(tmp_path, interrupted_after, monkeypatch):

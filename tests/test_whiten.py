@@ -8,10 +8,8 @@ import pytest
 from tinyresnext import Spec, recipe
 from tinyresnext.dataset import Dataset
 from tinyresnext.errors import UsageError
-from tinyresnext.image import Preprocess
 from tinyresnext.ops import reference
 from tinyresnext.training import train
-from tinyresnext.training_run import augment_as
 from tinyresnext.whiten import LEAST, whitened
 
 
@@ -79,8 +77,3 @@ def test_training_begins_with_them(whiten, tmp_path):
     kernel = model.params["conv1.weight"]
     pairs = [(one == -other).all() for one in kernel for other in kernel]
     assert any(pairs) == whiten
-
-
-def test_smaller_pictures_are_padded_by_the_same_part():
-    chosen, preprocess = recipe("fast-cifar", padding=4), Preprocess(32, 32)
-    assert [augment_as(chosen, preprocess, pictures(4, 8), side).padding for side in (32, 24, 16, 20)] == [4, 3, 2, 2]

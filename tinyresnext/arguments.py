@@ -188,6 +188,7 @@ def _training(c: argparse.ArgumentParser) -> None:
     r.add_argument("--flip", action=argparse.BooleanOptionalAction, default=None, help="mirror every second picture")
     r.add_argument("--jitter", type=float, metavar="X", help="of brightness, contrast and saturation")
     r.add_argument("--lighting", type=float, metavar="X", help="of the colour, such as 0.1")
+    r.add_argument("--cutout", type=int, metavar="N", help="side of a square that is wiped out of each picture")
     r.add_argument("--seed", type=int, metavar="N", help="of first weights, order and augmentation")
 
 

@@ -7,7 +7,8 @@ The order is always the same, and each step is there only if it is asked for:
 2. colour jitter: brightness, contrast, saturation and hue by random factors, in random order;
 3. to float32, ``(pixels / 255 - mean) / std``; `lighting`, a random shift of the colour (Krizhevsky et al. 2012, section 4.1);
 4. a random window of the picture with a rim around it (`padding`; the "4 pixels on each side" of section 5.3 of the paper);
-5. a horizontal flip, for every second picture.
+5. a horizontal flip, for every second picture;
+6. a square somewhere that is wiped out (`cutout`; DeVries and Taylor 2017).
 
 Steps 1 and 2 follow torchvision's transforms on Pillow pictures to the pixel for the same random numbers; the numbers
 themselves come from a generator of our own choosing (`loader`).
@@ -69,6 +70,9 @@ class Augment:
     lighting
         Standard deviation of a shift along each of the principal directions in which the colours of ImageNet vary, in units of
         that variation; 0 for none. Grey pictures have no such directions, and none for them.
+    cutout
+        Side of a square that becomes zero, the mean colour, in pixels; 0 for none. Its middle is anywhere in the picture, so
+        that a part of it may lie outside.
 
     Raises
     ------
@@ -92,6 +96,7 @@ class Augment:
     saturation: float = 0.0
     hue: float = 0.0
     lighting: float = 0.0
+    cutout: int = 0
 
     def __post_init__(self) -> None:
         checked = self.preprocess  # refuses a wrong size, resize, interpolation, mean or std
@@ -102,8 +107,10 @@ class Augment:
                 raise UsageError("scale and resize are both given; a random part is resized to the network's size at once")
             _check_range("scale", self.scale, 1.0)
         _check_range("ratio", self.ratio, 100.0)
-        if not isinstance(self.padding, Integral) or isinstance(self.padding, bool) or not 0 <= self.padding <= checked.crop:
-            raise UsageError(f"padding is {self.padding!r}; give a whole number of pixels from 0 to the size, {checked.crop}")
+        for name in ("padding", "cutout"):
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or isinstance(value, bool) or not 0 <= value <= checked.crop:
+                raise UsageError(f"{name} is {value!r}; give a whole number of pixels from 0 to the size, {checked.crop}")
         if self.fill not in ("black", "mean"):
             raise UsageError(f"fill is {self.fill!r}; give black or mean")
         for name, most in (("brightness", 10.0), ("contrast", 10.0), ("saturation", 10.0), ("hue", 0.5), ("lighting", 10.0)):
@@ -146,6 +153,7 @@ class Augment:
             saturation=0.0,
             hue=0.0,
             lighting=0.0,
+            cutout=0,
         )
 
     def fit(self, picture: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -174,21 +182,23 @@ class Augment:
         return picture
 
     def finish(self, block: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
-        """Steps 2 to 5 for a batch: uint8 [n, size, size, channels] to float32 of the same shape."""
+        """Steps 2 to 6 for a batch: uint8 [n, size, size, channels] to float32 of the same shape."""
         if self.brightness or self.contrast or self.saturation or self.hue:
             block = np.stack([self._jittered(picture, rng) for picture in block])
         x = _normalised(block, self.mean, self.std)
         if self.lighting and self.channels == 3:
             x += (lights(len(x), self.lighting, rng) / self.std).astype(np.float32)[:, np.newaxis, np.newaxis]
-        if not self.padding and not self.flip:
-            return x
         n = len(x)
-        shift = (rng.random((n, 2)) * (2 * self.padding + 1)).astype(np.int64) - self.padding
-        mirrored = (rng.random(n) < 0.5) & self.flip
-        rim = np.zeros(self.channels, np.float32)
-        if self.fill == "black":
-            rim = _normalised(np.zeros((1, 1, 1, self.channels), np.uint8), self.mean, self.std).ravel()
-        return _moved(x, shift, mirrored, rim)
+        if self.padding or self.flip:
+            shift = (rng.random((n, 2)) * (2 * self.padding + 1)).astype(np.int64) - self.padding
+            mirrored = (rng.random(n) < 0.5) & self.flip
+            rim = np.zeros(self.channels, np.float32)
+            if self.fill == "black":
+                rim = _normalised(np.zeros((1, 1, 1, self.channels), np.uint8), self.mean, self.std).ravel()
+            x = _moved(x, shift, mirrored, rim)
+        if self.cutout:
+            _wipe(x, (rng.random((n, 2)) * self.size).astype(np.int64), self.cutout)
+        return x
 
     def _jittered(self, picture: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
         """Draw an order and four factors, and apply those that are asked for."""
@@ -316,6 +326,12 @@ def _moved(
             i, max(0, down) : height + min(0, down), max(0, right) : width + min(0, right)
         ]
     return out
+
+
+def _wipe(x: NDArray[np.float32], middles: NDArray[np.int64], side: int) -> None:
+    """Squares of that side become zero, in place, as far as they lie in the picture; `middles` are (down, right)."""
+    for picture, (down, right) in zip(x, (middles - side // 2).tolist(), strict=True):
+        picture[max(0, down) : down + side, max(0, right) : right + side] = 0
 
 
 def _check_range(name: str, value: object, most: float) -> None:

@@ -78,6 +78,9 @@ class Recipe:
         Brightness, contrast and saturation vary by this part.
     lighting : float
         The colour varies by this part of how colours vary over ImageNet (Krizhevsky et al. 2012, section 4.1).
+    cutout : int
+        Side of a square of each picture that is wiped out (DeVries and Taylor 2017), in pixels of the network's size; of
+        smaller pictures (`sides`), the same part. 0 is none.
     seed : int
         Of weights, order and augmentation.
 
@@ -112,6 +115,7 @@ class Recipe:
     flip: bool = True
     jitter: float = 0.0
     lighting: float = 0.0
+    cutout: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -171,7 +175,7 @@ class Recipe:
             raise FormatError(f"the recipe cannot be used: {error}") from error
 
 
-_WHOLE = {"epochs": (1, 100_000), "batch": (1, 65536), "padding": (0, 1024), "seed": (0, 2**63 - 1)}
+_WHOLE = {"epochs": (1, 100_000), "batch": (1, 65536), "padding": (0, 1024), "cutout": (0, 4096), "seed": (0, 2**63 - 1)}
 _REAL = {"lr": (0, 1e3), "gamma": (0, 1), "warmup": (0, 1), "momentum": (0, 1), "weight_decay": (0, 1e3)}
 _REAL |= {"smoothing": (0, 1), "mixup": (0, 1e3), "ema": (0, 1), "jitter": (0, 1), "lighting": (0, 1)}
 

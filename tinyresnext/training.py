@@ -237,6 +237,8 @@ def _check(spec: Spec, recipe: Recipe, setting: Setting) -> None:
         raise UsageError(f"the data set has {count} pictures and a batch {recipe.batch}; give --batch {count} at most")
     if setting.validation is not None and len(setting.validation) == 0:
         raise UsageError("the validation set has no pictures; leave it out")
+    for side in {*recipe.sides, setting.preprocess.crop}:
+        augment_as(recipe, setting.preprocess, setting.dataset, side)  # refuses a rim or a square larger than the picture
 
 
 def _what_decides(setting: Setting) -> dict[str, str]:

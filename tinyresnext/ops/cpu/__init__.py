@@ -77,6 +77,8 @@ IN_TRAINING = {  # the modules of what inference does not need: they are importe
         "add_backward",
         "avg_pool2d_backward",
         "batch_norm_backward",
+        "bind_avg_pool2d_backward",
+        "bind_mean_pool_backward",
         "bound",
         "linear_backward",
         "max_pool2d_backward",

@@ -15,7 +15,7 @@ import numpy as np
 from .. import reference
 from ..shapes import Pair, pair
 from .conv_backward import conv2d_backward
-from .crew import Work, compiled, run, take
+from .crew import Step, Work, chain, compiled, run, take
 from .memory import Array, empty, flat
 from .norm_train import frozen_backward
 
@@ -56,11 +56,15 @@ def _max_pool(x, dy, bias, residual, out, g, counters):
 
 
 def _avg_pool(x, dy, bias, residual, out, g, counters):
-    """Every value of a window receives an equal share. A task is a picture; ``g.add`` to count the padding too."""
+    """Every value of a window receives an equal share. A task is a picture.
+
+    ``g.add`` says whether the padding counts too, ``g.parts`` whether what is there already stays.
+    """
     task = take(counters, 0)
     while task < g.tasks:
         size = g.h * g.w * g.c_in
-        out[task * size : (task + 1) * size] = 0
+        if not g.parts:
+            out[task * size : (task + 1) * size] = 0
         for line in range(g.h_out):
             for column in range(g.w_out):
                 top, left = line * g.s_h - g.p_h, column * g.s_w - g.p_w
@@ -134,14 +138,47 @@ def avg_pool2d_backward(
     count_include_pad: bool = True,
 ) -> tuple[Array]:
     """Window by window."""
-    return (_run("_avg_pool", x, dy, **_window(x, y, size, stride, padding), add=int(count_include_pad)),)
+    attrs = {"size": size, "stride": stride, "padding": padding, "count_include_pad": count_include_pad}
+    out = (empty(x.shape),)
+    bind_avg_pool2d_backward(dy, y, x, **attrs, out=out, more=(False,))()
+    return out
+
+
+def bind_avg_pool2d_backward(
+    dy: Array,
+    y: Array,
+    x: Array,
+    *,
+    size: Pair,
+    stride: Pair,
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    out: tuple[Array | None],
+    more: tuple[bool],
+) -> Callable[[], None]:
+    """The gradient goes where it is wanted at once."""
+    if out[0] is None:
+        return chain([])
+    source, gradient = flat("avg_pool2d_backward", "x", x), flat("avg_pool2d_backward", "dy", dy)
+    numbers = _window(x, y, size, stride, padding) | {"add": int(count_include_pad), "parts": int(more[0])}
+    work = Work(**(dict.fromkeys(Work._fields, 0) | numbers))
+    return Step(_kernels()["_avg_pool"](), source, gradient, gradient, gradient, out[0].reshape(-1), work)
 
 
 def mean_pool_backward(dy: Array, y: Array, x: Array) -> tuple[Array]:
     """Every position receives its share."""
-    out = empty(x.shape)
-    out[...] = (dy / np.float32(x.shape[1] * x.shape[2]))[:, None, None, :]
-    return (out,)
+    out = (empty(x.shape),)
+    bind_mean_pool_backward(dy, y, x, out=out, more=(False,))()
+    return out
+
+
+def bind_mean_pool_backward(
+    dy: Array, y: Array, x: Array, *, out: tuple[Array | None], more: tuple[bool]
+) -> Callable[[], None]:
+    """An average over one window."""
+    window = x.shape[1:3]
+    return bind_avg_pool2d_backward(dy[:, None, None], y[:, None, None], x, size=window, stride=window, out=out, more=more)
 
 
 def batch_norm_backward(

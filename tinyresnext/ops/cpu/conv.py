@@ -32,6 +32,7 @@ from .simd import aligned, copy, machine
 
 ROWS = 112  # most positions of a task: enough to use each panel often while it is in the cache
 BLOCK = 120 * 1024  # most values of a task's shelves: 480 KiB, half of a second cache of 1 MiB
+DEEP = 128  # channels from which on it pays to have the next block fetched early; with few, more is written than read
 
 
 # --- kernels ----------------------------------------------------------------------------------------------------------
@@ -122,15 +123,18 @@ def _gather(x, g, c0, count, first, last, shelves, a):
 def _dense(x, weight, bias, residual, out, g, counters):
     """A thread's share. ``g``: panels of ``size`` filters; ``blocks`` of ``length`` positions; ``parts`` of the panels.
 
-    A thread that gets several parts of the same block gathers it once.
+    A thread that gets several parts of the same block gathers it once. Where a block is one piece of the picture, the block
+    that the thread will probably gather next comes into its cache while it multiplies with the first panel.
     """
     c_group, width = g.c_in // g.groups, g.c_out // g.groups
     depth = (g.k_h * g.k_w * c_group + UNROLL - 1) // UNROLL * UNROLL
     shelves, count = (depth + DEPTH - 1) // DEPTH, (width + g.size - 1) // g.size
     a, scratch = aligned((g.length + 2 * g.half) * shelves * PITCH), aligned((2 * g.half + 1) * g.size)
     floor, held = np.float32(0 if g.relu else -np.inf), np.int64(-1)
+    in_a_row = g.k_h * g.k_w * g.s_h * g.s_w == 1 and g.p_h + g.p_w == 0 and g.groups == g.parts == 1 and depth >= DEEP
     task = take(counters, 0)
     while task < g.tasks:
+        soon = np.int64(-1)
         block, part = divmod(task, g.parts)
         group = block // g.blocks
         first = block % g.blocks * g.length
@@ -138,14 +142,17 @@ def _dense(x, weight, bias, residual, out, g, counters):
         if block != held:
             _gather(x, g, group * c_group, c_group, first, last, shelves, a)
             held = block
+            if in_a_row:
+                soon = (first + g.ahead) * g.c_in
         for panel in range(part * count // g.parts, (part + 1) * count // g.parts):
             f0, b_at = panel * g.size, (group * count + panel) * depth * g.size
             filters = min(g.size, width - f0)
             f0 += group * width
             multiply(
                 a, first, last, g.half, weight, b_at, depth, g.size, bias, f0, filters, g.c_out, residual, g.add, floor,
-                out, scratch,
+                out, scratch, x, soon,
             )  # fmt: skip
+            soon = np.int64(-1)
         task = take(counters, 0)
     take(counters, 1)
 
@@ -170,7 +177,8 @@ def _cut(g: Work) -> Work:
     length = -(-positions // (blocks * m.half)) * m.half if blocks else 0
     blocks = -(-positions // length) if length else 0
     parts = min(count, max(1, -(-8 * threads // max(1, blocks * g.groups))))
-    return g._replace(size=size, length=length, blocks=blocks, parts=parts, tasks=g.groups * blocks * parts)
+    tasks, ahead = g.groups * blocks * parts, threads * length
+    return g._replace(ahead=ahead, size=size, length=length, blocks=blocks, parts=parts, tasks=tasks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -294,7 +302,7 @@ def geometry(
     """The numbers of a convolution, not yet cut into tasks."""
     m = machine()
     numbers = (*x_shape, *y_shape[1:], *kernel, *stride, *padding, groups, int(add), int(relu))
-    return Work(*numbers, m.lanes, m.half, size=0, length=0, blocks=0, parts=0, tasks=0)
+    return Work(*numbers, m.lanes, m.half, ahead=0, size=0, length=0, blocks=0, parts=0, tasks=0)
 
 
 def bind_work(source: Array, packed: Packed, bias: Array, other: Array, target: Array, g: Work) -> Step:

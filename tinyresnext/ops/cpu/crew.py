@@ -77,6 +77,7 @@ class Work(NamedTuple):
     relu: int
     lanes: int
     half: int
+    ahead: int  # positions from a thread's block to its next, about
     size: int
     length: int
     blocks: int

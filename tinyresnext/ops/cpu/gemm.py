@@ -55,10 +55,11 @@ VECTORS = 2  # vectors in a row of a tile
 DEPTH_BITS = 8
 DEPTH = 1 << DEPTH_BITS  # 14 rows of a shelf are 15 KiB, half of the first cache
 PITCH = DEPTH + 16
+LINE = 16  # values of a cache line
 UNROLL = 4  # steps down the depth that are written out in the loop; every depth is filled up to a multiple
 
 
-def tile(halves, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residual, add, floor) -> None:
+def tile(halves, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residual, add, floor, soon, soon_at) -> None:
     """One tile: ``c[row, column] = max(floor, bias[column] + sum over k of a[row, k] * b[k, column] + residual)``.
 
     Parameters
@@ -73,6 +74,9 @@ def tile(halves, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residual, add, f
     bias : one panel's
     add : whether to add the residual
     floor : 0 for a ReLU, minus infinity for none
+    soon : flat, from ``soon_at``
+        As many values as the tile has on the left come from here into the second cache meanwhile, since they will be needed
+        soon; none where ``soon_at`` is negative.
     """
     m = machine()
     rows, size = halves * m.half, VECTORS * m.lanes
@@ -91,19 +95,24 @@ def _shelves(a_at: int, rows: int, depth: int) -> range:
 
 
 @intrinsic(prefer_literal=True)
-def _tile(typing, halves, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residual, add, floor):
+def _tile(typing, halves, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residual, add, floor, soon, soon_at):
     """Emit `tile`: a loop over the shelves, in it a loop down the depth, in that the tile."""
     rows, i = halves.literal_value * machine().half, types.intp
-    signature = types.void(halves, FLOATS, i, FLOATS, i, i, FLOATS, i, i, FLOATS, FLOATS, i, types.float32)
+    signature = types.void(halves, FLOATS, i, FLOATS, i, i, FLOATS, i, i, FLOATS, FLOATS, i, types.float32, FLOATS, i)
 
     def codegen(context, builder, signature, args):
-        _, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residual, add, floor = args
+        _, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residual, add, floor, soon, soon_at = args
         e = Emit(context, builder)
         result, other = e.address(c, c_at), e.address(residual, c_at)
-        last = builder.mul(pitch, I64(rows - 1))
+        last, lines = builder.mul(pitch, I64(rows - 1)), -(-rows * UNROLL // LINE)
+        none = builder.icmp_signed("<", soon_at, I64(0))
+        coming = builder.select(none, e.address(a, a_at), e.address(soon, soon_at))
+        further = builder.select(none, I64(0), I64(lines * LINE))
 
         def steps(carried):
-            place, left, right, *sums = carried
+            place, coming, left, right, *sums = carried
+            for q in range(lines):
+                e.prefetch(e.after(coming, q * LINE), write=False, cache=2)
             for j in range(VECTORS):
                 # Where the sums of one more row will go comes into the cache while they are being computed.
                 e.prefetch(e.after(other, builder.add(place, I64(j * e.lanes))), write=False)
@@ -118,18 +127,19 @@ def _tile(typing, halves, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residua
                     value = e.broadcast(builder.load(e.after(left, r * PITCH + k)))
                     for j in range(VECTORS):
                         sums[r * VECTORS + j] = e.multiply_add(value, row[j], sums[r * VECTORS + j])
-            return [place, e.after(left, UNROLL), e.after(right, UNROLL * VECTORS * e.lanes), *sums]
+            coming = e.after(coming, further)
+            return [place, coming, e.after(left, UNROLL), e.after(right, UNROLL * VECTORS * e.lanes), *sums]
 
         def shelf(carried):
-            remaining, place, left, *rest = carried
+            remaining, place, coming, left, *rest = carried
             count = builder.select(builder.icmp_signed("<", remaining, I64(DEPTH)), remaining, I64(DEPTH))
-            place, _, *rest = e.loop(builder.sdiv(count, I64(UNROLL)), [place, left, *rest], steps)
-            return [builder.sub(remaining, I64(DEPTH)), place, e.after(left, rows * PITCH), *rest]
+            place, coming, _, *rest = e.loop(builder.sdiv(count, I64(UNROLL)), [place, coming, left, *rest], steps)
+            return [builder.sub(remaining, I64(DEPTH)), place, coming, e.after(left, rows * PITCH), *rest]
 
         first = [e.load(e.after(e.address(bias, I64(0)), j * e.lanes)) for j in range(VECTORS)]
         shelves = builder.sdiv(builder.add(depth, I64(DEPTH - 1)), I64(DEPTH))
-        start = [depth, I64(0), e.address(a, a_at), e.address(b, b_at), *first * rows]
-        _, _, _, _, *sums = e.loop(shelves, start, shelf)
+        start = [depth, I64(0), coming, e.address(a, a_at), e.address(b, b_at), *first * rows]
+        _, _, _, _, _, *sums = e.loop(shelves, start, shelf)
         e.finish(sums, VECTORS, result, other, [pitch, add, floor])
         return context.get_dummy_value()
 
@@ -137,19 +147,22 @@ def _tile(typing, halves, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residua
 
 
 @overload(tile, prefer_literal=True)
-def _tile_overload(halves, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residual, add, floor):
+def _tile_overload(halves, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residual, add, floor, soon, soon_at):
     """Wherever compiled code calls."""
-    return lambda halves, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residual, add, floor: _tile(
-        halves, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residual, add, floor
+    return lambda halves, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residual, add, floor, soon, soon_at: _tile(
+        halves, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residual, add, floor, soon, soon_at
     )
 
 
 @kernel()
-def multiply(a, first, last, half, panels, b_at, depth, size, bias, f0, count, c_out, residual, add, floor, out, scratch):
+def multiply(
+    a, first, last, half, panels, b_at, depth, size, bias, f0, count, c_out, residual, add, floor, out, scratch, soon, soon_at,
+):  # fmt: skip
     """The rows ``first`` to ``last`` of the left matrix, all in shelves in ``a``, times one panel.
 
     The panel is that of the filters ``f0`` to ``f0 + count``. A tile is written to ``out`` only when all of its rows are
-    below ``last`` and all of its columns are filters; otherwise to ``scratch``, which holds a tile and then a bias.
+    below ``last`` and all of its columns are filters; otherwise to ``scratch``, which holds a tile and then a bias. What is
+    needed soon (see `tile`) goes on with every tile.
     """
     a_at, shelves = 0, (depth + DEPTH - 1) // DEPTH
     shift = scratch[2 * half * size :]
@@ -167,9 +180,10 @@ def multiply(a, first, last, half, panels, b_at, depth, size, bias, f0, count, c
                 for r in range(valid):
                     copy(residual, at + r * c_out, scratch, r * size, count)
         if rows == half:
-            tile(1, a, a_at, panels, b_at, depth, target, place, pitch, shift, other, add, floor)
+            tile(1, a, a_at, panels, b_at, depth, target, place, pitch, shift, other, add, floor, soon, soon_at)
         else:
-            tile(2, a, a_at, panels, b_at, depth, target, place, pitch, shift, other, add, floor)
+            tile(2, a, a_at, panels, b_at, depth, target, place, pitch, shift, other, add, floor, soon, soon_at)
+        soon_at += 0 if soon_at < 0 else rows * depth
         if not whole:
             for r in range(valid):
                 copy(scratch, r * size, out, at + r * c_out, count)

@@ -23,7 +23,7 @@ import numpy as np
 from .. import shapes
 from .crew import Step, Work, compiled, take
 from .memory import Array, empty, flat, result
-from .simd import aligned
+from .simd import aligned, copy
 
 RUN = 32  # positions whose sum is taken in one go
 VALUES = 32 * 1024  # of a task, about
@@ -133,8 +133,11 @@ def _sums(x, weight, y, dy, out, g, counters):
 
 
 def _spread(x, weight, bias, dy, out, g, counters):
-    """``dx = factor * (dy - a - b * (x - mean))``; ``weight`` is ``[mean, factor, shift, a, b]``, the rest as in `_sums`."""
-    c = np.uintp(g.c_out)
+    """``dx = factor * (dy - a - b * (x - mean))``; ``weight`` is ``[mean, factor, shift, a, b]``, the rest as in `_sums`.
+
+    A position's values are made in a line of their own: where ``dx`` lies over ``dy``, loops would not become vectors.
+    """
+    c, line = np.uintp(g.c_out), aligned(g.c_out)
     task = take(counters, 0)
     while task < g.tasks:
         for position in range(np.uintp(task * g.length), np.uintp(min((task + 1) * g.length, g.n))):
@@ -143,11 +146,12 @@ def _spread(x, weight, bias, dy, out, g, counters):
                 for k in range(c):
                     centred, d = x[p + k] - weight[k], dy[p + k]
                     d = d if centred * weight[c + k] + weight[c + c + k] > 0 else np.float32(0)
-                    out[p + k] = weight[c + k] * (d - weight[c + c + c + k] - centred * weight[c + c + c + c + k])
+                    line[k] = weight[c + k] * (d - weight[c + c + c + k] - centred * weight[c + c + c + c + k])
             else:
                 for k in range(c):
                     centred = x[p + k] - weight[k]
-                    out[p + k] = weight[c + k] * (dy[p + k] - weight[c + c + c + k] - centred * weight[c + c + c + c + k])
+                    line[k] = weight[c + k] * (dy[p + k] - weight[c + c + c + k] - centred * weight[c + c + c + c + k])
+            copy(line, 0, out, p, c)
         task = take(counters, 0)
     take(counters, 1)
 

@@ -73,6 +73,8 @@ def _outer_tile(typing, halves, a, a_at, a_step, b, b_at, b_step, depth, c, c_at
         def steps(carried):
             left, right, *sums = carried
             for _ in range(UNROLL):
+                # Rows that lie far apart are not foreseen by the processor: that of the next block comes meanwhile.
+                e.prefetch(e.after(left, next_block), write=False, cache=2)
                 row = [e.load(e.after(right, j * e.lanes)) for j in range(VECTORS)]
                 for r in range(rows):
                     value = e.broadcast(builder.load(e.after(left, r)))
@@ -81,6 +83,7 @@ def _outer_tile(typing, halves, a, a_at, a_step, b, b_at, b_step, depth, c, c_at
                 left, right = e.after(left, a_step), e.after(right, b_step)
             return [left, right, *sums]
 
+        next_block = builder.mul(a_step, I64(LENGTH))
         zeros = [e.zero()] * (rows * VECTORS)
         start = [e.address(a, a_at), e.address(b, b_at), *zeros]
         _, _, *sums = e.loop(builder.sdiv(depth, I64(UNROLL)), start, steps)

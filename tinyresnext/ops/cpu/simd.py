@@ -86,12 +86,12 @@ class Emit:
         """The opposite."""
         self.builder.store(value, self.builder.bitcast(pointer, self.vector.as_pointer())).align = 4
 
-    def prefetch(self, pointer: ir.Value, write: bool) -> None:
-        """Ask for a cache line that will be needed soon; of an address that nobody may read, nothing comes."""
+    def prefetch(self, pointer: ir.Value, write: bool, cache: int = 1) -> None:
+        """Ask for a line to be in the first or second cache soon; of an address that nobody may read, nothing comes."""
         data = self.builder.bitcast(pointer, ir.IntType(8).as_pointer())
         kind = ir.FunctionType(ir.VoidType(), [data.type, I32, I32, I32])
         function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
-        self.builder.call(function, [data, I32(int(write)), I32(3), I32(1)])
+        self.builder.call(function, [data, I32(int(write)), I32(4 - cache), I32(1)])
 
     def permute(self, vector: ir.Value, lanes: list[int]) -> ir.Value:
         """The lanes of a vector in another order, or some of them several times."""

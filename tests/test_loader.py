@@ -83,6 +83,32 @@ def test_every_batch_has_numbers_of_its_own():
     assert len(found) == 24
 
 
+@pytest.mark.parametrize("read", [False, True])
+def test_sides_alternate(read):
+    """A picture that an epoch shows mirrored is shown as it is by the next, whatever the order; about half begin mirrored."""
+    pixels = np.random.default_rng(0).integers(0, 256, (400, 8, 8, 3), dtype=np.uint8)
+    dataset, _ = in_memory(400, pixels.__getitem__ if read else None)
+    ways = np.concatenate([normalise(pixels, PLAIN.preprocess), normalise(pixels[:, :, ::-1], PLAIN.preprocess)])
+    numbers = {way.tobytes(): i for i, way in enumerate(ways)}
+    epochs = []
+    for epoch in range(3):
+        found = batches(dataset, Augment(8, flip=True, alternate=True), epoch=epoch)
+        shown = [numbers[x.tobytes()] for xs, _ in found for x in xs]
+        assert sorted(i % 400 for i in shown) == list(range(400))
+        epochs.append(sorted(i % 400 for i in shown if i >= 400))
+    assert sorted(epochs[0] + epochs[1]) == list(range(400))
+    assert epochs[2] == epochs[0]
+    assert abs(len(epochs[0]) - 200) < 40  # four standard deviations
+
+
+def test_sides_alternate_where_broken_pictures_are_replaced(tmp_path):
+    files = {f"{'ab'[i // 8]}/{i:02}.png": picture(i) for i in range(16)} | {"a/03.png": b"x"}
+    dataset = open_dataset(write_files(tmp_path, files), on_broken="skip", memory=0, warn=lambda line: None)
+    one, two = (batches(dataset, Augment(8, flip=True, alternate=True), epoch=e, shuffle=False, batch=16)[0][0] for e in (0, 1))
+    assert (one == two[:, :, ::-1]).all()
+    assert (one[3] == one[4]).all(), "the same picture from the same side"
+
+
 @pytest.mark.parametrize("first", [0, 1, 3, 5, 6])
 @pytest.mark.parametrize("drop_last", [True, False])
 def test_an_epoch_from_the_middle_is_the_tail_of_the_whole(first, drop_last):

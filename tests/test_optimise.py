@@ -179,6 +179,8 @@ def test_recipes_survive_json(name):
         ({"smoothing": True}, "smoothing is True"),
         ({"schedule": "magic"}, "expected one of step, cosine, linear"),
         ({"flip": 1}, "flip is 1"),
+        ({"alternate": 1}, "alternate is 1"),
+        ({"alternate": True, "flip": False}, "flip is False"),
         ({"milestones": (0.5, 0.25)}, "in order"),
         ({"milestones": (150, 225)}, "parts of the run"),
         ({"seed": -1}, "seed is -1"),

@@ -26,7 +26,7 @@ __all__ = ["Loader"]
 Batch = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 _AHEAD = 2  # batches that wait, beyond the one that each thread is at
-_ORDER, _CONTENT = 0, 1  # two families of random numbers
+_ORDER, _CONTENT, _SIDE = 0, 1, 2  # three families of random numbers
 
 
 class Loader:
@@ -77,6 +77,7 @@ class Loader:
         self._threads = int(threads)
         self._stopped = threading.Event()
         self._broken: dict[int, ImageError] = {}
+        self._sides = self._philox(0, _SIDE).random_raw(len(dataset)) % 2 if augment.alternate else None
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="tinyresnext-loader")
 
     def __enter__(self) -> Loader:
@@ -163,17 +164,22 @@ class Loader:
         augment, pixels = self.augment, self.dataset.pixels
         rng = np.random.Generator(self._philox(epoch, _CONTENT, number))
         if pixels is not None and augment.leaves(pixels.shape[1:]):
-            return augment.finish(pixels[chosen], rng), self.dataset.labels[chosen]
+            return augment.finish(pixels[chosen], rng, self._mirrored(chosen, epoch)), self.dataset.labels[chosen]
         block = np.empty((len(chosen), augment.size, augment.size, augment.channels), np.uint8)
-        labels = np.empty(len(chosen), np.int64)
+        taken = np.empty(len(chosen), np.int64)
         filled = 0
         for i in chosen.tolist():
             found = self._good_picture(i)
             if found is not None:
                 picture, which = found
-                block[filled], labels[filled] = self._fitted(picture, which, rng), self.dataset.labels[which]
+                block[filled], taken[filled] = self._fitted(picture, which, rng), which
                 filled += 1
-        return augment.finish(block[:filled], rng), labels[:filled]
+        taken = taken[:filled]
+        return augment.finish(block[:filled], rng, self._mirrored(taken, epoch)), self.dataset.labels[taken]
+
+    def _mirrored(self, pictures: NDArray[np.int64], epoch: int) -> NDArray[np.bool_] | None:
+        """Which of them are mirrored in this epoch, where that alternates."""
+        return None if self._sides is None else (self._sides[pictures] + epoch) % 2 == 1
 
     def _fitted(self, picture: NDArray[np.uint8], i: int, rng: np.random.Generator) -> NDArray[np.uint8]:
         """A picture at the network's size; an error names it."""

@@ -73,7 +73,9 @@ class Recipe:
         Sides of the pictures over the run, in equal shares of it: (20, 24, 28, 32) is for three quarters of the way a
         training on smaller pictures, which costs much less, and ends on whole ones. By default always those of the network.
     flip : bool
-        Mirror every second picture.
+        Mirror every second picture, by chance.
+    alternate : bool
+        Mirror each in every other epoch instead, so that two epochs show both sides of it (Jordan 2024, section 3.6).
     jitter : float
         Brightness, contrast and saturation vary by this part.
     lighting : float
@@ -113,6 +115,7 @@ class Recipe:
     interpolation: str = "bilinear"
     sides: tuple[int, ...] = ()
     flip: bool = True
+    alternate: bool = False
     jitter: float = 0.0
     lighting: float = 0.0
     cutout: int = 0
@@ -132,11 +135,13 @@ class Recipe:
         for name, choices in choices_of.items():
             if getattr(self, name) not in choices:
                 raise UsageError(f"{name} is {getattr(self, name)!r}: expected one of {', '.join(choices)}")
-        for name in ("nesterov", "decay_all", "zero_gamma", "whiten", "flip"):
+        for name in ("nesterov", "decay_all", "zero_gamma", "whiten", "flip", "alternate"):
             if type(getattr(self, name)) is not bool:
                 raise UsageError(f"{name} is {getattr(self, name)!r}: expected True or False")
         if self.nesterov and self.momentum == 0:
             raise UsageError("nesterov is True and momentum is 0: Nesterov's momentum needs one; give a momentum such as 0.9")
+        if self.alternate and not self.flip:
+            raise UsageError("alternate is True and flip is False: give flip too, or neither")
         parts = self.milestones
         if not isinstance(parts, (tuple, list)) or not all(isinstance(part, float) and 0 <= part <= 1 for part in parts):
             raise UsageError(f"milestones are {parts!r}: expected parts of the run from 0.0 to 1.0")

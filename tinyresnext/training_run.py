@@ -216,7 +216,7 @@ def augment_as(recipe: Recipe, preprocess: Preprocess, dataset: Dataset, side: i
     jitter = recipe.jitter
     of_size = dataset.pixels is not None and dataset.pixels.shape[1:3] == (side, side)
     common = _common(preprocess) | {"flip": recipe.flip, "brightness": jitter, "contrast": jitter, "saturation": jitter}
-    common |= {"lighting": recipe.lighting, "cutout": round(recipe.cutout * side / full)}
+    common |= {"alternate": recipe.alternate, "lighting": recipe.lighting, "cutout": round(recipe.cutout * side / full)}
     if recipe.crop in ("resized", "torch7"):
         return Augment(**common, scale=(0.08, 1.0), even=recipe.crop == "torch7")
     resize = None if of_size else preprocess.resize

@@ -296,6 +296,7 @@ def test_pictures_of_another_size_are_refused():
         {"cutout": 9},
         {"cutout": 2.0},
         {"fill": "white"},
+        {"alternate": True},
         {"brightness": -0.1},
         {"contrast": float("nan")},
         {"saturation": "much"},

@@ -185,6 +185,7 @@ def test_recipes_survive_json(name):
         ({"milestones": (150, 225)}, "parts of the run"),
         ({"seed": -1}, "seed is -1"),
         ({"sides": (32, 0)}, "sides are"),
+        ({"sides": (16, 24, 32), "epochs": 2}, "sides are 3 and epochs 2"),
     ],
 )
 def test_recipes_refuse_nonsense(changes, text):

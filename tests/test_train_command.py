@@ -6,17 +6,19 @@ import json
 import os
 import random
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import training_cases as small
 from test_training import log_of, same
 
-from tinyresnext import cli, load, training_state
+from tinyresnext import cli, cli_train, load, training_state
 
 NETWORK = ["--blocks", "1,1", "--cardinality", "2", "--width", "8", "--widen", "1", "--stem", "cifar", "--size", "8"]
 RECIPE = ["--epochs", "3", "--batch", "4", "--padding", "1", "--ema", "0.9", "--device", "reference"]
@@ -45,12 +47,12 @@ def run(capsys, monkeypatch, tmp_path):
 
 
 def test_train_then_classify_then_finetune(run, data):
-    train = ["train", data, *NETWORK, "--avg-down", *RECIPE, "--val", data, "--licence", "CC0-1.0", "--seed", "5"]
-    train += ["--out", "red or dark"]
+    train = ["train", data, *NETWORK, "--avg-down", *RECIPE, "--interpolation", "bicubic", "--val", data]
+    train += ["--licence", "CC0-1.0", "--seed", "5", "--out", "red or dark"]
     assert run(*train) == (0, "'red or dark/model.h5'\n".replace("'", ""), "")
     model = load("red or dark/model.h5", "reference")
     assert (model.labels, model.spec.classes, model.spec.stem, model.preprocess.crop) == (("dark", "red"), 2, "cifar", 8)
-    assert model.spec.avg_down
+    assert (model.spec.avg_down, model.preprocess.interpolation) == (True, "bicubic")
     assert model.provenance["licence"] == "CC0-1.0"
     assert model.provenance["command"] == shlex.join(["tinyresnext", *map(str, train)])
     assert json.loads(model.provenance["recipe"])["seed"] == 5
@@ -90,6 +92,22 @@ def test_what_cannot_be(run, data, options, code, text):
     assert (found, out) == (code, "")
     assert text in err
     assert not any(Path("run").glob("*"))
+
+
+def test_finetune_has_no_options_for_what_the_model_has_already(run, data):
+    for option in ("--whiten", "--zero-gamma", "--interpolation=bicubic"):
+        code, out, err = run("finetune", data, "--out", "run", option)
+        assert (code, out, "unrecognized arguments" in err) == (2, "", True)
+
+
+def test_a_broken_first_picture_is_skipped_and_told_of_once(run, data, tmp_path, monkeypatch):
+    """Also where pictures are read when they are needed, and in three epochs."""
+    shutil.copytree(data, tmp_path / "data")
+    first = tmp_path / "data" / "train" / "dark" / "0.png"
+    first.write_bytes(first.read_bytes()[:50])
+    monkeypatch.setattr(cli_train, "open_dataset", partial(cli_train.open_dataset, memory=0))
+    code, _, err = run("train", tmp_path / "data", *NETWORK, *RECIPE, "--broken", "skip", "--out", "run")
+    assert (code, err.count("skipped"), "0.png" in err) == (0, 1, True)
 
 
 def test_data_that_are_not_there(run):

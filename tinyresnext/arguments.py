@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from . import __version__
+from .recipes import CROPS, FILLS, FILTERS, INITS, RECIPES, SCHEDULES
 
 
 def parser() -> argparse.ArgumentParser:
@@ -128,13 +129,17 @@ def _train(c: argparse.ArgumentParser) -> None:
     c.add_argument("--stem", choices=("imagenet", "deep", "cifar"), help="with --blocks: how the network begins (imagenet)")
     down = "with --depth or --blocks: shortcuts that stride average, as ResNet-D's"
     c.add_argument("--avg-down", action="store_const", const=True, help=down)
-    c.add_argument("--recipe", default="fast-cifar", metavar="NAME", help="what the options below do not say (fast-cifar)")
+    c.add_argument("--recipe", default="fast-cifar", metavar="NAME", help=_recipe_help("fast-cifar"))
     c.add_argument("--size", type=_positive, metavar="N", help="side of the pictures (224, CIFAR 32)")
     c.add_argument("--mean", type=_numbers, metavar="R,G,B", help="mean of the channels, from 0 to 1")
     c.add_argument("--std", type=_numbers, metavar="R,G,B", help="standard deviation of the channels")
-    c.add_argument("--initialisation", dest="init", choices=("torchvision", "facebook"), help="how the first weights are drawn")
+    c.add_argument("--initialisation", dest="init", choices=INITS, help="how the first weights are drawn")
     c.add_argument("--device", default="cpu", help="cpu, auto, or reference for plain NumPy (cpu)")
-    _training(c)
+    r = _training(c)
+    r.add_argument("--zero-gamma", action=argparse.BooleanOptionalAction, default=None, help="blocks begin as their shortcuts")
+    filters = "the first filters are made from the pictures' patches"
+    r.add_argument("--whiten", action=argparse.BooleanOptionalAction, default=None, help=filters)
+    r.add_argument("--interpolation", choices=FILTERS, help="how pictures are resized")
 
 
 def _finetune(c: argparse.ArgumentParser) -> None:
@@ -144,13 +149,18 @@ def _finetune(c: argparse.ArgumentParser) -> None:
     stays = c.add_mutually_exclusive_group()
     stays.add_argument("--frozen-to", metavar="STAGE", help="the last stage that stays as it is: stem, layer1 ...")
     stays.add_argument("--all", action="store_true", help="train all layers (this is what is done without --frozen-to)")
-    c.add_argument("--recipe", default="finetune", metavar="NAME", help="what the options below do not say (finetune)")
+    c.add_argument("--recipe", default="finetune", metavar="NAME", help=_recipe_help("finetune"))
     c.add_argument("--device", default="cpu", help="cpu, auto, or reference for plain NumPy (cpu)")
     _training(c)
 
 
-def _training(c: argparse.ArgumentParser) -> None:
-    """What all training has."""
+def _recipe_help(usual: str) -> str:
+    """The recipes by name."""
+    return f"what the options below do not say: {', '.join(RECIPES)} ({usual})"
+
+
+def _training(c: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """What all training has; returns the group of what a recipe says too."""
     c.add_argument("--out", required=True, metavar="FOLDER", help="where state, log and model go")
     c.add_argument("--resume", action="store_true", help="go on with the run in FOLDER")
     c.add_argument("--split", default="train", metavar="NAME", help="which part of DATA to train on (train)")
@@ -162,35 +172,37 @@ def _training(c: argparse.ArgumentParser) -> None:
     c.add_argument("--licence", default="", metavar="TEXT", help="of the model, to be kept with it")
     c.add_argument("--half", action="store_true", help="keep its weights in half precision, in a file half as large")
     r = c.add_argument_group("in place of what the recipe says")
-    r.add_argument("--epochs", type=_positive, metavar="N")
+    r.add_argument("--epochs", type=_positive, metavar="N", help="how often all pictures are seen")
     r.add_argument("--batch", type=_positive, metavar="N", help="pictures in a step")
     r.add_argument("--lr", type=float, metavar="X", help="the highest learning rate")
-    r.add_argument("--schedule", choices=("step", "cosine", "linear"), help="how it falls")
+    r.add_argument("--schedule", choices=SCHEDULES, help="how it falls")
     r.add_argument(
         "--milestones", type=_numbers, metavar="X,X...", help="for step: at which parts of the run, such as 0.5,0.75"
     )
     r.add_argument("--gamma", type=float, metavar="X", help="for step: what it is multiplied by there")
     r.add_argument("--warmup", type=float, metavar="X", help="the part of the run in which it rises, such as 0.2")
-    r.add_argument("--momentum", type=float, metavar="X")
-    r.add_argument("--nesterov", action=argparse.BooleanOptionalAction, default=None)
-    r.add_argument("--weight-decay", type=float, metavar="X")
+    r.add_argument("--momentum", type=float, metavar="X", help="how much of the steps before goes on in the next, such as 0.9")
+    r.add_argument("--nesterov", action=argparse.BooleanOptionalAction, default=None, help="Nesterov's form of it")
+    r.add_argument("--weight-decay", type=float, metavar="X", help="added to the gradient, times the weight, such as 5e-4")
     r.add_argument("--decay-all", action=argparse.BooleanOptionalAction, default=None, help="batch norms and biases decay too")
-    r.add_argument("--smoothing", type=float, metavar="X", help="of the labels")
-    r.add_argument("--mixup", type=float, metavar="ALPHA")
+    r.add_argument(
+        "--smoothing", type=float, metavar="X", help="of the labels: the part that goes to all classes alike, such as 0.1"
+    )
+    r.add_argument("--mixup", type=float, metavar="ALPHA", help="mix neighbours in a batch, by Beta(ALPHA, ALPHA), such as 0.2")
     r.add_argument("--ema", type=float, metavar="X", help="decay of the average of the weights, such as 0.999; 0 is none")
-    r.add_argument("--zero-gamma", action=argparse.BooleanOptionalAction, default=None, help="blocks begin as their shortcuts")
-    r.add_argument("--whiten", action=argparse.BooleanOptionalAction, default=None, help="see tinyresnext.whiten")
-    r.add_argument("--crop", choices=("pad", "resized", "torch7", "none"), help="which part of a picture is seen")
-    r.add_argument("--padding", type=int, metavar="N", help="for pad: pixels around the picture")
-    r.add_argument("--fill", choices=("black", "mean"), help="for pad: what is there")
-    r.add_argument("--interpolation", choices=("bilinear", "bicubic"), help="how pictures are resized")
-    r.add_argument("--sides", type=_counts, metavar="N,N...", help="sides of the pictures over the run, such as 20,24,28,32")
+    crop = "with a rim around it, a random part by torchvision's or by the authors' rule, or the middle"
+    r.add_argument("--crop", choices=CROPS, help=crop)
+    r.add_argument("--padding", type=int, metavar="N", help="for pad: pixels around a picture of the network's size")
+    r.add_argument("--fill", choices=FILLS, help="for pad: what is there")
+    sides = "sides of the pictures, in equal shares of the run, such as 20,24,28,32"
+    r.add_argument("--sides", type=_counts, metavar="N,N...", help=sides)
     r.add_argument("--flip", action=argparse.BooleanOptionalAction, default=None, help="mirror every second picture")
-    r.add_argument("--alternate", action=argparse.BooleanOptionalAction, default=None, help="mirror each in every other epoch")
+    r.add_argument("--alternate", action=argparse.BooleanOptionalAction, default=None, help="do so in every other epoch")
     r.add_argument("--jitter", type=float, metavar="X", help="of brightness, contrast and saturation")
     r.add_argument("--lighting", type=float, metavar="X", help="of the colour, such as 0.1")
     r.add_argument("--cutout", type=int, metavar="N", help="side of a square that is wiped out of each picture")
     r.add_argument("--seed", type=int, metavar="N", help="of first weights, order and augmentation")
+    return r
 
 
 def _model(command: argparse.ArgumentParser) -> None:

@@ -37,7 +37,9 @@ _DIRECTIONS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], 
 
 @dataclass(frozen=True)
 class Augment:
-    """How pictures become batches. Without `scale`, `padding`, `flip` and jitter there is no chance in it: for evaluation.
+    """How pictures become batches.
+
+    Without `scale`, `padding`, `flip`, jitter, `lighting` and `cutout` there is no chance in it: for evaluation.
 
     Parameters
     ----------
@@ -115,6 +117,8 @@ class Augment:
             value = getattr(self, name)
             if not isinstance(value, Integral) or isinstance(value, bool) or not 0 <= value <= checked.crop:
                 raise UsageError(f"{name} is {value!r}; give a whole number of pixels from 0 to the size, {checked.crop}")
+        if self.alternate and not self.flip:
+            raise UsageError("alternate is True and flip is False: give flip too, or neither")
         if self.fill not in ("black", "mean"):
             raise UsageError(f"fill is {self.fill!r}; give black or mean")
         for name, most in (("brightness", 10.0), ("contrast", 10.0), ("saturation", 10.0), ("hue", 0.5), ("lighting", 10.0)):
@@ -138,7 +142,7 @@ class Augment:
         return shape == (self.size, self.size, self.channels) and self.scale is None and self.resize in (None, self.size)
 
     def without_chance(self, resize: int | None = None) -> Augment:
-        """The same for evaluation: no random part, window, flip or jitter.
+        """The same for evaluation: nothing by chance.
 
         Parameters
         ----------

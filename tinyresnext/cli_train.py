@@ -20,7 +20,8 @@ from .training_folder import TrainingFolder
 def train(a: argparse.Namespace) -> str:
     """Train as the arguments say, and give the name of the model file."""
     chosen, (dataset, validation) = _recipe(a), _pictures(a)
-    spec = replace(_spec(a), classes=len(dataset.classes), channels=dataset.picture(0).shape[2])
+    channels = 3 if dataset.pixels is None else dataset.pixels.shape[3]  # files are decoded in colour
+    spec = replace(_spec(a), classes=len(dataset.classes), channels=channels)
     preprocess = _preprocess(a, training.usual_preprocess(spec, chosen))
     training.train(
         spec,

@@ -50,6 +50,8 @@ class Loader:
         Whether what is left over at the end of an epoch, less than a batch, is left out. Then every batch is full: the place
         of a broken picture that is to be skipped is taken by the next good one in the data set. Otherwise batches with
         such a picture in them are shorter, and one of nothing else is left out.
+    broken
+        The broken pictures that have been told of, by their numbers; those that are found are added.
 
     Raises
     ------
@@ -66,6 +68,7 @@ class Loader:
         threads: int = 1,
         shuffle: bool = True,
         drop_last: bool = True,
+        broken: dict[int, ImageError] | None = None,
     ) -> None:
         for name, value, least in (("batch", batch, 1), ("seed", seed, 0), ("threads", threads, 1)):
             if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
@@ -76,7 +79,7 @@ class Loader:
         self.shuffle, self.drop_last = shuffle, drop_last
         self._threads = int(threads)
         self._stopped = threading.Event()
-        self._broken: dict[int, ImageError] = {}
+        self._broken = {} if broken is None else broken
         self._sides = self._philox(0, _SIDE).random_raw(len(dataset)) % 2 if augment.alternate else None
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="tinyresnext-loader")
 

@@ -62,13 +62,13 @@ class Recipe:
         Begin with the principal directions of the pictures' patches as filters of the stem (`tinyresnext.whiten`).
     crop : {"pad", "resized", "torch7", "none"}
         A crop of the picture with ``padding`` pixels around it; a part of any size and shape, resized; the same with shapes
-        drawn as the authors' Torch7 code draws them; the whole.
+        drawn as the authors' Torch7 code draws them; the middle, as the finished model sees it.
     padding : int
         Pixels around a picture of the network's size; of smaller ones (`sides`), the same part.
     fill : {"black", "mean"}
         What is around the picture.
     interpolation : {"bilinear", "bicubic"}
-        How parts of pictures are resized.
+        How pictures are resized, where no preprocessing is given; fine-tuning does it as the model does.
     sides : tuple of int
         Sides of the pictures over the run, in equal shares of it: (20, 24, 28, 32) is for three quarters of the way a
         training on smaller pictures, which costs much less, and ends on whole ones. By default always those of the network.
@@ -151,6 +151,8 @@ class Recipe:
         sides = self.sides
         if not isinstance(sides, (tuple, list)) or not all(type(side) is int and 1 <= side <= 4096 for side in sides):
             raise UsageError(f"sides are {sides!r}: expected whole numbers of pixels, such as (20, 24, 28, 32)")
+        if len(sides) > self.epochs:
+            raise UsageError(f"sides are {len(sides)} and epochs {self.epochs}: give fewer sides, or at least as many epochs")
         object.__setattr__(self, "sides", tuple(sides))
 
     def side(self, epoch: int, usual: int) -> int:

@@ -57,7 +57,7 @@ def train(
     spec : Spec
         With as many classes as the data set; `dataclasses.replace` changes them.
     dataset : Dataset
-        What `tinyresnext.open_dataset` gives.
+        What `tinyresnext.data.open_dataset` gives.
     recipe : Recipe
         Such as ``recipe("fast-cifar", epochs=10)``.
     out : path
@@ -103,7 +103,7 @@ def train(
     initialise(params, spec, recipe)
     if recipe.whiten and not resume:
         stem = next(iter(params))
-        params[stem][...] = whitened(params[stem], _some(dataset, preprocess, recipe.seed))
+        params[stem][...] = whitened(params[stem], _some(setting, recipe.seed))
     return _run(training_state.new(spec, recipe, values), setting, out, resume)
 
 
@@ -131,7 +131,8 @@ def finetune(
         The last stage that stays as it is: ``stem``, ``layer1`` ...; the last one leaves only the classifier to be trained.
         By default all layers are trained.
     dataset, recipe, out, validation, threads, resume, log_every, half, provenance
-        As for `train`; the recipe ``finetune`` is meant for this.
+        As for `train`; the recipe ``finetune`` is meant for this. What a recipe says of ``whiten``, ``zero_gamma`` and
+        ``interpolation`` has no meaning here: the model has filters, norms and preprocessing already.
 
     Returns
     -------
@@ -170,17 +171,17 @@ def frozen_parts(spec: Spec, stage: str | None) -> tuple[str, ...]:
 
 
 def usual_preprocess(spec: Spec, recipe: Recipe) -> Preprocess:
-    """CIFAR's for a CIFAR stem, else ImageNet's; for grey pictures, the mean over the colours."""
-    usual = CIFAR if spec.stem == "cifar" else Preprocess(interpolation=recipe.interpolation)
+    """CIFAR's for a CIFAR stem, else ImageNet's, resized as the recipe says; for grey pictures, the mean over the colours."""
+    usual = replace(CIFAR if spec.stem == "cifar" else Preprocess(), interpolation=recipe.interpolation)
     if spec.channels == 1:
         return replace(usual, mean=(sum(usual.mean) / 3,), std=(sum(usual.std) / 3,))
     return usual
 
 
-def _some(dataset: Dataset, preprocess: Preprocess, seed: int) -> np.ndarray:
+def _some(setting: Setting, seed: int) -> np.ndarray:
     """A few hundred pictures by chance, as the finished model would see them."""
-    count = max(1, min(len(dataset), 512))
-    with Loader(dataset, without_chance(preprocess), batch=count, seed=seed) as loader:
+    count, pictures = max(1, min(len(setting.dataset), 512)), without_chance(setting.preprocess)
+    with Loader(setting.dataset, pictures, batch=count, seed=seed, broken=setting.broken) as loader:
         return next(loader.epoch(0))[0]
 
 
@@ -207,7 +208,9 @@ def _loop(run: Run, stop: Stop) -> None:
     loaders = max(1, setting.threads // 4)  # a batch takes much longer to be learnt than to be made
     while state.epoch < recipe.epochs:
         pictures = augment_as(recipe, setting.preprocess, setting.dataset, run.side)
-        with Loader(setting.dataset, pictures, batch=recipe.batch, seed=recipe.seed, threads=loaders) as loader:
+        with Loader(
+            setting.dataset, pictures, batch=recipe.batch, seed=recipe.seed, threads=loaders, broken=setting.broken
+        ) as loader:
             started = time.perf_counter()
             for x, labels in loader.epoch(state.epoch, first=state.step):
                 run.step(x, labels)

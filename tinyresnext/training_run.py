@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from . import __version__, training_state
 from .augment import Augment
 from .dataset import Dataset
-from .errors import TrainingError
+from .errors import ImageError, TrainingError
 from .evaluation import score
 from .files import shown
 from .image import Preprocess
@@ -40,6 +40,7 @@ class Setting:
     log_every: int
     half: bool
     provenance: Mapping[str, str]
+    broken: dict[int, ImageError] = field(default_factory=dict)  # what has been told of, so that no epoch tells again
 
 
 class Run:

@@ -50,10 +50,10 @@ It is what `tinyresnext classify` uses when no model is named.
 
 {recipe}
 
-The whole run took {hours:.1f} hours for {epochs} epochs, {speed:.0f} pictures a second in the middle. Training never saw the
-test pictures: where the curve has a line for them, they were counted after each epoch, and nothing was chosen by them; the
-model is that of the last epoch. While training is on smaller pictures (`sides`), whole ones are new to the network, and it is
-less right on them. On one kind of processor, the seed and the number of threads decide the result to the last bit.
+Its training steps took {hours:.1f} hours for {epochs} epochs, {speed:.0f} pictures a second in the middle. Training never
+saw the test pictures: where the curve has a line for them, they were counted after each epoch, and nothing was chosen by them;
+the model is that of the last epoch. While training is on smaller pictures (`sides`), whole ones are new to the network, and it
+is less right on them. On one kind of processor, the seed and the number of threads decide the result to the last bit.
 
 ![accuracy by epoch]({curve})
 
@@ -143,7 +143,7 @@ def written(path: Path, model: Model, log: Sequence[dict], evaluation: dict, com
         epochs=len(log),
         speed=sorted(line["images_per_second"] for line in log)[len(log) // 2],
         curve=path.with_suffix(".svg").name,
-        validation="top-1 on pictures held out |" if tried else "",
+        validation="top-1 on the pictures of `--val` |" if tried else "",
         rule="---|" if tried else "",
         log="\n".join(_epoch(log[i]) for i in few),
         accuracy=_accuracy(evaluation["classes"]),
@@ -206,7 +206,7 @@ def put(text: str, words: str) -> str:
 
 def drawn(log: Sequence[dict]) -> str:
     """The accuracies by epoch, as SVG."""
-    lines = {"accuracy": ("training", "#9aa7b4"), "top1": ("pictures held out", "#08285a")}
+    lines = {"accuracy": ("training", "#9aa7b4"), "top1": ("pictures of --val", "#08285a")}
     found = {key: [(i, line[key] * 100) for i, line in enumerate(log) if key in line] for key in lines}
     low = min(90, 10 * int(min(value for values in found.values() for _, value in values) // 10))
     left, top, wide, high = 60, 24, 560, 280

@@ -1,8 +1,8 @@
 """The fast backend: Numba on the processor's cores. The ops and what they mean: `tinyresnext.ops.shapes`.
 
 Kernels are compiled when they are first called, and kept on disk (`kernel`, `cache`). Calls from several threads at once
-are safe (`launch`). All memory is float32 and C-contiguous (`upload` makes it so), and all results are the same for any
-number of threads.
+are safe (`launch`). All memory is float32 and C-contiguous (`upload` makes it so). All results are the same for any number
+of threads, but for gradients of weights, whose partial sums are cut by it; for one number they are the same every time.
 """
 
 from collections.abc import Callable

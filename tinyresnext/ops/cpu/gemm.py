@@ -75,8 +75,8 @@ def tile(halves, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residual, add, f
     add : whether to add the residual
     floor : 0 for a ReLU, minus infinity for none
     soon : flat, from ``soon_at``
-        As many values as the tile has on the left come from here into the second cache meanwhile, since they will be needed
-        soon; none where ``soon_at`` is negative.
+        About as many values as the tile has on the left, in whole cache lines, come from here into the second cache
+        meanwhile, since they will be needed soon; none where ``soon_at`` is negative.
     """
     m = machine()
     rows, size = halves * m.half, VECTORS * m.lanes

@@ -73,8 +73,9 @@ def _outer_tile(typing, halves, a, a_at, a_step, b, b_at, b_step, depth, c, c_at
         def steps(carried):
             left, right, *sums = carried
             for _ in range(UNROLL):
-                # Rows that lie far apart are not foreseen by the processor: that of the next block comes meanwhile.
-                e.prefetch(e.after(left, next_block), write=False, cache=2)
+                # Rows that lie far apart are not foreseen by the processor. The one LENGTH positions further, which in most
+                # layers is in the next block, comes meanwhile.
+                e.prefetch(e.after(left, further), write=False, cache=2)
                 row = [e.load(e.after(right, j * e.lanes)) for j in range(VECTORS)]
                 for r in range(rows):
                     value = e.broadcast(builder.load(e.after(left, r)))
@@ -83,7 +84,7 @@ def _outer_tile(typing, halves, a, a_at, a_step, b, b_at, b_step, depth, c, c_at
                 left, right = e.after(left, a_step), e.after(right, b_step)
             return [left, right, *sums]
 
-        next_block = builder.mul(a_step, I64(LENGTH))
+        further = builder.mul(a_step, I64(LENGTH))
         zeros = [e.zero()] * (rows * VECTORS)
         start = [e.address(a, a_at), e.address(b, b_at), *zeros]
         _, _, *sums = e.loop(builder.sdiv(depth, I64(UNROLL)), start, steps)
@@ -200,7 +201,7 @@ def _outer(x, dy, bias, residual, out, g, counters):
     """A thread's share. ``g``: ``blocks`` tasks for each group, of blocks of ``length`` positions; panels of ``size``.
 
     ``g.parts`` is 1 where the picture is on the left. Where a position sees one pixel, its own, both matrices are there
-    already, and tiles read them where they are, but for the last block: there is nothing behind it that could be read.
+    already, and tiles read them where they are, as long as there is enough behind a block for what a tile reads too many.
     """
     c_group, width, positions = g.c_in // g.groups, g.c_out // g.groups, g.n * g.h_out * g.w_out
     seen_count = g.k_h * g.k_w * c_group
@@ -220,7 +221,8 @@ def _outer(x, dy, bias, residual, out, g, counters):
         for block in range(part * count // g.blocks, (part + 1) * count // g.blocks):
             first = block * g.length
             some = min(g.length, positions - first)
-            if pointwise and block < count - 1:
+            behind = (positions - first - some) * min(g.c_in, g.c_out)
+            if pointwise and behind >= max(2 * g.half, g.size):
                 x_at, d_at = first * g.c_in + group * c_group, first * g.c_out + group * width
                 if g.parts:
                     _meet(

@@ -1,10 +1,11 @@
 """Vectors: what the processor has of them, and the few instructions on them that the kernels here are written in.
 
-Numba turns Python loops into machine code through LLVM, and LLVM usually finds out by itself which loops can be done
-in vectors. It does not find the arrangement that a matrix product needs, in which two dozen sums stay in registers all
-the time. So the two innermost loops of this backend (`gemm.tile` and `grouped.strip_tile`) are not written as loops but
-as LLVM instructions on vectors, which `Emit` puts down one after the other. LLVM still chooses registers and the order
-of instructions, and the same text becomes AVX-512, AVX2, SSE or NEON, depending only on how long a vector is.
+Numba turns Python loops into machine code through LLVM, and LLVM usually finds out by itself which loops can be done in
+vectors. It does not find the arrangement that a matrix product needs, in which two dozen sums stay in registers all the
+time. So the innermost loops of this backend (`gemm.tile` and `grouped.strip_tile`, and for gradients `outer.outer_tile`
+and `grouped_outer.line_tile`) are not written as loops but as LLVM instructions on vectors, which `Emit` puts down one
+after the other. LLVM still chooses registers and the order of instructions, and the same text becomes AVX-512, AVX2,
+SSE or NEON, depending only on how long a vector is.
 
 Each function that is emitted has a plain spelling beside it, with the same name and arguments. It says what is meant,
 and it is what runs when compiling is switched off (``NUMBA_DISABLE_JIT=1``); ``overload`` puts the emitted one in its

@@ -11,13 +11,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cases
 import numpy as np
 import pytest
 
-from tinyresnext import Preprocess, Spec, __version__, cli, load
+from tinyresnext import Preprocess, Spec, __version__, cli, load, save
 
 CAT = Path(__file__).parent / "data" / "chelsea.jpg"
 SPEC = Spec((1, 1), 4, 8, 10)
@@ -162,11 +163,14 @@ def test_nothing_to_classify(run, made, tmp_path):
 
 def test_export_and_back(run, made):
     for name in ("out.pth", "out.npz", "out.safetensors"):
-        assert run("export", made / "net.h5", name)[:2] == (0, f"{name}\n")
+        assert run("export", made / "net.h5", name) == (0, f"{name}\n", "")
     assert run("convert", "out.pth", "again.h5")[0] == 0
     ours, theirs = load(made / "net.h5"), load("again.h5")
     assert all(np.array_equal(value, theirs.params[key]) for key, value in ours.params.items())
     assert run("export", made / "net.h5", "out.onnx")[0] == 2
+    save(replace(ours, spec=replace(ours.spec, eps=1e-3)), "odd.h5")
+    told = "odd.pth: nothing in it tells that eps is 0.001; who reads it has to be told\n"
+    assert run("export", "odd.h5", "odd.pth") == (0, "odd.pth\n", told)
 
 
 def test_info(run, made):

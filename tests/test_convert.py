@@ -40,6 +40,20 @@ def test_what_leaves_no_trace_is_assumed():
     assert infer.infer(parameters(replace(TINY, eps=1e-3, stride_on=1))) == TINY
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, []),
+        ({"stem": "cifar"}, []),
+        ({"stem": "deep", "avg_down": True}, []),
+        ({"stem": "pooled"}, ["stem is 'pooled'"]),
+        ({"stem": "pooled", "eps": 1e-3, "stride_on": 1}, ["stem is 'pooled'", "stride_on is 1", "eps is 0.001"]),
+    ],
+)
+def test_what_a_checkpoint_would_not_tell(changes, words):
+    assert infer.untold(replace(TINY, **changes)) == words
+
+
 def without(shapes, *keys):
     """The shapes but for some."""
     return {key: shape for key, shape in shapes.items() if key not in keys}

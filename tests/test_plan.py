@@ -16,6 +16,7 @@ from tinyresnext.spec import Spec, cifar, variant
 SPECS = {
     "imagenet": Spec((2, 1), 4, 8, 7),
     "deep": Spec((2, 1), 4, 8, 7, stem="deep", avg_down=True),
+    "pooled": Spec((1, 1), 4, 8, 7, stem="pooled"),
     "cifar": cifar(11, 2, 8),
     "A": Spec((1, 2), 4, 8, 7, shortcut="A"),
     "C": Spec((1, 2), 4, 8, 7, shortcut="C", stride_on=1),

@@ -113,6 +113,18 @@ def test_shortcut_a_subsamples_and_pads_with_zeros():
     np.testing.assert_allclose(forward(weights(a), a, x, reference), forward(told, b, x, reference), rtol=1e-12)
 
 
+def test_the_pooled_stem_is_that_of_cifar_and_a_pooling():
+    spec = Spec((1, 1), 2, 4, 5, stem="pooled")
+    x, seen = recipe.pictures("pooled", (2, 3, 9, 8)).astype(np.float64), {}
+    forward(weights(spec), spec, x, reference, at=lambda name, value: seen.setdefault(name, value))
+    cifars = {}
+    forward(weights(spec), replace(spec, stem="cifar"), x, reference, at=lambda name, value: cifars.setdefault(name, value))
+    assert parameters(spec) == parameters(replace(spec, stem="cifar"))
+    assert (seen["relu"] == cifars["stem"]).all()
+    assert (seen["stem"] == reference.max_pool2d(cifars["stem"], size=3, stride=2, padding=1)).all()
+    assert [seen[stage].shape[1:3] for stage in ("stem", "layer1", "layer2")] == [(5, 4), (5, 4), (3, 2)]
+
+
 def test_shortcut_c_projects_everywhere():
     c = Spec((2, 3), 2, 4, shortcut="C")
     assert sum(name.endswith("downsample.0.weight") for name in parameters(c)) == 5

@@ -16,6 +16,7 @@ FROZEN = ("conv1", "bn1", "layer1")
 NETWORKS = {
     "cifar": cifar(11, 2, 4, classes=5),
     "deep, pooled shortcuts": Spec((1, 2), 1, 4, 5, stem="deep", avg_down=True),
+    "pooled stem": Spec((1, 1), 2, 4, 5, stem="pooled"),
     "imagenet, padded shortcuts": Spec((2, 1), 2, 4, 5, stem="imagenet", shortcut="A"),
 }
 

@@ -15,6 +15,7 @@ SPECS = {
     "B": Spec((1, 2), 2, 8, 5),
     "A": Spec((1, 1), 2, 8, 5, stem="cifar", shortcut="A"),
     "d": Spec((1, 1), 2, 8, 5, stem="deep", avg_down=True),
+    "p": Spec((1, 1), 2, 8, 5, stem="pooled"),
     "cifar": cifar(11, 2, 8),
 }
 

@@ -36,7 +36,7 @@ class Network(nn.Module):
         super().__init__()
         kernel, stride = (7, 2) if spec.stem == "imagenet" else (3, 1)
         self.conv1, self.bn1 = nn.Conv2d(spec.channels, 64, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(64)
-        self.maxpool = nn.MaxPool2d(3, 2, 1) if spec.stem == "imagenet" else nn.Identity()
+        self.maxpool = nn.Identity() if spec.stem == "cifar" else nn.MaxPool2d(3, 2, 1)
         self.stages = []
         for block in blocks(spec):
             stage = block.name.partition(".")[0]

@@ -6,6 +6,7 @@ import argparse
 
 from . import __version__
 from .recipes import CROPS, FILLS, FILTERS, INITS, RECIPES, SCHEDULES
+from .spec import STEMS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -126,7 +127,7 @@ def _train(c: argparse.ArgumentParser) -> None:
     c.add_argument("--cardinality", type=_positive, metavar="N", help="with --depth or --blocks: paths of a block (32)")
     c.add_argument("--width", type=_positive, metavar="N", help="with --depth or --blocks: channels of a path (4)")
     c.add_argument("--widen", type=_positive, metavar="N", help="with --depth or --blocks: expansion of a block (4)")
-    c.add_argument("--stem", choices=("imagenet", "deep", "cifar"), help="with --blocks: how the network begins (imagenet)")
+    c.add_argument("--stem", choices=STEMS, help="with --blocks: how the network begins (imagenet)")
     down = "with --depth or --blocks: shortcuts that stride average, as ResNet-D's"
     c.add_argument("--avg-down", action="store_const", const=True, help=down)
     c.add_argument("--recipe", default="fast-cifar", metavar="NAME", help=_recipe_help("fast-cifar"))

@@ -164,7 +164,7 @@ def _convert(a: argparse.Namespace) -> int:
 def _export(a: argparse.Namespace) -> int:
     from . import store
     from .catalogue import model_file
-    from .checkpoints import export
+    from .checkpoints import export, infer
     from .shipped import shipped_model
 
     writers = {".pth": export.write_pth, ".safetensors": export.write_safetensors, ".npz": export.write_npz}
@@ -174,6 +174,8 @@ def _export(a: argparse.Namespace) -> int:
     src = model_file(a.src) if a.src is not None else shipped_model()
     stored = store.read(src)
     writers[suffix](_target(a.dst, a.force, not_over=src), stored.params)
+    for word in infer.untold(stored.spec):
+        print(f"{shown(a.dst)}: nothing in it tells that {word}; who reads it has to be told", file=sys.stderr)
     print(a.dst)
     return 0
 

@@ -109,7 +109,8 @@ def _notes(found: Checkpoint, spec: Spec, named: names.Names, given: bool) -> tu
         *([f"left out: {len(named.left_out)} second copies, such as {named.left_out[0]}"] if named.left_out else []),
         f"names: {named.scheme}{f', behind {found.prefix!r}' if found.prefix else ''}",
         f"{'given' if given else 'inferred'}: {infer.describe(spec)}",
-        f"assumed: the {'3x3' if spec.stride_on == 2 else 'first 1x1'} convolutions stride, batch norm epsilon {spec.eps:g}",
+        f"assumed: the {'3x3' if spec.stride_on == 2 else 'first 1x1'} convolutions stride, batch norm epsilon {spec.eps:g}"
+        + (", no pooling in the stem" if spec.stem == "cifar" else ""),
         *([note] if note else []),
     )
 

@@ -87,7 +87,7 @@ def pictures(p: Preprocess) -> str:
 
 def usual_size(spec: Spec) -> int:
     """The side of the pictures that published numbers are for."""
-    return 32 if spec.stem == "cifar" else 224
+    return 32 if spec.small else 224
 
 
 def _row(values: Sequence[float]) -> str:

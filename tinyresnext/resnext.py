@@ -209,15 +209,17 @@ def forward(
 
 def _stem(walk: Walk, x: Array) -> Array:
     """conv1 of Table 1, and the max pooling that opens conv2."""
-    if walk.spec.stem == "cifar":
-        return walk.relu(walk.norm(walk.conv(x, "conv1", padding=1), "bn1"), "relu")
-    if walk.spec.stem == "imagenet":
+    if walk.spec.small:
+        x = walk.conv(x, "conv1", padding=1)
+    elif walk.spec.stem == "imagenet":
         x = walk.conv(x, "conv1", stride=2, padding=3)
     else:
         x = walk.relu(walk.norm(walk.conv(x, "conv1.0", stride=2, padding=1), "conv1.1"), "conv1.2")
         x = walk.relu(walk.norm(walk.conv(x, "conv1.3", padding=1), "conv1.4"), "conv1.5")
         x = walk.conv(x, "conv1.6", padding=1)
     x = walk.relu(walk.norm(x, "bn1"), "relu")
+    if walk.spec.stem == "cifar":
+        return x
     return walk.at("maxpool", walk.ops.max_pool2d(x, size=3, stride=2, padding=1))
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 from .errors import FormatError, UsageError
 
+STEMS = ("imagenet", "deep", "cifar", "pooled")
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -29,9 +31,10 @@ class Spec:
     classes : int
     channels : int
         Of the picture.
-    stem : {"imagenet", "deep", "cifar"}
+    stem : {"imagenet", "deep", "cifar", "pooled"}
         One 7x7 convolution of stride 2 and a max pooling; three 3x3 convolutions instead of the one (ResNet-D,
-        He et al. 2018); or one 3x3 convolution of stride 1 and no pooling (section 5.3).
+        He et al. 2018); one 3x3 convolution of stride 1 and no pooling (section 5.3); or the same with the max pooling,
+        for small pictures too, which leaves a quarter of the work to the stages (ours).
     shortcut : {"A", "B", "C"}
         Where a block changes the shape, its shortcut subsamples and pads with zero channels (A) or has a
         convolution (B); with C, every shortcut has one (He et al. 2015, section 4.1).
@@ -75,13 +78,18 @@ class Spec:
         for name, value, most in counts + [(name, getattr(self, name), most) for name, most in ranges.items()]:
             if type(value) is not int or not 1 <= value <= most:
                 raise UsageError(f"{name} is {value!r}: expected a whole number from 1 to {most}")
-        for name, choices in {"stem": ("imagenet", "deep", "cifar"), "shortcut": ("A", "B", "C")}.items():
+        for name, choices in {"stem": STEMS, "shortcut": ("A", "B", "C")}.items():
             if getattr(self, name) not in choices:
                 raise UsageError(f"{name} is {getattr(self, name)!r}: expected one of {', '.join(map(repr, choices))}")
         if type(self.avg_down) is not bool:
             raise UsageError(f"avg_down is {self.avg_down!r}: expected True or False")
         if type(self.eps) is not float or not math.isfinite(self.eps) or not 0 < self.eps < 1:
             raise UsageError(f"eps is {self.eps!r}: expected a number between 0 and 1")
+
+    @property
+    def small(self) -> bool:
+        """Whether it is for pictures of 32 x 32."""
+        return self.stem in ("cifar", "pooled")
 
     @property
     def depth(self) -> int:

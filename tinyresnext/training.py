@@ -66,7 +66,7 @@ def train(
         After each epoch the network is tried on it.
     preprocess : Preprocess, optional
         How the finished model will prepare pictures; training uses its size, mean and standard deviation. By default that of
-        CIFAR for a CIFAR stem, else ImageNet's.
+        CIFAR for the stems "cifar" and "pooled", else ImageNet's.
     device : {"cpu", "auto", "reference"}
     threads : int, optional
         How many to compute on; the same number gives the same bits.
@@ -171,8 +171,8 @@ def frozen_parts(spec: Spec, stage: str | None) -> tuple[str, ...]:
 
 
 def usual_preprocess(spec: Spec, recipe: Recipe) -> Preprocess:
-    """CIFAR's for a CIFAR stem, else ImageNet's, resized as the recipe says; for grey pictures, the mean over the colours."""
-    usual = replace(CIFAR if spec.stem == "cifar" else Preprocess(), interpolation=recipe.interpolation)
+    """CIFAR's for small pictures, else ImageNet's, resized as the recipe says; for grey pictures, the mean over the colours."""
+    usual = replace(CIFAR if spec.small else Preprocess(), interpolation=recipe.interpolation)
     if spec.channels == 1:
         return replace(usual, mean=(sum(usual.mean) / 3,), std=(sum(usual.std) / 3,))
     return usual

@@ -112,12 +112,19 @@ def check(shapes: Shapes, spec: Spec, remedy: str) -> None:
 def describe(spec: Spec) -> str:
     """A sentence for people: what was understood."""
     stems = {"imagenet": "7x7 stem", "deep": "deep 3x3 stem", "cifar": "3x3 stem of stride 1"}
+    stems["pooled"] = stems["cifar"] + " and a pooling"
     down = ", average-pooled shortcuts" if spec.avg_down else ""
     return (
         f"{spec.name}: {spec.depth} layers (blocks {', '.join(map(str, spec.blocks))}), cardinality {spec.cardinality}, "
         f"width {spec.width}, {stems[spec.stem]}, shortcuts of type {spec.shortcut}{down}, {spec.channels} input channels, "
         f"{spec.classes} classes"
     )
+
+
+def untold(spec: Spec) -> list[str]:
+    """What names and shapes of the network's parameters do not say, where it is not what everyone takes it for."""
+    usual = {"stem": infer(parameters(spec), spec.eps).stem, "stride_on": 2, "eps": EPSILON}
+    return [f"{name} is {getattr(spec, name)!r}" for name, value in usual.items() if getattr(spec, name) != value]
 
 
 class Implied(NamedTuple):
@@ -140,9 +147,9 @@ def implied(scheme: str, spec: Spec) -> Implied:
     scheme : str
         One of `names.SCHEMES`.
     spec : Spec
-        The network; those with a CIFAR stem see CIFAR's pictures.
+        The network; those for small pictures see CIFAR's.
     """
-    cifar = spec.stem == "cifar"
+    cifar = spec.small
     if scheme == TORCH7:
         usual = (CIFAR_100 if spec.classes == 100 else CIFAR) if cifar else Preprocess(interpolation="torch7")
         resized = "" if cifar else ", resized bicubically without antialiasing"

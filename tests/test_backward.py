@@ -214,7 +214,10 @@ def test_batch_norm_with_constant_statistics(ops, shape, mean):
 
 @pytest.mark.parametrize("case", POOLS, ids=ident)
 def test_pools(ops, case: Pool):
-    """A place is in at most as many windows as a window has places; shares are rounded once more."""
+    """A place is in at most as many windows as a window has places; shares are rounded once more.
+
+    Bound, the gradient is written, or added to what is there.
+    """
     x = normal(generator(case.name), *case.x)
     places = int(np.prod(shapes.pair("size", case.size, 1)))
     for op, attrs in (("max_pool2d", {}), ("avg_pool2d", {"count_include_pad": case.include_pad})):
@@ -225,6 +228,11 @@ def test_pools(ops, case: Pool):
         backward = getattr(reference, f"{op}_backward")
         (want,), (bound,) = backward(*wide(dy, y, x), **attrs), backward(*wide(np.abs(dy), y, x), **attrs)
         assert inside(np.ascontiguousarray(found), want, gamma(places + 1) * bound)
+        there = ops.upload(normal(generator((case.name, op, "there")), *case.x))
+        both = want + there
+        for more, wanted in ((True, both), (False, want)):
+            ops.bind(f"{op}_backward", dy, y, x, **attrs, out=(there,), more=(more,))()
+            assert inside(there, wanted, gamma(places + 2) * (bound + np.abs(both)))
 
 
 def test_the_first_of_equal_values_receives_the_gradient(ops):

@@ -78,6 +78,7 @@ IN_TRAINING = {  # the modules of what inference does not need: they are importe
         "avg_pool2d_backward",
         "batch_norm_backward",
         "bind_avg_pool2d_backward",
+        "bind_max_pool2d_backward",
         "bind_mean_pool_backward",
         "bound",
         "linear_backward",

@@ -17,7 +17,8 @@ from ..shapes import Pair, pair
 from .conv_backward import conv2d_backward
 from .crew import Step, Work, chain, compiled, run, take
 from .memory import Array, empty, flat
-from .norm_train import frozen_backward
+from .norm_train import VALUES, frozen_backward
+from .simd import aligned
 
 # --- kernels ----------------------------------------------------------------------------------------------------------
 
@@ -34,23 +35,36 @@ def _relu(x, dy, bias, residual, out, g, counters):
 
 
 def _max_pool(x, dy, bias, residual, out, g, counters):
-    """Each window's first largest value receives its gradient. A task is a picture."""
+    """Each window's first largest value receives its gradient. A task is a picture.
+
+    All channels of a window are looked at together, in vectors: which value is the largest so far, and where it is. With
+    ``g.parts`` what is there already stays.
+    """
+    channels = np.uintp(g.c_in)
+    largest, where = aligned(g.c_in), np.empty(g.c_in, np.uintp)
     task = take(counters, 0)
     while task < g.tasks:
         size = g.h * g.w * g.c_in
-        out[task * size : (task + 1) * size] = 0
+        if not g.parts:
+            out[task * size : (task + 1) * size] = 0
         for line in range(g.h_out):
             for column in range(g.w_out):
                 top, left = line * g.s_h - g.p_h, column * g.s_w - g.p_w
-                for c in range(g.c_in):
-                    best = ((task * g.h + max(top, 0)) * g.w + max(left, 0)) * g.c_in + c
-                    for y in range(max(top, 0), min(top + g.k_h, g.h)):
-                        for z in range(max(left, 0), min(left + g.k_w, g.w)):
-                            at = ((task * g.h + y) * g.w + z) * g.c_in + c
+                first = np.uintp(((task * g.h + max(top, 0)) * g.w + max(left, 0)) * g.c_in)
+                for c in range(channels):
+                    largest[c], where[c] = x[first + c], first
+                for y in range(max(top, 0), min(top + g.k_h, g.h)):
+                    for z in range(max(left, 0), min(left + g.k_w, g.w)):
+                        at = np.uintp(((task * g.h + y) * g.w + z) * g.c_in)
+                        for c in range(channels):
+                            value, before = x[at + c], largest[c]
                             # Not-a-number wins, as it does forward.
-                            if x[at] > x[best] or (x[at] != x[at] and x[best] == x[best]):
-                                best = at
-                    out[best] += dy[((task * g.h_out + line) * g.w_out + column) * g.c_in + c]
+                            larger = (value > before) | ((value != value) & (before == before))
+                            largest[c] = value if larger else before
+                            where[c] = at if larger else where[c]
+                source = np.uintp(((task * g.h_out + line) * g.w_out + column) * g.c_in)
+                for c in range(channels):
+                    out[where[c] + c] += dy[source + c]
         task = take(counters, 0)
     take(counters, 1)
 
@@ -89,14 +103,6 @@ def _kernels() -> dict[str, Any]:
     return {f.__name__: functools.cache(functools.partial(compiled, f)) for f in (_relu, _max_pool, _avg_pool)}
 
 
-def _run(kernel: str, x: Array, dy: Array, **numbers: int) -> Array:
-    """One kernel over all pictures (or values); the result is like ``x``."""
-    source, gradient, out = flat(kernel[1:], "x", x), flat(kernel[1:], "dy", dy), empty(x.shape)
-    work = Work(**(dict.fromkeys(Work._fields, 0) | numbers))
-    run(_kernels()[kernel](), source, gradient, gradient, gradient, out.reshape(-1), work)
-    return out
-
-
 def _window(x: Array, y: Array, size: Pair, stride: Pair, padding: Pair) -> dict[str, int]:
     """The numbers of a pooling."""
     n, h, w, c = x.shape
@@ -105,13 +111,25 @@ def _window(x: Array, y: Array, size: Pair, stride: Pair, padding: Pair) -> dict
     return numbers | {"k_h": k_h, "k_w": k_w, "s_h": s_h, "s_w": s_w, "p_h": p_h, "p_w": p_w}
 
 
+def _bind_pool(kernel: str, dy: Array, x: Array, numbers: dict[str, int], out: Array | None, more: bool) -> Callable[[], None]:
+    """Prepare the gradient of a pooling; with ``more`` it is added to what ``out`` holds."""
+    if out is None:
+        return chain([])
+    source, gradient = flat(kernel[1:], "x", x), flat(kernel[1:], "dy", dy)
+    work = Work(**(dict.fromkeys(Work._fields, 0) | numbers | {"parts": int(more)}))
+    return Step(_kernels()[kernel](), source, gradient, gradient, gradient, out.reshape(-1), work)
+
+
 # --- public ops -------------------------------------------------------------------------------------------------------
 
 
 def relu_backward(dy: Array, y: Array, x: Array) -> tuple[Array]:
     """One pass."""
-    length = 32 * 1024
-    return (_run("_relu", x, dy, n=x.size, length=length, tasks=-(-x.size // length)),)
+    source, gradient, out = flat("relu_backward", "x", x), flat("relu_backward", "dy", dy), empty(x.shape)
+    numbers = {"n": x.size, "length": VALUES, "tasks": -(-x.size // VALUES)}
+    work = Work(**(dict.fromkeys(Work._fields, 0) | numbers))
+    run(_kernels()["_relu"](), source, gradient, gradient, gradient, out.reshape(-1), work)
+    return (out,)
 
 
 def add_backward(dz: Array, z: Array, x: Array, y: Array) -> tuple[Array, Array]:
@@ -123,7 +141,25 @@ def max_pool2d_backward(
     dy: Array, y: Array, x: Array, *, size: Pair, stride: Pair, padding: Pair = 0, ceil_mode: bool = False
 ) -> tuple[Array]:
     """The place of the largest value is looked for again."""
-    return (_run("_max_pool", x, dy, **_window(x, y, size, stride, padding)),)
+    out = (empty(x.shape),)
+    bind_max_pool2d_backward(dy, y, x, size=size, stride=stride, padding=padding, out=out, more=(False,))()
+    return out
+
+
+def bind_max_pool2d_backward(
+    dy: Array,
+    y: Array,
+    x: Array,
+    *,
+    size: Pair,
+    stride: Pair,
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+    out: tuple[Array | None],
+    more: tuple[bool],
+) -> Callable[[], None]:
+    """The gradient goes where it is wanted at once."""
+    return _bind_pool("_max_pool", dy, x, _window(x, y, size, stride, padding), out[0], more[0])
 
 
 def avg_pool2d_backward(
@@ -157,13 +193,9 @@ def bind_avg_pool2d_backward(
     out: tuple[Array | None],
     more: tuple[bool],
 ) -> Callable[[], None]:
-    """The gradient goes where it is wanted at once."""
-    if out[0] is None:
-        return chain([])
-    source, gradient = flat("avg_pool2d_backward", "x", x), flat("avg_pool2d_backward", "dy", dy)
-    numbers = _window(x, y, size, stride, padding) | {"add": int(count_include_pad), "parts": int(more[0])}
-    work = Work(**(dict.fromkeys(Work._fields, 0) | numbers))
-    return Step(_kernels()["_avg_pool"](), source, gradient, gradient, gradient, out[0].reshape(-1), work)
+    """As that of the max pooling."""
+    numbers = _window(x, y, size, stride, padding) | {"add": int(count_include_pad)}
+    return _bind_pool("_avg_pool", dy, x, numbers, out[0], more[0])
 
 
 def mean_pool_backward(dy: Array, y: Array, x: Array) -> tuple[Array]:

@@ -198,7 +198,8 @@ def _training(c: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     sides = "sides of the pictures, in equal shares of the run, such as 20,24,28,32"
     r.add_argument("--sides", type=_counts, metavar="N,N...", help=sides)
     r.add_argument("--flip", action=argparse.BooleanOptionalAction, default=None, help="mirror every second picture")
-    r.add_argument("--alternate", action=argparse.BooleanOptionalAction, default=None, help="do so in every other epoch")
+    alternate = "mirror each picture in every other epoch instead"
+    r.add_argument("--alternate", action=argparse.BooleanOptionalAction, default=None, help=alternate)
     r.add_argument("--jitter", type=float, metavar="X", help="of brightness, contrast and saturation")
     r.add_argument("--lighting", type=float, metavar="X", help="of the colour, such as 0.1")
     r.add_argument("--cutout", type=int, metavar="N", help="side of a square that is wiped out of each picture")

@@ -2,10 +2,9 @@
 
 Neighbouring pixels are nearly the same, so nine tenths of what a patch of 3 x 3 pixels holds is one number, its brightness, and
 filters drawn at random all answer to that. The eigenvectors of the patches' covariance (about zero, which is nearly the mean
-of normalised pictures) answer to one thing each, independent of
-the others, and divided by the square root of its variance all answer equally loud. A network that begins so learns faster
-from the first step on (Page 2019, "How to train your ResNet", part 8; Jordan 2024, "94% on CIFAR-10 in 3.29 seconds",
-section 3.2).
+of normalised pictures) answer to one thing each, independent of the others, and divided by the square root of its variance
+all answer equally loud. A network that begins so learns faster from the first step on (Page 2019, "How to train your ResNet",
+part 8; Jordan 2024, "94% on CIFAR-10 in 3.29 seconds", section 3.2).
 """
 
 from __future__ import annotations

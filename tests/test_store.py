@@ -5,56 +5,35 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import random
-import signal
-import subprocess
-import sys
 import threading
 import time
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
-import audit
 import h5py
 import numpy as np
 import pytest
-from hostile_hdf5 import CASES, SPEC, blocks, model, mutate, same
+from hdf5_cases import SPEC, file_bytes, model, same
 
-import tinyresnext
 from tinyresnext import store, store_file
-from tinyresnext.errors import (
-    FormatError,
-    IntegrityError,
-    ShapeError,
-    TinyResNeXtError,
-    UnsafeError,
-    UsageError,
-    WeightsError,
-)
+from tinyresnext.errors import FormatError, IntegrityError, ShapeError, UnsafeError, UsageError
 from tinyresnext.hdf5 import Hdf5
 from tinyresnext.image import Preprocess
 from tinyresnext.resnext import parameters
 from tinyresnext.spec import Spec, variant
 
-HOME = Path(tinyresnext.__file__).parents[1]
-ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(HOME), str(Path(__file__).parent)])}
-
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory) -> bytes:
     """The bytes of a good file."""
-    path = tmp_path_factory.mktemp("store") / "good.h5"
-    store.write(path, model())
-    return path.read_bytes()
+    return file_bytes(tmp_path_factory.mktemp("store") / "good.h5")
 
 
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory) -> bytes:
     """The bytes of a good file whose kernels and matrices are in half precision."""
-    path = tmp_path_factory.mktemp("store") / "narrow.h5"
-    store.write(path, model(), half=True)
-    return path.read_bytes()
+    return file_bytes(tmp_path_factory.mktemp("store") / "narrow.h5", half=True)
 
 
 @pytest.fixture
@@ -63,12 +42,6 @@ def path(tmp_path, good) -> Path:
     path = tmp_path / "model.h5"
     path.write_bytes(good)
     return path
-
-
-def child(code: str, *arguments: object, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess:
-    """Run Python code in a process of its own."""
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=ENVIRONMENT | environment, check=False)
 
 
 # What is written is read
@@ -338,180 +311,6 @@ def test_digests_differ_when_a_prediction_could(tmp_path, path, other):
     assert store.digests(tmp_path / "other.h5").model != store.digests(path).model
 
 
-# What is refused
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_hostile(name, path):
-    change, error, says = CASES[name]
-    change(path)
-    with audit.watching() as events, pytest.raises(TinyResNeXtError) as caught:
-        store.read(path)
-    assert type(caught.value) is error
-    assert says in str(caught.value)
-    assert str(path) in str(caught.value)
-    assert len(str(caught.value)) < len(str(path)) + 500
-    assert {argument for event, argument in events if event == "open"} == {str(path)}
-    assert not {
-        event for event, _ in events if event.split(".")[0] in ("exec", "import", "os", "socket", "subprocess", "ctypes")
-    }
-    report = store.check(path)
-    assert not report.passed
-    assert "FAILED" in str(report)
-
-
-def test_there_are_enough_hostile_files():
-    assert len(CASES) >= 300
-
-
-@pytest.mark.parametrize("name", [name for name in CASES if "bomb" in name or "larger" in name or "groups" in name])
-def test_bombs_take_no_memory(name, path):
-    CASES[name].change(path)
-    tracemalloc.start()
-    try:
-        with pytest.raises(WeightsError):
-            store.read(path)
-        assert tracemalloc.get_traced_memory()[1] < path.stat().st_size + (32 << 20)
-    finally:
-        tracemalloc.stop()
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
-def test_no_other_file_is_opened_even_by_the_library(tmp_path, good):
-    """Whoever opens a named pipe waits for its writer, so a child that comes to its end has opened none."""
-    names = [name for name in CASES if "external" in name or "virtual" in name or "filter" in name]
-    for name in names:
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "model.h5").write_bytes(good)
-        CASES[name].change(tmp_path / name / "model.h5")
-        for other in ("secret", "other.h5"):
-            (tmp_path / name / other).unlink(missing_ok=True)
-            os.mkfifo(tmp_path / name / other)
-    (tmp_path / "plugins").mkdir()
-    os.mkfifo(tmp_path / "plugins" / "libfilter.so")
-    code = """if True:
-        import pathlib, sys
-        from tinyresnext import errors, store
-        for path in sorted(pathlib.Path(sys.argv[1]).glob("H-*/model.h5")):
-            try:
-                store.read(path)
-            except errors.UnsafeError:
-                print(path.parent.name)"""
-    done = child(code, tmp_path, HDF5_PLUGIN_PATH=str(tmp_path / "plugins"))
-    assert done.stdout.split() == sorted(names), done.stderr
-
-
-def test_not_a_regular_file(tmp_path):
-    (tmp_path / "loop").symlink_to("loop")
-    for bad in (tmp_path, tmp_path / "missing.h5", tmp_path / "loop", "no\0name", "", b"missing"):
-        with pytest.raises(FormatError, match=r"is a directory|cannot be read"):
-            store.read(bad)
-        assert not store.check(bad).passed
-    for bad in (3, None, 1.5):
-        with pytest.raises(UsageError, match="a path was expected"):
-            store.read(bad)
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
-def test_pipes_and_devices(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    for bad in (tmp_path / "pipe", "/dev/zero", "/dev/null"):
-        with pytest.raises(FormatError, match="is a pipe, a device or a socket"):
-            store.read(bad)
-
-
-def test_a_link_to_a_model_is_followed(tmp_path, path):
-    (tmp_path / "link.h5").symlink_to(path)
-    assert same(store.read(tmp_path / "link.h5"), model())
-
-
-# The file changes while it is read
-
-
-def test_replaced_after_opening(tmp_path, path, monkeypatch):
-    store.write(tmp_path / "other.h5", model(seed=1))
-    before = store_file.structure
-
-    def then_replace(file):
-        os.replace(tmp_path / "other.h5", path)
-        return before(file)
-
-    monkeypatch.setattr(store_file, "structure", then_replace)
-    assert same(store.read(path), model())  # the file that was opened is the one that is read
-
-
-def test_changed_in_place_after_the_structure_was_read(tmp_path, path, monkeypatch):
-    store.write(tmp_path / "other.h5", model(seed=1))
-    before = store._tensors
-
-    def first_change(file, contents):
-        path.write_bytes((tmp_path / "other.h5").read_bytes())
-        return before(file, contents)
-
-    monkeypatch.setattr(store, "_tensors", first_change)
-    with pytest.raises(IntegrityError, match="has the sha256"):
-        store.read(path)
-
-
-def test_cut_short_after_the_structure_was_read(path, monkeypatch):
-    before = store._tensors
-
-    def first_cut(file, contents):
-        os.truncate(path, 5000)
-        return before(file, contents)
-
-    monkeypatch.setattr(store, "_tensors", first_cut)
-    with pytest.raises(FormatError, match=r"ends .* bytes early"):
-        store.read(path)
-
-
-# Damage
-
-
-def damage(tmp_path: Path, good: bytes, seed: int, count: int) -> dict[str, int]:
-    """Read seeded damages of a good file."""
-    (tmp_path / "model.h5").write_bytes(good)
-    found = mutate(tmp_path / "model.h5", seed, count)
-    assert sum(found.values()) == count
-    assert found["untyped"] == 0
-    assert found["different"] == 0
-    return found
-
-
-def test_2000_damages(tmp_path, good):
-    found = damage(tmp_path, good, seed=0, count=2000)
-    assert found["same"] < 500  # damage to bytes that mean nothing: gaps before aligned data, hints to writers
-    assert min(found[name] for name in ("IntegrityError", "FormatError", "ShapeError")) > 50
-    assert found["UnsafeError"] > 5
-
-
-def test_1000_damages_in_half_precision(tmp_path, narrow):
-    found = damage(tmp_path, narrow, seed=2, count=1000)
-    assert min(found[name] for name in ("IntegrityError", "FormatError", "ShapeError")) > 25
-
-
-@pytest.mark.slow
-def test_10000_damages(tmp_path, good, narrow):
-    damage(tmp_path, good, seed=1, count=10_000)
-    damage(tmp_path, narrow, seed=3, count=10_000)
-
-
-def test_every_byte_of_the_headers_matters(path, good):
-    """Flip a bit in some bytes of the superblock and the object headers; few are padding or a hint for writers."""
-    headers = [(begin, end) for begin, end, what in blocks(path) if "header" in what or "superblock" in what]
-    places = [at for begin, end in headers for at in range(begin, end)][::29]
-    accepted = 0
-    for at in places:
-        path.write_bytes(good[:at] + bytes([good[at] ^ 0x10]) + good[at + 1 :])
-        try:
-            assert same(store.read(path), model())
-            accepted += 1
-        except WeightsError:
-            pass
-    assert len(places) > 300
-    assert accepted < len(places) / 7
-
-
 # What is not written
 
 
@@ -566,98 +365,6 @@ def test_places_that_cannot_be_written(tmp_path):
     for bad in (tmp_path / "no" / "m.h5", tmp_path, tmp_path / "file" / "m.h5", "no\0name", 3, None, ""):
         with pytest.raises(UsageError, match="cannot write"):
             store.write(bad, model())
-
-
-# A write that fails
-
-
-@pytest.mark.parametrize("failure", [KeyboardInterrupt, MemoryError, OSError(28, "No space left on device")], ids=str)
-def test_a_failed_write_leaves_the_old_file(path, good, monkeypatch, failure):
-    before = h5py.Group.create_dataset
-    calls = []
-
-    def fail_at_the_fifth(self, name, **options):
-        calls.append(name)
-        if len(calls) == 5:
-            raise failure
-        return before(self, name, **options)
-
-    monkeypatch.setattr(h5py.Group, "create_dataset", fail_at_the_fifth)
-    with pytest.raises(UsageError if isinstance(failure, OSError) else failure):
-        store.write(path, model(seed=1))
-    assert path.read_bytes() == good
-    assert os.listdir(path.parent) == [path.name]
-
-
-LIMITED = """if True:
-    import resource, signal, sys
-    from hostile_hdf5 import model
-    from tinyresnext import errors, store
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
-    try:
-        store.write(sys.argv[1], model(seed=1))
-    except errors.UsageError as error:
-        print(error)"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="the system cannot limit the size of files")
-@pytest.mark.parametrize("limit", [0, 3000, 60_000, 120_000])
-def test_no_room(path, good, limit):
-    done = child(LIMITED, path, limit, timeout=60)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"cannot write {path}: File too large")
-    assert path.read_bytes() == good
-    assert os.listdir(path.parent) == [path.name]
-
-
-WRITER = """if True:
-    import sys
-    from hostile_hdf5 import model
-    from tinyresnext import store
-    models = [model(seed) for seed in (0, 1)]
-    print("ready", flush=True)
-    while True:
-        for stored in models:
-            store.write(sys.argv[1], stored)"""
-
-
-def killed_while_writing(path: Path, times: int) -> None:
-    """Kill a process that writes two models in turn, at random moments: the file is one of the two."""
-    rng = random.Random(0)
-    outcomes = [store.digests(path)]
-    store.write(path.with_name("other.h5"), model(seed=1))
-    outcomes.append(store.digests(path.with_name("other.h5")))
-    for _ in range(times):
-        writer = subprocess.Popen([sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, env=ENVIRONMENT)
-        assert writer.stdout.readline() == b"ready\n"
-        time.sleep(rng.uniform(0, 0.1))
-        writer.kill()
-        writer.communicate()
-        assert store.check(path).passed
-        assert store.digests(path) in outcomes
-
-
-def test_killed_while_writing(path):
-    killed_while_writing(path, 3)
-
-
-@pytest.mark.slow
-def test_killed_100_times_while_writing(path):
-    killed_while_writing(path, 100)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="interrupts are sent otherwise")
-def test_interrupted_while_writing(path):
-    writer = subprocess.Popen(
-        [sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
-    )
-    assert writer.stdout.readline() == b"ready\n"
-    time.sleep(0.05)
-    writer.send_signal(signal.SIGINT)
-    _, complaint = writer.communicate()
-    assert b"KeyboardInterrupt" in complaint
-    assert store.check(path).passed  # a signal in the instant of making the temporary file can leave an empty one behind
 
 
 # The report

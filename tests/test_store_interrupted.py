@@ -1,0 +1,125 @@
+"""A write that fails or is killed leaves the file that was there."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import pytest
+from child import ENVIRONMENT, child
+from hdf5_cases import file_bytes, model
+
+from tinyresnext import store
+from tinyresnext.errors import UsageError
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory) -> bytes:
+    """The bytes of a good file."""
+    return file_bytes(tmp_path_factory.mktemp("store") / "good.h5")
+
+
+@pytest.fixture
+def path(tmp_path, good) -> Path:
+    """A good file, to be spoilt."""
+    path = tmp_path / "model.h5"
+    path.write_bytes(good)
+    return path
+
+
+# A write that fails
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, MemoryError, OSError(28, "No space left on device")], ids=str)
+def test_a_failed_write_leaves_the_old_file(path, good, monkeypatch, failure):
+    before = h5py.Group.create_dataset
+    calls = []
+
+    def fail_at_the_fifth(self, name, **options):
+        calls.append(name)
+        if len(calls) == 5:
+            raise failure
+        return before(self, name, **options)
+
+    monkeypatch.setattr(h5py.Group, "create_dataset", fail_at_the_fifth)
+    with pytest.raises(UsageError if isinstance(failure, OSError) else failure):
+        store.write(path, model(seed=1))
+    assert path.read_bytes() == good
+    assert os.listdir(path.parent) == [path.name]
+
+
+LIMITED = """if True:
+    import resource, signal, sys
+    from hdf5_cases import file_bytes, model
+    from tinyresnext import errors, store
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+    try:
+        store.write(sys.argv[1], model(seed=1))
+    except errors.UsageError as error:
+        print(error)"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the system cannot limit the size of files")
+@pytest.mark.parametrize("limit", [0, 3000, 60_000, 120_000])
+def test_no_room(path, good, limit):
+    done = child(LIMITED, path, limit, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"cannot write {path}: File too large")
+    assert path.read_bytes() == good
+    assert os.listdir(path.parent) == [path.name]
+
+
+WRITER = """if True:
+    import sys
+    from hdf5_cases import file_bytes, model
+    from tinyresnext import store
+    models = [model(seed) for seed in (0, 1)]
+    print("ready", flush=True)
+    while True:
+        for stored in models:
+            store.write(sys.argv[1], stored)"""
+
+
+def killed_while_writing(path: Path, times: int) -> None:
+    """Kill a process that writes two models in turn, at random moments: the file is one of the two."""
+    rng = random.Random(0)
+    outcomes = [store.digests(path)]
+    store.write(path.with_name("other.h5"), model(seed=1))
+    outcomes.append(store.digests(path.with_name("other.h5")))
+    for _ in range(times):
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, env=ENVIRONMENT)
+        assert writer.stdout.readline() == b"ready\n"
+        time.sleep(rng.uniform(0, 0.1))
+        writer.kill()
+        writer.communicate()
+        assert store.check(path).passed
+        assert store.digests(path) in outcomes
+
+
+def test_killed_while_writing(path):
+    killed_while_writing(path, 3)
+
+
+@pytest.mark.slow
+def test_killed_100_times_while_writing(path):
+    killed_while_writing(path, 100)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="interrupts are sent otherwise")
+def test_interrupted_while_writing(path):
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
+    )
+    assert writer.stdout.readline() == b"ready\n"
+    time.sleep(0.05)
+    writer.send_signal(signal.SIGINT)
+    _, complaint = writer.communicate()
+    assert b"KeyboardInterrupt" in complaint
+    assert store.check(path).passed  # a signal in the instant of making the temporary file can leave an empty one behind

@@ -21,7 +21,7 @@ LEVELS = [
     {"count", "files", "hdf5", "image", "image_file", "peak", "plan", "resnext", "spec", "step", "store", "store_file", "tape"}
     | {"catalogue", "download", "torch7_resize", "transfer"}
     | {"augment", "dataset", "idx", "loader", "picture_files", "shipped", "tar"}
-    | {"optimise", "recipes", "training_folder", "training_log", "training_state", "whiten"},
+    | {"muon", "optimise", "recipes", "training_folder", "training_log", "training_state", "whiten"},
     {"bench", "checkpoints", "cifar_files", "classify", "convert", "data", "model", "pull", "report", "verify", "warm"}
     | {"confusion", "evaluation", "training", "training_run"},
     {"arguments", "cli", "cli_train", "cli_weights"},

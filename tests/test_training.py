@@ -13,6 +13,7 @@ import training_cases as small
 from tinyresnext import Preprocess, finetune, load, train, training, training_log, training_run
 from tinyresnext.data import Dataset
 from tinyresnext.errors import FormatError, TrainingError, UsageError
+from tinyresnext.optimise import initialise, size, views
 from tinyresnext.recipes import Recipe
 
 OPTIONS = {"preprocess": small.PREPROCESS, "device": "reference"}
@@ -96,6 +97,24 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, interrupted_after, mon
     train(small.SPEC, small.pictures(), small.RECIPE, tmp_path / "stopped", resume=True, **options)
     same(tmp_path / "whole", tmp_path / "stopped")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_muon_in_a_run(tmp_path, interrupted_after, monkeypatch):
+    recipe = replace(small.RECIPE, muon=0.1, ema=0.0)
+    made = train(small.SPEC, small.pictures(), recipe, tmp_path / "whole", **OPTIONS)
+    first = views(np.zeros(size(small.SPEC), np.float32), small.SPEC)
+    initialise(first, small.SPEC, recipe)
+    for name, value in first.items():
+        if value.ndim == 4:  # the norm stays where Muon is, and only there: all others have a decay
+            kept = np.linalg.norm(made.params[name]) == pytest.approx(np.linalg.norm(value), rel=1e-5)
+            assert kept == name.startswith("layer"), name
+            assert not np.array_equal(made.params[name], value), name
+    interrupted_after(6)
+    with pytest.raises(KeyboardInterrupt):
+        train(small.SPEC, small.pictures(), recipe, tmp_path / "stopped", **OPTIONS)
+    monkeypatch.undo()
+    train(small.SPEC, small.pictures(), recipe, tmp_path / "stopped", resume=True, **OPTIONS)
+    same(tmp_path / "whole", tmp_path / "stopped")
 
 
 def test_stopping_in_the_validation(tmp_path, monkeypatch):

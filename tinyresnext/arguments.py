@@ -184,6 +184,7 @@ def _training(c: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     r.add_argument("--warmup", type=float, metavar="X", help="the part of the run in which it rises, such as 0.2")
     r.add_argument("--momentum", type=float, metavar="X", help="how much of the steps before goes on in the next, such as 0.9")
     r.add_argument("--nesterov", action=argparse.BooleanOptionalAction, default=None, help="Nesterov's form of it")
+    r.add_argument("--muon", type=float, metavar="X", help="Muon for the convolutions in the blocks, at this rate, such as 0.1")
     r.add_argument("--weight-decay", type=float, metavar="X", help="added to the gradient, times the weight, such as 5e-4")
     r.add_argument("--decay-all", action=argparse.BooleanOptionalAction, default=None, help="batch norms and biases decay too")
     r.add_argument(

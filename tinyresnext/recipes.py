@@ -42,6 +42,9 @@ class Recipe:
     momentum : float
     nesterov : bool
         Nesterov's momentum as PyTorch and Torch7 have it (Sutskever et al. 2013).
+    muon : float
+        The highest rate of `tinyresnext.muon` for the convolutions in the blocks, which then keep the norm of their weights in
+        place of a decay; it goes up and down as ``lr`` does, which all other weights have. 0 is none: SGD for all.
     weight_decay : float
         Added to the gradient, times the weight.
     decay_all : bool
@@ -101,6 +104,7 @@ class Recipe:
     warmup: float = 0.0
     momentum: float = 0.9
     nesterov: bool = False
+    muon: float = 0.0
     weight_decay: float = 1e-4
     decay_all: bool = True
     smoothing: float = 0.0
@@ -183,7 +187,7 @@ class Recipe:
 
 
 _WHOLE = {"epochs": (1, 100_000), "batch": (1, 65536), "padding": (0, 1024), "cutout": (0, 4096), "seed": (0, 2**63 - 1)}
-_REAL = {"lr": (0, 1e3), "gamma": (0, 1), "warmup": (0, 1), "momentum": (0, 1), "weight_decay": (0, 1e3)}
+_REAL = {"lr": (0, 1e3), "muon": (0, 10), "gamma": (0, 1), "warmup": (0, 1), "momentum": (0, 1), "weight_decay": (0, 1e3)}
 _REAL |= {"smoothing": (0, 1), "mixup": (0, 1e3), "ema": (0, 1), "jitter": (0, 1), "lighting": (0, 1)}
 
 RECIPES: Mapping[str, Recipe] = {

@@ -19,6 +19,7 @@ from .files import shown
 from .image import Preprocess
 from .loader import Loader
 from .model import Model, save
+from .muon import Muon
 from .optimise import SGD, mix, update_average, update_statistics, views
 from .recipes import Recipe, learning_rate
 from .step import Step
@@ -59,7 +60,8 @@ class Run:
         spec, recipe = state.spec, state.recipe
         self.params = views(state.values, spec)
         self.compute = self._step_for(self.side)
-        self.optimiser = SGD(self.params, views(state.velocity, spec), recipe)
+        velocity = views(state.velocity, spec)
+        self.sgd, self.muon = SGD(self.params, velocity, recipe), Muon(self.params, velocity, spec) if recipe.muon else None
         self.steps = len(setting.dataset) // recipe.batch
         self.log = Log(folder.log, state.log_bytes)
         self.progress = Progress(recipe.epochs, self.steps, recipe.batch, state.epoch * self.steps + state.step)
@@ -93,13 +95,22 @@ class Run:
             loss, logits = self.compute(x, targets)
             if not math.isfinite(loss):
                 raise self.diverged(loss)
-            self.optimiser(self.compute.gradients, learning_rate(recipe, state.epoch, state.step, self.steps))
+            self._move_weights()
             update_statistics(self.params, self.compute.statistics, self.compute.positions)
             if state.average is not None:
                 update_average(state.average, state.values, recipe.ema, done)
         state.step += 1
         state.loss += loss
         state.correct += int(np.count_nonzero(logits.argmax(1) == labels))
+
+    def _move_weights(self) -> None:
+        """Muon's step for the convolutions in the blocks, if the recipe has it, and SGD's for all others."""
+        recipe, gradients = self.state.recipe, self.compute.gradients
+        now = self.state.epoch, self.state.step, self.steps
+        if self.muon is not None:
+            self.muon(gradients, learning_rate(replace(recipe, lr=recipe.muon), *now))
+            gradients = {name: gradient for name, gradient in gradients.items() if name not in self.muon.groups}
+        self.sgd(gradients, learning_rate(recipe, *now))
 
     def tell(self, seconds: float) -> None:
         """Tell about the step that has just been made."""

@@ -1,0 +1,117 @@
+"""Muon, against singular values, PyTorch's own, and what it promises of groups and norms."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tinyresnext import Recipe, Spec
+from tinyresnext.errors import UsageError
+from tinyresnext.muon import MOMENTUM, STEPS, A, B, C, Muon, orthogonal
+from tinyresnext.optimise import initialise, size, views
+
+SPEC = Spec((1, 1), cardinality=2, width=8, classes=3, stem="cifar", expansion=1)
+GROUPED, DENSE = "layer1.0.conv2.weight", "layer1.0.conv3.weight"
+
+
+def network(seed: int = 0) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """First weights and an empty memory."""
+    params, velocity = (views(np.zeros(size(SPEC), np.float32), SPEC) for _ in range(2))
+    initialise(params, SPEC, Recipe(1, 1, 0.1, "linear", seed=seed))
+    return params, velocity
+
+
+def gradients(params: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    trained = [name for name in params if not name.endswith(("running_mean", "running_var"))]
+    return {name: rng.standard_normal(params[name].shape).astype(np.float32) for name in trained}
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 4, 36), (2, 64, 16), (1, 1, 9)])
+def test_orthogonal_keeps_the_directions_and_evens_the_lengths(shape):
+    given = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+    for matrix, found in zip(given, orthogonal(given), strict=True):
+        left, lengths, right = np.linalg.svd(matrix.astype(np.float64), full_matrices=False)
+        lengths /= np.linalg.norm(lengths)
+        for _ in range(STEPS):
+            lengths = A * lengths + B * lengths**3 + C * lengths**5
+        # Some ten products and sums of depth 64 in float32, of numbers near 1.
+        assert np.abs(found - (left * lengths) @ right).max() < 10 * 64 * 2.0**-24
+        assert lengths.max() < 1.21
+
+
+def test_every_length_from_a_fiftieth_comes_near_one():
+    lengths = np.linspace(0.02, 1, 10_000)
+    for _ in range(STEPS):
+        lengths = A * lengths + B * lengths**3 + C * lengths**5
+    assert 0.68 < lengths.min() < lengths.max() < 1.21
+
+
+def test_nothing_becomes_nothing():
+    assert not orthogonal(np.zeros((2, 3, 4), np.float32)).any()
+
+
+def test_the_step_is_pytorchs_but_for_the_norm():
+    """PyTorch computes the orthogonal matrix in bfloat16, of 8 bits, and leaves the norm to grow."""
+    torch = pytest.importorskip("torch")
+    params, velocity = network()
+    before = params[DENSE].copy()
+    rows = len(before)
+    norm = float(np.linalg.norm(before))
+    theirs = torch.nn.Parameter(torch.tensor(before.reshape(rows, -1)))
+    optimiser = torch.optim.Muon(
+        [theirs], lr=1.0, weight_decay=0.0, momentum=MOMENTUM, nesterov=True, ns_coefficients=(A, B, C), ns_steps=STEPS
+    )
+    muon = Muon(params, velocity, SPEC)
+    for seed, rate in enumerate((0.05, 0.1)):
+        gradient = gradients(params, seed)[DENSE]
+        with torch.no_grad():
+            theirs *= norm / theirs.norm()
+        theirs.grad = torch.tensor(gradient.reshape(rows, -1))
+        optimiser.param_groups[0]["lr"] = rate * norm / np.sqrt(rows) / max(1, rows / theirs.shape[1]) ** 0.5
+        optimiser.step()
+        muon({DENSE: gradient}, rate)
+    wanted = theirs.detach().numpy() * (norm / theirs.norm().item())
+    moved = np.abs(wanted - before.reshape(rows, -1)).max()
+    assert np.abs(params[DENSE].reshape(rows, -1) - wanted).max() < moved * 10 * 2.0**-8
+
+
+def test_groups_are_matrices_of_their_own():
+    params, velocity = network()
+    gradient = gradients(params, 2)[GROUPED]
+    alone, empty = network()
+    Muon(params, velocity, SPEC)({GROUPED: gradient}, 0.1)
+    half = len(gradient) // 2
+    other = gradient.copy()
+    other[half:] = gradients(params, 3)[GROUPED][half:]
+    Muon(alone, empty, SPEC)({GROUPED: other}, 0.1)
+    assert np.array_equal(params[GROUPED][:half], alone[GROUPED][:half])
+    assert not np.array_equal(params[GROUPED][half:], alone[GROUPED][half:])
+
+
+def test_only_convolutions_of_blocks_move_and_keep_their_norm():
+    params, velocity = network()
+    before = {name: value.copy() for name, value in params.items()}
+    muon = Muon(params, velocity, SPEC)
+    for seed in range(3):
+        muon(gradients(params, seed), 0.1)
+    for name, value in params.items():
+        block = name.startswith("layer") and value.ndim == 4
+        assert block == (not np.array_equal(value, before[name])), name
+        groups = muon.groups.get(name, 1)
+        for new, old in zip(value.reshape(groups, -1), before[name].reshape(groups, -1), strict=True):
+            # A sum of some hundred squares, a root and a division, three times over.
+            assert np.linalg.norm(new) == pytest.approx(np.linalg.norm(old), rel=3 * 200 * 2.0**-24), name
+
+
+def test_what_is_frozen_stays():
+    params, velocity = network()
+    before = params[DENSE].copy()
+    Muon(params, velocity, SPEC)({GROUPED: gradients(params, 0)[GROUPED]}, 0.1)
+    assert np.array_equal(params[DENSE], before)
+
+
+@pytest.mark.parametrize("rate", [-0.1, 11, np.nan, True, "0.1"])
+def test_rates_that_make_no_sense(rate):
+    with pytest.raises(UsageError, match="muon is"):
+        Recipe(1, 1, 0.1, "linear", muon=rate)

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hdf5_cases import file_bytes
 
 from tinyresnext.ops import cpu, reference
 
@@ -30,3 +31,26 @@ def reference_dir() -> Path:
     if not folder:
         pytest.skip("set TINYRESNEXT_REFERENCE to the folder of full-size references to run this")
     return Path(folder)
+
+
+# Model files
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory) -> bytes:
+    """The bytes of a good model file."""
+    return file_bytes(tmp_path_factory.mktemp("store") / "good.h5")
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory) -> bytes:
+    """The bytes of a good model file whose kernels and matrices are in half precision."""
+    return file_bytes(tmp_path_factory.mktemp("store") / "narrow.h5", half=True)
+
+
+@pytest.fixture
+def path(tmp_path, good) -> Path:
+    """A good model file, to be spoilt."""
+    path = tmp_path / "model.h5"
+    path.write_bytes(good)
+    return path

@@ -211,7 +211,7 @@ def test_random_resized_crop_is_crop_and_resize():
     assert (augment.fit(picture, np.random.default_rng(7)) == np.asarray(expected)).all()
 
 
-@pytest.mark.parametrize("fill", ["black", "mean"])
+@pytest.mark.parametrize("fill", ["black", "mean", "mirror"])
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("padding", [0, 1, 4, 8])
 def test_windows_and_flips_pixel_by_pixel(fill, flip, padding):
@@ -229,6 +229,8 @@ def test_windows_and_flips_pixel_by_pixel(fill, flip, padding):
         wide = np.empty((8 + 2 * padding, 8 + 2 * padding, 3), np.float32)
         wide[:] = rim
         wide[padding : padding + 8, padding : padding + 8] = normalise(block[i], augment.preprocess)
+        if fill == "mirror":
+            wide = np.pad(normalise(block[i], augment.preprocess), ((padding,) * 2, (padding,) * 2, (0, 0)), mode="reflect")
         window = wide[shift[i, 0] : shift[i, 0] + 8, shift[i, 1] : shift[i, 1] + 8]
         expected = window[:, ::-1] if mirror[i] else window
         assert (found[i] == expected).all()
@@ -236,6 +238,12 @@ def test_windows_and_flips_pixel_by_pixel(fill, flip, padding):
     assert found.flags.c_contiguous
     if flip:
         assert 8 < mirror.sum() < 32
+
+
+def test_a_single_pixel_mirrored_is_itself():
+    block = noise(5, 1, 1, 3)
+    augment = Augment(1, MEAN, STD, padding=1, fill="mirror")
+    assert (augment.finish(block, np.random.default_rng(0)) == normalise(block, augment.preprocess)).all()
 
 
 def test_every_place_of_the_window_comes_up():

@@ -9,12 +9,11 @@ import threading
 import time
 import tracemalloc
 from dataclasses import replace
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from hdf5_cases import SPEC, file_bytes, model, same
+from hdf5_cases import SPEC, model, same
 
 from tinyresnext import store, store_file
 from tinyresnext.errors import FormatError, IntegrityError, ShapeError, UnsafeError, UsageError
@@ -22,27 +21,6 @@ from tinyresnext.hdf5 import Hdf5
 from tinyresnext.image import Preprocess
 from tinyresnext.resnext import parameters
 from tinyresnext.spec import Spec, variant
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory) -> bytes:
-    """The bytes of a good file."""
-    return file_bytes(tmp_path_factory.mktemp("store") / "good.h5")
-
-
-@pytest.fixture(scope="module")
-def narrow(tmp_path_factory) -> bytes:
-    """The bytes of a good file whose kernels and matrices are in half precision."""
-    return file_bytes(tmp_path_factory.mktemp("store") / "narrow.h5", half=True)
-
-
-@pytest.fixture
-def path(tmp_path, good) -> Path:
-    """A good file, to be spoilt."""
-    path = tmp_path / "model.h5"
-    path.write_bytes(good)
-    return path
-
 
 # What is written is read
 

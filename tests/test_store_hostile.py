@@ -13,32 +13,12 @@ import hostile_texts
 import pytest
 from child import child
 from damaged_hdf5 import blocks, mutate
-from hdf5_cases import file_bytes, model, same
+from hdf5_cases import model, same
 
 from tinyresnext import store, store_file
 from tinyresnext.errors import FormatError, IntegrityError, TinyResNeXtError, UsageError, WeightsError
 
 CASES = hostile_hdf5.CASES | hostile_texts.CASES | forged_hdf5.CASES
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory) -> bytes:
-    """The bytes of a good file."""
-    return file_bytes(tmp_path_factory.mktemp("store") / "good.h5")
-
-
-@pytest.fixture(scope="module")
-def narrow(tmp_path_factory) -> bytes:
-    """The bytes of a good file whose kernels and matrices are in half precision."""
-    return file_bytes(tmp_path_factory.mktemp("store") / "narrow.h5", half=True)
-
-
-@pytest.fixture
-def path(tmp_path, good) -> Path:
-    """A good file, to be spoilt."""
-    path = tmp_path / "model.h5"
-    path.write_bytes(good)
-    return path
 
 
 # What is refused

@@ -13,25 +13,10 @@ from pathlib import Path
 import h5py
 import pytest
 from child import ENVIRONMENT, child
-from hdf5_cases import file_bytes, model
+from hdf5_cases import model
 
 from tinyresnext import store
 from tinyresnext.errors import UsageError
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory) -> bytes:
-    """The bytes of a good file."""
-    return file_bytes(tmp_path_factory.mktemp("store") / "good.h5")
-
-
-@pytest.fixture
-def path(tmp_path, good) -> Path:
-    """A good file, to be spoilt."""
-    path = tmp_path / "model.h5"
-    path.write_bytes(good)
-    return path
-
 
 # A write that fails
 

@@ -62,7 +62,8 @@ class Augment:
     padding
         Width of the rim, in pixels, within which the window of ``size x size`` is placed at random.
     fill
-        The rim: "black" (torchvision), or "mean", zero after normalisation (the authors' Torch7 code).
+        The rim: "black" (torchvision), "mean", zero after normalisation (the authors' Torch7 code), or "mirror": the picture
+        goes on as its own mirror image, whose first row is the picture's second.
     flip
         Whether every second picture, by chance, is mirrored left to right.
     alternate
@@ -119,8 +120,8 @@ class Augment:
                 raise UsageError(f"{name} is {value!r}; give a whole number of pixels from 0 to the size, {checked.crop}")
         if self.alternate and not self.flip:
             raise UsageError("alternate is True and flip is False: give flip too, or neither")
-        if self.fill not in ("black", "mean"):
-            raise UsageError(f"fill is {self.fill!r}; give black or mean")
+        if self.fill not in ("black", "mean", "mirror"):
+            raise UsageError(f"fill is {self.fill!r}; give black, mean or mirror")
         for name, most in (("brightness", 10.0), ("contrast", 10.0), ("saturation", 10.0), ("hue", 0.5), ("lighting", 10.0)):
             value = getattr(self, name)
             if not isinstance(value, Real) or not 0 <= value <= most:  # NaN fails the comparison
@@ -207,13 +208,17 @@ class Augment:
             shift = (rng.random((n, 2)) * (2 * self.padding + 1)).astype(np.int64) - self.padding
             by_chance = (rng.random(n) < 0.5) & self.flip
             mirrored = by_chance if mirrored is None else mirrored
-            rim = np.zeros(self.channels, np.float32)
-            if self.fill == "black":
-                rim = _normalised(np.zeros((1, 1, 1, self.channels), np.uint8), self.mean, self.std).ravel()
-            x = _moved(x, shift, mirrored, rim)
+            x = _moved_in_mirrors(x, shift, mirrored) if self.fill == "mirror" else _moved(x, shift, mirrored, self._rim)
         if self.cutout:
             _wipe(x, (rng.random((n, 2)) * self.size).astype(np.int64), self.cutout)
         return x
+
+    @property
+    def _rim(self) -> NDArray[np.float32]:
+        """The colour around a picture, after normalisation."""
+        if self.fill == "mean":
+            return np.zeros(self.channels, np.float32)
+        return _normalised(np.zeros((1, 1, 1, self.channels), np.uint8), self.mean, self.std).ravel()
 
     def _jittered(self, picture: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
         """Draw an order and four factors, and apply those that are asked for."""
@@ -340,6 +345,18 @@ def _moved(
         target[max(0, -down) : height - max(0, down), max(0, -right) : width - max(0, right)] = x[
             i, max(0, down) : height + min(0, down), max(0, right) : width + min(0, right)
         ]
+    return out
+
+
+def _moved_in_mirrors(x: NDArray[np.float32], shift: NDArray[np.int64], mirrored: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """As `_moved`, but each side of a picture is a mirror."""
+    out = np.empty_like(x)
+    for i, (places, mirror) in enumerate(zip(shift, mirrored.tolist(), strict=True)):
+        rows, columns = (
+            (side - 1) - abs((side - 1) - (np.arange(side) + by) % max(1, 2 * side - 2))  # there and back again
+            for side, by in zip(x.shape[1:3], places, strict=True)
+        )
+        out[i] = x[i][rows[:, np.newaxis], columns[::-1] if mirror else columns]
     return out
 
 

@@ -16,7 +16,7 @@ from .errors import FormatError, UsageError
 SCHEDULES = ("step", "cosine", "linear")
 CROPS = ("pad", "resized", "torch7", "none")
 INITS = ("torchvision", "facebook")
-FILLS = ("black", "mean")
+FILLS = ("black", "mean", "mirror")
 FILTERS = ("bilinear", "bicubic")
 
 
@@ -68,8 +68,8 @@ class Recipe:
         drawn as the authors' Torch7 code draws them; the middle, as the finished model sees it.
     padding : int
         Pixels around a picture of the network's size; of smaller ones (`sides`), the same part.
-    fill : {"black", "mean"}
-        What is around the picture.
+    fill : {"black", "mean", "mirror"}
+        What is around the picture: a colour, or its own mirror image.
     interpolation : {"bilinear", "bicubic"}
         How pictures are resized, where no preprocessing is given; fine-tuning does it as the model does.
     sides : tuple of int

@@ -173,6 +173,24 @@ def test_export_and_back(run, made):
     assert run("export", "odd.h5", "odd.pth") == (0, "odd.pth\n", told)
 
 
+def test_a_pooled_stem_comes_back_when_it_is_said(run, tmp_path):
+    spec = replace(SPEC, stem="pooled")
+    (tmp_path / "pooled.pth").write_bytes(cases.checkpoint(cases.weights(spec), legacy=True))
+    code, _, err = run("convert", "pooled.pth")
+    assert code == 0
+    assert "no pooling in the stem (--stem pooled says otherwise)" in err
+    assert load("pooled.h5").spec.stem == "cifar"
+    assert run("convert", "pooled.pth", "--stem", "pooled", "--force")[0] == 0
+    assert load("pooled.h5").spec == spec
+    assert run("export", "pooled.h5", "again.npz")[2] == (
+        "again.npz: nothing in it tells that stem is 'pooled'; who reads it has to be told\n"
+    )
+    code, _, err = run("convert", "pooled.pth", "other.h5", "--stem", "imagenet")
+    assert (code, Path("other.h5").exists()) == (3, False)
+    assert "conv1.weight is (64, 3, 3, 3) and should be (64, 3, 7, 7)" in err
+    assert "name another stem" in err
+
+
 def test_info(run, made):
     code, out, _ = run("info", made / "net.h5", "--layers")
     assert code == 0

@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     )
     c.add_argument("dst", nargs="?", metavar="DST.h5", help="by default beside SRC: its name with .h5, or .tinyresnext.h5")
     c.add_argument("--arch", metavar="NAME", help="what the network is, where the tensors do not tell")
+    c.add_argument("--stem", choices=STEMS, help="how it begins, where they do not tell: pooled for a 3x3 with a pooling")
     c.add_argument("--ema", action="store_true", help="take the averaged weights of a training checkpoint")
     c.add_argument("--labels", metavar="FILE", help="a text file with the name of one class a line")
     c.add_argument("--licence", default="", metavar="TEXT", help="of the weights, to be kept with them")

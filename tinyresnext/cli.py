@@ -151,7 +151,8 @@ def _convert(a: argparse.Namespace) -> int:
     labels = _lines(a.labels) if a.labels else None
     asked = {name: getattr(a, name) for name in ("resize", "crop", "interpolation", "mean", "std")}
     given = {name: value for name, value in asked.items() if value is not None}
-    with opened_checkpoint(a.src, arch=a.arch, labels=labels, ema=a.ema, licence=a.licence) as (stored, notes):
+    opened = opened_checkpoint(a.src, arch=a.arch, stem=a.stem, labels=labels, ema=a.ema, licence=a.licence)
+    with opened as (stored, notes):
         stored = stored._replace(preprocess=replace(stored.preprocess, **given))
         store.write(dst, stored, half=a.half)
     for note in notes:

@@ -37,6 +37,7 @@ def opened_checkpoint(
     path: str | os.PathLike[str],
     *,
     arch: str | Spec | None = None,
+    stem: str | None = None,
     preprocess: Preprocess | None = None,
     labels: Sequence[str] | None = None,
     ema: bool = False,
@@ -51,6 +52,9 @@ def opened_checkpoint(
         told apart by their content; with the key names of any system in `names.SCHEMES`.
     arch : str or Spec, optional
         What the network is; by default this is inferred from the tensors.
+    stem : str, optional
+        One of `tinyresnext.spec.STEMS`, where tensors leave it open: a pooling has none, so a 3x3 stem is taken for CIFAR's
+        unless ``pooled`` is given.
     preprocess : Preprocess, optional
         By default that of the system whose names the file has: ImageNet's (256, 224, bilinear), CIFAR's for a CIFAR stem.
     labels : sequence of str, optional
@@ -70,10 +74,10 @@ def opened_checkpoint(
     WeightsError
         When the file cannot be used: the message says what was found, what was expected and what to do.
     UsageError
-        When ``arch`` or ``labels`` do not fit the network.
+        When ``arch``, ``stem`` or ``labels`` do not fit the network.
     """
-    with container.opened(path, ema=ema, check=lambda shapes: _judge(shapes, _understood(shapes, arch)[1])) as found:
-        spec, named = _understood(found.shapes, arch)
+    with container.opened(path, ema=ema, check=lambda shapes: _judge(shapes, _understood(shapes, arch, stem)[1])) as found:
+        spec, named = _understood(found.shapes, arch, stem)
         implied = infer.implied(named.scheme, spec)
         provenance = {
             "source": Path(path).name,
@@ -110,17 +114,24 @@ def _notes(found: Checkpoint, spec: Spec, named: names.Names, given: bool) -> tu
         f"names: {named.scheme}{f', behind {found.prefix!r}' if found.prefix else ''}",
         f"{'given' if given else 'inferred'}: {infer.describe(spec)}",
         f"assumed: the {'3x3' if spec.stride_on == 2 else 'first 1x1'} convolutions stride, batch norm epsilon {spec.eps:g}"
-        + (", no pooling in the stem" if spec.stem == "cifar" else ""),
+        + (", no pooling in the stem (--stem pooled says otherwise)" if spec.stem == "cifar" else ""),
         *([note] if note else []),
     )
 
 
-def _understood(shapes: infer.Shapes, arch: str | Spec | None) -> tuple[Spec, names.Names]:
+def _understood(shapes: infer.Shapes, arch: str | Spec | None, stem: str | None) -> tuple[Spec, names.Names]:
     """Whose names these are; and the architecture, or the one asked for with the checkpoint's own classes and channels."""
     named = names.recognise(shapes)
     shapes, eps = named.shapes(shapes), infer.epsilon(named.scheme)
-    if arch is None:
-        return infer.infer(shapes, eps), named
+    spec = infer.infer(shapes, eps) if arch is None else _asked_for(shapes, eps, arch)
+    if stem is not None:
+        spec = replace(spec, stem=stem)
+        infer.check(shapes, spec, "name another stem, or none to have it inferred")
+    return spec, named
+
+
+def _asked_for(shapes: infer.Shapes, eps: float, arch: str | Spec) -> Spec:
+    """The architecture of that name, or as it is given."""
     spec = replace(variant(arch), eps=eps) if isinstance(arch, str) else arch
     if isinstance(arch, str):
         stem = shapes.get("conv1.0.weight" if spec.stem == "deep" else "conv1.weight", ())
@@ -128,7 +139,7 @@ def _understood(shapes: infer.Shapes, arch: str | Spec | None) -> tuple[Spec, na
         if len(stem) == 4 and len(classifier) == 2 and stem[1] and classifier[0]:
             spec = replace(spec, channels=stem[1], classes=classifier[0])
     infer.check(shapes, spec, "name another architecture, or none to have it inferred")
-    return spec, named
+    return spec
 
 
 def _judge(shapes: infer.Shapes, named: names.Names) -> Look:

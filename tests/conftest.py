@@ -54,3 +54,13 @@ def path(tmp_path, good) -> Path:
     path = tmp_path / "model.h5"
     path.write_bytes(good)
     return path
+
+
+# Compiled kernels
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A cache of its own, empty."""
+    monkeypatch.setenv("TINYRESNEXT_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"

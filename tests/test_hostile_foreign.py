@@ -16,7 +16,10 @@ import sys
 import tracemalloc
 
 import foreign_files as ff
-import hostile_foreign
+import hostile_keras
+import hostile_npz
+import hostile_safetensors
+import hostile_torch7
 import numpy as np
 import pytest
 from audit import watching
@@ -26,7 +29,8 @@ from torch_files import numbers
 from tinyresnext.checkpoints import container
 from tinyresnext.errors import FormatError, IntegrityError, UnsafeError, WeightsError
 
-CASES = list(hostile_foreign.cases())
+KINDS = (hostile_safetensors, hostile_npz, hostile_torch7, hostile_keras)
+CASES = [(name, *case) for kind in KINDS for name, case in kind.cases().items()]
 REFUSALS = {FormatError, IntegrityError, UnsafeError}
 ARRAYS = {"a.weight": numbers((3, 4)), "b": numbers(5, 1, np.float16), "c": numbers(2, 2, np.float64), "n": np.array(7)}
 

@@ -1,0 +1,250 @@
+"""Where compiled kernels are kept: in a place that is the user's own, or nowhere."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import threading
+from pathlib import Path
+
+import numba
+import pytest
+from cache_use import run, stored, times, use
+
+from tinyresnext.ops.cpu import cache
+
+pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
+POSIX = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs POSIX permissions")
+
+
+@POSIX
+def test_private(home):
+    use(times(3))
+    for path in [home, *home.rglob("*")]:
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+@POSIX
+@pytest.mark.parametrize("which", ["home", "kernels", "folder"])
+def test_a_folder_that_others_can_write_to_is_not_used(home, which):
+    use(times(3))
+    (path,) = stored(home)
+    {"home": home, "kernels": home / "kernels", "folder": path.parent}[which].chmod(0o777)
+    before = path.stat().st_mtime_ns
+    for _ in range(2):
+        assert use(times(3)) == (0, 1)
+    assert path.stat().st_mtime_ns == before  # nothing is written either
+    assert "others can write to it" in cache.problem()
+
+
+@POSIX
+def test_a_file_that_others_can_write_to_is_not_used(home):
+    use(times(3))
+    (path,) = stored(home)
+    path.chmod(0o666)
+    assert use(times(3)) == (0, 1)
+    assert path.stat().st_mode & 0o077 == 0  # it was made anew
+
+
+@POSIX
+def test_somebody_elses_folder_is_not_used(home, monkeypatch):
+    use(times(3))
+    somebody = os.geteuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: somebody)
+    assert use(times(3)) == (0, 1)
+
+
+@POSIX
+def test_a_link_in_place_of_the_folder_is_not_used(home, tmp_path):
+    use(times(3))
+    (home / "kernels").rename(tmp_path / "elsewhere")
+    (home / "kernels").symlink_to(tmp_path / "elsewhere")
+    assert use(times(3)) == (0, 1)
+    assert cache.clear() == 0
+
+
+@pytest.mark.parametrize("what", ["file", "under a file", "null device", "NUL in the name"])
+def test_a_home_that_cannot_be(what, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("mine")
+    places = {"file": tmp_path / "file", "under a file": tmp_path / "file" / "home", "null device": os.devnull}
+    if what == "NUL in the name":
+        monkeypatch.setattr(cache, "home", lambda: Path("a\0b"))
+    else:
+        monkeypatch.setenv("TINYRESNEXT_HOME", str(places[what]))
+    assert use(times(3)) == (0, 1)
+    assert use(times(3)) == (0, 1)
+    assert cache.problem()
+    assert cache.kept() == []
+    assert cache.clear() == 0
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def refuse(*_, **__):
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("moment", ["folder", "open", "write", "replace"])
+def test_a_full_disk(home, monkeypatch, moment):
+    if moment == "folder":
+        monkeypatch.setattr(Path, "mkdir", refuse)
+    elif moment == "replace":
+        monkeypatch.setattr(os, "replace", refuse)
+    else:
+        original = open
+
+        def limited(path, mode="r", **options):
+            if "x" not in mode:
+                return original(path, mode, **options)
+            if moment == "open":
+                refuse()
+            file = original(path, mode, **options)
+            file.write(b"half")
+            file.close()
+            full = io.BytesIO()
+            full.write = refuse
+            return full
+
+        monkeypatch.setattr(cache, "open", limited, raising=False)
+    assert use(times(3)) == (0, 1)
+    assert use(times(3)) == (0, 1)
+    assert stored(home) == []
+    monkeypatch.undo()
+    monkeypatch.setenv("TINYRESNEXT_HOME", str(home))
+    assert use(times(3)) == (0, 1)
+    assert use(times(3)) == (1, 0)
+
+
+@POSIX
+def test_a_read_only_folder_is_read(home):
+    use(times(3))
+    (path,) = stored(home)
+    path.parent.chmod(0o500)
+    if os.access(path.parent, os.W_OK):
+        pytest.skip("root may write anywhere")
+    assert use(times(3)) == (1, 0)
+    assert use(times(4), 4) == (0, 1)
+    path.write_bytes(b"damaged")
+    assert use(times(3)) == use(times(3)) == (0, 1)
+    assert "cannot be written to" in cache.problem()
+    path.parent.chmod(0o700)
+
+
+def test_cleared_at_any_moment(home):
+    """One thread clears all the time, and the kernels keep coming."""
+    stop, failed = threading.Event(), []
+
+    def sweep():
+        while not stop.is_set():
+            try:
+                cache.kept()
+                cache.clear()
+            except BaseException as error:
+                failed.append(error)
+
+    sweeper = threading.Thread(target=sweep)
+    sweeper.start()
+    try:
+        for _ in range(30):
+            use(times(3))
+    finally:
+        stop.set()
+        sweeper.join()
+    assert failed == []
+
+
+def test_clear_takes_only_what_is_ours(home):
+    use(times(3))
+    (path,) = stored(home)
+    old = home / "kernels" / f"0.0.1-{'0' * 20}"
+    old.mkdir()
+    (old / "a.kernel").write_bytes(b"12345")
+    (old / ".b.tmp").write_bytes(b"1")  # a process was killed here
+    (path.parent / "notes.txt").write_text("keep me")
+    (home / "models").mkdir()
+    (home / "models" / "a.kernel").write_text("keep me")
+    size = path.stat().st_size
+    assert [(kept.files, kept.bytes, kept.current) for kept in cache.kept()] == [(2, 6, False), (1 + 0, size, True)]
+    assert cache.clear() == size + 6
+    assert {p.name for p in stored(home)} == {"notes.txt", "a.kernel"}
+    assert not old.exists()
+
+
+PLACES = {
+    "ours": ("linux", {"TINYRESNEXT_HOME": "/ours", "XDG_CACHE_HOME": "/x"}, "/ours"),
+    "XDG": ("linux", {"XDG_CACHE_HOME": "/x"}, "/x/tinyresnext"),
+    "XDG, relative": ("linux", {"XDG_CACHE_HOME": "x"}, "/home/me/.cache/tinyresnext"),
+    "Linux": ("linux", {}, "/home/me/.cache/tinyresnext"),
+    "macOS": ("darwin", {"XDG_CACHE_HOME": "/x"}, "/home/me/Library/Caches/tinyresnext"),
+    "Windows": ("win32", {"LOCALAPPDATA": "/local"}, "/local/tinyresnext"),
+    "Windows without": ("win32", {}, "/home/me/AppData/Local/tinyresnext"),
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the paths are POSIX's")
+@pytest.mark.parametrize("case", PLACES)
+def test_home(case, monkeypatch):
+    platform, environment, expected = PLACES[case]
+    for name in ("TINYRESNEXT_HOME", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(Path, "home", lambda: Path("/home/me"))
+    assert cache.home() == Path(expected)
+
+
+def test_no_home(monkeypatch):
+    for name in ("TINYRESNEXT_HOME", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+
+    def nobody():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nobody)
+    assert cache.home() is None
+    assert cache.folder() is None
+    assert use(times(3)) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        "caching.NullCache",
+        "ccallback.CFunc",
+        "compiler.CompileResult",
+        "compiler.CompileResult._rebuild",
+        "compiler.CompileResult._reduce",
+        "bytecode.FunctionIdentity",
+        "registry.cpu_target",
+        "sigutils.normalize_signature",
+    ],
+)
+def test_another_numba(home, gone):
+    """One without what the cache stands on: everything is compiled as ever. (It is restored where Numba needs it itself.)"""
+    owner, _, name = gone.rpartition(".")
+    code = f"""
+        import numpy as np, numba.core.ccallback
+        from numba.core import caching, ccallback, compiler, bytecode, registry, sigutils
+
+        class Without:
+            def __getattr__(self, name):
+                if name == {name!r}:
+                    raise AttributeError(name)
+                return getattr(self.real, name)
+
+        if {owner!r} == "compiler.CompileResult":
+            delattr({owner}, {name!r})
+        elif {owner!r} == "caching":
+            del caching.NullCache
+        else:  # only our modules look these up through numba.core
+            instead = Without()
+            instead.real = {owner}
+            setattr(numba.core, {owner!r}, instead)
+        from tinyresnext.ops import cpu
+        from tinyresnext.ops.cpu.kernel import c_kernel
+        print(cpu.softmax(np.zeros((1, 2), np.float32)), c_kernel("float64(float64)")(lambda x: x + 1).ctypes(1))
+    """
+    for _ in range(2):
+        done = run(code)
+        assert (done.returncode, done.stdout) == (0, "[[0.5 0.5]] 2.0\n"), done.stderr

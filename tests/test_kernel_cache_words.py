@@ -1,0 +1,109 @@
+"""What the user sees of compiling: the command `cache`, and a word when it takes long."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import time
+
+import numba
+import pytest
+from cache_use import run, stored, times, use
+
+from tinyresnext import cli, warm
+from tinyresnext.ops.cpu.kernel import when_compiling
+
+pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
+
+
+def test_commands(home, capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr(warm, "warm", lambda ops, names: asked.append(names) or use(times(3)))
+    assert cli.main(["cache", "warm", "resnext50_*"]) == 0
+    assert "resnext50_32x4d" in asked[0]
+    assert "resnet50" not in asked[0]
+    assert "in use" in capsys.readouterr().out
+    assert cli.main(["cache", "info"]) == 0
+    assert "  1 kernels, " in capsys.readouterr().out
+    assert cli.main(["cache", "clear"]) == 0
+    assert capsys.readouterr().out.startswith("removed ")
+    assert stored(home) == []
+    assert cli.main(["cache", "warm", "nothing"]) == 2
+
+
+def test_commands_without_a_place(monkeypatch, capsys):
+    monkeypatch.setenv("TINYRESNEXT_HOME", os.devnull)
+    assert cli.main(["cache", "info"]) == 0
+    assert "nothing is kept" in capsys.readouterr().err
+    assert cli.main(["cache", "warm"]) == 2
+    assert cli.main(["cache", "clear"]) == 0
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(("seconds", "terminal", "words"), [(0.6, True, 1), (0.6, False, 0), (0.01, True, 0)])
+def test_a_word_when_compiling_takes_long(monkeypatch, seconds, terminal, words):
+    from numba.core.compiler_lock import global_compiler_lock
+
+    stream = Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+
+    class Ops:
+        @staticmethod
+        def when_compiling(tell):
+            return when_compiling(tell, after=1.0)
+
+    with cli._word_on_compiling(Ops):
+        for _ in range(3):  # no single kernel takes a second, and all together do
+            with global_compiler_lock, global_compiler_lock:
+                time.sleep(seconds)
+            time.sleep(0.05)
+    assert stream.getvalue().count("compiling kernels") == stream.getvalue().count("\n") == words
+
+
+def test_waiting_is_not_compiling(monkeypatch):
+    from numba.core.compiler_lock import global_compiler_lock
+
+    told = []
+    with when_compiling(lambda: told.append(1), after=0.2):
+        with global_compiler_lock:
+            time.sleep(0.01)
+        time.sleep(0.4)
+    assert told == []
+
+
+def test_the_library_says_nothing(tmp_path):
+    done = run(
+        "import numpy as np; from tinyresnext.ops import cpu; cpu.relu(np.zeros(3, np.float32))", TINYRESNEXT_HOME=str(tmp_path)
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_nothing_is_compiled_or_looked_for_at_import(tmp_path):
+    code = """
+        import os, sys
+        touched, home = [], os.environ["TINYRESNEXT_HOME"]
+        sys.addaudithook(lambda event, args: touched.append(args[0]) if event == "open" and home in str(args[0]) else None)
+        import tinyresnext.ops.cpu as cpu
+        from tinyresnext.ops.cpu import cache, conv, launch
+        print(touched, conv._kernel.cache_info().currsize, launch._POOLS, cache.identity.cache_info().currsize)
+    """
+    assert run(code, TINYRESNEXT_HOME=str(tmp_path / "home")).stdout == "[] 0 {} 0\n"
+
+
+def test_without_compiling():
+    code = """
+        import numpy as np
+        from tinyresnext.ops import cpu
+        from tinyresnext.ops.cpu import launch, norm
+        from tinyresnext.ops.cpu.kernel import c_kernel
+        with cpu.on_threads(cpu.thread_count(1)):
+            print(cpu.relu(np.array([-1, 2], np.float32)), type(norm._relu).__name__, type(c_kernel("void()")(print)).__name__)
+        print(launch._POOLS)
+    """
+    done = run(code, NUMBA_DISABLE_JIT="1")
+    assert (done.returncode, done.stdout) == (0, "[0. 2.] function builtin_function_or_method\n{}\n"), done.stderr

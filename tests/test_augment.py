@@ -126,11 +126,8 @@ def test_lighting_moves_colours_as_those_of_imagenet_vary():
     bound = 4 * math.sqrt(2 / len(along)) + 1e-3
     assert np.abs(along.mean(0)).max() < bound
     assert np.abs(along.T @ along / len(along) - np.eye(3)).max() < bound
-    assert not augment.without_chance().lighting
-    grey = Augment(4, MEAN[:1], STD[:1], lighting=0.5)
-    assert (
-        grey.finish(picture[:2, ..., :1], np.random.default_rng(0)) == grey.without_chance().finish(picture[:2, ..., :1], None)
-    ).all()
+    grey, still = (Augment(4, MEAN[:1], STD[:1], lighting=strength) for strength in (0.5, 0.0))
+    assert (grey.finish(picture[:2, ..., :1], np.random.default_rng(0)) == still.finish(picture[:2, ..., :1], None)).all()
 
 
 def test_lighting_is_one_colour_for_a_picture():
@@ -156,7 +153,6 @@ def test_cutout_wipes_out_a_square_around_the_pixel_that_is_drawn(side):
                 if 0 <= y - down + side // 2 < side and 0 <= x - right + side // 2 < side:
                     picture[y, x] = 0
     assert (found == expected).all()
-    assert (augment.without_chance().finish(block, None) == Augment(6, MEAN, STD).finish(block, None)).all()
 
 
 def test_cutout_comes_after_the_window_and_the_mirror():
@@ -258,15 +254,18 @@ def test_every_place_of_the_window_comes_up():
 
 def test_evaluation_is_what_classify_does():
     picture = noise(50, 70, 3)
-    training = Augment(24, MEAN, STD, scale=(0.08, 1.0), flip=True, brightness=0.4)
-    evaluation = training.without_chance(resize=28)
+    evaluation = Augment(24, MEAN, STD, resize=28)
     preprocess = Preprocess(28, 24, "bilinear", MEAN, STD)
     assert evaluation.preprocess == preprocess
     found = evaluation.finish(evaluation.fit(picture, None)[np.newaxis], None)
     assert (found[0] == normalise(resize_and_crop(picture, preprocess), preprocess)).all()
-    own = Augment(32, MEAN, STD, padding=4, flip=True).without_chance()
-    block = noise(5, 32, 32, 3)
+    own, block = Augment(32, MEAN, STD), noise(5, 32, 32, 3)
     assert (own.finish(block, None) == normalise(block, own.preprocess)).all()
+
+
+def test_nothing_is_made_of_no_pictures():
+    augment = Augment(4, MEAN, STD, padding=1, flip=True, brightness=0.4, lighting=0.1, cutout=2)
+    assert augment.finish(np.empty((0, 4, 4, 3), np.uint8), np.random.default_rng(0)).shape == (0, 4, 4, 3)
 
 
 def test_channels():

@@ -201,6 +201,12 @@ def test_files_of_no_kind(tmp_path, data):
         open_dataset(tmp_path / "nothing")
 
 
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b"])
+def test_names_that_no_file_can_have(tmp_path, name):
+    with pytest.raises(FormatError, match="cannot be read"):
+        open_dataset(tmp_path / name)
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")
 def test_pipes_are_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")

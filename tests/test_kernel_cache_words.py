@@ -26,6 +26,9 @@ def test_commands(home, capsys, monkeypatch):
     assert "in use" in capsys.readouterr().out
     assert cli.main(["cache", "info"]) == 0
     assert "  1 kernels, " in capsys.readouterr().out
+    assert cli.main(["cache", "clear", "resnext50_*"]) == 2
+    assert "leave out 'resnext50_*'" in capsys.readouterr().err
+    assert len(stored(home)) == 1
     assert cli.main(["cache", "clear"]) == 0
     assert capsys.readouterr().out.startswith("removed ")
     assert stored(home) == []

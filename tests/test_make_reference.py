@@ -74,6 +74,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert cli.main(["verify", "net.h5", "--reference", "r.npz"]) == 0
     assert cli.main(["verify", "net.h5", "--make-reference", "r.npz"]) == 2
     assert cli.main(["verify", "net.h5", "--make-reference", "r.npz", "--force"]) == 0
+    assert cli.main(["verify", "net.h5", "--make-reference", "r.npz", "--force", "--threads", "1"]) == 2
     assert cli.main(["verify", "net.h5", "--make-reference", "missing/r.npz"]) == 2
     assert cli.main(["verify", "net.h5", "--with-torch"]) == 2
     assert cli.main(["verify", "missing.h5", "--make-reference", "q.npz"]) == 3

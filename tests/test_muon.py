@@ -37,7 +37,6 @@ def test_orthogonal_keeps_the_directions_and_evens_the_lengths(shape):
             lengths = A * lengths + B * lengths**3 + C * lengths**5
         # Some ten products and sums of depth 64 in float32, of numbers near 1.
         assert np.abs(found - (left * lengths) @ right).max() < 10 * 64 * 2.0**-24
-        assert lengths.max() < 1.21
 
 
 def test_every_length_from_a_fiftieth_comes_near_one():

@@ -37,16 +37,17 @@ def replayed(calls, traced, x):
     return plan.replay(calls, traced, x, reference)[-1]
 
 
-@pytest.mark.parametrize("names", [("fold",), ("add",), ("relu",), ("fold", "add"), ("add", "relu"), ("fold", "add", "relu")])
+@pytest.mark.parametrize("names", [("fold",), ("fold", "add"), ("fold", "add", "relu")])
 def test_rewrites_change_nothing(network, names):
     spec, params, x = network
     traced, calls = plan.trace(params, spec, x.shape)
     before, count = replayed(calls, traced, x), len(calls)
     for name in names:
         calls = REWRITES[name](calls)
+        assert len(calls) < count
+        count = len(calls)
     # Folding rounds each weight once more: 60 layers of float64 stay far below 1e-12; the others move, and round nothing.
-    np.testing.assert_allclose(replayed(calls, traced, x), before, rtol=1e-12 if "fold" in names else 0)
-    assert len(calls) < count or names in [("add",), ("relu",), ("add", "relu")]  # only a folded network has convs before those
+    np.testing.assert_allclose(replayed(calls, traced, x), before, rtol=1e-12)
 
 
 def test_everything_is_fused(network):

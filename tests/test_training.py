@@ -12,7 +12,9 @@ import training_cases as small
 
 from tinyresnext import Preprocess, finetune, load, train, training, training_log, training_run
 from tinyresnext.data import Dataset
-from tinyresnext.errors import FormatError, TrainingError, UsageError
+from tinyresnext.errors import FormatError, ImageError, TrainingError, UsageError
+from tinyresnext.image import prepare
+from tinyresnext.loader import Loader
 from tinyresnext.optimise import initialise, size, views
 from tinyresnext.recipes import Recipe
 
@@ -141,11 +143,13 @@ def test_lines_behind_the_last_state_are_told_again(tmp_path, interrupted_after,
     same(tmp_path / "whole", tmp_path / "cut")
 
 
-def test_a_finished_run_is_resumed_to_itself(tmp_path):
-    train(small.SPEC, small.pictures(), small.RECIPE, tmp_path, **OPTIONS)
+@pytest.mark.parametrize("sides", [(), (4, 6, 8)])
+def test_a_finished_run_is_resumed_to_itself(tmp_path, sides):
+    recipe = replace(small.RECIPE, sides=sides)
+    train(small.SPEC, small.pictures(), recipe, tmp_path, **OPTIONS)
     before = (tmp_path / "model.h5").read_bytes()
     (tmp_path / "model.h5").unlink()  # killed just before it was written
-    train(small.SPEC, small.pictures(), small.RECIPE, tmp_path, resume=True, **OPTIONS)
+    train(small.SPEC, small.pictures(), recipe, tmp_path, resume=True, **OPTIONS)
     assert (tmp_path / "model.h5").read_bytes() == before
 
 
@@ -168,7 +172,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch, device):
     assert len(log_of(tmp_path)) == 3
 
 
-def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):
+@pytest.mark.parametrize("validation", [None, small.pictures(20, seed=1)], ids=["alone", "tried"])
+def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch, validation):
     real, count = training_run.Run.step, [0]
 
     def step(run, x, labels):
@@ -178,10 +183,11 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):
             run.params["fc.bias"][2] = np.nan
 
     monkeypatch.setattr(training_run.Run, "step", step)
+    options, recipe = OPTIONS | {"validation": validation}, replace(small.RECIPE, ema=0.0)  # else the average is tried
     with pytest.raises(TrainingError, match=r"fc\.bias"):
-        train(small.SPEC, small.pictures(), small.RECIPE, tmp_path, **OPTIONS)
+        train(small.SPEC, small.pictures(), recipe, tmp_path, **options)
     monkeypatch.undo()
-    train(small.SPEC, small.pictures(), small.RECIPE, tmp_path, resume=True, **OPTIONS)
+    train(small.SPEC, small.pictures(), recipe, tmp_path, resume=True, **options)
     assert [line["epoch"] for line in log_of(tmp_path)] == [1, 2, 3]
 
 
@@ -231,6 +237,28 @@ def test_finetune_a_model_of_another_system(tmp_path, model, preprocess, crop):
     assert made.predict(wide[0])[0][0].label in "xyz"
 
 
+@pytest.mark.parametrize(("said", "kept"), [({}, "CC BY-NC 4.0"), ({"licence": "CC0-1.0"}, "CC0-1.0")])
+def test_finetune_hands_down_origin_and_licence(tmp_path, model, said, kept):
+    known = replace(model, provenance={"source": "theirs.pth", "sha256": "12ab", "licence": "CC BY-NC 4.0", "page": ""})
+    recipe = replace(small.RECIPE, epochs=1)
+    found = finetune(known, small.pictures(), recipe, tmp_path, provenance=said).provenance
+    assert found["licence"] == kept
+    assert found["initial weights"] == "theirs.pth, 12ab"
+    assert found["source"].startswith("trained by tinyresnext")
+
+
+def test_finetune_sees_the_middle_of_pictures_that_have_the_size_of_the_crop():
+    """The model enlarges them and cuts the middle out, and so does training."""
+    enlarging, pictures = replace(small.PREPROCESS, resize=10), small.pictures(3)
+    recipe = replace(small.RECIPE, crop="none", flip=False)
+    for preprocess, resize in ((enlarging, 10), (small.PREPROCESS, None)):
+        augment = training_run.augment_as(recipe, preprocess, pictures, 8)
+        assert augment.resize == resize
+        with Loader(pictures, augment, batch=3, shuffle=False) as loader:
+            ((x, _),) = loader.epoch(0)
+        assert (x == np.stack([prepare(pictures.picture(i), preprocess) for i in range(3)])).all()
+
+
 def test_finetune_refuses_a_stage_that_is_not_there(tmp_path, model):
     with pytest.raises(UsageError, match="stem, layer1, layer2"):
         finetune(model, small.pictures(), small.RECIPE, tmp_path / "run", frozen_to="layer7")
@@ -260,8 +288,35 @@ def test_other_pictures_are_not_resumed(tmp_path):
     train(small.SPEC, small.pictures(), small.RECIPE, tmp_path, **OPTIONS)
     with pytest.raises(UsageError, match="pictures '70 in 4 classes"):
         train(small.SPEC, small.pictures(71), small.RECIPE, tmp_path, resume=True, **OPTIONS)
+    with pytest.raises(UsageError, match="validation 'none', and not '20 in 4 classes"):
+        train(small.SPEC, small.pictures(), small.RECIPE, tmp_path, resume=True, validation=small.pictures(20), **OPTIONS)
     with pytest.raises(UsageError, match="--resume goes on"):
         train(small.SPEC, small.pictures(), small.RECIPE, tmp_path, **OPTIONS)
+
+
+def test_another_number_of_threads_is_told(tmp_path, interrupted_after, monkeypatch, capsys):
+    options = {"preprocess": small.PREPROCESS}
+    interrupted_after(2)
+    with pytest.raises(KeyboardInterrupt):
+        train(small.SPEC, small.pictures(), small.RECIPE, tmp_path, threads=1, **options)
+    monkeypatch.undo()
+    assert "threads" not in capsys.readouterr().err
+    train(small.SPEC, small.pictures(), small.RECIPE, tmp_path, threads=2, resume=True, **options)
+    assert "went on 1 threads until now and goes on 2: some bits will differ" in capsys.readouterr().err
+
+
+def test_broken_pictures_are_told_of_once_and_not_counted(tmp_path):
+    told, good = [], small.pictures(20, seed=1)
+
+    def read(number):
+        if number == 3:
+            raise ImageError("003.png is broken")
+        return good.picture(number)
+
+    late = replace(good, read=read, pixels=None, skips=True, warn=told.append)
+    made = train(small.SPEC, small.pictures(), small.RECIPE, tmp_path, validation=late, **OPTIONS)
+    assert told == ["skipped: 003.png is broken"]
+    assert "of 19 pictures" in made.provenance["accuracy"]
 
 
 def test_a_step_that_an_epoch_does_not_have(tmp_path, interrupted_after, monkeypatch):

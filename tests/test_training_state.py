@@ -25,7 +25,9 @@ def state():
     made = training_state.new(small.SPEC, small.RECIPE, values)
     made.velocity[...] = 2
     made.run = {"pictures": "70 of them", "frozen": "conv1 bn1"}
-    return replace(made, epoch=2, step=3, loss=0.1 + 0.2, correct=17, seconds=1.5, top1=0.25, best=0.5, log_bytes=123)
+    return replace(
+        made, epoch=2, step=3, loss=0.1 + 0.2, correct=17, seconds=1.5, top1=0.25, best=0.5, tried=8, threads=2, log_bytes=123
+    )
 
 
 def parts(path):
@@ -102,6 +104,8 @@ HOSTILE = {
     "negative variances": lambda m, s: m | {"average.npy": npy(-s.values)},
     "says more than it has": lambda m, s: m | {"values.npy": npy(s.values)[:-4]},
     "no array": lambda m, s: m | {"values.npy": b"\x93NUMPY\x01\x00"},
+    "a header that is no Python": lambda m, s: m | {"values.npy": m["values.npy"].replace(b"}", b"|", 1)},
+    "the header of another length": lambda m, s: m | {"values.npy": npy(s.values[:-1]) + bytes(4)},
     "version 2": lambda m, s: m | {"values.npy": npy(s.values, version=(2, 0))},
     "a huge header": lambda m, s: m | {"values.npy": npy(s.values).replace(b"(", b"(" + b"9" * 12, 1)},
     "meta no JSON": lambda m, s: m | {"meta.npy": npy(np.frombuffer(b"{", np.uint8))},

@@ -107,7 +107,7 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--model", nargs="+", default=["resnext50_32x4d", "resnext101_32x8d"], metavar="NAME", help="architectures")
     c.add_argument("--batch", type=_positive, nargs="+", default=[1, 8], metavar="N", help="pictures at a time (1 8)")
     c.add_argument("--size", type=_positive, nargs="+", default=[160, 224, 288], metavar="N", help="their sides (160 224 288)")
-    c.add_argument("--threads", type=_positive, metavar="N", help="threads to compute on (all)")
+    c.add_argument("--threads", type=_positive, metavar="N", help="threads to compute on (as many as it may use cores)")
     c.add_argument("--repeats", type=_positive, default=10, metavar="N", help="how often everything is run (10)")
     c.add_argument("--layers", action="store_true", help="every distinct layer too, in its place and alone")
     c.add_argument("--json", metavar="FILE", help="write the figures there too")

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from numbers import Integral, Real
 
 import numpy as np
@@ -142,30 +142,6 @@ class Augment:
         """Whether step 1 gives a picture of this shape back as it is."""
         return shape == (self.size, self.size, self.channels) and self.scale is None and self.resize in (None, self.size)
 
-    def without_chance(self, resize: int | None = None) -> Augment:
-        """The same for evaluation: nothing by chance.
-
-        Parameters
-        ----------
-        resize
-            In place of a random part: the shorter side before the middle is cut out. None keeps what `resize` is here.
-        """
-        resize = self.resize if resize is None else resize
-        return replace(
-            self,
-            resize=resize,
-            scale=None,
-            padding=0,
-            flip=False,
-            alternate=False,
-            brightness=0.0,
-            contrast=0.0,
-            saturation=0.0,
-            hue=0.0,
-            lighting=0.0,
-            cutout=0,
-        )
-
     def fit(self, picture: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
         """Step 1 for one picture: uint8 [h, w, 1 or 3] to uint8 [size, size, channels].
 
@@ -198,7 +174,7 @@ class Augment:
 
         ``mirrored``, [n], says which pictures are to be; without it chance does, where `flip` asks for it.
         """
-        if self.brightness or self.contrast or self.saturation or self.hue:
+        if len(block) and (self.brightness or self.contrast or self.saturation or self.hue):
             block = np.stack([self._jittered(picture, rng) for picture in block])
         x = _normalised(block, self.mean, self.std)
         if self.lighting and self.channels == 3:

@@ -185,7 +185,7 @@ def bench(
     batches, sizes : sequence of int
         Pictures at a time, and their sides.
     threads : int, optional
-        By default as many as Numba has.
+        By default, as many as cores this process may use.
     repeats : int
         How often everything is run.
     every_layer : bool

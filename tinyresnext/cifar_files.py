@@ -81,9 +81,9 @@ def open_cifar_folder(path: Path, split: str, coarse: bool) -> Dataset | None:
     """The data set in a folder that such an archive was unpacked to, or in the folder around it; None if there is none."""
     for version in _VERSIONS:
         for folder in (path, path / version.folder):
-            if all((folder / name).is_file() for name in version.meta):
+            if all(os.path.isfile(folder / name) for name in version.meta):
                 _check_split(split, folder)
-                names = [name for name in (*version.split(split), *version.meta) if (folder / name).is_file()]
+                names = [name for name in (*version.split(split), *version.meta) if os.path.isfile(folder / name)]
                 return _dataset({name: _read(folder / name) for name in names}, version, split, coarse, folder)
     return None
 

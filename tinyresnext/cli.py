@@ -1,7 +1,8 @@
 """The command line: parse (see `arguments`), call one function, print. Nothing else is decided here.
 
-Results go to standard output, everything else to standard error. Exit codes: 0 fine, 1 some inputs failed (each is
-named, the rest is done) or the results could not be written, 2 usage, 3 bad weights, 4 device, 130 interrupted.
+Results go to standard output, everything else to standard error. Exit codes: 0 fine; 1 some pictures failed (`classify` names
+each and does the rest), training diverged, or results could not be written; 2 usage; 3 weights or data cannot be used or
+fetched; 4 device; 130 interrupted.
 Imports wait until a command needs them, so that ``--help`` and ``--version`` answer at once.
 """
 
@@ -216,6 +217,8 @@ def _cache(a: argparse.Namespace) -> int:
     from .ops import cpu
     from .ops.cpu import cache
 
+    if a.action != "warm" and a.pattern != "*":
+        raise UsageError(f"{a.action} is of all kernels; leave out {a.pattern!r}, which is for warm")
     if a.action == "clear":
         print(f"removed {cache.clear() / 2**20:.1f} MiB")
         return 0

@@ -100,4 +100,4 @@ def _preprocess(a: argparse.Namespace, usual: Preprocess) -> Preprocess:
 def _provenance(a: argparse.Namespace) -> dict[str, str]:
     """How to do it again."""
     command = shlex.join(["tinyresnext", *(word for word in a.typed if word != "--resume")])
-    return {"command": shown(command), "licence": a.licence}
+    return {"command": shown(command)} | ({"licence": a.licence} if a.licence else {})

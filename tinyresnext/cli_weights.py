@@ -110,6 +110,8 @@ def verify(a: argparse.Namespace) -> tuple[bool, str]:
             raise UsageError("--with-torch and --force are for --make-reference")
         found = verify(file, a.reference, a.device, a.threads)
         return found.passed, str(found)
+    if a.threads is not None or a.device != "cpu":
+        raise UsageError("--device and --threads are for --reference; a reference is made by plain NumPy, or with --with-torch")
     if os.path.exists(a.make_reference) and not a.force:
         raise UsageError(f"{a.make_reference!r} exists; give another name, or --force to write over it")
     error = make_reference(file, a.make_reference, with_torch=a.with_torch)

@@ -87,13 +87,15 @@ def opened_checkpoint(
         }
         params = OnDemand(parameters(spec), named.tensors(found.tensors).__getitem__)
         stored = store.Stored(spec, params, preprocess or implied.preprocess, _labels(spec, labels), provenance)
-        yield Conversion(stored, _notes(found, spec, named, arch is not None))
+        yield Conversion(stored, _notes(found, spec, named, arch is not None, stem is not None))
 
 
-def load_checkpoint(path: str | os.PathLike[str], arch: str | Spec | None = None, device: str = "cpu") -> Model:
+def load_checkpoint(
+    path: str | os.PathLike[str], arch: str | Spec | None = None, device: str = "cpu", *, stem: str | None = None
+) -> Model:
     """Any supported foreign file -> a model, without writing anything. Parameters and errors as in `opened_checkpoint`."""
     ops = backend(device)
-    with opened_checkpoint(path, arch=arch) as (stored, _):
+    with opened_checkpoint(path, arch=arch, stem=stem) as (stored, _):
         return Model(*stored._replace(params=dict(stored.params)), ops)
 
 
@@ -102,8 +104,8 @@ def imagenet_labels() -> tuple[str, ...]:
     return tuple((files(__package__) / "imagenet_labels.txt").read_text("utf-8").splitlines())
 
 
-def _notes(found: Checkpoint, spec: Spec, named: names.Names, given: bool) -> tuple[str, ...]:
-    """What the user should know."""
+def _notes(found: Checkpoint, spec: Spec, named: names.Names, given: bool, stem_given: bool) -> tuple[str, ...]:
+    """What the user should know; ``given`` is the whole architecture, or no more than the stem."""
     averaged = " (--ema takes averaged weights)" if found.container in ("zip", "legacy") else ""
     note = infer.implied(named.scheme, spec).note
     return (
@@ -112,9 +114,9 @@ def _notes(found: Checkpoint, spec: Spec, named: names.Names, given: bool) -> tu
         *([f"left out: {', '.join(found.skipped)}"] if found.skipped else []),
         *([f"left out: {len(named.left_out)} second copies, such as {named.left_out[0]}"] if named.left_out else []),
         f"names: {named.scheme}{f', behind {found.prefix!r}' if found.prefix else ''}",
-        f"{'given' if given else 'inferred'}: {infer.describe(spec)}",
+        f"{'given' if given else 'inferred, but for the stem' if stem_given else 'inferred'}: {infer.describe(spec)}",
         f"assumed: the {'3x3' if spec.stride_on == 2 else 'first 1x1'} convolutions stride, batch norm epsilon {spec.eps:g}"
-        + (", no pooling in the stem (--stem pooled says otherwise)" if spec.stem == "cifar" else ""),
+        + (", no pooling in the stem (--stem pooled says otherwise)" if spec.stem == "cifar" and not stem_given else ""),
         *([note] if note else []),
     )
 

@@ -82,7 +82,7 @@ def open_dataset(
     reading = Reading(on_broken == "skip", warn, int(memory), int(threads))
     try:
         place = Path(path)
-        is_folder = place.is_dir()
+        is_folder = os.path.isdir(place)
     except (TypeError, ValueError):  # a number; a NUL in the name
         raise UsageError(f"a path was expected, found {path!r}") from None
     if is_folder:

@@ -112,6 +112,6 @@ def _find(folder: Path, start: str, dimensions: int) -> Path | None:
     for dot in ("-", "."):
         for ending in ("", ".gz"):
             file = folder / f"{start}{dot}idx{dimensions}-ubyte{ending}"
-            if file.is_file():
+            if os.path.isfile(file):
                 return file
     return None

@@ -198,18 +198,16 @@ class Loader:
             which = (i + step) % n
             if self._stopped.is_set():
                 raise UsageError("the loader was closed")
-            try:
-                if which in self._broken:
-                    raise self._broken[which]
-                return self.dataset.picture(which), which
-            except ImageError as error:
-                if not self.dataset.skips:
-                    raise
-                if which not in self._broken:
-                    self._broken[which] = error
+            if which not in self._broken:
+                try:
+                    return self.dataset.picture(which), which
+                except ImageError as error:
+                    if not self.dataset.skips:
+                        raise
+                    self._broken[which] = ImageError(str(error))  # without its traceback, which holds the file
                     self.dataset.warn(f"skipped: {error}")
-                if not self.drop_last:
-                    return None
+            if not self.drop_last:
+                return None
         raise ImageError(f"none of the {n} pictures can be used; the last says: {self._broken[which]}")
 
     def _philox(self, *key: int) -> np.random.Philox:

@@ -160,8 +160,8 @@ class Recipe:
         object.__setattr__(self, "sides", tuple(sides))
 
     def side(self, epoch: int, usual: int) -> int:
-        """The side of the pictures of an epoch, counted from 0."""
-        return self.sides[epoch * len(self.sides) // self.epochs] if self.sides else usual
+        """The side of the pictures of an epoch, counted from 0; behind the last one, that of the last."""
+        return self.sides[min(epoch, self.epochs - 1) * len(self.sides) // self.epochs] if self.sides else usual
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON has them."""

@@ -123,8 +123,6 @@ class Step:
         Of the labels.
     frozen : collection of str
         First parts of the names of layers that are not trained, such as ``conv1``, ``bn1`` and ``layer1``.
-    gradients : mapping of str to array, optional
-        Where the gradients go; by default new arrays.
     threads : int, optional
         How many to run on; by default, as many cores as this process may use.
 
@@ -147,15 +145,12 @@ class Step:
         *,
         smoothing: float = 0.0,
         frozen: Collection[str] = (),
-        gradients: Mapping[str, Array] | None = None,
         threads: int | None = None,
     ) -> None:
         self.x_shape, self._ops, self.threads = tuple(x_shape), ops, ops.thread_count(threads)
         dtype = params["fc.weight"].dtype
         trained = [name for name in params if not (name.partition(".")[0] in frozen or ".running_" in name)]
-        self.gradients = {
-            name: ops.empty(params[name].shape, dtype) if gradients is None else gradients[name] for name in trained
-        }
+        self.gradients = {name: ops.empty(params[name].shape, dtype) for name in trained}
         x, labels, calls = trace_loss(params, spec, x_shape, smoothing, frozen)
         calls = self._keep_statistics(calls, dtype)
         calls = fuse(calls)

@@ -19,7 +19,7 @@ import numpy as np
 
 from . import training_state
 from .convert import CIFAR
-from .dataset import Dataset
+from .dataset import Dataset, to_stderr
 from .errors import FormatError, UsageError
 from .files import shown
 from .image import Preprocess
@@ -132,7 +132,8 @@ def finetune(
         By default all layers are trained.
     dataset, recipe, out, validation, threads, resume, log_every, half, provenance
         As for `train`; the recipe ``finetune`` is meant for this. What a recipe says of ``whiten``, ``zero_gamma`` and
-        ``interpolation`` has no meaning here: the model has filters, norms and preprocessing already.
+        ``interpolation`` has no meaning here: the model has filters, norms and preprocessing already. Of where it comes from,
+        and of its licence, the new model tells unless ``provenance`` says otherwise.
 
     Returns
     -------
@@ -148,10 +149,17 @@ def finetune(
     for name in params.keys() - head:
         params[name][...] = model.params[name]
     initialise(params, spec, recipe, only=head)
-    frozen, more = frozen_parts(spec, frozen_to), dict(provenance or {})
+    frozen, more = frozen_parts(spec, frozen_to), _origin(model) | dict(provenance or {})
     setting = Setting(dataset, validation, model.preprocess, frozen, model.ops, threads, log_every, half, more)
     _check(spec, recipe, setting)
     return _run(training_state.new(spec, recipe, values), setting, out, resume)
+
+
+def _origin(model: Model) -> dict[str, str]:
+    """What a model that is trained on hands down: where its weights came from, and their licence."""
+    known = model.provenance
+    origin = ", ".join(known[name] for name in ("model", "source", "sha256") if known.get(name))
+    return {"initial weights": origin, "licence": known.get("licence", "")}
 
 
 def frozen_parts(spec: Spec, stage: str | None) -> tuple[str, ...]:
@@ -180,7 +188,7 @@ def usual_preprocess(spec: Spec, recipe: Recipe) -> Preprocess:
 
 def _some(setting: Setting, seed: int) -> np.ndarray:
     """A few hundred pictures by chance, as the finished model would see them."""
-    count, pictures = max(1, min(len(setting.dataset), 512)), without_chance(setting.preprocess)
+    count, pictures = min(len(setting.dataset), 512), without_chance(setting.preprocess)
     with Loader(setting.dataset, pictures, batch=count, seed=seed, broken=setting.broken) as loader:
         return next(loader.epoch(0))[0]
 
@@ -188,9 +196,12 @@ def _some(setting: Setting, seed: int) -> np.ndarray:
 def _run(start: State, setting: Setting, out: str | os.PathLike[str], resume: bool) -> Model:
     """Begin or go on, train, and leave the model in the folder."""
     setting = replace(setting, threads=setting.ops.thread_count(setting.threads))
-    start.run = _what_decides(setting)
+    start.run, start.threads = _what_decides(setting), setting.threads
     folder = TrainingFolder(out)
     with folder.run(start, resume) as state:
+        if state.threads != setting.threads:
+            to_stderr(f"the run went on {state.threads} threads until now and goes on {setting.threads}: some bits will differ")
+            state.threads = setting.threads
         if state.step > len(setting.dataset) // state.recipe.batch:
             raise FormatError(
                 f"{shown(folder.state)} is at step {state.step} of an epoch that has fewer; begin again in another folder"
@@ -246,7 +257,16 @@ def _check(spec: Spec, recipe: Recipe, setting: Setting) -> None:
 
 def _what_decides(setting: Setting) -> dict[str, str]:
     """What beside network and recipe must be the same when a run goes on."""
-    classes, labels = list(setting.dataset.classes), np.ascontiguousarray(setting.dataset.labels, "<i8")
+    return {
+        "pictures": _described(setting.dataset),
+        "validation": "none" if setting.validation is None else _described(setting.validation),
+        "frozen": " ".join(setting.frozen),
+        "preprocess": json.dumps(setting.preprocess.to_json()),
+    }
+
+
+def _described(dataset: Dataset) -> str:
+    """How many pictures of how many classes, and which."""
+    classes, labels = list(dataset.classes), np.ascontiguousarray(dataset.labels, "<i8")
     digest = hashlib.sha256(json.dumps(classes).encode() + labels.tobytes()).hexdigest()
-    pictures = f"{len(setting.dataset)} in {len(classes)} classes, sha256 of the labels {digest}"
-    return {"pictures": pictures, "frozen": " ".join(setting.frozen), "preprocess": json.dumps(setting.preprocess.to_json())}
+    return f"{len(dataset)} in {len(classes)} classes, sha256 of the labels {digest}"

@@ -55,7 +55,7 @@ class TrainingFolder:
         """
         self._made()
         for path in (self.state, self.log, self.best, self.model):
-            if path.exists():
+            if os.path.exists(path):
                 raise UsageError(f"{shown(path)} exists: --resume goes on with the run there, or give another folder")
         self._clean()
         training_state.write(self.state, start)
@@ -98,7 +98,7 @@ class TrainingFolder:
 
     def _found(self) -> None:
         """Refuse to resume where there is nothing."""
-        if not self.state.exists():
+        if not os.path.exists(self.state):
             raise UsageError(f"there is no {shown(self.state)} to resume; leave out --resume to begin")
 
     def _busy(self) -> None:

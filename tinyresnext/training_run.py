@@ -41,7 +41,9 @@ class Setting:
     log_every: int
     half: bool
     provenance: Mapping[str, str]
-    broken: dict[int, ImageError] = field(default_factory=dict)  # what has been told of, so that no epoch tells again
+    # The broken pictures that have been told of, so that no epoch tells again.
+    broken: dict[int, ImageError] = field(default_factory=dict)
+    broken_in_validation: dict[int, ImageError] = field(default_factory=dict)
 
 
 class Run:
@@ -122,10 +124,17 @@ class Run:
             self.log.line(epoch=state.epoch + 1, step=state.step, loss=float(f"{loss:.6g}"), accuracy=float(f"{accuracy:.6g}"))
 
     def validate(self, stop: Stop) -> dict[str, float]:
-        """Try the network on pictures it has not seen, and keep it if it is the best so far."""
+        """Try the network on pictures it has not seen, and keep it if it is the best so far.
+
+        Raises
+        ------
+        TrainingError
+            When the last step has made a weight infinite.
+        """
         pictures, state = self.setting.validation, self.state
         if pictures is None:
             return {}
+        self._check_weights()
         resized = without_chance(self.setting.preprocess)
 
         def done(count: int) -> None:
@@ -133,9 +142,10 @@ class Run:
             if stop.asked:
                 self.stop()
 
-        with Loader(pictures, resized, batch=state.recipe.batch, shuffle=False, drop_last=False) as loader:
+        told = self.setting.broken_in_validation
+        with Loader(pictures, resized, batch=state.recipe.batch, shuffle=False, drop_last=False, broken=told) as loader:
             found = score(self.model(), loader.epoch(0), pictures.classes, progress=done)
-        state.top1 = found.top1
+        state.top1, state.tried = found.top1, found.pictures
         if state.best is None or found.top1 > state.best:
             state.best = found.top1
             save(self.model(), self.folder.best, half=self.setting.half)
@@ -169,13 +179,17 @@ class Run:
         TrainingError
             When the last step has made a weight infinite; the state before stays.
         """
+        self._check_weights()
+        self.state.log_bytes = self.log.sync()
+        training_state.write(self.folder.state, self.state)
+
+    def _check_weights(self) -> None:
+        """Refuse to go on with weights that are not finite."""
         state = self.state
         for flat in (state.values, state.velocity, *([] if state.average is None else [state.average])):
             if not np.isfinite(flat).all():
                 wrong = [name for name, value in views(flat, state.spec).items() if not np.isfinite(value).all()]
                 raise TrainingError(f"{wrong[0]} is not finite any more; {self._remedy()}")
-        state.log_bytes = self.log.sync()
-        training_state.write(self.folder.state, state)
 
     def stop(self) -> None:
         """Save the state in the middle of an epoch, and end.
@@ -206,9 +220,9 @@ class Run:
         """The network as it is now: the average of the weights where there is one."""
         spec, setting, recipe = self.state.spec, self.setting, self.state.recipe
         provenance = {"source": f"trained by tinyresnext {__version__}", "recipe": json.dumps(recipe.to_json())}
-        provenance |= {"seed": str(recipe.seed), "pictures": self.state.run["pictures"]}
+        provenance |= {"seed": str(recipe.seed), "pictures": self.state.run["pictures"], "licence": ""}
         if self.state.top1 is not None:
-            provenance["accuracy"] = f"{self.state.top1:.2%} top-1 of {len(setting.validation or ()):,} pictures"
+            provenance["accuracy"] = f"{self.state.top1:.2%} top-1 of {self.state.tried:,} pictures"
         provenance |= setting.provenance
         params = views(self.state.result.copy(), spec)
         labels = tuple(setting.dataset.classes)
@@ -226,7 +240,8 @@ def augment_as(recipe: Recipe, preprocess: Preprocess, dataset: Dataset, side: i
     if side != full:
         preprocess = replace(preprocess, crop=side, resize=round(preprocess.resize * side / full))
     jitter = recipe.jitter
-    of_size = dataset.pixels is not None and dataset.pixels.shape[1:3] == (side, side)
+    whole = preprocess.resize == preprocess.crop  # else the middle of a larger picture is seen
+    of_size = whole and dataset.pixels is not None and dataset.pixels.shape[1:3] == (side, side)
     common = _common(preprocess) | {"flip": recipe.flip, "brightness": jitter, "contrast": jitter, "saturation": jitter}
     common |= {"alternate": recipe.alternate, "lighting": recipe.lighting, "cutout": round(recipe.cutout * side / full)}
     if recipe.crop in ("resized", "torch7"):
@@ -239,7 +254,7 @@ def augment_as(recipe: Recipe, preprocess: Preprocess, dataset: Dataset, side: i
 
 
 def without_chance(preprocess: Preprocess) -> Augment:
-    """The pictures as the finished model will see them."""
+    """The pictures as the finished model will see them, but that each number is rounded to 8 bits after resizing."""
     return Augment(**_common(preprocess), resize=preprocess.resize)
 
 

@@ -7,12 +7,13 @@ format's checksums find damage. Nothing in the file is trusted: `read` accepts o
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
 import zipfile
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from .spec import Spec
 
 FORMAT = "tinyresnext training state 1"
 MOST_META = 1 << 20  # bytes; the labels' names are not in it
+HEADER = 128  # bytes of NumPy's before the numbers of an array of one dimension
 AGAIN = "it was damaged or is of something else; begin again in another folder"
 
 
@@ -40,7 +42,7 @@ class State:
     average : [size(spec)] float32, optional
         The moving average of the values.
     run : dict of str to str
-        What else must be the same when the run goes on: the pictures, what is frozen, and how pictures are prepared.
+        What else must be the same when the run goes on: the pictures, what is frozen, and how pictures are prepared and tried.
     epoch, step : int
         How many whole epochs are behind, and how many steps of the present one.
     loss : float
@@ -51,6 +53,10 @@ class State:
         Spent on the epoch so far.
     top1, best : float, optional
         Accuracy in the last validation, and in the best.
+    tried : int
+        How many pictures the last validation had.
+    threads : int
+        How many the run computes on.
     log_bytes : int
         How long the log was.
     """
@@ -68,6 +74,8 @@ class State:
     seconds: float = 0.0
     top1: float | None = None
     best: float | None = None
+    tried: int = 0
+    threads: int = 0
     log_bytes: int = 0
 
     @property
@@ -76,7 +84,7 @@ class State:
         return self.values if self.average is None else self.average
 
 
-_COUNTERS = ("epoch", "step", "correct", "log_bytes")
+_COUNTERS = ("epoch", "step", "correct", "tried", "threads", "log_bytes")
 _NUMBERS = ("loss", "seconds", "top1", "best")
 
 
@@ -175,22 +183,20 @@ def _array(archive: zipfile.ZipFile, name: str, dtype: np.dtype, count: int | No
         info = archive.getinfo(f"{name}.npy")
     except KeyError:
         raise FormatError(f"it has no part {name!r}; {AGAIN}") from None
-    most = MOST_META if count is None else dtype.itemsize * count + 4096  # and a little for the header
-    if info.compress_type != zipfile.ZIP_STORED or info.file_size > most:
-        raise FormatError(f"{name} is compressed or has {info.file_size:,} bytes, expected at most {most:,}; {AGAIN}")
+    if count is None:
+        count = min(max(0, info.file_size - HEADER), MOST_META) // dtype.itemsize
+    expected = HEADER + dtype.itemsize * count
+    if info.compress_type != zipfile.ZIP_STORED or info.file_size != expected:
+        raise FormatError(f"{name} is compressed or has {info.file_size:,} bytes, expected {expected:,}; {AGAIN}")
     with archive.open(info) as member:
-        shape, kind = _header(member)
-        if kind != dtype or len(shape) != 1 or (count is not None and shape != (count,)):
-            raise ShapeError(f"{name} is {kind} {shape}, expected {dtype} ({'any' if count is None else count},); {AGAIN}")
         data = bytearray(member.read())  # to its end, where the checksum is compared
-    if len(data) != dtype.itemsize * shape[0]:
-        raise FormatError(f"{name} has {len(data):,} bytes for {shape[0]:,} numbers; {AGAIN}")
-    return np.frombuffer(data, dtype)
+    if data[:HEADER] != _header(dtype, count):
+        raise ShapeError(f"{name} does not begin as {count:,} numbers of type {dtype} do; {AGAIN}")
+    return np.frombuffer(data, dtype, offset=HEADER)
 
 
-def _header(member: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type from NumPy's own header."""
-    if np.lib.format.read_magic(member) != (1, 0):
-        raise FormatError(f"an array is not in version 1 of NumPy's format; {AGAIN}")
-    shape, _, dtype = np.lib.format.read_array_header_1_0(member)
-    return shape, dtype
+def _header(dtype: np.dtype, count: int) -> bytes:
+    """What NumPy writes before so many numbers."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": dtype.str, "fortran_order": False, "shape": (count,)})
+    return file.getvalue()

@@ -214,7 +214,8 @@ def test_keras_has_an_epsilon_of_its_own(arch):
     """Whether the architecture is inferred or named."""
     spec = VARIANTS["resnext50_32x4d"]
     shapes = {key: np.broadcast_to(np.float32(0), shape) for key, shape in parameters(spec).items()}
-    found, named = convert._understood({key: value.shape for key, value in key_schemes.keras(shapes, spec).items()}, arch)
+    theirs = {key: value.shape for key, value in key_schemes.keras(shapes, spec).items()}
+    found, named = convert._understood(theirs, arch, None)
     assert found == replace(spec, eps=1.001e-5)
     assert (found.name, named.scheme) == ("resnext50_32x4d", names.KERAS)
 

@@ -51,9 +51,10 @@ It is what `tinyresnext classify` uses when no model is named.
 {recipe}
 
 Its training steps took {hours:.1f} hours for {epochs} epochs, {speed:.0f} pictures a second in the middle. Training never
-saw the test pictures: where the curve has a line for them, they were counted after each epoch, and nothing was chosen by them;
-the model is that of the last epoch. While training is on smaller pictures (`sides`), whole ones are new to the network, and it
-is less right on them. On one kind of processor, the seed and the number of threads decide the result to the last bit.
+saw the test pictures: where the curve has a line for them, they were counted after each epoch, and the model is that of the
+last one. Network, optimiser and rates were chosen by experiments of up to an epoch, which counted training and test pictures
+both (`benchmarks/LOG.md`).{smaller} On one kind of processor, the seed and the number of threads decide the result to the last
+bit.
 
 ![accuracy by epoch]({curve})
 
@@ -92,6 +93,9 @@ with Pillow's usual quality, 75, which costs them some of their detail and three
 are of these. The same command reads the published archives as well. CIFAR-10 is published for research without a licence of
 its own; its pictures belong to their makers, and none of them is in this repository.
 """
+
+SMALLER = """ While training is on smaller pictures (`sides`), whole ones are new to the network, and it is less right on
+them."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -142,6 +146,7 @@ def written(path: Path, model: Model, log: Sequence[dict], evaluation: dict, com
         hours=sum(line["seconds"] for line in log) / 3600,
         epochs=len(log),
         speed=sorted(line["images_per_second"] for line in log)[len(log) // 2],
+        smaller=SMALLER if recipe.get("sides") else "",
         curve=path.with_suffix(".svg").name,
         validation="top-1 on the pictures of `--val` |" if tried else "",
         rule="---|" if tried else "",

@@ -1,11 +1,13 @@
 """One engine in a process of its own: it loads a case, says what comes out, and runs when it is told to.
 
-``python engines.py ENGINE THREADS`` reads lines of JSON and answers each with one: ``{"load": FOLDER}`` builds the case
-and writes ``ENGINE.npy`` beside it; ``{"run": N}`` runs once to wake up and then N times on the clock. Between lines the
-process waits for its standard input, which costs nothing unless the engine's threads spin; how much processor time the
-waiting took is part of every answer.
+``python engines.py ENGINE THREADS`` reads lines of JSON and answers each with one: ``{"load":
+FOLDER}`` builds the case and writes ``ENGINE.npy`` beside it; ``{"run": N}`` runs once to wake up
+and then N times on the clock. Between lines the process waits for its standard input, which costs
+nothing unless the engine's threads spin; how much processor time the waiting took is part of every
+answer.
 
-Nothing of tinyresnext is imported here but by the engine ``tinyresnext``: peers may live in another interpreter.
+Nothing of tinyresnext is imported here but by the engine ``tinyresnext``: peers may live in another
+interpreter.
 """
 
 from __future__ import annotations
@@ -20,16 +22,19 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray
-Run = Callable[[], Array]  # one run; the result is [n, classes], or [n, c, h, w] as the engine likes to hold it
+Run = Callable[
+    [], Array
+]  # one run; the result is [n, classes], or [n, c, h, w] as the engine likes to hold it
 
 
 def ours(folder: Path, threads: int) -> Run:
     """A network runs as a plan; a layer as one call, on weights packed before and into memory that is there already."""
     import numba
 
+    from tinyresnext.network.plan import Plan, Program
+    from tinyresnext.network.rewrite import for_inference
+    from tinyresnext.network.tape import Call
     from tinyresnext.ops import cpu
-    from tinyresnext.plan import Plan, Program, fold_batch_norm, fuse_add, fuse_relu
-    from tinyresnext.tape import Call
 
     numba.set_num_threads(threads)
     steps, arrays = _read(folder)
@@ -37,21 +42,30 @@ def ours(folder: Path, threads: int) -> Run:
     calls = []
     for step in steps:
         out = values[step["out"]] = np.empty(0)
-        calls.append(Call(step["op"], tuple(values[name] for name in step["args"]), step["attrs"], out, step["out"]))
+        calls.append(
+            Call(
+                step["op"],
+                tuple(values[name] for name in step["args"]),
+                step["attrs"],
+                out,
+                step["out"],
+            )
+        )
     x = arrays["x"]
-    for rewrite in (fold_batch_norm, fuse_add, fuse_relu):
-        calls = rewrite(calls)
+    calls = for_inference(calls)
     made = {id(call.out) for call in calls} | {id(x)}
 
     def place(call: Call) -> Call:
         first, *rest = (a if id(a) in made else cpu.upload(a) for a in call.args)
-        packed = [cpu.pack(rest[0], call.attrs["groups"]), *rest[1:]] if call.op == "conv2d" else rest
+        packed = (
+            [cpu.pack(rest[0], call.attrs["groups"]), *rest[1:]] if call.op == "conv2d" else rest
+        )
         return Call(call.op, (first, *packed), call.attrs, call.out, call.name, call.fused)
 
     placed = [place(call) for call in calls]
     if all(call.op == "conv2d" for call in placed):
         return _row(placed, x)
-    plan = Plan(Program(x, tuple(placed), x.shape[-1]), x.shape, cpu, threads=threads)
+    plan = Plan(Program(x, tuple(placed)), x.shape, cpu, threads=threads)
     return lambda: plan(x)
 
 
@@ -78,8 +92,13 @@ def onnx_runtime(folder: Path, threads: int) -> Run:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.intra_op_num_threads, options.graph_optimization_level = threads, ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    session = ort.InferenceSession(str(folder / "graph.onnx"), options, providers=["CPUExecutionProvider"])
+    options.intra_op_num_threads, options.graph_optimization_level = (
+        threads,
+        ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    )
+    session = ort.InferenceSession(
+        str(folder / "graph.onnx"), options, providers=["CPUExecutionProvider"]
+    )
     x = ort.OrtValue.ortvalue_from_numpy(_nchw(_read(folder)[1]["x"]))
     binding, name = session.io_binding(), session.get_outputs()[0].name
     binding.bind_ortvalue_input("x", x)
@@ -99,9 +118,16 @@ def openvino(folder: Path, threads: int) -> Run:
     import openvino as ov
 
     core = ov.Core()
-    hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    hints = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
     compiled = core.compile_model(core.read_model(str(folder / "graph.onnx")), "CPU", hints)
-    request, tensor = compiled.create_infer_request(), ov.Tensor(_nchw(_read(folder)[1]["x"]))  # which is a copy
+    request, tensor = (
+        compiled.create_infer_request(),
+        ov.Tensor(_nchw(_read(folder)[1]["x"])),
+    )  # which is a copy
     request.set_input_tensor(tensor)
 
     def run() -> Array:
@@ -121,7 +147,10 @@ def torch(folder: Path, threads: int, mode: str, channels_last: bool) -> Run:
     x = pt.from_numpy(_nchw(arrays["x"]))
     network = Network(steps, arrays).eval()
     if channels_last:
-        x, network = x.to(memory_format=pt.channels_last), network.to(memory_format=pt.channels_last)
+        x, network = (
+            x.to(memory_format=pt.channels_last),
+            network.to(memory_format=pt.channels_last),
+        )
     with pt.no_grad():
         if mode == "frozen":
             network = pt.jit.optimize_for_inference(pt.jit.freeze(pt.jit.trace(network, x)))
@@ -141,12 +170,20 @@ def torch(folder: Path, threads: int, mode: str, channels_last: bool) -> Run:
     return run
 
 
-ENGINES: dict[str, tuple[str, Callable[[Path, int], Run]]] = {  # what has to be importable, and how it is built
+ENGINES: dict[
+    str, tuple[str, Callable[[Path, int], Run]]
+] = {  # what has to be importable, and how it is built
     "tinyresnext": ("numba", ours),
     "pytorch eager": ("torch", lambda folder, threads: torch(folder, threads, "eager", False)),
-    "pytorch eager, channels last": ("torch", lambda folder, threads: torch(folder, threads, "eager", True)),
+    "pytorch eager, channels last": (
+        "torch",
+        lambda folder, threads: torch(folder, threads, "eager", True),
+    ),
     "pytorch frozen": ("torch", lambda folder, threads: torch(folder, threads, "frozen", False)),
-    "pytorch frozen, channels last": ("torch", lambda folder, threads: torch(folder, threads, "frozen", True)),
+    "pytorch frozen, channels last": (
+        "torch",
+        lambda folder, threads: torch(folder, threads, "frozen", True),
+    ),
     "pytorch compile": ("torch", lambda folder, threads: torch(folder, threads, "compile", False)),
     "onnx runtime": ("onnxruntime", onnx_runtime),
     "openvino": ("openvino", openvino),

@@ -1,11 +1,12 @@
 """The same networks and layers on every engine that is installed, in turn, each in a process of its own.
 
-A run goes round and round: engine A for a moment while the others sleep, then B, then C, then A again. So all of them
-see the same weather. What is compared is the median of each; the *ratio* of two medians is the result, because a machine
-that is slow today is slow for all. First of all, everyone has to come to the same logits.
+A run goes round and round: engine A for a moment while the others sleep, then B, then C, then A
+again. So all of them see the same weather. What is compared is the median of each; the *ratio* of
+two medians is the result, because a machine that is slow today is slow for all. First of all,
+everyone has to come to the same logits.
 
-``python benchmarks/peers.py`` takes about half an hour; ``--help`` says how to take less. What is fair and what the
-figures mean stands in README.md beside this file.
+``python benchmarks/peers.py`` takes about half an hour; ``--help`` says how to take less. What is
+fair and what the figures mean stands in README.md beside this file.
 """
 
 from __future__ import annotations
@@ -34,11 +35,13 @@ import workloads  # noqa: E402  (found only now, from wherever this is started)
 from engines import ENGINES  # noqa: E402
 from workloads import Case  # noqa: E402
 
-from tinyresnext import __version__, peak  # noqa: E402
+from tinyresnext import __version__
+from tinyresnext.bench import processor  # noqa: E402
 
 OURS, JUDGE = "tinyresnext", "pytorch eager"
 SLACK = 3  # we may err this many times as much as PyTorch in float32, on the same input
-PEERS_SLACK = 30  # a peer that errs more than we may is raced all the same, unless it computes something else
+# A peer that errs more than we may is raced all the same, unless it computes something else
+PEERS_SLACK = 30
 REST = 0.1  # seconds of sleep before each turn, in which no engine may burn processor time
 Row = dict[str, Any]
 
@@ -48,12 +51,22 @@ class Engine:
 
     def __init__(self, name: str, python: str, threads: int) -> None:
         count = str(threads)
-        more = {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "NUMBA_NUM_THREADS": count, "PYTHONWARNINGS": "ignore"}
+        more = {
+            "OMP_NUM_THREADS": count,
+            "MKL_NUM_THREADS": count,
+            "NUMBA_NUM_THREADS": count,
+            "PYTHONWARNINGS": "ignore",
+        }
         more["PYTHONPATH"] = os.pathsep.join([str(HERE), str(HERE.parent)])
         command = [python, str(HERE / "engines.py"), name, count]
         self.name, self.burned, self.waits = name, 0.0, 0
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ | more, text=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | more,
+            text=True,
         )
 
     def ask(self, **question: Any) -> Row:
@@ -63,7 +76,11 @@ class Engine:
             line = self._process.stdout.readline()
         except BrokenPipeError:
             line = ""
-        answer = json.loads(line) if line else {"error": f"the process ended with code {self._process.wait()}"}
+        answer = (
+            json.loads(line)
+            if line
+            else {"error": f"the process ended with code {self._process.wait()}"}
+        )
         self.burned += answer.get("burned", 0.0)
         self.waits += 1
         return answer
@@ -107,7 +124,14 @@ def running(engines: dict[str, str], threads: int) -> Iterator[list[Engine]]:
             engine.close()
 
 
-def compare(case: Case, engines: list[Engine], folder: Path, pythons: Sequence[str], rounds: int, seconds: float) -> Row:
+def compare(
+    case: Case,
+    engines: list[Engine],
+    folder: Path,
+    pythons: Sequence[str],
+    rounds: int,
+    seconds: float,
+) -> Row:
     """One case on all engines: the check, and then the rounds."""
     workloads.write(case, folder)
     write_graph(folder, pythons)
@@ -128,15 +152,23 @@ def compare(case: Case, engines: list[Engine], folder: Path, pythons: Sequence[s
     for turn in range(rounds):
         say(f"{case.name}: round {turn + 1} of {rounds}")
         for name, (engine, count) in loaded.items():
-            others = peak.Others()
+            others = processor.Others()
             time.sleep(REST)
             awake.append(others.share())
             times[name] += [t / case.times * 1e3 for t in engine.ask(run=count).get("times", [])]
     for name, found in times.items():
         if found:
-            row["engines"][name] |= {"median_ms": median(found), "min_ms": min(found), "runs": len(found)}
+            row["engines"][name] |= {
+                "median_ms": median(found),
+                "min_ms": min(found),
+                "runs": len(found),
+            }
     known = [share for share in awake if share is not None]
-    return row | {"times": case.times, "others": sum(known) / len(known) if known else None} | ratios(row["engines"])
+    return (
+        row
+        | {"times": case.times, "others": sum(known) / len(known) if known else None}
+        | ratios(row["engines"])
+    )
 
 
 def check(case: Case, folder: Path, row: Row) -> None:
@@ -145,10 +177,16 @@ def check(case: Case, folder: Path, row: Row) -> None:
     pictures = slice(0, n, max(1, n - 1))
     say(f"{case.name}: float64")
     wanted = workloads.exact(case, pictures)
-    found = {name: np.load(folder / f"{name}.npy")[pictures] for name, e in row["engines"].items() if "error" not in e}
+    found = {
+        name: np.load(folder / f"{name}.npy")[pictures]
+        for name, e in row["engines"].items()
+        if "error" not in e
+    }
     if wanted.ndim == 4:
         wanted = wanted.transpose(0, 3, 1, 2)
-    errors = {name: float(np.abs(y - wanted).max() / np.abs(wanted).max()) for name, y in found.items()}
+    errors = {
+        name: float(np.abs(y - wanted).max() / np.abs(wanted).max()) for name, y in found.items()
+    }
     if JUDGE in errors:
         judge = errors[JUDGE]
     else:
@@ -163,7 +201,9 @@ def check(case: Case, folder: Path, row: Row) -> None:
 
 def ratios(engines: dict[str, Row]) -> Row:
     """Our median over the fastest peer's, and over PyTorch eager's; only those who agree are raced."""
-    raced = {name: e["median_ms"] for name, e in engines.items() if e.get("agrees") and "median_ms" in e}
+    raced = {
+        name: e["median_ms"] for name, e in engines.items() if e.get("agrees") and "median_ms" in e
+    }
     peers = {name: ms for name, ms in raced.items() if name != OURS}
     if OURS not in raced or not peers:
         return {}
@@ -191,8 +231,12 @@ def table(report: Row) -> str:
         if "ratio" in row:
             lines.append(f"  {row['ratio']:.2f} of the time of {row['fastest_peer']}")
     for name, ms in report["burned_asleep_ms"].items():
-        if ms > REST * 1e3 * max(1, report["threads"] - 1) / 2:  # it may spin for a while, but not into the next turn
-            lines.append(f"{name} burned {ms:.0f} ms of processor time in each of its rests: the figures of others suffer")
+        if (
+            ms > REST * 1e3 * max(1, report["threads"] - 1) / 2
+        ):  # it may spin for a while, but not into the next turn
+            lines.append(
+                f"{name} burned {ms:.0f} ms of processor time in each of its rests: the figures of others suffer"
+            )
     return "\n".join(lines)
 
 
@@ -205,16 +249,44 @@ def say(text: str) -> None:
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The options."""
     p = argparse.ArgumentParser(description="Compare engines; see README.md beside this file.")
-    p.add_argument("--model", nargs="*", default=workloads.MODELS, metavar="NAME", help="architectures; none with no name")
+    p.add_argument(
+        "--model",
+        nargs="*",
+        default=workloads.MODELS,
+        metavar="NAME",
+        help="architectures; none with no name",
+    )
     p.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="pictures at a time (1 8)")
     p.add_argument("--size", type=int, nargs="+", default=[224], help="sides of the pictures (224)")
     p.add_argument("--no-layers", action="store_true", help="whole networks only")
-    p.add_argument("--engine", nargs="+", default=list(ENGINES), choices=list(ENGINES), help="by default all that are there")
-    p.add_argument("--python", nargs="+", default=[], metavar="FILE", help="more interpreters to look for engines in")
-    p.add_argument("--threads", type=int, default=_cores(), help="for every engine (as many as there are cores)")
+    p.add_argument(
+        "--engine",
+        nargs="+",
+        default=list(ENGINES),
+        choices=list(ENGINES),
+        help="by default all that are there",
+    )
+    p.add_argument(
+        "--python",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="more interpreters to look for engines in",
+    )
+    p.add_argument(
+        "--threads",
+        type=int,
+        default=_cores(),
+        help="for every engine (as many as there are cores)",
+    )
     p.add_argument("--rounds", type=int, default=15, help="turns of each engine (15)")
     p.add_argument("--seconds", type=float, default=0.3, help="length of a turn (0.3)")
-    p.add_argument("--json", default=None, metavar="FILE", help="by default results/DATE.json beside this file; - for none")
+    p.add_argument(
+        "--json",
+        default=None,
+        metavar="FILE",
+        help="by default results/DATE.json beside this file; - for none",
+    )
     return p.parse_args(argv)
 
 
@@ -229,9 +301,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     pythons = [sys.executable, *a.python]
     engines = installed(pythons, a.engine)
     # Each network has processes of its own; the layers, which are small, share theirs.
-    groups = [[workloads.model(name, batch, size)] for name in a.model for batch in a.batch for size in a.size]
+    groups = [
+        [workloads.model(name, batch, size)]
+        for name in a.model
+        for batch in a.batch
+        for size in a.size
+    ]
     groups += [] if a.no_layers else [workloads.layers()]
-    report: Row = {"tinyresnext": __version__, "date": date.today().isoformat(), "processor": peak.processor()}
+    report: Row = {
+        "tinyresnext": __version__,
+        "date": date.today().isoformat(),
+        "processor": processor.processor(),
+    }
     report |= {"threads": a.threads, "versions": versions(engines), "cases": []}
     burned, waits = dict.fromkeys(engines, 0.0), dict.fromkeys(engines, 0)
     with tempfile.TemporaryDirectory() as scratch:
@@ -239,11 +320,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             with running(engines, a.threads) as started:
                 for c, case in enumerate(group):
                     folder = Path(scratch) / f"{g}.{c}"
-                    report["cases"].append(compare(case, started, folder, pythons, a.rounds, a.seconds))
+                    report["cases"].append(
+                        compare(case, started, folder, pythons, a.rounds, a.seconds)
+                    )
                 for engine in started:
                     burned[engine.name] += engine.burned
                     waits[engine.name] += engine.waits
-    report["burned_asleep_ms"] = {name: burned[name] / max(1, waits[name]) * 1e3 for name in engines}
+    report["burned_asleep_ms"] = {
+        name: burned[name] / max(1, waits[name]) * 1e3 for name in engines
+    }
     say("")
     print(table(report))
     if a.json != "-":
@@ -259,7 +344,9 @@ def versions(engines: dict[str, str]) -> dict[str, str]:
     for name, python in engines.items():
         package = ENGINES[name][0]
         command = [python, "-c", f"import importlib.metadata as m; print(m.version({package!r}))"]
-        found[package] = subprocess.run(command, check=False, capture_output=True, text=True).stdout.strip()
+        found[package] = subprocess.run(
+            command, check=False, capture_output=True, text=True
+        ).stdout.strip()
     return found
 
 

@@ -1,8 +1,8 @@
 """Write the README's tables between their markers, from files in ``results/``.
 
-``python benchmarks/readme.py [FILE.json ...]``: what `peers` wrote goes between ``<!-- bench -->``, what
-``tinyresnext bench --json`` wrote between ``<!-- sizes -->``; by default the newest of both, ``DATE.json`` and
-``DATE-bench.json``.
+``python benchmarks/readme.py [FILE.json ...]``: what `peers` wrote goes between ``<!-- bench -->``,
+what ``tinyresnext bench --json`` wrote between ``<!-- sizes -->``; by default the newest of both,
+``DATE.json`` and ``DATE-bench.json``.
 """
 
 from __future__ import annotations
@@ -17,12 +17,19 @@ HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 DATE = "[0-9]" * 4 + "-[0-9][0-9]-[0-9][0-9]"
 PEERS = ("openvino", "onnx runtime", "pytorch")  # the columns; of PyTorch's modes the fastest
-TITLES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime", "torch": "PyTorch", "numba": "Numba"}
+TITLES = {
+    "openvino": "OpenVINO",
+    "onnxruntime": "ONNX Runtime",
+    "torch": "PyTorch",
+    "numba": "Numba",
+}
 
 
 def section(report: dict[str, Any]) -> str:
     """The table and the sentence above it, in Markdown."""
-    versions = ", ".join(f"{TITLES[name]} {version}" for name, version in report["versions"].items())
+    versions = ", ".join(
+        f"{TITLES[name]} {version}" for name, version in report["versions"].items()
+    )
     lines = [
         f"{report['processor']}, {report['threads']} threads, {report['date']}; {versions}.",
         "Medians in milliseconds (and our part of the fastest peer's time), all engines in turn within one run.",
@@ -42,13 +49,17 @@ def _title(row: dict[str, Any]) -> str:
     """What the row is of."""
     if row["kind"] == "model":
         return row["case"]
-    return {"grouped": "3x3, ", "grouped in a row": "3x3 in a row, ", "pointwise": ""}[row["kind"]] + row["case"]
+    return {"grouped": "3x3, ", "grouped in a row": "3x3 in a row, ", "pointwise": ""}[
+        row["kind"]
+    ] + row["case"]
 
 
 def _fastest(row: dict[str, Any], peer: str) -> str:
     """The shortest median of the engines whose names begin like this."""
     found = [
-        e["median_ms"] for name, e in row["engines"].items() if name.startswith(peer) and e.get("agrees") and "median_ms" in e
+        e["median_ms"]
+        for name, e in row["engines"].items()
+        if name.startswith(peer) and e.get("agrees") and "median_ms" in e
     ]
     return ms(min(found)) if found else ""
 
@@ -62,10 +73,16 @@ def sizes(report: dict[str, Any]) -> str:
     """Whole networks for several sizes of pictures: the medians, and the part of the peak."""
     rows = {(row["model"], row["batch"]): {} for row in report["models"]}
     for row in report["models"]:
-        rows[row["model"], row["batch"]][row["size"]] = f"{ms(row['median_ms'])} ({row['peak']:.0%})"
+        rows[row["model"], row["batch"]][row["size"]] = (
+            f"{ms(row['median_ms'])} ({row['peak']:.0%})"
+        )
     columns = sorted({row["size"] for row in report["models"]})
     peak = report["machine"][-1]["gflops"]
-    others = "" if report["others"] is None else f" Other processes took {report['others']:.0%} of the cores meanwhile."
+    others = (
+        ""
+        if report["others"] is None
+        else f" Other processes took {report['others']:.0%} of the cores meanwhile."
+    )
     lines = [
         f"{report['processor']}, {report['threads']} threads, {report['date']}: medians in milliseconds, and the part of",
         f"{peak:.0f} GFLOP/s, which is what multiply-adds in registers alone reach.{others}",
@@ -74,7 +91,9 @@ def sizes(report: dict[str, Any]) -> str:
         f"|---|{'---|' * len(columns)}",
     ]
     for (model, batch), found in rows.items():
-        lines.append(f"| {model} batch {batch} | {' | '.join(found.get(size, '') for size in columns)} |")
+        lines.append(
+            f"| {model} batch {batch} | {' | '.join(found.get(size, '') for size in columns)} |"
+        )
     return "\n".join(lines)
 
 
@@ -96,7 +115,9 @@ def put(text: str, table: str, name: str = "bench") -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Read the results and rewrite the README."""
-    newest = [max((HERE / "results").glob(f"{DATE}{kind}.json"), default=None) for kind in ("", "-bench")]
+    newest = [
+        max((HERE / "results").glob(f"{DATE}{kind}.json"), default=None) for kind in ("", "-bench")
+    ]
     for source in [Path(name) for name in argv] or [found for found in newest if found]:
         report = json.loads(source.read_text("utf-8"))
         name, table = ("bench", section(report)) if "cases" in report else ("sizes", sizes(report))

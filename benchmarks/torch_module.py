@@ -16,7 +16,9 @@ class Network(nn.Module):
         super().__init__()
         self.steps, self.parts = steps, nn.ModuleDict()
         for i, step in enumerate(steps):
-            weights = [torch.from_numpy(arrays[name]) for name in step["args"][1:] if name in arrays]
+            weights = [
+                torch.from_numpy(arrays[name]) for name in step["args"][1:] if name in arrays
+            ]
             if step["op"] in ("conv2d", "batch_norm", "linear"):
                 self.parts[str(i)] = _part(step["op"], step["attrs"], weights)
 
@@ -27,7 +29,9 @@ class Network(nn.Module):
             if str(i) in self.parts:
                 y = self.parts[str(i)](first)
             elif step["op"] == "relu":
-                y = nn.functional.relu(first, inplace=True)  # as torchvision does: nobody else reads what is rectified
+                y = nn.functional.relu(
+                    first, inplace=True
+                )  # as torchvision does: nobody else reads what is rectified
             elif step["op"] == "add":
                 y = first + values[step["args"][1]]
             elif step["op"] == "max_pool2d":
@@ -51,7 +55,14 @@ def _part(op: str, a: dict[str, Any], weights: list[torch.Tensor]) -> nn.Module:
         c_out, c_in, *kernel = weights[0].shape
         groups = a.get("groups", 1)
         part = nn.Conv2d(
-            c_in * groups, c_out, kernel, a.get("stride", 1), a.get("padding", 0), 1, groups, bias=len(weights) > 1
+            c_in * groups,
+            c_out,
+            kernel,
+            a.get("stride", 1),
+            a.get("padding", 0),
+            1,
+            groups,
+            bias=len(weights) > 1,
         )
         names = ("weight", "bias")
     part.load_state_dict(dict(zip(names, weights, strict=False)), strict=False)

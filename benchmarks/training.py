@@ -1,9 +1,10 @@
 """A step of training beside PyTorch's, in turn, each in a process of its own.
 
-``python benchmarks/training.py`` takes about fifteen minutes. A step is what both do for a batch: forward, loss, backward,
-SGD with Nesterov's momentum and weight decay, running statistics; data are there already. All begin with the same
-weights and pictures, and must have the same losses in their first three steps. The result is the ratio of images a
-second (medians), and each process's largest memory, interpreter and libraries included.
+``python benchmarks/training.py`` takes about fifteen minutes. A step is what both do for a batch:
+forward, loss, backward, SGD with Nesterov's momentum and weight decay, running statistics; data are
+there already. All begin with the same weights and pictures, and must have the same losses in their
+first three steps. The result is the ratio of images a second (medians), and each process's largest
+memory, interpreter and libraries included.
 """
 
 from __future__ import annotations
@@ -34,13 +35,15 @@ TOLERANCE = 1e-3  # between losses of the first three steps; float32 drifts apar
 LR, MOMENTUM, DECAY, SMOOTHING = 0.02, 0.9, 5e-4, 0.1
 
 
-def ours(folder: Path, name: str, x: np.ndarray, labels: np.ndarray, threads: int) -> Callable[[], float]:
-    """As `tinyresnext.training_run` makes a step."""
+def ours(
+    folder: Path, name: str, x: np.ndarray, labels: np.ndarray, threads: int
+) -> Callable[[], float]:
+    """As `tinyresnext.training.run` makes a step."""
     from tinyresnext import cifar
+    from tinyresnext.network.step import Step
     from tinyresnext.ops import cpu
-    from tinyresnext.optimise import SGD, size, update_statistics, views
-    from tinyresnext.recipes import Recipe
-    from tinyresnext.step import Step
+    from tinyresnext.training.optimise import SGD, size, update_statistics, views
+    from tinyresnext.training.recipes import Recipe
 
     spec = cifar(*CASES[name])
     params, velocity = (views(np.zeros(size(spec), np.float32), spec) for _ in range(2))
@@ -48,7 +51,11 @@ def ours(folder: Path, name: str, x: np.ndarray, labels: np.ndarray, threads: in
         for key in params:
             params[key][...] = found[key]
     compute = Step(params, spec, x.shape, cpu, smoothing=SMOOTHING, threads=threads)
-    optimiser = SGD(params, velocity, Recipe(1, len(x), LR, "linear", nesterov=True, momentum=MOMENTUM, weight_decay=DECAY))
+    optimiser = SGD(
+        params,
+        velocity,
+        Recipe(1, len(x), LR, "linear", nesterov=True, momentum=MOMENTUM, weight_decay=DECAY),
+    )
 
     def run() -> float:
         loss, _ = compute(x, labels)
@@ -59,17 +66,27 @@ def ours(folder: Path, name: str, x: np.ndarray, labels: np.ndarray, threads: in
     return run
 
 
-def pytorch(folder: Path, x: np.ndarray, labels: np.ndarray, threads: int, channels_last: bool) -> Callable[[], float]:
+def pytorch(
+    folder: Path, x: np.ndarray, labels: np.ndarray, threads: int, channels_last: bool
+) -> Callable[[], float]:
     """The modules and the optimiser that a user would take."""
     import torch as pt
     from torch_module import Network
 
     pt.set_num_threads(threads)
     with np.load(folder / "arrays.npz") as found:
-        network = Network(json.loads((folder / "steps.json").read_text("utf-8")), dict(found)).train()
-    pictures, classes = pt.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2))), pt.from_numpy(labels)
+        network = Network(
+            json.loads((folder / "steps.json").read_text("utf-8")), dict(found)
+        ).train()
+    pictures, classes = (
+        pt.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2))),
+        pt.from_numpy(labels),
+    )
     if channels_last:
-        network, pictures = network.to(memory_format=pt.channels_last), pictures.to(memory_format=pt.channels_last)
+        network, pictures = (
+            network.to(memory_format=pt.channels_last),
+            pictures.to(memory_format=pt.channels_last),
+        )
     optimiser = pt.optim.SGD(network.parameters(), LR, MOMENTUM, nesterov=True, weight_decay=DECAY)
 
     def run() -> float:
@@ -99,7 +116,9 @@ def serve(engine: str, folder: Path, name: str, threads: int) -> None:
             start = time.perf_counter()
             run()
             times.append(time.perf_counter() - start)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+            2**20 if sys.platform == "darwin" else 2**10
+        )
         print(json.dumps({"times": times, "mib": peak}), file=answers, flush=True)
 
 
@@ -118,12 +137,18 @@ def compare(name: str, batch: int, threads: int, rounds: int, python: str) -> di
         x, labels = rng.standard_normal((batch, 32, 32, 3), np.float32), rng.integers(0, 10, batch)
         np.savez(folder / "batch.npz", x=x, labels=labels)
         count = str(threads)
-        env = os.environ | {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "NUMBA_NUM_THREADS": count}
+        env = os.environ | {
+            "OMP_NUM_THREADS": count,
+            "MKL_NUM_THREADS": count,
+            "NUMBA_NUM_THREADS": count,
+        }
         started = {}
         for engine in ENGINES:
             interpreter = sys.executable if engine == OURS else python
             command = [interpreter, __file__, "--serve", engine, str(folder), name, count]
-            started[engine] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+            started[engine] = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
+            )
             found[engine] |= json.loads(started[engine].stdout.readline())
         for _ in range(rounds):
             for engine, process in started.items():
@@ -136,16 +161,30 @@ def compare(name: str, batch: int, threads: int, rounds: int, python: str) -> di
             process.stdin.close()
             process.wait()
             process.stdout.close()
-    apart = max(abs(a / b - 1) for e in ENGINES for a, b in zip(found[e]["losses"], found[OURS]["losses"], strict=True))
+    apart = max(
+        abs(a / b - 1)
+        for e in ENGINES
+        for a, b in zip(found[e]["losses"], found[OURS]["losses"], strict=True)
+    )
     if apart > TOLERANCE:
         sys.exit(f"{name}: losses are {apart:.1e} apart: {found}")
     engines = {
-        e: {"images_per_second": batch / median(v["times"]), "fastest": batch / min(v["times"]), "mib": v["mib"]}
+        e: {
+            "images_per_second": batch / median(v["times"]),
+            "fastest": batch / min(v["times"]),
+            "mib": v["mib"],
+        }
         for e, v in found.items()
     }
     best = max((e for e in ENGINES if e != OURS), key=lambda e: engines[e]["images_per_second"])
     ratio = engines[OURS]["images_per_second"] / engines[best]["images_per_second"]
-    result = {"case": name, "batch": batch, "gflop_forward": case.gflop, "engines": engines, "losses_apart": apart}
+    result = {
+        "case": name,
+        "batch": batch,
+        "gflop_forward": case.gflop,
+        "engines": engines,
+        "losses_apart": apart,
+    }
     return result | {"best_peer": best, "ratio": ratio}
 
 
@@ -158,31 +197,53 @@ def table(row: dict[str, Any]) -> str:
             f"  {engine:24} {e['images_per_second']:7.1f} images/s (fastest {e['fastest']:.1f}), {speed:6.1f} GFLOP/s, "
             f"{e['mib']:6.0f} MiB"
         )
-    return "\n".join([*lines, f"  {row['ratio']:.2f} times the images a second of {row['best_peer']}"])
+    return "\n".join(
+        [*lines, f"  {row['ratio']:.2f} times the images a second of {row['best_peer']}"]
+    )
 
 
 def main() -> int:
     """Run all cases, print them and keep them."""
-    p = argparse.ArgumentParser(description="A step of training beside PyTorch's; see the text at the top of this file.")
-    p.add_argument("--case", nargs="+", default=list(CASES), choices=list(CASES), help="networks (all)")
+    p = argparse.ArgumentParser(
+        description="A step of training beside PyTorch's; see the text at the top of this file."
+    )
+    p.add_argument(
+        "--case", nargs="+", default=list(CASES), choices=list(CASES), help="networks (all)"
+    )
     p.add_argument("--batch", type=int, default=128, help="pictures in a step (128)")
-    p.add_argument("--threads", type=int, default=os.cpu_count(), help="for every engine (as many as there are cores)")
+    p.add_argument(
+        "--threads",
+        type=int,
+        default=os.cpu_count(),
+        help="for every engine (as many as there are cores)",
+    )
     p.add_argument("--rounds", type=int, default=6, help="turns of each engine, of two steps (6)")
-    p.add_argument("--python", default=sys.executable, help="the interpreter that has PyTorch (this one)")
-    p.add_argument("--json", metavar="FILE", help="by default results/DATE-training.json beside this file; - for none")
+    p.add_argument(
+        "--python", default=sys.executable, help="the interpreter that has PyTorch (this one)"
+    )
+    p.add_argument(
+        "--json",
+        metavar="FILE",
+        help="by default results/DATE-training.json beside this file; - for none",
+    )
     p.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
     a = p.parse_args()
     if a.serve:
         serve(a.serve[0], Path(a.serve[1]), a.serve[2], int(a.serve[3]))
         return 0
-    from tinyresnext import peak
+    from tinyresnext.bench import processor
 
     rows = []
     for name in a.case:
         rows.append(compare(name, a.batch, a.threads, a.rounds, a.python))
         print(table(rows[-1]), flush=True)
     if a.json != "-":
-        report = {"date": date.today().isoformat(), "processor": peak.processor(), "threads": a.threads, "cases": rows}
+        report = {
+            "date": date.today().isoformat(),
+            "processor": processor.processor(),
+            "threads": a.threads,
+            "cases": rows,
+        }
         target = Path(a.json or HERE / "results" / f"{report['date']}-training.json")
         target.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     return 0

@@ -1,7 +1,8 @@
 """What is compared: networks and layers as a list of steps that every engine can build, their weights and their input.
 
-A step is ``{"op", "out", "args", "attrs"}`` with names for arrays: what a tape recorded, before anything is folded or
-fused. So every engine gets batch norms as the network has them, and folds them itself if it can, as it would a user's.
+A step is ``{"op", "out", "args", "attrs"}`` with names for arrays: what a tape recorded, before
+anything is folded or fused. So every engine gets batch norms as the network has them, and folds
+them itself if it can, as it would a user's.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyresnext import variant
-from tinyresnext.bench import random_parameters, random_pictures
+from tinyresnext.bench.bench import random_parameters, random_pictures
+from tinyresnext.network.spec import Spec
+from tinyresnext.network.tape import Call
+from tinyresnext.network.trace import replay, trace
 from tinyresnext.ops import reference
-from tinyresnext.plan import replay, trace
-from tinyresnext.spec import Spec
-from tinyresnext.tape import Call
 
 Array = np.ndarray
 MODELS = ("resnext50_32x4d", "resnext101_32x8d")
@@ -26,8 +27,9 @@ MODELS = ("resnext50_32x4d", "resnext101_32x8d")
 class Case(NamedTuple):
     """One comparison: steps, the arrays they name (``x`` is the input, ``[n, h, w, c]``), and their multiply-adds.
 
-    A layer may stand ``times`` times in a row, each reading what the one before made: then an engine that computes in a
-    layout of its own converts at both ends of the row, and not of every layer. Times are given for one of them.
+    A layer may stand ``times`` times in a row, each reading what the one before made: then an
+    engine that computes in a layout of its own converts at both ends of the row, and not of every
+    layer. Times are given for one of them.
     """
 
     name: str
@@ -45,10 +47,11 @@ def model(name: str, batch: int, size: int = 224) -> Case:
 
 def network(spec: Spec, name: str, batch: int, size: int) -> Case:
     """Any network."""
-    from tinyresnext.plan import macs
+    from tinyresnext.network.count import macs
 
     params = random_parameters(spec)
-    stand_in, calls = trace(params, spec, (batch, size, size, spec.channels))
+    traced = trace(params, spec, (batch, size, size, spec.channels))
+    stand_in, calls = traced.x, traced.calls
     names = {id(value): key for key, value in params.items()} | {id(stand_in): "x"}
     steps = []
     for call in calls:
@@ -60,15 +63,35 @@ def network(spec: Spec, name: str, batch: int, size: int) -> Case:
     return Case(f"{name} batch {batch}, {size} px", "model", steps, params | {"x": x}, gflop)
 
 
-def layer(c_in: int, c_out: int, side: int, kernel: int = 1, stride: int = 1, groups: int = 1, times: int = 1) -> Case:
+def layer(
+    c_in: int,
+    c_out: int,
+    side: int,
+    kernel: int = 1,
+    stride: int = 1,
+    groups: int = 1,
+    times: int = 1,
+) -> Case:
     """A convolution with bias and ReLU, for one picture."""
     random = np.random.default_rng(0)
     shape, arrays, steps, last = (c_out, c_in // groups, kernel, kernel), {}, [], "x"
     for i in range(times):
-        weight = random.standard_normal(shape, np.float32) * np.float32((2 / np.prod(shape[1:])) ** 0.5)
-        arrays |= {f"weight{i}": weight, f"bias{i}": np.float32(0.1) * random.standard_normal(c_out, np.float32)}
+        weight = random.standard_normal(shape, np.float32) * np.float32(
+            (2 / np.prod(shape[1:])) ** 0.5
+        )
+        arrays |= {
+            f"weight{i}": weight,
+            f"bias{i}": np.float32(0.1) * random.standard_normal(c_out, np.float32),
+        }
         attrs = {"stride": stride, "padding": kernel // 2, "groups": groups}
-        steps.append({"op": "conv2d", "out": f"sum{i}", "args": [last, f"weight{i}", f"bias{i}"], "attrs": attrs})
+        steps.append(
+            {
+                "op": "conv2d",
+                "out": f"sum{i}",
+                "args": [last, f"weight{i}", f"bias{i}"],
+                "attrs": attrs,
+            }
+        )
         steps.append({"op": "relu", "out": f"y{i}", "args": [f"sum{i}"], "attrs": {}})
         last = f"y{i}"
     arrays["x"] = random_pictures((1, side, side, c_in))
@@ -76,15 +99,27 @@ def layer(c_in: int, c_out: int, side: int, kernel: int = 1, stride: int = 1, gr
     if groups == 1:
         return Case(f"{c_in} to {c_out}, {side}, 1x1", "pointwise", steps, arrays, gflop, times)
     kind = "grouped in a row" if times > 1 else "grouped"
-    return Case(f"{c_in} x {c_in // groups}, {side}, stride {stride}", kind, steps, arrays, gflop, times)
+    return Case(
+        f"{c_in} x {c_in // groups}, {side}, stride {stride}", kind, steps, arrays, gflop, times
+    )
 
 
 def layers(row: int = 8) -> list[Case]:
     """Every grouped layer of ResNeXt-50 alone, those that keep the shape in a row too, and some of its 1x1 layers."""
-    strided = [(128, 56, 1), (256, 56, 2), (256, 28, 1), (512, 28, 2), (512, 14, 1), (1024, 14, 2), (1024, 7, 1)]
+    strided = [
+        (128, 56, 1),
+        (256, 56, 2),
+        (256, 28, 1),
+        (512, 28, 2),
+        (512, 14, 1),
+        (1024, 14, 2),
+        (1024, 7, 1),
+    ]
     found = [layer(c, c, side, 3, stride, 32) for c, side, stride in strided]
     found += [layer(c, c, side, 3, 1, 32, row) for c, side, stride in strided if stride == 1]
-    return found + [layer(*shape) for shape in ((64, 256, 56), (512, 256, 28), (512, 1024, 14), (2048, 1024, 7))]
+    return found + [
+        layer(*shape) for shape in ((64, 256, 56), (512, 256, 28), (512, 1024, 14), (2048, 1024, 7))
+    ]
 
 
 def exact(case: Case, pictures: slice) -> Array:
@@ -104,7 +139,14 @@ def _reference(case: Case, pictures: slice, dtype: Any) -> Array:
     arrays["x"] = x
     for step in case.steps:  # results are stood for by objects of their own
         arrays[step["out"]] = np.empty(0)
-        calls.append(Call(step["op"], tuple(arrays[name] for name in step["args"]), step["attrs"], arrays[step["out"]]))
+        calls.append(
+            Call(
+                step["op"],
+                tuple(arrays[name] for name in step["args"]),
+                step["attrs"],
+                arrays[step["out"]],
+            )
+        )
     return replay(calls, x, x, reference)[-1]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyresnext.ops.cpu.kernel import kernel
+from tinyresnext.ops.cpu.runtime.kernel import kernel
 
 X = np.arange(5, dtype=np.float32)
 

@@ -12,7 +12,7 @@ import recipe
 import torch_files
 
 from tinyresnext import Spec, parameters
-from tinyresnext.convert import Conversion, opened_checkpoint
+from tinyresnext.checkpoints.convert import Conversion, opened_checkpoint
 
 DATA = Path(__file__).parent / "data"
 
@@ -40,7 +40,11 @@ def load(name: str, folder: Path = DATA) -> Case:
     tensors = {key: recipe.tensor(key, tuple(shape)) for key, shape, _ in meta["keys"]}
     x = recipe.pictures(meta["input_name"], tuple(meta["input_shape"]))
     with np.load(folder / f"{name}.npz") as found:
-        stages = {key.removeprefix("stage_"): found[key] for key in found.files if key.startswith("stage_")}
+        stages = {
+            key.removeprefix("stage_"): found[key]
+            for key in found.files
+            if key.startswith("stage_")
+        }
         return Case(name, tensors, x, found["logits"], stages, meta["torch_float32_error"])
 
 
@@ -51,7 +55,9 @@ def relative_error(found: np.ndarray, wanted: np.ndarray) -> float:
 
 def checkpoint(tensors: dict[str, np.ndarray], *, legacy: bool) -> bytes:
     """The bytes of a .pth file with these tensors, written without PyTorch."""
-    state = torch_files.StateDict((key, torch_files.tensor(value)) for key, value in tensors.items())
+    state = torch_files.StateDict(
+        (key, torch_files.tensor(value)) for key, value in tensors.items()
+    )
     return torch_files.legacy_file(state) if legacy else torch_files.zip_file(state)
 
 
@@ -60,14 +66,24 @@ def wrapped(case: Case, *, legacy: bool) -> bytes:
     system = case.name.partition(".")[0]
     if system == "prlz77":  # trained on several GPUs, whose numbers it then names
         tensors = {
-            key: torch_files.tensor(value, module="torch.cuda", location="cuda:0") for key, value in case.tensors.items()
+            key: torch_files.tensor(value, module="torch.cuda", location="cuda:0")
+            for key, value in case.tensors.items()
         }
-        top: object = torch_files.StateDict((f"module.{key}", value) for key, value in tensors.items())
+        top: object = torch_files.StateDict(
+            (f"module.{key}", value) for key, value in tensors.items()
+        )
     else:
-        top = torch_files.StateDict((key, torch_files.tensor(value)) for key, value in case.tensors.items())
+        top = torch_files.StateDict(
+            (key, torch_files.tensor(value)) for key, value in case.tensors.items()
+        )
     if system == "mmpretrain":
         top = {
-            "meta": {"mmcls_version": "0.12.0", "epoch": 100, "CLASSES": ["tench", "goldfish"], "env": None},
+            "meta": {
+                "mmcls_version": "0.12.0",
+                "epoch": 100,
+                "CLASSES": ["tench", "goldfish"],
+                "env": None,
+            },
             "state_dict": top,
         }
     return torch_files.legacy_file(top) if legacy else torch_files.zip_file(top)
@@ -84,5 +100,7 @@ def weights(spec: Spec, *, counters: bool = True) -> dict[str, np.ndarray]:
     return made
 
 
-if __name__ == "__main__":  # python cases.py FILE.pth: a legacy checkpoint of a ResNeXt-14 with 1,000 classes
+if (
+    __name__ == "__main__"
+):  # python cases.py FILE.pth: a legacy checkpoint of a ResNeXt-14 with 1,000 classes
     Path(sys.argv[1]).write_bytes(checkpoint(weights(Spec((1, 1, 1, 1))), legacy=True))

@@ -13,7 +13,16 @@ HOME = Path(tinyresnext.__file__).parents[1]
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(HOME), str(Path(__file__).parent)])}
 
 
-def child(code: str, *arguments: object, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess:
+def child(
+    code: str, *arguments: object, timeout: float = 60, **environment: str
+) -> subprocess.CompletedProcess:
     """Run Python code in a process of its own."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=ENVIRONMENT | environment, check=False)
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=ENVIRONMENT | environment,
+        check=False,
+    )

@@ -13,7 +13,9 @@ from hdf5_cases import file_bytes
 
 from tinyresnext.ops import cpu, reference
 
-if "TINYRESNEXT_HOME" not in os.environ:  # the user's own cache is left alone; the processes that tests start share this one
+if (
+    "TINYRESNEXT_HOME" not in os.environ
+):  # the user's own cache is left alone; the processes that tests start share this one
     os.environ["TINYRESNEXT_HOME"] = tempfile.mkdtemp(prefix="tinyresnext-")
     atexit.register(shutil.rmtree, os.environ["TINYRESNEXT_HOME"], ignore_errors=True)
 

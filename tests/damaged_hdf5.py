@@ -8,9 +8,10 @@ from pathlib import Path
 
 from hdf5_cases import SPEC, number, same
 
-from tinyresnext import store, store_file
 from tinyresnext.errors import TinyResNeXtError
-from tinyresnext.resnext import parameters
+from tinyresnext.network.resnext import parameters
+from tinyresnext.store import layout as store_file
+from tinyresnext.store import store
 
 
 def damaged(data: bytes, rng: random.Random) -> bytes:
@@ -22,7 +23,9 @@ def damaged(data: bytes, rng: random.Random) -> bytes:
     elif kind == 1:
         out[at] = rng.randrange(256)
     elif kind == 2:
-        out[at : at + 8] = rng.choice([b"\xff" * 8, bytes(8), rng.randbytes(8), b"\xff" * 7 + b"\x7f"])[: size - at]
+        out[at : at + 8] = rng.choice(
+            [b"\xff" * 8, bytes(8), rng.randbytes(8), b"\xff" * 7 + b"\x7f"]
+        )[: size - at]
     elif kind == 3:
         at -= at % 512
         out[at : at + 512] = bytes(len(out[at : at + 512]))

@@ -88,10 +88,14 @@ def dict2(items: dict[str, bytes]) -> bytes:
     return b"\x80\x02}q\x01(" + b"".join(text2(key) + value for key, value in items.items()) + b"u."
 
 
-def array2(values: np.ndarray, dtype: str = "u1", shape: tuple | None = None, data: bytes | None = None) -> bytes:
+def array2(
+    values: np.ndarray, dtype: str = "u1", shape: tuple | None = None, data: bytes | None = None
+) -> bytes:
     """What cPickle of NumPy 1.3 made of an array of bytes: _reconstruct, its dtype, its state."""
     data = values.tobytes() if data is None else data
-    sides = b"".join(b"J" + struct.pack("<i", side) for side in (values.shape if shape is None else shape))
+    sides = b"".join(
+        b"J" + struct.pack("<i", side) for side in (values.shape if shape is None else shape)
+    )
     return (
         b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\0\x85U\x01b\x87R"
         b"(K\x01(" + sides + b"tcnumpy\ndtype\n" + text2(dtype) + b"K\0K\x01\x87R"
@@ -150,7 +154,10 @@ def cifar10_python(n: int = 4) -> dict[str, bytes]:
 def records(seed: int, *labels) -> bytes:
     """Binary records with one or more label bytes each."""
     values = planes(seed, len(labels[0]))
-    return b"".join(bytes(row) + pixels.tobytes() for row, pixels in zip(zip(*labels, strict=True), values, strict=True))
+    return b"".join(
+        bytes(row) + pixels.tobytes()
+        for row, pixels in zip(zip(*labels, strict=True), values, strict=True)
+    )
 
 
 def cifar10_binary(n: int = 4) -> dict[str, bytes]:
@@ -181,7 +188,9 @@ def cifar100_python() -> dict[str, bytes]:
         f"{root}file.txt~": b"",
         f"{root}train": batch(1, [99, 0, 42, 7]),
         f"{root}test": batch(2, [3, 98]),
-        f"{root}meta": dict2({"fine_label_names": names2(fine), "coarse_label_names": names2(coarse)}),
+        f"{root}meta": dict2(
+            {"fine_label_names": names2(fine), "coarse_label_names": names2(coarse)}
+        ),
     }
 
 
@@ -200,7 +209,11 @@ def cifar100_binary() -> dict[str, bytes]:
 
 def idx(values: np.ndarray, shape: tuple | None = None, kind: int = 8) -> bytes:
     shape = values.shape if shape is None else shape
-    return bytes([0, 0, kind, len(shape)]) + b"".join(struct.pack(">I", side) for side in shape) + values.tobytes()
+    return (
+        bytes([0, 0, kind, len(shape)])
+        + b"".join(struct.pack(">I", side) for side in shape)
+        + values.tobytes()
+    )
 
 
 def mnist() -> dict[str, bytes]:

@@ -1,6 +1,7 @@
 """Checkpoints of other systems, made byte by byte: safetensors, ``.npy`` and ``.npz``, Torch7's objects, Keras' HDF5.
 
-Every writer can be made to lie. ``test_foreign`` proves them against the systems' own readers where these are installed.
+Every writer can be made to lie. ``test_foreign`` proves them against the systems' own readers where
+these are installed.
 """
 
 from __future__ import annotations
@@ -34,7 +35,11 @@ def header(tensors):
     """The header for arrays, laid out one after the other."""
     found, at = {}, 0
     for name, array in tensors.items():
-        entry = {"dtype": SAFE_TYPES[array.dtype.str[1:]], "shape": list(array.shape), "data_offsets": [at, at + array.nbytes]}
+        entry = {
+            "dtype": SAFE_TYPES[array.dtype.str[1:]],
+            "shape": list(array.shape),
+            "data_offsets": [at, at + array.nbytes],
+        }
         found[name], at = entry, at + array.nbytes
     return found
 
@@ -76,7 +81,9 @@ def deflated(name, data, **lies):
 
 def npz_file(tensors, squeeze=False):
     made = {f"{name}.npy": npy(array) for name, array in tensors.items()}
-    return Zip([deflated(n, d) if squeeze else Entry(n, d, flags=0) for n, d in made.items()], zip64=False).build()
+    return Zip(
+        [deflated(n, d) if squeeze else Entry(n, d, flags=0) for n, d in made.items()], zip64=False
+    ).build()
 
 
 # -- Torch7
@@ -122,33 +129,62 @@ class Lua:
 
     def table(self, *pairs, size=None):
         """Keys and values, both already written."""
-        return self.start(integer(3)) + integer(len(pairs) if size is None else size) + b"".join(k + v for k, v in pairs)
+        return (
+            self.start(integer(3))
+            + integer(len(pairs) if size is None else size)
+            + b"".join(k + v for k, v in pairs)
+        )
 
     def start(self, tag):
         return tag + self.index()
 
     def torch(self, kind, payload, version=True):
-        return self.start(integer(4)) + (lua_text("V 1") if version else b"") + lua_text(kind) + payload
+        return (
+            self.start(integer(4))
+            + (lua_text("V 1") if version else b"")
+            + lua_text(kind)
+            + payload
+        )
 
     def storage(self, array, kind=None, numel=None):
         kind = kind or f"torch.{TYPES[array.dtype.str[1:]]}Storage"
         return self.torch(kind, longs(array.size if numel is None else numel) + array.tobytes())
 
-    def tensor(self, array, *, kind=None, size=None, stride=None, offset=1, storage=None, rank=None):
+    def tensor(
+        self, array, *, kind=None, size=None, stride=None, offset=1, storage=None, rank=None
+    ):
         array = np.asarray(array)
         kind = kind or f"torch.{TYPES[array.dtype.str[1:]]}Tensor"
         size = array.shape if size is None else size
         stride = tuple(s // array.itemsize for s in array.strides) if stride is None else stride
-        body = integer(len(size) if rank is None else rank) + longs(*size) + longs(*stride) + longs(offset)
+        body = (
+            integer(len(size) if rank is None else rank)
+            + longs(*size)
+            + longs(*stride)
+            + longs(offset)
+        )
         stem = self.start(integer(4)) + lua_text("V 1") + lua_text(kind)
-        return stem + body + (self.storage(array, kind.replace("Tensor", "Storage")) if storage is None else storage)
+        return (
+            stem
+            + body
+            + (
+                self.storage(array, kind.replace("Tensor", "Storage"))
+                if storage is None
+                else storage
+            )
+        )
 
     def module(self, kind, fields, children=None):
         """An object with fields, and with other modules in it."""
         stem = self.start(integer(4)) + lua_text("V 1") + lua_text(kind)
         pairs = [(text(name), value) for name, value in fields.items()]
         if children is not None:
-            pairs.append((text("modules"), self.table(*((number(i + 1), child) for i, child in enumerate(children)))))
+            pairs.append(
+                (
+                    text("modules"),
+                    self.table(*((number(i + 1), child) for i, child in enumerate(children))),
+                )
+            )
         return stem + self.table(*pairs)
 
 
@@ -160,27 +196,64 @@ def again(tag, index):
 def torch7_state():
     """A small network: its parameters under the names that they should get."""
     rng = np.random.default_rng(3)
-    shapes = {"0.weight": (4, 3, 3, 3), "1.weight": (4,), "1.bias": (4,), "1.running_mean": (4,), "1.running_var": (4,)}
+    shapes = {
+        "0.weight": (4, 3, 3, 3),
+        "1.weight": (4,),
+        "1.bias": (4,),
+        "1.running_mean": (4,),
+        "1.running_var": (4,),
+    }
     shapes |= {"3.0.0.0.weight": (4, 2, 1, 1), "5.weight": (5, 4), "5.bias": (5,)}
-    return {name: np.abs(rng.standard_normal(shape)).astype(np.float32) for name, shape in shapes.items()}
+    return {
+        name: np.abs(rng.standard_normal(shape)).astype(np.float32)
+        for name, shape in shapes.items()
+    }
 
 
 def torch7_file(state=None, root=None, extra=None):
     """`torch7_state` as cudnn's and nn's modules, with gradients, a function and plain numbers beside."""
     state, lua = torch7_state() if state is None else state, Lua()
     convolution = {"gradWeight": np.full((4, 3, 3, 3), np.float32(7)), "weight": state["0.weight"]}
-    part = lambda prefix: {n[len(prefix) :]: lua.tensor(a) for n, a in state.items() if n.startswith(prefix)}  # noqa: E731
+    part = lambda prefix: {
+        n[len(prefix) :]: lua.tensor(a) for n, a in state.items() if n.startswith(prefix)
+    }
     children = [
-        lua.module("cudnn.SpatialConvolution", {**{n: lua.tensor(a) for n, a in convolution.items()}, "kW": number(3)}),
-        lua.module("nn.SpatialBatchNormalization", {**part("1."), "eps": number(1e-5), "affine": integer(5) + integer(1)}),
-        lua.module("cudnn.ReLU", {"inplace": integer(5) + integer(1), "_type": text("torch.FloatTensor"), "none": NIL}),
+        lua.module(
+            "cudnn.SpatialConvolution",
+            {**{n: lua.tensor(a) for n, a in convolution.items()}, "kW": number(3)},
+        ),
+        lua.module(
+            "nn.SpatialBatchNormalization",
+            {**part("1."), "eps": number(1e-5), "affine": integer(5) + integer(1)},
+        ),
+        lua.module(
+            "cudnn.ReLU",
+            {"inplace": integer(5) + integer(1), "_type": text("torch.FloatTensor"), "none": NIL},
+        ),
     ]
     inner = lua.module("nn.SpatialConvolution", {**part("3.0.0.0."), "bias": NIL})
-    nested = [lua.module("nn.Sequential", {}, [lua.module("nn.ConcatTable", {}, [lua.module("nn.Sequential", {}, [inner])])])]
-    nested += [lua.module("nn.View", {"size": lua.torch("torch.LongStorage", longs(2) + longs(1, 4))})]
-    closure = lua.start(integer(8)) + lua_text(b"\x1bLuaP" + bytes(20)) + lua.table((number(1), NIL))
+    nested = [
+        lua.module(
+            "nn.Sequential",
+            {},
+            [lua.module("nn.ConcatTable", {}, [lua.module("nn.Sequential", {}, [inner])])],
+        )
+    ]
     nested += [
-        lua.module("nn.Linear", {**part("5."), "output": lua.tensor(np.zeros(0, np.float32), size=(), stride=()), "f": closure})
+        lua.module("nn.View", {"size": lua.torch("torch.LongStorage", longs(2) + longs(1, 4))})
+    ]
+    closure = (
+        lua.start(integer(8)) + lua_text(b"\x1bLuaP" + bytes(20)) + lua.table((number(1), NIL))
+    )
+    nested += [
+        lua.module(
+            "nn.Linear",
+            {
+                **part("5."),
+                "output": lua.tensor(np.zeros(0, np.float32), size=(), stride=()),
+                "f": closure,
+            },
+        )
     ]
     network = lua.module("nn.Sequential", {"train": integer(5) + integer(0)}, children + nested)
     return network if root is None else root(lua, network)
@@ -199,9 +272,15 @@ def torch7_tree(tensors):
     def build(node):
         children = [place for place in node if isinstance(place, int)]
         if not children:
-            return lua.module("nn.Module", {name: lua.tensor(value) for name, value in node.items()})
+            return lua.module(
+                "nn.Module", {name: lua.tensor(value) for name, value in node.items()}
+            )
         places = range(max(children) + 1)
-        return lua.module("nn.Sequential", {}, [build(node[i]) if i in node else lua.module("nn.ReLU", {}) for i in places])
+        return lua.module(
+            "nn.Sequential",
+            {},
+            [build(node[i]) if i in node else lua.module("nn.ReLU", {}) for i in places],
+        )
 
     return build(root)
 
@@ -217,9 +296,17 @@ def keras_state():
         "act": {},
         "probs": {"kernel:0": (4, 5), "bias:0": (5,)},
     }
-    shapes["conv1_bn"] = {"gamma:0": (4,), "beta:0": (4,), "moving_mean:0": (4,), "moving_variance:0": (4,)}
+    shapes["conv1_bn"] = {
+        "gamma:0": (4,),
+        "beta:0": (4,),
+        "moving_mean:0": (4,),
+        "moving_variance:0": (4,),
+    }
     return {
-        layer: {f"{layer}/{name}": np.abs(rng.standard_normal(shape)).astype(np.float32) for name, shape in weights.items()}
+        layer: {
+            f"{layer}/{name}": np.abs(rng.standard_normal(shape)).astype(np.float32)
+            for name, shape in weights.items()
+        }
         for layer, weights in shapes.items()
     }
 
@@ -236,7 +323,9 @@ def keras_file(state=None, *, fixed=True, top="", change=None, **options):
     """As Keras writes it; ``fixed`` is how an older h5py kept lists, and ``change`` is given the open group at the end."""
     state, out = keras_state() if state is None else state, BytesIO()
     listed = (
-        (lambda names: np.array([n.encode() for n in names], "S")) if fixed else (lambda names: [n.encode() for n in names])
+        (lambda names: np.array([n.encode() for n in names], "S"))
+        if fixed
+        else (lambda names: [n.encode() for n in names])
     )
     with h5py.File(out, "w", **options) as file:
         group = file.require_group(top) if top else file

@@ -10,8 +10,14 @@ import h5py
 import hdf5_cases
 from hdf5_cases import SCALE, SHIFT, Case, number
 
-from tinyresnext.errors import FormatError, IntegrityError, ShapeError, TinyResNeXtError, UnsafeError
-from tinyresnext.hdf5 import FLOAT16
+from tinyresnext.errors import (
+    FormatError,
+    IntegrityError,
+    ShapeError,
+    TinyResNeXtError,
+    UnsafeError,
+)
+from tinyresnext.formats.hdf5 import FLOAT16
 
 CASES: dict[str, Case] = {}
 case = partial(hdf5_cases.case, CASES)
@@ -19,7 +25,9 @@ case = partial(hdf5_cases.case, CASES)
 # The bytes of the file
 
 
-def patch(name: str, error: type[TinyResNeXtError], says: str, change: Callable[[bytes], bytes]) -> None:
+def patch(
+    name: str, error: type[TinyResNeXtError], says: str, change: Callable[[bytes], bytes]
+) -> None:
     """Enter a change of the file's bytes."""
     case(name, error, says)(lambda path: path.write_bytes(change(path.read_bytes())))
 
@@ -33,9 +41,21 @@ patch("H-file-short-of-1", FormatError, "its beginning says", lambda data: data[
 patch("H-file-half", FormatError, "its beginning says", lambda data: data[: len(data) // 2])
 patch("H-file-appended", FormatError, "its beginning says", lambda data: data + b"\0")
 patch("H-file-twice", FormatError, "its beginning says", lambda data: data + data)
-patch("H-file-zeroed-after-the-beginning", FormatError, "its root", lambda data: data[:48] + bytes(len(data) - 48))
-patch("H-file-zeroed-after-the-superblock", FormatError, "object header", lambda data: data[:96] + bytes(len(data) - 96))
-patch("H-file-beginning-zeroed", FormatError, "not an HDF5 file", lambda data: bytes(512) + data[512:])
+patch(
+    "H-file-zeroed-after-the-beginning",
+    FormatError,
+    "its root",
+    lambda data: data[:48] + bytes(len(data) - 48),
+)
+patch(
+    "H-file-zeroed-after-the-superblock",
+    FormatError,
+    "object header",
+    lambda data: data[:96] + bytes(len(data) - 96),
+)
+patch(
+    "H-file-beginning-zeroed", FormatError, "not an HDF5 file", lambda data: bytes(512) + data[512:]
+)
 patch("H-user-block", FormatError, "not an HDF5 file", lambda data: bytes(512) + data)
 # The structures of the file, one by one
 
@@ -47,9 +67,20 @@ def structures(data: bytes) -> dict[str, int]:
         return int.from_bytes(data[address : address + 8], "little")
 
     with h5py.File(io.BytesIO(data)) as file:
-        found = {"superblock": 0, "root": h5py.h5o.get_info(file.id).addr, "weights": file[SCALE].id.get_offset()}
-        found |= {"group": h5py.h5o.get_info(file["params/bn1"].id).addr, "dataset": h5py.h5o.get_info(file[SCALE].id).addr}
-    found |= {"tree": at(found["group"] + 24), "heap": at(found["group"] + 32), "attributes": at(found["root"] + 24)}
+        found = {
+            "superblock": 0,
+            "root": h5py.h5o.get_info(file.id).addr,
+            "weights": file[SCALE].id.get_offset(),
+        }
+        found |= {
+            "group": h5py.h5o.get_info(file["params/bn1"].id).addr,
+            "dataset": h5py.h5o.get_info(file[SCALE].id).addr,
+        }
+    found |= {
+        "tree": at(found["group"] + 24),
+        "heap": at(found["group"] + 32),
+        "attributes": at(found["root"] + 24),
+    }
     found |= {"symbols": at(found["tree"] + 32), "names": at(found["heap"] + 24)}
     message = found["dataset"] + 16
     for name in ("dataspace", "datatype", "fill", "layout", "attribute"):
@@ -58,7 +89,9 @@ def structures(data: bytes) -> dict[str, int]:
     return found
 
 
-def forge(name: str, where: str, offset: int, new: bytes | str, error: type[TinyResNeXtError], says: str) -> None:
+def forge(
+    name: str, where: str, offset: int, new: bytes | str, error: type[TinyResNeXtError], says: str
+) -> None:
     """Enter a file with other bytes somewhere in a structure; a text stands for the address of that structure."""
 
     def change(data: bytes) -> bytes:
@@ -154,9 +187,30 @@ for name, where, offset, new, error, says in [
     ("virtual", "layout", 1, b"\3", UnsafeError, "not stored plainly"),
     ("address-none", "layout", 2, MOST, UnsafeError, "but the file has"),
     ("address-beyond", "layout", 2, BEYOND, UnsafeError, "but the file has"),
-    ("address-of-the-superblock", "layout", 2, number(0), UnsafeError, "lies across the superblock"),
-    ("address-of-its-header", "layout", 2, "dataset", UnsafeError, "lies across /params/bn1/weight"),
-    ("address-of-its-group", "layout", 2, "names", UnsafeError, "lies across the names of /params/bn1"),
+    (
+        "address-of-the-superblock",
+        "layout",
+        2,
+        number(0),
+        UnsafeError,
+        "lies across the superblock",
+    ),
+    (
+        "address-of-its-header",
+        "layout",
+        2,
+        "dataset",
+        UnsafeError,
+        "lies across /params/bn1/weight",
+    ),
+    (
+        "address-of-its-group",
+        "layout",
+        2,
+        "names",
+        UnsafeError,
+        "lies across the names of /params/bn1",
+    ),
     ("address-of-the-texts", "layout", 2, "attributes", UnsafeError, "lies across the header of /"),
     ("size-0", "layout", 10, number(0), UnsafeError, "0 bytes stored"),
     ("size-less", "layout", 10, number(255), UnsafeError, "255 bytes stored"),
@@ -227,7 +281,14 @@ for name, where, offset, new, error, says in [
     ("continued-endlessly", "root", 32, MOST, UnsafeError, "longer than tinyresnext writes"),
     ("continued-by-nothing", "root", 32, number(0), FormatError, "has 1 messages, and says 10"),
     ("continued-in-data", "root", 24, "weights", FormatError, ""),
-    ("continued-in-a-text", "attributes", 0, b"\x10\0\x10\0" + bytes(4), UnsafeError, "lies across"),
+    (
+        "continued-in-a-text",
+        "attributes",
+        0,
+        b"\x10\0\x10\0" + bytes(4),
+        UnsafeError,
+        "lies across",
+    ),
 ]:
     forge(name, where, offset, new, error, says)
 

@@ -11,14 +11,20 @@ import h5py
 import numpy as np
 from h5py import h5d, h5p, h5s, h5t
 
-from tinyresnext import store, store_file
 from tinyresnext.errors import TinyResNeXtError
-from tinyresnext.image import Preprocess
-from tinyresnext.resnext import parameters
-from tinyresnext.spec import Spec
+from tinyresnext.images.preprocess import Preprocess
+from tinyresnext.network.resnext import parameters
+from tinyresnext.network.spec import Spec
+from tinyresnext.store import layout as store_file
+from tinyresnext.store import store
 
 SPEC = Spec((1, 1), cardinality=2, width=8, classes=3, stem="cifar", expansion=1)
-CONV, SCALE, SHIFT, VARIANCE = "params/conv1/weight", "params/bn1/weight", "params/bn1/bias", "bn1.running_var"
+CONV, SCALE, SHIFT, VARIANCE = (
+    "params/conv1/weight",
+    "params/bn1/weight",
+    "params/bn1/bias",
+    "bn1.running_var",
+)
 SECRET = b"the secret of another file " * 1000
 
 
@@ -32,7 +38,13 @@ def model(seed: int = 0) -> store.Stored:
     """A small network with random weights."""
     rng = np.random.default_rng(seed)
     params = {name: rng.random(shape, dtype=np.float32) for name, shape in parameters(SPEC).items()}
-    return store.Stored(SPEC, params, Preprocess(), ("cat", "dög", "snow leopard"), {"source": "a test", "licence": "none"})
+    return store.Stored(
+        SPEC,
+        params,
+        Preprocess(),
+        ("cat", "dög", "snow leopard"),
+        {"source": "a test", "licence": "none"},
+    )
 
 
 def file_bytes(path: Path, *, half: bool = False) -> bytes:
@@ -46,10 +58,14 @@ def same(a: store.Stored, b: store.Stored) -> bool:
     if a._replace(params={}) != b._replace(params={}) or list(a.params) != list(b.params):
         return False
     pairs = [(a.params[name], b.params[name]) for name in a.params]
-    return all(x.dtype == y.dtype and x.shape == y.shape and x.tobytes() == y.tobytes() for x, y in pairs)
+    return all(
+        x.dtype == y.dtype and x.shape == y.shape and x.tobytes() == y.tobytes() for x, y in pairs
+    )
 
 
-def case(cases: dict[str, Case], name: str, error: type[TinyResNeXtError], says: str = "") -> Callable:
+def case(
+    cases: dict[str, Case], name: str, error: type[TinyResNeXtError], says: str = ""
+) -> Callable:
     """Enter a function that changes the bytes at a path."""
 
     def enter(change: Callable[[Path], None]) -> Callable[[Path], None]:
@@ -61,7 +77,11 @@ def case(cases: dict[str, Case], name: str, error: type[TinyResNeXtError], says:
 
 
 def edit(
-    cases: dict[str, Case], name: str, error: type[TinyResNeXtError], says: str = "", libver: Any = "earliest"
+    cases: dict[str, Case],
+    name: str,
+    error: type[TinyResNeXtError],
+    says: str = "",
+    libver: Any = "earliest",
 ) -> Callable:
     """Enter a function that changes the file through HDF5."""
 
@@ -107,7 +127,10 @@ def put(file: h5py.File, name: str, data: Any = None, **options: Any) -> h5py.Da
 def set_text(file: h5py.File, name: str, text: str) -> None:
     """Change an attribute, and the digests so that they fit: only understanding the text can find it."""
     texts = {key: bytes(value).decode() for key, value in file.attrs.items()} | {name: text}
-    tensors = {key: bytes(file[f"params/{key.replace('.', '/')}"].attrs["sha256"]).decode() for key in parameters(SPEC)}
+    tensors = {
+        key: bytes(file[f"params/{key.replace('.', '/')}"].attrs["sha256"]).decode()
+        for key in parameters(SPEC)
+    }
     texts["sha256"] = store._model_digest(texts, SPEC, tensors)
     texts["provenance_sha256"] = hashlib.sha256(texts["provenance"].encode()).hexdigest()
     for key, value in texts.items():
@@ -115,7 +138,9 @@ def set_text(file: h5py.File, name: str, text: str) -> None:
             file.attrs[piece] = np.bytes_(part.encode())
 
 
-def low_level(file: h5py.File, name: str, plan: h5p.PropDCID, kind: h5t.TypeID = h5t.IEEE_F32LE) -> None:
+def low_level(
+    file: h5py.File, name: str, plan: h5p.PropDCID, kind: h5t.TypeID = h5t.IEEE_F32LE
+) -> None:
     """Replace a dataset of 64 values by one of another making."""
     plan.set_obj_track_times(False)
     digest = file[name].attrs["sha256"]

@@ -35,7 +35,9 @@ from tinyresnext.errors import FormatError, IntegrityError, UnsafeError, Weights
 def view(*ids, tail=b"N", length=4):
     """A legacy file with one tensor of four elements for each persistent id, all in storage 9, which is there."""
     tensors = {
-        f"w{i}": Raw(call("torch._utils", "_rebuild_tensor", pid(*parts, tail), b"K\0", ints(4), ints(1)))
+        f"w{i}": Raw(
+            call("torch._utils", "_rebuild_tensor", pid(*parts, tail), b"K\0", ints(4), ints(1))
+        )
         for i, parts in enumerate(ids)
     }
     return Legacy(tensors, keys=["9"], tail=struct.pack("<q", length) + bytes(16)).build()
@@ -52,24 +54,48 @@ def legacy_cases():
         "L-plain_pickle": (pickled({"a": 1}), WeightsError),
         "L-version_1002": (Legacy(state, version=1002).build(), FormatError),
         "L-version_text": (Legacy(state, version="1001").build(), FormatError),
-        "L-big_endian": (Legacy(state, system={**SYSTEM, "little_endian": False}).build(), FormatError),
-        "L-endianness_missing": (Legacy(state, system={"protocol_version": 1001}).build(), FormatError),
-        "L-endianness_1": (Legacy(state, system={**SYSTEM, "little_endian": 1}).build(), FormatError),
+        "L-big_endian": (
+            Legacy(state, system={**SYSTEM, "little_endian": False}).build(),
+            FormatError,
+        ),
+        "L-endianness_missing": (
+            Legacy(state, system={"protocol_version": 1001}).build(),
+            FormatError,
+        ),
+        "L-endianness_1": (
+            Legacy(state, system={**SYSTEM, "little_endian": 1}).build(),
+            FormatError,
+        ),
         "L-system_list": (Legacy(state, system=[1, 2]).build(), FormatError),
         "L-system_none": (Legacy(state, system=None).build(), FormatError),
-        "L-system_protocol": (Legacy(state, system={**SYSTEM, "protocol_version": 7}).build(), FormatError),
-        "L-system_runs_code": (Legacy(state, system=Raw(call("os", "system", text(MARKER)))).build(), UnsafeError),
+        "L-system_protocol": (
+            Legacy(state, system={**SYSTEM, "protocol_version": 7}).build(),
+            FormatError,
+        ),
+        "L-system_runs_code": (
+            Legacy(state, system=Raw(call("os", "system", text(MARKER)))).build(),
+            UnsafeError,
+        ),
         "L-system_tensor": (Legacy(state, system=tensor(numbers(3))).build(), WeightsError),
         "L-magic_bomb": (Legacy(state, magic=Raw(b"]" * 1_000_000)).build(), UnsafeError),
-        "L-keys_missing_one": (Legacy(state, keys=["0", "1", "2", "3", "4", "5"]).build(), FormatError),
+        "L-keys_missing_one": (
+            Legacy(state, keys=["0", "1", "2", "3", "4", "5"]).build(),
+            FormatError,
+        ),
         "L-keys_one_more": (Legacy(state, keys=[*"0123456", "7"]).build(), FormatError),
         "L-keys_twice": (Legacy(state, keys=[*"0123456", "6"]).build(), FormatError),
         "L-keys_replaced": (Legacy(state, keys=[*"012345", "9"]).build(), FormatError),
         "L-keys_integers": (Legacy(state, keys=[0, 1, 2, 3, 4, 5, 6]).build(), FormatError),
         "L-keys_tuple": (Legacy(state, keys=tuple("0123456")).build(), FormatError),
         "L-keys_none": (Legacy(state, keys=Raw(b"N")).build(), FormatError),
-        "L-keys_million": (Legacy(state, keys=Raw(b"](" + text("0") * 1_000_000 + b"e")).build(), UnsafeError),
-        "L-keys_run_code": (Legacy(state, keys=Raw(call("os", "system", text(MARKER)))).build(), UnsafeError),
+        "L-keys_million": (
+            Legacy(state, keys=Raw(b"](" + text("0") * 1_000_000 + b"e")).build(),
+            UnsafeError,
+        ),
+        "L-keys_run_code": (
+            Legacy(state, keys=Raw(call("os", "system", text(MARKER)))).build(),
+            UnsafeError,
+        ),
         "L-length_smaller": (Legacy(state, lengths={0: 107}).build(), FormatError),
         "L-length_larger": (Legacy(state, lengths={0: 109}).build(), FormatError),
         "L-length_negative": (Legacy(state, lengths={0: -1}).build(), FormatError),
@@ -85,10 +111,16 @@ def legacy_cases():
         "L-view_metadata_beyond": (view(FOUR, tail=ints(1 << 40, 4)), FormatError),
         "L-id_of_the_zip_format": (view(FOUR, tail=b""), UnsafeError),
         "L-two_lengths_for_one_storage": (view(FOUR, [*FOUR[:4], integer(5)]), UnsafeError),
-        "L-two_types_for_one_storage": (view(FOUR, [FOUR[0], glob("torch", "IntStorage"), *FOUR[2:]]), UnsafeError),
+        "L-two_types_for_one_storage": (
+            view(FOUR, [FOUR[0], glob("torch", "IntStorage"), *FOUR[2:]]),
+            UnsafeError,
+        ),
         "L-storage_of_1_TB": (view([*FOUR[:4], integer(1 << 38)], length=1 << 38), FormatError),
         "L-length_negated": (Legacy(state, lengths={0: -108}).build(), FormatError),
-        "L-double_beyond_float32": (legacy_file({"w": tensor(np.array([1.0, 1e300]))}), IntegrityError),
+        "L-double_beyond_float32": (
+            legacy_file({"w": tensor(np.array([1.0, 1e300]))}),
+            IntegrityError,
+        ),
     }
 
 
@@ -122,7 +154,10 @@ def zip_cases():
         "Z-empty_name": (root(Entry("", b"")), UnsafeError),
         "Z-name_not_utf8": (root(Entry(b"model/\xff\xfe", b"")), FormatError),
         "Z-local_name": (tampered(state, "data/0", local_name=b"model/data/1"), UnsafeError),
-        "Z-local_name_longer": (tampered(state, "data/0", local_name=b"model/data/00"), UnsafeError),
+        "Z-local_name_longer": (
+            tampered(state, "data/0", local_name=b"model/data/00"),
+            UnsafeError,
+        ),
         "Z-local_flags": (tampered(state, "data/0", local_flags=0), UnsafeError),
         "Z-local_size": (tampered(state, "data/0", flags=0, local_size=8), UnsafeError),
         "Z-local_crc": (tampered(state, "data/0", flags=0, local_crc=8), UnsafeError),
@@ -135,25 +170,42 @@ def zip_cases():
         "Z-crc_of_pickle": (tampered(state, "data.pkl", crc=1), IntegrityError),
         "Z-crc_of_byteorder": (tampered(state, "byteorder", crc=1), IntegrityError),
         "Z-deflated": (tampered(state, "data/0", method=8), FormatError),
-        "Z-deflate_bomb": (tampered(state, "data/0", method=8, data=squeezed, size=8 << 20), FormatError),
+        "Z-deflate_bomb": (
+            tampered(state, "data/0", method=8, data=squeezed, size=8 << 20),
+            FormatError,
+        ),
         "Z-deflated_pickle": (tampered(state, "data.pkl", method=8), FormatError),
         "Z-bzip2": (tampered(state, "data/0", method=12), FormatError),
-        "Z-declared_4_GB": (tampered(state, "data/0", size=0xFFFFFFFE, packed=0xFFFFFFFE), WeightsError),
+        "Z-declared_4_GB": (
+            tampered(state, "data/0", size=0xFFFFFFFE, packed=0xFFFFFFFE),
+            WeightsError,
+        ),
         "Z-declared_size_differs": (tampered(state, "data/0", size=4), FormatError),
         "Z-declared_smaller": (tampered(state, "data/0", size=4, packed=4), WeightsError),
         "Z-declared_larger": (tampered(state, "data/0", size=500, packed=500), WeightsError),
-        "Z-wide_size_without_field": (tampered(state, "data/0", size=0xFFFFFFFF, packed=0xFFFFFFFF), FormatError),
+        "Z-wide_size_without_field": (
+            tampered(state, "data/0", size=0xFFFFFFFF, packed=0xFFFFFFFF),
+            FormatError,
+        ),
         "Z-wide_size_lies": (
-            tampered(state, "data/0", size=0xFFFFFFFF, packed=0xFFFFFFFF, header=0xFFFFFFFF, extra=wide),
+            tampered(
+                state, "data/0", size=0xFFFFFFFF, packed=0xFFFFFFFF, header=0xFFFFFFFF, extra=wide
+            ),
             WeightsError,
         ),
-        "Z-wide_size_cut": (tampered(state, "data/0", size=0xFFFFFFFF, packed=0xFFFFFFFF, extra=wide[:10]), FormatError),
+        "Z-wide_size_cut": (
+            tampered(state, "data/0", size=0xFFFFFFFF, packed=0xFFFFFFFF, extra=wide[:10]),
+            FormatError,
+        ),
         "Z-overlap_same_header": (tampered(state, "data/1", header=0), UnsafeError),
         "Z-overlap_inside": (tampered(state, "data/1", header=1100), UnsafeError),
         "Z-header_beyond_end": (tampered(state, "data/1", header=1 << 30), UnsafeError),
         "Z-first_header_moved": (tampered(state, "data.pkl", header=1), UnsafeError),
         "Z-hidden_bytes": (tampered(state, "data/0", after=b"hidden"), UnsafeError),
-        "Z-hidden_before_directory": (Zip(entries, before_directory=b"hidden").build(), UnsafeError),
+        "Z-hidden_before_directory": (
+            Zip(entries, before_directory=b"hidden").build(),
+            UnsafeError,
+        ),
         "Z-prefix": (b"#!/bin/sh\n" + good, FormatError),
         "Z-prefix_adjusted": (Zip(entries, prefix=b"#!/bin/sh\n").build(), FormatError),
         "Z-prefix_zip_magic": (Zip(entries, prefix=b"PK\3\4junk").build(), UnsafeError),
@@ -170,8 +222,14 @@ def zip_cases():
         "Z-count_too_small": (Zip(entries, count=3).build(), UnsafeError),
         "Z-count_too_large": (Zip(entries, count=99).build(), FormatError),
         "Z-count_million": (Zip(entries, count=1_000_000).build(), UnsafeError),
-        "Z-million_entries_declared": (Zip(entries, end64={6: 1 << 40, 7: 1 << 40}).build(), UnsafeError),
-        "Z-25000_entries": (Zip([*entries, *(Entry(f"model/data/{i}", b"") for i in range(100, 25_100))]).build(), UnsafeError),
+        "Z-million_entries_declared": (
+            Zip(entries, end64={6: 1 << 40, 7: 1 << 40}).build(),
+            UnsafeError,
+        ),
+        "Z-25000_entries": (
+            Zip([*entries, *(Entry(f"model/data/{i}", b"") for i in range(100, 25_100))]).build(),
+            UnsafeError,
+        ),
         "Z-end_offset": (Zip(entries, zip64=False, end_offset=0).build(), FormatError),
         "Z-zip64_count": (Zip(entries, end64={6: 2, 7: 2}).build(), UnsafeError),
         "Z-zip64_length": (Zip(entries, end64={8: 1}).build(), UnsafeError),
@@ -181,12 +239,21 @@ def zip_cases():
         "Z-zip64_locator": (Zip(entries, locator=0).build(), FormatError),
         "Z-zip64_locator_beyond": (Zip(entries, locator=1 << 62).build(), FormatError),
         "Z-no_pickle": (Zip(entries[1:]).build(), FormatError),
-        "Z-no_weights": (Zip([e for e in entries if e.name != "model/data/0"]).build(), FormatError),
+        "Z-no_weights": (
+            Zip([e for e in entries if e.name != "model/data/0"]).build(),
+            FormatError,
+        ),
         "Z-weights_nobody_uses": (root(Entry("model/data/77", b"hidden")), FormatError),
         "Z-weights_too_short": (tampered(state, "data/0", data=bytes(428)), FormatError),
         "Z-weights_too_long": (tampered(state, "data/0", data=bytes(436)), FormatError),
-        "Z-symlink": (tampered(state, "data/0", made_by=0x031E, attributes=0o120777 << 16), UnsafeError),
-        "Z-device": (tampered(state, "data/0", made_by=0x031E, attributes=0o060666 << 16), UnsafeError),
+        "Z-symlink": (
+            tampered(state, "data/0", made_by=0x031E, attributes=0o120777 << 16),
+            UnsafeError,
+        ),
+        "Z-device": (
+            tampered(state, "data/0", made_by=0x031E, attributes=0o060666 << 16),
+            UnsafeError,
+        ),
         "Z-torchscript_constants": (root(Entry("model/constants.pkl", pickled(()))), FormatError),
         "Z-torchscript_code": (root(Entry("model/code/__torch__.py", b"import os")), FormatError),
         "Z-torch_package": (root(Entry("model/extern_modules", b"os")), FormatError),
@@ -199,7 +266,10 @@ def zip_cases():
         "Z-pickle_of_9_MB": (zip_file(state, pickle=bytes(9 << 20)), UnsafeError),
         "Z-only_end_record": (end, FormatError),
         "Z-npz": (Zip([Entry("weight.npy", b"\x93NUMPY")]).build(), FormatError),
-        "Z-double_beyond_float32": (zip_file({"w": tensor(np.array([1.0, -1e39]))}), IntegrityError),
+        "Z-double_beyond_float32": (
+            zip_file({"w": tensor(np.array([1.0, -1e39]))}),
+            IntegrityError,
+        ),
     }
 
 

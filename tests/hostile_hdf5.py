@@ -1,6 +1,7 @@
 """Model files that must be refused, made one by one from a good one through HDF5: links, storage, types, shapes, names.
 
-Each case is a function that changes the good file at ``path``; ``CASES`` has them with the error that each must cause.
+Each case is a function that changes the good file at ``path``; ``CASES`` has them with the error
+that each must cause.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import numpy as np
 from h5py import h5d, h5p, h5s, h5t, h5z
 from hdf5_cases import CONV, SCALE, SHIFT, SPEC, Case, beside, low_level, put, secret, set_text
 
-from tinyresnext import store_file
 from tinyresnext.errors import FormatError, IntegrityError, ShapeError, UnsafeError
+from tinyresnext.store import layout as store_file
 
 CASES: dict[str, Case] = {}
 edit = partial(hdf5_cases.edit, CASES)
@@ -26,7 +27,13 @@ edit = partial(hdf5_cases.edit, CASES)
 
 @edit("H-external-storage-secret", UnsafeError, "not stored plainly")
 def _(file):
-    put(file, CONV, shape=file[CONV].shape, dtype="<f4", external=[(secret(file), 0, file[CONV].nbytes)])
+    put(
+        file,
+        CONV,
+        shape=file[CONV].shape,
+        dtype="<f4",
+        external=[(secret(file), 0, file[CONV].nbytes)],
+    )
 
 
 @edit("H-external-storage-passwd", UnsafeError, "not stored plainly")
@@ -39,7 +46,12 @@ def _(file):
     put(file, SCALE, shape=(64,), dtype="<f4", external=[("../../secret", 0, h5py.h5f.UNLIMITED)])
 
 
-for place, at in {"leaf": CONV, "intermediate": "params/layer1", "deep": "params/layer1/0", "top": "params"}.items():
+for place, at in {
+    "leaf": CONV,
+    "intermediate": "params/layer1",
+    "deep": "params/layer1/0",
+    "top": "params",
+}.items():
 
     @edit(f"H-external-link-{place}", UnsafeError, "may have links to elsewhere")
     def _(file, at=at):
@@ -117,7 +129,13 @@ def _(file):
 
 @edit("H-spec-bomb", UnsafeError, "expected at most")
 def _(file):
-    set_text(file, "spec", store_file.json_text(replace(SPEC, blocks=(1000,) * 8, cardinality=4096, width=4096).to_json()))
+    set_text(
+        file,
+        "spec",
+        store_file.json_text(
+            replace(SPEC, blocks=(1000,) * 8, cardinality=4096, width=4096).to_json()
+        ),
+    )
 
 
 @edit("H-spec-larger-than-the-file", UnsafeError, "of weights or more, but the file")
@@ -196,9 +214,14 @@ KINDS: dict[str, Any] = {
 ANY_LENGTH = (UnsafeError, "not stored plainly")  # such data are in a heap, which is seen first
 for name, kind in KINDS.items():
 
-    @edit(f"H-dtype-{name}", *(ANY_LENGTH if "any-length" in name else (ShapeError, "not of type float32")))
+    @edit(
+        f"H-dtype-{name}",
+        *(ANY_LENGTH if "any-length" in name else (ShapeError, "not of type float32")),
+    )
     def _(file, kind=kind):
-        low_level(file, SCALE, h5p.create(h5p.DATASET_CREATE), h5t.py_create(np.dtype(kind), logical=True))
+        low_level(
+            file, SCALE, h5p.create(h5p.DATASET_CREATE), h5t.py_create(np.dtype(kind), logical=True)
+        )
 
 
 @edit("H-dtype-f16-of-rounded-values", IntegrityError, "bn1.weight has the sha256")
@@ -221,7 +244,12 @@ def _(file):
 
 # Shapes and names
 
-for name, shape in {"flat": (1728,), "turned": (3, 3, 3, 64), "one-more": (64, 3, 3, 3, 1), "larger": (65, 3, 3, 3)}.items():
+for name, shape in {
+    "flat": (1728,),
+    "turned": (3, 3, 3, 64),
+    "one-more": (64, 3, 3, 3, 1),
+    "larger": (65, 3, 3, 3),
+}.items():
 
     @edit(f"H-shape-{name}", ShapeError, "has the shape")
     def _(file, shape=shape):

@@ -131,13 +131,28 @@ def cases():
         "H-soft_link": (linked(lambda h: (name, h.SoftLink("/probs/probs/bias:0"))), UnsafeError),
         "H-soft_link_to_itself": (linked(lambda h: (name, h.SoftLink("/" + name))), UnsafeError),
         "H-soft_link_group": (linked(lambda h: ("conv1_conv", h.SoftLink("/probs"))), UnsafeError),
-        "H-external_link": (linked(lambda h: (name, h.ExternalLink("/etc/passwd", "/x"))), WeightsError),
-        "H-external_link_group": (linked(lambda h: ("conv1_conv/conv1_conv", h.ExternalLink("x.h5", "/"))), WeightsError),
-        "H-external_link_layer": (linked(lambda h: ("conv1_conv", h.ExternalLink("x.h5", "/"))), WeightsError),
-        "H-hard_link": (keras(lambda f: (f.__delitem__(name), f.__setitem__(name, f["probs/probs/bias:0"]))), UnsafeError),
+        "H-external_link": (
+            linked(lambda h: (name, h.ExternalLink("/etc/passwd", "/x"))),
+            WeightsError,
+        ),
+        "H-external_link_group": (
+            linked(lambda h: ("conv1_conv/conv1_conv", h.ExternalLink("x.h5", "/"))),
+            WeightsError,
+        ),
+        "H-external_link_layer": (
+            linked(lambda h: ("conv1_conv", h.ExternalLink("x.h5", "/"))),
+            WeightsError,
+        ),
+        "H-hard_link": (
+            keras(lambda f: (f.__delitem__(name), f.__setitem__(name, f["probs/probs/bias:0"]))),
+            UnsafeError,
+        ),
         "H-hard_link_cycle": (keras(cycle), UnsafeError),
         "H-gzip": (dataset(shape=(4,), dtype="f4", compression="gzip", chunks=(2,)), UnsafeError),
-        "H-gzip_bomb": (dataset(shape=(1 << 24,), dtype="f4", compression="gzip", data=np.zeros(1 << 24, "f4")), UnsafeError),
+        "H-gzip_bomb": (
+            dataset(shape=(1 << 24,), dtype="f4", compression="gzip", data=np.zeros(1 << 24, "f4")),
+            UnsafeError,
+        ),
         "H-chunked": (dataset(data=FOUR, chunks=(2,)), FormatError),
         "H-shuffle": (dataset(data=FOUR, chunks=(2,), shuffle=True), UnsafeError),
         "H-fletcher": (dataset(data=FOUR, chunks=(2,), fletcher32=True), UnsafeError),
@@ -157,7 +172,12 @@ def cases():
         "H-text": (dataset(data=text("abcd")), FormatError),
         "H-varying_text": (dataset(data=["a", "b"], dtype=h5py.string_dtype()), FormatError),
         "H-references": (
-            keras(lambda f: (f.__delitem__(name), f.create_dataset(name, data=f.ref, dtype=h5py.ref_dtype))),
+            keras(
+                lambda f: (
+                    f.__delitem__(name),
+                    f.create_dataset(name, data=f.ref, dtype=h5py.ref_dtype),
+                )
+            ),
             FormatError,
         ),
         "H-enumerated": (dataset(data=np.array([True, False])), FormatError),
@@ -165,13 +185,23 @@ def cases():
         "H-array_type": (dataset(shape=(2,), dtype=np.dtype(("f4", (2,)))), FormatError),
         "H-null_space": (dataset(data=h5py.Empty("f4")), FormatError),
         "H-nine_sides": (dataset(data=FOUR.reshape((1,) * 8 + (4,))), FormatError),
-        "H-group_for_dataset": (keras(lambda f: (f.__delitem__(name), f.create_group(name))), FormatError),
+        "H-group_for_dataset": (
+            keras(lambda f: (f.__delitem__(name), f.create_group(name))),
+            FormatError,
+        ),
         "H-dataset_for_group": (
-            keras(lambda f: (f.__delitem__("conv1_conv"), f.create_dataset("conv1_conv", data=1.0))),
+            keras(
+                lambda f: (f.__delitem__("conv1_conv"), f.create_dataset("conv1_conv", data=1.0))
+            ),
             FormatError,
         ),
         "H-dataset_for_inner_group": (
-            keras(lambda f: (f.__delitem__("conv1_conv/conv1_conv"), f.create_dataset("conv1_conv/conv1_conv", data=1.0))),
+            keras(
+                lambda f: (
+                    f.__delitem__("conv1_conv/conv1_conv"),
+                    f.create_dataset("conv1_conv/conv1_conv", data=1.0),
+                )
+            ),
             FormatError,
         ),
         "H-layer_missing": (removed("conv1_conv"), FormatError),
@@ -196,10 +226,19 @@ def cases():
         "H-weight_deep": (weights(text("/".join("abcdefghijkl"))), FormatError),
         "H-weight_newline": (weights(text("a\nb")), FormatError),
         "H-layout_beyond": (swap(layout, b"\3\1" + struct.pack("<QQ", 1 << 62, 16)), UnsafeError),
-        "H-layout_undefined": (swap(layout, b"\3\1" + b"\xff" * 8 + struct.pack("<Q", 16)), UnsafeError),
-        "H-layout_over_superblock": (swap(layout, b"\3\1" + struct.pack("<QQ", 0, 16)), UnsafeError),
+        "H-layout_undefined": (
+            swap(layout, b"\3\1" + b"\xff" * 8 + struct.pack("<Q", 16)),
+            UnsafeError,
+        ),
+        "H-layout_over_superblock": (
+            swap(layout, b"\3\1" + struct.pack("<QQ", 0, 16)),
+            UnsafeError,
+        ),
         "H-layout_over_heap": (swap(layout, b"\3\1" + struct.pack("<QQ", heap, 16)), UnsafeError),
-        "H-layout_over_another": (swap(layout, b"\3\1" + struct.pack("<QQ", where + 4, 16)), UnsafeError),
+        "H-layout_over_another": (
+            swap(layout, b"\3\1" + struct.pack("<QQ", where + 4, 16)),
+            UnsafeError,
+        ),
         "H-layout_too_small": (swap(layout, b"\3\1" + struct.pack("<QQ", where, 12)), FormatError),
         "H-layout_too_large": (swap(layout, b"\3\1" + struct.pack("<QQ", where, 20)), FormatError),
         "H-layout_version": (swap(layout, b"\4\1" + struct.pack("<QQ", where, 16)), FormatError),
@@ -216,10 +255,19 @@ def cases():
         "H-heap_size": (at(heap + 8, struct.pack("<Q", 1 << 50)), FormatError),
         "H-texts_mark": (swap(b"GCOL", b"GCOM", data=shared), FormatError),
         "H-texts_version": (swap(b"GCOL\1", b"GCOL\2", data=shared), FormatError),
-        "H-texts_size": (shared[: store + 8] + struct.pack("<Q", 1 << 50) + shared[store + 16 :], UnsafeError),
+        "H-texts_size": (
+            shared[: store + 8] + struct.pack("<Q", 1 << 50) + shared[store + 16 :],
+            UnsafeError,
+        ),
         "H-texts_size_0": (shared[: store + 8] + bytes(8) + shared[store + 16 :], FormatError),
-        "H-texts_first_too_long": (shared[: store + 24] + struct.pack("<Q", 1 << 50) + shared[store + 32 :], FormatError),
-        "H-keras_3": (keras(lambda f: (f.attrs.__delitem__("layer_names"), f.create_group("layers"))), FormatError),
+        "H-texts_first_too_long": (
+            shared[: store + 24] + struct.pack("<Q", 1 << 50) + shared[store + 32 :],
+            FormatError,
+        ),
+        "H-keras_3": (
+            keras(lambda f: (f.attrs.__delitem__("layer_names"), f.create_group("layers"))),
+            FormatError,
+        ),
         "H-double_beyond": (dataset(data=np.array([1, 1e300, 1, 1])), IntegrityError),
     }
 

@@ -1,6 +1,7 @@
 """Checkpoints whose pickle asks for code, lies about its tensors or cannot be meant: the P cases.
 
-Each is put into both containers where that makes sense. `hostile_containers` has those of the containers themselves.
+Each is put into both containers where that makes sense. `hostile_containers` has those of the
+containers themselves.
 """
 
 from __future__ import annotations
@@ -100,7 +101,9 @@ GADGETS = [
 
 
 def stack_global(module, name):
-    return b"".join(b"\x8c" + bytes([len(s.encode())]) + s.encode() for s in (module, name)) + b"\x93"
+    return (
+        b"".join(b"\x8c" + bytes([len(s.encode())]) + s.encode() for s in (module, name)) + b"\x93"
+    )
 
 
 def beside(code):
@@ -121,7 +124,13 @@ def pid(*parts):
 
 
 FLOAT = glob("torch", "FloatStorage")
-FOUR = [text("storage"), FLOAT, text("9"), text("cpu"), integer(4)]  # a storage of four floats, which `in_zip` adds to the file
+FOUR = [
+    text("storage"),
+    FLOAT,
+    text("9"),
+    text("cpu"),
+    integer(4),
+]  # a storage of four floats, which `in_zip` adds to the file
 ORDERED = glob("collections", "OrderedDict") + b")R"
 
 
@@ -141,7 +150,10 @@ def pickle_cases():
         for name in names.split(" "):
             label = f"{case}-{ascii(module)[1:-1]}.{ascii(name)[1:-1]}".replace(" ", "_")
             out[label] = call(module, name, text(MARKER)), UnsafeError
-            out[f"{label}-stack_global"] = stack_global(module, name) + marked(text(MARKER)) + b"R", UnsafeError
+            out[f"{label}-stack_global"] = (
+                stack_global(module, name) + marked(text(MARKER)) + b"R",
+                UnsafeError,
+            )
     unsafe = {
         "P19-nested_bytes": call("pickle", "loads", b"B" + struct.pack("<I", 8) + b"cos\nx\n.."),
         "P21-inst": b"(" + text(MARKER) + b"ios\nsystem\n",
@@ -159,9 +171,18 @@ def pickle_cases():
         "P24-ext4": b"\x84\x01\x00\x00\x00",
         "P25-build_setstate": ORDERED + b"}" + text("__setstate__") + b"Nsb",
         "P25-build_shadow_items": ORDERED + b"}" + text("items") + b"]sb",
-        "P25-build_metadata_and_items": ORDERED + b"}(" + text("_metadata") + b"}" + text("items") + b"]ub",
+        "P25-build_metadata_and_items": ORDERED
+        + b"}("
+        + text("_metadata")
+        + b"}"
+        + text("items")
+        + b"]ub",
         "P25-build_slotstate": ORDERED + marked(b"N", b"}") + b"b",
-        "P25-build_class": ORDERED + b"}" + text("__class__") + glob("argparse", "Namespace") + b"sb",
+        "P25-build_class": ORDERED
+        + b"}"
+        + text("__class__")
+        + glob("argparse", "Namespace")
+        + b"sb",
         "P26-build_dict": b"}}b",
         "P26-build_list": b"]}b",
         "P26-build_global": glob("collections", "OrderedDict") + b"}b",
@@ -188,15 +209,25 @@ def pickle_cases():
         "P31-ordered_dict_key_list": call("collections", "OrderedDict", b"](](]Nee"),
         "P32-pid_text": text("../../etc/passwd") + b"Q",
         "P32-pid_tag": pid(text("module"), *FOUR[1:]),
-        "P32-pid_module": pid(text("module"), glob("argparse", "Namespace"), text("/etc/passwd"), text("import os")),
+        "P32-pid_module": pid(
+            text("module"), glob("argparse", "Namespace"), text("/etc/passwd"), text("import os")
+        ),
         "P32-pid_short": pid(*FOUR[:3]),
         "P32-pid_long": pid(*FOUR, b"N", b"N", b"N"),
-        "P32-pid_path_key": pid(text("storage"), FLOAT, text("../../etc/passwd"), text("cpu"), integer(4)),
+        "P32-pid_path_key": pid(
+            text("storage"), FLOAT, text("../../etc/passwd"), text("cpu"), integer(4)
+        ),
         "P32-pid_int_key": pid(text("storage"), FLOAT, integer(0), text("cpu"), integer(4)),
-        "P32-pid_arabic_digit_key": pid(text("storage"), FLOAT, text("\u0663"), text("cpu"), integer(4)),
-        "P32-pid_unknown_class": pid(text("storage"), glob("torch", "ComplexFloatStorage"), *FOUR[2:]),
+        "P32-pid_arabic_digit_key": pid(
+            text("storage"), FLOAT, text("\u0663"), text("cpu"), integer(4)
+        ),
+        "P32-pid_unknown_class": pid(
+            text("storage"), glob("torch", "ComplexFloatStorage"), *FOUR[2:]
+        ),
         "P32-pid_class_text": pid(text("storage"), text("FloatStorage"), *FOUR[2:]),
-        "P32-pid_class_function": pid(text("storage"), glob("torch._utils", "_rebuild_tensor"), *FOUR[2:]),
+        "P32-pid_class_function": pid(
+            text("storage"), glob("torch._utils", "_rebuild_tensor"), *FOUR[2:]
+        ),
         "P32-pid_location_global": pid(*FOUR[:3], glob("torch", "device"), integer(4)),
         "P32-pid_numel_negative": pid(*FOUR[:4], integer(-1)),
         "P32-pid_numel_huge": pid(*FOUR[:4], integer(1 << 62)),
@@ -205,9 +236,18 @@ def pickle_cases():
         "P32-pid_numel_bool": pid(*FOUR[:4], b"\x88"),
         "P33-no_arguments": call("torch._utils", "_rebuild_tensor_v2"),
         "P33-v1_three_arguments": rebuilt(b"K\0", ints(4), name="_rebuild_tensor", tail=()),
-        "P33-v2_eight_arguments": rebuilt(b"K\0", ints(4), ints(1), tail=(b"\x89", ORDERED, b"N", b"N")),
+        "P33-v2_eight_arguments": rebuilt(
+            b"K\0", ints(4), ints(1), tail=(b"\x89", ORDERED, b"N", b"N")
+        ),
         "P33-storage_is_text": call(
-            "torch._utils", "_rebuild_tensor_v2", text("9"), b"K\0", ints(4), ints(1), b"\x89", ORDERED
+            "torch._utils",
+            "_rebuild_tensor_v2",
+            text("9"),
+            b"K\0",
+            ints(4),
+            ints(1),
+            b"\x89",
+            ORDERED,
         ),
         "P33-size_negative": rebuilt(b"K\0", ints(-4), ints(1)),
         "P33-size_beyond": rebuilt(b"K\0", ints(5), ints(1)),
@@ -226,14 +266,25 @@ def pickle_cases():
         "P33-offset_beyond_empty": rebuilt(integer(5), ints(0), ints(1)),
         "P33-nine_dimensions": rebuilt(b"K\0", ints(*[1] * 9), ints(*[1] * 9)),
         "P33-100000_dimensions": rebuilt(b"K\0", ints(*[1] * 100_000), ints(*[1] * 100_000)),
-        "P33-hooks": rebuilt(b"K\0", ints(4), ints(1), tail=(b"\x89", ORDERED + b"K\0" + glob("torch", "Size") + b"s")),
+        "P33-hooks": rebuilt(
+            b"K\0",
+            ints(4),
+            ints(1),
+            tail=(b"\x89", ORDERED + b"K\0" + glob("torch", "Size") + b"s"),
+        ),
         "P33-hooks_list": rebuilt(b"K\0", ints(4), ints(1), tail=(b"\x89", b"]")),
         "P33-requires_grad_text": rebuilt(b"K\0", ints(4), ints(1), tail=(text("yes"), ORDERED)),
-        "P33-parameter_of_text": call("torch._utils", "_rebuild_parameter", text("x"), b"\x88", ORDERED),
-        "P33-parameter_arity": call("torch._utils", "_rebuild_parameter", rebuilt(b"K\0", ints(4), ints(1))),
+        "P33-parameter_of_text": call(
+            "torch._utils", "_rebuild_parameter", text("x"), b"\x88", ORDERED
+        ),
+        "P33-parameter_arity": call(
+            "torch._utils", "_rebuild_parameter", rebuilt(b"K\0", ints(4), ints(1))
+        ),
         "P33-size_of_text": call("torch", "Size", text("abc")),
         "P33-ordered_dict_of_text": call("collections", "OrderedDict", text("abc")),
-        "P33-ordered_dict_of_triples": call("collections", "OrderedDict", b"](" + ints(1, 2, 3) + b"e"),
+        "P33-ordered_dict_of_triples": call(
+            "collections", "OrderedDict", b"](" + ints(1, 2, 3) + b"e"
+        ),
         "P34-long_binput_2e31": b"Nr" + struct.pack("<I", 1 << 31),
         "P34-long_binput_2e32": b"Nr" + struct.pack("<I", 0xFFFFFFFF),
         "P35-binunicode_4g": b"X\xff\xff\xff\xff",
@@ -245,7 +296,11 @@ def pickle_cases():
         "P36-million_dicts": b"(" + b"}" * 1_000_000 + b"t",
         "P36-million_memoize": b"(" + b"]\x94" * 500_000 + b"t",
         "P36-million_tuples": b")" + b"\x85" * 1_000_000,
-        "P36-ordered_dicts": b"(" + glob("collections", "OrderedDict") + b"q\xff)R" + b"h\xff)R" * 400_000 + b"t",
+        "P36-ordered_dicts": b"("
+        + glob("collections", "OrderedDict")
+        + b"q\xff)R"
+        + b"h\xff)R" * 400_000
+        + b"t",
         "P36-one_item_dicts": b"(" + b"}K\0Ns" * 300_000 + b"t",
         "P36-wide_text": text("\U0001f600" + "a" * (5 << 20)),
         "P36-many_wide_texts": b"(" + text("\U0001f600" + "a" * (1 << 19)) * 9 + b"t",
@@ -258,14 +313,25 @@ def pickle_cases():
         "P44-key_bytes": b"}C\1aNs",
         "P45-stranger_as_tensor": glob("trainer", "Tensor") + b")\x81}b",
         "P45-name_as_tensor": glob("trainer", "Tensor"),
-        "P45-method_as_tensor": call("__builtin__", "getattr", glob("trainer", "Tensor"), text("data")),
-        "P45-getattr_of_gadget": call("__builtin__", "getattr", glob("argparse", "Namespace"), text("__class__")),
+        "P45-method_as_tensor": call(
+            "__builtin__", "getattr", glob("trainer", "Tensor"), text("data")
+        ),
+        "P45-getattr_of_gadget": call(
+            "__builtin__", "getattr", glob("argparse", "Namespace"), text("__class__")
+        ),
         "P45-call_of_stranger": glob("trainer", "Tensor") + b")\x81)R",
         "P45-storage_of_stranger": pid(text("storage"), glob("trainer", "FloatStorage"), *FOUR[2:]),
         "P45-tensor_of_stranger": call(
-            "torch._utils", "_rebuild_tensor", glob("trainer", "Storage") + b")\x81", b"K\0", ints(4), ints(1)
+            "torch._utils",
+            "_rebuild_tensor",
+            glob("trainer", "Storage") + b")\x81",
+            b"K\0",
+            ints(4),
+            ints(1),
         ),
-        "P45-hooks_of_stranger": rebuilt(b"K\0", ints(4), ints(1), tail=(b"\x89", glob("trainer", "Hooks") + b")\x81")),
+        "P45-hooks_of_stranger": rebuilt(
+            b"K\0", ints(4), ints(1), tail=(b"\x89", glob("trainer", "Hooks") + b")\x81")
+        ),
         "P45-endless_name": stack_global("trainer", "a" * 255),
         "P45-long_names_of_methods": b"("
         + text("a" * (1 << 20))
@@ -286,7 +352,8 @@ def pickle_cases():
         "P35-frame_2e62": b"\x95" + struct.pack("<Q", 1 << 62) + b"N",
         "P28-frame_straddle": b"\x95" + struct.pack("<Q", 2) + text("abc"),
         "P28-frame_nested": b"\x95" + struct.pack("<Q", 40) + b"\x95" + struct.pack("<Q", 2) + b"N",
-        "P37-billion_laughs": b"](Ne" + b"".join(b"q%c\x85" % i + b"h%c\x86" % i for i in range(1, 30)),
+        "P37-billion_laughs": b"](Ne"
+        + b"".join(b"q%c\x85" % i + b"h%c\x86" % i for i in range(1, 30)),
         "P38-cyclic_list": b"]q\x01h\x01a",
         "P38-cyclic_dict": b"}q\x01" + text("self") + b"h\x01s",
         "P39-underflow": b"(R",
@@ -307,7 +374,11 @@ def pickle_cases():
         "P40-undefined_opcode": b"\xff",
         "P41-proto_inside": b"\x80\x02N",
         "P44-list_of_numbers": b"](K\1K\2e",
-        "P44-name_twice": rebuilt(b"K\0", ints(4), ints(1)) + text("again") + b"K\1" + text("again") + b"K\2",
+        "P44-name_twice": rebuilt(b"K\0", ints(4), ints(1))
+        + text("again")
+        + b"K\1"
+        + text("again")
+        + b"K\2",
         "P44-dict_value": b"}" + text("a") + b"Ns",
         "P44-placeholder_value": glob("argparse", "Namespace") + b")\x81",
         "P44-bytes_value": b"C\1a",
@@ -334,21 +405,36 @@ def whole_pickle_cases():
         "P41-protocol_1": (b"}.", FormatError),
         "P41-protocol_6": (b"\x80\x06}.", FormatError),
         "P41-protocol_255": (b"\x80\xff}.", FormatError),
-        "P42-payload_before": (b"\x80\x02" + call("os", "system", text(MARKER)) + b"0" + state[2:], UnsafeError),
+        "P42-payload_before": (
+            b"\x80\x02" + call("os", "system", text(MARKER)) + b"0" + state[2:],
+            UnsafeError,
+        ),
         "P42-pickle_before": (good + state, WeightsError),
-        "P42-pickle_after_stop": (state + pickled(Raw(call("os", "system", text(MARKER)))), WeightsError),
+        "P42-pickle_after_stop": (
+            state + pickled(Raw(call("os", "system", text(MARKER)))),
+            WeightsError,
+        ),
         "P42-bytes_after_stop": (state + b"\0", WeightsError),
         "P28-stop_inside_frame": (b"\x80\x04\x95" + struct.pack("<Q", 100) + b"}.", FormatError),
         "P44-top_is_list": (pickled([1]), FormatError),
         "P44-top_is_none": (pickled(None), FormatError),
         "P44-top_is_text": (pickled("weights"), FormatError),
         "P44-top_is_empty": (pickled({}), FormatError),
-        "P44-top_is_options": (pickled({"epoch": 3, "args": Raw(glob("argparse", "Namespace") + b")\x81}b")}), FormatError),
+        "P44-top_is_options": (
+            pickled({"epoch": 3, "args": Raw(glob("argparse", "Namespace") + b")\x81}b")}),
+            FormatError,
+        ),
         "P44-wrapper_is_cyclic": (b"\x80\x02}q\0" + text("state_dict") + b"h\0s.", FormatError),
         "P45-top_is_strange_name": (pickled(Raw(glob("trainer", "State"))), UnsafeError),
         "P45-top_is_strange": (pickled(Raw(call("trainer", "State", text(MARKER)))), UnsafeError),
-        "P45-state_dict_is_strange": (pickled({"state_dict": Raw(call("trainer", "State"))}), FormatError),
-        "P44-whole_model": (pickled(Raw(glob("torchvision.models.resnet", "ResNet") + b")\x81}b")), UnsafeError),
+        "P45-state_dict_is_strange": (
+            pickled({"state_dict": Raw(call("trainer", "State"))}),
+            FormatError,
+        ),
+        "P44-whole_model": (
+            pickled(Raw(glob("torchvision.models.resnet", "ResNet") + b")\x81}b")),
+            UnsafeError,
+        ),
     }
 
 
@@ -382,7 +468,11 @@ def expansion_cases():
     store = Storage(numbers(1000), "Float")
     yield "P33-expand_bomb", {"w": View(store, 0, (1 << 20, 1 << 19), (0, 0))}, UnsafeError
     yield "P33-4_GiB_expand", {"w": View(store, 0, (1 << 20, 1000), (0, 1))}, UnsafeError
-    yield "P33-many_views_bomb", {f"w{i}": View(store, 0, (900, 100), (1, 1)) for i in range(500)}, UnsafeError
+    yield (
+        "P33-many_views_bomb",
+        {f"w{i}": View(store, 0, (900, 100), (1, 1)) for i in range(500)},
+        UnsafeError,
+    )
 
 
 def cases():

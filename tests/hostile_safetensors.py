@@ -41,13 +41,25 @@ def cases():
         "S-length_0": (safetensors(b"", b"{}", length=0), FormatError),
         "S-length_1": (safetensors(b"{", b"}" * 20, length=1), FormatError),
         "S-length_beyond_file": (safetensors({"w": w}, b"", length=1000), FormatError),
-        "S-length_1_too_long": (safetensors({"w": w}, b"", length=len(json.dumps({"w": w})) + 1), FormatError),
+        "S-length_1_too_long": (
+            safetensors({"w": w}, b"", length=len(json.dumps({"w": w})) + 1),
+            FormatError,
+        ),
         "S-length_2_40": (safetensors({"w": w}, bytes(16), length=1 << 39), FormatError),
         "S-length_2_63": (safetensors({"w": w}, bytes(16), length=1 << 63), FormatError),
         "S-length_minus_1": (safetensors({"w": w}, bytes(16), length=(1 << 64) - 1), FormatError),
-        "S-header_of_3_MB": (safetensors(b'{"w":' + good.encode() + b" " * (3 << 20) + b"}", bytes(16)), UnsafeError),
-        "S-header_fills_memory": (safetensors(b'{"w":[' + b"[]," * 690_000 + b"0]}", b""), WeightsError),
-        "S-header_of_dicts": (safetensors(b'{"w":[' + b"{}," * 690_000 + b"0]}", b""), WeightsError),
+        "S-header_of_3_MB": (
+            safetensors(b'{"w":' + good.encode() + b" " * (3 << 20) + b"}", bytes(16)),
+            UnsafeError,
+        ),
+        "S-header_fills_memory": (
+            safetensors(b'{"w":[' + b"[]," * 690_000 + b"0]}", b""),
+            WeightsError,
+        ),
+        "S-header_of_dicts": (
+            safetensors(b'{"w":[' + b"{}," * 690_000 + b"0]}", b""),
+            WeightsError,
+        ),
         "S-not_utf8": (safetensors(b'{"\xff":1}', b""), FormatError),
         "S-utf16": (safetensors("{}".encode("utf-16-le"), b""), FormatError),
         "S-overlong_utf8": (safetensors(b'{"\xc0\xaf":1}', b""), FormatError),
@@ -57,14 +69,32 @@ def cases():
         "S-trailing_comma": (safetensors(b'{"w":' + good.encode() + b",}", bytes(16)), FormatError),
         "S-comment": (safetensors(b'{"w":' + good.encode() + b"/**/}", bytes(16)), FormatError),
         "S-single_quotes": (safetensors(b"{'w':1}", b""), FormatError),
-        "S-deep": (safetensors(b'{"w":' + b"[" * 100_000 + b"]" * 100_000 + b"}", b""), FormatError),
+        "S-deep": (
+            safetensors(b'{"w":' + b"[" * 100_000 + b"]" * 100_000 + b"}", b""),
+            FormatError,
+        ),
         "S-deep_objects": (safetensors(b'{"w":' * 50_000 + b"1" + b"}" * 50_000, b""), FormatError),
-        "S-key_twice": (safetensors(b'{"w":' + good.encode() + b',"w":' + good.encode() + b"}", bytes(16)), UnsafeError),
-        "S-key_twice_escaped": (safetensors(b'{"w":' + good.encode() + b',"\\u0077":1}', bytes(16)), UnsafeError),
+        "S-key_twice": (
+            safetensors(b'{"w":' + good.encode() + b',"w":' + good.encode() + b"}", bytes(16)),
+            UnsafeError,
+        ),
+        "S-key_twice_escaped": (
+            safetensors(b'{"w":' + good.encode() + b',"\\u0077":1}', bytes(16)),
+            UnsafeError,
+        ),
         "S-dtype_twice": (entry(good[:-1] + ',"dtype":"F16"}'), UnsafeError),
-        "S-metadata_twice": (safetensors(b'{"__metadata__":{},"__metadata__":{}}', b""), UnsafeError),
-        "S-metadata_number": (safetensors({"__metadata__": {"a": 1}, "w": w}, bytes(16)), FormatError),
-        "S-metadata_nested": (safetensors({"__metadata__": {"a": {}}, "w": w}, bytes(16)), FormatError),
+        "S-metadata_twice": (
+            safetensors(b'{"__metadata__":{},"__metadata__":{}}', b""),
+            UnsafeError,
+        ),
+        "S-metadata_number": (
+            safetensors({"__metadata__": {"a": 1}, "w": w}, bytes(16)),
+            FormatError,
+        ),
+        "S-metadata_nested": (
+            safetensors({"__metadata__": {"a": {}}, "w": w}, bytes(16)),
+            FormatError,
+        ),
         "S-metadata_list": (safetensors({"__metadata__": [], "w": w}, bytes(16)), FormatError),
         "S-metadata_null": (safetensors({"__metadata__": None, "w": w}, bytes(16)), FormatError),
         "S-nan": (entry(good.replace("[4]", "[NaN]")), FormatError),
@@ -115,19 +145,34 @@ def cases():
         "S-no_tensors": (safetensors(b"{}", b""), FormatError),
         "S-only_metadata": (safetensors({"__metadata__": {"format": "pt"}}, b""), FormatError),
         "S-entry_text": (safetensors({"w": "F32"}, b""), FormatError),
-        "S-entry_missing_shape": (safetensors({"w": {"dtype": "F32", "data_offsets": [0, 16]}}, bytes(16)), FormatError),
+        "S-entry_missing_shape": (
+            safetensors({"w": {"dtype": "F32", "data_offsets": [0, 16]}}, bytes(16)),
+            FormatError,
+        ),
         "S-entry_with_more": (safe(code="import os"), FormatError),
         "S-name_path": (safetensors({"../w": w}, bytes(16)), FormatError),
         "S-name_dunder": (safetensors({"__class__": w}, bytes(16)), FormatError),
         "S-name_empty": (safetensors({"": w}, bytes(16)), FormatError),
         "S-name_long": (safetensors({"w" * 1000: w}, bytes(16)), FormatError),
         "S-name_newline": (safetensors({"w\n": w}, bytes(16)), FormatError),
-        "S-name_surrogate": (safetensors(b'{"\\ud800":' + good.encode() + b"}", bytes(16)), FormatError),
+        "S-name_surrogate": (
+            safetensors(b'{"\\ud800":' + good.encode() + b"}", bytes(16)),
+            FormatError,
+        ),
         "S-name_nul": (safetensors({"w\0": w}, bytes(16)), FormatError),
         "S-25000_tensors": (
-            safetensors({f"w{i}": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]} for i in range(25_000)}, b""),
+            safetensors(
+                {
+                    f"w{i}": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}
+                    for i in range(25_000)
+                },
+                b"",
+            ),
             UnsafeError,
         ),
         "S-truth_of_2": (safe("BOOL", [2], [0, 2], b"\1\2"), IntegrityError),
-        "S-double_beyond": (safe("F64", [2], [0, 16], np.array([1, 1e300]).tobytes()), IntegrityError),
+        "S-double_beyond": (
+            safe("F64", [2], [0, 16], np.array([1, 1e300]).tobytes()),
+            IntegrityError,
+        ),
     }

@@ -13,9 +13,16 @@ import numpy as np
 from h5py import h5p
 from hdf5_cases import CONV, SCALE, SHIFT, SPEC, VARIANCE, Case, low_level, model, set_text
 
-from tinyresnext import store, store_file
-from tinyresnext.errors import FormatError, IntegrityError, ShapeError, TinyResNeXtError, UnsafeError
-from tinyresnext.image import Preprocess
+from tinyresnext.errors import (
+    FormatError,
+    IntegrityError,
+    ShapeError,
+    TinyResNeXtError,
+    UnsafeError,
+)
+from tinyresnext.images.preprocess import Preprocess
+from tinyresnext.store import layout as store_file
+from tinyresnext.store import store
 
 CASES: dict[str, Case] = {}
 case, edit = partial(hdf5_cases.case, CASES), partial(hdf5_cases.edit, CASES)
@@ -76,7 +83,10 @@ for name, (first, second) in {
 
     @edit(f"H-attribute-cut-{name}", FormatError, "not cut as tinyresnext does")
     def _(file, first=first, second=second):
-        file.attrs["labels"], file.attrs["labels.1"] = np.bytes_(first.encode()), np.bytes_(second.encode() or b"\0")
+        file.attrs["labels"], file.attrs["labels.1"] = (
+            np.bytes_(first.encode()),
+            np.bytes_(second.encode() or b"\0"),
+        )
 
 
 @edit("H-attribute-gap-in-pieces", FormatError, "among them 'labels.2'")
@@ -146,7 +156,12 @@ def _(file):
 
 # The texts
 
-good = {"spec": SPEC.to_json(), "preprocess": Preprocess().to_json(), "labels": ["cat", "dog", "owl"], "provenance": {}}
+good = {
+    "spec": SPEC.to_json(),
+    "preprocess": Preprocess().to_json(),
+    "labels": ["cat", "dog", "owl"],
+    "provenance": {},
+}
 spec = store_file.json_text(good["spec"])
 TEXTS: dict[str, tuple[str, str, type[TinyResNeXtError]]] = {
     "no-json": ("spec", "{", FormatError),
@@ -154,7 +169,11 @@ TEXTS: dict[str, tuple[str, str, type[TinyResNeXtError]]] = {
     "null": ("spec", "null", FormatError),
     "key-twice": ("spec", spec[:-1] + ',"width":8}', FormatError),
     "key-unknown": ("spec", store_file.json_text({**good["spec"], "more": 1}), FormatError),
-    "key-missing": ("spec", store_file.json_text({k: v for k, v in good["spec"].items() if k != "eps"}), FormatError),
+    "key-missing": (
+        "spec",
+        store_file.json_text({k: v for k, v in good["spec"].items() if k != "eps"}),
+        FormatError,
+    ),
     "spaces": ("spec", json.dumps(good["spec"], sort_keys=True), FormatError),
     "padding": ("spec", spec + " ", FormatError),
     "huge-number": ("spec", spec.replace('"classes":3', '"classes":1' + "0" * 5000), FormatError),
@@ -166,8 +185,16 @@ TEXTS: dict[str, tuple[str, str, type[TinyResNeXtError]]] = {
     "deep": ("spec", "[" * 30_000 + "]" * 30_000, FormatError),
     "deep-in-labels": ("labels", '["cat","dog",' + "[" * 900 + "]" * 900 + "]", FormatError),
     "preprocess-no-object": ("preprocess", "3", FormatError),
-    "preprocess-std-zero": ("preprocess", store_file.json_text({**good["preprocess"], "std": [0.0, 0.0, 0.0]}), FormatError),
-    "preprocess-huge": ("preprocess", store_file.json_text({**good["preprocess"], "resize": 10**9}), FormatError),
+    "preprocess-std-zero": (
+        "preprocess",
+        store_file.json_text({**good["preprocess"], "std": [0.0, 0.0, 0.0]}),
+        FormatError,
+    ),
+    "preprocess-huge": (
+        "preprocess",
+        store_file.json_text({**good["preprocess"], "resize": 10**9}),
+        FormatError,
+    ),
     "labels-object": ("labels", "{}", FormatError),
     "labels-numbers": ("labels", "[1,2,3]", FormatError),
     "labels-too-few": ("labels", '["cat","dog"]', ShapeError),
@@ -194,15 +221,43 @@ TEXTS: dict[str, tuple[str, str, type[TinyResNeXtError]]] = {
     "labels-bomb-beyond-the-root": ("labels", "[" + "{}," * 5_000_000 + "{}]", UnsafeError),
     "labels-bomb-of-escapes": ("labels", '["cat","dog","' + "\\\\" * 1_000_000 + '"]', UnsafeError),
     "labels-bomb-of-open-text": ("labels", '["' + "x" * 9_000_000, FormatError),
-    "spec-bomb-of-blocks": ("spec", store_file.json_text({**good["spec"], "blocks": [3] * 3_000_000}), UnsafeError),
-    "spec-many-blocks": ("spec", store_file.json_text({**good["spec"], "blocks": [3] * 30_000}), FormatError),
+    "spec-bomb-of-blocks": (
+        "spec",
+        store_file.json_text({**good["spec"], "blocks": [3] * 3_000_000}),
+        UnsafeError,
+    ),
+    "spec-many-blocks": (
+        "spec",
+        store_file.json_text({**good["spec"], "blocks": [3] * 30_000}),
+        FormatError,
+    ),
     "spec-long-key": ("spec", store_file.json_text({**good["spec"], "x" * 60_000: 3}), FormatError),
-    "spec-long-stem": ("spec", store_file.json_text({**good["spec"], "stem": "x" * 60_000}), FormatError),
-    "spec-long-number": ("spec", spec.replace('"classes":3', '"classes":1' + "0" * 4000), FormatError),
-    "preprocess-long": ("preprocess", store_file.json_text({**good["preprocess"], "mean": [0.5] * 15_000}), FormatError),
+    "spec-long-stem": (
+        "spec",
+        store_file.json_text({**good["spec"], "stem": "x" * 60_000}),
+        FormatError,
+    ),
+    "spec-long-number": (
+        "spec",
+        spec.replace('"classes":3', '"classes":1' + "0" * 4000),
+        FormatError,
+    ),
+    "preprocess-long": (
+        "preprocess",
+        store_file.json_text({**good["preprocess"], "mean": [0.5] * 15_000}),
+        FormatError,
+    ),
     "preprocess-bomb": ("preprocess", "[" + "{}," * 1_000_000 + "{}]", UnsafeError),
-    "provenance-bomb": ("provenance", store_file.json_text({f"{i:06x}": {} for i in range(300_000)}), UnsafeError),
-    "provenance-long-value": ("provenance", store_file.json_text({"source": ["x" * 60_000]}), FormatError),
+    "provenance-bomb": (
+        "provenance",
+        store_file.json_text({f"{i:06x}": {} for i in range(300_000)}),
+        UnsafeError,
+    ),
+    "provenance-long-value": (
+        "provenance",
+        store_file.json_text({"source": ["x" * 60_000]}),
+        FormatError,
+    ),
     "labels-right-to-left": ("labels", '["cat","dog","\\u202e"]', FormatError),
     "provenance-list": ("provenance", "[]", FormatError),
     "provenance-nested": ("provenance", '{"source":{"a":"b"}}', FormatError),
@@ -231,7 +286,11 @@ for attribute, old, new, kind in [
     ("provenance_sha256", b"", None, "provenance"),
 ]:
 
-    @edit(f"H-tampered-{attribute}-{(new or b'itself').decode()}", IntegrityError, f"the {kind} has the sha256")
+    @edit(
+        f"H-tampered-{attribute}-{(new or b'itself').decode()}",
+        IntegrityError,
+        f"the {kind} has the sha256",
+    )
     def _(file, attribute=attribute, old=old, new=new):
         text = bytes(file.attrs[attribute])
         changed = text[::-1] if new is None else text.replace(old, new)
@@ -294,7 +353,9 @@ def numbers(name: str, value: float, says: str) -> None:
         sha256 = {key: hashlib.sha256(array).hexdigest() for key, array in stored.params.items()}
         attributes = {"format": "tinyresnext", "format_version": "1", **documents}
         attributes["sha256"] = store._model_digest(documents, SPEC, sha256)
-        attributes["provenance_sha256"] = hashlib.sha256(documents["provenance"].encode()).hexdigest()
+        attributes["provenance_sha256"] = hashlib.sha256(
+            documents["provenance"].encode()
+        ).hexdigest()
         path.write_bytes(b"")
         tensors = ((key, array, sha256[key]) for key, array in stored.params.items())
         store_file.lay_out(path, attributes, tensors, "sha256", lambda: attributes["sha256"])

@@ -1,7 +1,8 @@
 """A network's parameters written as other systems write them, for tests: their names, their order of axes, their pieces.
 
-Each function takes tensors under torchvision's names (timm's for the deep stem and pooled shortcuts) and gives what the
-other system would have saved. They go the opposite way of `tinyresnext.checkpoints.names` and share nothing with it.
+Each function takes tensors under torchvision's names (timm's for the deep stem and pooled
+shortcuts) and gives what the other system would have saved. They go the opposite way of
+`tinyresnext.checkpoints.names.schemes` and share nothing with it.
 """
 
 from __future__ import annotations
@@ -14,9 +15,24 @@ from tinyresnext import Spec
 
 Tensors = dict[str, np.ndarray]
 
-# Place in a block -> the way down Torch7's tree from the block, flat as models/resnext.lua builds it, nested as published.
-FLAT = {"conv1": "0.0.0", "bn1": "0.0.1", "conv2": "0.0.3", "bn2": "0.0.4", "conv3": "0.0.6", "bn3": "0.0.7"}
-NESTED = {"conv1": "0.0.0.0", "bn1": "0.0.0.1", "conv2": "0.0.0.3", "bn2": "0.0.0.4", "conv3": "0.0.1", "bn3": "0.0.2"}
+# Place in a block -> the way down Torch7's tree from the block, flat as models/resnext.lua builds
+# it, nested as published.
+FLAT = {
+    "conv1": "0.0.0",
+    "bn1": "0.0.1",
+    "conv2": "0.0.3",
+    "bn2": "0.0.4",
+    "conv3": "0.0.6",
+    "bn3": "0.0.7",
+}
+NESTED = {
+    "conv1": "0.0.0.0",
+    "bn1": "0.0.0.1",
+    "conv2": "0.0.0.3",
+    "bn2": "0.0.0.4",
+    "conv3": "0.0.1",
+    "bn3": "0.0.2",
+}
 SHORTCUT = {"downsample.0": "0.1.0", "downsample.1": "0.1.1"}
 
 
@@ -26,7 +42,13 @@ def split(key: str) -> tuple[int, int, str, str]:
     return int(match[1] or 0), int(match[2] or 0), match[3], match[4]
 
 
-def tree(tensors: Tensors, spec: Spec, places: dict[str, str], classifier: str | None = None, prefix: str = "") -> Tensors:
+def tree(
+    tensors: Tensors,
+    spec: Spec,
+    places: dict[str, str],
+    classifier: str | None = None,
+    prefix: str = "",
+) -> Tensors:
     """Numbered modules: stem 0 and 1, then ReLU and, but for CIFAR, a pooling; behind the stages a pooling and a View."""
     first = 3 if spec.stem == "cifar" else 4
     last = str(first + len(spec.blocks) + 2) if classifier is None else classifier
@@ -90,7 +112,14 @@ def cadene_resnet(tensors: Tensors, spec: Spec) -> Tensors:
 
 def mmpretrain(tensors: Tensors, spec: Spec) -> Tensors:
     """The deep stem in three pieces; where shortcuts are pooled, the pooling has a number only where there is one."""
-    stem = {"conv1.0": "0.conv", "conv1.1": "0.bn", "conv1.3": "1.conv", "conv1.4": "1.bn", "conv1.6": "2.conv", "bn1": "2.bn"}
+    stem = {
+        "conv1.0": "0.conv",
+        "conv1.1": "0.bn",
+        "conv1.3": "1.conv",
+        "conv1.4": "1.bn",
+        "conv1.6": "2.conv",
+        "bn1": "2.bn",
+    }
     made = {}
     for key, value in tensors.items():
         stage, block, module, field = split(key)
@@ -108,18 +137,36 @@ def mmpretrain(tensors: Tensors, spec: Spec) -> Tensors:
 def mmcv_averaged(tensors: Tensors, spec: Spec) -> Tensors:
     """With the second copy of every parameter that mmcv's EMAHook keeps among the first."""
     plain = mmpretrain(tensors, spec)
-    learned = {key: value for key, value in plain.items() if not key.endswith(("running_mean", "running_var", "tracked"))}
+    learned = {
+        key: value
+        for key, value in plain.items()
+        if not key.endswith(("running_mean", "running_var", "tracked"))
+    }
     return plain | {"ema_" + key.replace(".", "_"): value + 1 for key, value in learned.items()}
 
 
 def prlz77(tensors: Tensors, spec: Spec) -> Tensors:
-    modules = {"conv1": "conv_reduce", "bn1": "bn_reduce", "conv2": "conv_conv", "bn2": "bn", "conv3": "conv_expand"}
-    modules |= {"bn3": "bn_expand", "downsample.0": "shortcut.shortcut_conv", "downsample.1": "shortcut.shortcut_bn"}
+    modules = {
+        "conv1": "conv_reduce",
+        "bn1": "bn_reduce",
+        "conv2": "conv_conv",
+        "bn2": "bn",
+        "conv3": "conv_expand",
+    }
+    modules |= {
+        "bn3": "bn_expand",
+        "downsample.0": "shortcut.shortcut_conv",
+        "downsample.1": "shortcut.shortcut_bn",
+    }
     outside = {"conv1": "conv_1_3x3", "bn1": "bn_1", "fc": "classifier"}
     made = {}
     for key, value in tensors.items():
         stage, block, module, field = split(key)
-        at = f"stage_{stage}.stage_{stage}_bottleneck_{block}.{modules[module]}" if stage else outside[module]
+        at = (
+            f"stage_{stage}.stage_{stage}_bottleneck_{block}.{modules[module]}"
+            if stage
+            else outside[module]
+        )
         made[f"{at}.{field}"] = value
     return made
 
@@ -127,8 +174,8 @@ def prlz77(tensors: Tensors, spec: Spec) -> Tensors:
 def depthwise(weight: np.ndarray) -> np.ndarray:
     """A grouped convolution as keras-applications keeps it, element by element from what its layers compute.
 
-    The depthwise convolution makes of channel i the products ``i * c + m``; then output ``g * c + m`` sums the products m of
-    the channels of group g.
+    The depthwise convolution makes of channel i the products ``i * c + m``; then output ``g * c +
+    m`` sums the products m of the channels of group g.
     """
     channels, c, k_h, k_w = weight.shape
     kernel = np.empty((k_h, k_w, channels, c), weight.dtype)
@@ -148,9 +195,20 @@ def fixed_sum(channels: int, c: int) -> np.ndarray:
     return ones
 
 
-def keras(tensors: Tensors, spec: Spec, nested: bool = False, sums: bool = False, classifier: str = "probs") -> Tensors:
+def keras(
+    tensors: Tensors,
+    spec: Spec,
+    nested: bool = False,
+    sums: bool = False,
+    classifier: str = "probs",
+) -> Tensors:
     """Layers numbered from 1, the stem as stage 1; kernels [k_h, k_w, c_in, c_out]."""
-    fields = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
+    fields = {
+        "weight": "gamma",
+        "bias": "beta",
+        "running_mean": "moving_mean",
+        "running_var": "moving_variance",
+    }
     made = {}
     for key, value in tensors.items():
         stage, block, module, field = split(key)

@@ -4,8 +4,9 @@
 
     python killed_pull.py URL SHA256 SEED TIMES
 
-prints how many were killed, how many came to their end first, and how many found something to go on with. ``TINYRESNEXT_HOME``
-says where. Any name that does not mean a whole model ends it with a traceback.
+prints how many were killed, how many came to their end first, and how many found something to go on
+with. ``TINYRESNEXT_HOME`` says where. Any name that does not mean a whole model ends it with a
+traceback.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import time
 
 import pulled
 
-from tinyresnext import catalogue, store
-from tinyresnext.pull import pull
+from tinyresnext.hub import catalogue
+from tinyresnext.hub.pull import pull
+from tinyresnext.store import store
 
 
 def attempt(entry: catalogue.Entry) -> int:

@@ -38,7 +38,9 @@ def smooth(height: int, width: int, channels: int = 3) -> np.ndarray:
 
 def saved(pixels: np.ndarray | Image.Image, kind: str, **options: object) -> bytes:
     out = io.BytesIO()
-    (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(out, kind, **options)
+    (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(
+        out, kind, **options
+    )
     return out.getvalue()
 
 
@@ -46,10 +48,25 @@ def chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def png(width: int, height: int, depth: int, colour: int, rows: bytes, before: bytes = b"", after: bytes = b"") -> bytes:
+def png(
+    width: int,
+    height: int,
+    depth: int,
+    colour: int,
+    rows: bytes,
+    before: bytes = b"",
+    after: bytes = b"",
+) -> bytes:
     """A PNG from its header fields and its unfiltered rows (each begins with a zero byte)."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    return PNG + chunk(b"IHDR", header) + before + chunk(b"IDAT", zlib.compress(rows)) + after + chunk(b"IEND", b"")
+    return (
+        PNG
+        + chunk(b"IHDR", header)
+        + before
+        + chunk(b"IDAT", zlib.compress(rows))
+        + after
+        + chunk(b"IEND", b"")
+    )
 
 
 def with_chunk(data: bytes, kind: bytes, body: bytes) -> bytes:
@@ -65,7 +82,9 @@ def with_segment(data: bytes, marker: int, body: bytes) -> bytes:
 def exif(value: int, order: str = "<", kind: int = 3, offset: int = 8, entries: int = 1) -> bytes:
     """An EXIF block with an orientation and whatever lies in its other fields."""
     start = b"II*\x00" if order == "<" else b"MM\x00*"
-    body = struct.pack(order + "IHHHI", offset, entries, 0x0112, kind, 1) + struct.pack(order + "HH", value, 0)
+    body = struct.pack(order + "IHHHI", offset, entries, 0x0112, kind, 1) + struct.pack(
+        order + "HH", value, 0
+    )
     return b"Exif\x00\x00" + start + body + bytes(4)
 
 
@@ -86,7 +105,11 @@ def keyed(pixels: np.ndarray, colour: np.ndarray, shift: int = 0) -> np.ndarray:
     """White wherever a pixel has the transparent colour."""
     if pixels.ndim == 2:
         pixels = pixels[..., np.newaxis]
-    return np.where((pixels == colour).all(2, keepdims=True), 255, np.broadcast_to(pixels >> shift, (*pixels.shape[:2], 3)))
+    return np.where(
+        (pixels == colour).all(2, keepdims=True),
+        255,
+        np.broadcast_to(pixels >> shift, (*pixels.shape[:2], 3)),
+    )
 
 
 def grey(values: np.ndarray) -> np.ndarray:
@@ -109,7 +132,9 @@ def refused() -> list[Odd]:
     """Files that are no picture we read, or are damaged, or are too large."""
     small = synthetic(20, 24)
     good = {kind: saved(small, kind) for kind in ("JPEG", "PNG", "GIF", "BMP", "WEBP")}
-    pages = saved(Image.fromarray(small), "TIFF", save_all=True, append_images=[Image.fromarray(small)])
+    pages = saved(
+        Image.fromarray(small), "TIFF", save_all=True, append_images=[Image.fromarray(small)]
+    )
     at = good["PNG"].index(b"IDAT")
     flipped = good["PNG"][: at + 9] + bytes([good["PNG"][at + 9] ^ 1]) + good["PNG"][at + 10 :]
     text = with_chunk(good["PNG"], b"tEXt", b"a\x00b")
@@ -120,13 +145,22 @@ def refused() -> list[Odd]:
     scan = scans[first:-2]
     frame = good["JPEG"].index(b"\xff\xc0") + 5
     huge_jpeg = good["JPEG"][:frame] + struct.pack(">HH", 65500, 65500) + good["JPEG"][frame + 4 :]
-    huge_webp = b"RIFF" + struct.pack("<I", 22) + b"WEBPVP8X" + struct.pack("<I", 10) + bytes(4) + b"\xff" * 6
+    huge_webp = (
+        b"RIFF"
+        + struct.pack("<I", 22)
+        + b"WEBPVP8X"
+        + struct.pack("<I", 10)
+        + bytes(4)
+        + b"\xff" * 6
+    )
     huge_bmp = good["BMP"][:18] + struct.pack("<ii", 2**31 - 1, 2**31 - 1) + good["BMP"][26:]
     no_width = good["BMP"][:18] + struct.pack("<ii", 0, 5) + good["BMP"][26:]
     wide_gif = bytearray(good["GIF"])
     descriptor = wide_gif.index(b"\x2c\x00\x00\x00\x00")
     wide_gif[descriptor + 5 : descriptor + 9] = b"\xff" * 4
-    delta = struct.pack("<IHHI", 80, 0, 0, 58) + struct.pack("<IiiHHIIiiII", 40, 80_000_000, 1, 1, 8, 1, 4, 0, 0, 1, 0)
+    delta = struct.pack("<IHHI", 80, 0, 0, 58) + struct.pack(
+        "<IiiHHIIiiII", 40, 80_000_000, 1, 1, 8, 1, 4, 0, 0, 1, 0
+    )
     rows = [
         ("empty", b"", "empty"),
         ("html", b"<!DOCTYPE html><html><body>404</body></html>", "HTML"),
@@ -155,9 +189,19 @@ def refused() -> list[Odd]:
         ("webp_only_signature", b"RIFF\x00\x00\x00\x00WEBP", "WebP"),
         ("bmp_only_signature", b"BM", "BMP"),
         ("png_bad_crc_pixels", flipped, "PNG"),
-        ("png_bad_crc_header", good["PNG"][:29] + b"\x00\x00\x00\x00" + good["PNG"][33:], "checksum"),
+        (
+            "png_bad_crc_header",
+            good["PNG"][:29] + b"\x00\x00\x00\x00" + good["PNG"][33:],
+            "checksum",
+        ),
         ("png_bad_crc_text", text[:44] + b"c" + text[45:], "checksum"),
-        ("png_no_pixels", PNG + chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 8, 2, 0, 0, 0)) + chunk(b"IEND", b""), "PNG"),
+        (
+            "png_no_pixels",
+            PNG
+            + chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 8, 2, 0, 0, 0))
+            + chunk(b"IEND", b""),
+            "PNG",
+        ),
         ("png_few_rows", png(4, 4, 8, 0, bytes(7)), "PNG"),
         ("png_chunk_of_2_gib", PNG + b"\x7f\xff\xff\xffIHDR" + bytes(30), "PNG"),
         ("png_zTXt_bomb", with_chunk(good["PNG"], b"zTXt", b"k\0\0" + bomb), "too large"),
@@ -165,7 +209,11 @@ def refused() -> list[Odd]:
         ("png_iCCP_bomb", with_chunk(good["PNG"], b"iCCP", b"p\0\0" + bomb), "too large"),
         ("png_iCCP_odd", with_chunk(good["PNG"], b"iCCP", b"no profile at all"), "iCCP"),
         ("png_frames_without_acTL", good["PNG"][:-12] + stray * 2 + good["PNG"][-12:], "APNG"),
-        ("png_text_named_transparency", with_chunk(good["PNG"], b"tEXt", b"transparency\0abc"), "integer|str"),
+        (
+            "png_text_named_transparency",
+            with_chunk(good["PNG"], b"tEXt", b"transparency\0abc"),
+            "integer|str",
+        ),
         ("png_text_named_interlace", with_chunk(good["PNG"], b"tEXt", b"interlace\0abc"), "PNG"),
         ("png_text_named_bbox", with_chunk(good["PNG"], b"tEXt", b"bbox\0abc"), "PNG"),
         ("png_14000_squared", png(14000, 14000, 8, 0, bytes(64)), "196000000|14000 x 14000"),
@@ -177,7 +225,11 @@ def refused() -> list[Odd]:
         ("jpeg_65500_squared", huge_jpeg, "65500 x 65500"),
         ("jpeg_no_end", good["JPEG"][:-2], "truncated"),
         ("jpeg_1000_scans", scans[:first] + scan * 1000 + b"\xff\xd9", "scans"),
-        ("jpeg_1000_EXIF", with_segment(good["JPEG"], 0xE1, exif(6))[:42] * 1000 + good["JPEG"][2:], "EXIF blocks"),
+        (
+            "jpeg_1000_EXIF",
+            with_segment(good["JPEG"], 0xE1, exif(6))[:42] * 1000 + good["JPEG"][2:],
+            "EXIF blocks",
+        ),
         ("gif_65535_frame", bytes(wide_gif), "65535 x 65535|4294836225 pixels"),
         ("gif_no_frame", good["GIF"][:descriptor] + b";", "GIF"),
         ("gif_endless_extensions", good["GIF"][:descriptor] + b"\x21\xfe\x00" * 50, "GIF"),
@@ -219,25 +271,61 @@ def accepted_png() -> list[Odd]:
     animation = saved(rgb, "PNG", save_all=True, append_images=[Image.fromarray(rgb[::-1])] * 2)
     frame = chunk(b"fcTL", struct.pack(">IIIIIHHBB", 0, 17, 13, 0, 0, 1, 10, 0, 0))
     rows = [
-        ("1_bit", png(17, 13, 1, 0, b"".join(b"\0" + r.tobytes() for r in bits)), grey((mono >= 128) * 255)),
+        (
+            "1_bit",
+            png(17, 13, 1, 0, b"".join(b"\0" + r.tobytes() for r in bits)),
+            grey((mono >= 128) * 255),
+        ),
         ("L", saved(mono, "PNG"), grey(mono)),
         ("LA", saved(np.stack([mono, alpha], 2), "PNG"), over_white(grey(mono), alpha)),
         ("P", saved(palette, "PNG"), table[indices]),
-        ("P_tRNS_bytes", saved(palette, "PNG", transparency=opaque.tobytes()), over_white(table[indices], opaque[indices])),
-        ("P_tRNS_index", saved(palette, "PNG", transparency=2), over_white(table[indices], (indices != 2) * 255)),
+        (
+            "P_tRNS_bytes",
+            saved(palette, "PNG", transparency=opaque.tobytes()),
+            over_white(table[indices], opaque[indices]),
+        ),
+        (
+            "P_tRNS_index",
+            saved(palette, "PNG", transparency=2),
+            over_white(table[indices], (indices != 2) * 255),
+        ),
         ("RGB", base, rgb),
         ("RGBA", saved(np.dstack([rgb, alpha]), "PNG"), over_white(rgb, alpha)),
         ("RGBA_opaque", saved(np.dstack([rgb, np.full_like(alpha, 255)]), "PNG"), rgb),
         ("RGB_tRNS", base[:33] + key(rgb[1, 1]) + base[33:], keyed(rgb, rgb[1, 1])),
-        ("L_tRNS", with_chunk(saved(mono, "PNG"), b"tRNS", b"\0" + mono[:1, 1].tobytes()), keyed(mono, mono[0, 1])),
+        (
+            "L_tRNS",
+            with_chunk(saved(mono, "PNG"), b"tRNS", b"\0" + mono[:1, 1].tobytes()),
+            keyed(mono, mono[0, 1]),
+        ),
         ("2_bit_grey", png(4, 2, 2, 0, two_rows), grey(two_grey)),
-        ("2_bit_grey_tRNS", png(4, 2, 2, 0, two_rows, chunk(b"tRNS", b"\0\0")), grey(np.where(two_grey == 0, 255, two_grey))),
+        (
+            "2_bit_grey_tRNS",
+            png(4, 2, 2, 0, two_rows, chunk(b"tRNS", b"\0\0")),
+            grey(np.where(two_grey == 0, 255, two_grey)),
+        ),
         ("16_bit_grey", png(17, 13, 16, 0, rows16(wide)), grey(wide >> 8)),
-        ("16_bit_grey_tRNS", png(17, 13, 16, 0, rows16(wide), key(wide[2, 3])), keyed(wide, wide[2, 3], 8)),
-        ("16_bit_grey_alpha", png(17, 13, 16, 4, rows16(two_wide)), over_white(grey(wide >> 8), wide[::-1] >> 8)),
+        (
+            "16_bit_grey_tRNS",
+            png(17, 13, 16, 0, rows16(wide), key(wide[2, 3])),
+            keyed(wide, wide[2, 3], 8),
+        ),
+        (
+            "16_bit_grey_alpha",
+            png(17, 13, 16, 4, rows16(two_wide)),
+            over_white(grey(wide >> 8), wide[::-1] >> 8),
+        ),
         ("16_bit_rgb", png(17, 13, 16, 2, rows16(wide_rgb)), wide_rgb >> 8),
-        ("16_bit_rgb_tRNS", png(17, 13, 16, 2, rows16(wide_rgb), key([0, 0, 0])), keyed(wide_rgb, [0, 0, 0], 8)),
-        ("16_bit_rgba", png(17, 13, 16, 6, rows16(np.dstack([wide_rgb, wide]))), over_white(wide_rgb >> 8, wide >> 8)),
+        (
+            "16_bit_rgb_tRNS",
+            png(17, 13, 16, 2, rows16(wide_rgb), key([0, 0, 0])),
+            keyed(wide_rgb, [0, 0, 0], 8),
+        ),
+        (
+            "16_bit_rgba",
+            png(17, 13, 16, 6, rows16(np.dstack([wide_rgb, wide]))),
+            over_white(wide_rgb >> 8, wide >> 8),
+        ),
         ("1x1", saved(rgb[:1, :1], "PNG"), rgb[:1, :1]),
         ("1xN", saved(synthetic(1, 3000), "PNG"), synthetic(1, 3000)),
         ("Nx1", saved(synthetic(3000, 1), "PNG"), synthetic(3000, 1)),
@@ -247,7 +335,11 @@ def accepted_png() -> list[Odd]:
         ("many_IDAT", png(17, 13, 8, 2, b"".join(b"\0" + r.tobytes() for r in rgb)), rgb),
         ("no_end", base[:-12], rgb),
         ("text_named_exif", with_chunk(base, b"tEXt", b"exif\0abc"), rgb),
-        ("eXIf_after_pixels", base[:-12] + chunk(b"eXIf", exif(6)[6:]) + base[-12:], turned(rgb, 6)),
+        (
+            "eXIf_after_pixels",
+            base[:-12] + chunk(b"eXIf", exif(6)[6:]) + base[-12:],
+            turned(rgb, 6),
+        ),
         ("trailing_bytes", base + b"PK\x03\x04" + bytes(5000), rgb),
         ("APNG", animation, rgb),
         (
@@ -269,20 +361,45 @@ def accepted_jpeg() -> list[Odd]:
     base = saved(rgb, "JPEG", quality=95)
     mono = saved(rgb[..., 0], "JPEG", quality=95)
     inks = np.dstack([rgb, smooth(24, 32, 1)[::-1, :, 0] // 2])
-    cmyk = saved(Image.frombytes("CMYK", (32, 24), inks.tobytes()), "JPEG", quality=100, subsampling=0)
-    # YCCK: Y, Cb, Cr of the inks taken as red, green and blue; Pillow stores the complement of what it is given.
+    cmyk = saved(
+        Image.frombytes("CMYK", (32, 24), inks.tobytes()), "JPEG", quality=100, subsampling=0
+    )
+    # YCCK: Y, Cb, Cr of the inks taken as red, green and blue; Pillow stores the complement of what
+    # it is given.
     ycc = np.asarray(Image.fromarray(np.ascontiguousarray(inks[..., :3])).convert("YCbCr"))
     stored = np.dstack([255 - ycc, inks[..., 3]])
-    ycck = bytearray(saved(Image.frombytes("CMYK", (32, 24), stored.tobytes()), "JPEG", quality=100, subsampling=0))
+    ycck = bytearray(
+        saved(
+            Image.frombytes("CMYK", (32, 24), stored.tobytes()), "JPEG", quality=100, subsampling=0
+        )
+    )
     ycck[ycck.index(b"Adobe") + 11] = 2
-    two = saved(Image.fromarray(rgb), "MPO", save_all=True, append_images=[Image.fromarray(rgb[::-1])])
-    damaged = [exif(6, offset=4000), exif(6, entries=65535, offset=2), exif(0), exif(9), exif(6, kind=7)]
+    two = saved(
+        Image.fromarray(rgb), "MPO", save_all=True, append_images=[Image.fromarray(rgb[::-1])]
+    )
+    damaged = [
+        exif(6, offset=4000),
+        exif(6, entries=65535, offset=2),
+        exif(0),
+        exif(9),
+        exif(6, kind=7),
+    ]
     damaged += [b"Exif\0\0", b"Exif\0\0XX*\0"]
     rows = [
         ("RGB", base, plain(base), 0),
         ("L", mono, plain(mono), 0),
-        ("progressive", saved(rgb, "JPEG", progressive=True), plain(saved(rgb, "JPEG", progressive=True)), 0),
-        ("restart_markers", saved(rgb, "JPEG", restart_marker_blocks=1), plain(saved(rgb, "JPEG")), 0),
+        (
+            "progressive",
+            saved(rgb, "JPEG", progressive=True),
+            plain(saved(rgb, "JPEG", progressive=True)),
+            0,
+        ),
+        (
+            "restart_markers",
+            saved(rgb, "JPEG", restart_marker_blocks=1),
+            plain(saved(rgb, "JPEG")),
+            0,
+        ),
         ("keep_rgb", saved(rgb, "JPEG", quality=100, keep_rgb=True), rgb, 2),
         ("CMYK_adobe_inverted", cmyk, ink(inks), 4),
         ("YCCK", bytes(ycck), ink(inks), 5),
@@ -291,16 +408,32 @@ def accepted_jpeg() -> list[Odd]:
         ("fill_bytes", base[:2] + b"\xff" * 300 + base[2:], plain(base), 0),
         ("garbage_between_segments", base[:20] + bytes(9) + base[20:], plain(base), 0),
         ("ICC_odd", with_segment(base, 0xE2, b"ICC_PROFILE\0\1\1" + bytes(100)), plain(base), 0),
-        ("ICC_of_60000", with_segment(base, 0xE2, b"ICC_PROFILE\0\1\xff" + bytes(60_000)), plain(base), 0),
+        (
+            "ICC_of_60000",
+            with_segment(base, 0xE2, b"ICC_PROFILE\0\1\xff" + bytes(60_000)),
+            plain(base),
+            0,
+        ),
         ("comments_10000", base[:2] + b"\xff\xfe\x00\x04hi" * 10_000 + base[2:], plain(base), 0),
-        ("XMP_damaged", with_segment(base, 0xE1, b"http://ns.adobe.com/xap/1.0/\0<tiff:Orientation>"), plain(base), 0),
+        (
+            "XMP_damaged",
+            with_segment(base, 0xE1, b"http://ns.adobe.com/xap/1.0/\0<tiff:Orientation>"),
+            plain(base),
+            0,
+        ),
     ]
-    rows += [(f"EXIF_damaged_{i}", with_segment(base, 0xE1, block), plain(base), 0) for i, block in enumerate(damaged)]
+    rows += [
+        (f"EXIF_damaged_{i}", with_segment(base, 0xE1, block), plain(base), 0)
+        for i, block in enumerate(damaged)
+    ]
     for value in range(1, 9):
         for order, name in (("<", "little"), (">", "big")):
             data = with_segment(base, 0xE1, exif(value, order))
             rows.append((f"EXIF_{value}_{name}", data, turned(plain(base), value), 0))
-    return [Odd(f"I_jpeg_{name}", data, pixels, tolerance=tolerance) for name, data, pixels, tolerance in rows]
+    return [
+        Odd(f"I_jpeg_{name}", data, pixels, tolerance=tolerance)
+        for name, data, pixels, tolerance in rows
+    ]
 
 
 def accepted_others() -> list[Odd]:
@@ -322,31 +455,54 @@ def accepted_others() -> list[Odd]:
     top_down = np.dstack([rgb[:, :, ::-1], np.zeros((13, 17), np.uint8)]).tobytes()
     bmp_top = bmp32[:22] + struct.pack("<i", -13) + bmp32[26:54] + top_down
     flat = smooth(24, 32)
-    moving = saved(rgb, "WEBP", lossless=True, save_all=True, append_images=[Image.fromarray(rgb[::-1])] * 3)
+    moving = saved(
+        rgb, "WEBP", lossless=True, save_all=True, append_images=[Image.fromarray(rgb[::-1])] * 3
+    )
     lossy = saved(flat, "WEBP", quality=80)
     rows = [
         ("gif_P", still, table[indices]),
-        ("gif_transparent", saved(palette, "GIF", transparency=2), over_white(table[indices], (indices != 2) * 255)),
+        (
+            "gif_transparent",
+            saved(palette, "GIF", transparency=2),
+            over_white(table[indices], (indices != 2) * 255),
+        ),
         ("gif_interlaced", saved(palette, "GIF", interlace=1), table[indices]),
         ("gif_10000_frames", still[:-1] + tail * 10_000 + b";", table[indices]),
         ("gif_second_frame_damaged", still[:-1] + tail[:12] + b"\xff\xff\xff", table[indices]),
-        ("gif_comment", still[:6] + still[6:-1].replace(tail, b"\x21\xfe\x02hi\x00" * 500 + tail) + b";", table[indices]),
+        (
+            "gif_comment",
+            still[:6] + still[6:-1].replace(tail, b"\x21\xfe\x02hi\x00" * 500 + tail) + b";",
+            table[indices],
+        ),
         ("gif_frame_beyond_screen", bytes(offset), shifted),
         ("bmp_RGB", saved(rgb, "BMP"), rgb),
         ("bmp_L", saved(rgb[..., 0], "BMP"), grey(rgb[..., 0])),
         ("bmp_P", saved(palette, "BMP"), table[indices]),
-        ("bmp_1_bit", saved(Image.fromarray(rgb[..., 0] >= 128), "BMP"), grey((rgb[..., 0] >= 128) * 255)),
+        (
+            "bmp_1_bit",
+            saved(Image.fromarray(rgb[..., 0] >= 128), "BMP"),
+            grey((rgb[..., 0] >= 128) * 255),
+        ),
         ("bmp_32_bit", bmp32, rgb),
         ("bmp_top_down", bmp_top, rgb),
         ("bmp_trailing_bytes", saved(rgb, "BMP") + bytes(999), rgb),
         ("webp_lossless", saved(rgb, "WEBP", lossless=True), rgb),
         ("webp_lossy", lossy, plain(lossy)),
-        ("webp_alpha", saved(np.dstack([rgb, alpha]), "WEBP", lossless=True, exact=True), over_white(rgb, alpha)),
+        (
+            "webp_alpha",
+            saved(np.dstack([rgb, alpha]), "WEBP", lossless=True, exact=True),
+            over_white(rgb, alpha),
+        ),
         ("webp_animation", moving, rgb),
         ("webp_trailing_bytes", saved(rgb, "WEBP", lossless=True) + bytes(99), rgb),
     ]
-    rows += [(f"webp_EXIF_{v}", saved(rgb, "WEBP", lossless=True, exif=exif(v)), turned(rgb, v)) for v in range(1, 9)]
-    rows += [(f"png_EXIF_{v}", saved(rgb, "PNG", exif=exif(v)), turned(rgb, v)) for v in range(1, 9)]
+    rows += [
+        (f"webp_EXIF_{v}", saved(rgb, "WEBP", lossless=True, exif=exif(v)), turned(rgb, v))
+        for v in range(1, 9)
+    ]
+    rows += [
+        (f"png_EXIF_{v}", saved(rgb, "PNG", exif=exif(v)), turned(rgb, v)) for v in range(1, 9)
+    ]
     return [Odd(f"I_{name}", data, np.asarray(pixels, np.uint8)) for name, data, pixels in rows]
 
 

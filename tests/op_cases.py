@@ -1,6 +1,7 @@
 """The one list of op cases. Every backend runs all of it; add a case here and each of them has it.
 
-Data are drawn from a generator seeded with the case's name, so a case is the same alone and in the whole list.
+Data are drawn from a generator seeded with the case's name, so a case is the same alone and in the
+whole list.
 """
 
 from __future__ import annotations
@@ -66,10 +67,24 @@ class Pool:
 
     @property
     def attrs(self) -> dict:
-        return {"size": self.size, "stride": self.stride, "padding": self.padding, "ceil_mode": self.ceil_mode}
+        return {
+            "size": self.size,
+            "stride": self.stride,
+            "padding": self.padding,
+            "ceil_mode": self.ceil_mode,
+        }
 
 
-EPILOGUES = ("", "bias", "relu", "bias relu", "residual", "bias residual", "residual relu", "bias residual relu")
+EPILOGUES = (
+    "",
+    "bias",
+    "relu",
+    "bias relu",
+    "residual",
+    "bias residual",
+    "residual relu",
+    "bias residual relu",
+)
 
 
 def _resnext50() -> list[Conv]:
@@ -81,13 +96,45 @@ def _resnext50() -> list[Conv]:
         small = (size - 1) // stride + 1
         layers += [
             Conv(f"r50 layer{stage}.0 reduce", (1, size, size, c_in), width, epilogue="bias relu"),
-            Conv(f"r50 layer{stage}.0 grouped", (1, size, size, width), width, 3, stride, 1, 32, "bias relu"),
-            Conv(f"r50 layer{stage}.0 shortcut", (1, size, size, c_in), c_out, 1, stride, epilogue="bias"),
-            Conv(f"r50 layer{stage} expand", (1, small, small, width), c_out, epilogue="bias residual relu"),
+            Conv(
+                f"r50 layer{stage}.0 grouped",
+                (1, size, size, width),
+                width,
+                3,
+                stride,
+                1,
+                32,
+                "bias relu",
+            ),
+            Conv(
+                f"r50 layer{stage}.0 shortcut",
+                (1, size, size, c_in),
+                c_out,
+                1,
+                stride,
+                epilogue="bias",
+            ),
+            Conv(
+                f"r50 layer{stage} expand",
+                (1, small, small, width),
+                c_out,
+                epilogue="bias residual relu",
+            ),
             Conv(f"r50 layer{stage} reduce", (1, small, small, c_out), width, epilogue="bias relu"),
         ]
         if stage > 1:
-            layers.append(Conv(f"r50 layer{stage} grouped", (1, small, small, width), width, 3, 1, 1, 32, "bias relu"))
+            layers.append(
+                Conv(
+                    f"r50 layer{stage} grouped",
+                    (1, small, small, width),
+                    width,
+                    3,
+                    1,
+                    1,
+                    32,
+                    "bias relu",
+                )
+            )
         c_in = c_out
     return layers
 
@@ -104,7 +151,15 @@ CONVS = (
     Conv("deep stem, first", (1, 16, 16, 3), 32, 3, 2, 1, epilogue="bias relu"),
     Conv("deep stem, last", (1, 10, 10, 32), 64, 3, 1, 1, epilogue="bias relu"),
     Conv("resnet50 3x3", (1, 9, 9, 64), 64, 3, 1, 1, epilogue="bias relu"),
-    Conv("resnet50 widest 3x3: columns in several parts", (1, 4, 4, 512), 160, 3, 1, 1, epilogue="bias"),
+    Conv(
+        "resnet50 widest 3x3: columns in several parts",
+        (1, 4, 4, 512),
+        160,
+        3,
+        1,
+        1,
+        epilogue="bias",
+    ),
     Conv("one pixel", (1, 1, 1, 5), 7, epilogue="bias"),
     Conv("one pixel, 3x3", (1, 1, 1, 4), 6, 3, 1, 1, epilogue="bias residual relu"),
     Conv("one number", (1, 1, 1, 1), 1),
@@ -117,7 +172,15 @@ CONVS = (
     Conv("1x1 grouped", (1, 4, 5, 6), 9, groups=3, epilogue="bias relu"),
     Conv("kernel 1 by 3", (1, 5, 6, 4), 6, (1, 3), 1, (0, 1), 2, "bias"),
     Conv("kernel 3 by 2, stride 2 by 1", (2, 6, 5, 3), 5, (3, 2), (2, 1), (1, 0), epilogue="relu"),
-    Conv("kernel 5 by 1, padded on one side", (1, 7, 3, 2), 2, (5, 1), (1, 2), (2, 0), epilogue="residual relu"),
+    Conv(
+        "kernel 5 by 1, padded on one side",
+        (1, 7, 3, 2),
+        2,
+        (5, 1),
+        (1, 2),
+        (2, 0),
+        epilogue="residual relu",
+    ),
     Conv("depthwise", (1, 6, 6, 7), 7, 3, 1, 1, 7, "bias relu"),
     Conv("depthwise, two filters each", (1, 5, 7, 3), 6, 3, 2, 1, 3, "bias"),
     Conv("five filters a group", (1, 4, 4, 6), 15, 3, 1, 1, 3, "bias residual"),
@@ -153,7 +216,14 @@ POOLS = (
 CHANNEL_SHAPES = ((2, 3, 5, 7), (1, 1, 1, 1), (1, 4, 4, 64), (0, 3, 3, 4), (3, 7, 5, 257))
 ANY_SHAPES = (*CHANNEL_SHAPES, (5,), (3, 4), ())
 MEAN_SHAPES = ((1, 7, 7, 2048), (2, 3, 5, 7), (1, 1, 1, 1), (0, 3, 3, 4), (3, 8, 8, 1))
-LINEAR_SHAPES = ((1, 2048, 1000), (3, 7, 5), (1, 1, 1), (0, 4, 3), (17, 33, 2), (129, 3, 2))  # n, c_in, c_out
+LINEAR_SHAPES = (
+    (1, 2048, 1000),
+    (3, 7, 5),
+    (1, 1, 1),
+    (0, 4, 3),
+    (17, 33, 2),
+    (129, 3, 2),
+)  # n, c_in, c_out
 SOFTMAX_SHAPES = ((1, 1000), (5, 3), (4, 1), (0, 6))
 
 
@@ -177,7 +247,9 @@ def result_shape(case: Conv) -> tuple[int, ...]:
     return shapes.conv2d(np.empty(case.x), np.empty(case.weight), **case.attrs)
 
 
-def conv_data(case: Conv, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
+def conv_data(
+    case: Conv, shape: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
     """``x``, ``weight``, ``bias`` and ``residual`` of a case; ``shape`` is the result's."""
     rng = generator(case.name)
     x, weight = normal(rng, *case.x), normal(rng, *case.weight)

@@ -1,8 +1,9 @@
 """Weights and pictures that anyone can make again from a name, so that none need to be stored.
 
-The first eight bytes of the name's sha256 seed PCG64; the top 24 bits of its raw 64-bit stream are scaled to a uniform in
-[-1, 1). Integers and one multiplication: the values are the same with every NumPy. The files in ``data/`` hold what
-torchvision's own model code computed, in float64, from weights and pictures made like this.
+The first eight bytes of the name's sha256 seed PCG64; the top 24 bits of its raw 64-bit stream are
+scaled to a uniform in [-1, 1). Integers and one multiplication: the values are the same with every
+NumPy. The files in ``data/`` hold what torchvision's own model code computed, in float64, from
+weights and pictures made like this.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ def tensor(key: str, shape: tuple[int, ...]) -> np.ndarray:
     if len(shape) >= 2:  # uniform with He's variance; the classifier without the factor for ReLU
         fan_in = int(np.prod(shape[1:]))
         return u * np.float32((3.0 * (2.0 if len(shape) == 4 else 1.0) / fan_in) ** 0.5)
-    offset, spread = {"running_mean": (0, 0.2), "running_var": (1, 0.5), "weight": (0.5, 0.25)}.get(last, (0, 0.1))
+    offset, spread = {"running_mean": (0, 0.2), "running_var": (1, 0.5), "weight": (0.5, 0.25)}.get(
+        last, (0, 0.1)
+    )
     return np.float32(offset) + u * np.float32(spread)
 
 

@@ -89,7 +89,12 @@ def whole(h: Handler, content: bytes) -> None:
         h.head(416, ("Content-Range", f"bytes */{len(content)}"), ("Content-Length", 0))
     else:
         span = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        h.head(206, ("Content-Range", span), ("Content-Length", len(content) - start), ("ETag", tag(content)))
+        h.head(
+            206,
+            ("Content-Range", span),
+            ("Content-Length", len(content) - start),
+            ("ETag", tag(content)),
+        )
         h.wfile.write(content[start:])
 
 
@@ -224,7 +229,11 @@ def to_itself(h: Handler, content: bytes) -> None:
 
 def range_unasked(h: Handler, content: bytes) -> None:
     """A part, whatever was asked for."""
-    h.head(206, ("Content-Range", f"bytes 5-{len(content) - 1}/{len(content)}"), ("Content-Length", len(content) - 5))
+    h.head(
+        206,
+        ("Content-Range", f"bytes 5-{len(content) - 1}/{len(content)}"),
+        ("Content-Length", len(content) - 5),
+    )
     h.wfile.write(content[5:])
 
 

@@ -33,18 +33,29 @@ from data_files import (
     write_files,
 )
 
-from tinyresnext.checkpoints import pickle
 from tinyresnext.data import open_dataset
-from tinyresnext.errors import FormatError, IntegrityError, TinyResNeXtError, UnsafeError, UsageError, WeightsError
-from tinyresnext.tar import read_tar
+from tinyresnext.errors import (
+    FormatError,
+    IntegrityError,
+    TinyResNeXtError,
+    UnsafeError,
+    UsageError,
+    WeightsError,
+)
+from tinyresnext.formats.pickle import machine as pickle
+from tinyresnext.formats.tar import read_tar
 
-VERSIONS = {f.__name__: f for f in (cifar10_python, cifar10_binary, cifar100_python, cifar100_binary)}
+VERSIONS = {
+    f.__name__: f for f in (cifar10_python, cifar10_binary, cifar100_python, cifar100_binary)
+}
 
 
 def put(tmp_path, files, form):
     """The same files as they come, in four forms."""
     if form == "unpacked":
-        write_files(tmp_path, {name: data for name, data in files.items() if not name.endswith("/")})
+        write_files(
+            tmp_path, {name: data for name, data in files.items() if not name.endswith("/")}
+        )
         return tmp_path
     if form == "unpacked, the folder itself":
         return put(tmp_path, files, "unpacked") / next(iter(files)).split("/")[0]
@@ -97,7 +108,9 @@ def test_an_archive_made_by_tarfile(tmp_path):
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_pickles_that_python_3_writes(protocol, order):
     values = np.asarray(np.arange(24).reshape(2, 12), np.uint8, order=order)
-    found = pickle.load(io.BytesIO(python_pickle.dumps({"data": values, "labels": [1, 2]}, protocol)), arrays=True)
+    found = pickle.load(
+        io.BytesIO(python_pickle.dumps({"data": values, "labels": [1, 2]}, protocol)), arrays=True
+    )
     assert (found["data"].values == values).all()
     assert found["labels"] == [1, 2]
 
@@ -109,27 +122,54 @@ def test_short_strings_are_text_and_long_ones_bytes():
 
 GOOD = array2(planes(1, 1))
 PICKLES = {
-    "a call": (dict2({"data": b"cos\nsystem\nU\x04true\x85R"}), "os.system, which no data set needs"),
+    "a call": (
+        dict2({"data": b"cos\nsystem\nU\x04true\x85R"}),
+        "os.system, which no data set needs",
+    ),
     "a tensor": (dict2({"data": b"ctorch._utils\n_rebuild_tensor_v2\n"}), "no data set needs"),
     "floats": (dict2({"data": array2(planes(1, 1), dtype="f4")}), "has the type 'f4'"),
     "objects": (dict2({"data": array2(planes(1, 1), dtype="O")}), "has the type 'O'"),
-    "fewer bytes than the shape": (dict2({"data": array2(planes(1, 1), shape=(2**31 - 1, 2**31 - 1))}), "3,072 bytes for"),
+    "fewer bytes than the shape": (
+        dict2({"data": array2(planes(1, 1), shape=(2**31 - 1, 2**31 - 1))}),
+        "3,072 bytes for",
+    ),
     "a negative side": (dict2({"data": array2(planes(1, 1), shape=(-1, -3072))}), "no shape"),
     "no dimension": (dict2({"data": array2(planes(1, 1), shape=())}), "no shape"),
-    "nine dimensions": (dict2({"data": array2(planes(1, 1), shape=(3072,) + (1,) * 8)}), "no shape"),
+    "nine dimensions": (
+        dict2({"data": array2(planes(1, 1), shape=(3072,) + (1,) * 8)}),
+        "no shape",
+    ),
     "filled twice": (dict2({"data": GOOD[:-1] + b"0" + b"b"}), "opcode"),
-    "a state of another kind": (dict2({"data": GOOD[: GOOD.index(b"(K\x01")] + b"K\x01b"}), "not its five parts"),
-    "another class of array": (dict2({"data": GOOD.replace(b"cnumpy\nndarray", b"cnumpy\ndtype")}), "not an empty ndarray"),
-    "a dtype with fields": (dict2({"data": GOOD.replace(b"|NNN", b"|K\x01NN")}), "plain unsigned bytes"),
-    "a dtype with bytes swapped": (dict2({"data": GOOD.replace(b"U\x01|", b"U\x01>")}), "plain unsigned bytes"),
+    "a state of another kind": (
+        dict2({"data": GOOD[: GOOD.index(b"(K\x01")] + b"K\x01b"}),
+        "not its five parts",
+    ),
+    "another class of array": (
+        dict2({"data": GOOD.replace(b"cnumpy\nndarray", b"cnumpy\ndtype")}),
+        "not an empty ndarray",
+    ),
+    "a dtype with fields": (
+        dict2({"data": GOOD.replace(b"|NNN", b"|K\x01NN")}),
+        "plain unsigned bytes",
+    ),
+    "a dtype with bytes swapped": (
+        dict2({"data": GOOD.replace(b"U\x01|", b"U\x01>")}),
+        "plain unsigned bytes",
+    ),
     "a text longer than the file": (dict2({"data": b"T\0\xff\xff\x0f"}), "cut short"),
     "a text longer than allowed": (dict2({"data": b"T\xff\xff\xff\x7f"}), "all texts together"),
-    "a call of a name that is a type": (dict2({"data": b"cnumpy\nndarray\n)R"}), "only names a type"),
+    "a call of a name that is a type": (
+        dict2({"data": b"cnumpy\nndarray\n)R"}),
+        "only names a type",
+    ),
     "characters that are not bytes": (
         dict2({"data": b"c_codecs\nencode\nX\x03\0\0\0\xe2\x82\xacU\x06latin1\x86R"}),
         "not bytes",
     ),
-    "another codec": (dict2({"data": b"c_codecs\nencode\nX\x01\0\0\0aU\x03hex\x86R"}), "not a text for latin1"),
+    "another codec": (
+        dict2({"data": b"c_codecs\nencode\nX\x01\0\0\0aU\x03hex\x86R"}),
+        "not a text for latin1",
+    ),
 }
 
 
@@ -152,12 +192,22 @@ BATCHES = {
     "a negative label": (batch2(1, [1], labels=b"](J\xff\xff\xff\xffe"), "one whole number"),
     "labels of text": (batch2(1, [1], labels=names2(["cat"])), "one whole number"),
     "labels that contain themselves": (batch2(1, [1], labels=b"]q\x63h\x63a"), "one whole number"),
-    "no labels": (dict2({"data": array2(planes(1, 1))}), "expected a dict with data and labels, found 'data'"),
+    "no labels": (
+        dict2({"data": array2(planes(1, 1))}),
+        "expected a dict with data and labels, found 'data'",
+    ),
     "no pictures": (batch2(1, [], data=array2(planes(1, 0))), r"uint8 \[0, 3072\]"),
-    "other pictures": (batch2(1, [1], data=array2(np.zeros((1, 784), np.uint8))), r"uint8 \[1, 784\]"),
+    "other pictures": (
+        batch2(1, [1], data=array2(np.zeros((1, 784), np.uint8))),
+        r"uint8 \[1, 784\]",
+    ),
     "pictures that are text": (batch2(1, [1], data=text2("x")), "its data are str"),
     "an array that was never filled": (
-        batch2(1, [1], data=b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\0\x85U\x01b\x87R"),
+        batch2(
+            1,
+            [1],
+            data=b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\0\x85U\x01b\x87R",
+        ),
         "its data are",
     ),
     "not a dict": (b"\x80\x02](K\x01e.", "found list"),
@@ -180,15 +230,23 @@ def test_batches_that_are_refused(tmp_path, name):
 def test_records_that_are_refused(tmp_path):
     name = "cifar-10-batches-bin/data_batch_2.bin"
     good = records(1, [3, 4])
-    for data, message in ((good[:-1], "6,145 bytes are not a whole number"), (b"", "0 bytes"), (b"\x0a" + good[1:], "is 10")):
+    for data, message in (
+        (good[:-1], "6,145 bytes are not a whole number"),
+        (b"", "0 bytes"),
+        (b"\x0a" + good[1:], "is 10"),
+    ):
         path = put(tmp_path, cifar10_binary() | {name: data}, "tar.gz")
         with pytest.raises(FormatError, match=message):
             open_dataset(path)
 
 
-@pytest.mark.parametrize("data", [b"", b"a\na\n", b"x\x1b[2J\n", b"x" * 101, b"\n".join(b"%d" % i for i in range(257))])
+@pytest.mark.parametrize(
+    "data", [b"", b"a\na\n", b"x\x1b[2J\n", b"x" * 101, b"\n".join(b"%d" % i for i in range(257))]
+)
 def test_class_names_that_are_refused(tmp_path, data):
-    path = put(tmp_path, cifar10_binary() | {"cifar-10-batches-bin/batches.meta.txt": data}, "unpacked")
+    path = put(
+        tmp_path, cifar10_binary() | {"cifar-10-batches-bin/batches.meta.txt": data}, "unpacked"
+    )
     with pytest.raises(FormatError, match="names of 1 to 256 classes"):
         open_dataset(path)
 
@@ -233,14 +291,23 @@ TARS = {
         member("a", rest=(bytes(80) + b"..").ljust(80 + 155 + 12, b"\0")) + END,
         "no plain relative path",
     ),
-    "a symbolic link": (member(kind=b"2", link=b"/etc/passwd".ljust(100, b"\0")) + END, "a link, a device"),
+    "a symbolic link": (
+        member(kind=b"2", link=b"/etc/passwd".ljust(100, b"\0")) + END,
+        "a link, a device",
+    ),
     "a hard link": (member(kind=b"1") + END, "a link, a device"),
     "a device": (member(kind=b"3") + END, "a link, a device"),
     "a pipe": (member(kind=b"6") + END, "a link, a device"),
     "a sparse file": (member(kind=b"S") + END, "a link, a device"),
     "a long name": (member("././@LongLink", b"x" * 300, b"L") + END, "a link, a device"),
-    "another name by a remark": (member("x", b"10 path=a\n", b"x") + member("b", b"x") + END, "changes the path"),
-    "another size by a remark": (member("x", b"12 size=999\n", b"x") + member("a", b"x") + END, "changes the size"),
+    "another name by a remark": (
+        member("x", b"10 path=a\n", b"x") + member("b", b"x") + END,
+        "changes the path",
+    ),
+    "another size by a remark": (
+        member("x", b"12 size=999\n", b"x") + member("a", b"x") + END,
+        "changes the size",
+    ),
     "a remark of a gigabyte": (tar_header("x", 2**30, b"x") + END, "more than the 65,536"),
     "the same file twice": (member(data=b"x") + member("b/a", b"y") + END, "two files called a"),
     "something behind the end": (member(data=b"x") + END + b"PK\3\4", "something behind its end"),
@@ -258,7 +325,7 @@ def test_tars_that_are_refused(name, form):
 
 def test_a_tar_that_is_a_bomb(monkeypatch):
     """Zeros without end: they are counted while they are passed over, and never held."""
-    monkeypatch.setattr("tinyresnext.tar._MAX_UNPACKED", 16 << 20)
+    monkeypatch.setattr("tinyresnext.formats.tar._MAX_UNPACKED", 16 << 20)
     bomb = io.BytesIO()
     with gzip.GzipFile(fileobj=bomb, mode="wb", compresslevel=1) as file:
         file.write(tar_header("b", (1 << 33) - 512))
@@ -281,7 +348,9 @@ def test_gzip_that_is_damaged():
     for _ in range(200):
         damaged = bytearray(whole)
         damaged[rng.integers(10, len(whole) - 8)] ^= 1 << int(rng.integers(8))
-        with suppress(TinyResNeXtError):  # a bit may mean nothing, such as those that fill up the last byte
+        with suppress(
+            TinyResNeXtError
+        ):  # a bit may mean nothing, such as those that fill up the last byte
             assert read_tar(io.BytesIO(damaged), {"a"}) == {"a": bytes(range(256)) * 40}
 
 
@@ -301,7 +370,9 @@ def test_mnist(tmp_path, zipped, folder, dot):
     assert test.labels.tolist() == [7, 2]
     assert train.classes == test.classes == tuple("0123456789")
     assert train.pixels.shape == (6, 28, 28, 1)
-    assert train.pixels[3].tobytes() == files["train-images-idx3-ubyte"][16 + 3 * 784 : 16 + 4 * 784]
+    assert (
+        train.pixels[3].tobytes() == files["train-images-idx3-ubyte"][16 + 3 * 784 : 16 + 4 * 784]
+    )
     with pytest.raises(UsageError, match="no split 'val'"):
         open_dataset(tmp_path, "val")
 
@@ -314,7 +385,10 @@ IDX = {
     "labels in its place": (idx(VALUES.ravel()), "in 1 dimensions"),
     "too many dimensions": (idx(VALUES, shape=(6, 28, 28, 1)), "in 4 dimensions"),
     "sides beyond all": (idx(VALUES, shape=(2**32 - 1,) * 3), "more than its file can hold"),
-    "sides beyond the file": (idx(VALUES, shape=(6_000_000, 28, 28)), "more than its file can hold"),
+    "sides beyond the file": (
+        idx(VALUES, shape=(6_000_000, 28, 28)),
+        "more than its file can hold",
+    ),
     "cut short": (idx(VALUES)[:-1], "more than its file can hold|should have 4,704 values"),
     "cut short in the header": (idx(VALUES)[:9], "no idx file"),
     "too long": (idx(VALUES) + b"\0", "and has more"),

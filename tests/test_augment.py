@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from tinyresnext.augment import Augment, jitter, random_part
 from tinyresnext.errors import ImageError, UsageError
-from tinyresnext.image import Preprocess, normalise, resize_and_crop
+from tinyresnext.images.augment import Augment, jitter, random_part
+from tinyresnext.images.preprocess import Preprocess, normalise, resize_and_crop
 
-# Pillow computes in float32 as we do; only where the compiler fuses its product and sum may a level differ.
+# Pillow computes in float32 as we do; only where the compiler fuses its product and sum may a level
+# differ.
 LEVELS = 0 if platform.machine() in ("x86_64", "AMD64") else 1
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
@@ -34,13 +35,21 @@ class Given:
         return np.array(taken).reshape(shape)
 
 
-ENHANCERS = {"brightness": ImageEnhance.Brightness, "contrast": ImageEnhance.Contrast, "saturation": ImageEnhance.Color}
+ENHANCERS = {
+    "brightness": ImageEnhance.Brightness,
+    "contrast": ImageEnhance.Contrast,
+    "saturation": ImageEnhance.Color,
+}
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.25, 0.6, 0.999, 1.0, 1.001, 1.4, 2.0, 5.3])
 @pytest.mark.parametrize("what", ENHANCERS)
 def test_jitter_is_pillows(what, factor):
-    for picture in (noise(32, 32, 3), noise(7, 50, 3, seed=1) // 4, np.full((3, 3, 3), 255, np.uint8)):
+    for picture in (
+        noise(32, 32, 3),
+        noise(7, 50, 3, seed=1) // 4,
+        np.full((3, 3, 3), 255, np.uint8),
+    ):
         expected = np.asarray(ENHANCERS[what](Image.fromarray(picture)).enhance(factor)).astype(int)
         assert abs(jitter(picture, what, factor) - expected).max() <= LEVELS
 
@@ -53,7 +62,9 @@ def test_jitter_of_grey(what, factor):
     if what == "saturation":
         assert (found == picture).all()
     else:
-        expected = np.asarray(ENHANCERS[what](Image.fromarray(picture[:, :, 0])).enhance(factor)).astype(int)
+        expected = np.asarray(
+            ENHANCERS[what](Image.fromarray(picture[:, :, 0])).enhance(factor)
+        ).astype(int)
         assert abs(found[:, :, 0] - expected).max() <= LEVELS
     assert (jitter(picture, "hue", 0.3) == picture).all()
 
@@ -76,7 +87,9 @@ def test_hue_turns_red_into_green():
     assert jitter(red, "hue", -1 / 3).argmax() == 2
 
 
-@pytest.mark.parametrize(("order", "names"), [((0, 1, 2), "bcs"), ((2, 1, 0), "scb"), ((1, 2, 0), "csb")])
+@pytest.mark.parametrize(
+    ("order", "names"), [((0, 1, 2), "bcs"), ((2, 1, 0), "scb"), ((1, 2, 0), "csb")]
+)
 def test_jitter_in_a_drawn_order(order, names):
     """Four numbers sort the four changes, four more are their amounts."""
     augment = Augment(8, brightness=0.4, contrast=0.5, saturation=0.6)
@@ -86,7 +99,11 @@ def test_jitter_in_a_drawn_order(order, names):
         keys[which] = place / 4
     draws = [0.25, 0.5, 0.75, 0.0]
     found = augment.finish(picture[np.newaxis], Given(*keys, *draws))
-    amounts = {"b": ("brightness", 0.6 + 0.8 * 0.25), "c": ("contrast", 0.5 + 0.5), "s": ("saturation", 0.4 + 1.2 * 0.75)}
+    amounts = {
+        "b": ("brightness", 0.6 + 0.8 * 0.25),
+        "c": ("contrast", 0.5 + 0.5),
+        "s": ("saturation", 0.4 + 1.2 * 0.75),
+    }
     for name in names:
         picture = jitter(picture, *amounts[name])
     assert (found[0] == normalise(picture, augment.preprocess)).all()
@@ -108,26 +125,41 @@ def test_a_random_part_by_the_authors_rule(swap):
     aspect = 3 / 4 + 0.25 * (4 / 3 - 3 / 4)
     w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
     w, h = (h, w) if swap < 0.5 else (w, h)
-    found = random_part(100, 80, (0.08, 1.0), (3 / 4, 4 / 3), Given(0.5, 0.25, 0.999, 0.0, swap), even=True)
+    found = random_part(
+        100, 80, (0.08, 1.0), (3 / 4, 4 / 3), Given(0.5, 0.25, 0.999, 0.0, swap), even=True
+    )
     assert found == (0, 80 - h, w, h)
     wide = (1.0, 1.0, 0.5, 0.5, 0.9)  # ten tries in vain, and then the middle square
-    assert random_part(70, 50, (1.0, 1.0), (3 / 4, 4 / 3), Given(*wide * 10), even=True) == (10, 0, 50, 50)
+    assert random_part(70, 50, (1.0, 1.0), (3 / 4, 4 / 3), Given(*wide * 10), even=True) == (
+        10,
+        0,
+        50,
+        50,
+    )
 
 
 def test_lighting_moves_colours_as_those_of_imagenet_vary():
     augment = Augment(4, MEAN, STD, lighting=0.5)
     picture = np.full((20000, 4, 4, 3), 128, np.uint8)[:, :1, :1]
     moved = augment.finish(picture, np.random.default_rng(0))
-    shift = (moved - Augment(4, MEAN, STD).finish(picture, np.random.default_rng(0)))[:, 0, 0].astype(float) * STD
+    shift = (moved - Augment(4, MEAN, STD).finish(picture, np.random.default_rng(0)))[
+        :, 0, 0
+    ].astype(float) * STD
     # transforms.lua: the columns are the directions; their deviations 0.2175, 0.0188, 0.0045
-    directions = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+    directions = np.array(
+        [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
+    )
     along = shift @ np.linalg.inv(directions).T / (0.5 * np.array([0.2175, 0.0188, 0.0045]))
-    # 20,000 normal numbers: mean 0 +- 4 / sqrt(n), variance 1 +- 4 sqrt(2 / n); float32 is finer than 1e-3
+    # 20,000 normal numbers: mean 0 +- 4 / sqrt(n), variance 1 +- 4 sqrt(2 / n); float32 is finer
+    # than 1e-3
     bound = 4 * math.sqrt(2 / len(along)) + 1e-3
     assert np.abs(along.mean(0)).max() < bound
     assert np.abs(along.T @ along / len(along) - np.eye(3)).max() < bound
     grey, still = (Augment(4, MEAN[:1], STD[:1], lighting=strength) for strength in (0.5, 0.0))
-    assert (grey.finish(picture[:2, ..., :1], np.random.default_rng(0)) == still.finish(picture[:2, ..., :1], None)).all()
+    assert (
+        grey.finish(picture[:2, ..., :1], np.random.default_rng(0))
+        == still.finish(picture[:2, ..., :1], None)
+    ).all()
 
 
 def test_lighting_is_one_colour_for_a_picture():
@@ -159,7 +191,9 @@ def test_cutout_comes_after_the_window_and_the_mirror():
     block = noise(2, 5, 5, 3)
     numbers = [0.0, 0.9, 0.9, 0.0, 0.1, 0.9]  # two shifts, and who is mirrored
     moved = Augment(5, MEAN, STD, padding=1, flip=True).finish(block, Given(*numbers))
-    found = Augment(5, MEAN, STD, padding=1, flip=True, cutout=2).finish(block, Given(*numbers, 0.5, 0.5, 0.5, 0.5))
+    found = Augment(5, MEAN, STD, padding=1, flip=True, cutout=2).finish(
+        block, Given(*numbers, 0.5, 0.5, 0.5, 0.5)
+    )
     moved[:, 1:3, 1:3] = 0
     assert (found == moved).all()
 
@@ -167,8 +201,18 @@ def test_cutout_comes_after_the_window_and_the_mirror():
 def test_a_random_part_that_does_not_fit_is_drawn_again():
     wide = (1.0, 1.0, 0.5, 0.5)  # the whole area at 4:3 does not fit into a square
     fits = (0.0, 0.5, 0.0, 0.0)
-    assert random_part(50, 50, (0.25, 1.0), (3 / 4, 4 / 3), Given(*wide * 9, *fits)) == (0, 0, 25, 25)
-    assert random_part(50, 50, (0.25, 1.0), (3 / 4, 4 / 3), Given(*wide * 10, *fits)) == (0, 0, 50, 50)
+    assert random_part(50, 50, (0.25, 1.0), (3 / 4, 4 / 3), Given(*wide * 9, *fits)) == (
+        0,
+        0,
+        25,
+        25,
+    )
+    assert random_part(50, 50, (0.25, 1.0), (3 / 4, 4 / 3), Given(*wide * 10, *fits)) == (
+        0,
+        0,
+        50,
+        50,
+    )
 
 
 @pytest.mark.parametrize(
@@ -194,7 +238,8 @@ def test_random_parts_are_spread_as_they_should_be():
     assert (left + w <= 64).all()
     assert (top + h <= 48).all()
     assert 0.09 < (w * h).min() / (64 * 48) < 0.12
-    # In the middle of the room that is left, on average: 4,000 places, each uniform, give 0.5 +- 4 * 0.29 / 63.
+    # In the middle of the room that is left, on average: 4,000 places, each uniform, give 0.5 +- 4
+    # * 0.29 / 63.
     room = (64 - w) > 8
     assert abs((left[room] / (64 - w[room])).mean() - 0.5) < 0.02
 
@@ -203,7 +248,11 @@ def test_random_resized_crop_is_crop_and_resize():
     picture = noise(40, 60, 3)
     augment = Augment(16, scale=(0.2, 0.8))
     left, top, w, h = random_part(60, 40, augment.scale, augment.ratio, np.random.default_rng(7))
-    expected = Image.fromarray(picture).crop((left, top, left + w, top + h)).resize((16, 16), Image.Resampling.BILINEAR)
+    expected = (
+        Image.fromarray(picture)
+        .crop((left, top, left + w, top + h))
+        .resize((16, 16), Image.Resampling.BILINEAR)
+    )
     assert (augment.fit(picture, np.random.default_rng(7)) == np.asarray(expected)).all()
 
 
@@ -220,13 +269,21 @@ def test_windows_and_flips_pixel_by_pixel(fill, flip, padding):
         mirror = (rng.random(40) < 0.5) & flip
     else:
         shift, mirror = np.zeros((40, 2), int), np.zeros(40, bool)
-    rim = normalise(np.zeros((1, 1, 3), np.uint8), augment.preprocess)[0, 0] if fill == "black" else np.zeros(3)
+    rim = (
+        normalise(np.zeros((1, 1, 3), np.uint8), augment.preprocess)[0, 0]
+        if fill == "black"
+        else np.zeros(3)
+    )
     for i in range(40):
         wide = np.empty((8 + 2 * padding, 8 + 2 * padding, 3), np.float32)
         wide[:] = rim
         wide[padding : padding + 8, padding : padding + 8] = normalise(block[i], augment.preprocess)
         if fill == "mirror":
-            wide = np.pad(normalise(block[i], augment.preprocess), ((padding,) * 2, (padding,) * 2, (0, 0)), mode="reflect")
+            wide = np.pad(
+                normalise(block[i], augment.preprocess),
+                ((padding,) * 2, (padding,) * 2, (0, 0)),
+                mode="reflect",
+            )
         window = wide[shift[i, 0] : shift[i, 0] + 8, shift[i, 1] : shift[i, 1] + 8]
         expected = window[:, ::-1] if mirror[i] else window
         assert (found[i] == expected).all()
@@ -239,7 +296,9 @@ def test_windows_and_flips_pixel_by_pixel(fill, flip, padding):
 def test_a_single_pixel_mirrored_is_itself():
     block = noise(5, 1, 1, 3)
     augment = Augment(1, MEAN, STD, padding=1, fill="mirror")
-    assert (augment.finish(block, np.random.default_rng(0)) == normalise(block, augment.preprocess)).all()
+    assert (
+        augment.finish(block, np.random.default_rng(0)) == normalise(block, augment.preprocess)
+    ).all()
 
 
 def test_every_place_of_the_window_comes_up():
@@ -265,7 +324,12 @@ def test_evaluation_is_what_classify_does():
 
 def test_nothing_is_made_of_no_pictures():
     augment = Augment(4, MEAN, STD, padding=1, flip=True, brightness=0.4, lighting=0.1, cutout=2)
-    assert augment.finish(np.empty((0, 4, 4, 3), np.uint8), np.random.default_rng(0)).shape == (0, 4, 4, 3)
+    assert augment.finish(np.empty((0, 4, 4, 3), np.uint8), np.random.default_rng(0)).shape == (
+        0,
+        4,
+        4,
+        3,
+    )
 
 
 def test_channels():
@@ -274,11 +338,15 @@ def test_channels():
     assert Augment(8).fit(grey, None).shape == (8, 8, 3)
     expected = np.asarray(Image.fromarray(colour).convert("L"))
     assert (Augment(8, (0.5,), (0.5,)).fit(colour, None)[:, :, 0] == expected).all()
-    assert Augment(4, (0.5,), (0.5,), scale=(0.5, 1)).fit(colour, np.random.default_rng(0)).shape == (4, 4, 1)
+    assert Augment(4, (0.5,), (0.5,), scale=(0.5, 1)).fit(
+        colour, np.random.default_rng(0)
+    ).shape == (4, 4, 1)
 
 
 def test_pictures_of_another_size_are_refused():
-    with pytest.raises(ImageError, match="9 x 8 pixels and 8 x 8 were expected; say with resize or scale"):
+    with pytest.raises(
+        ImageError, match="9 x 8 pixels and 8 x 8 were expected; say with resize or scale"
+    ):
         Augment(8).fit(noise(8, 9, 3), None)
 
 

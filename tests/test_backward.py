@@ -1,15 +1,28 @@
 """Every gradient of every backend against the reference in float64, inside bounds that are derived and that bite.
 
-Sums of k products are bounded as in `test_ops`: ``|error| <= g_k (|a| * |b|)``, whatever the order they are added in, and
-the right side is the same gradient of absolute values. What a ReLU lets pass must not be a matter of rounding, so data are
-such that nothing before one is near zero.
+Sums of k products are bounded as in `test_ops`: ``|error| <= g_k (|a| * |b|)``, whatever the order
+they are added in, and the right side is the same gradient of absolute values. What a ReLU lets pass
+must not be a matter of rounding, so data are such that nothing before one is near zero.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from op_cases import CONVS, LINEAR_SHAPES, MEAN_SHAPES, POOLS, UNIT, Conv, Pool, conv_data, gamma, generator, ident, normal
+from op_cases import (
+    CONVS,
+    LINEAR_SHAPES,
+    MEAN_SHAPES,
+    POOLS,
+    UNIT,
+    Conv,
+    Pool,
+    conv_data,
+    gamma,
+    generator,
+    ident,
+    normal,
+)
 from op_cases import result_shape as shape_of
 from test_ops import inside, skip_if_slow, wide
 
@@ -32,7 +45,9 @@ def test_conv2d(ops, case: Conv):
     args, y, dy = conv_case(case)
     found = ops.conv2d_backward(dy, y, *args, **case.attrs)
     wanted = reference.conv2d_backward(*wide(dy, y, *args), **case.attrs)
-    bounds = reference.conv2d_backward(*(None if a is None else np.abs(a) for a in wide(dy, y, *args)), **case.attrs)
+    bounds = reference.conv2d_backward(
+        *(None if a is None else np.abs(a) for a in wide(dy, y, *args)), **case.attrs
+    )
     positions = y.size // max(1, y.shape[-1])
     terms = (case.c_out // case.groups * case.weight[2] * case.weight[3], positions, positions)
     assert (found[2] is None) == (args[2] is None)
@@ -40,22 +55,30 @@ def test_conv2d(ops, case: Conv):
         assert gradient is None or inside(gradient, want, gamma(k + 1) * bound)
 
 
-@pytest.mark.parametrize("name", ["prime everything", "r50 layer2.0 grouped", "1x1 stride 3 by 2", "1x1 grouped"])
+@pytest.mark.parametrize(
+    "name", ["prime everything", "r50 layer2.0 grouped", "1x1 stride 3 by 2", "1x1 grouped"]
+)
 def test_a_bound_gradient_is_the_same_to_the_bit_and_adds_where_it_is_told(ops, name: str):
     case = BY_NAME[name]
     skip_if_slow(ops, case.work)
     args, y, dy = conv_case(case)
     want = ops.conv2d_backward(dy, y, *args, **case.attrs)
     out = [None if a is None else np.full(a.shape, np.nan, np.float32) for a in args]
-    ops.bind("conv2d_backward", dy, y, *args, **case.attrs, out=(out[0], out[1], None), more=(False,) * 3)()
+    ops.bind(
+        "conv2d_backward", dy, y, *args, **case.attrs, out=(out[0], out[1], None), more=(False,) * 3
+    )()
     assert np.array_equal(out[0], want[0])
     assert np.array_equal(out[1], want[1])
     assert out[2] is None or np.isnan(out[2]).all()
     before = [normal(generator((name, i)), *a.shape) for i, a in enumerate(args[:2])]
     out = [a.copy() for a in before]
-    ops.bind("conv2d_backward", dy, y, *args, **case.attrs, out=(*out, None), more=(True, True, False))()
+    ops.bind(
+        "conv2d_backward", dy, y, *args, **case.attrs, out=(*out, None), more=(True, True, False)
+    )()
     wanted = reference.conv2d_backward(*wide(dy, y, *args), **case.attrs)
-    bounds = reference.conv2d_backward(*(None if a is None else np.abs(a) for a in wide(dy, y, *args)), **case.attrs)
+    bounds = reference.conv2d_backward(
+        *(None if a is None else np.abs(a) for a in wide(dy, y, *args)), **case.attrs
+    )
     terms = (case.c_out // case.groups * case.weight[2] * case.weight[3], y.size // y.shape[-1])
     for total, start, gradient, bound, k in zip(out, before, wanted, bounds, terms, strict=False):
         # What is there is one term more; the sum may be begun with it or end with it.
@@ -71,12 +94,20 @@ def test_a_bound_convolution_sees_a_weight_that_has_changed(ops):
     assert np.array_equal(out, ops.conv2d(x, weight, padding=1, groups=2))
 
 
-# --- batch norm -------------------------------------------------------------------------------------------------------
+# --- batch norm -----------------------------------------------------------------------------------
 
-NORMS = [((2, 3, 5, 7), 0.0), ((3, 8, 8, 16), 3.0), ((5, 9, 7, 33), -20.0), ((2, 1, 1, 4), 0.5), ((1, 2, 1, 1), 100.0)]
+NORMS = [
+    ((2, 3, 5, 7), 0.0),
+    ((3, 8, 8, 16), 3.0),
+    ((5, 9, 7, 33), -20.0),
+    ((2, 1, 1, 4), 0.5),
+    ((1, 2, 1, 1), 100.0),
+]
 
 
-def norm_case(shape: tuple[int, ...], mean: float, residual: bool, relu: bool) -> tuple[list, np.ndarray, np.ndarray, dict]:
+def norm_case(
+    shape: tuple[int, ...], mean: float, residual: bool, relu: bool
+) -> tuple[list, np.ndarray, np.ndarray, dict]:
     """Arguments such that nothing before the ReLU is near zero, result, gradient, attributes."""
     rng = generator((shape, residual))
     c = shape[-1]
@@ -98,13 +129,19 @@ def norm_case(shape: tuple[int, ...], mean: float, residual: bool, relu: bool) -
 def statistics_errors(x: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Bounds for mean and variance, and the relative one for ``1 / sqrt(var + eps)``.
 
-    With ``d = x - x[0]`` and m positions: mean and mean square of d are sums of m terms of which each is rounded up to three
-    times; the variance is the second less the square of the first. NumPy's own mean of x is a sum of m terms too.
+    With ``d = x - x[0]`` and m positions: mean and mean square of d are sums of m terms of which
+    each is rounded up to three times; the variance is the second less the square of the first.
+    NumPy's own mean of x is a sum of m terms too.
     """
     m, u = x.size // x.shape[-1], gamma(x.size // x.shape[-1] + 4)
     d = x - x.reshape(-1, x.shape[-1])[0]
-    mean = u * np.maximum(np.abs(d).mean((0, 1, 2)), np.abs(x).mean((0, 1, 2))) + UNIT * np.abs(x.mean((0, 1, 2)))
-    var = u * ((d**2).mean((0, 1, 2)) + 2 * np.abs(d.mean((0, 1, 2))) * np.abs(d).mean((0, 1, 2))) + mean**2
+    mean = u * np.maximum(np.abs(d).mean((0, 1, 2)), np.abs(x).mean((0, 1, 2))) + UNIT * np.abs(
+        x.mean((0, 1, 2))
+    )
+    var = (
+        u * ((d**2).mean((0, 1, 2)) + 2 * np.abs(d.mean((0, 1, 2))) * np.abs(d).mean((0, 1, 2)))
+        + mean**2
+    )
     assert m > 0
     return mean, var, var / (2 * (x.var((0, 1, 2)) + eps)) + 4 * UNIT
 
@@ -118,12 +155,18 @@ def test_batch_norm_train(ops, shape, mean, residual, relu):
     y = ops.batch_norm_train(*args, **attrs, statistics=statistics)
     x, scale, *others = wide(*args)
     e_mean, e_var, e_rstd = statistics_errors(x, 1e-5)
-    assert (np.abs(statistics[0] - x.mean((0, 1, 2))) <= e_mean + UNIT * np.abs(x.mean((0, 1, 2)))).all()
+    assert (
+        np.abs(statistics[0] - x.mean((0, 1, 2))) <= e_mean + UNIT * np.abs(x.mean((0, 1, 2)))
+    ).all()
     assert (np.abs(statistics[1] - x.var((0, 1, 2))) <= e_var + UNIT * x.var((0, 1, 2))).all()
     factor = scale / np.sqrt(x.var((0, 1, 2)) + 1e-5)
     centred = np.abs(x - x.mean((0, 1, 2)))
     parts = centred * factor + sum(np.abs(a) for a in others)
-    bound = factor * (e_mean + UNIT * np.abs(x)) + centred * factor * (e_rstd + gamma(3)) + gamma(3) * parts
+    bound = (
+        factor * (e_mean + UNIT * np.abs(x))
+        + centred * factor * (e_rstd + gamma(3))
+        + gamma(3) * parts
+    )
     assert inside(y, want, 1.01 * bound)  # products of two errors are left out above
 
 
@@ -138,7 +181,9 @@ def test_batch_norm_train_backward(ops, shape, mean, residual, relu, given):
     if given:
         statistics = np.empty((2, shape[-1]), np.float32)
         ops.batch_norm_train(*args, **attrs, statistics=statistics)
-    found = ops.batch_norm_train_backward(dy, y.astype(np.float32), *args, **attrs, statistics=statistics)
+    found = ops.batch_norm_train_backward(
+        dy, y.astype(np.float32), *args, **attrs, statistics=statistics
+    )
     wanted = reference.batch_norm_train_backward(*wide(dy), y, *wide(*args), **attrs)
     x, scale, *_ = wide(*args)
     m = x.size // shape[-1]
@@ -164,8 +209,9 @@ def test_batch_norm_train_backward(ops, shape, mean, residual, relu, given):
 def test_batch_norm_of_values_far_from_zero_keeps_its_variance(ops):
     """A mean of 4096 and a deviation of one: the mean of squares less the square of the mean would have no digit left.
 
-    NumPy's mean of 256 values errs by 3e-5 of 4096 at most, and by its square, 1e-2, the variance could; pairwise sums stay
-    a hundred times below that. The formula in question errs by 4096**2 * 2**-24 = 1.
+    NumPy's mean of 256 values errs by 3e-5 of 4096 at most, and by its square, 1e-2, the variance
+    could; pairwise sums stay a hundred times below that. The formula in question errs by 4096**2 *
+    2**-24 = 1.
     """
     x = (4096 + generator("far").standard_normal((4, 8, 8, 3))).astype(np.float32)
     statistics = np.empty((2, 3), np.float32)
@@ -182,11 +228,21 @@ def test_batch_norm_gradient_over_the_one_that_comes_in(ops):
         over, other = dy.copy(), np.empty_like(dy)
         vectors = [np.empty(16, np.float32) for _ in range(2)]
         out = (other, *vectors, over) if residual else (over, *vectors)
-        ops.bind("batch_norm_train_backward", over, y32, *args, **attrs, out=out, more=(False,) * 4)()
+        ops.bind(
+            "batch_norm_train_backward", over, y32, *args, **attrs, out=out, more=(False,) * 4
+        )()
         assert all(np.array_equal(a, b) for a, b in zip(out, want, strict=False))
         start = normal(generator("start"), 3, 4, 4, 16)
         more = start.copy()
-        ops.bind("batch_norm_train_backward", dy, y32, *args, **attrs, out=(more, None, None, None), more=(True,) * 4)()
+        ops.bind(
+            "batch_norm_train_backward",
+            dy,
+            y32,
+            *args,
+            **attrs,
+            out=(more, None, None, None),
+            more=(True,) * 4,
+        )()
         assert np.array_equal(more, start + want[0])
 
 
@@ -202,14 +258,21 @@ def test_batch_norm_with_constant_statistics(ops, shape, mean):
     wanted = reference.batch_norm_backward(*wide(dy, x, x, *args))
     d, away = np.abs(dy).astype(np.float64), np.abs(x - centre.astype(np.float64))
     rstd, sums, u = 1 / np.sqrt(var + 1e-5), d.sum((0, 1, 2)), gamma(m + 12)
-    centred = (d * (away + np.abs(x))).sum((0, 1, 2))  # of x - mean, rounding sees the larger of the two
-    bounds = [u * np.abs(scale * rstd) * d, u * centred * rstd, u * sums, u * sums * np.abs(scale) * rstd]
+    centred = (d * (away + np.abs(x))).sum(
+        (0, 1, 2)
+    )  # of x - mean, rounding sees the larger of the two
+    bounds = [
+        u * np.abs(scale * rstd) * d,
+        u * centred * rstd,
+        u * sums,
+        u * sums * np.abs(scale) * rstd,
+    ]
     bounds.append(u * centred * np.abs(scale) * rstd**3 / 2)
     for gradient, want, bound in zip(found, wanted, bounds, strict=True):
         assert inside(gradient, want, bound)
 
 
-# --- the rest ---------------------------------------------------------------------------------------------------------
+# --- the rest -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("case", POOLS, ids=ident)
@@ -226,7 +289,10 @@ def test_pools(ops, case: Pool):
         dy = normal(generator((case.name, op)), *y.shape)
         (found,) = getattr(ops, f"{op}_backward")(dy, y, x, **attrs)
         backward = getattr(reference, f"{op}_backward")
-        (want,), (bound,) = backward(*wide(dy, y, x), **attrs), backward(*wide(np.abs(dy), y, x), **attrs)
+        (want,), (bound,) = (
+            backward(*wide(dy, y, x), **attrs),
+            backward(*wide(np.abs(dy), y, x), **attrs),
+        )
         assert inside(np.ascontiguousarray(found), want, gamma(places + 1) * bound)
         there = ops.upload(normal(generator((case.name, op, "there")), *case.x))
         both = want + there
@@ -253,7 +319,12 @@ def test_mean_pool(ops, shape):
 def test_linear(ops, sizes):
     n, c_in, c_out = sizes
     rng = generator(sizes)
-    x, weight, bias, dy = normal(rng, n, c_in), normal(rng, c_out, c_in), normal(rng, c_out), normal(rng, n, c_out)
+    x, weight, bias, dy = (
+        normal(rng, n, c_in),
+        normal(rng, c_out, c_in),
+        normal(rng, c_out),
+        normal(rng, n, c_out),
+    )
     skip_if_slow(ops, x.size * c_out)
     found = ops.linear_backward(dy, dy, x, weight, bias)
     wanted = reference.linear_backward(*wide(dy, dy, x, weight, bias))
@@ -282,9 +353,13 @@ def test_loss(ops, smoothing):
     assert abs(loss - want) <= gamma(40) * np.abs(x).max()
     hot = np.eye(7, dtype=np.float32)[labels]
     assert np.array_equal(ops.softmax_cross_entropy(x, labels=hot, smoothing=smoothing), loss)
-    assert np.array_equal(ops.softmax_cross_entropy_backward(one, loss, x, labels=hot, smoothing=smoothing)[0], dx)
+    assert np.array_equal(
+        ops.softmax_cross_entropy_backward(one, loss, x, labels=hot, smoothing=smoothing)[0], dx
+    )
     mixed = 0.25 * hot.astype(np.float64) + 0.75 * np.roll(hot, 1, 0)
-    other = reference.softmax_cross_entropy(*wide(x), labels=np.roll(labels, 1), smoothing=smoothing)
+    other = reference.softmax_cross_entropy(
+        *wide(x), labels=np.roll(labels, 1), smoothing=smoothing
+    )
     got = ops.softmax_cross_entropy(x, labels=mixed.astype(np.float32), smoothing=smoothing)
     assert abs(got - (0.25 * want + 0.75 * other)) <= gamma(40) * np.abs(x).max()
 
@@ -297,20 +372,28 @@ def test_softmax_backward(ops):
     assert inside(ops.softmax_backward(dy, y, x)[0], want, gamma(8) * (np.abs(dy).max() * y))
 
 
-@pytest.mark.parametrize("case", [BY_NAME["r50 layer1.0 grouped"], BY_NAME["prime everything"]], ids=ident)
+@pytest.mark.parametrize(
+    "case", [BY_NAME["r50 layer1.0 grouped"], BY_NAME["prime everything"]], ids=ident
+)
 def test_cpu_gradients_are_the_same_bits_every_time(case: Conv):
     args, y, dy = conv_case(case)
     first = cpu.conv2d_backward(dy, y, *args, **case.attrs)
     for _ in range(3):
         again = cpu.conv2d_backward(dy, y, *args, **case.attrs)
-        assert all(a is b is None or np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+        assert all(
+            a is b is None or np.array_equal(a, b) for a, b in zip(first, again, strict=True)
+        )
 
 
-@pytest.mark.parametrize("spoil", [lambda w: w * (1 + 1e-3), lambda w: np.roll(w, 1, 2)], ids=["scaled", "shifted"])
+@pytest.mark.parametrize(
+    "spoil", [lambda w: w * (1 + 1e-3), lambda w: np.roll(w, 1, 2)], ids=["scaled", "shifted"]
+)
 def test_the_bound_sees_a_wrong_gradient(spoil):
     """One part in a thousand, or a filter moved by a line."""
     case = BY_NAME["cifar 8x64d grouped"]
     args, y, dy = conv_case(case)
     wanted = reference.conv2d_backward(*wide(dy, y, *args), **case.attrs)
     bounds = reference.conv2d_backward(*(np.abs(a) for a in wide(dy, y, *args)), **case.attrs)
-    assert not inside(spoil(wanted[1]).astype(np.float32), wanted[1], gamma(y.size // y.shape[-1] + 1) * bounds[1])
+    assert not inside(
+        spoil(wanted[1]).astype(np.float32), wanted[1], gamma(y.size // y.shape[-1] + 1) * bounds[1]
+    )

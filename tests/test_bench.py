@@ -11,9 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinyresnext import Spec, bench, cli, peak, spec
-from tinyresnext.ops import reference
-from tinyresnext.resnext import forward, parameters
+from tinyresnext import Spec
+from tinyresnext.bench import bench, processor
+from tinyresnext.cli import main as cli
+from tinyresnext.network import spec
+from tinyresnext.network.resnext import forward, parameters
+from tinyresnext.ops import cpu, reference
+from tinyresnext.ops.cpu.runtime import peak
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 TINY = Spec((1, 1), 4, 8, 10)
@@ -25,7 +29,9 @@ def small(monkeypatch):
     """A small architecture that has a name, and short loops for the machine's limits."""
     monkeypatch.setattr(spec, "VARIANTS", {MODEL: TINY})
     whole = peak.measure
-    monkeypatch.setattr(peak, "measure", lambda counts: whole(counts, repeats=2, rounds=1000, size=1 << 16))
+    monkeypatch.setattr(
+        peak, "measure", lambda counts: whole(counts, repeats=2, rounds=1000, size=1 << 16)
+    )
 
 
 @pytest.fixture
@@ -51,27 +57,45 @@ def ladder():
 
 
 def test_limits_are_numbers():
-    for limits in peak.measure([1, 2][: len(bench.numba.get_num_threads() * "x")]):
+    for limits in peak.measure([1, 2][: len(cpu.thread_count() * "x")]):
         assert all(math.isfinite(value) and value > 0 for value in limits)
-    assert peak.processor()
-    share = peak.Others().share()
+    assert processor.processor()
+    share = processor.Others().share()
     assert share is None or 0 <= share <= 1
 
 
 def test_the_chains_multiply_and_add():
     for lanes in peak.LANES:
         out = np.zeros(1, np.float32)
-        peak._kernel(lanes)(out, np.float32(0.5), 1)  # each sum i becomes i/2 + 1/2, and all twelve are added
+        peak._kernel(lanes)(
+            out, np.float32(0.5), 1
+        )  # each sum i becomes i/2 + 1/2, and all twelve are added
         assert out[0] == sum(i / 2 + 0.5 for i in range(peak.SUMS))
 
 
 def test_bench_prints_and_writes(capsys, tmp_path):
     file = tmp_path / "bench.json"
-    options = ["--model", MODEL, "--batch", "1", "2", "--size", "32", "--threads", "1", "--repeats", "2", "--layers"]
+    options = [
+        "--model",
+        MODEL,
+        "--batch",
+        "1",
+        "2",
+        "--size",
+        "32",
+        "--threads",
+        "1",
+        "--repeats",
+        "2",
+        "--layers",
+    ]
     assert cli.main(["bench", *options, "--json", str(file)]) == 0
     report, shown = json.loads(file.read_text("utf-8")), capsys.readouterr()
     assert shown.err == ""
-    assert [(row["model"], row["batch"], row["size"]) for row in report["models"]] == [(MODEL, 1, 32), (MODEL, 2, 32)]
+    assert [(row["model"], row["batch"], row["size"]) for row in report["models"]] == [
+        (MODEL, 1, 32),
+        (MODEL, 2, 32),
+    ]
     for row in report["models"] + report["layers"]:
         assert 0 < row["min_ms"] <= row["median_ms"]
         assert row["gflops"] == pytest.approx(row["gflop"] / row["median_ms"] * 1e3)
@@ -94,7 +118,21 @@ def test_layers_are_the_network():
     [
         (["--model", "resnext5"], "no architecture"),
         (["--model", MODEL, "--threads", "4096"], "threads is 4096"),
-        (["--model", MODEL, "--batch", "1", "--size", "32", "--repeats", "1", "--json", "no/such/file"], "cannot be written"),
+        (
+            [
+                "--model",
+                MODEL,
+                "--batch",
+                "1",
+                "--size",
+                "32",
+                "--repeats",
+                "1",
+                "--json",
+                "no/such/file",
+            ],
+            "cannot be written",
+        ),
     ],
 )
 def test_bench_refuses(capsys, options, words):
@@ -105,19 +143,34 @@ def test_bench_refuses(capsys, options, words):
 def test_weights_are_plausible_and_always_the_same():
     params = bench.random_parameters(TINY)
     assert {name: value.shape for name, value in params.items()} == parameters(TINY)
-    assert all(np.array_equal(value, bench.random_parameters(TINY)[name]) for name, value in params.items())
+    assert all(
+        np.array_equal(value, bench.random_parameters(TINY)[name]) for name, value in params.items()
+    )
     values = []
-    forward(params, TINY, bench.random_pictures((1, 32, 32, 3)), reference, at=lambda name, y: values.append(y) or y)
+    forward(
+        params,
+        TINY,
+        bench.random_pictures((1, 32, 32, 3)),
+        reference,
+        at=lambda name, y: values.append(y) or y,
+    )
     for y in values:
         assert np.isfinite(y).all()
         assert (np.abs(y[y != 0]) > np.finfo(np.float32).tiny).all()
         assert np.abs(y).max() < 100
-    assert np.array_equal(bench.random_pictures((1, 8, 8, 3)), bench.random_pictures((2, 8, 8, 3))[:1])
+    assert np.array_equal(
+        bench.random_pictures((1, 8, 8, 3)), bench.random_pictures((2, 8, 8, 3))[:1]
+    )
 
 
 SMALL = {
     "pointwise": [(20, 70, 9, 1, 1, 1), (7, 64, 5, 1, 2, 1)],
-    "grouped": [(32, 32, 9, 3, 1, 8), (64, 64, 7, 3, 2, 4), (6, 6, 5, 3, 1, 2), (128, 128, 5, 3, 2, 4)],
+    "grouped": [
+        (32, 32, 9, 3, 1, 8),
+        (64, 64, 7, 3, 2, 4),
+        (6, 6, 5, 3, 1, 2),
+        (128, 128, 5, 3, 2, 4),
+    ],
 }
 
 
@@ -183,7 +236,13 @@ def test_the_readme_is_written_between_its_markers(benchmarks, monkeypatch, tmp_
 
 
 @pytest.mark.parametrize(
-    "text", ["", "<!-- bench -->", "<!-- /bench --><!-- bench -->", "<!-- bench -->" * 2 + "<!-- /bench -->"]
+    "text",
+    [
+        "",
+        "<!-- bench -->",
+        "<!-- /bench --><!-- bench -->",
+        "<!-- bench -->" * 2 + "<!-- /bench -->",
+    ],
 )
 def test_markers_must_be_there(benchmarks, text):
     with pytest.raises(ValueError, match="once each"):
@@ -195,8 +254,16 @@ def test_the_table_of_sizes(benchmarks, monkeypatch, tmp_path):
     target, source = tmp_path / "README.md", tmp_path / "bench.json"
     target.write_text("before\n<!-- sizes -->\nold\n<!-- /sizes -->\nafter\n", "utf-8")
     rows = [("net", 1, 160, 10.04, 0.5), ("net", 1, 224, 20.0, 0.625), ("net", 8, 160, 80.0, 0.75)]
-    models = [dict(zip(("model", "batch", "size", "median_ms", "peak"), row, strict=True)) for row in rows]
-    report = {"processor": "A processor", "threads": 2, "date": "2020-02-02", "machine": [{"gflops": 236.4}], "others": 0.04}
+    models = [
+        dict(zip(("model", "batch", "size", "median_ms", "peak"), row, strict=True)) for row in rows
+    ]
+    report = {
+        "processor": "A processor",
+        "threads": 2,
+        "date": "2020-02-02",
+        "machine": [{"gflops": 236.4}],
+        "others": 0.04,
+    }
     source.write_text(json.dumps(report | {"models": models}), "utf-8")
     monkeypatch.setattr(readme, "README", target)
     assert readme.main([str(source)]) == 0
@@ -218,7 +285,9 @@ def test_the_projects_readme_has_markers(benchmarks):
 
 def test_ours_agrees_with_the_definition_when_served(benchmarks, tmp_path):
     workloads, engines = benchmarks("workloads"), benchmarks("engines")
-    for i, case in enumerate([workloads.model(MODEL, 2, 32), workloads.layer(16, 16, 6, 3, 1, 4, times=2)]):
+    for i, case in enumerate(
+        [workloads.model(MODEL, 2, 32), workloads.layer(16, 16, 6, 3, 1, 4, times=2)]
+    ):
         workloads.write(case, tmp_path / str(i))
         y, wanted = engines.ours(tmp_path / str(i), 1)(), workloads.exact(case, slice(None))
         wanted = wanted.transpose(0, 3, 1, 2) if wanted.ndim == 4 else wanted
@@ -230,7 +299,19 @@ def test_ours_agrees_with_the_definition_when_served(benchmarks, tmp_path):
 def test_engines_in_turn(benchmarks, capsys, tmp_path):
     peers = benchmarks("peers")
     file = tmp_path / "results.json"
-    options = ["--model", MODEL, "--batch", "1", "--size", "32", "--no-layers", "--engine", "tinyresnext", "--threads", "1"]
+    options = [
+        "--model",
+        MODEL,
+        "--batch",
+        "1",
+        "--size",
+        "32",
+        "--no-layers",
+        "--engine",
+        "tinyresnext",
+        "--threads",
+        "1",
+    ]
     assert peers.main([*options, "--rounds", "2", "--seconds", "0.001", "--json", str(file)]) == 0
     report = json.loads(file.read_text("utf-8"))
     found = report["cases"][0]["engines"]["tinyresnext"]

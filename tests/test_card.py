@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from tinyresnext import Model, save
-from tinyresnext.convert import CIFAR
-from tinyresnext.evaluation import score
+from tinyresnext.images.preprocess import CIFAR
+from tinyresnext.inference.evaluate import score
+from tinyresnext.network.resnext import parameters
+from tinyresnext.network.spec import cifar
 from tinyresnext.ops import reference
-from tinyresnext.resnext import parameters
-from tinyresnext.spec import cifar
 
 SOURCE = Path(__file__).parents[1] / "weights" / "card.py"
 LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -35,19 +35,44 @@ def card():
 def arguments(tmp_path) -> list[str]:
     """What training and evaluation leave behind."""
     spec, rng = cifar(11, 1, 2), np.random.default_rng(0)
-    params = {name: rng.random(shape, dtype=np.float32) / 8 for name, shape in parameters(spec).items()}
-    model = Model(spec, params, CIFAR, LABELS, {"recipe": json.dumps({"epochs": 30, "lr": 0.1})}, reference)
+    params = {
+        name: rng.random(shape, dtype=np.float32) / 8 for name, shape in parameters(spec).items()
+    }
+    model = Model(
+        spec, params, CIFAR, LABELS, {"recipe": json.dumps({"epochs": 30, "lr": 0.1})}, reference
+    )
     save(model, tmp_path / "net.h5", half=True)
     with (tmp_path / "log.jsonl").open("w") as log:
         for epoch in range(1, 31):
             print(json.dumps({"epoch": epoch, "step": 10, "loss": 9.0, "accuracy": 0.0}), file=log)
-            whole = {"epoch": epoch, "epochs": 30, "learning_rate": 0.1, "loss": 2 / epoch, "accuracy": 1 - 0.5 / epoch}
-            print(json.dumps(whole | {"seconds": 360, "images_per_second": 500 + epoch, "top1": 0.5 + epoch / 100}), file=log)
-    found = score(lambda x: x, [(np.eye(10, dtype=np.float32)[[3, 5, *range(10)]], np.array([5, 5, *range(10)]))], LABELS)
+            whole = {
+                "epoch": epoch,
+                "epochs": 30,
+                "learning_rate": 0.1,
+                "loss": 2 / epoch,
+                "accuracy": 1 - 0.5 / epoch,
+            }
+            print(
+                json.dumps(
+                    whole
+                    | {"seconds": 360, "images_per_second": 500 + epoch, "top1": 0.5 + epoch / 100}
+                ),
+                file=log,
+            )
+    found = score(
+        lambda x: x,
+        [(np.eye(10, dtype=np.float32)[[3, 5, *range(10)]], np.array([5, 5, *range(10)]))],
+        LABELS,
+    )
     (tmp_path / "test.json").write_text(json.dumps(found.to_json()))
     (tmp_path / "README.md").write_text(README)
     files = [str(tmp_path / name) for name in ("net.h5", "log.jsonl", "test.json")]
-    return [*files, "tinyresnext train cifar10.zip --seed 7", "--readme", str(tmp_path / "README.md")]
+    return [
+        *files,
+        "tinyresnext train cifar10.zip --seed 7",
+        "--readme",
+        str(tmp_path / "README.md"),
+    ]
 
 
 def test_card(card, arguments, tmp_path, capsys):
@@ -71,7 +96,9 @@ def test_card(card, arguments, tmp_path, capsys):
     lines = [line for line in curve.iter() if line.tag.endswith("polyline")]
     assert [len(line.attrib["points"].split()) for line in lines] == [30, 30]
     ends = [float(line.attrib["points"].split()[-1].split(",")[1]) for line in lines]
-    assert ends == [pytest.approx(24 + 280 * (100 - value) / 50, abs=0.06) for value in (100 - 50 / 30, 80)]
+    assert ends == [
+        pytest.approx(24 + 280 * (100 - value) / 50, abs=0.06) for value in (100 - 50 / 30, 80)
+    ]
     readme = (tmp_path / "README.md").read_text("utf-8")
     assert readme.startswith("before\n<!-- prediction -->\n```\ntests/data/chelsea.jpg\n")
     assert readme.endswith("\n```\n<!-- /prediction -->\nafter\n")

@@ -14,19 +14,23 @@ import pytest
 import test_image
 
 import tinyresnext
-from tinyresnext import Preprocess, catalogue, cli, list_models, report
-from tinyresnext.catalogue import entries, find, parse
-from tinyresnext.convert import CIFAR
-from tinyresnext.count import layers, totals
+from tinyresnext import Preprocess, list_models
+from tinyresnext.cli import main as cli
+from tinyresnext.cli import report
 from tinyresnext.errors import FormatError, UsageError
-from tinyresnext.plan import stand_in, trace
-from tinyresnext.resnext import parameters
-from tinyresnext.shipped import manifest
-from tinyresnext.spec import VARIANTS, Spec
+from tinyresnext.hub import catalogue
+from tinyresnext.hub.bundled import manifest
+from tinyresnext.hub.catalogue import entries, find, parse
+from tinyresnext.images.preprocess import CIFAR
+from tinyresnext.network.count import layers, totals
+from tinyresnext.network.resnext import parameters
+from tinyresnext.network.spec import VARIANTS, Spec
+from tinyresnext.network.trace import stand_in, trace
 
 TEXT = manifest().read_text("utf-8")
 PIPELINES = parse(TEXT)[1]
-# Parameters, and GMACs of convolutions and classifier at 224: torchvision's own numbers, and the same count for the others.
+# Parameters, and GMACs of convolutions and classifier at 224: torchvision's own numbers, and the
+# same count for the others.
 COSTS = {
     "resnext50_32x4d": (25_028_904, 4.230),
     "resnext50d_32x4d": (25_048_136, 4.470),
@@ -39,10 +43,24 @@ COSTS = {
     "resnext152_32x4d": (59_951_400, 11.710),
     "resnext29_8x64d": (34_426_698, 5.387),
 }
-# mmpretrain's GFLOPs are of the backbone: convolutions, two for each value of a norm, one for each of a ReLU.
-MMPRETRAIN = {"resnext50_32x4d": 4.27, "resnext101_32x4d": 8.03, "resnext101_32x8d": 16.50, "resnext152_32x4d": 11.80}
+# mmpretrain's GFLOPs are of the backbone: convolutions, two for each value of a norm, one for each
+# of a ReLU.
+MMPRETRAIN = {
+    "resnext50_32x4d": 4.27,
+    "resnext101_32x4d": 8.03,
+    "resnext101_32x8d": 16.50,
+    "resnext152_32x4d": 11.80,
+}
 # How many each system has published, by the tables of their own repositories.
-PUBLISHED = {"torchvision": 8, "facebook": 15, "cadene": 4, "mmpretrain": 8, "timm": 10, "prlz77": 2, "keras": 4}
+PUBLISHED = {
+    "torchvision": 8,
+    "facebook": 15,
+    "cadene": 4,
+    "mmpretrain": 8,
+    "timm": 10,
+    "prlz77": 2,
+    "keras": 4,
+}
 
 
 def test_all_systems_are_there():
@@ -53,7 +71,9 @@ def test_all_systems_are_there():
 
 def test_the_readme_counts_them():
     readme = Path(__file__).parents[1] / "README.md"
-    assert f"`tinyresnext models` lists {len(entries())} of them" in " ".join(readme.read_text("utf-8").split())
+    assert f"`tinyresnext models` lists {len(entries())} of them" in " ".join(
+        readme.read_text("utf-8").split()
+    )
 
 
 def cost(spec: Spec) -> dict[str, int]:
@@ -80,17 +100,21 @@ def test_parameters_and_multiply_adds(costs):
             digits = len(str(entry.millions).partition(".")[2])
             assert round(params / 1e6, digits) == entry.millions, entry.name
         if entry.gmacs:
-            assert round(found["macs"] / 1e9, len(str(entry.gmacs).partition(".")[2])) == entry.gmacs, entry.name
+            assert (
+                round(found["macs"] / 1e9, len(str(entry.gmacs).partition(".")[2])) == entry.gmacs
+            ), entry.name
 
 
 @pytest.mark.parametrize("name", MMPRETRAIN)
 def test_mmpretrains_own_count(name, costs):
     spec = VARIANTS[name]
     weights = {key: stand_in(shape) for key, shape in parameters(spec).items()}
-    calls = trace(weights, spec, (1, 224, 224, 3))[1]
+    calls = trace(weights, spec, (1, 224, 224, 3)).calls
     rectified = sum(math.prod(call.out.shape) for call in calls if call.op == "relu")
     count = costs[spec]["macs_with_norms"] - 2048 * 1000 + rectified
-    assert count / 1e9 == pytest.approx(MMPRETRAIN[name], abs=0.0051)  # rounded, the last one to 11.80 from 11.7949
+    assert count / 1e9 == pytest.approx(
+        MMPRETRAIN[name], abs=0.0051
+    )  # rounded, the last one to 11.80 from 11.7949
 
 
 def test_every_row():
@@ -98,15 +122,28 @@ def test_every_row():
         assert entry.urls or entry.note, entry.name
         assert all(re.fullmatch(r"https://[^\s]+", url) for url in (*entry.urls, entry.page))
         assert len({url.rpartition("/")[2] for url in entry.urls}) <= 1  # mirrors are of one file
-        if published := re.search(r"[-_]([0-9a-f]{8})\.pth$", entry.file):  # by convention the digest is in the name
+        if published := re.search(
+            r"[-_]([0-9a-f]{8})\.pth$", entry.file
+        ):  # by convention the digest is in the name
             assert entry.sha256.startswith(published[1]), entry.name
-        assert entry.sha256 or entry.md5 or "no digest" in entry.note or "without a digest" in entry.note, entry.name
+        assert (
+            entry.sha256
+            or entry.md5
+            or "no digest" in entry.note
+            or "without a digest" in entry.note
+        ), entry.name
         if entry.bytes:  # the tensors, their names, and the counters of batch norms
             tensors = sum(4 * math.prod(shape) for shape in parameters(entry.spec).values())
             assert tensors < entry.bytes < tensors + 200_000, entry.name
         if entry.scores:
-            assert entry.scores[0].pipeline == entry.pipeline, "a model is known by what its own pipeline gives"
-        facebook = entry.system in ("facebook", "cadene", "keras")  # their own, and what was converted from it
+            assert entry.scores[0].pipeline == entry.pipeline, (
+                "a model is known by what its own pipeline gives"
+            )
+        facebook = entry.system in (
+            "facebook",
+            "cadene",
+            "keras",
+        )  # their own, and what was converted from it
         assert entry.licence == "CC-BY-NC-4.0" if facebook else entry.free, entry.name
         assert entry.spec.eps == (1.001e-5 if entry.system == "keras" else 1e-5)
         assert len(entry.labels or range(1000)) == entry.spec.classes
@@ -126,7 +163,9 @@ def test_a_pipeline(name):
     else:
         said = {
             "cadene": Preprocess(),
-            "facebook": Preprocess(interpolation="torch7"),  # held to its definition in test_torch7_resize
+            "facebook": Preprocess(
+                interpolation="torch7"
+            ),  # held to its definition in test_torch7_resize
             "keras": Preprocess(224, 224, "keras"),  # held to Pillow in test_image
             "prlz77": CIFAR,
         }
@@ -135,7 +174,10 @@ def test_a_pipeline(name):
 
 def test_the_four_compared_pipelines_are_all_used():
     assert {pipeline.picture for pipeline in PIPELINES.values()} - {""} == set(test_image.PIPELINES)
-    assert all(any(name in (e.pipeline, *(s.pipeline for s in e.scores)) for e in entries()) for name in PIPELINES)
+    assert all(
+        any(name in (e.pipeline, *(s.pipeline for s in e.scores)) for e in entries())
+        for name in PIPELINES
+    )
 
 
 def test_what_the_traps_are():
@@ -143,14 +185,20 @@ def test_what_the_traps_are():
     assert find("resnext50_32x4d.a1h_in1k").preprocess == Preprocess(235, 224, "bicubic")
     assert find("resnext50_32x4d.a3_in1k").preprocess.crop == 160
     assert "not on whole pictures squeezed" in find("resnext50_32x4d.keras_in1k").note
-    assert find("resnext29_8x64d.prlz77_cifar100").preprocess == CIFAR  # CIFAR-10's statistics, as it was trained
+    assert (
+        find("resnext29_8x64d.prlz77_cifar100").preprocess == CIFAR
+    )  # CIFAR-10's statistics, as it was trained
 
 
 def test_an_architecture_alone_is_the_best_that_is_free():
     assert find("resnext50_32x4d").name == "resnext50_32x4d.tv2_in1k"
     assert find("resnext101_32x4d").name == "resnext101_32x4d.gluon_in1k"
-    assert find("resnext101_32x8d").name == "resnext101_32x8d.tv2_in1k"  # SWSL is better, and not free
-    with pytest.raises(UsageError, match=r"no weights of resnext101_32x48d have a free licence; there is .*wsl"):
+    assert (
+        find("resnext101_32x8d").name == "resnext101_32x8d.tv2_in1k"
+    )  # SWSL is better, and not free
+    with pytest.raises(
+        UsageError, match=r"no weights of resnext101_32x48d have a free licence; there is .*wsl"
+    ):
         find("resnext101_32x48d")
     with pytest.raises(UsageError, match="no weights of it are in the catalogue"):
         find("resnet50")
@@ -161,7 +209,10 @@ def test_an_architecture_alone_is_the_best_that_is_free():
 def test_what_is_not_here_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setenv("TINYRESNEXT_HOME", str(tmp_path))
     for name in ("resnext101_64x4d", "resnext101_64x4d.tv_in1k"):
-        with pytest.raises(UsageError, match=rf"resnext101_64x4d\.tv_in1k is not on this computer; `tinyresnext pull {name}`"):
+        with pytest.raises(
+            UsageError,
+            match=rf"resnext101_64x4d\.tv_in1k is not on this computer; `tinyresnext pull {name}`",
+        ):
             tinyresnext.load(name)
 
 
@@ -213,21 +264,35 @@ def test_a_damaged_manifest(case):
     before, after = DAMAGE[case]
     assert before in TEXT
     with pytest.raises(FormatError, match=r"manifest|model '|pipeline"):
-        parse(TEXT.replace(before, after, 1) if case != "models are no list" else TEXT.replace(before, after))
+        parse(
+            TEXT.replace(before, after, 1)
+            if case != "models are no list"
+            else TEXT.replace(before, after)
+        )
 
 
 @pytest.mark.parametrize("installed", ["checkout", "wheel"])
 def test_it_is_found_wherever_the_package_is(installed, tmp_path):
-    shutil.copytree(Path(tinyresnext.__file__).parent, tmp_path / "tinyresnext", ignore=shutil.ignore_patterns("__pycache__"))
-    weights = tmp_path / "weights" if installed == "checkout" else tmp_path / "tinyresnext" / "weights"
+    shutil.copytree(
+        Path(tinyresnext.__file__).parent,
+        tmp_path / "tinyresnext",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    weights = (
+        tmp_path / "weights" if installed == "checkout" else tmp_path / "tinyresnext" / "weights"
+    )
     weights.mkdir(exist_ok=True)
     shutil.copy(manifest(), weights)
     environment = os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "tinyresnext", "models", "*.a1h_*"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
     (weights / "manifest.toml").unlink()
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, len(done.stderr.splitlines())) == (3, 1)
     assert "install tinyresnext again" in done.stderr
     assert catalogue.entries()

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import recipe
 
+from tinyresnext.network.plan import Plan, program
+from tinyresnext.network.resnext import parameters
+from tinyresnext.network.spec import Spec
 from tinyresnext.ops import cpu, reference
-from tinyresnext.ops.cpu import crew
-from tinyresnext.ops.cpu.crew import LINE, NEXT, Step, Work, compiled, take
-from tinyresnext.plan import Plan, program
-from tinyresnext.resnext import parameters
-from tinyresnext.spec import Spec
+from tinyresnext.ops.cpu.runtime import crew
+from tinyresnext.ops.cpu.runtime.crew import LINE, NEXT, Step, Work, compiled, take
 
 LAYERS = ["omp", "workqueue", *(["tbb"] if importlib.util.find_spec("tbb") else [])]
 JITTED = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="needs compiled kernels")
@@ -58,7 +58,9 @@ def break_off(x, weight, bias, residual, out, g, counters):
         raise MemoryError
 
 
-def steps(count: int = 12, tasks: int = 16, length: int = 20) -> tuple[list[Step], list[np.ndarray]]:
+def steps(
+    count: int = 12, tasks: int = 16, length: int = 20
+) -> tuple[list[Step], list[np.ndarray]]:
     """Each reads all that the one before wrote, so whoever goes on too early computes something else."""
     kernel, values = compiled(stir), [recipe.tensor("chain", (tasks,)).reshape(-1)]
     work = Work.of((1, 1, 1, tasks), (1, 1, 1, tasks))._replace(length=length, tasks=tasks)
@@ -71,7 +73,9 @@ def steps(count: int = 12, tasks: int = 16, length: int = 20) -> tuple[list[Step
 
 def plan(threads: int | None = None) -> tuple[Plan, np.ndarray]:
     params = {name: recipe.tensor(name, shape) for name, shape in parameters(SPEC).items()}
-    return Plan(program(params, SPEC, cpu), SHAPE, cpu, threads=threads), recipe.pictures("chain", (1, 3, 40, 40))
+    return Plan(program(params, SPEC, cpu), SHAPE, cpu, threads=threads), recipe.pictures(
+        "chain", (1, 3, 40, 40)
+    )
 
 
 @pytest.fixture
@@ -84,7 +88,7 @@ def wanted():
     return [value.copy() for value in values]
 
 
-# --- values -----------------------------------------------------------------------------------------------------------
+# --- values ---------------------------------------------------------------------------------------
 
 
 def test_a_chain_is_its_calls_one_after_the_other(wanted):
@@ -120,7 +124,9 @@ def test_other_calls_in_a_chain_are_made_in_their_place(ops):
 def test_a_plan_of_this_backend_is_one_region(monkeypatch):
     made, x = plan()
     counts, walk = [], crew.walk
-    monkeypatch.setattr(crew, "walk", lambda steps, table=None: counts.append(len(steps)) or walk(steps, table))
+    monkeypatch.setattr(
+        crew, "walk", lambda steps, table=None: counts.append(len(steps)) or walk(steps, table)
+    )
     made(x)
     assert counts == [len(made.calls)]
 
@@ -139,12 +145,15 @@ def test_a_step_without_tasks(ops):
     ops.chain([ops.bind("mean_pool", x, out=y)])()
 
 
-# --- threads that come when they like ---------------------------------------------------------------------------------
+# --- threads that come when they like -------------------------------------------------------------
 
 
 def prepared(made: list[Step]):
     """A table, its counters, and a walk by the calling thread."""
-    table, counters = np.concatenate([step.row for step in made]), np.zeros(len(made) * LINE, np.int64)
+    table, counters = (
+        np.concatenate([step.row for step in made]),
+        np.zeros(len(made) * LINE, np.int64),
+    )
     return counters, lambda: crew._alone(table, counters, len(made))
 
 
@@ -176,23 +185,27 @@ def test_more_threads_than_cores_and_late_ones(wanted, count, late):
             time.sleep(after)
             walk()
 
-        workers = [threading.Thread(target=come, args=(late * i * turn / 10,)) for i in range(count)]
+        workers = [
+            threading.Thread(target=come, args=(late * i * turn / 10,)) for i in range(count)
+        ]
         [worker.start() for worker in workers], [worker.join() for worker in workers]
         assert all(map(np.array_equal, values, wanted))
         counts = counters.reshape(-1, LINE)
         assert (counts[:, crew.ACTIVE] == 0).all()
         assert (counts[:, crew.ENTERED] == counts[:, crew.FINISHED]).all()
-        assert (counts[:, NEXT] == 16 + counts[:, crew.ENTERED]).all()  # everyone inside asks once in vain
+        assert (
+            counts[:, NEXT] == 16 + counts[:, crew.ENTERED]
+        ).all()  # everyone inside asks once in vain
 
 
-# --- failures ---------------------------------------------------------------------------------------------------------
+# --- failures -------------------------------------------------------------------------------------
 
 QUIET = """
     import sys, threading
     import numba, numpy as np
     import test_chain as t
     from tinyresnext.ops import cpu
-    from tinyresnext.ops.cpu import crew
+    from tinyresnext.ops.cpu.runtime import crew
 
     def broken(kernel, at, count=6):
         made, values = t.steps(count)
@@ -228,7 +241,9 @@ def test_no_memory_ends_in_an_error_on_every_pool(layer, threads):
     made, values = steps()
     cpu.chain(made)()
     name = layer if threads != "1" else ""
-    assert (done.returncode, done.stdout) == (0, f"{name} True {float(values[-1].sum())}\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, f"{name} True {float(values[-1].sum())}\n"), (
+        done.stderr
+    )
 
 
 @JITTED

@@ -18,7 +18,8 @@ import cases
 import numpy as np
 import pytest
 
-from tinyresnext import Preprocess, Spec, __version__, cli, load, save
+from tinyresnext import Preprocess, Spec, __version__, load, save
+from tinyresnext.cli import main as cli
 
 CAT = Path(__file__).parent / "data" / "chelsea.jpg"
 SPEC = Spec((1, 1), 4, 8, 10)
@@ -58,11 +59,33 @@ def test_convert_says_what_it_understood(run, made):
 
 def test_convert_takes_what_it_is_given(run, made):
     Path("labels.txt").write_text("\n".join("abcdefghij"))
-    options = ["--labels", "labels.txt", "--resize", "232", "--interpolation", "bicubic", "--licence", "CC0-1.0"]
-    code, _, err = run("convert", made / "net.pth", "mine.h5", *options, "--mean", "0.5,0.5,0.5", "--std", "0.2,0.2,0.2")
+    options = [
+        "--labels",
+        "labels.txt",
+        "--resize",
+        "232",
+        "--interpolation",
+        "bicubic",
+        "--licence",
+        "CC0-1.0",
+    ]
+    code, _, err = run(
+        "convert",
+        made / "net.pth",
+        "mine.h5",
+        *options,
+        "--mean",
+        "0.5,0.5,0.5",
+        "--std",
+        "0.2,0.2,0.2",
+    )
     model = load("mine.h5")
     assert (code, model.labels[2], model.provenance["licence"]) == (0, "c", "CC0-1.0")
-    assert (model.preprocess.resize, model.preprocess.crop, model.preprocess.interpolation) == (232, 224, "bicubic")
+    assert (model.preprocess.resize, model.preprocess.crop, model.preprocess.interpolation) == (
+        232,
+        224,
+        "bicubic",
+    )
     assert model.preprocess.mean == (0.5, 0.5, 0.5)
     assert "given: resized to 232 (bicubic), cropped to 224" in err
     assert "assumed: resized" not in err
@@ -72,7 +95,11 @@ def test_convert_takes_what_it_is_given(run, made):
     ("options", "preprocess", "says"),
     [
         (["torch7"], Preprocess(256, 224, "torch7"), "resized to 256 (torch7), cropped to 224"),
-        (["keras", "--resize", "224"], Preprocess(224, 224, "keras"), "squeezed to 224 x 224 (keras)"),
+        (
+            ["keras", "--resize", "224"],
+            Preprocess(224, 224, "keras"),
+            "squeezed to 224 x 224 (keras)",
+        ),
     ],
 )
 def test_convert_for_the_pictures_of_other_systems(run, made, options, preprocess, says):
@@ -90,7 +117,9 @@ def test_keras_cuts_nothing_off(run, made):
 def test_nothing_is_written_over_unasked(run, made):
     for target in (made / "net.h5", made / "cat.jpg"):
         before = target.read_bytes()
-        assert run("classify", made / "cat.jpg", "--model", made / "net.h5", "--csv", target)[0] == 2
+        assert (
+            run("classify", made / "cat.jpg", "--model", made / "net.h5", "--csv", target)[0] == 2
+        )
         assert target.read_bytes() == before
     shutil.copy(made / "net.pth", "copy.h5")
     assert run("convert", "copy.h5", "copy.h5", "--force")[0] == 2
@@ -106,7 +135,9 @@ def test_nothing_is_written_over_unasked(run, made):
 
 @pytest.mark.parametrize("device", ["cpu", "reference", "auto"])
 def test_classify(run, made, device):
-    code, out, err = run("classify", made / "cat.jpg", "--model", made / "net.h5", "--top", 3, "--device", device)
+    code, out, err = run(
+        "classify", made / "cat.jpg", "--model", made / "net.h5", "--top", 3, "--device", device
+    )
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0] == str(made / "cat.jpg")
@@ -120,7 +151,12 @@ def test_one_bad_picture_costs_one_row(run, made):
     rows = [json.loads(line) for line in out.splitlines()]
     assert code == 1
     assert [row["path"] for row in rows] == [str(p) for p in paths]
-    assert [("error" in row, len(row.get("predictions", []))) for row in rows] == [(False, 5), (True, 0), (True, 0), (False, 5)]
+    assert [("error" in row, len(row.get("predictions", []))) for row in rows] == [
+        (False, 5),
+        (True, 0),
+        (True, 0),
+        (False, 5),
+    ]
     assert {row["schema"] for row in rows} == {1}
     assert rows[0]["model"] == "net.h5"
     assert set(rows[0]["predictions"][0]) == {"label", "index", "probability"}
@@ -131,11 +167,30 @@ def test_one_bad_picture_costs_one_row(run, made):
 @pytest.mark.parametrize("target", ["-", "table.csv"])
 def test_csv(run, made, target):
     code, out, _ = run(
-        "classify", made / "cat.jpg", made / "broken.jpg", "--model", made / "net.h5", "--top", 2, "--csv", target
+        "classify",
+        made / "cat.jpg",
+        made / "broken.jpg",
+        "--model",
+        made / "net.h5",
+        "--top",
+        2,
+        "--csv",
+        target,
     )
-    rows = list(csv.DictReader(io.StringIO(out if target == "-" else Path(target).read_text("utf-8"))))
+    rows = list(
+        csv.DictReader(io.StringIO(out if target == "-" else Path(target).read_text("utf-8")))
+    )
     assert code == 1
-    assert list(rows[0]) == ["path", "error", "label1", "index1", "probability1", "label2", "index2", "probability2"]
+    assert list(rows[0]) == [
+        "path",
+        "error",
+        "label1",
+        "index1",
+        "probability1",
+        "label2",
+        "index2",
+        "probability2",
+    ]
     assert rows[0]["label1"].startswith("class")
     assert float(rows[0]["probability1"]) >= float(rows[0]["probability2"])
     assert "broken.jpg" in rows[1]["error"]
@@ -148,10 +203,25 @@ def test_directories_are_walked_and_names_read(run, made, tmp_path):
         shutil.copy(CAT, tmp_path / "pictures" / name)
     os.symlink(tmp_path / "pictures", tmp_path / "pictures" / "loop")
     code, out, _ = run("classify", "pictures", "--model", made / "net.h5", "--json")
-    wanted = ["pictures/a.jpeg", "pictures/b.JPG", "pictures/deep/er/c.jpg", "pictures/new\nline.jpg"]
+    wanted = [
+        "pictures/a.jpeg",
+        "pictures/b.JPG",
+        "pictures/deep/er/c.jpg",
+        "pictures/new\nline.jpg",
+    ]
     assert (code, [json.loads(line)["path"] for line in out.splitlines()]) == (0, wanted)
-    code, out, _ = run("classify", "-", "--model", made / "net.h5", "--json", stdin=f"{made / 'cat.jpg'}\n\npictures/deep\n")
-    assert [json.loads(line)["path"] for line in out.splitlines()] == [str(made / "cat.jpg"), "pictures/deep/er/c.jpg"]
+    code, out, _ = run(
+        "classify",
+        "-",
+        "--model",
+        made / "net.h5",
+        "--json",
+        stdin=f"{made / 'cat.jpg'}\n\npictures/deep\n",
+    )
+    assert [json.loads(line)["path"] for line in out.splitlines()] == [
+        str(made / "cat.jpg"),
+        "pictures/deep/er/c.jpg",
+    ]
 
 
 def test_nothing_to_classify(run, made, tmp_path):
@@ -273,7 +343,15 @@ def test_missing_device(run, made):
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["classify"], ["evaluate"], ["export"], ["nothing"], ["classify", "x", "--model", "m", "--top", "0"]]
+    "arguments",
+    [
+        [],
+        ["classify"],
+        ["evaluate"],
+        ["export"],
+        ["nothing"],
+        ["classify", "x", "--model", "m", "--top", "0"],
+    ],
 )
 def test_usage(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
@@ -310,7 +388,11 @@ def test_means_on_the_command_line(mean, capsys):
         {"x": np.float32(1), "logits": np.ones((1, 10))},
         {"x": np.zeros((1, 64, 64, 3), np.float32), "logits": np.ones((1, 10), np.complex64)},
         {"x": np.zeros((1, 64, 64, 3), np.float32), "logits": np.full((1, 10), np.nan)},
-        {"x": np.zeros((1, 64, 64, 3), np.float32), "logits": np.ones((1, 10)), "float32_error": np.float64(0.5)},
+        {
+            "x": np.zeros((1, 64, 64, 3), np.float32),
+            "logits": np.ones((1, 10)),
+            "float32_error": np.float64(0.5),
+        },
         {"x": np.zeros((1, 9600, 9600, 3), np.uint8), "logits": np.ones((1, 10))},
         {"x": np.array([None]), "logits": np.ones((1, 10))},
         {"y": np.zeros(3)},
@@ -351,7 +433,9 @@ def test_strange_arguments(run, arguments, code):
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
 def test_closed_streams(made, closed):
     command = f"-m tinyresnext classify - '{made / 'cat.jpg'}' --model '{made / 'net.h5'}' --device reference {closed}"
-    done = subprocess.run(["sh", "-c", f"'{sys.executable}' {command}"], input=b"", capture_output=True)
+    done = subprocess.run(
+        ["sh", "-c", f"'{sys.executable}' {command}"], input=b"", capture_output=True
+    )
     assert done.returncode == 0
     assert b"Traceback" not in done.stderr
 
@@ -360,26 +444,46 @@ def test_labels_that_the_terminal_does_not_know(made, tmp_path):
     labels = "\ufeff猫\r\n" + "\r\n".join("abcdefghi") + "\r\n"
     (tmp_path / "labels.txt").write_bytes(labels.encode())
     command = [sys.executable, "-m", "tinyresnext"]
-    subprocess.run([*command, "convert", made / "net.pth", tmp_path / "m.h5", "--labels", tmp_path / "labels.txt"], check=True)
+    subprocess.run(
+        [
+            *command,
+            "convert",
+            made / "net.pth",
+            tmp_path / "m.h5",
+            "--labels",
+            tmp_path / "labels.txt",
+        ],
+        check=True,
+    )
     assert load(tmp_path / "m.h5").labels == ("猫", *"abcdefghi")
     options = ["--model", tmp_path / "m.h5", "--top", "10", "--device", "reference"]
     ascii_only = os.environ | {"PYTHONIOENCODING": "ascii"}
-    done = subprocess.run([*command, "classify", CAT, *options], env=ascii_only, capture_output=True, check=True)
+    done = subprocess.run(
+        [*command, "classify", CAT, *options], env=ascii_only, capture_output=True, check=True
+    )
     assert rb"\u732b" in done.stdout
 
 
 def test_a_picture_on_standard_input_is_explained(run, made):
-    code, _, err = run("classify", "-", "--model", made / "net.h5", stdin=CAT.read_bytes().decode("latin-1"))
+    code, _, err = run(
+        "classify", "-", "--model", made / "net.h5", stdin=CAT.read_bytes().decode("latin-1")
+    )
     assert code == 2
     assert "expects the names of pictures" in err
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device here")
 def test_no_room_for_the_results(made):
-    for command in (["models"], ["classify", made / "cat.jpg", "--model", made / "net.h5", "--device", "reference"]):
+    for command in (
+        ["models"],
+        ["classify", made / "cat.jpg", "--model", made / "net.h5", "--device", "reference"],
+    ):
         with open("/dev/full", "w") as full:
             done = subprocess.run(
-                [sys.executable, "-m", "tinyresnext", *command], stdout=full, stderr=subprocess.PIPE, text=True
+                [sys.executable, "-m", "tinyresnext", *command],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
             )
         assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
         assert "cannot be written" in done.stderr
@@ -387,16 +491,36 @@ def test_no_room_for_the_results(made):
 
 def test_version_and_help_as_a_module():
     for option, words in (("--version", __version__), ("--help", "classify")):
-        done = subprocess.run([sys.executable, "-m", "tinyresnext", option], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "tinyresnext", option],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         assert words in done.stdout
         assert done.stderr == ""
 
 
 def test_a_reader_that_stops_early_is_no_error(made):
     names = "\n".join([str(made / "cat.jpg")] * 40)
-    command = [sys.executable, "-m", "tinyresnext", "classify", "-", "--json", "--batch", "1", "--device", "reference"]
+    command = [
+        sys.executable,
+        "-m",
+        "tinyresnext",
+        "classify",
+        "-",
+        "--json",
+        "--batch",
+        "1",
+        "--device",
+        "reference",
+    ]
     with subprocess.Popen(
-        [*command, "--model", made / "net.h5"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "--model", made / "net.h5"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as child:
         child.stdin.write(names)
         child.stdin.close()
@@ -409,9 +533,24 @@ def test_a_reader_that_stops_early_is_no_error(made):
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_interrupt(made):
     names = "\n".join([str(made / "cat.jpg")] * 4000)
-    command = [sys.executable, "-m", "tinyresnext", "classify", "-", "--json", "--batch", "1", "--device", "reference"]
+    command = [
+        sys.executable,
+        "-m",
+        "tinyresnext",
+        "classify",
+        "-",
+        "--json",
+        "--batch",
+        "1",
+        "--device",
+        "reference",
+    ]
     with subprocess.Popen(
-        [*command, "--model", made / "net.h5"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "--model", made / "net.h5"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as child:
         child.stdin.write(names)
         child.stdin.close()

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch_files
 
-from tinyresnext import VARIANTS, Preprocess, Spec, cifar, convert, load_checkpoint, parameters, store
-from tinyresnext.checkpoints import export, infer, names
+from tinyresnext import VARIANTS, Preprocess, Spec, cifar, load_checkpoint, parameters
+from tinyresnext.checkpoints import convert, export, infer
+from tinyresnext.checkpoints.names import schemes as names
 from tinyresnext.errors import FormatError, IntegrityError, ShapeError, UsageError
+from tinyresnext.store import store
 
 TINY = Spec((1, 1), 4, 8, 10)
 MORE = [
@@ -47,7 +49,10 @@ def test_what_leaves_no_trace_is_assumed():
         ({"stem": "cifar"}, []),
         ({"stem": "deep", "avg_down": True}, []),
         ({"stem": "pooled"}, ["stem is 'pooled'"]),
-        ({"stem": "pooled", "eps": 1e-3, "stride_on": 1}, ["stem is 'pooled'", "stride_on is 1", "eps is 0.001"]),
+        (
+            {"stem": "pooled", "eps": 1e-3, "stride_on": 1},
+            ["stem is 'pooled'", "stride_on is 1", "eps is 0.001"],
+        ),
     ],
 )
 def test_what_a_checkpoint_would_not_tell(changes, words):
@@ -67,7 +72,10 @@ WRONG = {
     "no-bias": (without(SHAPES, "fc.bias"), "fc.bias .* is missing"),
     "basic-blocks": ({k: v for k, v in SHAPES.items() if "conv3" not in k}, "ResNet-18"),
     "gap-in-stages": ({k.replace("layer2", "layer3"): v for k, v in SHAPES.items()}, "layer3"),
-    "gap-in-blocks": ({k.replace("layer2.0", "layer2.1"): v for k, v in SHAPES.items()}, "blocks 0, 1, 2"),
+    "gap-in-blocks": (
+        {k.replace("layer2.0", "layer2.1"): v for k, v in SHAPES.items()},
+        "blocks 0, 1, 2",
+    ),
     "stage-0": (SHAPES | {"layer0.0.conv1.weight": (1, 1, 1, 1)}, "layer0"),
     "stem-5x5": (SHAPES | {"conv1.weight": (64, 3, 5, 5)}, "5x5"),
     "flat-stem": (SHAPES | {"conv1.weight": (64, 147)}, "4 dimensions"),
@@ -90,7 +98,9 @@ def test_other_networks_are_refused(shapes, words):
 
 
 def test_foreign_names_are_refused_with_the_first_of_them():
-    with pytest.raises(FormatError, match=r"2 of 3 keys .*'features.0.weight', 'layer1.0.se.fc1.weight'"):
+    with pytest.raises(
+        FormatError, match=r"2 of 3 keys .*'features.0.weight', 'layer1.0.se.fc1.weight'"
+    ):
         names.recognise(["conv1.weight", "features.0.weight", "layer1.0.se.fc1.weight"])
 
 
@@ -110,7 +120,13 @@ def test_what_was_understood_is_said(checkpoint):
     stored, notes = cases.read_checkpoint(checkpoint(cases.weights(TINY)), licence="CC0-1.0")
     assert stored.spec == TINY
     said = "\n".join(notes)
-    for words in ("legacy format", "inferred", "cardinality 4, width 8", "10 classes", "epsilon 1e-05"):
+    for words in (
+        "legacy format",
+        "inferred",
+        "cardinality 4, width 8",
+        "10 classes",
+        "epsilon 1e-05",
+    ):
         assert words in said
     assert stored.labels == tuple(f"class {i}" for i in range(10))
     assert stored.provenance["licence"] == "CC0-1.0"
@@ -128,17 +144,29 @@ def test_defaults_for_imagenet_and_cifar(checkpoint):
 def test_imagenet_labels():
     labels = convert.imagenet_labels()
     assert len(labels) == len(set(labels)) == 1000
-    assert [labels[i] for i in (0, 207, 281, 999)] == ["tench", "golden retriever", "tabby", "toilet tissue"]
+    assert [labels[i] for i in (0, 207, 281, 999)] == [
+        "tench",
+        "golden retriever",
+        "tabby",
+        "toilet tissue",
+    ]
 
 
 def test_arch_is_checked_and_keeps_its_classes(checkpoint):
     path = checkpoint(cases.weights(replace(VARIANTS["resnext29_1x64d"], classes=7, channels=1)))
-    assert cases.read_checkpoint(path, arch="resnext29_1x64d", preprocess=Preprocess()).stored.spec.classes == 7
+    assert (
+        cases.read_checkpoint(
+            path, arch="resnext29_1x64d", preprocess=Preprocess()
+        ).stored.spec.classes
+        == 7
+    )
     with pytest.raises(ShapeError, match="resnext29_32x4d"):
         cases.read_checkpoint(path, arch="resnext29_32x4d")
     with pytest.raises(UsageError, match="did you mean"):
         cases.read_checkpoint(path, arch="resnext29")
-    with pytest.raises(ShapeError, match=r"should be \(128, 64, 1, 1\).* more; name another architecture, or none"):
+    with pytest.raises(
+        ShapeError, match=r"should be \(128, 64, 1, 1\).* more; name another architecture, or none"
+    ):
         cases.read_checkpoint(path, arch="resnext50d_32x4d")
 
 
@@ -179,12 +207,17 @@ def test_negative_variances_are_refused(checkpoint):
 @pytest.mark.parametrize("name", ["fc.weight", "conv1.weight"])
 def test_arch_with_tensors_of_other_ranks(checkpoint, name, shape):
     with pytest.raises(ShapeError, match="not those of resnext50_32x4d"):
-        cases.read_checkpoint(checkpoint(cases.weights(TINY) | {name: np.zeros(shape, np.float32)}), arch="resnext50_32x4d")
+        cases.read_checkpoint(
+            checkpoint(cases.weights(TINY) | {name: np.zeros(shape, np.float32)}),
+            arch="resnext50_32x4d",
+        )
 
 
 def test_other_tensors_are_refused_before_a_number_is_read(checkpoint):
     """A hundred half tensors of a megabyte would be two hundred as float32."""
-    path = checkpoint({f"other.{i}": np.zeros(500_000, np.float16) for i in range(100)}, legacy=False)
+    path = checkpoint(
+        {f"other.{i}": np.zeros(500_000, np.float16) for i in range(100)}, legacy=False
+    )
     tracemalloc.start()
     try:
         with pytest.raises(FormatError, match="100 of 100 keys"):
@@ -207,7 +240,9 @@ def test_legacy_and_zip_give_the_same_digests(checkpoint, tmp_path):
 
 def test_wrapped_prefixed_and_without_counters(checkpoint, tmp_path):
     plain = cases.weights(TINY, counters=False)
-    state = torch_files.StateDict((f"module.{key}", torch_files.tensor(value)) for key, value in plain.items())
+    state = torch_files.StateDict(
+        (f"module.{key}", torch_files.tensor(value)) for key, value in plain.items()
+    )
     path = tmp_path / "wrapped.pth"
     path.write_bytes(torch_files.zip_file({"epoch": 3, "state_dict": state}))
     stored, notes = cases.read_checkpoint(path)
@@ -220,7 +255,9 @@ def test_wrapped_prefixed_and_without_counters(checkpoint, tmp_path):
 def test_export_keeps_every_weight(checkpoint, tmp_path, suffix):
     params = cases.read_checkpoint(checkpoint(cases.weights(TINY))).stored.params
     path = tmp_path / f"out{suffix}"
-    {".pth": export.write_pth, ".npz": export.write_npz, ".safetensors": export.write_safetensors}[suffix](path, params)
+    {".pth": export.write_pth, ".npz": export.write_npz, ".safetensors": export.write_safetensors}[
+        suffix
+    ](path, params)
     if suffix == ".pth":
         again = cases.read_checkpoint(path).stored.params
     elif suffix == ".npz":

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from data_files import picture, write_files, write_zip
 
-from tinyresnext import picture_files
+from tinyresnext.data import folders as picture_files
 from tinyresnext.data import open_dataset
 from tinyresnext.errors import FormatError, ImageError, TinyResNeXtError, UnsafeError, UsageError
-from tinyresnext.image import decode
+from tinyresnext.images.preprocess import decode
 
 FORMS = ["folder", "zip"]
 
@@ -48,8 +48,15 @@ SPLIT = {
 def test_splits(put, around):
     path = put({around + name: data for name, data in SPLIT.items()})
     train, val = open_dataset(path), open_dataset(path, "val")
-    assert train.classes == val.classes == ("ant", "cat", "dog"), "a label means the same in every split"
-    assert list(train.names) == ["train/cat/0.webp", "train/cat/deep/er/1.jpeg", "train/dog/a.PNG", "train/dog/b.png"]
+    assert train.classes == val.classes == ("ant", "cat", "dog"), (
+        "a label means the same in every split"
+    )
+    assert list(train.names) == [
+        "train/cat/0.webp",
+        "train/cat/deep/er/1.jpeg",
+        "train/dog/a.PNG",
+        "train/dog/b.png",
+    ]
     assert train.labels.tolist() == [1, 1, 2, 2]
     assert train.labels.dtype == np.int64
     assert list(val.names) == ["valid/ant/y.gif", "valid/dog/x.bmp"]
@@ -63,7 +70,11 @@ def test_splits(put, around):
 
 @pytest.mark.parametrize("around", ["", "pets/"])
 def test_no_splits(put, around):
-    files = {f"{around}dog/1.png": picture(1), f"{around}Cat/1.png": picture(2), f"{around}cat/1.png": picture(3)}
+    files = {
+        f"{around}dog/1.png": picture(1),
+        f"{around}Cat/1.png": picture(2),
+        f"{around}cat/1.png": picture(3),
+    }
     path = put(files | {"__MACOSX/dog/._1.png": b"x"})
     data = open_dataset(path)
     assert data.classes == ("Cat", "cat", "dog")
@@ -79,7 +90,10 @@ def test_pictures_of_many_sizes(put):
     assert data.pixels is None
     assert [data.picture(i).shape[0] for i in range(9)] == [5, 5, 5, 6, 6, 6, 7, 7, 7]
     for i in range(9):
-        assert (data.picture(i) == np.random.default_rng(i).integers(0, 256, data.picture(i).shape, dtype=np.uint8)).all()
+        assert (
+            data.picture(i)
+            == np.random.default_rng(i).integers(0, 256, data.picture(i).shape, dtype=np.uint8)
+        ).all()
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -114,7 +128,10 @@ def test_one_odd_picture_among_many(put):
     data = open_dataset(put({f"a/{i}.png": picture(i, 9 if i == 5 else 8) for i in range(9)}))
     assert data.pixels is None
     for i in range(9):
-        assert (data.picture(i) == np.random.default_rng(i).integers(0, 256, data.picture(i).shape, dtype=np.uint8)).all()
+        assert (
+            data.picture(i)
+            == np.random.default_rng(i).integers(0, 256, data.picture(i).shape, dtype=np.uint8)
+        ).all()
 
 
 BROKEN = {
@@ -155,7 +172,9 @@ def test_nothing_but_broken_pictures(put):
         open_dataset(path, on_broken="skip", warn=lambda line: None)
 
 
-@pytest.mark.parametrize("files", [{}, {"a.png": picture(1)}, {"notes/a.txt": b"x"}, {"train/a.png": picture(1)}])
+@pytest.mark.parametrize(
+    "files", [{}, {"a.png": picture(1)}, {"notes/a.txt": b"x"}, {"train/a.png": picture(1)}]
+)
 def test_no_pictures_in_folders(put, files):
     with pytest.raises(FormatError, match=r"no pictures|no folders"):
         open_dataset(put(files | {"x.txt": b""}))
@@ -239,7 +258,16 @@ def changed(path, old, new, count=-1):
 
 
 @pytest.mark.parametrize(
-    "name", ["../a/1.png", "/etc/1.png", "a/../../1.png", "a\\..\\1.png", "c:/1.png", "a//1.png", "./a/1.png"]
+    "name",
+    [
+        "../a/1.png",
+        "/etc/1.png",
+        "a/../../1.png",
+        "a\\..\\1.png",
+        "c:/1.png",
+        "a//1.png",
+        "./a/1.png",
+    ],
 )
 def test_zip_names_that_lead_elsewhere(tmp_path, name):
     hole = "x" * len(name)
@@ -291,8 +319,16 @@ MEMBERS = {
     "encrypted": (picture(2), {"flags": (8, "<H", 1)}, "encrypted"),
     "another method": (picture(2), {"method": (10, "<H", 12)}, "method 12"),
     "larger than it says": (ZEROS, {"size": (24, "<I", 10)}, "CRC|crc"),
-    "smaller than it says": (ZEROS, {"size": (24, "<I", 200_000)}, "200,000 bytes were expected, found 100,000|truncated"),
-    "declared larger than any picture": (ZEROS, {"size": (24, "<I", 0xFFFFFFF0)}, "more than the 67,108,864"),
+    "smaller than it says": (
+        ZEROS,
+        {"size": (24, "<I", 200_000)},
+        "200,000 bytes were expected, found 100,000|truncated",
+    ),
+    "declared larger than any picture": (
+        ZEROS,
+        {"size": (24, "<I", 0xFFFFFFF0)},
+        "more than the 67,108,864",
+    ),
     "a wrong checksum": (picture(2), {"crc": (16, "<I", 1)}, "CRC|crc"),
     "its header elsewhere": (picture(2), {"offset": (42, "<I", 3)}, "cannot be read"),
     "the other one's header": (picture(2), {"offset": (42, "<I", 0)}, "cannot be read"),
@@ -315,14 +351,18 @@ def test_a_zip_member_that_is_a_bomb(tmp_path, monkeypatch):
     """What is held of a member is bounded by the limit for picture files, whatever it inflates to."""
     path = write_zip(tmp_path / "d.zip", {"a/1.png": picture(1), "a/2.png": bytes(1 << 20)})
     monkeypatch.setattr(picture_files, "MAX_FILE_BYTES", 1 << 19)
-    with pytest.raises(ImageError, match=r"a/2.png cannot be read: it has 1,048,576 bytes, more than"):
+    with pytest.raises(
+        ImageError, match=r"a/2.png cannot be read: it has 1,048,576 bytes, more than"
+    ):
         open_dataset(path)
 
 
 def test_bytes_that_deflate_to_a_picture_and_more(tmp_path):
     """A member that says it has the size of a picture and inflates to far more is cut there, and its checksum tells."""
     good = picture(2)
-    path = one_zip(tmp_path, good + ZEROS, size=(24, "<I", len(good)), crc=(16, "<I", zlib.crc32(good)))
+    path = one_zip(
+        tmp_path, good + ZEROS, size=(24, "<I", len(good)), crc=(16, "<I", zlib.crc32(good))
+    )
     data = open_dataset(path)
     assert data.pixels.shape == (2, 8, 8, 3), "the picture itself is whole"
 

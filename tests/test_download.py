@@ -13,10 +13,16 @@ import numpy as np
 import pytest
 import servers
 
-from tinyresnext import download
-from tinyresnext.download import Wanted, fetch
-from tinyresnext.errors import DownloadError, FormatError, IntegrityError, TinyResNeXtError, UsageError
-from tinyresnext.transfer import Limits
+from tinyresnext.errors import (
+    DownloadError,
+    FormatError,
+    IntegrityError,
+    TinyResNeXtError,
+    UsageError,
+)
+from tinyresnext.hub import download
+from tinyresnext.hub.download import Wanted, fetch
+from tinyresnext.hub.transfer import Limits
 
 CONTENT = np.random.default_rng(5).bytes(200_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -113,12 +119,17 @@ def test_a_server_that_fails(case, server, part):
 @pytest.mark.parametrize("case", FAILURES)
 def test_a_mirror(case, server, part):
     fails = FAILURES[case][0]
-    server.always = lambda h, content: (fails if h.path == "/file.pth" else servers.whole)(h, content)
+    server.always = lambda h, content: (fails if h.path == "/file.pth" else servers.whole)(
+        h, content
+    )
     assert get(server, part, urls=[server.url, server.url.replace("file.pth", "mirror")]) == SHA256
     assert part.read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("case", ["cut", "length too small", "no length, cut", "bit flipped", "chunks cut", "busy", "hangs up"])
+@pytest.mark.parametrize(
+    "case",
+    ["cut", "length too small", "no length, cut", "bit flipped", "chunks cut", "busy", "hangs up"],
+)
 def test_it_fails_once(case, server, part):
     server.ways = [FAILURES[case][0]]
     assert get(server, part) == SHA256
@@ -131,7 +142,9 @@ def test_a_slow_server(case, server, part):
     start = time.monotonic()
     with pytest.raises(DownloadError, match=r"nothing came|only .* bytes came"):
         get(server, part, limits=HASTY)
-    assert time.monotonic() - start < 10  # two tries of half a second, and a machine that does other things
+    assert (
+        time.monotonic() - start < 10
+    )  # two tries of half a second, and a machine that does other things
     server.always = servers.whole
     assert get(server, part) == SHA256
 
@@ -160,7 +173,14 @@ def test_ctrl_c_leaves_what_came(server, part):
 
 
 @pytest.mark.parametrize(
-    "way", [servers.plain, servers.range_unasked, servers.range_unnamed, servers.range_of_another, servers.range_refused]
+    "way",
+    [
+        servers.plain,
+        servers.range_unasked,
+        servers.range_unnamed,
+        servers.range_of_another,
+        servers.range_refused,
+    ],
 )
 def test_a_part_and_a_server_that_lies_about_it(way, server, part):
     part.write_bytes(CONTENT[:77_000])
@@ -172,12 +192,15 @@ def test_a_part_and_a_server_that_lies_about_it(way, server, part):
 def test_a_part_that_is_longer_than_the_file(server, part):
     part.write_bytes(b"?" * (len(CONTENT) + 1000))
     server.always = servers.plain  # all of it, whatever was asked for
-    assert get(server, part, limits=Limits(silence=10, window=10, least=1, tries=1, pause=0)) == SHA256
+    assert (
+        get(server, part, limits=Limits(silence=10, window=10, least=1, tries=1, pause=0)) == SHA256
+    )
     assert part.read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize(
-    "location", ["http://127.0.0.2/file", "http://files.example/file", "ftp://127.0.0.1/file", "https:///"]
+    "location",
+    ["http://127.0.0.2/file", "http://files.example/file", "ftp://127.0.0.1/file", "https:///"],
 )
 def test_redirects_are_as_safe_as_addresses(location, server, part):
     server.always = servers.to(location)
@@ -206,7 +229,9 @@ def test_a_part_of_another_version(server, part):
     assert not part.exists()
 
 
-@pytest.mark.parametrize("held", [CONTENT, CONTENT + b"x", b"y" * 5000, bytes(len(CONTENT)), CONTENT[:-1] + b"?"])
+@pytest.mark.parametrize(
+    "held", [CONTENT, CONTENT + b"x", b"y" * 5000, bytes(len(CONTENT)), CONTENT[:-1] + b"?"]
+)
 @pytest.mark.parametrize("size", [None, len(CONTENT)])
 def test_a_part_that_is_whole_too_long_or_wrong(held, size, server, part):
     part.write_bytes(held)
@@ -231,7 +256,15 @@ def test_md5_and_size(server, part):
 
 
 @pytest.mark.parametrize(
-    "memory", ["", "{", "[]", '{"url": 1}', '{"url": "URL", "version": "a\\nb: c"}', '{"url": "URL", "version": 5}']
+    "memory",
+    [
+        "",
+        "{",
+        "[]",
+        '{"url": 1}',
+        '{"url": "URL", "version": "a\\nb: c"}',
+        '{"url": "URL", "version": 5}',
+    ],
 )
 def test_a_strange_memory(memory, server, part):
     part.write_bytes(CONTENT[:1000])
@@ -240,7 +273,10 @@ def test_a_strange_memory(memory, server, part):
     assert server.asked[-1][1]["If-Range"] is None
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1/x", "file:///etc/passwd", "ftp://h/x", "https:///x", "https://[", "x", ""])
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1:1/x", "file:///etc/passwd", "ftp://h/x", "https:///x", "https://[", "x", ""],
+)
 def test_only_https(url, part):
     with pytest.raises(DownloadError, match="only https is taken"):
         fetch([url], part, WANTED, limits=QUICK)
@@ -302,6 +338,8 @@ def test_no_thread_stays_behind(server, part):
     with pytest.raises(TinyResNeXtError):
         get(server, part, limits=Limits(silence=5, window=5, least=1, tries=1, pause=0))
     deadline = time.monotonic() + 10
-    while threading.active_count() > before + 1 and time.monotonic() < deadline:  # one of the server may be at it
+    while (
+        threading.active_count() > before + 1 and time.monotonic() < deadline
+    ):  # one of the server may be at it
         time.sleep(0.05)
     assert threading.active_count() <= before + 1

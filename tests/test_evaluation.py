@@ -14,19 +14,25 @@ import pytest
 from PIL import Image
 
 import tinyresnext
-from tinyresnext import Model, Preprocess, Spec, cli, confusion, save
+from tinyresnext import Model, Preprocess, Spec, save
+from tinyresnext.cli import main as cli
 from tinyresnext.data import open_dataset
 from tinyresnext.errors import ImageError, IntegrityError, UsageError
-from tinyresnext.evaluation import evaluate, match_classes, score
+from tinyresnext.inference import confusion
+from tinyresnext.inference.evaluate import evaluate, match_classes, score
+from tinyresnext.network.resnext import parameters
 from tinyresnext.ops import reference
-from tinyresnext.resnext import parameters
 
 ABC = ("a", "b", "c")
-LOGITS = np.array([[3, 1, 2], [0, 5, 0], [1, 1, 1], [1, 1, 1], [1, 1, 1], [0, 2, 2], [9, 0, 4]], np.float32)
+LOGITS = np.array(
+    [[3, 1, 2], [0, 5, 0], [1, 1, 1], [1, 1, 1], [1, 1, 1], [0, 2, 2], [9, 0, 4]], np.float32
+)
 LABELS = np.array([0, 0, 0, 1, 2, 2, 2])
 
 
-def counted(logits: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], size: int = 3, **options):
+def counted(
+    logits: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], size: int = 3, **options
+):
     """Score given logits, which come in batches of some size."""
     batches = [(logits[i : i + size], labels[i : i + size]) for i in range(0, len(labels), size)]
     return score(lambda x: x, batches, classes, **options)
@@ -38,8 +44,15 @@ def test_a_case_counted_by_hand():
     assert found.confusion.tolist() == [[2, 1, 0], [1, 0, 0], [2, 1, 0]]
     assert (found.pictures, found.top1, found.top5) == (7, 2 / 7, 1.0)
     assert found.among.tolist() == [3, 1, 3]
-    assert [tuple(one) for one in found.per_class] == [("a", 3, 2 / 3, 1.0), ("b", 1, 0.0, 1.0), ("c", 3, 0.0, 1.0)]
-    rows = [math.log(sum(math.exp(v) for v in row)) - row[label] for row, label in zip(LOGITS.tolist(), LABELS, strict=True)]
+    assert [tuple(one) for one in found.per_class] == [
+        ("a", 3, 2 / 3, 1.0),
+        ("b", 1, 0.0, 1.0),
+        ("c", 3, 0.0, 1.0),
+    ]
+    rows = [
+        math.log(sum(math.exp(v) for v in row)) - row[label]
+        for row, label in zip(LOGITS.tolist(), LABELS, strict=True)
+    ]
     assert found.loss == pytest.approx(sum(rows) / 7, rel=1e-14)
 
 
@@ -56,7 +69,13 @@ def test_ties_at_the_fifth_place():
     assert found.among.tolist() == [1] * 5 + [0] * 3
     assert found.confusion[:, 0].tolist() == [1] * 8
     model = Model(Spec(classes=8), {}, Preprocess(), classes, {}, reference)
-    assert [p.index for p in model.rank(np.zeros((1, 8), np.float32))[0]] == [0, 1, 2, 3, 4]  # as it predicts
+    assert [p.index for p in model.rank(np.zeros((1, 8), np.float32))[0]] == [
+        0,
+        1,
+        2,
+        3,
+        4,
+    ]  # as it predicts
 
 
 def test_order_is_that_of_predictions():
@@ -66,7 +85,9 @@ def test_order_is_that_of_predictions():
     model = Model(Spec(classes=9), {}, Preprocess(), tuple("abcdefghi"), {}, reference)
     ranked = [[p.index for p in row] for row in model.rank(logits)]
     found = counted(logits, labels, model.labels, 64)
-    assert found.top1 == np.mean([row[0] == label for row, label in zip(ranked, labels, strict=True)])
+    assert found.top1 == np.mean(
+        [row[0] == label for row, label in zip(ranked, labels, strict=True)]
+    )
     assert found.top5 == np.mean([label in row for row, label in zip(ranked, labels, strict=True)])
     for truth, answer in np.ndindex(9, 9):
         pairs = [(label, row[0]) for row, label in zip(ranked, labels, strict=True)]
@@ -76,9 +97,16 @@ def test_order_is_that_of_predictions():
 def test_the_loss_is_pytorchs():
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(1)
-    logits, labels = (rng.standard_normal((500, 11)) * 30).astype(np.float32), rng.integers(0, 11, 500)
-    wanted = torch.nn.functional.cross_entropy(torch.from_numpy(logits).double(), torch.from_numpy(labels)).item()
-    assert counted(logits, labels, tuple("abcdefghijk"), 64).loss == pytest.approx(wanted, rel=1e-13)
+    logits, labels = (
+        (rng.standard_normal((500, 11)) * 30).astype(np.float32),
+        rng.integers(0, 11, 500),
+    )
+    wanted = torch.nn.functional.cross_entropy(
+        torch.from_numpy(logits).double(), torch.from_numpy(labels)
+    ).item()
+    assert counted(logits, labels, tuple("abcdefghijk"), 64).loss == pytest.approx(
+        wanted, rel=1e-13
+    )
 
 
 def test_logits_far_apart():
@@ -135,7 +163,10 @@ def test_text_of_an_evaluation():
 def test_classes_are_matched_by_name():
     assert match_classes(("cat", "dog", "snow leopard"), ("dog", "cat")) == (1, 0)
     assert match_classes(("cat", "dog", "snow leopard"), ("Snow_Leopard", "DOG")) == (2, 1)
-    assert match_classes(("a-b", "a b"), ("a b", "a-b")) == (1, 0)  # a name that is there is taken as it is
+    assert match_classes(("a-b", "a b"), ("a b", "a-b")) == (
+        1,
+        0,
+    )  # a name that is there is taken as it is
     assert match_classes(("crane", "crane"), ("crane", "crane")) == (0, 1)  # as in ImageNet
 
 
@@ -157,7 +188,12 @@ def test_classes_that_cannot_be_matched(labels, classes, words):
 # On a data set
 
 SPEC = Spec((1,), 2, 2, 4, stem="cifar")
-COLOURS = {"blue": (20, 30, 220), "green": (20, 220, 30), "grey": (128, 128, 128), "red": (220, 30, 20)}
+COLOURS = {
+    "blue": (20, 30, 220),
+    "green": (20, 220, 30),
+    "grey": (128, 128, 128),
+    "red": (220, 30, 20),
+}
 
 
 def by_colour(labels: tuple[str, ...]) -> Model:
@@ -168,12 +204,18 @@ def by_colour(labels: tuple[str, ...]) -> Model:
             params[name][:] = 1
     for channel in range(3):
         params["conv1.weight"][channel, channel, 1, 1] = 1
-        params["conv1.weight"][3 + channel, channel, 1, 1] = -1  # relu(-x), as relu(x) - relu(-x) = x
+        params["conv1.weight"][
+            3 + channel, channel, 1, 1
+        ] = -1  # relu(-x), as relu(x) - relu(-x) = x
     params["layer1.0.downsample.0.weight"][:6, :6, 0, 0] = np.eye(6)
     params["layer1.0.downsample.1.weight"][:] = 1
     for row, label in enumerate(labels):
         x = (np.array(COLOURS[label]) / 255 - 0.5) / 0.25
-        params["fc.weight"][row, :3], params["fc.weight"][row, 3:6], params["fc.bias"][row] = x, -x, -(x @ x) / 2
+        params["fc.weight"][row, :3], params["fc.weight"][row, 3:6], params["fc.bias"][row] = (
+            x,
+            -x,
+            -(x @ x) / 2,
+        )
     grey = Preprocess(resize=16, crop=16, mean=(0.5,) * 3, std=(0.25,) * 3)
     return Model(SPEC, params, grey, labels, {}, reference)
 
@@ -186,7 +228,9 @@ def folder(tmp_path) -> Path:
         (tmp_path / "colours" / "test" / name).mkdir(parents=True)
         for i in range(5):
             meant = COLOURS["green"] if (name, i) == ("red", 2) else colour
-            pixels = np.clip(rng.normal(meant, 8, (20 + 3 * i, 40 - 4 * i, 3)), 0, 255).astype(np.uint8)
+            pixels = np.clip(rng.normal(meant, 8, (20 + 3 * i, 40 - 4 * i, 3)), 0, 255).astype(
+                np.uint8
+            )
             Image.fromarray(pixels).save(tmp_path / "colours" / "test" / name / f"{i}.png")
     return tmp_path / "colours"
 
@@ -242,7 +286,9 @@ def run(capsys, monkeypatch, folder):
     save(by_colour(("red", "grey", "green", "blue")), "m.h5")
 
     def command(*options):
-        code = cli.main(["evaluate", "colours", "--model", "m.h5", "--device", "reference", *map(str, options)])
+        code = cli.main(
+            ["evaluate", "colours", "--model", "m.h5", "--device", "reference", *map(str, options)]
+        )
         return code, *capsys.readouterr()
 
     return command
@@ -266,7 +312,13 @@ def test_command_with_json(run):
     assert (code, found["schema"], found["split"], found["model"]) == (0, 1, "test", "m.h5")
     assert (found["top1"], found["pictures"], found["confusion"][0]) == (0.95, 20, [4, 0, 1, 0])
     code, out, _ = run("--csv", "-")
-    assert [row[0] for row in csv.reader(io.StringIO(out))] == ["class", "red", "grey", "green", "blue"]
+    assert [row[0] for row in csv.reader(io.StringIO(out))] == [
+        "class",
+        "red",
+        "grey",
+        "green",
+        "blue",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -314,7 +366,9 @@ def test_any_number_of_classes(tmp_path, classes):
     rng = np.random.default_rng(0)
     matrix = np.diag(rng.integers(50, 100, classes)) + rng.integers(0, 3, (classes, classes))
     matrix[-1] = 0  # a class of which there was no picture
-    names = [f"class {i} of a very long name, longer than there is room for" for i in range(classes)]
+    names = [
+        f"class {i} of a very long name, longer than there is room for" for i in range(classes)
+    ]
     confusion.write(tmp_path / "p.png", matrix, names, "title")
     with Image.open(tmp_path / "p.png") as picture:
         assert max(picture.size) < 5000
@@ -324,7 +378,10 @@ def test_any_number_of_classes(tmp_path, classes):
 
 
 def test_counts_are_written_where_there_is_room():
-    one, many = (np.asarray(confusion.draw(np.array([[count, 0], [0, 1]]), ("a", "b"), "")) for count in (1, 10**9))
+    one, many = (
+        np.asarray(confusion.draw(np.array([[count, 0], [0, 1]]), ("a", "b"), ""))
+        for count in (1, 10**9)
+    )
     full = confusion._colours(np.array([1.0]))[0]
     assert (one == full).all(-1).sum() < (many == full).all(-1).sum()
     assert (one != many).any(-1).sum() < 46 * 46  # and nothing else differs

@@ -13,11 +13,16 @@ import numpy as np
 import pytest
 from torch_files import numbers
 
-from tinyresnext import files
-from tinyresnext.checkpoints import container, export
+from tinyresnext.checkpoints import export
+from tinyresnext.checkpoints.readers import container
 from tinyresnext.errors import UsageError
+from tinyresnext.system import files
 
-WRITERS = {"pth": export.write_pth, "npz": export.write_npz, "safetensors": export.write_safetensors}
+WRITERS = {
+    "pth": export.write_pth,
+    "npz": export.write_npz,
+    "safetensors": export.write_safetensors,
+}
 DTYPES = ["float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool"]
 
 
@@ -58,10 +63,16 @@ def read_safetensors(path):
     at, tensors = 0, {}
     for name, entry in header.items():
         begin, end = entry["data_offsets"]
-        dtype = "?" if entry["dtype"] == "BOOL" else kinds[entry["dtype"][0]] + str(int(entry["dtype"][1:]) // 8)
+        dtype = (
+            "?"
+            if entry["dtype"] == "BOOL"
+            else kinds[entry["dtype"][0]] + str(int(entry["dtype"][1:]) // 8)
+        )
         assert begin == at, "no holes, no overlap"
         assert (8 + length + begin) % np.dtype(dtype).itemsize == 0, "aligned"
-        tensors[name] = np.frombuffer(data[8 + length + begin : 8 + length + end], dtype).reshape(entry["shape"])
+        tensors[name] = np.frombuffer(data[8 + length + begin : 8 + length + end], dtype).reshape(
+            entry["shape"]
+        )
         at = end
     assert 8 + length + at == len(data), "nothing behind"
     return tensors, metadata
@@ -82,7 +93,9 @@ def test_npz_comes_back(tmp_path):
 
 
 def test_safetensors_come_back(tmp_path):
-    export.write_safetensors(tmp_path / "a.safetensors", state(), {"format": "pt", "caf\u00e9": "\u00fc"})
+    export.write_safetensors(
+        tmp_path / "a.safetensors", state(), {"format": "pt", "caf\u00e9": "\u00fc"}
+    )
     found, metadata = read_safetensors(tmp_path / "a.safetensors")
     same({name: found[name] for name in state()}, state())
     assert metadata == {"format": "pt", "caf\u00e9": "\u00fc"}
@@ -120,10 +133,14 @@ def test_torch_loads_it(tmp_path):
 
 def test_torch_loads_it_into_a_network(tmp_path):
     torch = pytest.importorskip("torch")
-    net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, groups=1), torch.nn.BatchNorm2d(8), torch.nn.Linear(8, 5))
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, groups=1), torch.nn.BatchNorm2d(8), torch.nn.Linear(8, 5)
+    )
     torch.save(net.state_dict(), tmp_path / "a.pth")
     export.write_pth(tmp_path / "b.pth", container.read(tmp_path / "a.pth").tensors)
-    other = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, groups=1), torch.nn.BatchNorm2d(8), torch.nn.Linear(8, 5))
+    other = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, groups=1), torch.nn.BatchNorm2d(8), torch.nn.Linear(8, 5)
+    )
     other.load_state_dict(torch.load(tmp_path / "b.pth", weights_only=True), strict=True)
     for name, value in net.state_dict().items():
         assert torch.equal(value, other.state_dict()[name])
@@ -149,7 +166,16 @@ def test_bad_names(tmp_path, write, name):
 
 
 @pytest.mark.parametrize(
-    "value", [[1.0], 3, None, np.array(["a"]), np.array([object()]), np.zeros(2, complex), np.zeros(2, "u2")]
+    "value",
+    [
+        [1.0],
+        3,
+        None,
+        np.array(["a"]),
+        np.array([object()]),
+        np.zeros(2, complex),
+        np.zeros(2, "u2"),
+    ],
 )
 def test_bad_types(tmp_path, write, value):
     with pytest.raises(UsageError, match="type"):
@@ -225,7 +251,15 @@ def test_error_inside_an_open_file(tmp_path, write):
 
 def test_bad_destinations(tmp_path, write):
     (tmp_path / "folder").mkdir()
-    for path in (tmp_path / "missing" / "a", tmp_path / "folder", tmp_path / "a\0b", tmp_path / ("x" * 5000), "", None, 7):
+    for path in (
+        tmp_path / "missing" / "a",
+        tmp_path / "folder",
+        tmp_path / "a\0b",
+        tmp_path / ("x" * 5000),
+        "",
+        None,
+        7,
+    ):
         with pytest.raises(UsageError, match="cannot write"):
             write(path, {"w": numbers(2)})
     assert list(tmp_path.iterdir()) == [tmp_path / "folder"]

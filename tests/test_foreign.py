@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from torch_files import Entry, Zip, legacy_file, numbers, small_state, zip_file
 
-from tinyresnext.checkpoints import container
 from tinyresnext.checkpoints.export import write_npz, write_safetensors
+from tinyresnext.checkpoints.readers import container
 from tinyresnext.errors import FormatError, IntegrityError, ShapeError, UsageError
-from tinyresnext.spec import variant
+from tinyresnext.network.spec import variant
 
 ARRAYS = {
     "conv1.weight": numbers((4, 3, 3, 3)),
@@ -82,13 +82,17 @@ def test_told_by_content(read, data, expected):
             read(data, ema=True)
 
 
-@pytest.mark.parametrize("data", [b"", b"\x80", b"4\n1\n3\nV 1\n", b"<html>  {}", b"\x89HDF", bytes(600), b"weights"])
+@pytest.mark.parametrize(
+    "data", [b"", b"\x80", b"4\n1\n3\nV 1\n", b"<html>  {}", b"\x89HDF", bytes(600), b"weights"]
+)
 def test_nothing_of_these(read, data):
     with pytest.raises(FormatError):
         read(data)
 
 
-@pytest.mark.parametrize("data", [ff.safe_file(ARRAYS), ff.npz_file(ARRAYS), ff.torch7_file(), ff.keras_file()])
+@pytest.mark.parametrize(
+    "data", [ff.safe_file(ARRAYS), ff.npz_file(ARRAYS), ff.torch7_file(), ff.keras_file()]
+)
 def test_names_and_shapes_are_judged_before_numbers(read, data):
     def no(shapes):
         assert all(type(n) is int for shape in shapes.values() for n in shape)
@@ -101,7 +105,9 @@ def test_names_and_shapes_are_judged_before_numbers(read, data):
 # -- safetensors and npz
 
 
-@pytest.mark.parametrize("data", [ff.safe_file(ARRAYS), ff.npz_file(ARRAYS), ff.npz_file(ARRAYS, squeeze=True)])
+@pytest.mark.parametrize(
+    "data", [ff.safe_file(ARRAYS), ff.npz_file(ARRAYS), ff.npz_file(ARRAYS, squeeze=True)]
+)
 def test_arrays(read, data):
     same(read(data).tensors, ARRAYS)
 
@@ -109,7 +115,11 @@ def test_arrays(read, data):
 @pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
 def test_npz_of_numpy(tmp_path, write):
     path = tmp_path / "a.npz"
-    arrays = ARRAYS | {"turned": np.asfortranarray(numbers((3, 4, 5))), "one": numbers(1), "large": numbers((700, 800))}
+    arrays = ARRAYS | {
+        "turned": np.asfortranarray(numbers((3, 4, 5))),
+        "one": numbers(1),
+        "large": numbers((700, 800)),
+    }
     write(path, **arrays)
     same(container.read(path).tensors, arrays)
 
@@ -156,7 +166,11 @@ def test_prefixes_are_removed(read):
 
 def test_deflated_over_many_pieces(read):
     """Members much longer than what is read at once, and one whose compressed form is."""
-    arrays = {"zeros": np.zeros(1 << 19, np.float32), "noise": numbers((3, 500_001), 1), "odd": np.ones(1_100_003, np.uint8)}
+    arrays = {
+        "zeros": np.zeros(1 << 19, np.float32),
+        "noise": numbers((3, 500_001), 1),
+        "odd": np.ones(1_100_003, np.uint8),
+    }
     same(read(ff.npz_file(arrays, squeeze=True)).tensors, arrays)
 
 
@@ -173,14 +187,17 @@ def test_torch7_of_other_number_types(read):
         same(read(ff.torch7_file(state)).tensors, state)
     for kind in ("Cuda", "Float"):
         lua = ff.Lua()
-        made = lua.module("nn.Linear", {"weight": lua.tensor(numbers(6), kind=f"torch.{kind}Tensor")})
+        made = lua.module(
+            "nn.Linear", {"weight": lua.tensor(numbers(6), kind=f"torch.{kind}Tensor")}
+        )
         same(read(made).tensors, {"weight": numbers(6)})
 
 
 def test_torch7_in_a_table_and_in_replicas(read):
     def plain(lua, network):
         return lua.table(
-            (ff.text("epoch"), ff.number(3)), (ff.text("model"), lua.module("nn.DataParallelTable", {}, [network]))
+            (ff.text("epoch"), ff.number(3)),
+            (ff.text("model"), lua.module("nn.DataParallelTable", {}, [network])),
         )
 
     found = read(ff.torch7_file(root=plain))
@@ -229,7 +246,9 @@ def test_torch7_against_torchfile(tmp_path, read):
 @pytest.mark.parametrize("fixed", [True, False])
 @pytest.mark.parametrize("top", ["", "model_weights"])
 def test_keras(read, fixed, top):
-    expected = {name: array for weights in ff.keras_state().values() for name, array in weights.items()}
+    expected = {
+        name: array for weights in ff.keras_state().values() for name, array in weights.items()
+    }
     found = read(ff.keras_file(fixed=fixed, top=top))
     same(found.tensors, expected)
     assert found.wrapper == top
@@ -237,14 +256,23 @@ def test_keras(read, fixed, top):
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
 def test_keras_of_other_precision(read, dtype):
-    state = {layer: {n: a.astype(dtype) for n, a in weights.items()} for layer, weights in ff.keras_state().items()}
-    same(read(ff.keras_file(state)).tensors, {n: a for weights in state.values() for n, a in weights.items()})
+    state = {
+        layer: {n: a.astype(dtype) for n, a in weights.items()}
+        for layer, weights in ff.keras_state().items()
+    }
+    same(
+        read(ff.keras_file(state)).tensors,
+        {n: a for weights in state.values() for n, a in weights.items()},
+    )
 
 
 @pytest.mark.parametrize("fixed", [True, False])
 def test_keras_with_many_layers(read, fixed):
     """B-trees of several levels, headers that go on elsewhere, several heaps; a list cut into parts."""
-    state = {f"conv{i}_block{i % 7}_{'x' * (i % 30)}": {f"conv{i}/kernel:0": numbers((2, i % 5), i)} for i in range(400)}
+    state = {
+        f"conv{i}_block{i % 7}_{'x' * (i % 30)}": {f"conv{i}/kernel:0": numbers((2, i % 5), i)}
+        for i in range(400)
+    }
     expected = {name: array for weights in state.values() for name, array in weights.items()}
     same(read(ff.keras_file(state, fixed=fixed)).tensors, expected)
 
@@ -265,7 +293,11 @@ def test_keras_with_dates_and_an_optimiser(read):
 
     state = ff.keras_state()
     state["act"] = {"act/dated:0": numbers(4)}
-    found = read(ff.keras_file(state, change=lambda g: (change(g), g["act"]["act"].create_dataset("x", data=1.0))))
+    found = read(
+        ff.keras_file(
+            state, change=lambda g: (change(g), g["act"]["act"].create_dataset("x", data=1.0))
+        )
+    )
     same(found.tensors, {n: a for weights in state.values() for n, a in weights.items()})
 
 
@@ -297,7 +329,10 @@ def sparse(path, form, numel):
         head, at = {}, 0
         for name, shape in shapes.items():
             size = 4 * int(np.prod(shape))
-            head[name], at = {"dtype": "F32", "shape": shape, "data_offsets": [at, at + size]}, at + size
+            head[name], at = (
+                {"dtype": "F32", "shape": shape, "data_offsets": [at, at + size]},
+                at + size,
+            )
         path.write_bytes(ff.safetensors(head, b""))
         with path.open("ab") as file:
             file.truncate(file.tell() + at)
@@ -317,9 +352,15 @@ def sparse(path, form, numel):
             size, n = int(np.prod(shape)), len(shape)
             stride = [int(np.prod(shape[axis + 1 :])) for axis in range(n)]
             file.write(
-                ff.text(name) + ff.integer(4) + ff.integer(3 + 2 * i) + ff.lua_text("V 1") + ff.lua_text("torch.FloatTensor")
+                ff.text(name)
+                + ff.integer(4)
+                + ff.integer(3 + 2 * i)
+                + ff.lua_text("V 1")
+                + ff.lua_text("torch.FloatTensor")
             )
-            file.write(ff.integer(n) + ff.longs(*shape, *stride, 1) + ff.integer(4) + ff.integer(4 + 2 * i))
+            file.write(
+                ff.integer(n) + ff.longs(*shape, *stride, 1) + ff.integer(4) + ff.integer(4 + 2 * i)
+            )
             file.write(ff.lua_text("V 1") + ff.lua_text("torch.FloatStorage") + ff.longs(size))
             file.truncate(file.tell() + 4 * size)
             file.seek(0, 2)
@@ -327,7 +368,11 @@ def sparse(path, form, numel):
 
 @pytest.mark.parametrize("form", ["safetensors", "torch7"])
 @pytest.mark.parametrize(
-    "numel", [pytest.param(20_000_000, id="20M"), pytest.param(800_000_000, marks=pytest.mark.slow, id="800M")]
+    "numel",
+    [
+        pytest.param(20_000_000, id="20M"),
+        pytest.param(800_000_000, marks=pytest.mark.slow, id="800M"),
+    ],
 )
 def test_read_tensor_by_tensor(tmp_path, form, numel):
     """What is in memory at any time: the result, and some mebibytes."""
@@ -380,4 +425,8 @@ def test_converted_like_a_pth(tmp_path, build):
 
 def test_one_member_of_another_kind(read):
     with pytest.raises(FormatError, match=r"no \.npy"):
-        read(Zip([Entry("a.npy", ff.npy(numbers(3)), flags=0), Entry("readme.txt", b"x", flags=0)]).build())
+        read(
+            Zip(
+                [Entry("a.npy", ff.npy(numbers(3)), flags=0), Entry("readme.txt", b"x", flags=0)]
+            ).build()
+        )

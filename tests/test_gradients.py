@@ -1,13 +1,14 @@
 """Every gradient of the reference: along random directions against differences, and value by value against torch.
 
-Take a result's weights ``v`` and a direction ``u`` for all inputs at once, and let ``phi(t) = <v, f(x + t u)>``. Then
-``phi'(0) = <v, J u>``, which the gradient must give as ``<J^T v, u>``.
+Take a result's weights ``v`` and a direction ``u`` for all inputs at once, and let ``phi(t) = <v,
+f(x + t u)>``. Then ``phi'(0) = <v, J u>``, which the gradient must give as ``<J^T v, u>``.
 
-``D(h) = (phi(h) - phi(-h)) / 2h`` has an error of even powers of ``h``; ``R(h) = (4 D(h) - D(2h)) / 3`` cancels the
-square and leaves a fourth power, so ``R(2h)`` is 16 times worse than ``R(h)`` and their difference bounds the error of
-truncation 15 times over. Rounding adds at most ``3 e / h`` where ``e`` is the error of one ``phi``: a sum of at most
-``k`` terms in the largest sums here, relative to the magnitudes that are added. The sum of both must itself be small, or
-the test would accept anything.
+``D(h) = (phi(h) - phi(-h)) / 2h`` has an error of even powers of ``h``; ``R(h) = (4 D(h) - D(2h)) /
+3`` cancels the square and leaves a fourth power, so ``R(2h)`` is 16 times worse than ``R(h)`` and
+their difference bounds the error of truncation 15 times over. Rounding adds at most ``3 e / h``
+where ``e`` is the error of one ``phi``: a sum of at most ``k`` terms in the largest sums here,
+relative to the magnitudes that are added. The sum of both must itself be small, or the test would
+accept anything.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ def directional(op: str, args: list, attrs: dict, rng: np.random.Generator) -> N
     u = [rng.uniform(-1, 1, a.shape) for a in args]
 
     def phi(t: float) -> float:
-        return float((v * forward(*(a + t * d for a, d in zip(args, u, strict=True)), **attrs)).sum())
+        return float(
+            (v * forward(*(a + t * d for a, d in zip(args, u, strict=True)), **attrs)).sum()
+        )
 
     d1, d2, d4 = ((phi(t) - phi(-t)) / (2 * t) for t in (H, 2 * H, 4 * H))
     near, far = (4 * d1 - d2) / 3, (4 * d2 - d4) / 3
@@ -54,7 +57,9 @@ def apart(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return ((rng.permutation(count) - count // 2 + 0.5) * (16 * H)).reshape(shape)
 
 
-SMALL_CONVS = [case for case in CONVS if case.work < 20_000 and case.x[0] and case.epilogue in ("", "bias")]
+SMALL_CONVS = [
+    case for case in CONVS if case.work < 20_000 and case.x[0] and case.epilogue in ("", "bias")
+]
 SMALL_POOLS = [case for case in POOLS if np.prod(case.x) < 2000 and case.x[0]]
 
 
@@ -65,7 +70,9 @@ def conv_args(case: Conv) -> tuple[list, np.random.Generator]:
 
 
 def pool_attrs(case: Pool, op: str) -> dict:
-    return {**case.attrs, "count_include_pad": case.include_pad} if op == "avg_pool2d" else case.attrs
+    return (
+        {**case.attrs, "count_include_pad": case.include_pad} if op == "avg_pool2d" else case.attrs
+    )
 
 
 def norm_args(rng: np.random.Generator) -> list:
@@ -151,20 +158,27 @@ def test_a_wrong_gradient_is_seen(monkeypatch):
     """One part in a hundred thousand, or a mean that was forgotten."""
     rng = generator("wrong")
     right = reference.batch_norm_train_backward
-    scaled = lambda *args, **attrs: tuple(g if g is None else g * 1.00001 for g in right(*args, **attrs))  # noqa: E731
-    constant = lambda dy, y, x, s, b, eps: (s / np.sqrt(x.var((0, 1, 2)) + eps) * dy, *right(dy, y, x, s, b)[1:])  # noqa: E731
+    scaled = lambda *args, **attrs: tuple(
+        g if g is None else g * 1.00001 for g in right(*args, **attrs)
+    )
+    constant = lambda dy, y, x, s, b, eps: (
+        s / np.sqrt(x.var((0, 1, 2)) + eps) * dy,
+        *right(dy, y, x, s, b)[1:],
+    )
     for wrong in (scaled, constant):
         monkeypatch.setattr(reference, "batch_norm_train_backward", wrong)
         with pytest.raises(AssertionError):
             directional("batch_norm_train", norm_args(rng)[:3], {"eps": 1e-5}, rng)
 
 
-# --- conventions that differences cannot see --------------------------------------------------------------------------
+# --- conventions that differences cannot see ------------------------------------------------------
 
 
 def test_relu_passes_nothing_at_zero():
     x = np.array([-1.0, -0.0, 0.0, 1.0])
-    assert np.array_equal(reference.relu_backward(np.full(4, 7.0), reference.relu(x), x)[0], [0, 0, 0, 7])
+    assert np.array_equal(
+        reference.relu_backward(np.full(4, 7.0), reference.relu(x), x)[0], [0, 0, 0, 7]
+    )
 
 
 def test_max_pool2d_gives_to_the_first_of_equals():
@@ -174,20 +188,22 @@ def test_max_pool2d_gives_to_the_first_of_equals():
     assert np.array_equal(dx[0, :, :, 0], [[4, 2, 2], [2, 1, 1], [2, 1, 1]])
 
 
-# --- torch ------------------------------------------------------------------------------------------------------------
+# --- torch ----------------------------------------------------------------------------------------
 
 
 def against_torch(op: str, args: list, attrs: dict, call) -> None:
     """Values and gradients of ``call(torch, *tensors)`` and of the reference, both in float64.
 
-    Either is off by at most one unit roundoff for each rounding of a sum of at most 2^7 magnitudes; ``TERMS`` of the
-    largest value leaves a factor of eight for what cancels in it.
+    Either is off by at most one unit roundoff for each rounding of a sum of at most 2^7 magnitudes;
+    ``TERMS`` of the largest value leaves a factor of eight for what cancels in it.
     """
     torch = pytest.importorskip("torch")
     tensors = [torch.tensor(a, requires_grad=True) for a in args]
     result = call(torch, *tensors)
     y = getattr(reference, op)(*args, **attrs)
-    assert np.allclose(y, result.detach().numpy(), rtol=0, atol=TERMS * EPS * max(1, np.abs(y).max()))
+    assert np.allclose(
+        y, result.detach().numpy(), rtol=0, atol=TERMS * EPS * max(1, np.abs(y).max())
+    )
     v = generator(op).standard_normal(np.shape(y))
     result.backward(torch.tensor(v))
     grads = [g for g in getattr(reference, f"{op}_backward")(v, y, *args, **attrs) if g is not None]
@@ -206,7 +222,9 @@ def test_conv2d_is_torchs(case: Conv):
     args, _ = conv_args(case)
 
     def call(torch, x, weight, bias=None):
-        return channels_first(lambda z: torch.nn.functional.conv2d(z, weight, bias, **case.attrs), x)
+        return channels_first(
+            lambda z: torch.nn.functional.conv2d(z, weight, bias, **case.attrs), x
+        )
 
     against_torch("conv2d", args, case.attrs, call)
 
@@ -217,17 +235,23 @@ def test_batch_norm_is_torchs(training: bool):
 
     def call(torch, x, scale, shift, mean=None, var=None):
         if training:
-            return channels_first(lambda z: torch.nn.functional.batch_norm(z, None, None, scale, shift, True), x)
+            return channels_first(
+                lambda z: torch.nn.functional.batch_norm(z, None, None, scale, shift, True), x
+            )
         return (x - mean) / torch.sqrt(var + 1e-5) * scale + shift
 
-    against_torch("batch_norm_train" if training else "batch_norm", args[:3] if training else args, {}, call)
+    against_torch(
+        "batch_norm_train" if training else "batch_norm", args[:3] if training else args, {}, call
+    )
 
 
 @pytest.mark.parametrize("case", SMALL_POOLS, ids=ident)
 @pytest.mark.parametrize("op", ["max_pool2d", "avg_pool2d"])
 def test_pooling_is_torchs(op: str, case: Pool):
     x, attrs = apart(generator(case.name), *case.x), pool_attrs(case, op)
-    theirs = {name: value for name, value in attrs.items() if name != "size"} | {"kernel_size": case.size}
+    theirs = {name: value for name, value in attrs.items() if name != "size"} | {
+        "kernel_size": case.size
+    }
 
     def call(torch, x):
         return channels_first(lambda z: getattr(torch.nn.functional, op)(z, **theirs), x)
@@ -254,9 +278,15 @@ def test_pooling_shapes_are_torchs():
             continue
         for ceil_mode in (False, True):
             x = torch.zeros(1, 1, length, length)
-            theirs = torch.nn.functional.max_pool2d(x, size, stride, padding, ceil_mode=ceil_mode).shape[2:]
+            theirs = torch.nn.functional.max_pool2d(
+                x, size, stride, padding, ceil_mode=ceil_mode
+            ).shape[2:]
             ours = shapes.max_pool2d(
-                np.empty((1, length, length, 1)), size=size, stride=stride, padding=padding, ceil_mode=ceil_mode
+                np.empty((1, length, length, 1)),
+                size=size,
+                stride=stride,
+                padding=padding,
+                ceil_mode=ceil_mode,
             )[1:3]
             assert tuple(theirs) == ours, (length, size, stride, padding, ceil_mode)
 

@@ -1,14 +1,17 @@
 """Broken and malicious checkpoints: every one is refused with its typed error, and nothing else happens.
 
-Three kinds: attacks by hand (`hostile_pickles`, `hostile_containers`), every truncation, and thousands of seeded
-mutations, for which the two formats can promise different things:
+Three kinds: attacks by hand (`hostile_pickles`, `hostile_containers`), every truncation, and
+thousands of seeded mutations, for which the two formats can promise different things:
 
-* A zip member carries a CRC-32, and everything else in the archive is checked against something. A mutated file is
+* A zip member carries a CRC-32, and everything else in the archive is checked against something. A
+  mutated file is
   refused or gives exactly the original tensors.
-* The legacy format has no checksum. A flipped bit in a weight, or in a name, is another valid file, and no reader can tell.
-  What can be promised is that the reader takes the file at its word: whatever it accepts, an independent reading
-  (`torch_oracle`, Python's own unpickler) accepts too, with the same names, shapes and bits. Names and shapes that
-  belong to no ResNeXt are refused later, when the architecture is inferred, and published files have a SHA-256.
+* The legacy format has no checksum. A flipped bit in a weight, or in a name, is another valid file,
+  and no reader can tell.
+  What can be promised is that the reader takes the file at its word: whatever it accepts, an
+  independent reading (`torch_oracle`, Python's own unpickler) accepts too, with the same names,
+  shapes and bits. Names and shapes that belong to no ResNeXt are refused later, when the
+  architecture is inferred, and published files have a SHA-256.
 """
 
 from __future__ import annotations
@@ -39,7 +42,7 @@ from torch_files import (
 )
 from torch_oracle import read_legacy
 
-from tinyresnext.checkpoints import container
+from tinyresnext.checkpoints.readers import container
 from tinyresnext.errors import FormatError, IntegrityError, UnsafeError, WeightsError
 
 CASES = [*hostile_pickles.cases(), *hostile_containers.cases()]
@@ -105,7 +108,9 @@ def test_the_legacy_attacks_fail_for_their_own_reason(read):
     assert list(read(Legacy(small_state()).build()).tensors) == list(small_state())
 
 
-@pytest.mark.parametrize("name", ["million_none", "million_dicts", "million_memoize", "million_tuples", "ordered_dicts"])
+@pytest.mark.parametrize(
+    "name", ["million_none", "million_dicts", "million_memoize", "million_tuples", "ordered_dicts"]
+)
 def test_bombs_stay_small(tmp_path, name):
     _bounded(tmp_path, f"P36-{name}-legacy")
 
@@ -191,7 +196,11 @@ def test_every_section_of_the_legacy_format_removed_doubled_or_swapped(read):
 def variety():
     """Small files that together use everything a reader has to understand."""
     store = Storage(numbers(24), "Float")
-    views = {"a": View(store, 0, (4, 6), (6, 1)), "b": View(store, 6, (6, 3), (1, 6)), "c": View(store, 1, (3, 4), (8, 2))}
+    views = {
+        "a": View(store, 0, (4, 6), (6, 1)),
+        "b": View(store, 6, (6, 3), (1, 6)),
+        "c": View(store, 1, (3, 4), (8, 2)),
+    }
     types = {
         "half": tensor(numbers((2, 3), 1, np.float16)),
         "bfloat": tensor(np.array([0x3F80, 0xBF00, 0x4000], np.uint16), kind="BFloat16"),
@@ -200,7 +209,11 @@ def variety():
         "bytes": tensor(np.arange(5, dtype=np.uint8)),
     }
     options = Raw(glob("argparse", "Namespace") + b")\x81}" + text("lr") + b"K\1sb")
-    wrapped = {"state_dict": StateDict({f"module.{k}": v for k, v in small_state().items()}), "epoch": 3, "args": options}
+    wrapped = {
+        "state_dict": StateDict({f"module.{k}": v for k, v in small_state().items()}),
+        "epoch": 3,
+        "args": options,
+    }
     return [small_state(), views, types, wrapped]
 
 
@@ -211,7 +224,10 @@ def mutations(data, count, seed):
     made = 0
     while made < count:
         kind = rng.integers(8)
-        at, length = int(rng.integers(n)), int(rng.integers(1, 1 + (16 if rng.integers(2) else 256)))
+        at, length = (
+            int(rng.integers(n)),
+            int(rng.integers(1, 1 + (16 if rng.integers(2) else 256))),
+        )
         block = data[at : at + length]
         if kind <= 1:
             changed = bytearray(data)
@@ -239,7 +255,9 @@ def mutations(data, count, seed):
 
 def bits(tensors):
     """Everything that distinguishes two results."""
-    return [(name, array.dtype.str, array.shape, array.tobytes()) for name, array in tensors.items()]
+    return [
+        (name, array.dtype.str, array.shape, array.tobytes()) for name, array in tensors.items()
+    ]
 
 
 COUNTS = [pytest.param(500, id="500"), pytest.param(2500, marks=pytest.mark.slow, id="2500")]
@@ -290,7 +308,11 @@ def literally(data, found):
     """What `torch_oracle` reads under the wrapper and prefix that the reader reports."""
     top = read_legacy(data)
     mapping = top[found.wrapper] if found.wrapper else top
-    expected = {name.removeprefix(found.prefix): value.array() for name, value in mapping.items() if name not in found.skipped}
+    expected = {
+        name.removeprefix(found.prefix): value.array()
+        for name, value in mapping.items()
+        if name not in found.skipped
+    }
     assert all(name.startswith(found.prefix) for name in mapping if name not in found.skipped)
     return bits(expected)
 

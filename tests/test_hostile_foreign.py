@@ -1,9 +1,11 @@
 """Broken and malicious files of safetensors, NumPy, Torch7 and Keras: each is refused with its typed error, nothing else.
 
-As with ``.pth``, thousands of seeded mutations follow the attacks by hand. An ``.npz`` has a CRC for each member, so a mutated
-one is refused or gives exactly the original. The other three have no checksum: there, what the reader accepts must be what an
-independent reading of the same bytes finds: ten lines of JSON for safetensors, a second walk for Torch7, and for Keras the
-bytes at the known places or, where these have changed, the HDF5 library, in a process of its own because forged files crash it.
+As with ``.pth``, thousands of seeded mutations follow the attacks by hand. An ``.npz`` has a CRC
+for each member, so a mutated one is refused or gives exactly the original. The other three have no
+checksum: there, what the reader accepts must be what an independent reading of the same bytes
+finds: ten lines of JSON for safetensors, a second walk for Torch7, and for Keras the bytes at the
+known places or, where these have changed, the HDF5 library, in a process of its own because forged
+files crash it.
 """
 
 from __future__ import annotations
@@ -26,13 +28,18 @@ from audit import watching
 from test_hostile_checkpoints import bits, mutations
 from torch_files import numbers
 
-from tinyresnext.checkpoints import container
+from tinyresnext.checkpoints.readers import container
 from tinyresnext.errors import FormatError, IntegrityError, UnsafeError, WeightsError
 
 KINDS = (hostile_safetensors, hostile_npz, hostile_torch7, hostile_keras)
 CASES = [(name, *case) for kind in KINDS for name, case in kind.cases().items()]
 REFUSALS = {FormatError, IntegrityError, UnsafeError}
-ARRAYS = {"a.weight": numbers((3, 4)), "b": numbers(5, 1, np.float16), "c": numbers(2, 2, np.float64), "n": np.array(7)}
+ARRAYS = {
+    "a.weight": numbers((3, 4)),
+    "b": numbers(5, 1, np.float16),
+    "c": numbers(2, 2, np.float64),
+    "n": np.array(7),
+}
 
 
 def test_there_are_enough_cases_and_each_has_its_name():
@@ -96,7 +103,14 @@ def test_truncated(tmp_path, form):
 # -- mutations
 
 COUNTS = [pytest.param(1, id="some"), pytest.param(5, marks=pytest.mark.slow, id="10000")]
-SHARES = {"safetensors": 2000, "npz": 1000, "npz_deflated": 1000, "torch7": 2000, "keras": 1000, "keras_varying": 1000}
+SHARES = {
+    "safetensors": 2000,
+    "npz": 1000,
+    "npz_deflated": 1000,
+    "torch7": 2000,
+    "keras": 1000,
+    "keras_varying": 1000,
+}
 
 
 @pytest.mark.parametrize("times", COUNTS)
@@ -118,7 +132,12 @@ def test_mutated(tmp_path, form, times):
     if form.startswith("npz"):
         assert all(bits(found.tensors) == bits(original.tensors) for _, found in accepted)
     elif form.startswith("keras"):
-        compare_keras(tmp_path, data, original.tensors, [(changed, found.tensors) for changed, found in accepted])
+        compare_keras(
+            tmp_path,
+            data,
+            original.tensors,
+            [(changed, found.tensors) for changed, found in accepted],
+        )
     else:
         literally = {"safetensors": literal_safetensors, "torch7": literal_torch7}[form]
         for changed, found in accepted:
@@ -129,7 +148,9 @@ def narrowed(tensors, prefix=""):
     """Floats as float32, names without the prefix."""
     with np.errstate(invalid="ignore", over="ignore"):
         return {
-            name.removeprefix(prefix): np.asarray(a.astype(np.float32) if a.dtype.kind == "f" else a)
+            name.removeprefix(prefix): np.asarray(
+                a.astype(np.float32) if a.dtype.kind == "f" else a
+            )
             for name, a in tensors.items()
         }
 
@@ -137,14 +158,20 @@ def narrowed(tensors, prefix=""):
 def literal_safetensors(data):
     """What the header says, with nothing checked; names that come twice cannot be told."""
     size = struct.unpack_from("<Q", data)[0]
-    types = {name: f"<{code}" for code, name in ff.SAFE_TYPES.items()} | {f"U{8 * n}": f"<u{n}" for n in (2, 4, 8)}
+    types = {name: f"<{code}" for code, name in ff.SAFE_TYPES.items()} | {
+        f"U{8 * n}": f"<u{n}" for n in (2, 4, 8)
+    }
     found = {}
     for name, entry in json.loads(data[8 : 8 + size]).items():
         if name != "__metadata__":
             first, last = entry["data_offsets"]
             raw = data[8 + size + first : 8 + size + last]
             if entry["dtype"] == "BF16":
-                found[name] = (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32).reshape(entry["shape"])
+                found[name] = (
+                    (np.frombuffer(raw, "<u2").astype(np.uint32) << 16)
+                    .view(np.float32)
+                    .reshape(entry["shape"])
+                )
             else:
                 found[name] = np.frombuffer(raw, types[entry["dtype"]]).reshape(entry["shape"])
     return found
@@ -199,7 +226,11 @@ def literal_torch7(data):
             "Char": "<i1",
         }
         code = codes.get(
-            kind.removeprefix("torch.").removesuffix("Tensor").removesuffix("Storage").removeprefix("Cuda") or "Float"
+            kind.removeprefix("torch.")
+            .removesuffix("Tensor")
+            .removesuffix("Storage")
+            .removeprefix("Cuda")
+            or "Float"
         )
         if kind.endswith("Storage"):
             count = take("q")
@@ -259,7 +290,9 @@ def compare_keras(folder, data, original, accepted):
     path = folder / "other"
     for changed, found in others:
         path.write_bytes(changed)
-        subprocess.run([sys.executable, "-c", LIBRARY, str(path)], check=True, capture_output=True, timeout=60)
+        subprocess.run(
+            [sys.executable, "-c", LIBRARY, str(path)], check=True, capture_output=True, timeout=60
+        )
         with np.load(f"{path}.npz") as arrays:
             expected = {name.replace("|", "/"): arrays[name] for name in arrays.files}
         assert bits(found) == bits(narrowed(expected))

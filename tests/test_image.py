@@ -15,10 +15,11 @@ import pytest
 from PIL import Image
 
 from tinyresnext.errors import FormatError, ImageError, UsageError
-from tinyresnext.image import Preprocess, decode, normalise, prepare, resize_and_crop
+from tinyresnext.images.preprocess import Preprocess, decode, normalise, prepare, resize_and_crop
 
-# Made with torchvision 0.28 on Pillow 13: Resize(r), CenterCrop(c), and those pixels through ToTensor and Normalize.
-# height, width, resize, crop, interpolation, the first half of sha256(pixels, then little-endian float32), channels last.
+# Made with torchvision 0.28 on Pillow 13: Resize(r), CenterCrop(c), and those pixels through
+# ToTensor and Normalize. height, width, resize, crop, interpolation, the first half of
+# sha256(pixels, then little-endian float32), channels last.
 TORCHVISION = [
     (375, 500, 256, 224, "bilinear", "128d258df79ebd0f994edfb3d05fe6d7"),
     (500, 375, 232, 224, "bilinear", "eaef2623d7f91b8e406d549a02b174b7"),
@@ -59,7 +60,9 @@ def file(tmp_path: Path) -> Path:
 # Resize, crop and normalise against torchvision and against the published formula.
 
 
-@pytest.mark.parametrize(("height", "width", "resize", "crop", "interpolation", "digest"), TORCHVISION)
+@pytest.mark.parametrize(
+    ("height", "width", "resize", "crop", "interpolation", "digest"), TORCHVISION
+)
 def test_equals_torchvision_to_the_bit(height, width, resize, crop, interpolation, digest):
     preprocess = Preprocess(resize, crop, interpolation)
     pixels = resize_and_crop(odd.synthetic(height, width), preprocess)
@@ -71,7 +74,10 @@ def test_equals_torchvision_to_the_bit(height, width, resize, crop, interpolatio
 def test_grey_equals_torchvision_to_the_bit():
     x = prepare(odd.synthetic(90, 70, 1), Preprocess(48, 40, mean=(0.1307,), std=(0.3081,)))
     assert x.shape == (40, 40, 1)
-    assert hashlib.sha256(x.astype("<f4").tobytes()).hexdigest()[:32] == "dec64c39eff77f5c277014448f26111f"
+    assert (
+        hashlib.sha256(x.astype("<f4").tobytes()).hexdigest()[:32]
+        == "dec64c39eff77f5c277014448f26111f"
+    )
 
 
 def resample_weights(size_in: int, size_out: int, interpolation: str) -> np.ndarray:
@@ -95,7 +101,9 @@ def resample_weights(size_in: int, size_out: int, interpolation: str) -> np.ndar
     return weights
 
 
-def resample(pixels: np.ndarray, height: int, width: int, interpolation: str, order: str) -> np.ndarray:
+def resample(
+    pixels: np.ndarray, height: int, width: int, interpolation: str, order: str
+) -> np.ndarray:
     """One axis, then the other, rounded to 8 bits after each."""
     x = pixels.astype(np.int64)
     for axis in order:
@@ -107,7 +115,14 @@ def resample(pixels: np.ndarray, height: int, width: int, interpolation: str, or
     return x.astype(np.uint8)
 
 
-RESIZES = [(37, 53, 16), (53, 37, 97), (40, 41, 40), (3, 200, 7), (200, 3, 2), (1, 9, 5)]  # height, width, shorter side
+RESIZES = [
+    (37, 53, 16),
+    (53, 37, 97),
+    (40, 41, 40),
+    (3, 200, 7),
+    (200, 3, 2),
+    (1, 9, 5),
+]  # height, width, shorter side
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
@@ -120,12 +135,17 @@ def test_resize_equals_the_published_formula(height, width, side, channels, inte
     middle = slice(round((long - side) / 2), round((long - side) / 2) + side)
     mean, std = (0.5,) * channels, (0.5,) * channels
     out = resize_and_crop(pixels, Preprocess(side, side, interpolation, mean, std))
-    orders = ["wh", "hw"] if height > 2 * width else ["wh"]  # Pillow 13 shrinks tall pictures vertically first
+    orders = (
+        ["wh", "hw"] if height > 2 * width else ["wh"]
+    )  # Pillow 13 shrinks tall pictures vertically first
     whole = [resample(pixels, *size, interpolation, order) for order in orders]
     assert any(np.array_equal(out, x[:, middle] if height <= width else x[middle]) for x in whole)
 
 
-@pytest.mark.parametrize(("side", "crop", "first"), [(10, 5, 2), (10, 7, 2), (12, 9, 2), (11, 4, 4), (13, 8, 2), (5, 5, 0)])
+@pytest.mark.parametrize(
+    ("side", "crop", "first"),
+    [(10, 5, 2), (10, 7, 2), (12, 9, 2), (11, 4, 4), (13, 8, 2), (5, 5, 0)],
+)
 def test_crop_corner_is_rounded_half_to_even(side, crop, first):
     ramp = np.broadcast_to(np.arange(side, dtype=np.uint8)[:, None, None], (side, side, 3))
     out = resize_and_crop(ramp, Preprocess(side, crop))
@@ -159,14 +179,18 @@ def test_normalise_equals_torch():
     assert np.array_equal(normalise(levels, p), x.numpy())
 
 
-@pytest.mark.parametrize("shape", [(375, 500), (500, 375), (224, 224), (31, 47), (1, 40), (700, 1), (1, 1), (1, 10_000)])
+@pytest.mark.parametrize(
+    "shape", [(375, 500), (500, 375), (224, 224), (31, 47), (1, 40), (700, 1), (1, 1), (1, 10_000)]
+)
 @pytest.mark.parametrize("side", [224, 33])
 def test_equals_keras_to_the_bit(shape, side, tmp_path):
     """``load_img(path, target_size=(side, side))``, ``img_to_array``, and ``preprocess_input`` in mode 'torch'."""
     pixels = odd.synthetic(*shape)
     Image.fromarray(pixels).save(tmp_path / "picture.png")
     with Image.open(tmp_path / "picture.png") as image:
-        x = np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.NEAREST), dtype="float32").copy()
+        x = np.asarray(
+            image.convert("RGB").resize((side, side), Image.Resampling.NEAREST), dtype="float32"
+        ).copy()
     p = Preprocess(side, side, "keras")
     assert np.array_equal(resize_and_crop(pixels, p), x)
     x /= 255.0
@@ -180,7 +204,9 @@ def test_keras_shows_the_whole_picture():
     """Pixel i of n, of a row of m, is the one at (i + 1/2) m / n."""
     height, width, side = 20, 30, 12
     pixels = odd.synthetic(height, width, 1)
-    down, across = ([int((i + 0.5) * length / side) for i in range(side)] for length in (height, width))
+    down, across = (
+        [int((i + 0.5) * length / side) for i in range(side)] for length in (height, width)
+    )
     found = resize_and_crop(pixels, Preprocess(side, side, "keras", (0.5,), (0.5,)))
     assert np.array_equal(found, pixels[down][:, across])
 
@@ -191,7 +217,9 @@ def test_photographs_equal_each_pipeline_to_the_pixel(reference_dir, pipeline):
     assert photographs
     for photograph in photographs:
         with Image.open(photograph.with_suffix(f".{pipeline}.png")) as expected:
-            assert np.array_equal(resize_and_crop(decode(photograph), PIPELINES[pipeline]), np.array(expected)), photograph.name
+            assert np.array_equal(
+                resize_and_crop(decode(photograph), PIPELINES[pipeline]), np.array(expected)
+            ), photograph.name
 
 
 @pytest.mark.parametrize("shape", [(1, 10_000), (10_000, 1), (2, 10_000)])
@@ -203,13 +231,37 @@ def test_extremely_narrow_pictures_are_refused_before_they_are_resized(shape):
 # Preprocess.
 
 BAD_FIELDS = [
-    *[{name: value} for name in ("resize", "crop") for value in (0, -1, 4097, 10**5000, 224.0, True, "224", None, math.nan)],
+    *[
+        {name: value}
+        for name in ("resize", "crop")
+        for value in (0, -1, 4097, 10**5000, 224.0, True, "224", None, math.nan)
+    ],
     *[{"interpolation": value} for value in ("nearest", "Bilinear", "", None, 2, ["bilinear"])],
     *[
         {"mean": value}
-        for value in ((), (0.5, 0.5), (0.5,) * 4, "abc", None, 0.5, (math.nan,) * 3, (math.inf,) * 3, ("a",) * 3)
+        for value in (
+            (),
+            (0.5, 0.5),
+            (0.5,) * 4,
+            "abc",
+            None,
+            0.5,
+            (math.nan,) * 3,
+            (math.inf,) * 3,
+            ("a",) * 3,
+        )
     ],
-    *[{"std": value} for value in ((0.0,) * 3, (-1.0,) * 3, (math.nan,) * 3, (1e-300,) * 3, (1, 1, True), (10**400,) * 3)],
+    *[
+        {"std": value}
+        for value in (
+            (0.0,) * 3,
+            (-1.0,) * 3,
+            (math.nan,) * 3,
+            (1e-300,) * 3,
+            (1, 1, True),
+            (10**400,) * 3,
+        )
+    ],
     {"mean": (0.5,)},
     {"interpolation": "keras"},
     {"interpolation": "keras", "crop": 256.0},
@@ -217,7 +269,9 @@ BAD_FIELDS = [
 ]
 
 
-@pytest.mark.parametrize("fields", BAD_FIELDS, ids=lambda f: "-".join(f) + f"-{type(next(iter(f.values()))).__name__}")
+@pytest.mark.parametrize(
+    "fields", BAD_FIELDS, ids=lambda f: "-".join(f) + f"-{type(next(iter(f.values()))).__name__}"
+)
 def test_bad_preprocess_is_refused(fields):
     with pytest.raises(UsageError):
         Preprocess(**fields)
@@ -227,8 +281,15 @@ def test_bad_preprocess_is_refused(fields):
 
 
 def test_preprocess_survives_json():
-    odd_types = Preprocess(np.int64(235), 224, "bicubic", mean=[0.1, 1 / 3, 0], std=(1, np.float32(0.5), 2))
-    for p in (Preprocess(), Preprocess(interpolation="torch7"), Preprocess(9, 9, "keras"), odd_types):
+    odd_types = Preprocess(
+        np.int64(235), 224, "bicubic", mean=[0.1, 1 / 3, 0], std=(1, np.float32(0.5), 2)
+    )
+    for p in (
+        Preprocess(),
+        Preprocess(interpolation="torch7"),
+        Preprocess(9, 9, "keras"),
+        odd_types,
+    ):
         back = Preprocess.from_json(json.loads(json.dumps(p.to_json())))
         assert back == p
         assert hash(back) == hash(p)
@@ -236,7 +297,9 @@ def test_preprocess_survives_json():
         assert back.channels == 3
 
 
-@pytest.mark.parametrize("document", [None, [], "x", 3, {}, {"resize": 256}, {**Preprocess().to_json(), "x": 1}, {1: 2}])
+@pytest.mark.parametrize(
+    "document", [None, [], "x", 3, {}, {"resize": 256}, {**Preprocess().to_json(), "x": 1}, {1: 2}]
+)
 def test_bad_preprocess_documents_are_refused(document):
     with pytest.raises(FormatError, match="expected an object"):
         Preprocess.from_json(document)
@@ -257,8 +320,14 @@ def test_every_pillow_mode(tmp_path):
         (mono, odd.grey(rgb[..., 0])),
         (Image.fromarray(rgb[..., 0] >= 128), odd.grey((rgb[..., 0] >= 128) * 255)),
         (Image.fromarray(np.dstack([rgb, alpha])), odd.over_white(rgb, alpha)),
-        (Image.merge("LA", [mono, Image.fromarray(alpha)]), odd.over_white(odd.grey(rgb[..., 0]), alpha)),
-        (Image.merge("LA", [mono, Image.new("L", mono.size, 255)]).convert("La"), odd.grey(rgb[..., 0])),
+        (
+            Image.merge("LA", [mono, Image.fromarray(alpha)]),
+            odd.over_white(odd.grey(rgb[..., 0]), alpha),
+        ),
+        (
+            Image.merge("LA", [mono, Image.new("L", mono.size, 255)]).convert("La"),
+            odd.grey(rgb[..., 0]),
+        ),
         (premultiplied, rgb),
         (palette, np.array(palette.convert("RGB"))),
         (with_alpha, np.array(palette.convert("RGB"))),
@@ -279,7 +348,9 @@ def test_lab_gives_its_colours_back():
     from PIL import ImageCms
 
     colours = np.array([[[255, 0, 0], [0, 255, 0], [20, 40, 200], [128, 128, 128]]], np.uint8)
-    to_lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
+    to_lab = ImageCms.buildTransform(
+        ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"
+    )
     lab = ImageCms.applyTransform(Image.fromarray(colours), to_lab)
     assert np.abs(decode(lab).astype(int) - colours).max() <= 16  # eight bits of LAB are coarse
 
@@ -334,7 +405,9 @@ def test_arrays_of_every_layout():
     assert np.array_equal(decode(np.dstack([rgb, rgb[..., 1]])), odd.over_white(rgb, rgb[..., 1]))
     for strided in (rgb[::-1, ::2], np.asfortranarray(rgb)):
         p = Preprocess(6, 4)
-        assert np.array_equal(resize_and_crop(strided, p), resize_and_crop(strided.copy(order="C"), p))
+        assert np.array_equal(
+            resize_and_crop(strided, p), resize_and_crop(strided.copy(order="C"), p)
+        )
 
 
 def test_decode_to_grey():
@@ -365,7 +438,9 @@ BAD_ARRAYS = [
 
 
 @pytest.mark.parametrize(
-    ("pixels", "says"), BAD_ARRAYS, ids=lambda a: f"{a.dtype}{a.shape}" if isinstance(a, np.ndarray) else a
+    ("pixels", "says"),
+    BAD_ARRAYS,
+    ids=lambda a: f"{a.dtype}{a.shape}" if isinstance(a, np.ndarray) else a,
 )
 def test_bad_arrays_are_refused(pixels, says):
     with pytest.raises(ImageError, match=says):
@@ -390,5 +465,5 @@ def test_wrong_arguments():
 
 
 def test_importing_loads_no_numba():
-    code = "import sys, tinyresnext.image; assert 'numba' not in sys.modules and 'h5py' not in sys.modules"
+    code = "import sys, tinyresnext.images.preprocess; assert 'numba' not in sys.modules and 'h5py' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -18,9 +18,9 @@ import odd_images as odd
 import pytest
 from PIL import Image
 
-from tinyresnext import image_file
 from tinyresnext.errors import ImageError
-from tinyresnext.image import decode
+from tinyresnext.images import decode as image_file
+from tinyresnext.images.preprocess import decode
 
 ODD = odd.all_odd_images()
 FUZZ_SEEDS = [case.data for case in ODD if case.pixels is not None and len(case.data) < 3000]
@@ -56,7 +56,10 @@ def truncated() -> list[tuple[str, bytes]]:
     big = odd.synthetic(60, 80)
     kinds = [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("GIF", {}), ("BMP", {})]
     kinds += [("WEBP", {}), ("WEBP", {"lossless": True})]
-    return [(f"{kind}-{number}", odd.saved(big, kind, **options)) for number, (kind, options) in enumerate(kinds)]
+    return [
+        (f"{kind}-{number}", odd.saved(big, kind, **options))
+        for number, (kind, options) in enumerate(kinds)
+    ]
 
 
 @pytest.mark.parametrize(("name", "data"), truncated(), ids=[name for name, _ in truncated()])
@@ -64,7 +67,11 @@ def test_truncated_files_are_refused_unless_all_pixels_are_there(name, data, fil
     file.write_bytes(data)
     whole = decode(file)
     assert whole.shape == (60, 80, 3)
-    for length in [*range(0, len(data), 1024), len(data) * 9 // 10, *range(len(data) - 20, len(data))]:
+    for length in [
+        *range(0, len(data), 1024),
+        len(data) * 9 // 10,
+        *range(len(data) - 20, len(data)),
+    ]:
         file.write_bytes(data[:length])
         if length <= len(data) * 9 // 10:
             with pytest.raises(ImageError):
@@ -90,14 +97,18 @@ def test_warnings_and_their_filters_are_left_alone(file):
 
 
 @pytest.mark.parametrize("limit", [None, 1])
-def test_pillows_limit_touches_only_webp_and_gif_frames_beyond_their_screen(limit, file, monkeypatch):
+def test_pillows_limit_touches_only_webp_and_gif_frames_beyond_their_screen(
+    limit, file, monkeypatch
+):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     for case in ODD:
         file.write_bytes(case.data)
         if case.pixels is None:
             with pytest.raises(ImageError, match=case.says):
                 decode(file)
-        elif limit and (case.data.startswith(b"RIFF") or "beyond_screen" in case.name):  # asked inside these two classes
+        elif limit and (
+            case.data.startswith(b"RIFF") or "beyond_screen" in case.name
+        ):  # asked inside these two classes
             with contextlib.suppress(ImageError):
                 decode(file)
         else:
@@ -107,9 +118,16 @@ def test_pillows_limit_touches_only_webp_and_gif_frames_beyond_their_screen(limi
 
 def test_pillow_warns_of_a_huge_gif_frame_beyond_its_screen_before_it_is_refused(file):
     file.write_bytes(
-        b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0, 0, 0) + b"\x2c" + struct.pack("<4HB", 0, 0, 10_000, 9000, 0) + b"\2\0;"
+        b"GIF89a"
+        + struct.pack("<HHBBB", 1, 1, 0, 0, 0)
+        + b"\x2c"
+        + struct.pack("<4HB", 0, 0, 10_000, 9000, 0)
+        + b"\2\0;"
     )
-    with pytest.warns(Image.DecompressionBombWarning), pytest.raises(ImageError, match="10000 x 9000"):
+    with (
+        pytest.warns(Image.DecompressionBombWarning),
+        pytest.raises(ImageError, match="10000 x 9000"),
+    ):
         decode(file)
 
 
@@ -137,7 +155,10 @@ ENDLESS = {  # how such a file begins, and what then fills 4 MiB of it
     "jpeg_empty_comments": (b"\xff\xd8", b"\xff\xfe\x00\x02"),
     "jpeg_EXIF_blocks": (b"\xff\xd8", b"\xff\xe1\x00\x12Exif\0\0" + bytes(10)),
     "png_empty_chunks": (odd.PNG, odd.chunk(b"tEXt", b"")),
-    "png_empty_chunks_of_an_animation": (odd.PNG + odd.chunk(b"acTL", bytes(8)), odd.chunk(b"abCd", b"")),
+    "png_empty_chunks_of_an_animation": (
+        odd.PNG + odd.chunk(b"acTL", bytes(8)),
+        odd.chunk(b"abCd", b""),
+    ),
     "gif_short_blocks": (b"GIF89a\1\0\1\0\0\0\0\x2c\0\0\0\0\1\0\1\0\0\2", b"\1\1"),
     "gif_empty_extensions": (b"GIF89a\1\0\1\0\0\0\0", b"\x21\xf9\0"),
     "webp_empty_chunks": (b"RIFF" + struct.pack("<I", 2**22) + b"WEBP", b"abcd\0\0\0\0"),
@@ -187,7 +208,8 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
             out[at] = rng.choice([0, 1, 127, 128, 254, 255])
         elif kind == 2:
             out[at : at + 4] = struct.pack(
-                rng.choice("<>") + "I", rng.choice([0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 65536])
+                rng.choice("<>") + "I",
+                rng.choice([0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 65536]),
             )
         elif kind == 3 and len(out) > 20:
             del out[at : at + rng.randint(1, 40)]
@@ -233,7 +255,16 @@ def test_mutated_files_give_pixels_or_an_image_error(rounds, file):
 
 # Names of files.
 
-NAMES = ["é漢字🐈.png", "two\nlines.png", "-rf.png", "--help", "a b.png", "no_extension", "wrong.gif", "%s.png"]
+NAMES = [
+    "é漢字🐈.png",
+    "two\nlines.png",
+    "-rf.png",
+    "--help",
+    "a b.png",
+    "no_extension",
+    "wrong.gif",
+    "%s.png",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -252,7 +283,9 @@ def test_names_of_every_kind_are_read(name, tmp_path, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["missing.png", "", "a\0b.png", "\udcff.png", "x" * 5000, "missing/../x.png"])
+@pytest.mark.parametrize(
+    "name", ["missing.png", "", "a\0b.png", "\udcff.png", "x" * 5000, "missing/../x.png"]
+)
 def test_names_of_nothing_are_refused(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ImageError, match="cannot be read"):
@@ -309,7 +342,9 @@ def test_a_loop_of_links_is_refused(tmp_path):
         decode(link)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="this user may read everything")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="this user may read everything"
+)
 def test_an_unreadable_file_is_refused(file):
     file.write_bytes(b"x")
     file.chmod(0)
@@ -319,9 +354,23 @@ def test_an_unreadable_file_is_refused(file):
 
 def test_orientation_of_damaged_blocks_is_upright():
     for value in range(1, 9):
-        assert image_file.orientation(odd.exif(value)) == image_file.orientation(odd.exif(value, ">")[6:]) == value
+        assert (
+            image_file.orientation(odd.exif(value))
+            == image_file.orientation(odd.exif(value, ">")[6:])
+            == value
+        )
     block = odd.exif(6)
     for length in range(len(block) - 6):
         assert image_file.orientation(block[:length]) == 1
-    for nothing in (None, 6, "6", b"", bytes(100), odd.exif(0), odd.exif(9), odd.exif(6, kind=4), odd.exif(6, offset=2**31)):
+    for nothing in (
+        None,
+        6,
+        "6",
+        b"",
+        bytes(100),
+        odd.exif(0),
+        odd.exif(9),
+        odd.exif(6, kind=4),
+        odd.exif(6, offset=2**31),
+    ):
         assert image_file.orientation(nothing) == 1

@@ -11,14 +11,14 @@ import pytest
 from cache_use import X, counts, run, start, stored, times, use
 from numba import prange, types
 
-from tinyresnext.ops.cpu import cache
-from tinyresnext.ops.cpu import kernel as kernels
-from tinyresnext.ops.cpu.kernel import kernel
+from tinyresnext.ops.cpu.runtime import cache
+from tinyresnext.ops.cpu.runtime import kernel as kernels
+from tinyresnext.ops.cpu.runtime.kernel import kernel
 
 pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
 
 
-# --- what it is for ---------------------------------------------------------------------------------------------------
+# --- what it is for -------------------------------------------------------------------------------
 
 
 def test_compiled_once(home):
@@ -41,7 +41,7 @@ def test_c_functions(home):
     code = """
         import numpy as np
         from numba import types
-        from tinyresnext.ops.cpu.kernel import c_kernel
+        from tinyresnext.ops.cpu.runtime.kernel import c_kernel
 
         def half(x):
             return x * np.float32(0.5)
@@ -77,13 +77,15 @@ EVERYTHING = """
     from numba.core.dispatcher import Dispatcher
     from tinyresnext import warm
     from tinyresnext.ops import cpu
-    from tinyresnext.ops.cpu import conv, crew, gemm, grouped, head, norm, pool
+    from tinyresnext.ops.cpu import head, norm, pool
+    from tinyresnext.ops.cpu.conv import forward, gemm, grouped
+    from tinyresnext.ops.cpu.runtime import crew
 
     warm.warm(cpu, ["resnext50_32x4d"])
     x = np.linspace(-1, 1, 6 * 6 * 8, dtype=np.float32).reshape(1, 6, 6, 8)
     w = np.linspace(-1, 1, 8 * 9 * 4, dtype=np.float32).reshape(8, 4, 3, 3)
     total = float(cpu.conv2d(x, w, groups=2, padding=1).sum() + cpu.avg_pool2d(x, size=2, stride=2).sum())
-    modules = (conv, crew, gemm, grouped, head, norm, pool)
+    modules = (forward, crew, gemm, grouped, head, norm, pool)
     found = {id(d): d for module in modules for d in vars(module).values() if isinstance(d, Dispatcher)}
     made = [conv._kernel(), grouped.strips_kernel(4, 3, 1), head._kernel(), pool._kernel(pool._max_lines)]
     hits = sum(sum(d.stats.cache_hits.values()) for d in found.values())
@@ -112,7 +114,9 @@ SOME = """
 """
 
 
-@pytest.mark.parametrize("code", [SOME, pytest.param(EVERYTHING, marks=pytest.mark.slow)], ids=["some", "everything"])
+@pytest.mark.parametrize(
+    "code", [SOME, pytest.param(EVERYTHING, marks=pytest.mark.slow)], ids=["some", "everything"]
+)
 def test_eight_processes_cold_together(home, code):
     started = [start(code) for _ in range(8)]
     done = [process.wait_for() for process in started]
@@ -155,7 +159,7 @@ def test_names_do_not_repeat_after_a_fork(home):
     assert len(set(run(code).stdout.split())) == 2
 
 
-# --- what can happen to it --------------------------------------------------------------------------------------------
+# --- what can happen to it ------------------------------------------------------------------------
 
 
 def damages(content: bytes) -> dict[str, bytes]:
@@ -171,7 +175,17 @@ def damages(content: bytes) -> dict[str, bytes]:
     made["without magic"] = content[len(cache.MAGIC) :]
     made["another version's magic"] = content.replace(b"kernel 1", b"kernel 2", 1)
     made["no payload"] = content[: len(cache.MAGIC) + 32]
-    for length in [1, 20, 21, 22, 52, 53, 54, len(content) - 1, *rng.integers(55, len(content), 20)]:
+    for length in [
+        1,
+        20,
+        21,
+        22,
+        52,
+        53,
+        54,
+        len(content) - 1,
+        *rng.integers(55, len(content), 20),
+    ]:
         made[f"cut to {length}"] = content[:length]
     for at in [*range(0, 56, 5), *rng.integers(0, len(content), 40)]:
         flipped = bytearray(content)
@@ -218,14 +232,18 @@ def test_a_whole_file_of_another_processor(home, monkeypatch):
     use(times(3))
     (path,) = stored(home)
     here = cache.folder()
-    other = cache.identity().replace(numba.core.registry.cpu_target.target_context.codegen().magic_tuple()[1], "elsewhere")
+    other = cache.identity().replace(
+        numba.core.registry.cpu_target.target_context.codegen().magic_tuple()[1], "elsewhere"
+    )
     assert other != cache.identity()
     monkeypatch.setattr(cache, "identity", lambda: other)
     there = cache.folder()
     assert there != here
     assert use(times(3)) == (0, 1)
     (copied,) = there.iterdir()
-    copied.write_bytes(path.read_bytes())  # someone copies the cache of one machine to another's place
+    copied.write_bytes(
+        path.read_bytes()
+    )  # someone copies the cache of one machine to another's place
     assert use(times(3)) == (0, 1)
     assert path.exists()  # another's folder is left alone
 
@@ -235,7 +253,9 @@ def test_a_whole_file_that_numba_cannot_use(home, payload):
     """As another version of something it depends on might have written it: its digest is right."""
     use(times(3))
     (path,) = stored(home)
-    cache.write(f"{times.__module__}.times.<locals>.multiply_3", repr((types.float32[::1],)), payload)
+    cache.write(
+        f"{times.__module__}.times.<locals>.multiply_3", repr((types.float32[::1],)), payload
+    )
     assert path.read_bytes().endswith(payload)
     assert stored(home) == [path]
     assert use(times(3)) == (0, 1)
@@ -261,12 +281,21 @@ def test_sources_are_part_of_the_identity(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "setting", [{"NUMBA_CPU_NAME": "x86-64"}, {"NUMBA_OPT": "1"}, {"NUMBA_BOUNDSCHECK": "1"}, {"NUMBA_CPU_FEATURES": "+sse2"}]
+    "setting",
+    [
+        {"NUMBA_CPU_NAME": "x86-64"},
+        {"NUMBA_OPT": "1"},
+        {"NUMBA_BOUNDSCHECK": "1"},
+        {"NUMBA_CPU_FEATURES": "+sse2"},
+    ],
 )
 def test_settings_that_change_code_are_part_of_the_identity(home, setting):
-    if numba.config.MACHINE_BITS != 64 or "x86" not in numba.core.registry.cpu_target.target_context.codegen().magic_tuple()[0]:
+    if (
+        numba.config.MACHINE_BITS != 64
+        or "x86" not in numba.core.registry.cpu_target.target_context.codegen().magic_tuple()[0]
+    ):
         pytest.skip("names a processor of another kind")
-    code = "from tinyresnext.ops.cpu import cache; print(cache.folder())"
+    code = "from tinyresnext.ops.cpu.runtime import cache; print(cache.folder())"
     assert (
         run(code).stdout
         == run(code, NUMBA_NUM_THREADS="1", NUMBA_THREADING_LAYER="workqueue").stdout

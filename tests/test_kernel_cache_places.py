@@ -12,7 +12,7 @@ import numba
 import pytest
 from cache_use import run, stored, times, use
 
-from tinyresnext.ops.cpu import cache
+from tinyresnext.ops.cpu.runtime import cache
 
 pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
 POSIX = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs POSIX permissions")
@@ -67,7 +67,11 @@ def test_a_link_in_place_of_the_folder_is_not_used(home, tmp_path):
 @pytest.mark.parametrize("what", ["file", "under a file", "null device", "NUL in the name"])
 def test_a_home_that_cannot_be(what, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("mine")
-    places = {"file": tmp_path / "file", "under a file": tmp_path / "file" / "home", "null device": os.devnull}
+    places = {
+        "file": tmp_path / "file",
+        "under a file": tmp_path / "file" / "home",
+        "null device": os.devnull,
+    }
     if what == "NUL in the name":
         monkeypatch.setattr(cache, "home", lambda: Path("a\0b"))
     else:
@@ -164,7 +168,10 @@ def test_clear_takes_only_what_is_ours(home):
     (home / "models").mkdir()
     (home / "models" / "a.kernel").write_text("keep me")
     size = path.stat().st_size
-    assert [(kept.files, kept.bytes, kept.current) for kept in cache.kept()] == [(2, 6, False), (1 + 0, size, True)]
+    assert [(kept.files, kept.bytes, kept.current) for kept in cache.kept()] == [
+        (2, 6, False),
+        (1 + 0, size, True),
+    ]
     assert cache.clear() == size + 6
     assert {p.name for p in stored(home)} == {"notes.txt", "a.kernel"}
     assert not old.exists()
@@ -242,7 +249,7 @@ def test_another_numba(home, gone):
             instead.real = {owner}
             setattr(numba.core, {owner!r}, instead)
         from tinyresnext.ops import cpu
-        from tinyresnext.ops.cpu.kernel import c_kernel
+        from tinyresnext.ops.cpu.runtime.kernel import c_kernel
         print(cpu.softmax(np.zeros((1, 2), np.float32)), c_kernel("float64(float64)")(lambda x: x + 1).ctypes(1))
     """
     for _ in range(2):

@@ -11,8 +11,9 @@ import numba
 import pytest
 from cache_use import run, stored, times, use
 
-from tinyresnext import cli, warm
-from tinyresnext.ops.cpu.kernel import when_compiling
+from tinyresnext.bench import warm
+from tinyresnext.cli import main as cli
+from tinyresnext.ops.cpu.runtime.kernel import when_compiling
 
 pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
 
@@ -48,7 +49,9 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.parametrize(("seconds", "terminal", "words"), [(0.6, True, 1), (0.6, False, 0), (0.01, True, 0)])
+@pytest.mark.parametrize(
+    ("seconds", "terminal", "words"), [(0.6, True, 1), (0.6, False, 0), (0.01, True, 0)]
+)
 def test_a_word_when_compiling_takes_long(monkeypatch, seconds, terminal, words):
     from numba.core.compiler_lock import global_compiler_lock
 
@@ -81,7 +84,8 @@ def test_waiting_is_not_compiling(monkeypatch):
 
 def test_the_library_says_nothing(tmp_path):
     done = run(
-        "import numpy as np; from tinyresnext.ops import cpu; cpu.relu(np.zeros(3, np.float32))", TINYRESNEXT_HOME=str(tmp_path)
+        "import numpy as np; from tinyresnext.ops import cpu; cpu.relu(np.zeros(3, np.float32))",
+        TINYRESNEXT_HOME=str(tmp_path),
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -92,7 +96,8 @@ def test_nothing_is_compiled_or_looked_for_at_import(tmp_path):
         touched, home = [], os.environ["TINYRESNEXT_HOME"]
         sys.addaudithook(lambda event, args: touched.append(args[0]) if event == "open" and home in str(args[0]) else None)
         import tinyresnext.ops.cpu as cpu
-        from tinyresnext.ops.cpu import cache, conv, launch
+        from tinyresnext.ops.cpu.conv import forward as conv
+        from tinyresnext.ops.cpu.runtime import cache, launch
         print(touched, conv._kernel.cache_info().currsize, launch._POOLS, cache.identity.cache_info().currsize)
     """
     assert run(code, TINYRESNEXT_HOME=str(tmp_path / "home")).stdout == "[] 0 {} 0\n"
@@ -102,11 +107,15 @@ def test_without_compiling():
     code = """
         import numpy as np
         from tinyresnext.ops import cpu
-        from tinyresnext.ops.cpu import launch, norm
-        from tinyresnext.ops.cpu.kernel import c_kernel
+        from tinyresnext.ops.cpu import norm
+        from tinyresnext.ops.cpu.runtime import launch
+        from tinyresnext.ops.cpu.runtime.kernel import c_kernel
         with cpu.on_threads(cpu.thread_count(1)):
             print(cpu.relu(np.array([-1, 2], np.float32)), type(norm._relu).__name__, type(c_kernel("void()")(print)).__name__)
         print(launch._POOLS)
     """
     done = run(code, NUMBA_DISABLE_JIT="1")
-    assert (done.returncode, done.stdout) == (0, "[0. 2.] function builtin_function_or_method\n{}\n"), done.stderr
+    assert (done.returncode, done.stdout) == (
+        0,
+        "[0. 2.] function builtin_function_or_method\n{}\n",
+    ), done.stderr

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from data_files import picture, write_files, write_zip
 
-from tinyresnext.augment import Augment
 from tinyresnext.data import open_dataset
-from tinyresnext.dataset import Dataset
+from tinyresnext.data.dataset import Dataset
+from tinyresnext.data.loader import Loader
 from tinyresnext.errors import ImageError, UsageError
-from tinyresnext.image import normalise
-from tinyresnext.loader import Loader
+from tinyresnext.images.augment import Augment
+from tinyresnext.images.preprocess import normalise
 
 RANDOM = Augment(8, padding=2, flip=True, brightness=0.3)
 PARTS = Augment(6, scale=(0.2, 1.0), flip=True)
@@ -30,7 +30,14 @@ def in_memory(n=50, read=None, **options):
     pixels = np.random.default_rng(0).integers(0, 256, (n, 8, 8, 3), dtype=np.uint8)
     labels = np.arange(n) % 7
     kept = pixels if read is None else None
-    return Dataset(tuple("abcdefg"), labels, [f"p{i}" for i in range(n)], read or pixels.__getitem__, kept, **options), pixels
+    return Dataset(
+        tuple("abcdefg"),
+        labels,
+        [f"p{i}" for i in range(n)],
+        read or pixels.__getitem__,
+        kept,
+        **options,
+    ), pixels
 
 
 def batches(dataset, augment=RANDOM, epoch=0, first=0, **options):
@@ -73,7 +80,9 @@ def test_seeds_and_epochs_matter():
     assert different(batches(dataset, epoch=1), first)
     same(batches(dataset, epoch=1), batches(dataset, epoch=1))
     plain = batches(dataset, shuffle=False)
-    assert different(batches(dataset, shuffle=False, epoch=1), plain), "the same order, other windows"
+    assert different(batches(dataset, shuffle=False, epoch=1), plain), (
+        "the same order, other windows"
+    )
 
 
 def test_every_batch_has_numbers_of_its_own():
@@ -88,7 +97,9 @@ def test_sides_alternate(read):
     """A picture that an epoch shows mirrored is shown as it is by the next, whatever the order; about half begin mirrored."""
     pixels = np.random.default_rng(0).integers(0, 256, (400, 8, 8, 3), dtype=np.uint8)
     dataset, _ = in_memory(400, pixels.__getitem__ if read else None)
-    ways = np.concatenate([normalise(pixels, PLAIN.preprocess), normalise(pixels[:, :, ::-1], PLAIN.preprocess)])
+    ways = np.concatenate(
+        [normalise(pixels, PLAIN.preprocess), normalise(pixels[:, :, ::-1], PLAIN.preprocess)]
+    )
     numbers = {way.tobytes(): i for i, way in enumerate(ways)}
     epochs = []
     for epoch in range(3):
@@ -103,8 +114,15 @@ def test_sides_alternate(read):
 
 def test_sides_alternate_where_broken_pictures_are_replaced(tmp_path):
     files = {f"{'ab'[i // 8]}/{i:02}.png": picture(i) for i in range(16)} | {"a/03.png": b"x"}
-    dataset = open_dataset(write_files(tmp_path, files), on_broken="skip", memory=0, warn=lambda line: None)
-    one, two = (batches(dataset, Augment(8, flip=True, alternate=True), epoch=e, shuffle=False, batch=16)[0][0] for e in (0, 1))
+    dataset = open_dataset(
+        write_files(tmp_path, files), on_broken="skip", memory=0, warn=lambda line: None
+    )
+    one, two = (
+        batches(dataset, Augment(8, flip=True, alternate=True), epoch=e, shuffle=False, batch=16)[
+            0
+        ][0]
+        for e in (0, 1)
+    )
     assert (one == two[:, :, ::-1]).all()
     assert (one[3] == one[4]).all(), "the same picture from the same side"
 
@@ -178,12 +196,16 @@ def test_broken_pictures_are_replaced_or_left_out(tmp_path):
     files = {f"{'abc'[i // 10]}/{i:02}.png": picture(i) for i in range(30)}
     files |= dict.fromkeys(["b/17.png", "b/18.png", "c/29.png"], b"x")
     lines = []
-    dataset = open_dataset(write_files(tmp_path, files), on_broken="skip", memory=0, warn=lines.append)
+    dataset = open_dataset(
+        write_files(tmp_path, files), on_broken="skip", memory=0, warn=lines.append
+    )
     full = batches(dataset, PLAIN, shuffle=False, batch=10)
     assert [len(x) for x, _ in full] == [10] * 3
     expected = normalise(np.stack([dataset.picture(i) for i in (16, 19, 19, 19)]), PLAIN.preprocess)
     assert (full[1][0][6:] == expected).all()
-    assert (full[2][0][9] == normalise(dataset.picture(0), PLAIN.preprocess)).all(), "after the last comes the first"
+    assert (full[2][0][9] == normalise(dataset.picture(0), PLAIN.preprocess)).all(), (
+        "after the last comes the first"
+    )
     assert full[2][1][9] == 0, "with its label"
     assert len(lines) == 3
     short = batches(dataset, PLAIN, shuffle=False, batch=10, drop_last=False)
@@ -197,7 +219,9 @@ def test_nothing_but_broken_pictures_found_late():
         raise ImageError("it is empty")
 
     dataset, _ = in_memory(read=broken, skips=True, warn=lambda line: None)
-    with pytest.raises(ImageError, match="none of the 50 pictures can be used; the last says: it is empty"):
+    with pytest.raises(
+        ImageError, match="none of the 50 pictures can be used; the last says: it is empty"
+    ):
         batches(dataset, PLAIN)
     assert batches(dataset, PLAIN, drop_last=False) == []
 
@@ -209,7 +233,9 @@ def test_a_picture_of_the_wrong_size_is_named(tmp_path):
 
 
 def threads_of_loaders():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("tinyresnext-loader")]
+    return [
+        thread for thread in threading.enumerate() if thread.name.startswith("tinyresnext-loader")
+    ]
 
 
 def test_leaving_stops_the_threads_at_once():
@@ -291,7 +317,10 @@ print("ready", flush=True)
 @pytest.mark.parametrize("script", [WITH, WITHOUT])
 def test_no_process_is_left_hanging(script):
     child = subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", SCRIPT.format(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-W", "error", "-c", SCRIPT.format(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         assert child.stdout.readline() == "ready\n"
@@ -309,7 +338,15 @@ def test_no_process_is_left_hanging(script):
 
 @pytest.mark.parametrize(
     "changed",
-    [{"batch": 0}, {"batch": 1.5}, {"batch": 51}, {"seed": -1}, {"seed": None}, {"threads": 0}, {"threads": True}],
+    [
+        {"batch": 0},
+        {"batch": 1.5},
+        {"batch": 51},
+        {"seed": -1},
+        {"seed": None},
+        {"threads": 0},
+        {"threads": True},
+    ],
 )
 def test_values_that_are_refused(changed):
     dataset, _ = in_memory()
@@ -317,7 +354,9 @@ def test_values_that_are_refused(changed):
         Loader(dataset, RANDOM, **({"batch": 8} | changed))
 
 
-@pytest.mark.parametrize(("epoch", "first"), [(-1, 0), (0, -1), (0, 7), (0.5, 0), (0, None), (2**32, 0)])
+@pytest.mark.parametrize(
+    ("epoch", "first"), [(-1, 0), (0, -1), (0, 7), (0.5, 0), (0, None), (2**32, 0)]
+)
 def test_epochs_that_are_refused(epoch, first):
     dataset, _ = in_memory()
     with Loader(dataset, RANDOM, 8) as loader, pytest.raises(UsageError):

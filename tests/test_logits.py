@@ -1,6 +1,7 @@
 """Logits and stages against what other systems' own code computed, within 3 times PyTorch's own error.
 
-The systems are torchvision, timm, mmpretrain, Cadene and prlz77, each under its own names and in its own wrapping.
+The systems are torchvision, timm, mmpretrain, Cadene and prlz77, each under its own names and in
+its own wrapping.
 """
 
 from __future__ import annotations
@@ -12,14 +13,18 @@ import numpy as np
 import pytest
 
 import tinyresnext
-from tinyresnext import Spec, plan, resnext, store
-from tinyresnext.checkpoints import names
+from tinyresnext import Spec
 from tinyresnext.checkpoints.infer import epsilon, infer
-from tinyresnext.image import Preprocess
-from tinyresnext.model import Model
+from tinyresnext.checkpoints.names import schemes as names
+from tinyresnext.images.preprocess import Preprocess
+from tinyresnext.inference.model import Model
+from tinyresnext.network import plan, resnext
 from tinyresnext.ops import reference
+from tinyresnext.store import store
 
-SMALL = [f"torchvision.resnext14_{paths}" for paths in ("1x64d", "2x40d", "4x24d", "8x14d", "32x4d")]
+SMALL = [
+    f"torchvision.resnext14_{paths}" for paths in ("1x64d", "2x40d", "4x24d", "8x14d", "32x4d")
+]
 LARGE = ["torchvision.resnext50_32x4d", "torchvision.resnext50_32x4d-odd", "timm.resnext50d_32x4d"]
 FULL_SIZE = [
     *LARGE,
@@ -49,7 +54,9 @@ def check(model: Model, case: cases.Case) -> None:
     assert cases.relative_error(model(case.x), case.logits) <= bound
     features = model.features(case.x)
     for name, wanted in case.stages.items():
-        assert cases.relative_error(features[name][0].mean((0, 1), dtype=np.float64), wanted) <= bound, name
+        assert (
+            cases.relative_error(features[name][0].mean((0, 1), dtype=np.float64), wanted) <= bound
+        ), name
 
 
 @pytest.mark.parametrize("name", SMALL + LARGE)
@@ -67,7 +74,13 @@ def test_cifar_network_of_widen_factor_2(ops):
 
 @pytest.mark.parametrize(
     "write",
-    [key_schemes.torch7_flat, key_schemes.torch7_nested, key_schemes.torch7_paths, key_schemes.cadene, key_schemes.keras],
+    [
+        key_schemes.torch7_flat,
+        key_schemes.torch7_nested,
+        key_schemes.torch7_paths,
+        key_schemes.cadene,
+        key_schemes.keras,
+    ],
 )
 def test_other_schemes_of_the_same_weights(write):
     """Keras' epsilon, 1e-8 larger, changes a normalised value by less than a fifth of a float32's rounding."""
@@ -82,14 +95,20 @@ def test_checkpoint_converts_and_gives_the_logits(name, legacy, tmp_path):
     case = cases.load(name)
     (tmp_path / "in.pth").write_bytes(cases.checkpoint(case.tensors, legacy=legacy))
     store.write(tmp_path / "out.h5", cases.read_checkpoint(tmp_path / "in.pth").stored)
-    assert cases.relative_error(tinyresnext.load(tmp_path / "out.h5")(case.x), case.logits) <= 3 * case.torch_float32_error
+    assert (
+        cases.relative_error(tinyresnext.load(tmp_path / "out.h5")(case.x), case.logits)
+        <= 3 * case.torch_float32_error
+    )
 
 
 OTHER_CONTAINERS = {
     "torch7-flat": (key_schemes.torch7_flat, foreign_files.torch7_tree),
     "torch7-nested": (key_schemes.torch7_nested, foreign_files.torch7_tree),
     "torch7-paths": (key_schemes.torch7_paths, foreign_files.torch7_tree),
-    "keras": (key_schemes.keras, lambda tensors: foreign_files.keras_file(foreign_files.keras_layers(tensors))),
+    "keras": (
+        key_schemes.keras,
+        lambda tensors: foreign_files.keras_file(foreign_files.keras_layers(tensors)),
+    ),
     "safetensors": (key_schemes.cadene, foreign_files.safe_file),
     "npz": (key_schemes.prlz77, foreign_files.npz_file),
 }
@@ -120,7 +139,10 @@ def test_full_size_checkpoint(name, reference_dir, tmp_path):
 
 
 def test_no_full_size_case_is_left_out(reference_dir):
-    assert {path.stem for path in (reference_dir / "reference").glob("*.json")} == {*SMALL, *FULL_SIZE}
+    assert {path.stem for path in (reference_dir / "reference").glob("*.json")} == {
+        *SMALL,
+        *FULL_SIZE,
+    }
 
 
 @pytest.mark.parametrize("form", [resnext.concatenated, resnext.summed], ids=["3b", "3a"])
@@ -133,12 +155,16 @@ def test_figure_3_forms_are_equal(name, form):
     grouped = resnext.forward(params, model.spec, case.x.astype(np.float64), reference)
     other = resnext.forward(params, model.spec, case.x.astype(np.float64), reference, block=form)
     assert cases.relative_error(other, grouped) < 1e-12
-    assert cases.relative_error(grouped, case.logits) < 2.0**-23  # the file's logits are rounded to float32
+    assert (
+        cases.relative_error(grouped, case.logits) < 2.0**-23
+    )  # the file's logits are rounded to float32
 
 
 def test_a_plan_is_float64_when_its_weights_are(tmp_path):
     case = cases.load(SMALL[-1])
     model = model_of(case, None)
     params = {key: value.astype(np.float64) for key, value in model.params.items()}
-    made = plan.Plan(plan.program(params, model.spec, reference), case.x.shape, reference, np.float64)
+    made = plan.Plan(
+        plan.program(params, model.spec, reference), case.x.shape, reference, np.float64
+    )
     assert cases.relative_error(made(case.x.astype(np.float64)), case.logits) < 2.0**-23

@@ -8,10 +8,11 @@ import cases
 import numpy as np
 import pytest
 
-from tinyresnext import Model, Preprocess, Spec, cifar, cli, load, save
+from tinyresnext import Model, Preprocess, Spec, cifar, load, save
+from tinyresnext.cli import main as cli
 from tinyresnext.errors import IntegrityError, UsageError
+from tinyresnext.inference.verify import TORCH_FLOAT32_ERROR, make_reference, verify
 from tinyresnext.ops import reference
-from tinyresnext.verify import TORCH_FLOAT32_ERROR, make_reference, verify
 
 SPECS = {
     "imagenet": Spec((1, 1), 4, 8, 10),
@@ -22,7 +23,10 @@ SPECS = {
 
 
 def store_model(spec: Spec, path, scale: float = 1.0) -> None:
-    params = {name: value * np.float32(scale) for name, value in cases.weights(spec, counters=False).items()}
+    params = {
+        name: value * np.float32(scale)
+        for name, value in cases.weights(spec, counters=False).items()
+    }
     labels = tuple(f"class {i}" for i in range(spec.classes))
     save(Model(spec, params, Preprocess(40, 33), labels, {}, reference), path)
 
@@ -74,7 +78,10 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert cli.main(["verify", "net.h5", "--reference", "r.npz"]) == 0
     assert cli.main(["verify", "net.h5", "--make-reference", "r.npz"]) == 2
     assert cli.main(["verify", "net.h5", "--make-reference", "r.npz", "--force"]) == 0
-    assert cli.main(["verify", "net.h5", "--make-reference", "r.npz", "--force", "--threads", "1"]) == 2
+    assert (
+        cli.main(["verify", "net.h5", "--make-reference", "r.npz", "--force", "--threads", "1"])
+        == 2
+    )
     assert cli.main(["verify", "net.h5", "--make-reference", "missing/r.npz"]) == 2
     assert cli.main(["verify", "net.h5", "--with-torch"]) == 2
     assert cli.main(["verify", "missing.h5", "--make-reference", "q.npz"]) == 3
@@ -91,7 +98,7 @@ def test_weights_that_overflow(tmp_path):
 def test_without_pytorch(tmp_path, monkeypatch):
     store_model(SPECS["imagenet"], tmp_path / "net.h5")
     monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.delitem(sys.modules, "tinyresnext.ops.with_torch", raising=False)
+    monkeypatch.delitem(sys.modules, "tinyresnext.ops.torch_reference", raising=False)
     with pytest.raises(UsageError, match="PyTorch is not installed"):
         make_reference(tmp_path / "net.h5", tmp_path / "r.npz", with_torch=True)
     with pytest.raises(UsageError, match="pictures is 0"):

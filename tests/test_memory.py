@@ -1,7 +1,7 @@
 """How much memory other people's files take: refused, never the file and 64 MiB; converted, one tensor and not the network.
 
-Most of these networks is their classifier, 22,000 x 2,048: 90 MB in half precision, which as float32 alone is more than that
-and 64 MiB. NumPy tells ``tracemalloc`` of all that it allocates.
+Most of these networks is their classifier, 22,000 x 2,048: 90 MB in half precision, which as
+float32 alone is more than that and 64 MiB. NumPy tells ``tracemalloc`` of all that it allocates.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ import numpy as np
 import pytest
 import torch_files as tf
 
-from tinyresnext import Preprocess, Spec, parameters, store, variant
-from tinyresnext.checkpoints import layouts
-from tinyresnext.checkpoints.checkpoint import OnDemand
-from tinyresnext.convert import load_checkpoint, opened_checkpoint
+from tinyresnext import Preprocess, Spec, parameters, variant
+from tinyresnext.checkpoints.convert import opened_checkpoint
+from tinyresnext.checkpoints.names import layouts
+from tinyresnext.checkpoints.readers.checkpoint import OnDemand
 from tinyresnext.errors import FormatError, IntegrityError, WeightsError
+from tinyresnext.inference.model import load_checkpoint
+from tinyresnext.store import store
 
 MIB = 1 << 20
 SPEC = Spec((1, 1, 1, 1), 8, 14, classes=22_000)
@@ -50,12 +52,16 @@ def damaged_zip(value):
     """The CRC of the last storage is not its own."""
     entries = tf.zip_entries(value)
     last = max(i for i, entry in enumerate(entries) if "/data/" in entry.name)
-    return tf.Zip([replace(entry, crc=1) if i == last else entry for i, entry in enumerate(entries)]).build()
+    return tf.Zip(
+        [replace(entry, crc=1) if i == last else entry for i, entry in enumerate(entries)]
+    ).build()
 
 
 def flat(tensors):
     """All tensors are views of one storage, with a number between them that belongs to none."""
-    row = np.concatenate([np.append(array.reshape(-1), array.dtype.type(np.nan)) for array in tensors.values()])
+    row = np.concatenate(
+        [np.append(array.reshape(-1), array.dtype.type(np.nan)) for array in tensors.values()]
+    )
     one, at, views = tf.Storage(row, tf.KIND_OF[row.dtype.name]), 0, tf.StateDict()
     for name, array in tensors.items():
         views[name] = tf.View(one, at, array.shape, tf.contiguous(array.shape))
@@ -124,7 +130,9 @@ def test_refused_bfloat16(tmp_path):
 
 
 def test_refused_for_its_type(tmp_path):
-    (tmp_path / "w").write_bytes(tf.zip_file(state(zeros() | {"fc.bias": np.zeros(SPEC.classes, np.int8)})))
+    (tmp_path / "w").write_bytes(
+        tf.zip_file(state(zeros() | {"fc.bias": np.zeros(SPEC.classes, np.int8)}))
+    )
     refused(tmp_path / "w", FormatError, r"fc.bias \(int8\) is not floating point")
 
 
@@ -139,7 +147,10 @@ def with_gaps(spec, last):
 
 def test_refused_with_gaps(tmp_path):
     (tmp_path / "w").write_bytes(with_gaps(SPEC, np.nan))
-    with at_most((tmp_path / "w").stat().st_size + 64 * MIB), pytest.raises(IntegrityError, match=r"fc\.weight has values"):
+    with (
+        at_most((tmp_path / "w").stat().st_size + 64 * MIB),
+        pytest.raises(IntegrityError, match=r"fc\.weight has values"),
+    ):
         cases.read_checkpoint(tmp_path / "w")
 
 
@@ -178,7 +189,10 @@ def test_the_fixed_sum_is_known_in_pieces():
 def test_refused_for_its_fixed_sum(tmp_path):
     """One of them is most of this file."""
     spec = Spec((1, 1), 96, 8, 10)
-    theirs = {key: np.float16(value) for key, value in key_schemes.keras_resaved(zeros(np.float16, spec), spec).items()}
+    theirs = {
+        key: np.float16(value)
+        for key, value in key_schemes.keras_resaved(zeros(np.float16, spec), spec).items()
+    }
     theirs[next(key for key in theirs if "conv3_block1_2_gconv/kernel" in key)][0, 0, -1, 0] = 1
     (tmp_path / "w").write_bytes(ff.safe_file(theirs))
     refused(tmp_path / "w", IntegrityError, r"layer2\.0\.conv2\.weight: the sum behind")
@@ -222,7 +236,9 @@ def test_changed_between_judging_and_writing(tmp_path, form, cut):
     changed = data[:at] if cut else data[:at] + bytes(4) + data[at + 4 :]
     with opened_checkpoint(path) as (stored, _):
         path.write_bytes(changed)
-        with pytest.raises(WeightsError, match="is cut short" if cut else r"was changed while|CRC-32"):
+        with pytest.raises(
+            WeightsError, match="is cut short" if cut else r"was changed while|CRC-32"
+        ):
             store.write(tmp_path / "m.h5", stored)
     assert [*tmp_path.iterdir()] == [path]
 
@@ -239,7 +255,9 @@ def test_ctrl_c_waits_for_one_tensor_at_most(tmp_path):
             time.sleep(0.5)
         return params[name]
 
-    stored = store.Stored(SMALL, OnDemand(params, slow), Preprocess(), tuple(map(str, range(10))), {})
+    stored = store.Stored(
+        SMALL, OnDemand(params, slow), Preprocess(), tuple(map(str, range(10))), {}
+    )
     with pytest.raises(KeyboardInterrupt):
         store.write(tmp_path / "m.h5", stored)
     assert len(asked) < len(params) // 2
@@ -250,22 +268,35 @@ def sparse(path, spec):
     """A safetensors file of zeros, which takes no room on most file systems."""
     head, at = {}, 0
     for name, shape in parameters(spec).items():
-        head[name], at = {"dtype": "F32", "shape": shape, "data_offsets": [at, at + 4 * prod(shape)]}, at + 4 * prod(shape)
+        head[name], at = (
+            {"dtype": "F32", "shape": shape, "data_offsets": [at, at + 4 * prod(shape)]},
+            at + 4 * prod(shape),
+        )
     path.write_bytes(ff.safetensors(head, b""))
     with path.open("ab") as file:
         file.truncate(file.tell() + at)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not say how much memory there was at most")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(),
+    reason="the system does not say how much memory there was at most",
+)
 def test_the_command_takes_the_largest_tensor_and_64_mib(tmp_path):
     """In all, whoever allocates: against the same command for a small network. The file has 340 MiB."""
     spec = variant("resnext101_32x8d")
-    code = "import sys; from tinyresnext.cli import main; main(sys.argv[1:]); print(open('/proc/self/status').read())"
+    code = "import sys; from tinyresnext.cli.main import main; main(sys.argv[1:]); print(open('/proc/self/status').read())"
     peaks = []
     for name, network in (("small", SMALL), ("large", spec)):
         sparse(tmp_path / name, network)
-        command = [sys.executable, "-c", code, "convert", str(tmp_path / name), str(tmp_path / f"{name}.h5")]
+        command = [
+            sys.executable,
+            "-c",
+            code,
+            "convert",
+            str(tmp_path / name),
+            str(tmp_path / f"{name}.h5"),
+        ]
         told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         peaks.append(int(re.search(r"VmHWM:\s+(\d+) kB", told)[1]) << 10)
     largest = max(4 * prod(shape) for shape in parameters(spec).values())

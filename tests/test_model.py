@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 import tinyresnext
-from tinyresnext import Model, Preprocess, Spec, image
+from tinyresnext import Model, Preprocess, Spec
 from tinyresnext.errors import DeviceError, FormatError, ImageError, IntegrityError, UsageError
-from tinyresnext.model import backend
-from tinyresnext.ops import cpu, reference
+from tinyresnext.images import preprocess as image
+from tinyresnext.ops import backend, cpu, reference
 
 CAT = Path(__file__).parent / "data" / "chelsea.jpg"
 SPEC = Spec((1, 1), 4, 8, 10)
@@ -40,7 +40,9 @@ def model() -> Model:
 
 def test_predictions_are_ranked_probabilities(model):
     [guesses] = model.predict(CAT, top=10)
-    assert [g.probability for g in guesses] == sorted((g.probability for g in guesses), reverse=True)
+    assert [g.probability for g in guesses] == sorted(
+        (g.probability for g in guesses), reverse=True
+    )
     assert sum(g.probability for g in guesses) == pytest.approx(1, abs=1e-6)
     assert sorted(g.index for g in guesses) == list(range(10))
     assert all(g.label == f"label {g.index}" for g in guesses)
@@ -53,7 +55,9 @@ def test_everything_that_stands_for_a_picture(model):
     assert len(found) == 4
     for guesses in found[1:]:
         assert [g.index for g in guesses] == [g.index for g in found[0]]
-        assert [g.probability for g in guesses] == pytest.approx([g.probability for g in found[0]], rel=1e-5)
+        assert [g.probability for g in guesses] == pytest.approx(
+            [g.probability for g in found[0]], rel=1e-5
+        )
     for one in same:
         assert len(model.predict(one)) == 1
     assert model.predict([]) == []
@@ -96,7 +100,12 @@ def test_no_pictures(model):
 
 
 def test_memory_order_of_the_input_does_not_matter(model):
-    x = np.random.default_rng(0).standard_normal((2, 3, 64, 64)).astype(np.float32).transpose(0, 2, 3, 1)
+    x = (
+        np.random.default_rng(0)
+        .standard_normal((2, 3, 64, 64))
+        .astype(np.float32)
+        .transpose(0, 2, 3, 1)
+    )
     np.testing.assert_array_equal(model(x), model(np.ascontiguousarray(x)))
 
 
@@ -143,7 +152,9 @@ def test_wrong_pictures_are_explained(model, tmp_path):
 
 
 def test_grey_network():
-    model = make(Spec((1, 1), 4, 8, 10, channels=1), preprocess=Preprocess(72, 64, mean=(0.5,), std=(0.5,)))
+    model = make(
+        Spec((1, 1), 4, 8, 10, channels=1), preprocess=Preprocess(72, 64, mean=(0.5,), std=(0.5,))
+    )
     assert len(model.predict(CAT)[0]) == 5
 
 
@@ -176,12 +187,15 @@ def test_save_and_load(model, tmp_path):
     )  # fmt: skip
     assert again.predict(CAT) == model.predict(CAT)
     assert (
-        tinyresnext.load(str(tmp_path / "m.h5"), device="reference").predict(CAT)[0][0].index == model.predict(CAT)[0][0].index
+        tinyresnext.load(str(tmp_path / "m.h5"), device="reference").predict(CAT)[0][0].index
+        == model.predict(CAT)[0][0].index
     )
 
 
 def test_what_load_cannot_find(tmp_path):
-    with pytest.raises(UsageError, match="is not on this computer; `tinyresnext pull resnext50_32x4d`"):
+    with pytest.raises(
+        UsageError, match="is not on this computer; `tinyresnext pull resnext50_32x4d`"
+    ):
         tinyresnext.load("resnext50_32x4d")
     with pytest.raises(FormatError, match="No such file"):
         tinyresnext.load(tmp_path / "nothing.h5")

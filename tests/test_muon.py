@@ -7,8 +7,8 @@ import pytest
 
 from tinyresnext import Recipe, Spec
 from tinyresnext.errors import UsageError
-from tinyresnext.muon import MOMENTUM, STEPS, A, B, C, Muon, orthogonal
-from tinyresnext.optimise import initialise, size, views
+from tinyresnext.training.muon import MOMENTUM, STEPS, A, B, C, Muon, orthogonal
+from tinyresnext.training.optimise import initialise, size, views
 
 SPEC = Spec((1, 1), cardinality=2, width=8, classes=3, stem="cifar", expansion=1)
 GROUPED, DENSE = "layer1.0.conv2.weight", "layer1.0.conv3.weight"
@@ -41,7 +41,9 @@ def test_orthogonal_keeps_the_directions_and_evens_the_lengths(shape):
 
 def test_every_length_from_a_fiftieth_comes_near_one():
     for least in (0.02, 0.1, 0.3):
-        lengths = np.float32([np.sqrt(1 - 9 * least**2), *[least] * 9])  # of a matrix whose norm is 1
+        lengths = np.float32(
+            [np.sqrt(1 - 9 * least**2), *[least] * 9]
+        )  # of a matrix whose norm is 1
         found = orthogonal(np.diag(lengths)[None])[0].diagonal()
         assert 0.68 < found.min() < found.max() < 1.21
 
@@ -59,7 +61,13 @@ def test_the_step_is_pytorchs_but_for_the_norm():
     norm = float(np.linalg.norm(before))
     theirs = torch.nn.Parameter(torch.tensor(before.reshape(rows, -1)))
     optimiser = torch.optim.Muon(
-        [theirs], lr=1.0, weight_decay=0.0, momentum=MOMENTUM, nesterov=True, ns_coefficients=(A, B, C), ns_steps=STEPS
+        [theirs],
+        lr=1.0,
+        weight_decay=0.0,
+        momentum=MOMENTUM,
+        nesterov=True,
+        ns_coefficients=(A, B, C),
+        ns_steps=STEPS,
     )
     muon = Muon(params, velocity, SPEC)
     for seed, rate in enumerate((0.05, 0.1)):
@@ -67,7 +75,9 @@ def test_the_step_is_pytorchs_but_for_the_norm():
         with torch.no_grad():
             theirs *= norm / theirs.norm()
         theirs.grad = torch.tensor(gradient.reshape(rows, -1))
-        optimiser.param_groups[0]["lr"] = rate * norm / np.sqrt(rows) / max(1, rows / theirs.shape[1]) ** 0.5
+        optimiser.param_groups[0]["lr"] = (
+            rate * norm / np.sqrt(rows) / max(1, rows / theirs.shape[1]) ** 0.5
+        )
         optimiser.step()
         muon({DENSE: gradient}, rate)
     wanted = theirs.detach().numpy() * (norm / theirs.norm().item())
@@ -98,9 +108,13 @@ def test_only_convolutions_of_blocks_move_and_keep_their_norm():
         block = name.startswith("layer") and value.ndim == 4
         assert block == (not np.array_equal(value, before[name])), name
         groups = muon.groups.get(name, 1)
-        for new, old in zip(value.reshape(groups, -1), before[name].reshape(groups, -1), strict=True):
+        for new, old in zip(
+            value.reshape(groups, -1), before[name].reshape(groups, -1), strict=True
+        ):
             # A sum of some hundred squares, a root and a division, three times over.
-            assert np.linalg.norm(new) == pytest.approx(np.linalg.norm(old), rel=3 * 200 * 2.0**-24), name
+            assert np.linalg.norm(new) == pytest.approx(
+                np.linalg.norm(old), rel=3 * 200 * 2.0**-24
+            ), name
 
 
 def test_what_is_frozen_stays():

@@ -9,10 +9,11 @@ import key_schemes
 import numpy as np
 import pytest
 
-from tinyresnext import VARIANTS, Spec, cifar, convert, parameters
-from tinyresnext.checkpoints import infer, names
+from tinyresnext import VARIANTS, Spec, cifar, parameters
+from tinyresnext.checkpoints import convert, infer
+from tinyresnext.checkpoints.names import schemes as names
 from tinyresnext.errors import FormatError, IntegrityError, ShapeError
-from tinyresnext.image import Preprocess
+from tinyresnext.images.preprocess import CIFAR, Preprocess
 from tinyresnext.ops import reference
 
 PLAIN = Spec((2, 1), 4, 8, 10)
@@ -44,7 +45,9 @@ WRITERS = {
     "keras": (key_schemes.keras, names.KERAS),
     "keras-resaved": (key_schemes.keras_resaved, names.KERAS),
 }
-CASES = [(writer, spec) for writer in WRITERS for spec in ALL] + [("mmpretrain", spec) for spec in POOLED]
+CASES = [(writer, spec) for writer in WRITERS for spec in ALL] + [
+    ("mmpretrain", spec) for spec in POOLED
+]
 
 
 def understood(theirs):
@@ -56,7 +59,9 @@ def understood(theirs):
     return named, infer.infer(shapes), tensors
 
 
-@pytest.mark.parametrize(("writer", "spec"), CASES, ids=lambda v: v if isinstance(v, str) else f"{v.name}-{v.shortcut}")
+@pytest.mark.parametrize(
+    ("writer", "spec"), CASES, ids=lambda v: v if isinstance(v, str) else f"{v.name}-{v.shortcut}"
+)
 def test_every_parameter_finds_its_place(writer, spec):
     write, scheme = WRITERS[writer]
     ours = cases.weights(spec)
@@ -84,7 +89,9 @@ def test_what_is_not_needed_is_said():
 
 
 def test_a_copy_of_nothing_is_foreign():
-    theirs = key_schemes.mmpretrain(cases.weights(PLAIN), PLAIN) | {"ema_backbone_conv9_weight": np.zeros(1)}
+    theirs = key_schemes.mmpretrain(cases.weights(PLAIN), PLAIN) | {
+        "ema_backbone_conv9_weight": np.zeros(1)
+    }
     with pytest.raises(FormatError, match=r"1 of .*mmpretrain.*'ema_backbone_conv9_weight'"):
         names.recognise(theirs)
 
@@ -129,18 +136,28 @@ def test_a_parameter_twice_is_refused(writer, first, second):
 def test_two_halves_of_two_schemes_are_ambiguous():
     """Half of the modules under mmpretrain's names: neither scheme has them all, and the first left over is named."""
     ours = cases.weights(PLAIN, counters=False)
-    mixed = {f"backbone.{key}" if key.startswith("layer2") else key: value for key, value in ours.items()}
-    with pytest.raises(FormatError, match=r"that of torchvision,.*'backbone\.layer2\.0\.conv1\.weight'"):
+    mixed = {
+        f"backbone.{key}" if key.startswith("layer2") else key: value for key, value in ours.items()
+    }
+    with pytest.raises(
+        FormatError, match=r"that of torchvision,.*'backbone\.layer2\.0\.conv1\.weight'"
+    ):
         names.recognise(mixed)
 
 
-@pytest.mark.parametrize("keys", [["encoder.embed.weight"], ["a", "b"], ["", "/", ".", "0", "features.", "ema", ":0"]])
+@pytest.mark.parametrize(
+    "keys", [["encoder.embed.weight"], ["a", "b"], ["", "/", ".", "0", "features.", "ema", ":0"]]
+)
 def test_keys_of_nobody(keys):
-    with pytest.raises(FormatError, match=f"{len(keys)} of {len(keys)} keys .*any of torchvision, timm.*Keras"):
+    with pytest.raises(
+        FormatError, match=f"{len(keys)} of {len(keys)} keys .*any of torchvision, timm.*Keras"
+    ):
         names.recognise(keys)
 
 
-@pytest.mark.parametrize("lost", ["4.0.0.0.3.weight", "4.0.0.0.4.running_var", "1.bias", "8.bias", "5.0.0.1.0.weight"])
+@pytest.mark.parametrize(
+    "lost", ["4.0.0.0.3.weight", "4.0.0.0.4.running_var", "1.bias", "8.bias", "5.0.0.1.0.weight"]
+)
 def test_a_tree_that_lacks_a_module(lost):
     """A leaf that is missing leaves its branch without a meaning, a field without its parameter."""
     theirs = key_schemes.torch7_flat(cases.weights(PLAIN), PLAIN)
@@ -172,10 +189,18 @@ def test_a_depthwise_convolution_and_its_sum_are_a_grouped_one():
     weight = understood(theirs)[2]["layer1.0.conv2.weight"].astype(np.float64)
     x = np.random.default_rng(5).standard_normal((1, 6, 5, 32))
     # TensorFlow's product m of channel i is channel i * c + m; each is a group of one channel.
-    products = reference.conv2d(x, kernel.reshape(3, 3, -1).transpose(2, 0, 1)[:, None].copy(), stride=2, padding=1, groups=32)
+    products = reference.conv2d(
+        x,
+        kernel.reshape(3, 3, -1).transpose(2, 0, 1)[:, None].copy(),
+        stride=2,
+        padding=1,
+        groups=32,
+    )
     summed = reference.conv2d(products, ones.transpose(3, 2, 0, 1).copy())
     grouped = reference.conv2d(x, weight, stride=2, padding=1, groups=PLAIN.cardinality)
-    np.testing.assert_allclose(summed, grouped, rtol=0, atol=100 * 2.0**-53 * np.abs(grouped).max())  # 72 products a value
+    np.testing.assert_allclose(
+        summed, grouped, rtol=0, atol=100 * 2.0**-53 * np.abs(grouped).max()
+    )  # 72 products a value
 
 
 @pytest.mark.parametrize("shape", [(3, 3, 32), (3, 3, 32, 7), (3, 3, 32, 0), (3, 3, 30, 8), ()])
@@ -189,7 +214,11 @@ def test_a_depthwise_kernel_of_no_groups(shape):
 def test_the_sum_behind_a_depthwise_kernel_must_be_the_fixed_one():
     theirs = key_schemes.keras_resaved(cases.weights(PLAIN), PLAIN)
     key = "conv2_block1_2_gconv/kernel:0"
-    for changed in (theirs[key] * 2, np.roll(theirs[key], 1, axis=3), theirs[key] + np.eye(256, 32, dtype=np.float32)):
+    for changed in (
+        theirs[key] * 2,
+        np.roll(theirs[key], 1, axis=3),
+        theirs[key] + np.eye(256, 32, dtype=np.float32),
+    ):
         with pytest.raises(IntegrityError, match=r"layer1\.0\.conv2\.weight: the sum"):
             understood(theirs | {key: changed})
     with pytest.raises(FormatError, match="the sum behind"):
@@ -204,9 +233,17 @@ def test_what_a_scheme_implies():
     assert infer.implied(names.TORCH7, imagenet).preprocess == Preprocess(interpolation="torch7")
     assert infer.implied(names.KERAS, imagenet).preprocess == Preprocess(224, 224, "keras")
     assert infer.implied(names.CADENE, imagenet).preprocess == Preprocess()
-    assert infer.implied(names.PRLZ77, hundred).preprocess == infer.implied(names.PRLZ77, ten).preprocess == convert.CIFAR
-    assert infer.implied(names.TORCH7, ten).preprocess == convert.CIFAR
-    assert infer.implied(names.TORCH7, hundred).preprocess.mean == (129.3 / 255, 124.1 / 255, 112.4 / 255)
+    assert (
+        infer.implied(names.PRLZ77, hundred).preprocess
+        == infer.implied(names.PRLZ77, ten).preprocess
+        == CIFAR
+    )
+    assert infer.implied(names.TORCH7, ten).preprocess == CIFAR
+    assert infer.implied(names.TORCH7, hundred).preprocess.mean == (
+        129.3 / 255,
+        124.1 / 255,
+        112.4 / 255,
+    )
 
 
 @pytest.mark.parametrize("arch", [None, "resnext50_32x4d"])
@@ -233,7 +270,9 @@ def test_keras_has_an_epsilon_of_its_own(arch):
 def test_convert_says_whose_names_they_are(writer, prefix, words, tmp_path):
     spec = cifar(11, 2, 8) if writer == "prlz77" else PLAIN
     theirs = WRITERS[writer][0](cases.weights(spec), spec)
-    (tmp_path / "in.pth").write_bytes(cases.checkpoint({prefix + key: value for key, value in theirs.items()}, legacy=False))
+    (tmp_path / "in.pth").write_bytes(
+        cases.checkpoint({prefix + key: value for key, value in theirs.items()}, legacy=False)
+    )
     stored, notes = cases.read_checkpoint(tmp_path / "in.pth")
     assert stored.spec == spec
     for word in words:

@@ -1,8 +1,9 @@
 """Every op of every backend against the reference in float64, inside bounds that are derived and that bite.
 
-For a sum of k products in float32, in any order, ``|error| <= g_k (|w| * |x|)`` with ``g_k = k u / (1 - k u)`` and
-``u = 2^-24`` (Higham, 2002, section 3.1). The right side is the same convolution of absolute values, so the reference
-itself computes it. Data are ordinary numbers: nothing underflows. The other bounds are derived where they are used.
+For a sum of k products in float32, in any order, ``|error| <= g_k (|w| * |x|)`` with ``g_k = k u /
+(1 - k u)`` and ``u = 2^-24`` (Higham, 2002, section 3.1). The right side is the same convolution of
+absolute values, so the reference itself computes it. Data are ordinary numbers: nothing underflows.
+The other bounds are derived where they are used.
 """
 
 from __future__ import annotations
@@ -43,13 +44,17 @@ def wide(*arrays):
 
 def inside(y: np.ndarray, want: np.ndarray, bound: np.ndarray) -> bool:
     """Whether every value is within its own bound."""
-    return y.dtype == np.float32 and y.shape == want.shape and bool((np.abs(y - want) <= bound).all())
+    return (
+        y.dtype == np.float32 and y.shape == want.shape and bool((np.abs(y - want) <= bound).all())
+    )
 
 
 def bounded_conv(case: Conv, x, weight, bias, residual) -> tuple[np.ndarray, np.ndarray]:
     """What is right, and how far from it float32 may be."""
     x, weight, bias, residual = wide(x, weight, bias, residual)
-    want = reference.conv2d(x, weight, bias, **case.attrs, residual=residual, relu="relu" in case.epilogue)
+    want = reference.conv2d(
+        x, weight, bias, **case.attrs, residual=residual, relu="relu" in case.epilogue
+    )
     size = [None if a is None else np.abs(a) for a in (x, weight, bias, residual)]
     return want, gamma(case.terms) * reference.conv2d(*size[:3], **case.attrs, residual=size[3])
 
@@ -60,7 +65,7 @@ def skip_if_slow(ops: ModuleType, work: int) -> None:
         pytest.skip("too much work for the interpreter")
 
 
-# --- values -----------------------------------------------------------------------------------------------------------
+# --- values ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("case", CONVS, ids=ident)
@@ -71,7 +76,9 @@ def test_conv2d(ops, case: Conv):
     assert inside(y, *bounded_conv(case, x, weight, bias, residual))
 
 
-@pytest.mark.parametrize("name", ["prime everything", "prime everything, 1x1", "five filters a group", "1x1 padded"])
+@pytest.mark.parametrize(
+    "name", ["prime everything", "prime everything, 1x1", "five filters a group", "1x1 padded"]
+)
 def test_conv2d_packed_and_into_out_is_the_same_to_the_bit(ops, name: str):
     case = BY_NAME[name]
     skip_if_slow(ops, case.work)
@@ -97,7 +104,11 @@ def test_batch_norm(ops, shape: tuple[int, ...], eps: float):
     var = rng.uniform(0, 2, shape[-1]).astype(np.float32)
     want = reference.batch_norm(*wide(x, scale, shift, mean, var), eps=eps)
     product = want - wide(shift)[0]
-    assert inside(ops.batch_norm(x, scale, shift, mean, var, eps=eps), want, gamma(7) * (np.abs(product) + np.abs(shift)))
+    assert inside(
+        ops.batch_norm(x, scale, shift, mean, var, eps=eps),
+        want,
+        gamma(7) * (np.abs(product) + np.abs(shift)),
+    )
 
 
 @pytest.mark.parametrize("shape", ANY_SHAPES, ids=str)
@@ -156,32 +167,39 @@ def test_linear(ops, sizes: tuple[int, int, int]):
 def test_softmax(ops, shape: tuple[int, int], scale: int):
     """``e_i = exp(x_i - max)`` has the relative error ``r_i = u |x_i - max| + 8 u``.
 
-    The difference rounds once, and ``exp`` is good to 4 units in the last place (NumPy promises 2.52, C libraries 1).
-    Sum and quotient: ``|error_i| <= y_i (r_i + sum_j y_j r_j + g_n)`` to first order; one percent covers the rest.
-    Results below the smallest normal number keep an absolute error of a few of the smallest steps.
+    The difference rounds once, and ``exp`` is good to 4 units in the last place (NumPy promises
+    2.52, C libraries 1). Sum and quotient: ``|error_i| <= y_i (r_i + sum_j y_j r_j + g_n)`` to
+    first order; one percent covers the rest. Results below the smallest normal number keep an
+    absolute error of a few of the smallest steps.
     """
     x = normal(generator(shape), *shape) * np.float32(scale)
     (z,) = wide(x)
     want = reference.softmax(z)
     r = UNIT * (z.max(1, keepdims=True, initial=-1e9) - z) + 8 * UNIT
-    bound = 1.01 * want * (r + (want * r).sum(1, keepdims=True) + gamma(shape[1] + 1)) + 4 * 2.0**-149
+    bound = (
+        1.01 * want * (r + (want * r).sum(1, keepdims=True) + gamma(shape[1] + 1)) + 4 * 2.0**-149
+    )
     y = ops.softmax(x)
     assert inside(y, want, bound)
 
 
 def test_softmax_of_huge_logits_stays_finite(ops):
-    with np.errstate(over="ignore"):  # the difference of the two is minus infinity, whose exponential is zero
+    with np.errstate(
+        over="ignore"
+    ):  # the difference of the two is minus infinity, whose exponential is zero
         y = ops.softmax(np.array([[3e38, -3e38, 0.0], [-1e30, -1e30, -3e38]], np.float32))
     assert np.array_equal(y, np.array([[1, 0, 0], [0.5, 0.5, 0]], np.float32))
 
 
-# --- the bounds bite --------------------------------------------------------------------------------------------------
+# --- the bounds bite ------------------------------------------------------------------------------
 
 
 def test_bound_sees_one_border_value_wrong_by_a_thousandth():
     case = BY_NAME["r50 layer2 grouped"]
     x, weight, *_ = conv_data(case, result_shape(case))
-    case = Conv("without epilogue", case.x, case.c_out, case.kernel, case.stride, case.padding, case.groups)
+    case = Conv(
+        "without epilogue", case.x, case.c_out, case.kernel, case.stride, case.padding, case.groups
+    )
     want, bound = bounded_conv(case, x, weight, None, None)
     y = want.astype(np.float32)
     assert inside(y, want, bound)
@@ -204,10 +222,13 @@ def test_bound_sees_a_wrong_filter(spoil):
     case = BY_NAME["r50 layer2 grouped"]
     x, weight, bias, _ = conv_data(case, result_shape(case))
     wrong = np.ascontiguousarray(spoil(weight))
-    assert not inside(cpu.conv2d(x, wrong, bias, **case.attrs, relu=True), *bounded_conv(case, x, weight, bias, None))
+    assert not inside(
+        cpu.conv2d(x, wrong, bias, **case.attrs, relu=True),
+        *bounded_conv(case, x, weight, bias, None),
+    )
 
 
-# --- what does not depend on anything else ----------------------------------------------------------------------------
+# --- what does not depend on anything else --------------------------------------------------------
 
 
 def test_in_place(ops):
@@ -249,7 +270,10 @@ def test_inputs_are_not_changed(ops):
     assert all(map(np.array_equal, arrays, before))
 
 
-THREADED = [BY_NAME[name] for name in ("prime everything", "prime everything, 1x1", "positions over several panels")]
+THREADED = [
+    BY_NAME[name]
+    for name in ("prime everything", "prime everything, 1x1", "positions over several panels")
+]
 
 
 @pytest.mark.skipif(numba.config.DISABLE_JIT, reason="the interpreter has one thread")
@@ -273,7 +297,7 @@ def test_cpu_results_of_a_picture_do_not_depend_on_the_batch(case: Conv):
     assert np.array_equal(np.concatenate(alone), cpu.conv2d(x, weight, bias, **case.attrs))
 
 
-# --- not-a-number and infinity ----------------------------------------------------------------------------------------
+# --- not-a-number and infinity --------------------------------------------------------------------
 
 
 def same_kind(y: np.ndarray, want: np.ndarray) -> bool:
@@ -283,14 +307,20 @@ def same_kind(y: np.ndarray, want: np.ndarray) -> bool:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("where", ["x", "weight", "bias", "residual"])
-@pytest.mark.parametrize("name", ["epilogue: bias residual relu", "epilogue of 1x1: bias residual relu"])
+@pytest.mark.parametrize(
+    "name", ["epilogue: bias residual relu", "epilogue of 1x1: bias residual relu"]
+)
 def test_conv2d_passes_what_is_not_finite(ops, name: str, where: str, value: float):
     case = BY_NAME[name]
-    arrays = dict(zip(("x", "weight", "bias", "residual"), conv_data(case, result_shape(case)), strict=True))
+    arrays = dict(
+        zip(("x", "weight", "bias", "residual"), conv_data(case, result_shape(case)), strict=True)
+    )
     arrays[where].reshape(-1)[3] = value
     x, weight, bias, residual = arrays.values()
     with np.errstate(invalid="ignore"):
-        want = reference.conv2d(*wide(x, weight, bias), **case.attrs, residual=wide(residual)[0], relu=True)
+        want = reference.conv2d(
+            *wide(x, weight, bias), **case.attrs, residual=wide(residual)[0], relu=True
+        )
         y = ops.conv2d(x, weight, bias, **case.attrs, residual=residual, relu=True)
     assert same_kind(y, want)
     assert np.isfinite(want).any(), "one bad value must not reach what does not depend on it"
@@ -314,4 +344,6 @@ def test_other_ops_pass_what_is_not_finite(ops, value: float, index: int):
     )
     with np.errstate(invalid="ignore"):
         for op, args, attrs in calls:
-            assert same_kind(getattr(ops, op)(*args, **attrs), getattr(reference, op)(*wide(*args), **attrs)), op
+            assert same_kind(
+                getattr(ops, op)(*args, **attrs), getattr(reference, op)(*wide(*args), **attrs)
+            ), op

@@ -13,12 +13,22 @@ from op_cases import CONVS, conv_data, generator, normal, result_shape
 
 from tinyresnext.ops import cpu, reference, shapes
 
-INFERENCE = {"add", "avg_pool2d", "batch_norm", "conv2d", "linear", "max_pool2d", "mean_pool", "relu", "softmax"}
+INFERENCE = {
+    "add",
+    "avg_pool2d",
+    "batch_norm",
+    "conv2d",
+    "linear",
+    "max_pool2d",
+    "mean_pool",
+    "relu",
+    "softmax",
+}
 PLACEMENT = {"empty", "upload", "download", "pack", "bind", "chain", "at_once"}
 MACHINE = {"thread_count", "on_threads", "when_compiling"}
 
 
-# --- refusals ---------------------------------------------------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------------------
 
 
 def a(*shape: int) -> np.ndarray:
@@ -30,41 +40,106 @@ REFUSED = {
     "conv2d: x is not an image": ("conv2d", (a(5, 5, 4), a(4, 4, 1, 1)), {}, "x has shape"),
     "conv2d: weight is a matrix": ("conv2d", (IMAGE, a(4, 4)), {}, "weight has shape"),
     "conv2d: channels": ("conv2d", (IMAGE, a(4, 3, 1, 1)), {}, "4 channels"),
-    "conv2d: groups do not divide c_in": ("conv2d", (IMAGE, a(6, 1, 1, 1)), {"groups": 3}, "3 groups"),
-    "conv2d: groups do not divide c_out": ("conv2d", (IMAGE, a(3, 2, 1, 1)), {"groups": 2}, "multiple of groups"),
+    "conv2d: groups do not divide c_in": (
+        "conv2d",
+        (IMAGE, a(6, 1, 1, 1)),
+        {"groups": 3},
+        "3 groups",
+    ),
+    "conv2d: groups do not divide c_out": (
+        "conv2d",
+        (IMAGE, a(3, 2, 1, 1)),
+        {"groups": 2},
+        "multiple of groups",
+    ),
     "conv2d: no groups": ("conv2d", (IMAGE, a(4, 4, 1, 1)), {"groups": 0}, "0 groups"),
     "conv2d: bias": ("conv2d", (IMAGE, a(6, 4, 1, 1), a(4)), {}, "bias has shape"),
     "conv2d: kernel too large": ("conv2d", (IMAGE, a(4, 4, 6, 1)), {}, "does not fit"),
-    "conv2d: kernel too large with padding": ("conv2d", (IMAGE, a(4, 4, 1, 8)), {"padding": 1}, "does not fit"),
-    "conv2d: empty picture": ("conv2d", (a(1, 0, 5, 4), a(4, 4, 1, 1)), {"padding": 1}, "does not fit"),
+    "conv2d: kernel too large with padding": (
+        "conv2d",
+        (IMAGE, a(4, 4, 1, 8)),
+        {"padding": 1},
+        "does not fit",
+    ),
+    "conv2d: empty picture": (
+        "conv2d",
+        (a(1, 0, 5, 4), a(4, 4, 1, 1)),
+        {"padding": 1},
+        "does not fit",
+    ),
     "conv2d: stride 0": ("conv2d", (IMAGE, a(4, 4, 1, 1)), {"stride": 0}, "stride is 0"),
-    "conv2d: stride of three": ("conv2d", (IMAGE, a(4, 4, 1, 1)), {"stride": (1, 1, 1)}, "stride is"),
-    "conv2d: negative padding": ("conv2d", (IMAGE, a(4, 4, 1, 1)), {"padding": -1}, "padding is -1"),
-    "conv2d: fractional padding": ("conv2d", (IMAGE, a(4, 4, 1, 1)), {"padding": (0.5, 1)}, "padding is"),
+    "conv2d: stride of three": (
+        "conv2d",
+        (IMAGE, a(4, 4, 1, 1)),
+        {"stride": (1, 1, 1)},
+        "stride is",
+    ),
+    "conv2d: negative padding": (
+        "conv2d",
+        (IMAGE, a(4, 4, 1, 1)),
+        {"padding": -1},
+        "padding is -1",
+    ),
+    "conv2d: fractional padding": (
+        "conv2d",
+        (IMAGE, a(4, 4, 1, 1)),
+        {"padding": (0.5, 1)},
+        "padding is",
+    ),
     "conv2d: no stride": ("conv2d", (IMAGE, a(4, 4, 1, 1)), {"stride": None}, "stride is None"),
     "conv2d: endless stride": ("conv2d", (IMAGE, a(4, 4, 1, 1)), {"stride": 10**30}, "stride is"),
     "conv2d: fractional groups": ("conv2d", (IMAGE, a(4, 2, 1, 1)), {"groups": 2.0}, "2.0 groups"),
     "conv2d: no filters": ("conv2d", (IMAGE, a(0, 4, 1, 1)), {}, "nothing to multiply"),
     "conv2d: empty kernel": ("conv2d", (IMAGE, a(4, 4, 0, 1)), {}, "nothing to multiply"),
-    "conv2d: residual": ("conv2d", (IMAGE, a(4, 4, 1, 1)), {"residual": a(1, 5, 5, 1)}, "residual has shape"),
+    "conv2d: residual": (
+        "conv2d",
+        (IMAGE, a(4, 4, 1, 1)),
+        {"residual": a(1, 5, 5, 1)},
+        "residual has shape",
+    ),
     "conv2d: out": ("conv2d", (IMAGE, a(4, 4, 1, 1)), {"out": a(1, 5, 4, 4)}, "out has shape"),
     "batch_norm: x": ("batch_norm", (a(5, 4), a(4), a(4), a(4), a(4)), {}, "x has shape"),
     "batch_norm: scale": ("batch_norm", (IMAGE, a(5), a(4), a(4), a(4)), {}, "scale has shape"),
     "batch_norm: shift": ("batch_norm", (IMAGE, a(4), a(1), a(4), a(4)), {}, "shift has shape"),
     "batch_norm: mean": ("batch_norm", (IMAGE, a(4), a(4), a(4, 1), a(4)), {}, "mean has shape"),
     "batch_norm: var": ("batch_norm", (IMAGE, a(4), a(4), a(4), a()), {}, "var has shape"),
-    "batch_norm: out": ("batch_norm", (IMAGE, a(4), a(4), a(4), a(4)), {"out": a(4)}, "out has shape"),
+    "batch_norm: out": (
+        "batch_norm",
+        (IMAGE, a(4), a(4), a(4), a(4)),
+        {"out": a(4)},
+        "out has shape",
+    ),
     "relu: out": ("relu", (IMAGE,), {"out": a(1, 5, 4, 5)}, "out has shape"),
     "add: y": ("add", (IMAGE, a(4)), {}, "y has shape"),
     "add: out": ("add", (IMAGE, IMAGE), {"out": a(4)}, "out has shape"),
     "max_pool2d: x": ("max_pool2d", (a(5, 5),), {"size": 2, "stride": 2}, "x has shape"),
     "max_pool2d: size": ("max_pool2d", (IMAGE,), {"size": 6, "stride": 1}, "does not fit"),
     "max_pool2d: size 0": ("max_pool2d", (IMAGE,), {"size": 0, "stride": 1}, "size is 0"),
-    "max_pool2d: padding": ("max_pool2d", (IMAGE,), {"size": 3, "stride": 1, "padding": 2}, "more than half"),
-    "max_pool2d: out": ("max_pool2d", (IMAGE,), {"size": 2, "stride": 2, "out": IMAGE}, "out has shape"),
-    "avg_pool2d: padding": ("avg_pool2d", (IMAGE,), {"size": 2, "stride": 1, "padding": (0, 2)}, "more than half"),
+    "max_pool2d: padding": (
+        "max_pool2d",
+        (IMAGE,),
+        {"size": 3, "stride": 1, "padding": 2},
+        "more than half",
+    ),
+    "max_pool2d: out": (
+        "max_pool2d",
+        (IMAGE,),
+        {"size": 2, "stride": 2, "out": IMAGE},
+        "out has shape",
+    ),
+    "avg_pool2d: padding": (
+        "avg_pool2d",
+        (IMAGE,),
+        {"size": 2, "stride": 1, "padding": (0, 2)},
+        "more than half",
+    ),
     "avg_pool2d: stride": ("avg_pool2d", (IMAGE,), {"size": 2, "stride": (1, 0)}, "stride is"),
-    "avg_pool2d: out": ("avg_pool2d", (IMAGE,), {"size": 2, "stride": 2, "out": IMAGE}, "out has shape"),
+    "avg_pool2d: out": (
+        "avg_pool2d",
+        (IMAGE,),
+        {"size": 2, "stride": 2, "out": IMAGE},
+        "out has shape",
+    ),
     "mean_pool: no positions": ("mean_pool", (a(1, 0, 5, 4),), {}, "no positions"),
     "mean_pool: out": ("mean_pool", (IMAGE,), {"out": a(4)}, "out has shape"),
     "linear: x": ("linear", (a(4), a(3, 4), a(3)), {}, "x has shape"),
@@ -102,7 +177,12 @@ def test_cpu_refuses_other_types_and_layouts(op: str, attrs: dict):
     for dtype in (np.float64, np.float16, np.uint8, np.int64, ">f4"):
         with pytest.raises(TypeError, match="expected float32; use upload"):
             call(x.astype(dtype), **attrs)
-    for strided in (x.transpose(0, 3, 1, 2), x[..., ::2], x[:, ::-1], np.broadcast_to(x[:, :1], x.shape)):
+    for strided in (
+        x.transpose(0, 3, 1, 2),
+        x[..., ::2],
+        x[:, ::-1],
+        np.broadcast_to(x[:, :1], x.shape),
+    ):
         with pytest.raises(ValueError, match="C-contiguous"):
             call(strided, **attrs)
         assert call(cpu.upload(strided), **attrs).dtype == np.float32
@@ -164,7 +244,7 @@ def misaligned(array: np.ndarray) -> np.ndarray:
     return moved
 
 
-# --- one vocabulary ---------------------------------------------------------------------------------------------------
+# --- one vocabulary -------------------------------------------------------------------------------
 
 
 def parameters(function) -> list[tuple]:
@@ -212,7 +292,11 @@ def test_at_once_divides_the_batch(ops, n):
 
 
 def test_a_bound_call_works_on_what_its_arrays_then_hold(ops):
-    x, weight, out = np.ones((1, 3, 3, 2), np.float32), np.ones((4, 2, 3, 3), np.float32), ops.empty((1, 3, 3, 4))
+    x, weight, out = (
+        np.ones((1, 3, 3, 2), np.float32),
+        np.ones((4, 2, 3, 3), np.float32),
+        ops.empty((1, 3, 3, 4)),
+    )
     call = ops.bind("conv2d", x, ops.pack(weight, 1), None, padding=1, out=out)
     for value in (1, 2):
         x[:] = value

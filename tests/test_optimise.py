@@ -9,9 +9,18 @@ import pytest
 
 from tinyresnext import RECIPES, Recipe, Spec, parameters, recipe
 from tinyresnext.errors import FormatError, UsageError
-from tinyresnext.optimise import PIECE, SGD, initialise, mix, size, update_average, update_statistics, views
-from tinyresnext.recipes import learning_rate
-from tinyresnext.spec import cifar
+from tinyresnext.network.spec import cifar
+from tinyresnext.training.optimise import (
+    PIECE,
+    SGD,
+    initialise,
+    mix,
+    size,
+    update_average,
+    update_statistics,
+    views,
+)
+from tinyresnext.training.recipes import learning_rate
 
 SPEC = Spec((1, 1), 4, 8, 5, stem="cifar")
 PLAIN = Recipe(10, 4, 0.1, "step")
@@ -36,14 +45,23 @@ def test_sgd_is_pytorchs(nesterov, momentum, weight_decay):
     torch = pytest.importorskip("torch")
     # One tensor is longer than a piece, one is a vector: with decay_all False it does not decay.
     shapes, rates = {"w": (PIECE + 7,), "matrix": (3, 5), "vector": (4,)}, [0.1, 0.2, 0.05]
-    first = {name: rng(1).standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    first = {
+        name: rng(1).standard_normal(shape).astype(np.float32) for name, shape in shapes.items()
+    }
     ours = {name: value.copy() for name, value in first.items()}
     theirs = {name: torch.tensor(value, requires_grad=True) for name, value in first.items()}
-    optimiser = torch.optim.SGD(theirs.values(), 0.1, momentum, weight_decay=weight_decay, nesterov=nesterov)
-    settings = Recipe(1, 1, 0.1, "step", momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)
+    optimiser = torch.optim.SGD(
+        theirs.values(), 0.1, momentum, weight_decay=weight_decay, nesterov=nesterov
+    )
+    settings = Recipe(
+        1, 1, 0.1, "step", momentum=momentum, nesterov=nesterov, weight_decay=weight_decay
+    )
     step = SGD(ours, {name: np.zeros_like(value) for name, value in first.items()}, settings)
     for number, rate in enumerate(rates):
-        gradients = {name: rng(number + 2).standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+        gradients = {
+            name: rng(number + 2).standard_normal(shape).astype(np.float32)
+            for name, shape in shapes.items()
+        }
         for name, value in theirs.items():
             value.grad = torch.tensor(gradients[name])
         optimiser.param_groups[0]["lr"] = rate
@@ -51,12 +69,16 @@ def test_sgd_is_pytorchs(nesterov, momentum, weight_decay):
         step(gradients, rate)
     for name in shapes:
         found, wanted = ours[name], theirs[name].detach().numpy()
-        # At most eight roundings of numbers below 8 in each of three steps, and PyTorch may fuse some of them.
+        # At most eight roundings of numbers below 8 in each of three steps, and PyTorch may fuse
+        # some of them.
         assert np.abs(found - wanted).max() <= 3 * 8 * 2.0**-24 * 8, name
 
 
 def test_norms_and_biases_may_be_spared():
-    params = {"conv1.weight": np.ones((2, 1, 1, 1), np.float32), "bn1.weight": np.ones(2, np.float32)}
+    params = {
+        "conv1.weight": np.ones((2, 1, 1, 1), np.float32),
+        "bn1.weight": np.ones(2, np.float32),
+    }
     zeros = {name: np.zeros_like(value) for name, value in params.items()}
     settings = Recipe(1, 1, 1.0, "step", momentum=0.0, weight_decay=0.5, decay_all=False)
     SGD(params, {name: value.copy() for name, value in zeros.items()}, settings)(zeros, 1.0)
@@ -94,8 +116,12 @@ def test_average():
 def test_step_schedule_is_the_published_one():
     fb, tv = RECIPES["facebook-cifar"], RECIPES["torchvision-v1"]
     rates = [learning_rate(fb, epoch, 0, 390) for epoch in range(300)]
-    # train.lua counts epochs from 1 and multiplies by 0.1 where epoch / 300 exceeds 0.49, and again where it exceeds 0.74.
-    wanted = [0.1 * 0.1 ** (epoch * 100 > 49 * 300) * 0.1 ** (epoch * 100 > 74 * 300) for epoch in range(1, 301)]
+    # train.lua counts epochs from 1 and multiplies by 0.1 where epoch / 300 exceeds 0.49, and again
+    # where it exceeds 0.74.
+    wanted = [
+        0.1 * 0.1 ** (epoch * 100 > 49 * 300) * 0.1 ** (epoch * 100 > 74 * 300)
+        for epoch in range(1, 301)
+    ]
     assert np.allclose(rates, wanted, rtol=1e-12)
     assert rates.index(min(rates)) == 222
     rates = [learning_rate(tv, epoch, 7, 10) for epoch in range(100)]
@@ -105,10 +131,14 @@ def test_step_schedule_is_the_published_one():
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])
 def test_one_cycle(schedule):
     one = recipe("fast-cifar", epochs=10, lr=0.4, warmup=0.2, schedule=schedule)
-    rates = np.array([learning_rate(one, epoch, step, 7) for epoch in range(10) for step in range(7)])
+    rates = np.array(
+        [learning_rate(one, epoch, step, 7) for epoch in range(10) for step in range(7)]
+    )
     assert np.allclose(rates[:14], 0.4 * np.arange(1, 15) / 14)
     part = np.arange(56) / 56
-    assert np.allclose(rates[14:], 0.4 * ((1 + np.cos(np.pi * part)) / 2 if schedule == "cosine" else 1 - part))
+    assert np.allclose(
+        rates[14:], 0.4 * ((1 + np.cos(np.pi * part)) / 2 if schedule == "cosine" else 1 - part)
+    )
     assert 0 < rates[-1] < 0.4 / 50
 
 
@@ -122,7 +152,9 @@ def test_first_weights(init):
     for name, value in params.items():
         if value.ndim == 4:  # fan out: c_out k_h k_w, with all filters of a grouped convolution
             deviation = math.sqrt(2 / (value.shape[0] * value.shape[2] * value.shape[3]))
-            tolerance = 5 / math.sqrt(value.size)  # five times what a sample of that size varies by, at least
+            tolerance = 5 / math.sqrt(
+                value.size
+            )  # five times what a sample of that size varies by, at least
             assert value.std() == pytest.approx(deviation, rel=tolerance), name
             assert abs(value.mean()) < deviation * tolerance, name
         elif ".running_mean" in name or (name.endswith("bias") and name != "fc.bias"):

@@ -13,9 +13,10 @@ import pytest
 from audit import watching
 from torch_files import call, glob, integer, marked, pickled, text
 
-from tinyresnext.checkpoints import pickle, pickle_names
-from tinyresnext.checkpoints.pickle_names import Global, Placeholder, Storage, Tensor
 from tinyresnext.errors import FormatError, UnsafeError, WeightsError
+from tinyresnext.formats.pickle import machine as pickle
+from tinyresnext.formats.pickle import names as pickle_names
+from tinyresnext.formats.pickle.names import Global, Placeholder, Storage, Tensor
 
 STORE = Storage("0", "Float", 12)
 
@@ -59,7 +60,9 @@ def test_python_2_strings_and_ordered_dict():
     """Python 2 wrote byte strings, and an OrderedDict as a call with a list of pairs and its attributes."""
     pairs = b"](](U\x01aK\x01e](T\x01\0\0\0bK\x02ee"
     state = b"}U\x09_metadata}sb"
-    assert load_value(glob("collections", "OrderedDict") + pairs + b"\x85R" + state) == OrderedDict(a=1, b=2)
+    assert load_value(glob("collections", "OrderedDict") + pairs + b"\x85R" + state) == OrderedDict(
+        a=1, b=2
+    )
 
 
 def test_stops_behind_each_pickle():
@@ -183,7 +186,9 @@ def test_tensor_descriptions():
     assert load_value(tensor_code("_rebuild_tensor", *two)) == expected
     assert load_value(tensor_code("_rebuild_tensor_v2", *two, b"\x89", hooks)) == expected
     assert load_value(tensor_code("_rebuild_tensor_v2", *two, b"\x88", b"N", b"}")) == expected
-    parameter = call("torch._utils", "_rebuild_parameter", tensor_code("_rebuild_tensor", *two), b"\x88", hooks)
+    parameter = call(
+        "torch._utils", "_rebuild_parameter", tensor_code("_rebuild_tensor", *two), b"\x88", hooks
+    )
     assert load_value(parameter) == expected
     assert load_value(call("torch", "Size", ints(2, 3))) == (2, 3)
 
@@ -217,16 +222,23 @@ def test_bounds_to_the_element(offset, size, stride, fits):
 
 
 @pytest.mark.parametrize(
-    ("module", "name"), [("os", "system"), ("builtins", "getattr"), ("torch", "load"), ("collections", "deque")]
+    ("module", "name"),
+    [("os", "system"), ("builtins", "getattr"), ("torch", "load"), ("collections", "deque")],
 )
 def test_a_name_need_not_be_called_to_be_refused(module, name):
-    for code in (glob(module, name), b"".join(b"\x8c" + bytes([len(s)]) + s.encode() for s in (module, name)) + b"\x93"):
+    for code in (
+        glob(module, name),
+        b"".join(b"\x8c" + bytes([len(s)]) + s.encode() for s in (module, name)) + b"\x93",
+    ):
         with watching() as events, pytest.raises(UnsafeError, match=f"{module}.{name}"):
             load_value(code)
         assert events == []
 
 
-@pytest.mark.parametrize("code", [b"(Nq\x07Nq\x07t", b"(Nq\x01N\x94N\x94t", b"Nr\1\0\0\0q\1", b"h\x07", b"j\1\0\0\0", b"(q\0t"])
+@pytest.mark.parametrize(
+    "code",
+    [b"(Nq\x07Nq\x07t", b"(Nq\x01N\x94N\x94t", b"Nr\1\0\0\0q\1", b"h\x07", b"j\1\0\0\0", b"(q\0t"],
+)
 def test_memo_slots_are_written_once_and_before_they_are_read(code):
     with pytest.raises(FormatError, match="memo slot"):
         load_value(code)
@@ -256,7 +268,18 @@ def test_the_opcodes_are_those_of_pickletools():
     """Each opcode that is read is one that Python documents, for protocol 2 or for its later shorthands."""
     documented = {ord(op.code): op.name for op in pickletools.opcodes}
     names = {documented[code] for code in pickle._OPCODES}
-    assert not names & {"INST", "OBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4", "PERSID", "POP", "POP_MARK", "DUP"}
+    assert not names & {
+        "INST",
+        "OBJ",
+        "NEWOBJ_EX",
+        "EXT1",
+        "EXT2",
+        "EXT4",
+        "PERSID",
+        "POP",
+        "POP_MARK",
+        "DUP",
+    }
 
 
 @pytest.mark.parametrize(
@@ -294,9 +317,26 @@ def test_pairs_count_against_the_budget():
 def test_random_streams():
     """2,000 random opcode soups: a value or a typed error, and nothing happens besides."""
     rng = np.random.default_rng(20260601)
-    alphabet = [bytes([c]) for c in [*pickle._OPCODES, ord(".")]] * 4 + [bytes([c]) for c in range(256)]
-    alphabet += [text("abc"), integer(5), ints(2, 2), b"(", b")", b"}", b"]", glob("collections", "OrderedDict")] * 12
-    alphabet += [glob("torch._utils", "_rebuild_tensor_v2"), glob("torch", "FloatStorage"), b"NQ", b"q\x01", b"h\x01"] * 12
+    alphabet = [bytes([c]) for c in [*pickle._OPCODES, ord(".")]] * 4 + [
+        bytes([c]) for c in range(256)
+    ]
+    alphabet += [
+        text("abc"),
+        integer(5),
+        ints(2, 2),
+        b"(",
+        b")",
+        b"}",
+        b"]",
+        glob("collections", "OrderedDict"),
+    ] * 12
+    alphabet += [
+        glob("torch._utils", "_rebuild_tensor_v2"),
+        glob("torch", "FloatStorage"),
+        b"NQ",
+        b"q\x01",
+        b"h\x01",
+    ] * 12
     refused = 0
     for _ in range(2000):
         soup = b"".join(alphabet[i] for i in rng.integers(len(alphabet), size=rng.integers(1, 60)))

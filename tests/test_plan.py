@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import recipe
 
-from tinyresnext import plan
+from tinyresnext.network import plan, rewrite, trace
+from tinyresnext.network.resnext import forward, parameters
+from tinyresnext.network.spec import Spec, cifar, variant
+from tinyresnext.network.tape import Tape
 from tinyresnext.ops import cpu, reference
-from tinyresnext.resnext import forward, parameters
-from tinyresnext.spec import Spec, cifar, variant
 
 SPECS = {
     "imagenet": Spec((2, 1), 4, 8, 7),
@@ -21,32 +22,37 @@ SPECS = {
     "A": Spec((1, 2), 4, 8, 7, shortcut="A"),
     "C": Spec((1, 2), 4, 8, 7, shortcut="C", stride_on=1),
 }
-REWRITES = {"fold": plan.fold_batch_norm, "add": plan.fuse_add, "relu": plan.fuse_relu}
+REWRITES = {"fold": rewrite.fold_batch_norm, "add": rewrite.fuse_add, "relu": rewrite.fuse_relu}
 
 
 @pytest.fixture(params=SPECS)
 def network(request):
     """A spec, float64 weights and an input."""
     spec = SPECS[request.param]
-    params = {name: recipe.tensor(name, shape).astype(np.float64) for name, shape in parameters(spec).items()}
+    params = {
+        name: recipe.tensor(name, shape).astype(np.float64)
+        for name, shape in parameters(spec).items()
+    }
     return spec, params, recipe.pictures("plan", (2, 3, 33, 30)).astype(np.float64)
 
 
 def replayed(calls, traced, x):
     """The logits of a list of calls."""
-    return plan.replay(calls, traced, x, reference)[-1]
+    return trace.replay(calls, traced, x, reference)[-1]
 
 
 @pytest.mark.parametrize("names", [("fold",), ("fold", "add"), ("fold", "add", "relu")])
 def test_rewrites_change_nothing(network, names):
     spec, params, x = network
-    traced, calls = plan.trace(params, spec, x.shape)
+    recorded = trace.trace(params, spec, x.shape)
+    traced, calls = recorded.x, recorded.calls
     before, count = replayed(calls, traced, x), len(calls)
     for name in names:
         calls = REWRITES[name](calls)
         assert len(calls) < count
         count = len(calls)
-    # Folding rounds each weight once more: 60 layers of float64 stay far below 1e-12; the others move, and round nothing.
+    # Folding rounds each weight once more: 60 layers of float64 stay far below 1e-12; the others
+    # move, and round nothing.
     np.testing.assert_allclose(replayed(calls, traced, x), before, rtol=1e-12)
 
 
@@ -59,12 +65,12 @@ def test_everything_is_fused(network):
 
 def test_a_value_that_two_calls_read_is_not_fused_away():
     """conv -> relu, and the convolution's own value is added later: the ReLU must stay a call of its own."""
-    x = plan.stand_in((1, 4, 4, 2))
+    x = trace.stand_in((1, 4, 4, 2))
     weight = np.ones((2, 2, 1, 1))
-    tape = plan.Tape(plan.ShapesOnly())
+    tape = Tape(trace.ShapesOnly())
     y = tape.conv2d(x, weight)
     tape.add(tape.relu(y), y)
-    assert [call.op for call in plan.fuse_relu(tape.calls)] == ["conv2d", "relu", "add"]
+    assert [call.op for call in rewrite.fuse_relu(tape.calls)] == ["conv2d", "relu", "add"]
 
 
 def test_fold_is_exact_for_extreme_statistics():
@@ -75,7 +81,9 @@ def test_fold_is_exact_for_extreme_statistics():
         if name.endswith("running_var"):
             params[name][::2] = 1e-12
     x = recipe.pictures("extreme", (1, 3, 32, 32))
-    exact = forward({k: v.astype(np.float64) for k, v in params.items()}, spec, x.astype(np.float64), reference)
+    exact = forward(
+        {k: v.astype(np.float64) for k, v in params.items()}, spec, x.astype(np.float64), reference
+    )
     planned = plan.Plan(plan.program(params, spec, reference), x.shape, reference)(x)
     assert np.abs(planned - exact).max() <= 2e-6 * np.abs(exact).max()
 
@@ -91,14 +99,22 @@ def test_live_buffers_never_overlap(network):
                 assert owner[made.places[outs.index(id(value))]] == id(value)
                 assert made.places[outs.index(id(value))] != place
         owner[place] = id(call.out)
-    assert all(np.prod(shape) <= made.buffers[place] for shape, place in zip(made.shapes, made.places, strict=True))
+    assert all(
+        np.prod(shape) <= made.buffers[place]
+        for shape, place in zip(made.shapes, made.places, strict=True)
+    )
     assert len(made.buffers) <= 4
 
 
 def test_resnext50_needs_little_memory():
     """Three or four maps of the widest stage, not sixty."""
-    params = {name: plan.stand_in(shape) for name, shape in parameters(variant("resnext50_32x4d")).items()}
-    made = plan.Plan(plan.program(params, variant("resnext50_32x4d"), reference), (1, 224, 224, 3), reference)
+    params = {
+        name: trace.stand_in(shape)
+        for name, shape in parameters(variant("resnext50_32x4d")).items()
+    }
+    made = plan.Plan(
+        plan.program(params, variant("resnext50_32x4d"), reference), (1, 224, 224, 3), reference
+    )
     assert made.bytes < 12 * 2**20
     assert len(made.calls) == 56
 
@@ -142,7 +158,15 @@ def test_print_and_profile():
     params = {name: recipe.tensor(name, shape) for name, shape in parameters(spec).items()}
     made = plan.Plan(plan.program(params, spec, reference), (1, 64, 64, 3), reference)
     text = str(made)
-    for part in ("input 1 x 64 x 64 x 3", "layer1.0.conv2", "3x3", "batch_norm add relu", "8 steps", "GFLOP", "buffers"):
+    for part in (
+        "input 1 x 64 x 64 x 3",
+        "layer1.0.conv2",
+        "3x3",
+        "batch_norm add relu",
+        "8 steps",
+        "GFLOP",
+        "buffers",
+    ):
         assert part in text
     profile = made.profile(recipe.pictures("p", (1, 3, 64, 64)), repeats=2)
     assert len(profile.seconds) == 8

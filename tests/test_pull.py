@@ -14,11 +14,14 @@ import pulled
 import pytest
 import servers
 
-from tinyresnext import catalogue, cli, load, store
+from tinyresnext import load
 from tinyresnext.checkpoints.export import write_safetensors
+from tinyresnext.cli import main as cli
 from tinyresnext.errors import DownloadError, FormatError, IntegrityError, ShapeError, UsageError
-from tinyresnext.pull import pull, wanted
-from tinyresnext.transfer import Limits
+from tinyresnext.hub import catalogue
+from tinyresnext.hub.pull import pull, wanted
+from tinyresnext.hub.transfer import Limits
+from tinyresnext.store import store
 
 CONTENT = pulled.checkpoint()
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -54,7 +57,11 @@ def get(entry, **options) -> Path:
 
 def left(home: Path) -> list[str]:
     """Every file there, but for locks."""
-    return sorted(str(path.relative_to(home)) for path in home.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return sorted(
+        str(path.relative_to(home))
+        for path in home.rglob("*")
+        if path.is_file() and path.suffix != ".lock"
+    )
 
 
 def test_pull(entry, server, home):
@@ -62,8 +69,18 @@ def test_pull(entry, server, home):
     assert path == home / "models" / f"{pulled.NAME}.h5"
     assert left(home) == [f"models/{pulled.NAME}.h5"]
     model = load(path)
-    assert (model.spec, model.preprocess, model.labels) == (entry.spec, entry.preprocess, entry.labels)
-    said = {"source": "net.pth", "sha256": SHA256, "licence": "MIT", "url": server.url, "model": pulled.NAME}
+    assert (model.spec, model.preprocess, model.labels) == (
+        entry.spec,
+        entry.preprocess,
+        entry.labels,
+    )
+    said = {
+        "source": "net.pth",
+        "sha256": SHA256,
+        "licence": "MIT",
+        "url": server.url,
+        "model": pulled.NAME,
+    }
     assert said.items() <= model.provenance.items()
     assert get(entry) == path  # it is here
     assert len(server.asked) == 1
@@ -76,7 +93,19 @@ def test_it_is_found_by_its_name(entry, home, monkeypatch, capsys):
             ask()
     get(entry)
     assert load(pulled.NAME).labels == pulled.LABELS
-    assert cli.main(["classify", str(HERE / "data" / "chelsea.jpg"), "--model", pulled.NAME, "--device", "reference"]) == 0
+    assert (
+        cli.main(
+            [
+                "classify",
+                str(HERE / "data" / "chelsea.jpg"),
+                "--model",
+                pulled.NAME,
+                "--device",
+                "reference",
+            ]
+        )
+        == 0
+    )
     assert cli.main(["verify", pulled.NAME]) == 0
     assert cli.main(["info", pulled.NAME]) == 0
     assert cli.main(["models", "*test_set"]) == 0
@@ -123,7 +152,12 @@ def test_offline(entry, server):
 def test_pytorch_has_it(place, entry, server, tmp_path, monkeypatch):
     if place == "TORCH_HOME":
         monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    file = (tmp_path / ("torch" if place == "TORCH_HOME" else "caches/torch")) / "hub" / "checkpoints" / "net.pth"
+    file = (
+        (tmp_path / ("torch" if place == "TORCH_HOME" else "caches/torch"))
+        / "hub"
+        / "checkpoints"
+        / "net.pth"
+    )
     file.parent.mkdir(parents=True)
     file.write_bytes(CONTENT)
     assert store.check(get(entry, offline=True)).passed
@@ -158,7 +192,10 @@ def test_the_hub_has_it(variable, server, tmp_path, monkeypatch):
     said = []
     entry = pulled.entry(server.url, "f" * 8, hub="timm/net")
     assert load(get(entry, offline=True, note=said.append)).provenance["sha256"] == SHA256
-    assert [("is not used" in text, "which was here" in text) for text in said[1:]] == [(True, False), (False, True)]
+    assert [("is not used" in text, "which was here" in text) for text in said[1:]] == [
+        (True, False),
+        (False, True),
+    ]
     assert get(entry, offline=True)
 
 
@@ -202,14 +239,24 @@ def test_nobody_has_published_a_digest(server, home):
     said = []
     load(get(pulled.entry(server.url), note=said.append))
     assert SHA256 in said[-1]
-    entry = pulled.entry(server.url, spec=dataclasses.replace(pulled.SPEC, width=4), name="resnext8_4x4d.test_set")
+    entry = pulled.entry(
+        server.url, spec=dataclasses.replace(pulled.SPEC, width=4), name="resnext8_4x4d.test_set"
+    )
     with pytest.raises(ShapeError):
         get(entry)
     assert left(home) == [f"models/{pulled.NAME}.h5"]
 
 
 @pytest.mark.parametrize(
-    "way", [servers.cut, servers.flipped, servers.page, servers.endless, servers.nothing, servers.to("file:///x")]
+    "way",
+    [
+        servers.cut,
+        servers.flipped,
+        servers.page,
+        servers.endless,
+        servers.nothing,
+        servers.to("file:///x"),
+    ],
 )
 def test_a_server_that_fails(way, entry, server, home):
     server.always = way
@@ -265,12 +312,13 @@ def test_threads_wait_for_each_other(entry, server):
 
 def test_processes_wait_for_each_other(entry, server, home):
     server.always = servers.drips(1)
-    code = (
-        f"import pulled; from tinyresnext.pull import pull; print(pull(pulled.entry({server.url!r}, {SHA256!r}), local=True))"
-    )
+    code = f"import pulled; from tinyresnext.hub.pull import pull; print(pull(pulled.entry({server.url!r}, {SHA256!r}), local=True))"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)])}
     running = [
-        subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)
+        subprocess.Popen(
+            [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
     ]
     found = [process.communicate(timeout=120)[0] for process in running]
     assert found == [f"{home / 'models' / pulled.NAME}.h5\n"] * 2
@@ -280,10 +328,21 @@ def test_processes_wait_for_each_other(entry, server, home):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="it forks")
 @pytest.mark.parametrize("times", [20, pytest.param(100, marks=pytest.mark.slow)])
 def test_killed_at_random_moments(times, server):
-    server.always = lambda h, content: (servers.whole if h.headers.get("Range") else servers.drips(0.05))(h, content)
-    command = [sys.executable, str(HERE / "killed_pull.py"), server.url, SHA256[:8], "7", str(times)]
+    server.always = lambda h, content: (
+        servers.whole if h.headers.get("Range") else servers.drips(0.05)
+    )(h, content)
+    command = [
+        sys.executable,
+        str(HERE / "killed_pull.py"),
+        server.url,
+        SHA256[:8],
+        "7",
+        str(times),
+    ]
     environment = os.environ | {"PYTHONPATH": str(HERE.parent)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=400, check=False
+    )
     assert done.returncode == 0, done.stderr
     killed, ended, held = map(int, done.stdout.split())
     assert killed + ended == times
@@ -292,7 +351,9 @@ def test_killed_at_random_moments(times, server):
     assert any(server.ranges)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere"
+)
 def test_a_folder_that_cannot_be_written_to(entry, home):
     home.mkdir(mode=0o500)
     with pytest.raises(UsageError, match="TINYRESNEXT_HOME"):
@@ -302,7 +363,11 @@ def test_a_folder_that_cannot_be_written_to(entry, home):
 @pytest.mark.parametrize("place", ["file", "under a file", "null device"])
 def test_no_folder(place, entry, tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"")
-    places = {"file": tmp_path / "file", "under a file": tmp_path / "file" / "home", "null device": os.devnull}
+    places = {
+        "file": tmp_path / "file",
+        "under a file": tmp_path / "file" / "home",
+        "null device": os.devnull,
+    }
     monkeypatch.setenv("TINYRESNEXT_HOME", str(places[place]))
     with pytest.raises(UsageError, match="cannot"):
         get(entry)

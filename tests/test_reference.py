@@ -22,7 +22,10 @@ def integers(name: object, *shape: int) -> np.ndarray:
 def loop_conv2d(x, weight, bias, stride, padding, groups):
     """Seven nested loops, straight from the sentence that defines the op."""
     (n, h, w, c_in), (c_out, c_group, k_h, k_w) = x.shape, weight.shape
-    h_out, w_out = (h + 2 * padding[0] - k_h) // stride[0] + 1, (w + 2 * padding[1] - k_w) // stride[1] + 1
+    h_out, w_out = (
+        (h + 2 * padding[0] - k_h) // stride[0] + 1,
+        (w + 2 * padding[1] - k_w) // stride[1] + 1,
+    )
     y = np.zeros((n, h_out, w_out, c_out))
     for b in range(n):
         for r in range(h_out):
@@ -32,7 +35,10 @@ def loop_conv2d(x, weight, bias, stride, padding, groups):
                     for i in range(k_h):
                         for j in range(k_w):
                             for c in range(c_group):
-                                line, column = r * stride[0] + i - padding[0], s * stride[1] + j - padding[1]
+                                line, column = (
+                                    r * stride[0] + i - padding[0],
+                                    s * stride[1] + j - padding[1],
+                                )
                                 if 0 <= line < h and 0 <= column < w:
                                     channel = o // (c_out // groups) * (c_in // groups) + c
                                     total += x[b, line, column, channel] * weight[o, c, i, j]
@@ -65,7 +71,9 @@ def test_conv2d_is_seven_loops(shape, c_out, kernel, stride, padding, groups):
     assert np.array_equal(reference.conv2d(x, weight, bias, **attrs), want)
     assert np.array_equal(reference.conv2d(x, weight, **attrs), want - bias)
     residual = integers("r", *want.shape)
-    assert np.array_equal(reference.conv2d(x, weight, bias, **attrs, residual=residual), want + residual)
+    assert np.array_equal(
+        reference.conv2d(x, weight, bias, **attrs, residual=residual), want + residual
+    )
     y = reference.conv2d(x, weight, bias, **attrs, residual=residual, relu=True)
     assert np.array_equal(y, np.where(want + residual > 0, want + residual, 0))
 
@@ -80,8 +88,13 @@ def test_conv2d_takes_one_number_or_two():
 def test_conv2d_groups_are_convolutions_side_by_side():
     """Figure 3c is Figure 3b: split the channels, convolve each part with its own filters, write them side by side."""
     x, weight = integers("x", 2, 5, 5, 8), integers("w", 12, 2, 3, 3)
-    parts = [reference.conv2d(x[..., 2 * g : 2 * g + 2], weight[3 * g : 3 * g + 3], padding=1) for g in range(4)]
-    assert np.array_equal(reference.conv2d(x, weight, padding=1, groups=4), np.concatenate(parts, -1))
+    parts = [
+        reference.conv2d(x[..., 2 * g : 2 * g + 2], weight[3 * g : 3 * g + 3], padding=1)
+        for g in range(4)
+    ]
+    assert np.array_equal(
+        reference.conv2d(x, weight, padding=1, groups=4), np.concatenate(parts, -1)
+    )
 
 
 def window(length: int, start: int, size: int) -> range:
@@ -103,7 +116,9 @@ POOLS = [  # h, w, size, stride, padding, ceil_mode, and what PyTorch's rule mak
 ]
 
 
-@pytest.mark.parametrize(("h", "w", "size", "stride", "padding", "ceil_mode", "h_out", "w_out"), POOLS)
+@pytest.mark.parametrize(
+    ("h", "w", "size", "stride", "padding", "ceil_mode", "h_out", "w_out"), POOLS
+)
 def test_pooling_is_a_loop_over_windows(h, w, size, stride, padding, ceil_mode, h_out, w_out):
     x = integers("pool", 2, h, w, 3) - 20  # all negative: padding with zero would win
     attrs = {"size": size, "stride": stride, "padding": padding, "ceil_mode": ceil_mode}
@@ -136,7 +151,10 @@ def test_mean_pool_is_fsum_over_count():
 
 def test_linear_is_a_sum_of_products():
     x, weight, bias = integers("x", 3, 4), integers("w", 2, 4), integers("b", 2)
-    want = [[sum(x[n, i] * weight[o, i] for i in range(4)) + bias[o] for o in range(2)] for n in range(3)]
+    want = [
+        [sum(x[n, i] * weight[o, i] for i in range(4)) + bias[o] for o in range(2)]
+        for n in range(3)
+    ]
     assert np.array_equal(reference.linear(x, weight, bias), want)
 
 
@@ -165,11 +183,18 @@ def test_softmax_cross_entropy_is_minus_the_expected_logarithm(row, smoothing):
     want = math.fsum(t * (log_sum - a) for t, a in zip(target, row, strict=True))
     x = np.array([row, [1.0, 1.0, 1.0]])
     loss = reference.softmax_cross_entropy(x, labels=np.array([2, 0]), smoothing=smoothing)
-    assert math.isclose(loss, (want + math.log(3)) / 2, rel_tol=1e-14, abs_tol=5e-13)  # half a step at 1000
+    assert math.isclose(
+        loss, (want + math.log(3)) / 2, rel_tol=1e-14, abs_tol=5e-13
+    )  # half a step at 1000
 
 
 def test_batch_norm_is_its_formula_channel_by_channel():
-    x, scale, shift, mean = integers("x", 2, 3, 2, 4), integers("s", 4), integers("b", 4), integers("m", 4)
+    x, scale, shift, mean = (
+        integers("x", 2, 3, 2, 4),
+        integers("s", 4),
+        integers("b", 4),
+        integers("m", 4),
+    )
     var = np.abs(integers("v", 4)) + 0.5
     y = reference.batch_norm(x, scale, shift, mean, var, eps=1e-3)
     for n, r, s, c in np.ndindex(x.shape):

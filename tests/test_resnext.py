@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import recipe
 
-from tinyresnext import VARIANTS, Spec, cifar, count, variant
+from tinyresnext import VARIANTS, Spec, cifar, variant
 from tinyresnext.errors import FormatError, UsageError
+from tinyresnext.network import count
+from tinyresnext.network.resnext import blocks, forward, parameters
 from tinyresnext.ops import reference
-from tinyresnext.resnext import blocks, forward, parameters
 
-# name, picture, parameters, GMACs, GMACs with two operations for each normalised value, activations (M), norms, entries of a
-# state dict with the counters of batch norms: counted by torchvision's own code on its own models, or by timm's.
+# name, picture, parameters, GMACs, GMACs with two operations for each normalised value, activations
+# (M), norms, entries of a state dict with the counters of batch norms: counted by torchvision's own
+# code on its own models, or by timm's.
 COSTS = [
     ("resnext50_32x4d", 224, 25_028_904, 4.230, 4.259, 14.40, 53, 320),
     ("resnext50d_32x4d", 224, 25_048_136, 4.470, 4.501, 15.20, 55, 332),
@@ -32,7 +34,9 @@ COSTS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "size", "params", "gmac", "with_norms", "activations", "norms", "entries"), COSTS)
+@pytest.mark.parametrize(
+    ("name", "size", "params", "gmac", "with_norms", "activations", "norms", "entries"), COSTS
+)
 def test_published_costs(name, size, params, gmac, with_norms, activations, norms, entries):
     sums = count.totals(count.layers(variant(name), size, size))
     assert sums["params"] == params
@@ -67,7 +71,8 @@ def test_cardinality_against_width_at_equal_cost(name, params, gmac):
 
 
 @pytest.mark.parametrize(
-    ("paths", "d", "params"), [(1, 64, 69_632), (2, 40, 69_760), (4, 24, 69_888), (8, 14, 71_456), (32, 4, 70_144)]
+    ("paths", "d", "params"),
+    [(1, 64, 69_632), (2, 40, 69_760), (4, 24, 69_888), (8, 14, 71_456), (32, 4, 70_144)],
 )
 def test_equation_4_and_table_2(paths, d, params):
     """C (256 d + 9 d d + 256 d), which is what the second block of conv2 has in its three weights."""
@@ -95,7 +100,9 @@ def test_table_1():
 
 def weights(spec: Spec, dtype=np.float64) -> dict[str, np.ndarray]:
     """Made from the names."""
-    return {name: recipe.tensor(name, shape).astype(dtype) for name, shape in parameters(spec).items()}
+    return {
+        name: recipe.tensor(name, shape).astype(dtype) for name, shape in parameters(spec).items()
+    }
 
 
 def test_shortcut_a_subsamples_and_pads_with_zeros():
@@ -108,9 +115,13 @@ def test_shortcut_a_subsamples_and_pads_with_zeros():
         if ".downsample.0." in name:
             told[name] = np.eye(*shape[:2])[:, :, None, None]
         elif ".downsample.1." in name:
-            told[name] = np.full(shape, 1.0 - 1e-5 if name.endswith("var") else float(name.endswith("weight")))
+            told[name] = np.full(
+                shape, 1.0 - 1e-5 if name.endswith("var") else float(name.endswith("weight"))
+            )
     assert not [name for name in parameters(a) if "downsample" in name]
-    np.testing.assert_allclose(forward(weights(a), a, x, reference), forward(told, b, x, reference), rtol=1e-12)
+    np.testing.assert_allclose(
+        forward(weights(a), a, x, reference), forward(told, b, x, reference), rtol=1e-12
+    )
 
 
 def test_the_pooled_stem_is_that_of_cifar_and_a_pooling():
@@ -118,17 +129,29 @@ def test_the_pooled_stem_is_that_of_cifar_and_a_pooling():
     x, seen = recipe.pictures("pooled", (2, 3, 9, 8)).astype(np.float64), {}
     forward(weights(spec), spec, x, reference, at=lambda name, value: seen.setdefault(name, value))
     cifars = {}
-    forward(weights(spec), replace(spec, stem="cifar"), x, reference, at=lambda name, value: cifars.setdefault(name, value))
+    forward(
+        weights(spec),
+        replace(spec, stem="cifar"),
+        x,
+        reference,
+        at=lambda name, value: cifars.setdefault(name, value),
+    )
     assert parameters(spec) == parameters(replace(spec, stem="cifar"))
     assert (seen["relu"] == cifars["stem"]).all()
     assert (seen["stem"] == reference.max_pool2d(cifars["stem"], size=3, stride=2, padding=1)).all()
-    assert [seen[stage].shape[1:3] for stage in ("stem", "layer1", "layer2")] == [(5, 4), (5, 4), (3, 2)]
+    assert [seen[stage].shape[1:3] for stage in ("stem", "layer1", "layer2")] == [
+        (5, 4),
+        (5, 4),
+        (3, 2),
+    ]
 
 
 def test_shortcut_c_projects_everywhere():
     c = Spec((2, 3), 2, 4, shortcut="C")
     assert sum(name.endswith("downsample.0.weight") for name in parameters(c)) == 5
-    assert forward(weights(c), c, recipe.pictures("c", (1, 3, 32, 32)).astype(np.float64), reference).shape == (1, 1000)
+    assert forward(
+        weights(c), c, recipe.pictures("c", (1, 3, 32, 32)).astype(np.float64), reference
+    ).shape == (1, 1000)
 
 
 def test_striding_on_the_first_convolution_halves_the_map_earlier():
@@ -143,7 +166,10 @@ def test_striding_on_the_first_convolution_halves_the_map_earlier():
 
 
 @pytest.mark.parametrize("side", [(1, 1), (32, 32), (33, 47), (224, 7)])
-@pytest.mark.parametrize("spec", [Spec((1, 1, 1, 1), 4, 4), Spec((1, 1), 4, 4, stem="deep", avg_down=True), cifar(11, 2, 8)])
+@pytest.mark.parametrize(
+    "spec",
+    [Spec((1, 1, 1, 1), 4, 4), Spec((1, 1), 4, 4, stem="deep", avg_down=True), cifar(11, 2, 8)],
+)
 def test_any_picture_that_leaves_something(spec, side, ops):
     x = recipe.pictures("any", (1, 3, *side))
     assert np.isfinite(forward(weights(spec, np.float32), spec, x, ops)).all()
@@ -159,7 +185,11 @@ def test_any_number_of_channels_and_classes(channels, ops):
 def test_names_of_values_are_torchvisions():
     spec, seen = Spec((1, 2), 2, 8, 4), []
     forward(
-        weights(spec), spec, recipe.pictures("n", (1, 3, 32, 32)).astype(float), reference, at=lambda n, v: seen.append(n) or v
+        weights(spec),
+        spec,
+        recipe.pictures("n", (1, 3, 32, 32)).astype(float),
+        reference,
+        at=lambda n, v: seen.append(n) or v,
     )
     block = ["conv1", "bn1", "relu", "conv2", "bn2", "relu_1", "conv3", "bn3"]
     assert seen == [
@@ -179,7 +209,12 @@ def test_every_variant_has_its_own_name():
 
 
 @pytest.mark.parametrize(
-    "spec", [Spec(), cifar(29, 8, 64, widen_factor=2), Spec((2,), 3, 5, shortcut="A", avg_down=True, eps=1.001e-5)]
+    "spec",
+    [
+        Spec(),
+        cifar(29, 8, 64, widen_factor=2),
+        Spec((2,), 3, 5, shortcut="A", avg_down=True, eps=1.001e-5),
+    ],
 )
 def test_json_round_trip(spec):
     assert Spec.from_json(spec.to_json()) == spec

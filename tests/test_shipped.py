@@ -15,12 +15,12 @@ import pytest
 
 import tinyresnext
 from tinyresnext import Model, cifar, load, save
-from tinyresnext.convert import CIFAR
 from tinyresnext.errors import FormatError
+from tinyresnext.hub.bundled import SHIPPED, shipped_model
+from tinyresnext.images.preprocess import CIFAR
+from tinyresnext.network.resnext import parameters
 from tinyresnext.ops import reference
-from tinyresnext.resnext import parameters
-from tinyresnext.shipped import SHIPPED, shipped_model
-from tinyresnext.store import check
+from tinyresnext.store.store import check
 
 DATA = Path(__file__).parent / "data"
 LABELS = tuple(f"class {i}" for i in range(10))
@@ -31,7 +31,9 @@ def made(tmp_path_factory) -> Path:
     """A model file under another name."""
     path, rng = tmp_path_factory.mktemp("shipped") / "m.h5", np.random.default_rng(0)
     spec = cifar(11, 2, 2)
-    params = {name: rng.random(shape, dtype=np.float32) / 4 for name, shape in parameters(spec).items()}
+    params = {
+        name: rng.random(shape, dtype=np.float32) / 4 for name, shape in parameters(spec).items()
+    }
     save(Model(spec, params, CIFAR, LABELS, {}, reference), path, half=True)
     return path
 
@@ -39,8 +41,16 @@ def made(tmp_path_factory) -> Path:
 @pytest.fixture(params=["checkout", "wheel"])
 def home(request, made, tmp_path) -> Path:
     """A folder from which a copy of the package is imported, with a model where such an installation has it."""
-    shutil.copytree(Path(tinyresnext.__file__).parent, tmp_path / "tinyresnext", ignore=shutil.ignore_patterns("__pycache__"))
-    weights = tmp_path / "weights" if request.param == "checkout" else tmp_path / "tinyresnext" / "weights"
+    shutil.copytree(
+        Path(tinyresnext.__file__).parent,
+        tmp_path / "tinyresnext",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    weights = (
+        tmp_path / "weights"
+        if request.param == "checkout"
+        else tmp_path / "tinyresnext" / "weights"
+    )
     weights.mkdir()
     shutil.copy(made, weights / SHIPPED)
     return tmp_path
@@ -51,7 +61,14 @@ def child(home: Path, *arguments: object) -> subprocess.CompletedProcess:
     environment = os.environ | {"PYTHONPATH": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
     (home / "elsewhere").mkdir(exist_ok=True)
     command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, cwd=home / "elsewhere", env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command,
+        cwd=home / "elsewhere",
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_commands_without_a_model_use_it(home):
@@ -75,7 +92,13 @@ def test_commands_without_a_model_use_it(home):
 def test_it_is_missed(home):
     for path in home.rglob(SHIPPED):
         path.unlink()
-    for command in (["classify", "x.jpg"], ["info"], ["verify"], ["export", "out.npz"], ["evaluate", "."]):
+    for command in (
+        ["classify", "x.jpg"],
+        ["info"],
+        ["verify"],
+        ["export", "out.npz"],
+        ["evaluate", "."],
+    ):
         done = child(home, "-m", "tinyresnext", *command)
         assert (done.returncode, len(done.stderr.splitlines())) == (3, 1)
         assert f"weights{os.sep}{SHIPPED}" in done.stderr
@@ -84,7 +107,9 @@ def test_it_is_missed(home):
 
 def test_another_folder_called_weights_does_not_matter(made, tmp_path, monkeypatch):
     (tmp_path / "weights" / SHIPPED).mkdir(parents=True)
-    monkeypatch.setattr("tinyresnext.shipped.__file__", str(tmp_path / "tinyresnext" / "shipped.py"))
+    monkeypatch.setattr(
+        "tinyresnext.hub.bundled.__file__", str(tmp_path / "tinyresnext" / "shipped.py")
+    )
     with pytest.raises(FormatError, match="name one with --model"):
         shipped_model()
     with pytest.raises(FormatError):
@@ -94,7 +119,18 @@ def test_another_folder_called_weights_does_not_matter(made, tmp_path, monkeypat
 def test_the_model_that_comes_along():
     model = load()
     assert model.spec.small
-    assert model.labels == ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    assert model.labels == (
+        "airplane",
+        "automobile",
+        "bird",
+        "cat",
+        "deer",
+        "dog",
+        "frog",
+        "horse",
+        "ship",
+        "truck",
+    )
     assert shipped_model().stat().st_size <= 10_000_000
     assert model.provenance["licence"] == "Apache-2.0"
     assert model.provenance["command"].startswith("tinyresnext train ")
@@ -106,7 +142,9 @@ def test_the_model_that_comes_along():
 
 def test_the_readme_shows_what_it_says():
     readme = (DATA.parents[1] / "README.md").read_text("utf-8")
-    shown = re.search(r"<!-- prediction -->\n```\n(.*?)```\n<!-- /prediction -->", readme, re.DOTALL)[1]
+    shown = re.search(
+        r"<!-- prediction -->\n```\n(.*?)```\n<!-- /prediction -->", readme, re.DOTALL
+    )[1]
     [name, *lines] = shown.splitlines()
     [guesses] = load().predict(str(DATA / "chelsea.jpg"))
     assert name == "tests/data/chelsea.jpg"

@@ -7,10 +7,10 @@ import pytest
 from op_cases import generator
 
 from tinyresnext import Spec, cifar
+from tinyresnext.network.resnext import forward, parameters
+from tinyresnext.network.step import Step
+from tinyresnext.network.tape import Tape, gradients
 from tinyresnext.ops import cpu, reference
-from tinyresnext.resnext import forward, parameters
-from tinyresnext.step import Step
-from tinyresnext.tape import Tape, gradients
 
 FROZEN = ("conv1", "bn1", "layer1")
 NETWORKS = {
@@ -46,8 +46,12 @@ def test_gradients_are_those_of_the_tape(which, frozen):
     tape = Tape(reference)
     logits = forward(params, spec, x, tape, training=True, frozen=frozen)
     loss = tape.softmax_cross_entropy(logits, labels=labels, smoothing=0.1)
-    names = [name for name in params if ".running_" not in name and name.partition(".")[0] not in frozen]
-    wanted = dict(zip(names, gradients(tape, np.ones(()), [params[name] for name in names]), strict=True))
+    names = [
+        name for name in params if ".running_" not in name and name.partition(".")[0] not in frozen
+    ]
+    wanted = dict(
+        zip(names, gradients(tape, np.ones(()), [params[name] for name in names]), strict=True)
+    )
     step = Step(params, spec, x.shape, reference, smoothing=0.1, frozen=frozen)
     for _ in range(2):
         found = step(x, labels)
@@ -55,7 +59,9 @@ def test_gradients_are_those_of_the_tape(which, frozen):
         assert np.array_equal(found[1], logits)
         assert step.gradients.keys() == wanted.keys()
         for name, gradient in step.gradients.items():
-            assert np.allclose(gradient, wanted[name], rtol=1e-12, atol=1e-14 * np.abs(wanted[name]).max()), name
+            assert np.allclose(
+                gradient, wanted[name], rtol=1e-12, atol=1e-14 * np.abs(wanted[name]).max()
+            ), name
 
 
 @pytest.mark.parametrize("which", NETWORKS)
@@ -63,14 +69,19 @@ def test_the_fast_backend_is_as_near_as_float32_allows(which):
     """No worse than NumPy's float32 by more than a ReLU that rounds to the other side may make it: the median decides."""
     spec = NETWORKS[which]
     params, (x, labels) = network(spec, np.float32), batch(spec)
-    exact = Step({name: value.astype(np.float64) for name, value in params.items()}, spec, x.shape, reference)
+    exact = Step(
+        {name: value.astype(np.float64) for name, value in params.items()}, spec, x.shape, reference
+    )
     exact(x.astype(np.float32).astype(np.float64), labels)
     errors = {}
     for ops in (reference, cpu):
         placed = {name: ops.upload(value) for name, value in params.items()}
         step = Step(placed, spec, x.shape, ops)
         loss, _ = step(x.astype(np.float32), labels)
-        far = [np.abs(step.gradients[n] - g).max() / max(np.abs(g).max(), 1e-6) for n, g in exact.gradients.items()]
+        far = [
+            np.abs(step.gradients[n] - g).max() / max(np.abs(g).max(), 1e-6)
+            for n, g in exact.gradients.items()
+        ]
         errors[ops] = np.median(far)
         assert np.isfinite(loss)
     assert errors[cpu] <= 3 * max(errors[reference], 2.0**-22)
@@ -82,8 +93,17 @@ def test_statistics_are_those_of_the_batch(ops):
     step = Step({name: ops.upload(value) for name, value in params.items()}, spec, x.shape, ops)
     step(x.astype(np.float32), labels)
     seen: dict[str, np.ndarray] = {}
-    forward(params, spec, x.astype(np.float32), reference, training=True, at=lambda n, v: seen.setdefault(n, v))
-    assert step.statistics.keys() == {name.removesuffix(".running_mean") for name in params if name.endswith(".running_mean")}
+    forward(
+        params,
+        spec,
+        x.astype(np.float32),
+        reference,
+        training=True,
+        at=lambda n, v: seen.setdefault(n, v),
+    )
+    assert step.statistics.keys() == {
+        name.removesuffix(".running_mean") for name in params if name.endswith(".running_mean")
+    }
     mean, variance = step.statistics["bn1"]
     assert np.allclose(mean, seen["conv1"].mean((0, 1, 2)), atol=1e-5)
     assert np.allclose(variance, seen["conv1"].var((0, 1, 2)), rtol=1e-4)
@@ -119,7 +139,7 @@ def test_what_does_not_fit_is_refused(ops):
 
 def test_a_gradient_that_is_placed_over_another_that_lives_would_be_seen(monkeypatch):
     """Break the placing: every gradient of a batch norm over the one that comes in, the input's and the residual's alike."""
-    import tinyresnext.step as module
+    import tinyresnext.network.step as module
 
     right = module._in_place
 
@@ -137,4 +157,6 @@ def test_a_gradient_that_is_placed_over_another_that_lives_would_be_seen(monkeyp
     monkeypatch.setattr(module, "_in_place", wrong)
     bad = Step(params, spec, x.shape, reference)
     bad(x, labels)
-    assert not all(np.allclose(bad.gradients[name], gradient) for name, gradient in good.gradients.items())
+    assert not all(
+        np.allclose(bad.gradients[name], gradient) for name, gradient in good.gradients.items()
+    )

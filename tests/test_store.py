@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 from hdf5_cases import SPEC, model, same
 
-from tinyresnext import store, store_file
 from tinyresnext.errors import FormatError, IntegrityError, ShapeError, UnsafeError, UsageError
-from tinyresnext.hdf5 import Hdf5
-from tinyresnext.image import Preprocess
-from tinyresnext.resnext import parameters
-from tinyresnext.spec import Spec, variant
+from tinyresnext.formats.hdf5 import Hdf5
+from tinyresnext.images.preprocess import Preprocess
+from tinyresnext.network.resnext import parameters
+from tinyresnext.network.spec import Spec, variant
+from tinyresnext.store import layout as store_file
+from tinyresnext.store import store
 
 # What is written is read
 
@@ -64,8 +65,16 @@ def test_anyone_can_read_it_with_h5py(path):
             dataset = file["params/" + name.replace(".", "/")]
             np.testing.assert_array_equal(dataset[()], array, strict=True)
             assert dataset.id.get_offset() % 64 == 0
-            assert (dataset.chunks, dataset.compression, dataset.external, dataset.is_virtual) == (None, None, None, False)
-            assert bytes(dataset.attrs["sha256"]).decode() == hashlib.sha256(array.tobytes()).hexdigest()
+            assert (dataset.chunks, dataset.compression, dataset.external, dataset.is_virtual) == (
+                None,
+                None,
+                None,
+                False,
+            )
+            assert (
+                bytes(dataset.attrs["sha256"]).decode()
+                == hashlib.sha256(array.tobytes()).hexdigest()
+            )
 
 
 def test_twenty_thousand_labels(tmp_path):
@@ -74,8 +83,13 @@ def test_twenty_thousand_labels(tmp_path):
     labels = tuple(f"class {i}, also called ŗ{'x' * 20}" for i in range(20_000))
     store.write(tmp_path / "m.h5", store.Stored(spec, params, Preprocess(), labels, {}))
     assert store.read(tmp_path / "m.h5").labels == labels
-    with h5py.File(tmp_path / "m.h5") as file:  # whoever reads it with h5py puts the pieces together
-        pieces = [bytes(file.attrs["labels" if i == 0 else f"labels.{i}"]) for i in range(len(file.attrs) - 7)]
+    with h5py.File(
+        tmp_path / "m.h5"
+    ) as file:  # whoever reads it with h5py puts the pieces together
+        pieces = [
+            bytes(file.attrs["labels" if i == 0 else f"labels.{i}"])
+            for i in range(len(file.attrs) - 7)
+        ]
     assert [len(piece) for piece in pieces[:-1]] == [60_000] * (len(pieces) - 1)
     assert len(pieces) > 10
     assert json.loads(b"".join(pieces)) == list(labels)
@@ -84,7 +98,9 @@ def test_twenty_thousand_labels(tmp_path):
 def test_the_most_labels_take_no_more_than_the_file_and_64_MB(tmp_path):
     spec = Spec((1,), cardinality=1, width=1, classes=41_000, stem="cifar", expansion=1)
     params = {name: np.ones(shape, np.float32) for name, shape in parameters(spec).items()}
-    labels = tuple(f"{i} \U0001f600 {'x' * 230}" for i in range(41_000))  # four bytes for each letter, once it is understood
+    labels = tuple(
+        f"{i} \U0001f600 {'x' * 230}" for i in range(41_000)
+    )  # four bytes for each letter, once it is understood
     store.write(tmp_path / "m.h5", store.Stored(spec, params, Preprocess(), labels, {}))
     tracemalloc.start()
     try:
@@ -129,7 +145,9 @@ def test_a_group_of_many_members(tmp_path, count):
 
 @pytest.mark.parametrize("stem", ["deep", "imagenet"])
 def test_other_architectures(tmp_path, stem):
-    spec = replace(SPEC, stem=stem, avg_down=True, shortcut="C", channels=1, blocks=(1,) * 3, eps=1e-3)
+    spec = replace(
+        SPEC, stem=stem, avg_down=True, shortcut="C", channels=1, blocks=(1,) * 3, eps=1e-3
+    )
     params = {name: np.full(shape, 0.5, np.float32) for name, shape in parameters(spec).items()}
     stored = store.Stored(spec, params, Preprocess(mean=(0.1,), std=(0.3,)), model().labels, {})
     store.write(tmp_path / "m.h5", stored)
@@ -162,13 +180,19 @@ def test_nonfinite_only_if_asked_for(tmp_path):
 def rounded(stored: store.Stored) -> store.Stored:
     """What half precision leaves of a model: IEEE's binary16 for all that is more than a vector."""
     with np.errstate(over="ignore"):
-        halves = {name: array.astype(np.float16).astype(np.float32) for name, array in stored.params.items() if array.ndim > 1}
+        halves = {
+            name: array.astype(np.float16).astype(np.float32)
+            for name, array in stored.params.items()
+            if array.ndim > 1
+        }
     return stored._replace(params=stored.params | halves)
 
 
 def test_half_is_rounded_once_and_widened_exactly(tmp_path):
     stored = model()
-    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)  # whatever can be stored, but for what is not finite
+    every = np.arange(1 << 16, dtype=np.uint16).view(
+        np.float16
+    )  # whatever can be stored, but for what is not finite
     every = every[np.isfinite(every)].astype(np.float32)
     spec = replace(SPEC, classes=1000)
     params = {name: np.ones(shape, np.float32) for name, shape in parameters(spec).items()}
@@ -184,12 +208,22 @@ def test_half_is_rounded_once_and_widened_exactly(tmp_path):
 
 def test_half_takes_half_the_room_and_has_the_digests_of_its_values(tmp_path):
     stored = model()
-    for name, contents, half in (("wide", stored, False), ("half", stored, True), ("again", rounded(stored), False)):
+    for name, contents, half in (
+        ("wide", stored, False),
+        ("half", stored, True),
+        ("again", rounded(stored), False),
+    ):
         store.write(tmp_path / name, contents, half=half)
     large = sum(array.nbytes for array in stored.params.values() if array.ndim > 1)
     saved = (tmp_path / "wide").stat().st_size - (tmp_path / "half").stat().st_size
-    assert abs(saved - large / 2) < 64 * len(stored.params)  # the beginning of each tensor is aligned
-    assert store.digests(tmp_path / "half") == store.digests(tmp_path / "again") != store.digests(tmp_path / "wide")
+    assert abs(saved - large / 2) < 64 * len(
+        stored.params
+    )  # the beginning of each tensor is aligned
+    assert (
+        store.digests(tmp_path / "half")
+        == store.digests(tmp_path / "again")
+        != store.digests(tmp_path / "wide")
+    )
     count = sum(array.ndim > 1 for array in stored.params.values())
     assert f"{count} of the tensors in half precision" in str(store.check(tmp_path / "half"))
     assert "half precision" not in str(store.check(tmp_path / "again"))
@@ -198,10 +232,16 @@ def test_half_takes_half_the_room_and_has_the_digests_of_its_values(tmp_path):
             dataset = file["params/" + name.replace(".", "/")]
             assert dataset.dtype == ("<f2" if array.ndim > 1 else "<f4")
             np.testing.assert_array_equal(dataset[()].astype(np.float32), array, strict=True)
-            assert bytes(dataset.attrs["sha256"]).decode() == hashlib.sha256(array.tobytes()).hexdigest()
+            assert (
+                bytes(dataset.attrs["sha256"]).decode()
+                == hashlib.sha256(array.tobytes()).hexdigest()
+            )
 
 
-@pytest.mark.parametrize(("value", "exact"), [(65504.0, False), (65505.0, True), (-1e30, True), (np.inf, True), (np.nan, True)])
+@pytest.mark.parametrize(
+    ("value", "exact"),
+    [(65504.0, False), (65505.0, True), (-1e30, True), (np.inf, True), (np.nan, True)],
+)
 def test_what_half_has_no_room_for_stays_as_it_is(tmp_path, value, exact):
     stored = model()
     stored.params["fc.weight"].flat[-1] = value
@@ -231,13 +271,18 @@ def test_other_numbers_of_the_narrow_file(tmp_path, narrow, dtype):
         del file["params/fc/weight"]
         shape = (values.size + 1,) if dtype == "<f2" else values.shape
         file.create_dataset("params/fc/weight", shape, dtype).attrs["sha256"] = digest
-    with pytest.raises(ShapeError, match="has the shape" if dtype == "<f2" else "float32 or float16"):
+    with pytest.raises(
+        ShapeError, match="has the shape" if dtype == "<f2" else "float32 or float16"
+    ):
         store.read(tmp_path / "m.h5")
 
 
 def test_threads_read_at_once(path):
     found: list[bool] = []
-    threads = [threading.Thread(target=lambda: found.append(same(store.read(path), model()))) for _ in range(8)]
+    threads = [
+        threading.Thread(target=lambda: found.append(same(store.read(path), model())))
+        for _ in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -245,11 +290,15 @@ def test_threads_read_at_once(path):
     assert found == [True] * 8
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the system does not list open files")
+@pytest.mark.skipif(
+    not os.path.isdir("/proc/self/fd"), reason="the system does not list open files"
+)
 def test_the_file_is_closed_again(path):
     def links() -> list[str]:
         return [
-            os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{fd}")
+            os.readlink(f"/proc/self/fd/{fd}")
+            for fd in os.listdir("/proc/self/fd")
+            if os.path.lexists(f"/proc/self/fd/{fd}")
         ]
 
     kept = store.read(path)
@@ -266,11 +315,15 @@ def test_the_file_is_closed_again(path):
 def test_digests_are_those_of_the_weights_wherever_they_came_from(tmp_path):
     stored = model()
     store.write(tmp_path / "a.h5", stored)
-    store.write(tmp_path / "b.h5", stored._replace(provenance={"source": "elsewhere", "sha256": "0" * 64}))
+    store.write(
+        tmp_path / "b.h5", stored._replace(provenance={"source": "elsewhere", "sha256": "0" * 64})
+    )
     assert (tmp_path / "a.h5").read_bytes() != (tmp_path / "b.h5").read_bytes()
     found = store.digests(tmp_path / "a.h5")
     assert found == store.digests(tmp_path / "b.h5") == store.check(tmp_path / "a.h5").digests
-    assert found.tensors == {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in stored.params.items()}
+    assert found.tensors == {
+        name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in stored.params.items()
+    }
 
 
 @pytest.mark.parametrize(
@@ -279,7 +332,9 @@ def test_digests_are_those_of_the_weights_wherever_they_came_from(tmp_path):
         model()._replace(labels=("cat", "snow leopard", "dög")),
         model()._replace(preprocess=Preprocess(crop=200)),
         model()._replace(spec=replace(SPEC, eps=1e-4)),
-        model()._replace(params=model().params | {"fc.bias": model().params["fc.bias"] * np.float32(1.0000001)}),
+        model()._replace(
+            params=model().params | {"fc.bias": model().params["fc.bias"] * np.float32(1.0000001)}
+        ),
         model(seed=1),
     ],
     ids=["labels", "preprocess", "eps", "one-weight", "all-weights"],
@@ -324,8 +379,14 @@ REFUSED = {
     "provenance-key-number": (changed(provenance={1: "one"}), FormatError),
     "provenance-none": (changed(provenance=None), FormatError),
     "nan": (with_tensor("fc.bias", np.full(3, np.nan, np.float32)), IntegrityError),
-    "negative-variance": (with_tensor("bn1.running_var", np.full(64, -1, np.float32)), IntegrityError),
-    "endless": (changed(spec=replace(SPEC, blocks=(1000,) * 8, cardinality=4096, width=4096)), UnsafeError),
+    "negative-variance": (
+        with_tensor("bn1.running_var", np.full(64, -1, np.float32)),
+        IntegrityError,
+    ),
+    "endless": (
+        changed(spec=replace(SPEC, blocks=(1000,) * 8, cardinality=4096, width=4096)),
+        UnsafeError,
+    ),
 }
 
 
@@ -340,7 +401,15 @@ def test_not_written(name, path, good):
 
 def test_places_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    for bad in (tmp_path / "no" / "m.h5", tmp_path, tmp_path / "file" / "m.h5", "no\0name", 3, None, ""):
+    for bad in (
+        tmp_path / "no" / "m.h5",
+        tmp_path,
+        tmp_path / "file" / "m.h5",
+        "no\0name",
+        3,
+        None,
+        "",
+    ):
         with pytest.raises(UsageError, match="cannot write"):
             store.write(bad, model())
 
@@ -351,7 +420,14 @@ def test_places_that_cannot_be_written(tmp_path):
 def test_report_of_a_good_file(path, good):
     report = store.check(path)
     assert report.passed
-    assert [check.name for check in report.checks] == ["file", "layout", "model", "provenance", "digests", "values"]
+    assert [check.name for check in report.checks] == [
+        "file",
+        "layout",
+        "model",
+        "provenance",
+        "digests",
+        "values",
+    ]
     text = str(report)
     assert hashlib.sha256(good).hexdigest() in text
     assert report.digests.model in text
@@ -361,7 +437,13 @@ def test_report_of_a_good_file(path, good):
 
 def test_report_says_everything_that_is_wrong(path):
     with h5py.File(path, "r+") as file:
-        for name in ("params/conv1/weight", "params/fc/bias", "params/bn1/running_var", "params/bn1/weight", "params/bn1/bias"):
+        for name in (
+            "params/conv1/weight",
+            "params/fc/bias",
+            "params/bn1/running_var",
+            "params/bn1/weight",
+            "params/bn1/bias",
+        ):
             file[name][...] = -1 if "var" in name else np.nan if "conv" in name else 2
         file.attrs["provenance"] = np.bytes_(b"{}")
         file.attrs["labels"] = np.bytes_(b'["a","b","c"]')
@@ -384,7 +466,10 @@ def test_report_says_everything_that_is_wrong(path):
 def test_report_of_what_is_no_model(tmp_path):
     (tmp_path / "m.h5").write_text("hello")
     report = store.check(tmp_path / "m.h5")
-    assert [(check.name, check.passed) for check in report.checks] == [("file", True), ("layout", False)]
+    assert [(check.name, check.passed) for check in report.checks] == [
+        ("file", True),
+        ("layout", False),
+    ]
     assert report.digests is None
 
 

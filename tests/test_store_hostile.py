@@ -15,8 +15,15 @@ from child import child
 from damaged_hdf5 import blocks, mutate
 from hdf5_cases import model, same
 
-from tinyresnext import store, store_file
-from tinyresnext.errors import FormatError, IntegrityError, TinyResNeXtError, UsageError, WeightsError
+from tinyresnext.errors import (
+    FormatError,
+    IntegrityError,
+    TinyResNeXtError,
+    UsageError,
+    WeightsError,
+)
+from tinyresnext.store import layout as store_file
+from tinyresnext.store import store
 
 CASES = hostile_hdf5.CASES | hostile_texts.CASES | forged_hdf5.CASES
 
@@ -36,7 +43,9 @@ def test_hostile(name, path):
     assert len(str(caught.value)) < len(str(path)) + 500
     assert {argument for event, argument in events if event == "open"} == {str(path)}
     assert not {
-        event for event, _ in events if event.split(".")[0] in ("exec", "import", "os", "socket", "subprocess", "ctypes")
+        event
+        for event, _ in events
+        if event.split(".")[0] in ("exec", "import", "os", "socket", "subprocess", "ctypes")
     }
     report = store.check(path)
     assert not report.passed
@@ -47,7 +56,9 @@ def test_there_are_enough_hostile_files():
     assert len(CASES) >= 300
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if "bomb" in name or "larger" in name or "groups" in name])
+@pytest.mark.parametrize(
+    "name", [name for name in CASES if "bomb" in name or "larger" in name or "groups" in name]
+)
 def test_bombs_take_no_memory(name, path):
     CASES[name].change(path)
     tracemalloc.start()
@@ -163,7 +174,9 @@ def damage(tmp_path: Path, good: bytes, seed: int, count: int) -> dict[str, int]
 
 def test_2000_damages(tmp_path, good):
     found = damage(tmp_path, good, seed=0, count=2000)
-    assert found["same"] < 500  # damage to bytes that mean nothing: gaps before aligned data, hints to writers
+    assert (
+        found["same"] < 500
+    )  # damage to bytes that mean nothing: gaps before aligned data, hints to writers
     assert min(found[name] for name in ("IntegrityError", "FormatError", "ShapeError")) > 50
     assert found["UnsafeError"] > 5
 
@@ -181,7 +194,11 @@ def test_10000_damages(tmp_path, good, narrow):
 
 def test_every_byte_of_the_headers_matters(path, good):
     """Flip a bit in some bytes of the superblock and the object headers; few are padding or a hint for writers."""
-    headers = [(begin, end) for begin, end, what in blocks(path) if "header" in what or "superblock" in what]
+    headers = [
+        (begin, end)
+        for begin, end, what in blocks(path)
+        if "header" in what or "superblock" in what
+    ]
     places = [at for begin, end in headers for at in range(begin, end)][::29]
     accepted = 0
     for at in places:

@@ -15,13 +15,15 @@ import pytest
 from child import ENVIRONMENT, child
 from hdf5_cases import model
 
-from tinyresnext import store
 from tinyresnext.errors import UsageError
+from tinyresnext.store import store
 
 # A write that fails
 
 
-@pytest.mark.parametrize("failure", [KeyboardInterrupt, MemoryError, OSError(28, "No space left on device")], ids=str)
+@pytest.mark.parametrize(
+    "failure", [KeyboardInterrupt, MemoryError, OSError(28, "No space left on device")], ids=str
+)
 def test_a_failed_write_leaves_the_old_file(path, good, monkeypatch, failure):
     before = h5py.Group.create_dataset
     calls = []
@@ -79,7 +81,9 @@ def killed_while_writing(path: Path, times: int) -> None:
     store.write(path.with_name("other.h5"), model(seed=1))
     outcomes.append(store.digests(path.with_name("other.h5")))
     for _ in range(times):
-        writer = subprocess.Popen([sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, env=ENVIRONMENT)
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, env=ENVIRONMENT
+        )
         assert writer.stdout.readline() == b"ready\n"
         time.sleep(rng.uniform(0, 0.1))
         writer.kill()
@@ -100,11 +104,16 @@ def test_killed_100_times_while_writing(path):
 @pytest.mark.skipif(sys.platform == "win32", reason="interrupts are sent otherwise")
 def test_interrupted_while_writing(path):
     writer = subprocess.Popen(
-        [sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
+        [sys.executable, "-c", WRITER, path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=ENVIRONMENT,
     )
     assert writer.stdout.readline() == b"ready\n"
     time.sleep(0.05)
     writer.send_signal(signal.SIGINT)
     _, complaint = writer.communicate()
     assert b"KeyboardInterrupt" in complaint
-    assert store.check(path).passed  # a signal in the instant of making the temporary file can leave an empty one behind
+    assert store.check(
+        path
+    ).passed  # a signal in the instant of making the temporary file can leave an empty one behind

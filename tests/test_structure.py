@@ -1,4 +1,4 @@
-"""The shape of the code: arrows point down only, and what must start fast imports little."""
+"""The shape of the code: rooms in one order, imports that point down only, and what must start fast."""
 
 from __future__ import annotations
 
@@ -13,97 +13,178 @@ import pytest
 import tinyresnext
 
 PACKAGE = Path(tinyresnext.__file__).parent
-# From the bottom up; a module may import from its own level and from those below.
-LEVELS = [
-    {"errors", "home"},
-    {"ops", "ops.checks", "ops.shapes"},
-    {"ops.reference", "ops.cpu", "ops.with_torch"},
-    {"count", "files", "hdf5", "image", "image_file", "peak", "plan", "resnext", "spec", "step", "store", "store_file", "tape"}
-    | {"catalogue", "download", "torch7_resize", "transfer"}
-    | {"augment", "dataset", "idx", "loader", "picture_files", "shipped", "tar"}
-    | {"muon", "optimise", "recipes", "training_folder", "training_log", "training_state", "whiten"},
-    {"bench", "checkpoints", "cifar_files", "classify", "convert", "data", "model", "pull", "report", "verify", "warm"}
-    | {"confusion", "evaluation", "training", "training_run"},
-    {"arguments", "cli", "cli_train", "cli_weights"},
-    {"__init__", "__main__"},
-]
-MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
+# From the top down. A room imports from itself and from the rooms behind it; `errors` is below all.
+ROOMS = (
+    "__main__",
+    "cli",
+    "bench",
+    "training",
+    "inference",
+    "hub",
+    "checkpoints",
+    "store",
+    "data",
+    "images",
+    "network",
+    "ops",
+    "formats",
+    "system",
+    "errors",
+)
+# The package root names what users import, and loads it late; it stands above the rooms.
+ROOT = "tinyresnext"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+MOST_LINES, MOST_ENTRIES = 300, 10
+
+
+def room(module: tuple[str, ...]) -> str:
+    """Return the room of a module, given as the parts of its name below the package."""
+    return module[0] if module else ROOT
 
 
 def dotted(path: Path) -> str:
-    """ops.cpu.conv, or ops.cpu for the package itself."""
-    name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-    return name.removesuffix(".__init__")
+    """Return ops.cpu.head, or ops.cpu for the package itself."""
+    return ".".join(parts(path)) or ROOT
 
 
-def level(module: str) -> int:
-    """The level of the longest name that covers the module."""
-    found = [
-        (len(name), i) for i, names in enumerate(LEVELS) for name in names if module == name or module.startswith(f"{name}.")
-    ]
-    assert found, f"{module} has no level: say in LEVELS where it belongs"
-    return max(found)[1]
+def parts(path: Path) -> tuple[str, ...]:
+    """Return the parts of a module's name below the package; none for the package root."""
+    found = path.relative_to(PACKAGE).with_suffix("").parts
+    return found[:-1] if found[-1] == "__init__" else found
 
 
-def imports(path: Path) -> set[str]:
-    """The modules of the package that a file imports anywhere, but for type hints."""
-    tree, found = ast.parse(path.read_text("utf-8")), set()
-    hints = [node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
-    skipped = {id(inner) for node in hints for inner in ast.walk(node)}
-    package = [*path.relative_to(PACKAGE).parts[:-1]]
-    for node in ast.walk(tree):
-        if id(node) in skipped:
-            continue
+def imports(path: Path) -> set[tuple[str, ...]]:
+    """Return the modules of the package that a file imports anywhere, for type hints too."""
+    package = parts(path) if path.name == "__init__.py" else parts(path)[:-1]
+    found: set[tuple[str, ...]] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name.removeprefix("tinyresnext.") for alias in node.names if alias.name.startswith("tinyresnext.")}
+            names = [tuple(alias.name.split(".")) for alias in node.names]
+            found |= {name[1:] for name in names if name[0] == ROOT}
         elif isinstance(node, ast.ImportFrom):
+            base = tuple((node.module or "").split(".")) if node.module else ()
             if node.level:
-                base = package[: len(package) - node.level + 1] + (node.module or "").split(".")
-            elif (node.module or "").split(".")[0] == "tinyresnext":
-                base = node.module.split(".")[1:]
+                base = package[: len(package) - node.level + 1] + base
+            elif base[:1] == (ROOT,):
+                base = base[1:]
             else:
                 continue
-            base = [part for part in base if part]
-            for alias in node.names:
-                whole = PACKAGE.joinpath(*base, alias.name)
-                is_module = whole.with_suffix(".py").exists() or (whole / "__init__.py").exists()
-                found.add(".".join([*base, alias.name] if is_module else base))
-    return {name for name in found if name}
+            found |= {module((*base, alias.name)) for alias in node.names}
+        elif isinstance(node, ast.Call) and "import_module" in ast.unparse(node.func):
+            found |= late(path, node)
+    return found
+
+
+def module(name: tuple[str, ...]) -> tuple[str, ...]:
+    """Cut the name of something in a module down to the module."""
+    whole = PACKAGE.joinpath(*name)
+    return name if whole.is_dir() or whole.with_suffix(".py").exists() else name[:-1]
+
+
+def late(path: Path, call: ast.Call) -> set[tuple[str, ...]]:
+    """Return what `import_module` may import: text that begins with this package's own name."""
+    own = parts(path) if path.name == "__init__.py" else parts(path)[:-1]
+    name = call.args[0]
+    text = "".join(
+        str(part.value) if isinstance(part, ast.Constant) else "*"
+        for part in (name.values if isinstance(name, ast.JoinedStr) else [name])
+    )
+    assert text.startswith((".", "*.", f"{ROOT}.")), f"{path} imports {ast.unparse(name)}"
+    if text.startswith(f"{ROOT}."):
+        return {module(tuple(text.split(".")[1:]))}
+    return {own}  # `import_module(".name", __name__)`, or `f"{__name__}.name"`: inside this package
+
+
+def upward(path: Path, imported: set[tuple[str, ...]]) -> list[str]:
+    """Return what a file must not import: the package root, and rooms above its own."""
+    if parts(path) == ():
+        return []
+    own = ROOMS.index(room(parts(path)))
+    return sorted(
+        ".".join(name) or ROOT
+        for name in imported
+        if room(name) == ROOT or ROOMS.index(room(name)) < own
+    )
 
 
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
 def test_imports_point_down(path):
-    if dotted(path) in ("__init__", ""):
-        return
-    assert upward(dotted(path), imports(path)) == [], "what is imported here stands above"
+    assert upward(path, imports(path)) == [], "what is imported here is in a room above"
 
 
-def upward(module: str, imported: set[str]) -> list[str]:
-    """What a module must not import."""
-    return sorted(name for name in imported if level(name) > level(module))
+def test_every_room_has_a_place():
+    entries = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if is_code(path)}
+    assert entries == set(ROOMS), "say in ROOMS where a new room stands"
 
 
-def test_the_test_sees_an_upward_arrow():
-    assert upward("plan", {"cli", "resnext", "ops.shapes"}) == ["cli"]
-    assert upward("ops.cpu.conv", {"ops.shapes", "plan"}) == ["plan"]
-    assert upward("ops.shapes", {"ops.reference"}) == ["ops.reference"]
-    assert "store" in imports(PACKAGE / "model.py")
-    assert "ops.shapes" in imports(PACKAGE / "plan.py")
+@pytest.mark.parametrize(
+    ("planted", "found"),
+    [
+        ("from ..cli.main import main", ["cli.main"]),
+        ("def f():\n    from ..inference import model", ["inference.model"]),
+        ("from .. import __version__", [ROOT]),
+        ("import tinyresnext", [ROOT]),
+        ("import tinyresnext.store.store", ["store.store"]),
+        ("from tinyresnext.hub.catalogue import find", ["hub.catalogue"]),
+        (
+            "from importlib import import_module\nimport_module('tinyresnext.cli.main')",
+            ["cli.main"],
+        ),
+        (
+            "from ..ops import reference\nfrom ..errors import UsageError\nfrom .spec import Spec",
+            [],
+        ),
+    ],
+)
+def test_the_test_sees_a_planted_import(planted, found, monkeypatch):
+    monkeypatch.setattr(Path, "read_text", lambda *a: planted)
+    path = PACKAGE / "network" / "planted.py"
+    assert upward(path, imports(path)) == found
+
+
+def is_code(path: Path) -> bool:
+    """Whether it is a module or a package of modules."""
+    return (path.suffix == ".py" and path.name != "__init__.py") or (path / "__init__.py").exists()
 
 
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
 def test_files_are_read_in_one_sitting(path):
-    assert len(path.read_text("utf-8").splitlines()) <= 380
+    lines = path.read_text("utf-8").splitlines()
+    assert len(lines) <= MOST_LINES
+    assert max(map(len, lines), default=0) <= 100
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(path.parent for path in MODULES if path.name == "__init__.py"), ids=str
+)
+def test_folders_are_seen_at_a_glance(folder):
+    if folder != PACKAGE:
+        assert len([path for path in folder.iterdir() if is_code(path)]) <= MOST_ENTRIES
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_a_room_says_what_it_is(name):
+    if (PACKAGE / name).is_dir():
+        text = (PACKAGE / name / "__init__.py").read_text("utf-8")
+        assert ast.get_docstring(ast.parse(text))
+        assert name in ("ops",) or len(text.splitlines()) <= 15
 
 
 @pytest.mark.parametrize(
     ("code", "absent"),
     [
         ("import tinyresnext", ["numba", "numpy", "h5py", "PIL"]),
-        ("import tinyresnext.cli; tinyresnext.cli.parser().format_help()", ["numba", "numpy", "h5py", "PIL"]),
-        ("import tinyresnext.store, tinyresnext.image, tinyresnext.convert", ["numba"]),
+        (
+            "from tinyresnext.cli.main import parser; parser().format_help()",
+            ["numba", "numpy", "h5py", "PIL"],
+        ),
+        (
+            "import tinyresnext.store.store, tinyresnext.images.preprocess; "
+            "import tinyresnext.checkpoints.convert",
+            ["numba"],
+        ),
         ("import tinyresnext; tinyresnext.Model", ["numba"]),
-        ("import tinyresnext.classify, tinyresnext.verify", ["h5py"]),
+        ("import tinyresnext.inference.classify, tinyresnext.inference.verify", ["h5py"]),
         ("import tinyresnext.ops.cpu", ["numba.cuda"]),
     ],
 )
@@ -122,7 +203,7 @@ def test_public_names_exist_and_are_documented(name):
 
 @pytest.mark.parametrize("name", tinyresnext.__all__)
 def test_public_names_are_no_modules(name):
-    # Importing a module puts it into the package under its own name, over whatever else has that name.
+    # Importing a module puts it into the package under its own name, over whatever else has it.
     assert not (PACKAGE / f"{name}.py").exists()
     assert not (PACKAGE / name).exists()
 

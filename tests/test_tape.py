@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import recipe
 
+from tinyresnext.network.resnext import forward, parameters
+from tinyresnext.network.spec import Spec, cifar
+from tinyresnext.network.tape import Tape, gradients
 from tinyresnext.ops import reference
-from tinyresnext.resnext import forward, parameters
-from tinyresnext.spec import Spec, cifar
-from tinyresnext.tape import Tape, gradients
 
 SPECS = {
     "B": Spec((1, 2), 2, 8, 5),
@@ -23,7 +23,9 @@ SPECS = {
 def setting(name: str):
     """float64 weights, an input and labels."""
     spec = SPECS[name]
-    params = {key: recipe.tensor(key, shape).astype(np.float64) for key, shape in parameters(spec).items()}
+    params = {
+        key: recipe.tensor(key, shape).astype(np.float64) for key, shape in parameters(spec).items()
+    }
     return spec, params, recipe.pictures(name, (2, 3, 24, 24)).astype(np.float64), np.array([1, 4])
 
 
@@ -38,17 +40,25 @@ def loss(spec, params, x, labels, ops, training, at=lambda name, value: value):
 def test_directional_derivative(name, training):
     """<gradient, v> is the slope of the loss along v, by a central difference that crosses no kink of a ReLU.
 
-    With step h the difference errs by h^2 times a third derivative and by about 1e-15 / h of rounding. The step is shortened
-    until every ReLU is on the same side at both ends, since a kink between them is an error of the difference.
+    With step h the difference errs by h^2 times a third derivative and by about 1e-15 / h of
+    rounding. The step is shortened until every ReLU is on the same side at both ends, since a kink
+    between them is an error of the difference.
     """
     spec, params, x, labels = setting(name)
     tape = Tape(reference)
     loss(spec, params, x, labels, tape, training)
-    wrt = {"x": x} | {key: value for key, value in params.items() if not (training and "running" in key)}
+    wrt = {"x": x} | {
+        key: value for key, value in params.items() if not (training and "running" in key)
+    }
     found = dict(zip(wrt, gradients(tape, np.float64(1), list(wrt.values())), strict=True))
     assert all(found[key].shape == value.shape for key, value in wrt.items())
     rng, compared = np.random.default_rng(7), 0
-    for key in ["x", "fc.weight", "fc.bias", *[k for k in wrt if k.startswith(("layer2.0", "conv1"))]]:
+    for key in [
+        "x",
+        "fc.weight",
+        "fc.bias",
+        *[k for k in wrt if k.startswith(("layer2.0", "conv1"))],
+    ]:
         v = rng.standard_normal(wrt[key].shape)
         for h in (1e-5, 1e-6, 1e-7, 1e-8):
             ends, sides = [], ([], [])
@@ -62,7 +72,9 @@ def test_directional_derivative(name, training):
                 given = params | {k: m for k, m in moved.items() if k != "x"}
                 ends.append(loss(spec, given, moved["x"], labels, reference, training, at))
             if all(np.array_equal(a, b) for a, b in zip(*sides, strict=True)):
-                assert (found[key] * v).sum() == pytest.approx((ends[0] - ends[1]) / (2 * h), rel=1e-5, abs=1e-14 / h), key
+                assert (found[key] * v).sum() == pytest.approx(
+                    (ends[0] - ends[1]) / (2 * h), rel=1e-5, abs=1e-14 / h
+                ), key
                 compared += 1
                 break
     assert compared >= 10
@@ -82,7 +94,9 @@ def test_a_value_on_the_way_has_one():
     logits = forward(params, spec, x, tape, at=lambda name, value: seen.setdefault(name, value))
     [found] = gradients(tape, np.eye(5)[[2, 2]], [seen["layer2"]])
     positions = found.shape[1] * found.shape[2]
-    np.testing.assert_allclose(found, np.broadcast_to(params["fc.weight"][2] / positions, found.shape), rtol=1e-12)
+    np.testing.assert_allclose(
+        found, np.broadcast_to(params["fc.weight"][2] / positions, found.shape), rtol=1e-12
+    )
     assert logits.shape == (2, 5)
 
 
@@ -94,18 +108,31 @@ def test_against_autograd(training):
     t = {key: torch.tensor(value, requires_grad=True) for key, value in params.items()}
 
     def norm(y, name):
-        running = (t[f"{name}.running_mean"].detach().clone(), t[f"{name}.running_var"].detach().clone())
-        return functional.batch_norm(y, *running, t[f"{name}.weight"], t[f"{name}.bias"], training, 0.1, spec.eps)
+        running = (
+            t[f"{name}.running_mean"].detach().clone(),
+            t[f"{name}.running_var"].detach().clone(),
+        )
+        return functional.batch_norm(
+            y, *running, t[f"{name}.weight"], t[f"{name}.bias"], training, 0.1, spec.eps
+        )
 
     def block(y, name, stride):
         z = norm(functional.conv2d(y, t[f"{name}.conv1.weight"]), f"{name}.bn1").relu()
-        z = norm(functional.conv2d(z, t[f"{name}.conv2.weight"], stride=stride, padding=1, groups=2), f"{name}.bn2").relu()
+        z = norm(
+            functional.conv2d(z, t[f"{name}.conv2.weight"], stride=stride, padding=1, groups=2),
+            f"{name}.bn2",
+        ).relu()
         z = norm(functional.conv2d(z, t[f"{name}.conv3.weight"]), f"{name}.bn3")
         if f"{name}.downsample.0.weight" in t:
-            y = norm(functional.conv2d(y, t[f"{name}.downsample.0.weight"], stride=stride), f"{name}.downsample.1")
+            y = norm(
+                functional.conv2d(y, t[f"{name}.downsample.0.weight"], stride=stride),
+                f"{name}.downsample.1",
+            )
         return (y + z).relu()
 
-    y = functional.conv2d(torch.tensor(x.transpose(0, 3, 1, 2).copy()), t["conv1.weight"], stride=2, padding=3)
+    y = functional.conv2d(
+        torch.tensor(x.transpose(0, 3, 1, 2).copy()), t["conv1.weight"], stride=2, padding=3
+    )
     y = functional.max_pool2d(norm(y, "bn1").relu(), 3, 2, 1)
     for name, stride in (("layer1.0", 1), ("layer2.0", 2), ("layer2.1", 1)):
         y = block(y, name, stride)
@@ -117,6 +144,8 @@ def test_against_autograd(training):
     ours = loss(spec, params, x, labels, tape, training)
     assert ours == pytest.approx(theirs.item(), rel=1e-12)
     names = [key for key in params if "running" not in key]
-    for key, found in zip(names, gradients(tape, np.float64(1), [params[key] for key in names]), strict=True):
+    for key, found in zip(
+        names, gradients(tape, np.float64(1), [params[key] for key in names]), strict=True
+    ):
         wanted = t[key].grad.numpy()
         assert np.abs(found - wanted).max() <= 1e-11 * np.abs(wanted).max() + 1e-15, key

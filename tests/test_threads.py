@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 import recipe
 
-from tinyresnext import Model, Preprocess, Spec, cli, load, model, parameters, save
+from tinyresnext import Model, Preprocess, Spec, load, parameters, save
+from tinyresnext.cli import main as cli
 from tinyresnext.errors import DeviceError, UsageError
+from tinyresnext.inference import model
 from tinyresnext.ops import cpu, reference
-from tinyresnext.ops.cpu import crew, launch
-from tinyresnext.ops.cpu.cores import cores
+from tinyresnext.ops.cpu.runtime import crew, launch
+from tinyresnext.ops.cpu.runtime.cores import cores
 
 MOST = numba.config.NUMBA_NUM_THREADS
 LAYERS = ["omp", "workqueue", *(["tbb"] if importlib.util.find_spec("tbb") else [])]
@@ -34,7 +36,7 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=300, env=env)
 
 
-# --- how many ---------------------------------------------------------------------------------------------------------
+# --- how many -------------------------------------------------------------------------------------
 
 
 def files(root: Path, content: dict[str, str]) -> Path:
@@ -51,27 +53,58 @@ V1 = "sys/fs/cgroup/cpu,cpuacct/"
 GROUPS = {
     "no files": ({}, 64),
     "v2, no quota": ({"proc/self/cgroup": "0::/a/b\n", V2 + "a/b/cpu.max": "max 100000\n"}, 64),
-    "v2, the group's own": ({"proc/self/cgroup": "0::/a/b\n", V2 + "a/b/cpu.max": "200000 100000\n"}, 2),
+    "v2, the group's own": (
+        {"proc/self/cgroup": "0::/a/b\n", V2 + "a/b/cpu.max": "200000 100000\n"},
+        2,
+    ),
     "v2, of the group around it": (
-        {"proc/self/cgroup": "0::/a/b\n", V2 + "a/b/cpu.max": "max 100000\n", V2 + "a/cpu.max": "300000 100000\n"},
+        {
+            "proc/self/cgroup": "0::/a/b\n",
+            V2 + "a/b/cpu.max": "max 100000\n",
+            V2 + "a/cpu.max": "300000 100000\n",
+        },
         3,
     ),
     "v2, the smaller of two": (
-        {"proc/self/cgroup": "0::/a/b\n", V2 + "a/b/cpu.max": "700000 100000\n", V2 + "a/cpu.max": "300000 100000\n"},
+        {
+            "proc/self/cgroup": "0::/a/b\n",
+            V2 + "a/b/cpu.max": "700000 100000\n",
+            V2 + "a/cpu.max": "300000 100000\n",
+        },
         3,
     ),
-    "v2, in a container that sees itself as the top": ({"proc/self/cgroup": "0::/\n", V2 + "cpu.max": "400000 100000\n"}, 4),
-    "v2, in a container that sees the path outside": ({"proc/self/cgroup": "0::/x/y\n", V2 + "cpu.max": "400000 100000\n"}, 4),
-    "v2, path above the container": ({"proc/self/cgroup": "0::/../../x\n", V2 + "cpu.max": "400000 100000\n"}, 4),
+    "v2, in a container that sees itself as the top": (
+        {"proc/self/cgroup": "0::/\n", V2 + "cpu.max": "400000 100000\n"},
+        4,
+    ),
+    "v2, in a container that sees the path outside": (
+        {"proc/self/cgroup": "0::/x/y\n", V2 + "cpu.max": "400000 100000\n"},
+        4,
+    ),
+    "v2, path above the container": (
+        {"proc/self/cgroup": "0::/../../x\n", V2 + "cpu.max": "400000 100000\n"},
+        4,
+    ),
     "v2, rounded up": ({"proc/self/cgroup": "0::/\n", V2 + "cpu.max": "150000 100000\n"}, 2),
     "v2, less than one": ({"proc/self/cgroup": "0::/\n", V2 + "cpu.max": "5000 100000\n"}, 1),
-    "v2, more than there is": ({"proc/self/cgroup": "0::/\n", V2 + "cpu.max": "99900000 100000\n"}, 64),
+    "v2, more than there is": (
+        {"proc/self/cgroup": "0::/\n", V2 + "cpu.max": "99900000 100000\n"},
+        64,
+    ),
     "v1": (
-        {"proc/self/cgroup": "4:cpu,cpuacct:/d\n", V1 + "d/cpu.cfs_quota_us": "250000", V1 + "d/cpu.cfs_period_us": "100000"},
+        {
+            "proc/self/cgroup": "4:cpu,cpuacct:/d\n",
+            V1 + "d/cpu.cfs_quota_us": "250000",
+            V1 + "d/cpu.cfs_period_us": "100000",
+        },
         3,
     ),
     "v1, no quota": (
-        {"proc/self/cgroup": "4:cpu,cpuacct:/\n", V1 + "cpu.cfs_quota_us": "-1", V1 + "cpu.cfs_period_us": "100000"},
+        {
+            "proc/self/cgroup": "4:cpu,cpuacct:/\n",
+            V1 + "cpu.cfs_quota_us": "-1",
+            V1 + "cpu.cfs_period_us": "100000",
+        },
         64,
     ),
     "v1, under the short name": (
@@ -82,7 +115,10 @@ GROUPS = {
         },
         5,
     ),
-    "garbage": ({"proc/self/cgroup": "::\n\nx\n0::/a:b\n3:cpu\n", V2 + "cpu.max": "many few\n"}, 64),
+    "garbage": (
+        {"proc/self/cgroup": "::\n\nx\n0::/a:b\n3:cpu\n", V2 + "cpu.max": "many few\n"},
+        64,
+    ),
     "division by zero": ({"proc/self/cgroup": "0::/\n", V2 + "cpu.max": "100000 0\n"}, 64),
     "quota of zero": ({"proc/self/cgroup": "0::/\n", V2 + "cpu.max": "0 100000\n"}, 64),
     "no text": ({"proc/self/cgroup": "0::/\n", V2 + "cpu.max": "\x00\x01"}, 64),
@@ -138,7 +174,7 @@ def test_reference_has_its_own_threads():
         reference.thread_count(2)
 
 
-# --- that it is so many -----------------------------------------------------------------------------------------------
+# --- that it is so many ---------------------------------------------------------------------------
 
 
 def network(threads: int | None = None) -> Model:
@@ -156,7 +192,9 @@ def test_the_count_reaches_the_kernels(monkeypatch):
     seen = []
     original = launch._pool
     monkeypatch.setattr(launch, "_pool", lambda: seen.append(numba.get_num_threads()) or original())
-    monkeypatch.setattr(crew, "get_num_threads", lambda: seen.append(numba.get_num_threads()) or seen[-1])
+    monkeypatch.setattr(
+        crew, "get_num_threads", lambda: seen.append(numba.get_num_threads()) or seen[-1]
+    )
     before = numba.get_num_threads()
     for threads in {1, MOST}:
         asked = network(threads)
@@ -205,14 +243,17 @@ def test_command_line(tmp_path, capsys):
     command = ["classify", cat, "--model", str(tmp_path / "m.h5"), "--threads"]
     assert cli.main([*command, "1"]) == 0
     assert cli.main([*command, str(MOST + 1)]) == 2
-    assert f"threads is {MOST + 1}, expected a whole number from 1 to {MOST}" in capsys.readouterr().err
+    assert (
+        f"threads is {MOST + 1}, expected a whole number from 1 to {MOST}"
+        in capsys.readouterr().err
+    )
     assert cli.main([*command, "2", "--device", "reference"]) == 2
     assert cli.main(["verify", str(tmp_path / "m.h5"), "--threads", "1"]) == 0
     assert load(tmp_path / "m.h5", threads=1).threads == 1
     assert 1 <= load(tmp_path / "m.h5").threads <= MOST
 
 
-# --- several at once, and forks ---------------------------------------------------------------------------------------
+# --- several at once, and forks -------------------------------------------------------------------
 
 PREPARE = """
     import os, sys, threading
@@ -263,7 +304,11 @@ def test_several_threads_predict_at_once(layer):
     [w.start() for w in workers], [w.join() for w in workers]
     print(numba.threading_layer(), len(wrong))
     """
-    done = run(textwrap.dedent(PREPARE) + textwrap.dedent(code), NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS="2")
+    done = run(
+        textwrap.dedent(PREPARE) + textwrap.dedent(code),
+        NUMBA_THREADING_LAYER=layer,
+        NUMBA_NUM_THREADS="2",
+    )
     assert (done.returncode, done.stdout) == (0, f"{layer} 0\n"), done.stderr
 
 
@@ -279,7 +324,11 @@ def test_the_first_calls_of_several_threads(tmp_path):
     [w.start() for w in workers], [w.join() for w in workers]
     print(len(wanted), all(np.array_equal(y, x + x) for y in wanted))
     """
-    env = {"NUMBA_THREADING_LAYER": "workqueue", "NUMBA_NUM_THREADS": "2", "TINYRESNEXT_HOME": str(tmp_path)}
+    env = {
+        "NUMBA_THREADING_LAYER": "workqueue",
+        "NUMBA_NUM_THREADS": "2",
+        "TINYRESNEXT_HOME": str(tmp_path),
+    }
     done = run(textwrap.dedent(PREPARE) + textwrap.dedent(code), **env)
     assert (done.returncode, done.stdout) == (0, "4 True\n"), done.stderr
 
@@ -307,7 +356,9 @@ def test_one_model_and_many_shapes(monkeypatch):
     assert failed == []
 
 
-FORK = pytest.mark.skipif(not hasattr(os, "fork") or sys.platform != "linux", reason="needs fork, and GNU OpenMP's ways")
+FORK = pytest.mark.skipif(
+    not hasattr(os, "fork") or sys.platform != "linux", reason="needs fork, and GNU OpenMP's ways"
+)
 
 
 @JITTED
@@ -333,7 +384,7 @@ def test_fork_before_use(layer):
 def test_fork_while_another_thread_computes():
     """The lock that it holds is its own: the child must not wait for it."""
     code = """
-    from tinyresnext.ops.cpu import crew, launch
+    from tinyresnext.ops.cpu.runtime import crew, launch
     network()(x)
     with launch._pool().turns:
         print(fork(told))

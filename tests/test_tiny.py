@@ -4,10 +4,10 @@ import numpy as np
 import recipe
 
 from tinyresnext import Spec, forward, parameters
+from tinyresnext.network.plan import Plan, program
+from tinyresnext.network.resnext import blocks, concatenated, summed
+from tinyresnext.network.tape import Tape, gradients
 from tinyresnext.ops import reference as ops
-from tinyresnext.plan import Plan, program
-from tinyresnext.resnext import blocks, concatenated, summed
-from tinyresnext.tape import Tape, gradients
 
 
 def test_tiny():
@@ -20,7 +20,8 @@ def test_tiny():
     assert logits.shape == (2, 5)
     assert spec.depth == 8
 
-    # Cardinality: four paths of eight channels make a grouped convolution of 32, with a quarter of the weights.
+    # Cardinality: four paths of eight channels make a grouped convolution of 32, with a quarter of
+    # the weights.
     assert next(blocks(spec)).channels == 4 * 8
     assert params["layer1.0.conv2.weight"].shape == (32, 8, 3, 3)
 

@@ -9,10 +9,10 @@ import odd_images as odd
 import pytest
 from PIL import Image
 
-from tinyresnext.augment import Augment, random_part
 from tinyresnext.errors import ImageError, UsageError
-from tinyresnext.image import Preprocess, normalise, prepare, resize_and_crop
-from tinyresnext.torch7_resize import _along, scale_and_crop, scaled_size
+from tinyresnext.images.augment import Augment, random_part
+from tinyresnext.images.preprocess import Preprocess, normalise, prepare, resize_and_crop
+from tinyresnext.images.torch7 import _along, scale_and_crop, scaled_size
 
 F = np.float32
 EPS = np.finfo(F).eps
@@ -40,7 +40,9 @@ def stretched(row: list[np.float32], length: int) -> list[np.float32]:
     return [*out, row[-1]]
 
 
-def slow(pixels: np.ndarray, resize: int, crop: int, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+def slow(
+    pixels: np.ndarray, resize: int, crop: int, mean: tuple[float, ...], std: tuple[float, ...]
+) -> np.ndarray:
     """Scale, ColorNormalize, CenterCrop, in this order, with lists."""
     height, width, channels = pixels.shape
     if width < height:
@@ -60,7 +62,8 @@ def slow(pixels: np.ndarray, resize: int, crop: int, mean: tuple[float, ...], st
     return np.array(planes)[:, top : top + crop, left : left + crop].transpose(1, 2, 0)
 
 
-# height, width, shorter side, crop: smaller, larger, left alone, one pixel wide, one pixel in all, one pixel left.
+# height, width, shorter side, crop: smaller, larger, left alone, one pixel wide, one pixel in all,
+# one pixel left.
 CASES = [
     (23, 37, 16, 11),
     (37, 23, 16, 12),
@@ -83,7 +86,9 @@ CASES = [
 @pytest.mark.parametrize(("height", "width", "resize", "crop"), CASES)
 def test_equals_one_pixel_at_a_time_to_the_bit(height, width, resize, crop, channels):
     pixels = odd.synthetic(height, width, channels)
-    mean, std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if channels == 3 else ((0.1307,), (0.3081,))
+    mean, std = (
+        ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if channels == 3 else ((0.1307,), (0.3081,))
+    )
     found = prepare(pixels, Preprocess(resize, crop, "torch7", mean, std))
     assert found.dtype == np.float32
     assert np.array_equal(found, slow(pixels, resize, crop, mean, std))
@@ -100,7 +105,10 @@ def test_the_sizes_are_those_of_lua():
     assert scaled_size(49, 55, 49) == (49, 55)
 
 
-@pytest.mark.parametrize(("height", "width", "size"), [(20, 31, (50, 33)), (20, 31, (17, 11)), (2, 2, (9, 5)), (5, 2, (2, 9))])
+@pytest.mark.parametrize(
+    ("height", "width", "size"),
+    [(20, 31, (50, 33)), (20, 31, (17, 11)), (2, 2, (9, 5)), (5, 2, (2, 9))],
+)
 def test_a_ramp_stays_a_ramp_and_corners_stay_where_they_are(height, width, size):
     """A cubic through points of a line is the line. Of values below 1 each axis rounds about ten times: 2 * 10 * eps / 2."""
     y, x = np.ogrid[:height, :width]
@@ -109,8 +117,11 @@ def test_a_ramp_stays_a_ramp_and_corners_stay_where_they_are(height, width, size
     found = scale_and_crop(ramp, size, whole)[:, :, 0]
     top, left = (whole - size[1]) // 2, (whole - size[0]) // 2
     found = found[top : top + size[1], left : left + size[0]].astype(np.float64) * 255
-    expected = 3 * np.linspace(0, height - 1, size[1])[:, np.newaxis] + 5 * np.linspace(0, width - 1, size[0])
-    # The place of a pixel is rounded too, by up to eps / 2 of the row's length, twice; 5 levels a pixel and 3.
+    expected = 3 * np.linspace(0, height - 1, size[1])[:, np.newaxis] + 5 * np.linspace(
+        0, width - 1, size[0]
+    )
+    # The place of a pixel is rounded too, by up to eps / 2 of the row's length, twice; 5 levels a
+    # pixel and 3.
     assert np.abs(found - expected).max() <= 255 * 10 * EPS + 8 * max(width, height) * EPS
     corners = ramp[[0, 0, -1, -1], [0, -1, 0, -1], 0]
     assert np.allclose(found[[0, 0, -1, -1], [0, -1, 0, -1]], corners, rtol=0, atol=255 * EPS)
@@ -124,11 +135,16 @@ def test_one_colour_stays_one_colour():
 
 def test_nothing_is_smoothed_rounded_or_cut_off():
     """What Pillow's bicubic filter does and this one does not."""
-    stripes = np.tile(np.array([0, 0, 255, 255], np.uint8), 33)[:129]  # from 129 pixels to 33: every fourth is looked at
+    stripes = np.tile(np.array([0, 0, 255, 255], np.uint8), 33)[
+        :129
+    ]  # from 129 pixels to 33: every fourth is looked at
     pixels = np.broadcast_to(stripes[:, np.newaxis, np.newaxis], (129, 129, 3))
     found = scale_and_crop(pixels, (33, 33), 33)
     assert np.abs(found).max() <= 8 * EPS
-    assert np.ptp(resize_and_crop(np.ascontiguousarray(pixels), Preprocess(33, 33, "bicubic"))[8:-8]) < 80
+    assert (
+        np.ptp(resize_and_crop(np.ascontiguousarray(pixels), Preprocess(33, 33, "bicubic"))[8:-8])
+        < 80
+    )
     edge = np.zeros((4, 9, 1), np.uint8)
     edge[:, 5:] = 255
     x = scale_and_crop(edge, (90, 40), 40)
@@ -139,7 +155,10 @@ def test_nothing_is_smoothed_rounded_or_cut_off():
     assert np.array_equal(prepared, x)
 
 
-@pytest.mark.parametrize(("side", "crop", "first"), [(10, 5, 3), (10, 7, 2), (12, 9, 2), (11, 4, 4), (13, 8, 3), (5, 5, 0)])
+@pytest.mark.parametrize(
+    ("side", "crop", "first"),
+    [(10, 5, 3), (10, 7, 2), (12, 9, 2), (11, 4, 4), (13, 8, 3), (5, 5, 0)],
+)
 def test_the_corner_of_the_crop_is_rounded_up(side, crop, first):
     ramp = np.broadcast_to(np.arange(side, dtype=np.uint8)[:, None, None], (side, side, 3))
     out = resize_and_crop(ramp, Preprocess(side, crop, "torch7"))
@@ -150,7 +169,9 @@ def test_a_crop_that_is_larger_has_a_black_rim():
     p = Preprocess(4, 7, "torch7")
     out = resize_and_crop(np.full((4, 5, 3), 9, np.uint8), p)
     assert np.array_equal(out, resize_and_crop(np.full((4, 5, 3), 9, np.uint8), Preprocess(4, 7)))
-    assert np.array_equal(prepare(np.zeros((4, 5, 3), np.uint8), p), normalise(np.zeros((7, 7, 3), np.uint8), p))
+    assert np.array_equal(
+        prepare(np.zeros((4, 5, 3), np.uint8), p), normalise(np.zeros((7, 7, 3), np.uint8), p)
+    )
 
 
 def test_pixels_of_eight_bits_are_the_nearest_ones():
@@ -177,7 +198,12 @@ def test_bad_pictures_are_refused():
     for shape in ((1, 10_000), (10_000, 1)):
         with pytest.raises(ImageError, match="too narrow"):
             prepare(odd.synthetic(*shape), p)
-    for nothing in (None, np.zeros((4, 4, 3), np.float32), np.zeros((4, 4, 2), np.uint8), np.zeros((0, 4, 3), np.uint8)):
+    for nothing in (
+        None,
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((4, 4, 2), np.uint8),
+        np.zeros((0, 4, 3), np.uint8),
+    ):
         with pytest.raises(ImageError):
             resize_and_crop(nothing, p)
     for name in ("Torch7", "torch", "torch7 "):
@@ -191,7 +217,9 @@ def test_bad_pictures_are_refused():
 def test_training_resizes_as_the_model_does():
     pixels, rng = odd.synthetic(23, 37), np.random.default_rng(0)
     augment = Augment(12, resize=16, interpolation="torch7")
-    assert np.array_equal(augment.fit(pixels, rng), resize_and_crop(pixels, Preprocess(16, 12, "torch7")))
+    assert np.array_equal(
+        augment.fit(pixels, rng), resize_and_crop(pixels, Preprocess(16, 12, "torch7"))
+    )
     assert augment.preprocess == Preprocess(16, 12, "torch7")
     assert augment.finish(augment.fit(pixels, rng)[np.newaxis], rng).shape == (1, 12, 12, 3)
 
@@ -200,5 +228,9 @@ def test_random_parts_are_bicubic():
     picture = odd.synthetic(40, 60)
     augment = Augment(16, scale=(0.2, 0.8), interpolation="torch7")
     left, top, w, h = random_part(60, 40, augment.scale, augment.ratio, np.random.default_rng(7))
-    expected = Image.fromarray(picture).crop((left, top, left + w, top + h)).resize((16, 16), Image.Resampling.BICUBIC)
+    expected = (
+        Image.fromarray(picture)
+        .crop((left, top, left + w, top + h))
+        .resize((16, 16), Image.Resampling.BICUBIC)
+    )
     assert (augment.fit(picture, np.random.default_rng(7)) == np.asarray(expected)).all()

@@ -32,7 +32,7 @@ from torch_files import (
     zip_file,
 )
 
-from tinyresnext.checkpoints.container import read as read_file
+from tinyresnext.checkpoints.readers.container import read as read_file
 from tinyresnext.errors import FormatError, UnsafeError, UsageError
 
 CONTAINERS = {"legacy": legacy_file, "zip": zip_file}
@@ -75,7 +75,13 @@ def test_state_dict(read, container):
     found = read(small_state())
     same(found.tensors, plain(small_state()))
     assert found.tensors["bn1.num_batches_tracked"] == 7
-    assert (found.container, found.wrapper, found.others, found.prefix, found.skipped) == (container, "", (), "", ())
+    assert (found.container, found.wrapper, found.others, found.prefix, found.skipped) == (
+        container,
+        "",
+        (),
+        "",
+        (),
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int64", "int32", "int16", "int8", "uint8", "bool"])
@@ -89,7 +95,9 @@ def test_half_widens_exactly(read):
     raw = np.arange(1 << 16, dtype=np.uint16)
     found = read({"w": tensor(raw.view(np.float16))}).tensors["w"]
     assert found.dtype == np.float32
-    for value, expected in zip(found.tolist(), struct.unpack("<65536e", raw.tobytes()), strict=True):
+    for value, expected in zip(
+        found.tolist(), struct.unpack("<65536e", raw.tobytes()), strict=True
+    ):
         assert value == expected or (value != value and expected != expected)
 
 
@@ -105,7 +113,10 @@ def test_bfloat16_widens_exactly(read):
 def test_double_is_rounded_to_the_nearest(read):
     tie = 1 + 2.0**-24  # halfway between 1 and the next float32: to even, 1
     array = np.array([0.1, tie, tie + 2.0**-50, 1e-46, -0.0, np.inf, np.nan, 3.4028235e38])
-    expected = np.array([np.float32("0.1"), 1, 1 + 2.0**-23, 0, -0.0, np.inf, np.nan, np.finfo(np.float32).max], np.float32)
+    expected = np.array(
+        [np.float32("0.1"), 1, 1 + 2.0**-23, 0, -0.0, np.inf, np.nan, np.finfo(np.float32).max],
+        np.float32,
+    )
     same(read({"w": tensor(array)}).tensors, {"w": expected})
 
 
@@ -128,15 +139,23 @@ def test_parameters(read):
 
 def test_old_rebuild_function(tmp_path):
     """Files of 2017 call ``_rebuild_tensor`` with four arguments."""
-    pid = marked(text("storage"), glob("torch.cuda", "FloatStorage"), text("0"), text("cuda:0"), b"K\4")
-    code = call("torch._utils", "_rebuild_tensor", pid + b"Q", b"K\1", marked(b"K\3"), marked(b"K\1"))
+    pid = marked(
+        text("storage"), glob("torch.cuda", "FloatStorage"), text("0"), text("cuda:0"), b"K\4"
+    )
+    code = call(
+        "torch._utils", "_rebuild_tensor", pid + b"Q", b"K\1", marked(b"K\3"), marked(b"K\1")
+    )
     path = tmp_path / "old.pth"
     path.write_bytes(Zip(zip_entries({"a": tensor(numbers(4)), "b": Raw(code)})).build())
     same(read_file(path).tensors, {"a": numbers(4), "b": numbers(4)[1:]})
 
 
 def test_scalars_and_empty_tensors(read):
-    values = {"s": np.float32(3).reshape(()), "e": np.empty(0, np.float32), "f": np.empty((2, 0, 3), np.int32)}
+    values = {
+        "s": np.float32(3).reshape(()),
+        "e": np.empty(0, np.float32),
+        "f": np.empty((2, 0, 3), np.int32),
+    }
     same(read({name: tensor(array) for name, array in values.items()}).tensors, values)
 
 
@@ -149,8 +168,14 @@ def test_non_contiguous(read):
         "cut": (View(store, 12 + 2, (2, 3, 2), (12, 2, 1)), base[1:3, 1:4]),
         "second": (View(store, 1, (4, 3), (12, 4)), base[:, ::2, 1]),
         "one": (View(store, 47, (1, 1), ((1 << 62) - 1, 7)), base[3:, 5, 1:]),
-        "expanded": (View(store, 5, (3, 2), (0, 1)), np.broadcast_to(base.reshape(-1)[5:7], (3, 2))),
-        "overlapping": (View(store, 0, (3, 3), (1, 1)), np.array([base.reshape(-1)[i : i + 3] for i in range(3)])),
+        "expanded": (
+            View(store, 5, (3, 2), (0, 1)),
+            np.broadcast_to(base.reshape(-1)[5:7], (3, 2)),
+        ),
+        "overlapping": (
+            View(store, 0, (3, 3), (1, 1)),
+            np.array([base.reshape(-1)[i : i + 3] for i in range(3)]),
+        ),
     }
     found = read({name: view for name, (view, _) in views.items()})
     same(found.tensors, {name: np.ascontiguousarray(array) for name, (_, array) in views.items()})
@@ -188,15 +213,29 @@ def test_many_storages_keep_the_order_of_the_names(read):
 
 
 TRAINING = {
-    "optimizer": {"state": {0: {"momentum_buffer": tensor(numbers(3, 9))}}, "param_groups": [{"lr": 0.1, "params": [0, 1]}]},
-    "lr_scheduler": {"milestones": Raw(call("collections", "Counter", b"}K\x1eK\x01s")), "last_epoch": 3},
+    "optimizer": {
+        "state": {0: {"momentum_buffer": tensor(numbers(3, 9))}},
+        "param_groups": [{"lr": 0.1, "params": [0, 1]}],
+    },
+    "lr_scheduler": {
+        "milestones": Raw(call("collections", "Counter", b"}K\x1eK\x01s")),
+        "last_epoch": 3,
+    },
     "epoch": 3,
     "best": tensor(np.array(0.77, np.float32)),
-    "args": Raw(glob("argparse", "Namespace") + b")\x81}" + text("device") + call("torch", "device", text("cuda")) + b"sb"),
+    "args": Raw(
+        glob("argparse", "Namespace")
+        + b")\x81}"
+        + text("device")
+        + call("torch", "device", text("cuda"))
+        + b"sb"
+    ),
 }
 
 
-@pytest.mark.parametrize("wrapper", ["state_dict", "model", "state_dict_ema", "model_ema", "ema_state_dict"])
+@pytest.mark.parametrize(
+    "wrapper", ["state_dict", "model", "state_dict_ema", "model_ema", "ema_state_dict"]
+)
 def test_wrapped_by_a_training_script(read, wrapper):
     found = read({**TRAINING, wrapper: small_state()})
     same(found.tensors, plain(small_state()))
@@ -204,15 +243,26 @@ def test_wrapped_by_a_training_script(read, wrapper):
 
 
 def test_plain_weights_or_their_average(read):
-    average = {f"module.{name}": tensor(array * 0 + 1) for name, array in plain(small_state()).items()}
-    value = {"model": small_state(), "model_ema": {"n_averaged": tensor(np.array(5)), **average}, **TRAINING}
+    average = {
+        f"module.{name}": tensor(array * 0 + 1) for name, array in plain(small_state()).items()
+    }
+    value = {
+        "model": small_state(),
+        "model_ema": {"n_averaged": tensor(np.array(5)), **average},
+        **TRAINING,
+    }
     found = read(value)
     same(found.tensors, plain(small_state()))
     assert (found.wrapper, found.others, found.prefix) == ("model", ("model_ema",), "")
     found = read(value, ema=True)
     assert list(found.tensors) == list(small_state())
     assert all((array == 1).all() for array in found.tensors.values())
-    assert (found.wrapper, found.others, found.prefix, found.skipped) == ("model_ema", ("model",), "module.", ("n_averaged",))
+    assert (found.wrapper, found.others, found.prefix, found.skipped) == (
+        "model_ema",
+        ("model",),
+        "module.",
+        ("n_averaged",),
+    )
 
 
 def test_average_that_is_not_there(read):
@@ -220,7 +270,9 @@ def test_average_that_is_not_there(read):
         read({"state_dict": small_state()}, ema=True)
 
 
-@pytest.mark.parametrize("prefix", ["module.", "module.module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod."])
+@pytest.mark.parametrize(
+    "prefix", ["module.", "module.module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod."]
+)
 def test_prefixes(read, prefix):
     found = read(OrderedDict((prefix + name, view) for name, view in small_state().items()))
     same(found.tensors, plain(small_state()))
@@ -228,7 +280,11 @@ def test_prefixes(read, prefix):
 
 
 def test_prefix_of_some_names_only_stays(read):
-    state = {"module.a": tensor(numbers(2)), "b.module.c": tensor(numbers(2)), "modules.d": tensor(numbers(2))}
+    state = {
+        "module.a": tensor(numbers(2)),
+        "b.module.c": tensor(numbers(2)),
+        "modules.d": tensor(numbers(2)),
+    }
     found = read(state)
     assert (list(found.tensors), found.prefix) == (list(state), "")
 
@@ -251,10 +307,15 @@ def test_newer_pickle_protocols(tmp_path, protocol):
     def name(*words):
         return b"".join(map(word, words)) + b"\x93\x94"
 
-    pid = marked(word("storage"), name("torch", "FloatStorage"), word("0"), word("cpu"), b"K\x06") + b"\x94Q"
+    pid = (
+        marked(word("storage"), name("torch", "FloatStorage"), word("0"), word("cpu"), b"K\x06")
+        + b"\x94Q"
+    )
     hooks = name("collections", "OrderedDict") + b")R\x94"
     arguments = marked(pid, b"K\0", b"K\2K\3\x86\x94", b"K\3K\1\x86\x94", b"\x89", hooks) + b"\x94"
-    body = b"}\x94" + word("x") + name("torch._utils", "_rebuild_tensor_v2") + arguments + b"R\x94s."
+    body = (
+        b"}\x94" + word("x") + name("torch._utils", "_rebuild_tensor_v2") + arguments + b"R\x94s."
+    )
     framed = bytes([0x80, protocol, 0x95]) + struct.pack("<Q", len(body)) + body
     path = tmp_path / "model.pth"
     path.write_bytes(Zip(zip_entries({"x": tensor(array)}, pickle=framed)).build())
@@ -267,7 +328,8 @@ def test_newer_pickle_protocols(tmp_path, protocol):
 def test_zip_without_zip64_records_or_descriptors(tmp_path):
     """As other tools write it: sizes in the local header, Unix attributes, no zip64 record, another root."""
     entries = [
-        replace(e, flags=0, made_by=0x0314, attributes=0o100644 << 16) for e in zip_entries(small_state(), root="archive")
+        replace(e, flags=0, made_by=0x0314, attributes=0o100644 << 16)
+        for e in zip_entries(small_state(), root="archive")
     ]
     path = tmp_path / "model.pth"
     path.write_bytes(Zip(entries, zip64=False).build())
@@ -283,11 +345,19 @@ def test_zip_with_64_bit_sizes(tmp_path):
             headers[len(headers)] = at
     full = 0xFFFFFFFF
     wide = [
-        replace(e, size=full, packed=full, header=full, extra=struct.pack("<2H3Q", 1, 24, len(e.data), len(e.data), headers[i]))
+        replace(
+            e,
+            size=full,
+            packed=full,
+            header=full,
+            extra=struct.pack("<2H3Q", 1, 24, len(e.data), len(e.data), headers[i]),
+        )
         for i, e in enumerate(entries)
     ]
     built = bytearray(Zip(wide).build())
-    for e, (_, at) in zip(entries, headers.items(), strict=True):  # the descriptors keep the true 32-bit sizes
+    for e, (_, at) in zip(
+        entries, headers.items(), strict=True
+    ):  # the descriptors keep the true 32-bit sizes
         start = built.index(b"PK\7\x08", at)
         built[start + 8 : start + 16] = struct.pack("<2I", len(e.data), len(e.data))
     path = tmp_path / "model.pth"
@@ -298,7 +368,11 @@ def test_zip_with_64_bit_sizes(tmp_path):
 @pytest.mark.parametrize("byteorder", [True, False])
 def test_zip_of_older_versions(tmp_path, byteorder):
     """PyTorch before 2.1 wrote no byteorder; before 1.6 nothing but data.pkl, data and version."""
-    old = [e for e in zip_entries(small_state()) if "/." not in e.name and (byteorder or "byteorder" not in e.name)]
+    old = [
+        e
+        for e in zip_entries(small_state())
+        if "/." not in e.name and (byteorder or "byteorder" not in e.name)
+    ]
     path = tmp_path / "model.pth"
     path.write_bytes(Zip(old).build())
     same(read_file(path).tensors, plain(small_state()))
@@ -323,7 +397,13 @@ def test_the_file_is_opened_once_and_nothing_else_happens(tmp_path, container):
 
 
 def test_missing_directory_and_strange_paths(tmp_path):
-    for path in (tmp_path / "missing.pth", tmp_path, tmp_path / "a\0b", "", tmp_path / ("x" * 5000)):
+    for path in (
+        tmp_path / "missing.pth",
+        tmp_path,
+        tmp_path / "a\0b",
+        "",
+        tmp_path / ("x" * 5000),
+    ):
         with pytest.raises(FormatError, match=r"cannot be read|is a directory"):
             read_file(path)
     for path in (None, 7, 3.5, object()):
@@ -368,9 +448,14 @@ def trainer(monkeypatch):
     for cls in (HistoryBuffer, ConfigDict):
         cls.__module__, cls.__qualname__ = module.__name__, cls.__name__
         setattr(module, cls.__name__, cls)
-    HistoryBuffer.mean.__module__, HistoryBuffer.mean.__qualname__ = module.__name__, "HistoryBuffer.mean"
+    HistoryBuffer.mean.__module__, HistoryBuffer.mean.__qualname__ = (
+        module.__name__,
+        "HistoryBuffer.mean",
+    )
     for name in ("mmengine", "mmengine.logging", module.__name__):
-        monkeypatch.setitem(sys.modules, name, module if name == module.__name__ else types.ModuleType(name))
+        monkeypatch.setitem(
+            sys.modules, name, module if name == module.__name__ else types.ModuleType(name)
+        )
     return module
 
 
@@ -381,12 +466,16 @@ def opcodes(value):
 
 def test_a_trainers_own_classes_are_neither_imported_nor_in_the_way(read, trainer, monkeypatch):
     """A training checkpoint of mmengine: histories and configurations beside weights and averaged weights."""
-    beside = {"log_scalars": OrderedDict(loss=trainer.HistoryBuffer()), "runtime_info": {"cfg": trainer.ConfigDict(lr=[1, {}])}}
+    beside = {
+        "log_scalars": OrderedDict(loss=trainer.HistoryBuffer()),
+        "runtime_info": {"cfg": trainer.ConfigDict(lr=[1, {}])},
+    }
     top = {
         "meta": {"epoch": 100, "dataset_meta": {"classes": ("tench", "goldfish")}, "seed": None},
         "state_dict": small_state(),
         "message_hub": opcodes(beside),
-        "ema_state_dict": {f"module.{key}": value for key, value in small_state().items()} | {"steps": tensor(np.array(9))},
+        "ema_state_dict": {f"module.{key}": value for key, value in small_state().items()}
+        | {"steps": tensor(np.array(9))},
     }
     monkeypatch.delitem(sys.modules, trainer.__name__)
     with watching() as events:
@@ -406,7 +495,10 @@ def test_a_trainers_own_class_among_the_tensors_is_refused(read, trainer, place)
     with pytest.raises((UnsafeError, FormatError)) as caught:
         read({**small_state(), "extra": value} if place == "extra" else {"state_dict": value})
     if place == "extra":
-        assert "extra is an object of the class mmengine.logging.history_buffer.HistoryBuffer" in str(caught.value)
+        assert (
+            "extra is an object of the class mmengine.logging.history_buffer.HistoryBuffer"
+            in str(caught.value)
+        )
 
 
 @pytest.mark.parametrize("bytes_of_weights", [60 << 20, 0])
@@ -415,7 +507,11 @@ def test_long_histories_are_passed_over(tmp_path, bytes_of_weights):
     history = np.random.default_rng(1).random(500_000)
     state = {"w": tensor(np.zeros(max(bytes_of_weights, 4) // 4, np.float32))}
     path = tmp_path / "model.pth"
-    path.write_bytes(zip_file({"state_dict": state, "message_hub": opcodes({"loss": history, "lr": history + 1})}))
+    path.write_bytes(
+        zip_file(
+            {"state_dict": state, "message_hub": opcodes({"loss": history, "lr": history + 1})}
+        )
+    )
     tracemalloc.start()
     try:
         if bytes_of_weights:
@@ -431,6 +527,8 @@ def test_long_histories_are_passed_over(tmp_path, bytes_of_weights):
 def test_the_bytes_of_an_array_are_no_text(read):
     """What was passed over can be nothing else: neither a name nor a value among the tensors."""
     encoded = glob("_codecs", "encode") + text("fc.bias") + b"q\x07" + text("latin1") + b"\x86R"
-    assert list(read({"state_dict": small_state(), "history": Raw(encoded)}).tensors) == list(small_state())
+    assert list(read({"state_dict": small_state(), "history": Raw(encoded)}).tensors) == list(
+        small_state()
+    )
     with pytest.raises(UnsafeError, match="a key of type Placeholder"):
         read({"state_dict": small_state(), "history": Raw(encoded), "again": Raw(b"}h\x07Ns")})

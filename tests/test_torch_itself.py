@@ -10,7 +10,7 @@ import pytest
 from test_hostile_checkpoints import mutations, variety
 from torch_files import Raw, glob, legacy_file, marked, small_state, text, zip_file
 
-from tinyresnext.checkpoints.container import read as read_file
+from tinyresnext.checkpoints.readers.container import read as read_file
 from tinyresnext.errors import UnsafeError, WeightsError
 
 
@@ -40,7 +40,12 @@ def save(torch, tmp_path, container):
 def network(torch):
     """A few layers with batch norm, convolution and a classifier, trained for one step so that nothing is at its start."""
     torch.manual_seed(0)
-    layers = torch.nn.Conv2d(3, 8, 3, groups=1), torch.nn.BatchNorm2d(8), torch.nn.Flatten(), torch.nn.Linear(8 * 36, 5)
+    layers = (
+        torch.nn.Conv2d(3, 8, 3, groups=1),
+        torch.nn.BatchNorm2d(8),
+        torch.nn.Flatten(),
+        torch.nn.Linear(8 * 36, 5),
+    )
     net = torch.nn.Sequential(*layers)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
     net(torch.randn(4, 3, 8, 8)).square().sum().backward()
@@ -52,7 +57,9 @@ def same(found, expected):
     """Equal to torch's tensors, float32 for every floating type."""
     assert list(found) == list(expected)
     for name, value in expected.items():
-        array = (value.float() if value.is_floating_point() else value).detach().contiguous().numpy()
+        array = (
+            (value.float() if value.is_floating_point() else value).detach().contiguous().numpy()
+        )
         if array.dtype == bool:
             array = array.view(np.uint8) != 0  # torch keeps whatever byte was stored
         assert found[name].dtype == array.dtype, name
@@ -96,7 +103,9 @@ def test_a_training_checkpoint(torch, save, network):
         "optimizer": optimizer.state_dict(),
         "lr_scheduler": torch.optim.lr_scheduler.MultiStepLR(optimizer, [30, 60]).state_dict(),
         "epoch": 3,
-        "args": argparse.Namespace(device=torch.device("cpu"), lr=0.1, names={"a", "b"}, shape=torch.Size([1, 2])),
+        "args": argparse.Namespace(
+            device=torch.device("cpu"), lr=0.1, names={"a", "b"}, shape=torch.Size([1, 2])
+        ),
         "best": np.float64(77.6),
         "model_ema": average.state_dict(),
     }
@@ -122,7 +131,10 @@ def test_the_tests_own_writer(torch, tmp_path, build):
     loaded = torch.load(path, weights_only=True)
     assert isinstance(loaded, OrderedDict)
     assert loaded._metadata["bn1"] == {"version": 2}
-    same({name: view.storage.values.reshape(view.size) for name, view in small_state().items()}, loaded)
+    same(
+        {name: view.storage.values.reshape(view.size) for name, view in small_state().items()},
+        loaded,
+    )
 
 
 def test_mutated_legacy_files_mean_the_same_to_torch(torch, tmp_path):
@@ -141,8 +153,13 @@ def test_mutated_legacy_files_mean_the_same_to_torch(torch, tmp_path):
             if top is not None:
                 both += 1
                 mapping = top[found.wrapper] if found.wrapper else top
-                mapping = {name: value for name, value in mapping.items() if name not in found.skipped}
-                same(found.tensors, {name.removeprefix(found.prefix): value for name, value in mapping.items()})
+                mapping = {
+                    name: value for name, value in mapping.items() if name not in found.skipped
+                }
+                same(
+                    found.tensors,
+                    {name.removeprefix(found.prefix): value for name, value in mapping.items()},
+                )
     assert both > 40
 
 

@@ -18,10 +18,37 @@ import pytest
 import training_cases as small
 from test_training import log_of, same
 
-from tinyresnext import cli, cli_train, load, training_state
+from tinyresnext import load
+from tinyresnext.cli import main as cli
+from tinyresnext.cli import train as cli_train
+from tinyresnext.training import state as training_state
 
-NETWORK = ["--blocks", "1,1", "--cardinality", "2", "--width", "8", "--widen", "1", "--stem", "cifar", "--size", "8"]
-RECIPE = ["--epochs", "3", "--batch", "4", "--padding", "1", "--ema", "0.9", "--device", "reference"]
+NETWORK = [
+    "--blocks",
+    "1,1",
+    "--cardinality",
+    "2",
+    "--width",
+    "8",
+    "--widen",
+    "1",
+    "--stem",
+    "cifar",
+    "--size",
+    "8",
+]
+RECIPE = [
+    "--epochs",
+    "3",
+    "--batch",
+    "4",
+    "--padding",
+    "1",
+    "--ema",
+    "0.9",
+    "--device",
+    "reference",
+]
 
 
 @pytest.fixture(scope="module")
@@ -47,22 +74,56 @@ def run(capsys, monkeypatch, tmp_path):
 
 
 def test_train_then_classify_then_finetune(run, data):
-    train = ["train", data, *NETWORK, "--avg-down", *RECIPE, "--interpolation", "bicubic", "--val", data]
+    train = [
+        "train",
+        data,
+        *NETWORK,
+        "--avg-down",
+        *RECIPE,
+        "--interpolation",
+        "bicubic",
+        "--val",
+        data,
+    ]
     train += ["--licence", "CC0-1.0", "--seed", "5", "--out", "red or dark"]
     assert run(*train) == (0, "'red or dark/model.h5'\n".replace("'", ""), "")
     model = load("red or dark/model.h5", "reference")
-    assert (model.labels, model.spec.classes, model.spec.stem, model.preprocess.crop) == (("dark", "red"), 2, "cifar", 8)
+    assert (model.labels, model.spec.classes, model.spec.stem, model.preprocess.crop) == (
+        ("dark", "red"),
+        2,
+        "cifar",
+        8,
+    )
     assert (model.spec.avg_down, model.preprocess.interpolation) == (True, "bicubic")
     assert model.provenance["licence"] == "CC0-1.0"
     assert model.provenance["command"] == shlex.join(["tinyresnext", *map(str, train)])
     assert json.loads(model.provenance["recipe"])["seed"] == 5
     assert "of 12 pictures" in model.provenance["accuracy"]
-    code, out, _ = run("classify", data / "test" / "red", "--model", "red or dark/model.h5", "--device", "reference")
+    code, out, _ = run(
+        "classify",
+        data / "test" / "red",
+        "--model",
+        "red or dark/model.h5",
+        "--device",
+        "reference",
+    )
     assert (code, out.count("red\n") >= 6) == (0, True)
-    tune = ["finetune", data, "--init", "red or dark/model.h5", "--frozen-to", "layer1", "--out", "tuned", "--half"]
+    tune = [
+        "finetune",
+        data,
+        "--init",
+        "red or dark/model.h5",
+        "--frozen-to",
+        "layer1",
+        "--out",
+        "tuned",
+        "--half",
+    ]
     assert run(*tune, "--epochs", 1, "--batch", 4, "--device", "reference")[0] == 0
     tuned = load("tuned/model.h5", "reference")
-    assert (tuned.params["conv1.weight"] == model.params["conv1.weight"].astype("f2").astype("f4")).all()
+    assert (
+        tuned.params["conv1.weight"] == model.params["conv1.weight"].astype("f2").astype("f4")
+    ).all()
     code, out, _ = run("info", "tuned/model.h5")
     assert (code, "command       tinyresnext finetune" in out) == (0, True)
 
@@ -83,7 +144,11 @@ def test_train_then_classify_then_finetune(run, data):
         (["--depth", "11", "--val-split", "x", "--val", "DATA"], 2, "x"),
         (["--depth", "11", "--batch", "4", "--resume"], 2, "leave out --resume"),
         (["--depth", "11", "--device", "tpu"], 4, "'tpu'"),
-        (["--depth", "11", "--batch", "13", "--device", "reference"], 2, "12 pictures and a batch 13"),
+        (
+            ["--depth", "11", "--batch", "13", "--device", "reference"],
+            2,
+            "12 pictures and a batch 13",
+        ),
     ],
 )
 def test_what_cannot_be(run, data, options, code, text):
@@ -106,7 +171,9 @@ def test_a_broken_first_picture_is_skipped_and_told_of_once(run, data, tmp_path,
     first = tmp_path / "data" / "train" / "dark" / "0.png"
     first.write_bytes(first.read_bytes()[:50])
     monkeypatch.setattr(cli_train, "open_dataset", partial(cli_train.open_dataset, memory=0))
-    code, _, err = run("train", tmp_path / "data", *NETWORK, *RECIPE, "--broken", "skip", "--out", "run")
+    code, _, err = run(
+        "train", tmp_path / "data", *NETWORK, *RECIPE, "--broken", "skip", "--out", "run"
+    )
     assert (code, err.count("skipped"), "0.png" in err) == (0, 1, True)
 
 
@@ -117,7 +184,19 @@ def test_data_that_are_not_there(run):
 
 def start(data, out, *more):
     """The command in a process of its own."""
-    arguments = ["train", str(data), *NETWORK, *RECIPE, "--epochs", "30", "--log-every", "1", "--out", str(out), *more]
+    arguments = [
+        "train",
+        str(data),
+        *NETWORK,
+        *RECIPE,
+        "--epochs",
+        "30",
+        "--log-every",
+        "1",
+        "--out",
+        str(out),
+        *more,
+    ]
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", "tinyresnext", *arguments],

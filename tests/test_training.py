@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 import training_cases as small
 
-from tinyresnext import Preprocess, finetune, load, train, training, training_log, training_run
-from tinyresnext.data import Dataset
+from tinyresnext import Preprocess, finetune, load, train
+from tinyresnext.data.loader import Loader
+from tinyresnext.data.open import Dataset
 from tinyresnext.errors import FormatError, ImageError, TrainingError, UsageError
-from tinyresnext.image import prepare
-from tinyresnext.loader import Loader
-from tinyresnext.optimise import initialise, size, views
-from tinyresnext.recipes import Recipe
+from tinyresnext.images.preprocess import prepare
+from tinyresnext.training import log as training_log
+from tinyresnext.training import run as training_run
+from tinyresnext.training import train as training
+from tinyresnext.training.optimise import initialise, size, views
+from tinyresnext.training.recipes import Recipe
 
 OPTIONS = {"preprocess": small.PREPROCESS, "device": "reference"}
 TIMES = ("seconds", "images_per_second")
@@ -44,7 +47,10 @@ def log_of(folder):
     """The lines but for what a clock decides."""
     text = (folder / "log.jsonl").read_text("utf-8")
     assert text.endswith("\n")
-    return [{name: value for name, value in json.loads(line).items() if name not in TIMES} for line in text.splitlines()]
+    return [
+        {name: value for name, value in json.loads(line).items() if name not in TIMES}
+        for line in text.splitlines()
+    ]
 
 
 def same(a, b):
@@ -58,8 +64,22 @@ def same(a, b):
 def test_it_learns_and_says_so(tmp_path):
     validation = small.pictures(30, seed=1)
     recipe = replace(small.RECIPE, epochs=8, mixup=0.0)
-    made = train(small.SPEC, small.pictures(), recipe, tmp_path, validation=validation, log_every=3, **OPTIONS)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "best.h5", "log.jsonl", "model.h5", "state.npz"]
+    made = train(
+        small.SPEC,
+        small.pictures(),
+        recipe,
+        tmp_path,
+        validation=validation,
+        log_every=3,
+        **OPTIONS,
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".lock",
+        "best.h5",
+        "log.jsonl",
+        "model.h5",
+        "state.npz",
+    ]
     lines = log_of(tmp_path)
     assert [(line["epoch"], line.get("step")) for line in lines] == [
         (epoch, step) for epoch in range(1, 9) for step in (3, None)
@@ -80,19 +100,31 @@ def test_it_learns_and_says_so(tmp_path):
 
 def test_the_same_seed_gives_the_same_bits(tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        train(small.SPEC, small.pictures(), replace(small.RECIPE, epochs=1, seed=seed), tmp_path / name, **OPTIONS)
+        train(
+            small.SPEC,
+            small.pictures(),
+            replace(small.RECIPE, epochs=1, seed=seed),
+            tmp_path / name,
+            **OPTIONS,
+        )
     same(tmp_path / "a", tmp_path / "b")
     with pytest.raises(AssertionError):
         same(tmp_path / "a", tmp_path / "c")
 
 
 @pytest.mark.parametrize("device", ["reference", "cpu"])
-@pytest.mark.parametrize("steps", [1, 4, 6, 12])  # the first; the last of an epoch of four; in the middle; the very last
-def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, interrupted_after, monkeypatch, device, steps):
+@pytest.mark.parametrize(
+    "steps", [1, 4, 6, 12]
+)  # the first; the last of an epoch of four; in the middle; the very last
+def test_a_stopped_run_goes_on_to_the_same_bits(
+    tmp_path, interrupted_after, monkeypatch, device, steps
+):
     options = OPTIONS | {"device": device, "validation": small.pictures(20, seed=1), "log_every": 1}
     train(small.SPEC, small.pictures(), small.RECIPE, tmp_path / "whole", **options)
     interrupted_after(steps)
-    with pytest.raises(KeyboardInterrupt, match=r"stopped after step \d of 4 in epoch \d of 3.*--resume"):
+    with pytest.raises(
+        KeyboardInterrupt, match=r"stopped after step \d of 4 in epoch \d of 3.*--resume"
+    ):
         train(small.SPEC, small.pictures(), small.RECIPE, tmp_path / "stopped", **options)
     assert not (tmp_path / "stopped" / "model.h5").exists()
     monkeypatch.undo()
@@ -108,7 +140,9 @@ def test_muon_in_a_run(tmp_path, interrupted_after, monkeypatch):
     initialise(first, small.SPEC, recipe)
     for name, value in first.items():
         if value.ndim == 4:  # the norm stays where Muon is, and only there: all others have a decay
-            kept = np.linalg.norm(made.params[name]) == pytest.approx(np.linalg.norm(value), rel=1e-5)
+            kept = np.linalg.norm(made.params[name]) == pytest.approx(
+                np.linalg.norm(value), rel=1e-5
+            )
             assert kept == name.startswith("layer"), name
             assert not np.array_equal(made.params[name], value), name
     interrupted_after(6)
@@ -123,7 +157,9 @@ def test_stopping_in_the_validation(tmp_path, monkeypatch):
     options = OPTIONS | {"validation": small.pictures(40, seed=1)}
     train(small.SPEC, small.pictures(), small.RECIPE, tmp_path / "whole", **options)
     real = training_log.Progress.say
-    monkeypatch.setattr(training_log.Progress, "say", lambda *a: (signal.raise_signal(signal.SIGTERM), real(*a)))
+    monkeypatch.setattr(
+        training_log.Progress, "say", lambda *a: (signal.raise_signal(signal.SIGTERM), real(*a))
+    )
     with pytest.raises(KeyboardInterrupt, match="step 4 of 4 in epoch 1 of 3"):
         train(small.SPEC, small.pictures(), small.RECIPE, tmp_path / "stopped", **options)
     monkeypatch.undo()
@@ -137,9 +173,19 @@ def test_lines_behind_the_last_state_are_told_again(tmp_path, interrupted_after,
     with pytest.raises(KeyboardInterrupt):
         train(small.SPEC, small.pictures(), small.RECIPE, tmp_path / "cut", log_every=1, **OPTIONS)
     monkeypatch.undo()
-    with open(tmp_path / "cut" / "log.jsonl", "ab") as file:  # as if steps had been made, and a line half written
+    with open(
+        tmp_path / "cut" / "log.jsonl", "ab"
+    ) as file:  # as if steps had been made, and a line half written
         file.write(b'{"epoch": 2, "step": 3}\n{"epo')
-    train(small.SPEC, small.pictures(), small.RECIPE, tmp_path / "cut", log_every=1, resume=True, **OPTIONS)
+    train(
+        small.SPEC,
+        small.pictures(),
+        small.RECIPE,
+        tmp_path / "cut",
+        log_every=1,
+        resume=True,
+        **OPTIONS,
+    )
     same(tmp_path / "whole", tmp_path / "cut")
 
 
@@ -165,10 +211,14 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch, device):
 
     monkeypatch.setattr(training_run.Run, "step", step)
     options = OPTIONS | {"device": device}
-    with pytest.raises(TrainingError, match=r"loss is nan in step 2 of epoch 2: .* layer1\.0\.conv2;.*smaller --lr"):
+    with pytest.raises(
+        TrainingError, match=r"loss is nan in step 2 of epoch 2: .* layer1\.0\.conv2;.*smaller --lr"
+    ):
         train(small.SPEC, small.pictures(), small.RECIPE, tmp_path, **options)
     monkeypatch.undo()
-    train(small.SPEC, small.pictures(), small.RECIPE, tmp_path, resume=True, **options)  # the state before is whole
+    train(
+        small.SPEC, small.pictures(), small.RECIPE, tmp_path, resume=True, **options
+    )  # the state before is whole
     assert len(log_of(tmp_path)) == 3
 
 
@@ -183,7 +233,10 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch, valida
             run.params["fc.bias"][2] = np.nan
 
     monkeypatch.setattr(training_run.Run, "step", step)
-    options, recipe = OPTIONS | {"validation": validation}, replace(small.RECIPE, ema=0.0)  # else the average is tried
+    options, recipe = (
+        OPTIONS | {"validation": validation},
+        replace(small.RECIPE, ema=0.0),
+    )  # else the average is tried
     with pytest.raises(TrainingError, match=r"fc\.bias"):
         train(small.SPEC, small.pictures(), recipe, tmp_path, **options)
     monkeypatch.undo()
@@ -199,7 +252,9 @@ def test_too_high_a_rate(tmp_path):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return train(small.SPEC, small.pictures(), small.RECIPE, tmp_path_factory.mktemp("model"), **OPTIONS)
+    return train(
+        small.SPEC, small.pictures(), small.RECIPE, tmp_path_factory.mktemp("model"), **OPTIONS
+    )
 
 
 @pytest.mark.parametrize(
@@ -220,7 +275,9 @@ def test_finetune(tmp_path, model, stage, still):
     for name, value in before.items():
         assert model.params[name].tobytes() == value.tobytes(), name
         if not name.startswith("fc."):
-            assert (made.params[name].tobytes() == value.tobytes()) == (name.partition(".")[0] in still), name
+            assert (made.params[name].tobytes() == value.tobytes()) == (
+                name.partition(".")[0] in still
+            ), name
     assert log_of(tmp_path)[-1]["loss"] < log_of(tmp_path)[0]["loss"]
 
 
@@ -231,15 +288,27 @@ def test_finetune_a_model_of_another_system(tmp_path, model, preprocess, crop):
     others = replace(model, preprocess=preprocess)
     recipe = replace(small.RECIPE, epochs=2, crop=crop, sides=(6, 8))
     wide = np.random.default_rng(0).integers(0, 256, (20, 11, 16, 3), dtype=np.uint8)
-    pictures = Dataset(tuple("xyz"), np.arange(20) % 3, [f"{i}.png" for i in range(20)], lambda i: wide[i])
+    pictures = Dataset(
+        tuple("xyz"), np.arange(20) % 3, [f"{i}.png" for i in range(20)], lambda i: wide[i]
+    )
     made = finetune(others, pictures, recipe, tmp_path, validation=pictures)
     assert made.preprocess == load(tmp_path / "model.h5").preprocess == preprocess
     assert made.predict(wide[0])[0][0].label in "xyz"
 
 
-@pytest.mark.parametrize(("said", "kept"), [({}, "CC BY-NC 4.0"), ({"licence": "CC0-1.0"}, "CC0-1.0")])
+@pytest.mark.parametrize(
+    ("said", "kept"), [({}, "CC BY-NC 4.0"), ({"licence": "CC0-1.0"}, "CC0-1.0")]
+)
 def test_finetune_hands_down_origin_and_licence(tmp_path, model, said, kept):
-    known = replace(model, provenance={"source": "theirs.pth", "sha256": "12ab", "licence": "CC BY-NC 4.0", "page": ""})
+    known = replace(
+        model,
+        provenance={
+            "source": "theirs.pth",
+            "sha256": "12ab",
+            "licence": "CC BY-NC 4.0",
+            "page": "",
+        },
+    )
     recipe = replace(small.RECIPE, epochs=1)
     found = finetune(known, small.pictures(), recipe, tmp_path, provenance=said).provenance
     assert found["licence"] == kept
@@ -273,12 +342,20 @@ def test_finetune_refuses_a_stage_that_is_not_there(tmp_path, model):
         ({"recipe": replace(small.RECIPE, cutout=9)}, "cutout is 9"),
         ({"dataset": small.pictures(20, tuple("abc"))}, "3 classes and the network 4"),
         ({"validation": small.pictures(20, tuple("abdc"))}, "other classes"),
-        ({"preprocess": replace(small.PREPROCESS, mean=(0.5,), std=(0.5,))}, "1 channels and the network takes 3"),
+        (
+            {"preprocess": replace(small.PREPROCESS, mean=(0.5,), std=(0.5,))},
+            "1 channels and the network takes 3",
+        ),
         ({"device": "reference", "threads": 2}, "threads is 2"),
     ],
 )
 def test_what_does_not_fit_together(tmp_path, arguments, text):
-    given = {"spec": small.SPEC, "dataset": small.pictures(), "recipe": small.RECIPE, "out": tmp_path / "run"} | OPTIONS
+    given = {
+        "spec": small.SPEC,
+        "dataset": small.pictures(),
+        "recipe": small.RECIPE,
+        "out": tmp_path / "run",
+    } | OPTIONS
     with pytest.raises(UsageError, match=text):
         train(**given | arguments)
     assert not (tmp_path / "run").exists()
@@ -289,7 +366,15 @@ def test_other_pictures_are_not_resumed(tmp_path):
     with pytest.raises(UsageError, match="pictures '70 in 4 classes"):
         train(small.SPEC, small.pictures(71), small.RECIPE, tmp_path, resume=True, **OPTIONS)
     with pytest.raises(UsageError, match="validation 'none', and not '20 in 4 classes"):
-        train(small.SPEC, small.pictures(), small.RECIPE, tmp_path, resume=True, validation=small.pictures(20), **OPTIONS)
+        train(
+            small.SPEC,
+            small.pictures(),
+            small.RECIPE,
+            tmp_path,
+            resume=True,
+            validation=small.pictures(20),
+            **OPTIONS,
+        )
     with pytest.raises(UsageError, match="--resume goes on"):
         train(small.SPEC, small.pictures(), small.RECIPE, tmp_path, **OPTIONS)
 
@@ -302,7 +387,10 @@ def test_another_number_of_threads_is_told(tmp_path, interrupted_after, monkeypa
     monkeypatch.undo()
     assert "threads" not in capsys.readouterr().err
     train(small.SPEC, small.pictures(), small.RECIPE, tmp_path, threads=2, resume=True, **options)
-    assert "went on 1 threads until now and goes on 2: some bits will differ" in capsys.readouterr().err
+    assert (
+        "went on 1 threads until now and goes on 2: some bits will differ"
+        in capsys.readouterr().err
+    )
 
 
 def test_broken_pictures_are_told_of_once_and_not_counted(tmp_path):
@@ -320,7 +408,7 @@ def test_broken_pictures_are_told_of_once_and_not_counted(tmp_path):
 
 
 def test_a_step_that_an_epoch_does_not_have(tmp_path, interrupted_after, monkeypatch):
-    from tinyresnext import training_state
+    from tinyresnext.training import state as training_state
 
     interrupted_after(2)
     with pytest.raises(KeyboardInterrupt):
@@ -337,7 +425,14 @@ def test_progress_is_for_terminals(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr() == ("", "")
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setattr(training_log, "EVERY", 0.0)
-    train(small.SPEC, small.pictures(), small.RECIPE, tmp_path / "b", validation=small.pictures(20), **OPTIONS)
+    train(
+        small.SPEC,
+        small.pictures(),
+        small.RECIPE,
+        tmp_path / "b",
+        validation=small.pictures(20),
+        **OPTIONS,
+    )
     out, err = capsys.readouterr()
     assert out == ""
     assert "epoch 2/3  3/4  " in err
@@ -348,7 +443,10 @@ def test_progress_is_for_terminals(tmp_path, capsys, monkeypatch):
 
 def test_smaller_pictures_are_padded_and_wiped_out_by_the_same_part():
     recipe, preprocess = replace(small.RECIPE, padding=4, cutout=8), Preprocess(32, 32)
-    found = [training_run.augment_as(recipe, preprocess, small.pictures(), side) for side in (32, 24, 16, 20)]
+    found = [
+        training_run.augment_as(recipe, preprocess, small.pictures(), side)
+        for side in (32, 24, 16, 20)
+    ]
     assert [augment.padding for augment in found] == [4, 3, 2, 2]
     assert [augment.cutout for augment in found] == [8, 6, 4, 5]
 
@@ -357,7 +455,11 @@ def test_smaller_pictures_first(tmp_path, interrupted_after, monkeypatch):
     sides, real = [], training_run.Run.step
     recipe = replace(small.RECIPE, sides=(4, 6, 8), epochs=6)
     assert [recipe.side(epoch, 99) for epoch in range(6)] == [4, 4, 6, 6, 8, 8]
-    monkeypatch.setattr(training_run.Run, "step", lambda run, x, labels: (sides.append(x.shape[1:3]), real(run, x, labels)))
+    monkeypatch.setattr(
+        training_run.Run,
+        "step",
+        lambda run, x, labels: (sides.append(x.shape[1:3]), real(run, x, labels)),
+    )
     train(small.SPEC, small.pictures(), recipe, tmp_path / "whole", **OPTIONS)
     assert sides == [(side, side) for side in (4, 4, 6, 6, 8, 8) for _ in range(4)]
     interrupted_after(15)  # while they are 6 x 6
@@ -371,9 +473,16 @@ def test_smaller_pictures_first(tmp_path, interrupted_after, monkeypatch):
 def test_grey_pictures(tmp_path):
     colour = small.pictures()
     grey = colour.pixels[:, :, :, :1]
-    dataset = Dataset(colour.classes, colour.labels, colour.names, lambda number: grey[number], pixels=grey)
+    dataset = Dataset(
+        colour.classes, colour.labels, colour.names, lambda number: grey[number], pixels=grey
+    )
     spec = replace(small.SPEC, channels=1)
     recipe = replace(small.RECIPE, epochs=1, crop="resized", jitter=0.2)
     assert training.usual_preprocess(spec, recipe).channels == 1
     preprocess = replace(small.PREPROCESS, mean=(0.5,), std=(0.25,))
-    assert train(spec, dataset, recipe, tmp_path, preprocess=preprocess, device="reference").spec.channels == 1
+    assert (
+        train(
+            spec, dataset, recipe, tmp_path, preprocess=preprocess, device="reference"
+        ).spec.channels
+        == 1
+    )

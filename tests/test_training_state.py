@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import training_cases as small
 
-from tinyresnext import Spec, training_state
+from tinyresnext import Spec
 from tinyresnext.errors import FormatError, IntegrityError, ShapeError, UsageError, WeightsError
-from tinyresnext.optimise import size
-from tinyresnext.training_folder import TrainingFolder
-from tinyresnext.training_state import State
+from tinyresnext.training import state as training_state
+from tinyresnext.training.folder import TrainingFolder
+from tinyresnext.training.optimise import size
+from tinyresnext.training.state import State
 
 
 @pytest.fixture
@@ -26,7 +27,17 @@ def state():
     made.velocity[...] = 2
     made.run = {"pictures": "70 of them", "frozen": "conv1 bn1"}
     return replace(
-        made, epoch=2, step=3, loss=0.1 + 0.2, correct=17, seconds=1.5, top1=0.25, best=0.5, tried=8, threads=2, log_bytes=123
+        made,
+        epoch=2,
+        step=3,
+        loss=0.1 + 0.2,
+        correct=17,
+        seconds=1.5,
+        top1=0.25,
+        best=0.5,
+        tried=8,
+        threads=2,
+        log_bytes=123,
     )
 
 
@@ -67,7 +78,11 @@ def test_any_damaged_byte_is_found_or_harmless(tmp_path, state):
     path = tmp_path / "state.npz"
     training_state.write(path, state)
     whole, rng = path.read_bytes(), np.random.default_rng(0)
-    for place in [*range(0, 200), *rng.integers(0, len(whole), 200).tolist(), *range(len(whole) - 300, len(whole))]:
+    for place in [
+        *range(0, 200),
+        *rng.integers(0, len(whole), 200).tolist(),
+        *range(len(whole) - 300, len(whole)),
+    ]:
         broken = bytearray(whole)
         broken[place] ^= 1 << int(rng.integers(8))
         path.write_bytes(broken)
@@ -77,7 +92,12 @@ def test_any_damaged_byte_is_found_or_harmless(tmp_path, state):
             continue
         # A date, a flag or a version in the zip's own directory: what was read is what was written.
         assert found.values.tobytes() == state.values.tobytes()
-        assert (found.epoch, found.step, found.loss, found.run) == (state.epoch, state.step, state.loss, state.run)
+        assert (found.epoch, found.step, found.loss, found.run) == (
+            state.epoch,
+            state.step,
+            state.loss,
+            state.run,
+        )
 
 
 @pytest.mark.parametrize("kept", [0, 1, 100, 5000, -1, -22, -100])
@@ -92,22 +112,32 @@ def test_cut_short(tmp_path, state, kept):
 HOSTILE = {
     "pickled": lambda m, s: m | {"values.npy": npy(np.array([{}], object), allow_pickle=True)},
     "a part too much": lambda m, s: m | {"more.npy": m["values.npy"]},
-    "a part missing": lambda m, s: {name: data for name, data in m.items() if name != "velocity.npy"},
+    "a part missing": lambda m, s: {
+        name: data for name, data in m.items() if name != "velocity.npy"
+    },
     "no average": lambda m, s: {name: data for name, data in m.items() if name != "average.npy"},
     "no meta": lambda m, s: {name: data for name, data in m.items() if name != "meta.npy"},
     "another length": lambda m, s: m | {"values.npy": npy(s.values[:-1])},
-    "another type": lambda m, s: m | {"values.npy": npy(s.values.astype(np.float64)[: len(s.values) // 2])},
+    "another type": lambda m, s: (
+        m | {"values.npy": npy(s.values.astype(np.float64)[: len(s.values) // 2])}
+    ),
     "integers": lambda m, s: m | {"values.npy": npy(s.values.astype(np.int32))},
     "two dimensions": lambda m, s: m | {"values.npy": npy(s.values[None])},
-    "not finite": lambda m, s: m | {"values.npy": npy(np.where(np.arange(len(s.values)) == 7, np.nan, s.values))},
+    "not finite": lambda m, s: (
+        m | {"values.npy": npy(np.where(np.arange(len(s.values)) == 7, np.nan, s.values))}
+    ),
     "infinite momentum": lambda m, s: m | {"velocity.npy": npy(np.full_like(s.values, np.inf))},
     "negative variances": lambda m, s: m | {"average.npy": npy(-s.values)},
     "says more than it has": lambda m, s: m | {"values.npy": npy(s.values)[:-4]},
     "no array": lambda m, s: m | {"values.npy": b"\x93NUMPY\x01\x00"},
-    "a header that is no Python": lambda m, s: m | {"values.npy": m["values.npy"].replace(b"}", b"|", 1)},
+    "a header that is no Python": lambda m, s: (
+        m | {"values.npy": m["values.npy"].replace(b"}", b"|", 1)}
+    ),
     "the header of another length": lambda m, s: m | {"values.npy": npy(s.values[:-1]) + bytes(4)},
     "version 2": lambda m, s: m | {"values.npy": npy(s.values, version=(2, 0))},
-    "a huge header": lambda m, s: m | {"values.npy": npy(s.values).replace(b"(", b"(" + b"9" * 12, 1)},
+    "a huge header": lambda m, s: (
+        m | {"values.npy": npy(s.values).replace(b"(", b"(" + b"9" * 12, 1)}
+    ),
     "meta no JSON": lambda m, s: m | {"meta.npy": npy(np.frombuffer(b"{", np.uint8))},
     "meta no object": lambda m, s: m | {"meta.npy": npy(np.frombuffer(b"[]", np.uint8))},
     "meta not UTF-8": lambda m, s: m | {"meta.npy": npy(np.frombuffer(b"\xff\xfe\x00", np.uint8))},
@@ -124,7 +154,9 @@ HOSTILE = {
     "run of numbers": lambda m, s: with_meta(m, run={"pictures": 1}),
     "another recipe": lambda m, s: with_meta(m, recipe={"epochs": 1}),
     "a recipe out of range": lambda m, s: with_meta(m, recipe=small.RECIPE.to_json() | {"lr": -1}),
-    "another network": lambda m, s: with_meta(m, spec=Spec((2, 1), 2, 8, 4, stem="cifar").to_json()),
+    "another network": lambda m, s: with_meta(
+        m, spec=Spec((2, 1), 2, 8, 4, stem="cifar").to_json()
+    ),
     "an endless network": lambda m, s: with_meta(m, spec=Spec((1000,) * 8, 4096, 4096).to_json()),
     "no network": lambda m, s: with_meta(m, spec={"blocks": 3}),
 }
@@ -184,7 +216,10 @@ def test_one_process_at_a_time(tmp_path, state):
     with folder.run(state, resume=False):
         before = folder.state.read_bytes()
         for resume in (True, False):
-            with pytest.raises(UsageError, match="another process trains"), TrainingFolder(tmp_path / "run").run(state, resume):
+            with (
+                pytest.raises(UsageError, match="another process trains"),
+                TrainingFolder(tmp_path / "run").run(state, resume),
+            ):
                 pass
         assert folder.state.read_bytes() == before
     with folder.run(state, resume=True) as found:
@@ -199,8 +234,14 @@ def test_one_process_at_a_time(tmp_path, state):
     ("change", "text"),
     [
         (lambda s: replace(s, recipe=replace(s.recipe, lr=0.5)), r"has lr 0\.1, and not 0\.5"),
-        (lambda s: replace(s, recipe=replace(s.recipe, lr=0.5, epochs=9)), r"epochs 3, and not 9 \(and so differ: lr\)"),
-        (lambda s: replace(s, run=s.run | {"pictures": "other"}), "pictures '70 of them', and not 'other'"),
+        (
+            lambda s: replace(s, recipe=replace(s.recipe, lr=0.5, epochs=9)),
+            r"epochs 3, and not 9 \(and so differ: lr\)",
+        ),
+        (
+            lambda s: replace(s, run=s.run | {"pictures": "other"}),
+            "pictures '70 of them', and not 'other'",
+        ),
         (lambda s: replace(s, run=s.run | {"frozen": ""}), "frozen"),
     ],
 )

@@ -1,11 +1,11 @@
 """Steps of the trainer against PyTorch: the same weights, the same pictures, the same numbers in the recipe.
 
-PyTorch does the same steps in float64, which is taken for the truth, and in float32, which shows how far float32 drifts from
-it. Ours may drift as far.
+PyTorch does the same steps in float64, which is taken for the truth, and in float32, which shows
+how far float32 drifts from it. Ours may drift as far.
 
-A value that is within rounding of zero falls on either side of a ReLU, and moves all gradients by far more than rounding:
-in PyTorch's float32 as in ours, by chance, in some runs out of a hundred of such small ones. So the same is done on several
-sets of pictures, and the median counts.
+A value that is within rounding of zero falls on either side of a ReLU, and moves all gradients by
+far more than rounding: in PyTorch's float32 as in ours, by chance, in some runs out of a hundred of
+such small ones. So the same is done on several sets of pictures, and the median counts.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import pytest
 import recipe as made
 
 from tinyresnext import Spec
-from tinyresnext.optimise import SGD, initialise, size, update_statistics, views
-from tinyresnext.recipes import Recipe
-from tinyresnext.step import Step
+from tinyresnext.network.step import Step
+from tinyresnext.training.optimise import SGD, initialise, size, update_statistics, views
+from tinyresnext.training.recipes import Recipe
 
 SETS, STEPS = 7, 3
 SPECS = {
@@ -27,7 +27,9 @@ SPECS = {
 RECIPES = {
     "plain": Recipe(1, 8, 0.1, "step", momentum=0.0, weight_decay=0.0),
     "momentum": Recipe(1, 8, 0.1, "step"),
-    "nesterov": Recipe(1, 8, 0.1, "step", nesterov=True, weight_decay=5e-4, decay_all=False, smoothing=0.1),
+    "nesterov": Recipe(
+        1, 8, 0.1, "step", nesterov=True, weight_decay=5e-4, decay_all=False, smoothing=0.1
+    ),
 }
 
 
@@ -47,7 +49,8 @@ def ours(ops, spec, x_shape, recipe, which):
     """Losses, and all values after the steps."""
     params = views(np.zeros(size(spec), np.float32), spec)
     initialise(params, spec, recipe)
-    params["bn1.running_mean"] += 0.5  # so that the running statistics do not begin as they usually do
+    # So that the running statistics do not begin as they usually do
+    params["bn1.running_mean"] += 0.5
     n, c, h, w = x_shape
     compute = Step(params, spec, (n, h, w, c), ops, smoothing=recipe.smoothing)
     optimise = SGD(params, {name: np.zeros_like(value) for name, value in params.items()}, recipe)
@@ -74,11 +77,21 @@ def theirs(torch, spec, x_shape, recipe, which, dtype):
     network = network.to(dtype).train()
     flat = [p for p in network.parameters() if p.ndim == 1]
     groups = [{"params": [p for p in network.parameters() if p.ndim > 1]}]
-    groups.append({"params": flat, "weight_decay": recipe.weight_decay if recipe.decay_all else 0.0})
-    optimiser = torch.optim.SGD(groups, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov)
+    groups.append(
+        {"params": flat, "weight_decay": recipe.weight_decay if recipe.decay_all else 0.0}
+    )
+    optimiser = torch.optim.SGD(
+        groups,
+        recipe.lr,
+        recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.nesterov,
+    )
     criterion, losses = torch.nn.CrossEntropyLoss(label_smoothing=recipe.smoothing), []
     for x, labels in batches(x_shape, spec.classes, which):
-        loss = criterion(network(torch.tensor(x).permute(0, 3, 1, 2).to(dtype)), torch.tensor(labels))
+        loss = criterion(
+            network(torch.tensor(x).permute(0, 3, 1, 2).to(dtype)), torch.tensor(labels)
+        )
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -88,11 +101,18 @@ def theirs(torch, spec, x_shape, recipe, which, dtype):
 
 def drift(found, truth):
     """How far each parameter is from the truth, and not less than what rounding the truth to float32 would make of it."""
-    rounding = 2.0**-24 / 3**0.5  # of a value's size: the root of the mean square of an error that is evenly distributed
-    return {name: max(np.linalg.norm(found[name] - value), rounding * np.linalg.norm(value)) for name, value in truth.items()}
+    rounding = (
+        2.0**-24 / 3**0.5
+    )  # of a value's size: the root of the mean square of an error that is evenly distributed
+    return {
+        name: max(np.linalg.norm(found[name] - value), rounding * np.linalg.norm(value))
+        for name, value in truth.items()
+    }
 
 
-@pytest.fixture(scope="module", params=[(network, name) for network in SPECS for name in RECIPES], ids="-".join)
+@pytest.fixture(
+    scope="module", params=[(network, name) for network in SPECS for name in RECIPES], ids="-".join
+)
 def case(torch, request):
     """A network and a recipe, and what PyTorch makes of each set of pictures in float64 and in float32."""
     (spec, x_shape), recipe = SPECS[request.param[0]], RECIPES[request.param[1]]
@@ -101,7 +121,10 @@ def case(torch, request):
         spec,
         x_shape,
         recipe,
-        [[theirs(torch, spec, x_shape, recipe, which, kind) for kind in kinds] for which in range(SETS)],
+        [
+            [theirs(torch, spec, x_shape, recipe, which, kind) for kind in kinds]
+            for which in range(SETS)
+        ],
     )
 
 
@@ -116,6 +139,7 @@ def test_three_steps(case, ops):
         ratios.append([mine[key] / others[key] for key in wanted])
     assert max(first) < 1e-5
     median = dict(zip(wanted, np.median(ratios, axis=0), strict=True))
-    # The sums are taken in another order than PyTorch's, and so err by as much, but not by the same.
+    # The sums are taken in another order than PyTorch's, and so err by as much, but not by the
+    # same.
     assert max(median.values()) < 2.5, max(median, key=median.get)
     assert np.exp(np.mean(np.log(list(median.values())))) < 1.25

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from tinyresnext import Spec, recipe
-from tinyresnext.dataset import Dataset
+from tinyresnext.data.dataset import Dataset
 from tinyresnext.errors import UsageError
 from tinyresnext.ops import reference
-from tinyresnext.training import train
-from tinyresnext.whiten import LEAST, whitened
+from tinyresnext.training.train import train
+from tinyresnext.training.whiten import LEAST, whitened
 
 
 def smooth(count: int, side: int, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -40,7 +40,8 @@ def test_answers_are_independent_and_equally_loud():
     kept = int((kernel != drawn).any((1, 2, 3)).sum()) // 2
     assert 0 < kept <= 27
     said = answers(kernel[:kept], x)
-    # rounding the filters to float32 moves an answer by at most 2**-24 times the filter's weight times the largest pixel
+    # rounding the filters to float32 moves an answer by at most 2**-24 times the filter's weight
+    # times the largest pixel
     weight = np.abs(kernel[:kept]).sum((1, 2, 3)).max() * np.abs(x).max()
     tolerance = 2 * weight * 2**-24 * np.abs(said).max() + 1e-9
     assert np.abs(said.T @ said / len(said) - np.eye(kept)).max() <= tolerance
@@ -51,7 +52,9 @@ def test_answers_are_independent_and_equally_loud():
 
 def test_the_loudest_directions_come_first_and_the_faintest_never():
     rng = np.random.default_rng(2)
-    x = np.concatenate([rng.normal(size=(4, 9, 9, 1)), rng.normal(size=(4, 9, 9, 1)) * np.sqrt(LEAST) / 4], -1)
+    x = np.concatenate(
+        [rng.normal(size=(4, 9, 9, 1)), rng.normal(size=(4, 9, 9, 1)) * np.sqrt(LEAST) / 4], -1
+    )
     kernel = whitened(np.zeros((8, 2, 1, 1), np.float32), x.astype(np.float32))
     assert (np.abs(kernel[:2, 0, 0, 0]) > 0.5).all()  # the first channel, as it is and negated
     assert not kernel[2:].any()  # the second varies by less than a thousandth
@@ -65,7 +68,9 @@ def test_few_filters_take_the_first_directions():
 
 
 def test_small_pictures_are_refused():
-    with pytest.raises(UsageError, match="2 x 4 pixels and the first filters 3 x 3: give --no-whiten"):
+    with pytest.raises(
+        UsageError, match="2 x 4 pixels and the first filters 3 x 3: give --no-whiten"
+    ):
         whitened(np.zeros((4, 3, 3, 3), np.float32), np.zeros((1, 4, 2, 3), np.float32))
 
 
@@ -73,7 +78,9 @@ def test_small_pictures_are_refused():
 def test_training_begins_with_them(whiten, tmp_path):
     dataset = pictures(12, 8)
     chosen = recipe("fast-cifar", epochs=1, batch=4, lr=0.0, weight_decay=0.0, whiten=whiten)
-    model = train(Spec((1,), 1, 4, 2, stem="cifar"), dataset, chosen, tmp_path / "run", device="reference")
+    model = train(
+        Spec((1,), 1, 4, 2, stem="cifar"), dataset, chosen, tmp_path / "run", device="reference"
+    )
     kernel = model.params["conv1.weight"]
     pairs = [(one == -other).all() for one in kernel for other in kernel]
     assert any(pairs) == whiten

@@ -1,7 +1,7 @@
 """Checkpoints made byte by byte, without PyTorch: the legacy and the zip format for any nest of dicts and tensors.
 
-``Raw`` puts arbitrary opcodes in the place of a value, which is how the hostile files are made. ``test_torch_file`` proves
-the writer against ``torch.load`` where PyTorch is installed.
+``Raw`` puts arbitrary opcodes in the place of a value, which is how the hostile files are made.
+``test_torch_file`` proves the writer against ``torch.load`` where PyTorch is installed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,14 @@ from math import prod
 
 import numpy as np
 
-KIND_OF = {"float32": "Float", "float64": "Double", "float16": "Half", "int64": "Long", "int32": "Int", "int16": "Short"}
+KIND_OF = {
+    "float32": "Float",
+    "float64": "Double",
+    "float16": "Half",
+    "int64": "Long",
+    "int32": "Int",
+    "int16": "Short",
+}
 KIND_OF |= {"int8": "Char", "uint8": "Byte", "bool": "Bool"}
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001
 
@@ -58,7 +65,9 @@ def contiguous(shape):
 def tensor(array, kind=None, module="torch", location="cpu", parameter=False):
     """A tensor with a storage of its own."""
     array = np.asarray(array)
-    storage = Storage(np.ascontiguousarray(array).reshape(-1), kind or KIND_OF[array.dtype.name], module, location)
+    storage = Storage(
+        np.ascontiguousarray(array).reshape(-1), kind or KIND_OF[array.dtype.name], module, location
+    )
     return View(storage, 0, array.shape, contiguous(array.shape), parameter)
 
 
@@ -105,16 +114,43 @@ def dump(value, storages, legacy):
         return value.code
     if isinstance(value, View):
         s = value.storage
-        pid = [text("storage"), glob(s.module, f"{s.kind}Storage"), text(key_of(s, storages)), text(s.location)]
+        pid = [
+            text("storage"),
+            glob(s.module, f"{s.kind}Storage"),
+            text(key_of(s, storages)),
+            text(s.location),
+        ]
         pid += [integer(s.values.size)] + ([b"N"] if legacy else [])
-        arguments = [marked(*pid) + b"Q", integer(value.offset), go(tuple(value.size)), go(tuple(value.stride))]
-        code = call("torch._utils", "_rebuild_tensor_v2", *arguments, b"\x89", call("collections", "OrderedDict"))
-        return call("torch._utils", "_rebuild_parameter", code, b"\x88", go(OrderedDict())) if value.parameter else code
+        arguments = [
+            marked(*pid) + b"Q",
+            integer(value.offset),
+            go(tuple(value.size)),
+            go(tuple(value.stride)),
+        ]
+        code = call(
+            "torch._utils",
+            "_rebuild_tensor_v2",
+            *arguments,
+            b"\x89",
+            call("collections", "OrderedDict"),
+        )
+        return (
+            call("torch._utils", "_rebuild_parameter", code, b"\x88", go(OrderedDict()))
+            if value.parameter
+            else code
+        )
     if isinstance(value, dict):
-        code = glob("collections", "OrderedDict") + b")R" if isinstance(value, OrderedDict) else b"}"
+        code = (
+            glob("collections", "OrderedDict") + b")R" if isinstance(value, OrderedDict) else b"}"
+        )
         code += b"(" + b"".join(go(k) + go(v) for k, v in value.items()) + b"u"
         if isinstance(value, StateDict):
-            code += b"}" + text("_metadata") + go(OrderedDict({"": {"version": 1}, "bn1": {"version": 2}})) + b"sb"
+            code += (
+                b"}"
+                + text("_metadata")
+                + go(OrderedDict({"": {"version": 1}, "bn1": {"version": 2}}))
+                + b"sb"
+            )
         return code
     if isinstance(value, (list, tuple)):
         items = b"(" + b"".join(go(v) for v in value)
@@ -165,7 +201,11 @@ class Legacy:
         return b"".join(data for _, data in self.sections())
 
 
-SYSTEM = {"protocol_version": VERSION, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
+SYSTEM = {
+    "protocol_version": VERSION,
+    "little_endian": True,
+    "type_sizes": {"short": 2, "int": 4, "long": 4},
+}
 
 
 def legacy_file(value):
@@ -229,18 +269,50 @@ class Zip:
             told = (
                 (0, 0, 0)
                 if flags & 8
-                else (crc if e.local_crc is None else e.local_crc, packed, size if e.local_size is None else e.local_size)
+                else (
+                    crc if e.local_crc is None else e.local_crc,
+                    packed,
+                    size if e.local_size is None else e.local_size,
+                )
             )
             pad = -(header + 34 + len(local_name)) % 64
             extra = struct.pack("<2H", 0x4246, pad) + b"Z" * pad
-            out += struct.pack("<4s5H3I2H", b"PK\3\4", 0, flags, e.method, 0, 0, *told, len(local_name), len(extra))
+            out += struct.pack(
+                "<4s5H3I2H", b"PK\3\4", 0, flags, e.method, 0, 0, *told, len(local_name), len(extra)
+            )
             out += local_name + extra + e.data
             if flags & 8:
-                out += struct.pack("<4s3I", b"PK\7\x08", crc, packed, size if e.local_size is None else e.local_size)
+                out += struct.pack(
+                    "<4s3I",
+                    b"PK\7\x08",
+                    crc,
+                    packed,
+                    size if e.local_size is None else e.local_size,
+                )
             out += e.after
-            fixed = (e.made_by, 0, e.flags, e.method, 0, 0, crc, packed, size, len(name), len(e.extra), len(e.comment), 0, 0)
+            fixed = (
+                e.made_by,
+                0,
+                e.flags,
+                e.method,
+                0,
+                0,
+                crc,
+                packed,
+                size,
+                len(name),
+                len(e.extra),
+                len(e.comment),
+                0,
+                0,
+            )
             where = header if e.header is None else e.header
-            directory += struct.pack("<4s6H3I5H2I", b"PK\1\2", *fixed, e.attributes, where) + name + e.extra + e.comment
+            directory += (
+                struct.pack("<4s6H3I5H2I", b"PK\1\2", *fixed, e.attributes, where)
+                + name
+                + e.extra
+                + e.comment
+            )
         out += self.before_directory
         begin = len(out)
         directory += self.in_directory
@@ -252,10 +324,14 @@ class Zip:
             for position, value in self.end64.items():
                 record[position] = value
             out += struct.pack("<4sQ2H2I4Q", *record)
-            out += struct.pack("<4sIQI", b"PK\6\7", 0, at if self.locator is None else self.locator, 1)
+            out += struct.pack(
+                "<4sIQI", b"PK\6\7", 0, at if self.locator is None else self.locator, 1
+            )
         where = begin if self.end_offset is None else self.end_offset
         n = min(n, 0xFFFF)
-        out += struct.pack("<4s4H2IH", b"PK\5\6", self.disk, 0, n, n, len(directory), where, len(self.comment))
+        out += struct.pack(
+            "<4s4H2IH", b"PK\5\6", self.disk, 0, n, n, len(directory), where, len(self.comment)
+        )
         return bytes(out + self.comment + self.suffix)
 
 
@@ -279,7 +355,9 @@ def zip_file(value, **options):
 
 def tampered(value, name, **changes):
     """A zip file in which one member's entry lies."""
-    entries = [replace(e, **changes) if e.name == f"model/{name}" else e for e in zip_entries(value)]
+    entries = [
+        replace(e, **changes) if e.name == f"model/{name}" else e for e in zip_entries(value)
+    ]
     return Zip(entries).build()
 
 

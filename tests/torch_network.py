@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from tinyresnext.resnext import Block, blocks
-from tinyresnext.spec import Spec
+from tinyresnext.network.resnext import Block, blocks
+from tinyresnext.network.spec import Spec
 
 
 class Bottleneck(nn.Module):
@@ -14,10 +14,18 @@ class Bottleneck(nn.Module):
 
     def __init__(self, block: Block, cardinality: int) -> None:
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(block.c_in, block.channels, 1, bias=False), nn.BatchNorm2d(block.channels)
-        self.conv2 = nn.Conv2d(block.channels, block.channels, 3, block.stride, 1, groups=cardinality, bias=False)
+        self.conv1, self.bn1 = (
+            nn.Conv2d(block.c_in, block.channels, 1, bias=False),
+            nn.BatchNorm2d(block.channels),
+        )
+        self.conv2 = nn.Conv2d(
+            block.channels, block.channels, 3, block.stride, 1, groups=cardinality, bias=False
+        )
         self.bn2 = nn.BatchNorm2d(block.channels)
-        self.conv3, self.bn3 = nn.Conv2d(block.channels, block.c_out, 1, bias=False), nn.BatchNorm2d(block.c_out)
+        self.conv3, self.bn3 = (
+            nn.Conv2d(block.channels, block.c_out, 1, bias=False),
+            nn.BatchNorm2d(block.c_out),
+        )
         self.downsample = nn.Identity()
         if block.shortcut == "projection":
             conv = nn.Conv2d(block.c_in, block.c_out, 1, block.stride, bias=False)
@@ -35,7 +43,10 @@ class Network(nn.Module):
     def __init__(self, spec: Spec) -> None:
         super().__init__()
         kernel, stride = (7, 2) if spec.stem == "imagenet" else (3, 1)
-        self.conv1, self.bn1 = nn.Conv2d(spec.channels, 64, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(64)
+        self.conv1, self.bn1 = (
+            nn.Conv2d(spec.channels, 64, kernel, stride, kernel // 2, bias=False),
+            nn.BatchNorm2d(64),
+        )
         self.maxpool = nn.Identity() if spec.stem == "cifar" else nn.MaxPool2d(3, 2, 1)
         self.stages = []
         for block in blocks(spec):

@@ -1,7 +1,7 @@
 """What a legacy checkpoint literally says, read in another way: Python's own unpickler, element by element.
 
-Python's unpickler would run what it finds, so it is given a ``find_class`` that knows a few harmless names and has a class
-that takes anything for every other.
+Python's unpickler would run what it finds, so it is given a ``find_class`` that knows a few
+harmless names and has a class that takes anything for every other.
 """
 
 from __future__ import annotations
@@ -13,7 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-DTYPES = {"Float": "<f4", "Double": "<f8", "Half": "<f2", "BFloat16": "<u2", "Long": "<i8", "Int": "<i4"}
+DTYPES = {
+    "Float": "<f4",
+    "Double": "<f8",
+    "Half": "<f2",
+    "BFloat16": "<u2",
+    "Long": "<i8",
+    "Int": "<i4",
+}
 DTYPES |= {"Short": "<i2", "Char": "<i1", "Byte": "<u1", "Bool": "<u1"}
 
 
@@ -53,7 +60,9 @@ class Tensor:
     def array(self):
         index = np.full(self.size, self.offset)
         for axis, (n, s) in enumerate(zip(self.size, self.stride, strict=True)):
-            index += np.arange(n).reshape([-1 if a == axis else 1 for a in range(len(self.size))]) * s
+            index += (
+                np.arange(n).reshape([-1 if a == axis else 1 for a in range(len(self.size))]) * s
+            )
         kind, values = self.storage.kind, self.storage.values
         if kind == "BFloat16":
             values = (values.astype(np.uint32) * np.uint32(65536)).view(np.float32)
@@ -96,5 +105,7 @@ def read_legacy(data: bytes) -> object:
     for key in parts[4]:
         storage = storages[key]
         assert int.from_bytes(file.read(8), "little") == storage.numel
-        storage.values = np.frombuffer(file.read(storage.numel * np.dtype(DTYPES[storage.kind]).itemsize), DTYPES[storage.kind])
+        storage.values = np.frombuffer(
+            file.read(storage.numel * np.dtype(DTYPES[storage.kind]).itemsize), DTYPES[storage.kind]
+        )
     return parts[3]

@@ -5,13 +5,24 @@ from __future__ import annotations
 import numpy as np
 
 from tinyresnext import Preprocess, Spec
-from tinyresnext.dataset import Dataset
-from tinyresnext.recipes import Recipe
+from tinyresnext.data.dataset import Dataset
+from tinyresnext.training.recipes import Recipe
 
 SPEC = Spec((1, 1), 2, 8, 4, stem="cifar", expansion=1)
 PREPROCESS = Preprocess(8, 8, mean=(0.5,) * 3, std=(0.25,) * 3)
 RECIPE = Recipe(
-    3, 16, 0.1, "linear", warmup=0.2, nesterov=True, weight_decay=5e-4, smoothing=0.1, mixup=0.2, ema=0.9, crop="pad", padding=1
+    3,
+    16,
+    0.1,
+    "linear",
+    warmup=0.2,
+    nesterov=True,
+    weight_decay=5e-4,
+    smoothing=0.1,
+    mixup=0.2,
+    ema=0.9,
+    crop="pad",
+    padding=1,
 )
 
 
@@ -22,7 +33,9 @@ def pictures(count: int = 70, classes: tuple[str, ...] = tuple("abcd"), seed: in
     pixels = rng.integers(0, 100, (count, 8, 8, 3)).astype(np.uint8)
     pixels[:, :, :, 0] += (labels * (150 // len(classes))).astype(np.uint8)[:, None, None]
     names = [f"{number:03}.png" for number in range(count)]
-    return Dataset(classes, labels.astype(np.int64), names, lambda number: pixels[number], pixels=pixels)
+    return Dataset(
+        classes, labels.astype(np.int64), names, lambda number: pixels[number], pixels=pixels
+    )
 
 
 def write_folder(folder, count: int = 6) -> None:

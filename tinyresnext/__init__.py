@@ -1,6 +1,7 @@
 """ResNeXt in NumPy and Numba, written to be read.
 
-Names are loaded when they are first used, so that ``import tinyresnext`` costs nothing and brings no Numba.
+Names are loaded when they are first used, so that ``import tinyresnext`` costs nothing and brings
+no Numba.
 """
 
 from __future__ import annotations
@@ -8,40 +9,39 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from .convert import load_checkpoint
-    from .evaluation import Evaluation, evaluate
-    from .image import Preprocess, prepare
-    from .model import Model, Prediction, list_models, load, save
-    from .recipes import RECIPES, Recipe, recipe
-    from .resnext import forward, parameters
-    from .spec import VARIANTS, Spec, cifar, variant
-    from .training import finetune, train
+from .system.version import __version__ as __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from .images.preprocess import Preprocess, prepare
+    from .inference.evaluate import Evaluation, evaluate
+    from .inference.model import Model, Prediction, list_models, load, load_checkpoint, save
+    from .network.resnext import forward, parameters
+    from .network.spec import VARIANTS, Spec, cifar, variant
+    from .training.recipes import RECIPES, Recipe, recipe
+    from .training.train import finetune, train
 
 _HOMES = {
-    "VARIANTS": "spec",
-    "Evaluation": "evaluation",
-    "Model": "model",
-    "Prediction": "model",
-    "Preprocess": "image",
-    "Spec": "spec",
-    "Recipe": "recipes",
-    "RECIPES": "recipes",
-    "cifar": "spec",
-    "evaluate": "evaluation",
-    "finetune": "training",
-    "forward": "resnext",
-    "list_models": "model",
-    "load": "model",
-    "load_checkpoint": "convert",
-    "parameters": "resnext",
-    "prepare": "image",
-    "recipe": "recipes",
-    "save": "model",
-    "train": "training",
-    "variant": "spec",
+    "VARIANTS": "network.spec",
+    "Evaluation": "inference.evaluate",
+    "Model": "inference.model",
+    "Prediction": "inference.model",
+    "Preprocess": "images.preprocess",
+    "Spec": "network.spec",
+    "Recipe": "training.recipes",
+    "RECIPES": "training.recipes",
+    "cifar": "network.spec",
+    "evaluate": "inference.evaluate",
+    "finetune": "training.train",
+    "forward": "network.resnext",
+    "list_models": "inference.model",
+    "load": "inference.model",
+    "load_checkpoint": "inference.model",
+    "parameters": "network.resnext",
+    "prepare": "images.preprocess",
+    "recipe": "training.recipes",
+    "save": "inference.model",
+    "train": "training.train",
+    "variant": "network.spec",
 }
 __all__ = [
     "RECIPES",

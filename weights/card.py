@@ -5,8 +5,9 @@
     tinyresnext evaluate DATA --split test --model weights/NAME.h5 --json > test.json
     python weights/card.py weights/NAME.h5 RUN/log.jsonl test.json "tinyresnext train DATA ..."
 
-makes ``weights/NAME.md`` and ``weights/NAME.svg``, and puts the prediction for the photograph that the README classifies
-between its ``<!-- prediction -->`` markers. No number in them is typed by hand: who trains again makes the card again.
+makes ``weights/NAME.md`` and ``weights/NAME.svg``, and puts the prediction for the photograph that
+the README classifies between its ``<!-- prediction -->`` markers. No number in them is typed by
+hand: who trains again makes the card again.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from tinyresnext import load, store
-from tinyresnext.model import Model
-from tinyresnext.report import architecture, pictures
+from tinyresnext import load
+from tinyresnext.cli.report import architecture, pictures
+from tinyresnext.inference.model import Model
+from tinyresnext.store import store
 
 HOME = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- prediction -->\n```\n", "```\n<!-- /prediction -->"
@@ -101,7 +103,11 @@ them."""
 def main(argv: Sequence[str]) -> int:
     """Write all three."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    for name, words in (("model", "the .h5 file"), ("log", "log.jsonl of the run"), ("evaluation", "`evaluate --json`")):
+    for name, words in (
+        ("model", "the .h5 file"),
+        ("log", "log.jsonl of the run"),
+        ("evaluation", "`evaluate --json`"),
+    ):
         parser.add_argument(name, type=Path, help=words)
     parser.add_argument("command", help="the command line that trained it")
     parser.add_argument("--readme", type=Path, default=HOME / "README.md")
@@ -110,7 +116,9 @@ def main(argv: Sequence[str]) -> int:
     log = [line for line in lines if "epochs" in line]  # the others are of single steps
     evaluation = json.loads(a.evaluation.read_text("utf-8"))
     if not log or "confusion" not in evaluation:
-        raise SystemExit(f"{a.log} has no line of an epoch, or {a.evaluation} is not what `evaluate --json` prints")
+        raise SystemExit(
+            f"{a.log} has no line of an epoch, or {a.evaluation} is not what `evaluate --json` prints"
+        )
     model = load(a.model)
     curve, card = a.model.with_suffix(".svg"), a.model.with_suffix(".md")
     curve.write_text(drawn(log), "utf-8")
@@ -130,10 +138,14 @@ def written(path: Path, model: Model, log: Sequence[dict], evaluation: dict, com
     few = sorted({round(i * (len(log) - 1) / 9) for i in range(10)})
     return CARD.format(
         name=path.stem,
-        architecture="\n".join(f"    {line}" for line in architecture(model.spec, model.preprocess.crop).splitlines()),
+        architecture="\n".join(
+            f"    {line}" for line in architecture(model.spec, model.preprocess.crop).splitlines()
+        ),
         file=path.name,
         megabytes=size / 1e6,
-        stored="kernels in half precision" if "half precision" in str(report) else "in single precision",
+        stored="kernels in half precision"
+        if "half precision" in str(report)
+        else "in single precision",
         sha256=report.digests.model if report.digests else "",
         pictures=pictures(model.preprocess),
         labels=", ".join(model.labels),
@@ -142,7 +154,13 @@ def written(path: Path, model: Model, log: Sequence[dict], evaluation: dict, com
         count=evaluation["pictures"],
         **{name: evaluation[name] for name in ("top1", "top5", "loss")},
         command=command,
-        recipe="\n".join(["| recipe | |", "|---|---|", *(f"| {key} | {value} |" for key, value in recipe.items())]),
+        recipe="\n".join(
+            [
+                "| recipe | |",
+                "|---|---|",
+                *(f"| {key} | {value} |" for key, value in recipe.items()),
+            ]
+        ),
         hours=sum(line["seconds"] for line in log) / 3600,
         epochs=len(log),
         speed=sorted(line["images_per_second"] for line in log)[len(log) // 2],
@@ -159,14 +177,22 @@ def written(path: Path, model: Model, log: Sequence[dict], evaluation: dict, com
 
 def _epoch(line: dict) -> str:
     """One epoch as a row."""
-    cells = [str(line["epoch"]), f"{line['learning_rate']:.4g}", f"{line['loss']:.4f}", f"{line['accuracy']:.2%}"]
+    cells = [
+        str(line["epoch"]),
+        f"{line['learning_rate']:.4g}",
+        f"{line['loss']:.4f}",
+        f"{line['accuracy']:.2%}",
+    ]
     return "| " + " | ".join([*cells, *([f"{line['top1']:.2%}"] if "top1" in line else [])]) + " |"
 
 
 def _accuracy(classes: Sequence[dict]) -> str:
     """Each class with its pictures and accuracies."""
     seen = [one for one in classes if one["pictures"]]
-    rows = [f"| {one['name']} | {one['pictures']:,} | {one['top1']:.2%} | {one['top5']:.2%} |" for one in seen]
+    rows = [
+        f"| {one['name']} | {one['pictures']:,} | {one['top1']:.2%} | {one['top5']:.2%} |"
+        for one in seen
+    ]
     return "\n".join(["| class | pictures | top-1 | top-5 |", "|---|---|---|---|", *rows])
 
 
@@ -190,14 +216,19 @@ def _photographs(model: Model) -> str:
     for file in files:
         [[first, second]] = model.predict(str(file), top=2)
         name = file.relative_to(HOME).as_posix()
-        rows.append(f"| `{name}` | {first.label} | {first.probability:.1%} | {second.label} {second.probability:.1%} |")
+        rows.append(
+            f"| `{name}` | {first.label} | {first.probability:.1%} | {second.label} {second.probability:.1%} |"
+        )
     return "\n".join(rows)
 
 
 def prediction(model: Model, path: str) -> str:
     """What ``classify`` prints."""
     [guesses] = model.predict(str(HOME / path))
-    return "\n".join([path, *(f"  {guess.probability:6.1%}  {guess.label}" for guess in guesses)]) + "\n"
+    return (
+        "\n".join([path, *(f"  {guess.probability:6.1%}  {guess.label}" for guess in guesses)])
+        + "\n"
+    )
 
 
 def put(text: str, words: str) -> str:
@@ -212,7 +243,9 @@ def put(text: str, words: str) -> str:
 def drawn(log: Sequence[dict]) -> str:
     """The accuracies by epoch, as SVG."""
     lines = {"accuracy": ("training", "#9aa7b4"), "top1": ("pictures of --val", "#08285a")}
-    found = {key: [(i, line[key] * 100) for i, line in enumerate(log) if key in line] for key in lines}
+    found = {
+        key: [(i, line[key] * 100) for i, line in enumerate(log) if key in line] for key in lines
+    }
     low = min(90, 10 * int(min(value for values in found.values() for _, value in values) // 10))
     left, top, wide, high = 60, 24, 560, 280
 
@@ -231,17 +264,25 @@ def drawn(log: Sequence[dict]) -> str:
     ]
     for value in range(low, 101, 10 if low < 60 else 5):
         parts.append(f'<path d="M{left} {y(value):.1f}h{wide}" stroke="#dde2e8"/>')
-        parts.append(f'<text x="{left - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{value}</text>')
+        parts.append(
+            f'<text x="{left - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{value}</text>'
+        )
     for i in sorted({round(k * (len(log) - 1) / 5) for k in range(6)}):
-        parts.append(f'<text x="{x(i):.1f}" y="{top + high + 20}" text-anchor="middle">{log[i]["epoch"]}</text>')
+        parts.append(
+            f'<text x="{x(i):.1f}" y="{top + high + 20}" text-anchor="middle">{log[i]["epoch"]}</text>'
+        )
     for key, values in found.items():
         if not values:
             continue
         (name, colour), (_, last) = lines[key], values[-1]
         points = " ".join(f"{x(i):.1f},{y(value):.1f}" for i, value in values)
-        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts.append(
+            f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
+        )
         label = escape(f"{name} {last:.1f}")
-        parts.append(f'<text x="{left + wide + 6}" y="{y(last) + 4:.1f}" fill="{colour}">{label}</text>')
+        parts.append(
+            f'<text x="{left + wide + 6}" y="{y(last) + 4:.1f}" fill="{colour}">{label}</text>'
+        )
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 

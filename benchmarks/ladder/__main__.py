@@ -1,8 +1,9 @@
 """The road from seven loops to the last kernel, one idea a rung: ``python benchmarks/ladder``.
 
-Every rung is a file with ``pack(weight, groups)`` and ``conv2d(x, packed, bias, stride, groups, out)``; each is checked against
-the definition before it is timed. Percentages are of what one core can do up to the rung with threads, and from there on
-of what all can do, so the step from core to cores shows in milliseconds.
+Every rung is a file with ``pack(weight, groups)`` and ``conv2d(x, packed, bias, stride, groups,
+out)``; each is checked against the definition before it is timed. Percentages are of what one core
+can do up to the rung with threads, and from there on of what all can do, so the step from core to
+cores shows in milliseconds.
 
 To add a rung, write the file and put its name in its place in the list below.
 """
@@ -23,8 +24,9 @@ import numpy as np
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 
-from tinyresnext import peak  # noqa: E402  (found only now, from wherever this is started)
+from tinyresnext.bench import processor  # noqa: E402
 from tinyresnext.ops import reference  # noqa: E402
+from tinyresnext.ops.cpu.runtime import peak  # noqa: E402  (found only now, from wherever this is started)
 
 POINTWISE = (
     "both_1_loops",
@@ -66,7 +68,14 @@ class Layer(NamedTuple):
 
 LAYERS = {
     "pointwise": (POINTWISE, [Layer(256, 128, 56), Layer(512, 1024, 14), Layer(2048, 1024, 7)]),
-    "grouped": (GROUPED, [Layer(128, 128, 56, 3, 1, 32), Layer(256, 256, 28, 3, 1, 32), Layer(512, 512, 14, 3, 1, 32)]),
+    "grouped": (
+        GROUPED,
+        [
+            Layer(128, 128, 56, 3, 1, 32),
+            Layer(256, 256, 28, 3, 1, 32),
+            Layer(512, 512, 14, 3, 1, 32),
+        ],
+    ),
 }
 
 
@@ -91,7 +100,8 @@ def work(layer: Layer) -> Work:
     how = {"stride": layer.stride, "padding": layer.kernel // 2, "groups": layer.groups}
     exact = [a.astype(np.float64) for a in (x, weight, bias)]
     wanted = np.maximum(reference.conv2d(*exact, **how), 0)
-    # k products and a bias, in any order: |error| <= (k + 1) u / (1 - (k + 1) u) times the sum of their magnitudes.
+    # k products and a bias, in any order: |error| <= (k + 1) u / (1 - (k + 1) u) times the sum of
+    # their magnitudes.
     terms = (int(np.prod(shape[1:])) + 1) * 2.0**-24
     bound = terms / (1 - terms) * reference.conv2d(*map(np.abs, exact), **how)
     return Work(x, weight, bias, wanted, bound, 2 * wanted.size * int(np.prod(shape[1:])))
@@ -130,7 +140,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     all_threads = numba.get_num_threads()
     limits = dict(zip((1, all_threads), peak.multiply_adds((1, all_threads)), strict=True))
-    print(f"{peak.processor()}: {limits[1]:.0f} GFLOP/s on one core, {limits[all_threads]:.0f} on {all_threads}")
+    print(
+        f"{processor.processor()}: {limits[1]:.0f} GFLOP/s on one core, {limits[all_threads]:.0f} on {all_threads}"
+    )
     for name in [a.which] if a.which else LAYERS:
         rungs, layers = LAYERS[name]
         for layer in layers:
@@ -140,7 +152,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             for rung in map(import_module, rungs):
                 check(rung, layer, w)
                 found = seconds(rung, layer, w, a.repeats)
-                speed, limit = w.flops / median(found) / 1e9, limits[all_threads if rung.__name__ in THREADED else 1]
+                speed, limit = (
+                    w.flops / median(found) / 1e9,
+                    limits[all_threads if rung.__name__ in THREADED else 1],
+                )
                 figures = f"{median(found) * 1e3:10.3f} {min(found) * 1e3:10.3f} {speed:8.1f} {speed / limit:8.1%}"
                 print(f"{rung.__name__:22} {figures}", flush=True)
     return 0

@@ -1,7 +1,8 @@
 """Seven loops, as the definition is written, compiled.
 
-The starting point. Every multiply-add loads two values and waits for the one before it, because they all go to the same
-sum: four cycles each, where the processor could begin two vectors of them in one. Expect about one percent of peak.
+The starting point. Every multiply-add loads two values and waits for the one before it, because
+they all go to the same sum: four cycles each, where the processor could begin two vectors of them
+in one. Expect about one percent of peak.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ def _loops(x, weight, bias, stride, groups, out):
                     out[b, y, z, o] = max(total, np.float32(0))
 
 
-def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, groups: int, out: np.ndarray) -> None:
+def conv2d(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, groups: int, out: np.ndarray
+) -> None:
     """Bias and ReLU included; the padding is half the kernel."""
     _loops(x, weight, bias, stride, groups, out)

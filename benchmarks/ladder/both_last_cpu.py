@@ -14,6 +14,17 @@ def pack(weight: np.ndarray, groups: int) -> Any:
     return cpu.pack(weight, groups)
 
 
-def conv2d(x: np.ndarray, weight: Any, bias: np.ndarray, stride: int, groups: int, out: np.ndarray) -> None:
+def conv2d(
+    x: np.ndarray, weight: Any, bias: np.ndarray, stride: int, groups: int, out: np.ndarray
+) -> None:
     """Bias and ReLU included."""
-    cpu.conv2d(x, weight, bias, stride=stride, padding=weight.shape[2] // 2, groups=groups, relu=True, out=out)
+    cpu.conv2d(
+        x,
+        weight,
+        bias,
+        stride=stride,
+        padding=weight.shape[2] // 2,
+        groups=groups,
+        relu=True,
+        out=out,
+    )

@@ -1,8 +1,9 @@
 """im2col, group by group: what every position sees of a group becomes a row, and rows times filters is a matrix product.
 
-This is how convolutions have been made fast since Caffe, and it is the wrong idea for narrow groups: with width 4 a row
-of 36 values is copied for 144 multiply-adds, and the product has 4 columns, a quarter of a vector of AVX-512. Expect a few
-percent of peak at width 4 and more as groups widen.
+This is how convolutions have been made fast since Caffe, and it is the wrong idea for narrow
+groups: with width 4 a row of 36 values is copied for 144 multiply-adds, and the product has 4
+columns, a quarter of a vector of AVX-512. Expect a few percent of peak at width 4 and more as
+groups widen.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ def _rows(x, b, kernel, stride, first, c_group, out):
                     line, column = y * stride + i - kernel // 2, z * stride + j - kernel // 2
                     if 0 <= line < x.shape[1] and 0 <= column < x.shape[2]:
                         for c in range(c_group):
-                            out[y, z, (i * kernel + j) * c_group + c] = x[b, line, column, first + c]
+                            out[y, z, (i * kernel + j) * c_group + c] = x[
+                                b, line, column, first + c
+                            ]
 
 
 @njit(fastmath={"contract"})
@@ -61,7 +64,9 @@ def _groups(x, weight, bias, stride, kernel, out):
             _product(rows, weight[g], bias, out[b], g * width)
 
 
-def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, groups: int, out: np.ndarray) -> None:
+def conv2d(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, groups: int, out: np.ndarray
+) -> None:
     """Bias and ReLU included."""
     kernel = round((weight.shape[1] / (x.shape[-1] // groups)) ** 0.5)
     _groups(x, weight, bias, stride, kernel, out)

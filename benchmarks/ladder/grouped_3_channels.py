@@ -1,8 +1,9 @@
 """No matrices: all channels innermost, across the borders of the groups.
 
-Output channel ``c`` needs the input channels of its own group, the ``i``-th first. With the weight as
-``[k_h, k_w, c_in/groups, c_out]`` the loop over all output channels is one long run of independent sums, whatever the width,
-and fills every vector. What is left over is to fetch, for each channel, a value from the group it is in: a gather.
+Output channel ``c`` needs the input channels of its own group, the ``i``-th first. With the weight
+as ``[k_h, k_w, c_in/groups, c_out]`` the loop over all output channels is one long run of
+independent sums, whatever the width, and fills every vector. What is left over is to fetch, for
+each channel, a value from the group it is in: a gather.
 """
 
 from __future__ import annotations
@@ -38,8 +39,12 @@ def _channels(x, weight, bias, stride, first, out):
                     sums[o] = max(sums[o], np.float32(0))
 
 
-def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, groups: int, out: np.ndarray) -> None:
+def conv2d(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, groups: int, out: np.ndarray
+) -> None:
     """Bias and ReLU included."""
     c_out, c_group = weight.shape[3], weight.shape[2]
-    first = np.arange(c_out) // (c_out // groups) * c_group  # where the group of each output channel begins
+    first = (
+        np.arange(c_out) // (c_out // groups) * c_group
+    )  # where the group of each output channel begins
     _channels(x, weight, bias, stride, first, out)

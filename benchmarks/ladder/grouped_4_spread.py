@@ -1,9 +1,9 @@
 """Spread once, use nine times: each value goes to the channels that need it before, not inside, the multiplying.
 
-A pixel of the input is seen through nine taps, and every time it was gathered anew. Here each line of the picture is
-spread once into ``[columns, c_in/groups, c_out]``, and from then on everything is vectors times vectors, side by side. Sums are
-made for 64 channels at a time, which the compiler can keep in registers. It pays most where groups are narrow: a line
-grows by the width.
+A pixel of the input is seen through nine taps, and every time it was gathered anew. Here each line
+of the picture is spread once into ``[columns, c_in/groups, c_out]``, and from then on everything is
+vectors times vectors, side by side. Sums are made for 64 channels at a time, which the compiler can
+keep in registers. It pays most where groups are narrow: a line grows by the width.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ def line_of_result(x, b, y, weight, bias, stride, first, spread, held, out):
                         w_at = (i * k_w + j) * c_group * c_out + f
                         for c in range(c_group):
                             v, w = values[at + c * c_out :], filters[w_at + c * c_out :]
-                            if count == SOME:  # a constant: unrolled, and no loop for what is left over
+                            if (
+                                count == SOME
+                            ):  # a constant: unrolled, and no loop for what is left over
                                 for o in range(SOME):
                                     sums[o] += v[o] * w[o]
                             else:
@@ -71,7 +73,9 @@ def _lines(x, weight, bias, stride, first, out):
             line_of_result(x, b, y, weight, bias, stride, first, spread, held, out)
 
 
-def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, groups: int, out: np.ndarray) -> None:
+def conv2d(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, groups: int, out: np.ndarray
+) -> None:
     """Bias and ReLU included."""
     c_out, c_group = weight.shape[3], weight.shape[2]
     _lines(x, weight, bias, stride, np.arange(c_out) // (c_out // groups) * c_group, out)

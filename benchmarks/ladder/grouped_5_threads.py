@@ -1,6 +1,7 @@
 """Threads: each takes some neighbouring lines of the result, so that what it has spread is used by the next line too.
 
-Expect a little less than as many times the speed as there are cores: the first lines of each part are spread twice.
+Expect a little less than as many times the speed as there are cores: the first lines of each part
+are spread twice.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ def _lines(x, weight, bias, stride, first, out):
             line_of_result(x, b, y, weight, bias, stride, first, spread, held, out)
 
 
-def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, groups: int, out: np.ndarray) -> None:
+def conv2d(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, groups: int, out: np.ndarray
+) -> None:
     """Bias and ReLU included."""
     c_out, c_group = weight.shape[3], weight.shape[2]
     _lines(x, weight, bias, stride, np.arange(c_out) // (c_out // groups) * c_group, out)

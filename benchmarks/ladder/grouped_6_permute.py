@@ -1,15 +1,16 @@
 """Lane permutation: spreading, but inside a register, where it costs one instruction and no memory.
 
-A vector of 16 channels holds whole groups, four of width 4. One shuffle by constants brings the first channel of every group to
-all lanes of its group, another the second, and so on::
+A vector of 16 channels holds whole groups, four of width 4. One shuffle by constants brings the
+first channel of every group to all lanes of its group, another the second, and so on::
 
       vector of a pixel     [ a0 a1 a2 a3 | b0 b1 b2 b3 | c0 c1 c2 c3 | d0 d1 d2 d3 ]
       permuted for i = 0    [ a0 a0 a0 a0 | b0 b0 b0 b0 | c0 c0 c0 c0 | d0 d0 d0 d0 ]     times weight[.., i = 0]
       permuted for i = 1    [ a1 a1 a1 a1 | b1 b1 b1 b1 | c1 c1 c1 c1 | d1 d1 d1 d1 ]     times weight[.., i = 1] ...
 
-Seven neighbouring pixels of the result are made at once, so a value that has been permuted serves up to three of them and a
-weight all seven; their sums stay in registers. The picture is padded with zeros first, which costs a copy. Groups wider
-than a vector, and widths that do not divide it, are left to the rung before. Expect three to five times its speed.
+Seven neighbouring pixels of the result are made at once, so a value that has been permuted serves
+up to three of them and a weight all seven; their sums stay in registers. The picture is padded with
+zeros first, which costs a copy. Groups wider than a vector, and widths that do not divide it, are
+left to the rung before. Expect three to five times its speed.
 """
 
 from __future__ import annotations
@@ -37,9 +38,19 @@ class Packed(NamedTuple):
 def pack(weight: np.ndarray, groups: int) -> Packed:
     """For groups that fill vectors, and 3x3; otherwise as the rung before."""
     c_out, width, k_h, k_w = weight.shape
-    suits = c_out == width * groups and v.LANES % width == 0 and c_out % v.LANES == 0 and k_h == k_w == TAPS
-    blocks = weight.reshape(-1, v.LANES, width, k_h, k_w).transpose(0, 3, 2, 4, 1) if suits else None
-    return Packed(None if blocks is None else np.ascontiguousarray(blocks).reshape(-1), before.pack(weight, groups))
+    suits = (
+        c_out == width * groups
+        and v.LANES % width == 0
+        and c_out % v.LANES == 0
+        and k_h == k_w == TAPS
+    )
+    blocks = (
+        weight.reshape(-1, v.LANES, width, k_h, k_w).transpose(0, 3, 2, 4, 1) if suits else None
+    )
+    return Packed(
+        None if blocks is None else np.ascontiguousarray(blocks).reshape(-1),
+        before.pack(weight, groups),
+    )
 
 
 @functools.cache
@@ -59,7 +70,11 @@ def _kernel(width: int, stride: int) -> Any:
                     filters = [v.load(b, w, (i * TAPS + t) * v.LANES) for t in range(TAPS)]
                     pixel = row
                     for q in range(columns):
-                        value = v.permute(b, v.load(b, pixel), [lane // width * width + i for lane in range(v.LANES)])
+                        value = v.permute(
+                            b,
+                            v.load(b, pixel),
+                            [lane // width * width + i for lane in range(v.LANES)],
+                        )
                         for t in range(TAPS):
                             p, rest = divmod(q - t, stride)
                             if rest == 0 and 0 <= p < PIXELS:
@@ -77,7 +92,9 @@ def _kernel(width: int, stride: int) -> Any:
         return types.void(v.FLAT, i, i, i, v.FLAT, i, v.FLAT), codegen
 
     @njit(parallel=True)
-    def kernel(x, weight, bias, out):  # x is padded, on the right by so much that the last tile stays inside
+    def kernel(
+        x, weight, bias, out
+    ):  # x is padded, on the right by so much that the last tile stays inside
         n, h_out, w_out, c_out = out.shape
         _, h, w, c_in = x.shape
         blocks = c_out // v.LANES
@@ -90,12 +107,16 @@ def _kernel(width: int, stride: int) -> Any:
                     at = ((b * h + y * stride) * w + z * stride) * c_in + c0
                     tile(x.reshape(-1), at, w * c_in, c_in, weight, c0 * TAPS * TAPS * width, sums)
                     for p in range(min(PIXELS, w_out - z)):
-                        v.finish(sums[p * v.LANES :], bias[c0:], out[b, y, z + p, c0 : c0 + v.LANES])
+                        v.finish(
+                            sums[p * v.LANES :], bias[c0:], out[b, y, z + p, c0 : c0 + v.LANES]
+                        )
 
     return kernel
 
 
-def conv2d(x: np.ndarray, weight: Packed, bias: np.ndarray, stride: int, groups: int, out: np.ndarray) -> None:
+def conv2d(
+    x: np.ndarray, weight: Packed, bias: np.ndarray, stride: int, groups: int, out: np.ndarray
+) -> None:
     """Bias and ReLU included."""
     if weight.blocks is None:
         before.conv2d(x, weight.other, bias, stride, groups, out)

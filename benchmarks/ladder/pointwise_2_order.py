@@ -1,8 +1,9 @@
 """The same products in another order: the innermost loop runs over output channels.
 
-Neighbouring output channels have sums of their own, so nothing waits, and with the weight transposed to ``[c_in, c_out]``
-they lie side by side, so the compiler makes vectors of them. But every multiply-add now also loads and stores its sum, so
-expect a tenth to a quarter of one core's peak, and no more.
+Neighbouring output channels have sums of their own, so nothing waits, and with the weight
+transposed to ``[c_in, c_out]`` they lie side by side, so the compiler makes vectors of them. But
+every multiply-add now also loads and stores its sum, so expect a tenth to a quarter of one core's
+peak, and no more.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ def _rows(x, weight, bias, stride, out):
                     row[o] = max(row[o], np.float32(0))
 
 
-def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, groups: int, out: np.ndarray) -> None:
+def conv2d(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, groups: int, out: np.ndarray
+) -> None:
     """Bias and ReLU included."""
     _rows(x, weight, bias, stride, out)

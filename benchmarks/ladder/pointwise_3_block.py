@@ -1,8 +1,9 @@
 """Blocks: 64 output channels at a time, for 64 positions, before the next 64 channels.
 
-The order before this one reads the whole weight for every position: megabytes, from the second cache or farther. A slice
-of 64 channels is read once for 64 positions. By itself it is a step back as long as the weight fits the second cache: the
-slice is cut out of rows that lie ``c_out`` apart, so it is many short runs. The next two rungs need it.
+The order before this one reads the whole weight for every position: megabytes, from the second
+cache or farther. A slice of 64 channels is read once for 64 positions. By itself it is a step back
+as long as the weight fits the second cache: the slice is cut out of rows that lie ``c_out`` apart,
+so it is many short runs. The next two rungs need it.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ def _blocks(x, weight, bias, out):
                     out[p, f + j] = max(sums[j], np.float32(0))
 
 
-def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, groups: int, out: np.ndarray) -> None:
+def conv2d(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, groups: int, out: np.ndarray
+) -> None:
     """Bias and ReLU included; strides cost a copy from here on, so that all that follows is a matrix product."""
     rows = np.ascontiguousarray(x[:, ::stride, ::stride]).reshape(-1, x.shape[-1])
     _blocks(rows, weight, bias, out.reshape(-1, out.shape[-1]))

@@ -1,10 +1,11 @@
 """Packing: each slice of 64 output channels is stored as a panel ``[c_in, 64]``, once, when the weight is loaded.
 
-The innermost loop walks straight through memory, which is what the processor fetches ahead; and 64 is a constant, so the
-compiler unrolls the loop completely and needs no code for what is left over.
+The innermost loop walks straight through memory, which is what the processor fetches ahead; and 64
+is a constant, so the compiler unrolls the loop completely and needs no code for what is left over.
 
-One detail decides: a slice is made of the panel, and its indices begin at zero. To an index that might be negative Numba adds
-the length, as Python does; where the compiler cannot tell, it tests every one of them, and there are no vectors at all.
+One detail decides: a slice is made of the panel, and its indices begin at zero. To an index that
+might be negative Numba adds the length, as Python does; where the compiler cannot tell, it tests
+every one of them, and there are no vectors at all.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ def _panels(x, weight, bias, out):
                     out[p, f + j] = max(sums[j] + bias[f + j], np.float32(0))
 
 
-def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, groups: int, out: np.ndarray) -> None:
+def conv2d(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, groups: int, out: np.ndarray
+) -> None:
     """Bias and ReLU included."""
     rows = np.ascontiguousarray(x[:, ::stride, ::stride]).reshape(-1, x.shape[-1])
     _panels(rows, weight, bias, out.reshape(-1, out.shape[-1]))

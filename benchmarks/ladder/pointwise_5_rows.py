@@ -1,8 +1,8 @@
 """Four rows by four steps: every load of the panel is used for four positions, every load of a sum for four products.
 
-So far each multiply-add came with one load of the weight and one load and store of its sum; the processor can load only
-as fast as it can multiply. Sixteen multiply-adds now share four loads of the panel and four of sums. Expect two to
-three times the speed of the rung before.
+So far each multiply-add came with one load of the weight and one load and store of its sum; the
+processor can load only as fast as it can multiply. Sixteen multiply-adds now share four loads of
+the panel and four of sums. Expect two to three times the speed of the rung before.
 """
 
 from __future__ import annotations
@@ -26,7 +26,12 @@ def four_rows(x, r0, r1, r2, r3, depth, b, sums):
         a30, a31, a32, a33 = x[r3 + k], x[r3 + k + 1], x[r3 + k + 2], x[r3 + k + 3]
         row = k * PANEL
         for j in range(PANEL):
-            v0, v1, v2, v3 = b[row + j], b[row + PANEL + j], b[row + 2 * PANEL + j], b[row + 3 * PANEL + j]
+            v0, v1, v2, v3 = (
+                b[row + j],
+                b[row + PANEL + j],
+                b[row + 2 * PANEL + j],
+                b[row + 3 * PANEL + j],
+            )
             sums[j] += a00 * v0 + a01 * v1 + a02 * v2 + a03 * v3
             sums[PANEL + j] += a10 * v0 + a11 * v1 + a12 * v2 + a13 * v3
             sums[2 * PANEL + j] += a20 * v0 + a21 * v1 + a22 * v2 + a23 * v3
@@ -51,7 +56,11 @@ def block(x, weight, bias, out, start, end, f):
     for p in range(start, end, ROWS):
         for j in range(ROWS * PANEL):
             sums[j] = 0
-        r1, r2, r3 = min(p + 1, end - 1) * depth, min(p + 2, end - 1) * depth, min(p + 3, end - 1) * depth
+        r1, r2, r3 = (
+            min(p + 1, end - 1) * depth,
+            min(p + 2, end - 1) * depth,
+            min(p + 3, end - 1) * depth,
+        )
         four_rows(source, p * depth, r1, r2, r3, depth, filters[f * depth :], sums)
         for i in range(min(ROWS, end - p)):
             for j in range(min(PANEL, c_out - f)):
@@ -66,7 +75,9 @@ def _all(x, weight, bias, out):
             block(x, weight, bias, out, start, min(start + POSITIONS, positions), f)
 
 
-def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, groups: int, out: np.ndarray) -> None:
+def conv2d(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, groups: int, out: np.ndarray
+) -> None:
     """Bias and ReLU included."""
     rows = np.ascontiguousarray(x[:, ::stride, ::stride]).reshape(-1, x.shape[-1])
     _all(rows, weight, bias, out.reshape(-1, out.shape[-1]))

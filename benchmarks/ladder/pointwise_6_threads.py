@@ -1,7 +1,7 @@
 """Threads: blocks of positions times panels are tasks that need nothing from each other.
 
-Expect as many times the speed as there are cores, less what the slowest is late. Tasks should be many more than threads,
-so that the last one to finish is late by little.
+Expect as many times the speed as there are cores, less what the slowest is late. Tasks should be
+many more than threads, so that the last one to finish is late by little.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ def _all(x, weight, bias, out):
         block(x, weight, bias, out, start, min(start + POSITIONS, positions), f)
 
 
-def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, groups: int, out: np.ndarray) -> None:
+def conv2d(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, groups: int, out: np.ndarray
+) -> None:
     """Bias and ReLU included."""
     rows = np.ascontiguousarray(x[:, ::stride, ::stride]).reshape(-1, x.shape[-1])
     _all(rows, weight, bias, out.reshape(-1, out.shape[-1]))

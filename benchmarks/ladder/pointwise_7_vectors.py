@@ -1,7 +1,7 @@
 """The register tile: 14 positions by 32 output channels, whose 28 sums never leave the registers, in vector instructions.
 
-The compiler kept sums in memory, because it would not hold so many in registers by itself. So the innermost loop is not
-written as a loop for it to find vectors in, but as the vector instructions::
+The compiler kept sums in memory, because it would not hold so many in registers by itself. So the
+innermost loop is not written as a loop for it to find vectors in, but as the vector instructions::
 
                      [ b0 ........ ][ b1 ........ ]     one row of the panel: 2 registers
       [ a0 ]         [ sum         ][ sum         ]
@@ -9,10 +9,10 @@ written as a loop for it to find vectors in, but as the vector instructions::
        ...                 ...            ...           and one for the a's in turn: 31 of the 32 that AVX-512 has
       [ a13 ]        [ sum         ][ sum         ]
 
-Each step loads 16 times and multiplies and adds 28 vectors; now multiplying is what takes the time. Expect three quarters
-of peak: a third more than the rung with threads where a processor begins one vector of 16 a cycle, and twice as much
-where it begins two. What still costs: rows 4 KiB apart compete for the same places of the cache, strides are copied, and
-the edges are computed in full.
+Each step loads 16 times and multiplies and adds 28 vectors; now multiplying is what takes the time.
+Expect three quarters of peak: a third more than the rung with threads where a processor begins one
+vector of 16 a cycle, and twice as much where it begins two. What still costs: rows 4 KiB apart
+compete for the same places of the cache, strides are copied, and the edges are computed in full.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ def _tile(typing, x, starts, panel, at, depth, sums):
             v.store(b, value, target, i * v.LANES)
         return context.get_dummy_value()
 
-    return types.void(v.FLAT, types.Array(types.int64, 1, "C"), v.FLAT, types.intp, types.intp, v.FLAT), codegen
+    return types.void(
+        v.FLAT, types.Array(types.int64, 1, "C"), v.FLAT, types.intp, types.intp, v.FLAT
+    ), codegen
 
 
 @njit
@@ -85,7 +87,9 @@ def _all(x, weight, bias, out):
         _block(x, weight, bias, out, start, min(start + POSITIONS, positions), f)
 
 
-def conv2d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, groups: int, out: np.ndarray) -> None:
+def conv2d(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, groups: int, out: np.ndarray
+) -> None:
     """Bias and ReLU included."""
     rows = np.ascontiguousarray(x[:, ::stride, ::stride]).reshape(-1, x.shape[-1])
     _all(rows, weight, bias, out.reshape(-1, out.shape[-1]))

@@ -1,7 +1,8 @@
 """What the two rungs in vector instructions share: writing LLVM's vector code from Numba, in a few short functions.
 
-The lanes are those of AVX-512. LLVM makes two vectors of eight of each where the processor has no longer ones, and four
-of four; it is right everywhere, and fast where there are 32 long registers. `tinyresnext.ops.cpu` asks the processor.
+The lanes are those of AVX-512. LLVM makes two vectors of eight of each where the processor has no
+longer ones, and four of four; it is right everywhere, and fast where there are 32 long registers.
+`tinyresnext.ops.cpu` asks the processor.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ def load(builder: ir.IRBuilder, pointer: ir.Value, at: int = 0) -> ir.Value:
 
 def store(builder: ir.IRBuilder, value: ir.Value, pointer: ir.Value, at: int = 0) -> None:
     """The opposite."""
-    builder.store(value, builder.bitcast(builder.gep(pointer, [I64(at)]), VECTOR.as_pointer())).align = 4
+    builder.store(
+        value, builder.bitcast(builder.gep(pointer, [I64(at)]), VECTOR.as_pointer())
+    ).align = 4
 
 
 def permute(builder: ir.IRBuilder, vector: ir.Value, lanes: list[int]) -> ir.Value:
@@ -43,24 +46,38 @@ def permute(builder: ir.IRBuilder, vector: ir.Value, lanes: list[int]) -> ir.Val
 
 def broadcast(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
     """One value in all lanes."""
-    return permute(builder, builder.insert_element(ir.Constant(VECTOR, ir.Undefined), value, I32(0)), [0] * LANES)
+    return permute(
+        builder,
+        builder.insert_element(ir.Constant(VECTOR, ir.Undefined), value, I32(0)),
+        [0] * LANES,
+    )
 
 
 def multiply_add(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
     """``a * b + c``, in one instruction where there is one."""
     kind = ir.FunctionType(VECTOR, [VECTOR] * 3)
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.fmuladd.v{LANES}f32"), [a, b, c])
+    return builder.call(
+        cgutils.get_or_insert_function(builder.module, kind, f"llvm.fmuladd.v{LANES}f32"), [a, b, c]
+    )
 
 
-def repeat(builder: ir.IRBuilder, count: ir.Value, carried: list[ir.Value], body: Any) -> list[ir.Value]:
+def repeat(
+    builder: ir.IRBuilder, count: ir.Value, carried: list[ir.Value], body: Any
+) -> list[ir.Value]:
     """``carried = body(carried)``, ``count`` times and at least once; what is carried stays in registers."""
-    before, again, done = builder.block, builder.append_basic_block("again"), builder.append_basic_block("done")
+    before, again, done = (
+        builder.block,
+        builder.append_basic_block("again"),
+        builder.append_basic_block("done"),
+    )
     builder.branch(again)
     builder.position_at_end(again)
     left, *values = [builder.phi(value.type) for value in (count, *carried)]
     results = body(values)
     rest = builder.sub(left, I64(1))
-    for value, first, later in zip([left, *values], [count, *carried], [rest, *results], strict=True):
+    for value, first, later in zip(
+        [left, *values], [count, *carried], [rest, *results], strict=True
+    ):
         value.add_incoming(first, before)
         value.add_incoming(later, again)
     builder.cbranch(builder.icmp_signed(">", rest, I64(0)), again, done)

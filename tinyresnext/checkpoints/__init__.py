@@ -1,1 +1,6 @@
-"""Other people's files: read without running anything, renamed, understood; and written again."""
+"""Checkpoints of other systems: from their names and shapes to a network of ours, and out again.
+
+Read `convert` first: it names the steps. `readers` open the containers, `names` translate key
+names, `infer` finds the architecture from shapes, `export` writes checkpoints for others. The room
+knows networks and images, and computes nothing.
+"""

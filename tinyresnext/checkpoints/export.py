@@ -1,6 +1,7 @@
 """A state dict, out again: ``.pth`` for PyTorch, ``.safetensors``, ``.npz``.
 
-Each writer replaces the file in one step (see `tinyresnext.files`) and writes equal bytes for equal tensors.
+Each writer replaces the file in one step (see `tinyresnext.system.files`) and writes equal bytes
+for equal tensors.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from io import BytesIO
 import numpy as np
 
 from ..errors import UsageError
-from ..files import replacing
-from . import stored_zip
+from ..formats import stored_zip
+from ..system.files import replacing
 
 __all__ = ["write_npz", "write_pth", "write_safetensors"]
 
@@ -47,8 +48,8 @@ def write_pth(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -
     Raises
     ------
     UsageError
-        A name is not text, a type is not among float16/32/64, int8/16/32/64, uint8 and bool, or the file cannot be
-        written.
+        A name is not text, a type is not among float16/32/64, int8/16/32/64, uint8 and bool, or the
+        file cannot be written.
     """
     arrays = _checked(tensors)
 
@@ -70,7 +71,9 @@ def write_npz(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -
     def members() -> Iterator[tuple[str, list[bytes | memoryview]]]:
         for name, array in arrays.items():
             header = BytesIO()
-            np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+            np.lib.format.write_array_header_1_0(
+                header, np.lib.format.header_data_from_array_1_0(array)
+            )
             yield f"{name}.npy", [header.getvalue(), _data(array)]
 
     with replacing(path) as temporary, open(temporary, "wb") as file:
@@ -78,7 +81,9 @@ def write_npz(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -
 
 
 def write_safetensors(
-    path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, np.ndarray],
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write a ``.safetensors`` file: a length, a JSON header and the numbers, aligned to their own size.
 
@@ -101,11 +106,17 @@ def write_safetensors(
     if not all(isinstance(text, str) for pair in notes.items() for text in pair):
         raise UsageError("safetensors metadata must map text to text")
     header: dict[str, object] = {"__metadata__": notes} if notes else {}
-    ordered = sorted(arrays.items(), key=lambda item: -item[1].itemsize)  # widest first keeps every tensor aligned
+    ordered = sorted(
+        arrays.items(), key=lambda item: -item[1].itemsize
+    )  # widest first keeps every tensor aligned
     end = 0
     for name, array in ordered:
         span = [end, end + array.nbytes]
-        header[name] = {"dtype": _TYPES[array.dtype.name][1], "shape": list(array.shape), "data_offsets": span}
+        header[name] = {
+            "dtype": _TYPES[array.dtype.name][1],
+            "shape": list(array.shape),
+            "data_offsets": span,
+        }
         end += array.nbytes
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     text += b" " * (-len(text) % 8)
@@ -119,8 +130,16 @@ def _checked(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Little-endian, C-contiguous arrays under names that every format can hold."""
     arrays = {}
     for name, array in tensors.items():
-        if not isinstance(name, str) or not name.isascii() or not name.isprintable() or not name or {*"/\\"} & {*name}:
-            raise UsageError(f"a tensor's name must be plain ASCII text without slashes, found {name!r:.80}")
+        if (
+            not isinstance(name, str)
+            or not name.isascii()
+            or not name.isprintable()
+            or not name
+            or {*"/\\"} & {*name}
+        ):
+            raise UsageError(
+                f"a tensor's name must be plain ASCII text without slashes, found {name!r:.80}"
+            )
         if not isinstance(array, np.ndarray) or array.dtype.name not in _TYPES:
             found = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
             raise UsageError(f"{name} is of type {found}; one of {', '.join(_TYPES)} was expected")
@@ -139,11 +158,21 @@ def _state_dict_pickle(arrays: Mapping[str, np.ndarray]) -> bytes:
     for index, (name, array) in enumerate(arrays.items()):
         kind = _TYPES[array.dtype.name][0].encode()
         strides = [math.prod(array.shape[axis + 1 :]) for axis in range(array.ndim)]
-        storage = _text("storage") + b"ctorch\n" + kind + b"Storage\n" + _text(str(index)) + _text("cpu") + _int(array.size)
+        storage = (
+            _text("storage")
+            + b"ctorch\n"
+            + kind
+            + b"Storage\n"
+            + _text(str(index))
+            + _text("cpu")
+            + _int(array.size)
+        )
         parts += [
             _text(name),
             b"ctorch._utils\n_rebuild_tensor_v2\n",
-            b"((" + storage + b"tQ",  # the persistent id: ("storage", class, key, location, number of elements)
+            b"(("
+            + storage
+            + b"tQ",  # the persistent id: ("storage", class, key, location, number of elements)
             _int(0) + _tuple(array.shape) + _tuple(strides),
             b"\x89ccollections\nOrderedDict\n)RtR",  # requires_grad=False, no hooks; call
         ]
@@ -158,7 +187,11 @@ def _text(value: str) -> bytes:
 
 def _int(value: int) -> bytes:
     """BININT, or LONG1 from 2 GiB on."""
-    return b"J" + struct.pack("<i", value) if value < 1 << 31 else b"\x8a\x08" + struct.pack("<q", value)
+    return (
+        b"J" + struct.pack("<i", value)
+        if value < 1 << 31
+        else b"\x8a\x08" + struct.pack("<q", value)
+    )
 
 
 def _tuple(values: tuple[int, ...] | list[int]) -> bytes:

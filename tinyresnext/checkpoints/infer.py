@@ -7,25 +7,11 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from ..errors import ShapeError, UsageError
-from ..image import Preprocess
-from ..resnext import FIRST_PLANES, parameters
-from ..spec import Spec
-from .names import CADENE, KERAS, MMPRETRAIN, PRLZ77, TORCH7
+from ..images.preprocess import CIFAR, CIFAR_100, Preprocess
+from ..network.resnext import FIRST_PLANES, parameters
+from ..network.spec import Spec
+from .names.schemes import CADENE, KERAS, MMPRETRAIN, PRLZ77, TORCH7
 
-# Mean and standard deviation of CIFAR-10's training pictures, as Xie et al. and nearly everyone after them use them.
-CIFAR = Preprocess(
-    resize=32,
-    crop=32,
-    mean=(125.3 / 255, 123.0 / 255, 113.9 / 255),
-    std=(63.0 / 255, 62.1 / 255, 66.7 / 255),
-)
-# Those of CIFAR-100, which the authors' own code uses for it; their Torch7 pipeline for ImageNet resizes with another filter.
-CIFAR_100 = Preprocess(
-    resize=32,
-    crop=32,
-    mean=(129.3 / 255, 124.1 / 255, 112.4 / 255),
-    std=(68.2 / 255, 65.4 / 255, 70.4 / 255),
-)
 EPSILON, KERAS_EPSILON = 1e-5, 1.001e-5
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -35,8 +21,8 @@ _ASK = "if you know the architecture, say it with --arch NAME (`tinyresnext mode
 def infer(shapes: Shapes, eps: float = EPSILON) -> Spec:
     """The architecture whose parameters have these names and shapes.
 
-    Two things leave no trace in a checkpoint and are taken to be as in nearly all of them: the 3x3 convolution of a
-    block strides, and batch norms have an epsilon of 1e-5; Keras' have another.
+    Two things leave no trace in a checkpoint and are taken to be as in nearly all of them: the 3x3
+    convolution of a block strides, and batch norms have an epsilon of 1e-5; Keras' have another.
 
     Parameters
     ----------
@@ -52,7 +38,8 @@ def infer(shapes: Shapes, eps: float = EPSILON) -> Spec:
     Raises
     ------
     ShapeError
-        When names or shapes fit no network of the family; the message says which does not and what was expected.
+        When names or shapes fit no network of the family; the message says which does not and what
+        was expected.
     """
     counts = _blocks(shapes)
     c_out = _shape(shapes, "layer1.0.conv3.weight", 4)[0]
@@ -65,8 +52,11 @@ def infer(shapes: Shapes, eps: float = EPSILON) -> Spec:
             f"multiple of {FIRST_PLANES}; {_ASK}"
         )
     avg_down = any(re.fullmatch(r"layer\d+\.\d+\.downsample\.2\.weight", key) for key in shapes)
-    # The second block of a stage never changes the shape, so a convolution in its shortcut means type C.
-    second = any(re.fullmatch(r"layer\d+\.[1-9]\d*\.downsample\.[01]\.weight", key) for key in shapes)
+    # The second block of a stage never changes the shape, so a convolution in its shortcut means
+    # type C.
+    second = any(
+        re.fullmatch(r"layer\d+\.[1-9]\d*\.downsample\.[01]\.weight", key) for key in shapes
+    )
     shortcut = "C" if second else "B" if any(".downsample." in key for key in shapes) else "A"
     try:
         spec = Spec(
@@ -96,8 +86,12 @@ def check(shapes: Shapes, spec: Spec, remedy: str) -> None:
         With the first parameters that are missing, unexpected or of another shape.
     """
     expected = parameters(spec)
-    missing = [f"{name} {shape} is missing" for name, shape in expected.items() if name not in shapes]
-    extra = [f"{name} {shape} is unexpected" for name, shape in shapes.items() if name not in expected]
+    missing = [
+        f"{name} {shape} is missing" for name, shape in expected.items() if name not in shapes
+    ]
+    extra = [
+        f"{name} {shape} is unexpected" for name, shape in shapes.items() if name not in expected
+    ]
     wrong = [
         f"{name} is {shapes[name]} and should be {shape}"
         for name, shape in expected.items()
@@ -106,25 +100,19 @@ def check(shapes: Shapes, spec: Spec, remedy: str) -> None:
     faults = wrong + missing + extra
     if faults:
         shown = "; ".join(faults[:3]) + (f"; and {len(faults) - 3} more" if len(faults) > 3 else "")
-        raise ShapeError(f"the tensors are not those of {spec.name} with {spec.classes} classes: {shown}; {remedy}")
-
-
-def describe(spec: Spec) -> str:
-    """A sentence for people: what was understood."""
-    stems = {"imagenet": "7x7 stem", "deep": "deep 3x3 stem", "cifar": "3x3 stem of stride 1"}
-    stems["pooled"] = stems["cifar"] + " and a pooling"
-    down = ", average-pooled shortcuts" if spec.avg_down else ""
-    return (
-        f"{spec.name}: {spec.depth} layers (blocks {', '.join(map(str, spec.blocks))}), cardinality {spec.cardinality}, "
-        f"width {spec.width}, {stems[spec.stem]}, shortcuts of type {spec.shortcut}{down}, {spec.channels} input channels, "
-        f"{spec.classes} classes"
-    )
+        raise ShapeError(
+            f"the tensors are not those of {spec.name} with {spec.classes} classes: {shown}; {remedy}"
+        )
 
 
 def untold(spec: Spec) -> list[str]:
     """What names and shapes of the network's parameters do not say, where it is not what everyone takes it for."""
     usual = {"stem": infer(parameters(spec), spec.eps).stem, "stride_on": 2, "eps": EPSILON}
-    return [f"{name} is {getattr(spec, name)!r}" for name, value in usual.items() if getattr(spec, name) != value]
+    return [
+        f"{name} is {getattr(spec, name)!r}"
+        for name, value in usual.items()
+        if getattr(spec, name) != value
+    ]
 
 
 class Implied(NamedTuple):
@@ -151,7 +139,11 @@ def implied(scheme: str, spec: Spec) -> Implied:
     """
     cifar = spec.small
     if scheme == TORCH7:
-        usual = (CIFAR_100 if spec.classes == 100 else CIFAR) if cifar else Preprocess(interpolation="torch7")
+        usual = (
+            (CIFAR_100 if spec.classes == 100 else CIFAR)
+            if cifar
+            else Preprocess(interpolation="torch7")
+        )
         resized = "" if cifar else ", resized bicubically without antialiasing"
         return Implied(usual, f"Torch7: pictures as the authors' code prepares them{resized}")
     usual = CIFAR if cifar else Preprocess(224, 224, "keras") if scheme == KERAS else Preprocess()
@@ -170,9 +162,17 @@ def _blocks(shapes: Shapes) -> tuple[int, ...]:
     for key in shapes:
         if match := re.match(r"layer(\d{1,3})\.(\d{1,4})\.", key):
             found.setdefault(int(match[1]), set()).add(int(match[2]))
-    if not found or set(found) != set(range(1, len(found) + 1)) or any(b != set(range(len(b))) for b in found.values()):
-        numbers = {f"layer{stage}": sorted(members)[:4] for stage, members in sorted(found.items())[:8]}
-        raise ShapeError(f"the stages and blocks found are {numbers}; expected layer1, layer2 ... with blocks 0, 1, 2 ...")
+    if (
+        not found
+        or set(found) != set(range(1, len(found) + 1))
+        or any(b != set(range(len(b))) for b in found.values())
+    ):
+        numbers = {
+            f"layer{stage}": sorted(members)[:4] for stage, members in sorted(found.items())[:8]
+        }
+        raise ShapeError(
+            f"the stages and blocks found are {numbers}; expected layer1, layer2 ... with blocks 0, 1, 2 ..."
+        )
     if "layer1.0.conv3.weight" not in shapes:
         raise ShapeError(
             "layer1.0 has no conv3: these are the two-layer blocks of ResNet-18 and ResNet-34, whose split-transform-merge "
@@ -188,14 +188,18 @@ def _stem(shapes: Shapes) -> tuple[str, int]:
     _, channels, *kernel = _shape(shapes, "conv1.weight", 4)
     stems = {(7, 7): "imagenet", (3, 3): "cifar"}
     if tuple(kernel) not in stems:
-        raise ShapeError(f"conv1 is a convolution of {kernel[0]}x{kernel[1]}; expected 7x7 (ImageNet) or 3x3 (CIFAR); {_ASK}")
+        raise ShapeError(
+            f"conv1 is a convolution of {kernel[0]}x{kernel[1]}; expected 7x7 (ImageNet) or 3x3 (CIFAR); {_ASK}"
+        )
     return stems[tuple(kernel)], channels
 
 
 def _shape(shapes: Shapes, name: str, rank: int) -> tuple[int, ...]:
     """The shape of a tensor that every network of the family has."""
     if name not in shapes:
-        raise ShapeError(f"there is no tensor {name} among {len(shapes)}; every ResNeXt has one, so these are other weights")
+        raise ShapeError(
+            f"there is no tensor {name} among {len(shapes)}; every ResNeXt has one, so these are other weights"
+        )
     if len(shapes[name]) != rank:
         raise ShapeError(f"{name} has shape {shapes[name]}; expected {rank} dimensions")
     return shapes[name]

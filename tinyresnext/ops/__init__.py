@@ -1,1 +1,39 @@
-"""The primitive operations, and their spellings. Nothing in here knows of models, images or files."""
+"""The primitive operations and their backends. Nothing in this room knows of models, images or files.
+
+Read `contract` first (what a backend is), then `shapes` (what each op takes, returns and refuses)
+and `reference` (what each op computes, in NumPy). `cpu` computes the same with Numba. `backend`
+chooses one by the name of a device.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import cast
+
+from ..errors import DeviceError
+from .contract import Backend
+
+__all__ = ["Backend", "backend"]
+
+
+def backend(device: str) -> Backend:
+    """Return the module that computes on a device. It is imported only now, since Numba takes its time.
+
+    Parameters
+    ----------
+    device : {"cpu", "auto", "reference"}
+        ``reference`` computes with plain NumPy; ``auto`` is the fastest device that this version
+        has.
+
+    Raises
+    ------
+    DeviceError
+        This version has no such device. Nothing is ever computed on another device than the one
+        asked for.
+    """
+    modules = {"cpu": "cpu", "auto": "cpu", "reference": "reference"}
+    if device not in modules:
+        raise DeviceError(
+            f"device is {device!r}, and this version computes on {', '.join(modules)}; choose one of these"
+        )
+    return cast(Backend, import_module(f"{__name__}.{modules[device]}"))

@@ -1,27 +1,33 @@
 """The contract: what each op is called, what it takes, the shape it returns and what it refuses.
 
-A backend is any module that spells these same names. A function here has the op's signature, works on anything that
-has a ``.shape``, computes nothing, and returns the shape of the result or raises ``ValueError``. Backends call it
-first, so every one of them refuses the same calls with the same words; a plan calls it to walk a model without data.
+A backend is any module that spells these same names. A function here has the op's signature, works
+on anything that has a ``.shape``, computes nothing, and returns the shape of the result or raises
+``ValueError``. Backends call it first, so every one of them refuses the same calls with the same
+words; a plan calls it to walk a model without data.
 
 Conventions, everywhere:
 
-* Activations are ``[n, h, w, c]``. Convolution weights are ``[c_out, c_in / groups, k_h, k_w]``, as checkpoints have them.
+* Activations are ``[n, h, w, c]``. Convolution weights are ``[c_out, c_in / groups, k_h, k_w]``, as
+  checkpoints have them.
 * Arrays that carry gradients are positional; constants are keywords.
-* ``stride``, ``padding`` and ``size`` are one number for both directions, or a pair ``(vertical, horizontal)``.
+* ``stride``, ``padding`` and ``size`` are one number for both directions, or a pair ``(vertical,
+  horizontal)``.
 * ``out`` is where the result goes; without it, the backend makes a new array.
-* Every ``op`` has an ``op_backward(dy, y, *args, **attrs)`` that takes the gradient and the value of the result and
-  returns a tuple: one gradient for each positional argument, in order (``None`` for an optional one that was not given).
-  `READ` says which of its arguments' values a gradient depends on; of the others only the shape matters.
+* Every ``op`` has an ``op_backward(dy, y, *args, **attrs)`` that takes the gradient and the value
+  of the result and
+  returns a tuple: one gradient for each positional argument, in order (``None`` for an optional one
+  that was not given). `READ` says which of its arguments' values a gradient depends on; of the
+  others only the shape matters.
 
-Beside the ops a backend has the words a plan needs. To place its data: ``empty(shape)``, ``upload(array)``,
-``download(array)`` and ``pack(weight, groups)``, which lays a weight out as that backend's ``conv2d`` likes it. To run:
-``bind(op, *args, **attrs)``, which checks and prepares a call that is to be made many times on what the same arrays then
-hold (bound, an ``op_backward`` takes ``out``, where each gradient goes, with ``None`` for those that nobody wants, and
-``more``, whether each is added to what is there); ``chain(calls)``, which makes one call of many that are bound, to be
-made in that order each time; and ``at_once(n)``, how many of ``n`` pictures go through a network together best; it
-divides ``n``. And for the machine: ``thread_count(asked)``, ``on_threads(count)`` and
-``when_compiling(tell, after)``.
+Beside the ops a backend has the words a plan needs. To place its data: ``empty(shape)``,
+``upload(array)``, ``download(array)`` and ``pack(weight, groups)``, which lays a weight out as that
+backend's ``conv2d`` likes it. To run: ``bind(op, *args, **attrs)``, which checks and prepares a
+call that is to be made many times on what the same arrays then hold (bound, an ``op_backward``
+takes ``out``, where each gradient goes, with ``None`` for those that nobody wants, and ``more``,
+whether each is added to what is there); ``chain(calls)``, which makes one call of many that are
+bound, to be made in that order each time; and ``at_once(n)``, how many of ``n`` pictures go through
+a network together best; it divides ``n``. And for the machine: ``thread_count(asked)``,
+``on_threads(count)`` and ``when_compiling(tell, after)``.
 """
 
 from __future__ import annotations
@@ -76,9 +82,10 @@ def conv2d(
 ) -> Shape:
     """Convolve each of ``groups`` equal slices of the channels with its own filters (Equation 2 with Figure 3c).
 
-    ``y[n, r, s, o] = bias[o] + sum over i, j, c of x[n, r*stride + i - padding, s*stride + j - padding, c] *
-    weight[o, c, i, j]``, where ``c`` runs over the channels of the group that ``o`` belongs to, and ``x`` is zero
-    outside the picture. Then ``residual`` is added and, with ``relu``, what is below zero becomes zero.
+    ``y[n, r, s, o] = bias[o] + sum over i, j, c of x[n, r*stride + i - padding, s*stride + j -
+    padding, c] * weight[o, c, i, j]``, where ``c`` runs over the channels of the group that ``o``
+    belongs to, and ``x`` is zero outside the picture. Then ``residual`` is added and, with
+    ``relu``, what is below zero becomes zero.
 
     Parameters
     ----------
@@ -104,14 +111,23 @@ def conv2d(
     n, h, w, c_in = dimensions("x", x, "n h w c")
     c_out, c_group, k_h, k_w = dimensions("weight", weight, "c_out c_in/groups k_h k_w")
     if 0 in weight.shape:
-        raise ValueError(f"conv2d: weight has shape {tuple(weight.shape)}, and there is nothing to multiply with")
-    if not isinstance(groups, (int, np.integer)) or groups < 1 or c_in != groups * c_group or c_out % groups:
+        raise ValueError(
+            f"conv2d: weight has shape {tuple(weight.shape)}, and there is nothing to multiply with"
+        )
+    if (
+        not isinstance(groups, (int, np.integer))
+        or groups < 1
+        or c_in != groups * c_group
+        or c_out % groups
+    ):
         raise ValueError(
             f"conv2d: x has {c_in} channels and weight {tuple(weight.shape)} takes {c_group} in each of {groups} groups; "
             f"c_in must be groups * {c_group} and c_out = {c_out} a multiple of groups"
         )
     if bias is not None and tuple(bias.shape) != (c_out,):
-        raise ValueError(f"conv2d: bias has shape {tuple(bias.shape)}, expected ({c_out},): one value for each filter")
+        raise ValueError(
+            f"conv2d: bias has shape {tuple(bias.shape)}, expected ({c_out},): one value for each filter"
+        )
     (s_h, s_w), (p_h, p_w) = pair("stride", stride, 1), pair("padding", padding, 0)
     y = (n, slide("conv2d", h, k_h, s_h, p_h), slide("conv2d", w, k_w, s_w, p_w), c_out)
     same("conv2d", "residual", residual, y)
@@ -120,7 +136,14 @@ def conv2d(
 
 
 def batch_norm(
-    x: Shaped, scale: Shaped, shift: Shaped, mean: Shaped, var: Shaped, *, eps: float = 1e-5, out: Shaped | None = None
+    x: Shaped,
+    scale: Shaped,
+    shift: Shaped,
+    mean: Shaped,
+    var: Shaped,
+    *,
+    eps: float = 1e-5,
+    out: Shaped | None = None,
 ) -> Shape:
     """Normalise each channel with statistics known beforehand: ``(x - mean) / sqrt(var + eps) * scale + shift``.
 
@@ -138,7 +161,9 @@ def batch_norm(
     *_, c = dimensions("x", x, "n h w c")
     for name, a in (("scale", scale), ("shift", shift), ("mean", mean), ("var", var)):
         if tuple(a.shape) != (c,):
-            raise ValueError(f"batch_norm: {name} has shape {tuple(a.shape)}, expected ({c},): one value for each channel")
+            raise ValueError(
+                f"batch_norm: {name} has shape {tuple(a.shape)}, expected ({c},): one value for each channel"
+            )
     same("batch_norm", "out", out, x.shape)
     return tuple(x.shape)
 
@@ -166,14 +191,16 @@ def batch_norm_train(
     eps : float
     relu : bool
     statistics : [2, c], optional
-        Where mean and variance go, for the running averages and for the gradient. A gradient that is handed none
-        computes them again.
+        Where mean and variance go, for the running averages and for the gradient. A gradient that
+        is handed none computes them again.
 
     Returns
     -------
     [n, h, w, c]
     """
-    *_, c = shape = batch_norm(x, scale, shift, scale, scale, eps=eps, out=out)  # the statistics have the shape of the scale
+    *_, c = shape = batch_norm(
+        x, scale, shift, scale, scale, eps=eps, out=out
+    )  # the statistics have the shape of the scale
     if 0 in shape:
         raise ValueError(f"batch_norm_train: x has shape {shape}, and nothing has no mean")
     same("batch_norm_train", "residual", residual, shape)
@@ -213,7 +240,13 @@ def add(x: Shaped, y: Shaped, *, out: Shaped | None = None) -> Shape:
 
 
 def max_pool2d(
-    x: Shaped, *, size: Pair, stride: Pair, padding: Pair = 0, ceil_mode: bool = False, out: Shaped | None = None
+    x: Shaped,
+    *,
+    size: Pair,
+    stride: Pair,
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+    out: Shaped | None = None,
 ) -> Shape:
     """The largest value in each window; padding never wins.
 
@@ -251,7 +284,8 @@ def avg_pool2d(
     ceil_mode : bool
         As in `max_pool2d`; what lies beyond the trailing padding is never counted.
     count_include_pad : bool
-        Divide by the places of the window inside the padded picture; otherwise only by those inside the picture.
+        Divide by the places of the window inside the padded picture; otherwise only by those inside
+        the picture.
 
     Returns
     -------
@@ -273,7 +307,9 @@ def mean_pool(x: Shaped, *, out: Shaped | None = None) -> Shape:
     """
     n, h, w, c = dimensions("x", x, "n h w c")
     if h * w == 0:
-        raise ValueError(f"mean_pool: x has shape {tuple(x.shape)}, and the mean of no positions is not defined")
+        raise ValueError(
+            f"mean_pool: x has shape {tuple(x.shape)}, and the mean of no positions is not defined"
+        )
     same("mean_pool", "out", out, (n, c))
     return n, c
 
@@ -315,12 +351,16 @@ def softmax(x: Shaped, *, out: Shaped | None = None) -> Shape:
     """
     n, classes = dimensions("x", x, "n classes")
     if classes == 0:
-        raise ValueError(f"softmax: x has shape {tuple(x.shape)}, and there is no distribution over no classes")
+        raise ValueError(
+            f"softmax: x has shape {tuple(x.shape)}, and there is no distribution over no classes"
+        )
     same("softmax", "out", out, (n, classes))
     return n, classes
 
 
-def softmax_cross_entropy(x: Shaped, *, labels: Any, smoothing: float = 0.0, out: Shaped | None = None) -> Shape:
+def softmax_cross_entropy(
+    x: Shaped, *, labels: Any, smoothing: float = 0.0, out: Shaped | None = None
+) -> Shape:
     """The mean over the batch of ``-sum(target * log(softmax(x)))``: the training loss.
 
     Parameters
@@ -328,9 +368,11 @@ def softmax_cross_entropy(x: Shaped, *, labels: Any, smoothing: float = 0.0, out
     x : [n, classes]
         Logits.
     labels : [n] integers, or [n, classes] floats
-        The class of each row; or a distribution over the classes, as mixup makes them (Zhang et al., 2018).
+        The class of each row; or a distribution over the classes, as mixup makes them (Zhang et
+        al., 2018).
     smoothing : float in [0, 1]
-        The target is ``1 - smoothing`` of the label plus ``smoothing / classes`` everywhere (Szegedy et al., 2016).
+        The target is ``1 - smoothing`` of the label plus ``smoothing / classes`` everywhere
+        (Szegedy et al., 2016).
 
     Returns
     -------
@@ -339,7 +381,10 @@ def softmax_cross_entropy(x: Shaped, *, labels: Any, smoothing: float = 0.0, out
     n, classes = dimensions("x", x, "n classes")
     labels = np.asarray(labels)
     distribution = labels.shape == (n, classes) and labels.dtype.kind == "f"
-    if not (distribution or (labels.shape == (n,) and labels.dtype.kind in "iu")) or n * classes == 0:
+    if (
+        not (distribution or (labels.shape == (n,) and labels.dtype.kind in "iu"))
+        or n * classes == 0
+    ):
         raise ValueError(
             f"softmax_cross_entropy: labels are {labels.dtype} {labels.shape}, expected {n} integers, and at least one, or "
             f"a distribution over {classes} classes for each"
@@ -349,17 +394,27 @@ def softmax_cross_entropy(x: Shaped, *, labels: Any, smoothing: float = 0.0, out
             f"softmax_cross_entropy: labels reach from {labels.min()} to {labels.max()}, expected 0 to {classes - 1}"
         )
     if not 0 <= smoothing <= 1:
-        raise ValueError(f"softmax_cross_entropy: smoothing is {smoothing}, expected a number from 0 to 1")
+        raise ValueError(
+            f"softmax_cross_entropy: smoothing is {smoothing}, expected a number from 0 to 1"
+        )
     same("softmax_cross_entropy", "out", out, ())
     return ()
 
 
-def _pool(op: str, x: Shaped, size: Pair, stride: Pair, padding: Pair, ceil_mode: bool, out: Shaped | None) -> Shape:
+def _pool(
+    op: str, x: Shaped, size: Pair, stride: Pair, padding: Pair, ceil_mode: bool, out: Shaped | None
+) -> Shape:
     """The shape rule that both poolings share."""
     n, h, w, c = dimensions("x", x, "n h w c")
-    (k_h, k_w), (s_h, s_w), (p_h, p_w) = pair("size", size, 1), pair("stride", stride, 1), pair("padding", padding, 0)
+    (k_h, k_w), (s_h, s_w), (p_h, p_w) = (
+        pair("size", size, 1),
+        pair("stride", stride, 1),
+        pair("padding", padding, 0),
+    )
     if 2 * p_h > k_h or 2 * p_w > k_w:
-        raise ValueError(f"{op}: padding {padding} is more than half of size {size}, so a window could miss the picture")
+        raise ValueError(
+            f"{op}: padding {padding} is more than half of size {size}, so a window could miss the picture"
+        )
     y = (n, slide(op, h, k_h, s_h, p_h, ceil_mode), slide(op, w, k_w, s_w, p_w, ceil_mode), c)
     same(op, "out", out, y)
     return y

@@ -1,7 +1,8 @@
 """The gradients that are passes over memory, or too small to matter; the others are in `conv_backward` and `norm_train`.
 
-A linear layer is a 1x1 convolution of pictures of one pixel, and so are its gradients. What has one value for each
-picture and class (softmax, loss) is computed as `tinyresnext.ops.reference` defines it.
+A linear layer is a 1x1 convolution of pictures of one pixel, and so are its gradients. What has one
+value for each picture and class (softmax, loss) is computed as `tinyresnext.ops.reference` defines
+it.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import numpy as np
 
 from .. import reference
 from ..shapes import Pair, pair
-from .conv_backward import conv2d_backward
-from .crew import Step, Work, chain, compiled, run, take
-from .memory import Array, empty, flat
+from .conv.backward import conv2d_backward
 from .norm_train import VALUES, frozen_backward
-from .simd import aligned
+from .runtime.crew import Step, Work, chain, compiled, run, take
+from .runtime.memory import Array, empty, flat
+from .runtime.simd import aligned
 
-# --- kernels ----------------------------------------------------------------------------------------------------------
+# --- kernels --------------------------------------------------------------------------------------
 
 
 def _relu(x, dy, bias, residual, out, g, counters):
@@ -37,8 +38,8 @@ def _relu(x, dy, bias, residual, out, g, counters):
 def _max_pool(x, dy, bias, residual, out, g, counters):
     """Each window's first largest value receives its gradient. A task is a picture.
 
-    All channels of a window are looked at together, in vectors: which value is the largest so far, and where it is. With
-    ``g.parts`` what is there already stays.
+    All channels of a window are looked at together, in vectors: which value is the largest so far,
+    and where it is. With ``g.parts`` what is there already stays.
     """
     channels = np.uintp(g.c_in)
     largest, where = aligned(g.c_in), np.empty(g.c_in, np.uintp)
@@ -84,7 +85,9 @@ def _avg_pool(x, dy, bias, residual, out, g, counters):
                 top, left = line * g.s_h - g.p_h, column * g.s_w - g.p_w
                 bottom, right = min(top + g.k_h, g.h), min(left + g.k_w, g.w)
                 if g.add:
-                    places = (min(top + g.k_h, g.h + g.p_h) - top) * (min(left + g.k_w, g.w + g.p_w) - left)
+                    places = (min(top + g.k_h, g.h + g.p_h) - top) * (
+                        min(left + g.k_w, g.w + g.p_w) - left
+                    )
                 else:
                     places = (bottom - max(top, 0)) * (right - max(left, 0))
                 source = ((task * g.h_out + line) * g.w_out + column) * g.c_in
@@ -100,18 +103,35 @@ def _avg_pool(x, dy, bias, residual, out, g, counters):
 @functools.cache
 def _kernels() -> dict[str, Any]:
     """Compiled when they are first needed."""
-    return {f.__name__: functools.cache(functools.partial(compiled, f)) for f in (_relu, _max_pool, _avg_pool)}
+    return {
+        f.__name__: functools.cache(functools.partial(compiled, f))
+        for f in (_relu, _max_pool, _avg_pool)
+    }
 
 
 def _window(x: Array, y: Array, size: Pair, stride: Pair, padding: Pair) -> dict[str, int]:
     """The numbers of a pooling."""
     n, h, w, c = x.shape
-    (k_h, k_w), (s_h, s_w), (p_h, p_w) = pair("size", size, 1), pair("stride", stride, 1), pair("padding", padding, 0)
-    numbers = {"n": n, "h": h, "w": w, "c_in": c, "h_out": y.shape[1], "w_out": y.shape[2], "tasks": n}
+    (k_h, k_w), (s_h, s_w), (p_h, p_w) = (
+        pair("size", size, 1),
+        pair("stride", stride, 1),
+        pair("padding", padding, 0),
+    )
+    numbers = {
+        "n": n,
+        "h": h,
+        "w": w,
+        "c_in": c,
+        "h_out": y.shape[1],
+        "w_out": y.shape[2],
+        "tasks": n,
+    }
     return numbers | {"k_h": k_h, "k_w": k_w, "s_h": s_h, "s_w": s_w, "p_h": p_h, "p_w": p_w}
 
 
-def _bind_pool(kernel: str, dy: Array, x: Array, numbers: dict[str, int], out: Array | None, more: bool) -> Callable[[], None]:
+def _bind_pool(
+    kernel: str, dy: Array, x: Array, numbers: dict[str, int], out: Array | None, more: bool
+) -> Callable[[], None]:
     """Prepare the gradient of a pooling; with ``more`` it is added to what ``out`` holds."""
     if out is None:
         return chain([])
@@ -120,12 +140,16 @@ def _bind_pool(kernel: str, dy: Array, x: Array, numbers: dict[str, int], out: A
     return Step(_kernels()[kernel](), source, gradient, gradient, gradient, out.reshape(-1), work)
 
 
-# --- public ops -------------------------------------------------------------------------------------------------------
+# --- public ops -----------------------------------------------------------------------------------
 
 
 def relu_backward(dy: Array, y: Array, x: Array) -> tuple[Array]:
     """One pass."""
-    source, gradient, out = flat("relu_backward", "x", x), flat("relu_backward", "dy", dy), empty(x.shape)
+    source, gradient, out = (
+        flat("relu_backward", "x", x),
+        flat("relu_backward", "dy", dy),
+        empty(x.shape),
+    )
     numbers = {"n": x.size, "length": VALUES, "tasks": -(-x.size // VALUES)}
     work = Work(**(dict.fromkeys(Work._fields, 0) | numbers))
     run(_kernels()["_relu"](), source, gradient, gradient, gradient, out.reshape(-1), work)
@@ -138,11 +162,20 @@ def add_backward(dz: Array, z: Array, x: Array, y: Array) -> tuple[Array, Array]
 
 
 def max_pool2d_backward(
-    dy: Array, y: Array, x: Array, *, size: Pair, stride: Pair, padding: Pair = 0, ceil_mode: bool = False
+    dy: Array,
+    y: Array,
+    x: Array,
+    *,
+    size: Pair,
+    stride: Pair,
+    padding: Pair = 0,
+    ceil_mode: bool = False,
 ) -> tuple[Array]:
     """The place of the largest value is looked for again."""
     out = (empty(x.shape),)
-    bind_max_pool2d_backward(dy, y, x, size=size, stride=stride, padding=padding, out=out, more=(False,))()
+    bind_max_pool2d_backward(
+        dy, y, x, size=size, stride=stride, padding=padding, out=out, more=(False,)
+    )()
     return out
 
 
@@ -174,7 +207,12 @@ def avg_pool2d_backward(
     count_include_pad: bool = True,
 ) -> tuple[Array]:
     """Window by window."""
-    attrs = {"size": size, "stride": stride, "padding": padding, "count_include_pad": count_include_pad}
+    attrs = {
+        "size": size,
+        "stride": stride,
+        "padding": padding,
+        "count_include_pad": count_include_pad,
+    }
     out = (empty(x.shape),)
     bind_avg_pool2d_backward(dy, y, x, **attrs, out=out, more=(False,))()
     return out
@@ -210,19 +248,33 @@ def bind_mean_pool_backward(
 ) -> Callable[[], None]:
     """An average over one window."""
     window = x.shape[1:3]
-    return bind_avg_pool2d_backward(dy[:, None, None], y[:, None, None], x, size=window, stride=window, out=out, more=more)
+    return bind_avg_pool2d_backward(
+        dy[:, None, None], y[:, None, None], x, size=window, stride=window, out=out, more=more
+    )
 
 
 def batch_norm_backward(
-    dy: Array, y: Array, x: Array, scale: Array, shift: Array, mean: Array, var: Array, *, eps: float = 1e-5
+    dy: Array,
+    y: Array,
+    x: Array,
+    scale: Array,
+    shift: Array,
+    mean: Array,
+    var: Array,
+    *,
+    eps: float = 1e-5,
 ) -> tuple[Array, ...]:
     """The statistics are constants: the two sums, and one multiplication a value."""
     return frozen_backward(dy, x, scale, mean, var, eps)
 
 
-def linear_backward(dy: Array, y: Array, x: Array, weight: Array, bias: Array) -> tuple[Array, Array, Array]:
+def linear_backward(
+    dy: Array, y: Array, x: Array, weight: Array, bias: Array
+) -> tuple[Array, Array, Array]:
     """The gradients of a 1x1 convolution."""
-    dx, dweight, dbias = conv2d_backward(dy[:, None, None], y[:, None, None], x[:, None, None], weight[:, :, None, None], bias)
+    dx, dweight, dbias = conv2d_backward(
+        dy[:, None, None], y[:, None, None], x[:, None, None], weight[:, :, None, None], bias
+    )
     return dx.reshape(x.shape), dweight.reshape(weight.shape), dbias
 
 
@@ -231,18 +283,26 @@ def softmax_backward(dy: Array, y: Array, x: Array) -> tuple[Array]:
     return reference.softmax_backward(dy, y, x)
 
 
-def softmax_cross_entropy(x: Array, *, labels: Array, smoothing: float = 0.0, out: Array | None = None) -> Array:
+def softmax_cross_entropy(
+    x: Array, *, labels: Array, smoothing: float = 0.0, out: Array | None = None
+) -> Array:
     """As it is defined."""
     return reference.softmax_cross_entropy(x, labels=labels, smoothing=smoothing, out=out)
 
 
-def softmax_cross_entropy_backward(dy: Array, y: Array, x: Array, *, labels: Array, smoothing: float = 0.0) -> tuple[Array]:
+def softmax_cross_entropy_backward(
+    dy: Array, y: Array, x: Array, *, labels: Array, smoothing: float = 0.0
+) -> tuple[Array]:
     """As it is defined."""
     return reference.softmax_cross_entropy_backward(dy, y, x, labels=labels, smoothing=smoothing)
 
 
 def bound(
-    backward: Callable[..., tuple[Array | None, ...]], *args: Any, out: Sequence[Any], more: Sequence[bool], **attrs: Any
+    backward: Callable[..., tuple[Array | None, ...]],
+    *args: Any,
+    out: Sequence[Any],
+    more: Sequence[bool],
+    **attrs: Any,
 ):
     """Call a gradient and put what it returns where it is wanted."""
 

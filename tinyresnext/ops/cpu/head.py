@@ -1,7 +1,7 @@
 """The classifier: one matrix product a picture, and the softmax over it.
 
-With one picture every weight is used once, so `linear` runs as fast as the weights arrive from memory. It needs no
-blocking and no packing; each logit is one long dot product.
+With one picture every weight is used once, so `linear` runs as fast as the weights arrive from
+memory. It needs no blocking and no packing; each logit is one long dot product.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 
 from .. import shapes
-from .crew import Step, Work, compiled, take
-from .kernel import kernel
-from .memory import Array, flat, result
+from .runtime.crew import Step, Work, compiled, take
+from .runtime.kernel import kernel
+from .runtime.memory import Array, flat, result
 
 CLASSES = 32  # of a task: a quarter of a megabyte of ResNeXt's weights
 
-# --- kernels ----------------------------------------------------------------------------------------------------------
+# --- kernels --------------------------------------------------------------------------------------
 
 
-@kernel(fastmath={"contract", "reassoc"})  # a dot product is vectors of partial sums only if it may be added in that order
+@kernel(
+    fastmath={"contract", "reassoc"}
+)  # a dot product is vectors of partial sums only if it may be added in that order
 def _dot(x, y):
     """The sum of the products."""
     total = np.float32(0)
@@ -69,7 +71,7 @@ def _softmax(x, out):
         _distribution(x[n], out[n])
 
 
-# --- public ops -------------------------------------------------------------------------------------------------------
+# --- public ops -----------------------------------------------------------------------------------
 
 
 def linear(x: Array, weight: Array, bias: Array, *, out: Array | None = None) -> Array:
@@ -84,7 +86,9 @@ def bind_linear(x: Array, weight: Array, bias: Array, *, out: Array) -> Step:
     n, c_out = shapes.linear(x, weight, bias, out=out)
     source, filters = flat("linear", "x", x), flat("linear", "weight", weight)
     shift, target = flat("linear", "bias", bias), result("linear", (n, c_out), out).reshape(-1)
-    g = Work.of((n, 1, 1, x.shape[1]), (n, 1, 1, c_out))._replace(length=CLASSES, tasks=-(-c_out // CLASSES))
+    g = Work.of((n, 1, 1, x.shape[1]), (n, 1, 1, c_out))._replace(
+        length=CLASSES, tasks=-(-c_out // CLASSES)
+    )
     return Step(_kernel(), source, filters, shift, source, target, g)
 
 

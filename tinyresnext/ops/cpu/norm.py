@@ -1,7 +1,8 @@
 """What is done value by value: batch normalisation, ReLU and the residual addition.
 
-All three are bound by memory, not by arithmetic: they read every value once, write it once, and may write in place.
-A plan leaves none of them standing, since it folds them into the convolution before them.
+All three are bound by memory, not by arithmetic: they read every value once, write it once, and may
+write in place. A plan leaves none of them standing, since it folds them into the convolution before
+them.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import numpy as np
 from numba import prange
 
 from .. import shapes
-from .kernel import kernel
-from .launch import launch
-from .memory import Array, flat, result
+from .runtime.kernel import kernel
+from .runtime.launch import launch
+from .runtime.memory import Array, flat, result
 
-# --- kernels ----------------------------------------------------------------------------------------------------------
+# --- kernels --------------------------------------------------------------------------------------
 
 
 @kernel(parallel=True)
@@ -41,18 +42,29 @@ def _add(x, y, out):
         out[i] = x[i] + y[i]
 
 
-# --- public ops -------------------------------------------------------------------------------------------------------
+# --- public ops -----------------------------------------------------------------------------------
 
 
 def batch_norm(
-    x: Array, scale: Array, shift: Array, mean: Array, var: Array, *, eps: float = 1e-5, out: Array | None = None
+    x: Array,
+    scale: Array,
+    shift: Array,
+    mean: Array,
+    var: Array,
+    *,
+    eps: float = 1e-5,
+    out: Array | None = None,
 ) -> Array:
     """Scale and deviation become one factor for each channel first, in NumPy: a few thousand numbers at most."""
     shape = shapes.batch_norm(x, scale, shift, mean, var, eps=eps, out=out)
     y = result("batch_norm", shape, out)
     scale, var = flat("batch_norm", "scale", scale), flat("batch_norm", "var", var)
     factor = scale / np.sqrt(var + np.float32(eps))
-    source, mean, shift = flat("batch_norm", "x", x), flat("batch_norm", "mean", mean), flat("batch_norm", "shift", shift)
+    source, mean, shift = (
+        flat("batch_norm", "x", x),
+        flat("batch_norm", "mean", mean),
+        flat("batch_norm", "shift", shift),
+    )
     if y.size:
         launch(_batch_norm, source, mean, factor, shift, y.reshape(-1))
     return y

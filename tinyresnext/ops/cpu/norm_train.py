@@ -1,14 +1,15 @@
 """Batch normalisation in training, forward and backward, with the addition and the ReLU behind it.
 
-Bound by memory: what counts is how often the values are read and written. Forward they are read twice (for the
-statistics, then for the result). Backward, a first pass takes the two sums over each channel that the gradient needs,
-and a second one writes it. Whether a ReLU let a value pass is computed again from ``x``, as the forward pass did it, so
-its result need not be read; behind an addition it is read, and the first pass leaves the gradient of the residual.
+Bound by memory: what counts is how often the values are read and written. Forward they are read
+twice (for the statistics, then for the result). Backward, a first pass takes the two sums over each
+channel that the gradient needs, and a second one writes it. Whether a ReLU let a value pass is
+computed again from ``x``, as the forward pass did it, so its result need not be read; behind an
+addition it is read, and the first pass leaves the gradient of the residual.
 
-Sums over positions are taken of runs of ``RUN`` positions, then of a task's runs, then of all tasks in float64: no sum
-is longer than a few hundred terms. The variance is taken around the channel's first value: far from a mean of zero, the
-difference of the mean of squares and the square of the mean would have nothing left. No sum depends on which thread
-took it or how many there are.
+Sums over positions are taken of runs of ``RUN`` positions, then of a task's runs, then of all tasks
+in float64: no sum is longer than a few hundred terms. The variance is taken around the channel's
+first value: far from a mean of zero, the difference of the mean of squares and the square of the
+mean would have nothing left. No sum depends on which thread took it or how many there are.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from typing import Any
 import numpy as np
 
 from .. import shapes
-from .crew import Step, Work, compiled, take
-from .memory import Array, empty, flat, result
-from .simd import aligned, copy
+from .runtime.crew import Step, Work, compiled, take
+from .runtime.memory import Array, empty, flat, result
+from .runtime.simd import aligned, copy
 
 RUN = 32  # positions whose sum is taken in one go
 VALUES = 32 * 1024  # of a task, about
 
 
-# --- kernels ----------------------------------------------------------------------------------------------------------
-# Indices are unsigned: a negative one would count from the end, and asking for that keeps loops from becoming vectors.
-# So does reading a value only under a condition.
+# --- kernels --------------------------------------------------------------------------------------
+# Indices are unsigned: a negative one would count from the end, and asking for that keeps loops
+# from becoming vectors. So does reading a value only under a condition.
 
 
 def _moments(x, origin, bias, residual, out, g, counters):
@@ -78,7 +79,9 @@ def _normalise(x, weight, bias, residual, out, g, counters):
             p = np.uintp(position) * c
             if g.add:
                 for k in range(c):
-                    value = (x[p + k] - weight[k]) * weight[c + k] + weight[c + c + k] + residual[p + k]
+                    value = (
+                        (x[p + k] - weight[k]) * weight[c + k] + weight[c + c + k] + residual[p + k]
+                    )
                     out[p + k] = np.float32(0) if g.relu and value < 0 else value
             else:
                 for k in range(c):
@@ -91,7 +94,8 @@ def _normalise(x, weight, bias, residual, out, g, counters):
 def _sums(x, weight, y, dy, out, g, counters):
     """Sums of ``dy`` and of ``dy * (x - mean)`` over each task's positions, of ``dy`` behind the ReLU.
 
-    ``g.relu`` is 1 where ``x`` tells what it let pass, and 2 where ``y`` does: then ``dy`` is left as it is before it.
+    ``g.relu`` is 1 where ``x`` tells what it let pass, and 2 where ``y`` does: then ``dy`` is left
+    as it is before it.
     """
     c = np.uintp(g.c_out)
     sums = aligned(2 * g.c_out)
@@ -135,7 +139,8 @@ def _sums(x, weight, y, dy, out, g, counters):
 def _spread(x, weight, bias, dy, out, g, counters):
     """``dx = factor * (dy - a - b * (x - mean))``; ``weight`` is ``[mean, factor, shift, a, b]``, the rest as in `_sums`.
 
-    A position's values are made in a line of their own: where ``dx`` lies over ``dy``, loops would not become vectors.
+    A position's values are made in a line of their own: where ``dx`` lies over ``dy``, loops would
+    not become vectors.
     """
     c, line = np.uintp(g.c_out), aligned(g.c_out)
     task = take(counters, 0)
@@ -146,17 +151,21 @@ def _spread(x, weight, bias, dy, out, g, counters):
                 for k in range(c):
                     centred, d = x[p + k] - weight[k], dy[p + k]
                     d = d if centred * weight[c + k] + weight[c + c + k] > 0 else np.float32(0)
-                    line[k] = weight[c + k] * (d - weight[c + c + c + k] - centred * weight[c + c + c + c + k])
+                    line[k] = weight[c + k] * (
+                        d - weight[c + c + c + k] - centred * weight[c + c + c + c + k]
+                    )
             else:
                 for k in range(c):
                     centred = x[p + k] - weight[k]
-                    line[k] = weight[c + k] * (dy[p + k] - weight[c + c + c + k] - centred * weight[c + c + c + c + k])
+                    line[k] = weight[c + k] * (
+                        dy[p + k] - weight[c + c + c + k] - centred * weight[c + c + c + c + k]
+                    )
             copy(line, 0, out, p, c)
         task = take(counters, 0)
     take(counters, 1)
 
 
-# --- launchers --------------------------------------------------------------------------------------------------------
+# --- launchers ------------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -173,7 +182,9 @@ def _work(values: int, channels: int) -> Work:
     return Work(**names)._replace(tasks=-(-positions // length))
 
 
-def _adding(kernel: str, x: Array, weight: Array, y: Array, dy: Array, g: Work) -> Callable[[], Array]:
+def _adding(
+    kernel: str, x: Array, weight: Array, y: Array, dy: Array, g: Work
+) -> Callable[[], Array]:
     """Prepare a kernel that leaves two sums for each channel; the call returns them, ``[2, c]`` in float64."""
     sums = empty((g.tasks, 2, g.c_out))
     step = Step(_kernels()[kernel], x, weight, y, dy, sums.reshape(-1), g)
@@ -224,8 +235,14 @@ def batch_norm_train(
     out: Array | None = None,
 ) -> Array:
     """Two passes: the statistics, then the result."""
-    y = result("batch_norm_train", shapes.batch_norm_train(x, scale, shift, residual, statistics=statistics, out=out), out)
-    bind_batch_norm_train(x, scale, shift, residual, eps=eps, relu=relu, statistics=statistics, out=y)()
+    y = result(
+        "batch_norm_train",
+        shapes.batch_norm_train(x, scale, shift, residual, statistics=statistics, out=out),
+        out,
+    )
+    bind_batch_norm_train(
+        x, scale, shift, residual, eps=eps, relu=relu, statistics=statistics, out=y
+    )()
     return y
 
 
@@ -241,14 +258,19 @@ def bind_batch_norm_train(
     out: Array,
 ) -> Callable[[], None]:
     """Both passes are prepared; between them a few thousand numbers are computed in NumPy."""
-    shape = shapes.batch_norm_train(x, scale, shift, residual, eps=eps, relu=relu, statistics=statistics, out=out)
+    shape = shapes.batch_norm_train(
+        x, scale, shift, residual, eps=eps, relu=relu, statistics=statistics, out=out
+    )
     y = result("batch_norm_train", shape, out)
     source, weight = flat("batch_norm_train", "x", x), empty((3 * shape[-1],))
     other = source if residual is None else flat("batch_norm_train", "residual", residual)
     for name, a in (("scale", scale), ("shift", shift)):
         flat("batch_norm_train", name, a)
     g = _work(x.size, shape[-1])._replace(add=int(residual is not None), relu=int(relu))
-    moments, second = bind_moments(x), Step(_kernels()["_normalise"], source, weight, weight, other, y.reshape(-1), g)
+    moments, second = (
+        bind_moments(x),
+        Step(_kernels()["_normalise"], source, weight, weight, other, y.reshape(-1), g),
+    )
 
     def normalise() -> None:
         mean, var = moments()
@@ -275,10 +297,17 @@ def bind_batch_norm_train_backward(
     more: tuple[bool, ...],
 ) -> Callable[[], None]:
     """The gradient of the residual, or that of ``x`` where there is none, may lie over ``dy``."""
-    source, given = flat("batch_norm_train_backward", "x", x), flat("batch_norm_train_backward", "dy", dy)
+    source, given = (
+        flat("batch_norm_train_backward", "x", x),
+        flat("batch_norm_train_backward", "dy", dy),
+    )
     g = _work(x.size, x.shape[-1])._replace(relu=0 if not relu else 1 if residual is None else 2)
     behind = given
-    if g.relu == 2:  # the gradient behind the ReLU is written down: where that of the residual goes, if that is wanted
+    if (
+        g.relu == 2
+        # the gradient behind the ReLU is written down: where that of the residual goes, if that is
+        # wanted
+    ):
         direct = out[3] is not None and not more[3]
         behind = out[3].reshape(-1) if direct else empty((x.size,))
     dx = empty((x.size,)) if out[0] is None or more[0] else out[0].reshape(-1)
@@ -325,15 +354,28 @@ def batch_norm_train_backward(
     statistics: Array | None = None,
 ) -> tuple[Array | None, ...]:
     """All gradients."""
-    out = (empty(x.shape), empty(scale.shape), empty(shift.shape), None if residual is None else empty(x.shape))
-    run_it = partial(bind_batch_norm_train_backward, dy, y, x, scale, shift, residual, eps=eps, relu=relu)
+    out = (
+        empty(x.shape),
+        empty(scale.shape),
+        empty(shift.shape),
+        None if residual is None else empty(x.shape),
+    )
+    run_it = partial(
+        bind_batch_norm_train_backward, dy, y, x, scale, shift, residual, eps=eps, relu=relu
+    )
     run_it(statistics=statistics, out=out, more=(False,) * 4)()
     return out
 
 
-def frozen_backward(dy: Array, x: Array, scale: Array, mean: Array, var: Array, eps: float) -> tuple[Array, ...]:
+def frozen_backward(
+    dy: Array, x: Array, scale: Array, mean: Array, var: Array, eps: float
+) -> tuple[Array, ...]:
     """The gradients of a batch norm whose statistics are constants."""
-    source, given, dx = flat("batch_norm_backward", "x", x), flat("batch_norm_backward", "dy", dy), empty(x.shape)
+    source, given, dx = (
+        flat("batch_norm_backward", "x", x),
+        flat("batch_norm_backward", "dy", dy),
+        empty(x.shape),
+    )
     g = _work(x.size, x.shape[-1])
     rstd = 1 / np.sqrt(var.astype(np.float64) + eps)
     weight = _scaled(mean, var.astype(np.float64), scale, scale, eps)

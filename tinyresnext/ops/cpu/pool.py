@@ -1,7 +1,8 @@
 """Pooling. Channels come last, so a window is walked tap by tap and every tap is a vector over the channels.
 
-Each line of the result is one task; of the global mean, some channels of one picture. A window is first cut to the part
-that lies inside the picture; padding is never read, so it cannot win a maximum and adds nothing to a sum.
+Each line of the result is one task; of the global mean, some channels of one picture. A window is
+first cut to the part that lies inside the picture; padding is never read, so it cannot win a
+maximum and adds nothing to a sum.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ import numpy as np
 
 from .. import shapes
 from ..shapes import Pair, pair
-from .crew import Step, Work, compiled, take
-from .memory import Array, flat, result
+from .runtime.crew import Step, Work, compiled, take
+from .runtime.memory import Array, flat, result
 
 CHANNELS = 256  # of a task of the global mean
 
-# --- kernels ----------------------------------------------------------------------------------------------------------
+# --- kernels --------------------------------------------------------------------------------------
 
 
 def _max_lines(x, weight, bias, residual, out, g, counters):
@@ -30,7 +31,9 @@ def _max_lines(x, weight, bias, residual, out, g, counters):
         for column in range(g.w_out):
             left = column * g.s_w - g.p_w
             at = (task * g.w_out + column) * channels
-            best = out[at : at + channels]  # slices, since indices into them cannot be negative: so loops become vectors
+            best = out[
+                at : at + channels
+            ]  # slices, since indices into them cannot be negative: so loops become vectors
             best[:] = -np.inf
             for y in range(max(top, 0), min(top + g.k_h, g.h)):
                 for z in range(max(left, 0), min(left + g.k_w, g.w)):
@@ -94,22 +97,34 @@ def _kernel(function: Any) -> Any:
     return compiled(function)
 
 
-# --- public ops -------------------------------------------------------------------------------------------------------
+# --- public ops -----------------------------------------------------------------------------------
 
 
 def max_pool2d(
-    x: Array, *, size: Pair, stride: Pair, padding: Pair = 0, ceil_mode: bool = False, out: Array | None = None
+    x: Array,
+    *,
+    size: Pair,
+    stride: Pair,
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+    out: Array | None = None,
 ) -> Array:
     """Line by line of the result, vectors over the channels."""
-    shape = shapes.max_pool2d(x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out)
+    shape = shapes.max_pool2d(
+        x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out
+    )
     y = result("max_pool2d", shape, out)
     bind_max_pool2d(x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=y)()
     return y
 
 
-def bind_max_pool2d(x: Array, *, size: Pair, stride: Pair, padding: Pair = 0, ceil_mode: bool = False, out: Array) -> Step:
+def bind_max_pool2d(
+    x: Array, *, size: Pair, stride: Pair, padding: Pair = 0, ceil_mode: bool = False, out: Array
+) -> Step:
     """All of a call that can be done beforehand."""
-    shape = shapes.max_pool2d(x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out)
+    shape = shapes.max_pool2d(
+        x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out
+    )
     return _windows("max_pool2d", _max_lines, x, shape, (size, stride, padding), 0, out)
 
 
@@ -124,7 +139,13 @@ def avg_pool2d(
     out: Array | None = None,
 ) -> Array:
     """Line by line of the result, vectors over the channels."""
-    how = {"size": size, "stride": stride, "padding": padding, "ceil_mode": ceil_mode, "count_include_pad": count_include_pad}
+    how = {
+        "size": size,
+        "stride": stride,
+        "padding": padding,
+        "ceil_mode": ceil_mode,
+        "count_include_pad": count_include_pad,
+    }
     y = result("avg_pool2d", shapes.avg_pool2d(x, **how, out=out), out)
     bind_avg_pool2d(x, **how, out=y)()
     return y
@@ -141,9 +162,23 @@ def bind_avg_pool2d(
     out: Array,
 ) -> Step:
     """All of a call that can be done beforehand."""
-    how = {"size": size, "stride": stride, "padding": padding, "ceil_mode": ceil_mode, "count_include_pad": count_include_pad}
+    how = {
+        "size": size,
+        "stride": stride,
+        "padding": padding,
+        "ceil_mode": ceil_mode,
+        "count_include_pad": count_include_pad,
+    }
     shape = shapes.avg_pool2d(x, **how, out=out)
-    return _windows("avg_pool2d", _avg_lines, x, shape, (size, stride, padding), int(bool(count_include_pad)), out)
+    return _windows(
+        "avg_pool2d",
+        _avg_lines,
+        x,
+        shape,
+        (size, stride, padding),
+        int(bool(count_include_pad)),
+        out,
+    )
 
 
 def mean_pool(x: Array, *, out: Array | None = None) -> Array:
@@ -162,7 +197,15 @@ def bind_mean_pool(x: Array, *, out: Array) -> Step:
     return Step(_kernel(_means), source, source, source, source, target, g)
 
 
-def _windows(op: str, kernel: Any, x: Array, shape: shapes.Shape, how: tuple[Pair, Pair, Pair], parts: int, out: Array) -> Step:
+def _windows(
+    op: str,
+    kernel: Any,
+    x: Array,
+    shape: shapes.Shape,
+    how: tuple[Pair, Pair, Pair],
+    parts: int,
+    out: Array,
+) -> Step:
     """A step of `_max_lines` or `_avg_lines`."""
     source, target = flat(op, "x", x), result(op, shape, out).reshape(-1)
     (k_h, k_w), (s_h, s_w) = pair("size", how[0], 1), pair("stride", how[1], 1)

@@ -1,0 +1,137 @@
+"""How other systems lay a weight out, and what turns it into PyTorch's ``[c_out, c_in/groups, k_h, k_w]``.
+
+A layout is a pair of plain functions. ``shape`` says what comes out before any number is read, so
+that a file can be judged by its names and shapes; ``array`` does it. Both take a list, as one
+weight may be kept in several pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import FormatError, IntegrityError
+
+__all__ = [
+    "AS_IT_IS",
+    "DENSE",
+    "DEPTHWISE",
+    "KERNEL",
+    "OTHER_SUM",
+    "STACKED",
+    "Layout",
+    "Shape",
+    "is_fixed_sum",
+]
+
+Shape = tuple[int, ...]
+OTHER_SUM = (
+    "the sum behind a depthwise kernel is not the fixed one that makes it a grouped convolution"
+)
+
+
+class Layout(NamedTuple):
+    """The shape of the weight from the shapes of its pieces, and the weight from the pieces."""
+
+    shape: Callable[[Sequence[Shape]], Shape]
+    array: Callable[[Sequence[NDArray]], NDArray]
+
+
+def _only_shape(shapes: Sequence[Shape]) -> Shape:
+    return shapes[0]
+
+
+def _only(arrays: Sequence[NDArray]) -> NDArray:
+    return arrays[0]
+
+
+def _kernel_shape(shapes: Sequence[Shape]) -> Shape:
+    k_h, k_w, c_in, c_out = _rank(shapes[0], 4)
+    return c_out, c_in, k_h, k_w
+
+
+def _kernel(arrays: Sequence[NDArray]) -> NDArray:
+    return np.ascontiguousarray(arrays[0].transpose(3, 2, 0, 1))
+
+
+def _dense_shape(shapes: Sequence[Shape]) -> Shape:
+    c_in, c_out = _rank(shapes[0], 2)
+    return c_out, c_in
+
+
+def _dense(arrays: Sequence[NDArray]) -> NDArray:
+    return np.ascontiguousarray(arrays[0].T)
+
+
+def _stacked_shape(shapes: Sequence[Shape]) -> Shape:
+    if not shapes[0] or any(shape[1:] != shapes[0][1:] or not shape for shape in shapes):
+        raise FormatError(
+            f"the paths of a block have the shapes {', '.join(map(str, shapes[:4]))}; they must be alike"
+        )
+    return sum(shape[0] for shape in shapes), *shapes[0][1:]
+
+
+def _depthwise_shape(shapes: Sequence[Shape]) -> Shape:
+    k_h, k_w, channels, width = _rank(shapes[0], 4)
+    if not width or channels % width:
+        raise FormatError(
+            f"a depthwise kernel of shape {shapes[0]} is no grouped convolution: {channels} are not whole groups"
+        )
+    if len(shapes) > 1 and shapes[1] != (1, 1, channels * width, channels):
+        raise FormatError(
+            f"the sum behind a depthwise kernel of shape {shapes[0]} has the shape {shapes[1]}"
+        )
+    return channels, width, k_h, k_w
+
+
+def _depthwise(arrays: Sequence[NDArray]) -> NDArray:
+    """``W[o, t] = D[group(o) * c + t, o % c]``: input t of a group has c products, of which output o sums the (o % c)-th.
+
+    The sum is a fixed 1x1 convolution of zeros and ones behind the depthwise one. Files that have
+    it must have that one.
+    """
+    k_h, k_w, channels, width = arrays[0].shape
+    if len(arrays) > 1:
+        # [group, input, product, output]: a one wherever output = group * c + product.
+        ones = arrays[1].reshape(channels // width, width, width, channels)
+        group, product = np.ogrid[: channels // width, :width]
+        if (
+            np.count_nonzero(ones) != channels * width
+            or not (ones[group, :, product, group * width + product] == 1).all()
+        ):
+            raise IntegrityError(OTHER_SUM)
+    split = arrays[0].reshape(
+        k_h, k_w, channels // width, width, width
+    )  # [k_h, k_w, group, input, output]
+    return np.ascontiguousarray(split.transpose(2, 4, 3, 0, 1)).reshape(channels, width, k_h, k_w)
+
+
+def is_fixed_sum(shape: Shape, at: int, numbers: NDArray) -> bool:
+    """Whether a piece of the sum behind a depthwise kernel, from the number ``at`` on in C order, is as `_depthwise` says."""
+    channels = shape[3]
+    width = shape[2] // channels
+    row, output = np.divmod(
+        np.arange(at, at + len(numbers)), channels
+    )  # row = (group * c + input) * c + product
+    return np.array_equal(output == row // width**2 * width + row % width, numbers)
+
+
+def _rank(shape: Shape, rank: int) -> Shape:
+    """The shape, when it has that many axes."""
+    if len(shape) != rank:
+        raise FormatError(f"found the shape {shape}; expected {rank} dimensions")
+    return shape
+
+
+AS_IT_IS = Layout(_only_shape, _only)
+KERNEL = Layout(_kernel_shape, _kernel)  # Keras' convolutions: [k_h, k_w, c_in, c_out]
+DENSE = Layout(_dense_shape, _dense)  # Keras' classifier: [c_in, c_out]
+DEPTHWISE = Layout(
+    _depthwise_shape, _depthwise
+)  # Keras' grouped convolutions: [k_h, k_w, channels, c], and maybe the sum
+STACKED = Layout(
+    _stacked_shape, np.concatenate
+)  # Figure 3(b): the paths' weights one below the other are the grouped one's

@@ -1,0 +1,6 @@
+"""One reader for each container that checkpoints come in. Nothing in a file is ever run.
+
+Start with `container`, which finds out what a file is by its content, and `checkpoint`, which says
+what every reader returns and refuses. `wrappers` finds the weights among what a training script
+saved beside them.
+"""

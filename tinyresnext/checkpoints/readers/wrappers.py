@@ -1,0 +1,105 @@
+"""Where a checkpoint keeps its state dict, and what stands in front of its tensors' names.
+
+Training scripts save more than weights, and wrap the network before they save it. The keys here are
+those of torchvision's and timm's training scripts, mmpretrain and Cadene.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from typing import TypeVar
+
+from ...errors import FormatError, UnsafeError, UsageError
+from ...formats.pickle.names import Global, Placeholder, Tensor, is_stranger
+
+__all__ = ["AVERAGED_WRAPPERS", "WRAPPERS", "choose", "clean", "unwrap"]
+
+T = TypeVar("T")
+
+MAX_NAME = 256  # characters of a tensor's name
+
+WRAPPERS = ("state_dict", "model")
+AVERAGED_WRAPPERS = ("state_dict_ema", "model_ema", "ema_state_dict")
+PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
+AVERAGING_COUNTERS = (
+    "n_averaged",
+    "steps",
+)  # of torch's AveragedModel and mmengine's, beside the prefixed names
+
+_NAME = re.compile(r"(?!__)[\w-]+(\.(?!__)[\w-]+)*", re.ASCII)
+
+
+def choose(top: object, ema: bool) -> tuple[str, dict, tuple[str, ...]]:
+    """Where the state dict is: its key, itself, and the keys of others."""
+    _refuse_strangers("the top of the checkpoint", top)
+    if type(top) not in (dict, OrderedDict):
+        raise FormatError(
+            f"the checkpoint holds a {type(top).__name__}, not a state dict; save model.state_dict()"
+        )
+    plain = [key for key in WRAPPERS if _holds_tensors(top.get(key))]
+    averaged = [key for key in AVERAGED_WRAPPERS if _holds_tensors(top.get(key))]
+    if ema and not averaged:
+        raise UsageError(
+            f"the file has no averaged weights ({', '.join(AVERAGED_WRAPPERS)}); read it without ema"
+        )
+    found = averaged + plain if ema else plain + averaged
+    if found:
+        return found[0], top[found[0]], tuple(found[1:])
+    if not _holds_tensors(top):
+        keys = ", ".join(ascii(key)[:40] for key in list(top)[:8])
+        raise FormatError(
+            f"no tensors at the top or under {', '.join(WRAPPERS + AVERAGED_WRAPPERS)}; found {keys or 'nothing'}"
+        )
+    return "", top, ()
+
+
+def _holds_tensors(value: object) -> bool:
+    """Whether this is a dict with a tensor in it."""
+    return type(value) in (dict, OrderedDict) and any(
+        type(entry) is Tensor for entry in value.values()
+    )
+
+
+def _refuse_strangers(where: str, value: object) -> None:
+    """An object of a class that is not known may lie beside the tensors, but not be one, nor hold them."""
+    cls = value.cls if type(value) is Placeholder else value
+    if type(cls) is Global and is_stranger(cls):
+        raise UnsafeError(
+            f"{where} is an object of the class {cls}, which is not part of a state dict and was neither imported nor run; if "
+            "the file holds a whole model, load it where you trust it and save only model.state_dict()"
+        )
+
+
+def clean(mapping: dict) -> tuple[str, dict[str, Tensor], tuple[str, ...]]:
+    """Check the names, leave out what is no tensor, remove what wraps every name."""
+    tensors: dict[str, Tensor] = {}
+    skipped = []
+    for name, value in mapping.items():
+        if type(name) is not str or len(name) > MAX_NAME or not _NAME.fullmatch(name):
+            raise FormatError(f"{ascii(name)[:80]} is not a name that a network's tensors have")
+        if type(value) is Tensor:
+            tensors[name] = value
+        elif value is None or type(value) in (bool, int, float, str):
+            skipped.append(name)
+        else:
+            _refuse_strangers(name, value)
+            raise FormatError(
+                f"{name} is a {type(value).__name__}, not a tensor; save only model.state_dict()"
+            )
+    prefix, tensors, counters = unwrap(tensors)
+    return prefix, tensors, (*skipped, *counters)
+
+
+def unwrap(tensors: dict[str, T]) -> tuple[str, dict[str, T], tuple[str, ...]]:
+    """Remove what wraps every name: the prefix, the tensors without it, and the counters that stood beside them."""
+    counters = [name for name in AVERAGING_COUNTERS if name in tensors]
+    wrapped = [name for name in tensors if name not in counters]
+    prefix = ""
+    while any(
+        wrapped and all(name.startswith(prefix + more) for name in wrapped) for more in PREFIXES
+    ):
+        prefix += next(more for more in PREFIXES if wrapped[0].startswith(prefix + more))
+    if prefix:
+        return prefix, {name[len(prefix) :]: tensors[name] for name in wrapped}, tuple(counters)
+    return "", tensors, ()

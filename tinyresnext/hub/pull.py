@@ -1,0 +1,293 @@
+"""A published model onto this computer: find or fetch its file, check it, convert it, keep the result.
+
+::
+
+    HOME/models/NAME.h5            what `load` and ``--model`` find under the name
+    HOME/downloads/NAME/           what is under way: the file or a part of it, and the model while it is written
+    HOME/downloads/NAME.lock       held by the process that is at it; the others wait and then find the model there
+
+Nothing is parsed before its digest is right, and a model gets its name when all of it is on the
+disk. So whenever a process ends, the name means a whole model or nothing, and the next one goes on
+with what had come.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from ..checkpoints.convert import opened_checkpoint
+from ..errors import DownloadError, IntegrityError, UsageError, WeightsError
+from ..network.resnext import parameters
+from ..store import store
+from ..system.files import locked, shown
+from .catalogue import Entry, find, place
+from .download import Progress, Wanted, fetch
+from .transfer import USUAL, Limits
+
+__all__ = ["pull", "wanted"]
+
+SLACK = (
+    64 << 20
+)  # bytes of a file beyond two and a half times its tensors; Torch7 keeps gradients beside the weights
+
+
+def pull(
+    name: str | Entry,
+    *,
+    accept_licence: bool = False,
+    offline: bool = False,
+    source: str | os.PathLike[str] | None = None,
+    note: Callable[[str], None] = lambda text: None,
+    progress: Progress = lambda done, total: None,
+    limits: Limits = USUAL,
+    local: bool = False,
+) -> Path:
+    """Get a published model.
+
+    Its file is taken from ``source`` if that is given; else from the caches of PyTorch and of the
+    Hugging Face Hub, where it may be already; else from the network.
+
+    Parameters
+    ----------
+    name : str or Entry
+        As in `tinyresnext.hub.catalogue.find`.
+    accept_licence : bool
+        The user accepts a licence that does not allow every use.
+    offline : bool
+        Never ask the network.
+    source : path, optional
+        The published file, fetched by other means.
+    note : callable
+        Told what happens, a sentence at a time.
+    progress : callable
+        Told the bytes that are there and the bytes in all, if known.
+    limits : Limits
+        Of the download.
+    local : bool
+        Take plain http from this computer: for tests.
+
+    Returns
+    -------
+    pathlib.Path
+        The model file.
+
+    Raises
+    ------
+    UsageError
+        When the name is unknown, its licence is not accepted, or nothing can be written.
+    DownloadError
+        When the file cannot be fetched, or is not here and must not be.
+    WeightsError
+        When the file is another one, or cannot be converted.
+    """
+    entry = name if isinstance(name, Entry) else find(name)
+    if entry.unreadable:
+        raise UsageError(f"{entry.name} cannot be used: {entry.unreadable}")
+    if _is_whole(entry):
+        return place(entry)
+    note(f"{entry.name}: licence {entry.licence}, {entry.page}")
+    if entry.note:
+        note(f"{entry.name}: {entry.note}")
+    if not entry.free and not accept_licence:
+        raise UsageError(
+            f"{entry.name} is under {entry.licence}, which does not allow every use, commercial use for one; read it, see "
+            f"{entry.page}, and say --accept-licence if you do"
+        )
+    downloads = _folder(place(entry).parent.parent / "downloads")
+    waiting = f"{entry.name}: another process is pulling it; waiting for that"
+    with locked(downloads / f"{entry.name}.lock", lambda: note(waiting)):
+        if not _is_whole(entry):  # nobody was faster
+            work = _folder(downloads / entry.name)
+            for left in work.glob(".*.tmp"):  # by a process that was killed
+                _remove(left)
+            _convert_first(
+                entry,
+                work,
+                source,
+                offline,
+                note,
+                lambda part: _fetch(entry, part, note, progress, limits, local),
+            )
+            shutil.rmtree(work, ignore_errors=True)
+    return place(entry)
+
+
+def wanted(entry: Entry) -> Wanted:
+    """What its file has to be."""
+    tensors = sum(4 * math.prod(shape) for shape in parameters(entry.spec).values())
+    return Wanted(entry.bytes or tensors * 5 // 2 + SLACK, entry.bytes, entry.sha256, entry.md5)
+
+
+def _is_whole(entry: Entry) -> bool:
+    """Whether the model is here, undamaged, and made of the file that the catalogue means."""
+    if not place(entry).is_file():
+        return False
+    try:
+        made = store.read(place(entry))
+    except WeightsError:
+        return False
+    known = made.provenance.get("published_sha256", "") == entry.sha256
+    return known and made.provenance.get("model") == entry.name and made.spec == entry.spec
+
+
+def _convert_first(
+    entry: Entry,
+    work: Path,
+    source: str | os.PathLike[str] | None,
+    offline: bool,
+    note: Callable[[str], None],
+    download: Callable[[Path], str],
+) -> None:
+    """Convert the first file that is the right one; what only happened to lie in a cache may be wrong."""
+    if source is not None:
+        _convert(entry, Path(source), wanted(entry).check(Path(source)), work)
+        return
+    for path, demand in _found(entry, work):
+        try:
+            sha256 = demand.check(path)
+        except WeightsError as error:
+            note(f"{entry.name}: {shown(path)} is not used: {error}")
+            continue
+        try:
+            _convert(entry, path, sha256, work)
+        except WeightsError as error:
+            if demand == wanted(entry):
+                raise _unusable(path, error) from error
+            note(f"{entry.name}: {shown(path)} is not used: {error}")
+            continue
+        note(f"{entry.name}: made from {shown(path)}, which was here")
+        return
+    file = work / entry.file
+    if offline or not entry.urls:
+        why = "and nothing may be fetched" if offline else "and no program can fetch it"
+        raise DownloadError(
+            f"{entry.file} of {entry.name} is neither in PyTorch's cache nor in the Hub's, {why}; fetch it from "
+            f"{(*entry.urls, entry.page)[0]} and name it with --from"
+        )
+    sha256 = download(file)
+    try:
+        _convert(entry, file, sha256, work)
+    except WeightsError as error:
+        if not wanted(entry).known:
+            _remove(file)
+            raise
+        raise _unusable(file, error) from error
+
+
+def _unusable(path: Path, error: WeightsError) -> WeightsError:
+    """The error for a file that is the right one: fetching it again would not help."""
+    return type(error)(f"{error} (the file is the published one, and stays in {shown(path)})")
+
+
+def _fetch(
+    entry: Entry,
+    file: Path,
+    note: Callable[[str], None],
+    progress: Progress,
+    limits: Limits,
+    local: bool,
+) -> str:
+    """Download the file and give its sha256; it has its name when it is whole."""
+    part = file.with_name(f"{file.name}.part")
+    note(f"{entry.name}: from {entry.urls[0]}")
+    try:
+        sha256 = fetch(
+            entry.urls, part, wanted(entry), progress=progress, limits=limits, local=local
+        )
+    except KeyboardInterrupt:
+        if wanted(entry).known:
+            raise KeyboardInterrupt("interrupted; the same command goes on from there") from None
+        raise
+    if not wanted(entry).known:
+        note(f"{entry.name}: nobody has published a digest of it; this one has the sha256 {sha256}")
+    try:
+        os.replace(part, file)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {shown(file)}: {error.strerror}; choose another folder with TINYRESNEXT_HOME"
+        ) from error
+    return sha256
+
+
+def _convert(entry: Entry, file: Path, sha256: str, work: Path) -> None:
+    """Read the file that has this digest, and put the model into its place."""
+    made = work / "model.h5"
+    with opened_checkpoint(
+        file,
+        arch=entry.spec,
+        preprocess=entry.preprocess,
+        labels=entry.labels,
+        licence=entry.licence,
+    ) as found:
+        stored = found.stored
+        if stored.provenance["sha256"] != sha256:
+            raise IntegrityError(f"{shown(file)} was changed while it was read; try again")
+        more = {
+            "model": entry.name,
+            "url": entry.urls[0] if entry.urls else "",
+            "page": entry.page,
+            "published_sha256": entry.sha256,
+        }
+        store.write(made, stored._replace(provenance=stored.provenance | more))
+    _folder(place(entry).parent)
+    try:
+        os.replace(made, place(entry))
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {shown(place(entry))}: {error.strerror}; TINYRESNEXT_HOME names another folder"
+        ) from error
+
+
+def _found(entry: Entry, work: Path) -> Iterator[tuple[Path, Wanted]]:
+    """Files on this computer that may be the one, and what each has to be."""
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or _user() / ".cache")
+    torch = (
+        Path(os.environ.get("TORCH_HOME") or caches / "torch") / "hub" / "checkpoints" / entry.file
+    )
+    for path in (work / entry.file, torch):
+        if wanted(entry).known and path.is_file():
+            yield path, wanted(entry)
+    hub = (
+        os.environ.get("HF_HUB_CACHE")
+        or Path(os.environ.get("HF_HOME") or caches / "huggingface") / "hub"
+    )
+    snapshots = Path(hub) / f"models--{entry.hub.replace('/', '--')}" / "snapshots"
+    for file in ("model.safetensors", "pytorch_model.bin") if entry.hub else ():
+        for path in sorted(snapshots.glob(f"*/{file}")):
+            # The Hub calls a large file by its sha256, and the name in a snapshot is a link to
+            # that.
+            digest = os.path.basename(os.path.realpath(path))
+            if path.is_file() and re.fullmatch("[0-9a-f]{64}", digest):
+                yield path, Wanted(wanted(entry).most, sha256=digest)
+
+
+def _user() -> Path:
+    """The user's own folder; a user without one has no caches either."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path(os.devnull)
+
+
+def _folder(path: Path) -> Path:
+    """The folder, for the user alone where it is new."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"cannot make {shown(path)}: {error.strerror}; TINYRESNEXT_HOME names another folder"
+        ) from error
+    return path
+
+
+def _remove(path: Path) -> None:
+    """Delete what is of no use any more."""
+    with suppress(OSError):
+        path.unlink()

@@ -1,0 +1,112 @@
+"""What a network costs, layer by layer, counted on the recorded walk through it, so that it cannot disagree with the code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import UsageError
+from .resnext import parameters
+from .spec import Spec
+from .tape import Call
+from .trace import stand_in, trace
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer with weights, for a single picture.
+
+    Parameters
+    ----------
+    name : str
+        The layer's key in a checkpoint, without ``.weight``.
+    kind : {"conv2d", "batch_norm", "linear"}
+    weight, result : tuple of int
+        Shapes; ``result`` without the batch.
+    groups, stride : int
+    params : int
+        What training can change: running statistics are not counted.
+    macs : int
+        Multiply-adds of convolutions and the classifier; norms count none, as in everyone's tables.
+    """
+
+    name: str
+    kind: str
+    weight: tuple[int, ...]
+    result: tuple[int, ...]
+    groups: int
+    stride: int
+    params: int
+    macs: int
+
+
+def layers(spec: Spec, height: int = 224, width: int = 224) -> list[Layer]:
+    """Every layer with weights, in the order of the walk.
+
+    Parameters
+    ----------
+    spec : Spec
+    height, width : int
+        Of the picture.
+
+    Raises
+    ------
+    UsageError
+        When a side is not a whole number from 1.
+    """
+    if not all(isinstance(side, int) and 0 < side <= 2**16 for side in (height, width)):
+        raise UsageError(
+            f"the picture is {height} x {width}: expected whole numbers from 1 to 65536"
+        )
+    params = {name: stand_in(shape) for name, shape in parameters(spec).items()}
+    found = []
+    for call in trace(params, spec, (1, height, width, spec.channels)).calls:
+        if call.op in ("conv2d", "batch_norm", "linear"):
+            weight, result = call.args[1].shape, call.out.shape
+            # Type A's shortcut borrows a convolution's arithmetic, but it has no weights and is not
+            # counted as work.
+            if call.op == "conv2d" and call.name.endswith(".downsample"):
+                continue
+            own = {"conv2d": 1, "batch_norm": 2, "linear": 1}[call.op] * int(np.prod(weight))
+            own += weight[0] if call.op == "linear" else 0
+            groups, stride = call.attrs.get("groups", 1), call.attrs.get("stride", 1)
+            found.append(
+                Layer(
+                    call.name, call.op, weight, result[1:], groups, stride, own, macs(call, result)
+                )
+            )
+    return found
+
+
+def totals(found: list[Layer]) -> dict[str, int]:
+    """The sums that are published under many names.
+
+    Returns
+    -------
+    dict
+        ``params``; ``macs``; ``macs_with_norms`` (two more for each value a norm makes, as timm
+        counts); ``activations`` (values that convolutions and the classifier make); ``norms``
+        (batch norm layers).
+    """
+    norms = [layer for layer in found if layer.kind == "batch_norm"]
+    work = sum(layer.macs for layer in found)
+    return {
+        "params": sum(layer.params for layer in found),
+        "macs": work,
+        "macs_with_norms": work + sum(2 * int(np.prod(layer.result)) for layer in norms),
+        "activations": sum(
+            int(np.prod(layer.result)) for layer in found if layer.kind != "batch_norm"
+        ),
+        "norms": len(norms),
+    }
+
+
+def macs(call: Call, shape: Sequence[int]) -> int:
+    """Multiplications with a weight that a call makes for a result of that shape, as everyone counts them."""
+    if call.op == "conv2d":
+        return int(np.prod(shape)) * int(np.prod(call.args[1].shape[1:]))
+    if call.op == "linear":
+        return int(np.prod(shape)) * call.args[1].shape[1]
+    return 0

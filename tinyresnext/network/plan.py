@@ -1,0 +1,211 @@
+"""A plan: a network for one input shape as a straight line of fused kernel calls.
+
+`program` prepares a network once: it is traced, its batch norms are folded, additions and ReLUs
+fused, and its weights packed for the backend. A `Plan` then gives the values of one input shape
+memory that is used again and again, and runs.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..ops.contract import Backend
+from .buffers import assign_buffers
+from .count import macs
+from .rewrite import for_inference
+from .spec import Spec
+from .tape import Call
+from .trace import ShapesOnly, inputs, replay, stand_in, trace
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A network that is ready to be planned for any input shape: fused calls whose weights are on the device, packed."""
+
+    x: Any
+    calls: tuple[Call, ...]
+
+
+def program(params: Mapping[str, np.ndarray], spec: Spec, ops: Backend) -> Program:
+    """Trace, fold and fuse a network, and place its weights on the device, once for all plans of a model."""
+    traced = trace(
+        params, spec, (1, 256, 256, spec.channels)
+    )  # the calls do not depend on the shape
+    x, calls = traced.x, for_inference(traced.calls)
+    made = {id(call.out) for call in calls} | {id(x)}
+
+    def place(call: Call) -> Call:
+        first, *rest = (a if a is None or id(a) in made else ops.upload(a) for a in call.args)
+        if call.op == "conv2d":
+            rest[0] = ops.pack(rest[0], call.attrs.get("groups", 1))
+        return replace(call, args=(first, *rest))
+
+    for t, call in enumerate(
+        calls
+    ):  # in place, so that of a folded weight and its packed copy only one is kept
+        calls[t] = place(call)
+    return Program(x, tuple(calls))
+
+
+class Plan:
+    """A straight line of kernel calls for one input shape.
+
+    ``print(plan)`` shows it; ``plan(x)`` runs it; ``plan.profile(x)`` times each step. A
+    multiply-add counts as two floating-point operations there. The buffers belong to the plan, so
+    calls from several threads take turns. The pictures of a batch go through the network as many at
+    a time as the backend likes: a few stay in its caches from step to step.
+
+    Parameters
+    ----------
+    program : Program
+    x_shape : (n, h, w, channels)
+    ops : backend
+        The one the program was made for.
+    dtype : numpy dtype
+        Of the values on the way: that of the weights.
+    threads : int, optional
+        How many to run on; by default, as many cores as this process may use.
+
+    Raises
+    ------
+    ValueError
+        When the network leaves nothing of a picture of that size.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        x_shape: Sequence[int],
+        ops: Backend,
+        dtype: Any = np.float32,
+        threads: int | None = None,
+    ) -> None:
+        self.x_shape, self.calls, self._ops, self._lock = (
+            tuple(x_shape),
+            program.calls,
+            ops,
+            threading.Lock(),
+        )
+        self.threads = ops.thread_count(threads)
+        with ops.on_threads(self.threads):  # tasks are cut for that many
+            self._place(program, ops, dtype)
+
+    def _place(self, program: Program, ops: Backend, dtype: Any) -> None:
+        """Give every value its place, and prepare every call."""
+        self.at_once = ops.at_once(self.x_shape[0])
+        some = (self.at_once, *self.x_shape[1:])
+        outs = replay(program.calls, program.x, stand_in(some), ShapesOnly())
+        self.shapes = [out.shape for out in outs]
+        steps = [((call.out,), inputs(call)) for call in program.calls]
+        places, self.buffers = assign_buffers(steps, [(out.size,) for out in outs])
+        self.places = [places[id(call.out)] for call in program.calls]
+        arena = [ops.empty((size,), dtype) for size in self.buffers]
+        self._x = ops.empty(some, dtype)
+        values = {id(program.x): self._x}
+        self._steps = []
+        for call, shape, place in zip(program.calls, self.shapes, self.places, strict=True):
+            values[id(call.out)] = out = ops.view(arena[place], shape)
+            args = [values.get(id(a), a) for a in call.args]
+            attrs = {key: values.get(id(a), a) for key, a in call.attrs.items()}
+            self._steps.append(ops.bind(call.op, *args, **attrs, out=out))
+        self._run, self._y = ops.chain(self._steps), out
+
+    @property
+    def bytes(self) -> int:
+        """Memory for the values on the way, without the weights."""
+        return sum(self.buffers) * self._x.dtype.itemsize
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Logits [n, classes] of the normalised pictures ``x``, which have the plan's shape."""
+        y = np.empty((len(x), *self._y.shape[1:]), self._x.dtype)
+        with self._ops.on_threads(self.threads), self._lock:
+            for first in range(0, len(x), self.at_once):
+                self._load(x, first)
+                self._run()
+                y[first : first + self.at_once] = self._ops.download(self._y)
+        return y
+
+    def profile(self, x: np.ndarray, repeats: int = 10) -> Profile:
+        """Run the first pictures ``repeats`` times; keep the shortest time of each step, as other work only ever adds."""
+        seconds = np.empty((repeats, len(self._steps)))
+        with self._ops.on_threads(self.threads), self._lock:
+            self._load(x, 0)
+            for step in self._steps:  # compiles, and warms the caches
+                step()
+            for run in range(repeats):
+                for i, step in enumerate(self._steps):
+                    start = time.perf_counter()
+                    step()
+                    seconds[run, i] = time.perf_counter() - start
+        return Profile(self, tuple(seconds.min(axis=0)))
+
+    def _load(self, x: np.ndarray, first: int) -> None:
+        """Copy some pictures to where the first step reads them."""
+        if x.shape != self.x_shape:
+            raise ValueError(
+                f"the input has shape {x.shape}, and this plan is for {self.x_shape}; make another plan"
+            )
+        self._ops.upload(x[first : first + self.at_once], out=self._x)
+
+    def __repr__(self) -> str:
+        return f"<Plan of {len(self.calls)} steps for {self.x_shape}: print it to see them>"
+
+    def __str__(self) -> str:
+        rows = [
+            _row(call, shape, place)
+            for call, shape, place in zip(self.calls, self.shapes, self.places, strict=True)
+        ]
+        total = sum(macs(call, shape) for call, shape in zip(self.calls, self.shapes, strict=True))
+        memory = f"{len(self.buffers)} buffers of {self.bytes / 2**20:.1f} MiB in all"
+        last = f"{len(rows)} steps, {2 * total / 1e9:.2f} GFLOP, {memory}"
+        taken = (
+            ""
+            if self.at_once == self.x_shape[0]
+            else f", {self.at_once} at a time: the figures are for these"
+        )
+        return "\n".join(
+            [f"input {' x '.join(map(str, self.x_shape))}{taken}", _HEADER, *rows, last]
+        )
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How long each step of a plan took, in seconds; ``print`` shows it."""
+
+    plan: Plan
+    seconds: tuple[float, ...]
+
+    def __str__(self) -> str:
+        total = sum(self.seconds)
+        lines = [f"{_HEADER}        ms  share  GFLOP/s"]
+        for call, shape, place, s in zip(
+            self.plan.calls, self.plan.shapes, self.plan.places, self.seconds, strict=True
+        ):
+            speed = 2 * macs(call, shape) / s / 1e9
+            lines.append(
+                f"{_row(call, shape, place)}  {s * 1e3:8.3f}  {s / total:5.1%}  {speed:7.1f}"
+            )
+        return "\n".join([*lines, f"{total * 1e3:.2f} ms in all"])
+
+
+_HEADER = f"{'step':24} {'op':10} {'result':>19}  {'kernel':>6} {'stride':>6} {'groups':>6}  {'fused':24} {'MFLOP':>8} {'buffer':>6}"
+
+
+def _row(call: Call, shape: Sequence[int], place: int) -> str:
+    """One line of the table."""
+    kernel = (
+        "x".join(map(str, call.args[1].shape[2:]))
+        if call.op == "conv2d"
+        else call.attrs.get("size", "")
+    )
+    stride, groups = call.attrs.get("stride", ""), call.attrs.get("groups", "")
+    return (
+        f"{call.name:24} {call.op:10} {' x '.join(map(str, shape)):>19}  {kernel!s:>6} {stride!s:>6} {groups!s:>6}  "
+        f"{' '.join(call.fused):24} {2 * macs(call, shape) / 1e6:8.1f} {place:6}"
+    )

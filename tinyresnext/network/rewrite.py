@@ -1,0 +1,112 @@
+"""Rewrite recorded calls so that fewer passes over memory compute the same values.
+
+For inference, a batch norm is folded into the weights of the convolution before it, and additions
+and ReLUs are fused into the convolutions that feed them. In training, a batch norm needs its
+statistics first, so additions and ReLUs are fused into it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from .tape import Call
+from .trace import Calls, inputs
+
+
+def for_inference(calls: Calls) -> Calls:
+    """Fold every batch norm, then fuse additions and ReLUs into the convolutions before them."""
+    for rewrite in (fold_batch_norm, fuse_add, fuse_relu):
+        calls = rewrite(calls)
+    return calls
+
+
+def for_training(calls: Calls) -> Calls:
+    """Fuse additions and ReLUs into the batch norms before them."""
+
+    def add(norm: Call, call: Call) -> Call:
+        return replace(norm, args=(*norm.args, call.args[1]), name=call.name)
+
+    def relu(norm: Call, call: Call) -> Call:
+        return replace(norm, attrs=norm.attrs | {"relu": True}, name=call.name)
+
+    def bare(norm: Call) -> bool:
+        return len(norm.args) == 3 and "relu" not in norm.attrs
+
+    calls = absorb(calls, "add", "batch_norm_train", bare, add)
+    return absorb(calls, "relu", "batch_norm_train", lambda norm: True, relu)
+
+
+def fold_batch_norm(calls: Calls) -> Calls:
+    """Multiply the weights by the norm's factor: ``a (w * x) + b`` is ``(a w) * x + b``. In float64, so nothing is lost."""
+
+    def merge(conv: Call, norm: Call) -> Call:
+        x, weight = conv.args
+        scale, shift, mean, var = (np.asarray(a, np.float64) for a in norm.args[1:])
+        a = scale / np.sqrt(var + norm.attrs["eps"])
+        with np.errstate(
+            over="ignore"
+        ):  # what is too large becomes infinite, and is found in the logits
+            bias = (shift - mean * a).astype(weight.dtype)
+            folded = np.empty(
+                weight.shape, weight.dtype
+            )  # filled in pieces: there is never a whole weight in float64
+            np.multiply(
+                weight, a[:, None, None, None], out=folded, dtype=np.float64, casting="same_kind"
+            )
+            return replace(conv, args=(x, folded, bias))
+
+    return absorb(calls, "batch_norm", "conv2d", lambda conv: len(conv.args) == 2, merge)
+
+
+def fuse_add(calls: Calls) -> Calls:
+    """Let the convolution add the shortcut while its sums are still in registers."""
+
+    def merge(conv: Call, add: Call) -> Call:
+        return replace(conv, attrs=conv.attrs | {"residual": add.args[1]})
+
+    def fits(conv: Call) -> bool:
+        return "residual" not in conv.attrs and "relu" not in conv.attrs
+
+    return absorb(calls, "add", "conv2d", fits, merge)
+
+
+def fuse_relu(calls: Calls) -> Calls:
+    """Let the convolution rectify while its sums are still in registers."""
+
+    def merge(conv: Call, relu: Call) -> Call:
+        return replace(conv, attrs=conv.attrs | {"relu": True})
+
+    return absorb(calls, "relu", "conv2d", lambda conv: True, merge)
+
+
+def absorb(
+    calls: Calls,
+    op: str,
+    into: str,
+    fits: Callable[[Call], bool],
+    merge: Callable[[Call, Call], Call],
+) -> Calls:
+    """Merge each ``op`` into the call of ``into`` that made its first argument, when nothing else reads that value.
+
+    ``a = conv2d(x); b = shortcut; c = add(a, b)`` becomes ``b = shortcut; c = conv2d(x,
+    residual=b)``.
+    """
+    readers: dict[int, int] = {}
+    for call in calls:
+        for value in inputs(call):
+            readers[id(value)] = readers.get(id(value), 0) + 1
+    makers = {id(call.out): call for call in calls if call.op == into}
+    merged, kept = set(), []
+    for call in calls:
+        maker = makers.get(id(call.args[0])) if call.op == op else None
+        if maker is not None and readers[id(maker.out)] == 1 and fits(maker):
+            merged.add(maker)
+            # The pair takes the later place: by then the other argument of an addition has been
+            # computed too.
+            call = replace(merge(maker, call), out=call.out, fused=(*maker.fused, op))
+            makers[id(call.out)] = call
+        kept.append(call)
+    return [call for call in kept if call not in merged]

@@ -1,0 +1,264 @@
+"""One step of training: from the recorded forward pass to the gradients, as a straight line of kernel calls.
+
+The forward pass is traced as for a `tinyresnext.network.plan.Plan`, with the loss behind it.
+Additions and ReLUs vanish into the batch norms before them. Then the list is walked backwards once,
+before any picture is seen, and every call that a gradient depends on gets the call of its
+``_backward`` (the chain rule). Both lists together are placed in buffers: a value on the way is
+kept until the last gradient that needs it has been computed, and then its memory is used again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..ops.contract import Backend
+from ..ops.shapes import READ
+from .buffers import assign_buffers
+from .rewrite import for_training
+from .spec import Spec
+from .tape import Call
+from .trace import stand_in, trace
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Gradient:
+    """The call of an ``op_backward``: the forward call it belongs to, the gradient that comes in, and those that go out."""
+
+    call: Call
+    dy: Any
+    out: tuple[Any, ...]  # one for each positional argument, None where nobody wants it
+    more: tuple[
+        bool, ...
+    ]  # whether it is added to what another reader of the same value has left there
+
+    @property
+    def read(self) -> list[Any]:
+        """The values it needs."""
+        known = {"dy": self.dy, "y": self.call.out} | dict(enumerate(self.call.args))
+        return [known[which] for which in READ[self.call.op]]
+
+
+def differentiate(
+    calls: Sequence[Call], one: Any, wanted: Collection[int]
+) -> tuple[list[Gradient], dict[int, Any]]:
+    """The chain rule, one recorded call at a time, from the last to the first; nothing is computed yet.
+
+    Parameters
+    ----------
+    calls : sequence of Call
+        The last one makes what is to be minimised.
+    one : array
+        Its gradient with respect to itself.
+    wanted : collection of int
+        The identities of the arrays whose gradients are wanted.
+
+    Returns
+    -------
+    gradients : list of Gradient
+        In the order in which they are to be computed.
+    found : dict
+        The stand-ins for the gradients that are wanted, by the identity of their arrays.
+    """
+    depends = set(wanted)
+    for call in calls:
+        if any(id(a) in depends for a in call.args):
+            depends.add(id(call.out))
+    found, gradients = {id(calls[-1].out): one}, []
+    for call in reversed(calls):
+        if id(call.out) not in found:
+            continue
+        out, more = [], []
+        for arg in call.args:
+            more.append(id(arg) in found)
+            out.append(
+                found.setdefault(id(arg), stand_in(arg.shape)) if id(arg) in depends else None
+            )
+        gradients.append(Gradient(call, found.pop(id(call.out)), tuple(out), tuple(more)))
+    return gradients, found
+
+
+class Step:
+    """One training step for one shape of batch: pictures and labels in, loss and gradients out.
+
+    Parameters
+    ----------
+    params : mapping of str to array
+        Named and shaped as `tinyresnext.network.resnext.parameters` says, in the backend's memory.
+        They are read anew in every call, so an optimiser changes them in place. The running
+        statistics of batch norms are not changed here.
+    spec : Spec
+    x_shape : (n, h, w, channels)
+    ops : backend
+    smoothing : float
+        Of the labels.
+    frozen : collection of str
+        First parts of the names of layers that are not trained, such as ``conv1``, ``bn1`` and
+        ``layer1``.
+    threads : int, optional
+        How many to run on; by default, as many cores as this process may use.
+
+    Attributes
+    ----------
+    gradients : dict of str to array
+        After a call: the gradient of the loss for every weight and bias that is trained. The same
+        arrays in every call.
+    statistics : dict of str to [2, c] array
+        After a call: mean and biased variance of the batch for every batch norm in training.
+    positions : dict of str to int
+        Over how many values these were taken.
+    """
+
+    def __init__(
+        self,
+        params: Mapping[str, Array],
+        spec: Spec,
+        x_shape: Sequence[int],
+        ops: Backend,
+        *,
+        smoothing: float = 0.0,
+        frozen: Collection[str] = (),
+        threads: int | None = None,
+    ) -> None:
+        self.x_shape, self._ops, self.threads = tuple(x_shape), ops, ops.thread_count(threads)
+        dtype = params["fc.weight"].dtype
+        trained = [
+            name for name in params if not (name.partition(".")[0] in frozen or ".running_" in name)
+        ]
+        self.gradients = {name: ops.empty(params[name].shape, dtype) for name in trained}
+        traced = trace(params, spec, x_shape, training=True, smoothing=smoothing, frozen=frozen)
+        x, labels = traced.x, traced.labels
+        calls = for_training(self._keep_statistics(traced.calls, dtype))
+        one = ops.upload(np.ones((), dtype))
+        backward, found = differentiate(calls, one, {id(params[name]) for name in trained})
+        values = {id(found[id(params[name])]): self.gradients[name] for name in trained}
+        self._x, self._labels = ops.empty(x_shape, dtype), ops.empty(labels.shape, dtype)
+        values |= {id(x): self._x, id(labels): self._labels}
+        with ops.on_threads(self.threads):  # tasks are cut for that many
+            self._place(calls, backward, values, dtype)
+
+    def _keep_statistics(self, calls: list[Call], dtype: Any) -> list[Call]:
+        """Batch norms leave their statistics to the running averages and to their own gradients."""
+        norms = [call for call in calls if call.op == "batch_norm_train"]
+        self.positions = {call.name: int(np.prod(call.out.shape[:3])) for call in norms}
+        self.statistics = {
+            call.name: self._ops.empty((2, call.out.shape[3]), dtype) for call in norms
+        }
+        attrs = {call.name: {"statistics": self.statistics[call.name]} for call in norms}
+        return [replace(call, attrs=call.attrs | attrs.get(call.name, {})) for call in calls]
+
+    def _place(
+        self, calls: list[Call], backward: list[Gradient], values: dict[int, Any], dtype: Any
+    ) -> None:
+        """Give every value its memory, and prepare every call."""
+        made = [(call.out,) for call in calls]
+        for gradient in backward:
+            new = (
+                g
+                for g, more in zip(gradient.out, gradient.more, strict=True)
+                if g is not None and not more
+            )
+            made.append(tuple(g for g in new if id(g) not in values))
+        read = [[a for a in call.args if a is not None] for call in calls] + [
+            gradient.read for gradient in backward
+        ]
+        sizes = [[value.size for value in some] for some in made]
+        places, buffers = assign_buffers(
+            list(zip(made, read, strict=True)), sizes, _in_place(backward, values)
+        )
+        arena = [self._ops.empty((size,), dtype) for size in buffers]
+        self.bytes = sum(buffers) * np.dtype(dtype).itemsize
+        for value in (value for some in made for value in some):
+            values[id(value)] = self._ops.view(arena[places[id(value)]], value.shape)
+
+        def real(value: Any) -> Any:
+            return values.get(id(value), value)
+
+        self._forward, self._backward = [], []
+        for call in calls:
+            attrs = {key: real(a) for key, a in call.attrs.items()}
+            run = self._ops.bind(call.op, *map(real, call.args), **attrs, out=real(call.out))
+            self._forward.append((call.name, real(call.out), run))
+        for gradient in backward:
+            call, out = gradient.call, tuple(map(real, gradient.out))
+            attrs = {key: real(a) for key, a in call.attrs.items()} | {
+                "out": out,
+                "more": gradient.more,
+            }
+            args = (gradient.dy, call.out, *call.args)
+            self._backward.append(
+                (call.name, self._ops.bind(f"{call.op}_backward", *map(real, args), **attrs))
+            )
+        self._logits, self._loss = real(calls[-2].out), real(calls[-1].out)
+
+    def __call__(self, x: Array, labels: Array) -> tuple[float, Array]:
+        """Loss and gradients of one batch.
+
+        Parameters
+        ----------
+        x : [n, h, w, channels]
+        labels : [n] integers, or [n, classes] floats
+
+        Returns
+        -------
+        loss : float
+            The mean over the batch.
+        logits : [n, classes]
+        """
+        self._load(x, labels)
+        with self._ops.on_threads(self.threads):
+            for _, _, run in self._forward:
+                run()
+            loss, logits = (
+                float(self._ops.download(self._loss)),
+                np.array(self._ops.download(self._logits)),
+            )
+            for _, run in self._backward:
+                run()
+        return loss, logits
+
+    def first_not_finite(self) -> str | None:
+        """The first value on the way, by torchvision's name, that is not finite for the pictures of the last call."""
+        with self._ops.on_threads(self.threads):
+            for name, value, run in self._forward:
+                run()
+                if not np.isfinite(self._ops.download(value)).all():
+                    return name
+        return None
+
+    def _load(self, x: Array, labels: Array) -> None:
+        """Copy a batch to where the first and the last call of the forward pass read it."""
+        labels, (n, classes) = np.asarray(labels), self._labels.shape
+        if x.shape != self.x_shape:
+            raise ValueError(
+                f"the input has shape {x.shape}, and this step is for {self.x_shape}; make another step"
+            )
+        if labels.shape == (n,) and labels.dtype.kind in "iu":
+            if labels.min() < 0 or labels.max() >= classes:
+                raise ValueError(
+                    f"labels reach from {labels.min()} to {labels.max()}, expected 0 to {classes - 1}"
+                )
+            labels = np.eye(classes, dtype=self._labels.dtype)[labels]
+        if labels.shape != (n, classes):
+            raise ValueError(
+                f"labels have shape {labels.shape}, expected ({n},) integers or ({n}, {classes}) floats"
+            )
+        self._ops.upload(x, out=self._x)
+        self._ops.upload(labels, out=self._labels)
+
+
+def _in_place(backward: Sequence[Gradient], values: Mapping[int, Any]) -> dict[int, Any]:
+    """A batch norm's gradient goes over the one that comes in: the residual's where there is one, else the input's."""
+    over = {}
+    for gradient in backward:
+        if gradient.call.op == "batch_norm_train":
+            which = 3 if len(gradient.call.args) > 3 and gradient.out[3] is not None else 0
+            out = gradient.out[which]
+            if out is not None and not gradient.more[which] and id(out) not in values:
+                over[id(out)] = gradient.dy
+    return over

@@ -1,0 +1,120 @@
+"""Record a forward pass without data: the list of calls that plans, training steps and counts are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..ops import shapes
+from .resnext import forward
+from .spec import Spec
+from .tape import Call, Tape
+
+Calls = list[Call]
+
+
+class ShapesOnly:
+    """A backend that computes shapes only: each op returns a stand-in, an array that has a shape and owns no memory."""
+
+    def __getattr__(self, op: str) -> Callable[..., Any]:
+        rule = getattr(shapes, op)
+        return lambda *args, **attrs: stand_in(rule(*args, **attrs))
+
+    @staticmethod
+    def upload(array: Any) -> Any:
+        """Return the constant itself."""
+        return array
+
+
+def stand_in(shape: Sequence[int]) -> np.ndarray:
+    """Return an array of that shape whose values all share one zero; each call returns another object."""
+    return np.broadcast_to(np.float32(0), shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """A recorded forward pass.
+
+    Attributes
+    ----------
+    x : stand-in [n, h, w, channels]
+        The input.
+    calls : list of Call
+        Every op in order, with torchvision's name for its result. The last one makes the logits, or
+        the loss in training.
+    labels : stand-in [n, classes], optional
+        In training: a distribution over the classes for each sample.
+    """
+
+    x: Any
+    calls: Calls
+    labels: Any = None
+
+
+def trace(
+    params: Mapping[str, Any],
+    spec: Spec,
+    x_shape: Sequence[int],
+    *,
+    training: bool = False,
+    smoothing: float = 0.0,
+    frozen: Collection[str] = (),
+) -> Trace:
+    """Walk through the network with stand-ins for the values, and in training on to the loss.
+
+    Parameters
+    ----------
+    params : mapping of str to array
+        Named and shaped as `tinyresnext.network.resnext.parameters` says; only shapes and
+        identities matter.
+    spec : Spec
+    x_shape : (n, h, w, channels)
+    training : bool
+        Normalise with the statistics of the mini-batch, and end with the softmax cross entropy.
+    smoothing : float
+        In training: label smoothing.
+    frozen : collection of str
+        In training: first parts of the names of layers that keep their running statistics.
+
+    Raises
+    ------
+    ValueError
+        The network leaves nothing of an input of that shape.
+    """
+    names: dict[int, str] = {}
+
+    def at(name: str, value: Any) -> Any:
+        names.setdefault(id(value), name)
+        return value
+
+    tape, x, labels = Tape(ShapesOnly()), stand_in(x_shape), None
+    logits = forward(params, spec, x, tape, training=training, frozen=frozen, at=at)
+    if training:
+        labels = stand_in((x_shape[0], spec.classes))
+        at("loss", tape.softmax_cross_entropy(logits, labels=labels, smoothing=smoothing))
+    return Trace(x, [replace(call, name=names[id(call.out)]) for call in tape.calls], labels)
+
+
+def inputs(call: Call) -> Iterable[Any]:
+    """Return every array that a call reads."""
+    return [a for a in (*call.args, call.attrs.get("residual")) if a is not None]
+
+
+def replay(calls: Iterable[Call], x: Any, value: Any, ops: Any) -> list[Any]:
+    """Make the recorded calls again, with ``value`` in the place of the recorded input ``x``.
+
+    Returns
+    -------
+    list
+        The result of each call; the last one is the network's.
+    """
+    known, results = {id(x): value}, []
+    for call in calls:
+        args = [known.get(id(a), a) for a in call.args]
+        attrs = {key: known.get(id(a), a) for key, a in call.attrs.items()}
+        results.append(getattr(ops, call.op)(*args, **attrs))
+        known[id(call.out)] = results[-1]
+    return results

@@ -1,0 +1,6 @@
+"""Convolutions on the CPU: implicit im2col into register tiles, and their gradients.
+
+Read `forward` with `gemm` (the dense tile), then `grouped` (the tile for narrow groups). `backward`
+has the gradients; those of weights are outer products: `outer` for dense weights, `grouped_outer`
+for grouped ones.
+"""

@@ -1,0 +1,312 @@
+"""The matrix product that every dense convolution ends in: rows of columns times panels of the weight.
+
+**A register tile.** To multiply matrices is to load, multiply and add, and the adding is the fast
+part: it only has to be fed. A value that is loaded should be used many times, and the sums should
+not go through memory at all. So a tile of ``rows x vectors`` sums stays in registers while the
+innermost loop walks down the depth::
+
+                            right: one row of the panel          registers
+                            [ b0 ............ ][ b1 ............ ]     2
+      left: one value of    ----------------------------------
+      each row, in all      [ sum 0,0         ][ sum 0,1         ]
+      lanes     [ a0 ]      [ sum 1,0         ][ sum 1,1         ]    14 x 2
+                [ a1 ]             ...                ...
+                [ .. ]      [ sum 13,0        ][ sum 13,1        ]
+                                                                       1 for the a's, in turn
+
+One step down the depth is 2 loads of vectors, 14 of single values, and 28 multiply-adds. It takes
+``rows x vectors + vectors + 1`` registers: 31 of the 32 that AVX-512 and NEON have; AVX2 and SSE
+have 16, so the tile is 6 x 2 there, and takes 15. One register more, and a sum goes to memory and
+back in every step.
+
+Why these numbers of rows: pictures of 224 pixels end in 7 x 7 positions, and every stage before has
+four times as many: 49 = 3 * 14 + 7 and 196 = 14 * 14, so tiles of 14 and 7 rows leave nothing over.
+Where something is left over, the tile computes some rows or columns too many, and its result goes
+to a scratch tile, of which the valid part is copied out.
+
+**Panels.** The right matrix, ``[depth, c_out]``, is cut into panels of as many columns as a tile
+has, each stored as ``[depth, columns]``: the loop reads it straight through. Weights are laid out
+so once, when they are packed.
+
+**Shelves.** The left matrix has one row for each position of the result. The rows of one tile lie
+in *shelves*: for ``DEPTH`` values of depth, all rows of the tile, one below the other, ``PITCH``
+values apart; then the next ``DEPTH``::
+
+      row 0   [ depth 0 ...... 255 | 16 spare ]
+      row 1   [ depth 0 ...... 255 | 16 spare ]
+      ...
+      row 13  [ depth 0 ...... 255 | 16 spare ]
+      row 0   [ depth 256 .... 511 | 16 spare ]        next shelf
+      ...
+
+The pitch is a constant, so that all rows are reached from one address. The spare cache line
+matters: rows a multiple of 4 KiB apart compete for the same few places of the first cache, and with
+1024 channels that is exactly where rows of the picture lie. A convolution copies what each position
+sees straight into this layout, whatever the size of its kernel (`conv`), and so any kernel, any
+stride and any number of groups is this one product.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba.core import types
+from numba.extending import intrinsic, overload
+
+from ..runtime.kernel import kernel
+from ..runtime.memory import empty
+from ..runtime.simd import FLOATS, I64, Emit, copy, machine
+
+Array = np.ndarray
+VECTORS = 2  # vectors in a row of a tile
+DEPTH_BITS = 8
+DEPTH = 1 << DEPTH_BITS  # 14 rows of a shelf are 15 KiB, half of the first cache
+PITCH = DEPTH + 16
+LINE = 16  # values of a cache line
+# steps down the depth that are written out in the loop; every depth is filled up to a multiple
+UNROLL = 4
+
+
+def tile(
+    halves, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residual, add, floor, soon, soon_at
+) -> None:
+    """One tile: ``c[row, column] = max(floor, bias[column] + sum over k of a[row, k] * b[k, column] + residual)``.
+
+    Parameters
+    ----------
+    halves : 1 or 2
+        The lower tile or the higher; a constant where it is called, since each is its own code.
+    a : shelves, from ``a_at``; ``halves * half`` rows
+    b : a panel, from ``b_at``
+    depth : int
+        A multiple of ``UNROLL``, not zero.
+    c, residual : flat, from ``c_at``, rows ``pitch`` apart
+    bias : one panel's
+    add : whether to add the residual
+    floor : 0 for a ReLU, minus infinity for none
+    soon : flat, from ``soon_at``
+        About as many values as the tile has on the left, in whole cache lines, come from here into
+        the second cache meanwhile, since they will be needed soon; none where ``soon_at`` is
+        negative.
+    """
+    m = machine()
+    rows, size = halves * m.half, VECTORS * m.lanes
+    left = np.concatenate(
+        [
+            a[s : s + rows * PITCH].reshape(rows, PITCH)[:, :DEPTH]
+            for s in _shelves(a_at, rows, depth)
+        ],
+        1,
+    )
+    with np.errstate(all="ignore"):  # rows and columns that nobody takes hold anything
+        sums = bias[:size] + left[:, :depth] @ b[b_at : b_at + depth * size].reshape(depth, size)
+        for r in range(rows):
+            at = c_at + r * pitch
+            value = sums[r] + residual[at : at + size] if add else sums[r]
+            c[at : at + size] = np.where(value < floor, floor, value)
+
+
+def _shelves(a_at: int, rows: int, depth: int) -> range:
+    """Where each shelf begins."""
+    return range(a_at, a_at + -(-depth // DEPTH) * rows * PITCH, rows * PITCH)
+
+
+@intrinsic(prefer_literal=True)
+def _tile(
+    typing,
+    halves,
+    a,
+    a_at,
+    b,
+    b_at,
+    depth,
+    c,
+    c_at,
+    pitch,
+    bias,
+    residual,
+    add,
+    floor,
+    soon,
+    soon_at,
+):
+    """Emit `tile`: a loop over the shelves, in it a loop down the depth, in that the tile."""
+    rows, i = halves.literal_value * machine().half, types.intp
+    signature = types.void(
+        halves, FLOATS, i, FLOATS, i, i, FLOATS, i, i, FLOATS, FLOATS, i, types.float32, FLOATS, i
+    )
+
+    def codegen(context, builder, signature, args):
+        _, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residual, add, floor, soon, soon_at = args
+        e = Emit(context, builder)
+        result, other = e.address(c, c_at), e.address(residual, c_at)
+        last, lines = builder.mul(pitch, I64(rows - 1)), -(-rows * UNROLL // LINE)
+        none = builder.icmp_signed("<", soon_at, I64(0))
+        coming = builder.select(none, e.address(a, a_at), e.address(soon, soon_at))
+        further = builder.select(none, I64(0), I64(lines * LINE))
+
+        def steps(carried):
+            place, coming, left, right, *sums = carried
+            for q in range(lines):
+                e.prefetch(e.after(coming, q * LINE), write=False, cache=2)
+            for j in range(VECTORS):
+                # Where the sums of one more row will go comes into the cache while they are being
+                # computed.
+                e.prefetch(e.after(other, builder.add(place, I64(j * e.lanes))), write=False)
+                e.prefetch(e.after(result, builder.add(place, I64(j * e.lanes))), write=True)
+            more = builder.icmp_signed("<", place, last)
+            place = builder.add(place, builder.select(more, pitch, I64(0)))
+            for q in range(UNROLL * VECTORS * e.lanes // 16):
+                e.prefetch(e.after(right, q * 16 + 1536), write=False)
+            for k in range(UNROLL):
+                row = [e.load(e.after(right, (k * VECTORS + j) * e.lanes)) for j in range(VECTORS)]
+                for r in range(rows):
+                    value = e.broadcast(builder.load(e.after(left, r * PITCH + k)))
+                    for j in range(VECTORS):
+                        sums[r * VECTORS + j] = e.multiply_add(value, row[j], sums[r * VECTORS + j])
+            coming = e.after(coming, further)
+            return [
+                place,
+                coming,
+                e.after(left, UNROLL),
+                e.after(right, UNROLL * VECTORS * e.lanes),
+                *sums,
+            ]
+
+        def shelf(carried):
+            remaining, place, coming, left, *rest = carried
+            count = builder.select(
+                builder.icmp_signed("<", remaining, I64(DEPTH)), remaining, I64(DEPTH)
+            )
+            place, coming, _, *rest = e.loop(
+                builder.sdiv(count, I64(UNROLL)), [place, coming, left, *rest], steps
+            )
+            return [
+                builder.sub(remaining, I64(DEPTH)),
+                place,
+                coming,
+                e.after(left, rows * PITCH),
+                *rest,
+            ]
+
+        first = [e.load(e.after(e.address(bias, I64(0)), j * e.lanes)) for j in range(VECTORS)]
+        shelves = builder.sdiv(builder.add(depth, I64(DEPTH - 1)), I64(DEPTH))
+        start = [depth, I64(0), coming, e.address(a, a_at), e.address(b, b_at), *first * rows]
+        _, _, _, _, _, *sums = e.loop(shelves, start, shelf)
+        e.finish(sums, VECTORS, result, other, [pitch, add, floor])
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@overload(tile, prefer_literal=True)
+def _tile_overload(
+    halves, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residual, add, floor, soon, soon_at
+):
+    """Wherever compiled code calls."""
+    return (
+        lambda halves, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residual, add, floor, soon, soon_at: (
+            _tile(
+                halves,
+                a,
+                a_at,
+                b,
+                b_at,
+                depth,
+                c,
+                c_at,
+                pitch,
+                bias,
+                residual,
+                add,
+                floor,
+                soon,
+                soon_at,
+            )
+        )
+    )
+
+
+@kernel()
+def multiply(
+    a, first, last, half, panels, b_at, depth, size, bias, f0, count, c_out, residual, add, floor, out, scratch, soon, soon_at,
+):  # fmt: skip
+    """The rows ``first`` to ``last`` of the left matrix, all in shelves in ``a``, times one panel.
+
+    The panel is that of the filters ``f0`` to ``f0 + count``. A tile is written to ``out`` only
+    when all of its rows are below ``last`` and all of its columns are filters; otherwise to
+    ``scratch``, which holds a tile and then a bias. What is needed soon (see `tile`) goes on with
+    every tile.
+    """
+    a_at, shelves = 0, (depth + DEPTH - 1) // DEPTH
+    shift = scratch[2 * half * size :]
+    copy(bias, f0, shift, 0, count)
+    while first < last:
+        rows = 2 * half if last - first > half else half
+        valid = min(rows, last - first)
+        at = first * c_out + f0
+        whole = valid == rows and count == size
+        if whole:
+            target, place, pitch, other = out, at, c_out, residual
+        else:
+            target, place, pitch, other = scratch, 0, size, scratch
+            if add:
+                for r in range(valid):
+                    copy(residual, at + r * c_out, scratch, r * size, count)
+        if rows == half:
+            tile(
+                1,
+                a,
+                a_at,
+                panels,
+                b_at,
+                depth,
+                target,
+                place,
+                pitch,
+                shift,
+                other,
+                add,
+                floor,
+                soon,
+                soon_at,
+            )
+        else:
+            tile(
+                2,
+                a,
+                a_at,
+                panels,
+                b_at,
+                depth,
+                target,
+                place,
+                pitch,
+                shift,
+                other,
+                add,
+                floor,
+                soon,
+                soon_at,
+            )
+        soon_at += 0 if soon_at < 0 else rows * depth
+        if not whole:
+            for r in range(valid):
+                copy(scratch, r * size, out, at + r * c_out, count)
+        a_at += rows * shelves * PITCH
+        first += rows
+
+
+def panels(matrix: Array) -> Array:
+    """Cut each matrix ``[..., depth, columns]`` into panels, one after the other, filled up with zeros; flat."""
+    size = VECTORS * machine().lanes
+    *lead, depth, columns = matrix.shape
+    count, deep, whole = -(-columns // size), -(-depth // UNROLL) * UNROLL, columns // size
+    made = empty((*lead, count, deep, size))
+    made[..., :whole, :depth, :] = (
+        matrix[..., : whole * size].reshape(*lead, depth, whole, size).swapaxes(-2, -3)
+    )
+    made[..., :whole, depth:, :] = 0
+    made[..., whole:, :, :] = 0
+    if whole < count:
+        made[..., whole, :depth, : columns - whole * size] = matrix[..., whole * size :]
+    return made.reshape(-1)

@@ -1,0 +1,206 @@
+"""How a Python function becomes a kernel: compiled when it is first called, and kept on disk for the next process.
+
+Numba has a cache of its own. A damaged file in it raises errors, or ends the process; it does not
+see that a function which a kernel calls has changed; and where it cannot write it refuses to
+compile. So only its way of turning compiled code into bytes is used here, and `cache` keeps the
+bytes. That way is not part of Numba's public interface: with a version in which it has changed,
+nothing is kept, and everything else works.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import pickle
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from numba import cfunc, config, core, njit
+from numba.core import event
+
+from . import cache
+
+try:
+    from numba.core import ccallback
+    from numba.core.caching import NullCache
+except (
+    ImportError
+):  # another Numba than we know: nothing is an instance of this, so nothing is kept
+    ccallback, NullCache = None, type("NullCache", (), {})
+
+
+def kernel(
+    *,
+    parallel: bool = False,
+    nogil: bool = False,
+    fastmath: bool | Collection[str] = False,
+    inline: str = "never",
+    key: tuple[Any, ...] = (),
+) -> Callable[[Callable[..., Any]], Any]:
+    """Make a function a kernel. With ``NUMBA_DISABLE_JIT=1`` it stays the function it is.
+
+    Parameters
+    ----------
+    parallel, nogil, fastmath, inline
+        As Numba's.
+    key : tuple
+        For a function inside a function: the values from outside that it uses. They are part of its
+        name.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        if config.DISABLE_JIT:
+            return function
+        _rename(function, key)
+        return _keep(
+            njit(parallel=parallel, nogil=nogil, fastmath=fastmath, inline=inline)(function),
+            function,
+        )
+
+    return decorate
+
+
+def c_kernel(signature: Any, *, key: tuple[Any, ...] = ()) -> Callable[[Callable[..., Any]], Any]:
+    """Make a function a C function with an ``address``, at once, for one signature; for ``key`` see `kernel`."""
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        if config.DISABLE_JIT:
+            return function
+        _rename(function, key)
+        return _c_function(function, signature)
+
+    return decorate
+
+
+def _c_function(function: Callable[..., Any], signature: Any) -> Any:
+    """As Numba's ``cfunc`` makes it, with our cache put in before it compiles."""
+    try:
+        made = ccallback.CFunc(function, core.sigutils.normalize_signature(signature), {}, {})
+    except (AttributeError, TypeError):  # another Numba than we know: not kept
+        return cfunc(signature)(function)
+    _keep(made, function).compile()
+    return made
+
+
+def _keep(made: Any, function: Callable[..., Any]) -> Any:
+    """Put our cache where Numba's own would be."""
+    if isinstance(getattr(made, "_cache", None), NullCache):
+        made._cache = _Cache(function)
+    return made
+
+
+def _rename(function: Callable[..., Any], key: tuple[Any, ...]) -> None:
+    """Functions that one factory made get different names: Numba derives the symbols in the machine code from them."""
+    if key:
+        function.__qualname__ += "_" + re.sub(r"\W", "_", "_".join(map(str, key)))
+
+
+# --- Numba's side of the cache --------------------------------------------------------------------
+
+
+class _Cache(NullCache):
+    """What Numba asks before it compiles, and tells afterwards, for one function; a miss is all that can go wrong."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._name = f"{function.__module__}.{function.__qualname__}"
+
+    @property
+    def cache_path(self) -> str | None:
+        """For Numba's own statistics."""
+        return str(cache.folder())
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The compiled code for these types, or nothing."""
+        wanted = None
+        try:
+            wanted = core.sigutils.normalize_signature(sig)[0]
+            _number_apart(os.getpid())
+            target_context.refresh()
+            payload = cache.read(self._name, repr(wanted))
+            if payload is None:
+                return None
+            found = core.compiler.CompileResult._rebuild(target_context, *pickle.loads(payload))
+            return found if found.signature.args == wanted else None
+        # a Numba that does not say what it depends on, or a pickle that names what is no longer
+        # there
+        except Exception:
+            cache.drop(self._name, repr(wanted))
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep what was compiled, unless it has addresses of this process in it."""
+        try:
+            wanted = core.sigutils.normalize_signature(sig)[0]
+            if data.lifted or data.library.has_dynamic_globals or " at 0x" in repr(wanted):
+                return
+            cache.write(self._name, repr(wanted), core.serialize.dumps(data._reduce()))
+        except Exception:
+            return
+
+
+@functools.cache
+def _number_apart(process: int) -> None:
+    """Let Numba count from a random number, another one in each process, forked ones too.
+
+    The count is part of the names in the machine code, and code from several processes meets in one
+    when it is loaded: of two things with the same name, the linker would take the first for both.
+    """
+    core.bytecode.FunctionIdentity._unique_ids = itertools.count(secrets.randbits(48))
+
+
+# --- saying that it takes a while -----------------------------------------------------------------
+
+
+class _Stopwatch(event.Listener):
+    """Adds up how long Numba has been compiling, and calls ``tell`` once when that reaches ``after`` seconds."""
+
+    def __init__(self, after: float, tell: Callable[[], None]) -> None:
+        self._left, self._tell, self._depth, self._lock = after, tell, 0, threading.Lock()
+        self._timer: threading.Timer | None = None
+        self._began = 0.0
+
+    def on_start(self, event: Any) -> None:
+        """One function begins, perhaps inside another."""
+        with self._lock:
+            self._depth += 1
+            if self._depth == 1 and self._left > 0:
+                self._began, self._timer = time.monotonic(), threading.Timer(self._left, self._ring)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def on_end(self, event: Any) -> None:
+        """And ends."""
+        with self._lock:
+            self._depth -= 1
+            if self._depth == 0 and self._timer is not None:
+                self._timer.cancel()
+                self._timer, self._left = None, self._left - (time.monotonic() - self._began)
+
+    def _ring(self) -> None:
+        """Time is up, and it is still compiling."""
+        with self._lock:
+            if self._timer is None:
+                return
+            self._timer, self._left = None, 0
+        self._tell()
+
+
+@contextmanager
+def when_compiling(tell: Callable[[], None], after: float = 1.0) -> Iterator[None]:
+    """Call ``tell``, once, when kernels have been compiling for some time inside the ``with`` block.
+
+    Parameters
+    ----------
+    tell : function
+        Called in another thread.
+    after : float
+        Seconds, all kernels taken together.
+    """
+    with event.install_listener("numba:compiler_lock", _Stopwatch(after, tell)):
+        yield

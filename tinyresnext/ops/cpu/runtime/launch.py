@@ -1,0 +1,118 @@
+"""Through here every parallel kernel is started: on how many threads, and safely from several.
+
+Numba hands the work of a parallel kernel to one of three pools of threads, whichever is installed.
+They differ in what they survive:
+
+=============  ==================================  =========================================================
+pool           calls from two threads at once      after a fork
+=============  ==================================  =========================================================
+``tbb``        safe                                safe
+``omp``        safe                                GNU's, on Linux, ends the child as soon as it is used
+``workqueue``  ends the process                    safe
+=============  ==================================  =========================================================
+
+So with ``workqueue`` calls take turns, and a child of a process that has used ``omp`` is told so by
+an error.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import numba
+from numba import config
+
+from ....errors import DeviceError, UsageError
+from .cores import cores
+
+
+class Pool(NamedTuple):
+    """The threads of one process: whose they are, and the lock to hold while they work."""
+
+    layer: str
+    turns: Any
+
+
+_POOLS: dict[int, Pool] = {}  # by process: what a child inherits in here is its parent's
+
+
+def thread_count(asked: int | None = None) -> int:
+    """How many threads to use.
+
+    Parameters
+    ----------
+    asked : int, optional
+        By default, as many cores as this process may use (`cores`).
+
+    Raises
+    ------
+    UsageError
+        When it is not a number from 1 to what Numba has: that is fixed when Numba is imported.
+    """
+    most = config.NUMBA_NUM_THREADS
+    if asked is None:
+        return min(cores(), most)
+    if isinstance(asked, bool) or not isinstance(asked, int) or not 1 <= asked <= most:
+        raise UsageError(
+            f"threads is {asked!r}, expected a whole number from 1 to {most}: Numba starts one for each core that this process "
+            "may run on, or as many as NUMBA_NUM_THREADS says; set that before Python starts to have more"
+        )
+    return asked
+
+
+@contextmanager
+def on_threads(count: int) -> Iterator[None]:
+    """Kernels that this thread launches inside the ``with`` block run on ``count`` threads; other threads' do not care.
+
+    Parameters
+    ----------
+    count : int
+        What `thread_count` returned.
+    """
+    if config.DISABLE_JIT:
+        yield
+        return
+    _pool()
+    before = numba.get_num_threads()
+    numba.set_num_threads(count)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
+
+
+def launch(kernel: Callable[..., Any], *args: Any) -> Any:
+    """Call a kernel that runs in parallel.
+
+    Raises
+    ------
+    DeviceError
+        When this process was forked from one that has used threads which do not survive that.
+    """
+    if config.DISABLE_JIT:
+        return kernel(*args)
+    with _pool().turns:
+        return kernel(*args)
+
+
+def _pool() -> Pool:
+    """The threads of this process, started if need be: Numba knows which they are only then."""
+    process = os.getpid()
+    if process not in _POOLS:
+        numba.get_num_threads()
+        layer = numba.threading_layer()
+        if _POOLS and layer == "omp" and sys.platform == "linux":
+            raise DeviceError(
+                "this process was forked from one that had already computed, and GNU OpenMP's threads do not survive that; "
+                "start processes with multiprocessing's 'spawn' or 'forkserver', or predict for the first time after the fork"
+            )
+        # Of two threads that come here at once, setdefault lets one win, so there is one lock.
+        _POOLS.setdefault(
+            process, Pool(layer, threading.Lock() if layer == "workqueue" else nullcontext())
+        )
+    return _POOLS[process]

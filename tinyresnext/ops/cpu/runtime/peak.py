@@ -1,0 +1,186 @@
+"""What this machine can do at most: multiply-adds in a second, and bytes to and from memory.
+
+Every speed is better understood as a part of these two. Nothing here is read from a table of
+processors; both are measured, with loops that do nothing else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import njit, prange
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from ...contract import Peak
+
+# independent sums: a multiply-add takes four cycles, and up to two begin in each; 12 fit 16
+# registers
+SUMS = 12
+LANES = (
+    4,
+    8,
+    16,
+)  # NEON and SSE, AVX2, AVX-512; too long a vector becomes several, and then does not fit the registers
+ROUNDS = 1_000_000  # some milliseconds: waking the threads must not count
+BYTES = 128 << 20  # of each array that is read or copied: more than the caches hold
+
+
+# --- multiply-adds --------------------------------------------------------------------------------
+
+
+def _chains(lanes: int) -> Any:
+    """An intrinsic: ``SUMS`` vectors, each ``s = s * a + a`` again and again, with nothing to load and nothing to store.
+
+    With ``a`` = 1/2 all sums go to 1, so that no number becomes so small (denormal) or so large
+    that it costs more.
+    """
+    vector, i64 = ir.VectorType(ir.FloatType(), lanes), ir.IntType(64)
+
+    @intrinsic
+    def chains(typing, a, rounds):
+        def codegen(context, builder, signature, args):
+            a, rounds = args
+            name, kind = f"llvm.fmuladd.v{lanes}f32", ir.FunctionType(vector, [vector] * 3)
+            multiply_add = cgutils.get_or_insert_function(builder.module, kind, name)
+            factor = ir.Constant(vector, ir.Undefined)
+            for lane in range(lanes):
+                factor = builder.insert_element(factor, a, ir.IntType(32)(lane))
+            before, again, done = (
+                builder.block,
+                builder.append_basic_block("again"),
+                builder.append_basic_block("done"),
+            )
+            builder.branch(again)
+            builder.position_at_end(again)
+            left, sums = builder.phi(i64), [builder.phi(vector) for _ in range(SUMS)]
+            results = [builder.call(multiply_add, [s, factor, factor]) for s in sums]
+            for i, (value, result) in enumerate(zip(sums, results, strict=True)):
+                value.add_incoming(ir.Constant(vector, [float(i)] * lanes), before)
+                value.add_incoming(result, again)
+            rest = builder.sub(left, i64(1))
+            left.add_incoming(rounds, before)
+            left.add_incoming(rest, again)
+            builder.cbranch(builder.icmp_signed(">", rest, i64(0)), again, done)
+            builder.position_at_end(done)
+            total = results[0]
+            for result in results[1:]:
+                total = builder.fadd(total, result)
+            return builder.extract_element(total, ir.IntType(32)(0))
+
+        return types.float32(types.float32, types.intp), codegen
+
+    return chains
+
+
+def _kernel(lanes: int) -> Callable[[np.ndarray, np.float32, int], None]:
+    """Every thread runs the chains once, and keeps a number of them so that they are not optimised away."""
+    chains = _chains(lanes)
+
+    @njit(parallel=True)
+    def kernel(out, a, rounds):
+        for thread in prange(len(out)):
+            out[thread] = chains(a, rounds)
+
+    return kernel
+
+
+def multiply_adds(counts: Sequence[int], repeats: int = 50, rounds: int = ROUNDS) -> list[float]:
+    """GFLOP/s of float32 multiply-adds, which count as two, for each number of threads: the best of all vector lengths."""
+    best = [0.0] * len(counts)
+    for lanes in LANES:
+        kernel = _kernel(lanes)
+        for i, threads in enumerate(counts):
+            out = np.empty(threads, np.float32)
+            seconds = _shortest(
+                lambda kernel=kernel, out=out: kernel(out, np.float32(0.5), rounds),
+                threads,
+                repeats,
+            )
+            best[i] = max(best[i], 2.0 * SUMS * lanes * rounds * threads / seconds / 1e9)
+    return best
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+@njit(fastmath={"reassoc"})  # so that the sum is taken in vectors
+def _sum(x):
+    """Read everything once."""
+    total = np.float32(0)
+    for i in range(len(x)):
+        total += x[i]
+    return total
+
+
+@njit(parallel=True)
+def _read(x, out):
+    """Every thread reads its part."""
+    part = len(x) // len(out)
+    for thread in prange(len(out)):
+        out[thread] = _sum(x[thread * part : (thread + 1) * part])
+
+
+@njit(parallel=True)
+def _copy(x, y):
+    """Every thread copies its part."""
+    for i in prange(len(x)):
+        y[i] = x[i]
+
+
+def bandwidth(threads: int, repeats: int = 10, size: int = BYTES) -> tuple[float, float]:
+    """GB/s on that many threads: reading an array of ``size`` bytes, and copying one (each byte is read and written)."""
+    x, y, out = (
+        np.ones(size // 4, np.float32),
+        np.ones(size // 4, np.float32),
+        np.empty(threads, np.float32),
+    )
+    read = _shortest(lambda: _read(x, out), threads, repeats)
+    copy = _shortest(lambda: _copy(x, y), threads, repeats)
+    return x.nbytes / read / 1e9, 2 * x.nbytes / copy / 1e9
+
+
+# --- both -----------------------------------------------------------------------------------------
+
+
+def measure(
+    counts: Sequence[int], repeats: int = 50, rounds: int = ROUNDS, size: int = BYTES
+) -> list[Peak]:
+    """The limits for each of several numbers of threads.
+
+    Parameters
+    ----------
+    counts : sequence of int
+        From 1 to ``numba.config.NUMBA_NUM_THREADS``.
+    repeats : int
+        How often each loop runs; the shortest time counts, because whatever disturbs it only adds.
+    rounds : int
+        Multiply-adds one after the other in each run.
+    size : int
+        Bytes of each array that is read or copied.
+    """
+    speeds = multiply_adds(counts, repeats, rounds)
+    return [
+        Peak(n, speed, *bandwidth(n, max(2, repeats // 5), size))
+        for n, speed in zip(counts, speeds, strict=True)
+    ]
+
+
+def _shortest(run: Callable[[], Any], threads: int, repeats: int) -> float:
+    """The shortest of some runs, in seconds, after one that compiles."""
+    before, found = numba.get_num_threads(), []
+    numba.set_num_threads(threads)
+    try:
+        run()
+        for _ in range(repeats):
+            start = time.perf_counter()
+            run()
+            found.append(time.perf_counter() - start)
+    finally:
+        numba.set_num_threads(before)
+    return min(found)

@@ -1,0 +1,233 @@
+"""Vectors: what the processor has of them, and the few instructions on them that the kernels here are written in.
+
+Numba turns Python loops into machine code through LLVM, and LLVM usually finds out by itself which
+loops can be done in vectors. It does not find the arrangement that a matrix product needs, in which
+two dozen sums stay in registers all the time. So the innermost loops of this backend (`gemm.tile`
+and `grouped.strip_tile`, and for gradients `outer.outer_tile` and `grouped_outer.line_tile`) are
+not written as loops but as LLVM instructions on vectors, which `Emit` puts down one after the
+other. LLVM still chooses registers and the order of instructions, and the same text becomes
+AVX-512, AVX2, SSE or NEON, depending only on how long a vector is.
+
+Each function that is emitted has a plain spelling beside it, with the same name and arguments. It
+says what is meant, and it is what runs when compiling is switched off (``NUMBA_DISABLE_JIT=1``);
+``overload`` puts the emitted one in its place wherever compiled code calls it. Neither checks
+bounds: every caller says why it stays inside its arrays.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.registry import cpu_target
+from numba.extending import intrinsic, overload
+
+from .kernel import kernel
+
+Array = np.ndarray
+F32, I32, I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+FLOATS = types.Array(
+    types.float32, 1, "C"
+)  # how every array arrives here: flat, float32, contiguous
+
+
+class Machine(NamedTuple):
+    """What decides the shape of the register tiles.
+
+    Attributes
+    ----------
+    lanes : int
+        float32 values in one vector.
+    registers : int
+        Vector registers.
+    half : int
+        Rows of the lower of the two register tiles; the other has twice as many. See `gemm`.
+    """
+
+    lanes: int
+    registers: int
+    half: int
+
+
+@functools.cache
+def machine() -> Machine:
+    """Read from what Numba tells LLVM about the processor, so that ``NUMBA_CPU_FEATURES`` changes both at once."""
+    triple, _, features = cpu_target.target_context.codegen().magic_tuple()
+    if "+avx512f" in features.split(","):
+        return Machine(16, 32, 7)
+    if "+avx" in features.split(","):
+        return Machine(8, 16, 3)
+    # SSE and NEON have vectors of four; AArch64, POWER and RISC-V have 32 of them, x86 and 32-bit
+    # ARM have 16.
+    return (
+        Machine(4, 32, 7)
+        if triple.startswith(("aarch64", "arm64", "ppc", "riscv64"))
+        else Machine(4, 16, 3)
+    )
+
+
+class Emit:
+    """Writes vector instructions where ``builder`` stands."""
+
+    def __init__(self, context: Any, builder: ir.IRBuilder) -> None:
+        self.context, self.builder, self.lanes = context, builder, machine().lanes
+        self.vector = ir.VectorType(F32, self.lanes)
+
+    def address(self, array: ir.Value, at: ir.Value) -> ir.Value:
+        """Where value ``at`` of a flat array lies."""
+        data = self.context.make_array(FLOATS)(self.context, self.builder, array).data
+        return self.builder.gep(data, [at])
+
+    def after(self, pointer: ir.Value, count: int | ir.Value) -> ir.Value:
+        """The address ``count`` values further."""
+        return self.builder.gep(pointer, [count if isinstance(count, ir.Value) else I64(count)])
+
+    def load(self, pointer: ir.Value) -> ir.Value:
+        """A vector of neighbouring values, wherever they begin."""
+        value = self.builder.load(self.builder.bitcast(pointer, self.vector.as_pointer()))
+        value.align = 4
+        return value
+
+    def store(self, value: ir.Value, pointer: ir.Value) -> None:
+        """The opposite."""
+        self.builder.store(value, self.builder.bitcast(pointer, self.vector.as_pointer())).align = 4
+
+    def prefetch(self, pointer: ir.Value, write: bool, cache: int = 1) -> None:
+        """Ask for a line to be in the first or second cache soon; of an address that nobody may read, nothing comes."""
+        data = self.builder.bitcast(pointer, ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [data.type, I32, I32, I32])
+        function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
+        self.builder.call(function, [data, I32(int(write)), I32(4 - cache), I32(1)])
+
+    def permute(self, vector: ir.Value, lanes: list[int]) -> ir.Value:
+        """The lanes of a vector in another order, or some of them several times."""
+        return self.builder.shuffle_vector(
+            vector, vector, ir.Constant(ir.VectorType(I32, self.lanes), lanes)
+        )
+
+    def broadcast(self, value: ir.Value) -> ir.Value:
+        """One value in all lanes."""
+        first = self.builder.insert_element(ir.Constant(self.vector, ir.Undefined), value, I32(0))
+        return self.permute(first, [0] * self.lanes)
+
+    def zero(self) -> ir.Value:
+        """Zero in all lanes."""
+        return ir.Constant(self.vector, [ir.Constant(F32, 0.0)] * self.lanes)
+
+    def multiply_add(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+        """``a * b + c``: one instruction with one rounding where there is such an instruction, otherwise two."""
+        kind = ir.FunctionType(self.vector, [self.vector] * 3)
+        name = f"llvm.fmuladd.v{self.lanes}f32"
+        return self.builder.call(
+            cgutils.get_or_insert_function(self.builder.module, kind, name), [a, b, c]
+        )
+
+    def loop(
+        self,
+        count: ir.Value,
+        carried: list[ir.Value],
+        body: Callable[[list[ir.Value]], list[ir.Value]],
+    ) -> list:
+        """Repeat ``carried = body(carried)``, at least once; returns what is carried at the end.
+
+        A value that changes from round to round is a *phi*: it comes from before the loop the first
+        time, and from the end of the body every other time. What is carried stays in registers as
+        long as there are enough of them.
+        """
+        b = self.builder
+        before, again, done = b.block, b.append_basic_block("again"), b.append_basic_block("done")
+        b.branch(again)
+        b.position_at_end(again)
+        values = [b.phi(value.type) for value in [count, *carried]]
+        left, *results = b.sub(values[0], I64(1)), *body(values[1:])
+        for value, first, later in zip(values, [count, *carried], [left, *results], strict=True):
+            value.add_incoming(first, before)
+            value.add_incoming(later, b.block)
+        b.cbranch(b.icmp_signed(">", left, I64(0)), again, done)
+        b.position_at_end(done)
+        return results
+
+    def finish(
+        self,
+        sums: list[ir.Value],
+        vectors: int,
+        result: ir.Value,
+        residual: ir.Value,
+        rest: list[ir.Value],
+    ) -> None:
+        """The epilogue of both tiles: ``max(sums + residual, floor)``, stored row by row.
+
+        ``rest`` is the distance between rows, whether to add, and the floor: 0 for a ReLU, minus
+        infinity for none. It is compared so that not-a-number, which is not below the floor, stays.
+        """
+        b, (pitch, add, floor) = self.builder, rest
+        rows = [b.mul(pitch, I64(r)) for r in range(len(sums) // vectors)]
+        places = [b.add(row, I64(j * self.lanes)) for row in rows for j in range(vectors)]
+        floors = self.broadcast(floor)
+        before, plus, store = b.block, b.append_basic_block("plus"), b.append_basic_block("store")
+        b.cbranch(b.icmp_signed("!=", add, I64(0)), plus, store)
+        b.position_at_end(plus)
+        added = [
+            b.fadd(value, self.load(self.after(residual, place)))
+            for value, place in zip(sums, places, strict=True)
+        ]
+        b.branch(store)
+        b.position_at_end(store)
+        values = [b.phi(self.vector) for _ in sums]
+        for value, alone, more in zip(values, sums, added, strict=True):
+            value.add_incoming(alone, before)
+            value.add_incoming(more, plus)
+        for value, place in zip(values, places, strict=True):
+            self.store(
+                b.select(b.fcmp_ordered(">", floors, value), floors, value),
+                self.after(result, place),
+            )
+
+
+# --- copying --------------------------------------------------------------------------------------
+
+
+@intrinsic
+def _move(typing, source, s, target, t):
+    """Emit a load and a store."""
+
+    def codegen(context, builder, signature, args):
+        e = Emit(context, builder)
+        e.store(e.load(e.address(args[0], args[1])), e.address(args[2], args[3]))
+        return context.get_dummy_value()
+
+    return types.void(FLOATS, types.intp, FLOATS, types.intp), codegen
+
+
+def copy(source: Array, s: int, target: Array, t: int, count: int) -> None:
+    """``target[t:t + count] = source[s:s + count]``, without the cost of making slices."""
+    target[t : t + count] = source[s : s + count]
+
+
+@overload(copy, inline="always")
+def _copy(source, s, target, t, count):
+    """Vector by vector, where the last one overlaps the one before; a short run value by value."""
+    lanes = machine().lanes
+
+    def emitted(source, s, target, t, count):
+        if count < lanes:
+            for q in range(count):
+                target[t + q] = source[s + q]
+        else:
+            for q in range(0, count - lanes, lanes):
+                _move(source, s + q, target, t + q)
+            _move(source, s + count - lanes, target, t + count - lanes)
+
+    return emitted
+
+
+@kernel()
+def aligned(size):
+    """Working memory that begins where a cache line does, so that no vector of it lies across two."""
+    raw = np.empty(size + 16, np.float32)
+    skip = (-raw.ctypes.data % 64) // 4
+    return raw[skip : skip + size]

@@ -1,0 +1,116 @@
+"""Every op and its gradient in a few lines of NumPy. This backend is the definition; the others are only faster.
+
+It computes in the type it is given: float64 in, float64 out. Shapes, arguments and errors:
+`tinyresnext.ops.shapes`. Inside, ``windows`` is always ``[n, h_out, w_out, c, k_h, k_w]``: what
+each output position sees of the image. Read `conv` with `windows`, then `norm`, `elementwise`,
+`pool` and `head`; `update` has what training does to weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from .conv import conv2d, conv2d_backward
+from .elementwise import add, add_backward, relu, relu_backward
+from .head import (
+    linear,
+    linear_backward,
+    softmax,
+    softmax_backward,
+    softmax_cross_entropy,
+    softmax_cross_entropy_backward,
+)
+from .machine import (
+    at_once,
+    clear_kernels,
+    kernels_kept,
+    kernels_problem,
+    on_threads,
+    peak,
+    thread_count,
+    when_compiling,
+)
+from .memory import download, empty, pack, upload, view
+from .norm import batch_norm, batch_norm_backward, batch_norm_train, batch_norm_train_backward
+from .pool import (
+    avg_pool2d,
+    avg_pool2d_backward,
+    max_pool2d,
+    max_pool2d_backward,
+    mean_pool,
+    mean_pool_backward,
+)
+from .update import average_step, muon_step, orthogonal, sgd_step, statistics_step
+
+__all__ = [
+    "add",
+    "add_backward",
+    "at_once",
+    "average_step",
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "batch_norm",
+    "batch_norm_backward",
+    "batch_norm_train",
+    "batch_norm_train_backward",
+    "bind",
+    "chain",
+    "clear_kernels",
+    "conv2d",
+    "conv2d_backward",
+    "download",
+    "empty",
+    "kernels_kept",
+    "kernels_problem",
+    "linear",
+    "linear_backward",
+    "max_pool2d",
+    "max_pool2d_backward",
+    "mean_pool",
+    "mean_pool_backward",
+    "muon_step",
+    "on_threads",
+    "orthogonal",
+    "pack",
+    "peak",
+    "relu",
+    "relu_backward",
+    "sgd_step",
+    "softmax",
+    "softmax_backward",
+    "softmax_cross_entropy",
+    "softmax_cross_entropy_backward",
+    "statistics_step",
+    "thread_count",
+    "upload",
+    "view",
+    "when_compiling",
+]
+
+
+def bind(op: str, *args: Any, **attrs: Any) -> Callable[[], Any]:
+    """Nothing is prepared: the call is made anew each time."""
+    if not op.endswith("_backward"):
+        return partial(globals()[op], *args, **attrs)
+    out, more = attrs.pop("out"), attrs.pop("more")
+
+    def run() -> None:
+        for place, added, gradient in zip(out, more, globals()[op](*args, **attrs), strict=False):
+            if place is not None:
+                np.copyto(place, place + gradient if added else gradient)
+
+    return run
+
+
+def chain(calls: Sequence[Callable[[], Any]]) -> Callable[[], None]:
+    """One after the other."""
+
+    def run_all() -> None:
+        for call in calls:
+            call()
+
+    return run_all

@@ -1,0 +1,74 @@
+"""The definition of the convolution and its gradient: im2col in a few lines of NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .. import shapes
+from ..checks import Pair
+from .windows import gather, place, windows_of
+
+Array = np.ndarray
+
+
+def conv2d(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    groups: int = 1,
+    residual: Array | None = None,
+    relu: bool = False,
+    out: Array | None = None,
+) -> Array:
+    """Split the channels into groups, transform each by a matrix product, merge by writing them side by side."""
+    shape = shapes.conv2d(
+        x, weight, bias, stride=stride, padding=padding, groups=groups, residual=residual, out=out
+    )
+    columns, filters = _split(
+        windows_of(x, shape, weight.shape[2:], stride, padding), weight, groups
+    )
+    y = (columns @ filters.transpose(0, 2, 1)).transpose(1, 0, 2).reshape(shape)
+    if bias is not None:
+        y = y + bias
+    if residual is not None:
+        y = y + residual
+    if relu:
+        y = np.maximum(y, 0)
+    return place(y, out)
+
+
+def conv2d_backward(
+    dy: Array,
+    y: Array,
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    groups: int = 1,
+) -> tuple[Array | None, ...]:
+    """Transpose the forward product twice: towards the weights over positions, towards the input over filters.
+
+    The epilogue (residual, relu) is what plans say and plans are not differentiated, so it has no
+    gradient here.
+    """
+    windows = windows_of(x, y.shape, weight.shape[2:], stride, padding)
+    columns, filters = _split(windows, weight, groups)
+    d = dy.reshape(-1, groups, weight.shape[0] // groups).transpose(
+        1, 0, 2
+    )  # [groups, positions, c_out / groups]
+    dweight = (d.transpose(0, 2, 1) @ columns).reshape(weight.shape)
+    dwindows = (d @ filters).transpose(1, 0, 2).reshape(windows.shape)
+    dbias = None if bias is None else dy.sum((0, 1, 2))
+    return gather(dwindows, x, stride, padding), dweight, dbias
+
+
+def _split(windows: Array, weight: Array, groups: int) -> tuple[Array, Array]:
+    """Columns ``[groups, positions, fan_in]`` and filters ``[groups, c_out / groups, fan_in]``: im2col, once a group."""
+    fan_in = weight[0].size
+    columns = windows.reshape(-1, groups, fan_in).transpose(1, 0, 2)
+    return columns, weight.reshape(groups, -1, fan_in)

@@ -1,0 +1,79 @@
+"""The machine as plain NumPy uses it: threads, limits, and no compiled kernels."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+
+from ...errors import UsageError
+from ..contract import Kept, Peak
+
+Array = np.ndarray
+
+
+def thread_count(asked: int | None = None) -> int:
+    """One: what NumPy does with more, it decides itself, before it is told anything from here."""
+    if asked not in (None, 1):
+        raise UsageError(
+            f"threads is {asked!r}, and plain NumPy has its own: set OPENBLAS_NUM_THREADS before Python starts, or choose "
+            "another device"
+        )
+    return 1
+
+
+def on_threads(count: int) -> AbstractContextManager[None]:
+    """Nothing to be done."""
+    return nullcontext()
+
+
+def when_compiling(tell: Callable[[], None], after: float = 1.0) -> AbstractContextManager[None]:
+    """Nothing is compiled."""
+    return nullcontext()
+
+
+def at_once(n: int) -> int:
+    """All of them."""
+    return max(1, n)
+
+
+def peak(threads: Sequence[int]) -> list[Peak]:
+    """Measure what NumPy reaches: a matrix product, a sum and a copy, on as many threads as NumPy takes."""
+    a, x, y = (
+        np.ones((1024, 1024), np.float32),
+        np.ones(1 << 25, np.float32),
+        np.empty(1 << 25, np.float32),
+    )
+
+    def shortest(run: Callable[[], Any]) -> float:
+        found = []
+        for _ in range(5):
+            start = time.perf_counter()
+            run()
+            found.append(time.perf_counter() - start)
+        return min(found)
+
+    speed = 2 * 1024**3 / shortest(lambda: a @ a) / 1e9
+    read, copied = (
+        x.nbytes / shortest(x.sum) / 1e9,
+        2 * x.nbytes / shortest(lambda: np.copyto(y, x)) / 1e9,
+    )
+    return [Peak(count, speed, read, copied) for count in threads]
+
+
+def kernels_kept() -> list[Kept]:
+    """Return nothing: NumPy compiles nothing."""
+    return []
+
+
+def kernels_problem() -> str | None:
+    """Return why nothing is kept."""
+    return "plain NumPy compiles no kernels"
+
+
+def clear_kernels() -> int:
+    """Remove nothing."""
+    return 0

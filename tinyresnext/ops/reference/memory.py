@@ -1,0 +1,39 @@
+"""Where arrays of the reference are: in NumPy's memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray
+
+
+def empty(shape: Sequence[int], dtype: np.dtype | type = np.float32) -> Array:
+    """Memory for a result."""
+    return np.empty(shape, dtype)
+
+
+def upload(array: Any, out: Array | None = None) -> Array:
+    """Return the array itself, or ``out`` with its values: NumPy's memory is this backend's device."""
+    if out is None:
+        return np.asarray(array)
+    np.copyto(out, array, casting="same_kind")
+    return out
+
+
+def download(array: Array) -> Array:
+    """Return the array itself."""
+    return np.asarray(array)
+
+
+def view(array: Array, shape: Sequence[int], start: int = 0) -> Array:
+    """Return a slice of the flat array, reshaped."""
+    return array[start : start + math.prod(shape)].reshape(shape)
+
+
+def pack(weight: Array, groups: int) -> Array:
+    """The checkpoint's own layout is good enough here."""
+    return weight

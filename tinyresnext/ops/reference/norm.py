@@ -1,0 +1,96 @@
+"""The definition of batch normalisation, with known statistics and in training, and of its gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .. import shapes
+from .windows import place
+
+Array = np.ndarray
+
+
+def batch_norm(
+    x: Array,
+    scale: Array,
+    shift: Array,
+    mean: Array,
+    var: Array,
+    *,
+    eps: float = 1e-5,
+    out: Array | None = None,
+) -> Array:
+    """One multiplication and one addition a value; the statistics are constants."""
+    shapes.batch_norm(x, scale, shift, mean, var, eps=eps, out=out)
+    return place((x - mean) * (scale / np.sqrt(var + x.dtype.type(eps))) + shift, out)
+
+
+def batch_norm_backward(
+    dy: Array,
+    y: Array,
+    x: Array,
+    scale: Array,
+    shift: Array,
+    mean: Array,
+    var: Array,
+    *,
+    eps: float = 1e-5,
+) -> tuple[Array, ...]:
+    """``y = (x - mean) * rstd * scale + shift``, term by term."""
+    rstd = 1 / np.sqrt(var + x.dtype.type(eps))
+    dshift = dy.sum((0, 1, 2))
+    centred = (dy * (x - mean)).sum((0, 1, 2))
+    return (
+        dy * (scale * rstd),
+        centred * rstd,
+        dshift,
+        -dshift * scale * rstd,
+        -centred * scale * rstd**3 / 2,
+    )
+
+
+def batch_norm_train(
+    x: Array,
+    scale: Array,
+    shift: Array,
+    residual: Array | None = None,
+    *,
+    eps: float = 1e-5,
+    relu: bool = False,
+    statistics: Array | None = None,
+    out: Array | None = None,
+) -> Array:
+    """`batch_norm` with the statistics of the batch itself."""
+    shapes.batch_norm_train(
+        x, scale, shift, residual, eps=eps, relu=relu, statistics=statistics, out=out
+    )
+    mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
+    if statistics is not None:
+        statistics[:] = mean, var
+    y = batch_norm(x, scale, shift, mean, var, eps=eps)
+    if residual is not None:
+        y = y + residual
+    return place(np.maximum(y, 0) if relu else y, out)
+
+
+def batch_norm_train_backward(
+    dy: Array,
+    y: Array,
+    x: Array,
+    scale: Array,
+    shift: Array,
+    residual: Array | None = None,
+    *,
+    eps: float = 1e-5,
+    relu: bool = False,
+    statistics: Array | None = None,
+) -> tuple[Array | None, ...]:
+    """The statistics depend on every value, so two means are taken out of the gradient (Ioffe and Szegedy, section 3)."""
+    if relu:
+        dy = dy * (y > 0)
+    rstd = 1 / np.sqrt(x.var((0, 1, 2)) + x.dtype.type(eps))
+    normalised = (x - x.mean((0, 1, 2))) * rstd
+    dshift, dscale = dy.sum((0, 1, 2)), (dy * normalised).sum((0, 1, 2))
+    count = x.size // x.shape[-1]
+    dx = scale * rstd * (dy - dshift / count - normalised * (dscale / count))
+    return dx, dscale, dshift, None if residual is None else dy

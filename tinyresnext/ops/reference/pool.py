@@ -1,0 +1,113 @@
+"""The definition of the poolings and their gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .. import shapes
+from ..checks import Pair, pair
+from .windows import gather, place, windows_of
+
+Array = np.ndarray
+
+
+def max_pool2d(
+    x: Array,
+    *,
+    size: Pair,
+    stride: Pair,
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+    out: Array | None = None,
+) -> Array:
+    """Padding with minus infinity never wins, since no window lies wholly in it."""
+    shape = shapes.max_pool2d(
+        x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out
+    )
+    return place(
+        windows_of(x, shape, pair("size", size, 1), stride, padding, -np.inf).max((4, 5)), out
+    )
+
+
+def max_pool2d_backward(
+    dy: Array,
+    y: Array,
+    x: Array,
+    *,
+    size: Pair,
+    stride: Pair,
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+) -> tuple[Array]:
+    """The first largest value of each window, row by row, receives the gradient, as in PyTorch."""
+    k_h, k_w = pair("size", size, 1)
+    windows = windows_of(x, y.shape, (k_h, k_w), stride, padding, -np.inf)
+    first = windows.reshape(*y.shape, k_h * k_w).argmax(-1)
+    hit = first[..., None] == np.arange(k_h * k_w)
+    return (gather((dy[..., None] * hit).reshape(windows.shape), x, stride, padding),)
+
+
+def avg_pool2d(
+    x: Array,
+    *,
+    size: Pair,
+    stride: Pair,
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    out: Array | None = None,
+) -> Array:
+    """The sum of each window over the number of places that count."""
+    shape = shapes.avg_pool2d(
+        x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out
+    )
+    total = windows_of(x, shape, pair("size", size, 1), stride, padding).sum((4, 5))
+    return place(total / _places(x, shape, size, stride, padding, count_include_pad), out)
+
+
+def avg_pool2d_backward(
+    dy: Array,
+    y: Array,
+    x: Array,
+    *,
+    size: Pair,
+    stride: Pair,
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> tuple[Array]:
+    """Every value of a window receives its equal share."""
+    share = dy / _places(x, y.shape, size, stride, padding, count_include_pad)
+    dwindows = np.broadcast_to(share[..., None, None], (*y.shape, *pair("size", size, 1)))
+    return (gather(dwindows, x, stride, padding),)
+
+
+def mean_pool(x: Array, *, out: Array | None = None) -> Array:
+    """Mean over height and width."""
+    shapes.mean_pool(x, out=out)
+    return place(x.mean((1, 2)), out)
+
+
+def mean_pool_backward(dy: Array, y: Array, x: Array) -> tuple[Array]:
+    """Every position receives its equal share."""
+    share = dy[:, None, None, :] / (x.shape[1] * x.shape[2])
+    return (np.broadcast_to(share, x.shape),)
+
+
+def _places(
+    x: Array, shape: shapes.Shape, size: Pair, stride: Pair, padding: Pair, count_include_pad: bool
+) -> Array:
+    """How many places of each window count, ``[h_out, w_out, 1]``."""
+    along = []
+    for length, count, k, s, p in zip(
+        x.shape[1:3],
+        shape[1:3],
+        pair("size", size, 1),
+        pair("stride", stride, 1),
+        pair("padding", padding, 0),
+        strict=True,
+    ):
+        start = np.arange(count) * s - p
+        low, high = (-p, length + p) if count_include_pad else (0, length)
+        along.append(np.minimum(start + k, high) - np.maximum(start, low))
+    return np.multiply.outer(along[0], along[1])[..., None].astype(x.dtype)

@@ -1,0 +1,133 @@
+"""The folder of a training run: where things are, and whether a run may begin or go on there."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ..errors import UsageError
+from ..system.files import locked, shown
+from . import state as training_state
+from .state import State
+
+_LEFT_BEHIND = re.compile(
+    r"\.[0-9a-f]{16}\.tmp"
+)  # what `files.replacing` had not finished when its process was killed
+
+
+class TrainingFolder:
+    """The names of the files in a run's folder."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.state, self.log = self.path / "state.npz", self.path / "log.jsonl"
+        self.best, self.model = self.path / "best.h5", self.path / "model.h5"
+        self.lock = self.path / ".lock"
+
+    @contextmanager
+    def run(self, start: State, resume: bool) -> Iterator[State]:
+        """Begin or go on, and keep other processes out until the ``with`` block ends.
+
+        Yields
+        ------
+        State
+
+        Raises
+        ------
+        UsageError, WeightsError
+            As `begin` and `resume`, and when another process trains in the folder.
+        """
+        if resume:
+            self._found()
+        else:
+            self._made()
+        with locked(self.lock, self._busy):
+            yield self.resume(start) if resume else self.begin(start)
+
+    def begin(self, start: State) -> State:
+        """Make the folder if it is not there, and save the first state: from now on the run can be resumed.
+
+        Raises
+        ------
+        UsageError
+            When there is a run already, or anything that it would write over, or the folder cannot
+            be made.
+        """
+        self._made()
+        for path in (self.state, self.log, self.best, self.model):
+            if os.path.exists(path):
+                raise UsageError(
+                    f"{shown(path)} exists: --resume goes on with the run there, or give another folder"
+                )
+        self._clean()
+        training_state.write(self.state, start)
+        return start
+
+    def resume(self, start: State) -> State:
+        """The saved state.
+
+        Parameters
+        ----------
+        start : State
+            What the run would begin with: only a run with the same network, recipe and pictures
+            goes on.
+
+        Raises
+        ------
+        UsageError
+            When there is no run, or a different one.
+        WeightsError
+            When the state cannot be used.
+        """
+        self._found()
+        state = training_state.read(self.state)
+        now, then = _decisions(start), _decisions(state)
+        if changed := [name for name in now | then if now.get(name) != then.get(name)]:
+            first, more = (
+                changed[0],
+                f" (and so differ: {', '.join(changed[1:])})" if changed[1:] else "",
+            )
+            raise UsageError(
+                f"the run in {shown(self.path)} has {first} {then.get(first)!r}, and not {now.get(first)!r}{more}; resume it "
+                "with what it began with, or begin in another folder"
+            )
+        self._clean()
+        return state
+
+    def _made(self) -> None:
+        """Make the folder if it is not there."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UsageError(
+                f"the folder {shown(self.path)} cannot be made: {reason}; give another one"
+            ) from error
+
+    def _found(self) -> None:
+        """Refuse to resume where there is nothing."""
+        if not os.path.exists(self.state):
+            raise UsageError(
+                f"there is no {shown(self.state)} to resume; leave out --resume to begin"
+            )
+
+    def _busy(self) -> None:
+        """Refuse what another process would write over."""
+        raise UsageError(
+            f"another process trains in {shown(self.path)}; wait until it ends, or give another folder"
+        )
+
+    def _clean(self) -> None:
+        """Remove what a killed process had not finished writing."""
+        with suppress(OSError):
+            for path in self.path.iterdir():
+                if _LEFT_BEHIND.fullmatch(path.name):
+                    path.unlink()
+
+
+def _decisions(state: State) -> dict[str, object]:
+    """What must be the same for a run to go on."""
+    return {"network": state.spec.to_json()} | state.recipe.to_json() | dict(state.run)

@@ -1,0 +1,178 @@
+"""What a training run tells while it goes on, and how it is told to stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from ..errors import UsageError
+
+EVERY = 0.25  # seconds between two looks at the terminal
+
+
+class Log:
+    """A file of JSON Lines that goes on where a state says it was, so that no line is ever doubled or torn.
+
+    Parameters
+    ----------
+    path : path
+    length : int
+        How many bytes of an earlier part of the run are kept; what was written after its last state
+        is told again.
+
+    Raises
+    ------
+    UsageError
+        When the file cannot be written.
+    """
+
+    def __init__(self, path: Path, length: int = 0) -> None:
+        self.path = path
+        try:
+            self._file = open(path, "ab+")  # noqa: SIM115
+            self._file.seek(0)
+            kept = self._file.read(length)
+            self._file.truncate(kept.rfind(b"\n") + 1)
+            self._file.seek(0, os.SEEK_END)
+        except OSError as error:
+            raise UsageError(
+                f"the log {path} cannot be written: {error.strerror}; choose another folder"
+            ) from error
+
+    def line(self, **values: Any) -> None:
+        """Add a line."""
+        try:
+            self._file.write(
+                (json.dumps(values, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+            )
+            self._file.flush()
+        except OSError as error:
+            raise UsageError(
+                f"the log {self.path} cannot be written: {error.strerror}; make room and resume"
+            ) from error
+
+    def sync(self) -> int:
+        """Have everything on the disk, and say how long it is."""
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise UsageError(
+                f"the log {self.path} cannot be written: {error.strerror}; make room and resume"
+            ) from error
+        return self._file.tell()
+
+    def close(self) -> None:
+        """No more lines."""
+        self._file.close()
+
+
+class Progress:
+    """One line on a terminal; elsewhere nothing.
+
+    Parameters
+    ----------
+    epochs, steps : int
+        Of the whole run, and in an epoch.
+    batch : int
+    done : int
+        Steps of the whole run that are behind.
+    """
+
+    def __init__(self, epochs: int, steps: int, batch: int, done: int) -> None:
+        self.epochs, self.steps, self.batch, self._first = epochs, steps, batch, done
+        self._start, self._last, self._shown, self._on = (
+            time.monotonic(),
+            0.0,
+            "",
+            sys.stderr.isatty(),
+        )
+
+    def step(self, epoch: int, step: int, seconds: float, loss: float, accuracy: float) -> None:
+        """After a step: ``step`` counts within the epoch, ``seconds`` are those of the last step, and the rest are means."""
+        now = time.monotonic()
+        if not self._on or now - self._last < EVERY:
+            return
+        self._last, done = now, epoch * self.steps + step
+        left = (now - self._start) / max(done - self._first, 1) * (self.epochs * self.steps - done)
+        self._show(
+            f"epoch {epoch + 1}/{self.epochs}  {step}/{self.steps}  {self.batch / max(seconds, 1e-9):.0f} images/s  "
+            f"loss {loss:.4f}  accuracy {accuracy:.1%}  {clock(left)} left"
+        )
+
+    def epoch(self, epoch: int, told: dict[str, float]) -> None:
+        """After an epoch, a line that stays."""
+        if self._on:
+            validation = f"  top-1 {told['top1']:.2%}" if "top1" in told else ""
+            self._show(
+                f"epoch {epoch + 1}/{self.epochs}  {told['images_per_second']:.0f} images/s  loss {told['loss']:.4f}  "
+                f"accuracy {told['accuracy']:.1%}{validation}  {clock(told['seconds'])}"
+            )
+            self.close()
+
+    def say(self, text: str) -> None:
+        """Something in place of the line, for a moment."""
+        if self._on:
+            self._show(text)
+
+    def close(self) -> None:
+        """Leave the line behind."""
+        if self._on and self._shown:
+            print(file=sys.stderr, flush=True)
+        self._shown = ""
+
+    def _show(self, text: str) -> None:
+        """Write over what was there."""
+        print(f"\r{text:{len(self._shown)}}", end="", file=sys.stderr, flush=True)
+        self._shown = text
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class Stop:
+    """Inside its ``with`` block, Ctrl-C and SIGTERM ask for a stop instead of making one; the second one makes it.
+
+    Only the main thread can be asked: in another, signals do what they always do.
+
+    Attributes
+    ----------
+    asked : bool
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Stop:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._restore()
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        self._restore()
+
+    def _restore(self) -> None:
+        while self._before:
+            number, handler = self._before.popitem()
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

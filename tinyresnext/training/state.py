@@ -1,0 +1,242 @@
+"""The state of a training run: one file with everything that is needed to go on to the bit as if nothing had happened.
+
+It is an uncompressed ``.npz``: ``meta`` (JSON as bytes) and, as flat float32 arrays in the order of
+`tinyresnext.network.resnext.parameters`, ``values``, ``velocity`` (the momentum's memory) and, with
+an average, ``average``. The zip format's checksums find damage. Nothing in the file is trusted:
+`read` accepts only what `write` writes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import zipfile
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..errors import FormatError, IntegrityError, ShapeError
+from ..network.spec import Spec
+from ..system.files import regular, replacing
+from .optimise import size, views
+from .recipes import Recipe
+
+FORMAT = "tinyresnext training state 1"
+MOST_META = 1 << 20  # bytes; the labels' names are not in it
+HEADER = 128  # bytes of NumPy's before the numbers of an array of one dimension
+AGAIN = "it was damaged or is of something else; begin again in another folder"
+
+
+@dataclass
+class State:
+    """A moment of a run, between two steps.
+
+    Parameters
+    ----------
+    spec : Spec
+    recipe : Recipe
+    values, velocity : [size(spec)] float32
+        All parameters, and the momentum's memory of each.
+    average : [size(spec)] float32, optional
+        The moving average of the values.
+    run : dict of str to str
+        What else must be the same when the run goes on: the pictures, what is frozen, and how
+        pictures are prepared and tried.
+    epoch, step : int
+        How many whole epochs are behind, and how many steps of the present one.
+    loss : float
+        The sum of the losses of the epoch's steps.
+    correct : int
+        How many of the epoch's pictures were classified correctly when they were seen.
+    seconds : float
+        Spent on the epoch so far.
+    top1, best : float, optional
+        Accuracy in the last validation, and in the best.
+    tried : int
+        How many pictures the last validation had.
+    threads : int
+        How many the run computes on.
+    log_bytes : int
+        How long the log was.
+    """
+
+    spec: Spec
+    recipe: Recipe
+    values: np.ndarray
+    velocity: np.ndarray
+    average: np.ndarray | None
+    run: dict[str, str] = field(default_factory=dict)
+    epoch: int = 0
+    step: int = 0
+    loss: float = 0.0
+    correct: int = 0
+    seconds: float = 0.0
+    top1: float | None = None
+    best: float | None = None
+    tried: int = 0
+    threads: int = 0
+    log_bytes: int = 0
+
+    @property
+    def result(self) -> np.ndarray:
+        """The values to be used: the average where there is one."""
+        return self.values if self.average is None else self.average
+
+
+_COUNTERS = ("epoch", "step", "correct", "tried", "threads", "log_bytes")
+_NUMBERS = ("loss", "seconds", "top1", "best")
+
+
+def new(spec: Spec, recipe: Recipe, values: np.ndarray) -> State:
+    """The state before the first step."""
+    return State(spec, recipe, values, np.zeros_like(values), values.copy() if recipe.ema else None)
+
+
+def write(path: str | os.PathLike[str], state: State) -> None:
+    """Write the state in one step; at every moment the name means a whole file.
+
+    Raises
+    ------
+    UsageError
+        When it cannot be written.
+    """
+    meta = {
+        "format": FORMAT,
+        "spec": state.spec.to_json(),
+        "recipe": state.recipe.to_json(),
+        "run": state.run,
+    }
+    meta |= {name: getattr(state, name) for name in (*_COUNTERS, *_NUMBERS)}
+    arrays = {
+        "meta": np.frombuffer(json.dumps(meta).encode(), np.uint8),
+        "values": state.values,
+        "velocity": state.velocity,
+    }
+    if state.average is not None:
+        arrays["average"] = state.average
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+
+
+def read(path: str | os.PathLike[str]) -> State:
+    """Read a state, everything in it checked.
+
+    Raises
+    ------
+    FormatError
+        No such file, not a state, or damaged.
+    ShapeError
+        The arrays do not belong to the architecture that it names.
+    IntegrityError
+        A value is not finite, or a variance negative.
+    """
+    with regular(path) as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                return _state(archive)
+        except (FormatError, ShapeError, IntegrityError) as error:
+            raise type(error)(f"{path}: {error}") from error
+        except (
+            zipfile.BadZipFile,
+            ValueError,
+            NotImplementedError,
+            RuntimeError,
+            EOFError,
+            OverflowError,
+        ) as error:
+            raise FormatError(f"{path} is no state of a training run: {error}; {AGAIN}") from error
+
+
+def _state(archive: zipfile.ZipFile) -> State:
+    """Everything in a file that is a zip."""
+    meta = _meta(archive)
+    spec, recipe = Spec.from_json(meta["spec"]), Recipe.from_json(meta["recipe"])
+    names = ["values", "velocity", *(["average"] if recipe.ema else [])]
+    expected, found = sorted(f"{name}.npy" for name in ("meta", *names)), sorted(archive.namelist())
+    if found != expected:
+        raise FormatError(
+            f"a state has the parts {', '.join(expected)}, found {', '.join(found[:8])!r:.200}; {AGAIN}"
+        )
+    arrays = {name: _array(archive, name, np.dtype("<f4"), size(spec)) for name in names}
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise IntegrityError(f"{name} has numbers that are NaN or infinite; {AGAIN}")
+        variances = [
+            value for key, value in views(array, spec).items() if key.endswith("running_var")
+        ]
+        if name != "velocity" and any((value < 0).any() for value in variances):
+            raise IntegrityError(f"{name} has negative variances; {AGAIN}")
+    counters = {name: meta[name] for name in (*_COUNTERS, *_NUMBERS)}
+    if (
+        meta["epoch"] > recipe.epochs
+        or meta["correct"] > meta["step"] * recipe.batch
+        or max(meta["top1"] or 0, meta["best"] or 0) > 1
+    ):
+        raise FormatError(f"a counter in its meta is beyond what there can be; {AGAIN}")
+    return State(
+        spec,
+        recipe,
+        arrays["values"],
+        arrays["velocity"],
+        arrays.get("average"),
+        meta["run"],
+        **counters,
+    )
+
+
+def _meta(archive: zipfile.ZipFile) -> dict[str, Any]:
+    """The JSON part, every field of the kind it must be."""
+    try:
+        meta = json.loads(_array(archive, "meta", np.dtype("u1"), None).tobytes())
+    except RecursionError:
+        raise FormatError(f"meta is nested too deeply; {AGAIN}") from None
+    fields = {"format", "spec", "recipe", "run", *_COUNTERS, *_NUMBERS}
+    if not isinstance(meta, dict) or set(meta) != fields or meta["format"] != FORMAT:
+        found = meta.get("format") if isinstance(meta, dict) else type(meta).__name__
+        raise FormatError(
+            f"its meta is of {found!r:.80}, expected {FORMAT!r} with its fields; {AGAIN}"
+        )
+    fine = isinstance(meta["run"], dict) and all(
+        isinstance(value, str) for value in meta["run"].values()
+    )
+    fine &= all(type(meta[name]) is int and 0 <= meta[name] < 2**53 for name in _COUNTERS)
+    for name in _NUMBERS:
+        value = meta[name]
+        fine &= (name in ("top1", "best") and value is None) or (
+            type(value) is float and math.isfinite(value) and value >= 0
+        )
+    if not fine:
+        raise FormatError(f"a counter in its meta is not a number of the right kind; {AGAIN}")
+    return meta
+
+
+def _array(archive: zipfile.ZipFile, name: str, dtype: np.dtype, count: int | None) -> np.ndarray:
+    """One part: its length is known before it is read, and nothing is ever unpacked or unpickled."""
+    try:
+        info = archive.getinfo(f"{name}.npy")
+    except KeyError:
+        raise FormatError(f"it has no part {name!r}; {AGAIN}") from None
+    if count is None:
+        count = min(max(0, info.file_size - HEADER), MOST_META) // dtype.itemsize
+    expected = HEADER + dtype.itemsize * count
+    if info.compress_type != zipfile.ZIP_STORED or info.file_size != expected:
+        raise FormatError(
+            f"{name} is compressed or has {info.file_size:,} bytes, expected {expected:,}; {AGAIN}"
+        )
+    with archive.open(info) as member:
+        data = bytearray(member.read())  # to its end, where the checksum is compared
+    if data[:HEADER] != _header(dtype, count):
+        raise ShapeError(f"{name} does not begin as {count:,} numbers of type {dtype} do; {AGAIN}")
+    return np.frombuffer(data, dtype, offset=HEADER)
+
+
+def _header(dtype: np.dtype, count: int) -> bytes:
+    """What NumPy writes before so many numbers."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": dtype.str, "fortran_order": False, "shape": (count,)}
+    )
+    return file.getvalue()

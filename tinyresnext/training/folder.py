@@ -1,4 +1,4 @@
-"""The folder of a training run: where things are, and whether a run may begin or go on there."""
+"""The folder of a training run: where its files are, and whether a run may begin there."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class TrainingFolder:
 
     @contextmanager
     def run(self, start: State, resume: bool) -> Iterator[State]:
-        """Begin or go on, and keep other processes out until the ``with`` block ends.
+        """Begin or resume, and keep other processes out until the ``with`` block ends.
 
         Yields
         ------
@@ -48,7 +48,9 @@ class TrainingFolder:
             yield self.resume(start) if resume else self.begin(start)
 
     def begin(self, start: State) -> State:
-        """Make the folder if it is not there, and save the first state: from now on the run can be resumed.
+        """Make the folder if it is not there, and save the first state.
+
+        From then on the run can be resumed.
 
         Raises
         ------
@@ -60,7 +62,8 @@ class TrainingFolder:
         for path in (self.state, self.log, self.best, self.model):
             if os.path.exists(path):
                 raise UsageError(
-                    f"{shown(path)} exists: --resume goes on with the run there, or give another folder"
+                    f"{shown(path)} exists: --resume goes on with the run there, or give another "
+                    "folder"
                 )
         self._clean()
         training_state.write(self.state, start)
@@ -91,8 +94,9 @@ class TrainingFolder:
                 f" (and so differ: {', '.join(changed[1:])})" if changed[1:] else "",
             )
             raise UsageError(
-                f"the run in {shown(self.path)} has {first} {then.get(first)!r}, and not {now.get(first)!r}{more}; resume it "
-                "with what it began with, or begin in another folder"
+                f"the run in {shown(self.path)} has {first} {then.get(first)!r}, and not "
+                f"{now.get(first)!r}{more}; resume it with what it began with, or begin in another "
+                "folder"
             )
         self._clean()
         return state
@@ -117,7 +121,8 @@ class TrainingFolder:
     def _busy(self) -> None:
         """Refuse what another process would write over."""
         raise UsageError(
-            f"another process trains in {shown(self.path)}; wait until it ends, or give another folder"
+            f"another process trains in {shown(self.path)}; wait until it ends, or give another "
+            "folder"
         )
 
     def _clean(self) -> None:

@@ -1,4 +1,4 @@
-"""What a training run tells while it goes on, and how it is told to stop."""
+"""What a training run reports while it goes on, and how it is asked to stop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ EVERY = 0.25  # seconds between two looks at the terminal
 
 
 class Log:
-    """A file of JSON Lines that goes on where a state says it was, so that no line is ever doubled or torn.
+    """A file of JSON Lines that continues where a state says it was.
+
+    So no line is ever doubled or torn.
 
     Parameters
     ----------
@@ -95,14 +97,19 @@ class Progress:
         )
 
     def step(self, epoch: int, step: int, seconds: float, loss: float, accuracy: float) -> None:
-        """After a step: ``step`` counts within the epoch, ``seconds`` are those of the last step, and the rest are means."""
+        """Show a step.
+
+        ``step`` counts within the epoch, ``seconds`` are those of the last step, and loss and
+        accuracy are means over the epoch so far.
+        """
         now = time.monotonic()
         if not self._on or now - self._last < EVERY:
             return
         self._last, done = now, epoch * self.steps + step
         left = (now - self._start) / max(done - self._first, 1) * (self.epochs * self.steps - done)
         self._show(
-            f"epoch {epoch + 1}/{self.epochs}  {step}/{self.steps}  {self.batch / max(seconds, 1e-9):.0f} images/s  "
+            f"epoch {epoch + 1}/{self.epochs}  {step}/{self.steps}  "
+            f"{self.batch / max(seconds, 1e-9):.0f} images/s  "
             f"loss {loss:.4f}  accuracy {accuracy:.1%}  {clock(left)} left"
         )
 
@@ -111,7 +118,8 @@ class Progress:
         if self._on:
             validation = f"  top-1 {told['top1']:.2%}" if "top1" in told else ""
             self._show(
-                f"epoch {epoch + 1}/{self.epochs}  {told['images_per_second']:.0f} images/s  loss {told['loss']:.4f}  "
+                f"epoch {epoch + 1}/{self.epochs}  {told['images_per_second']:.0f} images/s  "
+                f"loss {told['loss']:.4f}  "
                 f"accuracy {told['accuracy']:.1%}{validation}  {clock(told['seconds'])}"
             )
             self.close()
@@ -141,7 +149,7 @@ def clock(seconds: float) -> str:
 
 
 class Stop:
-    """Inside its ``with`` block, Ctrl-C and SIGTERM ask for a stop instead of making one; the second one makes it.
+    """Inside its ``with`` block, Ctrl-C and SIGTERM ask for a stop; a second one stops at once.
 
     Only the main thread can be asked: in another, signals do what they always do.
 

@@ -1,59 +1,60 @@
-"""A training run that is going on: what each line of the loop in `tinyresnext.training.train` does."""
+"""A training run that is going on: what each line of the loop in `train` does."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..data.dataset import Dataset
 from ..data.loader import Loader
 from ..errors import ImageError, TrainingError
-from ..images.augment import Augment
 from ..images.preprocess import Preprocess
 from ..inference.evaluate import score
 from ..inference.model import Model, save
 from ..network.step import Step
+from ..ops import Backend
 from ..system.files import shown
 from ..system.version import __version__
-from . import state as training_state
+from . import state as states
+from .augmentation import mix, unchanged
 from .folder import TrainingFolder
 from .log import Log, Progress, Stop
-from .muon import Muon
-from .optimise import SGD, mix, update_average, update_statistics, views
-from .recipes import Recipe, learning_rate
+from .optimisers.average import update_average, update_statistics
+from .optimisers.muon import matrices, muon
+from .optimisers.sgd import sgd
 from .state import State
+from .weights import upload, views
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a run is given beside its state: pictures, machine, and what is to be told."""
+    """What a run needs beside its state: images, a device, and what log and model say."""
 
     dataset: Dataset
     validation: Dataset | None
     preprocess: Preprocess
     frozen: tuple[str, ...]
-    ops: Any
-    threads: int | None
+    ops: Backend
+    threads: int
     log_every: int
     half: bool
     provenance: Mapping[str, str]
-    # The broken pictures that have been told of, so that no epoch tells again.
+    # The broken images that have been reported, so that no epoch reports them again.
     broken: dict[int, ImageError] = field(default_factory=dict)
     broken_in_validation: dict[int, ImageError] = field(default_factory=dict)
 
 
 class Run:
-    """A run that is going on.
+    """A run that is going on. Its weights are on the device from the first step to the last.
 
     Parameters
     ----------
     state : State
-        Changes in place.
+        Its counters change in place; its arrays are read at the beginning and set when it is saved.
     setting : Setting
     folder : TrainingFolder
     """
@@ -61,81 +62,72 @@ class Run:
     def __init__(self, state: State, setting: Setting, folder: TrainingFolder) -> None:
         self.state, self.setting, self.folder = state, setting, folder
         spec, recipe = state.spec, state.recipe
-        self.params = views(state.values, spec)
+        self.weights = upload(setting.ops, spec, state.values, state.velocity, state.average)
+        self.groups = matrices(spec) if recipe.optimiser.muon else {}
         self.compute = self._step_for(self.side)
-        velocity = views(state.velocity, spec)
-        self.sgd, self.muon = (
-            SGD(self.params, velocity, recipe),
-            Muon(self.params, velocity, spec) if recipe.muon else None,
-        )
         self.steps = len(setting.dataset) // recipe.batch
         self.log = Log(folder.log, state.log_bytes)
-        self.progress = Progress(
-            recipe.epochs, self.steps, recipe.batch, state.epoch * self.steps + state.step
-        )
+        done = state.epoch * self.steps + state.step
+        self.progress = Progress(recipe.epochs, self.steps, recipe.batch, done)
 
     @property
     def side(self) -> int:
-        """Of the pictures of this epoch."""
+        """Return the side of the images of this epoch."""
         return self.state.recipe.side(self.state.epoch, self.setting.preprocess.crop)
 
     def _step_for(self, side: int) -> Step:
-        """What computes loss and gradients of pictures of that size."""
+        """Return what computes loss and gradients of images of that side."""
         spec, recipe, setting = self.state.spec, self.state.recipe, self.setting
-        x_shape, threads = (recipe.batch, side, side, spec.channels), setting.threads
         return Step(
-            self.params,
+            self.weights.params,
             spec,
-            x_shape,
+            (recipe.batch, side, side, spec.channels),
             setting.ops,
-            smoothing=recipe.smoothing,
+            smoothing=recipe.loss.smoothing,
             frozen=setting.frozen,
-            threads=threads,
+            threads=setting.threads,
         )
 
     def step(self, x: np.ndarray, labels: np.ndarray) -> None:
-        """One step: loss, gradients, weights, running statistics, average.
+        """Make one step: loss, gradients, weights, running statistics, average.
 
         Raises
         ------
         TrainingError
-            When the loss is not finite; nothing has changed then.
+            The loss is not finite; nothing has changed then.
         """
-        state, recipe = self.state, self.state.recipe
+        state, recipe, ops = self.state, self.state.recipe, self.setting.ops
         done = state.epoch * self.steps + state.step
         targets = labels
-        if recipe.mixup:
+        if recipe.loss.mixup:
             rng = np.random.default_rng([recipe.seed, 1, done])
-            x, targets = mix(x, labels, state.spec.classes, recipe.mixup, rng)
-        with np.errstate(
-            over="ignore", invalid="ignore"
-        ):  # the loss tells, now or in the next step
+            x, targets = mix(x, labels, state.spec.classes, recipe.loss.mixup, rng)
+        # Overflow is found in the loss, now or in the next step.
+        with np.errstate(over="ignore", invalid="ignore"):
             loss, logits = self.compute(x, targets)
             if not math.isfinite(loss):
                 raise self.diverged(loss)
-            self._move_weights()
-            update_statistics(self.params, self.compute.statistics, self.compute.positions)
-            if state.average is not None:
-                update_average(state.average, state.values, recipe.ema, done)
+            with ops.on_threads(self.setting.threads):
+                self._update(done)
         state.step += 1
         state.loss += loss
         state.correct += int(np.count_nonzero(logits.argmax(1) == labels))
 
-    def _move_weights(self) -> None:
-        """Muon's step for the convolutions in the blocks, if the recipe has it, and SGD's for all others."""
-        recipe, gradients = self.state.recipe, self.compute.gradients
+    def _update(self, done: int) -> None:
+        """Change the weights, the running statistics and the average, on the device."""
+        recipe, weights, ops = self.state.recipe, self.weights, self.setting.ops
         now = self.state.epoch, self.state.step, self.steps
-        if self.muon is not None:
-            self.muon(gradients, learning_rate(replace(recipe, lr=recipe.muon), *now))
-            gradients = {
-                name: gradient
-                for name, gradient in gradients.items()
-                if name not in self.muon.groups
-            }
-        self.sgd(gradients, learning_rate(recipe, *now))
+        params, velocities = weights.params, weights.velocities
+        gradients = self.compute.gradients
+        muon(ops, params, gradients, velocities, self.groups, recipe.muon_rate(*now))
+        others = {name: g for name, g in gradients.items() if name not in self.groups}
+        sgd(ops, params, others, velocities, recipe.optimiser, recipe.learning_rate(*now))
+        update_statistics(ops, params, self.compute.statistics, self.compute.positions)
+        if weights.average is not None:
+            update_average(ops, weights.average, weights.values, recipe.ema, done)
 
     def tell(self, seconds: float) -> None:
-        """Tell about the step that has just been made."""
+        """Report the step that has just been made."""
         state = self.state
         state.seconds += seconds
         loss, accuracy = state.loss / state.step, state.correct / (state.step * state.recipe.batch)
@@ -149,29 +141,29 @@ class Run:
             )
 
     def validate(self, stop: Stop) -> dict[str, float]:
-        """Try the network on pictures it has not seen, and keep it if it is the best so far.
+        """Evaluate the network on the validation set, and keep it if it is the best so far.
 
         Raises
         ------
         TrainingError
-            When the last step has made a weight infinite.
+            The last step has made a weight infinite.
         """
-        pictures, state = self.setting.validation, self.state
-        if pictures is None:
+        images, state = self.setting.validation, self.state
+        if images is None:
             return {}
-        self._check_weights()
-        resized = without_chance(self.setting.preprocess)
+        self._download()
+        resized = unchanged(self.setting.preprocess)
 
         def done(count: int) -> None:
-            self.progress.say(f"validation {count} of {len(pictures)}")
+            self.progress.say(f"validation {count} of {len(images)}")
             if stop.asked:
                 self.stop()
 
-        told = self.setting.broken_in_validation
+        broken = self.setting.broken_in_validation
         with Loader(
-            pictures, resized, batch=state.recipe.batch, shuffle=False, drop_last=False, broken=told
+            images, resized, batch=state.recipe.batch, shuffle=False, drop_last=False, broken=broken
         ) as loader:
-            found = score(self.model(), loader.epoch(0), pictures.classes, progress=done)
+            found = score(self.model(), loader.epoch(0), images.classes, progress=done)
         state.top1, state.tried = found.top1, found.pictures
         if state.best is None or found.top1 > state.best:
             state.best = found.top1
@@ -179,58 +171,46 @@ class Run:
         return {"top1": found.top1, "top5": found.top5, "validation_loss": found.loss}
 
     def close_epoch(self, found: Mapping[str, float]) -> None:
-        """Tell about the epoch, and save the state behind it."""
+        """Report the epoch, and save the state after it."""
         state, recipe, seen = self.state, self.state.recipe, self.steps * self.state.recipe.batch
-        told = {
-            "learning_rate": learning_rate(recipe, state.epoch, self.steps - 1, self.steps),
+        reported = {
+            "learning_rate": recipe.learning_rate(state.epoch, self.steps - 1, self.steps),
             "loss": state.loss / self.steps,
             "accuracy": state.correct / seen,
             "seconds": state.seconds,
             "images_per_second": seen / max(state.seconds, 1e-9),
         }
-        told |= found
-        short = {name: float(f"{value:.6g}") for name, value in told.items()}
+        reported |= found
+        short = {name: float(f"{value:.6g}") for name, value in reported.items()}
         self.log.line(epoch=state.epoch + 1, epochs=recipe.epochs, **short)
         self.progress.epoch(state.epoch, short)
-        state.epoch, state.step, state.loss, state.correct, state.seconds = (
-            state.epoch + 1,
-            0,
-            0.0,
-            0,
-            0.0,
-        )
+        state.begin_epoch(state.epoch + 1)
         self.save()
         if state.epoch < recipe.epochs and self.compute.x_shape[1] != self.side:
-            self.compute = None  # its memory is free before the next one takes some
+            del self.compute  # its memory is free before the next one takes some
             self.compute = self._step_for(self.side)
 
     def save(self) -> None:
-        """Write the state, with the log before it: what the state counts on must be on the disk first.
+        """Write the log and then the state, which counts on the log.
 
         Raises
         ------
         TrainingError
-            When the last step has made a weight infinite; the state before stays.
+            The last step has made a weight infinite; the state on the disk stays.
         """
-        self._check_weights()
+        self._download()
         self.state.log_bytes = self.log.sync()
-        training_state.write(self.folder.state, self.state)
+        states.write(self.folder.state, self.state)
 
-    def _check_weights(self) -> None:
-        """Refuse to go on with weights that are not finite."""
-        state = self.state
-        for flat in (
-            state.values,
-            state.velocity,
-            *([] if state.average is None else [state.average]),
-        ):
-            if not np.isfinite(flat).all():
-                wrong = [
-                    name
-                    for name, value in views(flat, state.spec).items()
-                    if not np.isfinite(value).all()
-                ]
-                raise TrainingError(f"{wrong[0]} is not finite any more; {self._remedy()}")
+    def _download(self) -> None:
+        """Copy the arrays from the device to the state, if all are finite."""
+        state, found = self.state, self.weights.download()
+        for flat in found:
+            if flat is not None and not np.isfinite(flat).all():
+                named = views(flat, state.spec).items()
+                wrong = next(name for name, value in named if not np.isfinite(value).all())
+                raise TrainingError(f"{wrong} is not finite any more; {self._remedy()}")
+        state.values, state.velocity, state.average = found
 
     def stop(self) -> None:
         """Save the state in the middle of an epoch, and end.
@@ -242,29 +222,33 @@ class Run:
         state = self.state
         self.save()
         raise KeyboardInterrupt(
-            f"stopped after step {state.step} of {self.steps} in epoch {state.epoch + 1} of {state.recipe.epochs}; the state "
-            f"is in {shown(self.folder.state)}: the same command with --resume goes on from there"
+            f"stopped after step {state.step} of {self.steps} in epoch {state.epoch + 1} of "
+            f"{state.recipe.epochs}; the state is in {shown(self.folder.state)}: the same command "
+            "with --resume goes on from there"
         )
 
     def diverged(self, loss: float) -> TrainingError:
-        """The error for a loss that is not finite."""
+        """Return the error for a loss that is not finite."""
         state, where = self.state, self.compute.first_not_finite() or "loss"
         return TrainingError(
-            f"the loss is {loss} in step {state.step + 1} of epoch {state.epoch + 1}: the first value that is not finite is "
-            f"that of {where}; {self._remedy()}"
+            f"the loss is {loss} in step {state.step + 1} of epoch {state.epoch + 1}: the first "
+            "value "
+            f"that is not finite is that of {where}; {self._remedy()}"
         )
 
     def _remedy(self) -> str:
-        return f"the last good state is in {shown(self.folder.state)}; begin in another folder with a smaller --lr"
+        """Say what a user can do."""
+        return (
+            f"the last good state is in {shown(self.folder.state)}; begin in another folder with a "
+            "smaller --lr"
+        )
 
     def model(self) -> Model:
-        """The network as it is now: the average of the weights where there is one."""
+        """Return the network of the last download: with the averaged weights if there are any."""
         spec, setting, recipe = self.state.spec, self.setting, self.state.recipe
         provenance = {
             "source": f"trained by tinyresnext {__version__}",
             "recipe": json.dumps(recipe.to_json()),
-        }
-        provenance |= {
             "seed": str(recipe.seed),
             "pictures": self.state.run["pictures"],
             "licence": "",
@@ -279,46 +263,6 @@ class Run:
         )
 
     def close(self) -> None:
-        """Leave terminal and log."""
+        """Leave the terminal's line and close the log."""
         self.progress.close()
         self.log.close()
-
-
-def augment_as(recipe: Recipe, preprocess: Preprocess, dataset: Dataset, side: int) -> Augment:
-    """The recipe's words for what happens to pictures, in those of `tinyresnext.images.augment`, for pictures of that side."""
-    full = preprocess.crop
-    if side != full:
-        preprocess = replace(preprocess, crop=side, resize=round(preprocess.resize * side / full))
-    jitter = recipe.jitter
-    whole = preprocess.resize == preprocess.crop  # else the middle of a larger picture is seen
-    of_size = whole and dataset.pixels is not None and dataset.pixels.shape[1:3] == (side, side)
-    common = _common(preprocess) | {
-        "flip": recipe.flip,
-        "brightness": jitter,
-        "contrast": jitter,
-        "saturation": jitter,
-    }
-    common |= {
-        "alternate": recipe.alternate,
-        "lighting": recipe.lighting,
-        "cutout": round(recipe.cutout * side / full),
-    }
-    if recipe.crop in ("resized", "torch7"):
-        return Augment(**common, scale=(0.08, 1.0), even=recipe.crop == "torch7")
-    resize = None if of_size else preprocess.resize
-    if recipe.crop == "pad":
-        padding = round(recipe.padding * side / full)
-        return Augment(**common, resize=resize, padding=padding, fill=recipe.fill)
-    return Augment(**common, resize=resize)
-
-
-def without_chance(preprocess: Preprocess) -> Augment:
-    """The pictures as the finished model will see them, but that each number is rounded to 8 bits after resizing."""
-    return Augment(**_common(preprocess), resize=preprocess.resize)
-
-
-def _common(preprocess: Preprocess) -> dict[str, Any]:
-    """What `Augment` and `Preprocess` have in common."""
-    return {name: getattr(preprocess, name) for name in ("mean", "std", "interpolation")} | {
-        "size": preprocess.crop
-    }

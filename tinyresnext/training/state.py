@@ -1,4 +1,4 @@
-"""The state of a training run: one file with everything that is needed to go on to the bit as if nothing had happened.
+"""The state of a training run: one file, from which the run resumes to the same bits.
 
 It is an uncompressed ``.npz``: ``meta`` (JSON as bytes) and, as flat float32 arrays in the order of
 `tinyresnext.network.resnext.parameters`, ``values``, ``velocity`` (the momentum's memory) and, with
@@ -21,8 +21,8 @@ import numpy as np
 from ..errors import FormatError, IntegrityError, ShapeError
 from ..network.spec import Spec
 from ..system.files import regular, replacing
-from .optimise import size, views
 from .recipes import Recipe
+from .weights import size, views
 
 FORMAT = "tinyresnext training state 1"
 MOST_META = 1 << 20  # bytes; the labels' names are not in it
@@ -79,6 +79,10 @@ class State:
     tried: int = 0
     threads: int = 0
     log_bytes: int = 0
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Set the counters of an epoch back to zero."""
+        self.epoch, self.step, self.loss, self.correct, self.seconds = epoch, 0, 0.0, 0, 0.0
 
     @property
     def result(self) -> np.ndarray:
@@ -158,7 +162,8 @@ def _state(archive: zipfile.ZipFile) -> State:
     expected, found = sorted(f"{name}.npy" for name in ("meta", *names)), sorted(archive.namelist())
     if found != expected:
         raise FormatError(
-            f"a state has the parts {', '.join(expected)}, found {', '.join(found[:8])!r:.200}; {AGAIN}"
+            f"a state has the parts {', '.join(expected)}, found {', '.join(found[:8])!r:.200}; "
+            f"{AGAIN}"
         )
     arrays = {name: _array(archive, name, np.dtype("<f4"), size(spec)) for name in names}
     for name, array in arrays.items():
@@ -214,7 +219,7 @@ def _meta(archive: zipfile.ZipFile) -> dict[str, Any]:
 
 
 def _array(archive: zipfile.ZipFile, name: str, dtype: np.dtype, count: int | None) -> np.ndarray:
-    """One part: its length is known before it is read, and nothing is ever unpacked or unpickled."""
+    """Read one part: its length is known before, and nothing is ever unpacked or unpickled."""
     try:
         info = archive.getinfo(f"{name}.npy")
     except KeyError:

@@ -1,0 +1,101 @@
+"""What a recipe says about images, as `tinyresnext.images.augment` takes it; and mixup."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..data.dataset import Dataset
+from ..images.augment import Augment
+from ..images.preprocess import Preprocess
+from .recipes.parts import Augmentation
+
+# The part of an image's area that a random crop has (Szegedy et al. 2015).
+SCALE = (0.08, 1.0)
+
+
+def augmented(said: Augmentation, preprocess: Preprocess, dataset: Dataset, side: int) -> Augment:
+    """Return how images become the inputs of a training step.
+
+    Parameters
+    ----------
+    said : Augmentation
+        In pixels of the network's size.
+    preprocess : Preprocess
+        Of the finished model.
+    dataset : Dataset
+    side : int
+        Of the images in this epoch.
+
+    Raises
+    ------
+    UsageError
+        The padding or the erased square is larger than the image.
+    """
+    full = preprocess.crop
+    if side != full:
+        resize = round(preprocess.resize * side / full)
+        preprocess = replace(preprocess, crop=side, resize=resize)
+    whole = preprocess.resize == preprocess.crop  # else the middle of a larger image is seen
+    of_size = whole and dataset.pixels is not None and dataset.pixels.shape[1:3] == (side, side)
+    common = _common(preprocess) | {
+        "flip": said.flip,
+        "alternate": said.alternate,
+        "brightness": said.jitter,
+        "contrast": said.jitter,
+        "saturation": said.jitter,
+        "lighting": said.lighting,
+        "cutout": round(said.cutout * side / full),
+    }
+    if said.crop in ("resized", "torch7"):
+        return Augment(**common, scale=SCALE, even=said.crop == "torch7")
+    resize = None if of_size else preprocess.resize
+    if said.crop == "pad":
+        padding = round(said.padding * side / full)
+        return Augment(**common, resize=resize, padding=padding, fill=said.fill)
+    return Augment(**common, resize=resize)
+
+
+def unchanged(preprocess: Preprocess) -> Augment:
+    """Return how the finished model will see images, but with resized values rounded to 8 bits."""
+    return Augment(**_common(preprocess), resize=preprocess.resize)
+
+
+def _common(preprocess: Preprocess) -> dict[str, Any]:
+    """Return what `Augment` and `Preprocess` have in common."""
+    return {
+        "mean": preprocess.mean,
+        "std": preprocess.std,
+        "interpolation": preprocess.interpolation,
+        "size": preprocess.crop,
+    }
+
+
+def mix(
+    x: np.ndarray, labels: np.ndarray, classes: int, alpha: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mix each image with its neighbour in the mini-batch (mixup, Zhang et al. 2018).
+
+    Parameters
+    ----------
+    x : [n, h, w, c] float32
+    labels : [n] integers
+    classes : int
+    alpha : float
+        The one proportion is drawn from Beta(alpha, alpha).
+    rng : Generator
+
+    Returns
+    -------
+    x : [n, h, w, c] float32
+    labels : [n, classes] float32
+        The same mixture of the labels.
+    """
+    kept = np.float32(rng.beta(alpha, alpha))
+    targets = np.zeros((len(labels), classes), np.float32)
+    targets[np.arange(len(labels)), labels] = 1
+    mixed = kept * x
+    mixed += (1 - kept) * np.roll(x, 1, axis=0)
+    return mixed, kept * targets + (1 - kept) * np.roll(targets, 1, axis=0)

@@ -1,0 +1,56 @@
+"""Muon (Jordan 2024, "Muon: an optimizer for hidden layers in neural networks").
+
+The gradient of a convolution has few strong directions and many weak ones, and SGD follows the
+strong ones. Muon takes the matrix that is nearest to the gradient among those whose singular values
+are all equal, so the weak directions are learnt as fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ...network.resnext import parameters
+from ...network.spec import Spec
+from ...ops import Backend
+from ...ops.contract import Array
+
+
+def matrices(spec: Spec) -> dict[str, int]:
+    """Return the convolutions that Muon trains, those inside the blocks, each with its groups.
+
+    The filters of each group are a matrix of their own.
+    """
+    return {
+        name: spec.cardinality if name.endswith(".conv2.weight") else 1
+        for name, shape in parameters(spec).items()
+        if name.startswith("layer") and len(shape) == 4
+    }
+
+
+def muon(
+    ops: Backend,
+    params: Mapping[str, Array],
+    gradients: Mapping[str, Array],
+    velocity: Mapping[str, Array],
+    groups: Mapping[str, int],
+    lr: float,
+) -> None:
+    """Make one step of Muon, in place, for every weight of ``groups`` that has a gradient.
+
+    Parameters
+    ----------
+    ops : Backend
+        Whose arrays these are; its ``muon_step`` has the formula.
+    params, velocity : mapping of str to array
+        Weights, and the memory of the momentum, of the same names and shapes; zeros at the
+        beginning.
+    gradients : mapping of str to array
+        May have other names too, which are left alone.
+    groups : mapping of str to int
+        What `matrices` returned.
+    lr : float
+        The rate of this step: the share by which the weights of a group turn.
+    """
+    for name, count in groups.items():
+        if name in gradients:
+            ops.muon_step(params[name], gradients[name], velocity[name], groups=count, lr=lr)

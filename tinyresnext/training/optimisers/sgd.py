@@ -1,0 +1,46 @@
+"""Stochastic gradient descent with momentum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ...ops import Backend
+from ...ops.contract import Array
+from ..recipes.parts import Optimiser
+
+
+def sgd(
+    ops: Backend,
+    params: Mapping[str, Array],
+    gradients: Mapping[str, Array],
+    velocity: Mapping[str, Array],
+    settings: Optimiser,
+    lr: float,
+) -> None:
+    """Make one step of SGD for every weight that has a gradient, in place.
+
+    Parameters
+    ----------
+    ops : Backend
+        Whose arrays these are; its ``sgd_step`` has the formula.
+    params, velocity : mapping of str to array
+        Weights, and the memory of the momentum, of the same names and shapes; zeros at the
+        beginning.
+    gradients : mapping of str to array
+        For every name that is trained.
+    settings : Optimiser
+    lr : float
+        The learning rate of this step.
+    """
+    for name, gradient in gradients.items():
+        # Batch norms have vectors, and so has the classifier's bias.
+        decays = settings.decay_all or len(gradient.shape) > 1
+        ops.sgd_step(
+            params[name],
+            gradient,
+            velocity[name],
+            lr=lr,
+            momentum=settings.momentum,
+            decay=settings.weight_decay if decays else 0.0,
+            nesterov=settings.nesterov,
+        )

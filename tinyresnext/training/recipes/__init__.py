@@ -1,0 +1,11 @@
+"""What decides a training run, as data: small frozen dataclasses, and the recipes that have names.
+
+Read `parts` first: an augmentation, a loss, an optimiser, a schedule. `kinds` says which values a
+field takes, and `recipe` puts the parts together. The command line, its help and the JSON are made
+from the same fields.
+"""
+
+from .named import RECIPES, recipe
+from .recipe import Recipe
+
+__all__ = ["RECIPES", "Recipe", "recipe"]

@@ -1,0 +1,235 @@
+"""The parts of a recipe: schedule, optimiser, loss, first weights, augmentation.
+
+A moment of a run is given as a part of it, from 0 to 1, so that a recipe keeps its shape when it is
+made shorter: the paper's cuts at epochs 150 and 225 of 300 are 0.5 and 0.75.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import MISSING, dataclass
+
+from ...errors import UsageError
+from .kinds import Choice, Flag, Fractions, Real, Sides, Whole, check_fields, setting
+
+MOST_SIDE = 4096
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How the learning rate changes over the run.
+
+    Parameters
+    ----------
+    lr : float
+        The highest learning rate.
+    schedule : {"step", "cosine", "linear"}
+        After the warm-up: the rate is multiplied by ``gamma`` at each milestone; it follows half a
+        cosine to zero; or a straight line to zero.
+    milestones : tuple of float
+        For "step": the parts of the run at which the rate falls. It falls with the first epoch
+        (counted from 0) that reaches one.
+    gamma : float
+        For "step": what the rate is multiplied by.
+    warmup : float
+        The part of the run in which the rate rises, step by step, from nearly zero.
+    """
+
+    lr: float = setting(MISSING, Real(0, 1e3), "the highest learning rate")
+    schedule: str = setting(MISSING, Choice(("step", "cosine", "linear")), "how it falls")
+    milestones: tuple[float, ...] = setting(
+        (), Fractions(), "for step: at which parts of the run, such as 0.5,0.75"
+    )
+    gamma: float = setting(0.1, Real(0, 1), "for step: what the rate is multiplied by there")
+    warmup: float = setting(0.0, Real(0, 1), "the part of the run in which it rises, such as 0.2")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def rate(self, highest: float, epoch: int, step: int, steps: int, epochs: int) -> float:
+        """Return the rate of one step of a run whose highest rate is given.
+
+        Parameters
+        ----------
+        highest : float
+            ``lr``, or Muon's own.
+        epoch, step : int
+            Counted from 0; ``step`` within the epoch.
+        steps, epochs : int
+            Steps in an epoch, and epochs in the run.
+        """
+        done, total = epoch * steps + step, epochs * steps
+        rising = math.ceil(self.warmup * total)
+        if done < rising:
+            return highest * (done + 1) / rising
+        if self.schedule == "step":
+            return highest * self.gamma ** sum(epoch / epochs >= part for part in self.milestones)
+        part = (done - rising) / (total - rising)
+        return highest * (
+            0.5 * (1 + math.cos(math.pi * part)) if self.schedule == "cosine" else 1 - part
+        )
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """How a gradient changes the weights.
+
+    Parameters
+    ----------
+    momentum : float
+        The momentum coefficient of stochastic gradient descent.
+    nesterov : bool
+        Nesterov's momentum as PyTorch and Torch7 have it (Sutskever et al. 2013).
+    muon : float
+        The highest rate of Muon (Jordan 2024; `tinyresnext.training.optimisers.muon`) for the
+        convolutions in the blocks, which then keep the norm of their weights in place of a decay.
+        It follows the same schedule as ``lr``, which all other weights have. 0 means SGD for all.
+    weight_decay : float
+        This times the weight is added to the gradient.
+    decay_all : bool
+        Whether scales and shifts of batch norms and the classifier's bias decay too.
+    """
+
+    momentum: float = setting(0.9, Real(0, 1), "momentum coefficient of SGD, such as 0.9")
+    nesterov: bool = setting(False, Flag(), "use Nesterov's momentum")
+    muon: float = setting(
+        0.0, Real(0, 10), "use Muon for the convolutions in the blocks, at this rate, such as 0.1"
+    )
+    weight_decay: float = setting(
+        1e-4, Real(0, 1e3), "this times the weight is added to the gradient, such as 5e-4"
+    )
+    decay_all: bool = setting(True, Flag(), "batch norms and biases decay too")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.nesterov and self.momentum == 0:
+            raise UsageError(
+                "nesterov is True and momentum is 0: Nesterov's momentum needs a coefficient; give "
+                "one "
+                "such as 0.9"
+            )
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The targets of the softmax cross entropy.
+
+    Parameters
+    ----------
+    smoothing : float
+        Label smoothing (Szegedy et al. 2016).
+    mixup : float
+        The alpha of mixup (Zhang et al. 2018); 0 means no mixup.
+    """
+
+    smoothing: float = setting(
+        0.0, Real(0, 1), "label smoothing: the part that all classes share, such as 0.1"
+    )
+    mixup: float = setting(
+        0.0,
+        Real(0, 1e3, "ALPHA"),
+        "mix neighbours in a mini-batch in a proportion from Beta(ALPHA, ALPHA), such as 0.2",
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True)
+class Start:
+    """The first weights of a network that is trained from scratch.
+
+    Parameters
+    ----------
+    init : {"torchvision", "facebook"}
+        Both draw convolutions from N(0, 2 / (k_h k_w c_out)) (He et al. 2015, fan out) and the
+        classifier's weights from U(-1, 1) / sqrt(c_in); torchvision draws its biases from that too,
+        facebook begins with zeros.
+    zero_gamma : bool
+        Whether the last batch norm of each block begins with a scale of 0, so that each block
+        begins as its shortcut (Goyal et al. 2017).
+    whiten : bool
+        Whether the filters of the stem begin with the principal directions of the images' patches.
+    """
+
+    init: str = setting(
+        "torchvision",
+        Choice(("torchvision", "facebook")),
+        "how the first weights are drawn",
+        flag="initialisation",
+        first_weights=True,
+    )
+    zero_gamma: bool = setting(False, Flag(), "blocks begin as their shortcuts", first_weights=True)
+    whiten: bool = setting(
+        False, Flag(), "the first filters are made from the images' patches", first_weights=True
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How the images of a mini-batch are varied.
+
+    Parameters
+    ----------
+    crop : {"pad", "resized", "torch7", "none"}
+        A crop of the image with ``padding`` pixels around it; a part of any size and shape,
+        resized; the same with shapes drawn as the authors' Torch7 code draws them; the middle, as
+        the finished model sees it.
+    padding : int
+        Pixels around an image of the network's size; of smaller ones (``sides``), the same part.
+    fill : {"black", "mean", "mirror"}
+        What the padding shows: a colour, or the image's own mirror image.
+    interpolation : {"bilinear", "bicubic"}
+        How images are resized where no preprocessing is given; fine-tuning resizes as its model
+        does.
+    sides : tuple of int
+        Sides of the images over the run, in equal shares of it: (20, 24, 28, 32) trains for three
+        quarters of the run on smaller images, which costs much less, and ends on whole ones. By
+        default the images always have the side of the network's input.
+    flip : bool
+        Whether each image is mirrored with probability 1/2.
+    alternate : bool
+        Whether each image is mirrored in every other epoch instead, so that two epochs show both
+        sides of it (Jordan 2024, section 3.6).
+    jitter : float
+        Brightness, contrast and saturation vary by this part.
+    lighting : float
+        The colour varies by this part of how colours vary over ImageNet (Krizhevsky et al. 2012,
+        section 4.1).
+    cutout : int
+        Side of a square of each image that is erased (DeVries and Taylor 2017), in pixels of the
+        network's size; of smaller images (``sides``), the same part. 0 means none.
+    """
+
+    crop: str = setting(
+        "resized",
+        Choice(("pad", "resized", "torch7", "none")),
+        "a crop with padding around the image, a random part by torchvision's or by the authors' "
+        "rule, "
+        "or the middle",
+    )
+    padding: int = setting(
+        0, Whole(0, 1024), "for pad: pixels around an image of the network's size"
+    )
+    fill: str = setting(
+        "black", Choice(("black", "mean", "mirror")), "for pad: what the padding shows"
+    )
+    interpolation: str = setting(
+        "bilinear", Choice(("bilinear", "bicubic")), "how images are resized", first_weights=True
+    )
+    sides: tuple[int, ...] = setting(
+        (), Sides(MOST_SIDE), "sides of the images, in equal shares of the run, such as 20,24,28,32"
+    )
+    flip: bool = setting(True, Flag(), "mirror each image with probability 1/2")
+    alternate: bool = setting(False, Flag(), "mirror each image in every other epoch instead")
+    jitter: float = setting(0.0, Real(0, 1), "how much brightness, contrast and saturation vary")
+    lighting: float = setting(0.0, Real(0, 1), "how much the colour varies, such as 0.1")
+    cutout: int = setting(0, Whole(0, MOST_SIDE), "side of a square that is erased from each image")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.alternate and not self.flip:
+            raise UsageError("alternate is True and flip is False: give flip too, or neither")

@@ -1,0 +1,149 @@
+"""A recipe: everything that decides a run but the network, the images and the number of threads."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass
+from typing import Any
+
+from ...errors import FormatError, UsageError
+from .kinds import Option, Real, Whole, check_fields, options, setting
+from .parts import Augmentation, Loss, Optimiser, Schedule, Start
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides a training run but the network, the images and the number of threads.
+
+    Parameters
+    ----------
+    epochs : int
+    batch : int
+        Images in a mini-batch.
+    schedule : Schedule
+    optimiser : Optimiser
+    loss : Loss
+    ema : float
+        Decay of the moving average of weights and running statistics; 0 means none. The average is
+        what is kept at the end.
+    start : Start
+    augmentation : Augmentation
+    seed : int
+        The random seed of first weights, order and augmentation.
+
+    Raises
+    ------
+    UsageError
+        A value is not allowed.
+    """
+
+    epochs: int = setting(MISSING, Whole(1, 100_000), "how often all images are seen")
+    batch: int = setting(MISSING, Whole(1, 65536), "images in a mini-batch")
+    schedule: Schedule
+    optimiser: Optimiser = dataclasses.field(default_factory=Optimiser)
+    loss: Loss = dataclasses.field(default_factory=Loss)
+    ema: float = setting(
+        0.0, Real(0, 1), "decay of the moving average of the weights, such as 0.999; 0 is none"
+    )
+    start: Start = dataclasses.field(default_factory=Start)
+    augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
+    seed: int = setting(
+        0, Whole(0, 2**63 - 1), "random seed of first weights, order and augmentation"
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        sides = self.augmentation.sides
+        if len(sides) > self.epochs:
+            raise UsageError(
+                f"sides are {len(sides)} and epochs {self.epochs}: give fewer sides, or at least "
+                "as "
+                "many epochs"
+            )
+
+    def side(self, epoch: int, usual: int) -> int:
+        """Return the side of the images of an epoch, counted from 0."""
+        sides = self.augmentation.sides
+        return sides[min(epoch, self.epochs - 1) * len(sides) // self.epochs] if sides else usual
+
+    def learning_rate(self, epoch: int, step: int, steps: int) -> float:
+        """Return the learning rate of SGD in one step; ``steps`` are those of an epoch."""
+        return self.schedule.rate(self.schedule.lr, epoch, step, steps, self.epochs)
+
+    def muon_rate(self, epoch: int, step: int, steps: int) -> float:
+        """Return the rate of Muon in one step."""
+        return self.schedule.rate(self.optimiser.muon, epoch, step, steps, self.epochs)
+
+    def changed(self, changes: Mapping[str, Any]) -> Recipe:
+        """Return the recipe with other values for some settings, whichever part they are in.
+
+        Raises
+        ------
+        UsageError
+            A value is not allowed, or there is no such setting.
+        """
+        left, own = dict(changes), {}
+        for field in dataclasses.fields(self):
+            part = getattr(self, field.name)
+            if dataclasses.is_dataclass(part) and not isinstance(part, type):
+                names = [name for name, _ in options(part) if name in left]
+                own[field.name] = dataclasses.replace(
+                    part, **{name: left.pop(name) for name in names}
+                )
+            elif field.name in left:
+                own[field.name] = left.pop(field.name)
+        if left:
+            known = ", ".join(name for name, _ in settings())
+            raise UsageError(f"a recipe has no setting {', '.join(left)}; expected some of {known}")
+        return dataclasses.replace(self, **own)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all settings by name, without their parts, as JSON has them."""
+        flat: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            flat |= vars(value) if dataclasses.is_dataclass(value) else {field.name: value}
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in flat.items()
+        }
+
+    @classmethod
+    def from_json(cls, values: Any) -> Recipe:
+        """Read what `to_json` wrote.
+
+        Raises
+        ------
+        FormatError
+            A setting is missing, unknown, or of the wrong kind.
+        """
+        names = {name for name, _ in settings()}
+        if not isinstance(values, dict) or set(values) != names:
+            found = sorted(values) if isinstance(values, dict) else type(values).__name__
+            raise FormatError(
+                f"the recipe has the fields {found}, expected exactly {sorted(names)}"
+            )
+        try:
+            schedule = Schedule(values["lr"], values["schedule"])
+            return cls(epochs=1, batch=1, schedule=schedule).changed(values)
+        except UsageError as error:
+            raise FormatError(f"the recipe cannot be used: {error}") from error
+
+
+PARTS = {
+    "schedule": Schedule,
+    "optimiser": Optimiser,
+    "loss": Loss,
+    "start": Start,
+    "augmentation": Augmentation,
+}
+
+
+def settings() -> Iterator[tuple[str, Option]]:
+    """Yield the name and the option of every setting of a recipe, part by part, in order."""
+    own = dict(options(Recipe))
+    for field in dataclasses.fields(Recipe):
+        if field.name in PARTS:
+            yield from options(PARTS[field.name])
+        else:
+            yield field.name, own[field.name]

@@ -42,8 +42,10 @@ def ours(
     from tinyresnext import cifar
     from tinyresnext.network.step import Step
     from tinyresnext.ops import cpu
-    from tinyresnext.training.optimise import SGD, size, update_statistics, views
-    from tinyresnext.training.recipes import Recipe
+    from tinyresnext.training.optimisers.average import update_statistics
+    from tinyresnext.training.optimisers.sgd import sgd
+    from tinyresnext.training.recipes.parts import Optimiser
+    from tinyresnext.training.weights import size, views
 
     spec = cifar(*CASES[name])
     params, velocity = (views(np.zeros(size(spec), np.float32), spec) for _ in range(2))
@@ -51,16 +53,12 @@ def ours(
         for key in params:
             params[key][...] = found[key]
     compute = Step(params, spec, x.shape, cpu, smoothing=SMOOTHING, threads=threads)
-    optimiser = SGD(
-        params,
-        velocity,
-        Recipe(1, len(x), LR, "linear", nesterov=True, momentum=MOMENTUM, weight_decay=DECAY),
-    )
+    how = Optimiser(nesterov=True, momentum=MOMENTUM, weight_decay=DECAY)
 
     def run() -> float:
         loss, _ = compute(x, labels)
-        optimiser(compute.gradients, LR)
-        update_statistics(params, compute.statistics, compute.positions)
+        sgd(cpu, params, compute.gradients, velocity, how, LR)
+        update_statistics(cpu, params, compute.statistics, compute.positions)
         return loss
 
     return run

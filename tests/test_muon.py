@@ -5,10 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tinyresnext import Recipe, Spec
+from tinyresnext import Spec
 from tinyresnext.errors import UsageError
-from tinyresnext.training.muon import MOMENTUM, STEPS, A, B, C, Muon, orthogonal
-from tinyresnext.training.optimise import initialise, size, views
+from tinyresnext.ops import cpu
+from tinyresnext.ops.reference.update import (
+    MUON_MOMENTUM,
+    NEWTON_SCHULZ,
+    NEWTON_SCHULZ_STEPS,
+    orthogonal,
+)
+from tinyresnext.training.initial import initialise
+from tinyresnext.training.optimisers.muon import matrices, muon
+from tinyresnext.training.recipes.parts import Optimiser, Start
+from tinyresnext.training.weights import size, views
 
 SPEC = Spec((1, 1), cardinality=2, width=8, classes=3, stem="cifar", expansion=1)
 GROUPED, DENSE = "layer1.0.conv2.weight", "layer1.0.conv3.weight"
@@ -17,7 +26,7 @@ GROUPED, DENSE = "layer1.0.conv2.weight", "layer1.0.conv3.weight"
 def network(seed: int = 0) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """First weights and an empty memory."""
     params, velocity = (views(np.zeros(size(SPEC), np.float32), SPEC) for _ in range(2))
-    initialise(params, SPEC, Recipe(1, 1, 0.1, "linear", seed=seed))
+    initialise(params, Start(), seed)
     return params, velocity
 
 
@@ -27,14 +36,20 @@ def gradients(params: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]
     return {name: rng.standard_normal(params[name].shape).astype(np.float32) for name in trained}
 
 
+def move(params, velocity, gradients, rate):
+    """Make one step of Muon."""
+    muon(cpu, params, gradients, velocity, matrices(SPEC), rate)
+
+
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 4, 36), (2, 64, 16), (1, 1, 9)])
 def test_orthogonal_keeps_the_directions_and_evens_the_lengths(shape):
     given = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
     for matrix, found in zip(given, orthogonal(given), strict=True):
         left, lengths, right = np.linalg.svd(matrix.astype(np.float64), full_matrices=False)
         lengths /= np.linalg.norm(lengths)
-        for _ in range(STEPS):
-            lengths = A * lengths + B * lengths**3 + C * lengths**5
+        a, b, c = NEWTON_SCHULZ
+        for _ in range(NEWTON_SCHULZ_STEPS):
+            lengths = a * lengths + b * lengths**3 + c * lengths**5
         # Some ten products and sums of depth 64 in float32, of numbers near 1.
         assert np.abs(found - (left * lengths) @ right).max() < 10 * 64 * 2.0**-24
 
@@ -64,12 +79,11 @@ def test_the_step_is_pytorchs_but_for_the_norm():
         [theirs],
         lr=1.0,
         weight_decay=0.0,
-        momentum=MOMENTUM,
+        momentum=MUON_MOMENTUM,
         nesterov=True,
-        ns_coefficients=(A, B, C),
-        ns_steps=STEPS,
+        ns_coefficients=NEWTON_SCHULZ,
+        ns_steps=NEWTON_SCHULZ_STEPS,
     )
-    muon = Muon(params, velocity, SPEC)
     for seed, rate in enumerate((0.05, 0.1)):
         gradient = gradients(params, seed)[DENSE]
         with torch.no_grad():
@@ -79,7 +93,7 @@ def test_the_step_is_pytorchs_but_for_the_norm():
             rate * norm / np.sqrt(rows) / max(1, rows / theirs.shape[1]) ** 0.5
         )
         optimiser.step()
-        muon({DENSE: gradient}, rate)
+        move(params, velocity, {DENSE: gradient}, rate)
     wanted = theirs.detach().numpy() * (norm / theirs.norm().item())
     moved = np.abs(wanted - before.reshape(rows, -1)).max()
     assert np.abs(params[DENSE].reshape(rows, -1) - wanted).max() < moved * 10 * 2.0**-8
@@ -89,11 +103,11 @@ def test_groups_are_matrices_of_their_own():
     params, velocity = network()
     gradient = gradients(params, 2)[GROUPED]
     alone, empty = network()
-    Muon(params, velocity, SPEC)({GROUPED: gradient}, 0.1)
+    move(params, velocity, {GROUPED: gradient}, 0.1)
     half = len(gradient) // 2
     other = gradient.copy()
     other[half:] = gradients(params, 3)[GROUPED][half:]
-    Muon(alone, empty, SPEC)({GROUPED: other}, 0.1)
+    move(alone, empty, {GROUPED: other}, 0.1)
     assert np.array_equal(params[GROUPED][:half], alone[GROUPED][:half])
     assert not np.array_equal(params[GROUPED][half:], alone[GROUPED][half:])
 
@@ -101,13 +115,12 @@ def test_groups_are_matrices_of_their_own():
 def test_only_convolutions_of_blocks_move_and_keep_their_norm():
     params, velocity = network()
     before = {name: value.copy() for name, value in params.items()}
-    muon = Muon(params, velocity, SPEC)
     for seed in range(3):
-        muon(gradients(params, seed), 0.1)
+        move(params, velocity, gradients(params, seed), 0.1)
     for name, value in params.items():
         block = name.startswith("layer") and value.ndim == 4
         assert block == (not np.array_equal(value, before[name])), name
-        groups = muon.groups.get(name, 1)
+        groups = matrices(SPEC).get(name, 1)
         for new, old in zip(
             value.reshape(groups, -1), before[name].reshape(groups, -1), strict=True
         ):
@@ -120,11 +133,11 @@ def test_only_convolutions_of_blocks_move_and_keep_their_norm():
 def test_what_is_frozen_stays():
     params, velocity = network()
     before = params[DENSE].copy()
-    Muon(params, velocity, SPEC)({GROUPED: gradients(params, 0)[GROUPED]}, 0.1)
+    move(params, velocity, {GROUPED: gradients(params, 0)[GROUPED]}, 0.1)
     assert np.array_equal(params[DENSE], before)
 
 
 @pytest.mark.parametrize("rate", [-0.1, 11, np.nan, True, "0.1"])
 def test_rates_that_make_no_sense(rate):
     with pytest.raises(UsageError, match="muon is"):
-        Recipe(1, 1, 0.1, "linear", muon=rate)
+        Optimiser(muon=rate)

@@ -6,24 +6,22 @@ import math
 
 import numpy as np
 import pytest
+from training_cases import settings
 
 from tinyresnext import RECIPES, Recipe, Spec, parameters, recipe
 from tinyresnext.errors import FormatError, UsageError
 from tinyresnext.network.spec import cifar
-from tinyresnext.training.optimise import (
-    PIECE,
-    SGD,
-    initialise,
-    mix,
-    size,
-    update_average,
-    update_statistics,
-    views,
-)
-from tinyresnext.training.recipes import learning_rate
+from tinyresnext.ops import cpu, reference
+from tinyresnext.training.augmentation import mix
+from tinyresnext.training.initial import initialise
+from tinyresnext.training.optimisers.average import update_average, update_statistics
+from tinyresnext.training.optimisers.sgd import sgd
+from tinyresnext.training.recipes.parts import Optimiser, Start
+from tinyresnext.training.weights import size, views
 
 SPEC = Spec((1, 1), 4, 8, 5, stem="cifar")
-PLAIN = Recipe(10, 4, 0.1, "step")
+PLAIN = settings(10, 4, 0.1, "step")
+BACKENDS = pytest.mark.parametrize("ops", [cpu, reference], ids=["cpu", "reference"])
 
 
 def rng(seed=0):
@@ -41,10 +39,10 @@ def test_views_cover_the_flat_array():
 
 @pytest.mark.parametrize(("nesterov", "momentum"), [(False, 0.0), (False, 0.9), (True, 0.9)])
 @pytest.mark.parametrize("weight_decay", [0.0, 5e-4])
-def test_sgd_is_pytorchs(nesterov, momentum, weight_decay):
+@BACKENDS
+def test_sgd_is_pytorchs(ops, nesterov, momentum, weight_decay):
     torch = pytest.importorskip("torch")
-    # One tensor is longer than a piece, one is a vector: with decay_all False it does not decay.
-    shapes, rates = {"w": (PIECE + 7,), "matrix": (3, 5), "vector": (4,)}, [0.1, 0.2, 0.05]
+    shapes, rates = {"w": (40_007,), "matrix": (3, 5), "vector": (4,)}, [0.1, 0.2, 0.05]
     first = {
         name: rng(1).standard_normal(shape).astype(np.float32) for name, shape in shapes.items()
     }
@@ -53,10 +51,8 @@ def test_sgd_is_pytorchs(nesterov, momentum, weight_decay):
     optimiser = torch.optim.SGD(
         theirs.values(), 0.1, momentum, weight_decay=weight_decay, nesterov=nesterov
     )
-    settings = Recipe(
-        1, 1, 0.1, "step", momentum=momentum, nesterov=nesterov, weight_decay=weight_decay
-    )
-    step = SGD(ours, {name: np.zeros_like(value) for name, value in first.items()}, settings)
+    how = Optimiser(momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)
+    velocity = {name: np.zeros_like(value) for name, value in first.items()}
     for number, rate in enumerate(rates):
         gradients = {
             name: rng(number + 2).standard_normal(shape).astype(np.float32)
@@ -66,7 +62,7 @@ def test_sgd_is_pytorchs(nesterov, momentum, weight_decay):
             value.grad = torch.tensor(gradients[name])
         optimiser.param_groups[0]["lr"] = rate
         optimiser.step()
-        step(gradients, rate)
+        sgd(ops, ours, gradients, velocity, how, rate)
     for name in shapes:
         found, wanted = ours[name], theirs[name].detach().numpy()
         # At most eight roundings of numbers below 8 in each of three steps, and PyTorch may fuse
@@ -74,14 +70,15 @@ def test_sgd_is_pytorchs(nesterov, momentum, weight_decay):
         assert np.abs(found - wanted).max() <= 3 * 8 * 2.0**-24 * 8, name
 
 
-def test_norms_and_biases_may_be_spared():
+@BACKENDS
+def test_norms_and_biases_may_be_spared(ops):
     params = {
         "conv1.weight": np.ones((2, 1, 1, 1), np.float32),
         "bn1.weight": np.ones(2, np.float32),
     }
     zeros = {name: np.zeros_like(value) for name, value in params.items()}
-    settings = Recipe(1, 1, 1.0, "step", momentum=0.0, weight_decay=0.5, decay_all=False)
-    SGD(params, {name: value.copy() for name, value in zeros.items()}, settings)(zeros, 1.0)
+    how = Optimiser(momentum=0.0, weight_decay=0.5, decay_all=False)
+    sgd(ops, params, zeros, {name: value.copy() for name, value in zeros.items()}, how, 1.0)
     assert params["conv1.weight"].ravel().tolist() == [0.5, 0.5]
     assert params["bn1.weight"].tolist() == [1, 1]
 
@@ -94,28 +91,29 @@ def test_running_statistics_are_pytorchs():
         x = rng(seed).standard_normal((2, 3, 2, 6)) * 3 + 1
         norm(torch.tensor(x).permute(0, 3, 1, 2))
         mean, var = x.mean((0, 1, 2)).astype(np.float32), x.var((0, 1, 2)).astype(np.float32)
-        update_statistics(params, {"bn": (mean, var)}, {"bn": 12})
+        update_statistics(cpu, params, {"bn": np.stack([mean, var])}, {"bn": 12})
     for part in ("running_mean", "running_var"):
         assert np.allclose(params[f"bn.{part}"], getattr(norm, part).numpy(), rtol=1e-6, atol=1e-6)
 
 
 def test_the_variance_of_one_value_is_no_number_divided_by_zero():
     params = {"bn.running_mean": np.zeros(1, np.float32), "bn.running_var": np.ones(1, np.float32)}
-    update_statistics(params, {"bn": (np.ones(1, np.float32), np.zeros(1, np.float32))}, {"bn": 1})
+    update_statistics(cpu, params, {"bn": np.float32([[1], [0]])}, {"bn": 1})
     assert params["bn.running_var"] == np.float32(0.9)
 
 
-def test_average():
-    flat, average = np.full(PIECE + 3, 2, np.float32), np.zeros(PIECE + 3, np.float32)
-    update_average(average, flat, 0.99, 0)  # nine tenths of the new
+@BACKENDS
+def test_average(ops):
+    flat, average = np.full(40_003, 2, np.float32), np.zeros(40_003, np.float32)
+    update_average(ops, average, flat, 0.99, 0)  # nine tenths of the new
     assert np.allclose(average, 1.8)
-    update_average(average, flat, 0.99, 10**6)
+    update_average(ops, average, flat, 0.99, 10**6)
     assert np.allclose(average, 1.8 + 0.01 * 0.2)
 
 
 def test_step_schedule_is_the_published_one():
     fb, tv = RECIPES["facebook-cifar"], RECIPES["torchvision-v1"]
-    rates = [learning_rate(fb, epoch, 0, 390) for epoch in range(300)]
+    rates = [fb.learning_rate(epoch, 0, 390) for epoch in range(300)]
     # train.lua counts epochs from 1 and multiplies by 0.1 where epoch / 300 exceeds 0.49, and again
     # where it exceeds 0.74.
     wanted = [
@@ -124,7 +122,7 @@ def test_step_schedule_is_the_published_one():
     ]
     assert np.allclose(rates, wanted, rtol=1e-12)
     assert rates.index(min(rates)) == 222
-    rates = [learning_rate(tv, epoch, 7, 10) for epoch in range(100)]
+    rates = [tv.learning_rate(epoch, 7, 10) for epoch in range(100)]
     assert np.allclose(rates, [0.1 * 0.1 ** (epoch // 30) for epoch in range(100)], rtol=1e-12)
 
 
@@ -132,7 +130,7 @@ def test_step_schedule_is_the_published_one():
 def test_one_cycle(schedule):
     one = recipe("fast-cifar", epochs=10, lr=0.4, warmup=0.2, schedule=schedule)
     rates = np.array(
-        [learning_rate(one, epoch, step, 7) for epoch in range(10) for step in range(7)]
+        [one.learning_rate(epoch, step, 7) for epoch in range(10) for step in range(7)]
     )
     assert np.allclose(rates[:14], 0.4 * np.arange(1, 15) / 14)
     part = np.arange(56) / 56
@@ -147,7 +145,7 @@ def test_first_weights(init):
     spec = cifar(29, 8, 16)
     flat = np.full(size(spec), np.nan, np.float32)
     params = views(flat, spec)
-    initialise(params, spec, Recipe(1, 1, 0.1, "step", init=init, seed=5))
+    initialise(params, Start(init=init), 5)
     assert np.isfinite(flat).all()
     for name, value in params.items():
         if value.ndim == 4:  # fan out: c_out k_h k_w, with all filters of a grouped convolution
@@ -171,7 +169,7 @@ def test_first_weights_depend_on_the_seed_alone():
     drawn = []
     for seed in (1, 1, 2):
         flat = np.empty(size(SPEC), np.float32)
-        initialise(views(flat, SPEC), SPEC, Recipe(1, 1, 0.1, "step", seed=seed))
+        initialise(views(flat, SPEC), Start(), seed)
         drawn.append(flat.tobytes())
     assert drawn[0] == drawn[1] != drawn[2]
 
@@ -179,7 +177,7 @@ def test_first_weights_depend_on_the_seed_alone():
 def test_zero_gamma_makes_blocks_begin_as_their_shortcuts():
     flat = np.empty(size(SPEC), np.float32)
     params = views(flat, SPEC)
-    initialise(params, SPEC, Recipe(1, 1, 0.1, "step", zero_gamma=True))
+    initialise(params, Start(zero_gamma=True), 0)
     zero = {name for name, value in params.items() if name.endswith("weight") and not value.any()}
     assert zero == {"layer1.0.bn3.weight", "layer2.0.bn3.weight"}
 

@@ -15,13 +15,22 @@ from tinyresnext.data.loader import Loader
 from tinyresnext.data.open import Dataset
 from tinyresnext.errors import FormatError, ImageError, TrainingError, UsageError
 from tinyresnext.images.preprocess import prepare
+from tinyresnext.training import augmentation
 from tinyresnext.training import log as training_log
 from tinyresnext.training import run as training_run
 from tinyresnext.training import train as training
-from tinyresnext.training.optimise import initialise, size, views
+from tinyresnext.training.initial import initialise
 from tinyresnext.training.recipes import Recipe
+from tinyresnext.training.weights import size, views
 
 OPTIONS = {"preprocess": small.PREPROCESS, "device": "reference"}
+
+
+def changed(**changes):
+    """Return the small recipe with other settings."""
+    return small.RECIPE.changed(changes)
+
+
 TIMES = ("seconds", "images_per_second")
 
 
@@ -63,7 +72,7 @@ def same(a, b):
 
 def test_it_learns_and_says_so(tmp_path):
     validation = small.pictures(30, seed=1)
-    recipe = replace(small.RECIPE, epochs=8, mixup=0.0)
+    recipe = changed(epochs=8, mixup=0.0)
     made = train(
         small.SPEC,
         small.pictures(),
@@ -103,7 +112,7 @@ def test_the_same_seed_gives_the_same_bits(tmp_path):
         train(
             small.SPEC,
             small.pictures(),
-            replace(small.RECIPE, epochs=1, seed=seed),
+            changed(epochs=1, seed=seed),
             tmp_path / name,
             **OPTIONS,
         )
@@ -134,10 +143,10 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
 
 
 def test_muon_in_a_run(tmp_path, interrupted_after, monkeypatch):
-    recipe = replace(small.RECIPE, muon=0.1, ema=0.0)
+    recipe = changed(muon=0.1, ema=0.0)
     made = train(small.SPEC, small.pictures(), recipe, tmp_path / "whole", **OPTIONS)
     first = views(np.zeros(size(small.SPEC), np.float32), small.SPEC)
-    initialise(first, small.SPEC, recipe)
+    initialise(first, recipe.start, recipe.seed)
     for name, value in first.items():
         if value.ndim == 4:  # the norm stays where Muon is, and only there: all others have a decay
             kept = np.linalg.norm(made.params[name]) == pytest.approx(
@@ -191,7 +200,7 @@ def test_lines_behind_the_last_state_are_told_again(tmp_path, interrupted_after,
 
 @pytest.mark.parametrize("sides", [(), (4, 6, 8)])
 def test_a_finished_run_is_resumed_to_itself(tmp_path, sides):
-    recipe = replace(small.RECIPE, sides=sides)
+    recipe = changed(sides=sides)
     train(small.SPEC, small.pictures(), recipe, tmp_path, **OPTIONS)
     before = (tmp_path / "model.h5").read_bytes()
     (tmp_path / "model.h5").unlink()  # killed just before it was written
@@ -235,7 +244,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch, valida
     monkeypatch.setattr(training_run.Run, "step", step)
     options, recipe = (
         OPTIONS | {"validation": validation},
-        replace(small.RECIPE, ema=0.0),
+        changed(ema=0.0),
     )  # else the average is tried
     with pytest.raises(TrainingError, match=r"fc\.bias"):
         train(small.SPEC, small.pictures(), recipe, tmp_path, **options)
@@ -245,7 +254,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch, valida
 
 
 def test_too_high_a_rate(tmp_path):
-    wild = replace(small.RECIPE, lr=1000.0, warmup=0.0, epochs=50, mixup=0.0)
+    wild = changed(lr=1000.0, warmup=0.0, epochs=50, mixup=0.0)
     with pytest.raises(TrainingError, match="first value that is not finite"):
         train(small.SPEC, small.pictures(), wild, tmp_path, **OPTIONS)
 
@@ -268,7 +277,7 @@ def model(tmp_path_factory):
 )
 def test_finetune(tmp_path, model, stage, still):
     before = {name: value.copy() for name, value in model.params.items()}
-    recipe = replace(small.RECIPE, ema=0.0, lr=0.01)
+    recipe = changed(ema=0.0, lr=0.01)
     made = finetune(model, small.pictures(40, tuple("xyz")), recipe, tmp_path, frozen_to=stage)
     assert made.labels == ("x", "y", "z")
     assert made.params["fc.weight"].shape[0] == 3
@@ -286,7 +295,7 @@ def test_finetune(tmp_path, model, stage, still):
 def test_finetune_a_model_of_another_system(tmp_path, model, preprocess, crop):
     """On pictures that have to be resized, of two sizes, and tried on some as well."""
     others = replace(model, preprocess=preprocess)
-    recipe = replace(small.RECIPE, epochs=2, crop=crop, sides=(6, 8))
+    recipe = changed(epochs=2, crop=crop, sides=(6, 8))
     wide = np.random.default_rng(0).integers(0, 256, (20, 11, 16, 3), dtype=np.uint8)
     pictures = Dataset(
         tuple("xyz"), np.arange(20) % 3, [f"{i}.png" for i in range(20)], lambda i: wide[i]
@@ -309,7 +318,7 @@ def test_finetune_hands_down_origin_and_licence(tmp_path, model, said, kept):
             "page": "",
         },
     )
-    recipe = replace(small.RECIPE, epochs=1)
+    recipe = changed(epochs=1)
     found = finetune(known, small.pictures(), recipe, tmp_path, provenance=said).provenance
     assert found["licence"] == kept
     assert found["initial weights"] == "theirs.pth, 12ab"
@@ -319,9 +328,9 @@ def test_finetune_hands_down_origin_and_licence(tmp_path, model, said, kept):
 def test_finetune_sees_the_middle_of_pictures_that_have_the_size_of_the_crop():
     """The model enlarges them and cuts the middle out, and so does training."""
     enlarging, pictures = replace(small.PREPROCESS, resize=10), small.pictures(3)
-    recipe = replace(small.RECIPE, crop="none", flip=False)
+    recipe = changed(crop="none", flip=False)
     for preprocess, resize in ((enlarging, 10), (small.PREPROCESS, None)):
-        augment = training_run.augment_as(recipe, preprocess, pictures, 8)
+        augment = augmentation.augmented(recipe.augmentation, preprocess, pictures, 8)
         assert augment.resize == resize
         with Loader(pictures, augment, batch=3, shuffle=False) as loader:
             ((x, _),) = loader.epoch(0)
@@ -337,9 +346,9 @@ def test_finetune_refuses_a_stage_that_is_not_there(tmp_path, model):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"recipe": replace(small.RECIPE, batch=71)}, "70 pictures and a batch 71"),
-        ({"recipe": replace(small.RECIPE, padding=9)}, "padding is 9"),
-        ({"recipe": replace(small.RECIPE, cutout=9)}, "cutout is 9"),
+        ({"recipe": changed(batch=71)}, "70 images and a mini-batch 71"),
+        ({"recipe": changed(padding=9)}, "padding is 9"),
+        ({"recipe": changed(cutout=9)}, "cutout is 9"),
         ({"dataset": small.pictures(20, tuple("abc"))}, "3 classes and the network 4"),
         ({"validation": small.pictures(20, tuple("abdc"))}, "other classes"),
         (
@@ -442,9 +451,9 @@ def test_progress_is_for_terminals(tmp_path, capsys, monkeypatch):
 
 
 def test_smaller_pictures_are_padded_and_wiped_out_by_the_same_part():
-    recipe, preprocess = replace(small.RECIPE, padding=4, cutout=8), Preprocess(32, 32)
+    recipe, preprocess = changed(padding=4, cutout=8), Preprocess(32, 32)
     found = [
-        training_run.augment_as(recipe, preprocess, small.pictures(), side)
+        augmentation.augmented(recipe.augmentation, preprocess, small.pictures(), side)
         for side in (32, 24, 16, 20)
     ]
     assert [augment.padding for augment in found] == [4, 3, 2, 2]
@@ -453,7 +462,7 @@ def test_smaller_pictures_are_padded_and_wiped_out_by_the_same_part():
 
 def test_smaller_pictures_first(tmp_path, interrupted_after, monkeypatch):
     sides, real = [], training_run.Run.step
-    recipe = replace(small.RECIPE, sides=(4, 6, 8), epochs=6)
+    recipe = changed(sides=(4, 6, 8), epochs=6)
     assert [recipe.side(epoch, 99) for epoch in range(6)] == [4, 4, 6, 6, 8, 8]
     monkeypatch.setattr(
         training_run.Run,
@@ -477,7 +486,7 @@ def test_grey_pictures(tmp_path):
         colour.classes, colour.labels, colour.names, lambda number: grey[number], pixels=grey
     )
     spec = replace(small.SPEC, channels=1)
-    recipe = replace(small.RECIPE, epochs=1, crop="resized", jitter=0.2)
+    recipe = changed(epochs=1, crop="resized", jitter=0.2)
     assert training.usual_preprocess(spec, recipe).channels == 1
     preprocess = replace(small.PREPROCESS, mean=(0.5,), std=(0.25,))
     assert (

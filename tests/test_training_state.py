@@ -15,8 +15,8 @@ from tinyresnext import Spec
 from tinyresnext.errors import FormatError, IntegrityError, ShapeError, UsageError, WeightsError
 from tinyresnext.training import state as training_state
 from tinyresnext.training.folder import TrainingFolder
-from tinyresnext.training.optimise import size
 from tinyresnext.training.state import State
+from tinyresnext.training.weights import size
 
 
 @pytest.fixture
@@ -233,9 +233,9 @@ def test_one_process_at_a_time(tmp_path, state):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda s: replace(s, recipe=replace(s.recipe, lr=0.5)), r"has lr 0\.1, and not 0\.5"),
+        (lambda s: replace(s, recipe=s.recipe.changed({"lr": 0.5})), r"has lr 0\.1, and not 0\.5"),
         (
-            lambda s: replace(s, recipe=replace(s.recipe, lr=0.5, epochs=9)),
+            lambda s: replace(s, recipe=s.recipe.changed({"lr": 0.5, "epochs": 9})),
             r"epochs 3, and not 9 \(and so differ: lr\)",
         ),
         (

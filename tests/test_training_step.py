@@ -13,11 +13,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import recipe as made
+from training_cases import settings
 
 from tinyresnext import Spec
 from tinyresnext.network.step import Step
-from tinyresnext.training.optimise import SGD, initialise, size, update_statistics, views
-from tinyresnext.training.recipes import Recipe
+from tinyresnext.training.initial import initialise
+from tinyresnext.training.optimisers.average import update_statistics
+from tinyresnext.training.optimisers.sgd import sgd
+from tinyresnext.training.weights import size, views
 
 SETS, STEPS = 7, 3
 SPECS = {
@@ -25,9 +28,9 @@ SPECS = {
     "imagenet": (Spec((1, 1), 8, 4, 6, expansion=2), (4, 3, 24, 24)),
 }
 RECIPES = {
-    "plain": Recipe(1, 8, 0.1, "step", momentum=0.0, weight_decay=0.0),
-    "momentum": Recipe(1, 8, 0.1, "step"),
-    "nesterov": Recipe(
+    "plain": settings(1, 8, 0.1, "step", momentum=0.0, weight_decay=0.0),
+    "momentum": settings(1, 8, 0.1, "step"),
+    "nesterov": settings(
         1, 8, 0.1, "step", nesterov=True, weight_decay=5e-4, decay_all=False, smoothing=0.1
     ),
 }
@@ -48,17 +51,17 @@ def batches(x_shape, classes, which):
 def ours(ops, spec, x_shape, recipe, which):
     """Losses, and all values after the steps."""
     params = views(np.zeros(size(spec), np.float32), spec)
-    initialise(params, spec, recipe)
+    initialise(params, recipe.start, recipe.seed)
     # So that the running statistics do not begin as they usually do
     params["bn1.running_mean"] += 0.5
     n, c, h, w = x_shape
-    compute = Step(params, spec, (n, h, w, c), ops, smoothing=recipe.smoothing)
-    optimise = SGD(params, {name: np.zeros_like(value) for name, value in params.items()}, recipe)
+    compute = Step(params, spec, (n, h, w, c), ops, smoothing=recipe.loss.smoothing)
+    velocity = {name: np.zeros_like(value) for name, value in params.items()}
     losses = []
     for x, labels in batches(x_shape, spec.classes, which):
         losses.append(compute(x, labels)[0])
-        optimise(compute.gradients, recipe.lr)
-        update_statistics(params, compute.statistics, compute.positions)
+        sgd(ops, params, compute.gradients, velocity, recipe.optimiser, recipe.schedule.lr)
+        update_statistics(ops, params, compute.statistics, compute.positions)
     return losses, params
 
 
@@ -67,7 +70,7 @@ def theirs(torch, spec, x_shape, recipe, which, dtype):
     from torch_network import Network
 
     params = views(np.zeros(size(spec), np.float32), spec)
-    initialise(params, spec, recipe)
+    initialise(params, recipe.start, recipe.seed)
     params["bn1.running_mean"] += 0.5
     network = Network(spec)
     state = {name: torch.tensor(value) for name, value in params.items()}
@@ -75,19 +78,18 @@ def theirs(torch, spec, x_shape, recipe, which, dtype):
     assert not unexpected
     assert all(name.endswith("num_batches_tracked") for name in missing)
     network = network.to(dtype).train()
+    how = recipe.optimiser
     flat = [p for p in network.parameters() if p.ndim == 1]
     groups = [{"params": [p for p in network.parameters() if p.ndim > 1]}]
-    groups.append(
-        {"params": flat, "weight_decay": recipe.weight_decay if recipe.decay_all else 0.0}
-    )
+    groups.append({"params": flat, "weight_decay": how.weight_decay if how.decay_all else 0.0})
     optimiser = torch.optim.SGD(
         groups,
-        recipe.lr,
-        recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=recipe.nesterov,
+        recipe.schedule.lr,
+        how.momentum,
+        weight_decay=how.weight_decay,
+        nesterov=how.nesterov,
     )
-    criterion, losses = torch.nn.CrossEntropyLoss(label_smoothing=recipe.smoothing), []
+    criterion, losses = torch.nn.CrossEntropyLoss(label_smoothing=recipe.loss.smoothing), []
     for x, labels in batches(x_shape, spec.classes, which):
         loss = criterion(
             network(torch.tensor(x).permute(0, 3, 1, 2).to(dtype)), torch.tensor(labels)

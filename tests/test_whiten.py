@@ -9,8 +9,9 @@ from tinyresnext import Spec, recipe
 from tinyresnext.data.dataset import Dataset
 from tinyresnext.errors import UsageError
 from tinyresnext.ops import reference
+from tinyresnext.training.initial import LEAST_VARIANCE as LEAST
+from tinyresnext.training.initial import whitened
 from tinyresnext.training.train import train
-from tinyresnext.training.whiten import LEAST, whitened
 
 
 def smooth(count: int, side: int, channels: int = 3, seed: int = 0) -> np.ndarray:

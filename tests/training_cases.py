@@ -7,10 +7,18 @@ import numpy as np
 from tinyresnext import Preprocess, Spec
 from tinyresnext.data.dataset import Dataset
 from tinyresnext.training.recipes import Recipe
+from tinyresnext.training.recipes.parts import Schedule
+
+
+def settings(epochs: int, batch: int, lr: float, schedule: str, **more: object) -> Recipe:
+    """Return a recipe whose other settings are given by name, whichever part they are in."""
+    plain = Recipe(epochs=epochs, batch=batch, schedule=Schedule(lr, schedule))
+    return plain.changed(more)
+
 
 SPEC = Spec((1, 1), 2, 8, 4, stem="cifar", expansion=1)
 PREPROCESS = Preprocess(8, 8, mean=(0.5,) * 3, std=(0.25,) * 3)
-RECIPE = Recipe(
+RECIPE = settings(
     3,
     16,
     0.1,

@@ -156,7 +156,8 @@ class Model:
                 "the network's logits are not finite: its weights make it overflow; use other weights"
             )
         ranked = []
-        for row in np.asarray(self.ops.softmax(np.ascontiguousarray(logits, np.float32))):
+        on_device = self.ops.upload(np.ascontiguousarray(logits, np.float32))
+        for row in self.ops.download(self.ops.softmax(on_device)):
             best = np.argsort(-row, kind="stable")[:top]
             ranked.append([Prediction(self.labels[i], int(i), float(row[i])) for i in best])
         return ranked

@@ -215,7 +215,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch, device):
     def step(run, x, labels):
         count[0] += 1
         if count[0] == 6:
-            run.params["layer1.0.conv2.weight"][...] = np.inf
+            run.weights.params["layer1.0.conv2.weight"][...] = np.inf
         real(run, x, labels)
 
     monkeypatch.setattr(training_run.Run, "step", step)
@@ -239,7 +239,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch, valida
         count[0] += 1
         real(run, x, labels)
         if count[0] == 8:  # the last of the second epoch
-            run.params["fc.bias"][2] = np.nan
+            run.weights.params["fc.bias"][2] = np.nan
 
     monkeypatch.setattr(training_run.Run, "step", step)
     options, recipe = (

@@ -156,7 +156,7 @@ def layers(name: str, made: Program, shape: Sequence[int], how: Measuring) -> li
             "layer": " ".join(kind),
             "count": len(steps),
         }
-        row |= _figures(samples[:, steps].reshape(-1), 2 * macs(call, out), how.limit)
+        row |= _figures(samples[:, steps].reshape(-1).tolist(), 2 * macs(call, out), how.limit)
         rows.append(
             row | {"alone_median_ms": median(alone) * 1e3, "alone_min_ms": min(alone) * 1e3}
         )

@@ -32,7 +32,7 @@ class Prediction(NamedTuple):
     """One guess: the class's name, its number, and how sure the network is."""
 
     label: str
-    index: int
+    index: int  # type: ignore[assignment]  # a field may hide the method of tuples
     probability: float
 
 

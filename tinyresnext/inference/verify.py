@@ -104,7 +104,7 @@ def make_reference(
     model.check_pictures()
     shape = pictures, side, side, model.spec.channels
     noise = np.random.default_rng(0).random(shape, dtype=np.float32)
-    x = (noise - np.float32(preprocess.mean)) / np.float32(preprocess.std)
+    x = (noise - np.array(preprocess.mean, np.float32)) / np.array(preprocess.std, np.float32)
     logits = _logits(model, x, np.float64)
     largest = np.abs(logits).max()
     with np.errstate(all="ignore"):

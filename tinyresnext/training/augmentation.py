@@ -51,11 +51,11 @@ def augmented(said: Augmentation, preprocess: Preprocess, dataset: Dataset, side
     }
     if said.crop in ("resized", "torch7"):
         return Augment(**common, scale=SCALE, even=said.crop == "torch7")
-    resize = None if of_size else preprocess.resize
+    resized = None if of_size else preprocess.resize
     if said.crop == "pad":
         padding = round(said.padding * side / full)
-        return Augment(**common, resize=resize, padding=padding, fill=said.fill)
-    return Augment(**common, resize=resize)
+        return Augment(**common, resize=resized, padding=padding, fill=said.fill)
+    return Augment(**common, resize=resized)
 
 
 def unchanged(preprocess: Preprocess) -> Augment:

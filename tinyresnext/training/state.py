@@ -122,7 +122,7 @@ def write(path: str | os.PathLike[str], state: State) -> None:
     if state.average is not None:
         arrays["average"] = state.average
     with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # no name is one of its own arguments
 
 
 def read(path: str | os.PathLike[str]) -> State:

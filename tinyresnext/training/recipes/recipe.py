@@ -83,7 +83,8 @@ class Recipe:
         UsageError
             A value is not allowed, or there is no such setting.
         """
-        left, own = dict(changes), {}
+        left = dict(changes)
+        own: dict[str, Any] = {}
         for field in dataclasses.fields(self):
             part = getattr(self, field.name)
             if dataclasses.is_dataclass(part) and not isinstance(part, type):

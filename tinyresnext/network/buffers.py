@@ -1,4 +1,4 @@
-"""Give the values of a plan or a training step memory, and use it again once nobody reads a value any more."""
+"""Memory for the values of a plan or a training step, reused when a value is not read any more."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ def assign_buffers(
     sizes: Sequence[Sequence[int]],
     over: Mapping[int, Any] | None = None,
 ) -> tuple[dict[int, int], list[int]]:
-    """Give each value a buffer, and a buffer to another value once nobody will read the first again.
+    """Give each value a buffer, which another value gets when the first is not read any more.
 
     Parameters
     ----------
     steps : sequence of (made, read)
-        The values that each step makes and those that it reads, told apart by identity.
+        The values that each step makes and those that it reads, distinguished by identity.
     sizes : sequence of sequence of int
         How many numbers each of the values has that a step makes.
     over : mapping, optional
-        Of the identity of a value that is made to one that the same step reads and nobody after it:
-        it goes in its place.
+        From the identity of a value to one that the same step reads and nobody after it, whose
+        buffer it takes.
 
     Returns
     -------
@@ -39,9 +39,8 @@ def assign_buffers(
         for value, need in zip(made, sizes[t], strict=True):
             if id(value) in over:
                 best = places[id(over[id(value)])]
-                last[
-                    id(over[id(value)])
-                ] = -1  # the buffer is not free when the value that was in it is dead
+                # The buffer is not free when the value that was in it is not needed any more.
+                last[id(over[id(value)])] = -1
             else:
                 # The smallest free buffer that is large enough; else the largest, which then grows;
                 # else a new one.

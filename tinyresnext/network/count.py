@@ -1,4 +1,4 @@
-"""What a network costs, layer by layer, counted on the recorded walk through it, so that it cannot disagree with the code."""
+"""What a network costs, layer by layer, counted on its recorded forward pass."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .trace import stand_in, trace
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer with weights, for a single picture.
+    """One layer with weights, for a single image.
 
     Parameters
     ----------
@@ -43,23 +43,21 @@ class Layer:
 
 
 def layers(spec: Spec, height: int = 224, width: int = 224) -> list[Layer]:
-    """Every layer with weights, in the order of the walk.
+    """Return every layer with weights, in the order of the forward pass.
 
     Parameters
     ----------
     spec : Spec
     height, width : int
-        Of the picture.
+        Of the image, in pixels.
 
     Raises
     ------
     UsageError
-        When a side is not a whole number from 1.
+        A side is not a whole number from 1.
     """
     if not all(isinstance(side, int) and 0 < side <= 2**16 for side in (height, width)):
-        raise UsageError(
-            f"the picture is {height} x {width}: expected whole numbers from 1 to 65536"
-        )
+        raise UsageError(f"the image is {height} x {width}: expected whole numbers from 1 to 65536")
     params = {name: stand_in(shape) for name, shape in parameters(spec).items()}
     found = []
     for call in trace(params, spec, (1, height, width, spec.channels)).calls:
@@ -72,16 +70,26 @@ def layers(spec: Spec, height: int = 224, width: int = 224) -> list[Layer]:
             own = {"conv2d": 1, "batch_norm": 2, "linear": 1}[call.op] * int(np.prod(weight))
             own += weight[0] if call.op == "linear" else 0
             groups, stride = call.attrs.get("groups", 1), call.attrs.get("stride", 1)
-            found.append(
-                Layer(
-                    call.name, call.op, weight, result[1:], groups, stride, own, macs(call, result)
-                )
-            )
+            work = macs(call, result)
+            found.append(Layer(call.name, call.op, weight, result[1:], groups, stride, own, work))
     return found
 
 
+def block_parameters(c_in: int, cardinality: int, width: int, c_out: int) -> int:
+    """Return the weights of a block's convolutions: Equation 4, ``C (256 d + 3 3 d d + d 256)``.
+
+    Parameters
+    ----------
+    c_in, c_out : int
+        Channels of its input and of its result: both 256 in the paper's example.
+    cardinality, width : int
+        C paths of d channels.
+    """
+    return cardinality * (c_in * width + 3 * 3 * width * width + width * c_out)
+
+
 def totals(found: list[Layer]) -> dict[str, int]:
-    """The sums that are published under many names.
+    """Return the sums that are published under many names.
 
     Returns
     -------
@@ -104,7 +112,7 @@ def totals(found: list[Layer]) -> dict[str, int]:
 
 
 def macs(call: Call, shape: Sequence[int]) -> int:
-    """Multiplications with a weight that a call makes for a result of that shape, as everyone counts them."""
+    """Return how many multiplications with a weight a call makes for a result of that shape."""
     if call.op == "conv2d":
         return int(np.prod(shape)) * int(np.prod(call.args[1].shape[1:]))
     if call.op == "linear":

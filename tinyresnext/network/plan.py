@@ -26,17 +26,27 @@ from .trace import ShapesOnly, inputs, replay, stand_in, trace
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """A network that is ready to be planned for any input shape: fused calls whose weights are on the device, packed."""
+    """A network that is ready to be planned for any input shape.
+
+    Attributes
+    ----------
+    x : stand-in
+        The input.
+    calls : tuple of Call
+        Fused; their weights are on the device, packed.
+    """
 
     x: Any
     calls: tuple[Call, ...]
 
 
 def program(params: Mapping[str, np.ndarray], spec: Spec, ops: Backend) -> Program:
-    """Trace, fold and fuse a network, and place its weights on the device, once for all plans of a model."""
-    traced = trace(
-        params, spec, (1, 256, 256, spec.channels)
-    )  # the calls do not depend on the shape
+    """Trace, fold and fuse a network, and place its weights on the device.
+
+    This is done once for all plans of a model.
+    """
+    # The calls do not depend on the shape.
+    traced = trace(params, spec, (1, 256, 256, spec.channels))
     x, calls = traced.x, for_inference(traced.calls)
     made = {id(call.out) for call in calls} | {id(x)}
 
@@ -46,9 +56,8 @@ def program(params: Mapping[str, np.ndarray], spec: Spec, ops: Backend) -> Progr
             rest[0] = ops.pack(rest[0], call.attrs.get("groups", 1))
         return replace(call, args=(first, *rest))
 
-    for t, call in enumerate(
-        calls
-    ):  # in place, so that of a folded weight and its packed copy only one is kept
+    # In place, so that of a folded weight and its packed copy only one is kept.
+    for t, call in enumerate(calls):
         calls[t] = place(call)
     return Program(x, tuple(calls))
 
@@ -58,24 +67,24 @@ class Plan:
 
     ``print(plan)`` shows it; ``plan(x)`` runs it; ``plan.profile(x)`` times each step. A
     multiply-add counts as two floating-point operations there. The buffers belong to the plan, so
-    calls from several threads take turns. The pictures of a batch go through the network as many at
-    a time as the backend likes: a few stay in its caches from step to step.
+    calls from several threads take turns. The backend says how many samples of a mini-batch go
+    through the network together, so that their values stay in its caches from step to step.
 
     Parameters
     ----------
     program : Program
     x_shape : (n, h, w, channels)
     ops : backend
-        The one the program was made for.
-    dtype : numpy dtype
-        Of the values on the way: that of the weights.
+        The one that the program was made for.
+    dtype : NumPy type
+        Of the intermediate values: that of the weights.
     threads : int, optional
         How many to run on; by default, as many cores as this process may use.
 
     Raises
     ------
     ValueError
-        When the network leaves nothing of a picture of that size.
+        The network leaves nothing of an image of that size.
     """
 
     def __init__(
@@ -86,18 +95,14 @@ class Plan:
         dtype: Any = np.float32,
         threads: int | None = None,
     ) -> None:
-        self.x_shape, self.calls, self._ops, self._lock = (
-            tuple(x_shape),
-            program.calls,
-            ops,
-            threading.Lock(),
-        )
+        self.x_shape, self.calls = tuple(x_shape), program.calls
+        self._ops, self._lock = ops, threading.Lock()
         self.threads = ops.thread_count(threads)
         with ops.on_threads(self.threads):  # tasks are cut for that many
             self._place(program, ops, dtype)
 
     def _place(self, program: Program, ops: Backend, dtype: Any) -> None:
-        """Give every value its place, and prepare every call."""
+        """Give every value memory, and prepare every call."""
         self.at_once = ops.at_once(self.x_shape[0])
         some = (self.at_once, *self.x_shape[1:])
         outs = replay(program.calls, program.x, stand_in(some), ShapesOnly())
@@ -118,11 +123,11 @@ class Plan:
 
     @property
     def bytes(self) -> int:
-        """Memory for the values on the way, without the weights."""
+        """Return the memory of the intermediate values, without the weights, in bytes."""
         return sum(self.buffers) * self._x.dtype.itemsize
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """Logits [n, classes] of the normalised pictures ``x``, which have the plan's shape."""
+        """Return the logits [n, classes] of normalised images of the plan's shape."""
         y = np.empty((len(x), *self._y.shape[1:]), self._x.dtype)
         with self._ops.on_threads(self.threads), self._lock:
             for first in range(0, len(x), self.at_once):
@@ -132,7 +137,7 @@ class Plan:
         return y
 
     def profile(self, x: np.ndarray, repeats: int = 10) -> Profile:
-        """Run the first pictures ``repeats`` times; keep the shortest time of each step, as other work only ever adds."""
+        """Time each step; the shortest of some repeats counts, since other processes only add."""
         seconds = np.empty((repeats, len(self._steps)))
         with self._ops.on_threads(self.threads), self._lock:
             self._load(x, 0)
@@ -146,10 +151,11 @@ class Plan:
         return Profile(self, tuple(seconds.min(axis=0)))
 
     def _load(self, x: np.ndarray, first: int) -> None:
-        """Copy some pictures to where the first step reads them."""
+        """Copy some images to where the first step reads them."""
         if x.shape != self.x_shape:
             raise ValueError(
-                f"the input has shape {x.shape}, and this plan is for {self.x_shape}; make another plan"
+                f"the input has shape {x.shape}, and this plan is for {self.x_shape}; make "
+                "another plan"
             )
         self._ops.upload(x[first : first + self.at_once], out=self._x)
 
@@ -164,19 +170,15 @@ class Plan:
         total = sum(macs(call, shape) for call, shape in zip(self.calls, self.shapes, strict=True))
         memory = f"{len(self.buffers)} buffers of {self.bytes / 2**20:.1f} MiB in all"
         last = f"{len(rows)} steps, {2 * total / 1e9:.2f} GFLOP, {memory}"
-        taken = (
-            ""
-            if self.at_once == self.x_shape[0]
-            else f", {self.at_once} at a time: the figures are for these"
-        )
-        return "\n".join(
-            [f"input {' x '.join(map(str, self.x_shape))}{taken}", _HEADER, *rows, last]
-        )
+        head = f"input {' x '.join(map(str, self.x_shape))}"
+        if self.at_once != self.x_shape[0]:
+            head += f", {self.at_once} at a time: the figures are for these"
+        return "\n".join([head, _HEADER, *rows, last])
 
 
 @dataclass(frozen=True)
 class Profile:
-    """How long each step of a plan took, in seconds; ``print`` shows it."""
+    """The time that each step of a plan took, in seconds; ``print`` shows it."""
 
     plan: Plan
     seconds: tuple[float, ...]
@@ -194,18 +196,20 @@ class Profile:
         return "\n".join([*lines, f"{total * 1e3:.2f} ms in all"])
 
 
-_HEADER = f"{'step':24} {'op':10} {'result':>19}  {'kernel':>6} {'stride':>6} {'groups':>6}  {'fused':24} {'MFLOP':>8} {'buffer':>6}"
+_HEADER = (
+    f"{'step':24} {'op':10} {'result':>19}  {'kernel':>6} {'stride':>6} {'groups':>6}  "
+    f"{'fused':24} {'MFLOP':>8} {'buffer':>6}"
+)
 
 
 def _row(call: Call, shape: Sequence[int], place: int) -> str:
-    """One line of the table."""
-    kernel = (
-        "x".join(map(str, call.args[1].shape[2:]))
-        if call.op == "conv2d"
-        else call.attrs.get("size", "")
-    )
+    """Return one line of the table."""
+    kernel = call.attrs.get("size", "")
+    if call.op == "conv2d":
+        kernel = "x".join(map(str, call.args[1].shape[2:]))
+    result = " x ".join(map(str, shape))
     stride, groups = call.attrs.get("stride", ""), call.attrs.get("groups", "")
     return (
-        f"{call.name:24} {call.op:10} {' x '.join(map(str, shape)):>19}  {kernel!s:>6} {stride!s:>6} {groups!s:>6}  "
+        f"{call.name:24} {call.op:10} {result:>19}  {kernel!s:>6} {stride!s:>6} {groups!s:>6}  "
         f"{' '.join(call.fused):24} {2 * macs(call, shape) / 1e6:8.1f} {place:6}"
     )

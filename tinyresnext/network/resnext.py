@@ -1,9 +1,9 @@
 """ResNeXt (Xie et al. 2017, arXiv:1611.05431): the architecture, and nothing else.
 
 `forward` is Table 1; the three functions before it are the three equal forms of a block in Figure
-3; `parameters` names the weights. None of them computes anything itself: they speak to ``ops``, and
-which module is handed in as ``ops`` decides whether the network is run, recorded or planned. Which
-network it is, a `Spec` says.
+3; `parameters` names the weights. None of them computes anything itself: they call the functions of
+``ops``, and the module that is passed as ``ops`` decides whether the network is run, recorded or
+planned. A `Spec` says which network it is.
 """
 
 from __future__ import annotations
@@ -39,14 +39,15 @@ class Block:
 
 
 def blocks(spec: Spec) -> Iterator[Block]:
-    """The blocks in order; widths follow torchvision's formula, ``int(planes * width / 64) * cardinality``."""
+    """Yield the blocks in order.
+
+    Widths follow torchvision's formula, ``int(planes * width / 64) * cardinality``.
+    """
     c_in = STEM_CHANNELS
     for stage, count in enumerate(spec.blocks):
         planes = FIRST_PLANES * 2**stage
-        channels, c_out = (
-            int(planes * (spec.width / 64.0)) * spec.cardinality,
-            planes * spec.expansion,
-        )
+        channels = int(planes * (spec.width / 64.0)) * spec.cardinality
+        c_out = planes * spec.expansion
         for index in range(count):
             stride = 2 if stage > 0 and index == 0 else 1
             if spec.shortcut == "C" or (spec.shortcut == "B" and (stride != 1 or c_in != c_out)):
@@ -54,14 +55,16 @@ def blocks(spec: Spec) -> Iterator[Block]:
             else:
                 shortcut = "padding" if stride != 1 or c_in != c_out else "identity"
             strides = (stride, 1) if spec.stride_on == 1 else (1, stride)
-            yield Block(
-                f"layer{stage + 1}.{index}", c_in, channels, c_out, stride, strides, shortcut
-            )
+            name = f"layer{stage + 1}.{index}"
+            yield Block(name, c_in, channels, c_out, stride, strides, shortcut)
             c_in = c_out
 
 
 def parameters(spec: Spec) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every parameter, in the order and with the names of torchvision (timm for the deep variants)."""
+    """Return name and shape of every parameter.
+
+    Order and names are those of torchvision, or of timm for the deep variants.
+    """
     shapes: dict[str, tuple[int, ...]] = {}
     for conv, norm, shape in _convolutions(spec):
         shapes[f"{conv}.weight"] = shape
@@ -74,7 +77,7 @@ def parameters(spec: Spec) -> dict[str, tuple[int, ...]]:
 
 
 def _convolutions(spec: Spec) -> Iterator[tuple[str, str, tuple[int, ...]]]:
-    """Each convolution with the batch norm behind it: their names, and the shape of the weight."""
+    """Yield the names of each convolution and its batch norm, and the shape of the weight."""
     if spec.stem == "deep":
         half = STEM_CHANNELS // 2
         yield "conv1.0", "conv1.1", (half, spec.channels, 3, 3)
@@ -93,14 +96,20 @@ def _convolutions(spec: Spec) -> Iterator[tuple[str, str, tuple[int, ...]]]:
 
 
 def _projection(spec: Spec, block: Block) -> tuple[str, str]:
-    """The shortcut's convolution and norm: in ResNet-D the pooling takes the first place of the sequence."""
+    """Return the names of the shortcut's convolution and norm, which a pooling may precede."""
     first = 1 if spec.avg_down else 0
     return f"{block.name}.downsample.{first}", f"{block.name}.downsample.{first + 1}"
 
 
 @dataclass(frozen=True)
 class Walk:
-    """One walk through the network: the weights, the backend, and who is told the name of each value on the way."""
+    """One walk through the network.
+
+    Attributes
+    ----------
+    params, spec, ops, training, at, frozen
+        As for `forward`.
+    """
 
     params: Mapping[str, Array]
     spec: Spec
@@ -112,14 +121,17 @@ class Walk:
     def conv(
         self, x: Array, name: str, *, stride: int = 1, padding: int = 0, groups: int = 1
     ) -> Array:
-        """The convolution of that name."""
+        """Apply the convolution of that name."""
         y = self.ops.conv2d(
             x, self.params[f"{name}.weight"], stride=stride, padding=padding, groups=groups
         )
         return self.at(name, y)
 
     def norm(self, x: Array, name: str) -> Array:
-        """The batch norm of that name: with the batch's own statistics in training, else with the running ones."""
+        """Apply the batch norm of that name.
+
+        In training it normalises with the statistics of the mini-batch, else with the running ones.
+        """
         scale, shift = self.params[f"{name}.weight"], self.params[f"{name}.bias"]
         if self.training and name.partition(".")[0] not in self.frozen:
             return self.at(name, self.ops.batch_norm_train(x, scale, shift, eps=self.spec.eps))
@@ -127,27 +139,34 @@ class Walk:
         return self.at(name, self.ops.batch_norm(x, scale, shift, mean, var, eps=self.spec.eps))
 
     def relu(self, x: Array, name: str) -> Array:
-        """Rectify; ``name`` is what torchvision's graph calls the value."""
+        """Apply a ReLU; ``name`` is what torchvision's graph calls the result."""
         return self.at(name, self.ops.relu(x))
 
 
 def grouped(walk: Walk, block: Block, x: Array) -> Array:
-    """Figure 3(c): split, transform and merge are one grouped convolution. The form everyone computes."""
+    """Compute the block as Figure 3(c): split, transform and merge are one grouped convolution.
+
+    This is the form that is computed in practice.
+    """
     y = _two_layers(walk, block, x, groups=walk.spec.cardinality)
     return walk.norm(walk.conv(y, f"{block.name}.conv3"), f"{block.name}.bn3")
 
 
 def concatenated(walk: Walk, block: Block, x: Array) -> Array:
-    """Figure 3(b): the paths are written side by side, and one 1x1 convolution merges them. NumPy arrays only."""
+    """Compute the block as Figure 3(b): a 1x1 convolution merges the concatenated paths.
+
+    For NumPy arrays only.
+    """
     y = np.concatenate([path(walk, block, x, i) for i in range(walk.spec.cardinality)], axis=3)
     return walk.norm(walk.conv(y, f"{block.name}.conv3"), f"{block.name}.bn3")
 
 
 def summed(walk: Walk, block: Block, x: Array) -> Array:
-    """Figure 3(a), Equation 2: ``sum of T_i(x)`` over the paths. Footnote 6: the batch norm comes after the sum.
+    """Compute the block as Figure 3(a), Equation 2: the sum of ``T_i(x)`` over the paths.
 
-    It equals (b) because ``A1 B1 + A2 B2 = [A1, A2] [B1; B2]``: summing products is one product
-    over all columns. NumPy arrays only.
+    The batch norm comes after the sum (footnote 6). It equals Figure 3(b) because
+    ``A1 B1 + A2 B2 = [A1, A2] [B1; B2]``: a sum of products is one product over all columns. For
+    NumPy arrays only.
     """
     weight, d = walk.params[f"{block.name}.conv3.weight"], block.channels // walk.spec.cardinality
     total = 0
@@ -158,7 +177,10 @@ def summed(walk: Walk, block: Block, x: Array) -> Array:
 
 
 def path(walk: Walk, block: Block, x: Array, i: int) -> Array:
-    """T_i of Equation 2 without its last layer: the same two layers with the path's own rows of their weights."""
+    """Compute T_i of Equation 2 without its last layer.
+
+    The two layers are those of the block with the path's own rows of their weights.
+    """
     d = block.channels // walk.spec.cardinality
     two_layers = re.compile(re.escape(block.name) + r"\.(conv|bn)[12]\.")
     own = {
@@ -170,11 +192,10 @@ def path(walk: Walk, block: Block, x: Array, i: int) -> Array:
 
 
 def _two_layers(walk: Walk, block: Block, x: Array, groups: int) -> Array:
-    """1x1 and 3x3, each normalised and rectified: a whole block's at once, or one path's."""
+    """Compute the 1x1 and the 3x3 layer, with norms and ReLUs, of a block or of one path."""
     name, (first, second) = block.name, block.strides
-    y = walk.relu(
-        walk.norm(walk.conv(x, f"{name}.conv1", stride=first), f"{name}.bn1"), f"{name}.relu"
-    )
+    y = walk.norm(walk.conv(x, f"{name}.conv1", stride=first), f"{name}.bn1")
+    y = walk.relu(y, f"{name}.relu")
     y = walk.conv(y, f"{name}.conv2", stride=second, padding=1, groups=groups)
     return walk.relu(walk.norm(y, f"{name}.bn2"), f"{name}.relu_1")
 
@@ -190,7 +211,7 @@ def forward(
     at: Callable[[str, Array], Array] = lambda name, value: value,
     block: Callable[[Walk, Block, Array], Array] = grouped,
 ) -> Array:
-    """From pictures to logits: Table 1, top to bottom.
+    """Compute the logits of images: Table 1, top to bottom.
 
     Parameters
     ----------
@@ -198,18 +219,19 @@ def forward(
         Named and shaped as `parameters` says.
     spec : Spec
     x : [n, h, w, channels]
-        Normalised pictures of any size the stem and the stages leave something of.
+        Normalised images, of any size that the stem and the stages leave something of.
     ops : backend
         A module such as `tinyresnext.ops.reference`, or a `tinyresnext.network.tape.Tape` over one.
     training : bool
-        Normalise with the statistics of the batch.
+        Normalise with the statistics of the mini-batch.
     frozen : collection of str
         First parts of names, such as ``conv1``, ``bn1`` and ``layer1``: there, training keeps the
         running statistics.
     at : callable
-        Told the name of every value on the way, and returns the value to go on with. Names are
-        those of torchvision's graph, and ``stem``, ``layer1`` ..., ``pooled`` for the results of
-        the stages. In the forms (a) and (b) of the block every path tells the same names.
+        It is called with the name and the value of every intermediate result, and returns the value
+        to continue with. Names are those of torchvision's graph, and ``stem``, ``layer1`` ...,
+        ``pooled`` for the results of the stages. In the forms (a) and (b) of the block every path
+        has the same names.
     block : callable
         The form of the block: `grouped`, `concatenated` or `summed`.
 
@@ -221,9 +243,8 @@ def forward(
     x = at("stem", _stem(walk, x))
     for stage, members in groupby(blocks(spec), key=lambda b: b.name.partition(".")[0]):
         for b in members:
-            y = at(
-                f"{b.name}.add", ops.add(block(walk, b, x), _shortcut(walk, b, x))
-            )  # Equation 3: y = x + sum of T_i(x)
+            # Equation 3: y = x + sum of T_i(x)
+            y = at(f"{b.name}.add", ops.add(block(walk, b, x), _shortcut(walk, b, x)))
             x = walk.relu(y, f"{b.name}.relu_2")
         x = at(stage, x)
     x = at("pooled", at("avgpool", ops.mean_pool(x)))
@@ -231,7 +252,7 @@ def forward(
 
 
 def _stem(walk: Walk, x: Array) -> Array:
-    """conv1 of Table 1, and the max pooling that opens conv2."""
+    """Compute conv1 of Table 1, and the max pooling that conv2 begins with."""
     if walk.spec.small:
         x = walk.conv(x, "conv1", padding=1)
     elif walk.spec.stem == "imagenet":
@@ -247,19 +268,16 @@ def _stem(walk: Walk, x: Array) -> Array:
 
 
 def _shortcut(walk: Walk, block: Block, x: Array) -> Array:
-    """The identity wherever the shapes allow it; otherwise what the type of shortcut says."""
+    """Compute the shortcut: the identity where the shapes allow it, else by the shortcut's type."""
     if block.shortcut == "identity":
         return x
     if block.shortcut == "padding":
         # Skipping pixels and adding zero channels is a 1x1 convolution whose weight is the
         # identity, cut or padded.
-        eye = np.eye(block.c_out, block.c_in, dtype=walk.params["fc.weight"].dtype)[
-            :, :, None, None
-        ]
-        return walk.at(
-            f"{block.name}.downsample",
-            walk.ops.conv2d(x, walk.ops.upload(eye), stride=block.stride),
-        )
+        eye = np.eye(block.c_out, block.c_in, dtype=walk.params["fc.weight"].dtype)
+        weight = walk.ops.upload(eye[:, :, None, None])
+        y = walk.ops.conv2d(x, weight, stride=block.stride)
+        return walk.at(f"{block.name}.downsample", y)
     stride, (conv, norm) = block.stride, _projection(walk.spec, block)
     if walk.spec.avg_down and stride > 1:
         x = walk.ops.avg_pool2d(x, size=2, stride=stride, ceil_mode=True, count_include_pad=False)

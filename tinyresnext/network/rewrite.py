@@ -40,7 +40,10 @@ def for_training(calls: Calls) -> Calls:
 
 
 def fold_batch_norm(calls: Calls) -> Calls:
-    """Multiply the weights by the norm's factor: ``a (w * x) + b`` is ``(a w) * x + b``. In float64, so nothing is lost."""
+    """Fold batch norms into the weights before them: ``a (w * x) + b`` is ``(a w) * x + b``.
+
+    The products are computed in float64, so that only the result is rounded.
+    """
 
     def merge(conv: Call, norm: Call) -> Call:
         x, weight = conv.args
@@ -89,7 +92,7 @@ def absorb(
     fits: Callable[[Call], bool],
     merge: Callable[[Call, Call], Call],
 ) -> Calls:
-    """Merge each ``op`` into the call of ``into`` that made its first argument, when nothing else reads that value.
+    """Merge each ``op`` into the call of ``into`` whose result only it reads, as first argument.
 
     ``a = conv2d(x); b = shortcut; c = add(a, b)`` becomes ``b = shortcut; c = conv2d(x,
     residual=b)``.

@@ -1,4 +1,4 @@
-"""Which ResNeXt: one frozen dataclass for the whole family, and the networks that have names.
+"""The specification of a network: one dataclass for the whole family, and the named networks.
 
 The numbers are those of the paper's Tables 1, 3, 4, 5 and 7 and of the published checkpoints.
 """
@@ -18,7 +18,7 @@ STEMS = ("imagenet", "deep", "cifar", "pooled")
 
 @dataclass(frozen=True)
 class Spec:
-    """Which network: every architecture of the family is one of these.
+    """The specification of a network: every architecture of the family is one of these.
 
     Parameters
     ----------
@@ -30,11 +30,11 @@ class Spec:
         d: the channels of each path in the first stage. A ResNet has 64.
     classes : int
     channels : int
-        Of the picture.
+        Of the image.
     stem : {"imagenet", "deep", "cifar", "pooled"}
         One 7x7 convolution of stride 2 and a max pooling; three 3x3 convolutions instead of the one
         (ResNet-D, He et al. 2018); one 3x3 convolution of stride 1 and no pooling (section 5.3); or
-        the same with the max pooling, for small pictures too, which leaves a quarter of the work to
+        the same with the max pooling, for small images too, which leaves a quarter of the work to
         the stages (ours).
     shortcut : {"A", "B", "C"}
         Where a block changes the shape, its shortcut subsamples and pads with zero channels (A) or
@@ -53,7 +53,7 @@ class Spec:
     Raises
     ------
     UsageError
-        When a value is outside what can be built.
+        A value is outside what can be built.
     """
 
     blocks: tuple[int, ...] = (3, 4, 6, 3)
@@ -71,7 +71,8 @@ class Spec:
     def __post_init__(self) -> None:
         if not isinstance(self.blocks, (tuple, list)):
             raise UsageError(
-                f"blocks is {self.blocks!r}: expected the number of blocks of each stage, such as (3, 4, 6, 3)"
+                f"blocks is {self.blocks!r}: expected the number of blocks of each stage, such as "
+                "(3, 4, 6, 3)"
             )
         object.__setattr__(self, "blocks", tuple(self.blocks))
         if not 1 <= len(self.blocks) <= 8:
@@ -95,7 +96,8 @@ class Spec:
         for name, choices in {"stem": STEMS, "shortcut": ("A", "B", "C")}.items():
             if getattr(self, name) not in choices:
                 raise UsageError(
-                    f"{name} is {getattr(self, name)!r}: expected one of {', '.join(map(repr, choices))}"
+                    f"{name} is {getattr(self, name)!r}: expected one of "
+                    f"{', '.join(map(repr, choices))}"
                 )
         if type(self.avg_down) is not bool:
             raise UsageError(f"avg_down is {self.avg_down!r}: expected True or False")
@@ -104,24 +106,27 @@ class Spec:
 
     @property
     def small(self) -> bool:
-        """Whether it is for pictures of 32 x 32."""
+        """Return whether it is for images of 32 x 32."""
         return self.stem in ("cifar", "pooled")
 
     @property
     def depth(self) -> int:
-        """Layers with weights, as the paper counts them: three a block, the stem and the classifier."""
+        """Return the layers with weights, as the paper counts them.
+
+        They are three in each block, the stem and the classifier.
+        """
         return 3 * sum(self.blocks) + 2
 
     @property
     def name(self) -> str:
-        """The short name, ``resnext50_32x4d``; for a network nobody has named, its numbers in the same manner."""
+        """Return the short name, such as ``resnext50_32x4d``."""
         for name, spec in VARIANTS.items():
             if replace(spec, classes=self.classes, channels=self.channels) == self:
                 return name
         return f"resnext{self.depth}_{self.cardinality}x{self.width}d"
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as JSON has them, for the model file."""
+        """Return the fields as JSON has them, for the model file."""
         return asdict(self) | {"blocks": list(self.blocks)}
 
     @classmethod
@@ -131,7 +136,7 @@ class Spec:
         Raises
         ------
         FormatError
-            When a field is missing, unknown, or of the wrong kind.
+            A field is missing, unknown, or of the wrong kind.
         """
         names = {f.name for f in fields(cls)}
         if (
@@ -152,7 +157,7 @@ class Spec:
 def cifar(
     depth: int, cardinality: int, width: int, *, widen_factor: int = 4, classes: int = 10
 ) -> Spec:
-    """ResNeXt for 32 x 32 pictures (section 5.3): three stages of ``(depth - 2) / 9`` blocks.
+    """Return a ResNeXt for 32 x 32 images (section 5.3): three equal stages of blocks.
 
     Parameters
     ----------
@@ -167,7 +172,7 @@ def cifar(
     Raises
     ------
     UsageError
-        When the depth is not ``9 n + 2``.
+        The depth is not ``9 n + 2``.
     """
     if depth < 11 or (depth - 2) % 9:
         raise UsageError(
@@ -211,12 +216,12 @@ VARIANTS: Mapping[str, Spec] = {
 
 
 def variant(name: str) -> Spec:
-    """The network of that name.
+    """Return the network of that name.
 
     Raises
     ------
     UsageError
-        When there is none; the message has the nearest names.
+        There is none; the message has the nearest names.
     """
     if name in VARIANTS:
         return VARIANTS[name]
@@ -225,17 +230,19 @@ def variant(name: str) -> Spec:
     ] or difflib.get_close_matches(name, VARIANTS, 3)
     near = near[:3] or list(VARIANTS)[:3]
     raise UsageError(
-        f"there is no architecture called {name!r}; did you mean {', '.join(near)}? `tinyresnext models` has all"
+        f"there is no architecture called {name!r}; did you mean {', '.join(near)}? "
+        "`tinyresnext models` lists all"
     )
 
 
 def describe(spec: Spec) -> str:
-    """A sentence for people: what was understood."""
+    """Return a sentence that describes a network for people."""
     stems = {"imagenet": "7x7 stem", "deep": "deep 3x3 stem", "cifar": "3x3 stem of stride 1"}
     stems["pooled"] = stems["cifar"] + " and a pooling"
     down = ", average-pooled shortcuts" if spec.avg_down else ""
     return (
-        f"{spec.name}: {spec.depth} layers (blocks {', '.join(map(str, spec.blocks))}), cardinality {spec.cardinality}, "
-        f"width {spec.width}, {stems[spec.stem]}, shortcuts of type {spec.shortcut}{down}, {spec.channels} input channels, "
-        f"{spec.classes} classes"
+        f"{spec.name}: {spec.depth} layers (blocks {', '.join(map(str, spec.blocks))}), "
+        f"cardinality {spec.cardinality}, width {spec.width}, {stems[spec.stem]}, shortcuts of "
+        "type "
+        f"{spec.shortcut}{down}, {spec.channels} input channels, {spec.classes} classes"
     )

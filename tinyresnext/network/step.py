@@ -1,9 +1,9 @@
-"""One step of training: from the recorded forward pass to the gradients, as a straight line of kernel calls.
+"""One training step, from a mini-batch to loss and gradients, as a straight line of kernel calls.
 
-The forward pass is traced as for a `tinyresnext.network.plan.Plan`, with the loss behind it.
-Additions and ReLUs vanish into the batch norms before them. Then the list is walked backwards once,
-before any picture is seen, and every call that a gradient depends on gets the call of its
-``_backward`` (the chain rule). Both lists together are placed in buffers: a value on the way is
+The forward pass is traced as for a `tinyresnext.network.plan.Plan`, and ends with the loss.
+Additions and ReLUs are fused into the batch norms before them. Then the list is walked backwards
+once, before there is any image, and each call that a gradient depends on is followed by its
+``_backward`` (the chain rule). Both lists together are placed in buffers: an intermediate value is
 kept until the last gradient that needs it has been computed, and then its memory is used again.
 """
 
@@ -28,18 +28,28 @@ Array = np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class Gradient:
-    """The call of an ``op_backward``: the forward call it belongs to, the gradient that comes in, and those that go out."""
+    """The call of an ``op_backward``.
+
+    Attributes
+    ----------
+    call : Call
+        The forward call.
+    dy : stand-in
+        The gradient of its result.
+    out : tuple of stand-in
+        The gradient of each positional argument; None where nobody wants it.
+    more : tuple of bool
+        Whether each is added to what another reader of the same value has left there.
+    """
 
     call: Call
     dy: Any
-    out: tuple[Any, ...]  # one for each positional argument, None where nobody wants it
-    more: tuple[
-        bool, ...
-    ]  # whether it is added to what another reader of the same value has left there
+    out: tuple[Any, ...]
+    more: tuple[bool, ...]
 
     @property
     def read(self) -> list[Any]:
-        """The values it needs."""
+        """Return the values that it is computed from."""
         known = {"dy": self.dy, "y": self.call.out} | dict(enumerate(self.call.args))
         return [known[which] for which in READ[self.call.op]]
 
@@ -47,7 +57,7 @@ class Gradient:
 def differentiate(
     calls: Sequence[Call], one: Any, wanted: Collection[int]
 ) -> tuple[list[Gradient], dict[int, Any]]:
-    """The chain rule, one recorded call at a time, from the last to the first; nothing is computed yet.
+    """Apply the chain rule, call by call, from the last to the first; nothing is computed yet.
 
     Parameters
     ----------
@@ -84,7 +94,7 @@ def differentiate(
 
 
 class Step:
-    """One training step for one shape of batch: pictures and labels in, loss and gradients out.
+    """One training step for one shape of mini-batch.
 
     Parameters
     ----------
@@ -96,7 +106,7 @@ class Step:
     x_shape : (n, h, w, channels)
     ops : backend
     smoothing : float
-        Of the labels.
+        Label smoothing.
     frozen : collection of str
         First parts of the names of layers that are not trained, such as ``conv1``, ``bn1`` and
         ``layer1``.
@@ -109,7 +119,7 @@ class Step:
         After a call: the gradient of the loss for every weight and bias that is trained. The same
         arrays in every call.
     statistics : dict of str to [2, c] array
-        After a call: mean and biased variance of the batch for every batch norm in training.
+        After a call: mean and biased variance of the mini-batch for every batch norm in training.
     positions : dict of str to int
         Over how many values these were taken.
     """
@@ -155,26 +165,25 @@ class Step:
     def _place(
         self, calls: list[Call], backward: list[Gradient], values: dict[int, Any], dtype: Any
     ) -> None:
-        """Give every value its memory, and prepare every call."""
+        """Give every value memory, and prepare every call."""
         made = [(call.out,) for call in calls]
         for gradient in backward:
-            new = (
-                g
-                for g, more in zip(gradient.out, gradient.more, strict=True)
-                if g is not None and not more
-            )
+            pairs = zip(gradient.out, gradient.more, strict=True)
+            new = (g for g, more in pairs if g is not None and not more)
             made.append(tuple(g for g in new if id(g) not in values))
-        read = [[a for a in call.args if a is not None] for call in calls] + [
-            gradient.read for gradient in backward
-        ]
+        read = [[a for a in call.args if a is not None] for call in calls]
+        read += [gradient.read for gradient in backward]
         sizes = [[value.size for value in some] for some in made]
-        places, buffers = assign_buffers(
-            list(zip(made, read, strict=True)), sizes, _in_place(backward, values)
-        )
+        steps, over = list(zip(made, read, strict=True)), _in_place(backward, values)
+        places, buffers = assign_buffers(steps, sizes, over)
         arena = [self._ops.empty((size,), dtype) for size in buffers]
         self.bytes = sum(buffers) * np.dtype(dtype).itemsize
         for value in (value for some in made for value in some):
             values[id(value)] = self._ops.view(arena[places[id(value)]], value.shape)
+        self._bind(calls, backward, values)
+
+    def _bind(self, calls: list[Call], backward: list[Gradient], values: Mapping[int, Any]) -> None:
+        """Prepare every call, with the arrays in place of their stand-ins."""
 
         def real(value: Any) -> Any:
             return values.get(id(value), value)
@@ -186,18 +195,15 @@ class Step:
             self._forward.append((call.name, real(call.out), run))
         for gradient in backward:
             call, out = gradient.call, tuple(map(real, gradient.out))
-            attrs = {key: real(a) for key, a in call.attrs.items()} | {
-                "out": out,
-                "more": gradient.more,
-            }
-            args = (gradient.dy, call.out, *call.args)
-            self._backward.append(
-                (call.name, self._ops.bind(f"{call.op}_backward", *map(real, args), **attrs))
-            )
+            attrs = {key: real(a) for key, a in call.attrs.items()}
+            args = map(real, (gradient.dy, call.out, *call.args))
+            op = f"{call.op}_backward"
+            run = self._ops.bind(op, *args, **attrs, out=out, more=gradient.more)
+            self._backward.append((call.name, run))
         self._logits, self._loss = real(calls[-2].out), real(calls[-1].out)
 
     def __call__(self, x: Array, labels: Array) -> tuple[float, Array]:
-        """Loss and gradients of one batch.
+        """Compute loss and gradients of one mini-batch.
 
         Parameters
         ----------
@@ -207,23 +213,21 @@ class Step:
         Returns
         -------
         loss : float
-            The mean over the batch.
+            The mean over the mini-batch.
         logits : [n, classes]
         """
         self._load(x, labels)
         with self._ops.on_threads(self.threads):
             for _, _, run in self._forward:
                 run()
-            loss, logits = (
-                float(self._ops.download(self._loss)),
-                np.array(self._ops.download(self._logits)),
-            )
+            loss = float(self._ops.download(self._loss))
+            logits = np.array(self._ops.download(self._logits))
             for _, run in self._backward:
                 run()
         return loss, logits
 
     def first_not_finite(self) -> str | None:
-        """The first value on the way, by torchvision's name, that is not finite for the pictures of the last call."""
+        """Return torchvision's name of the first value of the last call that is not finite."""
         with self._ops.on_threads(self.threads):
             for name, value, run in self._forward:
                 run()
@@ -232,28 +236,34 @@ class Step:
         return None
 
     def _load(self, x: Array, labels: Array) -> None:
-        """Copy a batch to where the first and the last call of the forward pass read it."""
+        """Copy a mini-batch to where the first and the last forward call read it."""
         labels, (n, classes) = np.asarray(labels), self._labels.shape
         if x.shape != self.x_shape:
             raise ValueError(
-                f"the input has shape {x.shape}, and this step is for {self.x_shape}; make another step"
+                f"the input has shape {x.shape}, and this step is for {self.x_shape}; make "
+                "another step"
             )
         if labels.shape == (n,) and labels.dtype.kind in "iu":
             if labels.min() < 0 or labels.max() >= classes:
                 raise ValueError(
-                    f"labels reach from {labels.min()} to {labels.max()}, expected 0 to {classes - 1}"
+                    f"labels reach from {labels.min()} to {labels.max()}, expected 0 to "
+                    f"{classes - 1}"
                 )
             labels = np.eye(classes, dtype=self._labels.dtype)[labels]
         if labels.shape != (n, classes):
             raise ValueError(
-                f"labels have shape {labels.shape}, expected ({n},) integers or ({n}, {classes}) floats"
+                f"labels have shape {labels.shape}, expected ({n},) integers or ({n}, {classes}) "
+                "floats"
             )
         self._ops.upload(x, out=self._x)
         self._ops.upload(labels, out=self._labels)
 
 
 def _in_place(backward: Sequence[Gradient], values: Mapping[int, Any]) -> dict[int, Any]:
-    """A batch norm's gradient goes over the one that comes in: the residual's where there is one, else the input's."""
+    """Return which gradients are written over the one that they are computed from.
+
+    Of a batch norm it is the gradient of the residual where there is one, else of the input.
+    """
     over = {}
     for gradient in backward:
         if gradient.call.op == "batch_norm_train":

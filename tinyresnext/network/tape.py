@@ -1,4 +1,4 @@
-"""A backend that remembers, so that what was computed can be walked backwards (or planned, see `tinyresnext.network.plan`)."""
+"""A backend that records its calls, so that gradients can be computed from them, or a plan made."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..ops import shapes
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One op as it was called, and what came out. Arrays are told apart by identity."""
+    """One recorded op: its arguments and its result. Arrays are distinguished by identity."""
 
     op: str
     args: tuple[Any, ...]
@@ -22,17 +22,19 @@ class Call:
 
 
 class Tape:
-    """Hand it to `tinyresnext.network.resnext.forward` in place of a backend: it lets the backend compute and writes each op down.
+    """A backend that lets another one compute and records each op.
+
+    It is passed to `tinyresnext.network.resnext.forward` in place of the backend.
 
     Parameters
     ----------
     ops : backend
-        Who computes.
+        The one that computes.
 
     Attributes
     ----------
     calls : list of Call
-        In the order they were made. The tape keeps every value alive until it is dropped itself.
+        In the order of the calls. The tape keeps every value alive as long as it lives itself.
     """
 
     def __init__(self, ops: Any) -> None:
@@ -60,9 +62,9 @@ def gradients(tape: Tape, dy: Any, wrt: Sequence[Any]) -> list[Any]:
     tape : Tape
         Of a computation whose last call made the value that ``dy`` belongs to.
     dy : array
-        The gradient of whatever is to be minimised, with respect to the last value on the tape.
+        The gradient of what is to be minimised with respect to the last value on the tape.
     wrt : sequence of array
-        The very arrays (inputs, parameters or values on the way) whose gradients are wanted.
+        The very arrays (inputs, parameters or intermediate values) whose gradients are wanted.
 
     Returns
     -------
@@ -78,11 +80,9 @@ def gradients(tape: Tape, dy: Any, wrt: Sequence[Any]) -> list[Any]:
             continue
         dout = found[here] if here in wanted else found.pop(here)
         backward = getattr(tape.ops, f"{call.op}_backward")
-        # An optional argument that was not given has a gradient of None, behind those of the
-        # others.
-        for arg, grad in zip(
-            call.args, backward(dout, call.out, *call.args, **call.attrs), strict=False
-        ):
+        grads = backward(dout, call.out, *call.args, **call.attrs)
+        # An optional argument that was not given has a gradient of None, after those of the others.
+        for arg, grad in zip(call.args, grads, strict=False):
             if grad is not None:  # a value that is read twice receives the sum of both gradients
                 found[id(arg)] = found[id(arg)] + grad if id(arg) in found else grad
     return [found.get(id(a)) for a in wrt]

@@ -1,4 +1,4 @@
-"""Record a forward pass without data: the list of calls that plans, training steps and counts are made from."""
+"""Record a forward pass without data, for plans, training steps and counts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ Calls = list[Call]
 
 
 class ShapesOnly:
-    """A backend that computes shapes only: each op returns a stand-in, an array that has a shape and owns no memory."""
+    """A backend that computes shapes only.
+
+    Each op returns a stand-in: an array that has a shape and owns no memory.
+    """
 
     def __getattr__(self, op: str) -> Callable[..., Any]:
         rule = getattr(shapes, op)
@@ -30,7 +33,7 @@ class ShapesOnly:
 
 
 def stand_in(shape: Sequence[int]) -> np.ndarray:
-    """Return an array of that shape whose values all share one zero; each call returns another object."""
+    """Return a new array of that shape whose values all share one zero."""
     return np.broadcast_to(np.float32(0), shape)
 
 

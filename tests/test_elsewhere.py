@@ -38,7 +38,8 @@ def model(spec: Spec, ops: types.ModuleType) -> Model:
 
 
 def test_every_word_of_the_contract_is_there():
-    words = {name for name in vars(contract.Backend) if not name.startswith("_")}
+    parts = contract.Backend.__mro__
+    words = {name for part in parts for name in vars(part) if not name.startswith("_")}
     for ops in (elsewhere, reference, tinyresnext.ops.backend("cpu")):
         missing = {name for name in words if not callable(getattr(ops, name, None))}
         assert not missing, ops.__name__
@@ -77,7 +78,9 @@ def trained(folder, ops_of, **changes):
 
 def without_times(log: str) -> list[str]:
     """Return the lines of a log without what differs from run to run."""
-    return [line.partition('"seconds"')[0] + line.partition('"top1"')[2] for line in log.split("\n")]
+    return [
+        line.partition('"seconds"')[0] + line.partition('"top1"')[2] for line in log.split("\n")
+    ]
 
 
 @pytest.mark.parametrize("changes", [{}, {"muon": 0.1, "ema": 0.0}, {"sides": (6, 8)}], ids=str)

@@ -1,4 +1,4 @@
-"""The primitive operations and their backends. Nothing in this room knows of models, images or files.
+"""The primitive operations and their backends. The room knows nothing of models or images.
 
 Read `contract` first (what a backend is), then `shapes` (what each op takes, returns and refuses)
 and `reference` (what each op computes, in NumPy). `cpu` computes the same with Numba. `backend`
@@ -17,7 +17,7 @@ __all__ = ["Backend", "backend"]
 
 
 def backend(device: str) -> Backend:
-    """Return the module that computes on a device. It is imported only now, since Numba takes its time.
+    """Return the module that computes on a device; it is imported only when it is asked for.
 
     Parameters
     ----------
@@ -34,6 +34,7 @@ def backend(device: str) -> Backend:
     modules = {"cpu": "cpu", "auto": "cpu", "reference": "reference"}
     if device not in modules:
         raise DeviceError(
-            f"device is {device!r}, and this version computes on {', '.join(modules)}; choose one of these"
+            f"device is {device!r}, and this version computes on {', '.join(modules)}; choose one "
+            "of these"
         )
     return cast(Backend, import_module(f"{__name__}.{modules[device]}"))

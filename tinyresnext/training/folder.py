@@ -19,7 +19,7 @@ _LEFT_BEHIND = re.compile(
 
 
 class TrainingFolder:
-    """The names of the files in a run's folder."""
+    """The files in the folder of a run."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -38,7 +38,7 @@ class TrainingFolder:
         Raises
         ------
         UsageError, WeightsError
-            As `begin` and `resume`, and when another process trains in the folder.
+            As `begin` and `resume` raise; or another process trains in the folder.
         """
         if resume:
             self._found()
@@ -55,8 +55,8 @@ class TrainingFolder:
         Raises
         ------
         UsageError
-            When there is a run already, or anything that it would write over, or the folder cannot
-            be made.
+            There is a run already, or a file that it would write over, or the folder cannot be
+            made.
         """
         self._made()
         for path in (self.state, self.log, self.best, self.model):
@@ -70,20 +70,20 @@ class TrainingFolder:
         return start
 
     def resume(self, start: State) -> State:
-        """The saved state.
+        """Return the saved state.
 
         Parameters
         ----------
         start : State
-            What the run would begin with: only a run with the same network, recipe and pictures
+            What the run would begin with: only a run with the same network, recipe and images
             goes on.
 
         Raises
         ------
         UsageError
-            When there is no run, or a different one.
+            There is no run, or a different one.
         WeightsError
-            When the state cannot be used.
+            The state cannot be used.
         """
         self._found()
         state = training_state.read(self.state)
@@ -119,7 +119,7 @@ class TrainingFolder:
             )
 
     def _busy(self) -> None:
-        """Refuse what another process would write over."""
+        """Refuse a folder that another process trains in."""
         raise UsageError(
             f"another process trains in {shown(self.path)}; wait until it ends, or give another "
             "folder"
@@ -134,5 +134,5 @@ class TrainingFolder:
 
 
 def _decisions(state: State) -> dict[str, object]:
-    """What must be the same for a run to go on."""
+    """Return what must be the same for a run to go on."""
     return {"network": state.spec.to_json()} | state.recipe.to_json() | dict(state.run)

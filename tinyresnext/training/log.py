@@ -27,12 +27,12 @@ class Log:
     path : path
     length : int
         How many bytes of an earlier part of the run are kept; what was written after its last state
-        is told again.
+        is written again.
 
     Raises
     ------
     UsageError
-        When the file cannot be written.
+        The file cannot be written.
     """
 
     def __init__(self, path: Path, length: int = 0) -> None:
@@ -61,7 +61,7 @@ class Log:
             ) from error
 
     def sync(self) -> int:
-        """Have everything on the disk, and say how long it is."""
+        """Bring everything to the disk, and return the length of the file in bytes."""
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
@@ -71,30 +71,26 @@ class Log:
         return self._file.tell()
 
     def close(self) -> None:
-        """No more lines."""
+        """Close the file."""
         self._file.close()
 
 
 class Progress:
-    """One line on a terminal; elsewhere nothing.
+    """One line on a terminal that shows how far a run is; elsewhere nothing.
 
     Parameters
     ----------
     epochs, steps : int
-        Of the whole run, and in an epoch.
+        Epochs of the whole run, and steps of an epoch.
     batch : int
     done : int
-        Steps of the whole run that are behind.
+        Steps of the whole run that are done.
     """
 
     def __init__(self, epochs: int, steps: int, batch: int, done: int) -> None:
         self.epochs, self.steps, self.batch, self._first = epochs, steps, batch, done
-        self._start, self._last, self._shown, self._on = (
-            time.monotonic(),
-            0.0,
-            "",
-            sys.stderr.isatty(),
-        )
+        self._start, self._last = time.monotonic(), 0.0
+        self._shown, self._on = "", sys.stderr.isatty()
 
     def step(self, epoch: int, step: int, seconds: float, loss: float, accuracy: float) -> None:
         """Show a step.
@@ -113,36 +109,36 @@ class Progress:
             f"loss {loss:.4f}  accuracy {accuracy:.1%}  {clock(left)} left"
         )
 
-    def epoch(self, epoch: int, told: dict[str, float]) -> None:
-        """After an epoch, a line that stays."""
+    def epoch(self, epoch: int, found: dict[str, float]) -> None:
+        """Leave a line about an epoch."""
         if self._on:
-            validation = f"  top-1 {told['top1']:.2%}" if "top1" in told else ""
+            validation = f"  top-1 {found['top1']:.2%}" if "top1" in found else ""
             self._show(
-                f"epoch {epoch + 1}/{self.epochs}  {told['images_per_second']:.0f} images/s  "
-                f"loss {told['loss']:.4f}  "
-                f"accuracy {told['accuracy']:.1%}{validation}  {clock(told['seconds'])}"
+                f"epoch {epoch + 1}/{self.epochs}  {found['images_per_second']:.0f} images/s  "
+                f"loss {found['loss']:.4f}  "
+                f"accuracy {found['accuracy']:.1%}{validation}  {clock(found['seconds'])}"
             )
             self.close()
 
     def say(self, text: str) -> None:
-        """Something in place of the line, for a moment."""
+        """Show a text in place of the line."""
         if self._on:
             self._show(text)
 
     def close(self) -> None:
-        """Leave the line behind."""
+        """End the line."""
         if self._on and self._shown:
             print(file=sys.stderr, flush=True)
         self._shown = ""
 
     def _show(self, text: str) -> None:
-        """Write over what was there."""
+        """Write over the last text."""
         print(f"\r{text:{len(self._shown)}}", end="", file=sys.stderr, flush=True)
         self._shown = text
 
 
 def clock(seconds: float) -> str:
-    """Hours, minutes and seconds."""
+    """Return a time as hours, minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
@@ -151,7 +147,7 @@ def clock(seconds: float) -> str:
 class Stop:
     """Inside its ``with`` block, Ctrl-C and SIGTERM ask for a stop; a second one stops at once.
 
-    Only the main thread can be asked: in another, signals do what they always do.
+    Only the main thread receives signals: in another, they do what they always do.
 
     Attributes
     ----------

@@ -39,26 +39,26 @@ class State:
     spec : Spec
     recipe : Recipe
     values, velocity : [size(spec)] float32
-        All parameters, and the momentum's memory of each.
+        All parameters, and the memory of the momentum of each.
     average : [size(spec)] float32, optional
         The moving average of the values.
     run : dict of str to str
-        What else must be the same when the run goes on: the pictures, what is frozen, and how
-        pictures are prepared and tried.
+        What else must be the same when the run goes on: the images, the frozen layers, the
+        preprocessing and the validation set.
     epoch, step : int
-        How many whole epochs are behind, and how many steps of the present one.
+        How many whole epochs are done, and how many steps of the present one.
     loss : float
         The sum of the losses of the epoch's steps.
     correct : int
-        How many of the epoch's pictures were classified correctly when they were seen.
+        How many images of the epoch were classified correctly when they were seen.
     seconds : float
         Spent on the epoch so far.
     top1, best : float, optional
         Accuracy in the last validation, and in the best.
     tried : int
-        How many pictures the last validation had.
+        How many images the last validation had.
     threads : int
-        How many the run computes on.
+        How many threads the run computes on.
     log_bytes : int
         How long the log was.
     """
@@ -86,7 +86,7 @@ class State:
 
     @property
     def result(self) -> np.ndarray:
-        """The values to be used: the average where there is one."""
+        """Return the values of the finished model: the average where there is one."""
         return self.values if self.average is None else self.average
 
 
@@ -95,7 +95,7 @@ _NUMBERS = ("loss", "seconds", "top1", "best")
 
 
 def new(spec: Spec, recipe: Recipe, values: np.ndarray) -> State:
-    """The state before the first step."""
+    """Return the state before the first step."""
     return State(spec, recipe, values, np.zeros_like(values), values.copy() if recipe.ema else None)
 
 
@@ -105,7 +105,7 @@ def write(path: str | os.PathLike[str], state: State) -> None:
     Raises
     ------
     UsageError
-        When it cannot be written.
+        It cannot be written.
     """
     meta = {
         "format": FORMAT,
@@ -126,7 +126,7 @@ def write(path: str | os.PathLike[str], state: State) -> None:
 
 
 def read(path: str | os.PathLike[str]) -> State:
-    """Read a state, everything in it checked.
+    """Read a state, and check everything in it.
 
     Raises
     ------
@@ -155,7 +155,7 @@ def read(path: str | os.PathLike[str]) -> State:
 
 
 def _state(archive: zipfile.ZipFile) -> State:
-    """Everything in a file that is a zip."""
+    """Read everything in a file that is a zip archive."""
     meta = _meta(archive)
     spec, recipe = Spec.from_json(meta["spec"]), Recipe.from_json(meta["recipe"])
     names = ["values", "velocity", *(["average"] if recipe.ema else [])]
@@ -193,7 +193,7 @@ def _state(archive: zipfile.ZipFile) -> State:
 
 
 def _meta(archive: zipfile.ZipFile) -> dict[str, Any]:
-    """The JSON part, every field of the kind it must be."""
+    """Read the JSON part, and check the kind of every field."""
     try:
         meta = json.loads(_array(archive, "meta", np.dtype("u1"), None).tobytes())
     except RecursionError:
@@ -239,7 +239,7 @@ def _array(archive: zipfile.ZipFile, name: str, dtype: np.dtype, count: int | No
 
 
 def _header(dtype: np.dtype, count: int) -> bytes:
-    """What NumPy writes before so many numbers."""
+    """Return what NumPy writes before so many numbers."""
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         file, {"descr": dtype.str, "fortran_order": False, "shape": (count,)}

@@ -1,0 +1,155 @@
+"""The words of a backend that are not ops: placing, running, updating, and the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from .forward import Array
+
+
+class Peak(NamedTuple):
+    """The measured limits of a device for one number of threads; a copy counts its bytes twice.
+
+    Attributes
+    ----------
+    threads : int
+    gflops : float
+        Float32 multiply-adds, each counted as two operations, in 10^9 a second.
+    read, copy : float
+        Memory traffic in GB/s.
+    """
+
+    threads: int
+    gflops: float
+    read: float
+    copy: float
+
+
+class Kept(NamedTuple):
+    """A folder of compiled kernels on disk."""
+
+    folder: Path
+    files: int
+    bytes: int
+    current: bool  # whether this version and this processor use it
+
+
+class Device(Protocol):
+    """Where arrays are, how calls are run, how weights are updated, and the machine."""
+
+    @property
+    def __name__(self) -> str:
+        """Return the name of the module."""
+
+    # --- placing ----------------------------------------------------------------------------------
+
+    def empty(self, shape: Sequence[int], dtype: Any = np.float32) -> Array:
+        """Return new memory on the device, not yet filled."""
+
+    def upload(self, array: Any, out: Array | None = None) -> Array:
+        """Copy a NumPy array to the device, into ``out`` of the same shape if that is given.
+
+        Without ``out`` the result may be the array itself, where the device computes in NumPy's
+        memory.
+        """
+
+    def download(self, array: Array) -> np.ndarray:
+        """Return the values as a NumPy array.
+
+        It may be the device's own memory: copy what is to be kept.
+        """
+
+    def view(self, array: Array, shape: Sequence[int], start: int = 0) -> Array:
+        """Return the part of a flat array that begins at ``start``, in another shape.
+
+        Both share their memory.
+        """
+
+    def pack(self, weight: Array, groups: int) -> Array:
+        """Lay the weight of a convolution out as this backend's ``conv2d`` reads it fastest."""
+
+    # --- running ----------------------------------------------------------------------------------
+
+    def bind(self, op: str, *args: Any, **attrs: Any) -> Callable[[], Any]:
+        """Check and prepare a call that is made many times, on what the same arrays then hold.
+
+        Bound, an op takes ``out``. Bound, an ``op_backward`` takes ``out``, where each gradient
+        goes, with ``None`` for those that nobody wants, and ``more``, whether each is added to what
+        is there.
+        """
+
+    def chain(self, calls: Sequence[Callable[[], Any]]) -> Callable[[], None]:
+        """Return one call that makes all of these bound calls, in their order."""
+
+    def at_once(self, n: int) -> int:
+        """Return how many of ``n`` samples best go through a network together; it divides ``n``."""
+
+    # --- updating ---------------------------------------------------------------------------------
+
+    def sgd_step(
+        self,
+        weight: Array,
+        gradient: Array,
+        velocity: Array,
+        *,
+        lr: float,
+        momentum: float,
+        decay: float,
+        nesterov: bool,
+    ) -> None:
+        """Make one step of stochastic gradient descent, in place; the reference has the formula."""
+
+    def muon_step(
+        self, weight: Array, gradient: Array, velocity: Array, *, groups: int, lr: float
+    ) -> None:
+        """Make one step of Muon for the weight of a convolution, in place.
+
+        The reference has the formula.
+        """
+
+    def average_step(self, average: Array, values: Array, *, new: float) -> None:
+        """Move an average towards the values by the share ``new``, in place."""
+
+    def statistics_step(
+        self, mean: Array, var: Array, statistics: Array, *, count: int, new: float
+    ) -> None:
+        """Move running statistics [c] towards those of a mini-batch [2, c], in place.
+
+        ``new`` is the share of the mini-batch, and ``count`` how many values it has of each channel.
+        """
+
+    # --- the machine ------------------------------------------------------------------------------
+
+    def thread_count(self, asked: int | None = None) -> int:
+        """Return how many threads to use: those asked for, or as many as this process may have cores.
+
+        Raises
+        ------
+        UsageError
+            This backend cannot use that many.
+        """
+
+    def on_threads(self, count: int) -> AbstractContextManager[None]:
+        """Run what is called inside the ``with`` block on that many threads."""
+
+    def when_compiling(
+        self, tell: Callable[[], None], after: float = 1.0
+    ) -> AbstractContextManager[None]:
+        """Call ``tell`` once if compiling takes longer than ``after`` seconds in the ``with`` block."""
+
+    def peak(self, threads: Sequence[int]) -> list[Peak]:
+        """Measure the limits of the device, for each number of threads."""
+
+    def kernels_kept(self) -> list[Kept]:
+        """Return the folders of compiled kernels on disk."""
+
+    def kernels_problem(self) -> str | None:
+        """Return why compiled kernels cannot be kept on disk, or None when they can."""
+
+    def clear_kernels(self) -> int:
+        """Remove all compiled kernels from the disk and return how many bytes they had."""

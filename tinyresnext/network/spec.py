@@ -212,6 +212,10 @@ VARIANTS: Mapping[str, Spec] = {
     "resnext29_16x64d": cifar(29, 16, 64),  # Table 7
     "resnext29_32x4d": cifar(29, 32, 4),
     "resnext29_1x64d": cifar(29, 1, 64),
+    # The bundled model: small images, few blocks, a stem with a pooling (ours).
+    "resnext20_2x64d": Spec(
+        (2, 2, 2), 2, 64, classes=10, stem="pooled", avg_down=True, expansion=1
+    ),
 }
 
 

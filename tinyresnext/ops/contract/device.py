@@ -120,13 +120,13 @@ class Device(Protocol):
     ) -> None:
         """Move running statistics [c] towards those of a mini-batch [2, c], in place.
 
-        ``new`` is the share of the mini-batch, and ``count`` how many values it has of each channel.
+        ``new`` is the share of the mini-batch, ``count`` its values of each channel.
         """
 
     # --- the machine ------------------------------------------------------------------------------
 
     def thread_count(self, asked: int | None = None) -> int:
-        """Return how many threads to use: those asked for, or as many as this process may have cores.
+        """Return how many threads to use: as many as asked for, or one for each usable core.
 
         Raises
         ------
@@ -140,7 +140,7 @@ class Device(Protocol):
     def when_compiling(
         self, tell: Callable[[], None], after: float = 1.0
     ) -> AbstractContextManager[None]:
-        """Call ``tell`` once if compiling takes longer than ``after`` seconds in the ``with`` block."""
+        """Call ``tell`` once if compiling takes longer than ``after`` seconds in the block."""
 
     def peak(self, threads: Sequence[int]) -> list[Peak]:
         """Measure the limits of the device, for each number of threads."""

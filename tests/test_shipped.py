@@ -162,3 +162,10 @@ def test_the_card_says_what_it_makes_of_the_photographs():
         [[guess]] = model.predict(str(file), top=1)
         name = file.relative_to(DATA.parents[1]).as_posix()
         assert f"| `{name}` | {guess.label} | " in card
+
+
+def test_its_recipe_and_its_architecture_have_names():
+    model = tinyresnext.load()
+    assert model.spec == tinyresnext.variant("resnext20_2x64d")
+    recipe = json.loads(model.provenance["recipe"])
+    assert recipe == tinyresnext.recipe("muon-cifar").to_json()

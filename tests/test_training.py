@@ -397,7 +397,7 @@ def test_another_number_of_threads_is_told(tmp_path, interrupted_after, monkeypa
     assert "threads" not in capsys.readouterr().err
     train(small.SPEC, small.pictures(), small.RECIPE, tmp_path, threads=2, resume=True, **options)
     assert (
-        "went on 1 threads until now and goes on 2: some bits will differ"
+        "used 1 threads until now and continues on 2: some bits will differ"
         in capsys.readouterr().err
     )
 

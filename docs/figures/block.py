@@ -30,6 +30,7 @@ COLOURS = {
     "expand": ("#ddf1df", "#35824a", "#163a22", "#7fca90"),
     "value": ("#eef0f3", "#8a94a3", "#232b36", "#7d8899"),
 }
+KINDS = ("reduce", "spatial", "expand")  # the class of each layer
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 MONO = "ui-monospace, SFMono-Regular, Menlo, 'DejaVu Sans Mono', monospace"
 
@@ -54,8 +55,8 @@ def drawing() -> str:
         f'width="{WIDE}" height="{TALL}" role="img" aria-labelledby="title description">'
     )
     about = (
-        f"From {CHANNELS} channels to {CHANNELS}: {CARDINALITY} paths of {WIDTH} channels are added "
-        f"up (a), or concatenated to {GROUPED} channels and merged by one 1x1 convolution (b), or "
+        f"From {CHANNELS} channels to {CHANNELS}: {CARDINALITY} paths of {WIDTH} channels are "
+        f"added up (a), or concatenated to {GROUPED} channels and merged by one 1x1 convolution (b), or "
         f"computed as one grouped 3x3 convolution with {CARDINALITY} groups (c)."
     )
     parts = [
@@ -174,9 +175,6 @@ def _split() -> list[str]:
     return [_curve(BODY / 2, INPUT + 30, x, ROWS[0]) for x in _centres()]
 
 
-KINDS = ("reduce", "spatial", "expand")
-
-
 def _paths(row: int) -> list[str]:
     """Return one layer of all paths."""
     kernel, c_in, c_out = (
@@ -265,5 +263,5 @@ def _text(x: float, y: float, words: str, kind: str) -> str:
 
 
 if __name__ == "__main__":
-    TARGET.write_text(drawing(), "utf-8")
+    TARGET.write_text(drawing(), "utf-8", newline="\n")
     print(TARGET)

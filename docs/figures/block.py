@@ -56,8 +56,8 @@ def drawing() -> str:
     )
     about = (
         f"From {CHANNELS} channels to {CHANNELS}: {CARDINALITY} paths of {WIDTH} channels are "
-        f"added up (a), or concatenated to {GROUPED} channels and merged by one 1x1 convolution (b), or "
-        f"computed as one grouped 3x3 convolution with {CARDINALITY} groups (c)."
+        f"added up (a), or concatenated to {GROUPED} channels and merged by one 1x1 convolution "
+        f"(b), or computed as one grouped 3x3 convolution with {CARDINALITY} groups (c)."
     )
     parts = [
         head,

@@ -1,7 +1,8 @@
-"""Write the README's tables between their markers, from files in ``results/``.
+"""Write the tables of speed between their markers, from files in ``results/``.
 
 ``python benchmarks/readme.py [FILE.json ...]``: what `peers` wrote goes between ``<!-- bench -->``,
-what ``tinyresnext bench --json`` wrote between ``<!-- sizes -->``; by default the newest of both,
+whole networks into the README and everything into ``docs/performance.md``; what ``tinyresnext bench
+--json`` wrote goes between ``<!-- sizes -->`` there. By default the newest of both is taken,
 ``DATE.json`` and ``DATE-bench.json``.
 """
 
@@ -9,12 +10,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
+PERFORMANCE = HERE.parent / "docs" / "performance.md"
 DATE = "[0-9]" * 4 + "-[0-9][0-9]-[0-9][0-9]"
 PEERS = ("openvino", "onnx runtime", "pytorch")  # the columns; of PyTorch's modes the fastest
 TITLES = {
@@ -25,20 +27,21 @@ TITLES = {
 }
 
 
-def section(report: dict[str, Any]) -> str:
-    """The table and the sentence above it, in Markdown."""
+def section(report: dict[str, Any], kinds: Collection[str] = ()) -> str:
+    """Return the table and the sentence above it, in Markdown: of all rows, or of some kinds."""
     versions = ", ".join(
         f"{TITLES[name]} {version}" for name, version in report["versions"].items()
     )
     lines = [
         f"{report['processor']}, {report['threads']} threads, {report['date']}; {versions}.",
-        "Medians in milliseconds (and our part of the fastest peer's time), all engines in turn within one run.",
+        "Medians in milliseconds (and our part of the fastest peer's time), all engines in turn",
+        "within one run.",
         "",
         "| | tinyresnext | OpenVINO | ONNX Runtime | PyTorch, its fastest mode | eager |",
         "|---|---|---|---|---|---|",
     ]
     for row in report["cases"]:
-        if "ratio" in row:
+        if "ratio" in row and (not kinds or row["kind"] in kinds):
             ours = f"**{ms(row['engines']['tinyresnext']['median_ms'])}** ({row['ratio']:.2f})"
             cells = [_fastest(row, peer) for peer in (*PEERS, "pytorch eager")]
             lines.append(f"| {_title(row)} | {' | '.join([ours, *cells])} |")
@@ -46,7 +49,7 @@ def section(report: dict[str, Any]) -> str:
 
 
 def _title(row: dict[str, Any]) -> str:
-    """What the row is of."""
+    """Return what the row is of."""
     if row["kind"] == "model":
         return row["case"]
     return {"grouped": "3x3, ", "grouped in a row": "3x3 in a row, ", "pointwise": ""}[
@@ -55,7 +58,7 @@ def _title(row: dict[str, Any]) -> str:
 
 
 def _fastest(row: dict[str, Any], peer: str) -> str:
-    """The shortest median of the engines whose names begin like this."""
+    """Return the shortest median of the engines whose names begin like this."""
     found = [
         e["median_ms"]
         for name, e in row["engines"].items()
@@ -65,12 +68,12 @@ def _fastest(row: dict[str, Any], peer: str) -> str:
 
 
 def ms(value: float) -> str:
-    """Three digits, or all before the point."""
+    """Write three digits, or all before the point."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def sizes(report: dict[str, Any]) -> str:
-    """Whole networks for several sizes of pictures: the medians, and the part of the peak."""
+    """Return whole networks for several sizes of images: the medians, and the part of the peak."""
     rows = {(row["model"], row["batch"]): {} for row in report["models"]}
     for row in report["models"]:
         rows[row["model"], row["batch"]][row["size"]] = (
@@ -84,7 +87,8 @@ def sizes(report: dict[str, Any]) -> str:
         else f" Other processes took {report['others']:.0%} of the cores meanwhile."
     )
     lines = [
-        f"{report['processor']}, {report['threads']} threads, {report['date']}: medians in milliseconds, and the part of",
+        f"{report['processor']}, {report['threads']} threads, {report['date']}: medians in "
+        "milliseconds, and the part of",
         f"{peak:.0f} GFLOP/s, which is what multiply-adds in registers alone reach.{others}",
         "",
         f"| | {' | '.join(f'{size} px' for size in columns)} |",
@@ -98,12 +102,12 @@ def sizes(report: dict[str, Any]) -> str:
 
 
 def put(text: str, table: str, name: str = "bench") -> str:
-    """A text with something else between the markers of that name.
+    """Return a text with something else between the markers of that name.
 
     Raises
     ------
     ValueError
-        When the markers are not there, once each and in order.
+        The markers are not there, once each and in order.
     """
     opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
     before, begin, rest = text.partition(opening)
@@ -114,15 +118,23 @@ def put(text: str, table: str, name: str = "bench") -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Read the results and rewrite the README."""
+    """Read the results and rewrite both pages."""
     newest = [
         max((HERE / "results").glob(f"{DATE}{kind}.json"), default=None) for kind in ("", "-bench")
     ]
     for source in [Path(name) for name in argv] or [found for found in newest if found]:
         report = json.loads(source.read_text("utf-8"))
-        name, table = ("bench", section(report)) if "cases" in report else ("sizes", sizes(report))
-        README.write_text(put(README.read_text("utf-8"), table, name), "utf-8")
+        if "cases" in report:
+            rewrite(README, section(report, ("model",)), "bench")
+            rewrite(PERFORMANCE, section(report), "bench")
+        else:
+            rewrite(PERFORMANCE, sizes(report), "sizes")
     return 0
+
+
+def rewrite(page: Path, table: str, name: str) -> None:
+    """Put a table between the markers of a page."""
+    page.write_text(put(page.read_text("utf-8"), table, name), "utf-8")
 
 
 if __name__ == "__main__":

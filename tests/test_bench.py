@@ -1,4 +1,4 @@
-"""What measures speed: that it runs, counts right, and says what it found. Speed itself is not tested."""
+"""What measures speed: that it runs, counts right, and reports it. Speed itself is not tested."""
 
 from __future__ import annotations
 
@@ -222,17 +222,22 @@ REPORT = {
 
 def test_the_readme_is_written_between_its_markers(benchmarks, monkeypatch, tmp_path):
     readme = benchmarks("readme")
-    target, source = tmp_path / "README.md", tmp_path / "results.json"
-    target.write_text("before\n<!-- bench -->\nold\n<!-- /bench -->\nafter\n", "utf-8")
-    source.write_text(json.dumps(REPORT), "utf-8")
-    monkeypatch.setattr(readme, "README", target)
+    pages = {name: tmp_path / f"{name}.md" for name in ("README", "PERFORMANCE")}
+    for name, page in pages.items():
+        page.write_text("before\n<!-- bench -->\nold\n<!-- /bench -->\nafter\n", "utf-8")
+        monkeypatch.setattr(readme, name, page)
+    source = tmp_path / "results.json"
+    layer = REPORT["cases"][0] | {"case": "16 x 4, 8", "kind": "grouped"}
+    source.write_text(json.dumps(REPORT | {"cases": [*REPORT["cases"], layer]}), "utf-8")
     assert readme.main([str(source)]) == readme.main([str(source)]) == 0
-    text = target.read_text("utf-8")
-    assert text.startswith("before\n<!-- bench -->\nA processor, 2 threads, 2020-02-02")
-    assert text.endswith("\n<!-- /bench -->\nafter\n")
-    assert "| net batch 1 | **10** (0.50) | 20.1 |  | 40 | 40 |" in text
-    assert "old" not in text
-    assert "nobody" not in text
+    for name, page in pages.items():
+        text = page.read_text("utf-8")
+        assert text.startswith("before\n<!-- bench -->\nA processor, 2 threads, 2020-02-02")
+        assert text.endswith("\n<!-- /bench -->\nafter\n")
+        assert "| net batch 1 | **10** (0.50) | 20.1 |  | 40 | 40 |" in text
+        assert ("| 3x3, 16 x 4, 8 | **10** (0.50) |" in text) == (name == "PERFORMANCE")
+        assert "old" not in text
+        assert "nobody" not in text
 
 
 @pytest.mark.parametrize(
@@ -251,7 +256,7 @@ def test_markers_must_be_there(benchmarks, text):
 
 def test_the_table_of_sizes(benchmarks, monkeypatch, tmp_path):
     readme = benchmarks("readme")
-    target, source = tmp_path / "README.md", tmp_path / "bench.json"
+    target, source = tmp_path / "performance.md", tmp_path / "bench.json"
     target.write_text("before\n<!-- sizes -->\nold\n<!-- /sizes -->\nafter\n", "utf-8")
     rows = [("net", 1, 160, 10.04, 0.5), ("net", 1, 224, 20.0, 0.625), ("net", 8, 160, 80.0, 0.75)]
     models = [
@@ -265,7 +270,7 @@ def test_the_table_of_sizes(benchmarks, monkeypatch, tmp_path):
         "others": 0.04,
     }
     source.write_text(json.dumps(report | {"models": models}), "utf-8")
-    monkeypatch.setattr(readme, "README", target)
+    monkeypatch.setattr(readme, "PERFORMANCE", target)
     assert readme.main([str(source)]) == 0
     written = target.read_text("utf-8")
     assert "| net batch 1 | 10 (50%) | 20 (62%) |" in written
@@ -276,9 +281,10 @@ def test_the_table_of_sizes(benchmarks, monkeypatch, tmp_path):
     assert written.endswith("after\n")
 
 
-def test_the_projects_readme_has_markers(benchmarks):
+def test_the_projects_pages_have_markers(benchmarks):
     readme = benchmarks("readme")
-    text = readme.README.read_text("utf-8")
+    assert "table" in readme.put(readme.README.read_text("utf-8"), "table")
+    text = readme.PERFORMANCE.read_text("utf-8")
     assert "table" in readme.put(text, "table")
     assert "table" in readme.put(text, "table", "sizes")
 

@@ -1,0 +1,162 @@
+"""What the pages say of the code: links, names, commands and examples are those that exist."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tinyresnext
+from tinyresnext.cli.main import parser
+from tinyresnext.network.resnext import blocks, parameters
+from tinyresnext.network.spec import VARIANTS, variant
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = Path(tinyresnext.__file__).parent
+FOLDERS = (".", "docs", "weights", "notebooks", "benchmarks", "tests/data")
+PAGES = sorted(page for folder in FOLDERS for page in (ROOT / folder).glob("*.md"))
+LINK = re.compile(r"\]\((?!https?:|mailto:)([^)\s]*)\)")
+DEFINED = re.compile(r"`([\w./-]+\.py)::(\w+(?:\.\w+)?)`")
+PATH = re.compile(r"`([\w.-]+/(?:[\w.-]+/)*(?:[\w-]+\.(?:py|md|toml|svg|json|ipynb|txt))?)`")
+PLACEHOLDER = re.compile(r"\b(DATE|NAME|CLASS|SPLIT|SYSTEM)\b")  # what stands for a name
+ABOUT = {page: page.relative_to(ROOT).as_posix() for page in PAGES}
+
+
+def prose(page: Path) -> str:
+    """Return a page without its blocks of code."""
+    return re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def code(page: Path, language: str) -> Iterator[str]:
+    """Yield the blocks of code in a language."""
+    pattern = rf"^```{language}\n(.*?)^```$"
+    yield from re.findall(pattern, page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return what GitHub calls the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", prose(page), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ABOUT.get)
+def test_links_lead_somewhere(page):
+    for target in LINK.findall(prose(page)):
+        name, _, anchor = target.partition("#")
+        found = page.parent / name if name else page
+        assert found.exists(), target
+        assert not anchor or anchor in anchors(found), target
+
+
+def defined(path: Path) -> set[str]:
+    """Return the names that a module defines, and those of its classes with a dot."""
+    found = set()
+    for node in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            inside = [part for part in node.body if isinstance(part, ast.FunctionDef)]
+            found |= {f"{node.name}.{part.name}" for part in inside}
+        if isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {
+                name.id for t in targets for name in ast.walk(t) if isinstance(name, ast.Name)
+            }
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ABOUT.get)
+def test_names_are_defined_where_a_page_says(page):
+    for path, name in DEFINED.findall(prose(page)):
+        assert (ROOT / path).exists(), path
+        assert name in defined(ROOT / path), f"{path}::{name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ABOUT.get)
+def test_paths_exist(page):
+    """A path is one from the root, from the package, or from the page's own folder."""
+    for path in PATH.findall(prose(page)):
+        known = PLACEHOLDER.search(path) or any(
+            (base / path).exists() for base in (ROOT, PACKAGE, page.parent)
+        )
+        assert known, path
+
+
+def test_the_paper_index_names_networks_that_exist():
+    named = set(re.findall(r"`(resne(?:x)?t\d+_?\w*)`", prose(ROOT / "docs" / "paper.md")))
+    assert len(named) > 10
+    assert named <= set(VARIANTS)
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """Yield every command of the package in the pages, with the page it is on."""
+    for page in PAGES:
+        for block in code(page, "sh"):
+            for line in block.replace("\\\n", "").splitlines():
+                for part in line.split(" && "):
+                    if part.startswith("tinyresnext "):
+                        yield ABOUT[page], part.partition("  #")[0]
+
+
+@pytest.mark.parametrize(("page", "command"), sorted(set(commands())))
+def test_commands_are_understood(page, command):
+    parser().parse_args(shlex.split(command)[1:])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ABOUT.get)
+def test_examples_use_what_exists(page):
+    for block in code(page, "python"):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom):
+                module = import_module(node.module)
+                assert all(hasattr(module, alias.name) for alias in node.names), node.module
+            elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "tr":
+                assert node.attr in tinyresnext.__all__, node.attr
+
+
+def options() -> dict[str, set[str]]:
+    """Return the options of each command."""
+    [group] = [a for a in parser()._actions if isinstance(a, argparse._SubParsersAction)]
+    return {
+        name: {text for action in one._actions for text in action.option_strings} - {"-h", "--help"}
+        for name, one in group.choices.items()
+    }
+
+
+def test_every_option_is_explained():
+    text = (ROOT / "docs" / "command_line.md").read_text("utf-8")
+    said = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", text)) - {"--help"}
+    known = options()
+    assert said == set().union(*known.values())
+    assert all(f"`{name}`" in text or f"`tinyresnext {name}" in text for name in known)
+
+
+def figure():
+    """Return the script that draws the block."""
+    source = ROOT / "docs" / "figures" / "block.py"
+    spec = importlib.util.spec_from_file_location("block", source)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_drawing_is_what_its_script_makes():
+    block = figure()
+    assert block.drawing() == block.TARGET.read_text("utf-8"), "run docs/figures/block.py"
+
+
+def test_the_drawing_has_the_numbers_of_the_network():
+    block, spec = figure(), variant("resnext50_32x4d")
+    drawn = list(blocks(spec))[1]
+    assert (drawn.c_in, drawn.channels, drawn.c_out) == (256, block.GROUPED, block.CHANNELS)
+    shapes = parameters(spec)
+    weights = [shapes[f"{drawn.name}.conv{i}.weight"] for i in (1, 2, 3)]
+    assert sum(int(np.prod(shape)) for shape in weights) == block.WEIGHTS

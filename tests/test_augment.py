@@ -10,8 +10,12 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from tinyresnext.errors import ImageError, UsageError
-from tinyresnext.images.augment import Augment, jitter, random_part
-from tinyresnext.images.preprocess import Preprocess, normalise, resize_and_crop
+from tinyresnext.images.augment import Augment
+from tinyresnext.images.colour import jitter
+from tinyresnext.images.crops import random_crop
+from tinyresnext.images.prepare import normalise
+from tinyresnext.images.preprocess import Preprocess
+from tinyresnext.images.resize import resize_and_crop
 
 # Pillow computes in float32 as we do; only where the compiler fuses its product and sum may a level
 # differ.
@@ -115,7 +119,7 @@ def test_a_random_part_by_torchvisions_rule():
     area = 100 * 80 * (0.08 + 0.92 * 0.5)
     aspect = math.exp(math.log(3 / 4) + 0.25 * (math.log(4 / 3) - math.log(3 / 4)))
     w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-    assert random_part(100, 80, (0.08, 1.0), (3 / 4, 4 / 3), draw) == (0, 80 - h, w, h)
+    assert random_crop(100, 80, (0.08, 1.0), (3 / 4, 4 / 3), draw) == (0, 80 - h, w, h)
 
 
 @pytest.mark.parametrize("swap", [0.4, 0.6])
@@ -125,12 +129,12 @@ def test_a_random_part_by_the_authors_rule(swap):
     aspect = 3 / 4 + 0.25 * (4 / 3 - 3 / 4)
     w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
     w, h = (h, w) if swap < 0.5 else (w, h)
-    found = random_part(
+    found = random_crop(
         100, 80, (0.08, 1.0), (3 / 4, 4 / 3), Given(0.5, 0.25, 0.999, 0.0, swap), even=True
     )
     assert found == (0, 80 - h, w, h)
     wide = (1.0, 1.0, 0.5, 0.5, 0.9)  # ten tries in vain, and then the middle square
-    assert random_part(70, 50, (1.0, 1.0), (3 / 4, 4 / 3), Given(*wide * 10), even=True) == (
+    assert random_crop(70, 50, (1.0, 1.0), (3 / 4, 4 / 3), Given(*wide * 10), even=True) == (
         10,
         0,
         50,
@@ -201,13 +205,13 @@ def test_cutout_comes_after_the_window_and_the_mirror():
 def test_a_random_part_that_does_not_fit_is_drawn_again():
     wide = (1.0, 1.0, 0.5, 0.5)  # the whole area at 4:3 does not fit into a square
     fits = (0.0, 0.5, 0.0, 0.0)
-    assert random_part(50, 50, (0.25, 1.0), (3 / 4, 4 / 3), Given(*wide * 9, *fits)) == (
+    assert random_crop(50, 50, (0.25, 1.0), (3 / 4, 4 / 3), Given(*wide * 9, *fits)) == (
         0,
         0,
         25,
         25,
     )
-    assert random_part(50, 50, (0.25, 1.0), (3 / 4, 4 / 3), Given(*wide * 10, *fits)) == (
+    assert random_crop(50, 50, (0.25, 1.0), (3 / 4, 4 / 3), Given(*wide * 10, *fits)) == (
         0,
         0,
         50,
@@ -226,12 +230,12 @@ def test_a_random_part_that_does_not_fit_is_drawn_again():
 )
 def test_the_middle_where_no_part_fits(size, expected):
     """Ten tries at the whole area; then the largest middle part with an aspect of 4:3 or 3:4 (round half to even)."""
-    assert random_part(*size, (1.0, 1.0), (3 / 4, 4 / 3), np.random.default_rng(0)) == expected
+    assert random_crop(*size, (1.0, 1.0), (3 / 4, 4 / 3), np.random.default_rng(0)) == expected
 
 
 def test_random_parts_are_spread_as_they_should_be():
     rng = np.random.default_rng(0)
-    parts = np.array([random_part(64, 48, (0.1, 0.5), (0.5, 2.0), rng) for _ in range(4000)])
+    parts = np.array([random_crop(64, 48, (0.1, 0.5), (0.5, 2.0), rng) for _ in range(4000)])
     left, top, w, h = parts.T
     assert (left >= 0).all()
     assert (top >= 0).all()
@@ -247,7 +251,7 @@ def test_random_parts_are_spread_as_they_should_be():
 def test_random_resized_crop_is_crop_and_resize():
     picture = noise(40, 60, 3)
     augment = Augment(16, scale=(0.2, 0.8))
-    left, top, w, h = random_part(60, 40, augment.scale, augment.ratio, np.random.default_rng(7))
+    left, top, w, h = random_crop(60, 40, augment.scale, augment.ratio, np.random.default_rng(7))
     expected = (
         Image.fromarray(picture)
         .crop((left, top, left + w, top + h))
@@ -345,7 +349,7 @@ def test_channels():
 
 def test_pictures_of_another_size_are_refused():
     with pytest.raises(
-        ImageError, match="9 x 8 pixels and 8 x 8 were expected; say with resize or scale"
+        ImageError, match="9 x 8 pixels and 8 x 8 were expected; give resize or scale"
     ):
         Augment(8).fit(noise(8, 9, 3), None)
 

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from data_files import picture, write_files, write_zip
 
-from tinyresnext.data import folders as picture_files
-from tinyresnext.data import open_dataset
+from tinyresnext.data import folders, open_dataset, zips
 from tinyresnext.errors import FormatError, ImageError, TinyResNeXtError, UnsafeError, UsageError
-from tinyresnext.images.preprocess import decode
+from tinyresnext.images.decode import decode
 
 FORMS = ["folder", "zip"]
 
@@ -104,7 +103,7 @@ def test_what_fits_is_decoded_once_and_the_rest_when_it_is_needed(put, monkeypat
         calls.append(arguments)
         return decode(*arguments)
 
-    monkeypatch.setattr(picture_files, "decode", counted)
+    monkeypatch.setattr(folders, "decode", counted)
     path = put({f"a/{i:03}.png": picture(i) for i in range(200)})
     kept = open_dataset(path, memory=200 * 8 * 8 * 3, threads=threads)
     calls.clear()
@@ -138,7 +137,7 @@ BROKEN = {
     "empty": (b"", "is empty"),
     "a page": (b"<!DOCTYPE html><html>", "text with tags"),
     "cut short": (picture(1, 40, "JPEG")[:-300], "no usable JPEG"),
-    "a TIFF under a false name": (b"II*\0" + bytes(40), "a TIFF picture"),
+    "a TIFF under a false name": (b"II*\0" + bytes(40), "a TIFF image"),
 }
 
 
@@ -168,7 +167,7 @@ def test_broken_pictures(put, name, memory, capsys):
 
 def test_nothing_but_broken_pictures(put):
     path = put({"a/1.png": b"", "b/2.png": b"x"})
-    with pytest.raises(ImageError, match="none of the 2 pictures"):
+    with pytest.raises(ImageError, match="none of the 2 images"):
         open_dataset(path, on_broken="skip", warn=lambda line: None)
 
 
@@ -176,12 +175,12 @@ def test_nothing_but_broken_pictures(put):
     "files", [{}, {"a.png": picture(1)}, {"notes/a.txt": b"x"}, {"train/a.png": picture(1)}]
 )
 def test_no_pictures_in_folders(put, files):
-    with pytest.raises(FormatError, match=r"no pictures|no folders"):
+    with pytest.raises(FormatError, match=r"no images|no folders"):
         open_dataset(put(files | {"x.txt": b""}))
 
 
 def test_other_kinds_of_pictures_are_named(put):
-    with pytest.raises(ImageError, match="a TIFF picture"):
+    with pytest.raises(ImageError, match="a TIFF image"):
         open_dataset(put({"a/1.tif": b"II*\0" + bytes(40)}))
 
 
@@ -350,7 +349,7 @@ def test_zip_members_that_are_refused(tmp_path, name):
 def test_a_zip_member_that_is_a_bomb(tmp_path, monkeypatch):
     """What is held of a member is bounded by the limit for picture files, whatever it inflates to."""
     path = write_zip(tmp_path / "d.zip", {"a/1.png": picture(1), "a/2.png": bytes(1 << 20)})
-    monkeypatch.setattr(picture_files, "MAX_FILE_BYTES", 1 << 19)
+    monkeypatch.setattr(zips, "MAX_FILE_BYTES", 1 << 19)
     with pytest.raises(
         ImageError, match=r"a/2.png cannot be read: it has 1,048,576 bytes, more than"
     ):
@@ -369,7 +368,7 @@ def test_bytes_that_deflate_to_a_picture_and_more(tmp_path):
 
 def test_a_zip_directory_beyond_all_sense(tmp_path, monkeypatch):
     path = write_zip(tmp_path / "d.zip", {f"a/{i}.png": picture(i) for i in range(40)})
-    monkeypatch.setattr(picture_files, "_MAX_DIRECTORY", 1000)
+    monkeypatch.setattr(zips, "_MAX_DIRECTORY", 1000)
     with pytest.raises(UnsafeError, match=r"directory claims [\d,]+ bytes, more than the 1,000"):
         open_dataset(path)
 

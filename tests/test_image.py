@@ -15,7 +15,10 @@ import pytest
 from PIL import Image
 
 from tinyresnext.errors import FormatError, ImageError, UsageError
-from tinyresnext.images.preprocess import Preprocess, decode, normalise, prepare, resize_and_crop
+from tinyresnext.images.decode import decode
+from tinyresnext.images.prepare import normalise, prepare
+from tinyresnext.images.preprocess import Preprocess
+from tinyresnext.images.resize import resize_and_crop
 
 # Made with torchvision 0.28 on Pillow 13: Resize(r), CenterCrop(c), and those pixels through
 # ToTensor and Normalize. height, width, resize, crop, interpolation, the first half of
@@ -427,7 +430,7 @@ BAD_ARRAYS = [
     (np.zeros((4, 4, 3), object), "object"),
     (np.zeros((4, 4, 3), "U1"), "U1"),
     (np.zeros((3, 32, 32), np.uint8), "transpose"),
-    (np.zeros((2, 4, 4, 3), np.uint8), "one picture"),
+    (np.zeros((2, 4, 4, 3), np.uint8), "one image"),
     (np.zeros((4, 4, 2), np.uint8), "channels"),
     (np.zeros((4, 4, 5), np.uint8), "channels"),
     (np.zeros(4, np.uint8), "uint8"),
@@ -451,7 +454,7 @@ def test_bad_arrays_are_refused(pixels, says):
 
 def test_wrong_arguments():
     for nothing in (None, 3, b"picture.png", [1, 2], object()):
-        with pytest.raises(UsageError, match="no picture"):
+        with pytest.raises(UsageError, match="no image"):
             decode(nothing)
         with pytest.raises(ImageError):
             resize_and_crop(nothing, Preprocess())
@@ -465,5 +468,8 @@ def test_wrong_arguments():
 
 
 def test_importing_loads_no_numba():
-    code = "import sys, tinyresnext.images.preprocess; assert 'numba' not in sys.modules and 'h5py' not in sys.modules"
+    code = (
+        "import sys, tinyresnext.images.prepare; "
+        "assert 'numba' not in sys.modules and 'h5py' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

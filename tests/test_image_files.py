@@ -19,8 +19,8 @@ import pytest
 from PIL import Image
 
 from tinyresnext.errors import ImageError
-from tinyresnext.images import decode as image_file
-from tinyresnext.images.preprocess import decode
+from tinyresnext.images import files as image_file
+from tinyresnext.images.decode import decode, orientation
 
 ODD = odd.all_odd_images()
 FUZZ_SEEDS = [case.data for case in ODD if case.pixels is not None and len(case.data) < 3000]
@@ -355,13 +355,13 @@ def test_an_unreadable_file_is_refused(file):
 def test_orientation_of_damaged_blocks_is_upright():
     for value in range(1, 9):
         assert (
-            image_file.orientation(odd.exif(value))
-            == image_file.orientation(odd.exif(value, ">")[6:])
+            orientation(odd.exif(value))
+            == orientation(odd.exif(value, ">")[6:])
             == value
         )
     block = odd.exif(6)
     for length in range(len(block) - 6):
-        assert image_file.orientation(block[:length]) == 1
+        assert orientation(block[:length]) == 1
     for nothing in (
         None,
         6,
@@ -373,4 +373,4 @@ def test_orientation_of_damaged_blocks_is_upright():
         odd.exif(6, kind=4),
         odd.exif(6, offset=2**31),
     ):
-        assert image_file.orientation(nothing) == 1
+        assert orientation(nothing) == 1

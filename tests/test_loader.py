@@ -18,7 +18,7 @@ from tinyresnext.data.dataset import Dataset
 from tinyresnext.data.loader import Loader
 from tinyresnext.errors import ImageError, UsageError
 from tinyresnext.images.augment import Augment
-from tinyresnext.images.preprocess import normalise
+from tinyresnext.images.prepare import normalise
 
 RANDOM = Augment(8, padding=2, flip=True, brightness=0.3)
 PARTS = Augment(6, scale=(0.2, 1.0), flip=True)
@@ -220,7 +220,7 @@ def test_nothing_but_broken_pictures_found_late():
 
     dataset, _ = in_memory(read=broken, skips=True, warn=lambda line: None)
     with pytest.raises(
-        ImageError, match="none of the 50 pictures can be used; the last says: it is empty"
+        ImageError, match="none of the 50 images can be used; the error of the last is: it is empty"
     ):
         batches(dataset, PLAIN)
     assert batches(dataset, PLAIN, drop_last=False) == []
@@ -228,7 +228,7 @@ def test_nothing_but_broken_pictures_found_late():
 
 def test_a_picture_of_the_wrong_size_is_named(tmp_path):
     dataset = open_dataset(write_files(tmp_path, {"a/1.png": picture(1), "a/2.png": picture(2, 9)}))
-    with pytest.raises(ImageError, match=r"a/2.png: a picture is 9 x 9 pixels and 8 x 8"):
+    with pytest.raises(ImageError, match=r"a/2.png: an image is 9 x 9 pixels and 8 x 8"):
         batches(dataset, PLAIN, batch=2)
 
 
@@ -285,9 +285,9 @@ def test_an_epoch_that_is_given_up():
 SCRIPT = """
 import sys, time
 import numpy as np
-from tinyresnext.augment import Augment
-from tinyresnext.dataset import Dataset
-from tinyresnext.loader import Loader
+from tinyresnext.images.augment import Augment
+from tinyresnext.data.dataset import Dataset
+from tinyresnext.data.loader import Loader
 
 def slowly(i):
     time.sleep(0.05)

@@ -10,8 +10,11 @@ import pytest
 from PIL import Image
 
 from tinyresnext.errors import ImageError, UsageError
-from tinyresnext.images.augment import Augment, random_part
-from tinyresnext.images.preprocess import Preprocess, normalise, prepare, resize_and_crop
+from tinyresnext.images.augment import Augment
+from tinyresnext.images.crops import random_crop
+from tinyresnext.images.prepare import normalise, prepare
+from tinyresnext.images.preprocess import Preprocess
+from tinyresnext.images.resize import resize_and_crop
 from tinyresnext.images.torch7 import _along, scale_and_crop, scaled_size
 
 F = np.float32
@@ -227,7 +230,7 @@ def test_training_resizes_as_the_model_does():
 def test_random_parts_are_bicubic():
     picture = odd.synthetic(40, 60)
     augment = Augment(16, scale=(0.2, 0.8), interpolation="torch7")
-    left, top, w, h = random_part(60, 40, augment.scale, augment.ratio, np.random.default_rng(7))
+    left, top, w, h = random_crop(60, 40, augment.scale, augment.ratio, np.random.default_rng(7))
     expected = (
         Image.fromarray(picture)
         .crop((left, top, left + w, top + h))

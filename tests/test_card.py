@@ -84,7 +84,7 @@ def test_card(card, arguments, tmp_path, capsys):
         "**91.67%** of 12",
         "tinyresnext train cifar10.zip --seed 7",
         "| lr | 0.1 |",
-        "3.0 hours for 30 epochs, 516 pictures a second",
+        "3.0 hours for 30 epochs, at a median of 516 images a",
         "| 30 | 0.1 | 0.0667 | 98.33% | 80.00% |",
         "| dog | 3 | 66.67% | 66.67% |",
         "dog taken for cat 1x",

@@ -1,4 +1,4 @@
-"""What `load` gives: calls, predictions, features and traces, and what a wrong call says."""
+"""A loaded `Model`: calls, predictions, features and traces, and the errors of wrong calls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPEC = Spec((1, 1), 4, 8, 10)
 
 
 def make(spec: Spec = SPEC, **changes) -> Model:
-    """A small model with weights made from their names."""
+    """Return a small model with weights made from their names."""
     parts = {
         "spec": spec,
         "params": cases.weights(spec, counters=False),

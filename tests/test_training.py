@@ -1,4 +1,4 @@
-"""Whole runs on small networks: what they leave behind, how they stop, and that they go on as if they had not."""
+"""Whole runs on small networks: their files, how they stop, and that they resume exactly."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""One engine in a process of its own: it loads a case, says what comes out, and runs when it is told to.
+"""One engine in its own process, which loads a case, stores its result, and runs on request.
 
-``python engines.py ENGINE THREADS`` reads lines of JSON and answers each with one: ``{"load":
-FOLDER}`` builds the case and writes ``ENGINE.npy`` beside it; ``{"run": N}`` runs once to wake up
-and then N times on the clock. Between lines the process waits for its standard input, which costs
-nothing unless the engine's threads spin; how much processor time the waiting took is part of every
-answer.
+``python engines.py ENGINE THREADS`` reads lines of JSON and answers each with one line: ``{"load":
+FOLDER}`` builds the case and writes ``ENGINE.npy`` beside it; ``{"run": N}`` runs once to warm up
+and then N times, which are timed. Between lines the process waits for its standard input, which
+costs nothing unless the engine's threads spin. Every answer includes the processor time that the
+waiting took.
 
-Nothing of tinyresnext is imported here but by the engine ``tinyresnext``: peers may live in another
+Only the engine ``tinyresnext`` imports tinyresnext here: the other engines may use another
 interpreter.
 """
 
@@ -22,13 +22,15 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray
-Run = Callable[
-    [], Array
-]  # one run; the result is [n, classes], or [n, c, h, w] as the engine likes to hold it
+# One run; the result is [n, classes], or [n, c, h, w] in the memory layout of the engine.
+Run = Callable[[], Array]
 
 
 def ours(folder: Path, threads: int) -> Run:
-    """A network runs as a plan; a layer as one call, on weights packed before and into memory that is there already."""
+    """Build a plan for a network, or one call for a layer.
+
+    Weights are packed, and memory for results is allocated, before the first run.
+    """
     import numba
 
     from tinyresnext.network.plan import Plan, Program
@@ -70,7 +72,7 @@ def ours(folder: Path, threads: int) -> Run:
 
 
 def _row(calls: list[Any], x: Array) -> Run:
-    """Convolutions one after the other, each prepared for the memory it reads and writes, as the steps of a plan are."""
+    """Bind convolutions, one after the other, to the memory they read and write, as a plan does."""
     from tinyresnext.ops import cpu, shapes
 
     bound, value = [], cpu.upload(x)
@@ -88,7 +90,7 @@ def _row(calls: list[Any], x: Array) -> Run:
 
 
 def onnx_runtime(folder: Path, threads: int) -> Run:
-    """All optimisations, input and output bound to memory that is there already."""
+    """Build a session with all optimisations, its input and output bound to allocated memory."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -114,7 +116,10 @@ def onnx_runtime(folder: Path, threads: int) -> Run:
 
 
 def openvino(folder: Path, threads: int) -> Run:
-    """float32 as everyone else, where by itself it would take bfloat16 if the processor has it; for latency."""
+    """Build a request for low latency, in float32 like all engines.
+
+    By default OpenVINO uses bfloat16 where the processor has it.
+    """
     import openvino as ov
 
     core = ov.Core()
@@ -124,10 +129,8 @@ def openvino(folder: Path, threads: int) -> Run:
         "PERFORMANCE_HINT": "LATENCY",
     }
     compiled = core.compile_model(core.read_model(str(folder / "graph.onnx")), "CPU", hints)
-    request, tensor = (
-        compiled.create_infer_request(),
-        ov.Tensor(_nchw(_read(folder)[1]["x"])),
-    )  # which is a copy
+    request = compiled.create_infer_request()
+    tensor = ov.Tensor(_nchw(_read(folder)[1]["x"]))  # a copy
     request.set_input_tensor(tensor)
 
     def run() -> Array:
@@ -138,7 +141,7 @@ def openvino(folder: Path, threads: int) -> Run:
 
 
 def torch(folder: Path, threads: int, mode: str, channels_last: bool) -> Run:
-    """PyTorch: eager, a frozen TorchScript, or compiled with freezing."""
+    """Build a PyTorch module: eager, a frozen TorchScript, or compiled with freezing."""
     import torch as pt
     from torch_module import Network
 
@@ -170,9 +173,8 @@ def torch(folder: Path, threads: int, mode: str, channels_last: bool) -> Run:
     return run
 
 
-ENGINES: dict[
-    str, tuple[str, Callable[[Path, int], Run]]
-] = {  # what has to be importable, and how it is built
+# For each engine, the package it needs and the function that builds it.
+ENGINES: dict[str, tuple[str, Callable[[Path, int], Run]]] = {
     "tinyresnext": ("numba", ours),
     "pytorch eager": ("torch", lambda folder, threads: torch(folder, threads, "eager", False)),
     "pytorch eager, channels last": (
@@ -191,27 +193,30 @@ ENGINES: dict[
 
 
 def _read(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Array]]:
-    """The steps and the arrays of a case."""
+    """Read the steps and the arrays of a case."""
     with np.load(folder / "arrays.npz") as found:
         return json.loads((folder / "steps.json").read_text("utf-8")), dict(found)
 
 
 def _nchw(x: Array) -> Array:
-    """The input as the peers take it."""
+    """Return the input in the layout of the other engines."""
     return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
 
 
 def serve(engine: str, threads: int) -> None:
-    """Answer until the input ends."""
+    """Answer requests until the input ends."""
     run: Run | None = None
-    answers, sys.stdout = sys.stdout, sys.stderr  # what an engine prints is no answer
+    answers, sys.stdout = (
+        sys.stdout,
+        sys.stderr,
+    )  # the output of an engine must not mix with answers
     idle = time.process_time()
     for line in sys.stdin:
         asleep = {"burned": time.process_time() - idle}
         asked, answer = json.loads(line), {}
         try:
             if "load" in asked:
-                run = None  # the memory of the case before
+                run = None  # release the memory of the previous case
                 run = ENGINES[engine][1](Path(asked["load"]), threads)
                 run()
                 start = time.perf_counter()
@@ -226,7 +231,7 @@ def serve(engine: str, threads: int) -> None:
                     start = time.perf_counter()
                     run()
                     answer["times"].append(time.perf_counter() - start)
-        except Exception as error:  # another engine's own business: it is reported and left out
+        except Exception as error:  # an engine that fails is reported and left out
             answer = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
         idle = time.process_time()
         print(json.dumps(answer | asleep), file=answers, flush=True)

@@ -1,4 +1,4 @@
-"""A case as an ONNX graph, node for step; ONNX Runtime and OpenVINO read the same file. Needs ``onnx``."""
+"""A case as an ONNX graph, one node a step, for ONNX Runtime and OpenVINO. Needs ``onnx``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper, save
 
 
 def write(folder: Path) -> None:
-    """Write ``graph.onnx`` beside ``steps.json`` and ``arrays.npz``, for exactly the shape of the input there."""
+    """Write ``graph.onnx`` beside ``steps.json`` and ``arrays.npz``, for their input shape."""
     steps = json.loads((folder / "steps.json").read_text("utf-8"))
     with np.load(folder / "arrays.npz") as found:
         arrays = dict(found)
@@ -32,7 +32,7 @@ def write(folder: Path) -> None:
 
 
 def _nodes(step: dict[str, Any], arrays: dict[str, np.ndarray]) -> list[Any]:
-    """The nodes of one step."""
+    """Return the nodes of one step."""
     op, out, args, a = step["op"], step["out"], step["args"], step["attrs"]
     p, s = a.get("padding", 0), a.get("stride", 1)
     if op == "conv2d":
@@ -64,7 +64,6 @@ def _nodes(step: dict[str, Any], arrays: dict[str, np.ndarray]) -> list[Any]:
     raise ValueError(f"there is no ONNX node for {op!r} here")
 
 
-if (
-    __name__ == "__main__"
-):  # python graph.py FOLDER: for an interpreter that has onnx, if this one has not
+# python graph.py FOLDER: `peers` starts this in an interpreter that has onnx.
+if __name__ == "__main__":
     write(Path(sys.argv[1]))

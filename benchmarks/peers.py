@@ -1,12 +1,12 @@
-"""The same networks and layers on every engine that is installed, in turn, each in a process of its own.
+"""Compare all installed engines on the same networks and layers, in turn, each in its own process.
 
-A run goes round and round: engine A for a moment while the others sleep, then B, then C, then A
-again. So all of them see the same weather. What is compared is the median of each; the *ratio* of
-two medians is the result, because a machine that is slow today is slow for all. First of all,
-everyone has to come to the same logits.
+A run goes in rounds: engine A runs for a moment while the others sleep, then B, then C, then A
+again, so that all of them run under the same conditions. The median of each is compared; the
+*ratio* of two medians is the result, because a machine that is slow today is slow for all. Before
+that, all engines must compute the same logits.
 
-``python benchmarks/peers.py`` takes about half an hour; ``--help`` says how to take less. What is
-fair and what the figures mean stands in README.md beside this file.
+``python benchmarks/peers.py`` takes about half an hour; ``--help`` lists options for less.
+README.md beside this file explains what is fair and what the figures mean.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ import numpy as np
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-import workloads  # noqa: E402  (found only now, from wherever this is started)
+import workloads  # noqa: E402  (the path above finds it, from any folder)
 from engines import ENGINES  # noqa: E402
 from workloads import Case  # noqa: E402
 
-from tinyresnext import __version__
+from tinyresnext import __version__  # noqa: E402
 from tinyresnext.bench import processor  # noqa: E402
 
 OURS, JUDGE = "tinyresnext", "pytorch eager"
-SLACK = 3  # we may err this many times as much as PyTorch in float32, on the same input
-# A peer that errs more than we may is raced all the same, unless it computes something else
+SLACK = 3  # our error may be this many times that of PyTorch in float32, on the same input
+# An engine with a larger error is still timed, unless the error shows a different computation.
 PEERS_SLACK = 30
-REST = 0.1  # seconds of sleep before each turn, in which no engine may burn processor time
+REST = 0.1  # seconds of sleep before each turn, in which no engine may use processor time
 Row = dict[str, Any]
 
 
@@ -70,7 +70,7 @@ class Engine:
         )
 
     def ask(self, **question: Any) -> Row:
-        """One line there, one line back; in it, ``error`` when that failed."""
+        """Send one line and return the answer; it has the key ``error`` if that failed."""
         try:
             print(json.dumps(question), file=self._process.stdin, flush=True)
             line = self._process.stdout.readline()
@@ -86,7 +86,7 @@ class Engine:
         return answer
 
     def close(self) -> None:
-        """Let it end."""
+        """End the process."""
         with suppress(BrokenPipeError):
             self._process.stdin.close()
         self._process.wait()
@@ -94,11 +94,12 @@ class Engine:
 
 
 def installed(pythons: Sequence[str], wanted: Sequence[str]) -> dict[str, str]:
-    """For each engine that is there, the first interpreter that has it."""
+    """Return the first interpreter that has each engine, for those that are installed."""
     found = {}
     for name in wanted:
         for python in pythons:
-            check = f"import importlib.util as u, sys; sys.exit(u.find_spec({ENGINES[name][0]!r}) is None)"
+            package = ENGINES[name][0]
+            check = f"import importlib.util as u, sys; sys.exit(u.find_spec({package!r}) is None)"
             if subprocess.run([python, "-c", check], check=False).returncode == 0:
                 found[name] = python
                 break
@@ -106,7 +107,7 @@ def installed(pythons: Sequence[str], wanted: Sequence[str]) -> dict[str, str]:
 
 
 def write_graph(folder: Path, pythons: Sequence[str]) -> None:
-    """The ONNX graph, made by the first interpreter that can."""
+    """Write the ONNX graph with the first interpreter that has ``onnx``."""
     for python in pythons:
         command = [python, str(HERE / "graph.py"), str(folder)]
         if subprocess.run(command, check=False, capture_output=True).returncode == 0:
@@ -115,7 +116,7 @@ def write_graph(folder: Path, pythons: Sequence[str]) -> None:
 
 @contextmanager
 def running(engines: dict[str, str], threads: int) -> Iterator[list[Engine]]:
-    """All engines, started and ended."""
+    """Start all engines, and end them afterwards."""
     started = [Engine(name, python, threads) for name, python in engines.items()]
     try:
         yield started
@@ -132,7 +133,7 @@ def compare(
     rounds: int,
     seconds: float,
 ) -> Row:
-    """One case on all engines: the check, and then the rounds."""
+    """Check one case on all engines, and time it in rounds."""
     workloads.write(case, folder)
     write_graph(folder, pythons)
     row = {"case": case.name, "kind": case.kind, "gflop": case.gflop, "engines": {}}
@@ -141,7 +142,7 @@ def compare(
         say(f"{case.name}: {engine.name} loads")
         answer = engine.ask(load=str(folder))
         row["engines"][engine.name] = {}
-        if "error" in answer:  # the message may name files of this machine; what is kept does not
+        if "error" in answer:  # the message may name files of this machine; the report must not
             print(f"\n{case.name}: {engine.name}: {answer['error']}", file=sys.stderr)
             row["engines"][engine.name]["error"] = answer["error"].partition(":")[0]
         else:
@@ -172,13 +173,13 @@ def compare(
 
 
 def check(case: Case, folder: Path, row: Row) -> None:
-    """How far everyone is from float64, and whether that is near enough: over the first picture and the last."""
+    """Compare the results for the first and the last image with float64, and judge the errors."""
     n = len(case.arrays["x"])
-    pictures = slice(0, n, max(1, n - 1))
+    images = slice(0, n, max(1, n - 1))
     say(f"{case.name}: float64")
-    wanted = workloads.exact(case, pictures)
+    wanted = workloads.exact(case, images)
     found = {
-        name: np.load(folder / f"{name}.npy")[pictures]
+        name: np.load(folder / f"{name}.npy")[images]
         for name, e in row["engines"].items()
         if "error" not in e
     }
@@ -190,7 +191,7 @@ def check(case: Case, folder: Path, row: Row) -> None:
     if JUDGE in errors:
         judge = errors[JUDGE]
     else:
-        y = workloads.plain(case, pictures)
+        y = workloads.plain(case, images)
         y = y.transpose(0, 3, 1, 2) if y.ndim == 4 else y
         judge = float(np.abs(y - wanted).max() / np.abs(wanted).max())
     row["allowed"] = SLACK * judge
@@ -200,7 +201,7 @@ def check(case: Case, folder: Path, row: Row) -> None:
 
 
 def ratios(engines: dict[str, Row]) -> Row:
-    """Our median over the fastest peer's, and over PyTorch eager's; only those who agree are raced."""
+    """Return our median over that of the fastest peer and of PyTorch eager, if they agree."""
     raced = {
         name: e["median_ms"] for name, e in engines.items() if e.get("agrees") and "median_ms" in e
     }
@@ -213,7 +214,7 @@ def ratios(engines: dict[str, Row]) -> Row:
 
 
 def table(report: Row) -> str:
-    """What a person wants to see."""
+    """Format a report for people."""
     lines = [f"{report['processor']}, {report['threads']} threads, {report['date']}"]
     for row in report["cases"]:
         lines += ["", f"{row['case']} ({row['kind']}), {row['gflop']:.3f} GFLOP"]
@@ -223,48 +224,49 @@ def table(report: Row) -> str:
                 continue
             speed = row["gflop"] / e["median_ms"] * 1e3
             lines.append(
-                f"  {name:30} median {e['median_ms']:9.3f} ms  shortest {e['min_ms']:9.3f} ms  {speed:7.1f} GFLOP/s  "
-                f"error {e['error_of_logits']:.1e}{'' if e['agrees'] else ', more than allowed: not raced'}"
+                f"  {name:30} median {e['median_ms']:9.3f} ms  shortest {e['min_ms']:9.3f} ms  "
+                f"{speed:7.1f} GFLOP/s  error {e['error_of_logits']:.1e}"
+                f"{'' if e['agrees'] else ', more than allowed: not raced'}"
             )
         if row["others"] is not None:
             lines.append(f"  while all engines slept, others took {row['others']:.0%} of the cores")
         if "ratio" in row:
             lines.append(f"  {row['ratio']:.2f} of the time of {row['fastest_peer']}")
     for name, ms in report["burned_asleep_ms"].items():
-        if (
-            ms > REST * 1e3 * max(1, report["threads"] - 1) / 2
-        ):  # it may spin for a while, but not into the next turn
+        # An engine may spin for a while, but not into the next turn.
+        if ms > REST * 1e3 * max(1, report["threads"] - 1) / 2:
             lines.append(
-                f"{name} burned {ms:.0f} ms of processor time in each of its rests: the figures of others suffer"
+                f"{name} used {ms:.0f} ms of processor time in each of its rests: "
+                "the times of the others are too long"
             )
     return "\n".join(lines)
 
 
 def say(text: str) -> None:
-    """Progress, where somebody sees it."""
+    """Print progress to a terminal."""
     if sys.stderr.isatty():
         print(f"\r{text:100.100}", end="", file=sys.stderr, flush=True)
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options."""
+    """Parse the options."""
     p = argparse.ArgumentParser(description="Compare engines; see README.md beside this file.")
     p.add_argument(
         "--model",
         nargs="*",
         default=workloads.MODELS,
         metavar="NAME",
-        help="architectures; none with no name",
+        help="architectures; without a name, none",
     )
-    p.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="pictures at a time (1 8)")
-    p.add_argument("--size", type=int, nargs="+", default=[224], help="sides of the pictures (224)")
+    p.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="images at a time (1 8)")
+    p.add_argument("--size", type=int, nargs="+", default=[224], help="sides of the images (224)")
     p.add_argument("--no-layers", action="store_true", help="whole networks only")
     p.add_argument(
         "--engine",
         nargs="+",
         default=list(ENGINES),
         choices=list(ENGINES),
-        help="by default all that are there",
+        help="by default all that are installed",
     )
     p.add_argument(
         "--python",
@@ -291,16 +293,16 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def _cores() -> int:
-    """Cores that this process may run on."""
+    """Return the number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run all cases, print them and keep them."""
+    """Run all cases, print the results and write them to a file."""
     a = arguments(argv)
     pythons = [sys.executable, *a.python]
     engines = installed(pythons, a.engine)
-    # Each network has processes of its own; the layers, which are small, share theirs.
+    # Each network has its own processes; the layers, which are small, share theirs.
     groups = [
         [workloads.model(name, batch, size)]
         for name in a.model
@@ -339,7 +341,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def versions(engines: dict[str, str]) -> dict[str, str]:
-    """Which version of each package was used."""
+    """Return the version of each package that was used."""
     found = {}
     for name, python in engines.items():
         package = ENGINES[name][0]

@@ -1,4 +1,4 @@
-"""A case as a PyTorch module, made of the modules that a user's network is made of. Needs ``torch``."""
+"""A case as a PyTorch module, built from the modules that users build from. Needs ``torch``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from torch import nn
 
 
 class Network(nn.Module):
-    """Convolutions, norms and the classifier are modules with the case's weights; the rest are functions."""
+    """A network whose convolutions, norms and classifier are modules with the case's weights.
+
+    All other steps are functions.
+    """
 
     def __init__(self, steps: list[dict[str, Any]], arrays: dict[str, np.ndarray]) -> None:
         super().__init__()
@@ -29,9 +32,8 @@ class Network(nn.Module):
             if str(i) in self.parts:
                 y = self.parts[str(i)](first)
             elif step["op"] == "relu":
-                y = nn.functional.relu(
-                    first, inplace=True
-                )  # as torchvision does: nobody else reads what is rectified
+                # In place, as in torchvision: no other step reads the input of a ReLU.
+                y = nn.functional.relu(first, inplace=True)
             elif step["op"] == "add":
                 y = first + values[step["args"][1]]
             elif step["op"] == "max_pool2d":
@@ -45,7 +47,7 @@ class Network(nn.Module):
 
 
 def _part(op: str, a: dict[str, Any], weights: list[torch.Tensor]) -> nn.Module:
-    """A module with the weights of one step."""
+    """Return a module with the weights of one step."""
     if op == "batch_norm":
         part = nn.BatchNorm2d(len(weights[0]), eps=a["eps"])
         names = ("weight", "bias", "running_mean", "running_var")

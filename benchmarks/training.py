@@ -1,10 +1,10 @@
-"""A step of training beside PyTorch's, in turn, each in a process of its own.
+"""Compare a training step with PyTorch's, in turn, each in its own process.
 
-``python benchmarks/training.py`` takes about fifteen minutes. A step is what both do for a batch:
-forward, loss, backward, SGD with Nesterov's momentum and weight decay, running statistics; data are
-there already. All begin with the same weights and pictures, and must have the same losses in their
-first three steps. The result is the ratio of images a second (medians), and each process's largest
-memory, interpreter and libraries included.
+``python benchmarks/training.py`` takes about fifteen minutes. A step is what both do for a
+mini-batch that is already in memory: forward, loss, backward, SGD with Nesterov's momentum and
+weight decay, running statistics. All begin with the same weights and images, and must have the same
+losses in their first three steps. The result is the ratio of images a second (medians), and the
+largest memory of each process, including interpreter and libraries.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 CASES = {"resnext20_8x4d": (20, 8, 4), "resnext29_8x16d": (29, 8, 16)}  # depth, cardinality, width
 OURS, ENGINES = "tinyresnext", ("tinyresnext", "pytorch", "pytorch, channels last")
 REST = 0.2  # seconds of sleep before each turn
-TOLERANCE = 1e-3  # between losses of the first three steps; float32 drifts apart by some 1e-5
+TOLERANCE = 1e-3  # between losses of the first three steps; rounding in float32 makes some 1e-5
 LR, MOMENTUM, DECAY, SMOOTHING = 0.02, 0.9, 5e-4, 0.1
 
 
 def ours(
     folder: Path, name: str, x: np.ndarray, labels: np.ndarray, threads: int
 ) -> Callable[[], float]:
-    """As `tinyresnext.training.run` makes a step."""
+    """Return a step like those of `tinyresnext.training.run`."""
     from tinyresnext import cifar
     from tinyresnext.network.step import Step
     from tinyresnext.ops import cpu
@@ -67,7 +67,7 @@ def ours(
 def pytorch(
     folder: Path, x: np.ndarray, labels: np.ndarray, threads: int, channels_last: bool
 ) -> Callable[[], float]:
-    """The modules and the optimiser that a user would take."""
+    """Return a step with the modules and the optimiser that a user would choose."""
     import torch as pt
     from torch_module import Network
 
@@ -76,20 +76,16 @@ def pytorch(
         network = Network(
             json.loads((folder / "steps.json").read_text("utf-8")), dict(found)
         ).train()
-    pictures, classes = (
-        pt.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2))),
-        pt.from_numpy(labels),
-    )
+    images = pt.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
+    classes = pt.from_numpy(labels)
     if channels_last:
-        network, pictures = (
-            network.to(memory_format=pt.channels_last),
-            pictures.to(memory_format=pt.channels_last),
-        )
+        network = network.to(memory_format=pt.channels_last)
+        images = images.to(memory_format=pt.channels_last)
     optimiser = pt.optim.SGD(network.parameters(), LR, MOMENTUM, nesterov=True, weight_decay=DECAY)
 
     def run() -> float:
         optimiser.zero_grad()
-        loss = pt.nn.functional.cross_entropy(network(pictures), classes, label_smoothing=SMOOTHING)
+        loss = pt.nn.functional.cross_entropy(network(images), classes, label_smoothing=SMOOTHING)
         loss.backward()
         optimiser.step()
         return loss.item()
@@ -98,7 +94,7 @@ def pytorch(
 
 
 def serve(engine: str, folder: Path, name: str, threads: int) -> None:
-    """Three steps for the losses, and then as many as are asked for."""
+    """Run three steps for the losses, and then as many as are requested."""
     answers, sys.stdout = sys.stdout, sys.stderr
     with np.load(folder / "batch.npz") as found:
         x, labels = found["x"], found["labels"]
@@ -121,7 +117,7 @@ def serve(engine: str, folder: Path, name: str, threads: int) -> None:
 
 
 def compare(name: str, batch: int, threads: int, rounds: int, python: str) -> dict[str, Any]:
-    """All engines on one network."""
+    """Compare all engines on one network."""
     import workloads
 
     from tinyresnext import cifar
@@ -187,13 +183,13 @@ def compare(name: str, batch: int, threads: int, rounds: int, python: str) -> di
 
 
 def table(row: dict[str, Any]) -> str:
-    """What a person wants to see."""
+    """Format a result for people."""
     lines = [f"{row['case']}, batch {row['batch']}, {row['gflop_forward'] * 500:.0f} MMAC forward"]
     for engine, e in row["engines"].items():
         speed = 3 * row["gflop_forward"] * e["images_per_second"]
         lines.append(
-            f"  {engine:24} {e['images_per_second']:7.1f} images/s (fastest {e['fastest']:.1f}), {speed:6.1f} GFLOP/s, "
-            f"{e['mib']:6.0f} MiB"
+            f"  {engine:24} {e['images_per_second']:7.1f} images/s (fastest {e['fastest']:.1f}), "
+            f"{speed:6.1f} GFLOP/s, {e['mib']:6.0f} MiB"
         )
     return "\n".join(
         [*lines, f"  {row['ratio']:.2f} times the images a second of {row['best_peer']}"]
@@ -201,14 +197,14 @@ def table(row: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    """Run all cases, print them and keep them."""
+    """Run all cases, print the results and write them to a file."""
     p = argparse.ArgumentParser(
-        description="A step of training beside PyTorch's; see the text at the top of this file."
+        description="Compare a training step with PyTorch's; see the top of this file."
     )
     p.add_argument(
         "--case", nargs="+", default=list(CASES), choices=list(CASES), help="networks (all)"
     )
-    p.add_argument("--batch", type=int, default=128, help="pictures in a step (128)")
+    p.add_argument("--batch", type=int, default=128, help="images in a step (128)")
     p.add_argument(
         "--threads",
         type=int,

@@ -1,8 +1,8 @@
-"""What is compared: networks and layers as a list of steps that every engine can build, their weights and their input.
+"""The cases to compare: networks and layers as steps that every engine can build, with weights.
 
 A step is ``{"op", "out", "args", "attrs"}`` with names for arrays: what a tape recorded, before
-anything is folded or fused. So every engine gets batch norms as the network has them, and folds
-them itself if it can, as it would a user's.
+anything is folded or fused. So every engine gets the batch norms of the network, and folds them
+itself if it can, as it would in a user's network.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ MODELS = ("resnext50_32x4d", "resnext101_32x8d")
 
 
 class Case(NamedTuple):
-    """One comparison: steps, the arrays they name (``x`` is the input, ``[n, h, w, c]``), and their multiply-adds.
+    """One comparison: steps, the arrays they name, and their multiply-adds.
 
-    A layer may stand ``times`` times in a row, each reading what the one before made: then an
-    engine that computes in a layout of its own converts at both ends of the row, and not of every
-    layer. Times are given for one of them.
+    ``x`` is the input, ``[n, h, w, c]``. A layer may be repeated ``times`` times, each reading the
+    result of the previous one: then an engine that computes in its own layout converts at both ends
+    of the row, and not for every layer. Times are reported for one layer.
     """
 
     name: str
@@ -41,12 +41,12 @@ class Case(NamedTuple):
 
 
 def model(name: str, batch: int, size: int = 224) -> Case:
-    """A whole network that has a name."""
+    """Return the case of a whole network that has a name."""
     return network(variant(name), name, batch, size)
 
 
 def network(spec: Spec, name: str, batch: int, size: int) -> Case:
-    """Any network."""
+    """Return the case of any network."""
     from tinyresnext.network.count import macs
 
     params = random_parameters(spec)
@@ -72,7 +72,7 @@ def layer(
     groups: int = 1,
     times: int = 1,
 ) -> Case:
-    """A convolution with bias and ReLU, for one picture."""
+    """Return the case of a convolution with bias and ReLU, for one image."""
     random = np.random.default_rng(0)
     shape, arrays, steps, last = (c_out, c_in // groups, kernel, kernel), {}, [], "x"
     for i in range(times):
@@ -105,7 +105,10 @@ def layer(
 
 
 def layers(row: int = 8) -> list[Case]:
-    """Every grouped layer of ResNeXt-50 alone, those that keep the shape in a row too, and some of its 1x1 layers."""
+    """Return cases for layers of ResNeXt-50: every grouped one, and some of its 1x1 layers.
+
+    Grouped layers that keep the shape come alone and in a row.
+    """
     strided = [
         (128, 56, 1),
         (256, 56, 2),
@@ -122,22 +125,22 @@ def layers(row: int = 8) -> list[Case]:
     ]
 
 
-def exact(case: Case, pictures: slice) -> Array:
-    """What comes out for some of the pictures, in float64."""
-    return _reference(case, pictures, np.float64)
+def exact(case: Case, images: slice) -> Array:
+    """Compute the result for some of the images in float64."""
+    return _reference(case, images, np.float64)
 
 
-def plain(case: Case, pictures: slice) -> Array:
-    """The same in NumPy's float32: the measure of error where there is no PyTorch."""
-    return _reference(case, pictures, np.float32)
+def plain(case: Case, images: slice) -> Array:
+    """Compute the same in NumPy's float32: the measure of error where there is no PyTorch."""
+    return _reference(case, images, np.float32)
 
 
-def _reference(case: Case, pictures: slice, dtype: Any) -> Array:
-    """The steps, made by `tinyresnext.ops.reference`."""
+def _reference(case: Case, images: slice, dtype: Any) -> Array:
+    """Compute the steps with `tinyresnext.ops.reference`."""
     arrays = {name: np.asarray(value, dtype) for name, value in case.arrays.items() if name != "x"}
-    x, calls = np.asarray(case.arrays["x"][pictures], dtype), []
+    x, calls = np.asarray(case.arrays["x"][images], dtype), []
     arrays["x"] = x
-    for step in case.steps:  # results are stood for by objects of their own
+    for step in case.steps:  # an empty array of its own stands for each result
         arrays[step["out"]] = np.empty(0)
         calls.append(
             Call(
@@ -151,7 +154,7 @@ def _reference(case: Case, pictures: slice, dtype: Any) -> Array:
 
 
 def write(case: Case, folder: Path) -> None:
-    """Put a case where engines find it: ``steps.json``, ``arrays.npz`` and, with ``onnx`` installed, ``graph.onnx``."""
+    """Write a case for the engines: ``steps.json`` and ``arrays.npz``."""
     folder.mkdir(parents=True)
     (folder / "steps.json").write_text(json.dumps(case.steps), "utf-8")
     np.savez(folder / "arrays.npz", **case.arrays)

@@ -1,6 +1,7 @@
-"""Run every notebook from top to bottom in a kernel of its own; an error in any of them is an error of this script.
+"""Run every notebook from top to bottom, each in its own kernel.
 
-``python notebooks/run.py`` checks; with ``--write`` the new outputs are kept in the notebooks.
+``python notebooks/run.py`` fails if a notebook fails; with ``--write`` it stores the new outputs in
+the notebooks.
 """
 
 from __future__ import annotations
@@ -40,14 +41,19 @@ def run(path: Path) -> nbformat.NotebookNode:
     Raises
     ------
     CellExecutionError, CellTimeoutError, DeadKernelError
-        When a cell fails, takes too long, or takes the kernel down.
+        A cell fails, takes too long, or ends the kernel.
     """
     notebook = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         packages = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
-        # Nobody's own settings of IPython or matplotlib have a say in what comes out.
+        # The outputs must not depend on a user's settings of IPython or matplotlib.
         inline = "module://matplotlib_inline.backend_inline"
-        own = {"PYTHONPATH": packages, "IPYTHONDIR": folder, "MATPLOTLIBRC": os.devnull, "MPLBACKEND": inline}
+        own = {
+            "PYTHONPATH": packages,
+            "IPYTHONDIR": folder,
+            "MATPLOTLIBRC": os.devnull,
+            "MPLBACKEND": inline,
+        }
         client = NotebookClient(
             notebook,
             timeout=TIMEOUT,
@@ -61,12 +67,12 @@ def run(path: Path) -> nbformat.NotebookNode:
 
 
 def keep(notebook: nbformat.NotebookNode, path: Path) -> None:
-    """Write the outputs back, without anything that tells of the machine they were made on.
+    """Write the outputs into the notebook, without any trace of the machine that computed them.
 
     Raises
     ------
     ValueError
-        When the notebook has become too large.
+        The notebook is larger than `LARGEST`.
     """
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
@@ -75,14 +81,17 @@ def keep(notebook: nbformat.NotebookNode, path: Path) -> None:
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     text = nbformat.writes(notebook) + "\n"
     if len(text.encode()) > LARGEST:
-        raise ValueError(f"{path.name} has {len(text.encode())} bytes with its outputs: expected at most {LARGEST}")
+        raise ValueError(
+            f"{path.name} has {len(text.encode())} bytes with its outputs: "
+            f"expected at most {LARGEST}"
+        )
     path.write_text(text, "utf-8", newline="\n")
 
 
 def main() -> int:
-    """Run all; 0 when all went well, 1 otherwise."""
+    """Run all notebooks; return 0 if none failed and 1 otherwise."""
     parser = argparse.ArgumentParser(description="Run every notebook from top to bottom.")
-    parser.add_argument("--write", action="store_true", help="keep the outputs in the notebooks")
+    parser.add_argument("--write", action="store_true", help="store the outputs in the notebooks")
     write, failed = parser.parse_args().write, 0
     for path in sorted(HERE.glob("*.ipynb")):
         start = time.perf_counter()

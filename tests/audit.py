@@ -1,4 +1,4 @@
-"""Watching what the interpreter does: Python's audit events, which report every import, open, exec, socket and process."""
+"""Watch the interpreter through audit events: imports, opened files, exec, sockets, processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ _state: dict = {"installed": False, "events": None, "thread": None}
 
 
 def _hook(event: str, arguments: tuple) -> None:
-    """Note an event while somebody watches. A hook cannot be removed again, so one serves the whole process."""
+    """Record an event if a test watches.
+
+    A hook cannot be removed again, so one serves the whole process.
+    """
     events = _state["events"]
     if event == "open" and isinstance(arguments[0], int):
         return  # a handle that is open already
@@ -21,7 +24,7 @@ def _hook(event: str, arguments: tuple) -> None:
 
 @contextmanager
 def watching() -> Iterator[list]:
-    """The list of ``(event, first argument)`` that this thread causes inside the ``with`` block."""
+    """Collect the ``(event, first argument)`` pairs of this thread inside the ``with`` block."""
     if not _state["installed"]:
         sys.addaudithook(_hook)
         _state["installed"] = True

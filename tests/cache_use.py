@@ -1,4 +1,4 @@
-"""Kernels that are used, and where they then came from: what the tests of the cache share."""
+"""Helpers for tests of the kernel cache: use a kernel, and find out where it came from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ X = np.arange(5, dtype=np.float32)
 
 
 def times(factor):
-    """A kernel from a factory; each call makes a new one that knows nothing yet, as in a new process."""
+    """Return a new kernel from a factory, as in a new process: nothing is compiled or loaded."""
 
     @kernel(key=(factor,))
     def multiply(x):
@@ -26,12 +26,12 @@ def times(factor):
 
 
 def counts(dispatcher) -> tuple[int, int]:
-    """Loaded from disk, and compiled."""
+    """Return how many kernels were loaded from disk and how many were compiled."""
     return sum(dispatcher.stats.cache_hits.values()), sum(dispatcher.stats.cache_misses.values())
 
 
 def use(dispatcher, factor=3) -> tuple[int, int]:
-    """Call it, check the result, and tell where it came from."""
+    """Call the kernel, check the result, and return where it came from."""
     np.testing.assert_array_equal(dispatcher(X), X * factor)
     return counts(dispatcher)
 
@@ -41,7 +41,7 @@ def stored(home: Path) -> list[Path]:
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Python code in a process of its own, beside the tests."""
+    """Start Python code in another process, beside the tests."""
     return start(code, **environment).wait_for()
 
 

@@ -1,4 +1,4 @@
-"""Networks that other projects' own code has run, and what came out (see `recipe`)."""
+"""Networks and the results that other projects' own code computed for them (see `recipe`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DATA = Path(__file__).parent / "data"
 
 
 class Case(NamedTuple):
-    """Weights under their system's own names, an input, the float64 logits, and PyTorch's own float32 error on them."""
+    """Weights under their system's names, an input, float64 logits, and PyTorch's float32 error."""
 
     name: str
     tensors: dict[str, np.ndarray]
@@ -35,7 +35,7 @@ def read_checkpoint(path, **options) -> Conversion:
 
 
 def load(name: str, folder: Path = DATA) -> Case:
-    """One case: SYSTEM.MODEL."""
+    """Return one case: SYSTEM.MODEL."""
     meta = json.loads((folder / f"{name}.json").read_text("utf-8"))
     tensors = {key: recipe.tensor(key, tuple(shape)) for key, shape, _ in meta["keys"]}
     x = recipe.pictures(meta["input_name"], tuple(meta["input_shape"]))
@@ -49,12 +49,12 @@ def load(name: str, folder: Path = DATA) -> Case:
 
 
 def relative_error(found: np.ndarray, wanted: np.ndarray) -> float:
-    """The largest difference over the largest value, as ``torch_float32_error`` is measured."""
+    """Return the largest difference over the largest value, as for ``torch_float32_error``."""
     return float(np.abs(found.astype(np.float64) - wanted).max() / np.abs(wanted).max())
 
 
 def checkpoint(tensors: dict[str, np.ndarray], *, legacy: bool) -> bytes:
-    """The bytes of a .pth file with these tensors, written without PyTorch."""
+    """Return the bytes of a .pth file with these tensors, written without PyTorch."""
     state = torch_files.StateDict(
         (key, torch_files.tensor(value)) for key, value in tensors.items()
     )
@@ -62,7 +62,7 @@ def checkpoint(tensors: dict[str, np.ndarray], *, legacy: bool) -> bytes:
 
 
 def wrapped(case: Case, *, legacy: bool) -> bytes:
-    """The bytes of a .pth file as the case's system writes it, with what it puts around the state dict."""
+    """Return the bytes of a .pth file as the case's system writes it, with its own wrapping."""
     system = case.name.partition(".")[0]
     if system == "prlz77":  # trained on several GPUs, whose numbers it then names
         tensors = {
@@ -90,7 +90,10 @@ def wrapped(case: Case, *, legacy: bool) -> bytes:
 
 
 def weights(spec: Spec, *, counters: bool = True) -> dict[str, np.ndarray]:
-    """A state dict for any architecture, made from the names, with the counters of batch norms that PyTorch keeps."""
+    """Return a state dict for any architecture, with values made from the names.
+
+    It can include the counters of batch norms that PyTorch stores.
+    """
     made = {}
     for name, shape in parameters(spec).items():
         made[name] = recipe.tensor(name, shape)

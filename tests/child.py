@@ -1,4 +1,4 @@
-"""Python code in a process of its own, which finds the package and the tests' own modules."""
+"""Run Python code in another process, which finds the package and the modules of the tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(HOME), str(Path(_
 def child(
     code: str, *arguments: object, timeout: float = 60, **environment: str
 ) -> subprocess.CompletedProcess:
-    """Run Python code in a process of its own."""
+    """Run Python code in another process."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(
         command,

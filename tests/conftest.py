@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Fixtures that all tests share."""
 
 from __future__ import annotations
 
@@ -15,20 +15,23 @@ from tinyresnext.ops import cpu, reference
 
 if (
     "TINYRESNEXT_HOME" not in os.environ
-):  # the user's own cache is left alone; the processes that tests start share this one
+):  # not the user's own cache; the processes that tests start share this one
     os.environ["TINYRESNEXT_HOME"] = tempfile.mkdtemp(prefix="tinyresnext-")
     atexit.register(shutil.rmtree, os.environ["TINYRESNEXT_HOME"], ignore_errors=True)
 
 
 @pytest.fixture(params=["reference", "cpu"])
 def ops(request):
-    """Each backend in turn."""
+    """Return each backend in turn."""
     return {"reference": reference, "cpu": cpu}[request.param]
 
 
 @pytest.fixture(scope="session")
 def reference_dir() -> Path:
-    """A folder with ``images/`` and ``reference/``: photographs and full-size cases that are too large to carry along."""
+    """Return a folder with ``images/`` and ``reference/``, which are too large for the repository.
+
+    They hold photographs and full-size cases.
+    """
     folder = os.environ.get("TINYRESNEXT_REFERENCE")
     if not folder:
         pytest.skip("set TINYRESNEXT_REFERENCE to the folder of full-size references to run this")
@@ -40,19 +43,19 @@ def reference_dir() -> Path:
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory) -> bytes:
-    """The bytes of a good model file."""
+    """Return the bytes of a good model file."""
     return file_bytes(tmp_path_factory.mktemp("store") / "good.h5")
 
 
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory) -> bytes:
-    """The bytes of a good model file whose kernels and matrices are in half precision."""
+    """Return the bytes of a good model file with kernels and matrices in half precision."""
     return file_bytes(tmp_path_factory.mktemp("store") / "narrow.h5", half=True)
 
 
 @pytest.fixture
 def path(tmp_path, good) -> Path:
-    """A good model file, to be spoilt."""
+    """Return a good model file, which the test damages."""
     path = tmp_path / "model.h5"
     path.write_bytes(good)
     return path
@@ -63,6 +66,6 @@ def path(tmp_path, good) -> Path:
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """A cache of its own, empty."""
+    """Use an empty cache."""
     monkeypatch.setenv("TINYRESNEXT_HOME", str(tmp_path / "home"))
     return tmp_path / "home"

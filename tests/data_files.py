@@ -1,4 +1,4 @@
-"""Data sets as published, written byte by byte, and their parts for making them wrong."""
+"""Data sets as published, written byte by byte, and their parts, to build wrong ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 
 def picture(seed: int, side: int = 8, kind: str = "PNG", channels: int = 3) -> bytes:
-    """A small picture file of noise."""
+    """Return a small image file of uniform noise."""
     pixels = np.random.default_rng(seed).integers(0, 256, (side, side, channels), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels if channels == 3 else pixels[:, :, 0]).save(file, kind)
@@ -39,7 +39,7 @@ def write_zip(path: Path, files: dict[str, bytes], method: int = zipfile.ZIP_DEF
 
 
 def tar_header(called: str, length: int, flag: bytes = b"0", **changed: bytes) -> bytes:
-    """One block of 512 bytes (ustar)."""
+    """Return one header block of 512 bytes (ustar)."""
     fields = {
         "name": called.encode().ljust(100, b"\0"),
         "mode": b"0000644\0",
@@ -76,7 +76,7 @@ def packed(data: bytes) -> bytes:
 
 
 def text2(value: str) -> bytes:
-    """SHORT_BINSTRING."""
+    """Return a short string as the opcode SHORT_BINSTRING."""
     return b"U" + bytes([len(value)]) + value.encode("latin-1")
 
 
@@ -91,7 +91,7 @@ def dict2(items: dict[str, bytes]) -> bytes:
 def array2(
     values: np.ndarray, dtype: str = "u1", shape: tuple | None = None, data: bytes | None = None
 ) -> bytes:
-    """What cPickle of NumPy 1.3 made of an array of bytes: _reconstruct, its dtype, its state."""
+    """Return what cPickle wrote for a NumPy 1.3 array of bytes: _reconstruct, dtype, state."""
     data = values.tobytes() if data is None else data
     sides = b"".join(
         b"J" + struct.pack("<i", side) for side in (values.shape if shape is None else shape)
@@ -118,12 +118,12 @@ TEN = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", 
 
 
 def planes(seed: int, n: int) -> np.ndarray:
-    """uint8 [n, 3072], a red, a green and a blue plane each."""
+    """Return uint8 [n, 3072], a red, a green and a blue plane for each image."""
     return np.random.default_rng(seed).integers(0, 256, (n, 3072), dtype=np.uint8)
 
 
 def upright(values: np.ndarray) -> np.ndarray:
-    """The same as [n, 32, 32, 3], by the words of the publication, pixel by pixel of one picture."""
+    """Return the same as [n, 32, 32, 3], pixel by pixel, as the publication describes it."""
     out = np.empty((len(values), 32, 32, 3), np.uint8)
     for channel in range(3):
         for row in range(32):
@@ -152,7 +152,7 @@ def cifar10_python(n: int = 4) -> dict[str, bytes]:
 
 
 def records(seed: int, *labels) -> bytes:
-    """Binary records with one or more label bytes each."""
+    """Return binary records with one or more label bytes each."""
     values = planes(seed, len(labels[0]))
     return b"".join(
         bytes(row) + pixels.tobytes()

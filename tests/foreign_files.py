@@ -1,4 +1,4 @@
-"""Checkpoints of other systems, made byte by byte: safetensors, ``.npy`` and ``.npz``, Torch7's objects, Keras' HDF5.
+"""Checkpoints of other systems, written byte by byte: safetensors, NumPy, Torch7, Keras' HDF5.
 
 Every writer can be made to lie. ``test_foreign`` proves them against the systems' own readers where
 these are installed.
@@ -61,7 +61,8 @@ def npy(array, literal=None, version=b"\1\0", length=None, magic=b"\x93NUMPY", p
     """An .npy with any header."""
     order = bool(array.flags.f_contiguous and not array.flags.c_contiguous)
     if literal is None:
-        literal = f"{{'descr': '{array.dtype.str}', 'fortran_order': {order}, 'shape': {array.shape!r}, }}"
+        kind, shape = array.dtype.str, array.shape
+        literal = f"{{'descr': '{kind}', 'fortran_order': {order}, 'shape': {shape!r}, }}"
     raw = literal.encode() if isinstance(literal, str) else literal
     raw += pad * (-(len(raw) + 11) % 64) + b"\n"
     size = struct.pack("<H" if version == b"\1\0" else "<I", len(raw) if length is None else length)
@@ -211,12 +212,14 @@ def torch7_state():
 
 
 def torch7_file(state=None, root=None, extra=None):
-    """`torch7_state` as cudnn's and nn's modules, with gradients, a function and plain numbers beside."""
+    """Write `torch7_state` as modules of cudnn and nn, with gradients, a function and numbers."""
     state, lua = torch7_state() if state is None else state, Lua()
     convolution = {"gradWeight": np.full((4, 3, 3, 3), np.float32(7)), "weight": state["0.weight"]}
-    part = lambda prefix: {
-        n[len(prefix) :]: lua.tensor(a) for n, a in state.items() if n.startswith(prefix)
-    }
+
+    def part(prefix):
+        start = len(prefix)
+        return {n[start:]: lua.tensor(a) for n, a in state.items() if n.startswith(prefix)}
+
     children = [
         lua.module(
             "cudnn.SpatialConvolution",
@@ -260,7 +263,10 @@ def torch7_file(state=None, root=None, extra=None):
 
 
 def torch7_tree(tensors):
-    """A network whose modules are named by their places: every number on the way is a container, ReLUs fill the gaps."""
+    """Write a network whose modules are named by their places.
+
+    Every number on the way is a container, and ReLUs fill the gaps.
+    """
     lua, root = Lua(), {}
     for key, value in tensors.items():
         *path, name = key.split(".")
@@ -320,7 +326,10 @@ def keras_layers(tensors):
 
 
 def keras_file(state=None, *, fixed=True, top="", change=None, **options):
-    """As Keras writes it; ``fixed`` is how an older h5py kept lists, and ``change`` is given the open group at the end."""
+    """Write the file as Keras does.
+
+    ``fixed`` stores lists as an older h5py did; ``change`` is called with the open group.
+    """
     state, out = keras_state() if state is None else state, BytesIO()
     listed = (
         (lambda names: np.array([n.encode() for n in names], "S"))

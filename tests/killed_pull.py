@@ -1,4 +1,4 @@
-"""Pull a model again and again in processes that are killed at random moments, and look at what is there after each.
+"""Pull a model repeatedly in processes that are killed at random moments, and check the files.
 
 ::
 

@@ -1,4 +1,4 @@
-"""Pictures that a decoder meets rarely, made from formulas: each with the pixels it must give, or with why it is refused."""
+"""Unusual image files, made from formulas, each with its pixels or the reason for its refusal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True)
 class Odd:
-    """A file; the RGB pixels it must give to within `tolerance`, or None and a word of the error it must cause."""
+    """A file, and its RGB pixels to within `tolerance`, or None and a word of its error."""
 
     name: str
     data: bytes
@@ -25,13 +25,13 @@ class Odd:
 
 
 def synthetic(height: int, width: int, channels: int = 3) -> np.ndarray:
-    """A picture with ramps, edges and noise, from whole numbers alone: the same on every machine."""
+    """Return an image with ramps, edges and noise, from whole numbers, the same everywhere."""
     y, x, c = np.ogrid[:height, :width, :channels]
     return (((x * (7 + c) + y * (3 + 2 * c)) ^ ((x * y * (c + 1)) >> 3)) & 255).astype(np.uint8)
 
 
 def smooth(height: int, width: int, channels: int = 3) -> np.ndarray:
-    """A gentle ramp, which JPEG and WebP keep closely."""
+    """Return a smooth ramp, which JPEG and WebP change little."""
     y, x, c = np.ogrid[:height, :width, :channels]
     return (40 + 3 * y + 2 * x + 17 * c).astype(np.uint8)
 
@@ -57,7 +57,7 @@ def png(
     before: bytes = b"",
     after: bytes = b"",
 ) -> bytes:
-    """A PNG from its header fields and its unfiltered rows (each begins with a zero byte)."""
+    """Return a PNG from its header fields and unfiltered rows (each begins with a zero byte)."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     return (
         PNG
@@ -70,17 +70,17 @@ def png(
 
 
 def with_chunk(data: bytes, kind: bytes, body: bytes) -> bytes:
-    """A PNG with one more chunk right after its header."""
+    """Insert a chunk right after the header of a PNG."""
     return data[:33] + chunk(kind, body) + data[33:]
 
 
 def with_segment(data: bytes, marker: int, body: bytes) -> bytes:
-    """A JPEG with one more segment right after its first marker."""
+    """Insert a segment right after the first marker of a JPEG."""
     return data[:2] + struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body + data[2:]
 
 
 def exif(value: int, order: str = "<", kind: int = 3, offset: int = 8, entries: int = 1) -> bytes:
-    """An EXIF block with an orientation and whatever lies in its other fields."""
+    """Return an EXIF block with an orientation and any bytes in its other fields."""
     start = b"II*\x00" if order == "<" else b"MM\x00*"
     body = struct.pack(order + "IHHHI", offset, entries, 0x0112, kind, 1) + struct.pack(
         order + "HH", value, 0
@@ -89,7 +89,7 @@ def exif(value: int, order: str = "<", kind: int = 3, offset: int = 8, entries: 
 
 
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """What a viewer shows, after the EXIF standard's table of where row 0 and column 0 lie."""
+    """Turn pixels as a viewer does, by the EXIF standard's table of row 0 and column 0."""
     flip = {1: "", 2: "h", 3: "hv", 4: "v", 5: "t", 6: "vt", 7: "hvt", 8: "ht"}[orientation]
     pixels = pixels[:, ::-1] if "h" in flip else pixels
     pixels = pixels[::-1] if "v" in flip else pixels
@@ -102,7 +102,7 @@ def over_white(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 
 def keyed(pixels: np.ndarray, colour: np.ndarray, shift: int = 0) -> np.ndarray:
-    """White wherever a pixel has the transparent colour."""
+    """Replace pixels of the transparent colour by white."""
     if pixels.ndim == 2:
         pixels = pixels[..., np.newaxis]
     return np.where(
@@ -117,19 +117,19 @@ def grey(values: np.ndarray) -> np.ndarray:
 
 
 def plain(data: bytes) -> np.ndarray:
-    """Pillow's own reading, for files where nothing has to be decided."""
+    """Decode by Pillow alone, for files that need no decision of ours."""
     with Image.open(io.BytesIO(data)) as image:
         return np.array(image.convert("RGB"))
 
 
 def ink(cmyk: np.ndarray) -> np.ndarray:
-    """Light that four inks leave: the complement of each colour, times the complement of black."""
+    """Convert CMYK to RGB: the complement of each colour, times the complement of black."""
     c = 255 - cmyk.astype(np.float64)
     return np.rint(c[..., :3] * c[..., 3:] / 255).astype(np.uint8)
 
 
 def refused() -> list[Odd]:
-    """Files that are no picture we read, or are damaged, or are too large."""
+    """Return files that are in no format we read, or are damaged, or are too large."""
     small = synthetic(20, 24)
     good = {kind: saved(small, kind) for kind in ("JPEG", "PNG", "GIF", "BMP", "WEBP")}
     pages = saved(
@@ -243,7 +243,7 @@ def refused() -> list[Odd]:
 
 
 def accepted_png() -> list[Odd]:
-    """Every colour type and depth, transparency in each of its forms, and chunks that must not matter."""
+    """Return PNGs of every colour type and depth, with transparency, and with irrelevant chunks."""
     rgb, alpha = synthetic(13, 17), synthetic(13, 17, 1)[..., 0]
     mono = rgb[..., 0]
     wide = (synthetic(13, 17, 1)[..., 0].astype(np.uint16) << 8) | synthetic(13, 17, 2)[..., 1]
@@ -356,7 +356,10 @@ def accepted_png() -> list[Odd]:
 
 
 def accepted_jpeg() -> list[Odd]:
-    """Colour spaces and markers of JPEG. Where a colour space has to be undone, smooth pictures give a reference."""
+    """Return JPEGs with unusual colour spaces and markers.
+
+    Where a colour space has to be converted back, smooth images are the reference.
+    """
     rgb = smooth(24, 32)
     base = saved(rgb, "JPEG", quality=95)
     mono = saved(rgb[..., 0], "JPEG", quality=95)
@@ -437,7 +440,7 @@ def accepted_jpeg() -> list[Odd]:
 
 
 def accepted_others() -> list[Odd]:
-    """GIF, BMP and WebP."""
+    """Return GIF, BMP and WebP files."""
     rgb = synthetic(13, 17)
     indices = (rgb[..., 1] % 4).astype(np.uint8)
     table = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [9, 9, 9]], np.uint8)

@@ -1,9 +1,9 @@
-"""Weights and pictures that anyone can make again from a name, so that none need to be stored.
+"""Weights and images that are computed from a name, so that none need to be stored.
 
 The first eight bytes of the name's sha256 seed PCG64; the top 24 bits of its raw 64-bit stream are
-scaled to a uniform in [-1, 1). Integers and one multiplication: the values are the same with every
-NumPy. The files in ``data/`` hold what torchvision's own model code computed, in float64, from
-weights and pictures made like this.
+scaled to a uniform number in [-1, 1). This needs integers and one multiplication only, so the
+values are the same with every NumPy. The files in ``data/`` hold what torchvision's own model code
+computed, in float64, from such weights and images.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import numpy as np
 
 
 def uniform(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """float32 values in [-1, 1)."""
+    """Return float32 values in [-1, 1)."""
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
     bits = np.random.PCG64(seed).random_raw(int(np.prod(shape, dtype=np.int64))) >> np.uint64(40)
     return (bits.astype(np.float32) * np.float32(2.0**-23) - np.float32(1)).reshape(shape)
 
 
 def tensor(key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The weight under that key: its rank and the end of its name say what it is."""
+    """Return the weight of a key; its rank and the end of its name determine its kind."""
     last = key.rpartition(".")[2]
     if last == "num_batches_tracked":
         return np.array(100, dtype=np.int64)
@@ -36,6 +36,9 @@ def tensor(key: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def pictures(name: str, shape: tuple[int, int, int, int]) -> np.ndarray:
-    """A batch in about the range of normalised photographs: drawn as [n, c, h, w], given as [n, h, w, c]."""
+    """Return a mini-batch in about the range of normalised photographs.
+
+    It is drawn as [n, c, h, w] and returned as [n, h, w, c].
+    """
     drawn = uniform("input:" + name, shape) * np.float32(2.0)
     return np.ascontiguousarray(drawn.transpose(0, 2, 3, 1))

@@ -1,4 +1,4 @@
-"""Augmentation against rules stated elsewhere: Pillow's enhancers, torchvision's text, and one pixel at a time."""
+"""Augmentation against other statements of its rules: Pillow, torchvision, single pixels."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from tinyresnext.errors import ImageError, UsageError
-from tinyresnext.images.augment import Augment, jitter, random_part
-from tinyresnext.images.preprocess import Preprocess, normalise, resize_and_crop
+from tinyresnext.images.augment import Augment
+from tinyresnext.images.colour import jitter
+from tinyresnext.images.crops import random_crop
+from tinyresnext.images.prepare import normalise
+from tinyresnext.images.preprocess import Preprocess
+from tinyresnext.images.resize import resize_and_crop
 
 # Pillow computes in float32 as we do; only where the compiler fuses its product and sum may a level
 # differ.
@@ -24,7 +28,7 @@ def noise(*shape, seed=0):
 
 
 class Given:
-    """In the place of a generator: hands out these numbers one after the other."""
+    """Replaces a generator: returns these numbers one after the other."""
 
     def __init__(self, *numbers):
         self.numbers = [*numbers]
@@ -71,7 +75,7 @@ def test_jitter_of_grey(what, factor):
 
 @pytest.mark.parametrize("shift", [-0.5, -0.3, -0.001, 0.0, 0.001, 0.25, 0.5])
 def test_hue_goes_around_the_circle(shift):
-    """torchvision's rule: the hue, a byte, plus the shift times 255 without its fraction, modulo 256."""
+    """Check torchvision's rule: hue plus the shift times 255, truncated, modulo 256."""
     picture = noise(16, 16, 3)
     hsv = np.array(Image.fromarray(picture).convert("HSV")).astype(int)
     hsv[:, :, 0] = (hsv[:, :, 0] + math.trunc(shift * 255)) % 256
@@ -91,7 +95,7 @@ def test_hue_turns_red_into_green():
     ("order", "names"), [((0, 1, 2), "bcs"), ((2, 1, 0), "scb"), ((1, 2, 0), "csb")]
 )
 def test_jitter_in_a_drawn_order(order, names):
-    """Four numbers sort the four changes, four more are their amounts."""
+    """Four numbers sort the four changes, and four more are their amounts."""
     augment = Augment(8, brightness=0.4, contrast=0.5, saturation=0.6)
     picture = noise(8, 8, 3)
     keys = [0.0] * 4
@@ -110,27 +114,30 @@ def test_jitter_in_a_drawn_order(order, names):
 
 
 def test_a_random_part_by_torchvisions_rule():
-    """w = round(sqrt(area * share * aspect)), h = round(sqrt(area * share / aspect)); aspect is uniform in its logarithm."""
+    """The logarithm of the aspect is uniform.
+
+    w = round(sqrt(area * share * aspect)), h = round(sqrt(area * share / aspect)).
+    """
     draw = Given(0.5, 0.25, 0.999, 0.0)
     area = 100 * 80 * (0.08 + 0.92 * 0.5)
     aspect = math.exp(math.log(3 / 4) + 0.25 * (math.log(4 / 3) - math.log(3 / 4)))
     w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-    assert random_part(100, 80, (0.08, 1.0), (3 / 4, 4 / 3), draw) == (0, 80 - h, w, h)
+    assert random_crop(100, 80, (0.08, 1.0), (3 / 4, 4 / 3), draw) == (0, 80 - h, w, h)
 
 
 @pytest.mark.parametrize("swap", [0.4, 0.6])
 def test_a_random_part_by_the_authors_rule(swap):
-    """As before, with an aspect that is uniform itself; w and h are exchanged for every second part."""
+    """The aspect itself is uniform, and w and h are exchanged for every second crop."""
     area = 100 * 80 * (0.08 + 0.92 * 0.5)
     aspect = 3 / 4 + 0.25 * (4 / 3 - 3 / 4)
     w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
     w, h = (h, w) if swap < 0.5 else (w, h)
-    found = random_part(
+    found = random_crop(
         100, 80, (0.08, 1.0), (3 / 4, 4 / 3), Given(0.5, 0.25, 0.999, 0.0, swap), even=True
     )
     assert found == (0, 80 - h, w, h)
     wide = (1.0, 1.0, 0.5, 0.5, 0.9)  # ten tries in vain, and then the middle square
-    assert random_part(70, 50, (1.0, 1.0), (3 / 4, 4 / 3), Given(*wide * 10), even=True) == (
+    assert random_crop(70, 50, (1.0, 1.0), (3 / 4, 4 / 3), Given(*wide * 10), even=True) == (
         10,
         0,
         50,
@@ -172,7 +179,7 @@ def test_lighting_is_one_colour_for_a_picture():
 
 @pytest.mark.parametrize("side", [1, 3, 4])
 def test_cutout_wipes_out_a_square_around_the_pixel_that_is_drawn(side):
-    """DeVries and Taylor: the middle is any pixel, and what lies outside is left out; here pixel by pixel."""
+    """Compute it pixel by pixel: the middle is any pixel, and what lies outside is ignored."""
     block = noise(3, 6, 6, 3)
     augment = Augment(6, MEAN, STD, cutout=side)
     draws = [(0.5, 0.5), (0.0, 0.99), (0.9, 0.1)]
@@ -189,7 +196,7 @@ def test_cutout_wipes_out_a_square_around_the_pixel_that_is_drawn(side):
 
 def test_cutout_comes_after_the_window_and_the_mirror():
     block = noise(2, 5, 5, 3)
-    numbers = [0.0, 0.9, 0.9, 0.0, 0.1, 0.9]  # two shifts, and who is mirrored
+    numbers = [0.0, 0.9, 0.9, 0.0, 0.1, 0.9]  # two shifts, and which images are mirrored
     moved = Augment(5, MEAN, STD, padding=1, flip=True).finish(block, Given(*numbers))
     found = Augment(5, MEAN, STD, padding=1, flip=True, cutout=2).finish(
         block, Given(*numbers, 0.5, 0.5, 0.5, 0.5)
@@ -201,13 +208,13 @@ def test_cutout_comes_after_the_window_and_the_mirror():
 def test_a_random_part_that_does_not_fit_is_drawn_again():
     wide = (1.0, 1.0, 0.5, 0.5)  # the whole area at 4:3 does not fit into a square
     fits = (0.0, 0.5, 0.0, 0.0)
-    assert random_part(50, 50, (0.25, 1.0), (3 / 4, 4 / 3), Given(*wide * 9, *fits)) == (
+    assert random_crop(50, 50, (0.25, 1.0), (3 / 4, 4 / 3), Given(*wide * 9, *fits)) == (
         0,
         0,
         25,
         25,
     )
-    assert random_part(50, 50, (0.25, 1.0), (3 / 4, 4 / 3), Given(*wide * 10, *fits)) == (
+    assert random_crop(50, 50, (0.25, 1.0), (3 / 4, 4 / 3), Given(*wide * 10, *fits)) == (
         0,
         0,
         50,
@@ -225,13 +232,16 @@ def test_a_random_part_that_does_not_fit_is_drawn_again():
     ],
 )
 def test_the_middle_where_no_part_fits(size, expected):
-    """Ten tries at the whole area; then the largest middle part with an aspect of 4:3 or 3:4 (round half to even)."""
-    assert random_part(*size, (1.0, 1.0), (3 / 4, 4 / 3), np.random.default_rng(0)) == expected
+    """After ten tries at the whole area, the crop is the largest in the middle within 3:4 and 4:3.
+
+    Its sides are rounded half to even.
+    """
+    assert random_crop(*size, (1.0, 1.0), (3 / 4, 4 / 3), np.random.default_rng(0)) == expected
 
 
 def test_random_parts_are_spread_as_they_should_be():
     rng = np.random.default_rng(0)
-    parts = np.array([random_part(64, 48, (0.1, 0.5), (0.5, 2.0), rng) for _ in range(4000)])
+    parts = np.array([random_crop(64, 48, (0.1, 0.5), (0.5, 2.0), rng) for _ in range(4000)])
     left, top, w, h = parts.T
     assert (left >= 0).all()
     assert (top >= 0).all()
@@ -247,7 +257,7 @@ def test_random_parts_are_spread_as_they_should_be():
 def test_random_resized_crop_is_crop_and_resize():
     picture = noise(40, 60, 3)
     augment = Augment(16, scale=(0.2, 0.8))
-    left, top, w, h = random_part(60, 40, augment.scale, augment.ratio, np.random.default_rng(7))
+    left, top, w, h = random_crop(60, 40, augment.scale, augment.ratio, np.random.default_rng(7))
     expected = (
         Image.fromarray(picture)
         .crop((left, top, left + w, top + h))
@@ -345,7 +355,7 @@ def test_channels():
 
 def test_pictures_of_another_size_are_refused():
     with pytest.raises(
-        ImageError, match="9 x 8 pixels and 8 x 8 were expected; say with resize or scale"
+        ImageError, match="9 x 8 pixels and 8 x 8 were expected; give resize or scale"
     ):
         Augment(8).fit(noise(8, 9, 3), None)
 

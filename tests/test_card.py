@@ -1,4 +1,4 @@
-"""The card of a model: everything in it comes from the run's log, the evaluation and the model itself."""
+"""The card of a model: all of it comes from the run's log, the evaluation and the model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ README = "before\n<!-- prediction -->\n```\nold\n```\n<!-- /prediction -->\nafte
 
 @pytest.fixture(scope="module")
 def card():
-    """The script as a module."""
+    """Import the script as a module."""
     spec = importlib.util.spec_from_file_location("card", SOURCE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -33,7 +33,7 @@ def card():
 
 @pytest.fixture
 def arguments(tmp_path) -> list[str]:
-    """What training and evaluation leave behind."""
+    """Write the files that training and evaluation write, and return the script's arguments."""
     spec, rng = cifar(11, 1, 2), np.random.default_rng(0)
     params = {
         name: rng.random(shape, dtype=np.float32) / 8 for name, shape in parameters(spec).items()
@@ -84,7 +84,7 @@ def test_card(card, arguments, tmp_path, capsys):
         "**91.67%** of 12",
         "tinyresnext train cifar10.zip --seed 7",
         "| lr | 0.1 |",
-        "3.0 hours for 30 epochs, 516 pictures a second",
+        "3.0 hours for 30 epochs, at a median of 516 images a",
         "| 30 | 0.1 | 0.0667 | 98.33% | 80.00% |",
         "| dog | 3 | 66.67% | 66.67% |",
         "dog taken for cat 1x",

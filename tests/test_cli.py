@@ -1,4 +1,4 @@
-"""Every command as a user types it: what it prints, where, and how it exits."""
+"""Every command as a user types it: its output, on which stream, and its exit code."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SPEC = Spec((1, 1), 4, 8, 10)
 
 @pytest.fixture
 def run(capsys, monkeypatch, tmp_path):
-    """Run a command in an empty directory: exit code, standard output, standard error."""
+    """Run a command in an empty directory; return exit code, standard output, standard error."""
     monkeypatch.chdir(tmp_path)
 
     def command(*arguments, stdin=""):
@@ -41,7 +41,7 @@ def run(capsys, monkeypatch, tmp_path):
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
-    """A folder with a checkpoint, its model, a picture, and something that is no picture."""
+    """Return a folder with a checkpoint, its model, an image, and a file that is no image."""
     folder = tmp_path_factory.mktemp("made")
     (folder / "net.pth").write_bytes(cases.checkpoint(cases.weights(SPEC), legacy=True))
     assert cli.main(["convert", str(folder / "net.pth")]) == 0
@@ -432,7 +432,10 @@ def test_strange_arguments(run, arguments, code):
 @pytest.mark.skipif(os.name == "nt", reason="a shell")
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
 def test_closed_streams(made, closed):
-    command = f"-m tinyresnext classify - '{made / 'cat.jpg'}' --model '{made / 'net.h5'}' --device reference {closed}"
+    command = (
+        f"-m tinyresnext classify - '{made / 'cat.jpg'}' --model '{made / 'net.h5'}' "
+        f"--device reference {closed}"
+    )
     done = subprocess.run(
         ["sh", "-c", f"'{sys.executable}' {command}"], input=b"", capture_output=True
     )

@@ -1,4 +1,4 @@
-"""Pictures in folders and zip archives: what is found, what is kept, what is skipped and what is refused."""
+"""Images in folders and zip archives: which are found, kept in memory, skipped and refused."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from data_files import picture, write_files, write_zip
 
-from tinyresnext.data import folders as picture_files
-from tinyresnext.data import open_dataset
+from tinyresnext.data import folders, open_dataset, zips
 from tinyresnext.errors import FormatError, ImageError, TinyResNeXtError, UnsafeError, UsageError
-from tinyresnext.images.preprocess import decode
+from tinyresnext.images.decode import decode
 
 FORMS = ["folder", "zip"]
 
@@ -104,7 +103,7 @@ def test_what_fits_is_decoded_once_and_the_rest_when_it_is_needed(put, monkeypat
         calls.append(arguments)
         return decode(*arguments)
 
-    monkeypatch.setattr(picture_files, "decode", counted)
+    monkeypatch.setattr(folders, "decode", counted)
     path = put({f"a/{i:03}.png": picture(i) for i in range(200)})
     kept = open_dataset(path, memory=200 * 8 * 8 * 3, threads=threads)
     calls.clear()
@@ -117,7 +116,10 @@ def test_what_fits_is_decoded_once_and_the_rest_when_it_is_needed(put, monkeypat
 
 
 def test_a_sample_that_misleads(put):
-    """The sample, every 4th of 64, is small; the rest is not, and does not fit: then it is read when it is needed."""
+    """The images of the sample, every 4th of 64, are small, but all images do not fit into memory.
+
+    Then each image is decoded when it is read.
+    """
     files = {f"a/{i:03}.png": picture(i, 4 if i % 4 == 0 else 16) for i in range(64)}
     data = open_dataset(put(files), memory=64 * 10 * 10 * 3)
     assert data.picture(1).shape == (16, 16, 3)
@@ -138,7 +140,7 @@ BROKEN = {
     "empty": (b"", "is empty"),
     "a page": (b"<!DOCTYPE html><html>", "text with tags"),
     "cut short": (picture(1, 40, "JPEG")[:-300], "no usable JPEG"),
-    "a TIFF under a false name": (b"II*\0" + bytes(40), "a TIFF picture"),
+    "a TIFF under a false name": (b"II*\0" + bytes(40), "a TIFF image"),
 }
 
 
@@ -168,7 +170,7 @@ def test_broken_pictures(put, name, memory, capsys):
 
 def test_nothing_but_broken_pictures(put):
     path = put({"a/1.png": b"", "b/2.png": b"x"})
-    with pytest.raises(ImageError, match="none of the 2 pictures"):
+    with pytest.raises(ImageError, match="none of the 2 images"):
         open_dataset(path, on_broken="skip", warn=lambda line: None)
 
 
@@ -176,12 +178,12 @@ def test_nothing_but_broken_pictures(put):
     "files", [{}, {"a.png": picture(1)}, {"notes/a.txt": b"x"}, {"train/a.png": picture(1)}]
 )
 def test_no_pictures_in_folders(put, files):
-    with pytest.raises(FormatError, match=r"no pictures|no folders"):
+    with pytest.raises(FormatError, match=r"no images|no folders"):
         open_dataset(put(files | {"x.txt": b""}))
 
 
 def test_other_kinds_of_pictures_are_named(put):
-    with pytest.raises(ImageError, match="a TIFF picture"):
+    with pytest.raises(ImageError, match="a TIFF image"):
         open_dataset(put({"a/1.tif": b"II*\0" + bytes(40)}))
 
 
@@ -238,7 +240,7 @@ def test_pipes_are_not_waited_for(tmp_path):
 
 
 def test_links_in_folders(tmp_path):
-    """A link to a picture is a picture; one to a folder above is not followed for ever."""
+    """A link to an image is an image; a link to a folder above it is not followed."""
     folder = write_files(tmp_path, {"d/a/1.png": picture(1), "elsewhere.png": picture(2)}) / "d"
     os.symlink(tmp_path / "elsewhere.png", folder / "a" / "2.png")
     os.symlink(folder, folder / "a" / "again")
@@ -301,7 +303,10 @@ def test_zip_members_that_are_links_or_devices(tmp_path, mode):
 
 
 def one_zip(tmp_path, data, **fields):
-    """An archive of one good picture and one member, a/2.png, whose central entry is changed: name=(offset, format, value)."""
+    """Write an archive of a good image and a member, a/2.png, whose central entry is changed.
+
+    Each change is name=(offset, format, value).
+    """
     path = write_zip(tmp_path / "d.zip", {"a/1.png": picture(1), "a/2.png": data})
     raw = bytearray(path.read_bytes())
     at = raw.rindex(b"PK\1\2")
@@ -348,9 +353,9 @@ def test_zip_members_that_are_refused(tmp_path, name):
 
 
 def test_a_zip_member_that_is_a_bomb(tmp_path, monkeypatch):
-    """What is held of a member is bounded by the limit for picture files, whatever it inflates to."""
+    """A member never takes more memory than the limit for image files, whatever it inflates to."""
     path = write_zip(tmp_path / "d.zip", {"a/1.png": picture(1), "a/2.png": bytes(1 << 20)})
-    monkeypatch.setattr(picture_files, "MAX_FILE_BYTES", 1 << 19)
+    monkeypatch.setattr(zips, "MAX_FILE_BYTES", 1 << 19)
     with pytest.raises(
         ImageError, match=r"a/2.png cannot be read: it has 1,048,576 bytes, more than"
     ):
@@ -358,7 +363,10 @@ def test_a_zip_member_that_is_a_bomb(tmp_path, monkeypatch):
 
 
 def test_bytes_that_deflate_to_a_picture_and_more(tmp_path):
-    """A member that says it has the size of a picture and inflates to far more is cut there, and its checksum tells."""
+    """A member that inflates to far more than its entry says is cut at that size.
+
+    Its checksum is then wrong.
+    """
     good = picture(2)
     path = one_zip(
         tmp_path, good + ZEROS, size=(24, "<I", len(good)), crc=(16, "<I", zlib.crc32(good))
@@ -369,13 +377,13 @@ def test_bytes_that_deflate_to_a_picture_and_more(tmp_path):
 
 def test_a_zip_directory_beyond_all_sense(tmp_path, monkeypatch):
     path = write_zip(tmp_path / "d.zip", {f"a/{i}.png": picture(i) for i in range(40)})
-    monkeypatch.setattr(picture_files, "_MAX_DIRECTORY", 1000)
+    monkeypatch.setattr(zips, "_MAX_DIRECTORY", 1000)
     with pytest.raises(UnsafeError, match=r"directory claims [\d,]+ bytes, more than the 1,000"):
         open_dataset(path)
 
 
 def test_the_second_end_record_of_a_large_zip_counts(tmp_path):
-    """zipfile believes the zip64 record where there is one, so that is the one that is looked at."""
+    """Where there is a zip64 record, zipfile uses it, so it is the one that is checked."""
     path = write_zip(tmp_path / "d.zip", {"a/1.png": picture(1)})
     raw = path.read_bytes()
     at = raw.rindex(b"PK\5\6")
@@ -404,7 +412,7 @@ def test_zips_that_are_cut_short(tmp_path):
 
 
 def test_zips_with_single_bits_changed(tmp_path):
-    """Every change is a typed error, or leaves pictures that are the same."""
+    """Every change raises a typed error, or leaves the images as they were."""
     path = write_zip(tmp_path / "d.zip", {"a/1.png": picture(1), "b/2.png": picture(2)})
     whole = path.read_bytes()
     rng = np.random.default_rng(3)

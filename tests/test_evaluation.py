@@ -1,4 +1,4 @@
-"""Counting how often a network is right: by hand where that is possible, by PyTorch for the loss, and as a user types it."""
+"""Evaluation: counts by hand, the loss by PyTorch, and the command as a user types it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LABELS = np.array([0, 0, 0, 1, 2, 2, 2])
 def counted(
     logits: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], size: int = 3, **options
 ):
-    """Score given logits, which come in batches of some size."""
+    """Score given logits, which come in mini-batches of some size."""
     batches = [(logits[i : i + size], labels[i : i + size]) for i in range(0, len(labels), size)]
     return score(lambda x: x, batches, classes, **options)
 
@@ -63,7 +63,7 @@ def test_batches_change_nothing(size):
 
 
 def test_ties_at_the_fifth_place():
-    """Eight equal logits: of the right classes 0 to 7, the first five are among five."""
+    """With eight equal logits, the right classes 0 to 4 are among the first five."""
     classes = tuple("abcdefgh")
     found = counted(np.zeros((8, 8), np.float32), np.arange(8), classes)
     assert found.among.tolist() == [1] * 5 + [0] * 3
@@ -197,7 +197,10 @@ COLOURS = {
 
 
 def by_colour(labels: tuple[str, ...]) -> Model:
-    """A network that is right: the stem passes colours on, the block adds nothing, the classifier compares."""
+    """Return a network whose classifier compares colours: its stem passes them on unchanged.
+
+    Its block adds nothing.
+    """
     params = {name: np.zeros(shape, np.float32) for name, shape in parameters(SPEC).items()}
     for name in params:
         if name.endswith("running_var") or (name.startswith("bn1") and name.endswith("weight")):
@@ -222,7 +225,7 @@ def by_colour(labels: tuple[str, ...]) -> Model:
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """Five pictures of each colour, of many sizes, but one green one is among the red ones."""
+    """Write five images of each colour, of many sizes; one green image is among the red ones."""
     rng = np.random.default_rng(0)
     for name, colour in COLOURS.items():
         (tmp_path / "colours" / "test" / name).mkdir(parents=True)
@@ -281,7 +284,10 @@ def test_broken_pictures(folder, memory, capsys):
 
 @pytest.fixture
 def run(capsys, monkeypatch, folder):
-    """Run ``evaluate`` on the folder, with a model beside it: exit code, standard output, standard error."""
+    """Run ``evaluate`` on the folder with a model in it.
+
+    Return exit code, standard output and standard error.
+    """
     monkeypatch.chdir(folder.parent)
     save(by_colour(("red", "grey", "green", "blue")), "m.h5")
 
@@ -350,7 +356,7 @@ def test_command_with_labels_by_number(run):
     assert (code, json.loads(out)["pictures"]) == (0, 20)
 
 
-# The picture
+# The image of the confusion matrix
 
 
 def test_colours_say_which_part_of_a_row():
@@ -365,7 +371,7 @@ def test_colours_say_which_part_of_a_row():
 def test_any_number_of_classes(tmp_path, classes):
     rng = np.random.default_rng(0)
     matrix = np.diag(rng.integers(50, 100, classes)) + rng.integers(0, 3, (classes, classes))
-    matrix[-1] = 0  # a class of which there was no picture
+    matrix[-1] = 0  # a class without images
     names = [
         f"class {i} of a very long name, longer than there is room for" for i in range(classes)
     ]

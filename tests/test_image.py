@@ -1,4 +1,4 @@
-"""Pictures to inputs: the pixels of torchvision, the oddities of files, and nothing untyped on bad input."""
+"""From images to inputs: torchvision's pixels, unusual files, and typed errors for bad input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ import pytest
 from PIL import Image
 
 from tinyresnext.errors import FormatError, ImageError, UsageError
-from tinyresnext.images.preprocess import Preprocess, decode, normalise, prepare, resize_and_crop
+from tinyresnext.images.decode import decode
+from tinyresnext.images.prepare import normalise, prepare
+from tinyresnext.images.preprocess import Preprocess
+from tinyresnext.images.resize import resize_and_crop
 
 # Made with torchvision 0.28 on Pillow 13: Resize(r), CenterCrop(c), and those pixels through
 # ToTensor and Normalize. height, width, resize, crop, interpolation, the first half of
@@ -81,7 +84,10 @@ def test_grey_equals_torchvision_to_the_bit():
 
 
 def resample_weights(size_in: int, size_out: int, interpolation: str) -> np.ndarray:
-    """[size_out, size_in] integers: the filter sampled at pixel centres, stretched by the reduction, in units of 2**-22."""
+    """Return a filter's weights as integers [size_out, size_in], in units of 2**-22.
+
+    The filter is sampled at pixel centres and stretched by the reduction.
+    """
     reach = 1.0 if interpolation == "bilinear" else 2.0
     scale = size_in / size_out
     stretch = max(scale, 1.0)
@@ -104,7 +110,7 @@ def resample_weights(size_in: int, size_out: int, interpolation: str) -> np.ndar
 def resample(
     pixels: np.ndarray, height: int, width: int, interpolation: str, order: str
 ) -> np.ndarray:
-    """One axis, then the other, rounded to 8 bits after each."""
+    """Resize one axis, then the other, rounded to 8 bits after each."""
     x = pixels.astype(np.int64)
     for axis in order:
         if axis == "w":
@@ -184,7 +190,7 @@ def test_normalise_equals_torch():
 )
 @pytest.mark.parametrize("side", [224, 33])
 def test_equals_keras_to_the_bit(shape, side, tmp_path):
-    """``load_img(path, target_size=(side, side))``, ``img_to_array``, and ``preprocess_input`` in mode 'torch'."""
+    """Do as Keras: ``load_img(path, target_size=...)``, ``preprocess_input`` in mode 'torch'."""
     pixels = odd.synthetic(*shape)
     Image.fromarray(pixels).save(tmp_path / "picture.png")
     with Image.open(tmp_path / "picture.png") as image:
@@ -201,7 +207,7 @@ def test_equals_keras_to_the_bit(shape, side, tmp_path):
 
 
 def test_keras_shows_the_whole_picture():
-    """Pixel i of n, of a row of m, is the one at (i + 1/2) m / n."""
+    """Pixel i of n is the pixel at (i + 1/2) m / n of the m pixels of a row."""
     height, width, side = 20, 30, 12
     pixels = odd.synthetic(height, width, 1)
     down, across = (
@@ -305,7 +311,7 @@ def test_bad_preprocess_documents_are_refused(document):
         Preprocess.from_json(document)
 
 
-# Pillow pictures and arrays.
+# Pillow images and arrays.
 
 
 def test_every_pillow_mode(tmp_path):
@@ -427,7 +433,7 @@ BAD_ARRAYS = [
     (np.zeros((4, 4, 3), object), "object"),
     (np.zeros((4, 4, 3), "U1"), "U1"),
     (np.zeros((3, 32, 32), np.uint8), "transpose"),
-    (np.zeros((2, 4, 4, 3), np.uint8), "one picture"),
+    (np.zeros((2, 4, 4, 3), np.uint8), "one image"),
     (np.zeros((4, 4, 2), np.uint8), "channels"),
     (np.zeros((4, 4, 5), np.uint8), "channels"),
     (np.zeros(4, np.uint8), "uint8"),
@@ -451,7 +457,7 @@ def test_bad_arrays_are_refused(pixels, says):
 
 def test_wrong_arguments():
     for nothing in (None, 3, b"picture.png", [1, 2], object()):
-        with pytest.raises(UsageError, match="no picture"):
+        with pytest.raises(UsageError, match="no image"):
             decode(nothing)
         with pytest.raises(ImageError):
             resize_and_crop(nothing, Preprocess())
@@ -465,5 +471,8 @@ def test_wrong_arguments():
 
 
 def test_importing_loads_no_numba():
-    code = "import sys, tinyresnext.images.preprocess; assert 'numba' not in sys.modules and 'h5py' not in sys.modules"
+    code = (
+        "import sys, tinyresnext.images.prepare; "
+        "assert 'numba' not in sys.modules and 'h5py' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,4 +1,4 @@
-"""Picture files: odd, hostile, cut short and mutated ones, and what may stand in for a file."""
+"""Image files: unusual, hostile, cut short and mutated ones, and things that are no file."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ import pytest
 from PIL import Image
 
 from tinyresnext.errors import ImageError
-from tinyresnext.images import decode as image_file
-from tinyresnext.images.preprocess import decode
+from tinyresnext.images import files as image_file
+from tinyresnext.images.decode import decode, orientation
 
 ODD = odd.all_odd_images()
 FUZZ_SEEDS = [case.data for case in ODD if case.pixels is not None and len(case.data) < 3000]
@@ -177,13 +177,16 @@ def test_endless_structures_end_soon(name, file):
 
 
 def costly_scans() -> bytes:
-    """A progressive JPEG of 9400 x 9400 equal pixels, whose last scan comes 300 times: 20 seconds for 400 kB."""
+    """Return a progressive JPEG of 9400 x 9400 equal pixels that repeats its last scan 300 times.
+
+    Decoding its 400 kB takes 20 seconds.
+    """
     data = odd.saved(Image.new("L", (9400, 9400), 128), "JPEG", progressive=True)
     return data[:-2] + data[data.rindex(b"\xff\xc4") : -2] * 300 + b"\xff\xd9"
 
 
 def costly_rows() -> bytes:
-    """A run-length coded BMP of 8000 x 10000 pixels, four bytes for each row: 10 seconds for 40 kB."""
+    """Return a run-length coded BMP of 8000 x 10000 pixels, 4 bytes a row: 10 s for 40 kB."""
     info = struct.pack("<IiiHHIIiiII", 40, 8000, 10_000, 1, 8, 1, 4, 0, 0, 1, 0)
     return b"BM" + struct.pack("<IHHI", 80, 0, 0, 58) + info + bytes(4) + b"\1\1\0\0" * 10_000
 
@@ -198,7 +201,10 @@ def test_small_files_that_cost_much_are_refused_at_once(make, file):
 
 
 def mutate(data: bytes, rng: random.Random) -> bytes:
-    """One to four damages: bits, bytes, extreme numbers, cuts, insertions, repetitions; PNG checksums mostly made right."""
+    """Damage a file once to four times: bits, bytes, extreme numbers, cuts, insertions, repeats.
+
+    Most PNG checksums are corrected afterwards.
+    """
     out = bytearray(data)
     for _ in range(rng.randint(1, 4)):
         at, kind = rng.randrange(len(out)), rng.randrange(7)
@@ -354,14 +360,10 @@ def test_an_unreadable_file_is_refused(file):
 
 def test_orientation_of_damaged_blocks_is_upright():
     for value in range(1, 9):
-        assert (
-            image_file.orientation(odd.exif(value))
-            == image_file.orientation(odd.exif(value, ">")[6:])
-            == value
-        )
+        assert orientation(odd.exif(value)) == orientation(odd.exif(value, ">")[6:]) == value
     block = odd.exif(6)
     for length in range(len(block) - 6):
-        assert image_file.orientation(block[:length]) == 1
+        assert orientation(block[:length]) == 1
     for nothing in (
         None,
         6,
@@ -373,4 +375,4 @@ def test_orientation_of_damaged_blocks_is_upright():
         odd.exif(6, kind=4),
         odd.exif(6, offset=2**31),
     ):
-        assert image_file.orientation(nothing) == 1
+        assert orientation(nothing) == 1

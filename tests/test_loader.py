@@ -1,4 +1,4 @@
-"""Batches: the same whatever the threads do, whole or from the middle; errors arrive; threads end."""
+"""Mini-batches: independent of threads and of where an epoch begins; errors; ends of threads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tinyresnext.data.dataset import Dataset
 from tinyresnext.data.loader import Loader
 from tinyresnext.errors import ImageError, UsageError
 from tinyresnext.images.augment import Augment
-from tinyresnext.images.preprocess import normalise
+from tinyresnext.images.prepare import normalise
 
 RANDOM = Augment(8, padding=2, flip=True, brightness=0.3)
 PARTS = Augment(6, scale=(0.2, 1.0), flip=True)
@@ -94,7 +94,7 @@ def test_every_batch_has_numbers_of_its_own():
 
 @pytest.mark.parametrize("read", [False, True])
 def test_sides_alternate(read):
-    """A picture that an epoch shows mirrored is shown as it is by the next, whatever the order; about half begin mirrored."""
+    """An image is mirrored in every other epoch, whatever the order; about half begin mirrored."""
     pixels = np.random.default_rng(0).integers(0, 256, (400, 8, 8, 3), dtype=np.uint8)
     dataset, _ = in_memory(400, pixels.__getitem__ if read else None)
     ways = np.concatenate(
@@ -157,7 +157,7 @@ def test_without_shuffling_it_is_the_order_of_the_data_set():
 
 
 def test_orders_are_spread():
-    """Each picture comes first about as often as any other: 2,000 epochs of 10 give 200 +- 5 * 13.4."""
+    """Each of 10 images comes first equally often: 2,000 epochs give 200 +- 5 * 13.4."""
     dataset, _ = in_memory(10)
     with Loader(dataset, PLAIN, 10) as loader:
         firsts = np.bincount([loader.order(epoch)[0] for epoch in range(2000)], minlength=10)
@@ -165,7 +165,7 @@ def test_orders_are_spread():
 
 
 def test_the_numbers_of_this_generator():
-    """Written down, so that a run can be continued by a later version: Philox4x64-10 is the same everywhere."""
+    """The order is fixed, so that a later version can resume a run."""
     dataset, _ = in_memory(8)
     with Loader(dataset, PLAIN, 8, seed=1) as loader:
         assert loader.order(0).tolist() == [2, 3, 0, 7, 4, 1, 5, 6]
@@ -220,7 +220,7 @@ def test_nothing_but_broken_pictures_found_late():
 
     dataset, _ = in_memory(read=broken, skips=True, warn=lambda line: None)
     with pytest.raises(
-        ImageError, match="none of the 50 pictures can be used; the last says: it is empty"
+        ImageError, match="none of the 50 images can be used; the error of the last is: it is empty"
     ):
         batches(dataset, PLAIN)
     assert batches(dataset, PLAIN, drop_last=False) == []
@@ -228,7 +228,7 @@ def test_nothing_but_broken_pictures_found_late():
 
 def test_a_picture_of_the_wrong_size_is_named(tmp_path):
     dataset = open_dataset(write_files(tmp_path, {"a/1.png": picture(1), "a/2.png": picture(2, 9)}))
-    with pytest.raises(ImageError, match=r"a/2.png: a picture is 9 x 9 pixels and 8 x 8"):
+    with pytest.raises(ImageError, match=r"a/2.png: an image is 9 x 9 pixels and 8 x 8"):
         batches(dataset, PLAIN, batch=2)
 
 
@@ -261,7 +261,7 @@ def test_leaving_stops_the_threads_at_once():
 
 
 def test_few_batches_wait():
-    """As many as there are threads, and two: an epoch is not decoded into memory while nobody takes it."""
+    """Only as many mini-batches as threads, and two more, are computed before they are taken."""
     read = []
     _, pixels = in_memory(400)
     dataset, _ = in_memory(400, read=lambda i: (read.append(i), pixels[i])[1])
@@ -285,9 +285,9 @@ def test_an_epoch_that_is_given_up():
 SCRIPT = """
 import sys, time
 import numpy as np
-from tinyresnext.augment import Augment
-from tinyresnext.dataset import Dataset
-from tinyresnext.loader import Loader
+from tinyresnext.images.augment import Augment
+from tinyresnext.data.dataset import Dataset
+from tinyresnext.data.loader import Loader
 
 def slowly(i):
     time.sleep(0.05)

@@ -1,7 +1,7 @@
-"""Logits and stages against what other systems' own code computed, within 3 times PyTorch's own error.
+"""Logits and stages against those of other systems' own code, within 3 times PyTorch's error.
 
-The systems are torchvision, timm, mmpretrain, Cadene and prlz77, each under its own names and in
-its own wrapping.
+The systems are torchvision, timm, mmpretrain, Cadene and prlz77, each with its own names and
+wrapping.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FULL_SIZE = [
 
 
 def model_of(case: cases.Case, ops) -> Model:
-    """The case as a model; its architecture is inferred from the names and shapes alone."""
+    """Return the case as a model; its architecture is inferred from names and shapes alone."""
     named = names.recognise(case.tensors)
     params = named.tensors(case.tensors)
     spec = infer({key: value.shape for key, value in params.items()}, epsilon(named.scheme))
@@ -47,7 +47,7 @@ def model_of(case: cases.Case, ops) -> Model:
 
 
 def check(model: Model, case: cases.Case) -> None:
-    """Eagerly and planned, logits and stage means."""
+    """Compare logits and stage means, computed eagerly and by a plan."""
     bound = 3 * case.torch_float32_error
     eager = model.trace(case.x)
     assert cases.relative_error(eager["fc"], case.logits) <= bound
@@ -83,7 +83,7 @@ def test_cifar_network_of_widen_factor_2(ops):
     ],
 )
 def test_other_schemes_of_the_same_weights(write):
-    """Keras' epsilon, 1e-8 larger, changes a normalised value by less than a fifth of a float32's rounding."""
+    """Keras' epsilon, 1e-8 larger, changes a value by less than a fifth of a float32 rounding."""
     case = cases.load("torchvision.resnext14_8x14d")
     written = write(case.tensors, Spec((1, 1, 1, 1), 8, 14, 10))
     check(model_of(case._replace(tensors=written), reference), case)
@@ -116,7 +116,7 @@ OTHER_CONTAINERS = {
 
 @pytest.mark.parametrize(("write", "pack"), OTHER_CONTAINERS.values(), ids=OTHER_CONTAINERS)
 def test_other_containers_of_the_same_weights(write, pack, tmp_path):
-    """From the bytes of the file to the logits."""
+    """Compare the logits of the model in the file with the stored ones."""
     case = cases.load("torchvision.resnext14_8x14d")
     (tmp_path / "in").write_bytes(pack(write(case.tensors, Spec((1, 1, 1, 1), 8, 14, 10))))
     stored = cases.read_checkpoint(tmp_path / "in").stored
@@ -148,7 +148,10 @@ def test_no_full_size_case_is_left_out(reference_dir):
 @pytest.mark.parametrize("form", [resnext.concatenated, resnext.summed], ids=["3b", "3a"])
 @pytest.mark.parametrize("name", SMALL)
 def test_figure_3_forms_are_equal(name, form):
-    """In float64 the three forms differ by rounding only: 2,000 products a value, 5 blocks deep, stay below 1e-12."""
+    """In float64 the three forms differ by rounding only, which stays below 1e-12.
+
+    A value has 2,000 products and the network 5 blocks.
+    """
     case = cases.load(name)
     model = model_of(case, None)
     params = {key: value.astype(np.float64) for key, value in model.params.items()}

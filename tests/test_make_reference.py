@@ -1,4 +1,4 @@
-"""Reference files made from a model: what `verify` then holds it, and every other copy of it, to."""
+"""Reference files made from a model, with which `verify` compares every copy of it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def verify_logits(model, file, device):
 
 
 def test_pytorch_says_the_same(model, tmp_path):
-    """In float64 both round: thousands of products of a value, some layers deep, stay below 1e-12."""
+    """In float64 both round thousands of products for a value; the errors stay below 1e-12."""
     pytest.importorskip("torch")
     make_reference(model, tmp_path / "ours.npz")
     error = make_reference(model, tmp_path / "theirs.npz", with_torch=True)

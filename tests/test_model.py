@@ -1,4 +1,4 @@
-"""What `load` gives: calls, predictions, features and traces, and what a wrong call says."""
+"""A loaded `Model`: calls, predictions, features and traces, and the errors of wrong calls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from PIL import Image
 import tinyresnext
 from tinyresnext import Model, Preprocess, Spec
 from tinyresnext.errors import DeviceError, FormatError, ImageError, IntegrityError, UsageError
-from tinyresnext.images import preprocess as image
+from tinyresnext.images.decode import decode
+from tinyresnext.images.prepare import prepare
 from tinyresnext.ops import backend, cpu, reference
 
 CAT = Path(__file__).parent / "data" / "chelsea.jpg"
@@ -21,7 +22,7 @@ SPEC = Spec((1, 1), 4, 8, 10)
 
 
 def make(spec: Spec = SPEC, **changes) -> Model:
-    """A small model with weights made from their names."""
+    """Return a small model with weights made from their names."""
     parts = {
         "spec": spec,
         "params": cases.weights(spec, counters=False),
@@ -49,7 +50,7 @@ def test_predictions_are_ranked_probabilities(model):
 
 
 def test_everything_that_stands_for_a_picture(model):
-    pixels = image.decode(CAT)
+    pixels = decode(CAT)
     same = [CAT, str(CAT), pixels, Image.fromarray(pixels)]
     found = model.predict(same, top=3, batch=3)
     assert len(found) == 4
@@ -74,7 +75,7 @@ def test_more_guesses_than_classes(model):
 
 
 def test_features_are_the_stages(model):
-    x = image.prepare(CAT, model.preprocess)[None]
+    x = prepare(CAT, model.preprocess)[None]
     found = model.features(x)
     assert {name: value.shape for name, value in found.items()} == {
         "stem": (1, 16, 16, 64),

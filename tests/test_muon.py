@@ -68,7 +68,7 @@ def test_nothing_becomes_nothing():
 
 
 def test_the_step_is_pytorchs_but_for_the_norm():
-    """PyTorch computes the orthogonal matrix in bfloat16, of 8 bits, and leaves the norm to grow."""
+    """PyTorch computes the orthogonal matrix in bfloat16, of 8 bits, and lets the norm grow."""
     torch = pytest.importorskip("torch")
     params, velocity = network()
     before = params[DENSE].copy()

@@ -1,4 +1,4 @@
-"""Each rewrite alone changes nothing, buffers that are alive never overlap, and a plan says and times what it does."""
+"""Plans: no rewrite changes results, live buffers never overlap, calls are named and timed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REWRITES = {"fold": rewrite.fold_batch_norm, "add": rewrite.fuse_add, "relu": re
 
 @pytest.fixture(params=SPECS)
 def network(request):
-    """A spec, float64 weights and an input."""
+    """Return a spec, float64 weights and an input."""
     spec = SPECS[request.param]
     params = {
         name: recipe.tensor(name, shape).astype(np.float64)
@@ -37,7 +37,7 @@ def network(request):
 
 
 def replayed(calls, traced, x):
-    """The logits of a list of calls."""
+    """Return the logits of a list of calls."""
     return trace.replay(calls, traced, x, reference)[-1]
 
 
@@ -64,7 +64,7 @@ def test_everything_is_fused(network):
 
 
 def test_a_value_that_two_calls_read_is_not_fused_away():
-    """conv -> relu, and the convolution's own value is added later: the ReLU must stay a call of its own."""
+    """The value of the convolution is added later, so its ReLU must not be fused into it."""
     x = trace.stand_in((1, 4, 4, 2))
     weight = np.ones((2, 2, 1, 1))
     tape = Tape(trace.ShapesOnly())
@@ -74,7 +74,10 @@ def test_a_value_that_two_calls_read_is_not_fused_away():
 
 
 def test_fold_is_exact_for_extreme_statistics():
-    """A variance of 1e-12 under epsilon 1e-5 and a scale of 1e6: float64 folding loses less than one float32 rounding."""
+    """Folding in float64 loses less than one rounding in float32 for extreme norms.
+
+    The variance is 1e-12, epsilon 1e-5, and the scale 1e6.
+    """
     spec = Spec((1,), 2, 4, 3)
     params = {name: recipe.tensor(name, shape) for name, shape in parameters(spec).items()}
     for name in params:
@@ -107,7 +110,7 @@ def test_live_buffers_never_overlap(network):
 
 
 def test_resnext50_needs_little_memory():
-    """Three or four maps of the widest stage, not sixty."""
+    """The buffers take three or four maps of the widest stage, not sixty."""
     params = {
         name: trace.stand_in(shape)
         for name, shape in parameters(variant("resnext50_32x4d")).items()

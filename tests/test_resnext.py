@@ -1,4 +1,4 @@
-"""The architecture against the paper's and everyone's published numbers."""
+"""The architecture against the numbers of the paper and of other projects."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tinyresnext.network import count
 from tinyresnext.network.resnext import blocks, forward, parameters
 from tinyresnext.ops import reference
 
-# name, picture, parameters, GMACs, GMACs with two operations for each normalised value, activations
-# (M), norms, entries of a state dict with the counters of batch norms: counted by torchvision's own
-# code on its own models, or by timm's.
+# Name, image size, parameters, GMACs, GMACs with two operations for each normalised value,
+# activations (M), norms, entries of a state dict with the counters of batch norms: counted by
+# torchvision's own code on its own models, or by timm's.
 COSTS = [
     ("resnext50_32x4d", 224, 25_028_904, 4.230, 4.259, 14.40, 53, 320),
     ("resnext50d_32x4d", 224, 25_048_136, 4.470, 4.501, 15.20, 55, 332),
@@ -75,14 +75,14 @@ def test_cardinality_against_width_at_equal_cost(name, params, gmac):
     [(1, 64, 69_632), (2, 40, 69_760), (4, 24, 69_888), (8, 14, 71_456), (32, 4, 70_144)],
 )
 def test_equation_4_and_table_2(paths, d, params):
-    """C (256 d + 9 d d + 256 d), which is what the second block of conv2 has in its three weights."""
+    """The second block of conv2 has C (256 d + 9 d d + 256 d) weights in its three convolutions."""
     shapes = parameters(Spec((2,), paths, d))
     weights = [int(np.prod(shapes[f"layer1.1.conv{i}.weight"])) for i in (1, 2, 3)]
     assert sum(weights) == paths * (256 * d + 3 * 3 * d * d + d * 256) == params
 
 
 def test_table_1():
-    """Stage by stage: the map's side, the width of the grouped convolution, the result's channels, the blocks."""
+    """Check each stage: side, width of the grouped convolution, output channels, blocks."""
     stages = {}
     for b in blocks(variant("resnext50_32x4d")):
         stages.setdefault(b.name[:6], []).append((b.channels, b.c_out))
@@ -93,20 +93,19 @@ def test_table_1():
         "layer4": (3, 1024, 2048),
     }
     sides = {layer.name: layer.result[0] for layer in count.layers(variant("resnext50_32x4d"))}
-    assert [sides[name] for name in ("conv1", "layer1.2.conv3", "layer2.3.conv3", "layer3.5.conv3", "layer4.2.conv3")] == [
-        112, 56, 28, 14, 7,
-    ]  # fmt: skip
+    last = ("conv1", "layer1.2.conv3", "layer2.3.conv3", "layer3.5.conv3", "layer4.2.conv3")
+    assert [sides[name] for name in last] == [112, 56, 28, 14, 7]
 
 
 def weights(spec: Spec, dtype=np.float64) -> dict[str, np.ndarray]:
-    """Made from the names."""
+    """Return weights made from their names."""
     return {
         name: recipe.tensor(name, shape).astype(dtype) for name, shape in parameters(spec).items()
     }
 
 
 def test_shortcut_a_subsamples_and_pads_with_zeros():
-    """Against the same network whose type B shortcuts are told to do just that."""
+    """Compare with the same network whose type B shortcuts have weights that copy channels."""
     a = Spec((1, 1), 2, 4, 5, stem="cifar", shortcut="A")
     b = replace(a, shortcut="B")
     x = recipe.pictures("shortcut", (2, 3, 9, 8)).astype(np.float64)
@@ -155,7 +154,7 @@ def test_shortcut_c_projects_everywhere():
 
 
 def test_striding_on_the_first_convolution_halves_the_map_earlier():
-    """A 1x1 convolution that strides sees only every other pixel of every other row."""
+    """A 1x1 convolution with stride 2 reads only every other pixel of every other row."""
     spec = Spec((1, 1), 2, 4, 5, stem="cifar", stride_on=1)
     seen = {}
     x = recipe.pictures("caffe", (1, 3, 8, 8)).astype(np.float64)
@@ -223,10 +222,13 @@ def test_json_round_trip(spec):
 @pytest.mark.parametrize(
     "change",
     [
-        {"blocks": []}, {"blocks": [0]}, {"blocks": [1] * 9}, {"blocks": [1.0]}, {"blocks": "1234"}, {"blocks": [10**9]},
-        {"cardinality": 0}, {"cardinality": True}, {"cardinality": "32"}, {"width": -1}, {"width": 10**7}, {"classes": 0},
-        {"channels": None}, {"stem": "imagenet "}, {"stem": ["deep"]}, {"shortcut": "D"}, {"avg_down": 1}, {"stride_on": 3},
-        {"expansion": 65}, {"eps": 0.0}, {"eps": float("nan")}, {"eps": 1}, {"extra": 1},
+        {"blocks": []}, {"blocks": [0]}, {"blocks": [1] * 9}, {"blocks": [1.0]},
+        {"blocks": "1234"}, {"blocks": [10**9]},
+        {"cardinality": 0}, {"cardinality": True}, {"cardinality": "32"},
+        {"width": -1}, {"width": 10**7}, {"classes": 0}, {"channels": None},
+        {"stem": "imagenet "}, {"stem": ["deep"]}, {"shortcut": "D"}, {"avg_down": 1},
+        {"stride_on": 3}, {"expansion": 65}, {"eps": 0.0}, {"eps": float("nan")}, {"eps": 1},
+        {"extra": 1},
     ],
     ids=str,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The model that comes with tinyresnext: found from a checkout as from a wheel, and said so when it is missing."""
+"""The bundled model: found in a checkout and in a wheel, with a clear error if it is missing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LABELS = tuple(f"class {i}" for i in range(10))
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
-    """A model file under another name."""
+    """Return a model file under another name."""
     path, rng = tmp_path_factory.mktemp("shipped") / "m.h5", np.random.default_rng(0)
     spec = cifar(11, 2, 2)
     params = {
@@ -40,7 +40,7 @@ def made(tmp_path_factory) -> Path:
 
 @pytest.fixture(params=["checkout", "wheel"])
 def home(request, made, tmp_path) -> Path:
-    """A folder from which a copy of the package is imported, with a model where such an installation has it."""
+    """Return a folder with a copy of the package, and a model where such an installation has it."""
     shutil.copytree(
         Path(tinyresnext.__file__).parent,
         tmp_path / "tinyresnext",
@@ -57,7 +57,7 @@ def home(request, made, tmp_path) -> Path:
 
 
 def child(home: Path, *arguments: object) -> subprocess.CompletedProcess:
-    """Run the copy in a process of its own, from somewhere else."""
+    """Run the copy in another process, from another folder."""
     environment = os.environ | {"PYTHONPATH": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
     (home / "elsewhere").mkdir(exist_ok=True)
     command = [sys.executable, *map(str, arguments)]

@@ -1,4 +1,4 @@
-"""A step of training against the tape, which walks the same network backwards call by call."""
+"""A training step against the tape, which computes the same gradients call by call."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NETWORKS = {
 
 
 def network(spec: Spec, dtype: type = np.float64) -> dict[str, np.ndarray]:
-    """Weights that keep values near one, scales and variances that are positive."""
+    """Return weights that keep values near one, with positive scales and variances."""
     rng, params = generator(spec.name), {}
     for name, shape in parameters(spec).items():
         spread = np.sqrt(2 / np.prod(shape[1:])) if len(shape) > 1 else 0.2
@@ -40,7 +40,10 @@ def batch(spec: Spec) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("which", NETWORKS)
 @pytest.mark.parametrize("frozen", [(), FROZEN], ids=["all trained", "frozen"])
 def test_gradients_are_those_of_the_tape(which, frozen):
-    """In float64, where fusing and placing must change nothing; called twice, since buffers are used again."""
+    """In float64, fusing and placing change nothing.
+
+    The step is called twice, because buffers are used again.
+    """
     spec = NETWORKS[which]
     params, (x, labels) = network(spec), batch(spec)
     tape = Tape(reference)
@@ -66,7 +69,10 @@ def test_gradients_are_those_of_the_tape(which, frozen):
 
 @pytest.mark.parametrize("which", NETWORKS)
 def test_the_fast_backend_is_as_near_as_float32_allows(which):
-    """No worse than NumPy's float32 by more than a ReLU that rounds to the other side may make it: the median decides."""
+    """The error is close to NumPy's in float32.
+
+    A ReLU that rounds to the other side makes single errors larger, so the median is compared.
+    """
     spec = NETWORKS[which]
     params, (x, labels) = network(spec, np.float32), batch(spec)
     exact = Step(
@@ -138,7 +144,10 @@ def test_what_does_not_fit_is_refused(ops):
 
 
 def test_a_gradient_that_is_placed_over_another_that_lives_would_be_seen(monkeypatch):
-    """Break the placing: every gradient of a batch norm over the one that comes in, the input's and the residual's alike."""
+    """Break the placing: write every gradient of a batch norm over the incoming one.
+
+    This concerns the gradients of the input and of the residual.
+    """
     import tinyresnext.network.step as module
 
     right = module._in_place

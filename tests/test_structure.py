@@ -1,4 +1,4 @@
-"""The shape of the code: rooms in one order, imports that point down only, and what must start fast."""
+"""The structure of the code: rooms in one order, imports that point down, and late imports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import tinyresnext
 
 PACKAGE = Path(tinyresnext.__file__).parent
-# From the top down. A room imports from itself and from the rooms behind it; `errors` is below all.
+# From the top down. A room imports from itself and from the rooms after it in this list.
 ROOMS = (
     "__main__",
     "cli",
@@ -143,7 +143,7 @@ def test_the_test_sees_a_planted_import(planted, found, monkeypatch):
 
 
 def is_code(path: Path) -> bool:
-    """Whether it is a module or a package of modules."""
+    """Return whether a path is a module or a package of modules."""
     return (path.suffix == ".py" and path.name != "__init__.py") or (path / "__init__.py").exists()
 
 
@@ -197,7 +197,7 @@ def test_nothing_is_imported_early(code, absent):
 @pytest.mark.parametrize("name", tinyresnext.__all__)
 def test_public_names_exist_and_are_documented(name):
     text = inspect.getdoc(getattr(tinyresnext, name))
-    # What a dataclass, a NamedTuple or a dict say of themselves unasked is no documentation.
+    # The automatic docstring of a dataclass or a NamedTuple, or that of dict, does not count.
     assert name in ("RECIPES", "VARIANTS") or (text and not text.startswith(f"{name}("))
 
 

@@ -1,4 +1,4 @@
-"""Gradients of whole networks: the tape against central differences, and against PyTorch's autograd."""
+"""Gradients of whole networks: the tape against differences and against PyTorch's autograd."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SPECS = {
 
 
 def setting(name: str):
-    """float64 weights, an input and labels."""
+    """Return float64 weights, an input and labels."""
     spec = SPECS[name]
     params = {
         key: recipe.tensor(key, shape).astype(np.float64) for key, shape in parameters(spec).items()
@@ -30,7 +30,7 @@ def setting(name: str):
 
 
 def loss(spec, params, x, labels, ops, training, at=lambda name, value: value):
-    """The training loss."""
+    """Compute the training loss."""
     logits = forward(params, spec, x, ops, training=training, at=at)
     return ops.softmax_cross_entropy(logits, labels=labels, smoothing=0.1)
 
@@ -38,7 +38,7 @@ def loss(spec, params, x, labels, ops, training, at=lambda name, value: value):
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("name", SPECS)
 def test_directional_derivative(name, training):
-    """<gradient, v> is the slope of the loss along v, by a central difference that crosses no kink of a ReLU.
+    """<gradient, v> is the slope of the loss along v, by a central difference.
 
     With step h the difference errs by h^2 times a third derivative and by about 1e-15 / h of
     rounding. The step is shortened until every ReLU is on the same side at both ends, since a kink
@@ -88,7 +88,10 @@ def test_what_is_not_reached_has_no_gradient():
 
 
 def test_a_value_on_the_way_has_one():
-    """Grad-CAM asks for the gradient of one logit with respect to the last stage: the classifier's row, spread evenly."""
+    """The gradient of a logit at the last stage is the classifier's row, spread evenly.
+
+    Grad-CAM needs it.
+    """
     spec, params, x, _ = setting("B")
     tape, seen = Tape(reference), {}
     logits = forward(params, spec, x, tape, at=lambda name, value: seen.setdefault(name, value))

@@ -1,4 +1,4 @@
-"""Torch7's way with pictures: against one pixel at a time in float32, and against what any such curve must do."""
+"""Torch7's resize: against single pixels in float32, and against properties of its curve."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ import pytest
 from PIL import Image
 
 from tinyresnext.errors import ImageError, UsageError
-from tinyresnext.images.augment import Augment, random_part
-from tinyresnext.images.preprocess import Preprocess, normalise, prepare, resize_and_crop
+from tinyresnext.images.augment import Augment
+from tinyresnext.images.crops import random_crop
+from tinyresnext.images.prepare import normalise, prepare
+from tinyresnext.images.preprocess import Preprocess
+from tinyresnext.images.resize import resize_and_crop
 from tinyresnext.images.torch7 import _along, scale_and_crop, scaled_size
 
 F = np.float32
@@ -19,7 +22,7 @@ EPS = np.finfo(F).eps
 
 
 def stretched(row: list[np.float32], length: int) -> list[np.float32]:
-    """A row of pixels made longer or shorter, as torch/image does it: one pixel and one rounding after the other."""
+    """Resize a row of pixels as torch/image does it: one pixel and one rounding after the other."""
     n = len(row)
     if n == length or n == 1:
         return row if n == length else row * length
@@ -43,7 +46,7 @@ def stretched(row: list[np.float32], length: int) -> list[np.float32]:
 def slow(
     pixels: np.ndarray, resize: int, crop: int, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> np.ndarray:
-    """Scale, ColorNormalize, CenterCrop, in this order, with lists."""
+    """Apply Scale, ColorNormalize and CenterCrop, in this order, with lists."""
     height, width, channels = pixels.shape
     if width < height:
         new_width, new_height = resize, math.floor(height / width * resize)
@@ -95,7 +98,10 @@ def test_equals_one_pixel_at_a_time_to_the_bit(height, width, resize, crop, chan
 
 
 def test_the_sizes_are_those_of_lua():
-    """``h / w * size`` in double precision, without its fraction; a shorter side that fits is no reason to resize."""
+    """The longer side is ``h / w * size`` in double precision, truncated.
+
+    An image whose shorter side already fits is not resized.
+    """
     assert scaled_size(500, 375, 256) == (341, 256)
     assert scaled_size(375, 500, 256) == (256, 341)
     assert scaled_size(300, 300, 256) == (256, 256)
@@ -110,7 +116,10 @@ def test_the_sizes_are_those_of_lua():
     [(20, 31, (50, 33)), (20, 31, (17, 11)), (2, 2, (9, 5)), (5, 2, (2, 9))],
 )
 def test_a_ramp_stays_a_ramp_and_corners_stay_where_they_are(height, width, size):
-    """A cubic through points of a line is the line. Of values below 1 each axis rounds about ten times: 2 * 10 * eps / 2."""
+    """A cubic through points of a line is the line.
+
+    Each axis rounds values below 1 about ten times: 2 * 10 * eps / 2.
+    """
     y, x = np.ogrid[:height, :width]
     ramp = (3 * y + 5 * x).astype(np.uint8)[:, :, np.newaxis]
     whole = max(size)
@@ -134,7 +143,7 @@ def test_one_colour_stays_one_colour():
 
 
 def test_nothing_is_smoothed_rounded_or_cut_off():
-    """What Pillow's bicubic filter does and this one does not."""
+    """Pillow's bicubic filter averages all pixels, and this one does not."""
     stripes = np.tile(np.array([0, 0, 255, 255], np.uint8), 33)[
         :129
     ]  # from 129 pixels to 33: every fourth is looked at
@@ -184,7 +193,7 @@ def test_pixels_of_eight_bits_are_the_nearest_ones():
 
 
 def test_a_very_long_row_is_not_read_beyond_its_end():
-    """Float32 has whole numbers up to 2**24 only: the last place but one may be rounded to the last."""
+    """Float32 has whole numbers only up to 2**24: the last place but one may round to the last."""
     rounded = 0
     for n in range(2**24, 2**24 + 8):
         row, length = np.broadcast_to(np.uint8(51), (1, n, 1)), n + 1
@@ -211,7 +220,7 @@ def test_bad_pictures_are_refused():
             Preprocess(interpolation=name)
 
 
-# Training a model that sees its pictures this way.
+# Training a model with this preprocessing.
 
 
 def test_training_resizes_as_the_model_does():
@@ -227,7 +236,7 @@ def test_training_resizes_as_the_model_does():
 def test_random_parts_are_bicubic():
     picture = odd.synthetic(40, 60)
     augment = Augment(16, scale=(0.2, 0.8), interpolation="torch7")
-    left, top, w, h = random_part(60, 40, augment.scale, augment.ratio, np.random.default_rng(7))
+    left, top, w, h = random_crop(60, 40, augment.scale, augment.ratio, np.random.default_rng(7))
     expected = (
         Image.fromarray(picture)
         .crop((left, top, left + w, top + h))

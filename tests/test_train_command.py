@@ -1,4 +1,4 @@
-"""``train`` and ``finetune`` as a user types them: what is printed, how they end, and what a kill leaves behind."""
+"""``train`` and ``finetune`` as a user types them: output, exit codes, and files after a kill."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def run(capsys, monkeypatch, tmp_path):
-    """Run a command in an empty directory: exit code, standard output, standard error."""
+    """Run a command in an empty directory; return exit code, standard output, standard error."""
     monkeypatch.chdir(tmp_path)
 
     def command(*arguments):
@@ -166,7 +166,7 @@ def test_finetune_has_no_options_for_what_the_model_has_already(run, data):
 
 
 def test_a_broken_first_picture_is_skipped_and_told_of_once(run, data, tmp_path, monkeypatch):
-    """Also where pictures are read when they are needed, and in three epochs."""
+    """This holds where images are decoded when they are read, and over three epochs."""
     shutil.copytree(data, tmp_path / "data")
     first = tmp_path / "data" / "train" / "dark" / "0.png"
     first.write_bytes(first.read_bytes()[:50])
@@ -183,7 +183,7 @@ def test_data_that_are_not_there(run):
 
 
 def start(data, out, *more):
-    """The command in a process of its own."""
+    """Start the command in another process."""
     arguments = [
         "train",
         str(data),
@@ -208,7 +208,7 @@ def start(data, out, *more):
 
 
 def wait_for(path, lines, process):
-    """Until a log has so many lines."""
+    """Wait until a log has so many lines."""
     deadline = time.monotonic() + 120
     while not path.exists() or path.read_bytes().count(b"\n") < lines:
         assert process.poll() is None, process.communicate()
@@ -218,7 +218,7 @@ def wait_for(path, lines, process):
 
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
-    """The run that nobody interrupts."""
+    """Return the result of a run that is not interrupted."""
     out = tmp_path_factory.mktemp("runs") / "whole"
     process = start(data, out)
     assert process.communicate()[1] == ""
@@ -241,7 +241,7 @@ def test_stop_and_resume(data, tmp_path, whole, number):
 
 
 def killed(data, out, random_times):
-    """One start and one kill; the exit code."""
+    """Start the command once, kill it, and return the exit code."""
     process = start(data, out, *(["--resume"] if (out / "state.npz").exists() else []))
     try:
         process.wait(next(random_times))
@@ -266,7 +266,10 @@ def test_kill_once(data, tmp_path, whole):
 
 @pytest.mark.slow
 def test_twenty_kills(data, tmp_path, whole):
-    """At random moments, from the first import to the last file: every one leaves a whole state, or none yet."""
+    """A kill at any moment leaves a whole state, or none yet.
+
+    The moments are random, from the first import to the last file.
+    """
     out, chance = tmp_path / "run", random.Random(0)
     began = time.monotonic()
     start(data, tmp_path / "timed").communicate()

@@ -1,4 +1,4 @@
-"""Whole runs on small networks: what they leave behind, how they stop, and that they go on as if they had not."""
+"""Whole runs on small networks: their files, how they stop, and that they resume exactly."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 import training_cases as small
 
 from tinyresnext import Preprocess, finetune, load, train
+from tinyresnext.data.dataset import Dataset
 from tinyresnext.data.loader import Loader
-from tinyresnext.data.open import Dataset
 from tinyresnext.errors import FormatError, ImageError, TrainingError, UsageError
-from tinyresnext.images.preprocess import prepare
+from tinyresnext.images.prepare import prepare
 from tinyresnext.training import augmentation
 from tinyresnext.training import log as training_log
 from tinyresnext.training import run as training_run

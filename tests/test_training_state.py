@@ -1,4 +1,4 @@
-"""The state of a run: everything survives the journey, and nothing that is not a state is taken for one."""
+"""The state of a run: it is stored and read exactly, and other files are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps of the trainer against PyTorch: the same weights, the same pictures, the same numbers in the recipe.
+"""Steps of the trainer against PyTorch, with the same weights, images and recipe.
 
 PyTorch does the same steps in float64, which is taken for the truth, and in float32, which shows
 how far float32 drifts from it. Ours may drift as far.
@@ -102,10 +102,9 @@ def theirs(torch, spec, x_shape, recipe, which, dtype):
 
 
 def drift(found, truth):
-    """How far each parameter is from the truth, and not less than what rounding the truth to float32 would make of it."""
-    rounding = (
-        2.0**-24 / 3**0.5
-    )  # of a value's size: the root of the mean square of an error that is evenly distributed
+    """Return the distance of each parameter from the truth, at least the rounding to float32."""
+    # Of a value's size: the root of the mean square of a uniformly distributed error.
+    rounding = 2.0**-24 / 3**0.5
     return {
         name: max(np.linalg.norm(found[name] - value), rounding * np.linalg.norm(value))
         for name, value in truth.items()
@@ -116,7 +115,7 @@ def drift(found, truth):
     scope="module", params=[(network, name) for network in SPECS for name in RECIPES], ids="-".join
 )
 def case(torch, request):
-    """A network and a recipe, and what PyTorch makes of each set of pictures in float64 and in float32."""
+    """Return a network, a recipe, and PyTorch's results in float64 and in float32."""
     (spec, x_shape), recipe = SPECS[request.param[0]], RECIPES[request.param[1]]
     kinds = torch.float64, torch.float32
     return (

@@ -15,7 +15,10 @@ from tinyresnext.training.train import train
 
 
 def smooth(count: int, side: int, channels: int = 3, seed: int = 0) -> np.ndarray:
-    """Pictures in which neighbouring pixels and channels are alike, as in photographs: [count, side, side, channels]."""
+    """Return images whose neighbouring pixels and channels are alike, as in photographs.
+
+    The shape is [count, side, side, channels].
+    """
     x = np.random.default_rng(seed).normal(size=(count, side + 4, side + 4, channels))
     for axis in (1, 2):
         x = np.lib.stride_tricks.sliding_window_view(x, 5, axis=axis).mean(-1)

@@ -1,4 +1,4 @@
-"""Checkpoints made byte by byte, without PyTorch: the legacy and the zip format for any nest of dicts and tensors.
+"""Checkpoints written byte by byte, without PyTorch, in the legacy and the zip format.
 
 ``Raw`` puts arbitrary opcodes in the place of a value, which is how the hostile files are made.
 ``test_torch_file`` proves the writer against ``torch.load`` where PyTorch is installed.
@@ -109,7 +109,10 @@ def key_of(storage, storages):
 
 def dump(value, storages, legacy):
     """The opcodes for a value; the storages met are appended to ``storages``."""
-    go = lambda v: dump(v, storages, legacy)  # noqa: E731
+
+    def go(v):
+        return dump(v, storages, legacy)
+
     if isinstance(value, Raw):
         return value.code
     if isinstance(value, View):
@@ -182,7 +185,7 @@ class Legacy:
     tail: bytes = b""
 
     def sections(self):
-        """``(name, bytes)`` in file order; storages are two sections each, the length and the data."""
+        """Return ``(name, bytes)`` in file order; a storage has two sections, length and data."""
         storages: list[Storage] = []
         body = pickled(self.value, storages, legacy=True)
         order = sorted(range(len(storages)), key=str)
@@ -240,7 +243,7 @@ class Entry:
 
 @dataclass
 class Zip:
-    """An archive as PyTorch writes it: data descriptors, padding in the extra field, zip64 end records."""
+    """An archive as PyTorch writes it: data descriptors, padded extra fields, zip64 records."""
 
     entries: list
     prefix: bytes = b""
@@ -369,7 +372,7 @@ def numbers(shape, seed=0, dtype=np.float32):
 
 
 def small_state():
-    """A convolution, its batch norm with the optional counter, and a classifier; one float and one integer type."""
+    """Return a convolution, its batch norm with the optional counter, and a classifier."""
     return StateDict(
         {
             "conv1.weight": tensor(numbers((4, 3, 3, 3))),

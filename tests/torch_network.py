@@ -1,4 +1,4 @@
-"""The same network as a PyTorch module, with torchvision's attribute names. Imported only where PyTorch is installed."""
+"""The same network as a PyTorch module, with torchvision's attribute names. Needs PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a legacy checkpoint literally says, read in another way: Python's own unpickler, element by element.
+"""The content of a legacy checkpoint, read by Python's own unpickler, element by element.
 
 Python's unpickler would run what it finds, so it is given a ``find_class`` that knows a few
 harmless names and has a class that takes anything for every other.
@@ -98,7 +98,10 @@ class Unpickler(pickle._Unpickler):
 
 
 def read_legacy(data: bytes) -> object:
-    """The top object, tensors replaced by `Tensor`; any exception means that the file says nothing sensible."""
+    """Return the top object, with `Tensor` in place of tensors.
+
+    Any exception means that the file has no meaning.
+    """
     file = io.BytesIO(data)
     storages: dict[str, Storage] = {}
     parts = [Unpickler(file, storages).load() for _ in range(5)]

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from .system.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from .images.preprocess import Preprocess, prepare
+    from .images.prepare import prepare
+    from .images.preprocess import Preprocess
     from .inference.evaluate import Evaluation, evaluate
     from .inference.model import Model, Prediction, list_models, load, load_checkpoint, save
     from .network.resnext import forward, parameters
@@ -37,7 +38,7 @@ _HOMES = {
     "load": "inference.model",
     "load_checkpoint": "inference.model",
     "parameters": "network.resnext",
-    "prepare": "images.preprocess",
+    "prepare": "images.prepare",
     "recipe": "training.recipes",
     "save": "inference.model",
     "train": "training.train",

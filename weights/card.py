@@ -1,13 +1,13 @@
-"""Write a model's card, its curve, and what the README shows of it, from what training and evaluation left behind.
+"""Write a model's card, its curve, and its example in the README, from a run's log and evaluation.
 
 ::
 
     tinyresnext evaluate DATA --split test --model weights/NAME.h5 --json > test.json
     python weights/card.py weights/NAME.h5 RUN/log.jsonl test.json "tinyresnext train DATA ..."
 
-makes ``weights/NAME.md`` and ``weights/NAME.svg``, and puts the prediction for the photograph that
+writes ``weights/NAME.md`` and ``weights/NAME.svg``, and puts the prediction for the photograph that
 the README classifies between its ``<!-- prediction -->`` markers. No number in them is typed by
-hand: who trains again makes the card again.
+hand: after a new training, run this script again.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ CARD = """# {name}
 |---|---|
 | file | `{file}`, {megabytes:.2f} MB, {stored} |
 | sha256 of the model | `{sha256}` |
-| pictures | {pictures} |
+| preprocessing | {pictures} |
 | classes | {labels} |
-| test pictures classified correctly | **{top1:.2%}** of {count:,} (top-5 {top5:.2%}, loss {loss:.4f}) |
+| top-1 on the test images | **{top1:.2%}** of {count:,} (top-5 {top5:.2%}, loss {loss:.4f}) |
 | licence of the weights | Apache-2.0, as the code |
 
-It is what `tinyresnext classify` uses when no model is named.
+This is the bundled model: `tinyresnext classify` uses it when no model is named.
 
-## How it was made
+## Training
 
 ```sh
 {command}
@@ -52,11 +52,12 @@ It is what `tinyresnext classify` uses when no model is named.
 
 {recipe}
 
-Its training steps took {hours:.1f} hours for {epochs} epochs, {speed:.0f} pictures a second in the middle. Training never
-saw the test pictures: where the curve has a line for them, they were counted after each epoch, and the model is that of the
-last one. Network, optimiser and rates were chosen by experiments of up to an epoch, which counted training and test pictures
-both (`benchmarks/LOG.md`).{smaller} On one kind of processor, the seed and the number of threads decide the result to the last
-bit.
+Its training steps took {hours:.1f} hours for {epochs} epochs, at a median of {speed:.0f} images a
+second. Training never used the test images: where the curve has a line for them, they were
+evaluated after each epoch, and the model is that of the last epoch. The network, the optimiser and
+the learning rates were chosen by experiments of up to one epoch, in which both training and test
+images were evaluated (`benchmarks/LOG.md`).{smaller} On one kind of processor, the random seed and
+the number of threads determine the result to the last bit.
 
 ![accuracy by epoch]({curve})
 
@@ -64,44 +65,50 @@ bit.
 |---|---|---|---|{rule}
 {log}
 
-## How right it is
+## Accuracy
 
 {accuracy}
 
-The commonest mistakes: {mistakes}.
+The most frequent mistakes: {mistakes}.
 
 ## On photographs
 
-None of these is from CIFAR-10; `tests/data/README.md` says who took them. The shorter side is scaled to the input's {side}
-pixels with an antialiasing filter and the middle is cut out, so what is not in the middle square is not seen.
+None of these is from CIFAR-10; `tests/data/README.md` says who took them. The shorter side is
+scaled to the input's {side} pixels with an antialiasing filter and the middle is cut out, so
+nothing outside the middle square is seen.
 
 {photographs}
 
-## What it is not good for
+## Limits
 
-* It knows {classes} classes and nothing else. A picture of anything else gets the name of one of them, often with a high
-  probability. The probabilities are those of a network trained to be sure, and no measure of how likely it is to be right.
-* It sees {side} x {side} pixels. What is small in a photograph, or far from its middle, is lost.
-* The training pictures show one thing each, mostly in the middle and mostly from the web of 2008. Drawings, scenes with
-  several things, pictures from above or in the dark are outside of what it learned.
-* It must not be used for decisions about people or their safety. It is here to be read, run and taken apart.
+* It knows {classes} classes and nothing else. An image of anything else is assigned to one of them,
+  often with a high probability. The probabilities come from a network that was trained to be
+  certain; they do not measure how likely the answer is to be right.
+* It sees {side} x {side} pixels. Small objects, and objects far from the middle, are lost.
+* Each training image shows one object, mostly in the middle, and mostly from the web of 2008. The
+  model has not learned drawings, scenes with several objects, views from above, or images taken in
+  the dark.
+* It must not be used for decisions about people or their safety. It is here to be read, run and
+  taken apart.
 
 ## The data
 
-CIFAR-10 (Alex Krizhevsky, *Learning Multiple Layers of Features from Tiny Images*, 2009): 50,000 training and 10,000 test
-pictures of 32 x 32 pixels, labelled by students, from the Tiny Images collection, which its makers withdrew in 2020 for what
-was in other parts of it. `cifar10-jpeg.zip` has them as `train/CLASS/NUMBER.jpg` and `test/CLASS/NUMBER.jpg`, saved as JPEG
-with Pillow's usual quality, 75, which costs them some of their detail and three quarters of their colour; the accuracies above
-are of these. The same command reads the published archives as well. CIFAR-10 is published for research without a licence of
-its own; its pictures belong to their makers, and none of them is in this repository.
+CIFAR-10 (Alex Krizhevsky, *Learning Multiple Layers of Features from Tiny Images*, 2009): 50,000
+training and 10,000 test images of 32 x 32 pixels, labelled by students, from the Tiny Images
+collection, which its makers withdrew in 2020 because of other parts of it. `cifar10-jpeg.zip` has
+them as `train/CLASS/NUMBER.jpg` and `test/CLASS/NUMBER.jpg`, saved as JPEG with Pillow's usual
+quality, 75, which loses some of their detail and three quarters of the colour resolution; the
+accuracies above are those on these files. The same command reads the published archives as well.
+CIFAR-10 is published for research without a licence of its own; its images belong to their makers,
+and none of them is in this repository.
 """
 
-SMALLER = """ While training is on smaller pictures (`sides`), whole ones are new to the network, and it is less right on
-them."""
+SMALLER = """ While training uses smaller images (`sides`), full-size images are new to the network,
+and its accuracy on them is lower."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Write all three."""
+    """Write the card, the curve and the README's example."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     for name, words in (
         ("model", "the .h5 file"),
@@ -113,11 +120,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--readme", type=Path, default=HOME / "README.md")
     a = parser.parse_args(argv)
     lines = [json.loads(line) for line in a.log.read_text("utf-8").splitlines()]
-    log = [line for line in lines if "epochs" in line]  # the others are of single steps
+    log = [line for line in lines if "epochs" in line]  # the other lines are about single steps
     evaluation = json.loads(a.evaluation.read_text("utf-8"))
     if not log or "confusion" not in evaluation:
         raise SystemExit(
-            f"{a.log} has no line of an epoch, or {a.evaluation} is not what `evaluate --json` prints"
+            f"{a.log} has no line of an epoch, "
+            f"or {a.evaluation} is not what `evaluate --json` prints"
         )
     model = load(a.model)
     curve, card = a.model.with_suffix(".svg"), a.model.with_suffix(".md")
@@ -131,7 +139,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def written(path: Path, model: Model, log: Sequence[dict], evaluation: dict, command: str) -> str:
-    """The card."""
+    """Return the text of the card."""
     report, size = store.check(path), path.stat().st_size
     recipe = json.loads(model.provenance.get("recipe", "{}"))
     tried = any("top1" in line for line in log)
@@ -143,9 +151,11 @@ def written(path: Path, model: Model, log: Sequence[dict], evaluation: dict, com
         ),
         file=path.name,
         megabytes=size / 1e6,
-        stored="kernels in half precision"
-        if "half precision" in str(report)
-        else "in single precision",
+        stored=(
+            "kernels in half precision"
+            if "half precision" in str(report)
+            else "in single precision"
+        ),
         sha256=report.digests.model if report.digests else "",
         pictures=pictures(model.preprocess),
         labels=", ".join(model.labels),
@@ -166,7 +176,7 @@ def written(path: Path, model: Model, log: Sequence[dict], evaluation: dict, com
         speed=sorted(line["images_per_second"] for line in log)[len(log) // 2],
         smaller=SMALLER if recipe.get("sides") else "",
         curve=path.with_suffix(".svg").name,
-        validation="top-1 on the pictures of `--val` |" if tried else "",
+        validation="top-1 on the images of `--val` |" if tried else "",
         rule="---|" if tried else "",
         log="\n".join(_epoch(log[i]) for i in few),
         accuracy=_accuracy(evaluation["classes"]),
@@ -176,7 +186,7 @@ def written(path: Path, model: Model, log: Sequence[dict], evaluation: dict, com
 
 
 def _epoch(line: dict) -> str:
-    """One epoch as a row."""
+    """Return the row of one epoch."""
     cells = [
         str(line["epoch"]),
         f"{line['learning_rate']:.4g}",
@@ -187,17 +197,17 @@ def _epoch(line: dict) -> str:
 
 
 def _accuracy(classes: Sequence[dict]) -> str:
-    """Each class with its pictures and accuracies."""
+    """Return the table of classes, with their number of images and accuracies."""
     seen = [one for one in classes if one["pictures"]]
     rows = [
         f"| {one['name']} | {one['pictures']:,} | {one['top1']:.2%} | {one['top5']:.2%} |"
         for one in seen
     ]
-    return "\n".join(["| class | pictures | top-1 | top-5 |", "|---|---|---|---|", *rows])
+    return "\n".join(["| class | images | top-1 | top-5 |", "|---|---|---|---|", *rows])
 
 
 def _mistakes(evaluation: dict, most: int = 6) -> str:
-    """The mistakes that are made most often."""
+    """Return the most frequent mistakes."""
     names = [one["name"] for one in evaluation["classes"]]
     pairs = [
         (count, truth, answer)
@@ -210,20 +220,21 @@ def _mistakes(evaluation: dict, most: int = 6) -> str:
 
 
 def _photographs(model: Model) -> str:
-    """What the model says to the photographs that we carry."""
+    """Return the table of the model's answers to the photographs in this repository."""
     files = [HOME / SHOWN, *sorted((HOME / PHOTOGRAPHS).glob("*/*.jpg"))]
     rows = ["| photograph | answer | probability | second |", "|---|---|---|---|"]
     for file in files:
         [[first, second]] = model.predict(str(file), top=2)
         name = file.relative_to(HOME).as_posix()
         rows.append(
-            f"| `{name}` | {first.label} | {first.probability:.1%} | {second.label} {second.probability:.1%} |"
+            f"| `{name}` | {first.label} | {first.probability:.1%} "
+            f"| {second.label} {second.probability:.1%} |"
         )
     return "\n".join(rows)
 
 
 def prediction(model: Model, path: str) -> str:
-    """What ``classify`` prints."""
+    """Return what ``classify`` prints."""
     [guesses] = model.predict(str(HOME / path))
     return (
         "\n".join([path, *(f"  {guess.probability:6.1%}  {guess.label}" for guess in guesses)])
@@ -232,7 +243,7 @@ def prediction(model: Model, path: str) -> str:
 
 
 def put(text: str, words: str) -> str:
-    """A text with something else between the markers."""
+    """Return the README with new words between its markers."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
@@ -241,8 +252,8 @@ def put(text: str, words: str) -> str:
 
 
 def drawn(log: Sequence[dict]) -> str:
-    """The accuracies by epoch, as SVG."""
-    lines = {"accuracy": ("training", "#9aa7b4"), "top1": ("pictures of --val", "#08285a")}
+    """Return the curve of the accuracies by epoch, as SVG."""
+    lines = {"accuracy": ("training", "#9aa7b4"), "top1": ("images of --val", "#08285a")}
     found = {
         key: [(i, line[key] * 100) for i, line in enumerate(log) if key in line] for key in lines
     }
@@ -256,7 +267,8 @@ def drawn(log: Sequence[dict]) -> str:
         return top + high * (100 - value) / (100 - low)
 
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + wide + 150} {top + high + 50}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" '
+        f'viewBox="0 0 {left + wide + 150} {top + high + 50}" '
         'font-family="sans-serif" font-size="13" fill="#141820">',
         '<rect width="100%" height="100%" fill="white"/>',
         f'<text x="{left - 44}" y="{top - 8}">% right</text>',
@@ -269,7 +281,8 @@ def drawn(log: Sequence[dict]) -> str:
         )
     for i in sorted({round(k * (len(log) - 1) / 5) for k in range(6)}):
         parts.append(
-            f'<text x="{x(i):.1f}" y="{top + high + 20}" text-anchor="middle">{log[i]["epoch"]}</text>'
+            f'<text x="{x(i):.1f}" y="{top + high + 20}" text-anchor="middle">'
+            f"{log[i]['epoch']}</text>"
         )
     for key, values in found.items():
         if not values:

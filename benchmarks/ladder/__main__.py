@@ -1,11 +1,11 @@
-"""The road from seven loops to the last kernel, one idea a rung: ``python benchmarks/ladder``.
+"""From seven loops to the last kernel, one idea a rung: ``python benchmarks/ladder``.
 
 Every rung is a file with ``pack(weight, groups)`` and ``conv2d(x, packed, bias, stride, groups,
-out)``; each is checked against the definition before it is timed. Percentages are of what one core
-can do up to the rung with threads, and from there on of what all can do, so the step from core to
-cores shows in milliseconds.
+out)``; each is checked against the definition before it is timed. Percentages are of the peak of
+one core up to the rung with threads, and of all cores from there on, so the step from one core to
+all shows in milliseconds.
 
-To add a rung, write the file and put its name in its place in the list below.
+To add a rung, write the file and put its name into the list below.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ import numpy as np
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 
-from tinyresnext.bench import processor  # noqa: E402
+from tinyresnext.bench import processor  # noqa: E402  (the path above finds it)
 from tinyresnext.ops import reference  # noqa: E402
-from tinyresnext.ops.cpu.runtime import peak  # noqa: E402  (found only now, from wherever this is started)
+from tinyresnext.ops.cpu.runtime import peak  # noqa: E402
 
 POINTWISE = (
     "both_1_loops",
@@ -51,7 +51,7 @@ THREADED = (*POINTWISE[5:], *GROUPED[4:])
 
 
 class Layer(NamedTuple):
-    """A convolution of ResNeXt-50, for one picture."""
+    """A convolution of ResNeXt-50, for one image."""
 
     c_in: int
     c_out: int
@@ -80,7 +80,7 @@ LAYERS = {
 
 
 class Work(NamedTuple):
-    """The arrays of a layer, and how far from the exact result each value may be."""
+    """The arrays of a layer, and an upper limit of the error of each value."""
 
     x: np.ndarray
     weight: np.ndarray
@@ -91,7 +91,7 @@ class Work(NamedTuple):
 
 
 def work(layer: Layer) -> Work:
-    """Random arrays, always the same, and what comes out in float64."""
+    """Return random arrays, always the same, and the result in float64."""
     random = np.random.default_rng(0)
     shape = (layer.c_out, layer.c_in // layer.groups, layer.kernel, layer.kernel)
     x = random.standard_normal((1, layer.side, layer.side, layer.c_in), np.float32)
@@ -108,12 +108,12 @@ def work(layer: Layer) -> Work:
 
 
 def check(rung: ModuleType, layer: Layer, w: Work) -> None:
-    """Run once (which compiles), and compare.
+    """Run once (which compiles), and compare with the result in float64.
 
     Raises
     ------
     AssertionError
-        When a value is farther off than any order of summation allows.
+        An error is larger than any order of summation allows.
     """
     out = np.full(w.wanted.shape, np.nan, np.float32)
     rung.conv2d(w.x, rung.pack(w.weight, layer.groups), w.bias, layer.stride, layer.groups, out)
@@ -121,7 +121,7 @@ def check(rung: ModuleType, layer: Layer, w: Work) -> None:
 
 
 def seconds(rung: ModuleType, layer: Layer, w: Work, repeats: int) -> list[float]:
-    """How long each of some runs takes, packing not included."""
+    """Measure the seconds of each of some runs, without packing."""
     packed, out, found = rung.pack(w.weight, layer.groups), np.empty(w.wanted.shape, np.float32), []
     for _ in range(repeats + 1):
         start = time.perf_counter()
@@ -131,8 +131,8 @@ def seconds(rung: ModuleType, layer: Layer, w: Work, repeats: int) -> list[float
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Climb, and print the table."""
-    p = argparse.ArgumentParser(description="The road from seven loops to the last kernel.")
+    """Run every rung and print the table."""
+    p = argparse.ArgumentParser(description="From seven loops to the last kernel, one idea a rung.")
     p.add_argument("which", nargs="?", choices=list(LAYERS), help="one of the two; by default both")
     p.add_argument("--repeats", type=int, default=20, help="runs of each rung (20)")
     a = p.parse_args(argv)
@@ -141,7 +141,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     all_threads = numba.get_num_threads()
     limits = dict(zip((1, all_threads), peak.multiply_adds((1, all_threads)), strict=True))
     print(
-        f"{processor.processor()}: {limits[1]:.0f} GFLOP/s on one core, {limits[all_threads]:.0f} on {all_threads}"
+        f"{processor.processor()}: {limits[1]:.0f} GFLOP/s on one core, "
+        f"{limits[all_threads]:.0f} on {all_threads}"
     )
     for name in [a.which] if a.which else LAYERS:
         rungs, layers = LAYERS[name]
@@ -152,12 +153,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             for rung in map(import_module, rungs):
                 check(rung, layer, w)
                 found = seconds(rung, layer, w, a.repeats)
-                speed, limit = (
-                    w.flops / median(found) / 1e9,
-                    limits[all_threads if rung.__name__ in THREADED else 1],
-                )
-                figures = f"{median(found) * 1e3:10.3f} {min(found) * 1e3:10.3f} {speed:8.1f} {speed / limit:8.1%}"
-                print(f"{rung.__name__:22} {figures}", flush=True)
+                speed = w.flops / median(found) / 1e9
+                limit = limits[all_threads if rung.__name__ in THREADED else 1]
+                times = f"{median(found) * 1e3:10.3f} {min(found) * 1e3:10.3f}"
+                print(f"{rung.__name__:22} {times} {speed:8.1f} {speed / limit:8.1%}", flush=True)
     return 0
 
 

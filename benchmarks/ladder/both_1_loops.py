@@ -1,8 +1,8 @@
 """Seven loops, as the definition is written, compiled.
 
-The starting point. Every multiply-add loads two values and waits for the one before it, because
-they all go to the same sum: four cycles each, where the processor could begin two vectors of them
-in one. Expect about one percent of peak.
+The starting point. Every multiply-add loads two values and waits for the previous one, because they
+all add to the same sum: four cycles each, where the processor could begin two vectors of them in
+one. Expect about one percent of peak.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from numba import njit
 
 
 def pack(weight: np.ndarray, groups: int) -> np.ndarray:
-    """Nothing to prepare."""
+    """Return the weight as it is."""
     return weight
 
 
@@ -39,5 +39,5 @@ def _loops(x, weight, bias, stride, groups, out):
 def conv2d(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, groups: int, out: np.ndarray
 ) -> None:
-    """Bias and ReLU included; the padding is half the kernel."""
+    """Compute the convolution with bias and ReLU; the padding is half the kernel."""
     _loops(x, weight, bias, stride, groups, out)

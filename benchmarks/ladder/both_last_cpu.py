@@ -1,4 +1,4 @@
-"""What tinyresnext runs: `tinyresnext.ops.cpu`, where the ideas that are left are explained beside the code."""
+"""The kernels of `tinyresnext.ops.cpu`; comments there explain the remaining ideas."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from tinyresnext.ops import cpu
 
 
 def pack(weight: np.ndarray, groups: int) -> Any:
-    """As a plan does once."""
+    """Pack the weight, as a plan does once."""
     return cpu.pack(weight, groups)
 
 
 def conv2d(
     x: np.ndarray, weight: Any, bias: np.ndarray, stride: int, groups: int, out: np.ndarray
 ) -> None:
-    """Bias and ReLU included."""
+    """Compute the convolution with bias and ReLU."""
     cpu.conv2d(
         x,
         weight,

@@ -1,9 +1,9 @@
-"""im2col, group by group: what every position sees of a group becomes a row, and rows times filters is a matrix product.
+"""im2col, group by group: a convolution becomes a matrix product.
 
-This is how convolutions have been made fast since Caffe, and it is the wrong idea for narrow
-groups: with width 4 a row of 36 values is copied for 144 multiply-adds, and the product has 4
-columns, a quarter of a vector of AVX-512. Expect a few percent of peak at width 4 and more as
-groups widen.
+The inputs of every position, of one group, become a row; then rows are multiplied by filters. This
+is how convolutions have been made fast since Caffe, and it is the wrong idea for narrow groups:
+with width 4 a row of 36 values is copied for 144 multiply-adds, and the product has 4 columns, a
+quarter of a vector of AVX-512. Expect a few percent of peak at width 4 and more as groups widen.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numba import njit
 
 
 def pack(weight: np.ndarray, groups: int) -> np.ndarray:
-    """``[groups, k_h * k_w * c_in/groups, c_out/groups]``: the right matrix of each group."""
+    """Return ``[groups, k_h * k_w * c_in/groups, c_out/groups]``, a right matrix for each group."""
     c_out, c_group, k_h, k_w = weight.shape
     parts = weight.reshape(groups, c_out // groups, c_group, k_h, k_w).transpose(0, 3, 4, 2, 1)
     return np.ascontiguousarray(parts.reshape(groups, k_h * k_w * c_group, c_out // groups))
@@ -21,7 +21,7 @@ def pack(weight: np.ndarray, groups: int) -> np.ndarray:
 
 @njit
 def _rows(x, b, kernel, stride, first, c_group, out):
-    """What the positions of one picture see of the channels from ``first``, zeros outside."""
+    """Copy the inputs of each position of image ``b``, from channel ``first``; zeros outside."""
     h_out, w_out, _ = out.shape
     out[:] = 0
     for y in range(h_out):
@@ -38,7 +38,7 @@ def _rows(x, b, kernel, stride, first, c_group, out):
 
 @njit(fastmath={"contract"})
 def _product(rows, filters, bias, out, first):
-    """Rows times filters, with the columns innermost."""
+    """Multiply rows by filters, with the columns in the innermost loop."""
     width = filters.shape[1]
     for y in range(rows.shape[0]):
         for z in range(rows.shape[1]):
@@ -67,6 +67,6 @@ def _groups(x, weight, bias, stride, kernel, out):
 def conv2d(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, groups: int, out: np.ndarray
 ) -> None:
-    """Bias and ReLU included."""
+    """Compute the convolution with bias and ReLU."""
     kernel = round((weight.shape[1] / (x.shape[-1] // groups)) ** 0.5)
     _groups(x, weight, bias, stride, kernel, out)

@@ -13,7 +13,7 @@ from numba import njit
 
 
 def pack(weight: np.ndarray, groups: int) -> np.ndarray:
-    """``[k_h, k_w, c_in/groups, c_out]``."""
+    """Return the weight as ``[k_h, k_w, c_in/groups, c_out]``."""
     return np.ascontiguousarray(weight.transpose(2, 3, 1, 0))
 
 
@@ -42,9 +42,8 @@ def _channels(x, weight, bias, stride, first, out):
 def conv2d(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, groups: int, out: np.ndarray
 ) -> None:
-    """Bias and ReLU included."""
+    """Compute the convolution with bias and ReLU."""
     c_out, c_group = weight.shape[3], weight.shape[2]
-    first = (
-        np.arange(c_out) // (c_out // groups) * c_group
-    )  # where the group of each output channel begins
+    # The first input channel of the group of each output channel.
+    first = np.arange(c_out) // (c_out // groups) * c_group
     _channels(x, weight, bias, stride, first, out)

@@ -1,7 +1,7 @@
-"""Spread once, use nine times: each value goes to the channels that need it before, not inside, the multiplying.
+"""Spread once, use nine times: copy each value to the channels that need it before multiplying.
 
-A pixel of the input is seen through nine taps, and every time it was gathered anew. Here each line
-of the picture is spread once into ``[columns, c_in/groups, c_out]``, and from then on everything is
+A pixel of the input is used by nine taps, and was gathered again for each of them. Here each line
+of the image is spread once into ``[columns, c_in/groups, c_out]``, and from then on everything is
 vectors times vectors, side by side. Sums are made for 64 channels at a time, which the compiler can
 keep in registers. It pays most where groups are narrow: a line grows by the width.
 """
@@ -18,7 +18,7 @@ SOME = 64
 
 @njit
 def _spread(line, c_group, first, out):
-    """One line of the picture: for every column and channel of a group, the value each output channel needs."""
+    """Spread one line of the image: the value that each output channel needs, by column."""
     for q in range(line.shape[0]):
         for c in range(c_group):
             row = out[q, c]
@@ -28,7 +28,7 @@ def _spread(line, c_group, first, out):
 
 @njit(fastmath={"contract"})
 def line_of_result(x, b, y, weight, bias, stride, first, spread, held, out):
-    """Line ``y`` of the result; ``spread`` holds the lines ``held`` of the picture, as many as the kernel has."""
+    """Compute line ``y``; ``spread`` holds the lines ``held`` of the image, one a kernel row."""
     k_h, k_w, c_group, c_out = weight.shape
     for i in range(k_h):
         line = y * stride + i - k_h // 2
@@ -51,9 +51,8 @@ def line_of_result(x, b, y, weight, bias, stride, first, spread, held, out):
                         w_at = (i * k_w + j) * c_group * c_out + f
                         for c in range(c_group):
                             v, w = values[at + c * c_out :], filters[w_at + c * c_out :]
-                            if (
-                                count == SOME
-                            ):  # a constant: unrolled, and no loop for what is left over
+                            # A constant count is unrolled, without a loop for the rest.
+                            if count == SOME:
                                 for o in range(SOME):
                                     sums[o] += v[o] * w[o]
                             else:
@@ -76,6 +75,6 @@ def _lines(x, weight, bias, stride, first, out):
 def conv2d(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, groups: int, out: np.ndarray
 ) -> None:
-    """Bias and ReLU included."""
+    """Compute the convolution with bias and ReLU."""
     c_out, c_group = weight.shape[3], weight.shape[2]
     _lines(x, weight, bias, stride, np.arange(c_out) // (c_out // groups) * c_group, out)

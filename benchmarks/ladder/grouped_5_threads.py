@@ -1,4 +1,4 @@
-"""Threads: each takes some neighbouring lines of the result, so that what it has spread is used by the next line too.
+"""Threads: each computes neighbouring lines, so that the next line uses the same spread lines.
 
 Expect a little less than as many times the speed as there are cores: the first lines of each part
 are spread twice.
@@ -29,6 +29,6 @@ def _lines(x, weight, bias, stride, first, out):
 def conv2d(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, groups: int, out: np.ndarray
 ) -> None:
-    """Bias and ReLU included."""
+    """Compute the convolution with bias and ReLU."""
     c_out, c_group = weight.shape[3], weight.shape[2]
     _lines(x, weight, bias, stride, np.arange(c_out) // (c_out // groups) * c_group, out)

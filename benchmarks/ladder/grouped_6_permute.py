@@ -1,16 +1,17 @@
 """Lane permutation: spreading, but inside a register, where it costs one instruction and no memory.
 
 A vector of 16 channels holds whole groups, four of width 4. One shuffle by constants brings the
-first channel of every group to all lanes of its group, another the second, and so on::
+first channel of every group to all lanes of its group, another the second, and so on. Each permuted
+vector is multiplied by the weights of its channel::
 
       vector of a pixel     [ a0 a1 a2 a3 | b0 b1 b2 b3 | c0 c1 c2 c3 | d0 d1 d2 d3 ]
-      permuted for i = 0    [ a0 a0 a0 a0 | b0 b0 b0 b0 | c0 c0 c0 c0 | d0 d0 d0 d0 ]     times weight[.., i = 0]
-      permuted for i = 1    [ a1 a1 a1 a1 | b1 b1 b1 b1 | c1 c1 c1 c1 | d1 d1 d1 d1 ]     times weight[.., i = 1] ...
+      permuted for i = 0    [ a0 a0 a0 a0 | b0 b0 b0 b0 | c0 c0 c0 c0 | d0 d0 d0 d0 ]
+      permuted for i = 1    [ a1 a1 a1 a1 | b1 b1 b1 b1 | c1 c1 c1 c1 | d1 d1 d1 d1 ]
 
-Seven neighbouring pixels of the result are made at once, so a value that has been permuted serves
-up to three of them and a weight all seven; their sums stay in registers. The picture is padded with
-zeros first, which costs a copy. Groups wider than a vector, and widths that do not divide it, are
-left to the rung before. Expect three to five times its speed.
+Seven neighbouring pixels of the result are computed at once, so a permuted value is used for up to
+three of them and a weight for all seven; their sums stay in registers. The image is padded with
+zeros first, which costs a copy. Groups wider than a vector, and widths that do not divide it,
+delegate to the previous rung. Expect three to five times its speed.
 """
 
 from __future__ import annotations
@@ -29,14 +30,17 @@ PIXELS, TAPS = 7, 3
 
 
 class Packed(NamedTuple):
-    """Blocks of 16 output channels, ``[c_out / 16, k_h, c_in/groups, k_w, 16]`` flat; and what the rung before takes."""
+    """Flat blocks of 16 output channels, or what the previous rung packs.
+
+    The blocks are ``[c_out / 16, k_h, c_in/groups, k_w, 16]``.
+    """
 
     blocks: np.ndarray | None
     other: np.ndarray
 
 
 def pack(weight: np.ndarray, groups: int) -> Packed:
-    """For groups that fill vectors, and 3x3; otherwise as the rung before."""
+    """Pack 3x3 weights whose groups fill vectors, and others as the previous rung does."""
     c_out, width, k_h, k_w = weight.shape
     suits = (
         c_out == width * groups
@@ -55,7 +59,7 @@ def pack(weight: np.ndarray, groups: int) -> Packed:
 
 @functools.cache
 def _kernel(width: int, stride: int) -> Any:
-    """Compile for one width of group and one stride: both are written into the instructions."""
+    """Compile a kernel for one width of group and one stride, which are constants in it."""
     columns = (PIXELS - 1) * stride + TAPS
 
     @intrinsic
@@ -92,9 +96,8 @@ def _kernel(width: int, stride: int) -> Any:
         return types.void(v.FLAT, i, i, i, v.FLAT, i, v.FLAT), codegen
 
     @njit(parallel=True)
-    def kernel(
-        x, weight, bias, out
-    ):  # x is padded, on the right by so much that the last tile stays inside
+    def kernel(x, weight, bias, out):
+        # x is padded, on the right so far that the last tile stays inside.
         n, h_out, w_out, c_out = out.shape
         _, h, w, c_in = x.shape
         blocks = c_out // v.LANES
@@ -117,7 +120,7 @@ def _kernel(width: int, stride: int) -> Any:
 def conv2d(
     x: np.ndarray, weight: Packed, bias: np.ndarray, stride: int, groups: int, out: np.ndarray
 ) -> None:
-    """Bias and ReLU included."""
+    """Compute the convolution with bias and ReLU."""
     if weight.blocks is None:
         before.conv2d(x, weight.other, bias, stride, groups, out)
         return

@@ -13,7 +13,7 @@ from numba import njit
 
 
 def pack(weight: np.ndarray, groups: int) -> np.ndarray:
-    """``[c_in, c_out]``."""
+    """Return the weight as ``[c_in, c_out]``."""
     return np.ascontiguousarray(weight[:, :, 0, 0].T)
 
 
@@ -37,5 +37,5 @@ def _rows(x, weight, bias, stride, out):
 def conv2d(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, groups: int, out: np.ndarray
 ) -> None:
-    """Bias and ReLU included."""
+    """Compute the convolution with bias and ReLU."""
     _rows(x, weight, bias, stride, out)

@@ -37,6 +37,9 @@ def _blocks(x, weight, bias, out):
 def conv2d(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, groups: int, out: np.ndarray
 ) -> None:
-    """Bias and ReLU included; strides cost a copy from here on, so that all that follows is a matrix product."""
+    """Compute the convolution with bias and ReLU.
+
+    From here on, strides cost a copy, and the rest is a matrix product.
+    """
     rows = np.ascontiguousarray(x[:, ::stride, ::stride]).reshape(-1, x.shape[-1])
     _blocks(rows, weight, bias, out.reshape(-1, out.shape[-1]))

@@ -1,11 +1,11 @@
-"""Packing: each slice of 64 output channels is stored as a panel ``[c_in, 64]``, once, when the weight is loaded.
+"""Packing: store each slice of 64 output channels as a panel ``[c_in, 64]``, once.
 
-The innermost loop walks straight through memory, which is what the processor fetches ahead; and 64
-is a constant, so the compiler unrolls the loop completely and needs no code for what is left over.
+The innermost loop reads memory in order, which the processor prefetches; and 64 is a constant, so
+the compiler unrolls the loop completely and needs no code for a remainder.
 
-One detail decides: a slice is made of the panel, and its indices begin at zero. To an index that
-might be negative Numba adds the length, as Python does; where the compiler cannot tell, it tests
-every one of them, and there are no vectors at all.
+One detail decides: the panel is sliced, and its indices begin at zero. To an index that may be
+negative Numba adds the length, as Python does; where the compiler cannot exclude that, it tests
+every index, and there are no vectors at all.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PANEL, POSITIONS = 64, 64
 
 
 def pack(weight: np.ndarray, groups: int) -> np.ndarray:
-    """``[c_out / 64, c_in, 64]``, the last panel filled up with zeros."""
+    """Return ``[c_out / 64, c_in, 64]``, the last panel filled up with zeros."""
     matrix = weight[:, :, 0, 0]
     filled = np.zeros((-(-len(matrix) // PANEL) * PANEL, matrix.shape[1]), np.float32)
     filled[: len(matrix)] = matrix
@@ -46,6 +46,6 @@ def _panels(x, weight, bias, out):
 def conv2d(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, groups: int, out: np.ndarray
 ) -> None:
-    """Bias and ReLU included."""
+    """Compute the convolution with bias and ReLU."""
     rows = np.ascontiguousarray(x[:, ::stride, ::stride]).reshape(-1, x.shape[-1])
     _panels(rows, weight, bias, out.reshape(-1, out.shape[-1]))

@@ -1,4 +1,4 @@
-"""Four rows by four steps: every load of the panel is used for four positions, every load of a sum for four products.
+"""Four rows by four steps: use every load of the panel, and of a sum, four times.
 
 So far each multiply-add came with one load of the weight and one load and store of its sum; the
 processor can load only as fast as it can multiply. Sixteen multiply-adds now share four loads of
@@ -17,7 +17,7 @@ ROWS, STEPS = 4, 4
 
 @njit(fastmath={"contract"})
 def four_rows(x, r0, r1, r2, r3, depth, b, sums):
-    """Add rows of ``x``, which begin at ``r0`` to ``r3``, times the panel ``b`` to ``sums[4, PANEL]``; all flat."""
+    """Add rows of flat ``x`` at ``r0`` to ``r3`` times panel ``b`` to ``sums[4 * PANEL]``."""
     k = 0
     while k + STEPS <= depth:
         a00, a01, a02, a03 = x[r0 + k], x[r0 + k + 1], x[r0 + k + 2], x[r0 + k + 3]
@@ -49,7 +49,10 @@ def four_rows(x, r0, r1, r2, r3, depth, b, sums):
 
 @njit
 def block(x, weight, bias, out, start, end, f):
-    """Positions ``start`` to ``end`` for the panel of filter ``f``; a row too many is the last one again."""
+    """Compute positions ``start`` to ``end`` for the panel of filter ``f``.
+
+    Rows beyond ``end`` repeat the last one.
+    """
     depth, c_out = x.shape[1], out.shape[1]
     source, filters = x.reshape(-1), weight.reshape(-1)
     sums = np.empty(ROWS * PANEL, np.float32)
@@ -78,6 +81,6 @@ def _all(x, weight, bias, out):
 def conv2d(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, groups: int, out: np.ndarray
 ) -> None:
-    """Bias and ReLU included."""
+    """Compute the convolution with bias and ReLU."""
     rows = np.ascontiguousarray(x[:, ::stride, ::stride]).reshape(-1, x.shape[-1])
     _all(rows, weight, bias, out.reshape(-1, out.shape[-1]))

@@ -1,7 +1,7 @@
-"""Threads: blocks of positions times panels are tasks that need nothing from each other.
+"""Threads: blocks of positions times panels are independent tasks.
 
-Expect as many times the speed as there are cores, less what the slowest is late. Tasks should be
-many more than threads, so that the last one to finish is late by little.
+Expect as many times the speed as there are cores, minus the wait for the slowest. There should be
+many more tasks than threads, so that this wait is short.
 """
 
 from __future__ import annotations
@@ -26,6 +26,6 @@ def _all(x, weight, bias, out):
 def conv2d(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, groups: int, out: np.ndarray
 ) -> None:
-    """Bias and ReLU included."""
+    """Compute the convolution with bias and ReLU."""
     rows = np.ascontiguousarray(x[:, ::stride, ::stride]).reshape(-1, x.shape[-1])
     _all(rows, weight, bias, out.reshape(-1, out.shape[-1]))

@@ -1,17 +1,17 @@
-"""The register tile: 14 positions by 32 output channels, whose 28 sums never leave the registers, in vector instructions.
+"""The register tile: 14 positions by 32 output channels, whose 28 sums stay in registers.
 
-The compiler kept sums in memory, because it would not hold so many in registers by itself. So the
-innermost loop is not written as a loop for it to find vectors in, but as the vector instructions::
+The compiler kept sums in memory, because by itself it does not hold so many in registers. So the
+innermost loop is written in vector instructions::
 
                      [ b0 ........ ][ b1 ........ ]     one row of the panel: 2 registers
       [ a0 ]         [ sum         ][ sum         ]
       [ a1 ]         [ sum         ][ sum         ]     14 x 2 sums: 28 registers
-       ...                 ...            ...           and one for the a's in turn: 31 of the 32 that AVX-512 has
-      [ a13 ]        [ sum         ][ sum         ]
+       ...                 ...            ...           and one for the a's in turn: 31 of
+      [ a13 ]        [ sum         ][ sum         ]     the 32 that AVX-512 has
 
-Each step loads 16 times and multiplies and adds 28 vectors; now multiplying is what takes the time.
+Each step loads 16 times and multiplies and adds 28 vectors; now the multiplications take the time.
 Expect three quarters of peak: a third more than the rung with threads where a processor begins one
-vector of 16 a cycle, and twice as much where it begins two. What still costs: rows 4 KiB apart
+vector of 16 a cycle, and twice as much where it begins two. Remaining costs: rows 4 KiB apart
 compete for the same places of the cache, strides are copied, and the edges are computed in full.
 """
 
@@ -27,7 +27,7 @@ ROWS, COLUMNS, POSITIONS = 14, 2 * v.LANES, 56
 
 
 def pack(weight: np.ndarray, groups: int) -> np.ndarray:
-    """``[c_out / 32, c_in, 32]``, the last panel filled up with zeros."""
+    """Return ``[c_out / 32, c_in, 32]``, the last panel filled up with zeros."""
     matrix = weight[:, :, 0, 0]
     filled = np.zeros((-(-len(matrix) // COLUMNS) * COLUMNS, matrix.shape[1]), np.float32)
     filled[: len(matrix)] = matrix
@@ -36,7 +36,10 @@ def pack(weight: np.ndarray, groups: int) -> np.ndarray:
 
 @intrinsic
 def _tile(typing, x, starts, panel, at, depth, sums):
-    """``sums[14, 32]``: the rows of ``x`` that begin at ``starts`` times the panel at ``at``; ``depth`` is not zero."""
+    """Compute ``sums[14, 32]``: the rows of ``x`` at ``starts`` times the panel at ``at``.
+
+    ``depth`` is not zero.
+    """
 
     def codegen(context, b, signature, args):
         x, starts, panel, at, depth, sums = args
@@ -67,7 +70,10 @@ def _tile(typing, x, starts, panel, at, depth, sums):
 
 @njit
 def _block(x, weight, bias, out, start, end, f):
-    """Positions ``start`` to ``end`` for the panel of filter ``f``; a row too many is the last one again."""
+    """Compute positions ``start`` to ``end`` for the panel of filter ``f``.
+
+    Rows beyond ``end`` repeat the last one.
+    """
     depth, c_out = x.shape[1], out.shape[1]
     sums, starts = np.empty(ROWS * COLUMNS, np.float32), np.empty(ROWS, np.int64)
     for p in range(start, end, ROWS):
@@ -90,6 +96,6 @@ def _all(x, weight, bias, out):
 def conv2d(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, groups: int, out: np.ndarray
 ) -> None:
-    """Bias and ReLU included."""
+    """Compute the convolution with bias and ReLU."""
     rows = np.ascontiguousarray(x[:, ::stride, ::stride]).reshape(-1, x.shape[-1])
     _all(rows, weight, bias, out.reshape(-1, out.shape[-1]))

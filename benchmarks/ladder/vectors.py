@@ -1,8 +1,8 @@
-"""What the two rungs in vector instructions share: writing LLVM's vector code from Numba, in a few short functions.
+"""Functions that emit LLVM's vector code from Numba, for the two rungs in vector instructions.
 
-The lanes are those of AVX-512. LLVM makes two vectors of eight of each where the processor has no
-longer ones, and four of four; it is right everywhere, and fast where there are 32 long registers.
-`tinyresnext.ops.cpu` asks the processor.
+The number of lanes is that of AVX-512. LLVM splits each vector into two of eight or four of four
+where the processor has only shorter ones: the result is correct everywhere, and fast where there
+are 32 long registers. `tinyresnext.ops.cpu` chooses the length by the processor.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ FLAT = types.Array(types.float32, 1, "C")
 
 
 def address(context: Any, builder: ir.IRBuilder, array: ir.Value, at: ir.Value) -> ir.Value:
-    """Where value ``at`` of a flat array lies."""
+    """Return the address of value ``at`` of a flat array."""
     return builder.gep(context.make_array(FLAT)(context, builder, array).data, [at])
 
 
 def load(builder: ir.IRBuilder, pointer: ir.Value, at: int = 0) -> ir.Value:
-    """A vector of the values from ``at`` on, wherever they begin."""
+    """Load a vector from ``pointer``, ``at`` values further; it need not be aligned."""
     found = builder.load(builder.bitcast(builder.gep(pointer, [I64(at)]), VECTOR.as_pointer()))
     found.align = 4
     return found
 
 
 def store(builder: ir.IRBuilder, value: ir.Value, pointer: ir.Value, at: int = 0) -> None:
-    """The opposite."""
+    """Store a vector at ``pointer``, ``at`` values further."""
     builder.store(
         value, builder.bitcast(builder.gep(pointer, [I64(at)]), VECTOR.as_pointer())
     ).align = 4
 
 
 def permute(builder: ir.IRBuilder, vector: ir.Value, lanes: list[int]) -> ir.Value:
-    """The lanes of a vector in another order, or some of them several times."""
+    """Return the lanes of a vector in another order, which may repeat some of them."""
     return builder.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(I32, LANES), lanes))
 
 
 def broadcast(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
-    """One value in all lanes."""
+    """Return a vector with one value in all lanes."""
     return permute(
         builder,
         builder.insert_element(ir.Constant(VECTOR, ir.Undefined), value, I32(0)),
@@ -54,7 +54,7 @@ def broadcast(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
 
 
 def multiply_add(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
-    """``a * b + c``, in one instruction where there is one."""
+    """Compute ``a * b + c``, in one instruction where there is one."""
     kind = ir.FunctionType(VECTOR, [VECTOR] * 3)
     return builder.call(
         cgutils.get_or_insert_function(builder.module, kind, f"llvm.fmuladd.v{LANES}f32"), [a, b, c]
@@ -64,7 +64,7 @@ def multiply_add(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -
 def repeat(
     builder: ir.IRBuilder, count: ir.Value, carried: list[ir.Value], body: Any
 ) -> list[ir.Value]:
-    """``carried = body(carried)``, ``count`` times and at least once; what is carried stays in registers."""
+    """Repeat ``carried = body(carried)`` ``count`` times, at least once, in registers."""
     before, again, done = (
         builder.block,
         builder.append_basic_block("again"),
@@ -87,6 +87,6 @@ def repeat(
 
 @njit
 def finish(sums: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
-    """Add the bias, rectify, and put the values where they belong: as many as ``out`` has."""
+    """Add the bias, apply the ReLU, and store as many values as ``out`` has."""
     for j in range(len(out)):
         out[j] = max(sums[j] + bias[j], np.float32(0))

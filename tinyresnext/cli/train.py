@@ -6,7 +6,8 @@ import argparse
 import shlex
 from dataclasses import fields, replace
 
-from ..data.open import Dataset, open_dataset
+from ..data.dataset import Dataset
+from ..data.open import open_dataset
 from ..errors import UsageError
 from ..images.preprocess import Preprocess
 from ..inference.model import load

@@ -1,8 +1,9 @@
-"""CIFAR-10 and CIFAR-100 as published (Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html), packed or unpacked.
+"""CIFAR-10 and CIFAR-100 as published, packed or unpacked.
 
-"Python version": pickles, read by our own interpreter, which runs nothing. "Binary version":
-records of one label (CIFAR-10) or a coarse and a fine one (CIFAR-100) and 3,072 bytes: a red, a
-green and a blue plane of 32 x 32.
+Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html. The "python version" consists of
+pickles, which `formats.pickle` reads without running code. The "binary version" consists of records
+of one label (CIFAR-10) or a coarse and a fine label (CIFAR-100) and 3,072 bytes: a red, a green and
+a blue plane of 32 x 32.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +34,11 @@ _MAX_CLASSES = 256  # a label is a byte
 
 @dataclass(frozen=True)
 class _Version:
-    """One of the four published archives: its folder, the files of each split, those with names of classes, its labels."""
+    """One of the four published archives.
+
+    It has the name of its folder, the files of each split, the files with the names of the classes,
+    and whether each image has a fine and a coarse label.
+    """
 
     folder: str
     train: tuple[str, ...]
@@ -42,11 +48,11 @@ class _Version:
 
     @property
     def binary(self) -> bool:
-        """Whether it is a binary version."""
+        """Whether this is a binary version."""
         return self.test[0].endswith(".bin")
 
     def split(self, name: str) -> tuple[str, ...]:
-        """The files of a split."""
+        """Return the files of a split."""
         return self.train if name == "train" else self.test
 
 
@@ -77,7 +83,7 @@ _VERSIONS = (
 
 
 def open_cifar_archive(path: Path, split: str, coarse: bool) -> Dataset:
-    """The data set in a ``.tar.gz`` (or ``.tar``) as published. Errors as for `data.open_dataset`."""
+    """Open a ``.tar.gz`` (or ``.tar``) as published. Errors are those of `data.open_dataset`."""
     _check_split(split, path)
     with _naming(path), regular(path) as file:
         files = read_tar(
@@ -87,13 +93,17 @@ def open_cifar_archive(path: Path, split: str, coarse: bool) -> Dataset:
         if all(name in files for name in version.meta):
             return _dataset(files, version, split, coarse, path)
     raise FormatError(
-        f"{shown(path)} has no CIFAR-10 or CIFAR-100 in it (no file {', '.join(version.meta[0] for version in _VERSIONS)}); "
-        "give an archive as published, or a folder or zip of pictures"
+        f"{shown(path)} has no CIFAR-10 or CIFAR-100 in it "
+        f"(no file {', '.join(version.meta[0] for version in _VERSIONS)}); "
+        "give an archive as published, or a folder or zip of images"
     )
 
 
 def open_cifar_folder(path: Path, split: str, coarse: bool) -> Dataset | None:
-    """The data set in a folder that such an archive was unpacked to, or in the folder around it; None if there is none."""
+    """Open the folder of an unpacked archive, or the folder around it.
+
+    Returns None if there is no CIFAR in it; other errors are those of `data.open_dataset`.
+    """
     for version in _VERSIONS:
         for folder in (path, path / version.folder):
             if all(os.path.isfile(folder / name) for name in version.meta):
@@ -110,7 +120,7 @@ def open_cifar_folder(path: Path, split: str, coarse: bool) -> Dataset | None:
 
 
 def _check_split(split: str, path: Path) -> None:
-    """CIFAR has two splits."""
+    """Raise `UsageError` for a split that CIFAR does not have."""
     if split not in ("train", "test"):
         raise UsageError(
             f"{shown(path)} is CIFAR, which has no split {split!r}; it has train and test"
@@ -119,7 +129,7 @@ def _check_split(split: str, path: Path) -> None:
 
 @contextmanager
 def _naming(path: Path, part: str = "") -> Iterator[None]:
-    """Put the name of the file in front of whatever error is raised inside."""
+    """Put the name of the file in front of any error that is raised inside."""
     try:
         yield
     except TinyResNeXtError as error:
@@ -129,7 +139,7 @@ def _naming(path: Path, part: str = "") -> Iterator[None]:
 
 
 def _read(path: Path) -> bytes:
-    """A whole file of an unpacked archive."""
+    """Read a whole file of an unpacked archive."""
     with regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > MAX_PART:
@@ -142,7 +152,7 @@ def _read(path: Path) -> bytes:
 def _dataset(
     files: dict[str, bytes], version: _Version, split: str, coarse: bool, path: Path
 ) -> Dataset:
-    """Put the files of one split together. Each is dropped as soon as it is read."""
+    """Build the data set of one split. Each file is released as soon as it is converted."""
     if coarse and not version.fine_and_coarse:
         raise UsageError(
             f"{shown(path)} is CIFAR-10, which has no coarse classes; only CIFAR-100 has"
@@ -175,7 +185,7 @@ def _dataset(
 
 
 def _class_names(data: bytes, version: _Version, coarse: bool) -> tuple[str, ...]:
-    """The names in a meta file: lines of text, or a list in a pickle."""
+    """Read the names in a meta file: lines of text, or a list in a pickle."""
     if version.binary:
         names: object = [
             line.strip() for line in data.decode("latin-1").splitlines() if line.strip()
@@ -189,24 +199,27 @@ def _class_names(data: bytes, version: _Version, coarse: bool) -> tuple[str, ...
             else "fine_label_names"
         )
         names = _pickled(data, key)[key]
-    good = type(names) is list and all(
-        type(name) is str and name.isprintable() and len(name) <= 100 for name in names
-    )
-    if not good or not 1 <= len(names) <= _MAX_CLASSES or len(set(names)) < len(names):
-        raise FormatError(f"expected the names of 1 to {_MAX_CLASSES} classes, all different")
-    return tuple(names)
+    if (
+        isinstance(names, list)
+        and all(type(name) is str and name.isprintable() and len(name) <= 100 for name in names)
+        and 1 <= len(names) <= _MAX_CLASSES
+        and len(set(names)) == len(names)
+    ):
+        return tuple(names)
+    raise FormatError(f"expected the names of 1 to {_MAX_CLASSES} classes, all different")
 
 
 Records = tuple[NDArray[np.uint8], NDArray[np.int64], list[str]]
 
 
 def _read_records(data: bytes, version: _Version, coarse: bool, name: str) -> Records:
-    """Pixels [n, 3072], labels and names of a binary file."""
+    """Read pixels [n, 3072], labels and names from a binary file."""
     label_bytes = 2 if version.fine_and_coarse else 1
     length = label_bytes + _PIXELS
     if not data or len(data) % length:
         raise FormatError(
-            f"{len(data):,} bytes are not a whole number of records of {length:,}; the file is cut short or another"
+            f"{len(data):,} bytes are not a whole number of records of {length:,}; "
+            "the file is cut short, or it is another file"
         )
     records = np.frombuffer(data, np.uint8).reshape(-1, length)
     labels = records[:, 0 if coarse else label_bytes - 1].astype(np.int64)
@@ -214,21 +227,21 @@ def _read_records(data: bytes, version: _Version, coarse: bool, name: str) -> Re
 
 
 def _read_pickle(data: bytes, version: _Version, coarse: bool, name: str) -> Records:
-    """Pixels [n, 3072], labels and names of a pickled batch."""
+    """Read pixels [n, 3072], labels and names from a pickled batch."""
     key = "labels" if not version.fine_and_coarse else "coarse_labels" if coarse else "fine_labels"
     batch = _pickled(data, "data", key)
     labels, array = batch[key], batch["data"]
     values = array.values if type(array) is UInt8Array else None
     if values is None or values.ndim != 2 or values.shape[1] != _PIXELS or not len(values):
         found = type(array).__name__ if values is None else f"uint8 {list(values.shape)}"
-        raise FormatError(f"its data are {found}; expected uint8 [pictures, {_PIXELS}]")
+        raise FormatError(f"its data are {found}; expected uint8 [images, {_PIXELS}]")
     if (
         type(labels) is not list
         or len(labels) != len(values)
         or any(type(k) is not int or not 0 <= k < 256 for k in labels)
     ):
         raise FormatError(
-            f"its {key} are not one whole number from 0 to 255 for each of {len(values)} pictures"
+            f"its {key} are not one whole number from 0 to 255 for each of {len(values)} images"
         )
     names = batch.get("filenames")
     if (
@@ -240,8 +253,8 @@ def _read_pickle(data: bytes, version: _Version, coarse: bool, name: str) -> Rec
     return values, np.asarray(labels, np.int64), names
 
 
-def _pickled(data: bytes, *keys: str) -> dict:
-    """The dict in a pickle, with these keys in it."""
+def _pickled(data: bytes, *keys: str) -> dict[str, Any]:
+    """Read a dict from a pickle, and check that it has these keys."""
     value = pickle.load(io.BytesIO(data), arrays=True)
     if type(value) is not dict or any(key not in value for key in keys):
         found = (

@@ -1,4 +1,4 @@
-"""What a data set is, wherever its pictures come from: numbered pictures with a label and a name each."""
+"""`Dataset`: numbered images with a label and a name each, wherever they come from."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FormatError, ImageError
+from ..images.files import KINDS
 
 __all__ = ["Dataset", "Read", "Reading", "from_files", "to_stderr"]
 
 Read = Callable[[int], NDArray[np.uint8]]
 
-_SAMPLE = 16  # pictures that are decoded to estimate what all of them need
-_CHUNK = 64  # pictures that a thread decodes at a time
+_SAMPLE = 16  # images that are decoded to estimate the memory for all of them
+_CHUNK = 64  # images that a thread decodes at a time
 
 
 def to_stderr(line: str) -> None:
-    """How a data set warns if nothing else is asked for."""
+    """Print a warning to stderr."""
     print(f"warning: {line}", file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Pictures with labels.
+    """Images with labels.
 
     Parameters
     ----------
@@ -39,15 +40,14 @@ class Dataset:
         n names, for messages and reports: paths below the root of a folder or archive, or what the
         archive calls them.
     read
-        Gives picture i as uint8 [h, w, c]; safe to call from several threads at once.
+        Returns image i as uint8 [h, w, c]; safe to call from several threads at once.
     pixels
-        uint8 [n, h, w, c], if all pictures are in memory and of one size; then ``read(i)`` is
+        uint8 [n, h, w, c], if all images are in memory and of one size; then ``read(i)`` is
         ``pixels[i]``.
     skips
-        Whether a picture that turns out to be broken when it is read is to be left out with a
-        warning.
+        Whether an image that turns out to be broken when it is read is left out with a warning.
     warn
-        Takes one line of warning.
+        A function that takes one line of warning.
     """
 
     classes: tuple[str, ...]
@@ -59,23 +59,35 @@ class Dataset:
     warn: Callable[[str], None] = to_stderr
 
     def __len__(self) -> int:
-        """Number of pictures."""
+        """Return the number of images."""
         return len(self.labels)
 
     def picture(self, i: int) -> NDArray[np.uint8]:
-        """Picture i: uint8 [h, w, c], not to be written to.
+        """Return image i as uint8 [h, w, c]; the caller must not write to it.
 
         Raises
         ------
         ImageError
-            Its file is broken. Only pictures that are not kept in memory are read as late as this.
+            Its file is broken. Only images that are not kept in memory are read this late.
         """
         return self.read(i)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How files are to be read: whether broken ones are skipped, who hears of it, bytes to keep in memory, threads."""
+    """How image files are read.
+
+    Parameters
+    ----------
+    skips
+        Whether broken images are left out.
+    warn
+        A function that takes one line for each image that is left out.
+    memory
+        Bytes of pixels that may be kept in memory.
+    threads
+        Number of threads that decode.
+    """
 
     skips: bool
     warn: Callable[[str], None]
@@ -91,50 +103,59 @@ def from_files(
     where: str,
     reading: Reading,
 ) -> Dataset:
-    """The data set of pictures that have to be decoded: now, if a sample says that they fit in memory, or when needed.
+    """Build the data set of images that have to be decoded.
+
+    They are decoded at once, if a sample shows that all of them fit into `reading.memory`, and
+    otherwise each time they are read.
 
     Raises
     ------
     FormatError
-        There is no picture.
+        There is no image.
     ImageError
-        A picture is broken and not to be skipped, or none is left.
+        An image is broken and `reading.skips` is False, or all images are broken.
     """
     n = len(names)
     if not n:
         raise FormatError(
-            f"{where} has no pictures in this split; expected JPEG, PNG, WebP, BMP or GIF files in class folders"
+            f"{where} has no images in this split; expected {KINDS} files in class folders"
         )
     every = np.asarray(labels, np.int64)
     decoded = _decode_all(read, n, reading) if _estimate(read, n) <= reading.memory else None
     if decoded is None:
         return Dataset(tuple(classes), every, names, read, None, reading.skips, reading.warn)
-    kept, pictures = decoded
+    kept, images = decoded
     if not kept:
-        raise ImageError(f"{where}: none of the {n} pictures of this split can be used")
+        raise ImageError(f"{where}: none of the {n} images of this split can be used")
     if len(kept) < n:
         every, names = every[kept], [names[i] for i in kept]
-    pixels = pictures if isinstance(pictures, np.ndarray) else None
+    pixels = images if isinstance(images, np.ndarray) else None
     return Dataset(
-        tuple(classes), every, names, pictures.__getitem__, pixels, reading.skips, reading.warn
+        tuple(classes), every, names, images.__getitem__, pixels, reading.skips, reading.warn
     )
 
 
 def _estimate(read: Read, n: int) -> int:
-    """Bytes of all pictures when decoded, from a few of them."""
+    """Estimate the bytes of all decoded images from a few of them."""
     sizes = []
     for i in range(0, n, -(-n // _SAMPLE)):
         try:
             sizes.append(read(i).nbytes)
         except ImageError:
-            continue  # it is named when its turn comes
+            continue  # the error is raised, or warned of, when this image is read in its turn
     return sum(sizes) * n // max(len(sizes), 1)
 
 
 def _decode_all(
     read: Read, n: int, reading: Reading
 ) -> tuple[list[int], NDArray[np.uint8] | list[NDArray[np.uint8]]] | None:
-    """The numbers of the good pictures, and these: one array if all have one size. None if they do not fit after all."""
+    """Decode all images within `reading.memory`.
+
+    Returns
+    -------
+    The numbers of the images that are not broken, and these images: one array if all have one size.
+    None if they do not fit into memory after all.
+    """
 
     def decode(start: int) -> list[NDArray[np.uint8] | ImageError]:
         found: list[NDArray[np.uint8] | ImageError] = []
@@ -148,7 +169,7 @@ def _decode_all(
         return found
 
     kept: list[int] = []
-    pictures: list[NDArray[np.uint8]] = []
+    images: list[NDArray[np.uint8]] = []
     block: NDArray[np.uint8] | None = None
     total = 0
     pool = ThreadPoolExecutor(reading.threads)
@@ -156,22 +177,22 @@ def _decode_all(
         for chunk, start in zip(
             pool.map(decode, range(0, n, _CHUNK)), range(0, n, _CHUNK), strict=True
         ):
-            for i, picture in enumerate(chunk, start):
-                if isinstance(picture, ImageError):
-                    reading.warn(f"skipped: {picture}")
+            for i, image in enumerate(chunk, start):
+                if isinstance(image, ImageError):
+                    reading.warn(f"skipped: {image}")
                     continue
-                total += picture.nbytes
+                total += image.nbytes
                 if total > reading.memory:
                     return None
-                if not kept and n * picture.nbytes <= reading.memory:
-                    block = np.empty((n, *picture.shape), np.uint8)
-                if block is not None and picture.shape != block.shape[1:]:
-                    pictures, block = [each.copy() for each in block[: len(kept)]], None
+                if not kept and n * image.nbytes <= reading.memory:
+                    block = np.empty((n, *image.shape), np.uint8)
+                if block is not None and image.shape != block.shape[1:]:
+                    images, block = [each.copy() for each in block[: len(kept)]], None
                 if block is None:
-                    pictures.append(picture)
+                    images.append(image)
                 else:
-                    block[len(kept)] = picture
+                    block[len(kept)] = image
                 kept.append(i)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-    return kept, pictures if block is None else block[: len(kept)]
+    return kept, images if block is None else block[: len(kept)]

@@ -1,9 +1,10 @@
-"""Batches, made ahead of the network in threads of their own.
+"""Mini-batches, computed ahead of the network in threads.
 
-What a batch holds depends on the seed, the epoch and the number of the batch, and on nothing else.
-Each batch has its own random numbers, from Philox, a generator that counts (Salmon et al. 2011):
-NumPy promises that its bits stay the same. So threads may finish in any order, and a run that
-begins in the middle of an epoch sees what the whole one would have seen.
+The content of a mini-batch depends on the random seed, the epoch and the number of the mini-batch,
+and on nothing else. Each mini-batch has its own random numbers, from Philox, a counter-based
+generator (Salmon et al. 2011): NumPy promises that its bits stay the same. So threads may finish in
+any order, and a run that resumes in the middle of an epoch sees the same mini-batches as a run that
+was never interrupted.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from numbers import Integral
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ImageError, UsageError
 from ..images.augment import Augment
+from ..images.checks import whole_number
 from ..system.files import shown
 from .dataset import Dataset
 
@@ -26,40 +27,41 @@ __all__ = ["Loader"]
 
 Batch = tuple[NDArray[np.float32], NDArray[np.int64]]
 
-_AHEAD = 2  # batches that wait, beyond the one that each thread is at
-_ORDER, _CONTENT, _SIDE = 0, 1, 2  # three families of random numbers
+_AHEAD = 2  # mini-batches that wait, beyond the one that each thread computes
+_ORDER, _CONTENT, _SIDE = 0, 1, 2  # three independent streams of random numbers
 
 
 class Loader:
-    """Batches of a data set; a context manager, because threads work for it until it is left.
+    """Mini-batches of a data set; a context manager, which stops its threads when it is left.
 
     Parameters
     ----------
     dataset
-        The pictures.
+        The images.
     augment
-        What happens to them.
+        The random changes, and the normalisation.
     batch
-        Pictures in a batch.
+        Number of images in a mini-batch.
     seed
-        At least 0. The same seed, the same batches.
+        Random seed, at least 0. The same seed gives the same mini-batches.
     threads
-        How many decode and augment beside the one that takes the batches.
+        Number of threads that decode and augment, beside the thread that takes the mini-batches.
     shuffle
-        Whether every epoch has an order of its own; otherwise it is that of the data set.
+        Whether the order of the images is random and different in every epoch; otherwise it is that
+        of the data set.
     drop_last
-        Whether what is left over at the end of an epoch, less than a batch, is left out. Then every
-        batch is full: the place of a broken picture that is to be skipped is taken by the next good
-        one in the data set. Otherwise batches with such a picture in them are shorter, and one of
-        nothing else is left out.
+        Whether the last images of an epoch are left out when they do not fill a mini-batch. Then
+        every mini-batch is full: the next good image of the data set replaces a broken image that
+        is skipped. Otherwise a mini-batch with broken images is shorter, and one without any good
+        image is left out.
     broken
-        The broken pictures that have been told of, by their numbers; those that are found are
-        added.
+        The broken images that have already been reported, by their numbers; those that are found
+        are added to it.
 
     Raises
     ------
     UsageError
-        A value is out of range, or there is no whole batch.
+        A value is out of range, or the data set is smaller than one mini-batch.
     """
 
     def __init__(
@@ -73,16 +75,16 @@ class Loader:
         drop_last: bool = True,
         broken: dict[int, ImageError] | None = None,
     ) -> None:
-        for name, value, least in (("batch", batch, 1), ("seed", seed, 0), ("threads", threads, 1)):
-            if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-                raise UsageError(f"{name} is {value!r}; give a whole number of at least {least}")
+        batch, seed = whole_number("batch", batch, 1), whole_number("seed", seed, 0)
+        threads = whole_number("threads", threads, 1)
         if drop_last and len(dataset) < batch:
             raise UsageError(
-                f"{len(dataset)} pictures make no batch of {batch}; give more pictures or a smaller batch"
+                f"{len(dataset)} images are fewer than one mini-batch of {batch}; "
+                "give more images or a smaller batch"
             )
-        self.dataset, self.augment, self.batch, self.seed = dataset, augment, int(batch), int(seed)
+        self.dataset, self.augment, self.batch, self.seed = dataset, augment, batch, seed
         self.shuffle, self.drop_last = shuffle, drop_last
-        self._threads = int(threads)
+        self._threads = threads
         self._stopped = threading.Event()
         self._broken = {} if broken is None else broken
         self._sides = (
@@ -91,32 +93,32 @@ class Loader:
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="tinyresnext-loader")
 
     def __enter__(self) -> Loader:
-        """The loader itself."""
+        """Return the loader itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop the threads: each at the end of the picture that it is at."""
+        """Stop the threads, each at the end of its current image."""
         self.close()
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Return the number of mini-batches in an epoch."""
         whole, rest = divmod(len(self.dataset), self.batch)
         return whole + (rest > 0 and not self.drop_last)
 
     def close(self) -> None:
-        """Stop the threads; afterwards there are no more batches."""
+        """Stop the threads; afterwards `epoch` raises `UsageError`."""
         self._stopped.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch.
+        """Iterate over the mini-batches of one epoch.
 
         Parameters
         ----------
         epoch
             At least 0.
         first
-            The batch to begin with, 0 to ``len(self)``.
+            Number of the mini-batch to begin with, 0 to ``len(self)``.
 
         Yields
         ------
@@ -126,19 +128,18 @@ class Loader:
         Raises
         ------
         ImageError
-            A picture is broken, or not of the size that `augment` needs.
+            An image is broken, or does not have the size that `augment` needs.
         UsageError
             `epoch` or `first` is out of range, or the loader is closed.
         """
-        for name, value, most in (("epoch", epoch, 2**32 - 1), ("first", first, len(self))):
-            if not isinstance(value, Integral) or isinstance(value, bool) or not 0 <= value <= most:
-                raise UsageError(f"{name} is {value!r}; give a whole number from 0 to {most}")
+        epoch = whole_number("epoch", epoch, 0, 2**32 - 1)
+        first = whole_number("first", first, 0, len(self))
         if self._stopped.is_set():
             raise UsageError("the loader is closed; take batches inside its with block")
-        return self._batches(int(epoch), int(first))
+        return self._batches(epoch, first)
 
     def order(self, epoch: int) -> NDArray[np.int64]:
-        """The pictures of an epoch in the order in which they are taken: int64 [len(dataset)]."""
+        """Return the numbers of the images in the order of an epoch: int64 [len(dataset)]."""
         n = len(self.dataset)
         if not self.shuffle:
             return np.arange(n)
@@ -146,7 +147,7 @@ class Loader:
         return np.argsort(keys, kind="stable")
 
     def _batches(self, epoch: int, first: int) -> Iterator[Batch]:
-        """Hand batches to the threads a few at a time, and what they made to the caller in order."""
+        """Submit mini-batches to the threads a few at a time, and yield the results in order."""
         order = self.order(epoch)
         numbers = iter(range(first, len(self)))
         waiting: deque[Future[Batch]] = deque()
@@ -170,42 +171,43 @@ class Loader:
                 future.cancel()
 
     def _make(self, chosen: NDArray[np.int64], epoch: int, number: int) -> Batch:
-        """One batch; runs in a thread."""
+        """Compute one mini-batch, in a thread."""
         augment, pixels = self.augment, self.dataset.pixels
         rng = np.random.Generator(self._philox(epoch, _CONTENT, number))
         if pixels is not None and augment.leaves(pixels.shape[1:]):
-            return augment.finish(
-                pixels[chosen], rng, self._mirrored(chosen, epoch)
-            ), self.dataset.labels[chosen]
+            x = augment.finish(pixels[chosen], rng, self._mirrored(chosen, epoch))
+            return x, self.dataset.labels[chosen]
         block = np.empty((len(chosen), augment.size, augment.size, augment.channels), np.uint8)
         taken = np.empty(len(chosen), np.int64)
         filled = 0
         for i in chosen.tolist():
-            found = self._good_picture(i)
+            found = self._good_image(i)
             if found is not None:
-                picture, which = found
-                block[filled], taken[filled] = self._fitted(picture, which, rng), which
+                image, which = found
+                block[filled], taken[filled] = self._fitted(image, which, rng), which
                 filled += 1
         taken = taken[:filled]
-        return augment.finish(
-            block[:filled], rng, self._mirrored(taken, epoch)
-        ), self.dataset.labels[taken]
+        x = augment.finish(block[:filled], rng, self._mirrored(taken, epoch))
+        return x, self.dataset.labels[taken]
 
-    def _mirrored(self, pictures: NDArray[np.int64], epoch: int) -> NDArray[np.bool_] | None:
-        """Which of them are mirrored in this epoch, where that alternates."""
-        return None if self._sides is None else (self._sides[pictures] + epoch) % 2 == 1
+    def _mirrored(self, images: NDArray[np.int64], epoch: int) -> NDArray[np.bool_] | None:
+        """Return which images are mirrored in this epoch; None without `augment.alternate`."""
+        return None if self._sides is None else (self._sides[images] + epoch) % 2 == 1
 
     def _fitted(
-        self, picture: NDArray[np.uint8], i: int, rng: np.random.Generator
+        self, image: NDArray[np.uint8], i: int, rng: np.random.Generator
     ) -> NDArray[np.uint8]:
-        """A picture at the network's size; an error names it."""
+        """Bring image i to the network's size; put its name into any error."""
         try:
-            return self.augment.fit(picture, rng)
+            return self.augment.fit(image, rng)
         except ImageError as error:
             raise ImageError(f"{shown(self.dataset.names[i])}: {error}") from error
 
-    def _good_picture(self, i: int) -> tuple[NDArray[np.uint8], int] | None:
-        """Picture i and its number; if it is broken and that is to be skipped, the next good one, or None."""
+    def _good_image(self, i: int) -> tuple[NDArray[np.uint8], int] | None:
+        """Return image i and its number, or what replaces it where broken images are skipped.
+
+        With `drop_last` this is the next good image, and otherwise None.
+        """
         n = len(self.dataset)
         for step in range(n):
             which = (i + step) % n
@@ -217,16 +219,15 @@ class Loader:
                 except ImageError as error:
                     if not self.dataset.skips:
                         raise
-                    self._broken[which] = ImageError(
-                        str(error)
-                    )  # without its traceback, which holds the file
+                    # A new error without the traceback, which would keep the file in memory.
+                    self._broken[which] = ImageError(str(error))
                     self.dataset.warn(f"skipped: {error}")
             if not self.drop_last:
                 return None
         raise ImageError(
-            f"none of the {n} pictures can be used; the last says: {self._broken[which]}"
+            f"none of the {n} images can be used; the error of the last is: {self._broken[which]}"
         )
 
     def _philox(self, *key: int) -> np.random.Philox:
-        """The bits for one purpose."""
+        """Return the random bits of one purpose, a stream that `key` names."""
         return np.random.Philox(np.random.SeedSequence(self.seed, spawn_key=key))

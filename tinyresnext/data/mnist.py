@@ -1,7 +1,8 @@
-"""MNIST and the data sets that are published in its format, "idx" (LeCun, Cortes and Burges, http://yann.lecun.com/exdb/mnist/).
+"""MNIST and the data sets that are published in its format, "idx".
 
-A file is a magic number (two zeros, a type, the number of dimensions), the dimensions as big-endian
-32-bit numbers, and the values. Pictures and labels lie in two files, compressed with gzip or not.
+The format is described by LeCun, Cortes and Burges, http://yann.lecun.com/exdb/mnist/. A file is a
+magic number (two zero bytes, a type, the number of dimensions), the dimensions as big-endian 32-bit
+numbers, and the values. Images and labels are in two files, compressed with gzip or not.
 """
 
 from __future__ import annotations
@@ -24,41 +25,46 @@ __all__ = ["open_idx", "read_idx"]
 
 _SPLITS = {"train": "train", "test": "t10k"}
 _BYTES = 8  # the type of unsigned bytes
-_DEFLATE_LIMIT = 1032  # deflate makes at most this many bytes of one
+_DEFLATE_LIMIT = 1032  # one byte of deflate becomes at most this many bytes
 _MAX_VALUES = 4 << 30
 _CHUNK = 1 << 20
 
 
 def open_idx(path: Path, split: str) -> Dataset | None:
-    """The data set in a folder, or in a folder ``raw`` in it; None if there is none. Errors as for `data.open_dataset`."""
+    """Open the data set in a folder, or in a folder ``raw`` in it; return None if there is none.
+
+    Raises the errors of `data.open_dataset`.
+    """
     for folder in (path, path / "raw"):
         labels = {name: _find(folder, f"{start}-labels", 1) for name, start in _SPLITS.items()}
-        pictures = {name: _find(folder, f"{start}-images", 3) for name, start in _SPLITS.items()}
-        if any(pictures.values()):
+        images = {name: _find(folder, f"{start}-images", 3) for name, start in _SPLITS.items()}
+        if any(images.values()):
             break
     else:
         return None
     if split not in _SPLITS:
         raise UsageError(
-            f"{shown(folder)} is in the format of MNIST, which has no split {split!r}; it has train and test"
+            f"{shown(folder)} is in the format of MNIST, which has no split {split!r}; "
+            "it has train and test"
         )
-    if pictures[split] is None or labels[split] is None:
-        what = "images-idx3" if pictures[split] is None else "labels-idx1"
+    image_file, label_file = images[split], labels[split]
+    if image_file is None or label_file is None:
+        what = "images-idx3" if image_file is None else "labels-idx1"
         raise FormatError(
-            f"{shown(folder)} has no {_SPLITS[split]}-{what}-ubyte or the same with .gz; put it there"
+            f"{shown(folder)} has no {_SPLITS[split]}-{what}-ubyte or the same with .gz; "
+            "put it there"
         )
     known = {
         name: read_idx(file, dimensions=1) for name, file in labels.items() if file is not None
     }
-    pixels = read_idx(pictures[split], dimensions=3)[..., np.newaxis]
+    pixels = read_idx(image_file, dimensions=3)[..., np.newaxis]
     if len(pixels) != len(known[split]) or not len(pixels):
         raise FormatError(
-            f"{shown(pictures[split])} has {len(pixels)} pictures and {shown(labels[split])} {len(known[split])} labels; "
-            "the two do not belong together"
+            f"{shown(image_file)} has {len(pixels)} images and {shown(label_file)} "
+            f"{len(known[split])} labels; the two do not belong together"
         )
-    count = 1 + max(
-        int(values.max(initial=0)) for values in known.values()
-    )  # of both splits, so that they agree
+    # The classes of both splits, so that these agree.
+    count = 1 + max(int(values.max(initial=0)) for values in known.values())
     names = [f"{_SPLITS[split]}/{i}" for i in range(len(pixels))]
     return Dataset(
         tuple(map(str, range(count))),
@@ -70,14 +76,14 @@ def open_idx(path: Path, split: str) -> Dataset | None:
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """The values of an idx file of unsigned bytes.
+    """Read the values of an idx file of unsigned bytes.
 
     Raises
     ------
     FormatError
-        It is no idx file of that many dimensions, or its length is not what its header says.
+        The file is no idx file of that many dimensions, or its length is not what its header says.
     UnsafeError
-        Its header claims more than the file can hold, before anything is allocated.
+        Its header claims more than the file can hold; raised before memory is allocated.
     IntegrityError
         The checksum of gzip is wrong.
     """
@@ -101,7 +107,7 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
 def _read(
     source: BinaryIO | gzip.GzipFile, most: int, dimensions: int, name: str
 ) -> NDArray[np.uint8]:
-    """Header and values; `most` is what the file can hold at the very most."""
+    """Read header and values; `most` is an upper limit of the values that the file can hold."""
     length = 4 + 4 * dimensions
     header = source.read(length)
     if len(header) < length or header[:2] != b"\0\0":
@@ -117,7 +123,8 @@ def _read(
     count = math.prod(shape)
     if count > min(most, _MAX_VALUES):
         raise UnsafeError(
-            f"{name} claims {count:,} values ({' x '.join(map(str, shape))}), more than its file can hold"
+            f"{name} claims {count:,} values ({' x '.join(map(str, shape))}), "
+            "more than its file can hold"
         )
     parts, missing = [], count + 1
     while missing and (data := source.read(min(missing, _CHUNK))):
@@ -126,13 +133,14 @@ def _read(
     if missing != 1:
         found = "more" if not missing else f"{count + 1 - missing:,}"
         raise FormatError(
-            f"{name} should have {count:,} values ({' x '.join(map(str, shape))}) and has {found}; get it again"
+            f"{name} should have {count:,} values ({' x '.join(map(str, shape))}) "
+            f"and has {found}; get it again"
         )
     return np.frombuffer(b"".join(parts), np.uint8).reshape(shape)
 
 
 def _find(folder: Path, start: str, dimensions: int) -> Path | None:
-    """The file under one of the names that are in use."""
+    """Return the file under one of the usual names, or None."""
     for dot in ("-", "."):
         for ending in ("", ".gz"):
             file = folder / f"{start}{dot}idx{dimensions}-ubyte{ending}"

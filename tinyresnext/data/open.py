@@ -1,37 +1,36 @@
-"""Data sets for training and evaluation: ``open_dataset`` finds out what lies at a path, ``Loader`` makes batches of it.
+"""`open_dataset`, which finds out what kind of data set lies at a path.
 
-====================================================================  ===========================================
-at the path                                                           splits
-====================================================================  ===========================================
-a folder or a zip archive with ``SPLIT/CLASS/picture.jpg``            train, val (valid, validation), test
-the same with ``CLASS/picture.jpg``                                   all of it is train
-CIFAR-10, CIFAR-100, python or binary version: the published          train, test
-``.tar.gz``, or the folder it unpacks to
-MNIST and its kin: a folder with ``train-images-idx3-ubyte``,         train, test
-``train-labels-idx1-ubyte``, ``t10k-...``, each with ``.gz`` or not
-====================================================================  ===========================================
+===========================================================  ====================================
+at the path                                                  splits
+===========================================================  ====================================
+a folder or a zip archive with ``SPLIT/CLASS/image.jpg``     train, val (valid, validation), test
+a folder or a zip archive with ``CLASS/image.jpg``           train, which is all of it
+CIFAR-10 or CIFAR-100, python or binary version: the         train, test
+published ``.tar.gz``, or the folder in it
+MNIST or a data set in its format: a folder with             train, test
+``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``,
+``t10k-...``, each with or without ``.gz``
+===========================================================  ====================================
 
-What a file says is never believed: sizes are compared with what is there before memory is allocated
-for them.
+No size that a file claims is trusted: it is compared with the size of the file before memory is
+allocated for it.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from numbers import Integral
 from pathlib import Path
 
 from ..errors import FormatError, UsageError
-from ..images.augment import Augment
+from ..images.checks import whole_number
 from ..system.files import regular, shown
 from .cifar import open_cifar_archive, open_cifar_folder
 from .dataset import Dataset, Reading, to_stderr
 from .folders import open_folder, open_zip
-from .loader import Loader
 from .mnist import open_idx
 
-__all__ = ["Augment", "Dataset", "Loader", "open_dataset"]
+__all__ = ["open_dataset"]
 
 
 def open_dataset(
@@ -49,40 +48,39 @@ def open_dataset(
     Parameters
     ----------
     path
-        A folder or a file; the module's text says of which kinds.
+        A folder or a file; the text of this module lists the kinds.
     split
         "train", "val" or "test".
     on_broken
-        What to do about a picture file that cannot be used: "refuse" raises its error, "skip"
+        What to do about an image file that cannot be used: "refuse" raises its error, "skip"
         leaves it out and warns. Archives of raw pixels are always refused if anything is wrong with
         them.
     coarse
         For CIFAR-100: the 20 coarse classes in place of the 100 fine ones.
     memory
-        Bytes. Pictures that need no more than this when they are decoded are decoded once, now, and
-        kept.
+        Bytes. If all decoded images need no more than this, they are decoded once, now, and kept.
+        Otherwise an image is decoded each time it is read.
     threads
-        How many decode.
+        Number of threads that decode.
     warn
-        Takes one line for each picture that is skipped; by default it goes to stderr.
+        A function that takes one line for each image that is skipped; by default it prints the line
+        to stderr.
 
     Raises
     ------
     UsageError
         There is no such split, or an argument is out of range.
     FormatError, UnsafeError
-        What is there is of no kind that we read, contradicts itself, or is made to do harm.
+        What lies at the path is of none of these kinds, contradicts itself, or is made to do harm.
     ImageError
-        A picture is broken, and not to be skipped; or all are.
+        An image is broken and `on_broken` is "refuse", or all images are broken.
     """
     if on_broken not in ("refuse", "skip"):
         raise UsageError(f"on_broken is {on_broken!r}; give refuse or skip")
     if not isinstance(split, str):
         raise UsageError(f"split is {split!r}; give the name of one, such as train or test")
-    for name, value, least in (("memory", memory, 0), ("threads", threads, 1)):
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-            raise UsageError(f"{name} is {value!r}; give a whole number of at least {least}")
-    reading = Reading(on_broken == "skip", warn, int(memory), int(threads))
+    memory, threads = whole_number("memory", memory, 0), whole_number("threads", threads, 1)
+    reading = Reading(on_broken == "skip", warn, memory, threads)
     try:
         place = Path(path)
         is_folder = os.path.isdir(place)
@@ -100,6 +98,7 @@ def open_dataset(
     if start[:2] == b"PK":
         return open_zip(place, split, reading)
     raise FormatError(
-        f"{shown(place)} is no data set that can be read (it begins with {start[:4].hex(' ') or 'nothing'}); give a folder or "
-        "a zip archive of pictures, CIFAR as published, or the folder with the files of MNIST"
+        f"{shown(place)} is no data set that can be read "
+        f"(it begins with {start[:4].hex(' ') or 'nothing'}); give a folder or "
+        "a zip archive of images, CIFAR as published, or the folder with the files of MNIST"
     )

@@ -1,6 +1,7 @@
-"""From an image file to the input of a network.
+"""From an image file to the input of a network, and the random changes of images in training.
 
-Read `preprocess` first: decode, resize, crop, normalise. `decode` opens files safely and turns
-images upright, `torch7` resizes as the authors' code does, and `augment` varies images for
-training. The room knows nothing of networks.
+Read `preprocess` first: it holds what a model expects. `prepare` puts the steps in order: `files`
+opens image files safely, `decode` turns images upright, `resize` and `torch7` bring them to size.
+For training, `augment` changes images at random, with the functions of `crops` and `colour`. The
+room knows nothing of networks.
 """

@@ -1,149 +1,99 @@
-"""From the name of a file to a Pillow picture of its first frame.
+"""From an image in any form to upright RGB pixels: EXIF rotation, transparency, 16-bit grey.
 
-Pillow reads the formats. Around it stand the file, read once and within a limit; the choice of the
-format by the file's first bytes; the number of pixels, checked before any of them is decoded; and
-one error for everything that a decoder may raise. The class of the format is called directly,
-because ``Image.open`` would try other formats, and warn by a global limit.
+`decode` differs from ``PIL.Image.open(path).convert("RGB")`` where that returns what nobody wants:
 
-JPEG, PNG, WebP, BMP and GIF are read: what cameras, screens and the web produce. TIFF, PPM, AVIF
-and the forty others that Pillow knows are refused. Some of them run other programs (EPS), some are
-families of codecs with a long record of holes (TIFF, JPEG 2000), some depend on how Pillow was
-built (AVIF); each can be saved as PNG without loss.
+=========================  ==============================  ==================================
+image                      ``convert("RGB")``              here
+=========================  ==============================  ==================================
+EXIF orientation 2 to 8    is ignored: the image lies on   is turned upright
+                           its side
+transparent pixels         get their hidden colour, often  are laid over white, as a web page
+                           black                           shows them
+16-bit grey                becomes white above 255         becomes its high byte, as Pillow
+                                                           does it with 16-bit colour
+animation                  becomes its first frame         becomes its first frame
+floating point             is clipped to 0 and 255         is refused: its range is not known
+=========================  ==============================  ==================================
 
-Two global settings of Pillow stay in force. With ``ImageFile.LOAD_TRUNCATED_IMAGES`` a file that is
-cut short is filled up. ``Image.MAX_IMAGE_PIXELS``, where somebody lowered it, also holds for WebP
-and for GIFs whose first frame reaches beyond their screen; such a frame of more than that many
-pixels is the one case where Pillow warns before it is refused here.
+Colour profiles are ignored, as in the pipelines that the published weights were trained with.
 """
 
 from __future__ import annotations
 
-import io
 import os
-import re
 import struct
+from numbers import Integral
 
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    ImageFile,
-    JpegImagePlugin,
-    PngImagePlugin,
-    WebPImagePlugin,
-)
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
-from ..errors import ImageError
-from ..system.files import regular
+from ..errors import ImageError, UsageError
+from .checks import short
+from .files import KINDS, check_size, load_image
 
-__all__ = [
-    "MAX_FILE_BYTES",
-    "MAX_PIXELS",
-    "check_size",
-    "load_picture",
-    "orientation",
-    "picture_in",
-]
+__all__ = ["Picture", "check_pixels", "decode", "describe", "orientation"]
 
-MAX_FILE_BYTES = 64 * 2**20
-"""A larger file is refused before it is read: photographs are smaller, and Pillow takes a second over 3 MiB of empty parts."""
+Picture = str | os.PathLike[str] | Image.Image | np.ndarray
+"""An image: the name of a file, a Pillow image, or uint8 pixels, [h, w] or [h, w, 1, 3 or 4]."""
 
-MAX_PIXELS = 89_478_485
-"""A larger picture is refused before it is decoded: 2**28 / 3, where Pillow begins to warn; 1 to 1.5 GiB of memory."""
-
-_JPEG_REPEATS = re.compile(
-    rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)|Exif\x00\x00"
-)  # scans, EXIF blocks
-# ten is usual; each scan is a pass over the whole picture, each EXIF block a copy of those before
-_MAX_REPEATS = 100
-
-_LOOKALIKES = (  # how other files begin
-    (
-        rb"(\xef\xbb\xbf)?\s{0,60}<",
-        "text with tags (HTML, SVG or XML; often an error page saved under a picture's name)",
-    ),
-    (rb".{4}ftyp", "an ISO media file (AVIF, HEIC or a video)"),
-    (rb"II\*\x00|MM\x00\*", "a TIFF picture"),
-    (rb"\x00\x00\x00\x0cjP  ", "a JPEG 2000 picture"),
-    (rb"\x00\x00\x01\x00", "a Windows icon"),
-    (rb"8BPS", "a Photoshop document"),
-    (rb"%!PS|\xc5\xd0\xd3\xc6", "PostScript (EPS)"),
-    (rb"%PDF", "a PDF document"),
-    (rb"PK\x03\x04", "a zip archive"),
-    (rb"\x1f\x8b", "a gzip archive"),
-    (rb"\x89HDF", "an HDF5 file"),
-    (rb"\x80[\x02-\x05]", "a Python pickle"),
-)
+_TURNS = {  # EXIF orientation -> the operation that puts the image upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTATION_TAG, _EXIF_SHORT = 0x0112, 3
 
 
-class _Jpeg(JpegImagePlugin.JpegImageFile):
-    """A JPEG whose EXIF block is left unread: Pillow would look up the resolution in it, and warn where it is damaged."""
-
-    def _read_dpi_from_exif(self) -> None:
-        pass
-
-
-_FORMATS = (  # how a file begins, what it then is, and the class that reads it
-    (rb"\xff\xd8", "JPEG", _Jpeg),
-    (rb"\x89PNG\r\n\x1a\n", "PNG", PngImagePlugin.PngImageFile),
-    (rb"GIF8[79]a", "GIF", GifImagePlugin.GifImageFile),
-    (rb"RIFF.{4}WEBP", "WebP", WebPImagePlugin.WebPImageFile),
-    (rb"BM", "BMP", BmpImagePlugin.BmpImageFile),
-)
-
-
-def load_picture(path: str | os.PathLike[str]) -> Image.Image:
-    """Read, check and decode the first frame of a picture file.
+def decode(source: Picture, channels: int = 3) -> NDArray[np.uint8]:
+    """Decode an image and put it upright.
 
     Parameters
     ----------
-    path
-        A regular file of at most `MAX_FILE_BYTES`. It is opened once; devices and pipes are refused
-        without waiting for them.
+    source
+        The name of a JPEG, PNG, WebP, BMP or GIF file, of which the first frame is read; a Pillow
+        image; or an array of uint8: [h, w] or [h, w, 1] grey, [h, w, 3] RGB, [h, w, 4] RGB with
+        alpha. The module's text says what becomes of transparency, 16-bit grey and EXIF
+        orientation. The pixels of the source are not changed.
+    channels
+        3 for RGB; 1 for grey, 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601).
 
     Returns
     -------
-    PIL.Image.Image
-        Decoded, in the file's own mode, not yet turned upright; ``info["exif"]`` is the file's EXIF
-        block, if it has one.
+    uint8 [h, w, channels]
+        A new array, which the caller may write to.
 
     Raises
     ------
     ImageError
-        The file cannot be read, is not of the five formats, is cut short or damaged, or is larger
-        than the limits.
+        The image cannot be read, or is larger than `tinyresnext.images.files.MAX_PIXELS`.
+    UsageError
+        `source` is none of the above, or `channels` is neither 1 nor 3.
     """
-    name = repr(path if isinstance(path, str) else os.fspath(path))
-    return picture_in(_read(path, name), name)
-
-
-def picture_in(data: bytes, name: str) -> Image.Image:
-    """Check and decode the first frame of a picture file whose bytes are at hand; the rest as for `load_picture`.
-
-    Parameters
-    ----------
-    data
-        The whole file. The caller has limited its length: to `MAX_FILE_BYTES`, as here.
-    name
-        For messages; quoted by the caller.
-    """
-    if not data:
-        raise ImageError(f"{name} is empty (0 bytes); give a JPEG, PNG, WebP, BMP or GIF picture")
-    for start, kind, reader in _FORMATS:
-        if re.match(start, data, re.DOTALL):
-            return _decode(data, kind, reader, name)
-    unknown = f"of an unknown kind (it begins with {data[:8].hex(' ')})"
-    found = next((kind for start, kind in _LOOKALIKES if re.match(start, data, re.DOTALL)), unknown)
-    raise ImageError(
-        f"{name} seems to be {found}; give a JPEG, PNG, WebP, BMP or GIF picture instead"
-    )
+    if not isinstance(channels, Integral) or channels not in (1, 3):
+        raise UsageError(f"channels is {short(channels)}; give 3 for RGB or 1 for grey")
+    image, name = _opened(source)
+    try:
+        check_size(*image.size)
+        image.load()
+        turn = _TURNS.get(orientation(image.info.get("exif")))
+        image = _to_rgb(image if turn is None else image.transpose(turn))
+        pixels = np.array(image if channels == 3 else image.convert("L"))
+    # A Pillow image may still be an open file of any format, and its info may hold anything.
+    except Exception as error:
+        raise ImageError(f"{name} cannot be used: {error or type(error).__name__}") from error
+    return pixels.reshape(*pixels.shape[:2], channels)
 
 
 def orientation(exif: object) -> int:
-    """Orientation that an EXIF block asks for: 1 (upright) to 8, the numbers of the EXIF standard.
+    """Return the orientation in an EXIF block: 1 (upright) to 8, the numbers of the EXIF standard.
 
-    A block that is damaged, or says nothing or nonsense about the orientation, means 1: the pixels
-    are good all the same.
+    The result is 1 for a block that is damaged, or has no orientation or an impossible one: the
+    pixels can still be used.
     """
     if not isinstance(exif, bytes):
         return 1
@@ -158,83 +108,90 @@ def orientation(exif: object) -> int:
             tag, kind, count, value = struct.unpack_from(
                 order + "HHIH", tiff, directory + 2 + 12 * entry
             )
-            if tag == 0x0112:
-                return value if (kind, count) == (3, 1) and 1 <= value <= 8 else 1
+            if tag == _ORIENTATION_TAG:
+                return value if (kind, count) == (_EXIF_SHORT, 1) and 1 <= value <= 8 else 1
     except struct.error:
         pass
     return 1
 
 
-def check_size(width: int, height: int) -> None:
-    """Refuse a picture without pixels or with more than `MAX_PIXELS` of them."""
-    if width < 1 or height < 1:
-        raise ImageError(f"it is {width} x {height} pixels, which is empty")
-    if width * height > MAX_PIXELS:
-        raise ImageError(
-            f"it is {width} x {height} pixels, more than the {MAX_PIXELS:,} that are accepted; scale it down first"
-        )
-
-
-def _read(path: str | os.PathLike[str], name: str) -> bytes:
-    """All bytes of a file, if they are not too many."""
-    with regular(path, error=ImageError) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > MAX_FILE_BYTES:
-            raise ImageError(
-                f"{name} has {size:,} bytes, more than the {MAX_FILE_BYTES:,} that are accepted"
-            )
-        return file.read(MAX_FILE_BYTES)
-
-
-def _decode(data: bytes, kind: str, reader: type[ImageFile.ImageFile], name: str) -> Image.Image:
-    """Open by the format's class, check the size, decode; whatever goes wrong is an ImageError."""
-    try:
-        _check_cost(kind, data)
-        image = reader(io.BytesIO(_without_animation(data) if kind == "PNG" else data))
-        check_size(*image.size)
-        image.load()
-    except ImageError as error:
-        raise ImageError(f"{name} is refused: {error}") from error
-    # Decoders answer damaged data with OSError, SyntaxError, ValueError, struct.error, EOFError,
-    # IndexError, MemoryError and more, and no list of them is complete; to the caller they all mean
-    # the same.
-    except Exception as error:
-        raise ImageError(
-            f"{name} is no usable {kind} picture: {_reason(error)}; get it again, or save it anew"
-        ) from error
-    return image
-
-
-def _reason(error: BaseException) -> str:
-    """Say in one line what went wrong."""
-    error = (
-        error.__cause__ or error
-    )  # Pillow calls the end of the data a SyntaxError, caused by what really happened
-    if isinstance(error, struct.error | IndexError | EOFError):
-        return "it is cut short, or its parts contradict each other"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def _check_cost(kind: str, data: bytes) -> None:
-    """Refuse the few things by which a small file keeps Pillow busy for minutes."""
-    if kind == "JPEG" and sum(1 for _ in _JPEG_REPEATS.finditer(data)) > _MAX_REPEATS:
-        raise ImageError(f"it has more than {_MAX_REPEATS} scans or EXIF blocks; save it anew")
+def check_pixels(pixels: object, channels: tuple[int, ...] = (1, 3)) -> None:
+    """Raise `ImageError` for anything but uint8 [h, w, c] with pixels, and say what to do."""
     if (
-        kind == "BMP" and data[14] > 12 and data[30:34] in (b"\1\0\0\0", b"\2\0\0\0")
-    ):  # undone byte by byte in Python
-        raise ImageError("it is run-length coded, which is not supported in BMP; save it as PNG")
+        isinstance(pixels, np.ndarray)
+        and pixels.dtype == np.uint8
+        and pixels.ndim == 3
+        and pixels.shape[2] in channels
+    ):
+        check_size(pixels.shape[1], pixels.shape[0])
+        return
+    remedy = f"give uint8 [height, width, channels] with {' or '.join(map(str, channels))} channels"
+    if isinstance(pixels, np.ndarray):
+        if np.issubdtype(pixels.dtype, np.floating):
+            remedy += ": for values in [0, 1], (x * 255).round().astype(np.uint8)"
+        elif pixels.ndim == 4:
+            remedy += ", one image at a time"
+        elif pixels.ndim == 3 and pixels.shape[0] in (1, 3, 4):
+            remedy += ": channels come last, x.transpose(1, 2, 0)"
+    raise ImageError(f"found {describe(pixels)}; {remedy}")
 
 
-def _without_animation(data: bytes) -> bytes:
-    """A PNG without the chunks of an animation: the first frame needs none, and Pillow warns where they are damaged."""
-    if b"acTL" not in data:
-        return data
-    kept, at = [data[:8]], 8
-    while at < len(data):
-        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
-        if data[at + 4 : at + 8] not in (b"acTL", b"fcTL", b"fdAT"):
-            kept.append(data[at:end])
-        at = end
-    return b"".join(kept)
+def describe(pixels: object) -> str:
+    """Return the dtype and shape of an array, or the type of anything else, for a message."""
+    if isinstance(pixels, np.ndarray):
+        return f"{pixels.dtype} {list(pixels.shape)}"
+    return f"a {type(pixels).__name__}"
+
+
+def _opened(source: Picture) -> tuple[Image.Image, str]:
+    """Return an image as a Pillow image, and its name for messages."""
+    if isinstance(source, np.ndarray):
+        return _from_array(source), "the array"
+    if isinstance(source, Image.Image):
+        return source, f"the Pillow image of mode {source.mode}"
+    if isinstance(source, str | os.PathLike):
+        return load_image(source), f"the image {os.fspath(source)!r}"
+    raise UsageError(
+        f"a {type(source).__name__} is no image; "
+        f"give the name of a {KINDS} file, a Pillow image or a uint8 array"
+    )
+
+
+def _from_array(pixels: np.ndarray) -> Image.Image:
+    """Wrap an array as a Pillow image."""
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, np.newaxis]
+    check_pixels(pixels, (1, 3, 4))
+    pixels = np.ascontiguousarray(pixels)
+    return Image.fromarray(pixels if pixels.shape[2] > 1 else pixels[:, :, 0])
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert an image of any mode to RGB, with transparency laid over white."""
+    if image.mode.startswith("I"):
+        image = _from_deep_grey(image)
+    elif image.mode == "F":
+        raise ImageError(
+            "its pixels are floating point without a stated range; "
+            "scale them to 0..255 and convert to mode L"
+        )
+    elif image.mode == "La":
+        image = image.convert("LA")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _from_deep_grey(image: Image.Image) -> Image.Image:
+    """Convert 16-bit grey, in any of Pillow's I modes, to 8 bits; a transparent value to alpha."""
+    deep = np.asarray(image)
+    if deep.min() < 0 or deep.max() > 65535:
+        raise ImageError(
+            f"its pixels run from {deep.min()} to {deep.max()}; scale them to 0..65535"
+        )
+    key = image.info.get("transparency")
+    grey = Image.fromarray((deep >> 8).astype(np.uint8))
+    if key is not None:
+        grey.putalpha(Image.fromarray(np.where(deep == key, 0, 255).astype(np.uint8)))
+    return grey

@@ -11,10 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import ImageError
-from ..images.preprocess import prepare
+from ..images.files import SUFFIXES
+from ..images.prepare import prepare
 from .model import Model, Prediction
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 
 
 class Row(NamedTuple):

@@ -14,7 +14,8 @@ import numpy as np
 
 from ..data.dataset import Dataset
 from ..errors import ImageError, IntegrityError, UsageError
-from ..images.preprocess import Preprocess, prepare
+from ..images.prepare import prepare
+from ..images.preprocess import Preprocess
 from .model import Model
 
 __all__ = ["ClassScore", "Evaluation", "evaluate", "match_classes", "score"]

@@ -18,7 +18,9 @@ from ..errors import IntegrityError, UsageError
 from ..hub import catalogue
 from ..hub.bundled import shipped_model
 from ..hub.catalogue import model_file
-from ..images.preprocess import Picture, Preprocess, prepare
+from ..images.decode import Picture
+from ..images.prepare import prepare
+from ..images.preprocess import Preprocess
 from ..network.plan import Plan, Program, program
 from ..network.resnext import forward
 from ..network.spec import VARIANTS, Spec
@@ -221,7 +223,7 @@ class Model:
             found = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
             raise UsageError(
                 f"the input is {found}, expected a float32 array [n, h, w, {self.spec.channels}] of normalised pictures; "
-                "tinyresnext.images.preprocess.prepare makes them, and model.predict takes pictures as they are"
+                "tinyresnext.prepare makes them, and model.predict takes pictures as they are"
             )
         return np.ascontiguousarray(x)
 

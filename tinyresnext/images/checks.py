@@ -1,0 +1,52 @@
+"""Checks of the numbers that callers pass to `images` and `data`."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+
+from ..errors import UsageError
+
+__all__ = ["is_between", "short", "whole_number"]
+
+
+def whole_number(
+    name: str, value: object, least: int, most: int | None = None, unit: str = ""
+) -> int:
+    """Return a whole number as an int; NumPy's integers are accepted, booleans are not.
+
+    Parameters
+    ----------
+    name, unit
+        For the message: the name of the argument, and words behind "whole number", such as
+        " of pixels".
+    least, most
+        The smallest and the largest number that are accepted; None for no upper limit.
+
+    Raises
+    ------
+    UsageError
+        `value` is no whole number, or it is out of range.
+    """
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        number = int(value)
+        if least <= number and (most is None or number <= most):
+            return number
+    span = f"of at least {least}" if most is None else f"from {least} to {most}"
+    raise UsageError(f"{name} is {short(value)}; give a whole number{unit} {span}")
+
+
+def is_between(value: object, least: float, most: float) -> bool:
+    """Return whether a value is a real number from `least` to `most`; NaN is not."""
+    try:
+        return isinstance(value, Real) and least <= float(value) <= most
+    except OverflowError:  # an int beyond the range of float
+        return False
+
+
+def short(value: object) -> str:
+    """Quote a value in at most 80 characters, whatever it is."""
+    try:
+        text = repr(value)
+    except Exception as error:  # such as an int of more digits than Python prints
+        text = f"a {type(value).__name__} ({error})"
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,233 @@
+"""From the name of an image file to a Pillow image of its first frame, within limits.
+
+Pillow decodes the formats. This module adds what Pillow does not do: it reads the file once, within
+a limit; chooses the format by the file's first bytes; checks the number of pixels before any of
+them is decoded; and raises one error, `ImageError`, for everything that a decoder may raise. It
+calls the class of the format directly, because ``Image.open`` would try other formats, and warn by
+a global limit.
+
+JPEG, PNG, WebP, BMP and GIF are read: the formats of cameras, screens and the web. TIFF, PPM, AVIF
+and the forty others that Pillow knows are refused. Some of them run other programs (EPS), some are
+families of codecs with a long record of security holes (TIFF, JPEG 2000), some depend on how Pillow
+was built (AVIF). Each can be saved as PNG without loss.
+
+Two global settings of Pillow stay in force. With ``ImageFile.LOAD_TRUNCATED_IMAGES``, a file that
+is cut short is filled up. ``Image.MAX_IMAGE_PIXELS``, where somebody lowered it, also holds for
+WebP and for GIFs whose first frame reaches beyond their screen; such a frame of more than that many
+pixels is the one case where Pillow warns before this module refuses it.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import struct
+
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    WebPImagePlugin,
+)
+
+from ..errors import ImageError
+from ..system.files import regular
+
+__all__ = [
+    "KINDS",
+    "MAX_FILE_BYTES",
+    "MAX_PIXELS",
+    "REFUSED_SUFFIXES",
+    "SUFFIXES",
+    "check_size",
+    "image_in",
+    "load_image",
+]
+
+MAX_FILE_BYTES = 64 * 2**20
+"""Bytes. A larger file is refused before it is read: photographs are smaller, and Pillow needs a
+second for 3 MiB of empty segments."""
+
+MAX_PIXELS = 89_478_485
+"""A larger image is refused before it is decoded: 2**28 / 3, where Pillow begins to warn. Decoding
+so many pixels needs 1 to 1.5 GiB of memory."""
+
+KINDS = "JPEG, PNG, WebP, BMP or GIF"
+"""The formats that are read, for messages."""
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+"""How the names of files in these formats end, in lower case."""
+
+REFUSED_SUFFIXES = (".tif", ".tiff", ".avif", ".heic", ".jp2", ".ppm", ".pgm")
+"""Endings of images in other formats. A data set names such a file in an error, because a training
+without it would not be the one that was meant; ``classify`` looks for `SUFFIXES` only."""
+
+# Scans and EXIF blocks of a JPEG. Ten are usual; each scan is a pass over the whole image, and for
+# each EXIF block Pillow copies all those before it.
+_JPEG_REPEATS = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)|Exif\x00\x00")
+_MAX_REPEATS = 100
+
+_LOOKALIKES = (  # how files of other kinds begin
+    (
+        rb"(\xef\xbb\xbf)?\s{0,60}<",
+        "text with tags (HTML, SVG or XML; often an error page saved under an image's name)",
+    ),
+    (rb".{4}ftyp", "an ISO media file (AVIF, HEIC or a video)"),
+    (rb"II\*\x00|MM\x00\*", "a TIFF image"),
+    (rb"\x00\x00\x00\x0cjP  ", "a JPEG 2000 image"),
+    (rb"\x00\x00\x01\x00", "a Windows icon"),
+    (rb"8BPS", "a Photoshop document"),
+    (rb"%!PS|\xc5\xd0\xd3\xc6", "PostScript (EPS)"),
+    (rb"%PDF", "a PDF document"),
+    (rb"PK\x03\x04", "a zip archive"),
+    (rb"\x1f\x8b", "a gzip archive"),
+    (rb"\x89HDF", "an HDF5 file"),
+    (rb"\x80[\x02-\x05]", "a Python pickle"),
+)
+
+
+class _Jpeg(JpegImagePlugin.JpegImageFile):
+    """A JPEG whose EXIF block is not parsed.
+
+    Pillow would look up the resolution in it, and warn where it is damaged.
+    """
+
+    def _read_dpi_from_exif(self) -> None:
+        pass
+
+
+_FORMATS = (  # how a file begins, its format, and the class that reads it
+    (rb"\xff\xd8", "JPEG", _Jpeg),
+    (rb"\x89PNG\r\n\x1a\n", "PNG", PngImagePlugin.PngImageFile),
+    (rb"GIF8[79]a", "GIF", GifImagePlugin.GifImageFile),
+    (rb"RIFF.{4}WEBP", "WebP", WebPImagePlugin.WebPImageFile),
+    (rb"BM", "BMP", BmpImagePlugin.BmpImageFile),
+)
+
+
+def load_image(path: str | os.PathLike[str]) -> Image.Image:
+    """Read, check and decode the first frame of an image file.
+
+    Parameters
+    ----------
+    path
+        A regular file of at most `MAX_FILE_BYTES`. It is opened once; devices and pipes are refused
+        without waiting for them.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Decoded, in the file's own mode, not yet turned upright; ``info["exif"]`` is the file's EXIF
+        block, if it has one.
+
+    Raises
+    ------
+    ImageError
+        The file cannot be read, is not in one of the five formats, is cut short or damaged, or
+        exceeds a limit.
+    """
+    name = repr(path if isinstance(path, str) else os.fspath(path))
+    return image_in(_read(path, name), name)
+
+
+def image_in(data: bytes, name: str) -> Image.Image:
+    """Check and decode the first frame of an image file that is already in memory.
+
+    Parameters
+    ----------
+    data
+        The whole file. The caller has limited its length to `MAX_FILE_BYTES`.
+    name
+        For messages; quoted by the caller.
+
+    Returns and raises the same as `load_image`.
+    """
+    if not data:
+        raise ImageError(f"{name} is empty (0 bytes); give a {KINDS} image")
+    for start, kind, reader in _FORMATS:
+        if re.match(start, data, re.DOTALL):
+            return _decode(data, kind, reader, name)
+    unknown = f"of an unknown kind (it begins with {data[:8].hex(' ')})"
+    found = next((kind for start, kind in _LOOKALIKES if re.match(start, data, re.DOTALL)), unknown)
+    raise ImageError(f"{name} seems to be {found}; give a {KINDS} image instead")
+
+
+def check_size(width: int, height: int) -> None:
+    """Raise `ImageError` for an image without pixels or with more than `MAX_PIXELS` of them."""
+    if width < 1 or height < 1:
+        raise ImageError(f"it is {width} x {height} pixels, which is empty")
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"it is {width} x {height} pixels, more than the {MAX_PIXELS:,} that are accepted; "
+            "scale it down first"
+        )
+
+
+def _read(path: str | os.PathLike[str], name: str) -> bytes:
+    """Read all bytes of a file, if they are at most `MAX_FILE_BYTES`."""
+    with regular(path, error=ImageError) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_FILE_BYTES:
+            raise ImageError(
+                f"{name} has {size:,} bytes, more than the {MAX_FILE_BYTES:,} that are accepted"
+            )
+        return file.read(MAX_FILE_BYTES)
+
+
+def _decode(data: bytes, kind: str, reader: type[ImageFile.ImageFile], name: str) -> Image.Image:
+    """Open by the format's class, check the size, decode; raise `ImageError` for any failure."""
+    try:
+        _check_cost(kind, data)
+        image = reader(io.BytesIO(_without_animation(data) if kind == "PNG" else data))
+        check_size(*image.size)
+        image.load()
+    except ImageError as error:
+        raise ImageError(f"{name} is refused: {error}") from error
+    # For damaged data, decoders raise OSError, SyntaxError, ValueError, struct.error, EOFError,
+    # IndexError, MemoryError and more. No list of them is complete, and to the caller they all mean
+    # the same.
+    except Exception as error:
+        raise ImageError(
+            f"{name} is no usable {kind} image: {_reason(error)}; get it again, or save it again"
+        ) from error
+    return image
+
+
+def _reason(error: BaseException) -> str:
+    """Return in one line what went wrong."""
+    # Pillow raises SyntaxError at the end of the data; its cause says what really happened.
+    error = error.__cause__ or error
+    if isinstance(error, struct.error | IndexError | EOFError):
+        return "it is cut short, or its parts contradict each other"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _check_cost(kind: str, data: bytes) -> None:
+    """Raise `ImageError` for constructs that keep Pillow busy for minutes in a small file."""
+    if kind == "JPEG" and sum(1 for _ in _JPEG_REPEATS.finditer(data)) > _MAX_REPEATS:
+        raise ImageError(f"it has more than {_MAX_REPEATS} scans or EXIF blocks; save it again")
+    # Pillow decodes these byte by byte in Python.
+    if kind == "BMP" and data[14] > 12 and data[30:34] in (b"\1\0\0\0", b"\2\0\0\0"):
+        raise ImageError("it is run-length coded, which is not supported in BMP; save it as PNG")
+
+
+def _without_animation(data: bytes) -> bytes:
+    """Remove the chunks of an animation from a PNG.
+
+    The first frame needs none of them, and Pillow warns where they are damaged.
+    """
+    if b"acTL" not in data:
+        return data
+    kept, at = [data[:8]], 8
+    while at < len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if data[at + 4 : at + 8] not in (b"acTL", b"fcTL", b"fdAT"):
+            kept.append(data[at:end])
+        at = end
+    return b"".join(kept)

@@ -1,0 +1,83 @@
+"""From an image to the input of a network: decode, resize, crop, normalise.
+
+Every step returns, to the last bit, what torchvision's evaluation transforms return for Pillow
+images: ``Resize``, ``CenterCrop``, ``ToTensor`` and ``Normalize``.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ImageError
+from .decode import Picture, decode, describe
+from .preprocess import Preprocess
+from .resize import resize_and_crop, resized_size
+from .torch7 import scale_and_crop
+
+__all__ = ["normalise", "prepare"]
+
+
+def prepare(source: Picture, preprocess: Preprocess) -> NDArray[np.float32]:
+    """Decode, resize, crop and normalise one image.
+
+    Returns
+    -------
+    float32 [crop, crop, channels]
+
+    Raises
+    ------
+    ImageError, UsageError
+        As in `decode` and `resize_and_crop`.
+    """
+    pixels = decode(source, preprocess.channels)
+    if preprocess.interpolation == "torch7":
+        x = scale_and_crop(pixels, resized_size(pixels, preprocess), preprocess.crop)
+        return _standardise(x, preprocess)
+    return normalise(resize_and_crop(pixels, preprocess), preprocess)
+
+
+def normalise(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.float32]:
+    """Compute ``(pixels / 255 - mean) / std``, rounded to float32 after each operation.
+
+    torchvision's ``ToTensor`` and ``Normalize`` round in the same places.
+
+    Parameters
+    ----------
+    pixels
+        uint8 [..., c] with as many channels as `preprocess.mean`.
+
+    Returns
+    -------
+    float32 [..., c]
+
+    Raises
+    ------
+    ImageError
+        `pixels` is something else.
+    """
+    if (
+        not isinstance(pixels, np.ndarray)
+        or pixels.dtype != np.uint8
+        or pixels.ndim < 1
+        or pixels.shape[-1] != preprocess.channels
+    ):
+        raise ImageError(
+            f"found {describe(pixels)}; "
+            f"expected uint8 [..., {preprocess.channels}], as resize_and_crop returns it"
+        )
+    x = pixels.astype(np.float32, order="C")
+    x /= np.float32(255)
+    return _standardise(x, preprocess)
+
+
+def _standardise(x: NDArray[np.float32], preprocess: Preprocess) -> NDArray[np.float32]:
+    """Compute ``(x - mean) / std`` in place, for contiguous float32 [..., c]."""
+    # Whole rows of the image at a time: NumPy is slow over a last axis of three.
+    width = x.shape[-2] if x.ndim > 1 else 1
+    rows = x.reshape(math.prod(x.shape[:-2]), width * preprocess.channels)
+    rows -= np.tile(np.asarray(preprocess.mean, np.float32), width)
+    rows /= np.tile(np.asarray(preprocess.std, np.float32), width)
+    return x

@@ -1,0 +1,110 @@
+"""Resize an image and cut the middle out, as torchvision, Torch7 or Keras do it.
+
+With Pillow's filters the pixels are those of torchvision's ``Resize`` and ``CenterCrop`` on Pillow
+images; timm and mmpretrain (with its Pillow backend) cut the same pixels, with other numbers in
+`Preprocess`. The arithmetic is that of the installed Pillow, as it is for them: since version 13,
+Pillow shrinks images that are more than twice as tall as wide in another order, and some of their
+pixels differ by one level from those of older versions.
+
+Two systems compute something else, and `Preprocess.interpolation` names them: the authors' Torch7
+code (see `torch7`) and Keras.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..errors import ImageError
+from .decode import check_pixels
+from .files import check_size
+from .preprocess import FILTERS, Preprocess
+from .torch7 import scale_and_crop, scaled_size
+
+__all__ = ["resize_and_crop", "resize_with_pillow", "resized_size"]
+
+
+def resize_and_crop(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uint8]:
+    """Resize the shorter side to `preprocess.resize` and cut a square out of the middle.
+
+    The square has `preprocess.crop` pixels a side. The rounding is torchvision's: the longer side
+    is rounded down, and the corner of the crop is rounded half to even. A crop that is larger than
+    the image is padded with zeros; where the padding is odd, the right and the bottom get one more.
+    With "torch7" the rounding is Torch7's, and the result, which `prepare` does not round, is
+    rounded to the nearest level. With "keras", both sides become `preprocess.crop`.
+
+    Parameters
+    ----------
+    pixels
+        uint8 [h, w, c], c = 1 or 3.
+
+    Returns
+    -------
+    uint8 [crop, crop, c]
+
+    Raises
+    ------
+    ImageError
+        `pixels` is something else, or so long and narrow that resizing would give more than
+        `MAX_PIXELS`.
+    """
+    size, crop = resized_size(pixels, preprocess), preprocess.crop
+    if preprocess.interpolation == "torch7":
+        x = scale_and_crop(pixels, size, crop)
+        levels: NDArray[np.float32] = np.rint(np.clip(x, 0, 1) * np.float32(255))
+        return levels.astype(np.uint8)
+    left, top = (_corner(side, crop) for side in size)
+    box = (left, top, left + crop, top + crop)  # Pillow's crop is zero outside the image
+    return resize_with_pillow(pixels, size, preprocess.interpolation, box)
+
+
+def resized_size(pixels: NDArray[np.uint8], preprocess: Preprocess) -> tuple[int, int]:
+    """Return width and height after resizing.
+
+    Raises
+    ------
+    ImageError
+        `pixels` is no image, or too narrow to be resized within `MAX_PIXELS`.
+    """
+    check_pixels(pixels)
+    height, width, _ = pixels.shape
+    if preprocess.interpolation == "keras":
+        return preprocess.resize, preprocess.resize
+    if preprocess.interpolation == "torch7":
+        size = scaled_size(width, height, preprocess.resize)
+    else:
+        short, long = min(height, width), max(height, width)
+        side = int(preprocess.resize * long / short)
+        size = (preprocess.resize, side) if width <= height else (side, preprocess.resize)
+    try:
+        check_size(*size)
+    except ImageError as error:
+        raise ImageError(
+            f"an image of {width} x {height} pixels is too narrow: "
+            f"with its shorter side resized, {error}"
+        ) from error
+    return size
+
+
+def resize_with_pillow(
+    pixels: NDArray[np.uint8],
+    size: tuple[int, int],
+    interpolation: str,
+    box: tuple[int, int, int, int] | None = None,
+) -> NDArray[np.uint8]:
+    """Resize uint8 [h, w, 1 or 3] to `size` = (width, height) by Pillow, and cut `box` out of it.
+
+    `box` is (left, top, right, bottom); it may reach beyond the image, where pixels are zero.
+    """
+    channels = pixels.shape[2]
+    pixels = np.ascontiguousarray(pixels if channels == 3 else pixels[:, :, 0])
+    image = Image.fromarray(pixels).resize(size, FILTERS[interpolation])
+    if box is not None:
+        image = image.crop(box)
+    return np.array(image).reshape(image.height, image.width, channels)
+
+
+def _corner(side: int, crop: int) -> int:
+    """Return where a crop begins; negative where the image is smaller than the crop."""
+    return -((crop - side) // 2) if side < crop else round((side - crop) / 2)

@@ -250,7 +250,7 @@ def test_missing_field_and_wrong_kind_are_refused():
 
 @pytest.mark.parametrize("size", [(0, 5), (-3, 5), (1.5, 3), (True, "7")])
 def test_costs_of_no_picture(size):
-    with pytest.raises(UsageError, match="picture"):
+    with pytest.raises(UsageError, match="image is"):
         count.layers(Spec(), *size)
 
 

@@ -293,7 +293,7 @@ def test_finetune(tmp_path, model, stage, still):
 @pytest.mark.parametrize("preprocess", [Preprocess(10, 8, "torch7"), Preprocess(8, 8, "keras")])
 @pytest.mark.parametrize("crop", ["none", "resized", "pad"])
 def test_finetune_a_model_of_another_system(tmp_path, model, preprocess, crop):
-    """On pictures that have to be resized, of two sizes, and tried on some as well."""
+    """The images have two sizes, are resized, and some of them serve for validation."""
     others = replace(model, preprocess=preprocess)
     recipe = changed(epochs=2, crop=crop, sides=(6, 8))
     wide = np.random.default_rng(0).integers(0, 256, (20, 11, 16, 3), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""The whitening filters: what they answer to patches of the pictures they were made of."""
+"""The whitening filters: their outputs for patches of the images from which they were computed."""
 
 from __future__ import annotations
 

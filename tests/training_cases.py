@@ -1,4 +1,4 @@
-"""Small networks and small pictures to train them on, made from numbers."""
+"""Small networks and small images to train them on, computed from numbers."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class Model:
         Parameters
         ----------
         x : [n, h, w, channels] float32
-            What `tinyresnext.images.preprocess.prepare` makes; any size that leaves something after
+            What `tinyresnext.prepare` makes; any size that leaves something after
             the last stage.
 
         Returns

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import cast
 
 from ..errors import DeviceError
+from ..system.words import one_of
 from .contract import Backend
 
 __all__ = ["Backend", "backend"]
@@ -33,8 +34,5 @@ def backend(device: str) -> Backend:
     """
     modules = {"cpu": "cpu", "auto": "cpu", "reference": "reference"}
     if device not in modules:
-        raise DeviceError(
-            f"device is {device!r}, and this version computes on {', '.join(modules)}; choose one "
-            "of these"
-        )
+        raise DeviceError(f"device is {device!r}: {one_of(device, modules)}")
     return cast(Backend, import_module(f"{__name__}.{modules[device]}"))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import UsageError
+from ...system.words import one_of
 from .parts import Augmentation, Loss, Optimiser, Schedule, Start
 from .recipe import Recipe
 
@@ -88,7 +89,5 @@ def recipe(name: str, **changes: Any) -> Recipe:
         There is no such recipe or setting, or a value is not allowed.
     """
     if name not in RECIPES:
-        raise UsageError(
-            f"there is no recipe called {name!r}; expected one of {', '.join(RECIPES)}"
-        )
+        raise UsageError(f"there is no recipe called {name!r}: {one_of(name, RECIPES)}")
     return RECIPES[name].changed(changes)

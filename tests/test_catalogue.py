@@ -16,7 +16,7 @@ import test_image
 import tinyresnext
 from tinyresnext import Preprocess, list_models
 from tinyresnext.cli import main as cli
-from tinyresnext.cli import report
+from tinyresnext.cli.output import report
 from tinyresnext.errors import FormatError, UsageError
 from tinyresnext.hub import catalogue
 from tinyresnext.hub.bundled import manifest

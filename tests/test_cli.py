@@ -20,6 +20,8 @@ import pytest
 
 from tinyresnext import Preprocess, Spec, __version__, load, save
 from tinyresnext.cli import main as cli
+from tinyresnext.errors import DeviceError
+from tinyresnext.ops import backend
 
 CAT = Path(__file__).parent / "data" / "chelsea.jpg"
 SPEC = Spec((1, 1), 4, 8, 10)
@@ -228,7 +230,7 @@ def test_nothing_to_classify(run, made, tmp_path):
     (tmp_path / "empty").mkdir()
     code, _, err = run("classify", "empty", "--model", made / "net.h5")
     assert code == 2
-    assert "no picture in empty" in err
+    assert "no image in empty" in err
 
 
 def test_export_and_back(run, made):
@@ -375,6 +377,60 @@ def test_numbers_on_the_command_line(options, words, capsys):
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        ("clasify x.jpg", "classify"),
+        ("INFO", "info"),
+        ("classify x.jpg --modle m.h5", "--model"),
+        ("classify x.jpg --tpo=3", "--top"),
+        ("train data --out run --depth 11 --epcohs 3 --nestrov", "--epochs, --nesterov"),
+        ("convert x.pth --stem deeep", "deep"),
+        ("convert x.pth --interpolation bicubik", "bicubic"),
+        ("evaluate data --broken skpi", "skip"),
+        ("cache wram", "warm"),
+        ("train data --out run --depth 11 --schedule cosin", "cosine"),
+        ("finetune data --out run --crop padd", "pad"),
+    ],
+)
+def test_a_wrong_word_is_answered_with_the_nearest_right_one(arguments, meant, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments.split())
+    out, err = capsys.readouterr()
+    assert (stopped.value.code, out) == (2, "")
+    assert err.startswith("usage: tinyresnext")
+    assert err.splitlines()[-1].endswith(f"did you mean {meant}?")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "meant"),
+    [
+        ("train data --out run --depth 11 --recipe fast-cifr", 2, "fast-cifar"),
+        ("train data --out run --depth 11 --device refrence", 4, "reference"),
+        ("train data --out run --depth 11 --device CPU", 4, "cpu"),
+    ],
+)
+def test_a_wrong_name_is_answered_with_the_nearest_right_one(run, arguments, code, meant):
+    found, out, err = run(*arguments.split())
+    assert (found, out, len(err.splitlines())) == (code, "", 1)
+    assert err.startswith("tinyresnext: ")
+    assert err.endswith(f"; did you mean {meant}?\n")
+
+
+@pytest.mark.parametrize("arguments", ["zzz", "classify x.jpg --zzz", "cache zzz"])
+def test_a_word_that_resembles_nothing_is_answered_without_a_guess(arguments, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(arguments.split())
+    err = capsys.readouterr().err
+    assert "zzz" in err
+    assert "did you mean" not in err
+
+
+def test_only_a_string_resembles_a_word():
+    with pytest.raises(DeviceError, match=r"device is 3: expected one of cpu, auto, reference$"):
+        backend(3)
+
+
 @pytest.mark.parametrize("mean", ["a,b,c", "", "123.7,116.3,103.5", "nan,0,0", "0.5,,0.5"])
 def test_means_on_the_command_line(mean, capsys):
     with pytest.raises(SystemExit):
@@ -472,7 +528,7 @@ def test_a_picture_on_standard_input_is_explained(run, made):
         "classify", "-", "--model", made / "net.h5", stdin=CAT.read_bytes().decode("latin-1")
     )
     assert code == 2
-    assert "expects the names of pictures" in err
+    assert "expects the names of images" in err
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device here")

@@ -13,6 +13,7 @@ from cache_use import run, stored, times, use
 
 from tinyresnext.bench import warm
 from tinyresnext.cli import main as cli
+from tinyresnext.cli.output import progress
 from tinyresnext.ops.cpu.runtime.kernel import when_compiling
 
 pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
@@ -63,7 +64,7 @@ def test_a_word_when_compiling_takes_long(monkeypatch, seconds, terminal, words)
         def when_compiling(tell):
             return when_compiling(tell, after=1.0)
 
-    with cli._word_on_compiling(Ops):
+    with progress.announce_compiling(Ops):
         for _ in range(3):  # no single kernel takes a second, and all together do
             with global_compiler_lock, global_compiler_lock:
                 time.sleep(seconds)

@@ -175,7 +175,7 @@ def test_a_room_says_what_it_is(name):
     [
         ("import tinyresnext", ["numba", "numpy", "h5py", "PIL"]),
         (
-            "from tinyresnext.cli.main import parser; parser().format_help()",
+            "from tinyresnext.cli.main import parsers; parsers()[0].format_help()",
             ["numba", "numpy", "h5py", "PIL"],
         ),
         (

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,8 +22,11 @@ from test_training import log_of, same
 
 from tinyresnext import load
 from tinyresnext.cli import main as cli
-from tinyresnext.cli import train as cli_train
+from tinyresnext.cli.recipe import typed_recipe
+from tinyresnext.data import open as opening
 from tinyresnext.training import state as training_state
+from tinyresnext.training.recipes import RECIPES, kinds, parts
+from tinyresnext.training.recipes.recipe import PARTS, settings
 
 NETWORK = [
     "--blocks",
@@ -147,7 +152,7 @@ def test_train_then_classify_then_finetune(run, data):
         (
             ["--depth", "11", "--batch", "13", "--device", "reference"],
             2,
-            "12 pictures and a batch 13",
+            "12 images and a mini-batch 13",
         ),
     ],
 )
@@ -165,12 +170,91 @@ def test_finetune_has_no_options_for_what_the_model_has_already(run, data):
         assert (code, out, "unrecognized arguments" in err) == (2, "", True)
 
 
+def flags(option, name):
+    """What can be typed for a setting."""
+    flag = option.flag or name.replace("_", "-")
+    return [f"--{flag}", f"--no-{flag}"] if option.kind == kinds.Flag() else [f"--{flag}"]
+
+
+def test_every_setting_of_a_recipe_has_an_option():
+    train, finetune = (cli.parsers()[1][name].format_help() for name in ("train", "finetune"))
+    assert {name for name, _ in settings()} == set(RECIPES["fast-cifar"].to_json())
+    for name, option in settings():
+        for flag in flags(option, name):
+            line = re.compile(rf"^  (--\S+, )?{flag}[ ,\n]", re.MULTILINE)
+            assert line.search(train)
+            assert bool(line.search(finetune)) != option.first_weights
+        assert option.help in " ".join(train.split())
+        assert option.first_weights != (option.help in " ".join(finetune.split()))
+
+
+@dataclass(frozen=True)
+class Focus(parts.Loss):
+    """A loss with one more setting than ours."""
+
+    focus: float = kinds.setting(1.0, kinds.Real(0, 5, "GAMMA"), "of a loss that is 100 % ours")
+
+
+def test_a_new_setting_is_an_option_at_once(monkeypatch, capsys):
+    monkeypatch.setitem(PARTS, "loss", Focus)
+    monkeypatch.setitem(RECIPES, "fast-cifar", replace(RECIPES["fast-cifar"], loss=Focus()))
+    for name in ("train", "finetune"):
+        text = cli.parsers()[1][name].format_help()
+        assert re.search("--focus GAMMA +of a loss that is 100 % ours", text)
+    a = cli.parse("train data --out run --depth 11 --focus 2".split())
+    assert typed_recipe(a).loss == Focus(focus=2.0)
+    assert typed_recipe(a).to_json()["focus"] == 2.0
+    with pytest.raises(SystemExit):
+        cli.parse("train data --out run --depth 11 --focus 6".split())
+    assert "focus is 6.0: expected a number from 0 to 5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_can_be_typed(name):
+    """Every setting as an option in place of another recipe's: the same recipe again."""
+    other = next(other for other in RECIPES if other != name)
+    words = ["--recipe", other]
+    wanted = RECIPES[name]
+    for setting, option in settings():
+        value = wanted.to_json()[setting]
+        if isinstance(value, bool):
+            words.append(flags(option, setting)[not value])
+        elif isinstance(value, list):
+            words += [*flags(option, setting), ",".join(map(str, value))] if value else []
+        else:
+            words += [*flags(option, setting), str(value)]
+    found = typed_recipe(cli.parse(["train", "data", "--out", "run", "--depth", "11", *words]))
+    milestones = wanted.schedule.milestones or RECIPES[other].schedule.milestones
+    assert found == wanted.changed({"milestones": milestones})
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--epochs few", "epochs is 'few': expected a whole number from 1 to 100000"),
+        ("--epochs 0", "epochs is 0: expected a whole number from 1 to 100000"),
+        ("--padding 1.5", "padding is '1.5': expected a whole number from 0 to 1024"),
+        ("--lr fast", "lr is 'fast': expected a number from 0 to 1000"),
+        ("--lr nan", "lr is nan: expected a number from 0 to 1000"),
+        ("--milestones 0.5,", "milestones are '0.5,': expected parts of the run"),
+        ("--milestones 0.5,2", "milestones are (0.5, 2.0): expected parts of the run"),
+        ("--milestones 0.7,0.5", "milestones are (0.7, 0.5): expected them in order"),
+        ("--sides 20,x", "sides are '20,x': expected whole numbers of pixels"),
+    ],
+)
+def test_values_of_a_recipe_that_cannot_be(options, words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.parse(["train", "data", "--out", "run", "--depth", "11", *options.split()])
+    assert stopped.value.code == 2
+    assert words in capsys.readouterr().err
+
+
 def test_a_broken_first_picture_is_skipped_and_told_of_once(run, data, tmp_path, monkeypatch):
     """This holds where images are decoded when they are read, and over three epochs."""
     shutil.copytree(data, tmp_path / "data")
     first = tmp_path / "data" / "train" / "dark" / "0.png"
     first.write_bytes(first.read_bytes()[:50])
-    monkeypatch.setattr(cli_train, "open_dataset", partial(cli_train.open_dataset, memory=0))
+    monkeypatch.setattr(opening, "open_dataset", partial(opening.open_dataset, memory=0))
     code, _, err = run(
         "train", tmp_path / "data", *NETWORK, *RECIPE, "--broken", "skip", "--out", "run"
     )

@@ -20,7 +20,7 @@ from html import escape
 from pathlib import Path
 
 from tinyresnext import load
-from tinyresnext.cli.report import architecture, pictures
+from tinyresnext.cli.output.report import architecture, pictures
 from tinyresnext.inference.model import Model
 from tinyresnext.store import store
 

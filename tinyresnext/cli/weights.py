@@ -1,146 +1,247 @@
-"""The commands `pull`, `models`, `info` and `verify`: from what was typed to one call each."""
+"""The commands `convert`, `export` and `verify`: files of weights in, out, and checked."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
-from ..errors import FormatError, UsageError
-from ..hub import catalogue
-from ..hub.bundled import shipped_model
-from ..hub.catalogue import Entry
-from ..inference.model import list_models
-from ..network.count import layers, totals
-from ..network.spec import VARIANTS, Spec, variant
-from ..store import store
-from ..system.files import shown
-from . import report
+from ..errors import UsageError
+from ..system.files import regular, shown
+from .options import (
+    Commands,
+    add_device,
+    add_force,
+    add_normalisation,
+    add_stem,
+    braces,
+    positive,
+    word,
+)
+from .output.progress import announce_compiling
+from .output.tables import target
+
+MOST_LABELS = 64 << 20  # bytes of a file of labels
+INTERPOLATIONS = ("bilinear", "bicubic", "torch7", "keras")
 
 
-def pull(a: argparse.Namespace) -> str:
-    """Fetch a model and give the name of its file."""
-    from ..hub.pull import pull
+def add_commands(commands: Commands) -> None:
+    """Add the parsers of `convert`, `export` and `verify`."""
+    _add_convert(commands.add_parser("convert", help="turn a checkpoint into a model file"))
+    _add_export(commands.add_parser("export", help="turn a model file back into a checkpoint"))
+    _add_verify(
+        commands.add_parser("verify", help="check a model file, and its logits against a reference")
+    )
 
-    progress = _Progress() if sys.stderr.isatty() else None
+
+# --- convert --------------------------------------------------------------------------------------
+
+
+def _add_convert(c: argparse.ArgumentParser) -> None:
+    """Add the options of `convert`."""
+    c.set_defaults(run=_convert)
+    c.add_argument(
+        "src",
+        metavar="SRC",
+        help="a checkpoint: .pth, .safetensors, .npz, .t7 or Keras' .h5, with the names of any "
+        "known system",
+    )
+    c.add_argument(
+        "dst",
+        nargs="?",
+        metavar="DST.h5",
+        help="by default beside SRC: its name with .h5, or .tinyresnext.h5",
+    )
+    c.add_argument(
+        "--arch", metavar="NAME", help="the architecture, where the tensors leave it open"
+    )
+    add_stem(c, "the first layers, where they leave it open: pooled for a 3x3 with a pooling")
+    c.add_argument(
+        "--ema", action="store_true", help="take the averaged weights of a training checkpoint"
+    )
+    c.add_argument("--labels", metavar="FILE", help="a text file with the name of one class a line")
+    c.add_argument(
+        "--licence", default="", metavar="TEXT", help="of the weights, to be kept with them"
+    )
+    _add_preprocessing(c)
+    c.add_argument(
+        "--half",
+        action="store_true",
+        help="keep the weights in half precision: half the size, slightly rounded",
+    )
+    add_force(c, "DST")
+
+
+def _add_preprocessing(c: argparse.ArgumentParser) -> None:
+    """Add the options that say how the model prepares images."""
+    c.add_argument(
+        "--resize",
+        type=positive,
+        metavar="N",
+        help="shorter side of an image before the crop (256, CIFAR 32)",
+    )
+    c.add_argument(
+        "--crop",
+        type=positive,
+        metavar="N",
+        help="side of the square that the network sees (224, CIFAR 32)",
+    )
+    c.add_argument(
+        "--interpolation",
+        type=word(INTERPOLATIONS),
+        metavar=braces(INTERPOLATIONS),
+        help="how images are resized (bilinear)",
+    )
+    add_normalisation(c)
+
+
+def _convert(a: argparse.Namespace) -> int:
+    """Convert a checkpoint, and say what was understood of it."""
+    from dataclasses import replace
+
+    from ..checkpoints.convert import opened_checkpoint
+    from ..store import store
+    from .output import report
+
+    dst = target(_model_name(a.src, a.dst), a.force, not_over=a.src)
+    labels = _lines(a.labels) if a.labels else None
+    asked = {name: getattr(a, name) for name in ("resize", "crop", "interpolation", "mean", "std")}
+    given = {name: value for name, value in asked.items() if value is not None}
+    opened = opened_checkpoint(
+        a.src, arch=a.arch, stem=a.stem, labels=labels, ema=a.ema, licence=a.licence
+    )
+    with opened as (stored, notes):
+        stored = stored._replace(preprocess=replace(stored.preprocess, **given))
+        store.write(dst, stored, half=a.half)
+    how = "given" if given else "assumed"
+    for note in (*notes, f"{how}: {report.pictures(stored.preprocess)}"):
+        print(f"{shown(a.src)}: {note}", file=sys.stderr)
+    print(dst)
+    return 0
+
+
+def _model_name(src: str, dst: str | None) -> str:
+    """Return the name of the model file to write; raise `UsageError` if it is no such name."""
+    stem, suffix = os.path.splitext(src)
+    if not dst:
+        # Keras' files end in .h5 too.
+        dst = f"{stem}.tinyresnext.h5" if suffix == ".h5" else f"{stem}.h5"
+    if Path(dst).suffix not in (".h5", ".hdf5"):
+        raise UsageError(f"{dst!r} ends in {Path(dst).suffix!r}; a model file ends in .h5")
+    return dst
+
+
+def _lines(path: str) -> list[str]:
+    """Return the lines of a text file; raise `UsageError` if it cannot be read or is not text."""
+    with regular(path, error=UsageError) as file:
+        text = file.read(MOST_LABELS)
     try:
-        path = pull(
-            a.name,
-            accept_licence=a.accept_licence,
-            offline=a.offline,
-            source=a.source,
-            note=lambda text: print(f"tinyresnext: {text}", file=sys.stderr, flush=True),
-            progress=progress or (lambda done, total: None),
-        )
-    finally:
-        if progress is not None:
-            progress.end()
-    return shown(path)
-
-
-class _Progress:
-    """A line on the terminal that says how much has come."""
-
-    def __init__(self) -> None:
-        self.text = ""
-
-    def __call__(self, done: int, total: int | None) -> None:
-        text = (
-            f"{done / 2**20:.1f}" + ("" if total is None else f" of {total / 2**20:.1f}") + " MiB"
-        )
-        if text != self.text:
-            print(f"\r{text}", end="", file=sys.stderr, flush=True)
-            self.text = text
-
-    def end(self) -> None:
-        """Leave the line."""
-        if self.text:
-            print(file=sys.stderr, flush=True)
-
-
-def models(a: argparse.Namespace) -> str:
-    """The architectures and the published models that match."""
-    names = list_models(a.pattern)
-    if not names:
+        return text.decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
         raise UsageError(
-            f"no architecture and no model matches {a.pattern!r}; a * stands for anything, as in '*swsl*'"
+            f"{path!r} is not text in UTF-8; expected the name of one class a line"
+        ) from error
+
+
+# --- export ---------------------------------------------------------------------------------------
+
+
+def _add_export(c: argparse.ArgumentParser) -> None:
+    """Add the options of `export`."""
+    c.set_defaults(run=_export)
+    c.add_argument("src", nargs="?", metavar="NAME|FILE.h5", help="a model (the bundled model)")
+    c.add_argument("dst", metavar="DST", help="ending in .pth, .safetensors or .npz")
+    add_force(c, "DST")
+
+
+def _export(a: argparse.Namespace) -> int:
+    """Export a model, and say what its file cannot hold."""
+    from ..checkpoints import export, infer
+    from ..store import store
+
+    writers = {
+        ".pth": export.write_pth,
+        ".safetensors": export.write_safetensors,
+        ".npz": export.write_npz,
+    }
+    suffix = Path(a.dst).suffix
+    if suffix not in writers:
+        raise UsageError(f"{a.dst!r} ends in {suffix!r}; expected {', '.join(writers)}")
+    src = _model_file(a.src)
+    stored = store.read(src)
+    writers[suffix](target(a.dst, a.force, not_over=src), stored.params)
+    for fact in infer.untold(stored.spec):
+        print(
+            f"{shown(a.dst)}: nothing in it tells that {fact}; who reads it has to be told",
+            file=sys.stderr,
         )
-    architectures = [name for name in names if name in VARIANTS]
-    found = [entry for entry in catalogue.entries() if entry.name in names]
-    parts = [report.models(architectures)] if architectures else []
-    if found:
-        costs = {entry.spec: _cost(entry.spec) for entry in found}
-        parts.append(report.published(found, {entry.name: costs[entry.spec] for entry in found}))
-    return "\n".join(parts)
+    print(a.dst)
+    return 0
 
 
-def _cost(spec: Spec) -> tuple[int, int]:
-    """Parameters and multiply-adds."""
-    size = report.usual_size(spec)
-    sums = totals(layers(spec, size, size))
-    return sums["params"], sums["macs"]
+def _model_file(name: str | None) -> str | os.PathLike[str]:
+    """Return the file of a model by its name or path, or of the bundled model if there is none."""
+    from ..hub.bundled import shipped_model
+    from ..hub.catalogue import model_file
+
+    return model_file(name) if name is not None else shipped_model()
 
 
-def info(a: argparse.Namespace) -> str:
-    """What is known of a file, a published model or an architecture."""
-    name = a.name if a.name is not None else str(shipped_model())
-    known: Entry | None = (
-        next((entry for entry in catalogue.entries() if entry.name == name), None)
-        if _plain(name)
-        else None
+# --- verify ---------------------------------------------------------------------------------------
+
+
+def _add_verify(c: argparse.ArgumentParser) -> None:
+    """Add the options of `verify`."""
+    c.set_defaults(run=_verify)
+    c.add_argument("file", nargs="?", metavar="NAME|FILE", help="a model (the bundled model)")
+    r = c.add_mutually_exclusive_group()
+    r.add_argument(
+        "--reference", metavar="R.npz", help="arrays x [n, h, w, c] and logits [n, classes]"
     )
-    if known is not None and catalogue.is_here(known) and not os.path.exists(name):
-        name = str(catalogue.place(known))
-    if os.path.exists(name):
-        stored = store.read(name)
-        spec, size, more = (
-            stored.spec,
-            a.size or stored.preprocess.crop,
-            report.stored(stored, store.digests(name).model),
-        )
-    elif known is not None:
-        spec, size, more = known.spec, a.size or known.preprocess.crop, report.entry(known)
-    elif os.path.dirname(name) or Path(name).suffix:
-        raise FormatError(
-            f"there is no file {name!r}; give a model file, or the name of an architecture or a published model"
-        )
-    else:
-        spec, more = variant(name), ""
-        size = a.size or report.usual_size(spec)
-    return (
-        report.architecture(spec, size)
-        + more
-        + (report.every_layer(spec, size) if a.layers else "")
+    r.add_argument(
+        "--make-reference", metavar="R.npz", help="compute such a file from the model, in float64"
     )
+    c.add_argument(
+        "--with-torch",
+        action="store_true",
+        help="compute the reference with PyTorch, not with plain NumPy",
+    )
+    add_force(c, "the reference")
+    add_device(c)
 
 
-def _plain(name: str) -> bool:
-    """Whether it is no path."""
-    return not os.path.exists(name) and not os.path.dirname(name)
+def _verify(a: argparse.Namespace) -> int:
+    """Check a model; return 3 if it is not what it should be."""
+    from ..inference.verify import verify
+    from ..ops import backend
 
-
-def verify(a: argparse.Namespace) -> tuple[bool, str]:
-    """Whether all is well, and what to print."""
-    from ..inference.verify import make_reference, verify
-
-    file = catalogue.model_file(a.file) if a.file is not None else shipped_model()
-    if a.make_reference is None:
+    with announce_compiling(backend(a.device)) if a.reference else nullcontext():
+        file = _model_file(a.file)
+        if a.make_reference is not None:
+            return _make_reference(file, a)
         if a.with_torch or a.force:
             raise UsageError("--with-torch and --force are for --make-reference")
         found = verify(file, a.reference, a.device, a.threads)
-        return found.passed, str(found)
+    print(found)
+    return 0 if found.passed else 3
+
+
+def _make_reference(file: str | os.PathLike[str], a: argparse.Namespace) -> int:
+    """Write a reference file for `verify`."""
+    from ..inference.verify import make_reference
+
     if a.threads is not None or a.device != "cpu":
         raise UsageError(
-            "--device and --threads are for --reference; a reference is made by plain NumPy, or with --with-torch"
+            "--device and --threads are for --reference; a reference is made by plain NumPy, or "
+            "with --with-torch"
         )
-    if os.path.exists(a.make_reference) and not a.force:
-        raise UsageError(
-            f"{a.make_reference!r} exists; give another name, or --force to write over it"
-        )
-    error = make_reference(file, a.make_reference, with_torch=a.with_torch)
+    to = target(a.make_reference, a.force)
+    error = make_reference(file, to, with_torch=a.with_torch)
     print(
-        f"{shown(a.make_reference)}: float64; float32 may be off by {error:.1e} of the largest logit",
+        f"{shown(to)}: float64; float32 may be off by {error:.1e} of the largest logit",
         file=sys.stderr,
     )
-    return True, shown(a.make_reference)
+    print(shown(to))
+    return 0

@@ -1,0 +1,170 @@
+"""The commands `models`, `pull` and `info`: which models there are, and what is known of each."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import FormatError, UsageError
+from ..system.files import shown
+from .options import Commands, positive
+from .output.progress import Megabytes, say
+
+if TYPE_CHECKING:
+    from ..hub.catalogue import Entry
+    from ..network.spec import Spec
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the parsers of `models`, `pull` and `info`."""
+    c = commands.add_parser(
+        "models", help="the architectures that have names, and the published models"
+    )
+    c.set_defaults(run=_models)
+    c.add_argument(
+        "pattern", nargs="?", default="*", metavar="PATTERN", help="such as 'resnext50*'"
+    )
+    _add_pull(
+        commands.add_parser(
+            "pull", help="fetch a published model, check it, convert it, and keep it"
+        )
+    )
+    c = commands.add_parser("info", help="architecture, cost, preprocessing, labels and provenance")
+    c.set_defaults(run=_info)
+    c.add_argument(
+        "name",
+        nargs="?",
+        metavar="NAME|FILE",
+        help="an architecture or a model (the bundled model)",
+    )
+    c.add_argument(
+        "--layers", action="store_true", help="every layer with its parameters and multiply-adds"
+    )
+    c.add_argument(
+        "--size", type=positive, metavar="N", help="side of the image that the counts are for"
+    )
+
+
+# --- models ---------------------------------------------------------------------------------------
+
+
+def _models(a: argparse.Namespace) -> int:
+    """Print the architectures and the published models whose names match."""
+    from ..hub import catalogue
+    from ..inference.model import list_models
+    from ..network.spec import VARIANTS
+    from .output import report
+
+    names = list_models(a.pattern)
+    if not names:
+        raise UsageError(
+            f"no architecture and no model matches {a.pattern!r}; a * stands for anything, as in "
+            "'*swsl*'"
+        )
+    architectures = [name for name in names if name in VARIANTS]
+    found = [entry for entry in catalogue.entries() if entry.name in names]
+    parts = [report.models(architectures)] if architectures else []
+    if found:
+        costs = {entry.spec: report.cost(entry.spec) for entry in found}
+        parts.append(report.published(found, {entry.name: costs[entry.spec] for entry in found}))
+    print("\n".join(parts), end="")
+    return 0
+
+
+# --- pull -----------------------------------------------------------------------------------------
+
+
+def _add_pull(c: argparse.ArgumentParser) -> None:
+    """Add the options of `pull`."""
+    c.set_defaults(run=_pull)
+    c.add_argument(
+        "name",
+        metavar="NAME",
+        help="one of `tinyresnext models`; an architecture stands for its best model with a free "
+        "licence",
+    )
+    c.add_argument(
+        "--accept-licence",
+        action="store_true",
+        help="accept a licence that does not allow every use",
+    )
+    where = c.add_mutually_exclusive_group()
+    where.add_argument(
+        "--offline",
+        action="store_true",
+        help="use what is on this computer, and never the network",
+    )
+    where.add_argument(
+        "--from", dest="source", metavar="FILE", help="the published file, fetched by other means"
+    )
+
+
+def _pull(a: argparse.Namespace) -> int:
+    """Fetch a model, and print the name of its file."""
+    from ..hub.pull import pull
+
+    progress = Megabytes()
+    try:
+        path = pull(
+            a.name,
+            accept_licence=a.accept_licence,
+            offline=a.offline,
+            source=a.source,
+            note=say,
+            progress=progress,
+        )
+    finally:
+        progress.end()
+    print(shown(path))
+    return 0
+
+
+# --- info -----------------------------------------------------------------------------------------
+
+
+def _info(a: argparse.Namespace) -> int:
+    """Print what is known of a file, a published model or an architecture."""
+    from .output import report
+
+    spec, size, more = _known(a)
+    layers = report.every_layer(spec, size) if a.layers else ""
+    print(report.architecture(spec, size) + more + layers, end="")
+    return 0
+
+
+def _known(a: argparse.Namespace) -> tuple[Spec, int, str]:
+    """Return an architecture, the side of its images, and more lines about the model."""
+    from ..hub import catalogue
+    from ..hub.bundled import shipped_model
+    from ..network.spec import variant
+    from ..store import store
+    from .output import report
+
+    name = a.name if a.name is not None else str(shipped_model())
+    known = _entry(name)
+    if known is not None and catalogue.is_here(known):
+        name = str(catalogue.place(known))
+    if os.path.exists(name):
+        stored = store.read(name)
+        more = report.stored(stored, store.digests(name).model)
+        return stored.spec, a.size or stored.preprocess.crop, more
+    if known is not None:
+        return known.spec, a.size or known.preprocess.crop, report.entry(known)
+    if os.path.dirname(name) or Path(name).suffix:
+        raise FormatError(
+            f"there is no file {name!r}; give a model file, or the name of an architecture or a "
+            "published model"
+        )
+    spec = variant(name)
+    return spec, a.size or report.usual_size(spec), ""
+
+
+def _entry(name: str) -> Entry | None:
+    """Return what the catalogue says of a published model, unless the name is that of a file."""
+    from ..hub import catalogue
+
+    if os.path.exists(name) or os.path.dirname(name):
+        return None
+    return next((entry for entry in catalogue.entries() if entry.name == name), None)

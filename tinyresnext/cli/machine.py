@@ -1,0 +1,143 @@
+"""The commands `cache` and `bench`: compiled kernels on this computer, and how fast they are."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from ..errors import UsageError
+from .options import Commands, add_threads, braces, positive, word
+from .output.progress import announce_compiling, say
+
+if TYPE_CHECKING:
+    from ..ops import Backend
+
+ACTIONS = ("info", "clear", "warm")
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the parsers of `cache` and `bench`."""
+    _add_cache(commands.add_parser("cache", help="the compiled kernels on this computer"))
+    _add_bench(
+        commands.add_parser(
+            "bench", help="how fast the network runs here, as a part of what this machine can do"
+        )
+    )
+
+
+# --- cache ----------------------------------------------------------------------------------------
+
+
+def _add_cache(c: argparse.ArgumentParser) -> None:
+    """Add the options of `cache`."""
+    c.set_defaults(run=_cache)
+    c.add_argument(
+        "action",
+        type=word(ACTIONS),
+        metavar=braces(ACTIONS),
+        help="show which kernels are kept, remove them, or compile them now",
+    )
+    c.add_argument(
+        "pattern",
+        nargs="?",
+        default="*",
+        metavar="PATTERN",
+        help="with warm: for which architectures (all)",
+    )
+
+
+def _cache(a: argparse.Namespace) -> int:
+    """Show, remove or make the compiled kernels."""
+    from ..ops import backend
+
+    ops = backend("cpu")
+    if a.action != "warm" and a.pattern != "*":
+        raise UsageError(
+            f"{a.action} is of all kernels; leave out {a.pattern!r}, which is for warm"
+        )
+    if a.action == "clear":
+        print(f"removed {ops.clear_kernels() / 2**20:.1f} MiB")
+        return 0
+    if a.action == "warm":
+        _warm(ops, a.pattern)
+    for entry in ops.kernels_kept():
+        what = "in use" if entry.current else "of another version or processor"
+        print(f"{entry.folder}  {entry.files} kernels, {entry.bytes / 2**20:.1f} MiB, {what}")
+    if problem := ops.kernels_problem():
+        say(f"nothing is kept: {problem}")
+    return 0
+
+
+def _warm(ops: Backend, pattern: str) -> None:
+    """Compile the kernels of the architectures whose names match."""
+    from ..bench.warm import warm
+    from ..inference.model import list_models
+    from ..network.spec import VARIANTS
+
+    names = [name for name in list_models(pattern) if name in VARIANTS]
+    if not names:
+        raise UsageError(
+            f"no architecture matches {pattern!r}; `tinyresnext models` lists them all"
+        )
+    if problem := ops.kernels_problem():
+        raise UsageError(
+            f"compiled kernels cannot be kept: {problem}; TINYRESNEXT_HOME names another folder"
+        )
+    with announce_compiling(ops):
+        warm(ops, names)
+
+
+# --- bench ----------------------------------------------------------------------------------------
+
+
+def _add_bench(c: argparse.ArgumentParser) -> None:
+    """Add the options of `bench`."""
+    c.set_defaults(run=_bench)
+    c.add_argument(
+        "--model",
+        nargs="+",
+        default=["resnext50_32x4d", "resnext101_32x8d"],
+        metavar="NAME",
+        help="architectures (resnext50_32x4d resnext101_32x8d)",
+    )
+    c.add_argument(
+        "--batch",
+        type=positive,
+        nargs="+",
+        default=[1, 8],
+        metavar="N",
+        help="images at a time (1 8)",
+    )
+    c.add_argument(
+        "--size",
+        type=positive,
+        nargs="+",
+        default=[160, 224, 288],
+        metavar="N",
+        help="sides of the images (160 224 288)",
+    )
+    add_threads(c)
+    c.add_argument(
+        "--repeats",
+        type=positive,
+        default=10,
+        metavar="N",
+        help="how often everything is run (10)",
+    )
+    c.add_argument(
+        "--layers", action="store_true", help="every distinct layer too, in its place and alone"
+    )
+    c.add_argument("--json", metavar="FILE", help="write the figures there too")
+
+
+def _bench(a: argparse.Namespace) -> int:
+    """Measure, and print the tables."""
+    from ..bench.bench import bench, on_terminal, write
+    from ..bench.tables import text
+
+    report = bench(a.model, a.batch, a.size, a.threads, a.repeats, a.layers, on_terminal)
+    on_terminal("")
+    print(text(report), end="", flush=True)  # before anything can go wrong with the file
+    if a.json:
+        write(a.json, report)
+    return 0

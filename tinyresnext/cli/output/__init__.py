@@ -1,0 +1,4 @@
+"""What commands print and write: text for people, tables for programs, progress at a terminal.
+
+Only `report` imports other rooms at once; the rest is quick to import.
+"""

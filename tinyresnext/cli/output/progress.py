@@ -1,0 +1,71 @@
+"""What a person at a terminal sees while a command runs. Elsewhere nothing of it is printed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from ...ops import Backend
+
+Item = TypeVar("Item")
+FEW = 16  # so few are done before anybody wonders
+
+
+def say(text: object) -> None:
+    """Print a message for people on standard error."""
+    print(f"tinyresnext: {text}", file=sys.stderr, flush=True)
+
+
+def announce_compiling(ops: Backend) -> AbstractContextManager[None]:
+    """Return a context in which a person at a terminal is told that kernels are being compiled."""
+    if not sys.stderr.isatty():
+        return nullcontext()
+    return ops.when_compiling(
+        lambda: say(
+            "compiling kernels for this processor, once: it takes some seconds, and later runs "
+            "start at once"
+        )
+    )
+
+
+def counted(items: Iterable[Item], total: int) -> Iterator[Item]:
+    """Yield the items, and count them at a terminal when there are many."""
+    count = counter(total)
+    for done, item in enumerate(items, 1):
+        yield item
+        if count is not None:
+            count(done)
+
+
+def counter(total: int) -> Callable[[int], None] | None:
+    """Return a function that shows how many images are done, or None if nobody needs to see it."""
+    if not sys.stderr.isatty() or total <= FEW:
+        return None
+    return lambda done: print(
+        f"\r{done} of {total}", end="" if done < total else "\n", file=sys.stderr, flush=True
+    )
+
+
+class Megabytes:
+    """A line at a terminal that shows how much of a file was fetched."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def __call__(self, done: int, total: int | None) -> None:
+        """Show how many bytes have come, and of how many if that is known."""
+        if not sys.stderr.isatty():
+            return
+        whole = "" if total is None else f" of {total / 2**20:.1f}"
+        text = f"{done / 2**20:.1f}{whole} MiB"
+        if text != self.text:
+            print(f"\r{text}", end="", file=sys.stderr, flush=True)
+            self.text = text
+
+    def end(self) -> None:
+        """End the line, if there is one."""
+        if self.text:
+            print(file=sys.stderr, flush=True)

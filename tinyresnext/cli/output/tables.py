@@ -1,0 +1,94 @@
+"""What programs read: CSV tables and JSON lines, and the names of the files they are written to."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, TextIO
+
+from ...errors import UsageError
+
+if TYPE_CHECKING:
+    from ...inference.classify import Row
+
+SCHEMA = 1  # of the JSON lines; a change that breaks a reader raises it
+
+
+def target(path: str, force: bool, not_over: str | os.PathLike[str] | None = None) -> str:
+    """Return the name of a file to write, unless writing it would lose something.
+
+    Parameters
+    ----------
+    path : str
+    force : bool
+        Whether an existing file may be replaced.
+    not_over : path, optional
+        A file that is being read: it is never replaced.
+
+    Raises
+    ------
+    UsageError
+        The file exists and must not be replaced.
+    """
+    if (
+        not_over is not None
+        and os.path.exists(path)
+        and os.path.exists(not_over)
+        and os.path.samefile(path, not_over)
+    ):
+        raise UsageError(f"{path!r} is the file to read; give another name to write to")
+    if os.path.exists(path) and not force:
+        raise UsageError(f"{path!r} exists; give another name, or --force to write over it")
+    return path
+
+
+def table_target(path: str | None, force: bool) -> str | None:
+    """Return where to write a table: None for nowhere, ``-`` for standard output, or a `target`."""
+    return path if path is None or path == "-" else target(path, force)
+
+
+@contextmanager
+def table(path: str | None) -> Iterator[Any]:
+    """Yield a CSV writer for what `table_target` returned, or None where no table is wanted.
+
+    Raises
+    ------
+    UsageError
+        The file cannot be written.
+    """
+    if path is None:
+        yield None
+        return
+    with nullcontext(sys.stdout) if path == "-" else _opened(path) as stream:
+        yield csv.writer(stream)
+
+
+def _opened(path: str) -> TextIO:
+    """Open a file for writing; raise `UsageError` if that is not possible."""
+    try:
+        # A file's name that is not UTF-8 is written as the bytes that it is.
+        return open(path, "w", newline="", encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise UsageError(f"{path!r} cannot be written: {error.strerror}") from error
+
+
+def csv_row(row: Row) -> list[Any]:
+    """Return path, error, and then label, index and probability of each prediction."""
+    return [row.path, row.error or "", *(value for guess in row.predictions for value in guess)]
+
+
+def json_row(row: Row, model: str) -> dict[str, Any]:
+    """Return one image as a JSON object."""
+    head = {"schema": SCHEMA, "path": row.path, "model": model}
+    if row.error is not None:
+        return head | {"error": row.error}
+    return head | {"predictions": [guess._asdict() for guess in row.predictions]}
+
+
+def print_json(values: dict[str, Any]) -> None:
+    """Print one JSON object on a line of standard output, at once."""
+    print(json.dumps(values, ensure_ascii=False), flush=True)

@@ -1,0 +1,199 @@
+"""The commands `classify` and `evaluate`: what a model says of images, how often it is right."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UsageError
+from ..system.files import shown
+from .options import (
+    Commands,
+    add_broken,
+    add_data,
+    add_device,
+    add_force,
+    add_model,
+    positive,
+)
+from .output.progress import announce_compiling, counted, counter, say
+from .output.tables import SCHEMA, csv_row, json_row, print_json, table, table_target, target
+
+if TYPE_CHECKING:
+    from ..inference.classify import Row
+    from ..inference.evaluate import Evaluation
+    from ..inference.model import Model
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the parsers of `classify` and `evaluate`."""
+    _add_classify(commands.add_parser("classify", help="say what is on images"))
+    _add_evaluate(
+        commands.add_parser(
+            "evaluate", help="how often a model is right about images whose classes are known"
+        )
+    )
+
+
+def _add_classify(c: argparse.ArgumentParser) -> None:
+    """Add the options of `classify`."""
+    c.set_defaults(run=_classify)
+    c.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="an image, a directory of images, or - for names on standard input",
+    )
+    add_model(c)
+    c.add_argument(
+        "--top", type=positive, default=5, metavar="N", help="classes for each image (5)"
+    )
+    _add_batch(c, 8)
+    add_device(c)
+    form = c.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object a line for each image")
+    form.add_argument(
+        "--csv", metavar="FILE", help="write a table, a row for each image; - is standard output"
+    )
+    add_force(c, "the table")
+
+
+def _add_evaluate(c: argparse.ArgumentParser) -> None:
+    """Add the options of `evaluate`."""
+    c.set_defaults(run=_evaluate)
+    add_data(c)
+    add_model(c)
+    c.add_argument("--split", default="test", metavar="NAME", help="which part of the data (test)")
+    add_broken(c)
+    c.add_argument(
+        "--labels-by-number",
+        action="store_true",
+        help="match the classes by their order and not by their names",
+    )
+    _add_batch(c, 64)
+    add_device(c)
+    form = c.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object instead of the table")
+    form.add_argument(
+        "--csv",
+        metavar="FILE",
+        help="write a row for each class, with the confusion matrix; - is standard output",
+    )
+    c.add_argument("--picture", metavar="FILE.png", help="draw the confusion matrix")
+    add_force(c, "a file")
+
+
+def _add_batch(c: argparse.ArgumentParser, usual: int) -> None:
+    """Add ``--batch``."""
+    c.add_argument(
+        "--batch",
+        type=positive,
+        default=usual,
+        metavar="N",
+        help=f"images that go through the network together ({usual})",
+    )
+
+
+def _classify(a: argparse.Namespace) -> int:
+    """Classify images as they come; return 1 if one of them failed."""
+    from ..inference.classify import classify, expand
+
+    table_path = table_target(a.csv, a.force)
+    paths = expand(a.paths, _names_on_stdin() if "-" in a.paths else ())
+    if not paths:
+        raise UsageError(
+            f"there is no image in {', '.join(a.paths)}; expected files such as photo.jpg or "
+            "directories of them"
+        )
+    file, model = _model(a)
+    rows = counted(classify(model, paths, top=a.top, batch=a.batch), len(paths))
+    failed = 0
+    with table(table_path) as writer, announce_compiling(model.ops):
+        if writer is not None:
+            writer.writerow(_heading(min(a.top, model.spec.classes)))
+        for row in rows:
+            failed += row.error is not None
+            _show(row, writer, file.name if a.json else None)
+    return 1 if failed else 0
+
+
+def _model(a: argparse.Namespace) -> tuple[Path, Model]:
+    """Return the file of the model that was asked for, or of the bundled one, and the model."""
+    from ..hub.bundled import shipped_model
+    from ..inference.model import load
+
+    file = a.model if a.model is not None else shipped_model()
+    return Path(file), load(file, a.device, a.threads)
+
+
+def _heading(top: int) -> list[str]:
+    """Return the names of a table's columns for so many predictions."""
+    from ..inference.model import Prediction
+
+    columns = [f"{field}{rank}" for rank in range(1, top + 1) for field in Prediction._fields]
+    return ["path", "error", *columns]
+
+
+def _show(row: Row, writer: Any, model: str | None) -> None:
+    """Write one row to a table, or print it as JSON if a model is named, or else as text."""
+    if row.error is not None:
+        say(row.error)
+    if writer is not None:
+        writer.writerow(csv_row(row))
+    elif model is not None:
+        print_json(json_row(row, model))
+    elif row.error is None:
+        lines = [f"  {p.probability:6.1%}  {p.label}" for p in row.predictions]
+        print("\n".join([shown(row.path), *lines]), flush=True)
+
+
+def _names_on_stdin() -> list[str]:
+    """Return the lines of standard input; raise `UsageError` if it is not text."""
+    try:
+        text = sys.stdin.read() if sys.stdin is not None else ""
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise UsageError(
+            "standard input is not text; - expects the names of images there, one a line"
+        )
+    return text.splitlines()
+
+
+def _evaluate(a: argparse.Namespace) -> int:
+    """Evaluate a model on a data set."""
+    from ..data.open import open_dataset
+    from ..inference import confusion
+    from ..inference.evaluate import evaluate
+
+    table_path = table_target(a.csv, a.force)
+    picture = a.picture and confusion.named(target(a.picture, a.force))
+    file, model = _model(a)
+    data = open_dataset(a.data, a.split, a.broken, threads=model.ops.thread_count(a.threads))
+    with announce_compiling(model.ops):
+        count = counter(len(data))
+        found = evaluate(model, data, batch=a.batch, by_number=a.labels_by_number, progress=count)
+        if count is not None and found.pictures < len(data):
+            print(file=sys.stderr)  # some images were skipped, so the counter did not end its line
+    _report(found, a, file.name)  # before anything can go wrong with the files
+    with table(table_path) as writer:
+        if writer is not None:
+            writer.writerows(found.table())
+    if picture:
+        title = (
+            f"{file.name} on {Path(a.data).name}, {a.split}: {found.top1:.2%} of "
+            f"{found.pictures:,} right"
+        )
+        confusion.write(picture, found.confusion, found.classes, title)
+    return 0
+
+
+def _report(found: Evaluation, a: argparse.Namespace, model: str) -> None:
+    """Print an evaluation as JSON or as text, unless its table goes to standard output."""
+    if a.json:
+        head = {"schema": SCHEMA, "data": a.data, "split": a.split, "model": model}
+        print_json(head | found.to_json())
+    elif a.csv != "-":
+        print(found, flush=True)

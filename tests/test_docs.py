@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import importlib.util
 import re
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 
 import tinyresnext
-from tinyresnext.cli.main import parser
+from tinyresnext.cli.main import add_options, parse, parsers
 from tinyresnext.network.resnext import blocks, parameters
 from tinyresnext.network.spec import VARIANTS, variant
 
@@ -108,7 +107,7 @@ def commands() -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize(("page", "command"), sorted(set(commands())))
 def test_commands_are_understood(page, command):
-    parser().parse_args(shlex.split(command)[1:])
+    parse(shlex.split(command)[1:])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=ABOUT.get)
@@ -124,10 +123,12 @@ def test_examples_use_what_exists(page):
 
 def options() -> dict[str, set[str]]:
     """Return the options of each command."""
-    [group] = [a for a in parser()._actions if isinstance(a, argparse._SubParsersAction)]
+    _, commands = parsers()
+    for command in commands.values():
+        add_options(command)
     return {
         name: {text for action in one._actions for text in action.option_strings} - {"-h", "--help"}
-        for name, one in group.choices.items()
+        for name, one in commands.items()
     }
 
 

@@ -170,6 +170,13 @@ def test_finetune_has_no_options_for_what_the_model_has_already(run, data):
         assert (code, out, "unrecognized arguments" in err) == (2, "", True)
 
 
+def help_of(name):
+    """What ``--help`` prints for a command."""
+    _, commands = cli.parsers()
+    cli.add_options(commands[name])
+    return commands[name].format_help()
+
+
 def flags(option, name):
     """What can be typed for a setting."""
     flag = option.flag or name.replace("_", "-")
@@ -177,7 +184,7 @@ def flags(option, name):
 
 
 def test_every_setting_of_a_recipe_has_an_option():
-    train, finetune = (cli.parsers()[1][name].format_help() for name in ("train", "finetune"))
+    train, finetune = help_of("train"), help_of("finetune")
     assert {name for name, _ in settings()} == set(RECIPES["fast-cifar"].to_json())
     for name, option in settings():
         for flag in flags(option, name):
@@ -199,13 +206,12 @@ def test_a_new_setting_is_an_option_at_once(monkeypatch, capsys):
     monkeypatch.setitem(PARTS, "loss", Focus)
     monkeypatch.setitem(RECIPES, "fast-cifar", replace(RECIPES["fast-cifar"], loss=Focus()))
     for name in ("train", "finetune"):
-        text = cli.parsers()[1][name].format_help()
-        assert re.search("--focus GAMMA +of a loss that is 100 % ours", text)
-    a = cli.parse("train data --out run --depth 11 --focus 2".split())
+        assert re.search("--focus GAMMA +of a loss that is 100 % ours", help_of(name))
+    a = cli.parse(["train", "data", "--out", "run", "--depth", "11", "--focus", "2"])
     assert typed_recipe(a).loss == Focus(focus=2.0)
     assert typed_recipe(a).to_json()["focus"] == 2.0
     with pytest.raises(SystemExit):
-        cli.parse("train data --out run --depth 11 --focus 6".split())
+        cli.parse(["train", "data", "--out", "run", "--depth", "11", "--focus", "6"])
     assert "focus is 6.0: expected a number from 0 to 5" in capsys.readouterr().err
 
 

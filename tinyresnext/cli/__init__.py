@@ -2,5 +2,5 @@
 
 Start with `main`, which parses, runs one command and turns errors into exit codes. Each group has
 one function `add_commands`. `options` has what several commands share, `output` what they print.
-Imports of everything that is slow to load wait inside the function that runs a command.
+A start imports and adds only what the command needs: `--version` answers at once.
 """

@@ -22,32 +22,23 @@ def add_commands(commands: Commands) -> None:
     c = commands.add_parser(
         "models", help="the architectures that have names, and the published models"
     )
-    c.set_defaults(run=_models)
-    c.add_argument(
-        "pattern", nargs="?", default="*", metavar="PATTERN", help="such as 'resnext50*'"
+    c.set_defaults(add_options=_add_models, run=_models)
+    c = commands.add_parser(
+        "pull", help="fetch a published model, check it, convert it, and keep it"
     )
-    _add_pull(
-        commands.add_parser(
-            "pull", help="fetch a published model, check it, convert it, and keep it"
-        )
-    )
+    c.set_defaults(add_options=_add_pull, run=_pull)
     c = commands.add_parser("info", help="architecture, cost, preprocessing, labels and provenance")
-    c.set_defaults(run=_info)
-    c.add_argument(
-        "name",
-        nargs="?",
-        metavar="NAME|FILE",
-        help="an architecture or a model (the bundled model)",
-    )
-    c.add_argument(
-        "--layers", action="store_true", help="every layer with its parameters and multiply-adds"
-    )
-    c.add_argument(
-        "--size", type=positive, metavar="N", help="side of the image that the counts are for"
-    )
+    c.set_defaults(add_options=_add_info, run=_info)
 
 
 # --- models ---------------------------------------------------------------------------------------
+
+
+def _add_models(c: argparse.ArgumentParser) -> None:
+    """Add the options of `models`."""
+    c.add_argument(
+        "pattern", nargs="?", default="*", metavar="PATTERN", help="such as 'resnext50*'"
+    )
 
 
 def _models(a: argparse.Namespace) -> int:
@@ -78,7 +69,6 @@ def _models(a: argparse.Namespace) -> int:
 
 def _add_pull(c: argparse.ArgumentParser) -> None:
     """Add the options of `pull`."""
-    c.set_defaults(run=_pull)
     c.add_argument(
         "name",
         metavar="NAME",
@@ -122,6 +112,22 @@ def _pull(a: argparse.Namespace) -> int:
 
 
 # --- info -----------------------------------------------------------------------------------------
+
+
+def _add_info(c: argparse.ArgumentParser) -> None:
+    """Add the options of `info`."""
+    c.add_argument(
+        "name",
+        nargs="?",
+        metavar="NAME|FILE",
+        help="an architecture or a model (the bundled model)",
+    )
+    c.add_argument(
+        "--layers", action="store_true", help="every layer with its parameters and multiply-adds"
+    )
+    c.add_argument(
+        "--size", type=positive, metavar="N", help="side of the image that the counts are for"
+    )
 
 
 def _info(a: argparse.Namespace) -> int:

@@ -17,12 +17,12 @@ ACTIONS = ("info", "clear", "warm")
 
 def add_commands(commands: Commands) -> None:
     """Add the parsers of `cache` and `bench`."""
-    _add_cache(commands.add_parser("cache", help="the compiled kernels on this computer"))
-    _add_bench(
-        commands.add_parser(
-            "bench", help="how fast the network runs here, as a part of what this machine can do"
-        )
+    c = commands.add_parser("cache", help="the compiled kernels on this computer")
+    c.set_defaults(add_options=_add_cache, run=_cache)
+    c = commands.add_parser(
+        "bench", help="how fast the network runs here, as a part of what this machine can do"
     )
+    c.set_defaults(add_options=_add_bench, run=_bench)
 
 
 # --- cache ----------------------------------------------------------------------------------------
@@ -30,7 +30,6 @@ def add_commands(commands: Commands) -> None:
 
 def _add_cache(c: argparse.ArgumentParser) -> None:
     """Add the options of `cache`."""
-    c.set_defaults(run=_cache)
     c.add_argument(
         "action",
         type=word(ACTIONS),
@@ -92,7 +91,6 @@ def _warm(ops: Backend, pattern: str) -> None:
 
 def _add_bench(c: argparse.ArgumentParser) -> None:
     """Add the options of `bench`."""
-    c.set_defaults(run=_bench)
     c.add_argument(
         "--model",
         nargs="+",

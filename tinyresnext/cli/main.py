@@ -66,13 +66,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
-    """Return the parser of the command line, and those of its commands by name."""
+    """Return the parser of the command line, and those of its commands by name, without options."""
     made = argparse.ArgumentParser("tinyresnext", description="ResNeXt in NumPy and Numba.")
     made.add_argument("--version", action="version", version=f"tinyresnext {__version__}")
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for group in _GROUPS:
         group.add_commands(commands)
     return made, commands.choices
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add the options of a command. Adding those of every command would slow down every start."""
+    command.get_default("add_options")(command)
 
 
 def parse(words: list[str]) -> argparse.Namespace:
@@ -84,8 +89,12 @@ def parse(words: list[str]) -> argparse.Namespace:
         The words are no command; an unknown one is named with the nearest that is known.
     """
     made, commands = parsers()
-    if words and not words[0].startswith("-") and words[0] not in commands:
-        made.error(f"there is no command {words[0]!r}: {one_of(words[0], commands)}")
+    # The options before a command take no values, so the first other word is the command.
+    name = next((word for word in words if not word.startswith("-")), "")
+    if name in commands:
+        add_options(commands[name])
+    elif words[:1] == [name]:
+        made.error(f"there is no command {name!r}: {one_of(name, commands)}")
     arguments, unknown = made.parse_known_args(words)
     arguments.typed = words
     if unknown:

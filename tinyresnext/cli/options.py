@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
-from ..network.spec import STEMS
 from ..system.words import one_of
 
 # What `add_parser` is a method of; argparse has no public name for it.
@@ -119,6 +118,8 @@ def add_broken(command: argparse.ArgumentParser) -> None:
 
 def add_stem(command: argparse.ArgumentParser, help: str) -> None:
     """Add ``--stem``."""
+    from ..network.spec import STEMS
+
     command.add_argument("--stem", type=word(STEMS), metavar=braces(STEMS), help=help)
 
 

@@ -29,17 +29,16 @@ if TYPE_CHECKING:
 
 def add_commands(commands: Commands) -> None:
     """Add the parsers of `classify` and `evaluate`."""
-    _add_classify(commands.add_parser("classify", help="say what is on images"))
-    _add_evaluate(
-        commands.add_parser(
-            "evaluate", help="how often a model is right about images whose classes are known"
-        )
+    c = commands.add_parser("classify", help="say what is on images")
+    c.set_defaults(add_options=_add_classify, run=_classify)
+    c = commands.add_parser(
+        "evaluate", help="how often a model is right about images whose classes are known"
     )
+    c.set_defaults(add_options=_add_evaluate, run=_evaluate)
 
 
 def _add_classify(c: argparse.ArgumentParser) -> None:
     """Add the options of `classify`."""
-    c.set_defaults(run=_classify)
     c.add_argument(
         "paths",
         nargs="+",
@@ -62,7 +61,6 @@ def _add_classify(c: argparse.ArgumentParser) -> None:
 
 def _add_evaluate(c: argparse.ArgumentParser) -> None:
     """Add the options of `evaluate`."""
-    c.set_defaults(run=_evaluate)
     add_data(c)
     add_model(c)
     c.add_argument("--split", default="test", metavar="NAME", help="which part of the data (test)")

@@ -19,7 +19,6 @@ from .options import (
     positive,
 )
 from .output.progress import announce_compiling
-from .recipe import add_recipe, typed_recipe
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -29,8 +28,10 @@ if TYPE_CHECKING:
 
 def add_commands(commands: Commands) -> None:
     """Add the parsers of `train` and `finetune`."""
-    _add_train(commands.add_parser("train", help="train a network on images"))
-    _add_finetune(commands.add_parser("finetune", help="train a model further, for other classes"))
+    c = commands.add_parser("train", help="train a network on images")
+    c.set_defaults(add_options=_add_train, run=_train)
+    c = commands.add_parser("finetune", help="train a model further, for other classes")
+    c.set_defaults(add_options=_add_finetune, run=_finetune)
 
 
 # --- options --------------------------------------------------------------------------------------
@@ -38,7 +39,8 @@ def add_commands(commands: Commands) -> None:
 
 def _add_train(c: argparse.ArgumentParser) -> None:
     """Add the options of `train`."""
-    c.set_defaults(run=_train)
+    from .recipe import add_recipe
+
     add_data(c)
     _add_network(c)
     c.add_argument("--size", type=positive, metavar="N", help="side of the images (224, CIFAR 32)")
@@ -77,7 +79,8 @@ def _add_network(c: argparse.ArgumentParser) -> None:
 
 def _add_finetune(c: argparse.ArgumentParser) -> None:
     """Add the options of `finetune`."""
-    c.set_defaults(run=_finetune)
+    from .recipe import add_recipe
+
     add_data(c)
     c.add_argument(
         "--init",
@@ -135,6 +138,7 @@ def _train(a: argparse.Namespace) -> int:
 
     from ..ops import backend
     from ..training.train import train, usual_preprocess
+    from .recipe import typed_recipe
 
     with announce_compiling(backend(a.device)):
         chosen, (dataset, validation) = typed_recipe(a), _data(a)
@@ -163,6 +167,7 @@ def _finetune(a: argparse.Namespace) -> int:
     from ..inference.model import load
     from ..ops import backend
     from ..training.train import finetune
+    from .recipe import typed_recipe
 
     with announce_compiling(backend(a.device)):
         chosen, model = typed_recipe(a), load(a.model, a.device, a.threads)

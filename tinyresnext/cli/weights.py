@@ -29,11 +29,12 @@ INTERPOLATIONS = ("bilinear", "bicubic", "torch7", "keras")
 
 def add_commands(commands: Commands) -> None:
     """Add the parsers of `convert`, `export` and `verify`."""
-    _add_convert(commands.add_parser("convert", help="turn a checkpoint into a model file"))
-    _add_export(commands.add_parser("export", help="turn a model file back into a checkpoint"))
-    _add_verify(
-        commands.add_parser("verify", help="check a model file, and its logits against a reference")
-    )
+    c = commands.add_parser("convert", help="turn a checkpoint into a model file")
+    c.set_defaults(add_options=_add_convert, run=_convert)
+    c = commands.add_parser("export", help="turn a model file back into a checkpoint")
+    c.set_defaults(add_options=_add_export, run=_export)
+    c = commands.add_parser("verify", help="check a model file, and its logits against a reference")
+    c.set_defaults(add_options=_add_verify, run=_verify)
 
 
 # --- convert --------------------------------------------------------------------------------------
@@ -41,7 +42,6 @@ def add_commands(commands: Commands) -> None:
 
 def _add_convert(c: argparse.ArgumentParser) -> None:
     """Add the options of `convert`."""
-    c.set_defaults(run=_convert)
     c.add_argument(
         "src",
         metavar="SRC",
@@ -150,7 +150,6 @@ def _lines(path: str) -> list[str]:
 
 def _add_export(c: argparse.ArgumentParser) -> None:
     """Add the options of `export`."""
-    c.set_defaults(run=_export)
     c.add_argument("src", nargs="?", metavar="NAME|FILE.h5", help="a model (the bundled model)")
     c.add_argument("dst", metavar="DST", help="ending in .pth, .safetensors or .npz")
     add_force(c, "DST")
@@ -194,7 +193,6 @@ def _model_file(name: str | None) -> str | os.PathLike[str]:
 
 def _add_verify(c: argparse.ArgumentParser) -> None:
     """Add the options of `verify`."""
-    c.set_defaults(run=_verify)
     c.add_argument("file", nargs="?", metavar="NAME|FILE", help="a model (the bundled model)")
     r = c.add_mutually_exclusive_group()
     r.add_argument(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -46,6 +47,15 @@ class Setting:
     # The broken images that have been reported, so that no epoch reports them again.
     broken: dict[int, ImageError] = field(default_factory=dict)
     broken_in_validation: dict[int, ImageError] = field(default_factory=dict)
+
+    def decides(self) -> dict[str, str]:
+        """Return what must be the same when a run goes on, beside network and recipe."""
+        return {
+            "pictures": _described(self.dataset),
+            "validation": "none" if self.validation is None else _described(self.validation),
+            "frozen": " ".join(self.frozen),
+            "preprocess": json.dumps(self.preprocess.to_json()),
+        }
 
 
 class Run:
@@ -266,3 +276,10 @@ class Run:
         """Leave the terminal's line and close the log."""
         self.progress.close()
         self.log.close()
+
+
+def _described(dataset: Dataset) -> str:
+    """Say how many images of how many classes a data set has, and which."""
+    classes, labels = list(dataset.classes), np.ascontiguousarray(dataset.labels, "<i8")
+    digest = hashlib.sha256(json.dumps(classes).encode() + labels.tobytes()).hexdigest()
+    return f"{len(dataset)} in {len(classes)} classes, sha256 of the labels {digest}"

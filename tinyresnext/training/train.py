@@ -8,8 +8,6 @@ the same bits.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import time
 from collections.abc import Mapping
@@ -210,7 +208,7 @@ def _some_images(setting: Setting, seed: int) -> np.ndarray:
 
 def _run(start: State, setting: Setting, out: str | os.PathLike[str], resume: bool) -> Model:
     """Begin or resume, train, and leave the model in the folder."""
-    start.run, start.threads = _what_decides(setting), setting.threads
+    start.run, start.threads = setting.decides(), setting.threads
     folder = TrainingFolder(out)
     with folder.run(start, resume) as state:
         if state.threads != setting.threads:
@@ -287,20 +285,3 @@ def _check(spec: Spec, recipe: Recipe, setting: Setting) -> None:
     for side in {*recipe.augmentation.sides, setting.preprocess.crop}:
         # This refuses padding or a square that is larger than the image.
         augmented(recipe.augmentation, setting.preprocess, setting.dataset, side)
-
-
-def _what_decides(setting: Setting) -> dict[str, str]:
-    """Return what must be the same when a run goes on, beside network and recipe."""
-    return {
-        "pictures": _described(setting.dataset),
-        "validation": "none" if setting.validation is None else _described(setting.validation),
-        "frozen": " ".join(setting.frozen),
-        "preprocess": json.dumps(setting.preprocess.to_json()),
-    }
-
-
-def _described(dataset: Dataset) -> str:
-    """Say how many images of how many classes a data set has, and which."""
-    classes, labels = list(dataset.classes), np.ascontiguousarray(dataset.labels, "<i8")
-    digest = hashlib.sha256(json.dumps(classes).encode() + labels.tobytes()).hexdigest()
-    return f"{len(dataset)} in {len(classes)} classes, sha256 of the labels {digest}"

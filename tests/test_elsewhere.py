@@ -12,7 +12,8 @@ import training_cases as small
 import tinyresnext
 from tinyresnext.bench.bench import bench
 from tinyresnext.inference import verify
-from tinyresnext.inference.model import Model, load, save
+from tinyresnext.inference.files import load, save
+from tinyresnext.inference.model import Model
 from tinyresnext.network import plan, step
 from tinyresnext.network.resnext import parameters
 from tinyresnext.network.spec import Spec

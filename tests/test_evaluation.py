@@ -19,7 +19,8 @@ from tinyresnext.cli import main as cli
 from tinyresnext.data import open_dataset
 from tinyresnext.errors import ImageError, IntegrityError, UsageError
 from tinyresnext.inference import confusion
-from tinyresnext.inference.evaluate import evaluate, match_classes, score
+from tinyresnext.inference.classes import match_classes
+from tinyresnext.inference.evaluate import evaluate, score
 from tinyresnext.network.resnext import parameters
 from tinyresnext.ops import reference
 
@@ -129,7 +130,7 @@ def test_labels_that_mean_other_classes():
 @pytest.mark.parametrize(
     ("logits", "labels", "error", "words"),
     [
-        (np.zeros((0, 3), np.float32), np.zeros(0, int), UsageError, "no pictures"),
+        (np.zeros((0, 3), np.float32), np.zeros(0, int), UsageError, "no images"),
         (np.array([[0, np.nan, 0]], np.float32), np.array([0]), IntegrityError, "not finite"),
         (np.zeros((2, 4), np.float32), np.array([0, 1]), UsageError, "logits are"),
         (np.zeros((2, 3), np.float32), np.array([0, 3]), UsageError, "labels run from 0 to 3"),

@@ -31,7 +31,7 @@ from tinyresnext.checkpoints.convert import opened_checkpoint
 from tinyresnext.checkpoints.names import layouts
 from tinyresnext.checkpoints.readers.checkpoint import OnDemand
 from tinyresnext.errors import FormatError, IntegrityError, WeightsError
-from tinyresnext.inference.model import load_checkpoint
+from tinyresnext.inference.files import load_checkpoint
 from tinyresnext.store import store
 
 MIB = 1 << 20

@@ -14,8 +14,10 @@ from .system.version import __version__ as __version__
 if TYPE_CHECKING:
     from .images.prepare import prepare
     from .images.preprocess import Preprocess
-    from .inference.evaluate import Evaluation, evaluate
-    from .inference.model import Model, Prediction, list_models, load, load_checkpoint, save
+    from .inference.evaluate import evaluate
+    from .inference.evaluation import Evaluation
+    from .inference.files import list_models, load, load_checkpoint, save
+    from .inference.model import Model, Prediction
     from .network.resnext import forward, parameters
     from .network.spec import VARIANTS, Spec, cifar, variant
     from .training.recipes import RECIPES, Recipe, recipe
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "VARIANTS": "network.spec",
-    "Evaluation": "inference.evaluate",
+    "Evaluation": "inference.evaluation",
     "Model": "inference.model",
     "Prediction": "inference.model",
     "Preprocess": "images.preprocess",
@@ -34,13 +36,13 @@ _HOMES = {
     "evaluate": "inference.evaluate",
     "finetune": "training.train",
     "forward": "network.resnext",
-    "list_models": "inference.model",
-    "load": "inference.model",
-    "load_checkpoint": "inference.model",
+    "list_models": "inference.files",
+    "load": "inference.files",
+    "load_checkpoint": "inference.files",
     "parameters": "network.resnext",
     "prepare": "images.prepare",
     "recipe": "training.recipes",
-    "save": "inference.model",
+    "save": "inference.files",
     "train": "training.train",
     "variant": "network.spec",
 }

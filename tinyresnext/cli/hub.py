@@ -44,7 +44,7 @@ def _add_models(c: argparse.ArgumentParser) -> None:
 def _models(a: argparse.Namespace) -> int:
     """Print the architectures and the published models whose names match."""
     from ..hub import catalogue
-    from ..inference.model import list_models
+    from ..inference.files import list_models
     from ..network.spec import VARIANTS
     from .output import report
 

@@ -70,7 +70,7 @@ def _cache(a: argparse.Namespace) -> int:
 def _warm(ops: Backend, pattern: str) -> None:
     """Compile the kernels of the architectures whose names match."""
     from ..bench.warm import warm
-    from ..inference.model import list_models
+    from ..inference.files import list_models
     from ..network.spec import VARIANTS
 
     names = [name for name in list_models(pattern) if name in VARIANTS]

@@ -23,7 +23,7 @@ from .output.tables import SCHEMA, csv_row, json_row, print_json, table, table_t
 
 if TYPE_CHECKING:
     from ..inference.classify import Row
-    from ..inference.evaluate import Evaluation
+    from ..inference.evaluation import Evaluation
     from ..inference.model import Model
 
 
@@ -120,7 +120,7 @@ def _classify(a: argparse.Namespace) -> int:
 def _model(a: argparse.Namespace) -> tuple[Path, Model]:
     """Return the file of the model that was asked for, or of the bundled one, and the model."""
     from ..hub.bundled import shipped_model
-    from ..inference.model import load
+    from ..inference.files import load
 
     file = a.model if a.model is not None else shipped_model()
     return Path(file), load(file, a.device, a.threads)

@@ -164,7 +164,7 @@ def _train(a: argparse.Namespace) -> int:
 
 def _finetune(a: argparse.Namespace) -> int:
     """Train a model further, and print the name of the new model file."""
-    from ..inference.model import load
+    from ..inference.files import load
     from ..ops import backend
     from ..training.train import finetune
     from .recipe import typed_recipe

@@ -1,4 +1,4 @@
-"""Pictures in, ranked labels out; a picture that cannot be read costs its own row and nothing else."""
+"""Classify many image files. A file that cannot be read has an error in its row; the rest go on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .model import Model, Prediction
 
 
 class Row(NamedTuple):
-    """What became of one picture: either ``predictions`` or an ``error``."""
+    """The result for one image: either ``predictions`` or an ``error``."""
 
     path: str
     predictions: list[Prediction]
@@ -25,15 +25,15 @@ class Row(NamedTuple):
 
 
 def expand(paths: Iterable[str], names: Iterable[str] = ()) -> list[str]:
-    """The pictures that are meant.
+    """Return the image files that some paths stand for.
 
     Parameters
     ----------
     paths : iterable of str
-        A file stands for itself; a directory for all pictures in it and below, by their suffixes,
-        in order of name; ``-`` for what ``names`` says.
+        A directory stands for all images in it and below (by their suffixes, sorted by path),
+        ``-`` for ``names``, and any other path for itself.
     names : iterable of str
-        One path a line, as from standard input.
+        Lines with one path each, as from standard input. An empty line, or ``-``, is ignored.
     """
     found: list[str] = []
     for path in paths:
@@ -42,14 +42,17 @@ def expand(paths: Iterable[str], names: Iterable[str] = ()) -> list[str]:
                 line for line in (name.rstrip("\r\n") for name in names) if line not in ("", "-")
             )
         elif os.path.isdir(path):
-            found += _pictures_in(path)
+            found += _images_in(path)
         else:
             found.append(path)
     return found
 
 
-def _pictures_in(directory: str) -> list[str]:
-    """The pictures in and below a directory; one below that cannot be read stands for itself, and costs a row that says why."""
+def _images_in(directory: str) -> list[str]:
+    """Return the images in and below a directory.
+
+    A directory that cannot be read is in the list itself, so that its row has the error.
+    """
     closed: list[str] = []
     # Symbolic links to directories are not followed, so a loop of them ends.
     walk = os.walk(directory, onerror=lambda error: closed.append(error.filename))
@@ -58,17 +61,26 @@ def _pictures_in(directory: str) -> list[str]:
 
 
 def classify(model: Model, paths: Iterable[str], *, top: int = 5, batch: int = 8) -> Iterator[Row]:
-    """Classify pictures as they come, ``batch`` at a time, and give a row for each, in order.
+    """Classify image files in mini-batches and yield one row for each, in order.
 
     Parameters
     ----------
     model : Model
     paths : iterable of str
-        Files.
+        Image files; each mini-batch is taken from it when its turn comes.
     top : int
-        How many classes for each picture.
+        The number of classes to return for each image, the most probable first.
     batch : int
-        How many pictures go through the network together.
+        The number of images in a mini-batch.
+
+    Yields
+    ------
+    Row
+
+    Raises
+    ------
+    UsageError
+        The preprocessing does not fit the network.
     """
     model.check_pictures()
     remaining = iter(paths)
@@ -82,8 +94,7 @@ def classify(model: Model, paths: Iterable[str], *, top: int = 5, batch: int = 8
         good = [x for _, x in prepared if isinstance(x, np.ndarray)]
         ranked = iter(model.rank(model(np.stack(good)), top) if good else [])
         for path, x in prepared:
-            yield (
-                Row(path, [], str(x))
-                if isinstance(x, ImageError)
-                else Row(path, next(ranked), None)
-            )
+            if isinstance(x, ImageError):
+                yield Row(path, [], str(x))
+            else:
+                yield Row(path, next(ranked), None)

@@ -1,37 +1,32 @@
-"""A network with its weights, its labels and its way of looking at pictures: what `load` gives and people use."""
+"""A network with its weights, its labels and its preprocessing: what `load` returns."""
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from ..checkpoints.convert import opened_checkpoint
 from ..errors import IntegrityError, UsageError
-from ..hub import catalogue
-from ..hub.bundled import shipped_model
-from ..hub.catalogue import model_file
 from ..images.decode import Picture
 from ..images.prepare import prepare
 from ..images.preprocess import Preprocess
 from ..network.plan import Plan, Program, program
 from ..network.resnext import forward
-from ..network.spec import VARIANTS, Spec
-from ..ops import backend
-from ..store import store
+from ..network.spec import Spec
+from ..ops import Backend
 
-PLANS_KEPT = 2  # one for whole batches, one for the rest of the last
+PLANS_KEPT = 2  # one for whole mini-batches, one for the smaller last one
 
 
 class Prediction(NamedTuple):
-    """One guess: the class's name, its number, and how sure the network is."""
+    """One predicted class: its name, its number and its probability."""
 
     label: str
     index: int  # type: ignore[assignment]  # a field may hide the method of tuples
@@ -46,16 +41,17 @@ class Model:
     ----------
     spec : Spec
     params : mapping of str to array
-        float32, named and shaped as `tinyresnext.network.resnext.parameters` says.
+        float32, with the names and shapes of `tinyresnext.network.resnext.parameters`.
     preprocess : Preprocess
     labels : tuple of str
-        One for each class.
+        The name of each class.
     provenance : dict of str to str
         Where the weights come from, and under which licence.
-    ops : backend module
-        Who computes; `load` chooses it by the name of a device.
+    ops : Backend
+        The backend that computes; `load` chooses it by the name of a device.
     threads : int, optional
-        How many to compute on; by default, as many cores as this process may use.
+        The number of threads to compute on; by default, one for each core that this process may
+        use.
     """
 
     spec: Spec
@@ -63,24 +59,27 @@ class Model:
     preprocess: Preprocess
     labels: tuple[str, ...]
     provenance: dict[str, str]
-    ops: Any
+    ops: Backend
     threads: int | None = None
     _program: Program | None = None
     _plans: OrderedDict[tuple[int, ...], Plan] = field(default_factory=OrderedDict)
-    _lock: Any = field(default_factory=threading.Lock)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __repr__(self) -> str:
         values = sum(value.size for value in self.params.values())
-        return f"Model({self.spec.name}, {self.spec.classes} classes, {values:,} values, {self.ops.__name__})"
+        return (
+            f"Model({self.spec.name}, {self.spec.classes} classes, {values:,} values, "
+            f"{self.ops.__name__})"
+        )
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """Logits of normalised pictures.
+        """Compute the logits of normalised images.
 
         Parameters
         ----------
         x : [n, h, w, channels] float32
-            What `tinyresnext.prepare` makes; any size that leaves something after
-            the last stage.
+            Images as `tinyresnext.prepare` makes them, of any size that leaves something after the
+            last stage.
 
         Returns
         -------
@@ -89,7 +88,7 @@ class Model:
         Raises
         ------
         UsageError
-            When ``x`` is something else.
+            ``x`` is something else.
         """
         x = self._checked(x)
         if len(x) == 0:
@@ -99,27 +98,28 @@ class Model:
     def predict(
         self, images: Picture | Sequence[Picture], top: int = 5, batch: int = 8
     ) -> list[list[Prediction]]:
-        """Decode, resize, crop, normalise, run and rank.
+        """Prepare images, compute their logits and rank the classes.
 
         Parameters
         ----------
-        images : picture or sequence of pictures
-            Paths, PIL images or uint8 arrays [h, w, 3].
+        images : image or sequence of images
+            Paths, Pillow images or uint8 arrays [h, w, 3].
         top : int
-            How many classes for each picture, the likeliest first.
+            The number of classes to return for each image, the most probable first.
         batch : int
-            How many pictures go through the network together.
+            The number of images in a mini-batch.
 
         Returns
         -------
         list of list of Prediction
-            One list for each picture.
+            One list for each image.
 
         Raises
         ------
         ImageError
-            When a picture cannot be used; `tinyresnext.inference.classify` goes on with the others
-            instead.
+            An image cannot be used. `tinyresnext.inference.classify` skips such images instead.
+        UsageError
+            ``top`` or ``batch`` is less than 1, or the preprocessing does not fit the network.
         """
         if isinstance(images, (str, os.PathLike, Image.Image)) or (
             isinstance(images, np.ndarray) and images.ndim < 4
@@ -127,7 +127,7 @@ class Model:
             images = [images]
         for name, value in (("top", top), ("batch", batch)):
             if value < 1:
-                raise UsageError(f"{name} is {value}: expected at least 1")
+                raise UsageError(f"{name} is {value}; give a number of at least 1")
         self.check_pictures()
         found: list[list[Prediction]] = []
         for start in range(0, len(images), batch):
@@ -138,25 +138,25 @@ class Model:
         return found
 
     def check_pictures(self) -> None:
-        """Raise a `UsageError` when the preprocessing makes other pictures than the network takes."""
+        """Raise `UsageError` if the preprocessed images do not have the network's channels."""
         if self.preprocess.channels != self.spec.channels:
             raise UsageError(
-                f"the network takes {self.spec.channels} channels and the preprocessing makes {self.preprocess.channels}; "
-                "call the model with an array of your own, or convert it with --mean and --std of one or three channels"
+                f"the network takes {self.spec.channels} channels and the preprocessing makes "
+                f"{self.preprocess.channels}; call the model with an array of your own, or convert "
+                "it with --mean and --std of one or three channels"
             )
 
     def rank(self, logits: np.ndarray, top: int = 5) -> list[list[Prediction]]:
-        """The likeliest classes of each row of logits [n, classes]; of equals, the one with the smaller number first.
+        """Return the most probable classes of each row of logits [n, classes].
+
+        Of classes with equal probabilities, the one with the smaller number comes first.
 
         Raises
         ------
         IntegrityError
-            When logits are not finite: then the weights make the network overflow.
+            Logits are not finite.
         """
-        if not np.isfinite(logits).all():
-            raise IntegrityError(
-                "the network's logits are not finite: its weights make it overflow; use other weights"
-            )
+        check_finite(logits)
         ranked = []
         on_device = self.ops.upload(np.ascontiguousarray(logits, np.float32))
         for row in self.ops.download(self.ops.softmax(on_device)):
@@ -165,7 +165,7 @@ class Model:
         return ranked
 
     def features(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        """What each stage makes of normalised pictures: a detector's backbone.
+        """Compute the output of each stage for normalised images, as a detector's backbone.
 
         Returns
         -------
@@ -176,7 +176,7 @@ class Model:
         return {name: value for name, value in self.trace(x).items() if name in names}
 
     def trace(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        """Every value on the way, under torchvision's name for it, computed op by op with nothing fused.
+        """Compute every intermediate value, op by op with nothing fused, under torchvision's names.
 
         Returns
         -------
@@ -189,31 +189,37 @@ class Model:
             found[name] = np.asarray(self.ops.download(value))
             return value
 
+        x = self._checked(x)
         params = {name: self.ops.upload(value) for name, value in self.params.items()}
-        with self.ops.on_threads(self.ops.thread_count(self.threads)):
-            self._try(
-                lambda: forward(
-                    params, self.spec, self.ops.upload(self._checked(x)), self.ops, at=at
-                )
-            )
+        with self.ops.on_threads(self.ops.thread_count(self.threads)), shapes_that_fit():
+            forward(params, self.spec, self.ops.upload(x), self.ops, at=at)
         return found
 
     def plan(self, x_shape: Sequence[int]) -> Plan:
-        """The fused steps for one input shape: ``print`` it, call it, ``profile`` it. The last few are kept."""
+        """Return the fused steps for one input shape; ``print`` it, call it or ``profile`` it.
+
+        The plans of the last `PLANS_KEPT` shapes are kept.
+
+        Raises
+        ------
+        UsageError
+            The network leaves nothing of an image of that size.
+        """
         shape, threads = tuple(x_shape), self.ops.thread_count(self.threads)
         with self._lock:
             if self._program is None:
                 self._program = program(self.params, self.spec, self.ops)
-            made = self._plans.pop(shape, None) or self._try(
-                lambda: Plan(self._program, shape, self.ops, threads=threads)
-            )
+            made = self._plans.pop(shape, None)
+            if made is None:
+                with shapes_that_fit():
+                    made = Plan(self._program, shape, self.ops, threads=threads)
             self._plans[shape] = made
             while len(self._plans) > PLANS_KEPT:
                 self._plans.popitem(last=False)
             return made
 
     def _checked(self, x: Any) -> np.ndarray:
-        """The input, when it is what the network takes."""
+        """Return the input in C order, if its dtype and shape are what the network takes."""
         if (
             not isinstance(x, np.ndarray)
             or x.dtype != np.float32
@@ -222,85 +228,27 @@ class Model:
         ):
             found = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
             raise UsageError(
-                f"the input is {found}, expected a float32 array [n, h, w, {self.spec.channels}] of normalised pictures; "
-                "tinyresnext.prepare makes them, and model.predict takes pictures as they are"
+                f"the input is {found}, expected a float32 array [n, h, w, {self.spec.channels}] "
+                "of normalised images; tinyresnext.prepare makes them, and model.predict takes "
+                "image files and Pillow images"
             )
         return np.ascontiguousarray(x)
 
-    @staticmethod
-    def _try(run: Any) -> Any:
-        """The ops speak in ValueErrors about shapes: here, the caller's input is what does not fit."""
-        try:
-            return run()
-        except ValueError as error:
-            raise UsageError(f"the network cannot take an input of this shape: {error}") from error
+
+def check_finite(logits: np.ndarray) -> None:
+    """Raise `IntegrityError` if a logit is not finite."""
+    if not np.isfinite(logits).all():
+        raise IntegrityError(
+            "the network's logits are not finite: its weights make it overflow; use other weights"
+        )
 
 
-def load(
-    name: str | os.PathLike[str] | None = None, device: str = "cpu", threads: int | None = None
-) -> Model:
-    """Read a model file.
-
-    Parameters
-    ----------
-    name : str or path, optional
-        A file that `save` or ``tinyresnext convert`` wrote, or the name of a model that
-        ``tinyresnext pull`` fetched, such as ``resnext50_32x4d.a1h_in1k``; by default the model
-        that comes with tinyresnext.
-    device : {"cpu", "auto", "reference"}
-        ``reference`` computes with plain NumPy.
-    threads : int, optional
-        How many to compute on; by default, as many cores as this process may use (affinity and
-        quota).
-
-    Raises
-    ------
-    WeightsError
-        When the file is not there or cannot be used.
-    UsageError
-        When the name is that of a model that is not here, or there cannot be so many threads.
-    DeviceError
-        When the device is not there.
-    """
-    ops = backend(device)
-    if name is None:
-        name = shipped_model()
-    count = ops.thread_count(threads)
-    return Model(*store.read(model_file(name)), ops, count)
-
-
-def load_checkpoint(
-    path: str | os.PathLike[str],
-    arch: str | Spec | None = None,
-    device: str = "cpu",
-    *,
-    stem: str | None = None,
-) -> Model:
-    """Any supported foreign file -> a model, without writing anything. Parameters and errors as in `opened_checkpoint`."""
-    ops = backend(device)
-    with opened_checkpoint(path, arch=arch, stem=stem) as (stored, _):
-        return Model(*stored._replace(params=dict(stored.params)), ops)
-
-
-def save(model: Model, path: str | os.PathLike[str], *, half: bool = False) -> None:
-    """Write one self-contained HDF5 file: weights, architecture, labels, preprocessing and provenance.
-
-    Parameters
-    ----------
-    model : Model
-    path : path
-    half : bool
-        Keep the weights of convolutions and of the classifier in half precision: the file is half
-        as large, and its predictions are those of the rounded weights.
-    """
-    contents = store.Stored(
-        model.spec, dict(model.params), model.preprocess, model.labels, model.provenance
-    )
-    store.write(path, contents, half=half)
-
-
-def list_models(pattern: str = "*") -> list[str]:
-    """Names that match a pattern such as ``resnext50*``: of the known architectures, then of the published models."""
-    return [name for name in VARIANTS if fnmatch.fnmatchcase(name, pattern)] + catalogue.names(
-        pattern
-    )
+@contextmanager
+def shapes_that_fit() -> Iterator[None]:
+    """Raise `UsageError` if an op in the ``with`` block refuses a shape: the caller chose it."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise UsageError(f"the network cannot take an input of this shape: {error}") from error

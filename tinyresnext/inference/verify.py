@@ -1,4 +1,4 @@
-"""Whether a model file is whole, and computes what it should."""
+"""Check a model file: its digests, and its logits against a reference."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ import os
 import zipfile
 from dataclasses import replace
 from importlib import import_module
-from types import ModuleType
+from typing import cast
 
 import numpy as np
 
 from ..errors import IntegrityError, UsageError
 from ..network.resnext import forward
+from ..ops import Backend, backend
 from ..store import store
 from ..system.files import regular, replacing, shown
-from .model import Model, backend
+from .model import Model
 
-# PyTorch's own float32 logits of such networks differ from float64 by 2e-7 to 7e-7 of the largest;
-# a reference that does not say its own error is taken to have the largest of these. Three times
-# that is what a right implementation stays within.
+# PyTorch's float32 logits of such networks differ from float64 by 2e-7 to 7e-7 of the largest
+# logit. A reference without its own float32_error is taken to have the largest of these errors. A
+# correct implementation stays within three times that.
 TORCH_FLOAT32_ERROR = 7e-7
 MARGIN = 3
 MOST_ERROR = 1e-3
-MOST_REFERENCE = 256 << 20  # bytes of all arrays: four hundred pictures of 224 x 224
+MOST_REFERENCE = 256 << 20  # bytes of all arrays: four hundred images of 224 x 224
 
 
 def verify(
@@ -31,16 +32,17 @@ def verify(
     device: str = "cpu",
     threads: int | None = None,
 ) -> store.Report:
-    """Check digests, shapes and numbers of a model file, and its logits if a reference is given.
+    """Check a model file: its digests, its tensors and, with a reference, its logits.
 
     Parameters
     ----------
     path : path
         A model file.
     reference : path, optional
-        An ``.npz`` file with the arrays ``x`` [n, h, w, c], normalised pictures, and ``logits`` [n,
-        classes], best computed in float64; and, if known, the number ``float32_error``: how far
-        another float32 implementation's logits are from these, over the largest of them.
+        An ``.npz`` file with the arrays ``x`` [n, h, w, c], normalised images, and ``logits`` [n,
+        classes], best computed in float64; and, if known, the number ``float32_error``: the largest
+        difference between these logits and another float32 implementation's, divided by the
+        largest logit.
     device : {"cpu", "auto", "reference"}
     threads : int, optional
         As for `tinyresnext.load`.
@@ -52,7 +54,7 @@ def verify(
     Raises
     ------
     UsageError
-        When the reference is not such a file, or does not fit the model.
+        The reference is not such a file, or does not fit the model.
     """
     report = store.check(path)
     if reference is None or not report.passed:
@@ -69,35 +71,36 @@ def make_reference(
     pictures: int = 2,
     with_torch: bool = False,
 ) -> float:
-    """Write a reference file for `verify`: noise that looks normalised to the network, and its logits in float64.
+    """Write a reference file for `verify`: normalised uniform noise, and its logits in float64.
 
     Parameters
     ----------
     path : path
         A model file.
     to : path
-        An ``.npz`` file to make: ``x`` float32 [n, crop, crop, channels], ``logits`` float64 [n,
+        The ``.npz`` file to write: ``x`` float32 [n, crop, crop, channels], ``logits`` float64 [n,
         classes], and ``float32_error``.
     pictures : int
-        n.
+        The number of images n, from 1 to 256.
     with_torch : bool
-        Compute with PyTorch rather than with `tinyresnext.ops.reference`.
+        Compute with PyTorch instead of `tinyresnext.ops.reference`.
 
     Returns
     -------
     float
-        ``float32_error``: how far the same arithmetic in float32 is off, over the largest logit, or
-        7e-7 if that is more. `verify` allows three times that.
+        ``float32_error``: the largest error of the same arithmetic in float32, divided by the
+        largest logit, and at least 7e-7. `verify` allows three times that.
 
     Raises
     ------
     WeightsError
-        When the model cannot be used, or float32 cannot hold what it computes.
+        The model cannot be used, or its values overflow in float32.
     UsageError
-        When PyTorch is asked for and not installed, or the file cannot be written.
+        ``pictures`` is out of range, the preprocessing does not fit the network, PyTorch is asked
+        for and not installed, or the file cannot be written.
     """
     if not 1 <= pictures <= 256:
-        raise UsageError(f"pictures is {pictures}: expected a number from 1 to 256")
+        raise UsageError(f"pictures is {pictures}; give a number from 1 to 256")
     ops = _torch() if with_torch else backend("reference")
     model = Model(*store.read(path), ops)
     side, preprocess = model.preprocess.crop, model.preprocess
@@ -106,16 +109,12 @@ def make_reference(
     noise = np.random.default_rng(0).random(shape, dtype=np.float32)
     x = (noise - np.array(preprocess.mean, np.float32)) / np.array(preprocess.std, np.float32)
     logits = _logits(model, x, np.float64)
-    largest = np.abs(logits).max()
     with np.errstate(all="ignore"):
-        error = (
-            float(np.abs(_logits(model, x, np.float32) - logits).max() / largest)
-            if largest > 0
-            else np.inf
-        )
-    if not error < MOST_ERROR:
+        error = _difference(_logits(model, x, np.float32), logits)
+    if not error < MOST_ERROR:  # NaN fails the comparison
         raise IntegrityError(
-            f"in float32 the logits are off by {error:.1e} of the largest; these weights cannot be used"
+            f"in float32 the logits are off by {error:.1e} of the largest, expected less than "
+            f"{MOST_ERROR:.0e}; use other weights"
         )
     error = max(error, TORCH_FLOAT32_ERROR)
     with replacing(to) as temporary, open(temporary, "wb") as file:
@@ -124,38 +123,48 @@ def make_reference(
 
 
 def _logits(model: Model, x: np.ndarray, dtype: type) -> np.ndarray:
-    """Op by op in that precision."""
+    """Compute the logits op by op in the precision of ``dtype``, and return them in float64."""
     params = {name: model.ops.upload(value.astype(dtype)) for name, value in model.params.items()}
     return model.ops.download(
         forward(params, model.spec, model.ops.upload(x.astype(dtype)), model.ops)
     ).astype(np.float64)
 
 
-def _torch() -> ModuleType:
-    """The ops in PyTorch."""
+def _torch() -> Backend:
+    """Return the backend that computes with PyTorch."""
     try:
-        return import_module("tinyresnext.ops.torch_reference")
+        return cast(Backend, import_module("tinyresnext.ops.torch_reference"))
     except ImportError as error:
         raise UsageError(
             f"PyTorch is not installed ({error}); install it, or compute the reference without it"
         ) from error
 
 
+def _difference(found: np.ndarray, wanted: np.ndarray) -> float:
+    """Return the largest difference of float64 logits, divided by the largest wanted logit."""
+    largest = np.abs(wanted).max()
+    return float(np.abs(found - wanted).max() / largest) if largest > 0 else np.inf
+
+
 def _compare(model: Model, x: np.ndarray, wanted: np.ndarray, error: float) -> store.Check:
-    """The largest difference of the logits, against what float32 allows."""
+    """Check that the model's logits differ from the reference's by no more than float32 allows."""
     if wanted.shape != (len(x), model.spec.classes):
         raise UsageError(
-            f"the reference has logits {wanted.shape}, expected ({len(x)}, {model.spec.classes}) for this model"
+            f"the reference has logits {wanted.shape}, expected ({len(x)}, {model.spec.classes}) "
+            "for this model; use the reference that was made for it"
         )
     found = model(x)
-    difference = float(np.abs(found.astype(np.float64) - wanted).max() / np.abs(wanted).max())
+    difference = _difference(found.astype(np.float64), wanted)
     same = int((found.argmax(1) == wanted.argmax(1)).sum())
-    text = f"off by {difference:.1e} of the largest, allowed {MARGIN * error:.1e}; first class equal for {same} of {len(x)}"
+    text = (
+        f"off by {difference:.1e} of the largest, allowed {MARGIN * error:.1e}; first class equal "
+        f"for {same} of {len(x)}"
+    )
     return store.Check("logits", difference <= MARGIN * error, text)
 
 
 def _read_reference(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray, float]:
-    """Input, logits and the error that float32 may have."""
+    """Read the input, the logits and the float32 error of a reference."""
     what = f"the reference {shown(path)}"
     expected = (
         "expected an .npz file with arrays x [n, h, w, c] and logits [n, classes] of floating point"
@@ -164,7 +173,8 @@ def _read_reference(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarra
         with regular(path, error=UsageError) as file, zipfile.ZipFile(file) as archive:
             if (size := sum(member.file_size for member in archive.infolist())) > MOST_REFERENCE:
                 raise UsageError(
-                    f"{what} unpacks to {size:,} bytes, more than {MOST_REFERENCE:,}; use fewer pictures"
+                    f"{what} unpacks to {size:,} bytes, more than {MOST_REFERENCE:,}; use fewer "
+                    "images"
                 )
             x, logits = _array(archive, "x"), _array(archive, "logits")
             known = "float32_error.npy" in archive.namelist()
@@ -191,6 +201,6 @@ def _read_reference(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarra
 
 
 def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """One array of an .npz file."""
+    """Read one array of an .npz file."""
     with archive.open(f"{name}.npy") as file:
         return np.lib.format.read_array(file, allow_pickle=False)

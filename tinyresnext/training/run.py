@@ -15,7 +15,8 @@ from ..data.loader import Loader
 from ..errors import ImageError, TrainingError
 from ..images.preprocess import Preprocess
 from ..inference.evaluate import score
-from ..inference.model import Model, save
+from ..inference.files import save
+from ..inference.model import Model
 from ..network.step import Step
 from ..ops import Backend
 from ..system.files import shown

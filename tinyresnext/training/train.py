@@ -20,7 +20,8 @@ from ..data.dataset import Dataset, to_stderr
 from ..data.loader import Loader
 from ..errors import FormatError, UsageError
 from ..images.preprocess import CIFAR, Preprocess
-from ..inference.model import Model, save
+from ..inference.files import save
+from ..inference.model import Model
 from ..network.spec import Spec
 from ..ops import Backend, backend
 from ..system.files import shown

@@ -1,0 +1,116 @@
+"""The result of an evaluation: accuracies, loss and confusion matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = ["TOP", "ClassScore", "Evaluation"]
+
+TOP = 5  # classes among which the right one counts for the top-5 accuracy
+
+
+class ClassScore(NamedTuple):
+    """One class: its number of images and its accuracies, from 0 to 1; None without images."""
+
+    name: str
+    pictures: int
+    top1: float | None
+    top5: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """The result of an evaluation; ``print`` shows it as a table.
+
+    Parameters
+    ----------
+    classes : tuple of str
+        The network's, in its order.
+    confusion : [classes, classes] int64
+        ``confusion[i, j]`` counts the images of class i that the network predicts as class j.
+    among : [classes] int64
+        For each class, the number of its images for which it is among the five most probable
+        classes.
+    loss : float
+        Mean cross entropy, in natural units.
+    """
+
+    classes: tuple[str, ...]
+    confusion: np.ndarray
+    among: np.ndarray
+    loss: float
+
+    @property
+    def pictures(self) -> int:
+        """Return the number of images."""
+        return int(self.confusion.sum())
+
+    @property
+    def top1(self) -> float:
+        """Return the top-1 accuracy, from 0 to 1."""
+        return int(self.confusion.trace()) / self.pictures
+
+    @property
+    def top5(self) -> float:
+        """Return the top-5 accuracy, from 0 to 1; it is 1 for five classes or fewer."""
+        return int(self.among.sum()) / self.pictures
+
+    @property
+    def per_class(self) -> list[ClassScore]:
+        """Return the number of images and the accuracies of each class."""
+        counts = self.confusion.sum(1).tolist()
+        right = self.confusion.diagonal().tolist()
+        return [
+            ClassScore(name, n, *((first / n, five / n) if n else (None, None)))
+            for name, n, first, five in zip(
+                self.classes, counts, right, self.among.tolist(), strict=True
+            )
+        ]
+
+    def to_json(self) -> dict[str, object]:
+        """Return everything as a JSON object."""
+        head = {"pictures": self.pictures, "top1": self.top1, "top5": self.top5, "loss": self.loss}
+        return head | {
+            "classes": [one._asdict() for one in self.per_class],
+            "confusion": self.confusion.tolist(),
+        }
+
+    def table(self) -> Iterator[list[str | int | float]]:
+        """Yield the rows of a CSV table: a heading, then one row for each class.
+
+        A row has the name of the class, its number of images, its accuracies, and its row of the
+        confusion matrix.
+        """
+        yield ["class", "pictures", "top1", "top5", *self.classes]
+        for one, answers in zip(self.per_class, self.confusion.tolist(), strict=True):
+            accuracies = ("" if part is None else part for part in (one.top1, one.top5))
+            yield [one.name, one.pictures, *accuracies, *answers]
+
+    def __str__(self) -> str:
+        scores = [one for one in self.per_class if one.pictures]
+        wide, five = max(12, *(len(one.name) for one in scores)), len(self.classes) > TOP
+        head = [f"{'pictures':{wide}} {self.pictures:8,}", f"{'top-1':{wide}} {self.top1:8.2%}"]
+        head += [f"{'top-5':{wide}} {self.top5:8.2%}"] * five
+        head += [
+            f"{'loss':{wide}} {self.loss:8.4f}",
+            "",
+            f"{'class':{wide}} pictures    top-1{'    top-5' * five}  mistaken for",
+        ]
+        rows = []
+        for number, one in enumerate(self.per_class):
+            if one.pictures:
+                parts = f"{one.top1:8.2%}" + f" {one.top5:8.2%}" * five
+                row = f"{one.name:{wide}} {one.pictures:8,} {parts}  {self._mistakes(number)}"
+                rows.append(row.rstrip())
+        return "\n".join([*head, *rows])
+
+    def _mistakes(self, number: int, most: int = 3) -> str:
+        """Return the classes that are most often predicted for a class instead, with counts."""
+        answers = self.confusion[number].copy()
+        answers[number] = 0
+        order = np.argsort(-answers, kind="stable")[:most]
+        return ", ".join(f"{self.classes[i]} {answers[i]:,}" for i in order if answers[i])

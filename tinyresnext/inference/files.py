@@ -1,0 +1,117 @@
+"""Load and save models, and list their names."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+
+from ..checkpoints.convert import opened_checkpoint
+from ..hub import catalogue
+from ..hub.bundled import shipped_model
+from ..network.spec import VARIANTS, Spec
+from ..ops import backend
+from ..store import store
+from .model import Model
+
+
+def load(
+    name: str | os.PathLike[str] | None = None, device: str = "cpu", threads: int | None = None
+) -> Model:
+    """Read a model file.
+
+    Parameters
+    ----------
+    name : str or path, optional
+        A file that `save` or ``tinyresnext convert`` wrote, or the name of a model that
+        ``tinyresnext pull`` fetched, such as ``resnext50_32x4d.a1h_in1k``; by default the bundled
+        model.
+    device : {"cpu", "auto", "reference"}
+        ``reference`` computes with plain NumPy.
+    threads : int, optional
+        The number of threads to compute on; by default, one for each core that this process may
+        use (affinity and quota).
+
+    Raises
+    ------
+    WeightsError
+        The file does not exist or cannot be used.
+    UsageError
+        The named model is not on this computer, or the backend cannot use that many threads.
+    DeviceError
+        There is no such device.
+    """
+    ops = backend(device)
+    if name is None:
+        name = shipped_model()
+    count = ops.thread_count(threads)
+    return Model(*store.read(catalogue.model_file(name)), ops, count)
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str],
+    arch: str | Spec | None = None,
+    device: str = "cpu",
+    *,
+    stem: str | None = None,
+) -> Model:
+    """Read a checkpoint of any supported format as a model, without writing a file.
+
+    Parameters
+    ----------
+    path : str or path
+    arch : str or Spec, optional
+        The architecture; by default it is inferred from the tensors.
+    device : {"cpu", "auto", "reference"}
+        As for `load`.
+    stem : str, optional
+        The stem, where the tensors leave it open; `opened_checkpoint` describes it.
+
+    Raises
+    ------
+    WeightsError
+        The file cannot be used.
+    UsageError
+        ``arch`` or ``stem`` does not fit the network.
+    DeviceError
+        There is no such device.
+    """
+    ops = backend(device)
+    with opened_checkpoint(path, arch=arch, stem=stem) as (stored, _):
+        return Model(*stored._replace(params=dict(stored.params)), ops)
+
+
+def save(model: Model, path: str | os.PathLike[str], *, half: bool = False) -> None:
+    """Write one HDF5 file with weights, architecture, labels, preprocessing and provenance.
+
+    Parameters
+    ----------
+    model : Model
+    path : path
+    half : bool
+        Store the weights of convolutions and of the classifier in half precision: the file is half
+        as large, and its predictions are those of the rounded weights.
+
+    Raises
+    ------
+    WeightsError
+        `load` would refuse the file: a tensor or the number of labels does not fit the
+        architecture, or a weight is not finite.
+    UsageError
+        The file cannot be written.
+    """
+    contents = store.Stored(
+        model.spec, dict(model.params), model.preprocess, model.labels, model.provenance
+    )
+    store.write(path, contents, half=half)
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Return the names of the architectures, then of the published models, that match a pattern.
+
+    Parameters
+    ----------
+    pattern : str
+        As in a shell, such as ``resnext50*``.
+    """
+    architectures = [name for name in VARIANTS if fnmatch.fnmatchcase(name, pattern)]
+    return architectures + catalogue.names(pattern)

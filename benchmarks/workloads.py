@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinyresnext import variant
-from tinyresnext.bench.bench import random_parameters, random_pictures
+from tinyresnext.bench.inputs import random_parameters, random_pictures
 from tinyresnext.network.spec import Spec
 from tinyresnext.network.tape import Call
 from tinyresnext.network.trace import replay, trace

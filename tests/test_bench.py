@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tinyresnext import Spec
-from tinyresnext.bench import bench, processor
+from tinyresnext.bench import bench, inputs, processor
 from tinyresnext.cli import main as cli
 from tinyresnext.network import spec
 from tinyresnext.network.resnext import forward, parameters
@@ -141,16 +141,17 @@ def test_bench_refuses(capsys, options, words):
 
 
 def test_weights_are_plausible_and_always_the_same():
-    params = bench.random_parameters(TINY)
+    params = inputs.random_parameters(TINY)
     assert {name: value.shape for name, value in params.items()} == parameters(TINY)
     assert all(
-        np.array_equal(value, bench.random_parameters(TINY)[name]) for name, value in params.items()
+        np.array_equal(value, inputs.random_parameters(TINY)[name])
+        for name, value in params.items()
     )
     values = []
     forward(
         params,
         TINY,
-        bench.random_pictures((1, 32, 32, 3)),
+        inputs.random_pictures((1, 32, 32, 3)),
         reference,
         at=lambda name, y: values.append(y) or y,
     )
@@ -159,7 +160,7 @@ def test_weights_are_plausible_and_always_the_same():
         assert (np.abs(y[y != 0]) > np.finfo(np.float32).tiny).all()
         assert np.abs(y).max() < 100
     assert np.array_equal(
-        bench.random_pictures((1, 8, 8, 3)), bench.random_pictures((2, 8, 8, 3))[:1]
+        inputs.random_pictures((1, 8, 8, 3)), inputs.random_pictures((2, 8, 8, 3))[:1]
     )
 
 

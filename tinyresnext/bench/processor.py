@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def processor() -> str:
-    """What the processor calls itself."""
+    """Return the processor's own name."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
     except OSError:
@@ -18,13 +18,16 @@ def processor() -> str:
 
 
 class Others:
-    """How busy everyone else keeps the cores, from when it is made: a disturbed measurement should say so."""
+    """The load of other processes since this object was made, which disturbs a measurement."""
 
     def __init__(self) -> None:
         self._began = self._now()
 
     def share(self) -> float | None:
-        """Time that other processes (and a host's other guests) took, over the time that all cores had; None if unknown."""
+        """Return the processor time of other processes, divided by the time of all cores.
+
+        The time that a virtual machine's host gives to others counts too. None means unknown.
+        """
         busy, total, own = (
             later - sooner for later, sooner in zip(self._now(), self._began, strict=True)
         )
@@ -32,7 +35,10 @@ class Others:
 
     @staticmethod
     def _now() -> tuple[float, float, float]:
-        """Seconds that all cores together were busy, that they had, and that this process took; zeros where none tells."""
+        """Return three times in seconds: all cores busy, all cores in total, and this process.
+
+        All are zero if the system does not report them.
+        """
         try:
             ticks = [
                 int(word)

@@ -1,10 +1,9 @@
-"""Compile before it is needed: all kernels that predictions with the named architectures use."""
+"""Compile the kernels in advance that predictions with some architectures use."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -12,19 +11,22 @@ from ..images.preprocess import Preprocess
 from ..inference.model import Model
 from ..network.resnext import parameters
 from ..network.spec import VARIANTS, Spec
+from ..ops import Backend
 
-# of the picture: five halvings leave two positions, so padding and strides happen everywhere
+# The image's side: five halvings leave two positions, so all stages have padding and strides.
 SIDE = 64
 
 
-def warm(ops: Any, names: Iterable[str], threads: int | None = None) -> None:
-    """Run each architecture once, with one block a stage and at most two paths: that needs the same kernels.
+def warm(ops: Backend, names: Iterable[str], threads: int | None = None) -> None:
+    """Run each architecture once, which compiles its kernels.
+
+    One block in each stage and at most two paths are enough: they use the same kernels.
 
     Parameters
     ----------
-    ops : backend
+    ops : Backend
     names : iterable of str
-        Of architectures, as `tinyresnext.list_models` has them.
+        Names of architectures, as in `tinyresnext.list_models`.
     threads : int, optional
         As for `tinyresnext.load`.
     """
@@ -36,10 +38,9 @@ def warm(ops: Any, names: Iterable[str], threads: int | None = None) -> None:
         model.trace(x)
 
 
-def _small(specs: Iterable[Spec]) -> Iterator[Spec]:
-    """The different ones among the specs when all are cut down."""
-    cut = {
-        replace(s, blocks=(1,) * len(s.blocks), cardinality=min(s.cardinality, 2), classes=2): None
+def _small(specs: Iterable[Spec]) -> Iterable[Spec]:
+    """Return small specs that need the same kernels as these, each different one once."""
+    return dict.fromkeys(
+        replace(s, blocks=(1,) * len(s.blocks), cardinality=min(s.cardinality, 2), classes=2)
         for s in specs
-    }
-    yield from cut
+    )

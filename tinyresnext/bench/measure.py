@@ -1,0 +1,151 @@
+"""Time whole networks, and every distinct layer of a network."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from ..network.count import macs
+from ..network.plan import Plan, Program
+from ..network.tape import Call
+from ..ops import Backend
+from .inputs import random_pictures
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How everything is measured.
+
+    Parameters
+    ----------
+    ops : Backend
+    threads : int
+    limit : float
+        The measured peak in GFLOP/s that speeds are compared with.
+    repeats : int
+        The number of timed runs.
+    """
+
+    ops: Backend
+    threads: int
+    limit: float
+    repeats: int
+
+
+# --- whole networks -------------------------------------------------------------------------------
+
+
+def whole(name: str, made: Program, shape: Sequence[int], how: Measuring) -> Row:
+    """Time one network on input of one shape.
+
+    Parameters
+    ----------
+    name : str
+        The architecture, for the row.
+    made : Program
+    shape : (n, h, w, c)
+    how : Measuring
+
+    Raises
+    ------
+    ValueError
+        The network leaves nothing of an image of that size.
+    """
+    plan, x = Plan(made, shape, how.ops, threads=how.threads), random_pictures(shape)
+    seconds = _seconds(lambda: plan(x), how.repeats)
+    total = sum(macs(call, out) for call, out in zip(plan.calls, plan.shapes, strict=True))
+    # A plan may take a mini-batch through the network in several parts; its shapes are a part's.
+    flops = 2 * total * shape[0] // plan.shapes[0][0]
+    return _case(name, shape) | _figures(seconds, flops, how.limit)
+
+
+def _case(name: str, shape: Sequence[int]) -> Row:
+    """Return the fields of a row that say which network was measured, on which input."""
+    return {"model": name, "batch": shape[0], "size": shape[1]}
+
+
+def _seconds(run: Callable[[], Any], repeats: int) -> list[float]:
+    """Return the time of each run, after one that compiles and one that fills the caches."""
+    run()
+    run()
+    found = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        found.append(time.perf_counter() - start)
+    return found
+
+
+def _figures(seconds: Sequence[float], flops: int, limit: float) -> Row:
+    """Return the numbers of a row; GFLOP/s and the part of the peak are those of the median."""
+    speed = flops / median(seconds) / 1e9
+    return {
+        "gflop": flops / 1e9,
+        "median_ms": median(seconds) * 1e3,
+        "min_ms": min(seconds) * 1e3,
+        "gflops": speed,
+        "peak": speed / limit,
+        "repeats": len(seconds),
+    }
+
+
+# --- layers ---------------------------------------------------------------------------------------
+
+
+def layers(name: str, made: Program, shape: Sequence[int], how: Measuring) -> list[Row]:
+    """Time every distinct step of a plan, with the bias, residual and ReLU that are fused into it.
+
+    Each step is timed twice: in its place, where its weights come from memory and its input from
+    the step before, and alone many times in a row, where the caches hold what fits into them.
+    Parameters and errors as for `whole`.
+    """
+    plan, x = Plan(made, shape, how.ops, threads=how.threads), random_pictures(shape)
+    found: dict[tuple[str, ...], list[int]] = {}
+    inputs = _input_shapes(made, plan)
+    samples = np.array([plan.profile(x, 1).seconds for _ in range(how.repeats)])
+    for i, (call, given, out) in enumerate(zip(plan.calls, inputs, plan.shapes, strict=True)):
+        found.setdefault(_kind(call, given, out), []).append(i)
+    rows = []
+    for kind, steps in found.items():
+        call, given, out = plan.calls[steps[0]], inputs[steps[0]], plan.shapes[steps[0]]
+        alone = _alone(call, given, out, how)
+        row = _case(name, shape)
+        row |= {"name": call.name, "layer": " ".join(kind), "count": len(steps)}
+        row |= _figures(samples[:, steps].reshape(-1).tolist(), 2 * macs(call, out), how.limit)
+        row |= {"alone_median_ms": median(alone) * 1e3, "alone_min_ms": min(alone) * 1e3}
+        rows.append(row)
+    return rows
+
+
+def _input_shapes(made: Program, plan: Plan) -> list[tuple[int, ...]]:
+    """Return the shape of what each step reads; a plan keeps only the shapes of the results."""
+    known = {id(call.out): shape for call, shape in zip(plan.calls, plan.shapes, strict=True)}
+    known[id(made.x)] = (plan.shapes[0][0], *plan.x_shape[1:])
+    return [known[id(call.args[0])] for call in plan.calls]
+
+
+def _kind(call: Call, given: Sequence[int], out: Sequence[int]) -> tuple[str, ...]:
+    """Describe the work of a step in words; steps with the same words do the same work."""
+    a = call.attrs
+    kernel = "x".join(map(str, call.args[1].shape[2:])) if call.op == "conv2d" else ""
+    words = [call.op, "x".join(map(str, given[1:])), "to", "x".join(map(str, out[1:])), kernel]
+    words += [f"{key} {a[key]}" for key in ("stride", "groups") if a.get(key, 1) != 1]
+    words += ["+residual" * ("residual" in a), "+relu" * bool(a.get("relu"))]
+    return tuple(word for word in words if word)
+
+
+def _alone(call: Call, given: Sequence[int], out: Sequence[int], how: Measuring) -> list[float]:
+    """Return the times of a step that is a plan of its own."""
+    attrs = call.attrs
+    if "residual" in attrs:
+        attrs = attrs | {"residual": how.ops.upload(random_pictures(out, 2))}
+    made = Program(call.args[0], (replace(call, attrs=attrs),))
+    plan, x = Plan(made, given, how.ops, threads=how.threads), random_pictures(given)
+    return [plan.profile(x, 1).seconds[0] for _ in range(how.repeats)]

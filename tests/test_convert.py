@@ -34,7 +34,11 @@ MORE = [
 
 @pytest.mark.parametrize("spec", [*VARIANTS.values(), *MORE], ids=lambda spec: spec.name)
 def test_architecture_is_inferred(spec):
-    assert infer.infer(parameters(spec)) == spec
+    inferred = infer.infer(parameters(spec))
+    if spec.stem == "pooled":  # a pooling leaves no trace, so this stem must be named
+        assert inferred.stem == "cifar"
+        inferred = replace(inferred, stem="pooled")
+    assert inferred == spec
 
 
 def test_what_leaves_no_trace_is_assumed():

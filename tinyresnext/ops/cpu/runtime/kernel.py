@@ -57,7 +57,7 @@ def kernel(
     def decorate(function: Callable[..., Any]) -> Any:
         if config.DISABLE_JIT:
             return function
-        _rename(function, key)
+        rename(function, key)
         return _keep(
             njit(parallel=parallel, nogil=nogil, fastmath=fastmath, inline=inline)(function),
             function,
@@ -72,7 +72,7 @@ def c_kernel(signature: Any, *, key: tuple[Any, ...] = ()) -> Callable[[Callable
     def decorate(function: Callable[..., Any]) -> Any:
         if config.DISABLE_JIT:
             return function
-        _rename(function, key)
+        rename(function, key)
         return _c_function(function, signature)
 
     return decorate
@@ -95,7 +95,7 @@ def _keep(made: Any, function: Callable[..., Any]) -> Any:
     return made
 
 
-def _rename(function: Callable[..., Any], key: tuple[Any, ...]) -> None:
+def rename(function: Callable[..., Any], key: tuple[Any, ...]) -> None:
     """Functions that one factory made get different names: Numba derives the symbols in the machine code from them."""
     if key:
         function.__qualname__ += "_" + re.sub(r"\W", "_", "_".join(map(str, key)))

@@ -143,7 +143,7 @@ def bind_linear_backward(
 
 
 def softmax(x: Array, *, out: Array | None = None) -> Array:
-    """Make three passes over each row: the largest, the exponentials and their sum, the division."""
+    """Make three passes over each row: largest value, exponentials and their sum, division."""
     y = result("softmax", shapes.softmax(x, out=out), out)
     bind_softmax(x, out=y)()
     return y
@@ -188,9 +188,7 @@ def bind_softmax_cross_entropy(
     """Prepare a call of the reference."""
     from .. import reference
 
-    return partial(
-        reference.softmax_cross_entropy, x, labels=labels, smoothing=smoothing, out=out
-    )
+    return partial(reference.softmax_cross_entropy, x, labels=labels, smoothing=smoothing, out=out)
 
 
 def softmax_cross_entropy_backward(

@@ -79,9 +79,9 @@ def _moments(x, origin, out, g, counters):
 def _gradient_sums(x, norm, y, dy, out, g, counters):
     """Sum ``dy`` and ``dy * (x - mean)`` over the positions of each task.
 
-    ``norm`` begins with ``[mean, factor, shift]``. The ReLU is undone first: with ``g.mask_by_x`` by
-    the sign of the normalised ``x``; with ``g.mask_by_y`` by the sign of ``y``, and then ``dy`` is
-    overwritten by the gradient before the ReLU.
+    ``norm`` begins with ``[mean, factor, shift]``. The gradient of a ReLU is taken first: with
+    ``g.mask_by_x`` from the sign of the normalised ``x``; with ``g.mask_by_y`` from the sign of
+    ``y``, and then it is written over ``dy``.
     """
     c = np.uintp(g.channels)
     sums = aligned(2 * g.channels)
@@ -125,9 +125,7 @@ def _gradient_sums(x, norm, y, dy, out, g, counters):
 # --- launchers ------------------------------------------------------------------------------------
 
 
-def cut(
-    values: int, channels: int, *, mask_by_x: bool = False, mask_by_y: bool = False
-) -> Sums:
+def cut(values: int, channels: int, *, mask_by_x: bool = False, mask_by_y: bool = False) -> Sums:
     """Cut into tasks of so many positions that their partial sums are few."""
     positions = values // channels
     length = max(RUN, VALUES // channels)
@@ -183,7 +181,7 @@ def bind_moments(x: Array) -> Callable[[], tuple[Array, Array]]:
 
 
 def bind_channel_sums(x: Array, out: Array, more: bool) -> Callable[[], None]:
-    """Prepare the sum of each channel over all positions; ``more`` adds it to what ``out`` holds."""
+    """Prepare the sum of each channel over all positions; ``more`` adds it to ``out``."""
     add = _bind_moments(flat("conv2d_backward", "dy", x), np.zeros(x.shape[-1], np.float32))
 
     def channel_sums() -> None:

@@ -43,7 +43,9 @@ def _normalise(x, norm, residual, out, g, counters):
     c = np.uintp(g.channels)
     task = next_task(counters)
     while task < g.tasks:
-        for position in range(np.uintp(task * g.length), np.uintp(min((task + 1) * g.length, g.positions))):
+        for position in range(
+            np.uintp(task * g.length), np.uintp(min((task + 1) * g.length, g.positions))
+        ):
             p = np.uintp(position) * c
             if g.add:
                 for k in range(c):
@@ -61,14 +63,16 @@ def _normalise(x, norm, residual, out, g, counters):
 def spread(x, norm, dy, out, g, counters):
     """Compute ``dx = factor * (dy - a - b * (x - mean))``.
 
-    ``norm`` is ``[mean, factor, shift, a, b]``; ``g.mask_by_x`` undoes the ReLU as in `moments`. A
-    position's values are computed in a line of their own: where ``dx`` lies over ``dy``, loops would
-    otherwise not become vectors.
+    ``norm`` is ``[mean, factor, shift, a, b]``; ``g.mask_by_x`` is that of `moments`. A position's
+    values are computed in a line of their own: where ``dx`` lies over ``dy``, loops would otherwise
+    not become vectors.
     """
     c, line = np.uintp(g.channels), aligned(g.channels)
     task = next_task(counters)
     while task < g.tasks:
-        for position in range(np.uintp(task * g.length), np.uintp(min((task + 1) * g.length, g.positions))):
+        for position in range(
+            np.uintp(task * g.length), np.uintp(min((task + 1) * g.length, g.positions))
+        ):
             p = np.uintp(position) * c
             if g.mask_by_x:
                 for k in range(c):
@@ -211,9 +215,7 @@ def bind_batch_norm_train_backward(
     """
     op, c = "batch_norm_train_backward", x.shape[-1]
     source, given = flat(op, "x", x), flat(op, "dy", dy)
-    g = cut(
-        x.size, c, mask_by_x=relu and residual is None, mask_by_y=relu and residual is not None
-    )
+    g = cut(x.size, c, mask_by_x=relu and residual is None, mask_by_y=relu and residual is not None)
     before = given  # the gradient before the ReLU; the first pass may write it
     if g.mask_by_y:
         before = _room(x, out[3] if not more[3] else None)
@@ -253,4 +255,4 @@ def _room(x: Array, place: Array | None) -> Array:
 
 def _overlap(a: Array, b: Array) -> bool:
     """Return whether two contiguous arrays share memory."""
-    return np.shares_memory(a, b, max_work=1)
+    return np.may_share_memory(a, b)

@@ -129,7 +129,7 @@ def _put(part, out, g, counters):
 def bind_input_gradient(
     dy: Array, weight: Array, geo: Geometry, dx: Array, more: bool
 ) -> list[Callable[[], None]]:
-    """Prepare ``dx`` for the geometry of the forward convolution; ``more`` adds to what it holds."""
+    """Prepare ``dx``, from the geometry of the forward convolution; ``more`` adds to ``dx``."""
     if geo.s_h * geo.s_w == 1:
         return _bind_kind(dy, weight, geo, (0, 0), dx, more)
     # Room for the largest kind; the kinds use it one after the other.
@@ -188,9 +188,7 @@ def _bind_kind(
     return [refill, bind_geometry(dy, packed, bias, out if more else None, out, back)]
 
 
-def bind_weight_gradient(
-    x: Array, dy: Array, geo: Geometry, out: Array, more: bool
-) -> list[Step]:
+def bind_weight_gradient(x: Array, dy: Array, geo: Geometry, out: Array, more: bool) -> list[Step]:
     """Prepare ``dweight``."""
     shape = (geo.c_out, geo.c_in // geo.groups, geo.k_h, geo.k_w)
     way = grouped_outer if grouped.suits(shape, geo.groups) else outer

@@ -206,9 +206,7 @@ def lines_kernel(width: int, taps: int, stride: int) -> Kernel:
                     count = min(g.w, columns - g.p_w) if 0 <= top + k < g.h else 0
                     start = ((n * g.h + top + k) * g.w) * g.c_in + c0
                     left, at = min(g.p_w, columns), k * columns * g.block
-                    _cut_line(
-                        x, start, g.c_in, left, count, columns, channels, g.block, strip, at
-                    )
+                    _cut_line(x, start, g.c_in, left, count, columns, channels, g.block, strip, at)
                 sums[:] = 0
                 for y in range(first, last):
                     start = ((n * g.h_out + y) * g.w_out) * g.c_out + c0

@@ -129,10 +129,9 @@ def _strip_tile(
         _, _, *sums = e.loop(lines, start, kernel_line)
         for some in range(1, more + 1):
             lanes = turned(width.literal_value, e.lanes, some).tolist()
-            turned = [
-                e.permute(value, lanes) for value in sums[some * PIXELS : (some + 1) * PIXELS]
-            ]
-            sums[:PIXELS] = [builder.fadd(*both) for both in zip(sums, turned, strict=False)]
+            these = sums[some * PIXELS : (some + 1) * PIXELS]
+            moved = [e.permute(value, lanes) for value in these]
+            sums[:PIXELS] = [builder.fadd(*both) for both in zip(sums, moved, strict=False)]
         sums = sums[: PIXELS * vectors]
         e.finish(sums, vectors, e.address(c, c_at), e.address(residual, c_at), [pitch, add, floor])
         return context.get_dummy_value()

@@ -18,7 +18,7 @@ from .window import Window, window
 
 @in_tasks(Window)
 def _avg_lines(x, out, g, counters):
-    """Compute lines of the result: sums over windows, divided by the number of places that count."""
+    """Compute lines of the result: the sum of a window over the number of places that count."""
     channels, task = g.c, next_task(counters)
     p_h, p_w = g.p_h * g.count_pad, g.p_w * g.count_pad
     while task < g.tasks:
@@ -165,7 +165,5 @@ def bind_avg_pool2d_backward(
     if out[0] is None:
         return chain([])
     count_pad, tasks = bool(count_include_pad), x.shape[0]
-    g = window(
-        x.shape, y.shape, size, stride, padding, tasks, count_pad=count_pad, add=more[0]
-    )
+    g = window(x.shape, y.shape, size, stride, padding, tasks, count_pad=count_pad, add=more[0])
     return Step(_avg_gradient, g, dy=flat("avg_pool2d", "dy", dy), out=out[0].reshape(-1))

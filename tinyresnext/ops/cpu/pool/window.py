@@ -39,7 +39,9 @@ def window(
     add: bool = False,
 ) -> Window:
     """Return the numbers of a pooling."""
+    (n, h, w, c), (_, h_out, w_out, _) = x, y
     (k_h, k_w), (s_h, s_w) = pair("size", size, 1), pair("stride", stride, 1)
     p_h, p_w = pair("padding", padding, 0)
-    sizes = (*x, *y[1:3], k_h, k_w, s_h, s_w, p_h, p_w)
-    return Window(*sizes, count_pad=int(count_pad), add=int(add), tasks=tasks)
+    return Window(
+        n, h, w, c, h_out, w_out, k_h, k_w, s_h, s_w, p_h, p_w, int(count_pad), int(add), tasks
+    )  # fmt: skip

@@ -24,11 +24,11 @@ Each step has four counters, and every change of one is atomic:
 * ``ENTERED`` and ``FINISHED``, how many threads have entered, and how many have done all tasks they
   took: afterwards these show whether a kernel failed.
 
-A step is done when ``NEXT`` is past the last task and, read after that, ``ACTIVE`` is zero: a thread
-that has a task was counted before it took the task. A thread waits only for threads inside a
-kernel, and kernels wait for nobody, so this ends in any order of events, also when a pool of threads
-lets one thread make all the walks one after the other. Where a kernel found no memory, tasks are
-left over: a thread that sees that leaves.
+A step is done when ``NEXT`` is past the last task and, read after that, ``ACTIVE`` is zero: a
+thread that has a task was counted before it took the task. A thread waits only for threads inside a
+kernel, and kernels wait for nobody, so this ends in any order of events, also when a pool of
+threads lets one thread make all the walks one after the other. Where a kernel found no memory,
+tasks are left over: a thread that sees that leaves.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import config, get_num_threads, prange
+from numba import get_num_threads, prange
 from numba.core import cgutils, types
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-from .kernel import kernel
+from .kernel import compiles, kernel
 from .launch import launch
 from .simd import I64
 from .tasks import (
@@ -74,7 +74,7 @@ PATIENCE = 200  # looks at a counter, some microseconds, before a thread offers 
 
 @intrinsic
 def _rest(typing, rounds):
-    """Emit a short wait: it spares the core at first; after ``PATIENCE`` rounds it calls the system."""
+    """Emit a short wait: a pause, and after ``PATIENCE`` rounds also a call of the system."""
 
     def codegen(context, builder, signature, args):
         triple = cpu_target.target_context.codegen().magic_tuple()[0]
@@ -167,7 +167,7 @@ class Step:
         self.arrays = [arrays[name] for name in kernel.arrays]
         if len(arrays) != len(self.arrays) or type(numbers) is not kernel.numbers:
             raise TypeError(f"{kernel.function.__name__} takes {kernel.arrays}, {kernel.numbers}")
-        if not config.DISABLE_JIT:
+        if compiles():
             self.arguments = lay_out(self.arrays, numbers)
             address = kernel.c_function.address
             self.row = np.array([address, self.arguments.ctypes.data, numbers.tasks], np.int64)
@@ -193,7 +193,7 @@ def walk(steps: Sequence[Step], table: Array | None = None) -> None:
         counted itself as finished.
     """
     counters = np.zeros(len(steps) * LINE, np.int64)
-    if config.DISABLE_JIT:
+    if not compiles():
         for s, own in zip(steps, counters.reshape(-1, LINE), strict=True):
             s.kernel.function(*s.arrays, s.numbers, own)
         return
@@ -214,7 +214,7 @@ def walk(steps: Sequence[Step], table: Array | None = None) -> None:
 
 
 def chain(calls: Sequence[Callable[[], Any]]) -> Callable[[], None]:
-    """Return one call that makes all of these, in order; steps in a row become one parallel region."""
+    """Return one call that makes all of these in order; steps in a row are one parallel region."""
     parts: list[Callable[[], Any]] = []
     for are_steps, some in groupby(calls, lambda call: isinstance(call, Step)):
         together: list[Any] = list(some)
@@ -229,5 +229,5 @@ def chain(calls: Sequence[Callable[[], Any]]) -> Callable[[], None]:
 
 def _region(steps: list[Step]) -> Callable[[], None]:
     """Return one parallel region, whose table is made once."""
-    table = None if config.DISABLE_JIT else np.concatenate([step.row for step in steps])
+    table = np.concatenate([step.row for step in steps]) if compiles() else None
     return lambda: walk(steps, table)

@@ -1,4 +1,4 @@
-"""Kernels in tasks: a function that several threads run at once, each taking one task after another.
+"""Kernels in tasks: functions that several threads run at once, each taking task after task.
 
 A kernel is written as a plain function of flat arrays, its numbers and its counters::
 
@@ -16,9 +16,9 @@ A kernel is written as a plain function of flat arrays, its numbers and its coun
             task = next_task(counters)
         finished(counters)
 
-Each family of kernels has its own tuple of numbers: the geometry of the op first, then how the op is
-cut into tasks. ``tasks`` is how many tasks there are. What Numba compiles has no type annotations:
-the types are those of the arrays and numbers that arrive.
+Each family of kernels has its own tuple of numbers: the geometry of the op first, then how the op
+is cut into tasks. ``tasks`` is how many tasks there are. The function has no type annotations,
+since Numba compiles it: arrays are flat float32, numbers int64.
 
 A kernel is compiled once, as a C function of two addresses: that of its arguments (`lay_out`) and
 that of its counters. Threads call it by its own address (`crew`). Numba would otherwise compile the
@@ -37,7 +37,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, overload
 
-from .kernel import c_kernel, rename
+from .kernel import c_kernel, kernel, rename
 from .simd import F32, FLOATS, I64
 
 Array = np.ndarray
@@ -62,7 +62,7 @@ class Numbers(Protocol):
 
 
 class Kernel:
-    """A function whose tasks several threads share; it is compiled when its address is first needed.
+    """A function whose tasks several threads share; it is compiled when it is first needed.
 
     Attributes
     ----------
@@ -76,7 +76,7 @@ class Kernel:
     """
 
     def __init__(
-        self, function: Callable[..., None], numbers: type, key: tuple[int, ...] = ()
+        self, function: Callable[..., None], numbers: type[Any], key: tuple[int, ...] = ()
     ) -> None:
         rename(function, key)
         self.function, self.numbers = function, numbers
@@ -85,25 +85,21 @@ class Kernel:
     @functools.cached_property
     def c_function(self) -> Any:
         """The compiled C function; its machine code is kept on disk."""
-        call_kernel = _caller(self.function, len(self.arrays), self.numbers)
-
-        def entered(arguments, counters):
-            call_kernel(arguments, counters)
-
-        entered.__module__ = self.function.__module__
-        entered.__qualname__ = self.function.__qualname__
-        return c_kernel(SIGNATURE)(entered)
+        entrance = _entrance(kernel(inline="always")(self.function), self.numbers, len(self.arrays))
+        entrance.__module__ = self.function.__module__
+        entrance.__qualname__ = self.function.__qualname__
+        return c_kernel(SIGNATURE)(entrance)
 
 
 def in_tasks(
-    numbers: type, key: tuple[int, ...] = ()
+    numbers: type[Any], key: tuple[int, ...] = ()
 ) -> Callable[[Callable[..., None]], Kernel]:
-    """Make a function a `Kernel` whose numbers are a tuple of that type; see `Kernel` for ``key``."""
+    """Make a function a `Kernel` whose numbers have that type; see there for ``key``."""
     return lambda function: Kernel(function, numbers, key)
 
 
 def lay_out(arrays: Sequence[Array], numbers: Numbers) -> Array:
-    """Return the arguments of a kernel as its C function reads them: addresses and sizes, numbers."""
+    """Return the arguments of a kernel as its C function reads them: arrays, then numbers."""
     places = [number for array in arrays for number in (array.ctypes.data, array.size)]
     return np.array([*places, *numbers], np.int64)
 
@@ -136,7 +132,7 @@ def change(typing, counters, which, by):
 
 @intrinsic
 def look(typing, counters, which):
-    """Emit an atomic load: what others wrote before they changed this counter is visible after it."""
+    """Emit an atomic load: what others wrote before they changed the counter is then visible."""
 
     def codegen(context, builder, signature, args):
         data = context.make_array(COUNTERS)(context, builder, args[0]).data
@@ -164,40 +160,59 @@ def _finished(counters):
 # --- from addresses to arguments ------------------------------------------------------------------
 
 
-def _caller(function: Callable[..., None], arrays: int, numbers: type) -> Any:
-    """Return an intrinsic that reads a kernel's arguments from memory and calls the kernel.
+def _entrance(body: Any, numbers: type[Any], arrays: int) -> Callable[[int, int], None]:
+    """Return a function of two addresses that reads a kernel's arguments and runs the kernel.
 
-    All arguments are read once, before the kernel begins. The arrays are lent without an owner, so
-    that threads do not count references to them in turn.
+    Numba makes the kernel's body a part of it. It cannot do so for a call with ``*arguments``,
+    therefore there is one function for each number of arrays.
     """
-    fields = len(numbers._fields)  # type: ignore[attr-defined]  # of a NamedTuple
+    opened = _opened(numbers, arrays)
+
+    def with_two(arguments, counters):
+        a, b, g, own = opened(arguments, counters)
+        body(a, b, g, own)
+
+    def with_three(arguments, counters):
+        a, b, c, g, own = opened(arguments, counters)
+        body(a, b, c, g, own)
+
+    def with_four(arguments, counters):
+        a, b, c, d, g, own = opened(arguments, counters)
+        body(a, b, c, d, g, own)
+
+    def with_five(arguments, counters):
+        a, b, c, d, e, g, own = opened(arguments, counters)
+        body(a, b, c, d, e, g, own)
+
+    return {2: with_two, 3: with_three, 4: with_four, 5: with_five}[arrays]
+
+
+def _opened(numbers: type[Any], arrays: int) -> Any:
+    """Return an intrinsic that reads arrays, numbers and counters at two addresses.
+
+    All are read once, before the kernel begins. The arrays are lent without an owner, so that
+    threads do not count references to them in turn.
+    """
+    fields = len(numbers._fields)
     family = types.NamedUniTuple(types.int64, fields, numbers)
-    kernel_signature = types.void(*[FLOATS] * arrays, family, COUNTERS)
+    found = types.Tuple([FLOATS] * arrays + [family, COUNTERS])
 
     @intrinsic
-    def call_kernel(typing, arguments, counters):
+    def opened(typing, arguments, counters):
         def codegen(context, builder, signature, args):
-            integers = I64.as_pointer()
-            row = builder.inttoptr(args[0], integers)
-            values = [
-                builder.load(builder.gep(row, [I64(i)])) for i in range(2 * arrays + fields)
-            ]
-            lent = [
-                _array(context, builder, FLOATS, builder.inttoptr(place, F32.as_pointer()), size, 4)
-                for place, size in zip(
-                    values[: 2 * arrays : 2], values[1 : 2 * arrays : 2], strict=True
-                )
-            ]
-            own = _array(
-                context, builder, COUNTERS, builder.inttoptr(args[1], integers), I64(LINE), 8
-            )
+            row, own = (builder.inttoptr(address, I64.as_pointer()) for address in args)
+            values = [builder.load(builder.gep(row, [I64(i)])) for i in range(2 * arrays + fields)]
+            lent = []
+            for place, size in zip(values[: 2 * arrays : 2], values[1::2], strict=False):
+                data = builder.inttoptr(place, F32.as_pointer())
+                lent.append(_array(context, builder, FLOATS, data, size, 4))
             packed = cgutils.pack_array(builder, values[2 * arrays :])
-            context.compile_internal(builder, function, kernel_signature, [*lent, packed, own])
-            return context.get_dummy_value()
+            lent += [packed, _array(context, builder, COUNTERS, own, I64(LINE), 8)]
+            return context.make_tuple(builder, found, lent)
 
-        return SIGNATURE, codegen
+        return found(types.intp, types.intp), codegen
 
-    return call_kernel
+    return opened
 
 
 def _array(

@@ -1,6 +1,6 @@
 """The contract: every backend refuses the same calls in the same words and has the same words.
 
-And what the Numba backend asks of memory: float32, C-contiguous, in NumPy arrays.
+And what the Numba backend requires of memory: float32, C-contiguous, in NumPy arrays.
 """
 
 from __future__ import annotations
@@ -267,7 +267,7 @@ def test_every_backend_places_data_with_the_same_words(ops):
 
 
 def test_the_reference_has_every_op_and_every_gradient_but_that_of_constants():
-    """``op_backward(dy, y, *positional, **constants)``, without ``out`` and the epilogue of plans."""
+    """The form is ``op_backward(dy, y, *positional, **constants)``, without an epilogue."""
     for name in shapes.OPS:
         unsaid = ("out", "residual", "relu") if name == "conv2d" else ("out",)
         forward = [p for p in parameters(getattr(shapes, name)) if p[0] not in unsaid]

@@ -158,13 +158,13 @@ def test_a_wrong_gradient_is_seen(monkeypatch):
     """One part in a hundred thousand, or a mean that was forgotten."""
     rng = generator("wrong")
     right = reference.batch_norm_train_backward
-    scaled = lambda *args, **attrs: tuple(
-        g if g is None else g * 1.00001 for g in right(*args, **attrs)
-    )
-    constant = lambda dy, y, x, s, b, eps: (
-        s / np.sqrt(x.var((0, 1, 2)) + eps) * dy,
-        *right(dy, y, x, s, b)[1:],
-    )
+
+    def scaled(*args, **attrs):
+        return tuple(g if g is None else g * 1.00001 for g in right(*args, **attrs))
+
+    def constant(dy, y, x, s, b, eps):
+        return s / np.sqrt(x.var((0, 1, 2)) + eps) * dy, *right(dy, y, x, s, b)[1:]
+
     for wrong in (scaled, constant):
         monkeypatch.setattr(reference, "batch_norm_train_backward", wrong)
         with pytest.raises(AssertionError):

@@ -19,7 +19,7 @@ UNIT = 2.0**-24  # float32's unit roundoff: half the distance from 1 to the next
 
 @dataclass(frozen=True)
 class Conv:
-    """A convolution of ``x[n, h, w, c_in]`` and its epilogue: any of ``bias``, ``residual``, ``relu``."""
+    """A convolution of ``x[n, h, w, c_in]``; its epilogue is any of ``bias residual relu``."""
 
     name: str
     x: tuple[int, int, int, int]
@@ -40,12 +40,12 @@ class Conv:
 
     @property
     def terms(self) -> int:
-        """Numbers added up for one result: the products, the bias and the residual."""
+        """Return how many numbers one result adds up: the products, the bias and the residual."""
         return self.fan_in + ("bias" in self.epilogue) + ("residual" in self.epilogue)
 
     @property
     def work(self) -> int:
-        """Multiplications, at most."""
+        """Return the number of multiplications, at most."""
         return int(np.prod(self.x[:3])) * self.c_out * self.fan_in
 
     @property
@@ -88,7 +88,7 @@ EPILOGUES = (
 
 
 def _resnext50() -> list[Conv]:
-    """Every distinct convolution of ResNeXt-50 32x4d with its own channels, on smaller pictures."""
+    """Return every distinct convolution of ResNeXt-50 32x4d, with its channels, on small images."""
     layers = [Conv("r50 stem 7x7", (1, 21, 21, 3), 64, 7, 2, 3, epilogue="bias relu")]
     c_in = 64
     for stage, size in enumerate((8, 8, 7, 5), start=1):
@@ -228,29 +228,32 @@ SOFTMAX_SHAPES = ((1, 1000), (5, 3), (4, 1), (0, 6))
 
 
 def generator(name: object) -> np.random.Generator:
-    """A generator that belongs to a case."""
+    """Return a generator that belongs to a case."""
     return np.random.default_rng(zlib.crc32(repr(name).encode()))
 
 
 def normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
-    """Standard normal float32."""
+    """Return samples of the standard normal distribution, float32."""
     return rng.standard_normal(shape).astype(np.float32)
 
 
 def gamma(terms: int) -> float:
-    """``g_k = k u / (1 - k u)``: the relative error that ``k`` roundings can add up to (Higham, 2002, Lemma 3.1)."""
+    """Return ``g_k = k u / (1 - k u)``, the relative error that ``k`` roundings can add up to.
+
+    See Higham (2002), Lemma 3.1.
+    """
     return terms * UNIT / (1 - terms * UNIT)
 
 
 def result_shape(case: Conv) -> tuple[int, ...]:
-    """What the contract says about the result of a convolution."""
+    """Return the shape of a convolution's result, as the contract defines it."""
     return shapes.conv2d(np.empty(case.x), np.empty(case.weight), **case.attrs)
 
 
 def conv_data(
     case: Conv, shape: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
-    """``x``, ``weight``, ``bias`` and ``residual`` of a case; ``shape`` is the result's."""
+    """Return ``x``, ``weight``, ``bias`` and ``residual`` of a case; ``shape`` is the result's."""
     rng = generator(case.name)
     x, weight = normal(rng, *case.x), normal(rng, *case.weight)
     bias = normal(rng, case.c_out) if "bias" in case.epilogue else None
@@ -258,5 +261,5 @@ def conv_data(
 
 
 def ident(case: object) -> str:
-    """How a case is called in the test's name."""
+    """Return the name of a case in the test's name."""
     return getattr(case, "name", str(case)).replace(" ", "_")

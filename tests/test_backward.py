@@ -1,4 +1,4 @@
-"""Every gradient of every backend against the reference in float64, inside bounds that are derived and that bite.
+"""Every gradient of every backend against the reference in float64, within derived bounds.
 
 Sums of k products are bounded as in `test_ops`: ``|error| <= g_k (|a| * |b|)``, whatever the order
 they are added in, and the right side is the same gradient of absolute values. What a ReLU lets pass
@@ -40,7 +40,7 @@ def conv_case(case: Conv) -> tuple[list, np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("case", CONVS, ids=ident)
 def test_conv2d(ops, case: Conv):
-    """A place of the picture reaches at most ``c_out / groups * k_h * k_w`` results, a weight every position."""
+    """A place reaches at most ``c_out / groups * k_h * k_w`` results, a weight every position."""
     skip_if_slow(ops, case.work)
     args, y, dy = conv_case(case)
     found = ops.conv2d_backward(dy, y, *args, **case.attrs)
@@ -175,7 +175,10 @@ def test_batch_norm_train(ops, shape, mean, residual, relu):
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("given", [False, True])
 def test_batch_norm_train_backward(ops, shape, mean, residual, relu, given):
-    """``dx = f (d - a - b c)`` with ``c = x - mean``, ``a`` the mean of d and ``b`` that of ``d c`` over the variance."""
+    """The formula is ``dx = f (d - a - b c)`` with ``c = x - mean``.
+
+    ``a`` is the mean of d, and ``b`` that of ``d c`` over the variance.
+    """
     args, y, dy, attrs = norm_case(shape, mean, residual, relu)
     statistics = None
     if given:
@@ -207,7 +210,7 @@ def test_batch_norm_train_backward(ops, shape, mean, residual, relu, given):
 
 
 def test_batch_norm_of_values_far_from_zero_keeps_its_variance(ops):
-    """A mean of 4096 and a deviation of one: the mean of squares less the square of the mean would have no digit left.
+    """With a mean of 4096 and a deviation of 1, a difference of squares would have no digit left.
 
     NumPy's mean of 256 values errs by 3e-5 of 4096 at most, and by its square, 1e-2, the variance
     could; pairwise sums stay a hundred times below that. The formula in question errs by 4096**2 *
@@ -343,7 +346,7 @@ def test_relu_and_add_are_exact(ops, shape):
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_loss(ops, smoothing):
-    """A distribution that is one-hot is the same as its labels, and the mixture of two losses is the loss of the mixture."""
+    """A one-hot distribution equals its labels, and the loss of a mixture is the mixed losses."""
     rng = generator("loss")
     x, labels = normal(rng, 5, 7), np.array([0, 6, 3, 3, 1])
     one = np.ones((), np.float32)

@@ -1,4 +1,4 @@
-"""A chain of steps in one parallel region: the same results for any number of threads, in any order of events."""
+"""A chain of steps in one parallel region: the same results for any number of threads."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -20,7 +21,17 @@ from tinyresnext.network.resnext import parameters
 from tinyresnext.network.spec import Spec
 from tinyresnext.ops import cpu, reference
 from tinyresnext.ops.cpu.runtime import crew
-from tinyresnext.ops.cpu.runtime.crew import LINE, NEXT, Step, Work, compiled, take
+from tinyresnext.ops.cpu.runtime.crew import Step
+from tinyresnext.ops.cpu.runtime.tasks import (
+    ACTIVE,
+    ENTERED,
+    FINISHED,
+    LINE,
+    NEXT,
+    finished,
+    in_tasks,
+    next_task,
+)
 
 LAYERS = ["omp", "workqueue", *(["tbb"] if importlib.util.find_spec("tbb") else [])]
 JITTED = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="needs compiled kernels")
@@ -28,46 +39,57 @@ SPEC = Spec((1, 1), 4, 8, 5)
 SHAPE = (1, 40, 40, 3)
 
 
-def stir(x, weight, bias, residual, out, g, counters):
-    """A task adds up all of ``x`` in an order of its own, ``g.length`` times, and writes one value."""
-    task = take(counters, 0)
+class Turns(NamedTuple):
+    """The numbers of the kernels below."""
+
+    turns: int
+    fails: int
+    tasks: int
+
+
+@in_tasks(Turns)
+def stir(x, out, g, counters):
+    """A task adds up all of ``x`` in its own order, ``g.turns`` times, and writes one value."""
+    task = next_task(counters)
     while task < g.tasks:
         total = np.float32(0)
-        for turn in range(g.length):
+        for turn in range(g.turns):
             for i in range(len(x)):
                 total = total * np.float32(0.5) + x[(i + task + turn) % len(x)]
         out[task] = total
-        task = take(counters, 0)
-    take(counters, 1)
+        task = next_task(counters)
+    finished(counters)
 
 
-def give_up(x, weight, bias, residual, out, g, counters):
+@in_tasks(Turns)
+def give_up(x, out, g, counters):
     """A kernel that finds no memory: it raises before it takes a task."""
-    if g.size == 1:
+    if g.fails == 1:
         raise MemoryError
-    task = take(counters, 0)
+    task = next_task(counters)
     while task < g.tasks:
         out[task] = x[task]
-        task = take(counters, 0)
-    take(counters, 1)
+        task = next_task(counters)
+    finished(counters)
 
 
-def break_off(x, weight, bias, residual, out, g, counters):
-    """Worse: it raises with a task in its hands."""
-    if take(counters, 0) >= 0:
+@in_tasks(Turns)
+def break_off(x, out, g, counters):
+    """Worse: it raises after it has taken a task."""
+    if next_task(counters) >= 0:
         raise MemoryError
 
 
-def steps(
-    count: int = 12, tasks: int = 16, length: int = 20
-) -> tuple[list[Step], list[np.ndarray]]:
-    """Each reads all that the one before wrote, so whoever goes on too early computes something else."""
-    kernel, values = compiled(stir), [recipe.tensor("chain", (tasks,)).reshape(-1)]
-    work = Work.of((1, 1, 1, tasks), (1, 1, 1, tasks))._replace(length=length, tasks=tasks)
-    made = []
+def steps(count: int = 12, tasks: int = 16, turns: int = 20) -> tuple[list[Step], list[np.ndarray]]:
+    """Each reads all that the one before wrote: going on too early changes the result."""
+    values, numbers, made = (
+        [recipe.tensor("chain", (tasks,)).reshape(-1)],
+        Turns(turns, 0, tasks),
+        [],
+    )
     for _ in range(count):
         values.append(np.zeros(tasks, np.float32))
-        made.append(Step(kernel, values[-2], values[-2], values[-2], values[-2], values[-1], work))
+        made.append(Step(stir, numbers, x=values[-2], out=values[-1]))
     return made, values
 
 
@@ -191,10 +213,10 @@ def test_more_threads_than_cores_and_late_ones(wanted, count, late):
         [worker.start() for worker in workers], [worker.join() for worker in workers]
         assert all(map(np.array_equal, values, wanted))
         counts = counters.reshape(-1, LINE)
-        assert (counts[:, crew.ACTIVE] == 0).all()
-        assert (counts[:, crew.ENTERED] == counts[:, crew.FINISHED]).all()
+        assert (counts[:, ACTIVE] == 0).all()
+        assert (counts[:, ENTERED] == counts[:, FINISHED]).all()
         assert (
-            counts[:, NEXT] == 16 + counts[:, crew.ENTERED]
+            counts[:, NEXT] == 16 + counts[:, ENTERED]
         ).all()  # everyone inside asks once in vain
 
 
@@ -205,11 +227,11 @@ QUIET = """
     import numba, numpy as np
     import test_chain as t
     from tinyresnext.ops import cpu
-    from tinyresnext.ops.cpu.runtime import crew
 
     def broken(kernel, at, count=6):
         made, values = t.steps(count)
-        made[at] = t.Step(crew.compiled(kernel), *[values[at]] * 4, values[at + 1], made[at].work._replace(size=1))
+        numbers = made[at].numbers._replace(fails=1)
+        made[at] = t.Step(kernel, numbers, x=values[at], out=values[at + 1])
         return cpu.chain(made)
 
     def told(run):
@@ -232,10 +254,12 @@ def child(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("threads", ["1", "2", "5"])
 def test_no_memory_ends_in_an_error_on_every_pool(layer, threads):
     code = """
-    said = [told(broken(kernel, at)) for kernel in (t.give_up, t.break_off) for at in (0, 3, 5)]
+    kernels = (t.give_up, t.break_off)
+    said = [told(broken(kernel, at)) for kernel in kernels for at in (0, 3, 5)]
     made, values = t.steps()
     cpu.chain(made)()  # and all is well afterwards
-    print(numba.threading_layer() if numba.get_num_threads() > 1 else "", said == [True] * 6, float(values[-1].sum()))
+    layer = numba.threading_layer() if numba.get_num_threads() > 1 else ""
+    print(layer, said == [True] * 6, float(values[-1].sum()))
     """
     done = child(code, NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS=threads)
     made, values = steps()
@@ -249,10 +273,10 @@ def test_no_memory_ends_in_an_error_on_every_pool(layer, threads):
 @JITTED
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on the size of a process")
 def test_memory_that_really_runs_out():
-    """The kernel's own request for working memory fails: a shelf for a picture of a million channels."""
+    """The kernel's own request for working memory fails: shelves for two million channels."""
     code = """
     import resource
-    x, w = np.ones((1, 1, 1, 1 << 20), np.float32), np.ones((1, 1 << 20, 1, 1), np.float32)
+    x, w = np.ones((1, 1, 1, 1 << 21), np.float32), np.ones((1, 1 << 21, 1, 1), np.float32)
     call = cpu.bind("conv2d", x, cpu.pack(w, 1), out=cpu.empty((1, 1, 1, 1)))
     small = cpu.bind("conv2d", x[..., :8].copy(), w[:, :8].copy(), out=cpu.empty((1, 1, 1, 1)))
     cpu.chain([small, small])()

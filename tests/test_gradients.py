@@ -1,4 +1,4 @@
-"""Every gradient of the reference: along random directions against differences, and value by value against torch.
+"""Every gradient of the reference against differences in random directions, and against torch.
 
 Take a result's weights ``v`` and a direction ``u`` for all inputs at once, and let ``phi(t) = <v,
 f(x + t u)>``. Then ``phi'(0) = <v, J u>``, which the gradient must give as ``<J^T v, u>``.
@@ -52,7 +52,7 @@ def directional(op: str, args: list, attrs: dict, rng: np.random.Generator) -> N
 
 
 def apart(rng: np.random.Generator, *shape: int) -> np.ndarray:
-    """Values further from each other and from zero than any direction moves them: no kink is crossed."""
+    """Return values so far from each other and from zero that no direction crosses a kink."""
     count = int(np.prod(shape))
     return ((rng.permutation(count) - count // 2 + 0.5) * (16 * H)).reshape(shape)
 
@@ -158,13 +158,13 @@ def test_a_wrong_gradient_is_seen(monkeypatch):
     """One part in a hundred thousand, or a mean that was forgotten."""
     rng = generator("wrong")
     right = reference.batch_norm_train_backward
-    scaled = lambda *args, **attrs: tuple(
-        g if g is None else g * 1.00001 for g in right(*args, **attrs)
-    )
-    constant = lambda dy, y, x, s, b, eps: (
-        s / np.sqrt(x.var((0, 1, 2)) + eps) * dy,
-        *right(dy, y, x, s, b)[1:],
-    )
+
+    def scaled(*args, **attrs):
+        return tuple(g if g is None else g * 1.00001 for g in right(*args, **attrs))
+
+    def constant(dy, y, x, s, b, eps):
+        return s / np.sqrt(x.var((0, 1, 2)) + eps) * dy, *right(dy, y, x, s, b)[1:]
+
     for wrong in (scaled, constant):
         monkeypatch.setattr(reference, "batch_norm_train_backward", wrong)
         with pytest.raises(AssertionError):

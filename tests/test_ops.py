@@ -1,4 +1,4 @@
-"""Every op of every backend against the reference in float64, inside bounds that are derived and that bite.
+"""Every op of every backend against the reference in float64, within derived error bounds.
 
 For a sum of k products in float32, in any order, ``|error| <= g_k (|w| * |x|)`` with ``g_k = k u /
 (1 - k u)`` and ``u = 2^-24`` (Higham, 2002, section 3.1). The right side is the same convolution of
@@ -38,19 +38,19 @@ BY_NAME = {case.name: case for case in CONVS}
 
 
 def wide(*arrays):
-    """The same numbers in float64; ``None`` stays."""
+    """Return the same numbers in float64; ``None`` stays."""
     return [None if a is None else np.asarray(a, np.float64) for a in arrays]
 
 
 def inside(y: np.ndarray, want: np.ndarray, bound: np.ndarray) -> bool:
-    """Whether every value is within its own bound."""
+    """Return whether every value is within its own bound."""
     return (
         y.dtype == np.float32 and y.shape == want.shape and bool((np.abs(y - want) <= bound).all())
     )
 
 
 def bounded_conv(case: Conv, x, weight, bias, residual) -> tuple[np.ndarray, np.ndarray]:
-    """What is right, and how far from it float32 may be."""
+    """Return the right result, and how far from it float32 may be."""
     x, weight, bias, residual = wide(x, weight, bias, residual)
     want = reference.conv2d(
         x, weight, bias, **case.attrs, residual=residual, relu="relu" in case.epilogue
@@ -60,7 +60,7 @@ def bounded_conv(case: Conv, x, weight, bias, residual) -> tuple[np.ndarray, np.
 
 
 def skip_if_slow(ops: ModuleType, work: int) -> None:
-    """With NUMBA_DISABLE_JIT=1 kernels are walked through by the interpreter: small cases only."""
+    """With NUMBA_DISABLE_JIT=1 the interpreter runs the kernels: small cases only."""
     if ops is cpu and numba.config.DISABLE_JIT and work > 50_000:
         pytest.skip("too much work for the interpreter")
 
@@ -94,9 +94,10 @@ def test_conv2d_packed_and_into_out_is_the_same_to_the_bit(ops, name: str):
 @pytest.mark.parametrize("shape", CHANNEL_SHAPES, ids=str)
 @pytest.mark.parametrize("eps", [1e-5, 1e-3])
 def test_batch_norm(ops, shape: tuple[int, ...], eps: float):
-    """Six roundings at most on the way to the product (eps, its sum, root and quotient, the difference, the product).
+    """There are six roundings at most up to the product, and then one addition.
 
-    The root halves the first two. Then one addition: ``|error| <= g_7 (|product| + |shift|)``.
+    These are eps, its sum, root and quotient, the difference, the product; the root halves the
+    first two. So ``|error| <= g_7 (|product| + |shift|)``.
     """
     skip_if_slow(ops, int(np.prod(shape)) * 10)
     rng = generator(shape)
@@ -191,7 +192,7 @@ def test_softmax_of_huge_logits_stays_finite(ops):
     assert np.array_equal(y, np.array([[1, 0, 0], [0.5, 0.5, 0]], np.float32))
 
 
-# --- the bounds bite ------------------------------------------------------------------------------
+# --- the bounds find errors -----------------------------------------------------------------------
 
 
 def test_bound_sees_one_border_value_wrong_by_a_thousandth():
@@ -301,7 +302,7 @@ def test_cpu_results_of_a_picture_do_not_depend_on_the_batch(case: Conv):
 
 
 def same_kind(y: np.ndarray, want: np.ndarray) -> bool:
-    """Not-a-number and either infinity in the same places."""
+    """Return whether not-a-number and either infinity are in the same places."""
     return all(np.array_equal(kind(y), kind(want)) for kind in (np.isnan, np.isposinf, np.isneginf))
 
 

@@ -1,11 +1,12 @@
-"""The contract: every backend refuses the same calls in the same words and spells the same vocabulary.
+"""The contract: every backend refuses the same calls in the same words and has the same words.
 
-And what the Numba backend asks of memory: float32, C-contiguous, in NumPy arrays.
+And what the Numba backend requires of memory: float32, C-contiguous, in NumPy arrays.
 """
 
 from __future__ import annotations
 
 import inspect
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -24,8 +25,10 @@ INFERENCE = {
     "relu",
     "softmax",
 }
-PLACEMENT = {"empty", "upload", "download", "pack", "bind", "chain", "at_once"}
-MACHINE = {"thread_count", "on_threads", "when_compiling"}
+PLACEMENT = {"empty", "upload", "download", "view", "pack", "bind", "chain", "at_once"}
+UPDATES = {"sgd_step", "muon_step", "average_step", "statistics_step"}
+MACHINE = {"thread_count", "on_threads", "when_compiling", "peak"}
+KERNELS = {"kernels_kept", "kernels_problem", "clear_kernels"}
 
 
 # --- refusals -------------------------------------------------------------------------------------
@@ -89,8 +92,8 @@ REFUSED = {
     "conv2d: no stride": ("conv2d", (IMAGE, a(4, 4, 1, 1)), {"stride": None}, "stride is None"),
     "conv2d: endless stride": ("conv2d", (IMAGE, a(4, 4, 1, 1)), {"stride": 10**30}, "stride is"),
     "conv2d: fractional groups": ("conv2d", (IMAGE, a(4, 2, 1, 1)), {"groups": 2.0}, "2.0 groups"),
-    "conv2d: no filters": ("conv2d", (IMAGE, a(0, 4, 1, 1)), {}, "nothing to multiply"),
-    "conv2d: empty kernel": ("conv2d", (IMAGE, a(4, 4, 0, 1)), {}, "nothing to multiply"),
+    "conv2d: no filters": ("conv2d", (IMAGE, a(0, 4, 1, 1)), {}, "no axis of length 0"),
+    "conv2d: empty kernel": ("conv2d", (IMAGE, a(4, 4, 0, 1)), {}, "no axis of length 0"),
     "conv2d: residual": (
         "conv2d",
         (IMAGE, a(4, 4, 1, 1)),
@@ -259,12 +262,12 @@ def test_every_op_has_the_signature_of_the_contract(ops):
 
 
 def test_every_backend_places_data_with_the_same_words(ops):
-    for name in PLACEMENT | MACHINE:
+    for name in PLACEMENT | UPDATES | MACHINE | KERNELS:
         assert parameters(getattr(ops, name)) == parameters(getattr(reference, name)), name
 
 
 def test_the_reference_has_every_op_and_every_gradient_but_that_of_constants():
-    """``op_backward(dy, y, *positional, **constants)``; ``out`` and the epilogue of plans have no place in it."""
+    """The form is ``op_backward(dy, y, *positional, **constants)``, without an epilogue."""
     for name in shapes.OPS:
         unsaid = ("out", "residual", "relu") if name == "conv2d" else ("out",)
         forward = [p for p in parameters(getattr(shapes, name)) if p[0] not in unsaid]
@@ -273,7 +276,21 @@ def test_the_reference_has_every_op_and_every_gradient_but_that_of_constants():
 
 def test_the_cpu_backend_lists_what_it_has():
     gradients = {f"{name}_backward" for name in shapes.OPS}
-    assert set(cpu.__all__) == set(shapes.OPS) | gradients | PLACEMENT | MACHINE | {"Packed"}
+    words = PLACEMENT | UPDATES | MACHINE | KERNELS
+    assert set(cpu.__all__) == set(shapes.OPS) | gradients | words | {"Packed"}
+
+
+def test_every_op_and_every_gradient_can_be_bound(ops):
+    """As the plain call, and with a place for each result."""
+    for name in [op + which for op in shapes.OPS for which in ("", "_backward")]:
+        plain = [p[0] for p in parameters(getattr(ops, name))]
+        if ops is cpu:
+            module = import_module(f"{cpu.__name__}.{cpu.MODULES[name]}")
+            bound = [p[0] for p in parameters(getattr(module, f"bind_{name}"))]
+            extra = ["out", "more"] if name.endswith("_backward") else []
+            assert bound == plain + extra, name
+        with pytest.raises(TypeError, match="argument"):
+            ops.bind(name, out=[None], more=[False])()
 
 
 def test_placing_data(ops):

@@ -1,4 +1,4 @@
-"""The kernels again with the compiler told that it has another processor: other vectors, other register tiles."""
+"""The kernels compiled for another processor: other vectors, other register tiles."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ X86 = not numba.config.DISABLE_JIT and cpu_target.target_context.codegen().magic
     0
 ].startswith("x86_64")
 SSE2 = "+64bit,+cmov,+cx8,+fxsr,+mmx,+sse,+sse2"
-AVX2 = f"{SSE2},+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+sahf,+xsave,+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+lzcnt,+movbe"
+AVX2 = (
+    f"{SSE2},+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+sahf,+xsave,+avx,+avx2,+fma,+f16c,+bmi,"
+    "+bmi2,+lzcnt,+movbe"
+)
 # Name, features, what the tiles are made for, registers that its code has and such as it must not
 # have.
 PROCESSORS = {
@@ -33,11 +36,11 @@ PROCESSORS = {
 CHILD = """
 import sys
 import pytest
-from tinyresnext.ops.cpu.conv import forward as conv
+from tinyresnext.ops.cpu.conv import dense
 from tinyresnext.ops.cpu.runtime import simd
 
 print(tuple(simd.machine()), flush=True)
-text = conv._kernel()._library.get_asm_str()
+text = dense.blocks.c_function._library.get_asm_str()
 print(sys.argv[1] in text, sys.argv[2] in text, "fmadd" in text, flush=True)
 sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[3:]]))
 """

@@ -1,4 +1,4 @@
-"""The oracle of the oracle: the reference against sums written out one number at a time, in plain Python.
+"""The reference against sums of one number at a time, in plain Python.
 
 Integers up to nine make every sum exact, so most comparisons here are for equality.
 """
@@ -86,7 +86,7 @@ def test_conv2d_takes_one_number_or_two():
 
 
 def test_conv2d_groups_are_convolutions_side_by_side():
-    """Figure 3c is Figure 3b: split the channels, convolve each part with its own filters, write them side by side."""
+    """The grouped layer of Figure 3c is the parallel layers of Figure 3b, written side by side."""
     x, weight = integers("x", 2, 5, 5, 8), integers("w", 12, 2, 3, 3)
     parts = [
         reference.conv2d(x[..., 2 * g : 2 * g + 2], weight[3 * g : 3 * g + 3], padding=1)
@@ -169,7 +169,7 @@ ROWS = ([0.0, 1.0, 2.0], [-1000.0, 0.0, 1000.0], [5.0, 5.0, 5.0], [-700.0, -701.
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_softmax_is_exponentials_over_their_sum(row):
-    """Ratios of probabilities are exponentials of differences, and they sum to one: that leaves one answer."""
+    """Ratios of probabilities are exponentials of differences, and the probabilities sum to 1."""
     want = [1 / math.fsum(math.exp(min(b - a, 700)) for b in row) for a in row]
     assert np.allclose(reference.softmax(np.array([row]))[0], want, rtol=1e-14, atol=1e-300)
 

@@ -1,4 +1,4 @@
-"""How many threads are used, and that calls from several at once and forks do what `launch` says, on every pool."""
+"""The number of threads, calls from several threads at once, and forks, on every pool."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_affinity():
 
 
 def test_affinity_after_import(monkeypatch):
-    """Numba has made up its mind about the most there can be; the count follows what is allowed now."""
+    """Numba has fixed the largest count; the default follows what the process may use now."""
     monkeypatch.setattr(launch, "cores", lambda: 1)
     assert cpu.thread_count() == 1
     monkeypatch.setattr(launch, "cores", lambda: MOST + 1)

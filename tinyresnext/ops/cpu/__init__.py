@@ -1,30 +1,24 @@
-"""The fast backend: Numba on the processor's cores. The ops and what they mean: `tinyresnext.ops.shapes`.
+"""The fast backend: Numba on the processor's cores. What the ops mean: `tinyresnext.ops.shapes`.
 
-Kernels are compiled when they are first called, and kept on disk (`kernel`, `cache`). Calls from
+Kernels are compiled when they are first needed, and kept on disk (`kernel`, `cache`). Calls from
 several threads at once are safe (`launch`). All memory is float32 and C-contiguous (`upload` makes
-it so). All results are the same for any number of threads, but for gradients of weights, whose
-partial sums are cut by it; for one number they are the same every time.
+it so). All results are the same for any number of threads, except gradients of weights, whose
+partial sums are cut by it; for one number of threads these are the same every time.
+
+A module is imported when one of its words is first used, so that inference does not import what
+only training needs. `MODULES` says which module has which word.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
-from functools import partial
 from importlib import import_module
 from typing import Any
 
 from numba import get_num_threads
 
 from ..contract import Peak
-from .conv.forward import Packed, bind_conv2d, conv2d, pack
-from .head import bind_linear, linear, softmax
-from .norm import add, batch_norm, relu
-from .pool import (
-    avg_pool2d,
-    bind_avg_pool2d,
-    bind_max_pool2d,
-    bind_mean_pool,
-    max_pool2d,
-    mean_pool,
-)
+from .conv.forward import Packed, pack
 from .runtime.cache import clear as clear_kernels
 from .runtime.cache import kept as kernels_kept
 from .runtime.cache import problem as kernels_problem
@@ -38,6 +32,7 @@ __all__ = [
     "add",
     "add_backward",
     "at_once",
+    "average_step",
     "avg_pool2d",
     "avg_pool2d_backward",
     "batch_norm",
@@ -59,79 +54,65 @@ __all__ = [
     "max_pool2d_backward",
     "mean_pool",
     "mean_pool_backward",
+    "muon_step",
     "on_threads",
     "pack",
     "peak",
     "relu",
     "relu_backward",
+    "sgd_step",
     "softmax",
     "softmax_backward",
     "softmax_cross_entropy",
     "softmax_cross_entropy_backward",
+    "statistics_step",
     "thread_count",
     "upload",
     "view",
     "when_compiling",
 ]
 
-
-# checked and cut into tasks once; the other ops are too quick in Python for that to matter
-BOUND = {
-    "avg_pool2d": bind_avg_pool2d,
-    "conv2d": bind_conv2d,
-    "linear": bind_linear,
-    "max_pool2d": bind_max_pool2d,
-    "mean_pool": bind_mean_pool,
-}
-# the modules of what inference does not need: they are imported when they are first asked for
-IN_TRAINING = {
-    "conv.backward": ("conv2d_backward", "bind_conv2d_backward"),
-    "norm_train": (
-        "batch_norm_train",
-        "bind_batch_norm_train",
-        "batch_norm_train_backward",
-        "bind_batch_norm_train_backward",
-    ),
-    "update": ("average_step", "muon_step", "sgd_step", "statistics_step"),
-    "backward": (
-        "add_backward",
-        "avg_pool2d_backward",
-        "batch_norm_backward",
-        "bind_avg_pool2d_backward",
-        "bind_max_pool2d_backward",
-        "bind_mean_pool_backward",
-        "bound",
-        "linear_backward",
-        "max_pool2d_backward",
-        "mean_pool_backward",
-        "relu_backward",
-        "softmax_backward",
-        "softmax_cross_entropy",
-        "softmax_cross_entropy_backward",
-    ),
+MODULES = {
+    "conv2d": "conv.forward",
+    "conv2d_backward": "conv.backward",
+    "batch_norm": "norm",
+    "batch_norm_backward": "norm",
+    "batch_norm_train": "norm_train",
+    "batch_norm_train_backward": "norm_train",
+    "relu": "elementwise",
+    "relu_backward": "elementwise",
+    "add": "elementwise",
+    "add_backward": "elementwise",
+    "max_pool2d": "pool.maximum",
+    "max_pool2d_backward": "pool.maximum",
+    "avg_pool2d": "pool.average",
+    "avg_pool2d_backward": "pool.average",
+    "mean_pool": "pool.mean",
+    "mean_pool_backward": "pool.mean",
+    "linear": "head",
+    "linear_backward": "head",
+    "softmax": "head",
+    "softmax_backward": "head",
+    "softmax_cross_entropy": "head",
+    "softmax_cross_entropy_backward": "head",
+    "sgd_step": "update",
+    "muon_step": "update",
+    "average_step": "update",
+    "statistics_step": "update",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """What a module of `IN_TRAINING` has."""
-    for module, names in IN_TRAINING.items():
-        if name in names:
-            return getattr(import_module(f".{module}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Return a word of `MODULES` from its module."""
+    if name not in MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{MODULES[name]}", __name__), name)
 
 
 def bind(op: str, *args: Any, **attrs: Any) -> Callable[[], Any]:
-    """`crew.Step`s of what a plan for inference is made of, which `chain` can put together; the others as they come."""
-    if op in BOUND:
-        return BOUND[op](*args, **attrs)
-    if any(f"bind_{op}" in names for names in IN_TRAINING.values()):
-        return __getattr__(f"bind_{op}")(*args, **attrs)
-    call = globals()[op] if op in globals() else __getattr__(op)
-    return (
-        __getattr__("bound")(call, *args, **attrs)
-        if op.endswith("_backward")
-        else partial(call, *args, **attrs)
-    )
+    """Call ``bind_<op>`` of the module that has the op (`MODULES`)."""
+    prepare = getattr(import_module(f".{MODULES[op]}", __name__), f"bind_{op}")
+    return prepare(*args, **attrs)
 
 
 def peak(threads: Sequence[int]) -> list[Peak]:
@@ -142,6 +123,9 @@ def peak(threads: Sequence[int]) -> list[Peak]:
 
 
 def at_once(n: int) -> int:
-    """One picture gives up to four threads enough to do in every layer, and is what fits their caches."""
+    """Return how many of ``n`` samples go through a network together: they divide ``n``.
+
+    One sample gives up to four threads enough to do in every layer, and fits their caches.
+    """
     wanted = max(1, get_num_threads() // 4)
     return next(some for some in range(min(max(1, n), wanted), 0, -1) if n % some == 0)

@@ -1,58 +1,70 @@
-"""The classifier: one matrix product a picture, and the softmax over it.
+"""The classifier, the softmax and the loss, and their gradients.
 
-With one picture every weight is used once, so `linear` runs as fast as the weights arrive from
-memory. It needs no blocking and no packing; each logit is one long dot product.
+With one sample every weight of `linear` is used once, so it runs as fast as the weights arrive from
+memory. It needs no blocking and no packing; each logit is one long dot product. Its gradients are
+those of a 1x1 convolution of images of one pixel.
+
+The loss and the gradients of the softmax have one value for each sample and class: they delegate to
+`tinyresnext.ops.reference`, since the arrays are tiny. Inference needs neither these nor the
+gradients of convolutions, so the functions here that do import them.
 """
 
 from __future__ import annotations
 
-import functools
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 from .. import shapes
-from .runtime.crew import Step, Work, compiled, take
+from .runtime.crew import Step
 from .runtime.kernel import kernel
-from .runtime.memory import Array, flat, result
+from .runtime.memory import Array, accumulate, empty_like, flat, result
+from .runtime.tasks import finished, in_tasks, next_task
 
 CLASSES = 32  # of a task: a quarter of a megabyte of ResNeXt's weights
+
+
+class Classes(NamedTuple):
+    """The numbers of the classifier."""
+
+    n: int
+    c_in: int
+    c_out: int
+    length: int  # classes of a task
+    tasks: int
+
 
 # --- kernels --------------------------------------------------------------------------------------
 
 
-@kernel(
-    fastmath={"contract", "reassoc"}
-)  # a dot product is vectors of partial sums only if it may be added in that order
+# A dot product is computed in vectors of partial sums only if these may be added in that order.
+@kernel(fastmath={"contract", "reassoc"})
 def _dot(x, y):
-    """The sum of the products."""
+    """Add up the products."""
     total = np.float32(0)
     for i in range(len(x)):
         total += x[i] * y[i]
     return total
 
 
-def _classes(x, weight, bias, residual, out, g, counters):
-    """A thread's share: ``length`` classes a task. The weights of one meet all pictures while they are in the cache."""
-    task = take(counters, 0)
+@in_tasks(Classes)
+def _classes(x, weight, bias, out, g, counters):
+    """Compute logits of some classes; a class's weights meet all samples while they are cached."""
+    task = next_task(counters)
     while task < g.tasks:
         for o in range(task * g.length, min((task + 1) * g.length, g.c_out)):
             filters = weight[o * g.c_in : (o + 1) * g.c_in]
             for n in range(g.n):
                 out[n * g.c_out + o] = _dot(x[n * g.c_in : (n + 1) * g.c_in], filters) + bias[o]
-        task = take(counters, 0)
-    take(counters, 1)
-
-
-@functools.cache
-def _kernel() -> Any:
-    """Compiled when it is first needed."""
-    return compiled(_classes)
+        task = next_task(counters)
+    finished(counters)
 
 
 @kernel()
 def _distribution(x, out):
-    """The softmax of one row. The largest logit is taken off first, so that ``exp`` cannot overflow."""
+    """Compute one row. The largest logit is subtracted first, so that ``exp`` cannot overflow."""
     largest = x[0]
     for i in range(len(x)):
         largest = max(largest, x[i])
@@ -66,7 +78,7 @@ def _distribution(x, out):
 
 @kernel()
 def _softmax(x, out):
-    """Row after row: too little work to share."""
+    """Compute row after row: this is too little work to share."""
     for n in range(x.shape[0]):
         _distribution(x[n], out[n])
 
@@ -75,25 +87,138 @@ def _softmax(x, out):
 
 
 def linear(x: Array, weight: Array, bias: Array, *, out: Array | None = None) -> Array:
-    """One dot product for each picture and class."""
+    """Compute one dot product for each sample and class."""
     y = result("linear", shapes.linear(x, weight, bias, out=out), out)
     bind_linear(x, weight, bias, out=y)()
     return y
 
 
 def bind_linear(x: Array, weight: Array, bias: Array, *, out: Array) -> Step:
-    """All of a call that can be done beforehand."""
+    """Prepare a step."""
     n, c_out = shapes.linear(x, weight, bias, out=out)
     source, filters = flat("linear", "x", x), flat("linear", "weight", weight)
     shift, target = flat("linear", "bias", bias), result("linear", (n, c_out), out).reshape(-1)
-    g = Work.of((n, 1, 1, x.shape[1]), (n, 1, 1, c_out))._replace(
-        length=CLASSES, tasks=-(-c_out // CLASSES)
+    tasks = -(-c_out // CLASSES)
+    g = Classes(n=n, c_in=x.shape[1], c_out=c_out, length=CLASSES, tasks=tasks)
+    return Step(_classes, g, x=source, weight=filters, bias=shift, out=target)
+
+
+def linear_backward(
+    dy: Array, y: Array, x: Array, weight: Array, bias: Array
+) -> tuple[Array | None, ...]:
+    """Compute all gradients."""
+    out = empty_like(x, weight, bias)
+    bind_linear_backward(dy, y, x, weight, bias, out=out, more=(False,) * 3)()
+    return out
+
+
+def bind_linear_backward(
+    dy: Array,
+    y: Array,
+    x: Array,
+    weight: Array,
+    bias: Array,
+    *,
+    out: Sequence[Array | None],
+    more: Sequence[bool],
+) -> Callable[[], None]:
+    """Prepare the gradients of a 1x1 convolution."""
+    from .conv.backward import bind_conv2d_backward
+
+    dx, dweight, dbias = out
+    pixels = (
+        None if dx is None else dx[:, None, None],
+        None if dweight is None else dweight[:, :, None, None],
+        dbias,
     )
-    return Step(_kernel(), source, filters, shift, source, target, g)
+    return bind_conv2d_backward(
+        dy[:, None, None],
+        y[:, None, None],
+        x[:, None, None],
+        weight[:, :, None, None],
+        bias,
+        out=pixels,
+        more=more,
+    )
 
 
 def softmax(x: Array, *, out: Array | None = None) -> Array:
-    """Three passes over each row: the largest, the exponentials with their sum, the division."""
+    """Make three passes over each row: largest value, exponentials and their sum, division."""
     y = result("softmax", shapes.softmax(x, out=out), out)
-    _softmax(flat("softmax", "x", x).reshape(x.shape), y)
+    bind_softmax(x, out=y)()
     return y
+
+
+def bind_softmax(x: Array, *, out: Array) -> Callable[[], None]:
+    """Prepare a call."""
+    target = result("softmax", shapes.softmax(x, out=out), out)
+    source = flat("softmax", "x", x).reshape(x.shape)
+    return lambda: _softmax(source, target)
+
+
+def softmax_backward(dy: Array, y: Array, x: Array) -> tuple[Array | None, ...]:
+    """Delegate to the reference."""
+    out = empty_like(x)
+    bind_softmax_backward(dy, y, x, out=out, more=(False,))()
+    return out
+
+
+def bind_softmax_backward(
+    dy: Array, y: Array, x: Array, *, out: Sequence[Array | None], more: Sequence[bool]
+) -> Callable[[], None]:
+    """Prepare a call of the reference."""
+    from .. import reference
+
+    return lambda: accumulate(out[0], *reference.softmax_backward(dy, y, x), more[0])
+
+
+def softmax_cross_entropy(
+    x: Array, *, labels: Array, smoothing: float = 0.0, out: Array | None = None
+) -> Array:
+    """Delegate to the reference."""
+    shape = shapes.softmax_cross_entropy(x, labels=labels, smoothing=smoothing, out=out)
+    y = result("softmax_cross_entropy", shape, out)
+    bind_softmax_cross_entropy(x, labels=labels, smoothing=smoothing, out=y)()
+    return y
+
+
+def bind_softmax_cross_entropy(
+    x: Array, *, labels: Array, smoothing: float = 0.0, out: Array
+) -> Callable[[], Array]:
+    """Prepare a call of the reference."""
+    from .. import reference
+
+    return partial(reference.softmax_cross_entropy, x, labels=labels, smoothing=smoothing, out=out)
+
+
+def softmax_cross_entropy_backward(
+    dy: Array, y: Array, x: Array, *, labels: Array, smoothing: float = 0.0
+) -> tuple[Array | None, ...]:
+    """Delegate to the reference."""
+    out = empty_like(x)
+    bind_softmax_cross_entropy_backward(
+        dy, y, x, labels=labels, smoothing=smoothing, out=out, more=(False,)
+    )()
+    return out
+
+
+def bind_softmax_cross_entropy_backward(
+    dy: Array,
+    y: Array,
+    x: Array,
+    *,
+    labels: Array,
+    smoothing: float = 0.0,
+    out: Sequence[Array | None],
+    more: Sequence[bool],
+) -> Callable[[], None]:
+    """Prepare a call of the reference."""
+    from .. import reference
+
+    def back() -> None:
+        (dx,) = reference.softmax_cross_entropy_backward(
+            dy, y, x, labels=labels, smoothing=smoothing
+        )
+        accumulate(out[0], dx, more[0])
+
+    return back

@@ -1,26 +1,30 @@
-"""What is done value by value: batch normalisation, ReLU and the residual addition.
+"""Batch normalisation with known statistics, and its gradients.
 
-All three are bound by memory, not by arithmetic: they read every value once, write it once, and may
-write in place. A plan leaves none of them standing, since it folds them into the convolution before
-them.
+Bound by memory, not by arithmetic: it reads every value once, writes it once, and may write in
+place. A plan folds it into the convolution before it.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numba import prange
 
 from .. import shapes
+from .moments import bind_gradient_sums, cut
+from .norm_train import scaled, spread
+from .runtime.crew import Step
 from .runtime.kernel import kernel
 from .runtime.launch import launch
-from .runtime.memory import Array, flat, result
+from .runtime.memory import Array, accumulate, empty, empty_like, flat, result
 
-# --- kernels --------------------------------------------------------------------------------------
+# --- kernel ---------------------------------------------------------------------------------------
 
 
 @kernel(parallel=True)
 def _batch_norm(x, mean, factor, shift, out):
-    """One position after the other, the channels of each in a row."""
+    """Normalise one position after the other, the channels of each in a row."""
     channels = len(mean)
     for position in prange(len(x) // channels):
         at = np.int64(position) * channels
@@ -28,21 +32,7 @@ def _batch_norm(x, mean, factor, shift, out):
             out[at + c] = (x[at + c] - mean[c]) * factor[c] + shift[c]
 
 
-@kernel(parallel=True)
-def _relu(x, out):
-    """Written so that not-a-number, which is not below zero, stays."""
-    for i in prange(len(x)):
-        out[i] = np.float32(0) if x[i] < 0 else x[i]
-
-
-@kernel(parallel=True)
-def _add(x, y, out):
-    """Value by value."""
-    for i in prange(len(x)):
-        out[i] = x[i] + y[i]
-
-
-# --- public ops -----------------------------------------------------------------------------------
+# --- public op ------------------------------------------------------------------------------------
 
 
 def batch_norm(
@@ -55,30 +45,85 @@ def batch_norm(
     eps: float = 1e-5,
     out: Array | None = None,
 ) -> Array:
-    """Scale and deviation become one factor for each channel first, in NumPy: a few thousand numbers at most."""
+    """Compute a factor for each channel in NumPy, and then one pass over the values."""
+    y = result("batch_norm", shapes.batch_norm(x, scale, shift, mean, var, eps=eps, out=out), out)
+    bind_batch_norm(x, scale, shift, mean, var, eps=eps, out=y)()
+    return y
+
+
+def bind_batch_norm(
+    x: Array,
+    scale: Array,
+    shift: Array,
+    mean: Array,
+    var: Array,
+    *,
+    eps: float = 1e-5,
+    out: Array,
+) -> Callable[[], None]:
+    """Prepare a call; the factors are computed anew in each."""
     shape = shapes.batch_norm(x, scale, shift, mean, var, eps=eps, out=out)
-    y = result("batch_norm", shape, out)
-    scale, var = flat("batch_norm", "scale", scale), flat("batch_norm", "var", var)
-    factor = scale / np.sqrt(var + np.float32(eps))
-    source, mean, shift = (
-        flat("batch_norm", "x", x),
-        flat("batch_norm", "mean", mean),
-        flat("batch_norm", "shift", shift),
-    )
-    if y.size:
-        launch(_batch_norm, source, mean, factor, shift, y.reshape(-1))
-    return y
+    target = result("batch_norm", shape, out).reshape(-1)
+    scales, variances = flat("batch_norm", "scale", scale), flat("batch_norm", "var", var)
+    source, centre = flat("batch_norm", "x", x), flat("batch_norm", "mean", mean)
+    shifts = flat("batch_norm", "shift", shift)
+
+    def normalise() -> None:
+        factor = scales / np.sqrt(variances + np.float32(eps))
+        if target.size:
+            launch(_batch_norm, source, centre, factor, shifts, target)
+
+    return normalise
 
 
-def relu(x: Array, *, out: Array | None = None) -> Array:
-    """One pass over the values."""
-    y = result("relu", shapes.relu(x, out=out), out)
-    launch(_relu, flat("relu", "x", x), y.reshape(-1))
-    return y
+def batch_norm_backward(
+    dy: Array,
+    y: Array,
+    x: Array,
+    scale: Array,
+    shift: Array,
+    mean: Array,
+    var: Array,
+    *,
+    eps: float = 1e-5,
+) -> tuple[Array | None, ...]:
+    """Compute all gradients; the statistics are constants."""
+    out = empty_like(x, scale, shift, mean, var)
+    bind_batch_norm_backward(
+        dy, y, x, scale, shift, mean, var, eps=eps, out=out, more=(False,) * 5
+    )()
+    return out
 
 
-def add(x: Array, y: Array, *, out: Array | None = None) -> Array:
-    """One pass over the values."""
-    z = result("add", shapes.add(x, y, out=out), out)
-    launch(_add, flat("add", "x", x), flat("add", "y", y), z.reshape(-1))
-    return z
+def bind_batch_norm_backward(
+    dy: Array,
+    y: Array,
+    x: Array,
+    scale: Array,
+    shift: Array,
+    mean: Array,
+    var: Array,
+    *,
+    eps: float = 1e-5,
+    out: Sequence[Array | None],
+    more: Sequence[bool],
+) -> Callable[[], None]:
+    """Prepare the two sums over each channel, and one multiplication a value."""
+    op, c = "batch_norm_backward", x.shape[-1]
+    source, given, dx = flat(op, "x", x), flat(op, "dy", dy), empty(x.shape)
+    g, norm = cut(x.size, c), empty((5 * c,))
+    sums = bind_gradient_sums(source, norm, given, given, g)
+    second = Step(spread, g, x=source, norm=norm, dy=given, out=dx.reshape(-1))
+
+    def back() -> None:
+        variance = var.astype(np.float64)
+        norm[: 3 * c], norm[3 * c :] = scaled(mean, variance, scale, scale, eps), 0
+        dshift, centred = sums()
+        second()
+        rstd = 1 / np.sqrt(variance + eps)
+        statistics = -dshift * scale * rstd, -centred * scale * rstd**3 / 2
+        found = (dx, *(a.astype(np.float32) for a in (centred * rstd, dshift, *statistics)))
+        for place, add, gradient in zip(out, more, found, strict=True):
+            accumulate(place, gradient, add)
+
+    return back

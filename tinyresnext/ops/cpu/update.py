@@ -1,7 +1,7 @@
 """What training does to weights and averages, in place: one pass over memory each, on all threads.
 
-The arithmetic is that of `tinyresnext.ops.reference.update`, operation by operation, so the bits
-are the same.
+The arithmetic is that of `tinyresnext.ops.reference.update`, operation by operation, so the results
+are the same bits.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ from .runtime.launch import launch
 from .runtime.memory import Array, flat
 
 # `muon_step` is a few products of small matrices, which NumPy's library computes on its own
-# threads, and the running statistics are tiny: both are the reference's.
+# threads, and the running statistics are tiny: both are those of the reference.
 __all__ = ["average_step", "muon_step", "sgd_step", "statistics_step"]
+
+
+# --- kernels --------------------------------------------------------------------------------------
 
 
 @kernel(parallel=True)
@@ -36,6 +39,9 @@ def _average(average, values, new):
         average[i] += (values[i] - average[i]) * new
 
 
+# --- public words ---------------------------------------------------------------------------------
+
+
 def sgd_step(
     weight: Array,
     gradient: Array,
@@ -46,14 +52,14 @@ def sgd_step(
     decay: float,
     nesterov: bool,
 ) -> None:
-    """Read three arrays and write two, once."""
+    """Make one step of stochastic gradient descent in one pass: read three arrays, write two."""
     w, v = flat("sgd_step", "weight", weight), flat("sgd_step", "velocity", velocity)
     g = flat("sgd_step", "gradient", gradient)
     launch(_sgd, w, g, v, np.float32(lr), np.float32(momentum), np.float32(decay), bool(nesterov))
 
 
 def average_step(average: Array, values: Array, *, new: float) -> None:
-    """Read two arrays and write one, once."""
+    """Move an average in one pass: read two arrays, write one."""
     launch(
         _average,
         flat("average_step", "average", average),

@@ -1,6 +1,6 @@
-"""Every op and its gradient in a few lines of NumPy. This backend is the definition; the others are only faster.
+"""Every op and its gradient in a few lines of NumPy: the definition of what a backend computes.
 
-It computes in the type it is given: float64 in, float64 out. Shapes, arguments and errors:
+It computes in the type of its input: float64 in, float64 out. Shapes, arguments and errors:
 `tinyresnext.ops.shapes`. Inside, ``windows`` is always ``[n, h_out, w_out, c, k_h, k_w]``: what
 each output position sees of the image. Read `conv` with `windows`, then `norm`, `elementwise`,
 `pool` and `head`; `update` has what training does to weights.
@@ -93,21 +93,25 @@ __all__ = [
 
 
 def bind(op: str, *args: Any, **attrs: Any) -> Callable[[], Any]:
-    """Nothing is prepared: the call is made anew each time."""
+    """Return the call of the function named ``op`` in this package: nothing is prepared.
+
+    The gradients that an ``op_backward`` returns are copied to ``out`` or added to it.
+    """
+    call = globals()[op]
     if not op.endswith("_backward"):
-        return partial(globals()[op], *args, **attrs)
+        return partial(call, *args, **attrs)
     out, more = attrs.pop("out"), attrs.pop("more")
 
-    def run() -> None:
-        for place, added, gradient in zip(out, more, globals()[op](*args, **attrs), strict=False):
+    def back() -> None:
+        for place, add_to_it, gradient in zip(out, more, call(*args, **attrs), strict=False):
             if place is not None:
-                np.copyto(place, place + gradient if added else gradient)
+                np.copyto(place, place + gradient if add_to_it else gradient)
 
-    return run
+    return back
 
 
 def chain(calls: Sequence[Callable[[], Any]]) -> Callable[[], None]:
-    """One after the other."""
+    """Return one call that makes all of these, one after the other."""
 
     def run_all() -> None:
         for call in calls:

@@ -23,7 +23,10 @@ def conv2d(
     relu: bool = False,
     out: Array | None = None,
 ) -> Array:
-    """Split the channels into groups, transform each by a matrix product, merge by writing them side by side."""
+    """Split the channels into groups, transform each by a matrix product, and merge the results.
+
+    The results of the groups are merged by writing them side by side.
+    """
     shape = shapes.conv2d(
         x, weight, bias, stride=stride, padding=padding, groups=groups, residual=residual, out=out
     )
@@ -51,16 +54,15 @@ def conv2d_backward(
     padding: Pair = 0,
     groups: int = 1,
 ) -> tuple[Array | None, ...]:
-    """Transpose the forward product twice: towards the weights over positions, towards the input over filters.
+    """Transpose the forward product twice: over positions (weight) and over filters (input).
 
-    The epilogue (residual, relu) is what plans say and plans are not differentiated, so it has no
+    Only plans use the epilogue (residual, relu), and plans are not differentiated: it has no
     gradient here.
     """
     windows = windows_of(x, y.shape, weight.shape[2:], stride, padding)
     columns, filters = _split(windows, weight, groups)
-    d = dy.reshape(-1, groups, weight.shape[0] // groups).transpose(
-        1, 0, 2
-    )  # [groups, positions, c_out / groups]
+    # [groups, positions, c_out / groups]
+    d = dy.reshape(-1, groups, weight.shape[0] // groups).transpose(1, 0, 2)
     dweight = (d.transpose(0, 2, 1) @ columns).reshape(weight.shape)
     dwindows = (d @ filters).transpose(1, 0, 2).reshape(windows.shape)
     dbias = None if bias is None else dy.sum((0, 1, 2))
@@ -68,7 +70,13 @@ def conv2d_backward(
 
 
 def _split(windows: Array, weight: Array, groups: int) -> tuple[Array, Array]:
-    """Columns ``[groups, positions, fan_in]`` and filters ``[groups, c_out / groups, fan_in]``: im2col, once a group."""
+    """Return the columns (im2col) and the filters of each group.
+
+    Returns
+    -------
+    columns : [groups, positions, fan_in]
+    filters : [groups, c_out / groups, fan_in]
+    """
     fan_in = weight[0].size
     columns = windows.reshape(-1, groups, fan_in).transpose(1, 0, 2)
     return columns, weight.reshape(groups, -1, fan_in)

@@ -11,22 +11,22 @@ Array = np.ndarray
 
 
 def relu(x: Array, *, out: Array | None = None) -> Array:
-    """The larger of the value and zero."""
+    """Return the larger of the value and zero."""
     shapes.relu(x, out=out)
     return place(np.maximum(x, 0), out)
 
 
 def relu_backward(dy: Array, y: Array, x: Array) -> tuple[Array]:
-    """Passes where the input was positive; at zero itself the gradient is zero, as in every framework."""
+    """Pass ``dy`` on where the input was positive; at zero the gradient is zero, as in PyTorch."""
     return (dy * (x > 0),)
 
 
 def add(x: Array, y: Array, *, out: Array | None = None) -> Array:
-    """Sum, value by value."""
+    """Add value by value."""
     shapes.add(x, y, out=out)
     return place(x + y, out)
 
 
 def add_backward(dz: Array, z: Array, x: Array, y: Array) -> tuple[Array, Array]:
-    """Both summands see the whole gradient: this is why a residual network can be deep."""
+    """Return the whole gradient for both summands: it reaches early layers undiminished."""
     return dz, dz

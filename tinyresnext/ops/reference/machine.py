@@ -16,37 +16,34 @@ Array = np.ndarray
 
 
 def thread_count(asked: int | None = None) -> int:
-    """One: what NumPy does with more, it decides itself, before it is told anything from here."""
+    """Return 1: NumPy chooses its number of threads itself, when it is imported."""
     if asked not in (None, 1):
         raise UsageError(
-            f"threads is {asked!r}, and plain NumPy has its own: set OPENBLAS_NUM_THREADS before Python starts, or choose "
-            "another device"
+            f"threads is {asked!r}, and plain NumPy has its own: set OPENBLAS_NUM_THREADS before "
+            "Python starts, or choose another device"
         )
     return 1
 
 
 def on_threads(count: int) -> AbstractContextManager[None]:
-    """Nothing to be done."""
+    """Change nothing: NumPy has its own threads."""
     return nullcontext()
 
 
 def when_compiling(tell: Callable[[], None], after: float = 1.0) -> AbstractContextManager[None]:
-    """Nothing is compiled."""
+    """Change nothing: NumPy compiles nothing."""
     return nullcontext()
 
 
 def at_once(n: int) -> int:
-    """All of them."""
+    """Return all ``n``: one array operation handles them together."""
     return max(1, n)
 
 
 def peak(threads: Sequence[int]) -> list[Peak]:
-    """Measure what NumPy reaches: a matrix product, a sum and a copy, on as many threads as NumPy takes."""
-    a, x, y = (
-        np.ones((1024, 1024), np.float32),
-        np.ones(1 << 25, np.float32),
-        np.empty(1 << 25, np.float32),
-    )
+    """Measure a matrix product, a sum and a copy in NumPy, on NumPy's own threads."""
+    a, x = np.ones((1024, 1024), np.float32), np.ones(1 << 25, np.float32)
+    y = np.empty_like(x)
 
     def shortest(run: Callable[[], Any]) -> float:
         found = []
@@ -57,10 +54,8 @@ def peak(threads: Sequence[int]) -> list[Peak]:
         return min(found)
 
     speed = 2 * 1024**3 / shortest(lambda: a @ a) / 1e9
-    read, copied = (
-        x.nbytes / shortest(x.sum) / 1e9,
-        2 * x.nbytes / shortest(lambda: np.copyto(y, x)) / 1e9,
-    )
+    read = x.nbytes / shortest(x.sum) / 1e9
+    copied = 2 * x.nbytes / shortest(lambda: np.copyto(y, x)) / 1e9
     return [Peak(count, speed, read, copied) for count in threads]
 
 

@@ -12,12 +12,12 @@ Array = np.ndarray
 
 
 def empty(shape: Sequence[int], dtype: np.dtype | type = np.float32) -> Array:
-    """Memory for a result."""
+    """Return memory for a result, not yet filled."""
     return np.empty(shape, dtype)
 
 
 def upload(array: Any, out: Array | None = None) -> Array:
-    """Return the array itself, or ``out`` with its values: NumPy's memory is this backend's device."""
+    """Return the array itself, since NumPy's memory is the device, or ``out`` with its values."""
     if out is None:
         return np.asarray(array)
     np.copyto(out, array, casting="same_kind")
@@ -35,5 +35,5 @@ def view(array: Array, shape: Sequence[int], start: int = 0) -> Array:
 
 
 def pack(weight: Array, groups: int) -> Array:
-    """The checkpoint's own layout is good enough here."""
+    """Return the weight itself: this backend reads the checkpoint's own layout."""
     return weight

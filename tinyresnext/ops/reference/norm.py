@@ -1,4 +1,4 @@
-"""The definition of batch normalisation, with known statistics and in training, and of its gradients."""
+"""The definition of batch normalisation, also in training, and of its gradients."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def batch_norm(
     eps: float = 1e-5,
     out: Array | None = None,
 ) -> Array:
-    """One multiplication and one addition a value; the statistics are constants."""
+    """Multiply and add once for each value; the statistics are constants."""
     shapes.batch_norm(x, scale, shift, mean, var, eps=eps, out=out)
     return place((x - mean) * (scale / np.sqrt(var + x.dtype.type(eps))) + shift, out)
 
@@ -36,7 +36,7 @@ def batch_norm_backward(
     *,
     eps: float = 1e-5,
 ) -> tuple[Array, ...]:
-    """``y = (x - mean) * rstd * scale + shift``, term by term."""
+    """Differentiate ``y = (x - mean) * rstd * scale + shift`` by each argument."""
     rstd = 1 / np.sqrt(var + x.dtype.type(eps))
     dshift = dy.sum((0, 1, 2))
     centred = (dy * (x - mean)).sum((0, 1, 2))
@@ -60,7 +60,7 @@ def batch_norm_train(
     statistics: Array | None = None,
     out: Array | None = None,
 ) -> Array:
-    """`batch_norm` with the statistics of the batch itself."""
+    """Compute `batch_norm` with the statistics of the mini-batch itself."""
     shapes.batch_norm_train(
         x, scale, shift, residual, eps=eps, relu=relu, statistics=statistics, out=out
     )
@@ -85,7 +85,10 @@ def batch_norm_train_backward(
     relu: bool = False,
     statistics: Array | None = None,
 ) -> tuple[Array | None, ...]:
-    """The statistics depend on every value, so two means are taken out of the gradient (Ioffe and Szegedy, section 3)."""
+    """Subtract two means from the gradient, since the statistics depend on every value.
+
+    See Ioffe and Szegedy (2015), section 3.
+    """
     if relu:
         dy = dy * (y > 0)
     rstd = 1 / np.sqrt(x.var((0, 1, 2)) + x.dtype.type(eps))

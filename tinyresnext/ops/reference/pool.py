@@ -20,7 +20,7 @@ def max_pool2d(
     ceil_mode: bool = False,
     out: Array | None = None,
 ) -> Array:
-    """Padding with minus infinity never wins, since no window lies wholly in it."""
+    """Pad with minus infinity, which never wins: no window lies wholly in the padding."""
     shape = shapes.max_pool2d(
         x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out
     )
@@ -39,7 +39,7 @@ def max_pool2d_backward(
     padding: Pair = 0,
     ceil_mode: bool = False,
 ) -> tuple[Array]:
-    """The first largest value of each window, row by row, receives the gradient, as in PyTorch."""
+    """Pass the gradient to the first largest value of each window, row by row, as in PyTorch."""
     k_h, k_w = pair("size", size, 1)
     windows = windows_of(x, y.shape, (k_h, k_w), stride, padding, -np.inf)
     first = windows.reshape(*y.shape, k_h * k_w).argmax(-1)
@@ -57,7 +57,7 @@ def avg_pool2d(
     count_include_pad: bool = True,
     out: Array | None = None,
 ) -> Array:
-    """The sum of each window over the number of places that count."""
+    """Divide the sum of each window by the number of places that count."""
     shape = shapes.avg_pool2d(
         x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out
     )
@@ -76,20 +76,20 @@ def avg_pool2d_backward(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> tuple[Array]:
-    """Every value of a window receives its equal share."""
+    """Give every value of a window an equal share."""
     share = dy / _places(x, y.shape, size, stride, padding, count_include_pad)
     dwindows = np.broadcast_to(share[..., None, None], (*y.shape, *pair("size", size, 1)))
     return (gather(dwindows, x, stride, padding),)
 
 
 def mean_pool(x: Array, *, out: Array | None = None) -> Array:
-    """Mean over height and width."""
+    """Take the mean over height and width."""
     shapes.mean_pool(x, out=out)
     return place(x.mean((1, 2)), out)
 
 
 def mean_pool_backward(dy: Array, y: Array, x: Array) -> tuple[Array]:
-    """Every position receives its equal share."""
+    """Give every position an equal share."""
     share = dy[:, None, None, :] / (x.shape[1] * x.shape[2])
     return (np.broadcast_to(share, x.shape),)
 
@@ -97,7 +97,7 @@ def mean_pool_backward(dy: Array, y: Array, x: Array) -> tuple[Array]:
 def _places(
     x: Array, shape: shapes.Shape, size: Pair, stride: Pair, padding: Pair, count_include_pad: bool
 ) -> Array:
-    """How many places of each window count, ``[h_out, w_out, 1]``."""
+    """Return how many places of each window count, ``[h_out, w_out, 1]``."""
     along = []
     for length, count, k, s, p in zip(
         x.shape[1:3],

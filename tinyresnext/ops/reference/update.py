@@ -5,13 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 Array = np.ndarray
-MUON_MOMENTUM = 0.6  # Nesterov's; what Jordan's code for CIFAR-10 has, and so are the next two
+# This and the next two are those of Jordan's code for CIFAR-10.
+MUON_MOMENTUM = 0.6  # Nesterov's momentum coefficient
 NEWTON_SCHULZ_STEPS = 3
-NEWTON_SCHULZ = (
-    3.4445,
-    -4.7750,
-    2.0315,
-)  # of the polynomial: steep at 0, and values near 1 stay near 1
+# Coefficients of the polynomial: it is steep at 0, and values near 1 stay near 1.
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 LEAST_NORM = np.float32(1e-7)
 
 
@@ -25,11 +23,11 @@ def sgd_step(
     decay: float,
     nesterov: bool,
 ) -> None:
-    """Stochastic gradient descent with momentum, as ``torch.optim.SGD`` defines it.
+    """Make a step of stochastic gradient descent with momentum, as ``torch.optim.SGD`` defines it.
 
-    ``m = momentum * m + g``, with ``g`` the gradient plus ``decay`` times the weight; the weight
-    loses ``lr * m``, or with Nesterov's momentum (Sutskever et al. 2013) ``lr * (g + momentum *
-    m)``.
+    ``m = momentum * m + g``, with ``g`` the gradient plus ``decay`` times the weight. ``lr * m`` is
+    subtracted from the weight, or with Nesterov's momentum (Sutskever et al., 2013) ``lr * (g +
+    momentum * m)``.
     """
     step = weight * decay + gradient
     velocity *= momentum
@@ -38,25 +36,26 @@ def sgd_step(
 
 
 def muon_step(weight: Array, gradient: Array, velocity: Array, *, groups: int, lr: float) -> None:
-    """Muon (Jordan 2024): turn the weights of each group, as a matrix, by nearly the same angle in all directions.
+    """Make a step of Muon (Jordan, 2024), which changes the weights of each group as a matrix.
 
-    The matrix ``W`` of a group loses ``lr * |W| / sqrt(rows)`` times `orthogonal` of its gradient
-    with Nesterov's momentum, and then gets its norm ``|W|`` back: a batch norm follows each of
-    these convolutions, so their norm means nothing.
+    From the matrix ``W`` of a group, ``lr * |W| / sqrt(rows)`` times `orthogonal` of its gradient
+    with Nesterov's momentum is subtracted. Then ``W`` is scaled to the norm that it had before: a
+    batch norm follows each of these convolutions, so their norm has no effect.
     """
     velocity *= MUON_MOMENTUM
     velocity += gradient
     ahead = gradient + MUON_MOMENTUM * velocity
     w = weight.reshape(groups, len(gradient) // groups, -1)  # [groups, filters, values of a filter]
     norm = np.sqrt(np.square(w).sum((1, 2), keepdims=True))
-    w -= (
-        np.float32(lr) / np.sqrt(np.float32(w.shape[1])) * norm * orthogonal(ahead.reshape(w.shape))
-    )
+    rate = np.float32(lr) / np.sqrt(np.float32(w.shape[1]))
+    w -= rate * norm * orthogonal(ahead.reshape(w.shape))
     w *= norm / (np.sqrt(np.square(w).sum((1, 2), keepdims=True)) + LEAST_NORM)
 
 
 def orthogonal(matrices: Array) -> Array:
-    """Return matrices with the same singular vectors, and all singular values near 1, by Newton-Schulz steps.
+    """Return matrices with the same singular vectors and singular values near 1.
+
+    They are computed by Newton-Schulz steps.
 
     Parameters
     ----------
@@ -79,15 +78,15 @@ def orthogonal(matrices: Array) -> Array:
 
 
 def average_step(average: Array, values: Array, *, new: float) -> None:
-    """``average += new * (values - average)``."""
+    """Compute ``average += new * (values - average)``."""
     average += (values - average) * new
 
 
 def statistics_step(mean: Array, var: Array, statistics: Array, *, count: int, new: float) -> None:
     """Move the running mean and variance as PyTorch does.
 
-    ``count`` values were averaged: the running variance is the unbiased one, and for a single value
-    the biased one.
+    The statistics are those of ``count`` values. The running variance is the unbiased one, and for
+    a single value the biased one.
     """
     unbiased = statistics[1] * (count / max(count - 1, 1))
     for running, value in ((mean, statistics[0]), (var, unbiased)):

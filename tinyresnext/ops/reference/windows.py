@@ -1,4 +1,4 @@
-"""What each output position sees of the padded image, which convolutions and poolings share."""
+"""What each output position sees of the padded image: convolutions and poolings share it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def windows_of(
     padding: Pair,
     fill: float = 0.0,
 ) -> Array:
-    """A view of the padded picture: ``[n, h_out, w_out, c, k_h, k_w]``."""
+    """Return a view of the padded image: ``[n, h_out, w_out, c, k_h, k_w]``."""
     lead, (s_h, s_w) = pair("padding", padding, 0), pair("stride", stride, 1)
     h_out, w_out = shape[1:3]
     reach = ((h_out - 1) * s_h + kernel[0], (w_out - 1) * s_w + kernel[1])
@@ -31,7 +31,7 @@ def windows_of(
 
 
 def gather(dwindows: Array, x: Array, stride: Pair, padding: Pair) -> Array:
-    """The transpose of `_windows`: sum what every window says about each value of ``x``."""
+    """Add the gradients of all windows that see a value of ``x``: the transpose of `windows_of`."""
     (p_h, p_w), (s_h, s_w) = pair("padding", padding, 0), pair("stride", stride, 1)
     n, h, w, c = x.shape
     _, h_out, w_out, _, k_h, k_w = dwindows.shape
@@ -45,7 +45,7 @@ def gather(dwindows: Array, x: Array, stride: Pair, padding: Pair) -> Array:
 
 
 def place(y: Array, out: Array | None) -> Array:
-    """The result, in the caller's memory when there is some."""
+    """Return the result, in the caller's memory if there is any."""
     if out is None:
         return y
     np.copyto(out, y)

@@ -1,9 +1,8 @@
-"""The matrix product that every dense convolution ends in: rows of columns times panels of the weight.
+"""The matrix product of every dense convolution: gathered rows times panels of the weight.
 
-**A register tile.** To multiply matrices is to load, multiply and add, and the adding is the fast
-part: it only has to be fed. A value that is loaded should be used many times, and the sums should
-not go through memory at all. So a tile of ``rows x vectors`` sums stays in registers while the
-innermost loop walks down the depth::
+**A register tile.** A matrix product loads, multiplies and adds, and loading is the slow part. A
+value that is loaded should be used many times, and the sums should not go through memory at all. So
+a tile of ``rows x vectors`` sums stays in registers while the innermost loop walks down the depth::
 
                             right: one row of the panel          registers
                             [ b0 ............ ][ b1 ............ ]     2
@@ -19,14 +18,14 @@ One step down the depth is 2 loads of vectors, 14 of single values, and 28 multi
 have 16, so the tile is 6 x 2 there, and takes 15. One register more, and a sum goes to memory and
 back in every step.
 
-Why these numbers of rows: pictures of 224 pixels end in 7 x 7 positions, and every stage before has
+Why these numbers of rows: images of 224 pixels end in 7 x 7 positions, and every stage before has
 four times as many: 49 = 3 * 14 + 7 and 196 = 14 * 14, so tiles of 14 and 7 rows leave nothing over.
 Where something is left over, the tile computes some rows or columns too many, and its result goes
-to a scratch tile, of which the valid part is copied out.
+to a scratch tile, from which the valid part is copied.
 
 **Panels.** The right matrix, ``[depth, c_out]``, is cut into panels of as many columns as a tile
-has, each stored as ``[depth, columns]``: the loop reads it straight through. Weights are laid out
-so once, when they are packed.
+has, each stored as ``[depth, columns]``: the loop reads it from beginning to end. Weights are laid
+out like this once, when they are packed.
 
 **Shelves.** The left matrix has one row for each position of the result. The rows of one tile lie
 in *shelves*: for ``DEPTH`` values of depth, all rows of the tile, one below the other, ``PITCH``
@@ -41,9 +40,9 @@ values apart; then the next ``DEPTH``::
 
 The pitch is a constant, so that all rows are reached from one address. The spare cache line
 matters: rows a multiple of 4 KiB apart compete for the same few places of the first cache, and with
-1024 channels that is exactly where rows of the picture lie. A convolution copies what each position
-sees straight into this layout, whatever the size of its kernel (`conv`), and so any kernel, any
-stride and any number of groups is this one product.
+1024 channels that is exactly where rows of the image lie. A convolution copies what each position
+sees into this layout, whatever the size of its kernel (`dense`), and so any kernel, any stride and
+any number of groups is this one product.
 """
 
 from __future__ import annotations
@@ -53,23 +52,25 @@ from numba.core import types
 from numba.extending import intrinsic, overload
 
 from ..runtime.kernel import kernel
-from ..runtime.memory import empty
+from ..runtime.memory import Array, empty
 from ..runtime.simd import FLOATS, I64, Emit, copy, machine
 
-Array = np.ndarray
 VECTORS = 2  # vectors in a row of a tile
 DEPTH_BITS = 8
 DEPTH = 1 << DEPTH_BITS  # 14 rows of a shelf are 15 KiB, half of the first cache
 PITCH = DEPTH + 16
 LINE = 16  # values of a cache line
-# steps down the depth that are written out in the loop; every depth is filled up to a multiple
+# Steps down the depth that are written out in the loop; every depth is filled up to a multiple.
 UNROLL = 4
 
 
 def tile(
     halves, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residual, add, floor, soon, soon_at
-) -> None:
-    """One tile: ``c[row, column] = max(floor, bias[column] + sum over k of a[row, k] * b[k, column] + residual)``.
+):
+    """Compute one tile of a product, and apply the epilogue.
+
+    ``c[row, column] = max(floor, bias[column] + sum over k of a[row, k] * b[k, column] +
+    residual)``.
 
     Parameters
     ----------
@@ -84,9 +85,8 @@ def tile(
     add : whether to add the residual
     floor : 0 for a ReLU, minus infinity for none
     soon : flat, from ``soon_at``
-        About as many values as the tile has on the left, in whole cache lines, come from here into
-        the second cache meanwhile, since they will be needed soon; none where ``soon_at`` is
-        negative.
+        Values that will be needed soon: about as many as the tile has on the left, in whole cache
+        lines, are brought into the second cache meanwhile; none where ``soon_at`` is negative.
     """
     m = machine()
     rows, size = halves * m.half, VECTORS * m.lanes
@@ -97,7 +97,7 @@ def tile(
         ],
         1,
     )
-    with np.errstate(all="ignore"):  # rows and columns that nobody takes hold anything
+    with np.errstate(all="ignore"):  # rows and columns that nobody reads hold arbitrary values
         sums = bias[:size] + left[:, :depth] @ b[b_at : b_at + depth * size].reshape(depth, size)
         for r in range(rows):
             at = c_at + r * pitch
@@ -106,29 +106,15 @@ def tile(
 
 
 def _shelves(a_at: int, rows: int, depth: int) -> range:
-    """Where each shelf begins."""
+    """Return where each shelf begins."""
     return range(a_at, a_at + -(-depth // DEPTH) * rows * PITCH, rows * PITCH)
 
 
 @intrinsic(prefer_literal=True)
 def _tile(
-    typing,
-    halves,
-    a,
-    a_at,
-    b,
-    b_at,
-    depth,
-    c,
-    c_at,
-    pitch,
-    bias,
-    residual,
-    add,
-    floor,
-    soon,
+    typing, halves, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residual, add, floor, soon,
     soon_at,
-):
+):  # fmt: skip
     """Emit `tile`: a loop over the shelves, in it a loop down the depth, in that the tile."""
     rows, i = halves.literal_value * machine().half, types.intp
     signature = types.void(
@@ -149,8 +135,7 @@ def _tile(
             for q in range(lines):
                 e.prefetch(e.after(coming, q * LINE), write=False, cache=2)
             for j in range(VECTORS):
-                # Where the sums of one more row will go comes into the cache while they are being
-                # computed.
+                # The place of one more row of sums comes into the cache while they are computed.
                 e.prefetch(e.after(other, builder.add(place, I64(j * e.lanes))), write=False)
                 e.prefetch(e.after(result, builder.add(place, I64(j * e.lanes))), write=True)
             more = builder.icmp_signed("<", place, last)
@@ -202,40 +187,29 @@ def _tile(
 def _tile_overload(
     halves, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residual, add, floor, soon, soon_at
 ):
-    """Wherever compiled code calls."""
-    return (
-        lambda halves, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residual, add, floor, soon, soon_at: (
-            _tile(
-                halves,
-                a,
-                a_at,
-                b,
-                b_at,
-                depth,
-                c,
-                c_at,
-                pitch,
-                bias,
-                residual,
-                add,
-                floor,
-                soon,
-                soon_at,
-            )
-        )
-    )
+    """Replace `tile` in compiled code."""
+
+    def compiled(
+        halves, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residual, add, floor, soon, soon_at
+    ):
+        _tile(
+            halves, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residual, add, floor, soon,
+            soon_at,
+        )  # fmt: skip
+
+    return compiled
 
 
 @kernel()
 def multiply(
-    a, first, last, half, panels, b_at, depth, size, bias, f0, count, c_out, residual, add, floor, out, scratch, soon, soon_at,
+    a, first, last, half, panels, b_at, depth, size, bias, f0, count, c_out, residual, add, floor,
+    out, scratch, soon, soon_at,
 ):  # fmt: skip
-    """The rows ``first`` to ``last`` of the left matrix, all in shelves in ``a``, times one panel.
+    """Multiply the rows ``first`` to ``last`` of the left matrix, in shelves in ``a``, by a panel.
 
-    The panel is that of the filters ``f0`` to ``f0 + count``. A tile is written to ``out`` only
-    when all of its rows are below ``last`` and all of its columns are filters; otherwise to
-    ``scratch``, which holds a tile and then a bias. What is needed soon (see `tile`) goes on with
-    every tile.
+    The panel is that of the filters ``f0`` to ``f0 + count``. A tile is written to ``out`` only if
+    all of its rows are below ``last`` and all of its columns are filters; otherwise to ``scratch``,
+    which holds a tile and then a bias. ``soon_at`` moves forward with every tile (see `tile`).
     """
     a_at, shelves = 0, (depth + DEPTH - 1) // DEPTH
     shift = scratch[2 * half * size :]
@@ -254,40 +228,14 @@ def multiply(
                     copy(residual, at + r * c_out, scratch, r * size, count)
         if rows == half:
             tile(
-                1,
-                a,
-                a_at,
-                panels,
-                b_at,
-                depth,
-                target,
-                place,
-                pitch,
-                shift,
-                other,
-                add,
-                floor,
-                soon,
-                soon_at,
-            )
+                1, a, a_at, panels, b_at, depth, target, place, pitch, shift, other, add, floor,
+                soon, soon_at,
+            )  # fmt: skip
         else:
             tile(
-                2,
-                a,
-                a_at,
-                panels,
-                b_at,
-                depth,
-                target,
-                place,
-                pitch,
-                shift,
-                other,
-                add,
-                floor,
-                soon,
-                soon_at,
-            )
+                2, a, a_at, panels, b_at, depth, target, place, pitch, shift, other, add, floor,
+                soon, soon_at,
+            )  # fmt: skip
         soon_at += 0 if soon_at < 0 else rows * depth
         if not whole:
             for r in range(valid):
@@ -297,7 +245,7 @@ def multiply(
 
 
 def panels(matrix: Array) -> Array:
-    """Cut each matrix ``[..., depth, columns]`` into panels, one after the other, filled up with zeros; flat."""
+    """Cut each matrix ``[..., depth, columns]`` into panels, filled up with zeros; all flat."""
     size = VECTORS * machine().lanes
     *lead, depth, columns = matrix.shape
     count, deep, whole = -(-columns // size), -(-depth // UNROLL) * UNROLL, columns // size

@@ -1,12 +1,12 @@
-"""The gradient of a grouped convolution's weight, where groups fill blocks: `grouped`, the other way round.
+"""The gradient of a grouped convolution's weight, where groups fill blocks (see `grouped`).
 
 ``dweight[o, c, i, j] = sum over positions of dy[position, o] * x[position + (i, j), c]``, with
 ``c`` in the group of ``o``. The lanes are output channels, as in the forward pass: a value of the
-picture is permuted within its groups (or broadcast, where a group fills the block) so that each
-output channel meets one input channel of its group, and now it is multiplied with the gradient
-``dy`` of the pixel instead of with a weight. The sums, one vector for each tap and each input
-channel of the group, stay in registers along a whole line. A permuted value serves all the taps of
-a line of the kernel that meet it, as there.
+image is permuted within its groups (or broadcast, where a group fills the block) so that each
+output channel meets one input channel of its group, and it is multiplied by the gradient ``dy`` of
+the pixel instead of by a weight. The sums, one vector for each tap and each input channel of the
+group, stay in registers along a whole line. A permuted value is used for all the taps of a line of
+the kernel that meet it, as in the forward pass.
 
 With 16 lanes, width 4 and three taps these are 12 sums; where there are more than fit, the line is
 walked again for the next channels of the group.
@@ -15,25 +15,55 @@ walked again for the next channels of the group.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numba import get_num_threads
 from numba.core import types
 from numba.extending import intrinsic, overload
 
-from ..runtime.crew import Step, Work, compiled, take
+from ..runtime.crew import Step
 from ..runtime.kernel import kernel
 from ..runtime.memory import Array, empty
 from ..runtime.simd import FLOATS, Emit, aligned, copy, machine
+from ..runtime.tasks import Kernel, finished, in_tasks, next_task
+from .geometry import Geometry
 
-# Pixels of the result that are written out: lines of 32-pixel pictures are 32, 16 and 8 long
-PIXELS = 8
+PIXELS = 8  # of the result, that are written out: images of 32 pixels have lines of 32, 16 and 8
 STRIP = 16 * 1024  # most values of a strip, about
 
 
+class Lines(NamedTuple):
+    """The numbers of a grouped weight's gradient: the geometry, and how the sums are cut.
+
+    For each block of channels there are ``shares`` tasks, each with its share of the strips, and
+    each leaves its partial sums; `_add_up` has a task for each filter instead.
+    """
+
+    n: int
+    h: int
+    w: int
+    c_in: int
+    h_out: int
+    w_out: int
+    c_out: int
+    k_h: int
+    k_w: int
+    s_h: int
+    s_w: int
+    p_h: int
+    p_w: int
+    groups: int
+    add: int  # 1 where the gradient is added to what is there
+    block: int  # channels of a block
+    at_once: int  # input channels of a group whose sums are in registers together
+    lines: int  # of dy, in a strip
+    shares: int
+    tasks: int
+
+
 def some_channels(width: int, taps: int) -> int:
-    """How many input channels of a group are done at once: all their sums must fit the registers."""
+    """Return for how many input channels of a group all sums fit the registers."""
     m = machine()
     room = m.registers - (6 if m.registers > 16 else 3)
     fit = [
@@ -44,8 +74,8 @@ def some_channels(width: int, taps: int) -> int:
     return max(fit, default=1)
 
 
-def line_tile(width, taps, stride, strip, at, line, line_at, tiles, sums, s_at) -> None:
-    """Add what one line of ``dy`` says about one line of the kernel, for some channels of each group.
+def line_tile(width, taps, stride, strip, at, line, line_at, tiles, sums, s_at):
+    """Add the products of one line of ``dy`` to the sums of one line of the kernel.
 
     Parameters
     ----------
@@ -53,7 +83,7 @@ def line_tile(width, taps, stride, strip, at, line, line_at, tiles, sums, s_at) 
         Channels of a group, columns of the kernel, columns from pixel to pixel; constants where it
         is called.
     strip : ``[columns, block]``, from ``at``
-        A line of the picture, from the first of the channels on.
+        A line of the image, from the first of the channels on.
     line : ``[pixels, block]``, from ``line_at``
         The line of the gradient, with zeros behind its end.
     tiles : int
@@ -126,7 +156,7 @@ def _line_tile(typing, width, taps, stride, strip, at, line, line_at, tiles, sum
 
 @overload(line_tile, prefer_literal=True)
 def _line_overload(width, taps, stride, strip, at, line, line_at, tiles, sums, s_at):
-    """Wherever compiled code calls."""
+    """Replace `line_tile` in compiled code."""
     return lambda width, taps, stride, strip, at, line, line_at, tiles, sums, s_at: _line_tile(
         width, taps, stride, strip, at, line, line_at, tiles, sums, s_at
     )
@@ -137,7 +167,7 @@ def _line_overload(width, taps, stride, strip, at, line, line_at, tiles, sums, s
 
 @kernel()
 def _cut_line(source, start, pitch, left, count, columns, channels, block, target, t):
-    """One line with ``left`` zero columns before its ``count`` and zeros behind, ``channels`` of each column."""
+    """Copy ``channels`` of ``count`` columns, after ``left`` columns of zeros and before others."""
     target[t : t + left * block] = 0
     for q in range(left, left + count):
         copy(source, start, target, t + q * block, channels)
@@ -146,128 +176,108 @@ def _cut_line(source, start, pitch, left, count, columns, channels, block, targe
 
 
 @functools.cache
-def lines_kernel(width: int, taps: int, stride: int) -> Any:
-    """Compile for one width of group, one width of kernel and one stride."""
+def lines_kernel(width: int, taps: int, stride: int) -> Kernel:
+    """Make the kernel for one width of group, one width of kernel and one stride."""
     some = some_channels(width, taps)
 
-    def lines(x, dy, bias, residual, out, g, counters):
-        """A thread's share. ``g``: ``blocks`` of ``size`` channels, each in ``parts`` tasks; ``length`` lines of dy at once."""
+    @in_tasks(Lines, key=(width, taps, stride))
+    def lines(x, dy, out, g, counters):
+        """Compute partial sums of the gradient: ``out`` has those of each task."""
         tiles = (g.w_out + PIXELS - 1) // PIXELS
         columns, pixels = (tiles * PIXELS - 1) * stride + taps, tiles * PIXELS
-        strip = aligned(((g.length - 1) * g.s_h + g.k_h) * columns * g.size + width)
-        line, values = aligned(pixels * g.size), g.k_h * width * taps * g.size
+        strip = aligned(((g.lines - 1) * g.s_h + g.k_h) * columns * g.block + width)
+        line, values = aligned(pixels * g.block), g.k_h * width * taps * g.block
         sums = aligned(values)
         strip[:], line[:] = 0, 0
-        strips = (g.h_out + g.length - 1) // g.length
-        task = take(counters, 0)
+        strips = (g.h_out + g.lines - 1) // g.lines
+        task = next_task(counters)
         while task < g.tasks:
-            block, part = divmod(task, g.parts)
-            c0 = block * g.size
-            channels = min(g.size, g.c_in - c0)
+            block, share = divmod(task, g.shares)
+            c0 = block * g.block
+            channels = min(g.block, g.c_in - c0)
             out[task * values : (task + 1) * values] = 0
-            for some_lines in range(
-                part * g.n * strips // g.parts, (part + 1) * g.n * strips // g.parts
-            ):
-                n, first = divmod(some_lines, strips)
-                first *= g.length
-                last = min(first + g.length, g.h_out)
+            begin, end = share * g.n * strips // g.shares, (share + 1) * g.n * strips // g.shares
+            for strip_number in range(begin, end):
+                n, first = divmod(strip_number, strips)
+                first *= g.lines
+                last = min(first + g.lines, g.h_out)
                 top = first * g.s_h - g.p_h
                 for k in range((last - first - 1) * g.s_h + g.k_h):
                     count = min(g.w, columns - g.p_w) if 0 <= top + k < g.h else 0
                     start = ((n * g.h + top + k) * g.w) * g.c_in + c0
-                    _cut_line(
-                        x,
-                        start,
-                        g.c_in,
-                        min(g.p_w, columns),
-                        count,
-                        columns,
-                        channels,
-                        g.size,
-                        strip,
-                        k * columns * g.size,
-                    )
+                    left, at = min(g.p_w, columns), k * columns * g.block
+                    _cut_line(x, start, g.c_in, left, count, columns, channels, g.block, strip, at)
                 sums[:] = 0
                 for y in range(first, last):
                     start = ((n * g.h_out + y) * g.w_out) * g.c_out + c0
-                    _cut_line(dy, start, g.c_out, 0, g.w_out, pixels, channels, g.size, line, 0)
+                    _cut_line(dy, start, g.c_out, 0, g.w_out, pixels, channels, g.block, line, 0)
                     for i in range(g.k_h):
-                        at = ((y - first) * g.s_h + i) * columns * g.size
+                        at = ((y - first) * g.s_h + i) * columns * g.block
                         for m in range(width // some):
-                            s_at = (i * width // some + m) * taps * some * g.size
+                            s_at = (i * width // some + m) * taps * some * g.block
                             line_tile(
-                                width,
-                                taps,
-                                stride,
-                                strip,
-                                at + m * some,
-                                line,
-                                0,
-                                tiles,
-                                sums,
+                                width, taps, stride, strip, at + m * some, line, 0, tiles, sums,
                                 s_at,
-                            )
+                            )  # fmt: skip
                 for v in range(values):
                     out[task * values + v] += sums[v]
-            task = take(counters, 0)
-        take(counters, 1)
+            task = next_task(counters)
+        finished(counters)
 
-    return compiled(lines, width, taps, stride)
+    return lines
 
 
-def _gather(partial, weight, bias, residual, out, g, counters):
-    """Add the partial sums of all tasks of a block, and put them where they belong. A task is a row of the weight.
-
-    ``g.length`` is how many channels of a group were done at once; ``g.add`` whether to add to what
-    is there.
-    """
+@in_tasks(Lines)
+def _add_up(partial, out, g, counters):
+    """Add the partial sums of all shares of a block, and store them; a task is a filter."""
     width = g.c_in // g.groups
-    values = g.k_h * width * g.k_w * g.size
-    task = take(counters, 0)
+    values = g.k_h * width * g.k_w * g.block
+    task = next_task(counters)
     while task < g.tasks:
-        block, lane = divmod(task, g.size)
+        block, lane = divmod(task, g.block)
         for i in range(g.k_h):
             for n in range(width):
                 for t in range(g.k_w):
-                    m, channel = divmod(n, g.length)
-                    at = block * g.parts * values + lane
-                    at += (
-                        (i * (width // g.length) + m) * g.k_w * g.length + t * g.length + channel
-                    ) * g.size
+                    m, channel = divmod(n, g.at_once)
+                    turn = i * (width // g.at_once) + m
+                    at = block * g.shares * values + lane
+                    at += (turn * g.k_w * g.at_once + t * g.at_once + channel) * g.block
                     total = np.float32(0)
-                    for _ in range(g.parts):
+                    for _ in range(g.shares):
                         total += partial[at]
                         at += values
                     place = ((task * width + n) * g.k_h + i) * g.k_w + t
                     out[place] = out[place] + total if g.add else total
-        task = take(counters, 0)
-    take(counters, 1)
+        task = next_task(counters)
+    finished(counters)
 
 
 # --- launcher -------------------------------------------------------------------------------------
 
 
-@functools.cache
-def _gather_kernel() -> Any:
-    """Compiled when it is first needed."""
-    return compiled(_gather)
+def cut(geo: Geometry, add: bool) -> Lines:
+    """Cut into strips that fit the cache, and about eight tasks for each thread."""
+    width = geo.c_in // geo.groups
+    block = max(machine().lanes, width)
+    lines = max(1, min(geo.h_out, STRIP // (geo.w * block * geo.s_h)))
+    blocks, strips = -(-geo.c_in // block), geo.n * -(-geo.h_out // lines)
+    shares = max(1, min(strips, -(-8 * get_num_threads() // blocks)))
+    return Lines(
+        *geo,
+        add=int(add),
+        block=block,
+        at_once=some_channels(width, geo.k_w),
+        lines=lines,
+        shares=shares,
+        tasks=blocks * shares,
+    )
 
 
-def cut(g: Work) -> Work:
-    """Strips that fit the cache, and about eight tasks for each thread."""
-    size = max(machine().lanes, g.c_in // g.groups)
-    length = max(1, min(g.h_out, STRIP // (g.w * size * g.s_h)))
-    blocks, strips = -(-g.c_in // size), g.n * -(-g.h_out // length)
-    parts = max(1, min(strips, -(-8 * get_num_threads() // blocks)))
-    return g._replace(size=size, length=length, blocks=blocks, parts=parts, tasks=blocks * parts)
-
-
-def weight_gradient(x: Array, dy: Array, out: Array, g: Work) -> list[Step]:
-    """The steps that compute ``dweight``; see `outer.weight_gradient`."""
-    width = g.c_in // g.groups
-    partial = empty((g.tasks * g.k_h * width * g.k_w * g.size,))
-    rows = g._replace(length=some_channels(width, g.k_w), tasks=g.c_out)
+def weight_gradient(x: Array, dy: Array, out: Array, geo: Geometry, add: bool) -> list[Step]:
+    """Return the steps that compute ``dweight``; see `outer.weight_gradient`."""
+    g, width = cut(geo, add), geo.c_in // geo.groups
+    partial = empty((g.tasks * g.k_h * width * g.k_w * g.block,))
     return [
-        Step(lines_kernel(width, g.k_w, g.s_w), x, dy, dy, dy, partial, g),
-        Step(_gather_kernel(), partial, dy, dy, dy, out, rows),
+        Step(lines_kernel(width, g.k_w, g.s_w), g, x=x, dy=dy, out=partial),
+        Step(_add_up, g._replace(tasks=g.c_out), partial=partial, out=out),
     ]

@@ -1,9 +1,9 @@
-"""Compiled kernels on disk, so that a computer compiles them once: a folder of files, each believed only if it is whole.
+"""Compiled kernels on disk: a folder of files, each used only if it is whole.
 
 A file holds machine code and pickled objects, so whoever can write it can run code. Therefore only
-folders and files count that belong to the user and that nobody else can write to; and since
-half-written, damaged and misplaced files happen, each carries a digest of its content and of what
-it is for, which is checked before anything else is done with it. Whatever is wrong, the kernel is
+folders and files are used that belong to the user and that nobody else can write to. Files may be
+half-written, damaged or misplaced, so each carries a digest of its content and of the kernel it
+belongs to, which is checked before anything else is done with it. Whatever is wrong, the kernel is
 compiled again: nothing here raises.
 """
 
@@ -32,7 +32,7 @@ from ...contract import Kept
 MAGIC = b"tinyresnext kernel 1\n"
 SUFFIX = ".kernel"
 FAILURES = (OSError, ValueError)  # of files; a name that no file can have is a ValueError
-# Settings of Numba that change the code it makes. The number of threads and whose they are do not.
+# Settings of Numba that change the code. The number of threads and their pool do not.
 SETTINGS = (
     "OPT",
     "LOOP_VECTORIZE",
@@ -49,14 +49,15 @@ SETTINGS = (
 
 @functools.cache
 def identity() -> str:
-    """Everything that compiled code depends on, besides the kernel itself: two processes share code if this is equal."""
-    cpu = Path(__file__).parent.parent
+    """Return all that compiled code depends on, besides the kernel itself.
+
+    Processes for which this is equal share compiled code.
+    """
+    backend = Path(__file__).parent.parent
     sources = hashlib.sha256()
-    for path in sorted([*cpu.rglob("*.py"), cpu.parent / "checks.py", cpu.parent / "shapes.py"]):
-        content = path.read_bytes()
-        sources.update(
-            f"{path.relative_to(cpu.parent).as_posix()} {len(content)}\n".encode() + content
-        )
+    for path in sorted(backend.rglob("*.py")):
+        content, name = path.read_bytes(), path.relative_to(backend).as_posix()
+        sources.update(f"{name} {len(content)}\n".encode() + content)
     settings = [f"{name}={getattr(config, name, None)}" for name in SETTINGS]
     versions = [
         __version__,
@@ -70,7 +71,7 @@ def identity() -> str:
 
 
 def folder() -> Path | None:
-    """Where this process keeps its kernels; nothing where none can be kept."""
+    """Return where this process keeps its kernels, or None where none can be kept."""
     try:
         base = home()
         return (
@@ -79,19 +80,22 @@ def folder() -> Path | None:
             / "kernels"
             / f"{__version__}-{hashlib.sha256(identity().encode()).hexdigest()[:20]}"
         )
-    except Exception:  # no sources to read (a zipped application), or another Numba than we know
+    except Exception:  # no sources to read (a zipped application), or an unknown Numba
         return None
 
 
 def _ours(status: os.stat_result) -> bool:
-    """Whether this is the user's, and nobody else can write to it. Windows keeps other users out of the folder itself."""
+    """Return whether this belongs to the user, and nobody else can write to it.
+
+    Windows keeps other users out of the folder itself.
+    """
     return not hasattr(os, "geteuid") or (
         status.st_uid == os.geteuid() and not status.st_mode & 0o022
     )
 
 
 def _make(place: Path) -> None:
-    """The folder and those above it, for the user alone where they are new."""
+    """Make the folder and those above it; new ones are for the user alone."""
     place.parent.parent.parent.mkdir(parents=True, exist_ok=True)
     for level in (place.parent.parent, place.parent, place):
         with suppress(FileExistsError):
@@ -99,7 +103,7 @@ def _make(place: Path) -> None:
 
 
 def _trusted(place: Path) -> bool:
-    """Whether the folder and the two above it are real folders and ours."""
+    """Return whether the folder and the two above it are real folders and the user's."""
     found = [os.lstat(level) for level in (place, place.parent, place.parent.parent)]
     return all(stat.S_ISDIR(status.st_mode) and _ours(status) for status in found)
 
@@ -108,7 +112,7 @@ def _trusted(place: Path) -> bool:
 
 
 def _path(place: Path, name: str, signature: str) -> Path:
-    """A readable name, made unique by a digest."""
+    """Return the path of a kernel: a readable name, made unique by a digest."""
     readable = re.sub(r"\W+", "_", name.rpartition("cpu.")[2])[:60]
     return (
         place
@@ -117,13 +121,19 @@ def _path(place: Path, name: str, signature: str) -> Path:
 
 
 def _digest(name: str, signature: str, payload: bytes) -> bytes:
-    """Of the content and of what it is for: a whole file under another's name, or from another machine, is not believed."""
+    """Return a digest of the content, the kernel and the machine it is for.
+
+    So a file under another kernel's name, or from another machine, is not used.
+    """
     head = "\n".join([identity(), name, signature, ""])
     return hashlib.sha256(head.encode() + payload).digest()
 
 
 def read(name: str, signature: str) -> bytes | None:
-    """What `write` stored for that kernel and those types of arguments, or nothing. A file that is not whole is removed."""
+    """Return what `write` stored for that kernel and those types of arguments, or None.
+
+    A file that is not whole is removed.
+    """
     place = folder()
     if place is None:
         return None
@@ -146,7 +156,7 @@ def read(name: str, signature: str) -> bytes | None:
 
 
 def write(name: str, signature: str, payload: bytes) -> None:
-    """Store a compiled kernel, in one step, so that others who read at this moment find all of it or nothing."""
+    """Store a compiled kernel in one step: whoever reads meanwhile finds all of it or nothing."""
     place = folder()
     if place is None:
         return
@@ -166,12 +176,12 @@ def write(name: str, signature: str, payload: bytes) -> None:
             with suppress(*FAILURES):
                 temporary.unlink()
             raise
-    except FAILURES:  # no room, no permission, no such thing: then it is not kept
+    except FAILURES:  # no room or no permission: the kernel is not kept
         return
 
 
 def drop(name: str, signature: str) -> None:
-    """Remove a kernel, if that is possible."""
+    """Remove a kernel if that is possible."""
     place = folder()
     if place is not None:
         with suppress(*FAILURES):
@@ -182,33 +192,36 @@ def drop(name: str, signature: str) -> None:
 
 
 def kept() -> list[Kept]:
-    """What is stored, for this version and others, this processor and others."""
+    """Return the folders of kernels, those of other versions and processors too."""
     found = []
     for place, files in _stored():
         sizes = []
         for path in files:
-            with suppress(*FAILURES):  # somebody clears meanwhile
+            with suppress(*FAILURES):  # another process clears meanwhile
                 sizes.append(path.stat().st_size)
         found.append(Kept(place, len(sizes), sum(sizes), place == folder()))
     return found
 
 
 def problem() -> str | None:
-    """Why kernels cannot be kept, or nothing if they can."""
+    """Return why kernels cannot be kept, or None when they can."""
     place = folder()
     if place is None:
         return "there is no folder for them, or this version of Numba is not known"
     try:
         _make(place)
         if not _trusted(place):
-            return f"{place.parent.parent} or a folder in it belongs to somebody else, or others can write to it"
+            return (
+                f"{place.parent.parent} or a folder in it belongs to somebody else, "
+                "or others can write to it"
+            )
         return None if os.access(place, os.W_OK) else f"{place} cannot be written to"
     except FAILURES as error:
         return f"{place} cannot be made: {error}"
 
 
 def clear() -> int:
-    """Remove everything that is stored, for any version. Returns how many bytes that were."""
+    """Remove the kernels of all versions, and return how many bytes they had."""
     total = sum(entry.bytes for entry in kept())
     for place, files in _stored():
         for path in files:
@@ -220,7 +233,7 @@ def clear() -> int:
 
 
 def _stored() -> Iterator[tuple[Path, list[Path]]]:
-    """Each folder with its files, and no file that is not ours."""
+    """Yield each folder with its files, and only files that `write` names so."""
     base = home()
     with suppress(*FAILURES):
         for place in sorted(

@@ -1,8 +1,8 @@
-"""How many threads are worth starting: what this process may use, which is often less than the machine has.
+"""How many cores this process may use, which is often fewer than the machine has.
 
-Three things limit it. The machine has so many cores; the process may be confined to some of them
-(affinity); and a container may have a quota of processor time, which shows in neither. More threads
-than that only wait for each other.
+Three things limit it: the cores of the machine; the cores that the process may run on (affinity);
+and a container's quota of processor time, which shows in neither of the others. More threads than
+that only wait for each other.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from pathlib import Path, PurePosixPath
 
 
 def cores(root: str | os.PathLike[str] = "/") -> int:
-    """Cores that this process may use: its affinity, and no more than its quota of processor time, rounded up.
+    """Return the number of cores in the affinity, or in the quota (rounded up) if that is lower.
 
     Parameters
     ----------
     root : path
-        Where ``proc`` and ``sys`` are.
+        The folder that has ``proc`` and ``sys``.
     """
-    # macOS and Windows do not tell, or have no such thing.
+    # macOS and Windows have no affinity or quota to read.
     count = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
@@ -29,7 +29,7 @@ def cores(root: str | os.PathLike[str] = "/") -> int:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """Each quota that this process lives under, in cores: its control group's and those of the groups around it."""
+    """Yield, in cores, the quotas of this process's control group and of the groups around it."""
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
@@ -48,14 +48,17 @@ def _quotas(root: Path) -> Iterator[float]:
 
 
 def _upwards(top: Path, path: str) -> Iterator[Path]:
-    """The group's folder and those above it. Inside a container, some of the path may not be there; the top is."""
+    """Yield the group's folder and those above it.
+
+    Inside a container some of the folders may not exist; the top does.
+    """
     names = [name for name in PurePosixPath(path).parts if name not in ("/", "..")]
     for depth in range(len(names), -1, -1):
         yield top.joinpath(*names[:depth])
 
 
 def _ratio(words: list[str]) -> Iterator[float]:
-    """Quota over period, if both are there and mean something: ``max`` and -1 mean that there is no quota."""
+    """Yield quota over period if both are given; ``max`` and -1 mean that there is no quota."""
     if (
         len(words) == 2
         and all(word.isdecimal() for word in words)
@@ -66,7 +69,7 @@ def _ratio(words: list[str]) -> Iterator[float]:
 
 
 def _read(path: Path) -> str:
-    """The text of a file, or nothing."""
+    """Return the text of a file, or an empty text if it cannot be read."""
     try:
         return path.read_text("utf-8", "replace")
     except OSError:

@@ -1,10 +1,13 @@
-"""How a Python function becomes a kernel: compiled when it is first called, and kept on disk for the next process.
+"""How a Python function becomes a kernel: compiled when it is first called, and kept on disk.
 
 Numba has a cache of its own. A damaged file in it raises errors, or ends the process; it does not
 see that a function which a kernel calls has changed; and where it cannot write it refuses to
 compile. So only its way of turning compiled code into bytes is used here, and `cache` keeps the
 bytes. That way is not part of Numba's public interface: with a version in which it has changed,
 nothing is kept, and everything else works.
+
+Functions that Numba compiles (decorated by `kernel`, ``in_tasks``, ``intrinsic`` or ``overload``)
+have no type annotations: Numba finds their types, and mypy does not check them.
 """
 
 from __future__ import annotations
@@ -17,47 +20,52 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from numba import cfunc, config, core, njit
 from numba.core import event
 
 from . import cache
 
+ccallback: Any
+NullCache: Any
 try:
     from numba.core import ccallback
     from numba.core.caching import NullCache
-except (
-    ImportError
-):  # another Numba than we know: nothing is an instance of this, so nothing is kept
+except ImportError:  # an unknown Numba: nothing is an instance of this, so nothing is kept
     ccallback, NullCache = None, type("NullCache", (), {})
+
+
+def compiles() -> bool:
+    """Return whether Numba compiles; ``NUMBA_DISABLE_JIT=1`` switches that off."""
+    return not vars(config)["DISABLE_JIT"]
 
 
 def kernel(
     *,
     parallel: bool = False,
     nogil: bool = False,
-    fastmath: bool | Collection[str] = False,
-    inline: str = "never",
+    fastmath: bool | set[str] = False,
+    inline: Literal["never", "always"] = "never",
     key: tuple[Any, ...] = (),
 ) -> Callable[[Callable[..., Any]], Any]:
-    """Make a function a kernel. With ``NUMBA_DISABLE_JIT=1`` it stays the function it is.
+    """Make a function a kernel. With ``NUMBA_DISABLE_JIT=1`` it stays a plain function.
 
     Parameters
     ----------
     parallel, nogil, fastmath, inline
         As Numba's.
     key : tuple
-        For a function inside a function: the values from outside that it uses. They are part of its
-        name.
+        For a function inside a function: the values from outside that it uses. They become part of
+        its name.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        if config.DISABLE_JIT:
+        if not compiles():
             return function
-        _rename(function, key)
+        rename(function, key)
         return _keep(
             njit(parallel=parallel, nogil=nogil, fastmath=fastmath, inline=inline)(function),
             function,
@@ -67,36 +75,42 @@ def kernel(
 
 
 def c_kernel(signature: Any, *, key: tuple[Any, ...] = ()) -> Callable[[Callable[..., Any]], Any]:
-    """Make a function a C function with an ``address``, at once, for one signature; for ``key`` see `kernel`."""
+    """Compile a function at once, for one signature, as a C function with an ``address``.
+
+    For ``key`` see `kernel`.
+    """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        if config.DISABLE_JIT:
+        if not compiles():
             return function
-        _rename(function, key)
+        rename(function, key)
         return _c_function(function, signature)
 
     return decorate
 
 
 def _c_function(function: Callable[..., Any], signature: Any) -> Any:
-    """As Numba's ``cfunc`` makes it, with our cache put in before it compiles."""
+    """Return what Numba's ``cfunc`` returns, but with our cache put in before it compiles."""
     try:
         made = ccallback.CFunc(function, core.sigutils.normalize_signature(signature), {}, {})
-    except (AttributeError, TypeError):  # another Numba than we know: not kept
+    except (AttributeError, TypeError):  # an unknown Numba: not kept
         return cfunc(signature)(function)
     _keep(made, function).compile()
     return made
 
 
 def _keep(made: Any, function: Callable[..., Any]) -> Any:
-    """Put our cache where Numba's own would be."""
+    """Put our cache in the place of Numba's own."""
     if isinstance(getattr(made, "_cache", None), NullCache):
         made._cache = _Cache(function)
     return made
 
 
-def _rename(function: Callable[..., Any], key: tuple[Any, ...]) -> None:
-    """Functions that one factory made get different names: Numba derives the symbols in the machine code from them."""
+def rename(function: Callable[..., Any], key: tuple[Any, ...]) -> None:
+    """Give functions that one factory made different names.
+
+    Numba derives the symbols in the machine code from the names.
+    """
     if key:
         function.__qualname__ += "_" + re.sub(r"\W", "_", "_".join(map(str, key)))
 
@@ -105,18 +119,21 @@ def _rename(function: Callable[..., Any], key: tuple[Any, ...]) -> None:
 
 
 class _Cache(NullCache):
-    """What Numba asks before it compiles, and tells afterwards, for one function; a miss is all that can go wrong."""
+    """The cache of one function, which Numba reads before it compiles and writes afterwards.
+
+    Whatever goes wrong is a miss.
+    """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._name = f"{function.__module__}.{function.__qualname__}"
 
     @property
     def cache_path(self) -> str | None:
-        """For Numba's own statistics."""
+        """Return the folder, for Numba's own statistics."""
         return str(cache.folder())
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """The compiled code for these types, or nothing."""
+        """Return the compiled code for these types, or None."""
         wanted = None
         try:
             wanted = core.sigutils.normalize_signature(sig)[0]
@@ -127,14 +144,13 @@ class _Cache(NullCache):
                 return None
             found = core.compiler.CompileResult._rebuild(target_context, *pickle.loads(payload))
             return found if found.signature.args == wanted else None
-        # a Numba that does not say what it depends on, or a pickle that names what is no longer
-        # there
+        # An unknown Numba, or a pickle that names what is no longer there.
         except Exception:
             cache.drop(self._name, repr(wanted))
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Keep what was compiled, unless it has addresses of this process in it."""
+        """Keep what was compiled, unless addresses of this process are part of it."""
         try:
             wanted = core.sigutils.normalize_signature(sig)[0]
             if data.lifted or data.library.has_dynamic_globals or " at 0x" in repr(wanted):
@@ -146,19 +162,19 @@ class _Cache(NullCache):
 
 @functools.cache
 def _number_apart(process: int) -> None:
-    """Let Numba count from a random number, another one in each process, forked ones too.
+    """Let Numba count from a random number, a different one in each process, also after a fork.
 
-    The count is part of the names in the machine code, and code from several processes meets in one
-    when it is loaded: of two things with the same name, the linker would take the first for both.
+    The count is part of the names in the machine code, and one process loads code that several
+    compiled: of two symbols with the same name, the linker would take the first for both.
     """
     core.bytecode.FunctionIdentity._unique_ids = itertools.count(secrets.randbits(48))
 
 
-# --- saying that it takes a while -----------------------------------------------------------------
+# --- telling the user that it takes a while -------------------------------------------------------
 
 
 class _Stopwatch(event.Listener):
-    """Adds up how long Numba has been compiling, and calls ``tell`` once when that reaches ``after`` seconds."""
+    """Adds up how long Numba compiles, and calls ``tell`` once after ``after`` seconds of it."""
 
     def __init__(self, after: float, tell: Callable[[], None]) -> None:
         self._left, self._tell, self._depth, self._lock = after, tell, 0, threading.Lock()
@@ -166,7 +182,7 @@ class _Stopwatch(event.Listener):
         self._began = 0.0
 
     def on_start(self, event: Any) -> None:
-        """One function begins, perhaps inside another."""
+        """Begin to compile a function, perhaps inside another."""
         with self._lock:
             self._depth += 1
             if self._depth == 1 and self._left > 0:
@@ -175,7 +191,7 @@ class _Stopwatch(event.Listener):
                 self._timer.start()
 
     def on_end(self, event: Any) -> None:
-        """And ends."""
+        """End compiling a function."""
         with self._lock:
             self._depth -= 1
             if self._depth == 0 and self._timer is not None:
@@ -183,7 +199,7 @@ class _Stopwatch(event.Listener):
                 self._timer, self._left = None, self._left - (time.monotonic() - self._began)
 
     def _ring(self) -> None:
-        """Time is up, and it is still compiling."""
+        """Call ``tell``: the time is up, and Numba still compiles."""
         with self._lock:
             if self._timer is None:
                 return
@@ -193,7 +209,7 @@ class _Stopwatch(event.Listener):
 
 @contextmanager
 def when_compiling(tell: Callable[[], None], after: float = 1.0) -> Iterator[None]:
-    """Call ``tell``, once, when kernels have been compiling for some time inside the ``with`` block.
+    """Call ``tell`` once if kernels compile for longer than that inside the ``with`` block.
 
     Parameters
     ----------

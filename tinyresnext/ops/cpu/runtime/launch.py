@@ -1,18 +1,18 @@
-"""Through here every parallel kernel is started: on how many threads, and safely from several.
+"""How every parallel kernel is started: on how many threads, and safely from several threads.
 
-Numba hands the work of a parallel kernel to one of three pools of threads, whichever is installed.
-They differ in what they survive:
+Numba hands the work of a parallel kernel to one of three pools of threads, the first that is
+installed. They differ in what is safe:
 
-=============  ==================================  =========================================================
-pool           calls from two threads at once      after a fork
-=============  ==================================  =========================================================
-``tbb``        safe                                safe
-``omp``        safe                                GNU's, on Linux, ends the child as soon as it is used
-``workqueue``  ends the process                    safe
-=============  ==================================  =========================================================
+=============  ===============================  ====================================================
+pool           calls from two threads at once   after a fork
+=============  ===============================  ====================================================
+``tbb``        safe                             safe
+``omp``        safe                             GNU's, on Linux, ends the child when it is used
+``workqueue``  ends the process                 safe
+=============  ===============================  ====================================================
 
-So with ``workqueue`` calls take turns, and a child of a process that has used ``omp`` is told so by
-an error.
+So with ``workqueue`` calls take turns, and a child of a process that has used ``omp`` raises an
+error.
 """
 
 from __future__ import annotations
@@ -29,20 +29,21 @@ from numba import config
 
 from ....errors import DeviceError, UsageError
 from .cores import cores
+from .kernel import compiles
 
 
 class Pool(NamedTuple):
-    """The threads of one process: whose they are, and the lock to hold while they work."""
+    """The pool of threads of one process, and the lock to hold while they work."""
 
     layer: str
     turns: Any
 
 
-_POOLS: dict[int, Pool] = {}  # by process: what a child inherits in here is its parent's
+_POOLS: dict[int, Pool] = {}  # by process: a child inherits its parent's entry
 
 
 def thread_count(asked: int | None = None) -> int:
-    """How many threads to use.
+    """Return how many threads to use.
 
     Parameters
     ----------
@@ -52,29 +53,33 @@ def thread_count(asked: int | None = None) -> int:
     Raises
     ------
     UsageError
-        When it is not a number from 1 to what Numba has: that is fixed when Numba is imported.
+        ``asked`` is not a number from 1 to the number of Numba's threads, which is fixed when Numba
+        is imported.
     """
-    most = config.NUMBA_NUM_THREADS
+    most = vars(config)["NUMBA_NUM_THREADS"]
     if asked is None:
         return min(cores(), most)
     if isinstance(asked, bool) or not isinstance(asked, int) or not 1 <= asked <= most:
         raise UsageError(
-            f"threads is {asked!r}, expected a whole number from 1 to {most}: Numba starts one for each core that this process "
-            "may run on, or as many as NUMBA_NUM_THREADS says; set that before Python starts to have more"
+            f"threads is {asked!r}, expected a whole number from 1 to {most}: Numba starts one "
+            "for each core that this process may run on, or as many as NUMBA_NUM_THREADS says; "
+            "set that before Python starts to have more"
         )
     return asked
 
 
 @contextmanager
 def on_threads(count: int) -> Iterator[None]:
-    """Kernels that this thread launches inside the ``with`` block run on ``count`` threads; other threads' do not care.
+    """Run kernels that this thread launches inside the ``with`` block on ``count`` threads.
+
+    Kernels of other threads are not affected.
 
     Parameters
     ----------
     count : int
         What `thread_count` returned.
     """
-    if config.DISABLE_JIT:
+    if not compiles():
         yield
         return
     _pool()
@@ -92,26 +97,27 @@ def launch(kernel: Callable[..., Any], *args: Any) -> Any:
     Raises
     ------
     DeviceError
-        When this process was forked from one that has used threads which do not survive that.
+        This process was forked from one that has used threads which do not survive a fork.
     """
-    if config.DISABLE_JIT:
+    if not compiles():
         return kernel(*args)
     with _pool().turns:
         return kernel(*args)
 
 
 def _pool() -> Pool:
-    """The threads of this process, started if need be: Numba knows which they are only then."""
+    """Return the pool of this process; it is started first, since Numba knows it only then."""
     process = os.getpid()
     if process not in _POOLS:
         numba.get_num_threads()
         layer = numba.threading_layer()
         if _POOLS and layer == "omp" and sys.platform == "linux":
             raise DeviceError(
-                "this process was forked from one that had already computed, and GNU OpenMP's threads do not survive that; "
-                "start processes with multiprocessing's 'spawn' or 'forkserver', or predict for the first time after the fork"
+                "this process was forked from one that had already computed, and GNU OpenMP's "
+                "threads do not survive that; start processes with multiprocessing's 'spawn' or "
+                "'forkserver', or predict for the first time after the fork"
             )
-        # Of two threads that come here at once, setdefault lets one win, so there is one lock.
+        # If two threads come here at once, setdefault keeps the first value: there is one lock.
         _POOLS.setdefault(
             process, Pool(layer, threading.Lock() if layer == "workqueue" else nullcontext())
         )

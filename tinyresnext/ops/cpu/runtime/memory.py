@@ -1,4 +1,4 @@
-"""Where arrays live on this backend, and the one thing its kernels ask of them: float32, C-contiguous."""
+"""Where arrays are on this backend, and what its kernels require of them: float32, C-contiguous."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ALIGNMENT = 64
 
 
 def empty(shape: Sequence[int], dtype: np.dtype | type = np.float32) -> Array:
-    """Memory for a result, not yet filled.
+    """Return memory for a result, not yet filled.
 
     Parameters
     ----------
@@ -27,7 +27,9 @@ def empty(shape: Sequence[int], dtype: np.dtype | type = np.float32) -> Array:
 
 
 def upload(array: Any, out: Array | None = None) -> Array:
-    """Return the array as the kernels take it: itself when it is float32, C-contiguous and aligned, else a converted copy.
+    """Return the array as the kernels take it: float32, C-contiguous and aligned.
+
+    An array that is so already is returned itself, any other is copied.
 
     Parameters
     ----------
@@ -57,10 +59,15 @@ def view(array: Array, shape: Sequence[int], start: int = 0) -> Array:
 
 
 def flat(op: str, name: str, array: Array) -> Array:
-    """A one-dimensional view of an input, or an error that says how to make the array right.
+    """Return a one-dimensional view of an input, or a copy where it is read-only or misaligned.
 
-    To Numba a read-only or misaligned array is another type, so another compilation of the kernel:
-    seconds. A copy takes milliseconds.
+    For Numba such an array has another type, and compiling the kernel again would take seconds. A
+    copy takes milliseconds.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The array is not C-contiguous float32; the message says how to make it so.
     """
     _check(op, name, array)
     if not (array.flags.writeable and array.flags.aligned):
@@ -69,29 +76,50 @@ def flat(op: str, name: str, array: Array) -> Array:
 
 
 def result(op: str, shape: Sequence[int], out: Array | None) -> Array:
-    """The caller's ``out`` when it can be written to, or new memory."""
+    """Return the caller's ``out``, or new memory where there is none.
+
+    Raises
+    ------
+    TypeError, ValueError
+        ``out`` is not C-contiguous float32 that can be written to.
+    """
     if out is None:
         return empty(shape)
     _check(op, "out", out)
     if not (out.flags.writeable and out.flags.aligned):
         raise ValueError(
-            f"{op}: out is read-only or misaligned, expected memory of its own; make it with empty(shape)"
+            f"{op}: out is read-only or misaligned, expected memory of its own; "
+            "make it with empty(shape)"
         )
     return out
 
 
+def empty_like(*arrays: Array | None) -> tuple[Array | None, ...]:
+    """Return memory of the shape of each array, for its gradient; None for None."""
+    return tuple(None if array is None else empty(array.shape) for array in arrays)
+
+
+def accumulate(place: Array | None, gradient: Array, more: bool) -> None:
+    """Copy a gradient to its place, or with ``more`` add it to what is there; None is no place."""
+    if place is not None:
+        np.copyto(place, place + gradient if more else gradient, casting="same_kind")
+
+
 def _check(op: str, name: str, array: Array) -> None:
-    """Refuse what the kernels would read wrongly."""
+    """Raise an error for an array that the kernels would read wrongly."""
     if not isinstance(array, np.ndarray):
         raise TypeError(
-            f"{op}: {name} is a {type(array).__name__}, expected a NumPy array of float32; use upload({name})"
+            f"{op}: {name} is a {type(array).__name__}, expected a NumPy array of float32; "
+            f"use upload({name})"
         )
     if array.dtype != np.float32:
         raise TypeError(
-            f"{op}: {name} is {array.dtype}, expected float32; use upload({name}) or {name}.astype('float32')"
+            f"{op}: {name} is {array.dtype}, expected float32; "
+            f"use upload({name}) or {name}.astype('float32')"
         )
     if not array.flags.c_contiguous:
         raise ValueError(
-            f"{op}: {name} has strides {array.strides} for shape {array.shape}, expected a C-contiguous array; "
+            f"{op}: {name} has strides {array.strides} for shape {array.shape}, "
+            "expected a C-contiguous array; "
             f"use upload({name}) or numpy.ascontiguousarray({name})"
         )

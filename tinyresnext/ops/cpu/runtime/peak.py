@@ -1,13 +1,14 @@
-"""What this machine can do at most: multiply-adds in a second, and bytes to and from memory.
+"""The limits of this machine: multiply-adds in a second, and bytes to and from memory.
 
-Every speed is better understood as a part of these two. Nothing here is read from a table of
-processors; both are measured, with loops that do nothing else.
+Every speed is better understood as a part of these two. Both are measured, with loops that do
+nothing else; there is no table of processors.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numba
@@ -19,15 +20,13 @@ from numba.extending import intrinsic
 
 from ...contract import Peak
 
-# independent sums: a multiply-add takes four cycles, and up to two begin in each; 12 fit 16
-# registers
+# Independent sums: a multiply-add takes four cycles, and up to two begin in each. 12 fit 16
+# registers.
 SUMS = 12
-LANES = (
-    4,
-    8,
-    16,
-)  # NEON and SSE, AVX2, AVX-512; too long a vector becomes several, and then does not fit the registers
-ROUNDS = 1_000_000  # some milliseconds: waking the threads must not count
+# NEON and SSE, AVX2, AVX-512. A vector that is too long for the processor becomes several, and
+# these do not fit the registers.
+LANES = (4, 8, 16)
+ROUNDS = 1_000_000  # some milliseconds: the time to wake the threads must not count
 BYTES = 128 << 20  # of each array that is read or copied: more than the caches hold
 
 
@@ -35,10 +34,10 @@ BYTES = 128 << 20  # of each array that is read or copied: more than the caches 
 
 
 def _chains(lanes: int) -> Any:
-    """An intrinsic: ``SUMS`` vectors, each ``s = s * a + a`` again and again, with nothing to load and nothing to store.
+    """Return an intrinsic that repeats ``s = s * a + a`` for ``SUMS`` vectors in registers.
 
-    With ``a`` = 1/2 all sums go to 1, so that no number becomes so small (denormal) or so large
-    that it costs more.
+    With ``a`` = 1/2 all sums approach 1, so no number becomes so small (denormal) or so large that
+    it costs more.
     """
     vector, i64 = ir.VectorType(ir.FloatType(), lanes), ir.IntType(64)
 
@@ -79,7 +78,10 @@ def _chains(lanes: int) -> Any:
 
 
 def _kernel(lanes: int) -> Callable[[np.ndarray, np.float32, int], None]:
-    """Every thread runs the chains once, and keeps a number of them so that they are not optimised away."""
+    """Return a kernel that runs the chains once in every thread.
+
+    It stores a number of each, so that the compiler does not remove them.
+    """
     chains = _chains(lanes)
 
     @njit(parallel=True)
@@ -91,17 +93,17 @@ def _kernel(lanes: int) -> Callable[[np.ndarray, np.float32, int], None]:
 
 
 def multiply_adds(counts: Sequence[int], repeats: int = 50, rounds: int = ROUNDS) -> list[float]:
-    """GFLOP/s of float32 multiply-adds, which count as two, for each number of threads: the best of all vector lengths."""
+    """Return the GFLOP/s of float32 multiply-adds for each number of threads.
+
+    A multiply-add counts as two operations; the best of all vector lengths is returned.
+    """
     best = [0.0] * len(counts)
     for lanes in LANES:
         kernel = _kernel(lanes)
         for i, threads in enumerate(counts):
             out = np.empty(threads, np.float32)
-            seconds = _shortest(
-                lambda kernel=kernel, out=out: kernel(out, np.float32(0.5), rounds),
-                threads,
-                repeats,
-            )
+            run = partial(kernel, out, np.float32(0.5), rounds)
+            seconds = _shortest(run, threads, repeats)
             best[i] = max(best[i], 2.0 * SUMS * lanes * rounds * threads / seconds / 1e9)
     return best
 
@@ -109,7 +111,7 @@ def multiply_adds(counts: Sequence[int], repeats: int = 50, rounds: int = ROUNDS
 # --- memory ---------------------------------------------------------------------------------------
 
 
-@njit(fastmath={"reassoc"})  # so that the sum is taken in vectors
+@njit(fastmath={"reassoc"})  # so that the sum is computed in vectors
 def _sum(x):
     """Read everything once."""
     total = np.float32(0)
@@ -120,7 +122,7 @@ def _sum(x):
 
 @njit(parallel=True)
 def _read(x, out):
-    """Every thread reads its part."""
+    """Read a part in every thread."""
     part = len(x) // len(out)
     for thread in prange(len(out)):
         out[thread] = _sum(x[thread * part : (thread + 1) * part])
@@ -128,13 +130,16 @@ def _read(x, out):
 
 @njit(parallel=True)
 def _copy(x, y):
-    """Every thread copies its part."""
+    """Copy a part in every thread."""
     for i in prange(len(x)):
         y[i] = x[i]
 
 
 def bandwidth(threads: int, repeats: int = 10, size: int = BYTES) -> tuple[float, float]:
-    """GB/s on that many threads: reading an array of ``size`` bytes, and copying one (each byte is read and written)."""
+    """Return the GB/s of reading and of copying arrays of ``size`` bytes on that many threads.
+
+    A copy counts its bytes twice, since each is read and written.
+    """
     x, y, out = (
         np.ones(size // 4, np.float32),
         np.ones(size // 4, np.float32),
@@ -151,16 +156,16 @@ def bandwidth(threads: int, repeats: int = 10, size: int = BYTES) -> tuple[float
 def measure(
     counts: Sequence[int], repeats: int = 50, rounds: int = ROUNDS, size: int = BYTES
 ) -> list[Peak]:
-    """The limits for each of several numbers of threads.
+    """Measure the limits for each number of threads.
 
     Parameters
     ----------
     counts : sequence of int
         From 1 to ``numba.config.NUMBA_NUM_THREADS``.
     repeats : int
-        How often each loop runs; the shortest time counts, because whatever disturbs it only adds.
+        How often each loop runs. The shortest time counts: a disturbance only makes it longer.
     rounds : int
-        Multiply-adds one after the other in each run.
+        Multiply-adds in a row in each run.
     size : int
         Bytes of each array that is read or copied.
     """
@@ -172,7 +177,7 @@ def measure(
 
 
 def _shortest(run: Callable[[], Any], threads: int, repeats: int) -> float:
-    """The shortest of some runs, in seconds, after one that compiles."""
+    """Return the shortest time of some runs, in seconds, after one that compiles."""
     before, found = numba.get_num_threads(), []
     numba.set_num_threads(threads)
     try:

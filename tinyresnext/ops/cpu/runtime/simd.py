@@ -1,17 +1,17 @@
-"""Vectors: what the processor has of them, and the few instructions on them that the kernels here are written in.
+"""Vectors: how many the processor has and how long they are, and the few instructions on them.
 
 Numba turns Python loops into machine code through LLVM, and LLVM usually finds out by itself which
-loops can be done in vectors. It does not find the arrangement that a matrix product needs, in which
-two dozen sums stay in registers all the time. So the innermost loops of this backend (`gemm.tile`
-and `grouped.strip_tile`, and for gradients `outer.outer_tile` and `grouped_outer.line_tile`) are
-not written as loops but as LLVM instructions on vectors, which `Emit` puts down one after the
-other. LLVM still chooses registers and the order of instructions, and the same text becomes
-AVX-512, AVX2, SSE or NEON, depending only on how long a vector is.
+loops can be computed in vectors. It does not find the arrangement that a matrix product needs, in
+which two dozen sums stay in registers all the time. So the innermost loops of this backend
+(`gemm.tile` and `grouped_tile.strip_tile`, and for gradients `outer_tile.outer_tile` and
+`grouped_outer.line_tile`) are not written as loops but as LLVM instructions on vectors, which
+`Emit` writes one after the other. LLVM still chooses registers and the order of instructions, and
+the same text becomes AVX-512, AVX2, SSE or NEON, depending only on how long a vector is.
 
-Each function that is emitted has a plain spelling beside it, with the same name and arguments. It
-says what is meant, and it is what runs when compiling is switched off (``NUMBA_DISABLE_JIT=1``);
-``overload`` puts the emitted one in its place wherever compiled code calls it. Neither checks
-bounds: every caller says why it stays inside its arrays.
+Each function that is emitted stands beside a plain function of nearly the same name and the same
+arguments. That one shows the meaning, and it runs when compiling is switched off
+(``NUMBA_DISABLE_JIT=1``); ``overload`` replaces it by the emitted one in compiled code. Neither
+checks bounds.
 """
 
 from __future__ import annotations
@@ -30,13 +30,11 @@ from .kernel import kernel
 
 Array = np.ndarray
 F32, I32, I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
-FLOATS = types.Array(
-    types.float32, 1, "C"
-)  # how every array arrives here: flat, float32, contiguous
+FLOATS = types.Array(types.float32, 1, "C")  # every array of a kernel: flat, float32, contiguous
 
 
 class Machine(NamedTuple):
-    """What decides the shape of the register tiles.
+    """The sizes of the processor that decide the shape of the register tiles.
 
     Attributes
     ----------
@@ -55,7 +53,7 @@ class Machine(NamedTuple):
 
 @functools.cache
 def machine() -> Machine:
-    """Read from what Numba tells LLVM about the processor, so that ``NUMBA_CPU_FEATURES`` changes both at once."""
+    """Return the sizes of the processor that Numba compiles for (see ``NUMBA_CPU_FEATURES``)."""
     triple, _, features = cpu_target.target_context.codegen().magic_tuple()
     if "+avx512f" in features.split(","):
         return Machine(16, 32, 7)
@@ -71,55 +69,55 @@ def machine() -> Machine:
 
 
 class Emit:
-    """Writes vector instructions where ``builder`` stands."""
+    """Writes vector instructions at the position of ``builder``."""
 
     def __init__(self, context: Any, builder: ir.IRBuilder) -> None:
         self.context, self.builder, self.lanes = context, builder, machine().lanes
         self.vector = ir.VectorType(F32, self.lanes)
 
     def address(self, array: ir.Value, at: ir.Value) -> ir.Value:
-        """Where value ``at`` of a flat array lies."""
+        """Return the address of value ``at`` of a flat array."""
         data = self.context.make_array(FLOATS)(self.context, self.builder, array).data
         return self.builder.gep(data, [at])
 
     def after(self, pointer: ir.Value, count: int | ir.Value) -> ir.Value:
-        """The address ``count`` values further."""
+        """Return the address ``count`` values further."""
         return self.builder.gep(pointer, [count if isinstance(count, ir.Value) else I64(count)])
 
     def load(self, pointer: ir.Value) -> ir.Value:
-        """A vector of neighbouring values, wherever they begin."""
+        """Load a vector of neighbouring values at any address."""
         value = self.builder.load(self.builder.bitcast(pointer, self.vector.as_pointer()))
         value.align = 4
         return value
 
     def store(self, value: ir.Value, pointer: ir.Value) -> None:
-        """The opposite."""
+        """Store a vector at ``pointer``."""
         self.builder.store(value, self.builder.bitcast(pointer, self.vector.as_pointer())).align = 4
 
     def prefetch(self, pointer: ir.Value, write: bool, cache: int = 1) -> None:
-        """Ask for a line to be in the first or second cache soon; of an address that nobody may read, nothing comes."""
+        """Ask for a line to be in the first or second cache soon; any address is allowed."""
         data = self.builder.bitcast(pointer, ir.IntType(8).as_pointer())
         kind = ir.FunctionType(ir.VoidType(), [data.type, I32, I32, I32])
         function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
         self.builder.call(function, [data, I32(int(write)), I32(4 - cache), I32(1)])
 
     def permute(self, vector: ir.Value, lanes: list[int]) -> ir.Value:
-        """The lanes of a vector in another order, or some of them several times."""
+        """Return the lanes of a vector in another order, or some of them several times."""
         return self.builder.shuffle_vector(
             vector, vector, ir.Constant(ir.VectorType(I32, self.lanes), lanes)
         )
 
     def broadcast(self, value: ir.Value) -> ir.Value:
-        """One value in all lanes."""
+        """Return a vector with one value in all lanes."""
         first = self.builder.insert_element(ir.Constant(self.vector, ir.Undefined), value, I32(0))
         return self.permute(first, [0] * self.lanes)
 
     def zero(self) -> ir.Value:
-        """Zero in all lanes."""
+        """Return a vector of zeros."""
         return ir.Constant(self.vector, [ir.Constant(F32, 0.0)] * self.lanes)
 
     def multiply_add(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
-        """``a * b + c``: one instruction with one rounding where there is such an instruction, otherwise two."""
+        """Compute ``a * b + c``: with one rounding where the processor has such an instruction."""
         kind = ir.FunctionType(self.vector, [self.vector] * 3)
         name = f"llvm.fmuladd.v{self.lanes}f32"
         return self.builder.call(
@@ -132,7 +130,7 @@ class Emit:
         carried: list[ir.Value],
         body: Callable[[list[ir.Value]], list[ir.Value]],
     ) -> list:
-        """Repeat ``carried = body(carried)``, at least once; returns what is carried at the end.
+        """Repeat ``carried = body(carried)`` ``count`` times, at least once; return the last one.
 
         A value that changes from round to round is a *phi*: it comes from before the loop the first
         time, and from the end of the body every other time. What is carried stays in registers as
@@ -159,7 +157,7 @@ class Emit:
         residual: ir.Value,
         rest: list[ir.Value],
     ) -> None:
-        """The epilogue of both tiles: ``max(sums + residual, floor)``, stored row by row.
+        """Compute the epilogue of a tile, ``max(sums + residual, floor)``, and store it row by row.
 
         ``rest`` is the distance between rows, whether to add, and the floor: 0 for a ReLU, minus
         infinity for none. It is compared so that not-a-number, which is not below the floor, stays.
@@ -204,13 +202,13 @@ def _move(typing, source, s, target, t):
 
 
 def copy(source: Array, s: int, target: Array, t: int, count: int) -> None:
-    """``target[t:t + count] = source[s:s + count]``, without the cost of making slices."""
+    """Copy ``source[s:s + count]`` to ``target[t:t + count]``, without making slices."""
     target[t : t + count] = source[s : s + count]
 
 
 @overload(copy, inline="always")
 def _copy(source, s, target, t, count):
-    """Vector by vector, where the last one overlaps the one before; a short run value by value."""
+    """Copy vector by vector, where the last overlaps the one before; a short run by values."""
     lanes = machine().lanes
 
     def emitted(source, s, target, t, count):
@@ -227,7 +225,7 @@ def _copy(source, s, target, t, count):
 
 @kernel()
 def aligned(size):
-    """Working memory that begins where a cache line does, so that no vector of it lies across two."""
+    """Return working memory that begins at a cache line, so that no vector crosses two lines."""
     raw = np.empty(size + 16, np.float32)
     skip = (-raw.ctypes.data % 64) // 4
     return raw[skip : skip + size]

@@ -1,0 +1,224 @@
+"""The tile of a grouped convolution: some neighbouring pixels of one block of channels.
+
+**Narrow groups** (narrower than a vector). In the vector of a pixel every output channel needs the
+input channels of its own group, one after the other. A permutation by constants puts an input
+channel in the lanes of its group, in all groups at once::
+
+      width 4, 16 lanes                                                           meets
+      vector of a pixel  [ a0 a1 a2 a3 | b0 b1 b2 b3 | c0 c1 c2 c3 | d0 d1 d2 d3 ]
+      permuted, i = 0    [ a0 a0 a0 a0 | b0 b0 b0 b0 | c0 c0 c0 c0 | d0 d0 d0 d0 ] weight[.., i = 0]
+      permuted, i = 1    [ a1 a1 a1 a1 | b1 b1 b1 b1 | c1 c1 c1 c1 | d1 d1 d1 d1 ] weight[.., i = 1]
+
+Within a quarter of a vector, 128 bits, a permutation is one quick instruction; across quarters it
+is slow. So in groups of two quarters there are two sums: in the first an output quarter meets the
+inputs of its own quarter, in the second those of the other::
+
+      width 8, 16 lanes
+      permuted, i = 0    [ a0 a0 a0 a0 | a4 a4 a4 a4 | b0 b0 b0 b0 | b4 b4 b4 b4 ]
+      first sum          [ for a0..a3  | for a4..a7  | for b0..b3  | for b4..b7  ]
+      second sum         [ for a4..a7  | for a0..a3  | for b4..b7  | for b0..b3  ]
+
+At the end the quarters of the second sum change places.
+
+**Wider groups** (one or two vectors). The block is one group, so all lanes need the same input
+channel: it is broadcast.
+
+Either way a value that has been permuted or broadcast is used for all the taps of a line of the
+kernel that meet it: for ``PIXELS`` = 7 pixels of a 3x3 kernel, 9 values meet 21 times. Seven sums
+(or 7 x 2), three taps of two to four channels and the value itself stay in registers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba.core import types
+from numba.extending import intrinsic, overload
+
+from ..runtime.simd import F32, FLOATS, I64, Emit, machine
+
+PIXELS = 7  # pixels of a tile: images of 224 pixels have lines of 56, 28, 14 and 7
+
+
+def strip_tile(
+    width, taps, stride, strip, at, line, lines, weight, w_at, bias, c, c_at, pitch, residual, add,
+    floor,
+):  # fmt: skip
+    """Compute one block of channels of ``PIXELS`` neighbouring pixels of the result.
+
+    Parameters
+    ----------
+    width, taps, stride : int
+        Channels of a group, columns of the kernel, columns from pixel to pixel; constants where it
+        is called.
+    strip : ``[lines, columns, block]``, from ``at``, ``line`` values from line to line
+    lines : int
+        Of the kernel.
+    weight : ``[lines, width, taps, block]``, from ``w_at``, as `grouped.pack` orders them
+    bias : ``[block]``
+    c, residual : flat, from ``c_at``, pixels ``pitch`` apart
+    add : whether to add the residual
+    floor : 0 for a ReLU, minus infinity for none
+    """
+    block, (near, sums) = max(width, machine().lanes), quarters(width)
+    filters = weight[w_at : w_at + lines * width * taps * block].reshape(
+        lines, near, sums, taps, block
+    )
+    first = np.arange(block) // near * near  # the first channel of each channel's quarter
+    for p in range(PIXELS):
+        value = bias[:block].copy()
+        for i in range(lines):
+            for tap in range(taps):
+                pixel = strip[at + i * line + (p * stride + tap) * block :][:block]
+                for channel, some in np.ndindex(near, sums):
+                    value += (pixel[first + channel] * filters[i, channel, some, tap])[
+                        turned(width, block, some)
+                    ]
+        place = slice(c_at + p * pitch, c_at + p * pitch + block)
+        with np.errstate(all="ignore"):  # pixels that nobody reads hold arbitrary values
+            value = value + residual[place] if add else value
+            c[place] = np.where(value < floor, floor, value)
+
+
+def quarters(width: int) -> tuple[int, int]:
+    """Return how many input channels a quick permutation reaches, and how many sums that takes."""
+    near = 4 if 4 < width < machine().lanes else width
+    return near, width // near
+
+
+def turned(width: int, block: int, some: int) -> np.ndarray:
+    """Return for each output channel its lane in sum ``some``.
+
+    It lies so many quarters further in its group; behind the last quarter comes the first.
+    """
+    lane, (near, _) = np.arange(block), quarters(width)
+    return lane // width * width + (lane % width + some * near) % width
+
+
+@intrinsic(prefer_literal=True)
+def _strip_tile(
+    typing, width, taps, stride, strip, at, line, lines, weight, w_at, bias, c, c_at, pitch,
+    residual, add, floor,
+):  # fmt: skip
+    """Emit `strip_tile`: a loop over the lines of the kernel; all else is written out."""
+    i, constants = types.intp, (width, taps, stride)
+    signature = types.void(
+        *constants, FLOATS, i, i, i, FLOATS, i, FLOATS, FLOATS, i, i, FLOATS, i, types.float32
+    )
+
+    def codegen(context, builder, signature, args):
+        strip, at, line, lines, weight, w_at, bias, c, c_at, pitch, residual, add, floor = args[3:]
+        e = Emit(context, builder)
+        one_line = _permuted if width.literal_value < e.lanes else _broadcast
+        vectors = max(1, width.literal_value // e.lanes)
+
+        def kernel_line(carried):
+            x, w, *sums = carried
+            w, *sums = one_line(e, *(constant.literal_value for constant in constants), x, w, sums)
+            return [e.after(x, line), w, *sums]
+
+        first = [e.load(e.after(e.address(bias, I64(0)), j * e.lanes)) for j in range(vectors)]
+        more = quarters(width.literal_value)[1] - 1
+        start = [
+            e.address(strip, at),
+            e.address(weight, w_at),
+            *first * PIXELS,
+            *[e.broadcast(F32(0))] * PIXELS * more,
+        ]
+        _, _, *sums = e.loop(lines, start, kernel_line)
+        for some in range(1, more + 1):
+            lanes = turned(width.literal_value, e.lanes, some).tolist()
+            these = sums[some * PIXELS : (some + 1) * PIXELS]
+            moved = [e.permute(value, lanes) for value in these]
+            sums[:PIXELS] = [builder.fadd(*both) for both in zip(sums, moved, strict=False)]
+        sums = sums[: PIXELS * vectors]
+        e.finish(sums, vectors, e.address(c, c_at), e.address(residual, c_at), [pitch, add, floor])
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def _meetings(q: int, taps: int, stride: int) -> list[tuple[int, int]]:
+    """Return the taps that meet column ``q`` of a strip, each with its pixel of the result."""
+    return [
+        ((q - t) // stride, t)
+        for t in range(taps)
+        if (q - t) % stride == 0 and 0 <= (q - t) // stride < PIXELS
+    ]
+
+
+def _permuted(e: Emit, width: int, taps: int, stride: int, x: Any, w: Any, sums: list) -> list:
+    """Emit one line of the kernel for groups narrower than a vector: a loop over the channels.
+
+    Each round takes as many channels as registers allow.
+
+    In a vector that begins ``some`` values further, the next channels are where the first were, so
+    every round permutes alike. The last one reads up to a group beyond the pixel, which is the next
+    pixel, or the end of the strip.
+    """
+    near, several = quarters(width)
+    room = [
+        n
+        for n in range(1, near + 1)
+        if near % n == 0 and several * (PIXELS + taps * n) + 2 <= machine().registers
+    ]
+    some = max(room, default=1)
+
+    def channels(carried):
+        x, w, *sums = carried
+        weights = [e.load(e.after(w, i * e.lanes)) for i in range(some * several * taps)]
+        for q in range((PIXELS - 1) * stride + taps):
+            pixel = e.load(e.after(x, q * e.lanes))
+            for n in range(some):
+                value = e.permute(pixel, [lane // near * near + n for lane in range(e.lanes)])
+                for p, t in _meetings(q, taps, stride):
+                    for s in range(several):
+                        weight, i = weights[(n * several + s) * taps + t], s * PIXELS + p
+                        sums[i] = e.multiply_add(value, weight, sums[i])
+        return [e.after(x, some), e.after(w, some * several * taps * e.lanes), *sums]
+
+    _, w, *sums = e.loop(I64(near // some), [x, w, *sums], channels)
+    return [w, *sums]
+
+
+def _broadcast(e: Emit, width: int, taps: int, stride: int, x: Any, w: Any, sums: list) -> list:
+    """Emit one line of the kernel for groups of one or more vectors: a loop over the channels."""
+    vectors = width // e.lanes
+
+    def channel(carried):
+        x, w, *sums = carried
+        weights = [
+            [e.load(e.after(w, t * width + j * e.lanes)) for j in range(vectors)]
+            for t in range(taps)
+        ]
+        for q in range((PIXELS - 1) * stride + taps):
+            value = e.broadcast(e.builder.load(e.after(x, q * width)))
+            for p, t in _meetings(q, taps, stride):
+                for j in range(vectors):
+                    sums[p * vectors + j] = e.multiply_add(
+                        value, weights[t][j], sums[p * vectors + j]
+                    )
+        return [e.after(x, 1), e.after(w, taps * width), *sums]
+
+    _, w, *sums = e.loop(I64(width), [x, w, *sums], channel)
+    return [w, *sums]
+
+
+@overload(strip_tile, prefer_literal=True)
+def _strip_overload(
+    width, taps, stride, strip, at, line, lines, weight, w_at, bias, c, c_at, pitch, residual, add,
+    floor,
+):  # fmt: skip
+    """Replace `strip_tile` in compiled code."""
+
+    def compiled(
+        width, taps, stride, strip, at, line, lines, weight, w_at, bias, c, c_at, pitch, residual,
+        add, floor,
+    ):  # fmt: skip
+        _strip_tile(
+            width, taps, stride, strip, at, line, lines, weight, w_at, bias, c, c_at, pitch,
+            residual, add, floor,
+        )  # fmt: skip
+
+    return compiled

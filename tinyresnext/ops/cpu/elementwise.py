@@ -1,0 +1,133 @@
+"""What is done value by value: ReLU and the residual addition, and their gradients.
+
+All are bound by memory, not by arithmetic: they read every value once, write it once, and may write
+in place. A plan fuses them with the convolution before them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numba import prange
+
+from .. import shapes
+from .runtime.crew import Step, chain
+from .runtime.kernel import kernel
+from .runtime.launch import launch
+from .runtime.memory import Array, accumulate, empty_like, flat, result
+from .runtime.tasks import finished, in_tasks, next_task
+
+LENGTH = 32 * 1024  # values of a task
+
+
+class Values(NamedTuple):
+    """The numbers of a pass over values."""
+
+    values: int
+    add: int  # 1 where the gradient is added to what is there
+    length: int  # values of a task
+    tasks: int
+
+
+# --- kernels --------------------------------------------------------------------------------------
+
+
+@kernel(parallel=True)
+def _relu(x, out):
+    """Replace what is below zero by zero; not-a-number is not below zero, and stays."""
+    for i in prange(len(x)):
+        out[i] = np.float32(0) if x[i] < 0 else x[i]
+
+
+@kernel(parallel=True)
+def _add(x, y, out):
+    """Add value by value."""
+    for i in prange(len(x)):
+        out[i] = x[i] + y[i]
+
+
+@in_tasks(Values)
+def _relu_gradient(x, dy, out, g, counters):
+    """Pass ``dy`` on where ``x`` is positive."""
+    task = next_task(counters)
+    while task < g.tasks:
+        for i in range(np.uintp(task * g.length), np.uintp(min((task + 1) * g.length, g.values))):
+            d = dy[i]
+            gradient = d if x[i] > 0 else np.float32(0)
+            out[i] = out[i] + gradient if g.add else gradient
+        task = next_task(counters)
+    finished(counters)
+
+
+# --- public ops -----------------------------------------------------------------------------------
+
+
+def relu(x: Array, *, out: Array | None = None) -> Array:
+    """Make one pass over the values."""
+    y = result("relu", shapes.relu(x, out=out), out)
+    bind_relu(x, out=y)()
+    return y
+
+
+def bind_relu(x: Array, *, out: Array) -> Callable[[], None]:
+    """Prepare a call."""
+    target = result("relu", shapes.relu(x, out=out), out).reshape(-1)
+    source = flat("relu", "x", x)
+    return lambda: launch(_relu, source, target)
+
+
+def relu_backward(dy: Array, y: Array, x: Array) -> tuple[Array | None, ...]:
+    """Make one pass over the values."""
+    out = empty_like(x)
+    bind_relu_backward(dy, y, x, out=out, more=(False,))()
+    return out
+
+
+def bind_relu_backward(
+    dy: Array, y: Array, x: Array, *, out: Sequence[Array | None], more: Sequence[bool]
+) -> Callable[[], None]:
+    """Prepare a step."""
+    if out[0] is None:
+        return chain([])
+    source, gradient = flat("relu_backward", "x", x), flat("relu_backward", "dy", dy)
+    g = Values(values=x.size, add=int(more[0]), length=LENGTH, tasks=-(-x.size // LENGTH))
+    return Step(_relu_gradient, g, x=source, dy=gradient, out=out[0].reshape(-1))
+
+
+def add(x: Array, y: Array, *, out: Array | None = None) -> Array:
+    """Make one pass over the values."""
+    z = result("add", shapes.add(x, y, out=out), out)
+    bind_add(x, y, out=z)()
+    return z
+
+
+def bind_add(x: Array, y: Array, *, out: Array) -> Callable[[], None]:
+    """Prepare a call."""
+    target = result("add", shapes.add(x, y, out=out), out).reshape(-1)
+    first, second = flat("add", "x", x), flat("add", "y", y)
+    return lambda: launch(_add, first, second, target)
+
+
+def add_backward(dz: Array, z: Array, x: Array, y: Array) -> tuple[Array, Array]:
+    """Return the gradient that comes in, itself, for both: nothing is computed."""
+    return dz, dz
+
+
+def bind_add_backward(
+    dz: Array,
+    z: Array,
+    x: Array,
+    y: Array,
+    *,
+    out: Sequence[Array | None],
+    more: Sequence[bool],
+) -> Callable[[], None]:
+    """Prepare a copy for each gradient that is wanted."""
+
+    def back() -> None:
+        for place, more_of_it in zip(out, more, strict=True):
+            accumulate(place, dz, more_of_it)
+
+    return back

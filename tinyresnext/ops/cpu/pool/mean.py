@@ -1,0 +1,88 @@
+"""The global mean: of each channel over all positions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ... import shapes
+from ..runtime.crew import Step
+from ..runtime.memory import Array, empty_like, flat, result
+from ..runtime.tasks import finished, in_tasks, next_task
+from .average import bind_avg_pool2d_backward
+
+CHANNELS = 256  # of a task
+
+
+class Means(NamedTuple):
+    """The numbers of the global mean; a sample has ``shares`` tasks."""
+
+    h: int
+    w: int
+    c: int
+    length: int  # channels of a task
+    shares: int
+    tasks: int
+
+
+# --- kernel ---------------------------------------------------------------------------------------
+
+
+@in_tasks(Means)
+def _means(x, out, g, counters):
+    """Compute means of some channels of one sample, position after position."""
+    task = next_task(counters)
+    while task < g.tasks:
+        n, share = divmod(task, g.shares)
+        first = share * g.length
+        at, count = n * g.c + first, min(g.length, g.c - first)
+        total = out[at : at + count]
+        total[:] = 0
+        for position in range(n * g.h * g.w, (n + 1) * g.h * g.w):
+            source = position * g.c + first
+            values = x[source : source + count]
+            for c in range(count):
+                total[c] += values[c]
+        for c in range(count):
+            total[c] /= np.float32(g.h * g.w)
+        task = next_task(counters)
+    finished(counters)
+
+
+# --- public op ------------------------------------------------------------------------------------
+
+
+def mean_pool(x: Array, *, out: Array | None = None) -> Array:
+    """Make one pass over each sample."""
+    y = result("mean_pool", shapes.mean_pool(x, out=out), out)
+    bind_mean_pool(x, out=y)()
+    return y
+
+
+def bind_mean_pool(x: Array, *, out: Array) -> Step:
+    """Prepare a step."""
+    n, c = shapes.mean_pool(x, out=out)
+    target = result("mean_pool", (n, c), out).reshape(-1)
+    _, h, w, _ = x.shape
+    shares = -(-c // CHANNELS)
+    g = Means(h=h, w=w, c=c, length=CHANNELS, shares=shares, tasks=n * shares)
+    return Step(_means, g, x=flat("mean_pool", "x", x), out=target)
+
+
+def mean_pool_backward(dy: Array, y: Array, x: Array) -> tuple[Array | None, ...]:
+    """Share each channel's gradient among all positions."""
+    out = empty_like(x)
+    bind_mean_pool_backward(dy, y, x, out=out, more=(False,))()
+    return out
+
+
+def bind_mean_pool_backward(
+    dy: Array, y: Array, x: Array, *, out: Sequence[Array | None], more: Sequence[bool]
+) -> Callable[[], None]:
+    """Prepare the gradient of an average over one window."""
+    window = x.shape[1:3]
+    return bind_avg_pool2d_backward(
+        dy[:, None, None], y[:, None, None], x, size=window, stride=window, out=out, more=more
+    )

@@ -1,0 +1,229 @@
+"""Kernels in tasks: functions that several threads run at once, each taking task after task.
+
+A kernel is written as a plain function of flat arrays, its numbers and its counters::
+
+    class Scaling(NamedTuple):
+        values: int
+        length: int  # values of a task
+        tasks: int
+
+    @in_tasks(Scaling)
+    def double(x, out, g, counters):
+        task = next_task(counters)
+        while task < g.tasks:
+            for i in range(task * g.length, min((task + 1) * g.length, g.values)):
+                out[i] = 2 * x[i]
+            task = next_task(counters)
+        finished(counters)
+
+Each family of kernels has its own tuple of numbers: the geometry of the op first, then how the op
+is cut into tasks. ``tasks`` is how many tasks there are. The function has no type annotations,
+since Numba compiles it: arrays are flat float32, numbers int64.
+
+A kernel is compiled once, as a C function of two addresses: that of its arguments (`lay_out`) and
+that of its counters. Threads call it by its own address (`crew`). Numba would otherwise compile the
+kernel anew into each layer of the parallel loop around it, four times in all.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic, overload
+
+from .kernel import c_kernel, kernel, rename
+from .simd import F32, FLOATS, I64
+
+Array = np.ndarray
+
+# The counters of a step: the next task, how many threads have finished, how many are inside, and
+# how many have entered.
+NEXT, FINISHED, ACTIVE, ENTERED = range(4)
+LINE = 8  # a step's counters fill a cache line: threads in different steps do not slow each other
+COUNTERS = types.Array(types.int64, 1, "C")
+SIGNATURE = types.void(types.intp, types.intp)  # the addresses of the arguments and the counters
+
+
+class Numbers(Protocol):
+    """The numbers of a kernel: a NamedTuple of integers."""
+
+    @property
+    def tasks(self) -> int:
+        """Return how many tasks there are."""
+
+    def __iter__(self) -> Iterator[int]:
+        """Iterate over all numbers, in the order of the fields."""
+
+
+class Kernel:
+    """A function whose tasks several threads share; it is compiled when it is first needed.
+
+    Attributes
+    ----------
+    function : function of arrays, numbers and counters
+    numbers : type
+        The NamedTuple of its numbers.
+    arrays : tuple of str
+        What the function calls its arrays, in order.
+    key : tuple
+        For a function inside a function: the values from outside that it uses.
+    """
+
+    def __init__(
+        self, function: Callable[..., None], numbers: type[Any], key: tuple[int, ...] = ()
+    ) -> None:
+        rename(function, key)
+        self.function, self.numbers = function, numbers
+        self.arrays = tuple(inspect.signature(function).parameters)[:-2]
+
+    @functools.cached_property
+    def c_function(self) -> Any:
+        """The compiled C function; its machine code is kept on disk."""
+        entrance = _entrance(kernel(inline="always")(self.function), self.numbers, len(self.arrays))
+        entrance.__module__ = self.function.__module__
+        entrance.__qualname__ = self.function.__qualname__
+        return c_kernel(SIGNATURE)(entrance)
+
+
+def in_tasks(
+    numbers: type[Any], key: tuple[int, ...] = ()
+) -> Callable[[Callable[..., None]], Kernel]:
+    """Make a function a `Kernel` whose numbers have that type; see there for ``key``."""
+    return lambda function: Kernel(function, numbers, key)
+
+
+def lay_out(arrays: Sequence[Array], numbers: Numbers) -> Array:
+    """Return the arguments of a kernel as its C function reads them: arrays, then numbers."""
+    places = [number for array in arrays for number in (array.ctypes.data, array.size)]
+    return np.array([*places, *numbers], np.int64)
+
+
+# --- counting -------------------------------------------------------------------------------------
+
+
+def next_task(counters: Array) -> int:
+    """Take the next task: no two threads receive the same one."""
+    task = int(counters[NEXT])
+    counters[NEXT] = task + 1
+    return task
+
+
+def finished(counters: Array) -> None:
+    """Report that this thread has done all tasks that it took."""
+    counters[FINISHED] += 1
+
+
+@intrinsic
+def change(typing, counters, which, by):
+    """Emit an atomic addition; it returns the value before."""
+
+    def codegen(context, builder, signature, args):
+        data = context.make_array(COUNTERS)(context, builder, args[0]).data
+        return builder.atomic_rmw("add", builder.gep(data, [args[1]]), args[2], "seq_cst")
+
+    return types.int64(COUNTERS, types.intp, types.intp), codegen
+
+
+@intrinsic
+def look(typing, counters, which):
+    """Emit an atomic load: what others wrote before they changed the counter is then visible."""
+
+    def codegen(context, builder, signature, args):
+        data = context.make_array(COUNTERS)(context, builder, args[0]).data
+        return builder.load_atomic(builder.gep(data, [args[1]]), "seq_cst", 8)
+
+    return types.int64(COUNTERS, types.intp), codegen
+
+
+@overload(next_task)
+def _next_task(counters):
+    """Replace `next_task` in compiled code."""
+    return lambda counters: change(counters, NEXT, 1)
+
+
+@overload(finished)
+def _finished(counters):
+    """Replace `finished` in compiled code."""
+
+    def compiled(counters):
+        change(counters, FINISHED, 1)
+
+    return compiled
+
+
+# --- from addresses to arguments ------------------------------------------------------------------
+
+
+def _entrance(body: Any, numbers: type[Any], arrays: int) -> Callable[[int, int], None]:
+    """Return a function of two addresses that reads a kernel's arguments and runs the kernel.
+
+    Numba makes the kernel's body a part of it. It cannot do so for a call with ``*arguments``,
+    therefore there is one function for each number of arrays.
+    """
+    opened = _opened(numbers, arrays)
+
+    def with_two(arguments, counters):
+        a, b, g, own = opened(arguments, counters)
+        body(a, b, g, own)
+
+    def with_three(arguments, counters):
+        a, b, c, g, own = opened(arguments, counters)
+        body(a, b, c, g, own)
+
+    def with_four(arguments, counters):
+        a, b, c, d, g, own = opened(arguments, counters)
+        body(a, b, c, d, g, own)
+
+    def with_five(arguments, counters):
+        a, b, c, d, e, g, own = opened(arguments, counters)
+        body(a, b, c, d, e, g, own)
+
+    return {2: with_two, 3: with_three, 4: with_four, 5: with_five}[arrays]
+
+
+def _opened(numbers: type[Any], arrays: int) -> Any:
+    """Return an intrinsic that reads arrays, numbers and counters at two addresses.
+
+    All are read once, before the kernel begins. The arrays are lent without an owner, so that
+    threads do not count references to them in turn.
+    """
+    fields = len(numbers._fields)
+    family = types.NamedUniTuple(types.int64, fields, numbers)
+    found = types.Tuple([FLOATS] * arrays + [family, COUNTERS])
+
+    @intrinsic
+    def opened(typing, arguments, counters):
+        def codegen(context, builder, signature, args):
+            row, own = (builder.inttoptr(address, I64.as_pointer()) for address in args)
+            values = [builder.load(builder.gep(row, [I64(i)])) for i in range(2 * arrays + fields)]
+            lent = []
+            for place, size in zip(values[: 2 * arrays : 2], values[1::2], strict=False):
+                data = builder.inttoptr(place, F32.as_pointer())
+                lent.append(_array(context, builder, FLOATS, data, size, 4))
+            packed = cgutils.pack_array(builder, values[2 * arrays :])
+            lent += [packed, _array(context, builder, COUNTERS, own, I64(LINE), 8)]
+            return context.make_tuple(builder, found, lent)
+
+        return found(types.intp, types.intp), codegen
+
+    return opened
+
+
+def _array(
+    context: Any, builder: ir.IRBuilder, kind: Any, data: ir.Value, size: ir.Value, itemsize: int
+) -> ir.Value:
+    """Emit a flat array, as Numba represents it, around memory that somebody else owns."""
+    made = context.make_array(kind)(context, builder)
+    made.meminfo = made.parent = ir.Constant(ir.IntType(8).as_pointer(), None)
+    made.data, made.nitems, made.itemsize = data, size, I64(itemsize)
+    made.shape, made.strides = (
+        cgutils.pack_array(builder, [size]),
+        cgutils.pack_array(builder, [I64(itemsize)]),
+    )
+    return made._getvalue()

@@ -1,0 +1,81 @@
+"""The shapes of batch normalisation, with known statistics and in training."""
+
+from __future__ import annotations
+
+from ..checks import Shape, Shaped, dimensions, same
+
+
+def batch_norm(
+    x: Shaped,
+    scale: Shaped,
+    shift: Shaped,
+    mean: Shaped,
+    var: Shaped,
+    *,
+    eps: float = 1e-5,
+    out: Shaped | None = None,
+) -> Shape:
+    """Normalise each channel with statistics known beforehand.
+
+    ``y = (x - mean) / sqrt(var + eps) * scale + shift``.
+
+    Parameters
+    ----------
+    x : [n, h, w, c]
+    scale, shift, mean, var : [c]
+        A checkpoint calls them weight, bias, running_mean and running_var.
+    eps : float
+
+    Returns
+    -------
+    [n, h, w, c]
+    """
+    *_, c = dimensions("x", x, "n h w c")
+    for name, a in (("scale", scale), ("shift", shift), ("mean", mean), ("var", var)):
+        if tuple(a.shape) != (c,):
+            raise ValueError(
+                f"batch_norm: {name} has shape {tuple(a.shape)}, expected ({c},): "
+                "one value for each channel"
+            )
+    same("batch_norm", "out", out, x.shape)
+    return tuple(x.shape)
+
+
+def batch_norm_train(
+    x: Shaped,
+    scale: Shaped,
+    shift: Shaped,
+    residual: Shaped | None = None,
+    *,
+    eps: float = 1e-5,
+    relu: bool = False,
+    statistics: Shaped | None = None,
+    out: Shaped | None = None,
+) -> Shape:
+    """Normalise each channel with the mean and the biased variance of the mini-batch.
+
+    See Ioffe and Szegedy (2015). Then ``residual`` is added and, with ``relu``, what is below zero
+    becomes zero.
+
+    Parameters
+    ----------
+    x : [n, h, w, c]
+    scale, shift : [c]
+    residual : like x, optional
+    eps : float
+    relu : bool
+    statistics : [2, c], optional
+        Memory for mean and variance, for the running averages and for the gradient. Without it the
+        gradient computes them again.
+
+    Returns
+    -------
+    [n, h, w, c]
+    """
+    # The statistics have the shape of the scale.
+    *_, c = shape = batch_norm(x, scale, shift, scale, scale, eps=eps, out=out)
+    if 0 in shape:
+        raise ValueError(f"batch_norm_train: x has shape {shape}, expected no axis of length 0")
+    same("batch_norm_train", "residual", residual, shape)
+    same("batch_norm_train", "statistics", statistics, (2, c))
+    return shape

@@ -1,4 +1,7 @@
-"""Every error that bad input can cause. Each message says what was found, what was expected and what to do."""
+"""Every error that bad input can cause.
+
+A message says what was found, what was expected and what to do.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ __all__ = [
 
 
 class TinyResNeXtError(Exception):
-    """The family: catch this to catch everything that bad input can raise."""
+    """The base class: catch it to catch everything that bad input can raise."""
 
 
 class WeightsError(TinyResNeXtError):
@@ -26,19 +29,19 @@ class WeightsError(TinyResNeXtError):
 
 
 class FormatError(WeightsError):
-    """The file is not of a kind we read, or it is cut short, or its parts contradict each other."""
+    """The file has an unknown format, is cut short, or contradicts itself."""
 
 
 class IntegrityError(WeightsError):
-    """The file is well formed, but its bytes or numbers are not what its digests or its meaning allow."""
+    """The file is well formed, but its bytes or numbers are wrong: a digest differs, a NaN."""
 
 
 class UnsafeError(WeightsError):
-    """The file asks for something that weights never need: code, other files, memory beyond its own size."""
+    """The file asks for what weights never need: code, other files, memory beyond its own size."""
 
 
 class DownloadError(WeightsError):
-    """The weights cannot be fetched: there is no connection, or what comes over it is no file."""
+    """The weights cannot be downloaded: there is no connection, or the answer is not the file."""
 
 
 class ShapeError(WeightsError):
@@ -46,16 +49,16 @@ class ShapeError(WeightsError):
 
 
 class ImageError(TinyResNeXtError):
-    """A picture cannot be used."""
+    """An image cannot be used."""
 
 
 class TrainingError(TinyResNeXtError):
-    """Training cannot go on: what it computes is not finite any more."""
+    """Training cannot continue: a number that it computed is not finite."""
 
 
 class DeviceError(TinyResNeXtError):
-    """The device that was asked for is not there, or cannot do the work."""
+    """The requested device is missing, or cannot do the work."""
 
 
 class UsageError(TinyResNeXtError, ValueError):
-    """The call itself makes no sense: an unknown name, a value out of range, a missing choice."""
+    """The call makes no sense: an unknown name, a value out of range, a missing choice."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from numbers import Integral, Real
+import math
+from numbers import Real
 
 from ..errors import UsageError
+from ..system.checks import is_whole
 
 __all__ = ["is_between", "short", "whole_number"]
 
@@ -27,10 +29,8 @@ def whole_number(
     UsageError
         `value` is no whole number, or it is out of range.
     """
-    if isinstance(value, Integral) and not isinstance(value, bool):
-        number = int(value)
-        if least <= number and (most is None or number <= most):
-            return number
+    if is_whole(value, least, math.inf if most is None else most):
+        return int(value)
     span = f"of at least {least}" if most is None else f"from {least} to {most}"
     raise UsageError(f"{name} is {short(value)}; give a whole number{unit} {span}")
 

@@ -7,12 +7,12 @@ stored with the weights. `decode`, `resize` and `prepare` apply them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
 from PIL import Image
 
-from ..errors import FormatError, UsageError
+from ..errors import UsageError
+from ..system.checks import from_fields
 from .checks import is_between, short, whole_number
 
 __all__ = ["CIFAR", "CIFAR_100", "FILTERS", "Preprocess"]
@@ -111,16 +111,7 @@ class Preprocess:
             A key is missing or unknown, or a value is of the wrong type or out of range.
         """
         names = [field.name for field in fields(cls)]
-        if not isinstance(value, Mapping) or set(value) != set(names):
-            found = sorted(map(str, value)) if isinstance(value, Mapping) else type(value).__name__
-            raise FormatError(
-                f"the preprocessing is {short(found)}; "
-                f"expected an object with the keys {', '.join(names)}"
-            )
-        try:
-            return cls(**value)
-        except UsageError as error:
-            raise FormatError(f"the preprocessing cannot be used: {error}") from error
+        return from_fields(cls, names, value, "the preprocessing")
 
 
 def _per_channel(name: str, values: object, least: float) -> tuple[float, ...]:

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from ..errors import FormatError, UsageError
+from ..errors import UsageError
+from ..system.checks import from_fields, is_int
 
 STEMS = ("imagenet", "deep", "cifar", "pooled")
 
@@ -91,7 +92,7 @@ class Spec:
         for name, value, most in counts + [
             (name, getattr(self, name), most) for name, most in ranges.items()
         ]:
-            if type(value) is not int or not 1 <= value <= most:
+            if not is_int(value, 1, most):
                 raise UsageError(f"{name} is {value!r}: expected a whole number from 1 to {most}")
         for name, choices in {"stem": STEMS, "shortcut": ("A", "B", "C")}.items():
             if getattr(self, name) not in choices:
@@ -138,20 +139,7 @@ class Spec:
         FormatError
             A field is missing, unknown, or of the wrong kind.
         """
-        names = {f.name for f in fields(cls)}
-        if (
-            not isinstance(values, dict)
-            or set(values) != names
-            or not isinstance(values["blocks"], list)
-        ):
-            found = sorted(values) if isinstance(values, dict) else type(values).__name__
-            raise FormatError(
-                f"the architecture has the fields {found}, expected exactly {sorted(names)}"
-            )
-        try:
-            return cls(**values)
-        except UsageError as error:
-            raise FormatError(f"the architecture cannot be built: {error}") from error
+        return from_fields(cls, [f.name for f in fields(cls)], values, "the architecture")
 
 
 def cifar(

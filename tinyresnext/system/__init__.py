@@ -1,1 +1,6 @@
-"""What every room needs of the operating system: whole files, a home for what can be made again, and the version."""
+"""What every room needs of the operating system and of untrusted values.
+
+`files` reads any file safely and replaces a file in one step, `checks` checks whole numbers and the
+fields of JSON objects, `home` says where files that can be made again are kept, and `version` holds
+the version. The room knows the errors only.
+"""

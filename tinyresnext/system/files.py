@@ -1,25 +1,33 @@
-"""Reading a file that may be anything, and writing one so that its name always means a whole file."""
+"""Reading a file that may be anything, and writing one so that its name means a whole file."""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import secrets
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from ..errors import FormatError, TinyResNeXtError, UsageError
 
-__all__ = ["PIECE", "locked", "pieces", "regular", "replacing", "shown"]
+__all__ = ["PIECE", "fill", "locked", "pieces", "regular", "replacing", "sha256_of", "shown"]
 
 PIECE = 1 << 20  # bytes read at once
+# not every system has each of these flags
+READ_ONLY = sum(getattr(os, f"O_{flag}", 0) for flag in ("RDONLY", "BINARY", "NONBLOCK", "CLOEXEC"))
 
 
 def shown(path: str | os.PathLike[str]) -> str:
-    """The name for a message or a terminal: as it is, or escaped if it holds what could move the cursor or forge a line."""
+    """Return a file's name for a message or a terminal.
+
+    A name is escaped if it holds characters that could move the cursor or forge a line.
+    """
     name = os.fspath(path)
     return name if isinstance(name, str) and name.isprintable() else repr(name)
 
@@ -33,7 +41,7 @@ def regular(
 ) -> Iterator[BinaryIO]:
     """Open a regular file for reading, without waiting for a pipe or a device.
 
-    What is opened is looked at through the open handle, so that nothing can be swapped in between.
+    The kind of file is checked through the open handle, so nothing can be swapped in between.
 
     Parameters
     ----------
@@ -50,49 +58,38 @@ def regular(
     Raises
     ------
     UsageError
-        ``path`` is no path.
+        ``path`` is not a path.
     """
-    flags = (
-        os.O_RDONLY
-        | getattr(os, "O_BINARY", 0)
-        | getattr(os, "O_NONBLOCK", 0)
-        | getattr(os, "O_CLOEXEC", 0)
-    )
     try:
         name = os.fspath(path)
     except TypeError:
         raise UsageError(f"a path was expected, found {type(path).__name__}") from None
-    remedy = "give the name of a file that you may read"
+    remedy = "name a file that you may read"
     try:
-        handle = os.open(name, flags)
-    except (
-        OSError,
-        ValueError,
-    ) as problem:  # a NUL or a lone surrogate in the name is a ValueError
-        raise error(
-            f"{name!r} cannot be read: {getattr(problem, 'strerror', None) or problem}; {remedy}"
-        ) from problem
+        handle = os.open(name, READ_ONLY)
+    except (OSError, ValueError) as problem:  # a NUL or a lone surrogate is a ValueError
+        reason = getattr(problem, "strerror", None) or problem
+        raise error(f"{name!r} cannot be read: {reason}; {remedy}") from problem
     try:
         mode = os.fstat(handle).st_mode
         if not stat.S_ISREG(mode):
             what = "a directory" if stat.S_ISDIR(mode) else "a pipe, a device or a socket"
-            raise error(f"{name!r} is {what}; give the name of a regular file")
+            raise error(f"{name!r} is {what}; name a regular file")
         with open(handle, "rb", buffering, closefd=False) as file:
             yield file
     except OSError as problem:
-        raise error(
-            f"{name!r} cannot be read: {problem.strerror or problem}; {remedy}"
-        ) from problem
+        reason = problem.strerror or problem
+        raise error(f"{name!r} cannot be read: {reason}; {remedy}") from problem
     finally:
         os.close(handle)
 
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path in the same directory; on success it takes the place of ``path`` in one step.
+    """Yield a temporary path in the same directory; on success it replaces ``path`` in one step.
 
-    The new content is flushed to the disk before the name changes, so a crash, a full disk or
-    Ctrl-C at any moment leaves the old file, and the temporary one is removed. Permissions are
+    The new content is flushed to the disk before the name changes. So a crash, a full disk or
+    Ctrl-C at any moment leaves the old file, and the temporary file is removed. The permissions are
     those of a newly made file. If ``path`` is a symbolic link, the file that it points at is
     replaced.
 
@@ -116,11 +113,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         if target.exists() and not target.is_file():
             raise UsageError(f"cannot write {shown(path)}: it exists and is not a regular file")
         temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-    ) as error:  # a NUL in the name is a ValueError, a number as path a TypeError
+    # a NUL in the name is a ValueError, a number in the place of a path a TypeError
+    except (OSError, ValueError, TypeError) as error:
         raise _cannot_write(path, error) from None
     try:
         try:
@@ -139,17 +133,18 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _cannot_write(path: object, error: Exception) -> UsageError:
-    """The one error that a failed writing raises."""
+    """Return the one error that a failed writing raises."""
     if isinstance(error, UsageError):
         return error
     reason = getattr(error, "strerror", None) or error
     return UsageError(
-        f"cannot write {path}: {reason}; choose an existing directory with room that you may write to"
+        f"cannot write {path}: {reason}; choose an existing directory that you may write to and "
+        "that has room"
     )
 
 
 def _sync_directory(directory: Path) -> None:
-    """Make the new name itself survive a power cut, where the system can: Windows cannot open a directory."""
+    """Make the new name survive a power cut, where the system can: Windows opens no directory."""
     with suppress(OSError):
         handle = os.open(directory, os.O_RDONLY)
         try:
@@ -167,14 +162,14 @@ def locked(
     Parameters
     ----------
     path : path
-        An empty file that stays; made if it is not there.
+        An empty file that stays; it is made if it does not exist.
     waiting : callable
-        Called once if another process is in.
+        Called once if another process holds the lock.
 
     Raises
     ------
     UsageError
-        When the file cannot be made or locked.
+        The file cannot be made or locked.
     """
     try:
         file = open(path, "ab")  # noqa: SIM115
@@ -189,9 +184,9 @@ def locked(
 
 
 def _try_lock(file: BinaryIO) -> bool:
-    """Take the lock if nobody has it."""
+    """Take the lock if no process holds it."""
     try:
-        if os.name == "nt":
+        if sys.platform == "win32":
             import msvcrt
 
             file.seek(0)
@@ -204,13 +199,35 @@ def _try_lock(file: BinaryIO) -> bool:
         return False
     except OSError as error:
         raise UsageError(
-            f"cannot lock {file.name}: {error.strerror}; its file system has no locks: choose a folder on another one"
+            f"cannot lock {file.name}: {error.strerror}; its file system has no locks: choose a "
+            "folder on another one"
         ) from error
     return True
 
 
+def fill(file: BinaryIO, offset: int, buffer: memoryview, what: str) -> None:
+    """Read bytes from ``offset`` on until the buffer is full.
+
+    Raises
+    ------
+    FormatError
+        The file ends before; the message says that it is cut short in ``what``.
+    """
+    # Every file here is opened by `regular`, so it has `readinto`, which BinaryIO does not name.
+    source = cast(io.BufferedIOBase, file)
+    source.seek(offset)
+    while buffer:
+        count = source.readinto(buffer)
+        if not count:
+            raise FormatError(
+                f"the file is cut short in {what}: {len(buffer):,} bytes are missing; "
+                "fetch or convert it again"
+            )
+        buffer = buffer[count:]
+
+
 def pieces(file: BinaryIO, start: int, size: int, what: str) -> Iterator[memoryview]:
-    """A range of the file; each piece is valid until the next.
+    """Yield a range of the file in pieces of at most `PIECE` bytes; each is valid until the next.
 
     Raises
     ------
@@ -221,8 +238,12 @@ def pieces(file: BinaryIO, start: int, size: int, what: str) -> Iterator[memoryv
     end = start + size
     while start < end:
         piece = buffer[: min(PIECE, end - start)]
-        file.seek(start)
-        if file.readinto(piece) != len(piece):
-            raise FormatError(f"the file is cut short in {what}; fetch it again")
+        fill(file, start, piece, what)
         yield piece
         start += len(piece)
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """Return the SHA-256 of a whole open file, in hexadecimal."""
+    file.seek(0)
+    return hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest()

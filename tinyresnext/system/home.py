@@ -1,4 +1,4 @@
-"""Where everything is kept that can be made or fetched again: compiled kernels and pulled models."""
+"""Where files are kept that can be made or downloaded again: compiled kernels, pulled models."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["home"]
 
 
 def home() -> Path | None:
-    """The folder for everything that can be made again, or nothing on a system that has no place for such things.
+    """Return the folder for files that can be made again, or None if the system has no such place.
 
-    ``TINYRESNEXT_HOME`` if that is set; else ``tinyresnext`` in the user's cache folder, which is
-    ``XDG_CACHE_HOME`` or ``~/.cache``, on macOS ``~/Library/Caches``, on Windows
+    It is ``TINYRESNEXT_HOME`` if that is set; else the folder ``tinyresnext`` in the user's cache
+    folder, which is ``XDG_CACHE_HOME`` or ``~/.cache``; on macOS ``~/Library/Caches``; on Windows
     ``%LOCALAPPDATA%``.
     """
     if chosen := os.environ.get("TINYRESNEXT_HOME"):
@@ -26,5 +26,5 @@ def home() -> Path | None:
         base, otherwise = os.environ.get("XDG_CACHE_HOME", ""), ".cache"
     try:
         return (Path(base) if os.path.isabs(base) else Path.home() / otherwise) / "tinyresnext"
-    except RuntimeError:  # a user without a home
+    except RuntimeError:  # a user without a home folder
         return None

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ...errors import UsageError
+from ...system.checks import is_int
 
 
 class Kind(Protocol):
@@ -48,7 +49,7 @@ class Whole:
 
     def check(self, name: str, value: Any) -> int:
         """Return the number; raise `UsageError` if it is another type or out of range."""
-        if type(value) is not int or not self.least <= value <= self.most:
+        if not is_int(value, self.least, self.most):
             raise UsageError(
                 f"{name} is {value!r}: expected a whole number from {self.least} to {self.most}"
             )

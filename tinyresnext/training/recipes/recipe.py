@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass
 from typing import Any
 
-from ...errors import FormatError, UsageError
+from ...errors import UsageError
+from ...system.checks import from_fields
 from .kinds import Option, Real, Whole, check_fields, options, setting
 from .parts import Augmentation, Loss, Optimiser, Schedule, Start
 
@@ -118,17 +119,12 @@ class Recipe:
         FormatError
             A setting is missing, unknown, or of the wrong kind.
         """
-        names = {name for name, _ in settings()}
-        if not isinstance(values, dict) or set(values) != names:
-            found = sorted(values) if isinstance(values, dict) else type(values).__name__
-            raise FormatError(
-                f"the recipe has the fields {found}, expected exactly {sorted(names)}"
-            )
-        try:
+
+        def make(**values: Any) -> Recipe:
             schedule = Schedule(values["lr"], values["schedule"])
             return cls(epochs=1, batch=1, schedule=schedule).changed(values)
-        except UsageError as error:
-            raise FormatError(f"the recipe cannot be used: {error}") from error
+
+        return from_fields(make, [name for name, _ in settings()], values, "the recipe")
 
 
 PARTS = {

@@ -10,7 +10,7 @@ from hdf5_cases import SPEC, number, same
 
 from tinyresnext.errors import TinyResNeXtError
 from tinyresnext.network.resnext import parameters
-from tinyresnext.store import layout as store_file
+from tinyresnext.store import places as store_file
 from tinyresnext.store import store
 
 
@@ -46,7 +46,7 @@ def blocks(path: Path) -> list[tuple[int, int, str]]:
     with path.open("rb", buffering=0) as file:
         hdf5 = store_file.structure(file)
         store_file.places(hdf5, parameters(SPEC))
-    return [tuple(block) for block in hdf5._blocks if block.what not in parameters(SPEC)]
+    return [tuple(block) for block in hdf5._walker._blocks if block.what not in parameters(SPEC)]
 
 
 def forged(data: bytes, places: list[tuple[int, int, str]], rng: random.Random) -> bytes:

@@ -17,7 +17,7 @@ from tinyresnext.errors import (
     TinyResNeXtError,
     UnsafeError,
 )
-from tinyresnext.formats.hdf5 import FLOAT16
+from tinyresnext.formats.dtypes import NUMBERS
 
 CASES: dict[str, Case] = {}
 case = partial(hdf5_cases.case, CASES)
@@ -270,7 +270,7 @@ for name, where, offset, new, error, says in [
     ("object-is-the-root", "symbols", 16, "root", UnsafeError, "lies across /"),
     ("object-twice", "symbols", 16, "dataset", UnsafeError, "lies across /params/bn1/bias"),
     ("object-is-data", "symbols", 16, "weights", FormatError, NOT_OURS),
-    ("link", "symbols", 24, b"\2", UnsafeError, "link to elsewhere"),
+    ("link", "symbols", 24, b"\2", UnsafeError, "member that is a link"),
     ("kind-3", "symbols", 24, b"\3", FormatError, "members not as"),
     ("reserved", "symbols", 28, b"\1", FormatError, "members not as"),
     ("tree-beyond", "group", 24, BEYOND, UnsafeError, "but the file has"),
@@ -293,7 +293,8 @@ for name, where, offset, new, error, says in [
     forge(name, where, offset, new, error, says)
 
 
-forge("called-half", "datatype", 0, FLOAT16, UnsafeError, "256 bytes stored, its shape needs 128")
+HALF = NUMBERS["F16"].hdf5
+forge("called-half", "datatype", 0, HALF, UnsafeError, "256 bytes stored, its shape needs 128")
 
 
 @case("H-forged-tensors-share-data", UnsafeError, "lies across")

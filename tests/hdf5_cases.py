@@ -15,8 +15,7 @@ from tinyresnext.errors import TinyResNeXtError
 from tinyresnext.images.preprocess import Preprocess
 from tinyresnext.network.resnext import parameters
 from tinyresnext.network.spec import Spec
-from tinyresnext.store import layout as store_file
-from tinyresnext.store import store
+from tinyresnext.store import digest, layout, store
 
 SPEC = Spec((1, 1), cardinality=2, width=8, classes=3, stem="cifar", expansion=1)
 CONV, SCALE, SHIFT, VARIANCE = (
@@ -131,10 +130,10 @@ def set_text(file: h5py.File, name: str, text: str) -> None:
         key: bytes(file[f"params/{key.replace('.', '/')}"].attrs["sha256"]).decode()
         for key in parameters(SPEC)
     }
-    texts["sha256"] = store._model_digest(texts, SPEC, tensors)
+    texts["sha256"] = digest.model_digest(texts, SPEC, tensors)
     texts["provenance_sha256"] = hashlib.sha256(texts["provenance"].encode()).hexdigest()
     for key, value in texts.items():
-        for piece, part in store_file._pieces(key, value).items():
+        for piece, part in layout.split(key, value).items():
             file.attrs[piece] = np.bytes_(part.encode())
 
 

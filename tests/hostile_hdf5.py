@@ -17,7 +17,7 @@ from h5py import h5d, h5p, h5s, h5t, h5z
 from hdf5_cases import CONV, SCALE, SHIFT, SPEC, Case, beside, low_level, put, secret, set_text
 
 from tinyresnext.errors import FormatError, IntegrityError, ShapeError, UnsafeError
-from tinyresnext.store import layout as store_file
+from tinyresnext.store.contents import json_text
 
 CASES: dict[str, Case] = {}
 edit = partial(hdf5_cases.edit, CASES)
@@ -53,7 +53,7 @@ for place, at in {
     "top": "params",
 }.items():
 
-    @edit(f"H-external-link-{place}", UnsafeError, "may have links to elsewhere")
+    @edit(f"H-external-link-{place}", UnsafeError, "may have links, which tinyresnext never writes")
     def _(file, at=at):
         with h5py.File(beside(file, "other.h5"), "w") as other:
             file.copy("params", other)
@@ -79,13 +79,13 @@ for place, at, to in [
     ("top", "params", "/"),
 ]:
 
-    @edit(f"H-soft-link-{place}", UnsafeError, "link to elsewhere")
+    @edit(f"H-soft-link-{place}", UnsafeError, "member that is a link")
     def _(file, at=at, to=to):
         del file[at]
         file[at] = h5py.SoftLink(to)
 
 
-@edit("H-soft-link-loop", UnsafeError, "link to elsewhere")
+@edit("H-soft-link-loop", UnsafeError, "member that is a link")
 def _(file):
     del file["params/layer1"]
     file["params/layer1"] = h5py.SoftLink("/params/layer1")
@@ -132,15 +132,13 @@ def _(file):
     set_text(
         file,
         "spec",
-        store_file.json_text(
-            replace(SPEC, blocks=(1000,) * 8, cardinality=4096, width=4096).to_json()
-        ),
+        json_text(replace(SPEC, blocks=(1000,) * 8, cardinality=4096, width=4096).to_json()),
     )
 
 
 @edit("H-spec-larger-than-the-file", UnsafeError, "of weights or more, but the file")
 def _(file):
-    set_text(file, "spec", store_file.json_text(replace(SPEC, blocks=(3, 4), width=64).to_json()))
+    set_text(file, "spec", json_text(replace(SPEC, blocks=(3, 4), width=64).to_json()))
 
 
 @edit("H-nothing-stored", UnsafeError, "but the file has")
@@ -294,7 +292,7 @@ def _(file):
 
 @edit("H-name-of-another-network", ShapeError)
 def _(file):
-    set_text(file, "spec", store_file.json_text(replace(SPEC, shortcut="C").to_json()))
+    set_text(file, "spec", json_text(replace(SPEC, shortcut="C").to_json()))
 
 
 @edit("H-group-for-dataset", ShapeError, "is a group, expected a dataset")

@@ -21,8 +21,8 @@ from tinyresnext.errors import (
     UnsafeError,
 )
 from tinyresnext.images.preprocess import Preprocess
-from tinyresnext.store import layout as store_file
-from tinyresnext.store import store
+from tinyresnext.store import contents, digest, layout
+from tinyresnext.store.contents import json_text
 
 CASES: dict[str, Case] = {}
 case, edit = partial(hdf5_cases.case, CASES), partial(hdf5_cases.edit, CASES)
@@ -81,7 +81,7 @@ for name, (first, second) in {
     "late": ('["' + "x" * 60_001, '"]'),
 }.items():
 
-    @edit(f"H-attribute-cut-{name}", FormatError, "not cut as tinyresnext does")
+    @edit(f"H-attribute-cut-{name}", FormatError, "not divided as tinyresnext does it")
     def _(file, first=first, second=second):
         file.attrs["labels"], file.attrs["labels.1"] = (
             np.bytes_(first.encode()),
@@ -102,7 +102,7 @@ def _(file):
     h5py.h5g.create(file.id, b"params/fc", gcpl=plan)
 
 
-@edit("H-group-of-2000-links", UnsafeError, "link to elsewhere")
+@edit("H-group-of-2000-links", UnsafeError, "member that is a link")
 def _(file):
     for i in range(2000):
         file[f"params/fc/{i}"] = h5py.SoftLink("/params")
@@ -162,16 +162,16 @@ good = {
     "labels": ["cat", "dog", "owl"],
     "provenance": {},
 }
-spec = store_file.json_text(good["spec"])
+spec = json_text(good["spec"])
 TEXTS: dict[str, tuple[str, str, type[TinyResNeXtError]]] = {
     "no-json": ("spec", "{", FormatError),
     "no-object": ("spec", "[]", FormatError),
     "null": ("spec", "null", FormatError),
     "key-twice": ("spec", spec[:-1] + ',"width":8}', FormatError),
-    "key-unknown": ("spec", store_file.json_text({**good["spec"], "more": 1}), FormatError),
+    "key-unknown": ("spec", json_text({**good["spec"], "more": 1}), FormatError),
     "key-missing": (
         "spec",
-        store_file.json_text({k: v for k, v in good["spec"].items() if k != "eps"}),
+        json_text({k: v for k, v in good["spec"].items() if k != "eps"}),
         FormatError,
     ),
     "spaces": ("spec", json.dumps(good["spec"], sort_keys=True), FormatError),
@@ -187,12 +187,12 @@ TEXTS: dict[str, tuple[str, str, type[TinyResNeXtError]]] = {
     "preprocess-no-object": ("preprocess", "3", FormatError),
     "preprocess-std-zero": (
         "preprocess",
-        store_file.json_text({**good["preprocess"], "std": [0.0, 0.0, 0.0]}),
+        json_text({**good["preprocess"], "std": [0.0, 0.0, 0.0]}),
         FormatError,
     ),
     "preprocess-huge": (
         "preprocess",
-        store_file.json_text({**good["preprocess"], "resize": 10**9}),
+        json_text({**good["preprocess"], "resize": 10**9}),
         FormatError,
     ),
     "labels-object": ("labels", "{}", FormatError),
@@ -213,7 +213,7 @@ TEXTS: dict[str, tuple[str, str, type[TinyResNeXtError]]] = {
     "labels-bad-escape": ("labels", '["cat","dog","\\x"]', FormatError),
     "labels-escape-to-no-purpose": ("labels", '["cat","dog","\\u0041"]', FormatError),
     "labels-none": ("labels", "[]", FormatError),
-    "labels-70KB": ("labels", store_file.json_text(["cat", "dog", "x" * 70_000]), UnsafeError),
+    "labels-70KB": ("labels", json_text(["cat", "dog", "x" * 70_000]), UnsafeError),
     "labels-bomb-of-objects": ("labels", "[" + "{}," * 3_000_000 + "{}]", FormatError),
     "labels-bomb-of-lists": ("labels", "[" + "[]," * 3_000_000 + "[]]", FormatError),
     "labels-bomb-of-numbers": ("labels", "[" + "0.5," * 2_000_000 + "0.5]", FormatError),
@@ -223,18 +223,18 @@ TEXTS: dict[str, tuple[str, str, type[TinyResNeXtError]]] = {
     "labels-bomb-of-open-text": ("labels", '["' + "x" * 9_000_000, FormatError),
     "spec-bomb-of-blocks": (
         "spec",
-        store_file.json_text({**good["spec"], "blocks": [3] * 3_000_000}),
+        json_text({**good["spec"], "blocks": [3] * 3_000_000}),
         UnsafeError,
     ),
     "spec-many-blocks": (
         "spec",
-        store_file.json_text({**good["spec"], "blocks": [3] * 30_000}),
+        json_text({**good["spec"], "blocks": [3] * 30_000}),
         FormatError,
     ),
-    "spec-long-key": ("spec", store_file.json_text({**good["spec"], "x" * 60_000: 3}), FormatError),
+    "spec-long-key": ("spec", json_text({**good["spec"], "x" * 60_000: 3}), FormatError),
     "spec-long-stem": (
         "spec",
-        store_file.json_text({**good["spec"], "stem": "x" * 60_000}),
+        json_text({**good["spec"], "stem": "x" * 60_000}),
         FormatError,
     ),
     "spec-long-number": (
@@ -244,18 +244,18 @@ TEXTS: dict[str, tuple[str, str, type[TinyResNeXtError]]] = {
     ),
     "preprocess-long": (
         "preprocess",
-        store_file.json_text({**good["preprocess"], "mean": [0.5] * 15_000}),
+        json_text({**good["preprocess"], "mean": [0.5] * 15_000}),
         FormatError,
     ),
     "preprocess-bomb": ("preprocess", "[" + "{}," * 1_000_000 + "{}]", UnsafeError),
     "provenance-bomb": (
         "provenance",
-        store_file.json_text({f"{i:06x}": {} for i in range(300_000)}),
+        json_text({f"{i:06x}": {} for i in range(300_000)}),
         UnsafeError,
     ),
     "provenance-long-value": (
         "provenance",
-        store_file.json_text({"source": ["x" * 60_000]}),
+        json_text({"source": ["x" * 60_000]}),
         FormatError,
     ),
     "labels-right-to-left": ("labels", '["cat","dog","\\u202e"]', FormatError),
@@ -349,16 +349,16 @@ def numbers(name: str, value: float, says: str) -> None:
     def _(path: Path) -> None:
         stored = model()
         stored.params[name].flat[-1] = value
-        documents = store._documents(stored)
+        documents = contents.documents_of(stored)
         sha256 = {key: hashlib.sha256(array).hexdigest() for key, array in stored.params.items()}
         attributes = {"format": "tinyresnext", "format_version": "1", **documents}
-        attributes["sha256"] = store._model_digest(documents, SPEC, sha256)
+        attributes["sha256"] = digest.model_digest(documents, SPEC, sha256)
         attributes["provenance_sha256"] = hashlib.sha256(
             documents["provenance"].encode()
         ).hexdigest()
         path.write_bytes(b"")
         tensors = ((key, array, sha256[key]) for key, array in stored.params.items())
-        store_file.lay_out(path, attributes, tensors, "sha256", lambda: attributes["sha256"])
+        layout.lay_out(path, attributes, tensors, "sha256", lambda: attributes["sha256"])
 
 
 numbers("conv1.weight", np.nan, "1 values that are NaN")

@@ -43,7 +43,11 @@ from tinyresnext.errors import (
     WeightsError,
 )
 from tinyresnext.formats.pickle import machine as pickle
-from tinyresnext.formats.tar import read_tar
+from tinyresnext.formats.pickle.arrays import uint8_arrays
+from tinyresnext.formats.pickle.names import CHECKPOINT
+from tinyresnext.formats.tar import MAX_PART, read_tar
+
+ARRAYS = uint8_arrays(MAX_PART)
 
 VERSIONS = {
     f.__name__: f for f in (cifar10_python, cifar10_binary, cifar100_python, cifar100_binary)
@@ -109,7 +113,7 @@ def test_an_archive_made_by_tarfile(tmp_path):
 def test_pickles_that_python_3_writes(protocol, order):
     values = np.asarray(np.arange(24).reshape(2, 12), np.uint8, order=order)
     found = pickle.load(
-        io.BytesIO(python_pickle.dumps({"data": values, "labels": [1, 2]}, protocol)), arrays=True
+        io.BytesIO(python_pickle.dumps({"data": values, "labels": [1, 2]}, protocol)), ARRAYS
     )
     assert (found["data"].values == values).all()
     assert found["labels"] == [1, 2]
@@ -117,7 +121,7 @@ def test_pickles_that_python_3_writes(protocol, order):
 
 def test_short_strings_are_text_and_long_ones_bytes():
     data = dict2({"a": text2("caf\xe9"), "b": b"T\x00\x01\x00\x00" + b"\xff" * 256})
-    assert pickle.load(io.BytesIO(data), arrays=True) == {"a": "caf\xe9", "b": b"\xff" * 256}
+    assert pickle.load(io.BytesIO(data), ARRAYS) == {"a": "caf\xe9", "b": b"\xff" * 256}
 
 
 GOOD = array2(planes(1, 1))
@@ -146,7 +150,7 @@ PICKLES = {
     ),
     "another class of array": (
         dict2({"data": GOOD.replace(b"cnumpy\nndarray", b"cnumpy\ndtype")}),
-        "not an empty ndarray",
+        "not those of an empty ndarray",
     ),
     "a dtype with fields": (
         dict2({"data": GOOD.replace(b"|NNN", b"|K\x01NN")}),
@@ -168,7 +172,7 @@ PICKLES = {
     ),
     "another codec": (
         dict2({"data": b"c_codecs\nencode\nX\x01\0\0\0aU\x03hex\x86R"}),
-        "not a text for latin1",
+        "not a text and latin1",
     ),
 }
 
@@ -177,13 +181,13 @@ PICKLES = {
 def test_pickles_that_are_refused(name):
     data, message = PICKLES[name]
     with watching() as events, pytest.raises(WeightsError, match=message):
-        pickle.load(io.BytesIO(data), arrays=True)
+        pickle.load(io.BytesIO(data), ARRAYS)
     assert not events
 
 
 def test_arrays_are_read_only_where_they_are_asked_for():
     with pytest.raises(WeightsError):  # whether for what it is or for its bytes, which are no text
-        pickle.load(io.BytesIO(dict2({"data": GOOD})))
+        pickle.load(io.BytesIO(dict2({"data": GOOD})), CHECKPOINT)
 
 
 BATCHES = {
@@ -271,7 +275,7 @@ def member(name="a", data=b"", kind=b"0", **changed):
 END = bytes(1024)
 TARS = {
     "empty": (b"", "cut short"),
-    "text": (b"<html>" * 100, "no tar archive|checksum"),
+    "text": (b"<html>" * 100, "not a tar archive|checksum"),
     "no end": (member(data=b"x"), "cut short"),
     "half a header": (member(data=b"x")[:700], "cut short"),
     "half a file": (tar_header("a", 10_000) + bytes(512), "cut short"),
@@ -282,14 +286,14 @@ TARS = {
     "a size in base 256": (member(size=b"\x80" + bytes(10) + b"\x01"), "for a number"),
     "a negative size": (member(size=b"-0000000010\0"), "for a number"),
     "a wrong checksum": (member(sum=b"001234\0 "), "checksum"),
-    "a name that climbs": (member("x/../../a") + END, "no plain relative path"),
-    "an absolute name": (member("/etc/a") + END, "no plain relative path"),
-    "a name with a drive": (member("c:a") + END, "no plain relative path"),
-    "a name with a backslash": (member("..\\a") + END, "no plain relative path"),
-    "a name that moves the cursor": (member("\x1b[2Ja") + END, "no plain relative path"),
+    "a name that climbs": (member("x/../../a") + END, "not a plain relative path"),
+    "an absolute name": (member("/etc/a") + END, "not a plain relative path"),
+    "a name with a drive": (member("c:a") + END, "not a plain relative path"),
+    "a name with a backslash": (member("..\\a") + END, "not a plain relative path"),
+    "a name that moves the cursor": (member("\x1b[2Ja") + END, "not a plain relative path"),
     "a name that climbs in its prefix": (
         member("a", rest=(bytes(80) + b"..").ljust(80 + 155 + 12, b"\0")) + END,
-        "no plain relative path",
+        "not a plain relative path",
     ),
     "a symbolic link": (
         member(kind=b"2", link=b"/etc/passwd".ljust(100, b"\0")) + END,

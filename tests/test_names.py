@@ -110,7 +110,7 @@ def test_a_foreign_key_names_the_scheme_and_the_key(writer):
         with pytest.raises(FormatError) as caught:
             names.recognise(theirs)
         assert f"1 of {len(theirs)} keys" in str(caught.value)
-        assert f"that of {scheme}," in str(caught.value)
+        assert f"nearest scheme, {scheme}," in str(caught.value)
         assert repr(foreign) in str(caught.value)
 
 
@@ -140,7 +140,7 @@ def test_two_halves_of_two_schemes_are_ambiguous():
         f"backbone.{key}" if key.startswith("layer2") else key: value for key, value in ours.items()
     }
     with pytest.raises(
-        FormatError, match=r"that of torchvision,.*'backbone\.layer2\.0\.conv1\.weight'"
+        FormatError, match=r"nearest scheme, torchvision,.*'backbone\.layer2\.0\.conv1\.weight'"
     ):
         names.recognise(mixed)
 
@@ -150,7 +150,7 @@ def test_two_halves_of_two_schemes_are_ambiguous():
 )
 def test_keys_of_nobody(keys):
     with pytest.raises(
-        FormatError, match=f"{len(keys)} of {len(keys)} keys .*any of torchvision, timm.*Keras"
+        FormatError, match=f"{len(keys)} of {len(keys)} keys .*any scheme of torchvision, timm.*Keras"
     ):
         names.recognise(keys)
 
@@ -169,7 +169,7 @@ def test_a_tree_that_lacks_a_module(lost):
 def test_paths_must_be_alike():
     theirs = key_schemes.torch7_paths(cases.weights(PLAIN), PLAIN)
     theirs["4.0.0.0.0.1.3.weight"] = np.zeros((8, 7, 3, 3), np.float32)
-    with pytest.raises(FormatError, match=r"layer1\.0\.conv2\.weight: the paths .* must be alike"):
+    with pytest.raises(FormatError, match=r"layer1\.0\.conv2\.weight: the paths .* must be equal"):
         understood(theirs)
 
 

@@ -16,13 +16,16 @@ from torch_files import call, glob, integer, marked, pickled, text
 from tinyresnext.errors import FormatError, UnsafeError, WeightsError
 from tinyresnext.formats.pickle import machine as pickle
 from tinyresnext.formats.pickle import names as pickle_names
-from tinyresnext.formats.pickle.names import Global, Placeholder, Storage, Tensor
+from tinyresnext.formats.pickle import stack as pickle_stack
+from tinyresnext.formats.pickle.arrays import uint8_arrays
+from tinyresnext.formats.pickle.names import CHECKPOINT, Storage, Tensor
+from tinyresnext.formats.pickle.vocabulary import Global, Placeholder
 
 STORE = Storage("0", "Float", 12)
 
 
-def load(data, **options):
-    return pickle.load(io.BytesIO(data), **options)
+def load(data, vocabulary=CHECKPOINT, **options):
+    return pickle.load(io.BytesIO(data), vocabulary, **options)
 
 
 def load_value(code, **options):
@@ -67,7 +70,11 @@ def test_python_2_strings_and_ordered_dict():
 
 def test_stops_behind_each_pickle():
     stream = io.BytesIO(pickled(1) + pickled({"a": 2}) + b"rest")
-    assert [pickle.load(stream), pickle.load(stream), stream.read()] == [1, {"a": 2}, b"rest"]
+    assert [pickle.load(stream, CHECKPOINT), pickle.load(stream, CHECKPOINT), stream.read()] == [
+        1,
+        {"a": 2},
+        b"rest",
+    ]
 
 
 def test_sharing_is_kept():
@@ -168,7 +175,7 @@ def test_an_empty_object_cannot_be_called():
 
 def test_where_arrays_are_read_there_are_no_strangers():
     with pytest.raises(UnsafeError, match="no data set needs"):
-        load_value(STRANGE, arrays=True)
+        load_value(STRANGE, vocabulary=uint8_arrays(1000))
 
 
 def tensor_code(name, offset, size, stride, *more):
@@ -287,12 +294,12 @@ def test_the_opcodes_are_those_of_pickletools():
     [
         (b"(" + b"N" * (pickle.MAX_OPCODES - 3) + b"t", True),
         (b"(" + b"N" * (pickle.MAX_OPCODES - 2) + b"t", False),
-        (b"(" * pickle.MAX_DEPTH + b"t" * pickle.MAX_DEPTH, True),
-        (b"(" * (pickle.MAX_DEPTH + 1) + b"t" * (pickle.MAX_DEPTH + 1), False),
-        (b"Nr" + struct.pack("<I", pickle.MAX_MEMO - 1), True),
-        (b"Nr" + struct.pack("<I", pickle.MAX_MEMO), False),
-        (text("a" * pickle.MAX_TEXT), True),
-        (text("a" * (pickle.MAX_TEXT + 1)), False),
+        (b"(" * pickle_stack.MAX_DEPTH + b"t" * pickle_stack.MAX_DEPTH, True),
+        (b"(" * (pickle_stack.MAX_DEPTH + 1) + b"t" * (pickle_stack.MAX_DEPTH + 1), False),
+        (b"Nr" + struct.pack("<I", pickle_stack.MAX_MEMO - 1), True),
+        (b"Nr" + struct.pack("<I", pickle_stack.MAX_MEMO), False),
+        (text("a" * pickle_names.MAX_TEXT), True),
+        (text("a" * (pickle_names.MAX_TEXT + 1)), False),
     ],
     ids=lambda v: f"{len(v)}_bytes" if isinstance(v, bytes) else "at" if v else "beyond",
 )

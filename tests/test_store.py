@@ -16,11 +16,11 @@ import pytest
 from hdf5_cases import SPEC, model, same
 
 from tinyresnext.errors import FormatError, IntegrityError, ShapeError, UnsafeError, UsageError
-from tinyresnext.formats.hdf5 import Hdf5
+from tinyresnext.formats.hdf5.own import Hdf5
 from tinyresnext.images.preprocess import Preprocess
 from tinyresnext.network.resnext import parameters
 from tinyresnext.network.spec import Spec, variant
-from tinyresnext.store import layout as store_file
+from tinyresnext.store import places as store_file
 from tinyresnext.store import store
 
 # What is written is read

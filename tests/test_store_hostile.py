@@ -22,8 +22,8 @@ from tinyresnext.errors import (
     UsageError,
     WeightsError,
 )
-from tinyresnext.store import layout as store_file
-from tinyresnext.store import store
+from tinyresnext.store import places as store_file
+from tinyresnext.store import reading, store
 
 CASES = hostile_hdf5.CASES | hostile_texts.CASES | forged_hdf5.CASES
 
@@ -85,7 +85,8 @@ def test_no_other_file_is_opened_even_by_the_library(tmp_path, good):
     os.mkfifo(tmp_path / "plugins" / "libfilter.so")
     code = """if True:
         import pathlib, sys
-        from tinyresnext import errors, store
+        from tinyresnext import errors
+        from tinyresnext.store import store
         for path in sorted(pathlib.Path(sys.argv[1]).glob("H-*/model.h5")):
             try:
                 store.read(path)
@@ -136,26 +137,26 @@ def test_replaced_after_opening(tmp_path, path, monkeypatch):
 
 def test_changed_in_place_after_the_structure_was_read(tmp_path, path, monkeypatch):
     store.write(tmp_path / "other.h5", model(seed=1))
-    before = store._tensors
+    before = reading.tensors
 
     def first_change(file, contents):
         path.write_bytes((tmp_path / "other.h5").read_bytes())
         return before(file, contents)
 
-    monkeypatch.setattr(store, "_tensors", first_change)
+    monkeypatch.setattr(reading, "tensors", first_change)
     with pytest.raises(IntegrityError, match="has the sha256"):
         store.read(path)
 
 
 def test_cut_short_after_the_structure_was_read(path, monkeypatch):
-    before = store._tensors
+    before = reading.tensors
 
     def first_cut(file, contents):
         os.truncate(path, 5000)
         return before(file, contents)
 
-    monkeypatch.setattr(store, "_tensors", first_cut)
-    with pytest.raises(FormatError, match=r"ends .* bytes early"):
+    monkeypatch.setattr(reading, "tensors", first_cut)
+    with pytest.raises(FormatError, match=r"cut short in .* bytes are missing"):
         store.read(path)
 
 

@@ -44,7 +44,8 @@ def test_a_failed_write_leaves_the_old_file(path, good, monkeypatch, failure):
 LIMITED = """if True:
     import resource, signal, sys
     from hdf5_cases import file_bytes, model
-    from tinyresnext import errors, store
+    from tinyresnext import errors
+    from tinyresnext.store import store
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
     try:
@@ -66,7 +67,7 @@ def test_no_room(path, good, limit):
 WRITER = """if True:
     import sys
     from hdf5_cases import file_bytes, model
-    from tinyresnext import store
+    from tinyresnext.store import store
     models = [model(seed) for seed in (0, 1)]
     print("ready", flush=True)
     while True:

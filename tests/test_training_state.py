@@ -190,7 +190,7 @@ def test_members_of_the_same_name(tmp_path, state):
     training_state.write(path, state)
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
         archive.writestr("values.npy", npy(state.values))
-    with pytest.raises(FormatError, match="parts"):
+    with pytest.raises(FormatError, match="two members"):
         training_state.read(path)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints of other systems: from their names and shapes to a network of ours, and out again.
+"""Checkpoints of other systems: from their names and shapes to a network of ours, and back.
 
 Read `convert` first: it names the steps. `readers` open the containers, `names` translate key
 names, `infer` finds the architecture from shapes, `export` writes checkpoints for others. The room

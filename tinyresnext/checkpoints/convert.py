@@ -1,4 +1,4 @@
-"""Anyone's checkpoint -> our model: read, rename, infer the architecture, and say back what was understood."""
+"""Making our model of any system's checkpoint: read it, rename, infer the architecture."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ from ..errors import FormatError, IntegrityError, UsageError
 from ..images.preprocess import Preprocess
 from ..network.resnext import parameters
 from ..network.spec import Spec, describe, variant
-from ..store import store
+from ..store.contents import Stored
 from ..system.version import __version__
 from . import infer
 from .names import layouts
-from .names import schemes as names
+from .names.schemes import Names, recognise
 from .readers import container
 from .readers.checkpoint import Checkpoint, Look, OnDemand
+
+__all__ = ["Conversion", "imagenet_labels", "opened_checkpoint"]
 
 
 class Conversion(NamedTuple):
     """A model ready to be stored, and what the user should know about how it was understood."""
 
-    stored: store.Stored
+    stored: Stored
     notes: tuple[str, ...]
 
 
@@ -44,16 +46,18 @@ def opened_checkpoint(
     ema: bool = False,
     licence: str = "",
 ) -> Iterator[Conversion]:
-    """Understand a checkpoint, without having it in memory: in the ``with`` block each weight is read when it is asked for.
+    """Understand a checkpoint without having it in memory.
+
+    In the ``with`` block each weight is read when it is asked for.
 
     Parameters
     ----------
     path : str or path
         A ``.pth`` file of either of PyTorch's formats, ``.safetensors``, ``.npz``, Torch7's ``.t7``
-        or Keras' ``.h5``, told apart by their content; with the key names of any system in
-        `names.SCHEMES`.
+        or Keras' ``.h5``, recognised by its content; with the key names of any system in
+        `names.schemes.SCHEMES`.
     arch : str or Spec, optional
-        What the network is; by default this is inferred from the tensors.
+        The architecture; by default it is inferred from the tensors.
     stem : str, optional
         One of `tinyresnext.network.spec.STEMS`, where tensors leave it open: a pooling has none, so
         a 3x3 stem is taken for CIFAR's unless ``pooled`` is given.
@@ -76,14 +80,15 @@ def opened_checkpoint(
     Raises
     ------
     WeightsError
-        When the file cannot be used: the message says what was found, what was expected and what to
-        do.
+        The file cannot be used: the message says what was found, what was expected and what to do.
     UsageError
-        When ``arch``, ``stem`` or ``labels`` do not fit the network.
+        ``arch``, ``stem`` or ``labels`` do not fit the network.
     """
-    with container.opened(
-        path, ema=ema, check=lambda shapes: _judge(shapes, _understood(shapes, arch, stem)[1])
-    ) as found:
+
+    def check(shapes: infer.Shapes) -> Look:
+        return _judge(shapes, _understood(shapes, arch, stem)[1])
+
+    with container.opened(path, ema=ema, check=check) as found:
         spec, named = _understood(found.shapes, arch, stem)
         implied = infer.implied(named.scheme, spec)
         provenance = {
@@ -93,49 +98,54 @@ def opened_checkpoint(
             "converter": f"tinyresnext {__version__}",
         }
         params = OnDemand(parameters(spec), named.tensors(found.tensors).__getitem__)
-        stored = store.Stored(
+        stored = Stored(
             spec, params, preprocess or implied.preprocess, _labels(spec, labels), provenance
         )
         yield Conversion(stored, _notes(found, spec, named, arch is not None, stem is not None))
 
 
 def imagenet_labels() -> tuple[str, ...]:
-    """The names of ImageNet's 1,000 classes, in the order that every checkpoint has them."""
+    """Return the names of ImageNet's 1,000 classes, in the order that every checkpoint has them."""
     return tuple((files(__package__) / "imagenet_labels.txt").read_text("utf-8").splitlines())
 
 
 def _notes(
-    found: Checkpoint, spec: Spec, named: names.Names, given: bool, stem_given: bool
+    found: Checkpoint, spec: Spec, named: Names, given: bool, stem_given: bool
 ) -> tuple[str, ...]:
-    """What the user should know; ``given`` is the whole architecture, or no more than the stem."""
-    averaged = " (--ema takes averaged weights)" if found.container in ("zip", "legacy") else ""
-    note = infer.implied(named.scheme, spec).note
-    return (
-        f"{found.container} format{f', weights under {found.wrapper!r}' if found.wrapper else ''}",
-        *([f"not taken: {', '.join(found.others)}{averaged}"] if found.others else []),
-        *([f"left out: {', '.join(found.skipped)}"] if found.skipped else []),
-        *(
-            [f"left out: {len(named.left_out)} second copies, such as {named.left_out[0]}"]
-            if named.left_out
-            else []
-        ),
-        f"names: {named.scheme}{f', behind {found.prefix!r}' if found.prefix else ''}",
-        f"{'given' if given else 'inferred, but for the stem' if stem_given else 'inferred'}: {describe(spec)}",
-        f"assumed: the {'3x3' if spec.stride_on == 2 else 'first 1x1'} convolutions stride, batch norm epsilon {spec.eps:g}"
-        + (
-            ", no pooling in the stem (--stem pooled says otherwise)"
-            if spec.stem == "cifar" and not stem_given
-            else ""
-        ),
-        *([note] if note else []),
-    )
+    """Return what the user should know.
+
+    ``given`` says that the user gave the whole architecture, ``stem_given`` the stem.
+    """
+    wrapper = f", weights under {found.wrapper!r}" if found.wrapper else ""
+    notes = [f"{found.container} format{wrapper}"]
+    if found.others:
+        averaged = " (--ema takes averaged weights)" if found.container in ("zip", "legacy") else ""
+        notes.append(f"not taken: {', '.join(found.others)}{averaged}")
+    if found.skipped:
+        notes.append(f"left out: {', '.join(found.skipped)}")
+    if named.left_out:
+        notes.append(f"left out: {len(named.left_out)} second copies, such as {named.left_out[0]}")
+    notes.append(f"names: {named.scheme}{f', behind {found.prefix!r}' if found.prefix else ''}")
+    how = "given" if given else "inferred, but for the stem" if stem_given else "inferred"
+    notes.append(f"{how}: {describe(spec)}")
+    strided = "3x3" if spec.stride_on == 2 else "first 1x1"
+    assumed = f"assumed: the {strided} convolutions stride, batch norm epsilon {spec.eps:g}"
+    if spec.stem == "cifar" and not stem_given:
+        assumed += ", no pooling in the stem (--stem pooled says otherwise)"
+    notes.append(assumed)
+    if note := infer.implied(named.scheme, spec).note:
+        notes.append(note)
+    return tuple(notes)
 
 
 def _understood(
     shapes: infer.Shapes, arch: str | Spec | None, stem: str | None
-) -> tuple[Spec, names.Names]:
-    """Whose names these are; and the architecture, or the one asked for with the checkpoint's own classes and channels."""
-    named = names.recognise(shapes)
+) -> tuple[Spec, Names]:
+    """Return the architecture, and whose names the tensors have.
+
+    An architecture that was asked for gets the checkpoint's own classes and channels.
+    """
+    named = recognise(shapes)
     shapes, eps = named.shapes(shapes), infer.epsilon(named.scheme)
     spec = infer.infer(shapes, eps) if arch is None else _asked_for(shapes, eps, arch)
     if stem is not None:
@@ -145,19 +155,24 @@ def _understood(
 
 
 def _asked_for(shapes: infer.Shapes, eps: float, arch: str | Spec) -> Spec:
-    """The architecture of that name, or as it is given."""
-    spec = replace(variant(arch), eps=eps) if isinstance(arch, str) else arch
+    """Return the architecture of that name, or the one that is given, if it fits the shapes."""
     if isinstance(arch, str):
+        spec = replace(variant(arch), eps=eps)
         stem = shapes.get("conv1.0.weight" if spec.stem == "deep" else "conv1.weight", ())
         classifier = shapes.get("fc.weight", ())
         if len(stem) == 4 and len(classifier) == 2 and stem[1] and classifier[0]:
             spec = replace(spec, channels=stem[1], classes=classifier[0])
+    else:
+        spec = arch
     infer.check(shapes, spec, "name another architecture, or none to have it inferred")
     return spec
 
 
-def _judge(shapes: infer.Shapes, named: names.Names) -> Look:
-    """What refuses weights that can only give nonsense, when it is told the numbers of each tensor of the file."""
+def _judge(shapes: infer.Shapes, named: Names) -> Look:
+    """Return a function that refuses weights which can only compute nonsense.
+
+    It receives the numbers of each tensor of the file.
+    """
     wanted = {key: name for name, (keys, _) in named.parts.items() for key in keys}
     sums = {
         key
@@ -178,26 +193,28 @@ def _judge(shapes: infer.Shapes, named: names.Names) -> Look:
             raise IntegrityError(f"{name} has values that are NaN or infinite; use other weights")
         if name.endswith("running_var") and (numbers < 0).any():
             raise IntegrityError(f"{name} has negative variances; use other weights")
-        if key in sums and at is None:
+        if key not in sums:
+            return
+        if at is None:
             raise FormatError(
-                f"{name}: the sum behind its depthwise kernel is not in C order; save it again in that order"
+                f"{name}: the sum behind its depthwise kernel is not in C order; save it again in "
+                "that order"
             )
-        if key in sums and not layouts.is_fixed_sum(shapes[key], at, numbers):
+        if not layouts.is_fixed_sum(shapes[key], at, numbers):
             raise IntegrityError(f"{name}: {layouts.OTHER_SUM}")
 
     return look
 
 
 def _labels(spec: Spec, labels: Sequence[str] | None) -> tuple[str, ...]:
-    """One name for each class."""
+    """Return one name for each class."""
     if labels is None:
-        return (
-            imagenet_labels()
-            if spec.classes == 1000
-            else tuple(f"class {i}" for i in range(spec.classes))
-        )
+        if spec.classes == 1000:
+            return imagenet_labels()
+        return tuple(f"class {i}" for i in range(spec.classes))
     if len(labels) != spec.classes:
         raise UsageError(
-            f"there are {len(labels)} labels and the network has {spec.classes} classes; give one line for each"
+            f"there are {len(labels)} labels and the network has {spec.classes} classes; give one "
+            "label for each class"
         )
     return tuple(labels)

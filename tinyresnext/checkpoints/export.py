@@ -1,4 +1,4 @@
-"""A state dict, out again: ``.pth`` for PyTorch, ``.safetensors``, ``.npz``.
+"""Writing a state dict for other programs: ``.pth`` for PyTorch, ``.safetensors``, ``.npz``.
 
 Each writer replaces the file in one step (see `tinyresnext.system.files`) and writes equal bytes
 for equal tensors.
@@ -11,32 +11,25 @@ import math
 import os
 import struct
 from collections.abc import Iterator, Mapping
-from io import BytesIO
 
 import numpy as np
 
 from ..errors import UsageError
-from ..formats import stored_zip
+from ..formats.dtypes import BY_NUMPY
+from ..formats.npy import header_bytes
+from ..formats.stored_zip.writer import write_zip
 from ..system.files import replacing
 
 __all__ = ["write_npz", "write_pth", "write_safetensors"]
 
-# NumPy's name of a type -> PyTorch's storage class, safetensors' name.
-_TYPES = {
-    "float32": ("Float", "F32"),
-    "float64": ("Double", "F64"),
-    "float16": ("Half", "F16"),
-    "int64": ("Long", "I64"),
-    "int32": ("Int", "I32"),
-    "int16": ("Short", "I16"),
-    "int8": ("Char", "I8"),
-    "uint8": ("Byte", "U8"),
-    "bool": ("Bool", "BOOL"),
-}
+# by NumPy's names: the types that PyTorch has too
+_TYPES = {np.dtype(name).name: number for name, number in BY_NUMPY.items() if number.torch}
 
 
 def write_pth(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> None:
-    """Write PyTorch's zip format: ``torch.load(path, weights_only=True)`` gives the ``OrderedDict`` of tensors.
+    """Write PyTorch's zip format, which ``torch.load(path, weights_only=True)`` reads.
+
+    It returns the ``OrderedDict`` of tensors.
 
     Parameters
     ----------
@@ -61,7 +54,7 @@ def write_pth(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -
         yield "archive/version", [b"3\n"]
 
     with replacing(path) as temporary, open(temporary, "wb") as file:
-        stored_zip.write(file, members())
+        write_zip(file, members())
 
 
 def write_npz(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> None:
@@ -70,14 +63,10 @@ def write_npz(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -
 
     def members() -> Iterator[tuple[str, list[bytes | memoryview]]]:
         for name, array in arrays.items():
-            header = BytesIO()
-            np.lib.format.write_array_header_1_0(
-                header, np.lib.format.header_data_from_array_1_0(array)
-            )
-            yield f"{name}.npy", [header.getvalue(), _data(array)]
+            yield f"{name}.npy", [header_bytes(array.dtype, array.shape), _data(array)]
 
     with replacing(path) as temporary, open(temporary, "wb") as file:
-        stored_zip.write(file, members())
+        write_zip(file, members())
 
 
 def write_safetensors(
@@ -85,7 +74,9 @@ def write_safetensors(
     tensors: Mapping[str, np.ndarray],
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a ``.safetensors`` file: a length, a JSON header and the numbers, aligned to their own size.
+    """Write a ``.safetensors`` file: a length, a JSON header and the numbers.
+
+    Every tensor is aligned to the size of its numbers.
 
     Parameters
     ----------
@@ -106,14 +97,13 @@ def write_safetensors(
     if not all(isinstance(text, str) for pair in notes.items() for text in pair):
         raise UsageError("safetensors metadata must map text to text")
     header: dict[str, object] = {"__metadata__": notes} if notes else {}
-    ordered = sorted(
-        arrays.items(), key=lambda item: -item[1].itemsize
-    )  # widest first keeps every tensor aligned
+    # widest first keeps every tensor aligned
+    ordered = sorted(arrays.items(), key=lambda item: -item[1].itemsize)
     end = 0
     for name, array in ordered:
         span = [end, end + array.nbytes]
         header[name] = {
-            "dtype": _TYPES[array.dtype.name][1],
+            "dtype": _TYPES[array.dtype.name].name,
             "shape": list(array.shape),
             "data_offsets": span,
         }
@@ -127,16 +117,11 @@ def write_safetensors(
 
 
 def _checked(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Little-endian, C-contiguous arrays under names that every format can hold."""
+    """Return little-endian, C-contiguous arrays under names that every format can hold."""
     arrays = {}
     for name, array in tensors.items():
-        if (
-            not isinstance(name, str)
-            or not name.isascii()
-            or not name.isprintable()
-            or not name
-            or {*"/\\"} & {*name}
-        ):
+        plain = isinstance(name, str) and name.isascii() and name.isprintable()
+        if not plain or not name or {*"/\\"} & {*name}:
             raise UsageError(
                 f"a tensor's name must be plain ASCII text without slashes, found {name!r:.80}"
             )
@@ -148,21 +133,22 @@ def _checked(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _data(array: np.ndarray) -> memoryview:
-    """The array's bytes, without a copy."""
-    return memoryview(array.reshape(-1).view(np.uint8))
+    """Return the array's bytes, without a copy."""
+    return array.reshape(-1).view(np.uint8).data
 
 
 def _state_dict_pickle(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """The pickle (protocol 2) of an OrderedDict of tensors whose numbers lie in ``data/0``, ``data/1``, ..."""
+    """Return the pickle (protocol 2) of an OrderedDict of tensors.
+
+    Their numbers lie in ``data/0``, ``data/1``, ...
+    """
     parts = [b"\x80\x02ccollections\nOrderedDict\n)R("]
     for index, (name, array) in enumerate(arrays.items()):
-        kind = _TYPES[array.dtype.name][0].encode()
+        kind = _TYPES[array.dtype.name].torch.encode()
         strides = [math.prod(array.shape[axis + 1 :]) for axis in range(array.ndim)]
         storage = (
             _text("storage")
-            + b"ctorch\n"
-            + kind
-            + b"Storage\n"
+            + b"ctorch\n%bStorage\n" % kind
             + _text(str(index))
             + _text("cpu")
             + _int(array.size)
@@ -170,9 +156,8 @@ def _state_dict_pickle(arrays: Mapping[str, np.ndarray]) -> bytes:
         parts += [
             _text(name),
             b"ctorch._utils\n_rebuild_tensor_v2\n",
-            b"(("
-            + storage
-            + b"tQ",  # the persistent id: ("storage", class, key, location, number of elements)
+            # the persistent id: ("storage", class, key, location, number of elements)
+            b"((" + storage + b"tQ",
             _int(0) + _tuple(array.shape) + _tuple(strides),
             b"\x89ccollections\nOrderedDict\n)RtR",  # requires_grad=False, no hooks; call
         ]
@@ -180,20 +165,18 @@ def _state_dict_pickle(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def _text(value: str) -> bytes:
-    """BINUNICODE."""
+    """Return the opcode BINUNICODE, which pushes a text."""
     raw = value.encode("utf-8")
     return b"X" + struct.pack("<I", len(raw)) + raw
 
 
 def _int(value: int) -> bytes:
-    """BININT, or LONG1 from 2 GiB on."""
-    return (
-        b"J" + struct.pack("<i", value)
-        if value < 1 << 31
-        else b"\x8a\x08" + struct.pack("<q", value)
-    )
+    """Return the opcode BININT, or LONG1 from 2 ** 31 on, which pushes an integer."""
+    if value < 1 << 31:
+        return b"J" + struct.pack("<i", value)
+    return b"\x8a\x08" + struct.pack("<q", value)
 
 
 def _tuple(values: tuple[int, ...] | list[int]) -> bytes:
-    """MARK, the numbers, TUPLE."""
+    """Return the opcodes that push a tuple: MARK, the numbers, TUPLE."""
     return b"(" + b"".join(map(_int, values)) + b"t"

@@ -1,4 +1,4 @@
-"""Which network a checkpoint belongs to, read off the names and shapes of its tensors; and what its scheme implies."""
+"""The network that a checkpoint belongs to, from names and shapes; and what its scheme implies."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from ..network.resnext import FIRST_PLANES, parameters
 from ..network.spec import Spec
 from .names.schemes import CADENE, KERAS, MMPRETRAIN, PRLZ77, TORCH7
 
+__all__ = ["Implied", "Shapes", "check", "epsilon", "implied", "infer", "untold"]
+
 EPSILON, KERAS_EPSILON = 1e-5, 1.001e-5
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -19,10 +21,11 @@ _ASK = "if you know the architecture, say it with --arch NAME (`tinyresnext mode
 
 
 def infer(shapes: Shapes, eps: float = EPSILON) -> Spec:
-    """The architecture whose parameters have these names and shapes.
+    """Return the architecture whose parameters have these names and shapes.
 
-    Two things leave no trace in a checkpoint and are taken to be as in nearly all of them: the 3x3
-    convolution of a block strides, and batch norms have an epsilon of 1e-5; Keras' have another.
+    Two things leave no trace in a checkpoint and are assumed to be as in nearly all of them: the
+    3x3 convolution of a block strides, and batch norms have an epsilon of 1e-5; Keras' have
+    another.
 
     Parameters
     ----------
@@ -38,7 +41,7 @@ def infer(shapes: Shapes, eps: float = EPSILON) -> Spec:
     Raises
     ------
     ShapeError
-        When names or shapes fit no network of the family; the message says which does not and what
+        Names or shapes fit no network of the family; the message says which does not fit and what
         was expected.
     """
     counts = _blocks(shapes)
@@ -48,8 +51,8 @@ def infer(shapes: Shapes, eps: float = EPSILON) -> Spec:
     stem, channels = _stem(shapes)
     if width == 0 or wide % width or c_out % FIRST_PLANES:
         raise ShapeError(
-            f"layer1.0 has {wide} channels in groups of {width} and {c_out} in its result; expected whole groups and a "
-            f"multiple of {FIRST_PLANES}; {_ASK}"
+            f"layer1.0 has {wide} channels in groups of {width} and {c_out} in its result; "
+            f"expected whole groups and a multiple of {FIRST_PLANES}; {_ASK}"
         )
     avg_down = any(re.fullmatch(r"layer\d+\.\d+\.downsample\.2\.weight", key) for key in shapes)
     # The second block of a stage never changes the shape, so a convolution in its shortcut means
@@ -78,7 +81,15 @@ def infer(shapes: Shapes, eps: float = EPSILON) -> Spec:
 
 
 def check(shapes: Shapes, spec: Spec, remedy: str) -> None:
-    """Compare names and shapes with those of an architecture; ``remedy`` is what to do when they differ.
+    """Compare names and shapes with those of an architecture.
+
+    Parameters
+    ----------
+    shapes : mapping of str to tuple of int
+        Under torchvision's names.
+    spec : Spec
+    remedy : str
+        What to do if they differ, for the message.
 
     Raises
     ------
@@ -101,12 +112,13 @@ def check(shapes: Shapes, spec: Spec, remedy: str) -> None:
     if faults:
         shown = "; ".join(faults[:3]) + (f"; and {len(faults) - 3} more" if len(faults) > 3 else "")
         raise ShapeError(
-            f"the tensors are not those of {spec.name} with {spec.classes} classes: {shown}; {remedy}"
+            f"the tensors are not those of {spec.name} with {spec.classes} classes: {shown}; "
+            f"{remedy}"
         )
 
 
 def untold(spec: Spec) -> list[str]:
-    """What names and shapes of the network's parameters do not say, where it is not what everyone takes it for."""
+    """Return what names and shapes of the parameters do not say, if it has an unusual value."""
     usual = {"stem": infer(parameters(spec), spec.eps).stem, "stride_on": 2, "eps": EPSILON}
     return [
         f"{name} is {getattr(spec, name)!r}"
@@ -116,89 +128,91 @@ def untold(spec: Spec) -> list[str]:
 
 
 class Implied(NamedTuple):
-    """What follows from whose names a checkpoint has: how its pictures were prepared, and a sentence for people."""
+    """What the scheme of the names implies: how images were prepared, and a note for people."""
 
     preprocess: Preprocess
     note: str
 
 
 def epsilon(scheme: str) -> float:
-    """Of the batch norms of the networks that have the names of this scheme (`names.SCHEMES`)."""
+    """Return the epsilon of batch norms in the networks of a scheme (`names.schemes.SCHEMES`)."""
     return KERAS_EPSILON if scheme == KERAS else EPSILON
 
 
 def implied(scheme: str, spec: Spec) -> Implied:
-    """How the system whose names these are prepares pictures. All schemes put the stride on the 3x3 convolution.
+    """Return how the system whose names these are prepares images.
+
+    All schemes put the stride on the 3x3 convolution.
 
     Parameters
     ----------
     scheme : str
-        One of `names.SCHEMES`.
+        One of `names.schemes.SCHEMES`.
     spec : Spec
-        The network; those for small pictures see CIFAR's.
+        The network; those for small images use CIFAR's preprocessing.
     """
-    cifar = spec.small
     if scheme == TORCH7:
-        usual = (
-            (CIFAR_100 if spec.classes == 100 else CIFAR)
-            if cifar
-            else Preprocess(interpolation="torch7")
-        )
-        resized = "" if cifar else ", resized bicubically without antialiasing"
-        return Implied(usual, f"Torch7: pictures as the authors' code prepares them{resized}")
-    usual = CIFAR if cifar else Preprocess(224, 224, "keras") if scheme == KERAS else Preprocess()
+        if spec.small:
+            usual, resized = CIFAR_100 if spec.classes == 100 else CIFAR, ""
+        else:
+            usual = Preprocess(interpolation="torch7")
+            resized = ", resized bicubically without antialiasing"
+        return Implied(usual, f"Torch7: images as the authors' code prepares them{resized}")
     notes = {
         PRLZ77: "prlz77: CIFAR-10's mean and deviation, for CIFAR-100 as well",
-        KERAS: f"Keras: batch norm epsilon {KERAS_EPSILON:g}; RGB over 255 with ImageNet's mean and deviation ('torch' mode)",
+        KERAS: f"Keras: batch norm epsilon {KERAS_EPSILON:g}; RGB over 255 with ImageNet's mean "
+        "and deviation ('torch' mode)",
         CADENE: "Cadene: resized bilinearly, where the Torch7 originals were bicubic",
-        MMPRETRAIN: "mmpretrain: its Pillow backend resizes; its style 'caffe', which strides elsewhere, leaves no trace",
+        MMPRETRAIN: "mmpretrain: its Pillow backend resizes; its style 'caffe', which strides "
+        "elsewhere, leaves no trace",
     }
-    return Implied(usual, notes.get(scheme, ""))
+    whole = Preprocess(224, 224, "keras") if scheme == KERAS else Preprocess()
+    return Implied(CIFAR if spec.small else whole, notes.get(scheme, ""))
 
 
 def _blocks(shapes: Shapes) -> tuple[int, ...]:
-    """How many blocks each stage has; stages and blocks must be numbered without gaps."""
+    """Return how many blocks each stage has; stages and blocks must be numbered without gaps."""
     found: dict[int, set[int]] = {}
     for key in shapes:
         if match := re.match(r"layer(\d{1,3})\.(\d{1,4})\.", key):
             found.setdefault(int(match[1]), set()).add(int(match[2]))
-    if (
-        not found
-        or set(found) != set(range(1, len(found) + 1))
-        or any(b != set(range(len(b))) for b in found.values())
-    ):
+    in_order = set(found) == set(range(1, len(found) + 1))
+    if not found or not in_order or any(b != set(range(len(b))) for b in found.values()):
         numbers = {
             f"layer{stage}": sorted(members)[:4] for stage, members in sorted(found.items())[:8]
         }
         raise ShapeError(
-            f"the stages and blocks found are {numbers}; expected layer1, layer2 ... with blocks 0, 1, 2 ..."
+            f"the stages and blocks found are {numbers}; expected layer1, layer2 ... with blocks "
+            "0, 1, 2 ..."
         )
     if "layer1.0.conv3.weight" not in shapes:
         raise ShapeError(
-            "layer1.0 has no conv3: these are the two-layer blocks of ResNet-18 and ResNet-34, whose split-transform-merge "
-            "form is trivial (section 3.3); expected bottleneck blocks of three"
+            "layer1.0 has no conv3: these are the two-layer blocks of ResNet-18 and ResNet-34, "
+            "whose split-transform-merge form is trivial (section 3.3); expected bottleneck blocks "
+            "of three layers"
         )
     return tuple(len(found[stage]) for stage in sorted(found))
 
 
 def _stem(shapes: Shapes) -> tuple[str, int]:
-    """Which stem, and how many channels the picture has."""
+    """Return the stem, and how many channels the image has."""
     if "conv1.0.weight" in shapes:
         return "deep", _shape(shapes, "conv1.0.weight", 4)[1]
-    _, channels, *kernel = _shape(shapes, "conv1.weight", 4)
+    _, channels, k_h, k_w = _shape(shapes, "conv1.weight", 4)
     stems = {(7, 7): "imagenet", (3, 3): "cifar"}
-    if tuple(kernel) not in stems:
+    if (k_h, k_w) not in stems:
         raise ShapeError(
-            f"conv1 is a convolution of {kernel[0]}x{kernel[1]}; expected 7x7 (ImageNet) or 3x3 (CIFAR); {_ASK}"
+            f"conv1 is a convolution of {k_h}x{k_w}; expected 7x7 (ImageNet) or 3x3 (CIFAR); {_ASK}"
         )
-    return stems[tuple(kernel)], channels
+    return stems[k_h, k_w], channels
 
 
 def _shape(shapes: Shapes, name: str, rank: int) -> tuple[int, ...]:
-    """The shape of a tensor that every network of the family has."""
+    """Return the shape of a tensor that every network of the family has."""
     if name not in shapes:
         raise ShapeError(
-            f"there is no tensor {name} among {len(shapes)}; every ResNeXt has one, so these are other weights"
+            f"there is no tensor {name} among {len(shapes)}; every ResNeXt has one, so these are "
+            "other weights"
         )
     if len(shapes[name]) != rank:
         raise ShapeError(f"{name} has shape {shapes[name]}; expected {rank} dimensions")

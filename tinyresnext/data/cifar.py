@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FormatError, TinyResNeXtError, UnsafeError, UsageError
-from ..formats.pickle import machine as pickle
-from ..formats.pickle.arrays import UInt8Array
+from ..formats.pickle.arrays import UInt8Array, uint8_arrays
+from ..formats.pickle.machine import load
 from ..formats.tar import MAX_PART, read_tar
 from ..system.files import regular, shown
 from .dataset import Dataset
@@ -255,7 +255,7 @@ def _read_pickle(data: bytes, version: _Version, coarse: bool, name: str) -> Rec
 
 def _pickled(data: bytes, *keys: str) -> dict[str, Any]:
     """Read a dict from a pickle, and check that it has these keys."""
-    value = pickle.load(io.BytesIO(data), arrays=True)
+    value = load(io.BytesIO(data), uint8_arrays(most_text=MAX_PART))
     if type(value) is not dict or any(key not in value for key in keys):
         found = (
             ", ".join(map(ascii, list(value)[:8])) if type(value) is dict else type(value).__name__

@@ -1,5 +1,7 @@
-"""File formats of others as bytes, with none of our meaning in them. Each reader refuses what it does not know.
+"""Other programs' file formats as bytes, without our meaning. Readers refuse all they do not know.
 
-`hdf5` reads the part of HDF5 that h5py and Keras write, `stored_zip` zip archives without
-compression, `tar` the archives of data sets, and `pickle` the pickles in checkpoints.
+`dtypes` has the types of numbers under the names of each format. `hdf5` reads the part of HDF5 that
+h5py and Keras write, `stored_zip` reads and writes zip archives, `npy` reads NumPy's arrays in
+them, `tar` reads the archives of data sets, `pickle` the pickles in checkpoints and data sets, and
+`lua` the objects of Torch7. The room knows the room `system` and the errors only.
 """

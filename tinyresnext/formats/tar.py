@@ -1,9 +1,9 @@
-"""A few files out of a tar archive, compressed with gzip or not, read once from front to back.
+"""Reading a few files from a tar archive, compressed with gzip or not, once from front to back.
 
 The standard library's ``tarfile`` follows what an archive says: headers of any length, links,
 sparse files. Here an archive is a row of plain files and folders with short names, in blocks of 512
-bytes (POSIX 1003.1, "ustar Interchange Format"), of which only those that are asked for are kept,
-and everything else is refused by name.
+bytes (POSIX 1003.1, "ustar Interchange Format"). Only the files that are asked for are kept, and
+everything else that an archive can hold is refused.
 """
 
 from __future__ import annotations
@@ -18,37 +18,38 @@ from ..errors import FormatError, IntegrityError, UnsafeError
 __all__ = ["MAX_PART", "read_tar"]
 
 MAX_PART = 256 << 20
-"""Bytes of one file; the training pictures of CIFAR-100 have 154 MB."""
+"""Bytes of one file; the training images of CIFAR-100 have 154 MB."""
 
 _MAX_UNPACKED = 1 << 30  # bytes of the whole archive, unpacked
-_MAX_MEMBERS = 1000  # those that are published have nine
-_MAX_NOTE = 64 << 10  # bytes of a header with remarks, such as a time in fractions of a second
+_MAX_MEMBERS = 1000  # the published archives have nine
+_MAX_NOTE = 64 << 10  # bytes of an extended header, such as a time in fractions of a second
 _BLOCK = 512
 _CHUNK = 1 << 20
 
 
 def read_tar(file: BinaryIO, wanted: Collection[str]) -> dict[str, bytes]:
-    """The wanted files of an archive, by the last part of their names.
+    """Return the wanted files of an archive, by the last part of their names.
 
     Parameters
     ----------
     file : binary file
         At its beginning; a tar archive, or one inside gzip.
-    wanted : names
+    wanted : collection of str
+        The last parts of the names: without folders.
 
     Raises
     ------
     FormatError
-        It is no such archive, or cut short.
+        It is not such an archive, or it is cut short.
     IntegrityError
         A checksum is wrong.
     UnsafeError
-        It has links, devices or names that lead elsewhere, or more in it than any data set that we
+        It has links, devices or names that lead elsewhere, or holds more than any data set that we
         read.
     """
     start = file.read(2)
     file.seek(0)
-    stream = _Stream(gzip.GzipFile(fileobj=file) if start == b"\x1f\x8b" else file)  # type: ignore[arg-type]
+    stream = _Stream(gzip.GzipFile(fileobj=file) if start == b"\x1f\x8b" else file)
     found: dict[str, bytes] = {}
     for _ in range(_MAX_MEMBERS):
         header = stream.take(_BLOCK)
@@ -61,17 +62,19 @@ def read_tar(file: BinaryIO, wanted: Collection[str]) -> dict[str, bytes]:
         if kind == "note":
             if size > _MAX_NOTE:
                 raise UnsafeError(
-                    f"a header in the archive has {size:,} bytes, more than the {_MAX_NOTE:,} that are accepted"
+                    f"a header in the archive has {size:,} bytes, more than the {_MAX_NOTE:,} that "
+                    "are accepted"
                 )
             _check_note(stream.take(padded))
         elif kind == "file" and last in wanted:
             if size > MAX_PART:
                 raise UnsafeError(
-                    f"{name} in the archive has {size:,} bytes, more than the {MAX_PART:,} that are accepted"
+                    f"{name} in the archive has {size:,} bytes, more than the {MAX_PART:,} that "
+                    "are accepted"
                 )
             if last in found:
                 raise UnsafeError(
-                    f"the archive has two files called {last}; get it again from where it was published"
+                    f"the archive has two files called {last}; download it again from its publisher"
                 )
             found[last] = stream.take(size)
             stream.skip(padded - size)
@@ -83,25 +86,26 @@ def read_tar(file: BinaryIO, wanted: Collection[str]) -> dict[str, bytes]:
 
 
 class _Stream:
-    """The unpacked bytes, counted; whatever goes wrong in unpacking is one of our errors."""
+    """The unpacked bytes, counted; an error of unpacking becomes one of this package's errors."""
 
-    def __init__(self, source: BinaryIO) -> None:
+    def __init__(self, source: BinaryIO | gzip.GzipFile) -> None:
         self.source = source
         self.taken = 0
 
     def some(self, count: int) -> bytes:
-        """At most ``count`` bytes; none at the end."""
+        """Return at most ``count`` bytes; none at the end."""
         try:
             data = self.source.read(count)
         except EOFError:
             raise FormatError(
-                f"the archive is cut short after {self.taken:,} unpacked bytes; get it again"
+                f"the archive is cut short after {self.taken:,} unpacked bytes; download it again"
             ) from None
         except gzip.BadGzipFile as error:
-            raise IntegrityError(f"the archive is damaged: {error}; get it again") from error
+            raise IntegrityError(f"the archive is damaged: {error}; download it again") from error
         except zlib.error as error:
             raise FormatError(
-                f"the archive is damaged after {self.taken:,} unpacked bytes: {error}; get it again"
+                f"the archive is damaged after {self.taken:,} unpacked bytes: {error}; download it "
+                "again"
             ) from error
         self.taken += len(data)
         if self.taken > _MAX_UNPACKED:
@@ -111,13 +115,14 @@ class _Stream:
         return data
 
     def take(self, count: int) -> bytes:
-        """Exactly ``count`` bytes; memory grows only with what is there."""
+        """Return exactly ``count`` bytes; memory grows only with the bytes that are there."""
         parts, missing = [], count
         while missing:
             data = self.some(min(missing, _CHUNK))
             if not data:
                 raise FormatError(
-                    f"the archive is cut short: {count:,} bytes were expected, {count - missing:,} are there"
+                    f"the archive is cut short: {count:,} bytes were expected, "
+                    f"{count - missing:,} are there"
                 )
             parts.append(data)
             missing -= len(data)
@@ -129,58 +134,53 @@ class _Stream:
             count -= len(self.take(min(count, _CHUNK)))
 
     def expect_zeros(self) -> None:
-        """Read to the end, so that gzip's checksum is compared; an archive is filled up with zeros."""
+        """Read to the end, which must be zeros; only so is gzip's checksum compared."""
         while data := self.some(_CHUNK):
             if any(data):
                 raise FormatError(
-                    "the archive has something behind its end; get it again from where it was published"
+                    "the archive has something behind its end; download it again from its publisher"
                 )
 
 
 def _parse(header: bytes) -> tuple[str, str, int]:
-    """Name, kind ("file", "folder" or "note") and size of a member."""
+    """Return name, kind ("file", "folder" or "note") and size of a member."""
     raw_name = header[:100].split(b"\0", 1)[0]
     if header[257:263] == b"ustar\0" and header[345]:
         raw_name = header[345:500].split(b"\0", 1)[0] + b"/" + raw_name
     size, checksum = _octal(header[124:136]), _octal(header[148:156])
     if sum(header[:148]) + sum(header[156:]) + 8 * ord(" ") != checksum:
-        raise FormatError("it is no tar archive, or damaged: the checksum of a header is wrong")
+        raise FormatError("not a tar archive, or damaged: the checksum of a header is wrong")
     name = raw_name.decode("latin-1")
     shown = ascii(name)[:80]
-    kind = {b"0": "file", b"\0": "file", b"5": "folder", b"x": "note", b"g": "note"}.get(
-        header[156:157]
-    )
+    kinds = {b"0": "file", b"\0": "file", b"5": "folder", b"x": "note", b"g": "note"}
+    kind = kinds.get(header[156:157])
     if kind is None:
         raise UnsafeError(
             f"{shown} in the archive is a link, a device or of another kind that no data set needs"
         )
-    if kind != "note" and (
-        name.startswith("/")
-        or "\\" in name
-        or ".." in name.split("/")
-        or ":" in name
-        or not name.isprintable()
-    ):
+    leaves = name.startswith("/") or ".." in name.split("/") or any(c in name for c in "\\:")
+    if kind != "note" and (leaves or not name.isprintable()):
         raise UnsafeError(
-            f"the archive has a member called {shown}, which is no plain relative path"
+            f"the archive has a member called {shown}, which is not a plain relative path"
         )
     return name, kind, size
 
 
 def _octal(field: bytes) -> int:
-    """A number in octal digits, ended by spaces or zeros."""
+    """Return a number in octal digits, ended by spaces or zeros."""
     digits = field.strip(b" \0")
     if not digits or digits.strip(b"01234567"):
         raise FormatError(
-            f"it is no tar archive, or damaged: a header has {digits[:12]!r} for a number"
+            f"not a tar archive, or damaged: a header has {digits[:12]!r} for a number"
         )
     return int(digits, 8)
 
 
 def _check_note(note: bytes) -> None:
-    """A header may carry remarks about the next member, but not another name or size."""
+    """Raise `UnsafeError` if an extended header changes the name or the size of a member."""
     for word in (b" path=", b" size=", b" linkpath=", b" GNU.sparse"):
         if word in note:
             raise UnsafeError(
-                f"a header in the archive changes the{word.decode().rstrip('=')} of a member; pack it again plainly"
+                f"a header in the archive changes the{word.decode().rstrip('=')} of a member; pack "
+                "it again plainly"
             )

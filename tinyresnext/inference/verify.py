@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from dataclasses import replace
 from importlib import import_module
 from typing import cast
 
 import numpy as np
 
-from ..errors import IntegrityError, UsageError
+from ..errors import IntegrityError, UsageError, WeightsError
+from ..formats.npy import read_array
+from ..formats.stored_zip.reader import read_members
 from ..network.resnext import forward
 from ..ops import Backend, backend
 from ..store import store
@@ -170,19 +171,21 @@ def _read_reference(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarra
         "expected an .npz file with arrays x [n, h, w, c] and logits [n, classes] of floating point"
     )
     try:
-        with regular(path, error=UsageError) as file, zipfile.ZipFile(file) as archive:
-            if (size := sum(member.file_size for member in archive.infolist())) > MOST_REFERENCE:
+        with regular(path, error=UsageError) as file:
+            members = read_members(file, deflated=True)
+            if (size := sum(member.size for member in members.values())) > MOST_REFERENCE:
                 raise UsageError(
                     f"{what} unpacks to {size:,} bytes, more than {MOST_REFERENCE:,}; use fewer "
                     "images"
                 )
-            x, logits = _array(archive, "x"), _array(archive, "logits")
-            known = "float32_error.npy" in archive.namelist()
-            error = float(_array(archive, "float32_error")) if known else TORCH_FLOAT32_ERROR
+            names = [name for name in ("x", "logits", "float32_error") if f"{name}.npy" in members]
+            found = {name: read_array(file, members[f"{name}.npy"], name) for name in names}
+            x, logits = found["x"], found["logits"]
+            error = float(found.get("float32_error", TORCH_FLOAT32_ERROR))
     except UsageError:
         raise
-    # zipfile and NumPy raise a dozen kinds on what is no archive, each in its own words
-    except Exception as problem:
+    # a KeyError: an array is missing; a TypeError: float32_error is no single number
+    except (WeightsError, KeyError, TypeError) as problem:
         raise UsageError(f"{what} cannot be read; {expected}") from problem
     if x.ndim != 4 or logits.ndim != 2 or x.dtype.kind != "f" or logits.dtype.kind != "f":
         raise UsageError(
@@ -198,9 +201,3 @@ def _read_reference(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarra
             f"{what} has logits that are empty, zero or not finite, or an error beyond 0.001"
         )
     return np.ascontiguousarray(x, np.float32), logits.astype(np.float64), error
-
-
-def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """Read one array of an .npz file."""
-    with archive.open(f"{name}.npy") as file:
-        return np.lib.format.read_array(file, allow_pickle=False)

@@ -1,5 +1,7 @@
-"""The model file: one self-contained HDF5 file with weights, architecture, preprocessing, labels and provenance.
+"""The model file: one HDF5 file with weights, architecture, preprocessing, labels and provenance.
 
-`store` writes and reads it; `layout` says what lies where in the file and checks everything before
-a byte is allocated.
+`store` writes, reads and checks it; start there. `contents` says what a model is and how its
+description becomes JSON, `digest` computes the digests, `layout` writes the HDF5, and `places`
+finds every part in a file before a byte is allocated for it. The room knows networks, and how
+images are prepared.
 """

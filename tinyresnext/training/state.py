@@ -8,18 +8,19 @@ an average, ``average``. The zip format's checksums find damage. Nothing in the 
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
-import zipfile
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from ..errors import FormatError, IntegrityError, ShapeError
+from ..errors import FormatError, IntegrityError, ShapeError, UnsafeError
+from ..formats.npy import header_bytes
+from ..formats.stored_zip.reader import Member, read_members, read_pieces
 from ..network.spec import Spec
+from ..system.checks import is_int
 from ..system.files import regular, replacing
 from .recipes import Recipe
 from .weights import size, views
@@ -139,33 +140,27 @@ def read(path: str | os.PathLike[str]) -> State:
     """
     with regular(path) as file:
         try:
-            with zipfile.ZipFile(file) as archive:
-                return _state(archive)
+            return _state(file)
         except (FormatError, ShapeError, IntegrityError) as error:
             raise type(error)(f"{path}: {error}") from error
-        except (
-            zipfile.BadZipFile,
-            ValueError,
-            NotImplementedError,
-            RuntimeError,
-            EOFError,
-            OverflowError,
-        ) as error:
+        except (UnsafeError, ValueError, OverflowError) as error:
             raise FormatError(f"{path} is no state of a training run: {error}; {AGAIN}") from error
 
 
-def _state(archive: zipfile.ZipFile) -> State:
+def _state(file: BinaryIO) -> State:
     """Read everything in a file that is a zip archive."""
-    meta = _meta(archive)
+    members = read_members(file, deflated=True)  # a deflated one is refused later, by its name
+    meta = _meta(file, members)
     spec, recipe = Spec.from_json(meta["spec"]), Recipe.from_json(meta["recipe"])
     names = ["values", "velocity", *(["average"] if recipe.ema else [])]
-    expected, found = sorted(f"{name}.npy" for name in ("meta", *names)), sorted(archive.namelist())
+    expected, found = sorted(f"{name}.npy" for name in ("meta", *names)), sorted(members)
     if found != expected:
         raise FormatError(
             f"a state has the parts {', '.join(expected)}, found {', '.join(found[:8])!r:.200}; "
             f"{AGAIN}"
         )
-    arrays = {name: _array(archive, name, np.dtype("<f4"), size(spec)) for name in names}
+    count = size(spec)
+    arrays = {name: _array(file, members, name, np.dtype("<f4"), count) for name in names}
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise IntegrityError(f"{name} has numbers that are NaN or infinite; {AGAIN}")
@@ -192,10 +187,10 @@ def _state(archive: zipfile.ZipFile) -> State:
     )
 
 
-def _meta(archive: zipfile.ZipFile) -> dict[str, Any]:
+def _meta(file: BinaryIO, members: dict[str, Member]) -> dict[str, Any]:
     """Read the JSON part, and check the kind of every field."""
     try:
-        meta = json.loads(_array(archive, "meta", np.dtype("u1"), None).tobytes())
+        meta = json.loads(_array(file, members, "meta", np.dtype("u1"), None).tobytes())
     except RecursionError:
         raise FormatError(f"meta is nested too deeply; {AGAIN}") from None
     fields = {"format", "spec", "recipe", "run", *_COUNTERS, *_NUMBERS}
@@ -207,7 +202,7 @@ def _meta(archive: zipfile.ZipFile) -> dict[str, Any]:
     fine = isinstance(meta["run"], dict) and all(
         isinstance(value, str) for value in meta["run"].values()
     )
-    fine &= all(type(meta[name]) is int and 0 <= meta[name] < 2**53 for name in _COUNTERS)
+    fine &= all(is_int(meta[name], 0, 2**53 - 1) for name in _COUNTERS)
     for name in _NUMBERS:
         value = meta[name]
         fine &= (name in ("top1", "best") and value is None) or (
@@ -218,30 +213,26 @@ def _meta(archive: zipfile.ZipFile) -> dict[str, Any]:
     return meta
 
 
-def _array(archive: zipfile.ZipFile, name: str, dtype: np.dtype, count: int | None) -> np.ndarray:
+def _array(
+    file: BinaryIO, members: dict[str, Member], name: str, dtype: np.dtype, count: int | None
+) -> np.ndarray:
     """Read one part: its length is known before, and nothing is ever unpacked or unpickled."""
-    try:
-        info = archive.getinfo(f"{name}.npy")
-    except KeyError:
-        raise FormatError(f"it has no part {name!r}; {AGAIN}") from None
+    if f"{name}.npy" not in members:
+        raise FormatError(f"it has no part {name!r}; {AGAIN}")
+    member = members[f"{name}.npy"]
     if count is None:
-        count = min(max(0, info.file_size - HEADER), MOST_META) // dtype.itemsize
+        count = min(max(0, member.size - HEADER), MOST_META) // dtype.itemsize
     expected = HEADER + dtype.itemsize * count
-    if info.compress_type != zipfile.ZIP_STORED or info.file_size != expected:
+    if member.deflated or member.size != expected:
         raise FormatError(
-            f"{name} is compressed or has {info.file_size:,} bytes, expected {expected:,}; {AGAIN}"
+            f"{name} is compressed or has {member.size:,} bytes, expected {expected:,}; {AGAIN}"
         )
-    with archive.open(info) as member:
-        data = bytearray(member.read())  # to its end, where the checksum is compared
-    if data[:HEADER] != _header(dtype, count):
+    data = bytearray()
+    try:
+        for piece in read_pieces(file, member):
+            data += piece
+    except IntegrityError as error:  # the checksum of the archive, not a number that is wrong
+        raise FormatError(f"{error}; {AGAIN}") from error
+    if data[:HEADER] != header_bytes(dtype, (count,)):
         raise ShapeError(f"{name} does not begin as {count:,} numbers of type {dtype} do; {AGAIN}")
     return np.frombuffer(data, dtype, offset=HEADER)
-
-
-def _header(dtype: np.dtype, count: int) -> bytes:
-    """Return what NumPy writes before so many numbers."""
-    file = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        file, {"descr": dtype.str, "fortran_order": False, "shape": (count,)}
-    )
-    return file.getvalue()

@@ -1,8 +1,9 @@
-"""How other systems lay a weight out, and what turns it into PyTorch's ``[c_out, c_in/groups, k_h, k_w]``.
+"""How other systems lay out a weight, and how it becomes one in PyTorch's layout.
 
-A layout is a pair of plain functions. ``shape`` says what comes out before any number is read, so
-that a file can be judged by its names and shapes; ``array`` does it. Both take a list, as one
-weight may be kept in several pieces.
+That is ``[c_out, c_in/groups, k_h, k_w]`` for a convolution, ``[c_out, c_in]`` for a classifier.
+A layout is a pair of plain functions. ``shape`` computes the resulting shape before any number is
+read, so that a file can be judged by its names and shapes; ``array`` converts the numbers. Both
+take a list, as one weight may be kept in several pieces.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ __all__ = [
     "OTHER_SUM",
     "STACKED",
     "Layout",
+    "Part",
+    "Reading",
     "Shape",
     "is_fixed_sum",
 ]
@@ -38,6 +41,11 @@ class Layout(NamedTuple):
 
     shape: Callable[[Sequence[Shape]], Shape]
     array: Callable[[Sequence[NDArray]], NDArray]
+
+
+Part = tuple[tuple[str, ...], Layout]  # the keys that a parameter is made of, and how
+# what fits, under torchvision's names; and the keys that do not fit
+Reading = tuple[dict[str, Part], list[str]]
 
 
 def _only_shape(shapes: Sequence[Shape]) -> Shape:
@@ -69,7 +77,8 @@ def _dense(arrays: Sequence[NDArray]) -> NDArray:
 def _stacked_shape(shapes: Sequence[Shape]) -> Shape:
     if not shapes[0] or any(shape[1:] != shapes[0][1:] or not shape for shape in shapes):
         raise FormatError(
-            f"the paths of a block have the shapes {', '.join(map(str, shapes[:4]))}; they must be alike"
+            f"the paths of a block have the shapes {', '.join(map(str, shapes[:4]))}; they must be "
+            "equal"
         )
     return sum(shape[0] for shape in shapes), *shapes[0][1:]
 
@@ -78,7 +87,8 @@ def _depthwise_shape(shapes: Sequence[Shape]) -> Shape:
     k_h, k_w, channels, width = _rank(shapes[0], 4)
     if not width or channels % width:
         raise FormatError(
-            f"a depthwise kernel of shape {shapes[0]} is no grouped convolution: {channels} are not whole groups"
+            f"a depthwise kernel of shape {shapes[0]} is no grouped convolution: {channels} "
+            "channels are not whole groups"
         )
     if len(shapes) > 1 and shapes[1] != (1, 1, channels * width, channels):
         raise FormatError(
@@ -88,39 +98,45 @@ def _depthwise_shape(shapes: Sequence[Shape]) -> Shape:
 
 
 def _depthwise(arrays: Sequence[NDArray]) -> NDArray:
-    """``W[o, t] = D[group(o) * c + t, o % c]``: input t of a group has c products, of which output o sums the (o % c)-th.
+    """Compute ``W[o, t] = D[group(o) * c + t, o % c]``.
 
-    The sum is a fixed 1x1 convolution of zeros and ones behind the depthwise one. Files that have
-    it must have that one.
+    Input t of a group has c products, of which output o sums the (o % c)-th. The sum is a fixed 1x1
+    convolution of zeros and ones behind the depthwise one. Files that have it must have that one.
     """
     k_h, k_w, channels, width = arrays[0].shape
     if len(arrays) > 1:
         # [group, input, product, output]: a one wherever output = group * c + product.
         ones = arrays[1].reshape(channels // width, width, width, channels)
         group, product = np.ogrid[: channels // width, :width]
-        if (
-            np.count_nonzero(ones) != channels * width
-            or not (ones[group, :, product, group * width + product] == 1).all()
-        ):
+        every = (ones[group, :, product, group * width + product] == 1).all()
+        if np.count_nonzero(ones) != channels * width or not every:
             raise IntegrityError(OTHER_SUM)
-    split = arrays[0].reshape(
-        k_h, k_w, channels // width, width, width
-    )  # [k_h, k_w, group, input, output]
+    # [k_h, k_w, group, input, output]
+    split = arrays[0].reshape(k_h, k_w, channels // width, width, width)
     return np.ascontiguousarray(split.transpose(2, 4, 3, 0, 1)).reshape(channels, width, k_h, k_w)
 
 
 def is_fixed_sum(shape: Shape, at: int, numbers: NDArray) -> bool:
-    """Whether a piece of the sum behind a depthwise kernel, from the number ``at`` on in C order, is as `_depthwise` says."""
+    """Return whether a piece of the sum behind a depthwise kernel is as `_depthwise` says.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the whole sum.
+    at : int
+        The index of the piece's first number, in C order.
+    numbers : array
+        The piece.
+    """
     channels = shape[3]
     width = shape[2] // channels
-    row, output = np.divmod(
-        np.arange(at, at + len(numbers)), channels
-    )  # row = (group * c + input) * c + product
+    # row = (group * c + input) * c + product
+    row, output = np.divmod(np.arange(at, at + len(numbers)), channels)
     return np.array_equal(output == row // width**2 * width + row % width, numbers)
 
 
 def _rank(shape: Shape, rank: int) -> Shape:
-    """The shape, when it has that many axes."""
+    """Return the shape, which must have that many axes."""
     if len(shape) != rank:
         raise FormatError(f"found the shape {shape}; expected {rank} dimensions")
     return shape
@@ -129,9 +145,7 @@ def _rank(shape: Shape, rank: int) -> Shape:
 AS_IT_IS = Layout(_only_shape, _only)
 KERNEL = Layout(_kernel_shape, _kernel)  # Keras' convolutions: [k_h, k_w, c_in, c_out]
 DENSE = Layout(_dense_shape, _dense)  # Keras' classifier: [c_in, c_out]
-DEPTHWISE = Layout(
-    _depthwise_shape, _depthwise
-)  # Keras' grouped convolutions: [k_h, k_w, channels, c], and maybe the sum
-STACKED = Layout(
-    _stacked_shape, np.concatenate
-)  # Figure 3(b): the paths' weights one below the other are the grouped one's
+# Keras' grouped convolutions: [k_h, k_w, channels, c], and maybe the sum
+DEPTHWISE = Layout(_depthwise_shape, _depthwise)
+# Figure 3(b): the paths' weights one below the other are the grouped convolution's
+STACKED = Layout(_stacked_shape, np.concatenate)

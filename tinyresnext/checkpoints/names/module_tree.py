@@ -1,8 +1,8 @@
-"""Checkpoints that name modules by their numbers: Torch7's, and Cadene's, which were made from them.
+"""Checkpoints that name modules by numbers: Torch7's, and Cadene's, which were made from them.
 
 Their networks are trees of containers, and a key is the way down: ``4.0.0.1.0.weight`` is the first
 module of the shortcut of the first block of the first stage. How deep the convolutions of a branch
-lie differs between the published files and today's code, so a branch is read as its leaves in
+lie differs between the published files and today's code. So a branch is read as its leaves in
 order, whatever they are wrapped in: convolution, norm, convolution, norm, convolution, norm. A
 branch of C parallel paths (Figure 3b, ``resnext_B``) has two convolutions with their norms for each
 path, then one of each for all; side by side, the paths' weights are those of a grouped convolution.
@@ -13,11 +13,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from .layouts import AS_IT_IS, STACKED, Layout
+from .layouts import AS_IT_IS, STACKED, Part, Reading
 
 __all__ = ["to_torchvision"]
 
-Part = tuple[tuple[str, ...], Layout]  # the keys that a parameter is made of, and how
 Leaf = dict[str, str]  # of one module: its fields ("weight", "running_mean") -> their keys
 Leaves = dict[tuple[int, ...], Leaf]
 
@@ -28,14 +27,12 @@ _PATH = re.compile(
 # numbers on the way to a module inside a block: stage, block, sum, branch, and at least one within
 _BLOCK = 5
 _STATISTICS = {"running_mean", "running_var"}
-_STEM, _CLASSIFIER = (
-    (-1,),
-    (-2,),
-)  # in the place of the first four numbers: the modules before the stages and behind them
+# these stand in the place of the first four numbers: the modules before the stages and behind them
+_STEM, _CLASSIFIER = (-1,), (-2,)
 
 
-def to_torchvision(keys: Collection[str]) -> tuple[dict[str, Part], list[str]]:
-    """Each parameter under torchvision's name with the keys it is made of, and the keys that do not fit.
+def to_torchvision(keys: Collection[str]) -> Reading:
+    """Return the keys that each of torchvision's parameters is made of, and the keys left over.
 
     Parameters
     ----------
@@ -55,11 +52,10 @@ def to_torchvision(keys: Collection[str]) -> tuple[dict[str, Part], list[str]]:
         branch = path[:4] if len(path) >= _BLOCK else _STEM if path[0] < first else _CLASSIFIER
         branches.setdefault(branch, []).append(leaves[path])
     for branch, found in branches.items():
-        named = (
-            _stem_or_classifier(branch, found)
-            if len(branch) == 1
-            else _branch(stages[branch[0]], branch, found)
-        )
+        if branch in (_STEM, _CLASSIFIER):
+            named = _stem_or_classifier(branch == _STEM, found)
+        else:
+            named = _branch(stages[branch[0]], branch, found)
         if named and not parts.keys() & named.keys():
             parts |= named
         else:
@@ -68,7 +64,10 @@ def to_torchvision(keys: Collection[str]) -> tuple[dict[str, Part], list[str]]:
 
 
 def _leaves(keys: Collection[str]) -> tuple[Leaves, list[str]]:
-    """The modules by their paths, without numbers that every path begins with; and keys that are no path."""
+    """Return the modules by their paths, and the keys that are no path.
+
+    Numbers that every path begins with are left out.
+    """
     leaves: Leaves = {}
     foreign = []
     for key in keys:
@@ -84,24 +83,22 @@ def _leaves(keys: Collection[str]) -> tuple[Leaves, list[str]]:
 
 
 def _kinds(leaves: list[Leaf]) -> str:
-    """One letter for each module. A norm may lack some fields; that is said later, by name."""
+    """Return one letter for each module. A norm may lack fields; a later check names them."""
     plain = {frozenset({"weight"}): "c", frozenset({"weight", "bias"}): "l"}  # convolution, linear
     return "".join(
         "n" if _STATISTICS & leaf.keys() else plain.get(frozenset(leaf), "?") for leaf in leaves
     )
 
 
-def _stem_or_classifier(branch: tuple[int, ...], leaves: list[Leaf]) -> dict[str, Part]:
-    """The modules before the first stage, or those behind the last."""
-    kinds, expected, names = (
-        _kinds(leaves),
-        *(("cn", ("conv1", "bn1")) if branch == _STEM else ("l", ("fc",))),
-    )
-    return _named(names, [[leaf] for leaf in leaves]) if kinds == expected else {}
+def _stem_or_classifier(is_stem: bool, leaves: list[Leaf]) -> dict[str, Part]:
+    """Return the parameters of the modules before the first stage, or behind the last."""
+    names = ("conv1", "bn1") if is_stem else ("fc",)
+    fits = _kinds(leaves) == ("cn" if is_stem else "l")
+    return _named(names, [[leaf] for leaf in leaves]) if fits else {}
 
 
 def _branch(stage: int, branch: tuple[int, ...], leaves: list[Leaf]) -> dict[str, Part]:
-    """One of the two branches of a block: the residual (0) or the shortcut (1)."""
+    """Return the parameters of a branch of a block: the residual branch (0) or the shortcut (1)."""
     _, block, inner, side = branch
     at, kinds = f"layer{stage}.{block}", _kinds(leaves)
     if inner == 0 and side == 1 and kinds == "cn":
@@ -114,7 +111,7 @@ def _branch(stage: int, branch: tuple[int, ...], leaves: list[Leaf]) -> dict[str
 
 
 def _named(names: tuple[str, ...], modules: list[list[Leaf]]) -> dict[str, Part]:
-    """The parameters of modules; a module in several pieces has one leaf for each."""
+    """Return the parameters of modules; a module in several pieces has one leaf for each."""
     parts: dict[str, Part] = {}
     for name, leaves in zip(names, modules, strict=True):
         for field in leaves[0]:

@@ -1,73 +1,53 @@
-"""What every reader of other people's files gives, and how the numbers come out of the file: piece by piece.
+"""What a reader of other people's files returns: a `Checkpoint`, and the tensors stored in it.
 
 A reader first finds out which tensors there are and where their numbers lie (`Stored`), without
-reading these. Then the names and shapes are judged, then every number, in pieces of a mebibyte (a
-CRC that differs, a double beyond float32, and what the caller does not want); so refusing a file
-never takes the memory that its tensors would have. After that a tensor is read whenever it is asked
-for, and a network is converted without being in memory as a whole.
+reading these. Then `examine.finish` judges names, shapes and numbers. After that a tensor is read
+whenever it is asked for, so a network is converted without being in memory as a whole.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import prod
 from typing import BinaryIO, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import FormatError, IntegrityError, UnsafeError
-from ...system.files import PIECE, pieces
+from ...errors import FormatError
+from ...formats.dtypes import Number
+from ...system.files import pieces
 
 __all__ = [
-    "MAX_DIMENSIONS",
-    "MAX_EXPANSION",
+    "MAX_NAME",
     "MAX_TENSORS",
-    "TYPES",
     "Check",
     "Checkpoint",
     "Look",
     "OnDemand",
     "Stored",
     "checked_name",
-    "finish",
     "viewed",
 ]
 
 MAX_TENSORS = 20_000  # a ResNeXt-101 has 626
 MAX_NAME = 256  # characters of a tensor's name
-MAX_DIMENSIONS = 8
-# tensors may hold this many times the file's bytes: half widened to float32, compression, shared
-# storages
-MAX_EXPANSION = 4
 
-# Is told a tensor's name, the place in it of some numbers (None where these do not come in C
-# order), and the numbers.
+# Receives a tensor's name, the index of the first of some of its numbers in C order (None if the
+# numbers do not come in C order), and these numbers; raises if they are not wanted.
 Look = Callable[[str, int | None, NDArray], None]
-Check = Callable[
-    [dict[str, tuple[int, ...]]], Look | None
-]  # is told names and shapes; gives what looks at the numbers
-# The type's name, as safetensors has it -> how the file has it; BF16 is the upper half of a
-# float32.
-TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "BOOL": "|u1"}
-TYPES |= {f"I{8 * n}": f"<i{n}" for n in (1, 2, 4, 8)} | {
-    f"U{8 * n}": f"<u{n}" for n in (1, 2, 4, 8)
-}
+# Receives names and shapes, raises if they are not wanted, and may return a `Look`.
+Check = Callable[[dict[str, tuple[int, ...]]], Look | None]
 
-_NAME = re.compile(
-    r"(?!__)[\w:-]+([./](?!__)[\w:-]+)*", re.ASCII
-)  # Keras has paths in its names, and a colon at the end
+# Keras has paths in its names, and a colon at the end
+_NAME = re.compile(r"(?!__)[\w:-]+([./](?!__)[\w:-]+)*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What a checkpoint holds, and what was done to get at it.
+    """What a checkpoint holds, and where in it the weights were found.
 
     Attributes
     ----------
@@ -106,7 +86,7 @@ class Checkpoint:
 
 
 class OnDemand(Mapping[str, NDArray]):
-    """Arrays by name, each made anew whenever it is asked for: so they are not all in memory, unless somebody keeps them."""
+    """Arrays by name, each made anew whenever it is asked for, so that not all are in memory."""
 
     def __init__(self, names: Iterable[str], make: Callable[[str], NDArray]) -> None:
         self._names, self._make = dict.fromkeys(names), make
@@ -126,12 +106,21 @@ class OnDemand(Mapping[str, NDArray]):
 class Stored(NamedTuple):
     """A tensor in the file.
 
-    ``kind`` is a key of `TYPES`; ``pieces`` begins to read, from the first number that the tensor
-    has, and gives whole numbers, or raises at the end when a checksum differs; ``stride`` counts
-    numbers and is None for C order; ``numel`` is how many are read.
+    Attributes
+    ----------
+    kind : Number
+        The type of its numbers.
+    shape : tuple of int
+    numel : int
+        How many numbers are read.
+    pieces : callable
+        Begins to read at the first number of the tensor, and yields whole numbers; raises at the
+        end if a checksum differs.
+    stride : tuple of int, optional
+        Counts numbers; None for C order.
     """
 
-    kind: str
+    kind: Number
     shape: tuple[int, ...]
     numel: int
     pieces: Callable[[], Iterator[memoryview]]
@@ -140,15 +129,28 @@ class Stored(NamedTuple):
 
 def viewed(
     file: BinaryIO,
-    kind: str,
+    kind: Number,
     start: int,
     offset: int,
     shape: tuple[int, ...],
     stride: tuple[int, ...],
     what: str,
 ) -> Stored:
-    """A tensor that sees numbers, which begin at byte ``start``, through ``offset`` and ``stride``: the range that it spans."""
-    width = np.dtype(TYPES[kind]).itemsize
+    """Return a tensor that is a view of numbers in a file: exactly the range that it spans is read.
+
+    Parameters
+    ----------
+    file : binary file
+    kind : Number
+        The type of the numbers.
+    start : int
+        The byte at which the numbers begin.
+    offset, shape, stride
+        Of the view; ``offset`` and ``stride`` count numbers.
+    what : str
+        What the numbers are, for messages.
+    """
+    width = kind.itemsize
     numel = 0 if 0 in shape else 1 + sum((n - 1) * s for n, s in zip(shape, stride, strict=True))
     plain = tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
     same = numel == 0 or all(n == 1 or s == p for n, s, p in zip(shape, stride, plain, strict=True))
@@ -157,180 +159,15 @@ def viewed(
 
 
 def checked_name(name: object) -> str:
-    """A name that a network's tensors can have.
+    """Return a name that a network's tensors can have.
 
     Raises
     ------
     FormatError
+        It is not such a name.
     """
     if type(name) is not str or len(name) > MAX_NAME or not _NAME.fullmatch(name):
         raise FormatError(
             f"{ascii(name)[:80]} is not a name that a network's tensors have; save only the weights"
         )
     return name
-
-
-def finish(
-    file: BinaryIO,
-    stored: Mapping[str, Stored],
-    container: str,
-    check: Check | None,
-    *,
-    besides: Mapping[str, Stored] | None = None,
-    wrapper: str = "",
-    others: Sequence[str] = (),
-    prefix: str = "",
-    skipped: Sequence[str] = (),
-) -> Checkpoint:
-    """Judge names and shapes, then every number; what is left is to be read when it is asked for.
-
-    ``besides`` are no tensors, but must be read through without an error: storages of which the
-    tensors have parts.
-
-    Raises
-    ------
-    FormatError, IntegrityError, UnsafeError
-        What is wrong, as each reader promises; and whatever ``check`` raises, or what it gives.
-    """
-    size = os.fstat(file.fileno()).st_size
-    if len(stored) > MAX_TENSORS:
-        raise UnsafeError(f"the file has {len(stored):,} tensors; expected at most {MAX_TENSORS:,}")
-    if not stored:
-        raise FormatError("the file holds no tensors; save the network's weights")
-    for name, tensor in stored.items():
-        if len(tensor.shape) > MAX_DIMENSIONS:
-            raise FormatError(
-                f"{name} has {len(tensor.shape)} dimensions; expected at most {MAX_DIMENSIONS}"
-            )
-    shapes = {name: tensor.shape for name, tensor in stored.items()}
-    look = check(dict(shapes)) if check is not None else None
-    produced = sum(
-        max(tensor.numel, prod(tensor.shape)) * _result(tensor.kind).itemsize
-        for tensor in stored.values()
-    )
-    if produced > MAX_EXPANSION * size + PIECE:
-        raise UnsafeError(
-            f"the tensors would hold {produced:,} bytes, from a file of {size:,}; no weights repeat themselves so much"
-        )
-    for name, storage in (besides or {}).items():
-        _judged(storage, name, None)
-    crcs = {name: _judged(tensor, name, look) for name, tensor in stored.items()}
-    file.seek(0)
-    digest = hashlib.file_digest(file, "sha256").hexdigest()
-    tensors = OnDemand(stored, lambda name: _array(stored[name], name, crcs[name]))
-    return Checkpoint(
-        tensors, shapes, container, wrapper, tuple(others), prefix, tuple(skipped), digest
-    )
-
-
-def _judged(tensor: Stored, name: str, look: Look | None) -> int:
-    """Read every number of a tensor without keeping any; the CRC-32 of what was read, by which it is known again.
-
-    Numbers between those of the tensor are not its own. So a tensor with gaps is held as it lies in
-    the file, where it is no larger than this: only views of PyTorch and Torch7 have gaps, and these
-    are not compressed.
-    """
-    dtype, crc, at = np.dtype(TYPES[tensor.kind]), 0, 0
-    dense = tensor.stride is None or _is_dense(tensor.shape, tensor.stride)
-    raw = np.empty(0 if dense else tensor.numel, dtype)
-    for piece in tensor.pieces():
-        crc, some = zlib.crc32(piece, crc), np.frombuffer(piece, dtype)
-        if dense:
-            numbers = _numbers(some, tensor.kind, name)
-            if look is not None:
-                look(name, at if tensor.stride is None else None, numbers)
-        else:
-            raw[at : at + len(some)] = some
-        at += len(some)
-    if at != tensor.numel:
-        raise FormatError(f"{name} has {at:,} numbers in the file; expected {tensor.numel:,}")
-    if not dense:
-        own = _laid_out(raw, tensor).flat
-        for at in range(0, len(own), PIECE // 8):
-            numbers = _numbers(own[at : at + PIECE // 8], tensor.kind, name)
-            if look is not None:
-                look(name, at, numbers)
-    return crc
-
-
-def _is_dense(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
-    """Whether the numbers that are spanned are all the tensor's own: its axes in some order, or repeated."""
-    expected = 1
-    if 0 in shape:
-        return True
-    for step, n in sorted((s, n) for n, s in zip(shape, stride, strict=True) if n > 1 and s):
-        if step != expected:
-            return False
-        expected *= n
-    return True
-
-
-def _result(kind: str) -> np.dtype:
-    """The type of the array: float32 for every floating type, native byte order for the others."""
-    if kind in ("F64", "F32", "F16", "BF16"):
-        return np.dtype(np.float32)
-    return np.dtype(bool) if kind == "BOOL" else np.dtype(TYPES[kind]).newbyteorder("=")
-
-
-def _numbers(raw: NDArray, kind: str, name: str) -> NDArray:
-    """Some of a tensor's numbers, as they are given.
-
-    Raises
-    ------
-    IntegrityError
-        A finite double is beyond float32's range, or a truth value neither 0 nor 1.
-    """
-    if kind == "BF16":
-        return (raw.astype(np.uint32) << 16).view(np.float32)
-    if kind == "BOOL":
-        if (raw > 1).any():
-            raise IntegrityError(
-                f"{name} has truth values that are neither 0 nor 1; fetch the file again"
-            )
-        return raw != 0
-    if kind not in ("F64", "F16"):
-        return raw
-    with np.errstate(
-        over="ignore", invalid="ignore"
-    ):  # an overflow is refused below, a signalling NaN stays a NaN
-        row = raw.astype(np.float32)
-    if kind == "F64" and not np.array_equal(np.isfinite(row), np.isfinite(raw)):
-        raise IntegrityError(
-            f"{name} has doubles beyond float32's range of 3.4e38; scale the weights"
-        )
-    return row
-
-
-def _array(tensor: Stored, name: str, crc: int) -> NDArray:
-    """Read a tensor that has been judged.
-
-    Raises
-    ------
-    FormatError
-        It cannot be read any more.
-    IntegrityError
-        It is not what it was then.
-    """
-    row, found, at = np.empty(tensor.numel, _result(tensor.kind)), 0, 0
-    try:
-        for piece in tensor.pieces():
-            found = zlib.crc32(piece, found)
-            numbers = _numbers(np.frombuffer(piece, TYPES[tensor.kind]), tensor.kind, name)
-            row[at : at + len(numbers)] = numbers
-            at += len(numbers)
-    except OSError as error:
-        raise FormatError(f"{name} cannot be read: {error.strerror or error}; try again") from error
-    if found != crc:
-        raise IntegrityError(f"{name} was changed while the file was read; try again")
-    if tensor.stride is None or 0 in tensor.shape:
-        return row.reshape(tensor.shape)
-    return _laid_out(row, tensor).copy(order="C")
-
-
-def _laid_out(row: NDArray, tensor: Stored) -> NDArray:
-    """The tensor's shape over the numbers that it spans."""
-    strides = [
-        0 if n == 1 else s * row.itemsize
-        for n, s in zip(tensor.shape, tensor.stride or (), strict=True)
-    ]
-    return np.ndarray(tensor.shape, row.dtype, buffer=row, strides=strides)

@@ -1,7 +1,9 @@
 """``.safetensors`` files: a length, a JSON header that says what lies where, and the numbers.
 
+::
+
     8 bytes         little-endian length n of the header
-    n bytes         {"conv1.weight": {"dtype": "F32", "shape": [64, 3, 7, 7], "data_offsets": [0, 37632]}, ...}
+    n bytes         {"fc.bias": {"dtype": "F32", "shape": [1000], "data_offsets": [0, 4000]}, ...}
     all the rest    the numbers; offsets count from here
 
 The format has no program in it and no checksum. Its rules leave a file one meaning: no key twice,
@@ -20,18 +22,19 @@ from functools import partial
 from math import prod
 from typing import BinaryIO, NoReturn
 
-import numpy as np
-
 from ...errors import FormatError, UnsafeError
+from ...formats.dtypes import MAX_DIMENSIONS, NUMBERS, Number
+from ...system.checks import is_int
 from ...system.files import pieces
-from .checkpoint import MAX_DIMENSIONS, TYPES, Check, Checkpoint, Stored, checked_name, finish
+from .checkpoint import Check, Checkpoint, Stored, checked_name
+from .examine import finish
 from .wrappers import unwrap
 
 __all__ = ["read"]
 
-MAX_HEADER = (
-    2 << 20
-)  # bytes; the format allows 100 MB, a ResNeXt-101 needs 60 KB, and parsed it can take 25 times as much
+# bytes; the format allows 100 MB, a ResNeXt-101 needs 60 KB, and parsed it can take 25 times as
+# much
+MAX_HEADER = 2 << 20
 
 _OTHER_TYPES = (
     "C64",
@@ -47,7 +50,7 @@ _OTHER_TYPES = (
 
 
 def read(file: BinaryIO, check: Check | None = None) -> Checkpoint:
-    """Read an open file, whatever its position; ``check`` as in `container.opened`.
+    """Read an open file, at any position; ``check`` as in `container.opened`.
 
     Raises
     ------
@@ -66,21 +69,21 @@ def read(file: BinaryIO, check: Check | None = None) -> Checkpoint:
     for name, entry in header.items():
         kind, shape, first, last = _entry(name, entry)
         ranges.append((first, last, name))
-        tensors[name] = Stored(
-            kind, shape, prod(shape), partial(pieces, file, begin + first, last - first, name)
-        )
+        read_numbers = partial(pieces, file, begin + first, last - first, name)
+        tensors[name] = Stored(kind, shape, prod(shape), read_numbers)
     _check_ranges(ranges, size - begin)
     prefix, named, counters = unwrap(tensors)
     return finish(file, named, "safetensors", check, prefix=prefix, skipped=counters)
 
 
 def _header(file: BinaryIO, size: int) -> tuple[dict[str, object], int]:
-    """The parsed header, and where the numbers begin."""
+    """Return the parsed header, and the byte at which the numbers begin."""
     file.seek(0)
     length = int.from_bytes(file.read(8), "little")
     if size < 8 or length > size - 8:
         raise FormatError(
-            f"the header should have {length:,} bytes and the file has {size:,}; it is cut short, fetch it again"
+            f"the header should have {length:,} bytes and the file has {size:,}; it is cut short, "
+            "fetch it again"
         )
     if length > MAX_HEADER:
         raise UnsafeError(
@@ -106,58 +109,60 @@ def _header(file: BinaryIO, size: int) -> tuple[dict[str, object], int]:
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """A JSON object, which must not say the same key twice."""
+    """Return a JSON object, in which no key may stand twice."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise UnsafeError(
-            "the header says a key twice, so two programs may read two different files in it; do not use it"
+            "the header has a key twice, so two programs may read two different files in it; do "
+            "not use it"
         )
     return found
 
 
 def _refuse(text: str) -> NoReturn:
-    """NaN, Infinity and fractions, of which a header has none."""
+    """Raise `FormatError` for NaN, Infinity and fractions, which no header has."""
     raise FormatError(f"the header has the number {text[:40]}; expected whole numbers only")
 
 
 def _check_metadata(metadata: object) -> None:
-    """Text to text; its meaning is the writer's own."""
+    """Raise `FormatError` if the metadata do not map text to text; their meaning is not used."""
     if type(metadata) is not dict or any(type(value) is not str for value in metadata.values()):
         raise FormatError("__metadata__ in the header must map text to text; save the file again")
 
 
-def _entry(name: str, entry: object) -> tuple[str, tuple[int, ...], int, int]:
-    """Type, shape, first and last byte of a tensor."""
+def _entry(name: str, entry: object) -> tuple[Number, tuple[int, ...], int, int]:
+    """Return type, shape, first byte and end of a tensor."""
     shown = checked_name(name)
     if type(entry) is not dict or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise FormatError(f"{shown} should have dtype, shape and data_offsets; save the file again")
     kind, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if kind in _OTHER_TYPES:
         raise FormatError(
-            f"{shown} has the type {kind}; quantised and complex weights are not read, save them as F32 or F16"
+            f"{shown} has the type {kind}; quantised and complex weights are not read, save them "
+            "as F32 or F16"
         )
-    if type(kind) is not str or kind not in TYPES:
+    if type(kind) is not str or kind not in NUMBERS:
         raise FormatError(
-            f"{shown} has the unknown type {ascii(kind)[:40]}; expected one of {', '.join(TYPES)}"
+            f"{shown} has the unknown type {ascii(kind)[:40]}; expected one of {', '.join(NUMBERS)}"
         )
     for numbers, most in ((shape, MAX_DIMENSIONS), (offsets, 2)):
-        if (
-            type(numbers) is not list
-            or len(numbers) > most
-            or any(type(n) is not int or not 0 <= n < 1 << 63 for n in numbers)
-        ):
+        short = type(numbers) is list and len(numbers) <= most
+        if not short or not all(is_int(n, 0, (1 << 63) - 1) for n in numbers):
             raise FormatError(
-                f"{shown} has a shape or offsets that are no short lists of whole numbers from 0; save it again"
+                f"{shown} has a shape or offsets that are not short lists of whole numbers from 0; "
+                "save it again"
             )
-    if len(offsets) != 2 or offsets[1] - offsets[0] != prod(shape) * np.dtype(TYPES[kind]).itemsize:
+    size = prod(shape) * NUMBERS[kind].itemsize
+    if len(offsets) != 2 or offsets[1] - offsets[0] != size:
         raise FormatError(
-            f"{shown} of type {kind} and shape {shape!s:.80} does not fill the bytes {offsets!s:.80}"
+            f"{shown} of type {kind} and shape {shape!s:.80} does not fill the bytes "
+            f"{offsets!s:.80}"
         )
-    return kind, tuple(shape), *offsets
+    return NUMBERS[kind], tuple(shape), *offsets
 
 
 def _check_ranges(ranges: list[tuple[int, int, str]], size: int) -> None:
-    """Every byte behind the header belongs to exactly one tensor."""
+    """Raise unless every byte behind the header belongs to exactly one tensor."""
     expected = 0
     for first, last, name in sorted(ranges):
         if last > size:
@@ -166,7 +171,8 @@ def _check_ranges(ranges: list[tuple[int, int, str]], size: int) -> None:
             )
         if first != expected:
             raise UnsafeError(
-                f"{name} begins at byte {first:,} and not at {expected:,}, where the one before it ends"
+                f"{name} begins at byte {first:,} and not at {expected:,}, where the one before it "
+                "ends"
             )
         expected = last
     if expected != size:

@@ -1,5 +1,6 @@
-"""Pickles as data: an interpreter for the opcodes that checkpoints use. It imports nothing and calls nothing.
+"""Pickles as data: an interpreter for the opcodes of checkpoints. It imports and calls nothing.
 
-`machine` interprets, `names` says what the few known globals mean, and `arrays` reads NumPy's
-arrays.
+`vocabulary` says what a kind of pickle may name and what the names mean; `machine` interprets the
+opcodes with a vocabulary, a `stack`, and the bytes that `source` reads. There are two vocabularies:
+`names` for PyTorch's checkpoints, `arrays` for NumPy's arrays of bytes.
 """

@@ -1,4 +1,4 @@
-"""NumPy arrays of bytes inside a pickle, as data sets are published: what the names mean, again without importing them.
+"""NumPy arrays of bytes inside a pickle, as data sets are published, read without importing names.
 
 An array is pickled as three steps: ``_reconstruct(ndarray, (0,), b"b")`` makes an empty one,
 ``dtype("u1", ...)`` its type, and a state of ``(version, shape, dtype, is_fortran, bytes)`` fills
@@ -9,18 +9,20 @@ the pickle.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import FormatError, UnsafeError
-from .names import MAX_DIMENSIONS, Global
+from ...system.checks import is_int
+from ..dtypes import MAX_DIMENSIONS
+from .vocabulary import Global, Vocabulary
 
-__all__ = ["ARRAY_CALLS", "NDARRAY", "UInt8Array", "UInt8Type"]
+__all__ = ["UInt8Array", "uint8_arrays"]
 
 NDARRAY = Global("numpy", "ndarray")
+SHORT = 256  # bytes: what Python 2 pickled as a shorter string is a name, as a longer one is pixels
 
 
 @dataclass(eq=False, slots=True)
@@ -33,21 +35,19 @@ class UInt8Array:
         """Take ``(version, shape, dtype, is_fortran, bytes)``."""
         if self.values is not None or type(state) is not tuple or len(state) != 5:
             raise UnsafeError(
-                "an array in the pickle is filled twice, or with something that is not its five parts"
+                "an array in the pickle is filled twice, or with something that is not its five "
+                "parts"
             )
         _, shape, dtype, is_fortran, data = state
         if type(data) is str:  # a short string of Python 2
             data = _encode((data, "latin1"))
-        if (
-            type(dtype) is not UInt8Type
-            or type(data) is not bytes
-            or type(is_fortran) not in (bool, int)
-        ):
+        described = type(dtype) is UInt8Type and type(is_fortran) in (bool, int)
+        if not described or type(data) is not bytes:
             raise UnsafeError(
                 "an array in the pickle is not described by the type uint8 and a string of bytes"
             )
         sides = shape if type(shape) is tuple else ()
-        if not 1 <= len(sides) <= MAX_DIMENSIONS or any(type(n) is not int or n < 0 for n in sides):
+        if not 1 <= len(sides) <= MAX_DIMENSIONS or not all(is_int(n, 0) for n in sides):
             raise FormatError("an array in the pickle has no shape of one to eight whole numbers")
         if math.prod(sides) != len(data):
             raise FormatError(
@@ -58,7 +58,7 @@ class UInt8Array:
 
 @dataclass(eq=False, slots=True)
 class UInt8Type:
-    """NumPy's dtype of one unsigned byte, the only one there is here."""
+    """NumPy's dtype of one unsigned byte, the only one that is read here."""
 
     def set_state(self, state: object) -> None:
         """Take the state of a plain type of one byte: no byte order, no fields, no subarray."""
@@ -71,38 +71,58 @@ class UInt8Type:
             raise UnsafeError("a dtype in the pickle is not that of plain unsigned bytes")
 
 
+def uint8_arrays(most_text: int) -> Vocabulary:
+    """Return the vocabulary of a pickle that holds arrays of uint8.
+
+    A string of Python 2 becomes text in Latin-1 if it is shorter than 256 bytes, and bytes
+    otherwise.
+
+    Parameters
+    ----------
+    most_text : int
+        Bytes that all strings together may have, the arrays' bytes included.
+    """
+    return Vocabulary(
+        calls={
+            Global("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+            Global("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+            Global("numpy", "dtype"): _dtype,
+            Global("_codecs", "encode"): _encode,
+        },
+        types={NDARRAY},
+        is_empty=lambda cls: False,
+        forgets=lambda cls: False,
+        states={UInt8Array: UInt8Array.set_state, UInt8Type: UInt8Type.set_state},
+        old_string=lambda data: data.decode("latin-1") if len(data) < SHORT else data,
+        most_text=most_text,
+        refusal="no data set needs and which was neither imported nor run",
+    )
+
+
 def _reconstruct(arguments: tuple) -> UInt8Array:
-    """``_reconstruct(ndarray, (0,), b"b")``."""
+    """Return what ``_reconstruct(ndarray, (0,), b"b")`` means: an empty array."""
     if len(arguments) != 3 or arguments[0] != NDARRAY or arguments[1] != (0,):
-        raise UnsafeError("numpy's _reconstruct is given something that is not an empty ndarray")
+        raise UnsafeError("the arguments of numpy's _reconstruct are not those of an empty ndarray")
     return UInt8Array()
 
 
 def _dtype(arguments: tuple) -> UInt8Type:
-    """``dtype("u1", align, copy)``."""
+    """Return what ``dtype("u1", align, copy)`` means."""
     if not arguments or arguments[0] != "u1":
         found = ascii(arguments[0] if arguments else None)[:40]
         raise FormatError(
-            f"an array in the pickle has the type {found}; pictures are of unsigned bytes, 'u1'"
+            f"an array in the pickle has the type {found}; images are of unsigned bytes, 'u1'"
         )
     return UInt8Type()
 
 
 def _encode(arguments: tuple) -> bytes:
-    """``_codecs.encode(text, "latin1")``, which is how Python 3 writes bytes for Python 2."""
+    """Return what ``_codecs.encode(text, "latin1")`` means: so Python 3 writes bytes."""
     if len(arguments) != 2 or type(arguments[0]) is not str or arguments[1] != "latin1":
-        raise UnsafeError("_codecs.encode is given something that is not a text for latin1")
+        raise UnsafeError("the arguments of _codecs.encode are not a text and latin1")
     try:
         return arguments[0].encode("latin-1")
     except UnicodeEncodeError:
         raise FormatError(
             "a string of bytes in the pickle contains characters that are not bytes"
         ) from None
-
-
-ARRAY_CALLS: dict[Global, Callable[[tuple], object]] = {
-    Global("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-    Global("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-    Global("numpy", "dtype"): _dtype,
-    Global("_codecs", "encode"): _encode,
-}

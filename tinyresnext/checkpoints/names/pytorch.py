@@ -1,0 +1,153 @@
+"""The key names of systems in PyTorch: torchvision, timm, mmpretrain, prlz77 and Cadene.
+
+Each function reads the keys of a checkpoint in one system's way: it returns the keys that each of
+torchvision's parameters is made of, and the keys that do not fit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable
+
+from . import module_tree
+from .layouts import AS_IT_IS, Layout, Part, Reading
+
+__all__ = ["by_key", "cadene", "mmpretrain", "prlz77", "timm_d", "torchvision"]
+
+_FIELD = r"(?:weight|bias|running_mean|running_var)"
+_BLOCK = r"(?:conv[123]|bn[123]|downsample\.[01])"
+_TORCHVISION = re.compile(rf"(?:conv1|bn1|layer\d+\.\d+\.{_BLOCK}|fc)\.{_FIELD}", re.ASCII)
+_DEEP = re.compile(
+    rf"(?:conv1\.[01346]|bn1|conv1|layer\d+\.\d+\.(?:{_BLOCK}|downsample\.2)|fc)\.{_FIELD}",
+    re.ASCII,
+)
+
+_BACKBONE = re.compile(
+    rf"backbone\.((?:conv1|bn1|layer\d+\.\d+\.(?:{_BLOCK}|downsample\.2))\.{_FIELD})", re.ASCII
+)
+_STEM = re.compile(rf"backbone\.stem\.([012]\.(?:conv|bn))\.({_FIELD})", re.ASCII)
+_STEM_NAMES = {
+    "0.conv": "conv1.0",
+    "0.bn": "conv1.1",
+    "1.conv": "conv1.3",
+    "1.bn": "conv1.4",
+    "2.conv": "conv1.6",
+    "2.bn": "bn1",
+}
+_PRLZ77 = re.compile(
+    r"stage_(?P<s>\d+)\.stage_(?P=s)_bottleneck_(?P<b>\d+)\."
+    rf"(?P<module>\w+|shortcut\.\w+)\.(?P<field>{_FIELD})",
+    re.ASCII,
+)
+_PRLZ77_OUTSIDE = {"conv_1_3x3": "conv1", "bn_1": "bn1", "classifier": "fc"}
+_PRLZ77_INSIDE = {
+    "conv_reduce": "conv1",
+    "bn_reduce": "bn1",
+    "conv_conv": "conv2",
+    "bn": "bn2",
+    "conv_expand": "conv3",
+    "bn_expand": "bn3",
+    "shortcut.shortcut_conv": "downsample.0",
+    "shortcut.shortcut_bn": "downsample.1",
+}
+
+
+def torchvision(keys: Collection[str]) -> Reading:
+    """Read torchvision's names, which timm has too for all but its variants d."""
+    return by_key(keys, _plain)
+
+
+def _plain(key: str) -> tuple[str, Layout] | None:
+    """Return a name of torchvision's unchanged."""
+    return (key, AS_IT_IS) if _TORCHVISION.fullmatch(key) else None
+
+
+def timm_d(keys: Collection[str]) -> Reading:
+    """Read the names of timm's variants d: a stem of three convolutions, pooled shortcuts."""
+    return by_key(keys, lambda key: (key, AS_IT_IS) if _DEEP.fullmatch(key) else None)
+
+
+def mmpretrain(keys: Collection[str]) -> Reading:
+    """Read mmpretrain's names: torchvision's, below ``backbone`` and ``head``.
+
+    The deep stem is numbered by its three pieces. Where shortcuts are pooled, mmpretrain has no
+    module in the pooling's place at stride 1: there the convolution is ``downsample.0``, and
+    ``downsample.1`` elsewhere. timm keeps the place, so it is 1 everywhere.
+    """
+    pooled = {key.partition(".downsample.")[0] for key in keys if ".downsample.2." in key}
+
+    def rename(key: str) -> tuple[str, Layout] | None:
+        if match := _STEM.fullmatch(key):
+            return f"{_STEM_NAMES[match[1]]}.{match[2]}", AS_IT_IS
+        if key in ("head.fc.weight", "head.fc.bias"):
+            return key.removeprefix("head."), AS_IT_IS
+        if not (match := _BACKBONE.fullmatch(key)):
+            return None
+        block, is_shortcut, rest = match[1].partition(".downsample.")
+        if is_shortcut and pooled and f"backbone.{block}" not in pooled:
+            return f"{block}.downsample.{int(rest[0]) + 1}{rest[1:]}", AS_IT_IS
+        return match[1], AS_IT_IS
+
+    return by_key(keys, rename)
+
+
+def prlz77(keys: Collection[str]) -> Reading:
+    """Read the names of ResNeXt.pytorch, for CIFAR: stages and blocks have their numbers twice."""
+
+    def rename(key: str) -> tuple[str, Layout] | None:
+        if (match := _PRLZ77.fullmatch(key)) and match["module"] in _PRLZ77_INSIDE:
+            module, field = _PRLZ77_INSIDE[match["module"]], match["field"]
+            return f"layer{match['s']}.{match['b']}.{module}.{field}", AS_IT_IS
+        outside, _, field = key.rpartition(".")
+        if outside in _PRLZ77_OUTSIDE and re.fullmatch(_FIELD, field):
+            return f"{_PRLZ77_OUTSIDE[outside]}.{field}", AS_IT_IS
+        return None
+
+    return by_key(keys, rename)
+
+
+def cadene(keys: Collection[str]) -> Reading:
+    """Read Cadene's names: Torch7's tree below ``features``, or at the top as first published.
+
+    The classifier is ``last_linear`` or ``10.1``. The names of Cadene's ResNets are torchvision's,
+    except for ``last_linear``.
+    """
+    if 2 * sum(key.startswith("layer") for key in keys) > len(keys):
+        return by_key(keys, _cadene_resnet)
+    classifier = {key for key in keys if key.startswith(("last_linear.", "10.1."))}
+    above = "features." if 2 * sum(key.startswith("features.") for key in keys) > len(keys) else ""
+    if not above and not classifier:
+        return {}, [*keys]
+    fitting = [key for key in keys if key.startswith(above) or key in classifier]
+    paths = {re.sub(r"^last_linear\.", "9999.", key.removeprefix(above)): key for key in fitting}
+    parts, foreign = module_tree.to_torchvision(paths)
+    named = {
+        name: (tuple(paths[path] for path in sources), layout)
+        for name, (sources, layout) in parts.items()
+    }
+    return named, [*({*keys} - {*paths.values()}), *(paths[path] for path in foreign)]
+
+
+def _cadene_resnet(key: str) -> tuple[str, Layout] | None:
+    """Translate a key of Cadene's ResNets."""
+    return None if key.startswith("fc.") else _plain(re.sub(r"^last_linear\.", "fc.", key))
+
+
+def by_key(keys: Iterable[str], rename: Callable[[str], tuple[str, Layout] | None]) -> Reading:
+    """Rename each key by itself; a key does not fit if its new name was used before.
+
+    Parameters
+    ----------
+    keys : iterable of str
+    rename : callable
+        Returns torchvision's name of a key and its layout, or None if the key does not fit.
+    """
+    parts: dict[str, Part] = {}
+    foreign = []
+    for key in keys:
+        found = rename(key)
+        if found is None or found[0] in parts:
+            foreign.append(key)
+        else:
+            parts[found[0]] = (key,), found[1]
+    return parts, foreign

@@ -1,0 +1,135 @@
+"""The storages of a PyTorch checkpoint: which ones the pickle names, and the tensors in them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import BinaryIO
+
+import numpy as np
+
+from ...errors import FormatError, UnsafeError
+from ...formats.dtypes import BY_TORCH
+from ...formats.pickle.names import STORAGES, Storage, Tensor
+from ...formats.pickle.vocabulary import Global
+from ...system.checks import is_int
+from .checkpoint import Stored, viewed
+
+__all__ = ["Contents", "bytes_of", "partly_used", "storage_reader", "stored"]
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """An opened container.
+
+    Attributes
+    ----------
+    container : str
+        "zip" or "legacy".
+    top : object
+        The interpreted pickle.
+    start : callable
+        Returns the byte at which a storage begins.
+    whole : callable
+        Reads a whole storage, and raises at the end if a checksum differs.
+    """
+
+    container: str
+    top: object
+    start: Callable[[Storage], int]
+    whole: Callable[[Storage], Iterator[memoryview]]
+
+
+def bytes_of(storage: Storage) -> int:
+    """Return the storage's length in the file, in bytes."""
+    return storage.numel * BY_TORCH[storage.kind].itemsize
+
+
+def storage_reader(storages: dict[str, Storage], arity: int) -> Callable[[object], Storage]:
+    """Return a ``persistent_load`` that checks each persistent id and collects the storages.
+
+    Parameters
+    ----------
+    storages : dict of str to Storage
+        Receives each storage under its key.
+    arity : int
+        The number of parts of a persistent id: 5 in the zip format, 6 in the legacy one.
+    """
+
+    def persistent_load(pid: object) -> Storage:
+        if type(pid) is not tuple or len(pid) != arity or pid[0] != "storage":
+            module = type(pid) is tuple and pid[:1] == ("module",)
+            what = "a module's source code" if module else "something unknown"
+            raise UnsafeError(
+                f"the pickle refers to {what}, not to a storage; save only model.state_dict()"
+            )
+        _, kind, key, location, numel = pid[:5]
+        if type(kind) is not Global or kind not in STORAGES:
+            raise UnsafeError("the pickle names a storage of unknown type")
+        number = type(key) is str and re.fullmatch(r"\d{1,20}", key, re.ASCII)
+        if not number or type(location) is not str:
+            raise UnsafeError(
+                "the pickle names a storage by something other than a number in text, and a device"
+            )
+        if not is_int(numel, 0, (1 << 48) - 1):
+            raise UnsafeError(f"storage {key} declares an impossible number of elements")
+        if arity == 6 and pid[5] is not None:
+            raise FormatError(
+                f"storage {key} is a view of another, which PyTorch wrote only before 0.4; save "
+                "the file again"
+            )
+        storage = Storage(key, STORAGES[kind], numel)
+        if storages.setdefault(key, storage) != storage:
+            raise UnsafeError(f"storage {key} is described in two ways")
+        return storages[key]
+
+    return persistent_load
+
+
+def stored(file: BinaryIO, contents: Contents, tensor: Tensor) -> Stored:
+    """Return where a tensor's numbers lie.
+
+    `tinyresnext.formats.pickle.names` has checked that it stays within its storage.
+    """
+    storage = tensor.storage
+    found = viewed(
+        file,
+        BY_TORCH[storage.kind],
+        contents.start(storage),
+        tensor.offset,
+        tensor.size,
+        tensor.stride,
+        f"storage {storage.key}",
+    )
+    read = partial(contents.whole, storage) if found.numel == storage.numel else found.pieces
+    return found._replace(pieces=_as_read(storage, read))
+
+
+def partly_used(file: BinaryIO, contents: Contents, tensors: Iterable[Tensor]) -> dict[str, Stored]:
+    """Return the storages of which a tensor has only a part, whole."""
+    found = {}
+    for tensor in tensors:
+        storage = tensor.storage
+        if stored(file, contents, tensor).numel < storage.numel:
+            kind, read = BY_TORCH[storage.kind], partial(contents.whole, storage)
+            found[f"storage {storage.key}"] = Stored(
+                kind, (storage.numel,), storage.numel, _as_read(storage, read)
+            )
+    return found
+
+
+def _as_read(
+    storage: Storage, read: Callable[[], Iterator[memoryview]]
+) -> Callable[[], Iterator[memoryview]]:
+    """Return a reader of the storage that makes truth values 0 or 1.
+
+    PyTorch takes any byte but zero for true.
+    """
+
+    def truths() -> Iterator[memoryview]:
+        for piece in read():
+            yield memoryview((np.frombuffer(piece, np.uint8) != 0).view(np.uint8))
+
+    return truths if storage.kind == "Bool" else read

@@ -1,0 +1,174 @@
+"""Finding attributes and tensors in a model file that may be forged.
+
+`tinyresnext.formats.hdf5.own` reads the HDF5; it accepts no more of the format than `layout`
+writes. The numbers of the tensors are read here.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+from ..errors import FormatError, ShapeError, UnsafeError, WeightsError
+from ..formats.dtypes import BY_HDF5
+from ..formats.hdf5.form import AGAIN
+from ..formats.hdf5.own import Dataset, Group, Hdf5
+from ..system.files import fill, regular
+from .layout import path_of, split
+
+__all__ = ["Place", "opened", "places", "read_into", "size_of", "structure", "texts"]
+
+MOST_ROOT = 11 << 20  # bytes of the root's attributes; the labels may have 10 MB of them
+STORED = ("F32", "F16")  # the types of numbers that a model file may have
+_KINDS = {Group: "group", Dataset: "dataset"}
+
+
+class Place(NamedTuple):
+    """Where a tensor begins in the file, its type there, and the digest that is stated for it."""
+
+    offset: int
+    dtype: str
+    sha256: str
+
+
+@contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a regular file, once, and name it in every error that leaves the ``with`` block."""
+    with regular(path, buffering=0) as file:
+        try:
+            yield file
+        except WeightsError as error:
+            # A forged file can put a long text into the message; nobody would read all of it.
+            raise type(error)(f"{os.fspath(path)!s}: {error!s:.400}") from None
+
+
+def size_of(file: BinaryIO) -> int:
+    """Return how many bytes the file has."""
+    return os.fstat(file.fileno()).st_size
+
+
+def structure(file: BinaryIO) -> Hdf5:
+    """Read the file's superblock and root group."""
+    return Hdf5(file, MOST_ROOT)
+
+
+def texts(attributes: Mapping[str, memoryview], names: Iterable[str], where: str) -> dict[str, str]:
+    """Return the texts in the attributes of a group or dataset, which must have exactly these."""
+    found, left = {}, dict(attributes)
+    for name in names:
+        keys = [name] * (name in left)
+        while keys and (key := f"{name}.{len(keys)}") in left:
+            keys.append(key)
+        try:
+            found[name] = b"".join(left.pop(key) for key in keys).decode("ascii")
+        except UnicodeDecodeError:
+            raise FormatError(
+                f"the attribute {name} has bytes that are not ASCII; {AGAIN}"
+            ) from None
+        lengths = [len(piece) for piece in split(name, found[name]).values()]
+        if not keys or lengths != [len(attributes[key]) for key in keys]:
+            raise FormatError(
+                f"{where} has no attribute {name}, or it is not divided as tinyresnext does it; "
+                "save the model again"
+            )
+    if left:
+        expected = ", ".join(found) or "none"
+        raise FormatError(
+            f"{where} has {len(attributes)} attributes, among them {min(left)!r:.80}, expected "
+            f"{expected}"
+        )
+    return found
+
+
+def places(hdf5: Hdf5, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Place]:
+    """Return where each tensor lies.
+
+    The file must have exactly these tensors, plainly stored, and nothing else.
+
+    Parameters
+    ----------
+    hdf5 : Hdf5
+    shapes : mapping of str to tuple of int
+        What is expected.
+
+    Raises
+    ------
+    FormatError, ShapeError, UnsafeError
+        The file has other tensors, or stores them in another form.
+    """
+    names = {f"/{path_of(name)}": name for name in shapes}
+    tree: dict[str, set[str]] = {}
+    for path in names:
+        while path:
+            parent, _, leaf = path.rpartition("/")
+            tree.setdefault(parent, set()).add(leaf)
+            path = parent
+    found: dict[str, Place] = {}
+    waiting = [("", hdf5.root)]
+    while waiting:
+        path, group = waiting.pop()
+        for leaf, address in _members(hdf5, group, path, tree[path]):
+            kind = Group if (below := f"{path}/{leaf}") in tree else Dataset
+            member = hdf5.object(address, below)
+            if type(member) is not kind:
+                raise ShapeError(
+                    f"{below} is a {_KINDS[type(member)]}, expected a {_KINDS[kind]}; save the "
+                    "model again"
+                )
+            if isinstance(member, Group):
+                texts(member.attributes, (), below)
+                waiting.append((below, member))
+            else:
+                found[names[below]] = _place(hdf5, member, names[below], shapes[names[below]])
+    return found
+
+
+def read_into(file: BinaryIO, place: Place, array: np.ndarray, name: str) -> None:
+    """Read the tensor ``name`` into an array of the type that it has in the file."""
+    fill(file, place.offset, array.data.cast("B"), name)
+
+
+def _members(hdf5: Hdf5, group: Group, path: str, expected: set[str]) -> list[tuple[str, int]]:
+    """Return name and address of a group's members, which must be those that are expected."""
+    names = {name.encode(): name for name in expected}
+    found: dict[str, int] = {}
+    for raw, address in hdf5.members(group, path or "/"):
+        if raw not in names:
+            what = f"{raw.decode(errors='replace')!r:.80}"
+            raise ShapeError(
+                f"{path or '/'} has a member {what}; expected the tensors of the architecture and "
+                "no more"
+            )
+        found[names[raw]] = address
+    for name in sorted(expected - found.keys()):
+        raise ShapeError(f"{path}/{name} is missing; the tensors must be those of the architecture")
+    return list(found.items())
+
+
+def _place(hdf5: Hdf5, dataset: Dataset, name: str, shape: tuple[int, ...]) -> Place:
+    """Return where the values of a dataset lie.
+
+    It must have a type and shape that it may have, and its bytes must belong to nothing else.
+    """
+    number = BY_HDF5.get(dataset.datatype)
+    if number is None or number.name not in STORED:
+        raise ShapeError(
+            f"{name} is not of type float32 or float16, little-endian; save the model again"
+        )
+    if dataset.shape != shape:
+        raise ShapeError(
+            f"{name} has the shape {dataset.shape!s:.80}, the architecture has {shape}; they must "
+            "be of one model"
+        )
+    if dataset.size != (needed := number.itemsize * math.prod(shape)):
+        raise UnsafeError(
+            f"{name} has {dataset.size:,} bytes stored, its shape needs {needed:,}; {AGAIN}"
+        )
+    hdf5.claim(dataset.offset, dataset.size, name)
+    sha256 = texts(dataset.attributes, ("sha256",), name)["sha256"]
+    return Place(dataset.offset, number.dtype, sha256)

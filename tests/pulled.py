@@ -5,7 +5,7 @@ from __future__ import annotations
 import cases
 
 from tinyresnext import Preprocess, Spec
-from tinyresnext.hub.catalogue import Entry, Score
+from tinyresnext.hub.entry import Entry, Score
 
 SPEC = Spec((1, 1), 4, 8, 10)
 LABELS = tuple("abcdefghij")

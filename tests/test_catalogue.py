@@ -20,7 +20,8 @@ from tinyresnext.cli.output import report
 from tinyresnext.errors import FormatError, UsageError
 from tinyresnext.hub import catalogue
 from tinyresnext.hub.bundled import manifest
-from tinyresnext.hub.catalogue import entries, find, parse
+from tinyresnext.hub.catalogue import entries, find
+from tinyresnext.hub.manifest import parse
 from tinyresnext.images.preprocess import CIFAR
 from tinyresnext.network.count import layers, totals
 from tinyresnext.network.resnext import parameters

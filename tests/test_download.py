@@ -204,7 +204,7 @@ def test_a_part_that_is_longer_than_the_file(server, part):
 )
 def test_redirects_are_as_safe_as_addresses(location, server, part):
     server.always = servers.to(location)
-    with pytest.raises(DownloadError, match=r"leads to .* only https is taken"):
+    with pytest.raises(DownloadError, match=r"leads to .* only https is accepted"):
         get(server, part)
 
 
@@ -278,12 +278,12 @@ def test_a_strange_memory(memory, server, part):
     ["http://127.0.0.1:1/x", "file:///etc/passwd", "ftp://h/x", "https:///x", "https://[", "x", ""],
 )
 def test_only_https(url, part):
-    with pytest.raises(DownloadError, match="only https is taken"):
+    with pytest.raises(DownloadError, match="only https is accepted"):
         fetch([url], part, WANTED, limits=QUICK)
 
 
 def test_local_means_this_computer(part):
-    with pytest.raises(DownloadError, match="only https is taken"):
+    with pytest.raises(DownloadError, match="only https is accepted"):
         fetch(["http://files.example/x"], part, WANTED, limits=QUICK, local=True)
 
 

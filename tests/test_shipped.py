@@ -107,9 +107,7 @@ def test_it_is_missed(home):
 
 def test_another_folder_called_weights_does_not_matter(made, tmp_path, monkeypatch):
     (tmp_path / "weights" / SHIPPED).mkdir(parents=True)
-    monkeypatch.setattr(
-        "tinyresnext.hub.bundled.__file__", str(tmp_path / "tinyresnext" / "shipped.py")
-    )
+    monkeypatch.setattr("tinyresnext.hub.bundled.PACKAGE", tmp_path / "tinyresnext")
     with pytest.raises(FormatError, match="name one with --model"):
         shipped_model()
     with pytest.raises(FormatError):

@@ -10,41 +10,42 @@ __all__ = ["MANIFEST", "SHIPPED", "manifest", "shipped_model"]
 
 SHIPPED = "tinyresnext_cifar10.h5"
 MANIFEST = "manifest.toml"
+PACKAGE = Path(__file__).parent.parent
 
 
 def shipped_model() -> Path:
-    """The model file that is used where none is named, if this installation has one.
+    """Return the bundled model file, which is used if no other is named.
 
     Raises
     ------
     FormatError
-        When the file is missing.
+        The file is missing.
     """
-    return _carried(
-        SHIPPED,
-        "a model of its own",
-        "name one with --model, or fetch one: `tinyresnext pull resnext50_32x4d`",
-    )
+    remedy = "name one with --model, or fetch one: `tinyresnext pull resnext50_32x4d`"
+    return _bundled(SHIPPED, "a model of its own", remedy)
 
 
 def manifest() -> Path:
-    """The list of the published models, which `tinyresnext.hub.catalogue` reads.
+    """Return the list of the published models, which `tinyresnext.hub.manifest` reads.
 
     Raises
     ------
     FormatError
-        When the file is missing.
+        The file is missing.
     """
-    return _carried(MANIFEST, "its list of published models", "install tinyresnext again")
+    return _bundled(MANIFEST, "its list of published models", "install tinyresnext again")
 
 
-def _carried(name: str, what: str, remedy: str) -> Path:
-    """A file of the folder ``weights``: a wheel carries it inside the package; in a checkout it is beside the package."""
-    package = Path(__file__).parent.parent
-    places = [folder / "weights" / name for folder in (package, package.parent)]
+def _bundled(name: str, what: str, remedy: str) -> Path:
+    """Return a file of the folder ``weights``.
+
+    In a wheel the folder is inside the package; in a checkout it is beside the package.
+    """
+    places = [folder / "weights" / name for folder in (PACKAGE, PACKAGE.parent)]
     for place in places:
         if place.is_file():
             return place
     raise FormatError(
-        f"this tinyresnext comes without {what}: there is no {places[0]} and no {places[1]}; {remedy}"
+        f"this tinyresnext comes without {what}: there is no {places[0]} and no {places[1]}; "
+        f"{remedy}"
     )

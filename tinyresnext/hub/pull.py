@@ -1,23 +1,22 @@
-"""A published model onto this computer: find or fetch its file, check it, convert it, keep the result.
+"""Getting a published model: find or fetch its file, check it, convert it, keep the result.
 
 ::
 
-    HOME/models/NAME.h5            what `load` and ``--model`` find under the name
-    HOME/downloads/NAME/           what is under way: the file or a part of it, and the model while it is written
-    HOME/downloads/NAME.lock       held by the process that is at it; the others wait and then find the model there
+    HOME/models/NAME.h5       what `load` and ``--model`` find under the name
+    HOME/downloads/NAME/      the file or a part of it, and the model while it is written
+    HOME/downloads/NAME.lock  held by the process that pulls; others wait, and then find the model
 
 Nothing is parsed before its digest is right, and a model gets its name when all of it is on the
-disk. So whenever a process ends, the name means a whole model or nothing, and the next one goes on
-with what had come.
+disk. So whenever a process ends, the name means a whole model or nothing, and the next process
+continues with what had come.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,15 +25,17 @@ from ..errors import DownloadError, IntegrityError, UsageError, WeightsError
 from ..network.resnext import parameters
 from ..store import store
 from ..system.files import locked, shown
-from .catalogue import Entry, find, place
-from .download import Progress, Wanted, fetch
+from .caches import found_in_caches
+from .catalogue import find, place
+from .download import Progress, fetch
+from .entry import Entry
 from .transfer import USUAL, Limits
+from .wanted import Wanted
 
 __all__ = ["pull", "wanted"]
 
-SLACK = (
-    64 << 20
-)  # bytes of a file beyond two and a half times its tensors; Torch7 keeps gradients beside the weights
+# bytes of a file beyond two and a half times its tensors; Torch7 keeps gradients beside the weights
+SLACK = 64 << 20
 
 
 def pull(
@@ -51,7 +52,7 @@ def pull(
     """Get a published model.
 
     Its file is taken from ``source`` if that is given; else from the caches of PyTorch and of the
-    Hugging Face Hub, where it may be already; else from the network.
+    Hugging Face Hub, which may have it; else from the network.
 
     Parameters
     ----------
@@ -64,13 +65,13 @@ def pull(
     source : path, optional
         The published file, fetched by other means.
     note : callable
-        Told what happens, a sentence at a time.
+        Called with what happens, a sentence at a time.
     progress : callable
-        Told the bytes that are there and the bytes in all, if known.
+        Called with the bytes that are there and the bytes in all, if known.
     limits : Limits
         Of the download.
     local : bool
-        Take plain http from this computer: for tests.
+        Accept plain http from this computer: for tests.
 
     Returns
     -------
@@ -80,11 +81,11 @@ def pull(
     Raises
     ------
     UsageError
-        When the name is unknown, its licence is not accepted, or nothing can be written.
+        The name is unknown, its licence is not accepted, or nothing can be written.
     DownloadError
-        When the file cannot be fetched, or is not here and must not be.
+        The file cannot be fetched, or is not on this computer and must not be fetched.
     WeightsError
-        When the file is another one, or cannot be converted.
+        The file is another one, or cannot be converted.
     """
     entry = name if isinstance(name, Entry) else find(name)
     if entry.unreadable:
@@ -96,36 +97,33 @@ def pull(
         note(f"{entry.name}: {entry.note}")
     if not entry.free and not accept_licence:
         raise UsageError(
-            f"{entry.name} is under {entry.licence}, which does not allow every use, commercial use for one; read it, see "
-            f"{entry.page}, and say --accept-licence if you do"
+            f"{entry.name} is under {entry.licence}, which does not allow every use, commercial "
+            f"use for example; read it, see {entry.page}, and add --accept-licence if you accept it"
         )
     downloads = _folder(place(entry).parent.parent / "downloads")
     waiting = f"{entry.name}: another process is pulling it; waiting for that"
+
+    def download(file: Path) -> str:
+        return _fetch(entry, file, note, progress, limits, local)
+
     with locked(downloads / f"{entry.name}.lock", lambda: note(waiting)):
-        if not _is_whole(entry):  # nobody was faster
+        if not _is_whole(entry):  # no other process was faster
             work = _folder(downloads / entry.name)
             for left in work.glob(".*.tmp"):  # by a process that was killed
                 _remove(left)
-            _convert_first(
-                entry,
-                work,
-                source,
-                offline,
-                note,
-                lambda part: _fetch(entry, part, note, progress, limits, local),
-            )
+            _convert_first(entry, work, source, offline, note, download)
             shutil.rmtree(work, ignore_errors=True)
     return place(entry)
 
 
 def wanted(entry: Entry) -> Wanted:
-    """What its file has to be."""
+    """Return what the file of an entry has to be."""
     tensors = sum(4 * math.prod(shape) for shape in parameters(entry.spec).values())
     return Wanted(entry.bytes or tensors * 5 // 2 + SLACK, entry.bytes, entry.sha256, entry.md5)
 
 
 def _is_whole(entry: Entry) -> bool:
-    """Whether the model is here, undamaged, and made of the file that the catalogue means."""
+    """Return whether the model is here, undamaged, and made of the file in the catalogue."""
     if not place(entry).is_file():
         return False
     try:
@@ -144,11 +142,35 @@ def _convert_first(
     note: Callable[[str], None],
     download: Callable[[Path], str],
 ) -> None:
-    """Convert the first file that is the right one; what only happened to lie in a cache may be wrong."""
+    """Convert the first file that is the right one: the source, one in a cache, or a download."""
     if source is not None:
         _convert(entry, Path(source), wanted(entry).check(Path(source)), work)
         return
-    for path, demand in _found(entry, work):
+    if _convert_cached(entry, work, note):
+        return
+    file = work / entry.file
+    if offline or not entry.urls:
+        why = "and nothing may be fetched" if offline else "and no program can fetch it"
+        raise DownloadError(
+            f"{entry.file} of {entry.name} is neither in PyTorch's cache nor in the Hub's, {why}; "
+            f"fetch it from {(*entry.urls, entry.page)[0]} and name it with --from"
+        )
+    sha256 = download(file)
+    try:
+        _convert(entry, file, sha256, work)
+    except WeightsError as error:
+        if not wanted(entry).known:
+            _remove(file)
+            raise
+        raise _unusable(file, error) from error
+
+
+def _convert_cached(entry: Entry, work: Path, note: Callable[[str], None]) -> bool:
+    """Convert the first right file on this computer, and return whether there was one.
+
+    A file that is in a cache under the right name may still be a wrong one.
+    """
+    for path, demand in found_in_caches(entry, wanted(entry), work):
         try:
             sha256 = demand.check(path)
         except WeightsError as error:
@@ -161,27 +183,13 @@ def _convert_first(
                 raise _unusable(path, error) from error
             note(f"{entry.name}: {shown(path)} is not used: {error}")
             continue
-        note(f"{entry.name}: made from {shown(path)}, which was here")
-        return
-    file = work / entry.file
-    if offline or not entry.urls:
-        why = "and nothing may be fetched" if offline else "and no program can fetch it"
-        raise DownloadError(
-            f"{entry.file} of {entry.name} is neither in PyTorch's cache nor in the Hub's, {why}; fetch it from "
-            f"{(*entry.urls, entry.page)[0]} and name it with --from"
-        )
-    sha256 = download(file)
-    try:
-        _convert(entry, file, sha256, work)
-    except WeightsError as error:
-        if not wanted(entry).known:
-            _remove(file)
-            raise
-        raise _unusable(file, error) from error
+        note(f"{entry.name}: made from {shown(path)}, which was on this computer")
+        return True
+    return False
 
 
 def _unusable(path: Path, error: WeightsError) -> WeightsError:
-    """The error for a file that is the right one: fetching it again would not help."""
+    """Return the error for a file that is the right one: fetching it again would not help."""
     return type(error)(f"{error} (the file is the published one, and stays in {shown(path)})")
 
 
@@ -193,7 +201,7 @@ def _fetch(
     limits: Limits,
     local: bool,
 ) -> str:
-    """Download the file and give its sha256; it has its name when it is whole."""
+    """Download the file and return its sha256; it gets its name when it is whole."""
     part = file.with_name(f"{file.name}.part")
     note(f"{entry.name}: from {entry.urls[0]}")
     try:
@@ -202,21 +210,22 @@ def _fetch(
         )
     except KeyboardInterrupt:
         if wanted(entry).known:
-            raise KeyboardInterrupt("interrupted; the same command goes on from there") from None
+            raise KeyboardInterrupt("interrupted; the same command continues from there") from None
         raise
     if not wanted(entry).known:
-        note(f"{entry.name}: nobody has published a digest of it; this one has the sha256 {sha256}")
+        note(f"{entry.name}: no digest of it is published; this file has the sha256 {sha256}")
     try:
         os.replace(part, file)
     except OSError as error:
         raise UsageError(
-            f"cannot write {shown(file)}: {error.strerror}; choose another folder with TINYRESNEXT_HOME"
+            f"cannot write {shown(file)}: {error.strerror}; choose another folder with "
+            "TINYRESNEXT_HOME"
         ) from error
     return sha256
 
 
 def _convert(entry: Entry, file: Path, sha256: str, work: Path) -> None:
-    """Read the file that has this digest, and put the model into its place."""
+    """Convert the file, which must have this digest, and put the model into its place."""
     made = work / "model.h5"
     with opened_checkpoint(
         file,
@@ -240,54 +249,25 @@ def _convert(entry: Entry, file: Path, sha256: str, work: Path) -> None:
         os.replace(made, place(entry))
     except OSError as error:
         raise UsageError(
-            f"cannot write {shown(place(entry))}: {error.strerror}; TINYRESNEXT_HOME names another folder"
+            f"cannot write {shown(place(entry))}: {error.strerror}; choose another folder with "
+            "TINYRESNEXT_HOME"
         ) from error
 
 
-def _found(entry: Entry, work: Path) -> Iterator[tuple[Path, Wanted]]:
-    """Files on this computer that may be the one, and what each has to be."""
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or _user() / ".cache")
-    torch = (
-        Path(os.environ.get("TORCH_HOME") or caches / "torch") / "hub" / "checkpoints" / entry.file
-    )
-    for path in (work / entry.file, torch):
-        if wanted(entry).known and path.is_file():
-            yield path, wanted(entry)
-    hub = (
-        os.environ.get("HF_HUB_CACHE")
-        or Path(os.environ.get("HF_HOME") or caches / "huggingface") / "hub"
-    )
-    snapshots = Path(hub) / f"models--{entry.hub.replace('/', '--')}" / "snapshots"
-    for file in ("model.safetensors", "pytorch_model.bin") if entry.hub else ():
-        for path in sorted(snapshots.glob(f"*/{file}")):
-            # The Hub calls a large file by its sha256, and the name in a snapshot is a link to
-            # that.
-            digest = os.path.basename(os.path.realpath(path))
-            if path.is_file() and re.fullmatch("[0-9a-f]{64}", digest):
-                yield path, Wanted(wanted(entry).most, sha256=digest)
-
-
-def _user() -> Path:
-    """The user's own folder; a user without one has no caches either."""
-    try:
-        return Path.home()
-    except RuntimeError:
-        return Path(os.devnull)
-
-
 def _folder(path: Path) -> Path:
-    """The folder, for the user alone where it is new."""
+    """Return the folder; a new one is made for the user alone."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise UsageError(
-            f"cannot make {shown(path)}: {error.strerror}; TINYRESNEXT_HOME names another folder"
+            f"cannot make {shown(path)}: {error.strerror}; choose another folder with "
+            "TINYRESNEXT_HOME"
         ) from error
     return path
 
 
 def _remove(path: Path) -> None:
-    """Delete what is of no use any more."""
+    """Remove a file, if that is possible."""
     with suppress(OSError):
         path.unlink()

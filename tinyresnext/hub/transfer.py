@@ -1,7 +1,7 @@
-"""One answer over https, piece by piece, with a limit on how long any of it may take.
+"""One answer over https, piece by piece, with a limit on how long each piece may take.
 
-The transfer happens in a thread that may hang wherever it likes, in a name server, a handshake or a
-header that never ends. Who waits for it waits only so long for its next piece.
+The transfer happens in a thread, which may hang anywhere: in a name server, a handshake or a header
+that never ends. The caller waits only a limited time for the next piece.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-__all__ = ["USUAL", "Again", "Answer", "Limits", "Refused", "pieces"]
+__all__ = ["USUAL", "Again", "Answer", "Limits", "Refused", "answered"]
 
 PIECE = 1 << 18
 REDIRECTS = (301, 302, 303, 307, 308)
@@ -32,13 +32,13 @@ class Limits:
     Parameters
     ----------
     silence : float
-        For the answer, and for each piece of it.
+        The longest wait for the answer, and for each piece of it.
     window, least : float, int
-        In each window of seconds, so many bytes have to come.
+        In each window of seconds, at least so many bytes have to come.
     tries : int
         For each address.
     pause : float
-        Before the second try; twice as long before the next.
+        Before the second try; it doubles before each further try.
     """
 
     silence: float = 30
@@ -52,7 +52,7 @@ USUAL = Limits()
 
 
 class Answer(NamedTuple):
-    """What a server says before the content; ``length`` is that of the content, if it says it."""
+    """What a server says before the content; ``length`` is the content's, if it is stated."""
 
     status: int
     reason: str
@@ -60,18 +60,24 @@ class Answer(NamedTuple):
     length: int | None
 
 
+_Piece = Answer | bytes | Exception | None  # None is the end
+
+
 class Again(Exception):
-    """It went wrong, and may go well the next time."""
+    """The transfer failed, and another try may succeed."""
 
 
 class Refused(Exception):
-    """The address has not what is wanted, or is not safe."""
+    """The address does not have what is wanted, or is not safe."""
 
 
-def pieces(
+@contextmanager
+def answered(
     url: str, headers: dict[str, str], limits: Limits, local: bool
-) -> Iterator[Answer | bytes]:
-    """The answer to one request, and then its content in pieces, each of them in time.
+) -> Iterator[tuple[Answer, Iterator[bytes]]]:
+    """Yield the answer to one request, and an iterator of its content in pieces, each in time.
+
+    The end of the ``with`` block abandons the transfer.
 
     Parameters
     ----------
@@ -80,51 +86,62 @@ def pieces(
     headers : dict of str to str
     limits : Limits
     local : bool
-        Take plain http too, from this computer only.
+        Accept plain http too, from this computer only.
 
     Raises
     ------
     Refused
         The address is not safe, or leads to one that is not.
     Again
-        Whatever else a network can do.
+        Any other failure of a network; the iterator raises it too.
     """
     _check_address(url, local)
     request = urllib.request.Request(url, headers=headers)
-    found: queue.Queue = queue.Queue(maxsize=4)
+    found: queue.Queue[_Piece] = queue.Queue(maxsize=4)
     abandoned = threading.Event()
     threading.Thread(
         target=_receive,
         args=(lambda: _opener(local).open(request, timeout=limits.silence), found, abandoned),
         daemon=True,
     ).start()
-    came, since = 0, time.monotonic()
     try:
-        while True:
-            try:
-                piece = found.get(timeout=limits.silence)
-            except queue.Empty:
-                raise Again(f"nothing came for {limits.silence:g} seconds") from None
-            if piece is None:
-                return
-            if isinstance(piece, Exception):
-                raise _meaning(piece, limits) from piece
-            yield piece
-            came += len(piece) if isinstance(piece, bytes) else 0
-            if (now := time.monotonic()) - since > limits.window:
-                if came < limits.least:
-                    raise Again(f"only {came:,} bytes came in {limits.window:g} seconds")
-                came, since = 0, now
+        coming = _in_time(found, limits)
+        answer = next(coming)
+        if not isinstance(answer, Answer):  # `_receive` puts it first
+            raise Again("the server sent no answer")
+        yield answer, (piece for piece in coming if isinstance(piece, bytes))
     finally:
         abandoned.set()
 
 
-def _receive(
-    ask: Callable[[], http.client.HTTPResponse], found: queue.Queue, abandoned: threading.Event
-) -> None:
-    """In a thread of its own: put the answer, its pieces, and the end or what went wrong."""
+def _in_time(found: queue.Queue[_Piece], limits: Limits) -> Iterator[Answer | bytes]:
+    """Yield what the thread puts, until the end; raise what went wrong, and if it is too slow."""
+    came, since = 0, time.monotonic()
+    while True:
+        try:
+            piece = found.get(timeout=limits.silence)
+        except queue.Empty:
+            raise Again(f"nothing came for {limits.silence:g} seconds") from None
+        if piece is None:
+            return
+        if isinstance(piece, Exception):
+            raise _meaning(piece, limits) from piece
+        yield piece
+        came += len(piece) if isinstance(piece, bytes) else 0
+        if (now := time.monotonic()) - since > limits.window:
+            if came < limits.least:
+                raise Again(f"only {came:,} bytes came in {limits.window:g} seconds")
+            came, since = 0, now
 
-    def put(piece: object) -> None:
+
+def _receive(
+    ask: Callable[[], http.client.HTTPResponse],
+    found: queue.Queue[_Piece],
+    abandoned: threading.Event,
+) -> None:
+    """Put the answer, its pieces, and None or what went wrong. Runs in its own thread."""
+
+    def put(piece: _Piece) -> None:
         while not abandoned.is_set():
             with suppress(queue.Full):
                 return found.put(piece, timeout=0.1)
@@ -140,7 +157,7 @@ def _receive(
 
 
 def _meaning(error: Exception, limits: Limits) -> Exception:
-    """What a failure of the network means for the next try."""
+    """Return what a failure of the network means for the next try."""
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(reason, TimeoutError):
         return Again(f"nothing came for {limits.silence:g} seconds")
@@ -150,30 +167,30 @@ def _meaning(error: Exception, limits: Limits) -> Exception:
 
 
 class _Answers(urllib.request.HTTPErrorProcessor):
-    """Every answer is one, of whatever status; only redirects are followed."""
+    """Returns every answer, of any status; only redirects are followed."""
 
     def http_response(self, request, response):
-        return (
-            super().http_response(request, response) if response.status in REDIRECTS else response
-        )
+        if response.status in REDIRECTS:
+            return super().http_response(request, response)
+        return response
 
     https_response = http_response
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follow a server elsewhere only where it is as safe."""
+    """Follows a server to another address only if that is as safe."""
 
     def __init__(self, local: bool) -> None:
         self.local = local
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):
-        fp.close()  # the page that comes with it may be endless
+        fp.close()  # the page that comes with a redirect may be endless
         _check_address(newurl, self.local)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _opener(local: bool) -> urllib.request.OpenerDirector:
-    """Https with the proxies of the environment, and nothing else that urllib could open."""
+    """Return an opener for https with the proxies of the environment, and for nothing else."""
     opener = urllib.request.OpenerDirector()
     handlers = [
         urllib.request.ProxyHandler(),
@@ -189,14 +206,12 @@ def _opener(local: bool) -> urllib.request.OpenerDirector:
 
 
 def _check_address(url: str, local: bool) -> None:
-    """Refuse what is neither https nor, where that is allowed, this computer."""
+    """Raise `Refused` for what is neither https nor, if that is allowed, this computer."""
     try:
         parts = urlsplit(url)
-        allowed = bool(parts.hostname) and (
-            parts.scheme == "https"
-            or (local and parts.scheme == "http" and parts.hostname in LOCAL)
-        )
+        here = local and parts.scheme == "http" and parts.hostname in LOCAL
+        allowed = bool(parts.hostname) and (parts.scheme == "https" or here)
     except ValueError:
         allowed = False
     if not allowed:
-        raise Refused(f"it leads to {url!r}, and only https is taken")
+        raise Refused(f"it leads to {url!r}, and only https is accepted")

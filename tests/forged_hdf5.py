@@ -1,4 +1,4 @@
-"""Model files that must be refused for their bytes: cut, and with other values in the structures of HDF5."""
+"""Model files that must be refused for their bytes: cut, or with other values in structures."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ patch("H-user-block", FormatError, "not an HDF5 file", lambda data: bytes(512) +
 
 
 def structures(data: bytes) -> dict[str, int]:
-    """Where the structures are: of the file, of the group /params/bn1, and of the dataset bn1.weight in it."""
+    """Return where structures begin: of the file, of /params/bn1, and of bn1.weight in it."""
 
     def at(address: int) -> int:
         return int.from_bytes(data[address : address + 8], "little")
@@ -92,7 +92,7 @@ def structures(data: bytes) -> dict[str, int]:
 def forge(
     name: str, where: str, offset: int, new: bytes | str, error: type[TinyResNeXtError], says: str
 ) -> None:
-    """Enter a file with other bytes somewhere in a structure; a text stands for the address of that structure."""
+    """Add a file with other bytes in a structure; a text means the address of that structure."""
 
     def change(data: bytes) -> bytes:
         places = structures(data)

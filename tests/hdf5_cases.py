@@ -1,4 +1,4 @@
-"""A good model file to be spoilt, and what the modules that spoil it share: `hostile_hdf5`, `hostile_texts`, `forged_hdf5`."""
+"""A good model file, and what `hostile_hdf5`, `hostile_texts` and `forged_hdf5` share."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def put(file: h5py.File, name: str, data: Any = None, **options: Any) -> h5py.Da
 
 
 def set_text(file: h5py.File, name: str, text: str) -> None:
-    """Change an attribute, and the digests so that they fit: only understanding the text can find it."""
+    """Change an attribute and the digests to fit, so that only understanding the text finds it."""
     texts = {key: bytes(value).decode() for key, value in file.attrs.items()} | {name: text}
     tensors = {
         key: bytes(file[f"params/{key.replace('.', '/')}"].attrs["sha256"]).decode()

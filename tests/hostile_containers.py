@@ -33,7 +33,7 @@ from tinyresnext.errors import FormatError, IntegrityError, UnsafeError, Weights
 
 
 def view(*ids, tail=b"N", length=4):
-    """A legacy file with one tensor of four elements for each persistent id, all in storage 9, which is there."""
+    """Return a legacy file with a tensor of four elements for each persistent id, in storage 9."""
     tensors = {
         f"w{i}": Raw(
             call("torch._utils", "_rebuild_tensor", pid(*parts, tail), b"K\0", ints(4), ints(1))

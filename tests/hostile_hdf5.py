@@ -1,4 +1,4 @@
-"""Model files that must be refused, made one by one from a good one through HDF5: links, storage, types, shapes, names.
+"""Model files that must be refused, made from a good one through HDF5: links, types, shapes.
 
 Each case is a function that changes the good file at ``path``; ``CASES`` has them with the error
 that each must cause.

@@ -1,4 +1,4 @@
-"""Model files that must be refused for their attributes, texts, digests or numbers, made one by one from a good one."""
+"""Model files that must be refused for attributes, digests or numbers, made from a good one."""
 
 from __future__ import annotations
 

@@ -69,7 +69,10 @@ def cases():
     )
     many = integer(3) + integer(1) + integer(1_000_000)
     child = lambda w, **k: w.module("nn.Linear", {"weight": w.tensor(FOUR)}, **k)  # noqa: E731
-    parent = lambda table: lua(lambda w: w.module("nn.Sequential", {"modules": table(w)}))  # noqa: E731
+
+    def parent(table):
+        return lua(lambda w: w.module("nn.Sequential", {"modules": table(w)}))
+
     return {
         "T-cut_in_tag": (good[:2], FormatError),
         "T-only_tag": (integer(4) + integer(1), FormatError),

@@ -1,4 +1,4 @@
-"""A network's parameters written as other systems write them, for tests: their names, their order of axes, their pieces.
+"""A network's parameters as other systems write them: their names, order of axes, and pieces.
 
 Each function takes tensors under torchvision's names (timm's for the deep stem and pooled
 shortcuts) and gives what the other system would have saved. They go the opposite way of
@@ -49,7 +49,7 @@ def tree(
     classifier: str | None = None,
     prefix: str = "",
 ) -> Tensors:
-    """Numbered modules: stem 0 and 1, then ReLU and, but for CIFAR, a pooling; behind the stages a pooling and a View."""
+    """Number the modules: stem, ReLU, a pooling but for CIFAR; a pooling and a View at the end."""
     first = 3 if spec.stem == "cifar" else 4
     last = str(first + len(spec.blocks) + 2) if classifier is None else classifier
     made = {}
@@ -79,7 +79,7 @@ def torch7_wrapped(tensors: Tensors, spec: Spec) -> Tensors:
 
 
 def torch7_paths(tensors: Tensors, spec: Spec) -> Tensors:
-    """Figure 3(b), ``resnext_B``: a container of C paths, each conv, norm, ReLU, conv, norm, ReLU; joined, conv, norm."""
+    """Figure 3(b), ``resnext_B``: a container of C paths of two convolutions; joined, one more."""
     made = {}
     for key, value in torch7_flat(tensors, spec).items():
         if not (match := re.fullmatch(r"(\d+\.\d+\.0\.0)\.([013467])\.(\w+)", key)):
@@ -111,7 +111,7 @@ def cadene_resnet(tensors: Tensors, spec: Spec) -> Tensors:
 
 
 def mmpretrain(tensors: Tensors, spec: Spec) -> Tensors:
-    """The deep stem in three pieces; where shortcuts are pooled, the pooling has a number only where there is one."""
+    """Write the deep stem in three pieces; a shortcut's pooling has a number only if it exists."""
     stem = {
         "conv1.0": "0.conv",
         "conv1.1": "0.bn",
@@ -172,7 +172,7 @@ def prlz77(tensors: Tensors, spec: Spec) -> Tensors:
 
 
 def depthwise(weight: np.ndarray) -> np.ndarray:
-    """A grouped convolution as keras-applications keeps it, element by element from what its layers compute.
+    """Return a grouped convolution as keras-applications keeps it, from what its layers compute.
 
     The depthwise convolution makes of channel i the products ``i * c + m``; then output ``g * c +
     m`` sums the products m of the channels of group g.

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Server(ThreadingHTTPServer):
-    """``ways`` are used up, one a request, and then ``always``; ``asked`` has what was asked for."""
+    """``ways`` are used up, one a request, then ``always``; ``asked`` has the requests."""
 
     daemon_threads = True
     request_queue_size = 32

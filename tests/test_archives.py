@@ -1,4 +1,4 @@
-"""CIFAR and MNIST as published: every version, packed and unpacked, and what is wrong with them is said."""
+"""CIFAR and MNIST as published, packed and unpacked, and messages that say what is wrong."""
 
 from __future__ import annotations
 
@@ -396,7 +396,7 @@ IDX = {
     "cut short": (idx(VALUES)[:-1], "more than its file can hold|should have 4,704 values"),
     "cut short in the header": (idx(VALUES)[:9], "no idx file"),
     "too long": (idx(VALUES) + b"\0", "and has more"),
-    "fewer pictures than labels": (idx(VALUES[:5]), "5 pictures and .* 6 labels"),
+    "fewer pictures than labels": (idx(VALUES[:5]), "5 images and .* 6 labels"),
 }
 
 

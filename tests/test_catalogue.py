@@ -1,4 +1,4 @@
-"""The list of published models: every row whole, its costs those of the network, its pictures those of its system."""
+"""The published models: each row whole, its costs the network's, its images its system's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fetching a file from servers that fail in every way: the right bytes or a typed error, and never anything in between."""
+"""Fetching a file from servers that fail in every way: the right bytes, or a typed error."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def write(request):
 
 
 def state():
-    """Some of everything: ranks 0 to 4, types, an empty array, and arrays that are not contiguous."""
+    """Return ranks 0 to 4, all types, an empty array, and arrays that are not contiguous."""
     tensors = {
         "conv1.weight": numbers((4, 3, 3, 3)),
         "bn1.weight": numbers(4, 1),
@@ -110,7 +110,7 @@ def test_safetensors_library(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["pth", "npz"])
 def test_archives_are_sound_and_aligned(tmp_path, suffix):
-    """Python's own zipfile finds nothing wrong, and each member begins at a multiple of 64 bytes."""
+    """Python's zipfile finds nothing wrong; each member begins at a multiple of 64 bytes."""
     path = tmp_path / "a"
     WRITERS[suffix](path, state())
     data = path.read_bytes()

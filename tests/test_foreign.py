@@ -1,4 +1,4 @@
-"""Checkpoints of other systems than PyTorch: every tensor, bit for bit, under the container's own names."""
+"""Checkpoints of other systems than PyTorch: every tensor, bit for bit, under its own name."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ def test_torch7_views_of_one_storage(read):
 
 
 def test_torch7_against_torchfile(tmp_path, read):
-    """The package reads Torch7's files with Python; the tree of its objects has the same tensors."""
+    """The package reads Torch7's files in Python; its tree of objects has the same tensors."""
     torchfile = pytest.importorskip("torchfile")
     (tmp_path / "a.t7").write_bytes(ff.torch7_file())
     top = torchfile.load(str(tmp_path / "a.t7"), force_8bytes_long=False)
@@ -268,7 +268,7 @@ def test_keras_of_other_precision(read, dtype):
 
 @pytest.mark.parametrize("fixed", [True, False])
 def test_keras_with_many_layers(read, fixed):
-    """B-trees of several levels, headers that go on elsewhere, several heaps; a list cut into parts."""
+    """Read B-trees of several levels, continued headers, several heaps, a list in parts."""
     state = {
         f"conv{i}_block{i % 7}_{'x' * (i % 30)}": {f"conv{i}/kernel:0": numbers((2, i % 5), i)}
         for i in range(400)
@@ -390,7 +390,7 @@ def test_read_tensor_by_tensor(tmp_path, form, numel):
 
 @pytest.mark.parametrize("fault", ["double", "truth"])
 def test_refused_for_its_last_number(tmp_path, fault):
-    """Halves would take twice the file when they are widened; the last tensor is looked at before."""
+    """Widened halves would take twice the file; the last tensor is looked at before that."""
     count, path = 60_000_000, tmp_path / "w"
     kind, tail = ("F64", struct.pack("<d", 1e300)) if fault == "double" else ("BOOL", b"\2")
     head = {"a": {"dtype": "F16", "shape": [count], "data_offsets": [0, 2 * count]}}

@@ -1,4 +1,4 @@
-"""Broken and malicious checkpoints: every one is refused with its typed error, and nothing else happens.
+"""Broken and malicious checkpoints: each raises its typed error, and nothing else happens.
 
 Three kinds: attacks by hand (`hostile_pickles`, `hostile_containers`), every truncation, and
 thousands of seeded mutations, for which the two formats can promise different things:
@@ -51,7 +51,7 @@ REFUSALS = {FormatError, IntegrityError, UnsafeError}
 
 @pytest.fixture
 def read(tmp_path):
-    """Write bytes to a file and read them as a checkpoint; nothing but one opening of that file may happen."""
+    """Write bytes to a file and read them as a checkpoint; only that file may be opened, once."""
     path = tmp_path / "model.pth"
 
     def go(data):
@@ -99,7 +99,7 @@ def test_refused(read, data, error):
     ids=lambda item: item[0],
 )
 def test_the_attacks_fail_for_their_own_reason(read, code):
-    """The same surroundings with an honest tensor are accepted, so it is the lie that is refused."""
+    """The same file with an honest tensor is accepted, so the false tensor is what is refused."""
     assert "extra" in read(in_zip(code[1])).tensors
 
 
@@ -156,7 +156,7 @@ def _bounded(tmp_path, case):
 
 @pytest.mark.parametrize("build", [legacy_file, zip_file])
 def test_truncated_at_every_byte(tmp_path, build):
-    """Longest first, by cutting the one file shorter and shorter; among the lengths is every section's boundary."""
+    """Cut one file shorter and shorter; the lengths include every section's boundary."""
     path = tmp_path / "model.pth"
     path.write_bytes(build(small_state()))
     for length in reversed(range(path.stat().st_size)):
@@ -177,7 +177,7 @@ def test_truncated_every_4_KB(tmp_path, build):
 
 
 def test_every_section_of_the_legacy_format_removed_doubled_or_swapped(read):
-    """Five pickles, then lengths and data: each matters, and so does their order. Equal neighbours cannot be told apart."""
+    """Five pickles, lengths and data: each matters, and so does the order of unequal neighbours."""
     sections = [data for name, data in Legacy(small_state()).sections() if data]
     for i in range(len(sections)):
         for changed in (
@@ -218,7 +218,7 @@ def variety():
 
 
 def mutations(data, count, seed):
-    """``count`` damaged copies: flipped bits, smashed bytes, blocks zeroed, removed, doubled or moved, the end cut off."""
+    """Yield damaged copies: bits flipped, bytes smashed, blocks zeroed, removed or moved, cut."""
     rng = np.random.default_rng(seed)
     n = len(data)
     made = 0
@@ -266,7 +266,7 @@ COUNTS = [pytest.param(500, id="500"), pytest.param(2500, marks=pytest.mark.slow
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("index", range(4))
 def test_mutated_zip(tmp_path, index, count):
-    """Refused with a typed error, or exactly the original: no bit of a weight can change unnoticed."""
+    """A typed error, or exactly the original: no bit of a weight can change unnoticed."""
     data = zip_file(variety()[index])
     path = tmp_path / "model.pth"
     path.write_bytes(data)
@@ -318,7 +318,7 @@ def literally(data, found):
 
 
 def test_a_flipped_bit_in_a_weight(tmp_path):
-    """The limit of the legacy format, and the strength of the other: every bit of every stored number."""
+    """The limit of the legacy format and the strength of the zip format: every bit of a number."""
     state = {"w": tensor(numbers(3)), "n": tensor(np.array(5, np.int64))}
     path = tmp_path / "model.pth"
     sections = list(Legacy(state).sections())

@@ -1,4 +1,4 @@
-"""Broken and malicious files of safetensors, NumPy, Torch7 and Keras: each is refused with its typed error, nothing else.
+"""Broken and malicious files of safetensors, NumPy, Torch7 and Keras: each raises its typed error.
 
 As with ``.pth``, thousands of seeded mutations follow the attacks by hand. An ``.npz`` has a CRC
 for each member, so a mutated one is refused or gives exactly the original. The other three have no
@@ -50,7 +50,7 @@ def test_there_are_enough_cases_and_each_has_its_name():
 
 @pytest.mark.parametrize(("data", "error"), [pytest.param(d, e, id=n) for n, d, e in CASES])
 def test_refused(tmp_path, data, error):
-    """The one file is opened once, nothing is imported or run, and memory stays at the file and 64 MiB."""
+    """The file is opened once, nothing is run, and memory stays at the file and 64 MiB."""
     path = tmp_path / "weights"
     path.write_bytes(data)
     tracemalloc.start()
@@ -242,8 +242,9 @@ def literal_torch7(data):
             offset, storage = take("q") - 1, value()
             known[index] = None
             if rank and storage is not None:
-                places = sum((np.arange(n).reshape([-1 if a == i else 1 for a in range(rank)]) * s
-                              for i, (n, s) in enumerate(zip(size, stride, strict=True))), start=offset)  # fmt: skip
+                places = np.asarray(offset)
+                for i, (n, s) in enumerate(zip(size, stride, strict=True)):
+                    places = places + np.arange(n).reshape([-1] + [1] * (rank - 1 - i)) * s
                 known[index] = storage[places]
         else:
             known[index] = thing = [None]
@@ -271,12 +272,13 @@ with h5py.File(sys.argv[1], "r") as file:
     for layer in file.attrs["layer_names"]:
         for name in file[text(layer)].attrs["weight_names"]:
             found[text(name)] = file[text(layer)][text(name)][()]
-numpy.savez(sys.argv[1] + ".npz", **{name.replace("/", "|"): array for name, array in found.items()})
+found = {name.replace("/", "|"): array for name, array in found.items()}
+numpy.savez(sys.argv[1] + ".npz", **found)
 """
 
 
 def compare_keras(folder, data, original, accepted):
-    """The bytes where the unchanged file has the array; where names, shapes or places were changed, what h5py reads."""
+    """Return the bytes at the array's old place, or what h5py reads if the structure changed."""
     starts = {name: data.index(array.tobytes()) for name, array in original.items()}
     others = []
     for changed, found in accepted:

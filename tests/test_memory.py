@@ -1,4 +1,4 @@
-"""How much memory other people's files take: refused, never the file and 64 MiB; converted, one tensor and not the network.
+"""Memory that other people's files take: at most 64 MiB and the file, or one tensor to convert.
 
 Most of these networks is their classifier, 22,000 x 2,048: 90 MB in half precision, which as
 float32 alone is more than that and 64 MiB. NumPy tells ``tracemalloc`` of all that it allocates.
@@ -214,7 +214,7 @@ def test_a_fixed_sum_must_be_in_c_order(tmp_path):
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("form", ["zip", "legacy", "safetensors", "npz"])
 def test_converted_tensor_by_tensor(tmp_path, form, half):
-    """What is in memory at any time: the largest tensor, its half where that is wanted, and a few pieces of a mebibyte."""
+    """In memory at any time: the largest tensor, its half if wanted, and a few mebibytes."""
     spec = Spec((1, 1, 1, 1), 32, 8)
     (tmp_path / "w").write_bytes(FORMS[form](zeros(np.float32, spec)))
     sizes = [4 * prod(shape) for shape in parameters(spec).values()]
@@ -283,9 +283,13 @@ def sparse(path, spec):
     reason="the system does not say how much memory there was at most",
 )
 def test_the_command_takes_the_largest_tensor_and_64_mib(tmp_path):
-    """In all, whoever allocates: against the same command for a small network. The file has 340 MiB."""
+    """Compare the whole process with one that has a small network; the file has 340 MiB."""
     spec = variant("resnext101_32x8d")
-    code = "import sys; from tinyresnext.cli.main import main; main(sys.argv[1:]); print(open('/proc/self/status').read())"
+    code = """if True:
+        import sys
+        from tinyresnext.cli.main import main
+        main(sys.argv[1:])
+        print(open('/proc/self/status').read())"""
     peaks = []
     for name, network in (("small", SMALL), ("large", spec)):
         sparse(tmp_path / name, network)

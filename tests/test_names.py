@@ -134,7 +134,7 @@ def test_a_parameter_twice_is_refused(writer, first, second):
 
 
 def test_two_halves_of_two_schemes_are_ambiguous():
-    """Half of the modules under mmpretrain's names: neither scheme has them all, and the first left over is named."""
+    """Half of the modules have mmpretrain's names: the message names the first key left over."""
     ours = cases.weights(PLAIN, counters=False)
     mixed = {
         f"backbone.{key}" if key.startswith("layer2") else key: value for key, value in ours.items()
@@ -149,9 +149,8 @@ def test_two_halves_of_two_schemes_are_ambiguous():
     "keys", [["encoder.embed.weight"], ["a", "b"], ["", "/", ".", "0", "features.", "ema", ":0"]]
 )
 def test_keys_of_nobody(keys):
-    with pytest.raises(
-        FormatError, match=f"{len(keys)} of {len(keys)} keys .*any scheme of torchvision, timm.*Keras"
-    ):
+    said = f"{len(keys)} of {len(keys)} keys .*any scheme of torchvision, timm.*Keras"
+    with pytest.raises(FormatError, match=said):
         names.recognise(keys)
 
 
@@ -182,7 +181,7 @@ def test_paths_must_be_complete(lost):
 
 
 def test_a_depthwise_convolution_and_its_sum_are_a_grouped_one():
-    """What keras-applications computes, layer by layer, against the one convolution that we make of it."""
+    """Compare what keras-applications computes, layer by layer, with our one convolution."""
     theirs = key_schemes.keras_resaved(cases.weights(PLAIN), PLAIN)
     kernel = theirs["conv2_block1_2_conv/conv2_block1_2_conv/depthwise_kernel:0"].astype(np.float64)
     ones = theirs["conv2_block1_2_gconv/kernel:0"].astype(np.float64)

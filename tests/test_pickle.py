@@ -60,7 +60,7 @@ def test_bytes():
 
 
 def test_python_2_strings_and_ordered_dict():
-    """Python 2 wrote byte strings, and an OrderedDict as a call with a list of pairs and its attributes."""
+    """Read byte strings of Python 2, and its OrderedDict, a call with a list of pairs."""
     pairs = b"](](U\x01aK\x01e](T\x01\0\0\0bK\x02ee"
     state = b"}U\x09_metadata}sb"
     assert load_value(glob("collections", "OrderedDict") + pairs + b"\x85R" + state) == OrderedDict(
@@ -272,7 +272,7 @@ def test_every_other_opcode_is_refused(opcode):
 
 
 def test_the_opcodes_are_those_of_pickletools():
-    """Each opcode that is read is one that Python documents, for protocol 2 or for its later shorthands."""
+    """Every opcode that is read is one that Python documents for protocol 2 or as its shorthand."""
     documented = {ord(op.code): op.name for op in pickletools.opcodes}
     names = {documented[code] for code in pickle._OPCODES}
     assert not names & {

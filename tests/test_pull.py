@@ -1,4 +1,4 @@
-"""From a published file to a model that `load` finds: wherever the file is, and whatever happens on the way."""
+"""From a published file to a model that `load` finds, wherever the file is and whatever fails."""
 
 from __future__ import annotations
 
@@ -312,7 +312,10 @@ def test_threads_wait_for_each_other(entry, server):
 
 def test_processes_wait_for_each_other(entry, server, home):
     server.always = servers.drips(1)
-    code = f"import pulled; from tinyresnext.hub.pull import pull; print(pull(pulled.entry({server.url!r}, {SHA256!r}), local=True))"
+    code = f"""if True:
+        import pulled
+        from tinyresnext.hub.pull import pull
+        print(pull(pulled.entry({server.url!r}, {SHA256!r}), local=True))"""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)])}
     running = [
         subprocess.Popen(

@@ -264,7 +264,7 @@ def test_a_signalling_nan_in_half_is_like_any_other(tmp_path, narrow):
 
 @pytest.mark.parametrize("dtype", [">f2", "<f2", "<i2", "<f8"])
 def test_other_numbers_of_the_narrow_file(tmp_path, narrow, dtype):
-    """A type in the place of half precision; the last of the types that are known has the wrong length."""
+    """Put another type in the place of half precision; the last known type has the wrong length."""
     (tmp_path / "m.h5").write_bytes(narrow)
     with h5py.File(tmp_path / "m.h5", "r+") as file:
         digest, values = file["params/fc/weight"].attrs["sha256"], file["params/fc/weight"][()]

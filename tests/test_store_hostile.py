@@ -1,4 +1,4 @@
-"""Model files that are not as we write them are refused, with one error that says why; nothing else is opened."""
+"""Model files that we would not write raise one error that says why; no other file is opened."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_bombs_take_no_memory(name, path):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
 def test_no_other_file_is_opened_even_by_the_library(tmp_path, good):
-    """Whoever opens a named pipe waits for its writer, so a child that comes to its end has opened none."""
+    """Opening a named pipe waits for its writer, so a child that ends has opened none."""
     names = [name for name in CASES if "external" in name or "virtual" in name or "filter" in name]
     for name in names:
         (tmp_path / name).mkdir()
@@ -194,7 +194,7 @@ def test_10000_damages(tmp_path, good, narrow):
 
 
 def test_every_byte_of_the_headers_matters(path, good):
-    """Flip a bit in some bytes of the superblock and the object headers; few are padding or a hint for writers."""
+    """Flip a bit in bytes of the superblock and the object headers, of which few are padding."""
     headers = [
         (begin, end)
         for begin, end, what in blocks(path)

@@ -76,7 +76,7 @@ WRITER = """if True:
 
 
 def killed_while_writing(path: Path, times: int) -> None:
-    """Kill a process that writes two models in turn, at random moments: the file is one of the two."""
+    """Kill a process that writes two models in turn: the file is always one of the two."""
     rng = random.Random(0)
     outcomes = [store.digests(path)]
     store.write(path.with_name("other.h5"), model(seed=1))

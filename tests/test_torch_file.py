@@ -91,7 +91,7 @@ def test_types_kept(read, dtype):
 
 
 def test_half_widens_exactly(read):
-    """All 65,536 values, among them denormals, infinities and NaNs; the reference is Python's ``struct``."""
+    """Read all 65,536 values, denormals, infinities and NaNs too, against Python's ``struct``."""
     raw = np.arange(1 << 16, dtype=np.uint16)
     found = read({"w": tensor(raw.view(np.float16))}).tensors["w"]
     assert found.dtype == np.float32
@@ -160,7 +160,7 @@ def test_scalars_and_empty_tensors(read):
 
 
 def test_non_contiguous(read):
-    """Transposed, cut out, every second, channels last, and a dimension of one with a meaningless stride."""
+    """Transposed, cut out, every second, channels last, and one side with a meaningless stride."""
     base = numbers((4, 6, 2))
     store = Storage(base.reshape(-1), "Float")
     views = {
@@ -207,7 +207,7 @@ def test_tensors_that_share_a_storage_come_out_independent(read):
 
 
 def test_many_storages_keep_the_order_of_the_names(read):
-    """Legacy files sort their storages by key as text ("10" before "2"); names keep the state dict's order."""
+    """Legacy files sort storages by key as text ("10" before "2"); names keep the dict's order."""
     state = {f"layer.{i}": tensor(numbers(3, i)) for i in (5, 3, 11, 0, 9, 10, 2, 1, 12, 4)}
     same(read(state).tensors, plain(state))
 
@@ -326,7 +326,7 @@ def test_newer_pickle_protocols(tmp_path, protocol):
 
 
 def test_zip_without_zip64_records_or_descriptors(tmp_path):
-    """As other tools write it: sizes in the local header, Unix attributes, no zip64 record, another root."""
+    """As other tools write it: sizes in the local header, Unix attributes, no zip64, other root."""
     entries = [
         replace(e, flags=0, made_by=0x0314, attributes=0o100644 << 16)
         for e in zip_entries(small_state(), root="archive")
@@ -427,7 +427,7 @@ def test_devices_are_refused(device):
 
 @pytest.fixture
 def trainer(monkeypatch):
-    """The classes of a training framework, as long as a test needs them to write with; reading must do without."""
+    """Make the classes of a training framework while a test writes; reading does without them."""
     module = types.ModuleType("mmengine.logging.history_buffer")
 
     class HistoryBuffer:
@@ -460,12 +460,12 @@ def trainer(monkeypatch):
 
 
 def opcodes(value):
-    """What Python itself writes for a value, as PyTorch would have it in the midst of a checkpoint."""
+    """Return what Python writes for a value, as it would stand inside a checkpoint."""
     return Raw(pickle.dumps(value, 2)[2:-1])
 
 
 def test_a_trainers_own_classes_are_neither_imported_nor_in_the_way(read, trainer, monkeypatch):
-    """A training checkpoint of mmengine: histories and configurations beside weights and averaged weights."""
+    """A training checkpoint of mmengine: histories and options beside two sets of weights."""
     beside = {
         "log_scalars": OrderedDict(loss=trainer.HistoryBuffer()),
         "runtime_info": {"cfg": trainer.ConfigDict(lr=[1, {}])},
@@ -503,7 +503,7 @@ def test_a_trainers_own_class_among_the_tensors_is_refused(read, trainer, place)
 
 @pytest.mark.parametrize("bytes_of_weights", [60 << 20, 0])
 def test_long_histories_are_passed_over(tmp_path, bytes_of_weights):
-    """Half a million steps of a loss, as text 6 MB, twice: beside weights they are in order, alone they are not."""
+    """Half a million losses, twice 6 MB of text: accepted beside weights, and refused alone."""
     history = np.random.default_rng(1).random(500_000)
     state = {"w": tensor(np.zeros(max(bytes_of_weights, 4) // 4, np.float32))}
     path = tmp_path / "model.pth"

@@ -1,4 +1,4 @@
-"""Against PyTorch, where it is installed: files that it wrote, files that the tests write, damaged files."""
+"""Against PyTorch, if it is installed: its own files, files of the tests, damaged files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def save(torch, tmp_path, container):
 
 @pytest.fixture
 def network(torch):
-    """A few layers with batch norm, convolution and a classifier, trained for one step so that nothing is at its start."""
+    """A few layers trained for one step, so that no parameter has its first value."""
     torch.manual_seed(0)
     layers = (
         torch.nn.Conv2d(3, 8, 3, groups=1),
@@ -138,8 +138,11 @@ def test_the_tests_own_writer(torch, tmp_path, build):
 
 
 def test_mutated_legacy_files_mean_the_same_to_torch(torch, tmp_path):
-    """Where both accept a damaged file they read the same bits. What we accept, torch refuses only for the name of a
-    device, which we ignore, or for a gradient that integers cannot have."""
+    """If both accept a damaged file they read the same bits.
+
+    What only we accept, torch refuses for the name of a device, which we ignore, or for a gradient
+    that integers cannot have.
+    """
     path = tmp_path / "model.pth"
     both = 0
     for index, value in enumerate(variety()):
@@ -174,7 +177,7 @@ def _torch_load(torch, path):
 
 
 def test_attacks_that_torch_refuses_too(torch, tmp_path):
-    """A few of the attacks are real: Python's unpickler would run them, torch's safe one refuses."""
+    """Python's unpickler would run these attacks; torch's safe unpickler refuses them too."""
     path = tmp_path / "attack.pth"
     for module, name in (("os", "system"), ("builtins", "eval"), ("subprocess", "Popen")):
         path.write_bytes(zip_file({"x": Raw(glob(module, name) + marked(text("1")) + b"R")}))

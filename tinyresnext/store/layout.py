@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["lay_out", "path_of", "split"]
+__all__ = ["lay_out", "narrowed", "path_of", "split"]
 
 PIECE = 60_000  # bytes of one attribute; the format has room for 64 KB of name, type and value
+LARGEST_HALF = 65504  # the largest number of half precision
 
 
 def path_of(name: str) -> str:
@@ -30,6 +31,13 @@ def split(name: str, text: str) -> dict[str, str]:
         f"{name}.{at // PIECE}" if at else name: text[at : at + PIECE]
         for at in range(0, len(text), PIECE)
     }
+
+
+def narrowed(array: np.ndarray) -> np.ndarray:
+    """Return a kernel or matrix in half precision, unless a value is too large or not finite."""
+    largest, least = array.max(initial=0), array.min(initial=0)
+    fits = largest <= LARGEST_HALF and least >= -LARGEST_HALF  # neither is true of a NaN
+    return array.astype("<f2") if array.ndim > 1 and fits else array
 
 
 class _Sink(io.FileIO):

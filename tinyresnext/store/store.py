@@ -27,12 +27,10 @@ from ..system.files import replacing, sha256_of
 from . import places, reading
 from .contents import Stored, documents_of, shapes_of
 from .digest import FORMAT, VERSION, Digests, model_digest, text_digest, value, widened
-from .layout import lay_out
+from .layout import lay_out, narrowed
 from .reading import Check
 
 __all__ = ["Check", "Digests", "Report", "Stored", "check", "digests", "read", "write"]
-
-LARGEST_HALF = 65504
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ def write(
     def tensors() -> Iterator[tuple[str, np.ndarray, str]]:
         for name, shape in shapes.items():
             array = _tensor(stored, name, shape)
-            kept = _narrowed(array) if half else array
+            kept = narrowed(array) if half else array
             values = value(name, kept)
             for problem in reading.wrong_values({name: values}, allow_nonfinite):
                 raise IntegrityError(problem.found)
@@ -209,10 +207,3 @@ def _tensor(stored: Stored, name: str, shape: tuple[int, ...]) -> np.ndarray:
     else:
         return np.ascontiguousarray(array, "<f4")
     raise ShapeError(f"{name} is {found}: {stored.spec.name} has float32 {shape}")
-
-
-def _narrowed(array: np.ndarray) -> np.ndarray:
-    """Return a kernel or matrix in half precision, unless a value is too large or not finite."""
-    largest, least = array.max(initial=0), array.min(initial=0)
-    fits = largest <= LARGEST_HALF and least >= -LARGEST_HALF  # neither is true of a NaN
-    return array.astype("<f2") if array.ndim > 1 and fits else array

@@ -56,7 +56,8 @@ def from_fields(make: Callable[..., T], names: Iterable[str], value: object, wha
     if not isinstance(value, Mapping) or set(value) != set(names):
         found: Any = sorted(map(str, value)) if isinstance(value, Mapping) else type(value).__name__
         raise FormatError(
-            f"{what} has the fields {found!s:.200}; expected exactly {', '.join(names)}"
+            f"{what} has the fields {found!s:.200}; expected an object with exactly "
+            f"{', '.join(names)}"
         )
     try:
         return make(**value)

@@ -103,5 +103,3 @@ def download(array: Elsewhere) -> np.ndarray:
 def bind(op: str, *args: Any, **attrs: Any) -> Callable[[], Any]:
     """Bind the reference's call to the memory of these arrays."""
     return reference.bind(op, *map(_here, args), **{key: _here(a) for key, a in attrs.items()})
-
-

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numba import get_num_threads
 
@@ -26,6 +26,25 @@ from .runtime.crew import chain
 from .runtime.kernel import when_compiling
 from .runtime.launch import on_threads, thread_count
 from .runtime.memory import download, empty, upload, view
+
+if TYPE_CHECKING:  # the type checker holds these to the contract
+    from .conv.backward import conv2d_backward
+    from .conv.forward import conv2d
+    from .elementwise import add, add_backward, relu, relu_backward
+    from .head import (
+        linear,
+        linear_backward,
+        softmax,
+        softmax_backward,
+        softmax_cross_entropy,
+        softmax_cross_entropy_backward,
+    )
+    from .norm import batch_norm, batch_norm_backward
+    from .norm_train import batch_norm_train, batch_norm_train_backward
+    from .pool.average import avg_pool2d, avg_pool2d_backward
+    from .pool.maximum import max_pool2d, max_pool2d_backward
+    from .pool.mean import mean_pool, mean_pool_backward
+    from .update import average_step, muon_step, sgd_step, statistics_step
 
 __all__ = [
     "Packed",

@@ -30,8 +30,8 @@ MOST_WEIGHTS = 16 << 30  # bytes of all tensors; the largest published ResNeXt, 
 MOST_JSON = 1 << 16  # bytes of a document
 MOST_LABELS, MOST_LABEL = 10 << 20, 256  # bytes of all labels, and for each class
 LABEL = re.compile(r'"(?:[^"\\]|\\.)*+"(?:,(?=")|\]\Z)')  # a label and what follows it
-# Labels and provenance are shown on terminals: no control characters, lone surrogates, marks that
-# nobody sees, or reversed direction of text.
+# Labels and provenance are shown on terminals: no control characters, lone surrogates,
+# invisible marks, or reversed direction of text.
 UNSHOWABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2064\u2066-\u2069\ud800-\udfff"
     "\ufeff\U000e0000-\U000e007f]"

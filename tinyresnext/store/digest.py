@@ -3,7 +3,7 @@
 ``sha256`` of a model covers architecture, preprocessing, labels and every tensor's name, shape and
 digest; that of a tensor covers its values as float32, however they are stored. So models that
 predict the same have the same digests, wherever their weights came from. A digest finds damage; it
-is no signature. Whoever forges a file can forge its digests too, so compare ``sha256`` with a
+is no signature. Who forges a file can forge its digests too, so compare ``sha256`` with a
 published one.
 """
 

@@ -15,7 +15,7 @@ from ...formats.pickle.names import Tensor, is_stranger
 from ...formats.pickle.vocabulary import Global, Placeholder
 from .checkpoint import MAX_NAME
 
-__all__ = ["AVERAGED_WRAPPERS", "WRAPPERS", "choose", "clean", "unwrap"]
+__all__ = ["choose", "clean", "unwrap"]
 
 T = TypeVar("T")
 

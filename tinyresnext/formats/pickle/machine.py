@@ -1,7 +1,7 @@
 """An interpreter for the pickle opcodes that PyTorch checkpoints use. It imports and calls nothing.
 
 A pickle is a program for a small stack machine. Python's own ``pickle`` lets that program import
-any module and call what it finds there, so reading a stranger's file means running a stranger's
+any module and call what it finds there, so reading a file that is not trusted means running its
 code. Here the machine is written again without the dangerous half: a ``GLOBAL`` puts a *name* on
 the stack, and ``REDUCE``, the call, looks up in a table (a `Vocabulary`) what a few names mean. A
 name that the vocabulary does not permit ends the reading.

@@ -195,7 +195,7 @@ def _refuse_hooks(requires_grad: object, hooks: object) -> None:
 def _getattr(arguments: tuple) -> Placeholder:
     """Return what ``getattr(class, "name")`` means, by which Python 2 wrote the method of a class.
 
-    That of a stranger is as empty as the class.
+    The method of a trainer's own class is as empty as the class.
     """
     if len(arguments) != 2 or type(arguments[0]) is not Global or type(arguments[1]) is not str:
         raise UnsafeError("the arguments of getattr are not a class and a name")

@@ -293,6 +293,8 @@ def test_cpu_results_are_the_same_bits_for_any_number_of_threads(case: Conv):
 @pytest.mark.parametrize("case", THREADED, ids=ident)
 def test_cpu_results_of_a_picture_do_not_depend_on_the_batch(case: Conv):
     skip_if_slow(cpu, case.work)
+    if numba.config.DISABLE_JIT:
+        pytest.skip("in the interpreter BLAS multiplies, and its rounding depends on the shape")
     x, weight, bias, _ = conv_data(case, result_shape(case))
     alone = [cpu.conv2d(x[i : i + 1], weight, bias, **case.attrs) for i in range(len(x))]
     assert np.array_equal(np.concatenate(alone), cpu.conv2d(x, weight, bias, **case.attrs))

@@ -303,7 +303,7 @@ def run(capsys, monkeypatch, folder):
 
 def test_command(run):
     code, out, err = run("--csv", "t.csv", "--picture", "p.png")
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, "tinyresnext: colours, test: 20 images in 4 classes\n")
     assert "95.00%" in out
     assert "green 1" in out
     rows = list(csv.DictReader(io.StringIO(Path("t.csv").read_text("utf-8"))))
@@ -344,8 +344,9 @@ def test_command_refuses(run, options, code, words):
     Path("old.png").write_bytes(b"precious")
     found, _, err = run(*options)
     assert found == code
-    assert words in err
-    assert len(err.splitlines()) == 1
+    message = err.removeprefix("tinyresnext: colours, test: 20 images in 4 classes\n")
+    assert words in message
+    assert len(message.splitlines()) == 1
     assert Path("old.png").read_bytes() == b"precious"
 
 

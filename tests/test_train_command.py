@@ -91,7 +91,9 @@ def test_train_then_classify_then_finetune(run, data):
         data,
     ]
     train += ["--licence", "CC0-1.0", "--seed", "5", "--out", "red or dark"]
-    assert run(*train) == (0, "'red or dark/model.h5'\n".replace("'", ""), "")
+    found = f"tinyresnext: {data}, train: 16 images in 2 classes\n"
+    found += f"tinyresnext: {data}, test: 12 images in 2 classes\n"
+    assert run(*train) == (0, "'red or dark/model.h5'\n".replace("'", ""), found)
     model = load("red or dark/model.h5", "reference")
     assert (model.labels, model.spec.classes, model.spec.stem, model.preprocess.crop) == (
         ("dark", "red"),
@@ -297,6 +299,11 @@ def start(data, out, *more):
     )
 
 
+def found(data):
+    """Return what the command says of the images that it found."""
+    return f"tinyresnext: {data}, train: 16 images in 2 classes\n"
+
+
 def wait_for(path, lines, process):
     """Wait until a log has so many lines."""
     deadline = time.monotonic() + 120
@@ -311,7 +318,7 @@ def whole(data, tmp_path_factory):
     """Return the result of a run that is not interrupted."""
     out = tmp_path_factory.mktemp("runs") / "whole"
     process = start(data, out)
-    assert process.communicate()[1] == ""
+    assert process.communicate()[1] == found(data)
     return out
 
 
@@ -326,7 +333,7 @@ def test_stop_and_resume(data, tmp_path, whole, number):
     assert "--resume" in err
     assert "Traceback" not in err
     process = start(data, tmp_path / "run", "--resume")
-    assert process.communicate(timeout=120) == (f"{tmp_path}/run/model.h5\n", "")
+    assert process.communicate(timeout=120) == (f"{tmp_path}/run/model.h5\n", found(data))
     same(whole, tmp_path / "run")
 
 
@@ -350,7 +357,7 @@ def test_kill_once(data, tmp_path, whole):
     state = training_state.read(tmp_path / "run" / "state.npz")
     assert 1 <= state.epoch <= 30
     process = start(data, tmp_path / "run", "--resume")
-    assert process.communicate(timeout=120) == (f"{tmp_path}/run/model.h5\n", "")
+    assert process.communicate(timeout=120) == (f"{tmp_path}/run/model.h5\n", found(data))
     same(whole, tmp_path / "run")
 
 
@@ -377,7 +384,7 @@ def test_twenty_kills(data, tmp_path, whole):
             epochs.append(training_state.read(out / "state.npz").epoch)
             assert (out / "log.jsonl").exists() or epochs[-1] == 0
     process = start(data, out, *(["--resume"] if (out / "state.npz").exists() else []))
-    assert process.communicate()[1] == ""
+    assert process.communicate()[1] == found(data)
     same(whole, out)
     assert not list(out.glob(".*.tmp"))
     assert len(set(epochs)) > 3  # they were not all killed at the same place

@@ -170,6 +170,7 @@ def _evaluate(a: argparse.Namespace) -> int:
     picture = a.picture and confusion.named(target(a.picture, a.force))
     file, model = _model(a)
     data = open_dataset(a.data, a.split, a.broken, threads=model.ops.thread_count(a.threads))
+    say(f"{shown(a.data)}, {a.split}: {data.found()}")
     with announce_compiling(model.ops):
         count = counter(len(data))
         found = evaluate(model, data, batch=a.batch, by_number=a.labels_by_number, progress=count)

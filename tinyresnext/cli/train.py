@@ -18,7 +18,7 @@ from .options import (
     counts,
     positive,
 )
-from .output.progress import announce_compiling
+from .output.progress import announce_compiling, say
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -203,9 +203,12 @@ def _data(a: argparse.Namespace) -> tuple[Dataset, Dataset | None]:
 
     threads = backend(a.device).thread_count(a.threads)
     dataset = open_dataset(a.data, a.split, a.broken, threads=threads)
+    say(f"{shown(a.data)}, {a.split}: {dataset.found()}")
     if a.val is None:
         return dataset, None
-    return dataset, open_dataset(a.val, a.val_split, a.broken, threads=threads)
+    validation = open_dataset(a.val, a.val_split, a.broken, threads=threads)
+    say(f"{shown(a.val)}, {a.val_split}: {validation.found()}")
+    return dataset, validation
 
 
 def _spec(a: argparse.Namespace) -> Spec:

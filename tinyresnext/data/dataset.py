@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FormatError, ImageError
 from ..images.files import KINDS
+from .rules import image_kind, is_readable
 
 __all__ = ["Dataset", "Read", "Reading", "from_files", "to_stderr"]
 
@@ -23,7 +25,8 @@ _CHUNK = 64  # images that a thread decodes at a time
 
 def to_stderr(line: str) -> None:
     """Print a warning to stderr."""
-    print(f"warning: {line}", file=sys.stderr, flush=True)
+    if sys.stderr is not None:
+        print(f"warning: {line}", file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +51,8 @@ class Dataset:
         Whether an image that turns out to be broken when it is read is left out with a warning.
     warn
         A function that takes one line of warning.
+    left_out
+        How many files and folders were found and left out, by what they are.
     """
 
     classes: tuple[str, ...]
@@ -57,6 +62,7 @@ class Dataset:
     pixels: NDArray[np.uint8] | None = None
     skips: bool = False
     warn: Callable[[str], None] = to_stderr
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -71,6 +77,26 @@ class Dataset:
             Its file is broken. Only images that are not kept in memory are read this late.
         """
         return self.read(i)
+
+    def found(self) -> str:
+        """Return in one line what was found, and what was left out."""
+        text = f"{_count(len(self), 'image')} in {_count(len(self.classes), 'class')}"
+        kinds = [_count(n, kind) for kind, n in self.left_out.items() if n]
+        if kinds:
+            total = _count(sum(self.left_out.values()), "file")
+            text += f"; {total} left out: {', '.join(kinds)}"
+        return text
+
+
+def _count(n: int, what: str) -> str:
+    """Return a number and what is counted, in the plural where it has one."""
+    if n != 1 and what == "class":
+        what = "classes"
+    elif n != 1 and what.startswith("image"):
+        what = what.replace("image", "images", 1)
+    elif n != 1 and what.endswith(("file", "folder")):
+        what += "s"
+    return f"{n:,} {what}"
 
 
 @dataclass(frozen=True)
@@ -102,6 +128,7 @@ def from_files(
     read: Read,
     where: str,
     reading: Reading,
+    left_out: Mapping[str, int],
 ) -> Dataset:
     """Build the data set of images that have to be decoded.
 
@@ -123,16 +150,51 @@ def from_files(
     every = np.asarray(labels, np.int64)
     decoded = _decode_all(read, n, reading) if _estimate(read, n) <= reading.memory else None
     if decoded is None:
-        return Dataset(tuple(classes), every, names, read, None, reading.skips, reading.warn)
-    kept, images = decoded
+        kept, later = _without_unreadable(read, names, reading), read
+        read, pixels = (lambda i: later(kept[i])), None
+    else:
+        kept, images = decoded
+        read, pixels = images.__getitem__, images if isinstance(images, np.ndarray) else None
     if not kept:
         raise ImageError(f"{where}: none of the {n} images of this split can be used")
-    if len(kept) < n:
-        every, names = every[kept], [names[i] for i in kept]
-    pixels = images if isinstance(images, np.ndarray) else None
-    return Dataset(
-        tuple(classes), every, names, images.__getitem__, pixels, reading.skips, reading.warn
+    broken = [names[i] for i in sorted(set(range(n)).difference(kept))]
+    gone = Counter(
+        "broken image" if is_readable(name) else image_kind(name) or "other file" for name in broken
     )
+    lost = sorted(set(every.tolist()).difference(every[kept].tolist()))
+    if lost:
+        reading.warn(
+            f"{where} has no image that can be used of the classes "
+            f"{', '.join(repr(classes[i]) for i in lost[:10])} in this split"
+        )
+    return Dataset(
+        tuple(classes),
+        every[kept],
+        [names[i] for i in kept],
+        read,
+        pixels,
+        reading.skips,
+        reading.warn,
+        gone + Counter(left_out),
+    )
+
+
+def _without_unreadable(read: Read, names: list[str], reading: Reading) -> list[int]:
+    """Return the numbers of all images but those that are of no format that is read.
+
+    They are decoded once for that, before any training begins: what is inside decides.
+    """
+    kept = []
+    for i, name in enumerate(names):
+        try:
+            if not is_readable(name):
+                read(i)
+            kept.append(i)
+        except ImageError as error:
+            if not reading.skips:
+                raise
+            reading.warn(f"skipped: {error}")
+    return kept
 
 
 def _estimate(read: Read, n: int) -> int:

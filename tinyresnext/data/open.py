@@ -3,7 +3,7 @@
 ===========================================================  ====================================
 at the path                                                  splits
 ===========================================================  ====================================
-a folder or a zip archive with ``SPLIT/CLASS/image.jpg``     train, val (valid, validation), test
+a folder or a zip archive with ``SPLIT/CLASS/image.jpg``     train, val, test (see `rules`)
 a folder or a zip archive with ``CLASS/image.jpg``           train, which is all of it
 CIFAR-10 or CIFAR-100, python or binary version: the         train, test
 published ``.tar.gz``, or the folder in it
@@ -50,7 +50,7 @@ def open_dataset(
     path
         A folder or a file; the text of this module lists the kinds.
     split
-        "train", "val" or "test".
+        "train", "val" or "test", or the name of the folder of a split.
     on_broken
         What to do about an image file that cannot be used: "refuse" raises its error, "skip"
         leaves it out and warns. Archives of raw pixels are always refused if anything is wrong with
@@ -63,15 +63,16 @@ def open_dataset(
     threads
         Number of threads that decode.
     warn
-        A function that takes one line for each image that is skipped; by default it prints the line
-        to stderr.
+        A function that takes one line for each image that is skipped, and for folders that are left
+        out or may not be what they seem; by default it prints the line to stderr.
 
     Raises
     ------
     UsageError
         There is no such split, or an argument is out of range.
     FormatError, UnsafeError
-        What lies at the path is of none of these kinds, contradicts itself, or is made to do harm.
+        What lies at the path is of none of these kinds, contradicts itself, has folders that look
+        like splits under unknown names, or is made to do harm.
     ImageError
         An image is broken and `on_broken` is "refuse", or all images are broken.
     """

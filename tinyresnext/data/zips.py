@@ -2,8 +2,8 @@
 
 An archive is read where it is. The standard library's ``zipfile`` finds the members; this module
 refuses what ``zipfile`` accepts: names that lead out of the archive, links, names that occur twice,
-and sizes that are not what they claim. A member never takes more memory than an image file may
-have bytes.
+and sizes that are not what they claim. A backslash in a name is read as a slash before the name is
+checked. A member never takes more memory than an image file may have bytes.
 """
 
 from __future__ import annotations
@@ -47,7 +47,13 @@ class ZipFile:
         weakref.finalize(self, self._file.close)
         self._lock = threading.Lock()  # zipfile counts its open members without one
         self._zip = _checked_zip(self._file, shown(path))
-        self.members = {info.filename: info for info in self._zip.infolist() if not info.is_dir()}
+        every = [(info, _plain(info.filename)) for info in self._zip.infolist()]
+        self.members = {name: info for info, name in every if not name.endswith("/")}
+        """The files, by name."""
+        self.names = [
+            (tuple(name.removesuffix("/").split("/")), name[-1:] == "/") for _, name in every
+        ]
+        """For each member the parts of its name, and whether it is a folder."""
 
     def read(self, name: str, shown_name: str) -> bytes:
         """Read a member, if its size is what its entry says and at most `MAX_FILE_BYTES`.
@@ -102,11 +108,10 @@ def _checked_zip(file: BinaryIO, name: str) -> zipfile.ZipFile:
         ) from error
     seen = set()
     for info in archive.infolist():
-        member = info.filename
+        member = _plain(info.filename)
         parts = member.removesuffix("/").split("/")
         if (
             any(part in ("", ".", "..") for part in parts)
-            or "\\" in member
             or ":" in parts[0]
             or "\0" in info.orig_filename
         ):
@@ -127,6 +132,11 @@ def _checked_zip(file: BinaryIO, name: str) -> zipfile.ZipFile:
             )
         seen.add(member)
     return archive
+
+
+def _plain(name: str) -> str:
+    """Return a name with slashes for the backslashes that Windows PowerShell writes."""
+    return name.replace("\\", "/")
 
 
 def _check_directory(file: BinaryIO) -> None:

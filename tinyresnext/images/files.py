@@ -41,8 +41,6 @@ __all__ = [
     "KINDS",
     "MAX_FILE_BYTES",
     "MAX_PIXELS",
-    "REFUSED_SUFFIXES",
-    "SUFFIXES",
     "check_size",
     "image_in",
     "load_image",
@@ -59,13 +57,6 @@ so many pixels needs 1 to 1.5 GiB of memory."""
 KINDS = "JPEG, PNG, WebP, BMP or GIF"
 """The formats that are read, for messages."""
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
-"""How the names of files in these formats end, in lower case."""
-
-REFUSED_SUFFIXES = (".tif", ".tiff", ".avif", ".heic", ".jp2", ".ppm", ".pgm")
-"""Endings of images in other formats. A data set names such a file in an error, because a training
-without it would not be the one that was meant; ``classify`` looks for `SUFFIXES` only."""
-
 # Scans and EXIF blocks of a JPEG. Ten are usual; each scan is a pass over the whole image, and for
 # each EXIF block Pillow copies all those before it.
 _JPEG_REPEATS = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)|Exif\x00\x00")
@@ -75,6 +66,11 @@ _LOOKALIKES = (  # how files of other kinds begin
     (
         rb"(\xef\xbb\xbf)?\s{0,60}<",
         "text with tags (HTML, SVG or XML; often an error page saved under an image's name)",
+    ),
+    (
+        rb".{4}ftyp(?:hei|hev|mif1|msf1|avi)",
+        "a HEIC or AVIF image, as phones write it; save it as JPEG, for example with the package "
+        "pillow-heif (PyPI), or set the camera to JPEG",
     ),
     (rb".{4}ftyp", "an ISO media file (AVIF, HEIC or a video)"),
     (rb"II\*\x00|MM\x00\*", "a TIFF image"),
@@ -153,7 +149,7 @@ def image_in(data: bytes, name: str) -> Image.Image:
             return _decode(data, kind, reader, name)
     unknown = f"of an unknown kind (it begins with {data[:8].hex(' ')})"
     found = next((kind for start, kind in _LOOKALIKES if re.match(start, data, re.DOTALL)), unknown)
-    raise ImageError(f"{name} seems to be {found}; give a {KINDS} image instead")
+    raise ImageError(f"{name} seems to be {found}; give a {KINDS} image")
 
 
 def check_size(width: int, height: int) -> None:

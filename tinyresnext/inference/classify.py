@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..data.rules import image_kind, is_left_out
 from ..errors import ImageError
-from ..images.files import SUFFIXES
 from ..images.prepare import prepare
 from .model import Model, Prediction
 
@@ -30,7 +30,7 @@ def expand(paths: Iterable[str], names: Iterable[str] = ()) -> list[str]:
     Parameters
     ----------
     paths : iterable of str
-        A directory stands for all images in it and below (by their suffixes, sorted by path),
+        A directory stands for all images in it and below (by the rules of data sets, sorted by path),
         ``-`` for ``names``, and any other path for itself.
     names : iterable of str
         Lines with one path each, as from standard input. An empty line, or ``-``, is ignored.
@@ -49,15 +49,20 @@ def expand(paths: Iterable[str], names: Iterable[str] = ()) -> list[str]:
 
 
 def _images_in(directory: str) -> list[str]:
-    """Return the images in and below a directory.
+    """Return the images in and below a directory, by the rules of data sets.
 
     A directory that cannot be read is in the list itself, so that its row has the error.
     """
+    found: list[str] = []
     closed: list[str] = []
     # Symbolic links to directories are not followed, so a loop of them ends.
-    walk = os.walk(directory, onerror=lambda error: closed.append(error.filename))
-    inside = (Path(folder) / name for folder, _, files in walk for name in files)
-    return sorted([str(file) for file in inside if file.suffix.lower() in SUFFIXES] + closed)
+    for folder, inner, files in os.walk(
+        directory, onerror=lambda error: closed.append(error.filename)
+    ):
+        inner[:] = [name for name in inner if not is_left_out(name, True)]
+        names = (name for name in files if image_kind(name) and not is_left_out(name, False))
+        found += [str(Path(folder) / name) for name in names]
+    return sorted(found + closed)
 
 
 def classify(model: Model, paths: Iterable[str], *, top: int = 5, batch: int = 8) -> Iterator[Row]:

@@ -1,0 +1,338 @@
+"""What counts as an image, a class, a split and rubbish, in folders, archives and `classify`."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+
+import pytest
+from data_files import picture, write_files, write_zip
+
+from tinyresnext.data import open_dataset
+from tinyresnext.data.rules import image_kind, is_left_out, is_readable, splits_among
+from tinyresnext.errors import FormatError, ImageError, UnsafeError, UsageError
+from tinyresnext.inference.classify import expand
+
+JPEG = picture(1, kind="JPEG")
+
+
+@pytest.fixture(params=["folder", "zip"])
+def put(request, tmp_path):
+    """Write files as a folder or as a zip archive; a name that ends with a slash is a folder."""
+
+    def write(*names):
+        files = {name: JPEG for name in names if not name.endswith("/")}
+        if request.param == "zip":
+            folders = {name: b"" for name in names if name.endswith("/")}
+            return write_zip(tmp_path / "data.zip", files | folders)
+        for name in names:
+            if name.endswith("/"):
+                (tmp_path / "data" / name).mkdir(parents=True)
+        return write_files(tmp_path / "data", files)
+
+    return write
+
+
+def opened(path, split="train", **more):
+    """Return the data set, and the warnings."""
+    lines = []
+    return open_dataset(path, split, warn=lines.append, **more), lines
+
+
+def trees(*folders, inside="", classes=("cat", "dog"), count=2):
+    """Return the names of images: in each folder the same classes."""
+    return [f"{f}/{c}/{inside}{i}.jpg" for f in folders for c in classes for i in range(count)]
+
+
+# -- names
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("a.jpg", "JPEG"),
+        ("a.JFIF", "JPEG"),
+        ("a.jpe", "JPEG"),
+        ("a.b.PNG", "PNG"),
+        ("a.dib", "BMP"),
+        ("IMG_1.HEIC", "HEIC"),
+        ("a.avif", "AVIF"),
+        ("a.txt", None),
+        ("jpg", None),
+        (".jpg", None),
+        ("a.jpg.txt", None),
+    ],
+)
+def test_kinds_of_images(name, kind):
+    assert image_kind(name) == kind
+    assert is_readable(name) == (kind in ("JPEG", "PNG", "BMP"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [".git", ".thumbnails", "__MACOSX", "@eaDir", "$RECYCLE.BIN", "__pycache__", "#recycle"],
+)
+def test_folders_that_are_left_out(put, name):
+    path = put(*trees("x"), f"{name}/1.jpg", f"x/dog/{name}/2.jpg", f"x/{name}/a/3.jpg")
+    data, lines = opened(path)
+    assert (data.classes, len(data), lines) == (("cat", "dog"), 4, [])
+    assert data.left_out["hidden"] == 2
+    assert is_left_out(name, True)
+
+
+@pytest.mark.parametrize("name", ["._1.jpg", ".hidden.png", "Thumbs.db", ".DS_Store"])
+def test_files_that_are_left_out(put, name):
+    data, lines = opened(put(*trees("x"), f"x/dog/{name}"))
+    assert (len(data), lines, data.left_out["hidden"]) == (4, [], 1)
+
+
+@pytest.mark.parametrize("name", ["@someone.jpg", "$_57.JPG", "#1.jpe", "_1.jfif"])
+def test_files_that_are_images(put, name):
+    assert len(opened(put(*trees("x"), f"x/dog/{name}"))[0]) == 5
+
+
+# -- splits
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [
+        ("train", "val", "test"),
+        ("Train", "Valid", "Test"),
+        ("TRAIN", "VALIDATION", "TEST"),
+        ("Training", "Validation", "Testing"),
+        ("seg_train", "seg_val", "seg_test"),
+        ("train_images", "val_images", "test_images"),
+        ("training_set", "valid_set", "test_set"),
+        ("TrainData", "ValData", "TestData"),
+        ("train2017", "val2017", "test2017"),
+        ("birds-train", "birds-validation", "birds-testing"),
+        ("train", "val", "Test"),
+    ],
+)
+@pytest.mark.parametrize("around", ["", "one/"])
+def test_names_of_splits(put, train, val, test, around):
+    folders = {train: 3, val: 2, test: 1}
+    path = put(*(n for f, count in folders.items() for n in trees(around + f, count=count)))
+    for split, folder in {"train": train, "val": val, "test": test}.items():
+        for wanted in (split, folder):
+            data, lines = opened(path, wanted)
+            assert (data.classes, len(data)) == (("cat", "dog"), 2 * folders[folder])
+            assert lines == []
+    assert len(opened(path, "training")[0]) == 6
+    assert len(opened(path, "Validation")[0]) == 4
+
+
+def test_folders_around_the_classes_of_a_split(put):
+    path = put(
+        *trees("seg_train/seg_train"),
+        *trees("seg_test/seg_test", count=1),
+        "seg_pred/seg_pred/1.jpg",
+    )
+    train, lines = opened(path)
+    assert (train.classes, len(train)) == (("cat", "dog"), 4)
+    assert ["'seg_pred'" in line for line in lines] == [True]
+    assert train.left_out == {"other folder": 1}
+    assert len(opened(path, "test")[0]) == 2
+
+
+@pytest.mark.parametrize("inner", [("images", "images"), ("train", "test"), ("Train", "TEST")])
+def test_a_folder_in_every_split(put, inner):
+    path = put(*trees(f"train/{inner[0]}"), *trees(f"test/{inner[1]}", count=1))
+    assert [len(opened(path, split)[0]) for split in ("train", "test")] == [4, 2]
+    assert opened(path)[0].classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize("names", [["bullet_train", "crash_test"], ["testing_room", "valley"]])
+def test_classes_whose_names_have_such_words(put, names):
+    data, lines = opened(put(*(f"{name}/1.jpg" for name in names)))
+    assert (list(data.classes), lines) == (names, [])
+    assert splits_among(names) == {}
+
+
+@pytest.mark.parametrize(
+    ("folders", "classes"),
+    [
+        (("fold1", "fold2"), ("cat", "dog")),
+        (("Part A", "Part B", "Part C"), ("cat", "dog", "eel")),
+        (("learn/learn", "check/check"), ("cat", "dog")),
+        (("learn/images", "check/images"), ("cat", "dog")),
+        (("cat", "dog"), ("train", "test")),
+    ],
+)
+def test_folders_that_look_like_splits(put, folders, classes):
+    with pytest.raises(FormatError, match="look like splits") as caught:
+        open_dataset(put(*trees(*folders, classes=classes)))
+    for name in (*(folder.partition("/")[0] for folder in folders), *classes):
+        assert repr(name) in str(caught.value)
+    assert ("put the splits above" in str(caught.value)) == (classes == ("train", "test"))
+
+
+def test_folders_that_are_partly_the_same_are_told_of(put):
+    data, lines = opened(put(*trees("one", "two"), "two/eel/1.jpg"))
+    assert data.classes == ("one", "two")
+    assert len(lines) == 1
+    assert all(repr(name) in lines[0] for name in ("one", "two", "cat", "dog"))
+    assert "splits" in lines[0]
+
+
+@pytest.mark.parametrize("inside", ["images/", "a/b/"])
+def test_classes_with_the_same_folder_in_each(put, inside):
+    data, lines = opened(put(*(f"{name}/{inside}{i}.jpg" for name in "xy" for i in range(3))))
+    assert (data.classes, len(data), lines) == (("x", "y"), 6, [])
+
+
+def test_a_folder_called_train_makes_views_classes(put):
+    """The way out that the message offers."""
+    data, _ = opened(put(*trees("train/cat", "train/dog", classes=("front", "back"))))
+    assert (data.classes, len(data)) == (("cat", "dog"), 8)
+
+
+def test_a_split_that_is_not_there_is_refused_with_the_folders(put):
+    path = put(*trees("train", "holdout"))
+    assert any("'holdout'" in line for line in opened(path)[1])
+    with pytest.raises(UsageError, match=r"no split 'test'; it has train.*'holdout'"):
+        open_dataset(path, "test")
+
+
+def test_two_folders_of_one_split(put):
+    path = put(*trees("val", "validation", "train"), *trees("testing", "Test_", count=1))
+    assert len(opened(path, "val")[0]) == len(opened(path, "validation")[0]) == 4
+    path = put(*trees("TRAINING", "Train_ing", "training_"))
+    assert len(opened(path, "TRAINING")[0]) == 4
+
+
+def test_a_class_called_as_a_split(put):
+    with pytest.raises(FormatError, match=r"'train'.* put them into a folder called train"):
+        opened(put("train/1.jpg", "bus/1.jpg", "car/1.jpg"))
+
+
+def test_a_class_called_as_a_split_in_a_split(put):
+    """The way out that the message offers."""
+    assert opened(put("train/train/1.jpg", "train/bus/1.jpg"))[0].classes == ("bus", "train")
+
+
+def test_a_single_class_with_folders_and_images_is_told_of(put):
+    data, lines = opened(put(*trees("x"), "x/1.jpg"))
+    assert data.classes == ("x",)
+    assert len(lines) == 1
+    assert all(repr(name) in lines[0] for name in ("x", "cat", "dog"))
+
+
+def test_an_empty_folder_called_as_a_split_is_none(put):
+    data, lines = opened(put("cat/1.jpg", "dog/1.jpg", "test/"))
+    assert data.classes == ("cat", "dog")
+    assert any("'test'" in line for line in lines)
+
+
+# -- classes without images
+
+
+def test_empty_folders_are_no_classes_and_named(put):
+    data, lines = opened(put(*trees("x"), "x/docs/", "x/notes/a.txt"))
+    assert (data.classes, len(data)) == (("cat", "dog"), 4)
+    assert ["'docs', 'notes'" in line for line in lines] == [True]
+    assert data.left_out == {"empty folder": 2}
+    assert data.found() == "4 images in 2 classes; 2 files left out: 2 empty folders"
+
+
+def test_a_class_in_another_split_only_is_a_class(put):
+    data, lines = opened(put(*trees("train"), "test/bird/1.jpg", "train/bird/"))
+    assert (data.classes, len(data), lines) == (("bird", "cat", "dog"), 4, [])
+
+
+@pytest.mark.parametrize("memory", [2**30, 0])
+def test_images_of_formats_that_are_not_read(tmp_path, memory):
+    heic = b"\0\0\0\x18ftypheic" + bytes(50)
+    files = {name: JPEG for name in trees("x")}
+    files |= {"x/dog/1.HEIC": heic, "x/eel/2.heic": heic, "x/cat/3.heic": JPEG}
+    path = write_files(tmp_path, files)
+    with pytest.raises(ImageError, match=r"1\.HEIC.*pillow-heif"):
+        opened(path, memory=memory)
+    data, lines = opened(path, memory=memory, on_broken="skip")
+    assert data.labels.tolist() == [0, 0, 0, 1, 1], "a JPEG under a false name is read"
+    assert [data.picture(i).shape for i in range(len(data))] == [(8, 8, 3)] * 5
+    assert data.found() == "5 images in 3 classes; 2 files left out: 2 HEIC"
+    assert sum("skipped: " in line for line in lines) == 2
+    assert ["classes 'eel'" in line for line in lines].count(True) == 1
+
+
+def test_what_was_found_is_counted(tmp_path):
+    files = {f"{name}/{i}.jpg": JPEG for name in ("cat", "dog") for i in range(2)}
+    files |= {"1.jpg": JPEG, "labels.csv": b"a,b", "cat/._0.jpg": b"", "cat/a.txt": b""}
+    files |= {"dog/b.txt": b"", "dog/9.png": b""}
+    data, _ = opened(write_files(tmp_path / "many", files), on_broken="skip")
+    assert data.found() == (
+        "4 images in 2 classes; 6 files left out: "
+        "1 broken image, 1 hidden, 1 image outside classes, 3 other files"
+    )
+    one, _ = opened(write_files(tmp_path / "one", {"a/1.jpg": JPEG}))
+    assert one.found() == "1 image in 1 class"
+
+
+def test_links_to_folders_are_counted(tmp_path):
+    path = write_files(tmp_path / "d", {name: JPEG for name in ("a/1.jpg", "b/1.jpg")})
+    os.symlink(path / "a", path / "b" / "again")
+    os.symlink(path / "b" / "self", path / "b" / "self")
+    data, _ = opened(path)
+    assert (len(data), data.left_out["linked folder"], data.left_out["other file"]) == (2, 1, 1)
+
+
+# -- archives of another system
+
+
+def windows_zip(path, names):
+    """Write an archive whose names have backslashes, as PowerShell does."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            info = zipfile.ZipInfo("x")
+            info.filename, info.create_system = name, 0
+            archive.writestr(info, b"" if name.endswith("\\") else JPEG)
+    return path
+
+
+def test_backslashes_are_slashes(tmp_path):
+    names = [name.replace("/", "\\") for name in trees("train", "test")]
+    path = windows_zip(
+        tmp_path / "w.zip", [*names, "train\\", "train\\cat\\", "train\\@eaDir\\1.jpg"]
+    )
+    data, lines = opened(path, "test")
+    assert (data.classes, len(data), lines) == (("cat", "dog"), 4, [])
+    assert data.names[0] == "test/cat/0.jpg"
+    assert data.picture(0).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("..\\cat\\2.jpg", "no plain relative path"),
+        ("cat\\..\\2.jpg", "no plain relative path"),
+        ("\\cat\\2.jpg", "no plain relative path"),
+        ("\\\\server\\cat\\2.jpg", "no plain relative path"),
+        ("c:\\cat\\2.jpg", "no plain relative path"),
+        ("cat\\\\2.jpg", "no plain relative path"),
+        (".\\cat\\2.jpg", "no plain relative path"),
+        ("cat/1.jpg", "two members"),
+    ],
+)
+def test_backslashes_do_not_hide_what_is_unsafe(tmp_path, name, words):
+    path = windows_zip(tmp_path / "w.zip", ["cat\\1.jpg", "dog\\1.jpg", name])
+    with pytest.raises(UnsafeError, match=words):
+        open_dataset(path)
+
+
+# -- classify
+
+
+def test_classify_finds_what_data_sets_find(tmp_path):
+    names = ["a.jpg", "b.JFIF", "sub/c.jpe", "sub/@d.jpg", "e.heic", "f.tif", "g.avif"]
+    others = ["._a.jpg", ".thumbnails/a.jpg", "__MACOSX/a.jpg", "@eaDir/a.jpg", "$R/a.jpg"]
+    others += ["notes.txt", "Thumbs.db", "sub/.b/c/d.jpg", "__pycache__/a.png"]
+    path = write_files(tmp_path / ".photos", {name: JPEG for name in names + others})
+    assert expand([str(path)]) == sorted(str(path / name) for name in names)
+
+
+def test_classify_takes_what_is_named(tmp_path):
+    path = write_files(tmp_path, {".hidden/a.jpg": JPEG, "._b.jpg": JPEG})
+    named = str(path / "._b.jpg")
+    assert expand([str(path / ".hidden"), named]) == [str(path / ".hidden" / "a.jpg"), named]

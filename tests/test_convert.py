@@ -12,7 +12,7 @@ import pytest
 import torch_files
 
 from tinyresnext import VARIANTS, Preprocess, Spec, cifar, load_checkpoint, parameters
-from tinyresnext.checkpoints import convert, export, infer
+from tinyresnext.checkpoints import convert, export, imagenet, infer
 from tinyresnext.checkpoints.names import schemes as names
 from tinyresnext.errors import FormatError, IntegrityError, ShapeError, UsageError
 from tinyresnext.store import store
@@ -146,7 +146,7 @@ def test_defaults_for_imagenet_and_cifar(checkpoint):
 
 
 def test_imagenet_labels():
-    labels = convert.imagenet_labels()
+    labels = imagenet.imagenet_labels()
     assert len(labels) == len(set(labels)) == 1000
     assert [labels[i] for i in (0, 207, 281, 999)] == [
         "tench",

@@ -15,11 +15,12 @@ from PIL import Image
 
 import tinyresnext
 from tinyresnext import Model, Preprocess, Spec, save
+from tinyresnext.checkpoints.imagenet import imagenet_labels, imagenet_wnids
 from tinyresnext.cli import main as cli
 from tinyresnext.data import open_dataset
 from tinyresnext.errors import ImageError, IntegrityError, UsageError
 from tinyresnext.inference import confusion
-from tinyresnext.inference.classes import match_classes
+from tinyresnext.inference.classes import match_classes, match_numbers
 from tinyresnext.inference.evaluate import evaluate, score
 from tinyresnext.network.resnext import parameters
 from tinyresnext.ops import reference
@@ -184,6 +185,48 @@ def test_classes_are_matched_by_name():
 def test_classes_that_cannot_be_matched(labels, classes, words):
     with pytest.raises(UsageError, match=words):
         match_classes(labels, classes)
+
+
+WNIDS = {"n01440764": 0, "n02102040": 217, "n02979186": 482, "n15075141": 999}
+TIMM = tuple(f"{name}, or so" for name in imagenet_labels())
+
+
+@pytest.mark.parametrize("labels", [imagenet_labels(), TIMM, ("own", *imagenet_labels()[1:])])
+@pytest.mark.parametrize("form", ["{}", "{}-name", "{}_name", "{} a name"])
+def test_wordnet_ids_are_understood(labels, form):
+    classes = [form.format(wnid) for wnid in WNIDS]
+    assert match_classes(labels, classes) == tuple(WNIDS.values())
+    assert match_classes(labels, ["N02102040", labels[1]]) == (217, 1)
+
+
+def test_wordnet_ids_of_other_classes_and_models_are_refused():
+    for labels, name in (
+        (imagenet_labels(), "n00000001"),
+        (imagenet_labels(), "n014407640"),
+        (imagenet_labels(), "n01440764x"),
+        (tuple(map(str, range(1000))), "n01440764"),
+        (imagenet_labels()[::-1], "n01440764"),
+        (imagenet_labels()[:999], "n01440764"),
+    ):
+        with pytest.raises(UsageError, match="no such label"):
+            match_classes(labels, [name])
+    assert match_classes(("n01440764", "dog"), ["n01440764"]) == (0,)
+    with pytest.raises(UsageError, match="match the same label"):
+        match_classes(imagenet_labels(), ["n01440764", "tench"])
+
+
+def test_wordnet_ids_are_in_order():
+    assert len(imagenet_wnids()) == len(set(imagenet_wnids())) == 1000
+    assert list(imagenet_wnids()) == sorted(imagenet_wnids())
+    assert [imagenet_wnids()[i] for i in (1, 207, 281)] == ["n01443537", "n02099601", "n02123045"]
+
+
+@pytest.mark.parametrize(("labels", "classes"), [(1000, 3), (3, 1000), (2, 1)])
+def test_classes_are_matched_by_number_if_there_are_as_many(labels, classes):
+    names = [f"c{i}" for i in range(1000)]
+    with pytest.raises(UsageError, match=f"{classes} classes, and the model {labels}"):
+        match_numbers(names[:labels], names[:classes])
+    assert match_numbers(names[:3], ["x", "y", "z"]) == (0, 1, 2)
 
 
 # On a data set

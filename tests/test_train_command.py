@@ -91,7 +91,7 @@ def test_train_then_classify_then_finetune(run, data):
         data,
     ]
     train += ["--licence", "CC0-1.0", "--seed", "5", "--out", "red or dark"]
-    found = f"tinyresnext: {data}, train: 16 images in 2 classes\n"
+    found = f"tinyresnext: {data}, train: 12 images in 2 classes\n"
     found += f"tinyresnext: {data}, test: 12 images in 2 classes\n"
     assert run(*train) == (0, "'red or dark/model.h5'\n".replace("'", ""), found)
     model = load("red or dark/model.h5", "reference")
@@ -301,7 +301,7 @@ def start(data, out, *more):
 
 def found(data):
     """Return what the command says of the images that it found."""
-    return f"tinyresnext: {data}, train: 16 images in 2 classes\n"
+    return f"tinyresnext: {data}, train: 12 images in 2 classes\n"
 
 
 def wait_for(path, lines, process):

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ from ..network.spec import Spec, describe, variant
 from ..store.contents import Stored
 from ..system.version import __version__
 from . import infer
+from .imagenet import imagenet_labels
 from .names import layouts
 from .names.schemes import Names, recognise
 from .readers import container
@@ -102,11 +102,6 @@ def opened_checkpoint(
             spec, params, preprocess or implied.preprocess, _labels(spec, labels), provenance
         )
         yield Conversion(stored, _notes(found, spec, named, arch is not None, stem is not None))
-
-
-def imagenet_labels() -> tuple[str, ...]:
-    """Return the names of ImageNet's 1,000 classes, in the order that every checkpoint has them."""
-    return tuple((files(__package__) / "imagenet_labels.txt").read_text("utf-8").splitlines())
 
 
 def _notes(

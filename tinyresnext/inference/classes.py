@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
+from ..checkpoints.imagenet import imagenet_labels, imagenet_wnids
 from ..errors import UsageError
 
-__all__ = ["first_classes", "match_classes"]
+__all__ = ["match_classes", "match_numbers"]
+
+# As the folders of ImageNet are called (n02085620), and those of data sets made from it
+# (n02085620-Chihuahua).
+_WNID = re.compile(r"(n\d{8})(?![^\W_])", re.IGNORECASE)
 
 
 def match_classes(labels: Sequence[str], classes: Sequence[str]) -> tuple[int, ...]:
     """Return for each class of a data set the number of the model's label with the same name.
 
     If no label has exactly the same name, differences of case, and ``_`` or ``-`` instead of a
-    space, are ignored.
+    space, are ignored. If the model has ImageNet's classes, WordNet ids are understood as well, alone
+    or with a name behind: ``n01440764``, ``n02085620-Chihuahua``.
 
     Parameters
     ----------
@@ -30,9 +37,12 @@ def match_classes(labels: Sequence[str], classes: Sequence[str]) -> tuple[int, .
     if tuple(labels) == tuple(classes):  # names may repeat
         return tuple(range(len(labels)))
     exact, plain = _places(labels), _places(map(_plain, labels))
+    ids = _wnids(labels)
     found = []
     for name in classes:
         same = exact.get(name) or plain.get(_plain(name), [])
+        if (wnid := _WNID.match(name)) and not same:
+            same = [ids[wnid[1].lower()]] if wnid[1].lower() in ids else []
         if len(same) != 1:
             what = (
                 f"{len(same)} of the model's labels have that name"
@@ -53,20 +63,39 @@ def match_classes(labels: Sequence[str], classes: Sequence[str]) -> tuple[int, .
     return tuple(found)
 
 
-def first_classes(labels: Sequence[str], classes: Sequence[str]) -> tuple[int, ...]:
-    """Return the numbers of the model's first labels, one for each class of a data set.
+def match_numbers(labels: Sequence[str], classes: Sequence[str]) -> tuple[int, ...]:
+    """Return for each class of a data set its own number, which is that of the model's label.
 
     Raises
     ------
     UsageError
-        The data set has more classes than the model has labels.
+        The data set has another number of classes than the model: then the second class of the one
+        is hardly the second of the other.
     """
-    if len(classes) > len(labels):
+    if len(classes) != len(labels):
         raise UsageError(
-            f"the data set has {len(classes)} classes, and the model {len(labels)}; they cannot be "
-            "matched by number: use a model with at least as many classes"
+            f"the data set has {len(classes)} classes, and the model {len(labels)}; they can be "
+            "matched by number only if there are as many: give the folders the names of the "
+            "model's labels, or use a model of these classes"
         )
     return tuple(range(len(classes)))
+
+
+def _wnids(labels: Sequence[str]) -> dict[str, int]:
+    """Return the number of each WordNet id if the labels are ImageNet's, and else nothing.
+
+    They may have more words than ours, such as "tench, Tinca tinca", and some other names.
+    """
+    known = imagenet_labels()
+    if len(labels) != len(known):
+        return {}
+    same = sum(
+        _plain(label) == _plain(name) or _plain(label).startswith(f"{_plain(name)},")
+        for label, name in zip(labels, known, strict=True)
+    )
+    if same < 0.8 * len(known):
+        return {}
+    return {wnid: number for number, wnid in enumerate(imagenet_wnids())}
 
 
 def _places(names: Iterable[str]) -> dict[str, list[int]]:

@@ -30,8 +30,8 @@ def expand(paths: Iterable[str], names: Iterable[str] = ()) -> list[str]:
     Parameters
     ----------
     paths : iterable of str
-        A directory stands for all images in it and below (by the rules of data sets, sorted by path),
-        ``-`` for ``names``, and any other path for itself.
+        A directory stands for all images in it and below (by the rules of data sets, sorted by
+        path), ``-`` for ``names``, and any other path for itself.
     names : iterable of str
         Lines with one path each, as from standard input. An empty line, or ``-``, is ignored.
     """

@@ -14,7 +14,7 @@ from ..data.dataset import Dataset
 from ..errors import ImageError, UsageError
 from ..images.prepare import prepare
 from ..images.preprocess import Preprocess
-from .classes import first_classes, match_classes
+from .classes import match_classes, match_numbers
 from .evaluation import TOP, Evaluation
 from .model import Model, check_finite
 
@@ -41,7 +41,8 @@ def evaluate(
     batch : int
         The number of images in a mini-batch.
     by_number : bool
-        Match the data set's classes with the model's by their numbers, whatever their names are.
+        Match the data set's classes with the model's by their numbers, whatever their names are;
+        there must be as many.
     progress : callable, optional
         Called after each mini-batch with the number of images so far.
 
@@ -53,7 +54,7 @@ def evaluate(
         An image cannot be used.
     """
     model.check_pictures()
-    match = first_classes if by_number else match_classes
+    match = match_numbers if by_number else match_classes
     numbers = match(model.labels, data.classes)
     batches = _batches(data, model.preprocess, batch)
     return score(model, batches, model.labels, numbers=numbers, progress=progress)

@@ -20,7 +20,8 @@ import pytest
 
 from tinyresnext import Preprocess, Spec, __version__, load, save
 from tinyresnext.cli import main as cli
-from tinyresnext.errors import DeviceError
+from tinyresnext.cli import predict
+from tinyresnext.errors import DeviceError, UsageError
 from tinyresnext.ops import backend
 
 CAT = Path(__file__).parent / "data" / "chelsea.jpg"
@@ -529,6 +530,39 @@ def test_a_picture_on_standard_input_is_explained(run, made):
     )
     assert code == 2
     assert "expects the names of images" in err
+
+
+@pytest.mark.parametrize("terminal", ["utf-8", "latin-1", "ascii"])
+@pytest.mark.parametrize(
+    ("mark", "encoding"),
+    [
+        (b"\xef\xbb\xbf", "utf-8"),
+        (b"\xff\xfe", "utf-16-le"),
+        (b"\xfe\xff", "utf-16-be"),
+        (b"\xff\xfe\0\0", "utf-32-le"),
+    ],
+)
+def test_names_behind_a_byte_order_mark(mark, encoding, terminal, monkeypatch):
+    """The mark says the encoding, whatever that of the terminal is."""
+    text = "a b.png\r\n\N{CAT FACE}\u0085\u2028.png\n\ufeffc.png"
+    data = io.BytesIO(mark + text.encode(encoding))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(data, terminal))
+    names = ["a b.png", "\N{CAT FACE}\u0085\u2028.png", "c.png"]
+    assert predict._names_on_stdin() == names
+
+
+@pytest.mark.parametrize(("terminal", "name"), [("utf-8", "ä.png"), ("latin-1", "ä.png")])
+def test_names_without_a_mark_are_in_the_encoding_of_the_terminal(terminal, name, monkeypatch):
+    data = io.BytesIO(f"{name}\n".encode(terminal))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(data, terminal))
+    assert predict._names_on_stdin() == [name, ""]
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfea", b"\xef\xbb\xbf\xff", "a.png".encode("utf-16-le")])
+def test_names_that_are_no_text_behind_a_mark(data, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), "utf-8"))
+    with pytest.raises(UsageError, match="not text"):
+        predict._names_on_stdin()
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device here")

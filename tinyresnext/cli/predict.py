@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ..errors import UsageError
 from ..system.files import shown
@@ -25,6 +26,14 @@ if TYPE_CHECKING:
     from ..inference.classify import Row
     from ..inference.evaluation import Evaluation
     from ..inference.model import Model
+
+_MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
 
 
 def add_commands(commands: Commands) -> None:
@@ -150,14 +159,31 @@ def _show(row: Row, writer: Any, model: str | None) -> None:
 def _names_on_stdin() -> list[str]:
     """Return the lines of standard input; raise `UsageError` if it is not text."""
     try:
-        text = sys.stdin.read() if sys.stdin is not None else ""
+        text = _text_of(sys.stdin) if sys.stdin is not None else ""
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
         raise UsageError(
             "standard input is not text; - expects the names of images there, one a line"
         )
-    return text.splitlines()
+    # Not splitlines: a name may have other characters in it that end a line for Unicode.
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return [line.removeprefix("\ufeff") for line in lines]
+
+
+def _text_of(stream: TextIO) -> str:
+    """Return all text of a stream; a byte order mark says its encoding, whatever the terminal's is.
+
+    PowerShell writes one, in UTF-8 or UTF-16.
+    """
+    raw = getattr(stream, "buffer", None)
+    if raw is None:
+        return stream.read()
+    data = raw.read()
+    for mark, encoding in _MARKS.items():
+        if data.startswith(mark):
+            return data.removeprefix(mark).decode(encoding)
+    return data.decode(stream.encoding or "utf-8", stream.errors or "strict")
 
 
 def _evaluate(a: argparse.Namespace) -> int:

@@ -82,10 +82,47 @@ def with_segment(data: bytes, marker: int, body: bytes) -> bytes:
 def exif(value: int, order: str = "<", kind: int = 3, offset: int = 8, entries: int = 1) -> bytes:
     """Return an EXIF block with an orientation and any bytes in its other fields."""
     start = b"II*\x00" if order == "<" else b"MM\x00*"
-    body = struct.pack(order + "IHHHI", offset, entries, 0x0112, kind, 1) + struct.pack(
-        order + "HH", value, 0
-    )
+    form = {1: "B3x", 4: "I", 6: "b3x", 8: "h2x", 9: "i", 13: "I"}.get(kind, "HH")
+    values = (value, 0) if form == "HH" else (value,)
+    body = struct.pack(order + "IHHHI", offset, entries, 0x0112, kind, 1)
+    body += struct.pack(order + form, *values)
     return b"Exif\x00\x00" + start + body + bytes(4)
+
+
+XMP_KEY = b"XML:com.adobe.xmp"
+SHORT_KINDS = b"gAMA cHRM sRGB pHYs tIME bKGD iTXt zTXt tEXt eXIf".split()
+
+
+def with_profile(data: bytes, parts: int, missing: int = 0) -> bytes:
+    """Insert a colour profile of so many segments into a JPEG, all but one of them."""
+    for i in range(parts, 0, -1):
+        if i != missing:
+            body = b"ICC_PROFILE\0" + bytes([i, parts]) + bytes(65_519)
+            data = with_segment(data, 0xE2, body)
+    return data
+
+
+def short(kind: bytes) -> bytes:
+    """Return a chunk that is shorter than it has to be."""
+    return chunk(kind, b"")
+
+
+def xmp(value: int, attribute: bool = True) -> bytes:
+    """Return an XMP packet with an orientation."""
+    inner = f'tiff:Orientation="{value}">' if attribute else f"><tiff:Orientation>{value}</"
+    return f"<x:xmpmeta><rdf:Description {inner}".encode()
+
+
+def raw_profile(block: bytes) -> bytes:
+    """Return the text in which ImageMagick keeps an EXIF block."""
+    lines = b"\n".join(block.hex().encode()[i : i + 72] for i in range(0, 2 * len(block), 72))
+    return b"Raw profile type exif\0\nexif\n%8d\n%s\n" % (len(block), lines)
+
+
+def squeezed(text: bytes) -> bytes:
+    """Return the body of a tEXt chunk as that of a zTXt chunk."""
+    keyword, _, value = text.partition(b"\0")
+    return keyword + b"\0\0" + zlib.compress(value)
 
 
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -137,9 +174,7 @@ def refused() -> list[Odd]:
     )
     at = good["PNG"].index(b"IDAT")
     flipped = good["PNG"][: at + 9] + bytes([good["PNG"][at + 9] ^ 1]) + good["PNG"][at + 10 :]
-    text = with_chunk(good["PNG"], b"tEXt", b"a\x00b")
-    bomb = zlib.compress(bytes(64 * 2**20), 9)
-    stray = chunk(b"fcTL", struct.pack(">IIIIIHHBB", 0, 24, 20, 0, 0, 1, 10, 0, 0))
+    clear = with_chunk(good["PNG"], b"tRNS", bytes(6))
     scans = saved(smooth(16, 16), "JPEG")
     first = scans.index(b"\xff\xda")
     scan = scans[first:-2]
@@ -194,7 +229,6 @@ def refused() -> list[Odd]:
             good["PNG"][:29] + b"\x00\x00\x00\x00" + good["PNG"][33:],
             "checksum",
         ),
-        ("png_bad_crc_text", text[:44] + b"c" + text[45:], "checksum"),
         (
             "png_no_pixels",
             PNG
@@ -204,18 +238,7 @@ def refused() -> list[Odd]:
         ),
         ("png_few_rows", png(4, 4, 8, 0, bytes(7)), "PNG"),
         ("png_chunk_of_2_gib", PNG + b"\x7f\xff\xff\xffIHDR" + bytes(30), "PNG"),
-        ("png_zTXt_bomb", with_chunk(good["PNG"], b"zTXt", b"k\0\0" + bomb), "too large"),
-        ("png_iTXt_bomb", with_chunk(good["PNG"], b"iTXt", b"k\0\1\0\0\0" + bomb), "too large"),
-        ("png_iCCP_bomb", with_chunk(good["PNG"], b"iCCP", b"p\0\0" + bomb), "too large"),
-        ("png_iCCP_odd", with_chunk(good["PNG"], b"iCCP", b"no profile at all"), "iCCP"),
-        ("png_frames_without_acTL", good["PNG"][:-12] + stray * 2 + good["PNG"][-12:], "APNG"),
-        (
-            "png_text_named_transparency",
-            with_chunk(good["PNG"], b"tEXt", b"transparency\0abc"),
-            "integer|str",
-        ),
-        ("png_text_named_interlace", with_chunk(good["PNG"], b"tEXt", b"interlace\0abc"), "PNG"),
-        ("png_text_named_bbox", with_chunk(good["PNG"], b"tEXt", b"bbox\0abc"), "PNG"),
+        ("png_bad_crc_transparency", clear[:41] + b"c" + clear[42:], "checksum"),
         ("png_14000_squared", png(14000, 14000, 8, 0, bytes(64)), "196000000|14000 x 14000"),
         ("png_10000_squared", png(10000, 10000, 1, 0, bytes(64)), "10000 x 10000"),
         ("png_2_31", png(2**31 - 1, 2**31 - 1, 8, 0, bytes(64)), "more than"),
@@ -270,7 +293,45 @@ def accepted_png() -> list[Odd]:
     two_wide = np.stack([wide, wide[::-1]], 2)
     animation = saved(rgb, "PNG", save_all=True, append_images=[Image.fromarray(rgb[::-1])] * 2)
     frame = chunk(b"fcTL", struct.pack(">IIIIIHHBB", 0, 17, 13, 0, 0, 1, 10, 0, 0))
+    clear = rgb[1, 1].astype(">u2").tobytes()
+    seen_clear = keyed(rgb, rgb[1, 1])
+    text = with_chunk(base, b"tEXt", b"a\x00b")
+    bomb = zlib.compress(bytes(64 * 2**20), 9)
+    seen_wrong = base[:33] + chunk(b"eXIf", exif(6)[6:])[:-4] + bytes(4) + base[33:]
     rows = [
+        ("bad_crc_text", text[:44] + b"c" + text[45:], rgb),
+        ("bad_crc_pHYs", base[:33] + chunk(b"pHYs", bytes(9))[:-4] + bytes(4) + base[33:], rgb),
+        ("bad_crc_eXIf", seen_wrong, turned(rgb, 6)),
+        ("tEXt_8_MiB", with_chunk(base, b"tEXt", b"k\0" + b"x" * 2**23), rgb),
+        ("zTXt_bomb", with_chunk(base, b"zTXt", b"k\0\0" + bomb), rgb),
+        ("zTXt_XMP_bomb", with_chunk(base, b"zTXt", XMP_KEY + b"\0\0" + bomb), rgb),
+        ("zTXt_EXIF_bomb", with_chunk(base, b"zTXt", b"Raw profile type exif\0\0" + bomb), rgb),
+        ("iTXt_bomb", with_chunk(base, b"iTXt", b"k\0\1\0\0\0" + bomb), rgb),
+        ("iTXt_XMP_bomb", with_chunk(base, b"iTXt", XMP_KEY + b"\0\1\0\0\0" + bomb), rgb),
+        ("iCCP_bomb", with_chunk(base, b"iCCP", b"p\0\0" + bomb), rgb),
+        ("iCCP_odd", with_chunk(base, b"iCCP", b"no profile at all"), rgb),
+        ("iCCP_empty", with_chunk(base, b"iCCP", b""), rgb),
+        ("short_chunks", base[:33] + b"".join(map(short, SHORT_KINDS)) + base[33:], rgb),
+        ("frames_without_acTL", base[:-12] + frame * 2 + base[-12:], rgb),
+        ("text_named_transparency", with_chunk(base, b"tEXt", b"transparency\0abc"), rgb),
+        ("text_named_interlace", with_chunk(base, b"tEXt", b"interlace\0abc"), rgb),
+        ("text_named_bbox", with_chunk(base, b"tEXt", b"bbox\0abc"), rgb),
+        ("text_between_pixels", base[:-12] + chunk(b"tEXt", b"k\0v") + chunk(b"IDAT", b""), rgb),
+        ("private_chunk", with_chunk(base, b"prVt", bytes(100)), rgb),
+        ("tRNS_and_text", with_chunk(with_chunk(base, b"tRNS", clear), b"tEXt", b"k"), seen_clear),
+        ("XMP_6", with_chunk(base, b"iTXt", XMP_KEY + b"\0\0\0\0\0" + xmp(6)), turned(rgb, 6)),
+        (
+            "XMP_8_compressed",
+            with_chunk(base, b"iTXt", XMP_KEY + b"\0\1\0en\0k\0" + zlib.compress(xmp(8))),
+            turned(rgb, 8),
+        ),
+        ("raw_EXIF_3", with_chunk(base, b"tEXt", raw_profile(exif(3))), turned(rgb, 3)),
+        (
+            "raw_EXIF_5_compressed",
+            with_chunk(base, b"zTXt", squeezed(raw_profile(exif(5, ">", 4)))),
+            turned(rgb, 5),
+        ),
+        ("raw_EXIF_damaged", with_chunk(base, b"tEXt", raw_profile(exif(3)) + b"zz"), rgb),
         (
             "1_bit",
             png(17, 13, 1, 0, b"".join(b"\0" + r.tobytes() for r in bits)),
@@ -426,6 +487,53 @@ def accepted_jpeg() -> list[Odd]:
         ),
     ]
     rows += [
+        (f"{name}_damaged", with_segment(base, marker, body), plain(base), 0)
+        for name, marker, body in (
+            ("JFIF", 0xE0, b"JFIF\0\1"),
+            ("JFXX", 0xE0, b"JFXX\0\x10\xff\xd8\xff\xdb"),
+            ("Adobe", 0xEE, b"Adobe\0"),
+            ("ICC", 0xE2, b"ICC_PROFILE\0"),
+            ("MPF", 0xE2, b"MPF\0II*\0" + bytes(9)),
+            ("Photoshop", 0xED, b"Photoshop 3.0\x008BIM\4\4\xff\xff\xff\xff"),
+            ("FPXR", 0xE2, b"FPXR\0" + bytes(99)),
+            (
+                "XMP_UTF16",
+                0xE1,
+                b"http://ns.adobe.com/xap/1.0/\0" + xmp(6).decode().encode("utf-16"),
+            ),
+            ("comment", 0xFE, b"\xff\xd8\xff\xdb\xff\xda"),
+            ("empty_EXIF", 0xE1, b""),
+        )
+    ]
+    app1 = base[:2] + b"\xff\xe1"
+    rows += [
+        ("segment_of_no_length", app1 + b"\0\0" + base[2:], plain(base), 0),
+        ("segment_of_one_byte", app1 + b"\0\1" + base[2:], plain(base), 0),
+        ("segment_said_shorter", app1 + b"\0\4" + bytes(60) + base[2:], plain(base), 0),
+        ("ICC_of_16_MB", with_profile(base, 255), plain(base), 0),
+        ("ICC_that_lacks_a_part", with_profile(base, 7, 4), plain(base), 0),
+    ]
+    rows += [
+        (
+            f"EXIF_type_{kind}{name}",
+            with_segment(base, 0xE1, exif(6, order, kind)),
+            turned(plain(base), 6),
+            0,
+        )
+        for kind in (1, 4, 6, 8, 9)
+        for order, name in (("<", "_little"), (">", "_big"))
+    ]
+    packet = b"http://ns.adobe.com/xap/1.0/\0"
+    rows += [
+        (
+            f"XMP_{value}",
+            with_segment(base, 0xE1, packet + xmp(value, value > 4)),
+            turned(plain(base), value),
+            0,
+        )
+        for value in range(1, 9)
+    ]
+    rows += [
         (f"EXIF_damaged_{i}", with_segment(base, 0xE1, block), plain(base), 0)
         for i, block in enumerate(damaged)
     ]
@@ -506,6 +614,15 @@ def accepted_others() -> list[Odd]:
     rows += [
         (f"png_EXIF_{v}", saved(rgb, "PNG", exif=exif(v)), turned(rgb, v)) for v in range(1, 9)
     ]
+    rows += [
+        (
+            f"webp_EXIF_LONG_{v}",
+            saved(rgb, "WEBP", lossless=True, exif=exif(v, ">", 4)),
+            turned(rgb, v),
+        )
+        for v in (3, 6)
+    ]
+    rows += [("webp_XMP_6", saved(rgb, "WEBP", lossless=True, xmp=xmp(6)), turned(rgb, 6))]
     return [Odd(f"I_{name}", data, np.asarray(pixels, np.uint8)) for name, data, pixels in rows]
 
 

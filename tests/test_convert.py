@@ -12,7 +12,7 @@ import pytest
 import torch_files
 
 from tinyresnext import VARIANTS, Preprocess, Spec, cifar, load_checkpoint, parameters
-from tinyresnext.checkpoints import convert, export, imagenet, infer
+from tinyresnext.checkpoints import export, imagenet, infer
 from tinyresnext.checkpoints.names import schemes as names
 from tinyresnext.errors import FormatError, IntegrityError, ShapeError, UsageError
 from tinyresnext.store import store

@@ -19,8 +19,9 @@ import pytest
 from PIL import Image
 
 from tinyresnext.errors import ImageError
+from tinyresnext.formats.image.orientation import orientation
 from tinyresnext.images import files as image_file
-from tinyresnext.images.decode import decode, orientation
+from tinyresnext.images.decode import decode
 
 ODD = odd.all_odd_images()
 FUZZ_SEEDS = [case.data for case in ODD if case.pixels is not None and len(case.data) < 3000]
@@ -372,7 +373,49 @@ def test_orientation_of_damaged_blocks_is_upright():
         bytes(100),
         odd.exif(0),
         odd.exif(9),
-        odd.exif(6, kind=4),
+        odd.exif(6, kind=2),
+        odd.exif(6, kind=5),
+        odd.exif(6, kind=11),
+        odd.exif(9, kind=4),
+        odd.exif(-1, kind=8),
         odd.exif(6, offset=2**31),
     ):
         assert orientation(nothing) == 1
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", [1, 3, 4, 6, 8, 9, 13])
+def test_orientation_of_any_whole_number(order, kind):
+    for value in (*range(1, 9), 0, 9, 127):
+        expected = value if 1 <= value <= 8 else 1
+        assert orientation(odd.exif(value, order, kind)) == expected
+    if kind in (6, 8, 9):
+        assert orientation(odd.exif(-6, order, kind)) == 1
+    if kind in (4, 9, 13):
+        assert orientation(odd.exif(6 << 16 | 6, order, kind)) == 1
+
+
+def test_orientation_in_xmp_counts_where_exif_has_none():
+    for value in range(1, 9):
+        for packet in (odd.xmp(value), odd.xmp(value, False), odd.xmp(value).decode()):
+            assert orientation(None, packet) == orientation(b"Exif\0\0", packet) == value
+    assert orientation(None, b"<tiff:Orientation>\n 6 </tiff:Orientation>") == 6
+    assert orientation(None, b"tiff:Orientation = '6'") == 6
+    assert orientation(odd.exif(3), odd.xmp(6)) == 3
+    assert orientation(odd.exif(9), odd.xmp(6)) == 1, "other values of EXIF mean upright"
+    for packet in (odd.xmp(0), odd.xmp(9), odd.xmp(66), b"tiff:Orientation", 6, None):
+        assert orientation(None, packet) == 1
+    assert orientation(None, b"tiff:Orientation>" + b"1" * 10**6) == 1
+    assert orientation(None, b"tiff:Orientation" + b" " * 10**6) == 1
+
+
+def test_pillow_images_are_turned_as_their_files_are(tmp_path):
+    pixels = odd.synthetic(9, 14)
+    plain = odd.saved(pixels, "PNG")
+    for data in (
+        odd.with_chunk(plain, b"iTXt", odd.XMP_KEY + b"\0\0\0\0\0" + odd.xmp(6)),
+        odd.with_chunk(plain, b"eXIf", odd.exif(6, kind=4)[6:]),
+    ):
+        (tmp_path / "a.png").write_bytes(data)
+        with Image.open(tmp_path / "a.png") as image:
+            assert np.array_equal(decode(image), odd.turned(pixels, 6))

@@ -21,7 +21,6 @@ Colour profiles are ignored, as in the pipelines that the published weights were
 from __future__ import annotations
 
 import os
-import struct
 from numbers import Integral
 
 import numpy as np
@@ -29,10 +28,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import ImageError, UsageError
+from ..formats.image.orientation import orientation
 from .checks import short
 from .files import KINDS, check_size, load_image
 
-__all__ = ["Picture", "check_pixels", "decode", "describe", "orientation"]
+__all__ = ["Picture", "check_pixels", "decode", "describe"]
 
 Picture = str | os.PathLike[str] | Image.Image | np.ndarray
 """An image: the name of a file, a Pillow image, or uint8 pixels, [h, w] or [h, w, 1, 3 or 4]."""
@@ -46,7 +46,6 @@ _TURNS = {  # EXIF orientation -> the operation that puts the image upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_ORIENTATION_TAG, _EXIF_SHORT = 0x0112, 3
 
 
 def decode(source: Picture, channels: int = 3) -> NDArray[np.uint8]:
@@ -80,39 +79,14 @@ def decode(source: Picture, channels: int = 3) -> NDArray[np.uint8]:
     try:
         check_size(*image.size)
         image.load()
-        turn = _TURNS.get(orientation(image.info.get("exif")))
+        xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
+        turn = _TURNS.get(orientation(image.info.get("exif"), xmp))
         image = _to_rgb(image if turn is None else image.transpose(turn))
         pixels = np.array(image if channels == 3 else image.convert("L"))
     # A Pillow image may still be an open file of any format, and its info may hold anything.
     except Exception as error:
         raise ImageError(f"{name} cannot be used: {error or type(error).__name__}") from error
     return pixels.reshape(*pixels.shape[:2], channels)
-
-
-def orientation(exif: object) -> int:
-    """Return the orientation in an EXIF block: 1 (upright) to 8, the numbers of the EXIF standard.
-
-    The result is 1 for a block that is damaged, or has no orientation or an impossible one: the
-    pixels can still be used.
-    """
-    if not isinstance(exif, bytes):
-        return 1
-    tiff = exif.removeprefix(b"Exif\x00\x00")
-    order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(tiff[:4])
-    if order is None:
-        return 1
-    try:
-        (directory,) = struct.unpack_from(order + "I", tiff, 4)
-        (entries,) = struct.unpack_from(order + "H", tiff, directory)
-        for entry in range(entries):
-            tag, kind, count, value = struct.unpack_from(
-                order + "HHIH", tiff, directory + 2 + 12 * entry
-            )
-            if tag == _ORIENTATION_TAG:
-                return value if (kind, count) == (_EXIF_SHORT, 1) and 1 <= value <= 8 else 1
-    except struct.error:
-        pass
-    return 1
 
 
 def check_pixels(pixels: object, channels: tuple[int, ...] = (1, 3)) -> None:

@@ -35,6 +35,7 @@ from PIL import (
 )
 
 from ..errors import ImageError
+from ..formats.image import jpeg, png
 from ..system.files import regular
 
 __all__ = [
@@ -86,23 +87,17 @@ _LOOKALIKES = (  # how files of other kinds begin
 )
 
 
-class _Jpeg(JpegImagePlugin.JpegImageFile):
-    """A JPEG whose EXIF block is not parsed.
-
-    Pillow would look up the resolution in it, and warn where it is damaged.
-    """
-
-    def _read_dpi_from_exif(self) -> None:
-        pass
-
-
 _FORMATS = (  # how a file begins, its format, and the class that reads it
-    (rb"\xff\xd8", "JPEG", _Jpeg),
+    (rb"\xff\xd8", "JPEG", JpegImagePlugin.JpegImageFile),
     (rb"\x89PNG\r\n\x1a\n", "PNG", PngImagePlugin.PngImageFile),
     (rb"GIF8[79]a", "GIF", GifImagePlugin.GifImageFile),
     (rb"RIFF.{4}WEBP", "WebP", WebPImagePlugin.WebPImageFile),
     (rb"BM", "BMP", BmpImagePlugin.BmpImageFile),
 )
+
+# Metadata are taken out before Pillow sees them. It refuses long texts and damaged profiles, and
+# warns of a damaged EXIF block or animation; the pixels need none of it.
+_BARE = {"JPEG": jpeg.bare, "PNG": png.bare}
 
 
 def load_image(path: str | os.PathLike[str]) -> Image.Image:
@@ -117,8 +112,8 @@ def load_image(path: str | os.PathLike[str]) -> Image.Image:
     Returns
     -------
     PIL.Image.Image
-        Decoded, in the file's own mode, not yet turned upright; ``info["exif"]`` is the file's EXIF
-        block, if it has one.
+        Decoded, in the file's own mode, not yet turned upright; ``info["exif"]`` and
+        ``info["xmp"]`` are the file's EXIF block and XMP packet, if it has them.
 
     Raises
     ------
@@ -178,9 +173,12 @@ def _decode(data: bytes, kind: str, reader: type[ImageFile.ImageFile], name: str
     """Open by the format's class, check the size, decode; raise `ImageError` for any failure."""
     try:
         _check_cost(kind, data)
-        image = reader(io.BytesIO(_without_animation(data) if kind == "PNG" else data))
+        bare = _BARE[kind](data) if kind in _BARE else None
+        image = reader(io.BytesIO(data if bare is None else bare.data))
         check_size(*image.size)
         image.load()
+        if bare is not None:
+            image.info.update(exif=bare.exif, xmp=bare.xmp)
     except ImageError as error:
         raise ImageError(f"{name} is refused: {error}") from error
     # For damaged data, decoders raise OSError, SyntaxError, ValueError, struct.error, EOFError,
@@ -211,19 +209,3 @@ def _check_cost(kind: str, data: bytes) -> None:
     # Pillow decodes these byte by byte in Python.
     if kind == "BMP" and data[14] > 12 and data[30:34] in (b"\1\0\0\0", b"\2\0\0\0"):
         raise ImageError("it is run-length coded, which is not supported in BMP; save it as PNG")
-
-
-def _without_animation(data: bytes) -> bytes:
-    """Remove the chunks of an animation from a PNG.
-
-    The first frame needs none of them, and Pillow warns where they are damaged.
-    """
-    if b"acTL" not in data:
-        return data
-    kept, at = [data[:8]], 8
-    while at < len(data):
-        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
-        if data[at + 4 : at + 8] not in (b"acTL", b"fcTL", b"fdAT"):
-            kept.append(data[at:end])
-        at = end
-    return b"".join(kept)

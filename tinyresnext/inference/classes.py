@@ -19,8 +19,8 @@ def match_classes(labels: Sequence[str], classes: Sequence[str]) -> tuple[int, .
     """Return for each class of a data set the number of the model's label with the same name.
 
     If no label has exactly the same name, differences of case, and ``_`` or ``-`` instead of a
-    space, are ignored. If the model has ImageNet's classes, WordNet ids are understood as well, alone
-    or with a name behind: ``n01440764``, ``n02085620-Chihuahua``.
+    space, are ignored. If the model has ImageNet's classes, WordNet ids are understood as well,
+    alone or with a name behind: ``n01440764``, ``n02085620-Chihuahua``.
 
     Parameters
     ----------

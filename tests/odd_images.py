@@ -317,6 +317,7 @@ def accepted_png() -> list[Odd]:
         ("text_named_interlace", with_chunk(base, b"tEXt", b"interlace\0abc"), rgb),
         ("text_named_bbox", with_chunk(base, b"tEXt", b"bbox\0abc"), rgb),
         ("text_between_pixels", base[:-12] + chunk(b"tEXt", b"k\0v") + chunk(b"IDAT", b""), rgb),
+        ("text_cut_short", base[:-12] + b"\0\0\xff\xfftEXtk\0abcdefghij", rgb),
         ("private_chunk", with_chunk(base, b"prVt", bytes(100)), rgb),
         ("tRNS_and_text", with_chunk(with_chunk(base, b"tRNS", clear), b"tEXt", b"k"), seen_clear),
         ("XMP_6", with_chunk(base, b"iTXt", XMP_KEY + b"\0\0\0\0\0" + xmp(6)), turned(rgb, 6)),
@@ -626,5 +627,97 @@ def accepted_others() -> list[Odd]:
     return [Odd(f"I_{name}", data, np.asarray(pixels, np.uint8)) for name, data, pixels in rows]
 
 
+def tiff(pixels: np.ndarray | Image.Image, compression: str | None = None, **tags: int) -> bytes:
+    """Return a TIFF with some tags, each given as t and its number."""
+    info = {int(name[1:]): value for name, value in tags.items()}
+    return saved(pixels, "TIFF", compression=compression, tiffinfo=info)
+
+
+def tiff_by_hand(tags: dict[int, tuple[int, int]], order: str = "<", strip: bytes = b"") -> bytes:
+    """Return a TIFF of 4 x 2 grey pixels; each tag is given as its type and its value."""
+    usual = {256: (3, 4), 257: (3, 2), 258: (3, 8), 259: (3, 1), 262: (3, 1), 273: (4, 8)}
+    usual |= {277: (3, 1), 278: (4, 2), 279: (4, 8)}
+    strip = strip or bytes(range(0, 80, 10))
+    start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8 + len(strip))
+    entries = sorted((usual | tags).items())
+    body = struct.pack(order + "H", len(entries))
+    for tag, (kind, value) in entries:
+        form = {1: "B3x", 3: "H2x"}.get(kind, "I")
+        body += struct.pack(order + "HHI" + form, tag, kind, 1, value)
+    return start + strip + body + bytes(4)
+
+
+def tiffs() -> list[Odd]:
+    """Return TIFFs that are one plain image, and such that are not read."""
+    rgb, alpha = synthetic(13, 17), synthetic(13, 17, 1)[..., 0]
+    mono = rgb[..., 0]
+    wide = (mono.astype(np.uint16) << 8) | 7
+    palette = Image.fromarray(rgb).quantize(16)
+    cmyk = Image.fromarray(rgb).convert("CMYK")
+    two = Image.fromarray(np.dstack([mono, alpha]))
+    kinds = {
+        "RGB": (rgb, rgb),
+        "L": (mono, grey(mono)),
+        "LA": (two, over_white(grey(mono), alpha)),
+        "RGBA": (np.dstack([rgb, alpha]), over_white(rgb, alpha)),
+        "16": (wide, grey(mono)),
+        "1": (Image.fromarray(mono > 99), grey((mono > 99) * 255)),
+        "P": (palette, np.array(palette.convert("RGB"))),
+        "CMYK": (cmyk, np.array(cmyk.convert("RGB"))),
+    }
+    rows = [
+        (f"{name}_{compression}", tiff(image, compression), pixels)
+        for name, (image, pixels) in kinds.items()
+        for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits")
+    ]
+    small = np.arange(0, 80, 10).reshape(2, 4)
+    rows += [
+        (f"predictor_{compression}", tiff(rgb, compression, t317=2), rgb)
+        for compression in ("tiff_lzw", "tiff_adobe_deflate")
+    ]
+    rows += [(f"orientation_{v}", tiff(rgb, t274=v), turned(rgb, v)) for v in range(1, 9)]
+    rows += [(f"by_hand{order}", tiff_by_hand({}, order), grey(small)) for order in ("<", ">")]
+    rows += [
+        ("orientation_LONG", tiff_by_hand({274: (4, 6)}, ">"), turned(grey(small), 6)),
+        ("orientation_9", tiff_by_hand({274: (3, 9)}), grey(small)),
+        ("white_is_0", tiff_by_hand({262: (3, 0)}), grey(255 - small)),
+        ("metadata", tiff_by_hand({34675: (7, 2**31), 33432: (2, 9)}), grey(small)),
+        ("rows_beyond", tiff_by_hand({278: (4, 2**32 - 1)}), grey(small)),
+    ]
+    base = tiff(rgb)
+    no = [
+        ("float", tiff(Image.fromarray(mono.astype(np.float32))), "kind that is not read"),
+        ("32_bit", tiff(Image.fromarray(mono.astype(np.int32))), "kind that is not read"),
+        ("fax", tiff(Image.fromarray(mono > 99), "group4"), "method 4"),
+        ("JPEG", tiff(rgb, "jpeg"), "method 7"),
+        ("tiles", tiff_by_hand({322: (3, 16)}), "tiles"),
+        ("cut_short", base[: len(base) // 2], "TIFF"),
+        ("no_directory", b"II*\0" + bytes(40), "TIFF"),
+        ("directory_beyond", b"II*\0\xff\xff\xff\xff", "outside the file"),
+        ("huge", tiff_by_hand({256: (4, 2**31), 257: (4, 2**31), 278: (4, 2**31)}), "cut short"),
+        (
+            "huge_deflated",
+            tiff_by_hand({256: (4, 10**5), 257: (4, 10**5), 278: (4, 10**5), 259: (3, 8)}),
+            "more than",
+        ),
+        ("no_height", tiff_by_hand({257: (3, 0)}), "empty"),
+        ("no_rows", tiff_by_hand({278: (3, 0)}), "strips"),
+        ("few_rows", tiff_by_hand({278: (3, 1)}), "strips"),
+        ("strip_beyond", tiff_by_hand({273: (4, 2**31)}), "cut short"),
+        ("strip_of_4_GB", tiff_by_hand({279: (4, 2**32 - 1)}), "larger than the file"),
+        ("planes", tiff_by_hand({284: (3, 2), 277: (3, 3)}), "TIFF"),
+        ("backwards", tiff_by_hand({266: (3, 2)}), "backwards"),
+        ("no_palette", tiff_by_hand({262: (3, 3)}), "palette"),
+        ("Lab", tiff_by_hand({262: (3, 8)}), "kind that is not read"),
+        ("damaged_deflate", tiff_by_hand({259: (3, 8)}), "TIFF"),
+        ("damaged_LZW", tiff_by_hand({259: (3, 5)}, strip=b"\xff" * 8), "TIFF"),
+        ("big", b"II+\0" + bytes(40), "unknown"),
+    ]
+    return [
+        *(Odd(f"I_tiff_{name}", data, np.asarray(pixels, np.uint8)) for name, data, pixels in rows),
+        *(Odd(f"I_tiff_{name}", data, None, says) for name, data, says in no),
+    ]
+
+
 def all_odd_images() -> list[Odd]:
-    return refused() + accepted_png() + accepted_jpeg() + accepted_others()
+    return refused() + accepted_png() + accepted_jpeg() + accepted_others() + tiffs()

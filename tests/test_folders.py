@@ -55,6 +55,8 @@ def trees(*folders, inside="", classes=("cat", "dog"), count=2):
         ("a.jpe", "JPEG"),
         ("a.b.PNG", "PNG"),
         ("a.dib", "BMP"),
+        ("a.TIF", "TIFF"),
+        ("a.tiff", "TIFF"),
         ("IMG_1.HEIC", "HEIC"),
         ("a.avif", "AVIF"),
         ("a.txt", None),
@@ -65,7 +67,7 @@ def trees(*folders, inside="", classes=("cat", "dog"), count=2):
 )
 def test_kinds_of_images(name, kind):
     assert image_kind(name) == kind
-    assert is_readable(name) == (kind in ("JPEG", "PNG", "BMP"))
+    assert is_readable(name) == (kind in ("JPEG", "PNG", "BMP", "TIFF"))
 
 
 @pytest.mark.parametrize(

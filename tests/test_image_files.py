@@ -57,6 +57,7 @@ def truncated() -> list[tuple[str, bytes]]:
     big = odd.synthetic(60, 80)
     kinds = [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("GIF", {}), ("BMP", {})]
     kinds += [("WEBP", {}), ("WEBP", {"lossless": True})]
+    kinds += [("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"})]
     return [
         (f"{kind}-{number}", odd.saved(big, kind, **options))
         for number, (kind, options) in enumerate(kinds)
@@ -98,7 +99,7 @@ def test_warnings_and_their_filters_are_left_alone(file):
 
 
 @pytest.mark.parametrize("limit", [None, 1])
-def test_pillows_limit_touches_only_webp_and_gif_frames_beyond_their_screen(
+def test_pillows_limit_touches_only_webp_tiff_and_gif_frames_beyond_their_screen(
     limit, file, monkeypatch
 ):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
@@ -108,8 +109,8 @@ def test_pillows_limit_touches_only_webp_and_gif_frames_beyond_their_screen(
             with pytest.raises(ImageError, match=case.says):
                 decode(file)
         elif limit and (
-            case.data.startswith(b"RIFF") or "beyond_screen" in case.name
-        ):  # asked inside these two classes
+            case.data.startswith((b"RIFF", b"II*\0", b"MM\0*")) or "beyond_screen" in case.name
+        ):  # asked inside these three classes
             with contextlib.suppress(ImageError):
                 decode(file)
         else:
@@ -163,6 +164,7 @@ ENDLESS = {  # how such a file begins, and what then fills 4 MiB of it
     "gif_short_blocks": (b"GIF89a\1\0\1\0\0\0\0\x2c\0\0\0\0\1\0\1\0\0\2", b"\1\1"),
     "gif_empty_extensions": (b"GIF89a\1\0\1\0\0\0\0", b"\x21\xf9\0"),
     "webp_empty_chunks": (b"RIFF" + struct.pack("<I", 2**22) + b"WEBP", b"abcd\0\0\0\0"),
+    "tiff_entries": (b"II*\0\x08\0\0\0\xff\xff", b"\x11\1\4\0\xff\xff\1\0\x08\0\0\0"),
     "bmp_short": (b"BM" + bytes(12) + struct.pack("<IiiHHI", 40, 8000, 8000, 1, 24, 0), bytes(1)),
 }
 

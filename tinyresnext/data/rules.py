@@ -17,6 +17,7 @@ _READ = {
     ".webp": "WebP",
     **dict.fromkeys((".bmp", ".dib"), "BMP"),
     ".gif": "GIF",
+    **dict.fromkeys((".tif", ".tiff"), "TIFF"),
 }
 
 # A data set names such a file in an error, because a training without it would not be the one that
@@ -25,7 +26,6 @@ _READ = {
 _NOT_READ = {
     **dict.fromkeys((".heic", ".heics", ".heif", ".heifs", ".hif"), "HEIC"),
     **dict.fromkeys((".avif", ".avifs"), "AVIF"),
-    **dict.fromkeys((".tif", ".tiff"), "TIFF"),
     **dict.fromkeys((".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc"), "JPEG 2000"),
     ".jxl": "JPEG XL",
     **dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm", ".pam"), "Netpbm"),

@@ -54,9 +54,9 @@ def decode(source: Picture, channels: int = 3) -> NDArray[np.uint8]:
     Parameters
     ----------
     source
-        The name of a JPEG, PNG, WebP, BMP or GIF file, of which the first frame is read; a Pillow
-        image; or an array of uint8: [h, w] or [h, w, 1] grey, [h, w, 3] RGB, [h, w, 4] RGB with
-        alpha. The module's text says what becomes of transparency, 16-bit grey and EXIF
+        The name of a JPEG, PNG, WebP, BMP, GIF or TIFF file, of which the first frame is read; a
+        Pillow image; or an array of uint8: [h, w] or [h, w, 1] grey, [h, w, 3] RGB, [h, w, 4] RGB
+        with alpha. The module's text says what becomes of transparency, 16-bit grey and EXIF
         orientation. The pixels of the source are not changed.
     channels
         3 for RGB; 1 for grey, 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601).

@@ -6,15 +6,17 @@ them is decoded; and raises one error, `ImageError`, for everything that a decod
 calls the class of the format directly, because ``Image.open`` would try other formats, and warn by
 a global limit.
 
-JPEG, PNG, WebP, BMP and GIF are read: the formats of cameras, screens and the web. TIFF, PPM, AVIF
-and the forty others that Pillow knows are refused. Some of them run other programs (EPS), some are
-families of codecs with a long record of security holes (TIFF, JPEG 2000), some depend on how Pillow
-was built (AVIF). Each can be saved as PNG without loss.
+JPEG, PNG, WebP, BMP and GIF are read: the formats of cameras, screens and the web; and TIFF, if it
+is one plain image (see `tinyresnext.formats.image.tiff`). PPM, AVIF and the forty others that
+Pillow knows are refused. Some of them run other programs (EPS), some are families of codecs with a
+long record of security holes (JPEG 2000, the rest of TIFF), some depend on how Pillow was built
+(AVIF). Each can be saved as PNG without loss.
 
 Two global settings of Pillow stay in force. With ``ImageFile.LOAD_TRUNCATED_IMAGES``, a file that
 is cut short is filled up. ``Image.MAX_IMAGE_PIXELS``, where somebody lowered it, also holds for
-WebP and for GIFs whose first frame reaches beyond their screen; such a frame of more than that many
-pixels is the one case where Pillow warns before this module refuses it.
+WebP, TIFF and GIFs whose first frame reaches beyond their screen; such a frame of more than that
+many pixels is the one case where Pillow warns before this module refuses it. libtiff writes a line
+to stderr where compressed pixels of a TIFF are damaged.
 """
 
 from __future__ import annotations
@@ -31,11 +33,12 @@ from PIL import (
     ImageFile,
     JpegImagePlugin,
     PngImagePlugin,
+    TiffImagePlugin,
     WebPImagePlugin,
 )
 
 from ..errors import ImageError
-from ..formats.image import jpeg, png
+from ..formats.image import jpeg, png, tiff
 from ..system.files import regular
 
 __all__ = [
@@ -55,7 +58,7 @@ MAX_PIXELS = 89_478_485
 """A larger image is refused before it is decoded: 2**28 / 3, where Pillow begins to warn. Decoding
 so many pixels needs 1 to 1.5 GiB of memory."""
 
-KINDS = "JPEG, PNG, WebP, BMP or GIF"
+KINDS = "JPEG, PNG, WebP, BMP, GIF or TIFF"
 """The formats that are read, for messages."""
 
 # Scans and EXIF blocks of a JPEG. Ten are usual; each scan is a pass over the whole image, and for
@@ -74,7 +77,6 @@ _LOOKALIKES = (  # how files of other kinds begin
         "pillow-heif (PyPI), or set the camera to JPEG",
     ),
     (rb".{4}ftyp", "an ISO media file (AVIF, HEIC or a video)"),
-    (rb"II\*\x00|MM\x00\*", "a TIFF image"),
     (rb"\x00\x00\x00\x0cjP  ", "a JPEG 2000 image"),
     (rb"\x00\x00\x01\x00", "a Windows icon"),
     (rb"8BPS", "a Photoshop document"),
@@ -93,11 +95,12 @@ _FORMATS = (  # how a file begins, its format, and the class that reads it
     (rb"GIF8[79]a", "GIF", GifImagePlugin.GifImageFile),
     (rb"RIFF.{4}WEBP", "WebP", WebPImagePlugin.WebPImageFile),
     (rb"BM", "BMP", BmpImagePlugin.BmpImageFile),
+    (rb"II\*\x00|MM\x00\*", "TIFF", TiffImagePlugin.TiffImageFile),
 )
 
 # Metadata are taken out before Pillow sees them. It refuses long texts and damaged profiles, and
 # warns of a damaged EXIF block or animation; the pixels need none of it.
-_BARE = {"JPEG": jpeg.bare, "PNG": png.bare}
+_BARE = {"JPEG": jpeg.bare, "PNG": png.bare, "TIFF": tiff.bare}
 
 
 def load_image(path: str | os.PathLike[str]) -> Image.Image:
@@ -118,7 +121,7 @@ def load_image(path: str | os.PathLike[str]) -> Image.Image:
     Raises
     ------
     ImageError
-        The file cannot be read, is not in one of the five formats, is cut short or damaged, or
+        The file cannot be read, is not in one of the six formats, is cut short or damaged, or
         exceeds a limit.
     """
     name = repr(path if isinstance(path, str) else os.fspath(path))

@@ -24,15 +24,13 @@ _MOST_TEXT = 1 << 20  # bytes of a text that are inflated; XMP and EXIF have som
 def bare(data: bytes) -> Bare:
     """Return a PNG without its ancillary chunks but tRNS, and its EXIF and XMP.
 
-    What follows a chunk that is no chunk is kept as it is: the decoder refuses it.
+    Chunks behind the end count as well, because Pillow reads on in some files.
     """
     kept: list[bytes] = []
     start, at = 0, 8  # what begins at `start` is kept
     found: dict[str, bytes] = {}
     while at + 12 <= len(data):
         kind, end = data[at + 4 : at + 8], at + 12 + int.from_bytes(data[at : at + 4], "big")
-        if end > len(data) or kind == b"IEND":
-            break
         if kind != b"tRNS" and _ANCILLARY.fullmatch(kind):
             kept.append(data[start:at])
             start = end

@@ -211,6 +211,8 @@ def test_wordnet_ids_of_other_classes_and_models_are_refused():
         with pytest.raises(UsageError, match="no such label"):
             match_classes(labels, [name])
     assert match_classes(("n01440764", "dog"), ["n01440764"]) == (0,)
+    synsets = ("dog", "n01440764 tench, Tinca tinca", "N01443537")
+    assert match_classes(synsets, ["n01443537_goldfish", "n01440764"]) == (2, 1)
     with pytest.raises(UsageError, match="match the same label"):
         match_classes(imagenet_labels(), ["n01440764", "tench"])
 

@@ -19,8 +19,9 @@ def match_classes(labels: Sequence[str], classes: Sequence[str]) -> tuple[int, .
     """Return for each class of a data set the number of the model's label with the same name.
 
     If no label has exactly the same name, differences of case, and ``_`` or ``-`` instead of a
-    space, are ignored. If the model has ImageNet's classes, WordNet ids are understood as well,
-    alone or with a name behind: ``n01440764``, ``n02085620-Chihuahua``.
+    space, are ignored. WordNet ids are understood as well, alone or with a name behind
+    (``n01440764``, ``n02085620-Chihuahua``), if the model has ImageNet's classes or its labels have
+    ids.
 
     Parameters
     ----------
@@ -82,10 +83,14 @@ def match_numbers(labels: Sequence[str], classes: Sequence[str]) -> tuple[int, .
 
 
 def _wnids(labels: Sequence[str]) -> dict[str, int]:
-    """Return the number of each WordNet id if the labels are ImageNet's, and else nothing.
+    """Return the number of each WordNet id: of those in the labels, or of ImageNet's classes.
 
-    They may have more words than ours, such as "tench, Tinca tinca", and some other names.
+    ImageNet's labels may have more words than ours, such as "tench, Tinca tinca", and some other
+    names. Without them and without ids in the labels, nothing is returned.
     """
+    found = [_WNID.match(label) for label in labels]
+    if any(found):
+        return {one[1].lower(): i for i, one in enumerate(found) if one}
     known = imagenet_labels()
     if len(labels) != len(known):
         return {}

@@ -159,7 +159,6 @@ def test_classes_whose_names_have_such_words(put, names):
         (("Part A", "Part B", "Part C"), ("cat", "dog", "eel")),
         (("learn/learn", "check/check"), ("cat", "dog")),
         (("learn/images", "check/images"), ("cat", "dog")),
-        (("cat", "dog"), ("train", "test")),
     ],
 )
 def test_folders_that_look_like_splits(put, folders, classes):
@@ -167,7 +166,34 @@ def test_folders_that_look_like_splits(put, folders, classes):
         open_dataset(put(*trees(*folders, classes=classes)))
     for name in (*(folder.partition("/")[0] for folder in folders), *classes):
         assert repr(name) in str(caught.value)
-    assert ("put the splits above" in str(caught.value)) == (classes == ("train", "test"))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        trees("cat", "dog", classes=("train", "test")),
+        [*trees("cat", classes=("train", "val")), "dog/train/1.jpg"],
+        [*trees("data/Train", "data/Test"), "figures/1.jpg"],
+        [*trees("data/my_train", "data/my_test"), "figures/a/1.jpg"],
+    ],
+)
+def test_a_class_with_splits_in_it_is_refused(put, names):
+    with pytest.raises(FormatError, match="look like splits") as caught:
+        open_dataset(put(*names))
+    assert repr(names[0].split("/")[0]) in str(caught.value)
+    assert repr(names[0].split("/")[1]) in str(caught.value)
+
+
+def test_a_folder_in_one_of_the_splits_only(put):
+    path = put(*trees("train/images"), *trees("test", count=1))
+    assert [len(opened(path, split)[0]) for split in ("train", "test")] == [4, 2]
+    assert opened(path)[0].classes == ("cat", "dog")
+
+
+def test_classes_in_other_letters_are_told_of(put):
+    path = put("train/Cat/1.jpg", "train/dog/1.jpg", "test/cat/1.jpg", "test/dog/1.jpg")
+    _, lines = opened(path)
+    assert ["'Cat', 'cat'" in line for line in lines] == [True]
 
 
 def test_folders_that_are_partly_the_same_are_told_of(put):

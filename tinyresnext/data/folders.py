@@ -25,7 +25,8 @@ from ..images.decode import decode
 from ..images.files import image_in
 from ..system.files import shown
 from .dataset import Dataset, Read, Reading, from_files
-from .tree import Entries, Levels, Listing, Parts
+from .listing import Entries, Listing, Parts, Tree
+from .tree import Levels
 from .zips import ZipFile
 
 __all__ = ["open_folder", "open_zip"]
@@ -33,7 +34,7 @@ __all__ = ["open_folder", "open_zip"]
 
 def open_folder(path: Path, split: str, reading: Reading) -> Dataset:
     """Open the data set in a folder. Parameters and errors are those of `data.open_dataset`."""
-    levels = Levels(_on_disk(path), shown(path), reading.warn).find(split)
+    levels = Levels(Tree(_on_disk(path)), shown(path), reading.warn).find(split)
 
     def read(i: int) -> NDArray[np.uint8]:
         return decode(os.path.join(path, *levels.images[i][1]))
@@ -44,7 +45,7 @@ def open_folder(path: Path, split: str, reading: Reading) -> Dataset:
 def open_zip(path: Path, split: str, reading: Reading) -> Dataset:
     """Open the data set in a zip archive. Parameters and errors are those of `open_dataset`."""
     archive = ZipFile(path)
-    levels = Levels(_in_archive(archive.names), shown(path), reading.warn).find(split)
+    levels = Levels(Tree(_in_archive(archive.names)), shown(path), reading.warn).find(split)
 
     def read(i: int) -> NDArray[np.uint8]:
         member = "/".join(levels.images[i][1])

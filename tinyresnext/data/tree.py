@@ -1,46 +1,21 @@
 """The levels of folders in a data set: what surrounds it, its splits, its classes, its images.
 
-The same rules hold for a folder on a disk and for an archive: both are a `Listing`. What is no
-image is counted in `Levels.left_out`, so that a command can say what it did not take.
+What is no image is counted in `Levels.left_out`, so that a command can say what it did not take.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from ..errors import FormatError, UsageError
-from .rules import SPLITS, image_kind, is_left_out, splits_among
+from .listing import Parts, Tree
+from .rules import SPLITS, is_left_out, splits_among
 
-__all__ = ["Entries", "Levels", "Listing", "Parts"]
-
-Parts = tuple[str, ...]
-"""A place in a tree: the names of the folders on the way to it, and its own."""
+__all__ = ["Levels"]
 
 _NAMED = 10  # folders that a message names; the others are counted
-
-
-class Entries(NamedTuple):
-    """What is in one folder: sorted names.
-
-    Parameters
-    ----------
-    folders, files
-        Folders and files, also those to leave out.
-    links
-        Which of the folders are links: a class may be one, what is inside a class may not.
-    """
-
-    folders: list[str]
-    files: list[str]
-    links: frozenset[str] = frozenset()
-
-
-Listing = Callable[[Parts], Entries]
-"""Returns what is in a folder, given as its path below the top of the tree; nothing if there is no
-such folder."""
 
 
 @dataclass
@@ -49,8 +24,8 @@ class Levels:
 
     Parameters
     ----------
-    listing
-        What is in each folder.
+    tree
+        The folders.
     name
         Of the tree, for messages.
     warn
@@ -68,7 +43,7 @@ class Levels:
         How many files and folders are no image and no class, by what they are.
     """
 
-    listing: Listing
+    tree: Tree
     name: str
     warn: Callable[[str], None]
     classes: list[str] = field(default_factory=list)
@@ -87,7 +62,7 @@ class Levels:
             There are no folders with images, or they seem to be splits under unknown names.
         """
         self.root = self._inside(())
-        splits = splits_among(self._with_images(self.root))
+        splits = splits_among(self.tree.with_images(self.root))
         if splits:
             folder = self._chosen(split, splits)
             places = {name: self._split_place(name, splits) for name in splits}
@@ -96,7 +71,9 @@ class Levels:
             self._check_no_split(split)
             folder, places = "", {"": self.root}
         own = places[folder]
-        self.classes = sorted({c for place in places.values() for c in self._with_images(place)})
+        self.classes = sorted(
+            {c for place in places.values() for c in self.tree.with_images(place)}
+        )
         if not self.classes:
             remedy = (
                 f"; if a class is called {_some(list(splits))}, put them into a folder called train"
@@ -105,13 +82,16 @@ class Levels:
                 f"{self.name} has no images in class folders; expected CLASS/image.jpg or "
                 "SPLIT/CLASS/image.jpg" + (remedy if splits else "")
             )
-        if not splits:
+        if splits:
+            self._warn_of_spellings()
+        else:
+            self._check_splits_inside()
             self._check_unknown_splits()
         for place in places.values():
             self._name_others(place, set(self.classes), "without images")
         self.left_out.update(self._left_out_in(own))
         for label, name in enumerate(self.classes):
-            found = sorted(self._walk((*own, name), self.left_out))
+            found = sorted(self.tree.walk((*own, name), self.left_out))
             self.images += [(label, place) for place in found]
         return self
 
@@ -120,29 +100,28 @@ class Levels:
     def _inside(self, place: Parts) -> Parts:
         """Enter the single folder around everything, as long as it holds folders and no images."""
         while (
-            len(folders := self._with_images(place)) == 1
+            len(folders := self.tree.with_images(place)) == 1
             and not splits_among(folders)
-            and self._is_wrapping((*place, folders[0]))
+            and self.tree.is_wrapping((*place, folders[0]))
         ):
             place = (*place, folders[0])
         return place
 
-    def _is_wrapping(self, place: Parts) -> bool:
-        """Return whether a folder holds folders with images, and no images itself."""
-        return not self._images_in(place) and bool(self._with_images(place))
-
     def _split_place(self, name: str, splits: dict[str, str]) -> Parts:
         """Return where the classes of a split are: SPLIT, or a single folder around them in it.
 
-        That folder is called as a split too (``seg_train/seg_train``), or every split has one.
+        That folder is called as a split too (``seg_train/seg_train``), or every split has one, or
+        what is in it are the classes of another split.
         """
         place = (*self.root, name)
-        inner = self._with_images(place)
-        if len(inner) != 1 or not self._is_wrapping((*place, inner[0])):
+        inner = self.tree.with_images(place)
+        if len(inner) != 1 or not self.tree.is_wrapping((*place, inner[0])):
             return place
         named = inner[0].lower() == name.lower() or bool(splits_among(inner))
-        each = [self._with_images((*self.root, other)) for other in splits]
-        if named or (len({tuple(one) for one in each}) == 1 and len(each) > 1):
+        each = [self.tree.with_images((*self.root, other)) for other in splits]
+        classes = self.tree.with_images((*place, inner[0]))
+        elsewhere = any(set(classes) & set(one) for one in each)
+        if named or elsewhere or (len({tuple(one) for one in each}) == 1 and len(each) > 1):
             return (*place, inner[0])
         return place
 
@@ -157,7 +136,7 @@ class Levels:
             found = same if len(same) == 1 else found
         if len(found) == 1:
             return found[0]
-        others = sorted(set(self._with_images(self.root)) - set(splits))
+        others = sorted(set(self.tree.with_images(self.root)) - set(splits))
         if found:
             raise UsageError(
                 f"{self.name} has {len(found)} folders for the split {split!r}: "
@@ -172,40 +151,61 @@ class Levels:
         """Raise `UsageError` if a tree without splits is asked for another split than train."""
         if split.lower() not in SPLITS["train"]:
             known = sorted(name for names in SPLITS.values() for name in names)
-            found = self._with_images(self.root)
+            found = self.tree.with_images(self.root)
             raise UsageError(
                 f"{self.name} has no splits (folders called {', '.join(known)}), so there is no "
                 f"{split!r}; all its images are 'train'"
                 + (f"; its folders are {_some(found)}" if found else "")
             )
 
+    def _warn_of_spellings(self) -> None:
+        """Warn of classes that seem to be the same, in another case in another split."""
+        spellings: dict[str, list[str]] = {}
+        for name in self.classes:
+            spellings.setdefault(name.lower(), []).append(name)
+        if double := [name for names in spellings.values() if len(names) > 1 for name in names]:
+            self.warn(
+                f"{self.name} has classes that differ in capital letters only: {_some(double)}; "
+                "if they are the same, rename the folders in one of the splits"
+            )
+
+    def _check_splits_inside(self) -> None:
+        """Refuse a "class" with several splits in it."""
+        for name in self.classes:
+            splits = splits_among(self.tree.with_images((*self.root, name)))
+            if len(set(splits.values())) > 1:
+                raise FormatError(
+                    f"the folder {name!r} of {self.name} has the folders {_some(list(splits))}, "
+                    "which look like splits, and so it is no class; give that folder as the data "
+                    "set, or put the splits above the classes, as in train/CLASS and test/CLASS"
+                )
+
     def _check_unknown_splits(self) -> None:
         """Refuse "classes" that all have the same folders with all images in them."""
         places = [self._inside((*self.root, name)) for name in self.classes]
-        if len(places) == 1 and len(inside := self._with_images(places[0])) > 1:
+        if len(places) == 1 and len(inside := self.tree.with_images(places[0])) > 1:
             self.warn(
                 f"{self.name} has a single class, {self.classes[0]!r}, because there are images "
                 f"beside the folders {_some(inside)} in it; if these are the classes, move those "
                 "images away"
             )
-        inner = [set(self._with_images(place)) for place in places if not self._images_in(place)]
+        inner = [
+            set(self.tree.with_images(place)) for place in places if not self.tree.images_in(place)
+        ]
         counts = Counter(name.lower() for names in inner for name in names)
         shared = [name for name, count in counts.items() if count > 1]
         if len(shared) < 2:
             return
         text = f"the folders {_some(self.classes)} of {self.name} have the same folders in them"
-        if splits_among(shared):
-            remedy = "put the splits above the classes, as in train/CLASS and test/CLASS"
-        else:
-            remedy = (
-                "rename the splits to train, val and test; or, if they are classes, put them into "
-                "a folder called train"
-            )
+        remedy = (
+            "rename the splits to train, val and test; or, if they are classes, put them into a "
+            "folder called train"
+        )
         names = _some(sorted(set().union(*inner)))
         if len(inner) == len(self.classes) and all(len(one) == len(counts) for one in inner):
             raise FormatError(
-                f"{text}, {names}, and no other images: they look like splits, or have splits in "
-                f"them, and so are no classes; {remedy}"
+                f"{text}, {names}, and no other images: they look like splits and not like "
+                f"classes; {remedy}"
             )
         self.warn(f"{text}, such as {names}: if these are splits and not classes, {remedy}")
 
@@ -213,43 +213,23 @@ class Levels:
         """Warn of folders that are neither known nor left out, and count them."""
         others = [
             name
-            for name in self.listing(place).folders
+            for name in self.tree.listing(place).folders
             if not is_left_out(name, True) and name not in known
         ]
         if others:
             where = f"the folder {place[-1]!r} of {self.name}" if place else self.name
             self.warn(f"{where} has folders {what}, which are left out: {_some(others)}")
-            empty = sum(not self._has_images((*place, name)) for name in others)
+            empty = sum(not self.tree.has_images((*place, name)) for name in others)
             self.left_out.update({"empty folder": empty, "other folder": len(others) - empty})
 
-    # -- folders and images ------------------------------------------------------------------------
-
-    def _with_images(self, place: Parts) -> list[str]:
-        """Return the folders with images in them or below, without those to leave out."""
-        return [
-            name
-            for name in self.listing(place).folders
-            if not is_left_out(name, True) and self._has_images((*place, name))
-        ]
-
-    def _has_images(self, place: Parts) -> bool:
-        """Return whether there is an image in a folder or below."""
-        return next(self._walk(place, Counter()), None) is not None
-
-    def _images_in(self, place: Parts) -> list[str]:
-        """Return the images directly in a folder."""
-        return [
-            name
-            for name in self.listing(place).files
-            if image_kind(name) and not is_left_out(name, False)
-        ]
+    # -- what is left out --------------------------------------------------------------------------
 
     def _left_out_in(self, place: Parts) -> Counter[str]:
         """Count what is left out directly in a folder of classes."""
-        entries = self.listing(place)
+        entries = self.tree.listing(place)
         hidden = sum(is_left_out(name, True) for name in entries.folders)
         hidden += sum(is_left_out(name, False) for name in entries.files)
-        images = len(self._images_in(place))
+        images = len(self.tree.images_in(place))
         rest = sum(not is_left_out(name, False) for name in entries.files) - images
         return Counter(
             {
@@ -258,27 +238,6 @@ class Levels:
                 "other file": rest,
             }
         )
-
-    def _walk(self, top: Parts, left_out: Counter[str]) -> Iterator[Parts]:
-        """Yield all images below a folder, count the rest; links to folders are not followed."""
-        waiting = [top]
-        while waiting:
-            place = waiting.pop()
-            entries = self.listing(place)
-            for name in entries.files:
-                if is_left_out(name, False):
-                    left_out["hidden"] += 1
-                elif image_kind(name):
-                    yield (*place, name)
-                else:
-                    left_out["other file"] += 1
-            for name in entries.folders:
-                if is_left_out(name, True):
-                    left_out["hidden"] += 1
-                elif name in entries.links:
-                    left_out["linked folder"] += 1
-                else:
-                    waiting.append((*place, name))
 
 
 def _some(names: list[str]) -> str:

@@ -1,0 +1,91 @@
+"""A tree of folders: what is in each folder, and the images in and below it.
+
+The same rules hold for a folder on a disk and for an archive: both are a `Listing`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from .rules import image_kind, is_left_out
+
+__all__ = ["Entries", "Listing", "Parts", "Tree"]
+
+Parts = tuple[str, ...]
+"""A place in a tree: the names of the folders on the way to it, and its own."""
+
+
+class Entries(NamedTuple):
+    """What is in one folder: sorted names.
+
+    Parameters
+    ----------
+    folders, files
+        Folders and files, also those to leave out.
+    links
+        Which of the folders are links: a class may be one, what is inside a class may not.
+    """
+
+    folders: list[str]
+    files: list[str]
+    links: frozenset[str] = frozenset()
+
+
+Listing = Callable[[Parts], Entries]
+"""Returns what is in a folder, given as its path below the top of the tree; nothing if there is no
+such folder."""
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A tree of folders, given what is in each of them."""
+
+    listing: Listing
+
+    def with_images(self, place: Parts) -> list[str]:
+        """Return the folders with images in them or below, without those to leave out."""
+        return [
+            name
+            for name in self.listing(place).folders
+            if not is_left_out(name, True) and self.has_images((*place, name))
+        ]
+
+    def has_images(self, place: Parts) -> bool:
+        """Return whether there is an image in a folder or below."""
+        return next(self.walk(place, Counter()), None) is not None
+
+    def images_in(self, place: Parts) -> list[str]:
+        """Return the images directly in a folder."""
+        return [
+            name
+            for name in self.listing(place).files
+            if image_kind(name) and not is_left_out(name, False)
+        ]
+
+    def is_wrapping(self, place: Parts) -> bool:
+        """Return whether a folder holds folders with images, and no images itself."""
+        return not self.images_in(place) and bool(self.with_images(place))
+
+    def walk(self, top: Parts, left_out: Counter[str]) -> Iterator[Parts]:
+        """Yield all images below a folder, count the rest; links to folders are not followed."""
+        waiting = [top]
+        while waiting:
+            place = waiting.pop()
+            entries = self.listing(place)
+            for name in entries.files:
+                if is_left_out(name, False):
+                    left_out["hidden"] += 1
+                elif image_kind(name):
+                    yield (*place, name)
+                else:
+                    left_out["other file"] += 1
+            for name in entries.folders:
+                if is_left_out(name, True):
+                    left_out["hidden"] += 1
+                elif name in entries.links:
+                    left_out["linked folder"] += 1
+                else:
+                    waiting.append((*place, name))

@@ -84,7 +84,13 @@ def test_commands_without_a_model_use_it(home):
     assert (home / "elsewhere" / "out.npz").exists()
     options = ["--split", "train", "--labels-by-number", "--device", "reference", "--json"]
     done = child(home, *tool, "evaluate", DATA / "photographs", *options)
-    assert json.loads(done.stdout)["pictures"] == 6
+    assert done.returncode == 2, "another number of classes than the model has"
+    for number in range(len(LABELS)):
+        folder = home / "elsewhere" / "data" / f"class {number}"
+        folder.mkdir(parents=True)
+        shutil.copy(DATA / "chelsea.jpg", folder)
+    done = child(home, *tool, "evaluate", "data", *options)
+    assert json.loads(done.stdout)["pictures"] == len(LABELS)
     done = child(home, "-c", "import tinyresnext as tr; print(tr.load().labels[0])")
     assert done.stdout == "class 0\n"
 

@@ -15,8 +15,9 @@ FEW = 16  # so few are done before anybody wonders
 
 
 def say(text: object) -> None:
-    """Print a message for people on standard error."""
-    print(f"tinyresnext: {text}", file=sys.stderr, flush=True)
+    """Print a message for people on standard error, if there is one."""
+    if sys.stderr is not None:  # print would take standard output instead
+        print(f"tinyresnext: {text}", file=sys.stderr, flush=True)
 
 
 def announce_compiling(ops: Backend) -> AbstractContextManager[None]:

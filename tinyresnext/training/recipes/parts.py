@@ -104,9 +104,8 @@ class Optimiser:
         check_fields(self)
         if self.nesterov and self.momentum == 0:
             raise UsageError(
-                "nesterov is True and momentum is 0: Nesterov's momentum needs a coefficient; give "
-                "one "
-                "such as 0.9"
+                "nesterov is True and momentum is 0: Nesterov's momentum needs a coefficient; "
+                "give one such as 0.9"
             )
 
 
@@ -207,9 +206,8 @@ class Augmentation:
     crop: str = setting(
         "resized",
         Choice(("pad", "resized", "torch7", "none")),
-        "a crop with padding around the image, a random part by torchvision's or by the authors' "
-        "rule, "
-        "or the middle",
+        "a crop with padding around the image, a random part by torchvision's or by the "
+        "authors' rule, or the middle",
     )
     padding: int = setting(
         0, Whole(0, 1024), "for pad: pixels around an image of the network's size"

@@ -279,14 +279,14 @@ def test_windows_and_flips_pixel_by_pixel(fill, flip, padding):
         mirror = (rng.random(40) < 0.5) & flip
     else:
         shift, mirror = np.zeros((40, 2), int), np.zeros(40, bool)
-    rim = (
+    colour = (
         normalise(np.zeros((1, 1, 3), np.uint8), augment.preprocess)[0, 0]
         if fill == "black"
         else np.zeros(3)
     )
     for i in range(40):
         wide = np.empty((8 + 2 * padding, 8 + 2 * padding, 3), np.float32)
-        wide[:] = rim
+        wide[:] = colour
         wide[padding : padding + 8, padding : padding + 8] = normalise(block[i], augment.preprocess)
         if fill == "mirror":
             wide = np.pad(

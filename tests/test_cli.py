@@ -242,7 +242,9 @@ def test_export_and_back(run, made):
     assert all(np.array_equal(value, theirs.params[key]) for key, value in ours.params.items())
     assert run("export", made / "net.h5", "out.onnx")[0] == 2
     save(replace(ours, spec=replace(ours.spec, eps=1e-3)), "odd.h5")
-    told = "odd.pth: nothing in it tells that eps is 0.001; who reads it has to be told\n"
+    told = (
+        "odd.pth: the file cannot record that eps is 0.001; set this in the program that reads it\n"
+    )
     assert run("export", "odd.h5", "odd.pth") == (0, "odd.pth\n", told)
 
 
@@ -259,7 +261,8 @@ def test_a_pooled_stem_comes_back_when_it_is_said(run, tmp_path):
     assert "no pooling" not in err
     assert load("pooled.h5").spec == spec
     assert run("export", "pooled.h5", "again.npz")[2] == (
-        "again.npz: nothing in it tells that stem is 'pooled'; who reads it has to be told\n"
+        "again.npz: the file cannot record that stem is 'pooled'; "
+        "set this in the program that reads it\n"
     )
     code, _, err = run("convert", "pooled.pth", "other.h5", "--stem", "imagenet")
     assert (code, Path("other.h5").exists()) == (3, False)

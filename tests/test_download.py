@@ -318,7 +318,7 @@ def test_a_full_disk(server, part, monkeypatch):
     assert get(server, part) == SHA256
     monkeypatch.setattr(download.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     part.unlink()
-    with pytest.raises(UsageError, match="room for 1,000 bytes and 200,000 are to come"):
+    with pytest.raises(UsageError, match="room for 1,000 bytes and 200,000 are still needed"):
         get(server, part)
 
 

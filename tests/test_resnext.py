@@ -79,6 +79,7 @@ def test_equation_4_and_table_2(paths, d, params):
     shapes = parameters(Spec((2,), paths, d))
     weights = [int(np.prod(shapes[f"layer1.1.conv{i}.weight"])) for i in (1, 2, 3)]
     assert sum(weights) == paths * (256 * d + 3 * 3 * d * d + d * 256) == params
+    assert count.block_parameters(256, paths, d, 256) == params
 
 
 def test_table_1():

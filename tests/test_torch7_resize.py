@@ -174,7 +174,7 @@ def test_the_corner_of_the_crop_is_rounded_up(side, crop, first):
     assert out[:, 0, 0].tolist() == list(range(first, first + crop))
 
 
-def test_a_crop_that_is_larger_has_a_black_rim():
+def test_a_crop_that_is_larger_has_black_padding():
     p = Preprocess(4, 7, "torch7")
     out = resize_and_crop(np.full((4, 5, 3), 9, np.uint8), p)
     assert np.array_equal(out, resize_and_crop(np.full((4, 5, 3), 9, np.uint8), Preprocess(4, 7)))

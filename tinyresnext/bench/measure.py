@@ -56,7 +56,7 @@ def whole(name: str, made: Program, shape: Sequence[int], how: Measuring) -> Row
     Raises
     ------
     ValueError
-        The network leaves nothing of an image of that size.
+        The image is not large enough: the last stage would be empty.
     """
     plan, x = Plan(made, shape, how.ops, threads=how.threads), random_pictures(shape)
     seconds = _seconds(lambda: plan(x), how.repeats)

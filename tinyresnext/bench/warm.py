@@ -26,7 +26,7 @@ def warm(ops: Backend, names: Iterable[str], threads: int | None = None) -> None
     ----------
     ops : Backend
     names : iterable of str
-        Names of architectures, as in `tinyresnext.list_models`.
+        Names of architectures: keys of `network.spec.VARIANTS`.
     threads : int, optional
         As for `tinyresnext.load`.
     """

@@ -59,8 +59,8 @@ def opened_checkpoint(
     arch : str or Spec, optional
         The architecture; by default it is inferred from the tensors.
     stem : str, optional
-        One of `tinyresnext.network.spec.STEMS`, where tensors leave it open: a pooling has none, so
-        a 3x3 stem is taken for CIFAR's unless ``pooled`` is given.
+        One of `tinyresnext.network.spec.STEMS`, if the tensors do not determine it: a pooling has
+        no tensors, so a 3x3 stem is taken for CIFAR's unless ``pooled`` is given.
     preprocess : Preprocess, optional
         By default that of the system whose names the file has: ImageNet's (256, 224, bilinear),
         CIFAR's for a CIFAR stem.
@@ -74,8 +74,8 @@ def opened_checkpoint(
     Yields
     ------
     Conversion
-        Its ``params`` can be written or copied as long as the file is open. All have been looked
-        at.
+        Its ``params`` can be written or copied as long as the file is open. All
+        values have been checked.
 
     Raises
     ------
@@ -164,7 +164,7 @@ def _asked_for(shapes: infer.Shapes, eps: float, arch: str | Spec) -> Spec:
 
 
 def _judge(shapes: infer.Shapes, named: Names) -> Look:
-    """Return a function that refuses weights which can only compute nonsense.
+    """Return a function that refuses weights with NaN, infinite or negative-variance values.
 
     It receives the numbers of each tensor of the file.
     """

@@ -140,9 +140,9 @@ def epsilon(scheme: str) -> float:
 
 
 def implied(scheme: str, spec: Spec) -> Implied:
-    """Return how the system whose names these are prepares images.
+    """Return how the system whose names these are prepares images, and a note on it.
 
-    All schemes put the stride on the 3x3 convolution.
+    The note says in a few words what is particular to that system; it is empty if nothing is.
 
     Parameters
     ----------

@@ -37,7 +37,11 @@ def add_commands(commands: Commands) -> None:
 def _add_models(c: argparse.ArgumentParser) -> None:
     """Add the options of `models`."""
     c.add_argument(
-        "pattern", nargs="?", default="*", metavar="PATTERN", help="such as 'resnext50*'"
+        "pattern",
+        nargs="?",
+        default="*",
+        metavar="PATTERN",
+        help="which names to list, such as 'resnext50*'",
     )
 
 

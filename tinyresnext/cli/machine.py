@@ -52,7 +52,7 @@ def _cache(a: argparse.Namespace) -> int:
     ops = backend("cpu")
     if a.action != "warm" and a.pattern != "*":
         raise UsageError(
-            f"{a.action} is of all kernels; leave out {a.pattern!r}, which is for warm"
+            f"`cache {a.action}` takes no pattern; leave out {a.pattern!r}: it is for `cache warm`"
         )
     if a.action == "clear":
         print(f"removed {ops.clear_kernels() / 2**20:.1f} MiB")
@@ -123,9 +123,11 @@ def _add_bench(c: argparse.ArgumentParser) -> None:
         help="how often everything is run (10)",
     )
     c.add_argument(
-        "--layers", action="store_true", help="every distinct layer too, in its place and alone"
+        "--layers",
+        action="store_true",
+        help="also time every distinct layer, in its place and alone",
     )
-    c.add_argument("--json", metavar="FILE", help="write the figures there too")
+    c.add_argument("--json", metavar="FILE", help="also write the results to FILE")
 
 
 def _bench(a: argparse.Namespace) -> int:

@@ -50,10 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TinyResNeXtError as error:
         say(error)
         return next(code for kind, code in _EXIT_CODES.items() if isinstance(error, kind))
-    except KeyboardInterrupt as stop:  # training says how to go on
+    except KeyboardInterrupt as stop:  # training explains here how to resume
         say(str(stop) or "interrupted")
         return 130
-    except BrokenPipeError:  # who reads from the pipe wants no more
+    except BrokenPipeError:  # the program that reads our output has ended
         _drop_output()
         return 0
     except MemoryError:

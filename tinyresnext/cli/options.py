@@ -20,7 +20,8 @@ def positive(text: str) -> int:
     Raises
     ------
     argparse.ArgumentTypeError
-        It is no such number. So do the functions below.
+        The text is not such a number. The functions below raise it too, if a text is not what they
+        read.
     """
     if not (text.isascii() and text.isdigit() and 0 < int(text[:20]) <= 10**9):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
@@ -91,7 +92,7 @@ def add_threads(command: argparse.ArgumentParser) -> None:
         "--threads",
         type=positive,
         metavar="N",
-        help="threads to compute on (as many as it may use cores)",
+        help="threads to compute on (one for each available core)",
     )
 
 

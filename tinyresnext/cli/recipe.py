@@ -28,7 +28,7 @@ def add_recipe(c: argparse.ArgumentParser, usual: str, *, first_weights: bool) -
         "--recipe",
         default=usual,
         metavar="NAME",
-        help=f"what the options below do not say: {', '.join(RECIPES)} ({usual})",
+        help=f"settings for the options not given: {', '.join(RECIPES)} ({usual})",
     )
     group = c.add_argument_group("in place of what the recipe says")
     for name, option in settings():

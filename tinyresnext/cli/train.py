@@ -103,7 +103,7 @@ def _add_finetune(c: argparse.ArgumentParser) -> None:
 
 def _add_run(c: argparse.ArgumentParser) -> None:
     """Add the options of every run: which images, on what, and what is kept."""
-    c.add_argument("--out", required=True, metavar="FOLDER", help="where state, log and model go")
+    c.add_argument("--out", required=True, metavar="FOLDER", help="folder for state, log and model")
     c.add_argument("--resume", action="store_true", help="continue the run in FOLDER")
     c.add_argument(
         "--split", default="train", metavar="NAME", help="which part of DATA to train on (train)"
@@ -111,7 +111,9 @@ def _add_run(c: argparse.ArgumentParser) -> None:
     c.add_argument(
         "--val", metavar="DATA", help="images to evaluate the network on after each epoch"
     )
-    c.add_argument("--val-split", default="test", metavar="NAME", help="which part of them (test)")
+    c.add_argument(
+        "--val-split", default="test", metavar="NAME", help="split of the validation data (test)"
+    )
     add_broken(c)
     add_device(c)
     c.add_argument(
@@ -121,7 +123,12 @@ def _add_run(c: argparse.ArgumentParser) -> None:
         metavar="N",
         help="add a line to the log after so many steps too",
     )
-    c.add_argument("--licence", default="", metavar="TEXT", help="of the model, to be kept with it")
+    c.add_argument(
+        "--licence",
+        default="",
+        metavar="TEXT",
+        help="licence of the model, which is kept in its file",
+    )
     c.add_argument(
         "--half",
         action="store_true",

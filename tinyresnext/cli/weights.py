@@ -63,7 +63,10 @@ def _add_convert(c: argparse.ArgumentParser) -> None:
     )
     c.add_argument("--labels", metavar="FILE", help="a text file with the name of one class a line")
     c.add_argument(
-        "--licence", default="", metavar="TEXT", help="of the weights, to be kept with them"
+        "--licence",
+        default="",
+        metavar="TEXT",
+        help="licence of the weights, which is kept with them",
     )
     _add_preprocessing(c)
     c.add_argument(
@@ -151,7 +154,7 @@ def _lines(path: str) -> list[str]:
 def _add_export(c: argparse.ArgumentParser) -> None:
     """Add the options of `export`."""
     c.add_argument("src", nargs="?", metavar="NAME|FILE.h5", help="a model (the bundled model)")
-    c.add_argument("dst", metavar="DST", help="ending in .pth, .safetensors or .npz")
+    c.add_argument("dst", metavar="DST", help="file to write, ending in .pth, .safetensors or .npz")
     add_force(c, "DST")
 
 
@@ -173,7 +176,8 @@ def _export(a: argparse.Namespace) -> int:
     writers[suffix](target(a.dst, a.force, not_over=src), stored.params)
     for fact in infer.untold(stored.spec):
         print(
-            f"{shown(a.dst)}: nothing in it tells that {fact}; who reads it has to be told",
+            f"{shown(a.dst)}: the file cannot record that {fact}; "
+            "set this in the program that reads it",
             file=sys.stderr,
         )
     print(a.dst)

@@ -1,4 +1,4 @@
-"""Fetching one file over https, so that its name means the right bytes, or an error is raised.
+"""Fetching one file over https, and checking it against its digest.
 
 Nothing that a server says is believed. Its answer has to be a file of the right length, every byte
 has to come in time, and in the end the digest decides. An interrupted download can be continued.
@@ -19,7 +19,7 @@ from .part import begin, drop, forget_version, held, no_room, version_of
 from .transfer import USUAL, Again, Answer, Limits, Refused, answered
 from .wanted import Wanted
 
-__all__ = ["Limits", "Progress", "Wanted", "fetch"]
+__all__ = ["Progress", "Wanted", "fetch"]
 
 LATER = (408, 425, 429, 500, 502, 503, 504)  # statuses after which a later try may succeed
 Progress = Callable[[int, int | None], None]
@@ -43,7 +43,7 @@ def fetch(
         urllib takes them.
     part : path
         Where it is written. If it exists and the digest is known, the download continues at its
-        end. After an error or Ctrl-C it has what came so far.
+        end. After an error or Ctrl-C it contains the bytes received so far.
     wanted : Wanted
     progress : callable
         Called with the bytes that are there and the bytes in all, if known.
@@ -180,8 +180,8 @@ def _check_length(total: int | None, wanted: Wanted, part: Path, start: int) -> 
         return
     if free < total - start:
         raise UsageError(
-            f"{part.parent} has room for {free:,} bytes and {total - start:,} are to come; make "
-            "room, and try again"
+            f"{part.parent} has room for {free:,} bytes and {total - start:,} are still needed; "
+            "make room, and try again"
         )
 
 

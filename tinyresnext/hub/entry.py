@@ -20,7 +20,7 @@ class Pipeline(NamedTuple):
     ----------
     preprocess : Preprocess
     picture : str
-        Which reference photographs it has been compared with, to the pixel; empty for none.
+        Which reference images it has been compared with, to the pixel; empty for none.
     """
 
     preprocess: Preprocess

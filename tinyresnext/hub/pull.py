@@ -107,7 +107,7 @@ def pull(
         return _fetch(entry, file, note, progress, limits, local)
 
     with locked(downloads / f"{entry.name}.lock", lambda: note(waiting)):
-        if not _is_whole(entry):  # no other process was faster
+        if not _is_whole(entry):  # check again under the lock
             work = _folder(downloads / entry.name)
             for left in work.glob(".*.tmp"):  # by a process that was killed
                 _remove(left)
@@ -201,7 +201,7 @@ def _fetch(
     limits: Limits,
     local: bool,
 ) -> str:
-    """Download the file and return its sha256; it gets its name when it is whole."""
+    """Download the file under another name, then rename it; return its sha256."""
     part = file.with_name(f"{file.name}.part")
     note(f"{entry.name}: from {entry.urls[0]}")
     try:

@@ -1,4 +1,4 @@
-"""What a downloaded file has to be: how long, and of which digest."""
+"""The expected size and digests of a download."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 Each step is applied only if it is asked for:
 
 1. Bring the image to the network's size: resize a random crop (`scale`; "RandomResizedCrop",
-   Szegedy et al. 2014, section 6), or resize the shorter side and cut the middle out (`resize`, as
+   Szegedy et al. 2015, section 6), or resize the shorter side and cut the middle out (`resize`, as
    `resize_and_crop` does it), or do nothing where the image already has this size.
 2. Colour jitter: change brightness, contrast, saturation and hue by random factors, in random
    order.
@@ -11,13 +11,16 @@ Each step is applied only if it is asked for:
    Krizhevsky et al. 2012, section 4.1).
 4. Cut a random window out of the padded image (`padding`; the "4 pixels on each side" of section
    5.3 of the paper).
-5. Mirror every second image left to right (`flip`).
+5. Mirror each image left to right with probability 1/2 (`flip`).
 6. Set a square at a random place to zero (`cutout`; DeVries and Taylor 2017).
 
-`crops` and `colour` hold the functions that compute the steps; a new augmentation is a function
-there, and an option and a line here. Steps 1 and 2 return the same pixels as torchvision's
-transforms on Pillow images for the same random numbers. The random numbers themselves come from the
-generator that the caller passes (see `data.loader`).
+`crops` and `colour` hold the functions that compute the steps. A new augmentation needs a function
+there, a field and a line in `Augment`, a ``setting(...)`` in `training.recipes.parts` (which makes
+the option, the JSON and the help), and a key in `training.augmentation`.
+
+Steps 1 and 2 return the same pixels as torchvision's transforms on Pillow images for the same
+random numbers. The random numbers themselves come from the generator that the caller passes (see
+`data.loader`).
 """
 
 from __future__ import annotations
@@ -76,11 +79,11 @@ class Augment:
         authors' Torch7 code), or "mirror", the image reflected at its sides, without repeating the
         outermost pixels.
     flip
-        Whether each image is mirrored left to right with probability 1/2.
+        Whether to mirror each image left to right with probability 1/2.
     alternate
         With `flip`: whether an image is mirrored in every other epoch and not at random, so that
         two epochs show both sides of each image (Jordan 2024, "94% on CIFAR-10 in 3.29 seconds",
-        section 3.6). `finish` has to be told which.
+        section 3.6). The caller has to pass `mirrored` to `finish`.
     brightness, contrast, saturation
         d: a factor from ``max(0, 1 - d)`` to ``1 + d``.
     hue

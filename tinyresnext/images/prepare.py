@@ -1,7 +1,8 @@
 """From an image to the input of a network: decode, resize, crop, normalise.
 
-Every step returns, to the last bit, what torchvision's evaluation transforms return for Pillow
-images: ``Resize``, ``CenterCrop``, ``ToTensor`` and ``Normalize``.
+With bilinear or bicubic interpolation and an upright, opaque image of 8 bits, every step returns,
+to the last bit, what torchvision's evaluation transforms return for Pillow images: ``Resize``,
+``CenterCrop``, ``ToTensor`` and ``Normalize``.
 """
 
 from __future__ import annotations

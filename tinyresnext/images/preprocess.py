@@ -1,6 +1,6 @@
 """The input that a model expects: its size, how images are resized, and how they are normalised.
 
-A network knows images only as its training showed them. A resize without antialiasing, or a crop
+A network expects images as in its training. A resize without antialiasing, or a crop
 one pixel off, costs up to a point of accuracy and never raises an error. So these numbers are
 stored with the weights. `decode`, `resize` and `prepare` apply them.
 """
@@ -35,8 +35,8 @@ class Preprocess:
     Parameters
     ----------
     resize
-        Length of the shorter side after resizing, in pixels; the longer side keeps the shape of
-        the image.
+        Length of the shorter side after resizing, in pixels; the longer side keeps the
+        aspect ratio.
     crop
         Side of the square that is cut from the middle, in pixels. Where it is larger than the
         resized image, the padding is black.

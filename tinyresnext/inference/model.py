@@ -103,7 +103,7 @@ class Model:
         Parameters
         ----------
         images : image or sequence of images
-            Paths, Pillow images or uint8 arrays [h, w, 3].
+            Paths, Pillow images or uint8 arrays: colour [h, w, 3], grey or RGBA.
         top : int
             The number of classes to return for each image, the most probable first.
         batch : int

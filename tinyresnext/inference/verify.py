@@ -132,7 +132,7 @@ def _logits(model: Model, x: np.ndarray, dtype: type) -> np.ndarray:
 
 
 def _torch() -> Backend:
-    """Return the backend that computes with PyTorch."""
+    """Return the module with the inference ops in PyTorch."""
     try:
         return cast(Backend, import_module("tinyresnext.ops.torch_reference"))
     except ImportError as error:

@@ -29,7 +29,7 @@ class Layer:
     params : int
         What training can change: running statistics are not counted.
     macs : int
-        Multiply-adds of convolutions and the classifier; norms count none, as in everyone's tables.
+        Multiply-adds of convolutions and the classifier; norms count none, as published tables do.
     """
 
     name: str
@@ -63,7 +63,7 @@ def layers(spec: Spec, height: int = 224, width: int = 224) -> list[Layer]:
     for call in trace(params, spec, (1, height, width, spec.channels)).calls:
         if call.op in ("conv2d", "batch_norm", "linear"):
             weight, result = call.args[1].shape, call.out.shape
-            # Type A's shortcut borrows a convolution's arithmetic, but it has no weights and is not
+            # Type A's shortcut is computed as a convolution, but it has no weights and is not
             # counted as work.
             if call.op == "conv2d" and call.name.endswith(".downsample"):
                 continue
@@ -89,7 +89,7 @@ def block_parameters(c_in: int, cardinality: int, width: int, c_out: int) -> int
 
 
 def totals(found: list[Layer]) -> dict[str, int]:
-    """Return the sums that are published under many names.
+    """Return the totals that are published under many names.
 
     Returns
     -------

@@ -84,7 +84,7 @@ class Plan:
     Raises
     ------
     ValueError
-        The network leaves nothing of an image of that size.
+        The image is not large enough: the last stage would be empty.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Plan:
         self.x_shape, self.calls = tuple(x_shape), program.calls
         self._ops, self._lock = ops, threading.Lock()
         self.threads = ops.thread_count(threads)
-        with ops.on_threads(self.threads):  # tasks are cut for that many
+        with ops.on_threads(self.threads):  # the number of tasks depends on the threads
             self._place(program, ops, dtype)
 
     def _place(self, program: Program, ops: Backend, dtype: Any) -> None:

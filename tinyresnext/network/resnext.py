@@ -20,7 +20,7 @@ import numpy as np
 from .spec import Spec
 
 Array = Any  # an array of whichever backend is handed in
-STEM_CHANNELS = 64  # both of the paper's networks, and everyone's since, begin with 64 channels
+STEM_CHANNELS = 64  # both of the paper's networks and all later ones begin with 64 channels
 # Table 1: widths are given for a first stage of 64 planes and double with every stage
 FIRST_PLANES = 64
 
@@ -219,7 +219,7 @@ def forward(
         Named and shaped as `parameters` says.
     spec : Spec
     x : [n, h, w, channels]
-        Normalised images, of any size that the stem and the stages leave something of.
+        Normalised images, large enough that the last stage is not empty.
     ops : backend
         A module such as `tinyresnext.ops.reference`, or a `tinyresnext.network.tape.Tape` over one.
     training : bool

@@ -49,13 +49,11 @@ def fold_batch_norm(calls: Calls) -> Calls:
         x, weight = conv.args
         scale, shift, mean, var = (np.asarray(a, np.float64) for a in norm.args[1:])
         a = scale / np.sqrt(var + norm.attrs["eps"])
-        with np.errstate(
-            over="ignore"
-        ):  # what is too large becomes infinite, and is found in the logits
+        # What is too large becomes infinite, and is found in the logits.
+        with np.errstate(over="ignore"):
             bias = (shift - mean * a).astype(weight.dtype)
-            folded = np.empty(
-                weight.shape, weight.dtype
-            )  # filled in pieces: there is never a whole weight in float64
+            # Filled in pieces: there is never a whole weight in float64.
+            folded = np.empty(weight.shape, weight.dtype)
             np.multiply(
                 weight, a[:, None, None, None], out=folded, dtype=np.float64, casting="same_kind"
             )
@@ -92,7 +90,9 @@ def absorb(
     fits: Callable[[Call], bool],
     merge: Callable[[Call, Call], Call],
 ) -> Calls:
-    """Merge each ``op`` into the call of ``into`` whose result only it reads, as first argument.
+    """Merge each ``op`` into the ``into`` call that makes its first argument.
+
+    This is done if nothing else reads that argument.
 
     ``a = conv2d(x); b = shortcut; c = add(a, b)`` becomes ``b = shortcut; c = conv2d(x,
     residual=b)``.
@@ -107,8 +107,8 @@ def absorb(
         maker = makers.get(id(call.args[0])) if call.op == op else None
         if maker is not None and readers[id(maker.out)] == 1 and fits(maker):
             merged.add(maker)
-            # The pair takes the later place: by then the other argument of an addition has been
-            # computed too.
+            # The merged call stands where the second one stood: by then the other argument of an
+            # addition has been computed too.
             call = replace(merge(maker, call), out=call.out, fused=(*maker.fused, op))
             makers[id(call.out)] = call
         kept.append(call)

@@ -78,8 +78,8 @@ class Spec:
         object.__setattr__(self, "blocks", tuple(self.blocks))
         if not 1 <= len(self.blocks) <= 8:
             raise UsageError(f"blocks is {self.blocks}: expected one to eight stages")
-        # The bounds are far beyond any published network; they keep a hostile file from describing
-        # an endless one.
+        # The bounds are far beyond any published network; they keep a malicious file from
+        # describing an unbounded network.
         ranges = {
             "cardinality": 4096,
             "width": 4096,
@@ -107,12 +107,12 @@ class Spec:
 
     @property
     def small(self) -> bool:
-        """Return whether it is for images of 32 x 32."""
+        """Return whether the network is for images of 32 x 32."""
         return self.stem in ("cifar", "pooled")
 
     @property
     def depth(self) -> int:
-        """Return the layers with weights, as the paper counts them.
+        """Return how many layers have weights, as the paper counts them.
 
         They are three in each block, the stem and the classifier.
         """
@@ -234,7 +234,7 @@ def describe(spec: Spec) -> str:
     down = ", average-pooled shortcuts" if spec.avg_down else ""
     return (
         f"{spec.name}: {spec.depth} layers (blocks {', '.join(map(str, spec.blocks))}), "
-        f"cardinality {spec.cardinality}, width {spec.width}, {stems[spec.stem]}, shortcuts of "
-        "type "
-        f"{spec.shortcut}{down}, {spec.channels} input channels, {spec.classes} classes"
+        f"cardinality {spec.cardinality}, width {spec.width}, {stems[spec.stem]}, "
+        f"shortcuts of type {spec.shortcut}{down}, {spec.channels} input channels, "
+        f"{spec.classes} classes"
     )

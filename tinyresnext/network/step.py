@@ -149,11 +149,11 @@ class Step:
         values = {id(found[id(params[name])]): self.gradients[name] for name in trained}
         self._x, self._labels = ops.empty(x_shape, dtype), ops.empty(labels.shape, dtype)
         values |= {id(x): self._x, id(labels): self._labels}
-        with ops.on_threads(self.threads):  # tasks are cut for that many
+        with ops.on_threads(self.threads):  # the number of tasks depends on the threads
             self._place(calls, backward, values, dtype)
 
     def _keep_statistics(self, calls: list[Call], dtype: Any) -> list[Call]:
-        """Batch norms leave their statistics to the running averages and to their own gradients."""
+        """Add to every batch norm the array that receives its statistics."""
         norms = [call for call in calls if call.op == "batch_norm_train"]
         self.positions = {call.name: int(np.prod(call.out.shape[:3])) for call in norms}
         self.statistics = {

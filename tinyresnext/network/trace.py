@@ -66,7 +66,7 @@ def trace(
     smoothing: float = 0.0,
     frozen: Collection[str] = (),
 ) -> Trace:
-    """Walk through the network with stand-ins for the values, and in training on to the loss.
+    """Walk through the network and, in training, the loss, with stand-ins for the values.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def trace(
     Raises
     ------
     ValueError
-        The network leaves nothing of an input of that shape.
+        The input is not large enough: the last stage would be empty.
     """
     names: dict[int, str] = {}
 

@@ -1,8 +1,9 @@
 """The primitive operations and their backends. The room knows nothing of models or images.
 
 Read `contract` first (what a backend is), then `shapes` (what each op takes, returns and refuses)
-and `reference` (what each op computes, in NumPy). `cpu` computes the same with Numba. `backend`
-chooses one by the name of a device.
+and `reference` (what each op computes, in NumPy). `cpu` computes the same with Numba; `checks` has
+what the shape rules share, and `torch_reference` the inference ops in PyTorch, for comparisons.
+`backend` chooses a backend by the name of a device.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ MOST_JSON = 1 << 16  # bytes of a document
 MOST_LABELS, MOST_LABEL = 10 << 20, 256  # bytes of all labels, and for each class
 LABEL = re.compile(r'"(?:[^"\\]|\\.)*+"(?:,(?=")|\]\Z)')  # a label and what follows it
 # Labels and provenance are shown on terminals: no control characters, lone surrogates,
-# invisible marks, or reversed direction of text.
+# invisible characters, or reversed direction of text.
 UNSHOWABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2064\u2066-\u2069\ud800-\udfff"
     "\ufeff\U000e0000-\U000e007f]"
@@ -45,8 +45,8 @@ class Stored(NamedTuple):
     ----------
     spec : Spec
     params : mapping of str to array
-        Float32, C-contiguous, named, shaped and ordered as `tinyresnext.network.resnext.parameters`
-        says.
+        Float32, named and shaped as `tinyresnext.network.resnext.parameters` says. `store.write`
+        accepts any order and any strides; `store.read` returns C-contiguous arrays in that order.
     preprocess : Preprocess
     labels : tuple of str
         One for each class.

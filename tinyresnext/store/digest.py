@@ -1,4 +1,4 @@
-"""The digests of a model, and the look through its numbers that computes them.
+"""The digests of a model, and the pass over its values that computes them.
 
 ``sha256`` of a model covers architecture, preprocessing, labels and every tensor's name, shape and
 digest; that of a tensor covers its values as float32, however they are stored. So models that
@@ -42,7 +42,7 @@ class Digests(NamedTuple):
 
 
 class Values(NamedTuple):
-    """What the numbers of a tensor are like."""
+    """Summary of a tensor's values."""
 
     sha256: str
     nonfinite: int
@@ -72,7 +72,7 @@ def model_digest(documents: Mapping[str, str], spec: Spec, sha256: Mapping[str, 
 
 
 def value(name: str, array: np.ndarray) -> Values:
-    """Hash and look through a tensor as float32, piece by piece."""
+    """Hash and check a tensor as float32, piece by piece."""
     digest, nonfinite, negative, row = hashlib.sha256(), 0, 0, array.reshape(-1)
     for at in range(0, len(row), PIECE):
         piece = widened(row[at : at + PIECE]).astype("<f4", copy=False)

@@ -43,7 +43,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         try:
             yield file
         except WeightsError as error:
-            # A forged file can put a long text into the message, so it is cut.
+            # A forged file can put a long text into the message, so truncate it.
             raise type(error)(f"{os.fspath(path)!s}: {error!s:.400}") from None
 
 

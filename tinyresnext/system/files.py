@@ -1,4 +1,4 @@
-"""Reading a file that may be anything, and writing one so that its name means a whole file."""
+"""Read untrusted files, and replace files atomically."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def _sync_directory(directory: Path) -> None:
 def locked(
     path: str | os.PathLike[str], waiting: Callable[[], None] = lambda: None
 ) -> Iterator[None]:
-    """Let one process at a time into the ``with`` block. Its end frees the lock, however it ends.
+    """Hold an exclusive lock during the block. The end of the process frees it too.
 
     Parameters
     ----------

@@ -84,7 +84,7 @@ def mix(
     labels : [n] integers
     classes : int
     alpha : float
-        The one proportion is drawn from Beta(alpha, alpha).
+        The proportion, one for the mini-batch, is drawn from Beta(alpha, alpha).
     rng : Generator
 
     Returns

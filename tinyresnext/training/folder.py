@@ -13,9 +13,8 @@ from ..system.files import locked, shown
 from . import state as training_state
 from .state import State
 
-_LEFT_BEHIND = re.compile(
-    r"\.[0-9a-f]{16}\.tmp"
-)  # what `files.replacing` had not finished when its process was killed
+# What `files.replacing` had not finished when its process was killed.
+_LEFT_BEHIND = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 
 class TrainingFolder:

@@ -202,7 +202,7 @@ class Run:
             self.compute = self._step_for(self.side)
 
     def save(self) -> None:
-        """Write the log and then the state, which counts on the log.
+        """Write the log and then the state, which records the log's length.
 
         Raises
         ------
@@ -242,9 +242,8 @@ class Run:
         """Return the error for a loss that is not finite."""
         state, where = self.state, self.compute.first_not_finite() or "loss"
         return TrainingError(
-            f"the loss is {loss} in step {state.step + 1} of epoch {state.epoch + 1}: the first "
-            "value "
-            f"that is not finite is that of {where}; {self._remedy()}"
+            f"the loss is {loss} in step {state.step + 1} of epoch {state.epoch + 1}: "
+            f"the first value that is not finite is that of {where}; {self._remedy()}"
         )
 
     def _remedy(self) -> str:
@@ -274,7 +273,7 @@ class Run:
         )
 
     def close(self) -> None:
-        """Leave the terminal's line and close the log."""
+        """End the progress line and close the log."""
         self.progress.close()
         self.log.close()
 

@@ -267,8 +267,7 @@ def _check(spec: Spec, recipe: Recipe, setting: Setting) -> None:
         if images is not None and len(images.classes) != spec.classes:
             raise UsageError(
                 f"the {what} has {len(images.classes)} classes and the network {spec.classes}; "
-                "both "
-                "must have the same"
+                "both must have the same"
             )
         if images is not None and tuple(images.classes) != tuple(setting.dataset.classes):
             raise UsageError(
@@ -277,9 +276,8 @@ def _check(spec: Spec, recipe: Recipe, setting: Setting) -> None:
             )
     if count < recipe.batch:
         raise UsageError(
-            f"the data set has {count} images and a mini-batch {recipe.batch}; give --batch "
-            f"{count} "
-            "at most"
+            f"the data set has {count} images and a mini-batch {recipe.batch}; "
+            f"give --batch {count} at most"
         )
     if setting.validation is not None and len(setting.validation) == 0:
         raise UsageError("the validation set has no images; leave it out")

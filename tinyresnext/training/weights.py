@@ -1,7 +1,7 @@
 """All values of a network in one flat array, with the parameters as views into it.
 
-What is done to each of millions of values is then one pass over memory, and a checkpoint is a few
-arrays. From the first step of a run to the last, the arrays are in the backend's memory.
+So each update is one pass over memory, and a checkpoint is a few arrays. From the first
+step of a run to the last, the arrays are in the backend's memory.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def read(file: BinaryIO, check: Check | None = None) -> Checkpoint:
     IntegrityError
         A double does not fit into float32.
     UnsafeError
-        Made to fill the memory or the time: too deep, too many objects, tensors that reach beyond
+        Built to exhaust memory or time: too deep, too many objects, tensors that reach beyond
         their storage.
     """
     wrapper, root, others = _root(read_objects(file, PARAMETERS))

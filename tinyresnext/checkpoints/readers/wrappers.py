@@ -11,7 +11,7 @@ from collections import OrderedDict
 from typing import TypeGuard, TypeVar
 
 from ...errors import FormatError, UnsafeError, UsageError
-from ...formats.pickle.names import Tensor, is_stranger
+from ...formats.pickle.names import Tensor, is_unknown_class
 from ...formats.pickle.vocabulary import Global, Placeholder
 from .checkpoint import MAX_NAME
 
@@ -47,7 +47,7 @@ def choose(top: object, ema: bool) -> tuple[str, dict, tuple[str, ...]]:
     UsageError
         ``ema`` is True, but there are no averaged weights.
     """
-    _refuse_strangers("the top of the checkpoint", top)
+    _refuse_unknown_classes("the top of the checkpoint", top)
     if not _is_dict(top):
         raise FormatError(
             f"the checkpoint holds a {type(top).__name__}, not a state dict; save "
@@ -82,13 +82,13 @@ def _holds_tensors(value: object) -> bool:
     return _is_dict(value) and any(type(entry) is Tensor for entry in value.values())
 
 
-def _refuse_strangers(where: str, value: object) -> None:
+def _refuse_unknown_classes(where: str, value: object) -> None:
     """Raise `UnsafeError` if this is an object of an unknown class.
 
     Such an object may lie beside the tensors, but not be one, nor hold them.
     """
     cls = value.cls if type(value) is Placeholder else value
-    if type(cls) is Global and is_stranger(cls):
+    if type(cls) is Global and is_unknown_class(cls):
         raise UnsafeError(
             f"{where} is an object of the class {cls}, which is not part of a state dict and was "
             "neither imported nor run; if the file holds a whole model, load it where you trust it "
@@ -121,7 +121,7 @@ def clean(mapping: dict) -> tuple[str, dict[str, Tensor], tuple[str, ...]]:
         elif value is None or type(value) in (bool, int, float, str):
             skipped.append(name)
         else:
-            _refuse_strangers(name, value)
+            _refuse_unknown_classes(name, value)
             raise FormatError(
                 f"{name} is a {type(value).__name__}, not a tensor; save only model.state_dict()"
             )

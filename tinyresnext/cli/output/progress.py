@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ...ops import Backend
 
 Item = TypeVar("Item")
-FEW = 16  # so few are done before anybody wonders
+FEW = 16  # up to so many images no counter is shown: they take a moment
 
 
 def say(text: object) -> None:
@@ -21,13 +21,13 @@ def say(text: object) -> None:
 
 
 def announce_compiling(ops: Backend) -> AbstractContextManager[None]:
-    """Return a context in which a person at a terminal is told that kernels are being compiled."""
+    """Return a context that prints a message while kernels compile, at a terminal only."""
     if not sys.stderr.isatty():
         return nullcontext()
     return ops.when_compiling(
         lambda: say(
-            "compiling kernels for this processor, once: it takes some seconds, and later runs "
-            "start at once"
+            "compiling kernels for this processor, once: it takes up to half a minute, and "
+            "later runs start at once"
         )
     )
 

@@ -102,8 +102,8 @@ def stored(contents: Stored, sha256: str) -> str:
 
 def pictures(p: Preprocess) -> str:
     """Return how images are prepared."""
-    rim = ", with a black rim" if p.crop > p.resize else ""
-    cut = f"resized to {p.resize} ({p.interpolation}), cropped to {p.crop}{rim}"
+    padding = ", with black padding" if p.crop > p.resize else ""
+    cut = f"resized to {p.resize} ({p.interpolation}), cropped to {p.crop}{padding}"
     if p.interpolation == "keras":
         cut = f"squeezed to {p.crop} x {p.crop} (keras)"
     return f"{cut}, mean {_row(p.mean)}, std {_row(p.std)}"

@@ -1,4 +1,4 @@
-"""The numbers of the HDF5 format: the superblock, the sizes of blocks, the types of messages.
+"""The constants of the HDF5 format: the superblock, the sizes of blocks, the types of messages.
 
 Source: The HDF Group, HDF5 File Format Specification, versions 0 of the superblock and 1 of the
 object header.

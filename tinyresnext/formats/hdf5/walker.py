@@ -1,4 +1,4 @@
-r"""The ways through an HDF5 file that may be forged: object headers, groups and their members.
+"""Reading the structure of an untrusted HDF5 file: object headers, groups and their members.
 
 HDF5 is a large format. Its files may point at other files, name filters that are programs, and
 describe structures that its library trusts. So this reader knows the oldest form of the format
@@ -8,20 +8,23 @@ beginning::
     superblock, 96 bytes: signature, sizes, end of file, root
         |
         v
-    object header ---- attributes: name, type, value
-        | a group has one more message: the symbol table
-        |-----------------------> local heap HEAP ---> the members' names
-        v                                                  ^
-    B-tree TREE ---> symbol nodes SNOD ---> for each member: offset of its name, address of its
-    object header
-                                                                                         |
-    object header of a dataset: dataspace (shape), datatype, fill value, attributes,     |
-        layout ---> address and size of the values, in one piece            <------------+
+    object header ---> attributes: name, type, value
+        |
+        |   a group has one more message, the symbol table
+        |
+        +--> local heap HEAP ---> the members' names <-------------+
+        |                                                          |
+        +--> B-tree TREE ---> symbol nodes SNOD ---> for each member: offset of its name,
+                                                     address of its object header
+                                                                   |
+                                                                   v
+    object header of a dataset: dataspace (shape), datatype, fill value, attributes,
+        layout ---> address and size of the values, in one piece
 
 An object header is a list of messages, each with a type, a size and a body; it may continue
-elsewhere. No byte of a file belongs to two blocks: who reads a block claims it, and a second claim
-is an error. So nothing is read twice, no chain of addresses runs in a circle, and all that is read
-is no larger than the file.
+elsewhere. No byte of a file belongs to two blocks: each block is registered when it is read
+(`Walker.claim`), and an overlap is an error. So nothing is read twice, no chain of addresses forms
+a cycle, and all that is read is no larger than the file.
 
 Source: The HDF Group, HDF5 File Format Specification, versions 0 of the superblock and 1 of the
 object header.
@@ -65,13 +68,13 @@ class _Block(NamedTuple):
 
 
 class Walker:
-    """The ways through one open file. It opens no other file.
+    """Reading the structure of one open file. No other file is opened.
 
     Parameters
     ----------
     file : binary file
     writer : str
-        Whose files are understood, for messages.
+        Program whose form is accepted, for messages.
 
     Raises
     ------

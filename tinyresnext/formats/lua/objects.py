@@ -96,7 +96,7 @@ def read_objects(file: BinaryIO, kept: Collection[str]) -> object:
     FormatError
         Cut short, or not such a file.
     UnsafeError
-        Made to fill the memory or the time: too deep, too many objects, tensors that reach beyond
+        Built to exhaust memory or time: too deep, too many objects, tensors that reach beyond
         their storage; or something follows the object.
     """
     reader = _Reader(file, kept)

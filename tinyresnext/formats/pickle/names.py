@@ -1,9 +1,9 @@
 """The names that a checkpoint's pickle may mention, and what each means. Nothing is imported.
 
 A tensor becomes a description, a `Tensor`; its numbers are read later, once every description is
-known to lie inside the file. Names that stand in no table are of two kinds (`is_stranger`). What
-Python, NumPy and PyTorch themselves have is refused: weights never need the rest of it, and attacks
-use it. What none of them has, a trainer's own class, is kept as an empty `Placeholder`.
+known to lie inside the file. Names that stand in no table are of two kinds (`is_unknown_class`).
+What Python, NumPy and PyTorch themselves have is refused: weights never need the rest of it, and
+attacks use it. What none of them has, a trainer's own class, is kept as an empty `Placeholder`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ...system.checks import is_int
 from ..dtypes import BY_TORCH, MAX_DIMENSIONS
 from .vocabulary import Global, Placeholder, Vocabulary, set_item
 
-__all__ = ["CHECKPOINT", "STORAGES", "Storage", "Tensor", "is_stranger"]
+__all__ = ["CHECKPOINT", "STORAGES", "Storage", "Tensor", "is_unknown_class"]
 
 # of a tensor, zero-sized axes counted as one: larger shapes overflow NumPy's arithmetic
 MAX_ELEMENTS = 1 << 40
@@ -97,7 +97,7 @@ _PUBLIC = sys.stdlib_module_names | {
 }
 
 
-def is_stranger(name: Global) -> bool:
+def is_unknown_class(name: Global) -> bool:
     """Return whether this may be a class of some trainer.
 
     It has a plain dotted name, and is not of Python, NumPy or PyTorch.
@@ -199,7 +199,8 @@ def _getattr(arguments: tuple) -> Placeholder:
     """
     if len(arguments) != 2 or type(arguments[0]) is not Global or type(arguments[1]) is not str:
         raise UnsafeError("the arguments of getattr are not a class and a name")
-    if not is_stranger(arguments[0]) or not is_stranger(Global(arguments[0].module, arguments[1])):
+    method = Global(arguments[0].module, arguments[1])
+    if not is_unknown_class(arguments[0]) or not is_unknown_class(method):
         raise UnsafeError(
             f"the pickle asks {arguments[0]} for an attribute, which no state dict needs; nothing "
             "was run"
@@ -223,8 +224,8 @@ CHECKPOINT = Vocabulary(
         Global("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor_v2,
     },
     types=STORAGES,
-    is_empty=lambda cls: cls in PLACEHOLDERS or is_stranger(cls),
-    forgets=is_stranger,
+    is_empty=lambda cls: cls in PLACEHOLDERS or is_unknown_class(cls),
+    forgets=is_unknown_class,
     states={OrderedDict: _only_metadata, Placeholder: lambda target, state: None},
     old_string=bytes.decode,
     most_text=MAX_TEXT,

@@ -1,18 +1,19 @@
-"""The contract of a backend: every word that the rest of the package may say to a device.
+"""The contract of a backend: the functions that the package may call on a backend.
 
 A backend is a module with the functions of `Backend`. The reference defines what each computes;
 other backends compute the same, faster or elsewhere. An array of a backend (`Array`) belongs to it
 alone: nobody outside `tinyresnext.ops` indexes it, assigns to it or passes it to NumPy. Others may
-read its ``shape`` and ``dtype``, pass it to a word of the same backend, and ``download`` it.
+read its ``shape`` and ``dtype``, pass it to a function of the same backend, and ``download`` it.
 
 =============  ====================================================================================
-words          what they do
+functions      what they do
 =============  ====================================================================================
 the ops        compute (`forward`), and compute gradients (`gradients`)
 placing        ``empty upload download view pack``: where arrays are
 running        ``bind chain at_once``: calls that are prepared once and made many times
 updating       ``sgd_step muon_step average_step statistics_step``: weights in training, in place
-the machine    ``thread_count on_threads when_compiling peak``, and the compiled kernels on disk
+the machine    ``thread_count on_threads when_compiling peak``; and the compiled kernels on disk:
+               ``kernels_kept kernels_problem clear_kernels``
 =============  ====================================================================================
 """
 
@@ -26,4 +27,4 @@ __all__ = ["Array", "Backend", "Kept", "Peak"]
 
 
 class Backend(Ops, Gradients, Device, Protocol):
-    """Every word of a backend."""
+    """Every function of a backend."""

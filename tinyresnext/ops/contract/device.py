@@ -1,4 +1,4 @@
-"""The words of a backend that are not ops: placing, running, updating, and the machine."""
+"""The functions of a backend that are not ops: placing, running, updating, and the machine."""
 
 from __future__ import annotations
 

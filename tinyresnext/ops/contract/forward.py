@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from ..checks import Pair
 
-Array = Any  # of whichever backend is spoken to
+Array = Any  # of the backend that is called
 
 
 class Ops(Protocol):

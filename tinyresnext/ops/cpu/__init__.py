@@ -3,10 +3,10 @@
 Kernels are compiled when they are first needed, and kept on disk (`kernel`, `cache`). Calls from
 several threads at once are safe (`launch`). All memory is float32 and C-contiguous (`upload` makes
 it so). All results are the same for any number of threads, except gradients of weights, whose
-partial sums are cut by it; for one number of threads these are the same every time.
+partial sums are divided by thread; for one number of threads these are the same every time.
 
-A module is imported when one of its words is first used, so that inference does not import what
-only training needs. `MODULES` says which module has which word.
+A module is imported when one of its functions is first used, so that inference does not import what
+only training needs. `MODULES` says which module has which function.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Return a word of `MODULES` from its module."""
+    """Return a function of `MODULES` from its module."""
     if name not in MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{MODULES[name]}", __name__), name)
@@ -144,7 +144,7 @@ def peak(threads: Sequence[int]) -> list[Peak]:
 def at_once(n: int) -> int:
     """Return how many of ``n`` samples go through a network together: they divide ``n``.
 
-    One sample gives up to four threads enough to do in every layer, and fits their caches.
+    One sample keeps up to four threads busy in every layer, and fits their caches.
     """
     wanted = max(1, get_num_threads() // 4)
     return next(some for some in range(min(max(1, n), wanted), 0, -1) if n % some == 0)

@@ -51,7 +51,7 @@ def _dot(x, y):
 
 @in_tasks(Classes)
 def _classes(x, weight, bias, out, g, counters):
-    """Compute logits of some classes; a class's weights meet all samples while they are cached."""
+    """Compute logits of some classes; a class's weights are applied to all samples while cached."""
     task = next_task(counters)
     while task < g.tasks:
         for o in range(task * g.length, min((task + 1) * g.length, g.c_out)):

@@ -28,8 +28,8 @@ class Sums(NamedTuple):
 
     positions: int
     channels: int
-    mask_by_x: int  # 1 where a ReLU follows the norm, and x shows what it let pass
-    mask_by_y: int  # 1 where a ReLU follows an addition, and y shows what it let pass
+    mask_by_x: int  # 1 where a ReLU follows the norm: the mask is computed from x
+    mask_by_y: int  # 1 where a ReLU follows an addition: the mask is computed from y
     length: int  # positions of a task
     tasks: int
 

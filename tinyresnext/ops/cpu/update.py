@@ -39,7 +39,7 @@ def _average(average, values, new):
         average[i] += (values[i] - average[i]) * new
 
 
-# --- public words ---------------------------------------------------------------------------------
+# --- public functions -----------------------------------------------------------------------------
 
 
 def sgd_step(

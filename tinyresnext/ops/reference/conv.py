@@ -54,7 +54,10 @@ def conv2d_backward(
     padding: Pair = 0,
     groups: int = 1,
 ) -> tuple[Array | None, ...]:
-    """Transpose the forward product twice: over positions (weight) and over filters (input).
+    """Return ``dx``, ``dW`` and ``db`` of ``y = P W^T + b``, for each group.
+
+    P are the windows of ``x`` as rows. ``dW = dy^T P``, ``db`` is the sum of ``dy`` over positions,
+    and ``dx`` adds up ``dP = dy W`` at the places that the windows come from.
 
     Only plans use the epilogue (residual, relu), and plans are not differentiated: it has no
     gradient here.

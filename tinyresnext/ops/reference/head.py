@@ -19,12 +19,12 @@ def linear(x: Array, weight: Array, bias: Array, *, out: Array | None = None) ->
 def linear_backward(
     dy: Array, y: Array, x: Array, weight: Array, bias: Array
 ) -> tuple[Array, Array, Array]:
-    """Transpose the product both ways."""
+    """Return ``dx = dy W``, ``dW = dy^T x`` and ``db``, the sum of ``dy`` over the samples."""
     return dy @ weight, dy.T @ x, dy.sum(0)
 
 
 def softmax(x: Array, *, out: Array | None = None) -> Array:
-    """Subtract the largest logit first: the result is the same, and ``exp`` does not overflow."""
+    """Return ``exp(x - m) / sum(exp(x - m))``, m = max(x): the same without overflow."""
     shapes.softmax(x, out=out)
     # A difference of logits that overflows is minus infinity: the probability is zero.
     with np.errstate(over="ignore"):
@@ -40,7 +40,10 @@ def softmax_backward(dy: Array, y: Array, x: Array) -> tuple[Array]:
 def softmax_cross_entropy(
     x: Array, *, labels: Array, smoothing: float = 0.0, out: Array | None = None
 ) -> Array:
-    """Take the logarithm of the sum of exponentials, never of a probability that may be zero."""
+    """Return ``-mean(sum(target * log_p))``, ``log_p = x - m - log(sum(exp(x - m)))``, m = max(x).
+
+    No logarithm is taken of a probability, which may be zero.
+    """
     shapes.softmax_cross_entropy(x, labels=labels, smoothing=smoothing, out=out)
     shifted = x - x.max(1, keepdims=True)
     log_p = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))

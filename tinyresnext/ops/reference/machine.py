@@ -12,8 +12,6 @@ import numpy as np
 from ...errors import UsageError
 from ..contract import Kept, Peak
 
-Array = np.ndarray
-
 
 def thread_count(asked: int | None = None) -> int:
     """Return 1: NumPy chooses its number of threads itself, when it is imported."""

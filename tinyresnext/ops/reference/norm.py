@@ -20,7 +20,7 @@ def batch_norm(
     eps: float = 1e-5,
     out: Array | None = None,
 ) -> Array:
-    """Multiply and add once for each value; the statistics are constants."""
+    """Return ``(x - mean) * (scale / sqrt(var + eps)) + shift``; the statistics are constants."""
     shapes.batch_norm(x, scale, shift, mean, var, eps=eps, out=out)
     return place((x - mean) * (scale / np.sqrt(var + x.dtype.type(eps))) + shift, out)
 
@@ -85,9 +85,11 @@ def batch_norm_train_backward(
     relu: bool = False,
     statistics: Array | None = None,
 ) -> tuple[Array | None, ...]:
-    """Subtract two means from the gradient, since the statistics depend on every value.
+    """Return ``dx = scale * rstd * (dy - mean(dy) - n * mean(dy * n))``, and the other gradients.
 
-    See Ioffe and Szegedy (2015), section 3.
+    ``n`` is ``x`` normalised; ``dscale`` is the sum of ``dy * n``, ``dshift`` that of ``dy``. The
+    two means are there because the statistics depend on every value (Ioffe and Szegedy 2015,
+    section 3).
     """
     if relu:
         dy = dy * (y > 0)

@@ -20,7 +20,7 @@ def max_pool2d(
     ceil_mode: bool = False,
     out: Array | None = None,
 ) -> Array:
-    """Pad with minus infinity, which never wins: no window lies wholly in the padding."""
+    """Return the maximum of each window, after padding with minus infinity."""
     shape = shapes.max_pool2d(
         x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out
     )

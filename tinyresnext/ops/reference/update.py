@@ -26,7 +26,7 @@ def sgd_step(
     """Make a step of stochastic gradient descent with momentum, as ``torch.optim.SGD`` defines it.
 
     ``m = momentum * m + g``, with ``g`` the gradient plus ``decay`` times the weight. ``lr * m`` is
-    subtracted from the weight, or with Nesterov's momentum (Sutskever et al., 2013) ``lr * (g +
+    subtracted from the weight, or with Nesterov's momentum (Sutskever et al. 2013) ``lr * (g +
     momentum * m)``.
     """
     step = weight * decay + gradient

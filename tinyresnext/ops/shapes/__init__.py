@@ -3,7 +3,7 @@
 A function here has the op's signature, works on anything that has a ``.shape``, computes nothing,
 and returns the shape of the result or raises ``ValueError``. Backends call it first, so every one
 of them refuses the same calls with the same words; a plan calls it to walk a model without data.
-The other words of a backend are in `tinyresnext.ops.contract`.
+The other functions of a backend are in `tinyresnext.ops.contract`.
 
 Conventions, everywhere:
 

@@ -19,7 +19,9 @@ def conv2d(
     relu: bool = False,
     out: Shaped | None = None,
 ) -> Shape:
-    """Convolve each of ``groups`` equal slices of the channels with its own filters.
+    """Return the shape of a convolution.
+
+    It convolves each of ``groups`` equal slices of the channels with its own filters.
 
     ``y[n, r, s, o] = bias[o] + sum over i, j, c of x[n, r*stride + i - padding, s*stride + j -
     padding, c] * weight[o, c, i, j]``, where ``c`` runs over the channels of the group that ``o``
@@ -27,7 +29,7 @@ def conv2d(
     what is below zero becomes zero.
 
     Each value of the result of a 1x1 convolution with one group is an inner product, Equation 1 of
-    the paper (Xie et al., 2017): ``sum over i of w_i * x_i``. The vector ``x`` is split into its
+    the paper (Xie et al. 2017): ``sum over i of w_i * x_i``. The vector ``x`` is split into its
     channels, each is transformed (scaled by ``w_i``), and the results are merged by a sum. Equation
     2 replaces the product ``w_i * x_i`` by a function ``T_i(x)``, a path of several layers. In the
     form of Figure 3c the paths are one block, whose middle layer is a convolution with a group for

@@ -6,7 +6,7 @@ from ..checks import Shape, Shaped, same
 
 
 def relu(x: Shaped, *, out: Shaped | None = None) -> Shape:
-    """Compute ``max(x, 0)``; not-a-number stays not-a-number.
+    """Return the shape of ``max(x, 0)``; not-a-number stays not-a-number.
 
     Parameters
     ----------
@@ -21,7 +21,9 @@ def relu(x: Shaped, *, out: Shaped | None = None) -> Shape:
 
 
 def add(x: Shaped, y: Shaped, *, out: Shaped | None = None) -> Shape:
-    """Compute ``x + y``: the residual connection (He et al., 2016), the sum of Equation 3.
+    """Return the shape of ``x + y``.
+
+    It is the residual connection (He et al. 2016), the sum of Equation 3.
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ from ..checks import Shape, Shaped, dimensions, same
 
 
 def linear(x: Shaped, weight: Shaped, bias: Shaped, *, out: Shaped | None = None) -> Shape:
-    """Compute ``x @ weight.T + bias``: the classifier.
+    """Return the shape of ``x @ weight.T + bias``: the classifier.
 
     Parameters
     ----------
@@ -34,7 +34,9 @@ def linear(x: Shaped, weight: Shaped, bias: Shaped, *, out: Shaped | None = None
 
 
 def softmax(x: Shaped, *, out: Shaped | None = None) -> Shape:
-    """Compute ``exp(x) / sum(exp(x))`` along the last axis, without overflow for finite logits.
+    """Return the shape of ``exp(x) / sum(exp(x))`` along the last axis.
+
+    Finite logits do not overflow.
 
     Parameters
     ----------
@@ -57,18 +59,20 @@ def softmax(x: Shaped, *, out: Shaped | None = None) -> Shape:
 def softmax_cross_entropy(
     x: Shaped, *, labels: Any, smoothing: float = 0.0, out: Shaped | None = None
 ) -> Shape:
-    """Take the mean over the mini-batch of ``-sum(target * log(softmax(x)))``: the training loss.
+    """Return the shape of the training loss.
+
+    It is the mean over the mini-batch of ``-sum(target * log(softmax(x)))``.
 
     Parameters
     ----------
     x : [n, classes]
         Logits.
     labels : [n] integers, or [n, classes] floats
-        The class of each sample; or a distribution over the classes, as in mixup (Zhang et al.,
+        The class of each sample; or a distribution over the classes, as in mixup (Zhang et al.
         2018).
     smoothing : float in [0, 1]
         The target is ``1 - smoothing`` of the label plus ``smoothing / classes`` everywhere
-        (Szegedy et al., 2016).
+        (Szegedy et al. 2016).
 
     Returns
     -------

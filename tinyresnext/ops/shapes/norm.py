@@ -15,8 +15,9 @@ def batch_norm(
     eps: float = 1e-5,
     out: Shaped | None = None,
 ) -> Shape:
-    """Normalise each channel with statistics known beforehand.
+    """Return the shape of a batch norm.
 
+    It normalises each channel with statistics known beforehand:
     ``y = (x - mean) / sqrt(var + eps) * scale + shift``.
 
     Parameters
@@ -52,10 +53,10 @@ def batch_norm_train(
     statistics: Shaped | None = None,
     out: Shaped | None = None,
 ) -> Shape:
-    """Normalise each channel with the mean and the biased variance of the mini-batch.
+    """Return the shape of a batch norm in training.
 
-    See Ioffe and Szegedy (2015). Then ``residual`` is added and, with ``relu``, what is below zero
-    becomes zero.
+    It normalises each channel with the mean and the biased variance of the mini-batch (Ioffe and
+    Szegedy 2015). Then ``residual`` is added and, with ``relu``, what is below zero becomes zero.
 
     Parameters
     ----------

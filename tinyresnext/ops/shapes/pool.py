@@ -14,7 +14,9 @@ def max_pool2d(
     ceil_mode: bool = False,
     out: Shaped | None = None,
 ) -> Shape:
-    """Take the largest value of each window; padding never wins.
+    """Return the shape of a max pooling.
+
+    It takes the largest value of each window; padding is never the largest.
 
     Parameters
     ----------
@@ -27,6 +29,12 @@ def max_pool2d(
     Returns
     -------
     [n, h_out, w_out, c]
+
+    Raises
+    ------
+    ValueError
+        The padding is more than half of the window, the window is larger than the padded image, or
+        ``out`` has another shape.
     """
     return _pool("max_pool2d", x, size, stride, padding, ceil_mode, out)
 
@@ -41,7 +49,9 @@ def avg_pool2d(
     count_include_pad: bool = True,
     out: Shaped | None = None,
 ) -> Shape:
-    """Take the mean of each window, as PyTorch counts it.
+    """Return the shape of an average pooling.
+
+    It takes the mean of each window, as PyTorch counts it.
 
     Parameters
     ----------
@@ -56,12 +66,20 @@ def avg_pool2d(
     Returns
     -------
     [n, h_out, w_out, c]
+
+    Raises
+    ------
+    ValueError
+        The padding is more than half of the window, the window is larger than the padded image, or
+        ``out`` has another shape.
     """
     return _pool("avg_pool2d", x, size, stride, padding, ceil_mode, out)
 
 
 def mean_pool(x: Shaped, *, out: Shaped | None = None) -> Shape:
-    """Take the mean of each channel over all positions: the global average pooling of Table 1.
+    """Return the shape of a global average pooling, that of Table 1.
+
+    It takes the mean of each channel over all positions.
 
     Parameters
     ----------
@@ -70,6 +88,11 @@ def mean_pool(x: Shaped, *, out: Shaped | None = None) -> Shape:
     Returns
     -------
     [n, c]
+
+    Raises
+    ------
+    ValueError
+        ``x`` has no positions, or ``out`` has another shape.
     """
     n, h, w, c = dimensions("x", x, "n h w c")
     if h * w == 0:

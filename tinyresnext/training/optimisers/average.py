@@ -48,7 +48,7 @@ def update_average(ops: Backend, average: Array, values: Array, decay: float, up
     average, values : [size]
     decay : float
         What remains of the average. It begins lower, ``(1 + updates) / (10 + updates)``, so that
-        the first weights, which know nothing, are soon forgotten.
+        the untrained weights are soon forgotten.
     updates : int
         How many there were before.
     """

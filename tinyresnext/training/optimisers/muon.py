@@ -49,7 +49,7 @@ def muon(
     groups : mapping of str to int
         What `matrices` returned.
     lr : float
-        The rate of this step: the share by which the weights of a group turn.
+        The rate of this step: the relative size of the update of a group's weights.
     """
     for name, count in groups.items():
         if name in gradients:

@@ -36,12 +36,20 @@ class Schedule:
     """
 
     lr: float = setting(MISSING, Real(0, 1e3), "the highest learning rate")
-    schedule: str = setting(MISSING, Choice(("step", "cosine", "linear")), "how it falls")
-    milestones: tuple[float, ...] = setting(
-        (), Fractions(), "for step: at which parts of the run, such as 0.5,0.75"
+    schedule: str = setting(
+        MISSING, Choice(("step", "cosine", "linear")), "how the learning rate falls"
     )
-    gamma: float = setting(0.1, Real(0, 1), "for step: what the rate is multiplied by there")
-    warmup: float = setting(0.0, Real(0, 1), "the part of the run in which it rises, such as 0.2")
+    milestones: tuple[float, ...] = setting(
+        (),
+        Fractions(),
+        "for step: parts of the run at which the learning rate falls, such as 0.5,0.75",
+    )
+    gamma: float = setting(
+        0.1, Real(0, 1), "for step: what the learning rate is multiplied by at each of them"
+    )
+    warmup: float = setting(
+        0.0, Real(0, 1), "the part of the run in which the learning rate rises, such as 0.2"
+    )
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -82,8 +90,9 @@ class Optimiser:
         Nesterov's momentum as PyTorch and Torch7 have it (Sutskever et al. 2013).
     muon : float
         The highest rate of Muon (Jordan 2024; `tinyresnext.training.optimisers.muon`) for the
-        convolutions in the blocks, which then keep the norm of their weights in place of a decay.
-        It follows the same schedule as ``lr``, which all other weights have. 0 means SGD for all.
+        convolutions in the blocks, whose weights are rescaled to a constant norm instead of
+        decayed. It follows the same schedule as ``lr``, which all other weights have. 0 means SGD
+        for all.
     weight_decay : float
         This times the weight is added to the gradient.
     decay_all : bool
@@ -93,20 +102,23 @@ class Optimiser:
     momentum: float = setting(0.9, Real(0, 1), "momentum coefficient of SGD, such as 0.9")
     nesterov: bool = setting(False, Flag(), "use Nesterov's momentum")
     muon: float = setting(
-        0.0, Real(0, 10), "use Muon for the convolutions in the blocks, at this rate, such as 0.1"
+        0.0,
+        Real(0, 10),
+        "use Muon for the convolutions in the blocks, at this learning rate, such as 0.1",
     )
     weight_decay: float = setting(
-        1e-4, Real(0, 1e3), "this times the weight is added to the gradient, such as 5e-4"
+        1e-4,
+        Real(0, 1e3),
+        "weight decay: this times the weight is added to the gradient, such as 5e-4",
     )
-    decay_all: bool = setting(True, Flag(), "batch norms and biases decay too")
+    decay_all: bool = setting(True, Flag(), "apply the weight decay to batch norms and biases too")
 
     def __post_init__(self) -> None:
         check_fields(self)
         if self.nesterov and self.momentum == 0:
             raise UsageError(
-                "nesterov is True and momentum is 0: Nesterov's momentum needs a coefficient; give "
-                "one "
-                "such as 0.9"
+                "nesterov is True and momentum is 0: Nesterov's momentum needs a coefficient; "
+                "give one such as 0.9"
             )
 
 
@@ -159,9 +171,11 @@ class Start:
         flag="initialisation",
         first_weights=True,
     )
-    zero_gamma: bool = setting(False, Flag(), "blocks begin as their shortcuts", first_weights=True)
+    zero_gamma: bool = setting(
+        False, Flag(), "begin each block as its shortcut", first_weights=True
+    )
     whiten: bool = setting(
-        False, Flag(), "the first filters are made from the images' patches", first_weights=True
+        False, Flag(), "make the first filters from patches of the images", first_weights=True
     )
 
     def __post_init__(self) -> None:
@@ -207,9 +221,8 @@ class Augmentation:
     crop: str = setting(
         "resized",
         Choice(("pad", "resized", "torch7", "none")),
-        "a crop with padding around the image, a random part by torchvision's or by the authors' "
-        "rule, "
-        "or the middle",
+        "a crop with padding around the image, a random part by torchvision's or by the "
+        "authors' rule, or the middle",
     )
     padding: int = setting(
         0, Whole(0, 1024), "for pad: pixels around an image of the network's size"

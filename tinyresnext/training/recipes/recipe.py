@@ -59,8 +59,7 @@ class Recipe:
         if len(sides) > self.epochs:
             raise UsageError(
                 f"sides are {len(sides)} and epochs {self.epochs}: give fewer sides, or at least "
-                "as "
-                "many epochs"
+                "as many epochs"
             )
 
     def side(self, epoch: int, usual: int) -> int:

@@ -1,12 +1,14 @@
 """The gradients of a convolution: of the input by a convolution again, of the weight by a product.
 
-**Of the input.** Where the forward pass sends the value of a place to several results, the gradient
-of the place is the sum of what comes back from them: a convolution of ``dy`` with the weight turned
-round, its input and output channels exchanged within each group. With a stride, the results that a
-place has sent its value to depend on where it lies between two steps; so each of the ``s_h * s_w``
-kinds of places gets a convolution of stride 1 of its own, with only those taps that reach it, and
-the results are copied to the places. No multiplication with an inserted zero is ever made, and a
-kind that no tap reaches (three of four in a 1x1 convolution of stride 2) is zero.
+**Of the input.** An input value takes part in several results, and its gradient is the sum of their
+gradients, each times the weight that connects the two. With stride 1, this is a convolution of
+``dy`` with the weight flipped in both directions, its input and output channels exchanged within
+each group. With a stride, the taps that reach a position depend only on the remainder of its line
+and column modulo the stride. Positions with the same remainder modulo the stride are one kind of
+places, so there are ``s_h * s_w`` kinds. Each kind gets a convolution of stride 1 with only the
+taps that reach it, and the results are copied to its positions. So no multiplication with an
+inserted zero is made, and a kind that no tap reaches (three of four in a 1x1 convolution of stride
+2) is zero.
 
 **Of the weight.** See `outer`, and `grouped_outer` for narrow groups.
 """

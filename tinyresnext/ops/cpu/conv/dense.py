@@ -2,11 +2,12 @@
 
 A task is a block of positions and some panels of filters. It first gathers what the positions see
 into shelves, in the layout that the register tile reads (`gemm`); the block is small enough to stay
-in the second cache while all the panels pass by. For a 1x1 convolution, nine tenths of ResNeXt's
-work, gathering means copying one run of channels for each position; for the 7x7 of the stem, seven
-runs of 21 values. Stride and padding only change where a run begins and which part of it lies in
-the image, so all of these are one mechanism. Groups are separate products with the group's own
-channels; where groups are so narrow that a panel would be mostly empty, `grouped` does better.
+in the second cache while all the panels are multiplied. For a 1x1 convolution, nine tenths of
+ResNeXt's work, gathering means copying one run of channels for each position; for the 7x7 of the
+stem, seven runs of 21 values. Stride and padding only change where a run begins and which part of
+it lies in the image, so all of these are one mechanism. Groups are separate products with the
+group's own channels; where groups are so narrow that a panel would be mostly empty, `grouped` does
+better.
 
 The epilogue (bias, residual, relu) is applied to sums that are still in registers.
 """
@@ -88,7 +89,7 @@ def _clear(a, a_at, k, count, rows):
 
 @kernel(inline="always")
 def _see(x, g, c0, count, n, line, column, a, a_at, rows):
-    """Copy one row of the left matrix: what a position sees of ``count`` channels from ``c0``.
+    """Copy one row of the left matrix: the receptive field in ``count`` channels from ``c0``.
 
     The row is ``[k_h, k_w, count]``. Every run that is copied lies in line ``y`` of the image
     between columns ``left + low`` and ``left + high``, and both are cut to the image first.

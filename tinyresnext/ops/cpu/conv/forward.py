@@ -115,7 +115,7 @@ def conv2d(
     relu: bool = False,
     out: Array | None = None,
 ) -> Array:
-    """Compute it by the products of `dense`, or by those of `grouped` where groups are narrow."""
+    """Compute the convolution with `dense`, or with `grouped` where groups are narrow."""
     shape = shapes.conv2d(
         x, weight, bias, stride=stride, padding=padding, groups=groups, residual=residual, out=out
     )

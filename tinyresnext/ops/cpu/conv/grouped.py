@@ -27,7 +27,7 @@ from ..runtime.tasks import Kernel, finished, in_tasks, next_task
 from .geometry import Geometry
 from .grouped_tile import PIXELS, quarters, strip_tile, turned
 
-STRIP = 8 * 1024  # most values of a strip's output lines, about: 48 KiB
+STRIP = 8 * 1024  # most values of a strip's output lines, about: 32 KiB in float32
 TAPS = 7  # the widest kernel whose taps are all held in registers
 
 

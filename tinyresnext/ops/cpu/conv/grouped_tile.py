@@ -24,8 +24,8 @@ At the end the quarters of the second sum change places.
 channel: it is broadcast.
 
 Either way a value that has been permuted or broadcast is used for all the taps of a line of the
-kernel that meet it: for ``PIXELS`` = 7 pixels of a 3x3 kernel, 9 values meet 21 times. Seven sums
-(or 7 x 2), three taps of two to four channels and the value itself stay in registers.
+kernel that need it: for ``PIXELS`` = 7 pixels of a 3x3 kernel, 9 values take part in 21 products.
+Seven sums (or 7 x 2), three taps of two to four channels and the value itself stay in registers.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def avg_pool2d(
     count_include_pad: bool = True,
     out: Array | None = None,
 ) -> Array:
-    """Compute it line by line of the result, in vectors over the channels."""
+    """Compute the mean of each window, line by line of the result, in vectors of channels."""
     shape = shapes.avg_pool2d(
         x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out
     )

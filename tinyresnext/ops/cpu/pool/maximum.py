@@ -88,7 +88,7 @@ def max_pool2d(
     ceil_mode: bool = False,
     out: Array | None = None,
 ) -> Array:
-    """Compute it line by line of the result, in vectors over the channels."""
+    """Compute the maximum of each window, line by line of the result, in vectors of channels."""
     shape = shapes.max_pool2d(
         x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out
     )

@@ -13,7 +13,7 @@ that still compute one, and goes on::
       thread C                 (the system runs something else)     [task]
 
 A parallel loop for each step would wait for *every* thread at every step, also for one that the
-system has put aside and that holds no task. Here a step waits only for the threads that have
+system has suspended and that holds no task. Here a step waits only for the threads that have
 entered it: C comes late, finds steps whose tasks are all done, and passes.
 
 Each step has four counters, and every change of one is atomic:
@@ -26,7 +26,7 @@ Each step has four counters, and every change of one is atomic:
 
 A step is done when ``NEXT`` is past the last task and, read after that, ``ACTIVE`` is zero: a
 thread that has a task was counted before it took the task. A thread waits only for threads inside a
-kernel, and kernels wait for nobody, so this ends in any order of events, also when a pool of
+kernel, and kernels never block, so this ends in any order of events, also when a pool of
 threads lets one thread make all the walks one after the other. Where a kernel found no memory,
 tasks are left over: a thread that sees that leaves.
 """
@@ -135,7 +135,7 @@ def _walk(table, counters, steps):
 
 @kernel(parallel=True)
 def _together(table, counters, steps, threads):
-    """Let every thread walk."""
+    """Run `_walk` on every thread."""
     for _ in prange(threads):
         _walk(table, counters, steps)
 

@@ -121,7 +121,7 @@ def rename(function: Callable[..., Any], key: tuple[Any, ...]) -> None:
 class _Cache(NullCache):
     """The cache of one function, which Numba reads before it compiles and writes afterwards.
 
-    Whatever goes wrong is a miss.
+    Any error counts as a cache miss.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:

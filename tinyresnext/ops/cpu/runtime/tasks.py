@@ -190,8 +190,8 @@ def _entrance(body: Any, numbers: type[Any], arrays: int) -> Callable[[int, int]
 def _opened(numbers: type[Any], arrays: int) -> Any:
     """Return an intrinsic that reads arrays, numbers and counters at two addresses.
 
-    All are read once, before the kernel begins. The arrays are lent without an owner, so that
-    threads do not count references to them in turn.
+    All are read once, before the kernel begins. The arrays are passed without reference
+    counting, which the threads would have to do in turn.
     """
     fields = len(numbers._fields)
     family = types.NamedUniTuple(types.int64, fields, numbers)

@@ -456,13 +456,15 @@ def test_bad_arrays_are_refused(pixels, says):
 
 
 def test_wrong_arguments():
-    for nothing in (None, 3, b"picture.png", [1, 2], object()):
+    for nothing in (None, 3, [1, 2], object()):
         with pytest.raises(UsageError, match="no image"):
             decode(nothing)
         with pytest.raises(ImageError):
             resize_and_crop(nothing, Preprocess())
         with pytest.raises(ImageError):
             normalise(nothing, Preprocess())
+    with pytest.raises(ImageError, match="unknown kind"):
+        decode(b"picture.png")
     for channels in (0, 2, 4, None, "3"):
         with pytest.raises(UsageError, match="channels"):
             decode(odd.synthetic(4, 4), channels)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import tinyresnext
 from tinyresnext import Model, Preprocess, Spec
 from tinyresnext.errors import DeviceError, FormatError, ImageError, IntegrityError, UsageError
 from tinyresnext.images.decode import decode
+from tinyresnext.images.files import MAX_FILE_BYTES
 from tinyresnext.images.prepare import prepare
 from tinyresnext.ops import backend, cpu, reference
 
@@ -63,6 +66,124 @@ def test_everything_that_stands_for_a_picture(model):
         assert len(model.predict(one)) == 1
     assert model.predict([]) == []
     assert len(model.predict(np.stack([pixels, pixels]))) == 2
+
+
+class Socket:
+    """A file that cannot be rewound and returns less than it was asked for."""
+
+    def __init__(self, data: bytes):
+        self.rest = data
+
+    def read(self, most: int = -1) -> bytes:
+        part, self.rest = self.rest[:1000], self.rest[1000:]
+        return part
+
+
+@pytest.fixture
+def hands(tmp_path):
+    """Return functions that make the same image in the forms that programs have it in."""
+    data = CAT.read_bytes()
+
+    def written() -> io.BytesIO:
+        file = io.BytesIO()
+        file.write(data)  # it stands at its end
+        return file
+
+    with open(CAT, "rb") as file, open(CAT, "rb", buffering=0) as raw:
+        yield {
+            "bytes": lambda: data,
+            "bytearray": lambda: bytearray(data),
+            "memoryview": lambda: memoryview(data),
+            "part of a view": lambda: memoryview(
+                b"-".join(data[i : i + 1] for i in range(len(data)))
+            )[::2],
+            "BytesIO": written,
+            "file": lambda: file,
+            "unbuffered": lambda: raw,
+            "socket": lambda: Socket(data),
+            "generator": lambda: (path for path in [CAT]),
+            "map": lambda: map(str, [CAT]),
+            "set": lambda: {CAT},
+            "dict's keys": lambda: {CAT: 0}.keys(),
+            "array of names": lambda: np.array([str(CAT)]),
+            "array of paths": lambda: np.array([CAT], object),
+            "iterator of bytes": lambda: iter([data]),
+        }
+
+
+def test_everything_that_a_program_has_in_its_hands(model, hands):
+    wanted = model.predict(CAT)
+    for name, made in hands.items():
+        assert model.predict(made()) == wanted, name
+        assert model.predict(made()) == wanted, name  # files are read from their beginning
+    parts = list(hands)[:8]
+    assert model.predict([hands[name]() for name in parts], batch=3) == wanted * 8
+    for name in parts:
+        same = tinyresnext.prepare(hands[name](), model.preprocess)
+        np.testing.assert_array_equal(same, prepare(CAT, model.preprocess))
+
+
+def test_a_generator_is_read_a_mini_batch_at_a_time(model):
+    taken = []
+
+    def images():
+        for i in range(5):
+            taken.append(i)
+            yield CAT
+        yield 5
+
+    with pytest.raises(UsageError, match="item 5 of the generator is of type int"):
+        model.predict(images(), batch=2)
+    with pytest.raises(UsageError, match="item 0 of the count is of type int"):
+        model.predict(itertools.count())
+    assert model.predict(iter(())) == []
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (5, "type int"),
+        (None, "type NoneType"),
+        (3.5, "type float"),
+        (object(), "type object"),
+        (Path, "type type"),
+        ({"a": CAT}, "type dict"),
+        ([[CAT]], "item 0 of the list is of type list"),
+        ([None], "item 0 of the list is of type NoneType"),
+        (range(3), "item 0 of the range is of type int"),
+        (Exception("no"), "type Exception"),
+        (io.StringIO("text"), "StringIO"),
+        (io.BytesIO, "the image in the type"),
+    ],
+    ids=str,
+)
+def test_what_is_no_image_is_named(model, images, words):
+    with pytest.raises(UsageError, match=rf"{words}.*give .*(path|'rb')"):
+        model.predict(images)
+    with pytest.raises((UsageError, ImageError)):
+        tinyresnext.prepare(images, model.preprocess)
+
+
+def test_files_that_cannot_be_read_are_explained(model, tmp_path):
+    with open(CAT, "rb") as closed, open(CAT, encoding="latin-1") as text:
+        with pytest.raises(UsageError, match=r"TextIOWrapper.*'rb'"):
+            model.predict(text)
+        released = memoryview(b"data")
+    released.release()
+    with pytest.raises(UsageError, match=r"BufferedReader.*closed"):
+        model.predict(closed)
+    with pytest.raises(UsageError, match=r"memoryview.*released"):
+        model.predict(released)
+    with open(tmp_path / "new", "wb") as new, pytest.raises(UsageError, match="BufferedWriter"):
+        model.predict(new)
+    for nothing in (b"", io.BytesIO(), memoryview(b"")):
+        with pytest.raises(ImageError, match="is empty"):
+            model.predict(nothing)
+    with pytest.raises(ImageError, match="the bytes"):
+        model.predict(b"photo.jpg")
+    for large in (bytes(MAX_FILE_BYTES + 1), io.BytesIO(bytes(MAX_FILE_BYTES + 9))):
+        with pytest.raises(ImageError, match="more than"):
+            model.predict([CAT, large])
 
 
 def test_a_tie_goes_to_the_smaller_number(model):

@@ -20,8 +20,10 @@ Colour profiles are ignored, as in the pipelines that the published weights were
 
 from __future__ import annotations
 
+import io
 import os
 from numbers import Integral
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +32,15 @@ from PIL import Image
 from ..errors import ImageError, UsageError
 from ..formats.image.orientation import orientation
 from .checks import short
-from .files import KINDS, check_size, load_image
+from .files import KINDS, MAX_FILE_BYTES, check_size, image_in, load_image
 
-__all__ = ["Picture", "check_pixels", "decode", "describe"]
+__all__ = ["Picture", "check_pixels", "decode", "describe", "is_picture"]
 
-Picture = str | os.PathLike[str] | Image.Image | np.ndarray
-"""An image: the name of a file, a Pillow image, or uint8 pixels, [h, w] or [h, w, 1, 3 or 4]."""
+Picture = (
+    str | os.PathLike[str] | Image.Image | np.ndarray | bytes | bytearray | memoryview | IO[bytes]
+)
+"""An image: the name of a file, a Pillow image, uint8 pixels, [h, w] or [h, w, 1, 3 or 4], or the
+contents of a file, as bytes or as a file that is open in binary mode."""
 
 _TURNS = {  # EXIF orientation -> the operation that puts the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -54,10 +59,12 @@ def decode(source: Picture, channels: int = 3) -> NDArray[np.uint8]:
     Parameters
     ----------
     source
-        The name of a JPEG, PNG, WebP, BMP, GIF or TIFF file, of which the first frame is read; a
-        Pillow image; or an array of uint8: [h, w] or [h, w, 1] grey, [h, w, 3] RGB, [h, w, 4] RGB
-        with alpha. The module's text says what becomes of transparency, 16-bit grey and EXIF
-        orientation. The pixels of the source are not changed.
+        The name of a JPEG, PNG, WebP, BMP, GIF or TIFF file, of which the first frame is read; the
+        contents of such a file, as bytes or as a file that is open in binary mode, which is read
+        from its beginning if it can be rewound, else from where it stands; a Pillow image; or an
+        array of uint8: [h, w] or [h, w, 1] grey, [h, w, 3] RGB, [h, w, 4] RGB with alpha. The
+        module's text says what becomes of transparency, 16-bit grey and EXIF orientation. The
+        pixels of the source are not changed.
     channels
         3 for RGB; 1 for grey, 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601).
 
@@ -71,7 +78,8 @@ def decode(source: Picture, channels: int = 3) -> NDArray[np.uint8]:
     ImageError
         The image cannot be read, or is larger than `tinyresnext.images.files.MAX_PIXELS`.
     UsageError
-        `source` is none of the above, or `channels` is neither 1 nor 3.
+        `source` is none of the above, a file in text mode, or a file that is closed; or
+        `channels` is neither 1 nor 3.
     """
     if not isinstance(channels, Integral) or channels not in (1, 3):
         raise UsageError(f"channels is {short(channels)}; give 3 for RGB or 1 for grey")
@@ -117,6 +125,15 @@ def describe(pixels: object) -> str:
     return f"a {type(pixels).__name__}"
 
 
+def is_picture(source: object) -> bool:
+    """Return whether a value stands for one image by its type, whatever it contains."""
+    if isinstance(source, np.ndarray):  # an array of names, or of images, is a collection
+        return source.ndim < 4 and source.dtype.kind not in "OSU"
+    return isinstance(
+        source, str | os.PathLike | Image.Image | bytes | bytearray | memoryview
+    ) or callable(getattr(source, "read", None))
+
+
 def _opened(source: Picture) -> tuple[Image.Image, str]:
     """Return an image as a Pillow image, and its name for messages."""
     if isinstance(source, np.ndarray):
@@ -125,10 +142,49 @@ def _opened(source: Picture) -> tuple[Image.Image, str]:
         return source, f"the Pillow image of mode {source.mode}"
     if isinstance(source, str | os.PathLike):
         return load_image(source), f"the image {os.fspath(source)!r}"
+    name = f"the image in the {type(source).__name__}"
+    if isinstance(source, bytes | bytearray | memoryview):
+        return image_in(_limited(source, name), name), name
+    if is_picture(source):
+        return image_in(_contents(source, name), name), name
     raise UsageError(
-        f"a {type(source).__name__} is no image; "
-        f"give the name of a {KINDS} file, a Pillow image or a uint8 array"
+        f"an object of type {type(source).__name__} is no image; give the name "
+        f"(path) or the bytes of a {KINDS} file, a file open in binary mode, a Pillow image or a "
+        "uint8 array"
     )
+
+
+def _limited(data: bytes | bytearray | memoryview, name: str) -> bytes:
+    """Return the bytes of a file, if they are not too many."""
+    try:
+        with memoryview(data) as view:
+            if view.nbytes <= MAX_FILE_BYTES:
+                return data if isinstance(data, bytes) else view.tobytes()
+            size = view.nbytes
+    except ValueError as error:  # a view that was released
+        raise UsageError(f"{name} cannot be read: {error}; give its bytes") from error
+    raise ImageError(
+        f"{name} has {size:,} bytes, more than the {MAX_FILE_BYTES:,} that are accepted"
+    )
+
+
+def _contents(file: Any, name: str) -> bytes:
+    """Read an open file from its beginning, as Pillow does; a socket or a pipe from where it is."""
+    remedy = "give a file that is open for reading in binary mode ('rb'), its path or its bytes"
+    data = bytearray()
+    try:
+        if callable(getattr(file, "seek", None)) and getattr(file, "seekable", lambda: True)():
+            file.seek(0)
+        while len(data) <= MAX_FILE_BYTES and (part := file.read(MAX_FILE_BYTES + 1 - len(data))):
+            if not isinstance(part, bytes | bytearray | memoryview):
+                raise TypeError(f"it returns {type(part).__name__} instead of bytes")
+            data += part  # some files return less than was asked for
+    except (io.UnsupportedOperation, TypeError, ValueError) as error:
+        # It is closed, not open for reading, or returns text.
+        raise UsageError(f"{name} cannot be read: {error}; {remedy}") from error
+    except Exception as error:  # what an object of any class raises when it is read
+        raise ImageError(f"{name} cannot be read: {error or type(error).__name__}") from error
+    return _limited(data, name)
 
 
 def _from_array(pixels: np.ndarray) -> Image.Image:

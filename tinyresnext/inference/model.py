@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from ..errors import IntegrityError, UsageError
-from ..images.decode import Picture
+from ..images.checks import whole_number
+from ..images.decode import Picture, is_picture
 from ..images.prepare import prepare
 from ..images.preprocess import Preprocess
 from ..network.plan import Plan, Program, program
@@ -96,14 +96,17 @@ class Model:
         return self.plan(x.shape)(x)
 
     def predict(
-        self, images: Picture | Sequence[Picture], top: int = 5, batch: int = 8
+        self, images: Picture | Iterable[Picture], top: int = 5, batch: int = 8
     ) -> list[list[Prediction]]:
         """Prepare images, compute their logits and rank the classes.
 
         Parameters
         ----------
-        images : image or sequence of images
-            Paths, Pillow images or uint8 arrays: colour [h, w, 3], grey or RGBA.
+        images : image or iterable of images
+            Paths, Pillow images, uint8 arrays (colour [h, w, 3], grey or RGBA), or the contents of
+            image files: bytes, or
+            files that are open in binary mode. Of an iterable, such as a list or a generator,
+            ``batch`` images are taken at a time.
         top : int
             The number of classes to return for each image, the most probable first.
         batch : int
@@ -119,21 +122,15 @@ class Model:
         ImageError
             An image cannot be used. `tinyresnext.inference.classify` skips such images instead.
         UsageError
-            ``top`` or ``batch`` is less than 1, or the preprocessing does not fit the network.
+            ``images`` is something else, ``top`` or ``batch`` is less than 1, or the preprocessing
+            does not fit the network.
         """
-        if isinstance(images, (str, os.PathLike, Image.Image)) or (
-            isinstance(images, np.ndarray) and images.ndim < 4
-        ):
-            images = [images]
-        for name, value in (("top", top), ("batch", batch)):
-            if value < 1:
-                raise UsageError(f"{name} is {value}; give a number of at least 1")
+        whole_number("top", top, 1)
+        size = whole_number("batch", batch, 1)
         self.check_pictures()
-        found: list[list[Prediction]] = []
-        for start in range(0, len(images), batch):
-            x = np.stack(
-                [prepare(image, self.preprocess) for image in images[start : start + batch]]
-            )
+        remaining, found = _each(images), list[list[Prediction]]()
+        while group := list(islice(remaining, size)):
+            x = np.stack([prepare(image, self.preprocess) for image in group])
             found += self.rank(self(x), top)
         return found
 
@@ -233,6 +230,39 @@ class Model:
                 "image files and Pillow images"
             )
         return np.ascontiguousarray(x)
+
+
+def _each(images: Any) -> Iterator[Picture]:
+    """Yield an image, or every image of an iterable.
+
+    Raises
+    ------
+    UsageError
+        It is something else, or an iterable of something else.
+    """
+    kind = type(images).__name__
+    expected = (
+        "give a path, the bytes of an image file, a file open in binary mode, a Pillow image or a "
+        "uint8 array, or an iterable of these, such as a list"
+    )
+    if is_picture(images):
+        yield images
+        return
+    try:
+        if isinstance(images, Mapping):  # its keys may be file names, or names of its images
+            raise TypeError
+        names = isinstance(images, np.ndarray) and images.dtype.kind in "OSU"
+        found = iter(images.flat if names else images)
+    except TypeError:
+        raise UsageError(
+            f"an object of type {kind} is no image and no iterable; {expected}"
+        ) from None
+    for number, image in enumerate(found):
+        if not (is_picture(image) or isinstance(image, np.ndarray)):
+            raise UsageError(
+                f"item {number} of the {kind} is of type {type(image).__name__}; {expected}"
+            )
+        yield image
 
 
 def check_finite(logits: np.ndarray) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import io
 import itertools
+import multiprocessing
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -312,6 +316,81 @@ def test_save_and_load(model, tmp_path):
         tinyresnext.load(str(tmp_path / "m.h5"), device="reference").predict(CAT)[0][0].index
         == model.predict(CAT)[0][0].index
     )
+
+
+COPIES = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "replace": dataclasses.replace,
+} | {
+    f"pickle {protocol}": lambda model, protocol=protocol: pickle.loads(
+        pickle.dumps(model, protocol)
+    )
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1)
+}
+
+
+@pytest.mark.parametrize("name", COPIES)
+@pytest.mark.parametrize("ops", [cpu, reference])
+def test_copies_compute_the_same_bits(name, ops):
+    x = np.random.default_rng(0).standard_normal((2, 64, 64, 3)).astype(np.float32)
+    model = make(ops=ops, threads=1)
+    for _ in ("fresh", "used"):
+        other = COPIES[name](model)
+        assert repr(other) == repr(model)
+        for field in ("spec", "preprocess", "labels", "provenance", "ops", "threads"):
+            assert getattr(other, field) == getattr(model, field), field
+        assert other.params.keys() == model.params.keys()
+        np.testing.assert_array_equal(other(x), model(x))
+        np.testing.assert_array_equal(other(x), COPIES[name](other)(x))
+        assert other.plan(x.shape) is not model.plan(x.shape)
+
+
+def test_a_deep_copy_has_weights_of_its_own():
+    model = make(ops=reference)
+    other = copy.deepcopy(model)
+    x = np.zeros((1, 64, 64, 3), np.float32)
+    before = model(x)
+    other.params["fc.bias"][:] = 7
+    np.testing.assert_array_equal(model(x), before)
+    assert copy.copy(model).params["fc.bias"] is model.params["fc.bias"]
+
+
+def test_a_replaced_part_counts_after_a_model_has_computed():
+    model = make(ops=reference)
+    x = np.zeros((1, 64, 64, 3), np.float32)
+    before = model(x)
+    params = model.params | {"fc.bias": model.params["fc.bias"] + 1}
+    other = dataclasses.replace(model, params=params)
+    np.testing.assert_allclose(other(x), before + 1, rtol=1e-5)
+    np.testing.assert_array_equal(model(x), before)
+
+
+def test_a_pickle_has_the_weights_and_no_plans():
+    model = make(ops=reference)
+    size = len(pickle.dumps(model))
+    model.predict(CAT)
+    assert len(pickle.dumps(model)) == size < 1.1 * sum(a.nbytes for a in model.params.values())
+
+
+def test_a_model_is_sent_to_a_process_that_was_spawned():
+    model = make(ops=reference, threads=1)
+    x = np.random.default_rng(0).standard_normal((1, 64, 64, 3)).astype(np.float32)
+    wanted = model(x)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        np.testing.assert_array_equal(pool.apply(model, (x,)), wanted)
+        assert pool.apply(repr, (model,)) == repr(model)
+
+
+def test_a_pickle_whose_backend_is_not_there_is_explained():
+    data = pickle.dumps(make(ops=reference), 2)
+    for name in (b"tinyresnext.ops.elsewhere", b"os", b"tinyresnext.ops.cpu.conv"):
+        own = b"tinyresnext.ops.reference"
+        text = b"X" + len(own).to_bytes(4, "little") + own
+        assert text in data
+        other = data.replace(text, b"X" + len(name).to_bytes(4, "little") + name)
+        with pytest.raises(DeviceError, match="load the model"):
+            pickle.loads(other)
 
 
 def test_what_load_cannot_find(tmp_path):

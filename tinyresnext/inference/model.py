@@ -8,19 +8,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..errors import IntegrityError, UsageError
 from ..images.checks import whole_number
-from ..images.decode import Picture, is_picture
+from ..images.decode import Picture
 from ..images.prepare import prepare
 from ..images.preprocess import Preprocess
 from ..network.plan import Plan, Program, program
 from ..network.resnext import forward
 from ..network.spec import Spec
-from ..ops import Backend
+from ..ops import Backend, backend_module
+from .inputs import each_image
 
 PLANS_KEPT = 2  # one for whole mini-batches, one for the smaller last one
 
@@ -36,6 +38,10 @@ class Prediction(NamedTuple):
 @dataclass(eq=False, repr=False)
 class Model:
     """A network that can be called.
+
+    It can be copied and pickled, so also be sent to another process: the copy has the same
+    weights, names its backend, and makes plans of its own. As every pickle, that of a model is to
+    be loaded only from those whom one would let run a program; `load` reads model files safely.
 
     Parameters
     ----------
@@ -61,9 +67,24 @@ class Model:
     provenance: dict[str, str]
     ops: Backend
     threads: int | None = None
-    _program: Program | None = None
-    _plans: OrderedDict[tuple[int, ...], Plan] = field(default_factory=OrderedDict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _program: Program | None = field(default=None, init=False)
+    _plans: OrderedDict[tuple[int, ...], Plan] = field(default_factory=OrderedDict, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a pickle has: the fields, and instead of the backend its name."""
+        made = ("_program", "_plans", "_lock")  # a copy makes these anew
+        state = {name: value for name, value in vars(self).items() if name not in made}
+        state["params"] = dict(self.params)
+        if isinstance(self.ops, ModuleType):
+            state["ops"] = self.ops.__name__
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        ops = state["ops"]
+        if isinstance(ops, str):
+            state = state | {"ops": backend_module(ops)}
+        vars(self).update(state, _program=None, _plans=OrderedDict(), _lock=threading.Lock())
 
     def __repr__(self) -> str:
         values = sum(value.size for value in self.params.values())
@@ -128,7 +149,7 @@ class Model:
         whole_number("top", top, 1)
         size = whole_number("batch", batch, 1)
         self.check_pictures()
-        remaining, found = _each(images), list[list[Prediction]]()
+        remaining, found = each_image(images), list[list[Prediction]]()
         while group := list(islice(remaining, size)):
             x = np.stack([prepare(image, self.preprocess) for image in group])
             found += self.rank(self(x), top)
@@ -230,39 +251,6 @@ class Model:
                 "image files and Pillow images"
             )
         return np.ascontiguousarray(x)
-
-
-def _each(images: Any) -> Iterator[Picture]:
-    """Yield an image, or every image of an iterable.
-
-    Raises
-    ------
-    UsageError
-        It is something else, or an iterable of something else.
-    """
-    kind = type(images).__name__
-    expected = (
-        "give a path, the bytes of an image file, a file open in binary mode, a Pillow image or a "
-        "uint8 array, or an iterable of these, such as a list"
-    )
-    if is_picture(images):
-        yield images
-        return
-    try:
-        if isinstance(images, Mapping):  # its keys may be file names, or names of its images
-            raise TypeError
-        names = isinstance(images, np.ndarray) and images.dtype.kind in "OSU"
-        found = iter(images.flat if names else images)
-    except TypeError:
-        raise UsageError(
-            f"an object of type {kind} is no image and no iterable; {expected}"
-        ) from None
-    for number, image in enumerate(found):
-        if not (is_picture(image) or isinstance(image, np.ndarray)):
-            raise UsageError(
-                f"item {number} of the {kind} is of type {type(image).__name__}; {expected}"
-            )
-        yield image
 
 
 def check_finite(logits: np.ndarray) -> None:

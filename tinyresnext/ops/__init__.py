@@ -12,7 +12,7 @@ from ..errors import DeviceError
 from ..system.words import one_of
 from .contract import Backend
 
-__all__ = ["DEVICES", "Backend", "backend"]
+__all__ = ["DEVICES", "Backend", "backend", "backend_module"]
 
 DEVICES = ("cpu", "auto", "reference")
 
@@ -41,3 +41,20 @@ def backend(device: str) -> Backend:
     from . import cpu
 
     return cpu
+
+
+def backend_module(name: str) -> Backend:
+    """Return a backend by the full name of its module, as its ``__name__`` says it.
+
+    Raises
+    ------
+    DeviceError
+        This version has no such backend.
+    """
+    own = name.removeprefix(f"{__name__}.")
+    if own == name or own not in DEVICES:
+        raise DeviceError(
+            f"the model computes with {name!r}, which is not there; load the model from its file "
+            f"for one of the devices {', '.join(DEVICES)}"
+        )
+    return backend(own)

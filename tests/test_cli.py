@@ -16,6 +16,7 @@ from pathlib import Path
 
 import cases
 import numpy as np
+import odd_streams
 import pytest
 
 from tinyresnext import Preprocess, Spec, __version__, load, save
@@ -501,6 +502,36 @@ def test_closed_streams(made, closed):
     )
     assert done.returncode == 0
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", odd_streams.STREAMS)
+def test_commands_need_no_console(name, made, monkeypatch):
+    model = ["--model", str(made / "net.h5"), "--device", "reference"]
+    commands = {
+        ("classify", str(made / "cat.jpg"), *model): 0,
+        ("classify", str(made / "cat.jpg"), str(made / "broken.jpg"), *model, "--csv", "-"): 1,
+        ("classify", str(made / "nothing"), *model): 1,
+        ("evaluate", str(made / "nothing"), *model): 3,
+        ("info", str(made / "net.h5")): 0,
+        ("convert", str(made / "net.pth"), str(made / "net.h5")): 2,
+    }
+    for streams in (("stderr",), ("stdout", "stderr")):
+        for words, code in commands.items():
+            with monkeypatch.context() as patch:
+                for stream in streams:
+                    patch.setattr(sys, stream, odd_streams.STREAMS[name]())
+                console = sys.stderr
+                if not (name == "failing" and "stdout" in streams):  # results need an output
+                    assert cli.main(list(words)) == code
+                else:
+                    assert cli.main(list(words)) in {code, 1}
+                if isinstance(console, odd_streams.TextOnly) and name != "failing" and code:
+                    assert "tinyresnext: " in console.text
+        with monkeypatch.context() as patch:
+            for stream in streams:
+                patch.setattr(sys, stream, odd_streams.STREAMS[name]())
+            with pytest.raises(SystemExit, match="2"):
+                cli.main(["no-such-command"])
 
 
 def test_labels_that_the_terminal_does_not_know(made, tmp_path):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from dataclasses import replace
 
 import numpy as np
+import odd_streams
 import pytest
 import training_cases as small
 
-from tinyresnext import Preprocess, finetune, load, train
+from tinyresnext import Preprocess, evaluate, finetune, load, train
 from tinyresnext.data.dataset import Dataset
 from tinyresnext.data.loader import Loader
 from tinyresnext.errors import FormatError, ImageError, TrainingError, UsageError
@@ -448,6 +450,27 @@ def test_progress_is_for_terminals(tmp_path, capsys, monkeypatch):
     assert err.count("\n") == 3  # one line for each epoch stays
     assert "top-1" in err
     assert " left" in err
+
+
+@pytest.mark.parametrize("name", odd_streams.STREAMS)
+def test_training_needs_no_console(name, tmp_path, monkeypatch):
+    data, stream = small.pictures(), odd_streams.STREAMS[name]()
+    warned = replace(
+        data, read=lambda i: data.warn(f"image {i} \u732b") or data.pixels[i], pixels=None
+    )
+    recipe, options = changed(epochs=1), OPTIONS | {"validation": small.pictures(20)}
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", stream)
+        patch.setattr(sys, "stdout", None)
+        model = train(small.SPEC, warned, recipe, tmp_path / "a", **options)
+        finetune(model, data, recipe, tmp_path / "b", validation=small.pictures(20))
+        assert evaluate(model, warned).pictures == len(data)
+    wanted = train(small.SPEC, data, recipe, tmp_path / "c", **options)
+    for parameter, value in wanted.params.items():
+        np.testing.assert_array_equal(model.params[parameter], value)
+    if isinstance(stream, odd_streams.TextOnly) and name != "failing":
+        assert "warning: image 3" in stream.text
+        assert ("epoch 1/1" in stream.text) == (name == "terminal")
 
 
 def test_smaller_pictures_are_padded_and_wiped_out_by_the_same_part():

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable, Sequence
 from datetime import date
 from importlib.metadata import version
@@ -21,6 +20,7 @@ from ..inference.model import shapes_that_fit
 from ..network.plan import program
 from ..network.spec import variant
 from ..ops import backend
+from ..system.console import at_terminal, tell
 from ..system.version import __version__
 from .inputs import random_parameters
 from .measure import Measuring, Row, layers, whole
@@ -124,5 +124,5 @@ def write(path: str, report: Row) -> None:
 
 def on_terminal(text: str) -> None:
     """Show progress on a terminal: one line of standard error that is overwritten each time."""
-    if sys.stderr.isatty():
-        print(f"\r{text:60.60}", end="" if text else "\r", file=sys.stderr, flush=True)
+    if at_terminal():
+        tell(f"\r{text:60.60}", end="" if text else "\r")

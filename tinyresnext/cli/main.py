@@ -8,10 +8,13 @@ written; 2 usage; 3 weights or data cannot be used or fetched; 4 device; 130 int
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 
 from ..errors import DeviceError, ImageError, TinyResNeXtError, UsageError, WeightsError
 from ..system.version import __version__
@@ -41,8 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     SystemExit
         After ``--help`` and ``--version``, and with code 2 if the words are no command.
     """
-    _prepare_streams()
-    arguments = parse(list(sys.argv[1:] if argv is None else argv))
+    with _streams():
+        return _run(list(sys.argv[1:] if argv is None else argv))
+
+
+def _run(words: list[str]) -> int:
+    """Run one command, and return the exit code for what it raises."""
+    arguments = parse(words)
     try:
         code: int = arguments.run(arguments)
         sys.stdout.flush()  # a full disk is noticed here, not when the interpreter ends
@@ -111,15 +119,52 @@ def _hint(unknown: list[str], command: argparse.ArgumentParser) -> str:
     return f"; did you mean {', '.join(near)}?" if near else ""
 
 
-def _prepare_streams() -> None:
-    """Open the null device for a closed stream, and escape characters that a terminal lacks."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
-        elif hasattr(getattr(sys, name), "reconfigure"):
-            getattr(sys, name).reconfigure(errors="backslashreplace")
+@contextmanager
+def _streams() -> Iterator[None]:
+    """Make streams of what stands in their place, and escape characters that a terminal lacks.
+
+    In the ``with`` block, a stream that is missing or closed is the null device.
+    """
+    with ExitStack() as before:
+        for name in ("stdout", "stderr"):
+            stream = getattr(sys, name, None)
+            if stream is None or getattr(stream, "closed", False):
+                before.callback(setattr, sys, name, stream)
+                nowhere = before.enter_context(open(os.devnull, "w", errors="backslashreplace"))
+                setattr(sys, name, nowhere)
+            elif not all(hasattr(stream, method) for method in ("fileno", "flush", "isatty")):
+                before.callback(setattr, sys, name, stream)
+                setattr(sys, name, _TextOnly(stream))
+            elif hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
+        yield
+
+
+class _TextOnly(io.TextIOBase):
+    """A stream around an object that has little more than `write`, such as a field in a window."""
+
+    def __init__(self, target: Any) -> None:
+        self._target = target
+
+    def write(self, text: str) -> int:
+        self._call("write", text)
+        return len(text)
+
+    def flush(self) -> None:
+        if hasattr(self._target, "flush"):
+            self._call("flush")
+
+    def _call(self, method: str, *args: str) -> None:
+        """Call a method of the object; every error of it means that it cannot be written to."""
+        try:
+            getattr(self._target, method)(*args)
+        except OSError:
+            raise
+        except Exception as error:
+            raise OSError(str(error) or type(error).__name__) from error
 
 
 def _drop_output() -> None:
     """Send what is still buffered to the null device, so that ending the interpreter succeeds."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with suppress(OSError, ValueError):  # a stream that is no file has nothing buffered
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..errors import UsageError
+from ..system.console import tell
 from ..system.files import shown
 from .options import (
     Commands,
@@ -201,7 +202,7 @@ def _evaluate(a: argparse.Namespace) -> int:
         count = counter(len(data))
         found = evaluate(model, data, batch=a.batch, by_number=a.labels_by_number, progress=count)
         if count is not None and found.pictures < len(data):
-            print(file=sys.stderr)  # some images were skipped, so the counter did not end its line
+            tell("")  # some images were skipped, so the counter did not end its line
     _report(found, a, file.name)  # before anything can go wrong with the files
     with table(table_path) as writer:
         if writer is not None:

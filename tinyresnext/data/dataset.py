@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import FormatError, ImageError
 from ..images.files import KINDS
+from ..system.console import tell
 from .rules import image_kind, is_readable
 
 __all__ = ["Dataset", "Read", "Reading", "from_files", "to_stderr"]
@@ -25,8 +25,7 @@ _CHUNK = 64  # images that a thread decodes at a time
 
 def to_stderr(line: str) -> None:
     """Print a warning to stderr."""
-    if sys.stderr is not None:
-        print(f"warning: {line}", file=sys.stderr, flush=True)
+    tell(f"warning: {line}")
 
 
 @dataclass(frozen=True, eq=False)

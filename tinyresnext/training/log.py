@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from ..errors import UsageError
+from ..system.console import at_terminal, tell
 
 EVERY = 0.25  # seconds between two looks at the terminal
 
@@ -90,7 +90,7 @@ class Progress:
     def __init__(self, epochs: int, steps: int, batch: int, done: int) -> None:
         self.epochs, self.steps, self.batch, self._first = epochs, steps, batch, done
         self._start, self._last = time.monotonic(), 0.0
-        self._shown, self._on = "", sys.stderr.isatty()
+        self._shown, self._on = "", at_terminal()
 
     def step(self, epoch: int, step: int, seconds: float, loss: float, accuracy: float) -> None:
         """Show a step.
@@ -128,12 +128,12 @@ class Progress:
     def close(self) -> None:
         """End the line."""
         if self._on and self._shown:
-            print(file=sys.stderr, flush=True)
+            tell("")
         self._shown = ""
 
     def _show(self, text: str) -> None:
         """Write over the last text."""
-        print(f"\r{text:{len(self._shown)}}", end="", file=sys.stderr, flush=True)
+        tell(f"\r{text:{len(self._shown)}}", end="")
         self._shown = text
 
 

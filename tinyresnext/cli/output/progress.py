@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, TypeVar
+
+from ...system.console import at_terminal, tell
 
 if TYPE_CHECKING:
     from ...ops import Backend
@@ -15,14 +16,13 @@ FEW = 16  # up to so many images no counter is shown: they take a moment
 
 
 def say(text: object) -> None:
-    """Print a message for people on standard error, if there is one."""
-    if sys.stderr is not None:  # print would take standard output instead
-        print(f"tinyresnext: {text}", file=sys.stderr, flush=True)
+    """Print a message for people on standard error, as far as it can be written."""
+    tell(f"tinyresnext: {text}")
 
 
 def announce_compiling(ops: Backend) -> AbstractContextManager[None]:
     """Return a context that prints a message while kernels compile, at a terminal only."""
-    if not sys.stderr.isatty():
+    if not at_terminal():
         return nullcontext()
     return ops.when_compiling(
         lambda: say(
@@ -43,11 +43,9 @@ def counted(items: Iterable[Item], total: int) -> Iterator[Item]:
 
 def counter(total: int) -> Callable[[int], None] | None:
     """Return a function that shows how many images are done, or None if nobody needs to see it."""
-    if not sys.stderr.isatty() or total <= FEW:
+    if not at_terminal() or total <= FEW:
         return None
-    return lambda done: print(
-        f"\r{done} of {total}", end="" if done < total else "\n", file=sys.stderr, flush=True
-    )
+    return lambda done: tell(f"\r{done} of {total}", end="" if done < total else "\n")
 
 
 class Megabytes:
@@ -58,15 +56,15 @@ class Megabytes:
 
     def __call__(self, done: int, total: int | None) -> None:
         """Show how many bytes have come, and of how many if that is known."""
-        if not sys.stderr.isatty():
+        if not at_terminal():
             return
         whole = "" if total is None else f" of {total / 2**20:.1f}"
         text = f"{done / 2**20:.1f}{whole} MiB"
         if text != self.text:
-            print(f"\r{text}", end="", file=sys.stderr, flush=True)
+            tell(f"\r{text}", end="")
             self.text = text
 
     def end(self) -> None:
         """End the line, if there is one."""
         if self.text:
-            print(file=sys.stderr, flush=True)
+            tell("")

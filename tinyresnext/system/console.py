@@ -1,0 +1,31 @@
+"""Standard error, whatever it is: a terminal, a file, an object with `write` only, closed, None.
+
+A program without a console, such as a window or a service, has no standard streams, or puts objects
+of its own in their place. No work depends on what is said there.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+
+__all__ = ["at_terminal", "tell"]
+
+
+def at_terminal() -> bool:
+    """Return whether standard error is a terminal, where a person sees progress."""
+    try:
+        return bool(sys.stderr.isatty())
+    except Exception:  # it is None or closed, or an object of any class
+        return False
+
+
+def tell(text: object, end: str = "\n") -> None:
+    """Write a text to standard error at once, as far as it can be written."""
+    whole = f"{text}{end}"
+    with suppress(Exception):  # what an object of any class may raise
+        try:
+            sys.stderr.write(whole)
+        except UnicodeEncodeError:
+            sys.stderr.write(whole.encode("ascii", "backslashreplace").decode())
+        sys.stderr.flush()

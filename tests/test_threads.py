@@ -14,6 +14,7 @@ import numba
 import numpy as np
 import pytest
 import recipe
+from PIL import Image
 
 from tinyresnext import Model, Preprocess, Spec, load, parameters, save
 from tinyresnext.cli import main as cli
@@ -310,6 +311,75 @@ def test_several_threads_predict_at_once(layer):
         NUMBA_NUM_THREADS="2",
     )
     assert (done.returncode, done.stdout) == (0, f"{layer} 0\n"), done.stderr
+
+
+MISSING = {
+    ("NUMBA_THREADING_LAYER", "foo"): "'foo'",
+    ("NUMBA_THREADING_LAYER", ""): "''",
+    ("NUMBA_THREADING_LAYER_PRIORITY", "foo"): "'foo'",
+    ("NUMBA_THREADING_LAYER_PRIORITY", "omp tbb"): "'omp tbb'",
+} | {
+    ("NUMBA_THREADING_LAYER", layer): f"'{layer}'"
+    for layer in ("tbb", "safe")
+    if "tbb" not in LAYERS
+}
+
+
+@JITTED
+@pytest.mark.parametrize("setting", MISSING, ids="=".join)
+def test_a_pool_that_is_not_there_is_an_error_of_the_device(setting):
+    code = """
+    def message(call):
+        try:
+            call()
+        except DeviceError as error:
+            return str(error)
+    calls = [
+        lambda: network()(x),
+        lambda: network().trace(x),
+        lambda: cpu.relu(x),
+        lambda: cpu.conv2d(x, np.ones((3, 3, 1, 1), np.float32)),
+        lambda: cpu.peak([1]),
+    ]
+    said = {message(call) for call in calls}
+    print(*said, sep="\\n")
+    """
+    name, value = setting
+    done = run(textwrap.dedent(PREPARE) + textwrap.dedent(code), **{name: value})
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0, done.stderr
+    assert lines, "no call was refused"
+    assert all(f"{name} is {MISSING[setting]}" in line for line in lines), lines
+
+
+@JITTED
+@pytest.mark.parametrize("setting", [*MISSING, ("NUMBA_NUM_THREADS", "0")], ids="=".join)
+def test_commands_say_which_setting_asks_for_a_pool(setting, tmp_path):
+    image, data, (name, value) = str(tmp_path / "test" / "cat" / "0.png"), str(tmp_path), setting
+    for number in range(16):
+        folder = tmp_path / ("train", "test")[number % 2] / ("cat", "dog")[number // 8]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32)).save(folder / f"{number // 2 % 4}.png")
+    words = f"{name} is {MISSING.get(setting, repr(value))}"
+    network = "--blocks 1 --cardinality 2 --width 8 --widen 1 --stem cifar --size 8 --padding 1"
+    options = ["--epochs", "1", "--batch", "4", "--out"]
+    commands = [
+        ["classify", image],
+        ["evaluate", data],
+        ["train", data, *network.split(), *options, str(tmp_path / "run")],
+        ["finetune", data, *options, str(tmp_path / "run2")],
+        ["bench", "--repeats", "1"],
+    ]
+    code = f"""
+    from tinyresnext.cli.main import main
+    print([main(words) for words in {commands!r}])
+    print(main(["classify", {image!r}, "--device", "reference"]))
+    """
+    done = run(textwrap.dedent(code), **{name: value})
+    assert done.stdout.splitlines()[0] == "[4, 4, 4, 4, 4]", done.stderr
+    assert done.stdout.splitlines()[-1] == "0"
+    assert len(done.stderr.splitlines()) == 5
+    assert all(words in line for line in done.stderr.splitlines())
 
 
 @JITTED

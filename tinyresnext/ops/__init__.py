@@ -8,6 +8,8 @@ what the shape rules share, and `torch_reference` the inference ops in PyTorch, 
 
 from __future__ import annotations
 
+import os
+
 from ..errors import DeviceError
 from ..system.words import one_of
 from .contract import Backend
@@ -29,8 +31,8 @@ def backend(device: str) -> Backend:
     Raises
     ------
     DeviceError
-        This version has no such device. Nothing is ever computed on another device than the one
-        asked for.
+        This version has no such device, or Numba cannot be imported. Nothing is ever computed on
+        another device than the one asked for.
     """
     if device not in DEVICES:
         raise DeviceError(f"device is {device!r}: {one_of(device, DEVICES)}")
@@ -38,8 +40,15 @@ def backend(device: str) -> Backend:
         from . import reference
 
         return reference
-    from . import cpu
-
+    try:
+        from . import cpu
+    except (ImportError, ValueError) as error:  # Numba refuses settings with a ValueError
+        settings = [f"{name} is {os.environ[name]!r}" for name in os.environ if "NUMBA" in name]
+        said = ", ".join([str(error) or type(error).__name__, *settings])
+        raise DeviceError(
+            f"the device {device!r} cannot be used here ({said}); install Numba again, unset its "
+            "environment variables, or compute on the device 'reference'"
+        ) from error
     return cpu
 
 

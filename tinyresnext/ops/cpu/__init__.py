@@ -15,8 +15,6 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from numba import get_num_threads
-
 from ..contract import Peak
 from .conv.forward import Packed, pack
 from .runtime.cache import clear as clear_kernels
@@ -24,7 +22,7 @@ from .runtime.cache import kept as kernels_kept
 from .runtime.cache import problem as kernels_problem
 from .runtime.crew import chain
 from .runtime.kernel import when_compiling
-from .runtime.launch import on_threads, thread_count
+from .runtime.launch import on_threads, thread_count, threads_now
 from .runtime.memory import download, empty, upload, view
 
 if TYPE_CHECKING:  # the type checker holds these to the contract
@@ -146,5 +144,5 @@ def at_once(n: int) -> int:
 
     One sample keeps up to four threads busy in every layer, and fits their caches.
     """
-    wanted = max(1, get_num_threads() // 4)
+    wanted = max(1, threads_now() // 4)
     return next(some for some in range(min(max(1, n), wanted), 0, -1) if n % some == 0)

@@ -17,9 +17,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import get_num_threads
 
 from ..runtime.kernel import kernel
+from ..runtime.launch import threads_now
 from ..runtime.memory import Array
 from ..runtime.simd import aligned, copy, machine
 from ..runtime.tasks import finished, in_tasks, next_task
@@ -222,7 +222,7 @@ def cut(geo: Geometry, add: bool, relu: bool) -> Dense:
     panel, depth = VECTORS * m.lanes, geo.k_h * geo.k_w * (geo.c_in // geo.groups)
     count = -(-geo.width // panel)
     most = max(2 * m.half, min(ROWS, BLOCK // (-(-depth // DEPTH) * PITCH)))
-    blocks, threads = -(-geo.positions // most), get_num_threads()
+    blocks, threads = -(-geo.positions // most), threads_now()
     blocks = -(-blocks // threads) * threads if blocks > 1 else blocks
     length = -(-geo.positions // (blocks * m.half)) * m.half if blocks else 0
     blocks = -(-geo.positions // length) if length else 0

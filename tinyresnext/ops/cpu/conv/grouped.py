@@ -18,9 +18,9 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
-from numba import get_num_threads
 
 from ..runtime.kernel import kernel
+from ..runtime.launch import threads_now
 from ..runtime.memory import Array, upload
 from ..runtime.simd import aligned, copy, machine
 from ..runtime.tasks import Kernel, finished, in_tasks, next_task
@@ -155,7 +155,7 @@ def suits(shape: tuple[int, ...], groups: int) -> bool:
 def cut(geo: Geometry, add: bool, relu: bool) -> Strips:
     """Cut into strips that fit the cache, and about eight tasks for each thread."""
     block = max(machine().lanes, geo.c_in // geo.groups)
-    count, wanted = -(-geo.c_in // block), 8 * get_num_threads()
+    count, wanted = -(-geo.c_in // block), 8 * threads_now()
     h_out = geo.h_out
     strips = min(h_out, -(-h_out * geo.w * geo.s_h * block // STRIP)) if h_out else 0
     shares = min(count, max(1, -(-wanted // max(1, geo.n * strips))))

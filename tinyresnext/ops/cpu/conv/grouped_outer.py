@@ -18,12 +18,12 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
-from numba import get_num_threads
 from numba.core import types
 from numba.extending import intrinsic, overload
 
 from ..runtime.crew import Step
 from ..runtime.kernel import kernel
+from ..runtime.launch import threads_now
 from ..runtime.memory import Array, empty
 from ..runtime.simd import FLOATS, Emit, aligned, copy, machine
 from ..runtime.tasks import Kernel, finished, in_tasks, next_task
@@ -261,7 +261,7 @@ def cut(geo: Geometry, add: bool) -> Lines:
     block = max(machine().lanes, width)
     lines = max(1, min(geo.h_out, STRIP // (geo.w * block * geo.s_h)))
     blocks, strips = -(-geo.c_in // block), geo.n * -(-geo.h_out // lines)
-    shares = max(1, min(strips, -(-8 * get_num_threads() // blocks)))
+    shares = max(1, min(strips, -(-8 * threads_now() // blocks)))
     return Lines(
         *geo,
         add=int(add),

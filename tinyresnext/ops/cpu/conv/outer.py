@@ -21,10 +21,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import get_num_threads
 
 from ..runtime.crew import Step
 from ..runtime.kernel import kernel
+from ..runtime.launch import threads_now
 from ..runtime.memory import Array, empty
 from ..runtime.simd import aligned, copy, machine
 from ..runtime.tasks import finished, in_tasks, next_task
@@ -252,7 +252,7 @@ def _add_up(partial, out, g, counters):
 
 def cut(geo: Geometry, add: bool) -> Outer:
     """Choose panels that leave little over, blocks that fit the caches, and enough tasks."""
-    m, threads = machine(), get_num_threads()
+    m, threads = machine(), threads_now()
     panel, seen = VECTORS * m.lanes, geo.k_h * geo.k_w * geo.c_in // geo.groups
 
     def filled(rows: int, columns: int) -> int:

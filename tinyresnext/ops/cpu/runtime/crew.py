@@ -40,13 +40,13 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import get_num_threads, prange
+from numba import prange
 from numba.core import cgutils, types
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 from .kernel import compiles, kernel
-from .launch import launch
+from .launch import launch, threads_now
 from .simd import I64
 from .tasks import (
     ACTIVE,
@@ -199,7 +199,7 @@ def walk(steps: Sequence[Step], table: Array | None = None) -> None:
         return
     if table is None:
         table = np.concatenate([step.row for step in steps])
-    threads = min(get_num_threads(), max(step.numbers.tasks for step in steps))
+    threads = min(threads_now(), max(step.numbers.tasks for step in steps))
     if threads > 1:
         launch(_together, table, counters, len(steps), threads)
     else:

@@ -91,13 +91,26 @@ def on_threads(count: int) -> Iterator[None]:
         numba.set_num_threads(before)
 
 
+def threads_now() -> int:
+    """Return how many threads the kernels run on that this thread launches.
+
+    Raises
+    ------
+    DeviceError
+        Numba's environment variables ask for a pool that is not there.
+    """
+    _started()
+    return numba.get_num_threads()
+
+
 def launch(kernel: Callable[..., Any], *args: Any) -> Any:
     """Call a kernel that runs in parallel.
 
     Raises
     ------
     DeviceError
-        This process was forked from one that has used threads which do not survive a fork.
+        This process was forked from one that has used threads which do not survive a fork; or
+        Numba's environment variables ask for a pool that is not there.
     """
     if not compiles():
         return kernel(*args)
@@ -109,8 +122,7 @@ def _pool() -> Pool:
     """Return the pool of this process; it is started first, since Numba knows it only then."""
     process = os.getpid()
     if process not in _POOLS:
-        numba.get_num_threads()
-        layer = numba.threading_layer()
+        layer = _started()
         if _POOLS and layer == "omp" and sys.platform == "linux":
             raise DeviceError(
                 "this process was forked from one that had already computed, and GNU OpenMP's "
@@ -122,3 +134,29 @@ def _pool() -> Pool:
             process, Pool(layer, threading.Lock() if layer == "workqueue" else nullcontext())
         )
     return _POOLS[process]
+
+
+def _started() -> str:
+    """Start the pool if it has not been started, and return its name."""
+    try:
+        numba.get_num_threads()
+        return str(numba.threading_layer())
+    except (ValueError, ImportError) as error:
+        raise _no_pool(error) from error
+
+
+def _no_pool(error: Exception) -> DeviceError:
+    """Return the error for a pool of threads that Numba cannot start: its settings ask for it."""
+    settings = vars(config)
+    layer, order = str(settings["THREADING_LAYER"]), list(settings["THREADING_LAYER_PRIORITY"])
+    asked = []
+    if layer != "default":
+        asked.append(f"NUMBA_THREADING_LAYER is {layer!r}")
+    if sorted(order) != ["omp", "tbb", "workqueue"]:
+        asked.append(f"NUMBA_THREADING_LAYER_PRIORITY is {' '.join(order)!r}")
+    found = " and ".join(asked) or " ".join(str(error).split())
+    return DeviceError(
+        f"Numba cannot start its threads: {found}, expected a pool that is installed (workqueue "
+        "always is, omp and tbb may be), and all three in an order of priority; unset the "
+        "environment variable, or compute without Numba on the device 'reference'"
+    )

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import njit, prange
@@ -19,6 +18,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from ...contract import Peak
+from .launch import on_threads
 
 # Independent sums: a multiply-add takes four cycles, and up to two begin in each. 12 fit 16
 # registers.
@@ -178,14 +178,11 @@ def measure(
 
 def _shortest(run: Callable[[], Any], threads: int, repeats: int) -> float:
     """Return the shortest time of some runs, in seconds, after one that compiles."""
-    before, found = numba.get_num_threads(), []
-    numba.set_num_threads(threads)
-    try:
+    found = []
+    with on_threads(threads):
         run()
         for _ in range(repeats):
             start = time.perf_counter()
             run()
             found.append(time.perf_counter() - start)
-    finally:
-        numba.set_num_threads(before)
     return min(found)

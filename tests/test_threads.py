@@ -194,7 +194,7 @@ def test_the_count_reaches_the_kernels(monkeypatch):
     original = launch._pool
     monkeypatch.setattr(launch, "_pool", lambda: seen.append(numba.get_num_threads()) or original())
     monkeypatch.setattr(
-        crew, "get_num_threads", lambda: seen.append(numba.get_num_threads()) or seen[-1]
+        crew, "threads_now", lambda: seen.append(numba.get_num_threads()) or seen[-1]
     )
     before = numba.get_num_threads()
     for threads in {1, MOST}:

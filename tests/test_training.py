@@ -7,20 +7,21 @@ import signal
 import sys
 from dataclasses import replace
 
+import cases
 import numpy as np
 import odd_streams
 import pytest
 import training_cases as small
 
-from tinyresnext import Preprocess, evaluate, finetune, load, train
+from tinyresnext import Model, Preprocess, Spec, evaluate, finetune, load, train
 from tinyresnext.data.dataset import Dataset
 from tinyresnext.data.loader import Loader
 from tinyresnext.errors import FormatError, ImageError, TrainingError, UsageError
 from tinyresnext.images.prepare import prepare
+from tinyresnext.ops import reference
 from tinyresnext.training import augmentation
 from tinyresnext.training import log as training_log
 from tinyresnext.training import run as training_run
-from tinyresnext.training import train as training
 from tinyresnext.training.initial import initialise
 from tinyresnext.training.recipes import Recipe
 from tinyresnext.training.weights import size, views
@@ -372,6 +373,55 @@ def test_what_does_not_fit_together(tmp_path, arguments, text):
     assert not (tmp_path / "run").exists()
 
 
+FOUR = Spec((1, 1, 1, 1), 2, 8, 4, stem="cifar", expansion=1)
+
+
+@pytest.mark.parametrize(
+    ("spec", "batch", "crop", "sides", "layer"),
+    [
+        (FOUR, 1, 8, (), "layer4.0.bn2"),  # bn1 stands before the stride
+        (FOUR, 1, 2, (), "layer2.0.bn2"),
+        (replace(FOUR, stem="imagenet"), 1, 32, (), "layer4.0.bn2"),
+        (replace(FOUR, stem="imagenet"), 1, 2, (), "bn1"),
+        (replace(FOUR, stem="pooled"), 1, 16, (), "layer4.0.bn2"),
+        (FOUR, 1, 16, (8, 16), "layer4.0.bn2"),
+        (FOUR, 1, 16, (16, 8), "layer4.0.bn2"),
+        (FOUR, 1, 16, (), None),
+        (FOUR, 2, 8, (), None),
+    ],
+)
+def test_a_batch_norm_needs_more_than_one_value(spec, batch, crop, sides, layer, tmp_path):
+    recipe = changed(epochs=2, batch=batch, sides=sides, padding=0, crop="pad", mixup=0.0)
+    preprocess = replace(small.PREPROCESS, resize=crop, crop=crop)
+    data = small.pictures(4)
+
+    def run():
+        return train(
+            spec, data, recipe, tmp_path / "run", preprocess=preprocess, device="reference"
+        )
+
+    if layer is None:
+        run()
+    else:
+        words = rf"batch norm {layer} gets a single value.*--batch, at least 2.*larger images"
+        with pytest.raises(UsageError, match=words):
+            run()
+        assert not (tmp_path / "run").exists()
+
+
+def test_frozen_batch_norms_do_not_need_more_than_one_value(tmp_path):
+    preprocess = replace(small.PREPROCESS, resize=8, crop=8)
+    model = Model(
+        FOUR, cases.weights(FOUR, counters=False), preprocess, tuple("abcd"), {}, reference
+    )
+    recipe = changed(epochs=1, batch=1, padding=0)
+    data = small.pictures(4)
+    for frozen in (None, "layer3"):
+        with pytest.raises(UsageError, match="single value"):
+            finetune(model, data, recipe, tmp_path / "no", frozen_to=frozen)
+    finetune(model, data, recipe, tmp_path / "yes", frozen_to="layer4")
+
+
 def test_other_pictures_are_not_resumed(tmp_path):
     train(small.SPEC, small.pictures(), small.RECIPE, tmp_path, **OPTIONS)
     with pytest.raises(UsageError, match="pictures '70 in 4 classes"):
@@ -510,7 +560,7 @@ def test_grey_pictures(tmp_path):
     )
     spec = replace(small.SPEC, channels=1)
     recipe = changed(epochs=1, crop="resized", jitter=0.2)
-    assert training.usual_preprocess(spec, recipe).channels == 1
+    assert augmentation.usual_preprocess(spec, recipe).channels == 1
     preprocess = replace(small.PREPROCESS, mean=(0.5,), std=(0.25,))
     assert (
         train(

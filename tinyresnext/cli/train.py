@@ -144,7 +144,8 @@ def _train(a: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from ..ops import backend
-    from ..training.train import train, usual_preprocess
+    from ..training.augmentation import usual_preprocess
+    from ..training.train import train
     from .recipe import typed_recipe
 
     with announce_compiling(backend(a.device)):

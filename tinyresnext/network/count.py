@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,6 +73,33 @@ def layers(spec: Spec, height: int = 224, width: int = 224) -> list[Layer]:
             work = macs(call, result)
             found.append(Layer(call.name, call.op, weight, result[1:], groups, stride, own, work))
     return found
+
+
+def norm_values(spec: Spec, x_shape: Sequence[int], frozen: Collection[str] = ()) -> dict[str, int]:
+    """Return over how many values each trained batch norm takes a channel's mean and variance.
+
+    Parameters
+    ----------
+    spec : Spec
+    x_shape : (n, h, w, channels)
+        Of a mini-batch.
+    frozen : collection of str
+        As for `tinyresnext.network.trace.trace`.
+
+    Returns
+    -------
+    dict of str to int
+        n x h x w of each layer's own input, by the name of the layer, in order.
+
+    Raises
+    ------
+    ValueError
+        The network leaves nothing of an input of that shape.
+    """
+    params = {name: stand_in(shape) for name, shape in parameters(spec).items()}
+    calls = trace(params, spec, x_shape, training=True, frozen=frozen).calls
+    norms = [call for call in calls if call.op == "batch_norm_train"]
+    return {call.name: int(np.prod(call.out.shape[:3])) for call in norms}
 
 
 def block_parameters(c_in: int, cardinality: int, width: int, c_out: int) -> int:

@@ -9,11 +9,25 @@ import numpy as np
 
 from ..data.dataset import Dataset
 from ..images.augment import Augment
-from ..images.preprocess import Preprocess
+from ..images.preprocess import CIFAR, Preprocess
+from ..network.spec import Spec
+from .recipes import Recipe
 from .recipes.parts import Augmentation
 
 # The part of an image's area that a random crop has (Szegedy et al. 2015).
 SCALE = (0.08, 1.0)
+
+
+def usual_preprocess(spec: Spec, recipe: Recipe) -> Preprocess:
+    """Return CIFAR's preprocessing for small images, else ImageNet's, resized as the recipe says.
+
+    For grey images, mean and standard deviation are averaged over the colours.
+    """
+    interpolation = recipe.augmentation.interpolation
+    usual = replace(CIFAR if spec.small else Preprocess(), interpolation=interpolation)
+    if spec.channels == 1:
+        return replace(usual, mean=(sum(usual.mean) / 3,), std=(sum(usual.std) / 3,))
+    return usual
 
 
 def augmented(said: Augmentation, preprocess: Preprocess, dataset: Dataset, side: int) -> Augment:

@@ -19,14 +19,15 @@ import numpy as np
 from ..data.dataset import Dataset, to_stderr
 from ..data.loader import Loader
 from ..errors import FormatError, UsageError
-from ..images.preprocess import CIFAR, Preprocess
+from ..images.preprocess import Preprocess
 from ..inference.files import save
-from ..inference.model import Model
+from ..inference.model import Model, shapes_that_fit
+from ..network.count import norm_values
 from ..network.spec import Spec
 from ..ops import Backend, backend
 from ..system.files import shown
 from . import state as states
-from .augmentation import augmented, unchanged
+from .augmentation import augmented, unchanged, usual_preprocess
 from .folder import TrainingFolder
 from .initial import initialise, whitened
 from .log import Stop
@@ -188,18 +189,6 @@ def frozen_parts(spec: Spec, stage: str | None) -> tuple[str, ...]:
     return ("conv1", "bn1", *stages[1 : stages.index(stage) + 1])
 
 
-def usual_preprocess(spec: Spec, recipe: Recipe) -> Preprocess:
-    """Return CIFAR's preprocessing for small images, else ImageNet's, resized as the recipe says.
-
-    For grey images, mean and standard deviation are averaged over the colours.
-    """
-    interpolation = recipe.augmentation.interpolation
-    usual = replace(CIFAR if spec.small else Preprocess(), interpolation=interpolation)
-    if spec.channels == 1:
-        return replace(usual, mean=(sum(usual.mean) / 3,), std=(sum(usual.std) / 3,))
-    return usual
-
-
 def _some_images(setting: Setting, seed: int) -> np.ndarray:
     """Return a few hundred random images, as the finished model would see them."""
     count, images = min(len(setting.dataset), 512), unchanged(setting.preprocess)
@@ -276,11 +265,30 @@ def _check(spec: Spec, recipe: Recipe, setting: Setting) -> None:
             )
     if count < recipe.batch:
         raise UsageError(
-            f"the data set has {count} images and a mini-batch {recipe.batch}; "
-            f"give --batch {count} at most"
+            f"the data set has {count} images and a mini-batch {recipe.batch}; give --batch "
+            f"{count} at most"
         )
     if setting.validation is not None and len(setting.validation) == 0:
         raise UsageError("the validation set has no images; leave it out")
     for side in {*recipe.augmentation.sides, setting.preprocess.crop}:
         # This refuses padding or a square that is larger than the image.
         augmented(recipe.augmentation, setting.preprocess, setting.dataset, side)
+    _check_norms(spec, recipe, setting)
+
+
+def _check_norms(spec: Spec, recipe: Recipe, setting: Setting) -> None:
+    """Refuse a mini-batch of which a trained batch norm gets one value for each channel.
+
+    The mean is then the value itself: the result is the shift, whatever the image is, and no
+    gradient passes.
+    """
+    for side in recipe.augmentation.sides or (setting.preprocess.crop,):
+        shape = recipe.batch, side, side, spec.channels
+        with shapes_that_fit():
+            values = norm_values(spec, shape, setting.frozen)
+        if single := [name for name, count in values.items() if count == 1]:
+            raise UsageError(
+                f"of a mini-batch of {recipe.batch} image of {side} x {side}, the batch norm "
+                f"{single[0]} gets a single value for each channel, of which it can learn nothing; "
+                "give a larger mini-batch (--batch, at least 2), or larger images"
+            )

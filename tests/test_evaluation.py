@@ -9,6 +9,7 @@ import math
 import shutil
 from pathlib import Path
 
+import cases
 import numpy as np
 import pytest
 from PIL import Image
@@ -80,6 +81,29 @@ def test_ties_at_the_fifth_place():
     ]  # as it predicts
 
 
+def test_the_commands_refuse_a_single_output(tmp_path, capsys):
+    spec = Spec((1, 1), 4, 8, 1)
+    (tmp_path / "one.pth").write_bytes(cases.checkpoint(cases.weights(spec), legacy=False))
+    for name in ("cat", "dog"):
+        (tmp_path / "data" / "test" / name).mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(tmp_path / "data" / "test" / name / "0.png")
+    image, table = str(tmp_path / "data/test/cat/0.png"), tmp_path / "table.csv"
+    table.write_text("kept")
+    assert cli.main(["convert", str(tmp_path / "one.pth"), str(tmp_path / "one.h5")]) == 0
+    assert "one output: a single class means nothing" in capsys.readouterr().err
+    model = ["--model", str(tmp_path / "one.h5"), "--device", "reference"]
+    forms = ([], ["--json"], ["--csv", "-"], ["--csv", str(table), "--force"])
+    for words in (["classify", image], ["evaluate", str(tmp_path / "data")]):
+        for form in forms:
+            assert cli.main([*words, *model, *form]) == 2
+            out, err = capsys.readouterr()
+            assert out == ""
+            assert "single output" in err
+    assert table.read_text() == "kept"
+    again = ["export", str(tmp_path / "one.h5"), str(tmp_path / "again.npz")]
+    assert cli.main(again) == 0
+
+
 def test_order_is_that_of_predictions():
     rng = np.random.default_rng(0)
     logits = rng.integers(-3, 4, (400, 9)).astype(np.float32)  # full of ties
@@ -117,8 +141,13 @@ def test_logits_far_apart():
 
 
 def test_one_class():
-    found = counted(np.zeros((4, 1), np.float32), np.zeros(4, int), ("only",))
-    assert (found.top1, found.top5, found.loss) == (1.0, 1.0, 0.0)
+    with pytest.raises(UsageError, match="one class means nothing under a softmax"):
+        counted(np.zeros((4, 1), np.float32), np.zeros(4, int), ("only",))
+
+
+def test_two_classes():
+    found = counted(np.zeros((4, 2), np.float32), np.zeros(4, int), ("first", "second"))
+    assert (found.top1, found.top5, found.loss) == (1.0, 1.0, pytest.approx(math.log(2)))
     assert "top-5" not in str(found)
 
 

@@ -22,6 +22,7 @@ from tinyresnext.errors import DeviceError, FormatError, ImageError, IntegrityEr
 from tinyresnext.images.decode import decode
 from tinyresnext.images.files import MAX_FILE_BYTES
 from tinyresnext.images.prepare import prepare
+from tinyresnext.inference.classify import classify
 from tinyresnext.ops import backend, cpu, reference
 
 CAT = Path(__file__).parent / "data" / "chelsea.jpg"
@@ -275,6 +276,28 @@ def test_wrong_pictures_are_explained(model, tmp_path):
         model.predict([CAT, tmp_path / "missing.jpg"])
     with pytest.raises(UsageError, match="channels"):
         make(Spec((1, 1), 4, 8, 10, channels=4)).predict(CAT)
+
+
+def test_a_single_output_is_no_class(tmp_path):
+    spec = Spec((1, 1), 4, 8, 1)
+    one = make(spec, ops=reference)
+    x = prepare(CAT, one.preprocess)[None]
+    for call in (
+        lambda: one.predict(CAT),
+        lambda: one.predict([]),
+        lambda: one.rank(one(x)),
+        lambda: classify(one, [str(CAT)]),
+        lambda: classify(one, []),
+    ):
+        with pytest.raises(
+            UsageError, match=r"single output.* softmax.*1 / \(1 \+ exp\(-logit\)\)"
+        ):
+            call()
+    logit = one(x)
+    assert logit.shape == (1, 1)
+    tinyresnext.save(one, tmp_path / "one.h5")
+    np.testing.assert_array_equal(tinyresnext.load(tmp_path / "one.h5", "reference")(x), logit)
+    np.testing.assert_allclose(one.trace(x)["fc"], logit, rtol=1e-4, atol=1e-5)
 
 
 def test_grey_network():

@@ -422,6 +422,23 @@ def test_frozen_batch_norms_do_not_need_more_than_one_value(tmp_path):
     finetune(model, data, recipe, tmp_path / "yes", frozen_to="layer4")
 
 
+def test_one_class_is_nothing_to_learn(tmp_path, model):
+    data = small.pictures(20, classes=("cat",))
+    for spec in (replace(small.SPEC, classes=1), small.SPEC):
+        with pytest.raises(UsageError, match=r"one class|1 classes"):
+            train(spec, data, small.RECIPE, tmp_path / "run", **OPTIONS)
+    with pytest.raises(
+        UsageError, match=r"single class means nothing under a softmax.*at least two"
+    ):
+        finetune(model, data, small.RECIPE, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    head = {"fc.weight": model.params["fc.weight"][:1], "fc.bias": np.zeros(1, np.float32)}
+    spec, params = replace(model.spec, classes=1), {**model.params, **head}
+    one = replace(model, spec=spec, params=params, labels=("cat",))
+    recipe = changed(epochs=1, mixup=0.0)
+    assert finetune(one, small.pictures(20), recipe, tmp_path / "two").spec.classes == 4
+
+
 def test_other_pictures_are_not_resumed(tmp_path):
     train(small.SPEC, small.pictures(), small.RECIPE, tmp_path, **OPTIONS)
     with pytest.raises(UsageError, match="pictures '70 in 4 classes"):

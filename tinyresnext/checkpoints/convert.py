@@ -128,6 +128,12 @@ def _notes(
     if spec.stem == "cifar" and not stem_given:
         assumed += ", no pooling in the stem (--stem pooled says otherwise)"
     notes.append(assumed)
+    if spec.classes == 1:
+        notes.append(
+            "one output: a single class means nothing under a softmax, so images are not "
+            "classified; the model's logit, and 1 / (1 + exp(-logit)) after training with a "
+            "sigmoid, are there from Python"
+        )
     if note := infer.implied(named.scheme, spec).note:
         notes.append(note)
     return tuple(notes)

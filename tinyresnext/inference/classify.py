@@ -13,7 +13,7 @@ import numpy as np
 from ..data.rules import image_kind, is_left_out
 from ..errors import ImageError
 from ..images.prepare import prepare
-from .model import Model, Prediction
+from .model import Model, Prediction, check_classes
 
 
 class Row(NamedTuple):
@@ -66,7 +66,7 @@ def _images_in(directory: str) -> list[str]:
 
 
 def classify(model: Model, paths: Iterable[str], *, top: int = 5, batch: int = 8) -> Iterator[Row]:
-    """Classify image files in mini-batches and yield one row for each, in order.
+    """Classify image files in mini-batches, and return one row for each, in order.
 
     Parameters
     ----------
@@ -78,16 +78,22 @@ def classify(model: Model, paths: Iterable[str], *, top: int = 5, batch: int = 8
     batch : int
         The number of images in a mini-batch.
 
-    Yields
-    ------
-    Row
+    Returns
+    -------
+    iterator of Row
 
     Raises
     ------
     UsageError
-        The preprocessing does not fit the network.
+        At once: the preprocessing does not fit the network, or it has a single class.
     """
+    check_classes(model.spec.classes)
     model.check_pictures()
+    return _rows(model, paths, top, batch)
+
+
+def _rows(model: Model, paths: Iterable[str], top: int, batch: int) -> Iterator[Row]:
+    """Yield a row for each image."""
     remaining = iter(paths)
     while group := list(islice(remaining, batch)):
         prepared: list[tuple[str, np.ndarray | ImageError]] = []

@@ -16,7 +16,7 @@ from ..images.prepare import prepare
 from ..images.preprocess import Preprocess
 from .classes import match_classes, match_numbers
 from .evaluation import TOP, Evaluation
-from .model import Model, check_finite
+from .model import Model, check_classes, check_finite
 
 __all__ = ["evaluate", "score"]
 
@@ -49,10 +49,12 @@ def evaluate(
     Raises
     ------
     UsageError
-        The data set's classes are not the model's, or there are no images.
+        The data set's classes are not the model's, the model has a single class, or there are no
+        images.
     ImageError
         An image cannot be used.
     """
+    check_classes(model.spec.classes)
     model.check_pictures()
     match = match_numbers if by_number else match_classes
     numbers = match(model.labels, data.classes)
@@ -91,8 +93,10 @@ def score(
     IntegrityError
         Logits are not finite.
     UsageError
-        There are no images, a label is out of range, or the logits have another shape.
+        There are no images, a label is out of range, the logits have another shape, or there is a
+        single class.
     """
+    check_classes(len(classes))
     confusion = np.zeros((len(classes), len(classes)), np.int64)
     among = np.zeros(len(classes), np.int64)
     losses: list[float] = []

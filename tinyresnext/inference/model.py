@@ -143,11 +143,12 @@ class Model:
         ImageError
             An image cannot be used. `tinyresnext.inference.classify` skips such images instead.
         UsageError
-            ``images`` is something else, ``top`` or ``batch`` is less than 1, or the preprocessing
-            does not fit the network.
+            ``images`` is something else, ``top`` or ``batch`` is less than 1, or the network
+            has a single class, or other channels than the preprocessing makes.
         """
         whole_number("top", top, 1)
         size = whole_number("batch", batch, 1)
+        check_classes(self.spec.classes)
         self.check_pictures()
         remaining, found = each_image(images), list[list[Prediction]]()
         while group := list(islice(remaining, size)):
@@ -173,7 +174,10 @@ class Model:
         ------
         IntegrityError
             Logits are not finite.
+        UsageError
+            The network has a single class.
         """
+        check_classes(self.spec.classes)
         check_finite(logits)
         ranked = []
         on_device = self.ops.upload(np.ascontiguousarray(logits, np.float32))
@@ -251,6 +255,17 @@ class Model:
                 "image files and Pillow images"
             )
         return np.ascontiguousarray(x)
+
+
+def check_classes(count: int) -> None:
+    """Raise `UsageError` for a single class, which has 100 % under a softmax, whatever is seen."""
+    if count < 2:
+        raise UsageError(
+            "the network has a single output, and one class means nothing under a softmax: it "
+            "would have 100 % for every image; if the network was trained with a sigmoid, "
+            "1 / (1 + exp(-logit)) is its probability, and model(x) returns the logit; else use a "
+            "model of at least two classes"
+        )
 
 
 def check_finite(logits: np.ndarray) -> None:

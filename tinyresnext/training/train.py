@@ -247,6 +247,11 @@ def _loop(run: Run, stop: Stop) -> None:
 def _check(spec: Spec, recipe: Recipe, setting: Setting) -> None:
     """Refuse what does not fit together, before anything is written."""
     count = len(setting.dataset)
+    if spec.classes < 2:
+        raise UsageError(
+            "there is one class to train for, and a single class means nothing under a softmax: "
+            "give images of at least two classes"
+        )
     if setting.preprocess.channels != spec.channels:
         raise UsageError(
             f"the preprocessing makes {setting.preprocess.channels} channels and the network takes "

@@ -129,8 +129,8 @@ def norm_case(
 def statistics_errors(x: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Bounds for mean and variance, and the relative one for ``1 / sqrt(var + eps)``.
 
-    With ``d = x - x[0]`` and m positions: mean and mean square of d are sums of m terms of which
-    each is rounded up to three times; the variance is the second less the square of the first.
+    They are those of sums around the first value. With ``d = x - x[0]`` and m positions: mean and
+    mean square of d are sums of m terms of which each is rounded up to three times; the variance is the second less the square of the first.
     NumPy's own mean of x is a sum of m terms too.
     """
     m, u = x.size // x.shape[-1], gamma(x.size // x.shape[-1] + 4)
@@ -220,6 +220,58 @@ def test_batch_norm_of_values_far_from_zero_keeps_its_variance(ops):
     statistics = np.empty((2, 3), np.float32)
     ops.batch_norm_train(x, np.ones(3, np.float32), np.zeros(3, np.float32), statistics=statistics)
     assert np.allclose(statistics[1], x.astype(np.float64).var((0, 1, 2)), rtol=1e-3)
+
+
+ODD = {
+    "none": ((), 0.0),
+    "first 1e3": ((0, 0, 0), 1e3),
+    "first -1e5": ((0, 0, 0), -1e5),
+    "first 1e5, one channel": ((0, 0, 0, 2), 1e5),
+    "first 1e4, half of the channels": ((0, 0, 0, slice(None, None, 2)), 1e4),
+    "first row": ((0, 0), 1e4),
+    "first image": ((0,), 1e4),
+    "first column": ((slice(None), slice(None), 0), 1e4),
+    "middle": ((2, 5, 7), 1e5),
+    "last": ((-1, -1, -1), 1e5),
+}
+
+
+@pytest.mark.parametrize("mean", [0.0, 100.0])
+@pytest.mark.parametrize("name", ODD)
+def test_batch_norm_is_exact_wherever_odd_values_lie(name, mean):
+    """Errors stay a few units of rounding of the largest value.
+
+    A mean of 100 in float32 is off by up to 2**-18, which is so much of a deviation of 1. (NumPy's
+    sums of float32 over these axes have errors of 1e-5: the reference is taken in float64.)
+    """
+    shape, (where, odd) = (4, 24, 24, 16), ODD[name]
+    rng = generator(("odd", name))
+    x, dy = normal(rng, *shape) + np.float32(mean), normal(rng, *shape)
+    x[where or (slice(0),)] = odd
+    scale, shift = rng.uniform(0.5, 2, 16).astype(np.float32), normal(rng, 16)
+    statistics = np.empty((2, 16), np.float32)
+    y = cpu.batch_norm_train(x, scale, shift, statistics=statistics)
+    wide_x = x.astype(np.float64)
+    var = wide_x.var((0, 1, 2))
+    assert np.allclose(statistics[1], var, rtol=1e-5)
+    wanted = reference.batch_norm_train(*wide(x, scale, shift))
+    most = 8e-7 * (1 + mean / 10)
+    assert np.abs(y - wanted).max() < most * np.abs(wanted).max()
+    for given in (None, statistics):
+        found = cpu.batch_norm_train_backward(dy, y, x, scale, shift, statistics=given)
+        gradients = reference.batch_norm_train_backward(*wide(dy), wanted, *wide(x, scale, shift))
+        for one, want in zip(found[:3], gradients[:3], strict=True):
+            assert np.abs(one - want).max() < 3 * most * np.abs(want).max()
+
+
+def test_batch_norm_of_equal_values_has_no_variance(ops):
+    x = np.full((2, 3, 3, 4), 7, np.float32)
+    statistics = np.empty((2, 4), np.float32)
+    y = ops.batch_norm_train(
+        x, np.ones(4, np.float32), np.zeros(4, np.float32), statistics=statistics
+    )
+    assert (y == 0).all()
+    assert (statistics == [[7], [0]]).all()
 
 
 def test_batch_norm_gradient_over_the_one_that_comes_in(ops):

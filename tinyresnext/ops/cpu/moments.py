@@ -1,10 +1,11 @@
 """Sums over the positions of each channel: means, variances, and what gradients of norms need.
 
 Sums over positions are taken of runs of ``RUN`` positions, then of a task's runs, then of all tasks
-in float64: no sum is longer than a few hundred terms. The variance is taken around the channel's
-first value: far from a mean of zero, the difference of the mean of squares and the square of the
-mean would have no digits left. No sum depends on which thread took it or how many threads there
-are.
+in float64: no sum is longer than a few hundred terms. The variance is taken around the mean of a
+few values of the channel: far from a mean of zero, the difference of the mean of squares and the
+square of the mean would have no digits left. Where these few lie far from the others, the sums are
+taken once more, around the mean of all. No sum depends on which thread took it or how many threads
+there are.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from .runtime.tasks import finished, in_tasks, next_task
 
 RUN = 32  # positions that are summed in one go
 VALUES = 32 * 1024  # of a task, about
+SAMPLE = 16  # positions whose mean is the origin of a variance, about
+# The origin may lie two standard deviations from the mean: rounding errors grow by the square.
+FAR = 4
 
 
 class Sums(NamedTuple):
@@ -171,11 +175,26 @@ def bind_moments(x: Array) -> Callable[[], tuple[Array, Array]]:
     c = x.shape[-1]
     source, origin = flat("batch_norm_train", "x", x), empty((c,))
     add = _bind_moments(source, origin)
+    positions = x.size // c
+    # An odd distance comes to all columns of an image, where these are a power of two.
+    sample = source.reshape(-1, c)[:: positions // SAMPLE | 1]
+
+    def around_origin() -> tuple[Array, Array, bool]:
+        distance, squares = add()
+        distance /= positions
+        squares /= positions
+        square = distance * distance
+        var = np.maximum(squares - square, 0)
+        return distance, var, bool((square <= FAR * var).all())  # NaN is far
 
     def moments() -> tuple[Array, Array]:
-        origin[:] = source[:c]
-        s, q = (total / (x.size // c) for total in add())
-        return s + origin, np.maximum(q - s * s, 0)
+        np.add.reduce(sample, 0, out=origin)
+        np.divide(origin, len(sample), out=origin)
+        distance, var, near = around_origin()
+        if not near:
+            origin[:] += distance
+            distance, var, _ = around_origin()
+        return distance + origin, var
 
     return moments
 

@@ -130,8 +130,8 @@ def statistics_errors(x: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray
     """Bounds for mean and variance, and the relative one for ``1 / sqrt(var + eps)``.
 
     They are those of sums around the first value. With ``d = x - x[0]`` and m positions: mean and
-    mean square of d are sums of m terms of which each is rounded up to three times; the variance is the second less the square of the first.
-    NumPy's own mean of x is a sum of m terms too.
+    mean square of d are sums of m terms of which each is rounded up to three times; the variance is
+    the second less the square of the first. NumPy's own mean of x is a sum of m terms too.
     """
     m, u = x.size // x.shape[-1], gamma(x.size // x.shape[-1] + 4)
     d = x - x.reshape(-1, x.shape[-1])[0]

@@ -160,7 +160,7 @@ def _show(row: Row, writer: Any, model: str | None) -> None:
 def _names_on_stdin() -> list[str]:
     """Return the lines of standard input; raise `UsageError` if it is not text."""
     try:
-        text = _text_of(sys.stdin) if sys.stdin is not None else ""
+        text = _text_of(sys.stdin) if not getattr(sys.stdin, "closed", True) else ""
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:

@@ -125,9 +125,8 @@ class Model:
         ----------
         images : image or iterable of images
             Paths, Pillow images, uint8 arrays (colour [h, w, 3], grey or RGBA), or the contents of
-            image files: bytes, or
-            files that are open in binary mode. Of an iterable, such as a list or a generator,
-            ``batch`` images are taken at a time.
+            image files: bytes, or files that are open in binary mode. Of an iterable, such as a
+            list or a generator, ``batch`` images are taken at a time.
         top : int
             The number of classes to return for each image, the most probable first.
         batch : int

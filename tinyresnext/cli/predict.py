@@ -160,7 +160,8 @@ def _show(row: Row, writer: Any, model: str | None) -> None:
 def _names_on_stdin() -> list[str]:
     """Return the lines of standard input; raise `UsageError` if it is not text."""
     try:
-        text = _text_of(sys.stdin) if not getattr(sys.stdin, "closed", True) else ""
+        missing = sys.stdin is None or getattr(sys.stdin, "closed", False)
+        text = "" if missing else _text_of(sys.stdin)
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:

@@ -18,14 +18,14 @@ from ..network.resnext import parameters
 from ..network.spec import Spec, describe, variant
 from ..store.contents import Stored
 from ..system.version import __version__
-from . import infer
-from .imagenet import imagenet_labels
+from . import carried, infer
+from .carried import Carried
 from .names import layouts
 from .names.schemes import Names, recognise
 from .readers import container
 from .readers.checkpoint import Checkpoint, Look, OnDemand
 
-__all__ = ["Conversion", "imagenet_labels", "opened_checkpoint"]
+__all__ = ["Conversion", "opened_checkpoint"]
 
 
 class Conversion(NamedTuple):
@@ -47,6 +47,9 @@ def opened_checkpoint(
     licence: str = "",
 ) -> Iterator[Conversion]:
     """Understand a checkpoint without having it in memory.
+
+    What `carried.written` wrote beside the tensors decides what no argument says, unless ``arch``
+    has other classes or channels.
 
     In the ``with`` block each weight is read when it is asked for.
 
@@ -85,31 +88,41 @@ def opened_checkpoint(
         ``arch``, ``stem`` or ``labels`` do not fit the network.
     """
 
-    def check(shapes: infer.Shapes) -> Look:
-        return _judge(shapes, _understood(shapes, arch, stem)[1])
+    def check(shapes: infer.Shapes, beside: bytes) -> Look:
+        return _judge(shapes, _understood(shapes, arch, stem, carried.understood(beside))[1])
 
     with container.opened(path, ema=ema, check=check) as found:
-        spec, named = _understood(found.shapes, arch, stem)
-        implied = infer.implied(named.scheme, spec)
+        beside = carried.understood(found.carried)
+        spec, named = _understood(found.shapes, arch, stem, beside)
         provenance = {
             "source": Path(path).name,
             "sha256": found.sha256,
             "licence": licence,
             "converter": f"tinyresnext {__version__}",
         }
+        notes = _notes(found, spec, named, arch is not None, stem is not None, beside)
+        if beside is not None and carried.fits(beside, spec):
+            labels = beside.labels if labels is None else labels
+            preprocess = preprocess or beside.preprocess
+            provenance = beside.origin(provenance)
         params = OnDemand(parameters(spec), named.tensors(found.tensors).__getitem__)
-        stored = Stored(
-            spec, params, preprocess or implied.preprocess, _labels(spec, labels), provenance
-        )
-        yield Conversion(stored, _notes(found, spec, named, arch is not None, stem is not None))
+        preprocess = preprocess or infer.implied(named.scheme, spec).preprocess
+        stored = Stored(spec, params, preprocess, _labels(spec, labels), provenance)
+        yield Conversion(stored, notes)
 
 
 def _notes(
-    found: Checkpoint, spec: Spec, named: Names, given: bool, stem_given: bool
+    found: Checkpoint,
+    spec: Spec,
+    named: Names,
+    given: bool,
+    stem_given: bool,
+    beside: Carried | None,
 ) -> tuple[str, ...]:
     """Return what the user should know.
 
-    ``given`` says that the user gave the whole architecture, ``stem_given`` the stem.
+    ``given`` says that the user gave the whole architecture, ``stem_given`` the stem;
+    ``beside`` is what was carried beside the tensors.
     """
     wrapper = f", weights under {found.wrapper!r}" if found.wrapper else ""
     notes = [f"{found.container} format{wrapper}"]
@@ -121,26 +134,36 @@ def _notes(
     if named.left_out:
         notes.append(f"left out: {len(named.left_out)} second copies, such as {named.left_out[0]}")
     notes.append(f"names: {named.scheme}{f', behind {found.prefix!r}' if found.prefix else ''}")
-    how = "given" if given else "inferred, but for the stem" if stem_given else "inferred"
+    how = "inferred" if beside is None else "found"
+    how = "given" if given else f"{how}, but for the stem" if stem_given else how
+    if beside is not None:
+        fits = carried.fits(beside, spec)
+        notes.append(carried.FOUND if fits else f"{carried.NOT_TAKEN} {describe(beside.spec)}")
     notes.append(f"{how}: {describe(spec)}")
-    strided = "3x3" if spec.stride_on == 2 else "first 1x1"
-    assumed = f"assumed: the {strided} convolutions stride, batch norm epsilon {spec.eps:g}"
-    if spec.stem == "cifar" and not stem_given:
-        assumed += ", no pooling in the stem (--stem pooled says otherwise)"
-    notes.append(assumed)
+    if beside is None or given:
+        notes.append(_assumed(spec, stem_given))
     if spec.classes == 1:
         notes.append(
             "one output: a single class means nothing under a softmax, so images are not "
             "classified; the model's logit, and 1 / (1 + exp(-logit)) after training with a "
             "sigmoid, are there from Python"
         )
-    if note := infer.implied(named.scheme, spec).note:
+    if beside is None and (note := infer.implied(named.scheme, spec).note):
         notes.append(note)
     return tuple(notes)
 
 
+def _assumed(spec: Spec, stem_given: bool) -> str:
+    """Return what the tensors do not record, for people."""
+    strided = "3x3" if spec.stride_on == 2 else "first 1x1"
+    assumed = f"assumed: the {strided} convolutions stride, batch norm epsilon {spec.eps:g}"
+    if spec.stem == "cifar" and not stem_given:
+        assumed += ", no pooling in the stem (--stem pooled says otherwise)"
+    return assumed
+
+
 def _understood(
-    shapes: infer.Shapes, arch: str | Spec | None, stem: str | None
+    shapes: infer.Shapes, arch: str | Spec | None, stem: str | None, beside: Carried | None
 ) -> tuple[Spec, Names]:
     """Return the architecture, and whose names the tensors have.
 
@@ -148,7 +171,13 @@ def _understood(
     """
     named = recognise(shapes)
     shapes, eps = named.shapes(shapes), infer.epsilon(named.scheme)
-    spec = infer.infer(shapes, eps) if arch is None else _asked_for(shapes, eps, arch)
+    if arch is not None:
+        spec = _asked_for(shapes, eps, arch)
+    elif beside is not None:
+        spec = beside.spec
+        carried.check(spec, shapes)
+    else:
+        spec = infer.infer(shapes, eps)
     if stem is not None:
         spec = replace(spec, stem=stem)
         infer.check(shapes, spec, "name another stem, or none to have it inferred")
@@ -210,9 +239,7 @@ def _judge(shapes: infer.Shapes, named: Names) -> Look:
 def _labels(spec: Spec, labels: Sequence[str] | None) -> tuple[str, ...]:
     """Return one name for each class."""
     if labels is None:
-        if spec.classes == 1000:
-            return imagenet_labels()
-        return tuple(f"class {i}" for i in range(spec.classes))
+        return infer.usual_labels(spec)
     if len(labels) != spec.classes:
         raise UsageError(
             f"there are {len(labels)} labels and the network has {spec.classes} classes; give one "

@@ -1,6 +1,7 @@
 """Writing a state dict for other programs: ``.pth`` for PyTorch, ``.safetensors``, ``.npz``.
 
-Each writer replaces the file in one step (see `tinyresnext.system.files`) and writes equal bytes
+Beside the tensors, each can carry the rest of the model, as a text (see `carried`). Each writer
+replaces the file in one step (see `tinyresnext.system.files`) and writes equal bytes
 for equal tensors.
 """
 
@@ -19,6 +20,7 @@ from ..formats.dtypes import BY_NUMPY
 from ..formats.npy import header_bytes
 from ..formats.stored_zip.writer import write_zip
 from ..system.files import replacing
+from .readers.checkpoint import CARRIED_KEY, CARRIED_MEMBER, CARRIED_NAME
 
 __all__ = ["write_npz", "write_pth", "write_safetensors"]
 
@@ -26,7 +28,9 @@ __all__ = ["write_npz", "write_pth", "write_safetensors"]
 _TYPES = {np.dtype(name).name: number for name, number in BY_NUMPY.items() if number.torch}
 
 
-def write_pth(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> None:
+def write_pth(
+    path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], carried: str = ""
+) -> None:
     """Write PyTorch's zip format, which ``torch.load(path, weights_only=True)`` reads.
 
     It returns the ``OrderedDict`` of tensors.
@@ -37,6 +41,9 @@ def write_pth(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -
         The file to make or to replace.
     tensors : mapping of str to ndarray
         In the order wanted; PyTorch's own names for ``load_state_dict(strict=True)``.
+    carried : str
+        ASCII text of `carried.written`, a member of the archive that ``torch.load`` passes over;
+        none if it is empty.
 
     Raises
     ------
@@ -52,14 +59,25 @@ def write_pth(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -
         for index, array in enumerate(arrays.values()):
             yield f"archive/data/{index}", [_data(array)]
         yield "archive/version", [b"3\n"]
+        if carried:
+            yield f"archive/{CARRIED_MEMBER}", [carried.encode("ascii")]
 
     with replacing(path) as temporary, open(temporary, "wb") as file:
         write_zip(file, members())
 
 
-def write_npz(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> None:
-    """Write NumPy's archive: ``np.load(path)[name]``. Parameters and errors as in `write_pth`."""
+def write_npz(
+    path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], carried: str = ""
+) -> None:
+    """Write NumPy's archive: ``np.load(path)[name]``. Parameters and errors as in `write_pth`.
+
+    ``carried`` is its last array, of bytes, called ``__tinyresnext__``.
+    """
     arrays = _checked(tensors)
+    if CARRIED_NAME in arrays:
+        raise UsageError(f"tinyresnext keeps the name {CARRIED_NAME} for itself; rename the tensor")
+    if carried:
+        arrays[CARRIED_NAME] = np.frombuffer(carried.encode("ascii"), np.uint8)
 
     def members() -> Iterator[tuple[str, list[bytes | memoryview]]]:
         for name, array in arrays.items():
@@ -73,6 +91,7 @@ def write_safetensors(
     path: str | os.PathLike[str],
     tensors: Mapping[str, np.ndarray],
     metadata: Mapping[str, str] | None = None,
+    carried: str = "",
 ) -> None:
     """Write a ``.safetensors`` file: a length, a JSON header and the numbers.
 
@@ -84,6 +103,8 @@ def write_safetensors(
         As in `write_pth`.
     metadata : mapping of str to str, optional
         Stored as ``__metadata__``.
+    carried : str
+        As in `write_pth`; an entry of ``__metadata__``.
 
     Raises
     ------
@@ -96,6 +117,8 @@ def write_safetensors(
     notes = dict(metadata or {})
     if not all(isinstance(text, str) for pair in notes.items() for text in pair):
         raise UsageError("safetensors metadata must map text to text")
+    if carried:
+        notes[CARRIED_KEY] = carried
     header: dict[str, object] = {"__metadata__": notes} if notes else {}
     # widest first keeps every tensor aligned
     ordered = sorted(arrays.items(), key=lambda item: -item[1].itemsize)

@@ -10,9 +10,19 @@ from ..errors import ShapeError, UsageError
 from ..images.preprocess import CIFAR, CIFAR_100, Preprocess
 from ..network.resnext import FIRST_PLANES, parameters
 from ..network.spec import Spec
+from .imagenet import imagenet_labels
 from .names.schemes import CADENE, KERAS, MMPRETRAIN, PRLZ77, TORCH7
 
-__all__ = ["Implied", "Shapes", "check", "epsilon", "implied", "infer", "untold"]
+__all__ = [
+    "Implied",
+    "Shapes",
+    "check",
+    "epsilon",
+    "implied",
+    "infer",
+    "untold",
+    "usual_labels",
+]
 
 EPSILON, KERAS_EPSILON = 1e-5, 1.001e-5
 
@@ -125,6 +135,13 @@ def untold(spec: Spec) -> list[str]:
         for name, value in usual.items()
         if getattr(spec, name) != value
     ]
+
+
+def usual_labels(spec: Spec) -> tuple[str, ...]:
+    """Return ImageNet's labels for 1,000 classes, and numbers otherwise."""
+    if spec.classes == 1000:
+        return imagenet_labels()
+    return tuple(f"class {i}" for i in range(spec.classes))
 
 
 class Implied(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -104,6 +105,7 @@ def _convert(a: argparse.Namespace) -> int:
     """Convert a checkpoint, and say what was understood of it."""
     from dataclasses import replace
 
+    from ..checkpoints.carried import FOUND
     from ..checkpoints.convert import opened_checkpoint
     from ..store import store
     from .output import report
@@ -118,7 +120,7 @@ def _convert(a: argparse.Namespace) -> int:
     with opened as (stored, notes):
         stored = stored._replace(preprocess=replace(stored.preprocess, **given))
         store.write(dst, stored, half=a.half)
-    how = "given" if given else "assumed"
+    how = "given" if given else "found" if FOUND in notes else "assumed"
     for note in (*notes, f"{how}: {report.pictures(stored.preprocess)}"):
         print(f"{shown(a.src)}: {note}", file=sys.stderr)
     print(dst)
@@ -159,11 +161,11 @@ def _add_export(c: argparse.ArgumentParser) -> None:
 
 
 def _export(a: argparse.Namespace) -> int:
-    """Export a model, and say what its file cannot hold."""
-    from ..checkpoints import export, infer
+    """Export a model, and say what only tinyresnext will read in its file."""
+    from ..checkpoints import carried, export
     from ..store import store
 
-    writers = {
+    writers: dict[str, Callable[..., None]] = {
         ".pth": export.write_pth,
         ".safetensors": export.write_safetensors,
         ".npz": export.write_npz,
@@ -173,13 +175,10 @@ def _export(a: argparse.Namespace) -> int:
         raise UsageError(f"{a.dst!r} ends in {suffix!r}; expected {', '.join(writers)}")
     src = _model_file(a.src)
     stored = store.read(src)
-    writers[suffix](target(a.dst, a.force, not_over=src), stored.params)
-    for fact in infer.untold(stored.spec):
-        print(
-            f"{shown(a.dst)}: the file cannot record that {fact}; "
-            "set this in the program that reads it",
-            file=sys.stderr,
-        )
+    beside = carried.written(stored)
+    writers[suffix](target(a.dst, a.force, not_over=src), stored.params, carried=beside)
+    for note in carried.export_notes(stored, a.dst, beside):
+        print(f"{shown(a.dst)}: {note}", file=sys.stderr)
     print(a.dst)
     return 0
 

@@ -21,6 +21,10 @@ from ...formats.dtypes import Number
 from ...system.files import pieces
 
 __all__ = [
+    "CARRIED_KEY",
+    "CARRIED_MEMBER",
+    "CARRIED_NAME",
+    "MAX_CARRIED",
     "MAX_NAME",
     "MAX_TENSORS",
     "Check",
@@ -35,11 +39,18 @@ __all__ = [
 MAX_TENSORS = 20_000  # a ResNeXt-101 has 626
 MAX_NAME = 256  # characters of a tensor's name
 
+# Where `carried.written` lies: a key of safetensors' metadata, an array of bytes in an .npz under a
+# name that no tensor can have, a member in the root folder of a .pth.
+CARRIED_KEY, CARRIED_NAME, CARRIED_MEMBER = "tinyresnext", "__tinyresnext__", "tinyresnext.json"
+# bytes; 20,000 labels need 500 KB, and escaped they must fit into the header of a safetensors file
+MAX_CARRIED = 3 << 18
+
 # Receives a tensor's name, the index of the first of some of its numbers in C order (None if the
 # numbers do not come in C order), and these numbers; raises if they are not wanted.
 Look = Callable[[str, int | None, NDArray], None]
-# Receives names and shapes, raises if they are not wanted, and may return a `Look`.
-Check = Callable[[dict[str, tuple[int, ...]]], Look | None]
+# Receives names and shapes and what tinyresnext wrote beside them (b"" if nothing), raises if they
+# are not wanted, and may return a `Look`.
+Check = Callable[[dict[str, tuple[int, ...]], bytes], Look | None]
 
 # Keras has paths in its names, and a colon at the end
 _NAME = re.compile(r"(?!__)[\w:-]+([./](?!__)[\w:-]+)*", re.ASCII)
@@ -73,6 +84,8 @@ class Checkpoint:
         network is made), and the counter of an averaged model.
     sha256 : str
         Of the whole file, in hexadecimal.
+    carried : bytes
+        What tinyresnext wrote beside the tensors, not yet understood; empty if nothing.
     """
 
     tensors: Mapping[str, NDArray]
@@ -83,6 +96,7 @@ class Checkpoint:
     prefix: str
     skipped: tuple[str, ...]
     sha256: str
+    carried: bytes = b""
 
 
 class OnDemand(Mapping[str, NDArray]):

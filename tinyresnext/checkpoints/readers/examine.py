@@ -39,6 +39,7 @@ def finish(
     others: Sequence[str] = (),
     prefix: str = "",
     skipped: Sequence[str] = (),
+    carried: bytes = b"",
 ) -> Checkpoint:
     """Judge names and shapes, then every number, and return a checkpoint that reads on demand.
 
@@ -47,7 +48,7 @@ def finish(
     file : binary file
     stored : mapping of str to Stored
         The tensors.
-    container, wrapper, others, prefix, skipped
+    container, wrapper, others, prefix, skipped, carried
         As in `Checkpoint`.
     check : callable, optional
         As in `container.opened`.
@@ -61,7 +62,7 @@ def finish(
     """
     _judge_sizes(stored)
     shapes = {name: tensor.shape for name, tensor in stored.items()}
-    look = check(dict(shapes)) if check is not None else None
+    look = check(dict(shapes), carried) if check is not None else None
     _judge_expansion(file, stored)
     for name, storage in (besides or {}).items():
         _judged(storage, name, None)
@@ -69,7 +70,15 @@ def finish(
     digest = sha256_of(file)
     tensors = OnDemand(stored, lambda name: _array(stored[name], name, crcs[name]))
     return Checkpoint(
-        tensors, shapes, container, wrapper, tuple(others), prefix, tuple(skipped), digest
+        tensors,
+        shapes,
+        container,
+        wrapper,
+        tuple(others),
+        prefix,
+        tuple(skipped),
+        digest,
+        carried,
     )
 
 

@@ -6,11 +6,11 @@ from functools import partial
 from math import prod
 from typing import BinaryIO
 
-from ...errors import FormatError
+from ...errors import FormatError, UnsafeError
 from ...formats.dtypes import BY_NUMPY
-from ...formats.npy import numbers, read_header
+from ...formats.npy import numbers, read_array, read_header
 from ...formats.stored_zip.reader import Member, read_members
-from .checkpoint import Check, Checkpoint, Stored, checked_name
+from .checkpoint import CARRIED_NAME, MAX_CARRIED, Check, Checkpoint, Stored, checked_name
 from .examine import finish
 from .wrappers import unwrap
 
@@ -31,16 +31,33 @@ def read(file: BinaryIO, check: Check | None = None) -> Checkpoint:
         Made to be misread or to fill the memory, or an array of Python objects, which are never
         loaded.
     """
-    tensors = {}
+    tensors, carried = {}, b""
     for name, member in read_members(file, deflated=True).items():
         if not name.endswith(".npy"):
             raise FormatError(
                 f"the archive holds {ascii(name)[:80]}, which is no .npy; expected NumPy arrays"
             )
+        if name == f"{CARRIED_NAME}.npy":
+            carried = _carried(file, member)
+            continue
         key = checked_name(name.removesuffix(".npy"))
         tensors[key] = _stored(file, member, key)
     prefix, named, counters = unwrap(tensors)
-    return finish(file, named, "npz", check, prefix=prefix, skipped=counters)
+    return finish(file, named, "npz", check, prefix=prefix, skipped=counters, carried=carried)
+
+
+def _carried(file: BinaryIO, member: Member) -> bytes:
+    """Return what tinyresnext wrote, which is an array of bytes."""
+    if member.size > MAX_CARRIED + 4096:
+        raise UnsafeError(
+            f"{CARRIED_NAME} has {member.size:,} bytes; at most {MAX_CARRIED:,} were expected"
+        )
+    array = read_array(file, member, CARRIED_NAME)
+    if array.dtype != "u1" or array.ndim != 1:
+        raise FormatError(
+            f"{CARRIED_NAME} is {array.dtype} {array.shape}; expected a row of bytes (uint8)"
+        )
+    return array.tobytes()
 
 
 def _stored(file: BinaryIO, member: Member, name: str) -> Stored:

@@ -26,7 +26,7 @@ from ...errors import FormatError, UnsafeError
 from ...formats.dtypes import MAX_DIMENSIONS, NUMBERS, Number
 from ...system.checks import is_int
 from ...system.files import pieces
-from .checkpoint import Check, Checkpoint, Stored, checked_name
+from .checkpoint import CARRIED_KEY, MAX_CARRIED, Check, Checkpoint, Stored, checked_name
 from .examine import finish
 from .wrappers import unwrap
 
@@ -64,7 +64,7 @@ def read(file: BinaryIO, check: Check | None = None) -> Checkpoint:
     """
     size = os.fstat(file.fileno()).st_size
     header, begin = _header(file, size)
-    _check_metadata(header.pop("__metadata__", {}))
+    carried = _carried(header.pop("__metadata__", {}))
     tensors, ranges = {}, []
     for name, entry in header.items():
         kind, shape, first, last = _entry(name, entry)
@@ -73,7 +73,9 @@ def read(file: BinaryIO, check: Check | None = None) -> Checkpoint:
         tensors[name] = Stored(kind, shape, prod(shape), read_numbers)
     _check_ranges(ranges, size - begin)
     prefix, named, counters = unwrap(tensors)
-    return finish(file, named, "safetensors", check, prefix=prefix, skipped=counters)
+    return finish(
+        file, named, "safetensors", check, prefix=prefix, skipped=counters, carried=carried
+    )
 
 
 def _header(file: BinaryIO, size: int) -> tuple[dict[str, object], int]:
@@ -124,10 +126,20 @@ def _refuse(text: str) -> NoReturn:
     raise FormatError(f"the header has the number {text[:40]}; expected whole numbers only")
 
 
-def _check_metadata(metadata: object) -> None:
-    """Raise `FormatError` if the metadata do not map text to text; their meaning is not used."""
+def _carried(metadata: object) -> bytes:
+    """Return what tinyresnext wrote into the metadata, whose other entries are not used.
+
+    Raise `FormatError` if the metadata do not map text to text.
+    """
     if type(metadata) is not dict or any(type(value) is not str for value in metadata.values()):
         raise FormatError("__metadata__ in the header must map text to text; save the file again")
+    carried = metadata.get(CARRIED_KEY, "").encode("utf-8", "surrogatepass")
+    if len(carried) > MAX_CARRIED:
+        raise UnsafeError(
+            f"{CARRIED_KEY} in __metadata__ has {len(carried):,} bytes; at most {MAX_CARRIED:,} "
+            "were expected"
+        )
+    return carried
 
 
 def _entry(name: str, entry: object) -> tuple[Number, tuple[int, ...], int, int]:

@@ -26,7 +26,7 @@ from ...formats.stored_zip.reader import Member, read_members, read_pieces
 from ...formats.stored_zip.records import END_MAGIC
 from ...formats.stored_zip.records import LOCAL_MAGIC as ZIP
 from ...system.files import pieces
-from .checkpoint import Check, Checkpoint
+from .checkpoint import CARRIED_MEMBER, MAX_CARRIED, Check, Checkpoint
 from .examine import finish
 from .torch_storages import Contents, bytes_of, partly_used, storage_reader, stored
 from .wrappers import choose, clean
@@ -39,7 +39,9 @@ LEGACY_VERSION = 1001  # the second
 # passes over; with those, the pickle may be this part of the file.
 MAX_PICKLE, PICKLE_PART = 8 << 20, 4
 
-_KNOWN_MEMBERS = re.compile(r"data\.pkl|data/\d+|version|byteorder|\..+", re.ASCII)
+_KNOWN_MEMBERS = re.compile(
+    rf"data\.pkl|data/\d+|version|byteorder|{re.escape(CARRIED_MEMBER)}|\..+", re.ASCII
+)
 _OTHER_FORMATS = {  # first bytes -> what it is and what to do
     HDF5: "an HDF5 file; open it as a model instead",
     b"\x1f\x8b": "compressed with gzip; unpack it first",
@@ -94,6 +96,7 @@ def read(file: BinaryIO, ema: bool = False, check: Check | None = None) -> Check
         others=others,
         prefix=prefix,
         skipped=skipped,
+        carried=contents.carried,
     )
 
 
@@ -137,11 +140,14 @@ def _open_zip(file: BinaryIO, max_pickle: int) -> Contents:
             f"{wanted.get(key, 'nothing of it')}"
         )
     data = {key: inside[f"data/{key}"] for key in storages}
+    more = inside.get(CARRIED_MEMBER)
+    carried = b"" if more is None else _small_member(file, more, MAX_CARRIED)
     return Contents(
         "zip",
         top,
         lambda one: data[one.key].start,
         lambda one: read_pieces(file, data[one.key]),
+        carried,
     )
 
 

@@ -34,12 +34,15 @@ class Contents:
         Returns the byte at which a storage begins.
     whole : callable
         Reads a whole storage, and raises at the end if a checksum differs.
+    carried : bytes
+        What tinyresnext wrote beside the tensors; empty if nothing.
     """
 
     container: str
     top: object
     start: Callable[[Storage], int]
     whole: Callable[[Storage], Iterator[memoryview]]
+    carried: bytes = b""
 
 
 def bytes_of(storage: Storage) -> int:

@@ -1,0 +1,161 @@
+"""What an exported checkpoint carries beside its tensors: all the rest of the model, as one JSON.
+
+Names and shapes of tensors do not tell the whole model. So `export` writes a JSON object with the
+four documents of the model file (`tinyresnext.store.contents`) and a version, always in the same
+form, and `convert` reads it as strictly as the model file. `readers.checkpoint` says
+where it lies in each container.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from ..errors import FormatError, ShapeError
+from ..images.preprocess import Preprocess
+from ..network.resnext import parameters
+from ..network.spec import Spec, describe
+from ..store.contents import DOCUMENTS, Stored, documents_of, json_text, json_value, meanings
+from . import infer
+from .names.schemes import TORCHVISION
+from .readers.checkpoint import MAX_CARRIED
+
+__all__ = [
+    "FOUND",
+    "NOT_TAKEN",
+    "Carried",
+    "check",
+    "export_notes",
+    "fits",
+    "understood",
+    "written",
+]
+
+VERSION = "1"
+FOUND = "found: spec, preprocessing, labels and licence written by tinyresnext"
+NOT_TAKEN = "not taken: what tinyresnext wrote beside the tensors, which is for"
+# of the conversion itself; what was carried under these names is the original's
+_OF_THE_FILE = ("source", "sha256", "converter")
+
+
+class Carried(NamedTuple):
+    """The model but for its weights, as `store.contents.Stored` describes it."""
+
+    spec: Spec
+    preprocess: Preprocess
+    labels: tuple[str, ...]
+    provenance: dict[str, str]
+
+    def origin(self, of_the_file: Mapping[str, str]) -> dict[str, str]:
+        """Return the provenance of a conversion: what was carried, and the entries of the file.
+
+        A carried entry of the same name becomes ``original_source`` and so on; the licence stays if
+        none is given.
+        """
+        merged = dict(self.provenance)
+        for name in _OF_THE_FILE:
+            if name in self.provenance:
+                merged.setdefault(f"original_{name}", self.provenance[name])
+        return merged | {name: text for name, text in of_the_file.items() if text}
+
+
+def written(stored: Stored) -> str:
+    """Return the JSON text for the exported file, or "" if it is longer than readers accept.
+
+    Raises
+    ------
+    FormatError, ShapeError, UnsafeError
+        Labels or provenance cannot be stored.
+    """
+    values = {name: json.loads(text) for name, text in documents_of(stored).items()}
+    text = json_text({"format_version": VERSION, **values})
+    return text if len(text) <= MAX_CARRIED else ""
+
+
+def understood(raw: bytes) -> Carried | None:
+    """Return the meaning of what a reader found, None if it found nothing.
+
+    Raises
+    ------
+    FormatError, ShapeError, UnsafeError
+        It is not what `written` writes, or of another version.
+    """
+    if not raw:
+        return None
+    try:
+        text = raw.decode("ascii")
+    except UnicodeDecodeError:
+        raise FormatError(
+            "what should be the JSON text of tinyresnext is not ASCII; export the model again"
+        ) from None
+    value = json_value("tinyresnext", text, MAX_CARRIED)
+    version = value.get("format_version") if type(value) is dict else None
+    if version != VERSION:
+        raise FormatError(
+            f"what tinyresnext wrote beside the tensors has the version {version!r:.40}, and this "
+            f"tinyresnext knows {VERSION!r}; use the one that wrote it"
+        )
+    if value.keys() != {"format_version", *DOCUMENTS}:
+        raise FormatError(
+            f"what tinyresnext wrote beside the tensors has the fields {sorted(value)!s:.200}; "
+            f"expected format_version, {', '.join(DOCUMENTS)}; export the model again"
+        )
+    return Carried(*meanings({name: json_text(value[name]) for name in DOCUMENTS}))
+
+
+def check(spec: Spec, shapes: infer.Shapes) -> None:
+    """Raise `ShapeError` unless the carried architecture has tensors of these names and shapes."""
+    remedy = "they were not exported together; say the architecture with --arch NAME"
+    if sum(spec.blocks) > len(shapes):  # so what is compared is no longer than the file's list
+        raise ShapeError(
+            f"tinyresnext wrote {describe(spec)} into the file, which has {len(shapes)} tensors; "
+            f"{remedy}"
+        )
+    infer.check(shapes, spec, remedy)
+
+
+def fits(beside: Carried, spec: Spec) -> bool:
+    """Return whether labels and preprocessing are those of a network of this architecture."""
+    ours = beside.spec
+    return (ours.classes, ours.channels) == (spec.classes, spec.channels)
+
+
+def export_notes(stored: Stored, path: str, text: str) -> list[str]:
+    """Return what the user of an exported file should know.
+
+    ``text`` is what `written` returned, and ``path`` the file.
+    """
+    notes = [
+        f"its tensors do not tell that {fact}; readers other than tinyresnext have to be told"
+        for fact in infer.untold(stored.spec)
+    ]
+    if options := _restoring(stored):
+        lost = "if a program drops what tinyresnext wrote beside the tensors, use"
+        if not text:
+            lost = f"only the tensors are in it, the rest has over {MAX_CARRIED:,} bytes; use"
+        if "--labels" in options:
+            lost += f", with the {stored.spec.classes} labels in FILE, one a line"
+        notes.append(f"{lost}: {shlex.join(['tinyresnext', 'convert', path, *options])}")
+    return notes
+
+
+def _restoring(stored: Stored) -> list[str]:
+    """Return the options of `convert` that restore the model from its exported tensors alone.
+
+    An epsilon or a stride on the first 1x1 has no option: see `infer.untold`.
+    """
+    spec, options = stored.spec, []
+    if infer.infer(parameters(spec), spec.eps).stem != spec.stem:
+        options += ["--stem", spec.stem]
+    if tuple(stored.labels) != infer.usual_labels(spec):
+        options += ["--labels", "FILE"]
+    assumed = infer.implied(TORCHVISION, spec).preprocess.to_json()
+    for name, value in stored.preprocess.to_json().items():
+        if value != assumed[name]:
+            text = ",".join(map(repr, value)) if isinstance(value, list) else str(value)
+            options += [f"--{name}", text]
+    if licence := stored.provenance.get("licence"):
+        options += ["--licence", licence]
+    return options

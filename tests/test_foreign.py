@@ -94,7 +94,7 @@ def test_nothing_of_these(read, data):
     "data", [ff.safe_file(ARRAYS), ff.npz_file(ARRAYS), ff.torch7_file(), ff.keras_file()]
 )
 def test_names_and_shapes_are_judged_before_numbers(read, data):
-    def no(shapes):
+    def no(shapes, carried):
         assert all(type(n) is int for shape in shapes.values() for n in shape)
         raise ShapeError("other weights")
 

@@ -2,8 +2,8 @@
 
 Names and shapes of tensors do not tell the whole model. So `export` writes a JSON object with the
 four documents of the model file (`tinyresnext.store.contents`) and a version, always in the same
-form, and `convert` reads it as strictly as the model file. `readers.checkpoint` says
-where it lies in each container.
+form, and `convert` reads it as strictly as the model file. `readers.checkpoint` says where it lies
+in each container.
 """
 
 from __future__ import annotations

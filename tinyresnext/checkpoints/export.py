@@ -1,8 +1,8 @@
 """Writing a state dict for other programs: ``.pth`` for PyTorch, ``.safetensors``, ``.npz``.
 
 Beside the tensors, each can carry the rest of the model, as a text (see `carried`). Each writer
-replaces the file in one step (see `tinyresnext.system.files`) and writes equal bytes
-for equal tensors.
+replaces the file in one step (see `tinyresnext.system.files`) and writes equal bytes for equal
+tensors.
 """
 
 from __future__ import annotations

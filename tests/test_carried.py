@@ -140,7 +140,7 @@ def test_without_the_description_the_command_restores_it(run, tmp_path, suffix):
     stored = model(replace(SPEC, eps=1e-5, stride_on=2))
     store.write("a.h5", stored)
     _, _, err = run("export", "a.h5", f"a{suffix}")
-    assert "its tensors do not tell that stem is 'pooled'" in err
+    assert "the tensors do not record that stem is 'pooled'" in err
     WRITERS[suffix](f"a{suffix}", stored.params)  # as another program would
     (tmp_path / "FILE").write_text("\n".join(stored.labels), "utf-8")
     command = shlex.split(err.splitlines()[-1].partition("one a line: ")[2])

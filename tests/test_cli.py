@@ -244,8 +244,8 @@ def test_export_and_back(run, made):
     assert run("export", made / "net.h5", "out.onnx")[0] == 2
     save(replace(ours, spec=replace(ours.spec, eps=1e-3)), "odd.h5")
     told = (
-        "odd.pth: its tensors do not tell that eps is 0.001; readers other than tinyresnext have "
-        "to be told\n"
+        "odd.pth: the tensors do not record that eps is 0.001; set this in any other program that "
+        "reads them\n"
     )
     assert run("export", "odd.h5", "odd.pth") == (0, "odd.pth\n", told)
 
@@ -263,8 +263,8 @@ def test_a_pooled_stem_comes_back_when_it_is_said(run, tmp_path):
     assert "no pooling" not in err
     assert load("pooled.h5").spec == spec
     assert run("export", "pooled.h5", "again.npz")[2] == (
-        "again.npz: its tensors do not tell that stem is 'pooled'; readers other than tinyresnext "
-        "have to be told\n"
+        "again.npz: the tensors do not record that stem is 'pooled'; set this in any other program "
+        "that reads them\n"
         "again.npz: if a program drops what tinyresnext wrote beside the tensors, use: tinyresnext "
         "convert again.npz --stem pooled\n"
     )

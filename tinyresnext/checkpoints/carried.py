@@ -128,7 +128,7 @@ def export_notes(stored: Stored, path: str, text: str) -> list[str]:
     ``text`` is what `written` returned, and ``path`` the file.
     """
     notes = [
-        f"its tensors do not tell that {fact}; readers other than tinyresnext have to be told"
+        f"the tensors do not record that {fact}; set this in any other program that reads them"
         for fact in infer.untold(stored.spec)
     ]
     if options := _restoring(stored):

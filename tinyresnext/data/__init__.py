@@ -1,11 +1,14 @@
 """Data sets of images for training and evaluation.
 
 Start with `open`: it finds out what lies at a path. `folders` (with `zips`), `cifar` and `mnist`
-each read one kind of data set; `rules` says what the name of a file or folder means, `listing`
-finds images by that, and `tree` splits and classes. `dataset` says what they all return, and
-`loader` makes mini-batches of it. The room knows images, not networks.
+each read one kind; `rules` says what names of files and folders mean, `listing` and `tree` find
+images, classes and splits by that. `loader` makes mini-batches. The room knows no networks.
 """
 
-from .open import open_dataset
+from importlib import import_module
+from typing import Any
 
-__all__ = ["open_dataset"]
+
+def __getattr__(name: str) -> Any:
+    """Return ``open_dataset`` and its like, imported late: `rules` alone is needed to classify."""
+    return getattr(import_module(".open", __name__), name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fnmatch
 import os
 
-from ..checkpoints.convert import opened_checkpoint
 from ..hub import catalogue
 from ..hub.bundled import shipped_model
 from ..network.spec import VARIANTS, Spec
@@ -75,6 +74,8 @@ def load_checkpoint(
     DeviceError
         There is no such device.
     """
+    from ..checkpoints.convert import opened_checkpoint  # it has many readers
+
     ops = backend(device)
     with opened_checkpoint(path, arch=arch, stem=stem) as (stored, _):
         return Model(*stored._replace(params=dict(stored.params)), ops)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
-import secrets
 import stat
 import sys
 import time
@@ -112,7 +110,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         target = Path(os.path.realpath(os.fspath(path)))
         if target.exists() and not target.is_file():
             raise UsageError(f"cannot write {shown(path)}: it exists and is not a regular file")
-        temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
+        temporary = target.with_name(f".{os.urandom(8).hex()}.tmp")
     # a NUL in the name is a ValueError, a number in the place of a path a TypeError
     except (OSError, ValueError, TypeError) as error:
         raise _cannot_write(path, error) from None
@@ -245,5 +243,7 @@ def pieces(file: BinaryIO, start: int, size: int, what: str) -> Iterator[memoryv
 
 def sha256_of(file: BinaryIO) -> str:
     """Return the SHA-256 of a whole open file, in hexadecimal."""
+    import hashlib  # late: it takes milliseconds of every start, and few commands need it
+
     file.seek(0)
     return hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest()

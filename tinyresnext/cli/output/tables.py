@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -91,4 +90,6 @@ def json_row(row: Row, model: str) -> dict[str, Any]:
 
 def print_json(values: dict[str, Any]) -> None:
     """Print one JSON object on a line of standard output, at once."""
+    import json  # late: only some commands print JSON
+
     print(json.dumps(values, ensure_ascii=False), flush=True)

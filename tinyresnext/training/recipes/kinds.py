@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ...errors import UsageError
 from ...system.checks import is_int
@@ -35,8 +34,7 @@ class Kind(Protocol):
         """Return the value as it is kept; raise `UsageError` if it is not allowed."""
 
 
-@dataclass(frozen=True)
-class Whole:
+class Whole(NamedTuple):
     """A whole number in a range."""
 
     least: int
@@ -56,8 +54,7 @@ class Whole:
         return value
 
 
-@dataclass(frozen=True)
-class Real:
+class Real(NamedTuple):
     """A number in a range."""
 
     least: float
@@ -78,8 +75,7 @@ class Real:
         return float(value)
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """One of a few words."""
 
     words: tuple[str, ...]
@@ -96,8 +92,7 @@ class Choice:
         return str(value)
 
 
-@dataclass(frozen=True)
-class Flag:
+class Flag(NamedTuple):
     """Yes or no."""
 
     metavar: str = ""
@@ -115,8 +110,7 @@ class Flag:
         return value
 
 
-@dataclass(frozen=True)
-class Fractions:
+class Fractions(NamedTuple):
     """Parts of the run, each from 0.0 to 1.0, in order."""
 
     metavar: str = "X,X..."
@@ -138,8 +132,7 @@ class Fractions:
         return tuple(value)
 
 
-@dataclass(frozen=True)
-class Sides:
+class Sides(NamedTuple):
     """Sides of images in pixels."""
 
     most: int
@@ -159,8 +152,7 @@ class Sides:
         return tuple(value)
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(NamedTuple):
     """What the command line says of a field.
 
     Parameters

@@ -251,7 +251,7 @@ def test_keras_has_an_epsilon_of_its_own(arch):
     spec = VARIANTS["resnext50_32x4d"]
     shapes = {key: np.broadcast_to(np.float32(0), shape) for key, shape in parameters(spec).items()}
     theirs = {key: value.shape for key, value in key_schemes.keras(shapes, spec).items()}
-    found, named = convert._understood(theirs, arch, None)
+    found, named = convert._understood(theirs, arch, None, None)
     assert found == replace(spec, eps=1.001e-5)
     assert (found.name, named.scheme) == ("resnext50_32x4d", names.KERAS)
 

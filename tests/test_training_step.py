@@ -4,7 +4,7 @@ PyTorch does the same steps in float64, which is taken for the truth, and in flo
 how far float32 drifts from it. Ours may drift as far.
 
 A value that is within rounding of zero falls on either side of a ReLU, and moves all gradients by
-far more than rounding: in PyTorch's float32 as in ours, by chance, in some runs out of a hundred of
+far more than rounding: in PyTorch's float32 as in ours, in some random runs out of a hundred of
 such small ones. So the same is done on several sets of pictures, and the median counts.
 """
 

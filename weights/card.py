@@ -110,12 +110,9 @@ and its accuracy on them is lower."""
 def main(argv: Sequence[str]) -> int:
     """Write the card, the curve and the README's example."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    for name, words in (
-        ("model", "the .h5 file"),
-        ("log", "log.jsonl of the run"),
-        ("evaluation", "`evaluate --json`"),
-    ):
-        parser.add_argument(name, type=Path, help=words)
+    parser.add_argument("model", type=Path, help="the .h5 file")
+    parser.add_argument("log", type=Path, help="log.jsonl of the run")
+    parser.add_argument("evaluation", type=Path, help="`evaluate --json`")
     parser.add_argument("command", help="the command line that trained it")
     parser.add_argument("--readme", type=Path, default=HOME / "README.md")
     a = parser.parse_args(argv)

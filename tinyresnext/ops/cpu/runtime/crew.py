@@ -150,7 +150,7 @@ def _alone(table, counters, steps):
 
 
 class Step:
-    """A call that is ready to be made, as often as one likes, on what its arrays then hold.
+    """A prepared call, which can be made many times, on what its arrays then hold.
 
     Parameters
     ----------

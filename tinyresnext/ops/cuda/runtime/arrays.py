@@ -1,0 +1,82 @@
+"""Arrays on a machine. Nothing but the functions of the backend reaches their values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from .machine import Machine, Memory
+
+
+class DeviceArray:
+    """A contiguous array on a machine.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    dtype : numpy.dtype
+    address : int
+        Of the first value, on the machine.
+    machine : Machine
+    """
+
+    __slots__ = ("address", "dtype", "machine", "memory", "shape")
+
+    def __init__(
+        self, machine: Machine, memory: Memory, address: int, shape: Sequence[int], dtype: Any
+    ) -> None:
+        self.machine, self.memory, self.address = machine, memory, address
+        self.shape, self.dtype = tuple(map(int, shape)), np.dtype(dtype)
+
+    @property
+    def size(self) -> int:
+        """The number of values."""
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """The number of bytes."""
+        return self.size * self.dtype.itemsize
+
+    # NumPy would take the array for one object and compute nonsense with it.
+    __array_ufunc__ = None
+
+    def __array__(self, *_: Any, **__: Any) -> np.ndarray:
+        raise TypeError(f"an array on {self.machine.name} is no NumPy array; download it")
+
+
+def empty(machine: Machine, shape: Sequence[int], dtype: Any = np.float32) -> DeviceArray:
+    """Return new memory on a machine, not filled."""
+    kind = np.dtype(dtype)
+    memory = machine.allocate(max(1, prod(shape)) * kind.itemsize)
+    return DeviceArray(machine, memory, memory.address, shape, kind)
+
+
+def upload(machine: Machine, array: Any, out: DeviceArray | None = None) -> DeviceArray:
+    """Copy a NumPy array to a machine, into ``out`` of the same shape if that is given."""
+    values = np.asarray(array)
+    if out is None:
+        kind = np.float32 if values.dtype.kind == "f" else values.dtype
+        out = empty(machine, values.shape, kind)
+    if values.shape != out.shape:
+        raise ValueError(f"out is {list(out.shape)}, expected {list(values.shape)}")
+    machine.write(out.address, np.ascontiguousarray(values, out.dtype))
+    return out
+
+
+def download(array: DeviceArray) -> np.ndarray:
+    """Return a copy of the values."""
+    values = np.empty(array.shape, array.dtype)
+    array.machine.read(array.address, values)
+    return values
+
+
+def view(array: DeviceArray, shape: Sequence[int], start: int = 0) -> DeviceArray:
+    """Return the part of a flat array that begins at ``start``, in another shape."""
+    if start < 0 or start + prod(shape) > array.size:
+        raise ValueError(f"{list(shape)} from {start} on is not inside {array.size} values")
+    address = array.address + start * array.dtype.itemsize
+    return DeviceArray(array.machine, array.memory, address, shape, array.dtype)

@@ -1,0 +1,56 @@
+"""A kernel: a Python function that Numba compiles for a GPU, for one set of sizes.
+
+A factory returns a kernel for sizes that the compiler has to know (the shape of a tile, the width
+of a group): they are constants of the closure, so loops over them are unrolled and local arrays
+become registers. Everything else is a parameter. A parameter is a pointer or a number: an array of
+Numba's would bring its shape and strides with it, and its indexing asks whether an index is
+negative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from numba import cuda
+from numba.core import types
+from numba.cuda.compiler import compile_cuda
+
+Capability = tuple[int, int]  # (8, 0) is sm_80
+
+floats = types.CPointer(types.float32)
+ints = types.CPointer(types.int32)
+int32, uint32, float32 = types.int32, types.uint32, types.float32
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """A device function and how many threads a block of it has.
+
+    Attributes
+    ----------
+    name : str
+        The family and its sizes, such as ``gemm_128x128x8x8``; two kernels of one name are the
+        same code.
+    function : callable
+        The Python source, with its sizes as constants of the closure. It returns nothing.
+    parameters : tuple of Numba types
+        `floats` and `ints` for pointers; `int32` and `float32` for numbers.
+    threads : int
+        Of a block; blocks and grids are one-dimensional.
+    """
+
+    name: str
+    function: Callable[..., None]
+    parameters: tuple[Any, ...]
+    threads: int
+
+    def ptx(self, capability: Capability) -> str:
+        """Compile for a GPU of this compute capability; needs NVIDIA's NVVM, and no GPU."""
+        return str(cuda.compile_ptx(self.function, self.parameters, cc=capability)[0])
+
+    def llvm(self, capability: Capability) -> tuple[str, str]:
+        """Return Numba's LLVM before NVVM, and the name of the function in it; needs no NVVM."""
+        made = compile_cuda(self.function, types.void, self.parameters, cc=capability)
+        return "\n".join(made.library.llvm_strs), made.fndesc.llvm_func_name

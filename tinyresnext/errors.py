@@ -11,6 +11,7 @@ __all__ = [
     "FormatError",
     "ImageError",
     "IntegrityError",
+    "OutOfMemoryError",
     "ShapeError",
     "TinyResNeXtError",
     "TrainingError",
@@ -58,6 +59,20 @@ class TrainingError(TinyResNeXtError):
 
 class DeviceError(TinyResNeXtError):
     """The requested device is missing, or cannot do the work."""
+
+
+class OutOfMemoryError(DeviceError):
+    """The device has less free memory than is needed; its memory is as it was before.
+
+    Attributes
+    ----------
+    wanted, free : int
+        Bytes that were asked for, and bytes that the device had left.
+    """
+
+    def __init__(self, message: str, wanted: int = 0, free: int = 0) -> None:
+        super().__init__(message)
+        self.wanted, self.free = wanted, free
 
 
 class UsageError(TinyResNeXtError, ValueError):

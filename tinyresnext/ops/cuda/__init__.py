@@ -1,1 +1,190 @@
-"""The same functions on a GPU, by `numba.cuda`. What the ops mean: `tinyresnext.ops.shapes`."""
+"""The same functions on a GPU, by `numba.cuda`. What the ops mean: `tinyresnext.ops.shapes`.
+
+`backend` makes the backend of one machine: a GPU, or an emulator of one (`runtime.machine`). The
+words are plain functions of arrays, since an array knows the machine that it is on; a module is
+imported when one of its words is first used, and `MODULES` says which module has which word. All
+memory is float32 and contiguous. All sums are taken in an order that depends on shapes alone, so
+results are the same bits in every run. Read `runtime` first, then `elementwise`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from ...errors import UsageError
+from ..contract import Kept, Peak
+from .runtime import arrays, call
+from .runtime.arrays import DeviceArray
+from .runtime.machine import Machine
+
+__all__ = ["MODULES", "CudaBackend", "backend"]
+
+MODULES = {
+    "conv2d": "conv.forward",
+    "conv2d_backward": "conv.backward",
+    "batch_norm": "norm.constant",
+    "batch_norm_backward": "norm.constant",
+    "batch_norm_train": "norm.train",
+    "batch_norm_train_backward": "norm.train",
+    "relu": "elementwise",
+    "relu_backward": "elementwise",
+    "add": "elementwise",
+    "add_backward": "elementwise",
+    "max_pool2d": "pool.maximum",
+    "max_pool2d_backward": "pool.maximum",
+    "avg_pool2d": "pool.average",
+    "avg_pool2d_backward": "pool.average",
+    "mean_pool": "pool.mean",
+    "mean_pool_backward": "pool.mean",
+    "linear": "linear",
+    "linear_backward": "linear",
+    "softmax": "head",
+    "softmax_backward": "head",
+    "softmax_cross_entropy": "head",
+    "softmax_cross_entropy_backward": "head",
+    "sgd_step": "update.elementwise",
+    "muon_step": "update.muon",
+    "average_step": "update.elementwise",
+    "statistics_step": "update.elementwise",
+}
+
+
+class CudaBackend:
+    """The backend of one machine. Its words (`MODULES`) are found when they are first asked for.
+
+    Attributes
+    ----------
+    machine : Machine
+    __name__ : str
+        ``tinyresnext.ops.`` and the name of the device, such as ``tinyresnext.ops.cuda:0``.
+    """
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine, self.__name__ = machine, f"{__package__.rpartition('.')[0]}.{machine.name}"
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a word from its module."""
+        if name not in MODULES:
+            raise AttributeError(f"the backend {self.__name__} has no {name!r}")
+        return getattr(import_module(f".{MODULES[name]}", __package__), name)
+
+    def __repr__(self) -> str:
+        return f"<backend {self.__name__}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the name of the device: a copy is the backend of the same device elsewhere."""
+        from .. import backend as by_device
+
+        return by_device, (self.machine.name,)
+
+    # --- placing ----------------------------------------------------------------------------------
+
+    def empty(self, shape: Sequence[int], dtype: Any = np.float32) -> DeviceArray:
+        """Return new memory on the device, not filled."""
+        return arrays.empty(self.machine, shape, dtype)
+
+    def upload(self, array: Any, out: DeviceArray | None = None) -> DeviceArray:
+        """Copy a NumPy array to the device; numbers with a fraction become float32."""
+        return arrays.upload(self.machine, array, out)
+
+    def download(self, array: DeviceArray) -> np.ndarray:
+        """Return a copy of the values, when everything before has been computed."""
+        return arrays.download(array)
+
+    def view(self, array: DeviceArray, shape: Sequence[int], start: int = 0) -> DeviceArray:
+        """Return the part of a flat array that begins at ``start``, in another shape."""
+        return arrays.view(array, shape, start)
+
+    def pack(self, weight: DeviceArray, groups: int) -> Any:
+        """Lay the weight of a convolution out as the kernels read it."""
+        from .conv.forward import pack
+
+        return pack(weight, groups)
+
+    # --- running ----------------------------------------------------------------------------------
+
+    def bind(self, op: str, *args: Any, **attrs: Any) -> Callable[[], Any]:
+        """Call ``bind_<op>`` of the module that has the op (`MODULES`)."""
+        prepare = getattr(import_module(f".{MODULES[op]}", __package__), f"bind_{op}")
+        return prepare(*args, **attrs)  # type: ignore[no-any-return]
+
+    def chain(self, calls: Sequence[Callable[[], Any]]) -> Callable[[], None]:
+        """Return one call of all their launches: a graph, where the machine has them."""
+        return call.chain(calls)
+
+    def at_once(self, n: int) -> int:
+        """Return all ``n``: a GPU is faster, the more samples go through the network together."""
+        return max(1, n)
+
+    # --- the machine ------------------------------------------------------------------------------
+
+    def thread_count(self, asked: int | None = None) -> int:
+        """Return how many threads of the processor prepare mini-batches for the GPU.
+
+        The GPU itself always computes on all its multiprocessors, and its results do not depend on
+        this number.
+
+        Raises
+        ------
+        UsageError
+            ``asked`` is no whole number from 1 on.
+        """
+        from ..cpu.runtime.cores import cores
+
+        if asked is None:
+            return cores()
+        if isinstance(asked, bool) or not isinstance(asked, int) or asked < 1:
+            raise UsageError(f"threads is {asked!r}, expected a whole number from 1 on")
+        return asked
+
+    def on_threads(self, count: int) -> AbstractContextManager[None]:
+        """Change nothing: the number of threads concerns mini-batches, not the GPU."""
+        return nullcontext()
+
+    @contextmanager
+    def when_compiling(self, tell: Callable[[], None], after: float = 1.0) -> Iterator[None]:
+        """Call ``tell`` once if kernels compile for longer than that inside the block."""
+        from ..cpu.runtime.kernel import when_compiling
+
+        with when_compiling(tell, after):  # both targets compile under the same lock of Numba's
+            yield
+
+    def peak(self, threads: Sequence[int]) -> list[Peak]:
+        """Measure multiply-adds in registers and memory traffic; once, for any number of threads.
+
+        Each entry has the number of threads that it was asked for.
+        """
+        from .runtime.peak import measure
+
+        found = measure(self.machine)
+        return [found._replace(threads=count) for count in threads]
+
+    def kernels_kept(self) -> list[Kept]:
+        """Return the folders of compiled kernels on disk."""
+        from .runtime.cache import kept
+
+        return kept()
+
+    def kernels_problem(self) -> str | None:
+        """Return why compiled kernels cannot be kept on disk, or None when they can."""
+        from .runtime.cache import problem
+
+        return problem()
+
+    def clear_kernels(self) -> int:
+        """Remove all compiled kernels from the disk and return how many bytes they had."""
+        from .runtime.cache import clear
+
+        return clear()
+
+
+@cache
+def backend(machine: Machine) -> CudaBackend:
+    """Return the backend of a machine, always the same one."""
+    return CudaBackend(machine)

@@ -1,18 +1,32 @@
-"""ReLU, in one pass over memory: one thread for each value."""
+"""What is done value by value: ReLU and the residual addition, and their gradients.
+
+All are bound by memory: one pass that reads every value once and writes it once, also in place. A
+thread computes `EACH` values, `THREADS` apart, so that threads side by side use values side by
+side. A plan fuses these ops with the convolution before them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import cache
 
 from numba import cuda
 
-from ..shapes import relu as check_relu
-from .runtime.arrays import DeviceArray, empty
+from .. import shapes
+from .runtime.arrays import DeviceArray, check, empty, empty_like
 from .runtime.call import Call
 from .runtime.kernel import Kernel, float32, floats, int32
 from .runtime.machine import Launch
 
-THREADS = 256
+THREADS, EACH = 256, 4
+
+
+def blocks_of(count: int) -> int:
+    """Return how many blocks of a kernel of this file compute so many values."""
+    return -(-count // (THREADS * EACH))
+
+
+# --- kernels --------------------------------------------------------------------------------------
 
 
 @cache
@@ -20,22 +34,138 @@ def relu_kernel() -> Kernel:
     """Return the kernel of ``y = x if x > 0 else 0``; what is not a number stays so."""
 
     def run(x, y, count):
-        i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
-        if i < count:
-            y[i] = float32(0) if x[i] <= float32(0) else x[i]
+        first = int32(cuda.blockIdx.x * int32(THREADS * EACH) + cuda.threadIdx.x)
+        for k in range(EACH):
+            i = int32(first + int32(k * THREADS))
+            if i < count:
+                y[i] = float32(0) if x[i] <= float32(0) else x[i]
 
     return Kernel("relu", run, (floats, floats, int32), THREADS)
 
 
-def bind_relu(x: DeviceArray, *, out: DeviceArray) -> Call:
-    """Bind the call of `relu`."""
-    check_relu(x)
-    blocks = -(-x.size // THREADS)
-    return Call(x.machine, [Launch(relu_kernel(), blocks, (x, out, x.size))], out)
+@cache
+def relu_gradient_kernel() -> Kernel:
+    """Return the kernel that passes ``dy`` on where ``x`` is positive, or adds it to ``dx``."""
+
+    def run(dy, x, dx, count, more):
+        first = int32(cuda.blockIdx.x * int32(THREADS * EACH) + cuda.threadIdx.x)
+        for k in range(EACH):
+            i = int32(first + int32(k * THREADS))
+            if i < count:
+                gradient = dy[i] if x[i] > float32(0) else float32(0)
+                dx[i] = dx[i] + gradient if more else gradient
+
+    return Kernel("relu_gradient", run, (floats, floats, floats, int32, int32), THREADS)
+
+
+@cache
+def add_kernel() -> Kernel:
+    """Return the kernel of ``z = x + y``."""
+
+    def run(x, y, z, count):
+        first = int32(cuda.blockIdx.x * int32(THREADS * EACH) + cuda.threadIdx.x)
+        for k in range(EACH):
+            i = int32(first + int32(k * THREADS))
+            if i < count:
+                z[i] = x[i] + y[i]
+
+    return Kernel("add", run, (floats, floats, floats, int32), THREADS)
+
+
+@cache
+def copy_kernel() -> Kernel:
+    """Return the kernel that copies ``x`` to ``y``."""
+
+    def run(x, y, count):
+        first = int32(cuda.blockIdx.x * int32(THREADS * EACH) + cuda.threadIdx.x)
+        for k in range(EACH):
+            i = int32(first + int32(k * THREADS))
+            if i < count:
+                y[i] = x[i]
+
+    return Kernel("copy", run, (floats, floats, int32), THREADS)
+
+
+def accumulate(place: DeviceArray, gradient: DeviceArray, more: bool) -> Launch:
+    """Return the launch that copies a gradient to its place, or adds it to what is there."""
+    blocks, count = blocks_of(place.size), place.size
+    if more:
+        return Launch(add_kernel(), blocks, (place, gradient, place, count))
+    return Launch(copy_kernel(), blocks, (gradient, place, count))
+
+
+# --- public ops -----------------------------------------------------------------------------------
 
 
 def relu(x: DeviceArray, *, out: DeviceArray | None = None) -> DeviceArray:
-    """Compute ``max(x, 0)``."""
-    result = empty(x.machine, x.shape) if out is None else out
-    bind_relu(x, out=result)()
-    return result
+    """Make one pass over the values."""
+    y = empty(check("relu", x=x), x.shape) if out is None else out
+    bind_relu(x, out=y)()
+    return y
+
+
+def bind_relu(x: DeviceArray, *, out: DeviceArray) -> Call:
+    """Bind one launch."""
+    shapes.relu(x, out=out)
+    machine = check("relu", x=x, out=out)
+    return Call(machine, [Launch(relu_kernel(), blocks_of(x.size), (x, out, x.size))], out)
+
+
+def relu_backward(
+    dy: DeviceArray, y: DeviceArray, x: DeviceArray
+) -> tuple[DeviceArray | None, ...]:
+    """Make one pass over the values."""
+    out = empty_like(x)
+    bind_relu_backward(dy, y, x, out=out, more=(False,))()
+    return out
+
+
+def bind_relu_backward(
+    dy: DeviceArray,
+    y: DeviceArray,
+    x: DeviceArray,
+    *,
+    out: Sequence[DeviceArray | None],
+    more: Sequence[bool],
+) -> Call:
+    """Bind one launch."""
+    machine, dx = check("relu_backward", dy=dy, x=x, out=out[0]), out[0]
+    arguments = (dy, x, dx, x.size, int(more[0]))
+    blocks = 0 if dx is None else blocks_of(x.size)
+    return Call(machine, [Launch(relu_gradient_kernel(), blocks, arguments)])
+
+
+def add(x: DeviceArray, y: DeviceArray, *, out: DeviceArray | None = None) -> DeviceArray:
+    """Make one pass over the values."""
+    z = empty(check("add", x=x, y=y), x.shape) if out is None else out
+    bind_add(x, y, out=z)()
+    return z
+
+
+def bind_add(x: DeviceArray, y: DeviceArray, *, out: DeviceArray) -> Call:
+    """Bind one launch."""
+    shapes.add(x, y, out=out)
+    machine = check("add", x=x, y=y, out=out)
+    return Call(machine, [Launch(add_kernel(), blocks_of(x.size), (x, y, out, x.size))], out)
+
+
+def add_backward(
+    dz: DeviceArray, z: DeviceArray, x: DeviceArray, y: DeviceArray
+) -> tuple[DeviceArray, DeviceArray]:
+    """Return the gradient that comes in, itself, for both: nothing is computed."""
+    return dz, dz
+
+
+def bind_add_backward(
+    dz: DeviceArray,
+    z: DeviceArray,
+    x: DeviceArray,
+    y: DeviceArray,
+    *,
+    out: Sequence[DeviceArray | None],
+    more: Sequence[bool],
+) -> Callable[[], object]:
+    """Bind a copy for each gradient that is wanted."""
+    machine = check("add_backward", dz=dz, dx=out[0], dy=out[1])
+    wanted = [(place, add) for place, add in zip(out, more, strict=True) if place is not None]
+    return Call(machine, [accumulate(place, dz, add) for place, add in wanted])

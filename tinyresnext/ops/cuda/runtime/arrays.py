@@ -41,6 +41,10 @@ class DeviceArray:
         """The number of bytes."""
         return self.size * self.dtype.itemsize
 
+    def __repr__(self) -> str:
+        shape = ", ".join(map(str, self.shape))
+        return f"<{self.dtype} array [{shape}] on {self.machine.name}: download it to see it>"
+
     # NumPy would take the array for one object and compute nonsense with it.
     __array_ufunc__ = None
 
@@ -63,14 +67,18 @@ def upload(machine: Machine, array: Any, out: DeviceArray | None = None) -> Devi
         out = empty(machine, values.shape, kind)
     if values.shape != out.shape:
         raise ValueError(f"out is {list(out.shape)}, expected {list(values.shape)}")
-    machine.write(out.address, np.ascontiguousarray(values, out.dtype))
+    if not np.can_cast(values.dtype, out.dtype, "same_kind"):
+        raise TypeError(f"out is {out.dtype}, and values of {values.dtype} do not become that")
+    if values.size:
+        out.machine.write(out.address, np.ascontiguousarray(values, out.dtype))
     return out
 
 
 def download(array: DeviceArray) -> np.ndarray:
     """Return a copy of the values."""
     values = np.empty(array.shape, array.dtype)
-    array.machine.read(array.address, values)
+    if values.size:
+        array.machine.read(array.address, values)
     return values
 
 
@@ -80,3 +88,44 @@ def view(array: DeviceArray, shape: Sequence[int], start: int = 0) -> DeviceArra
         raise ValueError(f"{list(shape)} from {start} on is not inside {array.size} values")
     address = array.address + start * array.dtype.itemsize
     return DeviceArray(array.machine, array.memory, address, shape, array.dtype)
+
+
+# --- what the words require of arrays -------------------------------------------------------------
+
+
+def check(op: str, **given: Any) -> Machine:
+    """Return the machine that all given arrays of float32 are on; None is no array.
+
+    Raises
+    ------
+    TypeError, ValueError
+        One is something else, or they are on several machines; the message says what to do.
+    """
+    machine: Machine | None = None
+    for name, array in given.items():
+        if array is None:
+            continue
+        if not isinstance(array, DeviceArray):
+            raise TypeError(
+                f"{op}: {name} is a {type(array).__name__}, expected an array on the device; "
+                f"use upload({name})"
+            )
+        if array.dtype != np.float32:
+            raise TypeError(
+                f"{op}: {name} is {array.dtype}, expected float32; "
+                f"use upload({name}.astype('float32'))"
+            )
+        if machine is not None and array.machine is not machine:
+            raise ValueError(
+                f"{op}: {name} is on {array.machine.name} and the others on {machine.name}; "
+                "download it and upload it there"
+            )
+        machine = array.machine
+    if machine is None:
+        raise TypeError(f"{op}: no array was given")
+    return machine
+
+
+def empty_like(*arrays: DeviceArray | None) -> tuple[DeviceArray | None, ...]:
+    """Return memory of the shape of each array, for its gradient; None for None."""
+    return tuple(None if a is None else empty(a.machine, a.shape) for a in arrays)

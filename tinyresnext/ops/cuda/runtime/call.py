@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from ....errors import DeviceError
 from .arrays import DeviceArray
 from .machine import Launch, Machine
+
+# Kernels count values in 32 bits with a sign; the last block may reach beyond an array's end.
+MOST_VALUES = 2**31 - 2**16
 
 
 class Call:
@@ -15,8 +19,14 @@ class Call:
     ----------
     machine : Machine
     launches : tuple of Launch
+        Those that have blocks: an op on arrays without values needs none.
     result : DeviceArray or None
         What the op returns.
+
+    Raises
+    ------
+    DeviceError
+        An array has more values than the kernels can count.
     """
 
     __slots__ = ("launches", "machine", "result")
@@ -24,7 +34,15 @@ class Call:
     def __init__(
         self, machine: Machine, launches: Sequence[Launch], result: DeviceArray | None = None
     ) -> None:
-        self.machine, self.launches, self.result = machine, tuple(launches), result
+        self.machine, self.result = machine, result
+        self.launches = tuple(launch for launch in launches if launch.blocks)
+        for launch in self.launches:
+            for array in launch.arguments:
+                if isinstance(array, DeviceArray) and array.size > MOST_VALUES:
+                    raise DeviceError(
+                        f"an array of {list(array.shape)} has {array.size:,} values, and kernels "
+                        f"count up to {MOST_VALUES:,}; give a smaller mini-batch"
+                    )
 
     def __call__(self) -> DeviceArray | None:
         """Run the launches in order and return the result."""

@@ -1,0 +1,135 @@
+"""The machine: memory of this process, and launches that run to their end at once."""
+
+from __future__ import annotations
+
+import functools
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from ...errors import DeviceError
+from ...ops.cuda.runtime.kernel import Capability, Kernel
+from ...ops.cuda.runtime.machine import Launch
+from ..memory import Block, Heap
+
+Order = Literal["ascending", "descending"] | int
+
+
+class FiberMachine:
+    """An emulated GPU that is fast enough for whole networks, and watches little.
+
+    Run the same twice, with the threads in another order and the copies at another time: where
+    the results differ, a barrier or a wait is missing.
+
+    Parameters
+    ----------
+    order : {"ascending", "descending"} or int
+        In which the threads of a block run between two barriers; a number seeds a random order.
+    copies : {"early", "late"}
+        When asynchronous copies are made: at once, or not before somebody waits for them. A GPU
+        may do either.
+    capability : tuple of int
+        The compute capability that kernels are compiled for.
+    memory : int
+        How many bytes the GPU has.
+    multiprocessors : int
+        How many it says it has; kernels choose their tiles by it.
+
+    Raises
+    ------
+    DeviceError
+        This is not Linux on x86-64, the only place where fibers are written down.
+    """
+
+    def __init__(
+        self,
+        order: Order = "ascending",
+        copies: Literal["early", "late"] = "late",
+        capability: Capability = (8, 0),
+        memory: int = 8 << 30,
+        multiprocessors: int = 8,
+    ) -> None:
+        if not (sys.platform == "linux" and platform.machine() in ("x86_64", "AMD64")):
+            raise DeviceError(
+                f"the fibers of the emulator run on Linux on x86-64, and this is {sys.platform} "
+                f"on {platform.machine()}; the emulator of PTX runs everywhere"
+            )
+        self.name, self.capability, self.multiprocessors = "fibers", capability, multiprocessors
+        self._heap, self._order, self._late = Heap(memory), order, copies == "late"
+        self.allocate, self.write, self.read = self._heap.allocate, self._heap.write, self._heap.read
+
+    def free_bytes(self) -> int:
+        """Return how many bytes can still be allocated."""
+        return self._heap.size - self._heap.used
+
+    def launch(self, launch: Launch) -> None:
+        """Run a kernel to its end.
+
+        Raises
+        ------
+        DeviceError
+            A fault of the kernel: a barrier that not all threads reach, a shuffle that lacks a
+            thread, or something written outside of an array.
+        """
+        self.prepare([launch])()
+
+    def prepare(self, launches: Sequence[Launch]) -> Callable[[], None]:
+        """Compile the kernels and return a call that runs all launches."""
+        ready = [
+            (compiled(one.kernel, self.capability), one, threads(self._order, one.kernel.threads))
+            for one in launches
+        ]
+
+        def run() -> None:
+            for program, one, order in ready:
+                if one.blocks > 0:
+                    values = [as_bytes(*pair) for pair in zip(one.kernel.parameters, one.arguments)]
+                    program.run(one.blocks, values, order, self._late)
+                check_guards(one)
+
+        return run
+
+
+@functools.cache
+def compiled(kernel: Kernel, capability: Capability) -> Any:
+    """Return the program of a kernel, compiled once a process."""
+    from .program import Program  # Numba compiles the scheduler when it is first needed
+
+    return Program(kernel, capability)
+
+
+@functools.cache
+def threads(order: Order, count: int) -> np.ndarray:
+    """Return the threads of a block in the order in which they run, warp by warp."""
+    ascending = np.arange(count, dtype=np.int32)
+    if order == "ascending":
+        return ascending
+    warps = [ascending[first : first + 32] for first in range(0, count, 32)]
+    if order == "descending":
+        return np.concatenate([warp[::-1] for warp in warps[::-1]])
+    rng = np.random.default_rng(order)
+    return np.concatenate([rng.permutation(warps[i]) for i in rng.permutation(len(warps))])
+
+
+def as_bytes(kind: Any, value: Any) -> bytes:
+    """Return a parameter as the bytes that the kernel reads."""
+    if value is None:
+        return bytes(8)
+    if hasattr(value, "address"):
+        return int(value.address).to_bytes(8, "little")
+    return np.array(value, str(kind)).tobytes()
+
+
+def check_guards(launch: Launch) -> None:
+    """Raise `DeviceError` if a kernel wrote beside one of its arrays."""
+    for value in launch.arguments:
+        memory = getattr(value, "memory", None)
+        place = memory.overrun() if isinstance(memory, Block) else None
+        if place is not None:
+            raise DeviceError(
+                f"kernel {launch.kernel.name} wrote outside of an array: to byte {place} of "
+                f"{memory.size}, in an argument of shape {list(value.shape)}"
+            )

@@ -1,0 +1,134 @@
+"""A kernel compiled for this processor, and one run of it."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import threading
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+
+from ...errors import DeviceError
+from ...ops.cuda.runtime.kernel import Capability, Kernel
+from . import schedule
+from .translate import translate
+from .words import MOST, QUEUE, RUNTIME
+
+STACK = 1 << 16  # bytes of a thread's stack
+APART = STACK + 576  # from one to the next: so that they do not compete for the same cache lines
+CANARY = 0xA5
+LOCK = threading.Lock()  # what a kernel is given, and its stacks, are in places known to its code
+
+
+@functools.cache
+def target() -> Any:
+    """Return LLVM's description of this processor, in full."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    llvm.initialize_native_asmparser()
+    return llvm.Target.from_default_triple().create_target_machine(
+        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=2
+    )
+
+
+@functools.cache
+def stacks() -> tuple[np.ndarray, np.ndarray]:
+    """Return the stacks of all fibers, a row for each, and where each ends."""
+    rows = np.empty((MOST, APART), np.uint8)
+    rows[:, :64] = CANARY
+    ends = rows.ctypes.data + np.arange(1, MOST + 1, dtype=np.int64) * APART
+    return rows, ends // 16 * 16
+
+
+class Program:
+    """A kernel as code of this processor.
+
+    Parameters
+    ----------
+    kernel : Kernel
+    capability : tuple of int
+        The GPU's, that the kernel is compiled for first.
+
+    Raises
+    ------
+    DeviceError
+        The kernel uses something that cannot be emulated.
+    """
+
+    def __init__(self, kernel: Kernel, capability: Capability) -> None:
+        text, self.waits = translate(*kernel.llvm(capability))
+        module = llvm.parse_assembly(text)
+        module.link_in(llvm.parse_assembly(RUNTIME))
+        module.triple, module.data_layout = llvm.get_process_triple(), str(target().target_data)
+        module.verify()
+        options = llvm.create_pipeline_tuning_options(speed_level=2)
+        options.slp_vectorization = True
+        passes = llvm.create_pass_builder(target(), options)
+        passes.getModulePassManager().run(module, passes)
+        self.kernel, self._engine = kernel, llvm.create_mcjit_compiler(module, target())
+        self._engine.finalize_object()
+        code = self._engine.get_function_address
+        self._start, self._resume = code("fiber_prepare"), code("fiber_resume")
+        self._plain = code("fiber_plain")
+        self._block, self._blocks = self._numbers("block", 1), self._numbers("blocks", 1)
+        self._late, self._threads = self._numbers("late", 1), self._numbers("threads", 1)
+        self._asked, self._answer = self._numbers("asked", MOST, 6), self._numbers("answer", MOST, 2)
+        self._queue = self._numbers("queue", MOST, QUEUE, 4, kind=np.int64)
+        self._queued = self._numbers("queued", MOST)
+        self._arguments = self._numbers("arguments", 64, kind=np.int64)
+        self._shared = self._numbers("fiber_arrays", module_arrays(text), kind=np.int64)
+
+    def _numbers(self, name: str, *shape: int, kind: Any = np.int32) -> np.ndarray:
+        """Return a variable of the module as an array."""
+        address = self._engine.get_global_value_address(name)
+        size = int(np.prod(shape)) * np.dtype(kind).itemsize
+        return np.frombuffer((ctypes.c_char * size).from_address(address), kind).reshape(shape)
+
+    def run(self, blocks: int, values: list[bytes], order: np.ndarray, late: bool) -> None:
+        """Run all blocks of a grid; ``values`` are the parameters' bytes.
+
+        Raises
+        ------
+        DeviceError
+            A barrier that not all threads reach, a shuffle that lacks one, or a stack that is full.
+        """
+        with LOCK:
+            for i, value in enumerate(values):
+                self._arguments[i : i + 1].view(np.uint8)[: len(value)] = list(value)
+            self._threads[0], self._blocks[0], self._late[0] = len(order), blocks, late
+            if not self.waits:
+                schedule.plain(self._plain, self._block, order, 0, blocks)
+                return
+            rows, ends = stacks()
+            how, block, thread = schedule.waiting(
+                self._start,
+                self._resume,
+                self._block,
+                self._asked,
+                self._answer,
+                self._queue,
+                self._queued,
+                self._shared,
+                order,
+                ends,
+                0,
+                blocks,
+            )
+            full = bool((rows[: len(order), :64] != CANARY).any())
+            rows[:, :64] = CANARY
+        where = f"kernel {self.kernel.name}, block {block}, thread {thread}"
+        if full:
+            raise DeviceError(f"kernel {self.kernel.name}: a thread needs more than {STACK:,} bytes")
+        if how == schedule.DIVERGENT:
+            raise DeviceError(f"{where}: it has ended, and others wait for it at a barrier")
+        if how == schedule.ABSENT:
+            raise DeviceError(
+                f"{where}: its shuffle, vote or warp barrier names a thread that is elsewhere"
+            )
+
+
+def module_arrays(text: str) -> int:
+    """Return how many numbers the table of shared arrays has."""
+    return int(text.split("@fiber_arrays = global [")[1].split(" ")[0])

@@ -1,0 +1,155 @@
+"""From Numba's LLVM of a kernel, written for NVIDIA's compiler, to LLVM for this processor."""
+
+from __future__ import annotations
+
+import re
+
+import llvmlite.binding as llvm
+
+from ...errors import DeviceError
+from .words import RUNTIME
+
+# What a GPU's special registers and instructions become; the right side is defined in `words`.
+WORDS = {
+    **{
+        f"llvm.nvvm.read.ptx.sreg.{name}.{axis}": f"word_{name}" if axis == "x" else f"word_{other}"
+        for name, other in (("tid", "zero"), ("ctaid", "zero"), ("ntid", "one"), ("nctaid", "one"))
+        for axis in "xyz"
+    },
+    "llvm.nvvm.read.ptx.sreg.laneid": "word_laneid",
+    "llvm.nvvm.read.ptx.sreg.warpsize": "word_warpsize",
+    "llvm.nvvm.barrier0": "word_barrier",
+    "llvm.nvvm.barrier0.popc": "word_barrier_sum",
+    "llvm.nvvm.barrier0.and": "word_barrier_all",
+    "llvm.nvvm.barrier0.or": "word_barrier_any",
+    "llvm.nvvm.bar.warp.sync": "word_warp",
+    "llvm.nvvm.shfl.sync.i32": "word_shuffle",
+    "llvm.nvvm.vote.sync": "word_vote",
+    "llvm.nvvm.membar.gl": "word_nothing",
+    "llvm.nvvm.membar.cta": "word_nothing",
+    "llvm.nvvm.membar.sys": "word_nothing",
+}
+WAITING = ("word_barrier", "word_warp", "word_shuffle", "word_vote", "word_wait", "word_copy")
+DEFINED = {
+    name: (kind, takes)
+    for kind, name, takes in re.findall(r"define (.*?) @((?:word|__nv)_\w+)\((.*?)\)", RUNTIME)
+}
+# Inline assembly by its text; a group of the pattern becomes the last argument.
+ASSEMBLY = (
+    (r"cp\.async\.c[ag]\.shared\.global(?:\.\S*)? \[\$0\], \[\$1\], (\d+), \$2;", "word_copy"),
+    (r"cp\.async\.c[ag]\.shared\.global(?:\.\S*)? \[\$0\], \[\$1\], (\d+);", "word_copy_all"),
+    (r"cp\.async\.commit_group;", "word_commit"),
+    (r"cp\.async\.wait_group (\d+);", "word_wait"),
+    (r"cp\.async\.wait_all;", "word_wait_all"),
+)
+
+
+def translate(text: str, name: str) -> tuple[str, bool]:
+    """Rewrite the LLVM of one kernel.
+
+    Parameters
+    ----------
+    text : str
+        As `Kernel.llvm` returns it.
+    name : str
+        Of the kernel in it.
+
+    Returns
+    -------
+    text : str
+        LLVM that defines ``fiber_run`` and uses what `words` defines.
+    waits : bool
+        Whether a thread of it may have to wait for others.
+
+    Raises
+    ------
+    DeviceError
+        The kernel uses a word that is not known here.
+    """
+    shared = re.findall(r'^(@"?[^"\s]+"?) = .*?addrspace\(3\) global (.*) undef', text, re.M)
+    text = re.sub(r"^target .*$", "", text, flags=re.M)
+    text = re.sub(r" addrspace\(\d\)", "", text)
+    text = re.sub(r"\baddrspacecast\b", "bitcast", text)
+    text = _assembly(text)
+    text = _words(text)
+    used = set(re.findall(r"@(\w+)\(", text)) & set(DEFINED)
+    declared = [f"declare {DEFINED[word][0]} @{word}({DEFINED[word][1]})" for word in used]
+    waits = any(word.startswith(WAITING) for word in used)
+    return "\n".join([text, *declared, _shared(shared), _run(text, name)]), waits
+
+
+def _assembly(text: str) -> str:
+    """Replace inline assembly by calls."""
+
+    def call(match: re.Match[str]) -> str:
+        code, arguments = match[1].replace("\\0A", "").replace("\\09", "").strip(), match[2]
+        for pattern, word in ASSEMBLY:
+            if found := re.fullmatch(pattern, code):
+                given = [arguments] if arguments.strip() else []
+                if word == "word_copy_all":
+                    word, given = "word_copy", [*given, f"i32 {found[1]}"]
+                if word == "word_wait_all":
+                    word, given = "word_wait", ["i32 0"]
+                given += [f"i32 {size}" for size in found.groups()]
+                return f"call void @{word}({', '.join(given)})"
+        raise DeviceError(f"the kernel uses assembly that cannot be emulated: {code}")
+
+    return re.sub(
+        r'call void asm sideeffect "([^"]*)", "[^"]*"\s*\((.*)\)(?=[^)]*$)', call, text, flags=re.M
+    )
+
+
+def _words(text: str) -> str:
+    """Replace a GPU's words by ours, and libdevice's by those of the C library."""
+    for name in sorted(set(re.findall(r'@"?((?:llvm\.nvvm\.|__nv_)[\w.]+)"?', text))):
+        word = WORDS.get(name, name if name in DEFINED else None)
+        if word is None and name.startswith("__nv_"):
+            word = name.removeprefix("__nv_")
+            if not llvm.address_of_symbol(word):
+                raise DeviceError(f"the kernel calls {name}, which the C library does not have")
+        if word is None:
+            raise DeviceError(f"the kernel uses {name}, which cannot be emulated")
+        if word in DEFINED:
+            text = re.sub(rf'^declare .*@"?{re.escape(name)}"?\(.*$', "", text, flags=re.M)
+        text = re.sub(rf'@"?{re.escape(name)}"?(?=\()', f"@{word}", text)
+    if "asm " in text:
+        raise DeviceError("the kernel uses assembly that returns a value; it cannot be emulated")
+    return text
+
+
+def _shared(shared: list[tuple[str, str]]) -> str:
+    """Return a table of the shared arrays: where each is and how many bytes it has."""
+    entries = [
+        f"i64 ptrtoint (ptr {name} to i64), "
+        f"i64 ptrtoint (ptr getelementptr ({kind}, ptr null, i32 1) to i64)"
+        for name, kind in shared
+    ]
+    first = shared[0][0] if shared else "null"
+    return (
+        f"@fiber_shared = constant ptr {first}\n"
+        f"@fiber_arrays = global [{2 * len(shared)} x i64] [{', '.join(entries)}]\n"
+    )
+
+
+def _run(text: str, name: str) -> str:
+    """Return a function without parameters that calls the kernel with what `arguments` holds."""
+    found = re.search(rf'^define .*@"?{re.escape(name)}"?\((.*)\)', text, re.M)
+    if found is None:
+        raise DeviceError(f"no function {name} in the LLVM of the kernel")
+    kinds = [re.sub(r"\s+%.*", "", one.strip()) for one in found[1].split(",")][1:]
+    loads, given = [], ["ptr %ignored"]
+    for i, kind in enumerate(kinds):
+        loads.append(f"  %p{i} = getelementptr [64 x i64], ptr @arguments, i32 0, i32 {i}")
+        loads.append(f"  %a{i} = load {kind}, ptr %p{i}")
+        given.append(f"{kind} %a{i}")
+    return "\n".join(
+        [
+            "@arguments = external global [64 x i64]",
+            "define void @fiber_run() noinline {",
+            "  %ignored = alloca ptr",
+            *loads,
+            f'  %status = call i32 @"{name}"({", ".join(given)})',
+            "  ret void",
+            "}",
+        ]
+    )

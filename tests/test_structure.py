@@ -26,6 +26,7 @@ ROOMS = (
     "data",
     "images",
     "network",
+    "emulator",
     "ops",
     "formats",
     "system",

@@ -59,7 +59,11 @@ class FiberMachine:
             )
         self.name, self.capability, self.multiprocessors = "fibers", capability, multiprocessors
         self._heap, self._order, self._late = Heap(memory), order, copies == "late"
-        self.allocate, self.write, self.read = self._heap.allocate, self._heap.write, self._heap.read
+        self.allocate, self.write, self.read = (
+            self._heap.allocate,
+            self._heap.write,
+            self._heap.read,
+        )
 
     def free_bytes(self) -> int:
         """Return how many bytes can still be allocated."""
@@ -86,7 +90,8 @@ class FiberMachine:
         def run() -> None:
             for program, one, order in ready:
                 if one.blocks > 0:
-                    values = [as_bytes(*pair) for pair in zip(one.kernel.parameters, one.arguments)]
+                    pairs = zip(one.kernel.parameters, one.arguments, strict=True)
+                    values = [as_bytes(*pair) for pair in pairs]
                     program.run(one.blocks, values, order, self._late)
                 check_guards(one)
 

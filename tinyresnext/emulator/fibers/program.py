@@ -74,7 +74,10 @@ class Program:
         self._plain = code("fiber_plain")
         self._block, self._blocks = self._numbers("block", 1), self._numbers("blocks", 1)
         self._late, self._threads = self._numbers("late", 1), self._numbers("threads", 1)
-        self._asked, self._answer = self._numbers("asked", MOST, 6), self._numbers("answer", MOST, 2)
+        self._asked, self._answer = (
+            self._numbers("asked", MOST, 6),
+            self._numbers("answer", MOST, 2),
+        )
         self._queue = self._numbers("queue", MOST, QUEUE, 4, kind=np.int64)
         self._queued = self._numbers("queued", MOST)
         self._arguments = self._numbers("arguments", 64, kind=np.int64)
@@ -98,29 +101,42 @@ class Program:
             for i, value in enumerate(values):
                 self._arguments[i : i + 1].view(np.uint8)[: len(value)] = list(value)
             self._threads[0], self._blocks[0], self._late[0] = len(order), blocks, late
+            grid = order.ctypes.data, len(order), blocks
             if not self.waits:
-                schedule.plain(self._plain, self._block, order, 0, blocks)
+                schedule.run_plain(self._plain, self._block.ctypes.data, *grid)
                 return
             rows, ends = stacks()
-            how, block, thread = schedule.waiting(
+            block, ready = np.zeros(1, np.int32), np.zeros(MOST, np.int32)
+            end = schedule.run_waiting(
                 self._start,
                 self._resume,
-                self._block,
-                self._asked,
-                self._answer,
-                self._queue,
-                self._queued,
-                self._shared,
-                order,
-                ends,
-                0,
+                *(
+                    array.ctypes.data
+                    for array in (
+                        self._block,
+                        self._asked,
+                        self._answer,
+                        ready,
+                        self._queued,
+                        order,
+                        self._queue,
+                        self._shared,
+                    )
+                ),
+                len(self._shared) // 2,
+                ends.ctypes.data,
+                block.ctypes.data,
+                len(order),
                 blocks,
             )
             full = bool((rows[: len(order), :64] != CANARY).any())
             rows[:, :64] = CANARY
-        where = f"kernel {self.kernel.name}, block {block}, thread {thread}"
+        how, thread = divmod(end, 1024)
+        where = f"kernel {self.kernel.name}, block {block[0]}, thread {thread}"
         if full:
-            raise DeviceError(f"kernel {self.kernel.name}: a thread needs more than {STACK:,} bytes")
+            raise DeviceError(
+                f"kernel {self.kernel.name}: a thread needs more than {STACK:,} bytes"
+            )
         if how == schedule.DIVERGENT:
             raise DeviceError(f"{where}: it has ended, and others wait for it at a barrier")
         if how == schedule.ABSENT:

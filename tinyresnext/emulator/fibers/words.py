@@ -239,7 +239,8 @@ flush:
   br label %keep
 keep:
   %n = load i32, ptr %counter
-  %e0 = getelementptr [{MOST} x [{QUEUE} x [4 x i64]]], ptr @queue, i32 0, i32 %thread, i32 %n, i32 0
+  %row = getelementptr [{MOST} x [{QUEUE} x [4 x i64]]], ptr @queue, i32 0, i32 %thread
+  %e0 = getelementptr [4 x i64], ptr %row, i32 %n
   %e1 = getelementptr i64, ptr %e0, i32 1
   %e2 = getelementptr i64, ptr %e0, i32 2
   %e3 = getelementptr i64, ptr %e0, i32 3

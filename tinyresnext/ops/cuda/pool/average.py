@@ -1,0 +1,190 @@
+"""The pooling that takes the mean of each window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+from numba import cuda
+
+from ... import shapes
+from ...checks import Pair
+from ..runtime.arrays import DeviceArray, check, empty, empty_like
+from ..runtime.call import Call
+from ..runtime.kernel import Kernel, float32, floats, int32
+from ..runtime.machine import Launch
+from ..words.whole import quotient
+from .window import NUMBERS, THREADS, blocks_of, numbers
+
+# --- kernels --------------------------------------------------------------------------------------
+# How many places of a window count: those inside the image, or with `padded` inside the padded one.
+
+
+@cache
+def average_kernel() -> Kernel:
+    """Return the kernel that divides the sum of each window by the number of places that count."""
+
+    def run(x, y, count, padded, h, w, c, h_out, w_out, k_h, k_w, s_h, s_w, p_h, p_w):
+        i = int32(int32(cuda.blockIdx.x) * int32(THREADS) + int32(cuda.threadIdx.x))
+        if i < count:
+            place = quotient(i, c)
+            channel = int32(i - int32(place * c))
+            line = quotient(place, w_out)
+            n = quotient(line, h_out)
+            top = int32(int32(line - int32(n * h_out)) * s_h - p_h)
+            left = int32(int32(place - int32(line * w_out)) * s_w - p_w)
+            total, places = float32(0), int32(0)
+            for a in range(k_h):
+                row = int32(top + int32(a))
+                down = row >= int32(0) and row < h
+                for b in range(k_w):
+                    column = int32(left + int32(b))
+                    inside = down and column >= int32(0) and column < w
+                    if inside:
+                        total += x[int32(int32(int32(n * h + row) * w + column) * c + channel)]
+                    beyond = row >= int32(h + p_h) or column >= int32(w + p_w)
+                    if inside or (padded != int32(0) and not beyond):
+                        places = int32(places + int32(1))
+            y[i] = total / float32(places)
+
+    return Kernel("avg_pool", run, (floats, floats, int32, int32, *NUMBERS), THREADS)
+
+
+@cache
+def average_gradient_kernel() -> Kernel:
+    """Return the kernel of the gradient of each place: a share of that of each of its windows."""
+
+    def run(dy, dx, count, padded, more, h, w, c, h_out, w_out, k_h, k_w, s_h, s_w, p_h, p_w):
+        i = int32(int32(cuda.blockIdx.x) * int32(THREADS) + int32(cuda.threadIdx.x))
+        if i < count:
+            place = quotient(i, c)
+            channel = int32(i - int32(place * c))
+            line = quotient(place, w)
+            n = quotient(line, h)
+            row, column = int32(line - int32(n * h) + p_h), int32(place - int32(line * w) + p_w)
+            first_line, first_column = int32(0), int32(0)
+            if row >= k_h:
+                first_line = int32(quotient(int32(row - k_h), s_h) + int32(1))
+            if column >= k_w:
+                first_column = int32(quotient(int32(column - k_w), s_w) + int32(1))
+            last_line, last_column = quotient(row, s_h), quotient(column, s_w)
+            if last_line >= h_out:
+                last_line = int32(h_out - int32(1))
+            if last_column >= w_out:
+                last_column = int32(w_out - int32(1))
+            low, down, across = int32(0), int32(h + p_h), int32(w + p_w)
+            if padded == int32(0):
+                low = int32(1)
+            else:
+                down, across = int32(down + p_h), int32(across + p_w)
+            total = float32(0)
+            for u in range(first_line, int32(last_line + int32(1))):
+                top = int32(int32(u) * s_h)  # in the padded image
+                bottom = int32(top + k_h)
+                if bottom > down:
+                    bottom = down
+                if low != int32(0) and top < p_h:
+                    top = p_h
+                for v in range(first_column, int32(last_column + int32(1))):
+                    left = int32(int32(v) * s_w)
+                    right = int32(left + k_w)
+                    if right > across:
+                        right = across
+                    if low != int32(0) and left < p_w:
+                        left = p_w
+                    places = int32(int32(bottom - top) * int32(right - left))
+                    of = int32(int32(n * h_out + int32(u)) * w_out + int32(v))
+                    total += dy[int32(of * c + channel)] / float32(places)
+            if more != int32(0):
+                total += dx[i]
+            dx[i] = total
+
+    kinds = (floats, floats, int32, int32, int32, *NUMBERS)
+    return Kernel("avg_pool_gradient", run, kinds, THREADS)
+
+
+# --- public op ------------------------------------------------------------------------------------
+
+
+def avg_pool2d(
+    x: DeviceArray,
+    *,
+    size: Pair,
+    stride: Pair,
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    out: DeviceArray | None = None,
+) -> DeviceArray:
+    """Compute the mean of each window, a thread for each."""
+    shape = shapes.avg_pool2d(
+        x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out
+    )
+    y = empty(check("avg_pool2d", x=x), shape) if out is None else out
+    bind_avg_pool2d(
+        x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode,
+        count_include_pad=count_include_pad, out=y,
+    )()  # fmt: skip
+    return y
+
+
+def bind_avg_pool2d(
+    x: DeviceArray,
+    *,
+    size: Pair,
+    stride: Pair,
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    out: DeviceArray,
+) -> Call:
+    """Bind one launch."""
+    shape = shapes.avg_pool2d(
+        x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out
+    )
+    machine = check("avg_pool2d", x=x, out=out)
+    given = numbers(x.shape, shape, size, stride, padding)
+    arguments = (x, out, out.size, int(count_include_pad), *given)
+    return Call(machine, [Launch(average_kernel(), blocks_of(out.size), arguments)], out)
+
+
+def avg_pool2d_backward(
+    dy: DeviceArray,
+    y: DeviceArray,
+    x: DeviceArray,
+    *,
+    size: Pair,
+    stride: Pair,
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> tuple[DeviceArray | None, ...]:
+    """Share each window's gradient among its places."""
+    out = empty_like(x)
+    bind_avg_pool2d_backward(
+        dy, y, x, size=size, stride=stride, padding=padding, count_include_pad=count_include_pad,
+        out=out, more=(False,),
+    )()  # fmt: skip
+    return out
+
+
+def bind_avg_pool2d_backward(
+    dy: DeviceArray,
+    y: DeviceArray,
+    x: DeviceArray,
+    *,
+    size: Pair,
+    stride: Pair,
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    out: Sequence[DeviceArray | None],
+    more: Sequence[bool],
+) -> Call:
+    """Bind one launch."""
+    machine, dx = check("avg_pool2d_backward", dy=dy, dx=out[0]), out[0]
+    given = numbers(x.shape, dy.shape, size, stride, padding)
+    blocks = 0 if dx is None else blocks_of(dx.size)
+    count = 0 if dx is None else dx.size
+    arguments = (dy, dx, count, int(count_include_pad), int(more[0]), *given)
+    return Call(machine, [Launch(average_gradient_kernel(), blocks, arguments)])

@@ -1,0 +1,177 @@
+"""The pooling that takes the largest value of each window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+from numba import cuda
+
+from ... import shapes
+from ...checks import Pair
+from ..runtime.arrays import DeviceArray, check, empty, empty_like
+from ..runtime.call import Call
+from ..runtime.kernel import Kernel, float32, floats, int32
+from ..runtime.machine import Launch
+from ..words.whole import quotient
+from .window import NUMBERS, THREADS, blocks_of, numbers
+
+# --- kernels --------------------------------------------------------------------------------------
+
+
+@cache
+def maximum_kernel() -> Kernel:
+    """Return the kernel of the largest value of each window; one that is not a number wins."""
+
+    def run(x, y, count, h, w, c, h_out, w_out, k_h, k_w, s_h, s_w, p_h, p_w):
+        i = int32(int32(cuda.blockIdx.x) * int32(THREADS) + int32(cuda.threadIdx.x))
+        if i < count:
+            place = quotient(i, c)
+            channel = int32(i - int32(place * c))
+            line = quotient(place, w_out)
+            n = quotient(line, h_out)
+            top = int32(int32(line - int32(n * h_out)) * s_h - p_h)
+            left = int32(int32(place - int32(line * w_out)) * s_w - p_w)
+            best = float32(-float("inf"))
+            for a in range(k_h):
+                row = int32(top + int32(a))
+                if row >= int32(0) and row < h:
+                    for b in range(k_w):
+                        column = int32(left + int32(b))
+                        if column >= int32(0) and column < w:
+                            at = int32(int32(int32(n * h + row) * w + column) * c + channel)
+                            value = x[at]
+                            if value > best or value != value:
+                                best = value
+            y[i] = best
+
+    return Kernel("max_pool", run, (floats, floats, int32, *NUMBERS), THREADS)
+
+
+@cache
+def maximum_gradient_kernel() -> Kernel:
+    """Return the kernel of the gradient of each place: of the windows whose first largest it is."""
+
+    def run(x, dy, dx, count, more, h, w, c, h_out, w_out, k_h, k_w, s_h, s_w, p_h, p_w):
+        i = int32(int32(cuda.blockIdx.x) * int32(THREADS) + int32(cuda.threadIdx.x))
+        if i < count:
+            place = quotient(i, c)
+            channel = int32(i - int32(place * c))
+            line = quotient(place, w)
+            n = quotient(line, h)
+            row, column = int32(line - int32(n * h) + p_h), int32(place - int32(line * w) + p_w)
+            # The windows that have this place: from the first that reaches it to that above it.
+            first_line, first_column = int32(0), int32(0)
+            if row >= k_h:
+                first_line = int32(quotient(int32(row - k_h), s_h) + int32(1))
+            if column >= k_w:
+                first_column = int32(quotient(int32(column - k_w), s_w) + int32(1))
+            last_line, last_column = quotient(row, s_h), quotient(column, s_w)
+            if last_line >= h_out:
+                last_line = int32(h_out - int32(1))
+            if last_column >= w_out:
+                last_column = int32(w_out - int32(1))
+            total = float32(0)
+            for u in range(first_line, int32(last_line + int32(1))):
+                for v in range(first_column, int32(last_column + int32(1))):
+                    top = int32(int32(int32(u) * s_h) - p_h)
+                    left = int32(int32(int32(v) * s_w) - p_w)
+                    best, where = float32(0), int32(-1)
+                    for a in range(k_h):
+                        y_in = int32(top + int32(a))
+                        if y_in >= int32(0) and y_in < h:
+                            for b in range(k_w):
+                                x_in = int32(left + int32(b))
+                                if x_in >= int32(0) and x_in < w:
+                                    at = int32(int32(int32(n * h + y_in) * w + x_in) * c + channel)
+                                    value = x[at]
+                                    larger = value > best or (value != value and best == best)
+                                    if where < int32(0) or larger:
+                                        best, where = value, at
+                    if where == i:
+                        of = int32(int32(n * h_out + int32(u)) * w_out + int32(v))
+                        total += dy[int32(of * c + channel)]
+            if more != int32(0):
+                total += dx[i]
+            dx[i] = total
+
+    kinds = (floats, floats, floats, int32, int32, *NUMBERS)
+    return Kernel("max_pool_gradient", run, kinds, THREADS)
+
+
+# --- public op ------------------------------------------------------------------------------------
+
+
+def max_pool2d(
+    x: DeviceArray,
+    *,
+    size: Pair,
+    stride: Pair,
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+    out: DeviceArray | None = None,
+) -> DeviceArray:
+    """Compute the maximum of each window, a thread for each."""
+    shape = shapes.max_pool2d(
+        x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out
+    )
+    y = empty(check("max_pool2d", x=x), shape) if out is None else out
+    bind_max_pool2d(x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=y)()
+    return y
+
+
+def bind_max_pool2d(
+    x: DeviceArray,
+    *,
+    size: Pair,
+    stride: Pair,
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+    out: DeviceArray,
+) -> Call:
+    """Bind one launch."""
+    shape = shapes.max_pool2d(
+        x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out
+    )
+    machine = check("max_pool2d", x=x, out=out)
+    given = numbers(x.shape, shape, size, stride, padding)
+    launch = Launch(maximum_kernel(), blocks_of(out.size), (x, out, out.size, *given))
+    return Call(machine, [launch], out)
+
+
+def max_pool2d_backward(
+    dy: DeviceArray,
+    y: DeviceArray,
+    x: DeviceArray,
+    *,
+    size: Pair,
+    stride: Pair,
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+) -> tuple[DeviceArray | None, ...]:
+    """Look for the place of the largest value again, window by window."""
+    out = empty_like(x)
+    bind_max_pool2d_backward(
+        dy, y, x, size=size, stride=stride, padding=padding, out=out, more=(False,)
+    )()
+    return out
+
+
+def bind_max_pool2d_backward(
+    dy: DeviceArray,
+    y: DeviceArray,
+    x: DeviceArray,
+    *,
+    size: Pair,
+    stride: Pair,
+    padding: Pair = 0,
+    ceil_mode: bool = False,
+    out: Sequence[DeviceArray | None],
+    more: Sequence[bool],
+) -> Call:
+    """Bind one launch."""
+    machine, dx = check("max_pool2d_backward", dy=dy, x=x, dx=out[0]), out[0]
+    given = numbers(x.shape, dy.shape, size, stride, padding)
+    blocks = 0 if dx is None else blocks_of(x.size)
+    arguments = (x, dy, dx, x.size, int(more[0]), *given)
+    return Call(machine, [Launch(maximum_gradient_kernel(), blocks, arguments)])

@@ -1,0 +1,109 @@
+"""The global mean: of each channel over all positions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+from numba import cuda
+
+from ... import shapes
+from ..runtime.arrays import DeviceArray, check, empty, empty_like
+from ..runtime.call import Call
+from ..runtime.kernel import Kernel, float32, floats, int32
+from ..runtime.machine import Launch
+from ..words import shared
+from ..words.whole import quotient
+from .window import blocks_of
+
+COLUMNS, ROWS = 32, 8  # channels of a block, and threads that share the positions of each
+THREADS = COLUMNS * ROWS
+
+# --- kernels --------------------------------------------------------------------------------------
+
+
+@cache
+def mean_kernel() -> Kernel:
+    """Return the kernel of the means of `COLUMNS` channels of a sample."""
+
+    def run(x, y, positions, c, tiles):
+        own = shared(THREADS)
+        t = int32(cuda.threadIdx.x)
+        column, row = t % int32(COLUMNS), int32(t // int32(COLUMNS))
+        n = quotient(int32(cuda.blockIdx.x), tiles)
+        channel = int32((int32(cuda.blockIdx.x) - int32(n * tiles)) * int32(COLUMNS) + column)
+        total, position = float32(0), row
+        if channel < c:
+            while position < positions:
+                total += x[int32(int32(n * positions + position) * c + channel)]
+                position = int32(position + int32(ROWS))
+        own[t] = total
+        cuda.syncthreads()
+        if row == int32(0) and channel < c:
+            for k in range(1, ROWS):
+                total += own[t + int32(k * COLUMNS)]
+            y[int32(n * c + channel)] = total / float32(positions)
+
+    return Kernel("mean_pool", run, (floats, floats, int32, int32, int32), THREADS)
+
+
+@cache
+def mean_gradient_kernel() -> Kernel:
+    """Return the kernel that gives every position an equal share of its channel's gradient."""
+
+    def run(dy, dx, count, positions, c, more):
+        i = int32(int32(cuda.blockIdx.x) * int32(THREADS) + int32(cuda.threadIdx.x))
+        if i < count:
+            place = quotient(i, c)
+            channel = int32(i - int32(place * c))
+            n = quotient(place, positions)
+            share = dy[int32(n * c + channel)] / float32(positions)
+            if more != int32(0):
+                share += dx[i]
+            dx[i] = share
+
+    return Kernel("mean_pool_gradient", run, (floats, floats, *(int32,) * 4), THREADS)
+
+
+# --- public op ------------------------------------------------------------------------------------
+
+
+def mean_pool(x: DeviceArray, *, out: DeviceArray | None = None) -> DeviceArray:
+    """Make one pass over each sample."""
+    shape = shapes.mean_pool(x, out=out)
+    y = empty(check("mean_pool", x=x), shape) if out is None else out
+    bind_mean_pool(x, out=y)()
+    return y
+
+
+def bind_mean_pool(x: DeviceArray, *, out: DeviceArray) -> Call:
+    """Bind one launch."""
+    n, c = shapes.mean_pool(x, out=out)
+    machine, tiles = check("mean_pool", x=x, out=out), -(-c // COLUMNS)
+    arguments = (x, out, x.shape[1] * x.shape[2], c, tiles)
+    return Call(machine, [Launch(mean_kernel(), n * tiles, arguments)], out)
+
+
+def mean_pool_backward(
+    dy: DeviceArray, y: DeviceArray, x: DeviceArray
+) -> tuple[DeviceArray | None, ...]:
+    """Share each channel's gradient among all positions."""
+    out = empty_like(x)
+    bind_mean_pool_backward(dy, y, x, out=out, more=(False,))()
+    return out
+
+
+def bind_mean_pool_backward(
+    dy: DeviceArray,
+    y: DeviceArray,
+    x: DeviceArray,
+    *,
+    out: Sequence[DeviceArray | None],
+    more: Sequence[bool],
+) -> Call:
+    """Bind one launch."""
+    machine, dx = check("mean_pool_backward", dy=dy, dx=out[0]), out[0]
+    _, h, w, c = x.shape
+    count = 0 if dx is None else dx.size
+    arguments = (dy, dx, count, h * w, c, int(more[0]))
+    return Call(machine, [Launch(mean_gradient_kernel(), blocks_of(count), arguments)])

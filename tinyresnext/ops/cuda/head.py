@@ -1,7 +1,7 @@
-"""The softmax and the loss, and their gradients. A block has one sample; its threads share classes.
+"""The softmax and the loss, and their gradients. A warp has one sample; its threads share classes.
 
-All threads of a block need the largest logit and the sum of the exponentials: each takes those of
-its own classes, and a tree in shared memory joins them, in the same order in every run.
+A thread takes the largest logit, or a sum, of every 32nd class, and exchanges in the warp join
+these, in the same order in every run: neither shared memory nor a barrier is needed.
 """
 
 from __future__ import annotations
@@ -19,83 +19,240 @@ from .runtime.arrays import DeviceArray, check, empty, empty_like, upload
 from .runtime.call import Call
 from .runtime.kernel import Kernel, float32, floats, int32
 from .runtime.machine import Launch
-from .words import shared
+from .words import warp_larger, warp_sum
 
-THREADS, STEPS = 128, 7  # two to the power of STEPS
+THREADS = 32  # of a block: one warp
+LOWEST = float("-inf")
 
 # --- kernels --------------------------------------------------------------------------------------
-# After a tree, the result is in the first place, and a barrier follows before it is written again.
 
 
 @cache
 def softmax_kernel() -> Kernel:
-    """Return the kernel of ``exp(x - m) / sum(exp(x - m))``, m the largest of a row."""
+    """Return the kernel of ``exp(x - m) / sum(exp(x - m))``, m the largest value of a row."""
 
     def run(x, y, classes):
-        own = shared(THREADS)
         t, start = int32(cuda.threadIdx.x), int32(int32(cuda.blockIdx.x) * classes)
-        largest = float32(-float("inf"))
-        c = t
-        while c < classes:
-            value = x[start + c]
-            if value > largest or value != value:
-                largest = value
-            c = int32(c + int32(THREADS))
-        own[t] = largest
-        cuda.syncthreads()
-        half = int32(THREADS // 2)
-        for _ in range(STEPS):
-            if t < half:
-                value = own[t + half]
-                if value > own[t] or value != value:
-                    own[t] = value
-            cuda.syncthreads()
-            half = int32(half >> int32(1))
-        largest = own[0]
-        cuda.syncthreads()
-        total = float32(0)
-        c = t
-        while c < classes:
-            total += math.exp(x[start + c] - largest)
-            c = int32(c + int32(THREADS))
-        own[t] = total
-        cuda.syncthreads()
-        half = int32(THREADS // 2)
-        for _ in range(STEPS):
-            if t < half:
-                own[t] += own[t + half]
-            cuda.syncthreads()
-            half = int32(half >> int32(1))
-        total = own[0]
-        c = t
-        while c < classes:
-            y[start + c] = math.exp(x[start + c] - largest) / total
-            c = int32(c + int32(THREADS))
+        end = int32(start + classes)
+        largest, total = float32(LOWEST), float32(0)
+        i = int32(start + t)
+        while i < end:
+            if x[i] > largest or x[i] != x[i]:
+                largest = x[i]
+            i = int32(i + int32(THREADS))
+        largest = warp_larger(largest)
+        i = int32(start + t)
+        while i < end:
+            total += math.exp(x[i] - largest)
+            i = int32(i + int32(THREADS))
+        total = warp_sum(total)
+        i = int32(start + t)
+        while i < end:
+            y[i] = math.exp(x[i] - largest) / total
+            i = int32(i + int32(THREADS))
 
     return Kernel("softmax", run, (floats, floats, int32), THREADS)
 
 
 @cache
-def rows_kernel() -> Kernel:
-    """Return the kernel of ``sum(a * b)`` of each row."""
+def softmax_gradient_kernel() -> Kernel:
+    """Return the kernel of ``dx = y * (dy - <dy, y>)``."""
 
-    def run(a, b, out, classes):
-        own = shared(THREADS)
+    def run(dy, y, dx, classes, more):
         t, start = int32(cuda.threadIdx.x), int32(int32(cuda.blockIdx.x) * classes)
+        end = int32(start + classes)
         total = float32(0)
-        c = t
-        while c < classes:
-            total += a[start + c] * b[start + c]
-            c = int32(c + int32(THREADS))
-        own[t] = total
-        cuda.syncthreads()
-        half = int32(THREADS // 2)
-        for _ in range(STEPS):
-            if t < half:
-                own[t] += own[t + half]
-            cuda.syncthreads()
-            half = int32(half >> int32(1))
-        if t == int32(0):
-            out[int32(cuda.blockIdx.x)] = own[0]
+        i = int32(start + t)
+        while i < end:
+            total += dy[i] * y[i]
+            i = int32(i + int32(THREADS))
+        total = warp_sum(total)
+        i = int32(start + t)
+        while i < end:
+            gradient = y[i] * (dy[i] - total)
+            if more != int32(0):
+                gradient += dx[i]
+            dx[i] = gradient
+            i = int32(i + int32(THREADS))
 
-    return Kernel("row_products", run, (floats, floats, floats, int32), THREADS)
+    return Kernel("softmax_gradient", run, (floats, floats, floats, int32, int32), THREADS)
+
+
+@cache
+def losses_kernel() -> Kernel:
+    """Return the kernel of each sample's ``-sum(target * log_p)``.
+
+    The target is ``kept * label + even``; ``log_p = x - m - log(sum(exp(x - m)))``. No logarithm is
+    taken of a probability, which may be zero.
+    """
+
+    def run(x, labels, losses, kept, even, classes):
+        t, start = int32(cuda.threadIdx.x), int32(int32(cuda.blockIdx.x) * classes)
+        end = int32(start + classes)
+        largest, total, loss = float32(LOWEST), float32(0), float32(0)
+        i = int32(start + t)
+        while i < end:
+            if x[i] > largest or x[i] != x[i]:
+                largest = x[i]
+            i = int32(i + int32(THREADS))
+        largest = warp_larger(largest)
+        i = int32(start + t)
+        while i < end:
+            total += math.exp(x[i] - largest)
+            i = int32(i + int32(THREADS))
+        log_total = math.log(warp_sum(total))
+        i = int32(start + t)
+        while i < end:
+            loss -= (labels[i] * kept + even) * (x[i] - largest - log_total)
+            i = int32(i + int32(THREADS))
+        loss = warp_sum(loss)
+        if t == int32(0):
+            losses[int32(cuda.blockIdx.x)] = loss
+
+    kinds = (floats, floats, floats, float32, float32, int32)
+    return Kernel("cross_entropy", run, kinds, THREADS)
+
+
+@cache
+def mean_kernel() -> Kernel:
+    """Return the kernel of the mean of a few values, for one block."""
+
+    def run(values, out, count):
+        total, i = float32(0), int32(cuda.threadIdx.x)
+        while i < count:
+            total += values[i]
+            i = int32(i + int32(THREADS))
+        total = warp_sum(total)
+        if int32(cuda.threadIdx.x) == int32(0):
+            out[0] = total / float32(count)
+
+    return Kernel("mean", run, (floats, floats, int32), THREADS)
+
+
+@cache
+def losses_gradient_kernel() -> Kernel:
+    """Return the kernel of ``dy * (softmax(x) - target) / n``; ``y`` holds the softmax."""
+
+    def run(dy, y, labels, dx, kept, even, samples, count, more):
+        i = int32(int32(cuda.blockIdx.x) * int32(THREADS) + int32(cuda.threadIdx.x))
+        if i < count:
+            gradient = dy[0] * (y[i] - (labels[i] * kept + even)) / samples
+            if more != int32(0):
+                gradient += dx[i]
+            dx[i] = gradient
+
+    kinds = (floats, floats, floats, floats, float32, float32, float32, int32, int32)
+    return Kernel("cross_entropy_gradient", run, kinds, THREADS)
+
+
+# --- public ops -----------------------------------------------------------------------------------
+
+
+def softmax(x: DeviceArray, *, out: DeviceArray | None = None) -> DeviceArray:
+    """Read each row three times: largest value, sum of exponentials, division."""
+    shape = shapes.softmax(x, out=out)
+    y = empty(check("softmax", x=x), shape) if out is None else out
+    bind_softmax(x, out=y)()
+    return y
+
+
+def bind_softmax(x: DeviceArray, *, out: DeviceArray) -> Call:
+    """Bind one launch."""
+    n, classes = shapes.softmax(x, out=out)
+    machine = check("softmax", x=x, out=out)
+    return Call(machine, [Launch(softmax_kernel(), n, (x, out, classes))], out)
+
+
+def softmax_backward(
+    dy: DeviceArray, y: DeviceArray, x: DeviceArray
+) -> tuple[DeviceArray | None, ...]:
+    """Read each row twice."""
+    out = empty_like(x)
+    bind_softmax_backward(dy, y, x, out=out, more=(False,))()
+    return out
+
+
+def bind_softmax_backward(
+    dy: DeviceArray,
+    y: DeviceArray,
+    x: DeviceArray,
+    *,
+    out: Sequence[DeviceArray | None],
+    more: Sequence[bool],
+) -> Call:
+    """Bind one launch."""
+    machine, (n, classes) = check("softmax_backward", dy=dy, y=y, dx=out[0]), x.shape
+    blocks, arguments = 0 if out[0] is None else n, (dy, y, out[0], classes, int(more[0]))
+    return Call(machine, [Launch(softmax_gradient_kernel(), blocks, arguments)])
+
+
+def softmax_cross_entropy(
+    x: DeviceArray, *, labels: Any, smoothing: float = 0.0, out: DeviceArray | None = None
+) -> DeviceArray:
+    """Compute each sample's loss, and their mean."""
+    y = empty(check("softmax_cross_entropy", x=x), ()) if out is None else out
+    bind_softmax_cross_entropy(x, labels=labels, smoothing=smoothing, out=y)()
+    return y
+
+
+def bind_softmax_cross_entropy(
+    x: DeviceArray, *, labels: Any, smoothing: float = 0.0, out: DeviceArray
+) -> Call:
+    """Bind two launches."""
+    rows = _rows(x, labels, smoothing)
+    shapes.softmax_cross_entropy(x, labels=_stand_in(rows), smoothing=smoothing, out=out)
+    machine, (n, classes) = check("softmax_cross_entropy", x=x, labels=rows, out=out), x.shape
+    losses = empty(machine, (n,))
+    given = x, rows, losses, 1 - smoothing, smoothing / classes, classes
+    launches = [Launch(losses_kernel(), n, given), Launch(mean_kernel(), 1, (losses, out, n))]
+    return Call(machine, launches, out)
+
+
+def softmax_cross_entropy_backward(
+    dy: DeviceArray, y: DeviceArray, x: DeviceArray, *, labels: Any, smoothing: float = 0.0
+) -> tuple[DeviceArray | None, ...]:
+    """Compute the probability minus the target, divided by the number of samples."""
+    out = empty_like(x)
+    bind_softmax_cross_entropy_backward(
+        dy, y, x, labels=labels, smoothing=smoothing, out=out, more=(False,)
+    )()
+    return out
+
+
+def bind_softmax_cross_entropy_backward(
+    dy: DeviceArray,
+    y: DeviceArray,
+    x: DeviceArray,
+    *,
+    labels: Any,
+    smoothing: float = 0.0,
+    out: Sequence[DeviceArray | None],
+    more: Sequence[bool],
+) -> Call:
+    """Bind a softmax, and one pass over its values."""
+    rows = _rows(x, labels, smoothing)
+    machine = check("softmax_cross_entropy_backward", dy=dy, x=x, labels=rows, dx=out[0])
+    (n, classes), place = x.shape, empty(machine, x.shape)
+    given = dy, place, rows, out[0], 1 - smoothing, smoothing / classes, n, x.size, int(more[0])
+    blocks = 0 if out[0] is None else -(-x.size // THREADS)
+    launches = [Launch(softmax_kernel(), n if blocks else 0, (x, place, classes))]
+    return Call(machine, [*launches, Launch(losses_gradient_kernel(), blocks, given)])
+
+
+def _rows(x: DeviceArray, labels: Any, smoothing: float) -> DeviceArray:
+    """Return the distributions over the classes on the device; those of numbers are one-hot.
+
+    Numbers are given in NumPy's memory, where they can be checked.
+    """
+    if isinstance(labels, DeviceArray):
+        return labels
+    shapes.softmax_cross_entropy(x, labels=labels, smoothing=smoothing)
+    labels = np.asarray(labels)
+    if labels.ndim == 1:
+        labels = np.eye(x.shape[1], dtype=np.float32)[labels]
+    return upload(x.machine, labels)
+
+
+def _stand_in(rows: DeviceArray) -> np.ndarray:
+    """Return something of the same shape and type for the rules of shapes, which read labels."""
+    return np.broadcast_to(np.zeros((), rows.dtype), rows.shape)

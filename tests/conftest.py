@@ -13,6 +13,8 @@ from hdf5_cases import file_bytes
 
 from tinyresnext.ops import cpu, reference
 
+BACKENDS = {"reference": reference, "cpu": cpu}
+
 if (
     "TINYRESNEXT_HOME" not in os.environ
 ):  # not the user's own cache; the processes that tests start share this one
@@ -20,10 +22,22 @@ if (
     atexit.register(shutil.rmtree, os.environ["TINYRESNEXT_HOME"], ignore_errors=True)
 
 
-@pytest.fixture(params=["reference", "cpu"])
+@pytest.fixture(params=["reference", "cpu", pytest.param("cuda", marks=pytest.mark.device)])
 def ops(request):
-    """Return each backend in turn."""
-    return {"reference": reference, "cpu": cpu}[request.param]
+    """Return each backend in turn; that of GPUs computes on an emulator."""
+    return (
+        request.getfixturevalue("emulated") if request.param == "cuda" else BACKENDS[request.param]
+    )
+
+
+@pytest.fixture(scope="session")
+def emulated():
+    """Return the backend of GPUs on the emulator that is fast, for NumPy arrays."""
+    on_device = pytest.importorskip("on_device")
+    from tinyresnext.emulator.fibers import FiberMachine
+    from tinyresnext.ops import cuda
+
+    return on_device.OnDevice(cuda.backend(FiberMachine()))
 
 
 @pytest.fixture(scope="session")

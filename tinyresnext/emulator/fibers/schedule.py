@@ -9,11 +9,12 @@ from __future__ import annotations
 import ctypes
 
 from llvmlite import ir
-from numba import cfunc, njit, types
+from numba import njit, types
 from numba.core import cgutils
 from numba.core.typing import signature
 from numba.extending import intrinsic
 
+from ..compiled import kept_c
 from ..memory import POISON
 from .words import BARRIER, COPIES, DONE, QUEUE, SHUFFLE, VOTE
 
@@ -243,7 +244,7 @@ def run_block(resume, asked, answer, ready, queue, queued, order, threads):
         settle(asked, answer, ready, threads)
 
 
-@cfunc(types.int64(int64, int64, *[ints] * 6, longs, longs, int64, longs, ints, int64, int64))
+@kept_c(types.int64(int64, int64, *[ints] * 6, longs, longs, int64, longs, ints, int64, int64), __file__)
 def waiting(
     start,
     resume,
@@ -276,7 +277,7 @@ def waiting(
     return WHOLE
 
 
-@cfunc(types.int64(int64, ints, ints, int64, int64))
+@kept_c(types.int64(int64, ints, ints, int64, int64), __file__)
 def plain(run, block, order, threads, blocks):
     """Run blocks whose threads never wait: one thread after the other."""
     for number in range(blocks):

@@ -46,9 +46,13 @@ class Kernel:
     parameters: tuple[Any, ...]
     threads: int
 
-    def ptx(self, capability: Capability) -> str:
-        """Compile for a GPU of this compute capability; needs NVIDIA's NVVM, and no GPU."""
-        return str(cuda.compile_ptx(self.function, self.parameters, cc=capability)[0])
+    def ptx(self, capability: Capability, lines: bool = False) -> str:
+        """Compile for a GPU of this compute capability; needs NVIDIA's NVVM, and no GPU.
+
+        With ``lines`` the PTX says which line of the source each instruction comes from.
+        """
+        made = cuda.compile_ptx(self.function, self.parameters, cc=capability, lineinfo=lines)
+        return str(made[0])
 
     def llvm(self, capability: Capability) -> tuple[str, str]:
         """Return Numba's LLVM before NVVM, and the name of the function in it; needs no NVVM."""

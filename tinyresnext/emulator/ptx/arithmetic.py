@@ -1,0 +1,101 @@
+"""What PTX computes and NumPy does not have, or defines otherwise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import vectorize
+from numba.core.typing import signature as sig_of
+from numba.extending import intrinsic
+
+Array = np.ndarray[Any, Any]
+
+
+@intrinsic
+def fused(typing, a, b, c):
+    """Return ``a * b + c`` with one rounding, as LLVM's function does."""
+
+    def generate(context, builder, sig, arguments):
+        return builder.fma(*arguments)
+
+    return sig_of(a, a, a, a), generate
+
+
+@vectorize(["float32(float32, float32, float32)", "float64(float64, float64, float64)"])
+def fma(a, b, c):
+    """Return ``a * b + c`` with one rounding; a function of arrays like NumPy's own."""
+    return fused(a, b, c)
+
+
+def fma_down(a: Any, b: Any, c: Any) -> Array:
+    """Return ``a * b + c`` rounded towards minus infinity."""
+    total = np.multiply(a, b, dtype=np.float64) + c
+    near = total.astype(np.float32)
+    return np.where(near > total, np.nextafter(near, np.float32(-np.inf)), near)
+
+
+def shift(a: Any, count: Any, left: bool) -> Array:
+    """Shift; by as many bits as there are, or more, nothing (or the sign) is left."""
+    a = np.asarray(a)
+    bits = a.dtype.itemsize * 8
+    over, count = count >= bits, np.minimum(count, bits - 1).astype(a.dtype)
+    if left:
+        return np.where(over, a.dtype.type(0), a << count)
+    return np.where(over & (a.dtype.kind == "u"), a.dtype.type(0), a >> count)
+
+
+def divide(a: Any, b: Any) -> Array:
+    """Divide whole numbers towards zero; by zero, the result is all ones, as on a GPU."""
+    a, b = np.broadcast_arrays(a, b)
+    safe = np.where(b == 0, b.dtype.type(1), b)
+    q = a // safe
+    if a.dtype.kind == "i":
+        q = q + ((q * safe != a) & ((a < 0) != (safe < 0)))
+    return np.where(b == 0, np.array(-1).astype(a.dtype), q.astype(a.dtype))
+
+
+def remainder(a: Any, b: Any) -> Array:
+    """Return what division leaves, with the sign of ``a``."""
+    return a - divide(a, b) * b
+
+
+def high(a: Any, b: Any) -> Array:
+    """Return the upper half of a product."""
+    a, b = np.asarray(a), np.asarray(b)
+    bits = a.dtype.itemsize * 8
+    wide = object if bits == 64 else np.dtype(f"{a.dtype.kind}{a.dtype.itemsize * 2}")
+    product = a.astype(wide) * b.astype(wide) >> bits
+    return np.asarray(product & ((1 << bits) - 1)).astype(f"u{bits // 8}").view(a.dtype)
+
+
+def convert(a: Any, to: np.dtype[Any], how: tuple[str, ...]) -> Array:
+    """Convert between types, as ``cvt`` does."""
+    a = np.asarray(a)
+    whole = {"rni": np.rint, "rmi": np.floor, "rpi": np.ceil, "rzi": np.trunc}
+    for name in how:
+        if name in whole:
+            a = whole[name](a)
+    if "sat" in how and to.kind == "f":
+        a = np.where(np.isnan(a), 0, np.clip(a, 0, 1))  # PTX: not a number becomes zero
+    if to.kind in "iu" and a.dtype.kind == "f":
+        limits = np.iinfo(to)
+        wide = np.trunc(np.nan_to_num(a.astype(np.float64)))
+        made = np.clip(wide, limits.min, limits.max)
+        over = made >= float(limits.max)
+        return np.where(over, limits.max, np.where(over, 0, made).astype(to)).astype(to)
+    return a.astype(to)
+
+
+def count_ones(a: Any) -> Array:
+    """Return how many bits are set."""
+    bits = np.unpackbits(np.ascontiguousarray(a).view(np.uint8).reshape(len(a), -1), axis=1)
+    return bits.sum(1).astype(np.uint32)
+
+
+def leading_zeros(a: Any) -> Array:
+    """Return how many zeros stand before the first bit that is set."""
+    bits = a.dtype.itemsize * 8
+    exponent = np.frexp(a.astype(np.float64))[1]
+    exponent = np.where(a >> np.maximum(exponent - 1, 0).astype(a.dtype) == 0, exponent - 1, exponent)
+    return (bits - exponent).astype(np.uint32)

@@ -1,0 +1,135 @@
+"""The machine: kernels compiled to PTX, which is executed and watched."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...errors import DeviceError
+from ...ops.cuda.runtime.kernel import Capability, Kernel
+from ...ops.cuda.runtime.machine import Launch
+from ..counters import Counters
+from .memory import Heap
+from .parse import TYPES
+from .run import Run
+from .walk import Program, Walk
+
+LANES = 8192  # threads that run together, at most: more of them leave the processor's cache
+
+
+class PtxMachine:
+    """An emulated GPU that executes PTX and watches every access.
+
+    It raises `KernelFault` for a race between threads, an asynchronous copy that nobody waited for,
+    a word that nobody wrote, an access outside of the arrays that the kernel was given, a
+    misaligned access, a barrier that not all threads of a block reach, and a shuffle that names a
+    thread which is elsewhere.
+
+    Parameters
+    ----------
+    capability : tuple of int
+        The compute capability that kernels are compiled for.
+    count : bool
+        Whether to count instructions, sectors and wavefronts, in `counters`.
+    watched : bool
+        Whether to look for races, unwritten words and copies under way. Everything else is always
+        looked for.
+    memory : int
+        How many bytes the GPU has.
+    multiprocessors : int
+        How many it says it has; kernels choose their tiles by it.
+
+    Attributes
+    ----------
+    counters : dict of str to Counters
+        For each kernel by its name what was counted.
+    """
+
+    def __init__(
+        self,
+        capability: Capability = (8, 0),
+        count: bool = False,
+        watched: bool = True,
+        memory: int = 8 << 30,
+        multiprocessors: int = 8,
+    ) -> None:
+        self.name, self.capability, self.multiprocessors = "ptx", capability, multiprocessors
+        self.counters: dict[str, Counters] = {}
+        self._heap, self._count, self._watched, self._threads = Heap(memory), count, watched, 0
+        self.allocate, self.write, self.read = self._heap.allocate, self._heap.write, self._heap.read
+
+    def free_bytes(self) -> int:
+        """Return how many bytes can still be allocated."""
+        return self._heap.size - self._heap.used
+
+    def prepare(self, launches: Sequence[Launch]) -> Callable[[], None]:
+        """Return a call that runs all launches."""
+
+        def run() -> None:
+            for one in launches:
+                self.launch(one)
+
+        return run
+
+    def launch(self, launch: Launch) -> None:
+        """Run a kernel to its end; raise `KernelFault` at its first mistake."""
+        kernel, blocks, arguments = launch
+        program = compiled(kernel, self.capability)
+        counters = None
+        if self._count:
+            counters = self.counters.setdefault(kernel.name, Counters(kernel.name))
+        parameters = {
+            name: as_array(kind, value)
+            for (name, kind), value in zip(program.code.parameters, arguments, strict=True)
+        }
+        extents = [
+            (value.address, value.address + value.nbytes)
+            for value in arguments
+            if hasattr(value, "address")
+        ]
+        first, self._threads = self._threads, self._threads + blocks * kernel.threads
+        batch = max(1, LANES // kernel.threads)
+        for start in range(0, blocks, batch):
+            run = Run(
+                kernel.name,
+                program.code,
+                self._heap,
+                extents,
+                range(start, min(start + batch, blocks)),
+                blocks,
+                kernel.threads,
+                first,
+                counters,
+                self._watched,
+            )
+            Walk(program, run, parameters).to_the_end()
+
+
+@functools.cache
+def compiled(kernel: Kernel, capability: Capability) -> Program:
+    """Return the program of a kernel, made once a process."""
+    try:
+        text = kernel.ptx(capability, lines=True)
+    except DeviceError:
+        raise
+    except Exception as error:
+        if "nvvm" not in str(error).lower():
+            raise
+        raise DeviceError(
+            "the emulator of PTX needs NVIDIA's compiler, which is not found; install it with: "
+            'pip install "numba-cuda[cu13]"'
+        ) from error
+    return Program(text)
+
+
+def as_array(kind: str, value: Any) -> np.ndarray:
+    """Return a parameter as an array of one value, in the bits of its type."""
+    if value is None or hasattr(value, "address"):
+        return np.array([0 if value is None else value.address], np.uint64)
+    own = TYPES[kind]
+    if isinstance(value, float | np.floating):
+        return np.array([value], f"f{own.itemsize}")
+    return np.array([value]).astype(f"i{own.itemsize}")

@@ -1,0 +1,122 @@
+"""Memory of the emulated GPU: words, what is known of each, and where each allocation lies."""
+
+from __future__ import annotations
+
+import bisect
+import weakref
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...errors import DeviceError
+
+POISON = 0xFFFFFFFF  # as float32 not a number
+APART = 1 << 20  # bytes between two allocations at least: whoever leaves one does not meet another
+START = 1 << 32
+
+
+class State(NamedTuple):
+    """What is known of each word; see `watch`."""
+
+    known: np.ndarray[Any, Any]  # somebody wrote it
+    pending: np.ndarray[Any, Any]  # an asynchronous copy to it is under way
+    writer: np.ndarray[Any, Any]  # the thread that wrote it last
+    written: np.ndarray[Any, Any]  # the stamp of that
+    reader: np.ndarray[Any, Any]  # one of those who read it since
+    read: np.ndarray[Any, Any]  # the stamp of the last of them
+    spread: np.ndarray[Any, Any]  # how far they are apart
+
+
+class Space:
+    """Words that lie side by side.
+
+    Parameters
+    ----------
+    size : int
+        In bytes.
+    name : str
+        As reports name it.
+    """
+
+    def __init__(self, size: int, name: str) -> None:
+        words = -(-max(size, 1) // 4)
+        self.name, self.words = name, words
+        self.data = np.full(words, POISON, np.uint32)
+        self.state = State(
+            np.zeros(words, bool),
+            np.zeros(words, bool),
+            np.full(words, -1, np.int64),
+            np.zeros(words, np.int32),
+            np.full(words, -1, np.int64),
+            np.zeros(words, np.int32),
+            np.zeros(words, np.int8),
+        )
+
+
+class Allocation(Space):
+    """Global memory that a program asked for."""
+
+    def __init__(self, heap: Heap, address: int, size: int) -> None:
+        super().__init__(size, "global")
+        self.heap, self.address, self.size = heap, address, size
+        heap.used += size
+
+    def __del__(self) -> None:
+        """Give the bytes back to what can be allocated."""
+        self.heap.used -= self.size
+
+
+class Heap:
+    """The global memory of an emulated GPU; no address is used twice.
+
+    Parameters
+    ----------
+    size : int
+        How many bytes it pretends to have.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size, self.used = size, 0
+        self._next, self._starts = START, [0]
+        self._places: dict[int, weakref.ref[Allocation]] = {}
+
+    def allocate(self, size: int) -> Allocation:
+        """Return memory that nobody has written; raise `DeviceError` if there is not as much."""
+        if size > self.size - self.used:
+            raise DeviceError(
+                f"the emulated GPU has {self.size - self.used:,} bytes left of {self.size:,}, "
+                f"and {size:,} are needed"
+            )
+        made = Allocation(self, self._next, size)
+        self._starts.append(made.address)
+        self._places[made.address] = weakref.ref(made)
+        self._next += -(-size // APART) * APART + APART
+        return made
+
+    def find(self, address: int) -> Allocation | None:
+        """Return the allocation that an address is in, if there is one and it is not freed."""
+        start = self._starts[bisect.bisect_right(self._starts, address) - 1]
+        place = self._places.get(start)
+        found = place() if place is not None else None
+        return found if found is not None and address < start + found.size else None
+
+    def write(self, address: int, values: np.ndarray) -> None:
+        """Copy a contiguous array to an address."""
+        space, start = self._inside(address, values.nbytes)
+        space.data.view(np.uint8)[start : start + values.nbytes] = values.reshape(-1).view(np.uint8)
+        words = slice(start // 4, -(-(start + values.nbytes) // 4))
+        space.state.known[words], space.state.writer[words] = True, -1
+        space.state.reader[words] = -1
+
+    def read(self, address: int, out: np.ndarray) -> None:
+        """Fill a contiguous array from an address."""
+        space, start = self._inside(address, out.nbytes)
+        out.reshape(-1).view(np.uint8)[:] = space.data.view(np.uint8)[start : start + out.nbytes]
+
+    def _inside(self, address: int, size: int) -> tuple[Allocation, int]:
+        space = self.find(address) if size else None
+        if space is None and size == 0:
+            return Allocation(self, 0, 0), 0
+        if space is None or address + size > space.address + space.size:
+            raise DeviceError(f"{size:,} bytes at {address:#x} are not inside one allocation")
+        return space, address - space.address

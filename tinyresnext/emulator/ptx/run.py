@@ -1,0 +1,231 @@
+"""One launch: the threads of some blocks, their memory, and where each of them is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..counters import Counters
+from ..fault import KernelFault
+from . import watch
+from .copies import Copies
+from .memory import Heap, Space
+from .parse import Code
+from .warps import Warps
+from .write import LOCAL, SHARED
+
+Array = np.ndarray[Any, Any]
+SAID = {
+    watch.RACE_WRITTEN: ("race", "another thread wrote it, and no barrier lies between"),
+    watch.RACE_READ: ("race", "another thread reads it, and no barrier lies between"),
+    watch.UNWRITTEN: ("unwritten", "nobody has written it"),
+    watch.WAITING: ("unawaited copy", "an asynchronous copy to it is under way"),
+}
+
+
+class Run:
+    """Blocks of one launch that run together.
+
+    Parameters
+    ----------
+    kernel : str
+        Its name.
+    code : Code
+    heap : Heap
+    extents : list of tuple
+        First and last address of each array that the kernel was given.
+    blocks : range
+        Their numbers.
+    grid, threads : int
+        Blocks in all, and threads of each.
+    first : int
+        The number of the first thread of this launch, among all there ever were.
+    counters : Counters or None
+        What is to be counted.
+    watched : bool
+        Whether to look for races, unwritten words and copies under way.
+    """
+
+    def __init__(
+        self,
+        kernel: str,
+        code: Code,
+        heap: Heap,
+        extents: list[tuple[int, int]],
+        blocks: range,
+        grid: int,
+        threads: int,
+        first: int,
+        counters: Counters | None,
+        watched: bool,
+    ) -> None:
+        self.kernel, self.code, self.size, self.first = kernel, code, threads, first
+        self.blocks, self.lanes = blocks, len(blocks) * threads
+        self.counters, self.watched = counters, watched
+        self.at = 0, 0  # the piece and the instruction in it
+        self._heap, self._extents = heap, extents
+        number = np.arange(self.lanes)
+        self.block = number // threads
+        self.thread = first + blocks[0] * threads + number  # among all threads there ever were
+        self.special = self._special(number % threads, grid)
+        self.warps = Warps(threads, self.lanes, self.fault)
+        self.copies = Copies(self.lanes, self._land)
+        self._shared_words, self._local_words = -(-code.shared // 4), -(-code.local // 4)
+        self._shared = Space(4 * self._shared_words * len(blocks), "shared")
+        self._local = Space(4 * self._local_words * self.lanes, "local")
+        self._stamps = np.zeros(self.lanes, np.int32)
+
+    def _special(self, thread: Array, grid: int) -> dict[str, Array]:
+        """Return the special registers by name."""
+        values = {
+            "tid_x": thread,
+            "ctaid_x": self.blocks[0] + self.block,
+            "ntid_x": np.full(self.lanes, self.size),
+            "nctaid_x": np.full(self.lanes, grid),
+            "laneid": thread % 32,
+            "warpid": thread // 32,
+        }
+        for name, value in (("tid", 0), ("ctaid", 0), ("ntid", 1), ("nctaid", 1)):
+            for axis in "yz":
+                values[f"{name}_{axis}"] = np.full(self.lanes, value)
+        return {name: value.astype(np.uint32) for name, value in values.items()}
+
+    def fault(self, kind: str, what: str, lane: int) -> None:
+        """Raise `KernelFault` for a thread."""
+        ins = self.code.pieces[self.at[0]][self.at[1]]
+        block, thread = divmod(int(lane), self.size)
+        who = f"thread {thread} of block {self.blocks[0] + block}"
+        raise KernelFault(kind, self.kernel, f"{what}, {who}", ins.where)
+
+    # --- barriers ---------------------------------------------------------------------------------
+
+    def barrier(self) -> None:
+        """Note that all threads have passed a barrier of their block."""
+        self._stamps = (self._stamps // watch.WARPS + 1) * watch.WARPS
+
+    def warp_barrier(self, lanes: Array, mask: Array) -> None:
+        """Note that threads have passed a barrier of their warp."""
+        self.warps.check(lanes, mask, "a barrier of a warp")
+        self._stamps[lanes] += 1
+
+    # --- memory -----------------------------------------------------------------------------------
+
+    def _words(self, kind: str, address: Array, lanes: Array, size: int) -> tuple[Space, Array]:
+        """Return the memory, and for each thread the number of its first word in it."""
+        low = int(address.min())
+        if kind == "any":
+            starts = ("local", LOCAL), ("shared", SHARED), ("global", 0)
+            kind, start = next(pair for pair in starts if low >= pair[1])
+            address = address - np.uint64(start)
+        if (address % np.uint64(size)).any():
+            bad = lanes[address % np.uint64(size) != 0][0]
+            self.fault("misaligned", f"{size} bytes at an address that is no multiple of it", bad)
+        if kind == "global":
+            return self._global(address, lanes, size)
+        space, words, row = self._shared, self._shared_words, self.block[lanes]
+        if kind == "local":
+            space, words, row = self._local, self._local_words, lanes
+        outside = address + np.uint64(size) > np.uint64(4 * words)
+        if outside.any():
+            place = int(address[outside][0].astype(np.int64))
+            what = f"{size} bytes at {place} of {kind} memory, which has {4 * words}"
+            self.fault("bounds", what, lanes[outside][0])
+        return space, row * words + (address >> np.uint64(2)).astype(np.int64)
+
+    def _global(self, address: Array, lanes: Array, size: int) -> tuple[Space, Array]:
+        """Return the allocation that all addresses are in; each has to be in an argument."""
+        low, high = int(address.min()), int(address.max()) + size
+        if not any(start <= low and high <= stop for start, stop in self._extents):
+            inside = np.zeros(len(address), bool)
+            for start, stop in self._extents:
+                top = np.uint64(max(stop - size, 0))
+                inside |= (address >= np.uint64(start)) & (address <= top)
+            if not inside.all():
+                self.fault("bounds", self._outside(int(address[~inside][0])), lanes[~inside][0])
+        space = self._heap.find(low)
+        if space is None or high > space.address + space.size:
+            self.fault("bounds", "one access goes to two allocations, which is not emulated", lanes[0])
+        return space, ((address - np.uint64(space.address)) >> np.uint64(2)).astype(np.int64)
+
+    def _outside(self, address: int) -> str:
+        """Describe an address by the array that it is nearest to."""
+        if not self._extents:
+            return f"an access to {address:#x}, and the kernel was given no array"
+        near = min(self._extents, key=lambda one: max(one[0] - address, address - one[1], 0))
+        size = near[1] - near[0]
+        return f"an access to byte {address - near[0]} of an array of {size} bytes"
+
+    def _report(self, how: tuple[int, int, int], verb: str, space: Space, lanes: Array) -> None:
+        code, i, word = how
+        if code != watch.GOOD:
+            kind, what = SAID[code]
+            per = self._shared_words if space is self._shared else space.words
+            place = f"{verb} word {word % max(per, 1)} of {space.name} memory: {what}"
+            self.fault(kind, place, lanes[i])
+
+    def load(self, kind: str, address: Array, lanes: Array, dtype: np.dtype, count: int) -> Array:
+        """Return what threads load: a row for each of ``count`` values."""
+        size = dtype.itemsize * count
+        space, words = self._words(kind, address, lanes, size)
+        self._count(space, address, lanes, size, "load")
+        words = words[:, None] + np.arange(max(1, size // 4))
+        out = np.empty(words.shape[::-1], np.uint32)
+        watched = self.watched and space is not self._local
+        given = self.thread[lanes], self._stamps[lanes], self.size, self.first
+        how = watch.load(space.state, space.data, words, *given, out, watched)
+        self._report(how, "a load of", space, lanes)
+        if dtype.itemsize == 4:
+            return out.view(dtype)
+        if dtype.itemsize == 8:
+            pairs = np.ascontiguousarray(out.reshape(count, 2, -1).transpose(0, 2, 1))
+            return pairs.view(dtype)[..., 0]
+        bytes_ = np.ascontiguousarray(out.T).view(dtype)
+        first = (address & np.uint64(3)).astype(np.int64) // dtype.itemsize
+        return np.stack([bytes_[np.arange(len(lanes)), first + q] for q in range(count)])
+
+    def store(
+        self, kind: str, address: Array, lanes: Array, dtype: np.dtype, values: list[Array]
+    ) -> None:
+        """Write a value, or several side by side, for each thread."""
+        size = dtype.itemsize * len(values)
+        if dtype.itemsize < 4:
+            self.fault("bounds", "a store of less than four bytes, which is not emulated", lanes[0])
+        space, words = self._words(kind, address, lanes, size)
+        self._count(space, address, lanes, size, "store")
+        rows = np.stack([np.broadcast_to(v, lanes.shape).astype(dtype, copy=False) for v in values])
+        if dtype.itemsize == 8:
+            halves = np.ascontiguousarray(rows).view(np.uint32).reshape(len(values), -1, 2)
+            rows = halves.transpose(0, 2, 1).reshape(2 * len(values), -1)
+        words = words[:, None] + np.arange(size // 4)
+        self._write(space, words, lanes, np.ascontiguousarray(rows).view(np.uint32), False)
+
+    def _write(
+        self, space: Space, words: Array, lanes: Array, values: Array, pending: bool
+    ) -> None:
+        watched = self.watched and space is not self._local
+        given = self.thread[lanes], self._stamps[lanes], self.size, self.first
+        how = watch.store(space.state, space.data, words, *given, values, watched, pending)
+        self._report(how, "a store to", space, lanes)
+
+    def copy(self, to: Array, of: Array, lanes: Array, size: int, taken: Array) -> None:
+        """Start asynchronous copies of ``taken`` bytes, filled up with zeros to ``size``."""
+        space, words = self._words("shared", to, lanes, size)
+        self._count(space, to, lanes, size, "copy")
+        values = np.zeros((size // 4, len(lanes)), np.uint32)
+        for count in range(1, size // 4 + 1):
+            some = taken == 4 * count
+            if some.any():
+                got = self.load("global", of[some], lanes[some], np.dtype("u4"), count)
+                values[:count, some] = got
+        words = words[:, None] + np.arange(size // 4)
+        self._write(space, words, lanes, values, True)
+        self.copies.start(lanes, words, values)
+
+    def _land(self, lanes: Array, words: Array, values: Array) -> None:
+        space, given = self._shared, (self.thread[lanes], self._stamps[lanes])
+        watch.land(space.state, space.data, words, *given, np.ascontiguousarray(values))
+
+    def _count(self, space: Space, address: Array, lanes: Array, size: int, what: str) -> None:
+        if self.counters is not None and space is not self._local:
+            self.counters.access(space.name, what, address, self.warps.warp[lanes], size, self.at)

@@ -1,0 +1,183 @@
+"""Which threads run next: those that are behind, until all have ended."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from . import arithmetic
+from .parse import Code, Instruction, parse
+from .registers import Registers
+from .run import Run
+from .write import Writer
+
+Array = np.ndarray[Any, Any]
+
+
+def spread(value: Any, lanes: Array) -> Array:
+    """Return a value for each thread."""
+    return np.broadcast_to(value, lanes.shape)
+
+
+def narrow(value: Any, kind: str) -> Any:
+    """Return the lower bits of whole numbers."""
+    to = np.dtype(kind)
+    if to.kind == "b":
+        return np.asarray(value).astype(bool)
+    return np.asarray(value).astype(f"u{to.itemsize}").view(to)
+
+
+def fill(value: Any, kind: str) -> Any:
+    """Return whole numbers in a wider type, with their sign if they have one."""
+    value = np.asarray(value)
+    if value.dtype.kind == "f":
+        value = value.view(f"u{value.dtype.itemsize}")
+    return value.astype(kind)
+
+
+NAMES = {
+    "np": np,
+    "spread": spread,
+    "narrow": narrow,
+    "fill": fill,
+    "as_address": lambda value: np.asarray(value).astype(np.uint64, copy=False),
+    "fma": arithmetic.fma,
+    "fma_down": arithmetic.fma_down,
+    "shift": arithmetic.shift,
+    "divide": arithmetic.divide,
+    "remainder": arithmetic.remainder,
+    "high": arithmetic.high,
+    "convert": arithmetic.convert,
+    "count_ones": arithmetic.count_ones,
+    "leading_zeros": arithmetic.leading_zeros,
+    "reciprocal_root": lambda value: np.reciprocal(np.sqrt(value)),
+}
+
+
+class Program:
+    """The PTX of a kernel, as Python that is compiled piece by piece when it is needed.
+
+    Parameters
+    ----------
+    text : str
+        The PTX.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.code: Code = parse(text)
+        self.registers = Registers(self.code)
+        self._made: dict[tuple[int, bool], Any] = {}
+
+    def source(self, number: int, some: bool) -> str:
+        """Return the Python of a piece."""
+        return Writer(self.code, self.registers, some).piece(number)
+
+    def function(self, number: int, some: bool) -> Any:
+        """Return the compiled Python of a piece."""
+        if (number, some) not in self._made:
+            made = compile(self.source(number, some), f"<piece {number}>", "exec")
+            self._made[number, some] = made
+        return self._made[number, some]
+
+
+class Walk:
+    """Runs the threads of some blocks from the first piece to the end.
+
+    Parameters
+    ----------
+    program : Program
+    run : Run
+    parameters : dict
+        The value of each parameter, by its name.
+    """
+
+    def __init__(self, program: Program, run: Run, parameters: dict[str, Any]) -> None:
+        self._program, self._run = program, run
+        self._all = np.arange(run.lanes)
+        self._names: dict[str, Any] = {**NAMES, **program.registers.constants}
+        self._names["parameter"] = lambda name, kind: parameters[name].view(kind)[0]
+        for name, value in run.special.items():
+            for kind in ("u4", "i4"):
+                self._names[f"special_{name}_{kind}"] = value.view(kind)
+        self._here: dict[tuple[int, bool], Callable[..., None]] = {}
+
+    def to_the_end(self) -> None:
+        """Run everything; raise `KernelFault` at the first mistake."""
+        at: dict[int, Array] = {0: self._all}
+        waiting: dict[int, Array] = {}
+        with np.errstate(all="ignore"):
+            while at or waiting:
+                if not at:
+                    self._barrier(waiting)
+                    at, waiting = {number + 1: lanes for number, lanes in waiting.items()}, {}
+                number = min(at)
+                lanes = at.pop(number)
+                self._piece(number, lanes)
+                self._jump(number, lanes, at, waiting)
+
+    def _piece(self, number: int, lanes: Array) -> None:
+        """Run a piece without its end."""
+        some = len(lanes) < self._run.lanes
+        function = self._here.get((number, some))
+        if function is None:
+            code = self._program.function(number, some)
+            self._names.update(self._program.registers.constants)
+            self._names.update(self._arrays())
+            exec(code, self._names)
+            function = self._here[number, some] = self._names["piece"]
+        function(self._run, lanes, lanes)
+        if self._run.counters is not None:
+            warps = len(np.unique(self._run.warps.warp[lanes]))
+            self._run.counters.executed(self._program.code.pieces[number], warps, len(lanes))
+
+    @functools.cached_property
+    def _tables(self) -> dict[str, Array]:
+        return self._program.registers.tables(self._run.lanes)
+
+    def _arrays(self) -> dict[str, Array]:
+        """Return the registers' arrays that have been named so far."""
+        return self._program.registers.arrays(self._tables)
+
+    def _jump(
+        self, number: int, lanes: Array, at: dict[int, Array], waiting: dict[int, Array]
+    ) -> None:
+        """Say where threads go after a piece."""
+        last: Instruction = self._program.code.pieces[number][-1]
+        go = np.ones(len(lanes), bool)
+        if last.guard and last.op in ("bra", "ret", "exit"):
+            row = self._names[self._program.registers.name(last.guard, np.dtype(bool))]
+            go = row[lanes] ^ last.negated
+        if last.op == "bra":
+            join(at, self._program.code.labels[last.operands[0]], lanes[go])
+            join(at, number + 1, lanes[~go])
+        elif last.op in ("ret", "exit"):
+            join(at, number + 1, lanes[~go])
+        elif last.op in ("bar", "barrier") and "warp" not in last.modifiers:
+            join(waiting, number, lanes)
+        else:
+            join(at, number + 1, lanes)
+
+    def _barrier(self, waiting: dict[int, Array]) -> None:
+        """Let threads pass a barrier, if all of their block are there."""
+        place = np.full(self._run.lanes, -1)
+        for number, lanes in waiting.items():
+            place[lanes] = number
+        blocks = place.reshape(-1, self._run.size)
+        apart = (blocks != blocks[:, :1]).any(1)
+        if apart.any():
+            block = int(np.argmax(apart))
+            number = int(blocks[block].max())
+            missing = int(np.argmax(blocks[block] != number))
+            self._run.at = number, len(self._program.code.pieces[number]) - 1
+            lane = block * self._run.size + missing
+            self._run.fault("barrier", "a barrier that is not reached by", lane)
+        self._run.barrier()
+
+
+def join(at: dict[int, Array], number: int, lanes: Array) -> None:
+    """Add threads to those that are at a piece."""
+    if len(lanes):
+        at[number] = np.sort(np.concatenate([at[number], lanes])) if number in at else lanes

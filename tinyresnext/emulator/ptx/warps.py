@@ -1,0 +1,69 @@
+"""What the threads of a warp say to each other, and whether those that are named are there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+
+class Warps:
+    """The warps of the blocks that run together.
+
+    Parameters
+    ----------
+    threads : int
+        Of a block.
+    lanes : int
+        Of all blocks together.
+    fault : callable
+        Called with a kind, a sentence and the number of a thread; it raises.
+    """
+
+    def __init__(self, threads: int, lanes: int, fault: Callable[[str, str, int], None]) -> None:
+        self._size, self._lanes, self._fault = threads, lanes, fault
+        self._warps = -(-threads // 32)
+        number = np.arange(lanes)
+        self.lane = number % threads % 32
+        self.warp = number // threads * self._warps + number % threads // 32
+        self._bit = (np.uint32(1) << self.lane.astype(np.uint32)).astype(np.uint32)
+
+    def here(self, lanes: Array) -> Array:
+        """Return, for each thread, a bit for each thread of its warp that executes this with it."""
+        masks = np.zeros(self.warp[-1] + 1, np.uint32)
+        np.bitwise_or.at(masks, self.warp[lanes], self._bit[lanes])
+        return masks[self.warp[lanes]]
+
+    def check(self, lanes: Array, mask: Array, what: str) -> None:
+        """Report a thread that a mask names and that is elsewhere, or that names not itself."""
+        bad = ((mask & ~self.here(lanes)) != 0) | ((mask & self._bit[lanes]) == 0)
+        if bad.any():
+            self._fault("shuffle", f"{what} names a thread that is elsewhere", int(lanes[bad][0]))
+
+    def shuffle(self, mode: str, lanes: Array, value: Array, b: Array, c: Array, mask: Array) -> Any:
+        """Return values of other threads, and whether the place asked for is in range."""
+        self.check(lanes, mask, "a shuffle")
+        lane, b, c = self.lane[lanes], b.astype(np.int64) & 31, c.astype(np.int64)
+        segment = (c >> 8) & 31
+        low, last = lane & segment, (lane & segment) | (c & 31 & ~segment)
+        place = {"idx": low | (b & ~segment), "up": lane - b, "down": lane + b, "bfly": lane ^ b}[mode]
+        inside = place >= last if mode == "up" else place <= last
+        place = np.where(inside, place, lane)
+        if ((mask >> place.astype(np.uint32)) & 1 == 0).any():
+            bad = (mask >> place.astype(np.uint32)) & 1 == 0
+            self._fault("shuffle", "a shuffle reads a thread it does not name", int(lanes[bad][0]))
+        row = np.zeros(self._lanes, np.uint32)
+        row[lanes] = value
+        return row[lanes - lane + place], inside
+
+    def vote(self, mode: str, lanes: Array, flag: Array, mask: Array) -> Array:
+        """Return what the threads of a mask say together."""
+        self.check(lanes, mask, "a vote")
+        yes = np.zeros(self.warp[-1] + 1, np.uint32)
+        np.bitwise_or.at(yes, self.warp[lanes], np.where(flag, self._bit[lanes], np.uint32(0)))
+        said = yes[self.warp[lanes]] & mask
+        results = {"ballot": said, "any": said != 0, "all": said == mask}
+        return results[mode] if mode in results else (said == 0) | (said == mask)

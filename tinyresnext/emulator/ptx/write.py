@@ -1,0 +1,353 @@
+"""From the instructions of a kernel to Python: one line of NumPy for each, all threads at once.
+
+A register is an array with a value for each thread. Every piece of code is written twice. When all
+threads run it, ``np.add(a, b, out=c)`` is enough; when some do, ``c[I] = np.add(a[I], b[I])`` with
+the numbers of these threads. The names that a line can use stand in `names.NAMES`.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from ...errors import DeviceError
+from .parse import ENDS, TYPES, Code, Instruction
+from .registers import Registers
+
+LOCAL, SHARED = 1 << 46, 1 << 44  # where these memories begin, as an address of any kind
+
+BINARY = {
+    "add": "np.add",
+    "sub": "np.subtract",
+    "and": "np.bitwise_and",
+    "or": "np.bitwise_or",
+    "xor": "np.bitwise_xor",
+}
+UNARY = {
+    "not": "np.invert",
+    "abs": "np.abs",
+    "sqrt": "np.sqrt",
+    "ex2": "np.exp2",
+    "lg2": "np.log2",
+    "sin": "np.sin",
+    "cos": "np.cos",
+    "tanh": "np.tanh",
+}
+COMPARE = {
+    "eq": "np.equal",
+    "ne": "np.not_equal",
+    "lt": "np.less",
+    "le": "np.less_equal",
+    "gt": "np.greater",
+    "ge": "np.greater_equal",
+    "lo": "np.less",
+    "ls": "np.less_equal",
+    "hi": "np.greater",
+    "hs": "np.greater_equal",
+}
+WIDE = {"s16": "s32", "u16": "u32", "s32": "s64", "u32": "u64"}
+SPECIAL = r"%((?:tid|ctaid|ntid|nctaid)\.[xyz]|laneid|warpid)"
+
+
+class Writer:
+    """Writes the Python of one kernel.
+
+    Parameters
+    ----------
+    code : Code
+    registers : Registers
+        Where each register is.
+    some : bool
+        Whether to write for some of the threads, or for all.
+    """
+
+    def __init__(self, code: Code, registers: Registers, some: bool) -> None:
+        self.code, self.registers, self.index = code, registers, "[I]" if some else ""
+
+    def piece(self, number: int) -> str:
+        """Return a function ``piece(M, I, L)`` for a piece without its jump.
+
+        ``M`` is the run, ``I`` and ``L`` are the numbers of the threads.
+        """
+        lines = []
+        for ins in self.code.pieces[number]:
+            if ins.op not in ENDS or "warp" in ins.modifiers:
+                lines += self._guarded(number, ins)
+        return "\n".join(["def piece(M, I, L):", *(f"    {line}" for line in lines), "    return"])
+
+    def _guarded(self, number: int, ins: Instruction) -> list[str]:
+        """Return the lines of an instruction that perhaps not all threads execute."""
+        if not ins.guard:
+            return self._lines(number, ins)
+        flag = f"{'~' if ins.negated else ''}{self._get(ins.guard, 'pred')}"
+        before, self.index = self.index, "[I]"
+        lines = self._lines(number, ins)
+        self.index = before
+        return [
+            "I0, L0 = I, L",
+            f"L = L[{flag}]",
+            "I = L",
+            "if len(L):",
+            *(f"    {line}" for line in lines),
+            "I, L = I0, L0",
+        ]
+
+    def _lines(self, number: int, ins: Instruction) -> list[str]:
+        place = self.code.pieces[number].index(ins)
+        method = getattr(self, f"_{ins.op}", None)
+        try:
+            lines = method(ins) if method else self._plain(ins)
+        except (KeyError, IndexError, ValueError) as error:
+            raise DeviceError(f"the emulator does not know {ins.where}") from error
+        if ins.op in ("ld", "st", "cp", "atom", "red", "shfl", "vote", "bar"):
+            return [f"M.at = {number}, {place}", *lines]
+        return lines
+
+    # --- operands ---------------------------------------------------------------------------------
+
+    def _get(self, operand: str, kind: str) -> str:
+        """Return an operand as an expression of a type."""
+        if found := re.fullmatch(SPECIAL, operand):
+            return f"special_{found[1].replace('.', '_')}_{TYPES[kind].str[1:]}{self.index}"
+        if operand in ("WARP_SZ",):
+            return "np.uint32(32)"
+        if operand.startswith(("0f", "0F", "0d", "0D")):
+            bits = int(operand[2:], 16)
+            size = "u4" if operand[1] in "fF" else "u8"
+            return self.registers.constant(bits, TYPES[kind], size)
+        if operand in self.code.symbols:
+            return self.registers.constant(self.code.symbols[operand], TYPES[kind])
+        if re.fullmatch(r"-?(0[xX][0-9a-fA-F]+|\d+)U?", operand):
+            return self.registers.constant(int(operand.rstrip("U"), 0), TYPES[kind])
+        own = TYPES[self.code.type_of(operand)]
+        if own.itemsize == TYPES[kind].itemsize:
+            return self.registers.name(operand, TYPES[kind]) + self.index
+        name = self.registers.name(operand, np.dtype(f"u{own.itemsize}")) + self.index
+        return f"narrow({name}, '{TYPES[kind].str}')"
+
+    def _put(self, operand: str, kind: str, expression: str) -> list[str]:
+        """Return a line that sets a register."""
+        if operand == "_":
+            return [expression]
+        own = TYPES[self.code.type_of(operand)]
+        if own.itemsize != TYPES[kind].itemsize:  # the rest is filled: with the sign, or zeros
+            filled = np.dtype(f"{'i' if kind[0] == 's' else 'u'}{own.itemsize}")
+            name = self.registers.name(operand, filled)
+            return [f"{name}{self.index or '[:]'} = fill({expression}, '{filled.str}')"]
+        name = self.registers.name(operand, TYPES[kind])
+        return [f"{name}{self.index or '[:]'} = {expression}"]
+
+    def _call(self, operand: str, kind: str, function: str, *arguments: str) -> list[str]:
+        """Return a line that sets a register by a function that takes ``out``."""
+        own = TYPES[self.code.type_of(operand)]
+        if self.index or own.itemsize != TYPES[kind].itemsize:
+            return self._put(operand, kind, f"{function}({', '.join(arguments)})")
+        name = self.registers.name(operand, TYPES[kind])
+        return [f"{function}({', '.join(arguments)}, out={name})"]
+
+    def _address(self, operand: str) -> str:
+        """Return the address in brackets."""
+        base, sign, more = re.fullmatch(r"\[\s*([%\w$]+)\s*(?:([+-])\s*(\w+))?\s*\]", operand).groups()
+        if base in self.code.symbols:
+            expression = self.registers.constant(self.code.symbols[base], TYPES["u64"])
+        else:
+            expression = f"as_address({self._get(base, self.code.type_of(base).replace('b', 'u'))})"
+        if more:
+            step = int(more, 0) * (-1 if sign == "-" else 1)
+            expression = f"({expression} + np.uint64({step % (1 << 64)}))"
+        return f"spread({expression}, L)"
+
+    @staticmethod
+    def _space(ins: Instruction) -> str:
+        spaces = ("global", "shared", "local", "const")
+        return next((one.split("::")[0] for one in ins.modifiers if one.startswith(spaces)), "any")
+
+    # --- memory -----------------------------------------------------------------------------------
+
+    def _ld(self, ins: Instruction) -> list[str]:
+        if ins.modifiers[0] == "param":
+            name = ins.operands[1].strip("[]").split("+")[0].strip()
+            return self._put(ins.operands[0], ins.type, f"parameter({name!r}, '{TYPES[ins.type].str}')")
+        into = ins.operands[0].strip("{}").split(",")
+        load = f"M.load({self._space(ins)!r}, {self._address(ins.operands[1])}, L, "
+        lines = [f"got = {load}np.dtype('{TYPES[ins.type].str}'), {len(into)})"]
+        for q, register in enumerate(into):
+            lines += self._put(register.strip(), ins.type, f"got[{q}]")
+        return lines
+
+    def _st(self, ins: Instruction) -> list[str]:
+        values = [self._get(one.strip(), ins.type) for one in ins.operands[1].strip("{}").split(",")]
+        address = self._address(ins.operands[0])
+        kind = TYPES[ins.type].str
+        return [f"M.store({self._space(ins)!r}, {address}, L, np.dtype('{kind}'), [{', '.join(values)}])"]
+
+    def _cp(self, ins: Instruction) -> list[str]:
+        if "commit_group" in ins.modifiers:
+            return ["M.copies.commit(L)"]
+        if "wait_all" in ins.modifiers or "wait_group" in ins.modifiers:
+            groups = ins.operands[0] if ins.operands else "-1"
+            return [f"M.copies.wait(L, {groups})"]
+        if ins.modifiers[0] != "async" or "bulk" in ins.modifiers:
+            raise KeyError(ins.text)
+        to, of, size = self._address(ins.operands[0]), self._address(ins.operands[1]), ins.operands[2]
+        taken = self._get(ins.operands[3], "u32") if len(ins.operands) > 3 else f"np.uint32({size})"
+        return [f"M.copy({to}, {of}, L, {size}, spread({taken}, L))"]
+
+    def _atom(self, ins: Instruction) -> list[str]:
+        names = ("add", "max", "min", "exch", "cas", "inc", "dec", "and", "or", "xor")
+        how = next(one for one in ins.modifiers if one in names)
+        operands = ins.operands[1:] if ins.op == "atom" else ins.operands
+        values = [f"spread({self._get(one, ins.type)}, L)" for one in operands[1:]]
+        call = (
+            f"M.atomic({self._space(ins)!r}, {how!r}, {self._address(operands[0])}, L, "
+            f"np.dtype('{TYPES[ins.type].str}'), {', '.join(values)})"
+        )
+        return self._put(ins.operands[0], ins.type, call) if ins.op == "atom" else [call]
+
+    _red = _atom
+
+    # --- other threads ----------------------------------------------------------------------------
+
+    def _shfl(self, ins: Instruction) -> list[str]:
+        to, _, flag = ins.operands[0].partition("|")
+        mode = ins.modifiers[1]
+        values = [f"spread({self._get(one, 'u32')}, L)" for one in ins.operands[1:]]
+        lines = [f"got = M.warps.shuffle({mode!r}, L, {', '.join(values)})"]
+        lines += self._put(to, "b32", "got[0]")
+        return lines + (self._put(flag, "pred", "got[1]") if flag else [])
+
+    def _vote(self, ins: Instruction) -> list[str]:
+        how = ins.modifiers[1]
+        flag, mask = self._get(ins.operands[1].lstrip("!"), "pred"), self._get(ins.operands[2], "u32")
+        flag = f"~{flag}" if ins.operands[1].startswith("!") else flag
+        call = f"M.warps.vote({how!r}, L, spread({flag}, L), spread({mask}, L))"
+        return self._put(ins.operands[0], "b32" if how == "ballot" else "pred", call)
+
+    def _activemask(self, ins: Instruction) -> list[str]:
+        return self._put(ins.operands[0], "b32", "M.warps.here(L)")
+
+    def _bar(self, ins: Instruction) -> list[str]:  # of a warp; that of a block ends a piece
+        return [f"M.warp_barrier(L, spread({self._get(ins.operands[0], 'u32')}, L))"]
+
+    def _membar(self, ins: Instruction) -> list[str]:
+        return []
+
+    _fence = _nanosleep = _membar
+
+    # --- arithmetic -------------------------------------------------------------------------------
+
+    def _mov(self, ins: Instruction) -> list[str]:
+        to, of = ins.operands
+        half = {"b64": "b32", "b32": "b16"}.get(ins.type, "")
+        bits = f"{TYPES[half].itemsize * 8}" if half else ""
+        if to.startswith("{"):
+            low, up = (one.strip() for one in to.strip("{}").split(","))
+            whole = self._get(of, ins.type)
+            shifted = f"narrow(shift({whole}, {bits}, False), '{TYPES[half].str}')"
+            return [
+                *self._put(low, half, f"narrow({whole}, '{TYPES[half].str}')"),
+                *self._put(up, half, shifted),
+            ]
+        if of.startswith("{"):
+            low, up = (self._get(one.strip(), half) for one in of.strip("{}").split(","))
+            own = TYPES[ins.type].str
+            return self._put(to, ins.type, f"fill({low}, '{own}') | shift(fill({up}, '{own}'), {bits}, True)")
+        return self._put(to, ins.type, self._get(of, ins.type))
+
+    def _cvta(self, ins: Instruction) -> list[str]:
+        space = next(one for one in ins.modifiers if one in ("global", "shared", "local", "const"))
+        start = {"global": 0, "const": 0, "shared": SHARED, "local": LOCAL}[space]
+        sign = "subtract" if "to" in ins.modifiers else "add"
+        kind = ins.type
+        return self._call(
+            ins.operands[0], kind, f"np.{sign}", self._get(ins.operands[1], kind), f"np.uint64({start})"
+        )
+
+    def _cvt(self, ins: Instruction) -> list[str]:
+        to, of = ins.modifiers[-2:]
+        value = f"convert({self._get(ins.operands[1], of)}, np.dtype('{TYPES[to].str}'), "
+        return self._put(ins.operands[0], to, f"{value}{ins.modifiers[:-2]!r})")
+
+    def _setp(self, ins: Instruction) -> list[str]:
+        how, kind = ins.modifiers[0], ins.type
+        a, b = (self._get(one, kind) for one in ins.operands[1:3])
+        unordered = f"(np.isnan({a}) | np.isnan({b}))"
+        if how in ("nan", "num"):
+            test = unordered if how == "nan" else f"~{unordered}"
+        elif kind[0] == "f" and how == "ne":
+            test = f"np.not_equal({a}, {b}) & ~{unordered}"
+        elif kind[0] == "f" and len(how) == 3:  # ltu: or not ordered
+            test = f"{COMPARE[how[:2]]}({a}, {b}) | {unordered}"
+        else:
+            test = f"{COMPARE[how]}({a}, {b})"
+        if len(ins.operands) > 3:
+            name, other = ins.modifiers[1], ins.operands[3]
+            flag = self._get(other.lstrip("!"), "pred")
+            test = f"{BINARY[name]}({test}, {'~' if other[0] == '!' else ''}{flag})"
+        to, _, opposite = ins.operands[0].partition("|")
+        lines = self._put(to, "pred", test)
+        return lines + (self._put(opposite, "pred", f"~({test})") if opposite else [])
+
+    def _selp(self, ins: Instruction) -> list[str]:
+        a, b = (self._get(one, ins.type) for one in ins.operands[1:3])
+        flag = self._get(ins.operands[3], "pred")
+        return self._put(ins.operands[0], ins.type, f"np.where({flag}, {a}, {b})")
+
+    def _neg(self, ins: Instruction) -> list[str]:
+        value = self._get(ins.operands[1], ins.type.replace("u", "s"))
+        return self._put(ins.operands[0], ins.type.replace("u", "s"), f"np.negative({value})")
+
+    def _mul(self, ins: Instruction) -> list[str]:
+        to, *of = ins.operands
+        kind = ins.type
+        if kind[0] == "f" or "lo" in ins.modifiers:
+            product = [self._get(one, kind) for one in of[:2]]
+            if ins.op == "mul":
+                return self._call(to, kind, "np.multiply", *product)
+            return self._put(to, kind, f"np.multiply({', '.join(product)}) + {self._get(of[2], kind)}")
+        if "hi" in ins.modifiers:
+            expression = f"high({self._get(of[0], kind)}, {self._get(of[1], kind)})"
+        else:
+            own, kind = TYPES[WIDE[kind]].str, WIDE[kind]
+            a, b = (f"fill({self._get(one, ins.type)}, '{own}')" for one in of[:2])
+            expression = f"{a} * {b}"
+        if ins.op == "mad":
+            expression += f" + {self._get(of[2], kind)}"
+        return self._put(to, kind, expression)
+
+    def _mad(self, ins: Instruction) -> list[str]:
+        return self._fma(ins) if ins.type[0] == "f" else self._mul(ins)
+
+    def _fma(self, ins: Instruction) -> list[str]:
+        values = [self._get(one, ins.type) for one in ins.operands[1:]]
+        if "rm" in ins.modifiers:
+            return self._put(ins.operands[0], ins.type, f"fma_down({', '.join(values)})")
+        return self._call(ins.operands[0], ins.type, "fma", *values)
+
+    def _plain(self, ins: Instruction) -> list[str]:
+        """Write the instructions that are one function of their operands."""
+        to, kind = ins.operands[0], ins.type
+        if ins.op in BINARY or ins.op in UNARY:
+            values = [self._get(one, kind) for one in ins.operands[1:]]
+            return self._call(to, kind, {**BINARY, **UNARY}[ins.op], *values)
+        functions = {
+            "div": "np.divide" if kind[0] == "f" else "divide",
+            "rem": "remainder",
+            "rcp": "np.reciprocal",
+            "rsqrt": "reciprocal_root",
+            "popc": "count_ones",
+            "clz": "leading_zeros",
+        }
+        if ins.op in ("min", "max"):
+            strict = kind[0] == "f" and "NaN" not in ins.modifiers
+            functions[ins.op] = f"np.f{ins.op}" if strict else f"np.{ins.op}imum"
+        values = [self._get(one, kind) for one in ins.operands[1:]]
+        expression = f"{functions[ins.op]}({', '.join(values)})"
+        return self._put(to, "u32" if ins.op in ("popc", "clz") else kind, expression)
+
+    def _shl(self, ins: Instruction) -> list[str]:
+        value, count = self._get(ins.operands[1], ins.type), self._get(ins.operands[2], "u32")
+        return self._put(ins.operands[0], ins.type, f"shift({value}, {count}, {ins.op == 'shl'})")
+
+    _shr = _shl

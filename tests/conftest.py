@@ -32,12 +32,24 @@ def ops(request):
 
 @pytest.fixture(scope="session")
 def emulated():
-    """Return the backend of GPUs on the emulator that is fast, for NumPy arrays."""
+    """Return the backend of GPUs on an emulator, for NumPy arrays.
+
+    ``TINYRESNEXT_EMULATOR`` says which: ``fibers`` (the default), with an order of the threads
+    and a time of the copies if wanted (``fibers descending early``), or ``ptx`` with a compute
+    capability (``ptx 8.0``).
+    """
     on_device = pytest.importorskip("on_device")
-    from tinyresnext.emulator.fibers import FiberMachine
     from tinyresnext.ops import cuda
 
-    return on_device.OnDevice(cuda.backend(FiberMachine()))
+    kind, *more = os.environ.get("TINYRESNEXT_EMULATOR", "fibers").split()
+    if kind == "ptx":
+        from tinyresnext.emulator.ptx import PtxMachine
+
+        major, minor = map(int, (more or ["8.0"])[0].split("."))
+        return on_device.OnDevice(cuda.backend(PtxMachine((major, minor))))
+    from tinyresnext.emulator.fibers import FiberMachine
+
+    return on_device.OnDevice(cuda.backend(FiberMachine(*more)))
 
 
 @pytest.fixture(scope="session")

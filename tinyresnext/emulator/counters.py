@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from .ptx.parse import Instruction
+    from .ptx.source.parse import Instruction
 
 Array = np.ndarray[Any, Any]
 SECTOR, BANKS = 32, 32

@@ -11,8 +11,10 @@ from typing import Any, Literal
 import numpy as np
 
 from ...errors import DeviceError
+from ...ops.cuda.runtime.arrays import DeviceArray
 from ...ops.cuda.runtime.kernel import Capability, Kernel
 from ...ops.cuda.runtime.machine import Launch
+from ..fault import KernelFault
 from ..memory import Block, Heap
 
 Order = Literal["ascending", "descending"] | int
@@ -74,9 +76,9 @@ class FiberMachine:
 
         Raises
         ------
-        DeviceError
-            A fault of the kernel: a barrier that not all threads reach, a shuffle that lacks a
-            thread, or something written outside of an array.
+        KernelFault
+            A barrier that not all threads reach, a shuffle that lacks a thread, or something
+            written outside of an array.
         """
         self.prepare([launch])()
 
@@ -123,18 +125,16 @@ def as_bytes(kind: Any, value: Any) -> bytes:
     """Return a parameter as the bytes that the kernel reads."""
     if value is None:
         return bytes(8)
-    if hasattr(value, "address"):
+    if isinstance(value, DeviceArray):
         return int(value.address).to_bytes(8, "little")
     return np.array(value, str(kind)).tobytes()
 
 
 def check_guards(launch: Launch) -> None:
-    """Raise `DeviceError` if a kernel wrote beside one of its arrays."""
+    """Raise `KernelFault` if a kernel wrote beside one of its arrays."""
     for value in launch.arguments:
-        memory = getattr(value, "memory", None)
-        place = memory.overrun() if isinstance(memory, Block) else None
-        if place is not None:
-            raise DeviceError(
-                f"kernel {launch.kernel.name} wrote outside of an array: to byte {place} of "
-                f"{memory.size}, in an argument of shape {list(value.shape)}"
-            )
+        if isinstance(value, DeviceArray) and isinstance(value.memory, Block):
+            place = value.memory.overrun()
+            if place is not None:
+                what = f"it wrote to byte {place} of {value.memory.size} bytes of memory"
+                raise KernelFault("bounds", launch.kernel.name, what)

@@ -10,8 +10,8 @@ from typing import Any
 import llvmlite.binding as llvm
 import numpy as np
 
-from ...errors import DeviceError
 from ...ops.cuda.runtime.kernel import Capability, Kernel
+from ..fault import KernelFault
 from . import schedule
 from .translate import translate
 from .words import MOST, QUEUE, RUNTIME
@@ -94,7 +94,7 @@ class Program:
 
         Raises
         ------
-        DeviceError
+        KernelFault
             A barrier that not all threads reach, a shuffle that lacks one, or a stack that is full.
         """
         with LOCK:
@@ -132,17 +132,14 @@ class Program:
             full = bool((rows[: len(order), :64] != CANARY).any())
             rows[:, :64] = CANARY
         how, thread = divmod(end, 1024)
-        where = f"kernel {self.kernel.name}, block {block[0]}, thread {thread}"
+        name, who = self.kernel.name, f"thread {thread} of block {block[0]}"
         if full:
-            raise DeviceError(
-                f"kernel {self.kernel.name}: a thread needs more than {STACK:,} bytes"
-            )
+            raise KernelFault("stack", name, f"a thread needs more than {STACK:,} bytes of its own")
         if how == schedule.DIVERGENT:
-            raise DeviceError(f"{where}: it has ended, and others wait for it at a barrier")
+            raise KernelFault("barrier", name, f"{who} has ended, and others wait at a barrier")
         if how == schedule.ABSENT:
-            raise DeviceError(
-                f"{where}: its shuffle, vote or warp barrier names a thread that is elsewhere"
-            )
+            what = "its shuffle, vote or warp barrier names a thread that is elsewhere"
+            raise KernelFault("shuffle", name, f"{who}: {what}")
 
 
 def module_arrays(text: str) -> int:

@@ -244,7 +244,9 @@ def run_block(resume, asked, answer, ready, queue, queued, order, threads):
         settle(asked, answer, ready, threads)
 
 
-@kept_c(types.int64(int64, int64, *[ints] * 6, longs, longs, int64, longs, ints, int64, int64), __file__)
+@kept_c(
+    types.int64(int64, int64, *[ints] * 6, longs, longs, int64, longs, ints, int64, int64), __file__
+)
 def waiting(
     start,
     resume,

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from ...errors import DeviceError
+from ...ops.cuda.runtime.arrays import DeviceArray
 from ...ops.cuda.runtime.kernel import Capability, Kernel
 from ...ops.cuda.runtime.machine import Launch
 from ..counters import Counters
 from .memory import Heap
-from .parse import TYPES
 from .run import Run
+from .source.parse import TYPES
 from .walk import Program, Walk
 
 LANES = 8192  # threads that run together, at most: more of them leave the processor's cache
@@ -59,7 +60,11 @@ class PtxMachine:
         self.name, self.capability, self.multiprocessors = "ptx", capability, multiprocessors
         self.counters: dict[str, Counters] = {}
         self._heap, self._count, self._watched, self._threads = Heap(memory), count, watched, 0
-        self.allocate, self.write, self.read = self._heap.allocate, self._heap.write, self._heap.read
+        self.allocate, self.write, self.read = (
+            self._heap.allocate,
+            self._heap.write,
+            self._heap.read,
+        )
 
     def free_bytes(self) -> int:
         """Return how many bytes can still be allocated."""
@@ -88,7 +93,7 @@ class PtxMachine:
         extents = [
             (value.address, value.address + value.nbytes)
             for value in arguments
-            if hasattr(value, "address")
+            if isinstance(value, DeviceArray)
         ]
         first, self._threads = self._threads, self._threads + blocks * kernel.threads
         batch = max(1, LANES // kernel.threads)
@@ -127,7 +132,7 @@ def compiled(kernel: Kernel, capability: Capability) -> Program:
 
 def as_array(kind: str, value: Any) -> np.ndarray:
     """Return a parameter as an array of one value, in the bits of its type."""
-    if value is None or hasattr(value, "address"):
+    if value is None or isinstance(value, DeviceArray):
         return np.array([0 if value is None else value.address], np.uint64)
     own = TYPES[kind]
     if isinstance(value, float | np.floating):

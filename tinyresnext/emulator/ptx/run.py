@@ -11,9 +11,9 @@ from ..fault import KernelFault
 from . import watch
 from .copies import Copies
 from .memory import Heap, Space
-from .parse import Code
+from .source.compute import LOCAL, SHARED
+from .source.parse import Code
 from .warps import Warps
-from .write import LOCAL, SHARED
 
 Array = np.ndarray[Any, Any]
 SAID = {
@@ -145,7 +145,8 @@ class Run:
                 self.fault("bounds", self._outside(int(address[~inside][0])), lanes[~inside][0])
         space = self._heap.find(low)
         if space is None or high > space.address + space.size:
-            self.fault("bounds", "one access goes to two allocations, which is not emulated", lanes[0])
+            what = "one access goes to two allocations, which is not emulated"
+            raise KernelFault("bounds", self.kernel, what)
         return space, ((address - np.uint64(space.address)) >> np.uint64(2)).astype(np.int64)
 
     def _outside(self, address: int) -> str:

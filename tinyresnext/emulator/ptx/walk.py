@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from . import arithmetic
-from .parse import Code, Instruction, parse
-from .registers import Registers
 from .run import Run
-from .write import Writer
+from .source import arithmetic
+from .source.parse import Code, Instruction, parse
+from .source.registers import Registers
+from .source.write import Writer
 
 Array = np.ndarray[Any, Any]
 
@@ -134,7 +134,7 @@ class Walk:
             self._run.counters.executed(self._program.code.pieces[number], warps, len(lanes))
 
     @functools.cached_property
-    def _tables(self) -> dict[str, Array]:
+    def _tables(self) -> dict[int, Array]:
         return self._program.registers.tables(self._run.lanes)
 
     def _arrays(self) -> dict[str, Array]:

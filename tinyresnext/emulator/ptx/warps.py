@@ -43,13 +43,17 @@ class Warps:
         if bad.any():
             self._fault("shuffle", f"{what} names a thread that is elsewhere", int(lanes[bad][0]))
 
-    def shuffle(self, mode: str, lanes: Array, value: Array, b: Array, c: Array, mask: Array) -> Any:
+    def shuffle(
+        self, mode: str, lanes: Array, value: Array, b: Array, c: Array, mask: Array
+    ) -> Any:
         """Return values of other threads, and whether the place asked for is in range."""
         self.check(lanes, mask, "a shuffle")
         lane, b, c = self.lane[lanes], b.astype(np.int64) & 31, c.astype(np.int64)
         segment = (c >> 8) & 31
         low, last = lane & segment, (lane & segment) | (c & 31 & ~segment)
-        place = {"idx": low | (b & ~segment), "up": lane - b, "down": lane + b, "bfly": lane ^ b}[mode]
+        place = {"idx": low | (b & ~segment), "up": lane - b, "down": lane + b, "bfly": lane ^ b}[
+            mode
+        ]
         inside = place >= last if mode == "up" else place <= last
         place = np.where(inside, place, lane)
         if ((mask >> place.astype(np.uint32)) & 1 == 0).any():

@@ -1,9 +1,9 @@
 """What is known of each word of memory, and what may not happen to it.
 
 A thread's access comes after another thread's if a barrier lies between them: one of the block for
-threads of one block, one of the warp for threads of one warp. Two accesses to one word, one of which
-writes, have to be in order. A *stamp* is the number of barriers that a block and then a warp has
-passed. The functions run one access after the other, compiled by Numba.
+threads of one block, one of the warp for threads of one warp. Two accesses to one word, one of
+which writes, have to be in order. A *stamp* is the number of barriers that a block and then a warp
+has passed. The functions run one access after the other, compiled by Numba.
 """
 
 from __future__ import annotations

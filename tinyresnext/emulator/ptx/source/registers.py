@@ -88,7 +88,11 @@ class Registers:
         last = {register: i for i, ins in enumerate(piece) for register in named(ins)}
         begun: set[str] = set()
         for i, ins in enumerate(piece):
-            here = [register for register in named(ins) if register in mine and register not in self._row]
+            here = [
+                register
+                for register in named(ins)
+                if register in mine and register not in self._row
+            ]
             for register in here:
                 size = self._size(register)
                 rows = free.setdefault(size, [])

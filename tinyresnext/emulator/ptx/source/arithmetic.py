@@ -97,5 +97,7 @@ def leading_zeros(a: Any) -> Array:
     """Return how many zeros stand before the first bit that is set."""
     bits = a.dtype.itemsize * 8
     exponent = np.frexp(a.astype(np.float64))[1]
-    exponent = np.where(a >> np.maximum(exponent - 1, 0).astype(a.dtype) == 0, exponent - 1, exponent)
+    exponent = np.where(
+        a >> np.maximum(exponent - 1, 0).astype(a.dtype) == 0, exponent - 1, exponent
+    )
     return (bits - exponent).astype(np.uint32)

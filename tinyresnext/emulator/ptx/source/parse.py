@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...errors import DeviceError
+from ....errors import DeviceError
 
 # PTX's types as NumPy's; `b` types are bits.
 TYPES = {

@@ -1,0 +1,5 @@
+"""From PTX to Python: instructions, where registers are, and a line of NumPy for each instruction.
+
+Read `parse`, then `registers`, `write` (memory and other threads), `compute` (everything else) and
+`arithmetic` (what NumPy lacks).
+"""

@@ -1,0 +1,139 @@
+"""From the instructions of a kernel to Python: one line of NumPy for each, all threads at once.
+
+A register is an array with a value for each thread. Every piece of code is written twice. When all
+threads run it, ``np.add(a, b, out=c)`` is enough; when some do, ``c[I] = np.add(a[I], b[I])`` with
+the numbers of these threads. The names that a line can use stand in `names.NAMES`.
+"""
+
+from __future__ import annotations
+
+from ....errors import DeviceError
+from .compute import Computing
+from .parse import ENDS, TYPES, Instruction
+
+
+class Writer(Computing):
+    """Writes the Python of one kernel; made as `Computing` is."""
+
+    def piece(self, number: int) -> str:
+        """Return a function ``piece(M, I, L)`` for a piece without its jump.
+
+        ``M`` is the run, ``I`` and ``L`` are the numbers of the threads.
+        """
+        lines = []
+        for ins in self.code.pieces[number]:
+            if ins.op not in ENDS or "warp" in ins.modifiers:
+                lines += self._guarded(number, ins)
+        return "\n".join(["def piece(M, I, L):", *(f"    {line}" for line in lines), "    return"])
+
+    def _guarded(self, number: int, ins: Instruction) -> list[str]:
+        """Return the lines of an instruction that perhaps not all threads execute."""
+        if not ins.guard:
+            return self._lines(number, ins)
+        flag = f"{'~' if ins.negated else ''}{self._get(ins.guard, 'pred')}"
+        before, self.index = self.index, "[I]"
+        lines = self._lines(number, ins)
+        self.index = before
+        return [
+            "I0, L0 = I, L",
+            f"L = L[{flag}]",
+            "I = L",
+            "if len(L):",
+            *(f"    {line}" for line in lines),
+            "I, L = I0, L0",
+        ]
+
+    def _lines(self, number: int, ins: Instruction) -> list[str]:
+        place = self.code.pieces[number].index(ins)
+        method = getattr(self, f"_{ins.op}", None)
+        try:
+            lines = method(ins) if method else self._plain(ins)
+        except (KeyError, IndexError, ValueError) as error:
+            raise DeviceError(f"the emulator does not know {ins.where}") from error
+        if ins.op in ("ld", "st", "cp", "atom", "red", "shfl", "vote", "bar"):
+            return [f"M.at = {number}, {place}", *lines]
+        return lines
+
+    # --- memory -----------------------------------------------------------------------------------
+
+    def _ld(self, ins: Instruction) -> list[str]:
+        if ins.modifiers[0] == "param":
+            name = ins.operands[1].strip("[]").split("+")[0].strip()
+            return self._put(
+                ins.operands[0], ins.type, f"parameter({name!r}, '{TYPES[ins.type].str}')"
+            )
+        into = ins.operands[0].strip("{}").split(",")
+        load = f"M.load({self._space(ins)!r}, {self._address(ins.operands[1])}, L, "
+        lines = [f"got = {load}np.dtype('{TYPES[ins.type].str}'), {len(into)})"]
+        for q, register in enumerate(into):
+            lines += self._put(register.strip(), ins.type, f"got[{q}]")
+        return lines
+
+    def _st(self, ins: Instruction) -> list[str]:
+        values = [
+            self._get(one.strip(), ins.type) for one in ins.operands[1].strip("{}").split(",")
+        ]
+        address = self._address(ins.operands[0])
+        kind = TYPES[ins.type].str
+        given = f"{address}, L, np.dtype('{kind}'), [{', '.join(values)}]"
+        return [f"M.store({self._space(ins)!r}, {given})"]
+
+    def _cp(self, ins: Instruction) -> list[str]:
+        if "commit_group" in ins.modifiers:
+            return ["M.copies.commit(L)"]
+        if "wait_all" in ins.modifiers or "wait_group" in ins.modifiers:
+            groups = ins.operands[0] if ins.operands else "-1"
+            return [f"M.copies.wait(L, {groups})"]
+        if ins.modifiers[0] != "async" or "bulk" in ins.modifiers:
+            raise KeyError(ins.text)
+        to, of, size = (
+            self._address(ins.operands[0]),
+            self._address(ins.operands[1]),
+            ins.operands[2],
+        )
+        taken = self._get(ins.operands[3], "u32") if len(ins.operands) > 3 else f"np.uint32({size})"
+        return [f"M.copy({to}, {of}, L, {size}, spread({taken}, L))"]
+
+    def _atom(self, ins: Instruction) -> list[str]:
+        names = ("add", "max", "min", "exch", "cas", "inc", "dec", "and", "or", "xor")
+        how = next(one for one in ins.modifiers if one in names)
+        operands = ins.operands[1:] if ins.op == "atom" else ins.operands
+        values = [f"spread({self._get(one, ins.type)}, L)" for one in operands[1:]]
+        call = (
+            f"M.atomic({self._space(ins)!r}, {how!r}, {self._address(operands[0])}, L, "
+            f"np.dtype('{TYPES[ins.type].str}'), {', '.join(values)})"
+        )
+        return self._put(ins.operands[0], ins.type, call) if ins.op == "atom" else [call]
+
+    _red = _atom
+
+    # --- other threads ----------------------------------------------------------------------------
+
+    def _shfl(self, ins: Instruction) -> list[str]:
+        to, _, flag = ins.operands[0].partition("|")
+        mode = ins.modifiers[1]
+        values = [f"spread({self._get(one, 'u32')}, L)" for one in ins.operands[1:]]
+        lines = [f"got = M.warps.shuffle({mode!r}, L, {', '.join(values)})"]
+        lines += self._put(to, "b32", "got[0]")
+        return lines + (self._put(flag, "pred", "got[1]") if flag else [])
+
+    def _vote(self, ins: Instruction) -> list[str]:
+        how = ins.modifiers[1]
+        flag, mask = (
+            self._get(ins.operands[1].lstrip("!"), "pred"),
+            self._get(ins.operands[2], "u32"),
+        )
+        flag = f"~{flag}" if ins.operands[1].startswith("!") else flag
+        call = f"M.warps.vote({how!r}, L, spread({flag}, L), spread({mask}, L))"
+        return self._put(ins.operands[0], "b32" if how == "ballot" else "pred", call)
+
+    def _activemask(self, ins: Instruction) -> list[str]:
+        return self._put(ins.operands[0], "b32", "M.warps.here(L)")
+
+    def _bar(self, ins: Instruction) -> list[str]:  # of a warp; that of a block ends a piece
+        return [f"M.warp_barrier(L, spread({self._get(ins.operands[0], 'u32')}, L))"]
+
+    def _membar(self, ins: Instruction) -> list[str]:
+        return []
+
+    _fence = _nanosleep = _membar

@@ -3,57 +3,67 @@
 Read `contract` first (what a backend is), then `shapes` (what each op takes, returns and refuses)
 and `reference` (what each op computes, in NumPy). `cpu` computes the same with Numba; `checks` has
 what the shape rules share, and `torch_reference` the inference ops in PyTorch, for comparisons.
-`backend` chooses a backend by the name of a device.
+`cuda` computes on NVIDIA GPUs. `backend` chooses a backend by the name of a device.
 """
 
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from ..errors import DeviceError
 from ..system.words import one_of
 from .contract import Backend
 
-__all__ = ["DEVICES", "Backend", "backend", "backend_module"]
+if TYPE_CHECKING:
+    from .cuda import CudaBackend
 
-DEVICES = ("cpu", "auto", "reference")
+__all__ = ["DEVICES", "Backend", "automatic", "backend", "backend_module"]
+
+DEVICES = ("cpu", "cuda", "auto", "reference")  # cuda:1 is the second GPU
 
 
 def backend(device: str) -> Backend:
-    """Return the module that computes on a device; it is imported only when it is asked for.
+    """Return what computes on a device; it is imported only when it is asked for.
 
     Parameters
     ----------
-    device : {"cpu", "auto", "reference"}
-        ``reference`` computes with plain NumPy; ``auto`` is the fastest device that this version
-        has.
+    device : {"cpu", "cuda", "cuda:N", "auto", "reference"}
+        ``cuda`` is the first NVIDIA GPU, ``cuda:1`` the second. ``auto`` is the first GPU if
+        everything is there that it needs, else the processor (`automatic` says why).
+        ``reference`` computes with plain NumPy.
 
     Raises
     ------
     DeviceError
-        This version has no such device, or Numba cannot be imported. Nothing is ever computed on
-        another device than the one asked for.
+        There is no such device, or something is missing that it needs: a package, a driver.
+        Nothing is ever computed on another device than the one asked for.
     """
-    if device not in DEVICES:
-        raise DeviceError(f"device is {device!r}: {one_of(device, DEVICES)}")
     if device == "reference":
         from . import reference
 
         return reference
+    if device == "auto":
+        return automatic()[0]
+    if device == "cpu":
+        return _cpu()
+    kind, colon, number = device.partition(":")
+    if kind == "cuda" and (number.isascii() and number.isdecimal() if colon else True):
+        return _cuda(int(number or 0))
+    raise DeviceError(f"device is {device!r}: {one_of(device, DEVICES)}; cuda:1 is the second GPU")
+
+
+def automatic() -> tuple[Backend, str]:
+    """Return the backend that ``auto`` is here, and a few words on why."""
     try:
-        from . import cpu
-    except (ImportError, ValueError) as error:  # Numba refuses settings with a ValueError
-        settings = [f"{name} is {os.environ[name]!r}" for name in os.environ if "NUMBA" in name]
-        said = ", ".join([str(error) or type(error).__name__, *settings])
-        raise DeviceError(
-            f"the device {device!r} cannot be used here ({said}); install Numba again, unset its "
-            "environment variables, or compute on the device 'reference'"
-        ) from error
-    return cpu
+        found = _cuda(0)
+    except DeviceError as error:
+        return _cpu(), f"the processor, since the GPU cannot be used: {error}"
+    return found, f"the GPU {found.machine!r}"
 
 
 def backend_module(name: str) -> Backend:
-    """Return a backend by the full name of its module, as its ``__name__`` says it.
+    """Return a backend by its full name, as its ``__name__`` says it.
 
     Raises
     ------
@@ -61,9 +71,42 @@ def backend_module(name: str) -> Backend:
         This version has no such backend.
     """
     own = name.removeprefix(f"{__name__}.")
-    if own == name or own not in DEVICES:
+    if own == name or own.partition(":")[0] not in DEVICES:
         raise DeviceError(
             f"the model computes with {name!r}, which is not there; load the model from its file "
             f"for one of the devices {', '.join(DEVICES)}"
         )
     return backend(own)
+
+
+def _cpu() -> Backend:
+    """Return the backend of the processor."""
+    try:
+        from . import cpu
+    except (ImportError, ValueError) as error:  # Numba refuses settings with a ValueError
+        raise _without_numba("cpu", error) from error
+    return cpu
+
+
+def _cuda(index: int) -> CudaBackend:
+    """Return the backend of a GPU. What fails without Numba is tried first: it is faster."""
+    from . import cuda
+    from .cuda.runtime.library import Driver, connected, load
+
+    connected(Driver(load()))
+    try:
+        from .cuda.runtime.gpu import opened
+    except (ImportError, ValueError) as error:
+        raise _without_numba(f"cuda:{index}", error) from error
+    return cuda.backend(opened(index))
+
+
+def _without_numba(device: str, error: Exception) -> DeviceError:
+    """Return the error for a device whose kernels Numba cannot compile."""
+    settings = [f"{name} is {os.environ[name]!r}" for name in os.environ if "NUMBA" in name]
+    said = ", ".join([str(error) or type(error).__name__, *settings])
+    extra = "" if device == "cpu" else " with what GPUs need (pip install 'tinyresnext[cuda]')"
+    return DeviceError(
+        f"the device {device!r} cannot be used here ({said}); install Numba again{extra}, unset "
+        "its environment variables, or compute on the device 'reference'"
+    )

@@ -112,7 +112,8 @@ class CudaBackend:
     def bind(self, op: str, *args: Any, **attrs: Any) -> Callable[[], Any]:
         """Call ``bind_<op>`` of the module that has the op (`MODULES`)."""
         prepare = getattr(import_module(f".{MODULES[op]}", __package__), f"bind_{op}")
-        return prepare(*args, **attrs)  # type: ignore[no-any-return]
+        bound: Callable[[], Any] = prepare(*args, **attrs)
+        return bound
 
     def chain(self, calls: Sequence[Callable[[], Any]]) -> Callable[[], None]:
         """Return one call of all their launches: a graph, where the machine has them."""

@@ -16,6 +16,9 @@ from typing import Any
 from numba import cuda
 from numba.core import types
 from numba.cuda.compiler import compile_cuda
+from numba.cuda.cudadrv.error import NvvmError, NvvmSupportError
+
+from ....errors import DeviceError
 
 Capability = tuple[int, int]  # (8, 0) is sm_80
 
@@ -50,9 +53,21 @@ class Kernel:
         """Compile for a GPU of this compute capability; needs NVIDIA's NVVM, and no GPU.
 
         With ``lines`` the PTX says which line of the source each instruction comes from.
+
+        Raises
+        ------
+        DeviceError
+            NVVM is not there, or does not know such a GPU.
         """
-        made = cuda.compile_ptx(self.function, self.parameters, cc=capability, lineinfo=lines)
-        return str(made[0])
+        try:
+            made = cuda.compile_ptx(self.function, self.parameters, cc=capability, lineinfo=lines)
+            return str(made[0])
+        except (NvvmSupportError, NvvmError) as error:
+            raise DeviceError(
+                f"NVIDIA's compiler NVVM cannot compile kernels for compute capability "
+                f"{capability[0]}.{capability[1]} ({' '.join(str(error).split())[:300]}); install "
+                "what GPUs need (pip install 'tinyresnext[cuda]'), or compute on the device 'cpu'"
+            ) from error
 
     def llvm(self, capability: Capability) -> tuple[str, str]:
         """Return Numba's LLVM before NVVM, and the name of the function in it; needs no NVVM."""

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from .kernel import Capability, Kernel
-
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # an array needs no Numba
     from .arrays import DeviceArray
+    from .kernel import Capability, Kernel
 
 ALIGNED = 256  # bytes; every allocation begins at a multiple, as the driver's do
 

@@ -1,0 +1,70 @@
+"""Compiled kernels on disk: the PTX of each, in the folder that has the kernels of the processor.
+
+The rules are those of `tinyresnext.ops.cpu.runtime.cache`: only files of the user's that nobody
+else can write to, each with a digest of its content and of what it is for. A kernel is what its
+name, its parameters and the compute capability say, compiled from these sources by that compiler.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from importlib import metadata
+from pathlib import Path
+
+from ...cpu.runtime import cache
+from ...cpu.runtime.cache import clear as clear
+from ...cpu.runtime.cache import kept as kept
+from ...cpu.runtime.cache import problem as problem
+from .kernel import Capability, Kernel
+
+# The packages that compile: Numba's maintained target, and NVIDIA's compilers of both majors.
+PACKAGES = (
+    "numba",
+    "numba-cuda",
+    "nvidia-nvvm",
+    "nvidia-cuda-nvcc",
+    "nvidia-cuda-nvcc-cu12",
+    "nvidia-cuda-nvcc-cu13",
+)
+VARIABLES = ("CUDA_HOME", "CUDA_PATH", "NUMBA_CUDA_USE_NVIDIA_BINDING")
+
+
+@functools.cache
+def compiler() -> str:
+    """Return what compiled kernels depend on, besides themselves and the GPU."""
+    backend = Path(__file__).parent.parent
+    sources = hashlib.sha256()
+    for path in sorted(backend.rglob("*.py")):
+        content, name = path.read_bytes(), path.relative_to(backend).as_posix()
+        sources.update(f"{name} {len(content)}\n".encode() + content)
+    found = [f"{name}={_version(name)}" for name in PACKAGES]
+    found += [f"{name}={os.environ.get(name)}" for name in VARIABLES]
+    return "\n".join([sources.hexdigest(), *found])
+
+
+def _version(package: str) -> str | None:
+    """Return the version of an installed package, or None."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def ptx(kernel: Kernel, capability: Capability) -> str:
+    """Return the PTX of a kernel: from the disk, or compiled and then kept.
+
+    Raises
+    ------
+    DeviceError
+        It has to be compiled, and NVIDIA's compiler is not there.
+    """
+    name = f"cuda.{kernel.name}"
+    signature = "\n".join([compiler(), str(capability), str(kernel.parameters)])
+    payload = cache.read(name, signature)
+    if payload is not None:
+        return payload.decode()
+    made = kernel.ptx(capability)
+    cache.write(name, signature, made.encode())
+    return made

@@ -1,0 +1,301 @@
+"""A GPU, through NVIDIA's driver: its memory, its streams, its kernels.
+
+The primary context of a device is retained once a process, as all libraries do that share it. A
+thread of the process makes it its current one when it first uses the GPU, and has a stream of its
+own: what one thread asks for happens in order, and two threads do not wait for each other. A copy
+is done when its call returns, so what a thread has uploaded is there for all.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import re
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from ctypes import byref, c_char_p, c_size_t, c_uint64, c_void_p
+from typing import Any
+
+import numpy as np
+
+from ....errors import DeviceError, OutOfMemoryError
+from .cache import ptx
+from .graph import prepared, recorded
+from .kernel import Capability, Kernel
+from .library import (
+    UNSUPPORTED_PTX,
+    Driver,
+    DriverError,
+    connected,
+    explained,
+    load,
+    shown,
+)
+from .machine import Launch
+from .staging import Staging
+
+MULTIPROCESSORS, MAJOR, MINOR = 16, 75, 76  # attributes of a device
+LEAST: Capability = (7, 5)
+LOG_BUFFER, LOG_SIZE = 5, 6  # options of the driver's compiler: where errors go, and how many bytes
+LOG = 16 << 10
+NOT_BLOCKING = 1  # a stream that does not wait for what others do on the default one
+ENTRY, VERSION = re.compile(r"\.entry\s+([\w$]+)"), re.compile(r"\.version\s+([\d.]+)")
+
+
+class GpuMemory:
+    """One allocation. It is freed when nobody holds it, with the next one of its GPU."""
+
+    def __init__(self, address: int, size: int, gpu: Gpu) -> None:
+        self.address, self.size, self._gpu = address, size, gpu
+
+    def __del__(self) -> None:
+        """Leave the memory to the GPU: this thread may just record a graph."""
+        self._gpu.drop("cuMemFree_v2", c_uint64(self.address))
+
+
+class Thread:
+    """What a thread of the process has of a GPU: a stream, and memory for copies."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver, self._process = driver, os.getpid()
+        self.stream = driver.handle("cuStreamCreate", NOT_BLOCKING)
+        self.staging = Staging(driver, self.stream)
+
+    def __del__(self) -> None:
+        """Give both back when the thread ends; a child of a fork has neither."""
+        if self._process == os.getpid() and hasattr(self, "staging"):
+            with suppress(DriverError):  # the process ends
+                self.staging.close()
+                self._driver("cuStreamDestroy_v2", self.stream)
+
+
+class Gpu:
+    """One device, as a `Machine`.
+
+    Parameters
+    ----------
+    driver : Driver
+    index : int
+        As the driver counts the devices that ``CUDA_VISIBLE_DEVICES`` leaves.
+
+    Attributes
+    ----------
+    name, capability, multiprocessors
+        As a `Machine` has them.
+    model : str
+        What NVIDIA calls it.
+
+    Raises
+    ------
+    DeviceError
+        The device cannot run these kernels.
+    """
+
+    def __init__(self, driver: Driver, index: int) -> None:
+        self._driver, self._process, self.name = driver, os.getpid(), f"cuda:{index}"
+        self._dropped: deque[tuple[str, Any]] = deque()
+        self._functions: dict[Kernel, c_void_p] = {}
+        self._loading, self._local = threading.Lock(), threading.local()
+        with explained(self.name):
+            device = driver.number("cuDeviceGet", index)
+            text = ctypes.create_string_buffer(256)
+            driver("cuDeviceGetName", text, len(text), device)
+            self.model = text.value.decode("utf-8", "replace")
+            major, minor, self.multiprocessors = (
+                driver.number("cuDeviceGetAttribute", which, device)
+                for which in (MAJOR, MINOR, MULTIPROCESSORS)
+            )
+            self.capability: Capability = major, minor
+            if self.capability < LEAST:
+                raise DeviceError(
+                    f"{self.name} ({self.model}) has compute capability {major}.{minor}, and the "
+                    f"kernels need {LEAST[0]}.{LEAST[1]} (Turing, 2018) or later; compute on the "
+                    "device 'cpu'"
+                )
+            self._context = driver.handle("cuDevicePrimaryCtxRetain", device)
+
+    def __repr__(self) -> str:
+        return f"<{self.name}: {self.model}>"
+
+    # --- threads ----------------------------------------------------------------------------------
+
+    @property
+    def stream(self) -> c_void_p:
+        """The stream of this thread."""
+        return self._thread().stream
+
+    def _thread(self) -> Thread:
+        """Return what this thread has of the GPU, with the context current.
+
+        Raises
+        ------
+        DeviceError
+            This process was forked from one that had used the GPU.
+        """
+        if self._process != os.getpid():
+            raise DeviceError(
+                "this process was forked from one that had already used the GPU, and CUDA does not "
+                "survive that; start processes with multiprocessing's 'spawn' or 'forkserver', or "
+                "use the GPU for the first time after the fork"
+            )
+        found: Thread | None = getattr(self._local, "thread", None)
+        with explained(self.name):
+            # Another library in this process, or another of its GPUs, may have made theirs current.
+            self._driver("cuCtxSetCurrent", self._context)
+            if found is None:
+                found = self._local.thread = Thread(self._driver)
+        return found
+
+    def drop(self, function: str, handle: Any) -> None:
+        """Call a function of the driver with the next allocation, to give something back."""
+        self._dropped.append((function, handle))
+
+    # --- memory -----------------------------------------------------------------------------------
+
+    def allocate(self, size: int) -> GpuMemory:
+        """Return memory, not filled.
+
+        Raises
+        ------
+        OutOfMemoryError
+            There is not as much; nothing has changed.
+        """
+        address = c_uint64()
+        for collect in (lambda: 0, gc.collect):  # arrays that only refer to each other
+            collect()
+            self._give_back()
+            with suppress(OutOfMemoryError), explained(self.name):
+                self._driver("cuMemAlloc_v2", byref(address), size)
+                return GpuMemory(int(address.value), size, self)
+        free = self.free_bytes()
+        raise OutOfMemoryError(
+            f"{self.name} ({self.model}) has {free / 2**20:,.0f} MiB of memory left, and "
+            f"{size / 2**20:,.0f} MiB more are needed; give a smaller mini-batch or smaller "
+            "images, or end what else uses the GPU",
+            size,
+            free,
+        )
+
+    def _give_back(self) -> None:
+        """Free what nobody holds any more; the driver waits for what still uses it."""
+        self._thread()
+        with explained(self.name):
+            while self._dropped:
+                self._driver(*self._dropped.popleft())
+
+    def free_bytes(self) -> int:
+        """Return how many bytes can still be allocated."""
+        self._give_back()
+        free, total = c_size_t(), c_size_t()
+        with explained(self.name):
+            self._driver("cuMemGetInfo_v2", byref(free), byref(total))
+        return int(free.value)
+
+    def write(self, address: int, values: np.ndarray) -> None:
+        """Copy a contiguous array to the device."""
+        thread = self._thread()
+        with explained(self.name):
+            thread.staging.write(address, values)
+
+    def read(self, address: int, out: np.ndarray) -> None:
+        """Fill a contiguous array from the device, when all launches before have ended."""
+        thread = self._thread()
+        with explained(self.name):
+            thread.staging.read(address, out)
+
+    # --- kernels ----------------------------------------------------------------------------------
+
+    def launch(self, launch: Launch) -> None:
+        """Start one kernel; the call returns before it has ended."""
+        stream, ready = self.stream, prepared(self.function(launch.kernel), launch)
+        with explained(self.name):
+            ready.start(self._driver, stream)
+
+    def prepare(self, launches: Sequence[Launch]) -> Callable[[], None]:
+        """Return a call that starts all of these: a graph, or where there is none, one by one."""
+        self._thread()
+        # No module can be loaded while a graph is recorded.
+        ready = [prepared(self.function(launch.kernel), launch) for launch in launches]
+        with explained(self.name):
+            start_all = recorded(self._driver, ready, self)
+
+        def run() -> None:
+            with explained(self.name):
+                start_all()
+
+        return run
+
+    def function(self, kernel: Kernel) -> c_void_p:
+        """Return a kernel as the driver knows it; it is compiled and loaded once a process."""
+        with self._loading:
+            if kernel not in self._functions:
+                self._thread()
+                self._functions[kernel] = self._loaded(kernel)
+            return self._functions[kernel]
+
+    def _loaded(self, kernel: Kernel) -> c_void_p:
+        """Compile a kernel to PTX, and let the driver compile that for this GPU."""
+        text, log = ptx(kernel, self.capability), ctypes.create_string_buffer(LOG)
+        entry = ENTRY.search(text)
+        if entry is None:
+            raise DeviceError(f"the PTX of {kernel.name} has no entry; report it")
+        options = (ctypes.c_int * 2)(LOG_BUFFER, LOG_SIZE)
+        values = (c_void_p * 2)(ctypes.addressof(log), LOG)
+        image = c_char_p(text.encode())
+        try:
+            module = self._driver.handle("cuModuleLoadDataEx", image, 2, options, values)
+        except DriverError as error:
+            raise self._not_loaded(
+                error, kernel, text, log.value.decode("utf-8", "replace")
+            ) from error
+        with explained(self.name):
+            return self._driver.handle("cuModuleGetFunction", module, entry[1].encode())
+
+    def _not_loaded(self, error: DriverError, kernel: Kernel, text: str, said: str) -> DeviceError:
+        """Return the error for a kernel that the driver does not take."""
+        if error.code != UNSUPPORTED_PTX:
+            return DeviceError(
+                f"{self.name} ({self.model}) does not take the kernel {kernel.name}: {error}; the "
+                f"driver's compiler says: {said or 'nothing'}; report it"
+            )
+        found, version = VERSION.search(text), shown(self._driver.number("cuDriverGetVersion"))
+        return DeviceError(
+            f"NVIDIA's driver is too old for these kernels: it is for CUDA {version}, and they are "
+            f"PTX {found[1] if found else 'of an unknown version'}; update the driver, or install "
+            f"NVIDIA's compiler of its version (pip install 'nvidia-nvvm=={version}.*')"
+        )
+
+
+# --- opening --------------------------------------------------------------------------------------
+
+_GPUS: dict[tuple[int, int], Gpu] = {}  # by process and number: a child inherits its parent's
+_OPENING = threading.Lock()
+
+
+def opened(index: int) -> Gpu:
+    """Return a GPU of this process, always the same one, when a first kernel has been loaded.
+
+    Raises
+    ------
+    DeviceError
+        Something that is needed is not there; the text says what, and what to do.
+    """
+    from ..elementwise import copy_kernel
+
+    with _OPENING:
+        for (process, _), inherited in _GPUS.items():
+            if process != os.getpid():
+                _ = inherited.stream  # which raises
+        if (os.getpid(), index) not in _GPUS:
+            driver = Driver(load())
+            count = connected(driver)
+            if index >= count:
+                names = ", ".join(f"cuda:{number}" for number in range(count))
+                raise DeviceError(f"there is no device cuda:{index}: this computer has {names}")
+            gpu = Gpu(driver, index)
+            gpu.function(copy_kernel())  # what lacks for kernels is known before anything is begun
+            _GPUS[os.getpid(), index] = gpu
+        return _GPUS[os.getpid(), index]

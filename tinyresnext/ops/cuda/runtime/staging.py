@@ -1,0 +1,74 @@
+"""Copies between NumPy's memory and the GPU's, through memory that the driver has pinned.
+
+Only pinned memory can be copied while the processor does something else. An array goes through two
+small pinned buffers in turn: while one is on its way, the other is filled or emptied.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from ctypes import c_uint64, c_void_p
+
+import numpy as np
+
+from .library import Driver
+
+SIZE = 4 << 20  # bytes of a buffer
+PORTABLE = 0
+
+
+class Staging:
+    """Two pinned buffers of one stream."""
+
+    def __init__(self, driver: Driver, stream: c_void_p) -> None:
+        self._driver, self._stream = driver, stream
+        self._memory = [driver.handle("cuMemAllocHost_v2", SIZE) for _ in range(2)]
+        self._events = [driver.handle("cuEventCreate", 0) for _ in range(2)]
+        kind = ctypes.c_uint8 * SIZE
+        self._bytes = [np.ctypeslib.as_array(kind.from_address(m.value or 0)) for m in self._memory]
+
+    def write(self, address: int, values: np.ndarray) -> None:
+        """Copy a contiguous array to the device, and wait until it is there."""
+        flat = values.reshape(-1).view(np.uint8)
+        for turn, start, stop in _parts(flat.size):
+            buffer = turn % 2
+            if turn > 1:
+                self._driver("cuEventSynchronize", self._events[buffer])
+            np.copyto(self._bytes[buffer][: stop - start], flat[start:stop])
+            place, size = c_uint64(address + start), stop - start
+            self._driver("cuMemcpyHtoDAsync_v2", place, self._memory[buffer], size, self._stream)
+            self._driver("cuEventRecord", self._events[buffer], self._stream)
+        self._driver("cuStreamSynchronize", self._stream)
+
+    def read(self, address: int, out: np.ndarray) -> None:
+        """Fill a contiguous array from the device, when everything before has been computed."""
+        flat = out.reshape(-1).view(np.uint8)
+        parts = list(_parts(flat.size))
+        for turn, start, stop in parts[:2]:
+            self._begin(turn, address + start, stop - start)
+        for turn, start, stop in parts:
+            self._driver("cuEventSynchronize", self._events[turn % 2])
+            np.copyto(flat[start:stop], self._bytes[turn % 2][: stop - start])
+            if turn + 2 < len(parts):
+                _, start, stop = parts[turn + 2]
+                self._begin(turn, address + start, stop - start)
+
+    def _begin(self, turn: int, address: int, size: int) -> None:
+        """Start to copy to a buffer."""
+        memory, event = self._memory[turn % 2], self._events[turn % 2]
+        self._driver("cuMemcpyDtoHAsync_v2", memory, c_uint64(address), size, self._stream)
+        self._driver("cuEventRecord", event, self._stream)
+
+    def close(self) -> None:
+        """Free the buffers."""
+        for event in self._events:
+            self._driver("cuEventDestroy_v2", event)
+        for memory in self._memory:
+            self._driver("cuMemFreeHost", memory)
+
+
+def _parts(size: int) -> Iterator[tuple[int, int, int]]:
+    """Yield the number, the first and the last byte of each part."""
+    for turn, start in enumerate(range(0, size, SIZE)):
+        yield turn, start, min(start + SIZE, size)

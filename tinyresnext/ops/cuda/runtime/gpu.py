@@ -59,17 +59,16 @@ class GpuMemory:
 class Thread:
     """What a thread of the process has of a GPU: a stream, and memory for copies."""
 
-    def __init__(self, driver: Driver) -> None:
-        self._driver, self._process = driver, os.getpid()
+    def __init__(self, driver: Driver, gpu: Gpu) -> None:
         self.stream = driver.handle("cuStreamCreate", NOT_BLOCKING)
-        self.staging = Staging(driver, self.stream)
+        self.staging, self._gpu = Staging(driver, self.stream), gpu
 
     def __del__(self) -> None:
-        """Give both back when the thread ends; a child of a fork has neither."""
-        if self._process == os.getpid() and hasattr(self, "staging"):
-            with suppress(DriverError):  # the process ends
-                self.staging.close()
-                self._driver("cuStreamDestroy_v2", self.stream)
+        """Leave both to the GPU: the thread has ended."""
+        if hasattr(self, "_gpu"):
+            for function, handle in self.staging.held:
+                self._gpu.drop(function, handle)
+            self._gpu.drop("cuStreamDestroy_v2", self.stream)
 
 
 class Gpu:
@@ -146,7 +145,7 @@ class Gpu:
             # Another library in this process, or another of its GPUs, may have made theirs current.
             self._driver("cuCtxSetCurrent", self._context)
             if found is None:
-                found = self._local.thread = Thread(self._driver)
+                found = self._local.thread = Thread(self._driver, self)
         return found
 
     def drop(self, function: str, handle: Any) -> None:

@@ -15,7 +15,6 @@ import numpy as np
 from .library import Driver
 
 SIZE = 4 << 20  # bytes of a buffer
-PORTABLE = 0
 
 
 class Staging:
@@ -60,12 +59,11 @@ class Staging:
         self._driver("cuMemcpyDtoHAsync_v2", memory, c_uint64(address), size, self._stream)
         self._driver("cuEventRecord", event, self._stream)
 
-    def close(self) -> None:
-        """Free the buffers."""
-        for event in self._events:
-            self._driver("cuEventDestroy_v2", event)
-        for memory in self._memory:
-            self._driver("cuMemFreeHost", memory)
+    @property
+    def held(self) -> list[tuple[str, c_void_p]]:
+        """What is to be given back, and the functions of the driver that do so."""
+        events = [("cuEventDestroy_v2", event) for event in self._events]
+        return events + [("cuMemFreeHost", memory) for memory in self._memory]
 
 
 def _parts(size: int) -> Iterator[tuple[int, int, int]]:

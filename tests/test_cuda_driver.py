@@ -1,0 +1,373 @@
+"""The GPU through NVIDIA's driver: what it is asked for, what it refuses, and what users read then.
+
+The driver is one in Python (`fake_cuda`), whose streams are as late as they may be. What a real
+GPU does with all this is in `test_gpu`.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import threading
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba.cuda")
+
+from fake_cuda import FakeCuda, installed
+
+from tinyresnext.errors import DeviceError, OutOfMemoryError
+from tinyresnext.ops import automatic, backend, cpu
+from tinyresnext.ops.cuda.runtime import gpu, library, staging
+
+pytestmark = pytest.mark.skipif(
+    os.name == "nt" or os.uname().machine != "x86_64", reason="the emulator needs Linux on x86-64"
+)
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """Return the driver of one GPU, which the backend finds."""
+    made = FakeCuda()
+    installed(monkeypatch, made)
+    return made
+
+
+def some(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+# --- computing ------------------------------------------------------------------------------------
+
+
+def test_values_go_there_and_come_back(fake, monkeypatch):
+    """Also in more parts than there are buffers, and of every size around a part's."""
+    monkeypatch.setattr(staging, "SIZE", 1024)
+    ops = backend("cuda")
+    for size in (0, 1, 255, 256, 257, 511, 512, 513, 5000):
+        x = some(size)
+        there = ops.upload(x)
+        assert np.array_equal(ops.download(there), x)
+        assert ops.upload(2 * x, out=there) is there
+        assert np.array_equal(ops.download(there), 2 * x)
+        begun = size // 3
+        part = ops.view(there, (size - begun,), begun)
+        assert np.array_equal(ops.download(part), 2 * x[begun:])
+
+
+def test_types_and_shapes(fake):
+    ops = backend("cuda")
+    assert ops.upload(np.ones(3)).dtype == np.float32
+    assert ops.upload(np.arange(3)).dtype == np.int64
+    assert ops.empty((2, 3)).shape == (2, 3)
+    assert float(ops.download(ops.upload(np.float32(2)))) == 2
+    x = ops.empty((2, 3))
+    for touch in (np.asarray, np.exp, lambda a: a + np.ones(3)):
+        with pytest.raises(TypeError):
+            touch(x)
+    with pytest.raises(ValueError, match="expected"):
+        ops.upload(some(3, 2), out=x)
+    with pytest.raises(TypeError, match="do not become"):
+        ops.upload(np.ones((2, 3), np.complex64), out=x)
+    with pytest.raises(ValueError, match="is not inside"):
+        ops.view(ops.empty((5,)), (2, 3))
+    with pytest.raises(TypeError, match=r"relu: x is a ndarray.*use upload\(x\)"):
+        ops.relu(some(3))
+    with pytest.raises(TypeError, match="relu: x is int64"):
+        ops.relu(ops.upload(np.arange(3)))
+
+
+def test_a_kernel_is_loaded_once_and_computes(fake):
+    ops, x = backend("cuda"), some(3, 5)
+    for _ in range(2):
+        assert np.array_equal(ops.download(ops.relu(ops.upload(x))), np.maximum(x, 0))
+    assert fake.calls["cuModuleLoadDataEx"] == 2  # with the one that was loaded to see if it can be
+    assert backend("cuda:0") is ops is backend("cuda")
+
+
+def test_a_chain_is_one_graph_that_is_started_again(fake):
+    ops, x = backend("cuda"), some(4, 4)
+    given, out = ops.upload(x), ops.empty((4, 4))
+    calls = [ops.bind("relu", given, out=out), ops.bind("add", out, given, out=out)]
+    run = ops.chain(calls)
+    assert fake.calls["cuLaunchKernel"] == 2
+    for factor in (1, -2):
+        ops.upload(factor * x, out=given)
+        run()
+        assert np.array_equal(ops.download(out), np.maximum(factor * x, 0) + factor * x)
+    assert fake.calls["cuLaunchKernel"] == 2
+    assert fake.calls["cuGraphLaunch"] == 2
+
+
+def test_where_no_graph_can_be_recorded_launches_are_made_one_by_one(fake):
+    ops, x = backend("cuda"), some(4, 4)
+    fake.fail["cuStreamBeginCapture_v2"] = 801
+    given, out = ops.upload(x), ops.empty((4, 4))
+    run = ops.chain([ops.bind("relu", given, out=out)])
+    for _ in range(2):
+        run()
+    assert np.array_equal(ops.download(out), np.maximum(x, 0))
+    assert fake.calls["cuLaunchKernel"] == 2
+    assert fake.calls["cuGraphLaunch"] == 0
+
+
+def test_what_is_recorded_keeps_its_arrays_and_gives_them_back(fake):
+    ops = backend("cuda")
+    before = fake.free()
+    run = ops.chain([ops.bind("relu", ops.upload(some(4)), out=ops.upload(some(4)))])
+    gc.collect()
+    ops.empty((1,))
+    run()
+    assert fake.free() < before - 16
+    del run
+    gc.collect()
+    ops.machine.free_bytes()
+    assert fake.calls["cuGraphExecDestroy"] == 1
+    ops.machine.free_bytes()
+    assert fake.free() == before
+
+
+def test_nothing_is_freed_while_a_graph_is_recorded(fake, monkeypatch):
+    """Python may collect garbage at any moment."""
+    ops = backend("cuda")
+    given, out = ops.upload(some(4)), ops.empty((4,))
+    call = ops.bind("relu", given, out=out)
+    left, real = [ops.empty((8,))], type(fake)._LaunchKernel
+
+    def launch(self, *arguments):
+        left.clear()
+        return real(self, *arguments)
+
+    monkeypatch.setattr(type(fake), "_LaunchKernel", launch)
+    freed = fake.calls["cuMemFree_v2"]
+    ops.chain([call])()
+    assert fake.calls["cuMemFree_v2"] == freed
+    ops.machine.free_bytes()
+    assert fake.calls["cuMemFree_v2"] == freed + 1
+
+
+def test_each_thread_has_a_stream_and_the_context(fake):
+    ops, x, found = backend("cuda"), some(64), []
+    shared = ops.upload(x)
+
+    def work(factor):
+        mine = ops.upload(np.float32(factor) * x)
+        found.append((factor, ops.download(ops.add(shared, mine)), ops.machine.stream.value))
+
+    threads = [threading.Thread(target=work, args=(factor,)) for factor in (1, 2, 3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({stream for *_, stream in found}) == 3
+    for factor, y, _ in found:
+        assert np.array_equal(y, x + np.float32(factor) * x)
+    del thread, threads
+    gc.collect()
+    ops.machine.free_bytes()
+    assert len(fake.streams) == 1  # theirs ended with them
+    assert len(fake.pinned) == 2
+
+
+def test_two_gpus(monkeypatch):
+    fake = FakeCuda(((9, 0), (8, 0)))
+    installed(monkeypatch, fake)
+    first, second = backend("cuda"), backend("cuda:1")
+    assert (first.__name__, second.__name__) == ("tinyresnext.ops.cuda:0", "tinyresnext.ops.cuda:1")
+    assert second.machine.capability == (8, 0)
+    with pytest.raises(ValueError, match="y is on cuda:1 and the others on cuda:0"):
+        first.add(first.upload(some(3)), second.upload(some(3)))
+    with pytest.raises(DeviceError, match="no device cuda:2: this computer has cuda:0, cuda:1"):
+        backend("cuda:2")
+
+
+def test_a_pickle_has_the_name_of_the_device(fake):
+    ops = backend("cuda")
+    assert pickle.loads(pickle.dumps(ops)) is ops
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+def test_out_of_memory_is_said_and_everything_goes_on(fake):
+    ops = backend("cuda")
+    whole = ops.machine.free_bytes()
+    with pytest.raises(OutOfMemoryError, match="64 MiB of memory left, and 80 MiB more") as caught:
+        ops.empty((20 << 20,))
+    assert (caught.value.wanted, caught.value.free) == (80 << 20, whole)
+    x = some(5)
+    assert np.array_equal(ops.download(ops.relu(ops.upload(x))), np.maximum(x, 0))
+
+
+def test_memory_that_nobody_holds_is_given_back_before_more_is_refused(fake):
+    ops = backend("cuda")
+    for _ in range(5):
+        held = ops.empty((40 << 18,))
+        circle = [held]
+        circle.append(circle)
+        del held, circle
+    assert ops.machine.free_bytes() >= fake.memory - (41 << 20)
+
+
+def test_more_values_than_kernels_count(fake, monkeypatch):
+    from tinyresnext.ops.cuda.runtime import call
+
+    monkeypatch.setattr(call, "MOST_VALUES", 10)
+    ops = backend("cuda")
+    with pytest.raises(DeviceError, match=r"\[11\] has 11 values, and kernels count up to 10"):
+        ops.relu(ops.upload(some(11)))
+
+
+# --- what is missing ------------------------------------------------------------------------------
+
+
+def test_no_driver(monkeypatch):
+    def missing(name):
+        raise OSError(name)
+
+    monkeypatch.setattr(library.ctypes, "CDLL", missing)
+    monkeypatch.setattr(library.ctypes, "WinDLL", missing, raising=False)
+    with pytest.raises(DeviceError, match=r"driver is not there \(.*docker run --gpus all"):
+        backend("cuda")
+    ops, why = automatic()
+    assert ops is cpu
+    assert "the processor, since the GPU cannot be used: NVIDIA's driver is not there" in why
+    assert backend("auto") is cpu
+
+
+def test_a_system_without_cuda(monkeypatch):
+    monkeypatch.setattr(library.sys, "platform", "darwin")
+    with pytest.raises(DeviceError, match="no driver of CUDA for darwin"):
+        library.load()
+
+
+def test_a_driver_without_a_function(monkeypatch):
+    class Old:
+        def __getattr__(self, name):
+            if name.startswith("cuGraph"):
+                raise AttributeError(name)
+            return lambda *a: 0
+
+    for which in ("CDLL", "WinDLL"):
+        monkeypatch.setattr(library.ctypes, which, lambda name: Old(), raising=False)
+    with pytest.raises(DeviceError, match="too old: it has no cuGraph"):
+        library.load()
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        (100, r"finds no GPU \(CUDA_VISIBLE_DEVICES is ''\)"),
+        (803, "the driver was updated; restart the computer"),
+        (3, "does not start: cuInit failed"),
+    ],
+)
+def test_a_driver_that_does_not_start(fake, monkeypatch, code, says):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    fake.fail["cuInit"] = code
+    with pytest.raises(DeviceError, match=says):
+        backend("cuda")
+
+
+def test_no_device(monkeypatch):
+    installed(monkeypatch, FakeCuda(()))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with pytest.raises(DeviceError, match="finds no GPU; look whether nvidia-smi"):
+        backend("cuda")
+
+
+def test_an_old_gpu(monkeypatch):
+    installed(monkeypatch, FakeCuda(((6, 1),)))
+    with pytest.raises(DeviceError, match=r"compute capability 6\.1, and the kernels need 7\.5"):
+        backend("cuda")
+    assert automatic()[0] is cpu
+
+
+def test_a_driver_that_is_too_old_for_the_kernels(fake):
+    fake.fail["cuModuleLoadDataEx"], fake.version = 222, 12040
+    says = (
+        r"too old for these kernels: it is for CUDA 12\.4, and they are PTX 9\.0; update the driver"
+    )
+    with pytest.raises(DeviceError, match=says):
+        backend("cuda")
+
+
+def test_a_kernel_that_the_driver_does_not_take(fake):
+    fake.log = b"ptxas error : line 3\n"
+    with pytest.raises(DeviceError, match=r"does not take the kernel copy.*ptxas error : line 3"):
+        backend("cuda")
+
+
+def test_no_compiler(fake, monkeypatch):
+    from numba.cuda.cudadrv.error import NvvmSupportError
+
+    from tinyresnext.ops.cuda.runtime import kernel
+
+    def missing(*arguments, **settings):
+        raise NvvmSupportError("libNVVM cannot be found")
+
+    monkeypatch.setattr(kernel.cuda, "compile_ptx", missing)
+    monkeypatch.setattr(gpu, "ptx", lambda kernel, capability: kernel.ptx(capability))
+    with pytest.raises(
+        DeviceError, match=r"libNVVM cannot be found.*pip install 'tinyresnext\[cuda\]'"
+    ):
+        backend("cuda")
+
+
+def test_a_numba_without_its_target(fake, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "tinyresnext.ops.cuda.runtime.gpu", None)
+    with pytest.raises(DeviceError, match=r"cuda:0.*pip install 'tinyresnext\[cuda\]'"):
+        backend("cuda")
+
+
+def test_after_a_fork(fake, monkeypatch):
+    ops = backend("cuda")
+    monkeypatch.setattr(gpu.os, "getpid", lambda: -1)
+    for use in (lambda: ops.empty((3,)), lambda: backend("cuda")):
+        with pytest.raises(DeviceError, match="forked from one that had already used the GPU"):
+            use()
+
+
+@pytest.mark.parametrize(("code", "says"), [(700, "cannot use the GPU any more"), (1, "report it")])
+def test_a_fault_of_the_gpu(fake, code, says):
+    ops = backend("cuda")
+    x = ops.upload(some(3))
+    fake.fail["cuEventSynchronize"] = code
+    with pytest.raises(DeviceError, match=f"cuda:0: cuEventSynchronize failed with.*{says}"):
+        ops.download(x)
+
+
+@pytest.mark.parametrize("name", ["cuda:", "cuda:-1", "cuda:x", "cuda:1:2", "CUDA", "cuda:²"])
+def test_names_that_are_no_device(name):
+    with pytest.raises(DeviceError, match="expected one of cpu, cuda, auto, reference"):
+        backend(name)
+
+
+@pytest.mark.parametrize("function", sorted(library.FUNCTIONS))
+def test_whatever_fails_is_a_device_error(fake, function):
+    """Each function of the driver in turn, from the first call on."""
+    if function in ("cuGetErrorName", "cuGetErrorString"):
+        pytest.skip("it explains the failures of the others")
+    fake.fail[function] = 1
+
+    def use():
+        ops = backend("cuda")
+        x = ops.upload(some(9))
+        ops.chain([ops.bind("relu", x, out=x)])()
+        ops.relu(x)
+        ops.download(x)
+        del x
+        ops.machine.free_bytes()
+
+    unused = ("cuDriverGetVersion", "cuMemFreeHost", "cuStreamDestroy_v2", "cuEventDestroy_v2")
+    if function in (*unused, "cuStreamBeginCapture_v2"):
+        use()
+    else:
+        with pytest.raises(DeviceError, match=r"CUDA_ERROR_INVALID_VALUE|finds no GPU"):
+            use()
+    fake.fail.clear()
+    gc.collect()

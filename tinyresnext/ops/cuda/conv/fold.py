@@ -1,0 +1,232 @@
+"""Sums of what several blocks have computed, in a fixed order: the same bits in every run.
+
+A kernel that splits a long sum writes the sums of each part one after the other, ``[part, ...]``;
+these kernels add the parts from first to last, and put the totals where they belong.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+from numba import cuda
+
+from ..runtime.arrays import DeviceArray, empty
+from ..runtime.kernel import Kernel, float32, floats, int32, uint32
+from ..runtime.machine import Launch
+from ..words import shared
+from .pack import SLAB
+from .windows import Windows
+
+THREADS = 256
+CHANNELS = 32  # that a block of the sums over positions adds up
+DEEP = 64  # rows for each of its threads, at least
+
+
+# --- kernels --------------------------------------------------------------------------------------
+
+
+@cache
+def rows_kernel() -> Kernel:
+    """Return the kernel of the parts of a convolution's result, with its bias, residual, ReLU."""
+
+    def run(sums, bias, residual, y, size, c_out, parts, shift, add, floor):
+        i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
+        if i < size:
+            total, at = sums[i], int32(i)
+            for _ in range(1, parts):
+                at = int32(at + size)
+                total += sums[at]
+            if shift:
+                total += bias[int32(uint32(i) % uint32(c_out))]
+            if add:
+                total += residual[i]
+            y[i] = floor if total < floor else total
+
+    return Kernel("fold_rows", run, (*[floats] * 4, *[int32] * 5, float32), THREADS)
+
+
+@cache
+def weight_kernel() -> Kernel:
+    """Return the kernel of the parts of a weight's gradient.
+
+    They are ``[part, filter, tap, channel]``, as positions see them; a weight is ``[filter,
+    channel, tap]``.
+    """
+
+    def run(sums, out, size, taps, channels, parts, add):
+        i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
+        if i < size:
+            total, at = float32(0), int32(i)
+            for _ in range(parts):
+                total += sums[at]
+                at = int32(at + size)
+            row, c = uint32(i) // uint32(channels), uint32(i) % uint32(channels)
+            o, tap = uint32(row) // uint32(taps), uint32(row) % uint32(taps)
+            into = int32((int32(o) * channels + int32(c)) * taps + int32(tap))
+            out[into] = out[into] + total if add else total
+
+    return Kernel("fold_weight", run, (floats, floats, *[int32] * 5), THREADS)
+
+
+@cache
+def slabs_kernel() -> Kernel:
+    """Return the kernel of the parts of a weight's gradient that lie as `pack.Slabs`."""
+
+    def run(sums, out, size, taps, fours, narrow, c_out, parts, add):
+        i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
+        if i < size:
+            total, at = float32(0), int32(i)
+            for _ in range(parts):
+                total += sums[at]
+                at = int32(at + size)
+            row, lane = uint32(i) // uint32(SLAB), uint32(i) % uint32(SLAB)
+            row, e = uint32(row) // uint32(4), uint32(row) % uint32(4)
+            row, tap = uint32(row) // uint32(taps), uint32(row) % uint32(taps)
+            slab, four = uint32(row) // uint32(fours), uint32(row) % uint32(fours)
+            o, c = int32(slab * uint32(SLAB) + lane), int32(four * uint32(4) + e)
+            if o < c_out:
+                into = int32((o * narrow + c) * taps + int32(tap))
+                out[into] = out[into] + total if add else total
+
+    return Kernel("fold_slabs", run, (floats, floats, *[int32] * 7), THREADS)
+
+
+@cache
+def places_kernel() -> Kernel:
+    """Return the kernel that puts ``[n, lines, columns, c]`` at every few places of an image."""
+
+    def run(values, out, size, lines, columns, c, h, w, s_h, s_w, first_line, first_column, add):
+        i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
+        if i < size:
+            place, channel = uint32(i) // uint32(c), int32(uint32(i) % uint32(c))
+            line, column = uint32(place) // uint32(columns), uint32(place) % uint32(columns)
+            image, line = uint32(line) // uint32(lines), uint32(line) % uint32(lines)
+            y = int32(int32(image) * h + int32(line) * s_h + first_line)
+            into = int32((y * w + int32(column) * s_w + first_column) * c + channel)
+            out[into] = out[into] + values[i] if add else values[i]
+
+    return Kernel("fold_places", run, (floats, floats, *[int32] * 11), THREADS)
+
+
+@cache
+def zero_kernel() -> Kernel:
+    """Return the kernel that sets every value to zero."""
+
+    def run(out, size):
+        i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
+        if i < size:
+            out[i] = float32(0)
+
+    return Kernel("fold_zero", run, (floats, int32), THREADS)
+
+
+@cache
+def channels_kernel() -> Kernel:
+    """Return the kernel of the sums over rows ``[rows, channels]``, ``[part, channels]``.
+
+    A block adds up `CHANNELS` channels of a part of the rows: thread t those of channel ``t % 32``
+    in every eighth row; then the eight are added in order.
+    """
+    LINES = THREADS // CHANNELS
+
+    def run(x, sums, rows, channels, across, length):
+        s = shared(THREADS)
+        thread, block = int32(cuda.threadIdx.x), uint32(cuda.blockIdx.x)
+        part, slab = int32(block // uint32(across)), int32(block % uint32(across))
+        lane, line = int32(thread % CHANNELS), int32(thread // CHANNELS)
+        channel = int32(slab * CHANNELS + lane)
+        row, total = int32(part * length + line), float32(0)
+        end = int32(part * length + length) if part * length + length < rows else int32(rows)
+        if channel < channels:
+            while row < end:
+                total += x[int32(row * channels + channel)]
+                row = int32(row + LINES)
+        s[thread] = total
+        cuda.syncthreads()
+        if line == 0 and channel < channels:
+            for i in range(1, LINES):
+                total += s[int32(thread + i * CHANNELS)]
+            sums[int32(part * channels + channel)] = total
+
+    return Kernel("fold_channels", run, (floats, floats, *[int32] * 4), THREADS)
+
+
+# --- launchers ------------------------------------------------------------------------------------
+
+
+def blocks(size: int) -> int:
+    """Return how many blocks have a thread for each of ``size`` values."""
+    return -(-size // THREADS)
+
+
+def rows(
+    sums: DeviceArray,
+    bias: DeviceArray | None,
+    residual: DeviceArray | None,
+    out: DeviceArray,
+    relu: bool,
+) -> Launch:
+    """Return the launch that adds ``sums [part, position, filter]`` and ends a convolution."""
+    parts, _, c_out = sums.shape
+    shift, add, floor = int(bias is not None), int(residual is not None), 0.0 if relu else -np.inf
+    numbers = (out.size, c_out, parts, shift, add, floor)
+    return Launch(rows_kernel(), blocks(out.size), (sums, bias, residual, out, *numbers))
+
+
+def weight(sums: DeviceArray, parts: int, win: Windows, out: DeviceArray, more: bool) -> Launch:
+    """Return the launch that adds ``sums [part, filter, tap, channel]`` to a weight's gradient."""
+    numbers = (out.size, win.k_h * win.k_w, win.narrow, parts, int(more))
+    return Launch(weight_kernel(), blocks(out.size), (sums, out, *numbers))
+
+
+def slabs(sums: DeviceArray, parts: int, win: Windows, out: DeviceArray, more: bool) -> Launch:
+    """Return the launch that adds ``sums``, parts of `pack.Slabs`, to a weight's gradient."""
+    size = sums.size // parts
+    numbers = (size, win.k_h * win.k_w, win.narrow // 4, win.narrow, win.c_out, parts, int(more))
+    return Launch(slabs_kernel(), blocks(size), (sums, out, *numbers))
+
+
+def places(
+    values: DeviceArray, out: DeviceArray, win: Windows, line: int, column: int, more: bool
+) -> Launch:
+    """Return the launch that puts ``values [n, lines, columns, c]`` into an image.
+
+    They go to the lines ``line``, ``line + s_h``, ... and the columns ``column``, ``column + s_w``,
+    ... of the image of ``win``.
+    """
+    _, lines, columns, c = values.shape
+    numbers = (
+        values.size, lines, columns, c, win.h, win.w, win.s_h, win.s_w, line, column, int(more),
+    )  # fmt: skip
+    return Launch(places_kernel(), blocks(values.size), (values, out, *numbers))
+
+
+def zero(out: DeviceArray) -> list[Launch]:
+    """Return the launch that clears an array."""
+    return [Launch(zero_kernel(), blocks(out.size), (out, out.size))] if out.size else []
+
+
+def channels(x: DeviceArray, out: DeviceArray, more: bool) -> list[Launch]:
+    """Return the launches of the sum of each channel of ``x [..., channels]``.
+
+    Parameters
+    ----------
+    x : [..., channels]
+    out : [channels]
+    more : bool
+        Whether the sums are added to what ``out`` holds.
+    """
+    count = out.size
+    if count == 0:
+        return []
+    total, across = x.size // count, -(-count // CHANNELS)
+    lines = THREADS // CHANNELS
+    parts = max(1, min(total // (DEEP * lines), 2 * x.machine.multiprocessors // across))
+    length = -(-total // parts)
+    parts = -(-total // length) if total else 0
+    sums = empty(x.machine, (max(1, parts), count))
+    add = Launch(channels_kernel(), across * parts, (x, sums, total, count, across, length))
+    numbers = (count, 1, 1, parts, int(more))  # a weight of one tap and one channel
+    end = Launch(weight_kernel(), blocks(count), (sums, out, *numbers))
+    return [add, end] if parts else [end]

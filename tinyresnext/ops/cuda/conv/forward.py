@@ -1,0 +1,146 @@
+"""Convolution: the weight is packed for one of two ways, and a call becomes launches of that way.
+
+`grouped` computes narrow groups directly, `gemm` everything else as a matrix product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ... import shapes
+from ...checks import Pair
+from ..runtime.arrays import DeviceArray, empty
+from ..runtime.call import Call
+from ..runtime.machine import Launch
+from .gemm import product
+from .grouped import direct, suits
+from .pack import Columns, Slabs, Source, columns, forward, slabs
+from .windows import Windows, windows
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """A convolution's weight, laid out for this backend's kernels.
+
+    Attributes
+    ----------
+    shape : [c_out, c_in / groups, k_h, k_w]
+        The weight's own.
+    groups : int
+    layout : Columns or Slabs
+    """
+
+    shape: tuple[int, ...]
+    groups: int
+    layout: Columns | Slabs
+
+
+def lay_out(
+    weight: DeviceArray, source: Source, win: Windows
+) -> tuple[Columns | Slabs, list[Launch]]:
+    """Return the layout that a convolution reads, and the launches that fill it."""
+    return slabs(weight, source, win) if suits(win) else columns(weight, source, win)
+
+
+def convolution(
+    x: DeviceArray,
+    layout: Columns | Slabs,
+    bias: DeviceArray | None,
+    residual: DeviceArray | None,
+    out: DeviceArray,
+    win: Windows,
+    relu: bool = False,
+) -> list[Launch]:
+    """Return the launches of a convolution with a weight that is laid out."""
+    if isinstance(layout, Slabs):
+        return direct(x, layout, bias, residual, out, win, relu)
+    return product(x, layout, bias, residual, out, win, relu)
+
+
+def pack(weight: DeviceArray, groups: int) -> Packed:
+    """Lay a weight out once, for many calls of `conv2d`.
+
+    Parameters
+    ----------
+    weight : [c_out, c_in / groups, k_h, k_w]
+    groups : int
+    """
+    c_out, c_group, *kernel = weight.shape
+    x, y = (1, *kernel, c_group * groups), (1, 1, 1, c_out)
+    shapes.conv2d(_Stand(x), weight, groups=groups)
+    win = windows(x, y, kernel, 1, 0, groups)
+    layout, launches = lay_out(weight, forward(win), win)
+    Call(weight.machine, launches)()
+    return Packed(weight.shape, groups, layout)
+
+
+@dataclass(frozen=True)
+class _Stand:
+    """A shape without values."""
+
+    shape: tuple[int, ...]
+
+
+# --- the op ---------------------------------------------------------------------------------------
+
+
+def bind_conv2d(
+    x: DeviceArray,
+    weight: DeviceArray | Packed,
+    bias: DeviceArray | None = None,
+    *,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    groups: int = 1,
+    residual: DeviceArray | None = None,
+    relu: bool = False,
+    out: DeviceArray,
+) -> Call:
+    """Bind the call of `conv2d`; a weight that is not packed is laid out in each run."""
+    shape = shapes.conv2d(
+        x, weight, bias, stride=stride, padding=padding, groups=groups, residual=residual, out=out
+    )
+    win = windows(x.shape, shape, weight.shape[2:], stride, padding, groups)
+    refill: list[Launch] = []
+    if isinstance(weight, Packed):
+        if weight.groups != groups:
+            raise ValueError(
+                f"conv2d: weight was packed for {weight.groups} groups, expected {groups}; "
+                f"use pack(weight, {groups})"
+            )
+        layout = weight.layout
+    else:
+        layout, refill = lay_out(weight, forward(win), win)
+    launches = convolution(x, layout, bias, residual, out, win, relu)
+    return Call(x.machine, [*refill, *launches] if launches else [], out)
+
+
+def conv2d(
+    x: DeviceArray,
+    weight: DeviceArray | Packed,
+    bias: DeviceArray | None = None,
+    *,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    groups: int = 1,
+    residual: DeviceArray | None = None,
+    relu: bool = False,
+    out: DeviceArray | None = None,
+) -> DeviceArray:
+    """Compute the convolution with `grouped` where groups are narrow, else with `gemm`."""
+    shape = shapes.conv2d(
+        x, weight, bias, stride=stride, padding=padding, groups=groups, residual=residual, out=out
+    )
+    y = empty(x.machine, shape) if out is None else out
+    bind_conv2d(
+        x,
+        weight,
+        bias,
+        stride=stride,
+        padding=padding,
+        groups=groups,
+        residual=residual,
+        relu=relu,
+        out=y,
+    )()
+    return y

@@ -1,0 +1,298 @@
+"""A convolution as a matrix product whose left matrix is never written down (implicit im2col).
+
+    y[m, o] = sum over k of a[m, k] * weight[k, o]
+
+A row ``m`` is a position of the result (image, line, column), a column ``k`` one value that it sees
+(tap, channel). A block of threads computes a tile of ``BM`` positions by ``BN`` filters of a group:
+for every ``BK`` values of depth it copies a slice of both matrices to shared memory while it
+multiplies the slice before; each thread keeps ``TM`` x ``TN`` sums in registers.
+
+Where ``a[m, k]`` lies is the sum of two numbers: where the window of position m begins, and how far
+k is from there. The second is the same for all positions: a table, made once for a layer (`sight`).
+So this covers every kernel size, stride, padding and number of groups; a 1x1 convolution without
+padding (`POINT`) needs neither table nor comparison with the border. Where few tiles would leave
+processors idle, the depth is split: each part writes its sums, and `fold` adds them in order.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from numba import cuda
+
+from ..runtime.arrays import DeviceArray, empty, upload
+from ..runtime.kernel import Kernel, float32, floats, int32, ints, uint32
+from ..runtime.machine import Launch
+from ..words import (
+    add4,
+    copies_done,
+    copy1,
+    copy4,
+    floor4,
+    keep4,
+    load4,
+    load4_if,
+    registers,
+    shared,
+    store4,
+    sum4,
+    take4,
+)
+from . import fold
+from .pack import BK, Columns, slices
+from .windows import MOST, Windows, aligned
+
+PITCH = BK + 4  # of a row of the left slice: four rows that are read at once lie in different banks
+OUTSIDE = -(2**30)  # a line that is in no image, whatever tap is added
+
+
+class Tile(NamedTuple):
+    """The shape of a tile, and of what one thread of it computes."""
+
+    BM: int
+    BN: int
+    TM: int
+    TN: int
+
+
+TILES = (Tile(128, 128, 8, 16), Tile(128, 64, 8, 8), Tile(64, 64, 8, 4), Tile(32, 32, 4, 4))
+WASTE = 0.75  # of a tile's sums, at least as many have to be wanted ones
+STEPS = 4  # slices that a part of the depth has at least
+WAVES = 2  # blocks for each processor that splitting aims at
+
+
+# --- kernel ---------------------------------------------------------------------------------------
+
+
+@cache
+def gemm_kernel(tile: Tile, RUN: int, STORE: int, POINT: bool) -> Kernel:
+    """Return the kernel for one shape of tile.
+
+    A warp, four threads down by eight across, computes ``4 TM`` x ``8 TN`` sums. ``RUN`` and
+    ``STORE`` are how many values of the image are copied, and of the result stored, at once: 4, or
+    1 where the channels of a group are not a multiple of four.
+    """
+    BM, BN, TM, TN = tile
+    WARPS_N = BN // (8 * TN)
+    THREADS = 32 * (BM // (4 * TM)) * WARPS_N
+    A, B = BM * PITCH, BK * BN  # floats of a slice of the left and of the right matrix
+    SHARED, SUMS, VALUES = 2 * (A + B), TM * TN, TM * 4
+    Q, R = BK // RUN, BN // 4  # copies for a row of each
+    # Every thread copies the same column of every DOWN-th row.
+    DOWN, COPIES = THREADS // Q, BM * Q // THREADS
+    DOWN_B, COPIES_B = THREADS // R, BK * R // THREADS
+
+    def run(
+        x, weight, bias, residual, y, see, positions, h, w, c_in, h_out, w_out, c_out,
+        s_h, s_w, p_h, p_w, narrow, width, wide, depth, deep, across, tiles, steps, total,
+        shift, add, floor,
+    ):  # fmt: skip
+        s = shared(SHARED)
+        thread, block = int32(cuda.threadIdx.x), uint32(cuda.blockIdx.x)
+        # Tiles of the same positions follow each other; parts of the depth are furthest apart.
+        part, tile = uint32(block // uint32(tiles)), uint32(block % uint32(tiles))
+        m0, column = int32(tile // uint32(across)) * BM, uint32(tile % uint32(across))
+        group_tiles = uint32(uint32(width + BN - 1) // uint32(BN))
+        group, o0 = int32(column // group_tiles), int32(int32(column % group_tiles) * BN)
+        first = int32(int32(part) * steps)
+        last = int32(first + steps) if first + steps < total else int32(total)
+
+        # What this thread copies: where the window of each of its positions begins.
+        row, run = int32(thread // Q), int32(thread % Q)
+        top = cuda.local.array(COPIES, int32)
+        left = cuda.local.array(COPIES, int32)
+        at = cuda.local.array(COPIES, int32)
+        for i in range(COPIES):
+            m = uint32(m0 + row + i * DOWN)
+            image, p = m // uint32(h_out * w_out), m % uint32(h_out * w_out)
+            r = int32(uint32(p) // uint32(w_out)) * s_h - p_h
+            q = int32(uint32(p) % uint32(w_out)) * s_w - p_w
+            at[i] = ((int32(image) * h + r) * w + q) * c_in + group * narrow
+            if POINT:
+                at[i] = int32(at[i]) if m < uint32(positions) else int32(-1)
+            else:
+                top[i] = int32(r) if m < uint32(positions) else int32(OUTSIDE)
+                left[i] = int32(q)
+        a_to = int32(row * PITCH + run * RUN)
+        row_b, column_b = int32(thread // R), int32(thread % R * 4)
+        b_to = int32(A + row_b * BN + column_b)
+        b_at = int32((group * deep + first * BK + row_b) * wide + o0 + column_b)
+        b_inside = o0 + column_b < wide
+
+        # What it multiplies: rows ty, ty + 4, ... and columns tx to tx + 3, tx + 32 to tx + 35, ...
+        # of its warp's part.
+        lane, warp = int32(thread % 32), int32(thread // 32)
+        ty = int32(warp // WARPS_N * 4 * TM + lane // 8)
+        tx = int32(warp % WARPS_N * 8 * TN + lane % 8 * 4)
+        a, sums = registers(VALUES), registers(SUMS)
+        for i in range(SUMS):
+            sums[i] = float32(0)
+
+        to, of = int32(0), int32(A + B)
+        offset, tap = int32(first * BK + run * RUN), int32(0)
+        run = int32(first * Q + run)
+        if not POINT:
+            offset, tap = see[2 * run], see[2 * run + 1]
+        for step in range(first, last + 1):
+            if step < last:  # start to copy this slice ...
+                for i in range(COPIES):
+                    if POINT:
+                        inside = at[i] >= 0 and offset < depth
+                    else:
+                        inside = (
+                            offset >= 0
+                            and uint32(top[i] + (tap >> 16)) < uint32(h)
+                            and uint32(left[i] + (tap & 65535)) < uint32(w)
+                        )
+                    if RUN == 4:
+                        copy4(s, to + a_to + i * DOWN * PITCH, x, at[i] + offset, inside)
+                    else:
+                        copy1(s, to + a_to + i * DOWN * PITCH, x, at[i] + offset, inside)
+                for i in range(COPIES_B):
+                    down = i * DOWN_B
+                    copy4(s, to + b_to + down * BN, weight, b_at + down * wide, b_inside)
+                b_at = int32(b_at + BK * wide)
+                if POINT:
+                    offset = int32(offset + BK)
+                else:  # of the next slice: it is there by then
+                    run = int32(run + Q)
+                    offset, tap = see[2 * run], see[2 * run + 1]
+            if step > first:  # ... and multiply the one before
+                from_a, from_b = int32(of + ty * PITCH), int32(of + A + tx)
+                for _ in range(0, BK, 4):
+                    for i in range(TM):
+                        keep4(a, 4 * i, load4(s, from_a, 4 * i * PITCH, 16))
+                    for q in range(4):
+                        for j in range(0, TN, 4):
+                            b = load4(s, from_b, q * BN + 8 * j, 16)
+                            for i in range(TM):
+                                add4(sums, TN * i + j, a, 4 * i + q, b)
+                    from_a, from_b = int32(from_a + 4), int32(from_b + 4 * BN)
+            copies_done()
+            cuda.syncthreads()
+            to, of = of, to
+
+        for j in range(0, TN, 4):
+            o = int32(o0 + tx + 8 * j)
+            if o < width:
+                ends = int32((group + 1) * width)
+                o = int32(group * width + o)
+                into = int32((int32(part) * positions + m0 + ty) * c_out + o)
+                if STORE == 4:
+                    four = load4_if(bias, o, shift != 0, 4)
+                    for i in range(TM):
+                        if m0 + ty + 4 * i < positions:
+                            made = sum4(take4(sums, TN * i + j), four)
+                            made = sum4(made, load4_if(residual, into, add != 0, 16))
+                            store4(y, into, floor4(made, floor), 16)
+                        into = int32(into + 4 * c_out)
+                else:
+                    for i in range(TM):
+                        if m0 + ty + 4 * i < positions:
+                            for q in range(4):
+                                if o + q < ends:
+                                    v = sums[TN * i + j + q]
+                                    if shift:
+                                        v += bias[o + q]
+                                    if add:
+                                        v += residual[into + q]
+                                    y[into + q] = floor if v < floor else v
+                        into = int32(into + 4 * c_out)
+
+    name = f"gemm_{BM}x{BN}x{TM}x{TN}_{RUN}{STORE}{'_point' if POINT else ''}"
+    parameters = (*[floats] * 5, ints, *[int32] * 22, float32)
+    return Kernel(name, run, parameters, THREADS)
+
+
+# --- launchers ------------------------------------------------------------------------------------
+
+
+def sight(win: Windows, run: int, count: int) -> np.ndarray:
+    """Return where each run of channels that a position sees lies, and its tap.
+
+    Parameters
+    ----------
+    win : Windows
+    run : 4 or 1
+        Channels of a run.
+    count : int
+        How many values to look at; beyond the depth there are none.
+
+    Returns
+    -------
+    [runs, 2] int32
+        The distance from where the window begins, or -1 beyond the depth; and the tap's line and
+        column in the upper and the lower 16 bits.
+    """
+    narrow = win.narrow
+    k = np.arange(0, count, run)
+    i, j, c = k // (win.k_w * narrow), k // narrow % win.k_w, k % narrow
+    offset = (i * win.w + j) * win.c_in + c
+    beyond = k >= win.depth
+    table = np.stack([np.where(beyond, -1, offset), np.where(beyond, 0, i << 16 | j)], 1)
+    return table.astype(np.int32)
+
+
+class Cut(NamedTuple):
+    """How a product is cut: the tile, how many of them, and the parts of the depth."""
+
+    tile: Tile
+    across: int  # tiles beside each other, of all groups
+    tiles: int
+    steps: int  # slices of a part
+    parts: int
+
+
+def cut(win: Windows, run: int, store: int, processors: int) -> Cut:
+    """Choose the tile of a product and split its depth.
+
+    It is the largest tile of which the matrix fills most and of which there is one for every
+    processor; else the smallest, and then the depth is split until there are enough blocks. A
+    kernel that copies or stores single values needs too many registers for the larger tiles.
+    """
+    positions, width = win.positions, win.width
+    for tile in TILES if run == store == 4 else TILES[2:]:
+        down, across = -(-positions // tile.BM), -(-width // tile.BN)
+        filled = positions * width / (down * tile.BM * across * tile.BN)
+        if filled >= WASTE and down * across * win.groups >= processors:
+            break
+    tiles, total = down * across * win.groups, slices(win.depth)
+    parts = max(1, min(total // STEPS, WAVES * processors // tiles))
+    parts = min(parts, MOST // (positions * win.c_out))
+    steps = -(-total // parts)
+    return Cut(tile, across * win.groups, tiles, steps, -(-total // steps))
+
+
+def product(
+    x: DeviceArray,
+    weight: Columns,
+    bias: DeviceArray | None,
+    residual: DeviceArray | None,
+    out: DeviceArray,
+    win: Windows,
+    relu: bool = False,
+) -> list[Launch]:
+    """Return the launches of a convolution."""
+    if win.positions == 0:
+        return []
+    run = 4 if win.narrow % 4 == 0 and aligned(x) else 1
+    store = 4 if win.width % 4 == 0 and aligned(out, residual) else 1
+    plan = cut(win, run, store, x.machine.multiprocessors)
+    split = plan.parts > 1
+    y = empty(x.machine, (plan.parts, win.positions, win.c_out)) if split else out
+    extra = None if split else residual
+    kernel = gemm_kernel(plan.tile, run, store, win.point)
+    shift, floor = bias is not None and not split, 0.0 if relu and not split else -np.inf
+    numbers = (
+        win.positions, win.h, win.w, win.c_in, win.h_out, win.w_out, win.c_out, win.s_h, win.s_w,
+        win.p_h, win.p_w, win.narrow, win.width, weight.wide, win.depth, weight.deep, plan.across,
+        plan.tiles, plan.steps, slices(win.depth), int(shift), int(extra is not None), floor,
+    )  # fmt: skip
+    see = None  # one slice more than is multiplied: it is looked up and never copied
+    if not win.point:
+        see = upload(x.machine, sight(win, run, (slices(win.depth) + 1) * BK))
+    arrays = (x, weight.data, bias, extra, y, see)
+    launch = Launch(kernel, plan.tiles * plan.parts, (*arrays, *numbers))
+    return [launch, fold.rows(y, bias, residual, out, relu)] if split else [launch]

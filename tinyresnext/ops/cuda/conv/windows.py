@@ -1,0 +1,116 @@
+"""The sizes of one convolution as the kernels take them, and what they cannot count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import NamedTuple
+
+from ....errors import DeviceError
+from ...checks import Pair, Shape, pair
+from ..runtime.arrays import DeviceArray
+
+MOST = 2**31 - 1  # kernels count values in 32 bits
+WIDEST = 2**15 - 1  # taps of a kernel in one direction: two numbers share 32 bits
+
+
+class Windows(NamedTuple):
+    """Which values of an image each position of the result is computed from.
+
+    The position (r, s) of the result sees the lines ``r * s_h - p_h + i`` and the columns ``s * s_w
+    - p_w + j`` of the image, for the taps (i, j). Padding below zero begins inside the image.
+    """
+
+    n: int
+    h: int
+    w: int
+    c_in: int
+    h_out: int
+    w_out: int
+    c_out: int
+    k_h: int
+    k_w: int
+    s_h: int
+    s_w: int
+    p_h: int
+    p_w: int
+    groups: int
+
+    @property
+    def positions(self) -> int:
+        """Return the number of positions of the result."""
+        return self.n * self.h_out * self.w_out
+
+    @property
+    def narrow(self) -> int:
+        """Return the number of input channels of a group."""
+        return self.c_in // self.groups
+
+    @property
+    def width(self) -> int:
+        """Return the number of output channels of a group."""
+        return self.c_out // self.groups
+
+    @property
+    def depth(self) -> int:
+        """Return the number of values that one value of the result is a sum over."""
+        return self.k_h * self.k_w * self.narrow
+
+    @property
+    def point(self) -> bool:
+        """Return whether every position sees one place, and that inside the image."""
+        return (
+            self.k_h == self.k_w == 1
+            and self.p_h <= 0
+            and self.p_w <= 0
+            and (self.h_out - 1) * self.s_h - self.p_h < self.h
+            and (self.w_out - 1) * self.s_w - self.p_w < self.w
+        )
+
+
+def windows(
+    x: Shape, y: Shape, kernel: Sequence[int], stride: Pair, padding: Pair, groups: int
+) -> Windows:
+    """Return the windows of a convolution.
+
+    Parameters
+    ----------
+    x : (n, h, w, c_in)
+    y : (n, h_out, w_out, c_out)
+    kernel : (k_h, k_w)
+    stride, padding : int or (int, int)
+    groups : int
+
+    Raises
+    ------
+    DeviceError
+        The kernels cannot count that far.
+    """
+    (n, h, w, c_in), (_, h_out, w_out, c_out), (k_h, k_w) = x, y, kernel
+    (s_h, s_w), (p_h, p_w) = pair("stride", stride, 1), pair("padding", padding, 0)
+    taps, padded = k_h * k_w, 16  # a matrix of weights is filled up to whole slices
+    most = max(
+        prod(x),
+        prod(y),
+        c_out * taps * (c_in // groups + padded),
+        c_in * taps * (c_out // groups + padded),
+        k_h * (w + 1) * c_in,
+        k_h * (w_out + 1) * c_out,
+    )
+    if most > MOST or max(h + 2 * p_h + s_h, w + 2 * p_w + s_w) > MOST // 2:
+        raise DeviceError(
+            f"conv2d: an array of {most:,} values, or padding {p_h, p_w} and stride {s_h, s_w}, is "
+            f"more than the kernels of this device count to ({MOST:,}); use a smaller mini-batch"
+        )
+    if max(k_h, k_w) > WIDEST:
+        raise DeviceError(
+            f"conv2d: a kernel of {k_h} x {k_w} is wider than this device takes ({WIDEST:,})"
+        )
+    return Windows(
+        n, h, w, c_in, h_out, w_out, c_out, k_h, k_w, s_h, s_w, p_h, p_w, int(groups)
+    )  # fmt: skip
+
+
+def aligned(*arrays: DeviceArray | None) -> bool:
+    """Return whether 16 bytes can be loaded at once from where each array begins."""
+    return all(array is None or array.address % 16 == 0 for array in arrays)

@@ -1,0 +1,178 @@
+"""The gradients of a convolution: of the input by convolutions again, of the weight by a product.
+
+**Of the input.** A place of the image takes part in several results, and its gradient is the sum of
+theirs, each times the weight that connects the two. With stride 1 this is a convolution of ``dy``,
+with the taps in reverse order and input and output channels exchanged within each group. With a
+stride, the taps that reach a place depend on the remainder of its line and column. Places of equal
+remainders are one kind, and each kind gets a convolution of stride 1 with the taps that reach it,
+so no zero is inserted and multiplied. A place that no tap reaches becomes zero.
+
+**Of the weight.** See `outer`, and `grouped_outer` for narrow groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ...checks import Pair
+from ..runtime.arrays import DeviceArray, empty, view
+from ..runtime.call import Call
+from ..runtime.machine import Launch
+from . import fold
+from .forward import convolution, lay_out
+from .grouped import suits
+from .grouped_outer import grouped_outer
+from .outer import outer
+from .pack import BK, Columns, Slabs, backward
+from .windows import Windows, aligned, windows
+
+
+class Taps(NamedTuple):
+    """The taps that reach the places ``first``, ``first + stride``, ... in one direction.
+
+    Attributes
+    ----------
+    first : int
+    places : int
+        How many such places there are.
+    taps : list of int
+        Of the forward convolution, as the convolution of ``dy`` takes them.
+    padding : int
+        Of that convolution; below zero where its windows begin inside ``dy``.
+    """
+
+    first: int
+    places: int
+    taps: list[int]
+    padding: int
+
+
+def kinds(length: int, kernel: int, stride: int, padding: int) -> list[Taps]:
+    """Return the kinds of places that any tap reaches.
+
+    Tap i of result r reaches the place ``r * stride + i - padding``.
+    """
+    found = []
+    for i in range(min(stride, kernel)):  # the smallest tap of a kind
+        first = (i - padding) % stride
+        taps = list(range(i, kernel, stride))[::-1]
+        places = len(range(first, length, stride))
+        if places:  # the place ``first`` is reached by tap i of the result (first + padding - i)
+            padding_back = (taps[0] - first - padding) // stride
+            found.append(Taps(first, places, taps, padding_back))
+    return found
+
+
+def input_gradient(
+    dy: DeviceArray, weight: DeviceArray, win: Windows, dx: DeviceArray, more: bool
+) -> list[Launch]:
+    """Return the launches of ``dx``; with ``more`` it is added to what is there."""
+    if dy.size == 0 or dx.size == 0:
+        return [] if more else fold.zero(dx)
+    rows = kinds(win.h, win.k_h, win.s_h, win.p_h)
+    columns = kinds(win.w, win.k_w, win.s_w, win.p_w)
+    if win.s_h == win.s_w == 1:
+        return _kind(dy, weight, win, rows[0], columns[0], dx, more)
+    reached = sum(r.places for r in rows) * sum(c.places for c in columns)
+    launches = [] if more or reached == win.h * win.w else fold.zero(dx)
+    # Room for the largest kind; the kinds use it one after the other.
+    largest = max((r.places for r in rows), default=0) * max((c.places for c in columns), default=0)
+    room = empty(dy.machine, (win.n * largest * win.c_in,))
+    for r in rows:
+        for c in columns:
+            part = view(room, (win.n, r.places, c.places, win.c_in))
+            launches += _kind(dy, weight, win, r, c, part, False)
+            launches.append(fold.places(part, dx, win, r.first, c.first, more))
+    return launches
+
+
+def _kind(
+    dy: DeviceArray,
+    weight: DeviceArray,
+    win: Windows,
+    rows: Taps,
+    columns: Taps,
+    out: DeviceArray,
+    more: bool,
+) -> list[Launch]:
+    """Return the launches of the convolution for one kind of places."""
+    back = Windows(
+        win.n, win.h_out, win.w_out, win.c_out, rows.places, columns.places, win.c_in,
+        len(rows.taps), len(columns.taps), 1, 1, rows.padding, columns.padding, win.groups,
+    )  # fmt: skip
+    source, residual = backward(win, rows.taps, columns.taps), out if more else None
+    # The weight of a 1x1 convolution is the matrix already: a row for each filter.
+    whole = back.depth % BK == back.width % 4 == 0 and aligned(weight) and not suits(back)
+    layout: Columns | Slabs = Columns(weight, back.depth, back.width)
+    refill: list[Launch] = []
+    if not (whole and win.k_h == win.k_w == 1):
+        layout, refill = lay_out(weight, source, back)
+    return [*refill, *convolution(dy, layout, None, residual, out, back)]
+
+
+def weight_gradient(
+    x: DeviceArray, dy: DeviceArray, win: Windows, out: DeviceArray, more: bool
+) -> list[Launch]:
+    """Return the launches of ``dweight``; with ``more`` it is added to what is there."""
+    if dy.size == 0 or out.size == 0:
+        return [] if more else fold.zero(out)
+    way = grouped_outer if suits(win) else outer
+    return way(x, dy, out, win, more)
+
+
+# --- public op ------------------------------------------------------------------------------------
+
+
+def conv2d_backward(
+    dy: DeviceArray,
+    y: DeviceArray,
+    x: DeviceArray,
+    weight: DeviceArray,
+    bias: DeviceArray | None = None,
+    *,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    groups: int = 1,
+) -> tuple[DeviceArray | None, ...]:
+    """Compute all gradients."""
+    out = tuple(None if a is None else empty(a.machine, a.shape) for a in (x, weight, bias))
+    bind_conv2d_backward(
+        dy,
+        y,
+        x,
+        weight,
+        bias,
+        stride=stride,
+        padding=padding,
+        groups=groups,
+        out=out,
+        more=(False,) * 3,
+    )()
+    return out
+
+
+def bind_conv2d_backward(
+    dy: DeviceArray,
+    y: DeviceArray,
+    x: DeviceArray,
+    weight: DeviceArray,
+    bias: DeviceArray | None = None,
+    *,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    groups: int = 1,
+    out: Sequence[DeviceArray | None],
+    more: Sequence[bool],
+) -> Call:
+    """Bind the calls of the gradients that are wanted."""
+    win = windows(x.shape, y.shape, weight.shape[2:], stride, padding, groups)
+    dx, dweight, dbias = out
+    launches: list[Launch] = []
+    if dx is not None:
+        launches += input_gradient(dy, weight, win, dx, more[0])
+    if dweight is not None:
+        launches += weight_gradient(x, dy, win, dweight, more[1])
+    if bias is not None and dbias is not None:
+        launches += fold.channels(dy, dbias, more[2])
+    return Call(x.machine, launches)

@@ -12,7 +12,6 @@ import itertools
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from numba.core import types
 
 from tinyresnext.emulator.fibers import FiberMachine
 from tinyresnext.ops.cuda.runtime import gpu
+from tinyresnext.ops.cuda.runtime.arrays import DeviceArray
 from tinyresnext.ops.cuda.runtime.kernel import Kernel
 from tinyresnext.ops.cuda.runtime.library import FUNCTIONS
 from tinyresnext.ops.cuda.runtime.machine import Launch
@@ -39,6 +39,7 @@ WITHOUT_CONTEXT = {"cuInit", "cuDriverGetVersion", "cuGetErrorName", "cuGetError
                    "cuDevicePrimaryCtxRetain", "cuCtxSetCurrent"}  # fmt: skip
 NEVER_RECORDED = {"cuMemAlloc_v2", "cuMemFree_v2", "cuMemAllocHost_v2", "cuMemFreeHost",
                   "cuModuleLoadDataEx", "cuStreamSynchronize", "cuEventSynchronize"}  # fmt: skip
+COMPUTING = threading.Lock()  # the emulator computes for one thread at a time
 
 
 def number(argument: Any) -> int:
@@ -242,13 +243,18 @@ class FakeCuda:
             self._argument(*pair) for pair in zip(kernel.parameters, pointers, strict=True)
         ]
         launch = Launch(kernel, shape[0], tuple(arguments))
-        return self._later(stream, lambda: self._emulator.launch(launch))
+
+        def run() -> None:
+            with COMPUTING:
+                self._emulator.launch(launch)
+
+        return self._later(stream, run)
 
     def _argument(self, kind: Any, place: int) -> Any:
         if isinstance(kind, types.CPointer):
             address = ctypes.c_uint64.from_address(place).value
             assert address == 0 or self._inside(address, 4), "an argument is not on the device"
-            return SimpleNamespace(address=address)
+            return DeviceArray(self._emulator, None, address, (1,), np.float32)
         number = ctypes.c_float if kind is types.float32 else ctypes.c_int32
         return number.from_address(place).value
 

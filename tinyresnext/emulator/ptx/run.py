@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import DeviceError
 from ..counters import Counters
 from ..fault import KernelFault
 from . import watch
@@ -144,10 +145,11 @@ class Run:
             if not inside.all():
                 self.fault("bounds", self._outside(int(address[~inside][0])), lanes[~inside][0])
         space = self._heap.find(low)
-        if space is None or high > space.address + space.size:
-            what = "one access goes to two allocations, which is not emulated"
-            raise KernelFault("bounds", self.kernel, what)
-        return space, ((address - np.uint64(space.address)) >> np.uint64(2)).astype(np.int64)
+        if space is None:
+            self.fault("bounds", "an access to memory that was freed", lanes[0])
+        elif high <= space.address + space.size:
+            return space, ((address - np.uint64(space.address)) >> np.uint64(2)).astype(np.int64)
+        raise DeviceError(f"kernel {self.kernel}: threads access two arrays by one instruction")
 
     def _outside(self, address: int) -> str:
         """Describe an address by the array that it is nearest to."""

@@ -103,7 +103,7 @@ class Computing:
 
     def _address(self, operand: str) -> str:
         """Return the address in brackets."""
-        found = re.fullmatch(r"\[\s*([%\w$]+)\s*(?:([+-])\s*(\w+))?\s*\]", operand)
+        found = re.fullmatch(r"\[\s*([%\w$]+)\s*(?:\+?(-?)\s*(\w+))?\s*\]", operand)
         if found is None:
             raise KeyError(operand)
         base, sign, more = found.groups()

@@ -1,0 +1,178 @@
+"""PTX executed and watched: right kernels compute, and every planted mistake is named."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numba import cuda
+from planted import RIGHT, THREADS, WRONG, kernel, reversed_in_warps, unknown
+
+from tinyresnext.emulator.fault import KernelFault
+from tinyresnext.emulator.fibers import FiberMachine
+from tinyresnext.emulator.ptx import PtxMachine
+from tinyresnext.errors import DeviceError
+from tinyresnext.ops.cuda.runtime.arrays import download, empty, upload
+from tinyresnext.ops.cuda.runtime.kernel import Kernel, float32, floats, int32
+from tinyresnext.ops.cuda.runtime.machine import Launch
+from tinyresnext.ops.cuda.words import load4, shared, store4
+
+pytestmark = pytest.mark.device
+X = np.random.default_rng(0).standard_normal(THREADS).astype(np.float32)
+PROCESSORS = [(7, 5), (8, 0), (9, 0)]
+COPIES = ("two_groups", "waits_for_the_wrong_group", "copy_not_waited_for")  # from 8.0 on
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiler():
+    """Skip where NVIDIA's compiler is not installed."""
+    try:
+        kernel(RIGHT["rotated"][0]).ptx((8, 0))
+    except Exception as error:
+        pytest.skip(f"NVIDIA's compiler does not work here: {type(error).__name__}")
+
+
+def run(machine, function, blocks: int = 1) -> np.ndarray:
+    """Return what a kernel makes of X, in memory of its own."""
+    x, y = upload(machine, X), empty(machine, X.shape)
+    machine.launch(Launch(kernel(function), blocks, (x, y, 1)))
+    return download(y)
+
+
+@pytest.mark.parametrize("processor", PROCESSORS, ids=str)
+@pytest.mark.parametrize("name", RIGHT)
+def test_right_kernels_compute(name: str, processor):
+    if processor < (8, 0) and name in COPIES:
+        pytest.skip("these processors do not know groups of copies")
+    function, wanted = RIGHT[name]
+    assert np.array_equal(run(PtxMachine(processor), function), wanted(X))
+
+
+def test_a_barrier_of_the_warp_is_enough_within_it():
+    y = run(PtxMachine(), reversed_in_warps)
+    assert np.array_equal(y[::-1], X.reshape(2, 32)[:, ::-1].reshape(-1))
+
+
+@pytest.mark.parametrize("processor", PROCESSORS, ids=str)
+@pytest.mark.parametrize("function", WRONG, ids=lambda function: function.__name__)
+def test_planted_mistakes_are_named(function, processor):
+    name = function.__name__
+    if processor < (8, 0) and name in COPIES:
+        pytest.skip("these processors copy at once")
+    with pytest.raises(KernelFault) as caught:
+        run(PtxMachine(processor), function, blocks=2 if name.startswith("two_blocks") else 1)
+    said = str(caught.value)
+    assert caught.value.kind == WRONG[function][0], said
+    assert said.startswith(f"kernel {name}: ")
+    line = function.__code__.co_firstlineno
+    places = [f"planted.py:{line + i}" for i in range(20)]
+    assert any(place in said for place in places), f"the report has no line of the source: {said}"
+
+
+def test_memory_that_was_freed_is_out_of_bounds():
+    machine = PtxMachine()
+    x, y = upload(machine, X), empty(machine, X.shape)
+    launch = Launch(kernel(RIGHT["rotated"][0]), 1, (x, y, 1))
+    x.memory = None
+    with pytest.raises(KernelFault, match="freed"):
+        machine.launch(launch)
+
+
+def test_what_cannot_be_emulated_is_named():
+    def discards(x, y, n):
+        unknown()
+
+    with pytest.raises(DeviceError, match=r"discard\.global\.L2"):
+        run(PtxMachine(), discards)
+
+
+# --- what is counted ------------------------------------------------------------------------------
+
+
+def counted(function, threads: int = 32, size: int = 4096):
+    """Return the counters of one block that reads and writes arrays of so many floats."""
+    machine = PtxMachine(count=True)
+    x, y = upload(machine, np.zeros(size, np.float32)), empty(machine, (size,))
+    made = Kernel(function.__name__, function, (floats, floats, int32), threads)
+    machine.launch(Launch(made, 1, (x, y, 1)))
+    return machine.counters[function.__name__]
+
+
+@pytest.mark.parametrize(
+    ("step", "sectors"), [(1, 4 + 4), (2, 8 + 4), (8, 32 + 4), (32, 32 + 4), (0, 1 + 4)]
+)
+def test_sectors_of_a_stride(step: int, sectors: int):
+    """Neighbours side by side fill four sectors of 32 bytes; from eight floats apart, one each."""
+    step_ = int32(step)
+
+    def strided(x, y, n):
+        t = int32(cuda.threadIdx.x)
+        y[t] = x[t * step_]
+
+    found = counted(strided)
+    assert found.sectors == sectors
+    assert found.ideal_sectors == (1 if step == 0 else 4) + 4
+
+
+@pytest.mark.parametrize(
+    ("step", "wavefronts"), [(1, 1), (2, 2), (4, 4), (32, 32), (33, 1), (0, 1)]
+)
+def test_wavefronts_of_a_stride(step: int, wavefronts: int):
+    """A column of a matrix of 32 columns lies in one bank; with a column more, in all of them."""
+    step_ = int32(step)
+
+    def column(x, y, n):
+        s = shared(1056)
+        t = int32(cuda.threadIdx.x)
+        for i in range(33):
+            s[t + 32 * i] = x[t]
+        cuda.syncthreads()
+        y[t] = s[t * step_]
+
+    found = counted(column)
+    assert found.wavefronts == 33 + wavefronts
+    assert found.ideal_wavefronts == 34
+
+
+def test_wavefronts_of_sixteen_bytes():
+    """A warp's 512 bytes take four wavefronts; rows 32 floats apart all begin in one bank."""
+
+    def rows(x, y, n):
+        s = shared(1024)
+        t = int32(cuda.threadIdx.x)
+        for i in range(8):
+            store4(s, 4 * t + 128 * i, load4(x, 4 * t, 0, 16), 16)
+        cuda.syncthreads()
+        store4(y, 4 * t, load4(s, 4 * t, 0, 16), 16)
+        store4(y, 128 + 4 * t, load4(s, 32 * t, 0, 16), 16)
+
+    found = counted(rows)
+    assert found.wavefronts == 8 * 4 + 4 + 4 * 8
+    assert found.ideal_wavefronts == 10 * 4
+
+
+def test_instructions_are_counted_by_warps():
+    def adds(x, y, n):
+        t = int32(cuda.threadIdx.x)
+        v = x[t]
+        if t < 40:
+            v = v * x[0] + x[1]
+        y[t] = v
+
+    found = counted(adds, threads=96)
+    assert found.instructions["fma.f32"] == 2  # the third warp skips it
+    assert found.threads["fma.f32"] == 40
+    assert found.instructions["st.f32"] == 3
+
+
+# --- both engines ---------------------------------------------------------------------------------
+
+
+def test_both_engines_compute_the_same():
+    def mixed(x, y, n):
+        t = int32(cuda.threadIdx.x)
+        v = x[t]
+        i = int32(v * float32(1000)) // int32(7) - (t % int32(5) << int32(2))
+        y[t] = float32(i) / float32(3) - abs(v) if v > float32(0) else float32(i % int32(-9))
+
+    made = run(PtxMachine(), mixed)
+    assert np.array_equal(made, run(FiberMachine(), mixed))

@@ -42,7 +42,7 @@ def shuffle(typingctx, mask, mode, value, lane):
     """Return a value of another thread: 0 is that of a lane, 3 of the lane that differs in bits."""
 
     def codegen(context, builder, signature, args):
-        mask, mode, value, lane = args
+        mask, _, value, lane = args
         result = ir.LiteralStructType((INT32, ir.IntType(1)))
         kind = ir.FunctionType(result, [INT32] * 5)
         name = "llvm.nvvm.shfl.sync.i32"

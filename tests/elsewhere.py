@@ -78,7 +78,7 @@ _UPDATES = ("sgd_step", "muon_step", "average_step", "statistics_step")
 _COMPUTING = (*OPS, *(f"{op}_backward" for op in OPS), *_UPDATES, "empty", "view", "pack")
 globals().update({name: _word(name) for name in _COMPUTING})
 
-at_once, chain = reference.at_once, reference.chain
+at_once, chain, wait = reference.at_once, reference.chain, reference.wait
 thread_count, on_threads = reference.thread_count, reference.on_threads
 when_compiling, peak = reference.when_compiling, reference.peak
 kernels_kept, kernels_problem = reference.kernels_kept, reference.kernels_problem

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
+
+import numpy as np
+
+from ..errors import OutOfMemoryError
+from ..ops.contract import Array, Backend
+
+ALIGNED = 256  # bytes; every buffer begins at a multiple
 
 
 def assign_buffers(
@@ -61,3 +69,43 @@ def assign_buffers(
             if last[id(value)] == t and id(value) in places
         }
     return places, buffers
+
+
+def allocate(ops: Backend, buffers: Sequence[int], dtype: Any) -> list[Array]:
+    """Return memory for buffers of so many numbers: one allocation, cut into parts.
+
+    Raises
+    ------
+    OutOfMemoryError
+        The device has not as much.
+    """
+    step = ALIGNED // np.dtype(dtype).itemsize
+    ends = list(accumulate(-(-size // step) * step for size in buffers))
+    arena = ops.empty((ends[-1] if ends else 0,), dtype)
+    starts = [0, *ends[:-1]]
+    return [ops.view(arena, (size,), start) for size, start in zip(buffers, starts, strict=True)]
+
+
+def too_large(x_shape: Sequence[int], size: int, error: OutOfMemoryError) -> OutOfMemoryError:
+    """Return the error for a mini-batch that a device cannot train on.
+
+    Parameters
+    ----------
+    x_shape : (n, h, w, channels)
+    size : int
+        The bytes of all buffers.
+    error : OutOfMemoryError
+        What the device said.
+    """
+    n, side, *_ = x_shape
+    # The buffers are one allocation; where that succeeded, the kernels needed more besides.
+    free = error.free + (size if error.wanted < size else 0)
+    fitting = int(0.9 * n * free / size)
+    fits = f"a mini-batch of {fitting} fits (--batch {fitting})"
+    return OutOfMemoryError(
+        f"a step of training on {n} images of {side} pixels keeps {size / 2**20:,.0f} MiB of "
+        f"values, and the device has {free / 2**20:,.0f} MiB left; "
+        + (fits if fitting else "not even one image fits: give smaller images (--size)"),
+        size,
+        free,
+    )

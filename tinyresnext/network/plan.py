@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import OutOfMemoryError
 from ..ops.contract import Backend
-from .buffers import assign_buffers
+from .buffers import allocate, assign_buffers
 from .count import macs
 from .rewrite import for_inference
 from .spec import Spec
@@ -68,7 +69,8 @@ class Plan:
     ``print(plan)`` shows it; ``plan(x)`` runs it; ``plan.profile(x)`` times each step. A
     multiply-add counts as two floating-point operations there. The buffers belong to the plan, so
     calls from several threads take turns. The backend says how many samples of a mini-batch go
-    through the network together, so that their values stay in its caches from step to step.
+    through the network together, so that their values stay in its caches from step to step; where
+    its memory does not hold the values of so many, fewer do.
 
     Parameters
     ----------
@@ -85,6 +87,8 @@ class Plan:
     ------
     ValueError
         The image is not large enough: the last stage would be empty.
+    OutOfMemoryError
+        The device's memory does not hold the values of one sample.
     """
 
     def __init__(
@@ -99,18 +103,30 @@ class Plan:
         self._ops, self._lock = ops, threading.Lock()
         self.threads = ops.thread_count(threads)
         with ops.on_threads(self.threads):  # the number of tasks depends on the threads
-            self._place(program, ops, dtype)
+            most, n = ops.at_once(self.x_shape[0]), self.x_shape[0]
+            fitting = (some for some in range(most, 0, -1) if n % some == 0 or some == 1)
+            while not self._placed(next(fitting), program, ops, dtype):
+                pass
 
-    def _place(self, program: Program, ops: Backend, dtype: Any) -> None:
-        """Give every value memory, and prepare every call."""
-        self.at_once = ops.at_once(self.x_shape[0])
-        some = (self.at_once, *self.x_shape[1:])
+    def _placed(self, at_once: int, program: Program, ops: Backend, dtype: Any) -> bool:
+        """Give every value memory, and prepare every call; return whether there was enough."""
+        try:
+            self._place(at_once, program, ops, dtype)
+        except OutOfMemoryError:
+            if at_once == 1:
+                raise
+            return False
+        return True
+
+    def _place(self, at_once: int, program: Program, ops: Backend, dtype: Any) -> None:
+        """Give every value memory, and prepare every call, for so many samples at a time."""
+        self.at_once, some = at_once, (at_once, *self.x_shape[1:])
         outs = replay(program.calls, program.x, stand_in(some), ShapesOnly())
         self.shapes = [out.shape for out in outs]
         steps = [((call.out,), inputs(call)) for call in program.calls]
         places, self.buffers = assign_buffers(steps, [(out.size,) for out in outs])
         self.places = [places[id(call.out)] for call in program.calls]
-        arena = [ops.empty((size,), dtype) for size in self.buffers]
+        arena = allocate(ops, self.buffers, dtype)
         self._x = ops.empty(some, dtype)
         values = {id(program.x): self._x}
         self._steps = []
@@ -143,10 +159,12 @@ class Plan:
             self._load(x, 0)
             for step in self._steps:  # compiles, and warms the caches
                 step()
+            self._ops.wait()
             for run in range(repeats):
                 for i, step in enumerate(self._steps):
                     start = time.perf_counter()
                     step()
+                    self._ops.wait()
                     seconds[run, i] = time.perf_counter() - start
         return Profile(self, tuple(seconds.min(axis=0)))
 

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import OutOfMemoryError
 from ..ops.contract import Backend
 from ..ops.shapes import READ
-from .buffers import assign_buffers
+from .buffers import allocate, assign_buffers, too_large
 from .rewrite import for_training
 from .spec import Spec
 from .tape import Call
@@ -113,6 +114,12 @@ class Step:
     threads : int, optional
         How many to run on; by default, as many cores as this process may use.
 
+    Raises
+    ------
+    OutOfMemoryError
+        The device's memory does not hold the values of so many samples; the text says how many it
+        would hold.
+
     Attributes
     ----------
     gradients : dict of str to array
@@ -150,7 +157,10 @@ class Step:
         self._x, self._labels = ops.empty(x_shape, dtype), ops.empty(labels.shape, dtype)
         values |= {id(x): self._x, id(labels): self._labels}
         with ops.on_threads(self.threads):  # the number of tasks depends on the threads
-            self._place(calls, backward, values, dtype)
+            try:
+                self._place(calls, backward, values, dtype)
+            except OutOfMemoryError as error:
+                raise too_large(self.x_shape, self.bytes, error) from error
 
     def _keep_statistics(self, calls: list[Call], dtype: Any) -> list[Call]:
         """Add to every batch norm the array that receives its statistics."""
@@ -176,8 +186,8 @@ class Step:
         sizes = [[value.size for value in some] for some in made]
         steps, over = list(zip(made, read, strict=True)), _in_place(backward, values)
         places, buffers = assign_buffers(steps, sizes, over)
-        arena = [self._ops.empty((size,), dtype) for size in buffers]
         self.bytes = sum(buffers) * np.dtype(dtype).itemsize
+        arena = allocate(self._ops, buffers, dtype)
         for value in (value for some in made for value in some):
             values[id(value)] = self._ops.view(arena[places[id(value)]], value.shape)
         self._bind(calls, backward, values)
@@ -200,6 +210,8 @@ class Step:
             op = f"{call.op}_backward"
             run = self._ops.bind(op, *args, **attrs, out=out, more=gradient.more)
             self._backward.append((call.name, run))
+        self._run_forward = self._ops.chain([run for _, _, run in self._forward])
+        self._run_backward = self._ops.chain([run for _, run in self._backward])
         self._logits, self._loss = real(calls[-2].out), real(calls[-1].out)
 
     def __call__(self, x: Array, labels: Array) -> tuple[float, Array]:
@@ -218,12 +230,10 @@ class Step:
         """
         self._load(x, labels)
         with self._ops.on_threads(self.threads):
-            for _, _, run in self._forward:
-                run()
+            self._run_forward()
             loss = float(self._ops.download(self._loss))
             logits = np.array(self._ops.download(self._logits))
-            for _, run in self._backward:
-                run()
+            self._run_backward()
         return loss, logits
 
     def first_not_finite(self) -> str | None:

@@ -71,6 +71,9 @@ class FiberMachine:
         """Return how many bytes can still be allocated."""
         return self._heap.size - self._heap.used
 
+    def wait(self) -> None:
+        """Return at once: launches have ended when they return."""
+
     def launch(self, launch: Launch) -> None:
         """Run a kernel to its end.
 

@@ -79,6 +79,9 @@ class PtxMachine:
 
         return run
 
+    def wait(self) -> None:
+        """Return at once: launches have ended when they return."""
+
     def launch(self, launch: Launch) -> None:
         """Run a kernel to its end; raise `KernelFault` at its first mistake."""
         kernel, blocks, arguments = launch

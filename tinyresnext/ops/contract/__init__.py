@@ -10,7 +10,7 @@ functions      what they do
 =============  ====================================================================================
 the ops        compute (`forward`), and compute gradients (`gradients`)
 placing        ``empty upload download view pack``: where arrays are
-running        ``bind chain at_once``: calls that are prepared once and made many times
+running        ``bind chain wait at_once``: calls that are prepared once and made many times
 updating       ``sgd_step muon_step average_step statistics_step``: weights in training, in place
 the machine    ``thread_count on_threads when_compiling peak``; and the compiled kernels on disk:
                ``kernels_kept kernels_problem clear_kernels``

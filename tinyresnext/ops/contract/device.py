@@ -86,6 +86,9 @@ class Device(Protocol):
     def chain(self, calls: Sequence[Callable[[], Any]]) -> Callable[[], None]:
         """Return one call that makes all of these bound calls, in their order."""
 
+    def wait(self) -> None:
+        """Return when all calls that this thread has made are done; `download` waits, too."""
+
     def at_once(self, n: int) -> int:
         """Return how many of ``n`` samples best go through a network together; it divides ``n``."""
 
@@ -143,7 +146,7 @@ class Device(Protocol):
         """Call ``tell`` once if compiling takes longer than ``after`` seconds in the block."""
 
     def peak(self, threads: Sequence[int]) -> list[Peak]:
-        """Measure the limits of the device, for each number of threads."""
+        """Measure the limits of the device, for each number of threads if these matter to it."""
 
     def kernels_kept(self) -> list[Kept]:
         """Return the folders of compiled kernels on disk."""

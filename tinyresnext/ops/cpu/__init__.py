@@ -86,6 +86,7 @@ __all__ = [
     "thread_count",
     "upload",
     "view",
+    "wait",
     "when_compiling",
 ]
 
@@ -137,6 +138,10 @@ def peak(threads: Sequence[int]) -> list[Peak]:
     from .runtime.peak import measure
 
     return measure(threads)
+
+
+def wait() -> None:
+    """Return at once: calls end before they return."""
 
 
 def at_once(n: int) -> int:

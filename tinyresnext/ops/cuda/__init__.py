@@ -119,6 +119,10 @@ class CudaBackend:
         """Return one call of all their launches: a graph, where the machine has them."""
         return call.chain(calls)
 
+    def wait(self) -> None:
+        """Return when everything that this thread has launched has ended."""
+        self.machine.wait()
+
     def at_once(self, n: int) -> int:
         """Return all ``n``: a GPU is faster, the more samples go through the network together."""
         return max(1, n)
@@ -157,14 +161,10 @@ class CudaBackend:
             yield
 
     def peak(self, threads: Sequence[int]) -> list[Peak]:
-        """Measure multiply-adds in registers and memory traffic; once, for any number of threads.
-
-        Each entry has the number of threads that it was asked for.
-        """
+        """Measure multiply-adds in registers and memory traffic, once for all threads."""
         from .runtime.peak import measure
 
-        found = measure(self.machine)
-        return [found._replace(threads=count) for count in threads]
+        return [measure(self.machine)._replace(threads=max(threads))]
 
     def kernels_kept(self) -> list[Kept]:
         """Return the folders of compiled kernels on disk."""

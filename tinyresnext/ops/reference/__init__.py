@@ -32,6 +32,7 @@ from .machine import (
     on_threads,
     peak,
     thread_count,
+    wait,
     when_compiling,
 )
 from .memory import download, empty, pack, upload, view
@@ -88,6 +89,7 @@ __all__ = [
     "thread_count",
     "upload",
     "view",
+    "wait",
     "when_compiling",
 ]
 

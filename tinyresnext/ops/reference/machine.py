@@ -33,6 +33,10 @@ def when_compiling(tell: Callable[[], None], after: float = 1.0) -> AbstractCont
     return nullcontext()
 
 
+def wait() -> None:
+    """Return at once: NumPy's calls end before they return."""
+
+
 def at_once(n: int) -> int:
     """Return all ``n``: one array operation handles them together."""
     return max(1, n)

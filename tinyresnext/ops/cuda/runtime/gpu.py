@@ -35,13 +35,12 @@ from .library import (
     shown,
 )
 from .machine import Launch
-from .staging import Staging
+from .staging import Thread
 
 MULTIPROCESSORS, MAJOR, MINOR = 16, 75, 76  # attributes of a device
 LEAST: Capability = (7, 5)
 LOG_BUFFER, LOG_SIZE = 5, 6  # options of the driver's compiler: where errors go, and how many bytes
 LOG = 16 << 10
-NOT_BLOCKING = 1  # a stream that does not wait for what others do on the default one
 ENTRY, VERSION = re.compile(r"\.entry\s+([\w$]+)"), re.compile(r"\.version\s+([\d.]+)")
 
 
@@ -54,21 +53,6 @@ class GpuMemory:
     def __del__(self) -> None:
         """Leave the memory to the GPU: this thread may just record a graph."""
         self._gpu.drop("cuMemFree_v2", c_uint64(self.address))
-
-
-class Thread:
-    """What a thread of the process has of a GPU: a stream, and memory for copies."""
-
-    def __init__(self, driver: Driver, gpu: Gpu) -> None:
-        self.stream = driver.handle("cuStreamCreate", NOT_BLOCKING)
-        self.staging, self._gpu = Staging(driver, self.stream), gpu
-
-    def __del__(self) -> None:
-        """Leave both to the GPU: the thread has ended."""
-        if hasattr(self, "_gpu"):
-            for function, handle in self.staging.held:
-                self._gpu.drop(function, handle)
-            self._gpu.drop("cuStreamDestroy_v2", self.stream)
 
 
 class Gpu:
@@ -205,6 +189,12 @@ class Gpu:
         with explained(self.name):
             thread.staging.read(address, out)
 
+    def wait(self) -> None:
+        """Return when all launches of this thread have ended."""
+        stream = self.stream
+        with explained(self.name):
+            self._driver("cuStreamSynchronize", stream)
+
     # --- kernels ----------------------------------------------------------------------------------
 
     def launch(self, launch: Launch) -> None:
@@ -236,7 +226,7 @@ class Gpu:
             return self._functions[kernel]
 
     def _loaded(self, kernel: Kernel) -> c_void_p:
-        """Compile a kernel to PTX, and let the driver compile that for this GPU."""
+        """Compile a kernel to PTX, and let the driver compile that."""
         text, log = ptx(kernel, self.capability), ctypes.create_string_buffer(LOG)
         entry = ENTRY.search(text)
         if entry is None:

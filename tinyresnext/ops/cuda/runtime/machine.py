@@ -68,6 +68,9 @@ class Machine(Protocol):
     def read(self, address: int, out: np.ndarray) -> None:
         """Fill a contiguous array from the device, when all launches before have ended."""
 
+    def wait(self) -> None:
+        """Return when all launches of this thread have ended."""
+
     def launch(self, launch: Launch) -> None:
         """Start one kernel."""
 

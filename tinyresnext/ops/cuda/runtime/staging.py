@@ -1,4 +1,4 @@
-"""Copies between NumPy's memory and the GPU's, through memory that the driver has pinned.
+"""What a thread has of a GPU: a stream, and pinned memory for copies to and from NumPy's.
 
 Only pinned memory can be copied while the processor does something else. An array goes through two
 small pinned buffers in turn: while one is on its way, the other is filled or emptied.
@@ -12,9 +12,11 @@ from ctypes import c_uint64, c_void_p
 
 import numpy as np
 
+from .graph import Owner
 from .library import Driver
 
 SIZE = 4 << 20  # bytes of a buffer
+NOT_BLOCKING = 1  # a stream that does not wait for what others do on the default one
 
 
 class Staging:
@@ -64,6 +66,21 @@ class Staging:
         """What is to be given back, and the functions of the driver that do so."""
         events = [("cuEventDestroy_v2", event) for event in self._events]
         return events + [("cuMemFreeHost", memory) for memory in self._memory]
+
+
+class Thread:
+    """What a thread of the process has of a GPU: a stream, and memory for copies."""
+
+    def __init__(self, driver: Driver, gpu: Owner) -> None:
+        self.stream = driver.handle("cuStreamCreate", NOT_BLOCKING)
+        self.staging, self._gpu = Staging(driver, self.stream), gpu
+
+    def __del__(self) -> None:
+        """Leave both to the GPU: the thread has ended."""
+        if hasattr(self, "_gpu"):
+            for function, handle in self.staging.held:
+                self._gpu.drop(function, handle)
+            self._gpu.drop("cuStreamDestroy_v2", self.stream)
 
 
 def _parts(size: int) -> Iterator[tuple[int, int, int]]:

@@ -167,12 +167,12 @@ def bind_conv2d_backward(
 ) -> Call:
     """Bind the calls of the gradients that are wanted."""
     win = windows(x.shape, y.shape, weight.shape[2:], stride, padding, groups)
-    dx, dweight, dbias = out
+    dx, dweight, *rest = out  # without a bias there is no place for its gradient
     launches: list[Launch] = []
     if dx is not None:
         launches += input_gradient(dy, weight, win, dx, more[0])
     if dweight is not None:
         launches += weight_gradient(x, dy, win, dweight, more[1])
-    if bias is not None and dbias is not None:
-        launches += fold.channels(dy, dbias, more[2])
+    if bias is not None and rest and rest[0] is not None:
+        launches += fold.channels(dy, rest[0], more[2])
     return Call(x.machine, launches)

@@ -140,6 +140,16 @@ def test_every_option_is_explained():
     assert all(f"`{name}`" in text or f"`tinyresnext {name}" in text for name in known)
 
 
+@pytest.mark.parametrize("name", list(parsers()[1]))
+def test_the_help_of_a_command_has_a_sentence_and_an_example(name, capsys):
+    with pytest.raises(SystemExit):
+        parse([name, "--help"])
+    text = capsys.readouterr().out
+    assert re.search(r"^[A-Z].+\.$", text, flags=re.MULTILINE)
+    example = text.partition("\nexample:\n  ")[2]
+    assert parse(shlex.split(example)[1:]).command == name
+
+
 def figure():
     """Return the script that draws the block."""
     source = ROOT / "docs" / "figures" / "block.py"

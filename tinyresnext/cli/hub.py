@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import FormatError, UsageError
 from ..system.files import shown
-from .options import Commands, positive
+from .options import Commands, add_command, positive
 from .output.progress import Megabytes, say
 
 if TYPE_CHECKING:
@@ -19,16 +19,13 @@ if TYPE_CHECKING:
 
 def add_commands(commands: Commands) -> None:
     """Add the parsers of `models`, `pull` and `info`."""
-    c = commands.add_parser(
-        "models", help="the architectures that have names, and the published models"
-    )
-    c.set_defaults(add_options=_add_models, run=_models)
-    c = commands.add_parser(
-        "pull", help="fetch a published model, check it, convert it, and keep it"
-    )
-    c.set_defaults(add_options=_add_pull, run=_pull)
-    c = commands.add_parser("info", help="architecture, cost, preprocessing, labels and provenance")
-    c.set_defaults(add_options=_add_info, run=_info)
+    sentence = "List the architectures that have names, and the models."
+    add_command(commands, "models", sentence, "tinyresnext models resnext50", _add_models, _models)
+    sentence = "Fetch a published model, check it, convert it, and keep it."
+    example = "tinyresnext pull resnext50_32x4d.tv_in1k"
+    add_command(commands, "pull", sentence, example, _add_pull, _pull)
+    sentence = "Print the architecture, cost, preprocessing, labels and provenance of a model."
+    add_command(commands, "info", sentence, "tinyresnext info best.h5", _add_info, _info)
 
 
 # --- models ---------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from ..system.files import shown
 from .options import (
     Commands,
     add_broken,
+    add_command,
     add_data,
     add_device,
     add_normalisation,
@@ -28,10 +29,12 @@ if TYPE_CHECKING:
 
 def add_commands(commands: Commands) -> None:
     """Add the parsers of `train` and `finetune`."""
-    c = commands.add_parser("train", help="train a network on images")
-    c.set_defaults(add_options=_add_train, run=_train)
-    c = commands.add_parser("finetune", help="train a model further, for other classes")
-    c.set_defaults(add_options=_add_finetune, run=_finetune)
+    sentence = "Train a network on images."
+    example = "tinyresnext train images.zip --depth 20 --val images.zip --out run"
+    add_command(commands, "train", sentence, example, _add_train, _train)
+    sentence = "Train a model further, for other classes."
+    example = "tinyresnext finetune flowers/ --init run/model.h5 --out flowers-run"
+    add_command(commands, "finetune", sentence, example, _add_finetune, _finetune)
 
 
 # --- options --------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from ..errors import UsageError
 from ..system.files import regular, shown
 from .options import (
     Commands,
+    add_command,
     add_device,
     add_force,
     add_normalisation,
@@ -30,12 +31,15 @@ INTERPOLATIONS = ("bilinear", "bicubic", "torch7", "keras")
 
 def add_commands(commands: Commands) -> None:
     """Add the parsers of `convert`, `export` and `verify`."""
-    c = commands.add_parser("convert", help="turn a checkpoint into a model file")
-    c.set_defaults(add_options=_add_convert, run=_convert)
-    c = commands.add_parser("export", help="turn a model file back into a checkpoint")
-    c.set_defaults(add_options=_add_export, run=_export)
-    c = commands.add_parser("verify", help="check a model file, and its logits against a reference")
-    c.set_defaults(add_options=_add_verify, run=_verify)
+    sentence = "Turn a checkpoint of another system into a model file."
+    example = "tinyresnext convert resnext50_32x4d-7cdf4587.pth"
+    add_command(commands, "convert", sentence, example, _add_convert, _convert)
+    sentence = "Turn a model file back into a checkpoint."
+    example = "tinyresnext export best.h5 best.safetensors"
+    add_command(commands, "export", sentence, example, _add_export, _export)
+    sentence = "Check a model file, and compare its logits with a reference."
+    example = "tinyresnext verify best.h5"
+    add_command(commands, "verify", sentence, example, _add_verify, _verify)
 
 
 # --- convert --------------------------------------------------------------------------------------

@@ -24,9 +24,9 @@ from tinyresnext import load
 from tinyresnext.cli import main as cli
 from tinyresnext.cli.recipe import typed_recipe
 from tinyresnext.data import open as opening
-from tinyresnext.training import state as training_state
 from tinyresnext.training.recipes import RECIPES, kinds, parts
 from tinyresnext.training.recipes.recipe import PARTS, settings
+from tinyresnext.training.record import state as training_state
 
 NETWORK = [
     "--blocks",

@@ -20,10 +20,10 @@ from tinyresnext.errors import FormatError, ImageError, TrainingError, UsageErro
 from tinyresnext.images.prepare import prepare
 from tinyresnext.ops import reference
 from tinyresnext.training import augmentation
-from tinyresnext.training import log as training_log
 from tinyresnext.training import run as training_run
 from tinyresnext.training.initial import initialise
 from tinyresnext.training.recipes import Recipe
+from tinyresnext.training.record import log as training_log
 from tinyresnext.training.weights import size, views
 
 OPTIONS = {"preprocess": small.PREPROCESS, "device": "reference"}
@@ -486,7 +486,7 @@ def test_broken_pictures_are_told_of_once_and_not_counted(tmp_path):
 
 
 def test_a_step_that_an_epoch_does_not_have(tmp_path, interrupted_after, monkeypatch):
-    from tinyresnext.training import state as training_state
+    from tinyresnext.training.record import state as training_state
 
     interrupted_after(2)
     with pytest.raises(KeyboardInterrupt):

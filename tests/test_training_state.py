@@ -13,9 +13,9 @@ import training_cases as small
 
 from tinyresnext import Spec
 from tinyresnext.errors import FormatError, IntegrityError, ShapeError, UsageError, WeightsError
-from tinyresnext.training import state as training_state
-from tinyresnext.training.folder import TrainingFolder
-from tinyresnext.training.state import State
+from tinyresnext.training.record import state as training_state
+from tinyresnext.training.record.folder import TrainingFolder
+from tinyresnext.training.record.state import State
 from tinyresnext.training.weights import size
 
 

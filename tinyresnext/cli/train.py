@@ -201,7 +201,7 @@ def _finetune(a: argparse.Namespace) -> int:
 
 def _done(a: argparse.Namespace) -> int:
     """Print the name of the model file."""
-    from ..training.folder import TrainingFolder
+    from ..training.record.folder import TrainingFolder
 
     print(shown(TrainingFolder(a.out).model))
     return 0

@@ -21,14 +21,14 @@ from ..network.step import Step
 from ..ops import Backend
 from ..system.files import shown
 from ..system.version import __version__
-from . import state as states
 from .augmentation import mix, unchanged
-from .folder import TrainingFolder
-from .log import Log, Progress, Stop
 from .optimisers.average import update_average, update_statistics
 from .optimisers.muon import matrices, muon
 from .optimisers.sgd import sgd
-from .state import State
+from .record import state as states
+from .record.folder import TrainingFolder
+from .record.log import Log, Progress, Stop
+from .record.state import State
 from .weights import upload, views
 
 

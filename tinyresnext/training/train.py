@@ -1,9 +1,8 @@
 """Train a network: a specification, a data set and a recipe in; a model out.
 
-A run has a folder with ``state.npz`` (see `tinyresnext.training.state`), ``log.jsonl``, ``best.h5``
-if there is a validation set, and ``model.h5`` when it is done. The network, the images, the recipe
-and the number of threads decide everything, so a run that was stopped, in whatever way, goes on to
-the same bits.
+A run has a folder (see `tinyresnext.training.record`). The network, the images, the recipe and the
+number of threads decide everything, so a run that was stopped, in whatever way, goes on to the same
+bits.
 """
 
 from __future__ import annotations
@@ -21,19 +20,19 @@ from ..data.loader import Loader
 from ..errors import FormatError, UsageError
 from ..images.preprocess import Preprocess
 from ..inference.files import save
-from ..inference.model import Model, shapes_that_fit
-from ..network.count import norm_values
+from ..inference.model import Model
 from ..network.spec import Spec
 from ..ops import Backend, backend
 from ..system.files import shown
-from . import state as states
 from .augmentation import augmented, unchanged, usual_preprocess
-from .folder import TrainingFolder
+from .check import check
 from .initial import initialise, whitened
-from .log import Stop
 from .recipes import Recipe
+from .record import state as states
+from .record.folder import TrainingFolder
+from .record.log import Stop
+from .record.state import State
 from .run import Run, Setting
-from .state import State
 from .weights import size, views
 
 
@@ -103,7 +102,7 @@ def train(
         dataset, validation, preprocess, (), ops, ops.thread_count(threads), log_every, half,
         dict(provenance or {}),
     )  # fmt: skip
-    _check(spec, recipe, setting)
+    check(spec, recipe, setting)
     values = np.zeros(size(spec), np.float32)
     params = views(values, spec)
     initialise(params, recipe.start, recipe.seed)
@@ -162,7 +161,7 @@ def finetune(
         dataset, validation, model.preprocess, frozen, ops, ops.thread_count(threads), log_every,
         half, more,
     )  # fmt: skip
-    _check(spec, recipe, setting)
+    check(spec, recipe, setting)
     return _run(states.new(spec, recipe, values), setting, out, resume)
 
 
@@ -242,58 +241,3 @@ def _loop(run: Run, stop: Stop) -> None:
                 if stop.asked:
                     run.stop()
         run.close_epoch(run.validate(stop))
-
-
-def _check(spec: Spec, recipe: Recipe, setting: Setting) -> None:
-    """Refuse what does not fit together, before anything is written."""
-    count = len(setting.dataset)
-    if spec.classes < 2:
-        raise UsageError(
-            "there is one class to train for, and a single class means nothing under a softmax: "
-            "give images of at least two classes"
-        )
-    if setting.preprocess.channels != spec.channels:
-        raise UsageError(
-            f"the preprocessing makes {setting.preprocess.channels} channels and the network takes "
-            f"{spec.channels}"
-        )
-    for what, images in (("data set", setting.dataset), ("validation set", setting.validation)):
-        if images is not None and len(images.classes) != spec.classes:
-            raise UsageError(
-                f"the {what} has {len(images.classes)} classes and the network {spec.classes}; "
-                "both must have the same"
-            )
-        if images is not None and tuple(images.classes) != tuple(setting.dataset.classes):
-            raise UsageError(
-                f"the {what} has other classes, or in another order: "
-                f"{', '.join(images.classes[:5])} ..."
-            )
-    if count < recipe.batch:
-        raise UsageError(
-            f"the data set has {count} images and a mini-batch {recipe.batch}; give --batch "
-            f"{count} at most"
-        )
-    if setting.validation is not None and len(setting.validation) == 0:
-        raise UsageError("the validation set has no images; leave it out")
-    for side in {*recipe.augmentation.sides, setting.preprocess.crop}:
-        # This refuses padding or a square that is larger than the image.
-        augmented(recipe.augmentation, setting.preprocess, setting.dataset, side)
-    _check_norms(spec, recipe, setting)
-
-
-def _check_norms(spec: Spec, recipe: Recipe, setting: Setting) -> None:
-    """Refuse a mini-batch of which a trained batch norm gets one value for each channel.
-
-    The mean is then the value itself: the result is the shift, whatever the image is, and no
-    gradient passes.
-    """
-    for side in recipe.augmentation.sides or (setting.preprocess.crop,):
-        shape = recipe.batch, side, side, spec.channels
-        with shapes_that_fit():
-            values = norm_values(spec, shape, setting.frozen)
-        if single := [name for name, count in values.items() if count == 1]:
-            raise UsageError(
-                f"of a mini-batch of {recipe.batch} image of {side} x {side}, the batch norm "
-                f"{single[0]} gets a single value for each channel, of which it can learn nothing; "
-                "give a larger mini-batch (--batch, at least 2), or larger images"
-            )

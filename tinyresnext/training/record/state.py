@@ -16,14 +16,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ..errors import FormatError, IntegrityError, ShapeError, UnsafeError
-from ..formats.npy import header_bytes
-from ..formats.stored_zip.reader import Member, read_members, read_pieces
-from ..network.spec import Spec
-from ..system.checks import is_int
-from ..system.files import regular, replacing
-from .recipes import Recipe
-from .weights import size, views
+from ...errors import FormatError, IntegrityError, ShapeError, UnsafeError
+from ...formats.npy import header_bytes
+from ...formats.stored_zip.reader import Member, read_members, read_pieces
+from ...network.spec import Spec
+from ...system.checks import is_int
+from ...system.files import regular, replacing
+from ..recipes import Recipe
+from ..weights import size, views
 
 FORMAT = "tinyresnext training state 1"
 MOST_META = 1 << 20  # bytes; the labels' names are not in it

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..errors import UsageError
-from ..system.files import locked, shown
+from ...errors import UsageError
+from ...system.files import locked, shown
 from . import state as training_state
 from .state import State
 

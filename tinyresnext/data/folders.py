@@ -13,7 +13,6 @@ what the names mean, and `tree` finds the levels.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -45,12 +44,12 @@ def open_folder(path: Path, split: str, reading: Reading) -> Dataset:
 def open_zip(path: Path, split: str, reading: Reading) -> Dataset:
     """Open the data set in a zip archive. Parameters and errors are those of `open_dataset`."""
     archive = ZipFile(path)
-    levels = Levels(Tree(_in_archive(archive.names)), shown(path), reading.warn).find(split)
+    levels = Levels(Tree(archive.listing), shown(path), reading.warn).find(split)
 
     def read(i: int) -> NDArray[np.uint8]:
-        member = "/".join(levels.images[i][1])
-        name = f"{shown(path)}: {shown(member)}"
-        return decode(image_in(archive.read(member, name), name))
+        place = levels.images[i][1]
+        name = f"{shown(path)}: {shown('/'.join(place))}"
+        return decode(image_in(archive.read(place, name), name))
 
     return _dataset(levels, read, reading)
 
@@ -100,18 +99,3 @@ def _unreadable(folder: str, error: Exception) -> FormatError:
     """Return the error of a folder that cannot be read."""
     reason = getattr(error, "strerror", None) or error
     return FormatError(f"the folder {shown(folder)} cannot be read: {reason}")
-
-
-def _in_archive(members: Sequence[tuple[Parts, bool]]) -> Listing:
-    """Return the listing of an archive, given the members and whether each is a folder."""
-    found: dict[Parts, tuple[set[str], set[str]]] = {}
-    for parts, is_folder in members:
-        for depth in range(len(parts)):
-            folders, files = found.setdefault(parts[:depth], (set(), set()))
-            (folders if is_folder or depth < len(parts) - 1 else files).add(parts[depth])
-
-    nothing = Entries([], [])
-    entries = {
-        place: Entries(sorted(folders), sorted(files)) for place, (folders, files) in found.items()
-    }
-    return lambda place: entries.get(place, nothing)

@@ -26,7 +26,8 @@ from tinyresnext.images.preprocess import CIFAR
 from tinyresnext.network.count import layers, totals
 from tinyresnext.network.resnext import parameters
 from tinyresnext.network.spec import VARIANTS, Spec
-from tinyresnext.network.trace import stand_in, trace
+from tinyresnext.network.tape import stand_in
+from tinyresnext.network.trace import trace
 
 TEXT = manifest().read_text("utf-8")
 PIPELINES = parse(TEXT)[1]

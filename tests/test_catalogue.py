@@ -186,7 +186,7 @@ def test_what_the_traps_are():
     assert find("resnext50_32x4d.tv2_in1k").preprocess.resize == 232  # and not 256
     assert find("resnext50_32x4d.a1h_in1k").preprocess == Preprocess(235, 224, "bicubic")
     assert find("resnext50_32x4d.a3_in1k").preprocess.crop == 160
-    assert "not on whole pictures squeezed" in find("resnext50_32x4d.keras_in1k").note
+    assert "not on whole images squeezed" in find("resnext50_32x4d.keras_in1k").note
     assert (
         find("resnext29_8x64d.prlz77_cifar100").preprocess == CIFAR
     )  # CIFAR-10's statistics, as it was trained

@@ -105,7 +105,7 @@ def test_train_then_classify_then_finetune(run, data):
     assert model.provenance["licence"] == "CC0-1.0"
     assert model.provenance["command"] == shlex.join(["tinyresnext", *map(str, train)])
     assert json.loads(model.provenance["recipe"])["seed"] == 5
-    assert "of 12 pictures" in model.provenance["accuracy"]
+    assert "of 12 images" in model.provenance["accuracy"]
     code, out, _ = run(
         "classify",
         data / "test" / "red",

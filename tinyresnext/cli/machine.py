@@ -73,6 +73,8 @@ def _warm(ops: Backend, pattern: str) -> None:
     from ..network.spec import VARIANTS
 
     names = [name for name in list_models(pattern) if name in VARIANTS]
+    if pattern in names:
+        names = [pattern]
     if not names:
         raise UsageError(
             f"no architecture matches {pattern!r}; `tinyresnext models` lists them all"

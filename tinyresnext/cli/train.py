@@ -88,8 +88,8 @@ def _add_finetune(c: argparse.ArgumentParser) -> None:
     c.add_argument(
         "--init",
         dest="model",
-        metavar="FILE",
-        help="the model file to begin with (the bundled model)",
+        metavar="NAME|FILE",
+        help="the model to begin with (the bundled model)",
     )
     fixed = c.add_mutually_exclusive_group()
     fixed.add_argument(

@@ -125,7 +125,7 @@ def _convert(a: argparse.Namespace) -> int:
         stored = stored._replace(preprocess=replace(stored.preprocess, **given))
         store.write(dst, stored, half=a.half)
     how = "given" if given else "found" if FOUND in notes else "assumed"
-    for note in (*notes, f"{how}: {report.pictures(stored.preprocess)}"):
+    for note in (*notes, f"{how}: {report.prepared(stored.preprocess)}"):
         print(f"{shown(a.src)}: {note}", file=sys.stderr)
     print(dst)
     return 0

@@ -5,7 +5,6 @@ The numbers are those of the paper's Tables 1, 3, 4, 5 and 7 and of the publishe
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -13,6 +12,7 @@ from typing import Any
 
 from ..errors import UsageError
 from ..system.checks import from_fields, is_int
+from ..system.words import similar
 
 STEMS = ("imagenet", "deep", "cifar", "pooled")
 
@@ -217,13 +217,9 @@ def variant(name: str) -> Spec:
     """
     if name in VARIANTS:
         return VARIANTS[name]
-    near = [
-        known for known in VARIANTS if name and known.startswith(name)
-    ] or difflib.get_close_matches(name, VARIANTS, 3)
-    near = near[:3] or list(VARIANTS)[:3]
     raise UsageError(
-        f"there is no architecture called {name!r}; did you mean {', '.join(near)}? "
-        "`tinyresnext models` lists all"
+        f"there is no architecture called {name!r}; {similar(name, VARIANTS)}`tinyresnext models` "
+        "lists all"
     )
 
 

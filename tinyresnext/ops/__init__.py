@@ -9,6 +9,8 @@ what the shape rules share, and `torch_reference` the inference ops in PyTorch, 
 from __future__ import annotations
 
 import os
+from importlib import import_module
+from typing import Any
 
 from ..errors import DeviceError
 from ..system.words import one_of
@@ -17,6 +19,13 @@ from .contract import Backend
 __all__ = ["DEVICES", "Backend", "backend", "backend_module"]
 
 DEVICES = ("cpu", "auto", "reference")
+
+
+def __getattr__(name: str) -> Any:
+    """Return a backend as an attribute, imported late: `tinyresnext.ops.reference`."""
+    if name not in ("cpu", "reference"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module(f".{name}", __name__)
 
 
 def backend(device: str) -> Backend:

@@ -264,7 +264,7 @@ class Run:
             "licence": "",
         }
         if self.state.top1 is not None:
-            provenance["accuracy"] = f"{self.state.top1:.2%} top-1 of {self.state.tried:,} pictures"
+            provenance["accuracy"] = f"{self.state.top1:.2%} top-1 of {self.state.tried:,} images"
         provenance |= setting.provenance
         params = views(self.state.result.copy(), spec)
         labels = tuple(setting.dataset.classes)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from data_files import picture, write_files, write_zip
 
-from tinyresnext.data import folders, open_dataset, zips
+from tinyresnext.data import open_dataset
+from tinyresnext.data.trees import folders, zips
 from tinyresnext.errors import FormatError, ImageError, TinyResNeXtError, UnsafeError, UsageError
 from tinyresnext.formats.stored_zip import archive
 from tinyresnext.images.decode import decode

@@ -135,7 +135,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     train(small.SPEC, small.pictures(), small.RECIPE, tmp_path / "whole", **options)
     interrupted_after(steps)
     with pytest.raises(
-        KeyboardInterrupt, match=r"stopped after step \d of 4 in epoch \d of 3.*--resume"
+        KeyboardInterrupt, match=r"stopped after step \d of 4 in epoch \d of 3.*resume=True"
     ):
         train(small.SPEC, small.pictures(), small.RECIPE, tmp_path / "stopped", **options)
     assert not (tmp_path / "stopped" / "model.h5").exists()
@@ -500,7 +500,8 @@ def test_a_step_that_an_epoch_does_not_have(tmp_path, interrupted_after, monkeyp
 
 def test_progress_is_for_terminals(tmp_path, capsys, monkeypatch):
     train(small.SPEC, small.pictures(), small.RECIPE, tmp_path / "a", **OPTIONS)
-    assert capsys.readouterr() == ("", "")
+    few = "warning: only 12 steps, in which a network hardly learns: --epochs 100 gives 400\n"
+    assert capsys.readouterr() == ("", few)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setattr(training_log, "EVERY", 0.0)
     train(
@@ -514,7 +515,7 @@ def test_progress_is_for_terminals(tmp_path, capsys, monkeypatch):
     out, err = capsys.readouterr()
     assert out == ""
     assert "epoch 2/3  3/4  " in err
-    assert err.count("\n") == 3  # one line for each epoch stays
+    assert err.count("\n") == 4  # the warning, and one line for each epoch stay
     assert "top-1" in err
     assert " left" in err
 

@@ -26,6 +26,7 @@ def state():
     made = training_state.new(small.SPEC, small.RECIPE, values)
     made.velocity[...] = 2
     made.run = {"pictures": "70 of them", "frozen": "conv1 bn1"}
+    made.origin = {"command": "tinyresnext train a --out b", "place": "/home/c"}
     return replace(
         made,
         epoch=2,
@@ -151,6 +152,8 @@ HOSTILE = {
     "endless loss": lambda m, s: with_meta(m, loss=float("inf")),
     "loss a text": lambda m, s: with_meta(m, loss="1"),
     "run a list": lambda m, s: with_meta(m, run=[]),
+    "origin a text": lambda m, s: with_meta(m, origin="train"),
+    "origin of lists": lambda m, s: with_meta(m, origin={"command": ["train"]}),
     "run of numbers": lambda m, s: with_meta(m, run={"pictures": 1}),
     "another recipe": lambda m, s: with_meta(m, recipe={"epochs": 1}),
     "a recipe out of range": lambda m, s: with_meta(m, recipe=small.RECIPE.to_json() | {"lr": -1}),

@@ -137,10 +137,11 @@ def add_threads(command: argparse.ArgumentParser) -> None:
     )
 
 
-def add_data(command: argparse.ArgumentParser) -> None:
+def add_data(command: argparse.ArgumentParser, nargs: str | None = None) -> None:
     """Add the positional ``DATA``, for commands that read a data set."""
     command.add_argument(
         "data",
+        nargs=nargs,
         metavar="DATA",
         help="a directory or zip with a folder for each class, or an archive of CIFAR or MNIST",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -45,6 +46,7 @@ class Setting:
     log_every: int
     half: bool
     provenance: Mapping[str, str]
+    origin: Mapping[str, str] = field(default_factory=dict)
     # The broken images that have been reported, so that no epoch reports them again.
     broken: dict[int, ImageError] = field(default_factory=dict)
     broken_in_validation: dict[int, ImageError] = field(default_factory=dict)
@@ -230,12 +232,14 @@ class Run:
         ------
         KeyboardInterrupt
         """
-        state = self.state
+        state, how = self.state, "train or finetune again with resume=True"
         self.save()
+        if command := state.origin.get("command", "").split()[:2]:
+            how = shown(" ".join([*command, "--resume", shlex.quote(str(self.folder.path))]))
         raise KeyboardInterrupt(
             f"stopped after step {state.step} of {self.steps} in epoch {state.epoch + 1} of "
-            f"{state.recipe.epochs}; the state is in {shown(self.folder.state)}: the same command "
-            "with --resume goes on from there"
+            f"{state.recipe.epochs}; the state is in {shown(self.folder.state)}, and this goes on "
+            f"from there: {how}"
         )
 
     def diverged(self, loss: float) -> TrainingError:

@@ -28,6 +28,7 @@ from .augmentation import augmented, unchanged, usual_preprocess
 from .check import check
 from .initial import initialise, whitened
 from .recipes import Recipe
+from .recipes.steps import few
 from .record import state as states
 from .record.folder import TrainingFolder
 from .record.log import Stop
@@ -50,6 +51,7 @@ def train(
     log_every: int = 0,
     half: bool = False,
     provenance: Mapping[str, str] | None = None,
+    origin: Mapping[str, str] | None = None,
 ) -> Model:
     """Train a network from random weights.
 
@@ -79,6 +81,9 @@ def train(
         Keep the weights in half precision in the model files.
     provenance : mapping of str to str, optional
         More that the model file says about its origin.
+    origin : mapping of str to str, optional
+        What the folder of the run records about the command that began it; see
+        `tinyresnext.training.record.state.State`.
 
     Returns
     -------
@@ -100,7 +105,7 @@ def train(
     ops = backend(device)
     setting = Setting(
         dataset, validation, preprocess, (), ops, ops.thread_count(threads), log_every, half,
-        dict(provenance or {}),
+        dict(provenance or {}), dict(origin or {}),
     )  # fmt: skip
     check(spec, recipe, setting)
     values = np.zeros(size(spec), np.float32)
@@ -125,6 +130,7 @@ def finetune(
     log_every: int = 0,
     half: bool = False,
     provenance: Mapping[str, str] | None = None,
+    origin: Mapping[str, str] | None = None,
 ) -> Model:
     """Train a model further: a new classifier for other classes, and as many layers as wanted.
 
@@ -135,7 +141,7 @@ def finetune(
     frozen_to : str, optional
         The last stage that is not trained: ``stem``, ``layer1`` ...; the last one leaves only the
         classifier to be trained. By default all layers are trained.
-    dataset, recipe, out, validation, threads, resume, log_every, half, provenance
+    dataset, recipe, out, validation, threads, resume, log_every, half, provenance, origin
         As for `train`; the recipe ``finetune`` is meant for this. ``whiten``, ``zero_gamma`` and
         ``interpolation`` have no meaning here: the model has filters, norms and preprocessing
         already. The new model keeps the origin and the licence of ``model``, unless ``provenance``
@@ -159,7 +165,7 @@ def finetune(
     ops: Backend = model.ops
     setting = Setting(
         dataset, validation, model.preprocess, frozen, ops, ops.thread_count(threads), log_every,
-        half, more,
+        half, more, dict(origin or {}),
     )  # fmt: skip
     check(spec, recipe, setting)
     return _run(states.new(spec, recipe, values), setting, out, resume)
@@ -197,7 +203,9 @@ def _some_images(setting: Setting, seed: int) -> np.ndarray:
 
 def _run(start: State, setting: Setting, out: str | os.PathLike[str], resume: bool) -> Model:
     """Begin or resume, train, and leave the model in the folder."""
-    start.run, start.threads = setting.decides(), setting.threads
+    start.run, start.threads, start.origin = setting.decides(), setting.threads, {**setting.origin}
+    if not resume and (text := few(start.recipe, len(setting.dataset))):
+        to_stderr(text)
     folder = TrainingFolder(out)
     with folder.run(start, resume) as state:
         if state.threads != setting.threads:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from ...errors import UsageError
 from ...system.files import locked, shown
@@ -99,6 +100,19 @@ class TrainingFolder:
             )
         self._clean()
         return state
+
+    def meta(self) -> dict[str, Any]:
+        """Return what the state says beside its arrays, as `training_state.read_meta` reads it.
+
+        Raises
+        ------
+        UsageError
+            There is no run.
+        FormatError
+            The state cannot be used.
+        """
+        self._found()
+        return training_state.read_meta(self.state)
 
     def _made(self) -> None:
         """Make the folder if it is not there."""

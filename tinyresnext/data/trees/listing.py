@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ..errors import FormatError
-from ..formats.stored_zip.archive import MOST_LEVELS
-from .rules import image_kind, is_left_out
+from ...errors import FormatError
+from ...formats.stored_zip.archive import MOST_LEVELS
+from ..rules import image_kind, is_left_out
 
 __all__ = ["Entries", "Listing", "Parts", "Tree"]
 

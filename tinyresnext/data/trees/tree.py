@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from ..errors import FormatError, UsageError
+from ...errors import FormatError, UsageError
+from ..rules import SPLITS, is_left_out, splits_among
 from .listing import Parts, Tree
-from .rules import SPLITS, is_left_out, splits_among
 
 __all__ = ["Levels"]
 

@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import FormatError
-from ..images.decode import decode
-from ..images.files import image_in
-from ..system.files import shown
-from .dataset import Dataset, Read, Reading, from_files
+from ...errors import FormatError
+from ...images.decode import decode
+from ...images.files import image_in
+from ...system.files import shown
+from ..dataset import Dataset, Read, Reading, from_files
 from .listing import Entries, Listing, Parts, Tree
 from .tree import Levels
 from .zips import ZipFile

@@ -7,10 +7,10 @@ import threading
 import weakref
 from pathlib import Path
 
-from ..errors import FormatError, ImageError, WeightsError
-from ..formats.stored_zip.archive import open_archive, read_whole
-from ..images.files import MAX_FILE_BYTES
-from ..system.files import regular, shown
+from ...errors import FormatError, ImageError, WeightsError
+from ...formats.stored_zip.archive import open_archive, read_whole
+from ...images.files import MAX_FILE_BYTES
+from ...system.files import regular, shown
 from .listing import Entries, Parts
 
 __all__ = ["ZipFile"]

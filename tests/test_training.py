@@ -101,7 +101,7 @@ def test_it_learns_and_says_so(tmp_path):
     stored = load(tmp_path / "model.h5", "reference")
     assert stored.labels == ("a", "b", "c", "d")
     assert stored.preprocess == small.PREPROCESS
-    assert stored.provenance["accuracy"] == f"{lines[-1]['top1']:.2%} top-1 of 30 pictures"
+    assert stored.provenance["accuracy"] == f"{lines[-1]['top1']:.2%} top-1 of 30 images"
     assert Recipe.from_json(json.loads(stored.provenance["recipe"])) == recipe
     x = np.zeros((1, 8, 8, 3), np.float32)
     assert made(x).tobytes() == stored(x).tobytes()
@@ -482,7 +482,7 @@ def test_broken_pictures_are_told_of_once_and_not_counted(tmp_path):
     late = replace(good, read=read, pixels=None, skips=True, warn=told.append)
     made = train(small.SPEC, small.pictures(), small.RECIPE, tmp_path, validation=late, **OPTIONS)
     assert told == ["skipped: 003.png is broken"]
-    assert "of 19 pictures" in made.provenance["accuracy"]
+    assert "of 19 images" in made.provenance["accuracy"]
 
 
 def test_a_step_that_an_epoch_does_not_have(tmp_path, interrupted_after, monkeypatch):

@@ -66,6 +66,16 @@ def _add_convert(c: argparse.ArgumentParser) -> None:
     c.add_argument(
         "--ema", action="store_true", help="take the averaged weights of a training checkpoint"
     )
+    c.add_argument(
+        "--key",
+        metavar="NAME",
+        help="where a .pth file has the weights, such as model or ema.model (found by default)",
+    )
+    c.add_argument(
+        "--prefix",
+        metavar="TEXT",
+        help="what stands before the names of the network, such as encoder. (found by default)",
+    )
     c.add_argument("--labels", metavar="FILE", help="a text file with the name of one class a line")
     c.add_argument(
         "--licence",
@@ -119,7 +129,14 @@ def _convert(a: argparse.Namespace) -> int:
     asked = {name: getattr(a, name) for name in ("resize", "crop", "interpolation", "mean", "std")}
     given = {name: value for name, value in asked.items() if value is not None}
     opened = opened_checkpoint(
-        a.src, arch=a.arch, stem=a.stem, labels=labels, ema=a.ema, licence=a.licence
+        a.src,
+        arch=a.arch,
+        stem=a.stem,
+        labels=labels,
+        ema=a.ema,
+        licence=a.licence,
+        key=a.key,
+        prefix=a.prefix,
     )
     with opened as (stored, notes):
         stored = stored._replace(preprocess=replace(stored.preprocess, **given))

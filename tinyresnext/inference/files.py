@@ -52,6 +52,8 @@ def load_checkpoint(
     device: str = "cpu",
     *,
     stem: str | None = None,
+    key: str | None = None,
+    prefix: str | None = None,
 ) -> Model:
     """Read a checkpoint of any supported format as a model, without writing a file.
 
@@ -64,20 +66,25 @@ def load_checkpoint(
         As for `load`.
     stem : str, optional
         The stem, where the tensors leave it open; `opened_checkpoint` describes it.
+    key, prefix : str, optional
+        The key under which the file has the state dict, and what stands before the names of its
+        tensors; both are found by default.
 
     Raises
     ------
     WeightsError
         The file cannot be used.
     UsageError
-        ``arch`` or ``stem`` does not fit the network.
+        ``arch`` or ``stem`` does not fit the network; nothing lies under ``key`` or behind
+        ``prefix``.
     DeviceError
         There is no such device.
     """
     from ..checkpoints.convert import opened_checkpoint  # it has many readers
 
     ops = backend(device)
-    with opened_checkpoint(path, arch=arch, stem=stem) as (stored, _):
+    opened = opened_checkpoint(path, arch=arch, stem=stem, key=key, prefix=prefix)
+    with opened as (stored, _):
         return Model(*stored._replace(params=dict(stored.params)), ops)
 
 

@@ -154,6 +154,8 @@ def json_value(name: str, text: str, most: int = MOST_JSON) -> Any:
 
 def json_labels(text: str, classes: int) -> list[str]:
     """Return the labels, which are counted before they are understood."""
+    if not classes and text == "[]":
+        return []
     count, at = 0, 1
     while count <= classes and (label := LABEL.match(text, at)):
         count, at = count + 1, label.end()

@@ -18,8 +18,8 @@ def check(spec: Spec, recipe: Recipe, setting: Setting) -> None:
     count = len(setting.dataset)
     if spec.classes < 2:
         raise UsageError(
-            "there is one class to train for, and a single class means nothing under a softmax: "
-            "give images of at least two classes"
+            f"there is {'one' if spec.classes else 'no'} class to train for, and a single class "
+            "means nothing under a softmax: give images of at least two classes"
         )
     if setting.preprocess.channels != spec.channels:
         raise UsageError(

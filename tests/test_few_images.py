@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import signal
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import training_cases as small
+from PIL import Image
+from test_training import OPTIONS, changed, log_of, same
 
+from tinyresnext import load, train
 from tinyresnext.data.dataset import Dataset
 from tinyresnext.data.parts import held_out
-from tinyresnext.errors import UsageError
+from tinyresnext.errors import TrainingError, UsageError
+from tinyresnext.inference import evaluate as evaluation
+from tinyresnext.training import run as training_run
 from tinyresnext.training.recipes import RECIPES
 from tinyresnext.training.recipes.steps import ENOUGH, FEW, enough, few, steps
+from tinyresnext.training.record import curve
 
 FAST = RECIPES["fast-cifar"]
 
@@ -83,3 +93,126 @@ def test_nothing_can_be_held_out():
     for part in (0.0, 1.0, -1.0, float("nan")):
         with pytest.raises(UsageError, match=r"expected a number such as 0\.2"):
             held_out(small.pictures(), part, seed=0)
+
+
+# --- early stopping -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def scores(monkeypatch):
+    """Validations that find these accuracies, one after the other."""
+
+    def go(*values):
+        left = list(values)
+
+        def score(*arguments, **options):
+            found = evaluation.score(*arguments, **options)
+            right = round(left.pop(0) * found.pictures)
+            confusion = np.zeros_like(found.confusion)
+            confusion[0, :2] = right, found.pictures - right
+            return replace(found, confusion=confusion)
+
+        monkeypatch.setattr(training_run, "score", score)
+
+    return go
+
+
+def test_a_run_ends_when_nothing_gets_better(tmp_path, scores):
+    recipe, validation = changed(epochs=9, patience=2), small.pictures(20, seed=1)
+    scores(0.2, 0.5, 0.5, 0.6, 0.6, 0.4, 0.9)
+    train(small.SPEC, small.pictures(), recipe, tmp_path, validation=validation, **OPTIONS)
+    assert [line["top1"] for line in log_of(tmp_path)] == [0.2, 0.5, 0.5, 0.6, 0.6, 0.4]
+    assert "60.00%" in load(tmp_path / "best.h5", "reference").provenance["accuracy"]
+    assert "40.00%" in load(tmp_path / "model.h5", "reference").provenance["accuracy"]
+    before = (tmp_path / "model.h5").read_bytes()
+    options = OPTIONS | {"validation": validation, "resume": True}
+    train(small.SPEC, small.pictures(), recipe, tmp_path, **options)
+    assert (tmp_path / "model.h5").read_bytes() == before
+
+
+def test_a_stopped_run_waits_as_long_as_a_whole_one(tmp_path, scores, monkeypatch):
+    recipe, validation = changed(epochs=9, patience=2), small.pictures(20, seed=1)
+    options, found = OPTIONS | {"validation": validation}, (0.5, 0.4, 0.4)
+    scores(*found)
+    train(small.SPEC, small.pictures(), recipe, tmp_path / "whole", **options)
+    real, left = training_run.Run.step, [10]
+
+    def step(run, x, labels):
+        left[0] -= 1
+        if left[0] == 0:
+            signal.raise_signal(signal.SIGINT)
+        real(run, x, labels)
+
+    scores(*found)
+    monkeypatch.setattr(training_run.Run, "step", step)
+    with pytest.raises(KeyboardInterrupt, match="step 2 of 4 in epoch 3"):
+        train(small.SPEC, small.pictures(), recipe, tmp_path / "cut", **options)
+    train(small.SPEC, small.pictures(), recipe, tmp_path / "cut", resume=True, **options)
+    same(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_patience_needs_a_validation(tmp_path):
+    with pytest.raises(UsageError, match="patience is 2, and there are no validation images"):
+        train(small.SPEC, small.pictures(), changed(patience=2), tmp_path / "run", **OPTIONS)
+    assert not (tmp_path / "run").exists()
+
+
+# --- learning a mini-batch by heart ---------------------------------------------------------------
+
+
+def test_a_mini_batch_is_learnt_by_heart(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = train(small.SPEC, small.pictures(), changed(mixup=0.0), "", overfit=True, **OPTIONS)
+    assert model.provenance["learnt by heart"].startswith("a mini-batch of 16 images in ")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("lr", "text"),
+    [
+        (1e-9, r"not learnt by heart: after 300 steps, \d+ of them are right.*than 1e-09"),
+        (1e3, r"not finite in step \d+ on the same mini-batch; give a smaller --lr than 1000"),
+    ],
+)
+def test_what_is_not_learnt_by_heart(lr, text):
+    with pytest.raises(TrainingError, match=text):
+        train(small.SPEC, small.pictures(), changed(lr=lr), "", overfit=True, **OPTIONS)
+
+
+# --- the curve ------------------------------------------------------------------------------------
+
+
+def test_the_curve_shows_what_the_log_says(tmp_path):
+    """Every epoch is a point of its colour, at its height."""
+    log = tmp_path / "log.jsonl"
+    values = [{"epoch": i + 1, "loss": 2.0 - i / 2, "accuracy": i / 4} for i in range(4)]
+    log.write_text("".join(json.dumps(line) + "\n" for line in values))
+    curve.write(tmp_path / "curve.png", log)
+    pixels = np.asarray(Image.open(tmp_path / "curve.png"))
+    blue = (pixels == curve.TRAINING).all(2)
+    red = (pixels == curve.VALIDATION).all(2)
+    assert not red.any()  # there is no validation
+    for panel, (top, wanted) in enumerate(((2.1, [2, 1.5, 1, 0.5]), (1.0, [0, 0.25, 0.5, 0.75]))):
+        upper = curve.TOP + panel * (curve.HIGH + curve.GAP)
+        for i, value in enumerate(wanted):
+            x = curve.LEFT + min(max(round(curve.WIDE * i / 3), 2), curve.WIDE - 2)
+            found = np.flatnonzero(blue[upper : upper + curve.HIGH + 2, x])
+            assert abs(found.mean() - curve.HIGH * (1 - value / top)) < 3
+
+
+def test_odd_lines_of_a_log_are_left_out(tmp_path):
+    lines = [
+        "{",
+        "[" * 100_000,
+        "[]",
+        '{"epoch": "1", "loss": 1}',
+        '{"epoch": 1, "step": 1, "loss": 1}',
+        '{"epoch": 1, "loss": NaN, "top1": "x"}',
+        '{"epoch": 2, "loss": 1e999, "accuracy": null, "validation_loss": 0.5}',
+    ]
+    found = curve.points(lines)
+    assert {name: some for name, some in found.items() if some} == {"validation_loss": [(2, 0.5)]}
+    assert curve.draw(found).size == (728, 626)  # a single epoch is a dot
+    (tmp_path / "log.jsonl").write_bytes(b"\xff\n")
+    curve.write(tmp_path / "curve.png", tmp_path / "log.jsonl")
+    assert not (tmp_path / "curve.png").exists()

@@ -535,3 +535,17 @@ def test_a_recorded_command_is_not_trusted(run, command, code, text):
     training_state.write("run/state.npz", state)
     found, _, err = run("train", "--resume", "run")
     assert (found, "begun from Python" in err) == (2, True)
+
+
+def test_early_stopping_and_overfitting_as_they_are_typed(run, data):
+    words = ["train", data, *NETWORK, *RECIPE]
+    code, out, err = run(*words, "--val", data, "--patience", "1", "--epochs", "90", "--out", "run")
+    assert (code, out) == (0, "run/model.h5\n")
+    assert re.search(r"ended after epoch \d+ of 90: 1 in a row were no better", err)
+    code, out, err = run(*words, "--overfit")
+    assert (code, out.startswith("learnt by heart: a mini-batch of 4 images in ")) == (0, True), err
+    code, out, err = run(*words, "--overfit", "--lr", "0")
+    assert (code, out, "was not learnt by heart" in err) == (1, "", True)
+    code, _, err = run("train", "--overfit", "--resume", "run")
+    assert (code, "leave out --resume" in err) == (2, True)
+    assert sorted(path.name for path in Path().iterdir()) == ["run"]

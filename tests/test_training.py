@@ -88,6 +88,7 @@ def test_it_learns_and_says_so(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         ".lock",
         "best.h5",
+        "curve.png",
         "log.jsonl",
         "model.h5",
         "state.npz",

@@ -37,6 +37,7 @@ def state():
         top1=0.25,
         best=0.5,
         tried=8,
+        waited=1,
         threads=2,
         log_bytes=123,
     )
@@ -148,6 +149,7 @@ HOSTILE = {
     "epoch a text": lambda m, s: with_meta(m, epoch="1"),
     "step below zero": lambda m, s: with_meta(m, step=-1),
     "epoch beyond the recipe": lambda m, s: with_meta(m, epoch=99),
+    "waited beyond the recipe": lambda m, s: with_meta(m, waited=99),
     "accuracy beyond one": lambda m, s: with_meta(m, best=2.0),
     "endless loss": lambda m, s: with_meta(m, loss=float("inf")),
     "loss a text": lambda m, s: with_meta(m, loss="1"),

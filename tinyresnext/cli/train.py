@@ -23,6 +23,7 @@ from .runs.resume import complete, origin
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
+    from ..inference.model import Model
     from ..training.recipes import Recipe
 
 
@@ -100,6 +101,11 @@ def _add_run(c: argparse.ArgumentParser) -> None:
         metavar="X",
         help="hold this part of each class out for validation, such as 0.2",
     )
+    c.add_argument(
+        "--overfit",
+        action="store_true",
+        help="only check that the first mini-batch can be learnt by heart; write nothing",
+    )
     add_broken(c)
     add_device(c)
     c.add_argument(
@@ -140,7 +146,7 @@ def _train(a: argparse.Namespace) -> int:
         # Files are decoded in colour.
         channels = 3 if dataset.pixels is None else dataset.pixels.shape[3]
         spec = replace(asked, classes=len(dataset.classes), channels=channels)
-        train(
+        model = train(
             spec,
             dataset,
             chosen,
@@ -152,10 +158,11 @@ def _train(a: argparse.Namespace) -> int:
             resume=a.resume,
             log_every=a.log_every,
             half=a.half,
+            overfit=a.overfit,
             provenance=_provenance(a),
             origin=origin(a),
         )
-        return _done(a)
+        return _done(a, model)
 
 
 def _finetune(a: argparse.Namespace) -> int:
@@ -168,7 +175,7 @@ def _finetune(a: argparse.Namespace) -> int:
     with announce_compiling(backend(a.device)):
         model = load(a.model, a.device, a.threads)
         chosen, dataset, validation = _recipe_and_data(a)
-        finetune(
+        model = finetune(
             model,
             dataset,
             chosen,
@@ -179,19 +186,28 @@ def _finetune(a: argparse.Namespace) -> int:
             resume=a.resume,
             log_every=a.log_every,
             half=a.half,
+            overfit=a.overfit,
             provenance=_provenance(a),
             origin=origin(a),
         )
-        return _done(a)
+        return _done(a, model)
 
 
-def _done(a: argparse.Namespace) -> int:
+def _done(a: argparse.Namespace, model: Model) -> int:
     """Print the name of the model file, and for people how to use it."""
     from ..training.record.folder import TrainingFolder
 
+    if a.overfit:
+        print(f"learnt by heart: {model.provenance['learnt by heart']}")
+        return 0
     folder = TrainingFolder(a.out)
     print(shown(folder.model), flush=True)
     meta, best = folder.meta(), folder.model
+    if meta["epoch"] < (epochs := meta["recipe"]["epochs"]):
+        say(
+            f"ended after epoch {meta['epoch']} of {epochs}: {meta['waited']} in a row were no "
+            "better on the validation images"
+        )
     if meta["best"] is not None and meta["best"] > meta["top1"]:
         best = folder.best
         say(

@@ -25,15 +25,16 @@ from ..network.spec import Spec
 from ..ops import Backend, backend
 from ..system.files import shown
 from .augmentation import augmented, unchanged, usual_preprocess
-from .check import check
 from .initial import initialise, whitened
+from .overfit import by_heart
 from .recipes import Recipe
 from .recipes.steps import few
 from .record import state as states
 from .record.folder import TrainingFolder
 from .record.log import Stop
 from .record.state import State
-from .run import Run, Setting
+from .run import Run
+from .setting import Setting, check
 from .weights import size, views
 
 
@@ -50,6 +51,7 @@ def train(
     resume: bool = False,
     log_every: int = 0,
     half: bool = False,
+    overfit: bool = False,
     provenance: Mapping[str, str] | None = None,
     origin: Mapping[str, str] | None = None,
 ) -> Model:
@@ -79,6 +81,9 @@ def train(
         Add a line to the log after every so many steps too.
     half : bool
         Keep the weights in half precision in the model files.
+    overfit : bool
+        Only check that the first mini-batch can be learnt by heart; see
+        `tinyresnext.training.overfit`. ``out`` is not used.
     provenance : mapping of str to str, optional
         More that the model file says about its origin.
     origin : mapping of str to str, optional
@@ -114,7 +119,7 @@ def train(
     if recipe.start.whiten and not resume:
         stem = next(iter(params))
         params[stem][...] = whitened(params[stem], _some_images(setting, recipe.seed))
-    return _run(states.new(spec, recipe, values), setting, out, resume)
+    return _run(states.new(spec, recipe, values), setting, out, resume, overfit)
 
 
 def finetune(
@@ -129,6 +134,7 @@ def finetune(
     resume: bool = False,
     log_every: int = 0,
     half: bool = False,
+    overfit: bool = False,
     provenance: Mapping[str, str] | None = None,
     origin: Mapping[str, str] | None = None,
 ) -> Model:
@@ -141,7 +147,7 @@ def finetune(
     frozen_to : str, optional
         The last stage that is not trained: ``stem``, ``layer1`` ...; the last one leaves only the
         classifier to be trained. By default all layers are trained.
-    dataset, recipe, out, validation, threads, resume, log_every, half, provenance, origin
+    dataset, recipe, out, validation, threads, resume, log_every, half, overfit, provenance, origin
         As for `train`; the recipe ``finetune`` is meant for this. ``whiten``, ``zero_gamma`` and
         ``interpolation`` have no meaning here: the model has filters, norms and preprocessing
         already. The new model keeps the origin and the licence of ``model``, unless ``provenance``
@@ -168,7 +174,7 @@ def finetune(
         half, more, dict(origin or {}),
     )  # fmt: skip
     check(spec, recipe, setting)
-    return _run(states.new(spec, recipe, values), setting, out, resume)
+    return _run(states.new(spec, recipe, values), setting, out, resume, overfit)
 
 
 def _origin(model: Model) -> dict[str, str]:
@@ -201,9 +207,13 @@ def _some_images(setting: Setting, seed: int) -> np.ndarray:
         return next(loader.epoch(0))[0]
 
 
-def _run(start: State, setting: Setting, out: str | os.PathLike[str], resume: bool) -> Model:
+def _run(
+    start: State, setting: Setting, out: str | os.PathLike[str], resume: bool, overfit: bool
+) -> Model:
     """Begin or resume, train, and leave the model in the folder."""
     start.run, start.threads, start.origin = setting.decides(), setting.threads, {**setting.origin}
+    if overfit:
+        return by_heart(start, setting)
     if not resume and (text := few(start.recipe, len(setting.dataset))):
         to_stderr(text)
     folder = TrainingFolder(out)
@@ -221,16 +231,17 @@ def _run(start: State, setting: Setting, out: str | os.PathLike[str], resume: bo
             )
         with Stop() as stop, closing(Run(state, setting, folder)) as run:
             _loop(run, stop)
+            run.draw()
             model = run.model()
             save(model, folder.model, half=setting.half)
     return model
 
 
 def _loop(run: Run, stop: Stop) -> None:
-    """Train for all epochs that are left."""
+    """Train for the epochs that are left."""
     state, recipe, setting = run.state, run.state.recipe, run.setting
     loaders = max(1, setting.threads // 4)  # a step takes much longer than making its mini-batch
-    while state.epoch < recipe.epochs:
+    while not state.done:
         images = augmented(recipe.augmentation, setting.preprocess, setting.dataset, run.side)
         with Loader(
             setting.dataset,

@@ -45,13 +45,16 @@ def complete(a: argparse.Namespace) -> argparse.Namespace:
             a.data, a.resume = a.resume, True
         else:
             raise UsageError(f"--resume names {a.resume!r} and --out {a.out!r}; leave out --out")
-    given = {"DATA": a.data, "--out": a.out}
+    if a.overfit and a.resume:
+        raise UsageError("--overfit begins with new weights; leave out --resume")
+    given = {"DATA": a.data, "--out": a.out or ("" if a.overfit else None)}
     if missing := [name for name, value in given.items() if value is None and not a.resume]:
         raise UsageError(
             f"the following arguments are required: {', '.join(missing)}; or give --resume FOLDER "
             "to go on with the run in that folder"
         )
     if not a.resume:
+        a.out = a.out or ""
         return a
     if a.out is None:
         raise UsageError("--resume needs the folder of the run: --resume FOLDER")

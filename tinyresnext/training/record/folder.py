@@ -25,6 +25,7 @@ class TrainingFolder:
         self.path = Path(path)
         self.state, self.log = self.path / "state.npz", self.path / "log.jsonl"
         self.best, self.model = self.path / "best.h5", self.path / "model.h5"
+        self.curve = self.path / "curve.png"
         self.lock = self.path / ".lock"
 
     @contextmanager
@@ -59,7 +60,7 @@ class TrainingFolder:
             made.
         """
         self._made()
-        for path in (self.state, self.log, self.best, self.model):
+        for path in (self.state, self.log, self.best, self.model, self.curve):
             if os.path.exists(path):
                 raise UsageError(
                     f"{shown(path)} exists: --resume goes on with the run there, or give another "

@@ -60,6 +60,8 @@ class State:
         Accuracy in the last validation, and in the best.
     tried : int
         How many images the last validation had.
+    waited : int
+        How many validations in a row were no better than the best before them.
     threads : int
         How many threads the run computes on.
     log_bytes : int
@@ -83,6 +85,7 @@ class State:
     top1: float | None = None
     best: float | None = None
     tried: int = 0
+    waited: int = 0
     threads: int = 0
     log_bytes: int = 0
     origin: dict[str, str] = field(default_factory=dict)
@@ -92,12 +95,18 @@ class State:
         self.epoch, self.step, self.loss, self.correct, self.seconds = epoch, 0, 0.0, 0, 0.0
 
     @property
+    def done(self) -> bool:
+        """Return whether all epochs are done, or none got better for as long as is waited."""
+        patience = self.recipe.patience
+        return self.epoch >= self.recipe.epochs or 0 < patience <= self.waited
+
+    @property
     def result(self) -> np.ndarray:
         """Return the values of the finished model: the average where there is one."""
         return self.values if self.average is None else self.average
 
 
-_COUNTERS = ("epoch", "step", "correct", "tried", "threads", "log_bytes")
+_COUNTERS = ("epoch", "step", "correct", "tried", "waited", "threads", "log_bytes")
 _NUMBERS = ("loss", "seconds", "top1", "best")
 
 
@@ -197,7 +206,7 @@ def _state(file: BinaryIO, members: dict[str, Member]) -> State:
             raise IntegrityError(f"{name} has negative variances; {AGAIN}")
     counters = {name: meta[name] for name in (*_COUNTERS, *_NUMBERS)}
     if (
-        meta["epoch"] > recipe.epochs
+        max(meta["epoch"], meta["waited"]) > recipe.epochs
         or meta["correct"] > meta["step"] * recipe.batch
         or max(meta["top1"] or 0, meta["best"] or 0) > 1
     ):

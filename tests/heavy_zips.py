@@ -12,12 +12,15 @@ CENTRAL = struct.Struct("<4s6H3I5H2I")
 END = struct.Struct("<4s4H2IH")
 
 
-def raw_zip(path: Path, names: Iterable[bytes], data: bytes = b"") -> Path:
-    """Write an archive of stored members with equal content and any names, however many."""
-    crc, listing = zlib.crc32(data), []
+def raw_zip(path: Path, names: Iterable[bytes], data: bytes = b"", deflated: bool = False) -> Path:
+    """Write an archive of members with equal content and any names, however many."""
+    crc, listing, size, method = zlib.crc32(data), [], len(data), 0
+    if deflated:
+        pack = zlib.compressobj(1, wbits=-15)
+        data, method = pack.compress(data) + pack.flush(), 8
     with open(path, "wb") as file:
         for name in names:
-            common = (0, 0, 0, 33, crc, len(data), len(data), len(name), 0)
+            common = (0, method, 0, 33, crc, len(data), size, len(name), 0)
             listing.append(CENTRAL.pack(b"PK\1\2", 20, 20, *common, 0, 0, 0, 0, file.tell()) + name)
             file.write(LOCAL.pack(b"PK\3\4", 20, *common) + name + data)
         begin = file.tell()

@@ -18,7 +18,8 @@ from tinyresnext.errors import FormatError, TinyResNeXtError, UnsafeError
 from tinyresnext.formats.stored_zip import archive
 
 IMPORTS = """
-from tinyresnext.data import cifar, folders, mnist
+from tinyresnext.data import cifar, mnist
+from tinyresnext.data.trees import folders
 from tinyresnext.data.open import open_dataset
 """
 

@@ -18,12 +18,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ...errors import FormatError
 from ...images.decode import decode
-from ...images.files import image_in
+from ...images.files import image_in, load_image
 from ...system.files import shown
-from ..dataset import Dataset, Read, Reading, from_files
+from ..dataset import Dataset, Read, Reading, Weigh, from_files
 from .listing import Entries, Listing, Parts, Tree
 from .tree import Levels
 from .zips import ZipFile
@@ -38,7 +39,10 @@ def open_folder(path: Path, split: str, reading: Reading) -> Dataset:
     def read(i: int) -> NDArray[np.uint8]:
         return decode(os.path.join(path, *levels.images[i][1]))
 
-    return _dataset(levels, read, reading)
+    def weigh(i: int) -> int:
+        return _decoded_bytes(load_image(os.path.join(path, *levels.images[i][1]), pixels=False))
+
+    return _dataset(levels, read, weigh, reading)
 
 
 def open_zip(path: Path, split: str, reading: Reading) -> Dataset:
@@ -46,19 +50,32 @@ def open_zip(path: Path, split: str, reading: Reading) -> Dataset:
     archive = ZipFile(path)
     levels = Levels(Tree(archive.listing), shown(path), reading.warn).find(split)
 
-    def read(i: int) -> NDArray[np.uint8]:
+    def opened(i: int, pixels: bool = True) -> Image.Image:
         place = levels.images[i][1]
         name = f"{shown(path)}: {shown('/'.join(place))}"
-        return decode(image_in(archive.read(place, name), name))
+        return image_in(archive.read(place, name), name, pixels)
 
-    return _dataset(levels, read, reading)
+    def read(i: int) -> NDArray[np.uint8]:
+        return decode(opened(i))
+
+    def weigh(i: int) -> int:
+        return _decoded_bytes(opened(i, pixels=False))
+
+    return _dataset(levels, read, weigh, reading)
 
 
-def _dataset(levels: Levels, read: Read, reading: Reading) -> Dataset:
+def _decoded_bytes(image: Image.Image) -> int:
+    """Return how many bytes an image has when it is decoded, to red, green and blue."""
+    return 3 * image.width * image.height
+
+
+def _dataset(levels: Levels, read: Read, weigh: Weigh, reading: Reading) -> Dataset:
     """Return the data set of the images that were found."""
     names = ["/".join(place[len(levels.root) :]) for _, place in levels.images]
     labels = [label for label, _ in levels.images]
-    return from_files(levels.classes, labels, names, read, levels.name, reading, levels.left_out)
+    return from_files(
+        levels.classes, labels, names, read, weigh, levels.name, reading, levels.left_out
+    )
 
 
 def _on_disk(top: Path) -> Listing:

@@ -8,6 +8,7 @@ directory and the member's own header.
 
 from __future__ import annotations
 
+import io
 import stat
 import struct
 import zlib
@@ -120,9 +121,11 @@ def read_whole(file: BinaryIO, archive: Archive, place: int, most: int) -> bytes
     if entry.packed > 2 * entry.size + 4096:
         raise UnsafeError(f"it is packed into {entry.packed:,} bytes, more than it can need")
     member = Member("it", start, entry.size, entry.crc, entry.packed, method == DEFLATED)
-    data = b"".join(map(bytes, unpacked(file, member, member.size)))
-    check_crc(member, zlib.crc32(data))
-    return data
+    data = io.BytesIO()  # its bytes are handed over without a copy
+    for piece in unpacked(file, member, member.size):
+        data.write(piece)
+    check_crc(member, zlib.crc32(data.getbuffer()))
+    return data.getvalue()
 
 
 def _add(

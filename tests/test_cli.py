@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,10 +20,11 @@ import numpy as np
 import odd_streams
 import pytest
 
-from tinyresnext import Preprocess, Spec, __version__, load, save
+from tinyresnext import Preprocess, Spec, __version__, list_models, load, save
 from tinyresnext.cli import main as cli
 from tinyresnext.cli import predict
 from tinyresnext.errors import DeviceError, UsageError
+from tinyresnext.hub.catalogue import find, with_weights
 from tinyresnext.ops import backend
 
 CAT = Path(__file__).parent / "data" / "chelsea.jpg"
@@ -294,12 +296,77 @@ def test_info(run, made):
     assert (code, "resnext50_32x4d" in err) == (2, True)
 
 
+def test_info_has_a_table_and_no_json(run):
+    _, out, _ = run("info")
+    assert "{" not in out
+    assert re.search(r"\brecipe +epochs +22 +batch +256 +lr +0\.2\n", out)
+    assert re.search(r"\n {14}\S.*\bwhiten +yes\n", out)
+    assert "pictures  " not in out
+
+
 def test_models(run):
     code, out, _ = run("models", "resnext101*d")
     assert code == 0
     assert "88,791,336" in out
     assert "resnext50" not in out
     assert run("models", "vgg*")[0] == 2
+
+
+def test_a_part_of_a_name_is_enough(run):
+    code, out, _ = run("models", "resnext50")
+    assert (code, "resnext50_8x14d " in out, "resnext101" in out) == (0, True, False)
+    assert list_models("RESNEXT50") == list_models("*resnext50*") == list_models("resnext50")
+    assert "wide_resnet50_2" in list_models("resnet50")
+    assert list_models("resnet50*") == ["resnet50"]
+
+
+def test_the_bundled_model_has_a_name(run):
+    name = "tinyresnext_cifar10"
+    code, out, _ = run("models", name)
+    assert (code, len(out.splitlines())) == (0, 2)
+    assert re.search(
+        rf"^{name} +2 x 64 +3,757,898 +0\.145 +89\.89 +Apache-2\.0 +bundled$", out, re.M
+    )
+    assert run("info", name) == run("info")
+    assert run("export", name, "named.npz")[0] == run("verify", name)[0] == 0
+    assert load(name, "reference").labels == load(device="reference").labels
+    code, out, err = run("pull", name)
+    assert (code, out.endswith(f"{name}.h5\n")) == (0, True)
+    assert "is the bundled model" in err
+
+
+def test_models_say_how_large_a_download_is(run):
+    _, out, _ = run("models", "resnext50")
+    assert re.search(r"tv_in1k .* BSD-3-Clause +100 MB  no\n", out)  # as published
+    assert re.search(r"tv2_in1k .* BSD-3-Clause +~100 MB  no\n", out)  # 4 bytes of 25,028,904
+    assert re.search(r"\.fb_in1k .* CC-BY-NC-4.0 +no\n", out)  # Torch7 may keep gradients too
+    assert "\n~ is the size of the weights" in out
+    assert "download      ~100 MB" in run("info", "resnext50_32x4d.tv2_in1k")[1]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("resnext50", "resnext50_32x4d, resnext50d_32x4d, resnext50_32x4d.tv_in1k"),
+        ("resnext50_32x4d.a1h", "resnext50_32x4d.a1h_in1k"),
+        ("tinyresnext_cifar", "tinyresnext_cifar10"),
+        ("resnext50_32x4d.keras", "resnext50_32x4d.keras_in1k"),  # not keras_notop: unreadable
+    ],
+)
+def test_what_was_meant_has_weights(run, typed, meant):
+    for command in (["classify", "x.jpg", "--model", typed], ["pull", typed], ["info", typed]):
+        code, out, err = run(*command)
+        assert (code, out) == (2, "")
+        assert f"no model called {typed!r}; did you mean {meant}? `tinyresnext models`" in err
+    for name in with_weights():
+        assert name == "tinyresnext_cifar10" or not find(name).unreadable
+    assert {"resnet50", "resnext101_32x48d"}.isdisjoint(with_weights())
+
+
+def test_a_name_that_resembles_nothing_is_answered_without_a_guess(run):
+    code, _, err = run("classify", "x.jpg", "--model", "zzz")
+    assert (code, "did you mean" in err) == (2, False)
+    assert "`tinyresnext models` lists all" in err
 
 
 def test_verify(run, made, tmp_path):
@@ -483,7 +550,7 @@ def test_names_cannot_move_the_cursor(run, made, tmp_path):
     [
         (["convert", ""], 2),
         (["convert", "/"], 2),
-        (["classify", "x.jpg", "--model", "m" * 5000], 3),
+        (["classify", "x.jpg", "--model", "m" * 5000], 2),
         (["info", "resnext50_32x4d", "--size", "1000000000"], 2),
     ],
     ids=["no-name", "root", "endless-name", "endless-picture"],

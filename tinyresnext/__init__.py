@@ -1,7 +1,7 @@
 """ResNeXt in NumPy and Numba, written to be read.
 
-Names are loaded when they are first used, so that ``import tinyresnext`` costs nothing and brings
-no Numba.
+Names and rooms are loaded when they are first used, so that ``import tinyresnext`` costs nothing
+and brings no Numba.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .inference.model import Model, Prediction
     from .network.resnext import forward, parameters
     from .network.spec import VARIANTS, Spec, cifar, variant
+    from .training.initial import random_model
     from .training.recipes import RECIPES, Recipe, recipe
     from .training.train import finetune, train
 
@@ -41,11 +42,25 @@ _HOMES = {
     "load_checkpoint": "inference.files",
     "parameters": "network.resnext",
     "prepare": "images.prepare",
+    "random_model": "training.initial",
     "recipe": "training.recipes",
     "save": "inference.files",
     "train": "training.train",
     "variant": "network.spec",
 }
+_ROOMS = (
+    "checkpoints",
+    "data",
+    "emulator",
+    "errors",
+    "hub",
+    "images",
+    "inference",
+    "network",
+    "ops",
+    "store",
+    "training",
+)
 __all__ = [
     "RECIPES",
     "VARIANTS",
@@ -64,6 +79,7 @@ __all__ = [
     "load_checkpoint",
     "parameters",
     "prepare",
+    "random_model",
     "recipe",
     "save",
     "train",
@@ -72,10 +88,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_ROOMS})

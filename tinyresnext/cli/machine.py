@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-from .options import Commands, add_threads, braces, positive, word
+from .options import Commands, add_command, add_threads, braces, positive, word
 from .output.progress import announce_compiling, say
 
 if TYPE_CHECKING:
@@ -17,12 +17,11 @@ ACTIONS = ("info", "clear", "warm")
 
 def add_commands(commands: Commands) -> None:
     """Add the parsers of `cache` and `bench`."""
-    c = commands.add_parser("cache", help="the compiled kernels on this computer")
-    c.set_defaults(add_options=_add_cache, run=_cache)
-    c = commands.add_parser(
-        "bench", help="how fast the network runs here, as a part of what this machine can do"
-    )
-    c.set_defaults(add_options=_add_bench, run=_bench)
+    sentence = "Show, remove or make the compiled kernels on this computer."
+    add_command(commands, "cache", sentence, "tinyresnext cache info", _add_cache, _cache)
+    sentence = "Measure how fast the network runs, and what part of this machine's limits it is."
+    example = "tinyresnext bench --model resnext50_32x4d --batch 1 --size 224"
+    add_command(commands, "bench", sentence, example, _add_bench, _bench)
 
 
 # --- cache ----------------------------------------------------------------------------------------
@@ -74,6 +73,8 @@ def _warm(ops: Backend, pattern: str) -> None:
     from ..network.spec import VARIANTS
 
     names = [name for name in list_models(pattern) if name in VARIANTS]
+    if pattern in names:
+        names = [pattern]
     if not names:
         raise UsageError(
             f"no architecture matches {pattern!r}; `tinyresnext models` lists them all"

@@ -20,8 +20,10 @@ from ..errors import DeviceError, ImageError, TinyResNeXtError, UsageError, Weig
 from ..system.version import __version__
 from ..system.words import nearest, one_of
 from . import hub, machine, predict, train, weights
+from .options import explained
 from .output.progress import say
 
+EXAMPLE = "tinyresnext classify photo.jpg"
 _GROUPS = (predict, train, weights, hub, machine)
 _EXIT_CODES = {UsageError: 2, WeightsError: 3, DeviceError: 4, ImageError: 1, TinyResNeXtError: 1}
 
@@ -75,7 +77,8 @@ def _run(words: list[str]) -> int:
 
 def parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
     """Return the parser of the command line, and those of its commands by name, without options."""
-    made = argparse.ArgumentParser("tinyresnext", description="ResNeXt in NumPy and Numba.")
+    about = explained("Use, train and convert ResNeXts, in NumPy and Numba.", EXAMPLE)
+    made = argparse.ArgumentParser("tinyresnext", **about)
     made.add_argument("--version", action="version", version=f"tinyresnext {__version__}")
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for group in _GROUPS:

@@ -149,9 +149,9 @@ def _difference(found: np.ndarray, wanted: np.ndarray) -> float:
 
 def _compare(model: Model, x: np.ndarray, wanted: np.ndarray, error: float) -> store.Check:
     """Check that the model's logits differ from the reference's by no more than float32 allows."""
-    if wanted.shape != (len(x), model.spec.classes):
+    if wanted.shape != (len(x), model.spec.outputs):
         raise UsageError(
-            f"the reference has logits {wanted.shape}, expected ({len(x)}, {model.spec.classes}) "
+            f"the reference has logits {wanted.shape}, expected ({len(x)}, {model.spec.outputs}) "
             "for this model; use the reference that was made for it"
         )
     found = model(x)

@@ -11,8 +11,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from ..errors import UsageError
-from ..system.console import at_terminal, tell
+from ...errors import UsageError
+from ...system.console import at_terminal, tell
 
 EVERY = 0.25  # seconds between two looks at the terminal
 

@@ -82,7 +82,7 @@ at_once, chain, wait = reference.at_once, reference.chain, reference.wait
 thread_count, on_threads = reference.thread_count, reference.on_threads
 when_compiling, peak = reference.when_compiling, reference.peak
 kernels_kept, kernels_problem = reference.kernels_kept, reference.kernels_problem
-clear_kernels = reference.clear_kernels
+clear_kernels, described = reference.clear_kernels, reference.described
 
 
 def upload(array: Any, out: Elsewhere | None = None) -> Elsewhere:

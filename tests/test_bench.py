@@ -200,6 +200,7 @@ def test_every_file_of_the_ladder_is_a_rung(ladder):
 
 REPORT = {
     "processor": "A processor",
+    "device": "the processor",
     "threads": 2,
     "date": "2020-02-02",
     "versions": {"numba": "1", "openvino": "2"},
@@ -265,6 +266,7 @@ def test_the_table_of_sizes(benchmarks, monkeypatch, tmp_path):
     ]
     report = {
         "processor": "A processor",
+        "device": "the processor",
         "threads": 2,
         "date": "2020-02-02",
         "machine": [{"gflops": 236.4}],

@@ -233,7 +233,8 @@ def test_no_driver(monkeypatch):
         backend("cuda")
     ops, why = automatic()
     assert ops is cpu
-    assert "the processor, since the GPU cannot be used: NVIDIA's driver is not there" in why
+    assert why.startswith("the GPU cannot be used, since NVIDIA's driver is not there (")
+    assert ";" not in why
     assert backend("auto") is cpu
 
 

@@ -64,6 +64,10 @@ def test_a_word_when_compiling_takes_long(monkeypatch, seconds, terminal, words)
         def when_compiling(tell):
             return when_compiling(tell, after=1.0)
 
+        @staticmethod
+        def described():
+            return "the processor"
+
     with progress.announce_compiling(Ops):
         for _ in range(3):  # no single kernel takes a second, and all together do
             with global_compiler_lock, global_compiler_lock:

@@ -95,6 +95,7 @@ def bench(
         "numba": version("numba"),
         "date": date.today().isoformat(),
         "processor": processor(),
+        "device": ops.described(),
         "threads": threads,
         "machine": [limits._asdict() for limits in machine],
     }

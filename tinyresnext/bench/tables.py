@@ -12,6 +12,7 @@ def text(report: Row) -> str:
     """Return the tables of a report from `tinyresnext.bench.bench.bench`."""
     lines = [
         f"{report['processor']}, {report['threads']} threads, tinyresnext {report['tinyresnext']}",
+        f"computed by {report['device']}",
         "",
     ]
     lines.append(f"{'threads':>7} {'multiply-adds':>18} {'reading':>12} {'copying':>12}")

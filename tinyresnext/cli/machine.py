@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-from .options import Commands, add_command, add_threads, braces, positive, word
+from .options import Commands, add_command, add_device, braces, positive, word
 from .output.progress import announce_compiling, say
 
 if TYPE_CHECKING:
@@ -42,13 +42,14 @@ def _add_cache(c: argparse.ArgumentParser) -> None:
         metavar="PATTERN",
         help="with warm: for which architectures (all)",
     )
+    c.add_argument("--device", default="cpu", metavar="DEVICE", help="with warm: the device (cpu)")
 
 
 def _cache(a: argparse.Namespace) -> int:
     """Show, remove or make the compiled kernels."""
     from ..ops import backend
 
-    ops = backend("cpu")
+    ops = backend(a.device)
     if a.action != "warm" and a.pattern != "*":
         raise UsageError(
             f"`cache {a.action}` takes no pattern; leave out {a.pattern!r}: it is for `cache warm`"
@@ -115,7 +116,7 @@ def _add_bench(c: argparse.ArgumentParser) -> None:
         metavar="N",
         help="sides of the images (160 224 288)",
     )
-    add_threads(c)
+    add_device(c)
     c.add_argument(
         "--repeats",
         type=positive,
@@ -136,7 +137,7 @@ def _bench(a: argparse.Namespace) -> int:
     from ..bench.bench import bench, on_terminal, write
     from ..bench.tables import text
 
-    report = bench(a.model, a.batch, a.size, a.threads, a.repeats, a.layers, on_terminal)
+    report = bench(a.model, a.batch, a.size, a.threads, a.repeats, a.layers, on_terminal, a.device)
     on_terminal("")
     print(text(report), end="", flush=True)  # before anything can go wrong with the file
     if a.json:

@@ -20,7 +20,7 @@ from ..errors import DeviceError, ImageError, TinyResNeXtError, UsageError, Weig
 from ..system.version import __version__
 from ..system.words import nearest, one_of
 from . import hub, machine, predict, train, weights
-from .options import explained
+from .options import choose_device, explained
 from .output.progress import say
 
 EXAMPLE = "tinyresnext classify photo.jpg"
@@ -54,6 +54,7 @@ def _run(words: list[str]) -> int:
     """Run one command, and return the exit code for what it raises."""
     arguments = parse(words)
     try:
+        choose_device(arguments)
         code: int = arguments.run(arguments)
         sys.stdout.flush()  # a full disk is noticed here, not when the interpreter ends
         return code

@@ -122,9 +122,24 @@ def add_model(command: argparse.ArgumentParser) -> None:
 def add_device(command: argparse.ArgumentParser) -> None:
     """Add ``--device`` and ``--threads``, for commands that compute."""
     command.add_argument(
-        "--device", default="cpu", help="cpu, auto, or reference for plain NumPy (cpu)"
+        "--device",
+        default="cpu",
+        metavar="DEVICE",
+        help="cpu, cuda (or cuda:1 ...) for an NVIDIA GPU, auto for the GPU if it can be used, or "
+        "reference for plain NumPy (cpu)",
     )
     add_threads(command)
+
+
+def choose_device(a: argparse.Namespace) -> None:
+    """Put the name of a device in the place of ``auto``, and say on standard error which it is."""
+    if getattr(a, "device", None) == "auto":
+        from ..ops import automatic
+        from .output.progress import say
+
+        chosen, why = automatic()
+        a.device = chosen.__name__.rpartition(".")[2]
+        say(f"--device auto is {a.device}: {why}")
 
 
 def add_threads(command: argparse.ArgumentParser) -> None:

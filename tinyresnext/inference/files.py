@@ -24,7 +24,7 @@ def load(
         A file that `save` or ``tinyresnext convert`` wrote, or the name of a model that
         ``tinyresnext pull`` fetched, such as ``resnext50_32x4d.a1h_in1k``; by default the bundled
         model, whose name is ``tinyresnext_cifar10``.
-    device : {"cpu", "auto", "reference"}
+    device : {"cpu", "cuda", "cuda:N", "auto", "reference"}
         ``reference`` computes with plain NumPy.
     threads : int, optional
         The number of threads to compute on; by default, one for each core that this process may
@@ -62,7 +62,7 @@ def load_checkpoint(
     path : str or path
     arch : str or Spec, optional
         The architecture; by default it is inferred from the tensors.
-    device : {"cpu", "auto", "reference"}
+    device : {"cpu", "cuda", "cuda:N", "auto", "reference"}
         As for `load`.
     stem : str, optional
         The stem, where the tensors leave it open; `opened_checkpoint` describes it.

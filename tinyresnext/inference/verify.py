@@ -44,7 +44,7 @@ def verify(
         classes], best computed in float64; and, if known, the number ``float32_error``: the largest
         difference between these logits and another float32 implementation's, divided by the
         largest logit.
-    device : {"cpu", "auto", "reference"}
+    device : {"cpu", "cuda", "cuda:N", "auto", "reference"}
     threads : int, optional
         As for `tinyresnext.load`.
 

@@ -55,7 +55,7 @@ def backend(device: str) -> Backend:
         return automatic()[0]
     if device == "cpu":
         return _cpu()
-    kind, colon, number = device.partition(":")
+    kind, colon, number = str(device).partition(":")
     if kind == "cuda" and (number.isascii() and number.isdecimal() if colon else True):
         return _cuda(int(number or 0))
     raise DeviceError(f"device is {device!r}: {one_of(device, DEVICES)}; cuda:1 is the second GPU")
@@ -66,8 +66,9 @@ def automatic() -> tuple[Backend, str]:
     try:
         found = _cuda(0)
     except DeviceError as error:
-        return _cpu(), f"the processor, since the GPU cannot be used: {error}"
-    return found, f"the GPU {found.machine!r}"
+        reason = str(error).partition("; ")[0]  # what to do about it is for those who want the GPU
+        return _cpu(), f"the GPU cannot be used, since {reason}"
+    return found, f"{found.described()} can be used"
 
 
 def backend_module(name: str) -> Backend:

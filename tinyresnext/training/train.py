@@ -72,7 +72,7 @@ def train(
     preprocess : Preprocess, optional
         How the finished model will prepare images; training uses its size, mean and standard
         deviation. By default that of CIFAR for the stems "cifar" and "pooled", else ImageNet's.
-    device : {"cpu", "auto", "reference"}
+    device : {"cpu", "cuda", "cuda:N", "auto", "reference"}
     threads : int, optional
         How many to compute on; the same number computes the same bits.
     resume : bool

@@ -26,7 +26,7 @@ def announce_compiling(ops: Backend) -> AbstractContextManager[None]:
         return nullcontext()
     return ops.when_compiling(
         lambda: say(
-            "compiling kernels for this processor, once: it takes up to half a minute, and "
+            f"compiling kernels for {ops.described()}, once: it takes up to half a minute, and "
             "later runs start at once"
         )
     )

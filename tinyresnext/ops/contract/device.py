@@ -128,6 +128,9 @@ class Device(Protocol):
 
     # --- the machine ------------------------------------------------------------------------------
 
+    def described(self) -> str:
+        """Return what computes, in a few words for people."""
+
     def thread_count(self, asked: int | None = None) -> int:
         """Return how many threads to use: as many as asked for, or one for each usable core.
 

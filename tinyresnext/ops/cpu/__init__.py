@@ -61,6 +61,7 @@ __all__ = [
     "clear_kernels",
     "conv2d",
     "conv2d_backward",
+    "described",
     "download",
     "empty",
     "kernels_kept",
@@ -131,6 +132,11 @@ def bind(op: str, *args: Any, **attrs: Any) -> Callable[[], Any]:
     """Call ``bind_<op>`` of the module that has the op (`MODULES`)."""
     prepare = getattr(import_module(f".{MODULES[op]}", __name__), f"bind_{op}")
     return prepare(*args, **attrs)
+
+
+def described() -> str:
+    """Return what computes."""
+    return "the processor"
 
 
 def peak(threads: Sequence[int]) -> list[Peak]:

@@ -9,8 +9,8 @@ results are the same bits in every run. Read `runtime` first, then `elementwise`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -129,6 +129,10 @@ class CudaBackend:
 
     # --- the machine ------------------------------------------------------------------------------
 
+    def described(self) -> str:
+        """Return the name of the device, and of the GPU."""
+        return str(self.machine)
+
     def thread_count(self, asked: int | None = None) -> int:
         """Return how many threads of the processor prepare mini-batches for the GPU.
 
@@ -152,13 +156,13 @@ class CudaBackend:
         """Change nothing: the number of threads concerns mini-batches, not the GPU."""
         return nullcontext()
 
-    @contextmanager
-    def when_compiling(self, tell: Callable[[], None], after: float = 1.0) -> Iterator[None]:
+    def when_compiling(
+        self, tell: Callable[[], None], after: float = 1.0
+    ) -> AbstractContextManager[None]:
         """Call ``tell`` once if kernels compile for longer than that inside the block."""
-        from ..cpu.runtime.kernel import when_compiling
+        from .runtime.cache import when_compiling
 
-        with when_compiling(tell, after):  # both targets compile under the same lock of Numba's
-            yield
+        return when_compiling(tell, after)
 
     def peak(self, threads: Sequence[int]) -> list[Peak]:
         """Measure multiply-adds in registers and memory traffic, once for all threads."""

@@ -27,6 +27,7 @@ from .head import (
 from .machine import (
     at_once,
     clear_kernels,
+    described,
     kernels_kept,
     kernels_problem,
     on_threads,
@@ -63,6 +64,7 @@ __all__ = [
     "clear_kernels",
     "conv2d",
     "conv2d_backward",
+    "described",
     "download",
     "empty",
     "kernels_kept",

@@ -13,6 +13,11 @@ from ...errors import UsageError
 from ..contract import Kept, Peak
 
 
+def described() -> str:
+    """Return what computes."""
+    return "plain NumPy"
+
+
 def thread_count(asked: int | None = None) -> int:
     """Return 1: NumPy chooses its number of threads itself, when it is imported."""
     if asked not in (None, 1):

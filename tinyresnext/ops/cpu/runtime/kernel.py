@@ -173,7 +173,7 @@ def _number_apart(process: int) -> None:
 # --- telling the user that it takes a while -------------------------------------------------------
 
 
-class _Stopwatch(event.Listener):
+class Stopwatch(event.Listener):
     """Adds up how long Numba compiles, and calls ``tell`` once after ``after`` seconds of it."""
 
     def __init__(self, after: float, tell: Callable[[], None]) -> None:
@@ -218,5 +218,5 @@ def when_compiling(tell: Callable[[], None], after: float = 1.0) -> Iterator[Non
     after : float
         Seconds, all kernels taken together.
     """
-    with event.install_listener("numba:compiler_lock", _Stopwatch(after, tell)):
+    with event.install_listener("numba:compiler_lock", Stopwatch(after, tell)):
         yield

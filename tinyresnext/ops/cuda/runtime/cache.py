@@ -10,6 +10,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from ...cpu.runtime import cache
 from ...cpu.runtime.cache import clear as clear
 from ...cpu.runtime.cache import kept as kept
 from ...cpu.runtime.cache import problem as problem
+from ...cpu.runtime.kernel import Stopwatch
 from .kernel import Capability, Kernel
 
 # The packages that compile: Numba's maintained target, and NVIDIA's compilers of both majors.
@@ -28,6 +31,7 @@ PACKAGES = (
     "nvidia-cuda-nvcc-cu12",
     "nvidia-cuda-nvcc-cu13",
 )
+_WATCHES: list[Stopwatch] = []  # of those who want to know that compiling takes long
 VARIABLES = ("CUDA_HOME", "CUDA_PATH", "NUMBA_CUDA_USE_NVIDIA_BINDING")
 
 
@@ -68,3 +72,30 @@ def ptx(kernel: Kernel, capability: Capability) -> str:
     made = kernel.ptx(capability)
     cache.write(name, signature, made.encode())
     return made
+
+
+# --- telling the user that it takes a while -------------------------------------------------------
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Let the watches run in the ``with`` block: Numba compiles in it, or the driver."""
+    watches = list(_WATCHES)
+    for watch in watches:
+        watch.on_start(None)
+    try:
+        yield
+    finally:
+        for watch in watches:
+            watch.on_end(None)
+
+
+@contextmanager
+def when_compiling(tell: Callable[[], None], after: float = 1.0) -> Iterator[None]:
+    """Call ``tell`` once if kernels compile for longer than that inside the ``with`` block."""
+    watch = Stopwatch(after, tell)
+    _WATCHES.append(watch)
+    try:
+        yield
+    finally:
+        _WATCHES.remove(watch)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ....errors import DeviceError, OutOfMemoryError
-from .cache import ptx
+from .cache import compiling, ptx
 from .graph import prepared, recorded
 from .kernel import Capability, Kernel
 from .library import (
@@ -94,14 +94,14 @@ class Gpu:
             self.capability: Capability = major, minor
             if self.capability < LEAST:
                 raise DeviceError(
-                    f"{self.name} ({self.model}) has compute capability {major}.{minor}, and the "
+                    f"{self} has compute capability {major}.{minor}, and the "
                     f"kernels need {LEAST[0]}.{LEAST[1]} (Turing, 2018) or later; compute on the "
                     "device 'cpu'"
                 )
             self._context = driver.handle("cuDevicePrimaryCtxRetain", device)
 
-    def __repr__(self) -> str:
-        return f"<{self.name}: {self.model}>"
+    def __str__(self) -> str:
+        return f"{self.name} ({self.model})"
 
     # --- threads ----------------------------------------------------------------------------------
 
@@ -155,7 +155,7 @@ class Gpu:
                 return GpuMemory(int(address.value), size, self)
         free = self.free_bytes()
         raise OutOfMemoryError(
-            f"{self.name} ({self.model}) has {free / 2**20:,.0f} MiB of memory left, and "
+            f"{self} has {free / 2**20:,.0f} MiB of memory left, and "
             f"{size / 2**20:,.0f} MiB more are needed; give a smaller mini-batch or smaller "
             "images, or end what else uses the GPU",
             size,
@@ -222,7 +222,8 @@ class Gpu:
         with self._loading:
             if kernel not in self._functions:
                 self._thread()
-                self._functions[kernel] = self._loaded(kernel)
+                with compiling():
+                    self._functions[kernel] = self._loaded(kernel)
             return self._functions[kernel]
 
     def _loaded(self, kernel: Kernel) -> c_void_p:
@@ -247,7 +248,7 @@ class Gpu:
         """Return the error for a kernel that the driver does not take."""
         if error.code != UNSUPPORTED_PTX:
             return DeviceError(
-                f"{self.name} ({self.model}) does not take the kernel {kernel.name}: {error}; the "
+                f"{self} does not take the kernel {kernel.name}: {error}; the "
                 f"driver's compiler says: {said or 'nothing'}; report it"
             )
         found, version = VERSION.search(text), shown(self._driver.number("cuDriverGetVersion"))

@@ -21,6 +21,7 @@ from ..system.version import __version__
 from ..system.words import nearest, one_of
 from . import hub, machine, predict, train, weights
 from .options import explained
+from .output.interrupt import INTERRUPTED, interruptible
 from .output.progress import say
 
 EXAMPLE = "tinyresnext classify photo.jpg"
@@ -54,7 +55,9 @@ def _run(words: list[str]) -> int:
     """Run one command, and return the exit code for what it raises."""
     arguments = parse(words)
     try:
-        code: int = arguments.run(arguments)
+        # These two say themselves what they wait for.
+        with interruptible(speaks=arguments.command not in ("train", "finetune")):
+            code: int = arguments.run(arguments)
         sys.stdout.flush()  # a full disk is noticed here, not when the interpreter ends
         return code
     except TinyResNeXtError as error:
@@ -62,7 +65,7 @@ def _run(words: list[str]) -> int:
         return next(code for kind, code in _EXIT_CODES.items() if isinstance(error, kind))
     except KeyboardInterrupt as stop:  # training explains here how to resume
         say(str(stop) or "interrupted")
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:  # the program that reads our output has ended
         _drop_output()
         return 0

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from .system.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from .explanation.explain import explain
+    from .explanation.explanation import Explanation
     from .images.prepare import prepare
     from .images.preprocess import Preprocess
     from .inference.evaluate import evaluate
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "VARIANTS": "network.spec",
     "Evaluation": "inference.evaluation",
+    "Explanation": "explanation.explanation",
     "Model": "inference.model",
     "Prediction": "inference.model",
     "Preprocess": "images.preprocess",
@@ -35,6 +38,7 @@ _HOMES = {
     "RECIPES": "training.recipes",
     "cifar": "network.spec",
     "evaluate": "inference.evaluate",
+    "explain": "explanation.explain",
     "finetune": "training.train",
     "forward": "network.resnext",
     "list_models": "inference.files",
@@ -64,6 +68,7 @@ __all__ = [
     "RECIPES",
     "VARIANTS",
     "Evaluation",
+    "Explanation",
     "Model",
     "Prediction",
     "Preprocess",
@@ -71,6 +76,7 @@ __all__ = [
     "Spec",
     "cifar",
     "evaluate",
+    "explain",
     "finetune",
     "forward",
     "list_models",

@@ -19,13 +19,13 @@ from typing import Any
 from ..errors import DeviceError, ImageError, TinyResNeXtError, UsageError, WeightsError
 from ..system.version import __version__
 from ..system.words import nearest, one_of
-from . import hub, machine, predict, train, weights
+from . import hub, inside, machine, predict, train, weights
 from .options import explained
 from .output.interrupt import INTERRUPTED, interruptible
 from .output.progress import say
 
 EXAMPLE = "tinyresnext classify photo.jpg"
-_GROUPS = (predict, train, weights, hub, machine)
+_GROUPS = (predict, inside, train, weights, hub, machine)
 _EXIT_CODES = {UsageError: 2, WeightsError: 3, DeviceError: 4, ImageError: 1, TinyResNeXtError: 1}
 
 

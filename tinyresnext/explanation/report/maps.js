@@ -1,4 +1,6 @@
-// Maps: decoded from the page's data, computed with, and drawn.
+// Numbers and maps: written, decoded from the page's data, computed with, and drawn.
+
+const THUMBNAIL = 34; // pixels of a map in a strip
 
 // Whole numbers of 16 bits in base64, little-endian, times the scale of their group.
 function unpack(packed) {
@@ -23,7 +25,8 @@ function unpack(packed) {
     map(group, number) {
       const size = down * across;
       const start = (group * packed.maps + number) * size;
-      return Float64Array.from(decoded().subarray(start, start + size), (v) => v * packed.scales[group]);
+      const scale = packed.scales[group];
+      return Float64Array.from(decoded().subarray(start, start + size), (v) => v * scale);
     },
   };
 }
@@ -42,7 +45,7 @@ function largest(maps) {
   return most;
 }
 
-// Orange is above zero and blue below; the paler, the nearer to zero. Both are seen on white and on black.
+// Orange is above zero and blue below; the paler, the nearer to zero. Both show on white and black.
 function colour(pixels, at, part) {
   const strength = Math.min(1, Math.abs(part));
   const [red, green, blue] = part >= 0 ? [214, 96, 4] : [46, 116, 200];
@@ -91,15 +94,32 @@ function place(values, grid) {
   return `strongest in row ${row} of ${grid.down}, column ${column} of ${grid.across}`;
 }
 
-// One canvas with many maps side by side, a column of nothing between them.
-function strip(canvas, grid, maps, most) {
-  const width = maps.length * (grid.across + 1);
-  const values = new Float64Array(width * grid.down);
+// One canvas with many maps in rows, each with a scale of its own, and empty lines between them.
+function strip(canvas, grid, maps, scales, columns) {
+  const [width, height] = [grid.across + 1, grid.down + 1];
+  const rows = Math.ceil(maps.length / columns), across = Math.min(maps.length, columns) * width;
+  const values = new Float64Array(across * rows * height);
   maps.forEach((map, number) => {
+    const first = Math.floor(number / columns) * height * across + (number % columns) * width;
     map.forEach((value, i) => {
-      const row = Math.floor(i / grid.across), column = i % grid.across;
-      values[row * width + number * (grid.across + 1) + column] = value;
+      const place = first + Math.floor(i / grid.across) * across + (i % grid.across);
+      values[place] = scales[number] > 0 ? value / scales[number] : 0;
     });
   });
-  paint(canvas, values, width, most);
+  paint(canvas, values, across, 1);
+  canvas.style.height = `${(rows * THUMBNAIL * height) / Math.max(width, height)}px`;
+}
+
+// A number with so many digits, and never "minus zero".
+function digits(value, count) {
+  const text = value.toFixed(count);
+  return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "\u2212");
+}
+const percent = (value) => `${digits(100 * value, 1)}\u00a0%`;
+const plain = (value) => digits(value, 3);
+const signed = (value) => (plain(value).startsWith("\u2212") ? "" : "+") + plain(value);
+const sum = (values) => values.reduce((total, value) => total + value, 0);
+
+function subscript(value) {
+  return String(value).replace(/\d/g, (digit) => "₀₁₂₃₄₅₆₇₈₉"[digit]);
 }

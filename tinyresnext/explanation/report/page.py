@@ -108,7 +108,7 @@ def _block(terms: Terms, side: int) -> dict[str, Any]:
     return {
         "name": terms.block.name,
         "shape": list(terms.shape),
-        "strides": terms.block.stride,
+        "stride": terms.block.stride,
         "shortcut": terms.block.shortcut,
         "terms": list(terms.names),
         "channel": terms.channel,

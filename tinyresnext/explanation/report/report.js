@@ -7,7 +7,9 @@ const stages = data.stages.map((stage) => ({
 }));
 const blocks = data.blocks.map((block) => ({ ...block, maps: unpack(block.maps), off: new Set() }));
 const SHARE = 0, CHANNEL = 1, CLASSES = 2; // the groups of a block's maps
-const state = { first: data.label, second: -1, block: blocks.length - 1, view: "effect", sort: "order" };
+const state = {
+  first: data.label, second: -1, block: blocks.length - 1, view: "effect", sort: "order",
+};
 const at = (id) => document.getElementById(id);
 const one = (name, properties, ...inside) => {
   const element = Object.assign(document.createElement(name), properties);
@@ -17,17 +19,20 @@ const one = (name, properties, ...inside) => {
 
 // --- numbers ---------------------------------------------------------------------------------
 
-const percent = (value) => `${(100 * value).toFixed(1)}\u00a0%`.replace("-", "\u2212");
-const plain = (value) => value.toFixed(3).replace("-", "\u2212");
-const signed = (value) => (value >= 0 ? "+" : "") + plain(value);
-const sum = (values) => values.reduce((total, value) => total + value, 0);
 const name = (number) => data.classes[number].name;
 const between = (of) => (state.second < 0 ? of(state.first) : of(state.first) - of(state.second));
 const logit = () => between((k) => data.classes[k].logit);
-const subject = () => (state.second < 0
-  ? `the logit of ${name(state.first)}`
-  : `the logit of ${name(state.first)} minus that of ${name(state.second)}`);
-const toned = (text, value) => one("span", { className: value < 0 ? "against" : "for", textContent: text });
+const subject = () => `the logit of ${name(state.first)}`
+  + (state.second < 0 ? "" : ` minus that of ${name(state.second)}`);
+function toned(text, value) {
+  return one("span", { className: value < 0 ? "against" : "for", textContent: text });
+}
+
+// The paths of a block share a scale; shift and shortcut are often far larger, and have their own.
+function scalesOf(maps) {
+  const ofPaths = largest(maps.slice(0, -2));
+  return maps.map((map, term) => (term < maps.length - 2 ? ofPaths : largest([map])));
+}
 
 function effect(block, term) { return between((k) => block.effects[k][term]); }
 function exact(block, term) { return block.exact && between((k) => block.exact[k][term]); }
@@ -52,9 +57,12 @@ const VIEWS = {
   channel: (block) => `channel ${block.channel} of the output`,
 };
 const ABOUT = {
-  effect: "To first order: the term times the gradient of the logit. Orange raises it, blue lowers it. A map adds up to the term's effect.",
-  share: "Orange: the term points the way of the block's output at this position. Blue: it points against it. A map adds up to the term's share.",
-  channel: "What the term adds to this one channel, whose mean after the ReLU is the largest. The number is the mean over all positions.",
+  effect: "To first order: the term times the gradient of the logit. Orange raises the logit, blue "
+    + "lowers it. A map adds up to the term's effect.",
+  share: "Orange: at this position, the term points the way of the block's output. Blue: it points "
+    + "the other way. A map adds up to the term's share.",
+  channel: "What the term adds to this one channel, whose mean after the ReLU is the largest. "
+    + "Orange is above zero, blue below. The number is the mean over all positions.",
 };
 
 // --- sections --------------------------------------------------------------------------------
@@ -64,19 +72,20 @@ function figure(frame, title, ...more) {
 }
 
 function showEvidence() {
-  const map = (of) => (state.second < 0 ? of(state.first) : minus(of(state.first), of(state.second)));
-  const exactMap = map((k) => cam.map(0, k));
-  const row = [figure(framed(cam, exactMap, largest([exactMap]), `Class activation map of ${subject()}`, true),
-    "class activation map (exact)")];
-  for (const stage of stages) {
-    const estimate = map((k) => stage.gradCam.map(k, 0));
-    row.push(figure(framed(stage.gradCam, estimate, largest([estimate]), `Grad-CAM of ${stage.name}`, true),
-      `Grad-CAM, ${stage.name}`));
-  }
-  at("evidence").replaceChildren(...row);
+  const overlay = (grid, read, title, caption) => {
+    const [first, second] = [read(state.first), state.second < 0 ? null : read(state.second)];
+    const map = second ? minus(first, second) : first;
+    const frame = framed(grid, map, largest([map]), `${title} of ${subject()}`, true);
+    return figure(frame, caption);
+  };
+  at("evidence").replaceChildren(
+    overlay(cam, (k) => cam.map(0, k), "Class activation map", "class activation map (exact)"),
+    ...stages.map((stage) => overlay(stage.gradCam, (k) => stage.gradCam.map(k, 0),
+      `Grad-CAM, ${stage.name},`, `Grad-CAM, ${stage.name}`)));
   const bias = between((k) => data.classes[k].bias);
-  at("cam-sum").textContent = `Mean of the map ${signed(logit() - bias)}, constant (the classifier's bias) `
-    + `${signed(bias)}: together ${subject()}, ${plain(logit())}.`;
+  at("cam-sum").textContent = `The mean of the class activation map is ${signed(logit() - bias)}; `
+    + `the constant, which is the classifier's bias, is ${signed(bias)}. `
+    + `Together: ${subject()}, ${plain(logit())}.`;
 }
 
 function showStages() {
@@ -88,62 +97,70 @@ function showStages() {
       return figure(framed(stage.channelMaps, values, largest([values]), text, false),
         `channel ${channel.number}, mean ${plain(channel.mean)}`);
     });
-    return [one("h3", { textContent: `${stage.name}: ${c} channels of ${h} × ${w}` }),
-      one("div", { className: "row channels" }, ...row)];
+    const title = `${stage.name}: ${c} channels of ${h} × ${w} positions`;
+    return [one("h3", { textContent: title }), one("div", { className: "row channels" }, ...row)];
   }));
 }
 
 function showBlocks() {
   const paths = blocks[0].terms.length - 2;
-  at("equation").textContent = paths === 1
-    ? "y = T₀(x) + shift + shortcut(x)" : `y = T₀(x) + … + T${subscript(paths - 1)}(x) + shift + shortcut(x)`;
+  const last = paths > 1 ? [`T${subscript(paths - 1)}(x)`] : [];
+  const sums = ["T₀(x)", ...(paths > 2 ? ["…"] : []), ...last];
+  at("equation").textContent = `y = ${sums.join(" + ")} + shift + shortcut(x)`;
   at("blocks").tBodies[0].replaceChildren(...blocks.map((block, i) => {
-    const radio = one("input", { type: "radio", name: "block", value: i, checked: i === state.block });
+    const chosen = i === state.block;
+    const radio = one("input", { type: "radio", name: "block", value: i, checked: chosen });
     radio.addEventListener("change", () => { state.block = i; showStrips(); showBlock(); });
-    const [h, w, c] = block.shape;
+    const [h, w, c] = block.shape, ofPaths = sum(block.shares.slice(0, paths));
+    const shares = [ofPaths, block.shares[paths], block.shares[paths + 1]];
     return one("tr", {},
       one("th", { scope: "row" }, one("label", {}, radio, ` ${block.name}`)),
       one("td", { textContent: `${h}\u00a0×\u00a0${w}\u00a0×\u00a0${c}` }),
-      ...[sum(block.shares.slice(0, paths)), block.shares[paths], block.shares[paths + 1]].map((share) =>
-        one("td", { className: "number", textContent: percent(share) })),
+      ...shares.map((share) => one("td", { className: "number", textContent: percent(share) })),
       one("td", {}, one("canvas", {})));
   }));
 }
 
-function subscript(value) { return String(value).replace(/\d/g, (digit) => "₀₁₂₃₄₅₆₇₈₉"[digit]); }
-
 function showStrips() {
-  const title = VIEWS[state.view](blocks[state.block]);
-  at("strip-title").textContent = state.view === "channel" ? "the strongest channel" : title;
+  const { view } = state;
+  at("strip-title").textContent = view === "channel" ? "one channel" : VIEWS[view]();
   at("blocks").querySelectorAll("canvas").forEach((canvas, i) => {
-    const block = blocks[i], maps = block.terms.map((_, term) => mapOf(block, term, state.view));
-    strip(canvas, block.maps, maps, largest(maps));
-    const order = block.terms.map((_, term) => term).sort((a, b) =>
-      Math.abs(number(block, b, state.view)) - Math.abs(number(block, a, state.view)));
+    const block = blocks[i], terms = [...block.terms.keys()];
+    const maps = terms.map((term) => mapOf(block, term, view));
+    strip(canvas, block.maps, maps, scalesOf(maps), 17);
+    const size = (term) => Math.abs(number(block, term, view));
+    const best = terms.reduce((most, term) => (size(term) > size(most) ? term : most));
     canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", `${block.terms.length} maps; largest: ${block.terms[order[0]]}, `
-      + written(number(block, order[0], state.view), state.view));
+    canvas.setAttribute("aria-label", `${terms.length} maps; the largest number is that of `
+      + `${block.terms[best]}, ${written(number(block, best, view), view)}`);
   });
 }
 
 // --- one block -------------------------------------------------------------------------------
 
+const SHORTCUTS = {
+  identity: "is its input itself", projection: "is its input after a 1x1 convolution",
+  padding: "is its input, subsampled and padded with zeros",
+};
+
 function showBlock() {
   const block = blocks[state.block], [h, w, c] = block.shape, paths = block.terms.length - 2;
   at("block-title").textContent = `One block: ${block.name}`;
-  const kinds = { identity: "its input itself", projection: "its input after a 1x1 convolution",
-    padding: "its input, subsampled and padded with zeros" };
-  at("about").textContent = `${paths} path${paths === 1 ? "" : "s"}, output ${h} × ${w} × ${c}`
-    + `${block.strides > 1 ? " (half as high and wide as its input)" : ""}. The shortcut carries ${kinds[block.shortcut]}.`
-    + `${paths === 1 ? " With one path, this is a block of ResNet: all of F(x) is a single term." : ""}`;
+  at("about").textContent = `This block has ${paths} path${paths === 1 ? "" : "s"}. Its output has `
+    + `${h} × ${w} positions${block.stride > 1 ? ", half as many each way as its input," : ""} `
+    + `and ${c} channels. Its shortcut ${SHORTCUTS[block.shortcut]}.`
+    + `${paths === 1 ? " With one path it is a block of ResNet: F(x) is a single term." : ""}`;
   at("views").replaceChildren(...Object.entries(VIEWS).map(([view, text]) => {
-    const radio = one("input", { type: "radio", name: "view", value: view, checked: view === state.view });
+    const checked = view === state.view;
+    const radio = one("input", { type: "radio", name: "view", value: view, checked });
     radio.addEventListener("change", () => { state.view = view; showStrips(); showTerms(); });
     return one("label", {}, radio, ` ${text(block)}`);
   }));
   at("exact-about").textContent = block.exact
-    ? "Exact: what the logit loses when this term alone is left out and the rest of the network runs again."
-    : `The exact effects of this block were not computed; make the page again with --block ${block.name}, or with --block all.`;
+    ? "Exact: what the logit loses when this term alone is left out and the rest of the network "
+      + "runs again."
+    : "The exact effects of this block were not computed. The option --block "
+      + `${block.name} of the command adds them, --block all those of all blocks.`;
   showTerms();
 }
 
@@ -156,19 +173,31 @@ function sorted(block) {
     exact: (term) => exact(block, term) ?? 0,
   };
   const key = keys[state.sort];
-  return block.terms.map((_, term) => term).sort((a, b) => key(b) - key(a) || a - b);
+  return [...block.terms.keys()].sort((a, b) => key(b) - key(a) || a - b);
 }
 
 function showTerms() {
-  const block = blocks[state.block], view = state.view;
-  const maps = block.terms.map((_, term) => mapOf(block, term, view)), most = largest(maps);
-  at("view-about").textContent = ABOUT[view];
+  const block = blocks[state.block], { view } = state;
+  const maps = block.terms.map((_, term) => mapOf(block, term, view)), scales = scalesOf(maps);
+  at("view-about").textContent = ABOUT[view] + (view === "effect" ? behind(block) : "");
   const swatch = one("canvas", {});
   swatch.setAttribute("aria-hidden", "true");
   paint(swatch, Float64Array.from({ length: 81 }, (_, i) => (i - 40) / 40), 81, 1);
-  at("legend").replaceChildren(`One scale for all terms of the block: ${written(-most, view)}`, swatch, written(most, view));
-  at("terms").replaceChildren(...sorted(block).map((term) => card(block, term, maps[term], most)));
+  const short = (value) => Number(value.toPrecision(2)).toString();
+  const most = (scale) => (view === "share" ? `${short(100 * scale)}\u00a0%` : short(scale));
+  at("legend").replaceChildren(`Colours of the paths: \u2212${most(scales[0])}`, swatch,
+    `+${most(scales[0])}. Those of the shift end at ${most(scales.at(-2))}, `
+    + `those of the shortcut at ${most(scales.at(-1))}.`);
+  at("terms").replaceChildren(
+    ...sorted(block).map((term) => card(block, term, maps[term], scales[term])));
   showSum(maps);
+}
+
+// A network of ReLUs is linear near its input: what its constants add does not depend on a term.
+function behind(block) {
+  const together = sum(block.terms.map((_, term) => effect(block, term)));
+  return ` All terms add up to ${signed(together)}. The rest of ${subject()}, `
+    + `${signed(logit() - together)}, comes from the shifts of later layers.`;
 }
 
 function card(block, term, map, most) {
@@ -185,21 +214,22 @@ function card(block, term, map, most) {
   if (block.exact) rows.push(["exact", signed(exact(block, term)), exact(block, term)]);
   const lines = rows.map(([what, text, value]) => one("span", { className: "what" }, `${what} `,
     one("b", {}, value === undefined ? text : toned(text, value))));
-  item.append(one("label", {}, box, one("span", { className: "name", textContent: ` ${block.terms[term]}` }),
-    framed(block.maps, map, most, "", false), ...lines));
+  const title = one("span", { className: "name", textContent: ` ${block.terms[term]}` });
+  item.append(one("label", {}, box, title, framed(block.maps, map, most, "", false), ...lines));
   return item;
 }
 
 function showSum(maps = null) {
   const block = blocks[state.block], view = state.view, size = block.maps.down * block.maps.across;
   const all = maps ?? block.terms.map((_, term) => mapOf(block, term, view));
-  const on = block.terms.map((_, term) => term).filter((term) => !block.off.has(term));
+  const on = [...block.terms.keys()].filter((term) => !block.off.has(term));
   const off = [...block.off];
   const [whole, kept] = [sumOf(all, size), sumOf(on.map((term) => all[term]), size)];
   const most = Math.max(largest([whole]), largest([kept]));
   const total = (terms) => written(sum(terms.map((term) => number(block, term, view))), view);
   at("sums").replaceChildren(
-    figure(framed(block.maps, whole, most, "Sum of all terms", true), `all terms: ${total([...on, ...off])}`),
+    figure(framed(block.maps, whole, most, "Sum of all terms", true),
+      `all terms: ${total([...on, ...off])}`),
     figure(framed(block.maps, kept, most, "Sum of the terms that are on", true),
       `the ${on.length} of ${block.terms.length} that are on: ${total(on)}`));
   at("sum").textContent = said(block, off);
@@ -211,7 +241,8 @@ function said(block, off) {
   if (off.length === 0) return `${start} Switch terms off to see what they do to it.`;
   const change = sum(off.map((term) => effect(block, term)));
   const which = off.length === 1 ? block.terms[off[0]] : `these ${off.length} terms`;
-  let text = `${start} Without ${which} it is about ${plain(logit() - change)} to first order (${signed(-change)})`;
+  let text = `${start} Without ${which} it is, to first order, ${plain(logit() - change)} `
+    + `(${signed(-change)})`;
   if (off.length === 1 && block.exact) {
     const lost = exact(block, off[0]);
     text += `, and exactly ${plain(logit() - lost)} (${signed(-lost)})`;
@@ -221,7 +252,7 @@ function said(block, off) {
 
 function switchTerms(keep) {
   const block = blocks[state.block];
-  block.off = new Set(block.terms.map((_, term) => term).filter((term) => !keep(block.off.has(term))));
+  block.off = new Set([...block.terms.keys()].filter((term) => !keep(block.off.has(term))));
   showTerms();
 }
 
@@ -234,26 +265,30 @@ function everything() {
 // --- start -----------------------------------------------------------------------------------
 
 function fill(select, options, chosen, change) {
-  select.replaceChildren(...options.map(([value, text]) => one("option", { value, textContent: text })));
+  select.replaceChildren(
+    ...options.map(([value, text]) => one("option", { value, textContent: text })));
   select.value = chosen;
   select.addEventListener("change", () => { change(select.value); });
 }
 
 const names = data.classes.map((_, k) => [k, name(k)]);
-fill(at("first"), names, state.first, (value) => { state.first = Number(value); everything(); });
-fill(at("second"), [[-1, "none"], ...names], -1, (value) => { state.second = Number(value); everything(); });
-fill(at("sort"), [["order", "their order"], ["share", "share, largest first"],
-  ["effect", "first-order effect, most helpful first"], ["size", "first-order effect, largest either way"],
-  ["exact", "exact effect, most helpful first"]], "order", (value) => { state.sort = value; showTerms(); });
+const ORDERS = [
+  ["order", "their order"], ["share", "share, largest first"],
+  ["effect", "first-order effect, most helpful first"],
+  ["size", "first-order effect, largest either way"],
+  ["exact", "exact effect, most helpful first"],
+];
+const choose = (key, show, read = String) => (value) => { state[key] = read(value); show(); };
+fill(at("first"), names, state.first, choose("first", everything, Number));
+fill(at("second"), [[-1, "none"], ...names], -1, choose("second", everything, Number));
+fill(at("sort"), ORDERS, "order", choose("sort", showTerms));
 at("all").addEventListener("click", () => switchTerms(() => true));
 at("none").addEventListener("click", () => switchTerms(() => false));
 at("swap").addEventListener("click", () => switchTerms((wasOff) => wasOff));
-const coarse = blocks.filter((block) => data.blocks[blocks.indexOf(block)].maps.factor > 1).map((block) => block.name);
-at("precision").textContent = "The numbers are those of the Python interface, unrounded in the page's data. "
-  + "Maps are stored with 16 bits a value" + (coarse.length
-  ? `; in ${coarse.join(", ")}, a square shows the sum of several positions, so that the page stays small.` : ".");
-if (at("image").naturalWidth < 128) document.body.classList.add("small-image");
-at("image").addEventListener("load", () => document.body.classList.toggle("small-image", at("image").naturalWidth < 128));
+const coarse = data.blocks.filter((block) => block.maps.factor > 1).map((block) => block.name);
+at("precision").textContent = "The page's data has the numbers of the Python interface, not "
+  + "rounded. Its maps have 16 bits a value." + (coarse.length ? " So that the page stays small, a "
+  + `square of a map of ${coarse.join(", ")} is the sum of several positions.` : "");
 showBlocks();
 showStages();
 everything();

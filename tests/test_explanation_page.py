@@ -190,3 +190,14 @@ def test_the_command(tmp_path, capsys):
     assert main(["explain", str(DATA / "README.md"), "-o", str(tmp_path / "a.html")]) == 1
     assert not (tmp_path / "a.html").exists()
     assert main(["explain", str(out), "-o", str(out), "--force"]) == 2
+
+
+@pytest.mark.slow
+def test_a_large_network():
+    """ResNeXt-50: 16 blocks of 32 paths. The weights do not matter for the size."""
+    model = tr.random_model("resnext50_32x4d")
+    found = tr.explain(model, DATA / "chelsea.jpg")
+    text = found.html()
+    read(text)
+    assert len(text.encode()) < 5e6
+    assert len(data_in(text)["blocks"]) == 16

@@ -56,6 +56,7 @@ _ROOMS = (
     "checkpoints",
     "data",
     "errors",
+    "explanation",
     "hub",
     "images",
     "inference",

@@ -214,7 +214,12 @@ def _evaluate(a: argparse.Namespace) -> int:
             f"{file.name} on {Path(a.data).name}, {a.split}: {found.top1:.2%} of "
             f"{found.pictures:,} right"
         )
-        confusion.write(picture, found.confusion, found.classes, title)
+        escaped = confusion.write(picture, found.confusion, found.classes, title)
+        if escaped:
+            say(
+                f"{shown(picture)}: no font on this computer has {escaped[:20]!r}, so they are "
+                "escaped there; install a font that has them, such as Noto Sans CJK"
+            )
     return 0
 
 

@@ -73,6 +73,14 @@ def test_it_opens(fresh, explained):
     assert fresh.run("document.documentElement.scrollWidth <= window.innerWidth")
 
 
+def test_choosing_a_block_by_its_strip(fresh):
+    fresh.run("document.querySelectorAll('#blocks canvas')[2].click()")
+    assert text(fresh, "block-title") == "One block: layer2.0"
+    assert fresh.run("document.querySelector('#blocks :checked').value") == "2"
+    assert "half as many each way" in text(fresh, "about")
+    assert "--block layer2.0" in text(fresh, "exact-about")
+
+
 def test_switching_a_path_off(fresh, explained):
     block(fresh, "layer2.1")
     terms = explained.blocks[3]
@@ -133,6 +141,10 @@ def test_comparing_two_classes(fresh, explained):
     assert f"{explained.logits[0] - explained.logits[2]:.3f}" in text(fresh, "sum")
     choose(fresh, "first", "1")
     assert "frog minus that of dog" in text(fresh, "sum")
+    choose(fresh, "first", "2")  # compared with itself: nothing to compare
+    assert "minus" not in text(fresh, "cam-sum").replace("\u2212", "")
+    assert fresh.run("document.getElementById('second').value") == "-1"
+    assert fresh.run("document.getElementById('second').options[3].disabled")
 
 
 def test_the_keyboard(fresh):

@@ -1,5 +1,6 @@
 // Numbers and maps: written, decoded from the page's data, computed with, and drawn.
 
+const data = JSON.parse(document.getElementById("data").textContent);
 const THUMBNAIL = 34; // pixels of a map in a strip
 
 // Whole numbers of 16 bits in base64, little-endian, times the scale of their group.
@@ -116,7 +117,10 @@ function digits(value, count) {
   return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "\u2212");
 }
 const percent = (value) => `${digits(100 * value, 1)}\u00a0%`;
-const plain = (value) => digits(value, 3);
+// Networks that are sure have logits of some units; those of random weights are far smaller.
+const unit = Math.max(...data.classes.map(({ logit }) => Math.abs(logit))) || 1;
+const decimals = Math.min(9, Math.max(3, 3 - Math.floor(Math.log10(unit))));
+const plain = (value) => digits(value, decimals);
 const signed = (value) => (plain(value).startsWith("\u2212") ? "" : "+") + plain(value);
 const sum = (values) => values.reduce((total, value) => total + value, 0);
 

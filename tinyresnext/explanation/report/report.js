@@ -1,6 +1,5 @@
 // What a person chooses, and what the page then shows.
 
-const data = JSON.parse(document.getElementById("data").textContent);
 const cam = unpack(data.cam);
 const stages = data.stages.map((stage) => ({
   ...stage, gradCam: unpack(stage.gradCam), channelMaps: unpack(stage.channelMaps),
@@ -113,8 +112,9 @@ function showBlocks() {
     radio.addEventListener("change", () => { state.block = i; showStrips(); showBlock(); });
     const [h, w, c] = block.shape, ofPaths = sum(block.shares.slice(0, paths));
     const shares = [ofPaths, block.shares[paths], block.shares[paths + 1]];
-    return one("tr", {},
-      one("th", { scope: "row" }, one("label", {}, radio, ` ${block.name}`)),
+    const onclick = () => radio.click(), own = (event) => event.stopPropagation();
+    return one("tr", { onclick },
+      one("th", { scope: "row" }, one("label", { onclick: own }, radio, ` ${block.name}`)),
       one("td", { textContent: `${h}\u00a0×\u00a0${w}\u00a0×\u00a0${c}` }),
       ...shares.map((share) => one("td", { className: "number", textContent: percent(share) })),
       one("td", {}, one("canvas", {})));
@@ -257,6 +257,9 @@ function switchTerms(keep) {
 }
 
 function everything() {
+  if (state.second === state.first) state.second = -1;
+  at("second").value = state.second;
+  for (const option of at("second").options) option.disabled = Number(option.value) === state.first;
   showEvidence();
   showStrips();
   showBlock();

@@ -86,6 +86,10 @@ def test_switching_a_path_off(fresh, explained):
     terms = explained.blocks[3]
     fresh.run("document.querySelectorAll('#terms input')[1].click()")
     assert fresh.run(OFF) == [False, True, False, False]
+    best = int(np.argmax(terms.effects[0, :2]))
+    assert f"Path {best} ({terms.effects[0, best]:+.3f}) raises it most" in text(
+        fresh, "view-about"
+    )
     said = text(fresh, "sum")
     logit, first, exact = explained.logits[0], terms.effects[0, 1], terms.exact[0, 1]
     for value in (logit, logit - first, logit - exact):

@@ -22,6 +22,7 @@ from .packed import factor_for, packed
 
 __all__ = ["data_of", "page"]
 
+MINUS = "\N{MINUS SIGN}"
 MOST_BYTES = 5 * 10**6
 SIDES = (
     28,
@@ -146,7 +147,7 @@ def _labels(explanation: Explanation) -> str:
     return "\n".join(
         f'<tr><th scope="row">{escape(_printable(guess.label))}</th>'
         f'<td class="number">{guess.probability:.1%}</td>'
-        f'<td class="number">{logit:.3f}</td>'
+        f'<td class="number">{f"{logit:.3f}".replace("-", MINUS)}</td>'
         f'<td aria-hidden="true"><span class="bar" style="width:{guess.probability:.2%}"></span>'
         "</td></tr>"
         for guess, logit in zip(explanation.classes, explanation.logits.tolist(), strict=True)

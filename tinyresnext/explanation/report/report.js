@@ -75,7 +75,7 @@ function showEvidence() {
     const [first, second] = [read(state.first), state.second < 0 ? null : read(state.second)];
     const map = second ? minus(first, second) : first;
     const frame = framed(grid, map, largest([map]), `${title} of ${subject()}`, true);
-    return figure(frame, caption);
+    return figure(frame, caption + (second ? ", difference" : ""));
   };
   at("evidence").replaceChildren(
     overlay(cam, (k) => cam.map(0, k), "Class activation map", "class activation map (exact)"),
@@ -195,9 +195,14 @@ function showTerms() {
 
 // A network of ReLUs is linear near its input: what its constants add does not depend on a term.
 function behind(block) {
-  const together = sum(block.terms.map((_, term) => effect(block, term)));
-  return ` All terms add up to ${signed(together)}. The rest of ${subject()}, `
-    + `${signed(logit() - together)}, comes from the shifts of later layers.`;
+  const effects = block.terms.map((_, term) => effect(block, term)), paths = effects.slice(0, -2);
+  const said = [` All terms add up to ${signed(sum(effects))}; the rest of ${subject()}, `
+    + `${signed(logit() - sum(effects))}, comes from constants of later layers.`];
+  const path = (value) => `${block.terms[paths.indexOf(value)]} (${signed(value)})`;
+  const [most, least] = [Math.max(...paths), Math.min(...paths)];
+  if (paths.length > 1 && most > 0) said.push(`${path(most)} raises it most of all paths.`);
+  if (paths.length > 1 && least < 0) said.push(`${path(least)} lowers it most.`);
+  return said.map((text, i) => (i ? text[0].toUpperCase() + text.slice(1) : text)).join(" ");
 }
 
 function card(block, term, map, most) {

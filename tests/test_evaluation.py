@@ -10,7 +10,6 @@ import shutil
 import sys
 from pathlib import Path
 
-import cases
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,9 +20,9 @@ from tinyresnext.checkpoints.imagenet import imagenet_labels, imagenet_wnids
 from tinyresnext.cli import main as cli
 from tinyresnext.data import open_dataset
 from tinyresnext.errors import ImageError, IntegrityError, UsageError
-from tinyresnext.inference import confusion, lettering
 from tinyresnext.inference.classes import match_classes, match_numbers
 from tinyresnext.inference.evaluate import evaluate, score
+from tinyresnext.inference.scores import confusion, lettering
 from tinyresnext.network.resnext import parameters
 from tinyresnext.ops import reference
 
@@ -80,29 +79,6 @@ def test_ties_at_the_fifth_place():
         3,
         4,
     ]  # as it predicts
-
-
-def test_the_commands_refuse_a_single_output(tmp_path, capsys):
-    spec = Spec((1, 1), 4, 8, 1)
-    (tmp_path / "one.pth").write_bytes(cases.checkpoint(cases.weights(spec), legacy=False))
-    for name in ("cat", "dog"):
-        (tmp_path / "data" / "test" / name).mkdir(parents=True)
-        Image.new("RGB", (32, 32)).save(tmp_path / "data" / "test" / name / "0.png")
-    image, table = str(tmp_path / "data/test/cat/0.png"), tmp_path / "table.csv"
-    table.write_text("kept")
-    assert cli.main(["convert", str(tmp_path / "one.pth"), str(tmp_path / "one.h5")]) == 0
-    assert "one output: a single class means nothing" in capsys.readouterr().err
-    model = ["--model", str(tmp_path / "one.h5"), "--device", "reference"]
-    forms = ([], ["--json"], ["--csv", "-"], ["--csv", str(table), "--force"])
-    for words in (["classify", image], ["evaluate", str(tmp_path / "data")]):
-        for form in forms:
-            assert cli.main([*words, *model, *form]) == 2
-            out, err = capsys.readouterr()
-            assert out == ""
-            assert "single output" in err
-    assert table.read_text() == "kept"
-    again = ["export", str(tmp_path / "one.h5"), str(tmp_path / "again.npz")]
-    assert cli.main(again) == 0
 
 
 def test_order_is_that_of_predictions():

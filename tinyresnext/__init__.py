@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from .images.prepare import prepare
     from .images.preprocess import Preprocess
     from .inference.evaluate import evaluate
-    from .inference.evaluation import Evaluation
     from .inference.files import list_models, load, load_checkpoint, save
     from .inference.model import Model, Prediction
+    from .inference.scores.evaluation import Evaluation
+    from .inference.scores.labels import LabelEvaluation
     from .network.resnext import forward, parameters
     from .network.spec import VARIANTS, Spec, cifar, variant
     from .training.initial import random_model
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "VARIANTS": "network.spec",
-    "Evaluation": "inference.evaluation",
+    "Evaluation": "inference.scores.evaluation",
     "Explanation": "explanation.explanation",
+    "LabelEvaluation": "inference.scores.labels",
     "Model": "inference.model",
     "Prediction": "inference.model",
     "Preprocess": "images.preprocess",
@@ -70,6 +72,7 @@ __all__ = [
     "VARIANTS",
     "Evaluation",
     "Explanation",
+    "LabelEvaluation",
     "Model",
     "Prediction",
     "Preprocess",

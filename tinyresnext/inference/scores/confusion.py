@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..errors import UsageError
-from ..system.files import replacing
+from ...errors import UsageError
+from ...system.files import replacing
 from .lettering import Font, Letters
 
 __all__ = ["draw", "named", "write"]

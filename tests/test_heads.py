@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinyresnext import Model, Preprocess, Spec, evaluate, load, random_model, save
+from tinyresnext import Model, Preprocess, Spec, evaluate, explain, load, random_model, save
 from tinyresnext.cli import main as cli
 from tinyresnext.data import open_dataset
 from tinyresnext.data.dataset import Dataset
@@ -287,3 +287,11 @@ def test_labels_of_which_an_image_has_several_need_such_a_model():
         evaluate(model, data)
     with pytest.raises(UsageError, match="labels run from"):
         score(lambda x: x, [(np.zeros((1, 3)), np.array([4]))], tuple("abc"))
+
+
+def test_a_single_output_is_not_explained(images):
+    model = random_model(ONE, labels=("cat", "dog"), preprocess=SMALL, device="reference")
+    with pytest.raises(UsageError, match="single output, and its two labels share one logit"):
+        explain(model, images / "test" / "cat" / "0.png")
+    several = random_model(MANY, labels=tuple("abc"), preprocess=SMALL, device="reference")
+    assert explain(several, images / "test" / "cat" / "0.png", top=3).logits.shape == (3,)

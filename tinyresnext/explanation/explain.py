@@ -13,7 +13,8 @@ from ..images.checks import whole_number
 from ..images.decode import Picture
 from ..images.prepare import prepare
 from ..images.preprocess import Preprocess
-from ..inference.model import Model, check_classes
+from ..inference.heads import check_head
+from ..inference.model import Model
 from ..network.resnext import Block, blocks
 from ..system.words import one_of
 from .effects import exact
@@ -61,13 +62,18 @@ def explain(
     ImageError
         The image cannot be used.
     UsageError
-        There is no such block or class, ``top`` is out of range, the network has a single class, or
+        There is no such block or class, ``top`` is out of range, the network has a single output, or
         other channels than the preprocessing makes.
     IntegrityError
         The logits are not finite.
     """
     top = whole_number("top", top, 1, MOST_CLASSES, " of classes")
-    check_classes(model.spec.classes)
+    check_head(model.spec)
+    if model.spec.classes == 1:
+        raise UsageError(
+            "the network has a single output, and its two labels share one logit; what is "
+            "explained is the logit of each class, so use a model with an output for each"
+        )
     model.check_pictures()
     asked = None if label is None else class_number(model.labels, label)
     wanted = _chosen([b.name for b in blocks(model.spec)], block)

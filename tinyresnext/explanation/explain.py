@@ -62,8 +62,8 @@ def explain(
     ImageError
         The image cannot be used.
     UsageError
-        There is no such block or class, ``top`` is out of range, the network has a single output, or
-        other channels than the preprocessing makes.
+        There is no such block or class, ``top`` is out of range, the network has a single output,
+        or other channels than the preprocessing makes.
     IntegrityError
         The logits are not finite.
     """

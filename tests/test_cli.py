@@ -11,6 +11,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -758,5 +760,42 @@ def test_interrupt(made):
         child.send_signal(signal.SIGINT)
         rest, err = child.stdout.read(), child.stderr.read()
     assert child.returncode == 130
-    assert err == "tinyresnext: interrupted\n"
+    assert err.endswith("tinyresnext: interrupted\n")
     assert all(json.loads(line)["predictions"] for line in [first, *rest.splitlines()])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("speaks", [True, False])
+def test_the_first_interrupt_is_answered_and_the_second_ends(speaks):
+    code = f"""
+        import signal, time
+        from tinyresnext.cli.output import interrupt
+        interrupt.AFTER = 0.0
+        signal.signal(signal.SIGINT, lambda *a: None)  # as in a computation of a minute
+        with interrupt.interruptible({speaks}):
+            print("begun", flush=True)
+            time.sleep(60)
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdout.readline() == "begun\n"
+        child.send_signal(signal.SIGINT)
+        if speaks:
+            assert "Ctrl-C again ends it" in child.stderr.readline()
+        else:
+            time.sleep(0.2)
+            assert child.poll() is None
+        child.send_signal(signal.SIGINT)
+        assert child.communicate(timeout=30) == ("", "")
+    assert child.returncode == 130
+
+
+def test_a_command_leaves_signals_as_they_were(run):
+    before = signal.set_wakeup_fd(-1), signal.getsignal(signal.SIGINT), threading.active_count()
+    assert run("models", "resnext50*")[0] == 0
+    after = signal.set_wakeup_fd(-1), signal.getsignal(signal.SIGINT), threading.active_count()
+    assert before == after

@@ -127,7 +127,10 @@ def options() -> dict[str, set[str]]:
     for command in commands.values():
         add_options(command)
     return {
-        name: {text for action in one._actions for text in action.option_strings} - {"-h", "--help"}
+        name: {
+            text for action in one._actions for text in action.option_strings if text[:2] == "--"
+        }
+        - {"--help"}
         for name, one in commands.items()
     }
 

@@ -7,9 +7,9 @@ import io
 import json
 import math
 import shutil
+import sys
 from pathlib import Path
 
-import cases
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,9 +20,9 @@ from tinyresnext.checkpoints.imagenet import imagenet_labels, imagenet_wnids
 from tinyresnext.cli import main as cli
 from tinyresnext.data import open_dataset
 from tinyresnext.errors import ImageError, IntegrityError, UsageError
-from tinyresnext.inference import confusion
 from tinyresnext.inference.classes import match_classes, match_numbers
 from tinyresnext.inference.evaluate import evaluate, score
+from tinyresnext.inference.scores import confusion, lettering
 from tinyresnext.network.resnext import parameters
 from tinyresnext.ops import reference
 
@@ -79,29 +79,6 @@ def test_ties_at_the_fifth_place():
         3,
         4,
     ]  # as it predicts
-
-
-def test_the_commands_refuse_a_single_output(tmp_path, capsys):
-    spec = Spec((1, 1), 4, 8, 1)
-    (tmp_path / "one.pth").write_bytes(cases.checkpoint(cases.weights(spec), legacy=False))
-    for name in ("cat", "dog"):
-        (tmp_path / "data" / "test" / name).mkdir(parents=True)
-        Image.new("RGB", (32, 32)).save(tmp_path / "data" / "test" / name / "0.png")
-    image, table = str(tmp_path / "data/test/cat/0.png"), tmp_path / "table.csv"
-    table.write_text("kept")
-    assert cli.main(["convert", str(tmp_path / "one.pth"), str(tmp_path / "one.h5")]) == 0
-    assert "one output: a single class means nothing" in capsys.readouterr().err
-    model = ["--model", str(tmp_path / "one.h5"), "--device", "reference"]
-    forms = ([], ["--json"], ["--csv", "-"], ["--csv", str(table), "--force"])
-    for words in (["classify", image], ["evaluate", str(tmp_path / "data")]):
-        for form in forms:
-            assert cli.main([*words, *model, *form]) == 2
-            out, err = capsys.readouterr()
-            assert out == ""
-            assert "single output" in err
-    assert table.read_text() == "kept"
-    again = ["export", str(tmp_path / "one.h5"), str(tmp_path / "again.npz")]
-    assert cli.main(again) == 0
 
 
 def test_order_is_that_of_predictions():
@@ -436,7 +413,7 @@ def test_command_with_labels_by_number(run):
 
 
 def test_colours_say_which_part_of_a_row():
-    picture = np.asarray(confusion.draw(np.array([[90, 10], [0, 40]]), ("a", "b"), "title"))
+    picture = np.asarray(confusion.draw(np.array([[90, 10], [0, 40]]), ("a", "b"), "title")[0])
     shades = confusion._colours(np.array([[0.9, 0.1], [0.0, 1.0]])).reshape(-1, 3)
     seen = [int((picture == shade).all(-1).sum()) for shade in shades]
     assert min(seen) > 46 * 46 / 2  # each cell, less what is written in it
@@ -461,9 +438,71 @@ def test_any_number_of_classes(tmp_path, classes):
 
 def test_counts_are_written_where_there_is_room():
     one, many = (
-        np.asarray(confusion.draw(np.array([[count, 0], [0, 1]]), ("a", "b"), ""))
+        np.asarray(confusion.draw(np.array([[count, 0], [0, 1]]), ("a", "b"), "")[0])
         for count in (1, 10**9)
     )
     full = confusion._colours(np.array([1.0]))[0]
     assert (one == full).all(-1).sum() < (many == full).all(-1).sum()
     assert (one != many).any(-1).sum() < 46 * 46  # and nothing else differs
+
+
+WORDS = ("Žluťoučký", "日本", "Straße", "Ελλάδα", "año", "Zlutoucky")
+
+
+def test_every_letter_of_a_class_is_drawn_or_escaped(monkeypatch, tmp_path):
+    def well_drawn(found):
+        boxes = [
+            one
+            for one in found.text
+            if not one.isascii()
+            and lettering._shape(found.font, one) == lettering._shape(found.font, "\U0010ffff")
+        ]
+        return boxes == []
+
+    here = [lettering.Letters(15).of(word) for word in WORDS]
+    assert all(well_drawn(found) for found in here)
+    assert [found.text == word for found, word in zip(here, WORDS, strict=True)] == [
+        not found.escaped for found in here
+    ]
+    damaged = tmp_path / "DejaVuSans.ttf"
+    damaged.write_bytes(b"no font")
+    monkeypatch.setattr(lettering, "installed", lambda: [damaged])
+    letters = lettering.Letters(15)
+    none = [letters.of(word) for word in WORDS]
+    assert all(well_drawn(found) for found in none)
+    assert none[0].text == r"\u017dlu\u0165ou\u010dk\xfd"
+    assert none[0].escaped == "Žťčý"
+    assert (none[1].text, none[1].escaped) == (r"\u65e5\u672c", "日本")
+    assert (none[5].text, none[5].escaped) == ("Zlutoucky", "")
+    assert letters.of("an\u0303o").text == r"a\xf1o"  # the accent apart, as macOS names files
+
+
+def test_classes_that_differ_in_one_letter_look_different(monkeypatch):
+    monkeypatch.setattr(lettering, "installed", lambda: [])
+    first, second = (
+        confusion.draw(np.eye(2, dtype=int), (f"{letter}eny", "b"), "") for letter in "ďť"
+    )
+    assert (first[1], second[1]) == ("ď", "ť")
+    assert not np.array_equal(np.asarray(first[0]), np.asarray(second[0]))
+
+
+def test_fonts_are_looked_for_in_the_folders_of_the_system(monkeypatch, tmp_path):
+    (tmp_path / "fonts" / "deep").mkdir(parents=True)
+    for name in ("other.ttf", "deep/unifont.ttf", "DejaVuSans.ttf"):
+        (tmp_path / "fonts" / name).touch()
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("XDG_DATA_DIRS", f"{tmp_path}/nowhere:{tmp_path}")
+    monkeypatch.chdir(tmp_path / "fonts")  # not there: that folder is the data's, or anybody's
+    assert [path.name for path in lettering.installed()] == ["DejaVuSans.ttf", "unifont.ttf"]
+    monkeypatch.setenv("XDG_DATA_DIRS", "/nowhere")
+    assert lettering.installed() == []
+
+
+def test_the_command_says_which_letters_are_escaped(run, monkeypatch):
+    monkeypatch.setattr(lettering, "installed", lambda: [])
+    code, _, err = run("--picture", "p.png")
+    assert (code, "no font" in err) == (0, False)
+    monkeypatch.setattr(confusion, "write", lambda *a: "日本")
+    code, _, err = run("--picture", "q.png")
+    assert code == 0
+    assert "q.png: no font on this computer has '日本', so they are escaped there" in err

@@ -278,7 +278,7 @@ def test_wrong_pictures_are_explained(model, tmp_path):
         make(Spec((1, 1), 4, 8, 10, channels=4)).predict(CAT)
 
 
-def test_a_single_output_is_no_class(tmp_path):
+def test_a_single_output_under_a_softmax_is_no_class(tmp_path):
     spec = Spec((1, 1), 4, 8, 1)
     one = make(spec, ops=reference)
     x = prepare(CAT, one.preprocess)[None]
@@ -290,7 +290,7 @@ def test_a_single_output_is_no_class(tmp_path):
         lambda: classify(one, []),
     ):
         with pytest.raises(
-            UsageError, match=r"single output.* softmax.*1 / \(1 \+ exp\(-logit\)\)"
+            UsageError, match=r"single output.* softmax.*convert it again \(--head sigmoid\)"
         ):
             call()
     logit = one(x)

@@ -18,6 +18,7 @@ ROOMS = (
     "__main__",
     "cli",
     "bench",
+    "explanation",
     "training",
     "inference",
     "hub",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 from dataclasses import replace
@@ -499,10 +500,13 @@ def test_a_step_that_an_epoch_does_not_have(tmp_path, interrupted_after, monkeyp
         train(small.SPEC, small.pictures(), small.RECIPE, tmp_path, resume=True, **OPTIONS)
 
 
-def test_progress_is_for_terminals(tmp_path, capsys, monkeypatch):
+def test_progress_moves_at_terminals_only(tmp_path, capsys, monkeypatch):
     train(small.SPEC, small.pictures(), small.RECIPE, tmp_path / "a", **OPTIONS)
+    out, err = capsys.readouterr()
+    assert out == ""
     few = "warning: only 12 steps, in which a network hardly learns: --epochs 100 gives 400\n"
-    assert capsys.readouterr() == ("", few)
+    form = r"epoch {}/3  \d+ images/s  loss \d\.\d{{4}}  accuracy \d+\.\d%  \d:\d\d\n"
+    assert re.fullmatch(few + "".join(form.format(number) for number in (1, 2, 3)), err)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setattr(training_log, "EVERY", 0.0)
     train(
@@ -539,7 +543,8 @@ def test_training_needs_no_console(name, tmp_path, monkeypatch):
         np.testing.assert_array_equal(model.params[parameter], value)
     if isinstance(stream, odd_streams.TextOnly) and name != "failing":
         assert "warning: image 3" in stream.text
-        assert ("epoch 1/1" in stream.text) == (name == "terminal")
+        assert "epoch 1/1" in stream.text
+        assert ("\r" in stream.text) == (name == "terminal")
 
 
 def test_smaller_pictures_are_padded_and_wiped_out_by_the_same_part():

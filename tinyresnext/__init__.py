@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 from .system.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from .explanation.explain import explain
+    from .explanation.explanation import Explanation
     from .images.prepare import prepare
     from .images.preprocess import Preprocess
     from .inference.evaluate import evaluate
-    from .inference.evaluation import Evaluation
     from .inference.files import list_models, load, load_checkpoint, save
     from .inference.model import Model, Prediction
+    from .inference.scores.evaluation import Evaluation
+    from .inference.scores.labels import LabelEvaluation
     from .network.resnext import forward, parameters
     from .network.spec import VARIANTS, Spec, cifar, variant
     from .training.initial import random_model
@@ -26,7 +29,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "VARIANTS": "network.spec",
-    "Evaluation": "inference.evaluation",
+    "Evaluation": "inference.scores.evaluation",
+    "Explanation": "explanation.explanation",
+    "LabelEvaluation": "inference.scores.labels",
     "Model": "inference.model",
     "Prediction": "inference.model",
     "Preprocess": "images.preprocess",
@@ -35,6 +40,7 @@ _HOMES = {
     "RECIPES": "training.recipes",
     "cifar": "network.spec",
     "evaluate": "inference.evaluate",
+    "explain": "explanation.explain",
     "finetune": "training.train",
     "forward": "network.resnext",
     "list_models": "inference.files",
@@ -53,6 +59,7 @@ _ROOMS = (
     "data",
     "emulator",
     "errors",
+    "explanation",
     "hub",
     "images",
     "inference",
@@ -65,6 +72,8 @@ __all__ = [
     "RECIPES",
     "VARIANTS",
     "Evaluation",
+    "Explanation",
+    "LabelEvaluation",
     "Model",
     "Prediction",
     "Preprocess",
@@ -72,6 +81,7 @@ __all__ = [
     "Spec",
     "cifar",
     "evaluate",
+    "explain",
     "finetune",
     "forward",
     "list_models",

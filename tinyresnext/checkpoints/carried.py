@@ -119,7 +119,7 @@ def check(spec: Spec, shapes: infer.Shapes) -> None:
 def fits(beside: Carried, spec: Spec) -> bool:
     """Return whether labels and preprocessing are those of a network of this architecture."""
     ours = beside.spec
-    return (ours.classes, ours.channels) == (spec.classes, spec.channels)
+    return (ours.classes, ours.channels, ours.head) == (spec.classes, spec.channels, spec.head)
 
 
 def export_notes(stored: Stored, path: str, text: str) -> list[str]:
@@ -136,7 +136,7 @@ def export_notes(stored: Stored, path: str, text: str) -> list[str]:
         if not text:
             lost = f"only the tensors are in it, the rest has over {MAX_CARRIED:,} bytes; use"
         if "--labels" in options:
-            lost += f", with the {stored.spec.classes} labels in FILE, one a line"
+            lost += f", with the {stored.spec.labels} labels in FILE, one a line"
         notes.append(f"{lost}: {shlex.join(['tinyresnext', 'convert', path, *options])}")
     return notes
 
@@ -147,8 +147,11 @@ def _restoring(stored: Stored) -> list[str]:
     An epsilon or a stride on the first 1x1 has no option: see `infer.untold`.
     """
     spec, options = stored.spec, []
-    if infer.infer(parameters(spec), spec.eps).stem != spec.stem:
+    plain = infer.infer(parameters(spec), spec.eps)
+    if plain.stem != spec.stem:
         options += ["--stem", spec.stem]
+    if plain.head != spec.head:
+        options += ["--head", spec.head]
     if tuple(stored.labels) != infer.usual_labels(spec):
         options += ["--labels", "FILE"]
     assumed = infer.implied(TORCHVISION, spec).preprocess.to_json()

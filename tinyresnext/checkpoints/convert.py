@@ -42,6 +42,7 @@ def opened_checkpoint(
     *,
     arch: str | Spec | None = None,
     stem: str | None = None,
+    head: str | None = None,
     preprocess: Preprocess | None = None,
     labels: Sequence[str] | None = None,
     ema: bool = False,
@@ -67,6 +68,9 @@ def opened_checkpoint(
     stem : str, optional
         One of `tinyresnext.network.spec.STEMS`, if the tensors do not determine it: a pooling has
         no tensors, so a 3x3 stem is taken for CIFAR's unless ``pooled`` is given.
+    head : str, optional
+        One of `tinyresnext.network.spec.HEADS`; no tensor says it. By default a single output is
+        under a sigmoid, and several are under a softmax.
     preprocess : Preprocess, optional
         By default that of the system whose names the file has: ImageNet's (256, 224, bilinear),
         CIFAR's for a CIFAR stem.
@@ -105,6 +109,7 @@ def opened_checkpoint(
     with container.opened(path, ema=ema, check=check, key=key) as found:
         beside = carried.understood(found.carried)
         spec, named = _understood(found.shapes, arch, stem, beside, prefix)
+        spec = _with_head(spec, head, beside)
         provenance = {
             "source": Path(path).name,
             "sha256": found.sha256,
@@ -200,13 +205,24 @@ def _judge(shapes: infer.Shapes, named: Names) -> Look:
     return look
 
 
+def _with_head(spec: Spec, head: str | None, beside: Carried | None) -> Spec:
+    """Return the architecture with the head that was asked for, carried beside it, or usual."""
+    if head is None and beside is not None and beside.spec.classes == spec.classes:
+        head = beside.spec.head
+    if head == "softmax" and spec.classes == 1:
+        raise UsageError("a single output means nothing under a softmax; give --head sigmoid")
+    return replace(spec, head=head or infer.usual_head(spec.classes))
+
+
 def _labels(spec: Spec, labels: Sequence[str] | None) -> tuple[str, ...]:
-    """Return one name for each class."""
+    """Return one name for each class, or two for a single output."""
     if labels is None:
         return infer.usual_labels(spec)
-    if len(labels) != spec.classes:
+    if spec.labels == 2 and spec.classes == 1 and len(labels) == 1:
+        return f"not {labels[0]}", labels[0]
+    if len(labels) != spec.labels:
         raise UsageError(
-            f"there are {len(labels)} labels and the network has {spec.classes} classes; give one "
+            f"there are {len(labels)} labels and the network has {spec.labels} classes; give one "
             "label for each class"
         )
     return tuple(labels)

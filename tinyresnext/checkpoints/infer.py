@@ -83,6 +83,7 @@ def infer(shapes: Shapes, eps: float = EPSILON) -> Spec:
             avg_down=avg_down,
             expansion=c_out // FIRST_PLANES,
             eps=eps,
+            head=usual_head(classes),
         )
     except UsageError as error:
         raise ShapeError(f"the tensors describe a network that cannot be built: {error}") from error
@@ -129,7 +130,8 @@ def check(shapes: Shapes, spec: Spec, remedy: str) -> None:
 
 def untold(spec: Spec) -> list[str]:
     """Return what names and shapes of the parameters do not say, if it has an unusual value."""
-    usual = {"stem": infer(parameters(spec), spec.eps).stem, "stride_on": 2, "eps": EPSILON}
+    plain = infer(parameters(spec), spec.eps)
+    usual = {"stem": plain.stem, "stride_on": 2, "eps": EPSILON, "head": plain.head}
     return [
         f"{name} is {getattr(spec, name)!r}"
         for name, value in usual.items()
@@ -137,11 +139,16 @@ def untold(spec: Spec) -> list[str]:
     ]
 
 
+def usual_head(classes: int) -> str:
+    """Return the head that is assumed: a single output means nothing under a softmax."""
+    return "sigmoid" if classes == 1 else "softmax"
+
+
 def usual_labels(spec: Spec) -> tuple[str, ...]:
     """Return ImageNet's labels for 1,000 classes, and numbers otherwise."""
     if spec.classes == 1000:
         return imagenet_labels()
-    return tuple(f"class {i}" for i in range(spec.classes))
+    return tuple(f"class {i}" for i in range(spec.labels))
 
 
 class Implied(NamedTuple):

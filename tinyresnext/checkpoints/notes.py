@@ -47,11 +47,10 @@ def notes(
             "no classifier: the model computes features, and `finetune` gives it a classifier; "
             "`classify` and `evaluate` need one"
         )
-    if spec.classes == 1:
+    if spec.classes == 1 and beside is None:
         said.append(
-            "one output: a single class means nothing under a softmax, so images are not "
-            "classified; the model's logit, and 1 / (1 + exp(-logit)) after training with a "
-            "sigmoid, are there from Python"
+            "one output: taken for the logit of the second of two labels under a sigmoid, whose "
+            "probability is 1 / (1 + exp(-logit)); --labels FILE names both"
         )
     if beside is None and (note := infer.implied(named.scheme, spec).note):
         said.append(note)

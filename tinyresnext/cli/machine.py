@@ -136,8 +136,12 @@ def _bench(a: argparse.Namespace) -> int:
     """Measure, and print the tables."""
     from ..bench.bench import bench, on_terminal, write
     from ..bench.tables import text
+    from ..ops import backend
 
-    report = bench(a.model, a.batch, a.size, a.threads, a.repeats, a.layers, on_terminal, a.device)
+    with announce_compiling(backend(a.device)):
+        report = bench(
+            a.model, a.batch, a.size, a.threads, a.repeats, a.layers, on_terminal, a.device
+        )
     on_terminal("")
     print(text(report), end="", flush=True)  # before anything can go wrong with the file
     if a.json:

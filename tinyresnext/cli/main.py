@@ -19,12 +19,13 @@ from typing import Any
 from ..errors import DeviceError, ImageError, TinyResNeXtError, UsageError, WeightsError
 from ..system.version import __version__
 from ..system.words import nearest, one_of
-from . import hub, machine, predict, train, weights
+from . import hub, inside, machine, predict, train, weights
 from .options import choose_device, explained
+from .output.interrupt import INTERRUPTED, interruptible
 from .output.progress import say
 
 EXAMPLE = "tinyresnext classify photo.jpg"
-_GROUPS = (predict, train, weights, hub, machine)
+_GROUPS = (predict, inside, train, weights, hub, machine)
 _EXIT_CODES = {UsageError: 2, WeightsError: 3, DeviceError: 4, ImageError: 1, TinyResNeXtError: 1}
 
 
@@ -55,7 +56,9 @@ def _run(words: list[str]) -> int:
     arguments = parse(words)
     try:
         choose_device(arguments)
-        code: int = arguments.run(arguments)
+        # These two say themselves what they wait for.
+        with interruptible(speaks=arguments.command not in ("train", "finetune")):
+            code: int = arguments.run(arguments)
         sys.stdout.flush()  # a full disk is noticed here, not when the interpreter ends
         return code
     except TinyResNeXtError as error:
@@ -63,7 +66,7 @@ def _run(words: list[str]) -> int:
         return next(code for kind, code in _EXIT_CODES.items() if isinstance(error, kind))
     except KeyboardInterrupt as stop:  # training explains here how to resume
         say(str(stop) or "interrupted")
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:  # the program that reads our output has ended
         _drop_output()
         return 0

@@ -181,6 +181,13 @@ def add_stem(command: argparse.ArgumentParser, help: str) -> None:
     command.add_argument("--stem", type=word(STEMS), metavar=braces(STEMS), help=help)
 
 
+def add_head(command: argparse.ArgumentParser, help: str) -> None:
+    """Add ``--head``."""
+    from ..network.spec import HEADS
+
+    command.add_argument("--head", type=word(HEADS), metavar=braces(HEADS), help=help)
+
+
 def add_normalisation(command: argparse.ArgumentParser) -> None:
     """Add ``--mean`` and ``--std``, for commands that make a model."""
     command.add_argument(

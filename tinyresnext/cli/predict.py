@@ -26,8 +26,9 @@ from .output.tables import SCHEMA, csv_row, json_row, print_json, table, table_t
 
 if TYPE_CHECKING:
     from ..inference.classify import Row
-    from ..inference.evaluation import Evaluation
     from ..inference.model import Model
+    from ..inference.scores.evaluation import Evaluation
+    from ..inference.scores.labels import LabelEvaluation
 
 _MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
     codecs.BOM_UTF8: "utf-8",
@@ -36,6 +37,9 @@ _MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
+
+
+_NO_LABEL = "     --    no label reaches the threshold"
 
 
 def add_commands(commands: Commands) -> None:
@@ -58,8 +62,12 @@ def _add_classify(c: argparse.ArgumentParser) -> None:
     )
     add_model(c)
     c.add_argument(
-        "--top", type=positive, default=5, metavar="N", help="classes for each image (5)"
+        "--top",
+        type=positive,
+        metavar="N",
+        help="classes for each image (5; of a model of several labels, all above the threshold)",
     )
+    _add_threshold(c)
     _add_batch(c, 8)
     add_device(c)
     form = c.add_mutually_exclusive_group()
@@ -81,6 +89,7 @@ def _add_evaluate(c: argparse.ArgumentParser) -> None:
         action="store_true",
         help="match the classes by their order and not by their names",
     )
+    _add_threshold(c)
     _add_batch(c, 64)
     add_device(c)
     form = c.add_mutually_exclusive_group()
@@ -92,6 +101,17 @@ def _add_evaluate(c: argparse.ArgumentParser) -> None:
     )
     c.add_argument("--picture", metavar="FILE.png", help="draw the confusion matrix")
     add_force(c, "a file")
+
+
+def _add_threshold(c: argparse.ArgumentParser) -> None:
+    """Add ``--threshold``."""
+    c.add_argument(
+        "--threshold",
+        type=float,
+        metavar="X",
+        help="for a model whose labels have probabilities of their own: name those of at least "
+        "this (0.5)",
+    )
 
 
 def _add_batch(c: argparse.ArgumentParser, usual: int) -> None:
@@ -108,6 +128,7 @@ def _add_batch(c: argparse.ArgumentParser, usual: int) -> None:
 def _classify(a: argparse.Namespace) -> int:
     """Classify images as they come; return 1 if one of them failed."""
     from ..inference.classify import classify, expand
+    from ..inference.heads import THRESHOLD
 
     table_path = table_target(a.csv, a.force)
     paths = expand(a.paths, _names_on_stdin() if "-" in a.paths else ())
@@ -117,14 +138,22 @@ def _classify(a: argparse.Namespace) -> int:
             "directories of them"
         )
     file, model = _model(a)
-    rows = counted(classify(model, paths, top=a.top, batch=a.batch), len(paths))
+    several = model.spec.several
+    top = a.top or (model.spec.labels if several else 5)
+    limit = THRESHOLD if several and a.threshold is None else a.threshold
+    rows = counted(classify(model, paths, top=top, batch=a.batch, threshold=limit), len(paths))
+    if several:
+        say(
+            f"an image has any number of this model's labels: those of at least {limit:.0%} are "
+            "named (--threshold), each with its own probability"
+        )
     failed = 0
     with table(table_path) as writer, announce_compiling(model.ops):
         if writer is not None:
-            writer.writerow(_heading(min(a.top, model.spec.classes)))
+            writer.writerow(_heading(min(top, model.spec.labels)))
         for row in rows:
             failed += row.error is not None
-            _show(row, writer, file.name if a.json else None)
+            _show(row, writer, file.name if a.json else None, limit)
     return 1 if failed else 0
 
 
@@ -145,16 +174,16 @@ def _heading(top: int) -> list[str]:
     return ["path", "error", *columns]
 
 
-def _show(row: Row, writer: Any, model: str | None) -> None:
+def _show(row: Row, writer: Any, model: str | None, threshold: float | None) -> None:
     """Write one row to a table, or print it as JSON if a model is named, or else as text."""
     if row.error is not None:
         say(row.error)
     if writer is not None:
         writer.writerow(csv_row(row))
     elif model is not None:
-        print_json(json_row(row, model))
+        print_json(json_row(row, model, threshold))
     elif row.error is None:
-        lines = [f"  {p.probability:6.1%}  {p.label}" for p in row.predictions]
+        lines = [f"  {p.probability:6.1%}  {p.label}" for p in row.predictions] or [_NO_LABEL]
         print("\n".join([shown(row.path), *lines]), flush=True)
 
 
@@ -192,33 +221,48 @@ def _text_of(stream: TextIO) -> str:
 def _evaluate(a: argparse.Namespace) -> int:
     """Evaluate a model on a data set."""
     from ..data.open import open_dataset
-    from ..inference import confusion
     from ..inference.evaluate import evaluate
+    from ..inference.scores import confusion
+    from ..inference.scores.evaluation import Evaluation
 
     table_path = table_target(a.csv, a.force)
     picture = a.picture and confusion.named(target(a.picture, a.force))
     file, model = _model(a)
+    if picture and model.spec.several:
+        raise UsageError("a model of several labels has no confusion matrix; leave out --picture")
     data = open_dataset(a.data, a.split, a.broken, threads=model.ops.thread_count(a.threads))
     say(f"{shown(a.data)}, {a.split}: {data.found()}")
     with announce_compiling(model.ops):
         count = counter(len(data))
-        found = evaluate(model, data, batch=a.batch, by_number=a.labels_by_number, progress=count)
+        found = evaluate(
+            model,
+            data,
+            batch=a.batch,
+            by_number=a.labels_by_number,
+            threshold=a.threshold,
+            progress=count,
+        )
         if count is not None and found.pictures < len(data):
             tell("")  # some images were skipped, so the counter did not end its line
     _report(found, a, file.name)  # before anything can go wrong with the files
     with table(table_path) as writer:
         if writer is not None:
             writer.writerows(found.table())
-    if picture:
+    if picture and isinstance(found, Evaluation):
         title = (
             f"{file.name} on {Path(a.data).name}, {a.split}: {found.top1:.2%} of "
             f"{found.pictures:,} right"
         )
-        confusion.write(picture, found.confusion, found.classes, title)
+        escaped = confusion.write(picture, found.confusion, found.classes, title)
+        if escaped:
+            say(
+                f"{shown(picture)}: no font on this computer has {escaped[:20]!r}, so they are "
+                "escaped there; install a font that has them, such as Noto Sans CJK"
+            )
     return 0
 
 
-def _report(found: Evaluation, a: argparse.Namespace, model: str) -> None:
+def _report(found: Evaluation | LabelEvaluation, a: argparse.Namespace, model: str) -> None:
     """Print an evaluation as JSON or as text, unless its table goes to standard output."""
     if a.json:
         head = {"schema": SCHEMA, "data": a.data, "split": a.split, "model": model}

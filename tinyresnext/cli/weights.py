@@ -16,6 +16,7 @@ from .options import (
     add_command,
     add_device,
     add_force,
+    add_head,
     add_normalisation,
     add_stem,
     braces,
@@ -63,6 +64,7 @@ def _add_convert(c: argparse.ArgumentParser) -> None:
         "--arch", metavar="NAME", help="the architecture, where the tensors leave it open"
     )
     add_stem(c, "the first layers, where they leave it open: pooled for a 3x3 with a pooling")
+    add_head(c, "what the outputs mean (a softmax; for a single output, a sigmoid)")
     c.add_argument(
         "--ema", action="store_true", help="take the averaged weights of a training checkpoint"
     )
@@ -132,6 +134,7 @@ def _convert(a: argparse.Namespace) -> int:
         a.src,
         arch=a.arch,
         stem=a.stem,
+        head=a.head,
         labels=labels,
         ema=a.ema,
         licence=a.licence,

@@ -2,7 +2,7 @@
 
 `model` is what users hold, `inputs` takes the images that they pass, and `files` loads and saves
 models. `classify` predicts for many image files. `evaluate` counts how often a model is right:
-`classes` matches the class names first, `evaluation` holds the result, and `confusion` draws its
-mistakes. `verify` checks a model file against its digests and reference logits. The room reaches a
+`classes` matches the class names first, and `scores` holds the result. `heads` says what outputs
+mean. `verify` checks a model file against its digests and reference logits. The room reaches a
 device only through `tinyresnext.ops.contract`.
 """

@@ -13,7 +13,8 @@ import numpy as np
 from ..data.rules import image_kind, is_left_out
 from ..errors import ImageError
 from ..images.prepare import prepare
-from .model import Model, Prediction, check_classes
+from .heads import check_head, check_threshold
+from .model import Model, Prediction
 
 
 class Row(NamedTuple):
@@ -65,7 +66,14 @@ def _images_in(directory: str) -> list[str]:
     return sorted(found + closed)
 
 
-def classify(model: Model, paths: Iterable[str], *, top: int = 5, batch: int = 8) -> Iterator[Row]:
+def classify(
+    model: Model,
+    paths: Iterable[str],
+    *,
+    top: int = 5,
+    batch: int = 8,
+    threshold: float | None = None,
+) -> Iterator[Row]:
     """Classify image files in mini-batches, and return one row for each, in order.
 
     Parameters
@@ -77,6 +85,8 @@ def classify(model: Model, paths: Iterable[str], *, top: int = 5, batch: int = 8
         The number of classes to return for each image, the most probable first.
     batch : int
         The number of images in a mini-batch.
+    threshold : float, optional
+        As for `Model.predict`.
 
     Returns
     -------
@@ -87,12 +97,15 @@ def classify(model: Model, paths: Iterable[str], *, top: int = 5, batch: int = 8
     UsageError
         At once: the preprocessing does not fit the network, or it has a single class.
     """
-    check_classes(model.spec.classes)
+    check_head(model.spec)
+    check_threshold(model.spec, threshold)
     model.check_pictures()
-    return _rows(model, paths, top, batch)
+    return _rows(model, paths, top, batch, threshold)
 
 
-def _rows(model: Model, paths: Iterable[str], top: int, batch: int) -> Iterator[Row]:
+def _rows(
+    model: Model, paths: Iterable[str], top: int, batch: int, threshold: float | None
+) -> Iterator[Row]:
     """Yield a row for each image."""
     remaining = iter(paths)
     while group := list(islice(remaining, batch)):
@@ -104,7 +117,7 @@ def _rows(model: Model, paths: Iterable[str], top: int, batch: int) -> Iterator[
                 # Not the error: its traceback would keep the whole file in memory.
                 prepared.append((path, str(error)))
         good = [x for _, x in prepared if isinstance(x, np.ndarray)]
-        ranked = iter(model.rank(model(np.stack(good)), top) if good else [])
+        ranked = iter(model.rank(model(np.stack(good)), top, threshold) if good else [])
         for path, x in prepared:
             if isinstance(x, str):
                 yield Row(path, [], x)

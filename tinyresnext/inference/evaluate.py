@@ -14,11 +14,15 @@ from ..data.dataset import Dataset
 from ..errors import ImageError, UsageError
 from ..images.prepare import prepare
 from ..images.preprocess import Preprocess
+from ..network.spec import Spec
 from .classes import match_classes, match_numbers
-from .evaluation import TOP, Evaluation
-from .model import Model, check_classes, check_finite
+from .heads import THRESHOLD, both, check_finite, check_head, check_threshold, logit, sigmoid
+from .model import Model
+from .scores.evaluation import TOP, Evaluation
+from .scores.labels import LabelEvaluation
+from .scores.precision import ranked
 
-__all__ = ["evaluate", "score"]
+__all__ = ["evaluate", "judged", "score", "score_labels"]
 
 AHEAD = 2  # mini-batches that are prepared, or being prepared, while the network computes
 
@@ -29,8 +33,9 @@ def evaluate(
     *,
     batch: int = 64,
     by_number: bool = False,
+    threshold: float | None = None,
     progress: Callable[[int], None] | None = None,
-) -> Evaluation:
+) -> Evaluation | LabelEvaluation:
     """Classify every image of a data set and compare the predictions with its labels.
 
     Parameters
@@ -43,8 +48,15 @@ def evaluate(
     by_number : bool
         Match the data set's classes with the model's by their numbers, whatever their names are;
         there must be as many.
+    threshold : float, optional
+        For labels with probabilities of their own: the probability from which on a label is named;
+        by default 0.5.
     progress : callable, optional
         Called after each mini-batch with the number of images so far.
+
+    Returns
+    -------
+    Evaluation, or LabelEvaluation for a model of which an image has any number of labels
 
     Raises
     ------
@@ -54,12 +66,41 @@ def evaluate(
     ImageError
         An image cannot be used.
     """
-    check_classes(model.spec.classes)
+    check_head(model.spec)
+    check_threshold(model.spec, threshold)
     model.check_pictures()
     match = match_numbers if by_number else match_classes
     numbers = match(model.labels, data.classes)
+    if data.labels.ndim == 2 and not model.spec.several:
+        raise UsageError(
+            "the images have any number of labels, and the model names one class for each; use a "
+            "model of several labels (--head sigmoid)"
+        )
     batches = _batches(data, model.preprocess, batch)
-    return score(model, batches, model.labels, numbers=numbers, progress=progress)
+    return judged(model, batches, numbers=numbers, threshold=threshold, progress=progress)
+
+
+def judged(
+    model: Model,
+    batches: Iterable[tuple[np.ndarray, np.ndarray]],
+    *,
+    numbers: Sequence[int] | None = None,
+    threshold: float | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Evaluation | LabelEvaluation:
+    """Compare predictions with labels as the head of the model asks for; see `score`."""
+    spec, limit = model.spec, THRESHOLD if threshold is None else threshold
+    if spec.several:
+        return score_labels(
+            model, batches, model.labels, numbers=numbers, threshold=limit, progress=progress
+        )
+    if spec.head == "softmax":
+        return score(model, batches, model.labels, numbers=numbers, progress=progress)
+
+    def two(x: np.ndarray) -> np.ndarray:
+        return both(model(x))
+
+    return score(two, batches, model.labels, numbers=numbers, threshold=limit, progress=progress)
 
 
 def score(
@@ -68,6 +109,7 @@ def score(
     classes: Sequence[str],
     *,
     numbers: Sequence[int] | None = None,
+    threshold: float | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Compare predictions with labels, mini-batch by mini-batch.
@@ -85,6 +127,9 @@ def score(
     numbers : sequence of int, optional
         The network's class for each label: ``numbers[label]``. By default, a label is the number
         of its class.
+    threshold : float, optional
+        For two classes: the probability from which on the second is predicted. Then the average
+        precision of the second is found too.
     progress : callable, optional
         Called after each mini-batch with the number of images so far.
 
@@ -96,7 +141,9 @@ def score(
         There are no images, a label is out of range, the logits have another shape, or there is a
         single class.
     """
-    check_classes(len(classes))
+    check_head(Spec(classes=len(classes)))
+    shift = np.array([0.0, logit(threshold)]) if threshold is not None else 0.0
+    ranks: list[tuple[float, bool]] = []
     confusion = np.zeros((len(classes), len(classes)), np.int64)
     among = np.zeros(len(classes), np.int64)
     losses: list[float] = []
@@ -109,18 +156,75 @@ def score(
             )
         truth = meaning[np.asarray(labels)]
         found = _checked(logits(x), (len(truth), len(classes)))
+        losses += _cross_entropy(found, found[np.arange(len(truth)), truth][:, None])
+        if threshold is not None:
+            ranks += zip((found[:, 1] - found[:, 0]).tolist(), (truth == 1).tolist(), strict=True)
+        found = found - shift
         own = found[np.arange(len(truth)), truth][:, None]
         before = (found > own) | ((found == own) & (np.arange(len(classes)) < truth[:, None]))
         np.add.at(confusion, (truth, found.argmax(1)), 1)
         np.add.at(among, truth, before.sum(1) < TOP)
-        losses += _cross_entropy(found, own)
         if progress is not None:
             progress(len(losses))
     if not losses:
         raise UsageError("there are no images to evaluate on; choose another data set or split")
     for array in (confusion, among):
         array.flags.writeable = False
-    return Evaluation(tuple(classes), confusion, among, math.fsum(losses) / len(losses))
+    loss = math.fsum(losses) / len(losses)
+    if threshold is None:
+        return Evaluation(tuple(classes), confusion, among, loss)
+    values, second = np.array(ranks).T
+    found_at = ranked(values, second == 1).average_precision
+    return Evaluation(tuple(classes), confusion, among, loss, threshold, found_at)
+
+
+def score_labels(
+    logits: Callable[[np.ndarray], np.ndarray],
+    batches: Iterable[tuple[np.ndarray, np.ndarray]],
+    labels: Sequence[str],
+    *,
+    numbers: Sequence[int] | None = None,
+    threshold: float = THRESHOLD,
+    progress: Callable[[int], None] | None = None,
+) -> LabelEvaluation:
+    """Compare predictions with labels of which an image has any number.
+
+    Parameters
+    ----------
+    logits, numbers, progress
+        As for `score`.
+    batches : iterable of (x, labels)
+        ``labels``: int [n, of the data set], 0 or 1; or int [n], the only label of each image.
+    labels : sequence of str
+        The network's.
+    threshold : float
+        The probability from which on a label is named.
+
+    Raises
+    ------
+    IntegrityError
+        Logits are not finite.
+    UsageError
+        There are no images, or the logits have another shape.
+    """
+    meaning = np.arange(len(labels)) if numbers is None else np.asarray(numbers, np.int64)
+    found, truth, count = [], [], 0
+    for x, own in batches:
+        rows = np.zeros((len(own), len(labels)), bool)
+        if own.ndim == 1:
+            rows[np.arange(len(own)), meaning[own]] = True
+        else:
+            rows[:, meaning] = own == 1
+        found.append(_checked(logits(x), rows.shape))
+        truth.append(rows)
+        count += len(own)
+        if progress is not None:
+            progress(count)
+    if not count:
+        raise UsageError("there are no images to evaluate on; choose another data set or split")
+    values, right = np.concatenate(found), np.concatenate(truth)
+    losses = np.logaddexp(0, np.where(right, -values, values))
+    return LabelEvaluation(tuple(labels), sigmoid(values), right, float(losses.mean()), threshold)
 
 
 def _checked(logits: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -52,6 +52,7 @@ def load_checkpoint(
     device: str = "cpu",
     *,
     stem: str | None = None,
+    head: str | None = None,
     key: str | None = None,
     prefix: str | None = None,
 ) -> Model:
@@ -64,8 +65,9 @@ def load_checkpoint(
         The architecture; by default it is inferred from the tensors.
     device : {"cpu", "cuda", "cuda:N", "auto", "reference"}
         As for `load`.
-    stem : str, optional
-        The stem, where the tensors leave it open; `opened_checkpoint` describes it.
+    stem, head : str, optional
+        The stem, where the tensors leave it open, and what the outputs mean; `opened_checkpoint`
+        describes both.
     key, prefix : str, optional
         The key under which the file has the state dict, and what stands before the names of its
         tensors; both are found by default.
@@ -83,7 +85,7 @@ def load_checkpoint(
     from ..checkpoints.convert import opened_checkpoint  # it has many readers
 
     ops = backend(device)
-    opened = opened_checkpoint(path, arch=arch, stem=stem, key=key, prefix=prefix)
+    opened = opened_checkpoint(path, arch=arch, stem=stem, head=head, key=key, prefix=prefix)
     with opened as (stored, _):
         return Model(*stored._replace(params=dict(stored.params)), ops)
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import IntegrityError, UsageError
+from ..errors import UsageError
 from ..images.checks import whole_number
 from ..images.decode import Picture
 from ..images.prepare import prepare
@@ -22,6 +22,7 @@ from ..network.plan import Plan, Program, program
 from ..network.resnext import forward
 from ..network.spec import Spec
 from ..ops import Backend, backend_module
+from .heads import check_finite, check_head, check_threshold, chosen, sigmoid
 from .inputs import each_image
 
 PLANS_KEPT = 2  # one for whole mini-batches, one for the smaller last one
@@ -50,7 +51,7 @@ class Model:
         float32, with the names and shapes of `tinyresnext.network.resnext.parameters`.
     preprocess : Preprocess
     labels : tuple of str
-        The name of each class.
+        The name of each class; both names for a single output under a sigmoid.
     provenance : dict of str to str
         Where the weights come from, and under which licence.
     ops : Backend
@@ -118,7 +119,11 @@ class Model:
         return self.plan(x.shape)(x)
 
     def predict(
-        self, images: Picture | Iterable[Picture], top: int = 5, batch: int = 8
+        self,
+        images: Picture | Iterable[Picture],
+        top: int = 5,
+        batch: int = 8,
+        threshold: float | None = None,
     ) -> list[list[Prediction]]:
         """Prepare images, compute their logits and rank the classes.
 
@@ -132,6 +137,10 @@ class Model:
             The number of classes to return for each image, the most probable first.
         batch : int
             The number of images in a mini-batch.
+        threshold : float, optional
+            For a model of which an image has several labels: the least probability of those that
+            are returned. For a single output: the probability from which the second label comes
+            first.
 
         Returns
         -------
@@ -148,12 +157,13 @@ class Model:
         """
         whole_number("top", top, 1)
         size = whole_number("batch", batch, 1)
-        check_classes(self.spec.classes)
+        check_head(self.spec)
+        check_threshold(self.spec, threshold)
         self.check_pictures()
         remaining, found = each_image(images), list[list[Prediction]]()
         while group := list(islice(remaining, size)):
             x = np.stack([prepare(image, self.preprocess) for image in group])
-            found += self.rank(self(x), top)
+            found += self.rank(self(x), top, threshold)
         return found
 
     def check_pictures(self) -> None:
@@ -165,26 +175,41 @@ class Model:
                 "it with --mean and --std of one or three channels"
             )
 
-    def rank(self, logits: np.ndarray, top: int = 5) -> list[list[Prediction]]:
-        """Return the most probable classes of each row of logits [n, classes].
+    def rank(
+        self, logits: np.ndarray, top: int = 5, threshold: float | None = None
+    ) -> list[list[Prediction]]:
+        """Return the most probable labels of each row of logits [n, classes].
 
-        Of classes with equal probabilities, the one with the smaller number comes first.
+        Of labels with equal probabilities, the one with the smaller number comes first. Under a
+        sigmoid, a single output has two labels, and the probabilities of several need not sum to
+        one.
 
         Raises
         ------
         IntegrityError
             Logits are not finite.
         UsageError
-            The network has a single class.
+            The network has a single class, or the threshold has nothing to decide.
         """
-        check_classes(self.spec.classes)
+        check_head(self.spec)
+        check_threshold(self.spec, threshold)
         check_finite(logits)
-        ranked = []
+        return [
+            [
+                Prediction(self.labels[i], i, float(row[i]))
+                for i in chosen(self.spec, row, top, threshold)
+            ]
+            for row in self.probabilities(logits)
+        ]
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Return the probability of each label [n, labels] for logits [n, classes]."""
+        if self.spec.several:
+            return sigmoid(logits)
+        if self.spec.head == "sigmoid":
+            return sigmoid(np.concatenate([-logits, logits], 1))
         on_device = self.ops.upload(np.ascontiguousarray(logits, np.float32))
-        for row in self.ops.download(self.ops.softmax(on_device)):
-            best = np.argsort(-row, kind="stable")[:top]
-            ranked.append([Prediction(self.labels[i], int(i), float(row[i])) for i in best])
-        return ranked
+        return self.ops.download(self.ops.softmax(on_device))
 
     def features(self, x: np.ndarray) -> dict[str, np.ndarray]:
         """Compute the output of each stage for normalised images, as a detector's backbone.
@@ -255,33 +280,6 @@ class Model:
                 "image files and Pillow images"
             )
         return np.ascontiguousarray(x)
-
-
-def check_classes(count: int) -> None:
-    """Raise `UsageError` unless there are classes to tell apart.
-
-    A single class has 100 % under a softmax, whatever is seen.
-    """
-    if count == 0:
-        raise UsageError(
-            "the network has no classifier, so it names no classes; `tinyresnext finetune` gives "
-            "it one for your images, and model.features(x) returns what it computes"
-        )
-    if count < 2:
-        raise UsageError(
-            "the network has a single output, and one class means nothing under a softmax: it "
-            "would have 100 % for every image; if the network was trained with a sigmoid, "
-            "1 / (1 + exp(-logit)) is its probability, and model(x) returns the logit; else use a "
-            "model of at least two classes"
-        )
-
-
-def check_finite(logits: np.ndarray) -> None:
-    """Raise `IntegrityError` if a logit is not finite."""
-    if not np.isfinite(logits).all():
-        raise IntegrityError(
-            "the network's logits are not finite: its weights make it overflow; use other weights"
-        )
 
 
 @contextmanager

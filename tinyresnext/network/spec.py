@@ -17,6 +17,8 @@ from ..system.words import similar
 # Table 1: widths are given for a first stage of 64 planes and double with every stage
 FIRST_PLANES = 64
 STEMS = ("imagenet", "deep", "cifar", "pooled")
+HEADS = ("softmax", "sigmoid")
+_USUAL_HEAD = ("head", "softmax")
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,10 @@ class Spec:
         with every other. The CIFAR code of prlz77 calls it ``widen_factor``.
     eps : float
         Of every batch norm.
+    head : {"softmax", "sigmoid"}
+        What the logits mean. Under a softmax, each image is of exactly one class. Under a sigmoid,
+        each output has a probability of its own: a single one tells two labels apart, several are
+        labels of which an image has any number.
 
     Raises
     ------
@@ -71,6 +77,7 @@ class Spec:
     stride_on: int = 2
     expansion: int = 4
     eps: float = 1e-5
+    head: str = "softmax"
 
     def __post_init__(self) -> None:
         if not isinstance(self.blocks, (tuple, list)):
@@ -100,7 +107,8 @@ class Spec:
                 raise UsageError(
                     f"{name} is {value!r}: expected a whole number from {least} to {most}"
                 )
-        for name, choices in {"stem": STEMS, "shortcut": ("A", "B", "C")}.items():
+        words = {"stem": STEMS, "shortcut": ("A", "B", "C"), "head": HEADS}
+        for name, choices in words.items():
             if getattr(self, name) not in choices:
                 raise UsageError(
                     f"{name} is {getattr(self, name)!r}: expected one of "
@@ -115,6 +123,16 @@ class Spec:
     def small(self) -> bool:
         """Return whether the network is for images of 32 x 32."""
         return self.stem in ("cifar", "pooled")
+
+    @property
+    def labels(self) -> int:
+        """Return how many labels the outputs have: two for a single one under a sigmoid."""
+        return 2 if self.head == "sigmoid" and self.classes == 1 else self.classes
+
+    @property
+    def several(self) -> bool:
+        """Return whether an image has any number of the labels, each with its own probability."""
+        return self.head == "sigmoid" and self.classes > 1
 
     @property
     def outputs(self) -> int:
@@ -138,13 +156,14 @@ class Spec:
     def name(self) -> str:
         """Return the short name, such as ``resnext50_32x4d``."""
         for name, spec in VARIANTS.items():
-            if replace(spec, classes=self.classes, channels=self.channels) == self:
+            if replace(self, classes=spec.classes, channels=spec.channels, head=spec.head) == spec:
                 return name
         return f"resnext{self.depth}_{self.cardinality}x{self.width}d"
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON has them, for the model file."""
-        return asdict(self) | {"blocks": list(self.blocks)}
+        """Return the fields as JSON has them, for the model file; a softmax is not mentioned."""
+        values = asdict(self) | {"blocks": list(self.blocks)}
+        return {name: value for name, value in values.items() if (name, value) != _USUAL_HEAD}
 
     @classmethod
     def from_json(cls, values: Any) -> Spec:
@@ -155,7 +174,10 @@ class Spec:
         FormatError
             A field is missing, unknown, or of the wrong kind.
         """
-        return from_fields(cls, [f.name for f in fields(cls)], values, "the architecture")
+        names = [f.name for f in fields(cls)]
+        if isinstance(values, Mapping) and values.keys() == set(names) - {"head"}:
+            values = {**values, "head": "softmax"}
+        return from_fields(cls, names, values, "the architecture")
 
 
 def cifar(
@@ -245,6 +267,9 @@ def describe(spec: Spec) -> str:
     stems["pooled"] = stems["cifar"] + " and a pooling"
     down = ", average-pooled shortcuts" if spec.avg_down else ""
     result = f"{spec.classes} classes" if spec.classes else "no classifier"
+    if spec.head == "sigmoid" and spec.classes:
+        one = "one output for two labels" if spec.classes == 1 else f"{spec.classes} labels"
+        result = f"{one}, sigmoid"
     return (
         f"{spec.name}: {spec.depth} layers (blocks {', '.join(map(str, spec.blocks))}), "
         f"cardinality {spec.cardinality}, width {spec.width}, {stems[spec.stem]}, "

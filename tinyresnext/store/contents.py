@@ -51,7 +51,7 @@ class Stored(NamedTuple):
         accepts any order and any strides; `store.read` returns C-contiguous arrays in that order.
     preprocess : Preprocess
     labels : tuple of str
-        One for each class.
+        One for each class; two for a single output under a sigmoid.
     provenance : dict of str to str
         Where the weights come from, for people; `source`, `url`, `sha256` (of the file they were
         converted from), `licence` and `converter` are the usual entries. None decides a prediction.
@@ -91,7 +91,7 @@ def meanings(
     """
     spec = Spec.from_json(json_value("spec", documents["spec"]))
     preprocess = Preprocess.from_json(json_value("preprocess", documents["preprocess"]))
-    labels = json_labels(documents["labels"], spec.classes)
+    labels = json_labels(documents["labels"], spec.labels)
     provenance = json_value("provenance", documents["provenance"])
     if not isinstance(provenance, dict):
         raise FormatError(

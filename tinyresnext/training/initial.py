@@ -65,9 +65,9 @@ def random_model(
     """
     if isinstance(spec, str):
         spec = variant(spec)
-    names = tuple(labels or (f"class {number}" for number in range(spec.classes)))
-    if len(names) != spec.classes:
-        raise UsageError(f"there are {len(names)} labels for {spec.classes} classes; give one each")
+    names = tuple(labels or (f"class {number}" for number in range(spec.labels)))
+    if len(names) != spec.labels:
+        raise UsageError(f"there are {len(names)} labels for {spec.labels} classes; give one each")
     usual = recipe("torchvision-v1")
     params = {name: np.empty(shape, np.float32) for name, shape in parameters(spec).items()}
     initialise(params, usual.start, seed)

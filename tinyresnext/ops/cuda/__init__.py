@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import UsageError
-from ..contract import Kept, Peak
+from ..contract import Compiling, Kept, Peak
 from .runtime import arrays, call
 from .runtime.arrays import DeviceArray
 from .runtime.machine import Machine
@@ -157,9 +157,9 @@ class CudaBackend:
         return nullcontext()
 
     def when_compiling(
-        self, tell: Callable[[], None], after: float = 1.0
+        self, tell: Callable[[Compiling | None], None], after: float = 1.0
     ) -> AbstractContextManager[None]:
-        """Call ``tell`` once if kernels compile for longer than that inside the block."""
+        """Call ``tell`` again and again while kernels compile inside the block."""
         from .runtime.cache import when_compiling
 
         return when_compiling(tell, after)

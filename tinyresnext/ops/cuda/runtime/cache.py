@@ -15,11 +15,14 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
+from numba.core.event import Event, EventStatus
+
+from ...contract import Compiling
 from ...cpu.runtime import cache
 from ...cpu.runtime.cache import clear as clear
 from ...cpu.runtime.cache import kept as kept
 from ...cpu.runtime.cache import problem as problem
-from ...cpu.runtime.kernel import Stopwatch
+from ...cpu.runtime.compiling import FUNCTION, LOCK, Watch
 from .kernel import Capability, Kernel
 
 # The packages that compile: Numba's maintained target, and NVIDIA's compilers of both majors.
@@ -31,7 +34,7 @@ PACKAGES = (
     "nvidia-cuda-nvcc-cu12",
     "nvidia-cuda-nvcc-cu13",
 )
-_WATCHES: list[Stopwatch] = []  # of those who want to know that compiling takes long
+_WATCHES: list[Watch] = []  # of those who want to know that compiling takes long
 VARIABLES = ("CUDA_HOME", "CUDA_PATH", "NUMBA_CUDA_USE_NVIDIA_BINDING")
 
 
@@ -78,22 +81,24 @@ def ptx(kernel: Kernel, capability: Capability) -> str:
 
 
 @contextmanager
-def compiling() -> Iterator[None]:
-    """Let the watches run in the ``with`` block: Numba compiles in it, or the driver."""
+def compiling(name: str) -> Iterator[None]:
+    """Tell the watches that a kernel compiles in the ``with`` block: Numba does, or the driver."""
     watches = list(_WATCHES)
     for watch in watches:
-        watch.on_start(None)
+        watch.on_start(Event(LOCK, EventStatus.START))
+        watch.on_start(Event(FUNCTION, EventStatus.START, {"name": name}))
     try:
         yield
     finally:
         for watch in watches:
-            watch.on_end(None)
+            watch.on_end(Event(FUNCTION, EventStatus.END))
+            watch.on_end(Event(LOCK, EventStatus.END))
 
 
 @contextmanager
-def when_compiling(tell: Callable[[], None], after: float = 1.0) -> Iterator[None]:
-    """Call ``tell`` once if kernels compile for longer than that inside the ``with`` block."""
-    watch = Stopwatch(after, tell)
+def when_compiling(tell: Callable[[Compiling | None], None], after: float = 1.0) -> Iterator[None]:
+    """Call ``tell`` again and again while kernels compile inside the ``with`` block."""
+    watch = Watch(after, tell)
     _WATCHES.append(watch)
     try:
         yield

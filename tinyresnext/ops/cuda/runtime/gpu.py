@@ -222,7 +222,7 @@ class Gpu:
         with self._loading:
             if kernel not in self._functions:
                 self._thread()
-                with compiling():
+                with compiling(kernel.name):
                     self._functions[kernel] = self._loaded(kernel)
             return self._functions[kernel]
 

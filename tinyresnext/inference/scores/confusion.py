@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..errors import UsageError
-from ..system.files import replacing
+from ...errors import UsageError
+from ...system.files import replacing
+from .lettering import Font, Letters
 
 __all__ = ["draw", "named", "write"]
 
@@ -23,14 +24,13 @@ MARGIN, GAP, BAR = 16, 8, 18
 LONGEST = 24  # letters of a class name
 TICKS = (0.0, 0.01, 0.05, 0.2, 0.5, 1.0)
 INK, FRAME = (20, 24, 32), (150, 156, 165)
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 LIGHT, MIDDLE, DARK = np.array([[255, 255, 255], [92, 158, 207], [8, 40, 90]], np.float64)
 
 
 def write(
     path: str | os.PathLike[str], confusion: np.ndarray, classes: Sequence[str], title: str
-) -> None:
-    """Draw the matrix into a PNG file.
+) -> str:
+    r"""Draw the matrix into a PNG file.
 
     Parameters
     ----------
@@ -39,14 +39,21 @@ def write(
     confusion, classes, title
         As for `draw`.
 
+    Returns
+    -------
+    str
+        The characters that no font on this computer has, each once: they are escaped in the
+        picture, as in ``\u65e5``.
+
     Raises
     ------
     UsageError
         The name does not end in ``.png``, or the file cannot be written.
     """
-    picture = draw(confusion, classes, title)
+    picture, escaped = draw(confusion, classes, title)
     with replacing(named(path)) as temporary:
         picture.save(temporary, "PNG", optimize=True)
+    return escaped
 
 
 def named(path: str | os.PathLike[str]) -> str:
@@ -65,8 +72,8 @@ def named(path: str | os.PathLike[str]) -> str:
     return name
 
 
-def draw(confusion: np.ndarray, classes: Sequence[str], title: str) -> Image.Image:
-    """Draw the matrix.
+def draw(confusion: np.ndarray, classes: Sequence[str], title: str) -> tuple[Image.Image, str]:
+    """Draw the matrix, and return with it the characters that no font has and that are escaped.
 
     The colour of a cell shows its part of the row, on the scale of the square root, so that rare
     mistakes are visible. Counts above zero are written into the cells that are large enough.
@@ -82,25 +89,27 @@ def draw(confusion: np.ndarray, classes: Sequence[str], title: str) -> Image.Ima
     side, letters = next(
         ((side, letters) for most, side, letters in CELLS if len(classes) <= most), (SMALLEST, 0)
     )
-    font, heading, axes = (ImageFont.load_default(size) for size in (max(letters, 7), 17, 13))
-    names = [_short(name) for name in classes] if letters else []
-    room = round(max((font.getlength(name) for name in names), default=0)) + GAP
+    font, axes = (ImageFont.load_default(size) for size in (max(letters, 7), 13))
+    heading, lettering = Letters(17).of(title), Letters(letters or 1)
+    names = [lettering.of(_short(name)) for name in classes] if letters else []
+    room = round(max((name.font.getlength(name.text) for name in names), default=0)) + GAP
     left, top = MARGIN + 22 + room, MARGIN + 52 + room
     wide = side * len(classes)
     scale = left + wide + 2 * MARGIN
-    width = max(scale + BAR + 60, 2 * MARGIN + round(heading.getlength(title)))
+    width = max(scale + BAR + 60, 2 * MARGIN + round(heading.font.getlength(heading.text)))
     picture = Image.new("RGB", (width, top + max(wide, 140) + MARGIN), "white")
     pen = ImageDraw.Draw(picture)
-    pen.text((MARGIN, MARGIN), title, INK, heading)
+    pen.text((MARGIN, MARGIN), heading.text, INK, heading.font)
     pen.text((left, MARGIN + 28), "the network's answer", INK, axes)
     _upwards(picture, "the class", axes, MARGIN + 8, top + wide)
     for i, name in enumerate(names):
-        pen.text((left - GAP, top + side * i + side / 2), name, INK, font, "rm")
-        _upwards(picture, name, font, left + side * i + side // 2, top - GAP)
+        pen.text((left - GAP, top + side * i + side / 2), name.text, INK, name.font, "rm")
+        _upwards(picture, name.text, name.font, left + side * i + side // 2, top - GAP)
     _cells(picture, confusion, (left, top), side, font if letters else None)
     pen.rectangle((left - 1, top - 1, left + wide, top + wide), outline=FRAME)
     _scale(picture, scale, top, max(min(wide, 400), 140))
-    return picture
+    escaped = heading.escaped + "".join(name.escaped for name in names)
+    return picture, "".join(dict.fromkeys(escaped))
 
 
 def _short(name: str) -> str:

@@ -37,12 +37,18 @@ class Evaluation:
         classes.
     loss : float
         Mean cross entropy, in natural units.
+    threshold : float, optional
+        For a single output: the probability from which on the second label is predicted.
+    average_precision : float, optional
+        For a single output: that of the second label; None if no image has it.
     """
 
     classes: tuple[str, ...]
     confusion: np.ndarray
     among: np.ndarray
     loss: float
+    threshold: float | None = None
+    average_precision: float | None = None
 
     @property
     def pictures(self) -> int:
@@ -71,9 +77,32 @@ class Evaluation:
             )
         ]
 
+    @property
+    def score(self) -> float:
+        """Return what is to be as high as possible, from 0 to 1."""
+        return self.top1
+
+    def measures(self) -> dict[str, float]:
+        """Return what the log of a training has after each epoch."""
+        found = {"top1": self.top1, "top5": self.top5}
+        if self.average_precision is not None:
+            found["average_precision"] = self.average_precision
+        return found
+
+    def sentence(self) -> str:
+        """Return what a model file says of its accuracy."""
+        return f"{self.top1:.2%} top-1 of {self.pictures:,} images"
+
     def to_json(self) -> dict[str, object]:
         """Return everything as a JSON object."""
-        head = {"pictures": self.pictures, "top1": self.top1, "top5": self.top5, "loss": self.loss}
+        head: dict[str, object] = {
+            "pictures": self.pictures,
+            "top1": self.top1,
+            "top5": self.top5,
+            "loss": self.loss,
+        }
+        if self.threshold is not None:
+            head |= {"threshold": self.threshold, "average_precision": self.average_precision}
         return head | {
             "classes": [one._asdict() for one in self.per_class],
             "confusion": self.confusion.tolist(),
@@ -95,6 +124,11 @@ class Evaluation:
         wide, five = max(12, *(len(one.name) for one in scores)), len(self.classes) > TOP
         head = [f"{'images':{wide}} {self.pictures:8,}", f"{'top-1':{wide}} {self.top1:8.2%}"]
         head += [f"{'top-5':{wide}} {self.top5:8.2%}"] * five
+        if self.threshold is not None:
+            head += [f"{'threshold':{wide}} {self.threshold:8.2%}  for {self.classes[1]}"]
+        if self.average_precision is not None:
+            what = f"{'average precision':{wide}} {self.average_precision:8.2%}"
+            head += [f"{what}  for {self.classes[1]}"]
         head += [
             f"{'loss':{wide}} {self.loss:8.4f}",
             "",

@@ -1,0 +1,297 @@
+"""What outputs mean: one of several classes, one of two labels, or any number of labels."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from dataclasses import replace
+
+import cases
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinyresnext import Model, Preprocess, Spec, evaluate, explain, load, random_model, save
+from tinyresnext.cli import main as cli
+from tinyresnext.data import open_dataset
+from tinyresnext.data.dataset import Dataset
+from tinyresnext.errors import FormatError, UsageError
+from tinyresnext.inference import heads
+from tinyresnext.inference.evaluate import score, score_labels
+from tinyresnext.inference.scores.precision import ranked
+from tinyresnext.ops import reference
+from tinyresnext.store import store
+
+ONE = Spec((1, 1), 2, 8, 1, stem="cifar", expansion=1, head="sigmoid")
+MANY = replace(ONE, classes=3)
+SMALL = Preprocess(8, 8)
+
+
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path):
+    """Run a command in an empty directory; return exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(*words):
+        code = cli.main([str(word) for word in words])
+        return code, *capsys.readouterr()
+
+    return command
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Eight images in two classes."""
+    pixels = rng().integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
+    for i, one in enumerate(pixels):
+        folder = tmp_path / "data" / "test" / ("cat", "dog")[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(one).save(folder / f"{i}.png")
+    return tmp_path / "data"
+
+
+def test_the_sigmoid_has_no_overflow():
+    logits = np.array([-1000, -3, 0, 0.5, 1000], np.float32)
+    wanted = [0, 1 / (1 + math.exp(3)), 0.5, 1 / (1 + math.exp(-0.5)), 1]
+    np.testing.assert_allclose(heads.sigmoid(logits), wanted, rtol=1e-14)
+    assert heads.logit(0.5) == 0
+    assert heads.sigmoid(np.float64(heads.logit(0.3))) == pytest.approx(0.3)
+
+
+def test_a_single_output_has_both_labels():
+    model = Model(ONE, {}, SMALL, ("cat", "dog"), {}, reference)
+    for logit in (-3.0, 0.0, 0.5, 40.0):
+        (found,) = model.rank(np.array([[logit]], np.float32))
+        probability = 1 / (1 + math.exp(-logit))
+        assert {one.label: one.probability for one in found} == pytest.approx(
+            {"dog": probability, "cat": 1 - probability}, abs=1e-15
+        )
+        assert [one.label for one in found] == (["dog", "cat"] if logit > 0 else ["cat", "dog"])
+    high = model.rank(np.array([[0.5]], np.float32), threshold=0.7)  # its probability is 0.62
+    assert [one.label for one in high[0]] == ["cat", "dog"]
+
+
+def test_several_labels_have_probabilities_of_their_own():
+    model = Model(MANY, {}, SMALL, tuple("abc"), {}, reference)
+    logits = np.array([[2.0, -1.0, 2.0], [-5.0, -5.0, -5.0]], np.float32)
+    found = model.rank(logits)
+    assert [one.label for one in found[0]] == ["a", "c", "b"]
+    assert sum(one.probability for one in found[0]) > 1.9
+    named = model.rank(logits, threshold=0.5)
+    assert [[one.label for one in row] for row in named] == [["a", "c"], []]
+    assert [[one.label for one in row] for row in model.rank(logits, 1, 0.2)] == [["a"], []]
+
+
+@pytest.mark.parametrize("threshold", [0, 1, -0.5, math.nan, True, "high"])
+def test_thresholds_that_cannot_be(threshold):
+    with pytest.raises(UsageError, match="expected a probability between 0 and 1"):
+        heads.check_threshold(MANY, threshold)
+
+
+def test_a_softmax_has_no_threshold():
+    with pytest.raises(UsageError, match="under the softmax of this model exactly one"):
+        random_model(replace(MANY, head="softmax")).predict([], threshold=0.5)
+
+
+# --- where the head is recorded -------------------------------------------------------------------
+
+
+def test_a_softmax_is_not_mentioned_so_that_older_files_stay_as_they_are():
+    for spec in (ONE, MANY, replace(MANY, head="softmax"), Spec()):
+        assert Spec.from_json(spec.to_json()) == spec
+        assert ("head" in spec.to_json()) == (spec.head == "sigmoid")
+    assert Spec(head="sigmoid").name == "resnext50_32x4d"
+    with pytest.raises(UsageError, match="head is 'tanh'"):
+        replace(ONE, head="tanh")
+    with pytest.raises(FormatError, match="head"):
+        Spec.from_json(ONE.to_json() | {"head": 3})
+
+
+@pytest.mark.parametrize(("spec", "labels"), [(ONE, ("cat", "dog")), (MANY, tuple("abc"))])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".npz"])
+def test_the_head_comes_back(run, spec, labels, suffix):
+    model = random_model(spec, labels=labels, preprocess=SMALL, device="reference")
+    save(model, "model.h5")
+    assert load("model.h5", "reference").spec == spec
+    assert load("model.h5", "reference").labels == labels
+    code, _, err = run("export", "model.h5", f"out{suffix}")
+    assert (code, ("head is 'sigmoid'" in err, "--head sigmoid" in err)) == (
+        0,
+        (spec == MANY,) * 2,  # a single output is under a sigmoid anyway
+    )
+    assert run("convert", f"out{suffix}", "again.h5")[0] == 0
+    stored = store.read("again.h5")
+    assert (stored.spec, stored.labels) == (spec, labels)
+    code, out, _ = run("info", "again.h5")
+    assert ("one output for two labels, sigmoid" if spec == ONE else "3 labels, sigmoid") in out
+
+
+def test_labels_of_a_single_output_are_two(tmp_path):
+    with pytest.raises(UsageError, match="3 labels for 2 classes"):
+        random_model(ONE, labels=tuple("abc"))
+    model = random_model(ONE, labels=tuple("ab"), device="reference")
+    with pytest.raises(Exception, match="1 labels for 2 classes"):
+        save(replace(model, labels=("a",)), tmp_path / "one.h5")
+
+
+def test_a_single_output_of_another_system(run, images):
+    spec = replace(ONE, stem="imagenet")
+    with open("one.pth", "wb") as file:
+        file.write(cases.checkpoint(cases.weights(spec), legacy=False))
+    code, _, err = run("convert", "one.pth", "--crop", 8, "--resize", 8)
+    assert (code, "one output: taken for the logit of the second of two labels" in err) == (0, True)
+    assert load("one.h5", "reference").labels == ("class 0", "class 1")
+    with open("names.txt", "w") as file:
+        file.write("dog\n")
+    words = ["convert", "one.pth", "--crop", 8, "--resize", 8, "--force"]
+    assert run(*words, "--labels", "names.txt")[0] == 0
+    assert load("one.h5", "reference").labels == ("not dog", "dog")
+    code, _, err = run(*words, "--head", "softmax")
+    assert (code, "give --head sigmoid" in err) == (2, True)
+    image = images / "test" / "cat" / "0.png"
+    code, out, _ = run("classify", image, "--model", "one.h5", "--device", "reference", "--json")
+    found = {one["label"]: one["probability"] for one in json.loads(out)["predictions"]}
+    model = load("one.h5", "reference")
+    (guess,) = model.predict(image)
+    assert found == {one.label: one.probability for one in guess}
+    assert sum(found.values()) == pytest.approx(1)
+
+
+# --- as it is typed -------------------------------------------------------------------------------
+
+
+def test_classify_names_labels_above_the_threshold(run, images):
+    model = random_model(MANY, labels=("sea", "sky", "sand"), preprocess=SMALL, device="reference")
+    model.params["fc.weight"][...] = 0
+    model.params["fc.bias"][...] = np.log([9, 1 / 9, 3])  # 90 %, 10 % and 75 %
+    save(model, "many.h5")
+    image = images / "test" / "cat" / "0.png"
+    words = ["classify", image, "--model", "many.h5", "--device", "reference"]
+    code, out, err = run(*words)
+    assert (code, out) == (0, f"{image}\n   90.0%  sea\n   75.0%  sand\n")
+    assert "those of at least 50% are named (--threshold)" in err
+    assert run(*words, "--threshold", "0.05")[1].count("%") == 3
+    assert run(*words, "--top", "1")[1] == f"{image}\n   90.0%  sea\n"
+    assert "no label reaches the threshold" in run(*words, "--threshold", "0.95")[1]
+    row = json.loads(run(*words, "--json", "--threshold", "0.8")[1])
+    assert (row["threshold"], [one["label"] for one in row["predictions"]]) == (0.8, ["sea"])
+    heading, row = csv.reader(io.StringIO(run(*words, "--csv", "-")[1]))
+    assert (len(heading), row[2::3]) == (2 + 9, ["sea", "sand"])
+    code, _, err = run("classify", image, "--device", "reference", "--threshold", "0.5")
+    assert (code, "exactly one class holds" in err) == (2, True)
+
+
+# --- evaluating -----------------------------------------------------------------------------------
+
+
+def test_average_precision_by_hand():
+    """Of scores 4, 3, 2, 1, the first and the third are right: 1/2 * 1 + 1/2 * 2/3."""
+    found = ranked(np.array([4.0, 3, 2, 1]), np.array([True, False, True, False]))
+    assert found.average_precision == pytest.approx(0.5 + 0.5 * 2 / 3)
+    assert (found.best, found.f1) == (2.0, pytest.approx(0.8))
+    tied = ranked(np.array([1.0, 1, 1, 0]), np.array([True, False, False, True]))
+    assert tied.average_precision == pytest.approx(0.5 * 1 / 3 + 0.5 * 2 / 4)
+    assert ranked(np.zeros(3), np.zeros(3, bool)) == (None, None, None)
+
+
+def test_a_single_output_is_evaluated(images, tmp_path, run):
+    model = random_model(ONE, labels=("cat", "dog"), preprocess=SMALL, device="reference")
+    data = open_dataset(images, "test")
+    logits = model(np.stack([model_input(data, i, model) for i in range(8)]))[:, 0]
+    found = evaluate(model, data)
+    truth = data.labels == 1
+    wanted = np.logaddexp(0, np.where(truth, -logits, logits).astype(np.float64)).mean()
+    assert found.loss == pytest.approx(wanted, rel=1e-6)
+    assert found.confusion.tolist() == [
+        [int(((logits > 0) == answer)[truth == real].sum()) for answer in (0, 1)] for real in (0, 1)
+    ]
+    assert found.average_precision == ranked(logits, truth).average_precision
+    middle = float(heads.sigmoid(np.sort(logits)[5:7]).mean())  # two images lie above
+    high = evaluate(model, data, threshold=middle)
+    assert high.confusion[:, 1].sum() == 2
+    assert (high.loss, high.average_precision) == (found.loss, found.average_precision)
+    save(model, "one.h5")
+    words = ["evaluate", images, "--model", "one.h5", "--device", "reference"]
+    code, out, _ = run(*words, "--threshold", middle)
+    assert (code, "average precision" in out, "for dog" in out) == (0, True, True)
+    code, out, _ = run(*words, "--json")
+    assert json.loads(out)["average_precision"] == pytest.approx(found.average_precision)
+
+
+def model_input(data, i, model):
+    """Return one image as the model takes it."""
+    from tinyresnext import prepare
+
+    return prepare(data.picture(i), model.preprocess)
+
+
+def test_several_labels_are_evaluated(images, run):
+    logits = rng().standard_normal((40, 3)).astype(np.float32)
+    truth = rng().random((40, 3)) < heads.sigmoid(logits)
+    batches = [(logits[:25], truth[:25].astype(int)), (logits[25:], truth[25:].astype(int))]
+    found = score_labels(lambda x: x, batches, tuple("abc"), threshold=0.6)
+    named = heads.sigmoid(logits) >= 0.6
+    for i, one in enumerate(found.per_label):
+        assert one.pictures == truth[:, i].sum()
+        assert one.precision == (named & truth)[:, i].sum() / named[:, i].sum()
+        assert one.recall == (named & truth)[:, i].sum() / truth[:, i].sum()
+        above = heads.sigmoid(logits[:, i]) >= one.best_threshold
+        both = (above & truth[:, i]).sum()
+        assert one.best_f1 == pytest.approx(2 * both / (above.sum() + truth[:, i].sum()))
+    assert found.exact == (named == truth).all(1).mean()
+    assert found.score == np.mean([one.average_precision for one in found.per_label])
+    p = heads.sigmoid(logits)
+    assert found.loss == pytest.approx(-np.log(np.where(truth, p, 1 - p)).mean(), rel=1e-6)
+    other = score_labels(
+        lambda x: x[:, [2, 0, 1]],
+        batches,
+        ("c", "a", "b"),
+        numbers=(1, 2, 0),
+        threshold=0.6,
+    )
+    assert (other.score, other.loss) == (pytest.approx(found.score), pytest.approx(found.loss))
+    with pytest.raises(UsageError, match="no images"):
+        score_labels(lambda x: x, [], tuple("abc"))
+
+
+def test_one_class_for_each_image_is_evaluated_by_a_model_of_several(images, run):
+    model = random_model(replace(MANY, classes=2), labels=("dog", "cat"), preprocess=SMALL)
+    found = evaluate(model, open_dataset(images, "test"))
+    assert [one.pictures for one in found.per_label] == [4, 4]
+    assert found.truth.sum(1).tolist() == [1] * 8
+    assert found.truth[0].tolist() == [False, True]  # cats come first in the data set
+    save(model, "many.h5")
+    words = ["evaluate", images, "--model", "many.h5", "--device", "reference"]
+    code, out, _ = run(*words, "--csv", "table.csv")
+    assert (code, "mean average precision" in out) == (0, True)
+    with open("table.csv") as file:
+        wanted = ["name", "pictures", "precision", "recall", "average_precision"]
+        assert next(csv.reader(file))[:5] == wanted
+    assert set(json.loads(run(*words, "--json")[1])) >= {"mean_average_precision", "exact"}
+    code, _, err = run(*words, "--picture", "c.png")
+    assert (code, "no confusion matrix" in err) == (2, True)
+
+
+def test_labels_of_which_an_image_has_several_need_such_a_model():
+    data = Dataset(
+        tuple("abc"), np.eye(3, dtype=np.int64), list("xyz"), lambda i: np.zeros((8, 8, 3), "u1")
+    )
+    model = random_model(replace(MANY, head="softmax"), labels=tuple("abc"), preprocess=SMALL)
+    with pytest.raises(UsageError, match="any number of labels, and the model names one class"):
+        evaluate(model, data)
+    with pytest.raises(UsageError, match="labels run from"):
+        score(lambda x: x, [(np.zeros((1, 3)), np.array([4]))], tuple("abc"))
+
+
+def test_a_single_output_is_not_explained(images):
+    model = random_model(ONE, labels=("cat", "dog"), preprocess=SMALL, device="reference")
+    with pytest.raises(UsageError, match="single output, and its two labels share one logit"):
+        explain(model, images / "test" / "cat" / "0.png")
+    several = random_model(MANY, labels=tuple("abc"), preprocess=SMALL, device="reference")
+    assert explain(several, images / "test" / "cat" / "0.png", top=3).logits.shape == (3,)

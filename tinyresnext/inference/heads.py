@@ -1,0 +1,107 @@
+"""What the outputs of a network mean: one class of several, one of two labels, or any of several.
+
+The head of a `Spec` says which. A single output under a sigmoid is the same as two logits under a
+softmax of which the first is zero, so all that is known of classes holds for its two labels too.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..errors import IntegrityError, UsageError
+from ..network.spec import Spec
+
+__all__ = [
+    "THRESHOLD",
+    "both",
+    "check_finite",
+    "check_head",
+    "check_threshold",
+    "chosen",
+    "logit",
+    "sigmoid",
+]
+
+THRESHOLD = 0.5
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Return ``1 / (1 + exp(-logits))`` in float64, without overflow."""
+    probabilities: np.ndarray = np.exp(-np.logaddexp(0, -np.asarray(logits, np.float64)))
+    return probabilities
+
+
+def both(logits: np.ndarray) -> np.ndarray:
+    """Return the logits of both labels [n, 2] of a single output [n, 1]."""
+    return np.concatenate([np.zeros_like(logits), logits], 1)
+
+
+def logit(probability: float) -> float:
+    """Return the logit of a probability; that of one half is exactly zero."""
+    return math.log(probability) - math.log1p(-probability)
+
+
+def chosen(spec: Spec, row: np.ndarray, top: int, threshold: float | None) -> list[int]:
+    """Return the numbers of the labels to name, the most probable first.
+
+    Parameters
+    ----------
+    spec : Spec
+    row : [labels]
+        The probability of each label.
+    top : int
+    threshold : float, optional
+        Where an image has several labels: the least probability of those that are named. For a
+        single output: the probability from which the second label comes first.
+    """
+    order = np.argsort(-row, kind="stable")
+    if threshold is not None and spec.several:
+        order = order[row[order] >= threshold]
+    elif threshold is not None:
+        order = np.array([1, 0] if row[1] >= threshold else [0, 1])
+    found: list[int] = order[:top].tolist()
+    return found
+
+
+def check_head(spec: Spec) -> None:
+    """Raise `UsageError` unless there are labels to tell apart.
+
+    A single class has 100 % under a softmax, whatever is seen.
+    """
+    if spec.labels == 0:
+        raise UsageError(
+            "the network has no classifier, so it names no classes; `tinyresnext finetune` gives "
+            "it one for your images, and model.features(x) returns what it computes"
+        )
+    if spec.labels == 1:
+        raise UsageError(
+            "the network has a single output, and one class means nothing under a softmax: it "
+            "would have 100 % for every image; if it was trained with a sigmoid, convert it again "
+            "(--head sigmoid); else use a model of at least two classes"
+        )
+
+
+def check_threshold(spec: Spec, threshold: float | None) -> None:
+    """Raise `UsageError` for a threshold that is no probability, or has nothing to decide."""
+    if threshold is None:
+        return
+    number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
+    if not number or not 0 < threshold < 1:
+        raise UsageError(
+            f"the threshold is {threshold!r}: expected a probability between 0 and 1, such as 0.5"
+        )
+    if spec.head == "softmax":
+        raise UsageError(
+            "a threshold is for labels with probabilities of their own, and under the softmax of "
+            "this model exactly one class holds; leave it out"
+        )
+
+
+def check_finite(logits: np.ndarray) -> None:
+    """Raise `IntegrityError` if a logit is not finite."""
+    if not np.isfinite(logits).all():
+        raise IntegrityError(
+            "the network's logits are not finite: its weights make it overflow; use other weights"
+        )

@@ -1,0 +1,156 @@
+"""The result of an evaluation where an image has any number of labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from .precision import Ranked, ranked
+
+__all__ = ["LabelEvaluation", "LabelScore"]
+
+
+class LabelScore(NamedTuple):
+    """One label: how many images have it, and how right naming it is; None where undefined.
+
+    ``precision`` and ``recall`` are at the threshold of the evaluation. ``best_threshold`` is the
+    probability from which on naming the label has the highest F1, and ``best_f1`` that F1.
+    """
+
+    name: str
+    pictures: int
+    precision: float | None
+    recall: float | None
+    average_precision: float | None
+    best_threshold: float | None
+    best_f1: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class LabelEvaluation:
+    """The result of an evaluation of several labels; ``print`` shows it as a table.
+
+    Parameters
+    ----------
+    labels : tuple of str
+        The network's, in its order.
+    probabilities : [n, labels] float64
+    truth : [n, labels] bool
+        Which labels each image has.
+    loss : float
+        Mean binary cross entropy over images and labels, in natural units.
+    threshold : float
+        The probability from which on a label is named.
+    """
+
+    labels: tuple[str, ...]
+    probabilities: np.ndarray
+    truth: np.ndarray
+    loss: float
+    threshold: float
+
+    @property
+    def pictures(self) -> int:
+        """Return the number of images."""
+        return len(self.truth)
+
+    @property
+    def exact(self) -> float:
+        """Return the part of the images of which all labels are right, from 0 to 1."""
+        return float((self._named == self.truth).all(1).mean())
+
+    @property
+    def mean_average_precision(self) -> float:
+        """Return the mean average precision over the labels that an image has, from 0 to 1."""
+        found = [one.average_precision for one in self._ranked]
+        known = [part for part in found if part is not None]
+        return float(np.mean(known)) if known else 0.0
+
+    @property
+    def per_label(self) -> list[LabelScore]:
+        """Return how right each label is."""
+        named, right = self._named.sum(0), (self._named & self.truth).sum(0)
+        have = self.truth.sum(0)
+        return [
+            LabelScore(
+                name, int(have[i]), _part(right[i], named[i]), _part(right[i], have[i]), *one
+            )
+            for i, (name, one) in enumerate(zip(self.labels, self._ranked, strict=True))
+        ]
+
+    @property
+    def score(self) -> float:
+        """Return what is to be as high as possible, from 0 to 1."""
+        return self.mean_average_precision
+
+    def measures(self) -> dict[str, float]:
+        """Return what the log of a training has after each epoch."""
+        return {"average_precision": self.score, "exact": self.exact}
+
+    def sentence(self) -> str:
+        """Return what a model file says of its accuracy."""
+        return f"{self.score:.2%} mean average precision of {self.pictures:,} images"
+
+    @property
+    def _named(self) -> np.ndarray:
+        """Return which labels the network names [n, labels]."""
+        named: np.ndarray = self.probabilities >= self.threshold
+        return named
+
+    @property
+    def _ranked(self) -> list[Ranked]:
+        """Return what each label's probabilities are worth."""
+        return [ranked(self.probabilities[:, i], self.truth[:, i]) for i in range(len(self.labels))]
+
+    def to_json(self) -> dict[str, object]:
+        """Return everything but the single images as a JSON object."""
+        return {
+            "pictures": self.pictures,
+            "mean_average_precision": self.mean_average_precision,
+            "exact": self.exact,
+            "loss": self.loss,
+            "threshold": self.threshold,
+            "labels": [one._asdict() for one in self.per_label],
+        }
+
+    def table(self) -> Iterator[list[str | int | float]]:
+        """Yield the rows of a CSV table: a heading, then one row for each label."""
+        yield list(LabelScore._fields)
+        for one in self.per_label:
+            yield ["" if value is None else value for value in one]
+
+    def __str__(self) -> str:
+        scores = self.per_label
+        wide = max(22, *(len(one.name) for one in scores))
+        lines = [
+            f"{'images':{wide}} {self.pictures:8,}",
+            f"{'mean average precision':{wide}} {self.mean_average_precision:8.2%}",
+            f"{'all labels right':{wide}} {self.exact:8.2%}",
+            f"{'loss':{wide}} {self.loss:8.4f}",
+            "",
+            f"labels of at least {self.threshold:.0%}:",
+            f"{'label':{wide}}   images precision   recall average precision  best F1 from",
+        ]
+        for one in scores:
+            parts = [_percent(part) for part in (one.precision, one.recall, one.average_precision)]
+            best = ""
+            if one.best_threshold is not None:
+                best = f"{one.best_f1:8.2%} {one.best_threshold:.1%}"
+            row = (
+                f"{one.name:{wide}} {one.pictures:8,}  {parts[0]} {parts[1]} {parts[2]:>17} {best}"
+            )
+            lines.append(row.rstrip())
+        return "\n".join(lines)
+
+
+def _part(right: int, of: int) -> float | None:
+    """Return a part, or None of nothing."""
+    return float(right / of) if of else None
+
+
+def _percent(part: float | None) -> str:
+    """Return a part in eight columns."""
+    return " " * 8 if part is None else f"{part:8.2%}"

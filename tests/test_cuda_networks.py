@@ -1,0 +1,162 @@
+"""Whole networks on the backend of GPUs, by the emulator that is fast, in two orders of threads.
+
+The same results to the bit in both orders say that no barrier is missing. How far they may be from
+the reference in float64 is measured with the reference in float32, which makes as many roundings:
+a few times its own error, whatever the order of a sum.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba.cuda")
+
+from tinyresnext.hub.bundled import shipped_model
+from tinyresnext.inference.files import load
+from tinyresnext.network.resnext import forward, parameters
+from tinyresnext.network.spec import Spec
+from tinyresnext.network.step import Step
+from tinyresnext.ops import cuda, reference
+from tinyresnext.training.initial import initialise
+from tinyresnext.training.optimisers.average import update_average, update_statistics
+from tinyresnext.training.optimisers.muon import matrices, muon
+from tinyresnext.training.optimisers.sgd import sgd
+from tinyresnext.training.recipes.parts import Optimiser, Start
+from tinyresnext.training.weights import size, upload, views
+
+pytestmark = [
+    pytest.mark.device,
+    pytest.mark.skipif(
+        os.name == "nt" or os.uname().machine != "x86_64", reason="the fibers need x86-64"
+    ),
+]
+
+ORDERS = ("ascending", "descending")
+TIMES = 4  # of the reference's own error in float32
+RESNEXT14 = Spec((1, 1, 1, 1), 32, 4, 10)  # every kind of layer of ResNeXt-50
+
+
+def machine(order: str):
+    from tinyresnext.emulator.fibers import FiberMachine
+
+    return FiberMachine(order, copies="late" if order == "ascending" else "early")
+
+
+def network(name: str) -> tuple[Spec, dict[str, np.ndarray], tuple[int, ...]]:
+    """Return a network, its weights, and the shape of a mini-batch for it."""
+    if name == "bundled":
+        model = load(shipped_model(), "reference")
+        side = model.preprocess.crop
+        return model.spec, {key: np.array(v) for key, v in model.params.items()}, (2, side, side, 3)
+    params = views(np.zeros(size(RESNEXT14), np.float32), RESNEXT14)
+    initialise(params, Start(), 1)
+    rng = np.random.default_rng(2)
+    for key, value in params.items():  # statistics as a network that was trained has them
+        if key.endswith("running_mean"):
+            value[...] = 0.1 * rng.standard_normal(value.shape)
+        if key.endswith("running_var"):
+            value[...] = rng.uniform(0.5, 2, value.shape)
+    return RESNEXT14, params, (2, 64, 64, 3)
+
+
+def wide(params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: value.astype(np.float64) for name, value in params.items()}
+
+
+def images(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def apart(found: np.ndarray, want: np.ndarray) -> float:
+    """Return how far two arrays are from each other, relative to the second."""
+    return float(np.linalg.norm(found - want) / np.linalg.norm(want))
+
+
+@pytest.mark.parametrize("name", ["resnext14", "bundled"])
+def test_inference(name):
+    spec, params, shape = network(name)
+    x, found = images(shape), []
+    want = forward(wide(params), spec, x.astype(np.float64), reference)
+    own = apart(forward(params, spec, x, reference), want)
+    for order in ORDERS:
+        from tinyresnext.inference.model import Model
+
+        labels = tuple(map(str, range(spec.classes)))
+        model = Model(spec, params, None, labels, {}, cuda.backend(machine(order)))
+        found.append(model(x))
+        assert apart(found[-1], want) <= TIMES * own
+        assert np.array_equal(model(x), found[-1])  # the plan runs again
+        traced = model.trace(x)["fc"]  # op by op, with nothing fused
+        assert apart(traced, want) <= TIMES * own
+    assert np.array_equal(*found)
+
+
+@pytest.mark.parametrize("name", ["resnext14", "bundled"])
+def test_a_step_of_training(name):
+    spec, params, shape = network(name)
+    x, labels = images(shape), np.arange(shape[0]) % spec.classes
+    exact = Step(wide(params), spec, shape, reference, smoothing=0.1)
+    plain = Step(params, spec, shape, reference, smoothing=0.1)
+    loss, logits = exact(x.astype(np.float64), labels)
+    _, roughly = plain(x, labels)
+    found = []
+    for order in ORDERS:
+        ops = cuda.backend(machine(order))
+        there = {key: ops.upload(value) for key, value in params.items()}
+        step = Step(there, spec, shape, ops, smoothing=0.1)
+        for _ in range(2):  # a step is made many times
+            own_loss, own_logits = step(x, labels)
+        assert abs(own_loss - loss) <= 1e-5 * abs(loss)
+        assert apart(own_logits, logits) <= TIMES * apart(roughly, logits)
+        gradients = {key: ops.download(value) for key, value in step.gradients.items()}
+        statistics = {key: ops.download(value) for key, value in step.statistics.items()}
+        found.append(gradients | statistics)
+    errors, own = [], []
+    for key, want in exact.gradients.items():
+        errors.append(apart(found[0][key], want))
+        own.append(apart(plain.gradients[key], want))
+        assert np.array_equal(found[0][key], found[1][key]), key
+    # A value that rounding moves across zero opens or closes a ReLU: of single tensors, one of
+    # either may be off by much more than the other.
+    assert max(errors) <= TIMES * max(own)
+    assert np.median(errors) <= TIMES * np.median(own)
+    for key, want in exact.statistics.items():
+        for one, other in zip(found[0][key], want, strict=True):
+            assert np.abs(one - other).max() <= 1e-5 * np.abs(other).max(), key
+
+
+def test_updates():
+    """Muon, SGD, running statistics and averages of a whole network, for three steps."""
+    spec, params, _ = network("resnext14")
+    names = list(parameters(spec))
+    start = np.concatenate([params[name].reshape(-1) for name in names])
+    ends = []
+    for ops in (reference, *(cuda.backend(machine(order)) for order in ORDERS)):
+        weights = upload(ops, spec, start.copy(), np.zeros_like(start), start.copy())
+        rng = np.random.default_rng(5)
+        for step in range(3):
+            gradients = {
+                name: ops.upload(rng.standard_normal(params[name].shape).astype(np.float32))
+                for name in names
+                if ".running_" not in name
+            }
+            norms = [name[: -len(".running_mean")] for name in names if "running_mean" in name]
+            statistics = {
+                name: ops.upload(
+                    rng.uniform(0.1, 1, (2, params[f"{name}.running_mean"].size)).astype(np.float32)
+                )
+                for name in norms
+            }
+            groups, optimiser = matrices(spec), Optimiser(muon=0.1, nesterov=True)
+            muon(ops, weights.params, gradients, weights.velocities, groups, 0.1)
+            others = {name: g for name, g in gradients.items() if name not in groups}
+            sgd(ops, weights.params, others, weights.velocities, optimiser, 0.1)
+            update_statistics(ops, weights.params, statistics, dict.fromkeys(norms, 8))
+            update_average(ops, weights.average, weights.values, 0.9, step)
+        ends.append(weights.download())
+    for want, one, other in zip(*ends, strict=True):
+        assert np.array_equal(one, other)
+        assert np.abs(one - want).max() <= 1e-5 * np.abs(want).max()

@@ -107,8 +107,8 @@ def stack_global(module, name):
 
 
 def beside(code):
-    """A good state dict with one more entry, made by these opcodes."""
-    return {**small_state(), "extra": Raw(code)}
+    """A good state dict with one more entry, made by these opcodes, inside of a module."""
+    return {**small_state(), "layer1.extra": Raw(code)}
 
 
 def in_zip(code):

@@ -248,11 +248,6 @@ def refused() -> list[Odd]:
         ("jpeg_65500_squared", huge_jpeg, "65500 x 65500"),
         ("jpeg_no_end", good["JPEG"][:-2], "truncated"),
         ("jpeg_1000_scans", scans[:first] + scan * 1000 + b"\xff\xd9", "scans"),
-        (
-            "jpeg_1000_EXIF",
-            with_segment(good["JPEG"], 0xE1, exif(6))[:42] * 1000 + good["JPEG"][2:],
-            "EXIF blocks",
-        ),
         ("gif_65535_frame", bytes(wide_gif), "65535 x 65535|4294836225 pixels"),
         ("gif_no_frame", good["GIF"][:descriptor] + b";", "GIF"),
         ("gif_endless_extensions", good["GIF"][:descriptor] + b"\x21\xfe\x00" * 50, "GIF"),

@@ -327,16 +327,17 @@ def test_tars_that_are_refused(name, form):
         read_tar(io.BytesIO(packed(data) if form == "gzip" else data), {"a"})
 
 
-def test_a_tar_that_is_a_bomb(monkeypatch):
+def test_a_tar_that_is_a_bomb():
     """Zeros without end: they are counted while they are passed over, and never held."""
-    monkeypatch.setattr("tinyresnext.formats.tar._MAX_UNPACKED", 16 << 20)
     bomb = io.BytesIO()
     with gzip.GzipFile(fileobj=bomb, mode="wb", compresslevel=1) as file:
         file.write(tar_header("b", (1 << 33) - 512))
         for _ in range(17):
             file.write(bytes(1 << 20))
     bomb.seek(0)
-    with pytest.raises(UnsafeError, match="unpacks to more than the 16,777,216"):
+    with pytest.raises(
+        UnsafeError, match=r"unpacks to more than the [\d,]+ bytes that are accepted"
+    ):
         read_tar(bomb, {"a"})
 
 
@@ -396,7 +397,7 @@ IDX = {
     "cut short": (idx(VALUES)[:-1], "more than its file can hold|should have 4,704 values"),
     "cut short in the header": (idx(VALUES)[:9], "no idx file"),
     "too long": (idx(VALUES) + b"\0", "and has more"),
-    "fewer pictures than labels": (idx(VALUES[:5]), "5 images and .* 6 labels"),
+    "fewer pictures than labels": (idx(VALUES[:5]), "5 x 28 x 28 values and .* 6 labels"),
 }
 
 
@@ -408,7 +409,7 @@ def test_idx_files_that_are_refused(tmp_path, name, zipped):
     del files["train-images-idx3-ubyte"]
     files["train-images-idx3-ubyte" + (".gz" if zipped else "")] = packed(data) if zipped else data
     if zipped and name == "sides beyond the file":
-        message = "more than its file can hold|should have"
+        message = "more than its file can hold|do not belong together"
     with pytest.raises(WeightsError, match=message):
         open_dataset(write_files(tmp_path, files))
 

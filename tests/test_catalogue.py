@@ -26,7 +26,8 @@ from tinyresnext.images.preprocess import CIFAR
 from tinyresnext.network.count import layers, totals
 from tinyresnext.network.resnext import parameters
 from tinyresnext.network.spec import VARIANTS, Spec
-from tinyresnext.network.trace import stand_in, trace
+from tinyresnext.network.tape import stand_in
+from tinyresnext.network.trace import trace
 
 TEXT = manifest().read_text("utf-8")
 PIPELINES = parse(TEXT)[1]
@@ -185,7 +186,7 @@ def test_what_the_traps_are():
     assert find("resnext50_32x4d.tv2_in1k").preprocess.resize == 232  # and not 256
     assert find("resnext50_32x4d.a1h_in1k").preprocess == Preprocess(235, 224, "bicubic")
     assert find("resnext50_32x4d.a3_in1k").preprocess.crop == 160
-    assert "not on whole pictures squeezed" in find("resnext50_32x4d.keras_in1k").note
+    assert "not on whole images squeezed" in find("resnext50_32x4d.keras_in1k").note
     assert (
         find("resnext29_8x64d.prlz77_cifar100").preprocess == CIFAR
     )  # CIFAR-10's statistics, as it was trained

@@ -6,10 +6,13 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import textwrap
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +22,11 @@ import numpy as np
 import odd_streams
 import pytest
 
-from tinyresnext import Preprocess, Spec, __version__, load, save
+from tinyresnext import Preprocess, Spec, __version__, list_models, load, save
 from tinyresnext.cli import main as cli
 from tinyresnext.cli import predict
 from tinyresnext.errors import DeviceError, UsageError
+from tinyresnext.hub.catalogue import find, with_weights
 from tinyresnext.ops import backend
 
 CAT = Path(__file__).parent / "data" / "chelsea.jpg"
@@ -294,12 +298,77 @@ def test_info(run, made):
     assert (code, "resnext50_32x4d" in err) == (2, True)
 
 
+def test_info_has_a_table_and_no_json(run):
+    _, out, _ = run("info")
+    assert "{" not in out
+    assert re.search(r"\brecipe +epochs +22 +batch +256 +lr +0\.2\n", out)
+    assert re.search(r"\n {14}\S.*\bwhiten +yes\n", out)
+    assert "pictures  " not in out
+
+
 def test_models(run):
     code, out, _ = run("models", "resnext101*d")
     assert code == 0
     assert "88,791,336" in out
     assert "resnext50" not in out
     assert run("models", "vgg*")[0] == 2
+
+
+def test_a_part_of_a_name_is_enough(run):
+    code, out, _ = run("models", "resnext50")
+    assert (code, "resnext50_8x14d " in out, "resnext101" in out) == (0, True, False)
+    assert list_models("RESNEXT50") == list_models("*resnext50*") == list_models("resnext50")
+    assert "wide_resnet50_2" in list_models("resnet50")
+    assert list_models("resnet50*") == ["resnet50"]
+
+
+def test_the_bundled_model_has_a_name(run):
+    name = "tinyresnext_cifar10"
+    code, out, _ = run("models", name)
+    assert (code, len(out.splitlines())) == (0, 2)
+    assert re.search(
+        rf"^{name} +2 x 64 +3,757,898 +0\.145 +89\.89 +Apache-2\.0 +bundled$", out, re.M
+    )
+    assert run("info", name) == run("info")
+    assert run("export", name, "named.npz")[0] == run("verify", name)[0] == 0
+    assert load(name, "reference").labels == load(device="reference").labels
+    code, out, err = run("pull", name)
+    assert (code, out.endswith(f"{name}.h5\n")) == (0, True)
+    assert "is the bundled model" in err
+
+
+def test_models_say_how_large_a_download_is(run):
+    _, out, _ = run("models", "resnext50")
+    assert re.search(r"tv_in1k .* BSD-3-Clause +100 MB  no\n", out)  # as published
+    assert re.search(r"tv2_in1k .* BSD-3-Clause +~100 MB  no\n", out)  # 4 bytes of 25,028,904
+    assert re.search(r"\.fb_in1k .* CC-BY-NC-4.0 +no\n", out)  # Torch7 may keep gradients too
+    assert "\n~ is the size of the weights" in out
+    assert "download      ~100 MB" in run("info", "resnext50_32x4d.tv2_in1k")[1]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("resnext50", "resnext50_32x4d, resnext50d_32x4d, resnext50_32x4d.tv_in1k"),
+        ("resnext50_32x4d.a1h", "resnext50_32x4d.a1h_in1k"),
+        ("tinyresnext_cifar", "tinyresnext_cifar10"),
+        ("resnext50_32x4d.keras", "resnext50_32x4d.keras_in1k"),  # not keras_notop: unreadable
+    ],
+)
+def test_what_was_meant_has_weights(run, typed, meant):
+    for command in (["classify", "x.jpg", "--model", typed], ["pull", typed], ["info", typed]):
+        code, out, err = run(*command)
+        assert (code, out) == (2, "")
+        assert f"no model called {typed!r}; did you mean {meant}? `tinyresnext models`" in err
+    for name in with_weights():
+        assert name == "tinyresnext_cifar10" or not find(name).unreadable
+    assert {"resnet50", "resnext101_32x48d"}.isdisjoint(with_weights())
+
+
+def test_a_name_that_resembles_nothing_is_answered_without_a_guess(run):
+    code, _, err = run("classify", "x.jpg", "--model", "zzz")
+    assert (code, "did you mean" in err) == (2, False)
+    assert "`tinyresnext models` lists all" in err
 
 
 def test_verify(run, made, tmp_path):
@@ -483,7 +552,7 @@ def test_names_cannot_move_the_cursor(run, made, tmp_path):
     [
         (["convert", ""], 2),
         (["convert", "/"], 2),
-        (["classify", "x.jpg", "--model", "m" * 5000], 3),
+        (["classify", "x.jpg", "--model", "m" * 5000], 2),
         (["info", "resnext50_32x4d", "--size", "1000000000"], 2),
     ],
     ids=["no-name", "root", "endless-name", "endless-picture"],
@@ -689,5 +758,42 @@ def test_interrupt(made):
         child.send_signal(signal.SIGINT)
         rest, err = child.stdout.read(), child.stderr.read()
     assert child.returncode == 130
-    assert err == "tinyresnext: interrupted\n"
+    assert err.endswith("tinyresnext: interrupted\n")
     assert all(json.loads(line)["predictions"] for line in [first, *rest.splitlines()])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize("speaks", [True, False])
+def test_the_first_interrupt_is_answered_and_the_second_ends(speaks):
+    code = f"""
+        import signal, time
+        from tinyresnext.cli.output import interrupt
+        interrupt.AFTER = 0.0
+        signal.signal(signal.SIGINT, lambda *a: None)  # as in a computation of a minute
+        with interrupt.interruptible({speaks}):
+            print("begun", flush=True)
+            time.sleep(60)
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdout.readline() == "begun\n"
+        child.send_signal(signal.SIGINT)
+        if speaks:
+            assert "Ctrl-C again ends it" in child.stderr.readline()
+        else:
+            time.sleep(0.2)
+            assert child.poll() is None
+        child.send_signal(signal.SIGINT)
+        assert child.communicate(timeout=30) == ("", "")
+    assert child.returncode == 130
+
+
+def test_a_command_leaves_signals_as_they_were(run):
+    before = signal.set_wakeup_fd(-1), signal.getsignal(signal.SIGINT), threading.active_count()
+    assert run("models", "resnext50*")[0] == 0
+    after = signal.set_wakeup_fd(-1), signal.getsignal(signal.SIGINT), threading.active_count()
+    assert before == after

@@ -118,7 +118,7 @@ def test_examples_use_what_exists(page):
                 module = import_module(node.module)
                 assert all(hasattr(module, alias.name) for alias in node.names), node.module
             elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "tr":
-                assert node.attr in tinyresnext.__all__, node.attr
+                assert node.attr in dir(tinyresnext), node.attr
 
 
 def options() -> dict[str, set[str]]:
@@ -127,7 +127,10 @@ def options() -> dict[str, set[str]]:
     for command in commands.values():
         add_options(command)
     return {
-        name: {text for action in one._actions for text in action.option_strings} - {"-h", "--help"}
+        name: {
+            text for action in one._actions for text in action.option_strings if text[:2] == "--"
+        }
+        - {"--help"}
         for name, one in commands.items()
     }
 
@@ -138,6 +141,16 @@ def test_every_option_is_explained():
     known = options()
     assert said == set().union(*known.values())
     assert all(f"`{name}`" in text or f"`tinyresnext {name}" in text for name in known)
+
+
+@pytest.mark.parametrize("name", list(parsers()[1]))
+def test_the_help_of_a_command_has_a_sentence_and_an_example(name, capsys):
+    with pytest.raises(SystemExit):
+        parse([name, "--help"])
+    text = capsys.readouterr().out
+    assert re.search(r"^[A-Z].+\.$", text, flags=re.MULTILINE)
+    example = text.partition("\nexample:\n  ")[2]
+    assert parse(shlex.split(example)[1:]).command == name
 
 
 def figure():

@@ -100,7 +100,7 @@ def test_refused(read, data, error):
 )
 def test_the_attacks_fail_for_their_own_reason(read, code):
     """The same file with an honest tensor is accepted, so the false tensor is what is refused."""
-    assert "extra" in read(in_zip(code[1])).tensors
+    assert "layer1.extra" in read(in_zip(code[1])).tensors
 
 
 def test_the_legacy_attacks_fail_for_their_own_reason(read):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import os
 import sys
+import threading
 import time
+from types import SimpleNamespace
 
 import numba
 import pytest
@@ -14,7 +16,7 @@ from cache_use import run, stored, times, use
 from tinyresnext.bench import warm
 from tinyresnext.cli import main as cli
 from tinyresnext.cli.output import progress
-from tinyresnext.ops.cpu.runtime.kernel import when_compiling
+from tinyresnext.ops.cpu.runtime.compiling import when_compiling
 
 pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
 
@@ -70,13 +72,45 @@ def test_a_word_when_compiling_takes_long(monkeypatch, seconds, terminal, words)
                 time.sleep(seconds)
             time.sleep(0.05)
     assert stream.getvalue().count("compiling kernels") == stream.getvalue().count("\n") == words
+    assert (" functions compiled in 1 s" in stream.getvalue()) == bool(words)
+
+
+def test_what_is_compiled_is_counted_and_named_each_time(monkeypatch):
+    from numba.core import event
+    from numba.core.compiler_lock import global_compiler_lock
+
+    def compiled(module, name):
+        function = SimpleNamespace(__module__=module, __name__=name)
+        data = {"dispatcher": SimpleNamespace(py_func=function)}
+        return event.trigger_event("numba:compile", data=data)
+
+    told, heard = [], threading.Event()
+
+    def tell(now):
+        told.append(now)
+        heard.set()
+
+    with when_compiling(tell, after=0.0):
+        for number in range(2):
+            with global_compiler_lock, compiled("tinyresnext.ops.cpu.head", "walk"):
+                with compiled("numba.np.arrayobj", "impl"):
+                    pass
+                with compiled("tinyresnext.ops.cpu.conv.gemm", f"tile{number}"):
+                    assert heard.wait(10)
+            heard.clear()
+    names = [now and (now.name, now.done) for now in told]
+    assert ("conv.gemm.tile0", 0) in names  # not Numba's own, and the inner one
+    assert ("conv.gemm.tile1", 2) in names or ("head.walk", 2) in names  # told of again at once
+    assert names.count(None) == 2
+    assert names[-1] is None  # nothing is said afterwards
+    assert all(now is None or now.seconds >= 0 for now in told)
 
 
 def test_waiting_is_not_compiling(monkeypatch):
     from numba.core.compiler_lock import global_compiler_lock
 
     told = []
-    with when_compiling(lambda: told.append(1), after=0.2):
+    with when_compiling(told.append, after=0.2):
         with global_compiler_lock:
             time.sleep(0.01)
         time.sleep(0.4)

@@ -438,3 +438,25 @@ def test_a_device_that_is_not_there_is_an_error():
 def test_list_models():
     assert tinyresnext.list_models("resnext50*")[0] == "resnext50_32x4d"
     assert tinyresnext.list_models("nothing*") == []
+
+
+def test_a_network_with_random_weights():
+    made = tinyresnext.random_model("resnext20_2x64d", seed=3, device="reference")
+    assert made.spec == tinyresnext.variant("resnext20_2x64d")
+    assert made.preprocess.crop == 32
+    assert made.labels[9] == "class 9"
+    assert made.provenance == {"source": "random weights, seed 3"}
+    again, other = (tinyresnext.random_model("resnext20_2x64d", seed=seed) for seed in (3, 4))
+    same = [np.array_equal(made.params[name], again.params[name]) for name in made.params]
+    changed = [not np.array_equal(made.params[n], other.params[n]) for n in made.params]
+    assert all(same)
+    assert any(changed)
+    kernel = made.params["layer3.0.conv1.weight"]  # N(0, 2 / (k_h k_w c_out)): see `initialise`
+    count, deviation = kernel.size, (2 / kernel.shape[0]) ** 0.5
+    assert abs(kernel.std() / deviation - 1) < 5 / (2 * count) ** 0.5  # five standard errors
+    grey = tinyresnext.random_model(Spec((1, 1), 2, 4, 3, channels=1), labels="abc")
+    assert (grey.labels, len(grey.preprocess.mean)) == (("a", "b", "c"), 1)
+    with pytest.raises(UsageError, match="2 labels for 10 classes"):
+        tinyresnext.random_model("resnext20_2x64d", labels="ab")
+    with pytest.raises(UsageError, match="did you mean resnext20_2x64d"):
+        tinyresnext.random_model("resnext20_2x64")

@@ -109,7 +109,7 @@ def test_it_is_found_by_its_name(entry, home, monkeypatch, capsys):
     assert cli.main(["verify", pulled.NAME]) == 0
     assert cli.main(["info", pulled.NAME]) == 0
     assert cli.main(["models", "*test_set"]) == 0
-    assert "50.00  MIT           yes" in capsys.readouterr().out
+    assert "50.00  MIT              ~1 MB  yes" in capsys.readouterr().out
 
 
 def test_the_command(entry, monkeypatch, capsys, home):

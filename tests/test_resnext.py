@@ -226,7 +226,7 @@ def test_json_round_trip(spec):
         {"blocks": []}, {"blocks": [0]}, {"blocks": [1] * 9}, {"blocks": [1.0]},
         {"blocks": "1234"}, {"blocks": [10**9]},
         {"cardinality": 0}, {"cardinality": True}, {"cardinality": "32"},
-        {"width": -1}, {"width": 10**7}, {"classes": 0}, {"channels": None},
+        {"width": -1}, {"width": 10**7}, {"classes": -1}, {"channels": None},
         {"stem": "imagenet "}, {"stem": ["deep"]}, {"shortcut": "D"}, {"avg_down": 1},
         {"stride_on": 3}, {"expansion": 65}, {"eps": 0.0}, {"eps": float("nan")}, {"eps": 1},
         {"extra": 1},

@@ -18,6 +18,7 @@ ROOMS = (
     "__main__",
     "cli",
     "bench",
+    "explanation",
     "training",
     "inference",
     "hub",
@@ -186,6 +187,10 @@ def test_a_room_says_what_it_is(name):
             ["numba"],
         ),
         ("import tinyresnext; tinyresnext.Model", ["numba"]),
+        (
+            "import tinyresnext as tr; tr.data, tr.errors, tr.hub, tr.images, tr.network, tr.store",
+            ["numba", "h5py", "PIL", "tinyresnext.data.open", "tinyresnext.ops.cpu"],
+        ),
         ("import tinyresnext.inference.classify, tinyresnext.inference.verify", ["h5py"]),
         ("import tinyresnext.ops.cpu", ["numba.cuda"]),
     ],
@@ -208,6 +213,24 @@ def test_public_names_are_no_modules(name):
     # Importing a module puts it into the package under its own name, over whatever else has it.
     assert not (PACKAGE / f"{name}.py").exists()
     assert not (PACKAGE / name).exists()
+
+
+def test_rooms_are_attributes_of_the_package():
+    code = (
+        "import tinyresnext as tr; from types import ModuleType as M; "
+        f"rooms = [getattr(tr, name) for name in {ROOMS[3:-3]!r}]; "
+        "print(all(isinstance(room, M) for room in rooms), "
+        "tr.data.open_dataset.__name__, tr.ops.reference.__name__, tr.errors.UsageError.__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [
+        "True",
+        "open_dataset",
+        "tinyresnext.ops.reference",
+        "UsageError",
+    ]
+    with pytest.raises(AttributeError, match="no attribute 'gpu'"):
+        _ = tinyresnext.ops.gpu
 
 
 def test_unknown_public_name():

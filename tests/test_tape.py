@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import elsewhere
 import numpy as np
 import pytest
 import recipe
@@ -101,6 +102,42 @@ def test_a_value_on_the_way_has_one():
         found, np.broadcast_to(params["fc.weight"][2] / positions, found.shape), rtol=1e-12
     )
     assert logits.shape == (2, 5)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_gradients_on_a_device_with_its_own_memory(name):
+    """They are computed with the words of the contract only, and are the same bits."""
+    spec, params, x, _ = setting(name)
+    dy, found = np.eye(spec.classes)[[1, 3]], []
+    for ops in (reference, elsewhere):
+        tape, seen = Tape(ops), {}
+        there = {key: ops.upload(value) for key, value in params.items()}
+        forward(
+            there, spec, ops.upload(x), tape, at=lambda name, y, to=seen: to.setdefault(name, y)
+        )
+        wanted = [
+            seen["layer1"],
+            seen["layer1.0.add"],
+            seen["pooled"],
+            there["layer1.0.bn3.weight"],
+        ]
+        found.append([ops.download(g) for g in gradients(tape, ops.upload(dy), wanted)])
+    assert all(map(np.array_equal, *found))
+
+
+def test_what_nobody_wants_is_not_computed(monkeypatch):
+    spec, params, x, _ = setting("B")
+    tape, seen, made = Tape(reference), {}, []
+    forward(params, spec, x, tape, at=lambda name, value: seen.setdefault(name, value))
+    bind = reference.bind
+    monkeypatch.setattr(
+        reference, "bind", lambda op, *a, **k: made.append((op, k)) or bind(op, *a, **k)
+    )
+    gradients(tape, np.eye(5)[[2, 2]], [seen["layer2.0.add"]])
+    assert made[-1][0] == "relu_backward"  # the one after the addition; nothing before it
+    weights = [k["out"][1] for op, k in made if op in ("conv2d_backward", "linear_backward")]
+    assert len(weights) == 4
+    assert weights == [None] * 4
 
 
 @pytest.mark.parametrize("training", [False, True])

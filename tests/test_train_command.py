@@ -16,17 +16,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import training_cases as small
 from test_training import log_of, same
 
 from tinyresnext import load
 from tinyresnext.cli import main as cli
-from tinyresnext.cli.recipe import typed_recipe
+from tinyresnext.cli.runs.recipe import typed_recipe
 from tinyresnext.data import open as opening
-from tinyresnext.training import state as training_state
 from tinyresnext.training.recipes import RECIPES, kinds, parts
 from tinyresnext.training.recipes.recipe import PARTS, settings
+from tinyresnext.training.record import state as training_state
+from tinyresnext.training.weights import size
 
 NETWORK = [
     "--blocks",
@@ -47,6 +49,8 @@ RECIPE = [
     "3",
     "--batch",
     "4",
+    "--lr",
+    "0.2",
     "--padding",
     "1",
     "--ema",
@@ -54,6 +58,9 @@ RECIPE = [
     "--device",
     "reference",
 ]
+
+
+FEW = "warning: only 9 steps, in which a network hardly learns: --epochs 134 gives 402\n"
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +98,15 @@ def test_train_then_classify_then_finetune(run, data):
         data,
     ]
     train += ["--licence", "CC0-1.0", "--seed", "5", "--out", "red or dark"]
-    found = f"tinyresnext: {data}, train: 12 images in 2 classes\n"
-    found += f"tinyresnext: {data}, test: 12 images in 2 classes\n"
-    assert run(*train) == (0, "'red or dark/model.h5'\n".replace("'", ""), found)
+    said = f"tinyresnext: {data}, train: 12 images in 2 classes\n"
+    said += f"tinyresnext: {data}, test: 12 images in 2 classes\n{FEW}"
+    code, out, err = run(*train)
+    assert (code, out, err[: len(said)]) == (0, "red or dark/model.h5\n", said)
+    assert err.count("epoch ") == 3
+    use = (
+        r"tinyresnext: to use it: tinyresnext classify IMAGE --model 'red or dark/(model|best)\.h5'"
+    )
+    assert re.search(use + "\n$", err)
     model = load("red or dark/model.h5", "reference")
     assert (model.labels, model.spec.classes, model.spec.stem, model.preprocess.crop) == (
         ("dark", "red"),
@@ -105,7 +118,7 @@ def test_train_then_classify_then_finetune(run, data):
     assert model.provenance["licence"] == "CC0-1.0"
     assert model.provenance["command"] == shlex.join(["tinyresnext", *map(str, train)])
     assert json.loads(model.provenance["recipe"])["seed"] == 5
-    assert "of 12 pictures" in model.provenance["accuracy"]
+    assert "of 12 images" in model.provenance["accuracy"]
     code, out, _ = run(
         "classify",
         data / "test" / "red",
@@ -299,9 +312,33 @@ def start(data, out, *more):
     )
 
 
+def resumed(out):
+    """Start a command that names nothing but the folder of the run."""
+    words = [sys.executable, "-m", "tinyresnext", "train", "--resume", str(out)]
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
 def found(data):
     """Return what the command says of the images that it found."""
     return f"tinyresnext: {data}, train: 12 images in 2 classes\n"
+
+
+def few(data):
+    """Return what the command says of the images, and of 90 steps."""
+    return found(data) + FEW.replace("only 9 ", "only 90 ")
+
+
+def use(out):
+    """Return the last line that the command says."""
+    return f"tinyresnext: to use it: tinyresnext classify IMAGE --model {out}/model.h5\n"
+
+
+def without_epochs(text):
+    """Return what was said without the line of each epoch."""
+    return re.sub(r"^epoch \d+/\d+  .* images/s  loss .*\n", "", text, flags=re.MULTILINE)
 
 
 def wait_for(path, lines, process):
@@ -318,7 +355,7 @@ def whole(data, tmp_path_factory):
     """Return the result of a run that is not interrupted."""
     out = tmp_path_factory.mktemp("runs") / "whole"
     process = start(data, out)
-    assert process.communicate()[1] == found(data)
+    assert without_epochs(process.communicate()[1]) == few(data) + use(out)
     return out
 
 
@@ -329,11 +366,14 @@ def test_stop_and_resume(data, tmp_path, whole, number):
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
+    assert err.count("the run ends when this step is done and the state is saved") == 1
     assert "stopped after step" in err
-    assert "--resume" in err
+    assert f"this goes on from there: tinyresnext train --resume {tmp_path}/run\n" in err
     assert "Traceback" not in err
-    process = start(data, tmp_path / "run", "--resume")
-    assert process.communicate(timeout=120) == (f"{tmp_path}/run/model.h5\n", found(data))
+    process = resumed(tmp_path / "run")
+    out, err = process.communicate(timeout=120)
+    said = found(data) + use(tmp_path / "run")
+    assert (out, without_epochs(err)) == (f"{tmp_path}/run/model.h5\n", said)
     same(whole, tmp_path / "run")
 
 
@@ -357,7 +397,9 @@ def test_kill_once(data, tmp_path, whole):
     state = training_state.read(tmp_path / "run" / "state.npz")
     assert 1 <= state.epoch <= 30
     process = start(data, tmp_path / "run", "--resume")
-    assert process.communicate(timeout=120) == (f"{tmp_path}/run/model.h5\n", found(data))
+    out, err = process.communicate(timeout=120)
+    said = found(data) + use(tmp_path / "run")
+    assert (out, without_epochs(err)) == (f"{tmp_path}/run/model.h5\n", said)
     same(whole, tmp_path / "run")
 
 
@@ -384,8 +426,135 @@ def test_twenty_kills(data, tmp_path, whole):
             epochs.append(training_state.read(out / "state.npz").epoch)
             assert (out / "log.jsonl").exists() or epochs[-1] == 0
     process = start(data, out, *(["--resume"] if (out / "state.npz").exists() else []))
-    assert process.communicate()[1] == found(data)
+    assert process.communicate()[1].endswith(use(out))
     same(whole, out)
     assert not list(out.glob(".*.tmp"))
     assert len(set(epochs)) > 3  # they were not all killed at the same place
     assert len(log_of(out)) == 30 * 3 + 30
+
+
+# --- few images, and runs that are named by their folder ------------------------------------------
+
+
+def test_defaults_follow_the_number_of_images(run, data):
+    """Each setting that is typed stays."""
+    words = ["train", data, *NETWORK, "--out", "run", "--device", "reference"]
+    code, _, err = run(*words, "--epochs", 1)
+    assert (code, "for 12 images: --batch 12 --lr 0.01875 in place of 128, 0.2\n" in err) == (
+        0,
+        True,
+    )
+    recipe = json.loads(load("run/model.h5", "reference").provenance["recipe"])
+    assert (recipe["batch"], recipe["epochs"], recipe["lr"]) == (12, 1, 0.2 * 12 / 128)
+    again = ["--recipe", "fast-cifar", "--epochs", "1"]
+    code, _, err = run(*words[:-4], "--out", "b", *again, "--device", "reference")
+    assert (code, "12 images and a mini-batch 128" in err) == (2, True)
+
+
+def test_part_of_the_images_is_held_out(run, data):
+    words = ["train", data, *NETWORK, *RECIPE, "--val-part", "0.3", "--out", "run"]
+    code, _, err = run(*words)
+    assert (code, "4 of them are held out for validation, 8 are left\n" in err) == (0, True)
+    assert [line["top1"] * 4 % 1 for line in log_of(Path("run"))] == [0, 0, 0]
+    code, _, err = run(*words, "--val", data)
+    assert (code, "--val and --val-part both say" in err) == (2, True)
+    for part in ("0", "1", "nan"):
+        code, _, err = run(*words[:-4], "--val-part", part, "--out", "b")
+        assert (code, "expected a number such as 0.2" in err) == (2, True)
+
+
+def test_a_run_is_resumed_by_its_folder(run, data, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    shutil.copytree(data, "images")
+    assert run("train", "images", *NETWORK, *RECIPE, "--val", "images", "--out", "../run")[0] == 0
+    model = tmp_path / "run" / "model.h5"
+    before = model.read_bytes()
+    monkeypatch.chdir(tmp_path)
+    resume = [
+        ["--resume", "run"],
+        ["here/images", "--resume", "run"],
+        ["--resume", "here/images", "--out", "run"],
+        ["--out", "run", "--resume"],
+        ["--resume", "run", "--threads", "1", "--log-every", "1"],
+    ]
+    for words in resume:
+        model.unlink()
+        assert run("train", *words)[0] == 0, words
+        assert model.read_bytes() == before, words
+    shutil.move("here/images", "moved")
+    code, out, err = run("train", "--resume", "run")
+    assert (code, out) == (3, "")
+    assert (
+        "which is not there any more; say where it is now: tinyresnext train DATA --resume" in err
+    )
+    code, _, err = run("train", "moved", "--resume", "run")
+    assert (code, "tinyresnext train --val DATA --resume run" in err) == (3, True)
+    assert run("train", "moved", "--val", "moved", "--resume", "run")[0] == 0
+    assert model.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--resume", "nowhere"], "there is no nowhere/state.npz to resume"),
+        (["--resume", "run", "--out", "other", "DATA"], "--resume names 'run' and --out 'other'"),
+        (["--resume"], "--resume needs the folder of the run"),
+        (["--out", "run"], "required: DATA; or give --resume FOLDER"),
+        (["DATA"], "required: --out; or give --resume FOLDER"),
+        (["--resume", "run", "--lr", "3"], "has lr 0.2, and not 3.0"),
+        (["--resume", "run", "--depth", "11"], "has network"),
+        (["--resume", "run", "--val-part", "0.2"], "has pictures"),
+    ],
+)
+def test_what_cannot_be_resumed(run, data, words, text):
+    state = training_state.new(small.SPEC, small.RECIPE, np.zeros(size(small.SPEC), np.float32))
+    Path("run").mkdir()
+    training_state.write("run/state.npz", state)
+    if any(word.startswith("has ") for word in [text]):
+        shutil.rmtree("run")
+        assert run("train", data, *NETWORK, *RECIPE, "--out", "run")[0] == 0
+    words = [data if word == "DATA" else word for word in words]
+    code, out, err = run("train", *words)
+    assert (code, out, text in err) == (2, "", True), err
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "text"),
+    [
+        ("", 3, "is no command of ours"),
+        ("rm -rf /", 3, "is no command of ours"),
+        ("tinyresnext 'train", 3, "is no command of ours"),
+        ("tinyresnext finetune x --out run", 2, "go on with tinyresnext finetune --resume run"),
+        ("tinyresnext train x --help", 3, "does not know ('--help')"),
+        ("tinyresnext train x --epochs 0", 3, "expected a whole number"),
+        ("tinyresnext train x --depth 11 --out elsewhere", 3, "place/x', which is not there"),
+    ],
+)
+def test_a_recorded_command_is_not_trusted(run, command, code, text):
+    """It is read by the parser of the command line, and nothing else is done with it."""
+    state = training_state.new(small.SPEC, small.RECIPE, np.zeros(size(small.SPEC), np.float32))
+    state.origin = {"command": command, "place": "the\nplace"}
+    Path("run").mkdir()
+    training_state.write("run/state.npz", state)
+    found, out, err = run("train", "--resume", "run")
+    assert (found, out, text in err) == (code, "", True), err
+    assert sorted(path.name for path in Path().iterdir()) == ["run"]
+    state.origin = {}
+    training_state.write("run/state.npz", state)
+    found, _, err = run("train", "--resume", "run")
+    assert (found, "begun from Python" in err) == (2, True)
+
+
+def test_early_stopping_and_overfitting_as_they_are_typed(run, data):
+    words = ["train", data, *NETWORK, *RECIPE]
+    code, out, err = run(*words, "--val", data, "--patience", "1", "--epochs", "90", "--out", "run")
+    assert (code, out) == (0, "run/model.h5\n")
+    assert re.search(r"ended after epoch \d+ of 90: 1 in a row were no better", err)
+    code, out, err = run(*words, "--overfit")
+    assert (code, out.startswith("learnt by heart: a mini-batch of 4 images in ")) == (0, True), err
+    code, out, err = run(*words, "--overfit", "--lr", "0")
+    assert (code, out, "was not learnt by heart" in err) == (1, "", True)
+    code, _, err = run("train", "--overfit", "--resume", "run")
+    assert (code, "leave out --resume" in err) == (2, True)
+    assert sorted(path.name for path in Path().iterdir()) == ["run"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 from dataclasses import replace
@@ -20,10 +21,10 @@ from tinyresnext.errors import FormatError, ImageError, TrainingError, UsageErro
 from tinyresnext.images.prepare import prepare
 from tinyresnext.ops import reference
 from tinyresnext.training import augmentation
-from tinyresnext.training import log as training_log
 from tinyresnext.training import run as training_run
 from tinyresnext.training.initial import initialise
 from tinyresnext.training.recipes import Recipe
+from tinyresnext.training.record import log as training_log
 from tinyresnext.training.weights import size, views
 
 OPTIONS = {"preprocess": small.PREPROCESS, "device": "reference"}
@@ -88,6 +89,7 @@ def test_it_learns_and_says_so(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         ".lock",
         "best.h5",
+        "curve.png",
         "log.jsonl",
         "model.h5",
         "state.npz",
@@ -101,7 +103,7 @@ def test_it_learns_and_says_so(tmp_path):
     stored = load(tmp_path / "model.h5", "reference")
     assert stored.labels == ("a", "b", "c", "d")
     assert stored.preprocess == small.PREPROCESS
-    assert stored.provenance["accuracy"] == f"{lines[-1]['top1']:.2%} top-1 of 30 pictures"
+    assert stored.provenance["accuracy"] == f"{lines[-1]['top1']:.2%} top-1 of 30 images"
     assert Recipe.from_json(json.loads(stored.provenance["recipe"])) == recipe
     x = np.zeros((1, 8, 8, 3), np.float32)
     assert made(x).tobytes() == stored(x).tobytes()
@@ -135,7 +137,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     train(small.SPEC, small.pictures(), small.RECIPE, tmp_path / "whole", **options)
     interrupted_after(steps)
     with pytest.raises(
-        KeyboardInterrupt, match=r"stopped after step \d of 4 in epoch \d of 3.*--resume"
+        KeyboardInterrupt, match=r"stopped after step \d of 4 in epoch \d of 3.*resume=True"
     ):
         train(small.SPEC, small.pictures(), small.RECIPE, tmp_path / "stopped", **options)
     assert not (tmp_path / "stopped" / "model.h5").exists()
@@ -482,11 +484,11 @@ def test_broken_pictures_are_told_of_once_and_not_counted(tmp_path):
     late = replace(good, read=read, pixels=None, skips=True, warn=told.append)
     made = train(small.SPEC, small.pictures(), small.RECIPE, tmp_path, validation=late, **OPTIONS)
     assert told == ["skipped: 003.png is broken"]
-    assert "of 19 pictures" in made.provenance["accuracy"]
+    assert "of 19 images" in made.provenance["accuracy"]
 
 
 def test_a_step_that_an_epoch_does_not_have(tmp_path, interrupted_after, monkeypatch):
-    from tinyresnext.training import state as training_state
+    from tinyresnext.training.record import state as training_state
 
     interrupted_after(2)
     with pytest.raises(KeyboardInterrupt):
@@ -498,9 +500,13 @@ def test_a_step_that_an_epoch_does_not_have(tmp_path, interrupted_after, monkeyp
         train(small.SPEC, small.pictures(), small.RECIPE, tmp_path, resume=True, **OPTIONS)
 
 
-def test_progress_is_for_terminals(tmp_path, capsys, monkeypatch):
+def test_progress_moves_at_terminals_only(tmp_path, capsys, monkeypatch):
     train(small.SPEC, small.pictures(), small.RECIPE, tmp_path / "a", **OPTIONS)
-    assert capsys.readouterr() == ("", "")
+    out, err = capsys.readouterr()
+    assert out == ""
+    few = "warning: only 12 steps, in which a network hardly learns: --epochs 100 gives 400\n"
+    form = r"epoch {}/3  \d+ images/s  loss \d\.\d{{4}}  accuracy \d+\.\d%  \d:\d\d\n"
+    assert re.fullmatch(few + "".join(form.format(number) for number in (1, 2, 3)), err)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setattr(training_log, "EVERY", 0.0)
     train(
@@ -514,7 +520,7 @@ def test_progress_is_for_terminals(tmp_path, capsys, monkeypatch):
     out, err = capsys.readouterr()
     assert out == ""
     assert "epoch 2/3  3/4  " in err
-    assert err.count("\n") == 3  # one line for each epoch stays
+    assert err.count("\n") == 4  # the warning, and one line for each epoch stay
     assert "top-1" in err
     assert " left" in err
 
@@ -537,7 +543,8 @@ def test_training_needs_no_console(name, tmp_path, monkeypatch):
         np.testing.assert_array_equal(model.params[parameter], value)
     if isinstance(stream, odd_streams.TextOnly) and name != "failing":
         assert "warning: image 3" in stream.text
-        assert ("epoch 1/1" in stream.text) == (name == "terminal")
+        assert "epoch 1/1" in stream.text
+        assert ("\r" in stream.text) == (name == "terminal")
 
 
 def test_smaller_pictures_are_padded_and_wiped_out_by_the_same_part():

@@ -13,9 +13,9 @@ import training_cases as small
 
 from tinyresnext import Spec
 from tinyresnext.errors import FormatError, IntegrityError, ShapeError, UsageError, WeightsError
-from tinyresnext.training import state as training_state
-from tinyresnext.training.folder import TrainingFolder
-from tinyresnext.training.state import State
+from tinyresnext.training.record import state as training_state
+from tinyresnext.training.record.folder import TrainingFolder
+from tinyresnext.training.record.state import State
 from tinyresnext.training.weights import size
 
 
@@ -26,6 +26,7 @@ def state():
     made = training_state.new(small.SPEC, small.RECIPE, values)
     made.velocity[...] = 2
     made.run = {"pictures": "70 of them", "frozen": "conv1 bn1"}
+    made.origin = {"command": "tinyresnext train a --out b", "place": "/home/c"}
     return replace(
         made,
         epoch=2,
@@ -36,6 +37,7 @@ def state():
         top1=0.25,
         best=0.5,
         tried=8,
+        waited=1,
         threads=2,
         log_bytes=123,
     )
@@ -147,10 +149,13 @@ HOSTILE = {
     "epoch a text": lambda m, s: with_meta(m, epoch="1"),
     "step below zero": lambda m, s: with_meta(m, step=-1),
     "epoch beyond the recipe": lambda m, s: with_meta(m, epoch=99),
+    "waited beyond the recipe": lambda m, s: with_meta(m, waited=99),
     "accuracy beyond one": lambda m, s: with_meta(m, best=2.0),
     "endless loss": lambda m, s: with_meta(m, loss=float("inf")),
     "loss a text": lambda m, s: with_meta(m, loss="1"),
     "run a list": lambda m, s: with_meta(m, run=[]),
+    "origin a text": lambda m, s: with_meta(m, origin="train"),
+    "origin of lists": lambda m, s: with_meta(m, origin={"command": ["train"]}),
     "run of numbers": lambda m, s: with_meta(m, run={"pictures": 1}),
     "another recipe": lambda m, s: with_meta(m, recipe={"epochs": 1}),
     "a recipe out of range": lambda m, s: with_meta(m, recipe=small.RECIPE.to_json() | {"lr": -1}),

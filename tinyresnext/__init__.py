@@ -1,7 +1,7 @@
 """ResNeXt in NumPy and Numba, written to be read.
 
-Names are loaded when they are first used, so that ``import tinyresnext`` costs nothing and brings
-no Numba.
+Names and rooms are loaded when they are first used, so that ``import tinyresnext`` costs nothing
+and brings no Numba.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from .system.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from .explanation.explain import explain
+    from .explanation.explanation import Explanation
     from .images.prepare import prepare
     from .images.preprocess import Preprocess
     from .inference.evaluate import evaluate
@@ -20,12 +22,14 @@ if TYPE_CHECKING:
     from .inference.model import Model, Prediction
     from .network.resnext import forward, parameters
     from .network.spec import VARIANTS, Spec, cifar, variant
+    from .training.initial import random_model
     from .training.recipes import RECIPES, Recipe, recipe
     from .training.train import finetune, train
 
 _HOMES = {
     "VARIANTS": "network.spec",
     "Evaluation": "inference.evaluation",
+    "Explanation": "explanation.explanation",
     "Model": "inference.model",
     "Prediction": "inference.model",
     "Preprocess": "images.preprocess",
@@ -34,6 +38,7 @@ _HOMES = {
     "RECIPES": "training.recipes",
     "cifar": "network.spec",
     "evaluate": "inference.evaluate",
+    "explain": "explanation.explain",
     "finetune": "training.train",
     "forward": "network.resnext",
     "list_models": "inference.files",
@@ -41,15 +46,31 @@ _HOMES = {
     "load_checkpoint": "inference.files",
     "parameters": "network.resnext",
     "prepare": "images.prepare",
+    "random_model": "training.initial",
     "recipe": "training.recipes",
     "save": "inference.files",
     "train": "training.train",
     "variant": "network.spec",
 }
+_ROOMS = (
+    "checkpoints",
+    "data",
+    "emulator",
+    "errors",
+    "explanation",
+    "hub",
+    "images",
+    "inference",
+    "network",
+    "ops",
+    "store",
+    "training",
+)
 __all__ = [
     "RECIPES",
     "VARIANTS",
     "Evaluation",
+    "Explanation",
     "Model",
     "Prediction",
     "Preprocess",
@@ -57,6 +78,7 @@ __all__ = [
     "Spec",
     "cifar",
     "evaluate",
+    "explain",
     "finetune",
     "forward",
     "list_models",
@@ -64,6 +86,7 @@ __all__ = [
     "load_checkpoint",
     "parameters",
     "prepare",
+    "random_model",
     "recipe",
     "save",
     "train",
@@ -72,10 +95,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_ROOMS})

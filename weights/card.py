@@ -20,7 +20,7 @@ from html import escape
 from pathlib import Path
 
 from tinyresnext import load
-from tinyresnext.cli.output.report import architecture, pictures
+from tinyresnext.cli.output.report import architecture, prepared
 from tinyresnext.inference.model import Model
 from tinyresnext.store import store
 
@@ -37,7 +37,7 @@ CARD = """# {name}
 |---|---|
 | file | `{file}`, {megabytes:.2f} MB, {stored} |
 | sha256 of the model | `{sha256}` |
-| preprocessing | {pictures} |
+| preprocessing | {prepared} |
 | classes | {labels} |
 | top-1 on the test images | **{top1:.2%}** of {count:,} (top-5 {top5:.2%}, loss {loss:.4f}) |
 | licence of the weights | Apache-2.0, as the code |
@@ -154,7 +154,7 @@ def written(path: Path, model: Model, log: Sequence[dict], evaluation: dict, com
             else "in single precision"
         ),
         sha256=report.digests.model if report.digests else "",
-        pictures=pictures(model.preprocess),
+        prepared=prepared(model.preprocess),
         labels=", ".join(model.labels),
         classes=len(model.labels),
         side=model.preprocess.crop,

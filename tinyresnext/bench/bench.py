@@ -20,7 +20,7 @@ from ..inference.model import shapes_that_fit
 from ..network.plan import program
 from ..network.spec import variant
 from ..ops import backend
-from ..system.console import at_terminal, tell
+from ..system.console import at_terminal, rewrite
 from ..system.version import __version__
 from .inputs import random_parameters
 from .measure import Measuring, Row, layers, whole
@@ -125,4 +125,4 @@ def write(path: str, report: Row) -> None:
 def on_terminal(text: str) -> None:
     """Show progress on a terminal: one line of standard error that is overwritten each time."""
     if at_terminal():
-        tell(f"\r{text:60.60}", end="" if text else "\r")
+        rewrite(text)

@@ -15,15 +15,16 @@ from numpy.typing import NDArray
 from ..errors import FormatError, IntegrityError, UsageError
 from ..images.preprocess import Preprocess
 from ..network.resnext import parameters
-from ..network.spec import Spec, describe, variant
+from ..network.spec import Spec, variant
 from ..store.contents import Stored
 from ..system.version import __version__
 from . import carried, infer
 from .carried import Carried
 from .names import layouts
 from .names.schemes import Names, recognise
+from .notes import notes
 from .readers import container
-from .readers.checkpoint import Checkpoint, Look, OnDemand
+from .readers.checkpoint import Look, OnDemand
 
 __all__ = ["Conversion", "opened_checkpoint"]
 
@@ -45,6 +46,8 @@ def opened_checkpoint(
     labels: Sequence[str] | None = None,
     ema: bool = False,
     licence: str = "",
+    key: str | None = None,
+    prefix: str | None = None,
 ) -> Iterator[Conversion]:
     """Understand a checkpoint without having it in memory.
 
@@ -73,6 +76,12 @@ def opened_checkpoint(
         Take the averaged weights of a training checkpoint that has them beside the plain ones.
     licence : str
         Of the weights, to be kept with them.
+    key : str, optional
+        Under which a ``.pth`` file has the state dict, such as ``model.ema``; by default it is
+        found.
+    prefix : str, optional
+        What stands before the names of the network, such as ``module.encoder_q.``; by default it is
+        found. Tensors of other names are not taken.
 
     Yields
     ------
@@ -85,22 +94,24 @@ def opened_checkpoint(
     WeightsError
         The file cannot be used: the message says what was found, what was expected and what to do.
     UsageError
-        ``arch``, ``stem`` or ``labels`` do not fit the network.
+        ``arch``, ``stem`` or ``labels`` do not fit the network; nothing lies under ``key`` or
+        behind ``prefix``.
     """
 
     def check(shapes: infer.Shapes, beside: bytes) -> Look:
-        return _judge(shapes, _understood(shapes, arch, stem, carried.understood(beside))[1])
+        named = _understood(shapes, arch, stem, carried.understood(beside), prefix)[1]
+        return _judge(shapes, named)
 
-    with container.opened(path, ema=ema, check=check) as found:
+    with container.opened(path, ema=ema, check=check, key=key) as found:
         beside = carried.understood(found.carried)
-        spec, named = _understood(found.shapes, arch, stem, beside)
+        spec, named = _understood(found.shapes, arch, stem, beside, prefix)
         provenance = {
             "source": Path(path).name,
             "sha256": found.sha256,
             "licence": licence,
             "converter": f"tinyresnext {__version__}",
         }
-        notes = _notes(found, spec, named, arch is not None, stem is not None, beside)
+        said = notes(found, spec, named, arch is not None, stem is not None, beside)
         if beside is not None and carried.fits(beside, spec):
             labels = beside.labels if labels is None else labels
             preprocess = preprocess or beside.preprocess
@@ -108,68 +119,21 @@ def opened_checkpoint(
         params = OnDemand(parameters(spec), named.tensors(found.tensors).__getitem__)
         preprocess = preprocess or infer.implied(named.scheme, spec).preprocess
         stored = Stored(spec, params, preprocess, _labels(spec, labels), provenance)
-        yield Conversion(stored, notes)
-
-
-def _notes(
-    found: Checkpoint,
-    spec: Spec,
-    named: Names,
-    given: bool,
-    stem_given: bool,
-    beside: Carried | None,
-) -> tuple[str, ...]:
-    """Return what the user should know.
-
-    ``given`` says that the user gave the whole architecture, ``stem_given`` the stem;
-    ``beside`` is what was carried beside the tensors.
-    """
-    wrapper = f", weights under {found.wrapper!r}" if found.wrapper else ""
-    notes = [f"{found.container} format{wrapper}"]
-    if found.others:
-        averaged = " (--ema takes averaged weights)" if found.container in ("zip", "legacy") else ""
-        notes.append(f"not taken: {', '.join(found.others)}{averaged}")
-    if found.skipped:
-        notes.append(f"left out: {', '.join(found.skipped)}")
-    if named.left_out:
-        notes.append(f"left out: {len(named.left_out)} second copies, such as {named.left_out[0]}")
-    notes.append(f"names: {named.scheme}{f', behind {found.prefix!r}' if found.prefix else ''}")
-    how = "inferred" if beside is None else "found"
-    how = "given" if given else f"{how}, but for the stem" if stem_given else how
-    if beside is not None:
-        fits = carried.fits(beside, spec)
-        notes.append(carried.FOUND if fits else f"{carried.NOT_TAKEN} {describe(beside.spec)}")
-    notes.append(f"{how}: {describe(spec)}")
-    if beside is None or given:
-        notes.append(_assumed(spec, stem_given))
-    if spec.classes == 1:
-        notes.append(
-            "one output: a single class means nothing under a softmax, so images are not "
-            "classified; the model's logit, and 1 / (1 + exp(-logit)) after training with a "
-            "sigmoid, are there from Python"
-        )
-    if beside is None and (note := infer.implied(named.scheme, spec).note):
-        notes.append(note)
-    return tuple(notes)
-
-
-def _assumed(spec: Spec, stem_given: bool) -> str:
-    """Return what the tensors do not record, for people."""
-    strided = "3x3" if spec.stride_on == 2 else "first 1x1"
-    assumed = f"assumed: the {strided} convolutions stride, batch norm epsilon {spec.eps:g}"
-    if spec.stem == "cifar" and not stem_given:
-        assumed += ", no pooling in the stem (--stem pooled says otherwise)"
-    return assumed
+        yield Conversion(stored, said)
 
 
 def _understood(
-    shapes: infer.Shapes, arch: str | Spec | None, stem: str | None, beside: Carried | None
+    shapes: infer.Shapes,
+    arch: str | Spec | None,
+    stem: str | None,
+    beside: Carried | None,
+    prefix: str | None = None,
 ) -> tuple[Spec, Names]:
     """Return the architecture, and whose names the tensors have.
 
     An architecture that was asked for gets the checkpoint's own classes and channels.
     """
-    named = recognise(shapes)
+    named = recognise(shapes, prefix)
     shapes, eps = named.shapes(shapes), infer.epsilon(named.scheme)
     if arch is not None:
         spec = _asked_for(shapes, eps, arch)
@@ -190,8 +154,8 @@ def _asked_for(shapes: infer.Shapes, eps: float, arch: str | Spec) -> Spec:
         spec = replace(variant(arch), eps=eps)
         stem = shapes.get("conv1.0.weight" if spec.stem == "deep" else "conv1.weight", ())
         classifier = shapes.get("fc.weight", ())
-        if len(stem) == 4 and len(classifier) == 2 and stem[1] and classifier[0]:
-            spec = replace(spec, channels=stem[1], classes=classifier[0])
+        if len(stem) == 4 and stem[1] and (not classifier or len(classifier) == 2):
+            spec = replace(spec, channels=stem[1], classes=classifier[0] if classifier else 0)
     else:
         spec = arch
     infer.check(shapes, spec, "name another architecture, or none to have it inferred")

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from ..errors import ShapeError, UsageError
 from ..images.preprocess import CIFAR, CIFAR_100, Preprocess
-from ..network.resnext import FIRST_PLANES, parameters
-from ..network.spec import Spec
+from ..network.resnext import parameters
+from ..network.spec import FIRST_PLANES, Spec
 from .imagenet import imagenet_labels
 from .names.schemes import CADENE, KERAS, MMPRETRAIN, PRLZ77, TORCH7
 
@@ -57,7 +57,7 @@ def infer(shapes: Shapes, eps: float = EPSILON) -> Spec:
     counts = _blocks(shapes)
     c_out = _shape(shapes, "layer1.0.conv3.weight", 4)[0]
     wide, width, *_ = _shape(shapes, "layer1.0.conv2.weight", 4)
-    classes, _ = _shape(shapes, "fc.weight", 2)
+    classes = _classes(shapes)
     stem, channels = _stem(shapes)
     if width == 0 or wide % width or c_out % FIRST_PLANES:
         raise ShapeError(
@@ -209,6 +209,18 @@ def _blocks(shapes: Shapes) -> tuple[int, ...]:
             "of three layers"
         )
     return tuple(len(found[stage]) for stage in sorted(found))
+
+
+def _classes(shapes: Shapes) -> int:
+    """Return how many classes there are: 0 if there is no classifier."""
+    if not {"fc.weight", "fc.bias"} & shapes.keys():
+        return 0
+    classes, _ = _shape(shapes, "fc.weight", 2)
+    if not classes:
+        raise ShapeError(
+            "the tensors describe a network that cannot be built: fc.weight has 0 classes"
+        )
+    return classes
 
 
 def _stem(shapes: Shapes) -> tuple[str, int]:

@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import argparse
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import FormatError, UsageError
+from ..errors import UsageError
 from ..system.files import shown
-from .options import Commands, positive
+from .options import Commands, add_command, positive
 from .output.progress import Megabytes, say
 
 if TYPE_CHECKING:
-    from ..hub.catalogue import Entry
     from ..network.spec import Spec
 
 
 def add_commands(commands: Commands) -> None:
     """Add the parsers of `models`, `pull` and `info`."""
-    c = commands.add_parser(
-        "models", help="the architectures that have names, and the published models"
-    )
-    c.set_defaults(add_options=_add_models, run=_models)
-    c = commands.add_parser(
-        "pull", help="fetch a published model, check it, convert it, and keep it"
-    )
-    c.set_defaults(add_options=_add_pull, run=_pull)
-    c = commands.add_parser("info", help="architecture, cost, preprocessing, labels and provenance")
-    c.set_defaults(add_options=_add_info, run=_info)
+    sentence = "List the architectures that have names, and the models."
+    add_command(commands, "models", sentence, "tinyresnext models resnext50", _add_models, _models)
+    sentence = "Fetch a published model, check it, convert it, and keep it."
+    example = "tinyresnext pull resnext50_32x4d.tv_in1k"
+    add_command(commands, "pull", sentence, example, _add_pull, _pull)
+    sentence = "Print the architecture, cost, preprocessing, labels and provenance of a model."
+    add_command(commands, "info", sentence, "tinyresnext info best.h5", _add_info, _info)
 
 
 # --- models ---------------------------------------------------------------------------------------
@@ -41,29 +36,30 @@ def _add_models(c: argparse.ArgumentParser) -> None:
         nargs="?",
         default="*",
         metavar="PATTERN",
-        help="which names to list, such as 'resnext50*'",
+        help="part of the names to list, such as resnext50, or a pattern, such as '*_in1k' (all)",
     )
 
 
 def _models(a: argparse.Namespace) -> int:
     """Print the architectures and the published models whose names match."""
     from ..hub import catalogue
+    from ..hub.bundled import BUNDLED, shipped_model
     from ..inference.files import list_models
     from ..network.spec import VARIANTS
+    from ..store import store
     from .output import report
 
     names = list_models(a.pattern)
     if not names:
         raise UsageError(
-            f"no architecture and no model matches {a.pattern!r}; a * stands for anything, as in "
-            "'*swsl*'"
+            f"no architecture and no model matches {a.pattern!r}; `tinyresnext models` lists all"
         )
     architectures = [name for name in names if name in VARIANTS]
-    found = [entry for entry in catalogue.entries() if entry.name in names]
+    found = [report.published(entry) for entry in catalogue.entries() if entry.name in names]
+    if BUNDLED in names:
+        found.insert(0, report.bundled(store.read(shipped_model())))
     parts = [report.models(architectures)] if architectures else []
-    if found:
-        costs = {entry.spec: report.cost(entry.spec) for entry in found}
-        parts.append(report.published(found, {entry.name: costs[entry.spec] for entry in found}))
+    parts += [report.listed(found)] if found else []
     print("\n".join(parts), end="")
     return 0
 
@@ -148,33 +144,18 @@ def _known(a: argparse.Namespace) -> tuple[Spec, int, str]:
     """Return an architecture, the side of its images, and more lines about the model."""
     from ..hub import catalogue
     from ..hub.bundled import shipped_model
-    from ..network.spec import variant
+    from ..network.spec import VARIANTS
     from ..store import store
     from .output import report
 
-    name = a.name if a.name is not None else str(shipped_model())
-    known = _entry(name)
-    if known is not None and catalogue.is_here(known):
-        name = str(catalogue.place(known))
-    if os.path.exists(name):
-        stored = store.read(name)
-        more = report.stored(stored, store.digests(name).model)
-        return stored.spec, a.size or stored.preprocess.crop, more
-    if known is not None:
-        return known.spec, a.size or known.preprocess.crop, report.entry(known)
-    if os.path.dirname(name) or Path(name).suffix:
-        raise FormatError(
-            f"there is no file {name!r}; give a model file, or the name of an architecture or a "
-            "published model"
-        )
-    spec = variant(name)
-    return spec, a.size or report.usual_size(spec), ""
-
-
-def _entry(name: str) -> Entry | None:
-    """Return what the catalogue says of a published model, unless the name is that of a file."""
-    from ..hub import catalogue
-
-    if os.path.exists(name) or os.path.dirname(name):
-        return None
-    return next((entry for entry in catalogue.entries() if entry.name == name), None)
+    name = str(shipped_model()) if a.name is None else a.name
+    if not os.path.exists(name):
+        if name in VARIANTS:
+            return VARIANTS[name], a.size or report.usual_size(VARIANTS[name]), ""
+        known = next((entry for entry in catalogue.entries() if entry.name == name), None)
+        if known is not None and not catalogue.is_here(known):
+            return known.spec, a.size or known.preprocess.crop, report.entry(known)
+    file = catalogue.model_file(name)
+    stored = store.read(file)
+    more = report.stored(stored, store.digests(file).model)
+    return stored.spec, a.size or stored.preprocess.crop, more

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-from .options import Commands, add_threads, braces, positive, word
+from .options import Commands, add_command, add_threads, braces, positive, word
 from .output.progress import announce_compiling, say
 
 if TYPE_CHECKING:
@@ -17,12 +17,11 @@ ACTIONS = ("info", "clear", "warm")
 
 def add_commands(commands: Commands) -> None:
     """Add the parsers of `cache` and `bench`."""
-    c = commands.add_parser("cache", help="the compiled kernels on this computer")
-    c.set_defaults(add_options=_add_cache, run=_cache)
-    c = commands.add_parser(
-        "bench", help="how fast the network runs here, as a part of what this machine can do"
-    )
-    c.set_defaults(add_options=_add_bench, run=_bench)
+    sentence = "Show, remove or make the compiled kernels on this computer."
+    add_command(commands, "cache", sentence, "tinyresnext cache info", _add_cache, _cache)
+    sentence = "Measure how fast the network runs, and what part of this machine's limits it is."
+    example = "tinyresnext bench --model resnext50_32x4d --batch 1 --size 224"
+    add_command(commands, "bench", sentence, example, _add_bench, _bench)
 
 
 # --- cache ----------------------------------------------------------------------------------------
@@ -74,6 +73,8 @@ def _warm(ops: Backend, pattern: str) -> None:
     from ..network.spec import VARIANTS
 
     names = [name for name in list_models(pattern) if name in VARIANTS]
+    if pattern in names:
+        names = [pattern]
     if not names:
         raise UsageError(
             f"no architecture matches {pattern!r}; `tinyresnext models` lists them all"
@@ -134,8 +135,10 @@ def _bench(a: argparse.Namespace) -> int:
     """Measure, and print the tables."""
     from ..bench.bench import bench, on_terminal, write
     from ..bench.tables import text
+    from ..ops import backend
 
-    report = bench(a.model, a.batch, a.size, a.threads, a.repeats, a.layers, on_terminal)
+    with announce_compiling(backend("cpu")):
+        report = bench(a.model, a.batch, a.size, a.threads, a.repeats, a.layers, on_terminal)
     on_terminal("")
     print(text(report), end="", flush=True)  # before anything can go wrong with the file
     if a.json:

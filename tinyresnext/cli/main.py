@@ -19,10 +19,13 @@ from typing import Any
 from ..errors import DeviceError, ImageError, TinyResNeXtError, UsageError, WeightsError
 from ..system.version import __version__
 from ..system.words import nearest, one_of
-from . import hub, machine, predict, train, weights
+from . import hub, inside, machine, predict, train, weights
+from .options import explained
+from .output.interrupt import INTERRUPTED, interruptible
 from .output.progress import say
 
-_GROUPS = (predict, train, weights, hub, machine)
+EXAMPLE = "tinyresnext classify photo.jpg"
+_GROUPS = (predict, inside, train, weights, hub, machine)
 _EXIT_CODES = {UsageError: 2, WeightsError: 3, DeviceError: 4, ImageError: 1, TinyResNeXtError: 1}
 
 
@@ -52,7 +55,9 @@ def _run(words: list[str]) -> int:
     """Run one command, and return the exit code for what it raises."""
     arguments = parse(words)
     try:
-        code: int = arguments.run(arguments)
+        # These two say themselves what they wait for.
+        with interruptible(speaks=arguments.command not in ("train", "finetune")):
+            code: int = arguments.run(arguments)
         sys.stdout.flush()  # a full disk is noticed here, not when the interpreter ends
         return code
     except TinyResNeXtError as error:
@@ -60,7 +65,7 @@ def _run(words: list[str]) -> int:
         return next(code for kind, code in _EXIT_CODES.items() if isinstance(error, kind))
     except KeyboardInterrupt as stop:  # training explains here how to resume
         say(str(stop) or "interrupted")
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:  # the program that reads our output has ended
         _drop_output()
         return 0
@@ -75,7 +80,8 @@ def _run(words: list[str]) -> int:
 
 def parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
     """Return the parser of the command line, and those of its commands by name, without options."""
-    made = argparse.ArgumentParser("tinyresnext", description="ResNeXt in NumPy and Numba.")
+    about = explained("Use, train and convert ResNeXts, in NumPy and Numba.", EXAMPLE)
+    made = argparse.ArgumentParser("tinyresnext", **about)
     made.add_argument("--version", action="version", version=f"tinyresnext {__version__}")
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for group in _GROUPS:

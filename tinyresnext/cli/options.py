@@ -4,12 +4,53 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable
-from typing import TypeAlias
+from typing import TypeAlias, TypedDict
 
 from ..system.words import one_of
 
 # What `add_parser` is a method of; argparse has no public name for it.
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+# --- commands -------------------------------------------------------------------------------------
+
+
+class Explained(TypedDict):
+    """What the help of a parser begins and ends with, as arguments of the parser."""
+
+    description: str
+    epilog: str
+    formatter_class: type[argparse.HelpFormatter]
+
+
+def explained(sentence: str, example: str) -> Explained:
+    """Return the arguments of a parser whose help has a sentence, and a line that can be copied."""
+    raw = argparse.RawDescriptionHelpFormatter  # others break a line at the - in a name
+    return {"description": sentence, "epilog": f"example:\n  {example}", "formatter_class": raw}
+
+
+def add_command(
+    commands: Commands,
+    name: str,
+    sentence: str,
+    example: str,
+    add_options: Callable[[argparse.ArgumentParser], None],
+    run: Callable[[argparse.Namespace], int],
+) -> None:
+    """Add the parser of a command, still without its options.
+
+    Parameters
+    ----------
+    commands : Commands
+    name, sentence, example : str
+        What is typed, what it does, and a line to type; the help shows all three.
+    add_options : callable
+        Adds the options to the parser; called only for the command that was typed.
+    run : callable
+        Runs the command, and returns the exit code.
+    """
+    command = commands.add_parser(name, help=sentence, **explained(sentence, example))
+    command.set_defaults(add_options=add_options, run=run)
+
 
 # --- values ---------------------------------------------------------------------------------------
 
@@ -96,10 +137,11 @@ def add_threads(command: argparse.ArgumentParser) -> None:
     )
 
 
-def add_data(command: argparse.ArgumentParser) -> None:
+def add_data(command: argparse.ArgumentParser, nargs: str | None = None) -> None:
     """Add the positional ``DATA``, for commands that read a data set."""
     command.add_argument(
         "data",
+        nargs=nargs,
         metavar="DATA",
         help="a directory or zip with a folder for each class, or an archive of CIFAR or MNIST",
     )

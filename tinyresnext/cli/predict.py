@@ -14,6 +14,7 @@ from ..system.files import shown
 from .options import (
     Commands,
     add_broken,
+    add_command,
     add_data,
     add_device,
     add_force,
@@ -39,12 +40,12 @@ _MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
 
 def add_commands(commands: Commands) -> None:
     """Add the parsers of `classify` and `evaluate`."""
-    c = commands.add_parser("classify", help="say what is on images")
-    c.set_defaults(add_options=_add_classify, run=_classify)
-    c = commands.add_parser(
-        "evaluate", help="how often a model is right about images whose classes are known"
-    )
-    c.set_defaults(add_options=_add_evaluate, run=_evaluate)
+    sentence = "Print the most probable classes of images."
+    example = "tinyresnext classify photo.jpg"
+    add_command(commands, "classify", sentence, example, _add_classify, _classify)
+    sentence = "Measure how often a model is right about images whose classes are known."
+    example = "tinyresnext evaluate images.zip --split test"
+    add_command(commands, "evaluate", sentence, example, _add_evaluate, _evaluate)
 
 
 def _add_classify(c: argparse.ArgumentParser) -> None:

@@ -11,27 +11,30 @@ from ..system.files import shown
 from .options import (
     Commands,
     add_broken,
+    add_command,
     add_data,
     add_device,
     add_normalisation,
-    add_stem,
-    counts,
     positive,
 )
 from .output.progress import announce_compiling, say
+from .runs.network import add_network, preprocess_of, spec_of
+from .runs.resume import complete, origin
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
-    from ..images.preprocess import Preprocess
-    from ..network.spec import Spec
+    from ..inference.model import Model
+    from ..training.recipes import Recipe
 
 
 def add_commands(commands: Commands) -> None:
     """Add the parsers of `train` and `finetune`."""
-    c = commands.add_parser("train", help="train a network on images")
-    c.set_defaults(add_options=_add_train, run=_train)
-    c = commands.add_parser("finetune", help="train a model further, for other classes")
-    c.set_defaults(add_options=_add_finetune, run=_finetune)
+    sentence = "Train a network on images."
+    example = "tinyresnext train images.zip --depth 20 --val images.zip --out run"
+    add_command(commands, "train", sentence, example, _add_train, _train)
+    sentence = "Train a model further, for other classes."
+    example = "tinyresnext finetune flowers/ --init run/model.h5 --out flowers-run"
+    add_command(commands, "finetune", sentence, example, _add_finetune, _finetune)
 
 
 # --- options --------------------------------------------------------------------------------------
@@ -39,54 +42,26 @@ def add_commands(commands: Commands) -> None:
 
 def _add_train(c: argparse.ArgumentParser) -> None:
     """Add the options of `train`."""
-    from .recipe import add_recipe
+    from .runs.recipe import add_recipe
 
-    add_data(c)
-    _add_network(c)
+    add_data(c, "?")
+    add_network(c)
     c.add_argument("--size", type=positive, metavar="N", help="side of the images (224, CIFAR 32)")
     add_normalisation(c)
     _add_run(c)
     add_recipe(c, "fast-cifar", first_weights=True)
 
 
-def _add_network(c: argparse.ArgumentParser) -> None:
-    """Add the options that say which network is trained."""
-    which = c.add_mutually_exclusive_group(required=True)
-    which.add_argument("--arch", metavar="NAME", help="one of `tinyresnext models`")
-    which.add_argument(
-        "--depth", type=positive, metavar="N", help="a CIFAR network of 9 n + 2 layers, such as 29"
-    )
-    which.add_argument(
-        "--blocks",
-        type=counts,
-        metavar="N,N...",
-        help="a network with so many blocks in each stage, such as 3,4,6,3",
-    )
-    for name, what in {
-        "--cardinality": "paths of a block (32)",
-        "--width": "channels of a path (4)",
-        "--widen": "expansion of a block (4)",
-    }.items():
-        c.add_argument(name, type=positive, metavar="N", help=f"with --depth or --blocks: {what}")
-    add_stem(c, "with --blocks: the first layers (imagenet)")
-    c.add_argument(
-        "--avg-down",
-        action="store_const",
-        const=True,
-        help="with --depth or --blocks: shortcuts that stride average, as ResNet-D's",
-    )
-
-
 def _add_finetune(c: argparse.ArgumentParser) -> None:
     """Add the options of `finetune`."""
-    from .recipe import add_recipe
+    from .runs.recipe import add_recipe
 
-    add_data(c)
+    add_data(c, "?")
     c.add_argument(
         "--init",
         dest="model",
-        metavar="FILE",
-        help="the model file to begin with (the bundled model)",
+        metavar="NAME|FILE",
+        help="the model to begin with (the bundled model)",
     )
     fixed = c.add_mutually_exclusive_group()
     fixed.add_argument(
@@ -103,8 +78,14 @@ def _add_finetune(c: argparse.ArgumentParser) -> None:
 
 def _add_run(c: argparse.ArgumentParser) -> None:
     """Add the options of every run: which images, on what, and what is kept."""
-    c.add_argument("--out", required=True, metavar="FOLDER", help="folder for state, log and model")
-    c.add_argument("--resume", action="store_true", help="continue the run in FOLDER")
+    c.add_argument("--out", metavar="FOLDER", help="folder for state, log and model")
+    c.add_argument(
+        "--resume",
+        nargs="?",
+        const=True,
+        metavar="FOLDER",
+        help="continue the run in FOLDER, with the data and options that it began with",
+    )
     c.add_argument(
         "--split", default="train", metavar="NAME", help="which part of DATA to train on (train)"
     )
@@ -113,6 +94,17 @@ def _add_run(c: argparse.ArgumentParser) -> None:
     )
     c.add_argument(
         "--val-split", default="test", metavar="NAME", help="split of the validation data (test)"
+    )
+    c.add_argument(
+        "--val-part",
+        type=float,
+        metavar="X",
+        help="hold this part of each class out for validation, such as 0.2",
+    )
+    c.add_argument(
+        "--overfit",
+        action="store_true",
+        help="only check that the first mini-batch can be learnt by heart; write nothing",
     )
     add_broken(c)
     add_device(c)
@@ -146,28 +138,31 @@ def _train(a: argparse.Namespace) -> int:
     from ..ops import backend
     from ..training.augmentation import usual_preprocess
     from ..training.train import train
-    from .recipe import typed_recipe
 
+    a = complete(a)
     with announce_compiling(backend(a.device)):
-        chosen, (dataset, validation) = typed_recipe(a), _data(a)
+        asked = spec_of(a)
+        chosen, dataset, validation = _recipe_and_data(a)
         # Files are decoded in colour.
         channels = 3 if dataset.pixels is None else dataset.pixels.shape[3]
-        spec = replace(_spec(a), classes=len(dataset.classes), channels=channels)
-        train(
+        spec = replace(asked, classes=len(dataset.classes), channels=channels)
+        model = train(
             spec,
             dataset,
             chosen,
             a.out,
             validation=validation,
-            preprocess=_preprocess(a, usual_preprocess(spec, chosen)),
+            preprocess=preprocess_of(a, usual_preprocess(spec, chosen)),
             device=a.device,
             threads=a.threads,
             resume=a.resume,
             log_every=a.log_every,
             half=a.half,
+            overfit=a.overfit,
             provenance=_provenance(a),
+            origin=origin(a),
         )
-        return _done(a)
+        return _done(a, model)
 
 
 def _finetune(a: argparse.Namespace) -> int:
@@ -175,12 +170,12 @@ def _finetune(a: argparse.Namespace) -> int:
     from ..inference.files import load
     from ..ops import backend
     from ..training.train import finetune
-    from .recipe import typed_recipe
 
+    a = complete(a)
     with announce_compiling(backend(a.device)):
-        chosen, model = typed_recipe(a), load(a.model, a.device, a.threads)
-        dataset, validation = _data(a)
-        finetune(
+        model = load(a.model, a.device, a.threads)
+        chosen, dataset, validation = _recipe_and_data(a)
+        model = finetune(
             model,
             dataset,
             chosen,
@@ -191,79 +186,63 @@ def _finetune(a: argparse.Namespace) -> int:
             resume=a.resume,
             log_every=a.log_every,
             half=a.half,
+            overfit=a.overfit,
             provenance=_provenance(a),
+            origin=origin(a),
         )
-        return _done(a)
+        return _done(a, model)
 
 
-def _done(a: argparse.Namespace) -> int:
-    """Print the name of the model file."""
-    from ..training.folder import TrainingFolder
+def _done(a: argparse.Namespace, model: Model) -> int:
+    """Print the name of the model file, and for people how to use it."""
+    from ..training.record.folder import TrainingFolder
 
-    print(shown(TrainingFolder(a.out).model))
+    if a.overfit:
+        print(f"learnt by heart: {model.provenance['learnt by heart']}")
+        return 0
+    folder = TrainingFolder(a.out)
+    print(shown(folder.model), flush=True)
+    meta, best = folder.meta(), folder.model
+    if meta["epoch"] < (epochs := meta["recipe"]["epochs"]):
+        say(
+            f"ended after epoch {meta['epoch']} of {epochs}: {meta['waited']} in a row were no "
+            "better on the validation images"
+        )
+    if meta["best"] is not None and meta["best"] > meta["top1"]:
+        best = folder.best
+        say(
+            f"{shown(best)} was the best on the validation images, with {meta['best']:.1%}; "
+            f"{folder.model.name} has {meta['top1']:.1%}"
+        )
+    command = shlex.join(["tinyresnext", "classify", "IMAGE", "--model", str(best)])
+    say(f"to use it: {shown(command)}")
     return 0
 
 
-def _data(a: argparse.Namespace) -> tuple[Dataset, Dataset | None]:
-    """Return the images to train on, and those to evaluate on if there are any."""
+def _recipe_and_data(a: argparse.Namespace) -> tuple[Recipe, Dataset, Dataset | None]:
+    """Return the recipe, the images to train on, and those to evaluate on if there are any."""
     from ..data.open import open_dataset
+    from ..data.parts import held_out
     from ..ops import backend
+    from .runs.recipe import typed_recipe
 
+    seed = typed_recipe(a).seed  # this refuses what was typed before any image is read
+    if a.val is not None and a.val_part is not None:
+        raise UsageError("--val and --val-part both say which images to validate on; give one")
     threads = backend(a.device).thread_count(a.threads)
     dataset = open_dataset(a.data, a.split, a.broken, threads=threads)
     say(f"{shown(a.data)}, {a.split}: {dataset.found()}")
-    if a.val is None:
-        return dataset, None
-    validation = open_dataset(a.val, a.val_split, a.broken, threads=threads)
-    say(f"{shown(a.val)}, {a.val_split}: {validation.found()}")
-    return dataset, validation
-
-
-def _spec(a: argparse.Namespace) -> Spec:
-    """Return the network: by its name, by its depth, or by its blocks."""
-    from dataclasses import replace
-
-    from ..network.spec import Spec, cifar, variant
-
-    said = {
-        "cardinality": a.cardinality,
-        "width": a.width,
-        "expansion": a.widen,
-        "stem": a.stem,
-        "avg_down": a.avg_down,
-    }
-    given = {name: value for name, value in said.items() if value is not None}
-    if a.arch is not None:
-        if given:
-            raise UsageError(
-                f"--arch {a.arch} says what the network is; leave out {', '.join(given)}, or give "
-                "--depth or --blocks"
-            )
-        return variant(a.arch)
-    if a.depth is not None:
-        if a.stem not in (None, "cifar"):
-            raise UsageError(
-                f"--depth is that of a CIFAR network and --stem is {a.stem}; give --blocks for "
-                "other stems"
-            )
-        return replace(cifar(a.depth, 32, 4), **given)
-    return Spec(a.blocks, **given)
-
-
-def _preprocess(a: argparse.Namespace, usual: Preprocess) -> Preprocess:
-    """Return the usual preprocessing with the size, mean and standard deviation that were typed."""
-    from dataclasses import replace
-
-    if a.size is not None:
-        # The margin around a crop stays in proportion.
-        usual = replace(usual, resize=round(usual.resize * a.size / usual.crop), crop=a.size)
-    given = {
-        name: value for name, value in {"mean": a.mean, "std": a.std}.items() if value is not None
-    }
-    return replace(usual, **given)
+    validation = None
+    if a.val_part is not None:
+        dataset, validation = held_out(dataset, a.val_part, seed)
+        say(f"{len(validation):,} of them are held out for validation, {len(dataset):,} are left")
+    elif a.val is not None:
+        validation = open_dataset(a.val, a.val_split, a.broken, threads=threads)
+        say(f"{shown(a.val)}, {a.val_split}: {validation.found()}")
+    return typed_recipe(a, len(dataset)), dataset, validation
 
 
 def _provenance(a: argparse.Namespace) -> dict[str, str]:
     """Return the command that repeats the run, and the licence if one was typed."""
-    command = shlex.join(["tinyresnext", *(word for word in a.typed if word != "--resume")])
-    return {"command": shown(command)} | ({"licence": a.licence} if a.licence else {})
+    command = shown(origin(a)["command"])
+    return {"command": command} | ({"licence": a.licence} if a.licence else {})

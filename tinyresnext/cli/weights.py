@@ -13,6 +13,7 @@ from ..errors import UsageError
 from ..system.files import regular, shown
 from .options import (
     Commands,
+    add_command,
     add_device,
     add_force,
     add_normalisation,
@@ -30,12 +31,15 @@ INTERPOLATIONS = ("bilinear", "bicubic", "torch7", "keras")
 
 def add_commands(commands: Commands) -> None:
     """Add the parsers of `convert`, `export` and `verify`."""
-    c = commands.add_parser("convert", help="turn a checkpoint into a model file")
-    c.set_defaults(add_options=_add_convert, run=_convert)
-    c = commands.add_parser("export", help="turn a model file back into a checkpoint")
-    c.set_defaults(add_options=_add_export, run=_export)
-    c = commands.add_parser("verify", help="check a model file, and its logits against a reference")
-    c.set_defaults(add_options=_add_verify, run=_verify)
+    sentence = "Turn a checkpoint of another system into a model file."
+    example = "tinyresnext convert resnext50_32x4d-7cdf4587.pth"
+    add_command(commands, "convert", sentence, example, _add_convert, _convert)
+    sentence = "Turn a model file back into a checkpoint."
+    example = "tinyresnext export best.h5 best.safetensors"
+    add_command(commands, "export", sentence, example, _add_export, _export)
+    sentence = "Check a model file, and compare its logits with a reference."
+    example = "tinyresnext verify best.h5"
+    add_command(commands, "verify", sentence, example, _add_verify, _verify)
 
 
 # --- convert --------------------------------------------------------------------------------------
@@ -61,6 +65,16 @@ def _add_convert(c: argparse.ArgumentParser) -> None:
     add_stem(c, "the first layers, where they leave it open: pooled for a 3x3 with a pooling")
     c.add_argument(
         "--ema", action="store_true", help="take the averaged weights of a training checkpoint"
+    )
+    c.add_argument(
+        "--key",
+        metavar="NAME",
+        help="where a .pth file has the weights, such as model or ema.model (found by default)",
+    )
+    c.add_argument(
+        "--prefix",
+        metavar="TEXT",
+        help="what stands before the names of the network, such as encoder. (found by default)",
     )
     c.add_argument("--labels", metavar="FILE", help="a text file with the name of one class a line")
     c.add_argument(
@@ -115,13 +129,20 @@ def _convert(a: argparse.Namespace) -> int:
     asked = {name: getattr(a, name) for name in ("resize", "crop", "interpolation", "mean", "std")}
     given = {name: value for name, value in asked.items() if value is not None}
     opened = opened_checkpoint(
-        a.src, arch=a.arch, stem=a.stem, labels=labels, ema=a.ema, licence=a.licence
+        a.src,
+        arch=a.arch,
+        stem=a.stem,
+        labels=labels,
+        ema=a.ema,
+        licence=a.licence,
+        key=a.key,
+        prefix=a.prefix,
     )
     with opened as (stored, notes):
         stored = stored._replace(preprocess=replace(stored.preprocess, **given))
         store.write(dst, stored, half=a.half)
     how = "given" if given else "found" if FOUND in notes else "assumed"
-    for note in (*notes, f"{how}: {report.pictures(stored.preprocess)}"):
+    for note in (*notes, f"{how}: {report.prepared(stored.preprocess)}"):
         print(f"{shown(a.src)}: {note}", file=sys.stderr)
     print(dst)
     return 0

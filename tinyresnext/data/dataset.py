@@ -15,11 +15,12 @@ from ..images.files import KINDS
 from ..system.console import tell
 from .rules import image_kind, is_readable
 
-__all__ = ["Dataset", "Read", "Reading", "from_files", "to_stderr"]
+__all__ = ["Dataset", "Read", "Reading", "Weigh", "from_files", "to_stderr"]
 
 Read = Callable[[int], NDArray[np.uint8]]
+Weigh = Callable[[int], int]
 
-_SAMPLE = 16  # images that are decoded to estimate the memory for all of them
+_SAMPLE = 16  # images that are looked at to estimate the memory for all of them
 _CHUNK = 64  # images that a thread decodes at a time
 
 
@@ -125,6 +126,7 @@ def from_files(
     labels: Sequence[int],
     names: list[str],
     read: Read,
+    weigh: Weigh,
     where: str,
     reading: Reading,
     left_out: Mapping[str, int],
@@ -132,7 +134,8 @@ def from_files(
     """Build the data set of images that have to be decoded.
 
     They are decoded at once, if a sample shows that all of them fit into `reading.memory`, and
-    otherwise each time they are read.
+    otherwise each time they are read. ``weigh`` returns the bytes of one, which is not decoded for
+    that.
 
     Raises
     ------
@@ -147,7 +150,7 @@ def from_files(
             f"{where} has no images in this split; expected {KINDS} files in class folders"
         )
     every = np.asarray(labels, np.int64)
-    decoded = _decode_all(read, n, reading) if _estimate(read, n) <= reading.memory else None
+    decoded = _decode_all(read, n, reading) if _estimate(weigh, n) <= reading.memory else None
     if decoded is None:
         kept, later = _without_unreadable(read, names, reading), read
         read, pixels = (lambda i: later(kept[i])), None
@@ -196,12 +199,12 @@ def _without_unreadable(read: Read, names: list[str], reading: Reading) -> list[
     return kept
 
 
-def _estimate(read: Read, n: int) -> int:
+def _estimate(weigh: Weigh, n: int) -> int:
     """Estimate the bytes of all decoded images from a few of them."""
     sizes = []
     for i in range(0, n, -(-n // _SAMPLE)):
         try:
-            sizes.append(read(i).nbytes)
+            sizes.append(weigh(i))
         except ImageError:
             continue  # the error is raised, or warned of, when this image is read in its turn
     return sum(sizes) * n // max(len(sizes), 1)
@@ -226,7 +229,8 @@ def _decode_all(
             except ImageError as error:
                 if not reading.skips:
                     raise
-                found.append(error)
+                # A new one: with its traceback, this one would keep the whole file in memory.
+                found.append(ImageError(str(error)))
         return found
 
     kept: list[int] = []

@@ -27,8 +27,8 @@ from ..images.checks import whole_number
 from ..system.files import regular, shown
 from .cifar import open_cifar_archive, open_cifar_folder
 from .dataset import Dataset, Reading, to_stderr
-from .folders import open_folder, open_zip
 from .mnist import open_idx
+from .trees.folders import open_folder, open_zip
 
 __all__ = ["open_dataset"]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import islice
 
 __all__ = ["SPLITS", "image_kind", "is_left_out", "is_readable", "splits_among"]
 
@@ -66,6 +67,7 @@ SPLITS = {
 """The names of the splits, each with the names that a folder of it may have in any case."""
 
 _CANONICAL = {name: split for split, names in SPLITS.items() for name in names}
+_MOST_WORDS = 4  # that are looked at in a name
 # The longest first: "training" is no "train" with "ing" behind it.
 _SPLIT_WORD = re.compile("|".join(sorted(_CANONICAL, key=len, reverse=True)))
 
@@ -101,7 +103,7 @@ def splits_among(folders: Iterable[str]) -> dict[str, str]:
     found = {name: _CANONICAL[name.lower()] for name in names if name.lower() in _CANONICAL}
     around: dict[tuple[str, str], dict[str, str]] = {}
     for name in names:
-        for word in _SPLIT_WORD.finditer(name.lower()):
+        for word in islice(_SPLIT_WORD.finditer(name.lower()), _MOST_WORDS):
             rest = name.lower()[: word.start()], name.lower()[word.end() :]
             around.setdefault(rest, {})[name] = _CANONICAL[word[0]]
     for group in around.values():

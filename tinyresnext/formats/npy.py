@@ -29,6 +29,7 @@ from .stored_zip.reader import Member, check_crc, unpacked
 
 __all__ = ["Header", "header_bytes", "numbers", "read_array", "read_header"]
 
+_LARGE = 16 << 20  # bytes
 MAX_HEADER = 1 << 12  # bytes of the literal; NumPy's own have 118, padding included
 
 _LITERAL = re.compile(
@@ -141,15 +142,22 @@ def numbers(file: BinaryIO, member: Member, begin: int) -> Iterator[memoryview]:
 def read_array(file: BinaryIO, member: Member, name: str) -> NDArray[Any]:
     """Read a whole array, which may be written to. Parameters and errors as in `read_header`.
 
+    A large member that is compressed is unpacked twice: first to check it, within little memory.
+
     Raises
     ------
     IntegrityError
         Also if the CRC differs.
     """
-    header, data = read_header(file, member, name), bytearray()
+    header = read_header(file, member, name)
+    if member.deflated and member.size > _LARGE:
+        for _ in numbers(file, member, header.begin):
+            pass
+    array, done = np.empty(prod(header.shape), _dtype(header.descr, name)), 0
+    data = array.view(np.uint8)
     for piece in numbers(file, member, header.begin):
-        data += piece
-    array = np.frombuffer(data, _dtype(header.descr, name))
+        data[done : done + len(piece)] = piece
+        done += len(piece)
     return array.reshape(header.shape, order="F" if header.fortran_order else "C")
 
 

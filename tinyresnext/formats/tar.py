@@ -9,6 +9,7 @@ everything else that an archive can hold is refused.
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
 from collections.abc import Collection
 from typing import BinaryIO
@@ -21,6 +22,8 @@ MAX_PART = 256 << 20
 """Bytes of one file; the training images of CIFAR-100 have 154 MB."""
 
 _MAX_UNPACKED = 1 << 30  # bytes of the whole archive, unpacked
+# Photographs hardly become smaller: the published archives unpack to 1.1 times their size.
+_MOST_RATIO, _FEW_BYTES = 2, 8 << 20
 _MAX_MEMBERS = 1000  # the published archives have nine
 _MAX_NOTE = 64 << 10  # bytes of an extended header, such as a time in fractions of a second
 _BLOCK = 512
@@ -47,9 +50,12 @@ def read_tar(file: BinaryIO, wanted: Collection[str]) -> dict[str, bytes]:
         It has links, devices or names that lead elsewhere, or holds more than any data set that we
         read.
     """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
     start = file.read(2)
     file.seek(0)
-    stream = _Stream(gzip.GzipFile(fileobj=file) if start == b"\x1f\x8b" else file)
+    most = min(_MAX_UNPACKED, _MOST_RATIO * size + _FEW_BYTES)
+    stream = _Stream(gzip.GzipFile(fileobj=file) if start == b"\x1f\x8b" else file, most)
     found: dict[str, bytes] = {}
     for _ in range(_MAX_MEMBERS):
         header = stream.take(_BLOCK)
@@ -88,8 +94,8 @@ def read_tar(file: BinaryIO, wanted: Collection[str]) -> dict[str, bytes]:
 class _Stream:
     """The unpacked bytes, counted; an error of unpacking becomes one of this package's errors."""
 
-    def __init__(self, source: BinaryIO | gzip.GzipFile) -> None:
-        self.source = source
+    def __init__(self, source: BinaryIO | gzip.GzipFile, most: int) -> None:
+        self.source, self.most = source, most
         self.taken = 0
 
     def some(self, count: int) -> bytes:
@@ -108,9 +114,10 @@ class _Stream:
                 "again"
             ) from error
         self.taken += len(data)
-        if self.taken > _MAX_UNPACKED:
+        if self.taken > self.most:
             raise UnsafeError(
-                f"the archive unpacks to more than the {_MAX_UNPACKED:,} bytes that are accepted"
+                f"the archive unpacks to more than the {self.most:,} bytes that are accepted from "
+                "one of its length"
             )
         return data
 

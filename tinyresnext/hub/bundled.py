@@ -6,9 +6,10 @@ from pathlib import Path
 
 from ..errors import FormatError
 
-__all__ = ["MANIFEST", "SHIPPED", "manifest", "shipped_model"]
+__all__ = ["BUNDLED", "MANIFEST", "SHIPPED", "manifest", "shipped_model"]
 
-SHIPPED = "tinyresnext_cifar10.h5"
+BUNDLED = "tinyresnext_cifar10"  # the name of the bundled model
+SHIPPED = f"{BUNDLED}.h5"
 MANIFEST = "manifest.toml"
 PACKAGE = Path(__file__).parent.parent
 

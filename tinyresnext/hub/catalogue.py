@@ -7,8 +7,6 @@ every use.
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
 import functools
 import os
 from pathlib import Path
@@ -16,7 +14,8 @@ from pathlib import Path
 from ..errors import UsageError
 from ..network.spec import VARIANTS
 from ..system.home import home
-from .bundled import manifest
+from ..system.words import matching, similar
+from .bundled import BUNDLED, manifest, shipped_model
 from .entry import Entry
 from .manifest import parse
 
@@ -36,8 +35,8 @@ def entries() -> tuple[Entry, ...]:
 
 
 def names(pattern: str = "*") -> list[str]:
-    """Return the names of the published models that match a pattern such as ``resnext50*``."""
-    return [entry.name for entry in entries() if fnmatch.fnmatchcase(entry.name, pattern)]
+    """Return the names of the models that `matching` finds: the bundled one, then the published."""
+    return matching(pattern, [BUNDLED, *(entry.name for entry in entries())])
 
 
 def find(name: str) -> Entry:
@@ -54,12 +53,7 @@ def find(name: str) -> Entry:
     if name in known:
         return known[name]
     tagged = [entry for entry in known.values() if entry.architecture == name]
-    free = [
-        entry
-        for entry in tagged
-        if entry.free and entry.urls and not entry.unreadable and entry.top1 is not None
-    ]
-    if free:
+    if free := [entry for entry in tagged if _can_stand_for_all(entry)]:
         return max(free, key=lambda entry: entry.top1 or 0)
     if tagged:
         others = ", ".join(entry.name for entry in tagged)
@@ -69,11 +63,22 @@ def find(name: str) -> Entry:
             f"{name!r} is an architecture, and no weights of it are in the catalogue; `tinyresnext "
             "convert CHECKPOINT MODEL.h5` makes a model from a checkpoint that you have"
         )
-    near = difflib.get_close_matches(name, [*known, *VARIANTS], 3) or list(known)[:3]
     raise UsageError(
-        f"there is no model called {name!r}; did you mean {', '.join(near)}? `tinyresnext models` "
-        "lists all"
+        f"there is no model called {name!r:.80}; {similar(name, with_weights())}`tinyresnext "
+        "models` lists all"
     )
+
+
+def with_weights() -> list[str]:
+    """Return the names that mean weights: the bundled model, architectures, published models."""
+    usable = [entry for entry in entries() if not entry.unreadable]
+    architectures = [entry.architecture for entry in usable if _can_stand_for_all(entry)]
+    return list(dict.fromkeys([BUNDLED, *architectures, *(entry.name for entry in usable)]))
+
+
+def _can_stand_for_all(entry: Entry) -> bool:
+    """Return whether the architecture alone can mean this model."""
+    return entry.free and bool(entry.urls) and not entry.unreadable and entry.top1 is not None
 
 
 def place(entry: Entry) -> Path:
@@ -100,17 +105,22 @@ def is_here(entry: Entry) -> bool:
 def model_file(name: str | os.PathLike[str]) -> str | os.PathLike[str]:
     """Return the file that a name means.
 
-    A path means itself, the name of a published model the file that was pulled.
+    A path means itself, the name of a published model the file that was pulled, and the name of the
+    bundled model its file.
 
     Raises
     ------
     UsageError
-        It is the name of a model, or of an architecture, that was not pulled.
+        It is the name of a model, or of an architecture, that was not pulled, or resembles one, or
+        is no name of a file.
     """
     text = os.fspath(name) if isinstance(name, (str, os.PathLike)) else name
     if not isinstance(text, str) or os.path.exists(text):
         return name
-    if text not in VARIANTS and text not in names():
+    if text == BUNDLED:
+        return shipped_model()
+    known = text in VARIANTS or any(entry.name == text for entry in entries())
+    if not known and _is_path(text):
         return name  # the reader says what is wrong with it
     entry = find(text)
     if not is_here(entry):
@@ -118,3 +128,11 @@ def model_file(name: str | os.PathLike[str]) -> str | os.PathLike[str]:
             f"the model {entry.name} is not on this computer; `tinyresnext pull {text}` fetches it"
         )
     return place(entry)
+
+
+def _is_path(text: str) -> bool:
+    """Return whether a text can only be meant as the name of a file."""
+    ending = Path(text).suffix
+    if not text or os.path.dirname(text) or ending in (".h5", ".hdf5"):
+        return True
+    return bool(ending) and not similar(text, with_weights())

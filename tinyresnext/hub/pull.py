@@ -25,6 +25,7 @@ from ..errors import DownloadError, IntegrityError, UsageError, WeightsError
 from ..network.resnext import parameters
 from ..store import store
 from ..system.files import locked, shown
+from .bundled import BUNDLED, shipped_model
 from .caches import found_in_caches
 from .catalogue import find, place
 from .download import Progress, fetch
@@ -57,7 +58,7 @@ def pull(
     Parameters
     ----------
     name : str or Entry
-        As in `tinyresnext.hub.catalogue.find`.
+        As in `tinyresnext.hub.catalogue.find`. The bundled model is here already.
     accept_licence : bool
         The user accepts a licence that does not allow every use.
     offline : bool
@@ -87,6 +88,9 @@ def pull(
     WeightsError
         The file is another one, or cannot be converted.
     """
+    if name == BUNDLED:
+        note(f"{BUNDLED} is the bundled model, which every copy of tinyresnext has")
+        return shipped_model()
     entry = name if isinstance(name, Entry) else find(name)
     if entry.unreadable:
         raise UsageError(f"{entry.name} cannot be used: {entry.unreadable}")

@@ -38,7 +38,8 @@ from PIL import (
 )
 
 from ..errors import ImageError
-from ..formats.image import jpeg, png, tiff
+from ..formats.image import gif, jpeg, png, tiff, webp
+from ..formats.image.parts import Bare, as_file
 from ..system.files import regular
 
 __all__ = [
@@ -51,8 +52,7 @@ __all__ = [
 ]
 
 MAX_FILE_BYTES = 64 * 2**20
-"""Bytes. A larger file is refused before it is read: photographs are smaller, and Pillow needs a
-second for 3 MiB of empty segments."""
+"""Bytes. A larger file is refused before it is read: photographs are smaller."""
 
 MAX_PIXELS = 89_478_485
 """A larger image is refused before it is decoded: 2**28 / 3, where Pillow begins to warn. Decoding
@@ -60,11 +60,6 @@ so many pixels needs 1 to 1.5 GiB of memory."""
 
 KINDS = "JPEG, PNG, WebP, BMP, GIF or TIFF"
 """The formats that are read, for messages."""
-
-# Scans and EXIF blocks of a JPEG. Ten are usual; each scan is a pass over the whole image, and for
-# each EXIF block Pillow copies all those before it.
-_JPEG_REPEATS = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)|Exif\x00\x00")
-_MAX_REPEATS = 100
 
 _LOOKALIKES = (  # how files of other kinds begin
     (
@@ -98,12 +93,19 @@ _FORMATS = (  # how a file begins, its format, and the class that reads it
     (rb"II\*\x00|MM\x00\*", "TIFF", TiffImagePlugin.TiffImageFile),
 )
 
-# Metadata are taken out before Pillow sees them. It refuses long texts and damaged profiles, and
-# warns of a damaged EXIF block or animation; the pixels need none of it.
-_BARE = {"JPEG": jpeg.bare, "PNG": png.bare, "TIFF": tiff.bare}
+# Metadata are taken out before Pillow sees them. It refuses long texts and damaged profiles, warns
+# of a damaged EXIF block or animation, and needs minutes where there are millions of something; the
+# pixels need none of it.
+_BARE = {
+    "JPEG": jpeg.bare,
+    "PNG": png.bare,
+    "GIF": gif.bare,
+    "WebP": webp.bare,
+    "TIFF": tiff.bare,
+}
 
 
-def load_image(path: str | os.PathLike[str]) -> Image.Image:
+def load_image(path: str | os.PathLike[str], pixels: bool = True) -> Image.Image:
     """Read, check and decode the first frame of an image file.
 
     Parameters
@@ -111,6 +113,8 @@ def load_image(path: str | os.PathLike[str]) -> Image.Image:
     path
         A regular file of at most `MAX_FILE_BYTES`. It is opened once; devices and pipes are refused
         without waiting for them.
+    pixels
+        Whether to decode them; without, only the size of the image is known.
 
     Returns
     -------
@@ -125,10 +129,10 @@ def load_image(path: str | os.PathLike[str]) -> Image.Image:
         exceeds a limit.
     """
     name = repr(path if isinstance(path, str) else os.fspath(path))
-    return image_in(_read(path, name), name)
+    return image_in(_read(path, name), name, pixels)
 
 
-def image_in(data: bytes, name: str) -> Image.Image:
+def image_in(data: bytes, name: str, pixels: bool = True) -> Image.Image:
     """Check and decode the first frame of an image file that is already in memory.
 
     Parameters
@@ -137,6 +141,8 @@ def image_in(data: bytes, name: str) -> Image.Image:
         The whole file. The caller has limited its length to `MAX_FILE_BYTES`.
     name
         For messages; quoted by the caller.
+    pixels
+        As for `load_image`.
 
     Returns and raises the same as `load_image`.
     """
@@ -144,7 +150,7 @@ def image_in(data: bytes, name: str) -> Image.Image:
         raise ImageError(f"{name} is empty (0 bytes); give a {KINDS} image")
     for start, kind, reader in _FORMATS:
         if re.match(start, data, re.DOTALL):
-            return _decode(data, kind, reader, name)
+            return _decode(data, kind, reader, name, pixels)
     unknown = f"of an unknown kind (it begins with {data[:8].hex(' ')})"
     found = next((kind for start, kind in _LOOKALIKES if re.match(start, data, re.DOTALL)), unknown)
     raise ImageError(f"{name} seems to be {found}; give a {KINDS} image")
@@ -172,16 +178,20 @@ def _read(path: str | os.PathLike[str], name: str) -> bytes:
         return file.read(MAX_FILE_BYTES)
 
 
-def _decode(data: bytes, kind: str, reader: type[ImageFile.ImageFile], name: str) -> Image.Image:
+def _decode(
+    data: bytes, kind: str, reader: type[ImageFile.ImageFile], name: str, pixels: bool
+) -> Image.Image:
     """Open by the format's class, check the size, decode; raise `ImageError` for any failure."""
     try:
         _check_cost(kind, data)
-        bare = _BARE[kind](data) if kind in _BARE else None
-        image = reader(io.BytesIO(data if bare is None else bare.data))
+        bare = _BARE[kind](data) if kind in _BARE else Bare([data])
+        # Pillow reads the whole file where libtiff or libwebp does.
+        whole = kind in ("TIFF", "WebP")
+        image = reader(io.BytesIO(b"".join(bare.parts)) if whole else as_file(bare.parts))
         check_size(*image.size)
-        image.load()
-        if bare is not None:
-            image.info.update(exif=bare.exif, xmp=bare.xmp)
+        if pixels:
+            image.load()
+        image.info.update(exif=bare.exif, xmp=bare.xmp)
     except ImageError as error:
         raise ImageError(f"{name} is refused: {error}") from error
     # For damaged data, decoders raise OSError, SyntaxError, ValueError, struct.error, EOFError,
@@ -207,8 +217,6 @@ def _reason(error: BaseException) -> str:
 
 def _check_cost(kind: str, data: bytes) -> None:
     """Raise `ImageError` for constructs that keep Pillow busy for minutes in a small file."""
-    if kind == "JPEG" and sum(1 for _ in _JPEG_REPEATS.finditer(data)) > _MAX_REPEATS:
-        raise ImageError(f"it has more than {_MAX_REPEATS} scans or EXIF blocks; save it again")
     # Pillow decodes these byte by byte in Python.
     if kind == "BMP" and data[14] > 12 and data[30:34] in (b"\1\0\0\0", b"\2\0\0\0"):
         raise ImageError("it is run-length coded, which is not supported in BMP; save it as PNG")

@@ -96,16 +96,17 @@ def _rows(model: Model, paths: Iterable[str], top: int, batch: int) -> Iterator[
     """Yield a row for each image."""
     remaining = iter(paths)
     while group := list(islice(remaining, batch)):
-        prepared: list[tuple[str, np.ndarray | ImageError]] = []
+        prepared: list[tuple[str, np.ndarray | str]] = []
         for path in group:
             try:
                 prepared.append((path, prepare(path, model.preprocess)))
             except ImageError as error:
-                prepared.append((path, error))
+                # Not the error: its traceback would keep the whole file in memory.
+                prepared.append((path, str(error)))
         good = [x for _, x in prepared if isinstance(x, np.ndarray)]
         ranked = iter(model.rank(model(np.stack(good)), top) if good else [])
         for path, x in prepared:
-            if isinstance(x, ImageError):
-                yield Row(path, [], str(x))
+            if isinstance(x, str):
+                yield Row(path, [], x)
             else:
                 yield Row(path, next(ranked), None)

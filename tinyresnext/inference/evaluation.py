@@ -93,12 +93,12 @@ class Evaluation:
     def __str__(self) -> str:
         scores = [one for one in self.per_class if one.pictures]
         wide, five = max(12, *(len(one.name) for one in scores)), len(self.classes) > TOP
-        head = [f"{'pictures':{wide}} {self.pictures:8,}", f"{'top-1':{wide}} {self.top1:8.2%}"]
+        head = [f"{'images':{wide}} {self.pictures:8,}", f"{'top-1':{wide}} {self.top1:8.2%}"]
         head += [f"{'top-5':{wide}} {self.top5:8.2%}"] * five
         head += [
             f"{'loss':{wide}} {self.loss:8.4f}",
             "",
-            f"{'class':{wide}} pictures    top-1{'    top-5' * five}  mistaken for",
+            f"{'class':{wide}}   images    top-1{'    top-5' * five}  mistaken for",
         ]
         rows = []
         for number, one in enumerate(self.per_class):

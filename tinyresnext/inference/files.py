@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
 
 from ..hub import catalogue
@@ -10,6 +9,7 @@ from ..hub.bundled import shipped_model
 from ..network.spec import VARIANTS, Spec
 from ..ops import backend
 from ..store import store
+from ..system.words import matching
 from .model import Model
 
 
@@ -23,7 +23,7 @@ def load(
     name : str or path, optional
         A file that `save` or ``tinyresnext convert`` wrote, or the name of a model that
         ``tinyresnext pull`` fetched, such as ``resnext50_32x4d.a1h_in1k``; by default the bundled
-        model.
+        model, whose name is ``tinyresnext_cifar10``.
     device : {"cpu", "auto", "reference"}
         ``reference`` computes with plain NumPy.
     threads : int, optional
@@ -52,6 +52,8 @@ def load_checkpoint(
     device: str = "cpu",
     *,
     stem: str | None = None,
+    key: str | None = None,
+    prefix: str | None = None,
 ) -> Model:
     """Read a checkpoint of any supported format as a model, without writing a file.
 
@@ -64,20 +66,25 @@ def load_checkpoint(
         As for `load`.
     stem : str, optional
         The stem, where the tensors leave it open; `opened_checkpoint` describes it.
+    key, prefix : str, optional
+        The key under which the file has the state dict, and what stands before the names of its
+        tensors; both are found by default.
 
     Raises
     ------
     WeightsError
         The file cannot be used.
     UsageError
-        ``arch`` or ``stem`` does not fit the network.
+        ``arch`` or ``stem`` does not fit the network; nothing lies under ``key`` or behind
+        ``prefix``.
     DeviceError
         There is no such device.
     """
     from ..checkpoints.convert import opened_checkpoint  # it has many readers
 
     ops = backend(device)
-    with opened_checkpoint(path, arch=arch, stem=stem) as (stored, _):
+    opened = opened_checkpoint(path, arch=arch, stem=stem, key=key, prefix=prefix)
+    with opened as (stored, _):
         return Model(*stored._replace(params=dict(stored.params)), ops)
 
 
@@ -107,12 +114,13 @@ def save(model: Model, path: str | os.PathLike[str], *, half: bool = False) -> N
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Return the names of the architectures, then of the published models, that match a pattern.
+    """Return the names of the architectures, then of the models, that match a pattern.
+
+    The first model is the bundled one; the others are published.
 
     Parameters
     ----------
     pattern : str
-        As in a shell, such as ``resnext50*``.
+        Part of a name, such as ``resnext50``, or a pattern as in a shell, such as ``*_in1k``.
     """
-    architectures = [name for name in VARIANTS if fnmatch.fnmatchcase(name, pattern)]
-    return architectures + catalogue.names(pattern)
+    return matching(pattern, VARIANTS) + catalogue.names(pattern)

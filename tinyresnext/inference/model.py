@@ -105,6 +105,7 @@ class Model:
         Returns
         -------
         [n, classes] float32
+            The pooled features [n, features] if the network has no classifier.
 
         Raises
         ------
@@ -113,7 +114,7 @@ class Model:
         """
         x = self._checked(x)
         if len(x) == 0:
-            return np.empty((0, self.spec.classes), np.float32)
+            return np.empty((0, self.spec.outputs), np.float32)
         return self.plan(x.shape)(x)
 
     def predict(
@@ -143,7 +144,7 @@ class Model:
             An image cannot be used. `tinyresnext.inference.classify` skips such images instead.
         UsageError
             ``images`` is something else, ``top`` or ``batch`` is less than 1, or the network
-            has a single class, or other channels than the preprocessing makes.
+            has fewer than two classes, or other channels than the preprocessing makes.
         """
         whole_number("top", top, 1)
         size = whole_number("batch", batch, 1)
@@ -257,7 +258,15 @@ class Model:
 
 
 def check_classes(count: int) -> None:
-    """Raise `UsageError` for a single class, which has 100 % under a softmax, whatever is seen."""
+    """Raise `UsageError` unless there are classes to tell apart.
+
+    A single class has 100 % under a softmax, whatever is seen.
+    """
+    if count == 0:
+        raise UsageError(
+            "the network has no classifier, so it names no classes; `tinyresnext finetune` gives "
+            "it one for your images, and model.features(x) returns what it computes"
+        )
     if count < 2:
         raise UsageError(
             "the network has a single output, and one class means nothing under a softmax: it "

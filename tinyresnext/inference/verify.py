@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from importlib import import_module
+from math import prod
 from typing import cast
 
 import numpy as np
 
 from ..errors import IntegrityError, UsageError, WeightsError
-from ..formats.npy import read_array
+from ..formats.npy import Header, read_array, read_header
 from ..formats.stored_zip.reader import read_members
 from ..network.resnext import forward
 from ..ops import Backend, backend
@@ -24,6 +25,7 @@ from .model import Model
 TORCH_FLOAT32_ERROR = 7e-7
 MARGIN = 3
 MOST_ERROR = 1e-3
+MOST_ENLARGED, SMALL_SIDE = 2, 64  # an image of a reference may be so much larger than the crop
 MOST_REFERENCE = 256 << 20  # bytes of all arrays: four hundred images of 224 x 224
 
 
@@ -62,7 +64,9 @@ def verify(
         return report
     ops = backend(device)
     model = Model(*store.read(path), ops, ops.thread_count(threads))
-    return replace(report, checks=(*report.checks, _compare(model, *_read_reference(reference))))
+    return replace(
+        report, checks=(*report.checks, _compare(model, *_read_reference(reference, model)))
+    )
 
 
 def make_reference(
@@ -149,9 +153,9 @@ def _difference(found: np.ndarray, wanted: np.ndarray) -> float:
 
 def _compare(model: Model, x: np.ndarray, wanted: np.ndarray, error: float) -> store.Check:
     """Check that the model's logits differ from the reference's by no more than float32 allows."""
-    if wanted.shape != (len(x), model.spec.classes):
+    if wanted.shape != (len(x), model.spec.outputs):
         raise UsageError(
-            f"the reference has logits {wanted.shape}, expected ({len(x)}, {model.spec.classes}) "
+            f"the reference has logits {wanted.shape}, expected ({len(x)}, {model.spec.outputs}) "
             "for this model; use the reference that was made for it"
         )
     found = model(x)
@@ -164,8 +168,13 @@ def _compare(model: Model, x: np.ndarray, wanted: np.ndarray, error: float) -> s
     return store.Check("logits", difference <= MARGIN * error, text)
 
 
-def _read_reference(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray, float]:
-    """Read the input, the logits and the float32 error of a reference."""
+def _read_reference(
+    path: str | os.PathLike[str], model: Model
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Read the input, the logits and the float32 error of a reference.
+
+    The headers of all arrays are compared with the model before the numbers of any are read.
+    """
     what = f"the reference {shown(path)}"
     expected = (
         "expected an .npz file with arrays x [n, h, w, c] and logits [n, classes] of floating point"
@@ -179,6 +188,8 @@ def _read_reference(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarra
                     "images"
                 )
             names = [name for name in ("x", "logits", "float32_error") if f"{name}.npy" in members]
+            headers = {name: read_header(file, members[f"{name}.npy"], name) for name in names}
+            _check_headers(headers["x"], headers["logits"], model, f"{what} has", expected)
             found = {name: read_array(file, members[f"{name}.npy"], name) for name in names}
             x, logits = found["x"], found["logits"]
             error = float(found.get("float32_error", TORCH_FLOAT32_ERROR))
@@ -187,17 +198,29 @@ def _read_reference(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarra
     # a KeyError: an array is missing; a TypeError: float32_error is no single number
     except (WeightsError, KeyError, TypeError) as problem:
         raise UsageError(f"{what} cannot be read; {expected}") from problem
-    if x.ndim != 4 or logits.ndim != 2 or x.dtype.kind != "f" or logits.dtype.kind != "f":
-        raise UsageError(
-            f"{what} has x {x.dtype} {x.shape} and logits {logits.dtype} {logits.shape}; {expected}"
-        )
-    if (
-        logits.size == 0
-        or not np.isfinite(logits).all()
-        or not logits.any()
-        or not 0 < error < MOST_ERROR
-    ):
-        raise UsageError(
-            f"{what} has logits that are empty, zero or not finite, or an error beyond 0.001"
-        )
+    if not np.isfinite(logits).all() or not logits.any() or not 0 < error < MOST_ERROR:
+        raise UsageError(f"{what} has logits that are zero or not finite, or an error beyond 0.001")
     return np.ascontiguousarray(x, np.float32), logits.astype(np.float64), error
+
+
+def _check_headers(x: Header, logits: Header, model: Model, what: str, expected: str) -> None:
+    """Raise `UsageError` for arrays that are not images and logits of the model."""
+    floats = np.dtype(x.descr).kind == np.dtype(logits.descr).kind == "f"
+    if len(x.shape) != 4 or len(logits.shape) != 2 or not floats or not prod(logits.shape):
+        raise UsageError(
+            f"{what} x {x.descr} {x.shape} and logits {logits.descr} {logits.shape}; {expected}"
+        )
+    (n, *sides, channels), classes = x.shape, model.spec.classes
+    if logits.shape != (n, classes) or channels != model.spec.channels:
+        raise UsageError(
+            f"{what} x {x.shape} and logits {logits.shape}, expected (n, h, w, "
+            f"{model.spec.channels}) and (n, {classes}) for this model; use the reference that was "
+            "made for it"
+        )
+    # What the network computes grows with the image, and not with the numbers that it ends in.
+    most = MOST_ENLARGED * max(model.preprocess.crop, SMALL_SIDE)
+    if not all(0 < side <= most for side in sides):
+        raise UsageError(
+            f"{what} images of {' x '.join(map(str, sides))}; expected sides of 1 to {most}, for a "
+            f"model of images of {model.preprocess.crop} x {model.preprocess.crop}"
+        )

@@ -10,8 +10,8 @@ import numpy as np
 from ..errors import UsageError
 from .resnext import parameters
 from .spec import Spec
-from .tape import Call
-from .trace import stand_in, trace
+from .tape import Call, stand_in
+from .trace import trace
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from .buffers import allocate, assign_buffers
 from .count import macs
 from .rewrite import for_inference
 from .spec import Spec
-from .tape import Call
-from .trace import ShapesOnly, inputs, replay, stand_in, trace
+from .tape import Call, stand_in
+from .trace import ShapesOnly, inputs, replay, trace
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,12 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from .spec import Spec
+from .spec import FIRST_PLANES, Spec
 
 Array = Any  # an array of whichever backend is handed in
 STEM_CHANNELS = 64  # both of the paper's networks and all later ones begin with 64 channels
-# Table 1: widths are given for a first stage of 64 planes and double with every stage
-FIRST_PLANES = 64
 
 
 @dataclass(frozen=True)
@@ -72,8 +70,9 @@ def parameters(spec: Spec) -> dict[str, tuple[int, ...]]:
             f"{norm}.{part}": shape[:1]
             for part in ("weight", "bias", "running_mean", "running_var")
         }
-    features = FIRST_PLANES * 2 ** (len(spec.blocks) - 1) * spec.expansion
-    return shapes | {"fc.weight": (spec.classes, features), "fc.bias": (spec.classes,)}
+    if spec.classes:
+        shapes |= {"fc.weight": (spec.classes, spec.features), "fc.bias": (spec.classes,)}
+    return shapes
 
 
 def _convolutions(spec: Spec) -> Iterator[tuple[str, str, tuple[int, ...]]]:
@@ -238,6 +237,7 @@ def forward(
     Returns
     -------
     [n, classes]
+        Of a network without a classifier: the pooled features [n, features].
     """
     walk = Walk(params, spec, ops, training, at, frozen)
     x = at("stem", _stem(walk, x))
@@ -248,6 +248,8 @@ def forward(
             x = walk.relu(y, f"{b.name}.relu_2")
         x = at(stage, x)
     x = at("pooled", at("avgpool", ops.mean_pool(x)))
+    if not spec.classes:
+        return x
     return at("fc", ops.linear(x, params["fc.weight"], params["fc.bias"]))
 
 
@@ -274,7 +276,7 @@ def _shortcut(walk: Walk, block: Block, x: Array) -> Array:
     if block.shortcut == "padding":
         # Skipping pixels and adding zero channels is a 1x1 convolution whose weight is the
         # identity, cut or padded.
-        eye = np.eye(block.c_out, block.c_in, dtype=walk.params["fc.weight"].dtype)
+        eye = np.eye(block.c_out, block.c_in, dtype=walk.params["bn1.weight"].dtype)
         weight = walk.ops.upload(eye[:, :, None, None])
         y = walk.ops.conv2d(x, weight, stride=block.stride)
         return walk.at(f"{block.name}.downsample", y)

@@ -5,7 +5,6 @@ The numbers are those of the paper's Tables 1, 3, 4, 5 and 7 and of the publishe
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -13,7 +12,10 @@ from typing import Any
 
 from ..errors import UsageError
 from ..system.checks import from_fields, is_int
+from ..system.words import similar
 
+# Table 1: widths are given for a first stage of 64 planes and double with every stage
+FIRST_PLANES = 64
 STEMS = ("imagenet", "deep", "cifar", "pooled")
 
 
@@ -30,6 +32,7 @@ class Spec:
     width : int
         d: the channels of each path in the first stage. A ResNet has 64.
     classes : int
+        0 makes a network without a classifier, whose result is the pooled features.
     channels : int
         Of the image.
     stem : {"imagenet", "deep", "cifar", "pooled"}
@@ -92,8 +95,11 @@ class Spec:
         for name, value, most in counts + [
             (name, getattr(self, name), most) for name, most in ranges.items()
         ]:
-            if not is_int(value, 1, most):
-                raise UsageError(f"{name} is {value!r}: expected a whole number from 1 to {most}")
+            least = 0 if name == "classes" else 1
+            if not is_int(value, least, most):
+                raise UsageError(
+                    f"{name} is {value!r}: expected a whole number from {least} to {most}"
+                )
         for name, choices in {"stem": STEMS, "shortcut": ("A", "B", "C")}.items():
             if getattr(self, name) not in choices:
                 raise UsageError(
@@ -111,10 +117,20 @@ class Spec:
         return self.stem in ("cifar", "pooled")
 
     @property
+    def outputs(self) -> int:
+        """Return how many numbers the network computes of an image: logits, or pooled features."""
+        return self.classes or self.features
+
+    @property
+    def features(self) -> int:
+        """Return the channels of the last stage."""
+        return FIRST_PLANES * 2 ** (len(self.blocks) - 1) * self.expansion
+
+    @property
     def depth(self) -> int:
         """Return how many layers have weights, as the paper counts them.
 
-        They are three in each block, the stem and the classifier.
+        They are three in each block, the stem and the classifier, also where that is missing.
         """
         return 3 * sum(self.blocks) + 2
 
@@ -217,13 +233,9 @@ def variant(name: str) -> Spec:
     """
     if name in VARIANTS:
         return VARIANTS[name]
-    near = [
-        known for known in VARIANTS if name and known.startswith(name)
-    ] or difflib.get_close_matches(name, VARIANTS, 3)
-    near = near[:3] or list(VARIANTS)[:3]
     raise UsageError(
-        f"there is no architecture called {name!r}; did you mean {', '.join(near)}? "
-        "`tinyresnext models` lists all"
+        f"there is no architecture called {name!r}; {similar(name, VARIANTS)}`tinyresnext models` "
+        "lists all"
     )
 
 
@@ -232,9 +244,9 @@ def describe(spec: Spec) -> str:
     stems = {"imagenet": "7x7 stem", "deep": "deep 3x3 stem", "cifar": "3x3 stem of stride 1"}
     stems["pooled"] = stems["cifar"] + " and a pooling"
     down = ", average-pooled shortcuts" if spec.avg_down else ""
+    result = f"{spec.classes} classes" if spec.classes else "no classifier"
     return (
         f"{spec.name}: {spec.depth} layers (blocks {', '.join(map(str, spec.blocks))}), "
         f"cardinality {spec.cardinality}, width {spec.width}, {stems[spec.stem]}, "
-        f"shortcuts of type {spec.shortcut}{down}, {spec.channels} input channels, "
-        f"{spec.classes} classes"
+        f"shortcuts of type {spec.shortcut}{down}, {spec.channels} input channels, {result}"
     )

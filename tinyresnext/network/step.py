@@ -10,88 +10,20 @@ kept until the last gradient that needs it has been computed, and then its memor
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ..errors import OutOfMemoryError
 from ..ops.contract import Backend
-from ..ops.shapes import READ
 from .buffers import allocate, assign_buffers, too_large
 from .rewrite import for_training
 from .spec import Spec
-from .tape import Call
-from .trace import stand_in, trace
+from .tape import Call, Gradient, differentiate
+from .trace import trace
 
 Array = np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class Gradient:
-    """The call of an ``op_backward``.
-
-    Attributes
-    ----------
-    call : Call
-        The forward call.
-    dy : stand-in
-        The gradient of its result.
-    out : tuple of stand-in
-        The gradient of each positional argument; None where nobody wants it.
-    more : tuple of bool
-        Whether each is added to what another reader of the same value has left there.
-    """
-
-    call: Call
-    dy: Any
-    out: tuple[Any, ...]
-    more: tuple[bool, ...]
-
-    @property
-    def read(self) -> list[Any]:
-        """Return the values that it is computed from."""
-        known = {"dy": self.dy, "y": self.call.out} | dict(enumerate(self.call.args))
-        return [known[which] for which in READ[self.call.op]]
-
-
-def differentiate(
-    calls: Sequence[Call], one: Any, wanted: Collection[int]
-) -> tuple[list[Gradient], dict[int, Any]]:
-    """Apply the chain rule, call by call, from the last to the first; nothing is computed yet.
-
-    Parameters
-    ----------
-    calls : sequence of Call
-        The last one makes what is to be minimised.
-    one : array
-        Its gradient with respect to itself.
-    wanted : collection of int
-        The identities of the arrays whose gradients are wanted.
-
-    Returns
-    -------
-    gradients : list of Gradient
-        In the order in which they are to be computed.
-    found : dict
-        The stand-ins for the gradients that are wanted, by the identity of their arrays.
-    """
-    depends = set(wanted)
-    for call in calls:
-        if any(id(a) in depends for a in call.args):
-            depends.add(id(call.out))
-    found, gradients = {id(calls[-1].out): one}, []
-    for call in reversed(calls):
-        if id(call.out) not in found:
-            continue
-        out, more = [], []
-        for arg in call.args:
-            more.append(id(arg) in found)
-            out.append(
-                found.setdefault(id(arg), stand_in(arg.shape)) if id(arg) in depends else None
-            )
-        gradients.append(Gradient(call, found.pop(id(call.out)), tuple(out), tuple(more)))
-    return gradients, found
 
 
 class Step:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from ..ops import shapes
 
@@ -19,6 +21,11 @@ class Call:
     out: Any
     name: str = ""
     fused: tuple[str, ...] = ()  # ops that a plan has merged into this one, in order
+
+
+def stand_in(shape: Sequence[int]) -> np.ndarray:
+    """Return a new array of that shape whose values all share one zero."""
+    return np.broadcast_to(np.float32(0), shape)
 
 
 class Tape:
@@ -54,8 +61,82 @@ class Tape:
         return record
 
 
+@dataclass(frozen=True, eq=False)
+class Gradient:
+    """The call of an ``op_backward``.
+
+    Attributes
+    ----------
+    call : Call
+        The forward call.
+    dy : stand-in
+        The gradient of its result.
+    out : tuple of stand-in
+        The gradient of each positional argument; None where nobody wants it.
+    more : tuple of bool
+        Whether each is added to what another reader of the same value has left there.
+    """
+
+    call: Call
+    dy: Any
+    out: tuple[Any, ...]
+    more: tuple[bool, ...]
+
+    @property
+    def read(self) -> list[Any]:
+        """Return the values that it is computed from."""
+        known = {"dy": self.dy, "y": self.call.out} | dict(enumerate(self.call.args))
+        return [known[which] for which in shapes.READ[self.call.op]]
+
+
+def differentiate(
+    calls: Sequence[Call], one: Any, wanted: Collection[int]
+) -> tuple[list[Gradient], dict[int, Any]]:
+    """Apply the chain rule, call by call, from the last to the first; nothing is computed yet.
+
+    Parameters
+    ----------
+    calls : sequence of Call
+        The last one makes what is to be minimised.
+    one : array
+        Its gradient with respect to itself.
+    wanted : collection of int
+        The identities of the arrays whose gradients are wanted.
+
+    Returns
+    -------
+    gradients : list of Gradient
+        In the order in which they are to be computed.
+    found : dict
+        The stand-ins for the gradients that are wanted, by the identity of their arrays.
+    """
+    depends = set(wanted)
+    for call in calls:
+        if any(id(a) in depends for a in call.args):
+            depends.add(id(call.out))
+    found: dict[int, Any] = {id(calls[-1].out): one}
+    gradients: list[Gradient] = []
+    for call in reversed(calls):
+        if id(call.out) not in found:
+            continue
+        out: list[Any] = []
+        more: list[bool] = []
+        for arg in call.args:
+            more.append(id(arg) in found)
+            out.append(
+                found.setdefault(id(arg), stand_in(arg.shape)) if id(arg) in depends else None
+            )
+        here = id(call.out)
+        dy = found[here] if here in wanted else found.pop(here)
+        if any(gradient is not None for gradient in out):
+            gradients.append(Gradient(call, dy, tuple(out), tuple(more)))
+    return gradients, found
+
+
 def gradients(tape: Tape, dy: Any, wrt: Sequence[Any]) -> list[Any]:
     """Walk a tape backwards: the chain rule, one recorded call at a time.
+
+    Only what the wanted gradients depend on is computed.
 
     Parameters
     ----------
@@ -72,17 +153,18 @@ def gradients(tape: Tape, dy: Any, wrt: Sequence[Any]) -> list[Any]:
         One gradient for each array of ``wrt``; ``None`` for an array that the last value does not
         depend on.
     """
-    wanted = {id(a) for a in wrt}
-    found = {id(tape.calls[-1].out): dy}
-    for call in reversed(tape.calls):
-        here = id(call.out)
-        if here not in found:
-            continue
-        dout = found[here] if here in wanted else found.pop(here)
-        backward = getattr(tape.ops, f"{call.op}_backward")
-        grads = backward(dout, call.out, *call.args, **call.attrs)
-        # An optional argument that was not given has a gradient of None, after those of the others.
-        for arg, grad in zip(call.args, grads, strict=False):
-            if grad is not None:  # a value that is read twice receives the sum of both gradients
-                found[id(arg)] = found[id(arg)] + grad if id(arg) in found else grad
-    return [found.get(id(a)) for a in wrt]
+    wanted, ops = {id(a) for a in wrt}, tape.ops
+    backward, found = differentiate(tape.calls, dy, wanted)
+    kept = {id(gradient) for gradient in found.values()}
+    values = {id(dy): dy}
+    for step in backward:
+        for stand, more in zip(step.out, step.more, strict=True):
+            if stand is not None and not more:
+                values[id(stand)] = ops.empty(stand.shape, dy.dtype)
+        out = tuple(values.get(id(stand)) for stand in step.out)
+        call, given = step.call, values[id(step.dy)]
+        args = (given, call.out, *call.args)
+        ops.bind(f"{call.op}_backward", *args, **call.attrs, out=out, more=step.more)()
+        if id(step.dy) not in kept:
+            del values[id(step.dy)]
+    return [values[id(found[id(a)])] if id(a) in found else None for a in wrt]

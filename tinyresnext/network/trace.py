@@ -6,12 +6,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from ..ops import shapes
 from .resnext import forward
 from .spec import Spec
-from .tape import Call, Tape
+from .tape import Call, Tape, stand_in
 
 Calls = list[Call]
 
@@ -30,11 +28,6 @@ class ShapesOnly:
     def upload(array: Any) -> Any:
         """Return the constant itself."""
         return array
-
-
-def stand_in(shape: Sequence[int]) -> np.ndarray:
-    """Return a new array of that shape whose values all share one zero."""
-    return np.broadcast_to(np.float32(0), shape)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,8 @@ what the shape rules share, and `torch_reference` the inference ops in PyTorch, 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DeviceError
 from ..system.words import one_of
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
 __all__ = ["DEVICES", "Backend", "automatic", "backend", "backend_module"]
 
 DEVICES = ("cpu", "cuda", "auto", "reference")  # cuda:1 is the second GPU
+
+
+def __getattr__(name: str) -> Any:
+    """Return a backend as an attribute, imported late: `tinyresnext.ops.reference`."""
+    if name not in ("cpu", "reference"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module(f".{name}", __name__)
 
 
 def backend(device: str) -> Backend:

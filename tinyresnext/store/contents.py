@@ -26,7 +26,9 @@ __all__ = [
 ]
 
 DOCUMENTS = ("spec", "preprocess", "labels", "provenance")  # the attributes that are JSON
-MOST_WEIGHTS = 16 << 30  # bytes of all tensors; the largest published ResNeXt, 32x48d, has 3.3 GB
+# Bytes of all tensors, a part of the rule at `places._place`. The largest published ResNeXt,
+# 32x48d, has 3.3 GB.
+MOST_WEIGHTS = 16 << 30
 MOST_JSON = 1 << 16  # bytes of a document
 MOST_LABELS, MOST_LABEL = 10 << 20, 256  # bytes of all labels, and for each class
 LABEL = re.compile(r'"(?:[^"\\]|\\.)*+"(?:,(?=")|\]\Z)')  # a label and what follows it
@@ -152,6 +154,8 @@ def json_value(name: str, text: str, most: int = MOST_JSON) -> Any:
 
 def json_labels(text: str, classes: int) -> list[str]:
     """Return the labels, which are counted before they are understood."""
+    if not classes and text == "[]":
+        return []
     count, at = 0, 1
     while count <= classes and (label := LABEL.match(text, at)):
         count, at = count + 1, label.end()

@@ -151,9 +151,15 @@ def _members(hdf5: Hdf5, group: Group, path: str, expected: set[str]) -> list[tu
 
 
 def _place(hdf5: Hdf5, dataset: Dataset, name: str, shape: tuple[int, ...]) -> Place:
-    """Return where the values of a dataset lie.
+    """Return where the values of a dataset lie, before anything is allocated or read for them.
 
-    It must have a type and shape that it may have, and its bytes must belong to nothing else.
+    **The rule that stops a dataset of 4 TB**: the architecture says how large a tensor is, and the
+    file can only agree.
+
+    1. The shape is that of the architecture, whose weights have at most `contents.MOST_WEIGHTS`
+       bytes and no more than the file can have (`reading.contents_of`).
+    2. The dataset has exactly the bytes that this shape needs.
+    3. These bytes lie in the file and belong to nothing else (`Walker.claim`).
     """
     number = BY_HDF5.get(dataset.datatype)
     if number is None or number.name not in STORED:

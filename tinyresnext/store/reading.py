@@ -76,6 +76,7 @@ def contents_of(file: BinaryIO) -> Contents:
     texts = places.texts(hdf5.root.attributes, ATTRIBUTES, "the file")
     spec, size = Spec.from_json(json_value("spec", texts["spec"])), places.size_of(file)
     shapes = shapes_of(spec)
+    # A part of the rule at `places._place`; half precision has two bytes a value.
     if (needed := 2 * sum(map(prod, shapes.values()))) > size:
         raise UnsafeError(
             f"{spec.name} has {needed:,} bytes of weights or more, but the file {size:,}; {AGAIN}"

@@ -6,10 +6,11 @@ of its own in their place. No work depends on what is said there.
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
 
-__all__ = ["at_terminal", "tell"]
+__all__ = ["at_terminal", "rewrite", "tell"]
 
 
 def at_terminal() -> bool:
@@ -29,3 +30,16 @@ def tell(text: object, end: str = "\n") -> None:
         except UnicodeEncodeError:
             sys.stderr.write(whole.encode("ascii", "backslashreplace").decode())
         sys.stderr.flush()
+
+
+def rewrite(text: str) -> None:
+    """Write a text over the line of the terminal that the cursor is in; an empty one clears it.
+
+    A line that is wider than the terminal could not be written over, so it is cut.
+    """
+    try:
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns
+    except Exception:  # no file, or an object of any class
+        columns = 0
+    wide = (columns or 80) - 1
+    tell(f"\r{text[:wide]:{wide}}", end="" if text else "\r")

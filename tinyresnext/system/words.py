@@ -1,10 +1,10 @@
-"""Words that a person types: the error for an unknown one names the nearest known one."""
+"""Words that a person types: parts of names, and the nearest known ones to an unknown one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["nearest", "one_of"]
+__all__ = ["matching", "nearest", "one_of", "similar"]
 
 
 def one_of(word: object, known: Iterable[str]) -> str:
@@ -20,6 +20,36 @@ def one_of(word: object, known: Iterable[str]) -> str:
     words = list(known)
     near = nearest(word, words)
     return f"expected one of {', '.join(words)}" + (f"; did you mean {near}?" if near else "")
+
+
+def similar(name: str, known: Iterable[str]) -> str:
+    """Return ``"did you mean resnet50? "`` with up to three known names, or an empty text.
+
+    Names that begin with what was typed are nearer than others that look like it.
+    """
+    from difflib import get_close_matches
+
+    names = list(dict.fromkeys(known))
+    longer = [one for one in names if name and one.startswith(name)]
+    near = longer[:3] or get_close_matches(name, names, 3)
+    return f"did you mean {', '.join(near)}? " if near else ""
+
+
+def matching(pattern: str, known: Iterable[str]) -> list[str]:
+    """Return the names that match a pattern as in a shell, or that have a text in them.
+
+    Parameters
+    ----------
+    pattern : str
+        Such as ``*_in1k``; a text without ``*``, ``?`` and ``[``, such as ``resnext50``, stands for
+        all names that have it in them.
+    known : iterable of str
+        The names.
+    """
+    from fnmatch import fnmatchcase
+
+    whole = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
+    return [name for name in known if fnmatchcase(name.lower(), whole.lower())]
 
 
 def nearest(word: object, known: Iterable[str]) -> str | None:

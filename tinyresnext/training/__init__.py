@@ -1,6 +1,7 @@
 """Train a network: recipe and data set in, model out.
 
-Read `train` first: the loop is there. `recipes` says what decides a run, `run` what each line of
-the loop does, `optimisers` how weights change. `folder`, `state` and `log` are what a run leaves on
-disk, so that it resumes to the same bits.
+Read `train` first: the loop is there. `recipes` says what decides a run, `setting` what is refused,
+`run` what each line of the loop does, `optimisers` how weights change, and `record` what a run
+leaves on disk, so that it resumes to the same bits. `overfit` checks that a mini-batch can be
+learnt.
 """

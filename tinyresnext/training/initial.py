@@ -11,17 +11,70 @@ part 8; Jordan 2024, "94% on CIFAR-10 in 3.29 seconds", section 3.2).
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
+from ..images.preprocess import Preprocess
+from ..inference.model import Model
+from ..network.resnext import parameters
+from ..network.spec import Spec, variant
+from ..ops import backend
+from .augmentation import usual_preprocess
+from .recipes import recipe
 from .recipes.parts import Start
 
 # As a part of the mean variance: directions that vary less are noise of camera and compression,
 # which must not be made as strong as the rest.
 LEAST_VARIANCE = 1e-3
+
+
+def random_model(
+    spec: Spec | str,
+    seed: int = 0,
+    device: str = "cpu",
+    threads: int | None = None,
+    *,
+    preprocess: Preprocess | None = None,
+    labels: Sequence[str] | None = None,
+) -> Model:
+    """Return a network with random weights, as they are before training.
+
+    Parameters
+    ----------
+    spec : Spec or str
+        The network, or the name of an architecture, such as ``resnext50_32x4d``.
+    seed : int
+        The random seed.
+    device, threads
+        As in `tinyresnext.load`.
+    preprocess : Preprocess, optional
+        By default that of CIFAR for the stems "cifar" and "pooled", else ImageNet's.
+    labels : sequence of str, optional
+        The names of the classes; by default ``class 0`` and so on.
+
+    Raises
+    ------
+    UsageError
+        There is no such architecture, the network has another number of classes than there are
+        labels, or the device cannot use that many threads.
+    DeviceError
+        There is no such device.
+    """
+    if isinstance(spec, str):
+        spec = variant(spec)
+    names = tuple(labels or (f"class {number}" for number in range(spec.classes)))
+    if len(names) != spec.classes:
+        raise UsageError(f"there are {len(names)} labels for {spec.classes} classes; give one each")
+    usual = recipe("torchvision-v1")
+    params = {name: np.empty(shape, np.float32) for name, shape in parameters(spec).items()}
+    initialise(params, usual.start, seed)
+    ops = backend(device)
+    prepared = preprocess or usual_preprocess(spec, usual)
+    origin = {"source": f"random weights, seed {seed}"}
+    return Model(spec, params, prepared, names, origin, ops, ops.thread_count(threads))
 
 
 def initialise(

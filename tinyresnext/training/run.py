@@ -2,61 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
+import shlex
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..data.dataset import Dataset
 from ..data.loader import Loader
-from ..errors import ImageError, TrainingError
-from ..images.preprocess import Preprocess
+from ..errors import TrainingError
 from ..inference.evaluate import score
 from ..inference.files import save
 from ..inference.model import Model
 from ..network.step import Step
-from ..ops import Backend
 from ..system.files import shown
 from ..system.version import __version__
-from . import state as states
 from .augmentation import mix, unchanged
-from .folder import TrainingFolder
-from .log import Log, Progress, Stop
 from .optimisers.average import update_average, update_statistics
 from .optimisers.muon import matrices, muon
 from .optimisers.sgd import sgd
-from .state import State
+from .record import curve
+from .record import state as states
+from .record.folder import TrainingFolder
+from .record.log import Log, Progress, Stop
+from .record.state import State
+from .setting import Setting
 from .weights import upload, views
 
-
-@dataclass(frozen=True)
-class Setting:
-    """What a run needs beside its state: images, a device, and what log and model say."""
-
-    dataset: Dataset
-    validation: Dataset | None
-    preprocess: Preprocess
-    frozen: tuple[str, ...]
-    ops: Backend
-    threads: int
-    log_every: int
-    half: bool
-    provenance: Mapping[str, str]
-    # The broken images that have been reported, so that no epoch reports them again.
-    broken: dict[int, ImageError] = field(default_factory=dict)
-    broken_in_validation: dict[int, ImageError] = field(default_factory=dict)
-
-    def decides(self) -> dict[str, str]:
-        """Return what must be the same when a run goes on, beside network and recipe."""
-        return {
-            "pictures": _described(self.dataset),
-            "validation": "none" if self.validation is None else _described(self.validation),
-            "frozen": " ".join(self.frozen),
-            "preprocess": json.dumps(self.preprocess.to_json()),
-        }
+DRAWN_EVERY = 10  # seconds: drawing the curve takes a fiftieth of one
 
 
 class Run:
@@ -77,6 +51,7 @@ class Run:
         self.groups = matrices(spec) if recipe.optimiser.muon else {}
         self.compute = self._step_for(self.side)
         self.steps = len(setting.dataset) // recipe.batch
+        self._drawn = time.monotonic()
         self.log = Log(folder.log, state.log_bytes)
         done = state.epoch * self.steps + state.step
         self.progress = Progress(recipe.epochs, self.steps, recipe.batch, done)
@@ -162,7 +137,7 @@ class Run:
         images, state = self.setting.validation, self.state
         if images is None:
             return {}
-        self._download()
+        self.download()
         resized = unchanged(self.setting.preprocess)
 
         def done(count: int) -> None:
@@ -175,9 +150,9 @@ class Run:
             images, resized, batch=state.recipe.batch, shuffle=False, drop_last=False, broken=broken
         ) as loader:
             found = score(self.model(), loader.epoch(0), images.classes, progress=done)
-        state.top1, state.tried = found.top1, found.pictures
+        state.top1, state.tried, state.waited = found.top1, found.pictures, state.waited + 1
         if state.best is None or found.top1 > state.best:
-            state.best = found.top1
+            state.best, state.waited = found.top1, 0
             save(self.model(), self.folder.best, half=self.setting.half)
         return {"top1": found.top1, "top5": found.top5, "validation_loss": found.loss}
 
@@ -197,7 +172,7 @@ class Run:
         self.progress.epoch(state.epoch, short)
         state.begin_epoch(state.epoch + 1)
         self.save()
-        if state.epoch < recipe.epochs and self.compute.x_shape[1] != self.side:
+        if not state.done and self.compute.x_shape[1] != self.side:
             del self.compute  # its memory is free before the next one takes some
             self.compute = self._step_for(self.side)
 
@@ -209,11 +184,18 @@ class Run:
         TrainingError
             The last step has made a weight infinite; the state on the disk stays.
         """
-        self._download()
+        self.download()
         self.state.log_bytes = self.log.sync()
         states.write(self.folder.state, self.state)
+        if time.monotonic() - self._drawn > DRAWN_EVERY:
+            self.draw()
 
-    def _download(self) -> None:
+    def draw(self) -> None:
+        """Draw the curve of the epochs so far."""
+        self._drawn = time.monotonic()
+        curve.write(self.folder.curve, self.folder.log)
+
+    def download(self) -> None:
         """Copy the arrays from the device to the state, if all are finite."""
         state, found = self.state, self.weights.download()
         for flat in found:
@@ -230,12 +212,15 @@ class Run:
         ------
         KeyboardInterrupt
         """
-        state = self.state
+        state, how = self.state, "train or finetune again with resume=True"
         self.save()
+        self.draw()
+        if command := state.origin.get("command", "").split()[:2]:
+            how = shown(" ".join([*command, "--resume", shlex.quote(str(self.folder.path))]))
         raise KeyboardInterrupt(
             f"stopped after step {state.step} of {self.steps} in epoch {state.epoch + 1} of "
-            f"{state.recipe.epochs}; the state is in {shown(self.folder.state)}: the same command "
-            "with --resume goes on from there"
+            f"{state.recipe.epochs}; the state is in {shown(self.folder.state)}, and this goes on "
+            f"from there: {how}"
         )
 
     def diverged(self, loss: float) -> TrainingError:
@@ -264,7 +249,7 @@ class Run:
             "licence": "",
         }
         if self.state.top1 is not None:
-            provenance["accuracy"] = f"{self.state.top1:.2%} top-1 of {self.state.tried:,} pictures"
+            provenance["accuracy"] = f"{self.state.top1:.2%} top-1 of {self.state.tried:,} images"
         provenance |= setting.provenance
         params = views(self.state.result.copy(), spec)
         labels = tuple(setting.dataset.classes)
@@ -276,10 +261,3 @@ class Run:
         """End the progress line and close the log."""
         self.progress.close()
         self.log.close()
-
-
-def _described(dataset: Dataset) -> str:
-    """Say how many images of how many classes a data set has, and which."""
-    classes, labels = list(dataset.classes), np.ascontiguousarray(dataset.labels, "<i8")
-    digest = hashlib.sha256(json.dumps(classes).encode() + labels.tobytes()).hexdigest()
-    return f"{len(dataset)} in {len(classes)} classes, sha256 of the labels {digest}"

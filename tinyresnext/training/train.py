@@ -1,9 +1,8 @@
 """Train a network: a specification, a data set and a recipe in; a model out.
 
-A run has a folder with ``state.npz`` (see `tinyresnext.training.state`), ``log.jsonl``, ``best.h5``
-if there is a validation set, and ``model.h5`` when it is done. The network, the images, the recipe
-and the number of threads decide everything, so a run that was stopped, in whatever way, goes on to
-the same bits.
+A run has a folder (see `tinyresnext.training.record`). The network, the images, the recipe and the
+number of threads decide everything, so a run that was stopped, in whatever way, goes on to the same
+bits.
 """
 
 from __future__ import annotations
@@ -21,19 +20,21 @@ from ..data.loader import Loader
 from ..errors import FormatError, UsageError
 from ..images.preprocess import Preprocess
 from ..inference.files import save
-from ..inference.model import Model, shapes_that_fit
-from ..network.count import norm_values
+from ..inference.model import Model
 from ..network.spec import Spec
 from ..ops import Backend, backend
 from ..system.files import shown
-from . import state as states
 from .augmentation import augmented, unchanged, usual_preprocess
-from .folder import TrainingFolder
 from .initial import initialise, whitened
-from .log import Stop
+from .overfit import by_heart
 from .recipes import Recipe
-from .run import Run, Setting
-from .state import State
+from .recipes.steps import few
+from .record import state as states
+from .record.folder import TrainingFolder
+from .record.log import Stop
+from .record.state import State
+from .run import Run
+from .setting import Setting, check
 from .weights import size, views
 
 
@@ -50,7 +51,9 @@ def train(
     resume: bool = False,
     log_every: int = 0,
     half: bool = False,
+    overfit: bool = False,
     provenance: Mapping[str, str] | None = None,
+    origin: Mapping[str, str] | None = None,
 ) -> Model:
     """Train a network from random weights.
 
@@ -78,8 +81,14 @@ def train(
         Add a line to the log after every so many steps too.
     half : bool
         Keep the weights in half precision in the model files.
+    overfit : bool
+        Only check that the first mini-batch can be learnt by heart; see
+        `tinyresnext.training.overfit`. ``out`` is not used.
     provenance : mapping of str to str, optional
         More that the model file says about its origin.
+    origin : mapping of str to str, optional
+        What the folder of the run records about the command that began it; see
+        `tinyresnext.training.record.state.State`.
 
     Returns
     -------
@@ -101,16 +110,16 @@ def train(
     ops = backend(device)
     setting = Setting(
         dataset, validation, preprocess, (), ops, ops.thread_count(threads), log_every, half,
-        dict(provenance or {}),
+        dict(provenance or {}), dict(origin or {}),
     )  # fmt: skip
-    _check(spec, recipe, setting)
+    check(spec, recipe, setting)
     values = np.zeros(size(spec), np.float32)
     params = views(values, spec)
     initialise(params, recipe.start, recipe.seed)
     if recipe.start.whiten and not resume:
         stem = next(iter(params))
         params[stem][...] = whitened(params[stem], _some_images(setting, recipe.seed))
-    return _run(states.new(spec, recipe, values), setting, out, resume)
+    return _run(states.new(spec, recipe, values), setting, out, resume, overfit)
 
 
 def finetune(
@@ -125,7 +134,9 @@ def finetune(
     resume: bool = False,
     log_every: int = 0,
     half: bool = False,
+    overfit: bool = False,
     provenance: Mapping[str, str] | None = None,
+    origin: Mapping[str, str] | None = None,
 ) -> Model:
     """Train a model further: a new classifier for other classes, and as many layers as wanted.
 
@@ -136,7 +147,7 @@ def finetune(
     frozen_to : str, optional
         The last stage that is not trained: ``stem``, ``layer1`` ...; the last one leaves only the
         classifier to be trained. By default all layers are trained.
-    dataset, recipe, out, validation, threads, resume, log_every, half, provenance
+    dataset, recipe, out, validation, threads, resume, log_every, half, overfit, provenance, origin
         As for `train`; the recipe ``finetune`` is meant for this. ``whiten``, ``zero_gamma`` and
         ``interpolation`` have no meaning here: the model has filters, norms and preprocessing
         already. The new model keeps the origin and the licence of ``model``, unless ``provenance``
@@ -160,10 +171,10 @@ def finetune(
     ops: Backend = model.ops
     setting = Setting(
         dataset, validation, model.preprocess, frozen, ops, ops.thread_count(threads), log_every,
-        half, more,
+        half, more, dict(origin or {}),
     )  # fmt: skip
-    _check(spec, recipe, setting)
-    return _run(states.new(spec, recipe, values), setting, out, resume)
+    check(spec, recipe, setting)
+    return _run(states.new(spec, recipe, values), setting, out, resume, overfit)
 
 
 def _origin(model: Model) -> dict[str, str]:
@@ -196,9 +207,15 @@ def _some_images(setting: Setting, seed: int) -> np.ndarray:
         return next(loader.epoch(0))[0]
 
 
-def _run(start: State, setting: Setting, out: str | os.PathLike[str], resume: bool) -> Model:
+def _run(
+    start: State, setting: Setting, out: str | os.PathLike[str], resume: bool, overfit: bool
+) -> Model:
     """Begin or resume, train, and leave the model in the folder."""
-    start.run, start.threads = setting.decides(), setting.threads
+    start.run, start.threads, start.origin = setting.decides(), setting.threads, {**setting.origin}
+    if overfit:
+        return by_heart(start, setting)
+    if not resume and (text := few(start.recipe, len(setting.dataset))):
+        to_stderr(text)
     folder = TrainingFolder(out)
     with folder.run(start, resume) as state:
         if state.threads != setting.threads:
@@ -214,16 +231,17 @@ def _run(start: State, setting: Setting, out: str | os.PathLike[str], resume: bo
             )
         with Stop() as stop, closing(Run(state, setting, folder)) as run:
             _loop(run, stop)
+            run.draw()
             model = run.model()
             save(model, folder.model, half=setting.half)
     return model
 
 
 def _loop(run: Run, stop: Stop) -> None:
-    """Train for all epochs that are left."""
+    """Train for the epochs that are left."""
     state, recipe, setting = run.state, run.state.recipe, run.setting
     loaders = max(1, setting.threads // 4)  # a step takes much longer than making its mini-batch
-    while state.epoch < recipe.epochs:
+    while not state.done:
         images = augmented(recipe.augmentation, setting.preprocess, setting.dataset, run.side)
         with Loader(
             setting.dataset,
@@ -242,58 +260,3 @@ def _loop(run: Run, stop: Stop) -> None:
                 if stop.asked:
                     run.stop()
         run.close_epoch(run.validate(stop))
-
-
-def _check(spec: Spec, recipe: Recipe, setting: Setting) -> None:
-    """Refuse what does not fit together, before anything is written."""
-    count = len(setting.dataset)
-    if spec.classes < 2:
-        raise UsageError(
-            "there is one class to train for, and a single class means nothing under a softmax: "
-            "give images of at least two classes"
-        )
-    if setting.preprocess.channels != spec.channels:
-        raise UsageError(
-            f"the preprocessing makes {setting.preprocess.channels} channels and the network takes "
-            f"{spec.channels}"
-        )
-    for what, images in (("data set", setting.dataset), ("validation set", setting.validation)):
-        if images is not None and len(images.classes) != spec.classes:
-            raise UsageError(
-                f"the {what} has {len(images.classes)} classes and the network {spec.classes}; "
-                "both must have the same"
-            )
-        if images is not None and tuple(images.classes) != tuple(setting.dataset.classes):
-            raise UsageError(
-                f"the {what} has other classes, or in another order: "
-                f"{', '.join(images.classes[:5])} ..."
-            )
-    if count < recipe.batch:
-        raise UsageError(
-            f"the data set has {count} images and a mini-batch {recipe.batch}; give --batch "
-            f"{count} at most"
-        )
-    if setting.validation is not None and len(setting.validation) == 0:
-        raise UsageError("the validation set has no images; leave it out")
-    for side in {*recipe.augmentation.sides, setting.preprocess.crop}:
-        # This refuses padding or a square that is larger than the image.
-        augmented(recipe.augmentation, setting.preprocess, setting.dataset, side)
-    _check_norms(spec, recipe, setting)
-
-
-def _check_norms(spec: Spec, recipe: Recipe, setting: Setting) -> None:
-    """Refuse a mini-batch of which a trained batch norm gets one value for each channel.
-
-    The mean is then the value itself: the result is the shift, whatever the image is, and no
-    gradient passes.
-    """
-    for side in recipe.augmentation.sides or (setting.preprocess.crop,):
-        shape = recipe.batch, side, side, spec.channels
-        with shapes_that_fit():
-            values = norm_values(spec, shape, setting.frozen)
-        if single := [name for name, count in values.items() if count == 1]:
-            raise UsageError(
-                f"of a mini-batch of {recipe.batch} image of {side} x {side}, the batch norm "
-                f"{single[0]} gets a single value for each channel, of which it can learn nothing; "
-                "give a larger mini-batch (--batch, at least 2), or larger images"
-            )

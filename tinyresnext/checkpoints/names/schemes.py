@@ -8,6 +8,7 @@ torchvision's, the keys that it is made of, and a `Layout` that makes it of them
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -15,9 +16,10 @@ from numpy.typing import NDArray
 
 from ...errors import FormatError, WeightsError
 from ..readers.checkpoint import OnDemand
-from . import module_tree, pytorch
+from ..readers.wrappers import is_average
+from . import module_tree, prefixes, pytorch
 from .keras import keras
-from .layouts import Part, Reading, Shape
+from .layouts import AS_IT_IS, Part, Reading, Shape
 
 __all__ = [
     "CADENE",
@@ -52,13 +54,26 @@ class Names(NamedTuple):
     parts : dict of str to (tuple of str, Layout)
         Torchvision's name of each parameter, in the file's order: the keys that it is made of, and
         how.
-    left_out : tuple of str
-        Keys that were recognised and are not needed, except for those that count training steps.
+    left_out : dict of str to tuple of str
+        Keys that were recognised and are not needed, except for those that count training steps:
+        under ``"second copies"`` and ``"counters of a profiler"``.
+    prefix : str
+        What stands before the names of the network.
+    classifier : str
+        The module of the classifier, if its name is not the scheme's own.
+    others : tuple of str
+        Prefixes of other networks in the file, and of the same, which were not taken.
+    outside : tuple of str
+        Keys beside the network, which were not taken.
     """
 
     scheme: str
     parts: dict[str, Part]
-    left_out: tuple[str, ...]
+    left_out: dict[str, tuple[str, ...]]
+    prefix: str = ""
+    classifier: str = ""
+    others: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()
 
     def shapes(self, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
         """Return the parameters' shapes, from those of the checkpoint's tensors.
@@ -91,13 +106,34 @@ class Names(NamedTuple):
         return OnDemand(self.parts, made)
 
 
-def recognise(keys: Collection[str]) -> Names:
-    """Find out whose names these are.
+class Attempt(NamedTuple):
+    """How the scheme that fits best reads the names behind one prefix.
+
+    Attributes
+    ----------
+    names : Names
+    foreign : list of str
+        Keys that it cannot read.
+    whole : bool
+        Whether there are a stem and a first block.
+    """
+
+    names: Names
+    foreign: list[str]
+    whole: bool
+
+
+def recognise(keys: Collection[str], prefix: str | None = None) -> Names:
+    """Find out whose names these are, and what stands before them.
 
     Parameters
     ----------
     keys : collection of str
-        As a checkpoint has them, with the prefixes of wrappers already removed.
+        As a checkpoint has them.
+    prefix : str, optional
+        Take the network behind this prefix, and nothing else. By default the prefix is found: of
+        several networks, the first with a classifier that does not follow another as its average
+        or its teacher.
 
     Returns
     -------
@@ -108,29 +144,124 @@ def recognise(keys: Collection[str]) -> Names:
     FormatError
         No scheme fits all keys, or two keys are the same parameter. The message names the scheme
         that fits best and the first keys that do not belong to it.
+    UsageError
+        No key begins with ``prefix``.
     """
-    present = set(keys)
+    short = {prefixes.plain_name(key): key for key in keys}
+    if len(short) < len(keys):  # without the wrappers' parts, two keys would be the same
+        short = {key: key for key in keys}
+    counted = tuple(short.pop(name) for name in [*short] if prefixes.is_counter(name))
+    possible = prefixes.possible(short.keys())
+    if prefix is not None:
+        tried = [_attempt(short, prefixes.given(prefix, short.keys(), possible), ())]
+    else:
+        tried = [_attempt(short, "", ())]
+        if tried[0].foreign or prefixes.is_lone_backbone(short.keys()):
+            behind = [_attempt(short, start, possible) for start in possible]
+            tried = [one for one in behind if one.whole and not one.foreign] or tried + behind
+    fitting = [one.names for one in tried if not one.foreign]
+    if not fitting:
+        raise _unknown(keys, min(tried, key=lambda one: (len(one.foreign), not one.names.prefix)))
+    chosen = min(fitting, key=lambda n: (is_average(n.prefix), "fc.weight" not in n.parts))
+    others = tuple(one.names.prefix for one in tried if one.names is not chosen)
+    if counted:
+        chosen.left_out["counters of a profiler"] = counted
+    return chosen._replace(others=others)
+
+
+def _attempt(short: Mapping[str, str], prefix: str, possible: Collection[str]) -> Attempt:
+    """Read the names behind a prefix in the best way.
+
+    Parameters
+    ----------
+    short : mapping of str to str
+        Names without what wrappers put into them, and the keys.
+    prefix : str
+    possible : collection of str
+        Prefixes behind which networks stand; if there are none, what is beside is not looked at.
+    """
+    inner = tuple(one for one in possible if one.startswith(prefix) and one != prefix)
+    own = {
+        name.removeprefix(prefix): key
+        for name, key in short.items()
+        if name.startswith(prefix) and not name.startswith(inner)
+    }
     # mmcv's averaging hook keeps averaged copies among the other tensors
-    copies = {"ema_" + key.replace(".", "_") for key in present} & present
-    counters = {key for key in present if key.endswith(".num_batches_tracked")}
-    counters = {key for key in counters if key.replace("num_batches_tracked", "weight") in present}
-    wanted = [key for key in keys if key not in copies and key not in counters]
-    readings = {name: scheme.read(wanted) for name, scheme in SCHEMES.items()}
-    scheme, (parts, foreign) = min(readings.items(), key=lambda item: len(item[1][1]))
-    order = {key: index for index, key in enumerate(keys)}
-    if not foreign:
-        in_order = sorted(parts.items(), key=lambda item: order[item[1][0][0]])
-        return Names(scheme, dict(in_order), tuple(sorted(copies, key=order.__getitem__)))
-    foreign.sort(key=order.__getitem__)
+    copies = {"ema_" + name.replace(".", "_") for name in own} & own.keys()
+    counters = {name for name in own if name.endswith(".num_batches_tracked")}
+    counters = {name for name in counters if name.replace("num_batches_tracked", "weight") in own}
+    wanted = [name for name in own if name not in copies and name not in counters]
+    read = {name: _with_classifier(*scheme.read(wanted)) for name, scheme in SCHEMES.items()}
+    scheme, (parts, foreign, classifier) = min(
+        read.items(), key=lambda item: (len(item[1][1]), item[1][2] != "")
+    )
+    parts = {n: (tuple(own[key] for key in pieces), how) for n, (pieces, how) in parts.items()}
+    foreign = [own[key] for key in foreign]
+    networks = (prefix, *(one for one in possible if not prefix.startswith(one)))
+    beside = [n for n in short if prefix and possible and not n.startswith(networks)]
+    if heads := prefixes.classifiers(prefix, beside) if "fc.weight" not in parts else []:
+        beside = [name for name in beside if name not in heads]
+        found, more, classifier = _with_classifier({}, heads, prefix)
+        parts |= {n: (tuple(short[key] for key in keys), how) for n, (keys, how) in found.items()}
+        foreign += [short[name] for name in more]
+    order = {key: index for index, key in enumerate(short.values())}
+    parts = dict(sorted(parts.items(), key=lambda item: order[item[1][0][0]]))
+    second = tuple(key for name, key in own.items() if name in copies)
+    left_out = {"second copies": second} if second else {}
+    whole = any(name.startswith("conv1.") for name in parts) and any(
+        name.startswith("layer1.0.") for name in parts
+    )
+    names = Names(
+        scheme, parts, left_out, prefix, classifier, outside=tuple(short[name] for name in beside)
+    )
+    return Attempt(names, sorted(foreign, key=order.__getitem__), whole)
+
+
+def _with_classifier(
+    parts: dict[str, Part], foreign: list[str], prefix: str = ""
+) -> tuple[dict[str, Part], list[str], str]:
+    """Return a reading in which one linear layer that nobody knows is the missing classifier.
+
+    The third value is the name of its module, "" if there is none.
+    """
+    heads = prefixes.classifiers(prefix, foreign)
+    module = prefixes.single_layer(heads)
+    if not module or "fc.weight" in parts or "fc.bias" in parts:
+        return parts, foreign, ""
+    fields = {f"fc.{kind}": ((f"{module}.{kind}",), AS_IT_IS) for kind in ("weight", "bias")}
+    return parts | fields, [key for key in foreign if key not in heads], module
+
+
+def _unknown(keys: Collection[str], nearest: Attempt) -> FormatError:
+    """Return the error for keys of which some fit no scheme."""
+    names, foreign = nearest.names, nearest.foreign
     shown = ", ".join(ascii(key[:80]) for key in foreign[:3]) + (" ..." if len(foreign) > 3 else "")
-    if parts:
-        blame = f"not those of a ResNeXt in the nearest scheme, {scheme}, or stand twice"
+    if names.parts:
+        blame = f"not those of a ResNeXt in the nearest scheme, {names.scheme}, or stand twice"
     else:
         blame = f"not those of a ResNeXt in any scheme of {', '.join(SCHEMES)}"
-    raise FormatError(
-        f"{len(foreign)} of {len(keys)} keys are {blame}: {shown}; expected keys such as "
-        f"{SCHEMES[scheme].examples}"
+    behind = f" (behind {names.prefix!r})" if names.prefix else ""
+    return FormatError(
+        f"{len(foreign)} of {len(keys)} keys{behind} are {blame}: {shown}; "
+        f"{_advice(names, foreign)}"
     )
+
+
+def _advice(names: Names, foreign: list[str]) -> str:
+    """Return why keys do not fit, as far as it can be known, and what to do."""
+    parent = len(names.prefix) if foreign[0].startswith(names.prefix) else 0
+    if (
+        prefixes.classifiers("", [key[parent:] for key in foreign])
+        and "fc.weight" not in names.parts
+    ):
+        way = f", or say --prefix {names.prefix}" if not parent and names.prefix else ""
+        return (
+            "the classifier has other layers than one, which is not read; to have the network "
+            f"without a classifier, delete these tensors from the state dict{way}"
+        )
+    if any(re.search(r"\.(?:se|se_module|se_layer)\.", key) for key in foreign):
+        return "squeeze-and-excitation (SE) is not supported; use a plain ResNeXt"
+    return f"expected keys such as {SCHEMES[names.scheme].examples}"
 
 
 def _applied(name: str, change: Callable[[Sequence[T]], T], pieces: Sequence[T]) -> T:

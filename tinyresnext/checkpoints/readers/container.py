@@ -20,7 +20,11 @@ __all__ = ["opened", "read"]
 
 @contextmanager
 def opened(
-    path: str | os.PathLike[str], *, ema: bool = False, check: Check | None = None
+    path: str | os.PathLike[str],
+    *,
+    ema: bool = False,
+    check: Check | None = None,
+    key: str | None = None,
 ) -> Iterator[Checkpoint]:
     """Open a checkpoint of PyTorch, safetensors, NumPy, Torch7 or Keras, and judge all of it.
 
@@ -38,6 +42,8 @@ def opened(
         them, and raises if they are not wanted.
         It may return a callable, which receives all numbers of each tensor, piece by piece, and
         raises if these are not wanted.
+    key : str, optional
+        Under which a ``.pth`` file has the state dict; by default it is found.
 
     Yields
     ------
@@ -51,25 +57,30 @@ def opened(
         As the readers say. Nothing in the file was run, no other file was opened, and no tensor was
         ever in memory.
     UsageError
-        ``ema=True``, but there are no averaged weights; or ``path`` is not a path.
+        ``ema=True``, but there are no averaged weights; nothing lies under ``key``; or ``path`` is
+        not a path.
     """
     with regular(path) as file:
         try:
-            found = _read(file, ema, check)
+            found = _read(file, ema, check, key)
         except (WeightsError, UsageError) as error:
             raise type(error)(f"{shown(path)}: {error}") from None
         yield found
 
 
 def read(
-    path: str | os.PathLike[str], *, ema: bool = False, check: Check | None = None
+    path: str | os.PathLike[str],
+    *,
+    ema: bool = False,
+    check: Check | None = None,
+    key: str | None = None,
 ) -> Checkpoint:
     """Read a whole checkpoint into memory. Parameters and errors as in `opened`."""
-    with opened(path, ema=ema, check=check) as found:
+    with opened(path, ema=ema, check=check, key=key) as found:
         return replace(found, tensors=dict(found.tensors))
 
 
-def _read(file: BinaryIO, ema: bool, check: Check | None) -> Checkpoint:
+def _read(file: BinaryIO, ema: bool, check: Check | None, key: str | None) -> Checkpoint:
     """Choose the reader by the first bytes, and let it read."""
     head = file.read(512)
     file.seek(0)
@@ -85,13 +96,18 @@ def _read(file: BinaryIO, ema: bool, check: Check | None) -> Checkpoint:
                     "only .pth files have averaged weights beside the plain ones; read it without "
                     "ema"
                 )
+            if key is not None:
+                raise UsageError(
+                    "only .pth files have state dicts under keys; read it without a key (--key); a "
+                    "prefix (--prefix) says which names to take"
+                )
             return reader.read(file, check)
     if head.startswith((b"4\n1\n3\nV", b"3\n1\n")):
         raise FormatError(
             "a Torch7 file in its ASCII form; load it with Torch7 and save it again in the binary "
             "form"
         )
-    return torch_file.read(file, ema, check)
+    return torch_file.read(file, ema, check, key)
 
 
 def _is_torch7(head: bytes) -> bool:

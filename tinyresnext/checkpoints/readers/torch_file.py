@@ -18,7 +18,7 @@ import re
 from io import BytesIO
 from typing import BinaryIO
 
-from ...errors import FormatError, UnsafeError
+from ...errors import FormatError, ShapeError, UnsafeError
 from ...formats.hdf5.form import SIGNATURE as HDF5
 from ...formats.pickle.machine import load
 from ...formats.pickle.names import CHECKPOINT, Storage
@@ -55,7 +55,9 @@ _OTHER_FORMATS = {  # first bytes -> what it is and what to do
 }
 
 
-def read(file: BinaryIO, ema: bool = False, check: Check | None = None) -> Checkpoint:
+def read(
+    file: BinaryIO, ema: bool = False, check: Check | None = None, key: str | None = None
+) -> Checkpoint:
     """Read an open file: open the container, choose the state dict, read its storages.
 
     Parameters
@@ -69,6 +71,8 @@ def read(file: BinaryIO, ema: bool = False, check: Check | None = None) -> Check
         case; asking for an average that is missing is an error.
     check : callable, optional
         As in `container.opened`: a file of other tensors, however large, costs nothing.
+    key : str, optional
+        As in `wrappers.choose`.
 
     Raises
     ------
@@ -80,24 +84,33 @@ def read(file: BinaryIO, ema: bool = False, check: Check | None = None) -> Check
     UnsafeError
         The file asks for something that weights never need. Nothing was run.
     UsageError
-        ``ema=True``, but there are no averaged weights.
+        ``ema=True``, but there are no averaged weights; or nothing lies under ``key``.
     """
     size = os.fstat(file.fileno()).st_size
     contents = _open_container(file, size)
-    wrapper, mapping, others = choose(contents.top, ema)
-    prefix, tensors, skipped = clean(mapping)
-    return finish(
-        file,
-        {name: stored(file, contents, tensor) for name, tensor in tensors.items()},
-        contents.container,
-        check,
-        besides=partly_used(file, contents, tensors.values()),
-        wrapper=wrapper,
-        others=others,
-        prefix=prefix,
-        skipped=skipped,
-        carried=contents.carried,
-    )
+    choice = choose(contents.top, ema, key)
+    prefix, tensors, skipped = clean(choice)
+    try:
+        return finish(
+            file,
+            {name: stored(file, contents, tensor) for name, tensor in tensors.items()},
+            contents.container,
+            check,
+            besides=partly_used(file, contents, tensors.values()),
+            wrapper=choice.key,
+            others=choice.others,
+            prefix=prefix,
+            skipped=skipped,
+            carried=contents.carried,
+        )
+    except (FormatError, ShapeError) as error:
+        if not choice.others:
+            raise
+        keys = ", ".join(ascii(other)[:80] for other in choice.others[:4])
+        raise type(error)(
+            f"{error}; these are the tensors under {choice.key!r}, and there are others under "
+            f"{keys} (--key takes them)"
+        ) from None
 
 
 def _open_container(file: BinaryIO, size: int) -> Contents:

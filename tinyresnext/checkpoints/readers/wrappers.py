@@ -1,26 +1,34 @@
 """Where a checkpoint keeps its state dict, and what stands in front of its tensors' names.
 
-Training scripts save more than weights, and wrap the network before they save it. The keys here are
-those of torchvision's and timm's training scripts, mmpretrain and Cadene.
+Training scripts save more than weights, and wrap the network before they save it. A state dict is
+known by its content, wherever it lies; of several, well-known keys decide.
 """
 
 from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from typing import TypeGuard, TypeVar
+from collections.abc import Iterator
+from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 from ...errors import FormatError, UnsafeError, UsageError
 from ...formats.pickle.names import Tensor, is_unknown_class
 from ...formats.pickle.vocabulary import Global, Placeholder
 from .checkpoint import MAX_NAME
 
-__all__ = ["choose", "clean", "unwrap"]
+__all__ = ["Choice", "choose", "clean", "is_average", "unwrap"]
 
 T = TypeVar("T")
 
-WRAPPERS = ("state_dict", "model")
+# The keys of training scripts, the more likely first; any other key will do if there is none of
+# these
+WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "network", "module", "params")
 AVERAGED_WRAPPERS = ("state_dict_ema", "model_ema", "ema_state_dict")
+_AVERAGE = re.compile(
+    r"(?:^|[._])(?:ema|swa|averaged?|avg|shadow|teacher|target|momentum|k)(?=$|[._])", re.IGNORECASE
+)
+_NO_NETWORK = re.compile(r"optim|sched|scaler|grad|criterion|loss|metric|callback", re.IGNORECASE)
+MOST_DEPTH, MOST_ENTRIES = 4, 100_000  # where state dicts are looked for
 PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
 # of torch's AveragedModel and mmengine's, beside the prefixed names
 AVERAGING_COUNTERS = ("n_averaged", "steps")
@@ -28,8 +36,16 @@ AVERAGING_COUNTERS = ("n_averaged", "steps")
 _NAME = re.compile(r"(?!__)[\w-]+(\.(?!__)[\w-]+)*", re.ASCII)
 
 
-def choose(top: object, ema: bool) -> tuple[str, dict, tuple[str, ...]]:
-    """Return the key of the state dict, the state dict, and the keys of others.
+class Choice(NamedTuple):
+    """The state dict that was chosen: its key, what it holds, and the keys of others."""
+
+    key: str
+    mapping: dict
+    others: tuple[str, ...] = ()
+
+
+def choose(top: object, ema: bool, key: str | None = None) -> Choice:
+    """Find the state dict.
 
     Parameters
     ----------
@@ -37,6 +53,8 @@ def choose(top: object, ema: bool) -> tuple[str, dict, tuple[str, ...]]:
         What the checkpoint holds.
     ema : bool
         As in `torch_file.read`.
+    key : str, optional
+        The key under which it lies; keys of dicts in dicts have dots between them.
 
     Raises
     ------
@@ -45,31 +63,112 @@ def choose(top: object, ema: bool) -> tuple[str, dict, tuple[str, ...]]:
     UnsafeError
         ``top`` is an object of an unknown class.
     UsageError
-        ``ema`` is True, but there are no averaged weights.
+        ``ema`` is True, but there are no averaged weights; or nothing lies under ``key``.
     """
-    _refuse_unknown_classes("the top of the checkpoint", top)
-    if not _is_dict(top):
-        raise FormatError(
-            f"the checkpoint holds a {type(top).__name__}, not a state dict; save "
-            "model.state_dict()"
-        )
-    plain = [key for key in WRAPPERS if _holds_tensors(top.get(key))]
-    averaged = [key for key in AVERAGED_WRAPPERS if _holds_tensors(top.get(key))]
+    _refuse_objects("the top of the checkpoint", top)
+    found = dict(_state_dicts(top))
+    if key is not None:
+        mapping = _under(top, key)
+        if not _holds_tensors(mapping):
+            there = ", ".join(repr(name) for name in found if name) or "no state dict under a key"
+            raise UsageError(f"no tensors are under {key!r}; there is {there}")
+        return Choice(key, mapping, tuple(name for name in found if name != key))
+    averaged = [name for name in found if is_average(name)]
+    plain = [name for name in found if name not in averaged]
     if ema and not averaged:
         raise UsageError(
             f"the file has no averaged weights ({', '.join(AVERAGED_WRAPPERS)}); read it without "
             "ema"
         )
-    found = averaged + plain if ema else plain + averaged
-    if found:
-        return found[0], top[found[0]], tuple(found[1:])
-    if not _holds_tensors(top):
-        keys = ", ".join(ascii(key)[:40] for key in list(top)[:8])
-        raise FormatError(
-            f"no tensors at the top or under {', '.join(WRAPPERS + AVERAGED_WRAPPERS)}; found "
-            f"{keys or 'nothing'}"
+    ordered = averaged + plain if ema else plain + averaged
+    if not ordered:
+        raise FormatError(_nothing(top))
+    return Choice(ordered[0], found[ordered[0]], tuple(ordered[1:]))
+
+
+def is_average(name: str) -> bool:
+    """Return whether a network of this name follows another: an average, a teacher, a target."""
+    return _AVERAGE.search(name) is not None
+
+
+def _state_dicts(top: object) -> list[tuple[str, dict]]:
+    """Return the state dicts with their keys, the likeliest first.
+
+    They have a tensor whose name has a dot; if there are none, a dict with any tensor will do, at
+    the top or under a well-known key.
+    """
+    dicts = [(name, value) for name, value in _dicts(top) if _holds_tensors(value)]
+    named = [
+        (name, value)
+        for name, value in dicts
+        if any(
+            type(one) is Tensor and type(key) is str and "." in key for key, one in value.items()
         )
-    return "", top, ()
+    ]
+
+    def rank(found: tuple[str, dict]) -> tuple[int, int]:
+        last = found[0].rpartition(".")[2]
+        known = WRAPPERS.index(last) if last in WRAPPERS else len(WRAPPERS) + bool(found[0])
+        return known, found[0].count(".")
+
+    known = ("", *WRAPPERS, *AVERAGED_WRAPPERS)
+    return sorted(named or [one for one in dicts if one[0] in known], key=rank)
+
+
+def _dicts(top: object) -> Iterator[tuple[str, dict]]:
+    """Yield every dict in dicts and lists that may hold weights, the outer before the inner."""
+    level: list[tuple[str, object]] = [("", top)]
+    for _ in range(MOST_DEPTH):
+        inner: list[tuple[str, object]] = []
+        for name, value in level:
+            if _is_dict(value):
+                yield name, value
+            inner += [
+                (f"{name}.{key}" if name else key, one)
+                for key, one in _entries(value)
+                if not _NO_NETWORK.search(key)
+            ]
+        level = inner[:MOST_ENTRIES]
+
+
+def _entries(value: Any) -> Iterator[tuple[str, object]]:
+    """Yield what lies in a dict or a list, and is a dict or a list itself, with its key."""
+    if _is_dict(value):
+        pairs = ((key, one) for key, one in value.items() if type(key) is str)
+    elif type(value) in (list, tuple) and len(value) <= 100:
+        pairs = ((str(i), one) for i, one in enumerate(value))
+    else:
+        return
+    yield from ((key, one) for key, one in pairs if _is_dict(one) or type(one) in (list, tuple))
+
+
+def _under(value: object, key: str) -> object:
+    """Return what lies under a key, which may be several with dots between them."""
+    if not key:
+        return value
+    for name, inner in _entries(value):
+        if (key + ".").startswith(name + "."):
+            found = _under(inner, key[len(name) + 1 :])
+            if found is not None:
+                return found
+    return None
+
+
+def _nothing(top: object) -> str:
+    """Return the message for a checkpoint without a state dict."""
+    if not _is_dict(top):
+        return f"the checkpoint holds a {_kind(top)}, not a state dict; save model.state_dict()"
+    for name, value in top.items():
+        if type(value) is Placeholder and name in WRAPPERS:
+            return (
+                f"{name} is a whole object of the class {value.cls}, which was neither imported "
+                "nor run; load it where you trust it and save its state_dict()"
+            )
+    keys = ", ".join(ascii(key)[:40] for key in list(top)[:8])
+    return (
+        f"no tensors at the top or under {', '.join(WRAPPERS + AVERAGED_WRAPPERS)}; found "
+        f"{keys or 'nothing'}"
+    )
 
 
 def _is_dict(value: object) -> TypeGuard[dict]:
@@ -77,18 +176,30 @@ def _is_dict(value: object) -> TypeGuard[dict]:
     return type(value) in (dict, OrderedDict)
 
 
-def _holds_tensors(value: object) -> bool:
+def _holds_tensors(value: object) -> TypeGuard[dict]:
     """Return whether this is a dict with a tensor in it."""
     return _is_dict(value) and any(type(entry) is Tensor for entry in value.values())
 
 
-def _refuse_unknown_classes(where: str, value: object) -> None:
+def _kind(value: object) -> str:
+    """Return what a value is, for messages."""
+    return (
+        f"object of the class {value.cls}" if type(value) is Placeholder else type(value).__name__
+    )
+
+
+def _unknown_class(value: object) -> Global | None:
+    """Return the class of an object, or the class that a value is, if it is not a known one."""
+    cls = value.cls if type(value) is Placeholder else value
+    return cls if type(cls) is Global and is_unknown_class(cls) else None
+
+
+def _refuse_objects(where: str, value: object) -> None:
     """Raise `UnsafeError` if this is an object of an unknown class.
 
     Such an object may lie beside the tensors, but not be one, nor hold them.
     """
-    cls = value.cls if type(value) is Placeholder else value
-    if type(cls) is Global and is_unknown_class(cls):
+    if (cls := _unknown_class(value)) is not None:
         raise UnsafeError(
             f"{where} is an object of the class {cls}, which is not part of a state dict and was "
             "neither imported nor run; if the file holds a whole model, load it where you trust it "
@@ -96,7 +207,7 @@ def _refuse_unknown_classes(where: str, value: object) -> None:
         )
 
 
-def clean(mapping: dict) -> tuple[str, dict[str, Tensor], tuple[str, ...]]:
+def clean(choice: Choice) -> tuple[str, dict[str, Tensor], tuple[str, ...]]:
     """Check the names, leave out what is no tensor, and remove what wraps every name.
 
     Returns
@@ -109,24 +220,56 @@ def clean(mapping: dict) -> tuple[str, dict[str, Tensor], tuple[str, ...]]:
     FormatError
         A name or a value cannot belong to a network.
     UnsafeError
-        A value is an object of an unknown class.
+        A value among the tensors is an object of an unknown class.
     """
     tensors: dict[str, Tensor] = {}
     skipped = []
-    for name, value in mapping.items():
-        if type(name) is not str or len(name) > MAX_NAME or not _NAME.fullmatch(name):
-            raise FormatError(f"{ascii(name)[:80]} is not a name that a network's tensors have")
-        if type(value) is Tensor:
+    for name, value in choice.mapping.items():
+        proper = type(name) is str and len(name) <= MAX_NAME and _NAME.fullmatch(name)
+        if type(value) is Tensor and proper:
             tensors[name] = value
-        elif value is None or type(value) in (bool, int, float, str):
-            skipped.append(name)
+        elif _is_beside(name, value, choice.others):
+            skipped.append(name if proper else ascii(name)[:40])
+        elif not proper:
+            raise FormatError(f"{ascii(name)[:80]} is not a name that a network's tensors have")
         else:
-            _refuse_unknown_classes(name, value)
+            _refuse_objects(name, value)
             raise FormatError(
-                f"{name} is a {type(value).__name__}, not a tensor; save only model.state_dict()"
+                f"{name} is a {_kind(value)}, not a tensor; save only model.state_dict()"
             )
     prefix, tensors, counters = unwrap(tensors)
     return prefix, tensors, (*skipped, *counters)
+
+
+def _is_beside(name: object, value: object, others: tuple[str, ...]) -> bool:
+    """Return whether an entry of a state dict is no part of the network.
+
+    A name with a dot is that of something in a module: there, only plain values are left out. An
+    object of an unknown class may be a tensor.
+    """
+    if value is None or type(value) in (bool, int, float, str):
+        return True
+    if type(name) is not str:
+        return not _has_tensors(value)
+    if any(f"{other}.".startswith(f"{name}.") for other in others) or name.endswith("_extra_state"):
+        return True
+    if _unknown_class(value) is not None:
+        return False
+    return "." not in name and (_NO_NETWORK.search(name) is not None or not _has_tensors(value))
+
+
+def _has_tensors(value: object) -> bool:
+    """Return whether a tensor is somewhere in a value, or may be, as the value is too large."""
+    waiting, left = [value], MOST_ENTRIES
+    while waiting and left > 0:
+        one, left = waiting.pop(), left - 1
+        if type(one) is Tensor:
+            return True
+        if _is_dict(one):
+            waiting += one.values()
+        elif isinstance(one, (list, tuple)):
+            waiting += one
+    return bool(waiting)
 
 
 def unwrap(tensors: dict[str, T]) -> tuple[str, dict[str, T], tuple[str, ...]]:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, TypeVar
 
-from ...system.console import at_terminal, tell
+from ...system.console import at_terminal, rewrite, tell
 
 if TYPE_CHECKING:
     from ...ops import Backend
+    from ...ops.contract import Compiling
 
 Item = TypeVar("Item")
 FEW = 16  # up to so many images no counter is shown: they take a moment
@@ -21,15 +22,21 @@ def say(text: object) -> None:
 
 
 def announce_compiling(ops: Backend) -> AbstractContextManager[None]:
-    """Return a context that prints a message while kernels compile, at a terminal only."""
+    """Return a context that shows what compiles while kernels compile, at a terminal only."""
     if not at_terminal():
         return nullcontext()
-    return ops.when_compiling(
-        lambda: say(
-            "compiling kernels for this processor, once: it takes up to half a minute, and "
-            "later runs start at once"
-        )
-    )
+    words = ["compiling kernels for this processor, once; later runs start at once"]
+
+    def show(now: Compiling | None) -> None:
+        if now is None:
+            rewrite("")
+            return
+        while words:
+            say(words.pop())
+        name = f", now {now.name}" if now.name else ""
+        rewrite(f"{now.done} functions compiled in {now.seconds:.0f} s{name}")
+
+    return ops.when_compiling(show)
 
 
 def counted(items: Iterable[Item], total: int) -> Iterator[Item]:
@@ -45,7 +52,13 @@ def counter(total: int) -> Callable[[int], None] | None:
     """Return a function that shows how many images are done, or None if nobody needs to see it."""
     if not at_terminal() or total <= FEW:
         return None
-    return lambda done: tell(f"\r{done} of {total}", end="" if done < total else "\n")
+
+    def show(done: int) -> None:
+        rewrite(f"{done} of {total}")
+        if done >= total:
+            tell("")
+
+    return show
 
 
 class Megabytes:
@@ -61,7 +74,7 @@ class Megabytes:
         whole = "" if total is None else f" of {total / 2**20:.1f}"
         text = f"{done / 2**20:.1f}{whole} MiB"
         if text != self.text:
-            tell(f"\r{text}", end="")
+            rewrite(text)
             self.text = text
 
     def end(self) -> None:

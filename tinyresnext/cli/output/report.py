@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+from ...hub.bundled import BUNDLED
 from ...hub.catalogue import Entry, is_here
 from ...images.preprocess import Preprocess
 from ...network.count import layers, totals
@@ -13,7 +16,7 @@ from ...store.store import Stored
 
 def models(names: Sequence[str]) -> str:
     """Return a line for each named architecture: C x d, size, and cost at its usual image size."""
-    lines = [f"{'name':20} {'layers':>6} {'C x d':>8} {'params':>12} {'GMACs':>8}  picture"]
+    lines = [f"{'architecture':20} {'layers':>6} {'C x d':>8} {'params':>12} {'GMACs':>8}  image"]
     for name in names:
         spec, size = VARIANTS[name], usual_size(VARIANTS[name])
         params, macs = cost(spec)
@@ -24,41 +27,75 @@ def models(names: Sequence[str]) -> str:
     return _text(lines)
 
 
-def published(entries: Sequence[Entry], costs: Mapping[str, tuple[int, int]]) -> str:
-    """Return a line for each published model.
+class Listed(NamedTuple):
+    """What a list says of a model: ``here`` is whether its file is on this computer."""
 
-    Parameters
-    ----------
-    entries : sequence of Entry
-    costs : mapping of str to tuple of int
-        What `cost` returns for each, by name.
-    """
+    name: str
+    spec: Spec
+    top1: str
+    licence: str
+    download: str
+    here: str
+
+
+def bundled(contents: Stored) -> Listed:
+    """Return what a list says of the bundled model, given what its file has."""
+    says = contents.provenance
+    top1 = says.get("accuracy", "").partition("%")[0]
+    return Listed(BUNDLED, contents.spec, top1, says.get("licence", ""), "", "bundled")
+
+
+def published(entry: Entry) -> Listed:
+    """Return what a list says of a published model."""
+    top1 = "" if entry.top1 is None else f"{entry.top1:.2f}"
+    here = "yes" if is_here(entry) else "no: unreadable" if entry.unreadable else "no"
+    return Listed(entry.name, entry.spec, top1, entry.licence, download(entry), here)
+
+
+def listed(found: Sequence[Listed]) -> str:
+    """Return a line for each model."""
+    costs = {spec: cost(spec) for spec in {one.spec for one in found}}
     lines = [
-        f"{'model':40} {'C x d':>8} {'params':>12} {'GMACs':>8} {'top-1':>6}  {'licence':13} here"
+        f"{'model':41} {'C x d':>8} {'params':>12} {'GMACs':>8} {'top-1':>6}  {'licence':13}"
+        f"{'download':>9}  here"
     ]
-    for entry in entries:
-        params, macs = costs[entry.name]
-        top1 = "" if entry.top1 is None else f"{entry.top1:.2f}"
-        here = "yes" if is_here(entry) else "no: unreadable" if entry.unreadable else "no"
+    for one in found:
+        params, macs = costs[one.spec]
         lines.append(
-            f"{entry.name:40} {_paths(entry.spec):>8} {params:12,} {macs / 1e9:8.3f} {top1:>6}"
-            f"  {entry.licence:13} {here}"
+            f"{one.name:41} {_paths(one.spec):>8} {params:12,} {macs / 1e9:8.3f} {one.top1:>6}"
+            f"  {one.licence:13}{one.download:>9}  {one.here}"
         )
+    if any(one.download.startswith("~") for one in found):
+        lines += ["", "~ is the size of the weights: that of the file is not published."]
     return _text(lines)
+
+
+def download(entry: Entry) -> str:
+    """Return how large the file of a published model is, as far as that is known.
+
+    Files of PyTorch and Keras are as large as their weights, to a few thousandths. Those of Torch7
+    may also have gradients.
+    """
+    if entry.bytes is not None:
+        return f"{entry.bytes / 1e6:.0f} MB"
+    if entry.unreadable or not entry.file.endswith((".pth", ".pytorch", ".h5")):
+        return ""
+    return f"~{4 * cost(entry.spec)[0] / 1e6:.0f} MB"
 
 
 def entry(found: Entry) -> str:
     """Return what the catalogue says of a published model."""
     lines = [
-        f"pictures      {pictures(found.preprocess)}",
+        f"images        {prepared(found.preprocess)}",
         f"published     for {found.system}: {found.file}, {found.page}",
+        *(f"download      {size}" for size in [download(found)] if size),
         f"licence       {found.licence}",
         *(f"note          {text}" for text in (found.note, found.unreadable) if text),
     ]
     for score in found.scores:
         top5 = "" if score.top5 is None else f", top-5 {score.top5:.2f}"
         lines.append(
-            f"top-1         {score.top1:.2f}{top5} by {score.by}, pictures as {score.pipeline}"
+            f"top-1         {score.top1:.2f}{top5} by {score.by}, images as {score.pipeline}"
         )
     return _text(lines)
 
@@ -89,18 +126,40 @@ def stored(contents: Stored, sha256: str) -> str:
     labels = contents.labels
     shown = ", ".join(labels[:3]) + (f" ... {labels[-1]}" if len(labels) > 3 else "")
     lines = [
-        f"pictures      {pictures(contents.preprocess)}",
+        f"images        {prepared(contents.preprocess)}",
         f"labels        {len(labels)}: {shown}",
         f"model sha256  {sha256}",
     ]
-    names = {"sha256": "source sha256"}
-    lines += [
-        f"{names.get(key, key):13} {value}" for key, value in contents.provenance.items() if value
-    ]
+    names = {"sha256": "source sha256", "pictures": "trained on"}
+    for key, value in contents.provenance.items():
+        if value:
+            lines.append(f"{names.get(key, key):13} {_settings(value) or value}")
     return _text(lines)
 
 
-def pictures(p: Preprocess) -> str:
+def _settings(value: str) -> str:
+    """Return a table of the settings in a JSON object, three in a row; an empty text for others."""
+    if not value.startswith("{"):
+        return ""
+    try:
+        settings = json.loads(value)
+    except ValueError:
+        return ""
+    cells = [f"{name:15} {_plain(setting):12}" for name, setting in settings.items()]
+    rows = [" ".join(cells[i : i + 3]).rstrip() for i in range(0, len(cells), 3)]
+    return f"\n{'':14}".join(rows)
+
+
+def _plain(setting: Any) -> str:
+    """Return the value of a setting as a person would type it."""
+    if isinstance(setting, bool):
+        return "yes" if setting else "no"
+    if isinstance(setting, list):
+        return ",".join(map(str, setting)) or "none"
+    return str(setting)
+
+
+def prepared(p: Preprocess) -> str:
     """Return how images are prepared."""
     padding = ", with black padding" if p.crop > p.resize else ""
     cut = f"resized to {p.resize} ({p.interpolation}), cropped to {p.crop}{padding}"

@@ -89,7 +89,10 @@ class Walker:
         self._blocks: list[_Block] = []  # ordered, and none across another
 
     def claim(self, begin: int, size: int, what: str) -> None:
-        """Check that bytes lie within the file and belong to nothing else, and note their owner."""
+        """Check that bytes lie within the file and belong to nothing else, and note their owner.
+
+        So no dataset is larger than its file, and neither are all of them together.
+        """
         new = _Block(begin, begin + size, what)
         if new.end > self.size:
             raise UnsafeError(

@@ -1,5 +1,6 @@
 """Image files as bytes: what the pixels need, and which way up they are.
 
-`png`, `jpeg` and `tiff` take a file apart without decoding it: they return it without its metadata,
-and the metadata that say how the image is turned, which `orientation` reads.
+`jpeg`, `png`, `gif`, `webp` and `tiff` take a file apart without decoding it: they return it
+without its metadata, as `parts`, and the metadata that say how the image is turned, which
+`orientation` reads. They refuse what has more parts than an image needs.
 """

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 import struct
-from typing import NamedTuple
 
-__all__ = ["Bare", "orientation"]
+__all__ = ["orientation"]
 
 _TAG = 0x0112
 # The types of whole numbers, and how `struct` calls them: BYTE, SHORT, LONG, SBYTE, SSHORT, SLONG,
@@ -21,14 +20,6 @@ _EXIF = re.compile(rb"(?:Exif\x00\x00)*(II\*\x00|MM\x00\*)")
 _XMP = re.compile(
     rb"""\btiff:Orientation\s{0,99}(?:=\s{0,99}["']|>)\s{0,99}(\d{1,9})\s{0,99}["'<]"""
 )
-
-
-class Bare(NamedTuple):
-    """An image file without metadata, and the metadata that may say how it is turned."""
-
-    data: bytes
-    exif: bytes | None = None
-    xmp: bytes | None = None
 
 
 def orientation(exif: object, xmp: object = None) -> int:

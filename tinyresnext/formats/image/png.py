@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 import zlib
 
-from .orientation import Bare
+from ...errors import ImageError
+from .parts import Bare
 
 __all__ = ["bare"]
 
@@ -18,40 +19,54 @@ _ANCILLARY = re.compile(rb"[a-z][a-zA-Z]{3}")
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _XMP = b"XML:com.adobe.xmp"
 _EXIF = (b"Raw profile type exif", b"Raw profile type APP1")  # of ImageMagick, in hexadecimal
+_MOST_CHUNKS = 1 << 16  # the usual 8 KiB of pixels each make 8,192 of 64 MiB
 _MOST_TEXT = 1 << 20  # bytes of a text that are inflated; XMP and EXIF have some kilobytes
 
 
 def bare(data: bytes) -> Bare:
     """Return a PNG without its ancillary chunks but tRNS, and its EXIF and XMP.
 
-    Chunks behind the end count as well, because Pillow reads on in some files.
+    Nothing behind the end is kept.
+
+    Raises
+    ------
+    ImageError
+        It has more chunks than an image needs.
     """
-    kept: list[bytes] = []
-    start, at = 0, 8  # what begins at `start` is kept
+    view, kept = memoryview(data), []
+    start, at, stop = 0, 8, len(data)  # what begins at `start` is kept
     found: dict[str, bytes] = {}
-    while at + 12 <= len(data):
+    for _ in range(_MOST_CHUNKS):
+        if at + 12 > len(data):
+            break
         kind, end = data[at + 4 : at + 8], at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if kind == b"IEND":
+            stop = min(end, stop)
+            break
         if kind != b"tRNS" and _ANCILLARY.fullmatch(kind):
-            kept.append(data[start:at])
+            kept.append(view[start:at])
             start = end
             if kind == b"eXIf":
                 found.setdefault("exif", data[at + 8 : end - 4])
             elif kind in _TEXTS:
-                _read_text(kind, data[at + 8 : end - 4], found)
+                _read_text(kind, view[at + 8 : end - 4], found)
         at = end
-    return Bare(
-        b"".join([*kept, data[start:]]) if kept else data,
-        found.get("exif") or found.get("raw"),
-        found.get("xmp"),
-    )
+    else:
+        raise ImageError(f"it has more than {_MOST_CHUNKS:,} chunks; save it again")
+    kept.append(view[start:stop])
+    return Bare(kept, found.get("exif") or found.get("raw") or None, found.get("xmp") or None)
 
 
-def _read_text(kind: bytes, body: bytes, found: dict[str, bytes]) -> None:
-    """Keep the text of a chunk if it is XMP or EXIF."""
-    keyword, _, rest = body[: len(_EXIF[0]) + 4].partition(b"\0")
+def _read_text(kind: bytes, view: memoryview, found: dict[str, bytes]) -> None:
+    """Keep the text of a chunk if it is the first one of XMP or of EXIF."""
+    keyword, _, rest = bytes(view[: len(_EXIF[0]) + 4]).partition(b"\0")
     if keyword != _XMP and keyword not in _EXIF:
         return
-    rest = body[len(keyword) + 1 :]
+    to = "xmp" if keyword == _XMP else "raw"
+    if to in found:
+        return
+    found[to] = b""
+    rest = bytes(view[len(keyword) + 1 :])
     compressed = kind == b"zTXt"
     if kind == b"iTXt":  # two bytes, then a language and the keyword in that language
         compressed, rest = rest[:1] == b"\1", rest[2:].split(b"\0", 2)[-1]
@@ -60,9 +75,9 @@ def _read_text(kind: bytes, body: bytes, found: dict[str, bytes]) -> None:
     try:
         text = zlib.decompressobj().decompress(rest, _MOST_TEXT) if compressed else rest
         if keyword == _XMP:
-            found.setdefault("xmp", text[:_MOST_TEXT])
+            found[to] = text[:_MOST_TEXT]
         else:  # an empty line, a name, the length, and lines of digits
             digits = b"".join(text[:_MOST_TEXT].split(b"\n")[3:])
-            found.setdefault("raw", bytes.fromhex(digits.decode("ascii")))
+            found[to] = bytes.fromhex(digits.decode("ascii"))
     except (zlib.error, ValueError):  # damaged: the pixels do not need it
         pass

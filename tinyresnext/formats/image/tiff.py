@@ -12,7 +12,7 @@ import struct
 from collections.abc import Sequence
 
 from ...errors import ImageError
-from .orientation import Bare
+from .parts import Bare, Part
 
 __all__ = ["bare"]
 
@@ -42,7 +42,7 @@ _COLOURS = {
     (3, 1): (1, 2, 4, 8),
     (5, 4): (8,),
 }
-_MOST_ENTRIES, _MOST_STRIPS = 1000, 1 << 20
+_MOST_ENTRIES, _MOST_STRIPS = 1000, 1 << 16
 
 Tags = dict[int, tuple[int, ...]]
 
@@ -80,7 +80,8 @@ def _directory(data: bytes, order: str) -> tuple[Tags, bytes | None]:
             _require(
                 kind in _TYPES and count <= _MOST_STRIPS, f"its tag {tag} is no list of numbers"
             )
-            tags.setdefault(tag, _values(data, order, _TYPES[kind], count, entry + 8))
+            if tag not in tags:
+                tags[tag] = _values(data, order, _TYPES[kind], count, entry + 8)
         elif tag == 700:  # XMP
             (start,) = struct.unpack_from(order + "I", data, entry + 8)
             packet = data[start : start + min(count, 1 << 20)]
@@ -97,7 +98,7 @@ def _values(data: bytes, order: str, form: str, count: int, at: int) -> tuple[in
     return struct.unpack_from(layout, data, at)
 
 
-def _strips(data: bytes, tags: Tags) -> list[bytes]:
+def _strips(data: bytes, tags: Tags) -> list[Part]:
     """Check the tags against each other, and return the strips of the image."""
     for tag in (_WIDTH, _HEIGHT, _COMPRESSION, _COLOUR, _FILL, _SAMPLES, _PLANES, _PREDICTOR):
         _require(len(tags[tag]) == 1, f"its tag {tag} has {len(tags[tag])} values")
@@ -129,7 +130,8 @@ def _strips(data: bytes, tags: Tags) -> list[bytes]:
     offsets, counts = tags[_OFFSETS], tags[_COUNTS]
     _require(rows > 0 and len(offsets) == len(counts) == -(-height // rows), "it lacks strips")
     _require(sum(counts) <= len(data), "its strips are larger than the file")
-    strips = [data[at : at + n] for at, n in zip(offsets, counts, strict=True)]
+    view = memoryview(data)
+    strips: list[Part] = [view[at : at + n] for at, n in zip(offsets, counts, strict=True)]
     row = -(-width * samples * min(bits) // 8)
     whole = compression != 1 or sum(counts) >= row * height
     _require(
@@ -139,8 +141,8 @@ def _strips(data: bytes, tags: Tags) -> list[bytes]:
     return strips
 
 
-def _written(order: str, tags: Tags, strips: Sequence[bytes]) -> bytes:
-    """Write a TIFF of some tags and strips."""
+def _written(order: str, tags: Tags, strips: Sequence[Part]) -> list[Part]:
+    """Return the parts of a TIFF of some tags and strips."""
     sizes = [len(strip) for strip in strips]
     starts = [8]
     for size in sizes:
@@ -149,7 +151,7 @@ def _written(order: str, tags: Tags, strips: Sequence[bytes]) -> bytes:
     wanted |= {_OFFSETS: tuple(starts[:-1]), _COUNTS: tuple(sizes)}
     if tags[_COMPRESSION][0] not in _PREDICTED:
         del wanted[_PREDICTOR]
-    parts = [*strips, bytes(starts[-1] % 2)]
+    parts: list[Part] = [*strips, bytes(starts[-1] % 2)]
     at = starts[-1] + starts[-1] % 2
     entries = []
     for tag in sorted(wanted):
@@ -162,7 +164,7 @@ def _written(order: str, tags: Tags, strips: Sequence[bytes]) -> bytes:
         entries.append(head + body.ljust(4, b"\0"))
     start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", at)
     end = [struct.pack(order + "H", len(entries)), *entries, bytes(4)]
-    return b"".join([start, *parts, *end])
+    return [start, *parts, *end]
 
 
 def _require(right: bool, what: str) -> None:

@@ -1,40 +1,33 @@
-"""The central directory of a zip archive: finding it, and reading its entries."""
+"""The central directory of a zip archive: its entries, one after the other.
+
+A directory may be larger than memory should hold, so it is read in blocks, and the caller limits
+what it keeps of the entries.
+"""
 
 from __future__ import annotations
 
-import os
 import stat
-from dataclasses import dataclass
-from typing import BinaryIO
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
 
 from ...errors import FormatError, UnsafeError
-from .records import (
-    CENTRAL,
-    CENTRAL_MAGIC,
-    DEFLATED,
-    DESCRIPTOR,
-    END,
-    END64,
-    END64_MAGIC,
-    END_MAGIC,
-    FULL,
-    LOCATOR64,
-    LOCATOR64_MAGIC,
-    UTF8,
-    read_exactly,
-    wide_fields,
-)
+from .ends import Directory, find_directory
+from .records import CENTRAL, CENTRAL_MAGIC, DEFLATED, DESCRIPTOR, UTF8, read_exactly, wide_fields
 
-__all__ = ["Entry", "read_directory"]
+__all__ = ["Entry", "entries_in", "entry_at", "read_directory"]
 
 # an entry takes about 500 bytes here; a ResNeXt-101 with optimiser and averaged copy has 3,200
 MAX_MEMBERS = 20_000
-MAX_DIRECTORY = 4 << 20  # bytes, read at once; an entry has about 130
+MAX_DIRECTORY = 4 << 20  # bytes; an entry has about 130
+_BLOCK = 1 << 20  # bytes read at once
+_MOST_ENTRY = CENTRAL.size + 3 * 0xFFFF  # bytes of an entry: its name, extra field and comment
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One entry of the central directory; ``header`` is where the member's local header begins."""
+class Entry(NamedTuple):
+    """One entry of the central directory; ``header`` is where the member's local header begins.
+
+    ``kind`` is the type of file that Unix states, or 0; ``comment`` is the length of the comment.
+    """
 
     name: bytes
     flags: int
@@ -43,6 +36,9 @@ class Entry:
     size: int
     crc: int
     header: int
+    kind: int
+    extra: bytes
+    comment: int
 
 
 def read_directory(file: BinaryIO, deflated: bool) -> tuple[list[Entry], int]:
@@ -59,94 +55,78 @@ def read_directory(file: BinaryIO, deflated: bool) -> tuple[list[Entry], int]:
     FormatError, UnsafeError
         As for `reader.read_members`.
     """
-    size = file.seek(0, os.SEEK_END)
-    begin, end, count = _find_directory(file, size)
-    directory = read_exactly(file, begin, end - begin)
-    entries = []
-    offset = 0
-    for _ in range(count):
-        entry, offset = _read_entry(directory, offset, deflated)
+    directory = find_directory(file, comment=False)
+    if directory.entries > MAX_MEMBERS or directory.end - directory.begin > MAX_DIRECTORY:
+        raise UnsafeError(
+            f"the zip archive declares {directory.entries} members; a checkpoint has at most "
+            f"{MAX_MEMBERS}"
+        )
+    entries: list[Entry] = []
+    for _, entry in entries_in(file, directory):
+        if len(entries) == directory.entries:
+            raise UnsafeError(f"the zip directory has bytes beyond its {directory.entries} entries")
+        _check_plain(entry, deflated)
         entries.append(entry)
-    if offset != len(directory):
-        raise UnsafeError(
-            f"the zip directory has {len(directory) - offset} bytes beyond its {count} entries"
-        )
-    return sorted(entries, key=lambda entry: entry.header), begin
-
-
-def _find_directory(file: BinaryIO, size: int) -> tuple[int, int, int]:
-    """Return begin, end and number of entries of the directory, the last part of the file."""
-    at = size - END.size
-    tail = read_exactly(file, at, END.size) if at >= 0 else b""
-    if not tail.startswith(END_MAGIC):
-        raise FormatError(
-            "the zip archive does not end with its directory: it is cut short, or something was "
-            "appended"
-        )
-    _, disk, first_disk, here, count, length, begin, comment = END.unpack(tail)
-    if disk or first_disk or here != count or comment:
-        raise FormatError(
-            "the zip archive has several parts or a comment, which PyTorch never writes"
-        )
-    end = at
-    before = at - LOCATOR64.size
-    locator = read_exactly(file, before, LOCATOR64.size) if before >= 0 else b""
-    if locator.startswith(LOCATOR64_MAGIC):
-        end = before - END64.size
-        count, length, begin = _wide_end(file, end, locator, (count, length, begin))
-    if begin + length != end:
-        raise FormatError(
-            f"the zip directory should end at byte {end}, its end record says {begin + length}"
-        )
-    if count > MAX_MEMBERS or length > MAX_DIRECTORY:
-        raise UnsafeError(
-            f"the zip archive declares {count} members; a checkpoint has at most {MAX_MEMBERS}"
-        )
-    return begin, end, count
-
-
-def _wide_end(
-    file: BinaryIO, at: int, locator: bytes, narrow: tuple[int, int, int]
-) -> tuple[int, int, int]:
-    """Return count, length and begin from the zip64 end record, which must agree with the other."""
-    if at < 0 or LOCATOR64.unpack(locator) != (LOCATOR64_MAGIC, 0, at, 1):
-        raise FormatError("the zip64 locator does not point at the record before it")
-    record = END64.unpack(read_exactly(file, at, END64.size))
-    magic, rest, _, _, disk, first_disk, here, count, length, begin = record
-    well_formed = magic == END64_MAGIC and rest == END64.size - 12
-    if not well_formed or disk or first_disk or here != count:
-        raise FormatError("the zip64 end record is damaged")
-    wide, full = (count, length, begin), (0xFFFF, FULL, FULL)
-    if any(a not in (b, most) for a, b, most in zip(narrow, wide, full, strict=True)):
-        raise UnsafeError("the zip archive's two end records contradict each other")
-    return wide
-
-
-def _read_entry(directory: bytes, offset: int, deflated: bool) -> tuple[Entry, int]:
-    """Return one entry of the central directory and the offset of the next."""
-    if len(directory) - offset < CENTRAL.size:
+    if len(entries) != directory.entries:
         raise FormatError("the zip directory is cut short")
-    fields = CENTRAL.unpack_from(directory, offset)
-    magic, made_by, _, flags, method, _, _, crc, packed, size = fields[:10]
-    n_name, n_extra, n_comment, disk, _, attributes, header = fields[10:]
-    name_end = offset + CENTRAL.size + n_name
-    name = directory[name_end - n_name : name_end]
-    extra = directory[name_end : name_end + n_extra]
-    complete = len(name) == n_name and len(extra) == n_extra
-    if magic != CENTRAL_MAGIC or not complete or n_comment or disk:
-        raise FormatError("the zip directory is damaged")
-    if flags & ~(DESCRIPTOR | UTF8):
+    return sorted(entries, key=lambda entry: entry.header), directory.begin
+
+
+def _check_plain(entry: Entry, deflated: bool) -> None:
+    """Raise an error for an entry that an archive of tensors does not have."""
+    if entry.comment:
+        raise FormatError("the zip directory has comments, which PyTorch never writes")
+    if entry.flags & ~(DESCRIPTOR | UTF8):
         raise FormatError(
-            f"a zip member is encrypted, patched or otherwise unusual (flags 0x{flags:04x})"
+            f"a zip member is encrypted, patched or otherwise unusual (flags 0x{entry.flags:04x})"
         )
-    if method not in ((0, DEFLATED) if deflated else (0,)):
+    if entry.method not in ((0, DEFLATED) if deflated else (0,)):
         raise FormatError(
             "a zip member is compressed with a method that is not read; unpack the members and "
             "store them (zip -0)"
         )
-    if made_by >> 8 == 3 and stat.S_IFMT(attributes >> 16) not in (0, stat.S_IFREG):
+    if entry.kind not in (0, stat.S_IFREG):
         raise UnsafeError("a zip member is a link or a device")
-    size, packed, header = wide_fields(extra, [size, packed, header])
-    if size != packed and not method:
+    if entry.size != entry.packed and not entry.method:
         raise FormatError("a stored zip member has two different sizes")
-    return Entry(name, flags, method, packed, size, crc, header), name_end + n_extra
+
+
+def entries_in(file: BinaryIO, directory: Directory) -> Iterator[tuple[int, Entry]]:
+    """Yield the place of each entry in the file, and the entry; only a block is in memory.
+
+    Raises
+    ------
+    FormatError
+        The directory is damaged.
+    """
+    data, offset, read = b"", 0, directory.begin
+    while offset < len(data) or read < directory.end:
+        if len(data) - offset < _MOST_ENTRY and read < directory.end:
+            more = read_exactly(file, read, min(_BLOCK, directory.end - read))
+            data, offset, read = data[offset:] + more, 0, read + len(more)
+        entry, end = _parse(data, offset)
+        yield read - len(data) + offset, entry
+        offset = end
+
+
+def entry_at(file: BinaryIO, place: int, directory: Directory) -> Entry:
+    """Return the entry at a place that `entries_in` yielded."""
+    count = min(_MOST_ENTRY, directory.end - place)
+    return _parse(read_exactly(file, place, count), 0)[0]
+
+
+def _parse(data: bytes, offset: int) -> tuple[Entry, int]:
+    """Return the entry at an offset and the offset of the next."""
+    if len(data) - offset < CENTRAL.size:
+        raise FormatError("the zip directory is cut short")
+    fields = CENTRAL.unpack_from(data, offset)
+    magic, made_by, _, flags, method, _, _, crc, packed, size = fields[:10]
+    n_name, n_extra, n_comment, disk, _, attributes, header = fields[10:]
+    name_end = offset + CENTRAL.size + n_name
+    end = name_end + n_extra + n_comment
+    if magic != CENTRAL_MAGIC or end > len(data) or disk:
+        raise FormatError("the zip directory is damaged")
+    name, extra = data[name_end - n_name : name_end], data[name_end : name_end + n_extra]
+    size, packed, header = wide_fields(extra, [size, packed, header])
+    kind = stat.S_IFMT(attributes >> 16) if made_by >> 8 == 3 else 0
+    return Entry(name, flags, method, packed, size, crc, header, kind, extra, n_comment), end

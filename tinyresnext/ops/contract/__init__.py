@@ -19,11 +19,11 @@ the machine    ``thread_count on_threads when_compiling peak``; and the compiled
 
 from typing import Protocol
 
-from .device import Device, Kept, Peak
+from .device import Compiling, Device, Kept, Peak
 from .forward import Array, Ops
 from .gradients import Gradients
 
-__all__ = ["Array", "Backend", "Kept", "Peak"]
+__all__ = ["Array", "Backend", "Compiling", "Kept", "Peak"]
 
 
 class Backend(Ops, Gradients, Device, Protocol):

@@ -30,6 +30,24 @@ class Peak(NamedTuple):
     copy: float
 
 
+class Compiling(NamedTuple):
+    """How far the compiling of kernels is.
+
+    Attributes
+    ----------
+    name : str
+        The kernel that is compiled now; empty where that is not known.
+    done : int
+        How many functions are compiled.
+    seconds : float
+        How long all of it has taken.
+    """
+
+    name: str
+    done: int
+    seconds: float
+
+
 class Kept(NamedTuple):
     """A folder of compiled kernels on disk."""
 
@@ -141,9 +159,13 @@ class Device(Protocol):
         """Run what is called inside the ``with`` block on that many threads."""
 
     def when_compiling(
-        self, tell: Callable[[], None], after: float = 1.0
+        self, tell: Callable[[Compiling | None], None], after: float = 1.0
     ) -> AbstractContextManager[None]:
-        """Call ``tell`` once if compiling takes longer than ``after`` seconds in the block."""
+        """Call ``tell`` again and again while kernels compile in the block, from another thread.
+
+        It is called first after that many seconds of compiling, all kernels taken together, and
+        with None when a compilation that it was told of has ended.
+        """
 
     def peak(self, threads: Sequence[int]) -> list[Peak]:
         """Measure the limits of the device, for each number of threads if these matter to it."""

@@ -20,8 +20,8 @@ from .conv.forward import Packed, pack
 from .runtime.cache import clear as clear_kernels
 from .runtime.cache import kept as kernels_kept
 from .runtime.cache import problem as kernels_problem
+from .runtime.compiling import when_compiling
 from .runtime.crew import chain
-from .runtime.kernel import when_compiling
 from .runtime.launch import on_threads, thread_count, threads_now
 from .runtime.memory import download, empty, upload, view
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import UsageError
-from ..contract import Kept, Peak
+from ..contract import Compiling, Kept, Peak
 from .runtime import arrays, call
 from .runtime.arrays import DeviceArray
 from .runtime.machine import Machine
@@ -153,9 +153,11 @@ class CudaBackend:
         return nullcontext()
 
     @contextmanager
-    def when_compiling(self, tell: Callable[[], None], after: float = 1.0) -> Iterator[None]:
-        """Call ``tell`` once if kernels compile for longer than that inside the block."""
-        from ..cpu.runtime.kernel import when_compiling
+    def when_compiling(
+        self, tell: Callable[[Compiling | None], None], after: float = 1.0
+    ) -> Iterator[None]:
+        """Call ``tell`` again and again while kernels compile in the block, from another thread."""
+        from ..cpu.runtime.compiling import when_compiling
 
         with when_compiling(tell, after):  # both targets compile under the same lock of Numba's
             yield

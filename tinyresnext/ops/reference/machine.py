@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import UsageError
-from ..contract import Kept, Peak
+from ..contract import Compiling, Kept, Peak
 
 
 def thread_count(asked: int | None = None) -> int:
@@ -28,7 +28,9 @@ def on_threads(count: int) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-def when_compiling(tell: Callable[[], None], after: float = 1.0) -> AbstractContextManager[None]:
+def when_compiling(
+    tell: Callable[[Compiling | None], None], after: float = 1.0
+) -> AbstractContextManager[None]:
     """Change nothing: NumPy compiles nothing."""
     return nullcontext()
 

@@ -39,15 +39,10 @@ def muon(
 
     Parameters
     ----------
-    ops : Backend
-        Whose arrays these are; its ``muon_step`` has the formula.
-    params, velocity : mapping of str to array
-        Weights, and the memory of the momentum, of the same names and shapes; zeros at the
-        beginning.
-    gradients : mapping of str to array
-        May have other names too, which are left alone.
+    ops, params, gradients, velocity
+        As for `sgd`; the formula is ``muon_step`` of the backend.
     groups : mapping of str to int
-        What `matrices` returned.
+        What `matrices` returned. Gradients with other names are left alone.
     lr : float
         The rate of this step: the relative size of the update of a group's weights.
     """

@@ -28,6 +28,9 @@ class Recipe:
     ema : float
         Decay of the moving average of weights and running statistics; 0 means none. The average is
         what is kept at the end.
+    patience : int
+        After so many epochs in a row whose validation is no better than the best, the run ends; 0
+        means never.
     start : Start
     augmentation : Augmentation
     seed : int
@@ -46,6 +49,11 @@ class Recipe:
     loss: Loss = dataclasses.field(default_factory=Loss)
     ema: float = setting(
         0.0, Real(0, 1), "decay of the moving average of the weights, such as 0.999; 0 is none"
+    )
+    patience: int = setting(
+        0,
+        Whole(0, 100_000),
+        "end after so many epochs without a better validation, such as 10; 0 is never",
     )
     start: Start = dataclasses.field(default_factory=Start)
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)

@@ -18,14 +18,10 @@ import os
 import pickle
 import re
 import secrets
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Literal
 
 from numba import cfunc, config, core, njit
-from numba.core import event
 
 from . import cache
 
@@ -168,55 +164,3 @@ def _number_apart(process: int) -> None:
     compiled: of two symbols with the same name, the linker would take the first for both.
     """
     core.bytecode.FunctionIdentity._unique_ids = itertools.count(secrets.randbits(48))
-
-
-# --- telling the user that it takes a while -------------------------------------------------------
-
-
-class _Stopwatch(event.Listener):
-    """Adds up how long Numba compiles, and calls ``tell`` once after ``after`` seconds of it."""
-
-    def __init__(self, after: float, tell: Callable[[], None]) -> None:
-        self._left, self._tell, self._depth, self._lock = after, tell, 0, threading.Lock()
-        self._timer: threading.Timer | None = None
-        self._began = 0.0
-
-    def on_start(self, event: Any) -> None:
-        """Begin to compile a function, perhaps inside another."""
-        with self._lock:
-            self._depth += 1
-            if self._depth == 1 and self._left > 0:
-                self._began, self._timer = time.monotonic(), threading.Timer(self._left, self._ring)
-                self._timer.daemon = True
-                self._timer.start()
-
-    def on_end(self, event: Any) -> None:
-        """End compiling a function."""
-        with self._lock:
-            self._depth -= 1
-            if self._depth == 0 and self._timer is not None:
-                self._timer.cancel()
-                self._timer, self._left = None, self._left - (time.monotonic() - self._began)
-
-    def _ring(self) -> None:
-        """Call ``tell``: the time is up, and Numba still compiles."""
-        with self._lock:
-            if self._timer is None:
-                return
-            self._timer, self._left = None, 0
-        self._tell()
-
-
-@contextmanager
-def when_compiling(tell: Callable[[], None], after: float = 1.0) -> Iterator[None]:
-    """Call ``tell`` once if kernels compile for longer than that inside the ``with`` block.
-
-    Parameters
-    ----------
-    tell : function
-        Called in another thread.
-    after : float
-        Seconds, all kernels taken together.
-    """
-    with event.install_listener("numba:compiler_lock", _Stopwatch(after, tell)):
-        yield

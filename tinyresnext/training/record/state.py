@@ -11,21 +11,23 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from ..errors import FormatError, IntegrityError, ShapeError, UnsafeError
-from ..formats.npy import header_bytes
-from ..formats.stored_zip.reader import Member, read_members, read_pieces
-from ..network.spec import Spec
-from ..system.checks import is_int
-from ..system.files import regular, replacing
-from .recipes import Recipe
-from .weights import size, views
+from ...errors import FormatError, IntegrityError, ShapeError, UnsafeError
+from ...formats.npy import header_bytes
+from ...formats.stored_zip.reader import Member, read_members, read_pieces
+from ...network.spec import Spec
+from ...system.checks import is_int
+from ...system.files import regular, replacing
+from ..recipes import Recipe
+from ..weights import size, views
 
-FORMAT = "tinyresnext training state 1"
+FORMAT = "tinyresnext training state 2"
 MOST_META = 1 << 20  # bytes; the labels' names are not in it
 HEADER = 128  # bytes of NumPy's before the numbers of an array of one dimension
 AGAIN = "it was damaged or is of something else; begin again in another folder"
@@ -58,10 +60,15 @@ class State:
         Accuracy in the last validation, and in the best.
     tried : int
         How many images the last validation had.
+    waited : int
+        How many validations in a row were no better than the best before them.
     threads : int
         How many threads the run computes on.
     log_bytes : int
         How long the log was.
+    origin : dict of str to str
+        For a run that a command began: the ``command`` as a shell takes it, and the ``place`` where
+        it was typed. It decides nothing, but the user need not type it again.
     """
 
     spec: Spec
@@ -78,12 +85,20 @@ class State:
     top1: float | None = None
     best: float | None = None
     tried: int = 0
+    waited: int = 0
     threads: int = 0
     log_bytes: int = 0
+    origin: dict[str, str] = field(default_factory=dict)
 
     def begin_epoch(self, epoch: int) -> None:
         """Set the counters of an epoch back to zero."""
         self.epoch, self.step, self.loss, self.correct, self.seconds = epoch, 0, 0.0, 0, 0.0
+
+    @property
+    def done(self) -> bool:
+        """Return whether all epochs are done, or none got better for as long as is waited."""
+        patience = self.recipe.patience
+        return self.epoch >= self.recipe.epochs or 0 < patience <= self.waited
 
     @property
     def result(self) -> np.ndarray:
@@ -91,7 +106,7 @@ class State:
         return self.values if self.average is None else self.average
 
 
-_COUNTERS = ("epoch", "step", "correct", "tried", "threads", "log_bytes")
+_COUNTERS = ("epoch", "step", "correct", "tried", "waited", "threads", "log_bytes")
 _NUMBERS = ("loss", "seconds", "top1", "best")
 
 
@@ -113,6 +128,7 @@ def write(path: str | os.PathLike[str], state: State) -> None:
         "spec": state.spec.to_json(),
         "recipe": state.recipe.to_json(),
         "run": state.run,
+        "origin": state.origin,
     }
     meta |= {name: getattr(state, name) for name in (*_COUNTERS, *_NUMBERS)}
     arrays = {
@@ -138,18 +154,37 @@ def read(path: str | os.PathLike[str]) -> State:
     IntegrityError
         A value is not finite, or a variance negative.
     """
+    with _opened(path) as (file, members):
+        return _state(file, members)
+
+
+def read_meta(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the fields of a state that are no arrays, by name; the arrays are not looked at.
+
+    Raises
+    ------
+    FormatError
+        As `read` raises it.
+    """
+    with _opened(path) as (file, members):
+        return _meta(file, members)
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[BinaryIO, dict[str, Member]]]:
+    """Open the zip archive; in the ``with`` block, errors get the file's name."""
     with regular(path) as file:
         try:
-            return _state(file)
+            # A deflated member is refused later, by its name.
+            yield file, read_members(file, deflated=True)
         except (FormatError, ShapeError, IntegrityError) as error:
             raise type(error)(f"{path}: {error}") from error
         except (UnsafeError, ValueError, OverflowError) as error:
             raise FormatError(f"{path} is no state of a training run: {error}; {AGAIN}") from error
 
 
-def _state(file: BinaryIO) -> State:
+def _state(file: BinaryIO, members: dict[str, Member]) -> State:
     """Read everything in a file that is a zip archive."""
-    members = read_members(file, deflated=True)  # a deflated one is refused later, by its name
     meta = _meta(file, members)
     spec, recipe = Spec.from_json(meta["spec"]), Recipe.from_json(meta["recipe"])
     names = ["values", "velocity", *(["average"] if recipe.ema else [])]
@@ -171,7 +206,7 @@ def _state(file: BinaryIO) -> State:
             raise IntegrityError(f"{name} has negative variances; {AGAIN}")
     counters = {name: meta[name] for name in (*_COUNTERS, *_NUMBERS)}
     if (
-        meta["epoch"] > recipe.epochs
+        max(meta["epoch"], meta["waited"]) > recipe.epochs
         or meta["correct"] > meta["step"] * recipe.batch
         or max(meta["top1"] or 0, meta["best"] or 0) > 1
     ):
@@ -183,6 +218,7 @@ def _state(file: BinaryIO) -> State:
         arrays["velocity"],
         arrays.get("average"),
         meta["run"],
+        origin=meta["origin"],
         **counters,
     )
 
@@ -193,14 +229,15 @@ def _meta(file: BinaryIO, members: dict[str, Member]) -> dict[str, Any]:
         meta = json.loads(_array(file, members, "meta", np.dtype("u1"), None).tobytes())
     except RecursionError:
         raise FormatError(f"meta is nested too deeply; {AGAIN}") from None
-    fields = {"format", "spec", "recipe", "run", *_COUNTERS, *_NUMBERS}
+    fields = {"format", "spec", "recipe", "run", "origin", *_COUNTERS, *_NUMBERS}
     if not isinstance(meta, dict) or set(meta) != fields or meta["format"] != FORMAT:
         found = meta.get("format") if isinstance(meta, dict) else type(meta).__name__
         raise FormatError(
             f"its meta is of {found!r:.80}, expected {FORMAT!r} with its fields; {AGAIN}"
         )
-    fine = isinstance(meta["run"], dict) and all(
-        isinstance(value, str) for value in meta["run"].values()
+    fine = all(
+        isinstance(meta[name], dict) and all(isinstance(text, str) for text in meta[name].values())
+        for name in ("run", "origin")
     )
     fine &= all(is_int(meta[name], 0, 2**53 - 1) for name in _COUNTERS)
     for name in _NUMBERS:

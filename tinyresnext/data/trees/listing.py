@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from .rules import image_kind, is_left_out
+from ...errors import FormatError
+from ...formats.stored_zip.archive import MOST_LEVELS
+from ..rules import image_kind, is_left_out
 
 __all__ = ["Entries", "Listing", "Parts", "Tree"]
 
@@ -41,9 +43,10 @@ such folder."""
 
 @dataclass(frozen=True)
 class Tree:
-    """A tree of folders, given what is in each of them."""
+    """A tree of folders, given what is in each of them; whether a folder has images is kept."""
 
     listing: Listing
+    _known: dict[Parts, bool] = field(default_factory=dict)
 
     def with_images(self, place: Parts) -> list[str]:
         """Return the folders with images in them or below, without those to leave out."""
@@ -55,7 +58,15 @@ class Tree:
 
     def has_images(self, place: Parts) -> bool:
         """Return whether there is an image in a folder or below."""
-        return next(self.walk(place, Counter()), None) is not None
+        if place not in self._known:
+            _check_depth(place)
+            entries = self.listing(place)
+            self._known[place] = bool(self.images_in(place)) or any(
+                self.has_images((*place, name))
+                for name in entries.folders
+                if not is_left_out(name, True) and name not in entries.links
+            )
+        return self._known[place]
 
     def images_in(self, place: Parts) -> list[str]:
         """Return the images directly in a folder."""
@@ -74,6 +85,7 @@ class Tree:
         waiting = [top]
         while waiting:
             place = waiting.pop()
+            _check_depth(place)
             entries = self.listing(place)
             for name in entries.files:
                 if is_left_out(name, False):
@@ -89,3 +101,12 @@ class Tree:
                     left_out["linked folder"] += 1
                 else:
                     waiting.append((*place, name))
+
+
+def _check_depth(place: Parts) -> None:
+    """Raise `FormatError` where folders are inside each other without end."""
+    if len(place) > MOST_LEVELS:
+        raise FormatError(
+            f"the data set has folders in more than {MOST_LEVELS} levels, such as "
+            f"{ascii('/'.join(place))[:80]}...; give the folder that has the classes"
+        )

@@ -6,12 +6,12 @@ What is no image is counted in `Levels.left_out`, so that a command can say what
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from ..errors import FormatError, UsageError
+from ...errors import FormatError, UsageError
+from ..rules import SPLITS, is_left_out, splits_among
 from .listing import Parts, Tree
-from .rules import SPLITS, is_left_out, splits_among
 
 __all__ = ["Levels"]
 
@@ -65,7 +65,7 @@ class Levels:
         splits = splits_among(self.tree.with_images(self.root))
         if splits:
             folder = self._chosen(split, splits)
-            places = {name: self._split_place(name, splits) for name in splits}
+            places = self._split_places(splits)
             self._name_others(self.root, set(splits), "beside the splits")
         else:
             self._check_no_split(split)
@@ -87,8 +87,9 @@ class Levels:
         else:
             self._check_splits_inside()
             self._check_unknown_splits()
+        known = set(self.classes)
         for place in places.values():
-            self._name_others(place, set(self.classes), "without images")
+            self._name_others(place, known, "without images")
         self.left_out.update(self._left_out_in(own))
         for label, name in enumerate(self.classes):
             found = sorted(self.tree.walk((*own, name), self.left_out))
@@ -107,23 +108,24 @@ class Levels:
             place = (*place, folders[0])
         return place
 
-    def _split_place(self, name: str, splits: dict[str, str]) -> Parts:
-        """Return where the classes of a split are: SPLIT, or a single folder around them in it.
+    def _split_places(self, splits: Iterable[str]) -> dict[str, Parts]:
+        """Return where the classes of each split are: SPLIT, or a single folder around them in it.
 
         That folder is called as a split too (``seg_train/seg_train``), or every split has one, or
         what is in it are the classes of another split.
         """
-        place = (*self.root, name)
-        inner = self.tree.with_images(place)
-        if len(inner) != 1 or not self.tree.is_wrapping((*place, inner[0])):
-            return place
-        named = inner[0].lower() == name.lower() or bool(splits_among(inner))
-        each = [self.tree.with_images((*self.root, other)) for other in splits]
-        classes = self.tree.with_images((*place, inner[0]))
-        elsewhere = any(set(classes) & set(one) for one in each)
-        if named or elsewhere or (len({tuple(one) for one in each}) == 1 and len(each) > 1):
-            return (*place, inner[0])
-        return place
+        each = {name: self.tree.with_images((*self.root, name)) for name in splits}
+        every = set().union(*each.values())
+        same = len(each) > 1 and len({tuple(inner) for inner in each.values()}) == 1
+        places = {}
+        for name, inner in each.items():
+            places[name] = place = (*self.root, name)
+            if len(inner) == 1 and self.tree.is_wrapping((*place, inner[0])):
+                named = inner[0].lower() == name.lower() or bool(splits_among(inner))
+                classes = self.tree.with_images((*place, inner[0]))
+                if named or same or not every.isdisjoint(classes):
+                    places[name] = (*place, inner[0])
+        return places
 
     def _chosen(self, split: str, splits: dict[str, str]) -> str:
         """Return the folder of a split: the one of this name, or else the one that means it."""
@@ -143,7 +145,7 @@ class Levels:
                 f"{_some(found)}; give the name of one of them as the split"
             )
         raise UsageError(
-            f"{self.name} has no split {split!r}; it has {', '.join(splits)}"
+            f"{self.name} has no split {split!r}; it has {_some(list(splits))}"
             + (f", and folders that are no splits: {_some(others)}" if others else "")
         )
 

@@ -13,18 +13,18 @@ what the names mean, and `tree` finds the levels.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from ..errors import FormatError
-from ..images.decode import decode
-from ..images.files import image_in
-from ..system.files import shown
-from .dataset import Dataset, Read, Reading, from_files
+from ...errors import FormatError
+from ...images.decode import decode
+from ...images.files import image_in, load_image
+from ...system.files import shown
+from ..dataset import Dataset, Read, Reading, Weigh, from_files
 from .listing import Entries, Listing, Parts, Tree
 from .tree import Levels
 from .zips import ZipFile
@@ -39,27 +39,43 @@ def open_folder(path: Path, split: str, reading: Reading) -> Dataset:
     def read(i: int) -> NDArray[np.uint8]:
         return decode(os.path.join(path, *levels.images[i][1]))
 
-    return _dataset(levels, read, reading)
+    def weigh(i: int) -> int:
+        return _decoded_bytes(load_image(os.path.join(path, *levels.images[i][1]), pixels=False))
+
+    return _dataset(levels, read, weigh, reading)
 
 
 def open_zip(path: Path, split: str, reading: Reading) -> Dataset:
     """Open the data set in a zip archive. Parameters and errors are those of `open_dataset`."""
     archive = ZipFile(path)
-    levels = Levels(Tree(_in_archive(archive.names)), shown(path), reading.warn).find(split)
+    levels = Levels(Tree(archive.listing), shown(path), reading.warn).find(split)
+
+    def opened(i: int, pixels: bool = True) -> Image.Image:
+        place = levels.images[i][1]
+        name = f"{shown(path)}: {shown('/'.join(place))}"
+        return image_in(archive.read(place, name), name, pixels)
 
     def read(i: int) -> NDArray[np.uint8]:
-        member = "/".join(levels.images[i][1])
-        name = f"{shown(path)}: {shown(member)}"
-        return decode(image_in(archive.read(member, name), name))
+        return decode(opened(i))
 
-    return _dataset(levels, read, reading)
+    def weigh(i: int) -> int:
+        return _decoded_bytes(opened(i, pixels=False))
+
+    return _dataset(levels, read, weigh, reading)
 
 
-def _dataset(levels: Levels, read: Read, reading: Reading) -> Dataset:
+def _decoded_bytes(image: Image.Image) -> int:
+    """Return how many bytes an image has when it is decoded, to red, green and blue."""
+    return 3 * image.width * image.height
+
+
+def _dataset(levels: Levels, read: Read, weigh: Weigh, reading: Reading) -> Dataset:
     """Return the data set of the images that were found."""
     names = ["/".join(place[len(levels.root) :]) for _, place in levels.images]
     labels = [label for label, _ in levels.images]
-    return from_files(levels.classes, labels, names, read, levels.name, reading, levels.left_out)
+    return from_files(
+        levels.classes, labels, names, read, weigh, levels.name, reading, levels.left_out
+    )
 
 
 def _on_disk(top: Path) -> Listing:
@@ -100,18 +116,3 @@ def _unreadable(folder: str, error: Exception) -> FormatError:
     """Return the error of a folder that cannot be read."""
     reason = getattr(error, "strerror", None) or error
     return FormatError(f"the folder {shown(folder)} cannot be read: {reason}")
-
-
-def _in_archive(members: Sequence[tuple[Parts, bool]]) -> Listing:
-    """Return the listing of an archive, given the members and whether each is a folder."""
-    found: dict[Parts, tuple[set[str], set[str]]] = {}
-    for parts, is_folder in members:
-        for depth in range(len(parts)):
-            folders, files = found.setdefault(parts[:depth], (set(), set()))
-            (folders if is_folder or depth < len(parts) - 1 else files).add(parts[depth])
-
-    nothing = Entries([], [])
-    entries = {
-        place: Entries(sorted(folders), sorted(files)) for place, (folders, files) in found.items()
-    }
-    return lambda place: entries.get(place, nothing)

@@ -11,8 +11,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from ..errors import UsageError
-from ..system.console import at_terminal, tell
+from ...errors import UsageError
+from ...system.console import at_terminal, rewrite, tell
 
 EVERY = 0.25  # seconds between two looks at the terminal
 
@@ -76,7 +76,7 @@ class Log:
 
 
 class Progress:
-    """One line on a terminal that shows how far a run is; elsewhere nothing.
+    """A line for each epoch; on a terminal also one that shows how far the epoch is.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ class Progress:
     def __init__(self, epochs: int, steps: int, batch: int, done: int) -> None:
         self.epochs, self.steps, self.batch, self._first = epochs, steps, batch, done
         self._start, self._last = time.monotonic(), 0.0
-        self._shown, self._on = "", at_terminal()
+        self._shown, self._on = False, at_terminal()
 
     def step(self, epoch: int, step: int, seconds: float, loss: float, accuracy: float) -> None:
         """Show a step.
@@ -112,13 +112,14 @@ class Progress:
     def epoch(self, epoch: int, found: dict[str, float]) -> None:
         """Leave a line about an epoch."""
         if self._on:
-            validation = f"  top-1 {found['top1']:.2%}" if "top1" in found else ""
-            self._show(
-                f"epoch {epoch + 1}/{self.epochs}  {found['images_per_second']:.0f} images/s  "
-                f"loss {found['loss']:.4f}  "
-                f"accuracy {found['accuracy']:.1%}{validation}  {clock(found['seconds'])}"
-            )
-            self.close()
+            rewrite("")
+        self._shown = False
+        validation = f"  top-1 {found['top1']:.2%}" if "top1" in found else ""
+        tell(
+            f"epoch {epoch + 1}/{self.epochs}  {found['images_per_second']:.0f} images/s  "
+            f"loss {found['loss']:.4f}  "
+            f"accuracy {found['accuracy']:.1%}{validation}  {clock(found['seconds'])}"
+        )
 
     def say(self, text: str) -> None:
         """Show a text in place of the line."""
@@ -127,14 +128,14 @@ class Progress:
 
     def close(self) -> None:
         """End the line."""
-        if self._on and self._shown:
+        if self._shown:
             tell("")
-        self._shown = ""
+        self._shown = False
 
     def _show(self, text: str) -> None:
         """Write over the last text."""
-        tell(f"\r{text:{len(self._shown)}}", end="")
-        self._shown = text
+        rewrite(text)
+        self._shown = True
 
 
 def clock(seconds: float) -> str:
@@ -147,7 +148,8 @@ def clock(seconds: float) -> str:
 class Stop:
     """Inside its ``with`` block, Ctrl-C and SIGTERM ask for a stop; a second one stops at once.
 
-    Only the main thread receives signals: in another, they do what they always do.
+    The first one is answered at once with what the run waits for. Only the main thread receives
+    signals: in another, they do what they always do.
 
     Attributes
     ----------
@@ -175,6 +177,13 @@ class Stop:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
         self._restore()
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        if at_terminal():
+            tell("")  # the line has the progress, and ^C behind it
+        tell(
+            f"{name}: the run ends when this step is done and the state is saved; a second {name} "
+            "ends it at once, and then the state is that of the last epoch"
+        )
 
     def _restore(self) -> None:
         while self._before:

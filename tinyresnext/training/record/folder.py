@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from ..errors import UsageError
-from ..system.files import locked, shown
+from ...errors import UsageError
+from ...system.files import locked, shown
 from . import state as training_state
 from .state import State
 
@@ -24,6 +25,7 @@ class TrainingFolder:
         self.path = Path(path)
         self.state, self.log = self.path / "state.npz", self.path / "log.jsonl"
         self.best, self.model = self.path / "best.h5", self.path / "model.h5"
+        self.curve = self.path / "curve.png"
         self.lock = self.path / ".lock"
 
     @contextmanager
@@ -58,7 +60,7 @@ class TrainingFolder:
             made.
         """
         self._made()
-        for path in (self.state, self.log, self.best, self.model):
+        for path in (self.state, self.log, self.best, self.model, self.curve):
             if os.path.exists(path):
                 raise UsageError(
                     f"{shown(path)} exists: --resume goes on with the run there, or give another "
@@ -99,6 +101,19 @@ class TrainingFolder:
             )
         self._clean()
         return state
+
+    def meta(self) -> dict[str, Any]:
+        """Return what the state says beside its arrays, as `training_state.read_meta` reads it.
+
+        Raises
+        ------
+        UsageError
+            There is no run.
+        FormatError
+            The state cannot be used.
+        """
+        self._found()
+        return training_state.read_meta(self.state)
 
     def _made(self) -> None:
         """Make the folder if it is not there."""

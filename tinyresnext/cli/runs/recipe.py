@@ -6,11 +6,13 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import UsageError
-from ..training.recipes import RECIPES, Recipe, recipe
-from ..training.recipes.kinds import Choice, Flag, Kind
-from ..training.recipes.recipe import settings
-from .options import braces, word
+from ...errors import UsageError
+from ...training.recipes import RECIPES, Recipe, recipe
+from ...training.recipes.kinds import Choice, Flag, Kind
+from ...training.recipes.recipe import settings
+from ...training.recipes.steps import enough
+from ..options import braces, word
+from ..output.progress import say
 
 
 def add_recipe(c: argparse.ArgumentParser, usual: str, *, first_weights: bool) -> None:
@@ -26,10 +28,11 @@ def add_recipe(c: argparse.ArgumentParser, usual: str, *, first_weights: bool) -
     """
     c.add_argument(
         "--recipe",
-        default=usual,
         metavar="NAME",
-        help=f"settings for the options not given: {', '.join(RECIPES)} ({usual})",
+        help=f"settings for the options not given: {', '.join(RECIPES)} ({usual}, and if there "
+        "are few images, a smaller mini-batch and rate, and more epochs)",
     )
+    c.set_defaults(usual_recipe=usual)
     group = c.add_argument_group("in place of what the recipe says")
     for name, option in settings():
         if first_weights or not option.first_weights:
@@ -61,7 +64,21 @@ def _value(name: str, kind: Kind) -> tuple[Callable[[str], Any], str]:
     return read, kind.metavar
 
 
-def typed_recipe(a: argparse.Namespace) -> Recipe:
-    """Return the recipe that was named, with the settings that were typed."""
-    typed = {name: vars(a).get(name) for name, _ in settings()}
-    return recipe(a.recipe, **{name: value for name, value in typed.items() if value is not None})
+def typed_recipe(a: argparse.Namespace, images: int | None = None) -> Recipe:
+    """Return the recipe that was named, with the settings that were typed.
+
+    Where none was named, it is the usual one, with enough steps of so many images; what was changed
+    for that is said.
+    """
+    known = ((name, vars(a).get(name)) for name, _ in settings())
+    typed = {name: value for name, value in known if value is not None}
+    plain = recipe(a.recipe or a.usual_recipe, **typed)
+    if images is None or a.recipe is not None:
+        return plain
+    found = enough(recipe(a.usual_recipe), images, typed)
+    ours, usual = found.to_json(), plain.to_json()
+    if changed := [name for name in ours if ours[name] != usual[name]]:
+        options = " ".join(f"--{name} {ours[name]:g}" for name in changed)
+        others = ", ".join(f"{usual[name]:g}" for name in changed)
+        say(f"for {images:,} images: {options} in place of {others}")
+    return found

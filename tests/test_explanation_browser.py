@@ -1,0 +1,226 @@
+"""The page of an explanation in a browser: what a person does, and what the page then shows.
+
+These tests need headless Chromium: run them with ``-m browser``.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import browser
+import numpy as np
+import pytest
+
+import tinyresnext as tr
+
+pytestmark = pytest.mark.browser
+DATA = Path(__file__).parent / "data"
+OFF = "[...document.querySelectorAll('#terms input')].map(b => !b.checked)"
+TERMS = "[...document.querySelectorAll('#terms .name')].map(n => n.textContent.trim())"
+# The red, green and blue of a pixel, and how opaque it is, of every canvas in a list.
+PIXELS = """[...document.querySelectorAll('%s canvas')].map(c => [...c.getContext('2d')
+  .getImageData(0, 0, c.width, c.height).data])"""
+CHOOSE = """(([id, value]) => { const s = document.getElementById(id); s.value = value;
+  s.dispatchEvent(new Event('change')); })(%s)"""
+
+
+@pytest.fixture(scope="module")
+def explained() -> tr.Explanation:
+    return tr.explain(tr.load(), DATA / "chelsea.jpg", block="layer2.1")
+
+
+@pytest.fixture(scope="module")
+def page(explained, tmp_path_factory):
+    program = browser.found()
+    if program is None:
+        pytest.skip(f"none of {', '.join(browser.NAMES)} is installed")
+    folder = tmp_path_factory.mktemp("browser")
+    explained.save(folder / "report.html")
+    with browser.browser(program, folder) as opened:
+        opened.file = folder / "report.html"
+        yield opened
+        assert opened.problems == []
+        assert all(url.startswith(("file:", "data:")) for url in opened.requests)
+
+
+@pytest.fixture
+def fresh(page):
+    page.open(page.file)
+    yield page
+    assert page.problems == []
+
+
+def choose(page, name: str, value: str) -> None:
+    page.run(CHOOSE % json.dumps([name, value]))
+
+
+def text(page, name: str) -> str:
+    return page.run(f"document.getElementById('{name}').textContent").replace("\u2212", "-")
+
+
+def block(page, name: str) -> None:
+    labels = "[...document.querySelectorAll('#blocks label')]"
+    page.run(f"{labels}.find(l => l.textContent.trim() == '{name}').click()")
+
+
+def test_it_opens(fresh, explained):
+    assert text(fresh, "block-title") == "One block: layer3.1"
+    assert fresh.run(TERMS) == list(explained.blocks[-1].names)
+    assert fresh.run("document.querySelectorAll('#evidence figure').length") == 4
+    assert fresh.run("document.querySelectorAll('#blocks tbody tr').length") == 6
+    assert "3.411" in text(fresh, "sum")
+    assert fresh.run("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_switching_a_path_off(fresh, explained):
+    block(fresh, "layer2.1")
+    terms = explained.blocks[3]
+    fresh.run("document.querySelectorAll('#terms input')[1].click()")
+    assert fresh.run(OFF) == [False, True, False, False]
+    said = text(fresh, "sum")
+    logit, first, exact = explained.logits[0], terms.effects[0, 1], terms.exact[0, 1]
+    for value in (logit, logit - first, logit - exact):
+        assert f"{value:.3f}" in said
+    captions = text(fresh, "sums")
+    total = terms.effects[0].sum()
+    assert f"{total:+.3f}" in captions
+    assert f"{total - first:+.3f}" in captions
+    fresh.run("document.getElementById('swap').click()")
+    assert fresh.run(OFF) == [True, False, True, True]
+    assert "these 3 terms" in text(fresh, "sum")
+    fresh.run("document.getElementById('all').click()")
+    assert fresh.run(OFF) == [False] * 4
+    fresh.run("document.getElementById('none').click()")
+    assert fresh.run(OFF) == [True] * 4
+
+
+def test_the_sum_is_drawn_from_the_terms(fresh, explained):
+    """Of each pixel, opacity and colour are the value over the largest one."""
+    terms = explained.blocks[-1]
+    fresh.run("document.querySelector('#views input[value=share]').click()")
+    fresh.run("document.querySelectorAll('#terms input')[3].click()")
+    whole, kept = terms.share_maps.sum(0), terms.share_maps[:3].sum(0)
+    most = max(np.abs(whole).max(), np.abs(kept).max())
+    for wanted, drawn in zip((whole, kept), fresh.run(PIXELS % "#sums"), strict=True):
+        pixels = np.array(drawn).reshape(4, 4, 4)
+        np.testing.assert_allclose(pixels[..., 3], 255 * np.abs(wanted) / most, atol=0.6)
+        seen = pixels[..., 3] > 20
+        assert (pixels[..., 0] > pixels[..., 2])[seen].tolist() == (wanted > 0)[seen].tolist()
+
+
+def test_sorting(fresh, explained):
+    terms = explained.blocks[-1]
+    for key, values in (
+        ("share", terms.shares),
+        ("effect", terms.effects[0]),
+        ("size", np.abs(terms.effects[0])),
+    ):
+        choose(fresh, "sort", key)
+        order = np.argsort(-values, kind="stable")
+        assert fresh.run(TERMS) == [terms.names[i] for i in order], key
+
+
+def test_comparing_two_classes(fresh, explained):
+    choose(fresh, "second", "2")
+    assert "the logit of cat minus that of dog" in text(fresh, "cam-sum")
+    block(fresh, "layer2.1")
+    terms = explained.blocks[3]
+    cards = text(fresh, "terms")
+    for effects in (terms.effects, terms.exact):
+        for value in effects[0] - effects[2]:
+            assert f"{value:+.3f}" in cards
+    assert f"{explained.logits[0] - explained.logits[2]:.3f}" in text(fresh, "sum")
+    choose(fresh, "first", "1")
+    assert "frog minus that of dog" in text(fresh, "sum")
+
+
+def test_the_keyboard(fresh):
+    """Every choice can be reached with Tab, and made with the arrows and the space bar."""
+    reached = []
+    for _ in range(40):
+        fresh.press("Tab", 9)
+        reached.append(
+            fresh.run("document.activeElement.id || document.activeElement.name || 'term'")
+        )
+        if reached[-1] == "block":
+            break
+    assert {"first", "second", "block"} <= set(reached)
+    fresh.press("ArrowUp", 38)
+    assert text(fresh, "block-title") == "One block: layer3.0"
+    reached = []
+    for _ in range(20):
+        fresh.press("Tab", 9)
+        reached.append(
+            fresh.run("document.activeElement.id || document.activeElement.name || 'term'")
+        )
+        if reached[-1] == "term":
+            break
+    assert reached == ["view", "sort", "all", "none", "swap", "term"]
+    fresh.press(" ", 32, " ")
+    assert fresh.run(OFF) == [True, False, False, False]
+    assert fresh.run("document.activeElement.value") == "0"
+    assert "Without path 0" in text(fresh, "sum")
+
+
+def test_a_screen_reader(fresh):
+    """What it reads: every control and every map has a name, and the sum is announced."""
+    nodes = fresh.call("Accessibility.getFullAXTree")["nodes"]
+    found: dict[str, list[str]] = {}
+    for node in nodes:
+        if not node.get("ignored"):
+            role, name = (node.get(key, {}).get("value", "") for key in ("role", "name"))
+            found.setdefault(role, []).append(name)
+    for role in ("checkbox", "radio", "combobox", "button", "image", "link"):
+        names = found.get(role) or found["img"] if role == "image" else found[role]
+        assert names, role
+        assert all(names), role
+    assert any(name.startswith("path 1 share") for name in found["checkbox"])
+    assert found["main"] is not None
+    assert "status" in found
+    assert fresh.run("[...document.querySelectorAll('h1,h2,h3')].map(h => h.tagName)[0]") == "H1"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_contrast(fresh, scheme):
+    """Text has a contrast of at least 4.5 with what is behind it (WCAG 2.2, 1.4.3)."""
+    fresh.call(
+        "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}]
+    )
+    colours = fresh.run("""(() => { const s = getComputedStyle(document.documentElement);
+      return ['back', 'card', 'ink', 'soft', 'accent', 'for', 'against'].map(
+        n => s.getPropertyValue('--' + n).trim()); })()""")
+
+    def light(colour: str) -> float:
+        parts = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    for behind in map(light, colours[:2]):
+        for text_colour in map(light, colours[2:]):
+            low, high = sorted((behind, text_colour))
+            assert (high + 0.05) / (low + 0.05) >= 4.5
+    fresh.call("Emulation.setEmulatedMedia", features=[])
+
+
+def test_print(fresh):
+    got = fresh.call("Page.printToPDF", printBackground=False)
+    assert len(got["data"]) > 20_000
+    fresh.call("Emulation.setEmulatedMedia", media="print")
+    hidden = fresh.run(
+        "getComputedStyle(document.getElementById('sort').parentNode.parentNode).display"
+    )
+    assert hidden == "none"
+    fresh.call("Emulation.setEmulatedMedia", media="")
+
+
+def test_a_narrow_screen(fresh):
+    fresh.call(
+        "Emulation.setDeviceMetricsOverride",
+        width=360,
+        height=800,
+        deviceScaleFactor=1,
+        mobile=False,
+    )
+    assert fresh.run("document.documentElement.scrollWidth") <= 360
+    fresh.call("Emulation.clearDeviceMetricsOverride")

@@ -1,0 +1,203 @@
+"""The page of an explanation: well-formed, self-contained, with the numbers of the arrays."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tinyresnext as tr
+from tinyresnext.cli.main import main
+from tinyresnext.errors import UsageError
+from tinyresnext.explanation.report import page
+from tinyresnext.explanation.report.packed import packed
+
+DATA = Path(__file__).parent / "data"
+# Elements of HTML that have no end tag.
+VOID = {"meta", "link", "img", "input", "br"}
+
+
+class Strict(HTMLParser):
+    """Raise an error for an end tag that does not fit, and keep what a test wants to know."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.text: dict[str, str] = {}
+
+    def handle_starttag(self, tag, attrs):
+        assert len({name for name, _ in attrs}) == len(attrs), f"an attribute of {tag} is twice"
+        self.tags.append(tag)
+        self.ids += [value for name, value in attrs if name == "id"]
+        self.addresses += [value for name, value in attrs if name in ("src", "href", "action")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, tag
+
+    def handle_data(self, data):
+        if self.open:
+            self.text[self.open[-1]] = self.text.get(self.open[-1], "") + data
+
+
+def read(text: str) -> Strict:
+    """Return what a strict parser finds in a page."""
+    parser = Strict()
+    parser.feed(text)
+    parser.close()
+    assert parser.open == []
+    return parser
+
+
+def data_in(text: str):
+    """Return the page's data."""
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    return json.loads(found[1])
+
+
+def unpacked(one) -> np.ndarray:
+    """Return the maps of a group as the page's script reads them."""
+    down, across = (-(-one[side] // one["factor"]) for side in ("height", "width"))
+    numbers = np.frombuffer(base64.b64decode(one["data"]), "<i2").astype(np.float64)
+    maps = numbers.reshape(len(one["scales"]), one["maps"], down, across)
+    return maps * np.array(one["scales"])[:, None, None, None]
+
+
+@pytest.fixture(scope="module")
+def explained() -> tr.Explanation:
+    return tr.explain(tr.load(), DATA / "chelsea.jpg", block="all")
+
+
+@pytest.fixture(scope="module")
+def text(explained) -> str:
+    return explained.html()
+
+
+def test_the_page_is_well_formed(text):
+    found = read(text)
+    assert len(set(found.ids)) == len(found.ids)
+    assert {"html", "head", "title", "main", "h1", "noscript"} <= set(found.tags)
+    assert found.text["title"] == "What the network did with chelsea.jpg"
+    assert "82.4%" in found.text["td"]
+    script = found.text["script"]
+    for name in re.findall(r'at\("([\w-]+)"\)', script):
+        assert name in found.ids, name
+    assert "<!--" not in text
+
+
+def test_the_page_needs_no_network(text):
+    for address in read(text).addresses:
+        assert address.startswith(("data:", "#")), address
+    assert "default-src 'none'" in text
+    assert not re.search(r"https?://|url\(|@import|fetch\(|XMLHttp|import\(", text)
+    assert len(text.encode()) < 300_000
+
+
+def test_the_numbers_are_those_of_the_arrays(explained, text):
+    data = data_in(text)
+    assert [one["name"] for one in data["classes"]] == [g.label for g in explained.classes]
+    assert [one["probability"] for one in data["classes"]] == [
+        guess.probability for guess in explained.classes
+    ]
+    assert [one["logit"] for one in data["classes"]] == explained.logits.tolist()
+    for block, terms in zip(data["blocks"], explained.blocks, strict=True):
+        assert block["name"] == terms.block.name
+        assert block["terms"] == list(terms.names)
+        assert block["shares"] == terms.shares.tolist()
+        assert block["effects"] == terms.effects.tolist()
+        assert block["exact"] == terms.exact.tolist()
+        assert block["channel"] == terms.channel
+        assert block["channelMeans"] == terms.channel_maps.mean((1, 2)).tolist()
+    for stage, theirs in zip(data["stages"], explained.stages, strict=True):
+        assert [one["mean"] for one in stage["channels"]] == [c.mean for c in theirs.channels]
+
+
+def test_the_maps_are_those_of_the_arrays(explained, text):
+    """A value errs by half of the scale of its group, and a sum of n values by n / 2 of it."""
+    data = data_in(text)
+    for block, terms in zip(data["blocks"], explained.blocks, strict=True):
+        maps, scales = unpacked(block["maps"]), np.array(block["maps"]["scales"])
+        theirs = [terms.share_maps, terms.channel_maps, *terms.effect_maps]
+        for mine, wanted, scale in zip(maps, theirs, scales, strict=True):
+            assert np.abs(mine - wanted).max() <= 0.501 * scale
+        n = maps[0, 0].size
+        sums = maps.sum((2, 3))
+        assert (np.abs(sums[0] - terms.shares) <= n * scales[0] / 2 + 1e-12).all()
+        assert (np.abs(sums[2:] - terms.effects) <= n * scales[2:, None] / 2 + 1e-12).all()
+    cam = unpacked(data["cam"])[0]
+    assert np.abs(cam - explained.cam).max() <= 0.501 * data["cam"]["scales"][0]
+
+
+def test_squares_keep_the_sum():
+    maps = np.random.default_rng(0).standard_normal((2, 3, 13, 10))
+    found = packed(maps, 5)
+    assert (found["factor"], found["height"], found["width"]) == (4, 13, 10)
+    small = unpacked(found)
+    assert small.shape == (2, 3, 4, 3)
+    np.testing.assert_allclose(small.sum((2, 3)), maps.sum((2, 3)), atol=12 * found["scales"][0])
+    np.testing.assert_allclose(small[0, 0, 0, 0], maps[0, 0, :4, :4].sum(), atol=1e-3)
+    means = unpacked(packed(maps, 5, mean=True))
+    np.testing.assert_allclose(means[1, 2, 0, 1], maps[1, 2, :4, 4:8].mean(), atol=1e-3)
+    assert unpacked(packed(maps * 0, 13)).max() == 0
+
+
+def test_names_cannot_leave_their_place(explained):
+    bad = '</script><img src=x onerror=alert(1)>"\udcff\u2028'
+    classes = [guess._replace(label=bad) for guess in explained.classes]
+    text = replace(explained, name=bad, classes=classes).html()
+    found = read(text)
+    assert found.tags.count("img") == 1
+    assert found.tags.count("script") == 2
+    shown = bad.replace("\udcff", "\ufffd").replace("\u2028", "\ufffd")
+    assert data_in(text)["classes"][0]["name"] == shown
+    text.encode("utf-8")
+
+
+def test_a_page_that_is_too_large_is_refused(explained, monkeypatch):
+    monkeypatch.setattr(page, "MOST_BYTES", 50_000)
+    with pytest.raises(UsageError, match=r"5 MB are the most: the network has 6 blocks of 2 paths"):
+        explained.html()
+
+
+def test_large_networks_have_coarser_maps(explained, monkeypatch):
+    monkeypatch.setattr(page, "MAP_BYTES", 6 * 4 * 7 * 2 * 16)  # 4 x 4 values a map
+    data = page.data_of(explained)
+    assert [block["maps"]["factor"] for block in data["blocks"]] == [4, 4, 2, 2, 1, 1]
+
+
+def test_the_command(tmp_path, capsys):
+    out = tmp_path / "report.html"
+    words = ["explain", str(DATA / "chelsea.jpg"), "-o", str(out)]
+    assert main([*words, "--class", "dog", "--block", "layer1.0", "--top", "2"]) == 0
+    assert capsys.readouterr().out.startswith(f"{DATA / 'chelsea.jpg'}: cat, 82.4%; open {out}")
+    data = data_in(out.read_text("utf-8"))
+    assert [one["name"] for one in data["classes"]] == ["cat", "frog", "dog"]
+    assert data["label"] == 2
+    assert [block["exact"] is not None for block in data["blocks"]] == [True] + [False] * 5
+    assert main(words) == 2
+    assert "--force" in capsys.readouterr().err
+    assert main([*words, "--force", "--block", "layer8"]) == 2
+    assert main(["explain", str(DATA / "README.md"), "-o", str(tmp_path / "a.html")]) == 1
+    assert not (tmp_path / "a.html").exists()
+    assert main(["explain", str(out), "-o", str(out), "--force"]) == 2
+
+
+@pytest.mark.slow
+def test_a_large_network():
+    """ResNeXt-50: 16 blocks of 32 paths. The weights do not matter for the size."""
+    model = tr.random_model("resnext50_32x4d")
+    found = tr.explain(model, DATA / "chelsea.jpg")
+    text = found.html()
+    read(text)
+    assert len(text.encode()) < 5e6
+    assert len(data_in(text)["blocks"]) == 16

@@ -1,0 +1,218 @@
+"""Runs on few images: how many steps they make, what is held out, and how classes are balanced."""
+
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import training_cases as small
+from PIL import Image
+from test_training import OPTIONS, changed, log_of, same
+
+from tinyresnext import load, train
+from tinyresnext.data.dataset import Dataset
+from tinyresnext.data.parts import held_out
+from tinyresnext.errors import TrainingError, UsageError
+from tinyresnext.inference import evaluate as evaluation
+from tinyresnext.training import run as training_run
+from tinyresnext.training.recipes import RECIPES
+from tinyresnext.training.recipes.steps import ENOUGH, FEW, enough, few, steps
+from tinyresnext.training.record import curve
+
+FAST = RECIPES["fast-cifar"]
+
+
+@pytest.mark.parametrize(
+    ("images", "given", "batch", "epochs", "lr"),
+    [
+        (50_000, {}, 128, 25, 0.2),
+        (2048, {}, 128, 25, 0.2),  # 16 steps in each of 25 epochs are just enough
+        (2047, {}, 64, 25, 0.1),
+        (500, {}, 16, 25, 0.025),
+        (60, {}, 16, 134, 0.025),
+        (12, {}, 12, 400, 0.2 * 12 / 128),
+        (1, {}, 1, 400, 0.2 / 128),
+        (60, {"batch": 30}, 30, 200, 0.2 * 30 / 128),
+        (60, {"epochs": 25}, 16, 25, 0.025),
+        (60, {"epochs": 25, "batch": 60}, 60, 25, 0.2 * 60 / 128),
+        (60, {"lr": 0.3}, 16, 134, 0.3),
+        (60, {"batch": 256}, 256, 25, 0.2),
+    ],
+)
+def test_enough_steps(images, given, batch, epochs, lr):
+    found = enough(FAST, images, given)
+    assert (found.batch, found.epochs, found.schedule.lr) == (batch, epochs, pytest.approx(lr))
+    assert found == FAST.changed(
+        {"batch": batch, "epochs": epochs, "lr": found.schedule.lr} | given
+    )
+    if not given:
+        assert steps(found, images) >= ENOUGH
+
+
+def test_few_steps_are_told_with_what_would_make_more():
+    assert few(FAST.changed({"batch": 60, "epochs": 10}), 250) == (
+        "only 40 steps, in which a network hardly learns: --batch 16 gives 150, "
+        "--batch 16 --epochs 27 gives 405"
+    )
+    assert few(FAST.changed({"batch": 16, "epochs": 1}), 20) == (
+        "only 1 step, in which a network hardly learns: --epochs 400 gives 400"
+    )
+    assert few(FAST.changed({"batch": 1, "epochs": FEW - 1}), 1).startswith(f"only {FEW - 1} steps")
+    assert few(FAST.changed({"batch": 1, "epochs": FEW}), 1) is None
+
+
+@pytest.mark.parametrize("memory", [True, False])
+def test_held_out(memory):
+    counts = np.array([10, 5, 2, 1])
+    labels = np.repeat(np.arange(4), counts)
+    pixels = np.arange(18, dtype=np.uint8)[:, None, None, None]
+    names = [str(i) for i in range(18)]
+    data = Dataset(
+        tuple("abcd"), labels, names, lambda i: pixels[i], pixels=pixels if memory else None
+    )
+    training, validation = held_out(data, 0.2, seed=0)
+    assert np.bincount(validation.labels, minlength=4).tolist() == [2, 1, 1, 0]
+    assert (np.bincount(training.labels) + np.array([2, 1, 1, 0]) == counts).all()
+    seen = [
+        int(part.picture(i)[0, 0, 0]) for part in (training, validation) for i in range(len(part))
+    ]
+    assert sorted(seen) == list(range(18))
+    assert [str(i) for i in seen] == [*training.names, *validation.names]
+    assert [labels[i] for i in seen] == [*training.labels, *validation.labels]
+    same, others = held_out(data, 0.2, seed=0)[1], held_out(data, 0.2, seed=1)[1]
+    assert same.names == validation.names != others.names
+    assert np.bincount(held_out(data, 0.99, seed=0)[0].labels).tolist() == [1, 1, 1, 1]
+
+
+def test_nothing_can_be_held_out():
+    with pytest.raises(UsageError, match="no class has two images"):
+        held_out(small.pictures(1, ("a",)), 0.2, seed=0)
+    for part in (0.0, 1.0, -1.0, float("nan")):
+        with pytest.raises(UsageError, match=r"expected a number such as 0\.2"):
+            held_out(small.pictures(), part, seed=0)
+
+
+# --- early stopping -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def scores(monkeypatch):
+    """Validations that find these accuracies, one after the other."""
+
+    def go(*values):
+        left = list(values)
+
+        def score(*arguments, **options):
+            found = evaluation.score(*arguments, **options)
+            right = round(left.pop(0) * found.pictures)
+            confusion = np.zeros_like(found.confusion)
+            confusion[0, :2] = right, found.pictures - right
+            return replace(found, confusion=confusion)
+
+        monkeypatch.setattr(training_run, "score", score)
+
+    return go
+
+
+def test_a_run_ends_when_nothing_gets_better(tmp_path, scores):
+    recipe, validation = changed(epochs=9, patience=2), small.pictures(20, seed=1)
+    scores(0.2, 0.5, 0.5, 0.6, 0.6, 0.4, 0.9)
+    train(small.SPEC, small.pictures(), recipe, tmp_path, validation=validation, **OPTIONS)
+    assert [line["top1"] for line in log_of(tmp_path)] == [0.2, 0.5, 0.5, 0.6, 0.6, 0.4]
+    assert "60.00%" in load(tmp_path / "best.h5", "reference").provenance["accuracy"]
+    assert "40.00%" in load(tmp_path / "model.h5", "reference").provenance["accuracy"]
+    before = (tmp_path / "model.h5").read_bytes()
+    options = OPTIONS | {"validation": validation, "resume": True}
+    train(small.SPEC, small.pictures(), recipe, tmp_path, **options)
+    assert (tmp_path / "model.h5").read_bytes() == before
+
+
+def test_a_stopped_run_waits_as_long_as_a_whole_one(tmp_path, scores, monkeypatch):
+    recipe, validation = changed(epochs=9, patience=2), small.pictures(20, seed=1)
+    options, found = OPTIONS | {"validation": validation}, (0.5, 0.4, 0.4)
+    scores(*found)
+    train(small.SPEC, small.pictures(), recipe, tmp_path / "whole", **options)
+    real, left = training_run.Run.step, [10]
+
+    def step(run, x, labels):
+        left[0] -= 1
+        if left[0] == 0:
+            signal.raise_signal(signal.SIGINT)
+        real(run, x, labels)
+
+    scores(*found)
+    monkeypatch.setattr(training_run.Run, "step", step)
+    with pytest.raises(KeyboardInterrupt, match="step 2 of 4 in epoch 3"):
+        train(small.SPEC, small.pictures(), recipe, tmp_path / "cut", **options)
+    train(small.SPEC, small.pictures(), recipe, tmp_path / "cut", resume=True, **options)
+    same(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_patience_needs_a_validation(tmp_path):
+    with pytest.raises(UsageError, match="patience is 2, and there are no validation images"):
+        train(small.SPEC, small.pictures(), changed(patience=2), tmp_path / "run", **OPTIONS)
+    assert not (tmp_path / "run").exists()
+
+
+# --- learning a mini-batch by heart ---------------------------------------------------------------
+
+
+def test_a_mini_batch_is_learnt_by_heart(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = train(small.SPEC, small.pictures(), changed(mixup=0.0), "", overfit=True, **OPTIONS)
+    assert model.provenance["learnt by heart"].startswith("a mini-batch of 16 images in ")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("lr", "text"),
+    [
+        (1e-9, r"not learnt by heart: after 300 steps, \d+ of them are right.*than 1e-09"),
+        (1e3, r"not finite in step \d+ on the same mini-batch; give a smaller --lr than 1000"),
+    ],
+)
+def test_what_is_not_learnt_by_heart(lr, text):
+    with pytest.raises(TrainingError, match=text):
+        train(small.SPEC, small.pictures(), changed(lr=lr), "", overfit=True, **OPTIONS)
+
+
+# --- the curve ------------------------------------------------------------------------------------
+
+
+def test_the_curve_shows_what_the_log_says(tmp_path):
+    """Every epoch is a point of its colour, at its height."""
+    log = tmp_path / "log.jsonl"
+    values = [{"epoch": i + 1, "loss": 2.0 - i / 2, "accuracy": i / 4} for i in range(4)]
+    log.write_text("".join(json.dumps(line) + "\n" for line in values))
+    curve.write(tmp_path / "curve.png", log)
+    pixels = np.asarray(Image.open(tmp_path / "curve.png"))
+    blue = (pixels == curve.TRAINING).all(2)
+    red = (pixels == curve.VALIDATION).all(2)
+    assert not red.any()  # there is no validation
+    for panel, (top, wanted) in enumerate(((2.1, [2, 1.5, 1, 0.5]), (1.0, [0, 0.25, 0.5, 0.75]))):
+        upper = curve.TOP + panel * (curve.HIGH + curve.GAP)
+        for i, value in enumerate(wanted):
+            x = curve.LEFT + min(max(round(curve.WIDE * i / 3), 2), curve.WIDE - 2)
+            found = np.flatnonzero(blue[upper : upper + curve.HIGH + 2, x])
+            assert abs(found.mean() - curve.HIGH * (1 - value / top)) < 3
+
+
+def test_odd_lines_of_a_log_are_left_out(tmp_path):
+    lines = [
+        "{",
+        "[" * 100_000,
+        "[]",
+        '{"epoch": "1", "loss": 1}',
+        '{"epoch": 1, "step": 1, "loss": 1}',
+        '{"epoch": 1, "loss": NaN, "top1": "x"}',
+        '{"epoch": 2, "loss": 1e999, "accuracy": null, "validation_loss": 0.5}',
+    ]
+    found = curve.points(lines)
+    assert {name: some for name, some in found.items() if some} == {"validation_loss": [(2, 0.5)]}
+    assert curve.draw(found).size == (728, 626)  # a single epoch is a dot
+    (tmp_path / "log.jsonl").write_bytes(b"\xff\n")
+    curve.write(tmp_path / "curve.png", tmp_path / "log.jsonl")
+    assert not (tmp_path / "curve.png").exists()

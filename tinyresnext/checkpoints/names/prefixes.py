@@ -1,0 +1,129 @@
+"""What stands in front of the names of a network, and what its classifier is called.
+
+Training scripts keep a network inside of others: below ``encoder.``, beside its copy, or with a
+classifier that is a list of modules. The functions here only look at names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+
+from ...errors import UsageError
+
+__all__ = [
+    "classifiers",
+    "given",
+    "is_counter",
+    "is_lone_backbone",
+    "plain_name",
+    "possible",
+    "single_layer",
+]
+
+MOST_NETWORKS = 32  # in one file
+
+# Parts of names that PyTorch's wrappers put anywhere: torch.compile, FSDP, checkpointed activations
+_WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+# The first convolution, and what the names of the first stage begin with, in the schemes that may
+# stand behind a prefix
+_BEGINNINGS = (
+    ("conv1.weight", "layer1."),
+    ("conv1.0.weight", "layer1."),
+    ("backbone.conv1.weight", "backbone.layer1."),
+    ("backbone.stem.0.conv.weight", "backbone.layer1."),
+    ("conv_1_3x3.weight", "stage_1."),
+    ("features.0.weight", "features.5."),
+    ("0.weight", "5."),  # a deep stem has 0, 1, 3, 4 and 6
+)
+_OWN = (
+    ("backbone.", "head.fc.weight"),
+    ("features.", "last_linear.weight"),
+    ("features.", "10.1.weight"),
+)
+_CLASSIFIER = re.compile(
+    r"(?:\w+_)?(?:fc|head|heads|classifier|cls|linear|logits|output|out)\d?(?:\.\w+)*"
+    r"\.(?:weight|bias|running_mean|running_var)",
+    re.ASCII,
+)
+# of self-supervised training, which has no classes
+_PROJECTION = re.compile(r"mlp|proj|predict|last_layer|neck|prototypes", re.IGNORECASE)
+
+
+def plain_name(key: str) -> str:
+    """Return a key without the parts that PyTorch's wrappers put into it."""
+    return ".".join(part for part in key.split(".") if part not in _WRAPPERS)
+
+
+def is_counter(key: str) -> bool:
+    """Return whether a profiler (thop) counts operations under this key."""
+    return key.rpartition(".")[2] in ("total_ops", "total_params")
+
+
+def possible(keys: Collection[str]) -> list[str]:
+    """Return what may stand in front of a network's names, in the order of the keys.
+
+    What a scheme itself has in front belongs to its names if its classifier stands beside it.
+    """
+    starts = {key[: match.end()] for key in keys for match in re.finditer(r"\.", key)}
+    found: dict[str, None] = {}
+    for key in keys:
+        for first, stage in _BEGINNINGS:
+            prefix = key.removesuffix(first)
+            # Torch7's own names may begin with several numbers
+            whole = len(prefix) < len(key) and (not prefix or re.search(r"[^\d.]\w*\.$", prefix))
+            own = any(
+                prefix.endswith(inner) and f"{prefix.removesuffix(inner)}{classifier}" in keys
+                for inner, classifier in _OWN
+            )
+            if whole and f"{prefix}{stage}" in starts and not own:
+                found[prefix] = None
+    return [*found][:MOST_NETWORKS]
+
+
+def is_lone_backbone(keys: Collection[str]) -> bool:
+    """Return whether all names begin with ``backbone.``, in a form that is not mmpretrain's own."""
+    own = (".downsample.2.", "backbone.stem.")
+    return all(key.startswith("backbone.") and not any(part in key for part in own) for key in keys)
+
+
+def given(prefix: str, keys: Iterable[str], known: Collection[str]) -> str:
+    """Return a prefix that the user gave as the keys have it.
+
+    The last dot may be missing. What wraps every name is known already, and may stand before it.
+
+    Raises
+    ------
+    UsageError
+        No key begins with it.
+    """
+    whole = plain_name(prefix if not prefix or prefix.endswith(".") else f"{prefix}.")
+    for start in (whole, whole.removeprefix("module.")):
+        if any(key.startswith(start) for key in keys):
+            return start
+    there = ", ".join(repr(one) for one in known if one) or "no network behind a prefix"
+    raise UsageError(f"no tensor's name begins with {prefix!r}; there is {there}")
+
+
+def classifiers(prefix: str, beside: Iterable[str]) -> list[str]:
+    """Return which keys, beside the network behind a prefix, may be those of its classifier.
+
+    Those of a projection, which self-supervised training has, are not.
+    """
+    parent = prefix[: prefix[:-1].rfind(".") + 1]
+    return [
+        key
+        for key in beside
+        if key.startswith(parent)
+        and _CLASSIFIER.fullmatch(key, len(parent))
+        and not _PROJECTION.search(key, len(parent))
+    ]
+
+
+def single_layer(keys: Collection[str]) -> str:
+    """Return the one linear layer that all these keys belong to, or "".
+
+    It may stand behind a dropout, as the second of a list: ``fc.1.weight`` and ``fc.1.bias``.
+    """
+    module = min(keys, default="").rpartition(".")[0]
+    return module if {*keys} == {f"{module}.weight", f"{module}.bias"} else ""

@@ -1,0 +1,105 @@
+"""What a conversion says of a checkpoint: what was understood, assumed, and not taken."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..network.spec import Spec, describe
+from . import carried, infer
+from .carried import Carried
+from .names.schemes import Names
+from .readers.checkpoint import Checkpoint
+
+__all__ = ["notes"]
+
+
+def notes(
+    found: Checkpoint,
+    spec: Spec,
+    named: Names,
+    given: bool,
+    stem_given: bool,
+    beside: Carried | None,
+) -> tuple[str, ...]:
+    """Return what the user should know.
+
+    Parameters
+    ----------
+    found : Checkpoint
+    spec : Spec
+    named : Names
+    given, stem_given : bool
+        Whether the user gave the whole architecture, or the stem.
+    beside : Carried, optional
+        What was carried beside the tensors.
+    """
+    said = [*_where(found, named), *_left_out(found, named)]
+    how = "inferred" if beside is None else "found"
+    how = "given" if given else f"{how}, but for the stem" if stem_given else how
+    if beside is not None:
+        fits = carried.fits(beside, spec)
+        said.append(carried.FOUND if fits else f"{carried.NOT_TAKEN} {describe(beside.spec)}")
+    said.append(f"{how}: {describe(spec)}")
+    if beside is None or given:
+        said.append(_assumed(spec, stem_given))
+    if not spec.classes:
+        said.append(
+            "no classifier: the model computes features, and `finetune` gives it a classifier; "
+            "`classify` and `evaluate` need one"
+        )
+    if spec.classes == 1:
+        said.append(
+            "one output: a single class means nothing under a softmax, so images are not "
+            "classified; the model's logit, and 1 / (1 + exp(-logit)) after training with a "
+            "sigmoid, are there from Python"
+        )
+    if beside is None and (note := infer.implied(named.scheme, spec).note):
+        said.append(note)
+    return tuple(said)
+
+
+def _where(found: Checkpoint, named: Names) -> list[str]:
+    """Return where the weights lie, and what their names are."""
+    wrapper = f", weights under {found.wrapper!r}" if found.wrapper else ""
+    said = [f"{found.container} format{wrapper}"]
+    if found.others:
+        ways = ""
+        if found.container in ("zip", "legacy"):
+            ways = " (--ema takes averaged weights, --key those under a key)"
+        said.append(f"not taken: {_some(found.others)}{ways}")
+    prefix = found.prefix + named.prefix
+    classifier = f", the classifier is {named.classifier!r}" if named.classifier else ""
+    behind = f", behind {prefix!r}" if prefix else ""
+    return [*said, f"names: {named.scheme}{behind}{classifier}"]
+
+
+def _left_out(found: Checkpoint, named: Names) -> list[str]:
+    """Return what of the file is not in the model."""
+    said = []
+    if named.others:
+        networks = _some([repr(found.prefix + prefix) for prefix in named.others])
+        said.append(f"not taken: other networks, behind {networks} (--prefix takes one)")
+    if named.outside:
+        said.append(
+            f"not taken: {len(named.outside)} tensors beside the network, such as "
+            f"{_some(named.outside, 2)}"
+        )
+    if found.skipped:
+        said.append(f"left out: {_some(found.skipped, 20)}")
+    for what, keys in named.left_out.items():
+        said.append(f"left out: {len(keys)} {what}, such as {keys[0]}")
+    return said
+
+
+def _some(names: Sequence[str], most: int = 8) -> str:
+    """Return the first of some names."""
+    return ", ".join(name[:80] for name in names[:most]) + (" ..." if len(names) > most else "")
+
+
+def _assumed(spec: Spec, stem_given: bool) -> str:
+    """Return what the tensors do not record, for people."""
+    strided = "3x3" if spec.stride_on == 2 else "first 1x1"
+    assumed = f"assumed: the {strided} convolutions stride, batch norm epsilon {spec.eps:g}"
+    if spec.stem == "cifar" and not stem_given:
+        assumed += ", no pooling in the stem (--stem pooled says otherwise)"
+    return assumed

@@ -1,0 +1,144 @@
+"""Going on with a run whose folder alone is named: what began it stands in its state."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import shlex
+from contextlib import redirect_stderr, redirect_stdout
+from typing import Any
+
+from ...errors import FormatError, UsageError
+from ...system.files import shown
+
+__all__ = ["complete", "origin"]
+
+_UNTYPED = object()
+# Of each of these, one option at most is given: a new one takes the place of the recorded one.
+_ONE_OF = (("arch", "depth", "blocks"), ("frozen_to", "all"), ("val", "val_part"))
+_PATHS = {"data": "DATA", "val": "--val DATA", "model": "--init FILE"}
+
+
+def origin(a: argparse.Namespace) -> dict[str, str]:
+    """Return what the folder of a run records about the command that began it."""
+    words = [word for word in a.typed if word != "--resume"]
+    return {"command": shlex.join(["tinyresnext", *words]), "place": os.getcwd()}
+
+
+def complete(a: argparse.Namespace) -> argparse.Namespace:
+    """Return the options of a run that begins; or of one that goes on, with what its folder knows.
+
+    What is typed takes the place of what is recorded; `training` then refuses what must not change.
+
+    Raises
+    ------
+    UsageError
+        Something is missing, or there is no run in the folder.
+    FormatError
+        The folder's state cannot be used, or the images that it names are not there any more.
+    """
+    if isinstance(a.resume, str):
+        if a.out is None:
+            a.out, a.resume = a.resume, True
+        elif a.data is None:  # --resume DATA --out FOLDER
+            a.data, a.resume = a.resume, True
+        else:
+            raise UsageError(f"--resume names {a.resume!r} and --out {a.out!r}; leave out --out")
+    if a.overfit and a.resume:
+        raise UsageError("--overfit begins with new weights; leave out --resume")
+    given = {"DATA": a.data, "--out": a.out or ("" if a.overfit else None)}
+    if missing := [name for name, value in given.items() if value is None and not a.resume]:
+        raise UsageError(
+            f"the following arguments are required: {', '.join(missing)}; or give --resume FOLDER "
+            "to go on with the run in that folder"
+        )
+    if not a.resume:
+        a.out = a.out or ""
+        return a
+    if a.out is None:
+        raise UsageError("--resume needs the folder of the run: --resume FOLDER")
+    return _recorded(a)
+
+
+def _recorded(a: argparse.Namespace) -> argparse.Namespace:
+    """Return the options that began the run, with what is typed now in their place."""
+    from ...training.record.folder import TrainingFolder
+
+    began = TrainingFolder(a.out).meta()["origin"]
+    if not began.keys() >= {"command", "place"}:
+        if a.data is None:
+            raise UsageError(
+                f"the run in {shown(a.out)} was begun from Python, so no command is recorded: go "
+                "on from there, with resume=True"
+            )
+        return a
+    parser = argparse.ArgumentParser(add_help=False)
+    a.add_options(parser)
+    words = _words(began["command"], a)
+    then = vars(_parsed(parser, words[2:], a.out))
+    now = _typed(parser, a)
+    for options in _ONE_OF:
+        if any(name in now for name in options):
+            then |= dict.fromkeys(options)
+    for name, how in _PATHS.items():
+        if then.get(name) is not None and name not in now:
+            then[name] = _found(then[name], began["place"], how, a, isfile=name == "model")
+    changed = {"typed": words[1:], "out": a.out, "resume": True}
+    return argparse.Namespace(**(vars(a) | then | now | changed))
+
+
+def _words(command: str, a: argparse.Namespace) -> list[str]:
+    """Return the words of a recorded command, if it is the one that is typed now."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        words = []
+    if words[:1] != ["tinyresnext"] or len(words) < 2:
+        raise FormatError(f"{shown(a.out)} records {command!r:.80}, which is no command of ours")
+    if words[1] != a.command:
+        raise UsageError(
+            f"the run in {shown(a.out)} was begun by {words[1]!r:.40}: go on with "
+            f"tinyresnext {shown(words[1])} --resume {shown(a.out)}"
+        )
+    return words
+
+
+def _parsed(parser: argparse.ArgumentParser, words: list[str], out: str) -> argparse.Namespace:
+    """Return the options that a state records."""
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said), redirect_stdout(said):
+            return parser.parse_args(words)
+    except SystemExit:
+        raise FormatError(
+            f"{shown(out)} records options that this version does not know "
+            f"({said.getvalue().strip().rpartition(': ')[2]!r:.120}); give all options"
+        ) from None
+
+
+def _typed(parser: argparse.ArgumentParser, a: argparse.Namespace) -> dict[str, Any]:
+    """Return the options that were typed, without those that have a default."""
+    names = [action.dest for action in parser._actions]
+    words = a.typed[a.typed.index(a.command) + 1 :]
+    found = vars(parser.parse_args(words, argparse.Namespace(**dict.fromkeys(names, _UNTYPED))))
+    typed = {name: value for name, value in found.items() if value is not _UNTYPED}
+    return typed | {"data": a.data} if a.data is not None else _without(typed, "data")
+
+
+def _without(typed: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the options without one of them: argparse sets a positional that is missing."""
+    return {other: value for other, value in typed.items() if other != name}
+
+
+def _found(name: str, place: str, how: str, a: argparse.Namespace, *, isfile: bool) -> str:
+    """Return the path of what a run began with, as it was typed in that place."""
+    path = os.path.join(place, name)
+    if os.path.exists(path):
+        return path
+    if isfile and os.path.basename(name) == name and not name.endswith(".h5"):
+        return name  # a model that was pulled
+    raise FormatError(
+        f"the run in {shown(a.out)} began with {shown(path)}, which is not there any more; say "
+        f"where it is now: tinyresnext {a.command} {how} --resume {shown(a.out)}"
+    )

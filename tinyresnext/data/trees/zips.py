@@ -1,0 +1,71 @@
+"""The images in a zip archive, which is read where it is, by any number of threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from pathlib import Path
+
+from ...errors import FormatError, ImageError, WeightsError
+from ...formats.stored_zip.archive import open_archive, read_whole
+from ...images.files import MAX_FILE_BYTES
+from ...system.files import regular, shown
+from .listing import Entries, Parts
+
+__all__ = ["ZipFile"]
+
+
+class ZipFile:
+    """An open archive whose members are read one at a time, from any thread.
+
+    A member never takes more memory than an image file may have bytes.
+
+    Raises
+    ------
+    FormatError, UnsafeError
+        As `formats.stored_zip.archive.open_archive` raises.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with regular(path) as file:
+            self._file = os.fdopen(os.dup(file.fileno()), "rb")
+        weakref.finalize(self, self._file.close)
+        self._lock = threading.Lock()  # the file has one position
+        try:
+            self._archive = open_archive(self._file)
+        except (WeightsError, OSError) as error:
+            kind = type(error) if isinstance(error, WeightsError) else FormatError
+            raise kind(f"{shown(path)}: {error}") from error
+        self._sorted: dict[Parts, Entries] = {}
+
+    def listing(self, place: Parts) -> Entries:
+        """Return what is in a folder of the archive; nothing if there is no such folder."""
+        if place not in self._archive.folders:
+            return Entries([], [])
+        if place not in self._sorted:
+            folder = self._archive.folders[place]
+            self._sorted[place] = Entries(sorted(folder.folders), sorted(folder.files))
+        return self._sorted[place]
+
+    def read(self, place: Parts, shown_name: str) -> bytes:
+        """Read a member, if its size is what its entry says and at most `MAX_FILE_BYTES`.
+
+        Parameters
+        ----------
+        place
+            Of the member.
+        shown_name
+            For messages.
+
+        Raises
+        ------
+        ImageError
+            The member is damaged, encrypted, too large or compressed by an unusual method.
+        """
+        entry = self._archive.folders[place[:-1]].files[place[-1]]
+        try:
+            with self._lock:
+                return read_whole(self._file, self._archive, entry, MAX_FILE_BYTES)
+        except (WeightsError, OSError) as error:
+            raise ImageError(f"{shown_name} cannot be read: {error}") from error

@@ -1,0 +1,163 @@
+"""Fill the template of the page with an explanation."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import re
+from functools import partial
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ...errors import UsageError
+from ...network.spec import describe
+from ...system.version import __version__
+from ..explanation import Explanation, Stage, Terms
+from .packed import factor_for, packed
+
+__all__ = ["data_of", "page"]
+
+MOST_BYTES = 5 * 10**6
+SIDES = (
+    28,
+    14,
+    7,
+    4,
+    2,
+    1,
+)  # of the maps of terms: the first that needs at most MAP_BYTES is taken
+MAP_BYTES = 2_400_000
+SIDE = 56  # of the maps of stages, of which there are few
+MOST_PIXELS = 512  # a side of the image that the page shows
+
+
+def page(explanation: Explanation) -> str:
+    """Return the page.
+
+    Raises
+    ------
+    UsageError
+        It would be larger than 5 MB.
+    """
+    data = json.dumps(data_of(explanation), ensure_ascii=False, separators=(",", ":"))
+    parts = {
+        "style": _file("report.css"),
+        "script": _file("maps.js") + _file("report.js"),
+        # Only this character could end a script element.
+        "data": data.replace("<", "\\u003c"),
+        "name": html.escape(_printable(explanation.name)),
+        "network": html.escape(describe(explanation.spec)),
+        "version": __version__,
+        "image": _picture(explanation.image),
+        "labels": _labels(explanation),
+    }
+    text = re.sub(r"<!--(\w+)-->", lambda mark: parts[mark[1]], _file("report.html"))
+    size = len(text.encode("utf-8"))
+    if size > MOST_BYTES:
+        raise UsageError(
+            f"the page would have {size / 1e6:.1f} MB, and 5 MB are the most: the network has "
+            f"{len(explanation.blocks)} blocks of {explanation.spec.cardinality} paths; explain "
+            "fewer classes (top), or take the arrays of the Explanation"
+        )
+    return text
+
+
+def data_of(explanation: Explanation) -> dict[str, Any]:
+    """Return what the page's script computes with, as a JSON object."""
+    e = explanation
+    side = next((side for side in SIDES if _bytes(e, side) <= MAP_BYTES), SIDES[-1])
+    rows = zip(e.classes, e.logits.tolist(), e.biases.tolist(), strict=True)
+    return {
+        "label": e.label,
+        "classes": [
+            {
+                "name": _printable(guess.label),
+                "number": guess.index,
+                "probability": guess.probability,
+                "logit": logit,
+                "bias": bias,
+            }
+            for guess, logit, bias in rows
+        ],
+        "cam": packed(e.cam[None], SIDE, mean=True),
+        "stages": [_stage(stage) for stage in e.stages],
+        "blocks": [_block(terms, side) for terms in e.blocks],
+    }
+
+
+def _stage(stage: Stage) -> dict[str, Any]:
+    """Return a stage as a JSON object."""
+    channels = np.stack([channel.map for channel in stage.channels])
+    return {
+        "name": stage.name,
+        "shape": list(stage.shape),
+        "gradCam": packed(stage.grad_cam[:, None], SIDE, mean=True),
+        "channels": [{"number": c.number, "mean": c.mean} for c in stage.channels],
+        "channelMaps": packed(channels[:, None], SIDE, mean=True),
+    }
+
+
+def _block(terms: Terms, side: int) -> dict[str, Any]:
+    """Return a block as a JSON object."""
+    views = np.concatenate([terms.share_maps[None], terms.channel_maps[None], terms.effect_maps])
+    return {
+        "name": terms.block.name,
+        "shape": list(terms.shape),
+        "stride": terms.block.stride,
+        "shortcut": terms.block.shortcut,
+        "terms": list(terms.names),
+        "channel": terms.channel,
+        "shares": terms.shares.tolist(),
+        "channelMeans": terms.channel_maps.mean((1, 2)).tolist(),
+        "effects": terms.effects.tolist(),
+        "exact": None if terms.exact is None else terms.exact.tolist(),
+        "maps": packed(views, side),
+    }
+
+
+def _bytes(explanation: Explanation, side: int) -> int:
+    """Return how much all maps of terms need whose sides are at most so long."""
+    total = 0
+    for terms in explanation.blocks:
+        h, w, _ = terms.shape
+        factor = factor_for((h, w), side)
+        views = 2 + len(explanation.classes)
+        total += 2 * views * len(terms.names) * -(-h // factor) * -(-w // factor)
+    return total
+
+
+def _picture(pixels: np.ndarray) -> str:
+    """Return an image as a data URL of a PNG file."""
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    image.thumbnail((MOST_PIXELS, MOST_PIXELS))
+    file = io.BytesIO()
+    image.save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def _labels(explanation: Explanation) -> str:
+    """Return the rows of the table of labels."""
+    escape = partial(html.escape, quote=True)
+    return "\n".join(
+        f'<tr><th scope="row">{escape(_printable(guess.label))}</th>'
+        f'<td class="number">{guess.probability:.1%}</td>'
+        f'<td class="number">{logit:.3f}</td>'
+        f'<td aria-hidden="true"><span class="bar" style="width:{guess.probability:.2%}"></span>'
+        "</td></tr>"
+        for guess, logit in zip(explanation.classes, explanation.logits.tolist(), strict=True)
+    )
+
+
+def _printable(text: str) -> str:
+    """Return text without what UTF-8 and HTML cannot hold, such as a name's undecodable bytes."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _file(name: str) -> str:
+    """Return the text of a file of this folder."""
+    return files(__package__).joinpath(name).read_text("utf-8")

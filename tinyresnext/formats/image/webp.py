@@ -1,0 +1,87 @@
+"""WebP files as chunks: four letters, a length, the data. Pixels and what they need are kept.
+
+Of an animation, the first frame is kept. Profiles and unknown chunks are not, and EXIF and XMP are
+taken out. Source: Google 2023, WebP Container Specification (RFC 9649, section 2).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from ...errors import ImageError
+from .parts import Bare, Part
+
+__all__ = ["bare"]
+
+_MOST_CHUNKS = 1 << 16
+_PIXELS = (b"VP8 ", b"VP8L")
+_METADATA = 0x20 | 0x08 | 0x04  # the flags of a profile, EXIF and XMP
+_FRAME = 16  # bytes before the chunks of a frame
+
+
+def bare(data: bytes) -> Bare:
+    """Return a WebP with its first image, and its EXIF and XMP.
+
+    Where a chunk is not whole, it is kept as it is: the decoder refuses it.
+
+    Raises
+    ------
+    ImageError
+        It has more chunks than an image needs.
+    """
+    view, body = memoryview(data), [b"WEBP"]
+    parts: list[Part] = list(body)
+    stop = min(len(data), 8 + int.from_bytes(data[4:8], "little"))
+    found: dict[bytes, bytes] = {}
+    for kind, start, end in _chunks(data, 12, stop):
+        if kind in (b"EXIF", b"XMP ") and end <= stop:
+            found.setdefault(kind, data[start + 8 : start + 8 + _length(data, start)])
+        elif kind == b"VP8X" and kind not in found and end <= stop:
+            found[kind] = b""
+            parts.append(data[start : start + 8] + bytes([data[start + 8] & ~_METADATA]))
+            parts.append(view[start + 9 : end])
+        elif kind == b"ANIM" and kind not in found:
+            found[kind] = b""
+            parts.append(view[start:end])
+        elif b"pixels" not in found and kind in (*_PIXELS, b"ALPH", b"ANMF"):
+            if kind == b"ANMF":
+                parts += _frame(data, start, min(end, stop))
+            else:
+                parts.append(view[start:end])
+            if kind != b"ALPH":
+                found[b"pixels"] = b""
+    length = sum(map(len, parts))
+    # A file that is cut short says that it is longer.
+    missing = 8 + int.from_bytes(data[4:8], "little") > len(data)
+    parts.insert(0, b"RIFF" + struct.pack("<I", length + missing))
+    return Bare(parts, found.get(b"EXIF"), found.get(b"XMP "))
+
+
+def _frame(data: bytes, start: int, end: int) -> list[Part]:
+    """Return the frame of an animation, with its first image and nothing else."""
+    view, inside = memoryview(data), start + 8 + _FRAME
+    kept: list[Part] = [view[start + 8 : inside]]
+    for kind, at, stop in _chunks(data, inside, end):
+        if kind in (*_PIXELS, b"ALPH"):
+            kept.append(view[at : min(stop, end)])
+        if kind in _PIXELS:
+            break
+    return [b"ANMF" + struct.pack("<I", sum(map(len, kept))), *kept]
+
+
+def _chunks(data: bytes, at: int, stop: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield kind, begin and end of each chunk; the last one may end beyond the file."""
+    for _ in range(_MOST_CHUNKS):
+        if at + 8 > stop:
+            return
+        length = _length(data, at)
+        end = at + 8 + length + length % 2
+        yield data[at : at + 4], at, end
+        at = end
+    raise ImageError(f"it has more than {_MOST_CHUNKS:,} chunks; save it again")
+
+
+def _length(data: bytes, at: int) -> int:
+    """Return the length of the data of the chunk that begins at a place."""
+    return int.from_bytes(data[at + 4 : at + 8], "little")

@@ -1,0 +1,106 @@
+"""The check that a network learns one mini-batch by heart, before a long run is begun.
+
+What cannot learn a few images by heart cannot learn many: the labels are mixed up, the images are
+prepared wrongly, or the learning rate does not fit. Here nothing hinders it: the same images are
+seen in each step, as they are, at one learning rate, with nothing that keeps weights small.
+"""
+
+from __future__ import annotations
+
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from ..data.loader import Loader
+from ..errors import TrainingError
+from ..inference.model import Model
+from .augmentation import unchanged
+from .record import state as states
+from .record.folder import TrainingFolder
+from .record.state import State
+from .run import Run
+from .setting import Setting
+
+__all__ = ["MOST", "by_heart"]
+
+MOST = 300  # steps
+LEARNT = 0.1  # loss of a mini-batch whose labels have nine tenths of the probability on average
+_NOTHING_ELSE = {
+    "epochs": 1,
+    "schedule": "step",
+    "milestones": (),
+    "warmup": 0.0,
+    "weight_decay": 0.0,
+    "smoothing": 0.0,
+    "mixup": 0.0,
+    "ema": 0.0,
+    "sides": (),
+}
+
+
+def by_heart(start: State, setting: Setting) -> Model:
+    """Train on the first mini-batch until it is learnt by heart; nothing is kept.
+
+    Parameters
+    ----------
+    start : State
+        Before the first step of a run. It is not changed.
+    setting : Setting
+
+    Returns
+    -------
+    Model
+        Its provenance says under ``learnt by heart`` how many steps it took.
+
+    Raises
+    ------
+    TrainingError
+        It was not learnt.
+    """
+    recipe = start.recipe.changed(_NOTHING_ELSE)
+    images = unchanged(setting.preprocess)
+    with Loader(
+        setting.dataset, images, batch=recipe.batch, seed=recipe.seed, broken=setting.broken
+    ) as loader:
+        x, labels = next(loader.epoch(0))
+    state = states.new(start.spec, recipe, start.values.copy())
+    state.run = start.run
+    with TemporaryDirectory() as place:
+        run = Run(state, setting, TrainingFolder(place))
+        try:
+            for step in range(1, MOST + 1):
+                state.loss, state.correct = 0.0, 0
+                _step(run, x, labels, step)
+                run.progress.say(f"step {step} of at most {MOST}: loss {state.loss:.4f}")
+                if state.correct == len(x) and state.loss < LEARNT:
+                    return _learnt(run, step)
+        finally:
+            run.close()
+    raise TrainingError(
+        f"a mini-batch of {len(x)} images was not learnt by heart: after {MOST} steps, "
+        f"{state.correct} of them are right and the loss is {state.loss:.3f}; see whether the "
+        f"labels are right, and try another --lr than {recipe.schedule.lr:g}"
+    )
+
+
+def _step(run: Run, x: np.ndarray, labels: np.ndarray, step: int) -> None:
+    """Make one step; name what to do if it leads nowhere."""
+    try:
+        run.step(x, labels)
+    except TrainingError as error:
+        raise TrainingError(
+            f"the loss is not finite in step {step} on the same mini-batch; give a smaller --lr "
+            f"than {run.state.recipe.schedule.lr:g}"
+        ) from error
+
+
+def _learnt(run: Run, step: int) -> Model:
+    """Return the network that has learnt its mini-batch."""
+    state = run.state
+    run.download()
+    made = run.model()
+    made.provenance["learnt by heart"] = (
+        f"a mini-batch of {state.recipe.batch} images in {step} step{'s' * (step != 1)}, with a "
+        f"loss of {state.loss:.3f}"
+    )
+    return made

@@ -1,0 +1,119 @@
+"""Draw the curve of a run: loss and accuracy after each epoch, in training and in validation."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from ...system.files import replacing
+
+__all__ = ["draw", "points", "write"]
+
+WIDE, HIGH, LEFT, TOP, GAP = 640, 230, 64, 34, 66  # pixels: a panel, its margins, between panels
+INK, FRAME, GRID = (20, 24, 32), (150, 156, 165), (226, 229, 233)
+TRAINING, VALIDATION = (92, 158, 207), (200, 70, 40)
+Points = dict[str, list[tuple[int, float]]]
+# Of each panel: its title, and the fields of the log with their names and colours.
+PANELS = (
+    ("loss", (("loss", "training", TRAINING), ("validation_loss", "validation", VALIDATION))),
+    ("accuracy", (("accuracy", "training", TRAINING), ("top1", "validation", VALIDATION))),
+)
+
+
+def write(path: str | os.PathLike[str], log: Path) -> None:
+    """Draw what a log has about epochs into a PNG file; without a whole epoch, write nothing.
+
+    Raises
+    ------
+    UsageError
+        The file cannot be written.
+    """
+    with open(log, encoding="utf-8", errors="replace") as file:
+        found = points(file.read().splitlines())
+    if not any(found.values()):
+        return
+    picture = draw(found)
+    with replacing(path) as temporary:
+        picture.save(temporary, "PNG", optimize=True)
+
+
+def points(lines: Sequence[str]) -> Points:
+    """Return epoch and value of every field that is drawn; other lines and values are left out."""
+    found: Points = {field: [] for _, fields in PANELS for field, _, _ in fields}
+    for line in lines:
+        try:
+            values: Any = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if not isinstance(values, dict) or "step" in values or type(values.get("epoch")) is not int:
+            continue
+        for field, sofar in found.items():
+            value = values.get(field)
+            if isinstance(value, (int, float)) and math.isfinite(value):
+                sofar.append((values["epoch"], float(value)))
+    return found
+
+
+def draw(found: Points) -> Image.Image:
+    """Draw one panel for the loss and one for the accuracy."""
+    height = TOP + len(PANELS) * (HIGH + GAP)
+    picture = Image.new("RGB", (LEFT + WIDE + 24, height), "white")
+    epochs = [epoch for some in found.values() for epoch, _ in some]
+    for number, (title, fields) in enumerate(PANELS):
+        corner = LEFT, TOP + number * (HIGH + GAP)
+        highest = max((value for field, _, _ in fields for _, value in found[field]), default=1.0)
+        top = 1.0 if title == "accuracy" else max(highest * 1.05, 1e-9)
+        _axes(picture, corner, title, (min(epochs), max(epochs)), top)
+        for place, (field, name, colour) in enumerate(fields):
+            if found[field]:
+                _line(picture, corner, found[field], (min(epochs), max(epochs)), top, colour)
+                at = corner[0] + WIDE - 90 * (2 - place), corner[1] - 20
+                ImageDraw.Draw(picture).text(at, name, colour, ImageFont.load_default(14))
+    return picture
+
+
+def _axes(
+    picture: Image.Image, corner: tuple[int, int], title: str, epochs: tuple[int, int], top: float
+) -> None:
+    """Draw the frame of a panel, four lines across it, and what they stand for."""
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(12)
+    left, upper = corner
+    pen.text((left, upper - 22), title, INK, ImageFont.load_default(15))
+    for quarter in range(5):
+        y, value = upper + HIGH * quarter / 4, top * (1 - quarter / 4)
+        pen.line((left, y, left + WIDE, y), GRID)
+        text = f"{value:.0%}" if title == "accuracy" else f"{value:.3g}"
+        pen.text((left - 8, y), text, INK, font, "rm")
+    pen.rectangle((left, upper, left + WIDE, upper + HIGH), outline=FRAME)
+    first, last = epochs
+    pen.text((left, upper + HIGH + 6), f"epoch {first}", INK, font)
+    pen.text((left + WIDE, upper + HIGH + 6), str(last), INK, font, "ra")
+
+
+def _line(
+    picture: Image.Image,
+    corner: tuple[int, int],
+    values: Sequence[tuple[int, float]],
+    epochs: tuple[int, int],
+    top: float,
+    colour: tuple[int, int, int],
+) -> None:
+    """Draw one field: a line, or a dot for a single epoch."""
+    (left, upper), (first, last) = corner, epochs
+    places = [
+        (
+            left + WIDE * (epoch - first) / max(last - first, 1),
+            upper + HIGH * (1 - min(max(value / top, 0.0), 1.0)),
+        )
+        for epoch, value in values
+    ]
+    pen = ImageDraw.Draw(picture)
+    pen.line(places, colour, 2, "curve")
+    for x, y in places if len(places) == 1 else ():
+        pen.ellipse((x - 3, y - 3, x + 3, y + 3), colour)

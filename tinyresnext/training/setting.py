@@ -1,0 +1,117 @@
+"""What a run needs beside its state, and what is refused before it begins."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..data.dataset import Dataset
+from ..errors import ImageError, UsageError
+from ..images.preprocess import Preprocess
+from ..inference.model import shapes_that_fit
+from ..network.count import norm_values
+from ..network.spec import Spec
+from ..ops import Backend
+from .augmentation import augmented
+from .recipes import Recipe
+
+__all__ = ["Setting", "check"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a run needs beside its state: images, a device, and what log and model say."""
+
+    dataset: Dataset
+    validation: Dataset | None
+    preprocess: Preprocess
+    frozen: tuple[str, ...]
+    ops: Backend
+    threads: int
+    log_every: int
+    half: bool
+    provenance: Mapping[str, str]
+    origin: Mapping[str, str] = field(default_factory=dict)
+    # The broken images that have been reported, so that no epoch reports them again.
+    broken: dict[int, ImageError] = field(default_factory=dict)
+    broken_in_validation: dict[int, ImageError] = field(default_factory=dict)
+
+    def decides(self) -> dict[str, str]:
+        """Return what must be the same when a run goes on, beside network and recipe."""
+        return {
+            "pictures": _described(self.dataset),
+            "validation": "none" if self.validation is None else _described(self.validation),
+            "frozen": " ".join(self.frozen),
+            "preprocess": json.dumps(self.preprocess.to_json()),
+        }
+
+
+def check(spec: Spec, recipe: Recipe, setting: Setting) -> None:
+    """Refuse what does not fit together, before anything is written."""
+    count = len(setting.dataset)
+    if spec.classes < 2:
+        raise UsageError(
+            f"there is {'one' if spec.classes else 'no'} class to train for, and a single class "
+            "means nothing under a softmax: give images of at least two classes"
+        )
+    if setting.preprocess.channels != spec.channels:
+        raise UsageError(
+            f"the preprocessing makes {setting.preprocess.channels} channels and the network takes "
+            f"{spec.channels}"
+        )
+    for what, images in (("data set", setting.dataset), ("validation set", setting.validation)):
+        if images is not None and len(images.classes) != spec.classes:
+            raise UsageError(
+                f"the {what} has {len(images.classes)} classes and the network {spec.classes}; "
+                "both must have the same"
+            )
+        if images is not None and tuple(images.classes) != tuple(setting.dataset.classes):
+            raise UsageError(
+                f"the {what} has other classes, or in another order: "
+                f"{', '.join(images.classes[:5])} ..."
+            )
+    if count < recipe.batch:
+        raise UsageError(
+            f"the data set has {count} images and a mini-batch {recipe.batch}; give --batch "
+            f"{count} at most"
+        )
+    if setting.validation is not None and len(setting.validation) == 0:
+        raise UsageError("the validation set has no images; leave it out")
+    if recipe.patience and setting.validation is None:
+        raise UsageError(
+            f"patience is {recipe.patience}, and there are no validation images that could get "
+            "better; give some (--val, or --val-part 0.2), or no patience"
+        )
+    for side in {*recipe.augmentation.sides, setting.preprocess.crop}:
+        # This refuses padding or a square that is larger than the image.
+        augmented(recipe.augmentation, setting.preprocess, setting.dataset, side)
+    _check_norms(spec, recipe, setting)
+
+
+def _check_norms(spec: Spec, recipe: Recipe, setting: Setting) -> None:
+    """Refuse a mini-batch of which a trained batch norm gets one value for each channel.
+
+    The mean is then the value itself: the result is the shift, whatever the image is, and no
+    gradient passes.
+    """
+    for side in recipe.augmentation.sides or (setting.preprocess.crop,):
+        shape = recipe.batch, side, side, spec.channels
+        with shapes_that_fit():
+            values = norm_values(spec, shape, setting.frozen)
+        if single := [name for name, count in values.items() if count == 1]:
+            raise UsageError(
+                f"of a mini-batch of {recipe.batch} image of {side} x {side}, the batch norm "
+                f"{single[0]} gets a single value for each channel, of which it can learn nothing; "
+                "give a larger mini-batch (--batch, at least 2), or larger images"
+            )
+
+
+def _described(dataset: Dataset) -> str:
+    """Say how many images of how many classes a data set has, and which."""
+    classes, labels = list(dataset.classes), np.ascontiguousarray(dataset.labels, "<i8")
+    digest = hashlib.sha256(json.dumps(classes).encode() + labels.tobytes()).hexdigest()
+    return f"{len(dataset)} in {len(classes)} classes, sha256 of the labels {digest}"

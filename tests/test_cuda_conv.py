@@ -171,6 +171,33 @@ def test_every_position_of_a_weights_gradient_is_in_one_part():
         assert cut.length % outer.DEEP == 0
 
 
+# --- memory ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.device
+def test_calls_of_a_chain_share_the_room_for_what_they_leave_to_themselves():
+    """Weights that are laid out again, and parts of long sums: the largest call decides."""
+    device = machine()
+    ops, taken = backend(device), []
+    x, y, large, small = map(
+        ops.empty, ((1, 3, 4, 256), (1, 3, 4, 36), (36, 256, 3, 3), (36, 256, 1, 1))
+    )
+    for array in (x, large, small):
+        ops.upload(normal(generator("room"), *array.shape), array)
+    allocate = device.allocate
+    device.allocate = lambda size: taken.append(size) or allocate(size)
+    calls = [ops.bind("conv2d", x, small, out=y), ops.bind("conv2d", x, large, padding=1, out=y)]
+    tables = sum(taken)
+    run = ops.chain(calls)
+    assert 4 * large.size <= taken[-1] == sum(taken) - tables
+    run()
+    chained, taken[:] = ops.download(y), []
+    calls[1]()
+    assert not taken
+    assert np.array_equal(chained, ops.download(y))
+    assert np.array_equal(chained, ops.download(ops.conv2d(x, large, padding=1)))
+
+
 # --- what is refused ------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ...errors import DeviceError
-from ...ops.cuda.runtime.arrays import DeviceArray
+from ...ops.cuda.runtime.arrays import DeviceArray, Scratch
 from ...ops.cuda.runtime.kernel import Capability, Kernel
 from ...ops.cuda.runtime.machine import Launch
 from ..fault import KernelFault
@@ -136,8 +136,10 @@ def as_bytes(kind: Any, value: Any) -> bytes:
 def check_guards(launch: Launch) -> None:
     """Raise `KernelFault` if a kernel wrote beside one of its arrays."""
     for value in launch.arguments:
-        if isinstance(value, DeviceArray) and isinstance(value.memory, Block):
-            place = value.memory.overrun()
+        memory = value.memory if isinstance(value, DeviceArray) else None
+        memory = memory.within if isinstance(memory, Scratch) else memory
+        if isinstance(memory, Block):
+            place = memory.overrun()
             if place is not None:
-                what = f"it wrote to byte {place} of {value.memory.size} bytes of memory"
+                what = f"it wrote to byte {place} of {memory.size} bytes of memory"
                 raise KernelFault("bounds", launch.kernel.name, what)

@@ -16,7 +16,7 @@ from .. import shapes
 from .conv.backward import bind_conv2d_backward
 from .conv.forward import bind_conv2d
 from .conv.windows import aligned
-from .runtime.arrays import DeviceArray, empty, view
+from .runtime.arrays import DeviceArray, check, empty, empty_like, view
 from .runtime.call import Call
 from .runtime.kernel import Kernel, float32, floats, int32, uint32
 from .runtime.machine import Launch
@@ -69,6 +69,7 @@ def bind_linear(
 ) -> Call:
     """Bind the call of `linear`."""
     n, c_out = shapes.linear(x, weight, bias, out=out)
+    check("linear", x=x, weight=weight, bias=bias, out=out)
     c_in = x.shape[1]
     if out.size == 0:
         return Call(x.machine, [], out)
@@ -87,7 +88,8 @@ def linear(
     x: DeviceArray, weight: DeviceArray, bias: DeviceArray, *, out: DeviceArray | None = None
 ) -> DeviceArray:
     """Compute a dot product for each sample and class."""
-    y = empty(x.machine, shapes.linear(x, weight, bias, out=out)) if out is None else out
+    shape, machine = shapes.linear(x, weight, bias, out=out), check("linear", x=x)
+    y = empty(machine, shape) if out is None else out
     bind_linear(x, weight, bias, out=y)()
     return y
 
@@ -96,7 +98,7 @@ def linear_backward(
     dy: DeviceArray, y: DeviceArray, x: DeviceArray, weight: DeviceArray, bias: DeviceArray
 ) -> tuple[DeviceArray | None, ...]:
     """Compute all gradients."""
-    out = tuple(empty(a.machine, a.shape) for a in (x, weight, bias))
+    out = empty_like(x, weight, bias)
     bind_linear_backward(dy, y, x, weight, bias, out=out, more=(False,) * 3)()
     return out
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ...checks import Pair
-from ..runtime.arrays import DeviceArray, empty, view
+from ..runtime.arrays import DeviceArray, check, empty_like, scratch, view
 from ..runtime.call import Call
 from ..runtime.machine import Launch
 from . import fold
@@ -78,7 +78,7 @@ def input_gradient(
     launches = [] if more or reached == win.h * win.w else fold.zero(dx)
     # Room for the largest kind; the kinds use it one after the other.
     largest = max((r.places for r in rows), default=0) * max((c.places for c in columns), default=0)
-    room = empty(dy.machine, (win.n * largest * win.c_in,))
+    room = scratch(dy.machine, (win.n * largest * win.c_in,))
     for r in rows:
         for c in columns:
             part = view(room, (win.n, r.places, c.places, win.c_in))
@@ -107,7 +107,7 @@ def _kind(
     layout: Columns | Slabs = Columns(weight, back.depth, back.width)
     refill: list[Launch] = []
     if not (whole and win.k_h == win.k_w == 1):
-        layout, refill = lay_out(weight, source, back)
+        layout, refill = lay_out(weight, source, back, scratch)
     return [*refill, *convolution(dy, layout, None, residual, out, back)]
 
 
@@ -136,7 +136,7 @@ def conv2d_backward(
     groups: int = 1,
 ) -> tuple[DeviceArray | None, ...]:
     """Compute all gradients."""
-    out = tuple(None if a is None else empty(a.machine, a.shape) for a in (x, weight, bias))
+    out = empty_like(x, weight, bias)
     bind_conv2d_backward(
         dy,
         y,
@@ -168,11 +168,15 @@ def bind_conv2d_backward(
     """Bind the calls of the gradients that are wanted."""
     win = windows(x.shape, y.shape, weight.shape[2:], stride, padding, groups)
     dx, dweight, *rest = out  # without a bias there is no place for its gradient
+    dbias = rest[0] if rest and bias is not None else None
+    machine = check(
+        "conv2d_backward", dy=dy, x=x, weight=weight, dx=dx, dweight=dweight, dbias=dbias
+    )
     launches: list[Launch] = []
     if dx is not None:
         launches += input_gradient(dy, weight, win, dx, more[0])
     if dweight is not None:
         launches += weight_gradient(x, dy, win, dweight, more[1])
-    if bias is not None and rest and rest[0] is not None:
-        launches += fold.channels(dy, rest[0], more[2])
-    return Call(x.machine, launches)
+    if dbias is not None:
+        launches += fold.channels(dy, dbias, more[2])
+    return Call(machine, launches)

@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 from numba import cuda
 
-from ..runtime.arrays import DeviceArray, empty
+from ..runtime.arrays import DeviceArray, scratch
 from ..runtime.kernel import Kernel, float32, floats, int32, uint32
 from ..runtime.machine import Launch
 from ..words import shared
@@ -225,7 +225,7 @@ def channels(x: DeviceArray, out: DeviceArray, more: bool) -> list[Launch]:
     parts = max(1, min(total // (DEEP * lines), 2 * x.machine.multiprocessors // across))
     length = -(-total // parts)
     parts = -(-total // length) if total else 0
-    sums = empty(x.machine, (max(1, parts), count))
+    sums = scratch(x.machine, (max(1, parts), count))
     add = Launch(channels_kernel(), across * parts, (x, sums, total, count, across, length))
     numbers = (count, 1, 1, parts, int(more))  # a weight of one tap and one channel
     end = Launch(weight_kernel(), blocks(count), (sums, out, *numbers))

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from ... import shapes
 from ...checks import Pair
-from ..runtime.arrays import DeviceArray, empty
+from ..runtime.arrays import DeviceArray, check, empty, scratch
 from ..runtime.call import Call
 from ..runtime.machine import Launch
 from .gemm import product
 from .grouped import direct, suits
-from .pack import Columns, Slabs, Source, columns, forward, slabs
+from .pack import Columns, Room, Slabs, Source, columns, forward, slabs
 from .windows import Windows, windows
 
 
@@ -36,10 +36,11 @@ class Packed:
 
 
 def lay_out(
-    weight: DeviceArray, source: Source, win: Windows
+    weight: DeviceArray, source: Source, win: Windows, memory: Room
 ) -> tuple[Columns | Slabs, list[Launch]]:
     """Return the layout that a convolution reads, and the launches that fill it."""
-    return slabs(weight, source, win) if suits(win) else columns(weight, source, win)
+    way = slabs if suits(win) else columns
+    return way(weight, source, win, memory)
 
 
 def convolution(
@@ -65,11 +66,12 @@ def pack(weight: DeviceArray, groups: int) -> Packed:
     weight : [c_out, c_in / groups, k_h, k_w]
     groups : int
     """
+    check("pack", weight=weight)
     c_out, c_group, *kernel = weight.shape
     x, y = (1, *kernel, c_group * groups), (1, 1, 1, c_out)
     shapes.conv2d(_Stand(x), weight, groups=groups)
     win = windows(x, y, kernel, 1, 0, groups)
-    layout, launches = lay_out(weight, forward(win), win)
+    layout, launches = lay_out(weight, forward(win), win, empty)
     Call(weight.machine, launches)()
     return Packed(weight.shape, groups, layout)
 
@@ -100,6 +102,8 @@ def bind_conv2d(
     shape = shapes.conv2d(
         x, weight, bias, stride=stride, padding=padding, groups=groups, residual=residual, out=out
     )
+    values = weight.layout.data if isinstance(weight, Packed) else weight
+    machine = check("conv2d", x=x, weight=values, bias=bias, residual=residual, out=out)
     win = windows(x.shape, shape, weight.shape[2:], stride, padding, groups)
     refill: list[Launch] = []
     if isinstance(weight, Packed):
@@ -110,9 +114,9 @@ def bind_conv2d(
             )
         layout = weight.layout
     else:
-        layout, refill = lay_out(weight, forward(win), win)
+        layout, refill = lay_out(weight, forward(win), win, scratch)
     launches = convolution(x, layout, bias, residual, out, win, relu)
-    return Call(x.machine, [*refill, *launches] if launches else [], out)
+    return Call(machine, [*refill, *launches] if launches else [], out)
 
 
 def conv2d(
@@ -131,7 +135,7 @@ def conv2d(
     shape = shapes.conv2d(
         x, weight, bias, stride=stride, padding=padding, groups=groups, residual=residual, out=out
     )
-    y = empty(x.machine, shape) if out is None else out
+    y = empty(check("conv2d", x=x), shape) if out is None else out
     bind_conv2d(
         x,
         weight,

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import cuda
 
-from ..runtime.arrays import DeviceArray, empty, upload
+from ..runtime.arrays import DeviceArray, scratch, upload
 from ..runtime.kernel import Kernel, float32, floats, int32, ints, uint32
 from ..runtime.machine import Launch
 from ..words import (
@@ -281,7 +281,7 @@ def product(
     store = 4 if win.width % 4 == 0 and aligned(out, residual) else 1
     plan = cut(win, run, store, x.machine.multiprocessors)
     split = plan.parts > 1
-    y = empty(x.machine, (plan.parts, win.positions, win.c_out)) if split else out
+    y = scratch(x.machine, (plan.parts, win.positions, win.c_out)) if split else out
     extra = None if split else residual
     kernel = gemm_kernel(plan.tile, run, store, win.point)
     shift, floor = bias is not None and not split, 0.0 if relu and not split else -np.inf

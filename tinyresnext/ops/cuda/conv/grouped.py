@@ -136,7 +136,7 @@ def grouped_kernel(K_H: int, K_W: int, STRIDE: int, COLUMNS: int, ALIGN: int) ->
 
 def columns_of(stride: int) -> int:
     """Return how many columns a thread computes: as many as its registers hold what they see."""
-    return {1: 7, 2: 5}.get(stride, 1)
+    return 7 if stride <= 2 else 1
 
 
 def direct(

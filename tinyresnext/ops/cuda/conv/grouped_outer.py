@@ -1,11 +1,12 @@
 """The gradient of the weight of a grouped convolution with narrow groups, directly.
 
-A thread computes the gradients between four filters and four channels of their group, for all taps:
-144 sums for a kernel of 3x3, in registers. It walks over positions of the result, ``COLUMNS``
-neighbours at a time; a value of the image that it loads is used for up to three columns of taps and
-four filters. As in `grouped`, a warp has 128 neighbouring filters. The positions are split among
-blocks and, in a block, among its warps; sums are added in order, first those of the warps in shared
-memory, then those of the blocks by `fold`.
+A thread computes the gradients between four filters and four channels of their group, for the taps
+of one line: 48 sums for a kernel of 3x3, in registers. (All nine taps at once would be 144, which
+with what they are computed from is more than a thread has.) It walks over positions of the result,
+``COLUMNS`` neighbours at a time; a value of the image that it loads is used for up to three taps
+and four filters. As in `grouped`, a warp has 128 neighbouring filters. The positions are split
+among blocks and, in a block, among its warps; sums are added in order, first those of the warps in
+shared memory, then those of the blocks by `fold`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from functools import cache
 
 from numba import cuda
 
-from ..runtime.arrays import DeviceArray, empty
+from ..runtime.arrays import DeviceArray, scratch
 from ..runtime.kernel import Kernel, float32, floats, int32, uint32
 from ..runtime.machine import Launch
 from ..words import (
@@ -41,20 +42,21 @@ WAVES = 2  # blocks for each processor that splitting aims at
 
 
 @cache
-def grouped_outer_kernel(K_H: int, K_W: int, STRIDE: int, COLUMNS: int, ALIGN: int) -> Kernel:
-    """Return the kernel for one size of filters; the constants are those of `grouped_kernel`."""
-    THREADS, SEEN, TAPS = 32 * WARPS, (COLUMNS - 1) * STRIDE + K_W, K_H * K_W
-    SUMS, VALUES, GRADIENTS = TAPS * 16, SEEN * 4, COLUMNS * 4
+def grouped_outer_kernel(K_W: int, STRIDE: int, COLUMNS: int, ALIGN: int) -> Kernel:
+    """Return the kernel for one width of filters; the constants are those of `grouped_kernel`."""
+    THREADS, SEEN = 32 * WARPS, (COLUMNS - 1) * STRIDE + K_W
+    SUMS, VALUES, GRADIENTS = K_W * 16, SEEN * 4, COLUMNS * 4
     SHARED = SUMS * 32
 
     def run(
         dy, x, sums_out, h, w, c_in, h_out, w_out, c_out, s_h, s_w, p_h, p_w,
-        narrow, width, slabs, fours, parts, strips, length,
+        narrow, width, slabs, fours, k_h, parts, strips, length,
     ):  # fmt: skip
         s = shared(SHARED)
         thread, block = int32(cuda.threadIdx.x), uint32(cuda.blockIdx.x)
         lane, warp = int32(thread % 32), int32(thread // 32)
         part, rest = int32(block % uint32(parts)), uint32(block // uint32(parts))
+        rest, tap = uint32(rest // uint32(k_h)), int32(rest % uint32(k_h))
         slab, four = int32(rest // uint32(fours)), int32(rest % uint32(fours))
         o = int32(slab * SLAB + lane * 4)
         channel = int32(int32(uint32(o) // uint32(width)) * narrow + four * 4)
@@ -73,19 +75,18 @@ def grouped_outer_kernel(K_H: int, K_W: int, STRIDE: int, COLUMNS: int, ALIGN: i
             for p in range(COLUMNS):
                 keep4(d, 4 * p, load4_if(dy, int32(at + p * c_out), column + p < w_out, ALIGN))
             left = int32(column * s_w - p_w)
-            for i in range(K_H):
-                row = int32(line * s_h - p_h + i)
-                at = int32(((image * h + row) * w + left) * c_in + channel)
-                inside = uint32(row) < uint32(h)
-                for j in range(SEEN):
-                    seen = inside and uint32(left + j) < uint32(w)
-                    keep4(v, 4 * j, load4_if(x, int32(at + j * c_in), seen, ALIGN))
-                for p in range(COLUMNS):
-                    gradient = take4(d, 4 * p)
-                    for j in range(K_W):
-                        for e in range(4):
-                            into = 16 * (i * K_W + j) + 4 * e
-                            add4(sums, into, v, 4 * (p * STRIDE + j) + e, gradient)
+            row = int32(line * s_h - p_h + tap)
+            at = int32(((image * h + row) * w + left) * c_in + channel)
+            inside = uint32(row) < uint32(h)
+            for j in range(SEEN):
+                seen = inside and uint32(left + j) < uint32(w)
+                keep4(v, 4 * j, load4_if(x, int32(at + j * c_in), seen, ALIGN))
+            for p in range(COLUMNS):
+                gradient = take4(d, 4 * p)
+                for j in range(K_W):
+                    for e in range(4):
+                        a = 4 * (p * STRIDE + j) + e
+                        add4(sums, 16 * j + 4 * e, v, a, gradient)
             strip = int32(strip + WARPS)
 
         for turn in range(WARPS):
@@ -98,12 +99,14 @@ def grouped_outer_kernel(K_H: int, K_W: int, STRIDE: int, COLUMNS: int, ALIGN: i
                     if turn < WARPS - 1:
                         store4(s, at, total, 16)
                     else:
-                        into = int32(((part * slabs + slab) * fours + four) * SHARED + at)
+                        into = int32(
+                            (((part * slabs + slab) * fours + four) * k_h + tap) * SHARED + at
+                        )
                         store4(sums_out, into, total, 16)
             cuda.syncthreads()
 
-    name = f"grouped_outer_{K_H}x{K_W}_{STRIDE}_{COLUMNS}_{ALIGN}"
-    return Kernel(name, run, (*[floats] * 3, *[int32] * 17), THREADS)
+    name = f"grouped_outer_{K_W}_{STRIDE}_{COLUMNS}_{ALIGN}"
+    return Kernel(name, run, (*[floats] * 3, *[int32] * 18), THREADS)
 
 
 # --- launcher -------------------------------------------------------------------------------------
@@ -111,7 +114,7 @@ def grouped_outer_kernel(K_H: int, K_W: int, STRIDE: int, COLUMNS: int, ALIGN: i
 
 def columns_of(stride: int) -> int:
     """Return how many columns a thread takes at once: as many as its registers hold."""
-    return {1: 4, 2: 3}.get(stride, 1)
+    return 7 if stride <= 2 else 1
 
 
 def grouped_outer(
@@ -119,22 +122,20 @@ def grouped_outer(
 ) -> list[Launch]:
     """Return the launches of a weight's gradient that `grouped.suits`."""
     columns, fours, slabs = columns_of(win.s_w), win.narrow // 4, -(-win.c_out // SLAB)
+    blocks = slabs * fours * win.k_h
     strips = win.n * win.h_out * -(-win.w_out // columns)
     size = slabs * fours * win.k_h * win.k_w * 4 * SLAB
-    parts = min(
-        strips // (WARPS * STRIPS),
-        WAVES * x.machine.multiprocessors // (slabs * fours),
-        MOST // size,
-    )
+    parts = WAVES * x.machine.multiprocessors // blocks
+    parts = min(parts, strips // (WARPS * STRIPS), MOST // size)
     length = -(-strips // max(1, parts))
     parts = -(-strips // length)
     align = 16 if aligned(x, dy) else 4
     stride = win.s_w if columns > 1 else 1
-    kernel = grouped_outer_kernel(win.k_h, win.k_w, stride, columns, align)
-    sums = empty(x.machine, (parts, size))
+    kernel = grouped_outer_kernel(win.k_w, stride, columns, align)
+    sums = scratch(x.machine, (parts, size))
     numbers = (
         win.h, win.w, win.c_in, win.h_out, win.w_out, win.c_out, win.s_h, win.s_w, win.p_h, win.p_w,
-        win.narrow, win.width, slabs, fours, parts, strips, length,
+        win.narrow, win.width, slabs, fours, win.k_h, parts, strips, length,
     )  # fmt: skip
-    launch = Launch(kernel, slabs * fours * parts, (dy, x, sums, *numbers))
+    launch = Launch(kernel, blocks * parts, (dy, x, sums, *numbers))
     return [launch, fold.slabs(sums, parts, win, out, more)]

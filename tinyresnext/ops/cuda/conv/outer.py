@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from numba import cuda
 
-from ..runtime.arrays import DeviceArray, empty, upload
+from ..runtime.arrays import DeviceArray, scratch, upload
 from ..runtime.kernel import Kernel, float32, floats, int32, ints, uint32
 from ..runtime.machine import Launch
 from ..words import (
@@ -57,7 +57,7 @@ WAVES = 2  # blocks for each processor that splitting aims at
 
 
 @cache
-def outer_kernel(tile: Tile, LEFT: int, RIGHT: int, POINT: bool) -> Kernel:
+def outer_kernel(tile: Tile, LEFT: int, RIGHT: int, PLAIN: bool) -> Kernel:
     """Return the kernel for one shape of tile.
 
     A warp, four threads down by eight across, computes ``4 TM`` x ``8 TN`` sums. ``LEFT`` and
@@ -93,7 +93,7 @@ def outer_kernel(tile: Tile, LEFT: int, RIGHT: int, POINT: bool) -> Kernel:
         row_b, k = int32(thread // R), int32(k0 + thread % R * RIGHT)
         b_to = int32(A + row_b * BN + thread % R * RIGHT)
         offset, tap = int32(k), int32(0)
-        if POINT:
+        if PLAIN:
             seen = k < depth
         else:
             at_k = int32(k // RIGHT)
@@ -123,12 +123,13 @@ def outer_kernel(tile: Tile, LEFT: int, RIGHT: int, POINT: bool) -> Kernel:
                         copy1(s, to + a_to + i * DOWN * BM, dy, m * c_out + a_at, inside)
                 for i in range(COPIES_B):
                     m = int32(first + row_b + i * DOWN_B)
-                    image, p = uint32(m) // uint32(h_out * w_out), uint32(m) % uint32(h_out * w_out)
-                    line = int32(int32(uint32(p) // uint32(w_out)) * s_h - p_h)
-                    column = int32(int32(uint32(p) % uint32(w_out)) * s_w - p_w)
-                    at = int32(((int32(image) * h + line) * w + column) * c_in + offset)
-                    inside = seen and m < last
-                    if not POINT:
+                    at, inside = int32(m * c_in + offset), seen and m < last
+                    if not PLAIN:
+                        image = uint32(m) // uint32(h_out * w_out)
+                        p = uint32(m) % uint32(h_out * w_out)
+                        line = int32(int32(uint32(p) // uint32(w_out)) * s_h - p_h)
+                        column = int32(int32(uint32(p) % uint32(w_out)) * s_w - p_w)
+                        at = int32(((int32(image) * h + line) * w + column) * c_in + offset)
                         inside = (
                             inside
                             and uint32(line + (tap >> 16)) < uint32(h)
@@ -167,7 +168,7 @@ def outer_kernel(tile: Tile, LEFT: int, RIGHT: int, POINT: bool) -> Kernel:
                             if k + q < depth:
                                 sums_out[int32(into + k + q)] = sums[TN * i + j + q]
 
-    name = f"outer_{BM}x{BN}x{TM}x{TN}_{LEFT}{RIGHT}{'_point' if POINT else ''}"
+    name = f"outer_{BM}x{BN}x{TM}x{TN}_{LEFT}{RIGHT}{'_plain' if PLAIN else ''}"
     return Kernel(name, run, (*[floats] * 3, ints, *[int32] * 18), THREADS)
 
 
@@ -208,13 +209,13 @@ def outer(
     left = 4 if win.width % 4 == 0 and aligned(dy) else 1
     right = 4 if win.narrow % 4 == 0 and aligned(x) else 1
     plan = cut(win, left == 1 or right == 1, x.machine.multiprocessors)
-    sums = empty(x.machine, (plan.parts, win.c_out, win.depth))
-    see = None if win.point else upload(x.machine, sight(win, right, plan.across * plan.tile.BN))
+    sums = scratch(x.machine, (plan.parts, win.c_out, win.depth))
+    see = None if win.plain else upload(x.machine, sight(win, right, plan.across * plan.tile.BN))
     numbers = (
         win.positions, win.h, win.w, win.c_in, win.h_out, win.w_out, win.c_out, win.s_h, win.s_w,
         win.p_h, win.p_w, win.narrow, win.width, win.depth, plan.down, plan.across, plan.tiles,
         plan.length,
     )  # fmt: skip
-    kernel = outer_kernel(plan.tile, left, right, win.point)
+    kernel = outer_kernel(plan.tile, left, right, win.plain)
     launch = Launch(kernel, plan.tiles * plan.parts, (dy, x, sums, see, *numbers))
     return [launch, fold.weight(sums, plan.parts, win, out, more)]

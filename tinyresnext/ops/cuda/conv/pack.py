@@ -8,16 +8,16 @@ convolution of ``dy`` with some of the taps in reverse order, input and output c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from numba import cuda
 
-from ..runtime.arrays import DeviceArray, empty, upload
+from ..runtime.arrays import DeviceArray, upload
 from ..runtime.kernel import Kernel, float32, floats, int32, ints, uint32
-from ..runtime.machine import Launch
+from ..runtime.machine import Launch, Machine
 from ..words import shared
 from .windows import Windows
 
@@ -26,6 +26,8 @@ SLAB = 128  # filters of `grouped`'s warps
 SIDE = 32  # of the squares that are turned
 LINES = 8  # of a square, at once
 THREADS = SIDE * LINES
+
+Room = Callable[[Machine, Sequence[int]], DeviceArray]  # `empty`, or `scratch` for one call
 
 
 class Source(NamedTuple):
@@ -147,11 +149,13 @@ def slabs_kernel() -> Kernel:
 # --- launchers ------------------------------------------------------------------------------------
 
 
-def columns(weight: DeviceArray, source: Source, win: Windows) -> tuple[Columns, list[Launch]]:
+def columns(
+    weight: DeviceArray, source: Source, win: Windows, memory: Room
+) -> tuple[Columns, list[Launch]]:
     """Return the matrices of a convolution, and the launches that fill them from ``weight``."""
     deep, wide = slices(win.depth) * BK, -(-win.width // 4) * 4
     down, across = -(-deep // SIDE), -(-wide // SIDE)
-    made = Columns(empty(weight.machine, (win.groups, deep, wide)), deep, wide)
+    made = Columns(memory(weight.machine, (win.groups, deep, wide)), deep, wide)
     numbers = (
         len(source.taps), win.narrow, win.width, deep, wide, down, across,
         source.s_group, source.s_filter, source.s_channel,
@@ -161,10 +165,12 @@ def columns(weight: DeviceArray, source: Source, win: Windows) -> tuple[Columns,
     return made, [Launch(kernel, win.groups * down * across, (*arrays, *numbers))]
 
 
-def slabs(weight: DeviceArray, source: Source, win: Windows) -> tuple[Slabs, list[Launch]]:
+def slabs(
+    weight: DeviceArray, source: Source, win: Windows, memory: Room
+) -> tuple[Slabs, list[Launch]]:
     """Return the slabs of a convolution, and the launches that fill them from ``weight``."""
     shape = (-(-win.c_out // SLAB), win.narrow // 4, len(source.taps), 4, SLAB)
-    made = Slabs(empty(weight.machine, shape))
+    made = Slabs(memory(weight.machine, shape))
     size = made.data.size
     numbers = (
         size, len(source.taps), shape[1], win.c_out, win.width,

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from ....errors import DeviceError
 from ...checks import Pair, Shape, pair
 from ..runtime.arrays import DeviceArray
+from ..runtime.call import MOST_VALUES as MOST
 
-MOST = 2**31 - 1  # kernels count values in 32 bits
 WIDEST = 2**15 - 1  # taps of a kernel in one direction: two numbers share 32 bits
 
 
@@ -55,6 +55,11 @@ class Windows(NamedTuple):
     def depth(self) -> int:
         """Return the number of values that one value of the result is a sum over."""
         return self.k_h * self.k_w * self.narrow
+
+    @property
+    def plain(self) -> bool:
+        """Return whether position m of the result sees place m of the image, and nothing else."""
+        return self.point and (self.h_out, self.w_out) == (self.h, self.w)
 
     @property
     def point(self) -> bool:

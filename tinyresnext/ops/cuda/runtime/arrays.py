@@ -18,18 +18,24 @@ class DeviceArray:
     ----------
     shape : tuple of int
     dtype : numpy.dtype
-    address : int
-        Of the first value, on the machine.
     machine : Machine
+    memory : Memory
+        Which it is a part of.
     """
 
-    __slots__ = ("address", "dtype", "machine", "memory", "shape")
+    __slots__ = ("_place", "dtype", "machine", "memory", "shape")
 
     def __init__(
         self, machine: Machine, memory: Memory, address: int, shape: Sequence[int], dtype: Any
     ) -> None:
-        self.machine, self.memory, self.address = machine, memory, address
+        self.machine, self.memory, self._place = machine, memory, address
         self.shape, self.dtype = tuple(map(int, shape)), np.dtype(dtype)
+
+    @property
+    def address(self) -> int:
+        """The place of the first value; that of `scratch` is known once a call is made."""
+        within = self.memory.address if isinstance(self.memory, Scratch) else 0
+        return within + self._place
 
     @property
     def size(self) -> int:
@@ -59,6 +65,39 @@ def empty(machine: Machine, shape: Sequence[int], dtype: Any = np.float32) -> De
     return DeviceArray(machine, memory, memory.address, shape, kind)
 
 
+class Scratch:
+    """Memory that only one call uses, and only while it runs.
+
+    It has a place when `call.Call` or `call.chain` gives it one: all calls of a plan share the
+    room for theirs.
+
+    Attributes
+    ----------
+    address : int
+        A multiple of 256, also before there is a place.
+    size : int
+        In bytes.
+    within : Memory or None
+        What it was placed in.
+    """
+
+    __slots__ = ("address", "size", "within")
+
+    def __init__(self, size: int) -> None:
+        self.address, self.size = 0, size
+        self.within: Memory | None = None
+
+    def place(self, within: Memory, start: int) -> None:
+        """Lie from byte ``start`` on in an allocation, and keep that alive."""
+        self.address, self.within = within.address + start, within
+
+
+def scratch(machine: Machine, shape: Sequence[int]) -> DeviceArray:
+    """Return float32 for what the launches of one call leave for those that follow them."""
+    kind = np.dtype(np.float32)
+    return DeviceArray(machine, Scratch(max(1, prod(shape)) * kind.itemsize), 0, shape, kind)
+
+
 def upload(machine: Machine, array: Any, out: DeviceArray | None = None) -> DeviceArray:
     """Copy a NumPy array to a machine, into ``out`` of the same shape if that is given."""
     values = np.asarray(array)
@@ -86,8 +125,8 @@ def view(array: DeviceArray, shape: Sequence[int], start: int = 0) -> DeviceArra
     """Return the part of a flat array that begins at ``start``, in another shape."""
     if start < 0 or start + prod(shape) > array.size:
         raise ValueError(f"{list(shape)} from {start} on is not inside {array.size} values")
-    address = array.address + start * array.dtype.itemsize
-    return DeviceArray(array.machine, array.memory, address, shape, array.dtype)
+    place = array._place + start * array.dtype.itemsize
+    return DeviceArray(array.machine, array.memory, place, shape, array.dtype)
 
 
 # --- what the words require of arrays -------------------------------------------------------------

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from ....errors import DeviceError
-from .arrays import DeviceArray
-from .machine import Launch, Machine
+from .arrays import DeviceArray, Scratch
+from .machine import ALIGNED, Launch, Machine
 
 # Kernels count values in 32 bits with a sign; the last block may reach beyond an array's end.
 MOST_VALUES = 2**31 - 2**16
@@ -46,9 +46,35 @@ class Call:
 
     def __call__(self) -> DeviceArray | None:
         """Run the launches in order and return the result."""
+        give_room([self])
         for launch in self.launches:
             self.machine.launch(launch)
         return self.result
+
+
+def give_room(calls: Sequence[Call]) -> None:
+    """Place the scratch of calls that run one after the other: all begin in the same memory."""
+    waiting = [(call, list(unplaced(call))) for call in calls]
+    sizes = [sum(-(-one.size // ALIGNED) * ALIGNED for one in some) for _, some in waiting]
+    if not max(sizes, default=0):
+        return
+    room = calls[0].machine.allocate(max(sizes))
+    for _, some in waiting:
+        start = 0
+        for one in some:
+            one.place(room, start)
+            start += -(-one.size // ALIGNED) * ALIGNED
+
+
+def unplaced(call: Call) -> Iterator[Scratch]:
+    """Return the scratch of a call that has no place yet, each once."""
+    seen: set[int] = set()
+    for launch in call.launches:
+        for array in launch.arguments:
+            memory = array.memory if isinstance(array, DeviceArray) else None
+            if isinstance(memory, Scratch) and memory.within is None and id(memory) not in seen:
+                seen.add(id(memory))
+                yield memory
 
 
 def chain(calls: Sequence[Callable[[], object]]) -> Callable[[], None]:
@@ -57,4 +83,5 @@ def chain(calls: Sequence[Callable[[], object]]) -> Callable[[], None]:
     if len(bound) != len(calls):
         raise TypeError("a chain on a GPU takes calls that were bound there")
     launches = [launch for call in bound for launch in call.launches]
+    give_room(bound)
     return bound[0].machine.prepare(launches) if launches else lambda: None

@@ -1,0 +1,76 @@
+"""The ladder of a GPU's kernels: every rung is right, and counts say what each costs."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+
+from tinyresnext.emulator.fibers.machine import FiberMachine
+
+FOLDER = Path(__file__).parents[1] / "benchmarks" / "ladder_cuda"
+
+
+@pytest.fixture
+def ladder(monkeypatch):
+    """The program of the ladder; its folder is a program, not a package."""
+    monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])
+    found = spec_from_file_location("ladder_cuda_main", FOLDER / "__main__.py")
+    assert found is not None
+    module = module_from_spec(found)
+    assert found.loader is not None
+    monkeypatch.setitem(sys.modules, "ladder_cuda_main", module)
+    found.loader.exec_module(module)
+    return module
+
+
+def test_every_file_of_the_ladder_is_a_rung(ladder):
+    assert {path.stem for path in FOLDER.glob("rung_*.py")} == set(ladder.RUNGS)
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("place", range(6))
+def test_every_rung_agrees_with_the_definition(ladder, place: int):
+    """Sizes that fill no tile; the last two take whole vectors, and the last whole slices."""
+    layer = ladder.Layer(70, 33, 70) if place < 4 else ladder.Layer(70, 32, 72)
+    ladder.check(import_module(ladder.RUNGS[place]), layer, FiberMachine())
+
+
+@pytest.mark.device
+def test_a_wrong_rung_is_found(ladder):
+    rung = import_module("rung_1_loops")
+    one = ladder.Layer(3, 3, 3)
+    with pytest.raises(AssertionError, match="wrong"):
+        ladder.check(Wrong(rung), one, FiberMachine())
+
+
+class Wrong:
+    """A rung that multiplies in the other order."""
+
+    def __init__(self, rung) -> None:
+        self.rung, self.__name__ = rung, "wrong"
+
+    def launches(self, x, weight, bias, out):
+        return self.rung.launches(weight, x, bias, out)
+
+
+@pytest.mark.parametrize(
+    ("costs", "peak"), [((1.25, 0.5, 0.1), 0.8), ((0.5, 0.5, 0.5), 1.0), ((2.0, 8.0, 3.0), 0.125)]
+)
+def test_the_largest_cost_is_the_limit(ladder, costs, peak: float):
+    assert ladder.Costs(*costs).peak == peak
+
+
+@pytest.mark.device
+def test_costs_fall_from_rung_to_rung(ladder):
+    """As the files say, in the counts that each is about; they need NVIDIA's compiler."""
+    pytest.importorskip("numba_cuda")
+    layer = ladder.Layer(64, 16, 64)
+    loops, neighbours, shared = (
+        ladder.costs(import_module(name), layer) for name in ladder.RUNGS[:3]
+    )
+    assert loops.memory > 5 * neighbours.memory > 5 * shared.memory
+    assert loops.shared == 0 < shared.shared

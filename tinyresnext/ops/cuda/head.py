@@ -15,7 +15,7 @@ import numpy as np
 from numba import cuda
 
 from .. import shapes
-from .runtime.arrays import DeviceArray, check, empty, empty_like, upload
+from .runtime.arrays import DeviceArray, check, empty, empty_like, scratch, upload
 from .runtime.call import Call
 from .runtime.kernel import Kernel, float32, floats, int32
 from .runtime.machine import Launch
@@ -202,7 +202,7 @@ def bind_softmax_cross_entropy(
     rows = _rows(x, labels, smoothing)
     shapes.softmax_cross_entropy(x, labels=_stand_in(rows), smoothing=smoothing, out=out)
     machine, (n, classes) = check("softmax_cross_entropy", x=x, labels=rows, out=out), x.shape
-    losses = empty(machine, (n,))
+    losses = scratch(machine, (n,))
     given = x, rows, losses, 1 - smoothing, smoothing / classes, classes
     launches = [Launch(losses_kernel(), n, given), Launch(mean_kernel(), 1, (losses, out, n))]
     return Call(machine, launches, out)
@@ -232,7 +232,7 @@ def bind_softmax_cross_entropy_backward(
     """Bind a softmax, and one pass over its values."""
     rows = _rows(x, labels, smoothing)
     machine = check("softmax_cross_entropy_backward", dy=dy, x=x, labels=rows, dx=out[0])
-    (n, classes), place = x.shape, empty(machine, x.shape)
+    (n, classes), place = x.shape, scratch(machine, x.shape)
     given = dy, place, rows, out[0], 1 - smoothing, smoothing / classes, n, x.size, int(more[0])
     blocks = 0 if out[0] is None else -(-x.size // THREADS)
     launches = [Launch(softmax_kernel(), n if blocks else 0, (x, place, classes))]

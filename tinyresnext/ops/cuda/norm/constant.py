@@ -13,7 +13,7 @@ import numpy as np
 from numba import cuda
 
 from ... import shapes
-from ..runtime.arrays import DeviceArray, check, empty, empty_like, upload
+from ..runtime.arrays import DeviceArray, check, empty, empty_like, scratch, upload
 from ..runtime.call import Call
 from ..runtime.kernel import Kernel, float32, floats, int32
 from ..runtime.machine import Launch
@@ -151,7 +151,7 @@ def bind_batch_norm(
     """Bind two launches."""
     shapes.batch_norm(x, scale, shift, mean, var, eps=eps, out=out)
     machine = check("batch_norm", x=x, scale=scale, shift=shift, mean=mean, var=var, out=out)
-    norm = empty(machine, (3 * x.shape[-1],))
+    norm = scratch(machine, (3 * x.shape[-1],))
     first = scaled(mean, var, scale, shift, norm, eps)
     return Call(machine, [first, normalised(x, norm, None, out)], out)
 
@@ -194,11 +194,11 @@ def bind_batch_norm_backward(
         op, dy=dy, x=x, scale=scale, shift=shift, mean=mean, var=var, dx=dx, dscale=dscale,
         dshift=dshift, dmean=dmean, dvar=dvar,
     )  # fmt: skip
-    norm, sums = empty(machine, (3 * c,)), empty(machine, (4 * c,))
+    norm, sums = scratch(machine, (3 * c,)), scratch(machine, (4 * c,))
     # The means are part of the gradient only where the statistics depend on the values.
     no_means = upload(machine, np.zeros(2 * c, np.float32))
     given = Given(x, None, dy, norm, var, eps, PASSED)
-    places = [empty(machine, (c,)) if a is None else a for a in (dmean, dvar)]
+    places = [scratch(machine, (c,)) if a is None else a for a in (dmean, dvar)]
     added = sum(bit for bit, a, add in zip((1, 2), out[3:], more[3:], strict=True) if a and add)
     numbers = eps, c, added
     last = Launch(

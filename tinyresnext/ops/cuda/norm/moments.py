@@ -18,7 +18,7 @@ from functools import cache
 from numba import cuda
 from numba.core import types
 
-from ..runtime.arrays import DeviceArray, empty
+from ..runtime.arrays import DeviceArray, scratch
 from ..runtime.kernel import Kernel, float32, floats, int32
 from ..runtime.machine import Launch
 from ..words import registers, shared
@@ -183,8 +183,8 @@ def moments(
         Receives the mean and the biased variance.
     """
     g, machine = tiled(x.shape), x.machine
-    parts = empty(machine, (g.chunks, 3, g.channels))
-    kept = empty(machine, (2, g.channels)) if statistics is None else statistics
+    parts = scratch(machine, (g.chunks, 3, g.channels))
+    kept = scratch(machine, (2, g.channels)) if statistics is None else statistics
     return [
         Launch(parts_kernel(), g.blocks, (x, parts, g.positions, g.channels, g.length, g.tiles)),
         Launch(

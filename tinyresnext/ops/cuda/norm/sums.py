@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from numba import cuda
 
-from ..runtime.arrays import DeviceArray, empty
+from ..runtime.arrays import DeviceArray, scratch
 from ..runtime.kernel import Kernel, float32, floats, int32
 from ..runtime.machine import Launch
 from ..words import shared
@@ -185,8 +185,8 @@ def summed(
     """
     x, y, dy, norm, var, eps, mask = given
     g, machine = tiled(x.shape), x.machine
-    parts = empty(machine, (g.chunks, 2, g.channels))
-    dscale, dshift = (empty(machine, (g.channels,)) if a is None else a for a in out)
+    parts = scratch(machine, (g.chunks, 2, g.channels))
+    dscale, dshift = (scratch(machine, (g.channels,)) if a is None else a for a in out)
     added = sum(bit for bit, a, add in zip((1, 2), out, more, strict=True) if a and add)
     over = g.positions, g.channels, g.length, g.tiles
     return [

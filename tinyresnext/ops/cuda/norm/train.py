@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ... import shapes
-from ..runtime.arrays import DeviceArray, check, empty, empty_like, view
+from ..runtime.arrays import DeviceArray, check, empty, empty_like, scratch, view
 from ..runtime.call import Call
 from .constant import normalised, scaled
 from .moments import moments
@@ -56,7 +56,7 @@ def bind_batch_norm_train(
         "batch_norm_train", x=x, scale=scale, shift=shift, residual=residual,
         statistics=statistics, out=out,
     )  # fmt: skip
-    norm = empty(machine, (3 * x.shape[-1],))
+    norm = scratch(machine, (3 * x.shape[-1],))
     first = moments(x, scale, shift, norm, statistics, eps)
     return Call(machine, [*first, normalised(x, norm, residual, out, relu)], out)
 
@@ -108,9 +108,9 @@ def bind_batch_norm_train_backward(
     )  # fmt: skip
     mask = PASSED if not relu else BY_X if residual is None else BY_Y
     c = x.shape[-1]
-    norm, means = empty(machine, (3 * c,)), empty(machine, (4 * c,))
+    norm, means = scratch(machine, (3 * c,)), scratch(machine, (4 * c,))
     if statistics is None:
-        statistics = empty(machine, (2 * c,))
+        statistics = scratch(machine, (2 * c,))
         first = moments(x, scale, shift, norm, statistics, eps)
     else:
         first = [scaled(view(statistics, (c,)), view(statistics, (c,), c), scale, shift, norm, eps)]

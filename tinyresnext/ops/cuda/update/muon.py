@@ -13,7 +13,7 @@ from numba import cuda
 
 from ...reference.update import LEAST_NORM, MUON_MOMENTUM, NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS
 from ..elementwise import EACH, THREADS, blocks_of
-from ..runtime.arrays import DeviceArray, check, empty
+from ..runtime.arrays import DeviceArray, check, scratch
 from ..runtime.call import Call
 from ..runtime.kernel import Kernel, float32, floats, int32
 from ..runtime.machine import Launch
@@ -134,8 +134,8 @@ def norms(values: DeviceArray, groups: int) -> tuple[list[Launch], DeviceArray]:
     length = values.size // groups
     parts = max(1, min(MOST_PARTS, length // PART))
     part = -(-length // parts)
-    sums = empty(values.machine, (groups * parts,))
-    found = empty(values.machine, (groups,))
+    sums = scratch(values.machine, (groups * parts,))
+    found = scratch(values.machine, (groups,))
     return [
         Launch(squares_kernel(), groups * parts, (values, sums, length, part, parts)),
         Launch(norms_kernel(), groups, (sums, found, parts)),
@@ -151,7 +151,7 @@ def newton_schulz(
     """
     short, long, high = min(rows, columns), max(rows, columns), rows > columns
     gram, square, other = (
-        empty(x.machine, (groups, *shape))
+        scratch(x.machine, (groups, *shape))
         for shape in ((short, short), (short, short), (rows, columns))
     )
     first, second, third = NEWTON_SCHULZ
@@ -184,7 +184,7 @@ def muon_step(
     """Make one step of Muon: a few products of matrices, and passes over memory."""
     machine = check("muon_step", weight=weight, gradient=gradient, velocity=velocity)
     count, rows = weight.size, weight.shape[0] // groups
-    length, ahead, blocks = count // groups, empty(machine, weight.shape), blocks_of(count)
+    length, ahead, blocks = count // groups, scratch(machine, weight.shape), blocks_of(count)
     least = float(LEAST_NORM)
     to_norm_ahead, norm_ahead = norms(ahead, groups)
     to_norm, norm = norms(weight, groups)

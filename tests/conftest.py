@@ -22,34 +22,52 @@ if (
     atexit.register(shutil.rmtree, os.environ["TINYRESNEXT_HOME"], ignore_errors=True)
 
 
-@pytest.fixture(params=["reference", "cpu", pytest.param("cuda", marks=pytest.mark.device)])
+@pytest.fixture(
+    params=[
+        "reference",
+        "cpu",
+        pytest.param("emulated", marks=pytest.mark.device),
+        pytest.param("on_gpu", marks=pytest.mark.gpu),
+    ]
+)
 def ops(request):
-    """Return each backend in turn; that of GPUs computes on an emulator."""
-    return (
-        request.getfixturevalue("emulated") if request.param == "cuda" else BACKENDS[request.param]
-    )
+    """Return each backend in turn; that of GPUs computes on an emulator, and on a GPU."""
+    known = BACKENDS.get(request.param)
+    return request.getfixturevalue(request.param) if known is None else known
 
 
 @pytest.fixture(scope="session")
 def emulated():
-    """Return the backend of GPUs on an emulator, for NumPy arrays.
-
-    ``TINYRESNEXT_EMULATOR`` says which: ``fibers`` (the default), with an order of the threads
-    and a time of the copies if wanted (``fibers descending early``), or ``ptx`` with a compute
-    capability (``ptx 8.0``).
-    """
+    """Return the backend of GPUs on the emulator that is fast, for NumPy arrays."""
     on_device = pytest.importorskip("on_device")
+    from tinyresnext.emulator.fibers import FiberMachine
     from tinyresnext.ops import cuda
 
-    kind, *more = os.environ.get("TINYRESNEXT_EMULATOR", "fibers").split()
-    if kind == "ptx":
-        from tinyresnext.emulator.ptx import PtxMachine
+    return on_device.OnDevice(cuda.backend(FiberMachine()))
 
-        major, minor = map(int, (more or ["8.0"])[0].split("."))
-        return on_device.OnDevice(cuda.backend(PtxMachine((major, minor))))
-    from tinyresnext.emulator.fibers import FiberMachine
 
-    return on_device.OnDevice(cuda.backend(FiberMachine(*more)))
+@pytest.fixture(scope="session")
+def gpu():
+    """Return the backend of the first GPU; new memory holds what is not a number."""
+    from tinyresnext.errors import DeviceError
+    from tinyresnext.ops import backend
+
+    try:
+        found = backend("cuda")
+    except DeviceError as error:
+        pytest.skip(str(error))
+    from on_device import poison
+
+    poison(found.machine)
+    return found
+
+
+@pytest.fixture(scope="session")
+def on_gpu(gpu):
+    """Return the backend of the first GPU, for NumPy arrays."""
+    from on_device import OnDevice
+
+    return OnDevice(gpu)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ out shows.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -36,7 +37,7 @@ class OnDevice:
         word = getattr(self.backend, name)
         if name in COMPUTING | UPDATES:
             call = self._bound(name, word)
-            call.__signature__ = __import__("inspect").signature(word)
+            call.__signature__ = inspect.signature(word)
             return call
         return word
 
@@ -120,7 +121,8 @@ class There:
         """Place memory of a result that is not an input too."""
         inputs = (*args, *(a for key, a in attrs.items() if key != "out"))
         if not any(a is out for a in inputs):
-            self._known[id(out)] = out, self._backend.empty(out.shape)
+            nothing = np.full(out.shape, np.nan, np.float32)
+            self._known[id(out)] = out, self._backend.upload(nothing)
 
     def back(self) -> None:
         """Copy what the arrays hold on the device to NumPy's memory."""
@@ -139,3 +141,16 @@ class There:
                 np.copyto(values, self._backend.download(found))
                 return values
         return self._backend.download(found)
+
+
+def poison(machine: Any, most: int = 1 << 28) -> None:
+    """Fill new memory of a GPU with what is not a number, as the emulators do; not what is huge."""
+    allocate = machine.allocate
+
+    def poisoned(size: int) -> Any:
+        memory = allocate(size)
+        if size <= most:
+            machine.write(memory.address, np.full(size, 0xFF, np.uint8))
+        return memory
+
+    machine.allocate = poisoned

@@ -39,7 +39,7 @@ WITHOUT_CONTEXT = {"cuInit", "cuDriverGetVersion", "cuGetErrorName", "cuGetError
                    "cuDevicePrimaryCtxRetain", "cuCtxSetCurrent"}  # fmt: skip
 NEVER_RECORDED = {"cuMemAlloc_v2", "cuMemFree_v2", "cuMemAllocHost_v2", "cuMemFreeHost",
                   "cuModuleLoadDataEx", "cuStreamSynchronize", "cuEventSynchronize"}  # fmt: skip
-COMPUTING = threading.Lock()  # the emulator computes for one thread at a time
+ONE = threading.RLock()  # thread at a time is in the driver, and in the emulator
 
 
 def number(argument: Any) -> int:
@@ -87,7 +87,9 @@ class FakeCuda:
                 return NO_CONTEXT
             if name in NEVER_RECORDED and getattr(self._local, "records", 0):
                 return WHILE_RECORDED
-            return getattr(self, f"_{name.removeprefix('cu').removesuffix('_v2')}")(*arguments) or 0
+            own = getattr(self, f"_{name.removeprefix('cu').removesuffix('_v2')}")
+            with ONE:
+                return own(*arguments) or 0
 
         return call
 
@@ -243,12 +245,7 @@ class FakeCuda:
             self._argument(*pair) for pair in zip(kernel.parameters, pointers, strict=True)
         ]
         launch = Launch(kernel, shape[0], tuple(arguments))
-
-        def run() -> None:
-            with COMPUTING:
-                self._emulator.launch(launch)
-
-        return self._later(stream, run)
+        return self._later(stream, lambda: self._emulator.launch(launch))
 
     def _argument(self, kind: Any, place: int) -> Any:
         if isinstance(kind, types.CPointer):

@@ -171,6 +171,17 @@ def test_each_thread_has_a_stream_and_the_context(fake):
     assert len(fake.pinned) == 2
 
 
+@pytest.mark.device
+def test_what_a_thread_has_packed_is_there_for_all(fake):
+    """The weights of a model are packed once, for the plans of all threads."""
+    ops = backend("cuda")
+    weight = ops.upload(some(8, 4, 3, 3))
+    packed = ops.pack(weight, 2)
+    assert fake.calls["cuLaunchKernel"] > 0
+    assert not any(fake.streams.values())
+    assert packed.shape == weight.shape
+
+
 def test_two_gpus(monkeypatch):
     fake = FakeCuda(((9, 0), (8, 0)))
     installed(monkeypatch, fake)

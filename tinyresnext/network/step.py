@@ -81,16 +81,13 @@ class Step:
         ]
         self.gradients = {name: ops.empty(params[name].shape, dtype) for name in trained}
         traced = trace(params, spec, x_shape, training=True, smoothing=smoothing, frozen=frozen)
-        x, labels = traced.x, traced.labels
         calls = for_training(self._keep_statistics(traced.calls, dtype))
         one = ops.upload(np.ones((), dtype))
         backward, found = differentiate(calls, one, {id(params[name]) for name in trained})
         values = {id(found[id(params[name])]): self.gradients[name] for name in trained}
-        self._x, self._labels = ops.empty(x_shape, dtype), ops.empty(labels.shape, dtype)
-        values |= {id(x): self._x, id(labels): self._labels}
         with ops.on_threads(self.threads):  # the number of tasks depends on the threads
             try:
-                self._place(calls, backward, values, dtype)
+                self._place((traced.x, traced.labels), calls, backward, values, dtype)
             except OutOfMemoryError as error:
                 raise too_large(self.x_shape, self.bytes, error) from error
 
@@ -105,9 +102,14 @@ class Step:
         return [replace(call, attrs=call.attrs | attrs.get(call.name, {})) for call in calls]
 
     def _place(
-        self, calls: list[Call], backward: list[Gradient], values: dict[int, Any], dtype: Any
+        self,
+        given: tuple[Any, Any],
+        calls: list[Call],
+        backward: list[Gradient],
+        values: dict[int, Any],
+        dtype: Any,
     ) -> None:
-        """Give every value memory, and prepare every call."""
+        """Give the input, the labels and every value memory, and prepare every call."""
         made = [(call.out,) for call in calls]
         for gradient in backward:
             pairs = zip(gradient.out, gradient.more, strict=True)
@@ -120,6 +122,8 @@ class Step:
         places, buffers = assign_buffers(steps, sizes, over)
         self.bytes = sum(buffers) * np.dtype(dtype).itemsize
         arena = allocate(self._ops, buffers, dtype)
+        self._x, self._labels = (self._ops.empty(one.shape, dtype) for one in given)
+        values |= {id(given[0]): self._x, id(given[1]): self._labels}
         for value in (value for some in made for value in some):
             values[id(value)] = self._ops.view(arena[places[id(value)]], value.shape)
         self._bind(calls, backward, values)

@@ -102,10 +102,15 @@ class CudaBackend:
         return arrays.view(array, shape, start)
 
     def pack(self, weight: DeviceArray, groups: int) -> Any:
-        """Lay the weight of a convolution out as the kernels read it."""
+        """Lay the weight of a convolution out as the kernels read it, and wait until it is so.
+
+        Plans of other threads read it, on streams of their own.
+        """
         from .conv.forward import pack
 
-        return pack(weight, groups)
+        packed = pack(weight, groups)
+        self.machine.wait()
+        return packed
 
     # --- running ----------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import ctypes
 
 import numpy as np
 
-from ..errors import DeviceError
+from ..errors import OutOfMemoryError
 
 GUARD = 1024  # bytes on each side of an allocation that nobody may write to
 POISON = 0xFF  # as float32 not a number, as int32 -1: an index that leaves the array, but not far
@@ -61,11 +61,13 @@ class Heap:
         self.size, self.used = size, 0
 
     def allocate(self, size: int) -> Block:
-        """Return poisoned bytes; raise `DeviceError` if there are not as many."""
+        """Return poisoned bytes; raise `OutOfMemoryError` if there are not as many."""
         if size > self.size - self.used:
-            raise DeviceError(
+            raise OutOfMemoryError(
                 f"the emulated GPU has {self.size - self.used:,} bytes left of {self.size:,}, "
-                f"and {size:,} are needed"
+                f"and {size:,} are needed",
+                size,
+                self.size - self.used,
             )
         return Block(self, size)
 

@@ -14,6 +14,7 @@ from ...errors import DeviceError
 from ...ops.cuda.runtime.arrays import DeviceArray, Scratch
 from ...ops.cuda.runtime.kernel import Capability, Kernel
 from ...ops.cuda.runtime.machine import Launch
+from ..arguments import numbers
 from ..fault import KernelFault
 from ..memory import Block, Heap
 
@@ -95,9 +96,7 @@ class FiberMachine:
         def run() -> None:
             for program, one, order in ready:
                 if one.blocks > 0:
-                    pairs = zip(one.kernel.parameters, one.arguments, strict=True)
-                    values = [as_bytes(*pair) for pair in pairs]
-                    program.run(one.blocks, values, order, self._late)
+                    program.run(one.blocks, numbers(one), order, self._late)
                 check_guards(one)
 
         return run
@@ -122,15 +121,6 @@ def threads(order: Order, count: int) -> np.ndarray:
         return np.concatenate([warp[::-1] for warp in warps[::-1]])
     rng = np.random.default_rng(order)
     return np.concatenate([rng.permutation(warps[i]) for i in rng.permutation(len(warps))])
-
-
-def as_bytes(kind: Any, value: Any) -> bytes:
-    """Return a parameter as the bytes that the kernel reads."""
-    if value is None:
-        return bytes(8)
-    if isinstance(value, DeviceArray):
-        return int(value.address).to_bytes(8, "little")
-    return np.array(value, str(kind)).tobytes()
 
 
 def check_guards(launch: Launch) -> None:

@@ -89,8 +89,8 @@ class Program:
         size = int(np.prod(shape)) * np.dtype(kind).itemsize
         return np.frombuffer((ctypes.c_char * size).from_address(address), kind).reshape(shape)
 
-    def run(self, blocks: int, values: list[bytes], order: np.ndarray, late: bool) -> None:
-        """Run all blocks of a grid; ``values`` are the parameters' bytes.
+    def run(self, blocks: int, values: list[np.ndarray], order: np.ndarray, late: bool) -> None:
+        """Run all blocks of a grid; ``values`` has one number for each parameter.
 
         Raises
         ------
@@ -99,7 +99,7 @@ class Program:
         """
         with LOCK:
             for i, value in enumerate(values):
-                self._arguments[i : i + 1].view(np.uint8)[: len(value)] = list(value)
+                self._arguments[i : i + 1].view(value.dtype)[0] = value[0]
             self._threads[0], self._blocks[0], self._late[0] = len(order), blocks, late
             grid = order.ctypes.data, len(order), blocks
             if not self.waits:

@@ -25,6 +25,7 @@ WORDS = {
     "llvm.nvvm.bar.warp.sync": "word_warp",
     "llvm.nvvm.shfl.sync.i32": "word_shuffle",
     "llvm.nvvm.vote.sync": "word_vote",
+    "llvm.nvvm.atomic.load.add.f32.p0f32": "word_add",
     "llvm.nvvm.membar.gl": "word_nothing",
     "llvm.nvvm.membar.cta": "word_nothing",
     "llvm.nvvm.membar.sys": "word_nothing",

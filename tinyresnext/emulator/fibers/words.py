@@ -76,6 +76,16 @@ define {kind} @{name}({takes}) alwaysinline {{
 }}"""
 
 
+def voting_barrier(name: str, how: int) -> str:
+    """Return the definition of a barrier with a result."""
+    return f"""
+define i32 @word_barrier_{name}(i32 %value) alwaysinline {{
+  %got = call {{i32, i1}} @fiber_ask(i32 {BARRIER}, i32 0, i32 {how}, i32 %value, i32 0, i32 0)
+  %result = extractvalue {{i32, i1}} %got, 0
+  ret i32 %result
+}}"""
+
+
 RUNTIME = f"""
 @fiber = global i32 0
 @block = global i32 0
@@ -155,21 +165,7 @@ define void @word_barrier() alwaysinline {{
   %ignored = call {{i32, i1}} @fiber_ask(i32 {BARRIER}, i32 0, i32 0, i32 0, i32 0, i32 0)
   ret void
 }}
-define i32 @word_barrier_sum(i32 %value) alwaysinline {{
-  %got = call {{i32, i1}} @fiber_ask(i32 {BARRIER}, i32 0, i32 1, i32 %value, i32 0, i32 0)
-  %sum = extractvalue {{i32, i1}} %got, 0
-  ret i32 %sum
-}}
-define i32 @word_barrier_all(i32 %value) alwaysinline {{
-  %got = call {{i32, i1}} @fiber_ask(i32 {BARRIER}, i32 0, i32 2, i32 %value, i32 0, i32 0)
-  %all = extractvalue {{i32, i1}} %got, 0
-  ret i32 %all
-}}
-define i32 @word_barrier_any(i32 %value) alwaysinline {{
-  %got = call {{i32, i1}} @fiber_ask(i32 {BARRIER}, i32 0, i32 3, i32 %value, i32 0, i32 0)
-  %any = extractvalue {{i32, i1}} %got, 0
-  ret i32 %any
-}}
+{"".join(map(voting_barrier, ("sum", "all", "any"), (1, 2, 3)))}
 define void @word_warp(i32 %mask) alwaysinline {{
   %ignored = call {{i32, i1}} @fiber_ask(i32 {WARP}, i32 %mask, i32 0, i32 0, i32 0, i32 0)
   ret void
@@ -186,6 +182,10 @@ define {{i32, i1}} @word_vote(i32 %mask, i32 %mode, i1 %v) alwaysinline {{
 define void @word_nothing() alwaysinline {{
   fence seq_cst
   ret void
+}}
+define float @word_add(ptr %to, float %x) alwaysinline {{
+  %before = atomicrmw fadd ptr %to, float %x monotonic
+  ret float %before
 }}
 define i32 @word_zero() alwaysinline {{
   ret i32 0

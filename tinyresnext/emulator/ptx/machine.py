@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
-
-import numpy as np
 
 from ...errors import DeviceError
-from ...ops.cuda.runtime.arrays import DeviceArray
 from ...ops.cuda.runtime.kernel import Capability, Kernel
 from ...ops.cuda.runtime.machine import Launch
+from ..arguments import extents, numbers
 from ..counters import Counters
 from .memory import Heap
 from .run import Run
-from .source.parse import TYPES
 from .walk import Program, Walk
 
 LANES = 8192  # threads that run together, at most: more of them leave the processor's cache
@@ -84,20 +80,13 @@ class PtxMachine:
 
     def launch(self, launch: Launch) -> None:
         """Run a kernel to its end; raise `KernelFault` at its first mistake."""
-        kernel, blocks, arguments = launch
+        kernel, blocks, _ = launch
         program = compiled(kernel, self.capability)
         counters = None
         if self._count:
             counters = self.counters.setdefault(kernel.name, Counters(kernel.name))
-        parameters = {
-            name: as_array(kind, value)
-            for (name, kind), value in zip(program.code.parameters, arguments, strict=True)
-        }
-        extents = [
-            (value.address, value.address + value.nbytes)
-            for value in arguments
-            if isinstance(value, DeviceArray)
-        ]
+        names = [name for name, _ in program.code.parameters]
+        parameters = dict(zip(names, numbers(launch), strict=True))
         first, self._threads = self._threads, self._threads + blocks * kernel.threads
         batch = max(1, LANES // kernel.threads)
         for start in range(0, blocks, batch):
@@ -105,7 +94,7 @@ class PtxMachine:
                 kernel.name,
                 program.code,
                 self._heap,
-                extents,
+                extents(launch),
                 range(start, min(start + batch, blocks)),
                 blocks,
                 kernel.threads,
@@ -120,24 +109,7 @@ class PtxMachine:
 def compiled(kernel: Kernel, capability: Capability) -> Program:
     """Return the program of a kernel, made once a process."""
     try:
-        text = kernel.ptx(capability, lines=True)
+        return Program(kernel.ptx(capability, lines=True))
     except DeviceError:
-        raise
-    except Exception as error:
-        if "nvvm" not in str(error).lower():
-            raise
-        raise DeviceError(
-            "the emulator of PTX needs NVIDIA's compiler, which is not found; install it with: "
-            'pip install "numba-cuda[cu13]"'
-        ) from error
-    return Program(text)
-
-
-def as_array(kind: str, value: Any) -> np.ndarray:
-    """Return a parameter as an array of one value, in the bits of its type."""
-    if value is None or isinstance(value, DeviceArray):
-        return np.array([0 if value is None else value.address], np.uint64)
-    own = TYPES[kind]
-    if isinstance(value, float | np.floating):
-        return np.array([value], f"f{own.itemsize}")
-    return np.array([value]).astype(f"i{own.itemsize}")
+        # NVVM 13.0 refuses a few large kernels when it is to name their lines; reports have none.
+        return Program(kernel.ptx(capability))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...errors import DeviceError
+from ...errors import DeviceError, OutOfMemoryError
 
 POISON = 0xFFFFFFFF  # as float32 not a number
 APART = 1 << 20  # bytes between two allocations at least: whoever leaves one does not meet another
@@ -20,6 +20,7 @@ class State(NamedTuple):
 
     known: np.ndarray[Any, Any]  # somebody wrote it
     pending: np.ndarray[Any, Any]  # an asynchronous copy to it is under way
+    atomic: np.ndarray[Any, Any]  # what is written to it is written by atomics
     writer: np.ndarray[Any, Any]  # the thread that wrote it last
     written: np.ndarray[Any, Any]  # the stamp of that
     reader: np.ndarray[Any, Any]  # one of those who read it since
@@ -43,6 +44,7 @@ class Space:
         self.name, self.words = name, words
         self.data = np.full(words, POISON, np.uint32)
         self.state = State(
+            np.zeros(words, bool),
             np.zeros(words, bool),
             np.zeros(words, bool),
             np.full(words, -1, np.int64),
@@ -81,11 +83,13 @@ class Heap:
         self._places: dict[int, weakref.ref[Allocation]] = {}
 
     def allocate(self, size: int) -> Allocation:
-        """Return memory that nobody has written; raise `DeviceError` if there is not as much."""
+        """Return memory that nobody has written; raise `OutOfMemoryError` if it is too much."""
         if size > self.size - self.used:
-            raise DeviceError(
+            raise OutOfMemoryError(
                 f"the emulated GPU has {self.size - self.used:,} bytes left of {self.size:,}, "
-                f"and {size:,} are needed"
+                f"and {size:,} are needed",
+                size,
+                self.size - self.used,
             )
         made = Allocation(self, self._next, size)
         self._starts.append(made.address)

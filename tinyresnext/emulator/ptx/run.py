@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,19 @@ SAID = {
     watch.RACE_READ: ("race", "another thread reads it, and no barrier lies between"),
     watch.UNWRITTEN: ("unwritten", "nobody has written it"),
     watch.WAITING: ("unawaited copy", "an asynchronous copy to it is under way"),
+}
+# What becomes of a word that holds ``x``.
+ATOMICS: dict[str, Callable[..., Any]] = {
+    "add": lambda x, a: x + a,
+    "max": lambda x, a: max(x, a),
+    "min": lambda x, a: min(x, a),
+    "and": lambda x, a: x & a,
+    "or": lambda x, a: x | a,
+    "xor": lambda x, a: x ^ a,
+    "exch": lambda x, a: a,
+    "cas": lambda x, a, b: b if x == a else x,
+    "inc": lambda x, a: x - x if x >= a else x + 1,
+    "dec": lambda x, a: a if x == 0 or x > a else x - 1,
 }
 
 
@@ -210,6 +224,23 @@ class Run:
         given = self.thread[lanes], self._stamps[lanes], self.size, self.first
         how = watch.store(space.state, space.data, words, *given, values, watched, pending)
         self._report(how, "a store to", space, lanes)
+
+    def atomic(
+        self, kind: str, how: str, address: Array, lanes: Array, dtype: np.dtype, *values: Array
+    ) -> Array:
+        """Change words one thread after the other; return what they held before."""
+        if dtype.itemsize != 4:
+            raise DeviceError(f"kernel {self.kernel}: atomics of {dtype} are not emulated")
+        space, words = self._words(kind, address, lanes, 4)
+        self._count(space, address, lanes, 4, "atomic")
+        if self.watched:
+            given = self.thread[lanes], self._stamps[lanes], self.size, self.first
+            self._report(watch.touch(space.state, words, *given), "an atomic on", space, lanes)
+        data, before = space.data.view(dtype), np.empty(len(lanes), dtype)
+        for i, word in enumerate(words):
+            before[i] = data[word]
+            data[word] = ATOMICS[how](data[word], *(value[i] for value in values))
+        return before
 
     def copy(self, to: Array, of: Array, lanes: Array, size: int, taken: Array) -> None:
         """Start asynchronous copies of ``taken`` bytes, filled up with zeros to ``size``."""

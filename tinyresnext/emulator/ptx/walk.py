@@ -125,7 +125,7 @@ class Walk:
         if function is None:
             code = self._program.function(number, some)
             self._names.update(self._program.registers.constants)
-            self._names.update(self._arrays())
+            self._program.registers.add_arrays(self._tables, self._names)
             exec(code, self._names)
             function = self._here[number, some] = self._names["piece"]
         function(self._run, lanes, lanes)
@@ -137,10 +137,6 @@ class Walk:
     def _tables(self) -> dict[int, Array]:
         return self._program.registers.tables(self._run.lanes)
 
-    def _arrays(self) -> dict[str, Array]:
-        """Return the registers' arrays that have been named so far."""
-        return self._program.registers.arrays(self._tables)
-
     def _jump(
         self, number: int, lanes: Array, at: dict[int, Array], waiting: dict[int, Array]
     ) -> None:
@@ -148,8 +144,10 @@ class Walk:
         last: Instruction = self._program.code.pieces[number][-1]
         go = np.ones(len(lanes), bool)
         if last.guard and last.op in ("bra", "ret", "exit"):
-            row = self._names[self._program.registers.name(last.guard, np.dtype(bool))]
-            go = row[lanes] ^ last.negated
+            name = self._program.registers.name(last.guard, np.dtype(bool))
+            if name not in self._names:
+                self._program.registers.add_arrays(self._tables, self._names)
+            go = self._names[name][lanes] ^ last.negated
         if last.op == "bra":
             join(at, self._program.code.labels[last.operands[0]], lanes[go])
             join(at, number + 1, lanes[~go])

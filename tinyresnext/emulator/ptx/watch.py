@@ -109,7 +109,7 @@ def store(state, data, words, threads, stamps, size, first, values, watched, pen
                 state.writer[word], state.written[word] = threads[i], stamps[i]
                 state.reader[word] = -1
             state.known[word] = True
-            state.pending[word] = pending
+            state.pending[word], state.atomic[word] = pending, False
             if not pending:
                 data[word] = values[q, i]
     return GOOD, 0, 0
@@ -124,3 +124,22 @@ def land(state, data, words, threads, stamps, values):
             data[word] = values[q, i]
             state.pending[word] = False
             state.writer[word], state.written[word] = threads[i], stamps[i]
+
+
+@kept(__file__)
+def touch(state, words, threads, stamps, size, first):
+    """Check atomic accesses to words, and note them; as `store`. Atomics need no order."""
+    for i in range(len(words)):
+        word = words[i]
+        if not state.known[word]:
+            return UNWRITTEN, i, word
+        if state.pending[word]:
+            return WAITING, i, word
+        if not read_before(state, word, threads[i], stamps[i], size, first):
+            return RACE_READ, i, word
+        before = written_before(state, word, threads[i], stamps[i], size, first)
+        if not before and not state.atomic[word]:
+            return RACE_WRITTEN, i, word
+        state.atomic[word] = True
+        state.writer[word], state.written[word], state.reader[word] = threads[i], stamps[i], -1
+    return GOOD, 0, 0

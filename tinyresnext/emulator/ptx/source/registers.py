@@ -68,11 +68,11 @@ class Registers:
         kinds = {0: np.dtype(bool), **{size: np.dtype(f"u{size}") for size in (2, 4, 8)}}
         return {size: np.zeros((count, lanes), kinds[size]) for size, count in self.rows.items()}
 
-    def arrays(self, tables: dict[int, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return the arrays by name."""
-        return {
-            name: tables[size][row].view(kind) for name, (size, row, kind) in self.views.items()
-        }
+    def add_arrays(self, tables: dict[int, np.ndarray], names: dict[str, Any]) -> None:
+        """Add to ``names`` the arrays that have been named since the last time."""
+        for name, (size, row, kind) in self.views.items():
+            if name not in names:
+                names[name] = tables[size][row].view(kind)
 
     def _size(self, register: str) -> int:
         kind = TYPES[self._code.type_of(register)]

@@ -20,6 +20,11 @@ from numba.cuda.cudadrv.error import NvvmError, NvvmSupportError
 
 from ....errors import DeviceError
 
+try:  # numba-cuda calls NVVM by these; the built-in target by itself
+    from cuda.bindings.nvvm import nvvmError as BindingError
+except ImportError:
+    BindingError = NvvmError
+
 Capability = tuple[int, int]  # (8, 0) is sm_80
 
 floats = types.CPointer(types.float32)
@@ -62,7 +67,7 @@ class Kernel:
         try:
             made = cuda.compile_ptx(self.function, self.parameters, cc=capability, lineinfo=lines)
             return str(made[0])
-        except (NvvmSupportError, NvvmError) as error:
+        except (NvvmSupportError, NvvmError, BindingError) as error:
             raise DeviceError(
                 f"NVIDIA's compiler NVVM cannot compile kernels for compute capability "
                 f"{capability[0]}.{capability[1]} ({' '.join(str(error).split())[:300]}); install "

@@ -18,7 +18,7 @@ def shared(typingctx, count):
 
     def codegen(context, builder, signature, args):
         kind = ir.ArrayType(FLOAT, count.literal_value)
-        name = builder.module.get_unique_name("shared")
+        name = builder.module.get_unique_name("shared").replace(".", "_")  # for NVVM
         memory = cgutils.add_global_variable(builder.module, kind, name, SHARED)
         memory.align, memory.initializer = ALIGNED, ir.Constant(kind, ir.Undefined)
         anywhere = builder.addrspacecast(memory, kind.as_pointer(), "generic")

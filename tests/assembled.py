@@ -1,0 +1,85 @@
+"""What NVIDIA's assembler makes of the GPU backend's kernels, kept in ``assembled.json``.
+
+`tests/test_emulator_assembler.py` compares. Where a change is meant, this writes the file anew:
+
+    PYTHONPATH=. python tests/assembled.py
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import pkgutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from pathlib import Path
+
+from tinyresnext.emulator.assembler import Assembled, assemble_ptx
+from tinyresnext.ops import cuda
+from tinyresnext.ops.cuda.conv import gemm, grouped, grouped_outer, outer
+from tinyresnext.ops.cuda.runtime.kernel import Capability, Kernel
+
+TABLE = Path(__file__).parent / "assembled.json"
+PROCESSORS: tuple[Capability, ...] = ((7, 5), (8, 0), (9, 0))
+# Of kernels that are made for sizes: those that a ResNeXt uses, and one for arrays that do not
+# begin at a multiple of 16 bytes.
+SIZES = {
+    "gemm_kernel": [
+        *((tile, 4, 4, point) for tile in gemm.TILES for point in (True, False)),
+        (gemm.TILES[2], 1, 1, False),
+    ],
+    "outer_kernel": [
+        *((tile, 4, 4, point) for tile in outer.TILES for point in (True, False)),
+        (outer.TILES[2], 1, 1, False),
+    ],
+    "grouped_kernel": [(3, 3, s, grouped.columns_of(s), a) for s, a in ((1, 16), (2, 16), (1, 4))],
+    "grouped_outer_kernel": [
+        (3, s, grouped_outer.columns_of(s), a) for s, a in ((1, 16), (2, 16), (1, 4))
+    ],
+    "dots_kernel": [(16,), (4,)],
+    "columns_kernel": [(False,), (True,)],
+}
+
+
+def kernels() -> list[Kernel]:
+    """Return every kernel of the backend: what a module calls ``..._kernel`` returns one."""
+    found: dict[str, Kernel] = {}
+    for info in pkgutil.walk_packages(cuda.__path__, f"{cuda.__name__}."):
+        for name, factory in vars(import_module(info.name)).items():
+            if name.endswith("_kernel") and hasattr(factory, "cache_info"):
+                sizes = SIZES.get(name, [()]) if inspect.signature(factory).parameters else [()]
+                for one in sizes:
+                    kernel = factory(*one)
+                    found[kernel.name] = kernel
+    return [found[name] for name in sorted(found)]
+
+
+def key(kernel: Kernel, processor: Capability) -> str:
+    """Return the name of a kernel for a processor in the table."""
+    return "{} sm_{}{}".format(kernel.name, *processor)
+
+
+def entry(made: Assembled) -> dict[str, int]:
+    """Return what the table keeps; the share is in percent."""
+    return {
+        "registers": made.registers,
+        "shared": made.shared,
+        "ffma": round(100 * made.share),
+    }
+
+
+def write() -> None:
+    """Assemble everything and write the table."""
+    wanted = [(kernel, processor) for kernel in kernels() for processor in PROCESSORS]
+    with ThreadPoolExecutor(2) as pool:
+        texts = [kernel.ptx(processor) for kernel, processor in wanted]
+        made = pool.map(assemble_ptx, texts, [processor for _, processor in wanted])
+        table = {key(*one): entry(result) for one, result in zip(wanted, made, strict=True)}
+    lines = (f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in sorted(table.items()))
+    TABLE.write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
+    print(f"wrote {len(table)} rows to {TABLE}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    write()

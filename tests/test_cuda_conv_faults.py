@@ -1,0 +1,162 @@
+"""A mistake of each kind in each kernel of convolutions: the emulator names it, or a value is off.
+
+A line of a module is changed, the module is made again from that, and takes the place of the right
+one. Where the emulator of PTX says nothing, the result must lie outside its bound.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+import test_cuda_conv as right
+from op_cases import Conv
+
+from tinyresnext.emulator.fault import KernelFault
+from tinyresnext.emulator.ptx import PtxMachine
+from tinyresnext.ops.cuda import backend, linear
+from tinyresnext.ops.cuda.conv import (
+    backward,
+    fold,
+    forward,
+    gemm,
+    grouped,
+    grouped_outer,
+    outer,
+    pack,
+)
+
+pytestmark = pytest.mark.device
+DENSE = Conv("dense", (2, 5, 6, 12), 20, 3, 1, 1, epilogue="bias residual")
+SPLIT = Conv("split", (1, 3, 4, 256), 36, epilogue="bias residual")
+DIRECT = Conv("direct", (1, 5, 9, 16), 24, 3, 1, 1, 2, "bias residual")
+STRIDE = Conv("stride", (1, 5, 6, 12), 20, 1, 2)
+BARRIER, WAIT = "            cuda.syncthreads()\n", "            copies_done()\n"
+RACE, COPY, OUT = "another thread|copy", "copy", "an access to byte"
+
+# The module, where it is used, what is changed to what, the case, and what is said of it.
+FORWARD = [
+    (gemm, "product", BARRIER, "", DENSE, RACE),
+    (gemm, "product", WAIT, "", DENSE, COPY),
+    (gemm, "product", "and uint32(left[i] + (tap & 65535)) < uint32(w)", "", DENSE, None),
+    (gemm, "product", "offset >= 0\n                            and ", "", DENSE, None),
+    (gemm, "product", "b_inside = o0 + column_b < wide", "b_inside = True", DENSE, OUT),
+    (gemm, "product", "if m0 + ty + 4 * i < positions:", "if True:", DENSE, OUT),
+    (gemm, "product", "first = int32(int32(part) * steps)", "first = int32(0)", SPLIT, None),
+    (gemm, "product", "load4_if(residual, into, add != 0, 16)",
+     "load4_if(residual, into + 4, add != 0, 16)", DENSE, None),
+    (grouped, "direct", BARRIER, "", DIRECT, RACE),
+    (grouped, "direct", WAIT, "", DIRECT, COPY),
+    (grouped, "direct", "seen = inside and uint32(left + j) < uint32(w)", "seen = inside", DIRECT,
+     None),
+    (grouped, "direct", "tile < uint32(tiles) and o < c_out", "o < c_out", DIRECT, None),
+    (grouped, "direct", "and column + p < w_out:", ":", DIRECT, None),
+    (pack, "columns_kernel", "        cuda.syncthreads()\n", "", DENSE, RACE),
+    (pack, "columns_kernel", "if row < deep and column < wide:", "if True:", DENSE, RACE),
+    (pack, "slabs_kernel", "if o < uint32(filters):", "if True:", DIRECT, OUT),
+]  # fmt: skip
+BACKWARD = [
+    (outer, "outer", BARRIER, "", DENSE, RACE),
+    (outer, "outer", WAIT, "", DENSE, COPY),
+    (outer, "outer", "inside = wanted and m < last", "inside = wanted", DENSE, None),
+    (outer, "outer", "if o < width and k < depth:", "if True:", DENSE, None),
+    (grouped_outer, "grouped_outer", BARRIER, "", DIRECT, RACE),
+    (grouped_outer, "grouped_outer", "if turn > 0:", "if turn > 1:", DIRECT, None),
+    (grouped_outer, "grouped_outer", "strip = int32(strip + WARPS)", "strip = int32(strip + 5)",
+     DIRECT, None),
+]  # fmt: skip
+FOLD = [
+    ("channels", "        cuda.syncthreads()\n", "", DENSE, RACE),
+    ("channels", "row = int32(row + LINES)", "row = int32(row + 9)", DENSE, None),
+    ("weight", "for _ in range(parts):", "for _ in range(1, parts):", DENSE, None),
+    ("slabs", "if o < c_out:", "if True:", DIRECT, OUT),
+    ("places", "into = int32((y * w", "into = int32((y * w + 1", STRIDE, None),
+    ("zero", "out[i] = float32(0)", "out[i] = float32(1)", STRIDE, None),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiler():
+    """Skip where NVIDIA's compiler is not installed."""
+    try:
+        fold.zero_kernel().ptx((8, 0))
+    except Exception as error:
+        pytest.skip(f"NVIDIA's compiler does not work here: {type(error).__name__}")
+
+
+def changed(module: ModuleType, old: str, new: str, monkeypatch) -> ModuleType:
+    """Return a module of the same name with its first such line changed."""
+    source = inspect.getsource(module)
+    assert old in source, f"{module.__name__} has no {old!r}"
+    made = ModuleType(module.__name__)
+    made.__file__, made.__package__ = module.__file__, module.__package__
+    monkeypatch.setitem(sys.modules, module.__name__, made)
+    exec(compile(source.replace(old, new, 1), module.__file__, "exec"), vars(made))
+    return made
+
+
+def faulty(found, said: str | None) -> None:
+    """Compute; pass where the emulator says what is wrong, or a value is."""
+    if said is not None:
+        with pytest.raises(KernelFault, match=said):
+            found()
+        return
+    try:
+        values = found()
+    except KernelFault:
+        return
+    assert not all(right.inside(*three) for three in values), "the values are right all the same"
+
+
+@pytest.mark.parametrize(("module", "name", "old", "new", "case", "said"), FORWARD)
+def test_a_mistake_forward_is_found(module, name, old, new, case, said, monkeypatch):
+    made = changed(module, old, new, monkeypatch)
+    monkeypatch.setattr(module if module is pack else forward, name, getattr(made, name))
+    faulty(lambda: [right.conv2d(PtxMachine(), case)], said)
+
+
+@pytest.mark.parametrize(("module", "name", "old", "new", "case", "said"), BACKWARD)
+def test_a_mistake_backward_is_found(module, name, old, new, case, said, monkeypatch):
+    made = changed(module, old, new, monkeypatch)
+    monkeypatch.setattr(backward, name, getattr(made, name))
+    machine = PtxMachine(multiprocessors=2)
+    faulty(lambda: zip(*right.gradients(machine, case), strict=True), said)
+
+
+@pytest.mark.parametrize(("name", "old", "new", "case", "said"), FOLD)
+def test_a_mistake_in_a_sum_is_found(name, old, new, case, said, monkeypatch):
+    kernel = getattr(changed(fold, old, new, monkeypatch), f"{name}_kernel")
+    monkeypatch.setattr(fold, f"{name}_kernel", kernel)
+    faulty(lambda: zip(*right.gradients(PtxMachine(), case), strict=True), said)
+
+
+def test_a_mistake_in_the_parts_of_a_depth_is_found(monkeypatch):
+    made = changed(fold, "for _ in range(1, parts):", "for _ in range(2, parts):", monkeypatch)
+    monkeypatch.setattr(fold, "rows_kernel", made.rows_kernel)
+    faulty(lambda: [right.conv2d(PtxMachine(), SPLIT)], None)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("        if o < c_out:\n            left", "        if True:\n            left", OUT),
+        ("total = warp_sum(total)", "total = total", None),
+        ("k = int32(k + 128)", "k = int32(k + 256)", None),
+    ],
+)
+def test_a_mistake_in_the_classifier_is_found(old, new, said, monkeypatch):
+    made = changed(linear, old, new, monkeypatch)
+    ops = backend(PtxMachine())
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(s).astype(np.float32) for s in ((1, 300), (5, 300), (5,))]
+
+    def found():
+        y = ops.download(made.linear(*map(ops.upload, arrays)))
+        want = arrays[0].astype(np.float64) @ arrays[1].T.astype(np.float64) + arrays[2]
+        size = np.abs(arrays[0]).astype(np.float64) @ np.abs(arrays[1]).T + np.abs(arrays[2])
+        return [(y, want, right.gamma(301) * size)]
+
+    faulty(found, said)

@@ -1,0 +1,126 @@
+"""What NVIDIA's assembler makes of every kernel: nothing in memory, no float64, and as in a table.
+
+The table (`tests/assembled.json`) is of one version of the assembler. A change of a kernel changes
+its row on purpose: ``PYTHONPATH=. python tests/assembled.py`` writes it anew.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections import Counter
+
+import pytest
+from numba import cuda
+from numba.core import types
+
+from tinyresnext.emulator import assembler
+from tinyresnext.emulator.assembler import assemble_ptx, hottest, loops, tool
+from tinyresnext.errors import DeviceError
+from tinyresnext.ops.cuda.runtime.kernel import Kernel, floats, int32
+
+VERSION = "13.0"  # of the assembler that wrote the table
+
+
+def missing() -> str | None:
+    """Return why nothing can be assembled here, if so."""
+    try:
+        tool("ptxas"), tool("nvdisasm")
+    except DeviceError as error:
+        return str(error)
+    return None
+
+
+def table() -> dict[str, dict[str, int]]:
+    from assembled import TABLE
+
+    return json.loads(TABLE.read_text("utf-8"))
+
+
+def cases():
+    """Return every kernel for every processor, or nothing where they cannot be assembled."""
+    from assembled import PROCESSORS, kernels
+
+    return [] if missing() else [(one, cc) for one in kernels() for cc in PROCESSORS]
+
+
+def name(value: object) -> str:
+    return value.name if isinstance(value, Kernel) else "sm_{}{}".format(*value)
+
+
+@pytest.mark.device
+@pytest.mark.parametrize(("kernel", "processor"), cases(), ids=name)
+def test_kernel(kernel: Kernel, processor):
+    from assembled import entry, key
+
+    ptx = kernel.ptx(processor)
+    assert ".f64" not in ptx, "a constant without a type makes it compute in float64"
+    made = assemble_ptx(ptx, processor)
+    assert (made.stack, made.spills) == (0, 0), "not everything is in registers"
+    version = subprocess.run([tool("ptxas"), "--version"], capture_output=True, text=True)
+    if f"release {VERSION}" in version.stdout:
+        assert entry(made) == table().get(key(kernel, processor))
+
+
+@pytest.mark.device
+def test_the_table_has_no_row_too_many():
+    from assembled import key
+
+    wanted = {key(*case) for case in cases()}
+    assert not wanted or set(table()) == wanted
+
+
+@pytest.mark.device
+@pytest.mark.skipif(missing() is not None, reason="NVIDIA's assembler is not installed")
+@pytest.mark.parametrize("fault", ["stack", "f64"])
+def test_planted_mistakes_show(fault: str):
+    def indexes_its_registers(x, y, n):
+        a = cuda.local.array(64, types.float32)
+        for i in range(64):
+            a[i] = x[i]
+        y[0] = a[n]
+
+    def doubles(x, y, n):
+        y[0] = x[0] * 2.5
+
+    function = indexes_its_registers if fault == "stack" else doubles
+    ptx = Kernel(fault, function, (floats, floats, int32), 32).ptx((8, 0))
+    assert (".f64" in ptx) == (fault == "f64")
+    assert (assemble_ptx(ptx, (8, 0)).stack > 0) == (fault == "stack")
+
+
+@pytest.mark.device
+@pytest.mark.skipif(missing() is not None, reason="NVIDIA's assembler is not installed")
+def test_what_the_assembler_refuses_is_an_error():
+    with pytest.raises(DeviceError, match="ptxas refuses"):
+        assemble_ptx(".version 9.0\n.target sm_80\n.address_size 64\n nonsense", (8, 0))
+
+
+LISTING = """
+        /*0000*/                   MOV R1, c[0x0][0x28] ;
+.L_x_1:
+        /*0010*/                   LDS.128 R4, [R2] ;
+.L_x_0:
+        /*0020*/                   FFMA R0, R4, R5, R0 ;
+        /*0030*/                   FFMA R6, R4, R5, R6 ;
+        /*0040*/              @!P0 BRA `(.L_x_0) ;
+        /*0050*/              @!P1 BRA `(.L_x_1) ;
+        /*0060*/                   EXIT ;
+.L_x_2:
+        /*0070*/                   BRA `(.L_x_2);
+"""
+
+
+def test_loops_of_a_listing():
+    inner, outer = Counter(FFMA=2, BRA=1), Counter(FFMA=2, LDS=1, BRA=2)
+    assert loops(LISTING) == [inner, outer]
+    assert hottest(loops(LISTING)) == inner
+    assert hottest([]) == Counter()
+
+
+def test_a_missing_program_is_named(monkeypatch):
+    monkeypatch.setattr(assembler.sysconfig, "get_path", lambda name: "/nowhere")
+    monkeypatch.setattr(assembler.shutil, "which", lambda name: None)
+    with pytest.raises(DeviceError, match=re.escape("pip install nvidia-cuda-nvcc")):
+        tool("ptxas")

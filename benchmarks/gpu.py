@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -72,14 +73,17 @@ def machine(folder: Path) -> Any:
     ops = backend("cuda")
     opened = time.perf_counter() - start
     query = ["nvidia-smi", "--query-gpu=name,driver_version,clocks.max.sm,power.limit"]
-    smi = subprocess.run([*query, "--format=csv,noheader"], capture_output=True, text=True)
+    told = ""
+    if shutil.which(query[0]):
+        query.append("--format=csv,noheader")
+        told = subprocess.run(query, capture_output=True, text=True).stdout.strip()
     return {
         "device": ops.described(),
         "capability": ops.machine.capability,
         "multiprocessors": ops.machine.multiprocessors,
         "free_bytes": ops.machine.free_bytes(),
         "seconds_to_open": opened,
-        "nvidia_smi": smi.stdout.strip(),
+        "nvidia_smi": told,
         "packages": found,
         "limits": ops.peak([1])[0]._asdict(),
     }

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from datetime import date
 from importlib.metadata import version
 
-from ..inference.model import shapes_that_fit
+from ..inference.inputs import shapes_that_fit
 from ..network.plan import program
 from ..network.spec import variant
 from ..ops import backend

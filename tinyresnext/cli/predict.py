@@ -54,12 +54,7 @@ def add_commands(commands: Commands) -> None:
 
 def _add_classify(c: argparse.ArgumentParser) -> None:
     """Add the options of `classify`."""
-    c.add_argument(
-        "paths",
-        nargs="+",
-        metavar="PATH",
-        help="an image, a directory of images, or - for names on standard input",
-    )
+    add_paths(c)
     add_model(c)
     c.add_argument(
         "--top",
@@ -68,7 +63,7 @@ def _add_classify(c: argparse.ArgumentParser) -> None:
         help="classes for each image (5; of a model of several labels, all above the threshold)",
     )
     _add_threshold(c)
-    _add_batch(c, 8)
+    add_batch(c, 8)
     add_device(c)
     form = c.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object a line for each image")
@@ -90,7 +85,7 @@ def _add_evaluate(c: argparse.ArgumentParser) -> None:
         help="match the classes by their order and not by their names",
     )
     _add_threshold(c)
-    _add_batch(c, 64)
+    add_batch(c, 64)
     add_device(c)
     form = c.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object instead of the table")
@@ -114,7 +109,17 @@ def _add_threshold(c: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_batch(c: argparse.ArgumentParser, usual: int) -> None:
+def add_paths(c: argparse.ArgumentParser) -> None:
+    """Add the positional ``PATH...``, for commands that read images."""
+    c.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="an image, a directory of images, or - for names on standard input",
+    )
+
+
+def add_batch(c: argparse.ArgumentParser, usual: int) -> None:
     """Add ``--batch``."""
     c.add_argument(
         "--batch",
@@ -127,16 +132,11 @@ def _add_batch(c: argparse.ArgumentParser, usual: int) -> None:
 
 def _classify(a: argparse.Namespace) -> int:
     """Classify images as they come; return 1 if one of them failed."""
-    from ..inference.classify import classify, expand
+    from ..inference.classify import classify
     from ..inference.heads import THRESHOLD
 
     table_path = table_target(a.csv, a.force)
-    paths = expand(a.paths, _names_on_stdin() if "-" in a.paths else ())
-    if not paths:
-        raise UsageError(
-            f"there is no image in {', '.join(a.paths)}; expected files such as photo.jpg or "
-            "directories of them"
-        )
+    paths = images_of(a.paths)
     file, model = _model(a)
     several = model.spec.several
     top = a.top or (model.spec.labels if several else 5)
@@ -185,6 +185,19 @@ def _show(row: Row, writer: Any, model: str | None, threshold: float | None) -> 
     elif row.error is None:
         lines = [f"  {p.probability:6.1%}  {p.label}" for p in row.predictions] or [_NO_LABEL]
         print("\n".join([shown(row.path), *lines]), flush=True)
+
+
+def images_of(paths: list[str]) -> list[str]:
+    """Return the image files that were typed; raise `UsageError` if there is none."""
+    from ..inference.classify import expand
+
+    found = expand(paths, _names_on_stdin() if "-" in paths else ())
+    if not found:
+        raise UsageError(
+            f"there is no image in {', '.join(paths)}; expected files such as photo.jpg or "
+            "directories of them"
+        )
+    return found
 
 
 def _names_on_stdin() -> list[str]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..inference.model import Model, shapes_that_fit
+from ..inference.inputs import shapes_that_fit
+from ..inference.model import Model
 from ..network.resnext import Block, blocks
 from ..network.rewrite import fold_batch_norm
 from ..network.tape import Call, Tape, gradients

@@ -13,6 +13,7 @@ import numpy as np
 from ..data.rules import image_kind, is_left_out
 from ..errors import ImageError
 from ..images.prepare import prepare
+from ..images.preprocess import Preprocess
 from .heads import check_head, check_threshold
 from .model import Model, Prediction
 
@@ -107,19 +108,27 @@ def _rows(
     model: Model, paths: Iterable[str], top: int, batch: int, threshold: float | None
 ) -> Iterator[Row]:
     """Yield a row for each image."""
-    remaining = iter(paths)
-    while group := list(islice(remaining, batch)):
-        prepared: list[tuple[str, np.ndarray | str]] = []
-        for path in group:
-            try:
-                prepared.append((path, prepare(path, model.preprocess)))
-            except ImageError as error:
-                # Not the error: its traceback would keep the whole file in memory.
-                prepared.append((path, str(error)))
-        good = [x for _, x in prepared if isinstance(x, np.ndarray)]
+    for group in prepared(paths, model.preprocess, batch):
+        good = [x for _, x in group if isinstance(x, np.ndarray)]
         ranked = iter(model.rank(model(np.stack(good)), top, threshold) if good else [])
-        for path, x in prepared:
+        for path, x in group:
             if isinstance(x, str):
                 yield Row(path, [], x)
             else:
                 yield Row(path, next(ranked), None)
+
+
+def prepared(
+    paths: Iterable[str], preprocess: Preprocess, batch: int
+) -> Iterator[list[tuple[str, np.ndarray | str]]]:
+    """Yield some image files at a time: the path of each, and the prepared image or the error."""
+    remaining = iter(paths)
+    while group := list(islice(remaining, batch)):
+        found: list[tuple[str, np.ndarray | str]] = []
+        for path in group:
+            try:
+                found.append((path, prepare(path, preprocess)))
+            except ImageError as error:
+                # Not the error: its traceback would keep the whole file in memory.
+                found.append((path, str(error)))
+        yield found

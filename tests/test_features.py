@@ -57,6 +57,11 @@ def test_the_command(tmp_path, capsys):
         np.testing.assert_array_equal(found["features"][:], before)
     assert main(["features", str(DATA / "README.md"), *words[1:], "--force"]) == 1
     assert "README.md" in capsys.readouterr().err
+    image = tmp_path / "cat.jpg"
+    image.write_bytes((DATA / "chelsea.jpg").read_bytes())
+    assert main(["features", str(image), "-o", str(image), "--force"]) == 2
+    assert image.read_bytes() == (DATA / "chelsea.jpg").read_bytes()
+    image.unlink()
     assert main(["features", str(tmp_path), "-o", str(tmp_path / "g.h5")]) == 2
     assert not (tmp_path / "g.h5").exists()
 

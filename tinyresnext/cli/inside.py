@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from ..system.files import shown
 from .options import Commands, add_command, add_device, add_force, add_model, positive
@@ -81,8 +82,9 @@ def _features(a: argparse.Namespace) -> int:
     """Write features of images; return 1 if one of them failed."""
     from ..inference.files import load, save_features
 
-    file = target(a.out, a.force, not_over=a.model)
-    paths = images_of(a.paths)
+    paths, file = images_of(a.paths), target(a.out, a.force, not_over=a.model)
+    for path in paths if os.path.exists(file) else ():
+        target(file, a.force, not_over=path)
     model = load(a.model, a.device, a.threads)
     failed = 0
     with announce_compiling(model.ops):

@@ -14,8 +14,8 @@ from ..network.plan import chosen_stages
 from ..network.spec import VARIANTS, Spec
 from ..ops import backend
 from ..store import store
-from ..system.files import replacing
 from ..system.words import matching
+from ..system.writing import replacing
 from .classify import prepared
 from .heads import check_finite
 from .model import Model

@@ -166,7 +166,8 @@ def save_features(
     model.check_pictures()
     shape = (1, model.preprocess.crop, model.preprocess.crop, model.spec.channels)
     one = model.features(np.zeros(shape, np.float32), [stage])[stage]
-    with replacing(file) as temporary, h5py.File(temporary, "w") as out:
+    # `replacing` holds a lock of its own on the file.
+    with replacing(file) as temporary, h5py.File(temporary, "w", locking=False) as out:
         text = h5py.string_dtype("utf-8")
         names = out.create_dataset("paths", (0,), text, maxshape=(None,))
         rows = out.create_dataset(

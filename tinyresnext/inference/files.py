@@ -10,6 +10,7 @@ import numpy as np
 
 from ..hub import catalogue
 from ..hub.bundled import shipped_model
+from ..images.prepare import prepare
 from ..network.plan import chosen_stages
 from ..network.spec import VARIANTS, Spec
 from ..ops import backend
@@ -162,6 +163,9 @@ def save_features(
     """
     import h5py
 
+    def see(path: str) -> np.ndarray:
+        return prepare(path, model.preprocess)
+
     chosen_stages(model.spec, [stage])
     model.check_pictures()
     shape = (1, model.preprocess.crop, model.preprocess.crop, model.spec.channels)
@@ -179,7 +183,7 @@ def save_features(
         )
         out.attrs["stage"], out.attrs["architecture"] = stage, model.spec.name
         out.attrs["preprocess"] = json.dumps(model.preprocess.to_json())
-        for group in prepared(paths, model.preprocess, batch):
+        for group in prepared(paths, see, batch):
             good = [(path, x) for path, x in group if not isinstance(x, str)]
             if good:
                 found = model.features(np.stack([x for _, x in good]), [stage])[stage]

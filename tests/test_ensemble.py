@@ -103,7 +103,7 @@ def test_nothing_underflows():
     [row] = ensemble._mean(logits, several)
     np.testing.assert_allclose(sigmoid(row), [0.75, 0.75, 0], atol=1e-12)
     with pytest.raises(IntegrityError, match="not finite"):
-        ensemble._mean(logits * np.inf, several)
+        ensemble._mean(np.full_like(logits, np.inf), several)
 
 
 def test_an_evaluation():

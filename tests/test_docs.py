@@ -36,7 +36,7 @@ def prose(page: Path) -> str:
 
 def code(page: Path, language: str) -> Iterator[str]:
     """Yield the blocks of code in a language."""
-    pattern = rf"^```{language}\n(.*?)^```$"
+    pattern = rf"^```{language}(?: \w+)?\n(.*?)^```$"
     yield from re.findall(pattern, page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
 
 

@@ -23,7 +23,8 @@ from functools import partial
 import numpy as np
 
 from ..errors import IntegrityError, ShapeError, WeightsError
-from ..system.files import replacing, sha256_of
+from ..system.files import sha256_of
+from ..system.writing import replacing
 from . import places, reading
 from .contents import Stored, documents_of, shapes_of
 from .digest import FORMAT, VERSION, Digests, model_digest, text_digest, value, widened

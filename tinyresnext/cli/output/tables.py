@@ -6,10 +6,11 @@ import csv
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, TextIO
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from ...errors import UsageError
+from ...system.writing import check_writable, present, replacing
 
 if TYPE_CHECKING:
     from ...inference.classify import Row
@@ -31,18 +32,21 @@ def target(path: str, force: bool, not_over: str | os.PathLike[str] | None = Non
     Raises
     ------
     UsageError
-        The file exists and must not be replaced.
+        The file exists and must not be replaced; it is a link or no file at all; or it cannot be
+        written.
     """
-    if (
-        not_over is not None
-        and os.path.exists(path)
-        and os.path.exists(not_over)
-        and os.path.samefile(path, not_over)
-    ):
+    there = present(path)
+    if not_over is not None and there and _same(path, not_over):
         raise UsageError(f"{path!r} is the file to read; give another name to write to")
-    if os.path.exists(path) and not force:
+    if there and not force:
         raise UsageError(f"{path!r} exists; give another name, or --force to write over it")
+    check_writable(path)
     return path
+
+
+def _same(path: str, other: str | os.PathLike[str]) -> bool:
+    """Return whether two names are those of one file."""
+    return os.path.exists(other) and os.path.samefile(path, other)
 
 
 def table_target(path: str | None, force: bool) -> str | None:
@@ -57,22 +61,17 @@ def table(path: str | None) -> Iterator[Any]:
     Raises
     ------
     UsageError
-        The file cannot be written.
+        The file cannot be written; then there is none, or the old one.
     """
-    if path is None:
-        yield None
+    if path is None or path == "-":
+        yield path and csv.writer(sys.stdout)
         return
-    with nullcontext(sys.stdout) if path == "-" else _opened(path) as stream:
+    # A file's name that is not UTF-8 is written as the bytes that it is.
+    with (
+        replacing(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
+    ):
         yield csv.writer(stream)
-
-
-def _opened(path: str) -> TextIO:
-    """Open a file for writing; raise `UsageError` if that is not possible."""
-    try:
-        # A file's name that is not UTF-8 is written as the bytes that it is.
-        return open(path, "w", newline="", encoding="utf-8", errors="surrogateescape")
-    except OSError as error:
-        raise UsageError(f"{path!r} cannot be written: {error.strerror}") from error
 
 
 def csv_row(row: Row) -> list[Any]:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ...errors import UsageError
-from ...system.files import replacing
+from ...system.writing import replacing
 from .lettering import Font, Letters
 
 __all__ = ["draw", "named", "write"]

@@ -23,7 +23,8 @@ from ...formats.npy import header_bytes
 from ...formats.stored_zip.reader import Member, read_members, read_pieces
 from ...network.spec import Spec
 from ...system.checks import is_int
-from ...system.files import regular, replacing
+from ...system.files import regular
+from ...system.writing import replacing
 from ..recipes import Recipe
 from ..weights import size, views
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import re
-from io import BytesIO
+from io import BufferedReader
 from typing import BinaryIO
 
 from ...errors import FormatError, ShapeError, UnsafeError
@@ -25,7 +25,7 @@ from ...formats.pickle.names import CHECKPOINT, Storage
 from ...formats.stored_zip.reader import Member, read_members, read_pieces
 from ...formats.stored_zip.records import END_MAGIC
 from ...formats.stored_zip.records import LOCAL_MAGIC as ZIP
-from ...system.files import pieces
+from ...system.files import Part, pieces
 from .checkpoint import CARRIED_MEMBER, MAX_CARRIED, Check, Checkpoint
 from .examine import finish
 from .torch_storages import Contents, bytes_of, partly_used, storage_reader, stored
@@ -35,9 +35,6 @@ __all__ = ["read"]
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the legacy format
 LEGACY_VERSION = 1001  # the second
-# Bytes of data.pkl: more than the limits of `pickle.machine` allow, but for the arrays that it
-# passes over; with those, the pickle may be this part of the file.
-MAX_PICKLE, PICKLE_PART = 8 << 20, 4
 
 _KNOWN_MEMBERS = re.compile(
     rf"data\.pkl|data/\d+|version|byteorder|{re.escape(CARRIED_MEMBER)}|\..+", re.ASCII
@@ -118,7 +115,7 @@ def _open_container(file: BinaryIO, size: int) -> Contents:
     head = file.read(512)
     file.seek(0)
     if head.startswith(ZIP):
-        return _open_zip(file, max(MAX_PICKLE, size // PICKLE_PART))
+        return _open_zip(file)
     if head[257:262] == b"ustar":
         raise FormatError(
             "a tar archive, PyTorch's format before 0.2; load it with an old PyTorch and save it "
@@ -136,11 +133,14 @@ def _open_container(file: BinaryIO, size: int) -> Contents:
     return _open_legacy(file, size)
 
 
-def _open_zip(file: BinaryIO, max_pickle: int) -> Contents:
+def _open_zip(file: BinaryIO) -> Contents:
     """Open the zip format: one root folder with data.pkl and data/<key>."""
     inside = _checkpoint_members(file)
     storages: dict[str, Storage] = {}
-    stream = BytesIO(_small_member(file, inside["data.pkl"], max_pickle))
+    pickle = inside["data.pkl"]
+    for _ in read_pieces(file, pickle):
+        pass  # the CRC is checked at the end
+    stream = BufferedReader(Part(file, pickle.start, pickle.size))
     top = load(stream, CHECKPOINT, persistent_load=storage_reader(storages, arity=5))
     if stream.read(1):
         raise UnsafeError("data.pkl continues behind the end of its pickle")

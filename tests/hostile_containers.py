@@ -150,7 +150,7 @@ def zip_cases():
         "Z-backslash_path": (root(Entry("model\\..\\x", b"")), UnsafeError),
         "Z-nul_in_name": (root(Entry("model/data.pkl\0.txt", b"")), UnsafeError),
         "Z-newline_in_name": (root(Entry("model/a\nb", b"")), UnsafeError),
-        "Z-folder_entry": (root(Entry("model/data/", b"")), UnsafeError),
+        "Z-folder_with_content": (root(Entry("model/data/", b"hidden")), UnsafeError),
         "Z-empty_name": (root(Entry("", b"")), UnsafeError),
         "Z-name_not_utf8": (root(Entry(b"model/\xff\xfe", b"")), FormatError),
         "Z-local_name": (tampered(state, "data/0", local_name=b"model/data/1"), UnsafeError),

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 from ...errors import FormatError, UnsafeError, UsageError
 from ...formats.dtypes import BY_TORCH
-from ...formats.pickle.names import Tensor, is_unknown_class
+from ...formats.pickle.names import Tensor, is_array, is_unknown_class
 from ...formats.pickle.vocabulary import Global, OtherKey, Placeholder
 from ..names.prefixes import is_average
 from .checkpoint import MAX_NAME
@@ -153,7 +153,7 @@ def _nothing(top: object) -> str:
     if not _is_dict(top):
         return f"the top of the checkpoint is {_kind(top)}"
     for name, value in top.items():
-        if type(value) is Placeholder and value.cls.name == "_reconstruct":
+        if is_array(value):
             return f"{ascii(name)[:80]} is {_kind(value)}"
     for name, value in top.items():
         if type(value) is Placeholder and name in WRAPPERS:
@@ -190,7 +190,7 @@ def _kind(value: Any) -> str:
                 "network before it was quantised"
             )
         return f"a tensor of a kind that is not read ({kind}); save it as float32"
-    if type(value) is Placeholder and value.cls.module.startswith("numpy"):
+    if is_array(value):
         return (
             "an array of NumPy in a pickle; save the arrays with numpy.savez(path, **arrays), "
             "which is read"

@@ -18,7 +18,7 @@ from ..dtypes import BY_TORCH, MAX_DIMENSIONS
 from .dangerous import is_plain, is_public, runs_code
 from .vocabulary import Global, Placeholder, Vocabulary, set_item
 
-__all__ = ["CHECKPOINT", "STORAGES", "UNREAD", "Storage", "Tensor", "is_unknown_class"]
+__all__ = ["CHECKPOINT", "STORAGES", "UNREAD", "Storage", "Tensor", "is_array", "is_unknown_class"]
 
 # of a tensor, zero-sized axes counted as one: larger shapes overflow NumPy's arithmetic
 MAX_ELEMENTS = 1 << 40
@@ -76,6 +76,12 @@ _PLAIN_TENSORS = {
     Global("torch.nn.parameter", "Buffer"),
 }
 _UNION = Global("types", "UnionType")
+
+
+def is_array(value: object) -> bool:
+    """Return whether this stands for an array of NumPy."""
+    made = ("_reconstruct", "_frombuffer")
+    return type(value) is Placeholder and value.cls.name in made
 
 
 def is_unknown_class(name: Global) -> bool:

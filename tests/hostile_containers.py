@@ -261,7 +261,7 @@ def zip_cases():
         "Z-byteorder_unknown": (zip_file(state, byteorder=b"middle"), FormatError),
         "Z-byteorder_long": (zip_file(state, byteorder=b"little" * 100), UnsafeError),
         "Z-nested_zip": (root(Entry("model/inner.zip", good)), FormatError),
-        "Z-pickle_is_zip": (zip_file(state, pickle=good), UnsafeError),
+        "Z-pickle_is_zip": (zip_file(state, pickle=good), FormatError),
         "Z-pickle_is_legacy": (zip_file(state, pickle=legacy_file(state)), WeightsError),
         "Z-pickle_of_9_MB": (zip_file(state, pickle=bytes(9 << 20)), FormatError),
         "Z-only_end_record": (end, FormatError),

@@ -116,6 +116,10 @@ def _take_back(m: Builder, opcode: int) -> None:
 
 def _refusal(opcode: int, position: int) -> Exception:
     """Return the error for an opcode that is not interpreted."""
+    if not position:
+        return FormatError(
+            f"a pickle of protocol 0 to 5 was expected, found a first byte of 0x{opcode:02x}"
+        )
     where = f"the opcode 0x{opcode:02x} at byte {position} of the pickle"
     if bytes([opcode]) in (b"\x82", b"\x83", b"\x84", b"P", b"2"):
         return UnsafeError(f"{where} imports or hides objects, which no state dict needs")

@@ -244,7 +244,7 @@ def _evaluate(a: argparse.Namespace) -> int:
     from ..data.open import open_dataset
     from ..inference.evaluate import evaluate
     from ..inference.scores import confusion
-    from ..inference.scores.evaluation import Evaluation
+    from ..inference.scores.evaluation import Evaluation, check_matrix
 
     table_path = table_target(a.csv, a.force)
     picture = a.picture and confusion.named(target(a.picture, a.force))
@@ -252,6 +252,8 @@ def _evaluate(a: argparse.Namespace) -> int:
     ops = model.models[0].ops
     if picture and model.spec.several:
         raise UsageError("a model of several labels has no confusion matrix; leave out --picture")
+    if not model.spec.several and (a.csv or a.json or picture):
+        check_matrix(model.spec.classes)
     data = open_dataset(a.data, a.split, a.broken, threads=ops.thread_count(a.threads))
     say(f"{shown(a.data)}, {a.split}: {data.found()}")
     with announce_compiling(ops):

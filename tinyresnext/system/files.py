@@ -7,11 +7,11 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from ..errors import FormatError, TinyResNeXtError, UsageError
 
-__all__ = ["PIECE", "fill", "pieces", "regular", "sha256_of", "shown"]
+__all__ = ["PIECE", "Part", "fill", "pieces", "regular", "sha256_of", "shown"]
 
 PIECE = 1 << 20  # bytes read at once
 # not every system has each of these flags
@@ -115,6 +115,41 @@ def pieces(file: BinaryIO, start: int, size: int, what: str) -> Iterator[memoryv
         fill(file, start, piece, what)
         yield piece
         start += len(piece)
+
+
+class Part(io.RawIOBase):
+    """A range of an open file as a stream of its own, of which nothing is in memory.
+
+    Parameters
+    ----------
+    file : binary file
+    start, size : int
+        Of the range, which lies within the file.
+    """
+
+    def __init__(self, file: BinaryIO, start: int, size: int) -> None:
+        self._file, self._start, self._size, self._at = file, start, size, 0
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to an offset from the beginning, from here, or from the end."""
+        self._at = max(0, offset + (0, self._at, self._size)[whence])
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Read into a buffer, and return how many bytes there were."""
+        count = max(0, min(len(buffer), self._size - self._at))
+        self._file.seek(self._start + self._at)
+        count = self._file.readinto(memoryview(buffer)[:count])  # type: ignore[attr-defined]
+        self._at += count
+        return count
 
 
 def sha256_of(file: BinaryIO) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ...errors import UsageError
 from ...system.writing import check_writable, present, replacing
@@ -15,6 +15,7 @@ from ...system.writing import check_writable, present, replacing
 if TYPE_CHECKING:
     from ...inference.classify import Row
 
+_MARKS = tuple("=+-@\t\r\n'")  # what a formula begins with, and what marks a text
 SCHEMA = 1  # of the JSON lines; a change that breaks a reader raises it
 
 
@@ -64,14 +65,39 @@ def table(path: str | None) -> Iterator[Any]:
         The file cannot be written; then there is none, or the old one.
     """
     if path is None or path == "-":
-        yield path and csv.writer(sys.stdout)
+        yield path and _Writer(sys.stdout)
         return
     # A file's name that is not UTF-8 is written as the bytes that it is.
     with (
         replacing(path) as temporary,
         open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
     ):
-        yield csv.writer(stream)
+        yield _Writer(stream)
+
+
+class _Writer:
+    """A CSV writer that a spreadsheet runs nothing of.
+
+    A text that begins with one of ``= + - @``, a tab, a line break or ``'`` gets a ``'`` in front:
+    so a spreadsheet takes it as text, and who reads the table removes one ``'`` from the front.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._writer = csv.writer(stream)
+
+    def writerow(self, row: Iterable[Any]) -> None:
+        """Write a row."""
+        self._writer.writerow([_cell(value) for value in row])
+
+    def writerows(self, rows: Iterable[Iterable[Any]]) -> None:
+        """Write rows."""
+        for row in rows:
+            self.writerow(row)
+
+
+def _cell(value: Any) -> Any:
+    """Return a value as it stands in a table."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in _MARKS else value
 
 
 def csv_row(row: Row) -> list[Any]:
@@ -93,4 +119,7 @@ def print_json(values: dict[str, Any]) -> None:
     """Print one JSON object on a line of standard output, at once."""
     import json  # late: only some commands print JSON
 
-    print(json.dumps(values, ensure_ascii=False), flush=True)
+    text = json.dumps(values, ensure_ascii=False)
+    if not text.isprintable():  # what a terminal must not see, as JSON's own escapes
+        text = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+    print(text, flush=True)

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ...errors import UsageError
+from ...errors import FormatError, UsageError
 from ...system.files import shown
 from ...system.writing import locked, present
 from . import state as training_state
@@ -70,6 +70,11 @@ class TrainingFolder:
                 )
         self._clean()
         training_state.write(self.state, start)
+        try:
+            training_state.read_meta(self.state)  # what could not be resumed is not begun
+        except FormatError:
+            self.state.unlink()
+            raise
         return start
 
     def resume(self, start: State) -> State:

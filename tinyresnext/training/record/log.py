@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from ...errors import UsageError
 from ...system.console import at_terminal, rewrite, tell
-from ...system.files import PIECE
+from ...system.files import PIECE, shown
 from ...system.writing import opened
 
 EVERY = 0.25  # seconds between two looks at the terminal
@@ -45,7 +45,7 @@ class Log:
             self._file.seek(0, os.SEEK_END)
         except OSError as error:
             raise UsageError(
-                f"the log {path} cannot be written: {error.strerror}; choose another folder"
+                f"the log {shown(path)} cannot be written: {error.strerror}; choose another folder"
             ) from error
 
     def line(self, **values: Any) -> None:
@@ -57,7 +57,8 @@ class Log:
             self._file.flush()
         except OSError as error:
             raise UsageError(
-                f"the log {self.path} cannot be written: {error.strerror}; make room and resume"
+                f"the log {shown(self.path)} cannot be written: {error.strerror}; make room and "
+                "resume"
             ) from error
 
     def sync(self) -> int:
@@ -66,7 +67,8 @@ class Log:
             os.fsync(self._file.fileno())
         except OSError as error:
             raise UsageError(
-                f"the log {self.path} cannot be written: {error.strerror}; make room and resume"
+                f"the log {shown(self.path)} cannot be written: {error.strerror}; make room and "
+                "resume"
             ) from error
         return self._file.tell()
 

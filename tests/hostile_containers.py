@@ -150,7 +150,7 @@ def zip_cases():
         "Z-backslash_path": (root(Entry("model\\..\\x", b"")), UnsafeError),
         "Z-nul_in_name": (root(Entry("model/data.pkl\0.txt", b"")), UnsafeError),
         "Z-newline_in_name": (root(Entry("model/a\nb", b"")), UnsafeError),
-        "Z-folder_entry": (root(Entry("model/data/", b"")), UnsafeError),
+        "Z-folder_with_content": (root(Entry("model/data/", b"hidden")), UnsafeError),
         "Z-empty_name": (root(Entry("", b"")), UnsafeError),
         "Z-name_not_utf8": (root(Entry(b"model/\xff\xfe", b"")), FormatError),
         "Z-local_name": (tampered(state, "data/0", local_name=b"model/data/1"), UnsafeError),
@@ -263,7 +263,7 @@ def zip_cases():
         "Z-nested_zip": (root(Entry("model/inner.zip", good)), FormatError),
         "Z-pickle_is_zip": (zip_file(state, pickle=good), FormatError),
         "Z-pickle_is_legacy": (zip_file(state, pickle=legacy_file(state)), WeightsError),
-        "Z-pickle_of_9_MB": (zip_file(state, pickle=bytes(9 << 20)), UnsafeError),
+        "Z-pickle_of_9_MB": (zip_file(state, pickle=bytes(9 << 20)), FormatError),
         "Z-only_end_record": (end, FormatError),
         "Z-npz": (Zip([Entry("weight.npy", b"\x93NUMPY")]).build(), FormatError),
         "Z-double_beyond_float32": (

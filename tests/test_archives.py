@@ -143,7 +143,7 @@ PICKLES = {
         dict2({"data": array2(planes(1, 1), shape=(3072,) + (1,) * 8)}),
         "no shape",
     ),
-    "filled twice": (dict2({"data": GOOD[:-1] + b"0" + b"b"}), "opcode"),
+    "filled twice": (dict2({"data": GOOD[:-1] + b"0" + b"b"}), "discards an object"),
     "a state of another kind": (
         dict2({"data": GOOD[: GOOD.index(b"(K\x01")] + b"K\x01b"}),
         "not its five parts",
@@ -161,7 +161,7 @@ PICKLES = {
         "plain unsigned bytes",
     ),
     "a text longer than the file": (dict2({"data": b"T\0\xff\xff\x0f"}), "cut short"),
-    "a text longer than allowed": (dict2({"data": b"T\xff\xff\xff\x7f"}), "all texts together"),
+    "a text longer than allowed": (dict2({"data": b"T\xff\xff\xff\x7f"}), "it may have"),
     "a call of a name that is a type": (
         dict2({"data": b"cnumpy\nndarray\n)R"}),
         "only names a type",
@@ -186,8 +186,8 @@ def test_pickles_that_are_refused(name):
 
 
 def test_arrays_are_read_only_where_they_are_asked_for():
-    with pytest.raises(WeightsError):  # whether for what it is or for its bytes, which are no text
-        pickle.load(io.BytesIO(dict2({"data": GOOD})), CHECKPOINT)
+    found = pickle.load(io.BytesIO(dict2({"data": GOOD})), CHECKPOINT)
+    assert type(found["data"]).__name__ == "Placeholder"
 
 
 BATCHES = {
@@ -217,7 +217,7 @@ BATCHES = {
     "not a dict": (b"\x80\x02](K\x01e.", "found list"),
     "cut short": (batch2(1, [1])[:-200], "cut short"),
     "empty": (b"", "cut short"),
-    "text": (b"<html>", "a pickle of protocol 2 to 5 was expected"),
+    "text": (b"<html>", "a pickle of protocol 0 to 5 was expected"),
 }
 
 

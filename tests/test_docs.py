@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ def prose(page: Path) -> str:
 
 def code(page: Path, language: str) -> Iterator[str]:
     """Yield the blocks of code in a language."""
-    pattern = rf"^```{language}\n(.*?)^```$"
+    pattern = rf"^```{language}(?: \w+)?\n(.*?)^```$"
     yield from re.findall(pattern, page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
 
 
@@ -176,3 +177,28 @@ def test_the_drawing_has_the_numbers_of_the_network():
     shapes = parameters(spec)
     weights = [shapes[f"{drawn.name}.conv{i}.weight"] for i in (1, 2, 3)]
     assert sum(int(np.prod(shape)) for shape in weights) == block.WEIGHTS
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.name)
+def test_a_notebook_is_stored_as_one_run_left_it(path):
+    """So its figures and the claims that are computed beside them are of the same numbers."""
+    cells = json.loads(path.read_text("utf-8"))["cells"]
+    counts = [cell["execution_count"] for cell in cells if cell["cell_type"] == "code"]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+def test_the_second_notebook_computes_what_it_claims():
+    """Measured numbers differ from machine to machine: no sentence around them has one."""
+    source = ROOT / "notebooks" / "2_cardinality_against_width.ipynb"
+    cells = json.loads(source.read_text("utf-8"))["cells"]
+    first = next(n for n, cell in enumerate(cells) if "measured(" in "".join(cell["source"]))
+    shown = "".join(
+        "".join(out["text"]) for cell in cells for out in cell.get("outputs", ()) if "text" in out
+    )
+    rows = re.findall(r"^ *(\d+ x +\d+d) +([\d.]+) +([\d.]+) +[\d.]+ +[\d.]+$", shown, re.MULTILINE)
+    slower = [name for name, work, spent in rows if float(work) < 1 < float(spent)]
+    said = re.search(r"less work than the dense 3x3 convolution, and more time: (.*)", shown)[1]
+    assert len(rows) == 5
+    assert said == (", ".join(slower) or "none")
+    prose = " ".join("".join(c["source"]) for c in cells[first:] if c["cell_type"] == "markdown")
+    assert not re.search(r"\d+(\.\d+)? (times|%)|about as fast|takes\s+\*longer", prose)

@@ -163,6 +163,13 @@ def test_names_cannot_leave_their_place(explained):
     text.encode("utf-8")
 
 
+def test_what_a_probability_is(explained, text):
+    assert "A softmax turns the logits" in text
+    several = replace(explained, spec=replace(explained.spec, head="sigmoid")).html()
+    assert "A sigmoid turns each logit into a probability of its own" in several
+    assert "A softmax" not in several
+
+
 def test_a_page_that_is_too_large_is_refused(explained, monkeypatch):
     monkeypatch.setattr(page, "MOST_BYTES", 50_000)
     with pytest.raises(UsageError, match=r"5 MB are the most: the network has 6 blocks of 2 paths"):

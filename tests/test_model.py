@@ -214,6 +214,31 @@ def test_features_are_the_stages(model):
     np.testing.assert_allclose(model(x), logits, rtol=1e-4, atol=1e-5)
 
 
+def test_features_of_some_stages(model):
+    x = prepare(CAT, model.preprocess)[None]
+    whole, traced = model.features(x), model.trace(x)
+    for name, value in whole.items():
+        np.testing.assert_allclose(value, traced[name], rtol=1e-4, atol=1e-5)
+    assert list(model.features(x, ["pooled", "layer1"])) == ["layer1", "pooled"]
+    for asked in (["layer1"], "layer1", ["stem", "layer1"]):
+        np.testing.assert_array_equal(model.features(x, asked)["layer1"], whole["layer1"])
+    assert model.features(x[:0], ["layer2"])["layer2"].shape == (0, 8, 8, 512)
+    with pytest.raises(UsageError, match=r"no stage 'layer3': expected one of stem, layer1"):
+        model.features(x, ["layer3"])
+
+
+def test_features_compute_nothing_later(model, monkeypatch):
+    x, made = prepare(CAT, model.preprocess)[None], []
+    bind = reference.bind
+    there = Model(model.spec, model.params, model.preprocess, model.labels, {}, reference)
+    monkeypatch.setattr(reference, "bind", lambda op, *a, **k: made.append(op) or bind(op, *a, **k))
+    there.features(x, ["layer1"])
+    assert "mean_pool" not in made
+    assert made.count("conv2d") == 1 + 4 * model.spec.blocks[0] - (model.spec.blocks[0] - 1)
+    there.features(x, ["layer1"])
+    assert made.count("max_pool2d") == 1  # the plan is kept
+
+
 def test_plans_are_kept_but_not_for_ever(model):
     first = model.plan((1, 64, 64, 3))
     assert model.plan((1, 64, 64, 3)) is first

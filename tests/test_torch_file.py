@@ -503,7 +503,7 @@ def test_a_trainers_own_class_among_the_tensors_is_refused(read, trainer, place)
 
 @pytest.mark.parametrize("bytes_of_weights", [60 << 20, 0])
 def test_long_histories_are_passed_over(tmp_path, bytes_of_weights):
-    """Half a million losses, twice 6 MB of text: accepted beside weights, and refused alone."""
+    """Half a million losses, twice 6 MB of text, beside weights of any size."""
     history = np.random.default_rng(1).random(500_000)
     state = {"w": tensor(np.zeros(max(bytes_of_weights, 4) // 4, np.float32))}
     path = tmp_path / "model.pth"
@@ -514,11 +514,7 @@ def test_long_histories_are_passed_over(tmp_path, bytes_of_weights):
     )
     tracemalloc.start()
     try:
-        if bytes_of_weights:
-            assert list(read_file(path).tensors) == ["w"]
-        else:
-            with pytest.raises(UnsafeError, match=r"data\.pkl has"):
-                read_file(path)
+        assert list(read_file(path).tensors) == ["w"]
         assert tracemalloc.get_traced_memory()[1] < path.stat().st_size + (64 << 20)
     finally:
         tracemalloc.stop()
@@ -530,5 +526,5 @@ def test_the_bytes_of_an_array_are_no_text(read):
     assert list(read({"state_dict": small_state(), "history": Raw(encoded)}).tensors) == list(
         small_state()
     )
-    with pytest.raises(UnsafeError, match="a key of type Placeholder"):
-        read({"state_dict": small_state(), "history": Raw(encoded), "again": Raw(b"}h\x07Ns")})
+    again = read({"state_dict": small_state(), "history": Raw(encoded), "x": Raw(b"}h\x07Ns")})
+    assert list(again.tensors) == list(small_state())

@@ -13,15 +13,14 @@ import os
 from collections.abc import Callable, Sequence
 from datetime import date
 from importlib.metadata import version
-from pathlib import Path
 
-from ..errors import UsageError
-from ..inference.model import shapes_that_fit
+from ..inference.inputs import shapes_that_fit
 from ..network.plan import program
 from ..network.spec import variant
 from ..ops import backend
 from ..system.console import at_terminal, rewrite
 from ..system.version import __version__
+from ..system.writing import replacing
 from .inputs import random_parameters
 from .measure import Measuring, Row, layers, whole
 from .processor import Others, processor
@@ -115,12 +114,8 @@ def write(path: str, report: Row) -> None:
     UsageError
         The file cannot be written.
     """
-    try:
-        Path(path).write_text(json.dumps(report, indent=1) + "\n", "utf-8")
-    except OSError as error:
-        raise UsageError(
-            f"{path!r} cannot be written: {error.strerror}; give another name"
-        ) from error
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
 
 
 def on_terminal(text: str) -> None:

@@ -17,6 +17,7 @@ from ..images.preprocess import Preprocess
 from ..network.resnext import parameters
 from ..network.spec import Spec, variant
 from ..store.contents import Stored
+from ..system.files import shown
 from ..system.version import __version__
 from . import carried, infer
 from .carried import Carried
@@ -111,7 +112,7 @@ def opened_checkpoint(
         spec, named = _understood(found.shapes, arch, stem, beside, prefix)
         spec = _with_head(spec, head, beside)
         provenance = {
-            "source": Path(path).name,
+            "source": shown(Path(path).name),
             "sha256": found.sha256,
             "licence": licence,
             "converter": f"tinyresnext {__version__}",

@@ -19,7 +19,7 @@ from ..errors import UsageError
 from ..formats.dtypes import BY_NUMPY
 from ..formats.npy import header_bytes
 from ..formats.stored_zip.writer import write_zip
-from ..system.files import replacing
+from ..system.writing import replacing
 from .readers.checkpoint import CARRIED_KEY, CARRIED_MEMBER, CARRIED_NAME
 
 __all__ = ["write_npz", "write_pth", "write_safetensors"]

@@ -1,20 +1,25 @@
-"""The command `explain`: what happens inside a network that sees an image."""
+"""The commands `explain` and `features`: what happens inside a network that sees an image."""
 
 from __future__ import annotations
 
 import argparse
+import os
 
 from ..system.files import shown
 from .options import Commands, add_command, add_device, add_force, add_model, positive
-from .output.progress import announce_compiling
+from .output.progress import announce_compiling, counted, say
 from .output.tables import target
+from .predict import add_batch, add_paths, images_of
 
 
 def add_commands(commands: Commands) -> None:
-    """Add the parser of `explain`."""
+    """Add the parsers of `explain` and `features`."""
     sentence = "Write an HTML page that shows what each path of a network did with an image."
     example = "tinyresnext explain photo.jpg -o report.html"
     add_command(commands, "explain", sentence, example, _add_explain, _explain)
+    sentence = "Write what a stage of a network computes of images to an HDF5 file."
+    example = "tinyresnext features photos/ -o features.h5 --stage pooled"
+    add_command(commands, "features", sentence, example, _add_features, _features)
 
 
 def _add_explain(c: argparse.ArgumentParser) -> None:
@@ -55,3 +60,39 @@ def _explain(a: argparse.Namespace) -> int:
         f"{shown(a.image)}: {best.label}, {best.probability:.1%}; open {shown(page)} in a browser"
     )
     return 0
+
+
+def _add_features(c: argparse.ArgumentParser) -> None:
+    """Add the options of `features`."""
+    add_paths(c)
+    c.add_argument("-o", "--out", required=True, metavar="FILE.h5", help="the file to write")
+    add_model(c)
+    c.add_argument(
+        "--stage",
+        default="pooled",
+        metavar="NAME",
+        help="whose output: stem, layer1, layer2 ..., or pooled, the mean of the last one (pooled)",
+    )
+    add_batch(c, 8)
+    add_device(c)
+    add_force(c, "the file")
+
+
+def _features(a: argparse.Namespace) -> int:
+    """Write features of images; return 1 if one of them failed."""
+    from ..inference.files import load, save_features
+
+    paths, file = images_of(a.paths), target(a.out, a.force, not_over=a.model)
+    for path in paths if os.path.exists(file) else ():
+        target(file, a.force, not_over=path)
+    model = load(a.model, a.device, a.threads)
+    failed = 0
+    with announce_compiling(model.ops):
+        rows = save_features(model, paths, file, a.stage, batch=a.batch)
+        for _, error in counted(rows, len(paths)):
+            if error is not None:
+                failed += 1
+                say(error)
+    images = len(paths) - failed
+    print(f"{shown(file)}: {a.stage} of {images} image{'' if images == 1 else 's'}")
+    return 1 if failed else 0

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
+from ..system.writing import check_writable
 from .options import Commands, add_command, add_device, braces, positive, word
 from .output.progress import announce_compiling, say
 
@@ -138,6 +139,8 @@ def _bench(a: argparse.Namespace) -> int:
     from ..bench.tables import text
     from ..ops import backend
 
+    if a.json:
+        check_writable(a.json)
     with announce_compiling(backend(a.device)):
         report = bench(
             a.model, a.batch, a.size, a.threads, a.repeats, a.layers, on_terminal, a.device

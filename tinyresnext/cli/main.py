@@ -14,9 +14,10 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any
+from typing import Any, NoReturn
 
 from ..errors import DeviceError, ImageError, TinyResNeXtError, UsageError, WeightsError
+from ..system.console import plain
 from ..system.version import __version__
 from ..system.words import nearest, one_of
 from . import hub, inside, machine, predict, train, weights
@@ -79,10 +80,17 @@ def _run(words: list[str]) -> int:
         return 1
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line each, whatever was typed."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(plain(message))
+
+
 def parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
     """Return the parser of the command line, and those of its commands by name, without options."""
     about = explained("Use, train and convert ResNeXts, in NumPy and Numba.", EXAMPLE)
-    made = argparse.ArgumentParser("tinyresnext", **about)
+    made = _Parser("tinyresnext", **about)
     made.add_argument("--version", action="version", version=f"tinyresnext {__version__}")
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for group in _GROUPS:

@@ -119,6 +119,26 @@ def add_model(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_ensemble(command: argparse.ArgumentParser) -> None:
+    """Add ``--model``, which may be given several times, ``--crops`` and ``--mirror``."""
+    command.add_argument(
+        "--model",
+        action="append",
+        metavar="NAME|FILE",
+        help="a model that was pulled, or a model file (the bundled model); of several, each with "
+        "its own --model, the mean of the probabilities counts",
+    )
+    known = ("1", "5", "10")
+    command.add_argument(
+        "--crops",
+        type=word(known),
+        default="1",
+        metavar=braces(known),
+        help="views of an image: the middle; the corners too; all of these mirrored too (1)",
+    )
+    command.add_argument("--mirror", action="store_true", help="let each view be mirrored too")
+
+
 def add_device(command: argparse.ArgumentParser) -> None:
     """Add ``--device`` and ``--threads``, for commands that compute."""
     command.add_argument(

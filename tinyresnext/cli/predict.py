@@ -17,8 +17,8 @@ from .options import (
     add_command,
     add_data,
     add_device,
+    add_ensemble,
     add_force,
-    add_model,
     positive,
 )
 from .output.progress import announce_compiling, counted, counter, say
@@ -26,7 +26,7 @@ from .output.tables import SCHEMA, csv_row, json_row, print_json, table, table_t
 
 if TYPE_CHECKING:
     from ..inference.classify import Row
-    from ..inference.model import Model
+    from ..inference.ensemble import Ensemble
     from ..inference.scores.evaluation import Evaluation
     from ..inference.scores.labels import LabelEvaluation
 
@@ -54,13 +54,8 @@ def add_commands(commands: Commands) -> None:
 
 def _add_classify(c: argparse.ArgumentParser) -> None:
     """Add the options of `classify`."""
-    c.add_argument(
-        "paths",
-        nargs="+",
-        metavar="PATH",
-        help="an image, a directory of images, or - for names on standard input",
-    )
-    add_model(c)
+    add_paths(c)
+    add_ensemble(c)
     c.add_argument(
         "--top",
         type=positive,
@@ -68,7 +63,7 @@ def _add_classify(c: argparse.ArgumentParser) -> None:
         help="classes for each image (5; of a model of several labels, all above the threshold)",
     )
     _add_threshold(c)
-    _add_batch(c, 8)
+    add_batch(c, 8)
     add_device(c)
     form = c.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object a line for each image")
@@ -81,7 +76,7 @@ def _add_classify(c: argparse.ArgumentParser) -> None:
 def _add_evaluate(c: argparse.ArgumentParser) -> None:
     """Add the options of `evaluate`."""
     add_data(c)
-    add_model(c)
+    add_ensemble(c)
     c.add_argument("--split", default="test", metavar="NAME", help="which part of the data (test)")
     add_broken(c)
     c.add_argument(
@@ -90,7 +85,7 @@ def _add_evaluate(c: argparse.ArgumentParser) -> None:
         help="match the classes by their order and not by their names",
     )
     _add_threshold(c)
-    _add_batch(c, 64)
+    add_batch(c, 64)
     add_device(c)
     form = c.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object instead of the table")
@@ -114,7 +109,17 @@ def _add_threshold(c: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_batch(c: argparse.ArgumentParser, usual: int) -> None:
+def add_paths(c: argparse.ArgumentParser) -> None:
+    """Add the positional ``PATH...``, for commands that read images."""
+    c.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="an image, a directory of images, or - for names on standard input",
+    )
+
+
+def add_batch(c: argparse.ArgumentParser, usual: int) -> None:
     """Add ``--batch``."""
     c.add_argument(
         "--batch",
@@ -127,17 +132,12 @@ def _add_batch(c: argparse.ArgumentParser, usual: int) -> None:
 
 def _classify(a: argparse.Namespace) -> int:
     """Classify images as they come; return 1 if one of them failed."""
-    from ..inference.classify import classify, expand
+    from ..inference.classify import classify
     from ..inference.heads import THRESHOLD
 
     table_path = table_target(a.csv, a.force)
-    paths = expand(a.paths, _names_on_stdin() if "-" in a.paths else ())
-    if not paths:
-        raise UsageError(
-            f"there is no image in {', '.join(a.paths)}; expected files such as photo.jpg or "
-            "directories of them"
-        )
-    file, model = _model(a)
+    paths = images_of(a.paths)
+    name, model = _together(a)
     several = model.spec.several
     top = a.top or (model.spec.labels if several else 5)
     limit = THRESHOLD if several and a.threshold is None else a.threshold
@@ -148,22 +148,30 @@ def _classify(a: argparse.Namespace) -> int:
             "named (--threshold), each with its own probability"
         )
     failed = 0
-    with table(table_path) as writer, announce_compiling(model.ops):
+    with table(table_path) as writer, announce_compiling(model.models[0].ops):
         if writer is not None:
             writer.writerow(_heading(min(top, model.spec.labels)))
         for row in rows:
             failed += row.error is not None
-            _show(row, writer, file.name if a.json else None, limit)
+            _show(row, writer, name if a.json else None, limit)
     return 1 if failed else 0
 
 
-def _model(a: argparse.Namespace) -> tuple[Path, Model]:
-    """Return the file of the model that was asked for, or of the bundled one, and the model."""
+def _together(a: argparse.Namespace) -> tuple[str, Ensemble]:
+    """Return the models that were asked for, or the bundled one, and the names of their files."""
     from ..hub.bundled import shipped_model
+    from ..inference.ensemble import Ensemble
     from ..inference.files import load
 
-    file = a.model if a.model is not None else shipped_model()
-    return Path(file), load(file, a.device, a.threads)
+    files = a.model or [shipped_model()]
+    models = tuple(load(file, a.device, a.threads) for file in files)
+    together = Ensemble(models, int(a.crops), a.mirror)
+    views = together.crops * (2 if a.mirror and together.crops < 10 else 1)
+    if len(models) * views > 1:
+        count = f"{len(models)} models" if len(models) > 1 else "one model"
+        seen = f"{views} views of each image" if views > 1 else "one view of each image"
+        say(f"{count}, {seen}: the mean of the probabilities counts")
+    return " + ".join(Path(file).name for file in files), together
 
 
 def _heading(top: int) -> list[str]:
@@ -185,6 +193,19 @@ def _show(row: Row, writer: Any, model: str | None, threshold: float | None) -> 
     elif row.error is None:
         lines = [f"  {p.probability:6.1%}  {p.label}" for p in row.predictions] or [_NO_LABEL]
         print("\n".join([shown(row.path), *lines]), flush=True)
+
+
+def images_of(paths: list[str]) -> list[str]:
+    """Return the image files that were typed; raise `UsageError` if there is none."""
+    from ..inference.classify import expand
+
+    found = expand(paths, _names_on_stdin() if "-" in paths else ())
+    if not found:
+        raise UsageError(
+            f"there is no image in {', '.join(paths)}; expected files such as photo.jpg or "
+            "directories of them"
+        )
+    return found
 
 
 def _names_on_stdin() -> list[str]:
@@ -223,16 +244,19 @@ def _evaluate(a: argparse.Namespace) -> int:
     from ..data.open import open_dataset
     from ..inference.evaluate import evaluate
     from ..inference.scores import confusion
-    from ..inference.scores.evaluation import Evaluation
+    from ..inference.scores.evaluation import Evaluation, check_matrix
 
     table_path = table_target(a.csv, a.force)
     picture = a.picture and confusion.named(target(a.picture, a.force))
-    file, model = _model(a)
+    name, model = _together(a)
+    ops = model.models[0].ops
     if picture and model.spec.several:
         raise UsageError("a model of several labels has no confusion matrix; leave out --picture")
-    data = open_dataset(a.data, a.split, a.broken, threads=model.ops.thread_count(a.threads))
+    if not model.spec.several and (a.csv or a.json or picture):
+        check_matrix(model.spec.classes)
+    data = open_dataset(a.data, a.split, a.broken, threads=ops.thread_count(a.threads))
     say(f"{shown(a.data)}, {a.split}: {data.found()}")
-    with announce_compiling(model.ops):
+    with announce_compiling(ops):
         count = counter(len(data))
         found = evaluate(
             model,
@@ -244,13 +268,13 @@ def _evaluate(a: argparse.Namespace) -> int:
         )
         if count is not None and found.pictures < len(data):
             tell("")  # some images were skipped, so the counter did not end its line
-    _report(found, a, file.name)  # before anything can go wrong with the files
+    _report(found, a, name)  # before anything can go wrong with the files
     with table(table_path) as writer:
         if writer is not None:
             writer.writerows(found.table())
     if picture and isinstance(found, Evaluation):
         title = (
-            f"{file.name} on {Path(a.data).name}, {a.split}: {found.top1:.2%} of "
+            f"{name} on {Path(a.data).name}, {a.split}: {found.top1:.2%} of "
             f"{found.pictures:,} right"
         )
         escaped = confusion.write(picture, found.confusion, found.classes, title)

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from ..errors import UsageError
+from ..system.console import plain, tell
 from ..system.files import regular, shown
 from .options import (
     Commands,
@@ -146,8 +147,8 @@ def _convert(a: argparse.Namespace) -> int:
         store.write(dst, stored, half=a.half)
     how = "given" if given else "found" if FOUND in notes else "assumed"
     for note in (*notes, f"{how}: {report.prepared(stored.preprocess)}"):
-        print(f"{shown(a.src)}: {note}", file=sys.stderr)
-    print(dst)
+        tell(plain(f"{shown(a.src)}: {note}"))
+    print(shown(dst))
     return 0
 
 
@@ -202,8 +203,8 @@ def _export(a: argparse.Namespace) -> int:
     beside = carried.written(stored)
     writers[suffix](target(a.dst, a.force, not_over=src), stored.params, carried=beside)
     for note in carried.export_notes(stored, a.dst, beside):
-        print(f"{shown(a.dst)}: {note}", file=sys.stderr)
-    print(a.dst)
+        tell(plain(f"{shown(a.dst)}: {note}"))
+    print(shown(a.dst))
     return 0
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import FormatError, ImageError
 from ..images.files import KINDS
-from ..system.console import tell
+from ..system.console import plain, tell
 from .rules import image_kind, is_readable
 
 __all__ = ["Dataset", "Read", "Reading", "Weigh", "from_files", "to_stderr"]
@@ -26,7 +26,7 @@ _CHUNK = 64  # images that a thread decodes at a time
 
 def to_stderr(line: str) -> None:
     """Print a warning to stderr."""
-    tell(f"warning: {line}")
+    tell(f"warning: {plain(line)}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import numpy as np
 from ..inference.model import Prediction
 from ..network.resnext import Block
 from ..network.spec import Spec
-from ..system.files import replacing
+from ..system.writing import replacing
 from .maps import Channel
 
 __all__ = ["Explanation", "Stage", "Terms"]

@@ -42,7 +42,7 @@ class Last(NamedTuple):
 
 def last_layer(recorded: Recorded, block: Block) -> Last:
     """Return the last layer of a block's paths, into which the batch norm is folded."""
-    return Last(*recorded.calls[f"{block.name}.conv3"].args[1:])
+    return Last(*recorded.last[block.name].args[1:])
 
 
 def addends(

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..inference.model import Model, shapes_that_fit
+from ..inference.inputs import shapes_that_fit
+from ..inference.model import Model
 from ..network.resnext import Block, blocks
 from ..network.rewrite import fold_batch_norm
 from ..network.tape import Call, Tape, gradients
@@ -32,17 +33,18 @@ class Recorded:
     model : Model
     x : [copies, h, w, channels] float32
         The normalised image.
-    calls : dict of str to Call
-        The ops by torchvision's name, with their weights in NumPy's memory. A convolution has the
-        factor and the shift of the batch norm after it.
+    last : dict of str to Call
+        The convolutions at the end of the paths, by the name of their block, with their weights in
+        NumPy's memory. As all convolutions, they have the factor and the shift of the batch norm
+        after them.
     made : dict of str to Call
-        The same ops, with weights, inputs and results in the backend's memory.
+        All ops by torchvision's name, with weights, inputs and results in the backend's memory.
     tape : Tape
     """
 
     model: Model
     x: np.ndarray
-    calls: dict[str, Call]
+    last: dict[str, Call]
     made: dict[str, Call]
     tape: Tape
 
@@ -108,16 +110,18 @@ def record(model: Model, x: np.ndarray, copies: int = 1) -> Recorded:
     with shapes_that_fit():
         traced = trace(model.params, model.spec, batch.shape)
     calls = fold_batch_norm(traced.calls)
-    recorded = Recorded(model, batch, {call.name: call for call in calls}, {}, tape)
+    names, end = [call.name for call in calls], ".conv3"
+    last = {call.name.removesuffix(end): call for call in calls if call.name.endswith(end)}
+    recorded = Recorded(model, batch, last, {}, tape)
     with recorded.running():
-        replay(_placed(traced, calls, model.ops), traced.x, model.ops.upload(batch), tape)
-    made = zip(recorded.calls, tape.calls, strict=True)
-    return replace(recorded, made=dict(made))
+        _place(traced, calls, model.ops)
+        replay(calls, traced.x, model.ops.upload(batch), tape)
+    return replace(recorded, made=dict(zip(names, tape.calls, strict=True)))
 
 
-def _placed(traced: Trace, calls: Sequence[Call], ops: Backend) -> Iterator[Call]:
-    """Yield the calls with their weights in the backend's memory."""
+def _place(traced: Trace, calls: list[Call], ops: Backend) -> None:
+    """Bring weights into the backend's memory, in place: of most of them only one copy is kept."""
     values = {id(call.out) for call in calls} | {id(traced.x)}
-    for call in calls:
+    for t, call in enumerate(calls):
         args = (a if a is None or id(a) in values else ops.upload(a) for a in call.args)
-        yield replace(call, args=tuple(args))
+        calls[t] = replace(call, args=tuple(args))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..errors import DownloadError, IntegrityError, UsageError
 from ..system.version import __version__
+from ..system.writing import opened
 from .part import begin, drop, forget_version, held, no_room, version_of
 from .transfer import USUAL, Again, Answer, Limits, Refused, answered
 from .wanted import Wanted
@@ -197,7 +198,7 @@ def _append(
     done = start
     progress(done, total)
     try:
-        with open(part, "r+b") as file:
+        with opened(part) as file:
             file.seek(start)
             for piece in coming:
                 if done == 0 and piece.lstrip()[:1] == b"<":

@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import UsageError
+from ..system.files import shown
+from ..system.writing import opened
 
 __all__ = ["begin", "drop", "forget_version", "held", "no_room", "version_of"]
 
@@ -54,8 +56,10 @@ def begin(part: Path, url: str, headers: http.client.HTTPMessage) -> None:
     tag = headers.get("ETag", "")
     version = tag if tag.startswith('"') else headers.get("Last-Modified", "")
     try:
-        part.write_bytes(b"")  # first: an old part must not be continued as of the new version
-        _memory(part).write_text(json.dumps({"url": url, "version": version}), "utf-8")
+        # First: an old part must not be continued as of the new version.
+        opened(part, new=True).close()
+        with opened(_memory(part), new=True) as file:
+            file.write(json.dumps({"url": url, "version": version}).encode())
     except OSError as error:
         raise no_room(part, error) from error
 
@@ -63,8 +67,8 @@ def begin(part: Path, url: str, headers: http.client.HTTPMessage) -> None:
 def no_room(part: Path, error: OSError) -> UsageError:
     """Return the error for a part that cannot be written."""
     return UsageError(
-        f"cannot write {part}: {error.strerror or error}; make room and try again, which continues "
-        "the download, or choose another folder with TINYRESNEXT_HOME"
+        f"cannot write {shown(part)}: {error.strerror or error}; make room and try again, which "
+        "continues the download, or choose another folder with TINYRESNEXT_HOME"
     )
 
 

@@ -24,7 +24,8 @@ from ..checkpoints.convert import opened_checkpoint
 from ..errors import DownloadError, IntegrityError, UsageError, WeightsError
 from ..network.resnext import parameters
 from ..store import store
-from ..system.files import locked, shown
+from ..system.files import shown
+from ..system.writing import locked
 from .bundled import BUNDLED, shipped_model
 from .caches import found_in_caches
 from .catalogue import find, place

@@ -6,8 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import FormatError, IntegrityError
-from ..system.files import PIECE
+from ..errors import IntegrityError
+from ..system.files import PIECE, regular, shown
 
 __all__ = ["Wanted"]
 
@@ -48,17 +48,12 @@ class Wanted:
             It is another file.
         """
         sha256, md5, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
-        try:
-            with open(path, "rb") as file:
-                while piece := file.read(PIECE):
-                    size += len(piece)
-                    sha256.update(piece)
-                    if self.md5:
-                        md5.update(piece)
-        except OSError as error:
-            raise FormatError(
-                f"{path} cannot be read: {error.strerror}; name a file that you may read"
-            ) from error
+        with regular(path) as file:
+            while piece := file.read(PIECE):
+                size += len(piece)
+                sha256.update(piece)
+                if self.md5:
+                    md5.update(piece)
         for what, found, wanted in (
             ("bytes", size, self.bytes),
             ("a sha256 of", sha256.hexdigest()[: len(self.sha256)], self.sha256),
@@ -66,7 +61,7 @@ class Wanted:
         ):
             if wanted and found != wanted:
                 raise IntegrityError(
-                    f"{path.name} has {what} {found}, expected {wanted}: it is damaged or another "
-                    "file"
+                    f"{shown(path.name)} has {what} {found}, expected {wanted}: it is damaged or "
+                    "another file"
                 )
         return sha256.hexdigest()

@@ -18,7 +18,10 @@ from .preprocess import Preprocess
 from .resize import resize_and_crop, resized_size
 from .torch7 import scale_and_crop
 
-__all__ = ["normalise", "prepare"]
+__all__ = ["normalise", "prepare", "views"]
+
+MIDDLE = (0, 0)
+CORNERS = ((-1, -1), (-1, 1), (1, -1), (1, 1))
 
 
 def prepare(source: Picture, preprocess: Preprocess) -> NDArray[np.float32]:
@@ -33,11 +36,50 @@ def prepare(source: Picture, preprocess: Preprocess) -> NDArray[np.float32]:
     ImageError, UsageError
         As in `decode` and `resize_and_crop`.
     """
+    [x] = views(source, preprocess)
+    found: NDArray[np.float32] = x
+    return found
+
+
+def views(
+    source: Picture, preprocess: Preprocess, crops: int = 1, mirror: bool = False
+) -> NDArray[np.float32]:
+    """Prepare several views of one image.
+
+    Parameters
+    ----------
+    source : image
+    preprocess : Preprocess
+    crops : {1, 5, 10}
+        The middle of the resized image; its four corners and the middle, in the order of
+        torchvision's ``FiveCrop``; or these five and then the same mirrored, as ``TenCrop``. In a
+        direction in which the image is not larger than the crop, corners are the middle.
+    mirror : bool
+        Let each view be followed, after all others, by its mirror image; with ten crops they are.
+
+    Returns
+    -------
+    float32 [views, crop, crop, channels]
+
+    Raises
+    ------
+    ImageError, UsageError
+        As in `decode` and `resize_and_crop`.
+    """
     pixels = decode(source, preprocess.channels)
+    places = (MIDDLE,) if crops == 1 else (*CORNERS, MIDDLE)
+    x = np.stack([_view(pixels, preprocess, place) for place in places])
+    return np.concatenate([x, x[:, :, ::-1]]) if mirror or crops == 10 else x
+
+
+def _view(
+    pixels: NDArray[np.uint8], preprocess: Preprocess, place: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Resize, crop and normalise one view."""
     if preprocess.interpolation == "torch7":
-        x = scale_and_crop(pixels, resized_size(pixels, preprocess), preprocess.crop)
-        return _standardise(x, preprocess)
-    return normalise(resize_and_crop(pixels, preprocess), preprocess)
+        size = resized_size(pixels, preprocess)
+        return _standardise(scale_and_crop(pixels, size, preprocess.crop, place), preprocess)
+    return normalise(resize_and_crop(pixels, preprocess, place), preprocess)
 
 
 def normalise(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.float32]:

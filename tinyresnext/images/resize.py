@@ -25,8 +25,10 @@ from .torch7 import scale_and_crop, scaled_size
 __all__ = ["resize_and_crop", "resize_with_pillow", "resized_size"]
 
 
-def resize_and_crop(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.uint8]:
-    """Resize the shorter side to `preprocess.resize` and cut a square out of the middle.
+def resize_and_crop(
+    pixels: NDArray[np.uint8], preprocess: Preprocess, place: tuple[int, int] = (0, 0)
+) -> NDArray[np.uint8]:
+    """Resize the shorter side to `preprocess.resize` and cut a square out, usually of the middle.
 
     The square has `preprocess.crop` pixels a side. The rounding is torchvision's: the longer side
     is rounded down, and the corner of the crop is rounded half to even. A crop that is larger than
@@ -38,6 +40,8 @@ def resize_and_crop(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArra
     ----------
     pixels
         uint8 [h, w, c], c = 1 or 3.
+    place
+        Where the square lies, down and across: -1 at the beginning, 0 in the middle, 1 at the end.
 
     Returns
     -------
@@ -51,10 +55,10 @@ def resize_and_crop(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArra
     """
     size, crop = resized_size(pixels, preprocess), preprocess.crop
     if preprocess.interpolation == "torch7":
-        x = scale_and_crop(pixels, size, crop)
+        x = scale_and_crop(pixels, size, crop, place)
         levels: NDArray[np.float32] = np.rint(np.clip(x, 0, 1) * np.float32(255))
         return levels.astype(np.uint8)
-    left, top = (_corner(side, crop) for side in size)
+    top, left = _corner(size[1], crop, place[0]), _corner(size[0], crop, place[1])
     box = (left, top, left + crop, top + crop)  # Pillow's crop is zero outside the image
     return resize_with_pillow(pixels, size, preprocess.interpolation, box)
 
@@ -105,6 +109,8 @@ def resize_with_pillow(
     return np.array(image).reshape(image.height, image.width, channels)
 
 
-def _corner(side: int, crop: int) -> int:
+def _corner(side: int, crop: int, place: int) -> int:
     """Return where a crop begins; negative where the image is smaller than the crop."""
+    if place and side > crop:
+        return 0 if place < 0 else side - crop
     return -((crop - side) // 2) if side < crop else round((side - crop) / 2)

@@ -39,9 +39,12 @@ def scaled_size(width: int, height: int, side: int) -> tuple[int, int]:
 
 
 def scale_and_crop(
-    pixels: NDArray[np.uint8], size: tuple[int, int], crop: int
+    pixels: NDArray[np.uint8],
+    size: tuple[int, int],
+    crop: int,
+    place: tuple[int, int] = (0, 0),
 ) -> NDArray[np.float32]:
-    """Resize an image to `size` and cut the middle out; only pixels within it are computed.
+    """Resize an image to `size` and cut a square out; only pixels within it are computed.
 
     Parameters
     ----------
@@ -52,13 +55,17 @@ def scale_and_crop(
     crop
         Side of the square, in pixels. Where it is larger than the image, which Torch7 refuses, the
         padding is 0.
+    place
+        Where the square lies, as in `tinyresnext.images.resize.resize_and_crop`.
 
     Returns
     -------
     float32 [crop, crop, c]
         Mostly in [0, 1]: the curve overshoots a little at edges.
     """
-    (left, columns), (top, rows) = (_middle(length, crop) for length in size)
+    down, across = place
+    left, columns = _part(size[0], crop, across)
+    top, rows = _part(size[1], crop, down)
     x = _along(pixels, 1, size[0], columns)
     x = _along(x, 0, size[1], rows)
     out = np.zeros((crop, crop, pixels.shape[2]), np.float32)
@@ -66,9 +73,11 @@ def scale_and_crop(
     return out
 
 
-def _middle(length: int, crop: int) -> tuple[int, NDArray[np.int64]]:
+def _part(length: int, crop: int, place: int) -> tuple[int, NDArray[np.int64]]:
     """Return where the image begins within the crop, and which of its pixels the crop shows."""
     corner = -((crop - length) // 2)  # half the difference, rounded up
+    if place and crop < length:
+        corner = 0 if place < 0 else length - crop
     first, last = max(corner, 0), min(corner + crop, length)
     return first - corner, np.arange(first, last)
 

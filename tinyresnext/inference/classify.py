@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
+from typing import NamedTuple, TypeVar
 
 from ..data.rules import image_kind, is_left_out
 from ..errors import ImageError
-from ..images.prepare import prepare
+from .ensemble import Ensemble
 from .heads import check_head, check_threshold
 from .model import Model, Prediction
+
+Made = TypeVar("Made")
 
 
 class Row(NamedTuple):
@@ -67,18 +67,21 @@ def _images_in(directory: str) -> list[str]:
 
 
 def classify(
-    model: Model,
+    model: Model | Ensemble | Iterable[Model],
     paths: Iterable[str],
     *,
     top: int = 5,
     batch: int = 8,
     threshold: float | None = None,
+    crops: int = 1,
+    mirror: bool = False,
 ) -> Iterator[Row]:
     """Classify image files in mini-batches, and return one row for each, in order.
 
     Parameters
     ----------
-    model : Model
+    model : Model, or iterable of Model
+        Several predict together: the mean of their probabilities counts.
     paths : iterable of str
         Image files; each mini-batch is taken from it when its turn comes.
     top : int
@@ -87,6 +90,8 @@ def classify(
         The number of images in a mini-batch.
     threshold : float, optional
         As for `Model.predict`.
+    crops, mirror
+        The views of each image, as for `Ensemble`.
 
     Returns
     -------
@@ -95,31 +100,41 @@ def classify(
     Raises
     ------
     UsageError
-        At once: the preprocessing does not fit the network, or it has a single class.
+        At once: the preprocessing does not fit the network, it has a single class, or several
+        models do not have the same labels.
     """
-    check_head(model.spec)
-    check_threshold(model.spec, threshold)
-    model.check_pictures()
-    return _rows(model, paths, top, batch, threshold)
+    together = Ensemble.of(model, crops, mirror)
+    check_head(together.spec)
+    check_threshold(together.spec, threshold)
+    together.check_pictures()
+    return _rows(together, paths, top, batch, threshold)
 
 
 def _rows(
-    model: Model, paths: Iterable[str], top: int, batch: int, threshold: float | None
+    model: Ensemble, paths: Iterable[str], top: int, batch: int, threshold: float | None
 ) -> Iterator[Row]:
     """Yield a row for each image."""
-    remaining = iter(paths)
-    while group := list(islice(remaining, batch)):
-        prepared: list[tuple[str, np.ndarray | str]] = []
-        for path in group:
-            try:
-                prepared.append((path, prepare(path, model.preprocess)))
-            except ImageError as error:
-                # Not the error: its traceback would keep the whole file in memory.
-                prepared.append((path, str(error)))
-        good = [x for _, x in prepared if isinstance(x, np.ndarray)]
-        ranked = iter(model.rank(model(np.stack(good)), top, threshold) if good else [])
-        for path, x in prepared:
+    for group in prepared(paths, model.prepare, batch):
+        good = [x for _, x in group if not isinstance(x, str)]
+        ranked = iter(model.rank(model(good), top, threshold) if good else [])
+        for path, x in group:
             if isinstance(x, str):
                 yield Row(path, [], x)
             else:
                 yield Row(path, next(ranked), None)
+
+
+def prepared(
+    paths: Iterable[str], make: Callable[[str], Made], batch: int
+) -> Iterator[list[tuple[str, Made | str]]]:
+    """Yield some image files at a time: the path of each, and what is made of it, or the error."""
+    remaining = iter(paths)
+    while group := list(islice(remaining, batch)):
+        found: list[tuple[str, Made | str]] = []
+        for path in group:
+            try:
+                found.append((path, make(path)))
+            except ImageError as error:
+                # Not the error: its traceback would keep the whole file in memory.
+                found.append((path, str(error)))
+        yield found

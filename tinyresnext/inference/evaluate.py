@@ -7,15 +7,15 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
 from ..data.dataset import Dataset
 from ..errors import ImageError, UsageError
-from ..images.prepare import prepare
-from ..images.preprocess import Preprocess
 from ..network.spec import Spec
 from .classes import match_classes, match_numbers
+from .ensemble import Ensemble, Seen
 from .heads import THRESHOLD, both, check_finite, check_head, check_threshold, logit, sigmoid
 from .model import Model
 from .scores.evaluation import TOP, Evaluation
@@ -28,19 +28,22 @@ AHEAD = 2  # mini-batches that are prepared, or being prepared, while the networ
 
 
 def evaluate(
-    model: Model,
+    model: Model | Ensemble | Iterable[Model],
     data: Dataset,
     *,
     batch: int = 64,
     by_number: bool = False,
     threshold: float | None = None,
+    crops: int = 1,
+    mirror: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation | LabelEvaluation:
     """Classify every image of a data set and compare the predictions with its labels.
 
     Parameters
     ----------
-    model : Model
+    model : Model, or iterable of Model
+        Several predict together: the mean of their probabilities counts.
     data : data set
         As `tinyresnext.data.open_dataset` returns it. It may have fewer classes than the model.
     batch : int
@@ -51,6 +54,8 @@ def evaluate(
     threshold : float, optional
         For labels with probabilities of their own: the probability from which on a label is named;
         by default 0.5.
+    crops, mirror
+        The views of each image, as for `Ensemble`.
     progress : callable, optional
         Called after each mini-batch with the number of images so far.
 
@@ -66,23 +71,24 @@ def evaluate(
     ImageError
         An image cannot be used.
     """
-    check_head(model.spec)
-    check_threshold(model.spec, threshold)
-    model.check_pictures()
+    together = Ensemble.of(model, crops, mirror)
+    check_head(together.spec)
+    check_threshold(together.spec, threshold)
+    together.check_pictures()
     match = match_numbers if by_number else match_classes
-    numbers = match(model.labels, data.classes)
-    if data.labels.ndim == 2 and not model.spec.several:
+    numbers = match(together.labels, data.classes)
+    if data.labels.ndim == 2 and not together.spec.several:
         raise UsageError(
             "the images have any number of labels, and the model names one class for each; use a "
             "model of several labels (--head sigmoid)"
         )
-    batches = _batches(data, model.preprocess, batch)
-    return judged(model, batches, numbers=numbers, threshold=threshold, progress=progress)
+    batches = _batches(data, together, batch)
+    return judged(together, batches, numbers=numbers, threshold=threshold, progress=progress)
 
 
 def judged(
-    model: Model,
-    batches: Iterable[tuple[np.ndarray, np.ndarray]],
+    model: Model | Ensemble,
+    batches: Iterable[tuple[Any, np.ndarray]],
     *,
     numbers: Sequence[int] | None = None,
     threshold: float | None = None,
@@ -97,15 +103,15 @@ def judged(
     if spec.head == "softmax":
         return score(model, batches, model.labels, numbers=numbers, progress=progress)
 
-    def two(x: np.ndarray) -> np.ndarray:
+    def two(x: Any) -> np.ndarray:
         return both(model(x))
 
     return score(two, batches, model.labels, numbers=numbers, threshold=limit, progress=progress)
 
 
 def score(
-    logits: Callable[[np.ndarray], np.ndarray],
-    batches: Iterable[tuple[np.ndarray, np.ndarray]],
+    logits: Callable[[Any], np.ndarray],
+    batches: Iterable[tuple[Any, np.ndarray]],
     classes: Sequence[str],
     *,
     numbers: Sequence[int] | None = None,
@@ -119,7 +125,7 @@ def score(
     Parameters
     ----------
     logits : callable
-        Takes x, float32 [n, h, w, channels], and returns [n, classes], as a `Model` does.
+        Takes x and returns [n, classes], as a `Model` does for float32 [n, h, w, channels].
     batches : iterable of (x, labels)
         ``labels``: int [n].
     classes : sequence of str
@@ -179,8 +185,8 @@ def score(
 
 
 def score_labels(
-    logits: Callable[[np.ndarray], np.ndarray],
-    batches: Iterable[tuple[np.ndarray, np.ndarray]],
+    logits: Callable[[Any], np.ndarray],
+    batches: Iterable[tuple[Any, np.ndarray]],
     labels: Sequence[str],
     *,
     numbers: Sequence[int] | None = None,
@@ -247,26 +253,23 @@ def _cross_entropy(logits: np.ndarray, own: np.ndarray) -> list[float]:
     return losses
 
 
-def _batches(
-    data: Dataset, preprocess: Preprocess, batch: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _batches(data: Dataset, model: Ensemble, batch: int) -> Iterator[tuple[list[Seen], np.ndarray]]:
     """Yield prepared images and their labels, in order.
 
     Another thread prepares the next mini-batches while the network computes.
     """
 
-    def made(first: int) -> tuple[np.ndarray, np.ndarray]:
+    def made(first: int) -> tuple[list[Seen], np.ndarray]:
         prepared, labels = [], []
         for i in range(first, min(first + batch, len(data))):
             try:
-                prepared.append(prepare(data.picture(i), preprocess))
+                prepared.append(model.prepare(data.picture(i)))
                 labels.append(data.labels[i])
             except ImageError as error:
                 if not data.skips:
                     raise
                 data.warn(f"{error}; it is left out")
-        shape = (len(prepared), preprocess.crop, preprocess.crop, preprocess.channels)
-        return np.array(prepared, np.float32).reshape(shape), np.array(labels, np.int64)
+        return prepared, np.array(labels, np.int64)
 
     with ThreadPoolExecutor(1) as pool:
         beginnings = iter(range(0, len(data), batch))

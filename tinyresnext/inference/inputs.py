@@ -1,8 +1,9 @@
-"""The images that a caller passes: one, or an iterable of them, taken one by one."""
+"""What a caller passes: an image, or an iterable of them, taken one by one; and its shape."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from ..errors import UsageError
 from ..images.decode import Picture, is_picture
 
-__all__ = ["each_image"]
+__all__ = ["each_image", "shapes_that_fit"]
 
 
 def each_image(images: Any) -> Iterator[Picture]:
@@ -44,3 +45,14 @@ def each_image(images: Any) -> Iterator[Picture]:
                 f"item {number} of the {kind} is of type {type(image).__name__}; {expected}"
             )
         yield image
+
+
+@contextmanager
+def shapes_that_fit() -> Iterator[None]:
+    """Raise `UsageError` if an op in the ``with`` block refuses a shape: the caller chose it."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise UsageError(f"the network cannot take an input of this shape: {error}") from error

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -18,13 +17,14 @@ from ..images.checks import whole_number
 from ..images.decode import Picture
 from ..images.prepare import prepare
 from ..images.preprocess import Preprocess
-from ..network.plan import Plan, Program, program
+from ..network.plan import Plan, Program, chosen_stages, planned, program
 from ..network.resnext import forward
 from ..network.spec import Spec
 from ..ops import Backend, backend_module
 from .heads import check_finite, check_head, check_threshold, chosen, sigmoid
-from .inputs import each_image
+from .inputs import each_image, shapes_that_fit
 
+Made = TypeVar("Made")
 PLANS_KEPT = 2  # one for whole mini-batches, one for the smaller last one
 
 
@@ -69,7 +69,7 @@ class Model:
     ops: Backend
     threads: int | None = None
     _program: Program | None = field(default=None, init=False)
-    _plans: OrderedDict[tuple[int, ...], Plan] = field(default_factory=OrderedDict, init=False)
+    _plans: OrderedDict[Hashable, Any] = field(default_factory=OrderedDict, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -211,16 +211,32 @@ class Model:
         on_device = self.ops.upload(np.ascontiguousarray(logits, np.float32))
         return self.ops.download(self.ops.softmax(on_device))
 
-    def features(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        """Compute the output of each stage for normalised images, as a detector's backbone.
+    def features(self, x: np.ndarray, stages: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+        """Compute the output of stages for normalised images, as a detector's backbone.
+
+        Parameters
+        ----------
+        x : [n, h, w, channels]
+        stages : iterable of str, optional
+            ``stem``, ``layer1`` ..., ``pooled``; by default all. Later ones are not computed.
 
         Returns
         -------
         dict
-            ``stem``, ``layer1``, ``layer2`` ... as [n, h, w, c], and ``pooled`` as [n, c].
+            Each stage's output [n, h, w, c], in the order of the network; ``pooled`` is [n, c].
+
+        Raises
+        ------
+        UsageError
+            ``x`` or a stage is something else.
         """
-        names = {"stem", "pooled", *(f"layer{stage + 1}" for stage in range(len(self.spec.blocks)))}
-        return {name: value for name, value in self.trace(x).items() if name in names}
+        x, names = self._checked(x), chosen_stages(self.spec, stages)
+        shape, threads = (max(1, len(x)), *x.shape[1:]), self.ops.thread_count(self.threads)
+        plans = self._kept((shape, names), lambda p: planned(p, names, shape, self.ops, threads))
+        found = {}
+        for name, plan in zip(names, plans, strict=True):
+            x = found[name] = plan(x) if len(x) else np.empty((0, *plan.shapes[-1][1:]), x.dtype)
+        return found
 
     def trace(self, x: np.ndarray) -> dict[str, np.ndarray]:
         """Compute every intermediate value, op by op with nothing fused, under torchvision's names.
@@ -245,22 +261,24 @@ class Model:
     def plan(self, x_shape: Sequence[int]) -> Plan:
         """Return the fused steps for one input shape; ``print`` it, call it or ``profile`` it.
 
-        The plans of the last `PLANS_KEPT` shapes are kept.
-
         Raises
         ------
         UsageError
             The network leaves nothing of an image of that size.
         """
         shape, threads = tuple(x_shape), self.ops.thread_count(self.threads)
+        return self._kept(shape, lambda whole: Plan(whole, shape, self.ops, threads=threads))
+
+    def _kept(self, key: Hashable, make: Callable[[Program], Made]) -> Made:
+        """Return what was made of the program under a key; the last `PLANS_KEPT` are kept."""
         with self._lock:
             if self._program is None:
                 self._program = program(self.params, self.spec, self.ops)
-            made = self._plans.pop(shape, None)
+            made: Made | None = self._plans.pop(key, None)
             if made is None:
                 with shapes_that_fit():
-                    made = Plan(self._program, shape, self.ops, threads=threads)
-            self._plans[shape] = made
+                    made = make(self._program)
+            self._plans[key] = made
             while len(self._plans) > PLANS_KEPT:
                 self._plans.popitem(last=False)
             return made
@@ -280,14 +298,3 @@ class Model:
                 "image files and Pillow images"
             )
         return np.ascontiguousarray(x)
-
-
-@contextmanager
-def shapes_that_fit() -> Iterator[None]:
-    """Raise `UsageError` if an op in the ``with`` block refuses a shape: the caller chose it."""
-    try:
-        yield
-    except UsageError:
-        raise
-    except ValueError as error:
-        raise UsageError(f"the network cannot take an input of this shape: {error}") from error

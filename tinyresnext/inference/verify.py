@@ -16,7 +16,8 @@ from ..formats.stored_zip.reader import read_members
 from ..network.resnext import forward
 from ..ops import Backend, backend
 from ..store import store
-from ..system.files import regular, replacing, shown
+from ..system.files import regular, shown
+from ..system.writing import replacing
 from .model import Model
 
 # PyTorch's float32 logits of such networks differ from float64 by 2e-7 to 7e-7 of the largest

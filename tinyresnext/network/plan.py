@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ..errors import OutOfMemoryError
+from ..errors import OutOfMemoryError, UsageError
 from ..ops.contract import Backend
+from ..system.words import one_of
 from .buffers import allocate, assign_buffers
 from .count import macs
 from .rewrite import for_inference
@@ -61,6 +62,46 @@ def program(params: Mapping[str, np.ndarray], spec: Spec, ops: Backend) -> Progr
     for t, call in enumerate(calls):
         calls[t] = place(call)
     return Program(x, tuple(calls))
+
+
+def chosen_stages(spec: Spec, asked: Iterable[str] | None = None) -> tuple[str, ...]:
+    """Return the names of all stages, or of those asked for, in the order of the network.
+
+    Raises
+    ------
+    UsageError
+        There is no such stage.
+    """
+    known = ("stem", *(f"layer{number + 1}" for number in range(len(spec.blocks))), "pooled")
+    wanted = known if asked is None else (asked,) if isinstance(asked, str) else tuple(asked)
+    for name in wanted:
+        if name not in known:
+            raise UsageError(f"there is no stage {name!r}: {one_of(name, known)}")
+    return tuple(name for name in known if name in wanted)
+
+
+def planned(
+    whole: Program, stages: Iterable[str], x_shape: Sequence[int], ops: Backend, threads: int
+) -> list[Plan]:
+    """Cut a program behind stages, which stand in order, and return a plan for each part.
+
+    The input of a part is the output of the part before it. What comes after the last stage is in
+    none of them.
+    """
+    ends: dict[str, int] = {}
+    for end, call in enumerate(whole.calls, 1):
+        first = call.name.partition(".")[0]
+        name = first if first.startswith("layer") else "pooled" if "layer1" in ends else "stem"
+        if name != "pooled" or call.op == "mean_pool":
+            ends[name] = end
+    plans: list[Plan] = []
+    x, start = whole.x, 0
+    for end in (ends[stage] for stage in stages):
+        part = Program(x, whole.calls[start:end])
+        plans.append(Plan(part, x_shape, ops, threads=threads))
+        x, start = whole.calls[end - 1].out, end
+        x_shape = (x_shape[0], *plans[-1].shapes[-1][1:])
+    return plans
 
 
 class Plan:

@@ -18,7 +18,7 @@ from ..errors import FormatError, ShapeError, UnsafeError, WeightsError
 from ..formats.dtypes import BY_HDF5
 from ..formats.hdf5.form import AGAIN
 from ..formats.hdf5.own import Dataset, Group, Hdf5
-from ..system.files import fill, regular
+from ..system.files import fill, regular, shown
 from .layout import path_of, split
 
 __all__ = ["Place", "opened", "places", "read_into", "size_of", "structure", "texts"]
@@ -44,7 +44,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             yield file
         except WeightsError as error:
             # A forged file can put a long text into the message, so truncate it.
-            raise type(error)(f"{os.fspath(path)!s}: {error!s:.400}") from None
+            raise type(error)(f"{shown(path)}: {error!s:.400}") from None
 
 
 def size_of(file: BinaryIO) -> int:

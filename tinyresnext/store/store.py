@@ -23,7 +23,9 @@ from functools import partial
 import numpy as np
 
 from ..errors import IntegrityError, ShapeError, WeightsError
-from ..system.files import replacing, sha256_of
+from ..system.console import plain
+from ..system.files import sha256_of, shown
+from ..system.writing import replacing
 from . import places, reading
 from .contents import Stored, documents_of, shapes_of
 from .digest import FORMAT, VERSION, Digests, model_digest, text_digest, value, widened
@@ -53,7 +55,7 @@ class Report:
         lines = [
             f"{'ok' if one.passed else 'FAILED':8}{one.name:14}{one.found}" for one in self.checks
         ]
-        return "\n".join([self.path, *lines])
+        return "\n".join([shown(self.path), *map(plain, lines)])
 
 
 def write(

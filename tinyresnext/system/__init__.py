@@ -1,6 +1,7 @@
 """What every room needs of the operating system and of untrusted values.
 
-`files` reads any file safely and replaces a file in one step, `checks` checks whole numbers and the
-fields of JSON objects, `home` says where files that can be made again are kept, and `version` holds
-the version. The room knows the errors only.
+`files` reads any file safely, and `writing` replaces a file in one step, where nothing but a file
+of our own has the name. `checks` checks whole numbers and the fields of JSON objects, `home` says
+where files that can be made again are kept, and `version` holds the version. The room knows the
+errors only.
 """

@@ -10,7 +10,9 @@ import os
 import sys
 from contextlib import suppress
 
-__all__ = ["at_terminal", "rewrite", "tell"]
+__all__ = ["at_terminal", "plain", "rewrite", "tell"]
+
+_MOST = 2000  # characters of a message; a path may have 4,096
 
 
 def at_terminal() -> bool:
@@ -19,6 +21,20 @@ def at_terminal() -> bool:
         return bool(sys.stderr.isatty())
     except Exception:  # it is None or closed, or an object of any class
         return False
+
+
+def plain(text: object) -> str:
+    """Return a message as one line that can be shown, whatever is in it, and not too long.
+
+    A name in it stands as `files.shown` returns it. This is for what came in another way: what
+    could move the cursor, change the direction of the text or begin a line is escaped.
+    """
+    line = str(text)
+    if len(line) > _MOST:
+        line = f"{line[: _MOST // 2]} ... {line[-_MOST // 2 :]}"
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
 def tell(text: object, end: str = "\n") -> None:

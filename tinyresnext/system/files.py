@@ -1,20 +1,17 @@
-"""Read untrusted files, and replace files atomically."""
+"""Read untrusted files."""
 
 from __future__ import annotations
 
 import io
 import os
 import stat
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import BinaryIO, cast
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, cast
 
 from ..errors import FormatError, TinyResNeXtError, UsageError
 
-__all__ = ["PIECE", "fill", "locked", "pieces", "regular", "replacing", "sha256_of", "shown"]
+__all__ = ["PIECE", "Part", "fill", "pieces", "regular", "sha256_of", "shown"]
 
 PIECE = 1 << 20  # bytes read at once
 # not every system has each of these flags
@@ -82,127 +79,6 @@ def regular(
         os.close(handle)
 
 
-@contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path in the same directory; on success it replaces ``path`` in one step.
-
-    The new content is flushed to the disk before the name changes. So a crash, a full disk or
-    Ctrl-C at any moment leaves the old file, and the temporary file is removed. The permissions are
-    those of a newly made file. If ``path`` is a symbolic link, the file that it points at is
-    replaced.
-
-    Parameters
-    ----------
-    path : path
-        The file to make or to replace. Its directory must exist.
-
-    Yields
-    ------
-    pathlib.Path
-        An empty file: open it for writing, and close it before the ``with`` block ends.
-
-    Raises
-    ------
-    UsageError
-        ``path`` cannot be written: no such directory, no permission, not a regular file, no space.
-    """
-    try:
-        target = Path(os.path.realpath(os.fspath(path)))
-        if target.exists() and not target.is_file():
-            raise UsageError(f"cannot write {shown(path)}: it exists and is not a regular file")
-        temporary = target.with_name(f".{os.urandom(8).hex()}.tmp")
-    # a NUL in the name is a ValueError, a number in the place of a path a TypeError
-    except (OSError, ValueError, TypeError) as error:
-        raise _cannot_write(path, error) from None
-    try:
-        try:
-            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-            yield temporary
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        except OSError as error:
-            raise _cannot_write(path, error) from error
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
-    _sync_directory(target.parent)
-
-
-def _cannot_write(path: object, error: Exception) -> UsageError:
-    """Return the one error that a failed writing raises."""
-    if isinstance(error, UsageError):
-        return error
-    reason = getattr(error, "strerror", None) or error
-    return UsageError(
-        f"cannot write {path}: {reason}; choose an existing directory that you may write to and "
-        "that has room"
-    )
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make the new name survive a power cut, where the system can: Windows opens no directory."""
-    with suppress(OSError):
-        handle = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-@contextmanager
-def locked(
-    path: str | os.PathLike[str], waiting: Callable[[], None] = lambda: None
-) -> Iterator[None]:
-    """Hold an exclusive lock during the block. The end of the process frees it too.
-
-    Parameters
-    ----------
-    path : path
-        An empty file that stays; it is made if it does not exist.
-    waiting : callable
-        Called once if another process holds the lock.
-
-    Raises
-    ------
-    UsageError
-        The file cannot be made or locked.
-    """
-    try:
-        file = open(path, "ab")  # noqa: SIM115
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    with file:
-        if not _try_lock(file):
-            waiting()
-            while not _try_lock(file):
-                time.sleep(0.05)
-        yield
-
-
-def _try_lock(file: BinaryIO) -> bool:
-    """Take the lock if no process holds it."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    except OSError as error:
-        raise UsageError(
-            f"cannot lock {file.name}: {error.strerror}; its file system has no locks: choose a "
-            "folder on another one"
-        ) from error
-    return True
-
-
 def fill(file: BinaryIO, offset: int, buffer: memoryview, what: str) -> None:
     """Read bytes from ``offset`` on until the buffer is full.
 
@@ -239,6 +115,41 @@ def pieces(file: BinaryIO, start: int, size: int, what: str) -> Iterator[memoryv
         fill(file, start, piece, what)
         yield piece
         start += len(piece)
+
+
+class Part(io.RawIOBase):
+    """A range of an open file as a stream of its own, of which nothing is in memory.
+
+    Parameters
+    ----------
+    file : binary file
+    start, size : int
+        Of the range, which lies within the file.
+    """
+
+    def __init__(self, file: BinaryIO, start: int, size: int) -> None:
+        self._file, self._start, self._size, self._at = file, start, size, 0
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to an offset from the beginning, from here, or from the end."""
+        self._at = max(0, offset + (0, self._at, self._size)[whence])
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Read into a buffer, and return how many bytes there were."""
+        count = max(0, min(len(buffer), self._size - self._at))
+        self._file.seek(self._start + self._at)
+        count = self._file.readinto(memoryview(buffer)[:count])  # type: ignore[attr-defined]
+        self._at += count
+        return count
 
 
 def sha256_of(file: BinaryIO) -> str:

@@ -7,15 +7,17 @@ import math
 import shlex
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from ..data.loader import Loader
-from ..errors import TrainingError
+from ..errors import TrainingError, UsageError, WeightsError
 from ..inference.evaluate import score
 from ..inference.files import save
 from ..inference.model import Model
 from ..network.step import Step
+from ..store.contents import Stored, documents_of, shapes_of
 from ..system.files import shown
 from ..system.version import __version__
 from .augmentation import mix, unchanged
@@ -240,24 +242,48 @@ class Run:
 
     def model(self) -> Model:
         """Return the network of the last download: with the averaged weights if there are any."""
-        spec, setting, recipe = self.state.spec, self.setting, self.state.recipe
-        provenance = {
-            "source": f"trained by tinyresnext {__version__}",
-            "recipe": json.dumps(recipe.to_json()),
-            "seed": str(recipe.seed),
-            "pictures": self.state.run["pictures"],
-            "licence": "",
-        }
-        if self.state.top1 is not None:
-            provenance["accuracy"] = f"{self.state.top1:.2%} top-1 of {self.state.tried:,} images"
-        provenance |= setting.provenance
-        params = views(self.state.result.copy(), spec)
-        labels = tuple(setting.dataset.classes)
-        return Model(
-            spec, params, setting.preprocess, labels, provenance, setting.ops, setting.threads
-        )
+        stored = contents(self.state, self.setting)
+        params = views(self.state.result.copy(), self.state.spec)
+        return Model(*stored._replace(params=params), self.setting.ops, self.setting.threads)
 
     def close(self) -> None:
         """End the progress line and close the log."""
         self.progress.close()
         self.log.close()
+
+
+def contents(state: State, setting: Setting) -> Stored:
+    """Return what a model file will hold, without the weights."""
+    recipe = state.recipe
+    provenance = {
+        "source": f"trained by tinyresnext {__version__}",
+        "recipe": json.dumps(recipe.to_json()),
+        "seed": str(recipe.seed),
+        "pictures": state.run["pictures"],
+        "licence": "",
+    }
+    if state.top1 is not None:
+        provenance["accuracy"] = f"{state.top1:.2%} top-1 of {state.tried:,} images"
+    provenance |= setting.provenance
+    labels = tuple(setting.dataset.classes)
+    return Stored(state.spec, {}, setting.preprocess, labels, provenance)
+
+
+def check_savable(state: State, setting: Setting) -> None:
+    """Refuse before the first step what could not be saved after the last.
+
+    The texts of the model file are made and read, with the longest that the accuracy may become.
+
+    Raises
+    ------
+    UsageError
+    """
+    tried = len(setting.validation or ())
+    try:
+        documents_of(contents(replace(state, top1=1.0, tried=tried), setting))
+        shapes_of(state.spec)
+    except WeightsError as error:
+        raise UsageError(
+            f"the model could not be saved in the end: {error}; rename that class, or give a "
+            "shorter --licence in one line"
+        ) from error

@@ -12,7 +12,7 @@ import numpy as np
 from ..data.dataset import Dataset
 from ..errors import ImageError, UsageError
 from ..images.preprocess import Preprocess
-from ..inference.model import shapes_that_fit
+from ..inference.inputs import shapes_that_fit
 from ..network.count import norm_values
 from ..network.spec import Spec
 from ..ops import Backend

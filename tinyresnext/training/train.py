@@ -33,7 +33,7 @@ from .record import state as states
 from .record.folder import TrainingFolder
 from .record.log import Stop
 from .record.state import State
-from .run import Run
+from .run import Run, check_savable
 from .setting import Setting, check
 from .weights import size, views
 
@@ -212,6 +212,7 @@ def _run(
 ) -> Model:
     """Begin or resume, train, and leave the model in the folder."""
     start.run, start.threads, start.origin = setting.decides(), setting.threads, {**setting.origin}
+    check_savable(start, setting)
     if overfit:
         return by_heart(start, setting)
     if not resume and (text := few(start.recipe, len(setting.dataset))):

@@ -14,6 +14,7 @@ from ...errors import UsageError
 __all__ = [
     "classifiers",
     "given",
+    "is_average",
     "is_counter",
     "is_lone_backbone",
     "plain_name",
@@ -48,6 +49,9 @@ _CLASSIFIER = re.compile(
 )
 # of self-supervised training, which has no classes
 _PROJECTION = re.compile(r"mlp|proj|predict|last_layer|neck|prototypes", re.IGNORECASE)
+_AVERAGE = re.compile(
+    r"(?:^|[._])(?:ema|swa|averaged?|avg|shadow|teacher|target|momentum|k)(?=$|[._])", re.IGNORECASE
+)
 
 
 def plain_name(key: str) -> str:
@@ -58,6 +62,11 @@ def plain_name(key: str) -> str:
 def is_counter(key: str) -> bool:
     """Return whether a profiler (thop) counts operations under this key."""
     return key.rpartition(".")[2] in ("total_ops", "total_params")
+
+
+def is_average(name: str) -> bool:
+    """Return whether a network of this name follows another: an average, a teacher, a target."""
+    return _AVERAGE.search(name) is not None
 
 
 def possible(keys: Collection[str]) -> list[str]:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from ...errors import FormatError, WeightsError
 from ..readers.checkpoint import OnDemand
-from ..readers.wrappers import is_average
 from . import module_tree, prefixes, pytorch
 from .keras import keras
 from .layouts import AS_IT_IS, Part, Reading, Shape
@@ -162,7 +161,7 @@ def recognise(keys: Collection[str], prefix: str | None = None) -> Names:
     fitting = [one.names for one in tried if not one.foreign]
     if not fitting:
         raise _unknown(keys, min(tried, key=lambda one: (len(one.foreign), not one.names.prefix)))
-    chosen = min(fitting, key=lambda n: (is_average(n.prefix), "fc.weight" not in n.parts))
+    chosen = min(fitting, key=lambda n: (prefixes.is_average(n.prefix), "fc.weight" not in n.parts))
     others = tuple(one.names.prefix for one in tried if one.names is not chosen)
     if counted:
         chosen.left_out["counters of a profiler"] = counted

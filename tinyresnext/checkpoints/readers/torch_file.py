@@ -15,17 +15,16 @@ from __future__ import annotations
 
 import os
 import re
-from io import BytesIO
+from io import BufferedReader
 from typing import BinaryIO
 
 from ...errors import FormatError, ShapeError, UnsafeError
-from ...formats.hdf5.form import SIGNATURE as HDF5
+from ...formats.others import archive_kind, file_kind
 from ...formats.pickle.machine import load
-from ...formats.pickle.names import CHECKPOINT, Storage
-from ...formats.stored_zip.reader import Member, read_members, read_pieces
-from ...formats.stored_zip.records import END_MAGIC
+from ...formats.pickle.names import CHECKPOINT, Storage, is_array
+from ...formats.stored_zip.reader import Member, listed_names, read_members, read_pieces
 from ...formats.stored_zip.records import LOCAL_MAGIC as ZIP
-from ...system.files import pieces
+from ...system.files import Part, pieces
 from .checkpoint import CARRIED_MEMBER, MAX_CARRIED, Check, Checkpoint
 from .examine import finish
 from .torch_storages import Contents, bytes_of, partly_used, storage_reader, stored
@@ -35,24 +34,12 @@ __all__ = ["read"]
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the legacy format
 LEGACY_VERSION = 1001  # the second
-# Bytes of data.pkl: more than the limits of `pickle.machine` allow, but for the arrays that it
-# passes over; with those, the pickle may be this part of the file.
-MAX_PICKLE, PICKLE_PART = 8 << 20, 4
+# What a pickle begins with: protocol 2 and later, or a number, a dict, a list or a name
+_PICKLES = (b"\x80", b"L1", b"(dp", b"(lp", b"(tp", b"(ip", b"}q", b"]q", b"}.", b"].", b"c")
 
 _KNOWN_MEMBERS = re.compile(
     rf"data\.pkl|data/\d+|version|byteorder|{re.escape(CARRIED_MEMBER)}|\..+", re.ASCII
 )
-_OTHER_FORMATS = {  # first bytes -> what it is and what to do
-    HDF5: "an HDF5 file; open it as a model instead",
-    b"\x1f\x8b": "compressed with gzip; unpack it first",
-    b"BZh": "compressed with bzip2; unpack it first",
-    b"\xfd7zXZ": "compressed with xz; unpack it first",
-    b"version https://git-lfs": "a Git LFS pointer, not the file itself; fetch it with git lfs "
-    "pull",
-    b"<": "a web page, not a checkpoint; check the address that it was downloaded from",
-    b"\x93NUMPY": "a NumPy array; a checkpoint was expected",
-    END_MAGIC: "an empty zip archive",
-}
 
 
 def read(
@@ -118,29 +105,26 @@ def _open_container(file: BinaryIO, size: int) -> Contents:
     head = file.read(512)
     file.seek(0)
     if head.startswith(ZIP):
-        return _open_zip(file, max(MAX_PICKLE, size // PICKLE_PART))
-    if head[257:262] == b"ustar":
-        raise FormatError(
-            "a tar archive, PyTorch's format before 0.2; load it with an old PyTorch and save it "
-            "again"
-        )
-    for start, what in _OTHER_FORMATS.items():
-        if head.startswith(start):
-            raise FormatError(what)
+        return _open_zip(file)
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
         raise FormatError("a safetensors file; expected a .pth file of PyTorch")
-    if head[:1] != b"\x80":
+    if what := file_kind(head):
+        raise FormatError(what)
+    if not head.startswith(_PICKLES):
         raise FormatError(
             f"not a PyTorch checkpoint: it begins with {head[:8].hex(' ') or 'nothing'}"
         )
     return _open_legacy(file, size)
 
 
-def _open_zip(file: BinaryIO, max_pickle: int) -> Contents:
+def _open_zip(file: BinaryIO) -> Contents:
     """Open the zip format: one root folder with data.pkl and data/<key>."""
     inside = _checkpoint_members(file)
     storages: dict[str, Storage] = {}
-    stream = BytesIO(_small_member(file, inside["data.pkl"], max_pickle))
+    pickle = inside["data.pkl"]
+    for _ in read_pieces(file, pickle):
+        pass  # the CRC is checked at the end
+    stream = BufferedReader(Part(file, pickle.start, pickle.size))
     top = load(stream, CHECKPOINT, persistent_load=storage_reader(storages, arity=5))
     if stream.read(1):
         raise UnsafeError("data.pkl continues behind the end of its pickle")
@@ -166,6 +150,8 @@ def _open_zip(file: BinaryIO, max_pickle: int) -> Contents:
 
 def _checkpoint_members(file: BinaryIO) -> dict[str, Member]:
     """Return the members of an archive by their names inside the root folder."""
+    if what := archive_kind(listed_names(file)):
+        raise FormatError(what)
     members = read_members(file)
     if all(name.endswith(".npy") for name in members):
         raise FormatError("an .npz archive of NumPy; expected a .pth file of PyTorch")
@@ -173,11 +159,6 @@ def _checkpoint_members(file: BinaryIO) -> dict[str, Member]:
     if len(roots) != 1:
         raise UnsafeError(f"the archive has {len(roots)} folders at its top; a checkpoint has one")
     inside = {name.partition("/")[2]: member for name, member in members.items()}
-    if "constants.pkl" in inside or any(name.startswith("code/") for name in inside):
-        raise FormatError(
-            "a TorchScript archive, which is a program; save model.state_dict() instead of "
-            "torch.jit.save"
-        )
     unknown = [name for name in inside if not _KNOWN_MEMBERS.fullmatch(name)]
     if unknown:
         raise FormatError(f"not a PyTorch checkpoint: it holds {ascii(unknown[0])[:80]}")
@@ -200,8 +181,7 @@ def _small_member(file: BinaryIO, member: Member, limit: int) -> bytes:
 
 def _open_legacy(file: BinaryIO, size: int) -> Contents:
     """Open the legacy format: five pickles, then the storages to the end of the file."""
-    if load(file, CHECKPOINT, max_opcodes=4) != MAGIC:
-        raise FormatError("a pickle, but not one that torch.save wrote")
+    _read_magic(file)
     version = load(file, CHECKPOINT, max_opcodes=4)
     if version != LEGACY_VERSION:
         raise FormatError(
@@ -230,6 +210,25 @@ def _open_legacy(file: BinaryIO, size: int) -> Contents:
         lambda one: starts[one.key],
         lambda one: pieces(file, starts[one.key], bytes_of(one), f"storage {one.key}"),
     )
+
+
+def _read_magic(file: BinaryIO) -> None:
+    """Raise `FormatError` unless the first pickle is the number that torch.save writes."""
+    what = "a pickle that torch.save did not write"
+    again = "load it where you trust it, and save its tensors with torch.save"
+    try:
+        first = load(file, CHECKPOINT)
+    except UnsafeError as error:
+        if "torch.storage._load_from_bytes" not in str(error):
+            raise
+        # so Python's own pickle writes a tensor: with a whole file of PyTorch inside
+        raise FormatError(f"{what}, with tensors; {again}") from None
+    if first == MAGIC and type(first) is int:
+        return
+    if isinstance(first, dict) and any(is_array(one) for one in first.values()):
+        what += ", with arrays of NumPy"
+        again = "load it where you trust it, and save its arrays with numpy.savez, which is read"
+    raise FormatError(f"{what}; {again}")
 
 
 def _legacy_starts(file: BinaryIO, storages: list[Storage], size: int) -> dict[str, int]:

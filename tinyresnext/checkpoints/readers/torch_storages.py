@@ -12,7 +12,7 @@ import numpy as np
 
 from ...errors import FormatError, UnsafeError
 from ...formats.dtypes import BY_TORCH
-from ...formats.pickle.names import STORAGES, Storage, Tensor
+from ...formats.pickle.names import STORAGES, UNREAD, Storage, Tensor
 from ...formats.pickle.vocabulary import Global
 from ...system.checks import is_int
 from .checkpoint import Stored, viewed
@@ -47,7 +47,8 @@ class Contents:
 
 def bytes_of(storage: Storage) -> int:
     """Return the storage's length in the file, in bytes."""
-    return storage.numel * BY_TORCH[storage.kind].itemsize
+    kind = BY_TORCH.get(storage.kind)
+    return storage.numel * (UNREAD[storage.kind] if kind is None else kind.itemsize)
 
 
 def storage_reader(storages: dict[str, Storage], arity: int) -> Callable[[object], Storage]:

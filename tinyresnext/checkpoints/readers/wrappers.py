@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 from ...errors import FormatError, UnsafeError, UsageError
-from ...formats.pickle.names import Tensor, is_unknown_class
-from ...formats.pickle.vocabulary import Global, Placeholder
+from ...formats.dtypes import BY_TORCH
+from ...formats.pickle.names import Tensor, is_array, is_unknown_class
+from ...formats.pickle.vocabulary import Global, OtherKey, Placeholder
+from ..names.prefixes import is_average
 from .checkpoint import MAX_NAME
 
-__all__ = ["Choice", "choose", "clean", "is_average", "unwrap"]
+__all__ = ["Choice", "choose", "clean", "unwrap"]
 
 T = TypeVar("T")
 
@@ -24,9 +26,6 @@ T = TypeVar("T")
 # these
 WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "network", "module", "params")
 AVERAGED_WRAPPERS = ("state_dict_ema", "model_ema", "ema_state_dict")
-_AVERAGE = re.compile(
-    r"(?:^|[._])(?:ema|swa|averaged?|avg|shadow|teacher|target|momentum|k)(?=$|[._])", re.IGNORECASE
-)
 _NO_NETWORK = re.compile(r"optim|sched|scaler|grad|criterion|loss|metric|callback", re.IGNORECASE)
 MOST_DEPTH, MOST_ENTRIES = 4, 100_000  # where state dicts are looked for
 PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
@@ -84,11 +83,6 @@ def choose(top: object, ema: bool, key: str | None = None) -> Choice:
     if not ordered:
         raise FormatError(_nothing(top))
     return Choice(ordered[0], found[ordered[0]], tuple(ordered[1:]))
-
-
-def is_average(name: str) -> bool:
-    """Return whether a network of this name follows another: an average, a teacher, a target."""
-    return _AVERAGE.search(name) is not None
 
 
 def _state_dicts(top: object) -> list[tuple[str, dict]]:
@@ -157,7 +151,10 @@ def _under(value: object, key: str) -> object:
 def _nothing(top: object) -> str:
     """Return the message for a checkpoint without a state dict."""
     if not _is_dict(top):
-        return f"the checkpoint holds a {_kind(top)}, not a state dict; save model.state_dict()"
+        return f"the top of the checkpoint is {_kind(top)}"
+    for name, value in top.items():
+        if is_array(value):
+            return f"{ascii(name)[:80]} is {_kind(value)}"
     for name, value in top.items():
         if type(value) is Placeholder and name in WRAPPERS:
             return (
@@ -181,11 +178,27 @@ def _holds_tensors(value: object) -> TypeGuard[dict]:
     return _is_dict(value) and any(type(entry) is Tensor for entry in value.values())
 
 
-def _kind(value: object) -> str:
-    """Return what a value is, for messages."""
-    return (
-        f"object of the class {value.cls}" if type(value) is Placeholder else type(value).__name__
-    )
+def _kind(value: Any) -> str:
+    """Return what a value is that is no tensor of a network, and what to do, for messages."""
+    kind = value.storage.kind if type(value) is Tensor else ""
+    if type(value) is Placeholder and value.cls.module == "torch._utils":
+        kind = value.cls.name.strip("_")
+    if kind:
+        if kind.startswith("Q") or "qtensor" in kind:
+            return (
+                "a tensor of quantised numbers, which are not read; use the checkpoint of the "
+                "network before it was quantised"
+            )
+        return f"a tensor of a kind that is not read ({kind}); save it as float32"
+    if is_array(value):
+        return (
+            "an array of NumPy in a pickle; save the arrays with numpy.savez(path, **arrays), "
+            "which is read"
+        )
+    what = f"a {type(value).__name__}"
+    if type(value) is Placeholder:
+        what = f"an object of the class {value.cls}"
+    return f"{what}, not a tensor; save only model.state_dict()"
 
 
 def _unknown_class(value: object) -> Global | None:
@@ -226,17 +239,16 @@ def clean(choice: Choice) -> tuple[str, dict[str, Tensor], tuple[str, ...]]:
     skipped = []
     for name, value in choice.mapping.items():
         proper = type(name) is str and len(name) <= MAX_NAME and _NAME.fullmatch(name)
-        if type(value) is Tensor and proper:
+        if type(value) is Tensor and value.storage.kind in BY_TORCH and proper:
             tensors[name] = value
         elif _is_beside(name, value, choice.others):
-            skipped.append(name if proper else ascii(name)[:40])
+            skipped.append(str(name) if proper or type(name) is OtherKey else ascii(name)[:40])
         elif not proper:
-            raise FormatError(f"{ascii(name)[:80]} is not a name that a network's tensors have")
+            what = str(name) if type(name) is OtherKey else ascii(name)[:80]
+            raise FormatError(f"{what} is not a name that a network's tensors have")
         else:
             _refuse_objects(name, value)
-            raise FormatError(
-                f"{name} is a {_kind(value)}, not a tensor; save only model.state_dict()"
-            )
+            raise FormatError(f"{name} is {_kind(value)}")
     prefix, tensors, counters = unwrap(tensors)
     return prefix, tensors, (*skipped, *counters)
 

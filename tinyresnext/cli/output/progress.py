@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, TypeVar
 
-from ...system.console import at_terminal, rewrite, tell
+from ...system.console import at_terminal, plain, rewrite, tell
 
 if TYPE_CHECKING:
     from ...ops import Backend
@@ -17,8 +17,8 @@ FEW = 16  # up to so many images no counter is shown: they take a moment
 
 
 def say(text: object) -> None:
-    """Print a message for people on standard error, as far as it can be written."""
-    tell(f"tinyresnext: {text}")
+    """Print a message for people on standard error, in one line, as far as it can be written."""
+    tell(f"tinyresnext: {plain(text)}")
 
 
 def announce_compiling(ops: Backend) -> AbstractContextManager[None]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import csv
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ...errors import UsageError
+from ...system.writing import check_writable, present, replacing
 
 if TYPE_CHECKING:
     from ...inference.classify import Row
 
+_MARKS = tuple("=+-@\t\r\n'")  # what a formula begins with, and what marks a text
 SCHEMA = 1  # of the JSON lines; a change that breaks a reader raises it
 
 
@@ -31,18 +33,21 @@ def target(path: str, force: bool, not_over: str | os.PathLike[str] | None = Non
     Raises
     ------
     UsageError
-        The file exists and must not be replaced.
+        The file exists and must not be replaced; it is a link or no file at all; or it cannot be
+        written.
     """
-    if (
-        not_over is not None
-        and os.path.exists(path)
-        and os.path.exists(not_over)
-        and os.path.samefile(path, not_over)
-    ):
+    there = present(path)
+    if not_over is not None and there and _same(path, not_over):
         raise UsageError(f"{path!r} is the file to read; give another name to write to")
-    if os.path.exists(path) and not force:
+    if there and not force:
         raise UsageError(f"{path!r} exists; give another name, or --force to write over it")
+    check_writable(path)
     return path
+
+
+def _same(path: str, other: str | os.PathLike[str]) -> bool:
+    """Return whether two names are those of one file."""
+    return os.path.exists(other) and os.path.samefile(path, other)
 
 
 def table_target(path: str | None, force: bool) -> str | None:
@@ -57,22 +62,42 @@ def table(path: str | None) -> Iterator[Any]:
     Raises
     ------
     UsageError
-        The file cannot be written.
+        The file cannot be written; then there is none, or the old one.
     """
-    if path is None:
-        yield None
+    if path is None or path == "-":
+        yield path and _Writer(sys.stdout)
         return
-    with nullcontext(sys.stdout) if path == "-" else _opened(path) as stream:
-        yield csv.writer(stream)
+    # A file's name that is not UTF-8 is written as the bytes that it is.
+    with (
+        replacing(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
+    ):
+        yield _Writer(stream)
 
 
-def _opened(path: str) -> TextIO:
-    """Open a file for writing; raise `UsageError` if that is not possible."""
-    try:
-        # A file's name that is not UTF-8 is written as the bytes that it is.
-        return open(path, "w", newline="", encoding="utf-8", errors="surrogateescape")
-    except OSError as error:
-        raise UsageError(f"{path!r} cannot be written: {error.strerror}") from error
+class _Writer:
+    """A CSV writer that a spreadsheet runs nothing of.
+
+    A text that begins with one of ``= + - @``, a tab, a line break or ``'`` gets a ``'`` in front:
+    so a spreadsheet takes it as text, and who reads the table removes one ``'`` from the front.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._writer = csv.writer(stream)
+
+    def writerow(self, row: Iterable[Any]) -> None:
+        """Write a row."""
+        self._writer.writerow([_cell(value) for value in row])
+
+    def writerows(self, rows: Iterable[Iterable[Any]]) -> None:
+        """Write rows."""
+        for row in rows:
+            self.writerow(row)
+
+
+def _cell(value: Any) -> Any:
+    """Return a value as it stands in a table."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in _MARKS else value
 
 
 def csv_row(row: Row) -> list[Any]:
@@ -94,4 +119,7 @@ def print_json(values: dict[str, Any]) -> None:
     """Print one JSON object on a line of standard output, at once."""
     import json  # late: only some commands print JSON
 
-    print(json.dumps(values, ensure_ascii=False), flush=True)
+    text = json.dumps(values, ensure_ascii=False)
+    if not text.isprintable():  # what a terminal must not see, as JSON's own escapes
+        text = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+    print(text, flush=True)

@@ -46,6 +46,12 @@ function largest(maps) {
   return most;
 }
 
+// The paths of a block share a scale; shift and shortcut are often far larger, and have their own.
+function scalesOf(maps) {
+  const ofPaths = largest(maps.slice(0, -2));
+  return maps.map((map, term) => (term < maps.length - 2 ? ofPaths : largest([map])));
+}
+
 // Orange is above zero and blue below; the paler, the nearer to zero. Both show on white and black.
 function colour(pixels, at, part) {
   const strength = Math.min(1, Math.abs(part));

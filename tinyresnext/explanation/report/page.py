@@ -22,6 +22,11 @@ from .packed import factor_for, packed
 
 __all__ = ["data_of", "page"]
 
+MEANING = {
+    "softmax": "A softmax turns the logits of all classes into probabilities that sum to 1.",
+    "sigmoid": "A sigmoid turns each logit into a probability of its own: an image may have any "
+    "number of these labels.",
+}
 MINUS = "\N{MINUS SIGN}"
 MOST_BYTES = 5 * 10**6
 SIDES = (
@@ -56,6 +61,7 @@ def page(explanation: Explanation) -> str:
         "version": __version__,
         "image": _picture(explanation.image),
         "labels": _labels(explanation),
+        "meaning": MEANING[explanation.spec.head],
     }
     text = re.sub(r"<!--(\w+)-->", lambda mark: parts[mark[1]], _file("report.html"))
     size = len(text.encode("utf-8"))

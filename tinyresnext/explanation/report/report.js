@@ -27,12 +27,6 @@ function toned(text, value) {
   return one("span", { className: value < 0 ? "against" : "for", textContent: text });
 }
 
-// The paths of a block share a scale; shift and shortcut are often far larger, and have their own.
-function scalesOf(maps) {
-  const ofPaths = largest(maps.slice(0, -2));
-  return maps.map((map, term) => (term < maps.length - 2 ? ofPaths : largest([map])));
-}
-
 function effect(block, term) { return between((k) => block.effects[k][term]); }
 function exact(block, term) { return block.exact && between((k) => block.exact[k][term]); }
 

@@ -22,6 +22,7 @@ from .vocabulary import Global, Vocabulary
 __all__ = ["UInt8Array", "uint8_arrays"]
 
 NDARRAY = Global("numpy", "ndarray")
+MORE_MEMORY = 64 << 20  # bytes of what is no array
 SHORT = 256  # bytes: what Python 2 pickled as a shorter string is a name, as a longer one is pixels
 
 
@@ -80,7 +81,8 @@ def uint8_arrays(most_text: int) -> Vocabulary:
     Parameters
     ----------
     most_text : int
-        Bytes that all strings together may have, the arrays' bytes included.
+        Bytes that a string may have, the arrays' bytes included; all together may have 64 MiB
+        more.
     """
     return Vocabulary(
         calls={
@@ -90,11 +92,11 @@ def uint8_arrays(most_text: int) -> Vocabulary:
             Global("_codecs", "encode"): _encode,
         },
         types={NDARRAY},
-        is_empty=lambda cls: False,
-        forgets=lambda cls: False,
+        is_inert=lambda name: False,
         states={UInt8Array: UInt8Array.set_state, UInt8Type: UInt8Type.set_state},
         old_string=lambda data: data.decode("latin-1") if len(data) < SHORT else data,
-        most_text=most_text,
+        longest=most_text,
+        most_memory=most_text + MORE_MEMORY,
         refusal="no data set needs and which was neither imported nor run",
     )
 

@@ -1,30 +1,30 @@
 """The names that a checkpoint's pickle may mention, and what each means. Nothing is imported.
 
 A tensor becomes a description, a `Tensor`; its numbers are read later, once every description is
-known to lie inside the file. Names that stand in no table are of two kinds (`is_unknown_class`).
-What Python, NumPy and PyTorch themselves have is refused: weights never need the rest of it, and
-attacks use it. What none of them has, a trainer's own class, is kept as an empty `Placeholder`.
+known to lie inside the file. Of the names without a meaning, those that run code or commands are
+refused (`dangerous`), since weights never need them and attacks do. What any other name makes, of a
+library or a trainer's own, is kept as an empty `Placeholder`.
 """
 
 from __future__ import annotations
 
 import math
-import sys
 from collections import OrderedDict
 from dataclasses import dataclass
 
 from ...errors import UnsafeError
 from ...system.checks import is_int
 from ..dtypes import BY_TORCH, MAX_DIMENSIONS
+from .dangerous import is_plain, is_public, runs_code
 from .vocabulary import Global, Placeholder, Vocabulary, set_item
 
-__all__ = ["CHECKPOINT", "STORAGES", "Storage", "Tensor", "is_unknown_class"]
+__all__ = ["CHECKPOINT", "STORAGES", "UNREAD", "Storage", "Tensor", "is_array", "is_unknown_class"]
 
 # of a tensor, zero-sized axes counted as one: larger shapes overflow NumPy's arithmetic
 MAX_ELEMENTS = 1 << 40
-MAX_STRANGE_NAME = 256  # characters of a class that is not known, with its module
-# bytes of all strings together; one emoji makes Python store four bytes per character: 16 MB
-MAX_TEXT = 4 << 20
+# bytes of a text; longer ones are no names
+MAX_TEXT = 1 << 16
+MAX_MEMORY = 48 << 20  # bytes of all objects of a pickle
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,64 +52,46 @@ class Tensor:
     stride: tuple[int, ...]
 
 
-# The text behind this name is the bytes of a NumPy array, as protocol 2 writes them.
-ENCODE = Global("_codecs", "encode")
-
+# Storages whose numbers are not read, and the bytes of a number
+UNREAD = {
+    "ComplexHalf": 4,
+    "ComplexFloat": 8,
+    "ComplexDouble": 16,
+    "QInt8": 1,
+    "QUInt8": 1,
+    "QInt32": 4,
+    "QUInt4x2": 1,
+    "QUInt2x4": 1,
+    "Untyped": 1,
+}
 STORAGES = {
     Global(module, f"{kind}Storage"): kind
-    for module in ("torch", "torch.cuda")
-    for kind in BY_TORCH
+    for module in ("torch", "torch.cuda", "torch.storage")
+    for kind in (*BY_TORCH, *UNREAD)
 }
-
-# What a training script stores beside the weights: its options, a learning-rate schedule, a best
-# accuracy as a NumPy number, the history of a loss as an array. Each becomes an empty
-# `Placeholder`.
-PLACEHOLDERS = frozenset(
-    {
-        Global("argparse", "Namespace"),
-        Global("collections", "Counter"),
-        Global("torch", "device"),
-        Global("__builtin__", "set"),
-        Global("numpy", "dtype"),
-        Global("numpy", "ndarray"),
-        Global("numpy.core.multiarray", "_reconstruct"),
-        Global("numpy._core.multiarray", "_reconstruct"),
-        Global("numpy.core.multiarray", "scalar"),
-        Global("numpy._core.multiarray", "scalar"),
-        ENCODE,
-    }
-)
-
-# A module whose name begins with one of these is not a trainer's own. Some have left Python's list
-# by now, or are Python 2's.
-_PUBLIC = sys.stdlib_module_names | {
-    "__builtin__",
-    "commands",
-    "copy_reg",
-    "distutils",
-    "imp",
-    "lib2to3",
-    "pip",
-    "setuptools",
-    "functorch",
-    "numpy",
-    "torch",
+# Classes of tensors that are no more than their numbers
+_PLAIN_TENSORS = {
+    Global("torch", "Tensor"),
+    Global("torch.nn.parameter", "Parameter"),
+    Global("torch.nn.parameter", "Buffer"),
 }
+_UNION = Global("types", "UnionType")
+
+
+def is_array(value: object) -> bool:
+    """Return whether this stands for an array of NumPy."""
+    made = ("_reconstruct", "_frombuffer")
+    return type(value) is Placeholder and value.cls.name in made
 
 
 def is_unknown_class(name: Global) -> bool:
-    """Return whether this may be a class of some trainer.
+    """Return whether this may be a class of some trainer: not of Python, NumPy or PyTorch."""
+    return is_plain(name) and not is_public(name)
 
-    It has a plain dotted name, and is not of Python, NumPy or PyTorch.
-    """
-    if len(name.module) + len(name.name) > MAX_STRANGE_NAME:
-        return False
-    whole = f"{name.module}.{name.name}"
-    parts = whole.split(".")
-    plain = whole.isascii() and all(
-        part.isidentifier() and not part.startswith("__") for part in parts
-    )
-    return plain and parts[0] not in _PUBLIC
+
+def _is_inert(name: Global) -> bool:
+    """Return whether a name without a meaning may be mentioned."""
+    return name not in STORAGES and is_plain(name) and not runs_code(name)
 
 
 # -- what the permitted names mean
@@ -137,12 +119,35 @@ def _size(arguments: tuple) -> tuple:
     return arguments[0]
 
 
-def _rebuild_parameter(arguments: tuple) -> Tensor:
-    """Return what ``(tensor, requires_grad, hooks)`` means: that tensor."""
-    if len(arguments) != 3 or type(arguments[0]) is not Tensor:
+def _rebuild_parameter(arguments: tuple) -> Tensor | Placeholder:
+    """Return what ``(tensor, requires_grad, hooks)`` means: that tensor.
+
+    A fourth entry has attributes of the parameter, which are dropped.
+    """
+    if len(arguments) not in (3, 4) or type(arguments[0]) not in (Tensor, Placeholder):
         raise UnsafeError("the arguments of torch._utils._rebuild_parameter are not a tensor's")
-    _refuse_hooks(*arguments[1:])
+    _refuse_hooks(*arguments[1:3])
     return arguments[0]
+
+
+def _parameter(arguments: tuple) -> Tensor | Placeholder:
+    """Return what ``Parameter(tensor, requires_grad)`` means: that tensor."""
+    if not 1 <= len(arguments) <= 2 or type(arguments[0]) not in (Tensor, Placeholder):
+        raise UnsafeError("the arguments of torch.nn.parameter.Parameter are not a tensor's")
+    return arguments[0]
+
+
+def _rebuild_from_type(arguments: tuple) -> object:
+    """Return what ``(function, class, arguments, attributes)`` means.
+
+    Attributes of a plain tensor are dropped. The numbers of another class may mean anything.
+    """
+    function, cls, inner = arguments[:3] if len(arguments) == 4 else (None, None, None)
+    if type(function) is not Global or type(cls) is not Global or type(inner) is not tuple:
+        raise UnsafeError("the arguments of torch._tensor._rebuild_from_type_v2 are not a tensor's")
+    if cls not in _PLAIN_TENSORS or function not in _REBUILD:
+        return Placeholder(cls)
+    return _REBUILD[function](inner)
 
 
 def _rebuild_tensor_v2(arguments: tuple) -> Tensor:
@@ -192,44 +197,95 @@ def _refuse_hooks(requires_grad: object, hooks: object) -> None:
         raise UnsafeError("a tensor comes with hooks, which are code; save only model.state_dict()")
 
 
-def _getattr(arguments: tuple) -> Placeholder:
-    """Return what ``getattr(class, "name")`` means, by which Python 2 wrote the method of a class.
+def _getattr(arguments: tuple) -> Global | Placeholder:
+    """Return what ``getattr(class, "name")`` means: so Python writes methods and inner classes.
 
-    The method of a trainer's own class is as empty as the class.
+    Both are names without a meaning. So is the method of an object.
     """
-    if len(arguments) != 2 or type(arguments[0]) is not Global or type(arguments[1]) is not str:
+    if len(arguments) != 2 or type(arguments[1]) is not str:
         raise UnsafeError("the arguments of getattr are not a class and a name")
-    method = Global(arguments[0].module, arguments[1])
-    if not is_unknown_class(arguments[0]) or not is_unknown_class(method):
+    owner, name = arguments
+    cls = owner.cls if type(owner) is Placeholder else owner
+    if type(cls) is not Global:
+        cls = Global("builtins", type(owner).__name__)
+    method = Global(cls.module, f"{cls.name}.{name}")
+    if (owner is cls and cls in _CALLS) or not _is_inert(method):
         raise UnsafeError(
-            f"the pickle asks {arguments[0]} for an attribute, which no state dict needs; nothing "
-            "was run"
+            f"the pickle asks {cls} for an attribute, which no state dict needs; nothing was run"
         )
+    return method if owner is cls else Placeholder(method)
+
+
+def _reconstructor(arguments: tuple) -> Placeholder:
+    """Return what ``_reconstructor(class, base, state)`` means: an object in protocols 0 and 1."""
+    if len(arguments) != 3 or type(arguments[0]) is not Global or not _is_inert(arguments[0]):
+        raise UnsafeError("the arguments of copyreg._reconstructor are not those of an object")
     return Placeholder(arguments[0])
 
 
-def _only_metadata(target: OrderedDict, state: object) -> None:
-    """Raise `UnsafeError` unless a state dict gets only ``_metadata``, which is dropped."""
-    if type(state) is not dict or set(state) != {"_metadata"}:
-        raise UnsafeError("the pickle sets attributes of an OrderedDict other than _metadata")
+def _partial(arguments: tuple) -> Placeholder:
+    """Return a placeholder for a function with some of its arguments."""
+    if not arguments or type(arguments[0]) not in (Global, Placeholder):
+        raise UnsafeError("the arguments of functools.partial do not begin with a function")
+    return Placeholder(Global("functools", "partial"))
+
+
+def _reduce(arguments: tuple) -> Placeholder:
+    """Return what ``reduce(or_, classes)`` means: so Python writes ``int | None``."""
+    either = (Global("_operator", "or_"), Global("operator", "or_"))
+    if len(arguments) != 2 or arguments[0] not in either:
+        raise UnsafeError("the arguments of functools.reduce are not those of a union of types")
+    return Placeholder(_UNION)
+
+
+def _only_attributes(target: OrderedDict, state: object) -> None:
+    """Raise `UnsafeError` unless a state dict gets attributes of its own; they are dropped."""
+    if type(state) is not dict or any(
+        type(name) is not str or name.startswith("__") or hasattr(OrderedDict, name)
+        for name in state
+    ):
+        raise UnsafeError("the pickle sets attributes of an OrderedDict that it has already")
+
+
+_REBUILD = {
+    Global("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+    Global("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
+    Global("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
+    Global("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor_v2,
+}
+_CALLS = {
+    Global("__builtin__", "getattr"): _getattr,
+    Global("builtins", "getattr"): _getattr,
+    Global("collections", "OrderedDict"): _ordered_dict,
+    Global("collections", "defaultdict"): lambda arguments: {},
+    Global("copy_reg", "_reconstructor"): _reconstructor,
+    Global("copyreg", "_reconstructor"): _reconstructor,
+    Global("functools", "partial"): _partial,
+    Global("functools", "reduce"): _reduce,
+    Global("torch", "Size"): _size,
+    Global("torch._tensor", "_rebuild_from_type_v2"): _rebuild_from_type,
+    Global("torch.nn.parameter", "Parameter"): _parameter,
+    **_REBUILD,
+}
+
+
+def _old_string(data: bytes) -> str | bytes:
+    """Return what a string of Python 2 is: text, or bytes if it is not UTF-8."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data
 
 
 CHECKPOINT = Vocabulary(
-    calls={
-        Global("__builtin__", "getattr"): _getattr,
-        Global("collections", "OrderedDict"): _ordered_dict,
-        Global("torch", "Size"): _size,
-        Global("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-        Global("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
-        Global("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor_v2,
-    },
+    calls=_CALLS,
     types=STORAGES,
-    is_empty=lambda cls: cls in PLACEHOLDERS or is_unknown_class(cls),
-    forgets=is_unknown_class,
-    states={OrderedDict: _only_metadata, Placeholder: lambda target, state: None},
-    old_string=bytes.decode,
-    most_text=MAX_TEXT,
-    refusal="is not part of a state dict and was neither imported nor run; if the file holds a "
-    "whole model, load it where you trust it and save only model.state_dict()",
-    skipped=ENCODE,
+    is_inert=_is_inert,
+    states={OrderedDict: _only_attributes, Placeholder: lambda target, state: None},
+    old_string=_old_string,
+    longest=MAX_TEXT,
+    most_memory=MAX_MEMORY,
+    refusal="runs code or opens files, or leads there; no checkpoint needs it, and nothing of it "
+    "was imported or run. Use a file from another source, or save only model.state_dict()",
+    passes_over=True,
 )

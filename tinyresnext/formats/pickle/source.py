@@ -1,4 +1,4 @@
-"""The bytes of a pickle, counted: numbers, texts of a stated length, lines, and frames."""
+"""The bytes of a pickle, counted: numbers, texts, lines, and frames."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ...errors import FormatError, UnsafeError
 
 __all__ = ["Source"]
 
-MAX_LINE = 256  # bytes of a line, in which a name's module or name stands
+MAX_LINE = 256  # bytes of a line in which a module, a name or a number stands
 
 
 class Source:
@@ -19,13 +19,14 @@ class Source:
     ----------
     stream : binary file
         Only ``read`` and ``readline`` are used.
-    most_text : int
-        Bytes that all texts together may have.
+    longest : int
+        Bytes of a text.
+    passes_over : bool
+        Whether longer texts are passed over; else they are refused.
     """
 
-    def __init__(self, stream: BinaryIO, most_text: int) -> None:
-        self._stream = stream
-        self._text_left = self._most_text = most_text
+    def __init__(self, stream: BinaryIO, longest: int, passes_over: bool) -> None:
+        self._stream, self._longest, self._passes_over = stream, longest, passes_over
         self.position = 0
         self.frame_end = 0
 
@@ -44,22 +45,21 @@ class Source:
         """Return one number of the size that ``layout`` (as for `struct`) says."""
         return struct.unpack(layout, self.read(struct.calcsize(layout)))[0]
 
-    def payload(self, layout: str) -> bytes:
-        """Return the bytes of a text, whose length stands before them."""
-        count = self.number(layout)
-        self._text_left -= count
-        if count < 0 or self._text_left < 0:
-            raise UnsafeError(
-                f"the pickle declares a text of {count} bytes; all texts together may have "
-                f"{self._most_text}"
-            )
-        return self.read(count)
+    def payload(self, layout: str) -> bytes | None:
+        """Return the bytes of a text, whose length stands before them; None if it was passed over.
 
-    def skip_payload(self, layout: str) -> None:
-        """Pass over the bytes of a text, however long it is."""
-        left = self.number(layout)
-        while left:
-            left -= len(self.read(min(left, 1 << 16)))
+        The numbers of an array, or the history of a loss, may be longer than all names.
+        """
+        count = self.number(layout)
+        if count < 0 or (count > self._longest and not self._passes_over):
+            raise UnsafeError(
+                f"the pickle declares a text of {count} bytes; it may have {self._longest}"
+            )
+        if count <= self._longest:
+            return self.read(count)
+        while count:
+            count -= len(self.read(min(count, 1 << 16)))
+        return None
 
     def line(self) -> bytes:
         """Return a line without its end."""
@@ -67,10 +67,25 @@ class Source:
         self.position += len(line)
         if not line.endswith(b"\n"):
             raise FormatError(
-                f"a name before byte {self.position} of the pickle is cut short or longer than "
-                f"{MAX_LINE} bytes"
+                f"a name or number before byte {self.position} of the pickle is cut short or "
+                f"longer than {MAX_LINE} bytes"
             )
         return line[:-1]
+
+    def text_line(self) -> bytes | None:
+        """Return a line that is a text, without its end; None if it was passed over."""
+        line = self._stream.readline(self._longest + 1)
+        self.position += len(line)
+        if line.endswith(b"\n"):
+            return line[:-1]
+        if len(line) > self._longest and not self._passes_over:
+            raise UnsafeError(f"the pickle has a text of more than {self._longest} bytes")
+        while line and not line.endswith(b"\n"):
+            line = self._stream.readline(1 << 16)
+            self.position += len(line)
+        if not line:
+            raise FormatError(f"the pickle is cut short in a text before byte {self.position}")
+        return None
 
     def frame(self) -> None:
         """Note where a frame of protocol 4 ends; frames neither nest nor overlap."""

@@ -6,9 +6,11 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import FormatError, UnsafeError
+from ...errors import FormatError
 
-__all__ = ["Global", "Placeholder", "Vocabulary", "set_item"]
+__all__ = ["Global", "OtherKey", "Placeholder", "Vocabulary", "set_item"]
+
+MAX_ITEMS = 50_000  # that a list or dict keeps; it forgets what comes then
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,19 @@ class Placeholder:
     cls: Global
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class OtherKey:
+    """Stands for a key of a dict that is neither text nor a whole number.
+
+    Each is equal to itself only: hashing a deeply nested tuple would exhaust the C stack.
+    """
+
+    kind: str
+
+    def __str__(self) -> str:
+        return f"a key of type {self.kind}"
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """The names that one kind of pickle may mention, and how the machine reads its strings.
@@ -40,47 +55,44 @@ class Vocabulary:
         call means.
     types : collection of Global
         Names that may stand as arguments, but cannot be called.
-    is_empty : callable
-        Whether objects of a class become an empty `Placeholder`.
-    forgets : callable
-        Whether a `Placeholder` of a class accepts items, and forgets them.
+    is_inert : callable
+        Whether a name in neither may be mentioned. What is made by it is a `Placeholder`, whatever
+        the arguments are.
     states : mapping of type to callable
         How the machine sets the state (the attributes) of an object of each type that may have
         one: the callable receives the object and the state.
     old_string : callable
         What the bytes of a Python 2 string become. It may raise ``UnicodeDecodeError``.
-    most_text : int
-        Bytes that all strings together may have.
+    longest : int
+        Bytes of a text. A longer one is passed over if ``passes_over``, and refused if not.
+    most_memory : int
+        Bytes that all objects together may take, about.
     refusal : str
         Completes the message "the file names X, which ..." for a name that is not permitted.
-    skipped : Global, optional
-        A text that is pushed right behind this name is passed over, and may have any length.
+    passes_over : bool
+        Whether texts that are too long become placeholders.
     """
 
     calls: Mapping[Global, Callable[[tuple], object]]
     types: Collection[Global]
-    is_empty: Callable[[Global], bool]
-    forgets: Callable[[Global], bool]
+    is_inert: Callable[[Global], bool]
     states: Mapping[type, Callable[[Any, object], None]]
     old_string: Callable[[bytes], object]
-    most_text: int
+    longest: int
+    most_memory: int
     refusal: str
-    skipped: Global | None = None
+    passes_over: bool = False
 
     def permits(self, name: Global) -> bool:
         """Return whether the pickle may mention this name."""
-        return name in self.calls or name in self.types or self.is_empty(name)
+        return name in self.calls or name in self.types or self.is_inert(name)
 
 
 def set_item(target: dict, key: object, value: object) -> None:
-    """Set a key once.
-
-    Only str and int are hashed: hashing a deeply nested tuple would exhaust the C stack.
-    """
+    """Set a key once. A dict that is full forgets it."""
     if type(key) not in (str, int):
-        raise UnsafeError(
-            f"a dict in the pickle has a key of type {type(key).__name__}; names are text"
-        )
+        key = OtherKey(type(key).__name__)
     if key in target:
         raise FormatError(f"a dict in the pickle has the key {ascii(key)[:80]} twice")
-    target[key] = value
+    if len(target) < MAX_ITEMS:
+        target[key] = value

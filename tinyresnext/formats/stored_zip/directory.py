@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
+from itertools import islice
 from typing import BinaryIO, NamedTuple
 
 from ...errors import FormatError, UnsafeError
 from .ends import Directory, find_directory
 from .records import CENTRAL, CENTRAL_MAGIC, DEFLATED, DESCRIPTOR, UTF8, read_exactly, wide_fields
 
-__all__ = ["Entry", "entries_in", "entry_at", "read_directory"]
+__all__ = ["MAX_MEMBERS", "Entry", "entries_in", "entry_at", "read_directory"]
 
 # an entry takes about 500 bytes here; a ResNeXt-101 with optimiser and averaged copy has 3,200
 MAX_MEMBERS = 20_000
@@ -40,6 +41,11 @@ class Entry(NamedTuple):
     extra: bytes
     comment: int
 
+    @property
+    def is_folder(self) -> bool:
+        """Return whether this stands for a folder, as other programs list them."""
+        return self.name.endswith(b"/") and not self.size and not self.packed
+
 
 def read_directory(file: BinaryIO, deflated: bool) -> tuple[list[Entry], int]:
     """Return the entries in the order of their data, and the offset at which the directory begins.
@@ -62,13 +68,18 @@ def read_directory(file: BinaryIO, deflated: bool) -> tuple[list[Entry], int]:
             f"{MAX_MEMBERS}"
         )
     entries: list[Entry] = []
-    for _, entry in entries_in(file, directory):
-        if len(entries) == directory.entries:
-            raise UnsafeError(f"the zip directory has bytes beyond its {directory.entries} entries")
+    listed = entries_in(file, directory)
+    for _, entry in islice(listed, directory.entries):
         _check_plain(entry, deflated)
         entries.append(entry)
     if len(entries) != directory.entries:
         raise FormatError("the zip directory is cut short")
+    try:
+        more = next(listed, None) is not None
+    except FormatError:  # what follows is no entry
+        more = True
+    if more:
+        raise UnsafeError(f"the zip directory has bytes beyond its {directory.entries} entries")
     return sorted(entries, key=lambda entry: entry.header), directory.begin
 
 
@@ -82,10 +93,10 @@ def _check_plain(entry: Entry, deflated: bool) -> None:
         )
     if entry.method not in ((0, DEFLATED) if deflated else (0,)):
         raise FormatError(
-            "a zip member is compressed with a method that is not read; unpack the members and "
-            "store them (zip -0)"
+            "a zip member is compressed with a method that is not read; unpack the archive, and "
+            "pack its folder again without compression (zip -0 -r NEW.pth FOLDER)"
         )
-    if entry.kind not in (0, stat.S_IFREG):
+    if entry.kind not in (0, stat.S_IFDIR if entry.is_folder else stat.S_IFREG):
         raise UnsafeError("a zip member is a link or a device")
     if entry.size != entry.packed and not entry.method:
         raise FormatError("a stored zip member has two different sizes")

@@ -12,11 +12,13 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import BinaryIO
 
-from ...errors import FormatError, IntegrityError, UnsafeError
+from ...errors import FormatError, IntegrityError, UnsafeError, WeightsError
 from ...system.files import PIECE, pieces
-from .directory import Entry, read_directory
+from .directory import MAX_MEMBERS, Entry, entries_in, read_directory
+from .ends import find_directory
 from .records import (
     DEFLATED,
     DESCRIPTOR,
@@ -28,7 +30,7 @@ from .records import (
     wide_fields,
 )
 
-__all__ = ["Member", "check_crc", "read_members", "read_pieces", "unpacked"]
+__all__ = ["Member", "check_crc", "listed_names", "read_members", "read_pieces", "unpacked"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Member:
 
 
 def read_members(file: BinaryIO, *, deflated: bool = False) -> dict[str, Member]:
-    """Return the archive's members by name, in the order of their data.
+    """Return the archive's members by name, in the order of their data; folders are passed over.
 
     Parameters
     ----------
@@ -75,6 +77,8 @@ def read_members(file: BinaryIO, *, deflated: bool = False) -> dict[str, Member]
                 "before it ends"
             )
         member, expected = _locate(file, entry, begin)
+        if entry.is_folder:
+            continue
         if member.name in members:
             raise UnsafeError(f"the zip archive has two members named {ascii(member.name)[:80]}")
         members[member.name] = member
@@ -84,6 +88,16 @@ def read_members(file: BinaryIO, *, deflated: bool = False) -> dict[str, Member]
             "directory"
         )
     return members
+
+
+def listed_names(file: BinaryIO) -> list[str]:
+    """Return the names of the members, with nothing checked; none if there is no directory."""
+    try:
+        directory = find_directory(file, comment=True)
+        listed = islice(entries_in(file, directory), MAX_MEMBERS)
+        return [entry.name.decode("utf-8", "replace") for _, entry in listed]
+    except WeightsError:
+        return []
 
 
 def read_pieces(file: BinaryIO, member: Member) -> Iterator[memoryview]:
@@ -181,7 +195,7 @@ def _locate(file: BinaryIO, entry: Entry, directory: int) -> tuple[Member, int]:
     end = start + entry.packed
     if flags & DESCRIPTOR:
         end = _check_descriptor(file, entry, end, directory, where)
-    name_in = _checked_name(entry.name)
+    name_in = _checked_name(entry.name.removesuffix(b"/") if entry.is_folder else entry.name)
     deflated = entry.method == DEFLATED
     return Member(name_in, start, entry.size, entry.crc, entry.packed, deflated), end
 

@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ...errors import UsageError
-from ...system.files import replacing
+from ...system.writing import replacing
+from .evaluation import check_matrix
 from .lettering import Font, Letters
 
 __all__ = ["draw", "named", "write"]
@@ -85,7 +86,13 @@ def draw(confusion: np.ndarray, classes: Sequence[str], title: str) -> tuple[Ima
     classes : sequence of str
     title : str
         The first line of the picture.
+
+    Raises
+    ------
+    UsageError
+        There are too many classes.
     """
+    check_matrix(len(classes))
     side, letters = next(
         ((side, letters) for most, side, letters in CELLS if len(classes) <= most), (SMALLEST, 0)
     )

@@ -8,7 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["TOP", "ClassScore", "Evaluation"]
+from ...errors import UsageError
+
+__all__ = ["TOP", "ClassScore", "Evaluation", "check_matrix"]
+
+MOST_CLASSES = 4096  # of a confusion matrix that is written: 17 million numbers
 
 TOP = 5  # classes among which the right one counts for the top-5 accuracy
 
@@ -20,6 +24,21 @@ class ClassScore(NamedTuple):
     pictures: int
     top1: float | None
     top5: float | None
+
+
+def check_matrix(classes: int) -> None:
+    """Refuse to write a confusion matrix that is too large; ask before the evaluation.
+
+    Raises
+    ------
+    UsageError
+    """
+    if classes > MOST_CLASSES:
+        raise UsageError(
+            f"a confusion matrix of {classes:,} classes has {classes**2:,} numbers; at most "
+            f"{MOST_CLASSES:,} classes are written as a table, as JSON or as an image: leave out "
+            "--csv, --json and --picture"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +113,14 @@ class Evaluation:
         return f"{self.top1:.2%} top-1 of {self.pictures:,} images"
 
     def to_json(self) -> dict[str, object]:
-        """Return everything as a JSON object."""
+        """Return everything as a JSON object.
+
+        Raises
+        ------
+        UsageError
+            There are too many classes; see `check_matrix`.
+        """
+        check_matrix(len(self.classes))
         head: dict[str, object] = {
             "pictures": self.pictures,
             "top1": self.top1,
@@ -112,8 +138,9 @@ class Evaluation:
         """Yield the rows of a CSV table: a heading, then one row for each class.
 
         A row has the name of the class, its number of images, its accuracies, and its row of the
-        confusion matrix.
+        confusion matrix. Errors are those of `to_json`.
         """
+        check_matrix(len(self.classes))
         yield ["class", "pictures", "top1", "top5", *self.classes]
         for one, answers in zip(self.per_class, self.confusion.tolist(), strict=True):
             accuracies = ("" if part is None else part for part in (one.top1, one.top5))

@@ -11,7 +11,9 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ...system.files import replacing
+from ...errors import UsageError
+from ...system.files import regular
+from ...system.writing import replacing
 
 __all__ = ["draw", "points", "write"]
 
@@ -34,8 +36,8 @@ def write(path: str | os.PathLike[str], log: Path) -> None:
     UsageError
         The file cannot be written.
     """
-    with open(log, encoding="utf-8", errors="replace") as file:
-        found = points(file.read().splitlines())
+    with regular(log, error=UsageError) as file:
+        found = points(file.read().decode("utf-8", "replace").splitlines())
     if not any(found.values()):
         return
     picture = draw(found)

@@ -9,12 +9,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ...errors import UsageError
-from ...system.files import locked, shown
+from ...errors import FormatError, UsageError
+from ...system.files import shown
+from ...system.writing import locked, present
 from . import state as training_state
 from .state import State
 
-# What `files.replacing` had not finished when its process was killed.
+# What `writing.replacing` had not finished when its process was killed.
 _LEFT_BEHIND = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 
@@ -27,6 +28,7 @@ class TrainingFolder:
         self.best, self.model = self.path / "best.h5", self.path / "model.h5"
         self.curve = self.path / "curve.png"
         self.lock = self.path / ".lock"
+        self._files = (self.state, self.log, self.best, self.model, self.curve)
 
     @contextmanager
     def run(self, start: State, resume: bool) -> Iterator[State]:
@@ -60,14 +62,19 @@ class TrainingFolder:
             made.
         """
         self._made()
-        for path in (self.state, self.log, self.best, self.model, self.curve):
-            if os.path.exists(path):
+        for path in self._files:
+            if present(path):
                 raise UsageError(
                     f"{shown(path)} exists: --resume goes on with the run there, or give another "
                     "folder"
                 )
         self._clean()
         training_state.write(self.state, start)
+        try:
+            training_state.read_meta(self.state)  # what could not be resumed is not begun
+        except FormatError:
+            self.state.unlink()
+            raise
         return start
 
     def resume(self, start: State) -> State:
@@ -127,7 +134,9 @@ class TrainingFolder:
 
     def _found(self) -> None:
         """Refuse to resume where there is nothing."""
-        if not os.path.exists(self.state):
+        for path in self._files[1:]:  # a link is refused before anything is computed
+            present(path)
+        if not present(self.state):
             raise UsageError(
                 f"there is no {shown(self.state)} to resume; leave out --resume to begin"
             )

@@ -9,10 +9,12 @@ import threading
 import time
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 from ...errors import UsageError
 from ...system.console import at_terminal, rewrite, tell
+from ...system.files import PIECE, shown
+from ...system.writing import opened
 
 EVERY = 0.25  # seconds between two looks at the terminal
 
@@ -37,15 +39,13 @@ class Log:
 
     def __init__(self, path: Path, length: int = 0) -> None:
         self.path = path
+        self._file = opened(path)
         try:
-            self._file = open(path, "ab+")  # noqa: SIM115
-            self._file.seek(0)
-            kept = self._file.read(length)
-            self._file.truncate(kept.rfind(b"\n") + 1)
+            self._file.truncate(_end_of_line(self._file, length))
             self._file.seek(0, os.SEEK_END)
         except OSError as error:
             raise UsageError(
-                f"the log {path} cannot be written: {error.strerror}; choose another folder"
+                f"the log {shown(path)} cannot be written: {error.strerror}; choose another folder"
             ) from error
 
     def line(self, **values: Any) -> None:
@@ -57,7 +57,8 @@ class Log:
             self._file.flush()
         except OSError as error:
             raise UsageError(
-                f"the log {self.path} cannot be written: {error.strerror}; make room and resume"
+                f"the log {shown(self.path)} cannot be written: {error.strerror}; make room and "
+                "resume"
             ) from error
 
     def sync(self) -> int:
@@ -66,13 +67,26 @@ class Log:
             os.fsync(self._file.fileno())
         except OSError as error:
             raise UsageError(
-                f"the log {self.path} cannot be written: {error.strerror}; make room and resume"
+                f"the log {shown(self.path)} cannot be written: {error.strerror}; make room and "
+                "resume"
             ) from error
         return self._file.tell()
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _end_of_line(file: BinaryIO, length: int) -> int:
+    """Return the end of the last line that ends within the first ``length`` bytes of a file."""
+    at = min(length, file.seek(0, os.SEEK_END))
+    while at > 0:
+        start = max(0, at - PIECE)
+        file.seek(start)
+        if end := file.read(at - start).rfind(b"\n") + 1:
+            return start + end
+        at = start
+    return 0
 
 
 class Progress:

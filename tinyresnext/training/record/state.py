@@ -23,7 +23,8 @@ from ...formats.npy import header_bytes
 from ...formats.stored_zip.reader import Member, read_members, read_pieces
 from ...network.spec import Spec
 from ...system.checks import is_int
-from ...system.files import regular, replacing
+from ...system.files import regular, shown
+from ...system.writing import replacing
 from ..recipes import Recipe
 from ..weights import size, views
 
@@ -178,9 +179,11 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[BinaryIO, dict[str, 
             # A deflated member is refused later, by its name.
             yield file, read_members(file, deflated=True)
         except (FormatError, ShapeError, IntegrityError) as error:
-            raise type(error)(f"{path}: {error}") from error
+            raise type(error)(f"{shown(path)}: {error}") from error
         except (UnsafeError, ValueError, OverflowError) as error:
-            raise FormatError(f"{path} is no state of a training run: {error}; {AGAIN}") from error
+            raise FormatError(
+                f"{shown(path)} is no state of a training run: {error}; {AGAIN}"
+            ) from error
 
 
 def _state(file: BinaryIO, members: dict[str, Member]) -> State:

@@ -97,15 +97,25 @@ def _ours(status: os.stat_result) -> bool:
 def _make(place: Path) -> None:
     """Make the folder and those above it; new ones are for the user alone."""
     place.parent.parent.parent.mkdir(parents=True, exist_ok=True)
-    for level in (place.parent.parent, place.parent, place):
+    for level in _levels(place):
         with suppress(FileExistsError):
             level.mkdir(mode=0o700)
 
 
 def _trusted(place: Path) -> bool:
     """Return whether the folder and the two above it are real folders and the user's."""
-    found = [os.lstat(level) for level in (place, place.parent, place.parent.parent)]
-    return all(stat.S_ISDIR(status.st_mode) and _ours(status) for status in found)
+    return all(map(_trusted_one, _levels(place)))
+
+
+def _trusted_one(level: Path) -> bool:
+    """Return whether this is a real folder and the user's."""
+    status = os.lstat(level)
+    return stat.S_ISDIR(status.st_mode) and _ours(status)
+
+
+def _levels(place: Path) -> tuple[Path, Path, Path]:
+    """Return the folder and the two above it, the outermost first."""
+    return place.parent.parent, place.parent, place
 
 
 # --- one kernel -----------------------------------------------------------------------------------
@@ -129,6 +139,12 @@ def _digest(name: str, signature: str, payload: bytes) -> bytes:
     return hashlib.sha256(head.encode() + payload).digest()
 
 
+def _opener(name: str, flags: int) -> int:
+    """Open a file, but no link, and without waiting for a pipe."""
+    more = ("NOFOLLOW", "NONBLOCK")  # not every system has them
+    return os.open(name, flags | sum(getattr(os, f"O_{flag}", 0) for flag in more))
+
+
 def read(name: str, signature: str) -> bytes | None:
     """Return what `write` stored for that kernel and those types of arguments, or None.
 
@@ -141,7 +157,7 @@ def read(name: str, signature: str) -> bytes | None:
     try:
         if not _trusted(place):
             return None
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=_opener) as file:
             status = os.fstat(file.fileno())
             content = file.read() if stat.S_ISREG(status.st_mode) and _ours(status) else b""
     except FAILURES:
@@ -208,14 +224,20 @@ def problem() -> str | None:
     place = folder()
     if place is None:
         return "there is no folder for them, or this version of Numba is not known"
+    there = place
     try:
-        _make(place)
-        if not _trusted(place):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.lstat(place)  # such as a name that no file can have
+        while not os.path.lexists(there) and there != there.parent:
+            there = there.parent
+        if any(not _trusted_one(level) for level in _levels(place) if os.path.lexists(level)):
             return (
                 f"{place.parent.parent} or a folder in it belongs to somebody else, "
                 "or others can write to it"
             )
-        return None if os.access(place, os.W_OK) else f"{place} cannot be written to"
+        if not there.is_dir():
+            return f"{place} cannot be made: {there} is not a folder"
+        return None if os.access(there, os.W_OK) else f"{place} cannot be written to"
     except FAILURES as error:
         return f"{place} cannot be made: {error}"
 

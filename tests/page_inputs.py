@@ -1,0 +1,64 @@
+"""The files that the commands and examples in README and docs/ read, as small as they can be."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import cases
+import data_files
+
+from tinyresnext import Preprocess, Spec, random_model, save
+from tinyresnext.checkpoints import carried, export
+from tinyresnext.checkpoints.imagenet import imagenet_labels
+from tinyresnext.store.store import Stored
+
+CAT = Path(__file__).parent / "data" / "chelsea.jpg"
+# Like ResNeXt-50 it has four stages and ImageNet's classes; it is far smaller.
+SPEC = Spec((1, 1, 1, 1), 4, 4)
+PULLED = "resnext50_32x4d.tv_in1k"
+
+
+def write(folder: Path) -> None:
+    """Write every file that a page names, and a folder ``home`` with a model that was pulled."""
+    for name in ("tests/data/chelsea.jpg", "photo.jpg"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(CAT, folder / name)
+    weights(folder)
+    own, imagenet = ("cat", "dog"), (imagenet_labels()[281], imagenet_labels()[1])
+    data_files.write_files(folder / "photos", images(own, 12))
+    data_files.write_files(folder / "flowers", images(("rose", "tulip"), 20))
+    data_files.write_zip(folder / "photos.zip", split("test", images(own, 3)))
+    for name in ("images.zip", "cifar.zip"):
+        both = split("train", images(imagenet, 64)) | split("test", images(imagenet, 3))
+        data_files.write_zip(folder / name, both)
+    archive = folder / "cifar-10-python.tar.gz"
+    archive.write_bytes(data_files.packed(data_files.tar(data_files.cifar10_python())))
+
+
+def weights(folder: Path) -> None:
+    """Write models and checkpoints under the names that the pages have."""
+    preprocess, names = Preprocess(72, 64), imagenet_labels()
+    model = random_model(SPEC, device="reference", preprocess=preprocess, labels=names)
+    save(model, folder / "resnext50_32x4d.h5")
+    (folder / "home" / "models").mkdir(parents=True)
+    shutil.copy(folder / "resnext50_32x4d.h5", folder / "home" / "models" / f"{PULLED}.h5")
+    stored = Stored(model.spec, model.params, preprocess, names, model.provenance)
+    export.write_pth(folder / "any.pth", model.params, carried=carried.written(stored))
+    for digest in ("7cdf4587", "1a0047aa"):
+        file = folder / f"resnext50_32x4d-{digest}.pth"
+        file.write_bytes(cases.checkpoint(dict(model.params), legacy=True))
+
+
+def images(classes: tuple[str, ...], count: int) -> dict[str, bytes]:
+    """Return files of small images in a folder for each class."""
+    return {
+        f"{name}/{number}.png": data_files.picture(100 * place + number, 32)
+        for place, name in enumerate(classes)
+        for number in range(count)
+    }
+
+
+def split(name: str, files: dict[str, bytes]) -> dict[str, bytes]:
+    """Return the same files in the folder of a split."""
+    return {f"{name}/{path}": data for path, data in files.items()}

@@ -1,0 +1,87 @@
+"""Files that people mistake for checkpoints: what each is, and what to do instead.
+
+A file is known by its first bytes, an archive by the names of its members.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from .hdf5.form import SIGNATURE as HDF5
+from .stored_zip.records import END_MAGIC
+
+__all__ = ["archive_kind", "file_kind"]
+
+_FLOAT = "use the checkpoint that it was made from (.pth or .safetensors)"
+_BEGINNINGS = {  # first bytes -> what it is and what to do
+    HDF5: "an HDF5 file; open it as a model instead",
+    b"\x1f\x8b": "compressed with gzip; unpack it first",
+    b"BZh": "compressed with bzip2; unpack it first",
+    b"\xfd7zXZ": "compressed with xz; unpack it first",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd; unpack it first",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive; unpack it first",
+    b"Rar!": "a RAR archive; unpack it first",
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself; fetch it with git lfs "
+    "pull",
+    b"<": "a web page, not a checkpoint; check the address that it was downloaded from",
+    b"\x93NUMPY": "a NumPy array; a checkpoint was expected",
+    b"GGUF": f"a GGUF file, whose weights are quantised; {_FLOAT}",
+    b"PAR1": "a Parquet table; a checkpoint was expected",
+    END_MAGIC: "an empty zip archive",
+}
+# A protobuf message that begins with field 1, a small number (the version of the format), and goes
+# on with another field of ONNX's ModelProto
+_ONNX = re.compile(rb"\x08[\x01-\x20](?:[\x12\x1a\x22\x32\x3a\x42\x72]|\x28[\x00-\x7f])", re.DOTALL)
+_SCRIPT = re.compile(r"[^/]+/(?:constants\.pkl|code/.*)")
+_EXPORTED = ("/archive_format", "/serialized_exported_program.json")
+_CHECKPOINTS = (".pth", ".pt", ".bin", ".safetensors")
+_INDEX = (
+    "the index of a checkpoint in parts, which has no weights itself; load all parts that it names "
+    "and save their tensors in one .safetensors file (safetensors.torch.load_file, save_file)"
+)
+
+
+def file_kind(head: bytes) -> str:
+    """Return what a file that begins so is and what to do, "" if it may be a checkpoint."""
+    for start, what in _BEGINNINGS.items():
+        if head.startswith(start):
+            return what
+    if head[257:262] == b"ustar":
+        return (
+            "a tar archive, PyTorch's format before 0.2; load it with an old PyTorch and save it "
+            "again"
+        )
+    if head[4:8] == b"TFL3":
+        return f"a TensorFlow Lite model; {_FLOAT}"
+    if _ONNX.match(head):
+        return f"an ONNX graph, which is not read; {_FLOAT}"
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if text.startswith(b"{") and b'"' in text[:64]:
+        index = b'"weight_map"' in head or b'"total_size"' in head
+        return _INDEX if index else "a JSON text without weights; name the file with the tensors"
+    return ""
+
+
+def archive_kind(names: Iterable[str]) -> str:
+    """Return what a zip archive with these members is and what to do, "" if not known."""
+    names = {*names}
+    if any(_SCRIPT.fullmatch(name) for name in names):
+        return (
+            "a TorchScript archive, which is a program; save model.state_dict() instead of "
+            "torch.jit.save"
+        )
+    if {"config.json", "model.weights.h5"} <= names:
+        return (
+            "a .keras file of Keras 3, which is not read; load it in Keras and save the model as "
+            ".h5 (model.save('model.h5'))"
+        )
+    if any(name.endswith(_EXPORTED) for name in names):
+        return (
+            "a program that torch.export wrote; save model.state_dict() instead of "
+            "torch.export.save"
+        )
+    inner = [name for name in sorted(names) if name.endswith(_CHECKPOINTS)]
+    if inner and not any(name.endswith("data.pkl") for name in names):
+        return f"a zip archive with the file {ascii(inner[0])[:80]} in it; unpack it first"
+    return ""

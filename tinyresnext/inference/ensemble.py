@@ -1,0 +1,130 @@
+"""Several models, or several views of an image: the mean of their probabilities.
+
+Krizhevsky et al. (2012) predict with ten views of an image, its corners and its middle, each also
+mirrored, and take the mean of the probabilities; the ensembles of ResNet and ResNeXt do the same
+with the probabilities of several networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import UsageError
+from ..images.decode import Picture
+from ..images.prepare import views
+from ..network.spec import Spec
+from .heads import check_finite
+from .model import Model, Prediction
+
+__all__ = ["CROPS", "Ensemble", "Seen"]
+
+CROPS = (1, 5, 10)
+Seen = tuple[np.ndarray, ...]  # of one image: for each model its views [views, h, w, channels]
+
+
+@dataclass(frozen=True, eq=False)
+class Ensemble:
+    """Models that predict together; a single one with a single view predicts as it does alone.
+
+    Parameters
+    ----------
+    models : tuple of Model
+        With the same labels and the same kind of head. Each prepares images in its own way.
+    crops : {1, 5, 10}
+        Views of an image: the middle; the corners too; all of these mirrored too.
+    mirror : bool
+        Whether each view is also seen mirrored.
+
+    Raises
+    ------
+    UsageError
+        There is no model, they do not have the same labels, or ``crops`` is another number.
+    """
+
+    models: tuple[Model, ...]
+    crops: int = 1
+    mirror: bool = False
+
+    def __post_init__(self) -> None:
+        if self.crops not in CROPS or isinstance(self.crops, bool):
+            raise UsageError(f"crops is {self.crops!r}: expected 1, 5 or 10 views of an image")
+        if not self.models:
+            raise UsageError("there is no model; give at least one")
+        for other in self.models[1:]:
+            if other.spec.head != self.spec.head or other.labels != self.labels:
+                raise UsageError(
+                    f"the labels of {other!r} are not those of {self.models[0]!r}, in the same "
+                    "order and with the same head; models that predict together need the same"
+                )
+
+    @classmethod
+    def of(
+        cls, models: Model | Ensemble | Iterable[Model], crops: int = 1, mirror: bool = False
+    ) -> Ensemble:
+        """Return models that predict together, given as one or as several."""
+        if isinstance(models, Ensemble):
+            return models
+        return cls((models,) if isinstance(models, Model) else tuple(models), crops, mirror)
+
+    @property
+    def spec(self) -> Spec:
+        """Return the specification of the first network: labels and head are those of all."""
+        return self.models[0].spec
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Return the names of the labels."""
+        return self.models[0].labels
+
+    def check_pictures(self) -> None:
+        """Raise `UsageError` if prepared images do not have the channels of their network."""
+        for model in self.models:
+            model.check_pictures()
+
+    def prepare(self, image: Picture) -> Seen:
+        """Return the views of an image as each model sees them."""
+        return tuple(views(image, m.preprocess, self.crops, self.mirror) for m in self.models)
+
+    def __call__(self, images: Sequence[Seen]) -> np.ndarray:
+        """Return logits [n, classes] that stand for the mean of all probabilities.
+
+        Those of a single model with a single view are its own.
+
+        Raises
+        ------
+        IntegrityError
+            Logits of a model are not finite.
+        """
+        if not images:
+            return np.empty((0, self.spec.classes), np.float32)
+        found = []
+        for number, model in enumerate(self.models):
+            x = np.concatenate([seen[number] for seen in images])
+            found.append(model(x).reshape(len(images), -1, self.spec.classes))
+        logits = np.concatenate(found, axis=1)
+        return logits[:, 0] if logits.shape[1] == 1 else _mean(logits, self.spec)
+
+    def rank(
+        self, logits: np.ndarray, top: int = 5, threshold: float | None = None
+    ) -> list[list[Prediction]]:
+        """Return the most probable labels of each row, as `Model.rank` does."""
+        return self.models[0].rank(logits, top, threshold)
+
+
+def _mean(logits: np.ndarray, spec: Spec) -> np.ndarray:
+    """Return the logits of the mean of the probabilities over axis 1 of [n, views, classes]."""
+    check_finite(logits)
+    wide = logits.astype(np.float64)
+    if spec.head == "softmax":
+        return _log_mean(wide - np.logaddexp.reduce(wide, axis=2, keepdims=True))
+    yes, no = -np.logaddexp(0, -wide), -np.logaddexp(0, wide)
+    return _log_mean(yes) - _log_mean(no)
+
+
+def _log_mean(logs: np.ndarray) -> np.ndarray:
+    """Return the logarithm of the mean over axis 1, from logarithms: nothing underflows."""
+    found: np.ndarray = np.logaddexp.reduce(logs, axis=1) - np.log(logs.shape[1])
+    return found

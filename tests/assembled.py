@@ -27,7 +27,8 @@ PROCESSORS: tuple[Capability, ...] = ((7, 5), (8, 0), (9, 0))
 SIZES = {
     "gemm_kernel": [
         *((tile, 4, 4, point) for tile in gemm.TILES for point in (True, False)),
-        (gemm.TILES[2], 1, 1, False),
+        (gemm.Tile(128, 64, 8, 8), 1, 4, False),
+        (gemm.Tile(32, 64, 4, 8), 1, 1, False),
     ],
     "outer_kernel": [
         *((tile, 4, 4, point) for tile in outer.TILES for point in (True, False)),

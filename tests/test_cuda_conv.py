@@ -123,7 +123,7 @@ def test_other_capabilities(capability):
 @pytest.mark.parametrize("tile", gemm.TILES, ids=str)
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_every_tile_of_a_product(tile, kernel: int, monkeypatch):
-    monkeypatch.setattr(gemm, "TILES", (tile,) * 4)
+    monkeypatch.setattr(gemm, "TILES", {tile: 1.0})
     case = Conv("tile", (1, 10, 15, 36), 132, kernel, 1, kernel // 2, epilogue="bias residual relu")
     y, want, bound = conv2d(machine(multiprocessors=1), case)
     assert inside(y, want, bound)
@@ -149,12 +149,13 @@ def resnext(n: int, size: int, c_in: int, c_out: int):
 @pytest.mark.parametrize(
     ("win", "tile", "parts"),
     [
-        (resnext(256, 56, 256, 128), gemm.TILES[0], 1),
-        (resnext(256, 56, 256, 64), gemm.TILES[1], 1),
-        (resnext(1, 56, 64, 256), gemm.TILES[2], 1),
-        (resnext(1, 14, 1024, 512), gemm.TILES[3], 2),
-        (resnext(1, 7, 1024, 2048), gemm.TILES[3], 2),
-        (resnext(1, 1, 2048, 1000), gemm.TILES[3], 8),
+        (resnext(256, 56, 256, 128), (128, 128, 8, 16), 1),
+        (resnext(256, 56, 256, 64), (128, 64, 8, 8), 1),
+        (resnext(32, 7, 1024, 2048), (64, 64, 8, 8), 1),
+        (resnext(1, 56, 64, 256), (32, 32, 4, 4), 1),
+        (resnext(1, 14, 1024, 512), (128, 64, 8, 8), 16),
+        (resnext(1, 7, 1024, 2048), (64, 64, 8, 8), 16),
+        (resnext(0, 1, 1, 1)._replace(n=1), (32, 32, 4, 4), 1),
     ],
 )
 def test_tiles_and_parts_for_132_processors(win, tile, parts: int):

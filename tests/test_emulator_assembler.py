@@ -77,12 +77,13 @@ def test_the_table_has_no_row_too_many():
 def test_planted_mistakes_show(fault: str):
     def indexes_its_registers(x, y, n):
         a = cuda.local.array(64, types.float32)
-        for i in range(64):
-            a[i] = x[i]
-        y[0] = a[n]
+        for i in range(n):
+            a[i * i & 63] = x[i]
+        for i in range(n):
+            y[i] = a[i * 7 & 63]
 
     def doubles(x, y, n):
-        y[0] = x[0] * 2.5
+        y[0] = x[0] * 0.1
 
     function = indexes_its_registers if fault == "stack" else doubles
     ptx = Kernel(fault, function, (floats, floats, int32), 32).ptx((8, 0))

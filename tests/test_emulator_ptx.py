@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numba import cuda
@@ -83,6 +86,16 @@ def test_what_cannot_be_emulated_is_named():
 
     with pytest.raises(DeviceError, match=r"discard\.global\.L2"):
         run(PtxMachine(), discards)
+
+
+def test_the_examples_of_the_page(capsys):
+    """The first has a race, and the second prints the numbers that stand beside it."""
+    page = Path(__file__).parents[1] / "docs" / "emulator.md"
+    race, counts = re.findall(r"```python compiler\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    with pytest.raises(KernelFault, match="another thread wrote it"):
+        exec(compile(race, "reverse.py", "exec"), {})
+    exec(compile(counts, "columns.py", "exec"), {})
+    assert capsys.readouterr().out.splitlines() == re.findall(r"print\(.*\)  # (.*)", counts)
 
 
 # --- what is counted ------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 A word behind the language of a block says what is not run here: ``sh network`` needs more than this
 computer, ``sh minutes`` takes too long, and ``sh slow`` is run by the long tests. The sentence
-before such a block tells the reader the same. Options are parsed in every block.
+before such a block tells the reader the same. Options are parsed in every block. What needs
+NVIDIA's compiler, ``python compiler``, is run by `test_emulator_ptx`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tinyresnext.hub import catalogue
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-NOT_RUN = ("network", "minutes")
+NOT_RUN = ("network", "minutes", "compiler")
 BLOCK = re.compile(r"^```(sh|python)(?: (\w+))?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 OWN = "tinyresnext "
 OTHERS = ("python3 ", "python ", ". ", "pip ")  # allowed where a network is said to be needed
@@ -102,7 +103,7 @@ def test_what_is_not_run_is_said_before_it(page):
     for block in blocks(page):
         assert block.word in ("", "slow", *NOT_RUN)
         if block.word in NOT_RUN:
-            assert block.language == "sh"
+            assert block.language == ("python" if block.word == "compiler" else "sh")
             assert re.search(rf"\b{block.word}\b", block.before), block.text
         starts = (OWN, *OTHERS) if block.word == "network" else (OWN,)
         for command in commands(block) if block.language == "sh" else ():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Sequence
 
 from ...errors import DeviceError
@@ -109,7 +110,9 @@ class PtxMachine:
 def compiled(kernel: Kernel, capability: Capability) -> Program:
     """Return the program of a kernel, made once a process."""
     try:
-        return Program(kernel.ptx(capability, lines=True))
+        with warnings.catch_warnings():  # a function without a file has no lines, and is run
+            warnings.filterwarnings("ignore", "Could not find source for function")
+            return Program(kernel.ptx(capability, lines=True))
     except DeviceError:
         # NVVM 13.0 refuses a few large kernels when it is to name their lines; reports have none.
         return Program(kernel.ptx(capability))

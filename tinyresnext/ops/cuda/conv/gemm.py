@@ -42,7 +42,7 @@ from ..words import (
 )
 from . import fold
 from .pack import BK, Columns, slices
-from .windows import MOST, Windows, aligned
+from .windows import MOST, Windows, aligned, sight
 
 PITCH = BK + 4  # of a row of the left slice: four rows that are read at once lie in different banks
 OUTSIDE = -(2**30)  # a line that is in no image, whatever tap is added
@@ -56,11 +56,25 @@ class Tile(NamedTuple):
     TM: int
     TN: int
 
+    @property
+    def warps(self) -> int:
+        """Return how many warps compute a tile."""
+        return (self.BM // (4 * self.TM)) * (self.BN // (8 * self.TN))
 
-TILES = (Tile(128, 128, 8, 16), Tile(128, 64, 8, 8), Tile(64, 64, 8, 4), Tile(32, 32, 4, 4))
-WASTE = 0.75  # of a tile's sums, at least as many have to be wanted ones
+
+# With the part of peak that instructions and wavefronts of shared memory leave: counted, not timed.
+TILES = {
+    Tile(128, 128, 8, 16): 0.86,
+    Tile(64, 128, 8, 16): 0.84,
+    Tile(128, 64, 8, 8): 0.80,
+    Tile(64, 64, 8, 8): 0.78,
+    Tile(32, 64, 4, 8): 0.60,
+    Tile(32, 32, 4, 4): 0.45,
+}
 STEPS = 4  # slices that a part of the depth has at least
-WAVES = 2  # blocks for each processor that splitting aims at
+BUSY = 8  # warps that keep a processor busy
+AROUND = 2  # slices that beginning and ending a tile take as long as
+SECOND = 400_000  # multiply-adds of a processor in the time of one more launch
 
 
 # --- kernel ---------------------------------------------------------------------------------------
@@ -209,32 +223,6 @@ def gemm_kernel(tile: Tile, RUN: int, STORE: int, POINT: bool) -> Kernel:
 # --- launchers ------------------------------------------------------------------------------------
 
 
-def sight(win: Windows, run: int, count: int) -> np.ndarray:
-    """Return where each run of channels that a position sees lies, and its tap.
-
-    Parameters
-    ----------
-    win : Windows
-    run : 4 or 1
-        Channels of a run.
-    count : int
-        How many values to look at; beyond the depth there are none.
-
-    Returns
-    -------
-    [runs, 2] int32
-        The distance from where the window begins, or -1 beyond the depth; and the tap's line and
-        column in the upper and the lower 16 bits.
-    """
-    narrow = win.narrow
-    k = np.arange(0, count, run)
-    i, j, c = k // (win.k_w * narrow), k // narrow % win.k_w, k % narrow
-    offset = (i * win.w + j) * win.c_in + c
-    beyond = k >= win.depth
-    table = np.stack([np.where(beyond, -1, offset), np.where(beyond, 0, i << 16 | j)], 1)
-    return table.astype(np.int32)
-
-
 class Cut(NamedTuple):
     """How a product is cut: the tile, how many of them, and the parts of the depth."""
 
@@ -248,21 +236,30 @@ class Cut(NamedTuple):
 def cut(win: Windows, run: int, store: int, processors: int) -> Cut:
     """Choose the tile of a product and split its depth.
 
-    It is the largest tile of which the matrix fills most and of which there is one for every
-    processor; else the smallest, and then the depth is split until there are enough blocks. A
-    kernel that copies or stores single values needs too many registers for the larger tiles.
+    Of all tiles, with the depth whole or in parts that make one, two or four blocks for each
+    processor, it is the cut that takes the busiest processor the least time (`cost`). Kernels that
+    copy or store single values have fewer registers left for sums.
     """
-    positions, width = win.positions, win.width
-    for tile in TILES if run == store == 4 else TILES[2:]:
-        down, across = -(-positions // tile.BM), -(-width // tile.BN)
-        filled = positions * width / (down * tile.BM * across * tile.BN)
-        if filled >= WASTE and down * across * win.groups >= processors:
-            break
-    tiles, total = down * across * win.groups, slices(win.depth)
-    parts = max(1, min(total // STEPS, WAVES * processors // tiles))
-    parts = min(parts, MOST // (positions * win.c_out))
-    steps = -(-total // parts)
-    return Cut(tile, across * win.groups, tiles, steps, -(-total // steps))
+    tiles = [t for t in TILES if (run == 4 or t.TN <= 8) and (store == 4 or t.TM <= 4)]
+    cuts = [divided(win, t, each * processors) for t in tiles for each in (0, 1, 2, 4)]
+    return min(cuts, key=lambda one: cost(one, processors))
+
+
+def divided(win: Windows, tile: Tile, blocks: int) -> Cut:
+    """Return a cut with so many blocks at most, or the depth whole."""
+    across = -(-win.width // tile.BN) * win.groups
+    tiles, total = -(-win.positions // tile.BM) * across, slices(win.depth)
+    parts = min(total // STEPS, blocks // tiles, MOST // (win.positions * win.c_out))
+    steps = -(-total // max(1, parts))
+    return Cut(tile, across, tiles, steps, -(-total // steps))
+
+
+def cost(one: Cut, processors: int) -> float:
+    """Estimate the time of a cut: multiply-adds of the busiest processor, by its speed."""
+    blocks = -(-one.tiles * one.parts // processors)
+    work = blocks * (one.steps + AROUND) * BK * one.tile.BM * one.tile.BN
+    speed = TILES[one.tile] * min(1, blocks * one.tile.warps / BUSY)
+    return work / speed + (SECOND if one.parts > 1 else 0)
 
 
 def product(

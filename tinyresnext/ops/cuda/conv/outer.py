@@ -32,8 +32,7 @@ from ..words import (
     take4,
 )
 from . import fold
-from .gemm import sight
-from .windows import MOST, Windows, aligned
+from .windows import MOST, Windows, aligned, sight
 
 DEEP = 16  # positions of a slice
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from math import prod
 from typing import NamedTuple
 
+import numpy as np
+
 from ....errors import DeviceError
 from ...checks import Pair, Shape, pair
 from ..runtime.arrays import DeviceArray
@@ -119,3 +121,29 @@ def windows(
 def aligned(*arrays: DeviceArray | None) -> bool:
     """Return whether 16 bytes can be loaded at once from where each array begins."""
     return all(array is None or array.address % 16 == 0 for array in arrays)
+
+
+def sight(win: Windows, run: int, count: int) -> np.ndarray:
+    """Return where each run of channels that a position sees lies, and its tap.
+
+    Parameters
+    ----------
+    win : Windows
+    run : 4 or 1
+        Channels of a run.
+    count : int
+        How many values to look at; beyond the depth there are none.
+
+    Returns
+    -------
+    [runs, 2] int32
+        The distance from where the window begins, or -1 beyond the depth; and the tap's line and
+        column in the upper and the lower 16 bits.
+    """
+    narrow = win.narrow
+    k = np.arange(0, count, run)
+    i, j, c = k // (win.k_w * narrow), k // narrow % win.k_w, k % narrow
+    offset = (i * win.w + j) * win.c_in + c
+    beyond = k >= win.depth
+    table = np.stack([np.where(beyond, -1, offset), np.where(beyond, 0, i << 16 | j)], 1)
+    return table.astype(np.int32)

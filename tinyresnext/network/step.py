@@ -40,6 +40,8 @@ class Step:
     ops : backend
     smoothing : float
         Label smoothing.
+    weighted : bool
+        Whether samples weigh differently.
     frozen : collection of str
         First parts of the names of layers that are not trained, such as ``conv1``, ``bn1`` and
         ``layer1``.
@@ -71,6 +73,7 @@ class Step:
         ops: Backend,
         *,
         smoothing: float = 0.0,
+        weighted: bool = False,
         frozen: Collection[str] = (),
         threads: int | None = None,
     ) -> None:
@@ -80,7 +83,16 @@ class Step:
             name for name in params if not (name.partition(".")[0] in frozen or ".running_" in name)
         ]
         self.gradients = {name: ops.empty(params[name].shape, dtype) for name in trained}
-        traced = trace(params, spec, x_shape, training=True, smoothing=smoothing, frozen=frozen)
+        self._spec = spec
+        traced = trace(
+            params,
+            spec,
+            x_shape,
+            training=True,
+            smoothing=smoothing,
+            frozen=frozen,
+            weighted=weighted,
+        )
         x, labels = traced.x, traced.labels
         calls = for_training(self._keep_statistics(traced.calls, dtype))
         one = ops.upload(np.ones((), dtype))
@@ -88,6 +100,8 @@ class Step:
         values = {id(found[id(params[name])]): self.gradients[name] for name in trained}
         self._x, self._labels = ops.empty(x_shape, dtype), ops.empty(labels.shape, dtype)
         values |= {id(x): self._x, id(labels): self._labels}
+        self._weights = ops.empty(traced.weights.shape, dtype) if weighted else None
+        values |= {id(traced.weights): self._weights} if weighted else {}
         with ops.on_threads(self.threads):  # the number of tasks depends on the threads
             try:
                 self._place(calls, backward, values, dtype)
@@ -146,13 +160,17 @@ class Step:
         self._run_backward = self._ops.chain([run for _, run in self._backward])
         self._logits, self._loss = real(calls[-2].out), real(calls[-1].out)
 
-    def __call__(self, x: Array, labels: Array) -> tuple[float, Array]:
+    def __call__(
+        self, x: Array, labels: Array, weights: Array | None = None
+    ) -> tuple[float, Array]:
         """Compute loss and gradients of one mini-batch.
 
         Parameters
         ----------
         x : [n, h, w, channels]
         labels : [n] integers, or [n, classes] floats
+        weights : [n], or [n, classes] under a sigmoid
+            If samples weigh differently.
 
         Returns
         -------
@@ -161,6 +179,8 @@ class Step:
         logits : [n, classes]
         """
         self._load(x, labels)
+        if self._weights is not None:
+            self._ops.upload(np.asarray(weights, self._weights.dtype), out=self._weights)
         with self._ops.on_threads(self.threads):
             self._run_forward()
             loss = float(self._ops.download(self._loss))
@@ -186,19 +206,20 @@ class Step:
                 "another step"
             )
         if labels.shape == (n,) and labels.dtype.kind in "iu":
-            if labels.min() < 0 or labels.max() >= classes:
+            if labels.min() < 0 or labels.max() >= self._spec.labels:
                 raise ValueError(
                     f"labels reach from {labels.min()} to {labels.max()}, expected 0 to "
-                    f"{classes - 1}"
+                    f"{self._spec.labels - 1}"
                 )
-            labels = np.eye(classes, dtype=self._labels.dtype)[labels]
+            one = self._spec.labels != classes  # a single output tells two labels apart
+            labels = labels[:, None] if one else np.eye(classes)[labels]
         if labels.shape != (n, classes):
             raise ValueError(
                 f"labels have shape {labels.shape}, expected ({n},) integers or ({n}, {classes}) "
                 "floats"
             )
         self._ops.upload(x, out=self._x)
-        self._ops.upload(labels, out=self._labels)
+        self._ops.upload(np.asarray(labels, self._labels.dtype), out=self._labels)
 
 
 def _in_place(backward: Sequence[Gradient], values: Mapping[int, Any]) -> dict[int, Any]:

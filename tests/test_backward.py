@@ -7,6 +7,8 @@ must not be a matter of rounding, so data are such that nothing before one is ne
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from op_cases import (
@@ -417,6 +419,56 @@ def test_loss(ops, smoothing):
     )
     got = ops.softmax_cross_entropy(x, labels=mixed.astype(np.float32), smoothing=smoothing)
     assert abs(got - (0.25 * want + 0.75 * other)) <= gamma(40) * np.abs(x).max()
+
+
+def test_losses_with_weights(ops):
+    """Weights scale the loss and the gradient of each sample; a weight of two counts it twice."""
+    rng = generator("weights")
+    x, labels = normal(rng, 3, 7), np.array([0, 6, 3])
+    one, twice = np.ones((), np.float32), np.array([2, 1, 1], np.float32)
+    hot = np.eye(7, dtype=np.float32)[labels]
+    for op, given, weights in (
+        ("softmax_cross_entropy", labels, twice),
+        ("binary_cross_entropy", hot, np.repeat(twice[:, None], 7, 1)),
+    ):
+        forward, backward = getattr(ops, op), getattr(ops, f"{op}_backward")
+        loss = forward(x, labels=given, weights=weights)
+        again = np.array([0, 0, 1, 2])
+        want = getattr(reference, op)(
+            *wide(x[again]), labels=given[again].astype("f8") if given.ndim == 2 else given[again]
+        )
+        assert abs(loss * 3 / 4 - want) <= gamma(60) * (np.abs(x).max() + math.log(7))
+        (dx,) = backward(one, loss, x, labels=given, weights=weights)
+        (plain,) = backward(one, loss, x, labels=given)
+        np.testing.assert_allclose(dx, plain * twice[:, None], rtol=4 * 2.0**-24)
+
+
+def test_binary_loss(ops):
+    """The error of each term is a few roundings of what is added up in it.
+
+    These are max(x, 0), x times the target, and the logarithm; exp and log1p are within 4 units in
+    the last place. In the gradient, both the probability and the target are at most 1.
+    """
+    rng = generator("binary")
+    x, labels = 5 * normal(rng, 6, 7), rng.random((6, 7)).astype(np.float32)
+    one, weights = np.ones((), np.float32), rng.random((6, 7)).astype(np.float32)
+    constants = {"labels": labels, "smoothing": 0.1, "weights": weights}
+    exact = {
+        name: wide(value)[0] if name != "smoothing" else 0.1 for name, value in constants.items()
+    }
+    loss = ops.binary_cross_entropy(x, **constants)
+    want = reference.binary_cross_entropy(*wide(x), **exact)
+    terms = np.abs(x) * (1 + labels) + math.log(2)
+    assert abs(loss - want) <= gamma(x.size + 16) * (weights * terms).mean(dtype=np.float64)
+    (dx,) = ops.binary_cross_entropy_backward(one, loss, x, **constants)
+    (wanted,) = reference.binary_cross_entropy_backward(1.0, want, *wide(x), **exact)
+    assert inside(dx, wanted, gamma(16) * 2 * weights.astype(np.float64) / x.size)
+    huge = np.array([[1e30, -1e30, 0.0]], np.float32)
+    hit = np.array([[1.0, 0.0, 1.0]], np.float32)
+    loss = ops.binary_cross_entropy(huge, labels=hit)
+    assert loss == pytest.approx(math.log(2) / 3)
+    (dx,) = ops.binary_cross_entropy_backward(one, loss, huge, labels=hit)
+    assert np.array_equal(dx[0, :2], [0, 0])
 
 
 def test_softmax_backward(ops):

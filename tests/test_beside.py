@@ -233,3 +233,54 @@ def test_arrays_in_a_pickle_are_named(tmp_path):
         (tmp_path / "in.pth").write_bytes(zip_file(top))
         with pytest.raises(FormatError, match=r"array of NumPy in a pickle; .*numpy\.savez"):
             read(tmp_path / "in.pth")
+
+
+def old(value):
+    """What Python 2 wrote with protocol 2: strings as bytes, and large numbers as text."""
+    if isinstance(value, dict):
+        return b"}(" + b"".join(old(key) + old(one) for key, one in value.items()) + b"u"
+    if isinstance(value, str):
+        return b"U" + bytes([len(value)]) + value.encode()
+    if isinstance(value, list):
+        return b"](" + b"".join(map(old, value)) + b"e"
+    return value.code if isinstance(value, Raw) else b"I%d\n" % value
+
+
+def test_the_imagenet_example_of_python_2(tmp_path):
+    """The optimiser's state has the identities of parameters, which are beyond 32 bits."""
+    storage = marked(
+        b"U\x07storage", glob("torch.cuda", "FloatStorage"), b"U\x010", b"U\x06cuda:0", b"K\4", b"N"
+    )
+    view = [storage + b"Q", b"K\0", b"K\4\x85", b"K\1\x85"]
+    weight = call("torch._utils", "_rebuild_tensor_v2", *view, b"\x89", HOOKS)
+    identity = 140_234_567_890_123
+    top = {
+        "epoch": 90,
+        "arch": "resnext50",
+        "state_dict": Raw(
+            glob("collections", "OrderedDict") + b"](](U\x0bmodule.fc.w" + weight + b"ee\x85R"
+        ),
+        "optimizer": {
+            "state": {identity: {"momentum_buffer": Raw(weight)}},
+            "param_groups": [{"params": [identity], "lr": Raw(b"F0.1\n")}],
+        },
+    }
+    data = legacy_file({"a": tensor(numbers(4))})
+    start, end = data.index(b"\x80\x02}(X\x01\0\0\0a"), data.index(b"u." + b"\x80\x02](")
+    (tmp_path / "old.pth.tar").write_bytes(
+        data[:start] + b"\x80\x02" + old(top) + b"." + data[end + 2 :]
+    )
+    found = read(tmp_path / "old.pth.tar")
+    assert (found.wrapper, found.prefix, list(found.tensors)) == ("state_dict", "module.", ["fc.w"])
+    assert np.array_equal(found.tensors["fc.w"], numbers(4))
+
+
+@pytest.mark.parametrize("protocol", [0, 1])
+def test_legacy_files_of_the_first_protocols(tmp_path, protocol):
+    """``torch.save(..., pickle_protocol=1)``: the first number is text, no pickle has a mark."""
+    whole = legacy_file({"a.b": tensor(numbers(4))})
+    magic = pickle.dumps(0x1950A86A20F9469CFC6C, protocol)
+    version = pickle.dumps(1001, protocol)
+    start = whole.index(b"\x80\x02}(X\x10\0\0\0protocol_version")
+    (tmp_path / "in.pth").write_bytes(magic + version + whole[start:].replace(b"\x80\x02", b""))
+    assert np.array_equal(read(tmp_path / "in.pth").tensors["a.b"], numbers(4))

@@ -106,13 +106,13 @@ def scores(monkeypatch):
         left = list(values)
 
         def score(*arguments, **options):
-            found = evaluation.score(*arguments, **options)
+            found = evaluation.judged(*arguments, **options)
             right = round(left.pop(0) * found.pictures)
             confusion = np.zeros_like(found.confusion)
             confusion[0, :2] = right, found.pictures - right
             return replace(found, confusion=confusion)
 
-        monkeypatch.setattr(training_run, "score", score)
+        monkeypatch.setattr(training_run, "judged", score)
 
     return go
 

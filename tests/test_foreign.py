@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
+import re
 import struct
 import tracemalloc
 from dataclasses import replace
+from pathlib import Path
 
 import cases
 import foreign_files as ff
@@ -283,6 +286,47 @@ def test_keras_with_many_layers(read, fixed):
             group.attrs[f"layer_names{i}"] = np.array(names[100 * i : 100 * i + 100], "S")
 
     same(read(ff.keras_file(state, change=cut)).tensors, expected)
+
+
+def test_keras_of_its_time(read):
+    """A file that Keras 2.2.4 wrote with h5py 2.9, whose attributes have a flag of then."""
+    packed = (Path(__file__).parent / "data" / "keras-2.2.4.h5.xz").read_bytes()
+    found = read(lzma.decompress(packed))
+    assert len(found.shapes) == 214
+    assert found.shapes["conv0/kernel:0"] == (7, 7, 3, 64)
+    assert found.shapes["stage1_unit1_conv1/kernel:0"] == (1, 1, 64, 128)
+    assert found.shapes["fc1/bias:0"] == (10,)
+
+
+def test_keras_attributes_that_must_not_be_shared(read):
+    """HDF5 before 1.12.2 set this flag for each; any other that is not 0 or 1 is refused."""
+    attribute = re.compile(rb"(\x0c\x00.\x00)\x00(\x00{3}\x01\x00)", re.DOTALL)
+    data = ff.keras_file()
+    old, count = attribute.subn(lambda found: found[1] + b"\4" + found[2], data)
+    assert count > 4
+    expected = read(data).tensors
+    same(read(old).tensors, expected)
+    with pytest.raises(FormatError, match="shared or repeated"):
+        read(attribute.sub(lambda found: found[1] + b"\2" + found[2], data))
+
+
+def test_keras_with_long_names(read):
+    """The heap of the root's names has more than 64 KiB."""
+
+    def more(group):
+        for i in range(1500):
+            group.create_group(f"layer{i:04}_{'x' * 60}")
+
+    assert len(read(ff.keras_file(change=more)).tensors) == 8
+
+
+def test_keras_names_of_the_second_model_of_a_session(read):
+    state = {
+        layer: {name.replace(layer, f"{layer}_1", 1): array for name, array in weights.items()}
+        for layer, weights in ff.keras_state().items()
+    }
+    expected = [name for weights in ff.keras_state().values() for name in weights]
+    assert list(read(ff.keras_file(state)).tensors) == expected
 
 
 def test_keras_with_dates_and_an_optimiser(read):

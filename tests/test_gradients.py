@@ -154,6 +154,18 @@ def test_softmax_cross_entropy(smoothing: float):
     )
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_losses_with_weights(smoothing: float, weighted: bool):
+    rng = generator("weighted losses")
+    x, hot = rng.standard_normal((4, 6)), rng.random((4, 6))
+    single, each = (rng.uniform(0.5, 2, shape) if weighted else None for shape in (4, (4, 6)))
+    attrs = {"labels": np.array([0, 5, 2, 2]), "smoothing": smoothing, "weights": single}
+    directional("softmax_cross_entropy", [x], attrs, rng)
+    attrs = {"labels": hot, "smoothing": smoothing, "weights": each}
+    directional("binary_cross_entropy", [x], attrs, rng)
+
+
 def test_a_wrong_gradient_is_seen(monkeypatch):
     """One part in a hundred thousand, or a mean that was forgotten."""
     rng = generator("wrong")
@@ -299,6 +311,18 @@ def test_softmax_cross_entropy_is_torchs(smoothing: float):
         return torch.nn.functional.cross_entropy(x, torch.tensor(labels), label_smoothing=smoothing)
 
     against_torch("softmax_cross_entropy", [x], {"labels": labels, "smoothing": smoothing}, call)
+
+
+def test_binary_cross_entropy_is_torchs():
+    rng = generator("binary loss")
+    x, labels, weights = rng.standard_normal((4, 6)), rng.random((4, 6)), rng.random((4, 6))
+
+    def call(torch, x):
+        return torch.nn.functional.binary_cross_entropy_with_logits(
+            x, torch.tensor(labels), torch.tensor(weights)
+        )
+
+    against_torch("binary_cross_entropy", [x], {"labels": labels, "weights": weights}, call)
 
 
 def test_the_other_ops_are_torchs():

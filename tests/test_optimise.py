@@ -12,11 +12,11 @@ from tinyresnext import RECIPES, Recipe, Spec, parameters, recipe
 from tinyresnext.errors import FormatError, UsageError
 from tinyresnext.network.spec import cifar
 from tinyresnext.ops import cpu, reference
-from tinyresnext.training.augmentation import mix
 from tinyresnext.training.initial import initialise
 from tinyresnext.training.optimisers.average import update_average, update_statistics
 from tinyresnext.training.optimisers.sgd import sgd
 from tinyresnext.training.recipes.parts import Optimiser, Start
+from tinyresnext.training.samples.augmentation import mix
 from tinyresnext.training.weights import size, views
 
 SPEC = Spec((1, 1), 4, 8, 5, stem="cifar")
@@ -184,7 +184,7 @@ def test_zero_gamma_makes_blocks_begin_as_their_shortcuts():
 
 def test_mixup():
     x, labels = rng().random((4, 2, 2, 3)).astype(np.float32), np.array([0, 1, 2, 0])
-    mixed, targets = mix(x, labels, 3, 0.4, rng(3))
+    mixed, targets = mix(x, np.eye(3, dtype=np.float32)[labels], 0.4, rng(3))
     kept = float(np.float32(rng(3).beta(0.4, 0.4)))
     assert mixed.dtype == targets.dtype == np.float32
     assert np.allclose(mixed[1], kept * x[1] + (1 - kept) * x[0])

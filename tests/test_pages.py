@@ -114,4 +114,4 @@ def test_what_is_not_run_is_said_before_it(page):
 
 def test_most_of_the_pages_are_run():
     words = [block.word for page in PAGES for block in blocks(page)]
-    assert sum(word not in NOT_RUN for word in words) > 3 * sum(word in NOT_RUN for word in words)
+    assert sum(word not in NOT_RUN for word in words) > 2 * sum(word in NOT_RUN for word in words)

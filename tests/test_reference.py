@@ -188,6 +188,29 @@ def test_softmax_cross_entropy_is_minus_the_expected_logarithm(row, smoothing):
     )  # half a step at 1000
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_binary_cross_entropy_is_minus_the_expected_logarithm(row, smoothing):
+    """Of each output, ``-log(p)`` is ``log(1 + exp(-x))``, which is ``-x`` far below zero."""
+    labels, weights = np.array([[0.0, 1.0, 0.25]]), np.array([[1.0, 2.0, 0.5]])
+
+    def minus_log(x):
+        return math.log1p(math.exp(-x)) if x > -700 else -x
+
+    want = [
+        w * (t * minus_log(a) + (1 - t) * minus_log(-a))
+        for w, a, t in zip(
+            weights[0], row, labels[0] * (1 - smoothing) + smoothing / 2, strict=True
+        )
+    ]
+    x = np.array([row])
+    loss = reference.binary_cross_entropy(x, labels=labels, smoothing=smoothing, weights=weights)
+    assert math.isclose(loss, math.fsum(want) / 3, rel_tol=1e-13, abs_tol=1e-300)
+    (dx,) = reference.binary_cross_entropy_backward(1.0, loss, x, labels=labels)
+    chance = [1 / (1 + math.exp(min(-a, 700))) for a in row]
+    assert np.allclose(dx[0], (np.array(chance) - labels[0]) / 3, rtol=1e-13, atol=1e-17)
+
+
 def test_batch_norm_is_its_formula_channel_by_channel():
     x, scale, shift, mean = (
         integers("x", 2, 3, 2, 4),
@@ -229,6 +252,7 @@ def test_precision_of_the_input_is_kept():
             reference.linear(x[0, 0], w[:, :, 0, 0], v),
             reference.softmax(x[0, 0]),
             reference.softmax_cross_entropy(x[0, 0, :1], labels=labels, smoothing=0.1),
+            reference.binary_cross_entropy(x[0, 0], labels=x[0, 0], smoothing=0.1),
         )
         assert [y.dtype for y in results] == [np.dtype(dtype)] * len(results)
 
@@ -251,3 +275,25 @@ def test_softmax_cross_entropy_refuses(labels, smoothing, words):
             module.softmax_cross_entropy(np.zeros((2, 3)), labels=labels, smoothing=smoothing)
     with pytest.raises(ValueError, match="at least one"):
         reference.softmax_cross_entropy(np.zeros((0, 3)), labels=np.zeros(0, int))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"labels": np.zeros(2)}, r"labels are float64 \(2,\), expected floats \(2, 3\)"),
+        ({"labels": np.zeros((2, 3), int)}, "labels are int64"),
+        ({"smoothing": 1.5}, "smoothing is 1.5"),
+        ({"weights": np.ones(2)}, "weights has shape"),
+    ],
+)
+def test_binary_cross_entropy_refuses(changes, words):
+    given = {"labels": np.zeros((2, 3)), "smoothing": 0.0} | changes
+    for module in (shapes, reference):
+        with pytest.raises(ValueError, match=words):
+            module.binary_cross_entropy(np.zeros((2, 3)), **given)
+    with pytest.raises(ValueError, match="at least one"):
+        reference.binary_cross_entropy(np.zeros((0, 3)), labels=np.zeros((0, 3)))
+    with pytest.raises(ValueError, match="weights has shape"):
+        reference.softmax_cross_entropy(
+            np.zeros((2, 3)), labels=np.zeros(2, int), weights=np.ones(3)
+        )

@@ -431,7 +431,7 @@ def test_report_of_a_good_file(path, good):
     text = str(report)
     assert hashlib.sha256(good).hexdigest() in text
     assert report.digests.model in text
-    assert "source: a test" in text
+    assert "source (`tinyresnext info` prints it)" in text
     assert "FAILED" not in text
 
 

@@ -20,11 +20,11 @@ from tinyresnext.data.loader import Loader
 from tinyresnext.errors import FormatError, ImageError, TrainingError, UsageError
 from tinyresnext.images.prepare import prepare
 from tinyresnext.ops import reference
-from tinyresnext.training import augmentation
 from tinyresnext.training import run as training_run
 from tinyresnext.training.initial import initialise
 from tinyresnext.training.recipes import Recipe
 from tinyresnext.training.record import log as training_log
+from tinyresnext.training.samples import augmentation
 from tinyresnext.training.weights import size, views
 
 OPTIONS = {"preprocess": small.PREPROCESS, "device": "reference"}

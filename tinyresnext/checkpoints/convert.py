@@ -19,7 +19,7 @@ from ..network.spec import Spec, variant
 from ..store.contents import Stored
 from ..system.files import shown
 from ..system.version import __version__
-from . import carried, infer
+from . import carried, infer, named_beside
 from .carried import Carried
 from .names import layouts
 from .names.schemes import Names, recognise
@@ -110,6 +110,8 @@ def opened_checkpoint(
     with container.opened(path, ema=ema, check=check, key=key) as found:
         beside = carried.understood(found.carried)
         spec, named = _understood(found.shapes, arch, stem, beside, prefix)
+        if beside is None:
+            named_beside.check(path, spec, arch is not None)
         spec = _with_head(spec, head, beside)
         provenance = {
             "source": shown(Path(path).name),

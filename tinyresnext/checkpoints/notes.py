@@ -41,7 +41,7 @@ def notes(
         said.append(carried.FOUND if fits else f"{carried.NOT_TAKEN} {describe(beside.spec)}")
     said.append(f"{how}: {describe(spec)}")
     if beside is None or given:
-        said.append(_assumed(spec, stem_given))
+        said += _assumed(spec, stem_given)
     if not spec.classes:
         said.append(
             "no classifier: the model computes features, and `finetune` gives it a classifier; "
@@ -95,10 +95,14 @@ def _some(names: Sequence[str], most: int = 8) -> str:
     return ", ".join(name[:80] for name in names[:most]) + (" ..." if len(names) > most else "")
 
 
-def _assumed(spec: Spec, stem_given: bool) -> str:
+def _assumed(spec: Spec, stem_given: bool) -> list[str]:
     """Return what the tensors do not record, for people."""
     strided = "3x3" if spec.stride_on == 2 else "first 1x1"
     assumed = f"assumed: the {strided} convolutions stride, batch norm epsilon {spec.eps:g}"
     if spec.stem == "cifar" and not stem_given:
         assumed += ", no pooling in the stem (--stem pooled says otherwise)"
-    return assumed
+    pooling = "ReLU" if spec.stem == "cifar" else "ReLU, max pooling in the stem"
+    return [
+        assumed,
+        f"assumed: {pooling}, no blur pooling and no dilation, of which tensors have no trace",
+    ]

@@ -178,7 +178,8 @@ def add_data(command: argparse.ArgumentParser, nargs: str | None = None) -> None
         "data",
         nargs=nargs,
         metavar="DATA",
-        help="a directory or zip with a folder for each class, or an archive of CIFAR or MNIST",
+        help="a directory or zip with a folder for each class, a table (.csv) of images and "
+        "labels, or an archive of CIFAR or MNIST",
     )
 
 

@@ -14,6 +14,7 @@ from .options import (
     add_command,
     add_data,
     add_device,
+    add_head,
     add_normalisation,
     positive,
 )
@@ -106,6 +107,11 @@ def _add_run(c: argparse.ArgumentParser) -> None:
         action="store_true",
         help="only check that the first mini-batch can be learnt by heart; write nothing",
     )
+    add_head(
+        c,
+        "what the outputs mean: one class for each image, or labels with probabilities of their "
+        "own (softmax; for a table of several labels, sigmoid)",
+    )
     add_broken(c)
     add_device(c)
     c.add_argument(
@@ -136,8 +142,8 @@ def _train(a: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from ..ops import backend
-    from ..training.augmentation import usual_preprocess
-    from ..training.train import train
+    from ..training.samples.augmentation import usual_preprocess
+    from ..training.train import headed, train
 
     a = complete(a)
     with announce_compiling(backend(a.device)):
@@ -145,7 +151,7 @@ def _train(a: argparse.Namespace) -> int:
         chosen, dataset, validation = _recipe_and_data(a)
         # Files are decoded in colour.
         channels = 3 if dataset.pixels is None else dataset.pixels.shape[3]
-        spec = replace(asked, classes=len(dataset.classes), channels=channels)
+        spec = headed(replace(asked, channels=channels), dataset, a.head)
         model = train(
             spec,
             dataset,
@@ -181,6 +187,7 @@ def _finetune(a: argparse.Namespace) -> int:
             chosen,
             a.out,
             frozen_to=a.frozen_to,
+            head=a.head,
             validation=validation,
             threads=a.threads,
             resume=a.resume,

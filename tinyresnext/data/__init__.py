@@ -1,8 +1,8 @@
 """Data sets of images for training and evaluation.
 
-Start with `open`: it finds out what lies at a path. `trees` (images in folders and zips), `cifar`
-and `mnist` each read one kind; `rules` says what names of files and folders mean. `parts` divides a
-data set, and `loader` makes mini-batches of it. The room knows no networks.
+Start with `open`: it finds out what lies at a path. `trees` (images in folders and zips), `table`,
+`cifar` and `mnist` each read one kind; `rules` says what names of files and folders mean. `parts`
+divides a data set, and `loader` makes mini-batches of it. The room knows no networks.
 """
 
 from importlib import import_module

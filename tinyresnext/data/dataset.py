@@ -38,7 +38,7 @@ class Dataset:
     classes
         Names of the classes; a label is an index into them.
     labels
-        int64 [n].
+        int64 [n]; or [n, classes] of 0 and 1, where an image has any number of them.
     names
         n names, for messages and reports: paths below the root of a folder or archive, or what the
         archive calls them.
@@ -81,6 +81,8 @@ class Dataset:
     def found(self) -> str:
         """Return in one line what was found, and what was left out."""
         text = f"{_count(len(self), 'image')} in {_count(len(self.classes), 'class')}"
+        if self.labels.ndim == 2:
+            text = f"{_count(len(self), 'image')} with any of {len(self.classes):,} labels"
         kinds = [_count(n, kind) for kind, n in self.left_out.items() if n]
         if kinds:
             total = _count(sum(self.left_out.values()), "file")
@@ -123,7 +125,7 @@ class Reading:
 
 def from_files(
     classes: Sequence[str],
-    labels: Sequence[int],
+    labels: Sequence[int] | NDArray[np.int64],
     names: list[str],
     read: Read,
     weigh: Weigh,
@@ -163,7 +165,7 @@ def from_files(
     gone = Counter(
         "broken image" if is_readable(name) else image_kind(name) or "other file" for name in broken
     )
-    lost = sorted(set(every.tolist()).difference(every[kept].tolist()))
+    lost = sorted(_present(every) - _present(every[kept]))
     if lost:
         reading.warn(
             f"{where} has no image that can be used of the classes "
@@ -179,6 +181,13 @@ def from_files(
         reading.warn,
         gone + Counter(left_out),
     )
+
+
+def _present(labels: NDArray[np.int64]) -> set[int]:
+    """Return the numbers of the classes that an image has."""
+    if labels.ndim == 2:
+        return set(np.flatnonzero(labels.any(0)).tolist())
+    return set(labels.tolist())
 
 
 def _without_unreadable(read: Read, names: list[str], reading: Reading) -> list[int]:

@@ -57,6 +57,10 @@ class Loader:
     broken
         The broken images that have already been reported, by their numbers; those that are found
         are added to it.
+    balanced
+        Whether an epoch has as many images of each class as of the others, and as many in all as
+        the data set: of large classes, some are left out at random; of small ones, all come several
+        times.
 
     Raises
     ------
@@ -74,6 +78,7 @@ class Loader:
         shuffle: bool = True,
         drop_last: bool = True,
         broken: dict[int, ImageError] | None = None,
+        balanced: bool = False,
     ) -> None:
         batch, seed = whole_number("batch", batch, 1), whole_number("seed", seed, 0)
         threads = whole_number("threads", threads, 1)
@@ -83,7 +88,7 @@ class Loader:
                 "give more images or a smaller batch"
             )
         self.dataset, self.augment, self.batch, self.seed = dataset, augment, batch, seed
-        self.shuffle, self.drop_last = shuffle, drop_last
+        self.shuffle, self.drop_last, self.balanced = shuffle, drop_last, balanced
         self._threads = threads
         self._stopped = threading.Event()
         self._broken = {} if broken is None else broken
@@ -143,8 +148,17 @@ class Loader:
         n = len(self.dataset)
         if not self.shuffle:
             return np.arange(n)
-        keys = self._philox(epoch, _ORDER).random_raw(n)
-        return np.argsort(keys, kind="stable")
+        philox = self._philox(epoch, _ORDER)
+        order = np.argsort(philox.random_raw(n), kind="stable")
+        if not self.balanced:
+            return order
+        labels = self.dataset.labels[order]
+        groups = [order[labels == label] for label in np.unique(labels)]
+        first = epoch % len(groups)  # the images that are left over go to other classes each time
+        groups = groups[first:] + groups[:first]
+        quotas = [len(range(i, n, len(groups))) for i in range(len(groups))]
+        drawn = [np.resize(group, count) for group, count in zip(groups, quotas, strict=True)]
+        return np.concatenate(drawn)[np.argsort(philox.random_raw(n), kind="stable")]
 
     def _batches(self, epoch: int, first: int) -> Iterator[Batch]:
         """Submit mini-batches to the threads a few at a time, and yield the results in order."""

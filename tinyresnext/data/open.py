@@ -10,6 +10,8 @@ published ``.tar.gz``, or the folder in it
 MNIST or a data set in its format: a folder with             train, test
 ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``,
 ``t10k-...``, each with or without ``.gz``
+a table, ``.csv`` or ``.tsv``, that says which labels each   train, val, test if it says which
+image has (see `table`)
 ===========================================================  ====================================
 
 No size that a file claims is trusted: it is compared with the size of the file before memory is
@@ -28,6 +30,7 @@ from ..system.files import regular, shown
 from .cifar import open_cifar_archive, open_cifar_folder
 from .dataset import Dataset, Reading, to_stderr
 from .mnist import open_idx
+from .table import is_table, open_table
 from .trees.folders import open_folder, open_zip
 
 __all__ = ["open_dataset"]
@@ -92,6 +95,8 @@ def open_dataset(
         if found is None:
             found = open_idx(place, split)
         return open_folder(place, split, reading) if found is None else found
+    if is_table(place):
+        return open_table(place, split, reading)
     with regular(place) as file:
         start = file.read(263)
     if start[:2] == b"\x1f\x8b" or start[257:262] == b"ustar":
@@ -101,5 +106,6 @@ def open_dataset(
     raise FormatError(
         f"{shown(place)} is no data set that can be read "
         f"(it begins with {start[:4].hex(' ') or 'nothing'}); give a folder or "
-        "a zip archive of images, CIFAR as published, or the folder with the files of MNIST"
+        "a zip archive of images, a table (.csv) of images and labels, CIFAR as published, "
+        "or the folder with the files of MNIST"
     )

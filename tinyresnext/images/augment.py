@@ -16,7 +16,7 @@ Each step is applied only if it is asked for:
 
 `crops` and `colour` hold the functions that compute the steps. A new augmentation needs a function
 there, a field and a line in `Augment`, a ``setting(...)`` in `training.recipes.parts` (which makes
-the option, the JSON and the help), and a key in `training.augmentation`.
+the option, the JSON and the help), and a key in `training.samples.augmentation`.
 
 Steps 1 and 2 return the same pixels as torchvision's transforms on Pillow images for the same
 random numbers. The random numbers themselves come from the generator that the caller passes (see

@@ -40,6 +40,8 @@ class Step:
     ops : backend
     smoothing : float
         Label smoothing.
+    weighted : bool
+        Whether samples weigh differently.
     frozen : collection of str
         First parts of the names of layers that are not trained, such as ``conv1``, ``bn1`` and
         ``layer1``.
@@ -71,6 +73,7 @@ class Step:
         ops: Backend,
         *,
         smoothing: float = 0.0,
+        weighted: bool = False,
         frozen: Collection[str] = (),
         threads: int | None = None,
     ) -> None:
@@ -80,14 +83,24 @@ class Step:
             name for name in params if not (name.partition(".")[0] in frozen or ".running_" in name)
         ]
         self.gradients = {name: ops.empty(params[name].shape, dtype) for name in trained}
-        traced = trace(params, spec, x_shape, training=True, smoothing=smoothing, frozen=frozen)
+        self._spec = spec
+        traced = trace(
+            params,
+            spec,
+            x_shape,
+            training=True,
+            smoothing=smoothing,
+            frozen=frozen,
+            weighted=weighted,
+        )
         calls = for_training(self._keep_statistics(traced.calls, dtype))
         one = ops.upload(np.ones((), dtype))
         backward, found = differentiate(calls, one, {id(params[name]) for name in trained})
         values = {id(found[id(params[name])]): self.gradients[name] for name in trained}
         with ops.on_threads(self.threads):  # the number of tasks depends on the threads
             try:
-                self._place((traced.x, traced.labels), calls, backward, values, dtype)
+                given = traced.x, traced.labels, traced.weights
+                self._place(given, calls, backward, values, dtype)
             except OutOfMemoryError as error:
                 raise too_large(self.x_shape, self.bytes, error) from error
 
@@ -103,13 +116,13 @@ class Step:
 
     def _place(
         self,
-        given: tuple[Any, Any],
+        given: tuple[Any, ...],
         calls: list[Call],
         backward: list[Gradient],
         values: dict[int, Any],
         dtype: Any,
     ) -> None:
-        """Give the input, the labels and every value memory, and prepare every call."""
+        """Give what is uploaded and every value memory, and prepare every call."""
         made = [(call.out,) for call in calls]
         for gradient in backward:
             pairs = zip(gradient.out, gradient.more, strict=True)
@@ -122,8 +135,12 @@ class Step:
         places, buffers = assign_buffers(steps, sizes, over)
         self.bytes = sum(buffers) * np.dtype(dtype).itemsize
         arena = allocate(self._ops, buffers, dtype)
-        self._x, self._labels = (self._ops.empty(one.shape, dtype) for one in given)
-        values |= {id(given[0]): self._x, id(given[1]): self._labels}
+        x, labels, weights = given
+        self._x, self._labels = (self._ops.empty(one.shape, dtype) for one in (x, labels))
+        self._weights = None if weights is None else self._ops.empty(weights.shape, dtype)
+        values |= {id(x): self._x, id(labels): self._labels}
+        if weights is not None:
+            values[id(weights)] = self._weights
         for value in (value for some in made for value in some):
             values[id(value)] = self._ops.view(arena[places[id(value)]], value.shape)
         self._bind(calls, backward, values)
@@ -150,13 +167,17 @@ class Step:
         self._run_backward = self._ops.chain([run for _, run in self._backward])
         self._logits, self._loss = real(calls[-2].out), real(calls[-1].out)
 
-    def __call__(self, x: Array, labels: Array) -> tuple[float, Array]:
+    def __call__(
+        self, x: Array, labels: Array, weights: Array | None = None
+    ) -> tuple[float, Array]:
         """Compute loss and gradients of one mini-batch.
 
         Parameters
         ----------
         x : [n, h, w, channels]
         labels : [n] integers, or [n, classes] floats
+        weights : [n], or [n, classes] under a sigmoid
+            If samples weigh differently.
 
         Returns
         -------
@@ -165,6 +186,8 @@ class Step:
         logits : [n, classes]
         """
         self._load(x, labels)
+        if self._weights is not None:
+            self._ops.upload(np.asarray(weights, self._weights.dtype), out=self._weights)
         with self._ops.on_threads(self.threads):
             self._run_forward()
             loss = float(self._ops.download(self._loss))
@@ -190,19 +213,20 @@ class Step:
                 "another step"
             )
         if labels.shape == (n,) and labels.dtype.kind in "iu":
-            if labels.min() < 0 or labels.max() >= classes:
+            if labels.min() < 0 or labels.max() >= self._spec.labels:
                 raise ValueError(
                     f"labels reach from {labels.min()} to {labels.max()}, expected 0 to "
-                    f"{classes - 1}"
+                    f"{self._spec.labels - 1}"
                 )
-            labels = np.eye(classes, dtype=self._labels.dtype)[labels]
+            one = self._spec.labels != classes  # a single output tells two labels apart
+            labels = labels[:, None] if one else np.eye(classes)[labels]
         if labels.shape != (n, classes):
             raise ValueError(
                 f"labels have shape {labels.shape}, expected ({n},) integers or ({n}, {classes}) "
                 "floats"
             )
         self._ops.upload(x, out=self._x)
-        self._ops.upload(labels, out=self._labels)
+        self._ops.upload(np.asarray(labels, self._labels.dtype), out=self._labels)
 
 
 def _in_place(backward: Sequence[Gradient], values: Mapping[int, Any]) -> dict[int, Any]:

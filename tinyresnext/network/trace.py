@@ -42,12 +42,16 @@ class Trace:
         Every op in order, with torchvision's name for its result. The last one makes the logits, or
         the loss in training.
     labels : stand-in [n, classes], optional
-        In training: a distribution over the classes for each sample.
+        In training: a distribution over the classes for each sample, or the probability of each
+        label.
+    weights : stand-in [n], or [n, classes] under a sigmoid, optional
+        In training, where it is asked for: how much each sample, or each label of it, weighs.
     """
 
     x: Any
     calls: Calls
     labels: Any = None
+    weights: Any = None
 
 
 def trace(
@@ -58,6 +62,7 @@ def trace(
     training: bool = False,
     smoothing: float = 0.0,
     frozen: Collection[str] = (),
+    weighted: bool = False,
 ) -> Trace:
     """Walk through the network and, in training, the loss, with stand-ins for the values.
 
@@ -69,11 +74,14 @@ def trace(
     spec : Spec
     x_shape : (n, h, w, channels)
     training : bool
-        Normalise with the statistics of the mini-batch, and end with the softmax cross entropy.
+        Normalise with the statistics of the mini-batch, and end with the loss of the head: the
+        softmax cross entropy, or the binary one.
     smoothing : float
         In training: label smoothing.
     frozen : collection of str
         In training: first parts of the names of layers that keep their running statistics.
+    weighted : bool
+        In training: whether samples weigh differently.
 
     Raises
     ------
@@ -86,12 +94,18 @@ def trace(
         names.setdefault(id(value), name)
         return value
 
-    tape, x, labels = Tape(ShapesOnly()), stand_in(x_shape), None
+    tape, x, labels, weights = Tape(ShapesOnly()), stand_in(x_shape), None, None
     logits = forward(params, spec, x, tape, training=training, frozen=frozen, at=at)
     if training:
         labels = stand_in((x_shape[0], spec.classes))
-        at("loss", tape.softmax_cross_entropy(logits, labels=labels, smoothing=smoothing))
-    return Trace(x, [replace(call, name=names[id(call.out)]) for call in tape.calls], labels)
+        binary, more = spec.head == "sigmoid", {}
+        if weighted:
+            weights = stand_in(labels.shape if binary else labels.shape[:1])
+            more = {"weights": weights}
+        loss = tape.binary_cross_entropy if binary else tape.softmax_cross_entropy
+        at("loss", loss(logits, labels=labels, smoothing=smoothing, **more))
+    calls = [replace(call, name=names[id(call.out)]) for call in tape.calls]
+    return Trace(x, calls, labels, weights)
 
 
 def inputs(call: Call) -> Iterable[Any]:

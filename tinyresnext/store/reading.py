@@ -150,10 +150,10 @@ def summary(contents: Contents) -> str:
 def judged(contents: Contents, values: Mapping[str, Values]) -> list[Check]:
     """Return the checks of what is in a file that is laid out well."""
     side, classes = contents.preprocess.crop, len(contents.labels)
-    stated = ", ".join(f"{key}: {text}" for key, text in contents.provenance.items())
+    stated = ", ".join(contents.provenance)
     fine = {
         "model": f"sha256 {contents.texts['sha256']}; {classes} labels, images of {side} x {side}",
-        "provenance": stated or "none is stated",
+        "provenance": f"{stated} (`tinyresnext info` prints it)" if stated else "none is stated",
         "digests": "each tensor is what was written",
         "values": "all are finite, and no variance is negative",
     }

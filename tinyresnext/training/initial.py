@@ -22,9 +22,9 @@ from ..inference.model import Model
 from ..network.resnext import parameters
 from ..network.spec import Spec, variant
 from ..ops import backend
-from .augmentation import usual_preprocess
 from .recipes import recipe
 from .recipes.parts import Start
+from .samples.augmentation import usual_preprocess
 
 # As a part of the mean variance: directions that vary less are noise of camera and compression,
 # which must not be made as strong as the rest.

@@ -14,11 +14,11 @@ import numpy as np
 from ..data.loader import Loader
 from ..errors import TrainingError
 from ..inference.model import Model
-from .augmentation import unchanged
 from .record import state as states
 from .record.folder import TrainingFolder
 from .record.state import State
 from .run import Run
+from .samples.augmentation import unchanged
 from .setting import Setting
 
 __all__ = ["MOST", "by_heart"]

@@ -13,14 +13,13 @@ import numpy as np
 
 from ..data.loader import Loader
 from ..errors import TrainingError, UsageError, WeightsError
-from ..inference.evaluate import score
+from ..inference.evaluate import judged
 from ..inference.files import save
 from ..inference.model import Model
 from ..network.step import Step
 from ..store.contents import Stored, documents_of, shapes_of
 from ..system.files import shown
 from ..system.version import __version__
-from .augmentation import mix, unchanged
 from .optimisers.average import update_average, update_statistics
 from .optimisers.muon import matrices, muon
 from .optimisers.sgd import sgd
@@ -29,6 +28,8 @@ from .record import state as states
 from .record.folder import TrainingFolder
 from .record.log import Log, Progress, Stop
 from .record.state import State
+from .samples.augmentation import mix, unchanged
+from .samples.targets import targets
 from .setting import Setting
 from .weights import upload, views
 
@@ -50,6 +51,7 @@ class Run:
         self.state, self.setting, self.folder = state, setting, folder
         spec, recipe = state.spec, state.recipe
         self.weights = upload(setting.ops, spec, state.values, state.velocity, state.average)
+        self.targets = targets(spec, setting.dataset, recipe.loss.balance == "weights")
         self.groups = matrices(spec) if recipe.optimiser.muon else {}
         self.compute = self._step_for(self.side)
         self.steps = len(setting.dataset) // recipe.batch
@@ -72,6 +74,7 @@ class Run:
             (recipe.batch, side, side, spec.channels),
             setting.ops,
             smoothing=recipe.loss.smoothing,
+            weighted=self.targets.balance is not None,
             frozen=setting.frozen,
             threads=setting.threads,
         )
@@ -86,20 +89,20 @@ class Run:
         """
         state, recipe, ops = self.state, self.state.recipe, self.setting.ops
         done = state.epoch * self.steps + state.step
-        targets = labels
+        rows = self.targets.rows(labels)
         if recipe.loss.mixup:
             rng = np.random.default_rng([recipe.seed, 1, done])
-            x, targets = mix(x, labels, state.spec.classes, recipe.loss.mixup, rng)
+            x, rows = mix(x, rows, recipe.loss.mixup, rng)
         # Overflow is found in the loss, now or in the next step.
         with np.errstate(over="ignore", invalid="ignore"):
-            loss, logits = self.compute(x, targets)
+            loss, logits = self.compute(x, rows, self.targets.weights(rows))
             if not math.isfinite(loss):
                 raise self.diverged(loss)
             with ops.on_threads(self.setting.threads):
                 self._update(done)
         state.step += 1
         state.loss += loss
-        state.correct += int(np.count_nonzero(logits.argmax(1) == labels))
+        state.correct += self.targets.correct(logits, labels)
 
     def _update(self, done: int) -> None:
         """Change the weights, the running statistics and the average, on the device."""
@@ -151,12 +154,12 @@ class Run:
         with Loader(
             images, resized, batch=state.recipe.batch, shuffle=False, drop_last=False, broken=broken
         ) as loader:
-            found = score(self.model(), loader.epoch(0), images.classes, progress=done)
-        state.top1, state.tried, state.waited = found.top1, found.pictures, state.waited + 1
-        if state.best is None or found.top1 > state.best:
-            state.best, state.waited = found.top1, 0
+            found = judged(self.model(), loader.epoch(0), progress=done)
+        state.top1, state.tried, state.waited = found.score, found.pictures, state.waited + 1
+        if state.best is None or found.score > state.best:
+            state.best, state.waited = found.score, 0
             save(self.model(), self.folder.best, half=self.setting.half)
-        return {"top1": found.top1, "top5": found.top5, "validation_loss": found.loss}
+        return found.measures() | {"validation_loss": found.loss}
 
     def close_epoch(self, found: Mapping[str, float]) -> None:
         """Report the epoch, and save the state after it."""
@@ -263,7 +266,8 @@ def contents(state: State, setting: Setting) -> Stored:
         "licence": "",
     }
     if state.top1 is not None:
-        provenance["accuracy"] = f"{state.top1:.2%} top-1 of {state.tried:,} images"
+        what = "mean average precision" if state.spec.several else "top-1"
+        provenance["accuracy"] = f"{state.top1:.2%} {what} of {state.tried:,} images"
     provenance |= setting.provenance
     labels = tuple(setting.dataset.classes)
     return Stored(state.spec, {}, setting.preprocess, labels, provenance)

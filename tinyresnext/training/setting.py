@@ -16,8 +16,8 @@ from ..inference.inputs import shapes_that_fit
 from ..network.count import norm_values
 from ..network.spec import Spec
 from ..ops import Backend
-from .augmentation import augmented
 from .recipes import Recipe
+from .samples.augmentation import augmented
 
 __all__ = ["Setting", "check"]
 
@@ -53,9 +53,9 @@ class Setting:
 def check(spec: Spec, recipe: Recipe, setting: Setting) -> None:
     """Refuse what does not fit together, before anything is written."""
     count = len(setting.dataset)
-    if spec.classes < 2:
+    if spec.labels < 2:
         raise UsageError(
-            f"there is {'one' if spec.classes else 'no'} class to train for, and a single class "
+            f"there is {'one' if spec.labels else 'no'} class to train for, and a single class "
             "means nothing under a softmax: give images of at least two classes"
         )
     if setting.preprocess.channels != spec.channels:
@@ -64,9 +64,9 @@ def check(spec: Spec, recipe: Recipe, setting: Setting) -> None:
             f"{spec.channels}"
         )
     for what, images in (("data set", setting.dataset), ("validation set", setting.validation)):
-        if images is not None and len(images.classes) != spec.classes:
+        if images is not None and len(images.classes) != spec.labels:
             raise UsageError(
-                f"the {what} has {len(images.classes)} classes and the network {spec.classes}; "
+                f"the {what} has {len(images.classes)} classes and the network {spec.labels}; "
                 "both must have the same"
             )
         if images is not None and tuple(images.classes) != tuple(setting.dataset.classes):
@@ -74,6 +74,16 @@ def check(spec: Spec, recipe: Recipe, setting: Setting) -> None:
                 f"the {what} has other classes, or in another order: "
                 f"{', '.join(images.classes[:5])} ..."
             )
+        if images is not None and images.labels.ndim == 2 and not spec.several:
+            raise UsageError(
+                f"the images of the {what} have any number of labels, and the network names one "
+                "class for each; give --head sigmoid (head='sigmoid' of the Spec)"
+            )
+    if recipe.loss.balance == "sampling" and setting.dataset.labels.ndim == 2:
+        raise UsageError(
+            "images with several labels cannot be drawn so that all labels are as frequent; give "
+            "--balance weights"
+        )
     if count < recipe.batch:
         raise UsageError(
             f"the data set has {count} images and a mini-batch {recipe.batch}; give --batch "

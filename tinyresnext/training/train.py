@@ -24,7 +24,6 @@ from ..inference.model import Model
 from ..network.spec import Spec
 from ..ops import Backend, backend
 from ..system.files import shown
-from .augmentation import augmented, unchanged, usual_preprocess
 from .initial import initialise, whitened
 from .overfit import by_heart
 from .recipes import Recipe
@@ -34,6 +33,7 @@ from .record.folder import TrainingFolder
 from .record.log import Stop
 from .record.state import State
 from .run import Run, check_savable
+from .samples.augmentation import augmented, unchanged, usual_preprocess
 from .setting import Setting, check
 from .weights import size, views
 
@@ -60,7 +60,7 @@ def train(
     Parameters
     ----------
     spec : Spec
-        With as many classes as the data set; `dataclasses.replace` changes them.
+        With as many classes as the data set; `headed` changes them.
     dataset : Dataset
         What `tinyresnext.data.open_dataset` returns.
     recipe : Recipe
@@ -129,6 +129,7 @@ def finetune(
     out: str | os.PathLike[str],
     *,
     frozen_to: str | None = None,
+    head: str | None = None,
     validation: Dataset | None = None,
     threads: int | None = None,
     resume: bool = False,
@@ -147,6 +148,8 @@ def finetune(
     frozen_to : str, optional
         The last stage that is not trained: ``stem``, ``layer1`` ...; the last one leaves only the
         classifier to be trained. By default all layers are trained.
+    head : {"softmax", "sigmoid"}, optional
+        What the outputs mean; see `headed`.
     dataset, recipe, out, validation, threads, resume, log_every, half, overfit, provenance, origin
         As for `train`; the recipe ``finetune`` is meant for this. ``whiten``, ``zero_gamma`` and
         ``interpolation`` have no meaning here: the model has filters, norms and preprocessing
@@ -161,12 +164,12 @@ def finetune(
     ------
     As `train`.
     """
-    spec = replace(model.spec, classes=len(dataset.classes))
+    spec = headed(model.spec, dataset, head)
     values = np.zeros(size(spec), np.float32)
-    params, head = views(values, spec), ("fc.weight", "fc.bias")
-    for name in params.keys() - head:
+    params, classifier = views(values, spec), ("fc.weight", "fc.bias")
+    for name in params.keys() - classifier:
         params[name][...] = model.params[name]
-    initialise(params, recipe.start, recipe.seed, only=head)
+    initialise(params, recipe.start, recipe.seed, only=classifier)
     frozen, more = frozen_parts(spec, frozen_to), _origin(model) | dict(provenance or {})
     ops: Backend = model.ops
     setting = Setting(
@@ -175,6 +178,23 @@ def finetune(
     )  # fmt: skip
     check(spec, recipe, setting)
     return _run(states.new(spec, recipe, values), setting, out, resume, overfit)
+
+
+def headed(spec: Spec, dataset: Dataset, head: str | None = None) -> Spec:
+    """Return the network with outputs for the classes of a data set.
+
+    Parameters
+    ----------
+    spec : Spec
+    dataset : Dataset
+    head : {"softmax", "sigmoid"}, optional
+        Under a sigmoid, two classes need a single output, and each image may have any number of
+        more. By default it is a sigmoid where the images have any number of labels, else a softmax.
+    """
+    several = dataset.labels.ndim == 2
+    chosen = head or ("sigmoid" if several else "softmax")
+    one = chosen == "sigmoid" and len(dataset.classes) == 2 and not several
+    return replace(spec, classes=1 if one else len(dataset.classes), head=chosen)
 
 
 def _origin(model: Model) -> dict[str, str]:
@@ -251,6 +271,7 @@ def _loop(run: Run, stop: Stop) -> None:
             seed=recipe.seed,
             threads=loaders,
             broken=setting.broken,
+            balanced=recipe.loss.balance == "sampling",
         ) as loader:
             started = time.perf_counter()
             for x, labels in loader.epoch(state.epoch, first=state.step):

@@ -65,16 +65,28 @@ def read(file: BinaryIO, check: Check | None = None) -> Checkpoint:
         raise FormatError("the list of layers has a name twice; save the model again")
     for layer in layers:
         place = (*top, layer)
-        for name in _names(tree, place, "weight_names"):
-            if checked_name(name) in stored:
+        for inside in _names(tree, place, "weight_names"):
+            name = _of_layer(layer, checked_name(inside))
+            if name in stored:
                 raise FormatError(
                     f"two layers have a weight {name}; give the layers different names and save "
                     "the model again"
                 )
-            stored[name] = _stored(file, tree, (*place, *name.split("/")), name)
+            stored[name] = _stored(file, tree, (*place, *inside.split("/")), name)
             if len(stored) > MAX_TENSORS:
                 raise UnsafeError(f"the file has more than {MAX_TENSORS:,} tensors; do not use it")
     return finish(file, stored, "keras", check, wrapper=wrapper, others=others)
+
+
+def _of_layer(layer: str, name: str) -> str:
+    """Return the name of a weight with that of its layer.
+
+    For the second model of a session, TensorFlow 1 put a number behind the layer's name in those of
+    its weights: ``fc1/fc1_1/kernel:0``.
+    """
+    first, _, rest = name.partition("/")
+    numbered = first.startswith(f"{layer}_") and first.removeprefix(f"{layer}_").isdigit()
+    return f"{layer}/{rest}" if numbered else name
 
 
 def _top(tree: Tree) -> tuple[tuple[str, ...], str, tuple[str, ...]]:

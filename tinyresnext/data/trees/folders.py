@@ -29,7 +29,7 @@ from .listing import Entries, Listing, Parts, Tree
 from .tree import Levels
 from .zips import ZipFile
 
-__all__ = ["open_folder", "open_zip"]
+__all__ = ["decoded_bytes", "open_folder", "open_zip"]
 
 
 def open_folder(path: Path, split: str, reading: Reading) -> Dataset:
@@ -40,7 +40,7 @@ def open_folder(path: Path, split: str, reading: Reading) -> Dataset:
         return decode(os.path.join(path, *levels.images[i][1]))
 
     def weigh(i: int) -> int:
-        return _decoded_bytes(load_image(os.path.join(path, *levels.images[i][1]), pixels=False))
+        return decoded_bytes(load_image(os.path.join(path, *levels.images[i][1]), pixels=False))
 
     return _dataset(levels, read, weigh, reading)
 
@@ -59,12 +59,12 @@ def open_zip(path: Path, split: str, reading: Reading) -> Dataset:
         return decode(opened(i))
 
     def weigh(i: int) -> int:
-        return _decoded_bytes(opened(i, pixels=False))
+        return decoded_bytes(opened(i, pixels=False))
 
     return _dataset(levels, read, weigh, reading)
 
 
-def _decoded_bytes(image: Image.Image) -> int:
+def decoded_bytes(image: Image.Image) -> int:
     """Return how many bytes an image has when it is decoded, to red, green and blue."""
     return 3 * image.width * image.height
 

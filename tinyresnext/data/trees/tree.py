@@ -156,7 +156,7 @@ class Levels:
             found = self.tree.with_images(self.root)
             raise UsageError(
                 f"{self.name} has no splits (folders called {', '.join(known)}), so there is no "
-                f"{split!r}; all its images are 'train'"
+                f"{split!r}; all its images are 'train', which --split train names"
                 + (f"; its folders are {_some(found)}" if found else "")
             )
 

@@ -22,6 +22,8 @@ SUPERBLOCK_SIZE, HEADER_SIZE, HEAP_SIZE = 96, 16, 32
 NODE_SIZE, NODE_ENTRIES = 544, 32
 SYMBOLS_SIZE, SYMBOLS_ENTRIES, ENTRY_SIZE = 328, 8, 40
 MOST_LEVELS = 3  # of a B-tree; with two, a group can have 8,192 members
+# bytes of the names in a group; they double as names come, to 90,112 for 2,494 layers of Keras
+MOST_NAMES = 1 << 20
 MOST_HEADER = 1 << 16  # bytes of an object header, where the reader does not allow more
 
 

@@ -28,6 +28,8 @@ from .walker import Walker
 __all__ = ["Array", "Attribute", "Tree", "shown"]
 
 OLDEST = "open it with h5py and write it again with libver='earliest' and without compression"
+# Flags of a message; HDF5 set the second for all attributes until 1.12.1 (h5py 3.7 of 2022)
+CONSTANT, NOT_TO_BE_SHARED = 1, 4
 MOST_HEADER = 1 << 20  # bytes of an object header; the root's has the list of all layers
 MOST_DEPTH = 8  # of groups in groups
 MOST_TEXTS = 20_000  # in a list
@@ -167,7 +169,7 @@ class Tree:
                 raise UnsafeError(
                     f"{where} may have {ELSEWHERE[kind]}, which is not read; {OLDEST}"
                 )
-            if flags & ~1 or kind in found:
+            if flags & ~(CONSTANT | NOT_TO_BE_SHARED) or kind in found:
                 raise FormatError(
                     f"{where} has a message of type {kind} that is shared or repeated; {OLDEST}"
                 )

@@ -46,8 +46,8 @@ from .form import (
     ENTRY_SIZE,
     HEADER_SIZE,
     HEAP_SIZE,
-    MOST_HEADER,
     MOST_LEVELS,
+    MOST_NAMES,
     NODE_ENTRIES,
     NODE_SIZE,
     SYMBOLS_ENTRIES,
@@ -129,7 +129,7 @@ class Walker:
         """
         head = self.block(heap, HEAP_SIZE, f"the heap of {where}")
         mark, size, _, data = unpack("<8sQQQ", head, where)
-        if mark != b"HEAP" + bytes(4) or size > MOST_HEADER:
+        if mark != b"HEAP" + bytes(4) or size > MOST_NAMES:
             raise FormatError(
                 f"the names in {where} are not as {self._writer} writes them; {AGAIN}"
             )

@@ -108,10 +108,6 @@ class Evaluation:
             found["average_precision"] = self.average_precision
         return found
 
-    def sentence(self) -> str:
-        """Return what a model file says of its accuracy."""
-        return f"{self.top1:.2%} top-1 of {self.pictures:,} images"
-
     def to_json(self) -> dict[str, object]:
         """Return everything as a JSON object.
 
@@ -148,7 +144,8 @@ class Evaluation:
 
     def __str__(self) -> str:
         scores = [one for one in self.per_class if one.pictures]
-        wide, five = max(12, *(len(one.name) for one in scores)), len(self.classes) > TOP
+        least = 12 if self.average_precision is None else len("average precision")
+        wide, five = max(least, *(len(one.name) for one in scores)), len(self.classes) > TOP
         head = [f"{'images':{wide}} {self.pictures:8,}", f"{'top-1':{wide}} {self.top1:8.2%}"]
         head += [f"{'top-5':{wide}} {self.top5:8.2%}"] * five
         if self.threshold is not None:

@@ -90,10 +90,6 @@ class LabelEvaluation:
         """Return what the log of a training has after each epoch."""
         return {"average_precision": self.score, "exact": self.exact}
 
-    def sentence(self) -> str:
-        """Return what a model file says of its accuracy."""
-        return f"{self.score:.2%} mean average precision of {self.pictures:,} images"
-
     @property
     def _named(self) -> np.ndarray:
         """Return which labels the network names [n, labels]."""

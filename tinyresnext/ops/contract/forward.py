@@ -88,5 +88,21 @@ class Ops(Protocol):
     def softmax(self, x: Array, *, out: Array | None = None) -> Array: ...
 
     def softmax_cross_entropy(
-        self, x: Array, *, labels: Array, smoothing: float = 0.0, out: Array | None = None
+        self,
+        x: Array,
+        *,
+        labels: Array,
+        smoothing: float = 0.0,
+        weights: Array | None = None,
+        out: Array | None = None,
+    ) -> Array: ...
+
+    def binary_cross_entropy(
+        self,
+        x: Array,
+        *,
+        labels: Array,
+        smoothing: float = 0.0,
+        weights: Array | None = None,
+        out: Array | None = None,
     ) -> Array: ...

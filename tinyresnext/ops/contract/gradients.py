@@ -96,5 +96,23 @@ class Gradients(Protocol):
     def softmax_backward(self, dy: Array, y: Array, x: Array) -> tuple[Array | None, ...]: ...
 
     def softmax_cross_entropy_backward(
-        self, dy: Array, y: Array, x: Array, *, labels: Array, smoothing: float = 0.0
+        self,
+        dy: Array,
+        y: Array,
+        x: Array,
+        *,
+        labels: Array,
+        smoothing: float = 0.0,
+        weights: Array | None = None,
+    ) -> tuple[Array | None, ...]: ...
+
+    def binary_cross_entropy_backward(
+        self,
+        dy: Array,
+        y: Array,
+        x: Array,
+        *,
+        labels: Array,
+        smoothing: float = 0.0,
+        weights: Array | None = None,
     ) -> tuple[Array | None, ...]: ...

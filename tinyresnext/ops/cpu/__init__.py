@@ -30,6 +30,8 @@ if TYPE_CHECKING:  # the type checker holds these to the contract
     from .conv.forward import conv2d
     from .elementwise import add, add_backward, relu, relu_backward
     from .head import (
+        binary_cross_entropy,
+        binary_cross_entropy_backward,
         linear,
         linear_backward,
         softmax,
@@ -56,6 +58,8 @@ __all__ = [
     "batch_norm_backward",
     "batch_norm_train",
     "batch_norm_train_backward",
+    "binary_cross_entropy",
+    "binary_cross_entropy_backward",
     "bind",
     "chain",
     "clear_kernels",
@@ -114,6 +118,8 @@ MODULES = {
     "softmax_backward": "head",
     "softmax_cross_entropy": "head",
     "softmax_cross_entropy_backward": "head",
+    "binary_cross_entropy": "head",
+    "binary_cross_entropy_backward": "head",
     "sgd_step": "update",
     "muon_step": "update",
     "average_step": "update",

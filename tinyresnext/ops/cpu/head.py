@@ -173,33 +173,44 @@ def bind_softmax_backward(
 
 
 def softmax_cross_entropy(
-    x: Array, *, labels: Array, smoothing: float = 0.0, out: Array | None = None
+    x: Array,
+    *,
+    labels: Array,
+    smoothing: float = 0.0,
+    weights: Array | None = None,
+    out: Array | None = None,
 ) -> Array:
     """Delegate to the reference."""
-    shape = shapes.softmax_cross_entropy(x, labels=labels, smoothing=smoothing, out=out)
+    shape = shapes.softmax_cross_entropy(
+        x, labels=labels, smoothing=smoothing, weights=weights, out=out
+    )
     y = result("softmax_cross_entropy", shape, out)
-    bind_softmax_cross_entropy(x, labels=labels, smoothing=smoothing, out=y)()
+    bind_softmax_cross_entropy(x, labels=labels, smoothing=smoothing, weights=weights, out=y)()
     return y
 
 
 def bind_softmax_cross_entropy(
-    x: Array, *, labels: Array, smoothing: float = 0.0, out: Array
+    x: Array, *, labels: Array, smoothing: float = 0.0, weights: Array | None = None, out: Array
 ) -> Callable[[], Array]:
     """Prepare a call of the reference."""
-    from .. import reference
+    from ..reference import softmax_cross_entropy as op
 
-    return partial(reference.softmax_cross_entropy, x, labels=labels, smoothing=smoothing, out=out)
+    return partial(op, x, labels=labels, smoothing=smoothing, weights=weights, out=out)
 
 
 def softmax_cross_entropy_backward(
-    dy: Array, y: Array, x: Array, *, labels: Array, smoothing: float = 0.0
+    dy: Array,
+    y: Array,
+    x: Array,
+    *,
+    labels: Array,
+    smoothing: float = 0.0,
+    weights: Array | None = None,
 ) -> tuple[Array | None, ...]:
     """Delegate to the reference."""
-    out = empty_like(x)
-    bind_softmax_cross_entropy_backward(
-        dy, y, x, labels=labels, smoothing=smoothing, out=out, more=(False,)
-    )()
-    return out
+    from ..reference import softmax_cross_entropy_backward as op
+
+    return op(dy, y, x, labels=labels, smoothing=smoothing, weights=weights)
 
 
 def bind_softmax_cross_entropy_backward(
@@ -209,16 +220,71 @@ def bind_softmax_cross_entropy_backward(
     *,
     labels: Array,
     smoothing: float = 0.0,
+    weights: Array | None = None,
     out: Sequence[Array | None],
     more: Sequence[bool],
 ) -> Callable[[], None]:
     """Prepare a call of the reference."""
-    from .. import reference
+    from ..reference import softmax_cross_entropy_backward as op
 
-    def back() -> None:
-        (dx,) = reference.softmax_cross_entropy_backward(
-            dy, y, x, labels=labels, smoothing=smoothing
-        )
-        accumulate(out[0], dx, more[0])
+    back = partial(op, dy, y, x, labels=labels, smoothing=smoothing, weights=weights)
+    return lambda: accumulate(out[0], *back(), more[0])
 
-    return back
+
+def binary_cross_entropy(
+    x: Array,
+    *,
+    labels: Array,
+    smoothing: float = 0.0,
+    weights: Array | None = None,
+    out: Array | None = None,
+) -> Array:
+    """Delegate to the reference."""
+    shape = shapes.binary_cross_entropy(
+        x, labels=labels, smoothing=smoothing, weights=weights, out=out
+    )
+    y = result("binary_cross_entropy", shape, out)
+    bind_binary_cross_entropy(x, labels=labels, smoothing=smoothing, weights=weights, out=y)()
+    return y
+
+
+def bind_binary_cross_entropy(
+    x: Array, *, labels: Array, smoothing: float = 0.0, weights: Array | None = None, out: Array
+) -> Callable[[], Array]:
+    """Prepare a call of the reference."""
+    from ..reference import binary_cross_entropy as op
+
+    return partial(op, x, labels=labels, smoothing=smoothing, weights=weights, out=out)
+
+
+def binary_cross_entropy_backward(
+    dy: Array,
+    y: Array,
+    x: Array,
+    *,
+    labels: Array,
+    smoothing: float = 0.0,
+    weights: Array | None = None,
+) -> tuple[Array | None, ...]:
+    """Delegate to the reference."""
+    from ..reference import binary_cross_entropy_backward as op
+
+    return op(dy, y, x, labels=labels, smoothing=smoothing, weights=weights)
+
+
+def bind_binary_cross_entropy_backward(
+    dy: Array,
+    y: Array,
+    x: Array,
+    *,
+    labels: Array,
+    smoothing: float = 0.0,
+    weights: Array | None = None,
+    out: Sequence[Array | None],
+    more: Sequence[bool],
+) -> Callable[[], None]:
+    """Prepare a call of the reference."""
+    from ..reference import binary_cross_entropy_backward as op
+
+    back = partial(op, dy, y, x, labels=labels, smoothing=smoothing, weights=weights)
+    return lambda: accumulate(out[0], *back(), more[0])

@@ -17,6 +17,8 @@ import numpy as np
 from .conv import conv2d, conv2d_backward
 from .elementwise import add, add_backward, relu, relu_backward
 from .head import (
+    binary_cross_entropy,
+    binary_cross_entropy_backward,
     linear,
     linear_backward,
     softmax,
@@ -59,6 +61,8 @@ __all__ = [
     "batch_norm_backward",
     "batch_norm_train",
     "batch_norm_train_backward",
+    "binary_cross_entropy",
+    "binary_cross_entropy_backward",
     "bind",
     "chain",
     "clear_kernels",

@@ -38,23 +38,40 @@ def softmax_backward(dy: Array, y: Array, x: Array) -> tuple[Array]:
 
 
 def softmax_cross_entropy(
-    x: Array, *, labels: Array, smoothing: float = 0.0, out: Array | None = None
+    x: Array,
+    *,
+    labels: Array,
+    smoothing: float = 0.0,
+    weights: Array | None = None,
+    out: Array | None = None,
 ) -> Array:
     """Return ``-mean(sum(target * log_p))``, ``log_p = x - m - log(sum(exp(x - m)))``, m = max(x).
 
     No logarithm is taken of a probability, which may be zero.
     """
-    shapes.softmax_cross_entropy(x, labels=labels, smoothing=smoothing, out=out)
+    shapes.softmax_cross_entropy(x, labels=labels, smoothing=smoothing, weights=weights, out=out)
     shifted = x - x.max(1, keepdims=True)
     log_p = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-    return place(-(_targets(x, labels, smoothing) * log_p).sum() / x.dtype.type(len(x)), out)
+    terms = _targets(x, labels, smoothing) * log_p
+    if weights is not None:
+        terms *= weights[:, None]
+    return place(-terms.sum() / x.dtype.type(len(x)), out)
 
 
 def softmax_cross_entropy_backward(
-    dy: Array, y: Array, x: Array, *, labels: Array, smoothing: float = 0.0
+    dy: Array,
+    y: Array,
+    x: Array,
+    *,
+    labels: Array,
+    smoothing: float = 0.0,
+    weights: Array | None = None,
 ) -> tuple[Array]:
     """Compute the probability minus the target, divided by the number of samples."""
-    return (dy * (softmax(x) - _targets(x, labels, smoothing)) / x.dtype.type(len(x)),)
+    difference = softmax(x) - _targets(x, labels, smoothing)
+    if weights is not None:
+        difference *= weights[:, None]
+    return (dy * difference / x.dtype.type(len(x)),)
 
 
 def _targets(x: Array, labels: Array, smoothing: float) -> Array:
@@ -62,3 +79,44 @@ def _targets(x: Array, labels: Array, smoothing: float) -> Array:
     labels = np.asarray(labels)
     rows = labels if labels.ndim == 2 else np.arange(x.shape[1]) == labels[:, None]
     return (rows * (1 - smoothing) + smoothing / x.shape[1]).astype(x.dtype)
+
+
+def binary_cross_entropy(
+    x: Array,
+    *,
+    labels: Array,
+    smoothing: float = 0.0,
+    weights: Array | None = None,
+    out: Array | None = None,
+) -> Array:
+    """Return the mean of ``max(x, 0) - x * target + log(1 + exp(-abs(x)))``.
+
+    No logarithm is taken of a probability, and no exponential overflows.
+    """
+    shapes.binary_cross_entropy(x, labels=labels, smoothing=smoothing, weights=weights, out=out)
+    terms = np.maximum(x, 0) - x * _halfway(x, labels, smoothing) + np.log1p(np.exp(-np.abs(x)))
+    if weights is not None:
+        terms *= weights
+    return place(terms.sum() / x.dtype.type(x.size), out)
+
+
+def binary_cross_entropy_backward(
+    dy: Array,
+    y: Array,
+    x: Array,
+    *,
+    labels: Array,
+    smoothing: float = 0.0,
+    weights: Array | None = None,
+) -> tuple[Array]:
+    """Compute the probability minus the target, divided by the number of terms."""
+    small = np.exp(-np.abs(x))
+    difference = np.where(x < 0, small, 1) / (1 + small) - _halfway(x, labels, smoothing)
+    if weights is not None:
+        difference *= weights
+    return (dy * difference / x.dtype.type(x.size),)
+
+
+def _halfway(x: Array, labels: Array, smoothing: float) -> Array:
+    """Return labels from 0 to 1, smoothed towards one half."""
+    return (np.asarray(labels) * (1 - smoothing) + smoothing / 2).astype(x.dtype)

@@ -24,7 +24,7 @@ from __future__ import annotations
 from ..checks import Pair, Shape, pair
 from .conv import conv2d
 from .elementwise import add, relu
-from .head import linear, softmax, softmax_cross_entropy
+from .head import binary_cross_entropy, linear, softmax, softmax_cross_entropy
 from .norm import batch_norm, batch_norm_train
 from .pool import avg_pool2d, max_pool2d, mean_pool
 
@@ -37,6 +37,7 @@ __all__ = [
     "avg_pool2d",
     "batch_norm",
     "batch_norm_train",
+    "binary_cross_entropy",
     "conv2d",
     "linear",
     "max_pool2d",
@@ -59,6 +60,7 @@ OPS = (
     "linear",
     "softmax",
     "softmax_cross_entropy",
+    "binary_cross_entropy",
 )
 # What each gradient is computed from: "dy", "y" and the positional arguments by their place.
 READ: dict[str, tuple[str | int, ...]] = {
@@ -73,4 +75,5 @@ READ: dict[str, tuple[str | int, ...]] = {
     "linear": ("dy", 0, 1),
     "softmax": ("dy", "y"),
     "softmax_cross_entropy": ("dy", 0),
+    "binary_cross_entropy": ("dy", 0),
 }

@@ -57,11 +57,16 @@ def softmax(x: Shaped, *, out: Shaped | None = None) -> Shape:
 
 
 def softmax_cross_entropy(
-    x: Shaped, *, labels: Any, smoothing: float = 0.0, out: Shaped | None = None
+    x: Shaped,
+    *,
+    labels: Any,
+    smoothing: float = 0.0,
+    weights: Shaped | None = None,
+    out: Shaped | None = None,
 ) -> Shape:
-    """Return the shape of the training loss.
+    """Return the shape of the training loss where each sample is of one class.
 
-    It is the mean over the mini-batch of ``-sum(target * log(softmax(x)))``.
+    It is the mean over the mini-batch of ``-weight * sum(target * log(softmax(x)))``.
 
     Parameters
     ----------
@@ -73,6 +78,8 @@ def softmax_cross_entropy(
     smoothing : float in [0, 1]
         The target is ``1 - smoothing`` of the label plus ``smoothing / classes`` everywhere
         (Szegedy et al. 2016).
+    weights : [n], optional
+        How much the loss of each sample weighs; 1 by default.
 
     Returns
     -------
@@ -92,9 +99,54 @@ def softmax_cross_entropy(
             f"softmax_cross_entropy: labels reach from {labels.min()} to {labels.max()}, "
             f"expected 0 to {classes - 1}"
         )
-    if not 0 <= smoothing <= 1:
-        raise ValueError(
-            f"softmax_cross_entropy: smoothing is {smoothing}, expected a number from 0 to 1"
-        )
+    _check_smoothing("softmax_cross_entropy", smoothing)
+    same("softmax_cross_entropy", "weights", weights, (n,))
     same("softmax_cross_entropy", "out", out, ())
     return ()
+
+
+def binary_cross_entropy(
+    x: Shaped,
+    *,
+    labels: Any,
+    smoothing: float = 0.0,
+    weights: Shaped | None = None,
+    out: Shaped | None = None,
+) -> Shape:
+    """Return the shape of the training loss where each output has a probability of its own.
+
+    It is the mean, over samples and outputs, of ``-weight * (target * log(p) + (1 - target) *
+    log(1 - p))`` with ``p = 1 / (1 + exp(-x))``.
+
+    Parameters
+    ----------
+    x : [n, classes]
+        Logits.
+    labels : [n, classes] floats
+        From 0 to 1: whether each sample has each label; between the two for mixtures.
+    smoothing : float in [0, 1]
+        The target is ``1 - smoothing`` of the label plus ``smoothing / 2``.
+    weights : [n, classes], optional
+        How much each term weighs; 1 by default.
+
+    Returns
+    -------
+    a scalar, ``()``
+    """
+    n, classes = dimensions("x", x, "n classes")
+    labels = np.asarray(labels)
+    if labels.shape != (n, classes) or labels.dtype.kind != "f" or n * classes == 0:
+        raise ValueError(
+            f"binary_cross_entropy: labels are {labels.dtype} {labels.shape}, expected floats "
+            f"{(n, classes)}, and at least one"
+        )
+    _check_smoothing("binary_cross_entropy", smoothing)
+    same("binary_cross_entropy", "weights", weights, (n, classes))
+    same("binary_cross_entropy", "out", out, ())
+    return ()
+
+
+def _check_smoothing(op: str, smoothing: float) -> None:
+    """Raise `ValueError` if the label smoothing is out of range."""
+    if not 0 <= smoothing <= 1:
+        raise ValueError(f"{op}: smoothing is {smoothing}, expected a number from 0 to 1")

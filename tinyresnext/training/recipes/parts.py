@@ -124,14 +124,17 @@ class Optimiser:
 
 @dataclass(frozen=True)
 class Loss:
-    """The targets of the softmax cross entropy.
+    """The targets of the cross entropy: the softmax's, or the binary one of a sigmoid.
 
     Parameters
     ----------
     smoothing : float
-        Label smoothing (Szegedy et al. 2016).
+        Label smoothing (Szegedy et al. 2016); under a sigmoid, towards one half.
     mixup : float
         The alpha of mixup (Zhang et al. 2018); 0 means no mixup.
+    balance : {"none", "weights", "sampling"}
+        What makes classes of few images count as much as others: nothing; their losses weigh more;
+        or their images are drawn more often, and an epoch has as many images as before.
     """
 
     smoothing: float = setting(
@@ -141,6 +144,11 @@ class Loss:
         0.0,
         Real(0, 1e3, "ALPHA"),
         "mix neighbours in a mini-batch in a proportion from Beta(ALPHA, ALPHA), such as 0.2",
+    )
+    balance: str = setting(
+        "none",
+        Choice(("none", "weights", "sampling")),
+        "for classes of few images: nothing, a higher weight of their losses, or more draws",
     )
 
     def __post_init__(self) -> None:

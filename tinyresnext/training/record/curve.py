@@ -19,12 +19,21 @@ __all__ = ["draw", "points", "write"]
 
 WIDE, HIGH, LEFT, TOP, GAP = 640, 230, 64, 34, 66  # pixels: a panel, its margins, between panels
 INK, FRAME, GRID = (20, 24, 32), (150, 156, 165), (226, 229, 233)
-TRAINING, VALIDATION = (92, 158, 207), (200, 70, 40)
+TRAINING, VALIDATION, PRECISION = (92, 158, 207), (200, 70, 40), (60, 140, 80)
+AT = {"training": 310, "validation": 230, "average precision": 130}  # pixels from the right
 Points = dict[str, list[tuple[int, float]]]
 # Of each panel: its title, and the fields of the log with their names and colours.
 PANELS = (
     ("loss", (("loss", "training", TRAINING), ("validation_loss", "validation", VALIDATION))),
-    ("accuracy", (("accuracy", "training", TRAINING), ("top1", "validation", VALIDATION))),
+    (
+        "accuracy",
+        (
+            ("accuracy", "training", TRAINING),
+            ("top1", "validation", VALIDATION),
+            ("exact", "validation", VALIDATION),  # with several labels: all of them are right
+            ("average_precision", "average precision", PRECISION),
+        ),
+    ),
 )
 
 
@@ -72,10 +81,10 @@ def draw(found: Points) -> Image.Image:
         highest = max((value for field, _, _ in fields for _, value in found[field]), default=1.0)
         top = 1.0 if title == "accuracy" else max(highest * 1.05, 1e-9)
         _axes(picture, corner, title, (min(epochs), max(epochs)), top)
-        for place, (field, name, colour) in enumerate(fields):
+        for field, name, colour in fields:
             if found[field]:
                 _line(picture, corner, found[field], (min(epochs), max(epochs)), top, colour)
-                at = corner[0] + WIDE - 90 * (2 - place), corner[1] - 20
+                at = corner[0] + WIDE - AT[name], corner[1] - 20
                 ImageDraw.Draw(picture).text(at, name, colour, ImageFont.load_default(14))
     return picture
 

@@ -129,6 +129,8 @@ class Progress:
             rewrite("")
         self._shown = False
         validation = f"  top-1 {found['top1']:.2%}" if "top1" in found else ""
+        if "exact" in found:
+            validation = f"  average precision {found['average_precision']:.2%}"
         tell(
             f"epoch {epoch + 1}/{self.epochs}  {found['images_per_second']:.0f} images/s  "
             f"loss {found['loss']:.4f}  "

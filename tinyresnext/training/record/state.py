@@ -58,7 +58,8 @@ class State:
     seconds : float
         Spent on the epoch so far.
     top1, best : float, optional
-        Accuracy in the last validation, and in the best.
+        Accuracy in the last validation, and in the best; the mean average precision where an image
+        has several labels.
     tried : int
         How many images the last validation had.
     waited : int

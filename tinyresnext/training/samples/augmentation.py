@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ..data.dataset import Dataset
-from ..images.augment import Augment
-from ..images.preprocess import CIFAR, Preprocess
-from ..network.spec import Spec
-from .recipes import Recipe
-from .recipes.parts import Augmentation
+from ...data.dataset import Dataset
+from ...images.augment import Augment
+from ...images.preprocess import CIFAR, Preprocess
+from ...network.spec import Spec
+from ..recipes import Recipe
+from ..recipes.parts import Augmentation
 
 # The part of an image's area that a random crop has (Szegedy et al. 2015).
 SCALE = (0.08, 1.0)
@@ -88,15 +88,14 @@ def _common(preprocess: Preprocess) -> dict[str, Any]:
 
 
 def mix(
-    x: np.ndarray, labels: np.ndarray, classes: int, alpha: float, rng: np.random.Generator
+    x: np.ndarray, targets: np.ndarray, alpha: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mix each image with its neighbour in the mini-batch (mixup, Zhang et al. 2018).
 
     Parameters
     ----------
     x : [n, h, w, c] float32
-    labels : [n] integers
-    classes : int
+    targets : [n, classes] float32
     alpha : float
         The proportion, one for the mini-batch, is drawn from Beta(alpha, alpha).
     rng : Generator
@@ -104,12 +103,10 @@ def mix(
     Returns
     -------
     x : [n, h, w, c] float32
-    labels : [n, classes] float32
-        The same mixture of the labels.
+    targets : [n, classes] float32
+        The same mixture of the targets.
     """
     kept = np.float32(rng.beta(alpha, alpha))
-    targets = np.zeros((len(labels), classes), np.float32)
-    targets[np.arange(len(labels)), labels] = 1
     mixed = kept * x
     mixed += (1 - kept) * np.roll(x, 1, axis=0)
     return mixed, kept * targets + (1 - kept) * np.roll(targets, 1, axis=0)

@@ -1,0 +1,154 @@
+"""Tables of images and labels: what is read, and what is refused with the line it is in."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinyresnext.cli import main as cli
+from tinyresnext.data import open_dataset
+from tinyresnext.data.parts import held_out
+from tinyresnext.errors import FormatError, ImageError, UnsafeError, UsageError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Six images, whose first pixel is their number."""
+    for i in range(6):
+        path = tmp_path / "images" / f"{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), i, np.uint8)).save(path)
+    return tmp_path
+
+
+def write(folder, text, name="labels.csv", encoding="utf-8"):
+    (folder / name).write_bytes(text.encode(encoding))
+    return folder / name
+
+
+TEXT = """image,sea,sky,split
+images/0.png,1,0,train
+images/1.png,0,1,val
+images/2.png,1,1,training
+images\\3.png,0,0,TEST
+"""
+
+
+@pytest.mark.parametrize("form", ["plain", "tabs", "spaces", "windows", "empty lines", "quotes"])
+def test_forms_of_a_table(folder, form):
+    text, name, encoding = TEXT, "labels.csv", "utf-8"
+    if form == "tabs":
+        text, name = text.replace(",", "\t"), "labels.TSV"
+    elif form == "spaces":
+        text = text.replace(",", " , ")
+    elif form == "windows":
+        text, encoding = text.replace("\n", "\r\n"), "utf-8-sig"
+    elif form == "empty lines":
+        text = text.replace("\n", "\n\n")
+    elif form == "quotes":
+        text = text.replace("sea", '"sea"').replace("images/0.png", '"images/0.png"')
+    found = open_dataset(write(folder, text, name, encoding))
+    assert found.classes == ("sea", "sky")
+    assert found.labels.tolist() == [[1, 0], [1, 1]]
+    assert found.names == ["images/0.png", "images/2.png"]
+    assert [int(found.picture(i)[0, 0, 0]) for i in range(2)] == [0, 2]
+    assert found.found() == "2 images with any of 2 labels"
+    test = open_dataset(folder / name, "test")
+    assert (test.names, test.labels.tolist()) == (["images/3.png"], [[0, 0]])
+    later = open_dataset(folder / name, "val", memory=0)
+    assert (later.pixels, int(later.picture(0)[0, 0, 0])) == (None, 1)
+
+
+def test_one_label_makes_two_classes(folder):
+    found = open_dataset(write(folder, "image,sea\nimages/0.png,1\nimages/1.png,0\n"))
+    assert (found.classes, found.labels.tolist()) == (("not sea", "sea"), [1, 0])
+
+
+def test_part_of_a_table_is_held_out(folder):
+    rows = "".join(f"images/{i}.png,{i % 2},1\n" for i in range(6))
+    training, validation = held_out(open_dataset(write(folder, "image,a,b\n" + rows)), 0.3, 0)
+    assert (len(training), len(validation)) == (4, 2)
+    assert sorted([*training.names, *validation.names]) == [f"images/{i}.png" for i in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "words"),
+    [
+        ("", FormatError, "begins with the columns ''; expected a first line"),
+        ("image\nimages/0.png\n", FormatError, "begins with the columns 'image'"),
+        ("image,split\nimages/0.png,val\n", FormatError, "expected a first line"),
+        ("image,a,a\nimages/0.png,1,1\n", FormatError, "column called 'a', which is empty, occurs"),
+        ("image,a,\nimages/0.png,1,1\n", FormatError, "column called ''"),
+        ("image,a\x1b[2J,b\nimages/0.png,1,1\n", FormatError, r"called 'a\\x1b\[2J'"),
+        ("image,a,b\nimages/0.png,1\n", FormatError, "line 2 has 2 values, and the first line 3"),
+        ("image,a,b\nimages/0.png,1,2\n", FormatError, "line 2 has '2' for 'b'; expected 1 if"),
+        ("image,a,b\nimages/0.png,1,\n", FormatError, "line 2 has '' for 'b'"),
+        ("image,a,b\nimages/0.png,1,0.0\n", FormatError, "line 2 has '0.0' for 'b'"),
+        (
+            "image,a,b\nimages/0.png,1,0\nimages/0.png,1,0\n",
+            FormatError,
+            "line 3 names 'images/0.png', as line 2 does",
+        ),
+        ("image,a,b,split\nimages/0.png,1,0,dev\n", FormatError, "line 2 is of the split 'dev'"),
+        ('image,a,b\n"images/0.png,1,0\n', FormatError, "is no line of a table"),
+        ("image,a,b\n/etc/passwd,1,0\n", UnsafeError, "line 2 names the image '/etc/passwd'"),
+        ("image,a,b\n../secret.png,1,0\n", UnsafeError, "nothing outside it"),
+        ("image,a,b\nimages\\..\\..\\x.png,1,0\n", UnsafeError, "nothing outside it"),
+        ("image,a,b\nC:\\x.png,1,0\n", UnsafeError, "nothing outside it"),
+        ("image,a,b\n,1,0\n", UnsafeError, "names the image ''"),
+        ("image,a,b\n", FormatError, "has no images in this split"),
+        ("image,a,b\nimages/9.png,1,0\n", ImageError, "9.png"),
+        ("image,a,b\nlabels.csv,1,0\n", ImageError, "labels.csv"),
+    ],
+)
+def test_what_is_no_table(folder, text, error, words):
+    with pytest.raises(error, match=words):
+        open_dataset(write(folder, text))
+
+
+def test_odd_bytes(folder):
+    (folder / "labels.csv").write_bytes(b"image,a,b\n\xff,1,0\n")
+    with pytest.raises(FormatError, match="is not UTF-8"):
+        open_dataset(folder / "labels.csv")
+    (folder / "labels.csv").write_bytes(b"image,a,b\n" + b"x" * 200_000 + b",1,0\n")
+    with pytest.raises(FormatError, match="is no line of a table"):
+        open_dataset(folder / "labels.csv")
+    with open(folder / "labels.csv", "wb") as file:
+        file.truncate((64 << 20) + 1)
+    with pytest.raises(UnsafeError, match="more than 67,108,864 bytes"):
+        open_dataset(folder / "labels.csv")
+
+
+def test_splits_that_are_not_there(folder):
+    plain = write(folder, "image,a,b\nimages/0.png,1,0\n")
+    with pytest.raises(UsageError, match="train only: it has no column called split"):
+        open_dataset(plain, "test")
+    with pytest.raises(UsageError, match="no split 'dev'; it has train, val and test"):
+        open_dataset(write(folder, TEXT), "dev")
+
+
+def test_broken_images_are_skipped_and_lost_labels_are_named(folder):
+    (folder / "images" / "0.png").write_bytes(b"no image")
+    said = []
+    text = "image,a,b\nimages/0.png,1,0\nimages/1.png,0,1\n"
+    found = open_dataset(write(folder, text), on_broken="skip", warn=said.append)
+    assert (found.names, found.labels.tolist()) == (["images/1.png"], [[0, 1]])
+    assert any("no image that can be used of the classes 'a'" in line for line in said)
+
+
+def test_a_table_is_trained_on_as_it_is_typed(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    rows = "".join(f"images/{i}.png,{i % 2},{i // 3}\n" for i in range(6))
+    write(folder, "image,odd,late\n" + rows)
+    network = ["--blocks", "1,1", "--cardinality", "2", "--width", "8", "--widen", "1"]
+    network += ["--stem", "cifar", "--size", "8"]
+    words = ["labels.csv", *network, "--epochs", "2", "--padding", "0", "--device", "reference"]
+    assert cli.main(["train", *words, "--val-part", "0.4", "--out", "run"]) == 0
+    assert "average precision" in capsys.readouterr().err
+    model = ["--model", "run/model.h5", "--device", "reference"]
+    assert cli.main(["evaluate", "labels.csv", "--split", "train", *model]) == 0
+    assert "mean average precision" in capsys.readouterr().out
+    assert cli.main(["train", *words, "--head", "softmax", "--out", "b"]) == 2
+    assert "give --head sigmoid" in capsys.readouterr().err
+    assert cli.main(["evaluate", "labels.csv", "--split", "train", "--device", "reference"]) == 2

@@ -1,0 +1,201 @@
+"""What is learnt of labels: targets of each head, weights, balanced mini-batches, runs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import training_cases as small
+from test_training import OPTIONS, changed, interrupted_after, log_of, same  # noqa: F401
+
+from tinyresnext import evaluate, finetune, load, random_model, train
+from tinyresnext.data.dataset import Dataset
+from tinyresnext.data.loader import Loader
+from tinyresnext.errors import UsageError
+from tinyresnext.network.step import Step
+from tinyresnext.ops import cpu, reference
+from tinyresnext.training.samples.augmentation import unchanged
+from tinyresnext.training.samples.targets import targets
+from tinyresnext.training.train import headed
+
+ONE = replace(small.SPEC, classes=1, head="sigmoid")
+MANY = replace(small.SPEC, classes=3, head="sigmoid")
+
+
+def two(count=60, seed=0):
+    """Images of two classes."""
+    return small.pictures(count, ("dark", "red"), seed)
+
+
+def several(count=60, seed=0):
+    """Noise whose redness, greenness and blueness are three labels."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, (count, 3))
+    pixels = (rng.integers(0, 100, (count, 8, 8, 3)) + 120 * labels[:, None, None]).astype("u1")
+    names = [f"{i}.png" for i in range(count)]
+    return Dataset(("red", "green", "blue"), labels, names, pixels.__getitem__, pixels)
+
+
+# --- targets and weights --------------------------------------------------------------------------
+
+
+def test_rows_of_each_head():
+    plain = targets(small.SPEC, small.pictures(), False)
+    assert plain.rows(np.array([0, 3])).tolist() == [[1, 0, 0, 0], [0, 0, 0, 1]]
+    assert targets(ONE, two(), False).rows(np.array([0, 1])).tolist() == [[0], [1]]
+    many = targets(MANY, several(), False)
+    assert many.rows(np.array([[0, 1, 1]])).tolist() == [[0, 1, 1]]
+    assert many.rows(np.array([2])).tolist() == [[0, 0, 1]]
+    assert plain.weights(plain.rows(np.array([0]))) is None
+
+
+def test_what_is_right_under_each_head():
+    logits = np.array([[1, 2, -1], [-1, 0.5, 3]], np.float32)
+    three = replace(small.SPEC, classes=3)
+    assert (
+        targets(three, small.pictures(classes=("a", "b", "c")), False).correct(
+            logits, np.array([1, 0])
+        )
+        == 1
+    )
+    many = targets(MANY, several(), False)
+    assert many.correct(logits, np.array([[1, 1, 0], [0, 1, 0]])) == 1
+    one = targets(ONE, two(), False)
+    assert one.correct(np.array([[0.1], [-3]], np.float32), np.array([1, 1])) == 1
+
+
+def test_classes_weigh_the_same():
+    labels = np.array([0] * 6 + [1] * 3 + [3])
+    data = replace(small.pictures(10), labels=labels)
+    found = targets(small.SPEC, data, True)
+    weights = found.weights(found.rows(labels))
+    sums = [weights[labels == label].sum() for label in (0, 1, 3)]
+    assert sums == pytest.approx([10 / 3] * 3)
+    mixed = found.weights(np.array([[0.25, 0.75, 0, 0]], np.float32))
+    assert mixed == pytest.approx(0.25 * weights[0] + 0.75 * weights[6])
+    data = several()
+    found = targets(MANY, data, True)
+    weights = found.weights(found.rows(data.labels))
+    for label in range(3):
+        has = data.labels[:, label] == 1
+        assert weights[has, label].sum() == pytest.approx(30)
+        assert weights[~has, label].sum() == pytest.approx(30)
+    rare = replace(data, labels=np.zeros_like(data.labels))
+    assert np.isfinite(targets(MANY, rare, True).balance).all()
+
+
+@pytest.mark.parametrize("ops", [reference, cpu], ids=["reference", "cpu"])
+@pytest.mark.parametrize("spec", [small.SPEC, ONE, MANY], ids=["softmax", "one", "many"])
+def test_a_step_with_weights(ops, spec):
+    """All weights of two double the loss and every gradient; a weight of zero leaves one out."""
+    data = {4: small.pictures(8), 1: two(8), 3: several(8)}[spec.classes]
+    model = random_model(spec, preprocess=small.PREPROCESS, device="reference")
+    x = np.random.default_rng(0).standard_normal((8, 8, 8, 3)).astype(np.float32)
+    rows = targets(spec, data, False).rows(data.labels)
+    plain = Step(model.params, spec, x.shape, ops, threads=1)
+    loss, _ = plain(x, rows)
+    wanted = {name: np.array(ops.download(value)) for name, value in plain.gradients.items()}
+    step = Step(model.params, spec, x.shape, ops, weighted=True, threads=1)
+    shape = rows.shape if spec.head == "sigmoid" else rows.shape[:1]
+    found, _ = step(x, rows, np.full(shape, 2.0))
+    assert found == pytest.approx(2 * loss, rel=1e-6)
+    for name, value in wanted.items():
+        np.testing.assert_allclose(
+            ops.download(step.gradients[name]), 2 * value, rtol=1e-4, atol=1e-6
+        )
+    none, _ = step(x, rows, np.zeros(shape))
+    assert none == 0
+    assert not any(ops.download(value).any() for value in step.gradients.values())
+
+
+# --- balanced mini-batches ------------------------------------------------------------------------
+
+
+def test_balanced_sampling():
+    labels = np.array([0] * 14 + [1] * 5 + [3])
+    data = replace(small.pictures(20), labels=labels)
+    plain = unchanged(small.PREPROCESS)
+    with Loader(data, plain, batch=4, balanced=True) as loader:
+        orders = [loader.order(epoch) for epoch in range(6)]
+        again = loader.order(0)
+    assert np.array_equal(orders[0], again)
+    assert not np.array_equal(orders[0], orders[1])
+    counts = np.array([np.bincount(labels[order], minlength=4) for order in orders])
+    assert counts[:, 2].tolist() == [0] * 6
+    assert set(counts[:, [0, 1, 3]].ravel().tolist()) == {6, 7}
+    assert (counts.sum(0)[[0, 1, 3]] == 40).all()  # what is left over goes round
+    assert len(set(np.concatenate(orders)[labels[np.concatenate(orders)] == 0].tolist())) == 14
+    for order in orders:  # of a small class, every image comes about as often
+        seen = np.bincount(order, minlength=20)
+        assert set(seen[14:19].tolist()) <= {1, 2}
+        assert seen[:14].max() == 1
+    with Loader(data, plain, batch=4) as loader:
+        assert sorted(loader.order(0).tolist()) == list(range(20))
+
+
+# --- runs -----------------------------------------------------------------------------------------
+
+
+def test_the_head_follows_the_data():
+    assert headed(small.SPEC, two()).head == "softmax"
+    assert (headed(small.SPEC, two(), "sigmoid").classes, headed(ONE, two()).classes) == (1, 2)
+    assert headed(small.SPEC, several()) == MANY
+    assert headed(small.SPEC, small.pictures(), "sigmoid") == replace(small.SPEC, head="sigmoid")
+
+
+@pytest.mark.parametrize("balance", ["none", "weights", "sampling"])
+def test_a_single_output_learns(tmp_path, balance):
+    recipe = changed(epochs=8, mixup=0.0, balance=balance)
+    made = train(ONE, two(), recipe, tmp_path, validation=two(30, 1), **OPTIONS)
+    lines = log_of(tmp_path)
+    assert lines[-1]["loss"] < 0.8 * lines[0]["loss"]
+    assert lines[-1]["average_precision"] > 0.9
+    stored = load(tmp_path / "model.h5", "reference")
+    assert (stored.spec, stored.labels) == (ONE, ("dark", "red"))
+    assert "top-1 of 30 images" in stored.provenance["accuracy"]
+    assert json.loads(stored.provenance["recipe"])["balance"] == balance
+    found = evaluate(made, two(30, 1))
+    assert found.top1 == pytest.approx(lines[-1]["top1"], abs=0.07)
+
+
+def test_several_labels_are_learnt_and_resumed(tmp_path, interrupted_after, monkeypatch):  # noqa: F811
+    recipe = changed(epochs=8, mixup=0.1, balance="weights", lr=0.3)
+    options = OPTIONS | {"validation": several(30, 1)}
+    made = train(MANY, several(), recipe, tmp_path / "whole", **options)
+    lines = log_of(tmp_path / "whole")
+    assert lines[-1]["average_precision"] > 0.9
+    assert "mean average precision of 30 images" in made.provenance["accuracy"]
+    assert evaluate(made, several(30, 1)).score > 0.9
+    interrupted_after(8)
+    with pytest.raises(KeyboardInterrupt):
+        train(MANY, several(), recipe, tmp_path / "cut", **options)
+    monkeypatch.undo()
+    train(MANY, several(), recipe, tmp_path / "cut", resume=True, **options)
+    same(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_finetune_to_other_heads(tmp_path):
+    model = random_model(small.SPEC, preprocess=small.PREPROCESS, device="reference")
+    recipe = changed(epochs=1)
+    many = finetune(model, several(), recipe, tmp_path / "a", frozen_to="layer2")
+    assert (many.spec, many.labels) == (MANY, ("red", "green", "blue"))
+    one = finetune(many, two(), recipe, tmp_path / "b", head="sigmoid")
+    assert one.spec == ONE
+    assert finetune(one, small.pictures(), recipe, tmp_path / "c").spec == small.SPEC
+
+
+@pytest.mark.parametrize(
+    ("spec", "data", "changes", "text"),
+    [
+        (replace(MANY, head="softmax"), several(), {}, "any number of labels.*--head sigmoid"),
+        (MANY, several(), {"balance": "sampling"}, "give --balance weights"),
+        (ONE, small.pictures(), {}, "4 classes and the network 2"),
+        (MANY, two(), {}, "2 classes and the network 3"),
+    ],
+)
+def test_heads_that_do_not_fit(tmp_path, spec, data, changes, text):
+    with pytest.raises(UsageError, match=text):
+        train(spec, data, changed(**changes), tmp_path / "run", **OPTIONS)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,182 @@
+"""A table that says which labels each image has: CSV, or values with tabs between them.
+
+::
+
+    image,beach,sea,sky,split
+    photos/0001.jpg,1,1,0,train
+    photos/0002.jpg,0,0,1,val
+
+The first line names the columns. The first column has the images, as paths from the folder of the
+table; every other one is a label, with 1 for the images that have it and 0 for the others. A column
+called ``split`` is none: it has train, val or test. Without it, all images are train. A table with
+a single label is a data set of two classes, without the label and with it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import FormatError, UnsafeError, UsageError
+from ..images.decode import decode
+from ..images.files import load_image
+from ..system.files import regular, shown
+from .dataset import Dataset, Reading, from_files
+from .rules import SPLITS
+from .trees.folders import decoded_bytes
+
+__all__ = ["is_table", "open_table"]
+
+MOST_BYTES = 64 << 20  # of a table: a million images with thirty labels
+SPLIT = "split"
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+
+class _Table(NamedTuple):
+    """What a table says of one split."""
+
+    labels: list[str]
+    images: list[str]
+    values: list[list[int]]
+
+
+def is_table(path: Path) -> bool:
+    """Return whether a file is called as a table is."""
+    return path.suffix.lower() in (".csv", ".tsv")
+
+
+def open_table(path: Path, split: str, reading: Reading) -> Dataset:
+    """Open the data set of a table. Parameters and errors are those of `data.open_dataset`."""
+    name = shown(path)
+    found = _read(path, name, split)
+
+    def read(i: int) -> NDArray[np.uint8]:
+        return decode(os.path.join(path.parent, found.images[i]))
+
+    def weigh(i: int) -> int:
+        image = os.path.join(path.parent, found.images[i])
+        return decoded_bytes(load_image(image, pixels=False))
+
+    values = np.array(found.values, np.int64).reshape(len(found.images), len(found.labels))
+    if len(found.labels) == 1:
+        classes, every = [f"not {found.labels[0]}", *found.labels], values[:, 0]
+    else:
+        classes, every = found.labels, values
+    return from_files(classes, every, found.images, read, weigh, name, reading, Counter())
+
+
+def _read(path: Path, name: str, split: str) -> _Table:
+    """Read the rows of one split, and check all of them."""
+    rows = _rows(path, name)
+    number, heading = next(rows, (0, []))
+    labels, place = _labels(heading, name)
+    wanted = _wanted(split, place is not None, name)
+    seen: dict[str, int] = {}
+    table = _Table(labels, [], [])
+    for number, row in rows:
+        where = f"{name}, line {number}"
+        if len(row) != len(heading):
+            raise FormatError(
+                f"{where} has {len(row)} values, and the first line {len(heading)}; expected an "
+                "image and a 0 or 1 for each label"
+            )
+        image = _image(row[0], where)
+        if image in seen:
+            raise FormatError(f"{where} names {image!r}, as line {seen[image]} does; remove one")
+        seen[image] = number
+        own = "train" if place is None else _split(row[place], where)
+        values = [
+            _value(v, h, where) for v, h in zip(row[1:], heading[1:], strict=True) if h != SPLIT
+        ]
+        if own == wanted:
+            table.images.append(image)
+            table.values.append(values)
+    return table
+
+
+def _rows(path: Path, name: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number of each line that is not empty, and its values without spaces around."""
+    with regular(path) as file:
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise UnsafeError(f"{name} has more than {MOST_BYTES:,} bytes; divide the table")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{name} is not UTF-8 ({error.reason}); save it as UTF-8") from error
+    first = text.partition("\n")[0]
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter="\t" if "\t" in first else ",", strict=True
+    )
+    try:
+        for row in reader:
+            if row:
+                yield reader.line_num, [value.strip() for value in row]
+    except csv.Error as error:
+        raise FormatError(
+            f"{name}, line {reader.line_num} is no line of a table: {error}"
+        ) from error
+
+
+def _labels(heading: list[str], name: str) -> tuple[list[str], int | None]:
+    """Return the labels, and the number of the column with the split if there is one."""
+    labels = [label for label in heading[1:] if label != SPLIT]
+    if not labels or heading.count(SPLIT) > 1:
+        raise FormatError(
+            f"{name} begins with the columns {', '.join(heading)!r:.200}; expected a first line "
+            "such as image,beach,sea,sky with commas or tabs between the names"
+        )
+    for label in labels:
+        if not label or not label.isprintable() or labels.count(label) > 1:
+            raise FormatError(
+                f"{name} has a column called {label!r:.80}, which is empty, occurs twice or cannot "
+                "be shown; give each label a name of its own"
+            )
+    return labels, heading.index(SPLIT) if SPLIT in heading[1:] else None
+
+
+def _wanted(split: str, divided: bool, name: str) -> str:
+    """Return the split that was asked for: train, val or test."""
+    wanted = next((one for one, names in SPLITS.items() if split.lower() in names), None)
+    if wanted is None or (wanted != "train" and not divided):
+        known = "train, val and test" if divided else "train only: it has no column called split"
+        raise UsageError(f"{name} has no split {split!r}; it has {known}")
+    return wanted
+
+
+def _split(value: str, where: str) -> str:
+    """Return the split of a row."""
+    found = next((one for one, names in SPLITS.items() if value.lower() in names), None)
+    if found is None:
+        raise FormatError(f"{where} is of the split {value!r:.80}; expected train, val or test")
+    return found
+
+
+def _image(value: str, where: str) -> str:
+    """Return the path of an image, if it leads to no place outside the folder of the table."""
+    path = value.replace("\\", "/")
+    if not path or path.startswith("/") or _DRIVE.match(path) or ".." in path.split("/"):
+        raise UnsafeError(
+            f"{where} names the image {value!r:.200}; expected a path from the folder of the "
+            "table, and nothing outside it: move the table to the folder that has all images"
+        )
+    return path
+
+
+def _value(value: str, label: str, where: str) -> int:
+    """Return 0 or 1."""
+    if value not in ("0", "1"):
+        raise FormatError(
+            f"{where} has {value!r:.40} for {label!r:.80}; expected 1 if the image has the label, "
+            "and 0 if not"
+        )
+    return int(value)

@@ -1,0 +1,84 @@
+"""What a step is to learn of labels: targets for the loss of the head, and how much they weigh."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...data.dataset import Dataset
+from ...network.spec import Spec
+
+__all__ = ["Targets", "targets"]
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """How the labels of a data set become targets.
+
+    Parameters
+    ----------
+    spec : Spec
+        Its head decides.
+    balance : [classes] or [2, classes] float32, optional
+        How much a sample of each class weighs; under a sigmoid, how much a sample without each
+        label, and how much one with it.
+    """
+
+    spec: Spec
+    balance: np.ndarray | None
+
+    def rows(self, labels: np.ndarray) -> np.ndarray:
+        """Return targets [n, classes] float32 for labels [n], or [n, classes] of 0 and 1."""
+        if labels.ndim == 2 or self.spec.labels != self.spec.classes:
+            return labels.reshape(len(labels), self.spec.classes).astype(np.float32)
+        found = np.zeros((len(labels), self.spec.classes), np.float32)
+        found[np.arange(len(labels)), labels] = 1
+        return found
+
+    def weights(self, rows: np.ndarray) -> np.ndarray | None:
+        """Return how much each sample, or each label of it, weighs; None if all weigh the same.
+
+        A mixture of samples weighs as much as the same mixture of weights.
+        """
+        if self.balance is None:
+            return None
+        if self.balance.ndim == 1:
+            weights: np.ndarray = rows @ self.balance
+            return weights
+        return (1 - rows) * self.balance[0] + rows * self.balance[1]
+
+    def correct(self, logits: np.ndarray, labels: np.ndarray) -> int:
+        """Return for how many samples everything is right."""
+        if self.spec.head == "softmax":
+            return int(np.count_nonzero(logits.argmax(1) == labels))
+        return int(np.count_nonzero(((logits > 0) == (self.rows(labels) == 1)).all(1)))
+
+
+def targets(spec: Spec, dataset: Dataset, weighted: bool) -> Targets:
+    """Return how the labels of a data set become targets.
+
+    Parameters
+    ----------
+    spec : Spec
+    dataset : Dataset
+    weighted : bool
+        Whether all classes weigh the same, however many images each has: a sample of a class of m
+        images weighs n / (k m) where n images have k classes. Under a sigmoid, this holds for the
+        images with and without each label.
+    """
+    plain = Targets(spec, None)
+    if not weighted:
+        return plain
+    if spec.head == "softmax":
+        counts = np.bincount(dataset.labels, minlength=spec.classes)
+        return Targets(spec, _inverse(counts, int(np.count_nonzero(counts))))
+    having = plain.rows(dataset.labels).sum(0, dtype=np.float64)
+    return Targets(spec, _inverse(np.stack([len(dataset) - having, having]), 2))
+
+
+def _inverse(counts: np.ndarray, classes: int) -> np.ndarray:
+    """Return n / (classes * count), for a mean weight of 1; 1 where there is no image."""
+    total = counts.sum(0)
+    found = np.where(counts > 0, total / (classes * np.maximum(counts, 1)), 1)
+    return found.astype(np.float32)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import platform
+import sys
+
 import numpy as np
 import pytest
+from numba import cuda
+from numba.core import types
 from planted import RIGHT, THREADS, WRONG, kernel, unknown
 
-from tinyresnext.emulator.fault import KernelFault
+from tinyresnext.emulator import KernelFault, check
 from tinyresnext.emulator.fibers import FiberMachine
-from tinyresnext.errors import DeviceError
+from tinyresnext.errors import DeviceError, OutOfMemoryError
 from tinyresnext.ops.cuda.runtime.arrays import download, empty, upload
 from tinyresnext.ops.cuda.runtime.machine import Launch
 
+pytestmark = pytest.mark.skipif(
+    (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="fibers run on Linux, x86-64"
+)
 ORDERS = [("ascending", "early"), ("descending", "late"), (7, "early"), (8, "late")]
 X = np.random.default_rng(0).standard_normal(THREADS).astype(np.float32)
 
@@ -52,11 +60,58 @@ def test_what_cannot_be_emulated_is_named():
         run(FiberMachine(), discards)
 
 
+def test_arrays_of_a_thread_that_are_too_large_are_refused():
+    def large(x, y, n):
+        a = cuda.local.array(20_000, types.float32)
+        for i in range(n):
+            a[i * i] = x[i]
+        y[0] = a[n]
+
+    with pytest.raises(KernelFault, match="80,000 bytes") as caught:
+        run(FiberMachine(), large)
+    assert caught.value.kind == "stack"
+
+
+# --- kernels of one's own -------------------------------------------------------------------------
+
+
+@cuda.jit
+def histogram(x, sums, counts):
+    i = cuda.grid(1)
+    if i < x.size:
+        cuda.atomic.add(sums, 0, x[i])
+        cuda.atomic.add(counts, i % 7, 1)
+
+
+def test_a_kernel_with_arrays_and_atomics():
+    x, sums, counts = (
+        np.arange(100, dtype=np.float32),
+        np.zeros(1, np.float32),
+        np.zeros(7, np.int32),
+    )
+    assert check(histogram, 2, 64, x, sums, counts, machine=FiberMachine()) is None
+    assert sums[0] == x.sum()
+    assert counts.tolist() == np.bincount(np.arange(100) % 7).tolist()
+
+
+def test_arguments_that_do_not_fit_are_refused():
+    machine, kernel_ = FiberMachine(), kernel(RIGHT["rotated"][0])
+    y = empty(machine, X.shape)
+    with pytest.raises(DeviceError, match="takes 3 arguments, and 2 are given"):
+        machine.launch(Launch(kernel_, 1, (y, y)))
+    with pytest.raises(DeviceError, match="takes float32"):
+        machine.launch(Launch(kernel_, 1, (y, 5, 1)))
+
+
+# --- the machine ----------------------------------------------------------------------------------
+
+
 def test_memory_is_finite_and_given_back():
     machine = FiberMachine(memory=1000)
     held = machine.allocate(600)
-    with pytest.raises(DeviceError, match="400 bytes left"):
+    with pytest.raises(OutOfMemoryError, match="400 bytes left") as caught:
         machine.allocate(401)
+    assert (caught.value.wanted, caught.value.free) == (401, 400)
     del held
     assert machine.free_bytes() == 1000
     assert machine.allocate(1000).address % 256 == 0

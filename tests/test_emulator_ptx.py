@@ -10,7 +10,7 @@ import pytest
 from numba import cuda
 from planted import RIGHT, THREADS, WRONG, kernel, reversed_in_warps, unknown
 
-from tinyresnext.emulator.fault import KernelFault
+from tinyresnext.emulator import KernelFault, check
 from tinyresnext.emulator.fibers import FiberMachine
 from tinyresnext.emulator.ptx import PtxMachine
 from tinyresnext.errors import DeviceError
@@ -78,6 +78,21 @@ def test_memory_that_was_freed_is_out_of_bounds():
     x.memory = None
     with pytest.raises(KernelFault, match="freed"):
         machine.launch(launch)
+
+
+def test_atomics_need_no_order_and_other_accesses_do():
+    def adds(x, total):
+        cuda.atomic.add(total, 0, x[cuda.threadIdx.x])
+
+    def adds_and_reads(x, total):
+        cuda.atomic.add(total, 0, x[cuda.threadIdx.x])
+        x[cuda.threadIdx.x] = total[0]
+
+    x, total = np.ones(64, np.float32), np.zeros(1, np.float32)
+    check(adds, 1, 64, x, total)
+    assert total[0] == 64
+    with pytest.raises(KernelFault, match="no barrier"):
+        check(adds_and_reads, 1, 64, x, total)
 
 
 def test_what_cannot_be_emulated_is_named():

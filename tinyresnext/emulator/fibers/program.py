@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import re
 import threading
 from typing import Any
 
@@ -55,10 +56,15 @@ class Program:
     ------
     DeviceError
         The kernel uses something that cannot be emulated.
+    KernelFault
+        A thread has larger arrays of its own than there is room for.
     """
 
     def __init__(self, kernel: Kernel, capability: Capability) -> None:
         text, self.waits = translate(*kernel.llvm(capability))
+        if own_bytes(text) > STACK // 2:
+            what = f"a thread has arrays of {own_bytes(text):,} bytes, and {STACK // 2:,} are there"
+            raise KernelFault("stack", kernel.name, what)
         module = llvm.parse_assembly(text)
         module.link_in(llvm.parse_assembly(RUNTIME))
         module.triple, module.data_layout = llvm.get_process_triple(), str(target().target_data)
@@ -140,6 +146,13 @@ class Program:
         if how == schedule.ABSENT:
             what = "its shuffle, vote or warp barrier names a thread that is elsewhere"
             raise KernelFault("shuffle", name, f"{who}: {what}")
+
+
+def own_bytes(text: str) -> int:
+    """Return how many bytes the arrays take that a thread has for itself."""
+    sizes = {"float": 4, "double": 8, "i8": 1, "i32": 4, "i64": 8}
+    arrays = re.findall(r"= alloca \[(\d+) x (\w+)\]", text)
+    return sum(int(count) * sizes.get(kind, 8) for count, kind in arrays)
 
 
 def module_arrays(text: str) -> int:

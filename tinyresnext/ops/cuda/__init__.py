@@ -3,8 +3,9 @@
 `backend` makes the backend of one machine: a GPU, or an emulator of one (`runtime.machine`). The
 words are plain functions of arrays, since an array knows the machine that it is on; a module is
 imported when one of its words is first used, and `MODULES` says which module has which word. All
-memory is float32 and contiguous. All sums are taken in an order that depends on shapes alone, so
-results are the same bits in every run. Read `runtime` first, then `elementwise`.
+memory is float32 and contiguous. All sums are taken in a fixed order, so results are the same bits
+in every run; convolutions split theirs by the number of multiprocessors. Read `runtime` first, then
+`elementwise`.
 """
 
 from __future__ import annotations

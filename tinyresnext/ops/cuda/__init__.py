@@ -48,6 +48,8 @@ MODULES = {
     "softmax_backward": "head",
     "softmax_cross_entropy": "head",
     "softmax_cross_entropy_backward": "head",
+    "binary_cross_entropy": "binary",
+    "binary_cross_entropy_backward": "binary",
     "sgd_step": "update.elementwise",
     "muon_step": "update.muon",
     "average_step": "update.elementwise",

@@ -20,6 +20,7 @@ from .runtime.call import Call
 from .runtime.kernel import Kernel, float32, floats, int32
 from .runtime.machine import Launch
 from .words import warp_larger, warp_sum
+from .words.whole import quotient
 
 THREADS = 32  # of a block: one warp
 LOWEST = float("-inf")
@@ -80,13 +81,13 @@ def softmax_gradient_kernel() -> Kernel:
 
 @cache
 def losses_kernel() -> Kernel:
-    """Return the kernel of each sample's ``-sum(target * log_p)``.
+    """Return the kernel of each sample's ``-weight * sum(target * log_p)``.
 
     The target is ``kept * label + even``; ``log_p = x - m - log(sum(exp(x - m)))``. No logarithm is
     taken of a probability, which may be zero.
     """
 
-    def run(x, labels, losses, kept, even, classes):
+    def run(x, labels, weights, losses, kept, even, classes, weighted):
         t, start = int32(cuda.threadIdx.x), int32(int32(cuda.blockIdx.x) * classes)
         end = int32(start + classes)
         largest, total, loss = float32(LOWEST), float32(0), float32(0)
@@ -107,9 +108,11 @@ def losses_kernel() -> Kernel:
             i = int32(i + int32(THREADS))
         loss = warp_sum(loss)
         if t == int32(0):
+            if weighted != int32(0):
+                loss *= weights[int32(cuda.blockIdx.x)]
             losses[int32(cuda.blockIdx.x)] = loss
 
-    kinds = (floats, floats, floats, float32, float32, int32)
+    kinds = (floats, floats, floats, floats, float32, float32, int32, int32)
     return Kernel("cross_entropy", run, kinds, THREADS)
 
 
@@ -131,17 +134,20 @@ def mean_kernel() -> Kernel:
 
 @cache
 def losses_gradient_kernel() -> Kernel:
-    """Return the kernel of ``dy * (softmax(x) - target) / n``; ``y`` holds the softmax."""
+    """Return the kernel of ``dy * weight * (softmax(x) - target) / n``; ``y`` is the softmax."""
 
-    def run(dy, y, labels, dx, kept, even, samples, count, more):
+    def run(dy, y, labels, weights, dx, kept, even, samples, count, classes, weighted, more):
         i = int32(int32(cuda.blockIdx.x) * int32(THREADS) + int32(cuda.threadIdx.x))
         if i < count:
-            gradient = dy[0] * (y[i] - (labels[i] * kept + even)) / samples
+            gradient = y[i] - (labels[i] * kept + even)
+            if weighted != int32(0):
+                gradient *= weights[quotient(i, classes)]
+            gradient = dy[0] * gradient / samples
             if more != int32(0):
                 gradient += dx[i]
             dx[i] = gradient
 
-    kinds = (floats, floats, floats, floats, float32, float32, float32, int32, int32)
+    kinds = (*(floats,) * 5, float32, float32, float32, int32, int32, int32, int32)
     return Kernel("cross_entropy_gradient", run, kinds, THREADS)
 
 
@@ -187,34 +193,51 @@ def bind_softmax_backward(
 
 
 def softmax_cross_entropy(
-    x: DeviceArray, *, labels: Any, smoothing: float = 0.0, out: DeviceArray | None = None
+    x: DeviceArray,
+    *,
+    labels: Any,
+    smoothing: float = 0.0,
+    weights: Any = None,
+    out: DeviceArray | None = None,
 ) -> DeviceArray:
     """Compute each sample's loss, and their mean."""
     y = empty(check("softmax_cross_entropy", x=x), ()) if out is None else out
-    bind_softmax_cross_entropy(x, labels=labels, smoothing=smoothing, out=y)()
+    bind_softmax_cross_entropy(x, labels=labels, smoothing=smoothing, weights=weights, out=y)()
     return y
 
 
 def bind_softmax_cross_entropy(
-    x: DeviceArray, *, labels: Any, smoothing: float = 0.0, out: DeviceArray
+    x: DeviceArray, *, labels: Any, smoothing: float = 0.0, weights: Any = None, out: DeviceArray
 ) -> Call:
     """Bind two launches."""
     rows = _rows(x, labels, smoothing)
-    shapes.softmax_cross_entropy(x, labels=_stand_in(rows), smoothing=smoothing, out=out)
+    shapes.softmax_cross_entropy(
+        x, labels=stand_in(rows), smoothing=smoothing, weights=weights, out=out
+    )
     machine, (n, classes) = check("softmax_cross_entropy", x=x, labels=rows, out=out), x.shape
-    losses = scratch(machine, (n,))
-    given = x, rows, losses, 1 - smoothing, smoothing / classes, classes
+    losses, scale, weighted = (
+        scratch(machine, (n,)),
+        _scale(rows, weights),
+        int(weights is not None),
+    )
+    given = x, rows, scale, losses, 1 - smoothing, smoothing / classes, classes, weighted
     launches = [Launch(losses_kernel(), n, given), Launch(mean_kernel(), 1, (losses, out, n))]
     return Call(machine, launches, out)
 
 
 def softmax_cross_entropy_backward(
-    dy: DeviceArray, y: DeviceArray, x: DeviceArray, *, labels: Any, smoothing: float = 0.0
+    dy: DeviceArray,
+    y: DeviceArray,
+    x: DeviceArray,
+    *,
+    labels: Any,
+    smoothing: float = 0.0,
+    weights: Any = None,
 ) -> tuple[DeviceArray | None, ...]:
     """Compute the probability minus the target, divided by the number of samples."""
     out = empty_like(x)
     bind_softmax_cross_entropy_backward(
-        dy, y, x, labels=labels, smoothing=smoothing, out=out, more=(False,)
+        dy, y, x, labels=labels, smoothing=smoothing, weights=weights, out=out, more=(False,)
     )()
     return out
 
@@ -226,6 +249,7 @@ def bind_softmax_cross_entropy_backward(
     *,
     labels: Any,
     smoothing: float = 0.0,
+    weights: Any = None,
     out: Sequence[DeviceArray | None],
     more: Sequence[bool],
 ) -> Call:
@@ -233,10 +257,11 @@ def bind_softmax_cross_entropy_backward(
     rows = _rows(x, labels, smoothing)
     machine = check("softmax_cross_entropy_backward", dy=dy, x=x, labels=rows, dx=out[0])
     (n, classes), place = x.shape, scratch(machine, x.shape)
-    given = dy, place, rows, out[0], 1 - smoothing, smoothing / classes, n, x.size, int(more[0])
+    given = dy, place, rows, _scale(rows, weights), out[0], 1 - smoothing, smoothing / classes
+    sizes = n, x.size, classes, int(weights is not None), int(more[0])
     blocks = 0 if out[0] is None else -(-x.size // THREADS)
     launches = [Launch(softmax_kernel(), n if blocks else 0, (x, place, classes))]
-    return Call(machine, [*launches, Launch(losses_gradient_kernel(), blocks, given)])
+    return Call(machine, [*launches, Launch(losses_gradient_kernel(), blocks, (*given, *sizes))])
 
 
 def _rows(x: DeviceArray, labels: Any, smoothing: float) -> DeviceArray:
@@ -253,6 +278,13 @@ def _rows(x: DeviceArray, labels: Any, smoothing: float) -> DeviceArray:
     return upload(x.machine, labels)
 
 
-def _stand_in(rows: DeviceArray) -> np.ndarray:
+def _scale(rows: DeviceArray, weights: Any) -> DeviceArray:
+    """Return the weights on the device; without any, the labels stand in their place, unread."""
+    if weights is None:
+        return rows
+    return weights if isinstance(weights, DeviceArray) else upload(rows.machine, weights)
+
+
+def stand_in(rows: DeviceArray) -> np.ndarray:
     """Return something of the same shape and type for the rules of shapes, which read labels."""
     return np.broadcast_to(np.zeros((), rows.dtype), rows.shape)

@@ -177,6 +177,6 @@ def test_its_recipe_and_its_architecture_have_names():
     named = tinyresnext.recipe("muon-cifar")
     assert {name: named.to_json()[name] for name in recipe} == recipe
     # Settings that are newer than the file have the value that changes nothing.
-    plain = Recipe(1, 1, Schedule(0.1)).to_json()
+    plain = Recipe(epochs=1, batch=1, schedule=Schedule(0.1, "linear")).to_json()
     newer = named.to_json().keys() - recipe.keys()
     assert [name for name in newer if named.to_json()[name] != plain[name]] == []

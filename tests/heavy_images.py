@@ -147,6 +147,10 @@ HEAVY: dict[str, Make] = {
     "webp profiles": webp(CANVAS, piece(b"ICCP", b""), WEBP[12:]),
     "webp frames": webp(MOVING + piece(b"ANIM", bytes(6)), FRAME, b""),
     "webp chunks in a frame": long_frame,
+    "webp long pixels": lambda size: riff(
+        WEBP[12:16] + struct.pack("<I", len(WEBP) - 20 + size) + WEBP[20:], bytes(size + size % 2)
+    ),
+    "webp no pixels": lambda size: riff(piece(b"VP8 ", bytes(size))),
     "webp zeros behind": lambda size: WEBP + bytes(size),
     "tiff strips": strips,
     "bmp zeros": lambda size: odd.saved(odd.smooth(16, 16), "BMP") + bytes(size),

@@ -38,7 +38,7 @@ from torch_files import (
 )
 
 from tinyresnext.checkpoints.readers.container import read
-from tinyresnext.errors import FormatError, UnsafeError
+from tinyresnext.errors import FormatError, UnsafeError, WeightsError
 
 WRITERS = {"legacy": legacy_file, "zip": zip_file}
 
@@ -225,6 +225,24 @@ def test_what_runs_code_is_refused_wherever_it_stands(tmp_path, place, code, con
     with watching() as events, pytest.raises(UnsafeError):
         read(tmp_path / "in.pth")
     assert {event for event, _ in events} <= {"open"}
+
+
+def test_the_source_code_of_a_module_is_passed_over(tmp_path):
+    """The legacy format keeps it beside the class of a loss, or of a whole network."""
+    cls = glob("trainer.losses", "Focal")
+    source = marked(text("module"), cls, text("/home/me/losses.py"), text("import os\n" * 9000))
+    loss = Raw(source + b"Q)\x81}" + text("gamma") + b"K\2sb")
+    (tmp_path / "in.pth").write_bytes(legacy_file({"net": small_state(), "loss": loss}))
+    with watching() as events:
+        assert list(read(tmp_path / "in.pth").tensors) == list(small_state())
+    assert {event for event, _ in events} <= {"open"}
+    for top in (loss, {"model": loss}):
+        (tmp_path / "in.pth").write_bytes(legacy_file(top))
+        with pytest.raises(WeightsError, match=r"object of the class trainer\.losses\.Focal"):
+            read(tmp_path / "in.pth")
+    (tmp_path / "in.pth").write_bytes(zip_file({"net": small_state(), "loss": loss}))
+    with pytest.raises(UnsafeError, match="source code"):
+        read(tmp_path / "in.pth")
 
 
 def test_arrays_in_a_pickle_are_named(tmp_path):

@@ -656,14 +656,14 @@ def test_names_behind_a_byte_order_mark(mark, encoding, terminal, monkeypatch):
     data = io.BytesIO(mark + text.encode(encoding))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(data, terminal))
     names = ["a b.png", "\N{CAT FACE}\u0085\u2028.png", "c.png"]
-    assert predict._names_on_stdin() == names
+    assert list(predict._names_on_stdin()) == names
 
 
 @pytest.mark.parametrize(("terminal", "name"), [("utf-8", "ä.png"), ("latin-1", "ä.png")])
 def test_names_without_a_mark_are_in_the_encoding_of_the_terminal(terminal, name, monkeypatch):
     data = io.BytesIO(f"{name}\n".encode(terminal))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(data, terminal))
-    assert predict._names_on_stdin() == [name, ""]
+    assert list(predict._names_on_stdin()) == [name]
 
 
 @pytest.mark.parametrize("data", [b"\xff\xfea", b"\xef\xbb\xbf\xff", "a.png".encode("utf-16-le")])

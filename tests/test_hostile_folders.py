@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ import pytest
 import training_cases as small
 from child import ENVIRONMENT
 
+from tinyresnext.cli import predict, weights
 from tinyresnext.cli.main import main
 from tinyresnext.errors import TinyResNeXtError, UsageError
 from tinyresnext.hub import part
@@ -240,3 +242,41 @@ def test_kernels_are_not_read_from_links_or_pipes(tmp_path, monkeypatch, outside
     shutil.rmtree(tmp_path / "home" / "kernels")
     (tmp_path / "home" / "kernels").symlink_to(outside)
     assert "belongs to somebody else" in cache.problem()
+
+
+def test_images_in_folders_without_end(tmp_path, capsys):
+    """Python's own walk of a tree ends in a RecursionError."""
+    handle = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(1200):
+        os.mkdir("d", dir_fd=handle)
+        inner = os.open("d", os.O_RDONLY, dir_fd=handle)
+        os.close(handle)
+        handle = inner
+    os.close(handle)
+    assert main(["classify", str(tmp_path / "d")]) == 2
+    assert "more than 32 levels" in capsys.readouterr().err
+    while (tmp_path / "d").exists():  # pytest cannot remove it
+        top, path = tmp_path / "d", tmp_path / "d" / "/".join(["d"] * 200)
+        if path.exists():
+            path.rename(tmp_path / "e")
+        shutil.rmtree(top)
+        if (tmp_path / "e").exists():
+            (tmp_path / "e").rename(top)
+
+
+def test_lists_of_names_without_end(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(weights, "MOST_CLASSES", 10)
+    (tmp_path / "labels.txt").write_text("\n" * 11)
+    words = [
+        "convert",
+        "none.pth",
+        str(tmp_path / "a.h5"),
+        "--labels",
+        str(tmp_path / "labels.txt"),
+    ]
+    assert main(words) == 2
+    assert "10 lines" in capsys.readouterr().err
+    monkeypatch.setattr(predict, "MOST_NAMES", 10)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n" * 11))
+    assert main(["classify", "-"]) == 2
+    assert "more than 10 bytes of names" in capsys.readouterr().err

@@ -107,9 +107,10 @@ def test_a_key_says_which_weights_to_take(convert):
 
 def test_weights_that_were_not_looked_at_are_named_in_an_error(convert):
     vgg = {"features.0.weight": torch_files.tensor(np.zeros((8, 3, 3, 3), np.float32))}
-    top = {"generator": vgg, "classifier": S}
-    with pytest.raises(FormatError, match=r"under 'generator', .* under 'classifier' \(--key"):
+    top = {"model": vgg, "classifier": S}
+    with pytest.raises(FormatError, match=r"under 'model', .* under 'classifier' \(--key"):
         convert(top)
+    same(convert({"generator": vgg, "classifier": S})[0])  # the one with more tensors
     same(convert(top, key="classifier")[0])
 
 
@@ -311,6 +312,7 @@ def test_what_lies_flat_beside_the_tensors_is_left_out(convert):
     options = Raw(glob("argparse", "Namespace") + b")\x81}" + text("lr") + b"K\1sb")
     beside = {
         "epoch": 3,
+        "best": LOSS,
         "best acc": 0.9,
         "args": options,
         "classes": ["cat", "dog"],
@@ -322,7 +324,8 @@ def test_what_lies_flat_beside_the_tensors_is_left_out(convert):
     stored, notes = convert({**S, **beside})
     same(stored)
     assert (
-        "left out: epoch, 'best acc', args, classes, history, optimizer, ema, bn1._extra" in notes
+        "left out: epoch, best, 'best acc', args, classes, history, optimizer, ema, bn1._extra"
+        in notes
     )
     with pytest.raises(UnsafeError, match=r"trainer\.Tensor"):
         convert({**S, "extra": Raw(call("trainer", "Tensor"))})

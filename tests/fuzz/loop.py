@@ -72,6 +72,7 @@ def fuzz(
     *,
     seed: int = 0,
     memory: int = MOST_MEMORY,
+    seconds: float = 0,
     traced: int = 400,
     until: float = float("inf"),
 ) -> Iterator[Finding]:
@@ -85,8 +86,8 @@ def fuzz(
     count : int
     seed : int
         The random seed: the same seed makes the same inputs.
-    memory : int
-        Bytes that an input may take beyond its own.
+    memory, seconds : number
+        Bytes that an input may take beyond its own, and its processor time; the usual if 0.
     traced : int
         For how many of the inputs lines are traced, spread over all.
     until : float
@@ -111,7 +112,7 @@ def fuzz(
             pass
         except Exception as error:
             yield Finding(data, f"{type(error).__name__}: {error}")
-        if (spent := time.process_time() - begin) > MOST_SECONDS:
+        if (spent := time.process_time() - begin) > (seconds or MOST_SECONDS):
             yield Finding(data, f"{spent:.1f} s of processor time")
         if _peak() > most + len(data):
             yield Finding(data, f"{(_peak() - most) >> 20} MiB of memory too many")

@@ -48,14 +48,15 @@ SPEC = Spec((1,), 1, 4, 2)
 class Reader(NamedTuple):
     """What reads, the function that makes its seeds, and how many inputs the slow stage gives it.
 
-    The numbers are those of at most ten seconds of processor time. ``memory`` is what a reader may
-    take beyond the file.
+    The numbers are those of at most ten seconds of processor time. ``memory`` and
+    ``seconds`` are what an input may take beyond its bytes.
     """
 
     read: Callable[[bytes], object]
     seeds: Callable[[], list[bytes]]
     count: int
     memory: int = 64 << 20
+    seconds: float = 1.0
 
 
 @functools.cache
@@ -154,7 +155,7 @@ def _idx(path: Path) -> object:
 
 def _image(count: int, *seeds: bytes) -> Reader:
     """Return the reader of an image, which may take memory for the pixels that a header states."""
-    return Reader(decode, lambda: list(seeds), count, 16 * MAX_PIXELS)
+    return Reader(decode, lambda: list(seeds), count, 16 * MAX_PIXELS, 5.0)
 
 
 def _checkpoint_seeds() -> list[bytes]:

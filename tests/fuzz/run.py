@@ -32,7 +32,12 @@ def main() -> int:
         for number in range(10**9):
             left = begin + a.seconds
             seed = a.seed + number
-            options = {"seed": seed, "until": left, "memory": reader.memory}
+            options = {
+                "seed": seed,
+                "until": left,
+                "memory": reader.memory,
+                "seconds": reader.seconds,
+            }
             for one in fuzz(reader.read, reader.seeds(), 20_000, **options):
                 found += 1
                 a.keep.mkdir(exist_ok=True)

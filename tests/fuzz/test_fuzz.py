@@ -17,14 +17,32 @@ from tinyresnext.errors import FormatError
 def test_some(name):
     reader = READERS[name]
     count = max(30, reader.count // 600)
-    assert not list(fuzz(reader.read, reader.seeds(), count, traced=20, memory=reader.memory))
+    assert not list(
+        fuzz(
+            reader.read,
+            reader.seeds(),
+            count,
+            traced=20,
+            memory=reader.memory,
+            seconds=reader.seconds,
+        )
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", READERS)
 def test_many(name):
     reader = READERS[name]
-    assert not list(fuzz(reader.read, reader.seeds(), reader.count, seed=1, memory=reader.memory))
+    assert not list(
+        fuzz(
+            reader.read,
+            reader.seeds(),
+            reader.count,
+            seed=1,
+            memory=reader.memory,
+            seconds=reader.seconds,
+        )
+    )
 
 
 def test_the_loop_finds_what_is_wrong(monkeypatch):

@@ -169,6 +169,9 @@ class _TextOnly(io.TextIOBase):
         if hasattr(self._target, "flush"):
             self._call("flush")
 
+    def close(self) -> None:
+        """Close nothing: the object is the program's. Python would flush it once more."""
+
     def _call(self, method: str, *args: str) -> None:
         """Call a method of the object; every error of it means that it cannot be written to."""
         try:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from ..inference.scores.evaluation import Evaluation
     from ..inference.scores.labels import LabelEvaluation
 
+MOST_NAMES = 64 << 20  # bytes of the names on standard input
 _MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32-le",
@@ -208,8 +211,8 @@ def images_of(paths: list[str]) -> list[str]:
     return found
 
 
-def _names_on_stdin() -> list[str]:
-    """Return the lines of standard input; raise `UsageError` if it is not text."""
+def _names_on_stdin() -> Iterator[str]:
+    """Yield the lines of standard input; raise `UsageError` if it is not text, or too long."""
     try:
         missing = sys.stdin is None or getattr(sys.stdin, "closed", False)
         text = "" if missing else _text_of(sys.stdin)
@@ -220,8 +223,8 @@ def _names_on_stdin() -> list[str]:
             "standard input is not text; - expects the names of images there, one a line"
         )
     # Not splitlines: a name may have other characters in it that end a line for Unicode.
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    return [line.removeprefix("\ufeff") for line in lines]
+    # Empty lines are no names, and there may be more of them than a list should have.
+    return (line[0].removeprefix("\ufeff") for line in re.finditer(r"[^\r\n]+", text))
 
 
 def _text_of(stream: TextIO) -> str:
@@ -230,13 +233,15 @@ def _text_of(stream: TextIO) -> str:
     PowerShell writes one, in UTF-8 or UTF-16.
     """
     raw = getattr(stream, "buffer", None)
+    data: Any = (stream if raw is None else raw).read(MOST_NAMES + 1)
+    if len(data) > MOST_NAMES:
+        raise UsageError(f"standard input has more than {MOST_NAMES:,} bytes of names; give fewer")
     if raw is None:
-        return stream.read()
-    data = raw.read()
+        return str(data)
     for mark, encoding in _MARKS.items():
         if data.startswith(mark):
-            return data.removeprefix(mark).decode(encoding)
-    return data.decode(stream.encoding or "utf-8", stream.errors or "strict")
+            return str(data.removeprefix(mark).decode(encoding))
+    return str(data.decode(stream.encoding or "utf-8", stream.errors or "strict"))
 
 
 def _evaluate(a: argparse.Namespace) -> int:

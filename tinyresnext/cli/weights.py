@@ -27,7 +27,7 @@ from .options import (
 from .output.progress import announce_compiling
 from .output.tables import target
 
-MOST_LABELS = 64 << 20  # bytes of a file of labels
+MOST_LABELS, MOST_CLASSES = 64 << 20, 1_000_000  # bytes and lines of a file of labels
 INTERPOLATIONS = ("bilinear", "bicubic", "torch7", "keras")
 
 
@@ -166,7 +166,12 @@ def _model_name(src: str, dst: str | None) -> str:
 def _lines(path: str) -> list[str]:
     """Return the lines of a text file; raise `UsageError` if it cannot be read or is not text."""
     with regular(path, error=UsageError) as file:
-        text = file.read(MOST_LABELS)
+        text = file.read(MOST_LABELS + 1)
+    if len(text) > MOST_LABELS or text.count(b"\n") > MOST_CLASSES:
+        raise UsageError(
+            f"{path!r} has more than {MOST_LABELS:,} bytes or {MOST_CLASSES:,} lines; expected the "
+            "name of one class a line"
+        )
     try:
         return text.decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:

@@ -152,6 +152,9 @@ def _receive(
             while not abandoned.is_set() and (piece := answer.read1(PIECE)):
                 put(piece)
         put(None)
+    except urllib.error.HTTPError as error:  # an answer that holds a file open
+        error.close()
+        put(error)
     except Exception as error:  # whatever a server, a proxy or a name server can cause
         put(error)
 

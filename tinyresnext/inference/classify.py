@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from ..data.rules import image_kind, is_left_out
-from ..errors import ImageError
+from ..errors import ImageError, UsageError
+from ..formats.stored_zip.archive import MOST_LEVELS
+from ..system.files import shown
 from .ensemble import Ensemble
 from .heads import check_head, check_threshold
 from .model import Model, Prediction
@@ -35,6 +37,11 @@ def expand(paths: Iterable[str], names: Iterable[str] = ()) -> list[str]:
         path), ``-`` for ``names``, and any other path for itself.
     names : iterable of str
         Lines with one path each, as from standard input. An empty line, or ``-``, is ignored.
+
+    Raises
+    ------
+    UsageError
+        A directory has directories in more than 32 levels.
     """
     found: list[str] = []
     for path in paths:
@@ -61,6 +68,12 @@ def _images_in(directory: str) -> list[str]:
         directory, onerror=lambda error: closed.append(error.filename)
     ):
         inner[:] = [name for name in inner if not is_left_out(name, True)]
+        # Python's own walk ends in an error where folders are deeper than its stack.
+        if folder.count(os.sep) - directory.count(os.sep) >= MOST_LEVELS and inner:
+            raise UsageError(
+                f"{shown(directory)} has folders in more than {MOST_LEVELS} levels; name the one "
+                "that has the images"
+            )
         names = (name for name in files if image_kind(name) and not is_left_out(name, False))
         found += [str(Path(folder) / name) for name in names]
     return sorted(found + closed)

@@ -51,7 +51,9 @@ def bytes_of(storage: Storage) -> int:
     return storage.numel * (UNREAD[storage.kind] if kind is None else kind.itemsize)
 
 
-def storage_reader(storages: dict[str, Storage], arity: int) -> Callable[[object], Storage]:
+def storage_reader(
+    storages: dict[str, Storage], arity: int
+) -> Callable[[object], Storage | Global]:
     """Return a ``persistent_load`` that checks each persistent id and collects the storages.
 
     Parameters
@@ -59,10 +61,15 @@ def storage_reader(storages: dict[str, Storage], arity: int) -> Callable[[object
     storages : dict of str to Storage
         Receives each storage under its key.
     arity : int
-        The number of parts of a persistent id: 5 in the zip format, 6 in the legacy one.
+        The number of parts of a persistent id: 5 in the zip format, 6 in the legacy one, which may
+        also name the class of a module.
     """
 
-    def persistent_load(pid: object) -> Storage:
+    def persistent_load(pid: object) -> Storage | Global:
+        # the legacy format has the source code of a module's class, which is not looked at
+        parts = pid if arity == 6 and type(pid) is tuple and len(pid) == 4 else ("", None)
+        if parts[0] == "module" and type(parts[1]) is Global:
+            return parts[1]
         if type(pid) is not tuple or len(pid) != arity or pid[0] != "storage":
             module = type(pid) is tuple and pid[:1] == ("module",)
             what = "a module's source code" if module else "something unknown"

@@ -100,10 +100,11 @@ def _state_dicts(top: object) -> list[tuple[str, dict]]:
         )
     ]
 
-    def rank(found: tuple[str, dict]) -> tuple[int, int]:
+    def rank(found: tuple[str, dict]) -> tuple[int, int, int]:
         last = found[0].rpartition(".")[2]
-        known = WRAPPERS.index(last) if last in WRAPPERS else len(WRAPPERS) + bool(found[0])
-        return known, found[0].count(".")
+        if last in WRAPPERS:
+            return WRAPPERS.index(last), 0, found[0].count(".")
+        return len(WRAPPERS) + bool(found[0]), -len(found[1]), found[0].count(".")
 
     known = ("", *WRAPPERS, *AVERAGED_WRAPPERS)
     return sorted(named or [one for one in dicts if one[0] in known], key=rank)
@@ -223,10 +224,7 @@ def _refuse_objects(where: str, value: object) -> None:
 def clean(choice: Choice) -> tuple[str, dict[str, Tensor], tuple[str, ...]]:
     """Check the names, leave out what is no tensor, and remove what wraps every name.
 
-    Returns
-    -------
-    tuple
-        The removed prefix, the tensors, and the names that were left out.
+    Return the removed prefix, the tensors, and the names that were left out.
 
     Raises
     ------
@@ -237,11 +235,13 @@ def clean(choice: Choice) -> tuple[str, dict[str, Tensor], tuple[str, ...]]:
     """
     tensors: dict[str, Tensor] = {}
     skipped = []
+    in_modules = any(type(name) is str and "." in name for name in choice.mapping)
     for name, value in choice.mapping.items():
+        number = in_modules and type(value) is Tensor and not value.size and "." not in str(name)
         proper = type(name) is str and len(name) <= MAX_NAME and _NAME.fullmatch(name)
-        if type(value) is Tensor and value.storage.kind in BY_TORCH and proper:
+        if type(value) is Tensor and value.storage.kind in BY_TORCH and proper and not number:
             tensors[name] = value
-        elif _is_beside(name, value, choice.others):
+        elif number or _is_beside(name, value, choice.others):
             skipped.append(str(name) if proper or type(name) is OtherKey else ascii(name)[:40])
         elif not proper:
             what = str(name) if type(name) is OtherKey else ascii(name)[:80]

@@ -66,7 +66,7 @@ def _read_text(kind: bytes, view: memoryview, found: dict[str, bytes]) -> None:
     if to in found:
         return
     found[to] = b""
-    rest = bytes(view[len(keyword) + 1 :])
+    rest = bytes(view[len(keyword) + 1 :][: 2 * _MOST_TEXT])
     compressed = kind == b"zTXt"
     if kind == b"iTXt":  # two bytes, then a language and the keyword in that language
         compressed, rest = rest[:1] == b"\1", rest[2:].split(b"\0", 2)[-1]

@@ -17,6 +17,7 @@ __all__ = ["bare"]
 _MOST_CHUNKS = 1 << 16
 _PIXELS = (b"VP8 ", b"VP8L")
 _METADATA = 0x20 | 0x08 | 0x04  # the flags of a profile, EXIF and XMP
+_FEW_BYTES, _MOST_BYTES = 1 << 16, 16  # of an image, and for each of its pixels
 _FRAME = 16  # bytes before the chunks of a frame
 
 
@@ -48,6 +49,7 @@ def bare(data: bytes) -> Bare:
             if kind == b"ANMF":
                 parts += _frame(data, start, min(end, stop))
             else:
+                _check(data, kind, start)
                 parts.append(view[start:end])
             if kind != b"ALPH":
                 found[b"pixels"] = b""
@@ -64,10 +66,29 @@ def _frame(data: bytes, start: int, end: int) -> list[Part]:
     kept: list[Part] = [view[start + 8 : inside]]
     for kind, at, stop in _chunks(data, inside, end):
         if kind in (*_PIXELS, b"ALPH"):
+            _check(data, kind, at)
             kept.append(view[at : min(stop, end)])
         if kind in _PIXELS:
             break
     return [b"ANMF" + struct.pack("<I", sum(map(len, kept))), *kept]
+
+
+def _check(data: bytes, kind: bytes, at: int) -> None:
+    """Raise `ImageError` for a chunk of pixels that is far larger than its pixels can need.
+
+    A decoder copies all of it before it looks at it.
+    """
+    if kind == b"VP8 ":  # RFC 6386, 9.1: two sides of 14 bits, and two bits of scale each
+        sides = [int.from_bytes(data[at + i : at + i + 2], "little") & 0x3FFF for i in (14, 16)]
+    elif kind == b"VP8L":  # RFC 9649, 3.4: two sides of 14 bits, less one
+        packed = int.from_bytes(data[at + 9 : at + 13], "little")
+        sides = [(packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1]
+    else:
+        return
+    if _length(data, at) > _FEW_BYTES + _MOST_BYTES * sides[0] * sides[1]:
+        raise ImageError(
+            f"it has {_length(data, at):,} bytes for {sides[0]} x {sides[1]} pixels; save it again"
+        )
 
 
 def _chunks(data: bytes, at: int, stop: int) -> Iterator[tuple[bytes, int, int]]:

@@ -16,7 +16,7 @@ from tinyresnext.store.store import Stored
 CAT = Path(__file__).parent / "data" / "chelsea.jpg"
 # Like ResNeXt-50 it has four stages and ImageNet's classes; it is far smaller.
 SPEC = Spec((1, 1, 1, 1), 4, 4)
-PULLED = "resnext50_32x4d.tv_in1k"
+PULLED = ("resnext50_32x4d.tv_in1k", "resnext101_32x8d.tv_in1k")
 
 
 def write(folder: Path) -> None:
@@ -42,7 +42,8 @@ def weights(folder: Path) -> None:
     model = random_model(SPEC, device="reference", preprocess=preprocess, labels=names)
     save(model, folder / "resnext50_32x4d.h5")
     (folder / "home" / "models").mkdir(parents=True)
-    shutil.copy(folder / "resnext50_32x4d.h5", folder / "home" / "models" / f"{PULLED}.h5")
+    for name in PULLED:
+        shutil.copy(folder / "resnext50_32x4d.h5", folder / "home" / "models" / f"{name}.h5")
     stored = Stored(model.spec, model.params, preprocess, names, model.provenance)
     export.write_pth(folder / "any.pth", model.params, carried=carried.written(stored))
     for digest in ("7cdf4587", "1a0047aa"):

@@ -109,7 +109,14 @@ def test_the_legacy_attacks_fail_for_their_own_reason(read):
 
 
 @pytest.mark.parametrize(
-    "name", ["million_none", "million_dicts", "million_memoize", "million_tuples", "ordered_dicts"]
+    "name",
+    [
+        pytest.param("million_none", marks=pytest.mark.slow),
+        "million_dicts",
+        pytest.param("million_memoize", marks=pytest.mark.slow),
+        "million_tuples",
+        "ordered_dicts",
+    ],
 )
 def test_bombs_stay_small(tmp_path, name):
     _bounded(tmp_path, f"P36-{name}-legacy")

@@ -155,7 +155,7 @@ def _idx(path: Path) -> object:
 
 def _image(count: int, *seeds: bytes) -> Reader:
     """Return the reader of an image, which may take memory for the pixels that a header states."""
-    return Reader(decode, lambda: list(seeds), count, 16 * MAX_PIXELS, 5.0)
+    return Reader(decode, lambda: list(seeds), count, 16 * MAX_PIXELS, 20.0)
 
 
 def _checkpoint_seeds() -> list[bytes]:
@@ -209,7 +209,7 @@ READERS = {
     "png": _image(100_000, heavy_images.PNG),
     "gif": _image(50_000, heavy_images.GIF),
     "webp": _image(
-        35_000,
+        12_000,
         heavy_images.WEBP,
         heavy_images.riff(
             heavy_images.MOVING, heavy_images.piece(b"ANIM", bytes(6)), heavy_images.FRAME

@@ -217,6 +217,12 @@ def _reason(error: BaseException) -> str:
 
 def _check_cost(kind: str, data: bytes) -> None:
     """Raise `ImageError` for constructs that keep Pillow busy for minutes in a small file."""
+    if kind == "WebP" and data[12:16] == b"VP8X":
+        # Pillow makes the canvas before its size can be asked for.
+        try:
+            check_size(*(1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27)))
+        except ImageError as error:
+            raise ImageError(f"as a WebP, {error}") from error
     # Pillow decodes these byte by byte in Python.
     if kind == "BMP" and data[14] > 12 and data[30:34] in (b"\1\0\0\0", b"\2\0\0\0"):
         raise ImageError("it is run-length coded, which is not supported in BMP; save it as PNG")

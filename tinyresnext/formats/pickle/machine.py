@@ -67,7 +67,7 @@ def load(
     FormatError
         The pickle is cut short, contradicts itself, or uses an opcode that checkpoints never have.
     """
-    wanted = asked_for(stream, MAX_SHARED)
+    wanted = asked_for(stream, max_opcodes, MAX_SHARED)
     if len(wanted) > MAX_SHARED:
         raise UnsafeError(
             f"the pickle shares more than {MAX_SHARED:,} objects; save only model.state_dict()"

@@ -36,15 +36,17 @@ for _code in (_BINGET, _LONG_BINGET, _GET):
     _KINDS[_code] = _ASKS
 
 
-def asked_for(stream: BinaryIO, most: int) -> set[int]:
+def asked_for(stream: BinaryIO, most_opcodes: int, most: int) -> set[int]:
     """Return the numbers of the memo's slots that the next pickle reads, at most ``most + 1``.
 
-    The stream is left where it was. Where the pickle is damaged, or has an opcode that is not
-    interpreted, the walk ends: the machine will find the same.
+    The stream is left where it was. Where the pickle is damaged, has an opcode that is not
+    interpreted, or too many, the walk ends: the machine will find the same.
     """
     start, found = stream.tell(), set[int]()
     begin, data, at = start, stream.read(PIECE), 0
-    while len(found) <= most:
+    for _ in range(most_opcodes):
+        if len(found) > most:
+            break
         if at + 32 > len(data):  # an opcode, and an argument of a known size
             begin, at = begin + at, 0
             stream.seek(begin)

@@ -159,7 +159,7 @@ def _place(hdf5: Hdf5, dataset: Dataset, name: str, shape: tuple[int, ...]) -> P
     1. The shape is that of the architecture, whose weights have at most `contents.MOST_WEIGHTS`
        bytes and no more than the file can have (`reading.contents_of`).
     2. The dataset has exactly the bytes that this shape needs.
-    3. These bytes lie in the file and belong to nothing else (`Walker.claim`).
+    3. These bytes lie in the file and belong to nothing else (`claim` of `formats.hdf5.walker`).
     """
     number = BY_HDF5.get(dataset.datatype)
     if number is None or number.name not in STORED:

@@ -16,7 +16,7 @@ from torch_files import numbers
 from tinyresnext.checkpoints import export
 from tinyresnext.checkpoints.readers import container
 from tinyresnext.errors import UsageError
-from tinyresnext.system import files
+from tinyresnext.system import writing
 
 WRITERS = {
     "pth": export.write_pth,
@@ -208,7 +208,7 @@ def test_interrupted_writing_leaves_the_old_file(tmp_path, error):
 
 
 def _write_half(path, error):
-    with files.replacing(path) as temporary:
+    with writing.replacing(path) as temporary:
         assert temporary.parent == path.parent
         temporary.write_bytes(b"half")
         raise error
@@ -233,7 +233,7 @@ def test_the_content_reaches_the_disk_before_the_name(tmp_path, monkeypatch):
     fsync, replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda handle: (steps.append("fsync"), fsync(handle)))
     monkeypatch.setattr(os, "replace", lambda a, b: (steps.append("replace"), replace(a, b)))
-    with files.replacing(tmp_path / "model") as temporary:
+    with writing.replacing(tmp_path / "model") as temporary:
         temporary.write_bytes(b"new")
     assert steps[:2] == ["fsync", "replace"]
     assert (tmp_path / "model").read_bytes() == b"new"
@@ -270,12 +270,15 @@ def test_permissions_and_links(tmp_path):
     real, link = tmp_path / "real", tmp_path / "link"
     real.write_bytes(b"old")
     link.symlink_to(real)
+    with pytest.raises(UsageError, match="a link, which is not followed"):
+        export.write_npz(link, {"w": numbers(2)})
+    assert link.is_symlink()
+    assert real.read_bytes() == b"old"
     mask = os.umask(0o027)
     try:
-        export.write_npz(link, {"w": numbers(2)})
+        export.write_npz(real, {"w": numbers(2)})
     finally:
         os.umask(mask)
-    assert link.is_symlink()
     assert np.load(real)["w"].shape == (2,)
     assert stat.S_IMODE(real.stat().st_mode) == 0o640
     with pytest.raises(UsageError, match="not a regular file"):

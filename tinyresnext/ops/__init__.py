@@ -58,7 +58,7 @@ def backend(device: str) -> Backend:
     kind, colon, number = str(device).partition(":")
     if kind == "cuda" and (number.isascii() and number.isdecimal() if colon else True):
         return _cuda(int(number or 0))
-    raise DeviceError(f"device is {device!r}: {one_of(device, DEVICES)}; cuda:1 is the second GPU")
+    raise DeviceError(f"device is {device!r}: {one_of(device, DEVICES)}")
 
 
 def automatic() -> tuple[Backend, str]:

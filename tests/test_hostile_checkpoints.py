@@ -315,12 +315,14 @@ def literally(data, found):
     """What `torch_oracle` reads under the wrapper and prefix that the reader reports."""
     top = read_legacy(data)
     mapping = top[found.wrapper] if found.wrapper else top
+    # A name that has other letters than names of tensors is left out under what is shown of it.
+    left_out = {name for name in mapping if {name, ascii(name)[:40]} & {*found.skipped}}
     expected = {
         name.removeprefix(found.prefix): value.array()
         for name, value in mapping.items()
-        if name not in found.skipped
+        if name not in left_out
     }
-    assert all(name.startswith(found.prefix) for name in mapping if name not in found.skipped)
+    assert all(name.startswith(found.prefix) for name in mapping if name not in left_out)
     return bits(expected)
 
 

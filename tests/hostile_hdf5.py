@@ -313,7 +313,7 @@ def _(file):
     file[SCALE] = np.dtype("<f4")
 
 
-@edit("H-groups-10000", FormatError, "the names in /params are not")
+@edit("H-groups-10000", ShapeError, "has a member '0'")
 def _(file):
     for i in range(10_000):
         h5py.h5g.create(file["params"].id, b"%d" % i)

@@ -131,7 +131,7 @@ def test_layers_are_the_network():
                 "--json",
                 "no/such/file",
             ],
-            "cannot be written",
+            "cannot write",
         ),
     ],
 )

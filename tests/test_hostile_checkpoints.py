@@ -114,8 +114,8 @@ def test_the_legacy_attacks_fail_for_their_own_reason(read):
         pytest.param("million_none", marks=pytest.mark.slow),
         "million_dicts",
         pytest.param("million_memoize", marks=pytest.mark.slow),
-        "million_tuples",
-        "ordered_dicts",
+        pytest.param("million_tuples", marks=pytest.mark.slow),
+        pytest.param("ordered_dicts", marks=pytest.mark.slow),
     ],
 )
 def test_bombs_stay_small(tmp_path, name):

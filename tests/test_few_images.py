@@ -170,7 +170,11 @@ def test_a_mini_batch_is_learnt_by_heart(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("lr", "text"),
     [
-        (1e-9, r"not learnt by heart: after 300 steps, \d+ of them are right.*than 1e-09"),
+        pytest.param(
+            1e-9,
+            r"not learnt by heart: after 300 steps, \d+ of them are right.*than 1e-09",
+            marks=pytest.mark.slow,
+        ),
         (1e3, r"not finite in step \d+ on the same mini-batch; give a smaller --lr than 1000"),
     ],
 )

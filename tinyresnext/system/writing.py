@@ -153,7 +153,8 @@ def _remove_unlocked(path: str) -> None:
     """Remove a file that no process holds, where the system can tell."""
     if sys.platform == "win32":
         return  # a file that is open cannot be removed there, and others are few
-    with suppress(OSError), open(os.open(path, _OPEN), "rb+") as file:
+    # A file system without locks cannot tell who holds it (UsageError): the file stays.
+    with suppress(OSError, UsageError), open(os.open(path, _OPEN), "rb+") as file:
         if _try_lock(file, path):
             os.unlink(path)
 

@@ -252,9 +252,9 @@ def _run(
             )
         with Stop() as stop, closing(Run(state, setting, folder)) as run:
             _loop(run, stop)
-            run.draw()
             model = run.model()
             save(model, folder.model, half=setting.half)
+            run.draw()  # last: a picture that cannot be written costs no model
     return model
 
 

@@ -504,7 +504,7 @@ def test_a_run_is_resumed_by_its_folder(run, data, tmp_path, monkeypatch):
         (["DATA"], "required: --out; or give --resume FOLDER"),
         (["--resume", "run", "--lr", "3"], "has lr 0.2, and not 3.0"),
         (["--resume", "run", "--depth", "11"], "has network"),
-        (["--resume", "run", "--val-part", "0.2"], "has pictures"),
+        (["--resume", "run", "--val-part", "0.2"], "has images"),
     ],
 )
 def test_what_cannot_be_resumed(run, data, words, text):

@@ -262,7 +262,7 @@ def contents(state: State, setting: Setting) -> Stored:
         "source": f"trained by tinyresnext {__version__}",
         "recipe": json.dumps(recipe.to_json()),
         "seed": str(recipe.seed),
-        "pictures": state.run["pictures"],
+        "pictures": state.run["images"],
         "licence": "",
     }
     if state.top1 is not None:

@@ -43,7 +43,7 @@ class Setting:
     def decides(self) -> dict[str, str]:
         """Return what must be the same when a run goes on, beside network and recipe."""
         return {
-            "pictures": _described(self.dataset),
+            "images": _described(self.dataset),
             "validation": "none" if self.validation is None else _described(self.validation),
             "frozen": " ".join(self.frozen),
             "preprocess": json.dumps(self.preprocess.to_json()),
@@ -121,7 +121,14 @@ def _check_norms(spec: Spec, recipe: Recipe, setting: Setting) -> None:
 
 
 def _described(dataset: Dataset) -> str:
-    """Say how many images of how many classes a data set has, and which."""
+    """Say how many images of how many classes a data set has, and which.
+
+    Images in memory count with every pixel, others by their names below the root, so that a data
+    set may move.
+    """
     classes, labels = list(dataset.classes), np.ascontiguousarray(dataset.labels, "<i8")
-    digest = hashlib.sha256(json.dumps(classes).encode() + labels.tobytes()).hexdigest()
-    return f"{len(dataset)} in {len(classes)} classes, sha256 of the labels {digest}"
+    found = hashlib.sha256(json.dumps([classes, list(dataset.names)]).encode())
+    found.update(labels.data)
+    if dataset.pixels is not None:
+        found.update(np.ascontiguousarray(dataset.pixels).data)
+    return f"{len(dataset)} in {len(classes)} classes, sha256 {found.hexdigest()}"

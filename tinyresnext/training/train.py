@@ -231,7 +231,8 @@ def _run(
     start: State, setting: Setting, out: str | os.PathLike[str], resume: bool, overfit: bool
 ) -> Model:
     """Begin or resume, train, and leave the model in the folder."""
-    start.run, start.threads, start.origin = setting.decides(), setting.threads, {**setting.origin}
+    start.run, start.threads = setting.decides(), setting.threads
+    start.origin = {**setting.origin, "device": setting.ops.described()}
     check_savable(start, setting)
     if overfit:
         return by_heart(start, setting)
@@ -239,12 +240,7 @@ def _run(
         to_stderr(text)
     folder = TrainingFolder(out)
     with folder.run(start, resume) as state:
-        if state.threads != setting.threads:
-            to_stderr(
-                f"the run used {state.threads} threads until now and continues on "
-                f"{setting.threads}: some bits will differ"
-            )
-            state.threads = setting.threads
+        _continue_here(state, start)
         if state.step > len(setting.dataset) // state.recipe.batch:
             raise FormatError(
                 f"{shown(folder.state)} is at step {state.step} of an epoch that has fewer; begin "
@@ -256,6 +252,16 @@ def _run(
             save(model, folder.model, half=setting.half)
             run.draw()  # last: a picture that cannot be written costs no model
     return model
+
+
+def _continue_here(state: State, start: State) -> None:
+    """Say what computes other bits than before, and record where the run goes on."""
+    then, now = (f"{one.origin.get('device')}, {one.threads} threads" for one in (state, start))
+    if then != now:
+        to_stderr(f"the run used {then} until now and continues on {now}: some bits may differ")
+    state.threads = start.threads
+    began = ("command", "place")  # these stay those of the beginning
+    state.origin |= {name: text for name, text in start.origin.items() if name not in began}
 
 
 def _loop(run: Run, stop: Stop) -> None:

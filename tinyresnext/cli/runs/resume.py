@@ -23,7 +23,14 @@ _PATHS = {"data": "DATA", "val": "--val DATA", "model": "--init FILE"}
 def origin(a: argparse.Namespace) -> dict[str, str]:
     """Return what the folder of a run records about the command that began it."""
     words = [word for word in a.typed if word != "--resume"]
-    return {"command": shlex.join(["tinyresnext", *words]), "place": os.getcwd()}
+    given = {name: getattr(a, name, None) for name in _PATHS}
+    paths = {name: _absolute(path) for name, path in given.items() if path is not None}
+    return {"command": shlex.join(["tinyresnext", *words]), "place": os.getcwd()} | paths
+
+
+def _absolute(path: str) -> str:
+    """Return where a file is, whatever folder a command is typed in; names of models stay."""
+    return os.path.abspath(path) if os.path.exists(path) else path
 
 
 def complete(a: argparse.Namespace) -> argparse.Namespace:
@@ -83,7 +90,8 @@ def _recorded(a: argparse.Namespace) -> argparse.Namespace:
             then |= dict.fromkeys(options)
     for name, how in _PATHS.items():
         if then.get(name) is not None and name not in now:
-            then[name] = _found(then[name], began["place"], how, a, isfile=name == "model")
+            last = began.get(name, then[name])  # where it was when the run last went on
+            then[name] = _found(last, began["place"], how, a, isfile=name == "model")
     changed = {"typed": words[1:], "out": a.out, "resume": True}
     return argparse.Namespace(**(vars(a) | then | now | changed))
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,6 @@ from ...system.files import shown
 from ...system.writing import locked, present
 from . import state as training_state
 from .state import State
-
-# What `writing.replacing` had not finished when its process was killed.
-_LEFT_BEHIND = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 
 class TrainingFolder:
@@ -68,7 +64,6 @@ class TrainingFolder:
                     f"{shown(path)} exists: --resume goes on with the run there, or give another "
                     "folder"
                 )
-        self._clean()
         training_state.write(self.state, start)
         try:
             training_state.read_meta(self.state)  # what could not be resumed is not begun
@@ -106,7 +101,6 @@ class TrainingFolder:
                 f"{now.get(first)!r}{more}; resume it with what it began with, or begin in another "
                 "folder"
             )
-        self._clean()
         return state
 
     def meta(self) -> dict[str, Any]:
@@ -147,13 +141,6 @@ class TrainingFolder:
             f"another process trains in {shown(self.path)}; wait until it ends, or give another "
             "folder"
         )
-
-    def _clean(self) -> None:
-        """Remove what a killed process had not finished writing."""
-        with suppress(OSError):
-            for path in self.path.iterdir():
-                if _LEFT_BEHIND.fullmatch(path.name):
-                    path.unlink()
 
 
 def _decisions(state: State) -> dict[str, object]:

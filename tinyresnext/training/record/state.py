@@ -69,8 +69,9 @@ class State:
     log_bytes : int
         How long the log was.
     origin : dict of str to str
-        For a run that a command began: the ``command`` as a shell takes it, and the ``place`` where
-        it was typed. It decides nothing, but the user need not type it again.
+        The ``device`` that computes. For a run that a command began, also the ``command`` as a
+        shell takes it, the ``place`` where it was typed, and where its ``data``, ``val`` and
+        ``model`` were last. It decides nothing, but the user need not type it again.
     """
 
     spec: Spec

@@ -179,8 +179,8 @@ def load() -> Library:
             found = getattr(library, function)
         except AttributeError:
             raise DeviceError(
-                f"NVIDIA's driver is too old: it has no {function}; install one for CUDA 12 or "
-                "later, or compute on the device 'cpu'"
+                f"NVIDIA's driver is too old: it has no {function}; install one for CUDA 13 "
+                "or later, or compute on the device 'cpu'"
             ) from None
         found.argtypes, found.restype = [_TYPES[one] for one in types], c_int
     return library

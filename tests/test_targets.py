@@ -160,7 +160,11 @@ def test_a_single_output_learns(tmp_path, balance):
     assert found.top1 == pytest.approx(lines[-1]["top1"], abs=0.07)
 
 
-def test_several_labels_are_learnt_and_resumed(tmp_path, interrupted_after, monkeypatch):  # noqa: F811
+def test_several_labels_are_learnt_and_resumed(
+    tmp_path,
+    interrupted_after,  # noqa: F811
+    monkeypatch,
+):
     recipe = changed(epochs=8, mixup=0.1, balance="weights", lr=0.3)
     options = OPTIONS | {"validation": several(30, 1)}
     made = train(MANY, several(), recipe, tmp_path / "whole", **options)

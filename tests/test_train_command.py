@@ -492,6 +492,11 @@ def test_a_run_is_resumed_by_its_folder(run, data, tmp_path, monkeypatch):
     assert (code, "tinyresnext train --val DATA --resume run" in err) == (3, True)
     assert run("train", "moved", "--val", "moved", "--resume", "run")[0] == 0
     assert model.read_bytes() == before
+    assert run("train", "--resume", "run")[0] == 0  # the folder has learnt where they are
+    first = sorted(Path("moved/train").rglob("*.png"))[0]
+    first.rename(first.with_name("another.png"))
+    code, _, err = run("train", "--resume", "run")
+    assert (code, "has images" in err) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -240,7 +240,7 @@ def _run(
         to_stderr(text)
     folder = TrainingFolder(out)
     with folder.run(start, resume) as state:
-        _continue_here(state, start)
+        _continue_here(state, start, folder)
         if state.step > len(setting.dataset) // state.recipe.batch:
             raise FormatError(
                 f"{shown(folder.state)} is at step {state.step} of an epoch that has fewer; begin "
@@ -254,14 +254,17 @@ def _run(
     return model
 
 
-def _continue_here(state: State, start: State) -> None:
+def _continue_here(state: State, start: State, folder: TrainingFolder) -> None:
     """Say what computes other bits than before, and record where the run goes on."""
     then, now = (f"{one.origin.get('device')}, {one.threads} threads" for one in (state, start))
     if then != now:
         to_stderr(f"the run used {then} until now and continues on {now}: some bits may differ")
     state.threads = start.threads
     began = ("command", "place")  # these stay those of the beginning
-    state.origin |= {name: text for name, text in start.origin.items() if name not in began}
+    here = {name: text for name, text in start.origin.items() if name not in began}
+    if here.items() - state.origin.items():
+        state.origin |= here
+        folder.save(state)
 
 
 def _loop(run: Run, stop: Stop) -> None:

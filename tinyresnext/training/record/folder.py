@@ -103,6 +103,10 @@ class TrainingFolder:
             )
         return state
 
+    def save(self, state: State) -> None:
+        """Write the state in one step."""
+        training_state.write(self.state, state)
+
     def meta(self) -> dict[str, Any]:
         """Return what the state says beside its arrays, as `training_state.read_meta` reads it.
 

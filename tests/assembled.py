@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tinyresnext.emulator.assembler import Assembled, assemble_ptx
 from tinyresnext.ops import cuda
-from tinyresnext.ops.cuda.conv import gemm, grouped, grouped_outer, outer
+from tinyresnext.ops.cuda.conv import gemm, grouped, outer
 from tinyresnext.ops.cuda.runtime.kernel import Capability, Kernel
 
 TABLE = Path(__file__).parent / "assembled.json"
@@ -36,7 +36,7 @@ SIZES = {
     ],
     "grouped_kernel": [(3, 3, s, grouped.columns_of(s), a) for s, a in ((1, 16), (2, 16), (1, 4))],
     "grouped_outer_kernel": [
-        (3, s, grouped_outer.columns_of(s), a) for s, a in ((1, 16), (2, 16), (1, 4))
+        (3, s, grouped.columns_of(s), a) for s, a in ((1, 16), (2, 16), (1, 4))
     ],
     "dots_kernel": [(16,), (4,)],
     "columns_kernel": [(False,), (True,)],

@@ -92,7 +92,8 @@ def test_what_is_compiled_is_counted_and_named_each_time(monkeypatch):
 
     def tell(now):
         told.append(now)
-        heard.set()
+        if now is not None and now.name.startswith("conv.gemm"):  # not before a function begins
+            heard.set()
 
     with when_compiling(tell, after=0.0):
         for number in range(2):
@@ -104,7 +105,7 @@ def test_what_is_compiled_is_counted_and_named_each_time(monkeypatch):
             heard.clear()
     names = [now and (now.name, now.done) for now in told]
     assert ("conv.gemm.tile0", 0) in names  # not Numba's own, and the inner one
-    assert ("conv.gemm.tile1", 2) in names or ("head.walk", 2) in names  # told of again at once
+    assert ("conv.gemm.tile1", 2) in names  # told of again, with what is done by then
     assert names.count(None) == 2
     assert names[-1] is None  # nothing is said afterwards
     assert all(now is None or now.seconds >= 0 for now in told)

@@ -89,6 +89,23 @@ def test_a_state_dict_is_found_and_its_key_is_said(convert, key):
     assert f"weights under {key!r}" in notes
 
 
+def test_a_key_that_only_looks_like_another_thing_has_the_network(convert):
+    stored, notes = convert({"gradual_net": state(OURS)})
+    same(stored)
+    assert "gradual_net" in notes
+
+
+@pytest.mark.parametrize("key", ["gradients", "last.grad", "optimizer_state_dict", "val_loss"])
+def test_what_has_the_shapes_of_weights_is_not_taken_for_them(convert, key):
+    with pytest.raises(FormatError):
+        convert({key: state(OTHERS)})
+
+
+def test_two_ways_to_the_same_key_are_refused(convert):
+    with pytest.raises(FormatError, match="two state dicts have the same key"):
+        convert({"a.net": state(OURS), "a": {"net": state(OTHERS)}})
+
+
 def test_a_key_says_which_weights_to_take(convert):
     top = {"model": SECOND, "ema": {"shadow": S, "decay": 0.9}, "best.pth": S}
     for key in ("ema.shadow", "best.pth"):

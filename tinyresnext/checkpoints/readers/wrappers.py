@@ -22,11 +22,16 @@ __all__ = ["Choice", "choose", "clean", "unwrap"]
 
 T = TypeVar("T")
 
-# The keys of training scripts, the more likely first; any other key will do if there is none of
-# these
+# The keys of training scripts, the likeliest first. Where none of them is there, any key may have
+# the network.
 WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "network", "module", "params")
 AVERAGED_WRAPPERS = ("state_dict_ema", "model_ema", "ema_state_dict")
-_NO_NETWORK = re.compile(r"optim|sched|scaler|grad|criterion|loss|metric|callback", re.IGNORECASE)
+# What has the names and shapes of weights, and other values: these are never taken for a network.
+_NO_NETWORK = re.compile(
+    r"(?:^|[._])(?:optim\w*|\w*sched\w*|\w*scaler|grads?|gradients?|criterion|loss\w*|metrics?"
+    r"|callbacks?)(?=$|[._])",
+    re.IGNORECASE,
+)
 MOST_DEPTH, MOST_ENTRIES = 4, 100_000  # where state dicts are looked for
 PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
 # of torch's AveragedModel and mmengine's, beside the prefixed names
@@ -65,7 +70,10 @@ def choose(top: object, ema: bool, key: str | None = None) -> Choice:
         ``ema`` is True, but there are no averaged weights; or nothing lies under ``key``.
     """
     _refuse_objects("the top of the checkpoint", top)
-    found = dict(_state_dicts(top))
+    dicts = _state_dicts(top)
+    found = dict(dicts)
+    if len(found) < len(dicts):
+        raise FormatError("two state dicts have the same key, one of them with dots; save one")
     if key is not None:
         mapping = _under(top, key)
         if not _holds_tensors(mapping):

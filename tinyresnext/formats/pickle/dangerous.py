@@ -31,7 +31,7 @@ _DATA = _words(
     builtins calendar cmath collections colorsys configparser contextlib contextvars copy
     dataclasses datetime decimal difflib enum errno fractions functools getopt graphlib heapq
     ipaddress itertools json keyword math numbers operator optparse pathlib pprint queue random re
-    reprlib statistics string struct textwrap time token tomllib types typing unicodedata weakref
+    reprlib statistics string struct textwrap time token tomllib typing unicodedata weakref
     zoneinfo __builtin__ Queue
     """
 )
@@ -76,8 +76,8 @@ _NOT |= {"__builtin__": _NOT["builtins"], "_operator": _NOT["operator"]}
 _OTHERS = _words(
     """
     __builtin__ Queue commands copy_reg distutils httplib ihooks imp lib2to3 new popen2 rexec
-    urllib2 urlparse cPickle IPython cffi conda fabric functorch invoke paramiko pexpect pip
-    pkg_resources plumbum ptyprocess setuptools sh wheel _pyrepl _testcapi
+    urllib2 urlparse cPickle IPython cffi cloudpickle conda dill fabric functorch invoke joblib
+    paramiko pexpect pip pkg_resources plumbum ptyprocess setuptools sh wheel yaml _pyrepl _testcapi
     """
 )
 # Modules of NumPy and PyTorch that compile, load and run programs, or ask the system
@@ -132,6 +132,8 @@ def runs_code(name: Global) -> bool:
         whole = f"{module}.{name.name}."
         below = any(whole.startswith(f"{part}.") for part in _PARTS)
         return below or _LOADS.match(parts[-1]) is not None
+    if top == "pathlib" and len(parts) > 1:  # Path.write_text
+        return True
     if top in _DATA:
         return parts[0] in _NOT.get(module, ())
     return is_public(name)

@@ -49,22 +49,40 @@ class Watch(event.Listener):
         self._timer: threading.Timer | None = None
 
     def on_start(self, event: Any) -> None:
-        """Begin to compile, perhaps inside another function."""
+        """Hear of Numba that it takes its lock, or begins with a function."""
+        if event.kind == FUNCTION:
+            self.begin_function(_name(event))
+        else:
+            self.begin()
+
+    def on_end(self, event: Any) -> None:
+        """Hear of Numba that it releases its lock, or is done with a function."""
+        if event.kind == FUNCTION:
+            self.end_function()
+        else:
+            self.end()
+
+    def begin_function(self, name: str) -> None:
+        """Begin to compile a function, perhaps inside another; without a name it does not count."""
         with self._lock:
-            if event.kind == FUNCTION:
-                self._names.append(_name(event))
-                return
+            self._names.append(name)
+
+    def end_function(self) -> None:
+        """End compiling the function that was begun last."""
+        with self._lock:
+            self._done += bool(self._names and self._names.pop())
+
+    def begin(self) -> None:
+        """Begin to compile, perhaps for a second time before the first has ended."""
+        with self._lock:
             self._depth += 1
             if self._depth == 1:
                 self._began = time.monotonic()
                 self._wait(0.0 if self._told else max(self._after - self._before, 0.0))
 
-    def on_end(self, event: Any) -> None:
-        """End compiling a function, or all that were begun."""
+    def end(self) -> None:
+        """End what `begin` began."""
         with self._lock:
-            if event.kind == FUNCTION:
-                self._done += bool(self._names and self._names.pop())
-                return
             self._depth -= 1
             if self._depth == 0 and self._timer is not None:
                 self._timer.cancel()
@@ -92,12 +110,7 @@ class Watch(event.Listener):
 
 
 def _name(event: Any) -> str:
-    """Return which of our functions is compiled, such as ``conv.gemm.tile``; Numba's have none.
-
-    The name of a kernel for a GPU is part of its event.
-    """
-    if known := (event.data or {}).get("name"):
-        return str(known)
+    """Return which of our functions is compiled, such as ``conv.gemm.tile``; Numba's have none."""
     function: Any = getattr((event.data or {}).get("dispatcher"), "py_func", None)
     module = getattr(function, "__module__", None) or ""
     return f"{module.removeprefix(ROOM)}.{function.__name__}" if module.startswith(ROOM) else ""

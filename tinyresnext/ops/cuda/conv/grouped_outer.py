@@ -30,6 +30,7 @@ from ..words import (
     take4,
 )
 from . import fold
+from .grouped import columns_of
 from .pack import SLAB
 from .windows import MOST, Windows, aligned
 
@@ -110,11 +111,6 @@ def grouped_outer_kernel(K_W: int, STRIDE: int, COLUMNS: int, ALIGN: int) -> Ker
 
 
 # --- launcher -------------------------------------------------------------------------------------
-
-
-def columns_of(stride: int) -> int:
-    """Return how many columns a thread takes at once: as many as its registers hold."""
-    return 7 if stride <= 2 else 1
 
 
 def grouped_outer(

@@ -15,14 +15,12 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
-from numba.core.event import Event, EventStatus
-
 from ...contract import Compiling
 from ...cpu.runtime import cache
 from ...cpu.runtime.cache import clear as clear
 from ...cpu.runtime.cache import kept as kept
 from ...cpu.runtime.cache import problem as problem
-from ...cpu.runtime.compiling import FUNCTION, LOCK, Watch
+from ...cpu.runtime.compiling import Watch
 from .kernel import Capability, Kernel
 
 # The packages that compile: Numba's maintained target, and NVIDIA's compilers of both majors.
@@ -85,14 +83,14 @@ def compiling(name: str) -> Iterator[None]:
     """Tell the watches that a kernel compiles in the ``with`` block: Numba does, or the driver."""
     watches = list(_WATCHES)
     for watch in watches:
-        watch.on_start(Event(LOCK, EventStatus.START))
-        watch.on_start(Event(FUNCTION, EventStatus.START, {"name": name}))
+        watch.begin()
+        watch.begin_function(name)
     try:
         yield
     finally:
         for watch in watches:
-            watch.on_end(Event(FUNCTION, EventStatus.END))
-            watch.on_end(Event(LOCK, EventStatus.END))
+            watch.end_function()
+            watch.end()
 
 
 @contextmanager

@@ -38,12 +38,39 @@ def ops(request):
 
 @pytest.fixture(scope="session")
 def emulated():
-    """Return the backend of GPUs on the emulator that is fast, for NumPy arrays."""
+    """Return the backend of GPUs on an emulator, for NumPy arrays.
+
+    ``TINYRESNEXT_EMULATOR`` says which: ``fibers`` (the default), with an order of the threads
+    and a time of the copies if wanted (``fibers descending early``), or ``ptx`` with a compute
+    capability (``ptx 8.0``).
+    """
     on_device = pytest.importorskip("on_device")
-    from tinyresnext.emulator.fibers import FiberMachine
     from tinyresnext.ops import cuda
 
-    return on_device.OnDevice(cuda.backend(FiberMachine()))
+    kind, *more = os.environ.get("TINYRESNEXT_EMULATOR", "fibers").split()
+    if kind == "ptx":
+        from tinyresnext.emulator.ptx import PtxMachine
+
+        (capability,) = more
+        major, minor = map(int, capability.split("."))
+        return on_device.OnDevice(cuda.backend(PtxMachine((major, minor))))
+    assert kind == "fibers", f"TINYRESNEXT_EMULATOR begins with {kind!r}, expected fibers or ptx"
+    from tinyresnext.emulator.fibers import FiberMachine
+
+    return on_device.OnDevice(cuda.backend(FiberMachine(*more)))
+
+
+@pytest.fixture(scope="session")
+def nvvm():
+    """Skip where NVIDIA's compiler does not work, unless ``TINYRESNEXT_EMULATOR`` asks for it."""
+    from tinyresnext.ops.cuda.elementwise import relu_kernel
+
+    try:
+        relu_kernel().ptx((8, 0))
+    except Exception as error:
+        if os.environ.get("TINYRESNEXT_EMULATOR", "").startswith("ptx"):
+            raise
+        pytest.skip(f"NVIDIA's compiler does not work here: {type(error).__name__}")
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ its row on purpose: ``PYTHONPATH=. python tests/assembled.py`` writes it anew.
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from collections import Counter
@@ -24,10 +25,12 @@ VERSION = "13.0"  # of the assembler that wrote the table
 
 
 def missing() -> str | None:
-    """Return why nothing can be assembled here, if so."""
+    """Return why nothing can be assembled here, if so; ``TINYRESNEXT_EMULATOR`` may ask for it."""
     try:
         tool("ptxas"), tool("nvdisasm")
     except DeviceError as error:
+        if os.environ.get("TINYRESNEXT_EMULATOR", "").startswith("ptx"):
+            raise
         return str(error)
     return None
 

@@ -19,19 +19,10 @@ from tinyresnext.ops.cuda.runtime.kernel import Kernel, float32, floats, int32
 from tinyresnext.ops.cuda.runtime.machine import Launch
 from tinyresnext.ops.cuda.words import load4, shared, store4
 
-pytestmark = pytest.mark.device
+pytestmark = [pytest.mark.device, pytest.mark.usefixtures("nvvm")]
 X = np.random.default_rng(0).standard_normal(THREADS).astype(np.float32)
 PROCESSORS = [(7, 5), (8, 0), (9, 0)]
 COPIES = ("two_groups", "waits_for_the_wrong_group", "copy_not_waited_for")  # from 8.0 on
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiler():
-    """Skip where NVIDIA's compiler is not installed."""
-    try:
-        kernel(RIGHT["rotated"][0]).ptx((8, 0))
-    except Exception as error:
-        pytest.skip(f"NVIDIA's compiler does not work here: {type(error).__name__}")
 
 
 def run(machine, function, blocks: int = 1) -> np.ndarray:

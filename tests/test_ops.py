@@ -8,6 +8,7 @@ The other bounds are derived where they are used.
 
 from __future__ import annotations
 
+import os
 from types import ModuleType
 
 import numba
@@ -32,6 +33,7 @@ from op_cases import (
     result_shape,
 )
 
+from tinyresnext.emulator.fault import KernelFault
 from tinyresnext.ops import cpu, reference, shapes
 
 BY_NAME = {case.name: case for case in CONVS}
@@ -350,3 +352,20 @@ def test_other_ops_pass_what_is_not_finite(ops, value: float, index: int):
             assert same_kind(
                 getattr(ops, op)(*args, **attrs), getattr(reference, op)(*wide(*args), **attrs)
             ), op
+
+
+# --- which emulator -------------------------------------------------------------------------------
+
+
+@pytest.mark.device
+def test_the_emulator_that_was_asked_for_computes(emulated):
+    """Only the emulator of PTX sees that a word was never written."""
+    kind, *more = os.environ.get("TINYRESNEXT_EMULATOR", "fibers").split()
+    plain = emulated.backend
+    unwritten = plain.empty((3,))
+    if kind == "ptx":
+        assert ["{}.{}".format(*plain.machine.capability)] == more
+        with pytest.raises(KernelFault, match="relu: a load of"):
+            plain.relu(unwritten)
+    else:
+        assert np.isnan(plain.download(plain.relu(unwritten))).all()

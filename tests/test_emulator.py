@@ -38,11 +38,14 @@ def test_right_kernels_compute_the_same_in_every_order(name: str, order):
     assert np.array_equal(run(FiberMachine(*order), function), wanted(X))
 
 
-@pytest.mark.parametrize("function", WRONG, ids=lambda function: function.__name__)
+@pytest.mark.parametrize(
+    "function",
+    [function for function, found in WRONG.items() if found[1] is not None],
+    ids=lambda function: function.__name__,
+)
 def test_planted_mistakes_show(function):
+    """The others are seen by the emulator of PTX only."""
     found = WRONG[function][1]
-    if found is None:
-        pytest.skip("fibers do not see this; the emulator of PTX does")
     if found == "values":
         made = [run(FiberMachine(*order), function) for order in ORDERS]
         assert any(not np.array_equal(one, made[0]) or np.isnan(one).any() for one in made)

@@ -4,10 +4,10 @@ Form (a) of Figure 3 adds the results of C paths, and one batch norm comes after
 6). In inference a batch norm is ``a z + b`` for each channel, so it can be folded: the factor goes
 into the last layer of every path, and the shift is an addend of its own. A block is then
 
-    y = T_1(x) + ... + T_C(x) + shift + shortcut(x),    output = relu(y)
+    y = T_0(x) + ... + T_{C-1}(x) + shift + shortcut(x),    output = relu(y)
 
-and every addend can be looked at, and left out. Here these addends are called terms: the paths in
-their order, the shift, the shortcut.
+and every addend can be looked at, and left out. Paths are counted from 0, in the paper from 1. Here
+these addends are called terms: the paths in their order, the shift, the shortcut.
 
 A term has as many channels as the block's output. To show it as one map, it is projected on a
 direction: for each position, its product with a vector of c_out numbers. Because a projection is

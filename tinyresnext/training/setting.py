@@ -55,8 +55,8 @@ def check(spec: Spec, recipe: Recipe, setting: Setting) -> None:
     count = len(setting.dataset)
     if spec.labels < 2:
         raise UsageError(
-            f"there is {'one' if spec.labels else 'no'} class to train for, and a single class "
-            "means nothing under a softmax: give images of at least two classes"
+            f"there is {'one class' if spec.labels else 'no class'} to train for, and a softmax "
+            "needs two at least: give images of two classes or more"
         )
     if setting.preprocess.channels != spec.channels:
         raise UsageError(

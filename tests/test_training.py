@@ -429,9 +429,7 @@ def test_one_class_is_nothing_to_learn(tmp_path, model):
     for spec in (replace(small.SPEC, classes=1), small.SPEC):
         with pytest.raises(UsageError, match=r"one class|1 classes"):
             train(spec, data, small.RECIPE, tmp_path / "run", **OPTIONS)
-    with pytest.raises(
-        UsageError, match=r"one class to train for, and a softmax needs two"
-    ):
+    with pytest.raises(UsageError, match=r"one class to train for, and a softmax needs two"):
         finetune(model, data, small.RECIPE, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     head = {"fc.weight": model.params["fc.weight"][:1], "fc.bias": np.zeros(1, np.float32)}
@@ -443,7 +441,7 @@ def test_one_class_is_nothing_to_learn(tmp_path, model):
 
 def test_other_pictures_are_not_resumed(tmp_path):
     train(small.SPEC, small.pictures(), small.RECIPE, tmp_path, **OPTIONS)
-    with pytest.raises(UsageError, match="pictures '70 in 4 classes"):
+    with pytest.raises(UsageError, match="images '70 in 4 classes"):
         train(small.SPEC, small.pictures(71), small.RECIPE, tmp_path, resume=True, **OPTIONS)
     with pytest.raises(UsageError, match="validation 'none', and not '20 in 4 classes"):
         train(
@@ -468,8 +466,8 @@ def test_another_number_of_threads_is_told(tmp_path, interrupted_after, monkeypa
     assert "threads" not in capsys.readouterr().err
     train(small.SPEC, small.pictures(), small.RECIPE, tmp_path, threads=2, resume=True, **options)
     assert (
-        "used 1 threads until now and continues on 2: some bits will differ"
-        in capsys.readouterr().err
+        "used the processor (1 thread) until now and continues on the processor (2 threads): "
+        "some bits may differ" in capsys.readouterr().err
     )
 
 

@@ -256,7 +256,10 @@ def _run(
 
 def _continue_here(state: State, start: State, folder: TrainingFolder) -> None:
     """Say what computes other bits than before, and record where the run goes on."""
-    then, now = (f"{one.origin.get('device')}, {one.threads} threads" for one in (state, start))
+    then, now = (
+        f"{one.origin.get('device')} ({one.threads} thread{'s' * (one.threads != 1)})"
+        for one in (state, start)
+    )
     if then != now:
         to_stderr(f"the run used {then} until now and continues on {now}: some bits may differ")
     state.threads = start.threads

@@ -1,7 +1,6 @@
 """Where a checkpoint keeps its state dict, and what stands in front of its tensors' names.
 
-Training scripts save more than weights, and wrap the network before they save it. A state dict is
-known by its content, wherever it lies; of several, well-known keys decide.
+A state dict is known by its content, wherever it lies; of several, well-known keys decide.
 """
 
 from __future__ import annotations
@@ -22,20 +21,15 @@ __all__ = ["Choice", "choose", "clean", "unwrap"]
 
 T = TypeVar("T")
 
-# The keys of training scripts, the likeliest first. Where none of them is there, any key may have
-# the network.
+# The keys of training scripts, the likeliest first; without them, any key may have the network
 WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "network", "module", "params")
 AVERAGED_WRAPPERS = ("state_dict_ema", "model_ema", "ema_state_dict")
 # What has the names and shapes of weights, and other values: these are never taken for a network.
-_NO_NETWORK = re.compile(
-    r"(?:^|[._])(?:optim\w*|\w*sched\w*|\w*scaler|grads?|gradients?|criterion|loss\w*|metrics?"
-    r"|callbacks?)(?=$|[._])",
-    re.IGNORECASE,
-)
+_OTHERS = r"optim\w*|\w*sched\w*|\w*scaler|grad(?:ient)?s?|criterion|loss\w*|metrics?|callbacks?"
+_NO_NETWORK = re.compile(rf"(?:^|[._])(?:{_OTHERS})(?=$|[._])", re.IGNORECASE)
 MOST_DEPTH, MOST_ENTRIES = 4, 100_000  # where state dicts are looked for
 PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
-# of torch's AveragedModel and mmengine's, beside the prefixed names
-AVERAGING_COUNTERS = ("n_averaged", "steps")
+AVERAGING_COUNTERS = ("n_averaged", "steps")  # of torch's AveragedModel, and mmengine's
 
 _NAME = re.compile(r"(?!__)[\w-]+(\.(?!__)[\w-]+)*", re.ASCII)
 
@@ -297,10 +291,10 @@ def unwrap(tensors: dict[str, T]) -> tuple[str, dict[str, T], tuple[str, ...]]:
     counters = [name for name in AVERAGING_COUNTERS if name in tensors]
     wrapped = [name for name in tensors if name not in counters]
     prefix = ""
-    while any(
-        wrapped and all(name.startswith(prefix + more) for name in wrapped) for more in PREFIXES
+    while wrapped and (
+        more := [one for one in PREFIXES if all(name.startswith(prefix + one) for name in wrapped)]
     ):
-        prefix += next(more for more in PREFIXES if wrapped[0].startswith(prefix + more))
+        prefix += more[0]
     if prefix:
         return prefix, {name[len(prefix) :]: tensors[name] for name in wrapped}, tuple(counters)
     return "", tensors, ()

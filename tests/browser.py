@@ -90,9 +90,9 @@ class Page:
         elif event.get("method") == "Network.requestWillBeSent":
             self.requests.append(params["request"]["url"])
 
-    def open(self, path: Path) -> None:
+    def open(self, path: Path, query: str = "") -> None:
         """Open a file and wait until it is loaded."""
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        self.call("Page.navigate", url=path.resolve().as_uri() + query)
         end = time.monotonic() + PATIENCE
         while self.run("document.readyState") != "complete" and time.monotonic() < end:
             time.sleep(0.02)

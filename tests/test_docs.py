@@ -21,7 +21,7 @@ from tinyresnext.network.spec import VARIANTS, variant
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path(tinyresnext.__file__).parent
-FOLDERS = (".", "docs", "weights", "notebooks", "benchmarks", "tests/data")
+FOLDERS = (".", "docs", "docs/reference", "weights", "notebooks", "benchmarks", "tests/data")
 PAGES = sorted(page for folder in FOLDERS for page in (ROOT / folder).glob("*.md"))
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)\s]*)\)")
 DEFINED = re.compile(r"`([\w./-]+\.py)::(\w+(?:\.\w+)?)`")
@@ -202,3 +202,16 @@ def test_the_second_notebook_computes_what_it_claims():
     assert said == (", ".join(slower) or "none")
     prose = " ".join("".join(c["source"]) for c in cells[first:] if c["cell_type"] == "markdown")
     assert not re.search(r"\d+(\.\d+)? (times|%)|about as fast|takes\s+\*longer", prose)
+
+
+def test_the_reference_has_every_public_name():
+    pages = "".join(page.read_text("utf-8") for page in (ROOT / "docs" / "reference").glob("*.md"))
+    missing = [name for name in tinyresnext.__all__ if not re.search(rf"\b{name}\b", pages)]
+    assert not missing
+
+
+def test_one_version_is_said_everywhere():
+    """In the package, at the top of the changelog, and in the citation."""
+    changes = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text("utf-8"), re.MULTILINE)
+    assert changes[1] == cited[1] == tinyresnext.__version__

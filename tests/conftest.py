@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -20,6 +21,10 @@ if (
 ):  # not the user's own cache; the processes that tests start share this one
     os.environ["TINYRESNEXT_HOME"] = tempfile.mkdtemp(prefix="tinyresnext-")
     atexit.register(shutil.rmtree, os.environ["TINYRESNEXT_HOME"], ignore_errors=True)
+
+# A shell's background job ignores Ctrl-C, and so would the processes that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(

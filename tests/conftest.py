@@ -22,7 +22,7 @@ if (
     os.environ["TINYRESNEXT_HOME"] = tempfile.mkdtemp(prefix="tinyresnext-")
     atexit.register(shutil.rmtree, os.environ["TINYRESNEXT_HOME"], ignore_errors=True)
 
-# A shell's background job ignores Ctrl-C, and so would the processes that tests start and interrupt.
+# A shell's background job ignores Ctrl-C, and so would the processes that tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

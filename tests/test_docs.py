@@ -187,9 +187,9 @@ def test_a_notebook_is_stored_as_one_run_left_it(path):
     assert counts == list(range(1, len(counts) + 1))
 
 
-def test_the_second_notebook_computes_what_it_claims():
+def test_the_notebook_about_cost_computes_what_it_claims():
     """Measured numbers differ from machine to machine: no sentence around them has one."""
-    source = ROOT / "notebooks" / "2_cardinality_against_width.ipynb"
+    source = ROOT / "notebooks" / "3_cardinality_against_width.ipynb"
     cells = json.loads(source.read_text("utf-8"))["cells"]
     first = next(n for n, cell in enumerate(cells) if "measured(" in "".join(cell["source"]))
     shown = "".join(

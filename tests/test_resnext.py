@@ -260,3 +260,20 @@ def test_unknown_names_come_with_near_ones():
         variant("resnext50-32x4d")
     with pytest.raises(UsageError, match="9 n"):
         cifar(30, 8, 64)
+
+
+def test_a_join_takes_the_place_of_equation_3():
+    """Here it adds nothing: the last block's own result goes on, without its ReLU."""
+    spec, seen = Spec((2,), 2, 8, 5, stem="cifar"), {}
+    params = {name: recipe.tensor(name, shape) for name, shape in parameters(spec).items()}
+    x = recipe.pictures("join", (1, 3, 8, 8))
+    forward(
+        params,
+        spec,
+        x,
+        reference,
+        at=lambda name, value: seen.setdefault(name, value),
+        join=lambda walk, block, y, shortcut: y,
+    )
+    assert np.array_equal(seen["layer1"], seen["layer1.1.bn3"])
+    assert (seen["layer1"] < 0).any()

@@ -189,3 +189,36 @@ def test_against_autograd(training):
     ):
         wanted = t[key].grad.numpy()
         assert np.abs(found - wanted).max() <= 1e-11 * np.abs(wanted).max() + 1e-15, key
+
+
+def test_ops_of_a_backends_own_are_recorded():
+    """A backend that lists an op has its gradient too: d(a b) = b da + a db."""
+
+    class Own:
+        more_ops = ("multiply",)
+
+        def __getattr__(self, name):
+            return getattr(reference, name)
+
+        @staticmethod
+        def multiply(a, b):
+            return a * b
+
+        @staticmethod
+        def bind(op, *args, **attrs):
+            if op != "multiply_backward":
+                return reference.bind(op, *args, **attrs)
+            (dy, _, a, b), more = args, attrs["more"]
+            assert more == (False, True)  # a square has one gradient, from two arguments
+
+            def run():
+                attrs["out"][0][...] = dy * b
+                attrs["out"][1][...] += dy * a
+
+            return run
+
+    tape, x = Tape(Own()), np.array([1.0, -2.0, 3.0])
+    tape.multiply(x, x)
+    tape.empty((1,), np.float32)  # not an op, so not recorded
+    assert [call.op for call in tape.calls] == ["multiply"]
+    assert np.array_equal(gradients(tape, np.ones(3), [x])[0], 2 * x)

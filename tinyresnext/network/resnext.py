@@ -199,6 +199,12 @@ def _two_layers(walk: Walk, block: Block, x: Array, groups: int) -> Array:
     return walk.relu(walk.norm(y, f"{name}.bn2"), f"{name}.relu_1")
 
 
+def joined(walk: Walk, block: Block, y: Array, shortcut: Array) -> Array:
+    """Compute Equation 3, ``y = x + sum of T_i(x)``, and the ReLU behind it."""
+    y = walk.at(f"{block.name}.add", walk.ops.add(y, shortcut))
+    return walk.relu(y, f"{block.name}.relu_2")
+
+
 def forward(
     params: Mapping[str, Array],
     spec: Spec,
@@ -209,6 +215,7 @@ def forward(
     frozen: Collection[str] = (),
     at: Callable[[str, Array], Array] = lambda name, value: value,
     block: Callable[[Walk, Block, Array], Array] = grouped,
+    join: Callable[[Walk, Block, Array, Array], Array] = joined,
 ) -> Array:
     """Compute the logits of images: Table 1, top to bottom.
 
@@ -233,6 +240,8 @@ def forward(
         has the same names.
     block : callable
         The form of the block: `grouped`, `concatenated` or `summed`.
+    join : callable
+        How its result and its shortcut become the input of the next block: `joined`.
 
     Returns
     -------
@@ -243,9 +252,7 @@ def forward(
     x = at("stem", _stem(walk, x))
     for stage, members in groupby(blocks(spec), key=lambda b: b.name.partition(".")[0]):
         for b in members:
-            # Equation 3: y = x + sum of T_i(x)
-            y = at(f"{b.name}.add", ops.add(block(walk, b, x), _shortcut(walk, b, x)))
-            x = walk.relu(y, f"{b.name}.relu_2")
+            x = join(walk, b, block(walk, b, x), _shortcut(walk, b, x))
         x = at(stage, x)
     x = at("pooled", at("avgpool", ops.mean_pool(x)))
     if not spec.classes:

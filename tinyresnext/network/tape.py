@@ -36,7 +36,8 @@ class Tape:
     Parameters
     ----------
     ops : backend
-        The one that computes.
+        The one that computes. Ops of its own are recorded if it lists their names in ``more_ops``;
+        then it binds their ``_backward`` too.
 
     Attributes
     ----------
@@ -50,7 +51,7 @@ class Tape:
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         run = getattr(self.ops, name)
-        if name not in shapes.OPS:
+        if name not in shapes.OPS and name not in getattr(self.ops, "more_ops", ()):
             return run
 
         def record(*args: Any, **attrs: Any) -> Any:

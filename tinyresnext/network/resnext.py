@@ -1,15 +1,15 @@
 """ResNeXt (Xie et al. 2017, arXiv:1611.05431): the architecture, and nothing else.
 
 `forward` is Table 1; the three functions before it are the three equal forms of a block in Figure
-3; `parameters` names the weights. None of them computes anything itself: they call the functions of
-``ops``, and the module that is passed as ``ops`` decides whether the network is run, recorded or
-planned. A `Spec` says which network it is.
+3. None of them computes anything itself: they call the functions of ``ops``, and the module that is
+passed as ``ops`` decides whether the network is run, recorded or planned. A `Spec` says which
+network it is, `blocks` which blocks it has, and `parameters` names the weights.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
 from types import ModuleType
@@ -17,87 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from .spec import FIRST_PLANES, Spec
+from .spec import Block, Spec, blocks, parameters, projection
 
+__all__ = ["Block", "Walk", "blocks", "concatenated", "forward", "grouped", "parameters", "path"]
+__all__ += ["summed"]
 Array = Any  # an array of whichever backend is handed in
-STEM_CHANNELS = 64  # both of the paper's networks and all later ones begin with 64 channels
-
-
-@dataclass(frozen=True)
-class Block:
-    """One bottleneck block: its place in the network and its numbers of channels."""
-
-    name: str
-    c_in: int
-    channels: int  # of the grouped convolution: cardinality times the width of a path
-    c_out: int
-    stride: int
-    strides: tuple[int, int]  # of the first 1x1 and of the 3x3: one of them strides
-    shortcut: str  # "identity", "projection" (types B and C) or "padding" (type A)
-
-
-def blocks(spec: Spec) -> Iterator[Block]:
-    """Yield the blocks in order.
-
-    Widths follow torchvision's formula, ``int(planes * width / 64) * cardinality``.
-    """
-    c_in = STEM_CHANNELS
-    for stage, count in enumerate(spec.blocks):
-        planes = FIRST_PLANES * 2**stage
-        channels = int(planes * (spec.width / 64.0)) * spec.cardinality
-        c_out = planes * spec.expansion
-        for index in range(count):
-            stride = 2 if stage > 0 and index == 0 else 1
-            if spec.shortcut == "C" or (spec.shortcut == "B" and (stride != 1 or c_in != c_out)):
-                shortcut = "projection"
-            else:
-                shortcut = "padding" if stride != 1 or c_in != c_out else "identity"
-            strides = (stride, 1) if spec.stride_on == 1 else (1, stride)
-            name = f"layer{stage + 1}.{index}"
-            yield Block(name, c_in, channels, c_out, stride, strides, shortcut)
-            c_in = c_out
-
-
-def parameters(spec: Spec) -> dict[str, tuple[int, ...]]:
-    """Return name and shape of every parameter.
-
-    Order and names are those of torchvision, or of timm for the deep variants.
-    """
-    shapes: dict[str, tuple[int, ...]] = {}
-    for conv, norm, shape in _convolutions(spec):
-        shapes[f"{conv}.weight"] = shape
-        shapes |= {
-            f"{norm}.{part}": shape[:1]
-            for part in ("weight", "bias", "running_mean", "running_var")
-        }
-    if spec.classes:
-        shapes |= {"fc.weight": (spec.classes, spec.features), "fc.bias": (spec.classes,)}
-    return shapes
-
-
-def _convolutions(spec: Spec) -> Iterator[tuple[str, str, tuple[int, ...]]]:
-    """Yield the names of each convolution and its batch norm, and the shape of the weight."""
-    if spec.stem == "deep":
-        half = STEM_CHANNELS // 2
-        yield "conv1.0", "conv1.1", (half, spec.channels, 3, 3)
-        yield "conv1.3", "conv1.4", (half, half, 3, 3)
-        yield "conv1.6", "bn1", (STEM_CHANNELS, half, 3, 3)
-    else:
-        kernel = 7 if spec.stem == "imagenet" else 3
-        yield "conv1", "bn1", (STEM_CHANNELS, spec.channels, kernel, kernel)
-    for b in blocks(spec):
-        yield f"{b.name}.conv1", f"{b.name}.bn1", (b.channels, b.c_in, 1, 1)
-        yield f"{b.name}.conv2", f"{b.name}.bn2", (b.channels, b.channels // spec.cardinality, 3, 3)
-        yield f"{b.name}.conv3", f"{b.name}.bn3", (b.c_out, b.channels, 1, 1)
-        if b.shortcut == "projection":
-            conv, norm = _projection(spec, b)
-            yield conv, norm, (b.c_out, b.c_in, 1, 1)
-
-
-def _projection(spec: Spec, block: Block) -> tuple[str, str]:
-    """Return the names of the shortcut's convolution and norm, which a pooling may precede."""
-    first = 1 if spec.avg_down else 0
-    return f"{block.name}.downsample.{first}", f"{block.name}.downsample.{first + 1}"
 
 
 @dataclass(frozen=True)
@@ -118,12 +42,20 @@ class Walk:
     frozen: Collection[str] = ()
 
     def conv(
-        self, x: Array, name: str, *, stride: int = 1, padding: int = 0, groups: int = 1
+        self,
+        x: Array,
+        name: str,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        groups: int = 1,
+        dilation: int = 1,
     ) -> Array:
         """Apply the convolution of that name."""
-        y = self.ops.conv2d(
-            x, self.params[f"{name}.weight"], stride=stride, padding=padding, groups=groups
-        )
+        # What most networks have no use for is not said, and their plans do not show it.
+        more = {} if dilation == 1 else {"dilation": dilation}
+        weight = self.params[f"{name}.weight"]
+        y = self.ops.conv2d(x, weight, stride=stride, padding=padding, groups=groups, **more)
         return self.at(name, y)
 
     def norm(self, x: Array, name: str) -> Array:
@@ -140,6 +72,14 @@ class Walk:
     def relu(self, x: Array, name: str) -> Array:
         """Apply a ReLU; ``name`` is what torchvision's graph calls the result."""
         return self.at(name, self.ops.relu(x))
+
+    def blur(self, x: Array, name: str, *, stride: int) -> Array:
+        """Apply the network's blur pooling, which strides in place of what is before it."""
+        if self.spec.blur_pool == "binomial":
+            return self.at(name, self.ops.blur_pool(x, stride=stride))
+        if stride == 1:
+            return x
+        return self.at(name, self.ops.avg_pool2d(x, size=stride, stride=stride))
 
 
 def grouped(walk: Walk, block: Block, x: Array) -> Array:
@@ -195,8 +135,27 @@ def _two_layers(walk: Walk, block: Block, x: Array, groups: int) -> Array:
     name, (first, second) = block.name, block.strides
     y = walk.norm(walk.conv(x, f"{name}.conv1", stride=first), f"{name}.bn1")
     y = walk.relu(y, f"{name}.relu")
-    y = walk.conv(y, f"{name}.conv2", stride=second, padding=1, groups=groups)
-    return walk.relu(walk.norm(y, f"{name}.bn2"), f"{name}.relu_1")
+    own, d = 1 if block.blur else second, block.dilation
+    y = walk.conv(y, f"{name}.conv2", stride=own, padding=d, groups=groups, dilation=d)
+    y = walk.relu(walk.norm(y, f"{name}.bn2"), f"{name}.relu_1")
+    return walk.blur(y, f"{name}.aa", stride=second) if block.blur else y
+
+
+def excited(walk: Walk, block: Block, x: Array) -> Array:
+    """Scale each channel of a block's result: squeeze and excitation (Hu et al. 2018).
+
+    The mean of each channel over all positions (squeeze, their Equation 2) passes two small layers,
+    and the sigmoid of their result scales the channel (excitation, Equations 3 and 4). A network
+    without ``se_reduction`` has ``x`` as it is.
+    """
+    if not walk.spec.se_reduction:
+        return x
+    name, params, ops = f"{block.name}.se", walk.params, walk.ops
+    z = walk.at(f"{name}.mean", ops.mean_pool(x, keepdims=True))
+    z = ops.conv2d(z, params[f"{name}.fc1.weight"], params[f"{name}.fc1.bias"])
+    z = walk.relu(walk.at(f"{name}.fc1", z), f"{name}.relu")
+    z = ops.conv2d(z, params[f"{name}.fc2.weight"], params[f"{name}.fc2.bias"])
+    return walk.at(name, ops.excite(x, walk.at(f"{name}.fc2", z)))
 
 
 def joined(walk: Walk, block: Block, y: Array, shortcut: Array) -> Array:
@@ -252,7 +211,8 @@ def forward(
     x = at("stem", _stem(walk, x))
     for stage, members in groupby(blocks(spec), key=lambda b: b.name.partition(".")[0]):
         for b in members:
-            x = join(walk, b, block(walk, b, x), _shortcut(walk, b, x))
+            y = excited(walk, b, block(walk, b, x))
+            x = join(walk, b, y, _shortcut(walk, b, x))
         x = at(stage, x)
     x = at("pooled", at("avgpool", ops.mean_pool(x)))
     if not spec.classes:
@@ -264,7 +224,7 @@ def _stem(walk: Walk, x: Array) -> Array:
     """Compute conv1 of Table 1, and the max pooling that conv2 begins with."""
     if walk.spec.small:
         x = walk.conv(x, "conv1", padding=1)
-    elif walk.spec.stem == "imagenet":
+    elif walk.spec.stem != "deep":
         x = walk.conv(x, "conv1", stride=2, padding=3)
     else:
         x = walk.relu(walk.norm(walk.conv(x, "conv1.0", stride=2, padding=1), "conv1.1"), "conv1.2")
@@ -273,6 +233,13 @@ def _stem(walk: Walk, x: Array) -> Array:
     x = walk.relu(walk.norm(x, "bn1"), "relu")
     if walk.spec.stem == "cifar":
         return x
+    if walk.spec.stem == "caffe":
+        return walk.at("maxpool", walk.ops.max_pool2d(x, size=3, stride=2, ceil_mode=True))
+    if walk.spec.blur_pool == "average":
+        return walk.blur(x, "maxpool", stride=2)
+    if walk.spec.blur_pool == "binomial":
+        x = walk.at("maxpool.0", walk.ops.max_pool2d(x, size=3, stride=1, padding=1))
+        return walk.blur(x, "maxpool", stride=2)
     return walk.at("maxpool", walk.ops.max_pool2d(x, size=3, stride=2, padding=1))
 
 
@@ -287,7 +254,7 @@ def _shortcut(walk: Walk, block: Block, x: Array) -> Array:
         weight = walk.ops.upload(eye[:, :, None, None])
         y = walk.ops.conv2d(x, weight, stride=block.stride)
         return walk.at(f"{block.name}.downsample", y)
-    stride, (conv, norm) = block.stride, _projection(walk.spec, block)
+    stride, (conv, norm) = block.stride, projection(walk.spec, block)
     if walk.spec.avg_down and stride > 1:
         x = walk.ops.avg_pool2d(x, size=2, stride=stride, ceil_mode=True, count_include_pad=False)
         x, stride = walk.at(f"{block.name}.downsample.0", x), 1

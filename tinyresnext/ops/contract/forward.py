@@ -22,6 +22,7 @@ class Ops(Protocol):
         stride: Pair = 1,
         padding: Pair = 0,
         groups: int = 1,
+        dilation: Pair = 1,
         residual: Array | None = None,
         relu: bool = False,
         out: Array | None = None,
@@ -56,6 +57,16 @@ class Ops(Protocol):
 
     def add(self, x: Array, y: Array, *, out: Array | None = None) -> Array: ...
 
+    def excite(
+        self,
+        x: Array,
+        s: Array,
+        residual: Array | None = None,
+        *,
+        relu: bool = False,
+        out: Array | None = None,
+    ) -> Array: ...
+
     def max_pool2d(
         self,
         x: Array,
@@ -79,7 +90,9 @@ class Ops(Protocol):
         out: Array | None = None,
     ) -> Array: ...
 
-    def mean_pool(self, x: Array, *, out: Array | None = None) -> Array: ...
+    def blur_pool(self, x: Array, *, stride: int = 2, out: Array | None = None) -> Array: ...
+
+    def mean_pool(self, x: Array, *, keepdims: bool = False, out: Array | None = None) -> Array: ...
 
     def linear(
         self, x: Array, weight: Array, bias: Array, *, out: Array | None = None

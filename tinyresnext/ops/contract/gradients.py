@@ -29,6 +29,7 @@ class Gradients(Protocol):
         stride: Pair = 1,
         padding: Pair = 0,
         groups: int = 1,
+        dilation: Pair = 1,
     ) -> tuple[Array | None, ...]: ...
 
     def batch_norm_backward(
@@ -62,6 +63,17 @@ class Gradients(Protocol):
 
     def add_backward(self, dz: Array, z: Array, x: Array, y: Array) -> tuple[Array | None, ...]: ...
 
+    def excite_backward(
+        self,
+        dy: Array,
+        y: Array,
+        x: Array,
+        s: Array,
+        residual: Array | None = None,
+        *,
+        relu: bool = False,
+    ) -> tuple[Array | None, ...]: ...
+
     def max_pool2d_backward(
         self,
         dy: Array,
@@ -87,7 +99,13 @@ class Gradients(Protocol):
         count_include_pad: bool = True,
     ) -> tuple[Array | None, ...]: ...
 
-    def mean_pool_backward(self, dy: Array, y: Array, x: Array) -> tuple[Array | None, ...]: ...
+    def blur_pool_backward(
+        self, dy: Array, y: Array, x: Array, *, stride: int = 2
+    ) -> tuple[Array | None, ...]: ...
+
+    def mean_pool_backward(
+        self, dy: Array, y: Array, x: Array, *, keepdims: bool = False
+    ) -> tuple[Array | None, ...]: ...
 
     def linear_backward(
         self, dy: Array, y: Array, x: Array, weight: Array, bias: Array

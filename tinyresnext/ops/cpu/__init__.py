@@ -42,6 +42,8 @@ if TYPE_CHECKING:  # the type checker holds these to the contract
     from .norm import batch_norm, batch_norm_backward
     from .norm_train import batch_norm_train, batch_norm_train_backward
     from .pool.average import avg_pool2d, avg_pool2d_backward
+    from .pool.blur import blur_pool, blur_pool_backward
+    from .pool.excite import excite, excite_backward
     from .pool.maximum import max_pool2d, max_pool2d_backward
     from .pool.mean import mean_pool, mean_pool_backward
     from .update import average_step, muon_step, sgd_step, statistics_step
@@ -61,6 +63,8 @@ __all__ = [
     "binary_cross_entropy",
     "binary_cross_entropy_backward",
     "bind",
+    "blur_pool",
+    "blur_pool_backward",
     "chain",
     "clear_kernels",
     "conv2d",
@@ -68,6 +72,8 @@ __all__ = [
     "described",
     "download",
     "empty",
+    "excite",
+    "excite_backward",
     "kernels_kept",
     "kernels_problem",
     "linear",
@@ -106,10 +112,14 @@ MODULES = {
     "relu_backward": "elementwise",
     "add": "elementwise",
     "add_backward": "elementwise",
+    "excite": "pool.excite",
+    "excite_backward": "pool.excite",
     "max_pool2d": "pool.maximum",
     "max_pool2d_backward": "pool.maximum",
     "avg_pool2d": "pool.average",
     "avg_pool2d_backward": "pool.average",
+    "blur_pool": "pool.blur",
+    "blur_pool_backward": "pool.blur",
     "mean_pool": "pool.mean",
     "mean_pool_backward": "pool.mean",
     "linear": "head",

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .conv import conv2d, conv2d_backward
-from .elementwise import add, add_backward, relu, relu_backward
+from .elementwise import add, add_backward, excite, excite_backward, relu, relu_backward
 from .head import (
     binary_cross_entropy,
     binary_cross_entropy_backward,
@@ -43,6 +43,8 @@ from .norm import batch_norm, batch_norm_backward, batch_norm_train, batch_norm_
 from .pool import (
     avg_pool2d,
     avg_pool2d_backward,
+    blur_pool,
+    blur_pool_backward,
     max_pool2d,
     max_pool2d_backward,
     mean_pool,
@@ -64,6 +66,8 @@ __all__ = [
     "binary_cross_entropy",
     "binary_cross_entropy_backward",
     "bind",
+    "blur_pool",
+    "blur_pool_backward",
     "chain",
     "clear_kernels",
     "conv2d",
@@ -71,6 +75,8 @@ __all__ = [
     "described",
     "download",
     "empty",
+    "excite",
+    "excite_backward",
     "kernels_kept",
     "kernels_problem",
     "linear",

@@ -19,6 +19,7 @@ def conv2d(
     stride: Pair = 1,
     padding: Pair = 0,
     groups: int = 1,
+    dilation: Pair = 1,
     residual: Array | None = None,
     relu: bool = False,
     out: Array | None = None,
@@ -28,11 +29,11 @@ def conv2d(
     The results of the groups are merged by writing them side by side.
     """
     shape = shapes.conv2d(
-        x, weight, bias, stride=stride, padding=padding, groups=groups, residual=residual, out=out
-    )
-    columns, filters = _split(
-        windows_of(x, shape, weight.shape[2:], stride, padding), weight, groups
-    )
+        x, weight, bias, stride=stride, padding=padding, groups=groups, dilation=dilation,
+        residual=residual, out=out,
+    )  # fmt: skip
+    windows = windows_of(x, shape, weight.shape[2:], stride, padding, dilation=dilation)
+    columns, filters = _split(windows, weight, groups)
     y = (columns @ filters.transpose(0, 2, 1)).transpose(1, 0, 2).reshape(shape)
     if bias is not None:
         y = y + bias
@@ -53,6 +54,7 @@ def conv2d_backward(
     stride: Pair = 1,
     padding: Pair = 0,
     groups: int = 1,
+    dilation: Pair = 1,
 ) -> tuple[Array | None, ...]:
     """Return ``dx``, ``dW`` and ``db`` of ``y = P W^T + b``, for each group.
 
@@ -62,14 +64,14 @@ def conv2d_backward(
     Only plans use the epilogue (residual, relu), and plans are not differentiated: it has no
     gradient here.
     """
-    windows = windows_of(x, y.shape, weight.shape[2:], stride, padding)
+    windows = windows_of(x, y.shape, weight.shape[2:], stride, padding, dilation=dilation)
     columns, filters = _split(windows, weight, groups)
     # [groups, positions, c_out / groups]
     d = dy.reshape(-1, groups, weight.shape[0] // groups).transpose(1, 0, 2)
     dweight = (d.transpose(0, 2, 1) @ columns).reshape(weight.shape)
     dwindows = (d @ filters).transpose(1, 0, 2).reshape(windows.shape)
     dbias = None if bias is None else dy.sum((0, 1, 2))
-    return gather(dwindows, x, stride, padding), dweight, dbias
+    return gather(dwindows, x, stride, padding, dilation), dweight, dbias
 
 
 def _split(windows: Array, weight: Array, groups: int) -> tuple[Array, Array]:

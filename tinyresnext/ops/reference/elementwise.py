@@ -1,4 +1,4 @@
-"""The definition of ReLU and the residual addition, and of their gradients."""
+"""The definition of ReLU, the residual addition and the scaling, and of their gradients."""
 
 from __future__ import annotations
 
@@ -30,3 +30,45 @@ def add(x: Array, y: Array, *, out: Array | None = None) -> Array:
 def add_backward(dz: Array, z: Array, x: Array, y: Array) -> tuple[Array, Array]:
     """Return ``dz`` for both summands."""
     return dz, dz
+
+
+def excite(
+    x: Array,
+    s: Array,
+    residual: Array | None = None,
+    *,
+    relu: bool = False,
+    out: Array | None = None,
+) -> Array:
+    """Multiply each channel of each sample by the sigmoid of its ``s``."""
+    shapes.excite(x, s, residual, relu=relu, out=out)
+    y = x * sigmoid(s)
+    if residual is not None:
+        y = y + residual
+    return place(np.maximum(y, 0) if relu else y, out)
+
+
+def excite_backward(
+    dy: Array,
+    y: Array,
+    x: Array,
+    s: Array,
+    residual: Array | None = None,
+    *,
+    relu: bool = False,
+) -> tuple[Array | None, ...]:
+    """Return ``dx = dy a``, ``ds = a (1 - a) sum(dy x)`` and ``dy``, with ``a = sigmoid(s)``.
+
+    The sum is over the positions; where a ReLU made ``y`` zero, so is ``dy``.
+    """
+    if relu:
+        dy = dy * (y > 0)
+    a = sigmoid(s)
+    ds = a * (1 - a) * (dy * x).sum((1, 2), keepdims=True)
+    return dy * a, ds, None if residual is None else dy
+
+
+def sigmoid(s: Array) -> Array:
+    """Return ``1 / (1 + exp(-s))``; no exponential overflows."""
+    small = np.exp(-np.abs(s))
+    return (np.where(s < 0, small, 1) / (1 + small)).astype(s.dtype)

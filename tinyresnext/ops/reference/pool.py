@@ -82,16 +82,41 @@ def avg_pool2d_backward(
     return (gather(dwindows, x, stride, padding),)
 
 
-def mean_pool(x: Array, *, out: Array | None = None) -> Array:
+def mean_pool(x: Array, *, keepdims: bool = False, out: Array | None = None) -> Array:
     """Take the mean over height and width."""
-    shapes.mean_pool(x, out=out)
-    return place(x.mean((1, 2)), out)
+    shapes.mean_pool(x, keepdims=keepdims, out=out)
+    return place(x.mean((1, 2), keepdims=keepdims), out)
 
 
-def mean_pool_backward(dy: Array, y: Array, x: Array) -> tuple[Array]:
+def mean_pool_backward(dy: Array, y: Array, x: Array, *, keepdims: bool = False) -> tuple[Array]:
     """Give every position an equal share."""
-    share = dy[:, None, None, :] / (x.shape[1] * x.shape[2])
-    return (np.broadcast_to(share, x.shape),)
+    n, h, w, c = x.shape
+    return (np.broadcast_to(dy.reshape(n, 1, 1, c) / (h * w), x.shape),)
+
+
+def blur_pool(x: Array, *, stride: int = 2, out: Array | None = None) -> Array:
+    """Reflect the edges, weigh each window with the binomial filter, and add."""
+    shape = shapes.blur_pool(x, stride=stride, out=out)
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    windows = windows_of(padded, shape, (3, 3), stride, 0)
+    return place((windows * _binomial(x)).sum((4, 5)), out)
+
+
+def blur_pool_backward(dy: Array, y: Array, x: Array, *, stride: int = 2) -> tuple[Array]:
+    """Give each value its weights' share, and those of the reflected edges to where they lie."""
+    n, h, w, c = x.shape
+    padded = np.broadcast_to(x.dtype.type(0), (n, h + 2, w + 2, c))
+    d = gather(dy[..., None, None] * _binomial(x), padded, stride, 0)
+    d[:, 2] += d[:, 0]
+    d[:, h - 1] += d[:, h + 1]
+    d[:, :, 2] += d[:, :, 0]
+    d[:, :, w - 1] += d[:, :, w + 1]
+    return (d[:, 1:-1, 1:-1],)
+
+
+def _binomial(x: Array) -> Array:
+    """Return the filter ``[1 2 1] x [1 2 1] / 16`` in the type of ``x``."""
+    return (np.outer((1, 2, 1), (1, 2, 1)) / 16).astype(x.dtype)
 
 
 def _places(

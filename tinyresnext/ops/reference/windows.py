@@ -20,27 +20,30 @@ def windows_of(
     stride: Pair,
     padding: Pair,
     fill: float = 0.0,
+    dilation: Pair = 1,
 ) -> Array:
     """Return a view of the padded image: ``[n, h_out, w_out, c, k_h, k_w]``."""
     lead, (s_h, s_w) = pair("padding", padding, 0), pair("stride", stride, 1)
-    h_out, w_out = shape[1:3]
-    reach = ((h_out - 1) * s_h + kernel[0], (w_out - 1) * s_w + kernel[1])
+    (d_h, d_w), (h_out, w_out) = pair("dilation", dilation, 1), shape[1:3]
+    seen = (d_h * (kernel[0] - 1) + 1, d_w * (kernel[1] - 1) + 1)
+    reach = ((h_out - 1) * s_h + seen[0], (w_out - 1) * s_w + seen[1])
     trail = [max(0, r - p - length) for r, p, length in zip(reach, lead, x.shape[1:3], strict=True)]
     x = np.pad(x, ((0, 0), (lead[0], trail[0]), (lead[1], trail[1]), (0, 0)), constant_values=fill)
-    return sliding_window_view(x, tuple(kernel), axis=(1, 2))[:, ::s_h, ::s_w][:, :h_out, :w_out]
+    views = sliding_window_view(x, seen, axis=(1, 2))[..., ::d_h, ::d_w]
+    return views[:, ::s_h, ::s_w][:, :h_out, :w_out]
 
 
-def gather(dwindows: Array, x: Array, stride: Pair, padding: Pair) -> Array:
+def gather(dwindows: Array, x: Array, stride: Pair, padding: Pair, dilation: Pair = 1) -> Array:
     """Add the gradients of all windows that see a value of ``x``: the transpose of `windows_of`."""
     (p_h, p_w), (s_h, s_w) = pair("padding", padding, 0), pair("stride", stride, 1)
-    n, h, w, c = x.shape
+    (d_h, d_w), (n, h, w, c) = pair("dilation", dilation, 1), x.shape
     _, h_out, w_out, _, k_h, k_w = dwindows.shape
-    dx = np.zeros(
-        (n, max(p_h + h, (h_out - 1) * s_h + k_h), max(p_w + w, (w_out - 1) * s_w + k_w), c),
-        dwindows.dtype,
-    )
+    high = (h_out - 1) * s_h + d_h * (k_h - 1) + 1
+    wide = (w_out - 1) * s_w + d_w * (k_w - 1) + 1
+    dx = np.zeros((n, max(p_h + h, high), max(p_w + w, wide), c), dwindows.dtype)
     for i, j in np.ndindex(k_h, k_w):
-        dx[:, i : i + s_h * h_out : s_h, j : j + s_w * w_out : s_w] += dwindows[..., i, j]
+        top, left = i * d_h, j * d_w
+        dx[:, top : top + s_h * h_out : s_h, left : left + s_w * w_out : s_w] += dwindows[..., i, j]
     return dx[:, p_h : p_h + h, p_w : p_w + w]
 
 

@@ -23,10 +23,10 @@ from __future__ import annotations
 
 from ..checks import Pair, Shape, pair
 from .conv import conv2d
-from .elementwise import add, relu
+from .elementwise import add, excite, relu
 from .head import binary_cross_entropy, linear, softmax, softmax_cross_entropy
 from .norm import batch_norm, batch_norm_train
-from .pool import avg_pool2d, max_pool2d, mean_pool
+from .pool import avg_pool2d, blur_pool, max_pool2d, mean_pool
 
 __all__ = [
     "OPS",
@@ -38,7 +38,9 @@ __all__ = [
     "batch_norm",
     "batch_norm_train",
     "binary_cross_entropy",
+    "blur_pool",
     "conv2d",
+    "excite",
     "linear",
     "max_pool2d",
     "mean_pool",
@@ -54,8 +56,10 @@ OPS = (
     "batch_norm_train",
     "relu",
     "add",
+    "excite",
     "max_pool2d",
     "avg_pool2d",
+    "blur_pool",
     "mean_pool",
     "linear",
     "softmax",
@@ -69,8 +73,10 @@ READ: dict[str, tuple[str | int, ...]] = {
     "batch_norm_train": ("dy", "y", 0, 1),
     "relu": ("dy", 0),
     "add": ("dy",),
+    "excite": ("dy", "y", 0, 1),
     "max_pool2d": ("dy", 0),
     "avg_pool2d": ("dy",),
+    "blur_pool": ("dy",),
     "mean_pool": ("dy",),
     "linear": ("dy", 0, 1),
     "softmax": ("dy", "y"),

@@ -15,6 +15,7 @@ def conv2d(
     stride: Pair = 1,
     padding: Pair = 0,
     groups: int = 1,
+    dilation: Pair = 1,
     residual: Shaped | None = None,
     relu: bool = False,
     out: Shaped | None = None,
@@ -25,7 +26,8 @@ def conv2d(
 
     ``y[n, r, s, o] = bias[o] + sum over i, j, c of x[n, r*stride + i - padding, s*stride + j -
     padding, c] * weight[o, c, i, j]``, where ``c`` runs over the channels of the group that ``o``
-    belongs to, and ``x`` is zero outside the image. Then ``residual`` is added and, with ``relu``,
+    belongs to, and ``x`` is zero outside the image. A dilation multiplies i and j: the kernel reads
+    values that lie so far apart. Then ``residual`` is added and, with ``relu``,
     what is below zero becomes zero.
 
     Each value of the result of a 1x1 convolution with one group is an inner product, Equation 1 of
@@ -43,13 +45,15 @@ def conv2d(
     stride, padding : int or (int, int)
     groups : int
         Divides ``c_in`` and ``c_out``. The paper's cardinality.
+    dilation : int or (int, int)
+        Other than 1 only with stride 1, and with a padding that is a multiple of it.
     residual : like the result, optional
     relu : bool
     out : like the result, optional
 
     Returns
     -------
-    [n, h_out, w_out, c_out] with ``h_out = (h + 2*padding - k_h) // stride + 1``
+    [n, h_out, w_out, c_out] with ``h_out = (h + 2*padding - dilation*(k_h - 1) - 1) // stride + 1``
 
     Raises
     ------
@@ -79,7 +83,14 @@ def conv2d(
             "one value for each filter"
         )
     (s_h, s_w), (p_h, p_w) = pair("stride", stride, 1), pair("padding", padding, 0)
-    y = (n, slide("conv2d", h, k_h, s_h, p_h), slide("conv2d", w, k_w, s_w, p_w), c_out)
+    d_h, d_w = pair("dilation", dilation, 1)
+    if d_h * d_w > 1 and (s_h * s_w > 1 or p_h % d_h or p_w % d_w):
+        raise ValueError(
+            f"conv2d: dilation is {dilation!r}, stride {stride!r} and padding {padding!r}; with a "
+            "dilation, expected stride 1 and a padding that is a multiple of the dilation"
+        )
+    high, wide = d_h * (k_h - 1) + 1, d_w * (k_w - 1) + 1
+    y = (n, slide("conv2d", h, high, s_h, p_h), slide("conv2d", w, wide, s_w, p_w), c_out)
     same("conv2d", "residual", residual, y)
     same("conv2d", "out", out, y)
     return y

@@ -1,8 +1,8 @@
-"""The shapes of ReLU and the residual addition."""
+"""The shapes of ReLU, the residual addition and the scaling by squeeze and excitation."""
 
 from __future__ import annotations
 
-from ..checks import Shape, Shaped, same
+from ..checks import Shape, Shaped, dimensions, same
 
 
 def relu(x: Shaped, *, out: Shaped | None = None) -> Shape:
@@ -36,3 +36,39 @@ def add(x: Shaped, y: Shaped, *, out: Shaped | None = None) -> Shape:
     same("add", "y", y, x.shape)
     same("add", "out", out, x.shape)
     return tuple(x.shape)
+
+
+def excite(
+    x: Shaped,
+    s: Shaped,
+    residual: Shaped | None = None,
+    *,
+    relu: bool = False,
+    out: Shaped | None = None,
+) -> Shape:
+    """Return the shape of ``x * sigmoid(s)``, one scale for each sample and channel.
+
+    It is the last step of squeeze and excitation (Hu et al. 2018, Equation 4). Then ``residual`` is
+    added and, with ``relu``, what is below zero becomes zero.
+
+    Parameters
+    ----------
+    x : [n, h, w, c]
+    s : [n, 1, 1, c]
+    residual : like x, optional
+    relu : bool
+
+    Returns
+    -------
+    [n, h, w, c]
+
+    Raises
+    ------
+    ValueError
+        The shapes do not fit each other.
+    """
+    n, _, _, c = shape = dimensions("x", x, "n h w c")
+    same("excite", "s", s, (n, 1, 1, c))
+    same("excite", "residual", residual, shape)
+    same("excite", "out", out, shape)
+    return shape

@@ -76,7 +76,7 @@ def avg_pool2d(
     return _pool("avg_pool2d", x, size, stride, padding, ceil_mode, out)
 
 
-def mean_pool(x: Shaped, *, out: Shaped | None = None) -> Shape:
+def mean_pool(x: Shaped, *, keepdims: bool = False, out: Shaped | None = None) -> Shape:
     """Return the shape of a global average pooling, that of Table 1.
 
     It takes the mean of each channel over all positions.
@@ -84,10 +84,12 @@ def mean_pool(x: Shaped, *, out: Shaped | None = None) -> Shape:
     Parameters
     ----------
     x : [n, h, w, c]
+    keepdims : bool
+        Return an image of one position, for convolutions that follow.
 
     Returns
     -------
-    [n, c]
+    [n, c], or [n, 1, 1, c]
 
     Raises
     ------
@@ -99,8 +101,44 @@ def mean_pool(x: Shaped, *, out: Shaped | None = None) -> Shape:
         raise ValueError(
             f"mean_pool: x has shape {tuple(x.shape)}, and the mean of no positions is not defined"
         )
-    same("mean_pool", "out", out, (n, c))
-    return n, c
+    y = (n, 1, 1, c) if keepdims else (n, c)
+    same("mean_pool", "out", out, y)
+    return y
+
+
+def blur_pool(x: Shaped, *, stride: int = 2, out: Shaped | None = None) -> Shape:
+    """Return the shape of a blur pooling (Zhang 2019).
+
+    Each channel is convolved with the fixed filter ``[1 2 1] x [1 2 1] / 16``, which removes what a
+    stride would alias, and only then subsampled. One line and one column of padding repeat what
+    lies on the other side of the edge: the line before the first is the second one.
+
+    Parameters
+    ----------
+    x : [n, h, w, c]
+        With at least two lines and two columns.
+    stride : int
+
+    Returns
+    -------
+    [n, h_out, w_out, c] with ``h_out = (h - 1) // stride + 1``
+
+    Raises
+    ------
+    ValueError
+        There are no two lines or columns, or ``out`` has another shape.
+    """
+    n, h, w, c = dimensions("x", x, "n h w c")
+    if not isinstance(stride, int) or stride < 1:
+        raise ValueError(f"blur_pool: stride is {stride!r}, expected a whole number of at least 1")
+    if min(h, w) < 2:
+        raise ValueError(
+            f"blur_pool: x has shape {tuple(x.shape)}, and an edge is reflected, which takes at "
+            "least two lines and two columns; use a larger image"
+        )
+    y = (n, (h - 1) // stride + 1, (w - 1) // stride + 1, c)
+    same("blur_pool", "out", out, y)
+    return y
 
 
 def _pool(

@@ -20,7 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...checks import Pair
+from ...checks import Pair, Shape, pair
+from ..interlaced import bind_join, bind_split, parts_shape
 from ..moments import bind_channel_sums
 from ..runtime.crew import Step, chain
 from ..runtime.memory import Array, empty, empty_like, flat
@@ -210,6 +211,7 @@ def conv2d_backward(
     stride: Pair = 1,
     padding: Pair = 0,
     groups: int = 1,
+    dilation: Pair = 1,
 ) -> tuple[Array | None, ...]:
     """Compute all gradients."""
     out = empty_like(x, weight, bias)
@@ -222,6 +224,7 @@ def conv2d_backward(
         stride=stride,
         padding=padding,
         groups=groups,
+        dilation=dilation,
         out=out,
         more=(False,) * 3,
     )()
@@ -238,13 +241,20 @@ def bind_conv2d_backward(
     stride: Pair = 1,
     padding: Pair = 0,
     groups: int = 1,
+    dilation: Pair = 1,
     out: Sequence[Array | None],
     more: Sequence[bool],
 ) -> Callable[[], None]:
     """Prepare a step or two for each gradient that is wanted."""
-    geo = geometry(x.shape, y.shape, weight.shape[2:], stride, padding, groups)
     gradient, source = flat("conv2d_backward", "dy", dy), flat("conv2d_backward", "x", x)
     calls: list[Callable[[], None]] = []
+    if pair("dilation", dilation, 1) != (1, 1):
+        calls += _bind_dilated(
+            gradient, y.shape, source, x.shape, weight, pair("padding", padding, 0), groups,
+            pair("dilation", dilation, 1), out, more,
+        )  # fmt: skip
+        out = (None, None, *out[2:])
+    geo = geometry(x.shape, y.shape, weight.shape[2:], stride, padding, groups)
     if out[0] is not None:
         calls += bind_input_gradient(gradient, weight, geo, out[0].reshape(-1), more[0])
     if out[1] is not None:
@@ -252,3 +262,32 @@ def bind_conv2d_backward(
     if bias is not None and out[2] is not None:
         calls.append(bind_channel_sums(dy, out[2], more[2]))
     return chain(calls)
+
+
+def _bind_dilated(
+    dy: Array,
+    y_shape: Shape,
+    x: Array,
+    x_shape: Shape,
+    weight: Array,
+    padding: tuple[int, int],
+    groups: int,
+    dilation: tuple[int, int],
+    out: Sequence[Array | None],
+    more: Sequence[bool],
+) -> list[Callable[[], None]]:
+    """Prepare the gradients of a dilated convolution from the parts of its images."""
+    x_parts, dy_parts = empty(parts_shape(x_shape, dilation)), empty(parts_shape(y_shape, dilation))
+    inner = (padding[0] // dilation[0], padding[1] // dilation[1])
+    geo = geometry(x_parts.shape, dy_parts.shape, weight.shape[2:], 1, inner, groups)
+    gradient = dy_parts.reshape(-1)
+    calls: list[Callable[[], None]] = [bind_split(dy, y_shape, dilation, dy_parts)]
+    if out[1] is not None:
+        calls.append(bind_split(x, x_shape, dilation, x_parts))
+        calls += bind_weight_gradient(
+            x_parts.reshape(-1), gradient, geo, out[1].reshape(-1), more[1]
+        )
+    if out[0] is not None:  # in the memory of the parts of x, which are not needed any more
+        calls += bind_input_gradient(gradient, weight, geo, x_parts.reshape(-1), False)
+        calls.append(bind_join(x_parts, x_shape, dilation, out[0].reshape(-1), more[0]))
+    return calls

@@ -13,10 +13,11 @@ from functools import partial
 import numpy as np
 
 from ... import shapes
-from ...checks import Pair
+from ...checks import Pair, pair
+from ..interlaced import bind_join, bind_split, parts_shape
 from ..runtime.crew import Step, chain
 from ..runtime.kernel import kernel
-from ..runtime.memory import Array, flat, result
+from ..runtime.memory import Array, empty, flat, result
 from . import dense, grouped
 from .geometry import Geometry, geometry
 
@@ -111,14 +112,16 @@ def conv2d(
     stride: Pair = 1,
     padding: Pair = 0,
     groups: int = 1,
+    dilation: Pair = 1,
     residual: Array | None = None,
     relu: bool = False,
     out: Array | None = None,
 ) -> Array:
     """Compute the convolution with `dense`, or with `grouped` where groups are narrow."""
     shape = shapes.conv2d(
-        x, weight, bias, stride=stride, padding=padding, groups=groups, residual=residual, out=out
-    )
+        x, weight, bias, stride=stride, padding=padding, groups=groups, dilation=dilation,
+        residual=residual, out=out,
+    )  # fmt: skip
     y = result("conv2d", shape, out)
     bind_conv2d(
         x,
@@ -127,6 +130,7 @@ def conv2d(
         stride=stride,
         padding=padding,
         groups=groups,
+        dilation=dilation,
         residual=residual,
         relu=relu,
         out=y,
@@ -142,6 +146,7 @@ def bind_conv2d(
     stride: Pair = 1,
     padding: Pair = 0,
     groups: int = 1,
+    dilation: Pair = 1,
     residual: Array | None = None,
     relu: bool = False,
     out: Array,
@@ -152,8 +157,14 @@ def bind_conv2d(
     here, once.
     """
     shape = shapes.conv2d(
-        x, weight, bias, stride=stride, padding=padding, groups=groups, residual=residual, out=out
-    )
+        x, weight, bias, stride=stride, padding=padding, groups=groups, dilation=dilation,
+        residual=residual, out=out,
+    )  # fmt: skip
+    if pair("dilation", dilation, 1) != (1, 1):
+        return _bind_dilated(
+            x, weight, bias, pair("padding", padding, 0), groups, pair("dilation", dilation, 1),
+            residual, relu, result("conv2d", shape, out),
+        )  # fmt: skip
     refill = None
     if not isinstance(weight, Packed):
         weight, refill = repacking(weight, lambda values: pack(values, groups))
@@ -168,3 +179,31 @@ def bind_conv2d(
     geo = geometry(x.shape, shape, weight.shape[2:], stride, padding, groups)
     call = bind_geometry(source, weight, shift, other, target, geo, relu)
     return call if refill is None else chain([refill, call])
+
+
+def _bind_dilated(
+    x: Array,
+    weight: Array | Packed,
+    bias: Array | None,
+    padding: tuple[int, int],
+    groups: int,
+    dilation: tuple[int, int],
+    residual: Array | None,
+    relu: bool,
+    out: Array,
+) -> Callable[[], None]:
+    """Prepare a dilated convolution: split, convolve and join (`interlaced`)."""
+    parts, made = empty(parts_shape(x.shape, dilation)), empty(parts_shape(out.shape, dilation))
+    calls: list[Callable[[], None]] = [bind_split(flat("conv2d", "x", x), x.shape, dilation, parts)]
+    other = None
+    if residual is not None:
+        other = empty(made.shape)
+        source = flat("conv2d", "residual", residual)
+        calls.append(bind_split(source, out.shape, dilation, other))
+    inner = (padding[0] // dilation[0], padding[1] // dilation[1])
+    calls.append(
+        bind_conv2d(
+            parts, weight, bias, padding=inner, groups=groups, residual=other, relu=relu, out=made
+        )
+    )
+    return chain([*calls, bind_join(made, out.shape, dilation, out.reshape(-1))])

@@ -14,6 +14,7 @@ from ..runtime.tasks import finished, in_tasks, next_task
 from .average import bind_avg_pool2d_backward
 
 CHANNELS = 256  # of a task
+FEW = 64  # of a task where the positions are those of a block, and may be thousands
 
 
 class Means(NamedTuple):
@@ -54,35 +55,44 @@ def _means(x, out, g, counters):
 # --- public op ------------------------------------------------------------------------------------
 
 
-def mean_pool(x: Array, *, out: Array | None = None) -> Array:
+def mean_pool(x: Array, *, keepdims: bool = False, out: Array | None = None) -> Array:
     """Make one pass over each sample."""
-    y = result("mean_pool", shapes.mean_pool(x, out=out), out)
-    bind_mean_pool(x, out=y)()
+    y = result("mean_pool", shapes.mean_pool(x, keepdims=keepdims, out=out), out)
+    bind_mean_pool(x, keepdims=keepdims, out=y)()
     return y
 
 
-def bind_mean_pool(x: Array, *, out: Array) -> Step:
+def bind_mean_pool(x: Array, *, keepdims: bool = False, out: Array) -> Step:
     """Prepare a step."""
-    n, c = shapes.mean_pool(x, out=out)
-    target = result("mean_pool", (n, c), out).reshape(-1)
-    _, h, w, _ = x.shape
-    shares = -(-c // CHANNELS)
-    g = Means(h=h, w=w, c=c, length=CHANNELS, shares=shares, tasks=n * shares)
+    shape = shapes.mean_pool(x, keepdims=keepdims, out=out)
+    target = result("mean_pool", shape, out).reshape(-1)
+    n, h, w, c = x.shape
+    length = FEW if keepdims else CHANNELS
+    shares = -(-c // length)
+    g = Means(h=h, w=w, c=c, length=length, shares=shares, tasks=n * shares)
     return Step(_means, g, x=flat("mean_pool", "x", x), out=target)
 
 
-def mean_pool_backward(dy: Array, y: Array, x: Array) -> tuple[Array | None, ...]:
+def mean_pool_backward(
+    dy: Array, y: Array, x: Array, *, keepdims: bool = False
+) -> tuple[Array | None, ...]:
     """Share each channel's gradient among all positions."""
     out = empty_like(x)
-    bind_mean_pool_backward(dy, y, x, out=out, more=(False,))()
+    bind_mean_pool_backward(dy, y, x, keepdims=keepdims, out=out, more=(False,))()
     return out
 
 
 def bind_mean_pool_backward(
-    dy: Array, y: Array, x: Array, *, out: Sequence[Array | None], more: Sequence[bool]
+    dy: Array,
+    y: Array,
+    x: Array,
+    *,
+    keepdims: bool = False,
+    out: Sequence[Array | None],
+    more: Sequence[bool],
 ) -> Callable[[], None]:
     """Prepare the gradient of an average over one window."""
     window = x.shape[1:3]
-    return bind_avg_pool2d_backward(
-        dy[:, None, None], y[:, None, None], x, size=window, stride=window, out=out, more=more
-    )
+    if not keepdims:
+        dy, y = dy[:, None, None], y[:, None, None]
+    return bind_avg_pool2d_backward(dy, y, x, size=window, stride=window, out=out, more=more)

@@ -1,0 +1,24 @@
+"""Which networks there are: the fields, the named ones, and the blocks and weights that they mean.
+
+Read `fields`, then `variants` and `blocks`.
+"""
+
+from .blocks import Block, blocks, parameters, projection
+from .fields import BLUR_POOLS, FIRST_PLANES, HEADS, STEMS, Spec
+from .variants import VARIANTS, cifar, describe, variant
+
+__all__ = [
+    "BLUR_POOLS",
+    "FIRST_PLANES",
+    "HEADS",
+    "STEMS",
+    "VARIANTS",
+    "Block",
+    "Spec",
+    "blocks",
+    "cifar",
+    "describe",
+    "parameters",
+    "projection",
+    "variant",
+]

@@ -1,0 +1,107 @@
+"""The blocks of a network, and the names and shapes of its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .fields import FIRST_PLANES, Spec
+
+
+@dataclass(frozen=True)
+class Block:
+    """One bottleneck block: its place in the network and its numbers of channels."""
+
+    name: str
+    c_in: int
+    channels: int  # of the grouped convolution: cardinality times the width of a path
+    c_out: int
+    stride: int
+    strides: tuple[int, int]  # of the first 1x1 and of the 3x3: one of them strides
+    dilation: int  # of the 3x3
+    blur: bool  # whether a blur pooling follows the 3x3 and has its stride
+    shortcut: str  # "identity", "projection" (types B and C) or "padding" (type A)
+
+
+def blocks(spec: Spec) -> Iterator[Block]:
+    """Yield the blocks in order.
+
+    Widths follow torchvision's formula, ``int(planes * width / 64) * cardinality``. A dilated stage
+    doubles the dilation from its second block on, as torchvision and timm have it: the 3x3 of its
+    first block reads what a network that strides there would have read.
+    """
+    c_in, dilation = spec.stem_channels[-1], 1
+    for stage, count in enumerate(spec.blocks):
+        planes = FIRST_PLANES * 2**stage
+        channels = int(planes * (spec.width / 64.0)) * spec.cardinality
+        c_out = planes * spec.expansion
+        dilated = stage >= len(spec.blocks) - spec.dilated
+        for index in range(count):
+            first = stage > 0 and index == 0
+            stride = 2 if first and not dilated else 1
+            if spec.shortcut == "C" or (spec.shortcut == "B" and (stride != 1 or c_in != c_out)):
+                shortcut = "projection"
+            else:
+                shortcut = "padding" if stride != 1 or c_in != c_out else "identity"
+            strides = (stride, 1) if spec.stride_on == 1 else (1, stride)
+            name, blur = f"layer{stage + 1}.{index}", first and spec.blur_pool != "none"
+            yield Block(name, c_in, channels, c_out, stride, strides, dilation, blur, shortcut)
+            c_in = c_out
+            if first and dilated:
+                dilation *= 2
+
+
+def parameters(spec: Spec) -> dict[str, tuple[int, ...]]:
+    """Return name and shape of every parameter.
+
+    Order and names are those of torchvision, or of timm for what torchvision does not have: the
+    deep stem, and squeeze and excitation.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for conv, norm, shape in _convolutions(spec):
+        shapes[f"{conv}.weight"] = shape
+        shapes |= {
+            f"{norm}.{part}": shape[:1]
+            for part in ("weight", "bias", "running_mean", "running_var")
+        }
+        if spec.se_reduction and conv.endswith(".conv3"):
+            shapes |= _excitation(spec, conv.removesuffix("conv3"), shape[0])
+    if spec.classes:
+        shapes |= {"fc.weight": (spec.classes, spec.features), "fc.bias": (spec.classes,)}
+    return shapes
+
+
+def _excitation(spec: Spec, block: str, channels: int) -> dict[str, tuple[int, ...]]:
+    """Return name and shape of the weights of a block's squeeze and excitation."""
+    squeezed = spec.squeezed(channels)
+    return {
+        f"{block}se.fc1.weight": (squeezed, channels, 1, 1),
+        f"{block}se.fc1.bias": (squeezed,),
+        f"{block}se.fc2.weight": (channels, squeezed, 1, 1),
+        f"{block}se.fc2.bias": (channels,),
+    }
+
+
+def _convolutions(spec: Spec) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """Yield the names of each convolution and its batch norm, and the shape of the weight."""
+    if spec.stem == "deep":
+        first, second, last = spec.stem_channels
+        yield "conv1.0", "conv1.1", (first, spec.channels, 3, 3)
+        yield "conv1.3", "conv1.4", (second, first, 3, 3)
+        yield "conv1.6", "bn1", (last, second, 3, 3)
+    else:
+        kernel = 3 if spec.small else 7
+        yield "conv1", "bn1", (spec.stem_channels[-1], spec.channels, kernel, kernel)
+    for b in blocks(spec):
+        yield f"{b.name}.conv1", f"{b.name}.bn1", (b.channels, b.c_in, 1, 1)
+        yield f"{b.name}.conv2", f"{b.name}.bn2", (b.channels, b.channels // spec.cardinality, 3, 3)
+        yield f"{b.name}.conv3", f"{b.name}.bn3", (b.c_out, b.channels, 1, 1)
+        if b.shortcut == "projection":
+            conv, norm = projection(spec, b)
+            yield conv, norm, (b.c_out, b.c_in, 1, 1)
+
+
+def projection(spec: Spec, block: Block) -> tuple[str, str]:
+    """Return the names of the shortcut's convolution and norm, which a pooling may precede."""
+    first = 1 if spec.avg_down else 0
+    return f"{block.name}.downsample.{first}", f"{block.name}.downsample.{first + 1}"

@@ -29,6 +29,7 @@ class Conv:
     padding: Pair = 0
     groups: int = 1
     epilogue: str = ""
+    dilation: Pair = 1
 
     @property
     def weight(self) -> tuple[int, int, int, int]:
@@ -50,7 +51,8 @@ class Conv:
 
     @property
     def attrs(self) -> dict:
-        return {"stride": self.stride, "padding": self.padding, "groups": self.groups}
+        attrs = {"stride": self.stride, "padding": self.padding, "groups": self.groups}
+        return attrs if self.dilation == 1 else attrs | {"dilation": self.dilation}
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,12 @@ CONVS = (
     Conv("positions over several panels", (3, 5, 11, 6), 6, 3, 1, 1, 2, "bias relu"),
     Conv("no pictures", (0, 5, 5, 4), 4, 3, 1, 1, 2, "bias"),
     Conv("no pictures, 1x1", (0, 5, 5, 4), 4, epilogue="bias residual relu"),
+    Conv("dilated, grouped", (2, 9, 7, 64), 64, 3, 1, 2, 8, "bias relu", 2),
+    Conv("dilated, dense", (1, 10, 11, 5), 7, 3, 1, 4, 1, "bias residual relu", 4),
+    Conv("dilated, no padding", (1, 8, 9, 4), 6, 3, 1, 0, 2, "bias", 3),
+    Conv("dilated on one side", (2, 5, 8, 6), 6, (1, 3), 1, (0, 3), 3, "residual", (1, 3)),
+    Conv("dilated beyond the picture", (1, 2, 3, 3), 4, 3, 1, 4, 1, "", 4),
+    Conv("dilated, no pictures", (0, 5, 5, 4), 4, 3, 1, 2, 2, "bias", 2),
     *(Conv(f"epilogue: {e or 'none'}", (2, 4, 5, 6), 4, 3, 1, 1, 2, e) for e in EPILOGUES),
     *(Conv(f"epilogue of 1x1: {e or 'none'}", (2, 3, 5, 6), 7, epilogue=e) for e in EPILOGUES),
 )
@@ -216,6 +224,15 @@ POOLS = (
 CHANNEL_SHAPES = ((2, 3, 5, 7), (1, 1, 1, 1), (1, 4, 4, 64), (0, 3, 3, 4), (3, 7, 5, 257))
 ANY_SHAPES = (*CHANNEL_SHAPES, (5,), (3, 4), ())
 MEAN_SHAPES = ((1, 7, 7, 2048), (2, 3, 5, 7), (1, 1, 1, 1), (0, 3, 3, 4), (3, 8, 8, 1))
+BLURS = (  # x, stride
+    ((1, 8, 8, 64), 2),
+    ((2, 7, 5, 3), 2),
+    ((1, 2, 2, 1), 2),
+    ((1, 3, 2, 5), 1),
+    ((2, 6, 9, 70), 3),
+    ((0, 4, 4, 3), 2),
+)
+SCALED = ((2, 7, 5, 70), (1, 1, 1, 1), (1, 28, 28, 3), (0, 3, 3, 4), (3, 2, 2, 65))
 LINEAR_SHAPES = (
     (1, 2048, 1000),
     (3, 7, 5),

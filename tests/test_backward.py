@@ -12,10 +12,12 @@ import math
 import numpy as np
 import pytest
 from op_cases import (
+    BLURS,
     CONVS,
     LINEAR_SHAPES,
     MEAN_SHAPES,
     POOLS,
+    SCALED,
     UNIT,
     Conv,
     Pool,
@@ -58,7 +60,14 @@ def test_conv2d(ops, case: Conv):
 
 
 @pytest.mark.parametrize(
-    "name", ["prime everything", "r50 layer2.0 grouped", "1x1 stride 3 by 2", "1x1 grouped"]
+    "name",
+    [
+        "prime everything",
+        "r50 layer2.0 grouped",
+        "1x1 stride 3 by 2",
+        "1x1 grouped",
+        "dilated, grouped",
+    ],
 )
 def test_a_bound_gradient_is_the_same_to_the_bit_and_adds_where_it_is_told(ops, name: str):
     case = BY_NAME[name]
@@ -370,6 +379,64 @@ def test_mean_pool(ops, shape):
     (found,) = ops.mean_pool_backward(dy, dy, x)
     (want,) = reference.mean_pool_backward(*wide(dy, dy, x))
     assert inside(np.ascontiguousarray(found), want, gamma(2) * np.abs(want))
+    dy = dy.reshape(shape[0], 1, 1, shape[3])
+    (kept,) = ops.mean_pool_backward(dy, dy, x, keepdims=True)
+    assert np.array_equal(kept, found)
+
+
+@pytest.mark.parametrize(("shape", "stride"), BLURS, ids=str)
+def test_blur_pool(ops, shape, stride):
+    """A place is in at most nine results; bound, it is written, or added to what is there."""
+    x = normal(generator(shape), *shape)
+    y = reference.blur_pool(x, stride=stride)
+    dy, there = normal(generator((shape, "dy")), *y.shape), normal(generator("there"), *shape)
+    (found,) = ops.blur_pool_backward(dy, y, x, stride=stride)
+    (want,) = reference.blur_pool_backward(*wide(dy, y, x), stride=stride)
+    (bound,) = reference.blur_pool_backward(*wide(np.abs(dy), y, x), stride=stride)
+    assert inside(found, want, gamma(12) * bound)
+    both = want + there
+    ops.bind("blur_pool_backward", dy, y, x, stride=stride, out=(there,), more=(True,))()
+    assert inside(there, both, gamma(13) * (bound + np.abs(both) + np.abs(both - want)))
+
+
+@pytest.mark.parametrize("end", ["", "residual", "relu", "residual relu"])
+@pytest.mark.parametrize("shape", SCALED, ids=str)
+def test_excite(ops, shape, end):
+    """Of ``s`` it is a sum over the positions, times the sigmoid's slope."""
+    rng, relu = generator((shape, end)), "relu" in end
+    x, dy = normal(rng, *shape), normal(rng, *shape)
+    s = normal(rng, shape[0], 1, 1, shape[3])
+    y = reference.excite(*wide(x, s))
+    residual = (np.where(normal(rng, *shape) > 0, 2, -2) - y).astype(np.float32)
+    x[np.abs(x) < 0.01] = 1  # what is near zero may be either side of the ReLU
+    args = [x, s, *([residual] if "residual" in end else [])]
+    y = reference.excite(*wide(*args), relu=relu)
+    found = ops.excite_backward(dy, y.astype(np.float32), *args, relu=relu)
+    wanted = reference.excite_backward(*wide(dy), y, *wide(*args), relu=relu)
+    sizes = wide(np.abs(dy), *args)
+    sizes[1] = np.abs(sizes[1])
+    bounds = reference.excite_backward(sizes[0], y, *sizes[1:], relu=relu)
+    positions = shape[1] * shape[2]
+    assert len(found) == len(wanted) == 3
+    for gradient, want, bound, k in zip(
+        found, wanted, bounds, (12, positions + 16, 1), strict=True
+    ):
+        assert gradient is want is None or inside(gradient, want, gamma(k) * np.abs(bound))
+    # In place, as a step of training has it; or added to what is there.
+    places = [np.full(a.shape, np.nan, np.float32) for a in args]
+    over, last = dy.copy(), len(args) - 1 if len(args) > 2 else 0
+    places[last] = over
+    out, none = (*places, None)[:3], (False,) * 3
+    ops.bind("excite_backward", over, y.astype(np.float32), *args, relu=relu, out=out, more=none)()
+    assert all(np.array_equal(a, b) for a, b in zip(places, found, strict=False))
+    start = [normal(rng, *a.shape) for a in args]
+    more = [a.copy() for a in start]
+    ops.bind(
+        "excite_backward", dy, y.astype(np.float32), *args, relu=relu,
+        out=(*more, None)[:3], more=(True,) * 3,
+    )()  # fmt: skip
+    for total, begun, gradient in zip(more, start, found, strict=False):
+        np.testing.assert_allclose(total, begun + gradient, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("sizes", LINEAR_SHAPES, ids=str)

@@ -16,11 +16,13 @@ import numpy as np
 import pytest
 from op_cases import (
     ANY_SHAPES,
+    BLURS,
     CHANNEL_SHAPES,
     CONVS,
     LINEAR_SHAPES,
     MEAN_SHAPES,
     POOLS,
+    SCALED,
     SOFTMAX_SHAPES,
     UNIT,
     Conv,
@@ -150,8 +152,49 @@ def test_mean_pool(ops, shape: tuple[int, ...]):
     """As for a window of ``h * w`` places."""
     skip_if_slow(ops, int(np.prod(shape)))
     x = normal(generator(shape), *shape)
-    want, bound = (reference.mean_pool(a) for a in wide(x, np.abs(x)))
-    assert inside(ops.mean_pool(x), want, gamma(shape[1] * shape[2]) * bound)
+    for keepdims in (False, True):
+        want, bound = (reference.mean_pool(a, keepdims=keepdims) for a in wide(x, np.abs(x)))
+        found = ops.mean_pool(x, keepdims=keepdims)
+        assert inside(found, want, gamma(shape[1] * shape[2]) * bound)
+
+
+@pytest.mark.parametrize(("shape", "stride"), BLURS, ids=str)
+def test_blur_pool(ops, shape: tuple[int, ...], stride: int):
+    """Nine products with exact weights: their roundings and eight additions."""
+    x = normal(generator(shape), *shape)
+    want, bound = (reference.blur_pool(a, stride=stride) for a in wide(x, np.abs(x)))
+    assert inside(ops.blur_pool(x, stride=stride), want, gamma(9) * bound)
+
+
+def test_a_blur_pooling_of_one_value_everywhere_is_that_value(ops):
+    """The weights add up to one, at reflected edges too."""
+    x = np.full((1, 5, 4, 2), 3, np.float32)
+    assert (ops.blur_pool(x) == 3).all()
+    one = np.zeros((1, 4, 4, 1), np.float32)
+    one[0, 1, 1] = 16  # it lies beside the first line and column, which reflect it
+    assert ops.blur_pool(one)[0, :, :, 0].tolist() == [[4, 2], [2, 1]]
+
+
+@pytest.mark.parametrize("end", ["", "residual", "relu", "residual relu"])
+@pytest.mark.parametrize("shape", SCALED, ids=str)
+def test_excite(ops, shape: tuple[int, ...], end: str):
+    """A sigmoid is within 8 units of rounding: exp (4), a sum, a quotient, to first order."""
+    rng = generator((shape, end))
+    x, residual = normal(rng, *shape), normal(rng, *shape) if "residual" in end else None
+    s = normal(rng, shape[0], 1, 1, shape[-1]) * np.float32(4)
+    want = reference.excite(*wide(x, s, residual), relu="relu" in end)
+    bound = reference.excite(*wide(np.abs(x), s, None if residual is None else np.abs(residual)))
+    assert inside(ops.excite(x, s, residual, relu="relu" in end), want, gamma(12) * bound)
+
+
+def test_excite_takes_any_number(ops):
+    """The sigmoid is exactly 0 and 1 where it rounds to that, and no exponential overflows."""
+    x = np.ones((1, 1, 2, 4), np.float32)
+    s = np.array([-1e30, 1e30, -np.inf, np.nan], np.float32).reshape(1, 1, 1, 4)
+    with np.errstate(over="raise"):
+        y = ops.excite(x, s)
+    assert np.array_equal(y[0, 0, 0, :3], [0, 1, 0])
+    assert np.isnan(y[..., 3]).all()
 
 
 @pytest.mark.parametrize("sizes", LINEAR_SHAPES, ids=str)
@@ -242,6 +285,7 @@ def test_in_place(ops):
         lambda a, out: ops.add(a, y, out=out),
         lambda a, out: ops.add(y, a, out=out),
         lambda a, out: ops.batch_norm(a, *v, out=out),
+        lambda a, out: ops.excite(a, y[:, :1, :1].copy(), y, relu=True, out=out),
     ):
         want, a = call(x, None), x.copy()
         assert call(a, a) is a
@@ -255,6 +299,9 @@ def test_out_is_filled_and_returned_by_every_op(ops):
         lambda out: ops.max_pool2d(x, size=2, stride=2, out=out),
         lambda out: ops.avg_pool2d(x, size=2, stride=2, out=out),
         lambda out: ops.mean_pool(x, out=out),
+        lambda out: ops.mean_pool(x, keepdims=True, out=out),
+        lambda out: ops.blur_pool(x, out=out),
+        lambda out: ops.excite(x, z.reshape(2, 1, 1, 3), out=out),
         lambda out: ops.linear(z, z, z[:, 0].copy(), out=out),
         lambda out: ops.softmax(z, out=out),
     ):

@@ -2,7 +2,8 @@
 
 For inference, a batch norm is folded into the weights of the convolution before it, and additions
 and ReLUs are fused into the convolutions that feed them. In training, a batch norm needs its
-statistics first, so additions and ReLUs are fused into it.
+statistics first, so additions and ReLUs are fused into it. A block with squeeze and excitation ends
+in its scaling, which takes both.
 """
 
 from __future__ import annotations
@@ -17,26 +18,39 @@ from .trace import Calls, inputs
 
 
 def for_inference(calls: Calls) -> Calls:
-    """Fold every batch norm, then fuse additions and ReLUs into the convolutions before them."""
+    """Fold every batch norm, then fuse additions and ReLUs into what is before them."""
     for rewrite in (fold_batch_norm, fuse_add, fuse_relu):
         calls = rewrite(calls)
-    return calls
+    return _end_in(calls, "excite", 2, renamed=False)
 
 
 def for_training(calls: Calls) -> Calls:
-    """Fuse additions and ReLUs into the batch norms before them."""
+    """Fuse additions and ReLUs into the batch norms before them, or into the scalings."""
+    for into, arguments in (("batch_norm_train", 3), ("excite", 2)):
+        calls = _end_in(calls, into, arguments, renamed=True)
+    return calls
 
-    def add(norm: Call, call: Call) -> Call:
-        return replace(norm, args=(*norm.args, call.args[1]), name=call.name)
 
-    def relu(norm: Call, call: Call) -> Call:
-        return replace(norm, attrs=norm.attrs | {"relu": True}, name=call.name)
+def _end_in(calls: Calls, into: str, arguments: int, *, renamed: bool) -> Calls:
+    """Fuse additions and ReLUs into the op before them; the residual is its last argument.
 
-    def bare(norm: Call) -> bool:
-        return len(norm.args) == 3 and "relu" not in norm.attrs
+    With ``renamed`` the fused call has the name of what was fused.
+    """
 
-    calls = absorb(calls, "add", "batch_norm_train", bare, add)
-    return absorb(calls, "relu", "batch_norm_train", lambda norm: True, relu)
+    def named(maker: Call, call: Call) -> str:
+        return call.name if renamed else maker.name
+
+    def add(maker: Call, call: Call) -> Call:
+        return replace(maker, args=(*maker.args, call.args[1]), name=named(maker, call))
+
+    def relu(maker: Call, call: Call) -> Call:
+        return replace(maker, attrs=maker.attrs | {"relu": True}, name=named(maker, call))
+
+    def bare(maker: Call) -> bool:
+        return len(maker.args) == arguments and "relu" not in maker.attrs
+
+    calls = absorb(calls, "add", into, bare, add)
+    return absorb(calls, "relu", into, lambda maker: True, relu)
 
 
 def fold_batch_norm(calls: Calls) -> Calls:

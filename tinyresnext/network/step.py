@@ -1,10 +1,10 @@
 """One training step, from a mini-batch to loss and gradients, as a straight line of kernel calls.
 
 The forward pass is traced as for a `tinyresnext.network.plan.Plan`, and ends with the loss.
-Additions and ReLUs are fused into the batch norms before them. Then the list is walked backwards
-once, before there is any image, and each call that a gradient depends on is followed by its
-``_backward`` (the chain rule). Both lists together are placed in buffers: an intermediate value is
-kept until the last gradient that needs it has been computed, and then its memory is used again.
+Additions and ReLUs are fused into the batch norms or scalings before them. Then the list is walked
+backwards once, before there is any image, and each call that a gradient depends on is followed by
+its ``_backward`` (the chain rule). Both lists together are placed in buffers: an intermediate value
+is kept until the last gradient that needs it has been computed, and then its memory is used again.
 """
 
 from __future__ import annotations
@@ -232,12 +232,15 @@ class Step:
 def _in_place(backward: Sequence[Gradient], values: Mapping[int, Any]) -> dict[int, Any]:
     """Return which gradients are written over the one that they are computed from.
 
-    Of a batch norm it is the gradient of the residual where there is one, else of the input.
+    Of a batch norm and of a scaling it is the gradient of the residual where there is one, else of
+    the input.
     """
     over = {}
     for gradient in backward:
-        if gradient.call.op == "batch_norm_train":
-            which = 3 if len(gradient.call.args) > 3 and gradient.out[3] is not None else 0
+        place = {"batch_norm_train": 3, "excite": 2}.get(gradient.call.op)  # of a residual
+        if place is not None:
+            there = len(gradient.call.args) > place and gradient.out[place] is not None
+            which = place if there else 0
             out = gradient.out[which]
             if out is not None and not gradient.more[which] and id(out) not in values:
                 over[id(out)] = gradient.dy

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ...checks import Pair
+from ...checks import Pair, Shape, pair
 from ..runtime.arrays import DeviceArray, check, empty_like, scratch, view
 from ..runtime.call import Call
 from ..runtime.machine import Launch
@@ -23,6 +23,7 @@ from . import fold
 from .forward import convolution, lay_out
 from .grouped import suits
 from .grouped_outer import grouped_outer
+from .interlaced import join, parts_shape, split
 from .outer import outer
 from .pack import BK, Columns, Slabs, backward
 from .windows import Windows, aligned, windows
@@ -134,6 +135,7 @@ def conv2d_backward(
     stride: Pair = 1,
     padding: Pair = 0,
     groups: int = 1,
+    dilation: Pair = 1,
 ) -> tuple[DeviceArray | None, ...]:
     """Compute all gradients."""
     out = empty_like(x, weight, bias)
@@ -146,6 +148,7 @@ def conv2d_backward(
         stride=stride,
         padding=padding,
         groups=groups,
+        dilation=dilation,
         out=out,
         more=(False,) * 3,
     )()
@@ -162,17 +165,23 @@ def bind_conv2d_backward(
     stride: Pair = 1,
     padding: Pair = 0,
     groups: int = 1,
+    dilation: Pair = 1,
     out: Sequence[DeviceArray | None],
     more: Sequence[bool],
 ) -> Call:
     """Bind the calls of the gradients that are wanted."""
-    win = windows(x.shape, y.shape, weight.shape[2:], stride, padding, groups)
     dx, dweight, *rest = out  # without a bias there is no place for its gradient
     dbias = rest[0] if rest and bias is not None else None
     machine = check(
         "conv2d_backward", dy=dy, x=x, weight=weight, dx=dx, dweight=dweight, dbias=dbias
     )
     launches: list[Launch] = []
+    steps = pair("dilation", dilation, 1)
+    if steps != (1, 1):
+        inner = pair("padding", padding, 0)
+        launches += _dilated(dy, y.shape, x, weight, inner, groups, steps, (dx, dweight), more)
+        dx = dweight = None
+    win = windows(x.shape, y.shape, weight.shape[2:], stride, padding, groups)
     if dx is not None:
         launches += input_gradient(dy, weight, win, dx, more[0])
     if dweight is not None:
@@ -180,3 +189,30 @@ def bind_conv2d_backward(
     if dbias is not None:
         launches += fold.channels(dy, dbias, more[2])
     return Call(machine, launches)
+
+
+def _dilated(
+    dy: DeviceArray,
+    y_shape: Shape,
+    x: DeviceArray,
+    weight: DeviceArray,
+    padding: tuple[int, int],
+    groups: int,
+    dilation: tuple[int, int],
+    out: tuple[DeviceArray | None, DeviceArray | None],
+    more: Sequence[bool],
+) -> list[Launch]:
+    """Return the launches of a dilated convolution's gradients, from the parts of its images."""
+    dx, dweight = out
+    x_parts = scratch(x.machine, parts_shape(x.shape, dilation))
+    dy_parts = scratch(x.machine, parts_shape(y_shape, dilation))
+    inner = (padding[0] // dilation[0], padding[1] // dilation[1])
+    win = windows(x_parts.shape, dy_parts.shape, weight.shape[2:], 1, inner, groups)
+    launches = [split(dy, dilation, dy_parts)]
+    if dweight is not None:
+        launches.append(split(x, dilation, x_parts))
+        launches += weight_gradient(x_parts, dy_parts, win, dweight, more[1])
+    if dx is not None:  # in the memory of the parts of x, which are not needed any more
+        launches += input_gradient(dy_parts, weight, win, x_parts, False)
+        launches.append(join(x_parts, dilation, dx, more[0]))
+    return launches

@@ -8,12 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ... import shapes
-from ...checks import Pair
+from ...checks import Pair, pair
 from ..runtime.arrays import DeviceArray, check, empty, scratch
 from ..runtime.call import Call
 from ..runtime.machine import Launch
 from .gemm import product
 from .grouped import direct, suits
+from .interlaced import join, parts_shape, split
 from .pack import Columns, Room, Slabs, Source, columns, forward, slabs
 from .windows import Windows, windows
 
@@ -94,16 +95,23 @@ def bind_conv2d(
     stride: Pair = 1,
     padding: Pair = 0,
     groups: int = 1,
+    dilation: Pair = 1,
     residual: DeviceArray | None = None,
     relu: bool = False,
     out: DeviceArray,
 ) -> Call:
     """Bind the call of `conv2d`; a weight that is not packed is laid out in each run."""
     shape = shapes.conv2d(
-        x, weight, bias, stride=stride, padding=padding, groups=groups, residual=residual, out=out
-    )
+        x, weight, bias, stride=stride, padding=padding, groups=groups, dilation=dilation,
+        residual=residual, out=out,
+    )  # fmt: skip
     values = weight.layout.data if isinstance(weight, Packed) else weight
     machine = check("conv2d", x=x, weight=values, bias=bias, residual=residual, out=out)
+    steps = pair("dilation", dilation, 1)
+    if steps != (1, 1):
+        return _bind_dilated(
+            x, weight, bias, pair("padding", padding, 0), groups, steps, residual, relu, out
+        )
     win = windows(x.shape, shape, weight.shape[2:], stride, padding, groups)
     refill: list[Launch] = []
     if isinstance(weight, Packed):
@@ -119,6 +127,31 @@ def bind_conv2d(
     return Call(machine, [*refill, *launches] if launches else [], out)
 
 
+def _bind_dilated(
+    x: DeviceArray,
+    weight: DeviceArray | Packed,
+    bias: DeviceArray | None,
+    padding: tuple[int, int],
+    groups: int,
+    dilation: tuple[int, int],
+    residual: DeviceArray | None,
+    relu: bool,
+    out: DeviceArray,
+) -> Call:
+    """Bind a dilated convolution: split, convolve and join (`interlaced`)."""
+    parts = scratch(x.machine, parts_shape(x.shape, dilation))
+    made = scratch(x.machine, parts_shape(out.shape, dilation))
+    launches, other = [split(x, dilation, parts)], None
+    if residual is not None:
+        other = scratch(x.machine, made.shape)
+        launches.append(split(residual, dilation, other))
+    inner = (padding[0] // dilation[0], padding[1] // dilation[1])
+    call = bind_conv2d(
+        parts, weight, bias, padding=inner, groups=groups, residual=other, relu=relu, out=made
+    )
+    return Call(x.machine, [*launches, *call.launches, join(made, dilation, out, False)], out)
+
+
 def conv2d(
     x: DeviceArray,
     weight: DeviceArray | Packed,
@@ -127,14 +160,16 @@ def conv2d(
     stride: Pair = 1,
     padding: Pair = 0,
     groups: int = 1,
+    dilation: Pair = 1,
     residual: DeviceArray | None = None,
     relu: bool = False,
     out: DeviceArray | None = None,
 ) -> DeviceArray:
     """Compute the convolution with `grouped` where groups are narrow, else with `gemm`."""
     shape = shapes.conv2d(
-        x, weight, bias, stride=stride, padding=padding, groups=groups, residual=residual, out=out
-    )
+        x, weight, bias, stride=stride, padding=padding, groups=groups, dilation=dilation,
+        residual=residual, out=out,
+    )  # fmt: skip
     y = empty(check("conv2d", x=x), shape) if out is None else out
     bind_conv2d(
         x,
@@ -143,6 +178,7 @@ def conv2d(
         stride=stride,
         padding=padding,
         groups=groups,
+        dilation=dilation,
         residual=residual,
         relu=relu,
         out=y,

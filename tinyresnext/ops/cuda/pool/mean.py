@@ -68,28 +68,31 @@ def mean_gradient_kernel() -> Kernel:
 # --- public op ------------------------------------------------------------------------------------
 
 
-def mean_pool(x: DeviceArray, *, out: DeviceArray | None = None) -> DeviceArray:
+def mean_pool(
+    x: DeviceArray, *, keepdims: bool = False, out: DeviceArray | None = None
+) -> DeviceArray:
     """Make one pass over each sample."""
-    shape = shapes.mean_pool(x, out=out)
+    shape = shapes.mean_pool(x, keepdims=keepdims, out=out)
     y = empty(check("mean_pool", x=x), shape) if out is None else out
-    bind_mean_pool(x, out=y)()
+    bind_mean_pool(x, keepdims=keepdims, out=y)()
     return y
 
 
-def bind_mean_pool(x: DeviceArray, *, out: DeviceArray) -> Call:
+def bind_mean_pool(x: DeviceArray, *, keepdims: bool = False, out: DeviceArray) -> Call:
     """Bind one launch."""
-    n, c = shapes.mean_pool(x, out=out)
+    shapes.mean_pool(x, keepdims=keepdims, out=out)
+    n, *_, c = x.shape
     machine, tiles = check("mean_pool", x=x, out=out), -(-c // COLUMNS)
     arguments = (x, out, x.shape[1] * x.shape[2], c, tiles)
     return Call(machine, [Launch(mean_kernel(), n * tiles, arguments)], out)
 
 
 def mean_pool_backward(
-    dy: DeviceArray, y: DeviceArray, x: DeviceArray
+    dy: DeviceArray, y: DeviceArray, x: DeviceArray, *, keepdims: bool = False
 ) -> tuple[DeviceArray | None, ...]:
     """Share each channel's gradient among all positions."""
     out = empty_like(x)
-    bind_mean_pool_backward(dy, y, x, out=out, more=(False,))()
+    bind_mean_pool_backward(dy, y, x, keepdims=keepdims, out=out, more=(False,))()
     return out
 
 
@@ -98,6 +101,7 @@ def bind_mean_pool_backward(
     y: DeviceArray,
     x: DeviceArray,
     *,
+    keepdims: bool = False,
     out: Sequence[DeviceArray | None],
     more: Sequence[bool],
 ) -> Call:

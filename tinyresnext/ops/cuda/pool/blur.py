@@ -1,0 +1,144 @@
+"""The blur pooling: a fixed binomial filter, and a stride."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+from numba import cuda
+
+from ... import shapes
+from ..runtime.arrays import DeviceArray, check, empty, empty_like
+from ..runtime.call import Call
+from ..runtime.kernel import Kernel, float32, floats, int32
+from ..runtime.machine import Launch
+from ..words.whole import quotient
+from .window import THREADS, blocks_of
+
+# --- kernels --------------------------------------------------------------------------------------
+
+
+@cache
+def blur_kernel() -> Kernel:
+    """Return the kernel of ``[1 2 1] x [1 2 1] / 16`` around a place, with reflected edges."""
+
+    def run(x, y, count, h, w, c, h_out, w_out, stride):
+        i = int32(int32(cuda.blockIdx.x) * int32(THREADS) + int32(cuda.threadIdx.x))
+        if i < count:
+            place = quotient(i, c)
+            channel = int32(i - int32(place * c))
+            line = quotient(place, w_out)
+            n = quotient(line, h_out)
+            top = int32(int32(line - int32(n * h_out)) * stride)
+            left = int32(int32(place - int32(line * w_out)) * stride)
+            total = float32(0)
+            for a in range(-1, 2):
+                row, down = int32(top + int32(a)), float32(0.5) if a == 0 else float32(0.25)
+                if row < int32(0):
+                    row = int32(1)
+                if row >= h:
+                    row = int32(h - int32(2))
+                for b in range(-1, 2):
+                    column = int32(left + int32(b))
+                    if column < int32(0):
+                        column = int32(1)
+                    if column >= w:
+                        column = int32(w - int32(2))
+                    across = float32(0.5) if b == 0 else float32(0.25)
+                    tap = x[int32(int32(int32(n * h + row) * w + column) * c + channel)]
+                    total += down * across * tap
+            y[i] = total
+
+    return Kernel("blur_pool", run, (floats, floats, *(int32,) * 7), THREADS)
+
+
+@cache
+def blur_gradient_kernel() -> Kernel:
+    """Return the kernel of the gradient of each place, from the results within one of it.
+
+    The place behind an edge's line is read a second time, as the line that the edge reflects.
+    """
+
+    def run(dy, dx, count, h, w, c, h_out, w_out, stride, more):
+        i = int32(int32(cuda.blockIdx.x) * int32(THREADS) + int32(cuda.threadIdx.x))
+        if i < count:
+            place = quotient(i, c)
+            channel = int32(i - int32(place * c))
+            line = quotient(place, w)
+            n = quotient(line, h)
+            row, column = int32(line - int32(n * h)), int32(place - int32(line * w))
+            total = float32(0)
+            for a in range(-1, 2):
+                centre = int32(row + int32(a))
+                if centre >= int32(0) and centre < h:
+                    u = quotient(centre, stride)
+                    down = float32(0.5) if a == 0 else float32(0.25)
+                    # The first line reads line 1 twice, the last one the line before it.
+                    if a == -1 and centre == int32(0):
+                        down += float32(0.25)
+                    if a == 1 and centre == int32(h - int32(1)):
+                        down += float32(0.25)
+                    if int32(u * stride) == centre and u < h_out:
+                        for b in range(-1, 2):
+                            middle = int32(column + int32(b))
+                            if middle >= int32(0) and middle < w:
+                                v = quotient(middle, stride)
+                                across = float32(0.5) if b == 0 else float32(0.25)
+                                if b == -1 and middle == int32(0):
+                                    across += float32(0.25)
+                                if b == 1 and middle == int32(w - int32(1)):
+                                    across += float32(0.25)
+                                if int32(v * stride) == middle and v < w_out:
+                                    of = int32(int32(n * h_out + u) * w_out + v)
+                                    total += down * across * dy[int32(of * c + channel)]
+            if more != int32(0):
+                total += dx[i]
+            dx[i] = total
+
+    return Kernel("blur_pool_gradient", run, (floats, floats, *(int32,) * 8), THREADS)
+
+
+# --- public op ------------------------------------------------------------------------------------
+
+
+def blur_pool(x: DeviceArray, *, stride: int = 2, out: DeviceArray | None = None) -> DeviceArray:
+    """Filter, a thread for each value of the result."""
+    shape = shapes.blur_pool(x, stride=stride, out=out)
+    y = empty(check("blur_pool", x=x), shape) if out is None else out
+    bind_blur_pool(x, stride=stride, out=y)()
+    return y
+
+
+def bind_blur_pool(x: DeviceArray, *, stride: int = 2, out: DeviceArray) -> Call:
+    """Bind one launch."""
+    _, h_out, w_out, c = shapes.blur_pool(x, stride=stride, out=out)
+    machine = check("blur_pool", x=x, out=out)
+    _, h, w, _ = x.shape
+    arguments = (x, out, out.size, h, w, c, h_out, w_out, stride)
+    return Call(machine, [Launch(blur_kernel(), blocks_of(out.size), arguments)], out)
+
+
+def blur_pool_backward(
+    dy: DeviceArray, y: DeviceArray, x: DeviceArray, *, stride: int = 2
+) -> tuple[DeviceArray | None, ...]:
+    """Add what reaches each value, a thread for each."""
+    out = empty_like(x)
+    bind_blur_pool_backward(dy, y, x, stride=stride, out=out, more=(False,))()
+    return out
+
+
+def bind_blur_pool_backward(
+    dy: DeviceArray,
+    y: DeviceArray,
+    x: DeviceArray,
+    *,
+    stride: int = 2,
+    out: Sequence[DeviceArray | None],
+    more: Sequence[bool],
+) -> Call:
+    """Bind one launch."""
+    machine, dx = check("blur_pool_backward", dy=dy, dx=out[0]), out[0]
+    count = 0 if dx is None else dx.size
+    (_, h, w, c), (_, h_out, w_out, _) = x.shape, dy.shape
+    arguments = (dy, dx, count, h, w, c, h_out, w_out, stride, int(more[0]))
+    return Call(machine, [Launch(blur_gradient_kernel(), blocks_of(count), arguments)])

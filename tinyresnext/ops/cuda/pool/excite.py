@@ -1,0 +1,190 @@
+"""The scaling of channels by squeeze and excitation, and its gradients.
+
+The forward pass adds the residual and rectifies on the way: a block ends in one pass over memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cache
+
+from numba import cuda
+
+from ... import shapes
+from ..runtime.arrays import DeviceArray, check, empty, empty_like
+from ..runtime.call import Call
+from ..runtime.kernel import Kernel, float32, floats, int32
+from ..runtime.machine import Launch
+from ..words import shared
+from ..words.whole import quotient
+from .window import THREADS, blocks_of
+
+COLUMNS, ROWS = 32, 8  # channels of a block that sums, and threads that share their positions
+SUMMING = COLUMNS * ROWS
+DX, DR, MORE_DX, MORE_DR = 1, 2, 4, 8  # what the gradient's kernel writes, and what it adds to
+
+# --- kernels --------------------------------------------------------------------------------------
+
+
+@cache
+def excite_kernel() -> Kernel:
+    """Return the kernel of ``y = x * sigmoid(s) + residual``, and then of the ReLU."""
+
+    def run(x, s, residual, y, count, per_sample, c, add, relu):
+        i = int32(int32(cuda.blockIdx.x) * int32(THREADS) + int32(cuda.threadIdx.x))
+        if i < count:
+            n = quotient(i, per_sample)
+            channel = int32(i - int32(quotient(i, c) * c))
+            v = s[int32(n * c + channel)]
+            small = math.exp(-v if v > float32(0) else v)
+            scale = (small if v < float32(0) else float32(1)) / (float32(1) + small)
+            value = x[i] * scale
+            if add != int32(0):
+                value += residual[i]
+            if relu != int32(0) and value <= float32(0):
+                value = float32(0)
+            y[i] = value
+
+    return Kernel("excite", run, (*(floats,) * 4, *(int32,) * 5), THREADS)
+
+
+@cache
+def excite_gradient_kernel() -> Kernel:
+    """Return the kernel of the gradients of ``x`` and of the residual; either may lie over ``dy``.
+
+    The bits of ``wanted`` are `DX` and `DR`, and that these are added to what is there.
+    """
+
+    def run(s, y, dy, dx, dr, count, per_sample, c, relu, wanted):
+        i = int32(int32(cuda.blockIdx.x) * int32(THREADS) + int32(cuda.threadIdx.x))
+        if i < count:
+            n = quotient(i, per_sample)
+            channel = int32(i - int32(quotient(i, c) * c))
+            d = dy[i]
+            if relu != int32(0) and not y[i] > float32(0):
+                d = float32(0)
+            if wanted & int32(DX) != int32(0):
+                v = s[int32(n * c + channel)]
+                small = math.exp(-v if v > float32(0) else v)
+                gradient = d * ((small if v < float32(0) else float32(1)) / (float32(1) + small))
+                if wanted & int32(MORE_DX) != int32(0):
+                    gradient += dx[i]
+                dx[i] = gradient
+            if wanted & int32(DR) != int32(0):
+                if wanted & int32(MORE_DR) != int32(0):
+                    d += dr[i]
+                dr[i] = d
+
+    return Kernel("excite_gradient", run, (*(floats,) * 5, *(int32,) * 5), THREADS)
+
+
+@cache
+def excite_sums_kernel() -> Kernel:
+    """Return the kernel of the gradient of ``s``: of `COLUMNS` channels of a sample in a block."""
+
+    def run(x, s, y, dy, ds, positions, c, tiles, relu, more):
+        own = shared(SUMMING)
+        t = int32(cuda.threadIdx.x)
+        column, row = t % int32(COLUMNS), int32(t // int32(COLUMNS))
+        n = quotient(int32(cuda.blockIdx.x), tiles)
+        channel = int32((int32(cuda.blockIdx.x) - int32(n * tiles)) * int32(COLUMNS) + column)
+        total, position = float32(0), row
+        if channel < c:
+            while position < positions:
+                i = int32(int32(n * positions + position) * c + channel)
+                if relu == int32(0) or y[i] > float32(0):
+                    total += dy[i] * x[i]
+                position = int32(position + int32(ROWS))
+        own[t] = total
+        cuda.syncthreads()
+        if row == int32(0) and channel < c:
+            for k in range(1, ROWS):
+                total += own[t + int32(k * COLUMNS)]
+            at = int32(n * c + channel)
+            # a (1 - a) is the same for s and -s.
+            small = math.exp(-s[at] if s[at] > float32(0) else s[at])
+            total *= small / ((float32(1) + small) * (float32(1) + small))
+            if more != int32(0):
+                total += ds[at]
+            ds[at] = total
+
+    return Kernel("excite_sums", run, (*(floats,) * 5, *(int32,) * 5), SUMMING)
+
+
+# --- public op ------------------------------------------------------------------------------------
+
+
+def excite(
+    x: DeviceArray,
+    s: DeviceArray,
+    residual: DeviceArray | None = None,
+    *,
+    relu: bool = False,
+    out: DeviceArray | None = None,
+) -> DeviceArray:
+    """Make one pass over the values."""
+    shape = shapes.excite(x, s, residual, relu=relu, out=out)
+    y = empty(check("excite", x=x), shape) if out is None else out
+    bind_excite(x, s, residual, relu=relu, out=y)()
+    return y
+
+
+def bind_excite(
+    x: DeviceArray,
+    s: DeviceArray,
+    residual: DeviceArray | None = None,
+    *,
+    relu: bool = False,
+    out: DeviceArray,
+) -> Call:
+    """Bind one launch."""
+    _, h, w, c = shapes.excite(x, s, residual, relu=relu, out=out)
+    machine = check("excite", x=x, s=s, residual=residual, out=out)
+    numbers = (x.size, h * w * c, c, int(residual is not None), int(relu))
+    arguments = (x, s, residual, out, *numbers)
+    return Call(machine, [Launch(excite_kernel(), blocks_of(x.size), arguments)], out)
+
+
+def excite_backward(
+    dy: DeviceArray,
+    y: DeviceArray,
+    x: DeviceArray,
+    s: DeviceArray,
+    residual: DeviceArray | None = None,
+    *,
+    relu: bool = False,
+) -> tuple[DeviceArray | None, ...]:
+    """Compute all gradients."""
+    out = empty_like(x, s, residual)
+    bind_excite_backward(dy, y, x, s, residual, relu=relu, out=out, more=(False,) * 3)()
+    return out
+
+
+def bind_excite_backward(
+    dy: DeviceArray,
+    y: DeviceArray,
+    x: DeviceArray,
+    s: DeviceArray,
+    residual: DeviceArray | None = None,
+    *,
+    relu: bool = False,
+    out: Sequence[DeviceArray | None],
+    more: Sequence[bool],
+) -> Call:
+    """Bind the launches of the gradients that are wanted; what may lie over ``dy`` comes last."""
+    dx, ds, dr = (*out, None)[:3]
+    dr = None if residual is None else dr
+    machine = check("excite_backward", dy=dy, x=x, s=s, dx=dx, ds=ds, dr=dr)
+    (n, h, w, c), launches = x.shape, []
+    tiles = -(-c // COLUMNS)
+    if ds is not None:
+        numbers = (h * w, c, tiles, int(relu), int(more[1]))
+        launches.append(Launch(excite_sums_kernel(), n * tiles, (x, s, y, dy, ds, *numbers)))
+    added = (dx is not None and more[0], dr is not None and more[2])
+    bits = zip((DX, DR, MORE_DX, MORE_DR), (dx is not None, dr is not None, *added), strict=True)
+    wanted = sum(bit for bit, on in bits if on)
+    count = x.size if wanted else 0
+    given = (s, y, dy, dx, dr, x.size, h * w * c, c, int(relu), wanted)
+    launches.append(Launch(excite_gradient_kernel(), blocks_of(count), given))
+    return Call(machine, launches)

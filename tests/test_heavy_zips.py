@@ -74,6 +74,21 @@ def test_an_archive_with_a_comment_is_read(tmp_path):
     assert len(open_dataset(path)) == 1
 
 
+@pytest.mark.parametrize("packed", [b"", b"\xab", zlib.compress(bytes(1 << 20), wbits=-15)])
+@pytest.mark.parametrize("size", [0, 1])
+def test_a_member_that_unpacks_to_more_than_it_says(packed, size):
+    """For zlib, a limit of 0 bytes is no limit; and data that do not end ask for no more."""
+    found = bytearray(in_memory({"a/1.png": packed}))
+    for magic, method in ((b"PK\3\4", 8), (b"PK\1\2", 10)):
+        at = found.index(magic) + method
+        found[at] = 8
+        found[at + 14 : at + 18] = size.to_bytes(4, "little")
+    file = io.BytesIO(found)
+    listed = archive.open_archive(file)
+    with pytest.raises((FormatError, UnsafeError), match=r"unpacks to|continues beyond"):
+        archive.read_whole(file, listed, listed.folders["a",].files["1.png"], 1 << 20)
+
+
 def test_members_that_overlap_are_refused(tmp_path):
     """The data of one member hold another member: a reader of local headers sees it."""
     path = tmp_path / "d.zip"

@@ -35,8 +35,8 @@ from tinyresnext.formats.pickle.names import CHECKPOINT
 from tinyresnext.formats.stored_zip.archive import open_archive, read_whole
 from tinyresnext.formats.stored_zip.reader import read_members
 from tinyresnext.formats.tar import read_tar
+from tinyresnext.images import files
 from tinyresnext.images.decode import decode
-from tinyresnext.images.files import MAX_PIXELS
 from tinyresnext.network.resnext import parameters
 from tinyresnext.store import store
 from tinyresnext.training.record import state as training_state
@@ -45,38 +45,49 @@ from tinyresnext.training.weights import size
 SPEC = Spec((1,), 1, 4, 2)
 
 
-class Reader(NamedTuple):
-    """What reads, the function that makes its seeds, and how many inputs the slow stage gives it.
+FEW_PIXELS = 1 << 18  # so many are decoded in a millisecond
 
-    The numbers are those of at most ten seconds of processor time. ``memory`` and
-    ``seconds`` are what an input may take beyond its bytes.
-    """
+
+class Reader(NamedTuple):
+    """What reads bytes, and the function that makes its seeds, each of which it can read."""
 
     read: Callable[[bytes], object]
     seeds: Callable[[], list[bytes]]
-    count: int
-    memory: int = 64 << 20
-    seconds: float = 1.0
 
 
 @functools.cache
-def _place(name: str) -> Path:
-    """Return a file in memory, where the system has such files."""
+def _folder() -> Path:
+    """Return a folder in memory, where the system has such folders."""
     base = "/dev/shm" if os.path.isdir("/dev/shm") and os.access("/dev/shm", os.W_OK) else None
     folder = tempfile.mkdtemp(prefix="tinyresnext-fuzz-", dir=base)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Path(folder) / name
+    return Path(folder)
 
 
 def from_file(read: Callable[[Path], object], name: str) -> Callable[[bytes], object]:
-    """Return a reader of bytes that writes them to a file first."""
+    """Return a reader of bytes that writes them to a file first, which stays open."""
+
+    @functools.cache
+    def opened() -> tuple[Path, int]:
+        path = Path(tempfile.mkdtemp(dir=_folder())) / name
+        return path, os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
 
     def of_bytes(data: bytes) -> object:
-        path = _place(name)
-        path.write_bytes(data)
+        path, file = opened()
+        os.ftruncate(file, 0)
+        os.pwrite(file, data, 0)
         return read(path)
 
     return of_bytes
+
+
+def _decoded(data: bytes) -> object:
+    """Decode an image of few pixels, so that memory and time are those of the rest."""
+    usual, files.MAX_PIXELS = files.MAX_PIXELS, FEW_PIXELS
+    try:
+        return decode(data)
+    finally:
+        files.MAX_PIXELS = usual
 
 
 def _images_zip(data: bytes) -> object:
@@ -129,7 +140,7 @@ def _tar_seeds() -> list[bytes]:
 
 def _model_seeds() -> list[bytes]:
     params = {name: np.ones(shape, np.float32) for name, shape in parameters(SPEC).items()}
-    path = _place("seed.h5")
+    path = _folder() / "seed.h5"
     store.write(path, store.Stored(SPEC, params, Preprocess(), ("a", "b"), {"source": "here"}))
     return [path.read_bytes()]
 
@@ -142,7 +153,7 @@ def _checked(path: Path) -> object:
 def _state_seeds() -> list[bytes]:
     spec = Spec((1,), 1, 2, 2, stem="cifar", expansion=1)
     state = training_state.new(spec, small.RECIPE, np.ones(size(spec), np.float32))
-    path = _place("seed.npz")
+    path = _folder() / "seed.npz"
     training_state.write(path, state)
     return [path.read_bytes()]
 
@@ -153,9 +164,8 @@ def _idx(path: Path) -> object:
     return open_idx(path.parent, "train")
 
 
-def _image(count: int, *seeds: bytes) -> Reader:
-    """Return the reader of an image, which may take memory for the pixels that a header states."""
-    return Reader(decode, lambda: list(seeds), count, 16 * MAX_PIXELS, 20.0)
+def _image(*seeds: bytes) -> Reader:
+    return Reader(_decoded, lambda: list(seeds))
 
 
 def _checkpoint_seeds() -> list[bytes]:
@@ -171,51 +181,38 @@ READERS = {
             _zipped({"a/1.png": b"x" * 50, "b/é.png": b"y"}),
             _zipped({"a/1.png": b"x" * 50, "c/": b""}, zipfile.ZIP_STORED),
         ],
-        100_000,
     ),
-    "npz": Reader(_npz, _npz_seeds, 100_000),
-    "tar": Reader(lambda data: read_tar(io.BytesIO(data), {"a", "b"}), _tar_seeds, 80_000),
+    "npz": Reader(_npz, _npz_seeds),
+    "tar": Reader(lambda data: read_tar(io.BytesIO(data), {"a", "b"}), _tar_seeds),
     "pickle": Reader(
         lambda data: load(io.BytesIO(data), CHECKPOINT, persistent_load=lambda pid: pid),
         lambda: [pickle.dumps({"a": [1, 2.5, "x", (True, None)], "b": {}}, 2)],
-        100_000,
     ),
     "arrays in a pickle": Reader(
         lambda data: load(io.BytesIO(data), uint8_arrays(1 << 20)),
         lambda: [pickle.dumps({"data": np.ones((2, 3), np.uint8), "labels": [0, 1]}, 2)],
-        100_000,
     ),
-    "orientation": Reader(
-        lambda data: orientation(data, data), lambda: [odd.exif(6), odd.xmp(6)], 100_000
-    ),
-    "checkpoint": Reader(from_file(container.read, "weights"), _checkpoint_seeds, 45_000),
+    "orientation": Reader(lambda data: orientation(data, data), lambda: [odd.exif(6), odd.xmp(6)]),
+    "checkpoint": Reader(from_file(container.read, "weights"), _checkpoint_seeds),
     "safetensors": Reader(
-        from_file(container.read, "weights"), lambda: [foreign_files.safe_file(ARRAYS)], 70_000
+        from_file(container.read, "weights"), lambda: [foreign_files.safe_file(ARRAYS)]
     ),
-    "torch7": Reader(
-        from_file(container.read, "weights"), lambda: [foreign_files.torch7_file()], 40_000
-    ),
-    "keras": Reader(
-        from_file(container.read, "weights"), lambda: [foreign_files.keras_file()], 35_000
-    ),
-    "model": Reader(from_file(_checked, "model.h5"), _model_seeds, 35_000),
-    "state": Reader(from_file(training_state.read, "state.npz"), _state_seeds, 45_000),
+    "torch7": Reader(from_file(container.read, "weights"), lambda: [foreign_files.torch7_file()]),
+    "keras": Reader(from_file(container.read, "weights"), lambda: [foreign_files.keras_file()]),
+    "model": Reader(from_file(_checked, "model.h5"), _model_seeds),
+    "state": Reader(from_file(training_state.read, "state.npz"), _state_seeds),
     "idx": Reader(
         from_file(_idx, "train-images-idx3-ubyte"),
         lambda: [data_files.idx(np.ones((2, 3, 3), np.uint8))],
-        25_000,
     ),
-    "jpeg": _image(20_000, heavy_images.PLAIN, heavy_images.SCANS, heavy_images.RESTARTS),
-    "png": _image(100_000, heavy_images.PNG),
-    "gif": _image(50_000, heavy_images.GIF),
+    "jpeg": _image(heavy_images.PLAIN, heavy_images.SCANS, heavy_images.RESTARTS),
+    "png": _image(heavy_images.PNG),
+    "gif": _image(heavy_images.GIF),
     "webp": _image(
-        12_000,
         heavy_images.WEBP,
         heavy_images.riff(
             heavy_images.MOVING, heavy_images.piece(b"ANIM", bytes(6)), heavy_images.FRAME
         ),
     ),
-    "tiff and bmp": _image(
-        80_000, odd.saved(odd.smooth(8, 8), "TIFF"), odd.saved(odd.smooth(8, 8), "BMP")
-    ),
+    "tiff and bmp": _image(odd.saved(odd.smooth(8, 8), "TIFF"), odd.saved(odd.smooth(8, 8), "BMP")),
 }

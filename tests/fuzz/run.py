@@ -32,13 +32,7 @@ def main() -> int:
         for number in range(10**9):
             left = begin + a.seconds
             seed = a.seed + number
-            options = {
-                "seed": seed,
-                "until": left,
-                "memory": reader.memory,
-                "seconds": reader.seconds,
-            }
-            for one in fuzz(reader.read, reader.seeds(), 20_000, **options):
+            for one in fuzz(reader.read, reader.seeds(), 20_000, seed=seed, until=left):
                 found += 1
                 a.keep.mkdir(exist_ok=True)
                 path = a.keep / f"{name}-{hashlib.sha256(one.data).hexdigest()[:12]}"

@@ -132,7 +132,7 @@ def unpacked(file: BinaryIO, member: Member, most: int) -> Iterator[bytes | memo
     The CRC is not checked. A piece is valid until the next.
     """
     if member.deflated:
-        return _inflated(file, member, min(most, PIECE))
+        return _inflated(file, member, max(1, min(most, PIECE)))  # for zlib, 0 is no limit
     return pieces(file, member.start, min(member.size, most), member.name)
 
 

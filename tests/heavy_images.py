@@ -18,6 +18,7 @@ RESTARTS = odd.saved(odd.smooth(64, 64), "JPEG", restart_marker_blocks=1)
 PNG = odd.saved(odd.smooth(16, 16), "PNG")
 GIF = odd.saved(odd.smooth(16, 16, 1)[:, :, 0], "GIF")
 WEBP = odd.saved(odd.smooth(16, 16), "WEBP")
+BMP = odd.saved(odd.smooth(16, 16), "BMP")
 IDAT = PNG[33:-12]
 
 Make = Callable[[int], bytes]
@@ -50,6 +51,7 @@ def piece(kind: bytes, body: bytes) -> bytes:
 
 CANVAS = piece(b"VP8X", struct.pack("<4B", 0, 0, 0, 0) + b"\x0f\0\0\x0f\0\0")
 MOVING = piece(b"VP8X", struct.pack("<4B", 2, 0, 0, 0) + b"\x0f\0\0\x0f\0\0")
+TRANSPARENT = piece(b"VP8X", struct.pack("<4B", 16, 0, 0, 0) + b"\x0f\0\0\x0f\0\0")
 FRAME = piece(b"ANMF", bytes(6) + b"\x0f\0\0\x0f\0\0" + bytes(4) + WEBP[12:])
 
 
@@ -83,6 +85,27 @@ def strips(size: int) -> bytes:
     return start + lists + bytes(n + at % 2) + count + directory + bytes(4)
 
 
+def one_strip(compression: int, strip: bytes) -> Make:
+    """Return a TIFF of one grey pixel whose only strip has the size of the file."""
+
+    def made(size: int) -> bytes:
+        data = many(strip, size)
+        data += bytes(len(data) % 2)
+        entries = [(256, 4, 1, 1), (257, 4, 1, 1), (258, 3, 1, 8), (259, 3, 1, compression)]
+        entries += [(262, 3, 1, 1), (273, 4, 1, 8), (277, 3, 1, 1), (278, 4, 1, 1)]
+        entries.append((279, 4, 1, len(data)))
+        directory = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+        start = b"II*\0" + struct.pack("<I", 8 + len(data))
+        return start + data + struct.pack("<H", len(entries)) + directory + bytes(4)
+
+    return made
+
+
+def long_chunk(kind: bytes, start: bytes = b"", at: int = 33) -> Make:
+    """Return a PNG with a chunk that has the size of the file."""
+    return lambda size: PNG[:at] + odd.chunk(kind, start + bytes(size)) + PNG[at:]
+
+
 def scans(side: int, count: int) -> bytes:
     """Return a progressive JPEG of equal pixels that repeats its last scan."""
     data = odd.saved(Image.new("L", (side, side), 128), "JPEG", progressive=True)
@@ -114,6 +137,10 @@ HEAVY: dict[str, Make] = {
     "jpeg stuffed bytes in the scan": inside(PLAIN, scan(PLAIN), b"\xff\0"),
     "jpeg zeros behind the end": inside(PLAIN, len(PLAIN), b"\0"),
     "jpeg images behind the end": inside(PLAIN, len(PLAIN), PLAIN),
+    "jpeg long EXIF": inside(PLAIN, 2, b"\xff\xe1\xff\xffExif\0\0" + bytes(65527)),
+    "jpeg long XMP": lambda size: many(
+        PLAIN[:2] + b"\xff\xe1\xff\xffhttp://ns.adobe.com/xap/1.0/\0" + bytes(65504), size
+    ),
     "png iCCP": inside(PNG, 33, odd.chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(100)))),
     "png tEXt": inside(PNG, 33, odd.chunk(b"tEXt", b"a\0b")),
     "png acTL": inside(PNG, 33, odd.chunk(b"acTL", bytes(8))),
@@ -128,6 +155,13 @@ HEAVY: dict[str, Make] = {
     "png XMP bombs": texts(b"XML:com.adobe.xmp"),
     "png EXIF bombs": texts(b"Raw profile type exif"),
     "png iTXt bombs": texts(b"XML:com.adobe.xmp", b"iTXt"),
+    "png a long unknown chunk": long_chunk(b"ABCD"),
+    "png a long palette": long_chunk(b"PLTE"),
+    "png a long tRNS": long_chunk(b"tRNS"),
+    "png a long header": long_chunk(b"IHDR", PNG[16:29], at=8),
+    "png long pixels": long_chunk(b"IDAT"),
+    "png long pixels behind": long_chunk(b"IDAT", at=len(PNG) - 12),
+    "png long EXIF": long_chunk(b"eXIf"),
     "gif comments": inside(GIF, len(GIF) - 1, b"!\xfe\1a\0"),
     "gif comments before": inside(GIF, GIF.index(b",\0\0\0\0"), b"!\xfe\1a\0"),
     "gif a long comment": lambda size: (
@@ -150,8 +184,23 @@ HEAVY: dict[str, Make] = {
     "webp long pixels": lambda size: riff(
         WEBP[12:16] + struct.pack("<I", len(WEBP) - 20 + size) + WEBP[20:], bytes(size + size % 2)
     ),
+    "webp a long ANIM": lambda size: riff(MOVING, piece(b"ANIM", bytes(size)), FRAME),
+    "webp a long VP8X": lambda size: riff(piece(b"VP8X", MOVING[8:] + bytes(size)), WEBP[12:]),
+    "webp a long ALPH": lambda size: riff(TRANSPARENT, piece(b"ALPH", bytes(size)), WEBP[12:]),
+    "webp many ALPH": webp(TRANSPARENT, piece(b"ALPH", bytes(2000)), WEBP[12:]),
+    "webp a long ALPH in a frame": lambda size: riff(
+        MOVING,
+        piece(b"ANIM", bytes(6)),
+        piece(b"ANMF", FRAME[8:24] + piece(b"ALPH", bytes(size)) + WEBP[12:]),
+    ),
+    "webp long EXIF": lambda size: riff(CANVAS, piece(b"EXIF", bytes(size)), WEBP[12:]),
     "webp no pixels": lambda size: riff(piece(b"VP8 ", bytes(size))),
     "webp zeros behind": lambda size: WEBP + bytes(size),
     "tiff strips": strips,
-    "bmp zeros": lambda size: odd.saved(odd.smooth(16, 16), "BMP") + bytes(size),
+    "tiff a long strip": one_strip(1, b"a"),
+    "tiff a long strip of Deflate": one_strip(8, zlib.compress(b"a")),
+    "tiff a long strip of LZW": one_strip(5, b"\0"),
+    "tiff a long strip of PackBits": one_strip(32773, b"\0"),
+    "bmp a long header": lambda size: BMP[:14] + struct.pack("<I", size) + BMP[18:] + bytes(size),
+    "bmp zeros": lambda size: BMP + bytes(size),
 }

@@ -38,9 +38,9 @@ def _seconds(path):
 @pytest.mark.parametrize("name", heavy.HEAVY)
 def test_slow_structures_of_large_files_end_soon(name, tmp_path):
     path = tmp_path / "image"
-    path.write_bytes(heavy.HEAVY[name](LARGE // 4))
+    path.write_bytes(heavy.HEAVY[name](LARGE))
     found = cost(IMPORTS, "decode(path)", path)
-    assert found.seconds < MOST_SECONDS / 4, found
+    assert found.seconds < MOST_SECONDS, found
     assert found.memory < path.stat().st_size + MOST_MEMORY
 
 
@@ -68,7 +68,7 @@ def test_what_is_kept_is_what_pillow_decodes(tmp_path):
         base = {"RESTARTS": heavy.RESTARTS, "SCANS": heavy.SCANS}.get(
             "RESTARTS" if "before a restart" in name else "SCANS" if "scans" in name else ""
         )
-        if kind in plain and not any(word in name for word in ("numbers", "in the scan", "tRNS")):
+        if kind in plain and not any(word in name for word in ("numbers", "in the scan", "tRNS", "ALPH")):
             try:
                 found = decode(make(300))
             except ImageError:

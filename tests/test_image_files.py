@@ -173,10 +173,10 @@ ENDLESS = {  # how such a file begins, and what then fills 4 MiB of it
 def test_endless_structures_end_soon(name, file):
     start, part = ENDLESS[name]
     file.write_bytes(start + part * (2**22 // len(part)))
-    begin = time.perf_counter()
+    begin = time.process_time()
     with contextlib.suppress(ImageError):
         assert decode(file).shape == (1, 1, 3)  # the GIF has its one pixel
-    assert time.perf_counter() - begin < 5
+    assert time.process_time() - begin < 5
 
 
 def costly_scans() -> bytes:

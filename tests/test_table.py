@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from tinyresnext.cli import main as cli
-from tinyresnext.data import open_dataset
+from tinyresnext.data import open_dataset, table
 from tinyresnext.data.parts import held_out
 from tinyresnext.errors import FormatError, ImageError, UnsafeError, UsageError
 
@@ -118,6 +120,23 @@ def test_odd_bytes(folder):
         file.truncate((64 << 20) + 1)
     with pytest.raises(UnsafeError, match="more than 67,108,864 bytes"):
         open_dataset(folder / "labels.csv")
+
+
+def test_heavy_tables(folder, monkeypatch):
+    """A name is looked for once, not once for each label; a quotation takes no more than a line."""
+    begin = time.process_time()
+    wide = "image" + "".join(f",{i:x}" for i in range(150_000))
+    for text, words in (
+        (f"{wide},0\n", "column called '0'"),
+        (wide * 2 + "\n", "line 1 has more than 1,048,576 characters"),
+        ('image,"a\n' + "a.png,0\n" * 9, "line 1 is no line of a table: unexpected end of data"),
+    ):
+        with pytest.raises((FormatError, UnsafeError), match=words):
+            open_dataset(write(folder, text))
+    monkeypatch.setattr(table, "MOST_LINES", 5)
+    with pytest.raises(UnsafeError, match="more than 5 lines"):
+        open_dataset(write(folder, "image,a\n\n\n\n\n\n"))
+    assert time.process_time() - begin < 5
 
 
 def test_splits_that_are_not_there(folder):

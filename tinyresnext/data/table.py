@@ -18,10 +18,12 @@ import csv
 import io
 import os
 import re
+from array import array
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +39,11 @@ from .trees.folders import decoded_bytes
 __all__ = ["is_table", "open_table"]
 
 MOST_BYTES = 64 << 20  # of a table: a million images with thirty labels
+MOST_LINE = 1 << 20  # characters
+MOST_LINES = 1 << 21
 SPLIT = "split"
+_VALUES = frozenset("01")
+_NUMBERS = bytes.maketrans(b"01", b"\0\1")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -46,7 +52,23 @@ class _Table(NamedTuple):
 
     labels: list[str]
     images: list[str]
-    values: list[list[int]]
+    values: bytearray
+
+
+class _Columns(NamedTuple):
+    """The first line of a table, and the number of the column with the split if there is one."""
+
+    heading: list[str]
+    split: int | None
+
+
+class _Row(NamedTuple):
+    """What a line says: a byte 0 or 1 for each label."""
+
+    number: int
+    image: str
+    split: str
+    values: bytes
 
 
 def is_table(path: Path) -> bool:
@@ -66,7 +88,8 @@ def open_table(path: Path, split: str, reading: Reading) -> Dataset:
         image = os.path.join(path.parent, found.images[i])
         return decoded_bytes(load_image(image, pixels=False))
 
-    values = np.array(found.values, np.int64).reshape(len(found.images), len(found.labels))
+    flat = np.frombuffer(found.values, np.uint8).astype(np.int64)
+    values = flat.reshape(len(found.images), len(found.labels))
     if len(found.labels) == 1:
         classes, every = [f"not {found.labels[0]}", *found.labels], values[:, 0]
     else:
@@ -75,14 +98,53 @@ def open_table(path: Path, split: str, reading: Reading) -> Dataset:
 
 
 def _read(path: Path, name: str, split: str) -> _Table:
-    """Read the rows of one split, and check all of them."""
-    rows = _rows(path, name)
-    number, heading = next(rows, (0, []))
+    """Read the rows of one split."""
+    with regular(path) as file:
+        if os.fstat(file.fileno()).st_size > MOST_BYTES:
+            raise UnsafeError(f"{name} has more than {MOST_BYTES:,} bytes; divide the table")
+        text = io.TextIOWrapper(file, "utf-8-sig", newline="")
+        try:
+            return _read_text(text, name, split)
+        finally:
+            text.detach()
+
+
+def _read_text(text: TextIO, name: str, split: str) -> _Table:
+    """Read the rows of one split. All rows are checked before any is kept."""
+    heading = next(_lines(text, name), (0, []))[1]
     labels, place = _labels(heading, name)
     wanted = _wanted(split, place is not None, name)
+    columns = _Columns(heading, place)
+    _check_distinct(text, name, columns)
+    table = _Table(labels, [], bytearray())
+    for row in _rows(text, name, columns):
+        if row.split == wanted:
+            table.images.append(row.image)
+            table.values.extend(row.values)
+    return table
+
+
+def _check_distinct(text: TextIO, name: str, columns: _Columns) -> None:
+    """Raise `FormatError` if two rows name the same image."""
+    hashes = array("q", (hash(row.image) for row in _rows(text, name, columns)))
+    kept = np.sort(np.frombuffer(hashes, np.int64))
+    twice = set(kept[1:][kept[1:] == kept[:-1]].tolist())
     seen: dict[str, int] = {}
-    table = _Table(labels, [], [])
-    for number, row in rows:
+    for row in _rows(text, name, columns) if twice else ():
+        if hash(row.image) in twice:
+            if row.image in seen:
+                raise FormatError(
+                    f"{name}, line {row.number} names {row.image!r}, as line {seen[row.image]} "
+                    "does; remove one"
+                )
+            seen[row.image] = row.number
+
+
+def _rows(text: TextIO, name: str, columns: _Columns) -> Iterator[_Row]:
+    """Yield the rows below the heading, checked."""
+    heading, place = columns
+    lines = islice(_lines(text, name), 1, None)
+    for number, row in lines:
         where = f"{name}, line {number}"
         if len(row) != len(heading):
             raise FormatError(
@@ -90,41 +152,39 @@ def _read(path: Path, name: str, split: str) -> _Table:
                 "image and a 0 or 1 for each label"
             )
         image = _image(row[0], where)
-        if image in seen:
-            raise FormatError(f"{where} names {image!r}, as line {seen[image]} does; remove one")
-        seen[image] = number
         own = "train" if place is None else _split(row[place], where)
-        values = [
-            _value(v, h, where) for v, h in zip(row[1:], heading[1:], strict=True) if h != SPLIT
-        ]
-        if own == wanted:
-            table.images.append(image)
-            table.values.append(values)
-    return table
+        values = row[1:] if place is None else row[1:place] + row[place + 1 :]
+        if not _VALUES.issuperset(values):
+            named = zip(row[1:], heading[1:], strict=True)
+            value, label = next((v, h) for v, h in named if h != SPLIT and v not in _VALUES)
+            raise FormatError(
+                f"{where} has {value!r:.40} for {label!r:.80}; expected 1 if the image has the "
+                "label, and 0 if not"
+            )
+        yield _Row(number, image, own, "".join(values).encode().translate(_NUMBERS))
 
 
-def _rows(path: Path, name: str) -> Iterator[tuple[int, list[str]]]:
+def _lines(text: TextIO, name: str) -> Iterator[tuple[int, list[str]]]:
     """Yield the number of each line that is not empty, and its values without spaces around."""
-    with regular(path) as file:
-        data = file.read(MOST_BYTES + 1)
-    if len(data) > MOST_BYTES:
-        raise UnsafeError(f"{name} has more than {MOST_BYTES:,} bytes; divide the table")
+    text.seek(0)
+    number, delimiter = 0, ","
     try:
-        text = data.decode("utf-8-sig")
+        while line := text.readline(MOST_LINE + 1):
+            number += 1
+            if number > MOST_LINES:
+                raise UnsafeError(f"{name} has more than {MOST_LINES:,} lines; divide the table")
+            if len(line) > MOST_LINE:
+                raise UnsafeError(f"{name}, line {number} has more than {MOST_LINE:,} characters")
+            if number == 1 and "\t" in line:
+                delimiter = "\t"
+            # One line at a time: a quotation that is never closed takes no more than its own.
+            row = next(csv.reader([line], delimiter=delimiter, strict=True), [])
+            if row:
+                yield number, [value.strip() for value in row]
     except UnicodeDecodeError as error:
         raise FormatError(f"{name} is not UTF-8 ({error.reason}); save it as UTF-8") from error
-    first = text.partition("\n")[0]
-    reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter="\t" if "\t" in first else ",", strict=True
-    )
-    try:
-        for row in reader:
-            if row:
-                yield reader.line_num, [value.strip() for value in row]
     except csv.Error as error:
-        raise FormatError(
-            f"{name}, line {reader.line_num} is no line of a table: {error}"
-        ) from error
+        raise FormatError(f"{name}, line {number} is no line of a table: {error}") from error
 
 
 def _labels(heading: list[str], name: str) -> tuple[list[str], int | None]:
@@ -135,8 +195,9 @@ def _labels(heading: list[str], name: str) -> tuple[list[str], int | None]:
             f"{name} begins with the columns {', '.join(heading)!r:.200}; expected a first line "
             "such as image,beach,sea,sky with commas or tabs between the names"
         )
+    counts = Counter(labels)
     for label in labels:
-        if not label or not label.isprintable() or labels.count(label) > 1:
+        if not label or not label.isprintable() or counts[label] > 1:
             raise FormatError(
                 f"{name} has a column called {label!r:.80}, which is empty, occurs twice or cannot "
                 "be shown; give each label a name of its own"
@@ -170,13 +231,3 @@ def _image(value: str, where: str) -> str:
             "table, and nothing outside it: move the table to the folder that has all images"
         )
     return path
-
-
-def _value(value: str, label: str, where: str) -> int:
-    """Return 0 or 1."""
-    if value not in ("0", "1"):
-        raise FormatError(
-            f"{where} has {value!r:.40} for {label!r:.80}; expected 1 if the image has the label, "
-            "and 0 if not"
-        )
-    return int(value)

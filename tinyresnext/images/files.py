@@ -84,6 +84,8 @@ _LOOKALIKES = (  # how files of other kinds begin
 )
 
 
+_MOST_BMP_HEADER = 124  # bytes, of version 5
+
 _FORMATS = (  # how a file begins, its format, and the class that reads it
     (rb"\xff\xd8", "JPEG", JpegImagePlugin.JpegImageFile),
     (rb"\x89PNG\r\n\x1a\n", "PNG", PngImagePlugin.PngImageFile),
@@ -223,6 +225,8 @@ def _check_cost(kind: str, data: bytes) -> None:
             check_size(*(1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27)))
         except ImageError as error:
             raise ImageError(f"as a WebP, {error}") from error
+    if kind == "BMP" and int.from_bytes(data[14:18], "little") > _MOST_BMP_HEADER:
+        raise ImageError("its header has a length that no BMP has; save it again")
     # Pillow decodes these byte by byte in Python.
     if kind == "BMP" and data[14] > 12 and data[30:34] in (b"\1\0\0\0", b"\2\0\0\0"):
         raise ImageError("it is run-length coded, which is not supported in BMP; save it as PNG")

@@ -15,7 +15,7 @@ import re
 import numpy as np
 
 from ...errors import ImageError
-from .parts import Bare
+from .parts import MOST_METADATA, Bare
 
 __all__ = ["bare"]
 
@@ -24,6 +24,7 @@ _MOST_FILLING = 1 << 16  # bytes of filling, between segments and inside of scan
 _MOST_SCANS = 100  # ten are usual; each scan is a pass over the whole image
 _MOST_SCANNED = 10**9  # pixels of all scans together
 _MOST_CODED = 32 * 64  # bytes that the numbers of a block of 8 x 8 pixels can need in a scan
+_MOST_EXIF = MOST_METADATA >> 16  # segments; a long block has several
 _PIECE = 1 << 20
 
 _SCAN, _END, _COMMENT = 0xDA, 0xD9, 0xFE
@@ -70,7 +71,8 @@ def bare(data: bytes) -> Bare:
             _require(metadata, "it has a segment without a length")
             end = at + 2
         elif marker == 0xE1 and data.startswith(_EXIF, at + 4):
-            exif.append(data[at + 4 + (len(_EXIF) if exif else 0) : end])  # a long one has several
+            if len(exif) < _MOST_EXIF:
+                exif.append(data[at + 4 + (len(_EXIF) if exif else 0) : end])
         elif marker == 0xE1 and data.startswith(_XMP, at + 4):
             xmp = data[at + 4 + len(_XMP) : end] if xmp is None else xmp
         elif not metadata or (

@@ -7,7 +7,12 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import BinaryIO, NamedTuple
 
-__all__ = ["Bare", "Part", "as_file"]
+from ...errors import ImageError
+
+__all__ = ["MOST_METADATA", "Bare", "Part", "as_file", "check_coded"]
+
+MOST_METADATA = 1 << 20  # bytes of EXIF, of XMP, or of a part that is not pixels; usual are 64 KiB
+_FEW_BYTES, _MOST_TIMES = 1 << 16, 2  # of coded pixels, and for each byte of them
 
 Part = bytes | memoryview
 
@@ -18,6 +23,16 @@ class Bare(NamedTuple):
     parts: Sequence[Part]
     exif: bytes | None = None
     xmp: bytes | None = None
+
+
+def check_coded(coded: int, pixels: int) -> None:
+    """Raise `ImageError` for coded pixels that are far larger than the pixels can need.
+
+    A decoder copies all of them before it looks at them. Both numbers are bytes; codings that are
+    unfortunate need less than twice the pixels.
+    """
+    if coded > _FEW_BYTES + _MOST_TIMES * pixels:
+        raise ImageError(f"it has {coded:,} bytes for {pixels:,} bytes of pixels; save it again")
 
 
 def as_file(parts: Sequence[Part]) -> BinaryIO:

@@ -11,7 +11,7 @@ import re
 import zlib
 
 from ...errors import ImageError
-from .parts import Bare
+from .parts import MOST_METADATA, Bare, check_coded
 
 __all__ = ["bare"]
 
@@ -20,7 +20,7 @@ _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _XMP = b"XML:com.adobe.xmp"
 _EXIF = (b"Raw profile type exif", b"Raw profile type APP1")  # of ImageMagick, in hexadecimal
 _MOST_CHUNKS = 1 << 16  # the usual 8 KiB of pixels each make 8,192 of 64 MiB
-_MOST_TEXT = 1 << 20  # bytes of a text that are inflated; XMP and EXIF have some kilobytes
+_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a pixel, for each type of colour
 
 
 def bare(data: bytes) -> Bare:
@@ -31,11 +31,12 @@ def bare(data: bytes) -> Bare:
     Raises
     ------
     ImageError
-        It has more chunks than an image needs.
+        It has more chunks than an image needs, or longer ones.
     """
     view, kept = memoryview(data), []
     start, at, stop = 0, 8, len(data)  # what begins at `start` is kept
     found: dict[str, bytes] = {}
+    coded = 0
     for _ in range(_MOST_CHUNKS):
         if at + 12 > len(data):
             break
@@ -47,14 +48,28 @@ def bare(data: bytes) -> Bare:
             kept.append(view[start:at])
             start = end
             if kind == b"eXIf":
-                found.setdefault("exif", data[at + 8 : end - 4])
+                found.setdefault("exif", data[at + 8 : min(end - 4, at + MOST_METADATA)])
             elif kind in _TEXTS:
                 _read_text(kind, view[at + 8 : end - 4], found)
+        elif kind == b"IDAT":
+            coded += end - at
+        elif min(end, len(data)) - at > MOST_METADATA:
+            raise ImageError(
+                f"it has a part of {end - at:,} bytes that is not pixels; save it again"
+            )
         at = end
     else:
         raise ImageError(f"it has more than {_MOST_CHUNKS:,} chunks; save it again")
+    check_coded(min(coded, len(data)), _pixels(data))
     kept.append(view[start:stop])
     return Bare(kept, found.get("exif") or found.get("raw") or None, found.get("xmp") or None)
+
+
+def _pixels(data: bytes) -> int:
+    """Return the bytes of the pixels before they are compressed, each row with a byte in front."""
+    width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
+    bits, colour = (data[24], data[25]) if len(data) > 25 else (0, 0)
+    return height * (1 + -(-width * bits * _SAMPLES.get(colour, 4) // 8))
 
 
 def _read_text(kind: bytes, view: memoryview, found: dict[str, bytes]) -> None:
@@ -66,18 +81,18 @@ def _read_text(kind: bytes, view: memoryview, found: dict[str, bytes]) -> None:
     if to in found:
         return
     found[to] = b""
-    rest = bytes(view[len(keyword) + 1 :][: 2 * _MOST_TEXT])
+    rest = bytes(view[len(keyword) + 1 :][: 2 * MOST_METADATA])
     compressed = kind == b"zTXt"
     if kind == b"iTXt":  # two bytes, then a language and the keyword in that language
         compressed, rest = rest[:1] == b"\1", rest[2:].split(b"\0", 2)[-1]
     elif compressed:
         rest = rest[1:]
     try:
-        text = zlib.decompressobj().decompress(rest, _MOST_TEXT) if compressed else rest
+        text = zlib.decompressobj().decompress(rest, MOST_METADATA) if compressed else rest
         if keyword == _XMP:
-            found[to] = text[:_MOST_TEXT]
+            found[to] = text[:MOST_METADATA]
         else:  # an empty line, a name, the length, and lines of digits
-            digits = b"".join(text[:_MOST_TEXT].split(b"\n")[3:])
+            digits = b"".join(text[:MOST_METADATA].split(b"\n")[3:])
             found[to] = bytes.fromhex(digits.decode("ascii"))
     except (zlib.error, ValueError):  # damaged: the pixels do not need it
         pass

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Sequence
 
 from ...errors import ImageError
-from .parts import Bare, Part
+from .parts import Bare, Part, check_coded
 
 __all__ = ["bare"]
 
@@ -133,6 +133,7 @@ def _strips(data: bytes, tags: Tags) -> list[Part]:
     view = memoryview(data)
     strips: list[Part] = [view[at : at + n] for at, n in zip(offsets, counts, strict=True)]
     row = -(-width * samples * min(bits) // 8)
+    check_coded(sum(counts), row * height + 64 * len(strips))
     whole = compression != 1 or sum(counts) >= row * height
     _require(
         whole and all(map(len, strips)) and sum(map(len, strips)) == sum(counts), "it is cut short"

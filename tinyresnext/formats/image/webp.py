@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 
 from ...errors import ImageError
-from .parts import Bare, Part
+from .parts import MOST_METADATA, Bare, Part
 
 __all__ = ["bare"]
 
@@ -29,7 +29,7 @@ def bare(data: bytes) -> Bare:
     Raises
     ------
     ImageError
-        It has more chunks than an image needs.
+        It has more chunks than an image needs, or longer ones.
     """
     view, body = memoryview(data), [b"WEBP"]
     parts: list[Part] = list(body)
@@ -37,22 +37,24 @@ def bare(data: bytes) -> Bare:
     found: dict[bytes, bytes] = {}
     for kind, start, end in _chunks(data, 12, stop):
         if kind in (b"EXIF", b"XMP ") and end <= stop:
-            found.setdefault(kind, data[start + 8 : start + 8 + _length(data, start)])
+            length = min(_length(data, start), MOST_METADATA)
+            found.setdefault(kind, data[start + 8 : start + 8 + length])
         elif kind == b"VP8X" and kind not in found and end <= stop:
             found[kind] = b""
+            _check(data, kind, start)
             parts.append(data[start : start + 8] + bytes([data[start + 8] & ~_METADATA]))
             parts.append(view[start + 9 : end])
         elif kind == b"ANIM" and kind not in found:
             found[kind] = b""
+            _check(data, kind, start)
             parts.append(view[start:end])
         elif b"pixels" not in found and kind in (*_PIXELS, b"ALPH", b"ANMF"):
             if kind == b"ANMF":
                 parts += _frame(data, start, min(end, stop))
-            else:
+            elif kind not in found:
                 _check(data, kind, start)
                 parts.append(view[start:end])
-            if kind != b"ALPH":
-                found[b"pixels"] = b""
+            found[kind if kind == b"ALPH" else b"pixels"] = b""
     length = sum(map(len, parts))
     # A file that is cut short says that it is longer.
     missing = 8 + int.from_bytes(data[4:8], "little") > len(data)
@@ -65,7 +67,7 @@ def _frame(data: bytes, start: int, end: int) -> list[Part]:
     view, inside = memoryview(data), start + 8 + _FRAME
     kept: list[Part] = [view[start + 8 : inside]]
     for kind, at, stop in _chunks(data, inside, end):
-        if kind in (*_PIXELS, b"ALPH"):
+        if kind in _PIXELS or (kind == b"ALPH" and len(kept) == 1):
             _check(data, kind, at)
             kept.append(view[at : min(stop, end)])
         if kind in _PIXELS:
@@ -74,17 +76,18 @@ def _frame(data: bytes, start: int, end: int) -> list[Part]:
 
 
 def _check(data: bytes, kind: bytes, at: int) -> None:
-    """Raise `ImageError` for a chunk of pixels that is far larger than its pixels can need.
+    """Raise `ImageError` for a chunk that is far larger than it, or its pixels, can need.
 
     A decoder copies all of it before it looks at it.
     """
+    sides = [0, 0]
     if kind == b"VP8 ":  # RFC 6386, 9.1: two sides of 14 bits, and two bits of scale each
         sides = [int.from_bytes(data[at + i : at + i + 2], "little") & 0x3FFF for i in (14, 16)]
     elif kind == b"VP8L":  # RFC 9649, 3.4: two sides of 14 bits, less one
         packed = int.from_bytes(data[at + 9 : at + 13], "little")
         sides = [(packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1]
-    else:
-        return
+    elif kind == b"ALPH" and data[12:16] == b"VP8X":  # no frame is larger than the canvas
+        sides = [1 + int.from_bytes(data[i : i + 3], "little") for i in (24, 27)]
     if _length(data, at) > _FEW_BYTES + _MOST_BYTES * sides[0] * sides[1]:
         raise ImageError(
             f"it has {_length(data, at):,} bytes for {sides[0]} x {sides[1]} pixels; save it again"

@@ -46,6 +46,11 @@ def weights(folder: Path) -> None:
         shutil.copy(folder / "resnext50_32x4d.h5", folder / "home" / "models" / f"{name}.h5")
     stored = Stored(model.spec, model.params, preprocess, names, model.provenance)
     export.write_pth(folder / "any.pth", model.params, carried=carried.written(stored))
+    hub = folder / "resnext50_32x4d.a1h_in1k"
+    hub.mkdir()
+    export.write_safetensors(
+        hub / "model.safetensors", model.params, carried=carried.written(stored)
+    )
     for digest in ("7cdf4587", "1a0047aa"):
         file = folder / f"resnext50_32x4d-{digest}.pth"
         file.write_bytes(cases.checkpoint(dict(model.params), legacy=True))

@@ -12,6 +12,7 @@ import pytest
 from tinyresnext import VARIANTS, Spec, cifar, parameters
 from tinyresnext.checkpoints import convert, infer
 from tinyresnext.checkpoints.names import schemes as names
+from tinyresnext.checkpoints.names import table
 from tinyresnext.errors import FormatError, IntegrityError, ShapeError
 from tinyresnext.images.preprocess import CIFAR, Preprocess
 from tinyresnext.ops import reference
@@ -30,20 +31,20 @@ POOLED = [
     Spec((2, 2), 4, 8, 10, avg_down=True),
 ]
 WRITERS = {
-    "torchvision": (lambda tensors, spec: tensors, names.TORCHVISION),
-    "mmpretrain": (key_schemes.mmpretrain, names.MMPRETRAIN),
-    "mmcv-averaged": (key_schemes.mmcv_averaged, names.MMPRETRAIN),
-    "cadene": (key_schemes.cadene, names.CADENE),
-    "cadene-10.1": (key_schemes.cadene_first, names.CADENE),
-    "cadene-bare": (key_schemes.cadene_bare, names.CADENE),
-    "cadene-resnet": (key_schemes.cadene_resnet, names.CADENE),
-    "torch7-flat": (key_schemes.torch7_flat, names.TORCH7),
-    "torch7-nested": (key_schemes.torch7_nested, names.TORCH7),
-    "torch7-wrapped": (key_schemes.torch7_wrapped, names.TORCH7),
-    "torch7-paths": (key_schemes.torch7_paths, names.TORCH7),
-    "prlz77": (key_schemes.prlz77, names.PRLZ77),
-    "keras": (key_schemes.keras, names.KERAS),
-    "keras-resaved": (key_schemes.keras_resaved, names.KERAS),
+    "torchvision": (lambda tensors, spec: tensors, table.TORCHVISION),
+    "mmpretrain": (key_schemes.mmpretrain, table.MMPRETRAIN),
+    "mmcv-averaged": (key_schemes.mmcv_averaged, table.MMPRETRAIN),
+    "cadene": (key_schemes.cadene, table.CADENE),
+    "cadene-10.1": (key_schemes.cadene_first, table.CADENE),
+    "cadene-bare": (key_schemes.cadene_bare, table.CADENE),
+    "cadene-resnet": (key_schemes.cadene_resnet, table.CADENE),
+    "torch7-flat": (key_schemes.torch7_flat, table.TORCH7),
+    "torch7-nested": (key_schemes.torch7_nested, table.TORCH7),
+    "torch7-wrapped": (key_schemes.torch7_wrapped, table.TORCH7),
+    "torch7-paths": (key_schemes.torch7_paths, table.TORCH7),
+    "prlz77": (key_schemes.prlz77, table.PRLZ77),
+    "keras": (key_schemes.keras, table.KERAS),
+    "keras-resaved": (key_schemes.keras_resaved, table.KERAS),
 }
 CASES = [(writer, spec) for writer in WRITERS for spec in ALL] + [
     ("mmpretrain", spec) for spec in POOLED
@@ -77,7 +78,7 @@ def test_every_parameter_finds_its_place(writer, spec):
 def test_variants_d(spec):
     ours = cases.weights(spec)
     named, found, tensors = understood(ours)
-    assert (named.scheme, found) == (names.TIMM_D, spec)
+    assert (named.scheme, found) == (table.TIMM_D, spec)
     assert all(tensors[name] is ours[name] for name in parameters(spec))
 
 
@@ -226,19 +227,19 @@ def test_the_sum_behind_a_depthwise_kernel_must_be_the_fixed_one():
 
 def test_what_a_scheme_implies():
     imagenet, ten, hundred = PLAIN, cifar(20, 4, 16), cifar(20, 4, 16, classes=100)
-    assert infer.epsilon(names.KERAS) == 1.001e-5
-    assert infer.epsilon(names.CADENE) == 1e-5
-    assert all(infer.implied(scheme, imagenet).preprocess.crop == 224 for scheme in names.SCHEMES)
-    assert infer.implied(names.TORCH7, imagenet).preprocess == Preprocess(interpolation="torch7")
-    assert infer.implied(names.KERAS, imagenet).preprocess == Preprocess(224, 224, "keras")
-    assert infer.implied(names.CADENE, imagenet).preprocess == Preprocess()
+    assert infer.epsilon(table.KERAS) == 1.001e-5
+    assert infer.epsilon(table.CADENE) == 1e-5
+    assert all(infer.implied(scheme, imagenet).preprocess.crop == 224 for scheme in table.SCHEMES)
+    assert infer.implied(table.TORCH7, imagenet).preprocess == Preprocess(interpolation="torch7")
+    assert infer.implied(table.KERAS, imagenet).preprocess == Preprocess(224, 224, "keras")
+    assert infer.implied(table.CADENE, imagenet).preprocess == Preprocess()
     assert (
-        infer.implied(names.PRLZ77, hundred).preprocess
-        == infer.implied(names.PRLZ77, ten).preprocess
+        infer.implied(table.PRLZ77, hundred).preprocess
+        == infer.implied(table.PRLZ77, ten).preprocess
         == CIFAR
     )
-    assert infer.implied(names.TORCH7, ten).preprocess == CIFAR
-    assert infer.implied(names.TORCH7, hundred).preprocess.mean == (
+    assert infer.implied(table.TORCH7, ten).preprocess == CIFAR
+    assert infer.implied(table.TORCH7, hundred).preprocess.mean == (
         129.3 / 255,
         124.1 / 255,
         112.4 / 255,
@@ -253,7 +254,7 @@ def test_keras_has_an_epsilon_of_its_own(arch):
     theirs = {key: value.shape for key, value in key_schemes.keras(shapes, spec).items()}
     found, named = convert._understood(theirs, arch, None, None)
     assert found == replace(spec, eps=1.001e-5)
-    assert (found.name, named.scheme) == ("resnext50_32x4d", names.KERAS)
+    assert (found.name, named.scheme) == ("resnext50_32x4d", table.KERAS)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from tinyresnext.formats.pickle import machine as pickle
 from tinyresnext.formats.pickle import names as pickle_names
 from tinyresnext.formats.pickle import stack as pickle_stack
 from tinyresnext.formats.pickle.arrays import uint8_arrays
-from tinyresnext.formats.pickle.names import CHECKPOINT, Storage, Tensor
+from tinyresnext.formats.pickle.names import CHECKPOINT
+from tinyresnext.formats.pickle.tensors import Storage, Tensor
 from tinyresnext.formats.pickle.vocabulary import Global, Placeholder
 
 STORE = Storage("0", "Float", 12)

@@ -52,6 +52,7 @@ class View:
     size: tuple
     stride: tuple
     parameter: bool = False
+    quantiser: tuple | None = None  # a name of PyTorch's, scales, zero points and perhaps an axis
 
 
 class StateDict(OrderedDict):
@@ -130,9 +131,12 @@ def dump(value, storages, legacy):
             go(tuple(value.size)),
             go(tuple(value.stride)),
         ]
+        if value.quantiser is not None:
+            method, *rows = value.quantiser
+            arguments.append(marked(glob("torch", method), *map(go, rows)))
         code = call(
             "torch._utils",
-            "_rebuild_tensor_v2",
+            "_rebuild_tensor_v2" if value.quantiser is None else "_rebuild_qtensor",
             *arguments,
             b"\x89",
             call("collections", "OrderedDict"),

@@ -21,6 +21,7 @@ DTYPES = {
     "Long": "<i8",
     "Int": "<i4",
 }
+DTYPES |= {"QInt8": "<i1", "QUInt8": "<u1", "QInt32": "<i4"}
 DTYPES |= {"Short": "<i2", "Char": "<i1", "Byte": "<u1", "Bool": "<u1"}
 
 
@@ -74,6 +75,30 @@ class Tensor:
         return values[index]
 
 
+@dataclass(eq=False)
+class Quantised:
+    """A tensor of integers, and what tells which numbers they stand for."""
+
+    tensor: Tensor
+    how: tuple
+
+    def array(self):
+        method, scales, points, *axis = self.how
+        integers = self.tensor.array().astype(np.float64)
+        along = [1] * integers.ndim
+        if method == "per_channel_affine":
+            along[axis[0]] = -1
+        scales, points = (np.array(array_of(row)).reshape(along) for row in (scales, points))
+        return (scales * (integers - points)).astype(np.float32)
+
+
+def array_of(value):
+    """Return the numbers of a tensor; those of scales keep their precision."""
+    if isinstance(value, Tensor) and value.storage.kind == "Double":
+        return value.storage.values[value.offset : value.offset + value.size[0]]
+    return value.array() if isinstance(value, (Tensor, Quantised)) else value
+
+
 class Unpickler(pickle._Unpickler):
     def __init__(self, file, storages):
         super().__init__(file, encoding="utf-8")
@@ -87,6 +112,9 @@ class Unpickler(pickle._Unpickler):
             ("collections", "OrderedDict"): OrderedDict,
             ("torch._utils", "_rebuild_tensor"): Tensor,
             ("torch._utils", "_rebuild_tensor_v2"): lambda *a: Tensor(*a[:4]),
+            ("torch._utils", "_rebuild_qtensor"): lambda *a: Quantised(Tensor(*a[:4]), a[4]),
+            ("torch", "per_channel_affine"): "per_channel_affine",
+            ("torch", "per_tensor_affine"): "per_tensor_affine",
             ("torch._utils", "_rebuild_parameter"): lambda tensor, *a: tensor,
             ("torch", "Size"): tuple,
         }

@@ -173,6 +173,13 @@ def _checkpoint_seeds() -> list[bytes]:
     return [cases.checkpoint(arrays, legacy=legacy) for legacy in (True, False)]
 
 
+def _quantised() -> object:
+    files = cases.torch_files
+    rows = files.tensor(np.ones(2)), files.tensor(np.zeros(2, np.int64))
+    store = files.Storage(np.arange(6, dtype=np.int8), "QInt8")
+    return files.View(store, 0, (2, 3), (3, 1), quantiser=("per_channel_affine", *rows, 0))
+
+
 ARRAYS = {"a.weight": np.ones((2, 3), np.float32), "b": np.ones(4, np.float16)}
 READERS = {
     "zip": Reader(
@@ -194,6 +201,14 @@ READERS = {
     ),
     "orientation": Reader(lambda data: orientation(data, data), lambda: [odd.exif(6), odd.xmp(6)]),
     "checkpoint": Reader(from_file(container.read, "weights"), _checkpoint_seeds),
+    "paddle": Reader(
+        from_file(container.read, "weights"),
+        lambda: [pickle.dumps({**ARRAYS, "x@@": {"a.weight": "p"}}, p) for p in (2, 4)],
+    ),
+    "quantised": Reader(
+        from_file(container.read, "weights"),
+        lambda: [cases.torch_files.legacy_file({"a.b": _quantised()})],
+    ),
     "safetensors": Reader(
         from_file(container.read, "weights"), lambda: [foreign_files.safe_file(ARRAYS)]
     ),

@@ -19,7 +19,7 @@ from ..network.resnext import parameters
 from ..network.spec import Spec, describe
 from ..store.contents import DOCUMENTS, Stored, documents_of, json_text, json_value, meanings
 from . import infer
-from .names.schemes import TORCHVISION
+from .names.table import TORCHVISION
 from .readers.checkpoint import MAX_CARRIED
 
 __all__ = [

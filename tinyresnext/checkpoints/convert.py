@@ -19,11 +19,13 @@ from ..network.spec import Spec, variant
 from ..store.contents import Stored
 from ..system.files import shown
 from ..system.version import __version__
-from . import carried, infer, named_beside
+from . import carried, infer
+from .beside import architecture, config, folder
 from .carried import Carried
 from .names import layouts
+from .names.classification_models import INPUT, preprocessing
 from .names.schemes import Names, recognise
-from .notes import notes
+from .notes import About, notes
 from .readers import container
 from .readers.checkpoint import Look, OnDemand
 
@@ -54,7 +56,7 @@ def opened_checkpoint(
     """Understand a checkpoint without having it in memory.
 
     What `carried.written` wrote beside the tensors decides what no argument says, unless ``arch``
-    has other classes or channels.
+    has other classes or channels. Else a ``config.json`` of timm's in the folder does.
 
     In the ``with`` block each weight is read when it is asked for.
 
@@ -63,7 +65,8 @@ def opened_checkpoint(
     path : str or path
         A ``.pth`` file of either of PyTorch's formats, ``.safetensors``, ``.npz``, Torch7's ``.t7``
         or Keras' ``.h5``, recognised by its content; with the key names of any system in
-        `names.schemes.SCHEMES`.
+        `names.schemes.SCHEMES`. Or a folder as the Hugging Face Hub has them, the ``config.json``
+        in it, or the index of a checkpoint in parts.
     arch : str or Spec, optional
         The architecture; by default it is inferred from the tensors.
     stem : str, optional
@@ -73,10 +76,10 @@ def opened_checkpoint(
         One of `tinyresnext.network.spec.HEADS`; no tensor says it. By default a single output is
         under a sigmoid, and several are under a softmax.
     preprocess : Preprocess, optional
-        By default that of the system whose names the file has: ImageNet's (256, 224, bilinear),
-        CIFAR's for a CIFAR stem.
+        By default what ``config.json`` says, or that of the system whose names the file has:
+        ImageNet's (256, 224, bilinear), CIFAR's for a CIFAR stem.
     labels : sequence of str, optional
-        By default ImageNet's for 1,000 classes, numbers otherwise.
+        By default what ``config.json`` says, ImageNet's for 1,000 classes, numbers otherwise.
     ema : bool
         Take the averaged weights of a training checkpoint that has them beside the plain ones.
     licence : str
@@ -107,27 +110,48 @@ def opened_checkpoint(
         named = _understood(shapes, arch, stem, carried.understood(beside), prefix)[1]
         return _judge(shapes, named)
 
+    named_path, path = path, folder.weights(path)
     with container.opened(path, ema=ema, check=check, key=key) as found:
         beside = carried.understood(found.carried)
         spec, named = _understood(found.shapes, arch, stem, beside, prefix)
+        said = None
         if beside is None:
-            named_beside.check(path, spec, arch is not None)
+            architecture.refuse_a_part(path)
+            said = config.read(path)
+        if said is not None:
+            architecture.check(path, said, spec, arch is not None)
         spec = _with_head(spec, head, beside)
+        about = About(arch is not None, stem is not None, beside, said)
+        told = notes(found, spec, named, about)
         provenance = {
-            "source": shown(Path(path).name),
+            "source": _source(named_path, path),
             "sha256": found.sha256,
             "licence": licence,
             "converter": f"tinyresnext {__version__}",
         }
-        said = notes(found, spec, named, arch is not None, stem is not None, beside)
         if beside is not None and carried.fits(beside, spec):
             labels = beside.labels if labels is None else labels
             preprocess = preprocess or beside.preprocess
             provenance = beside.origin(provenance)
-        params = OnDemand(parameters(spec), named.tensors(found.tensors).__getitem__)
+        elif said is not None:
+            labels = said.labels if labels is None else labels
+            preprocess = preprocess or said.preprocess
+            provenance["licence"] = licence or said.licence
+        arrays = named.tensors(found.tensors)
+        if f"{INPUT}bias" in arrays:
+            own = preprocessing(arrays, infer.epsilon(named.scheme), spec.channels)
+            preprocess = preprocess or own
+            told += ("found: preprocessing, in the norm of the input (bn_data)",)
+        params = OnDemand(parameters(spec), arrays.__getitem__)
         preprocess = preprocess or infer.implied(named.scheme, spec).preprocess
         stored = Stored(spec, params, preprocess, _labels(spec, labels), provenance)
-        yield Conversion(stored, said)
+        yield Conversion(stored, told)
+
+
+def _source(given: str | os.PathLike[str], file: str | os.PathLike[str]) -> str:
+    """Return the name of a checkpoint for its provenance, with that of a folder that was named."""
+    name = Path(file).name
+    return shown(name if given is file else f"{Path(os.path.abspath(file)).parent.name}/{name}")
 
 
 def _understood(
@@ -142,7 +166,8 @@ def _understood(
     An architecture that was asked for gets the checkpoint's own classes and channels.
     """
     named = recognise(shapes, prefix)
-    shapes, eps = named.shapes(shapes), infer.epsilon(named.scheme)
+    eps = infer.epsilon(named.scheme)
+    shapes = {n: s for n, s in named.shapes(shapes).items() if not n.startswith(INPUT)}
     if arch is not None:
         spec = _asked_for(shapes, eps, arch)
     elif beside is not None:
@@ -175,7 +200,12 @@ def _judge(shapes: infer.Shapes, named: Names) -> Look:
 
     It receives the numbers of each tensor of the file.
     """
-    wanted = {key: name for name, (keys, _) in named.parts.items() for key in keys}
+    wanted = {
+        key: name
+        for name, (keys, layout) in named.parts.items()
+        if layout not in layouts.CONSTANTS
+        for key in keys
+    }
     sums = {
         key
         for keys, layout in named.parts.values()

@@ -11,7 +11,17 @@ from ..images.preprocess import CIFAR, CIFAR_100, Preprocess
 from ..network.resnext import parameters
 from ..network.spec import FIRST_PLANES, Spec
 from .imagenet import imagenet_labels
-from .names.schemes import CADENE, KERAS, MMPRETRAIN, PRLZ77, TORCH7
+from .names.layouts import FOLDED_EPSILON
+from .names.table import (
+    CADENE,
+    CLASSIFICATION_MODELS,
+    KERAS,
+    MMPRETRAIN,
+    PADDLE,
+    PRLZ77,
+    QUANTISED,
+    TORCH7,
+)
 
 __all__ = [
     "Implied",
@@ -160,7 +170,8 @@ class Implied(NamedTuple):
 
 def epsilon(scheme: str) -> float:
     """Return the epsilon of batch norms in the networks of a scheme (`names.schemes.SCHEMES`)."""
-    return KERAS_EPSILON if scheme == KERAS else EPSILON
+    known = {KERAS: KERAS_EPSILON, QUANTISED: FOLDED_EPSILON, CLASSIFICATION_MODELS: 2e-5}
+    return known.get(scheme, EPSILON)
 
 
 def implied(scheme: str, spec: Spec) -> Implied:
@@ -189,6 +200,12 @@ def implied(scheme: str, spec: Spec) -> Implied:
         CADENE: "Cadene: resized bilinearly, where the Torch7 originals were bicubic",
         MMPRETRAIN: "mmpretrain: its Pillow backend resizes; its style 'caffe', which strides "
         "elsewhere, leaves no trace",
+        CLASSIFICATION_MODELS: "classification_models: batch norm epsilon 2e-05",
+        PADDLE: "Paddle: the original images were resized with OpenCV's bilinear filter, without "
+        "antialiasing",
+        QUANTISED: "quantised: the weights are what their integers stand for; the original rounds "
+        "its activations to 8 bits too, which this network does not, so its logits are near, and "
+        "not equal. Norms are folded: those of this network are the identity and a shift",
     }
     whole = Preprocess(224, 224, "keras") if scheme == KERAS else Preprocess()
     return Implied(CIFAR if spec.small else whole, notes.get(scheme, ""))

@@ -3,45 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from ..network.spec import Spec, describe
 from . import carried, infer
+from .beside.config import Config
 from .carried import Carried
 from .names.schemes import Names
 from .readers.checkpoint import Checkpoint
+from .readers.container import PICKLED
 
 __all__ = ["notes"]
 
 
-def notes(
-    found: Checkpoint,
-    spec: Spec,
-    named: Names,
-    given: bool,
-    stem_given: bool,
-    beside: Carried | None,
-) -> tuple[str, ...]:
-    """Return what the user should know.
+class About(NamedTuple):
+    """Where what is known of a checkpoint comes from, besides its tensors.
 
-    Parameters
+    Attributes
     ----------
-    found : Checkpoint
-    spec : Spec
-    named : Names
     given, stem_given : bool
         Whether the user gave the whole architecture, or the stem.
-    beside : Carried, optional
+    carried : Carried, optional
         What was carried beside the tensors.
+    config : Config, optional
+        What a ``config.json`` of timm's says.
     """
-    said = [*_where(found, named), *_left_out(found, named)]
+
+    given: bool
+    stem_given: bool
+    carried: Carried | None
+    config: Config | None
+
+
+def notes(found: Checkpoint, spec: Spec, named: Names, about: About) -> tuple[str, ...]:
+    """Return what the user should know."""
+    said, beside, config = (
+        [*_where(found, named), *_left_out(found, named)],
+        about.carried,
+        about.config,
+    )
     how = "inferred" if beside is None else "found"
-    how = "given" if given else f"{how}, but for the stem" if stem_given else how
+    how = "given" if about.given else f"{how}, but for the stem" if about.stem_given else how
     if beside is not None:
         fits = carried.fits(beside, spec)
         said.append(carried.FOUND if fits else f"{carried.NOT_TAKEN} {describe(beside.spec)}")
+    if config is not None:
+        said.append(config.summary())
+        said += [f"not taken from config.json: {what}" for what in config.passed_over]
     said.append(f"{how}: {describe(spec)}")
-    if beside is None or given:
-        said += _assumed(spec, stem_given)
+    if beside is None or about.given:
+        said += _assumed(spec, about)
     if not spec.classes:
         said.append(
             "no classifier: the model computes features, and `finetune` gives it a classifier; "
@@ -63,7 +74,7 @@ def _where(found: Checkpoint, named: Names) -> list[str]:
     said = [f"{found.container} format{wrapper}"]
     if found.others:
         ways = ""
-        if found.container in ("zip", "legacy"):
+        if found.container in PICKLED:
             ways = " (--ema takes averaged weights, --key those under a key)"
         said.append(f"not taken: {_some(found.others)}{ways}")
     prefix = found.prefix + named.prefix
@@ -95,14 +106,14 @@ def _some(names: Sequence[str], most: int = 8) -> str:
     return ", ".join(name[:80] for name in names[:most]) + (" ..." if len(names) > most else "")
 
 
-def _assumed(spec: Spec, stem_given: bool) -> list[str]:
-    """Return what the tensors do not record, for people."""
+def _assumed(spec: Spec, about: About) -> list[str]:
+    """Return what the tensors do not record, for people; the name of an architecture tells it."""
+    known = about.config is not None and not about.given
+    how = "by its name" if known else "assumed"
     strided = "3x3" if spec.stride_on == 2 else "first 1x1"
-    assumed = f"assumed: the {strided} convolutions stride, batch norm epsilon {spec.eps:g}"
-    if spec.stem == "cifar" and not stem_given:
+    assumed = f"{how}: the {strided} convolutions stride, batch norm epsilon {spec.eps:g}"
+    if spec.stem == "cifar" and not about.stem_given:
         assumed += ", no pooling in the stem (--stem pooled says otherwise)"
     pooling = "ReLU" if spec.stem == "cifar" else "ReLU, max pooling in the stem"
-    return [
-        assumed,
-        f"assumed: {pooling}, no blur pooling and no dilation, of which tensors have no trace",
-    ]
+    trace = "" if known else ", of which tensors have no trace"
+    return [assumed, f"{how}: {pooling}, no blur pooling and no dilation{trace}"]

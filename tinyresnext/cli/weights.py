@@ -53,7 +53,7 @@ def _add_convert(c: argparse.ArgumentParser) -> None:
         "src",
         metavar="SRC",
         help="a checkpoint: .pth, .safetensors, .npz, .t7 or Keras' .h5, with the names of any "
-        "known system",
+        "known system; or a folder as the Hugging Face Hub has them, its config.json or index",
     )
     c.add_argument(
         "dst",
@@ -122,7 +122,6 @@ def _convert(a: argparse.Namespace) -> int:
     """Convert a checkpoint, and say what was understood of it."""
     from dataclasses import replace
 
-    from ..checkpoints.carried import FOUND
     from ..checkpoints.convert import opened_checkpoint
     from ..store import store
     from .output import report
@@ -145,7 +144,8 @@ def _convert(a: argparse.Namespace) -> int:
     with opened as (stored, notes):
         stored = stored._replace(preprocess=replace(stored.preprocess, **given))
         store.write(dst, stored, half=a.half)
-    how = "given" if given else "found" if FOUND in notes else "assumed"
+    told = any(note.startswith("found") and "preprocessing" in note for note in notes)
+    how = "given" if given else "found" if told else "assumed"
     for note in (*notes, f"{how}: {report.prepared(stored.preprocess)}"):
         tell(plain(f"{shown(a.src)}: {note}"))
     print(shown(dst))
@@ -155,6 +155,10 @@ def _convert(a: argparse.Namespace) -> int:
 def _model_name(src: str, dst: str | None) -> str:
     """Return the name of the model file to write; raise `UsageError` if it is no such name."""
     stem, suffix = os.path.splitext(src)
+    if os.path.isdir(src):
+        stem = os.path.abspath(src) if Path(src).name in ("", "..") else os.path.normpath(src)
+    elif suffix == ".json":  # the config or the index of a folder of a hub
+        stem = os.path.join(os.path.dirname(src), "model")
     if not dst:
         # Keras' files end in .h5 too.
         dst = f"{stem}.tinyresnext.h5" if suffix == ".h5" else f"{stem}.h5"

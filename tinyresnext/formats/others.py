@@ -36,10 +36,6 @@ _ONNX = re.compile(rb"\x08[\x01-\x20](?:[\x12\x1a\x22\x32\x3a\x42\x72]|\x28[\x00
 _SCRIPT = re.compile(r"[^/]+/(?:constants\.pkl|code/.*)")
 _EXPORTED = ("/archive_format", "/serialized_exported_program.json")
 _CHECKPOINTS = (".pth", ".pt", ".bin", ".safetensors")
-_INDEX = (
-    "the index of a checkpoint in parts, which has no weights itself; load all parts that it names "
-    "and save their tensors in one .safetensors file (safetensors.torch.load_file, save_file)"
-)
 
 
 def file_kind(head: bytes) -> str:
@@ -58,8 +54,7 @@ def file_kind(head: bytes) -> str:
         return f"an ONNX graph, which is not read; {_FLOAT}"
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text.startswith(b"{") and b'"' in text[:64]:
-        index = b'"weight_map"' in head or b'"total_size"' in head
-        return _INDEX if index else "a JSON text without weights; name the file with the tensors"
+        return "a JSON text without weights; name the file with the tensors"
     return ""
 
 

@@ -21,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..checkpoints.convert import opened_checkpoint
+from ..checkpoints.infer import usual_labels
 from ..errors import DownloadError, IntegrityError, UsageError, WeightsError
 from ..network.resnext import parameters
 from ..store import store
@@ -236,7 +237,7 @@ def _convert(entry: Entry, file: Path, sha256: str, work: Path) -> None:
         file,
         arch=entry.spec,
         preprocess=entry.preprocess,
-        labels=entry.labels,
+        labels=entry.labels or usual_labels(entry.spec),  # not those of a config.json beside it
         licence=entry.licence,
     ) as found:
         stored = found.stored

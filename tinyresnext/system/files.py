@@ -152,9 +152,12 @@ class Part(io.RawIOBase):
         return count
 
 
-def sha256_of(file: BinaryIO) -> str:
-    """Return the SHA-256 of a whole open file, in hexadecimal."""
+def sha256_of(*files: BinaryIO) -> str:
+    """Return the SHA-256 of whole open files, one behind the other, in hexadecimal."""
     import hashlib  # late: it takes milliseconds of every start, and few commands need it
 
-    file.seek(0)
-    return hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for file in files:
+        file.seek(0)
+        hashlib.file_digest(cast(io.BufferedReader, file), lambda: digest)
+    return digest.hexdigest()

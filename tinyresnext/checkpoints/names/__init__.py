@@ -1,6 +1,7 @@
 """Which system a checkpoint's key names are from, and how they become torchvision's.
 
-`schemes` recognises the system by its names. `pytorch` reads the names of systems in PyTorch,
-`keras` those of Keras, and `module_tree` trees of numbers, as Torch7 nests its modules. `layouts`
-says in which order each system keeps the axes of a weight.
+`schemes` recognises the system by its names; `table` lists those that are known. `pytorch` reads
+the names of systems in PyTorch, `keras` and `classification_models` those of Keras, `paddle` those
+of Paddle, and `module_tree` trees of numbers, as Torch7 nests its modules. `layouts` says in which
+order each system keeps the axes of a weight.
 """

@@ -18,15 +18,23 @@ from ...errors import FormatError, IntegrityError
 
 __all__ = [
     "AS_IT_IS",
+    "CONSTANTS",
     "DENSE",
+    "DENSE_1X1",
     "DEPTHWISE",
+    "FOLDED_EPSILON",
     "KERNEL",
+    "ONES",
     "OTHER_SUM",
+    "PATHS",
     "STACKED",
+    "UNIT_VARIANCE",
+    "ZEROS",
     "Layout",
     "Part",
     "Reading",
     "Shape",
+    "folded_norm",
     "is_fixed_sum",
 ]
 
@@ -74,6 +82,14 @@ def _dense(arrays: Sequence[NDArray]) -> NDArray:
     return np.ascontiguousarray(arrays[0].T)
 
 
+def _dense_1x1_shape(shapes: Sequence[Shape]) -> Shape:
+    return *_dense_shape(shapes), 1, 1
+
+
+def _dense_1x1(arrays: Sequence[NDArray]) -> NDArray:
+    return _dense(arrays)[:, :, None, None]
+
+
 def _stacked_shape(shapes: Sequence[Shape]) -> Shape:
     if not shapes[0] or any(shape[1:] != shapes[0][1:] or not shape for shape in shapes):
         raise FormatError(
@@ -81,6 +97,20 @@ def _stacked_shape(shapes: Sequence[Shape]) -> Shape:
             "equal"
         )
     return sum(shape[0] for shape in shapes), *shapes[0][1:]
+
+
+def _paths_shape(shapes: Sequence[Shape]) -> Shape:
+    found = [_kernel_shape([shape]) for shape in shapes]
+    if any(shape[:2] != (shape[1], shape[1]) for shape in found):  # else the groups are others
+        raise FormatError(
+            f"the paths of a block have kernels of {shapes[0]}; as many outputs as inputs were "
+            "expected of each"
+        )
+    return _stacked_shape(found)
+
+
+def _paths(arrays: Sequence[NDArray]) -> NDArray:
+    return np.concatenate([_kernel([array]) for array in arrays])
 
 
 def _depthwise_shape(shapes: Sequence[Shape]) -> Shape:
@@ -135,6 +165,25 @@ def is_fixed_sum(shape: Shape, at: int, numbers: NDArray) -> bool:
     return np.array_equal(output == row // width**2 * width + row % width, numbers)
 
 
+def folded_norm(norm: str, bias: str) -> dict[str, Part]:
+    """Return the parameters of a norm that was folded into a convolution with a bias.
+
+    Parameters
+    ----------
+    norm : str
+        Torchvision's name of the norm.
+    bias : str
+        The key of the convolution's bias.
+    """
+    layouts = {
+        "weight": ONES,
+        "running_mean": ZEROS,
+        "running_var": UNIT_VARIANCE,
+        "bias": AS_IT_IS,
+    }
+    return {f"{norm}.{field}": ((bias,), layout) for field, layout in layouts.items()}
+
+
 def _rank(shape: Shape, rank: int) -> Shape:
     """Return the shape, which must have that many axes."""
     if len(shape) != rank:
@@ -142,10 +191,24 @@ def _rank(shape: Shape, rank: int) -> Shape:
     return shape
 
 
+def _constant(value: float) -> Callable[[Sequence[NDArray]], NDArray]:
+    """Return a function that makes an array of one value, with the shape of its piece."""
+    return lambda arrays: np.full(arrays[0].shape, value, np.float32)
+
+
 AS_IT_IS = Layout(_only_shape, _only)
+# Of a norm that is folded into the convolution before it, only a shift is left: the convolution's
+# bias. With an epsilon of `FOLDED_EPSILON`, which is a power of two, the norm with these statistics
+# is exactly the identity with that shift.
+FOLDED_EPSILON = 2.0**-17
+ONES, ZEROS = Layout(_only_shape, _constant(1)), Layout(_only_shape, _constant(0))
+UNIT_VARIANCE = Layout(_only_shape, _constant(1 - FOLDED_EPSILON))
+CONSTANTS = (ONES, ZEROS, UNIT_VARIANCE)
 KERNEL = Layout(_kernel_shape, _kernel)  # Keras' convolutions: [k_h, k_w, c_in, c_out]
 DENSE = Layout(_dense_shape, _dense)  # Keras' classifier: [c_in, c_out]
+DENSE_1X1 = Layout(_dense_1x1_shape, _dense_1x1)  # the same, of a 1x1 convolution
 # Keras' grouped convolutions: [k_h, k_w, channels, c], and maybe the sum
 DEPTHWISE = Layout(_depthwise_shape, _depthwise)
 # Figure 3(b): the paths' weights one below the other are the grouped convolution's
 STACKED = Layout(_stacked_shape, np.concatenate)
+PATHS = Layout(_paths_shape, _paths)  # the same of Keras' kernels

@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable, Collection, Iterable
 
 from . import module_tree
-from .layouts import AS_IT_IS, Layout, Part, Reading
+from .layouts import AS_IT_IS, Layout, Part, Reading, folded_norm
 
-__all__ = ["by_key", "cadene", "mmpretrain", "prlz77", "timm_d", "torchvision"]
+__all__ = ["by_key", "cadene", "mmpretrain", "prlz77", "quantised", "timm_d", "torchvision"]
 
 _FIELD = r"(?:weight|bias|running_mean|running_var)"
 _BLOCK = r"(?:conv[123]|bn[123]|downsample\.[01])"
@@ -22,6 +22,11 @@ _DEEP = re.compile(
     re.ASCII,
 )
 
+_FOLDED = r"conv1|layer\d+\.\d+\.(?:conv[123]|downsample\.0)|fc"
+_QUANTISED = re.compile(rf"({_FOLDED})\.(weight|bias)", re.ASCII)
+_ACTIVATIONS = re.compile(
+    rf"(?:{_FOLDED}|layer\d+\.\d+\.skip_add_relu|quant)\.(?:scale|zero_point)", re.ASCII
+)
 _BACKBONE = re.compile(
     rf"backbone\.((?:conv1|bn1|layer\d+\.\d+\.(?:{_BLOCK}|downsample\.2))\.{_FIELD})", re.ASCII
 )
@@ -131,6 +136,28 @@ def cadene(keys: Collection[str]) -> Reading:
 def _cadene_resnet(key: str) -> tuple[str, Layout] | None:
     """Translate a key of Cadene's ResNets."""
     return None if key.startswith("fc.") else _plain(re.sub(r"^last_linear\.", "fc.", key))
+
+
+def quantised(keys: Collection[str]) -> Reading:
+    """Read the names of torchvision's quantised networks, whose norms are folded.
+
+    Scales and zero points of activations are not needed.
+    """
+    if not {"conv1.scale", "conv1.zero_point"} <= {*keys}:
+        return {}, [*keys]
+    parts: dict[str, Part] = {}
+    foreign = []
+    for key in keys:
+        if match := _QUANTISED.fullmatch(key):
+            module, field = match.groups()
+            if module == "fc" or field == "weight":
+                parts[key] = (key,), AS_IT_IS
+            else:
+                norm = module.replace("downsample.0", "downsample.1").replace("conv", "bn")
+                parts |= folded_norm(norm, key)
+        elif not _ACTIVATIONS.fullmatch(key):
+            foreign.append(key)
+    return parts, foreign
 
 
 def by_key(keys: Iterable[str], rename: Callable[[str], tuple[str, Layout] | None]) -> Reading:

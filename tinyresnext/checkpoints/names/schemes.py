@@ -16,31 +16,13 @@ from numpy.typing import NDArray
 
 from ...errors import FormatError, WeightsError
 from ..readers.checkpoint import OnDemand
-from . import module_tree, prefixes, pytorch
-from .keras import keras
-from .layouts import AS_IT_IS, Part, Reading, Shape
+from . import prefixes
+from .layouts import AS_IT_IS, Part, Shape
+from .table import SCHEMES
 
-__all__ = [
-    "CADENE",
-    "KERAS",
-    "MMPRETRAIN",
-    "PRLZ77",
-    "SCHEMES",
-    "TIMM_D",
-    "TORCH7",
-    "TORCHVISION",
-    "Names",
-    "recognise",
-]
+__all__ = ["SCHEMES", "Names", "recognise"]
 
 T = TypeVar("T")
-
-
-class Scheme(NamedTuple):
-    """How one system names parameters: the function that reads its keys, and a few examples."""
-
-    read: Callable[[Collection[str]], Reading]
-    examples: str
 
 
 class Names(NamedTuple):
@@ -147,7 +129,7 @@ def recognise(keys: Collection[str], prefix: str | None = None) -> Names:
         No key begins with ``prefix``.
     """
     short = {prefixes.plain_name(key): key for key in keys}
-    if len(short) < len(keys):  # without the wrappers' parts, two keys would be the same
+    if len(short) < len(keys):  # two keys would be the same
         short = {key: key for key in keys}
     counted = tuple(short.pop(name) for name in [*short] if prefixes.is_counter(name))
     possible = prefixes.possible(short.keys())
@@ -210,9 +192,8 @@ def _attempt(short: Mapping[str, str], prefix: str, possible: Collection[str]) -
     whole = any(name.startswith("conv1.") for name in parts) and any(
         name.startswith("layer1.0.") for name in parts
     )
-    names = Names(
-        scheme, parts, left_out, prefix, classifier, outside=tuple(short[name] for name in beside)
-    )
+    outside = tuple(short[name] for name in beside)
+    names = Names(scheme, parts, left_out, prefix, classifier, outside=outside)
     return Attempt(names, sorted(foreign, key=order.__getitem__), whole)
 
 
@@ -269,31 +250,3 @@ def _applied(name: str, change: Callable[[Sequence[T]], T], pieces: Sequence[T])
         return change(pieces)
     except WeightsError as error:
         raise type(error)(f"{name}: {error}") from None
-
-
-TORCHVISION, TIMM_D, MMPRETRAIN = "torchvision", "timm's variants d", "mmpretrain"
-CADENE, PRLZ77, TORCH7, KERAS = "Cadene", "prlz77", "Torch7", "Keras"
-SCHEMES: Mapping[str, Scheme] = {
-    TORCHVISION: Scheme(
-        pytorch.torchvision, "'conv1.weight', 'layer1.0.conv2.weight' and 'fc.bias'"
-    ),
-    TIMM_D: Scheme(
-        pytorch.timm_d, "'conv1.0.weight', 'layer1.0.downsample.1.weight' and 'fc.bias'"
-    ),
-    MMPRETRAIN: Scheme(
-        pytorch.mmpretrain,
-        "'backbone.conv1.weight', 'backbone.layer1.0.conv2.weight' and 'head.fc.bias'",
-    ),
-    CADENE: Scheme(
-        pytorch.cadene, "'features.0.weight', 'features.4.0.0.0.0.3.weight' and 'last_linear.bias'"
-    ),
-    PRLZ77: Scheme(
-        pytorch.prlz77,
-        "'conv_1_3x3.weight', 'stage_1.stage_1_bottleneck_0.conv_conv.weight' and "
-        "'classifier.bias'",
-    ),
-    TORCH7: Scheme(module_tree.to_torchvision, "'0.weight', '4.0.0.0.0.3.weight' and '10.bias'"),
-    KERAS: Scheme(
-        keras, "'conv1_conv/kernel:0', 'conv2_block1_2_conv/depthwise_kernel:0' and 'probs/bias:0'"
-    ),
-}

@@ -1,6 +1,6 @@
 """What a reader of other people's files returns: a `Checkpoint`, and the tensors stored in it.
 
-A reader first finds out which tensors there are and where their numbers lie (`Stored`), without
+A reader first finds out which tensors there are and where their numbers lie (`Listed`), without
 reading these. Then `examine.finish` judges names, shapes and numbers. After that a tensor is read
 whenever it is asked for, so a network is converted without being in memory as a whole.
 """
@@ -8,10 +8,11 @@ whenever it is asked for, so a network is converted without being in memory as a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
+from types import MappingProxyType
 from typing import BinaryIO, NamedTuple
 
 from numpy.typing import NDArray
@@ -29,10 +30,12 @@ __all__ = [
     "MAX_TENSORS",
     "Check",
     "Checkpoint",
+    "Listed",
     "Look",
     "OnDemand",
     "Stored",
     "checked_name",
+    "is_dense",
     "viewed",
 ]
 
@@ -141,6 +144,29 @@ class Stored(NamedTuple):
     stride: tuple[int, ...] | None = None
 
 
+class Listed(NamedTuple):
+    """What a reader finds in a file before any number of a tensor is judged.
+
+    Attributes
+    ----------
+    stored : dict of str to Stored
+        The tensors.
+    container, wrapper, others, prefix, skipped, carried
+        As in `Checkpoint`.
+    besides : mapping of str to Stored
+        Storages of which the tensors have parts: they must be read through without an error.
+    """
+
+    stored: dict[str, Stored]
+    container: str
+    wrapper: str = ""
+    others: Sequence[str] = ()
+    prefix: str = ""
+    skipped: Sequence[str] = ()
+    carried: bytes = b""
+    besides: Mapping[str, Stored] = MappingProxyType({})
+
+
 def viewed(
     file: BinaryIO,
     kind: Number,
@@ -170,6 +196,21 @@ def viewed(
     same = numel == 0 or all(n == 1 or s == p for n, s, p in zip(shape, stride, plain, strict=True))
     read = partial(pieces, file, start + offset * width, numel * width, what)
     return Stored(kind, shape, numel, read, None if same else stride)
+
+
+def is_dense(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
+    """Return whether all numbers that are spanned are the tensor's own.
+
+    They are if its axes are those of a C-ordered array in any order, some of them repeated.
+    """
+    expected = 1
+    if 0 in shape:
+        return True
+    for step, n in sorted((s, n) for n, s in zip(shape, stride, strict=True) if n > 1 and s):
+        if step != expected:
+            return False
+        expected *= n
+    return True
 
 
 def checked_name(name: object) -> str:

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import BinaryIO
 
-from ...errors import FormatError, UsageError, WeightsError
+from ...errors import FormatError, ShapeError, UsageError, WeightsError
 from ...formats.hdf5.form import SIGNATURE as HDF5
 from ...formats.stored_zip.records import LOCAL_MAGIC as ZIP
 from ...system.files import regular, shown
-from . import keras_h5, npz, safetensors, torch7, torch_file
-from .checkpoint import Check, Checkpoint
+from . import keras_h5, npz, parts, safetensors, torch7
+from .checkpoint import Check, Checkpoint, Listed
+from .examine import finish
+from .pickled import paddle, torch_file
 
-__all__ = ["opened", "read"]
+__all__ = ["PICKLED", "opened", "read"]
+
+PICKLED = (
+    "zip",
+    "legacy",
+    "paddle",
+)  # containers that may have several state dicts, each under a key
 
 
 @contextmanager
@@ -33,10 +42,11 @@ def opened(
     Parameters
     ----------
     path : path
-        A regular file. It is opened once.
+        A regular file. It is opened once. If it is the index of a checkpoint in parts, they are
+        opened too: files in the same folder (`parts.inside`).
     ema : bool
         Which weights to take if a ``.pth`` file has both plain and averaged ones, as
-        `torch_file.read` says.
+        `torch_file.listed` says.
     check : callable, optional
         Receives the names and shapes before any number is read, and what tinyresnext wrote beside
         them, and raises if they are not wanted.
@@ -60,12 +70,22 @@ def opened(
         ``ema=True``, but there are no averaged weights; nothing lies under ``key``; or ``path`` is
         not a path.
     """
-    with regular(path) as file:
+    with ExitStack() as stack:
+        file = stack.enter_context(regular(path))
         try:
-            found = _read(file, ema, check, key)
+            files, listed = [file], parts.described(file)
+            if listed is None:
+                found = _listed(file, ema, key)
+            else:
+                if ema or key is not None:
+                    raise UsageError("a checkpoint in parts has one network; name no other weights")
+                named = parts.inside(Path(path).parent, listed)
+                files = [stack.enter_context(regular(name)) for name in named]
+                found = parts.joined(listed, [_listed(one, False, None) for one in files])
+            result = _finished(files, found, check)
         except (WeightsError, UsageError) as error:
             raise type(error)(f"{shown(path)}: {error}") from None
-        yield found
+        yield result
 
 
 def read(
@@ -80,8 +100,22 @@ def read(
         return replace(found, tensors=dict(found.tensors))
 
 
-def _read(file: BinaryIO, ema: bool, check: Check | None, key: str | None) -> Checkpoint:
-    """Choose the reader by the first bytes, and let it read."""
+def _finished(files: Sequence[BinaryIO], found: Listed, check: Check | None) -> Checkpoint:
+    """Judge what was found; say which tensors these are where a file has others."""
+    try:
+        return finish(files, found, check)
+    except (FormatError, ShapeError) as error:
+        if not found.others or found.container not in PICKLED:
+            raise
+        keys = ", ".join(ascii(other)[:80] for other in found.others[:4])
+        raise type(error)(
+            f"{error}; these are the tensors under {found.wrapper!r}, and there are others under "
+            f"{keys} (--key takes them)"
+        ) from None
+
+
+def _listed(file: BinaryIO, ema: bool, key: str | None) -> Listed:
+    """Choose the reader by the first bytes, and let it list the tensors."""
     head = file.read(512)
     file.seek(0)
     for fits, reader in (
@@ -93,21 +127,22 @@ def _read(file: BinaryIO, ema: bool, check: Check | None, key: str | None) -> Ch
         if fits:
             if ema:
                 raise UsageError(
-                    "only .pth files have averaged weights beside the plain ones; read it without "
-                    "ema"
+                    "only .pth and .pdparams files have averaged weights beside the plain ones; "
+                    "read it without ema"
                 )
             if key is not None:
                 raise UsageError(
-                    "only .pth files have state dicts under keys; read it without a key (--key); a "
-                    "prefix (--prefix) says which names to take"
+                    "only .pth and .pdparams files have state dicts under keys; read it without a "
+                    "key (--key); a prefix (--prefix) says which names to take"
                 )
-            return reader.read(file, check)
+            return reader.listed(file)
     if head.startswith((b"4\n1\n3\nV", b"3\n1\n")):
         raise FormatError(
             "a Torch7 file in its ASCII form; load it with Torch7 and save it again in the binary "
             "form"
         )
-    return torch_file.read(file, ema, check, key)
+    reader = paddle if paddle.begins(head) else torch_file
+    return reader.listed(file, ema, key)
 
 
 def _is_torch7(head: bytes) -> bool:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ...errors import FormatError, IntegrityError, UnsafeError
 from ...formats.dtypes import FLOATS, MAX_DIMENSIONS, Number
 from ...system.files import PIECE, sha256_of
-from .checkpoint import MAX_TENSORS, Check, Checkpoint, Look, OnDemand, Stored
+from .checkpoint import MAX_TENSORS, Check, Checkpoint, Listed, Look, OnDemand, Stored, is_dense
 
 __all__ = ["finish"]
 
@@ -28,57 +28,43 @@ __all__ = ["finish"]
 MAX_EXPANSION = 4
 
 
-def finish(
-    file: BinaryIO,
-    stored: Mapping[str, Stored],
-    container: str,
-    check: Check | None,
-    *,
-    besides: Mapping[str, Stored] | None = None,
-    wrapper: str = "",
-    others: Sequence[str] = (),
-    prefix: str = "",
-    skipped: Sequence[str] = (),
-    carried: bytes = b"",
-) -> Checkpoint:
+def finish(files: Sequence[BinaryIO], listed: Listed, check: Check | None) -> Checkpoint:
     """Judge names and shapes, then every number, and return a checkpoint that reads on demand.
 
     Parameters
     ----------
-    file : binary file
-    stored : mapping of str to Stored
-        The tensors.
-    container, wrapper, others, prefix, skipped, carried
-        As in `Checkpoint`.
+    files : sequence of binary files
+        Those that the tensors lie in: one, or all parts of a checkpoint in their order.
+    listed : Listed
+        What a reader found in them.
     check : callable, optional
         As in `container.opened`.
-    besides : mapping of str to Stored, optional
-        Storages of which the tensors have parts: they must be read through without an error.
 
     Raises
     ------
     FormatError, IntegrityError, UnsafeError
-        What is wrong, as each reader promises; and whatever ``check`` raises, or what it returns.
+        What is wrong, as each reader promises: a zip member's CRC differs, or a double does not
+        fit into float32; and whatever ``check`` raises, or what it returns.
     """
+    stored = listed.stored
     _judge_sizes(stored)
     shapes = {name: tensor.shape for name, tensor in stored.items()}
-    look = check(dict(shapes), carried) if check is not None else None
-    _judge_expansion(file, stored)
-    for name, storage in (besides or {}).items():
+    look = check(dict(shapes), listed.carried) if check is not None else None
+    _judge_expansion(files, stored)
+    for name, storage in listed.besides.items():
         _judged(storage, name, None)
     crcs = {name: _judged(tensor, name, look) for name, tensor in stored.items()}
-    digest = sha256_of(file)
     tensors = OnDemand(stored, lambda name: _array(stored[name], name, crcs[name]))
     return Checkpoint(
         tensors,
         shapes,
-        container,
-        wrapper,
-        tuple(others),
-        prefix,
-        tuple(skipped),
-        digest,
-        carried,
+        listed.container,
+        listed.wrapper,
+        tuple(listed.others),
+        listed.prefix,
+        tuple(listed.skipped),
+        sha256_of(*files),
+        listed.carried,
     )
 
 
@@ -95,9 +81,9 @@ def _judge_sizes(stored: Mapping[str, Stored]) -> None:
             )
 
 
-def _judge_expansion(file: BinaryIO, stored: Mapping[str, Stored]) -> None:
-    """Raise if the tensors would take much more memory than the file has bytes."""
-    size = os.fstat(file.fileno()).st_size
+def _judge_expansion(files: Sequence[BinaryIO], stored: Mapping[str, Stored]) -> None:
+    """Raise if the tensors would take much more memory than the files have bytes."""
+    size = sum(os.fstat(file.fileno()).st_size for file in files)
     produced = sum(
         max(tensor.numel, prod(tensor.shape)) * _result(tensor.kind).itemsize
         for tensor in stored.values()
@@ -117,7 +103,7 @@ def _judged(tensor: Stored, name: str, look: Look | None) -> int:
     file: only views of PyTorch and Torch7 have gaps, and these are not compressed.
     """
     dtype, crc, at = np.dtype(tensor.kind.dtype), 0, 0
-    dense = tensor.stride is None or _is_dense(tensor.shape, tensor.stride)
+    dense = tensor.stride is None or is_dense(tensor.shape, tensor.stride)
     raw = np.empty(0 if dense else tensor.numel, dtype)
     for piece in tensor.pieces():
         crc, some = zlib.crc32(piece, crc), np.frombuffer(piece, dtype)
@@ -137,21 +123,6 @@ def _judged(tensor: Stored, name: str, look: Look | None) -> int:
             if look is not None:
                 look(name, at, numbers)
     return crc
-
-
-def _is_dense(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
-    """Return whether all numbers that are spanned are the tensor's own.
-
-    They are if its axes are those of a C-ordered array in any order, some of them repeated.
-    """
-    expected = 1
-    if 0 in shape:
-        return True
-    for step, n in sorted((s, n) for n, s in zip(shape, stride, strict=True) if n > 1 and s):
-        if step != expected:
-            return False
-        expected *= n
-    return True
 
 
 def _result(kind: Number) -> np.dtype:

@@ -23,10 +23,9 @@ from ...formats.dtypes import BY_HDF5
 from ...formats.hdf5.form import AGAIN
 from ...formats.hdf5.tree import Tree, shown
 from ...system.files import pieces
-from .checkpoint import MAX_TENSORS, Check, Checkpoint, Stored, checked_name
-from .examine import finish
+from .checkpoint import MAX_TENSORS, Listed, Stored, checked_name
 
-__all__ = ["read"]
+__all__ = ["listed"]
 
 # HDF5's classes of types, in the order of their numbers
 _CLASSES = (
@@ -43,16 +42,14 @@ _CLASSES = (
 )
 
 
-def read(file: BinaryIO, check: Check | None = None) -> Checkpoint:
-    """Read an open file, at any position; ``check`` as in `container.opened`.
+def listed(file: BinaryIO) -> Listed:
+    """List the tensors of an open file, at any position.
 
     Raises
     ------
     FormatError
         Cut short, not such a file, or written in a form that is not understood; the message says
         how to rewrite it.
-    IntegrityError
-        A double does not fit into float32.
     UnsafeError
         Something lies outside the file or across something else, is a link, in pieces, filtered or
         in other files.
@@ -75,7 +72,7 @@ def read(file: BinaryIO, check: Check | None = None) -> Checkpoint:
             stored[name] = _stored(file, tree, (*place, *inside.split("/")), name)
             if len(stored) > MAX_TENSORS:
                 raise UnsafeError(f"the file has more than {MAX_TENSORS:,} tensors; do not use it")
-    return finish(file, stored, "keras", check, wrapper=wrapper, others=others)
+    return Listed(stored, "keras", wrapper=wrapper, others=others)
 
 
 def _of_layer(layer: str, name: str) -> str:

@@ -10,15 +10,14 @@ from ...errors import FormatError, UnsafeError
 from ...formats.dtypes import BY_NUMPY
 from ...formats.npy import numbers, read_array, read_header
 from ...formats.stored_zip.reader import Member, read_members
-from .checkpoint import CARRIED_NAME, MAX_CARRIED, Check, Checkpoint, Stored, checked_name
-from .examine import finish
-from .wrappers import unwrap
+from .checkpoint import CARRIED_NAME, MAX_CARRIED, Listed, Stored, checked_name
+from .pickled.wrappers import unwrap
 
-__all__ = ["read"]
+__all__ = ["listed"]
 
 
-def read(file: BinaryIO, check: Check | None = None) -> Checkpoint:
-    """Read an open file, at any position; ``check`` as in `container.opened`.
+def listed(file: BinaryIO) -> Listed:
+    """List the tensors of an open file, at any position.
 
     Raises
     ------
@@ -26,7 +25,7 @@ def read(file: BinaryIO, check: Check | None = None) -> Checkpoint:
         Cut short, not such a file, arrays of a type that weights do not have, or its parts
         contradict each other.
     IntegrityError
-        A member's CRC differs, or a double does not fit into float32.
+        The CRC of a member that is read here differs.
     UnsafeError
         Made to be misread or to fill the memory, or an array of Python objects, which are never
         loaded.
@@ -43,7 +42,7 @@ def read(file: BinaryIO, check: Check | None = None) -> Checkpoint:
         key = checked_name(name.removesuffix(".npy"))
         tensors[key] = _stored(file, member, key)
     prefix, named, counters = unwrap(tensors)
-    return finish(file, named, "npz", check, prefix=prefix, skipped=counters, carried=carried)
+    return Listed(named, "npz", prefix=prefix, skipped=counters, carried=carried)
 
 
 def _carried(file: BinaryIO, member: Member) -> bytes:

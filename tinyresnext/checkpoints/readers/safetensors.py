@@ -26,11 +26,10 @@ from ...errors import FormatError, UnsafeError
 from ...formats.dtypes import MAX_DIMENSIONS, NUMBERS, Number
 from ...system.checks import is_int
 from ...system.files import pieces
-from .checkpoint import CARRIED_KEY, MAX_CARRIED, Check, Checkpoint, Stored, checked_name
-from .examine import finish
-from .wrappers import unwrap
+from .checkpoint import CARRIED_KEY, MAX_CARRIED, Listed, Stored, checked_name
+from .pickled.wrappers import unwrap
 
-__all__ = ["read"]
+__all__ = ["json_object", "listed"]
 
 # bytes; the format allows 100 MB, a ResNeXt-101 needs 60 KB, and parsed it can take 25 times as
 # much
@@ -49,15 +48,13 @@ _OTHER_TYPES = (
 )
 
 
-def read(file: BinaryIO, check: Check | None = None) -> Checkpoint:
-    """Read an open file, at any position; ``check`` as in `container.opened`.
+def listed(file: BinaryIO) -> Listed:
+    """List the tensors of an open file, at any position.
 
     Raises
     ------
     FormatError
         Cut short, not such a file, or its parts contradict each other.
-    IntegrityError
-        A double does not fit into float32.
     UnsafeError
         The header is made to be misread or to fill the memory: too long, too deep, a key twice,
         gaps and overlaps.
@@ -73,9 +70,7 @@ def read(file: BinaryIO, check: Check | None = None) -> Checkpoint:
         tensors[name] = Stored(kind, shape, prod(shape), read_numbers)
     _check_ranges(ranges, size - begin)
     prefix, named, counters = unwrap(tensors)
-    return finish(
-        file, named, "safetensors", check, prefix=prefix, skipped=counters, carried=carried
-    )
+    return Listed(named, "safetensors", prefix=prefix, skipped=counters, carried=carried)
 
 
 def _header(file: BinaryIO, size: int) -> tuple[dict[str, object], int]:
@@ -94,36 +89,44 @@ def _header(file: BinaryIO, size: int) -> tuple[dict[str, object], int]:
     raw = file.read(length)
     if len(raw) != length or not raw.startswith(b"{"):
         raise FormatError("the header is not the JSON object of a safetensors file; fetch it again")
+    return json_object(raw, "the header"), 8 + length
+
+
+def json_object(raw: bytes, what: str) -> dict[str, object]:
+    """Return a JSON object without a key twice and without any number that is not whole.
+
+    Raises
+    ------
+    FormatError, UnsafeError
+        It is none; ``what`` is its name in the message.
+    """
+
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise UnsafeError(
+                f"{what} has a key twice, so two programs may read two different files in it; do "
+                "not use it"
+            )
+        return found
+
+    def refuse(text: str) -> NoReturn:
+        raise FormatError(f"{what} has the number {text[:40]}; expected whole numbers only")
+
     try:
-        header = json.loads(
+        found = json.loads(
             raw.decode("utf-8"),
-            object_pairs_hook=_unique,
-            parse_constant=_refuse,
-            parse_float=_refuse,
+            object_pairs_hook=unique,
+            parse_constant=refuse,
+            parse_float=refuse,
         )
     except (ValueError, RecursionError) as error:
         raise FormatError(
-            f"the header is not valid JSON: {str(error)[:80]}; fetch the file again"
+            f"{what} is not valid JSON: {str(error)[:80]}; fetch the file again"
         ) from None
-    if type(header) is not dict:
-        raise FormatError("the header is not a JSON object; fetch the file again")
-    return header, 8 + length
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Return a JSON object, in which no key may stand twice."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise UnsafeError(
-            "the header has a key twice, so two programs may read two different files in it; do "
-            "not use it"
-        )
+    if type(found) is not dict:
+        raise FormatError(f"{what} is not a JSON object; fetch the file again")
     return found
-
-
-def _refuse(text: str) -> NoReturn:
-    """Raise `FormatError` for NaN, Infinity and fractions, which no header has."""
-    raise FormatError(f"the header has the number {text[:40]}; expected whole numbers only")
 
 
 def _carried(metadata: object) -> bytes:

@@ -12,10 +12,9 @@ from typing import BinaryIO
 
 from ...errors import FormatError, UnsafeError
 from ...formats.lua.objects import MAX_DEPTH, LuaObject, LuaTensor, read_objects
-from .checkpoint import MAX_TENSORS, Check, Checkpoint, Stored, viewed
-from .examine import finish
+from .checkpoint import MAX_TENSORS, Listed, Stored, viewed
 
-__all__ = ["read"]
+__all__ = ["listed"]
 
 MAX_MODULES = 50_000  # met on the way through the tree, where one that is shared counts each time
 MAX_TREE = 40  # of modules in modules; a ResNeXt has 7
@@ -23,15 +22,13 @@ PARAMETERS = ("weight", "bias", "running_mean", "running_var")
 REPLICAS = ("nn.DataParallelTable", "nn.DataParallel")  # their first child is the network
 
 
-def read(file: BinaryIO, check: Check | None = None) -> Checkpoint:
-    """Read an open file, at any position; ``check`` as in `container.opened`.
+def listed(file: BinaryIO) -> Listed:
+    """List the tensors of an open file, at any position.
 
     Raises
     ------
     FormatError
         Cut short, not such a file, or without a network.
-    IntegrityError
-        A double does not fit into float32.
     UnsafeError
         Built to exhaust memory or time: too deep, too many objects, tensors that reach beyond
         their storage.
@@ -40,9 +37,9 @@ def read(file: BinaryIO, check: Check | None = None) -> Checkpoint:
     tensors: dict[str, Stored] = {}
     for path, module in _modules(root):
         if len(tensors) > MAX_TENSORS:
-            break  # `finish` refuses them
+            break  # `examine.finish` refuses them
         tensors |= _tensors(file, path, module)
-    return finish(file, tensors, "torch7", check, wrapper=wrapper, others=others)
+    return Listed(tensors, "torch7", wrapper=wrapper, others=others)
 
 
 def _tensors(file: BinaryIO, path: str, module: LuaObject) -> dict[str, Stored]:

@@ -1,15 +1,19 @@
-"""NumPy arrays of bytes inside a pickle, as data sets are published, read without importing names.
+"""NumPy arrays inside a pickle, read without importing names.
+
+Two kinds of files have them: data sets, whose arrays of bytes are made at once, and Paddle's
+checkpoints, of whose arrays only the places in the file are noted.
 
 An array is pickled as three steps: ``_reconstruct(ndarray, (0,), b"b")`` makes an empty one,
 ``dtype("u1", ...)`` its type, and a state of ``(version, shape, dtype, is_fortran, bytes)`` fills
-it. The same opcodes run here, on `UInt8Array`. Nothing is allocated beyond the bytes that stand in
-the pickle.
+it. The same opcodes run here, on `UInt8Array` and `PlacedArray`. Nothing is allocated beyond the
+bytes that stand in the pickle.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +21,27 @@ from numpy.typing import NDArray
 from ...errors import FormatError, UnsafeError
 from ...system.checks import is_int
 from ..dtypes import MAX_DIMENSIONS
-from .vocabulary import Global, Vocabulary
+from .names import CHECKPOINT
+from .vocabulary import Global, Placeholder, Vocabulary
 
-__all__ = ["UInt8Array", "uint8_arrays"]
+__all__ = ["PlacedArray", "Run", "UInt8Array", "uint8_arrays", "weights"]
 
 NDARRAY = Global("numpy", "ndarray")
+MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
+# NumPy's types of weights -> PyTorch's words; Paddle keeps bfloat16 as uint16
+WORDS: Mapping[str, str] = {
+    "f8": "Double",
+    "f4": "Float",
+    "f2": "Half",
+    "u2": "BFloat16",
+    "i8": "Long",
+    "i4": "Int",
+    "i2": "Short",
+    "i1": "Char",
+    "u1": "Byte",
+    "b1": "Bool",
+}
+LONGEST = 1 << 10  # bytes of a text or an array that is kept; of longer ones the place is noted
 MORE_MEMORY = 64 << 20  # bytes of what is no array
 SHORT = 256  # bytes: what Python 2 pickled as a shorter string is a name, as a longer one is pixels
 
@@ -86,8 +106,7 @@ def uint8_arrays(most_text: int) -> Vocabulary:
     """
     return Vocabulary(
         calls={
-            Global("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-            Global("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+            **{Global(module, "_reconstruct"): _reconstruct for module in MODULES},
             Global("numpy", "dtype"): _dtype,
             Global("_codecs", "encode"): _encode,
         },
@@ -128,3 +147,152 @@ def _encode(arguments: tuple) -> bytes:
         raise FormatError(
             "a string of bytes in the pickle contains characters that are not bytes"
         ) from None
+
+
+# -- arrays of weights, whose numbers stay in the file
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Bytes of an array: in memory if they are few, else ``count`` in the file from ``start`` on.
+
+    If ``is_text``, they are written as text in UTF-8, a character for each byte.
+    """
+
+    start: int
+    count: int
+    is_text: bool
+    data: bytes | None = None
+
+
+@dataclass(eq=False, slots=True)
+class PlacedArray:
+    """An array of numbers; without a ``run`` until the pickle has filled it."""
+
+    word: str = ""
+    shape: tuple[int, ...] = ()
+    is_fortran: bool = False
+    run: Run | None = None
+
+    def set_state(self, state: object) -> None:
+        """Take ``(version, shape, dtype, is_fortran, bytes)``."""
+        if self.run is not None or type(state) is not tuple or len(state) != 5:
+            raise UnsafeError(
+                "an array in the pickle is filled twice, or with something that is not its five "
+                "parts"
+            )
+        version, shape, dtype, is_fortran, data = state
+        if version != 1:
+            raise FormatError(
+                f"an array in the pickle has the version {ascii(version)[:40]}, not 1"
+            )
+        sides = shape if type(shape) is tuple and len(shape) <= MAX_DIMENSIONS else (-1,)
+        if not all(is_int(n, 0, (1 << 62) - 1) for n in sides) or type(is_fortran) is not bool:
+            raise FormatError(
+                f"an array in the pickle has no shape of up to {MAX_DIMENSIONS} whole numbers"
+            )
+        if type(dtype) is not PlacedType or not dtype.word:
+            return  # Python objects, or numbers that no weights are of
+        run = _run(data)
+        bytes_ = math.prod(sides) * np.dtype(dtype.name).itemsize
+        if run is None or not bytes_ <= run.count <= (2 if run.is_text else 1) * bytes_:
+            raise FormatError(
+                f"an array in the pickle has not {bytes_:,} bytes for the shape {sides!s:.80}"
+            )
+        self.word, self.shape, self.is_fortran, self.run = dtype.word, sides, is_fortran, run
+
+
+@dataclass(eq=False, slots=True)
+class PlacedType:
+    """NumPy's dtype; ``word`` is PyTorch's word for it, empty if no weights are of it."""
+
+    name: str = ""
+    word: str = ""
+
+    def set_state(self, state: object) -> None:
+        """Take the state of a plain type: no fields, no subarray, little-endian."""
+        if type(state) is not tuple or len(state) < 5:
+            raise UnsafeError("a dtype in the pickle has not the parts of a dtype")
+        if state[1] not in ("<", "|") or any(part is not None for part in state[2:5]):
+            self.word = ""
+
+
+def _run(data: object) -> Run | None:
+    """Return the bytes of an array as they stand in the pickle, None if they are no bytes."""
+    if type(data) is str:  # a short string of Python 2
+        data = data.encode()
+    if type(data) is bytes:
+        return Run(0, len(data), False, data)
+    if type(data) is _Encoded:
+        return data.run
+    return data if type(data) is Run and not data.is_text else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """Stands for a long text that is to become bytes in Latin-1."""
+
+    run: Run
+
+
+def _encode_any(arguments: tuple) -> object:
+    """Return what ``_codecs.encode(text, "latin1")`` means, for long texts too."""
+    text = arguments[0] if arguments else None
+    if len(arguments) == 2 and arguments[1] == "latin1" and type(text) is Run and text.is_text:
+        return _Encoded(text)
+    if len(arguments) == 2 and type(text) is str and arguments[1] == "latin1":
+        return _encode(arguments)
+    return Placeholder(Global("_codecs", "encode"))
+
+
+def _placed(arguments: tuple) -> PlacedArray | Placeholder:
+    """Return what ``_reconstruct(ndarray, (0,), b"b")`` means: an empty array."""
+    if arguments[:1] != (NDARRAY,):
+        return Placeholder(Global(MODULES[0], "_reconstruct"))
+    return PlacedArray()
+
+
+def _placed_type(arguments: tuple) -> PlacedType:
+    """Return what ``dtype("f4", align, copy)`` means."""
+    name = arguments[0] if arguments else None
+    return PlacedType(name, WORDS[name]) if type(name) is str and name in WORDS else PlacedType()
+
+
+def _tuple(arguments: tuple) -> tuple | Placeholder:
+    """Return what ``tuple(parts)`` means."""
+    if len(arguments) != 1 or type(arguments[0]) not in (list, tuple):
+        return Placeholder(Global("builtins", "tuple"))
+    return tuple(arguments[0])
+
+
+def _no_bytes(arguments: tuple) -> bytes | Placeholder:
+    """Return what ``bytes()`` means: so Python writes none, before protocol 3."""
+    return Placeholder(Global("builtins", "bytes")) if arguments else b""
+
+
+def weights() -> Vocabulary:
+    """Return the vocabulary of a pickle whose arrays are `PlacedArray`.
+
+    Like a checkpoint of PyTorch, it may have anything beside them.
+    """
+    return replace(
+        CHECKPOINT,
+        calls={
+            **CHECKPOINT.calls,
+            **{Global(module, "_reconstruct"): _placed for module in MODULES},
+            Global("numpy", "dtype"): _placed_type,
+            Global("_codecs", "encode"): _encode_any,
+            Global("builtins", "bytes"): _no_bytes,
+            Global("__builtin__", "bytes"): _no_bytes,
+            Global("builtins", "tuple"): _tuple,
+            Global("__builtin__", "tuple"): _tuple,
+        },
+        types={*CHECKPOINT.types, NDARRAY},
+        states={
+            **CHECKPOINT.states,
+            PlacedArray: PlacedArray.set_state,
+            PlacedType: PlacedType.set_state,
+        },
+        longest=LONGEST,
+        passed=Run,
+    )

@@ -15,7 +15,7 @@ from .vocabulary import MAX_ITEMS, Global, Placeholder, Vocabulary, set_item
 __all__ = ["Builder"]
 
 _SET, _FROZENSET = Global("builtins", "set"), Global("builtins", "frozenset")
-_TEXT, _NUMBER = Global("builtins", "str"), Global("builtins", "int")
+_NUMBER = Global("builtins", "int")
 _PARTIAL = Global("functools", "partial")  # the one kind of object that a pickle calls
 
 
@@ -58,7 +58,8 @@ class Builder:
     def text(self, raw: bytes | None, read: Callable[[bytes], object] = bytes.decode) -> None:
         """Push what ``read`` makes of a text's bytes, a placeholder if they were passed over."""
         if raw is None:
-            return self.stack.push(Placeholder(_TEXT), 64)
+            is_text = read is bytes.decode
+            return self.stack.push(self.vocabulary.passed(*self.source.passed, is_text), 100)
         try:
             value = read(raw)
         except UnicodeDecodeError:

@@ -19,7 +19,7 @@ from typing import BinaryIO
 from ...errors import FormatError, UnsafeError
 from .builder import Builder
 from .scan import asked_for
-from .texts import float_of, integer_of, quoted, slot_of, unescaped
+from .source import float_of, integer_of, quoted, slot_of, unescaped
 from .vocabulary import Vocabulary
 
 __all__ = ["MAX_OPCODES", "MAX_SHARED", "load"]

@@ -1,74 +1,27 @@
 """The names that a checkpoint's pickle may mention, and what each means. Nothing is imported.
 
-A tensor becomes a description, a `Tensor`; its numbers are read later, once every description is
-known to lie inside the file. Of the names without a meaning, those that run code or commands are
-refused (`dangerous`), since weights never need them and attacks do. What any other name makes, of a
-library or a trainer's own, is kept as an empty `Placeholder`.
+A tensor becomes a description (`tensors.Tensor`); its numbers are read later, once every
+description is known to lie inside the file. Of the names without a meaning, those that run code or
+commands are refused (`dangerous`), since weights never need them and attacks do. What any other
+name makes, of a library or a trainer's own, is kept as an empty `Placeholder`.
 """
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
-from dataclasses import dataclass
 
 from ...errors import UnsafeError
-from ...system.checks import is_int
-from ..dtypes import BY_TORCH, MAX_DIMENSIONS
 from .dangerous import is_plain, is_public, runs_code
+from .tensors import REBUILD, STORAGES, parameter
 from .vocabulary import Global, Placeholder, Vocabulary, set_item
 
-__all__ = ["CHECKPOINT", "STORAGES", "UNREAD", "Storage", "Tensor", "is_array", "is_unknown_class"]
+__all__ = ["CHECKPOINT", "is_array", "is_unknown_class"]
 
-# of a tensor, zero-sized axes counted as one: larger shapes overflow NumPy's arithmetic
-MAX_ELEMENTS = 1 << 40
 # bytes of a text; longer ones are no names
 MAX_TEXT = 1 << 16
 MAX_MEMORY = 48 << 20  # bytes of all objects of a pickle
 
 
-@dataclass(frozen=True, slots=True)
-class Storage:
-    """A row of numbers elsewhere in the file.
-
-    It has a key there, a type (the word before "Storage" in PyTorch's name), and a length.
-    """
-
-    key: str
-    kind: str
-    numel: int
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """A view of a storage, always inside its declared length.
-
-    ``offset`` and ``stride`` count elements.
-    """
-
-    storage: Storage
-    offset: int
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-
-
-# Storages whose numbers are not read, and the bytes of a number
-UNREAD = {
-    "ComplexHalf": 4,
-    "ComplexFloat": 8,
-    "ComplexDouble": 16,
-    "QInt8": 1,
-    "QUInt8": 1,
-    "QInt32": 4,
-    "QUInt4x2": 1,
-    "QUInt2x4": 1,
-    "Untyped": 1,
-}
-STORAGES = {
-    Global(module, f"{kind}Storage"): kind
-    for module in ("torch", "torch.cuda", "torch.storage")
-    for kind in (*BY_TORCH, *UNREAD)
-}
 # Classes of tensors that are no more than their numbers
 _PLAIN_TENSORS = {
     Global("torch", "Tensor"),
@@ -119,24 +72,6 @@ def _size(arguments: tuple) -> tuple:
     return arguments[0]
 
 
-def _rebuild_parameter(arguments: tuple) -> Tensor | Placeholder:
-    """Return what ``(tensor, requires_grad, hooks)`` means: that tensor.
-
-    A fourth entry has attributes of the parameter, which are dropped.
-    """
-    if len(arguments) not in (3, 4) or type(arguments[0]) not in (Tensor, Placeholder):
-        raise UnsafeError("the arguments of torch._utils._rebuild_parameter are not a tensor's")
-    _refuse_hooks(*arguments[1:3])
-    return arguments[0]
-
-
-def _parameter(arguments: tuple) -> Tensor | Placeholder:
-    """Return what ``Parameter(tensor, requires_grad)`` means: that tensor."""
-    if not 1 <= len(arguments) <= 2 or type(arguments[0]) not in (Tensor, Placeholder):
-        raise UnsafeError("the arguments of torch.nn.parameter.Parameter are not a tensor's")
-    return arguments[0]
-
-
 def _rebuild_from_type(arguments: tuple) -> object:
     """Return what ``(function, class, arguments, attributes)`` means.
 
@@ -145,56 +80,9 @@ def _rebuild_from_type(arguments: tuple) -> object:
     function, cls, inner = arguments[:3] if len(arguments) == 4 else (None, None, None)
     if type(function) is not Global or type(cls) is not Global or type(inner) is not tuple:
         raise UnsafeError("the arguments of torch._tensor._rebuild_from_type_v2 are not a tensor's")
-    if cls not in _PLAIN_TENSORS or function not in _REBUILD:
+    if cls not in _PLAIN_TENSORS or function not in REBUILD:
         return Placeholder(cls)
-    return _REBUILD[function](inner)
-
-
-def _rebuild_tensor_v2(arguments: tuple) -> Tensor:
-    """Return what ``(storage, offset, size, stride, requires_grad, hooks)`` means.
-
-    In some files a last entry of metadata follows, which is not used.
-    """
-    if len(arguments) not in (6, 7):
-        raise UnsafeError(
-            f"torch._utils._rebuild_tensor_v2 has {len(arguments)} arguments; 6 were expected"
-        )
-    _refuse_hooks(*arguments[4:6])
-    return _rebuild_tensor(arguments[:4])
-
-
-def _rebuild_tensor(arguments: tuple) -> Tensor:
-    """Return what ``(storage, offset, size, stride)`` means, checked to lie inside the storage."""
-    if len(arguments) != 4 or type(arguments[0]) is not Storage:
-        raise UnsafeError("a tensor is described without a storage, an offset, a size and a stride")
-    storage, offset, size, stride = arguments
-    if (
-        type(size) is not tuple
-        or type(stride) is not tuple
-        or not len(size) == len(stride) <= MAX_DIMENSIONS
-    ):
-        raise UnsafeError(
-            f"a tensor's size and stride must be two tuples of one length, at most {MAX_DIMENSIONS}"
-        )
-    if not all(is_int(n, 0, (1 << 62) - 1) for n in (offset, *size, *stride)):
-        raise UnsafeError("a tensor's offset, size and stride must be integers of at least zero")
-    if math.prod(max(n, 1) for n in size) > MAX_ELEMENTS:
-        raise UnsafeError(f"a tensor of shape {size} is larger than any file")
-    last = offset - 1
-    if 0 not in size:
-        last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
-    if last >= storage.numel:
-        raise UnsafeError(
-            f"a tensor of shape {size} reaches element {last} of a storage of {storage.numel}"
-        )
-    return Tensor(storage, offset, size, stride)
-
-
-def _refuse_hooks(requires_grad: object, hooks: object) -> None:
-    """Raise `UnsafeError` unless ``requires_grad`` is a flag and there are no hooks."""
-    empty = hooks is None or (type(hooks) is OrderedDict and not hooks)
-    if type(requires_grad) is not bool or not empty:
-        raise UnsafeError("a tensor comes with hooks, which are code; save only model.state_dict()")
+    return REBUILD[function](inner)
 
 
 def _getattr(arguments: tuple) -> Global | Placeholder:
@@ -247,12 +135,6 @@ def _only_attributes(target: OrderedDict, state: object) -> None:
         raise UnsafeError("the pickle sets attributes of an OrderedDict that it has already")
 
 
-_REBUILD = {
-    Global("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    Global("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
-    Global("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
-    Global("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor_v2,
-}
 _CALLS = {
     Global("__builtin__", "getattr"): _getattr,
     Global("builtins", "getattr"): _getattr,
@@ -264,8 +146,8 @@ _CALLS = {
     Global("functools", "reduce"): _reduce,
     Global("torch", "Size"): _size,
     Global("torch._tensor", "_rebuild_from_type_v2"): _rebuild_from_type,
-    Global("torch.nn.parameter", "Parameter"): _parameter,
-    **_REBUILD,
+    Global("torch.nn.parameter", "Parameter"): parameter,
+    **REBUILD,
 }
 
 

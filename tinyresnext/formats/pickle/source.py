@@ -1,15 +1,22 @@
-"""The bytes of a pickle, counted: numbers, texts, lines, and frames."""
+"""The bytes of a pickle, counted: numbers, texts, lines, and frames.
+
+The functions understand numbers and texts as protocols 0 and 1 write them: in letters, one a line.
+"""
 
 from __future__ import annotations
 
+import codecs
+import re
 import struct
 from typing import Any, BinaryIO
 
 from ...errors import FormatError, UnsafeError
 
-__all__ = ["Source"]
+__all__ = ["Source", "float_of", "integer_of", "quoted", "slot_of", "unescaped"]
 
 MAX_LINE = 256  # bytes of a line in which a module, a name or a number stands
+_INTEGER = re.compile(rb"[+-]?\d+L?", re.ASCII)
+_FLOAT = re.compile(rb"[+-]?(?:\d+\.?\d*(?:e[+-]?\d+)?|\.\d+(?:e[+-]?\d+)?|inf|nan)", re.IGNORECASE)
 
 
 class Source:
@@ -29,6 +36,7 @@ class Source:
         self._stream, self._longest, self._passes_over = stream, longest, passes_over
         self.position = 0
         self.frame_end = 0
+        self.passed = (0, 0)  # where the last text that was passed over begins, and its bytes
 
     def read(self, count: int) -> bytes:
         """Return exactly ``count`` bytes."""
@@ -57,6 +65,7 @@ class Source:
             )
         if count <= self._longest:
             return self.read(count)
+        self.passed = self.position, count
         while count:
             count -= len(self.read(min(count, 1 << 16)))
         return None
@@ -99,3 +108,44 @@ class Source:
             raise FormatError(
                 f"the opcode at byte {start} of the pickle crosses the end of its frame"
             )
+
+
+def integer_of(line: bytes) -> int:
+    """Return a whole number; ``00`` and ``01`` are False and True, and an L may stand behind."""
+    if line in (b"00", b"01"):
+        return line == b"01"
+    if not _INTEGER.fullmatch(line):
+        raise FormatError(f"{ascii(line)[1:80]} in the pickle is no whole number")
+    return int(line.removesuffix(b"L"))
+
+
+def float_of(line: bytes) -> float:
+    """Return a number of floating point."""
+    if not _FLOAT.fullmatch(line):
+        raise FormatError(f"{ascii(line)[1:80]} in the pickle is no number")
+    return float(line)
+
+
+def slot_of(line: bytes) -> int:
+    """Return the number of a slot of the memo."""
+    if not line.isdigit() or len(line) > 10:
+        raise FormatError(f"{ascii(line)[1:80]} in the pickle is no slot of the memo")
+    return int(line)
+
+
+def quoted(line: bytes) -> bytes:
+    """Return the bytes of a string in quotes, as Python 2 shows it."""
+    if len(line) < 2 or line[:1] not in (b"'", b'"') or line[-1:] != line[:1]:
+        raise FormatError("a string in the pickle does not stand in quotes")
+    try:
+        return codecs.escape_decode(line[1:-1])[0]
+    except ValueError:
+        raise FormatError("a string in the pickle has a damaged escape") from None
+
+
+def unescaped(line: bytes) -> str:
+    """Return a text whose characters beyond Latin-1 are escaped."""
+    try:
+        return codecs.raw_unicode_escape_decode(line)[0]
+    except UnicodeDecodeError:
+        raise FormatError("a text in the pickle has a damaged escape") from None

@@ -70,7 +70,10 @@ class Vocabulary:
     refusal : str
         Completes the message "the file names X, which ..." for a name that is not permitted.
     passes_over : bool
-        Whether texts that are too long become placeholders.
+        Whether texts that are too long are passed over.
+    passed : callable
+        What such a text becomes: the callable receives the byte at which it begins, how many bytes
+        it has, and whether it is text in UTF-8; by default a placeholder.
     """
 
     calls: Mapping[Global, Callable[[tuple], object]]
@@ -82,6 +85,9 @@ class Vocabulary:
     most_memory: int
     refusal: str
     passes_over: bool = False
+    passed: Callable[[int, int, bool], object] = lambda start, count, is_text: Placeholder(
+        Global("builtins", "str")
+    )
 
     def permits(self, name: Global) -> bool:
         """Return whether the pickle may mention this name."""

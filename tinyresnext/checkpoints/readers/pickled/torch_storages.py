@@ -10,14 +10,26 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ...errors import FormatError, UnsafeError
-from ...formats.dtypes import BY_TORCH
-from ...formats.pickle.names import STORAGES, UNREAD, Storage, Tensor
-from ...formats.pickle.vocabulary import Global
-from ...system.checks import is_int
-from .checkpoint import Stored, viewed
+from ....errors import FormatError, UnsafeError
+from ....formats.dtypes import BY_TORCH, NUMBERS, Number
+from ....formats.pickle.tensors import QUANTISED, STORAGES, UNREAD, Storage, Tensor
+from ....formats.pickle.vocabulary import Global
+from ....system.checks import is_int
+from ..checkpoint import Stored, viewed
+from .quantised import dequantised, inner
 
-__all__ = ["Contents", "bytes_of", "partly_used", "storage_reader", "stored"]
+__all__ = [
+    "OTHER_PICKLE",
+    "SAVE",
+    "Contents",
+    "bytes_of",
+    "partly_used",
+    "storage_reader",
+    "stored",
+    "without_a_loader",
+]
+
+OTHER_PICKLE, SAVE = "a pickle that torch.save did not write", "with torch.save"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +114,12 @@ def storage_reader(
 def stored(file: BinaryIO, contents: Contents, tensor: Tensor) -> Stored:
     """Return where a tensor's numbers lie.
 
-    `tinyresnext.formats.pickle.names` has checked that it stays within its storage.
+    `tinyresnext.formats.pickle.tensors` has checked that it stays within its storage.
     """
     storage = tensor.storage
     found = viewed(
         file,
-        BY_TORCH[storage.kind],
+        _kind(storage),
         contents.start(storage),
         tensor.offset,
         tensor.size,
@@ -115,16 +127,24 @@ def stored(file: BinaryIO, contents: Contents, tensor: Tensor) -> Stored:
         f"storage {storage.key}",
     )
     read = partial(contents.whole, storage) if found.numel == storage.numel else found.pieces
-    return found._replace(pieces=_as_read(storage, read))
+    found = found._replace(pieces=_as_read(storage, read))
+    if tensor.quantiser is None:
+        return found
+    return dequantised(found, tensor, tensor.quantiser, partial(stored, file, contents))
+
+
+def _kind(storage: Storage) -> Number:
+    """Return the type of the numbers in a storage that is read."""
+    return BY_TORCH.get(storage.kind) or NUMBERS[QUANTISED[storage.kind]]
 
 
 def partly_used(file: BinaryIO, contents: Contents, tensors: Iterable[Tensor]) -> dict[str, Stored]:
     """Return the storages of which a tensor has only a part, whole."""
     found = {}
-    for tensor in tensors:
+    for tensor in [one for whole in tensors for one in inner(whole)]:
         storage = tensor.storage
         if stored(file, contents, tensor).numel < storage.numel:
-            kind, read = BY_TORCH[storage.kind], partial(contents.whole, storage)
+            kind, read = _kind(storage), partial(contents.whole, storage)
             found[f"storage {storage.key}"] = Stored(
                 kind, (storage.numel,), storage.numel, _as_read(storage, read)
             )
@@ -144,3 +164,11 @@ def _as_read(
             yield memoryview((np.frombuffer(piece, np.uint8) != 0).view(np.uint8))
 
     return truths if storage.kind == "Bool" else read
+
+
+def without_a_loader(error: UnsafeError) -> FormatError | UnsafeError:
+    """Return the error for a pickle, in which Python's own puts a whole file for each tensor."""
+    if "torch.storage._load_from_bytes" not in str(error):
+        return error
+    again = f"load it where you trust it, and save its tensors {SAVE}"
+    return FormatError(f"{OTHER_PICKLE}, with tensors; {again}")

@@ -18,19 +18,29 @@ import re
 from io import BufferedReader
 from typing import BinaryIO
 
-from ...errors import FormatError, ShapeError, UnsafeError
-from ...formats.others import archive_kind, file_kind
-from ...formats.pickle.machine import load
-from ...formats.pickle.names import CHECKPOINT, Storage, is_array
-from ...formats.stored_zip.reader import Member, listed_names, read_members, read_pieces
-from ...formats.stored_zip.records import LOCAL_MAGIC as ZIP
-from ...system.files import Part, pieces
-from .checkpoint import CARRIED_MEMBER, MAX_CARRIED, Check, Checkpoint
-from .examine import finish
-from .torch_storages import Contents, bytes_of, partly_used, storage_reader, stored
+from ....errors import FormatError, UnsafeError
+from ....formats.others import archive_kind, file_kind
+from ....formats.pickle.machine import load
+from ....formats.pickle.names import CHECKPOINT
+from ....formats.pickle.tensors import Storage
+from ....formats.stored_zip.reader import Member, listed_names, read_members, read_pieces
+from ....formats.stored_zip.records import LOCAL_MAGIC as ZIP
+from ....system.files import Part, pieces
+from ..checkpoint import CARRIED_MEMBER, MAX_CARRIED, Listed
+from .quantised import unpacked
+from .torch_storages import (
+    OTHER_PICKLE,
+    SAVE,
+    Contents,
+    bytes_of,
+    partly_used,
+    storage_reader,
+    stored,
+    without_a_loader,
+)
 from .wrappers import choose, clean
 
-__all__ = ["read"]
+__all__ = ["listed"]
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the legacy format
 LEGACY_VERSION = 1001  # the second
@@ -42,10 +52,8 @@ _KNOWN_MEMBERS = re.compile(
 )
 
 
-def read(
-    file: BinaryIO, ema: bool = False, check: Check | None = None, key: str | None = None
-) -> Checkpoint:
-    """Read an open file: open the container, choose the state dict, read its storages.
+def listed(file: BinaryIO, ema: bool = False, key: str | None = None) -> Listed:
+    """List the tensors of an open file: open the container, and choose the state dict.
 
     Parameters
     ----------
@@ -56,8 +64,6 @@ def read(
         the running average of training (``state_dict_ema``, ``model_ema``, ``ema_state_dict``),
         which timm prefers. From a file that has only averaged weights, these are taken in either
         case; asking for an average that is missing is an error.
-    check : callable, optional
-        As in `container.opened`: a file of other tensors, however large, costs nothing.
     key : str, optional
         As in `wrappers.choose`.
 
@@ -67,7 +73,7 @@ def read(
         Not a checkpoint, cut short, of an unsupported kind (tar of PyTorch 0.1.1, TorchScript,
         big-endian), or without a state dict.
     IntegrityError
-        A zip member's CRC differs, or a double does not fit into float32.
+        A zip member's CRC differs.
     UnsafeError
         The file asks for something that weights never need. Nothing was run.
     UsageError
@@ -76,28 +82,18 @@ def read(
     size = os.fstat(file.fileno()).st_size
     contents = _open_container(file, size)
     choice = choose(contents.top, ema, key)
+    choice = choice._replace(mapping=unpacked(choice.mapping))
     prefix, tensors, skipped = clean(choice)
-    try:
-        return finish(
-            file,
-            {name: stored(file, contents, tensor) for name, tensor in tensors.items()},
-            contents.container,
-            check,
-            besides=partly_used(file, contents, tensors.values()),
-            wrapper=choice.key,
-            others=choice.others,
-            prefix=prefix,
-            skipped=skipped,
-            carried=contents.carried,
-        )
-    except (FormatError, ShapeError) as error:
-        if not choice.others:
-            raise
-        keys = ", ".join(ascii(other)[:80] for other in choice.others[:4])
-        raise type(error)(
-            f"{error}; these are the tensors under {choice.key!r}, and there are others under "
-            f"{keys} (--key takes them)"
-        ) from None
+    return Listed(
+        {name: stored(file, contents, tensor) for name, tensor in tensors.items()},
+        contents.container,
+        wrapper=choice.key,
+        others=choice.others,
+        prefix=prefix,
+        skipped=skipped,
+        carried=contents.carried,
+        besides=partly_used(file, contents, tensors.values()),
+    )
 
 
 def _open_container(file: BinaryIO, size: int) -> Contents:
@@ -214,21 +210,14 @@ def _open_legacy(file: BinaryIO, size: int) -> Contents:
 
 def _read_magic(file: BinaryIO) -> None:
     """Raise `FormatError` unless the first pickle is the number that torch.save writes."""
-    what = "a pickle that torch.save did not write"
-    again = "load it where you trust it, and save its tensors with torch.save"
     try:
         first = load(file, CHECKPOINT)
     except UnsafeError as error:
-        if "torch.storage._load_from_bytes" not in str(error):
-            raise
-        # so Python's own pickle writes a tensor: with a whole file of PyTorch inside
-        raise FormatError(f"{what}, with tensors; {again}") from None
-    if first == MAGIC and type(first) is int:
-        return
-    if isinstance(first, dict) and any(is_array(one) for one in first.values()):
-        what += ", with arrays of NumPy"
-        again = "load it where you trust it, and save its arrays with numpy.savez, which is read"
-    raise FormatError(f"{what}; {again}")
+        raise without_a_loader(error) from None
+    if first != MAGIC or type(first) is not int:
+        raise FormatError(
+            f"{OTHER_PICKLE}; load it where you trust it, and save its tensors {SAVE}"
+        )
 
 
 def _legacy_starts(file: BinaryIO, storages: list[Storage], size: int) -> dict[str, int]:

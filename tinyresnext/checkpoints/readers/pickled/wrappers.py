@@ -10,12 +10,12 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeGuard, TypeVar
 
-from ...errors import FormatError, UnsafeError, UsageError
-from ...formats.dtypes import BY_TORCH
-from ...formats.pickle.names import Tensor, is_array, is_unknown_class
-from ...formats.pickle.vocabulary import Global, OtherKey, Placeholder
-from ..names.prefixes import is_average
-from .checkpoint import MAX_NAME
+from ....errors import FormatError, UnsafeError, UsageError
+from ....formats.pickle.names import is_array, is_unknown_class
+from ....formats.pickle.tensors import Tensor
+from ....formats.pickle.vocabulary import Global, OtherKey, Placeholder
+from ...names.prefixes import is_average
+from ..checkpoint import MAX_NAME
 
 __all__ = ["Choice", "choose", "clean", "unwrap"]
 
@@ -50,7 +50,7 @@ def choose(top: object, ema: bool, key: str | None = None) -> Choice:
     top : object
         What the checkpoint holds.
     ema : bool
-        As in `torch_file.read`.
+        As in `torch_file.listed`.
     key : str, optional
         The key under which it lies; keys of dicts in dicts have dots between them.
 
@@ -241,7 +241,7 @@ def clean(choice: Choice) -> tuple[str, dict[str, Tensor], tuple[str, ...]]:
     for name, value in choice.mapping.items():
         number = in_modules and type(value) is Tensor and not value.size and "." not in str(name)
         proper = type(name) is str and len(name) <= MAX_NAME and _NAME.fullmatch(name)
-        if type(value) is Tensor and value.storage.kind in BY_TORCH and proper and not number:
+        if type(value) is Tensor and value.is_read and proper and not number:
             tensors[name] = value
         elif number or _is_beside(name, value, choice.others):
             skipped.append(str(name) if proper or type(name) is OtherKey else ascii(name)[:40])

@@ -1,0 +1,112 @@
+"""The architecture that a ``config.json`` beside a checkpoint names, as timm's folders have it.
+
+Blur pooling, another activation and dilation leave no trace in the tensors, so a network that has
+them has the names and shapes of a plain one. Only the name of the architecture tells.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from ...errors import FormatError, ShapeError
+from ...network.spec import VARIANTS, Spec, describe
+from ...system.files import shown
+from .config import Config
+from .folder import CONFIG
+
+__all__ = ["check", "refuse_a_part"]
+
+# Names of plain networks: depth, a d for a deep stem and averaged shortcuts, cardinality and width
+_PLAIN = re.compile(
+    r"(?:tv_|gluon_|ig_|ssl_|swsl_|wide_)?res(?:net|next)(\d{1,4})(d?)"
+    r"(?:_(\d{1,4})x(\d{1,4})d|_2)?"
+)
+_PART = re.compile(r"-\d+-of-0*([1-9]\d*)\.\w+")
+# Arguments of timm's networks that change nothing of what is computed, or only what tensors show
+_HARMLESS = {
+    "avg_down", "base_width", "block_reduce_first", "cardinality", "channels", "down_kernel_size",
+    "drop_block_rate", "drop_path_rate", "drop_rate", "in_chans", "layers", "num_classes",
+    "stem_type", "stem_width", "zero_init_last",
+}  # fmt: skip
+# Others, with the one value that is computed here
+_USUAL = {"global_pool": "avg", "output_stride": 32}
+
+
+def refuse_a_part(path: str | os.PathLike[str]) -> None:
+    """Raise `FormatError` if a file is a part of a checkpoint by its name.
+
+    The first part alone may look like a smaller network.
+    """
+    part = _PART.search(Path(path).name)
+    if part and part[1] != "1":
+        raise FormatError(
+            f"{shown(path)}: by its name this is one of {part[1]} parts of a checkpoint; name the "
+            "index (.index.json) that says what each part has, or their folder"
+        )
+
+
+def check(path: str | os.PathLike[str], config: Config, spec: Spec, given: bool) -> None:
+    """Raise unless the architecture that is named beside a checkpoint is this one.
+
+    Parameters
+    ----------
+    path : path
+        Of the checkpoint.
+    config : Config
+        What is said beside it.
+    spec : Spec
+        What the tensors are.
+    given : bool
+        Whether the user has named the architecture, which then counts.
+
+    Raises
+    ------
+    FormatError
+        This version cannot compute what is named.
+    ShapeError
+        It is another network than the tensors are.
+    """
+    name, file = config.architecture, shown(path)
+    named, changes = _PLAIN.fullmatch(name), _changes(config)
+    if named is None or changes:
+        what = f"{ascii(name)[:80]}{' with ' + ', '.join(changes) if changes else ''}"
+        raise FormatError(
+            f"{file}: {CONFIG} beside it names the architecture {what}, which this version "
+            "cannot compute, though its tensors may look like those of a plain network; use a "
+            "plain ResNeXt"
+        )
+    if given:
+        return
+    if not _is(spec, named, VARIANTS.get(name)):
+        raise ShapeError(
+            f"{file}: {CONFIG} beside it names the architecture {name!r}, and the tensors are "
+            f"{describe(spec)}; if the tensors are right, say --arch NAME, or move the file away "
+            f"from {CONFIG}"
+        )
+    if config.classes not in (None, spec.classes):
+        raise ShapeError(
+            f"{file}: {CONFIG} beside it says {config.classes} classes, and the tensors have "
+            f"{spec.classes}; if the tensors are right, move the file away from {CONFIG}"
+        )
+
+
+def _changes(config: Config) -> list[str]:
+    """Return the arguments that change what is computed, or may."""
+    return [
+        ascii(key)[1:-1][:40]
+        for key, value in config.arguments.items()
+        if (value != _USUAL[key] and value is not None if key in _USUAL else value)
+        and key not in _HARMLESS
+    ]
+
+
+def _is(spec: Spec, named: re.Match[str], variant: Spec | None) -> bool:
+    """Return whether a network is the one of that name."""
+    depth, deep, cardinality, width = named.groups()
+    paths = int(cardinality or 1), int(width or spec.width)
+    if variant is not None and spec.blocks != variant.blocks:
+        return False
+    same = (spec.depth, spec.cardinality, spec.width) == (int(depth), *paths)
+    return same and (spec.stem == "deep") == bool(deep)

@@ -107,8 +107,8 @@ def legacy_cases():
         "L-trailing_zip": (good + zip_file(state), UnsafeError),
         "L-twice": (good + good, UnsafeError),
         "L-prefix": (b"\0" + good, FormatError),
-        "L-view_metadata": (view(FOUR, tail=marked(text("1"), b"K\0", b"K\4")), FormatError),
-        "L-view_metadata_beyond": (view(FOUR, tail=ints(1 << 40, 4)), FormatError),
+        "L-view_metadata": (view(FOUR, tail=marked(text("1"), b"K\1", b"K\4")), UnsafeError),
+        "L-view_metadata_beyond": (view(FOUR, tail=ints(1 << 40, 4)), UnsafeError),
         "L-id_of_the_zip_format": (view(FOUR, tail=b""), UnsafeError),
         "L-two_lengths_for_one_storage": (view(FOUR, [*FOUR[:4], integer(5)]), UnsafeError),
         "L-two_types_for_one_storage": (

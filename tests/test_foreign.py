@@ -298,6 +298,36 @@ def test_keras_of_its_time(read):
     assert found.shapes["fc1/bias:0"] == (10,)
 
 
+@pytest.mark.parametrize(
+    ("name", "order"),
+    {
+        "keras-2.1.6": [
+            "conv1_conv/kernel:0",
+            *(f"conv1_bn/{part}:0" for part in ("gamma", "beta", "moving_mean", "moving_variance")),
+            *(
+                f"{layer}/{part}:0"
+                for layer in ("conv2d_1", "probs")
+                for part in ("kernel", "bias")
+            ),
+        ],
+        "h5py-2.6.0": [
+            "conv1_conv/kernel:0",
+            *(f"probs/{part}:0" for part in ("kernel", "bias")),
+            *(f"block{i}_conv/kernel:0" for i in range(20)),
+        ],
+    }.items(),
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_keras_values_of_files_of_the_time(read, name, order):
+    """Eighths that were given to the weights in this order."""
+    path = Path(__file__).parent / "data" / "old-keras" / f"{name}.h5.xz"
+    found = read(lzma.decompress(path.read_bytes())).tensors
+    assert sorted(found) == sorted(order)
+    for i, weight in enumerate(order):
+        values = (np.arange(found[weight].size) * 7 + i) % 61 / 8
+        np.testing.assert_array_equal(found[weight].reshape(-1), values)
+
+
 def test_keras_attributes_that_must_not_be_shared(read):
     """HDF5 before 1.12.2 set this flag for each; any other that is not 0 or 1 is refused."""
     attribute = re.compile(rb"(\x0c\x00.\x00)\x00(\x00{3}\x01\x00)", re.DOTALL)

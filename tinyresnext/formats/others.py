@@ -43,11 +43,6 @@ def file_kind(head: bytes) -> str:
     for start, what in _BEGINNINGS.items():
         if head.startswith(start):
             return what
-    if head[257:262] == b"ustar":
-        return (
-            "a tar archive, PyTorch's format before 0.2; load it with an old PyTorch and save it "
-            "again"
-        )
     if head[4:8] == b"TFL3":
         return f"a TensorFlow Lite model; {_FLOAT}"
     if _ONNX.match(head):

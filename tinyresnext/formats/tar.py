@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from ..errors import FormatError, IntegrityError, UnsafeError
 
-__all__ = ["MAX_PART", "read_tar"]
+__all__ = ["MAX_PART", "placed", "read_tar"]
 
 MAX_PART = 256 << 20
 """Bytes of one file; the training images of CIFAR-100 have 154 MB."""
@@ -91,6 +91,37 @@ def read_tar(file: BinaryIO, wanted: Collection[str]) -> dict[str, bytes]:
     )
 
 
+def placed(file: BinaryIO) -> dict[str, tuple[int, int]]:
+    """Return the first byte and the size of each file in an archive that is not compressed.
+
+    Nothing of these files is read.
+
+    Raises
+    ------
+    FormatError
+        It is not such an archive, or it is cut short.
+    UnsafeError
+        It has links, devices or names that lead elsewhere, or two files of one name.
+    """
+    end = file.seek(0, os.SEEK_END)
+    found: dict[str, tuple[int, int]] = {}
+    at = 0
+    for _ in range(_MAX_MEMBERS):
+        file.seek(at)
+        header = file.read(_BLOCK)
+        if not any(header) and len(header) == _BLOCK:
+            return found
+        name, kind, size = _parse(header)
+        start, at = at + _BLOCK, at + _BLOCK + -(-size // _BLOCK) * _BLOCK
+        if at > end:
+            raise FormatError(f"the archive is cut short in {ascii(name)[:80]}; fetch it again")
+        if kind == "note":
+            _check_note(file.read(min(size, _MAX_NOTE + 1)))
+        elif kind == "file" and found.setdefault(name, (start, size)) != (start, size):
+            raise UnsafeError(f"the archive has two files called {ascii(name)[:80]}")
+    raise UnsafeError(f"the archive has more than {_MAX_MEMBERS} members; save it anew")
+
+
 class _Stream:
     """The unpacked bytes, counted; an error of unpacking becomes one of this package's errors."""
 
@@ -151,6 +182,8 @@ class _Stream:
 
 def _parse(header: bytes) -> tuple[str, str, int]:
     """Return name, kind ("file", "folder" or "note") and size of a member."""
+    if len(header) < _BLOCK:
+        raise FormatError("the archive is cut short in a header; fetch it again")
     raw_name = header[:100].split(b"\0", 1)[0]
     if header[257:263] == b"ustar\0" and header[345]:
         raw_name = header[345:500].split(b"\0", 1)[0] + b"/" + raw_name

@@ -73,8 +73,8 @@ class Checkpoint:
     shapes : dict of str to tuple of int
         Of the tensors.
     container : str
-        ``"zip"`` or ``"legacy"`` (of PyTorch), ``"safetensors"``, ``"npz"``, ``"torch7"``,
-        ``"keras"``.
+        ``"zip"``, ``"legacy"`` or ``"tar"`` (of PyTorch), ``"paddle"``, ``"safetensors"``,
+        ``"npz"``, ``"torch7"``, ``"keras"``.
     wrapper : str
         The key under which the weights were found (``"state_dict"``, ``"model_ema"``...), ``""`` at
         the top.

@@ -20,11 +20,8 @@ from .pickled import paddle, torch_file
 
 __all__ = ["PICKLED", "opened", "read"]
 
-PICKLED = (
-    "zip",
-    "legacy",
-    "paddle",
-)  # containers that may have several state dicts, each under a key
+# containers that may have several state dicts, each under a key
+PICKLED = ("zip", "legacy", "tar", "paddle")
 
 
 @contextmanager

@@ -1,10 +1,11 @@
 """PyTorch's ``.pth`` files, both formats, read without PyTorch and without running their content.
 
 Zip format (PyTorch 1.6 and later): an archive of stored members; ``<root>/data.pkl`` describes the
-tensors and ``<root>/data/<key>`` are their storages. Legacy format (before, and still for
-torchvision's V1 weights): five pickles in a row (a magic number, a version, the writer's byte
-order, the object, a list of storage keys), then for each key the number of elements as int64 and
-the elements. Both are described by PyTorch's ``torch/serialization.py``.
+tensors and ``<root>/data/<key>`` are their storages, or ``<root>/tensors/<key>`` where PyTorch 1.4
+was asked for a zip. Legacy format (before, and still for torchvision's V1 weights): five pickles in
+a row (a magic number, a version, the writer's byte order, the object, a list of storage keys), then
+for each key the number of elements as int64 and the elements. Both are described by PyTorch's
+``torch/serialization.py``. The format before them is read by `torch_tar`.
 
 Reading goes in three steps, and the numbers are touched only in the last: interpret the pickle into
 descriptions (`tinyresnext.formats.pickle`), check that the file holds exactly the storages that
@@ -27,12 +28,15 @@ from ....formats.stored_zip.reader import Member, listed_names, read_members, re
 from ....formats.stored_zip.records import LOCAL_MAGIC as ZIP
 from ....system.files import Part, pieces
 from ..checkpoint import CARRIED_MEMBER, MAX_CARRIED, Listed
+from . import torch_tar
 from .quantised import unpacked
 from .torch_storages import (
     OTHER_PICKLE,
     SAVE,
     Contents,
+    Views,
     bytes_of,
+    check_system,
     partly_used,
     storage_reader,
     stored,
@@ -48,7 +52,7 @@ LEGACY_VERSION = 1001  # the second
 _PICKLES = (b"\x80", b"L1", b"(dp", b"(lp", b"(tp", b"(ip", b"}q", b"]q", b"}.", b"].", b"c")
 
 _KNOWN_MEMBERS = re.compile(
-    rf"data\.pkl|data/\d+|version|byteorder|{re.escape(CARRIED_MEMBER)}|\..+", re.ASCII
+    rf"data\.pkl|(?:data|tensors)/\d+|version|byteorder|{re.escape(CARRIED_MEMBER)}|\..+", re.ASCII
 )
 
 
@@ -70,8 +74,8 @@ def listed(file: BinaryIO, ema: bool = False, key: str | None = None) -> Listed:
     Raises
     ------
     FormatError
-        Not a checkpoint, cut short, of an unsupported kind (tar of PyTorch 0.1.1, TorchScript,
-        big-endian), or without a state dict.
+        Not a checkpoint, cut short, of an unsupported kind (TorchScript, big-endian), or without a
+        state dict.
     IntegrityError
         A zip member's CRC differs.
     UnsafeError
@@ -102,6 +106,8 @@ def _open_container(file: BinaryIO, size: int) -> Contents:
     file.seek(0)
     if head.startswith(ZIP):
         return _open_zip(file)
+    if head[257:262] == torch_tar.BEGINNING:
+        return torch_tar.open_tar(file)
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
         raise FormatError("a safetensors file; expected a .pth file of PyTorch")
     if what := file_kind(head):
@@ -124,15 +130,20 @@ def _open_zip(file: BinaryIO) -> Contents:
     top = load(stream, CHECKPOINT, persistent_load=storage_reader(storages, arity=5))
     if stream.read(1):
         raise UnsafeError("data.pkl continues behind the end of its pickle")
-    present = {name[5:]: member.size for name, member in inside.items() if name.startswith("data/")}
-    wanted = {key: bytes_of(storage) for key, storage in storages.items()}
+    folder = "tensors" if any(name.startswith("tensors/") for name in inside) else "data"
+    present = {
+        name: member.size
+        for name, member in inside.items()
+        if name.startswith(("data/", "tensors/"))
+    }
+    wanted = {f"{folder}/{key}": bytes_of(storage) for key, storage in storages.items()}
     if present != wanted:
-        key = min(present.items() ^ wanted.items())[0]
+        name = min(present.items() ^ wanted.items())[0]
         raise FormatError(
-            f"data/{key} has {present.get(key, 'no')} bytes, the pickle says "
-            f"{wanted.get(key, 'nothing of it')}"
+            f"{name} has {present.get(name, 'no')} bytes, the pickle says "
+            f"{wanted.get(name, 'nothing of it')}"
         )
-    data = {key: inside[f"data/{key}"] for key in storages}
+    data = {key: inside[f"{folder}/{key}"] for key in storages}
     more = inside.get(CARRIED_MEMBER)
     carried = b"" if more is None else _small_member(file, more, MAX_CARRIED)
     return Contents(
@@ -183,23 +194,15 @@ def _open_legacy(file: BinaryIO, size: int) -> Contents:
         raise FormatError(
             f"the legacy format has version {LEGACY_VERSION}, the file says {ascii(version)[:40]}"
         )
-    system = load(file, CHECKPOINT, max_opcodes=100)
-    if (
-        type(system) is not dict
-        or system.get("little_endian") is not True
-        or system.get("protocol_version") != LEGACY_VERSION
-    ):
-        raise FormatError(
-            "the checkpoint was not written on a little-endian machine; load it with PyTorch and "
-            "save it again"
-        )
+    check_system(load(file, CHECKPOINT, max_opcodes=100), LEGACY_VERSION)
     storages: dict[str, Storage] = {}
-    top = load(file, CHECKPOINT, persistent_load=storage_reader(storages, arity=6))
+    views = Views()
+    top = load(file, CHECKPOINT, persistent_load=storage_reader(storages, 6, views))
     keys = load(file, CHECKPOINT, max_opcodes=16 + 4 * len(storages))
     texts = type(keys) is list and all(type(key) is str for key in keys)
     if type(keys) is not list or not texts or sorted(keys) != sorted(storages):
         raise FormatError("the list of storages differs from those that the tensors use")
-    starts = _legacy_starts(file, [storages[key] for key in keys], size)
+    starts = views.placed(_legacy_starts(file, [storages[key] for key in keys], size))
     return Contents(
         "legacy",
         top,

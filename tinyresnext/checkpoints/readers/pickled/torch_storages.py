@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -22,7 +22,9 @@ __all__ = [
     "OTHER_PICKLE",
     "SAVE",
     "Contents",
+    "Views",
     "bytes_of",
+    "check_system",
     "partly_used",
     "storage_reader",
     "stored",
@@ -39,7 +41,7 @@ class Contents:
     Attributes
     ----------
     container : str
-        "zip" or "legacy".
+        "zip", "legacy", "tar" or "paddle".
     top : object
         The interpreted pickle.
     start : callable
@@ -59,12 +61,60 @@ class Contents:
 
 def bytes_of(storage: Storage) -> int:
     """Return the storage's length in the file, in bytes."""
+    return storage.numel * width_of(storage)
+
+
+def width_of(storage: Storage) -> int:
+    """Return the bytes of a number in the storage."""
     kind = BY_TORCH.get(storage.kind)
-    return storage.numel * (UNREAD[storage.kind] if kind is None else kind.itemsize)
+    return UNREAD[storage.kind] if kind is None else kind.itemsize
+
+
+def check_system(system: object, version: int) -> None:
+    """Raise `FormatError` unless a file says that a little-endian machine wrote it, and how."""
+    if (
+        type(system) is not dict
+        or system.get("little_endian") is not True
+        or system.get("protocol_version") != version
+    ):
+        raise FormatError(
+            "the checkpoint was not written on a little-endian machine; load it with PyTorch and "
+            "save it again"
+        )
+
+
+class Views:
+    """Storages that are parts of others, which PyTorch had before 0.4."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[Storage, Storage, int]] = {}
+
+    def add(self, root: Storage, key: Any, offset: Any, numel: Any) -> Storage:
+        """Return the part of a storage that begins at an element of it."""
+        number = type(key) is str and re.fullmatch(r"\d{1,20}", key, re.ASCII)
+        if not (number and is_int(offset, 0) and is_int(numel, 0)):
+            raise UnsafeError(f"a part of storage {root.key} is not described by three numbers")
+        if offset + numel > root.numel:
+            raise UnsafeError(
+                f"storage {key} ends at element {offset + numel} of a storage of {root.numel}"
+            )
+        view = Storage(key, root.kind, numel)
+        if self._found.setdefault(key, (view, root, offset)) != (view, root, offset):
+            raise UnsafeError(f"storage {key} is described in two ways")
+        return view
+
+    def placed(self, starts: dict[str, int]) -> dict[str, int]:
+        """Return where each storage begins, given those that are no parts."""
+        found = dict(starts)
+        for key, (view, root, offset) in self._found.items():
+            if key in found:
+                raise UnsafeError(f"storage {key} is described in two ways")
+            found[key] = found[root.key] + offset * width_of(view)
+        return found
 
 
 def storage_reader(
-    storages: dict[str, Storage], arity: int
+    storages: dict[str, Storage], arity: int, views: Views | None = None
 ) -> Callable[[object], Storage | Global]:
     """Return a ``persistent_load`` that checks each persistent id and collects the storages.
 
@@ -75,6 +125,8 @@ def storage_reader(
     arity : int
         The number of parts of a persistent id: 5 in the zip format, 6 in the legacy one, which may
         also name the class of a module.
+    views : Views, optional
+        Receives the storages that are parts of others, which only the legacy format has.
     """
 
     def persistent_load(pid: object) -> Storage | Global:
@@ -98,15 +150,15 @@ def storage_reader(
             )
         if not is_int(numel, 0, (1 << 48) - 1):
             raise UnsafeError(f"storage {key} declares an impossible number of elements")
-        if arity == 6 and pid[5] is not None:
-            raise FormatError(
-                f"storage {key} is a view of another, which PyTorch wrote only before 0.4; save "
-                "the file again"
-            )
         storage = Storage(key, STORAGES[kind], numel)
         if storages.setdefault(key, storage) != storage:
             raise UnsafeError(f"storage {key} is described in two ways")
-        return storages[key]
+        part = pid[5] if arity == 6 else None
+        if part is None:
+            return storage
+        if views is None or type(part) is not tuple or len(part) != 3:
+            raise UnsafeError(f"a part of storage {key} is not described by three numbers")
+        return views.add(storage, *part)
 
     return persistent_load
 

@@ -22,6 +22,7 @@ import foreign_files
 import heavy_images
 import numpy as np
 import odd_images as odd
+import tar_checkpoints
 import training_cases as small
 
 from tinyresnext import Preprocess, Spec
@@ -170,7 +171,8 @@ def _image(*seeds: bytes) -> Reader:
 
 def _checkpoint_seeds() -> list[bytes]:
     arrays = {"a.weight": np.ones((2, 3), np.float32), "b": np.arange(3)}
-    return [cases.checkpoint(arrays, legacy=legacy) for legacy in (True, False)]
+    found = [cases.checkpoint(arrays, legacy=legacy) for legacy in (True, False)]
+    return [*found, tar_checkpoints.Tar().build()]
 
 
 def _quantised() -> object:

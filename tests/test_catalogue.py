@@ -15,6 +15,7 @@ import test_image
 
 import tinyresnext
 from tinyresnext import Preprocess, list_models
+from tinyresnext.checkpoints.names.layouts import FOLDED_EPSILON
 from tinyresnext.cli import main as cli
 from tinyresnext.cli.output import report
 from tinyresnext.errors import FormatError, UsageError
@@ -43,6 +44,13 @@ COSTS = {
     "resnext101_32x32d": (468_530_472, 87.107),
     "resnext101_32x48d": (828_411_176, 153.310),
     "resnext152_32x4d": (59_951_400, 11.710),
+    "resnext50_64x4d": (45_192_488, 7.981),
+    "resnext152_64x4d": (114_971_944, 22.939),
+    "resnext50d_64x4d": (45_211_720, 8.221),
+    "resnext101d_32x4d": (44_196_936, 8.210),
+    "resnext101d_64x4d": (83_474_504, 15.700),
+    "resnext152d_32x4d": (59_970_632, 11.949),
+    "resnext152d_64x4d": (114_991_176, 23.179),
     "resnext29_8x64d": (34_426_698, 5.387),
 }
 # mmpretrain's GFLOPs are of the backbone: convolutions, two for each value of a norm, one for each
@@ -62,7 +70,12 @@ PUBLISHED = {
     "timm": 10,
     "prlz77": 2,
     "keras": 4,
+    "classification_models": 4,
+    "paddle": 22,
 }
+# Of the norms, where it is not 1e-5; torchvision's quantised networks have none any more, and those
+# that stand for them are the identity with this one.
+EPSILON = {"keras": 1.001e-5, "classification_models": 2e-5}
 
 
 def test_all_systems_are_there():
@@ -141,13 +154,12 @@ def test_every_row():
             assert entry.scores[0].pipeline == entry.pipeline, (
                 "a model is known by what its own pipeline gives"
             )
-        facebook = entry.system in (
-            "facebook",
-            "cadene",
-            "keras",
-        )  # their own, and what was converted from it
+        # their own, and what was converted from it
+        facebook = entry.system in ("facebook", "cadene", "keras") or "_wsl_" in entry.name
         assert entry.licence == "CC-BY-NC-4.0" if facebook else entry.free, entry.name
-        assert entry.spec.eps == (1.001e-5 if entry.system == "keras" else 1e-5)
+        folded = "_fbgemm_" in entry.name
+        assert entry.spec.eps == (2.0**-17 if folded else EPSILON.get(entry.system, 1e-5))
+        assert folded == (entry.spec.eps == FOLDED_EPSILON)
         assert len(entry.labels or range(1000)) == entry.spec.classes
         if entry.hub:
             assert entry.hub == f"timm/{entry.name}"
@@ -165,6 +177,8 @@ def test_a_pipeline(name):
     else:
         said = {
             "cadene": Preprocess(),
+            "classification_models": Preprocess(),  # its mean and deviation are in the file
+            "paddle": Preprocess(),
             "facebook": Preprocess(
                 interpolation="torch7"
             ),  # held to its definition in test_torch7_resize
@@ -222,7 +236,7 @@ def test_lists(capsys):
     assert "resnext50_32x4d.a1h_in1k" in list_models("resnext50*")
     assert cli.main(["models", "*wsl*"]) == 0
     out = capsys.readouterr().out
-    assert out.count("CC-BY-NC-4.0") == 8
+    assert out.count("CC-BY-NC-4.0") == 12
     assert "828,411,176  153.310  85.40" in out
     assert cli.main(["models", "*.c1_*"]) == 0
     assert "64 x 4" in capsys.readouterr().out

@@ -10,7 +10,7 @@ import key_schemes
 import numpy as np
 import pytest
 
-from tinyresnext import Spec
+from tinyresnext import Preprocess, Spec
 from tinyresnext.checkpoints.imagenet import imagenet_labels
 from tinyresnext.errors import FormatError, IntegrityError, WeightsError
 
@@ -100,6 +100,15 @@ def test_the_norm_of_the_input_is_the_preprocessing(path):
     theirs = (image - MEAN) / np.sqrt(VARIANCE.astype(np.float64) + 2e-5) + SHIFT
     ours = (image / 255 - p.mean) / p.std
     assert np.abs(ours - theirs).max() < 1e-13
+
+
+def test_the_norm_is_a_part_of_the_network(path):
+    """Another preprocessing changes how images are cut, and not what the network computes."""
+    path.write_bytes(ff.keras_file(layers()))
+    usual = cases.read_checkpoint(path).stored.preprocess
+    p = cases.read_checkpoint(path, preprocess=Preprocess(99, 88, "bicubic")).stored.preprocess
+    assert (p.resize, p.crop, p.interpolation) == (99, 88, "bicubic")
+    assert (p.mean, p.std) == (usual.mean, usual.std)
 
 
 def test_without_a_classifier(path):

@@ -351,7 +351,7 @@ def test_models_say_how_large_a_download_is(run):
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [
-        ("resnext50", "resnext50_32x4d, resnext50d_32x4d, resnext50_32x4d.tv_in1k"),
+        ("resnext50", "resnext50_32x4d, resnext50d_32x4d, resnext50_64x4d"),
         ("resnext50_32x4d.a1h", "resnext50_32x4d.a1h_in1k"),
         ("tinyresnext_cifar", "tinyresnext_cifar10"),
         ("resnext50_32x4d.keras", "resnext50_32x4d.keras_in1k"),  # not keras_notop: unreadable

@@ -19,8 +19,10 @@ from tinyresnext.checkpoints.export import write_safetensors
 from tinyresnext.cli import main as cli
 from tinyresnext.errors import DownloadError, FormatError, IntegrityError, ShapeError, UsageError
 from tinyresnext.hub import catalogue
+from tinyresnext.hub.caches import found_in_caches, mirrored
 from tinyresnext.hub.pull import pull, wanted
 from tinyresnext.hub.transfer import Limits
+from tinyresnext.hub.wanted import Wanted
 from tinyresnext.store import store
 
 CONTENT = pulled.checkpoint()
@@ -33,7 +35,9 @@ HERE = Path(__file__).parent
 def home(tmp_path, monkeypatch) -> Path:
     """An own place for everything, no caches and no proxies."""
     for name in list(os.environ):
-        if name.lower().endswith("_proxy") or name in ("TORCH_HOME", "HF_HOME", "HF_HUB_CACHE"):
+        if name.lower().endswith("_proxy") or name.startswith(
+            ("TORCH_HOME", "HF_", "HUGGINGFACE_")
+        ):
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     monkeypatch.setenv("TINYRESNEXT_HOME", str(tmp_path / "home"))
@@ -176,7 +180,7 @@ def test_pytorchs_is_damaged(damage, entry, server, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the Hub's cache has links")
-@pytest.mark.parametrize("variable", ["", "HF_HOME", "HF_HUB_CACHE"])
+@pytest.mark.parametrize("variable", ["", "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"])
 def test_the_hub_has_it(variable, server, tmp_path, monkeypatch):
     hub = tmp_path / "caches" / "huggingface" / "hub"
     if variable:
@@ -197,6 +201,60 @@ def test_the_hub_has_it(variable, server, tmp_path, monkeypatch):
         (False, True),
     ]
     assert get(entry, offline=True)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "folder"),
+    [
+        ("TORCH_HOME", "~/own", "user/own"),  # torch/hub.py: expanduser, and no more
+        ("TORCH_HOME", "$OWN/own", "$OWN/own"),
+        ("HF_HOME", "~/own", "user/own"),  # huggingface_hub/constants.py: both
+        ("HF_HOME", "$OWN/own", "user/own"),
+        ("HF_HUB_CACHE", "${OWN}/own", "user/own"),
+        ("HF_HUB_CACHE", "", "caches/huggingface"),
+    ],
+)
+def test_folders_are_named_as_their_owners_read_them(
+    tmp_path, monkeypatch, variable, value, folder
+):
+    monkeypatch.chdir(tmp_path)
+    for name, where in (("HOME", "user"), ("USERPROFILE", "user"), ("OWN", "user")):
+        monkeypatch.setenv(name, str(tmp_path / where))
+    monkeypatch.setenv(variable, value)
+    place = tmp_path / folder
+    inner = "hub/checkpoints" if variable == "TORCH_HOME" else "hub" if "HOME" in variable else ""
+    inner = "hub" if not value else inner
+    entry = pulled.entry(hub="timm/net")
+    file = place / inner / "net.pth"
+    if variable != "TORCH_HOME":
+        snapshot = place / inner / "models--timm--net" / "snapshots" / "1"
+        snapshot.mkdir(parents=True)
+        file = snapshot / "pytorch_model.bin"
+        (snapshot / SHA256).write_bytes(CONTENT)
+        file.symlink_to(SHA256)
+    else:
+        file.parent.mkdir(parents=True)
+        file.write_bytes(CONTENT)
+    found = [path.resolve() for path, _ in found_in_caches(entry, Wanted(9, md5="0"), tmp_path)]
+    assert file.resolve() in found
+
+
+def test_the_hub_at_another_address(monkeypatch):
+    """Only files of the Hub are asked for there."""
+    file = "https://huggingface.co/timm/x/resolve/main/model.safetensors"
+    other = "https://github.com/huggingface.co/x"
+    assert (mirrored(file), mirrored(other)) == (file, other)
+    monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example/hub/")
+    assert mirrored(file) == "https://mirror.example/hub/timm/x/resolve/main/model.safetensors"
+    assert mirrored(other) == other
+    assert mirrored("https://huggingface.com/x") == "https://huggingface.com/x"
+
+
+def test_another_address_is_asked(server, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", server.url.rpartition("/")[0])
+    name = server.url.rpartition("/")[2]
+    assert store.check(get(pulled.entry(f"https://huggingface.co/{name}", SHA256))).passed
+    assert len(server.asked) == 1
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the Hub's cache has links")

@@ -77,7 +77,8 @@ def opened_checkpoint(
         under a sigmoid, and several are under a softmax.
     preprocess : Preprocess, optional
         By default what ``config.json`` says, or that of the system whose names the file has:
-        ImageNet's (256, 224, bilinear), CIFAR's for a CIFAR stem.
+        ImageNet's (256, 224, bilinear), CIFAR's for a CIFAR stem. Where the network has a norm of
+        its input, mean and deviation are always those of the norm.
     labels : sequence of str, optional
         By default what ``config.json`` says, ImageNet's for 1,000 classes, numbers otherwise.
     ema : bool
@@ -140,7 +141,7 @@ def opened_checkpoint(
         arrays = named.tensors(found.tensors)
         if f"{INPUT}bias" in arrays:
             own = preprocessing(arrays, infer.epsilon(named.scheme), spec.channels)
-            preprocess = preprocess or own
+            preprocess = replace(preprocess or own, mean=own.mean, std=own.std)
             told += ("found: preprocessing, in the norm of the input (bn_data)",)
         params = OnDemand(parameters(spec), arrays.__getitem__)
         preprocess = preprocess or infer.implied(named.scheme, spec).preprocess

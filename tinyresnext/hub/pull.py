@@ -28,7 +28,7 @@ from ..store import store
 from ..system.files import shown
 from ..system.writing import locked
 from .bundled import BUNDLED, shipped_model
-from .caches import found_in_caches
+from .caches import found_in_caches, mirrored
 from .catalogue import find, place
 from .download import Progress, fetch
 from .entry import Entry
@@ -209,11 +209,10 @@ def _fetch(
 ) -> str:
     """Download the file under another name, then rename it; return its sha256."""
     part = file.with_name(f"{file.name}.part")
-    note(f"{entry.name}: from {entry.urls[0]}")
+    urls = [mirrored(url) for url in entry.urls]
+    note(f"{entry.name}: from {urls[0]}")
     try:
-        sha256 = fetch(
-            entry.urls, part, wanted(entry), progress=progress, limits=limits, local=local
-        )
+        sha256 = fetch(urls, part, wanted(entry), progress=progress, limits=limits, local=local)
     except KeyboardInterrupt:
         if wanted(entry).known:
             raise KeyboardInterrupt("interrupted; the same command continues from there") from None

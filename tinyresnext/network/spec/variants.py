@@ -53,6 +53,14 @@ VARIANTS: Mapping[str, Spec] = {
     "resnext101_32x32d": Spec(_101, 32, 32),
     "resnext101_32x48d": Spec(_101, 32, 48),
     "resnext152_32x4d": Spec(_152, 32, 4),
+    # Paddle's, plain and deep (vd)
+    "resnext50_64x4d": Spec(_50, 64, 4),
+    "resnext152_64x4d": Spec(_152, 64, 4),
+    "resnext50d_64x4d": Spec(_50, 64, 4, stem="deep", avg_down=True),
+    "resnext101d_32x4d": Spec(_101, 32, 4, stem="deep", avg_down=True),
+    "resnext101d_64x4d": Spec(_101, 64, 4, stem="deep", avg_down=True),
+    "resnext152d_32x4d": Spec(_152, 32, 4, stem="deep", avg_down=True),
+    "resnext152d_64x4d": Spec(_152, 64, 4, stem="deep", avg_down=True),
     "resnet50": Spec(_50, 1, 64),  # Table 1, left
     "resnet101": Spec(_101, 1, 64),
     "resnet152": Spec(_152, 1, 64),

@@ -68,7 +68,9 @@ def test_what_is_kept_is_what_pillow_decodes(tmp_path):
         base = {"RESTARTS": heavy.RESTARTS, "SCANS": heavy.SCANS}.get(
             "RESTARTS" if "before a restart" in name else "SCANS" if "scans" in name else ""
         )
-        if kind in plain and not any(word in name for word in ("numbers", "in the scan", "tRNS", "ALPH")):
+        if kind in plain and not any(
+            word in name for word in ("numbers", "in the scan", "tRNS", "ALPH")
+        ):
             try:
                 found = decode(make(300))
             except ImageError:

@@ -160,6 +160,15 @@ def test_a_place_that_cannot_be_written_is_named_before_the_work(tmp_path, comma
     assert "cannot write" in capsys.readouterr().err or command == "export"
 
 
+def test_no_name_at_all_and_one_that_is_too_long(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="it names no file; give the name of a file"):
+        check_writable("")
+    monkeypatch.setenv("TINYRESNEXT_HOME", "a" * 5000)
+    assert main(["models", "cifar10"]) == 0
+    assert "cifar10" in capsys.readouterr().out
+
+
 def test_a_full_disk_leaves_no_empty_table(tmp_path):
     """A file size limit stands for the disk."""
     target = tmp_path / "t.csv"

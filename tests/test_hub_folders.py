@@ -143,6 +143,7 @@ def test_an_older_form_and_other_values(hub):
         ({"mean": [0.5]}, r"mean \[0.5\]"),
         ({"mean": "abc"}, "mean 'abc'"),
         ({"std": [0, 0, 0]}, "std"),
+        ({"mean": [0.5, 0.5, 10**400]}, "mean"),
     ],
 )
 def test_what_cannot_be_done_is_said_and_not_taken(hub, changes, says):

@@ -92,6 +92,11 @@ def test_part_of_a_table_is_held_out(folder):
             FormatError,
             "line 3 names 'images/0.png', as line 2 does",
         ),
+        (
+            "image,a,b\nimages/0.png,1,0\n./images\\\\./0.png,0,1\n",
+            FormatError,
+            "line 3 names 'images/0.png', as line 2 does",
+        ),
         ("image,a,b,split\nimages/0.png,1,0,dev\n", FormatError, "line 2 is of the split 'dev'"),
         ('image,a,b\n"images/0.png,1,0\n', FormatError, "is no line of a table"),
         ("image,a,b\n/etc/passwd,1,0\n", UnsafeError, "line 2 names the image '/etc/passwd'"),

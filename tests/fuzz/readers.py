@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import functools
 import io
+import json
 import os
 import pickle
 import shutil
@@ -26,6 +27,7 @@ import tar_checkpoints
 import training_cases as small
 
 from tinyresnext import Preprocess, Spec
+from tinyresnext.checkpoints.beside import config
 from tinyresnext.checkpoints.readers import container
 from tinyresnext.data.mnist import open_idx
 from tinyresnext.formats.image.orientation import orientation
@@ -175,6 +177,28 @@ def _checkpoint_seeds() -> list[bytes]:
     return [*found, tar_checkpoints.Tar().build()]
 
 
+def _index(path: Path) -> object:
+    part = path.with_name("model-00001-of-00001.safetensors")
+    part.write_bytes(foreign_files.safe_file(ARRAYS))
+    return container.read(path)
+
+
+def _index_seed() -> bytes:
+    part = "model-00001-of-00001.safetensors"
+    return json.dumps(
+        {"metadata": {"total_size": 32}, "weight_map": dict.fromkeys(ARRAYS, part)}
+    ).encode()
+
+
+def _config_seed() -> bytes:
+    """Return a config.json with everything that is looked at."""
+    inner = {"input_size": [3, 64, 64], "crop_pct": 0.9, "interpolation": "bilinear"}
+    inner |= {"mean": [0.5, 0.5, 0.5], "std": [1, 1, 1], "license": "mit", "crop_mode": "center"}
+    labels = {"label_names": ["n01440764", "b"], "label_descriptions": {"n01440764": "a"}}
+    outer = {"architecture": "resnext50_32x4d", "num_classes": 2, "model_args": {"in_chans": 3}}
+    return json.dumps(outer | labels | {"pretrained_cfg": inner}).encode()
+
+
 def _quantised() -> object:
     files = cases.torch_files
     rows = files.tensor(np.ones(2)), files.tensor(np.zeros(2, np.int64))
@@ -210,6 +234,11 @@ READERS = {
     "quantised": Reader(
         from_file(container.read, "weights"),
         lambda: [cases.torch_files.legacy_file({"a.b": _quantised()})],
+    ),
+    "index": Reader(from_file(_index, "model.safetensors.index.json"), lambda: [_index_seed()]),
+    "config": Reader(
+        from_file(lambda path: config.read(path.with_name("weights")), "config.json"),
+        lambda: [_config_seed()],
     ),
     "safetensors": Reader(
         from_file(container.read, "weights"), lambda: [foreign_files.safe_file(ARRAYS)]

@@ -223,11 +223,15 @@ def _split(value: str, where: str) -> str:
 
 
 def _image(value: str, where: str) -> str:
-    """Return the path of an image, if it leads to no place outside the folder of the table."""
+    """Return the path of an image, if it leads to no place outside the folder of the table.
+
+    A path has one form, so that no image is in the table twice.
+    """
     path = value.replace("\\", "/")
-    if not path or path.startswith("/") or _DRIVE.match(path) or ".." in path.split("/"):
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if not parts or path.startswith("/") or _DRIVE.match(path) or ".." in parts:
         raise UnsafeError(
             f"{where} names the image {value!r:.200}; expected a path from the folder of the "
             "table, and nothing outside it: move the table to the folder that has all images"
         )
-    return path
+    return "/".join(parts)

@@ -99,7 +99,7 @@ def place(entry: Entry) -> Path:
 
 def is_here(entry: Entry) -> bool:
     """Return whether there is a model file of that name. Its content is checked when it is read."""
-    return home() is not None and place(entry).is_file()
+    return home() is not None and os.path.isfile(place(entry))
 
 
 def model_file(name: str | os.PathLike[str]) -> str | os.PathLike[str]:

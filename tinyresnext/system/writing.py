@@ -124,6 +124,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def _temporary(target: Path) -> tuple[Path, str]:
     """Return a new name beside the target, and what the names of all for this target begin with."""
+    if not target.name:
+        raise UsageError(f"cannot write {shown(target)}: it names no file; give the name of a file")
     start = f".{zlib.crc32(os.fsencode(target.name)):08x}"
     return target.with_name(f"{start}{os.urandom(4).hex()}.tmp"), start
 

@@ -33,6 +33,7 @@ _LICENCES = {
     "mit": "MIT",
 }
 _SIDES = (1, 4096)
+_MOST_VALUE = 1e6  # of a mean or a deviation; a whole number of 400 digits is no float at all
 
 
 class Config(NamedTuple):
@@ -172,7 +173,7 @@ def _preprocess(
     for name, usual in (("mean", (0.485, 0.456, 0.406)), ("std", (0.229, 0.224, 0.225))):
         found = values.get(name) or usual
         single = not isinstance(found, Sequence) or len(found) != count
-        if single or not all(type(n) in (int, float) and math.isfinite(n) for n in found):
+        if single or not all(type(n) in (int, float) and abs(n) < _MOST_VALUE for n in found):
             return None, (
                 f"{name} {_short(found)}: expected a number for each of {count} channels",
             )

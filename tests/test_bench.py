@@ -89,7 +89,11 @@ def test_bench_prints_and_writes(capsys, tmp_path):
         "2",
         "--layers",
     ]
-    assert cli.main(["bench", *options, "--json", str(file)]) == 0
+    file.write_text("kept", "utf-8")
+    assert cli.main(["bench", *options, "--json", str(file)]) == 2
+    assert "--force to write over it" in capsys.readouterr().err
+    assert file.read_text("utf-8") == "kept"
+    assert cli.main(["bench", *options, "--json", str(file), "--force"]) == 0
     report, shown = json.loads(file.read_text("utf-8")), capsys.readouterr()
     assert shown.err == ""
     assert [(row["model"], row["batch"], row["size"]) for row in report["models"]] == [

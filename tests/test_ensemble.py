@@ -142,7 +142,9 @@ def test_the_commands(tmp_path, capsys):
     both = ["--model", str(tmp_path / "0.h5"), "--model", str(tmp_path / "1.h5")]
     assert main(["classify", str(CAT), *both, "--mirror", "--json"]) == 0
     out, err = capsys.readouterr()
-    assert json.loads(out)["model"] == "0.h5 + 1.h5"
+    said = json.loads(out)
+    assert said["model"] == "0.h5 + 1.h5"
+    assert (said["models"], said["crops"], said["mirror"]) == (["0.h5", "1.h5"], 1, True)
     assert "2 models, 2 views of each image: the mean of the probabilities counts" in err
     models = [tr.load(tmp_path / f"{seed}.h5") for seed in (0, 1)]
     [row] = classify(models, [str(CAT)], mirror=True)
@@ -153,6 +155,25 @@ def test_the_commands(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert "one model, 5 views of each image" in err
     data = open_dataset(DATA / "photographs", "train")
-    assert json.loads(out)["top1"] == tr.evaluate(tr.load(), data, crops=5).top1
+    said = json.loads(out)
+    assert said["top1"] == tr.evaluate(tr.load(), data, crops=5).top1
+    assert (said["crops"], said["mirror"], len(said["models"])) == (5, False, 1)
     assert main(["classify", str(CAT), *both, "--model", "nothing.h5"]) == 3
     capsys.readouterr()
+
+
+@pytest.mark.parametrize(("crops", "mirror"), [(1, False), (5, False), (10, False), (1, True)])
+def test_a_model_predicts_from_several_views(crops, mirror):
+    """As the mean of the probabilities of its views."""
+    model = small(4)
+    pixels = np.random.default_rng(3).integers(0, 256, (30, 26, 3)).astype(np.uint8)
+    found = model.predict([pixels, pixels], top=3, batch=1, crops=crops, mirror=mirror)
+    seen = views(pixels, model.preprocess, crops, mirror)
+    wanted = probabilities(model, model(seen)).mean(0)
+    for row in found:
+        assert [guess.index for guess in row] == np.argsort(-wanted).tolist()
+        # float32 logits of the mean, and their softmax
+        np.testing.assert_allclose([g.probability for g in row], np.sort(wanted)[::-1], rtol=1e-5)
+    assert np.ptp(wanted) > 0.01
+    with pytest.raises(UsageError, match="expected 1, 5 or 10 views"):
+        model.predict(pixels, crops=2)

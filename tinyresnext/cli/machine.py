@@ -6,9 +6,9 @@ import argparse
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-from ..system.writing import check_writable
-from .options import Commands, add_command, add_device, braces, positive, word
+from .options import Commands, add_command, add_device, add_force, braces, positive, word
 from .output.progress import announce_compiling, say
+from .output.tables import target
 
 if TYPE_CHECKING:
     from ..ops import Backend
@@ -131,6 +131,7 @@ def _add_bench(c: argparse.ArgumentParser) -> None:
         help="also time every distinct layer, in its place and alone",
     )
     c.add_argument("--json", metavar="FILE", help="also write the results to FILE")
+    add_force(c, "FILE")
 
 
 def _bench(a: argparse.Namespace) -> int:
@@ -140,7 +141,7 @@ def _bench(a: argparse.Namespace) -> int:
     from ..ops import backend
 
     if a.json:
-        check_writable(a.json)
+        target(a.json, a.force)
     with announce_compiling(backend(a.device)):
         report = bench(
             a.model, a.batch, a.size, a.threads, a.repeats, a.layers, on_terminal, a.device

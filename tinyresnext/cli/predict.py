@@ -40,8 +40,6 @@ _MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
-
-
 _NO_LABEL = "     --    no label reaches the threshold"
 
 
@@ -140,7 +138,7 @@ def _classify(a: argparse.Namespace) -> int:
 
     table_path = table_target(a.csv, a.force)
     paths = images_of(a.paths)
-    name, model = _together(a)
+    asked, model = _together(a)
     several = model.spec.several
     top = a.top or (model.spec.labels if several else 5)
     limit = THRESHOLD if several and a.threshold is None else a.threshold
@@ -150,18 +148,18 @@ def _classify(a: argparse.Namespace) -> int:
             f"an image has any number of this model's labels: those of at least {limit:.0%} are "
             "named (--threshold), each with its own probability"
         )
-    failed = 0
+    asked, failed = asked | ({} if limit is None else {"threshold": limit}), 0
     with table(table_path) as writer, announce_compiling(model.models[0].ops):
         if writer is not None:
             writer.writerow(_heading(min(top, model.spec.labels)))
         for row in rows:
             failed += row.error is not None
-            _show(row, writer, name if a.json else None, limit)
+            _show(row, writer, asked if a.json else None)
     return 1 if failed else 0
 
 
-def _together(a: argparse.Namespace) -> tuple[str, Ensemble]:
-    """Return the models that were asked for, or the bundled one, and the names of their files."""
+def _together(a: argparse.Namespace) -> tuple[dict[str, Any], Ensemble]:
+    """Return the models that were asked for, or the bundled one, after what JSON says of them."""
     from ..hub.bundled import shipped_model
     from ..inference.ensemble import Ensemble
     from ..inference.files import load
@@ -174,7 +172,9 @@ def _together(a: argparse.Namespace) -> tuple[str, Ensemble]:
         count = f"{len(models)} models" if len(models) > 1 else "one model"
         seen = f"{views} views of each image" if views > 1 else "one view of each image"
         say(f"{count}, {seen}: the mean of the probabilities counts")
-    return " + ".join(Path(file).name for file in files), together
+    names = [Path(file).name for file in files]
+    asked = {"model": " + ".join(names), "models": names, "crops": together.crops}
+    return asked | {"mirror": together.mirror}, together
 
 
 def _heading(top: int) -> list[str]:
@@ -185,14 +185,14 @@ def _heading(top: int) -> list[str]:
     return ["path", "error", *columns]
 
 
-def _show(row: Row, writer: Any, model: str | None, threshold: float | None) -> None:
-    """Write one row to a table, or print it as JSON if a model is named, or else as text."""
+def _show(row: Row, writer: Any, asked: dict[str, Any] | None) -> None:
+    """Write one row to a table, or print it: as JSON beside what was asked, or as text."""
     if row.error is not None:
         say(row.error)
     if writer is not None:
         writer.writerow(csv_row(row))
-    elif model is not None:
-        print_json(json_row(row, model, threshold))
+    elif asked is not None:
+        print_json(json_row(row, asked))
     elif row.error is None:
         lines = [f"  {p.probability:6.1%}  {p.label}" for p in row.predictions] or [_NO_LABEL]
         print("\n".join([shown(row.path), *lines]), flush=True)
@@ -253,7 +253,7 @@ def _evaluate(a: argparse.Namespace) -> int:
 
     table_path = table_target(a.csv, a.force)
     picture = a.picture and confusion.named(target(a.picture, a.force))
-    name, model = _together(a)
+    asked, model = _together(a)
     ops = model.models[0].ops
     if picture and model.spec.several:
         raise UsageError("a model of several labels has no confusion matrix; leave out --picture")
@@ -273,13 +273,13 @@ def _evaluate(a: argparse.Namespace) -> int:
         )
         if count is not None and found.pictures < len(data):
             tell("")  # some images were skipped, so the counter did not end its line
-    _report(found, a, name)  # before anything can go wrong with the files
+    _report(found, a, asked)  # before anything can go wrong with the files
     with table(table_path) as writer:
         if writer is not None:
             writer.writerows(found.table())
     if picture and isinstance(found, Evaluation):
         title = (
-            f"{name} on {Path(a.data).name}, {a.split}: {found.top1:.2%} of "
+            f"{asked['model']} on {Path(a.data).name}, {a.split}: {found.top1:.2%} of "
             f"{found.pictures:,} right"
         )
         escaped = confusion.write(picture, found.confusion, found.classes, title)
@@ -291,10 +291,10 @@ def _evaluate(a: argparse.Namespace) -> int:
     return 0
 
 
-def _report(found: Evaluation | LabelEvaluation, a: argparse.Namespace, model: str) -> None:
+def _report(found: Evaluation | LabelEvaluation, a: argparse.Namespace, asked: dict) -> None:
     """Print an evaluation as JSON or as text, unless its table goes to standard output."""
     if a.json:
-        head = {"schema": SCHEMA, "data": a.data, "split": a.split, "model": model}
-        print_json(head | found.to_json())
+        head = {"schema": SCHEMA, "data": a.data, "split": a.split}
+        print_json(head | asked | found.to_json())
     elif a.csv != "-":
         print(found, flush=True)

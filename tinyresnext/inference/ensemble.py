@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
 from ..errors import UsageError
+from ..images.checks import whole_number
 from ..images.decode import Picture
 from ..images.prepare import views
 from ..network.spec import Spec
-from .heads import check_finite
+from .heads import check_finite, check_head, check_threshold
+from .inputs import each_image
 from .model import Model, Prediction
 
 __all__ = ["CROPS", "Ensemble", "Seen"]
@@ -106,6 +109,24 @@ class Ensemble:
             found.append(model(x).reshape(len(images), -1, self.spec.classes))
         logits = np.concatenate(found, axis=1)
         return logits[:, 0] if logits.shape[1] == 1 else _mean(logits, self.spec)
+
+    def predict(
+        self,
+        images: Picture | Iterable[Picture],
+        top: int = 5,
+        batch: int = 8,
+        threshold: float | None = None,
+    ) -> list[list[Prediction]]:
+        """Prepare images, compute their logits and rank the classes, as `Model.predict` does."""
+        whole_number("top", top, 1)
+        size = whole_number("batch", batch, 1)
+        check_head(self.spec)
+        check_threshold(self.spec, threshold)
+        self.check_pictures()
+        remaining, found = each_image(images), list[list[Prediction]]()
+        while group := list(islice(remaining, size)):
+            found += self.rank(self([self.prepare(one) for one in group]), top, threshold)
+        return found
 
     def rank(
         self, logits: np.ndarray, top: int = 5, threshold: float | None = None

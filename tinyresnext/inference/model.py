@@ -6,23 +6,20 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from types import ModuleType
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from ..errors import UsageError
-from ..images.checks import whole_number
 from ..images.decode import Picture
-from ..images.prepare import prepare
 from ..images.preprocess import Preprocess
 from ..network.plan import Plan, Program, chosen_stages, planned, program
 from ..network.resnext import forward
 from ..network.spec import Spec
 from ..ops import Backend, backend_module
 from .heads import check_finite, check_head, check_threshold, chosen, sigmoid
-from .inputs import each_image, shapes_that_fit
+from .inputs import shapes_that_fit
 
 Made = TypeVar("Made")
 PLANS_KEPT = 2  # one for whole mini-batches, one for the smaller last one
@@ -124,6 +121,8 @@ class Model:
         top: int = 5,
         batch: int = 8,
         threshold: float | None = None,
+        crops: int = 1,
+        mirror: bool = False,
     ) -> list[list[Prediction]]:
         """Prepare images, compute their logits and rank the classes.
 
@@ -141,6 +140,8 @@ class Model:
             For a model of which an image has several labels: the least probability of those that
             are returned. For a single output: the probability from which the second label comes
             first.
+        crops, mirror
+            The views of each image, as for `Ensemble`: the mean of their probabilities counts.
 
         Returns
         -------
@@ -152,19 +153,12 @@ class Model:
         ImageError
             An image cannot be used. `tinyresnext.inference.classify` skips such images instead.
         UsageError
-            ``images`` is something else, ``top`` or ``batch`` is less than 1, or the network
-            has fewer than two classes, or other channels than the preprocessing makes.
+            ``images``, ``top``, ``batch`` or ``crops`` is something else, or the network has fewer
+            than two classes, or other channels than the preprocessing makes.
         """
-        whole_number("top", top, 1)
-        size = whole_number("batch", batch, 1)
-        check_head(self.spec)
-        check_threshold(self.spec, threshold)
-        self.check_pictures()
-        remaining, found = each_image(images), list[list[Prediction]]()
-        while group := list(islice(remaining, size)):
-            x = np.stack([prepare(image, self.preprocess) for image in group])
-            found += self.rank(self(x), top, threshold)
-        return found
+        from .ensemble import Ensemble  # late: it is made of models
+
+        return Ensemble((self,), crops, mirror).predict(images, top, batch, threshold)
 
     def check_pictures(self) -> None:
         """Raise `UsageError` if the preprocessed images do not have the network's channels."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
+from typing import TypeVar
 
 from ...errors import UsageError
 
@@ -20,9 +21,15 @@ __all__ = [
     "plain_name",
     "possible",
     "single_layer",
+    "unwrap",
 ]
 
+T = TypeVar("T")
+
 MOST_NETWORKS = 32  # in one file
+
+PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
+AVERAGING_COUNTERS = ("n_averaged", "steps")  # of torch's AveragedModel, and mmengine's
 
 # Parts of names that PyTorch's wrappers put anywhere: torch.compile, FSDP, checkpointed activations
 _WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
@@ -52,6 +59,20 @@ _PROJECTION = re.compile(r"mlp|proj|predict|last_layer|neck|prototypes", re.IGNO
 _AVERAGE = re.compile(
     r"(?:^|[._])(?:ema|swa|averaged?|avg|shadow|teacher|target|momentum|k)(?=$|[._])", re.IGNORECASE
 )
+
+
+def unwrap(tensors: dict[str, T]) -> tuple[str, dict[str, T], tuple[str, ...]]:
+    """Return the prefix of every name, the tensors without it, and the counters beside them."""
+    counters = [name for name in AVERAGING_COUNTERS if name in tensors]
+    wrapped = [name for name in tensors if name not in counters]
+    prefix = ""
+    while wrapped and (
+        more := [one for one in PREFIXES if all(name.startswith(prefix + one) for name in wrapped)]
+    ):
+        prefix += more[0]
+    if prefix:
+        return prefix, {name[len(prefix) :]: tensors[name] for name in wrapped}, tuple(counters)
+    return "", tensors, ()
 
 
 def plain_name(key: str) -> str:

@@ -10,8 +10,8 @@ from ...errors import FormatError, UnsafeError
 from ...formats.dtypes import BY_NUMPY
 from ...formats.npy import numbers, read_array, read_header
 from ...formats.stored_zip.reader import Member, read_members
+from ..names.prefixes import unwrap
 from .checkpoint import CARRIED_NAME, MAX_CARRIED, Listed, Stored, checked_name
-from .pickled.wrappers import unwrap
 
 __all__ = ["listed"]
 

@@ -26,8 +26,8 @@ from ...errors import FormatError, UnsafeError
 from ...formats.dtypes import MAX_DIMENSIONS, NUMBERS, Number
 from ...system.checks import is_int
 from ...system.files import pieces
+from ..names.prefixes import unwrap
 from .checkpoint import CARRIED_KEY, MAX_CARRIED, Listed, Stored, checked_name
-from .pickled.wrappers import unwrap
 
 __all__ = ["json_object", "listed"]
 

@@ -105,11 +105,9 @@ def csv_row(row: Row) -> list[Any]:
     return [row.path, row.error or "", *(value for guess in row.predictions for value in guess)]
 
 
-def json_row(row: Row, model: str, threshold: float | None) -> dict[str, Any]:
-    """Return one image as a JSON object; it says the threshold, if labels have to reach one."""
-    head: dict[str, Any] = {"schema": SCHEMA, "path": row.path, "model": model}
-    if threshold is not None:
-        head |= {"threshold": threshold}
+def json_row(row: Row, asked: dict[str, Any]) -> dict[str, Any]:
+    """Return one image as a JSON object, with what was asked: the models, views and threshold."""
+    head = {"schema": SCHEMA, "path": row.path} | asked
     if row.error is not None:
         return head | {"error": row.error}
     return head | {"predictions": [guess._asdict() for guess in row.predictions]}

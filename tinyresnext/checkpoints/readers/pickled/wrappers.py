@@ -8,18 +8,16 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Any, NamedTuple, TypeGuard, TypeVar
+from typing import Any, NamedTuple, TypeGuard
 
 from ....errors import FormatError, UnsafeError, UsageError
 from ....formats.pickle.names import is_array, is_unknown_class
 from ....formats.pickle.tensors import Tensor
 from ....formats.pickle.vocabulary import Global, OtherKey, Placeholder
-from ...names.prefixes import is_average
+from ...names.prefixes import is_average, unwrap
 from ..checkpoint import MAX_NAME
 
-__all__ = ["Choice", "choose", "clean", "unwrap"]
-
-T = TypeVar("T")
+__all__ = ["Choice", "choose", "clean"]
 
 # The keys of training scripts, the likeliest first; without them, any key may have the network
 WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "network", "module", "params")
@@ -28,8 +26,6 @@ AVERAGED_WRAPPERS = ("state_dict_ema", "model_ema", "ema_state_dict")
 _OTHERS = r"optim\w*|\w*sched\w*|\w*scaler|grad(?:ient)?s?|criterion|loss\w*|metrics?|callbacks?"
 _NO_NETWORK = re.compile(rf"(?:^|[._])(?:{_OTHERS})(?=$|[._])", re.IGNORECASE)
 MOST_DEPTH, MOST_ENTRIES = 4, 100_000  # where state dicts are looked for
-PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
-AVERAGING_COUNTERS = ("n_averaged", "steps")  # of torch's AveragedModel, and mmengine's
 
 _NAME = re.compile(r"(?!__)[\w-]+(\.(?!__)[\w-]+)*", re.ASCII)
 
@@ -284,17 +280,3 @@ def _has_tensors(value: object) -> bool:
         elif isinstance(one, (list, tuple)):
             waiting += one
     return bool(waiting)
-
-
-def unwrap(tensors: dict[str, T]) -> tuple[str, dict[str, T], tuple[str, ...]]:
-    """Return the prefix of every name, the tensors without it, and the counters beside them."""
-    counters = [name for name in AVERAGING_COUNTERS if name in tensors]
-    wrapped = [name for name in tensors if name not in counters]
-    prefix = ""
-    while wrapped and (
-        more := [one for one in PREFIXES if all(name.startswith(prefix + one) for name in wrapped)]
-    ):
-        prefix += more[0]
-    if prefix:
-        return prefix, {name[len(prefix) :]: tensors[name] for name in wrapped}, tuple(counters)
-    return "", tensors, ()

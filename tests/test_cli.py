@@ -247,7 +247,7 @@ def test_export_and_back(run, made):
     assert run("convert", "out.pth", "again.h5")[0] == 0
     ours, theirs = load(made / "net.h5"), load("again.h5")
     assert all(np.array_equal(value, theirs.params[key]) for key, value in ours.params.items())
-    assert run("export", made / "net.h5", "out.onnx")[0] == 2
+    assert run("export", made / "net.h5", "out.tflite")[0] == 2
     save(replace(ours, spec=replace(ours.spec, eps=1e-3)), "odd.h5")
     told = (
         "odd.pth: the tensors do not record that eps is 0.001; set this in any other program that "

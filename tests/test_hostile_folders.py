@@ -17,8 +17,9 @@ import pytest
 import training_cases as small
 from child import ENVIRONMENT
 
-from tinyresnext.cli import predict, weights
+from tinyresnext.cli import predict
 from tinyresnext.cli.main import main
+from tinyresnext.cli.weights import commands as weights
 from tinyresnext.errors import TinyResNeXtError, UsageError
 from tinyresnext.hub import part
 from tinyresnext.ops.cpu.runtime import cache

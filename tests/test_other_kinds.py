@@ -19,9 +19,9 @@ INDEX = {
 }
 TENSORS = call("torch.storage", "_load_from_bytes", b"C\1a")
 FILES = {
-    "onnx": (b"\x08\x07\x12\x07pytorch\x1a\x052.0.0:\x10" + bytes(64), "ONNX"),
-    "onnx_of_keras": (b"\x08\x08\x12\x07tf2onnx" + bytes(64), "ONNX"),
-    "onnx_opset_first": (b"\x08\x0aB\x04\x0a\x00\x10\x14:\x10" + bytes(64), "ONNX"),
+    "onnx": (b"\x08\x07\x12\x07pytorch\x1a\x052.0.0:\x7f" + bytes(64), "cut short"),
+    "onnx_of_nothing": (b"\x08\x08\x12\x07tf2onnx", "no graph.*not an ONNX model"),
+    "savedmodel": (b"\x08\x01\x12\x04\x0a\x02ab", "no graph.*not an ONNX model"),
     "tflite": (b"\x1c\0\0\0TFL3" + bytes(64), "TensorFlow Lite"),
     "gguf": (b"GGUF\3\0\0\0" + bytes(64), "GGUF"),
     "zstd": (b"\x28\xb5\x2f\xfd" + bytes(64), "zstd; unpack"),

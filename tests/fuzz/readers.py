@@ -23,6 +23,7 @@ import foreign_files
 import heavy_images
 import numpy as np
 import odd_images as odd
+import onnx_files
 import tar_checkpoints
 import training_cases as small
 
@@ -206,6 +207,11 @@ def _quantised() -> object:
     return files.View(store, 0, (2, 3), (3, 1), quantiser=("per_channel_affine", *rows, 0))
 
 
+def _onnx_seeds() -> list[bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        return [onnx_files.onnx_file(Path(folder), fold=fold, plain=fold) for fold in (True, False)]
+
+
 ARRAYS = {"a.weight": np.ones((2, 3), np.float32), "b": np.ones(4, np.float16)}
 READERS = {
     "zip": Reader(
@@ -245,6 +251,7 @@ READERS = {
     ),
     "torch7": Reader(from_file(container.read, "weights"), lambda: [foreign_files.torch7_file()]),
     "keras": Reader(from_file(container.read, "weights"), lambda: [foreign_files.keras_file()]),
+    "onnx": Reader(from_file(container.read, "weights"), _onnx_seeds),
     "model": Reader(from_file(_checked, "model.h5"), _model_seeds),
     "state": Reader(from_file(training_state.read, "state.npz"), _state_seeds),
     "idx": Reader(

@@ -20,7 +20,7 @@ from ..network.spec import Spec, describe
 from ..store.contents import DOCUMENTS, Stored, documents_of, json_text, json_value, meanings
 from . import infer
 from .names.table import TORCHVISION
-from .readers.checkpoint import MAX_CARRIED
+from .readers.checkpoint import CARRIED_KEY, MAX_CARRIED
 
 __all__ = [
     "FOUND",
@@ -122,16 +122,21 @@ def fits(beside: Carried, spec: Spec) -> bool:
     return (ours.classes, ours.channels, ours.head) == (spec.classes, spec.channels, spec.head)
 
 
-def export_notes(stored: Stored, path: str, text: str) -> list[str]:
+def export_notes(stored: Stored, path: str, text: str, graph: bool = False) -> list[str]:
     """Return what the user of an exported file should know.
 
-    ``text`` is what `written` returned, and ``path`` the file.
+    ``text`` is what `written` returned, and ``path`` the file. A graph records all of the network.
     """
     notes = [
         f"the tensors do not record that {fact}; set this in any other program that reads them"
-        for fact in infer.untold(stored.spec)
+        for fact in ([] if graph else infer.untold(stored.spec))
     ]
-    if options := _restoring(stored):
+    if graph:
+        notes.append(
+            f"its input is images [n, {stored.spec.channels}, {stored.preprocess.crop}, "
+            f"{stored.preprocess.crop}], normalised as its metadata say under {CARRIED_KEY!r}"
+        )
+    if options := _restoring(stored, graph):
         lost = "if a program drops what tinyresnext wrote beside the tensors, use"
         if not text:
             lost = f"only the tensors are in it, the rest has over {MAX_CARRIED:,} bytes; use"
@@ -141,14 +146,14 @@ def export_notes(stored: Stored, path: str, text: str) -> list[str]:
     return notes
 
 
-def _restoring(stored: Stored) -> list[str]:
+def _restoring(stored: Stored, graph: bool) -> list[str]:
     """Return the options of `convert` that restore the model from its exported tensors alone.
 
     An epsilon or a stride on the first 1x1 has no option: see `infer.untold`.
     """
     spec, options = stored.spec, []
     plain = infer.infer(parameters(spec), spec.eps)
-    if plain.stem != spec.stem:
+    if plain.stem != spec.stem and not graph:
         options += ["--stem", spec.stem]
     if plain.head != spec.head:
         options += ["--head", spec.head]

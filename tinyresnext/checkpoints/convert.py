@@ -26,6 +26,7 @@ from .names import layouts
 from .names.classification_models import INPUT, preprocessing
 from .names.schemes import Names, recognise
 from .notes import About, notes
+from .onnx.architecture import agreed
 from .readers import container
 from .readers.checkpoint import Look, OnDemand
 
@@ -115,6 +116,9 @@ def opened_checkpoint(
     with container.opened(path, ema=ema, check=check, key=key) as found:
         beside = carried.understood(found.carried)
         spec, named = _understood(found.shapes, arch, stem, beside, prefix)
+        if found.spec is not None:
+            free = arch is None and stem is None and beside is None
+            spec = agreed(found.spec, spec, free)
         said = None
         if beside is None:
             architecture.refuse_a_part(path)

@@ -51,7 +51,8 @@ def notes(found: Checkpoint, spec: Spec, named: Names, about: About) -> tuple[st
         said.append(config.summary())
         said += [f"not taken from config.json: {what}" for what in config.passed_over]
     said.append(f"{how}: {describe(spec)}")
-    if beside is None or about.given:
+    said += [f"from the graph: {what}" for what in found.remarks]
+    if found.spec is None and (beside is None or about.given):
         said += _assumed(spec, about)
     if not spec.classes:
         said.append(
@@ -80,6 +81,8 @@ def _where(found: Checkpoint, named: Names) -> list[str]:
     prefix = found.prefix + named.prefix
     classifier = f", the classifier is {named.classifier!r}" if named.classifier else ""
     behind = f", behind {prefix!r}" if prefix else ""
+    if found.spec is not None:
+        return [*said, "names: by the structure of the graph"]
     return [*said, f"names: {named.scheme}{behind}{classifier}"]
 
 

@@ -20,10 +20,11 @@ from ..errors import DeviceError, ImageError, TinyResNeXtError, UsageError, Weig
 from ..system.console import plain
 from ..system.version import __version__
 from ..system.words import nearest, one_of
-from . import hub, inside, machine, predict, train, weights
+from . import hub, inside, machine, predict, train
 from .options import choose_device, explained
 from .output.interrupt import INTERRUPTED, interruptible
 from .output.progress import say
+from .weights import commands as weights
 
 EXAMPLE = "tinyresnext classify photo.jpg"
 _GROUPS = (predict, inside, train, weights, hub, machine)

@@ -30,9 +30,6 @@ _BEGINNINGS = {  # first bytes -> what it is and what to do
     b"PAR1": "a Parquet table; a checkpoint was expected",
     END_MAGIC: "an empty zip archive",
 }
-# A protobuf message that begins with field 1, a small number (the version of the format), and goes
-# on with another field of ONNX's ModelProto
-_ONNX = re.compile(rb"\x08[\x01-\x20](?:[\x12\x1a\x22\x32\x3a\x42\x72]|\x28[\x00-\x7f])", re.DOTALL)
 _SCRIPT = re.compile(r"[^/]+/(?:constants\.pkl|code/.*)")
 _EXPORTED = ("/archive_format", "/serialized_exported_program.json")
 _CHECKPOINTS = (".pth", ".pt", ".bin", ".safetensors")
@@ -45,8 +42,6 @@ def file_kind(head: bytes) -> str:
             return what
     if head[4:8] == b"TFL3":
         return f"a TensorFlow Lite model; {_FLOAT}"
-    if _ONNX.match(head):
-        return f"an ONNX graph, which is not read; {_FLOAT}"
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text.startswith(b"{") and b'"' in text[:64]:
         return "a JSON text without weights; name the file with the tensors"

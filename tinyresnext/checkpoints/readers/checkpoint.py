@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ...errors import FormatError
 from ...formats.dtypes import Number
+from ...network.spec import Spec
 from ...system.files import pieces
 
 __all__ = [
@@ -74,7 +75,7 @@ class Checkpoint:
         Of the tensors.
     container : str
         ``"zip"``, ``"legacy"`` or ``"tar"`` (of PyTorch), ``"paddle"``, ``"safetensors"``,
-        ``"npz"``, ``"torch7"``, ``"keras"``.
+        ``"npz"``, ``"torch7"``, ``"keras"``, ``"onnx"``.
     wrapper : str
         The key under which the weights were found (``"state_dict"``, ``"model_ema"``...), ``""`` at
         the top.
@@ -89,6 +90,10 @@ class Checkpoint:
         Of the whole file, in hexadecimal.
     carried : bytes
         What tinyresnext wrote beside the tensors, not yet understood; empty if nothing.
+    spec : Spec, optional
+        The architecture, where the file is a graph, which says all of it.
+    remarks : tuple of str
+        What the reader found out of the network, for people.
     """
 
     tensors: Mapping[str, NDArray]
@@ -100,6 +105,8 @@ class Checkpoint:
     skipped: tuple[str, ...]
     sha256: str
     carried: bytes = b""
+    spec: Spec | None = None
+    remarks: tuple[str, ...] = ()
 
 
 class OnDemand(Mapping[str, NDArray]):
@@ -155,6 +162,10 @@ class Listed(NamedTuple):
         As in `Checkpoint`.
     besides : mapping of str to Stored
         Storages of which the tensors have parts: they must be read through without an error.
+    spec, remarks
+        As in `Checkpoint`.
+    files : sequence of binary file
+        Other open files in which tensors lie.
     """
 
     stored: dict[str, Stored]
@@ -165,6 +176,9 @@ class Listed(NamedTuple):
     skipped: Sequence[str] = ()
     carried: bytes = b""
     besides: Mapping[str, Stored] = MappingProxyType({})
+    spec: Spec | None = None
+    remarks: Sequence[str] = ()
+    files: Sequence[BinaryIO] = ()
 
 
 def viewed(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,6 +14,7 @@ from ...errors import FormatError, ShapeError, UsageError, WeightsError
 from ...formats.hdf5.form import SIGNATURE as HDF5
 from ...formats.stored_zip.records import LOCAL_MAGIC as ZIP
 from ...system.files import regular, shown
+from ..onnx import read as onnx
 from . import keras_h5, npz, parts, safetensors, torch7
 from .checkpoint import Check, Checkpoint, Listed
 from .examine import finish
@@ -32,7 +34,7 @@ def opened(
     check: Check | None = None,
     key: str | None = None,
 ) -> Iterator[Checkpoint]:
-    """Open a checkpoint of PyTorch, safetensors, NumPy, Torch7 or Keras, and judge all of it.
+    """Open a checkpoint of PyTorch, safetensors, NumPy, Torch7, Keras or ONNX, and judge it all.
 
     It is open in the ``with`` block.
 
@@ -40,7 +42,8 @@ def opened(
     ----------
     path : path
         A regular file. It is opened once. If it is the index of a checkpoint in parts, they are
-        opened too: files in the same folder (`parts.inside`).
+        opened too: files in the same folder (`parts.inside`); and so are the files that an ONNX
+        graph names in its folder (`onnx.external`).
     ema : bool
         Which weights to take if a ``.pth`` file has both plain and averaged ones, as
         `torch_file.listed` says.
@@ -61,8 +64,8 @@ def opened(
     Raises
     ------
     FormatError, IntegrityError, UnsafeError
-        As the readers say. Nothing in the file was run, no other file was opened, and no tensor was
-        ever in memory.
+        As the readers say. Nothing in the file was run, no other file was opened but those that an
+        ONNX file may name, and no tensor was ever in memory.
     UsageError
         ``ema=True``, but there are no averaged weights; nothing lies under ``key``; or ``path`` is
         not a path.
@@ -72,7 +75,8 @@ def opened(
         try:
             files, listed = [file], parts.described(file)
             if listed is None:
-                found = _listed(file, ema, key)
+                found = _listed(file, ema, key, partial(onnx.listed, path=path, stack=stack))
+                files += found.files
             else:
                 if ema or key is not None:
                     raise UsageError("a checkpoint in parts has one network; name no other weights")
@@ -111,8 +115,16 @@ def _finished(files: Sequence[BinaryIO], found: Listed, check: Check | None) -> 
         ) from None
 
 
-def _listed(file: BinaryIO, ema: bool, key: str | None) -> Listed:
-    """Choose the reader by the first bytes, and let it list the tensors."""
+def _listed(
+    file: BinaryIO,
+    ema: bool,
+    key: str | None,
+    graph: Callable[[BinaryIO], Listed] | None = None,
+) -> Listed:
+    """Choose the reader by the first bytes, and let it list the tensors.
+
+    ``graph`` reads an ONNX graph, where one may be.
+    """
     head = file.read(512)
     file.seek(0)
     for fits, reader in (
@@ -133,6 +145,10 @@ def _listed(file: BinaryIO, ema: bool, key: str | None) -> Listed:
                     "key (--key); a prefix (--prefix) says which names to take"
                 )
             return reader.listed(file)
+    if graph is not None and onnx.is_onnx(file):
+        if ema or key is not None:
+            raise UsageError("an ONNX file has one network; read it without ema and without a key")
+        return graph(file)
     if head.startswith((b"4\n1\n3\nV", b"3\n1\n")):
         raise FormatError(
             "a Torch7 file in its ASCII form; load it with Torch7 and save it again in the binary "

@@ -65,6 +65,8 @@ def finish(files: Sequence[BinaryIO], listed: Listed, check: Check | None) -> Ch
         tuple(listed.skipped),
         sha256_of(*files),
         listed.carried,
+        listed.spec,
+        tuple(listed.remarks),
     )
 
 

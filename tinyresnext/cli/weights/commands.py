@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
-from ..errors import UsageError
-from ..system.console import plain, tell
-from ..system.files import regular, shown
-from .options import (
+from ...errors import UsageError
+from ...system.console import plain, tell
+from ...system.files import regular, shown
+from ..options import (
     Commands,
     add_command,
     add_device,
@@ -24,8 +23,9 @@ from .options import (
     positive,
     word,
 )
-from .output.progress import announce_compiling
-from .output.tables import target
+from ..output.progress import announce_compiling
+from ..output.tables import target
+from . import export
 
 MOST_LABELS, MOST_CLASSES = 64 << 20, 1_000_000  # bytes and lines of a file of labels
 INTERPOLATIONS = ("bilinear", "bicubic", "torch7", "keras")
@@ -36,9 +36,9 @@ def add_commands(commands: Commands) -> None:
     sentence = "Turn a checkpoint of another system into a model file."
     example = "tinyresnext convert resnext50_32x4d-7cdf4587.pth"
     add_command(commands, "convert", sentence, example, _add_convert, _convert)
-    sentence = "Turn a model file back into a checkpoint."
+    sentence = "Turn a model file back into a checkpoint, or into an ONNX graph."
     example = "tinyresnext export best.h5 best.safetensors"
-    add_command(commands, "export", sentence, example, _add_export, _export)
+    add_command(commands, "export", sentence, example, export.add_options, _export)
     sentence = "Check a model file, and compare its logits with a reference."
     example = "tinyresnext verify best.h5"
     add_command(commands, "verify", sentence, example, _add_verify, _verify)
@@ -53,7 +53,8 @@ def _add_convert(c: argparse.ArgumentParser) -> None:
         "src",
         metavar="SRC",
         help="a checkpoint: .pth, .safetensors, .npz, .t7 or Keras' .h5, with the names of any "
-        "known system; or a folder as the Hugging Face Hub has them, its config.json or index",
+        "known system; or an .onnx graph, a folder as the Hugging Face Hub has them, its "
+        "config.json or index",
     )
     c.add_argument(
         "dst",
@@ -122,9 +123,9 @@ def _convert(a: argparse.Namespace) -> int:
     """Convert a checkpoint, and say what was understood of it."""
     from dataclasses import replace
 
-    from ..checkpoints.convert import opened_checkpoint
-    from ..store import store
-    from .output import report
+    from ...checkpoints.convert import opened_checkpoint
+    from ...store import store
+    from ..output import report
 
     dst = target(_model_name(a.src, a.dst), a.force, not_over=a.src)
     labels = _lines(a.labels) if a.labels else None
@@ -184,43 +185,15 @@ def _lines(path: str) -> list[str]:
         ) from error
 
 
-# --- export ---------------------------------------------------------------------------------------
-
-
-def _add_export(c: argparse.ArgumentParser) -> None:
-    """Add the options of `export`."""
-    c.add_argument("src", nargs="?", metavar="NAME|FILE.h5", help="a model (the bundled model)")
-    c.add_argument("dst", metavar="DST", help="file to write, ending in .pth, .safetensors or .npz")
-    add_force(c, "DST")
-
-
 def _export(a: argparse.Namespace) -> int:
-    """Export a model, and say what only tinyresnext will read in its file."""
-    from ..checkpoints import carried, export
-    from ..store import store
-
-    writers: dict[str, Callable[..., None]] = {
-        ".pth": export.write_pth,
-        ".safetensors": export.write_safetensors,
-        ".npz": export.write_npz,
-    }
-    suffix = Path(a.dst).suffix
-    if suffix not in writers:
-        raise UsageError(f"{a.dst!r} ends in {suffix!r}; expected {', '.join(writers)}")
-    src = _model_file(a.src)
-    stored = store.read(src)
-    beside = carried.written(stored)
-    writers[suffix](target(a.dst, a.force, not_over=src), stored.params, carried=beside)
-    for note in carried.export_notes(stored, a.dst, beside):
-        tell(plain(f"{shown(a.dst)}: {note}"))
-    print(shown(a.dst))
-    return 0
+    """Export a model."""
+    return export.run(a, _model_file)
 
 
 def _model_file(name: str | None) -> str | os.PathLike[str]:
     """Return the file of a model by its name or path, or of the bundled model if there is none."""
-    from ..hub.bundled import shipped_model
-    from ..hub.catalogue import model_file
+    from ...hub.bundled import shipped_model
+    from ...hub.catalogue import model_file
 
     return model_file(name) if name is not None else shipped_model()
 
@@ -249,8 +222,8 @@ def _add_verify(c: argparse.ArgumentParser) -> None:
 
 def _verify(a: argparse.Namespace) -> int:
     """Check a model; return 3 if it is not what it should be."""
-    from ..inference.verify import verify
-    from ..ops import backend
+    from ...inference.verify import verify
+    from ...ops import backend
 
     with announce_compiling(backend(a.device)) if a.reference else nullcontext():
         file = _model_file(a.file)
@@ -265,7 +238,7 @@ def _verify(a: argparse.Namespace) -> int:
 
 def _make_reference(file: str | os.PathLike[str], a: argparse.Namespace) -> int:
     """Write a reference file for `verify`."""
-    from ..inference.verify import make_reference
+    from ...inference.verify import make_reference
 
     if a.threads is not None or a.device != "cpu":
         raise UsageError(

@@ -1,0 +1,195 @@
+"""Which network a graph may be: its stem, its blocks and their numbers, from how it branches.
+
+A block begins where a value has two readers, and ends in the Add where both ways meet: one has
+three convolutions, the other none or one. `follow` then checks every step against this network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...errors import FormatError, ShapeError, UsageError
+from ...formats.onnx.tensor import Tensor
+from ...network.resnext import blocks
+from ...network.spec import FIRST_PLANES, Spec, describe
+from ..names.layouts import FOLDED_EPSILON
+from .steps import Graph
+from .values import Step, Value
+
+__all__ = ["agreed", "architecture"]
+
+_POOLINGS = ("avg_pool2d", "mean_pool")  # a window may be as large as the map
+
+
+class Block(NamedTuple):
+    """The steps of a block: the three convolutions, and those of the shortcut."""
+
+    convs: list[Step]
+    shortcut: list[Step]
+    out: Value
+
+
+def architecture(graph: Graph) -> Spec:
+    """Return the network that a graph may be.
+
+    Raises
+    ------
+    FormatError
+        It has not the shape of a ResNeXt.
+    ShapeError
+        Its numbers are not those of one.
+    """
+    stem, x = _chain(graph.x)
+    found = []
+    while len(x.readers) > 1:
+        found.append(_block(x))
+        x = found[-1].out
+    convs = [step for step in stem if step.op == "conv2d"]
+    if not convs or not found:
+        raise FormatError(
+            "the graph has no blocks, which branch and end in an Add; it is no ResNeXt"
+        )
+    first = found[0].convs
+    width, c_out = _shape(first[1])[1], _shape(first[2])[0]
+    strides = [{_stride(step) for step in block.convs} for block in found]
+    starts = [0, *(i for i in range(1, len(found)) if strides[i] != {1})]
+    tail = [step for step in graph.steps if step.op == "linear"]
+    try:
+        return Spec(
+            blocks=tuple(b - a for a, b in zip(starts, [*starts[1:], len(found)], strict=True)),
+            cardinality=first[1].attributes["groups"],
+            width=width,
+            classes=tail[0].out.shape[1] or 0 if tail else 0,
+            channels=_shape(convs[0])[1],
+            stem=_stem(stem, convs),
+            **_stem_channels(convs),
+            shortcut=_shortcuts(graph, found, starts),
+            avg_down=any(step.op in _POOLINGS for b in found for step in b.shortcut),
+            stride_on=1 if any(_stride(block.convs[0]) != 1 for block in found) else 2,
+            expansion=c_out // FIRST_PLANES,
+            eps=_epsilon(graph),
+        )
+    except UsageError as error:
+        raise ShapeError(f"the graph is a network that cannot be built: {error}") from error
+
+
+def agreed(graph: Spec, spec: Spec, free: bool) -> Spec:
+    """Return the architecture of a graph, which says all but the head.
+
+    Parameters
+    ----------
+    graph : Spec
+    spec : Spec
+        What else is known.
+    free : bool
+        Whether nothing but the tensors says this.
+
+    Raises
+    ------
+    ShapeError
+        Something else was asked for, or was written beside the graph.
+    """
+    if free:
+        return graph
+    if np.float32(spec.eps) != np.float32(graph.eps):
+        spec = replace(spec, eps=graph.eps)  # batch norms are folded, or it has no other say
+    if not _alike(spec, graph):
+        raise ShapeError(
+            f"the graph computes {describe(graph)}, with a stride on convolution {graph.stride_on} "
+            f"of a block; expected {describe(spec)}, with a stride on {spec.stride_on}; name no "
+            "architecture and no stem"
+        )
+    return spec
+
+
+def _alike(a: Spec, b: Spec) -> bool:
+    """Return whether two networks compute the same, but for epsilon and head.
+
+    Where nothing strides and no shortcut has weights, some fields say nothing.
+    """
+    same = all(getattr(a, n) == getattr(b, n) for n in ("stem", "channels", "classes"))
+    averaged = any(one.shortcut == "projection" and one.stride > 1 for one in blocks(a))
+    pooled = not averaged or a.avg_down == b.avg_down
+    return same and pooled and a.cardinality == b.cardinality and [*blocks(a)] == [*blocks(b)]
+
+
+def _epsilon(graph: Graph) -> float:
+    """Return that of the batch norms: the shortest decimal with the float32 of the file."""
+    found = {step.attributes["eps"]: step for step in graph.steps if step.op == "batch_norm"}
+    if len(found) > 1:
+        a, b, *_ = found.values()
+        raise FormatError(
+            f"{b.node}: epsilon is {np.float32(b.attributes['eps'])}, and {a.node} has "
+            f"{np.float32(a.attributes['eps'])}; expected one for all"
+        )
+    return float(str(np.float32(next(iter(found))))) if found else FOLDED_EPSILON
+
+
+def _chain(x: Value) -> tuple[list[Step], Value]:
+    """Return the steps from a value on as long as one follows another, and what they end in."""
+    steps: list[Step] = []
+    while len(x.readers) == 1 and x.readers[0].op != "add":
+        steps.append(x.readers[0])
+        x = steps[-1].out
+    return steps, x
+
+
+def _block(x: Value) -> Block:
+    """Return the block that begins at a value."""
+    first = x.readers[0].node
+    ways, ends = [], []
+    for step in x.readers:
+        steps, end = ([], x) if step.op == "add" else _chain(step.out)
+        ways.append(steps if step.op == "add" else [step, *steps])
+        ends.append(step if step.op == "add" else end.readers[0] if end.readers else None)
+    add = ends[0]
+    if len(ways) != 2 or add is None or ends[1] is not add:
+        raise FormatError(f"{first}: here the graph branches, and not into the two ways of a block")
+    ways.sort(key=lambda way: sum(step.op == "conv2d" for step in way))
+    shortcut, main = ways
+    convs = [step for step in main if step.op == "conv2d"]
+    if len(convs) != 3 or sum(step.op == "conv2d" for step in shortcut) > 1:
+        raise FormatError(
+            f"{add.node}: the block before it has {len(convs)} convolutions; expected the three of "
+            "a bottleneck block"
+        )
+    relus = [step for step in add.out.readers if step.op == "relu"]
+    if len(relus) != 1:
+        raise FormatError(f"{add.node}: no Relu follows it; a block of a ResNeXt ends in one")
+    return Block(convs, shortcut, relus[0].out)
+
+
+def _stem(stem: list[Step], convs: list[Step]) -> str:
+    """Return the stem of a network."""
+    if len(convs) == 3:
+        return "deep"
+    if _shape(convs[0])[2] == 7:
+        return "imagenet"
+    return "pooled" if any(step.op == "max_pool2d" for step in stem) else "cifar"
+
+
+def _stem_channels(convs: list[Step]) -> dict[str, Any]:
+    """Return the channels of a deep stem; others have no choice."""
+    return {"stem_channels": tuple(_shape(c)[0] for c in convs)} if len(convs) == 3 else {}
+
+
+def _shortcuts(graph: Graph, found: list[Block], starts: list[int]) -> str:
+    """Return the type of the shortcuts: A if none has weights, C if all have, else B."""
+    convs = [[step for step in block.shortcut if step.op == "conv2d"] for block in found]
+    has = [bool(steps) and not graph.only_pads(steps[0]) for steps in convs]
+    later = [flag for index, flag in enumerate(has) if index not in starts]
+    return "A" if not any(has) else "C" if any(later) else "B"
+
+
+def _stride(step: Step) -> int:
+    return int(step.attributes["stride"])
+
+
+def _shape(step: Step) -> tuple[int, ...]:
+    """Return the shape of a convolution's weight."""
+    weight = step.constants[0]
+    assert isinstance(weight, Tensor)
+    return weight.shape

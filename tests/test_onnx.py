@@ -63,6 +63,8 @@ SPECS = {
     "pooled": Spec((2,), 1, 4, 3, stem="pooled", expansion=2),
     "A": Spec((1, 1, 1), 2, 2, 3, channels=1, stem="cifar", shortcut="A", expansion=1),
     "C": Spec((2, 1), 2, 2, 3, channels=1, stem="cifar", shortcut="C", expansion=1, eps=1.001e-5),
+    "caffe": Spec((1,), 2, 2, 3, channels=1, stem="caffe", expansion=1),
+    "tiered": Spec((1,), 2, 2, 3, channels=1, stem="deep", stem_channels=(8, 12, 16), expansion=1),
     "1x1": Spec((1, 2), 2, 2, 3, channels=1, stem="cifar", stride_on=1, expansion=1, eps=1e-3),
     "features": Spec((1,), 2, 2, 0, channels=1, stem="cifar", shortcut="A", expansion=1),
 }
@@ -126,7 +128,7 @@ def test_too_large_for_half(tmp_path):
 def test_options_that_cannot_be(tmp_path):
     with pytest.raises(UsageError, match="opset is 8; expected 9 to 20"):
         of.onnx_file(tmp_path, opset=8)
-    with pytest.raises(UsageError, match="averaged shortcuts need opset 10"):
+    with pytest.raises(UsageError, match="averaged shortcuts, need opset 10"):
         of.onnx_file(tmp_path, SPECS["deep"], opset=9)
     assert tuple(range(9, 21)) == OPSETS
 

@@ -166,9 +166,10 @@ def _stem(stem: list[Step], convs: list[Step]) -> str:
     """Return the stem of a network."""
     if len(convs) == 3:
         return "deep"
+    pools = [step for step in stem if step.op == "max_pool2d"]
     if _shape(convs[0])[2] == 7:
-        return "imagenet"
-    return "pooled" if any(step.op == "max_pool2d" for step in stem) else "cifar"
+        return "caffe" if pools and pools[0].attributes["ceil_mode"] else "imagenet"
+    return "pooled" if pools else "cifar"
 
 
 def _stem_channels(convs: list[Step]) -> dict[str, Any]:

@@ -93,23 +93,32 @@ class Write:
         """Write an Add."""
         return self._node("Add", [first, second])
 
-    def max_pool2d(self, x: str, *, size: int, stride: int, padding: int = 0) -> str:
+    def max_pool2d(
+        self, x: str, *, size: int, stride: int, padding: int = 0, ceil_mode: bool = False
+    ) -> str:
         """Write a MaxPool."""
         window = {"kernel_shape": [size] * 2, "pads": [padding] * 4, "strides": [stride] * 2}
+        if ceil_mode:
+            window |= self._ceil()
         return self._node("MaxPool", [x], "", window)
 
     def avg_pool2d(
         self, x: str, *, size: int, stride: int, ceil_mode: bool, count_include_pad: bool
     ) -> str:
         """Write an AveragePool."""
-        if self._opset < CEIL_MODE:
-            raise UsageError(
-                f"averaged shortcuts need opset {CEIL_MODE} or later, found {self._opset}; give "
-                "another --opset"
-            )
-        window = {"ceil_mode": int(ceil_mode), "count_include_pad": int(count_include_pad)}
+        window = self._ceil() if ceil_mode else {}
+        window |= {"count_include_pad": int(count_include_pad)}
         square = {"kernel_shape": [size] * 2, "strides": [stride] * 2}
         return self._node("AveragePool", [x], "", window | square)
+
+    def _ceil(self) -> dict[str, Any]:
+        """Return the attribute of a pooling whose last window may reach beyond the map."""
+        if self._opset < CEIL_MODE:
+            raise UsageError(
+                f"poolings that reach beyond the map, as in averaged shortcuts, need opset "
+                f"{CEIL_MODE} or later, found {self._opset}; give another --opset"
+            )
+        return {"ceil_mode": 1}
 
     def mean_pool(self, x: str) -> str:
         """Write a GlobalAveragePool and a Flatten, to a row for each image."""
@@ -185,8 +194,8 @@ def write_onnx(
     spec, side = stored.spec, stored.preprocess.crop
     if spec.se_reduction or spec.blur_pool != "none":
         raise UsageError(
-            f"{spec.name} has squeeze and excitation or blur pooling, which is not written as ONNX; "
-            "export it as .safetensors or .pth"
+            f"{spec.name} has squeeze and excitation or blur pooling, which is not written as "
+            "ONNX; export it as .safetensors or .pth"
         )
     ops = Write(stored.params, fold=fold, opset=opset)
     x = ops.cast("images", FLOAT16) if half else "images"

@@ -97,7 +97,7 @@ def test_nothing_of_these(read, data):
     "data", [ff.safe_file(ARRAYS), ff.npz_file(ARRAYS), ff.torch7_file(), ff.keras_file()]
 )
 def test_names_and_shapes_are_judged_before_numbers(read, data):
-    def no(shapes, carried):
+    def no(shapes, carried, graph):
         assert all(type(n) is int for shape in shapes.values() for n in shape)
         raise ShapeError("other weights")
 

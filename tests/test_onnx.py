@@ -63,7 +63,7 @@ SPECS = {
     "pooled": Spec((2,), 1, 4, 3, stem="pooled", expansion=2),
     "A": Spec((1, 1, 1), 2, 2, 3, channels=1, stem="cifar", shortcut="A", expansion=1),
     "C": Spec((2, 1), 2, 2, 3, channels=1, stem="cifar", shortcut="C", expansion=1, eps=1.001e-5),
-    "caffe": Spec((1,), 2, 2, 3, channels=1, stem="caffe", expansion=1),
+    "caffe": Spec((1,), 2, 2, 3, channels=1, stem="caffe", shortcut="A", expansion=1),
     "tiered": Spec((1,), 2, 2, 3, channels=1, stem="deep", stem_channels=(8, 12, 16), expansion=1),
     "1x1": Spec((1, 2), 2, 2, 3, channels=1, stem="cifar", stride_on=1, expansion=1, eps=1e-3),
     "features": Spec((1,), 2, 2, 0, channels=1, stem="cifar", shortcut="A", expansion=1),

@@ -108,17 +108,16 @@ def opened_checkpoint(
         behind ``prefix``.
     """
 
-    def check(shapes: infer.Shapes, beside: bytes) -> Look:
-        named = _understood(shapes, arch, stem, carried.understood(beside), prefix)[1]
+    def check(shapes: infer.Shapes, beside: bytes, graph: Spec | None) -> Look:
+        named = _understood(shapes, arch, stem, carried.understood(beside), prefix, graph)[1]
         return _judge(shapes, named)
 
     named_path, path = path, folder.weights(path)
     with container.opened(path, ema=ema, check=check, key=key) as found:
         beside = carried.understood(found.carried)
-        spec, named = _understood(found.shapes, arch, stem, beside, prefix)
+        spec, named = _understood(found.shapes, arch, stem, beside, prefix, found.spec)
         if found.spec is not None:
-            free = arch is None and stem is None and beside is None
-            spec = agreed(found.spec, spec, free)
+            spec = agreed(found.spec, spec)
         said = None
         if beside is None:
             architecture.refuse_a_part(path)
@@ -165,6 +164,7 @@ def _understood(
     stem: str | None,
     beside: Carried | None,
     prefix: str | None = None,
+    graph: Spec | None = None,
 ) -> tuple[Spec, Names]:
     """Return the architecture, and whose names the tensors have.
 
@@ -178,6 +178,8 @@ def _understood(
     elif beside is not None:
         spec = beside.spec
         carried.check(spec, shapes)
+    elif graph is not None:
+        spec = graph
     else:
         spec = infer.infer(shapes, eps)
     if stem is not None:

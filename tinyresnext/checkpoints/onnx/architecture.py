@@ -76,24 +76,20 @@ def architecture(graph: Graph) -> Spec:
         raise ShapeError(f"the graph is a network that cannot be built: {error}") from error
 
 
-def agreed(graph: Spec, spec: Spec, free: bool) -> Spec:
+def agreed(graph: Spec, spec: Spec) -> Spec:
     """Return the architecture of a graph, which says all but the head.
 
     Parameters
     ----------
     graph : Spec
     spec : Spec
-        What else is known.
-    free : bool
-        Whether nothing but the tensors says this.
+        What was asked for or written beside the graph, or the same.
 
     Raises
     ------
     ShapeError
         Something else was asked for, or was written beside the graph.
     """
-    if free:
-        return graph
     if np.float32(spec.eps) != np.float32(graph.eps):
         spec = replace(spec, eps=graph.eps)  # batch norms are folded, or it has no other say
     if not _alike(spec, graph):

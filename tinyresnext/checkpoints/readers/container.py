@@ -48,8 +48,8 @@ def opened(
         Which weights to take if a ``.pth`` file has both plain and averaged ones, as
         `torch_file.listed` says.
     check : callable, optional
-        Receives the names and shapes before any number is read, and what tinyresnext wrote beside
-        them, and raises if they are not wanted.
+        Receives the names and shapes before any number is read, what tinyresnext wrote beside
+        them, and the architecture of a graph, and raises if they are not wanted.
         It may return a callable, which receives all numbers of each tensor, piece by piece, and
         raises if these are not wanted.
     key : str, optional

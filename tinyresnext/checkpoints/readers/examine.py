@@ -49,7 +49,7 @@ def finish(files: Sequence[BinaryIO], listed: Listed, check: Check | None) -> Ch
     stored = listed.stored
     _judge_sizes(stored)
     shapes = {name: tensor.shape for name, tensor in stored.items()}
-    look = check(dict(shapes), listed.carried) if check is not None else None
+    look = check(dict(shapes), listed.carried, listed.spec) if check is not None else None
     _judge_expansion(files, stored)
     for name, storage in listed.besides.items():
         _judged(storage, name, None)

@@ -52,8 +52,9 @@ MAX_CARRIED = 3 << 18
 # Receives a tensor's name, the index of the first of some of its numbers in C order (None if the
 # numbers do not come in C order), and these numbers; raises if they are not wanted.
 Look = Callable[[str, int | None, NDArray], None]
-# Receives names and shapes, what tinyresnext wrote beside them (b"" if nothing) and the architecture
-# of a graph (None for other files), raises if they are not wanted, and may return a `Look`.
+# Receives names and shapes, what tinyresnext wrote beside them (b"" if nothing) and the
+# architecture of a graph (None for other files), raises if they are not wanted, and may return a
+# `Look`.
 Check = Callable[[dict[str, tuple[int, ...]], bytes, Spec | None], Look | None]
 
 # Keras has paths in its names, and a colon at the end

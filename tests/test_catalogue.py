@@ -72,6 +72,7 @@ PUBLISHED = {
     "keras": 4,
     "classification_models": 4,
     "paddle": 22,
+    "onnx": 8,
 }
 # Of the norms, where it is not 1e-5; torchvision's quantised networks have none any more, and those
 # that stand for them are the identity with this one.

@@ -304,7 +304,7 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("count", [300, pytest.param(2500, marks=pytest.mark.slow, id="2500")])
+@pytest.mark.parametrize("count", [300, pytest.param(3400, marks=pytest.mark.slow, id="3400")])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_mutated(path, protocol, count):
     """A typed error, or the arrays that NumPy reads in the same bytes."""

@@ -28,6 +28,9 @@ SPECS = {
     "deep": Spec((1, 1), 4, 8, 7, stem="deep", avg_down=True),
     "padding": Spec((1, 1), 2, 8, 7, shortcut="A"),
     "one path": Spec((2, 1), 1, 16, 7, stem="cifar"),
+    "excited": Spec((1, 2), 4, 8, 7, stem="caffe", se_reduction=16),
+    "blurred and excited": Spec((1, 1), 4, 8, 7, se_reduction=16, blur_pool="binomial"),
+    "dilated": Spec((1, 2), 4, 8, 7, dilated=1),
     "grey": Spec((1, 1), 4, 4, 7, channels=1, stem="pooled", stride_on=1),
 }
 
@@ -74,7 +77,7 @@ def check_sums(model: Model, x: np.ndarray) -> None:
         last, shortcut = last_layer(recorded, block), recorded.shortcut(block)
         assert len(paths) == model.spec.cardinality
         found = paths.sum(0) + last.shift + shortcut
-        inner = np.abs(recorded.value(f"{block.name}.relu_1")).astype(np.float64)
+        inner = np.abs(recorded.inner(block)).astype(np.float64)
         magnitude = inner @ np.abs(last.weight[:, :, 0, 0].T) + np.abs(last.shift)
         magnitude += np.abs(shortcut)
         d = block.channels // model.spec.cardinality

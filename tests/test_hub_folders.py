@@ -156,7 +156,7 @@ def test_what_cannot_be_done_is_said_and_not_taken(hub, changes, says):
 @pytest.mark.parametrize(
     ("changes", "error", "says"),
     [
-        ({"architecture": "resnextaa8_8x4d"}, FormatError, "cannot compute"),
+        ({"architecture": "skresnext8_8x4d"}, FormatError, "cannot compute"),
         ({"global_pool": "max", "model_args": {}}, FormatError, "with global_pool"),
         ({"model_args": {"global_pool": ""}}, FormatError, "with global_pool"),
         ({"model_args": {"output_stride": 8}}, FormatError, "with output_stride"),

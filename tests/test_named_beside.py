@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import cases
 import pytest
 
 from tinyresnext import Spec
-from tinyresnext.errors import FormatError, ShapeError
+from tinyresnext.checkpoints.beside import architecture
+from tinyresnext.checkpoints.beside.config import Config
+from tinyresnext.errors import FormatError, ShapeError, UsageError
 
 TINY = Spec((1, 1), 8, 4, 10, expansion=1)
 D = Spec((1, 1), 8, 4, 10, expansion=1, stem="deep", avg_down=True)
 PLAIN = ["resnext8_8x4d", "gluon_resnext8_8x4d", "swsl_resnext8_8x4d"]
-OTHER = [
-    "resnextaa8_8x4d", "resnetaa50", "resnetblur50", "seresnext8_8x4d", "skresnext8_8x4d",
-    "seresnextaa8_8x4d", "resnext26ts", "resnet50t", "legacy_seresnext50_32x4d", "vit_base",
-    "x\x1b",
-]  # fmt: skip
+OTHER = ["skresnext8_8x4d", "resnext26ts", "vit_base", "x\x1b"]
 
 
 @pytest.fixture
@@ -54,12 +53,33 @@ def test_what_cannot_be_computed(convert, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["resnext50_32x4d", "resnext8_4x8d", "resnet8", "resnext8d_8x4d", "resnext11_8x4d"]
-)
-def test_another_plain_network(convert, name):
+    "name",
+    [
+        "resnext50_32x4d", "resnext8_4x8d", "resnet8", "resnext8d_8x4d", "resnext11_8x4d",
+        "resnetblur50", "seresnext8_8x4d", "seresnextaa101d_32x8d", "resnet50t",
+        "legacy_seresnext50_32x4d",
+    ],
+)  # fmt: skip
+def test_another_network(convert, name):
     with pytest.raises(ShapeError, match=f"'{name}', and the tensors are resnext8_8x4d.*--arch"):
         convert({"architecture": name})
-    assert convert({"architecture": name}, arch=TINY).stored.spec == TINY
+    found = convert({"architecture": name}, arch=TINY, blur_pool="none")
+    assert found.stored.spec == TINY
+
+
+def test_a_blur_pooling_is_known_by_the_name_alone(convert):
+    """timm's own names with aa are averages; others, as this one, have the binomial filter."""
+    blurred = replace(TINY, blur_pool="binomial")
+    config = {"architecture": "resnextaa8_8x4d"}
+    stored, notes = convert(config)
+    assert stored.spec == blurred
+    assert "blur pooling (binomial)" in "\n".join(notes)
+    with pytest.raises(UsageError, match=r"has the blur pooling 'none'.*'binomial'.*--blur-pool"):
+        convert(config, arch=TINY)
+    assert convert(config, arch=TINY, blur_pool="none").stored.spec == TINY
+    assert convert(config, arch=blurred).stored.spec == blurred
+    named = Config("seresnextaa101d_32x8d", {}, None, None, None, "", ())
+    assert architecture.blur_pool("x.pth", named, None) == "average"
 
 
 @pytest.mark.parametrize(
@@ -80,7 +100,7 @@ def test_another_plain_network(convert, name):
 def test_other_files_of_that_name_are_not_looked_at(convert, config):
     stored, notes = convert(config)
     assert stored.spec == TINY
-    assert "no blur pooling and no dilation" in "\n".join(notes)
+    assert "no blur pooling (--blur-pool) and no dilation" in "\n".join(notes)
 
 
 def test_a_part_of_a_checkpoint_is_no_network(tmp_path):

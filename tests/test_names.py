@@ -101,7 +101,7 @@ def test_a_copy_of_nothing_is_foreign():
 def test_a_foreign_key_names_the_scheme_and_the_key(writer):
     write, scheme = WRITERS[writer]
     for foreign in (
-        "layer1.0.se.fc1.weight",
+        "layer1.0.eca.conv.weight",
         "features.4.0.5.weight",
         "bn9.num_batches_tracked",
         "conv1_conv/bias:0",

@@ -290,10 +290,10 @@ def test_the_heads_of_self_supervised_training_are_no_classifiers(convert):
 
 
 def test_a_network_inside_of_others_is_refused(convert):
-    se = {"layer1.0.se.fc1.weight": np.zeros((4, 64, 1, 1), np.float32)}
+    sk = {"layer1.0.conv2.attn.fc_select.weight": np.zeros((4, 64, 1, 1), np.float32)}
     for prefix in ("", "model."):
-        with pytest.raises(FormatError, match="squeeze-and-excitation"):
-            convert(state({**OURS, **se}, prefix))
+        with pytest.raises(FormatError, match="selective kernels"):
+            convert(state({**OURS, **sk}, prefix))
     with pytest.raises(FormatError, match=r"1 of .* keys"):
         convert(state({**OURS, "attention.weight": np.zeros(3, np.float32)}))
 

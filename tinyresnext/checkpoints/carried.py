@@ -157,6 +157,10 @@ def _restoring(stored: Stored, graph: bool) -> list[str]:
         options += ["--stem", spec.stem]
     if plain.head != spec.head:
         options += ["--head", spec.head]
+    if spec.blur_pool != "none":
+        options += ["--blur-pool", spec.blur_pool]
+    if spec.dilated:
+        options += ["--output-stride", str(spec.output_stride)]
     if tuple(stored.labels) != infer.usual_labels(spec):
         options += ["--labels", "FILE"]
     assumed = infer.implied(TORCHVISION, spec).preprocess.to_json()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..errors import FormatError, IntegrityError, UsageError
 from ..images.preprocess import Preprocess
 from ..network.resnext import parameters
-from ..network.spec import Spec, variant
+from ..network.spec import Spec, dilated, variant
 from ..store.contents import Stored
 from ..system.files import shown
 from ..system.version import __version__
@@ -47,6 +47,8 @@ def opened_checkpoint(
     arch: str | Spec | None = None,
     stem: str | None = None,
     head: str | None = None,
+    blur_pool: str | None = None,
+    output_stride: int | None = None,
     preprocess: Preprocess | None = None,
     labels: Sequence[str] | None = None,
     ema: bool = False,
@@ -76,6 +78,12 @@ def opened_checkpoint(
     head : str, optional
         One of `tinyresnext.network.spec.HEADS`; no tensor says it. By default a single output is
         under a sigmoid, and several are under a softmax.
+    blur_pool : str, optional
+        One of `tinyresnext.network.spec.BLUR_POOLS`, if the network has a blur pooling, which has
+        no tensors.
+    output_stride : int, optional
+        How many pixels a step in the result of the last stage is, if the last stages dilate; that
+        has no tensors either.
     preprocess : Preprocess, optional
         By default what ``config.json`` says, or that of the system whose names the file has:
         ImageNet's (256, 224, bilinear), CIFAR's for a CIFAR stem. Where the network has a norm of
@@ -124,7 +132,11 @@ def opened_checkpoint(
             said = config.read(path)
         if said is not None:
             architecture.check(path, said, spec, arch is not None)
+            if blur_pool is None:
+                blur_pool = architecture.blur_pool(path, said, spec if arch is not None else None)
         spec = _with_head(spec, head, beside)
+        spec = spec if blur_pool is None else replace(spec, blur_pool=blur_pool)
+        spec = spec if output_stride is None else dilated(spec, output_stride)
         about = About(arch is not None, stem is not None, beside, said)
         told = notes(found, spec, named, about)
         provenance = {
@@ -181,11 +193,27 @@ def _understood(
     elif graph is not None:
         spec = graph
     else:
-        spec = infer.infer(shapes, eps)
+        spec = infer.by_names(named.scheme, infer.infer(shapes, eps))
+    if stem is None and arch is not None:
+        _check_stem(named.scheme, spec)
     if stem is not None:
         spec = replace(spec, stem=stem)
         infer.check(shapes, spec, "name another stem, or none to have it inferred")
     return spec, named
+
+
+def _check_stem(scheme: str, spec: Spec) -> None:
+    """Raise `UsageError` if an architecture was asked for whose stem the names say to be another.
+
+    The two have the same tensors and compute different numbers.
+    """
+    told = infer.by_names(scheme, spec).stem
+    if told != spec.stem:
+        raise UsageError(
+            f"the architecture has the stem {spec.stem!r}, and the names are those of {scheme}, "
+            f"whose stem is {told!r}; name an architecture that has it (legacy_...), or none, or "
+            f"say --stem {spec.stem} if the names are wrong"
+        )
 
 
 def _asked_for(shapes: infer.Shapes, eps: float, arch: str | Spec) -> Spec:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from ..errors import ShapeError, UsageError
@@ -11,21 +12,13 @@ from ..images.preprocess import CIFAR, CIFAR_100, Preprocess
 from ..network.resnext import parameters
 from ..network.spec import FIRST_PLANES, Spec
 from .imagenet import imagenet_labels
+from .names import table
 from .names.layouts import FOLDED_EPSILON
-from .names.table import (
-    CADENE,
-    CLASSIFICATION_MODELS,
-    KERAS,
-    MMPRETRAIN,
-    PADDLE,
-    PRLZ77,
-    QUANTISED,
-    TORCH7,
-)
 
 __all__ = [
     "Implied",
     "Shapes",
+    "by_names",
     "check",
     "epsilon",
     "implied",
@@ -43,9 +36,9 @@ _ASK = "if you know the architecture, say it with --arch NAME (`tinyresnext mode
 def infer(shapes: Shapes, eps: float = EPSILON) -> Spec:
     """Return the architecture whose parameters have these names and shapes.
 
-    Two things leave no trace in a checkpoint and are assumed to be as in nearly all of them: the
-    3x3 convolution of a block strides, and batch norms have an epsilon of 1e-5; Keras' have
-    another.
+    What leaves no trace in a checkpoint is assumed to be as in nearly all of them: the 3x3
+    convolution of a block strides, nothing is dilated and no blur pooling strides instead, and
+    batch norms have an epsilon of 1e-5; Keras' have another.
 
     Parameters
     ----------
@@ -68,7 +61,8 @@ def infer(shapes: Shapes, eps: float = EPSILON) -> Spec:
     c_out = _shape(shapes, "layer1.0.conv3.weight", 4)[0]
     wide, width, *_ = _shape(shapes, "layer1.0.conv2.weight", 4)
     classes = _classes(shapes)
-    stem, channels = _stem(shapes)
+    stem, channels, widths = _stem(shapes)
+    reduction, divisor = _excitation(shapes, len(counts))
     if width == 0 or wide % width or c_out % FIRST_PLANES:
         raise ShapeError(
             f"layer1.0 has {wide} channels in groups of {width} and {c_out} in its result; "
@@ -94,6 +88,9 @@ def infer(shapes: Shapes, eps: float = EPSILON) -> Spec:
             expansion=c_out // FIRST_PLANES,
             eps=eps,
             head=usual_head(classes),
+            stem_channels=widths,
+            se_reduction=reduction,
+            se_divisor=divisor,
         )
     except UsageError as error:
         raise ShapeError(f"the tensors describe a network that cannot be built: {error}") from error
@@ -142,6 +139,7 @@ def untold(spec: Spec) -> list[str]:
     """Return what names and shapes of the parameters do not say, if it has an unusual value."""
     plain = infer(parameters(spec), spec.eps)
     usual = {"stem": plain.stem, "stride_on": 2, "eps": EPSILON, "head": plain.head}
+    usual |= {"blur_pool": "none", "dilated": 0}
     return [
         f"{name} is {getattr(spec, name)!r}"
         for name, value in usual.items()
@@ -170,7 +168,11 @@ class Implied(NamedTuple):
 
 def epsilon(scheme: str) -> float:
     """Return the epsilon of batch norms in the networks of a scheme (`names.schemes.SCHEMES`)."""
-    known = {KERAS: KERAS_EPSILON, QUANTISED: FOLDED_EPSILON, CLASSIFICATION_MODELS: 2e-5}
+    known = {
+        table.KERAS: KERAS_EPSILON,
+        table.QUANTISED: FOLDED_EPSILON,
+        table.CLASSIFICATION_MODELS: 2e-5,
+    }
     return known.get(scheme, EPSILON)
 
 
@@ -186,7 +188,7 @@ def implied(scheme: str, spec: Spec) -> Implied:
     spec : Spec
         The network; those for small images use CIFAR's preprocessing.
     """
-    if scheme == TORCH7:
+    if scheme == table.TORCH7:
         if spec.small:
             usual, resized = CIFAR_100 if spec.classes == 100 else CIFAR, ""
         else:
@@ -194,20 +196,21 @@ def implied(scheme: str, spec: Spec) -> Implied:
             resized = ", resized bicubically without antialiasing"
         return Implied(usual, f"Torch7: images as the authors' code prepares them{resized}")
     notes = {
-        PRLZ77: "prlz77: CIFAR-10's mean and deviation, for CIFAR-100 as well",
-        KERAS: f"Keras: batch norm epsilon {KERAS_EPSILON:g}; RGB over 255 with ImageNet's mean "
-        "and deviation ('torch' mode)",
-        CADENE: "Cadene: resized bilinearly, where the Torch7 originals were bicubic",
-        MMPRETRAIN: "mmpretrain: its Pillow backend resizes; its style 'caffe', which strides "
-        "elsewhere, leaves no trace",
-        CLASSIFICATION_MODELS: "classification_models: batch norm epsilon 2e-05",
-        PADDLE: "Paddle: the original images were resized with OpenCV's bilinear filter, without "
-        "antialiasing",
-        QUANTISED: "quantised: the weights are what their integers stand for; the original rounds "
-        "its activations to 8 bits too, which this network does not, so its logits are near, and "
-        "not equal. Norms are folded: those of this network are the identity and a shift",
+        table.PRLZ77: "prlz77: CIFAR-10's mean and deviation, for CIFAR-100 as well",
+        table.KERAS: f"Keras: batch norm epsilon {KERAS_EPSILON:g}; RGB over 255 with ImageNet's "
+        "mean and deviation ('torch' mode)",
+        table.CADENE_SE: "Cadene's SE networks: the stem's pooling has no padding, as in Caffe",
+        table.CADENE: "Cadene: resized bilinearly, where the Torch7 originals were bicubic",
+        table.MMPRETRAIN: "mmpretrain: its Pillow backend resizes; its style 'caffe', which "
+        "strides elsewhere, leaves no trace",
+        table.CLASSIFICATION_MODELS: "classification_models: batch norm epsilon 2e-05",
+        table.PADDLE: "Paddle: the original images were resized with OpenCV's bilinear filter, "
+        "without antialiasing",
+        table.QUANTISED: "quantised: the weights are what their integers stand for; the original "
+        "rounds its activations to 8 bits too, which this network does not: its logits are near, "
+        "and not equal. Norms are folded: those of this network are the identity and a shift",
     }
-    whole = Preprocess(224, 224, "keras") if scheme == KERAS else Preprocess()
+    whole = Preprocess(224, 224, "keras") if scheme == table.KERAS else Preprocess()
     return Implied(CIFAR if spec.small else whole, notes.get(scheme, ""))
 
 
@@ -247,17 +250,42 @@ def _classes(shapes: Shapes) -> int:
     return classes
 
 
-def _stem(shapes: Shapes) -> tuple[str, int]:
-    """Return the stem, and how many channels the image has."""
+def by_names(scheme: str, spec: Spec) -> Spec:
+    """Return an inferred network with what the names of its system say besides.
+
+    Cadene's SE networks pool as Caffe does, and the first 1x1 strides in those that are no ResNeXt.
+    """
+    strides = 2 if spec.cardinality > 1 else 1
+    return replace(spec, stem="caffe", stride_on=strides) if scheme == table.CADENE_SE else spec
+
+
+def _excitation(shapes: Shapes, stages: int) -> tuple[int, int]:
+    """Return the reduction of squeeze and excitation and its divisor; 0 if there is none.
+
+    The last stage has the most channels: its squeezed layer is the least rounded.
+    """
+    last = f"layer{stages}.0.se.fc1.weight"
+    if last not in shapes:
+        return 0, 1
+    found = [s[:2] for name, s in shapes.items() if name.endswith(".se.fc1.weight") if len(s) == 4]
+    squeezed, channels, *_ = _shape(shapes, last, 4)
+    reduction = max(1, round(channels / max(1, squeezed)))
+    plain = all(few == max(1, many // reduction) for few, many in found)
+    return reduction, 1 if plain else 8
+
+
+def _stem(shapes: Shapes) -> tuple[str, int, tuple[int, int, int]]:
+    """Return the stem, how many channels the image has, and the widths of a deep stem."""
     if "conv1.0.weight" in shapes:
-        return "deep", _shape(shapes, "conv1.0.weight", 4)[1]
+        first, second, last = (_shape(shapes, f"conv1.{i}.weight", 4) for i in (0, 3, 6))
+        return "deep", first[1], (first[0], second[0], last[0])
     _, channels, k_h, k_w = _shape(shapes, "conv1.weight", 4)
     stems = {(7, 7): "imagenet", (3, 3): "cifar"}
     if (k_h, k_w) not in stems:
         raise ShapeError(
             f"conv1 is a convolution of {k_h}x{k_w}; expected 7x7 (ImageNet) or 3x3 (CIFAR); {_ASK}"
         )
-    return stems[k_h, k_w], channels
+    return stems[k_h, k_w], channels, Spec.stem_channels
 
 
 def _shape(shapes: Shapes, name: str, rank: int) -> tuple[int, ...]:

@@ -117,6 +117,10 @@ def _assumed(spec: Spec, about: About) -> list[str]:
     assumed = f"{how}: the {strided} convolutions stride, batch norm epsilon {spec.eps:g}"
     if spec.stem == "cifar" and not about.stem_given:
         assumed += ", no pooling in the stem (--stem pooled says otherwise)"
-    pooling = "ReLU" if spec.stem == "cifar" else "ReLU, max pooling in the stem"
+    average = spec.blur_pool == "average"
+    pooling = "ReLU" if spec.stem == "cifar" or average else "ReLU, max pooling in the stem"
+    absent = ["no blur pooling (--blur-pool)"] if spec.blur_pool == "none" else []
+    absent += ["no dilation (--output-stride)"] if not spec.dilated else []
+    what = " and ".join([", ".join([pooling, *absent[:1]]), *absent[1:]])
     trace = "" if known else ", of which tensors have no trace"
-    return [assumed, f"{how}: {pooling}, no blur pooling and no dilation{trace}"]
+    return [assumed, f"{how}: {what}{trace}"]

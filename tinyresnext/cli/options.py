@@ -209,6 +209,25 @@ def add_head(command: argparse.ArgumentParser, help: str) -> None:
     command.add_argument("--head", type=word(HEADS), metavar=braces(HEADS), help=help)
 
 
+def add_untold(command: argparse.ArgumentParser) -> None:
+    """Add ``--blur-pool`` and ``--output-stride``, of which tensors have no trace."""
+    from ..network.spec import BLUR_POOLS
+
+    command.add_argument(
+        "--blur-pool",
+        type=word(BLUR_POOLS),
+        metavar=braces(BLUR_POOLS),
+        help="what strides in place of convolutions: a binomial filter (resnetblur), or the mean "
+        "of 2x2 values (timm's names with aa) (none)",
+    )
+    command.add_argument(
+        "--output-stride",
+        type=positive,
+        metavar="N",
+        help="of a network whose last stages dilate: 16 or 8 (32)",
+    )
+
+
 def add_normalisation(command: argparse.ArgumentParser) -> None:
     """Add ``--mean`` and ``--std``, for commands that make a model."""
     command.add_argument(

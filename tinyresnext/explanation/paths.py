@@ -6,8 +6,11 @@ into the last layer of every path, and the shift is an addend of its own. A bloc
 
     y = T_0(x) + ... + T_{C-1}(x) + shift + shortcut(x),    output = relu(y)
 
-and every addend can be looked at, and left out. Paths are counted from 0, in the paper from 1. Here
-these addends are called terms: the paths in their order, the shift, the shortcut.
+and every addend can be looked at, and left out. Squeeze and excitation multiplies each channel of
+the sum of the paths and the shift by a number that depends on the image. For one image it is a
+factor of the last layer too, and the addends still add up; it stays as it is when one is left out.
+Paths are counted from 0, in the paper from 1. Here these addends are called terms: the paths in
+their order, the shift, the shortcut.
 
 A term has as many channels as the block's output. To show it as one map, it is projected on a
 direction: for each position, its product with a vector of c_out numbers. Because a projection is
@@ -41,8 +44,14 @@ class Last(NamedTuple):
 
 
 def last_layer(recorded: Recorded, block: Block) -> Last:
-    """Return the last layer of a block's paths, into which the batch norm is folded."""
-    return Last(*recorded.last[block.name].args[1:])
+    """Return the last layer of a block's paths, into which the batch norm is folded.
+
+    So is what squeeze and excitation multiplies each channel by, for this image.
+    """
+    last, scale = Last(*recorded.last[block.name].args[1:]), recorded.scale(block)
+    if scale is None:
+        return last
+    return Last(last.weight * scale[:, None, None, None], last.shift * scale)
 
 
 def addends(
@@ -67,7 +76,7 @@ def addends(
     last = last_layer(recorded, block)
     stop = cardinality if stop is None else stop
     count, d = stop - first, block.channels // cardinality
-    inner = recorded.value(f"{block.name}.relu_1")[None, :, :, first * d : stop * d]
+    inner = recorded.inner(block)[None, :, :, first * d : stop * d]
     columns = last.weight[:, first * d : stop * d, 0, 0].reshape(-1, count, d)
     weight = columns.swapaxes(0, 1).reshape(-1, d, 1, 1)
     with recorded.running():
@@ -102,7 +111,7 @@ def projections(recorded: Recorded, block: Block, directions: np.ndarray) -> np.
     with recorded.running():
         v = ops.upload(np.ascontiguousarray(directions, np.float32))
         pulled = np.asarray(ops.download(ops.conv2d(v, ops.upload(back))), np.float64)
-    products = pulled * recorded.value(f"{block.name}.relu_1")
+    products = pulled * recorded.inner(block)
     paths = products.reshape(*products.shape[:3], recorded.model.spec.cardinality, -1).sum(4)
     wide = directions.astype(np.float64)
     shift = wide @ last.shift.astype(np.float64)

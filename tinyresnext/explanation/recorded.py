@@ -15,6 +15,7 @@ from ..network.rewrite import fold_batch_norm
 from ..network.tape import Call, Tape, gradients
 from ..network.trace import Trace, replay, trace
 from ..ops.contract import Array, Backend
+from ..ops.reference.elementwise import sigmoid
 
 __all__ = ["Recorded", "record"]
 
@@ -66,6 +67,16 @@ class Recorded:
     def value(self, name: str) -> np.ndarray:
         """Return an intermediate value of the image: [h, w, c]."""
         return self.here(self.made[name].out)[0]
+
+    def inner(self, block: Block) -> np.ndarray:
+        """Return what the last layer of a block's paths reads: [h, w, channels]."""
+        return self.here(self.made[f"{block.name}.conv3"].args[0])[0]
+
+    def scale(self, block: Block) -> np.ndarray | None:
+        """Return by what squeeze and excitation multiplies each channel of a block: [c_out]."""
+        if not self.model.spec.se_reduction:
+            return None
+        return sigmoid(self.here(self.made[f"{block.name}.se"].args[1])[0, 0, 0])
 
     def shortcut(self, block: Block) -> np.ndarray:
         """Return what the shortcut of a block adds: [h, w, c_out]."""

@@ -64,6 +64,8 @@ def load_checkpoint(
     *,
     stem: str | None = None,
     head: str | None = None,
+    blur_pool: str | None = None,
+    output_stride: int | None = None,
     key: str | None = None,
     prefix: str | None = None,
 ) -> Model:
@@ -79,6 +81,9 @@ def load_checkpoint(
     stem, head : str, optional
         The stem, where the tensors leave it open, and what the outputs mean; `opened_checkpoint`
         describes both.
+    blur_pool : {"none", "binomial", "average"}, optional
+    output_stride : int, optional
+        What no tensor tells: the blur pooling, and the output stride of a dilated network.
     key, prefix : str, optional
         The key under which the file has the state dict, and what stands before the names of its
         tensors; both are found by default.
@@ -96,7 +101,10 @@ def load_checkpoint(
     from ..checkpoints.convert import opened_checkpoint  # it has many readers
 
     ops = backend(device)
-    opened = opened_checkpoint(path, arch=arch, stem=stem, head=head, key=key, prefix=prefix)
+    opened = opened_checkpoint(
+        path, arch=arch, stem=stem, head=head, blur_pool=blur_pool, output_stride=output_stride,
+        key=key, prefix=prefix,
+    )  # fmt: skip
     with opened as (stored, _):
         return Model(*stored._replace(params=dict(stored.params)), ops)
 

@@ -68,7 +68,8 @@ def layers(spec: Spec, height: int = 224, width: int = 224) -> list[Layer]:
             if call.op == "conv2d" and call.name.endswith(".downsample"):
                 continue
             own = {"conv2d": 1, "batch_norm": 2, "linear": 1}[call.op] * int(np.prod(weight))
-            own += weight[0] if call.op == "linear" else 0
+            biased = call.op == "linear" or (call.op == "conv2d" and len(call.args) > 2)
+            own += weight[0] if biased else 0
             groups, stride = call.attrs.get("groups", 1), call.attrs.get("stride", 1)
             work = macs(call, result)
             found.append(Layer(call.name, call.op, weight, result[1:], groups, stride, own, work))

@@ -10,7 +10,7 @@ import os
 import re
 from pathlib import Path
 
-from ...errors import FormatError, ShapeError
+from ...errors import FormatError, ShapeError, UsageError
 from ...network.spec import VARIANTS, Spec, describe
 from ...system.files import shown
 from .config import Config
@@ -18,9 +18,10 @@ from .folder import CONFIG
 
 __all__ = ["check", "refuse_a_part"]
 
-# Names of plain networks: depth, a d for a deep stem and averaged shortcuts, cardinality and width
-_PLAIN = re.compile(
-    r"(?:tv_|gluon_|ig_|ssl_|swsl_|wide_)?res(?:net|next)(\d{1,4})(d?)"
+# Names of networks: SE, a blur pooling, depth, a d or t for a deep stem and averaged shortcuts,
+# cardinality and width
+_NAME = re.compile(
+    r"(?:tv_|gluon_|ig_|ssl_|swsl_|wide_|legacy_)?(se)?res(?:net|next)(aa|blur)?(\d{1,4})([dt]?)"
     r"(?:_(\d{1,4})x(\d{1,4})d|_2)?"
 )
 _PART = re.compile(r"-\d+-of-0*([1-9]\d*)\.\w+")
@@ -69,7 +70,7 @@ def check(path: str | os.PathLike[str], config: Config, spec: Spec, given: bool)
         It is another network than the tensors are.
     """
     name, file = config.architecture, shown(path)
-    named, changes = _PLAIN.fullmatch(name), _changes(config)
+    named, changes = _NAME.fullmatch(name), _changes(config)
     if named is None or changes:
         what = f"{ascii(name)[:80]}{' with ' + ', '.join(changes) if changes else ''}"
         raise FormatError(
@@ -92,6 +93,30 @@ def check(path: str | os.PathLike[str], config: Config, spec: Spec, given: bool)
         )
 
 
+def blur_pool(path: str | os.PathLike[str], config: Config, given: Spec | None) -> str:
+    """Return the blur pooling of the network that is named, and which the user may have named too.
+
+    timm's own networks with ``aa`` take the mean of 2x2 values, and those with ``blur`` the
+    binomial filter. That is also what an ``aa`` in a name means that timm itself does not have.
+
+    Raises
+    ------
+    UsageError
+        The user has named a network with another one.
+    """
+    named = _NAME.fullmatch(config.architecture)
+    told = "binomial" if named is not None and named[2] else "none"
+    if config.architecture in VARIANTS:
+        told = VARIANTS[config.architecture].blur_pool
+    if given is not None and given.blur_pool != told:
+        raise UsageError(
+            f"{shown(path)}: the architecture has the blur pooling {given.blur_pool!r}, and "
+            f"{CONFIG} beside the file names {config.architecture!r}, which has {told!r}; say "
+            "which with --blur-pool"
+        )
+    return told
+
+
 def _changes(config: Config) -> list[str]:
     """Return the arguments that change what is computed, or may."""
     return [
@@ -104,9 +129,12 @@ def _changes(config: Config) -> list[str]:
 
 def _is(spec: Spec, named: re.Match[str], variant: Spec | None) -> bool:
     """Return whether a network is the one of that name."""
-    depth, deep, cardinality, width = named.groups()
+    excited, _, depth, deep, cardinality, width = named.groups()
     paths = int(cardinality or 1), int(width or spec.width)
     if variant is not None and spec.blocks != variant.blocks:
         return False
-    same = (spec.depth, spec.cardinality, spec.width) == (int(depth), *paths)
-    return same and (spec.stem == "deep") == bool(deep)
+    # timm counts the layers of seresnextaa201d otherwise.
+    layers = spec.depth if variant is not None else int(depth)
+    same = (spec.depth, spec.cardinality, spec.width) == (layers, *paths)
+    same = same and (variant is None or spec.stem_channels == variant.stem_channels)
+    return same and (spec.stem == "deep", spec.se_reduction > 0) == (bool(deep), bool(excited))

@@ -12,13 +12,18 @@ from collections.abc import Callable, Collection, Iterable
 from . import module_tree
 from .layouts import AS_IT_IS, Layout, Part, Reading, folded_norm
 
-__all__ = ["by_key", "cadene", "mmpretrain", "prlz77", "quantised", "timm_d", "torchvision"]
+__all__ = ["by_key", "cadene", "cadene_se", "mmpretrain", "prlz77", "quantised"]
+__all__ += ["timm_d", "torchvision"]
 
 _FIELD = r"(?:weight|bias|running_mean|running_var)"
 _BLOCK = r"(?:conv[123]|bn[123]|downsample\.[01])"
-_TORCHVISION = re.compile(rf"(?:conv1|bn1|layer\d+\.\d+\.{_BLOCK}|fc)\.{_FIELD}", re.ASCII)
+_SE = r"se\.fc[12]\.(?:weight|bias)"  # squeeze and excitation, which torchvision does not have
+_TORCHVISION = re.compile(
+    rf"(?:conv1|bn1|layer\d+\.\d+\.{_BLOCK}|fc)\.{_FIELD}|layer\d+\.\d+\.{_SE}", re.ASCII
+)
 _DEEP = re.compile(
-    rf"(?:conv1\.[01346]|bn1|conv1|layer\d+\.\d+\.(?:{_BLOCK}|downsample\.2)|fc)\.{_FIELD}",
+    rf"(?:conv1\.[01346]|bn1|conv1|layer\d+\.\d+\.(?:{_BLOCK}|downsample\.2)|fc)\.{_FIELD}"
+    rf"|layer\d+\.\d+\.{_SE}",
     re.ASCII,
 )
 
@@ -29,6 +34,9 @@ _ACTIVATIONS = re.compile(
 )
 _BACKBONE = re.compile(
     rf"backbone\.((?:conv1|bn1|layer\d+\.\d+\.(?:{_BLOCK}|downsample\.2))\.{_FIELD})", re.ASCII
+)
+_BACKBONE_SE = re.compile(
+    r"backbone\.(layer\d+\.\d+)\.se_layer\.conv([12])\.conv\.(weight|bias)", re.ASCII
 )
 _STEM = re.compile(rf"backbone\.stem\.([012]\.(?:conv|bn))\.({_FIELD})", re.ASCII)
 _STEM_NAMES = {
@@ -86,6 +94,8 @@ def mmpretrain(keys: Collection[str]) -> Reading:
             return f"{_STEM_NAMES[match[1]]}.{match[2]}", AS_IT_IS
         if key in ("head.fc.weight", "head.fc.bias"):
             return key.removeprefix("head."), AS_IT_IS
+        if match := _BACKBONE_SE.fullmatch(key):
+            return f"{match[1]}.se.fc{match[2]}.{match[3]}", AS_IT_IS
         if not (match := _BACKBONE.fullmatch(key)):
             return None
         block, is_shortcut, rest = match[1].partition(".downsample.")
@@ -131,6 +141,22 @@ def cadene(keys: Collection[str]) -> Reading:
         for name, (sources, layout) in parts.items()
     }
     return named, [*({*keys} - {*paths.values()}), *(paths[path] for path in foreign)]
+
+
+def cadene_se(keys: Collection[str]) -> Reading:
+    """Read the names of Cadene's SE networks, which timm keeps for its ``legacy_seresnext``.
+
+    The stem is ``layer0``, by which they are known.
+    """
+    if "layer0.conv1.weight" not in keys:
+        return {}, [*keys]
+
+    def rename(key: str) -> tuple[str, Layout] | None:
+        if key.startswith(("conv1.", "bn1.")):
+            return None
+        return _cadene_resnet(key.removeprefix("layer0.").replace(".se_module.", ".se."))
+
+    return by_key(keys, rename)
 
 
 def _cadene_resnet(key: str) -> tuple[str, Layout] | None:

@@ -1,9 +1,10 @@
 """Other systems' key names -> torchvision's.
 
-Where torchvision has no such network (the deep stem, average-pooled shortcuts), the names are
-timm's. Each system names the same tree of modules in its own way. A scheme is recognised from the
-keys alone: it is the first in `SCHEMES` that leaves no key over. Then every parameter has a name of
-torchvision's, the keys that it is made of, and a `Layout` that makes it of them.
+Where torchvision has no such network (the deep stem, average-pooled shortcuts, squeeze and
+excitation), the names are timm's. Each system names the same tree of modules in its own way. A
+scheme is recognised from the keys alone: it is the first in `SCHEMES` that leaves no key over. Then
+every parameter has a name of torchvision's, the keys that it is made of, and a `Layout` that makes
+it of them.
 """
 
 from __future__ import annotations
@@ -239,8 +240,8 @@ def _advice(names: Names, foreign: list[str]) -> str:
             "the classifier has other layers than one, which is not read; to have the network "
             f"without a classifier, delete these tensors from the state dict{way}"
         )
-    if any(re.search(r"\.(?:se|se_module|se_layer)\.", key) for key in foreign):
-        return "squeeze-and-excitation (SE) is not supported; use a plain ResNeXt"
+    if any(re.search(r"\.conv2\.(?:paths|attn)\.", key) for key in foreign):
+        return "selective kernels (SK) are not supported; use a ResNeXt or an SE-ResNeXt"
     return f"expected keys such as {SCHEMES[names.scheme].examples}"
 
 

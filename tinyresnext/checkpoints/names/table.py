@@ -13,6 +13,7 @@ from .paddle import paddle
 
 __all__ = [
     "CADENE",
+    "CADENE_SE",
     "CLASSIFICATION_MODELS",
     "KERAS",
     "MMPRETRAIN",
@@ -37,7 +38,7 @@ class Scheme(NamedTuple):
 
 TORCHVISION, TIMM_D, MMPRETRAIN = "torchvision", "timm's variants d", "mmpretrain"
 CADENE, PRLZ77, TORCH7, KERAS = "Cadene", "prlz77", "Torch7", "Keras"
-PADDLE, QUANTISED = "Paddle", "torchvision, quantised"
+PADDLE, QUANTISED, CADENE_SE = "Paddle", "torchvision, quantised", "Cadene's SE networks"
 CLASSIFICATION_MODELS, SE_CLASSIFICATION_MODELS = "classification_models", "its SE-ResNeXt"
 SCHEMES: Mapping[str, Scheme] = {
     TORCHVISION: Scheme(pytorch.torchvision, "'conv1.weight', 'layer1.0.conv2.weight', 'fc.bias'"),
@@ -49,6 +50,7 @@ SCHEMES: Mapping[str, Scheme] = {
     CADENE: Scheme(
         pytorch.cadene, "'features.0.weight', 'features.4.0.0.0.0.3.weight' and 'last_linear.bias'"
     ),
+    CADENE_SE: Scheme(pytorch.cadene_se, "'layer0.conv1.weight' and 'layer1.0.conv2.weight'"),
     PRLZ77: Scheme(
         pytorch.prlz77,
         "'conv_1_3x3.weight', 'stage_1.stage_1_bottleneck_0.conv_conv.weight' and "

@@ -19,6 +19,7 @@ from ..options import (
     add_head,
     add_normalisation,
     add_stem,
+    add_untold,
     braces,
     positive,
     word,
@@ -67,6 +68,7 @@ def _add_convert(c: argparse.ArgumentParser) -> None:
     )
     add_stem(c, "the first layers, where they leave it open: pooled for a 3x3 with a pooling")
     add_head(c, "what the outputs mean (a softmax; for a single output, a sigmoid)")
+    add_untold(c)
     c.add_argument(
         "--ema", action="store_true", help="take the averaged weights of a training checkpoint"
     )
@@ -136,6 +138,8 @@ def _convert(a: argparse.Namespace) -> int:
         arch=a.arch,
         stem=a.stem,
         head=a.head,
+        blur_pool=a.blur_pool,
+        output_stride=a.output_stride,
         labels=labels,
         ema=a.ema,
         licence=a.licence,

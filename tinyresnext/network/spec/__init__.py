@@ -5,7 +5,7 @@ Read `fields`, then `variants` and `blocks`.
 
 from .blocks import Block, blocks, parameters, projection
 from .fields import BLUR_POOLS, FIRST_PLANES, HEADS, STEMS, Spec
-from .variants import VARIANTS, cifar, describe, variant
+from .variants import VARIANTS, cifar, describe, dilated, variant
 
 __all__ = [
     "BLUR_POOLS",
@@ -18,6 +18,7 @@ __all__ = [
     "blocks",
     "cifar",
     "describe",
+    "dilated",
     "parameters",
     "projection",
     "variant",

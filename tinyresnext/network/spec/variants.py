@@ -6,6 +6,7 @@ The numbers are those of the paper's Tables 1, 3, 4, 5 and 7 and of the publishe
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ...errors import UsageError
 from ...system.words import similar
@@ -96,6 +97,9 @@ VARIANTS: Mapping[str, Spec] = {
     "resnetaa50": Spec(_50, 1, 64, blur_pool="average"),
     "resnetaa50d": Spec(_50, 1, 64, stem="deep", avg_down=True, blur_pool="average"),
     "resnetaa101d": Spec(_101, 1, 64, stem="deep", avg_down=True, blur_pool="average"),
+    "seresnetaa50d": Spec(
+        _50, 1, 64, stem="deep", avg_down=True, se_reduction=16, blur_pool="average"
+    ),
     "seresnextaa101d_32x8d": Spec(
         _101, 32, 8, stem="deep", avg_down=True, se_reduction=16, blur_pool="average"
     ),
@@ -130,6 +134,26 @@ def variant(name: str) -> Spec:
         f"there is no architecture called {name!r}; {similar(name, VARIANTS)}`tinyresnext models` "
         "lists all"
     )
+
+
+def dilated(spec: Spec, output_stride: int) -> Spec:
+    """Return the network whose last stages dilate so far that it has that output stride.
+
+    Raises
+    ------
+    UsageError
+        No number of dilated stages makes it.
+    """
+    possible = {}
+    for count in range(len(spec.blocks)):
+        stride = replace(spec, dilated=0).output_stride >> count
+        possible[stride] = count
+    if output_stride not in possible:
+        raise UsageError(
+            f"the output stride is {output_stride!r}: expected one of "
+            f"{', '.join(map(str, possible))} for {spec.name}"
+        )
+    return replace(spec, dilated=possible[output_stride])
 
 
 def describe(spec: Spec) -> str:

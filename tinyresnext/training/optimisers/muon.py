@@ -18,12 +18,13 @@ from ...ops.contract import Array
 def matrices(spec: Spec) -> dict[str, int]:
     """Return the convolutions that Muon trains, those inside the blocks, each with its groups.
 
-    The filters of each group are a matrix of their own.
+    The filters of each group are a matrix of their own. The layers of squeeze and excitation are
+    not among them: no batch norm follows these, so the norm of their weights matters.
     """
     return {
         name: spec.cardinality if name.endswith(".conv2.weight") else 1
         for name, shape in parameters(spec).items()
-        if name.startswith("layer") and len(shape) == 4
+        if name.startswith("layer") and len(shape) == 4 and ".se." not in name
     }
 
 

@@ -262,6 +262,8 @@ OPERATORS = {
     "Conv": conv,
     "BatchNormalization": batch_norm,
     "Relu": lambda a, x: np.maximum(x, 0),
+    "Sigmoid": lambda a, x: 1 / (1 + np.exp(-x)),
+    "Mul": lambda a, x, y: x * y,
     "Add": lambda a, x, y: x + y,
     "MaxPool": max_pool,
     "AveragePool": average_pool,

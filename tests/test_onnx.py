@@ -65,6 +65,7 @@ SPECS = {
     "C": Spec((2, 1), 2, 2, 3, channels=1, stem="cifar", shortcut="C", expansion=1, eps=1.001e-5),
     "caffe": Spec((1,), 2, 2, 3, channels=1, stem="caffe", shortcut="A", expansion=1),
     "tiered": Spec((1,), 2, 2, 3, channels=1, stem="deep", stem_channels=(8, 12, 16), expansion=1),
+    "se": Spec((1, 2), 2, 4, 3, channels=1, stem="cifar", expansion=1, se_reduction=16),
     "1x1": Spec((1, 2), 2, 2, 3, channels=1, stem="cifar", stride_on=1, expansion=1, eps=1e-3),
     "features": Spec((1,), 2, 2, 0, channels=1, stem="cifar", shortcut="A", expansion=1),
 }
@@ -285,7 +286,8 @@ OTHERS = {
     "axis": (with_attribute("Flatten", "axis", 2), "'axis' is 2"),
     "leaky": (replaced("Relu", "LeakyRelu"), r"LeakyRelu\): no plain ResNeXt"),
     "quantised": (replaced("Relu", "QLinearRelu"), "quantised networks are not read"),
-    "multiplied": (replaced("Add", "Mul"), r"\(Mul\)"),
+    "multiplied": (replaced("Add", "Mul"), r"\(Mul\): an Add"),
+    "divided": (replaced("Add", "Div"), r"\(Div\)"),
     "softmax": (ends_in(of.node("Softmax", ["before"], "logits")), r"\(Softmax\)"),
     "relu behind": (ends_in(of.node("Relu", ["before"], "logits")), "more than a ResNeXt.*Relu"),
     "beside": (

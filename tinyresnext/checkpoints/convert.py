@@ -25,6 +25,7 @@ from .carried import Carried
 from .names import layouts
 from .names.classification_models import INPUT, preprocessing
 from .names.schemes import Names, recognise
+from .names.table import TORCHVISION
 from .notes import About, notes
 from .onnx.architecture import agreed
 from .readers import container
@@ -182,7 +183,10 @@ def _understood(
 
     An architecture that was asked for gets the checkpoint's own classes and channels.
     """
-    named = recognise(shapes, prefix)
+    if graph is None or prefix is not None:
+        named = recognise(shapes, prefix)
+    else:  # the reader has named the tensors as we do
+        named = Names(TORCHVISION, {name: ((name,), layouts.AS_IT_IS) for name in shapes}, {})
     eps = infer.epsilon(named.scheme)
     shapes = {n: s for n, s in named.shapes(shapes).items() if not n.startswith(INPUT)}
     if arch is not None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...errors import FormatError, ShapeError, UsageError
 from ...formats.onnx.tensor import Tensor
-from ...network.resnext import blocks
+from ...network.resnext import blocks, parameters
 from ...network.spec import FIRST_PLANES, Spec, describe
 from ..names.layouts import FOLDED_EPSILON
 from .steps import Graph
@@ -21,6 +21,7 @@ from .values import Step, Value
 
 __all__ = ["agreed", "architecture"]
 
+_JOINS = ("add", "mul")
 _POOLINGS = ("avg_pool2d", "mean_pool")  # a window may be as large as the map
 
 
@@ -30,6 +31,7 @@ class Block(NamedTuple):
     convs: list[Step]
     shortcut: list[Step]
     out: Value
+    reduction: int
 
 
 def architecture(graph: Graph) -> Spec:
@@ -71,6 +73,7 @@ def architecture(graph: Graph) -> Spec:
             stride_on=1 if any(_stride(block.convs[0]) != 1 for block in found) else 2,
             expansion=c_out // FIRST_PLANES,
             eps=_epsilon(graph),
+            se_reduction=found[0].reduction,
         )
     except UsageError as error:
         raise ShapeError(f"the graph is a network that cannot be built: {error}") from error
@@ -109,7 +112,8 @@ def _alike(a: Spec, b: Spec) -> bool:
     same = all(getattr(a, n) == getattr(b, n) for n in ("stem", "channels", "classes"))
     averaged = any(one.shortcut == "projection" and one.stride > 1 for one in blocks(a))
     pooled = not averaged or a.avg_down == b.avg_down
-    return same and pooled and a.cardinality == b.cardinality and [*blocks(a)] == [*blocks(b)]
+    same = same and a.cardinality == b.cardinality and a.blur_pool == b.blur_pool
+    return same and pooled and [*blocks(a)] == [*blocks(b)] and parameters(a) == parameters(b)
 
 
 def _epsilon(graph: Graph) -> float:
@@ -127,10 +131,15 @@ def _epsilon(graph: Graph) -> float:
 def _chain(x: Value) -> tuple[list[Step], Value]:
     """Return the steps from a value on as long as one follows another, and what they end in."""
     steps: list[Step] = []
-    while len(x.readers) == 1 and x.readers[0].op != "add":
-        steps.append(x.readers[0])
+    while True:
+        following = [step for step in x.readers if step.op != "mean_pool"]
+        if len(x.readers) == 2 and [step.op for step in following] == ["mul"]:
+            steps.append(following[0])  # squeeze and excitation: the mean decides the factors
+        elif len(x.readers) == 1 and x.readers[0].op not in _JOINS:
+            steps.append(x.readers[0])
+        else:
+            return steps, x
         x = steps[-1].out
-    return steps, x
 
 
 def _block(x: Value) -> Block:
@@ -138,12 +147,14 @@ def _block(x: Value) -> Block:
     first = x.readers[0].node
     ways, ends = [], []
     for step in x.readers:
-        steps, end = ([], x) if step.op == "add" else _chain(step.out)
-        ways.append(steps if step.op == "add" else [step, *steps])
-        ends.append(step if step.op == "add" else end.readers[0] if end.readers else None)
+        steps, end = ([], x) if step.op in _JOINS else _chain(step.out)
+        ways.append(steps if step.op in _JOINS else [step, *steps])
+        ends.append(step if step.op in _JOINS else end.readers[0] if end.readers else None)
     add = ends[0]
     if len(ways) != 2 or add is None or ends[1] is not add:
         raise FormatError(f"{first}: here the graph branches, and not into the two ways of a block")
+    if add.op != "add":
+        raise FormatError(f"{add.node}: an Add of a block and its shortcut was expected here")
     ways.sort(key=lambda way: sum(step.op == "conv2d" for step in way))
     shortcut, main = ways
     convs = [step for step in main if step.op == "conv2d"]
@@ -155,7 +166,20 @@ def _block(x: Value) -> Block:
     relus = [step for step in add.out.readers if step.op == "relu"]
     if len(relus) != 1:
         raise FormatError(f"{add.node}: no Relu follows it; a block of a ResNeXt ends in one")
-    return Block(convs, shortcut, relus[0].out)
+    return Block(convs, shortcut, relus[0].out, _reduction(main))
+
+
+def _reduction(main: list[Step]) -> int:
+    """Return by what squeeze and excitation divides the channels; 0 if a block has none."""
+    for step in main:
+        if step.op == "mul":
+            means = step.inputs[0].readers + step.inputs[1].readers
+            pools = [one for one in means if one.op == "mean_pool"]
+            squeezes = [one for pool in pools for one in pool.out.readers if one.op == "conv2d"]
+            for squeeze in squeezes:
+                few, many = _shape(squeeze)[:2]
+                return many // few if few else 0
+    return 0
 
 
 def _stem(stem: list[Step], convs: list[Step]) -> str:

@@ -69,7 +69,7 @@ class Follow:
     ) -> Value:
         """Find a convolution of ``x``; one whose weight is an array is a shortcut of type A."""
         step = self._next(x, "conv2d", shortcut=not isinstance(weight, str) or "down" in weight)
-        self._same(step, {"dilation": 1, "groups": 1, "padding": 0} | wanted)
+        self._same(step, {"dilation": 1, "groups": 1, "padding": 0, "stride": 1} | wanted)
         if isinstance(weight, str):
             self._take(step, weight, step.constants[0])
         elif not self._graph.only_pads(step):
@@ -92,6 +92,9 @@ class Follow:
                     "of both"
                 )
             step = self._next(x, "batch_norm")
+            if np.float32(step.attributes["eps"]) != np.float32(eps):
+                own = np.float32(step.attributes["eps"])
+                raise FormatError(f"{step.node}: epsilon is {own}; expected {np.float32(eps)}")
             for name, found in zip((scale, shift, mean, var), step.constants, strict=True):
                 self._take(step, name, found)
             return step.out
@@ -129,10 +132,21 @@ class Follow:
         self._same(step, {"padding": 0} | wanted)
         return step.out
 
-    def mean_pool(self, x: Value) -> Value:
+    def excite(self, x: Value, s: Value) -> Value:
+        """Find the product of ``x`` and the sigmoid of ``s``."""
+        gate = self._next(s, "sigmoid").out
+        step = self._next(gate, "mul")
+        if {*step.inputs} != {x, gate}:
+            raise FormatError(f"{step.node}: it multiplies another value than the block's result")
+        return step.out
+
+    def mean_pool(self, x: Value, *, keepdims: bool = False) -> Value:
         """Find the mean over height and width of ``x``, and the change of its shape to a row."""
-        out = self._next(x, "mean_pool").out
-        while [step.op for step in out.readers] == ["row"]:
+        step = self._next(x, "mean_pool")
+        out = step.out
+        if keepdims and len(out.shape) != 4:
+            raise FormatError(f"{step.node}: it leaves a row; expected a map of 1x1")
+        while not keepdims and [step.op for step in out.readers] == ["row"]:
             out = self._next(out, "row").out
         return out
 

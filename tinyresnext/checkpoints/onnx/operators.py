@@ -93,6 +93,21 @@ def add(reading: Reading, node: Node) -> Value:
     return reading.step("add", node, both, both[0].shape)
 
 
+def sigmoid(reading: Reading, node: Node) -> Value:
+    """Read a Sigmoid, of squeeze and excitation."""
+    x = reading.value(node, 0)
+    Attributes(node).done()
+    return reading.step("sigmoid", node, (x,), x.shape)
+
+
+def mul(reading: Reading, node: Node) -> Value:
+    """Read a Mul of a map and a number for each of its channels."""
+    Attributes(node).done()
+    both = reading.value(node, 0), reading.value(node, 1)
+    whole = next((one for one in both if one.shape[2:] != (1, 1)), both[0])
+    return reading.step("mul", node, both, whole.shape)
+
+
 def max_pool(reading: Reading, node: Node) -> Value:
     """Read a MaxPool."""
     x, a = reading.value(node, 0), Attributes(node)
@@ -191,6 +206,8 @@ OPERATORS = {
     "Conv": conv,
     "BatchNormalization": batch_norm,
     "Relu": relu,
+    "Sigmoid": sigmoid,
+    "Mul": mul,
     "Add": add,
     "MaxPool": max_pool,
     "AveragePool": average_pool,

@@ -120,9 +120,14 @@ class Write:
             )
         return {"ceil_mode": 1}
 
-    def mean_pool(self, x: str) -> str:
-        """Write a GlobalAveragePool and a Flatten, to a row for each image."""
-        return self._node("Flatten", [self._node("GlobalAveragePool", [x])], "", {"axis": 1})
+    def mean_pool(self, x: str, *, keepdims: bool = False) -> str:
+        """Write a GlobalAveragePool, and a Flatten to a row for each image."""
+        y = self._node("GlobalAveragePool", [x])
+        return y if keepdims else self._node("Flatten", [y], "", {"axis": 1})
+
+    def excite(self, x: str, s: str) -> str:
+        """Write a Sigmoid, and a Mul of each channel."""
+        return self._node("Mul", [x, self._node("Sigmoid", [s])])
 
     def linear(self, x: str, weight: Name, bias: Name) -> str:
         """Write a Gemm."""
@@ -192,10 +197,11 @@ def write_onnx(
     if opset not in OPSETS:
         raise UsageError(f"opset is {opset}; expected {OPSETS[0]} to {OPSETS[-1]}")
     spec, side = stored.spec, stored.preprocess.crop
-    if spec.se_reduction or spec.blur_pool != "none":
+    if spec.blur_pool != "none" or spec.dilated:
+        what = "dilated stages" if spec.dilated else "blur pooling"
         raise UsageError(
-            f"{spec.name} has squeeze and excitation or blur pooling, which is not written as "
-            "ONNX; export it as .safetensors or .pth"
+            f"{spec.name} has {what}, which is not written as ONNX; export it as .safetensors or "
+            ".pth"
         )
     ops = Write(stored.params, fold=fold, opset=opset)
     x = ops.cast("images", FLOAT16) if half else "images"

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from tinyresnext.errors import ImageError, UsageError
-from tinyresnext.images.augment import Augment
-from tinyresnext.images.colour import jitter
-from tinyresnext.images.crops import random_crop
+from tinyresnext.images.augmentation.augment import Augment
+from tinyresnext.images.augmentation.colour import jitter
+from tinyresnext.images.augmentation.crops import random_crop
 from tinyresnext.images.prepare import normalise
 from tinyresnext.images.preprocess import Preprocess
 from tinyresnext.images.resize import resize_and_crop

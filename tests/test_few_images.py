@@ -16,11 +16,14 @@ from tinyresnext import load, train
 from tinyresnext.data.dataset import Dataset
 from tinyresnext.data.parts import held_out
 from tinyresnext.errors import TrainingError, UsageError
+from tinyresnext.images.prepare import normalise
 from tinyresnext.inference import evaluate as evaluation
+from tinyresnext.network.step import Step
 from tinyresnext.training import run as training_run
 from tinyresnext.training.recipes import RECIPES
 from tinyresnext.training.recipes.steps import ENOUGH, FEW, enough, few, steps
 from tinyresnext.training.record import curve
+from tinyresnext.training.trial import preview
 
 FAST = RECIPES["fast-cifar"]
 
@@ -181,6 +184,41 @@ def test_a_mini_batch_is_learnt_by_heart(tmp_path, monkeypatch):
 def test_what_is_not_learnt_by_heart(lr, text):
     with pytest.raises(TrainingError, match=text):
         train(small.SPEC, small.pictures(), changed(lr=lr), "", overfit=True, **OPTIONS)
+
+
+# --- what a run would do --------------------------------------------------------------------------
+
+
+def test_a_dry_run_shows_the_first_step(tmp_path, monkeypatch):
+    """Its images are those of the first step, and nothing but the picture is written."""
+    monkeypatch.chdir(tmp_path)
+    seen = []
+    monkeypatch.setattr(
+        preview, "_drawn", lambda run, x, rows: seen.append((x, rows)) or drawn(run, x, rows)
+    )
+    drawn = preview._drawn
+    recipe = changed(policy="ta_wide", erase=0.5, cutmix=1.0, repeats=2)
+    dataset = small.pictures()
+    model = train(small.SPEC, dataset, recipe, "", dry_run="sheet.png", **OPTIONS)
+    said = model.provenance["dry run"].splitlines()
+    assert "70 images" in said[0]
+    assert said[1].startswith("3 epochs of 4 steps: 12 steps, mini-batches of 16, images of 8 x 8")
+    assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
+    with Image.open("sheet.png") as sheet:
+        assert sheet.height > 2 * preview.TILE
+    steps = []
+    monkeypatch.setattr(Step, "__call__", lambda self, x, rows, _: steps.append((x, rows)) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train(small.SPEC, dataset, recipe, "run", **OPTIONS)
+    assert all((one == other).all() for one, other in zip(seen[0], steps[0], strict=True))
+
+
+def test_a_sheet_shows_images_as_they_were():
+    pixels = np.arange(0, 192, dtype=np.uint8).reshape(1, 8, 8, 3)
+    x = normalise(pixels, small.PREPROCESS)
+    assert (preview._pixels(x, small.PREPROCESS) == pixels).all()
+    assert preview._targets(np.array([0.25, 0.0, 0.75]), ("a", "b", "c")) == ["c 0.75", "a 0.25"]
+    assert preview._targets(np.array([0.25]), ("no", "yes")) == ["no 0.75", "yes 0.25"]
 
 
 # --- the curve ------------------------------------------------------------------------------------

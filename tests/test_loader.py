@@ -17,7 +17,7 @@ from tinyresnext.data import open_dataset
 from tinyresnext.data.dataset import Dataset
 from tinyresnext.data.loader import Loader
 from tinyresnext.errors import ImageError, UsageError
-from tinyresnext.images.augment import Augment
+from tinyresnext.images.augmentation.augment import Augment
 from tinyresnext.images.prepare import normalise
 
 RANDOM = Augment(8, padding=2, flip=True, brightness=0.3)
@@ -285,7 +285,7 @@ def test_an_epoch_that_is_given_up():
 SCRIPT = """
 import sys, time
 import numpy as np
-from tinyresnext.images.augment import Augment
+from tinyresnext.images.augmentation.augment import Augment
 from tinyresnext.data.dataset import Dataset
 from tinyresnext.data.loader import Loader
 

@@ -16,7 +16,8 @@ from tinyresnext.training.initial import initialise
 from tinyresnext.training.optimisers.average import update_average, update_statistics
 from tinyresnext.training.optimisers.sgd import sgd
 from tinyresnext.training.recipes.parts import Optimiser, Start
-from tinyresnext.training.samples.augmentation import mix
+from tinyresnext.training.recipes.parts import Loss
+from tinyresnext.training.samples.mixing import mixed
 from tinyresnext.training.weights import size, views
 
 SPEC = Spec((1, 1), 4, 8, 5, stem="cifar")
@@ -184,12 +185,41 @@ def test_zero_gamma_makes_blocks_begin_as_their_shortcuts():
 
 def test_mixup():
     x, labels = rng().random((4, 2, 2, 3)).astype(np.float32), np.array([0, 1, 2, 0])
-    mixed, targets = mix(x, np.eye(3, dtype=np.float32)[labels], 0.4, rng(3))
+    blend, targets = mixed(x, np.eye(3, dtype=np.float32)[labels], Loss(mixup=0.4), rng(3))
     kept = float(np.float32(rng(3).beta(0.4, 0.4)))
-    assert mixed.dtype == targets.dtype == np.float32
-    assert np.allclose(mixed[1], kept * x[1] + (1 - kept) * x[0])
+    assert blend.dtype == targets.dtype == np.float32
+    assert np.allclose(blend[1], kept * x[1] + (1 - kept) * x[0])
     assert np.allclose(targets[1], [1 - kept, kept, 0])
     assert np.allclose(targets.sum(1), 1)
+
+
+def test_cutmix_counts_the_pixels_that_are_there():
+    """Each image is one number, so the pixels say whose they are."""
+    images = np.arange(1, 5, dtype=np.float32)
+    x = np.broadcast_to(images[:, None, None, None], (4, 9, 14, 3))
+    eye = np.eye(4, dtype=np.float32)
+    shares = set()
+    for seed in range(30):
+        found, targets = mixed(x, eye, Loss(cutmix=1.0), rng(seed))
+        for i in range(4):
+            own = (found[i] == images[i]).mean()
+            assert np.allclose(targets[i, i], own)
+            assert np.allclose(targets[i, i - 1], (found[i] == images[i - 1]).mean())
+            assert np.allclose(targets[i].sum(), 1)
+        rows, columns = np.nonzero(found[0, :, :, 0] != 1)
+        if len(rows):
+            height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
+            assert len(rows) == height * width  # a rectangle
+        shares.add(round(float(own), 3))
+    assert len(shares) > 10
+
+
+def test_of_mixup_and_cutmix_each_comes_in_half_of_the_steps():
+    x = np.broadcast_to(np.arange(4, dtype=np.float32)[:, None, None, None], (4, 8, 8, 1))
+    both = Loss(mixup=0.8, cutmix=1.0)
+    found = [mixed(x, np.eye(4, dtype=np.float32), both, rng(seed))[0] for seed in range(200)]
+    cut = sum(float(np.ptp(one % 1)) == 0 for one in found)
+    assert 60 < cut < 140  # six standard deviations of 200 tosses of a coin: 42
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -212,6 +242,12 @@ def test_recipes_survive_json(name):
         ({"alternate": 1}, "alternate is 1"),
         ({"alternate": True, "flip": False}, "flip is False"),
         ({"milestones": (0.5, 0.25)}, "in order"),
+        ({"policy": "magic"}, "there is no policy 'magic'"),
+        ({"policy": 3}, "policy is 3"),
+        ({"erase": 2}, "erase is 2"),
+        ({"repeats": 0}, "repeats is 0"),
+        ({"threshold": 0.2}, "entropy softmax"),
+        ({"entropy": "binary", "balance": "weights"}, "balance sampling"),
         ({"milestones": (150, 225)}, "parts of the run"),
         ({"seed": -1}, "seed is -1"),
         ({"sides": (32, 0)}, "sides are"),

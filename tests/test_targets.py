@@ -16,6 +16,7 @@ from tinyresnext.data.loader import Loader
 from tinyresnext.errors import UsageError
 from tinyresnext.network.step import Step
 from tinyresnext.ops import cpu, reference
+from tinyresnext.training.recipes.parts import Loss
 from tinyresnext.training.samples.augmentation import unchanged
 from tinyresnext.training.samples.targets import targets
 from tinyresnext.training.train import headed
@@ -42,10 +43,10 @@ def several(count=60, seed=0):
 
 
 def test_rows_of_each_head():
-    plain = targets(small.SPEC, small.pictures(), False)
+    plain = targets(small.SPEC, small.pictures(), Loss())
     assert plain.rows(np.array([0, 3])).tolist() == [[1, 0, 0, 0], [0, 0, 0, 1]]
-    assert targets(ONE, two(), False).rows(np.array([0, 1])).tolist() == [[0], [1]]
-    many = targets(MANY, several(), False)
+    assert targets(ONE, two(), Loss()).rows(np.array([0, 1])).tolist() == [[0], [1]]
+    many = targets(MANY, several(), Loss())
     assert many.rows(np.array([[0, 1, 1]])).tolist() == [[0, 1, 1]]
     assert many.rows(np.array([2])).tolist() == [[0, 0, 1]]
     assert plain.weights(plain.rows(np.array([0]))) is None
@@ -55,35 +56,35 @@ def test_what_is_right_under_each_head():
     logits = np.array([[1, 2, -1], [-1, 0.5, 3]], np.float32)
     three = replace(small.SPEC, classes=3)
     assert (
-        targets(three, small.pictures(classes=("a", "b", "c")), False).correct(
+        targets(three, small.pictures(classes=("a", "b", "c")), Loss()).correct(
             logits, np.array([1, 0])
         )
         == 1
     )
-    many = targets(MANY, several(), False)
+    many = targets(MANY, several(), Loss())
     assert many.correct(logits, np.array([[1, 1, 0], [0, 1, 0]])) == 1
-    one = targets(ONE, two(), False)
+    one = targets(ONE, two(), Loss())
     assert one.correct(np.array([[0.1], [-3]], np.float32), np.array([1, 1])) == 1
 
 
 def test_classes_weigh_the_same():
     labels = np.array([0] * 6 + [1] * 3 + [3])
     data = replace(small.pictures(10), labels=labels)
-    found = targets(small.SPEC, data, True)
+    found = targets(small.SPEC, data, Loss(balance="weights"))
     weights = found.weights(found.rows(labels))
     sums = [weights[labels == label].sum() for label in (0, 1, 3)]
     assert sums == pytest.approx([10 / 3] * 3)
     mixed = found.weights(np.array([[0.25, 0.75, 0, 0]], np.float32))
     assert mixed == pytest.approx(0.25 * weights[0] + 0.75 * weights[6])
     data = several()
-    found = targets(MANY, data, True)
+    found = targets(MANY, data, Loss(balance="weights"))
     weights = found.weights(found.rows(data.labels))
     for label in range(3):
         has = data.labels[:, label] == 1
         assert weights[has, label].sum() == pytest.approx(30)
         assert weights[~has, label].sum() == pytest.approx(30)
     rare = replace(data, labels=np.zeros_like(data.labels))
-    assert np.isfinite(targets(MANY, rare, True).balance).all()
+    assert np.isfinite(targets(MANY, rare, Loss(balance="weights")).balance).all()
 
 
 @pytest.mark.parametrize("ops", [reference, cpu], ids=["reference", "cpu"])
@@ -93,7 +94,7 @@ def test_a_step_with_weights(ops, spec):
     data = {4: small.pictures(8), 1: two(8), 3: several(8)}[spec.classes]
     model = random_model(spec, preprocess=small.PREPROCESS, device="reference")
     x = np.random.default_rng(0).standard_normal((8, 8, 8, 3)).astype(np.float32)
-    rows = targets(spec, data, False).rows(data.labels)
+    rows = targets(spec, data, Loss()).rows(data.labels)
     plain = Step(model.params, spec, x.shape, ops, threads=1)
     loss, _ = plain(x, rows)
     wanted = {name: np.array(ops.download(value)) for name, value in plain.gradients.items()}
@@ -203,3 +204,31 @@ def test_heads_that_do_not_fit(tmp_path, spec, data, changes, text):
     with pytest.raises(UsageError, match=text):
         train(spec, data, changed(**changes), tmp_path / "run", **OPTIONS)
     assert not (tmp_path / "run").exists()
+
+
+# --- the binary cross entropy of one label an image -----------------------------------------------
+
+
+def test_targets_above_a_threshold_are_one():
+    said = Loss(entropy="binary", smoothing=0.1, threshold=0.2)
+    found = targets(small.SPEC, small.pictures(), said)
+    rows = found.rows(np.array([2, 0]))
+    assert np.allclose(rows, [[0.025, 0.025, 0.925, 0.025], [0.925, 0.025, 0.025, 0.025]])
+    assert found.cut(0.7 * rows[:1] + 0.3 * rows[1:]).tolist() == [[1, 0, 1, 0]]
+    assert found.cut(0.9 * rows[:1] + 0.1 * rows[1:]).tolist() == [[0, 0, 1, 0]]
+    as_they_are = targets(small.SPEC, small.pictures(), Loss(entropy="binary"))
+    assert (as_they_are.cut(rows) == rows).all()
+
+
+@pytest.mark.parametrize("ops", [reference, cpu])
+def test_the_binary_loss_of_a_softmax_head(ops):
+    """It is the mean over samples and classes, as PyTorch's and timm's."""
+    model = random_model(small.SPEC, seed=0)
+    params = {name: ops.upload(value) for name, value in model.params.items()}
+    step = Step(params, small.SPEC, (4, 8, 8, 3), ops, binary=True)
+    x = np.random.default_rng(0).standard_normal((4, 8, 8, 3)).astype(np.float32)
+    rows = np.eye(4, dtype=np.float32)[[0, 3, 1, 1]]
+    loss, logits = step(x, rows, None)
+    z = logits.astype(np.float64)
+    expected = np.mean(np.logaddexp(0, z) - rows * z)
+    assert abs(loss - expected) < 1e-6 * expected  # some roundings of float32

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from tinyresnext.errors import ImageError, UsageError
-from tinyresnext.images.augment import Augment
-from tinyresnext.images.crops import random_crop
+from tinyresnext.images.augmentation.augment import Augment
+from tinyresnext.images.augmentation.crops import random_crop
 from tinyresnext.images.prepare import normalise, prepare
 from tinyresnext.images.preprocess import Preprocess
 from tinyresnext.images.resize import resize_and_crop

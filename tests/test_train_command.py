@@ -560,6 +560,9 @@ def test_early_stopping_and_overfitting_as_they_are_typed(run, data):
     assert (code, out.startswith("learnt by heart: a mini-batch of 4 images in ")) == (0, True), err
     code, out, err = run(*words, "--overfit", "--lr", "0")
     assert (code, out, "was not learnt by heart" in err) == (1, "", True)
+    code, out, err = run(*words, "--auto-augment", "ra", "--dry-run")
+    assert (code, out.splitlines()[-1]) == (0, "dry-run.png"), err
+    Path("dry-run.png").unlink()
     code, _, err = run("train", "--overfit", "--resume", "run")
     assert (code, "leave out --resume" in err) == (2, True)
     assert sorted(path.name for path in Path().iterdir()) == ["run"]

@@ -107,6 +107,14 @@ def _add_run(c: argparse.ArgumentParser) -> None:
         action="store_true",
         help="only check that the first mini-batch can be learnt by heart; write nothing",
     )
+    c.add_argument(
+        "--dry-run",
+        nargs="?",
+        const="dry-run.png",
+        metavar="FILE",
+        help="only say what the run would take, and draw its first images and its learning rate "
+        "(dry-run.png)",
+    )
     add_head(
         c,
         "what the outputs mean: one class for each image, or labels with probabilities of their "
@@ -143,7 +151,8 @@ def _train(a: argparse.Namespace) -> int:
 
     from ..ops import backend
     from ..training.samples.augmentation import usual_preprocess
-    from ..training.train import headed, train
+    from ..training.setting import headed
+    from ..training.train import train
 
     a = complete(a)
     with announce_compiling(backend(a.device)):
@@ -165,6 +174,7 @@ def _train(a: argparse.Namespace) -> int:
             log_every=a.log_every,
             half=a.half,
             overfit=a.overfit,
+            dry_run=a.dry_run,
             provenance=_provenance(a),
             origin=origin(a),
         )
@@ -194,6 +204,7 @@ def _finetune(a: argparse.Namespace) -> int:
             log_every=a.log_every,
             half=a.half,
             overfit=a.overfit,
+            dry_run=a.dry_run,
             provenance=_provenance(a),
             origin=origin(a),
         )
@@ -206,6 +217,10 @@ def _done(a: argparse.Namespace, model: Model) -> int:
 
     if a.overfit:
         print(f"learnt by heart: {model.provenance['learnt by heart']}")
+        return 0
+    if a.dry_run:
+        print(model.provenance["dry run"])
+        print(shown(a.dry_run))
         return 0
     folder = TrainingFolder(a.out)
     print(shown(folder.model), flush=True)

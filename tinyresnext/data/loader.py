@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ImageError, UsageError
-from ..images.augment import Augment
+from ..images.augmentation.augment import Augment
 from ..images.checks import whole_number
 from ..system.files import shown
 from .dataset import Dataset
@@ -61,6 +61,9 @@ class Loader:
         Whether an epoch has as many images of each class as of the others, and as many in all as
         the data set: of large classes, some are left out at random; of small ones, all come several
         times.
+    repeats
+        How often an image comes in a row, each time augmented anew (Hoffer et al. 2020); an epoch
+        has as many samples as before, so it leaves images out.
 
     Raises
     ------
@@ -79,6 +82,7 @@ class Loader:
         drop_last: bool = True,
         broken: dict[int, ImageError] | None = None,
         balanced: bool = False,
+        repeats: int = 1,
     ) -> None:
         batch, seed = whole_number("batch", batch, 1), whole_number("seed", seed, 0)
         threads = whole_number("threads", threads, 1)
@@ -89,6 +93,7 @@ class Loader:
             )
         self.dataset, self.augment, self.batch, self.seed = dataset, augment, batch, seed
         self.shuffle, self.drop_last, self.balanced = shuffle, drop_last, balanced
+        self.repeats = whole_number("repeats", repeats, 1)
         self._threads = threads
         self._stopped = threading.Event()
         self._broken = {} if broken is None else broken
@@ -145,6 +150,10 @@ class Loader:
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """Return the numbers of the images in the order of an epoch: int64 [len(dataset)]."""
+        return np.repeat(self._drawn(epoch), self.repeats)[: len(self.dataset)]
+
+    def _drawn(self, epoch: int) -> NDArray[np.int64]:
+        """Return the numbers of the images in an order of which each is taken several times."""
         n = len(self.dataset)
         if not self.shuffle:
             return np.arange(n)

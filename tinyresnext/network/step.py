@@ -40,6 +40,8 @@ class Step:
     ops : backend
     smoothing : float
         Label smoothing.
+    binary : bool
+        Whether the loss is the binary cross entropy, as it always is with a sigmoid head.
     weighted : bool
         Whether samples weigh differently.
     frozen : collection of str
@@ -73,6 +75,7 @@ class Step:
         ops: Backend,
         *,
         smoothing: float = 0.0,
+        binary: bool = False,
         weighted: bool = False,
         frozen: Collection[str] = (),
         threads: int | None = None,
@@ -90,6 +93,7 @@ class Step:
             x_shape,
             training=True,
             smoothing=smoothing,
+            binary=binary,
             frozen=frozen,
             weighted=weighted,
         )

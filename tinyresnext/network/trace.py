@@ -61,6 +61,7 @@ def trace(
     *,
     training: bool = False,
     smoothing: float = 0.0,
+    binary: bool = False,
     frozen: Collection[str] = (),
     weighted: bool = False,
 ) -> Trace:
@@ -78,6 +79,8 @@ def trace(
         softmax cross entropy, or the binary one.
     smoothing : float
         In training: label smoothing.
+    binary : bool
+        In training: end with the binary cross entropy whatever the head is.
     frozen : collection of str
         In training: first parts of the names of layers that keep their running statistics.
     weighted : bool
@@ -98,7 +101,7 @@ def trace(
     logits = forward(params, spec, x, tape, training=training, frozen=frozen, at=at)
     if training:
         labels = stand_in((x_shape[0], spec.classes))
-        binary, more = spec.head == "sigmoid", {}
+        binary, more = binary or spec.head == "sigmoid", {}
         if weighted:
             weights = stand_in(labels.shape if binary else labels.shape[:1])
             more = {"weights": weights}

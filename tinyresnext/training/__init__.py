@@ -2,6 +2,5 @@
 
 Read `train` first: the loop is there. `recipes` says what decides a run, `setting` what is refused,
 `run` what each line of the loop does, `optimisers` how weights change, and `record` what a run
-leaves on disk, so that it resumes to the same bits. `overfit` checks that a mini-batch can be
-learnt.
+leaves on disk, so that it resumes to the same bits. `trial` tries a run before it begins.
 """

@@ -28,7 +28,8 @@ from .record import state as states
 from .record.folder import TrainingFolder
 from .record.log import Log, Progress, Stop
 from .record.state import State
-from .samples.augmentation import mix, unchanged
+from .samples.augmentation import unchanged
+from .samples.mixing import mixed
 from .samples.targets import targets
 from .setting import Setting
 from .weights import upload, views
@@ -51,7 +52,7 @@ class Run:
         self.state, self.setting, self.folder = state, setting, folder
         spec, recipe = state.spec, state.recipe
         self.weights = upload(setting.ops, spec, state.values, state.velocity, state.average)
-        self.targets = targets(spec, setting.dataset, recipe.loss.balance == "weights")
+        self.targets = targets(spec, setting.dataset, recipe.loss)
         self.groups = matrices(spec) if recipe.optimiser.muon else {}
         self.compute = self._step_for(self.side)
         self.steps = len(setting.dataset) // recipe.batch
@@ -73,11 +74,19 @@ class Run:
             spec,
             (recipe.batch, side, side, spec.channels),
             setting.ops,
-            smoothing=recipe.loss.smoothing,
+            smoothing=0.0 if self.targets.softened else recipe.loss.smoothing,
+            binary=recipe.loss.entropy == "binary",
             weighted=self.targets.balance is not None,
             frozen=setting.frozen,
             threads=setting.threads,
         )
+
+    def samples(self, x: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the images and targets of the next step: mixed, if the recipe mixes images."""
+        state, loss = self.state, self.state.recipe.loss
+        rng = np.random.default_rng([state.recipe.seed, 1, state.epoch * self.steps + state.step])
+        x, rows = mixed(x, self.targets.rows(labels), loss, rng)
+        return x, self.targets.cut(rows)
 
     def step(self, x: np.ndarray, labels: np.ndarray) -> None:
         """Make one step: loss, gradients, weights, running statistics, average.
@@ -87,12 +96,9 @@ class Run:
         TrainingError
             The loss is not finite; nothing has changed then.
         """
-        state, recipe, ops = self.state, self.state.recipe, self.setting.ops
+        state, ops = self.state, self.setting.ops
         done = state.epoch * self.steps + state.step
-        rows = self.targets.rows(labels)
-        if recipe.loss.mixup:
-            rng = np.random.default_rng([recipe.seed, 1, done])
-            x, rows = mix(x, rows, recipe.loss.mixup, rng)
+        x, rows = self.samples(x, labels)
         # Overflow is found in the loss, now or in the next step.
         with np.errstate(over="ignore", invalid="ignore"):
             loss, logits = self.compute(x, rows, self.targets.weights(rows))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from ..ops import Backend
 from .recipes import Recipe
 from .samples.augmentation import augmented
 
-__all__ = ["Setting", "check"]
+__all__ = ["Setting", "check", "frozen_parts", "headed"]
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,39 @@ def check(spec: Spec, recipe: Recipe, setting: Setting) -> None:
         # This refuses padding or a square that is larger than the image.
         augmented(recipe.augmentation, setting.preprocess, setting.dataset, side)
     _check_norms(spec, recipe, setting)
+
+
+def headed(spec: Spec, dataset: Dataset, head: str | None = None) -> Spec:
+    """Return the network with outputs for the classes of a data set.
+
+    Parameters
+    ----------
+    spec : Spec
+    dataset : Dataset
+    head : {"softmax", "sigmoid"}, optional
+        Under a sigmoid, two classes need a single output, and each image may have any number of
+        more. By default it is a sigmoid where the images have any number of labels, else a softmax.
+    """
+    several = dataset.labels.ndim == 2
+    chosen = head or ("sigmoid" if several else "softmax")
+    one = chosen == "sigmoid" and len(dataset.classes) == 2 and not several
+    return replace(spec, classes=1 if one else len(dataset.classes), head=chosen)
+
+
+def frozen_parts(spec: Spec, stage: str | None) -> tuple[str, ...]:
+    """Return the first parts of the names of all layers up to a stage.
+
+    Raises
+    ------
+    UsageError
+        The network has no such stage.
+    """
+    stages = ["stem", *(f"layer{number + 1}" for number in range(len(spec.blocks)))]
+    if stage is None:
+        return ()
+    if stage not in stages:
+        raise UsageError(f"frozen_to is {stage!r}: {spec.name} has the stages {', '.join(stages)}")
+    return ("conv1", "bn1", *stages[1 : stages.index(stage) + 1])
 
 
 def _check_norms(spec: Spec, recipe: Recipe, setting: Setting) -> None:

@@ -11,13 +11,12 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import replace
 
 import numpy as np
 
 from ..data.dataset import Dataset, to_stderr
 from ..data.loader import Loader
-from ..errors import FormatError, UsageError
+from ..errors import FormatError
 from ..images.preprocess import Preprocess
 from ..inference.files import save
 from ..inference.model import Model
@@ -25,7 +24,6 @@ from ..network.spec import Spec
 from ..ops import Backend, backend
 from ..system.files import shown
 from .initial import initialise, whitened
-from .overfit import by_heart
 from .recipes import Recipe
 from .recipes.steps import few
 from .record import state as states
@@ -34,7 +32,9 @@ from .record.log import Stop
 from .record.state import State
 from .run import Run, check_savable
 from .samples.augmentation import augmented, unchanged, usual_preprocess
-from .setting import Setting, check
+from .setting import Setting, check, frozen_parts, headed
+from .trial.overfit import by_heart
+from .trial.preview import preview
 from .weights import size, views
 
 
@@ -52,6 +52,7 @@ def train(
     log_every: int = 0,
     half: bool = False,
     overfit: bool = False,
+    dry_run: str | os.PathLike[str] | None = None,
     provenance: Mapping[str, str] | None = None,
     origin: Mapping[str, str] | None = None,
 ) -> Model:
@@ -83,7 +84,10 @@ def train(
         Keep the weights in half precision in the model files.
     overfit : bool
         Only check that the first mini-batch can be learnt by heart; see
-        `tinyresnext.training.overfit`. ``out`` is not used.
+        `tinyresnext.training.trial.overfit`. ``out`` is not used.
+    dry_run : path, optional
+        Only write a picture of what the run would do; see `tinyresnext.training.trial.preview`.
+        ``out`` is not used.
     provenance : mapping of str to str, optional
         More that the model file says about its origin.
     origin : mapping of str to str, optional
@@ -119,7 +123,7 @@ def train(
     if recipe.start.whiten and not resume:
         stem = next(iter(params))
         params[stem][...] = whitened(params[stem], _some_images(setting, recipe.seed))
-    return _run(states.new(spec, recipe, values), setting, out, resume, overfit)
+    return _run(states.new(spec, recipe, values), setting, out, resume, overfit, dry_run)
 
 
 def finetune(
@@ -136,6 +140,7 @@ def finetune(
     log_every: int = 0,
     half: bool = False,
     overfit: bool = False,
+    dry_run: str | os.PathLike[str] | None = None,
     provenance: Mapping[str, str] | None = None,
     origin: Mapping[str, str] | None = None,
 ) -> Model:
@@ -150,7 +155,8 @@ def finetune(
         classifier to be trained. By default all layers are trained.
     head : {"softmax", "sigmoid"}, optional
         What the outputs mean; see `headed`.
-    dataset, recipe, out, validation, threads, resume, log_every, half, overfit, provenance, origin
+    dataset, recipe, out, validation, threads, resume, log_every, half, overfit, dry_run, \
+    provenance, origin
         As for `train`; the recipe ``finetune`` is meant for this. ``whiten``, ``zero_gamma`` and
         ``interpolation`` have no meaning here: the model has filters, norms and preprocessing
         already. The new model keeps the origin and the licence of ``model``, unless ``provenance``
@@ -177,24 +183,7 @@ def finetune(
         half, more, dict(origin or {}),
     )  # fmt: skip
     check(spec, recipe, setting)
-    return _run(states.new(spec, recipe, values), setting, out, resume, overfit)
-
-
-def headed(spec: Spec, dataset: Dataset, head: str | None = None) -> Spec:
-    """Return the network with outputs for the classes of a data set.
-
-    Parameters
-    ----------
-    spec : Spec
-    dataset : Dataset
-    head : {"softmax", "sigmoid"}, optional
-        Under a sigmoid, two classes need a single output, and each image may have any number of
-        more. By default it is a sigmoid where the images have any number of labels, else a softmax.
-    """
-    several = dataset.labels.ndim == 2
-    chosen = head or ("sigmoid" if several else "softmax")
-    one = chosen == "sigmoid" and len(dataset.classes) == 2 and not several
-    return replace(spec, classes=1 if one else len(dataset.classes), head=chosen)
+    return _run(states.new(spec, recipe, values), setting, out, resume, overfit, dry_run)
 
 
 def _origin(model: Model) -> dict[str, str]:
@@ -202,22 +191,6 @@ def _origin(model: Model) -> dict[str, str]:
     known = model.provenance
     origin = ", ".join(known[name] for name in ("model", "source", "sha256") if known.get(name))
     return {"initial weights": origin, "licence": known.get("licence", "")}
-
-
-def frozen_parts(spec: Spec, stage: str | None) -> tuple[str, ...]:
-    """Return the first parts of the names of all layers up to a stage.
-
-    Raises
-    ------
-    UsageError
-        The network has no such stage.
-    """
-    stages = ["stem", *(f"layer{number + 1}" for number in range(len(spec.blocks)))]
-    if stage is None:
-        return ()
-    if stage not in stages:
-        raise UsageError(f"frozen_to is {stage!r}: {spec.name} has the stages {', '.join(stages)}")
-    return ("conv1", "bn1", *stages[1 : stages.index(stage) + 1])
 
 
 def _some_images(setting: Setting, seed: int) -> np.ndarray:
@@ -228,7 +201,12 @@ def _some_images(setting: Setting, seed: int) -> np.ndarray:
 
 
 def _run(
-    start: State, setting: Setting, out: str | os.PathLike[str], resume: bool, overfit: bool
+    start: State,
+    setting: Setting,
+    out: str | os.PathLike[str],
+    resume: bool,
+    overfit: bool,
+    dry_run: str | os.PathLike[str] | None,
 ) -> Model:
     """Begin or resume, train, and leave the model in the folder."""
     start.run, start.threads = setting.decides(), setting.threads
@@ -236,6 +214,8 @@ def _run(
     check_savable(start, setting)
     if overfit:
         return by_heart(start, setting)
+    if dry_run is not None:
+        return preview(start, setting, dry_run)
     if not resume and (text := few(start.recipe, len(setting.dataset))):
         to_stderr(text)
     folder = TrainingFolder(out)
@@ -284,6 +264,7 @@ def _loop(run: Run, stop: Stop) -> None:
             threads=loaders,
             broken=setting.broken,
             balanced=recipe.loss.balance == "sampling",
+            repeats=recipe.augmentation.repeats,
         ) as loader:
             started = time.perf_counter()
             for x, labels in loader.epoch(state.epoch, first=state.step):

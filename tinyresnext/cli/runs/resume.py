@@ -52,9 +52,12 @@ def complete(a: argparse.Namespace) -> argparse.Namespace:
             a.data, a.resume = a.resume, True
         else:
             raise UsageError(f"--resume names {a.resume!r} and --out {a.out!r}; leave out --out")
-    if a.overfit and a.resume:
-        raise UsageError("--overfit begins with new weights; leave out --resume")
-    given = {"DATA": a.data, "--out": a.out or ("" if a.overfit else None)}
+    if a.overfit and a.dry_run:
+        raise UsageError("--overfit and --dry-run are two checks; give one of them")
+    tried = "--overfit" if a.overfit else "--dry-run" if a.dry_run else ""
+    if tried and a.resume:
+        raise UsageError(f"{tried} begins with new weights; leave out --resume")
+    given = {"DATA": a.data, "--out": a.out or ("" if tried else None)}
     if missing := [name for name, value in given.items() if value is None and not a.resume]:
         raise UsageError(
             f"the following arguments are required: {', '.join(missing)}; or give --resume FOLDER "

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
 from ...errors import UsageError
+from ...images.augmentation.policy import policy
 from ...system.checks import is_int
 
 
@@ -150,6 +151,24 @@ class Sides(NamedTuple):
                 f"{name} are {value!r}: expected whole numbers of pixels, such as (20, 24, 28, 32)"
             )
         return tuple(value)
+
+
+class Policy(NamedTuple):
+    """The name of a policy of augmentation, or nothing."""
+
+    metavar: str = "POLICY"
+
+    def parse(self, text: str) -> str:
+        """Return the name that was typed."""
+        return text
+
+    def check(self, name: str, value: Any) -> str:
+        """Return the name; raise `UsageError` if there is no such policy."""
+        if not isinstance(value, str):
+            raise UsageError(f"{name} is {value!r}: expected the name of a policy, such as 'ra'")
+        if value:
+            policy(value, "bilinear", (0.5,))
+        return value
 
 
 class Option(NamedTuple):

@@ -10,7 +10,7 @@ import math
 from dataclasses import MISSING, dataclass
 
 from ...errors import UsageError
-from .kinds import Choice, Flag, Fractions, Real, Sides, Whole, check_fields, setting
+from .kinds import Choice, Flag, Fractions, Policy, Real, Sides, Whole, check_fields, setting
 
 MOST_SIDE = 4096
 
@@ -132,6 +132,15 @@ class Loss:
         Label smoothing (Szegedy et al. 2016); under a sigmoid, towards one half.
     mixup : float
         The alpha of mixup (Zhang et al. 2018); 0 means no mixup.
+    cutmix : float
+        The alpha of CutMix (Yun et al. 2019); 0 means none. With mixup too, each mini-batch has one
+        of the two, with the same probability.
+    entropy : {"softmax", "binary"}
+        For one label an image: the softmax cross entropy, or the binary cross entropy of each class
+        (Beyer et al. 2020; Wightman et al. 2021). The model stays one whose highest logit counts.
+    threshold : float
+        For "binary": targets above this become 1 and the others 0, after smoothing and mixing
+        (Wightman et al. 2021); 0 leaves them as they are.
     balance : {"none", "weights", "sampling"}
         What makes classes of few images count as much as others: nothing; their losses weigh more;
         or their images are drawn more often, and an epoch has as many images as before.
@@ -145,6 +154,19 @@ class Loss:
         Real(0, 1e3, "ALPHA"),
         "mix neighbours in a mini-batch in a proportion from Beta(ALPHA, ALPHA), such as 0.2",
     )
+    cutmix: float = setting(
+        0.0,
+        Real(0, 1e3, "ALPHA"),
+        "put a part of a neighbour into each image, of a size from Beta(ALPHA, ALPHA), such as 1",
+    )
+    entropy: str = setting(
+        "softmax",
+        Choice(("softmax", "binary")),
+        "the softmax cross entropy, or the binary cross entropy of each class",
+    )
+    threshold: float = setting(
+        0.0, Real(0, 1), "for binary: targets above this become 1 and the others 0, such as 0.2"
+    )
     balance: str = setting(
         "none",
         Choice(("none", "weights", "sampling")),
@@ -153,6 +175,16 @@ class Loss:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.threshold and self.entropy != "binary":
+            raise UsageError(
+                f"threshold is {self.threshold:g} and entropy {self.entropy}: only the targets of "
+                "the binary cross entropy have one; give entropy binary, or no threshold"
+            )
+        if self.entropy == "binary" and self.balance == "weights":
+            raise UsageError(
+                "entropy is binary and balance weights: the weights of classes are defined for the "
+                "softmax cross entropy; give balance sampling"
+            )
 
 
 @dataclass(frozen=True)
@@ -216,6 +248,9 @@ class Augmentation:
     alternate : bool
         Whether each image is mirrored in every other epoch instead, so that two epochs show both
         sides of it (Jordan 2024, section 3.6).
+    policy : str
+        The name of a policy that draws operations for each image, such as "ra", "ta_wide" or
+        "rand-m7-mstd0.5-inc1" (`tinyresnext.images.augmentation.policy`); empty for none.
     jitter : float
         Brightness, contrast and saturation vary by this part.
     lighting : float
@@ -224,6 +259,13 @@ class Augmentation:
     cutout : int
         Side of a square of each image that is erased (DeVries and Taylor 2017), in pixels of the
         network's size; of smaller images (``sides``), the same part. 0 means none.
+    erase : float
+        The probability that a rectangle of an image is erased (Zhong et al. 2020).
+    erase_with : {"zero", "pixel"}
+        What is in the rectangle: zero after normalisation, or noise.
+    repeats : int
+        How often an image comes in a row, each time augmented anew (Hoffer et al. 2020). An epoch
+        has as many samples as before, so it sees fewer images.
     """
 
     crop: str = setting(
@@ -246,9 +288,28 @@ class Augmentation:
     )
     flip: bool = setting(True, Flag(), "mirror each image with probability 1/2")
     alternate: bool = setting(False, Flag(), "mirror each image in every other epoch instead")
+    policy: str = setting(
+        "",
+        Policy(),
+        "draw operations for each image: imagenet, cifar10, ra, ta_wide, augmix, 3a, or timm's "
+        "notation such as rand-m7-mstd0.5-inc1",
+        flag="auto-augment",
+    )
     jitter: float = setting(0.0, Real(0, 1), "how much brightness, contrast and saturation vary")
     lighting: float = setting(0.0, Real(0, 1), "how much the colour varies, such as 0.1")
     cutout: int = setting(0, Whole(0, MOST_SIDE), "side of a square that is erased from each image")
+    erase: float = setting(
+        0.0,
+        Real(0, 1),
+        "the probability that a rectangle of an image is erased, such as 0.1",
+        flag="random-erase",
+    )
+    erase_with: str = setting(
+        "zero", Choice(("zero", "pixel")), "what is in the rectangle: the mean colour, or noise"
+    )
+    repeats: int = setting(
+        1, Whole(1, 64), "how often an image comes in a row, each time augmented anew"
+    )
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -15,7 +15,7 @@ from ...errors import UsageError
 from ...system.files import regular
 from ...system.writing import replacing
 
-__all__ = ["draw", "points", "write"]
+__all__ = ["draw", "panel", "points", "write"]
 
 WIDE, HIGH, LEFT, TOP, GAP = 640, 230, 64, 34, 66  # pixels: a panel, its margins, between panels
 INK, FRAME, GRID = (20, 24, 32), (150, 156, 165), (226, 229, 233)
@@ -86,6 +86,16 @@ def draw(found: Points) -> Image.Image:
                 _line(picture, corner, found[field], (min(epochs), max(epochs)), top, colour)
                 at = corner[0] + WIDE - AT[name], corner[1] - 20
                 ImageDraw.Draw(picture).text(at, name, colour, ImageFont.load_default(14))
+    return picture
+
+
+def panel(title: str, values: Sequence[tuple[int, float]]) -> Image.Image:
+    """Draw one panel with one line: a value for each epoch."""
+    picture = Image.new("RGB", (LEFT + WIDE + 24, TOP + HIGH + GAP // 2), "white")
+    epochs = values[0][0], values[-1][0]
+    top = max(max(value for _, value in values) * 1.05, 1e-9)
+    _axes(picture, (LEFT, TOP), title, epochs, top)
+    _line(picture, (LEFT, TOP), values, epochs, top, TRAINING)
     return picture
 
 

@@ -1,5 +1,6 @@
 """What a step of training sees: images, and what it is to learn of them.
 
-`augmentation` turns what a recipe says about images into what `tinyresnext.images.augment` takes;
-`targets` turns labels into targets and weights, for each kind of head.
+`augmentation` turns what a recipe says about images into what `tinyresnext.images.augmentation`
+takes; `targets` turns labels into targets and weights, for each kind of head; `mixing` mixes images
+and their targets.
 """

@@ -1,14 +1,12 @@
-"""What a recipe says about images, as `tinyresnext.images.augment` takes it; and mixup."""
+"""What a recipe says about images, as `tinyresnext.images.augmentation` takes it."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from ...data.dataset import Dataset
-from ...images.augment import Augment
+from ...images.augmentation.augment import Augment
 from ...images.preprocess import CIFAR, Preprocess
 from ...network.spec import Spec
 from ..recipes import Recipe
@@ -57,11 +55,14 @@ def augmented(said: Augmentation, preprocess: Preprocess, dataset: Dataset, side
     common = _common(preprocess) | {
         "flip": said.flip,
         "alternate": said.alternate,
+        "policy": said.policy,
         "brightness": said.jitter,
         "contrast": said.jitter,
         "saturation": said.jitter,
         "lighting": said.lighting,
         "cutout": round(said.cutout * side / full),
+        "erase": said.erase,
+        "erase_with": said.erase_with,
     }
     if said.crop in ("resized", "torch7"):
         return Augment(**common, scale=SCALE, even=said.crop == "torch7")
@@ -85,28 +86,3 @@ def _common(preprocess: Preprocess) -> dict[str, Any]:
         "interpolation": preprocess.interpolation,
         "size": preprocess.crop,
     }
-
-
-def mix(
-    x: np.ndarray, targets: np.ndarray, alpha: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mix each image with its neighbour in the mini-batch (mixup, Zhang et al. 2018).
-
-    Parameters
-    ----------
-    x : [n, h, w, c] float32
-    targets : [n, classes] float32
-    alpha : float
-        The proportion, one for the mini-batch, is drawn from Beta(alpha, alpha).
-    rng : Generator
-
-    Returns
-    -------
-    x : [n, h, w, c] float32
-    targets : [n, classes] float32
-        The same mixture of the targets.
-    """
-    kept = np.float32(rng.beta(alpha, alpha))
-    mixed = kept * x
-    mixed += (1 - kept) * np.roll(x, 1, axis=0)
-    return mixed, kept * targets + (1 - kept) * np.roll(targets, 1, axis=0)

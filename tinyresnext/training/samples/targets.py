@@ -8,6 +8,7 @@ import numpy as np
 
 from ...data.dataset import Dataset
 from ...network.spec import Spec
+from ..recipes.parts import Loss
 
 __all__ = ["Targets", "targets"]
 
@@ -23,18 +24,31 @@ class Targets:
     balance : [classes] or [2, classes] float32, optional
         How much a sample of each class weighs; under a sigmoid, how much a sample without each
         label, and how much one with it.
+    softened : float
+        The part of a target that all classes share, where the loss itself does not smooth so: it is
+        the binary cross entropy of one label an image.
+    threshold : float
+        Targets above it become 1 and the others 0; 0 leaves them.
     """
 
     spec: Spec
     balance: np.ndarray | None
+    softened: float = 0.0
+    threshold: float = 0.0
 
     def rows(self, labels: np.ndarray) -> np.ndarray:
         """Return targets [n, classes] float32 for labels [n], or [n, classes] of 0 and 1."""
         if labels.ndim == 2 or self.spec.labels != self.spec.classes:
             return labels.reshape(len(labels), self.spec.classes).astype(np.float32)
-        found = np.zeros((len(labels), self.spec.classes), np.float32)
-        found[np.arange(len(labels)), labels] = 1
+        found = np.full(
+            (len(labels), self.spec.classes), self.softened / self.spec.classes, np.float32
+        )
+        found[np.arange(len(labels)), labels] += np.float32(1 - self.softened)
         return found
+
+    def cut(self, rows: np.ndarray) -> np.ndarray:
+        """Return targets of 0 and 1, if the recipe has a threshold."""
+        return (rows > self.threshold).astype(np.float32) if self.threshold else rows
 
     def weights(self, rows: np.ndarray) -> np.ndarray | None:
         """Return how much each sample, or each label of it, weighs; None if all weigh the same.
@@ -55,20 +69,21 @@ class Targets:
         return int(np.count_nonzero(((logits > 0) == (self.rows(labels) == 1)).all(1)))
 
 
-def targets(spec: Spec, dataset: Dataset, weighted: bool) -> Targets:
+def targets(spec: Spec, dataset: Dataset, said: Loss) -> Targets:
     """Return how the labels of a data set become targets.
 
     Parameters
     ----------
     spec : Spec
     dataset : Dataset
-    weighted : bool
-        Whether all classes weigh the same, however many images each has: a sample of a class of m
-        images weighs n / (k m) where n images have k classes. Under a sigmoid, this holds for the
-        images with and without each label.
+    said : Loss
+        With ``balance`` "weights" all classes weigh the same, however many images each has: a
+        sample of a class of m images weighs n / (k m) where n images have k classes. Under a
+        sigmoid, this holds for the images with and without each label.
     """
-    plain = Targets(spec, None)
-    if not weighted:
+    softened = said.smoothing if said.entropy == "binary" and spec.head == "softmax" else 0.0
+    plain = Targets(spec, None, softened, said.threshold)
+    if said.balance != "weights":
         return plain
     if spec.head == "softmax":
         counts = np.bincount(dataset.labels, minlength=spec.classes)

@@ -11,15 +11,15 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from ..data.loader import Loader
-from ..errors import TrainingError
-from ..inference.model import Model
-from .record import state as states
-from .record.folder import TrainingFolder
-from .record.state import State
-from .run import Run
-from .samples.augmentation import unchanged
-from .setting import Setting
+from ...data.loader import Loader
+from ...errors import TrainingError
+from ...inference.model import Model
+from ..record import state as states
+from ..record.folder import TrainingFolder
+from ..record.state import State
+from ..run import Run
+from ..samples.augmentation import unchanged
+from ..setting import Setting
 
 __all__ = ["MOST", "by_heart"]
 
@@ -33,6 +33,7 @@ _NOTHING_ELSE = {
     "weight_decay": 0.0,
     "smoothing": 0.0,
     "mixup": 0.0,
+    "cutmix": 0.0,
     "ema": 0.0,
     "sides": (),
 }

@@ -5,18 +5,20 @@ Each step is applied only if it is asked for:
 1. Bring the image to the network's size: resize a random crop (`scale`; "RandomResizedCrop",
    Szegedy et al. 2015, section 6), or resize the shorter side and cut the middle out (`resize`, as
    `resize_and_crop` does it), or do nothing where the image already has this size.
-2. Colour jitter: change brightness, contrast, saturation and hue by random factors, in random
-   order.
+2. Apply the operations that a policy draws (`policy`, such as RandAugment). Then colour jitter:
+   change brightness, contrast, saturation and hue by random factors, in random order.
 3. Convert to float32, ``(pixels / 255 - mean) / std``, and shift the colours at random (`lighting`;
    Krizhevsky et al. 2012, section 4.1).
 4. Cut a random window out of the padded image (`padding`; the "4 pixels on each side" of section
    5.3 of the paper).
 5. Mirror each image left to right with probability 1/2 (`flip`).
 6. Set a square at a random place to zero (`cutout`; DeVries and Taylor 2017).
+7. Erase a rectangle of random size in some images (`erase`; Zhong et al. 2020).
 
-`crops` and `colour` hold the functions that compute the steps. A new augmentation needs a function
-there, a field and a line in `Augment`, a ``setting(...)`` in `training.recipes.parts` (which makes
-the option, the JSON and the help), and a key in `training.samples.augmentation`.
+`crops`, `colour`, `policy` and `erase` hold the functions that compute the steps. A new
+augmentation needs a function there, a field and a line in `Augment`, a ``setting(...)`` in
+`training.recipes.parts` (which makes the option, the JSON and the help), and a key in
+`training.samples.augmentation`.
 
 Steps 1 and 2 return the same pixels as torchvision's transforms on Pillow images for the same
 random numbers. The random numbers themselves come from the generator that the caller passes (see
@@ -30,26 +32,35 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ImageError, UsageError
-from .checks import is_between, whole_number
+from ...errors import ImageError, UsageError
+from ..checks import is_between, whole_number
+from ..decode import decode
+from ..prepare import normalise
+from ..preprocess import Preprocess
+from ..resize import resize_and_crop, resize_with_pillow
 from .colour import jitter, lighting
 from .crops import cut_out, random_crop, shift_mirrored_windows, shift_windows
-from .decode import decode
-from .prepare import normalise
-from .preprocess import Preprocess
-from .resize import resize_and_crop, resize_with_pillow
+from .erase import MODES, erase
+from .policy import policy, vary
 
 __all__ = ["Augment"]
 
-_LARGEST = {"brightness": 10.0, "contrast": 10.0, "saturation": 10.0, "hue": 0.5, "lighting": 10.0}
+_LARGEST = {
+    "brightness": 10.0,
+    "contrast": 10.0,
+    "saturation": 10.0,
+    "hue": 0.5,
+    "lighting": 10.0,
+    "erase": 1.0,
+}
 
 
 @dataclass(frozen=True)
 class Augment:
     """How images become mini-batches.
 
-    Without `scale`, `padding`, `flip`, jitter, `lighting` and `cutout` nothing is random: this is
-    the form for evaluation.
+    Without `scale`, `policy`, jitter, `lighting`, `padding`, `flip`, `cutout` and `erase` nothing
+    is random: this is the form for evaluation.
 
     Parameters
     ----------
@@ -84,6 +95,9 @@ class Augment:
         With `flip`: whether an image is mirrored in every other epoch and not at random, so that
         two epochs show both sides of each image (Jordan 2024, "94% on CIFAR-10 in 3.29 seconds",
         section 3.6). The caller has to pass `mirrored` to `finish`.
+    policy
+        The name of a policy (`tinyresnext.images.augmentation.policy`), or empty for none. Images
+        that it moves are resampled as `interpolation` says.
     brightness, contrast, saturation
         d: a factor from ``max(0, 1 - d)`` to ``1 + d``.
     hue
@@ -94,6 +108,11 @@ class Augment:
     cutout
         Side of a square that becomes zero, the mean colour, in pixels; 0 for none. Its middle is
         anywhere in the image, so that a part of it may lie outside.
+    erase
+        The probability that a rectangle of an image is erased.
+    erase_with
+        "zero", the mean colour, with torchvision's range of sizes, or "pixel", noise of a standard
+        normal distribution after normalisation, with timm's.
 
     Raises
     ------
@@ -113,12 +132,15 @@ class Augment:
     fill: str = "black"
     flip: bool = False
     alternate: bool = False
+    policy: str = ""
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
     hue: float = 0.0
     lighting: float = 0.0
     cutout: int = 0
+    erase: float = 0.0
+    erase_with: str = "zero"
 
     def __post_init__(self) -> None:
         checked = self.preprocess  # raises for a wrong size, resize, interpolation, mean or std
@@ -136,6 +158,10 @@ class Augment:
             whole_number(name, getattr(self, name), 0, checked.crop, " of pixels")
         if self.alternate and not self.flip:
             raise UsageError("alternate is True and flip is False: give flip too, or neither")
+        if self.policy:
+            policy(self.policy, self.interpolation, self.mean)  # raises if there is no such policy
+        if self.erase_with not in MODES:
+            raise UsageError(f"erase_with is {self.erase_with!r}; give {' or '.join(MODES)}")
         if self.fill not in ("black", "mean", "mirror"):
             raise UsageError(f"fill is {self.fill!r}; give black, mean or mirror")
         for name, most in _LARGEST.items():
@@ -197,7 +223,7 @@ class Augment:
         rng: np.random.Generator,
         mirrored: NDArray[np.bool_] | None = None,
     ) -> NDArray[np.float32]:
-        """Apply steps 2 to 6 to a mini-batch.
+        """Apply steps 2 to 7 to a mini-batch.
 
         Parameters
         ----------
@@ -210,6 +236,9 @@ class Augment:
         -------
         float32 [n, size, size, channels]
         """
+        if len(block) and self.policy:
+            changes = policy(self.policy, self.interpolation, self.mean)
+            block = np.stack([vary(image, changes, rng) for image in block])
         if len(block) and (self.brightness or self.contrast or self.saturation or self.hue):
             block = np.stack([self._jittered(image, rng) for image in block])
         x = normalise(block, self.preprocess)
@@ -227,6 +256,8 @@ class Augment:
                 x = shift_windows(x, shift, mirrored, self._padding_colour)
         if self.cutout:
             cut_out(x, (rng.random((n, 2)) * self.size).astype(np.int64), self.cutout)
+        if self.erase:
+            erase(x, self.erase, self.erase_with, rng)
         return x
 
     @property

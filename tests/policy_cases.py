@@ -1,0 +1,150 @@
+"""What torchvision and timm make of 200 images with given random numbers, for `test_policies`.
+
+``python tests/policy_cases.py > tests/data/policies.json`` computes the results with their own code
+(torchvision 0.28.0, timm 1.0.31, PyTorch 2.13.0 and Pillow 13 wrote the file that is there). Each
+random number that they draw comes from the same stream of uniform numbers as ours.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import zlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+from PIL import Image
+
+COUNT = 200
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+TORCHVISION = ("ra", "ta_wide", "imagenet", "cifar10")
+TIMM = ("rand-m7-mstd0.5-inc1", "rand-m9-n3-p0.8", "rand-m9-mstd101-inc1", "rand-m9", "3a")
+ERASED = 24, 31, 3  # height, width and channels of the images that are erased
+PHOTO = Path(__file__).parent / "data" / "chelsea.jpg"
+
+
+class Stream:
+    """Uniform numbers, one after the other, however many are asked for at once."""
+
+    def __init__(self, seed: int) -> None:
+        self._rng = np.random.Generator(np.random.PCG64(seed))
+
+    def random(self, shape: object = 1) -> np.ndarray:
+        return self._rng.random(shape)
+
+    def below(self, n: int) -> int:
+        return int(self.random()[0] * n)
+
+
+def images() -> list[Image.Image]:
+    """Return parts of a photograph of many sizes, every third of them noise."""
+    found = []
+    with Image.open(PHOTO) as photo:
+        for i in range(COUNT):
+            rng = Stream(1000 + i)
+            width, height = 20 + rng.below(50), 20 + rng.below(50)
+            left, top = rng.below(photo.width - width), rng.below(photo.height - height)
+            part = photo.crop((left, top, left + width, top + height))
+            if i % 3 == 0:
+                part = Image.fromarray((rng.random((height, width, 3)) * 256).astype(np.uint8))
+            found.append(part)
+    return found
+
+
+def checksum(pixels: object) -> int:
+    """Return the CRC-32 of an array's bytes."""
+    return zlib.crc32(np.ascontiguousarray(pixels).tobytes())
+
+
+def _torchvision(results: dict[str, list]) -> None:
+    """Add what torchvision computes."""
+    import torch
+
+    torch.library.register_fake = lambda *_, **__: lambda f: f  # its compiled part is not needed
+    from torchvision.transforms import InterpolationMode, RandomErasing
+    from torchvision.transforms import autoaugment as a
+
+    bilinear = {"interpolation": InterpolationMode.BILINEAR}
+    policies = {
+        "ra": a.RandAugment(**bilinear),
+        "ta_wide": a.TrivialAugmentWide(**bilinear),
+        "imagenet": a.AutoAugment(a.AutoAugmentPolicy.IMAGENET, **bilinear),
+        "cifar10": a.AutoAugment(a.AutoAugmentPolicy.CIFAR10, **bilinear),
+    }
+
+    def given(stream: Stream) -> None:
+        def randint(*args: object, size: object = None, dtype: object = None) -> torch.Tensor:
+            low, high, shape = (0, *args) if len(args) == 2 else (*args[:2], args[-1])
+            if size is not None:
+                low, high, shape = (*args, size) if len(args) == 2 else (0, *args, size)
+            return torch.tensor([low + stream.below(high - low) for _ in range(math.prod(shape))])
+
+        def uniform(self: torch.Tensor, low: float, high: float) -> torch.Tensor:
+            return torch.tensor([float(low) + (float(high) - float(low)) * stream.random()[0]])
+
+        torch.randint, torch.Tensor.uniform_ = randint, uniform
+        torch.rand = lambda shape: torch.tensor(
+            stream.random(shape if isinstance(shape, int) else math.prod(shape))
+        )
+
+    for name, policy in policies.items():
+        for i, image in enumerate(images()):
+            given(Stream(i))
+            results.setdefault(name, []).append(checksum(policy(image)))
+    eraser = RandomErasing(p=0.7)
+    for i in range(COUNT):
+        given(Stream(i))
+        erased = eraser(torch.ones(ERASED[2], *ERASED[:2]))
+        results.setdefault("erase zero", []).append(checksum(erased.numpy().transpose(1, 2, 0)))
+
+
+def _timm(results: dict[str, list]) -> None:
+    """Add what timm computes."""
+    import timm.data.auto_augment as t
+    import timm.data.random_erasing as erasing
+    import torch
+
+    def given(stream: Stream) -> SimpleNamespace:
+        def gauss(mean: float, deviation: float) -> float:
+            angle, radius = stream.random(2)
+            normal = math.cos(2 * math.pi * angle) * math.sqrt(-2 * math.log1p(-radius))
+            return mean + deviation * normal
+
+        return SimpleNamespace(
+            random=lambda: float(stream.random()[0]),
+            uniform=lambda low, high: float(low + (high - low) * stream.random()[0]),
+            choice=lambda options: options[stream.below(len(options))],
+            randint=lambda low, high: low + stream.below(high - low + 1),
+            gauss=gauss,
+        )
+
+    fill = tuple(min(255, round(255 * value)) for value in MEAN)
+    for name in TIMM:
+        said = {"img_mean": fill, "interpolation": Image.Resampling.BILINEAR}
+        policy = (
+            t.AutoAugment(t.auto_augment_policy("3a", said))
+            if name == "3a"
+            else t.rand_augment_transform(name, said)
+        )
+        for i, image in enumerate(images()):
+            stream = Stream(i)
+            t.random = given(stream)
+            np.random.choice = lambda ops, n, replace, p, stream=stream: [
+                ops[int(u * len(ops))] for u in stream.random(n)
+            ]
+            results.setdefault(name, []).append(checksum(policy(image)))
+    eraser = erasing.RandomErasing(probability=0.7, mode="pixel", device="cpu")
+    for i in range(COUNT):
+        erasing.random = given(Stream(i))
+        erasing._get_pixels = lambda *args, **_: torch.zeros(args[2])  # the place only
+        erased = eraser(torch.ones(ERASED[2], *ERASED[:2]))
+        results.setdefault("erase pixel", []).append(checksum(erased.numpy().transpose(1, 2, 0)))
+
+
+if __name__ == "__main__":
+    found: dict[str, list] = {}
+    _torchvision(found)
+    _timm(found)
+    json.dump(found, sys.stdout, separators=(",", ":"))

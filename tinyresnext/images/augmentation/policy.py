@@ -1,0 +1,70 @@
+"""The names of policies: torchvision's ``--auto-augment`` and timm's ``--aa``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ...errors import UsageError
+from ..preprocess import FILTERS
+from . import timm, torchvision
+from .operations import How
+
+__all__ = ["NAMES", "Policy", "policy", "vary"]
+
+Policy = Callable[[Image.Image, np.random.Generator], Image.Image]
+NAMES = ("imagenet", "cifar10", "ra", "ta_wide", "augmix", "3a")
+
+
+def policy(name: str, interpolation: str, mean: Sequence[float]) -> Policy:
+    """Return what changes an image at random.
+
+    Parameters
+    ----------
+    name : str
+        "imagenet", "cifar10" (AutoAugment), "ra" (RandAugment), "ta_wide" (TrivialAugment) or
+        "augmix", as torchvision has them; "3a" (three augmentations) or a text such as
+        "rand-m7-mstd0.5-inc1" (RandAugment), as timm has them.
+    interpolation : {"nearest", "bilinear", "bicubic"}
+    mean : sequence of float
+        The mean colour of each channel, from 0 to 1. timm shows it where a moved image has no
+        pixels; torchvision shows black.
+
+    Raises
+    ------
+    UsageError
+        There is no such policy.
+    """
+    resample = FILTERS.get(interpolation, Image.Resampling.BILINEAR)
+    black = How(resample, (0,) * len(mean) if len(mean) > 1 else 0)
+    colour = tuple(min(255, round(255 * value)) for value in mean)
+    mid = How(resample, colour if len(mean) > 1 else colour[0])
+    match name:
+        case "imagenet":
+            return torchvision.AutoAugment(black, torchvision.IMAGENET)
+        case "cifar10":
+            return torchvision.AutoAugment(black, torchvision.CIFAR10)
+        case "ra":
+            return torchvision.RandAugment(black)
+        case "ta_wide":
+            return torchvision.TrivialAugmentWide(black)
+        case "augmix":
+            return torchvision.AugMix(black)
+        case "3a":
+            return timm.ThreeAugment(mid)
+    if name.startswith("rand"):
+        return timm.parsed(name, mid)
+    raise UsageError(
+        f"there is no policy {name!r}: expected one of {', '.join(NAMES)}, or one in timm's "
+        "notation, such as rand-m7-mstd0.5-inc1"
+    )
+
+
+def vary(image: NDArray[np.uint8], policy: Policy, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Apply a policy to the pixels of one image, uint8 [h, w, 1 or 3]."""
+    grey = image.shape[2] == 1
+    changed = policy(Image.fromarray(image[:, :, 0] if grey else image), rng)
+    return np.asarray(changed).reshape(image.shape)

@@ -1,0 +1,165 @@
+"""The policies of timm: RandAugment in its notation, and the three augmentations of DeiT III.
+
+The tables, and the order in which random numbers are used, are those of
+``timm.data.auto_augment``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ...errors import UsageError
+from .operations import How, apply
+
+__all__ = ["RandAugment", "ThreeAugment", "parsed"]
+
+_INCREASING = ("posterize", "solarize", "color", "contrast", "brightness", "sharpness")
+_ALL = (
+    "autocontrast",
+    "equalize",
+    "invert",
+    "rotate",
+    "posterize",
+    "solarize",
+    "solarize_add",
+    "color",
+    "contrast",
+    "brightness",
+    "sharpness",
+    "shear_x",
+    "shear_y",
+    "translate_x",
+    "translate_y",
+)
+_PART = re.compile(r"(mstd|mmax|inc|m|n|p)(\d+(?:\.\d+)?)")
+_DENOMINATOR = 10.0  # of timm's magnitudes
+
+
+@dataclass(frozen=True)
+class RandAugment:
+    """Operations of about the same magnitude, each of which is applied or left out.
+
+    Parameters
+    ----------
+    how : How
+    magnitude : int
+        Of 10.
+    operations : int
+        How many are drawn.
+    likely : float
+        The probability that one of them is applied.
+    deviation : float
+        Standard deviation of the magnitude; above 100, it is uniform from 0 to the magnitude.
+    most : float
+        The magnitude is cut off here.
+    increasing : bool
+        Whether all operations change the image more with a higher magnitude.
+    """
+
+    how: How
+    magnitude: int = 10
+    operations: int = 2
+    likely: float = 0.5
+    deviation: float = 0.0
+    most: float = 10.0
+    increasing: bool = False
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        """Return the image, changed at random."""
+        for k in (rng.random(self.operations) * len(_ALL)).astype(int):
+            if self.likely < 1 and rng.random(1)[0] > self.likely:
+                continue
+            level = min(max(self._magnitude(rng), 0.0), self.most) / _DENOMINATOR
+            amount = _amount(_ALL[k], level, self.increasing, image.size, rng)
+            image = apply(image, _ALL[k], amount, self.how)
+        return image
+
+    def _magnitude(self, rng: np.random.Generator) -> float:
+        """Draw the magnitude of one operation."""
+        if self.deviation > 100:
+            return float(rng.random(1)[0] * self.magnitude)
+        if self.deviation == 0:
+            return self.magnitude
+        angle, radius = rng.random(2)  # a normal distribution, as Box and Muller draw it
+        normal = math.cos(2 * math.pi * angle) * math.sqrt(-2 * math.log1p(-radius))
+        return self.magnitude + self.deviation * normal
+
+
+@dataclass(frozen=True)
+class ThreeAugment:
+    """One of solarising, removing the colour, and blurring (Touvron et al. 2022, section 3).
+
+    Parameters
+    ----------
+    how : How
+    """
+
+    how: How
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        """Return the image, changed at random."""
+        which = int(rng.random(1)[0] * 3)
+        if which == 0:
+            return apply(image, "solarize", 128, self.how)
+        if which == 1:
+            return apply(image, "color", 0.0, self.how)
+        return apply(image, "blur", 0.1 + (2.0 - 0.1) * float(rng.random(1)[0]), self.how)
+
+
+def parsed(text: str, how: How) -> RandAugment:
+    """Return the policy of timm's notation, such as ``rand-m7-mstd0.5-inc1``.
+
+    Raises
+    ------
+    UsageError
+        A part is unknown.
+    """
+    said: dict[str, Any] = {}
+    for part in text.split("-")[1:]:
+        found = _PART.fullmatch(part)
+        if found is None:
+            raise UsageError(
+                f"{part!r} in {text!r} is no part of a policy; expected m, n, p, mstd, mmax or "
+                "inc, each with a number, such as rand-m7-mstd0.5-inc1"
+            )
+        said[found[1]] = float(found[2])
+    return RandAugment(
+        how,
+        magnitude=int(said.get("m", 10)),
+        operations=int(said.get("n", 2)),
+        likely=said.get("p", 0.5),
+        deviation=said.get("mstd", 0.0),
+        most=said.get("mmax", _DENOMINATOR),
+        increasing=bool(said.get("inc", 0)),
+    )
+
+
+def _amount(
+    name: str, level: float, increasing: bool, size: tuple[int, int], rng: np.random.Generator
+) -> float:
+    """Return Pillow's amount for a level from 0 to 1 (or above it, with ``mmax``)."""
+    if name == "rotate":
+        return _either(level * 30.0, rng)
+    if name in ("shear_x", "shear_y"):
+        return _either(level * 0.3, rng)
+    if name in ("translate_x", "translate_y"):
+        return _either(level * 0.45, rng) * size[name == "translate_y"]
+    if name in ("color", "contrast", "brightness", "sharpness"):
+        return max(0.1, 1.0 + _either(level * 0.9, rng)) if increasing else level * 1.8 + 0.1
+    if name == "posterize":
+        return 4 - int(level * 4) if increasing else int(level * 4)
+    if name == "solarize":
+        threshold = min(256, int(level * 256))
+        return 256 - threshold if increasing else threshold
+    return min(128, int(level * 110))  # of solarize_add; the others have no amount
+
+
+def _either(amount: float, rng: np.random.Generator) -> float:
+    """Return the amount with either sign."""
+    return -amount if rng.random(1)[0] > 0.5 else amount

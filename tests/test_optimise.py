@@ -15,8 +15,7 @@ from tinyresnext.ops import cpu, reference
 from tinyresnext.training.initial import initialise
 from tinyresnext.training.optimisers.average import update_average, update_statistics
 from tinyresnext.training.optimisers.sgd import sgd
-from tinyresnext.training.recipes.parts import Optimiser, Start
-from tinyresnext.training.recipes.parts import Loss
+from tinyresnext.training.recipes.parts import Loss, Optimiser, Start
 from tinyresnext.training.samples.mixing import mixed
 from tinyresnext.training.weights import size, views
 

@@ -192,11 +192,13 @@ def test_what_is_not_learnt_by_heart(lr, text):
 def test_a_dry_run_shows_the_first_step(tmp_path, monkeypatch):
     """Its images are those of the first step, and nothing but the picture is written."""
     monkeypatch.chdir(tmp_path)
-    seen = []
-    monkeypatch.setattr(
-        preview, "_drawn", lambda run, x, rows: seen.append((x, rows)) or drawn(run, x, rows)
-    )
-    drawn = preview._drawn
+    seen, drawn = [], preview._drawn
+
+    def note(run, x, rows):
+        seen.append((x, rows))
+        return drawn(run, x, rows)
+
+    monkeypatch.setattr(preview, "_drawn", note)
     recipe = changed(policy="ta_wide", erase=0.5, cutmix=1.0, repeats=2)
     dataset = small.pictures()
     model = train(small.SPEC, dataset, recipe, "", dry_run="sheet.png", **OPTIONS)

@@ -16,8 +16,9 @@ from tinyresnext.data.loader import Loader
 from tinyresnext.errors import UsageError
 from tinyresnext.images.augmentation import erase as erasing
 from tinyresnext.images.augmentation.augment import Augment
+from tinyresnext.images.augmentation.names import NAMES
 from tinyresnext.images.augmentation.operations import How, apply
-from tinyresnext.images.augmentation.policy import NAMES, policy, vary
+from tinyresnext.images.augmentation.policy import policy, vary
 
 EXPECTED = json.loads((Path(__file__).parent / "data" / "policies.json").read_text("utf-8"))
 PILLOW_13 = pytest.mark.skipif(

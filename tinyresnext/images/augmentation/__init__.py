@@ -2,7 +2,6 @@
 
 Read `augment` first: `Augment` draws all changes and applies them in order. `crops` and `colour`
 are the oldest ones; `operations` has those that policies choose from, `torchvision` and `timm` the
-policies of these two libraries, `policy` their names; `erase` takes rectangles away.
+policies of these two libraries, `names` their names, and `policy` brings both together; `erase`
+takes rectangles away.
 """
-
-from .augment import Augment as Augment

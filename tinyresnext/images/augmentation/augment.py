@@ -17,7 +17,7 @@ Each step is applied only if it is asked for:
 
 `crops`, `colour`, `policy` and `erase` hold the functions that compute the steps. A new
 augmentation needs a function there, a field and a line in `Augment`, a ``setting(...)`` in
-`training.recipes.parts` (which makes the option, the JSON and the help), and a key in
+`training.recipes.augmentation` (which makes the option, the JSON and the help), and a key in
 `training.samples.augmentation`.
 
 Steps 1 and 2 return the same pixels as torchvision's transforms on Pillow images for the same

@@ -1,4 +1,4 @@
-"""The names of policies: torchvision's ``--auto-augment`` and timm's ``--aa``."""
+"""What a policy of a given name does to images."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...errors import UsageError
 from ..preprocess import FILTERS
 from . import timm, torchvision
+from .names import check_name
 from .operations import How
 
-__all__ = ["NAMES", "Policy", "policy", "vary"]
+__all__ = ["Policy", "policy", "vary"]
 
 Policy = Callable[[Image.Image, np.random.Generator], Image.Image]
-NAMES = ("imagenet", "cifar10", "ra", "ta_wide", "augmix", "3a")
 
 
 def policy(name: str, interpolation: str, mean: Sequence[float]) -> Policy:
@@ -38,6 +37,7 @@ def policy(name: str, interpolation: str, mean: Sequence[float]) -> Policy:
     UsageError
         There is no such policy.
     """
+    check_name(name)
     resample = FILTERS.get(interpolation, Image.Resampling.BILINEAR)
     black = How(resample, (0,) * len(mean) if len(mean) > 1 else 0)
     colour = tuple(min(255, round(255 * value)) for value in mean)
@@ -55,12 +55,7 @@ def policy(name: str, interpolation: str, mean: Sequence[float]) -> Policy:
             return torchvision.AugMix(black)
         case "3a":
             return timm.ThreeAugment(mid)
-    if name.startswith("rand"):
-        return timm.parsed(name, mid)
-    raise UsageError(
-        f"there is no policy {name!r}: expected one of {', '.join(NAMES)}, or one in timm's "
-        "notation, such as rand-m7-mstd0.5-inc1"
-    )
+    return timm.parsed(name, mid)
 
 
 def vary(image: NDArray[np.uint8], policy: Policy, rng: np.random.Generator) -> NDArray[np.uint8]:

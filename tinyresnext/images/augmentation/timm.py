@@ -7,14 +7,12 @@ The tables, and the order in which random numbers are used, are those of
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from ...errors import UsageError
+from .names import options
 from .operations import How, apply
 
 __all__ = ["RandAugment", "ThreeAugment", "parsed"]
@@ -37,7 +35,6 @@ _ALL = (
     "translate_x",
     "translate_y",
 )
-_PART = re.compile(r"(mstd|mmax|inc|m|n|p)(\d+(?:\.\d+)?)")
 _DENOMINATOR = 10.0  # of timm's magnitudes
 
 
@@ -120,15 +117,7 @@ def parsed(text: str, how: How) -> RandAugment:
     UsageError
         A part is unknown.
     """
-    said: dict[str, Any] = {}
-    for part in text.split("-")[1:]:
-        found = _PART.fullmatch(part)
-        if found is None:
-            raise UsageError(
-                f"{part!r} in {text!r} is no part of a policy; expected m, n, p, mstd, mmax or "
-                "inc, each with a number, such as rand-m7-mstd0.5-inc1"
-            )
-        said[found[1]] = float(found[2])
+    said = options(text)
     return RandAugment(
         how,
         magnitude=int(said.get("m", 10)),

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
 from ...errors import UsageError
-from ...images.augmentation.policy import policy
+from ...images.augmentation.names import check_name
 from ...system.checks import is_int
 
 
@@ -167,7 +167,7 @@ class Policy(NamedTuple):
         if not isinstance(value, str):
             raise UsageError(f"{name} is {value!r}: expected the name of a policy, such as 'ra'")
         if value:
-            policy(value, "bilinear", (0.5,))
+            check_name(value)
         return value
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from ...errors import UsageError
 from ...system.words import one_of
-from .parts import Augmentation, Loss, Optimiser, Schedule, Start
+from .augmentation import Augmentation
+from .parts import Loss, Optimiser, Schedule, Start
 from .recipe import Recipe
 
 _FAST = Recipe(

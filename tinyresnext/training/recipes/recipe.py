@@ -9,8 +9,9 @@ from typing import Any
 
 from ...errors import UsageError
 from ...system.checks import from_fields
+from .augmentation import Augmentation
 from .kinds import Option, Real, Whole, check_fields, options, setting
-from .parts import Augmentation, Loss, Optimiser, Schedule, Start
+from .parts import Loss, Optimiser, Schedule, Start
 
 
 @dataclass(frozen=True, kw_only=True)

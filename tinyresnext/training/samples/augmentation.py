@@ -10,7 +10,7 @@ from ...images.augmentation.augment import Augment
 from ...images.preprocess import CIFAR, Preprocess
 from ...network.spec import Spec
 from ..recipes import Recipe
-from ..recipes.parts import Augmentation
+from ..recipes.augmentation import Augmentation
 
 # The part of an image's area that a random crop has (Szegedy et al. 2015).
 SCALE = (0.08, 1.0)

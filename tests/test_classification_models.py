@@ -13,6 +13,7 @@ import pytest
 from tinyresnext import Preprocess, Spec
 from tinyresnext.checkpoints.imagenet import imagenet_labels
 from tinyresnext.errors import FormatError, IntegrityError, WeightsError
+from tinyresnext.network.resnext import blocks
 
 SPEC = Spec((1, 2), 32, 4, 10, expansion=1, eps=2e-5)
 FIELDS = {"weight": "gamma", "bias": "beta"}
@@ -134,6 +135,86 @@ def test_numbers_are_sorted_as_numbers(path):
         stored, _ = cases.read_checkpoint(path)
         wanted = cases.weights(SPEC)["layer2.1.conv2.weight"]
         assert np.array_equal(stored.params["layer2.1.conv2.weight"], wanted)
+
+
+# -- squeeze and excitation: all layers are numbers
+
+SE = Spec((2, 1), 32, 4, 10, se_reduction=16, eps=9.999999747378752e-06)
+
+
+def numbered(first=1, norm=1, spec=SE, depth=True):
+    """Return the layers of an SE-ResNeXt; ``first`` and ``norm`` are their first numbers.
+
+    ``depth``: in the order of the file, in which a shortcut stands behind squeeze and excitation.
+    """
+    weights, made = cases.weights(spec, counters=False), {}
+    counts = {"conv2d": first, "batch_normalization": norm}
+
+    def add(kind, fields):
+        number = counts[kind]
+        counts[kind] += 1
+        made[f"{kind}_{number}" if number else kind] = fields
+
+    def conv(name, biased=False):
+        value = weights[f"{name}.weight"]
+        paths = np.split(value, spec.cardinality) if name.endswith("conv2") else [value]
+        for path in paths:
+            bias = {"bias": weights[f"{name}.bias"]} if biased else {}
+            add("conv2d", {"kernel": path.transpose(2, 3, 1, 0), **bias})
+
+    def bn(name):
+        add("batch_normalization", {FIELDS[f]: weights[f"{name}.{f}"] for f in FIELDS})
+
+    conv("conv1")
+    bn("bn1")
+    for b in blocks(spec):
+        for i in (1, 2, 3):
+            conv(f"{b.name}.conv{i}")
+            bn(f"{b.name}.bn{i}")
+        if b.shortcut == "projection":
+            conv(f"{b.name}.downsample.0")
+            bn(f"{b.name}.downsample.1")
+        conv(f"{b.name}.se.fc1", True)
+        conv(f"{b.name}.se.fc2", True)
+    made["dense_1"] = {"kernel": weights["fc.weight"].T, "bias": weights["fc.bias"]}
+    order = sorted(made) if depth else list(made)
+    return {
+        layer: {f"{layer}/{field}:0": array for field, array in made[layer].items()}
+        for layer in order
+    }
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"depth": False}, {"first": 0, "norm": 0}, {"first": 150, "norm": 18}]
+)
+def test_an_se_network_is_dealt_out_by_number(path, options):
+    """The order in the file is another; numbers begin anywhere, and are sorted as numbers."""
+    path.write_bytes(ff.keras_file(with_others(numbered(**options))))
+    stored, _ = cases.read_checkpoint(path)
+    assert stored.spec == SE
+    for name, value in cases.weights(SE, counters=False).items():
+        assert np.array_equal(stored.params[name], value), name
+    assert stored.preprocess == Preprocess()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda f: f.pop("conv2d_5"),
+        lambda f: f.pop("batch_normalization_4"),
+        lambda f: f.update(conv2d_999={"conv2d_999/kernel:0": np.ones((1, 1, 4, 4), np.float32)}),
+        lambda f: f.update(dense_2=dict(f["dense_1"])),
+        lambda f: f.update(own={"own/kernel:0": np.ones((1, 1), np.float32)}),
+        lambda f: f["conv2d_3"].update({"conv2d_3/bias:0": np.ones(4, np.float32)}),
+        lambda f: f["dense_1"].pop("dense_1/bias:0"),
+    ],
+)
+def test_an_se_network_that_is_another(path, change):
+    found = numbered()
+    change(found)
+    path.write_bytes(ff.keras_file(found))
+    with pytest.raises(WeightsError):
+        cases.read_checkpoint(path)
 
 
 def changed(change, **options):

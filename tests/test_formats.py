@@ -20,7 +20,6 @@ from tinyresnext.errors import WeightsError
 from tinyresnext.inference.model import Model
 from tinyresnext.ops import cpu
 
-NOT_YET = ("-aa", "seresnext", "SE_")  # what the architectures do not have yet
 FOLDERS = ("hf", "paddle", "quantised", "keras")
 KERAS = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "kernel": "weight"}
 KERAS |= {"moving_variance": "running_var", "bias": "bias"}
@@ -123,8 +122,6 @@ def test_every_case(reference_dir, tmp_path, kind):
         base, meta = path.parent / path.stem, json.loads(path.read_text("utf-8"))
         if not base.with_name(f"{base.name}.npz").exists():
             continue  # only names
-        if any(word in base.name for word in NOT_YET):
-            continue
         if kind == "keras" and not Path(f"{base}.h5.xz").exists():
             continue
         for file in files(kind, base, meta, tmp_path):

@@ -62,7 +62,17 @@ def vd(key):
     return DEEP[key].replace(".N", "._batch_norm") if key in DEEP else clas(key)
 
 
+def se(key):
+    """PaddleClas' linear layers of squeeze and excitation, [in, out]."""
+    if match := re.fullmatch(r"layer(\d)\.(\d+)\.se\.fc([12])", key):
+        layer = "squeeze" if match[3] == "1" else "excitation"
+        return f"bb_{int(match[1]) - 1}_{match[2]}.scale.{layer}"
+    return clas(key)
+
+
+SE = Spec((1, 2), 8, 4, 10, expansion=1, se_reduction=16)
 SYSTEMS = {"vision": (vision, TINY), "clas": (clas, TINY), "wsl": (wsl, TINY), "vd": (vd, D)}
+SYSTEMS |= {"se": (se, SE)}
 
 
 def arrays(spec=TINY, rename=vision):
@@ -70,7 +80,8 @@ def arrays(spec=TINY, rename=vision):
     made = {}
     for name, value in cases.weights(spec, counters=False).items():
         module, _, field = name.rpartition(".")
-        value = np.ascontiguousarray(value.T) if name == "fc.weight" else value
+        if name == "fc.weight" or (".se." in name and field == "weight"):
+            value = np.ascontiguousarray(value.reshape(value.shape[:2]).T)
         made[f"{rename(module)}.{FIELDS.get(field, field)}"] = value
     return made
 

@@ -168,11 +168,9 @@ class Implied(NamedTuple):
 
 def epsilon(scheme: str) -> float:
     """Return the epsilon of batch norms in the networks of a scheme (`names.schemes.SCHEMES`)."""
-    known = {
-        table.KERAS: KERAS_EPSILON,
-        table.QUANTISED: FOLDED_EPSILON,
-        table.CLASSIFICATION_MODELS: 2e-5,
-    }
+    se = 9.999999747378752e-06  # 1e-5 in float32
+    known = {table.KERAS: KERAS_EPSILON, table.QUANTISED: FOLDED_EPSILON}
+    known |= {table.CLASSIFICATION_MODELS: 2e-5, table.SE_CLASSIFICATION_MODELS: se}
     return known.get(scheme, EPSILON)
 
 

@@ -316,6 +316,20 @@ def test_models(run):
     assert run("models", "vgg*")[0] == 2
 
 
+def test_the_name_alone_lists_the_commands(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([])
+    out, err = capsys.readouterr()
+    assert (stop.value.code, out) == (2, "")
+    assert "classify  Print the most probable classes of images." in err
+    assert "example:\n  tinyresnext classify photo.jpg\n" in err
+
+
+def test_columns_fit_the_longest_name(run):
+    lines = run("models", "seresnext50")[1].splitlines()
+    assert {line.rindex(" x ") for line in lines[1:3]} == {lines[1].rindex(" x ")}
+
+
 def test_a_part_of_a_name_is_enough(run):
     code, out, _ = run("models", "resnext50")
     assert (code, "resnext50_8x14d " in out, "resnext101" in out) == (0, True, False)

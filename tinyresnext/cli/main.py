@@ -113,6 +113,9 @@ def parse(words: list[str]) -> argparse.Namespace:
         The words are no command; an unknown one is named with the nearest that is known.
     """
     made, commands = parsers()
+    if not words:  # who types only the name asks what there is
+        made.print_help(sys.stderr)
+        made.exit(2)
     # The options before a command take no values, so the first other word is the command.
     name = next((word for word in words if not word.startswith("-")), "")
     if name in commands:

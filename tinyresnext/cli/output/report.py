@@ -16,12 +16,14 @@ from ...store.store import Stored
 
 def models(names: Sequence[str]) -> str:
     """Return a line for each named architecture: C x d, size, and cost at its usual image size."""
-    lines = [f"{'architecture':20} {'layers':>6} {'C x d':>8} {'params':>12} {'GMACs':>8}  image"]
+    wide = max(map(len, ("architecture", *names)))
+    head = f"{'architecture':{wide}} {'layers':>6} {'C x d':>8} {'params':>12} {'GMACs':>8}  image"
+    lines = [head]
     for name in names:
         spec, size = VARIANTS[name], usual_size(VARIANTS[name])
         params, macs = cost(spec)
         lines.append(
-            f"{name:20} {spec.depth:6} {_paths(spec):>8} {params:12,} {macs / 1e9:8.3f}"
+            f"{name:{wide}} {spec.depth:6} {_paths(spec):>8} {params:12,} {macs / 1e9:8.3f}"
             f"  {size} x {size}"
         )
     return _text(lines)

@@ -8,7 +8,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from torch_files import Raw, call, glob, pickled, small_state, text, zip_file
+from torch_files import Entry, Raw, Zip, call, glob, pickled, small_state, text, zip_file
 
 from tinyresnext.checkpoints.readers.container import read
 from tinyresnext.errors import FormatError, UnsafeError, WeightsError
@@ -24,6 +24,13 @@ FILES = {
     "savedmodel": (b"\x08\x01\x12\x04\x0a\x02ab", "no graph.*not an ONNX model"),
     "tflite": (b"\x1c\0\0\0TFL3" + bytes(64), "TensorFlow Lite"),
     "gguf": (b"GGUF\3\0\0\0" + bytes(64), "GGUF"),
+    "lz4": (b"\x04\x22\x4d\x18" + bytes(64), "lz4; unpack"),
+    "jpeg": (b"\xff\xd8\xff\xe0" + bytes(64), "an image, not a checkpoint"),
+    "png": (b"\x89PNG\r\n\x1a\n" + bytes(64), "an image, not a checkpoint"),
+    "pdf": (b"%PDF-1.4\n" + bytes(64), "PDF"),
+    "matlab": (b"MATLAB 5.0 MAT-file" + bytes(128), "MATLAB.*numpy.savez"),
+    "page": (b"\xef\xbb\xbf\n\n<!doctype html>", "web page"),
+    "loose_zip": (Zip([Entry("schema.json", b"{}")]).build(), "it holds 'schema.json'"),
     "zstd": (b"\x28\xb5\x2f\xfd" + bytes(64), "zstd; unpack"),
     "index": (json.dumps(INDEX).encode(), "no model-00001-of-00002.safetensors in the same"),
     "index_indented": (json.dumps(INDEX, indent=2).encode(), "no model-00001-of-00002.safetensors"),

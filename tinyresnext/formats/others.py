@@ -14,12 +14,14 @@ from .stored_zip.records import END_MAGIC
 __all__ = ["archive_kind", "file_kind"]
 
 _FLOAT = "use the checkpoint that it was made from (.pth or .safetensors)"
+_IMAGE = "an image, not a checkpoint; give it to classify, and the file with the weights here"
 _BEGINNINGS = {  # first bytes -> what it is and what to do
     HDF5: "an HDF5 file; open it as a model instead",
     b"\x1f\x8b": "compressed with gzip; unpack it first",
     b"BZh": "compressed with bzip2; unpack it first",
     b"\xfd7zXZ": "compressed with xz; unpack it first",
     b"\x28\xb5\x2f\xfd": "compressed with zstd; unpack it first",
+    b"\x04\x22\x4d\x18": "compressed with lz4; unpack it first",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive; unpack it first",
     b"Rar!": "a RAR archive; unpack it first",
     b"version https://git-lfs": "a Git LFS pointer, not the file itself; fetch it with git lfs "
@@ -27,6 +29,11 @@ _BEGINNINGS = {  # first bytes -> what it is and what to do
     b"<": "a web page, not a checkpoint; check the address that it was downloaded from",
     b"\x93NUMPY": "a NumPy array; a checkpoint was expected",
     b"GGUF": f"a GGUF file, whose weights are quantised; {_FLOAT}",
+    b"\xff\xd8\xff": _IMAGE,
+    b"\x89PNG": _IMAGE,
+    b"RIFF": _IMAGE,
+    b"%PDF": "a PDF document; a checkpoint was expected",
+    b"MATLAB 5.0": "a file of MATLAB, which is not read; save its arrays with numpy.savez",
     b"PAR1": "a Parquet table; a checkpoint was expected",
     END_MAGIC: "an empty zip archive",
 }
@@ -43,6 +50,8 @@ def file_kind(head: bytes) -> str:
     if head[4:8] == b"TFL3":
         return f"a TensorFlow Lite model; {_FLOAT}"
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if text.startswith(b"<"):
+        return _BEGINNINGS[b"<"]
     if text.startswith(b"{") and b'"' in text[:64]:
         return "a JSON text without weights; name the file with the tensors"
     return ""

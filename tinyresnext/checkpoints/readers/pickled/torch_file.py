@@ -166,7 +166,7 @@ def _checkpoint_members(file: BinaryIO) -> dict[str, Member]:
     if len(roots) != 1:
         raise UnsafeError(f"the archive has {len(roots)} folders at its top; a checkpoint has one")
     inside = {name.partition("/")[2]: member for name, member in members.items()}
-    unknown = [name for name in inside if not _KNOWN_MEMBERS.fullmatch(name)]
+    unknown = [name for name in members if not _KNOWN_MEMBERS.fullmatch(name.partition("/")[2])]
     if unknown:
         raise FormatError(f"not a PyTorch checkpoint: it holds {ascii(unknown[0])[:80]}")
     if "data.pkl" not in inside:

@@ -16,6 +16,7 @@ from tinyresnext.bench import bench, inputs, processor
 from tinyresnext.cli import main as cli
 from tinyresnext.network import spec
 from tinyresnext.network.resnext import forward, parameters
+from tinyresnext.network.spec import variants
 from tinyresnext.ops import cpu, reference
 from tinyresnext.ops.cpu.runtime import peak
 
@@ -27,7 +28,8 @@ MODEL = "resnext_tiny"
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """A small architecture that has a name, and short loops for the machine's limits."""
-    monkeypatch.setattr(spec, "VARIANTS", {MODEL: TINY})
+    for module in (spec, variants):
+        monkeypatch.setattr(module, "VARIANTS", {MODEL: TINY})
     whole = peak.measure
     monkeypatch.setattr(
         peak, "measure", lambda counts: whole(counts, repeats=2, rounds=1000, size=1 << 16)

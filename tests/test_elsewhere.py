@@ -139,9 +139,9 @@ def test_verify(tmp_path, on_another_device):
 
 def test_bench(monkeypatch):
     from tinyresnext.bench import bench as module
-    from tinyresnext.network import spec
+    from tinyresnext.network.spec import variants
 
-    monkeypatch.setattr(spec, "VARIANTS", {"small": small.SPEC})
+    monkeypatch.setattr(variants, "VARIANTS", {"small": small.SPEC})
     monkeypatch.setattr(module, "backend", lambda device: elsewhere)
     report = bench(["small"], [2], [32], None, 1, every_layer=True)
     assert report["models"][0]["batch"] == 2

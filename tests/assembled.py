@@ -40,6 +40,7 @@ SIZES = {
     ],
     "dots_kernel": [(16,), (4,)],
     "columns_kernel": [(False,), (True,)],
+    "slabs_kernel": [(False,), (True,)],
 }
 
 

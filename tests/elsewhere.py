@@ -80,6 +80,7 @@ globals().update({name: _word(name) for name in _COMPUTING})
 
 at_once, chain, wait = reference.at_once, reference.chain, reference.wait
 thread_count, on_threads = reference.thread_count, reference.on_threads
+loaders = reference.loaders
 when_compiling, peak = reference.when_compiling, reference.peak
 kernels_kept, kernels_problem = reference.kernels_kept, reference.kernels_problem
 clear_kernels, described = reference.clear_kernels, reference.described

@@ -8,6 +8,7 @@ emulator. Whatever the real driver would refuse is refused, and every call is wr
 from __future__ import annotations
 
 import ctypes
+import functools
 import itertools
 import threading
 from collections import Counter, defaultdict
@@ -284,4 +285,11 @@ def installed(monkeypatch: Any, fake: FakeCuda) -> None:
     monkeypatch.setattr(library, "load", lambda: fake)
     monkeypatch.setattr(gpu, "load", lambda: fake)
     monkeypatch.setattr(gpu, "ptx", fake.ptx)
-    monkeypatch.setattr(gpu, "_GPUS", {})
+    nothing_opened(monkeypatch)
+
+
+def nothing_opened(monkeypatch: Any) -> None:
+    """Let this process have opened no GPU yet."""
+    for name in ("first_process", "opened_once"):
+        made = functools.cache(getattr(gpu, name).__wrapped__)
+        monkeypatch.setattr(gpu, name, made)

@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("numba.cuda")
 
 import training_cases as small
-from fake_cuda import FakeCuda, installed
+from fake_cuda import FakeCuda, installed, nothing_opened
 
 from tinyresnext.cli import main as cli
 from tinyresnext.errors import DeviceError, OutOfMemoryError
@@ -171,7 +171,7 @@ def test_auto_says_what_it_chose(fake, tmp_path, capsys, monkeypatch):
     )
     assert outputs["auto"].out == outputs["cuda"].out == outputs["reference"].out
     fake.fail["cuInit"] = 100
-    monkeypatch.setattr("tinyresnext.ops.cuda.runtime.gpu._GPUS", {})
+    nothing_opened(monkeypatch)
     assert cli.main([*command, "cuda"]) == 4
     assert "NVIDIA's driver finds no GPU" in capsys.readouterr().err
     assert cli.main([*command, "auto"]) == 0
@@ -193,7 +193,7 @@ def test_a_model_on_a_gpu_is_copied_and_pickled(fake, monkeypatch):
         assert other.ops is ops
         assert np.array_equal(other(x), want)
     fake.fail["cuInit"] = 100
-    monkeypatch.setattr("tinyresnext.ops.cuda.runtime.gpu._GPUS", {})
+    nothing_opened(monkeypatch)
     with pytest.raises(DeviceError, match="finds no GPU"):
         pickle.loads(sent)
 

@@ -55,7 +55,8 @@ FORWARD = [
     (grouped, "direct", "tile < uint32(tiles) and o < c_out", "o < c_out", DIRECT, None),
     (grouped, "direct", "and column + p < w_out:", ":", DIRECT, None),
     (pack, "columns_kernel", "        cuda.syncthreads()\n", "", DENSE, RACE),
-    (pack, "columns_kernel", "if row < deep and column < wide:", "if True:", DENSE, RACE),
+    (pack, "columns_kernel", "if column < wide:", "if True:", DENSE, RACE),
+    (pack, "slabs_kernel", "        cuda.syncthreads()\n", "", DIRECT, RACE),
     (pack, "slabs_kernel", "if o < uint32(filters):", "if True:", DIRECT, OUT),
 ]  # fmt: skip
 BACKWARD = [
@@ -71,7 +72,10 @@ BACKWARD = [
 FOLD = [
     ("channels", "        cuda.syncthreads()\n", "", DENSE, RACE),
     ("channels", "row = int32(row + LINES)", "row = int32(row + 9)", DENSE, None),
+    ("sums", "for _ in range(parts):", "for _ in range(1, parts):", STRIDE, None),
     ("weight", "for _ in range(parts):", "for _ in range(1, parts):", DENSE, None),
+    ("weight", "        cuda.syncthreads()\n", "", DENSE, RACE),
+    ("slabs", "        cuda.syncthreads()\n", "", DIRECT, RACE),
     ("slabs", "if o < c_out:", "if True:", DIRECT, OUT),
     ("places", "into = int32((y * w", "into = int32((y * w + 1", STRIDE, None),
     ("zero", "out[i] = float32(0)", "out[i] = float32(1)", STRIDE, None),

@@ -10,6 +10,7 @@ import gc
 import os
 import pickle
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,8 +20,10 @@ pytest.importorskip("numba.cuda")
 from fake_cuda import FakeCuda, installed
 
 from tinyresnext.errors import DeviceError, OutOfMemoryError
+from tinyresnext.network.buffers import too_large
 from tinyresnext.ops import automatic, backend, cpu
 from tinyresnext.ops.cuda.runtime import gpu, library, staging
+from tinyresnext.training.train import computes
 
 pytestmark = pytest.mark.skipif(
     os.name == "nt" or os.uname().machine != "x86_64", reason="the emulator needs Linux on x86-64"
@@ -212,6 +215,30 @@ def test_out_of_memory_is_said_and_everything_goes_on(fake):
     assert np.array_equal(ops.download(ops.relu(ops.upload(x))), np.maximum(x, 0))
 
 
+@pytest.mark.parametrize(
+    ("wanted", "free", "fitting"),
+    [(1000, 500, 4), (400, 100, 7), (900, 800, 8), (2000, 1900, 9), (1000, 99, 0)],
+)
+def test_the_mini_batch_that_would_fit(wanted, free, fitting):
+    """Ten images need 1000 bytes in buffers; where these were had, the kernels wanted more."""
+    said = str(too_large((10, 32, 32, 3), 1000, OutOfMemoryError("", wanted, free)))
+    assert ("not even one image fits" in said) == (fitting == 0)
+    assert fitting == 0 or f"a mini-batch of {fitting} fits (--batch {fitting})" in said
+
+
+def test_all_threads_prepare_mini_batches_for_a_gpu(fake):
+    assert [ops.loaders(8) for ops in (backend("cuda"), cpu)] == [8, 2]
+
+
+@pytest.mark.parametrize(
+    ("device", "told"),
+    [("cuda:0 (Fake GPU)", False), ("the processor", True)],
+)
+def test_bits_of_a_gpu_do_not_depend_on_threads(device, told):
+    few, many = (SimpleNamespace(origin={"device": device}, threads=n) for n in (1, 4))
+    assert (computes(few) != computes(many)) == told
+
+
 def test_memory_that_nobody_holds_is_given_back_before_more_is_refused(fake):
     ops = backend("cuda")
     for _ in range(5):
@@ -297,13 +324,20 @@ def test_an_old_gpu(monkeypatch):
     assert automatic()[0] is cpu
 
 
-def test_a_driver_that_is_too_old_for_the_kernels(fake):
-    fake.fail["cuModuleLoadDataEx"], fake.version = 222, 12040
-    says = (
-        r"too old for these kernels: it is for CUDA 12\.4, and they are PTX 9\.0; update the driver"
-    )
-    with pytest.raises(DeviceError, match=says):
+@pytest.mark.parametrize(
+    ("version", "package"),
+    [(12040, "nvidia-cuda-nvcc-cu12==12.4.*"), (13000, "nvidia-nvvm==13.0.*")],
+)
+def test_a_driver_that_is_too_old_for_the_kernels(fake, version, package):
+    """The package of NVIDIA's compiler has another name since CUDA 13."""
+    fake.fail["cuModuleLoadDataEx"], fake.version = 222, version
+    with pytest.raises(DeviceError) as caught:
         backend("cuda")
+    shown = f"{version // 1000}.{version % 1000 // 10}"
+    said = f"it is for CUDA {shown}, and they are PTX 9.0; update the driver, or install"
+    assert said in str(caught.value)
+    assert f"'{package}')" in str(caught.value)
+    assert ("pip uninstall nvidia-nvvm" in str(caught.value)) == (version < 13000)
 
 
 def test_a_kernel_that_the_driver_does_not_take(fake):

@@ -29,7 +29,7 @@ INFERENCE = {
 }
 PLACEMENT = {"empty", "upload", "download", "view", "pack", "bind", "chain", "at_once", "wait"}
 UPDATES = {"sgd_step", "muon_step", "average_step", "statistics_step"}
-MACHINE = {"described", "thread_count", "on_threads", "when_compiling", "peak"}
+MACHINE = {"described", "thread_count", "loaders", "on_threads", "when_compiling", "peak"}
 KERNELS = {"kernels_kept", "kernels_problem", "clear_kernels"}
 
 

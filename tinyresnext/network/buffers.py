@@ -99,8 +99,10 @@ def too_large(x_shape: Sequence[int], size: int, error: OutOfMemoryError) -> Out
     """
     n, side, *_ = x_shape
     # The buffers are one allocation; where that succeeded, the kernels needed more besides.
-    free = error.free + (size if error.wanted < size else 0)
-    fitting = int(0.9 * n * free / size)
+    free, needed = error.free, size
+    if error.wanted < size:
+        free, needed = error.free + size, size + error.wanted
+    fitting = int(0.9 * n * free / needed)
     fits = f"a mini-batch of {fitting} fits (--batch {fitting})"
     return OutOfMemoryError(
         f"a step of training on {n} images of {side} pixels keeps {size / 2**20:,.0f} MiB of "

@@ -236,10 +236,7 @@ def _run(
 
 def _continue_here(state: State, start: State, folder: TrainingFolder) -> None:
     """Say what computes other bits than before, and record where the run goes on."""
-    then, now = (
-        f"{one.origin.get('device')} ({one.threads} thread{'s' * (one.threads != 1)})"
-        for one in (state, start)
-    )
+    then, now = map(computes, (state, start))
     if then != now:
         to_stderr(f"the run used {then} until now and continues on {now}: some bits may differ")
     state.threads = start.threads
@@ -250,10 +247,16 @@ def _continue_here(state: State, start: State, folder: TrainingFolder) -> None:
         folder.save(state)
 
 
+def computes(state: State) -> str:
+    """Return what a run's bits depend on; those of a GPU do not depend on threads."""
+    device, count = str(state.origin.get("device")), state.threads
+    return device if device.startswith("cuda") else f"{device} ({count} thread{'s' * (count != 1)})"
+
+
 def _loop(run: Run, stop: Stop) -> None:
     """Train for the epochs that are left."""
     state, recipe, setting = run.state, run.state.recipe, run.setting
-    loaders = max(1, setting.threads // 4)  # a step takes much longer than making its mini-batch
+    loaders = setting.ops.loaders(setting.threads)
     while not state.done:
         images = augmented(recipe.augmentation, setting.preprocess, setting.dataset, run.side)
         with Loader(

@@ -47,6 +47,7 @@ NAMES = {
     "fma": arithmetic.fma,
     "fma_down": arithmetic.fma_down,
     "shift": arithmetic.shift,
+    "insert": arithmetic.insert,
     "divide": arithmetic.divide,
     "remainder": arithmetic.remainder,
     "high": arithmetic.high,

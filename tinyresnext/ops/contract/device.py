@@ -107,6 +107,9 @@ class Device(Protocol):
     def wait(self) -> None:
         """Return when all calls that this thread has made are done; `download` waits, too."""
 
+    def loaders(self, count: int) -> int:
+        """Return how many of ``count`` threads should prepare mini-batches while others compute."""
+
     def at_once(self, n: int) -> int:
         """Return how many of ``n`` samples best go through a network together; it divides ``n``."""
 

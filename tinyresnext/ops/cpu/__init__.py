@@ -78,6 +78,7 @@ __all__ = [
     "kernels_problem",
     "linear",
     "linear_backward",
+    "loaders",
     "max_pool2d",
     "max_pool2d_backward",
     "mean_pool",
@@ -164,6 +165,11 @@ def peak(threads: Sequence[int]) -> list[Peak]:
 
 def wait() -> None:
     """Return at once: calls end before they return."""
+
+
+def loaders(count: int) -> int:
+    """Return a quarter: a step takes much longer than preparing its mini-batch."""
+    return max(1, count // 4)
 
 
 def at_once(n: int) -> int:

@@ -164,6 +164,10 @@ class CudaBackend:
             raise UsageError(f"threads is {asked!r}, expected a whole number from 1 on")
         return asked
 
+    def loaders(self, count: int) -> int:
+        """Return all ``count``: while the GPU computes, the processor has nothing else to do."""
+        return count
+
     def on_threads(self, count: int) -> AbstractContextManager[None]:
         """Change nothing: the number of threads concerns mini-batches, not the GPU."""
         return nullcontext()

@@ -44,6 +44,11 @@ def wait() -> None:
     """Return at once: NumPy's calls end before they return."""
 
 
+def loaders(count: int) -> int:
+    """Return a quarter: a step takes much longer than preparing its mini-batch."""
+    return max(1, count // 4)
+
+
 def at_once(n: int) -> int:
     """Return all ``n``: one array operation handles them together."""
     return max(1, n)

@@ -45,6 +45,13 @@ def shift(a: Any, count: Any, left: bool) -> Array:
     return np.where(over & (a.dtype.kind == "u"), a.dtype.type(0), a >> count)
 
 
+def insert(field: Any, into: Any, first: Any, length: Any) -> Array:
+    """Return ``into`` with ``length`` bits of a field in place of its own from bit ``first`` on."""
+    lowest = shift(np.ones_like(into), length, True) - into.dtype.type(1)
+    mask = shift(lowest, first, True)
+    return (into & ~mask) | (shift(field, first, True) & mask)
+
+
 def divide(a: Any, b: Any) -> Array:
     """Divide whole numbers towards zero; by zero, the result is all ones, as on a GPU."""
     a, b = np.broadcast_arrays(a, b)

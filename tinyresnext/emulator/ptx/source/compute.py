@@ -245,3 +245,8 @@ class Computing:
         return self._put(ins.operands[0], ins.type, f"shift({value}, {count}, {ins.op == 'shl'})")
 
     _shr = _shl
+
+    def _bfi(self, ins: Instruction) -> list[str]:
+        values = [self._get(one, ins.type) for one in ins.operands[1:3]]
+        counts = [self._get(one, "u32") for one in ins.operands[3:]]
+        return self._put(ins.operands[0], ins.type, f"insert({', '.join(values + counts)})")

@@ -49,17 +49,17 @@ class Watch(event.Listener):
         self._timer: threading.Timer | None = None
 
     def on_start(self, event: Any) -> None:
-        """Hear of Numba that it takes its lock, or begins with a function."""
-        if event.kind == FUNCTION:
-            self.begin_function(_name(event))
-        else:
+        """Hear that Numba takes its lock, or begins with a function, or with a GPU's kernel."""
+        if event.kind != FUNCTION:
             self.begin()
+        if event.kind != LOCK:
+            self.begin_function(_name(event))
 
     def on_end(self, event: Any) -> None:
-        """Hear of Numba that it releases its lock, or is done with a function."""
-        if event.kind == FUNCTION:
+        """Hear that Numba releases its lock, or is done with a function or a GPU's kernel."""
+        if event.kind != LOCK:
             self.end_function()
-        else:
+        if event.kind != FUNCTION:
             self.end()
 
     def begin_function(self, name: str) -> None:
@@ -111,6 +111,9 @@ class Watch(event.Listener):
 
 def _name(event: Any) -> str:
     """Return which of our functions is compiled, such as ``conv.gemm.tile``; Numba's have none."""
-    function: Any = getattr((event.data or {}).get("dispatcher"), "py_func", None)
+    data = event.data or {}
+    if "name" in data:
+        return str(data["name"])
+    function: Any = getattr(data.get("dispatcher"), "py_func", None)
     module = getattr(function, "__module__", None) or ""
     return f"{module.removeprefix(ROOM)}.{function.__name__}" if module.startswith(ROOM) else ""

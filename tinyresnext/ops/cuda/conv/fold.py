@@ -15,12 +15,14 @@ from ..runtime.arrays import DeviceArray, scratch
 from ..runtime.kernel import Kernel, float32, floats, int32, uint32
 from ..runtime.machine import Launch
 from ..words import shared
-from .pack import SLAB
+from .pack import MOST_TAPS, QUARTERS, SIDE, SLAB, SLABS_SHARED, pitch
 from .windows import Windows
 
 THREADS = 256
 CHANNELS = 32  # that a block of the sums over positions adds up
 DEEP = 64  # rows for each of its threads, at least
+CHUNK = 1024  # values of a filter that are turned at once, at most
+TURNED = 2 * CHUNK  # with what keeps them in different banks
 
 
 # --- kernels --------------------------------------------------------------------------------------
@@ -47,49 +49,91 @@ def rows_kernel() -> Kernel:
 
 
 @cache
+def sums_kernel() -> Kernel:
+    """Return the kernel of parts whose totals lie as they do."""
+
+    def run(sums, out, size, parts, add):
+        i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
+        if i < size:
+            total, at = float32(0), int32(i)
+            for _ in range(parts):
+                total += sums[at]
+                at = int32(at + size)
+            out[i] = out[i] + total if add else total
+
+    return Kernel("fold_sums", run, (floats, floats, *[int32] * 3), THREADS)
+
+
+@cache
 def weight_kernel() -> Kernel:
     """Return the kernel of the parts of a weight's gradient.
 
     They are ``[part, filter, tap, channel]``, as positions see them; a weight is ``[filter,
-    channel, tap]``.
+    channel, tap]``. A block turns some channels and taps of a filter in shared memory.
     """
 
-    def run(sums, out, size, taps, channels, parts, add):
-        i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
-        if i < size:
-            total, at = float32(0), int32(i)
-            for _ in range(parts):
-                total += sums[at]
-                at = int32(at + size)
-            row, c = uint32(i) // uint32(channels), uint32(i) % uint32(channels)
-            o, tap = uint32(row) // uint32(taps), uint32(row) % uint32(taps)
-            into = int32((int32(o) * channels + int32(c)) * taps + int32(tap))
-            out[into] = out[into] + total if add else total
+    def run(sums, out, size, taps, channels, some_taps, some, pitch, down, beside, parts, add):
+        s = shared(TURNED)
+        thread, block = int32(cuda.threadIdx.x), uint32(cuda.blockIdx.x)
+        square, later = uint32(block // uint32(beside)), int32(block % uint32(beside))
+        o, below = int32(square // uint32(down)), int32(square % uint32(down))
+        first_tap, first = int32(later * some_taps), int32(below * some)
+        for i in range(thread, some * some_taps, THREADS):
+            tap, c = int32(uint32(i) // uint32(some)), int32(uint32(i) % uint32(some))
+            if first_tap + tap < taps and first + c < channels:
+                at = int32((o * taps + first_tap + tap) * channels + first + c)
+                total = float32(0)
+                for _ in range(parts):
+                    total += sums[at]
+                    at = int32(at + size)
+                s[int32(c * pitch + tap)] = total
+        cuda.syncthreads()
+        for i in range(thread, some * some_taps, THREADS):
+            c, tap = int32(uint32(i) // uint32(some_taps)), int32(uint32(i) % uint32(some_taps))
+            if first_tap + tap < taps and first + c < channels:
+                into = int32((o * channels + first + c) * taps + first_tap + tap)
+                total = s[int32(c * pitch + tap)]
+                out[into] = out[into] + total if add else total
 
-    return Kernel("fold_weight", run, (floats, floats, *[int32] * 5), THREADS)
+    return Kernel("fold_weight", run, (floats, floats, *[int32] * 10), THREADS)
 
 
 @cache
 def slabs_kernel() -> Kernel:
-    """Return the kernel of the parts of a weight's gradient that lie as `pack.Slabs`."""
+    """Return the kernel of the parts of a weight's gradient that lie as `pack.Slabs`.
 
-    def run(sums, out, size, taps, fours, narrow, c_out, parts, add):
-        i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
-        if i < size:
-            total, at = float32(0), int32(i)
+    A block adds those of 32 filters, and brings them into the weight's order in shared memory.
+    """
+    THREADS, LINES = 1024, 1024 // SIDE
+
+    def run(sums, out, apart, taps, narrow, width, c_out, pitch, parts, add):
+        s = shared(SLABS_SHARED)
+        thread, block = int32(cuda.threadIdx.x), int32(cuda.blockIdx.x)
+        lane, line = int32(thread % SIDE), int32(thread // SIDE)
+        slab, quarter = int32(block // QUARTERS), int32(block % QUARTERS)
+        size, fours = int32(narrow * taps), uint32(narrow // 4)
+        for row in range(line, size, LINES):
+            at = int32((slab * size + int32(row)) * SLAB + quarter * SIDE + lane)
+            total = float32(0)
             for _ in range(parts):
                 total += sums[at]
-                at = int32(at + size)
-            row, lane = uint32(i) // uint32(SLAB), uint32(i) % uint32(SLAB)
-            row, e = uint32(row) // uint32(4), uint32(row) % uint32(4)
-            row, tap = uint32(row) // uint32(taps), uint32(row) % uint32(taps)
-            slab, four = uint32(row) // uint32(fours), uint32(row) % uint32(fours)
-            o, c = int32(slab * uint32(SLAB) + lane), int32(four * uint32(4) + e)
+                at = int32(at + apart)
+            e, rest = uint32(row) % uint32(4), uint32(row) // uint32(4)
+            turn, tap = uint32(rest) // uint32(taps), uint32(rest) % uint32(taps)
+            s[int32(lane * pitch + (int32(turn) * 4 + int32(e)) * taps + int32(tap))] = total
+        cuda.syncthreads()
+        for step in range(line, SIDE, LINES):  # a line of threads stores a filter
+            o = int32(block * SIDE + int32(step))
+            begins = uint32(uint32(o) % uint32(width) // uint32(4) % fours)
             if o < c_out:
-                into = int32((o * narrow + c) * taps + int32(tap))
-                out[into] = out[into] + total if add else total
+                for i in range(lane, size, SIDE):
+                    c, tap = uint32(i) // uint32(taps), uint32(i) % uint32(taps)
+                    turn = uint32((c // uint32(4) + fours - begins) % fours)
+                    row = int32((int32(turn) * 4 + int32(c % uint32(4))) * taps + int32(tap))
+                    into, total = int32(o * size + int32(i)), s[int32(int32(step) * pitch + row)]
+                    out[into] = out[into] + total if add else total
 
-    return Kernel("fold_slabs", run, (floats, floats, *[int32] * 7), THREADS)
+    return Kernel("fold_slabs", run, (floats, floats, *[int32] * 8), THREADS)
 
 
 @cache
@@ -176,15 +220,32 @@ def rows(
 
 def weight(sums: DeviceArray, parts: int, win: Windows, out: DeviceArray, more: bool) -> Launch:
     """Return the launch that adds ``sums [part, filter, tap, channel]`` to a weight's gradient."""
-    numbers = (out.size, win.k_h * win.k_w, win.narrow, parts, int(more))
-    return Launch(weight_kernel(), blocks(out.size), (sums, out, *numbers))
+    taps, channels = win.k_h * win.k_w, win.narrow
+    if taps == 1:
+        return in_place(sums, parts, out, more)
+    some_taps = taps if taps <= MOST_TAPS else SIDE
+    some = min(channels, CHUNK // some_taps)
+    some = some if some < 8 else some // 8 * 8  # whole sectors
+    down, beside = -(-channels // some), -(-taps // some_taps)
+    numbers = (
+        out.size, taps, channels, some_taps, some, some_taps | 1, down, beside, parts, int(more),
+    )  # fmt: skip
+    return Launch(weight_kernel(), win.c_out * down * beside, (sums, out, *numbers))
+
+
+def in_place(sums: DeviceArray, parts: int, out: DeviceArray, more: bool) -> Launch:
+    """Return the launch that adds ``sums [part, ...]``, which lie as ``out`` does, to ``out``."""
+    return Launch(sums_kernel(), blocks(out.size), (sums, out, out.size, parts, int(more)))
 
 
 def slabs(sums: DeviceArray, parts: int, win: Windows, out: DeviceArray, more: bool) -> Launch:
     """Return the launch that adds ``sums``, parts of `pack.Slabs`, to a weight's gradient."""
-    size = sums.size // parts
-    numbers = (size, win.k_h * win.k_w, win.narrow // 4, win.narrow, win.c_out, parts, int(more))
-    return Launch(slabs_kernel(), blocks(size), (sums, out, *numbers))
+    taps, many = win.k_h * win.k_w, -(-win.c_out // SLAB)
+    numbers = (
+        sums.size // parts, taps, win.narrow, win.width, win.c_out,
+        pitch(win.narrow * taps, win.narrow * taps), parts, int(more),
+    )  # fmt: skip
+    return Launch(slabs_kernel(), many * QUARTERS, (sums, out, *numbers))
 
 
 def places(
@@ -227,6 +288,5 @@ def channels(x: DeviceArray, out: DeviceArray, more: bool) -> list[Launch]:
     parts = -(-total // length) if total else 0
     sums = scratch(x.machine, (max(1, parts), count))
     add = Launch(channels_kernel(), across * parts, (x, sums, total, count, across, length))
-    numbers = (count, 1, 1, parts, int(more))  # a weight of one tap and one channel
-    end = Launch(weight_kernel(), blocks(count), (sums, out, *numbers))
+    end = in_place(sums, parts, out, more)
     return [add, end] if parts else [end]

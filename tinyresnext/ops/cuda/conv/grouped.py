@@ -2,10 +2,11 @@
 
 A group of 4 to 32 channels is too narrow for a tile of filters. So a thread computes four channels
 of ``LINES`` x ``COLUMNS`` neighbouring positions. The 32 threads of a warp have neighbouring fours
-of channels, 128 of them, and what they read of the image lies side by side. The channels of a group
-are taken four at a time: their weights for all 128 filters (nine taps, 18 KiB) are in shared
-memory, and the next four are copied meanwhile. Each value of the image is used for four filters and
-up to three columns, each weight for all positions of the thread.
+of channels, 128 of them. The channels of a group are taken four at a time, and each thread of a
+group begins with another four, so what a warp reads of the image at one time lies side by side. The
+weights for all 128 filters (nine taps, 18 KiB) are in shared memory, and the next are copied
+meanwhile. Each value of the image is used for four filters and up to three columns, each weight for
+all positions of the thread.
 """
 
 from __future__ import annotations
@@ -74,9 +75,11 @@ def grouped_kernel(K_H: int, K_W: int, STRIDE: int, COLUMNS: int, ALIGN: int) ->
         thread, block = int32(cuda.threadIdx.x), uint32(cuda.blockIdx.x)
         lane, slab = int32(thread % 32), int32(block % uint32(slabs))
         tile = uint32(int32(block // uint32(slabs)) * WARPS + thread // 32)
-        # The first of this thread's filters, and the first channel of its group.
+        # The first of this thread's filters, the first channel of its group, and the four channels
+        # that it begins with (see `Slabs`).
         o = int32(slab * SLAB + lane * 4)
         first, fours = int32(uint32(o) // uint32(width)) * narrow, int32(narrow // 4)
+        begins = int32(uint32(o) % uint32(width) // uint32(4) % uint32(fours))
 
         # Which positions: some lines and columns of one image. A tile that is not there reads
         # nothing and writes nothing.
@@ -98,7 +101,8 @@ def grouped_kernel(K_H: int, K_W: int, STRIDE: int, COLUMNS: int, ALIGN: int) ->
                     copy4(s, int32(to + i), weight, int32(of + i), True)
             if four > 0:  # ... and multiply with those of the four before
                 of = int32((four - 1) % 2 * SLICE + lane * 4)
-                channel = int32(first + (four - 1) * 4)
+                turn = int32(four - 1 + begins)
+                channel = int32(first + (turn - fours if turn >= fours else turn) * 4)
                 for i in range(K_H):
                     for up in range(LINES):
                         row = int32(top + up * s_h + i)

@@ -4,7 +4,8 @@ A thread computes the gradients between four filters and four channels of their 
 of one line: 48 sums for a kernel of 3x3, in registers. (All nine taps at once would be 144, which
 with what they are computed from is more than a thread has.) It walks over positions of the result,
 ``COLUMNS`` neighbours at a time; a value of the image that it loads is used for up to three taps
-and four filters. As in `grouped`, a warp has 128 neighbouring filters. The positions are split
+and four filters. As in `grouped`, a warp has 128 neighbouring filters, and each
+thread of a group its own four channels. The positions are split
 among blocks and, in a block, among its warps; sums are added in order, first those of the warps in
 shared memory, then those of the blocks by `fold`.
 """
@@ -60,7 +61,9 @@ def grouped_outer_kernel(K_W: int, STRIDE: int, COLUMNS: int, ALIGN: int) -> Ker
         rest, tap = uint32(rest // uint32(k_h)), int32(rest % uint32(k_h))
         slab, four = int32(rest // uint32(fours)), int32(rest % uint32(fours))
         o = int32(slab * SLAB + lane * 4)
-        channel = int32(int32(uint32(o) // uint32(width)) * narrow + four * 4)
+        turn = int32(uint32(o) % uint32(width) // uint32(4) % uint32(fours) + uint32(four))
+        channel = int32(turn - fours if turn >= fours else turn) * 4
+        channel = int32(int32(uint32(o) // uint32(width)) * narrow + channel)
 
         sums, v, d = registers(SUMS), registers(VALUES), registers(GRADIENTS)
         for i in range(SUMS):

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
+from numba.core import event
+
 from ...contract import Compiling
 from ...cpu.runtime import cache
 from ...cpu.runtime.cache import clear as clear
@@ -32,7 +34,7 @@ PACKAGES = (
     "nvidia-cuda-nvcc-cu12",
     "nvidia-cuda-nvcc-cu13",
 )
-_WATCHES: list[Watch] = []  # of those who want to know that compiling takes long
+KERNEL = "tinyresnext:gpu kernel"  # an event, as Numba has them: one of a GPU is compiled
 VARIABLES = ("CUDA_HOME", "CUDA_PATH", "NUMBA_CUDA_USE_NVIDIA_BINDING")
 
 
@@ -80,25 +82,13 @@ def ptx(kernel: Kernel, capability: Capability) -> str:
 
 @contextmanager
 def compiling(name: str) -> Iterator[None]:
-    """Tell the watches that a kernel compiles in the ``with`` block: Numba does, or the driver."""
-    watches = list(_WATCHES)
-    for watch in watches:
-        watch.begin()
-        watch.begin_function(name)
-    try:
+    """Tell who listens that a kernel compiles in the ``with`` block: Numba does, or the driver."""
+    with event.trigger_event(KERNEL, {"name": name}):
         yield
-    finally:
-        for watch in watches:
-            watch.end_function()
-            watch.end()
 
 
 @contextmanager
 def when_compiling(tell: Callable[[Compiling | None], None], after: float = 1.0) -> Iterator[None]:
     """Call ``tell`` again and again while kernels compile inside the ``with`` block."""
-    watch = Watch(after, tell)
-    _WATCHES.append(watch)
-    try:
+    with event.install_listener(KERNEL, Watch(after, tell)):
         yield
-    finally:
-        _WATCHES.remove(watch)

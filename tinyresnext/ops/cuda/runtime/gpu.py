@@ -9,6 +9,7 @@ is done when its call returns, so what a thread has uploaded is there for all.
 from __future__ import annotations
 
 import ctypes
+import functools
 import gc
 import os
 import re
@@ -41,6 +42,11 @@ MULTIPROCESSORS, MAJOR, MINOR = 16, 75, 76  # attributes of a device
 LEAST: Capability = (7, 5)
 LOG_BUFFER, LOG_SIZE = 5, 6  # options of the driver's compiler: where errors go, and how many bytes
 LOG = 16 << 10
+FORKED = (
+    "this process was forked from one that had already used the GPU, and CUDA does not survive "
+    "that; start processes with multiprocessing's 'spawn' or 'forkserver', or use the GPU for the "
+    "first time after the fork"
+)
 ENTRY, VERSION = re.compile(r"\.entry\s+([\w$]+)"), re.compile(r"\.version\s+([\d.]+)")
 
 
@@ -119,11 +125,7 @@ class Gpu:
             This process was forked from one that had used the GPU.
         """
         if self._process != os.getpid():
-            raise DeviceError(
-                "this process was forked from one that had already used the GPU, and CUDA does not "
-                "survive that; start processes with multiprocessing's 'spawn' or 'forkserver', or "
-                "use the GPU for the first time after the fork"
-            )
+            raise DeviceError(FORKED)
         found: Thread | None = getattr(self._local, "thread", None)
         with explained(self.name):
             # Another library in this process, or another of its GPUs, may have made theirs current.
@@ -255,14 +257,47 @@ class Gpu:
         return DeviceError(
             f"NVIDIA's driver is too old for these kernels: it is for CUDA {version}, and they are "
             f"PTX {found[1] if found else 'of an unknown version'}; update the driver, or install "
-            f"NVIDIA's compiler of its version (pip install 'nvidia-nvvm=={version}.*')"
+            f"NVIDIA's compiler of its version ({compiler_of(version)})"
         )
+
+
+def compiler_of(version: str) -> str:
+    """Return the command that installs NVIDIA's compiler for a version of CUDA.
+
+    Until CUDA 12 its package has another name, and is found only where the newer one is not.
+    """
+    if int(version.partition(".")[0]) >= 13:
+        return f"pip install 'nvidia-nvvm=={version}.*'"
+    return (
+        "pip uninstall nvidia-nvvm && "
+        f"pip install 'numba-cuda[cu12]' 'nvidia-cuda-nvcc-cu12=={version}.*'"
+    )
 
 
 # --- opening --------------------------------------------------------------------------------------
 
-_GPUS: dict[tuple[int, int], Gpu] = {}  # by process and number: a child inherits its parent's
-_OPENING = threading.Lock()
+OPENING = threading.Lock()
+
+
+@functools.cache
+def first_process() -> int:
+    """Return the process that asked for a GPU first; one that is forked from it is told this."""
+    return os.getpid()
+
+
+@functools.cache
+def opened_once(index: int) -> Gpu:
+    """Return a GPU when a first kernel has been loaded; as `opened`."""
+    from ..elementwise import copy_kernel
+
+    driver = Driver(load())
+    count = connected(driver)
+    if index >= count:
+        names = ", ".join(f"cuda:{number}" for number in range(count))
+        raise DeviceError(f"there is no device cuda:{index}: this computer has {names}")
+    gpu = Gpu(driver, index)
+    gpu.function(copy_kernel())  # what lacks for kernels is known before anything is begun
+    return gpu
 
 
 def opened(index: int) -> Gpu:
@@ -273,19 +308,7 @@ def opened(index: int) -> Gpu:
     DeviceError
         Something that is needed is not there; the text says what, and what to do.
     """
-    from ..elementwise import copy_kernel
-
-    with _OPENING:
-        for (process, _), inherited in _GPUS.items():
-            if process != os.getpid():
-                _ = inherited.stream  # which raises
-        if (os.getpid(), index) not in _GPUS:
-            driver = Driver(load())
-            count = connected(driver)
-            if index >= count:
-                names = ", ".join(f"cuda:{number}" for number in range(count))
-                raise DeviceError(f"there is no device cuda:{index}: this computer has {names}")
-            gpu = Gpu(driver, index)
-            gpu.function(copy_kernel())  # what lacks for kernels is known before anything is begun
-            _GPUS[os.getpid(), index] = gpu
-        return _GPUS[os.getpid(), index]
+    with OPENING:
+        if first_process() != os.getpid():
+            raise DeviceError(FORKED)
+        return opened_once(index)

@@ -56,7 +56,7 @@ FORWARD = [
     (grouped, "direct", "and column + p < w_out:", ":", DIRECT, None),
     (pack, "columns_kernel", "        cuda.syncthreads()\n", "", DENSE, RACE),
     (pack, "columns_kernel", "if column < wide:", "if True:", DENSE, RACE),
-    (pack, "slabs_kernel", "        cuda.syncthreads()\n", "", DIRECT, RACE),
+    (pack, "slabs_kernel", "cuda.syncthreads()\n        slab,", "slab,", DIRECT, RACE),
     (pack, "slabs_kernel", "if o < uint32(filters):", "if True:", DIRECT, OUT),
 ]  # fmt: skip
 BACKWARD = [
@@ -70,12 +70,24 @@ BACKWARD = [
      DIRECT, None),
 ]  # fmt: skip
 FOLD = [
-    ("channels", "        cuda.syncthreads()\n", "", DENSE, RACE),
+    (
+        "channels",
+        "s[thread] = total\n        cuda.syncthreads()\n",
+        "s[thread] = total\n",
+        DENSE,
+        RACE,
+    ),
     ("channels", "row = int32(row + LINES)", "row = int32(row + 9)", DENSE, None),
     ("sums", "for _ in range(parts):", "for _ in range(1, parts):", STRIDE, None),
-    ("weight", "for _ in range(parts):", "for _ in range(1, parts):", DENSE, None),
+    (
+        "weight",
+        f"{' ' * 16}for _ in range(parts):",
+        f"{' ' * 16}for _ in range(1, parts):",
+        DENSE,
+        None,
+    ),
     ("weight", "        cuda.syncthreads()\n", "", DENSE, RACE),
-    ("slabs", "        cuda.syncthreads()\n", "", DIRECT, RACE),
+    ("slabs", "cuda.syncthreads()\n        for step", "for step", DIRECT, RACE),
     ("slabs", "if o < c_out:", "if True:", DIRECT, OUT),
     ("places", "into = int32((y * w", "into = int32((y * w + 1", STRIDE, None),
     ("zero", "out[i] = float32(0)", "out[i] = float32(1)", STRIDE, None),

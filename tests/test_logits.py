@@ -6,6 +6,9 @@ wrapping.
 
 from __future__ import annotations
 
+import platform
+import sys
+
 import cases
 import foreign_files
 import key_schemes
@@ -19,7 +22,7 @@ from tinyresnext.checkpoints.names import schemes as names
 from tinyresnext.images.preprocess import Preprocess
 from tinyresnext.inference.model import Model
 from tinyresnext.network import plan, resnext
-from tinyresnext.ops import reference
+from tinyresnext.ops import cuda, reference
 from tinyresnext.store import store
 
 SMALL = [
@@ -136,6 +139,18 @@ def test_full_size_checkpoint(name, reference_dir, tmp_path):
     assert (ours.model, ours.tensors) == (theirs.model, theirs.tensors)
     for device in ("reference", "cpu"):
         check(tinyresnext.load(tmp_path / "legacy.h5", device), case)
+
+
+@pytest.mark.parametrize("order", ["ascending", "descending"])
+def test_the_whole_network_of_the_paper_on_an_emulated_gpu(order, reference_dir):
+    """All kernels of ResNeXt-50 at 224 px, compiled for a GPU, in two orders of their threads."""
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        pytest.skip("the fibers of the emulator need Linux on x86-64")
+    fibers = pytest.importorskip("tinyresnext.emulator.fibers")
+    case = cases.load("torchvision.resnext50_32x4d", reference_dir / "reference")
+    machine = fibers.FiberMachine(order, copies="late" if order == "ascending" else "early")
+    found = model_of(case, cuda.backend(machine))(case.x)
+    assert cases.relative_error(found, case.logits) <= 3 * case.torch_float32_error
 
 
 def test_no_full_size_case_is_left_out(reference_dir):

@@ -99,7 +99,7 @@ def too_large(x_shape: Sequence[int], size: int, error: OutOfMemoryError) -> Out
     """
     n, side, *_ = x_shape
     # The buffers are one allocation; where that succeeded, the kernels needed more besides.
-    free, needed = error.free, size
+    free, needed = error.free, max(size, error.wanted)
     if error.wanted < size:
         free, needed = error.free + size, size + error.wanted
     fitting = int(0.9 * n * free / needed)

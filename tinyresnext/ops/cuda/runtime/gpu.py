@@ -27,9 +27,11 @@ from .cache import compiling, ptx
 from .graph import prepared, recorded
 from .kernel import Capability, Kernel
 from .library import (
+    FORKED,
     UNSUPPORTED_PTX,
     Driver,
     DriverError,
+    compiler_of,
     connected,
     explained,
     load,
@@ -42,11 +44,6 @@ MULTIPROCESSORS, MAJOR, MINOR = 16, 75, 76  # attributes of a device
 LEAST: Capability = (7, 5)
 LOG_BUFFER, LOG_SIZE = 5, 6  # options of the driver's compiler: where errors go, and how many bytes
 LOG = 16 << 10
-FORKED = (
-    "this process was forked from one that had already used the GPU, and CUDA does not survive "
-    "that; start processes with multiprocessing's 'spawn' or 'forkserver', or use the GPU for the "
-    "first time after the fork"
-)
 ENTRY, VERSION = re.compile(r"\.entry\s+([\w$]+)"), re.compile(r"\.version\s+([\d.]+)")
 
 
@@ -259,19 +256,6 @@ class Gpu:
             f"PTX {found[1] if found else 'of an unknown version'}; update the driver, or install "
             f"NVIDIA's compiler of its version ({compiler_of(version)})"
         )
-
-
-def compiler_of(version: str) -> str:
-    """Return the command that installs NVIDIA's compiler for a version of CUDA.
-
-    Until CUDA 12 its package has another name, and is found only where the newer one is not.
-    """
-    if int(version.partition(".")[0]) >= 13:
-        return f"pip install 'nvidia-nvvm=={version}.*'"
-    return (
-        "pip uninstall nvidia-nvvm && "
-        f"pip install 'numba-cuda[cu12]' 'nvidia-cuda-nvcc-cu12=={version}.*'"
-    )
 
 
 # --- opening --------------------------------------------------------------------------------------

@@ -22,6 +22,11 @@ NAMES = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
 OUT_OF_MEMORY, NO_DEVICE, UNSUPPORTED_PTX, SYSTEM_MISMATCH = 2, 100, 222, 803
 # After these the driver refuses everything else that this process asks for.
 LOST = {214, 219, 700, 702, 710, 714, 715, 716, 717, 718, 719}
+FORKED = (
+    "this process was forked from one that had already used the GPU, and CUDA does not survive "
+    "that; start processes with multiprocessing's 'spawn' or 'forkserver', or use the GPU for the "
+    "first time after the fork"
+)
 # What a function takes: a pointer or a handle, a number, a number without sign, a size, an address.
 _TYPES = {"p": c_void_p, "i": c_int, "u": c_uint, "n": c_size_t, "a": c_uint64, "s": c_char_p}
 FUNCTIONS = {
@@ -222,3 +227,16 @@ def connected(driver: Driver) -> int:
 def shown(version: int) -> str:
     """Return a version of CUDA as people write it: 13000 is 13.0."""
     return f"{version // 1000}.{version % 1000 // 10}"
+
+
+def compiler_of(version: str) -> str:
+    """Return the command that installs NVIDIA's compiler for a version of CUDA.
+
+    Until CUDA 12 its package has another name, and is found only where the newer one is not.
+    """
+    if int(version.partition(".")[0]) >= 13:
+        return f"pip install 'nvidia-nvvm=={version}.*'"
+    return (
+        "pip uninstall nvidia-nvvm && "
+        f"pip install 'numba-cuda[cu12]' 'nvidia-cuda-nvcc-cu12=={version}.*'"
+    )

@@ -6,6 +6,7 @@ import sys
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -74,3 +75,15 @@ def test_costs_fall_from_rung_to_rung(ladder):
     )
     assert loops.memory > 5 * neighbours.memory > 5 * shared.memory
     assert loops.shared == 0 < shared.shared
+
+
+@pytest.mark.device
+def test_times_on_paper_are_no_shorter_than_the_roofline(monkeypatch):
+    """Every kernel of multiply-adds has a row in the assembler's table."""
+    monkeypatch.setattr(sys, "path", [str(FOLDER.parent), *sys.path])
+    paper = import_module("gpu_on_paper")
+    rows = paper.layers("resnext50_32x4d", 1, 64)
+    assert len(rows) == 56
+    assert all(own >= limit > 0 for _, own, limit in rows)
+    with pytest.raises(KeyError, match="gemm_1x1"):
+        paper.share(SimpleNamespace(name="gemm_1x1"))

@@ -18,6 +18,7 @@ from tinyresnext.checkpoints.onnx.write import write_onnx
 from tinyresnext.store.store import Stored
 
 SMALL = Spec((1, 1), 2, 2, 3, channels=1, stem="cifar", expansion=1)
+TINY = Spec((1,), 1, 2, 2, channels=1, stem="cifar", shortcut="A", expansion=1)
 SIDE = 8
 
 

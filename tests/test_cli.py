@@ -241,6 +241,13 @@ def test_nothing_to_classify(run, made, tmp_path):
     assert "no image in empty" in err
 
 
+def test_options_of_a_graph_that_cannot_be(run, made):
+    assert run("export", made / "net.h5", "o.onnx", "--opset", "8")[:2] == (2, "")
+    for wrong in (("--batch", "few"), ("--batch", "0"), ("--precision", "int8")):
+        with pytest.raises(SystemExit):
+            run("export", made / "net.h5", "o.onnx", *wrong)
+
+
 def test_export_and_back(run, made):
     for name in ("out.pth", "out.npz", "out.safetensors"):
         assert run("export", made / "net.h5", name) == (0, f"{name}\n", "")
@@ -248,6 +255,15 @@ def test_export_and_back(run, made):
     ours, theirs = load(made / "net.h5"), load("again.h5")
     assert all(np.array_equal(value, theirs.params[key]) for key, value in ours.params.items())
     assert run("export", made / "net.h5", "out.tflite")[0] == 2
+    for options in ((), ("--fold", "--opset", "13", "--batch", "2"), ("--precision", "float16")):
+        code, out, told = run("export", made / "net.h5", "out.onnx", "--force", *options)
+        assert (code, out) == (0, "out.onnx\n")
+        assert "its input is images [n, " in told
+        assert run("convert", "out.onnx", "graph.h5", "--force")[0] == 0
+        if not options:
+            theirs = load("graph.h5")
+            assert all(np.array_equal(value, theirs.params[k]) for k, value in ours.params.items())
+    assert run("export", made / "net.h5", "o.pth", "--fold")[:2] == (2, "")
     save(replace(ours, spec=replace(ours.spec, eps=1e-3)), "odd.h5")
     told = (
         "odd.pth: the tensors do not record that eps is 0.001; set this in any other program that "

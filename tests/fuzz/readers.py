@@ -29,10 +29,13 @@ import training_cases as small
 
 from tinyresnext import Preprocess, Spec
 from tinyresnext.checkpoints.beside import config
+from tinyresnext.checkpoints.onnx.steps import graph_of
 from tinyresnext.checkpoints.readers import container
 from tinyresnext.data.mnist import open_idx
 from tinyresnext.formats.image.orientation import orientation
 from tinyresnext.formats.npy import read_array
+from tinyresnext.formats.onnx.model import read_model
+from tinyresnext.formats.onnx.wire import Source
 from tinyresnext.formats.pickle.arrays import uint8_arrays
 from tinyresnext.formats.pickle.machine import load
 from tinyresnext.formats.pickle.names import CHECKPOINT
@@ -43,6 +46,7 @@ from tinyresnext.images import files
 from tinyresnext.images.decode import decode
 from tinyresnext.network.resnext import parameters
 from tinyresnext.store import store
+from tinyresnext.system.files import regular
 from tinyresnext.training.record import state as training_state
 from tinyresnext.training.weights import size
 
@@ -207,9 +211,29 @@ def _quantised() -> object:
     return files.View(store, 0, (2, 3), (3, 1), quantiser=("per_channel_affine", *rows, 0))
 
 
+def _onnx(path: Path) -> object:
+    """Read the messages of a graph and make steps of them; the weights are read in the tests."""
+    with regular(path) as file:
+        source = Source(file)
+        return graph_of(source, read_model(source), lambda tensor: iter(()))
+
+
 def _onnx_seeds() -> list[bytes]:
-    with tempfile.TemporaryDirectory() as folder:
-        return [onnx_files.onnx_file(Path(folder), fold=fold, plain=fold) for fold in (True, False)]
+    of = onnx_files
+    weights = [
+        of.field(5, of.field(1, shape) + of.field(2, 1) + of.field(8, name) + of.field(9, b"1234"))
+        for name, shape in ((b"w", b"\1\1\1\1"), (b"b", b"\1"), (b"m", b"\1\1"))
+    ]
+    nodes = [
+        of.node("Conv", ["x", "w", "b"], "y", strides=[1, 1], group=1),
+        of.node("Relu", ["y"], "z"),
+        of.node("GlobalAveragePool", ["z"], "p"),
+        of.node("Flatten", ["p"], "r", axis=1),
+        of.node("Gemm", ["r", "m", "b"], "o", alpha=1.0, transB=1),
+    ]
+    ends = [of.field(11, of.field(1, b"x")), of.field(12, of.field(1, b"o"))]
+    graph = of.field(7, b"".join(nodes + weights + ends))
+    return [of.field(1, 8) + graph + of.field(8, of.field(2, 17))]
 
 
 ARRAYS = {"a.weight": np.ones((2, 3), np.float32), "b": np.ones(4, np.float16)}
@@ -251,7 +275,7 @@ READERS = {
     ),
     "torch7": Reader(from_file(container.read, "weights"), lambda: [foreign_files.torch7_file()]),
     "keras": Reader(from_file(container.read, "weights"), lambda: [foreign_files.keras_file()]),
-    "onnx": Reader(from_file(container.read, "weights"), _onnx_seeds),
+    "onnx": Reader(from_file(_onnx, "weights"), _onnx_seeds),
     "model": Reader(from_file(_checked, "model.h5"), _model_seeds),
     "state": Reader(from_file(training_state.read, "state.npz"), _state_seeds),
     "idx": Reader(

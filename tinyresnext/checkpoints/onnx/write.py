@@ -168,7 +168,7 @@ def write_onnx(
     *,
     opset: int = 17,
     fold: bool = False,
-    batch: int | None = None,
+    batch: int = 0,
     half: bool = False,
 ) -> None:
     """Write an ONNX file whose input is float32 images [n, channels, side, side].
@@ -184,8 +184,8 @@ def write_onnx(
         One of `OPSETS`.
     fold : bool
         Fold batch norms into convolutions, which rounds the weights once.
-    batch : int, optional
-        Images in a mini-batch; by default any number.
+    batch : int
+        Images in a mini-batch; 0 for any number.
     half : bool
         Weights and computation in half precision; input and output stay float32.
 
@@ -209,7 +209,7 @@ def write_onnx(
     end = "logits" if spec.classes else "features"
     ops.named(ops.cast(out, FLOAT) if half else out, end)
     tensors = {name: _halved(name, one) if half else one for name, one in ops.tensors.items()}
-    first = "batch" if batch is None else batch
+    first = batch or "batch"
     graph = Graph(
         spec.name,
         ops.nodes,

@@ -35,7 +35,10 @@ def add_options(c: argparse.ArgumentParser) -> None:
         help="fold batch norms into the convolutions, which rounds their weights",
     )
     g.add_argument(
-        "--batch", metavar="N|dynamic", help="images in a mini-batch (dynamic: any number)"
+        "--batch",
+        type=_batch,
+        metavar="N|dynamic",
+        help="images in a mini-batch (dynamic: any number)",
     )
     g.add_argument(
         "--precision",
@@ -82,6 +85,9 @@ def _of_graphs(a: argparse.Namespace, suffix: str) -> dict[str, Any]:
         raise UsageError(f"--{next(iter(given))} is for .onnx; {a.dst!r} ends in {suffix!r}")
     if "precision" in given:
         given["half"] = given.pop("precision") == "float16"
-    if "batch" in given:
-        given["batch"] = None if given["batch"] == "dynamic" else positive(given["batch"])
     return given
+
+
+def _batch(text: str) -> int:
+    """Return the images in a mini-batch, 0 for any number."""
+    return 0 if text == "dynamic" else positive(text)

@@ -252,6 +252,8 @@ def test_odd_lines_of_a_log_are_left_out(tmp_path):
         '{"epoch": "1", "loss": 1}',
         '{"epoch": 1, "step": 1, "loss": 1}',
         '{"epoch": 1, "loss": NaN, "top1": "x"}',
+        f'{{"epoch": 1, "loss": 1{"0" * 400}}}',
+        f'{{"epoch": 1{"0" * 400}, "loss": 1}}',
         '{"epoch": 2, "loss": 1e999, "accuracy": null, "validation_loss": 0.5}',
     ]
     found = curve.points(lines)

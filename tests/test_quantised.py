@@ -136,11 +136,15 @@ def test_a_piece_ends_inside_of_a_channel(path):
 
 
 SHORT = tf.tensor(np.ones(5)), tf.tensor(np.zeros(6, np.int64))
+MATRICES = tf.tensor(np.ones((0, 1))), tf.tensor(np.zeros((0, 1), np.int64))
 WRONG = {
     "fewer-scales": (("per_channel_affine", *SHORT, 0), UnsafeError, "for each channel"),
     "axis": (("per_channel_affine", *SHORT, 4), UnsafeError, "for each channel"),
     "no-axis": (("per_channel_affine", *SHORT), FormatError, "quantised numbers"),
     "negative-axis": (("per_channel_affine", *SHORT, -1), UnsafeError, "for each channel"),
+    "matrices": (("per_channel_affine", *MATRICES, -1), UnsafeError, "for each channel"),
+    "long": (("per_channel_affine", [10**400], [0], 0), UnsafeError, "that are no numbers"),
+    "long-point": (("per_tensor_affine", 0.1, 10**400), UnsafeError, "that are no numbers"),
     "text": (("per_tensor_affine", "0.1", 0), UnsafeError, "that are no numbers"),
     "true": (("per_tensor_affine", 0.1, True), UnsafeError, "that are no numbers"),
     "other": (("per_channel_affine_float_qparams", *SHORT, 0), FormatError, "quantised numbers"),

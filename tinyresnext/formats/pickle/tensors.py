@@ -89,6 +89,7 @@ UNREAD = {
     "QUInt2x4": 1,
     "Untyped": 1,
 }
+_MOST_WHOLE = 1 << 53  # a longer whole number is not exact as a float, or is none at all
 STORAGES = {
     Global(module, f"{kind}Storage"): kind
     for module in ("torch", "torch.cuda", "torch.storage")
@@ -179,7 +180,7 @@ def _rebuild_qtensor(arguments: tuple) -> Tensor | Placeholder:
         scales, points = _row(values[0], (float, int)), _row(values[1], (int,))
         count = tensor.size[axis] if axis is not None else -1
         quantiser = Quantiser(axis, scales, points)
-        if any(_count(row) != count for row in (scales, points)):
+        if count < 0 or any(_count(row) != count for row in (scales, points)):
             raise UnsafeError(
                 "a quantised tensor has not one scale and zero point for each channel"
             )
@@ -192,7 +193,9 @@ def _row(values: object, kinds: tuple[type, ...]) -> Tensor | tuple:
     """Return numbers that stand in a list or a tuple, or a tensor of them, which is read later."""
     if type(values) is Tensor and values.storage.kind in BY_TORCH:
         return values
-    if not isinstance(values, (list, tuple)) or any(type(one) not in kinds for one in values):
+    if not isinstance(values, (list, tuple)) or any(
+        type(one) not in kinds or (type(one) is int and abs(one) > _MOST_WHOLE) for one in values
+    ):
         raise UnsafeError("a quantised tensor has scales or zero points that are no numbers")
     return tuple(values)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +11,13 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from ...errors import UsageError
+from ...system.checks import is_int
 from ...system.files import regular
 from ...system.writing import replacing
 
 __all__ = ["draw", "panel", "points", "write"]
 
+MOST = 10**9  # of a number that is drawn; a whole number of 400 digits is no float at all
 WIDE, HIGH, LEFT, TOP, GAP = 640, 230, 64, 34, 66  # pixels: a panel, its margins, between panels
 INK, FRAME, GRID = (20, 24, 32), (150, 156, 165), (226, 229, 233)
 TRAINING, VALIDATION, PRECISION = (92, 158, 207), (200, 70, 40), (60, 140, 80)
@@ -62,11 +63,11 @@ def points(lines: Sequence[str]) -> Points:
             values: Any = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if not isinstance(values, dict) or "step" in values or type(values.get("epoch")) is not int:
+        if type(values) is not dict or "step" in values or not is_int(values.get("epoch"), 0, MOST):
             continue
         for field, sofar in found.items():
             value = values.get(field)
-            if isinstance(value, (int, float)) and math.isfinite(value):
+            if type(value) in (int, float) and abs(value) < MOST:
                 sofar.append((values["epoch"], float(value)))
     return found
 

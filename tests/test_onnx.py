@@ -18,7 +18,9 @@ from tinyresnext import Spec
 from tinyresnext.checkpoints.convert import opened_checkpoint
 from tinyresnext.checkpoints.onnx import external
 from tinyresnext.checkpoints.onnx.write import OPSETS, write_onnx
+from tinyresnext.checkpoints.readers import container
 from tinyresnext.errors import FormatError, ShapeError, UnsafeError, UsageError, WeightsError
+from tinyresnext.formats.onnx import wire
 from tinyresnext.network.resnext import forward
 from tinyresnext.ops import reference
 
@@ -573,3 +575,22 @@ def test_mutated_structure(tmp_path):
         wanted = of.evaluate(bytes(changed), x.transpose(0, 3, 1, 2))
         assert relative_error(logits(stored, x), wanted) < 1e-6
     assert accepted
+
+
+@pytest.mark.parametrize("kind", ["names", "floats", "whole numbers"])
+def test_texts_and_numbers_of_a_graph_are_counted(tmp_path, kind):
+    """Each is short, and together they take many times the file: a list of floats eight times."""
+    part = {
+        "names": wire.field(1, b"a" * 1020 + "\U0001f600".encode()) * 60,
+        "floats": b"".join(wire.field(5, b"\n\1%c:\xf0\1" % i + b"abcd" * 60) for i in range(60)),
+        "whole numbers": b"".join(
+            wire.field(5, b"\n\1%cB\x3c" % i + b"\x7f" * 60) for i in range(60)
+        ),
+    }[kind]
+    path = tmp_path / "a.onnx"
+    nodes = wire.field(1, part) * (300 if kind != "whole numbers" else 1200)
+    path.write_bytes(wire.field(1, 8) + wire.field(8, wire.field(2, 17)) + wire.field(7, nodes))
+    with pytest.raises(
+        UnsafeError, match="texts and numbers of the graph have more than 4,194,304"
+    ):
+        container.read(path)

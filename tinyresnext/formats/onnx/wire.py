@@ -33,6 +33,8 @@ __all__ = ["BYTES", "EIGHT", "FOUR", "VARINT", "Field", "Source", "field", "numb
 
 VARINT, EIGHT, BYTES, FOUR = 0, 1, 2, 5  # the wires
 MOST_FIELDS = 500_000  # in a file, those that are stepped over included; some seconds of work
+MOST_READ = 4 << 20  # bytes of texts and numbers, which take up to eight times that in memory
+PACKED = 4  # a whole number of two bytes takes more than twice what a text of so many takes
 WINDOW = 8 << 10  # bytes that are read at once
 
 
@@ -65,6 +67,7 @@ class Source:
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.size = file, os.fstat(file.fileno()).st_size
+        self._unread = MOST_READ
         self._left, self._begin, self._window = MOST_FIELDS, 0, b""
 
     def fields(self, start: int, end: int) -> Iterator[Field]:
@@ -110,6 +113,7 @@ class Source:
             raise FormatError(f"{what} is a number; expected bytes; fetch the file again")
         if field.size > most:
             raise UnsafeError(f"{what} has {field.size:,} bytes; expected at most {most:,}")
+        self._spend(field.size)
         raw = bytearray(field.size)
         fill(self.file, field.start, memoryview(raw), what)
         return bytes(raw)
@@ -133,6 +137,7 @@ class Source:
             return [signed(field.value)]
         if field.wire != BYTES:
             raise FormatError(f"{what} are not whole numbers; fetch the file again")
+        self._spend(PACKED * field.size)
         found, at = list[int](), field.start
         while at < field.end:
             if len(found) == most:
@@ -140,6 +145,14 @@ class Source:
             value, at = self._varint(at, field.end)
             found.append(signed(value))
         return found
+
+    def _spend(self, count: int) -> None:
+        """Raise `UnsafeError` if more bytes are read than the graph of any network has."""
+        self._unread -= count
+        if self._unread < 0:
+            raise UnsafeError(
+                f"texts and numbers of the graph have more than {MOST_READ:,} bytes; no network has"
+            )
 
     def _varint(self, at: int, end: int) -> tuple[int, int]:
         """Return the varint at a byte of the file, and the byte behind it."""

@@ -67,7 +67,7 @@ def points(lines: Sequence[str]) -> Points:
             continue
         for field, sofar in found.items():
             value = values.get(field)
-            if type(value) in (int, float) and abs(value) < MOST:
+            if isinstance(value, (int, float)) and abs(value) < MOST:
                 sofar.append((values["epoch"], float(value)))
     return found
 

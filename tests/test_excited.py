@@ -116,7 +116,7 @@ def test_the_reference_case(tmp_path, ops):
         (1,) * 4, 32, 8, 10, stem="deep", avg_down=True, se_reduction=16, blur_pool="binomial"
     )
     backend = getattr(ops, "backend", ops)
-    for planned in (True, False):
+    for planned in (False,) if ops is reference else (True, False):
         model = Model(*read.stored, backend)
         y = model(case.x) if planned else forward(model.params, model.spec, case.x, ops)
         assert cases.relative_error(y, case.logits) <= 3 * case.torch_float32_error
@@ -364,8 +364,10 @@ def test_what_no_tensor_tells_can_be_said(tmp_path):
         read(tmp_path, params.items(), output_stride=32)
 
 
-@pytest.mark.parametrize("name", SPECS)
-@pytest.mark.parametrize("suffix", ["pth", "safetensors", "npz"])
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [("excited, rounded", "safetensors"), ("average", "npz"), ("everything", "pth")],
+)
 def test_export_and_convert(name, suffix, tmp_path, capsys):
     from tinyresnext.cli.main import main
 

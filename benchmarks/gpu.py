@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,7 +33,7 @@ BATCHES, TRAINED = (1, 32, 256), 64  # images at a time, and those of a step of 
 REPEATS, REST = 20, 0.2
 LR, MOMENTUM, DECAY = 0.02, 0.9, 5e-4
 # The parts, and how many seconds each may take.
-LIMITS = {"machine": 30, "tests": 200, "speed": 80, "step": 50, "peer": 60, "run": 60}
+LIMITS = {"machine": 30, "tests": 170, "speed": 80, "step": 50, "peer": 90, "run": 60}
 
 
 def medians(run: Callable[[], Any], wait: Callable[[], Any], repeats: int = REPEATS) -> Any:
@@ -172,28 +173,28 @@ def step(folder: Path) -> Any:
 
 
 def peer(folder: Path) -> Any:
-    """Time the same network in PyTorch, in float32 without TensorFloat-32."""
+    """Time the same network in PyTorch, in float32 without and with TensorFloat-32."""
     try:
         import torch
     except ImportError:
         return {"absent": "PyTorch is not installed"}
     if not torch.cuda.is_available():
         return {"absent": "this PyTorch has no CUDA"}
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = True
     try:
         from torchvision.models import resnext50_32x4d
     except ImportError:
         return {"absent": "torchvision is not installed"}
     rows = []
-    for last in (False, True):
+    for tf32, last in product((False, True), (False, True)):
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
         layout = torch.channels_last if last else torch.contiguous_format
         net = resnext50_32x4d().cuda().eval().to(memory_format=layout)
         for batch in BATCHES:
             x = torch.randn(batch, 3, SIDE, SIDE, device="cuda").to(memory_format=layout)
             with torch.inference_mode():
                 found = medians(lambda net=net, x=x: net(x), torch.cuda.synchronize, 10)
-            rows.append({"batch": batch, "channels_last": last, **found})
+            rows.append({"batch": batch, "tf32": tf32, "channels_last": last, **found})
             write(folder, "peer", {"torch": torch.__version__, "rows": rows})
         net.train()
         x = torch.randn(TRAINED, 3, SIDE, SIDE, device="cuda").to(memory_format=layout)
@@ -210,7 +211,13 @@ def peer(folder: Path) -> Any:
         found = medians(train, torch.cuda.synchronize, 8)
         rate = 1e3 * TRAINED / found["median_ms"]
         rows.append(
-            {"training": TRAINED, "channels_last": last, "images_per_second": rate, **found}
+            {
+                "training": TRAINED,
+                "tf32": tf32,
+                "channels_last": last,
+                "images_per_second": rate,
+                **found,
+            }
         )
     return {"torch": torch.__version__, "rows": rows}
 

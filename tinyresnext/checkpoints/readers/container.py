@@ -148,7 +148,10 @@ def _listed(
     if graph is not None and onnx.is_onnx(file):
         if ema or key is not None:
             raise UsageError("an ONNX file has one network; read it without ema and without a key")
-        return graph(file)
+        try:
+            return graph(file)
+        except FormatError as error:
+            raise FormatError(f"an ONNX file: {error}") from None
     if head.startswith((b"4\n1\n3\nV", b"3\n1\n")):
         raise FormatError(
             "a Torch7 file in its ASCII form; load it with Torch7 and save it again in the binary "

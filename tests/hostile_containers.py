@@ -50,7 +50,7 @@ def legacy_cases():
     return {
         "L-magic_wrong": (Legacy(state, magic=0x1950A86A20F9469CFC6D).build(), FormatError),
         "L-magic_text": (Legacy(state, magic="torch").build(), FormatError),
-        "L-magic_dict": (Legacy(state, magic={}).build(), FormatError),
+        "L-magic_dict": (Legacy(state, magic={}).build(), UnsafeError),
         "L-plain_pickle": (pickled({"a": 1}), WeightsError),
         "L-version_1002": (Legacy(state, version=1002).build(), FormatError),
         "L-version_text": (Legacy(state, version="1001").build(), FormatError),

@@ -253,7 +253,7 @@ def max_pool(a, x):
     return np.max([part for *_, part in windows(a, x, size, -np.inf, ceil)], axis=0)
 
 
-def gemm(a, x, w, b):
+def gemm(a, x, w, b=0.0):
     w = w.T if a.get("transB") else w
     x = x.T if a.get("transA") else x
     return a.get("alpha", 1.0) * (x @ w) + a.get("beta", 1.0) * b

@@ -12,6 +12,7 @@ __all__ = [
     "ImageError",
     "IntegrityError",
     "OutOfMemoryError",
+    "PrecisionError",
     "ShapeError",
     "TinyResNeXtError",
     "TrainingError",
@@ -73,6 +74,10 @@ class OutOfMemoryError(DeviceError):
     def __init__(self, message: str, wanted: int = 0, free: int = 0) -> None:
         super().__init__(message)
         self.wanted, self.free = wanted, free
+
+
+class PrecisionError(DeviceError):
+    """A value is too large for the precision that was asked for."""
 
 
 class UsageError(TinyResNeXtError, ValueError):

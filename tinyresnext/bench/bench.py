@@ -37,6 +37,7 @@ def bench(
     every_layer: bool = False,
     tell: Callable[[str], None] = lambda text: None,
     device: str = "cpu",
+    precision: str = "float32",
 ) -> Row:
     """Measure the machine, then each network on each size of input.
 
@@ -54,7 +55,7 @@ def bench(
         Also time the layers.
     tell : callable
         Called with the name of each measurement before it begins.
-    device : str
+    device, precision : str
         As for `tinyresnext.load`.
 
     Returns
@@ -68,9 +69,9 @@ def bench(
         There is no such architecture, the backend cannot use that many threads, or a network
         leaves nothing of an image of that size.
     DeviceError
-        There is no such device.
+        There is no such device, or it does not compute in this precision.
     """
-    ops = backend(device)
+    ops = backend(device, precision)
     threads = ops.thread_count(threads)
     specs = {name: variant(name) for name in models}
     others, load = Others(), _load()
@@ -78,7 +79,9 @@ def bench(
         tell("the machine")
         counts = sorted({n for n in (1, 2, 4, 8, 16, 32, 64, 128) if n < threads} | {threads})
         machine = ops.peak(counts)
-        how = Measuring(ops, threads, machine[-1].gflops, repeats)
+        # What is measured is the peak of float32.
+        limit = machine[-1].gflops if ops.precision == "float32" else None
+        how = Measuring(ops, threads, limit, repeats)
         rows: dict[str, list[Row]] = {"models": [], "layers": []}
         for name, spec in specs.items():
             made = program(random_parameters(spec), spec, ops)

@@ -27,15 +27,15 @@ class Measuring:
     ----------
     ops : Backend
     threads : int
-    limit : float
-        The measured peak in GFLOP/s that speeds are compared with.
+    limit : float or None
+        The measured peak in GFLOP/s that speeds are compared with; None where none was measured.
     repeats : int
         The number of timed runs.
     """
 
     ops: Backend
     threads: int
-    limit: float
+    limit: float | None
     repeats: int
 
 
@@ -83,7 +83,7 @@ def _seconds(run: Callable[[], Any], repeats: int) -> list[float]:
     return found
 
 
-def _figures(seconds: Sequence[float], flops: int, limit: float) -> Row:
+def _figures(seconds: Sequence[float], flops: int, limit: float | None) -> Row:
     """Return the numbers of a row; GFLOP/s and the part of the peak are those of the median."""
     speed = flops / median(seconds) / 1e9
     return {
@@ -91,7 +91,7 @@ def _figures(seconds: Sequence[float], flops: int, limit: float) -> Row:
         "median_ms": median(seconds) * 1e3,
         "min_ms": min(seconds) * 1e3,
         "gflops": speed,
-        "peak": speed / limit,
+        "peak": None if limit is None else speed / limit,
         "repeats": len(seconds),
     }
 
@@ -145,7 +145,8 @@ def _alone(call: Call, given: Sequence[int], out: Sequence[int], how: Measuring)
     """Return the times of a step that is a plan of its own."""
     attrs = call.attrs
     if "residual" in attrs:
-        attrs = attrs | {"residual": how.ops.upload(random_pictures(out, 2))}
+        there = how.ops.empty(out, how.ops.precision)
+        attrs = attrs | {"residual": how.ops.upload(random_pictures(out, 2), out=there)}
     made = Program(call.args[0], (replace(call, attrs=attrs),))
     plan, x = Plan(made, given, how.ops, threads=how.threads), random_pictures(given)
     return [plan.profile(x, 1).seconds[0] for _ in range(how.repeats)]

@@ -39,8 +39,12 @@ _FIGURES = f"{'GFLOP':>8} {'median ms':>9} {'shortest':>9} {'GFLOP/s':>8} {'of p
 
 
 def _row(row: Row) -> str:
-    """Return the figures of a row; a step without multiplications has no speed."""
-    speed = f"{row['gflops']:8.1f} {row['peak']:8.1%}" if row["gflop"] else f"{'':8} {'':8}"
+    """Return the figures of a row; a step without multiplications has no speed.
+
+    In another precision than float32, there is no measured peak to compare with.
+    """
+    peak = "" if row["peak"] is None else f"{row['peak']:.1%}"
+    speed = f"{row['gflops']:8.1f} {peak:>8}" if row["gflop"] else f"{'':8} {'':8}"
     return f"{row['gflop']:8.3f} {row['median_ms']:9.3f} {row['min_ms']:9.3f} {speed}"
 
 

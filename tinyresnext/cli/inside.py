@@ -74,7 +74,7 @@ def _add_features(c: argparse.ArgumentParser) -> None:
         help="whose output: stem, layer1, layer2 ..., or pooled, the mean of the last one (pooled)",
     )
     add_batch(c, 8)
-    add_device(c)
+    add_device(c, precision=True)
     add_force(c, "the file")
 
 
@@ -85,7 +85,7 @@ def _features(a: argparse.Namespace) -> int:
     paths, file = images_of(a.paths), target(a.out, a.force, not_over=a.model)
     for path in paths if os.path.exists(file) else ():
         target(file, a.force, not_over=path)
-    model = load(a.model, a.device, a.threads)
+    model = load(a.model, a.device, a.threads, a.precision)
     failed = 0
     with announce_compiling(model.ops):
         rows = save_features(model, paths, file, a.stage, batch=a.batch)

@@ -117,7 +117,7 @@ def _add_bench(c: argparse.ArgumentParser) -> None:
         metavar="N",
         help="sides of the images (160 224 288)",
     )
-    add_device(c)
+    add_device(c, precision=True)
     c.add_argument(
         "--repeats",
         type=positive,
@@ -142,9 +142,10 @@ def _bench(a: argparse.Namespace) -> int:
 
     if a.json:
         target(a.json, a.force)
-    with announce_compiling(backend(a.device)):
+    with announce_compiling(backend(a.device, a.precision)):
         report = bench(
-            a.model, a.batch, a.size, a.threads, a.repeats, a.layers, on_terminal, a.device
+            *(a.model, a.batch, a.size, a.threads, a.repeats, a.layers, on_terminal, a.device),
+            a.precision,
         )
     on_terminal("")
     print(text(report), end="", flush=True)  # before anything can go wrong with the file

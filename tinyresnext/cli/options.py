@@ -139,8 +139,8 @@ def add_ensemble(command: argparse.ArgumentParser) -> None:
     command.add_argument("--mirror", action="store_true", help="let each view be mirrored too")
 
 
-def add_device(command: argparse.ArgumentParser) -> None:
-    """Add ``--device`` and ``--threads``, for commands that compute."""
+def add_device(command: argparse.ArgumentParser, precision: bool = False) -> None:
+    """Add ``--device``, ``--threads`` and perhaps ``--precision``, for commands that compute."""
     command.add_argument(
         "--device",
         default="cpu",
@@ -148,6 +148,14 @@ def add_device(command: argparse.ArgumentParser) -> None:
         help="cpu, cuda (or cuda:1 ...) for an NVIDIA GPU, auto for the GPU if it can be used, or "
         "reference for plain NumPy (cpu)",
     )
+    if precision:
+        command.add_argument(
+            "--precision",
+            default="float32",
+            metavar="PRECISION",
+            help="what activations and weights are stored in while computing: float32, or float16 "
+            "on an NVIDIA GPU (float32)",
+        )
     add_threads(command)
 
 

@@ -65,7 +65,7 @@ def _add_classify(c: argparse.ArgumentParser) -> None:
     )
     _add_threshold(c)
     add_batch(c, 8)
-    add_device(c)
+    add_device(c, precision=True)
     form = c.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object a line for each image")
     form.add_argument(
@@ -87,7 +87,7 @@ def _add_evaluate(c: argparse.ArgumentParser) -> None:
     )
     _add_threshold(c)
     add_batch(c, 64)
-    add_device(c)
+    add_device(c, precision=True)
     form = c.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object instead of the table")
     form.add_argument(
@@ -165,7 +165,7 @@ def _together(a: argparse.Namespace) -> tuple[dict[str, Any], Ensemble]:
     from ..inference.files import load
 
     files = a.model or [shipped_model()]
-    models = tuple(load(file, a.device, a.threads) for file in files)
+    models = tuple(load(file, a.device, a.threads, a.precision) for file in files)
     together = Ensemble(models, int(a.crops), a.mirror)
     views = together.crops * (2 if a.mirror and together.crops < 10 else 1)
     if len(models) * views > 1:

@@ -47,8 +47,8 @@ class Assembled:
 
     @property
     def share(self) -> float:
-        """The share of float32 multiply-adds in the loop, from 0 to 1."""
-        return self.loop["FFMA"] / self.loop.total() if self.loop else 0.0
+        """The share of multiply-adds in the loop, from 0 to 1: of float32, or of tensor cores."""
+        return multiplying(self.loop) / self.loop.total() if self.loop else 0.0
 
 
 def tool(name: str) -> str:
@@ -131,6 +131,11 @@ def loops(listing: str) -> list[Counter[str]]:
     return found_loops
 
 
+def multiplying(loop: Counter[str]) -> int:
+    """Return how many instructions of a loop multiply and add: FFMA, and HMMA of tensor cores."""
+    return loop["FFMA"] + loop["HMMA"]
+
+
 def hottest(found: list[Counter[str]]) -> Counter[str]:
     """Return the loop that most of the work is in, as far as a listing shows it.
 
@@ -139,6 +144,6 @@ def hottest(found: list[Counter[str]]) -> Counter[str]:
     """
     return max(
         found,
-        key=lambda loop: (loop["FFMA"] / (loop.total() + 40), loop.total()),
+        key=lambda loop: (multiplying(loop) / (loop.total() + 40), loop.total()),
         default=Counter(),
     )

@@ -25,7 +25,10 @@ CHUNK = 256 * 2**10  # bytes of a file of features that are read together
 
 
 def load(
-    name: str | os.PathLike[str] | None = None, device: str = "cpu", threads: int | None = None
+    name: str | os.PathLike[str] | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    precision: str = "float32",
 ) -> Model:
     """Read a model file.
 
@@ -40,17 +43,21 @@ def load(
     threads : int, optional
         The number of threads to compute on; by default, one for each core that this process may
         use (affinity and quota).
+    precision : {"float32", "float16"}
+        What activations and weights are stored in while the network computes; sums are float32.
+        ``float16`` needs an NVIDIA GPU. The file stays as it is.
 
     Raises
     ------
     WeightsError
         The file does not exist or cannot be used.
     UsageError
-        The named model is not on this computer, or the backend cannot use that many threads.
+        The named model is not on this computer, the backend cannot use that many threads, or there
+        is no such precision.
     DeviceError
-        There is no such device.
+        There is no such device, or it does not compute in this precision.
     """
-    ops = backend(device)
+    ops = backend(device, precision)
     if name is None:
         name = shipped_model()
     count = ops.thread_count(threads)

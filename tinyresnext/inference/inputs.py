@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UsageError
+from ..errors import PrecisionError, UsageError
 from ..images.decode import Picture, is_picture
 
-__all__ = ["each_image", "shapes_that_fit"]
+__all__ = ["check_precision", "checked", "each_image", "shapes_that_fit"]
 
 
 def each_image(images: Any) -> Iterator[Picture]:
@@ -45,6 +45,39 @@ def each_image(images: Any) -> Iterator[Picture]:
                 f"item {number} of the {kind} is of type {type(image).__name__}; {expected}"
             )
         yield image
+
+
+def checked(x: Any, channels: int) -> np.ndarray:
+    """Return normalised images in C order, if their type and shape are what a network takes.
+
+    Raises
+    ------
+    UsageError
+        They are something else.
+    """
+    right = isinstance(x, np.ndarray) and x.dtype == np.float32 and x.ndim == 4
+    if not right or x.shape[3] != channels:
+        found = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
+        raise UsageError(
+            f"the input is {found}, expected a float32 array [n, h, w, {channels}] of normalised "
+            "images; tinyresnext.prepare makes them, and model.predict takes image files and "
+            "Pillow images"
+        )
+    return np.ascontiguousarray(x)
+
+
+def check_precision(precision: str, x: np.ndarray, y: np.ndarray) -> None:
+    """Raise `PrecisionError` if finite images led to results that are not.
+
+    In float16 nothing between them hides it: infinity stays, or becomes what is not a number
+    (`tinyresnext.ops.cuda.words.arithmetic.floor4_or_nan`). In float32 it is the weights' fault.
+    """
+    if precision != "float32" and not np.isfinite(y).all() and np.isfinite(x).all():
+        most = f"{np.finfo(precision).max:,.0f}"
+        raise PrecisionError(
+            f"the network computes values that are not finite in {precision}, whose largest number "
+            f"is {most}; compute in float32 (precision='float32', --precision float32)"
+        )
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from ..network.resnext import forward
 from ..network.spec import Spec
 from ..ops import Backend, backend_module
 from .heads import check_finite, check_head, check_threshold, chosen, sigmoid
-from .inputs import shapes_that_fit
+from .inputs import check_precision, checked, shapes_that_fit
 
 Made = TypeVar("Made")
 PLANS_KEPT = 2  # one for whole mini-batches, one for the smaller last one
@@ -109,11 +109,15 @@ class Model:
         ------
         UsageError
             ``x`` is something else.
+        PrecisionError
+            A value is too large for float16.
         """
-        x = self._checked(x)
+        x = checked(x, self.spec.channels)
         if len(x) == 0:
             return np.empty((0, self.spec.outputs), np.float32)
-        return self.plan(x.shape)(x)
+        y = self.plan(x.shape)(x)
+        check_precision(self.ops.precision, x, y)
+        return y
 
     def predict(
         self,
@@ -223,13 +227,17 @@ class Model:
         ------
         UsageError
             ``x`` or a stage is something else.
+        PrecisionError
+            A value is too large for float16.
         """
-        x, names = self._checked(x), chosen_stages(self.spec, stages)
+        x, names = checked(x, self.spec.channels), chosen_stages(self.spec, stages)
         shape, threads = (max(1, len(x)), *x.shape[1:]), self.ops.thread_count(self.threads)
         plans = self._kept((shape, names), lambda p: planned(p, names, shape, self.ops, threads))
         found = {}
         for name, plan in zip(names, plans, strict=True):
-            x = found[name] = plan(x) if len(x) else np.empty((0, *plan.shapes[-1][1:]), x.dtype)
+            y = plan(x) if len(x) else np.empty((0, *plan.shapes[-1][1:]), x.dtype)
+            check_precision(self.ops.precision, x, y)
+            x = found[name] = y
         return found
 
     def trace(self, x: np.ndarray) -> dict[str, np.ndarray]:
@@ -243,13 +251,15 @@ class Model:
         found: dict[str, np.ndarray] = {}
 
         def at(name: str, value: Any) -> Any:
-            found[name] = np.asarray(self.ops.download(value))
+            found[name] = np.asarray(self.ops.download(value), np.float32)
             return value
 
-        x = self._checked(x)
+        x = checked(x, self.spec.channels)
         params = {name: self.ops.upload(value) for name, value in self.params.items()}
         with self.ops.on_threads(self.ops.thread_count(self.threads)), shapes_that_fit():
-            forward(params, self.spec, self.ops.upload(x), self.ops, at=at)
+            inputs = self.ops.upload(x, out=self.ops.empty(x.shape, self.ops.precision))
+            forward(params, self.spec, inputs, self.ops, at=at)
+        check_precision(self.ops.precision, x, found["fc"] if "fc" in found else found["avgpool"])
         return found
 
     def plan(self, x_shape: Sequence[int]) -> Plan:
@@ -276,19 +286,3 @@ class Model:
             while len(self._plans) > PLANS_KEPT:
                 self._plans.popitem(last=False)
             return made
-
-    def _checked(self, x: Any) -> np.ndarray:
-        """Return the input in C order, if its dtype and shape are what the network takes."""
-        if (
-            not isinstance(x, np.ndarray)
-            or x.dtype != np.float32
-            or x.ndim != 4
-            or x.shape[3] != self.spec.channels
-        ):
-            found = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
-            raise UsageError(
-                f"the input is {found}, expected a float32 array [n, h, w, {self.spec.channels}] "
-                "of normalised images; tinyresnext.prepare makes them, and model.predict takes "
-                "image files and Pillow images"
-            )
-        return np.ascontiguousarray(x)

@@ -35,6 +35,7 @@ def verify(
     reference: str | os.PathLike[str] | None = None,
     device: str = "cpu",
     threads: int | None = None,
+    precision: str = "float32",
 ) -> store.Report:
     """Check a model file: its digests, its tensors and, with a reference, its logits.
 
@@ -50,6 +51,9 @@ def verify(
     device : {"cpu", "cuda", "cuda:N", "auto", "reference"}
     threads : int, optional
         As for `tinyresnext.load`.
+    precision : {"float32", "float16"}
+        As for `tinyresnext.load`. In float16 as many times more is allowed as its rounding is
+        coarser than that of float32: 8,192.
 
     Returns
     -------
@@ -63,7 +67,7 @@ def verify(
     report = store.check(path)
     if reference is None or not report.passed:
         return report
-    ops = backend(device)
+    ops = backend(device, precision)
     model = Model(*store.read(path), ops, ops.thread_count(threads))
     return replace(
         report, checks=(*report.checks, _compare(model, *_read_reference(reference, model)))
@@ -153,12 +157,14 @@ def _difference(found: np.ndarray, wanted: np.ndarray) -> float:
 
 
 def _compare(model: Model, x: np.ndarray, wanted: np.ndarray, error: float) -> store.Check:
-    """Check that the model's logits differ from the reference's by no more than float32 allows."""
+    """Check that the model's logits differ from the reference's by no more than roundings allow."""
     if wanted.shape != (len(x), model.spec.outputs):
         raise UsageError(
             f"the reference has logits {wanted.shape}, expected ({len(x)}, {model.spec.outputs}) "
             "for this model; use the reference that was made for it"
         )
+    # The errors of roundings are proportional to how coarse they are.
+    error *= float(np.finfo(model.ops.precision).eps / np.finfo(np.float32).eps)
     found = model(x)
     difference = _difference(found.astype(np.float64), wanted)
     same = int((found.argmax(1) == wanted.argmax(1)).sum())

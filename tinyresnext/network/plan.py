@@ -56,6 +56,9 @@ def program(params: Mapping[str, np.ndarray], spec: Spec, ops: Backend) -> Progr
         first, *rest = (a if a is None or id(a) in made else ops.upload(a) for a in call.args)
         if call.op == "conv2d":
             rest[0] = ops.pack(rest[0], call.attrs.get("groups", 1))
+        elif call.op == "linear" and ops.precision != "float32":
+            weight = call.args[1]
+            rest[0] = ops.upload(weight, out=ops.empty(weight.shape, ops.precision))
         return replace(call, args=(first, *rest))
 
     # In place, so that of a folded weight and its packed copy only one is kept.
@@ -119,8 +122,8 @@ class Plan:
     x_shape : (n, h, w, channels)
     ops : backend
         The one that the program was made for.
-    dtype : NumPy type
-        Of the intermediate values: that of the weights.
+    dtype : NumPy type, optional
+        Of the intermediate values: by default the backend's precision. Logits are float32 at least.
     threads : int, optional
         How many to run on; by default, as many cores as this process may use.
 
@@ -137,12 +140,13 @@ class Plan:
         program: Program,
         x_shape: Sequence[int],
         ops: Backend,
-        dtype: Any = np.float32,
+        dtype: Any = None,
         threads: int | None = None,
     ) -> None:
         self.x_shape, self.calls = tuple(x_shape), program.calls
         self._ops, self._lock = ops, threading.Lock()
         self.threads = ops.thread_count(threads)
+        dtype = np.dtype(ops.precision if dtype is None else dtype)
         with ops.on_threads(self.threads):  # the number of tasks depends on the threads
             most, n = ops.at_once(self.x_shape[0]), self.x_shape[0]
             fitting = (some for some in range(most, 0, -1) if n % some == 0 or some == 1)
@@ -172,7 +176,10 @@ class Plan:
         values = {id(program.x): self._x}
         self._steps = []
         for call, shape, place in zip(program.calls, self.shapes, self.places, strict=True):
-            values[id(call.out)] = out = ops.view(arena[place], shape)
+            out = ops.view(arena[place], shape)
+            if call.op == "linear" and dtype.itemsize < 4:  # logits are not rounded again
+                out = ops.empty(shape)
+            values[id(call.out)] = out
             args = [values.get(id(a), a) for a in call.args]
             attrs = {key: values.get(id(a), a) for key, a in call.attrs.items()}
             self._steps.append(ops.bind(call.op, *args, **attrs, out=out))
@@ -185,7 +192,7 @@ class Plan:
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return the logits [n, classes] of normalised images of the plan's shape."""
-        y = np.empty((len(x), *self._y.shape[1:]), self._x.dtype)
+        y = np.empty((len(x), *self._y.shape[1:]), np.promote_types(self._x.dtype, np.float32))
         with self._ops.on_threads(self.threads), self._lock:
             for first in range(0, len(x), self.at_once):
                 self._load(x, first)

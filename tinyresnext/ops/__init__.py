@@ -12,16 +12,17 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DeviceError
+from ..errors import DeviceError, UsageError
 from ..system.words import one_of
 from .contract import Backend
 
 if TYPE_CHECKING:
     from .cuda import CudaBackend
 
-__all__ = ["DEVICES", "Backend", "automatic", "backend", "backend_module"]
+__all__ = ["DEVICES", "PRECISIONS", "Backend", "automatic", "backend", "backend_module"]
 
 DEVICES = ("cpu", "cuda", "auto", "reference")  # cuda:1 is the second GPU
+PRECISIONS = ("float32", "float16")
 
 
 def __getattr__(name: str) -> Any:
@@ -31,7 +32,7 @@ def __getattr__(name: str) -> Any:
     return import_module(f".{name}", __name__)
 
 
-def backend(device: str) -> Backend:
+def backend(device: str, precision: str = "float32") -> Backend:
     """Return what computes on a device; it is imported only when it is asked for.
 
     Parameters
@@ -40,24 +41,38 @@ def backend(device: str) -> Backend:
         ``cuda`` is the first NVIDIA GPU, ``cuda:1`` the second. ``auto`` is the first GPU if
         everything is there that it needs, else the processor (`automatic` says why).
         ``reference`` computes with plain NumPy.
+    precision : {"float32", "float16"}
+        What activations and the weights of convolutions are stored in. Sums are float32 in both.
+        ``float16`` is for inference on a GPU.
 
     Raises
     ------
+    UsageError
+        There is no such precision.
     DeviceError
-        There is no such device, or something is missing that it needs: a package, a driver.
-        Nothing is ever computed on another device than the one asked for.
+        The device does not compute in this precision; there is no such device, or something is
+        missing that it needs: a package, a driver. Nothing is ever computed on another device than
+        the one asked for.
     """
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision is {precision!r}: {one_of(precision, PRECISIONS)}")
+    if device == "auto":
+        device = automatic()[0].__name__.removeprefix(f"{__name__}.")
+    kind, colon, number = str(device).partition(":")
+    if kind == "cuda" and (number.isascii() and number.isdecimal() if colon else True):
+        return _cuda(int(number or 0), precision)
+    if precision != "float32" and device in DEVICES:
+        raise DeviceError(
+            f"the device {device!r} computes in float32 only, and {precision} is asked for; "
+            f"compute in float32, or on an NVIDIA GPU, which has {' and '.join(PRECISIONS)} "
+            "(device 'cuda')"
+        )
     if device == "reference":
         from . import reference
 
         return reference
-    if device == "auto":
-        return automatic()[0]
     if device == "cpu":
         return _cpu()
-    kind, colon, number = str(device).partition(":")
-    if kind == "cuda" and (number.isascii() and number.isdecimal() if colon else True):
-        return _cuda(int(number or 0))
     raise DeviceError(f"device is {device!r}: {one_of(device, DEVICES)}")
 
 
@@ -97,7 +112,7 @@ def _cpu() -> Backend:
     return cpu
 
 
-def _cuda(index: int) -> CudaBackend:
+def _cuda(index: int, precision: str = "float32") -> CudaBackend:
     """Return the backend of a GPU. What fails without Numba is tried first: it is faster."""
     from . import cuda
     from .cuda.runtime.library import Driver, connected, load
@@ -107,7 +122,7 @@ def _cuda(index: int) -> CudaBackend:
         from .cuda.runtime.gpu import opened
     except (ImportError, ValueError) as error:
         raise _without_numba(f"cuda:{index}", error) from error
-    return cuda.backend(opened(index))
+    return cuda.backend(opened(index), precision)
 
 
 def _without_numba(device: str, error: Exception) -> DeviceError:

@@ -221,7 +221,7 @@ def _add_verify(c: argparse.ArgumentParser) -> None:
         help="compute the reference with PyTorch, not with plain NumPy",
     )
     add_force(c, "the reference")
-    add_device(c)
+    add_device(c, precision=True)
 
 
 def _verify(a: argparse.Namespace) -> int:
@@ -229,13 +229,13 @@ def _verify(a: argparse.Namespace) -> int:
     from ...inference.verify import verify
     from ...ops import backend
 
-    with announce_compiling(backend(a.device)) if a.reference else nullcontext():
+    with announce_compiling(backend(a.device, a.precision)) if a.reference else nullcontext():
         file = _model_file(a.file)
         if a.make_reference is not None:
             return _make_reference(file, a)
         if a.with_torch or a.force:
             raise UsageError("--with-torch and --force are for --make-reference")
-        found = verify(file, a.reference, a.device, a.threads)
+        found = verify(file, a.reference, a.device, a.threads, a.precision)
     print(found)
     return 0 if found.passed else 3
 
@@ -244,10 +244,10 @@ def _make_reference(file: str | os.PathLike[str], a: argparse.Namespace) -> int:
     """Write a reference file for `verify`."""
     from ...inference.verify import make_reference
 
-    if a.threads is not None or a.device != "cpu":
+    if a.threads is not None or (a.device, a.precision) != ("cpu", "float32"):
         raise UsageError(
-            "--device and --threads are for --reference; a reference is made by plain NumPy, or "
-            "with --with-torch"
+            "--device, --precision and --threads are for --reference; a reference is made by plain "
+            "NumPy, or with --with-torch"
         )
     to = target(a.make_reference, a.force)
     error = make_reference(file, to, with_torch=a.with_torch)

@@ -11,9 +11,11 @@ from typing import Any
 import llvmlite.binding as llvm
 import numpy as np
 
+from ...errors import DeviceError
 from ...ops.cuda.runtime.kernel import Capability, Kernel
 from ..fault import KernelFault
 from . import schedule
+from .tensor import TENSOR
 from .translate import translate
 from .words import MOST, QUEUE, RUNTIME
 
@@ -65,8 +67,13 @@ class Program:
         if own_bytes(text) > STACK // 2:
             what = f"a thread has arrays of {own_bytes(text):,} bytes, and {STACK // 2:,} are there"
             raise KernelFault("stack", kernel.name, what)
+        if " half" in text and not llvm.get_host_cpu_features().get("f16c"):
+            raise DeviceError(
+                f"kernel {kernel.name} computes with float16, and this processor has no "
+                "instructions for it (F16C); the emulator of PTX has it everywhere"
+            )
         module = llvm.parse_assembly(text)
-        module.link_in(llvm.parse_assembly(RUNTIME))
+        module.link_in(llvm.parse_assembly(RUNTIME + TENSOR))
         module.triple, module.data_layout = llvm.get_process_triple(), str(target().target_data)
         module.verify()
         options = llvm.create_pipeline_tuning_options(speed_level=2)
@@ -84,6 +91,7 @@ class Program:
             self._numbers("asked", MOST, 6),
             self._numbers("answer", MOST, 2),
         )
+        self._turn = self._numbers("turn", MOST)
         self._queue = self._numbers("queue", MOST, QUEUE, 4, kind=np.int64)
         self._queued = self._numbers("queued", MOST)
         self._arguments = self._numbers("arguments", 64, kind=np.int64)
@@ -107,6 +115,7 @@ class Program:
             for i, value in enumerate(values):
                 self._arguments[i : i + 1].view(value.dtype)[0] = value[0]
             self._threads[0], self._blocks[0], self._late[0] = len(order), blocks, late
+            self._turn[:] = 0
             grid = order.ctypes.data, len(order), blocks
             if not self.waits:
                 schedule.run_plain(self._plain, self._block.ctypes.data, *grid)
@@ -144,7 +153,7 @@ class Program:
         if how == schedule.DIVERGENT:
             raise KernelFault("barrier", name, f"{who} has ended, and others wait at a barrier")
         if how == schedule.ABSENT:
-            what = "its shuffle, vote or warp barrier names a thread that is elsewhere"
+            what = "its shuffle, vote, warp barrier or mma names a thread that is elsewhere"
             raise KernelFault("shuffle", name, f"{who}: {what}")
 
 

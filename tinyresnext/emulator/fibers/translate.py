@@ -7,6 +7,7 @@ import re
 import llvmlite.binding as llvm
 
 from ...errors import DeviceError
+from .tensor import TENSOR
 from .words import RUNTIME
 
 # What a GPU's special registers and instructions become; the right side is defined in `words`.
@@ -30,10 +31,20 @@ WORDS = {
     "llvm.nvvm.membar.cta": "word_nothing",
     "llvm.nvvm.membar.sys": "word_nothing",
 }
-WAITING = ("word_barrier", "word_warp", "word_shuffle", "word_vote", "word_wait", "word_copy")
+WAITING = (
+    "word_barrier",
+    "word_warp",
+    "word_shuffle",
+    "word_vote",
+    "word_wait",
+    "word_copy",
+    "word_mma",
+)
 DEFINED = {
     name: (kind, takes)
-    for kind, name, takes in re.findall(r"define (.*?) @((?:word|__nv)_\w+)\((.*?)\)", RUNTIME)
+    for kind, name, takes in re.findall(
+        r"define (.*?) @((?:word|__nv)_\w+)\((.*?)\)", RUNTIME + TENSOR
+    )
 }
 # Inline assembly by its text; a group of the pattern becomes the last argument.
 ASSEMBLY = (
@@ -42,6 +53,11 @@ ASSEMBLY = (
     (r"cp\.async\.commit_group;", "word_commit"),
     (r"cp\.async\.wait_group (\d+);", "word_wait"),
     (r"cp\.async\.wait_all;", "word_wait_all"),
+)
+FOUR = "{float, float, float, float}"
+MULTIPLY = (
+    r"mma\.sync\.aligned\.m16n8k(8|16)\.row\.col\.f32\.f16\.f16\.f32 \{\$0, \$1, \$2, \$3\}, "
+    r"[{}$\d, ]*;"  # in the order of the operands: nothing else is taken
 )
 
 
@@ -95,6 +111,18 @@ def _assembly(text: str) -> str:
                 return f"call void @{word}({', '.join(given)})"
         raise DeviceError(f"the kernel uses assembly that cannot be emulated: {code}")
 
+    def multiply(match: re.Match[str]) -> str:
+        found, places = re.fullmatch(MULTIPLY, match[1]), re.findall(r"\$(\d+)", match[1])
+        if found is None or [int(place) for place in places] != list(range(len(places))):
+            raise DeviceError(f"the kernel uses assembly that cannot be emulated: {match[1]}")
+        return f"call {FOUR} @word_mma{found[1]}({match[2]})"
+
+    text = re.sub(
+        rf'call {re.escape(FOUR)} asm sideeffect "(mma[^"]*)", "[^"]*"\s*\((.*)\)(?=[^)]*$)',
+        multiply,
+        text,
+        flags=re.M,
+    )
     return re.sub(
         r'call void asm sideeffect "([^"]*)", "[^"]*"\s*\((.*)\)(?=[^)]*$)', call, text, flags=re.M
     )

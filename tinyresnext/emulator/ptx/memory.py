@@ -31,13 +31,25 @@ class State(NamedTuple):
 class Space:
     """Words that lie side by side.
 
+    What is known, is known of each word; once somebody stores two bytes, of each half of a word.
+
     Parameters
     ----------
     size : int
         In bytes.
     name : str
         As reports name it.
+
+    Attributes
+    ----------
+    data : [words] uint32
+    state : State
+        Of each word, or of its lower half where there is an upper one.
+    upper : State or None
+        Of the upper half of each word.
     """
+
+    upper: State | None = None
 
     def __init__(self, size: int, name: str) -> None:
         words = -(-max(size, 1) // 4)
@@ -53,6 +65,21 @@ class Space:
             np.zeros(words, np.int32),
             np.zeros(words, np.int8),
         )
+
+    @property
+    def states(self) -> tuple[State, ...]:
+        """What is known of whole words: once, or of both halves."""
+        return (self.state,) if self.upper is None else (self.state, self.upper)
+
+    def split(self) -> None:
+        """Keep apart what is known of the halves of each word."""
+        if self.upper is None:
+            self.upper = State(*(known.copy() for known in self.state))
+
+    def half(self, upper: bool) -> tuple[State, np.ndarray[Any, Any]]:
+        """Return what is known of one half of each word, and the values there."""
+        state = self.upper if upper and self.upper is not None else self.state
+        return state, self.data.view(np.uint16)[int(upper) :: 2]
 
 
 class Allocation(Space):
@@ -109,8 +136,8 @@ class Heap:
         space, start = self._inside(address, values.nbytes)
         space.data.view(np.uint8)[start : start + values.nbytes] = values.reshape(-1).view(np.uint8)
         words = slice(start // 4, -(-(start + values.nbytes) // 4))
-        space.state.known[words], space.state.writer[words] = True, -1
-        space.state.reader[words] = -1
+        for state in space.states:
+            state.known[words], state.writer[words], state.reader[words] = True, -1, -1
 
     def read(self, address: int, out: np.ndarray) -> None:
         """Fill a contiguous array from an address."""

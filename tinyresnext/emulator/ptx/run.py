@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -190,8 +190,17 @@ class Run:
         out = np.empty(words.shape[::-1], np.uint32)
         watched = self.watched and space is not self._local
         given = self.thread[lanes], self._stamps[lanes], self.size, self.first
-        how = watch.load(space.state, space.data, words, *given, out, watched)
-        self._report(how, "a load of", space, lanes)
+        if size < 4:
+            for some, state, _ in self._halves(space, address):
+                given_some = given[0][some], given[1][some], self.size, self.first
+                got = np.empty((1, some.sum()), np.uint32)
+                how = watch.load(state, space.data, words[some], *given_some, got, watched)
+                self._report(how, "a load of", space, lanes[some])
+                out[:, some] = got
+        else:
+            for state in space.states:
+                how = watch.load(state, space.data, words, *given, out, watched)
+                self._report(how, "a load of", space, lanes)
         if dtype.itemsize == 4:
             return out.view(dtype)
         if dtype.itemsize == 8:
@@ -206,11 +215,24 @@ class Run:
     ) -> None:
         """Write a value, or several side by side, for each thread."""
         size = dtype.itemsize * len(values)
-        if dtype.itemsize < 4:
-            self.fault("bounds", "a store of less than four bytes, which is not emulated", lanes[0])
+        if dtype.itemsize < 2 or size == 6:
+            self.fault("bounds", f"a store of {size} bytes, which is not emulated", lanes[0])
         space, words = self._words(kind, address, lanes, size)
         self._count(space, address, lanes, size, "store")
         rows = np.stack([np.broadcast_to(v, lanes.shape).astype(dtype, copy=False) for v in values])
+        if size == 2:
+            space.split()
+            given = self.thread[lanes], self._stamps[lanes]
+            for some, state, data in self._halves(space, address):
+                one = rows[:, some].view(np.uint16)
+                args = given[0][some], given[1][some], self.size, self.first, one
+                where = words[some][:, None]
+                watched = self.watched and space is not self._local
+                how = watch.store(state, data, where, *args, watched, False)
+                self._report(how, "a store to", space, lanes[some])
+            return
+        if dtype.itemsize == 2:
+            rows = np.ascontiguousarray(rows.T).view(np.uint32).T
         if dtype.itemsize == 8:
             halves = np.ascontiguousarray(rows).view(np.uint32).reshape(len(values), -1, 2)
             rows = halves.transpose(0, 2, 1).reshape(2 * len(values), -1)
@@ -222,8 +244,17 @@ class Run:
     ) -> None:
         watched = self.watched and space is not self._local
         given = self.thread[lanes], self._stamps[lanes], self.size, self.first
-        how = watch.store(space.state, space.data, words, *given, values, watched, pending)
-        self._report(how, "a store to", space, lanes)
+        for state in space.states:
+            how = watch.store(state, space.data, words, *given, values, watched, pending)
+            self._report(how, "a store to", space, lanes)
+
+    @staticmethod
+    def _halves(space: Space, address: Array) -> Iterator[tuple[Array, Any, Array]]:
+        """Return which accesses of two bytes go to either half of a word, and what is there."""
+        upper = (address & np.uint64(2)) != 0
+        for some, high in ((~upper, False), (upper, True)):
+            if some.any():
+                yield some, *space.half(high)
 
     def atomic(
         self, kind: str, how: str, address: Array, lanes: Array, dtype: np.dtype, *values: Array
@@ -235,7 +266,8 @@ class Run:
         self._count(space, address, lanes, 4, "atomic")
         if self.watched:
             given = self.thread[lanes], self._stamps[lanes], self.size, self.first
-            self._report(watch.touch(space.state, words, *given), "an atomic on", space, lanes)
+            for state in space.states:
+                self._report(watch.touch(state, words, *given), "an atomic on", space, lanes)
         data, before = space.data.view(dtype), np.empty(len(lanes), dtype)
         for i, word in enumerate(words):
             before[i] = data[word]
@@ -258,7 +290,8 @@ class Run:
 
     def _land(self, lanes: Array, words: Array, values: Array) -> None:
         space, given = self._shared, (self.thread[lanes], self._stamps[lanes])
-        watch.land(space.state, space.data, words, *given, np.ascontiguousarray(values))
+        for state in space.states:
+            watch.land(state, space.data, words, *given, np.ascontiguousarray(values))
 
     def _count(self, space: Space, address: Array, lanes: Array, size: int, what: str) -> None:
         if self.counters is not None and space is not self._local:

@@ -63,6 +63,35 @@ class Warps:
         row[lanes] = value
         return row[lanes - lane + place], inside
 
+    def multiply(
+        self, depth: int, lanes: Array, left: list[Array], right: list[Array], sums: list[Array]
+    ) -> Array:
+        """Return the four sums of each thread after a matrix product 16 x 8, 8 or 16 deep.
+
+        ``left``, ``right`` and ``sums`` are the fragments of the matrices, by register, as the PTX
+        ISA deals them to threads ("Matrix Fragments for mma.m16n8k16", and for m16n8k8).
+        """
+        everyone = np.full(len(lanes), 0xFFFFFFFF, np.uint32)
+        self.check(lanes, everyone, "a matrix product")
+        order = np.argsort(self.warp[lanes] * 32 + self.lane[lanes], kind="stable")
+
+        def dealt(values: list[Array], kind: str) -> Array:
+            """Return fragments as [warp, group of four threads, thread of these, register, ...]."""
+            whole, each = np.stack(values, 1)[order], 4 // np.dtype(kind).itemsize
+            return np.ascontiguousarray(whole).view(kind).reshape(-1, 8, 4, len(values), each)
+
+        a, b = dealt(left, "f2"), dealt(right, "f2")  # [warp, g, t, register, value of a pair]
+        c = dealt(sums, "f4")[..., 0].reshape(-1, 8, 4, 2, 2)  # [warp, g, t, upper half, column]
+        upper = depth // 8  # registers of a row: the second is eight depths on
+        a = a.reshape(-1, 8, 4, upper, 2, 2).transpose(0, 4, 1, 3, 2, 5).reshape(-1, 16, depth)
+        b = b.reshape(-1, 8, 4, upper, 2).transpose(0, 3, 2, 4, 1).reshape(-1, depth, 8)
+        c = c.transpose(0, 3, 1, 2, 4).reshape(-1, 16, 8)
+        made = (a.astype("f8") @ b.astype("f8") + c).astype("f4")
+        back = made.reshape(-1, 2, 8, 4, 2).transpose(0, 2, 3, 1, 4).reshape(-1, 4)
+        found = np.empty_like(back)
+        found[order] = back
+        return found.T
+
     def vote(self, mode: str, lanes: Array, flag: Array, mask: Array) -> Array:
         """Return what the threads of a mask say together."""
         self.check(lanes, mask, "a vote")

@@ -64,6 +64,10 @@ class Device(Protocol):
     def __name__(self) -> str:
         """Return the name of the module."""
 
+    @property
+    def precision(self) -> str:
+        """Return what activations are stored in, as a NumPy type's name; sums are float32."""
+
     # --- placing ----------------------------------------------------------------------------------
 
     def empty(self, shape: Sequence[int], dtype: Any = np.float32) -> Array:

@@ -87,6 +87,7 @@ __all__ = [
     "on_threads",
     "pack",
     "peak",
+    "precision",
     "relu",
     "relu_backward",
     "sgd_step",
@@ -101,6 +102,8 @@ __all__ = [
     "wait",
     "when_compiling",
 ]
+
+precision = "float32"  # of what is computed here, where the arrays do not say otherwise
 
 MODULES = {
     "conv2d": "conv.forward",

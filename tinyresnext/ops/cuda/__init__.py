@@ -3,9 +3,10 @@
 `backend` makes the backend of one machine: a GPU, or an emulator of one (`runtime.machine`). The
 words are plain functions of arrays, since an array knows the machine that it is on; a module is
 imported when one of its words is first used, and `MODULES` says which module has which word. All
-memory is float32 and contiguous. All sums are taken in a fixed order, so results are the same bits
-in every run; convolutions split theirs by the number of multiprocessors. Read `runtime` first, then
-`elementwise`.
+memory is contiguous, and float32; the words of inference also take activations in float16, which
+they add up in float32 (`words.llvm`), convolutions on tensor cores (`conv.tensor`). All sums are
+taken in a fixed order, so results are the same bits in every run; convolutions split theirs by the
+number of multiprocessors. Read `runtime` first, then `elementwise`.
 """
 
 from __future__ import annotations
@@ -70,10 +71,13 @@ class CudaBackend:
     machine : Machine
     __name__ : str
         ``tinyresnext.ops.`` and the name of the device, such as ``tinyresnext.ops.cuda:0``.
+    precision : {"float32", "float16"}
+        What activations and packed weights are stored in; sums are always float32.
     """
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, precision: str = "float32") -> None:
         self.machine, self.__name__ = machine, f"{__package__.rpartition('.')[0]}.{machine.name}"
+        self.precision = precision
 
     def __getattr__(self, name: str) -> Any:
         """Return a word from its module."""
@@ -85,10 +89,10 @@ class CudaBackend:
         return f"<backend {self.__name__}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the name of the device: a copy is the backend of the same device elsewhere."""
+        """Pickle the names of device and precision: a copy is the backend of the same ones."""
         from .. import backend as by_device
 
-        return by_device, (self.machine.name,)
+        return by_device, (self.machine.name, self.precision)
 
     # --- placing ----------------------------------------------------------------------------------
 
@@ -115,7 +119,7 @@ class CudaBackend:
         """
         from .conv.forward import pack
 
-        packed = pack(weight, groups)
+        packed = pack(weight, groups, self.precision == "float16")
         self.machine.wait()
         return packed
 
@@ -142,8 +146,8 @@ class CudaBackend:
     # --- the machine ------------------------------------------------------------------------------
 
     def described(self) -> str:
-        """Return the name of the device, and of the GPU."""
-        return str(self.machine)
+        """Return the name of the device, of the GPU, and of a precision that is not float32."""
+        return str(self.machine) + (", in float16" if self.precision == "float16" else "")
 
     def thread_count(self, asked: int | None = None) -> int:
         """Return how many threads of the processor prepare mini-batches for the GPU.
@@ -206,6 +210,6 @@ class CudaBackend:
 
 
 @cache
-def backend(machine: Machine) -> CudaBackend:
-    """Return the backend of a machine, always the same one."""
-    return CudaBackend(machine)
+def backend(machine: Machine, precision: str = "float32") -> CudaBackend:
+    """Return the backend of a machine for a precision, always the same one."""
+    return CudaBackend(machine, precision)

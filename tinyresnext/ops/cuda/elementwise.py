@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import Any
 
 from numba import cuda
 
 from .. import shapes
-from .runtime.arrays import DeviceArray, check, empty, empty_like
+from .runtime.arrays import EITHER, DeviceArray, check, empty, empty_like, same_type
 from .runtime.call import Call
-from .runtime.kernel import Kernel, float32, floats, int32
+from .runtime.kernel import Kernel, ending, float32, floats, halves, int32, pointer
 from .runtime.machine import Launch
+from .words import get, put
 
 THREADS, EACH = 256, 4
 
@@ -30,17 +32,24 @@ def blocks_of(count: int) -> int:
 
 
 @cache
-def relu_kernel() -> Kernel:
-    """Return the kernel of ``y = x if x > 0 else 0``; what is not a number stays so."""
+def relu_kernel(kind: Any = floats) -> Kernel:
+    """Return the kernel of ``y = x if x > 0 else 0``; what is not a number stays so.
+
+    In float16 minus infinity becomes what is not a number, as in `floor4_or_nan`.
+    """
+    NARROW = kind == halves
 
     def run(x, y, count):
         first = int32(cuda.blockIdx.x * int32(THREADS * EACH) + cuda.threadIdx.x)
         for k in range(EACH):
             i = int32(first + int32(k * THREADS))
             if i < count:
-                y[i] = float32(0) if x[i] <= float32(0) else x[i]
+                value = get(x, i)
+                if value <= float32(0):
+                    value = value - value if NARROW else float32(0)
+                put(y, i, value)
 
-    return Kernel("relu", run, (floats, floats, int32), THREADS)
+    return Kernel(f"relu{ending(kind)}", run, (kind, kind, int32), THREADS)
 
 
 @cache
@@ -59,7 +68,7 @@ def relu_gradient_kernel() -> Kernel:
 
 
 @cache
-def add_kernel() -> Kernel:
+def add_kernel(kind: Any = floats) -> Kernel:
     """Return the kernel of ``z = x + y``."""
 
     def run(x, y, z, count):
@@ -67,23 +76,28 @@ def add_kernel() -> Kernel:
         for k in range(EACH):
             i = int32(first + int32(k * THREADS))
             if i < count:
-                z[i] = x[i] + y[i]
+                put(z, i, get(x, i) + get(y, i))
 
-    return Kernel("add", run, (floats, floats, floats, int32), THREADS)
+    return Kernel(f"add{ending(kind)}", run, (kind, kind, kind, int32), THREADS)
 
 
 @cache
-def copy_kernel() -> Kernel:
-    """Return the kernel that copies ``x`` to ``y``."""
+def copy_kernel(of: Any = floats, to: Any = floats) -> Kernel:
+    """Return the kernel that copies ``x`` to ``y``, which may be of another type."""
 
     def run(x, y, count):
         first = int32(cuda.blockIdx.x * int32(THREADS * EACH) + cuda.threadIdx.x)
         for k in range(EACH):
             i = int32(first + int32(k * THREADS))
             if i < count:
-                y[i] = x[i]
+                put(y, i, get(x, i))
 
-    return Kernel("copy", run, (floats, floats, int32), THREADS)
+    return Kernel(f"copy{ending(of, to)}", run, (of, to, int32), THREADS)
+
+
+def copied(of: DeviceArray, to: DeviceArray) -> Launch:
+    """Return the launch that copies values to memory of another type."""
+    return Launch(copy_kernel(pointer(of), pointer(to)), blocks_of(of.size), (of, to, of.size))
 
 
 def accumulate(place: DeviceArray, gradient: DeviceArray, more: bool) -> Launch:
@@ -99,7 +113,7 @@ def accumulate(place: DeviceArray, gradient: DeviceArray, more: bool) -> Launch:
 
 def relu(x: DeviceArray, *, out: DeviceArray | None = None) -> DeviceArray:
     """Make one pass over the values."""
-    y = empty(check("relu", x=x), x.shape) if out is None else out
+    y = empty(check("relu", EITHER, x=x), x.shape, x.dtype) if out is None else out
     bind_relu(x, out=y)()
     return y
 
@@ -107,8 +121,11 @@ def relu(x: DeviceArray, *, out: DeviceArray | None = None) -> DeviceArray:
 def bind_relu(x: DeviceArray, *, out: DeviceArray) -> Call:
     """Bind one launch."""
     shapes.relu(x, out=out)
-    machine = check("relu", x=x, out=out)
-    return Call(machine, [Launch(relu_kernel(), blocks_of(x.size), (x, out, x.size))], out)
+    machine = check("relu", EITHER, x=x, out=out)
+    same_type("relu", x=x, out=out)
+    return Call(
+        machine, [Launch(relu_kernel(pointer(x)), blocks_of(x.size), (x, out, x.size))], out
+    )
 
 
 def relu_backward(
@@ -137,7 +154,7 @@ def bind_relu_backward(
 
 def add(x: DeviceArray, y: DeviceArray, *, out: DeviceArray | None = None) -> DeviceArray:
     """Make one pass over the values."""
-    z = empty(check("add", x=x, y=y), x.shape) if out is None else out
+    z = empty(check("add", EITHER, x=x, y=y), x.shape, x.dtype) if out is None else out
     bind_add(x, y, out=z)()
     return z
 
@@ -145,8 +162,10 @@ def add(x: DeviceArray, y: DeviceArray, *, out: DeviceArray | None = None) -> De
 def bind_add(x: DeviceArray, y: DeviceArray, *, out: DeviceArray) -> Call:
     """Bind one launch."""
     shapes.add(x, y, out=out)
-    machine = check("add", x=x, y=y, out=out)
-    return Call(machine, [Launch(add_kernel(), blocks_of(x.size), (x, y, out, x.size))], out)
+    machine = check("add", EITHER, x=x, y=y, out=out)
+    same_type("add", x=x, y=y, out=out)
+    launch = Launch(add_kernel(pointer(x)), blocks_of(x.size), (x, y, out, x.size))
+    return Call(machine, [launch], out)
 
 
 def add_backward(

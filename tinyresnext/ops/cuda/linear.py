@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 from numba import cuda
 
@@ -16,11 +17,11 @@ from .. import shapes
 from .conv.backward import bind_conv2d_backward
 from .conv.forward import bind_conv2d
 from .conv.windows import aligned
-from .runtime.arrays import DeviceArray, check, empty, empty_like, view
+from .runtime.arrays import EITHER, DeviceArray, check, empty, empty_like, view
 from .runtime.call import Call
-from .runtime.kernel import Kernel, float32, floats, int32, uint32
+from .runtime.kernel import Kernel, ending, float32, floats, int32, pointer, uint32
 from .runtime.machine import Launch
-from .words import load4, warp_sum
+from .words import get, load4, warp_sum
 
 WARPS = 4  # logits of a block
 FEW = 8  # samples: with more, the weights are copied to shared memory and used again from there
@@ -30,10 +31,11 @@ FEW = 8  # samples: with more, the weights are copied to shared memory and used 
 
 
 @cache
-def dots_kernel(ALIGN: int) -> Kernel:
+def dots_kernel(ALIGN: int, of: Any = floats, by: Any = floats) -> Kernel:
     """Return the kernel of ``y[n, o] = bias[o] + sum over k of x[n, k] * weight[o, k]``.
 
-    ``ALIGN`` is 16, or 4 where a row does not begin at a multiple of 16 bytes.
+    ``ALIGN`` is 16, or 4 where a row does not begin at a multiple of 16 bytes; ``of`` and ``by``
+    are the types of ``x`` and ``weight``.
     """
 
     def run(x, weight, bias, y, c_in, c_out, across):
@@ -53,12 +55,13 @@ def dots_kernel(ALIGN: int) -> Kernel:
                 k = int32(k + 128)
             k = int32(c_in // 4 * 4 + lane)  # the rest of a row, less than four values
             if k < c_in:
-                total += x[int32(left + k)] * weight[int32(right + k)]
+                total += get(x, int32(left + k)) * get(weight, int32(right + k))
         total = warp_sum(total)
         if o < c_out and lane == 0:
             y[int32(n * c_out + o)] = total + bias[o]
 
-    return Kernel(f"dots_{ALIGN}", run, (*[floats] * 4, *[int32] * 3), 32 * WARPS)
+    parameters = (of, by, floats, floats, *[int32] * 3)
+    return Kernel(f"dots_{ALIGN}{ending(of, by)}", run, parameters, 32 * WARPS)
 
 
 # --- public ops -----------------------------------------------------------------------------------
@@ -69,7 +72,8 @@ def bind_linear(
 ) -> Call:
     """Bind the call of `linear`."""
     n, c_out = shapes.linear(x, weight, bias, out=out)
-    check("linear", x=x, weight=weight, bias=bias, out=out)
+    check("linear", bias=bias, out=out)
+    check("linear", EITHER, x=x, weight=weight, bias=bias)
     c_in = x.shape[1]
     if out.size == 0:
         return Call(x.machine, [], out)
@@ -78,7 +82,8 @@ def bind_linear(
         call = bind_conv2d(_pixels(x), view(weight, (c_out, c_in, 1, 1)), bias, out=pixels)
         return Call(x.machine, call.launches, out)
     across = -(-c_out // WARPS)
-    kernel = dots_kernel(16 if c_in % 4 == 0 and aligned(x, weight) else 4)
+    align = 16 if c_in % 4 == 0 and aligned(x, weight) else 4
+    kernel = dots_kernel(align, pointer(x), pointer(weight))
     return Call(
         x.machine, [Launch(kernel, n * across, (x, weight, bias, out, c_in, c_out, across))], out
     )
@@ -88,7 +93,7 @@ def linear(
     x: DeviceArray, weight: DeviceArray, bias: DeviceArray, *, out: DeviceArray | None = None
 ) -> DeviceArray:
     """Compute a dot product for each sample and class."""
-    shape, machine = shapes.linear(x, weight, bias, out=out), check("linear", x=x)
+    shape, machine = shapes.linear(x, weight, bias, out=out), check("linear", EITHER, x=x)
     y = empty(machine, shape) if out is None else out
     bind_linear(x, weight, bias, out=y)()
     return y

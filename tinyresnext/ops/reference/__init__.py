@@ -92,6 +92,7 @@ __all__ = [
     "orthogonal",
     "pack",
     "peak",
+    "precision",
     "relu",
     "relu_backward",
     "sgd_step",
@@ -106,6 +107,8 @@ __all__ = [
     "wait",
     "when_compiling",
 ]
+
+precision = "float32"  # of what is computed here, where the arrays do not say otherwise
 
 
 def bind(op: str, *args: Any, **attrs: Any) -> Callable[[], Any]:

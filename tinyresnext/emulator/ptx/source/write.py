@@ -50,7 +50,7 @@ class Writer(Computing):
             lines = method(ins) if method else self._plain(ins)
         except (KeyError, IndexError, ValueError) as error:
             raise DeviceError(f"the emulator does not know {ins.where}") from error
-        if ins.op in ("ld", "st", "cp", "atom", "red", "shfl", "vote", "bar"):
+        if ins.op in ("ld", "st", "cp", "atom", "red", "shfl", "vote", "bar", "mma"):
             return [f"M.at = {number}, {place}", *lines]
         return lines
 
@@ -126,6 +126,19 @@ class Writer(Computing):
         flag = f"~{flag}" if ins.operands[1].startswith("!") else flag
         call = f"M.warps.vote({how!r}, L, spread({flag}, L), spread({mask}, L))"
         return self._put(ins.operands[0], "b32" if how == "ballot" else "pred", call)
+
+    def _mma(self, ins: Instruction) -> list[str]:
+        shape = next(one for one in ins.modifiers if one.startswith("m16n8k"))
+        if ins.modifiers != ("sync", "aligned", shape, "row", "col", "f32", "f16", "f16", "f32"):
+            raise KeyError(ins.text)
+        to, *of = ([one.strip() for one in each.strip("{}").split(",")] for each in ins.operands)
+        pairs = [[f"spread({self._get(one, 'u32')}, L)" for one in each] for each in of[:2]]
+        sums = [f"spread({self._get(one, 'f32')}, L)" for one in of[2]]
+        given = ", ".join(f"[{', '.join(values)}]" for values in (*pairs, sums))
+        lines = [f"got = M.warps.multiply({int(shape[6:])}, L, {given})"]
+        for q, register in enumerate(to):
+            lines += self._put(register, "f32", f"got[{q}]")
+        return lines
 
     def _activemask(self, ins: Instruction) -> list[str]:
         return self._put(ins.operands[0], "b32", "M.warps.here(L)")

@@ -20,12 +20,12 @@ from ..runtime.arrays import DeviceArray, check, empty_like, scratch, view
 from ..runtime.call import Call
 from ..runtime.machine import Launch
 from . import fold
-from .forward import convolution, lay_out
+from .forward import Layout, convolution, lay_out
 from .grouped import suits
 from .grouped_outer import grouped_outer
 from .interlaced import join, parts_shape, split
 from .outer import outer
-from .pack import BK, Columns, Slabs, backward
+from .pack import BK, Columns, backward
 from .windows import Windows, aligned, windows
 
 
@@ -105,7 +105,7 @@ def _kind(
     source, residual = backward(win, rows.taps, columns.taps), out if more else None
     # The weight of a 1x1 convolution is the matrix already: a row for each filter.
     whole = back.depth % BK == back.width % 4 == 0 and aligned(weight) and not suits(back)
-    layout: Columns | Slabs = Columns(weight, back.depth, back.width)
+    layout: Layout = Columns(weight, back.depth, back.width)
     refill: list[Launch] = []
     if not (whole and win.k_h == win.k_w == 1):
         layout, refill = lay_out(weight, source, back, scratch)

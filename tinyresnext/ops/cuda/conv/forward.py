@@ -7,16 +7,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from ... import shapes
 from ...checks import Pair, pair
-from ..runtime.arrays import DeviceArray, check, empty, scratch
+from ..elementwise import copied
+from ..runtime.arrays import EITHER, DeviceArray, check, empty, not_narrow, same_type, scratch
 from ..runtime.call import Call
 from ..runtime.machine import Launch
 from .gemm import product
 from .grouped import direct, suits
 from .interlaced import join, parts_shape, split
 from .pack import Columns, Room, Slabs, Source, columns, forward, slabs
+from .tensor import Pairs, pairs
+from .tensor import product as tensor_product
 from .windows import Windows, windows
+
+Layout = Columns | Slabs | Pairs
+WIDEST = 8  # channels of a group in float16: wider ones fill enough of a tensor core's tile
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,25 +36,32 @@ class Packed:
     shape : [c_out, c_in / groups, k_h, k_w]
         The weight's own.
     groups : int
-    layout : Columns or Slabs
+    layout : Columns, Slabs or Pairs
+        Of float32, or of float16.
     """
 
     shape: tuple[int, ...]
     groups: int
-    layout: Columns | Slabs
+    layout: Layout
 
 
 def lay_out(
-    weight: DeviceArray, source: Source, win: Windows, memory: Room
-) -> tuple[Columns | Slabs, list[Launch]]:
+    weight: DeviceArray, source: Source, win: Windows, memory: Room, half: bool = False
+) -> tuple[Layout, list[Launch]]:
     """Return the layout that a convolution reads, and the launches that fill it."""
-    way = slabs if suits(win) else columns
-    return way(weight, source, win, memory)
+    if half and not (suits(win) and win.narrow <= WIDEST):
+        return pairs(weight, source, win, memory)
+    if not half:
+        way = slabs if suits(win) else columns
+        return way(weight, source, win, memory)
+    wide, launches = slabs(weight, source, win, scratch)
+    made = Slabs(memory(weight.machine, wide.data.shape, np.float16))
+    return made, [*launches, copied(wide.data, made.data)]
 
 
 def convolution(
     x: DeviceArray,
-    layout: Columns | Slabs,
+    layout: Layout,
     bias: DeviceArray | None,
     residual: DeviceArray | None,
     out: DeviceArray,
@@ -54,25 +69,28 @@ def convolution(
     relu: bool = False,
 ) -> list[Launch]:
     """Return the launches of a convolution with a weight that is laid out."""
+    if isinstance(layout, Pairs):
+        return tensor_product(x, layout, bias, residual, out, win, relu)
     if isinstance(layout, Slabs):
         return direct(x, layout, bias, residual, out, win, relu)
     return product(x, layout, bias, residual, out, win, relu)
 
 
-def pack(weight: DeviceArray, groups: int) -> Packed:
-    """Lay a weight out once, for many calls of `conv2d`.
+def pack(weight: DeviceArray, groups: int, half: bool = False) -> Packed:
+    """Lay a weight out once, for many calls of `conv2d`, in float32 or in float16.
 
     Parameters
     ----------
     weight : [c_out, c_in / groups, k_h, k_w]
     groups : int
+    half : bool
     """
     check("pack", weight=weight)
     c_out, c_group, *kernel = weight.shape
     x, y = (1, *kernel, c_group * groups), (1, 1, 1, c_out)
     shapes.conv2d(_Stand(x), weight, groups=groups)
     win = windows(x, y, kernel, 1, 0, groups)
-    layout, launches = lay_out(weight, forward(win), win, empty)
+    layout, launches = lay_out(weight, forward(win), win, empty, half)
     Call(weight.machine, launches)()
     return Packed(weight.shape, groups, layout)
 
@@ -106,9 +124,18 @@ def bind_conv2d(
         residual=residual, out=out,
     )  # fmt: skip
     values = weight.layout.data if isinstance(weight, Packed) else weight
-    machine = check("conv2d", x=x, weight=values, bias=bias, residual=residual, out=out)
+    half = getattr(x, "dtype", None) == np.float16
+    types = EITHER if half else (np.float32,)
+    machine = check("conv2d", types, x=x, weight=values, bias=bias, residual=residual, out=out)
+    if half:
+        check("conv2d", bias=bias) if bias is not None else None
+        same_type("conv2d", x=x, residual=residual)
+        if isinstance(weight, Packed):
+            same_type("conv2d", x=x, weight=values)
     steps = pair("dilation", dilation, 1)
     if steps != (1, 1):
+        if half:
+            raise not_narrow("dilation")
         return _bind_dilated(
             x, weight, bias, pair("padding", padding, 0), groups, steps, residual, relu, out
         )
@@ -122,7 +149,7 @@ def bind_conv2d(
             )
         layout = weight.layout
     else:
-        layout, refill = lay_out(weight, forward(win), win, scratch)
+        layout, refill = lay_out(weight, forward(win), win, scratch, half)
     launches = convolution(x, layout, bias, residual, out, win, relu)
     return Call(machine, [*refill, *launches] if launches else [], out)
 
@@ -170,7 +197,7 @@ def conv2d(
         x, weight, bias, stride=stride, padding=padding, groups=groups, dilation=dilation,
         residual=residual, out=out,
     )  # fmt: skip
-    y = empty(check("conv2d", x=x), shape) if out is None else out
+    y = empty(check("conv2d", EITHER, x=x), shape, x.dtype) if out is None else out
     bind_conv2d(
         x,
         weight,

@@ -12,18 +12,20 @@ all positions of the thread.
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numba import cuda
 
 from ..runtime.arrays import DeviceArray
-from ..runtime.kernel import Kernel, float32, floats, int32, uint32
+from ..runtime.kernel import Kernel, ending, float32, floats, halves, int32, pointer, uint32
 from ..runtime.machine import Launch
 from ..words import (
     add4,
     copies_done,
     copy4,
     floor4,
+    floor4_or_nan,
     keep4,
     load4,
     load4_if,
@@ -32,6 +34,7 @@ from ..words import (
     store4,
     sum4,
     take4,
+    typed,
 )
 from .pack import SLAB, Slabs
 from .windows import Windows, aligned
@@ -56,22 +59,29 @@ def suits(win: Windows) -> bool:
 
 
 @cache
-def grouped_kernel(K_H: int, K_W: int, STRIDE: int, COLUMNS: int, ALIGN: int) -> Kernel:
+def grouped_kernel(
+    K_H: int, K_W: int, STRIDE: int, COLUMNS: int, ALIGN: int, kind: Any = floats
+) -> Kernel:
     """Return the kernel for one size of filters.
 
     ``STRIDE`` is the horizontal one where a thread has several columns, ``ALIGN`` 16, or 4 where
-    image, residual or result do not begin at a multiple of 16 bytes.
+    image, residual or result do not begin at a multiple of 16 bytes; ``kind`` is the type of
+    image, weight, residual and result.
     """
     THREADS, SEEN = 32 * WARPS, (COLUMNS - 1) * STRIDE + K_W
     SLICE = K_H * K_W * 4 * SLAB  # weights of four channels for 128 filters
-    SHARED = 2 * SLICE
+    SIZE = 2 if kind == halves else 4  # bytes of a value
+    WORDS = SLICE * SIZE // 4
+    SHARED = 2 * WORDS
     SUMS, VALUES = LINES * COLUMNS * 4, LINES * SEEN * 4
+    floored = floor4_or_nan if kind == halves else floor4
 
     def run(
         x, weight, bias, residual, y, n, h, w, c_in, h_out, w_out, c_out, s_h, s_w, p_h, p_w,
         narrow, width, slabs, tiles, shift, add, floor,
     ):  # fmt: skip
         s = shared(SHARED)
+        weights = typed(s, SIZE)
         thread, block = int32(cuda.threadIdx.x), uint32(cuda.blockIdx.x)
         lane, slab = int32(thread % 32), int32(block % uint32(slabs))
         tile = uint32(int32(block // uint32(slabs)) * WARPS + thread // 32)
@@ -96,8 +106,8 @@ def grouped_kernel(K_H: int, K_W: int, STRIDE: int, COLUMNS: int, ALIGN: int) ->
             sums[i] = float32(0)
         for four in range(fours + 1):
             if four < fours:  # start to copy the weights of these four channels ...
-                to, of = int32(four % 2 * SLICE), int32((slab * fours + four) * SLICE)
-                for i in range(thread * 4, SLICE, THREADS * 4):
+                to, of = int32(four % 2 * WORDS), int32((slab * fours + four) * WORDS)
+                for i in range(thread * 4, WORDS, THREADS * 4):
                     copy4(s, int32(to + i), weight, int32(of + i), True)
             if four > 0:  # ... and multiply with those of the four before
                 of = int32((four - 1) % 2 * SLICE + lane * 4)
@@ -113,7 +123,7 @@ def grouped_kernel(K_H: int, K_W: int, STRIDE: int, COLUMNS: int, ALIGN: int) ->
                             keep4(v, 4 * (up * SEEN + j), load4_if(x, at + j * c_in, seen, ALIGN))
                     for j in range(K_W):
                         for e in range(4):
-                            values = load4(s, of, ((i * K_W + j) * 4 + e) * SLAB, 16)
+                            values = load4(weights, of, ((i * K_W + j) * 4 + e) * SLAB, 16)
                             for up in range(LINES):
                                 for p in range(COLUMNS):
                                     a = 4 * (up * SEEN + p * STRIDE + j) + e
@@ -129,10 +139,10 @@ def grouped_kernel(K_H: int, K_W: int, STRIDE: int, COLUMNS: int, ALIGN: int) ->
                         at = int32(((image * h_out + line + up) * w_out + column + p) * c_out + o)
                         made = sum4(take4(sums, 4 * (up * COLUMNS + p)), values)
                         made = sum4(made, load4_if(residual, at, add != 0, ALIGN))
-                        store4(y, at, floor4(made, floor), ALIGN)
+                        store4(y, at, floored(made, floor), ALIGN)
 
-    name = f"grouped_{K_H}x{K_W}_{STRIDE}_{COLUMNS}_{ALIGN}"
-    return Kernel(name, run, (*[floats] * 5, *[int32] * 17, float32), THREADS)
+    name = f"grouped_{K_H}x{K_W}_{STRIDE}_{COLUMNS}_{ALIGN}{ending(kind)}"
+    return Kernel(name, run, (kind, floats, floats, kind, kind, *[int32] * 17, float32), THREADS)
 
 
 # --- launcher -------------------------------------------------------------------------------------
@@ -157,7 +167,8 @@ def direct(
         return []
     columns = columns_of(win.s_w)
     align = 16 if aligned(x, residual, out) else 4
-    kernel = grouped_kernel(win.k_h, win.k_w, win.s_w if columns > 1 else 1, columns, align)
+    stride = win.s_w if columns > 1 else 1
+    kernel = grouped_kernel(win.k_h, win.k_w, stride, columns, align, pointer(x))
     slabs = -(-win.c_out // SLAB)
     tiles = win.n * -(-win.h_out // LINES) * -(-win.w_out // columns)
     numbers = (

@@ -17,7 +17,7 @@ from numba import cuda
 
 from ..runtime.arrays import DeviceArray, upload
 from ..runtime.kernel import Kernel, float32, floats, int32, ints, uint32
-from ..runtime.machine import Launch, Machine
+from ..runtime.machine import Launch
 from ..words import shared
 from .windows import Windows
 
@@ -32,7 +32,7 @@ MOST_VALUES, MOST_TAPS = 160, 64
 COLUMNS_SHARED = SIDE * (MOST_VALUES + SIDE)
 SLABS_SHARED = SIDE * (32 * 9 + SIDE)  # `grouped` takes up to 32 channels and nine taps
 
-Room = Callable[[Machine, Sequence[int]], DeviceArray]  # `empty`, or `scratch` for one call
+Room = Callable[..., DeviceArray]  # `empty`, or `scratch` for one call
 
 
 class Source(NamedTuple):

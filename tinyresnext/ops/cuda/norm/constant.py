@@ -8,15 +8,26 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numba import cuda
 
 from ... import shapes
-from ..runtime.arrays import DeviceArray, check, empty, empty_like, scratch, upload
+from ..runtime.arrays import (
+    EITHER,
+    DeviceArray,
+    check,
+    empty,
+    empty_like,
+    same_type,
+    scratch,
+    upload,
+)
 from ..runtime.call import Call
-from ..runtime.kernel import Kernel, float32, floats, int32
+from ..runtime.kernel import Kernel, ending, float32, floats, int32, pointer
 from ..runtime.machine import Launch
+from ..words import get, put
 from .sums import PASSED, Given, spread, summed
 from .tile import COLUMNS, ROWS, THREADS, tiled
 
@@ -24,7 +35,7 @@ from .tile import COLUMNS, ROWS, THREADS, tiled
 
 
 @cache
-def normalise_kernel() -> Kernel:
+def normalise_kernel(kind: Any = floats) -> Kernel:
     """Return the kernel of ``(x - mean) * factor + shift`` and its epilogue."""
 
     def run(x, norm, residual, y, add, relu, positions, channels, length, tiles):
@@ -40,16 +51,16 @@ def normalise_kernel() -> Kernel:
             mean, factor, shift = norm[c], norm[c + channels], norm[c + channels + channels]
             while position < last:
                 i = int32(position * channels + c)
-                value = (x[i] - mean) * factor + shift
+                value = (get(x, i) - mean) * factor + shift
                 if add != int32(0):
-                    value += residual[i]
+                    value += get(residual, i)
                 if relu != int32(0) and value <= float32(0):
                     value = float32(0)
-                y[i] = value
+                put(y, i, value)
                 position = int32(position + int32(ROWS))
 
-    pointers, numbers = (floats,) * 4, (int32,) * 6
-    return Kernel("normalise", run, (*pointers, *numbers), THREADS)
+    pointers, numbers = (kind, floats, kind, kind), (int32,) * 6
+    return Kernel(f"normalise{ending(kind)}", run, (*pointers, *numbers), THREADS)
 
 
 @cache
@@ -116,7 +127,7 @@ def normalised(
     """Return the launch that normalises, adds the residual if there is one, and may take a ReLU."""
     g = tiled(x.shape)
     numbers = int(residual is not None), int(relu), g.positions, g.channels, g.length, g.tiles
-    return Launch(normalise_kernel(), g.blocks, (x, norm, residual, out, *numbers))
+    return Launch(normalise_kernel(pointer(x)), g.blocks, (x, norm, residual, out, *numbers))
 
 
 # --- public op ------------------------------------------------------------------------------------
@@ -133,7 +144,7 @@ def batch_norm(
     out: DeviceArray | None = None,
 ) -> DeviceArray:
     """Compute a factor for each channel, and then make one pass over the values."""
-    y = empty(check("batch_norm", x=x), x.shape) if out is None else out
+    y = empty(check("batch_norm", EITHER, x=x), x.shape, x.dtype) if out is None else out
     bind_batch_norm(x, scale, shift, mean, var, eps=eps, out=y)()
     return y
 
@@ -150,7 +161,9 @@ def bind_batch_norm(
 ) -> Call:
     """Bind two launches."""
     shapes.batch_norm(x, scale, shift, mean, var, eps=eps, out=out)
-    machine = check("batch_norm", x=x, scale=scale, shift=shift, mean=mean, var=var, out=out)
+    machine = check("batch_norm", scale=scale, shift=shift, mean=mean, var=var)
+    check("batch_norm", EITHER, x=x, scale=scale, out=out)
+    same_type("batch_norm", x=x, out=out)
     norm = scratch(machine, (3 * x.shape[-1],))
     first = scaled(mean, var, scale, shift, norm, eps)
     return Call(machine, [first, normalised(x, norm, None, out)], out)

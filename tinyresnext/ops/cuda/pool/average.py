@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 from numba import cuda
 
 from ... import shapes
 from ...checks import Pair
-from ..runtime.arrays import DeviceArray, check, empty, empty_like
+from ..runtime.arrays import EITHER, DeviceArray, check, empty, empty_like, same_type
 from ..runtime.call import Call
-from ..runtime.kernel import Kernel, float32, floats, int32
+from ..runtime.kernel import Kernel, ending, float32, floats, int32, pointer
 from ..runtime.machine import Launch
+from ..words import get, put
 from ..words.whole import quotient
 from .window import NUMBERS, THREADS, blocks_of, numbers
 
@@ -21,7 +23,7 @@ from .window import NUMBERS, THREADS, blocks_of, numbers
 
 
 @cache
-def average_kernel() -> Kernel:
+def average_kernel(kind: Any = floats) -> Kernel:
     """Return the kernel that divides the sum of each window by the number of places that count."""
 
     def run(x, y, count, padded, h, w, c, h_out, w_out, k_h, k_w, s_h, s_w, p_h, p_w):
@@ -41,13 +43,14 @@ def average_kernel() -> Kernel:
                     column = int32(left + int32(b))
                     inside = down and column >= int32(0) and column < w
                     if inside:
-                        total += x[int32(int32(int32(n * h + row) * w + column) * c + channel)]
+                        at = int32(int32(int32(n * h + row) * w + column) * c + channel)
+                        total += get(x, at)
                     beyond = row >= int32(h + p_h) or column >= int32(w + p_w)
                     if inside or (padded != int32(0) and not beyond):
                         places = int32(places + int32(1))
-            y[i] = total / float32(places)
+            put(y, i, total / float32(places))
 
-    return Kernel("avg_pool", run, (floats, floats, int32, int32, *NUMBERS), THREADS)
+    return Kernel(f"avg_pool{ending(kind)}", run, (kind, kind, int32, int32, *NUMBERS), THREADS)
 
 
 @cache
@@ -120,7 +123,7 @@ def avg_pool2d(
     shape = shapes.avg_pool2d(
         x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out
     )
-    y = empty(check("avg_pool2d", x=x), shape) if out is None else out
+    y = empty(check("avg_pool2d", EITHER, x=x), shape, x.dtype) if out is None else out
     bind_avg_pool2d(
         x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode,
         count_include_pad=count_include_pad, out=y,
@@ -142,10 +145,11 @@ def bind_avg_pool2d(
     shape = shapes.avg_pool2d(
         x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out
     )
-    machine = check("avg_pool2d", x=x, out=out)
+    machine = check("avg_pool2d", EITHER, x=x, out=out)
+    same_type("avg_pool2d", x=x, out=out)
     given = numbers(x.shape, shape, size, stride, padding)
     arguments = (x, out, out.size, int(count_include_pad), *given)
-    return Call(machine, [Launch(average_kernel(), blocks_of(out.size), arguments)], out)
+    return Call(machine, [Launch(average_kernel(pointer(x)), blocks_of(out.size), arguments)], out)
 
 
 def avg_pool2d_backward(

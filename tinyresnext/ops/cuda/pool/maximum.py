@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 from numba import cuda
 
 from ... import shapes
 from ...checks import Pair
-from ..runtime.arrays import DeviceArray, check, empty, empty_like
+from ..runtime.arrays import EITHER, DeviceArray, check, empty, empty_like, same_type
 from ..runtime.call import Call
-from ..runtime.kernel import Kernel, float32, floats, int32
+from ..runtime.kernel import Kernel, ending, float32, floats, int32, pointer
 from ..runtime.machine import Launch
+from ..words import get, put
 from ..words.whole import quotient
 from .window import NUMBERS, THREADS, blocks_of, numbers
 
@@ -20,7 +22,7 @@ from .window import NUMBERS, THREADS, blocks_of, numbers
 
 
 @cache
-def maximum_kernel() -> Kernel:
+def maximum_kernel(kind: Any = floats) -> Kernel:
     """Return the kernel of the largest value of each window; one that is not a number wins."""
 
     def run(x, y, count, h, w, c, h_out, w_out, k_h, k_w, s_h, s_w, p_h, p_w):
@@ -40,12 +42,12 @@ def maximum_kernel() -> Kernel:
                         column = int32(left + int32(b))
                         if column >= int32(0) and column < w:
                             at = int32(int32(int32(n * h + row) * w + column) * c + channel)
-                            value = x[at]
+                            value = get(x, at)
                             if value > best or value != value:
                                 best = value
-            y[i] = best
+            put(y, i, best)
 
-    return Kernel("max_pool", run, (floats, floats, int32, *NUMBERS), THREADS)
+    return Kernel(f"max_pool{ending(kind)}", run, (kind, kind, int32, *NUMBERS), THREADS)
 
 
 @cache
@@ -115,7 +117,7 @@ def max_pool2d(
     shape = shapes.max_pool2d(
         x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out
     )
-    y = empty(check("max_pool2d", x=x), shape) if out is None else out
+    y = empty(check("max_pool2d", EITHER, x=x), shape, x.dtype) if out is None else out
     bind_max_pool2d(x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=y)()
     return y
 
@@ -133,9 +135,10 @@ def bind_max_pool2d(
     shape = shapes.max_pool2d(
         x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out
     )
-    machine = check("max_pool2d", x=x, out=out)
+    machine = check("max_pool2d", EITHER, x=x, out=out)
+    same_type("max_pool2d", x=x, out=out)
     given = numbers(x.shape, shape, size, stride, padding)
-    launch = Launch(maximum_kernel(), blocks_of(out.size), (x, out, out.size, *given))
+    launch = Launch(maximum_kernel(pointer(x)), blocks_of(out.size), (x, out, out.size, *given))
     return Call(machine, [launch], out)
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 from numba import cuda
 
 from ... import shapes
-from ..runtime.arrays import DeviceArray, check, empty, empty_like
+from ..runtime.arrays import EITHER, DeviceArray, check, empty, empty_like, same_type
 from ..runtime.call import Call
-from ..runtime.kernel import Kernel, float32, floats, int32
+from ..runtime.kernel import Kernel, ending, float32, floats, int32, pointer
 from ..runtime.machine import Launch
-from ..words import shared
+from ..words import get, put, shared
 from ..words.whole import quotient
 from .window import blocks_of
 
@@ -23,7 +24,7 @@ THREADS = COLUMNS * ROWS
 
 
 @cache
-def mean_kernel() -> Kernel:
+def mean_kernel(kind: Any = floats) -> Kernel:
     """Return the kernel of the means of `COLUMNS` channels of a sample."""
 
     def run(x, y, positions, c, tiles):
@@ -35,16 +36,16 @@ def mean_kernel() -> Kernel:
         total, position = float32(0), row
         if channel < c:
             while position < positions:
-                total += x[int32(int32(n * positions + position) * c + channel)]
+                total += get(x, int32(int32(n * positions + position) * c + channel))
                 position = int32(position + int32(ROWS))
         own[t] = total
         cuda.syncthreads()
         if row == int32(0) and channel < c:
             for k in range(1, ROWS):
                 total += own[t + int32(k * COLUMNS)]
-            y[int32(n * c + channel)] = total / float32(positions)
+            put(y, int32(n * c + channel), total / float32(positions))
 
-    return Kernel("mean_pool", run, (floats, floats, int32, int32, int32), THREADS)
+    return Kernel(f"mean_pool{ending(kind)}", run, (kind, kind, *(int32,) * 3), THREADS)
 
 
 @cache
@@ -73,7 +74,7 @@ def mean_pool(
 ) -> DeviceArray:
     """Make one pass over each sample."""
     shape = shapes.mean_pool(x, keepdims=keepdims, out=out)
-    y = empty(check("mean_pool", x=x), shape) if out is None else out
+    y = empty(check("mean_pool", EITHER, x=x), shape, x.dtype) if out is None else out
     bind_mean_pool(x, keepdims=keepdims, out=y)()
     return y
 
@@ -82,9 +83,10 @@ def bind_mean_pool(x: DeviceArray, *, keepdims: bool = False, out: DeviceArray) 
     """Bind one launch."""
     shapes.mean_pool(x, keepdims=keepdims, out=out)
     n, *_, c = x.shape
-    machine, tiles = check("mean_pool", x=x, out=out), -(-c // COLUMNS)
+    machine, tiles = check("mean_pool", EITHER, x=x, out=out), -(-c // COLUMNS)
+    same_type("mean_pool", x=x, out=out)
     arguments = (x, out, x.shape[1] * x.shape[2], c, tiles)
-    return Call(machine, [Launch(mean_kernel(), n * tiles, arguments)], out)
+    return Call(machine, [Launch(mean_kernel(pointer(x)), n * tiles, arguments)], out)
 
 
 def mean_pool_backward(

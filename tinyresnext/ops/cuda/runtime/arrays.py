@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ....errors import DeviceError
 from .machine import Machine, Memory
 
 
@@ -92,9 +93,9 @@ class Scratch:
         self.address, self.within = within.address + start, within
 
 
-def scratch(machine: Machine, shape: Sequence[int]) -> DeviceArray:
-    """Return float32 for what the launches of one call leave for those that follow them."""
-    kind = np.dtype(np.float32)
+def scratch(machine: Machine, shape: Sequence[int], dtype: Any = np.float32) -> DeviceArray:
+    """Return memory for what the launches of one call leave for those that follow them."""
+    kind = np.dtype(dtype)
     return DeviceArray(machine, Scratch(max(1, prod(shape)) * kind.itemsize), 0, shape, kind)
 
 
@@ -109,7 +110,8 @@ def upload(machine: Machine, array: Any, out: DeviceArray | None = None) -> Devi
     if not np.can_cast(values.dtype, out.dtype, "same_kind"):
         raise TypeError(f"out is {out.dtype}, and values of {values.dtype} do not become that")
     if values.size:
-        out.machine.write(out.address, np.ascontiguousarray(values, out.dtype))
+        with np.errstate(over="ignore"):  # what is too large for float16 is found in the logits
+            out.machine.write(out.address, np.ascontiguousarray(values, out.dtype))
     return out
 
 
@@ -131,12 +133,24 @@ def view(array: DeviceArray, shape: Sequence[int], start: int = 0) -> DeviceArra
 
 # --- what the words require of arrays -------------------------------------------------------------
 
+EITHER = (np.float32, np.float16)  # what activations are stored in
 
-def check(op: str, **given: Any) -> Machine:
-    """Return the machine that all given arrays of float32 are on; None is no array.
+
+def check(op: str, types: tuple[Any, ...] = (np.float32,), **given: Any) -> Machine:
+    """Return the machine that all given arrays are on; None is no array.
+
+    Parameters
+    ----------
+    op : str
+    types : tuple of NumPy types
+        That the arrays may have; `EITHER` where activations in float16 are taken too.
+    given : array or None
+        By the name of the argument.
 
     Raises
     ------
+    DeviceError
+        One is float16, and this op takes float32 only.
     TypeError, ValueError
         One is something else, or they are on several machines; the message says what to do.
     """
@@ -149,7 +163,9 @@ def check(op: str, **given: Any) -> Machine:
                 f"{op}: {name} is a {type(array).__name__}, expected an array on the device; "
                 f"use upload({name})"
             )
-        if array.dtype != np.float32:
+        if array.dtype == np.float16 and np.float16 not in types:
+            raise not_narrow(op)
+        if array.dtype not in types:
             raise TypeError(
                 f"{op}: {name} is {array.dtype}, expected float32; "
                 f"use upload({name}.astype('float32'))"
@@ -163,6 +179,22 @@ def check(op: str, **given: Any) -> Machine:
     if machine is None:
         raise TypeError(f"{op}: no array was given")
     return machine
+
+
+def not_narrow(what: str) -> DeviceError:
+    """Return the error for what is computed in float32 only."""
+    return DeviceError(
+        f"{what} is computed in float32 only, and float16 is asked for; compute in float32 "
+        "(precision='float32', --precision float32)"
+    )
+
+
+def same_type(op: str, **given: DeviceArray | None) -> None:
+    """Raise `TypeError` if arrays have several types; None is no array."""
+    there = {name: array.dtype for name, array in given.items() if array is not None}
+    if len(set(there.values())) > 1:
+        said = ", ".join(f"{name} is {dtype}" for name, dtype in there.items())
+        raise TypeError(f"{op}: {said}; expected one type")
 
 
 def empty_like(*arrays: DeviceArray | None) -> tuple[DeviceArray | None, ...]:

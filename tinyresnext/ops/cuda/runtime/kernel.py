@@ -11,14 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numba import cuda
 from numba.core import types
 from numba.cuda.compiler import compile_cuda
 from numba.cuda.cudadrv.error import NvvmError, NvvmSupportError
 
 from ....errors import DeviceError
+
+if TYPE_CHECKING:
+    from .arrays import DeviceArray
 
 try:  # numba-cuda calls NVVM by these; the built-in target by itself
     from cuda.bindings.nvvm import nvvmError as BindingError
@@ -28,8 +32,21 @@ except ImportError:
 Capability = tuple[int, int]  # (8, 0) is sm_80
 
 floats = types.CPointer(types.float32)
+halves = types.CPointer(types.uint16)  # the bits of float16
 ints = types.CPointer(types.int32)
 int32, uint32, float32 = types.int32, types.uint32, types.float32
+
+
+def pointer(array: DeviceArray) -> Any:
+    """Return the type of a pointer to the values of an array."""
+    return halves if array.dtype == np.float16 else floats
+
+
+def ending(*kinds: Any) -> str:
+    """Return what the name of a kernel ends with, for the types of its pointers."""
+    if all(kind == floats for kind in kinds):
+        return ""
+    return "_" + "".join("h" if kind == halves else "f" for kind in kinds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +61,7 @@ class Kernel:
     function : callable
         The Python source, with its sizes as constants of the closure. It returns nothing.
     parameters : tuple of Numba types
-        `floats` and `ints` for pointers; `int32` and `float32` for numbers.
+        `floats`, `halves` and `ints` for pointers; `int32` and `float32` for numbers.
     threads : int
         Of a block; blocks and grids are one-dimensional.
     """

@@ -6,9 +6,21 @@ nobody checks it. Read `memory` (shared memory, registers, 16 bytes at once), th
 other threads of a warp).
 """
 
-from .arithmetic import add4, floor4, sum4
+from .arithmetic import add4, floor4, floor4_or_nan, sum4
 from .copies import copies_done, copy1, copy4
-from .memory import keep4, load4, load4_if, registers, shared, store4, take4
+from .memory import (
+    get,
+    keep4,
+    load4,
+    load4_if,
+    put,
+    registers,
+    shared,
+    store4,
+    store8,
+    take4,
+    typed,
+)
 from .warp import warp_larger, warp_sum
 
 __all__ = [
@@ -17,14 +29,19 @@ __all__ = [
     "copy1",
     "copy4",
     "floor4",
+    "floor4_or_nan",
+    "get",
     "keep4",
     "load4",
     "load4_if",
+    "put",
     "registers",
     "shared",
     "store4",
+    "store8",
     "sum4",
     "take4",
+    "typed",
     "warp_larger",
     "warp_sum",
 ]

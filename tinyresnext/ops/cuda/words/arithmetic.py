@@ -43,6 +43,24 @@ def sum4(typingctx, u, v):
 
 
 @intrinsic
+def floor4_or_nan(typingctx, v, floor):
+    """Return ``v`` as `floor4`, but not a number for what is below the floor and infinite.
+
+    In float16 an infinite value is one that was too large. The next layer may make minus infinity
+    of it, and a ReLU would make that zero, which looks like any other.
+    """
+
+    def codegen(context, builder, signature, args):
+        each = [builder.extract_value(args[0], q) for q in range(4)]
+        low = [builder.fadd(builder.fsub(x, x), args[1]) for x in each]
+        below = [builder.fcmp_ordered("<", x, args[1]) for x in each]
+        each = [builder.select(*one) for one in zip(below, low, each, strict=True)]
+        return context.make_tuple(builder, FOUR, each)
+
+    return FOUR(FOUR, types.float32), codegen
+
+
+@intrinsic
 def floor4(typingctx, v, floor):
     """Return ``v`` with ``floor`` in place of what is below it; what is not a number stays so."""
 

@@ -1,4 +1,9 @@
-"""What the words are made of: how an intrinsic is declared, addresses, four values as a vector."""
+"""What the words are made of: how an intrinsic is declared, addresses, four values as a vector.
+
+Memory holds float32 or float16, and a word knows which by the type of the pointer: registers hold
+float32 only. What is read is widened, which is exact; what is written is rounded to the nearest
+number of the memory's type, of two that are as near to the even one.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +14,10 @@ from numba.core.extending import intrinsic as any_intrinsic
 intrinsic = any_intrinsic(target="cuda", prefer_literal=True)
 
 floats = types.CPointer(types.float32)
+halves = types.CPointer(types.uint16)  # the bits of float16: Numba's own type is emulated in parts
 FOUR = types.UniTuple(types.float32, 4)
 FLOAT, VECTOR = ir.FloatType(), ir.VectorType(ir.FloatType(), 4)
+HALF = ir.HalfType()
 INT32, INT64 = ir.IntType(32), ir.IntType(64)
 
 SHARED, GLOBAL = 3, 1  # numbers of address spaces
@@ -39,3 +46,45 @@ def values(context, builder, made):
     """Return the four values of a vector as a tuple."""
     each = [builder.extract_element(made, INT32(q)) for q in range(4)]
     return context.make_tuple(builder, FOUR, each)
+
+
+def read(builder, at, kind, count, align):
+    """Return ``count`` values at an address as a vector of float32.
+
+    Parameters
+    ----------
+    at : address
+        Of any type.
+    kind : `floats` or `halves`
+    count : int
+    align : 16 or 4
+        Bytes that the address would be a multiple of if the values were float32.
+    """
+    wide = ir.VectorType(FLOAT, count)
+    if kind == floats:
+        return builder.load(builder.bitcast(at, wide.as_pointer()), align=align)
+    narrow = ir.VectorType(HALF, count)
+    if align == 16:  # whole words: one instruction loads them
+        words = ir.VectorType(INT32, count // 2)
+        loaded = builder.load(builder.bitcast(at, words.as_pointer()), align=2 * count)
+        loaded = builder.bitcast(loaded, narrow)
+    else:
+        loaded = builder.load(builder.bitcast(at, narrow.as_pointer()), align=2)
+    return builder.fpext(loaded, wide)
+
+
+def write(builder, at, kind, values, align):
+    """Write a vector of float32 to an address; as `read`."""
+    count = values.type.count
+    if kind == floats:
+        builder.store(values, builder.bitcast(at, values.type.as_pointer()), align=align)
+        return
+    rounded = builder.fptrunc(values, ir.VectorType(HALF, count))
+    if align == 16:
+        words = ir.VectorType(INT32, count // 2)
+        rounded = builder.bitcast(rounded, words)
+        builder.store(rounded, builder.bitcast(at, words.as_pointer()), align=2 * count)
+    else:
+        for q in range(count):
+            one = builder.gep(builder.bitcast(at, HALF.as_pointer()), [INT32(q)])
+            builder.store(builder.extract_element(rounded, INT32(q)), one, align=2)

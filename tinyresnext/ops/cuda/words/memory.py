@@ -5,7 +5,22 @@ from __future__ import annotations
 from llvmlite import ir
 from numba.core import cgutils, types
 
-from .llvm import FLOAT, FOUR, SHARED, VECTOR, floats, intrinsic, place, values, vector
+from .llvm import (
+    FLOAT,
+    FOUR,
+    HALF,
+    INT32,
+    SHARED,
+    VECTOR,
+    floats,
+    halves,
+    intrinsic,
+    place,
+    read,
+    values,
+    vector,
+    write,
+)
 
 ALIGNED = 16  # bytes; what one instruction loads or stores at most
 
@@ -70,26 +85,55 @@ def take4(typingctx, a, i):
 
 
 @intrinsic
+def get(typingctx, a, i):
+    """Return ``a[i]`` as float32."""
+
+    def codegen(context, builder, signature, args):
+        at = builder.gep(args[0], [args[1]])
+        if a == floats:
+            return builder.load(at)
+        return builder.fpext(builder.load(builder.bitcast(at, HALF.as_pointer())), FLOAT)
+
+    return types.float32(a, types.int32), codegen
+
+
+@intrinsic
+def put(typingctx, a, i, value):
+    """Set ``a[i]`` to a float32, rounded to what the memory holds."""
+
+    def codegen(context, builder, signature, args):
+        at, made = builder.gep(args[0], [args[1]]), args[2]
+        if a == halves:
+            at, made = builder.bitcast(at, HALF.as_pointer()), builder.fptrunc(made, HALF)
+        builder.store(made, at)
+        return context.get_dummy_value()
+
+    return types.void(a, types.int32, types.float32), codegen
+
+
+@intrinsic
 def load4(typingctx, a, i, d, align):
     """Return ``a[i + d : i + d + 4]``.
 
     Parameters
     ----------
     a : pointer
+        To float32 or float16.
     i : int32
     d : int64
         Best a constant: it becomes part of the instruction.
     align : 16 or 4, a constant
-        Bytes that the address is a multiple of; with 4, four instructions load a value each.
+        Bytes that the address is a multiple of, half as many for float16; with 4, four
+        instructions load a value each.
     """
     if not isinstance(align, types.IntegerLiteral):
         return None
 
     def codegen(context, builder, signature, args):
-        at = place(builder, args[0], args[1], VECTOR, args[2])
-        return values(context, builder, builder.load(at, align=align.literal_value))
+        at = builder.gep(builder.gep(args[0], [args[1]]), [args[2]])
+        return values(context, builder, read(builder, at, a, 4, align.literal_value))
 
-    return FOUR(floats, types.int32, types.int64, align), codegen
+    return FOUR(a, types.int32, types.int64, align), codegen
 
 
 @intrinsic
@@ -101,15 +145,15 @@ def load4_if(typingctx, a, i, inside, align):
     def codegen(context, builder, signature, args):
         before = builder.block
         with builder.if_then(args[2]):
-            at = place(builder, args[0], args[1], VECTOR)
-            loaded = builder.load(at, align=align.literal_value)
+            at = builder.gep(args[0], [args[1]])
+            loaded = read(builder, at, a, 4, align.literal_value)
             there = builder.block
         either = builder.phi(VECTOR)
         either.add_incoming(ir.Constant(VECTOR, [0.0] * 4), before)
         either.add_incoming(loaded, there)
         return values(context, builder, either)
 
-    return FOUR(floats, types.int32, types.boolean, align), codegen
+    return FOUR(a, types.int32, types.boolean, align), codegen
 
 
 @intrinsic
@@ -119,8 +163,42 @@ def store4(typingctx, a, i, four, align):
         return None
 
     def codegen(context, builder, signature, args):
-        at = place(builder, args[0], args[1], VECTOR)
-        builder.store(vector(builder, args[2]), at, align=align.literal_value)
+        at = builder.gep(args[0], [args[1]])
+        write(builder, at, a, vector(builder, args[2]), align.literal_value)
         return context.get_dummy_value()
 
-    return types.void(floats, types.int32, FOUR, align), codegen
+    return types.void(a, types.int32, FOUR, align), codegen
+
+
+@intrinsic
+def store8(typingctx, a, i, first, last, align):
+    """Set ``a[i : i + 8]`` to four values and four more: 16 bytes of float16 at once."""
+    if not isinstance(align, types.IntegerLiteral):
+        return None
+
+    def codegen(context, builder, signature, args):
+        at = builder.gep(args[0], [args[1]])
+        fours = [vector(builder, four) for four in args[2:4]]
+        mask = ir.Constant(ir.VectorType(INT32, 8), list(range(8)))
+        eight = builder.shuffle_vector(*fours, mask)
+        if a == halves:
+            write(builder, at, a, eight, align.literal_value)
+        else:  # a GPU stores 16 bytes at most
+            for four, step in zip(fours, (0, 4), strict=True):
+                write(builder, builder.gep(at, [INT32(step)]), a, four, align.literal_value)
+        return context.get_dummy_value()
+
+    return types.void(a, types.int32, FOUR, FOUR, align), codegen
+
+
+@intrinsic
+def typed(typingctx, a, size):
+    """Return the address of float32 as one of values of ``size`` bytes: 2 (float16) or 4."""
+    if not isinstance(size, types.IntegerLiteral):
+        return None
+    kind = halves if size.literal_value == 2 else floats
+
+    def codegen(context, builder, signature, args):
+        return builder.bitcast(args[0], context.get_value_type(kind))
+
+    return kind(floats, size), codegen

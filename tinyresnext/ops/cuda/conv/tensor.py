@@ -1,0 +1,336 @@
+"""A convolution in float16 as a matrix product on tensor cores, with float32 sums.
+
+It is the product of `gemm`, and its left matrix is not written down either. What differs is who
+multiplies: a warp computes ``WM`` x 32 sums by instructions that take 16 x 16 values of the left
+matrix and 16 x 8 of the right one (`words.tensor`). Both lie in shared memory in pairs, two
+neighbouring depths in a word, as the instruction takes them; rows of the left slice begin 20 words
+apart and those of the right one 8 words more than a multiple of 32, so that the 32 words that a
+warp loads at once lie in 32 banks.
+
+A thread's sums of one instruction are two neighbouring columns. Columns are dealt to the four
+instructions of a group of 32 so that a thread's eight columns are neighbours, which it stores at
+once (`column_of`); only `pairs_kernel`, which lays the weight out, has to know.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import cuda
+
+from ..runtime.arrays import DeviceArray, upload
+from ..runtime.kernel import (
+    Kernel,
+    ending,
+    float32,
+    floats,
+    halves,
+    int32,
+    ints,
+    pointer,
+    uint32,
+)
+from ..runtime.machine import Launch
+from ..words import (
+    copies_done,
+    copy4,
+    floor4_or_nan,
+    get,
+    load4_if,
+    put,
+    registers,
+    shared,
+    store8,
+    sum4,
+    take4,
+    typed,
+)
+from ..words.tensor import load_pair, multiply
+from .pack import Room, Source
+from .windows import Windows, aligned, sight
+
+BK = 32  # depths of a slice: two instructions
+RUN = 8  # values that are copied at once
+PITCH = BK // 2 + 4  # words of a row of the left slice
+GROUP = 32  # columns of a warp
+OUTSIDE = -(2**30)  # a line that is in no image, whatever tap is added
+THREADS = 256  # of a block that lays a weight out
+
+
+class Tile(NamedTuple):
+    """The shape of a tile, and the rows of it that a warp computes."""
+
+    BM: int
+    BN: int
+    WM: int
+
+
+# With the multiply-adds for each value that is copied, relative to the first: counted, not timed.
+TILES = {
+    Tile(128, 128, 64): 1.0,
+    Tile(128, 64, 32): 0.67,
+    Tile(64, 64, 32): 0.5,
+    Tile(64, 32, 16): 0.33,
+    Tile(32, 32, 16): 0.25,
+}
+
+
+class Pairs(NamedTuple):
+    """For each group a matrix ``[deep / 2, wide, 2]`` of float16, filled up with zeros."""
+
+    data: DeviceArray
+    deep: int
+    wide: int
+
+
+def column_of(place: int) -> int:
+    """Return which of 32 columns stands at a place of the packed weight.
+
+    Instruction ``j`` of four has the places ``8 j + g``, and gives columns ``2 t`` and ``2 t + 1``
+    of its eight to thread t of four, which is to have the columns ``8 t`` to ``8 t + 7``.
+    """
+    j, g = divmod(place, 8)
+    return 8 * (g // 2) + 2 * j + g % 2
+
+
+# --- kernels --------------------------------------------------------------------------------------
+
+
+@cache
+def pairs_kernel(kind: Any = floats) -> Kernel:
+    """Return the kernel of `Pairs`: a thread for each pair. ``kind`` is the type of the weight."""
+
+    def run(
+        weight, taps, out, size, count, channels, width, half, wide, s_group, s_filter, s_channel
+    ):
+        i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
+        if i < size:
+            row, place = uint32(i) // uint32(wide), uint32(i) % uint32(wide)
+            group, pair = int32(uint32(row) // uint32(half)), int32(uint32(row) % uint32(half))
+            g, j = uint32(place) % uint32(8), uint32(uint32(place) % uint32(32)) // uint32(8)
+            o = int32(uint32(place) // uint32(32) * uint32(32))
+            o = int32(o + uint32(g) // uint32(2) * uint32(8) + j * uint32(2) + g % uint32(2))
+            for q in range(2):
+                k = int32(int32(pair * 2) + q)
+                tap, c = uint32(k) // uint32(channels), int32(uint32(k) % uint32(channels))
+                value = float32(0)
+                if tap < uint32(count) and o < width:
+                    at = int32(group * s_group + o * s_filter + c * s_channel + taps[int32(tap)])
+                    value = get(weight, at)
+                put(out, int32(int32(i * 2) + q), value)
+
+    parameters = (kind, ints, halves, *[int32] * 9)
+    return Kernel(f"pack_pairs{ending(kind)}", run, parameters, THREADS)
+
+
+@cache
+def tensor_kernel(tile: Tile, WIDE: bool, STORE: int, POINT: bool, to: Any = halves) -> Kernel:
+    """Return the kernel for one shape of tile.
+
+    ``WIDE`` says whether eight channels are copied at once, or each value alone; ``STORE`` how many
+    values of the result are stored at once, 8 or 1; ``POINT`` is as in `gemm`, and ``to`` the type
+    of the result.
+    """
+    BM, BN, WM = tile
+    WARPS_N, ROWS = BN // GROUP, WM // 16
+    HIGH = 32 * (BM // WM) * WARPS_N  # threads
+    PITCH_B = BN + 8
+    A, B = BM * PITCH, BK // 2 * PITCH_B  # words of a slice of the left and of the right matrix
+    SHARED, SUMS, LEFT = 2 * (A + B), ROWS * 16, ROWS * 4
+    Q, R = BK // RUN, BN // 4  # copies for a row of each
+    DOWN, COPIES = HIGH // Q, BM * Q // HIGH
+    DOWN_B, COPIES_B = HIGH // R, BK // 2 * R // HIGH
+
+    def run(
+        x, weight, bias, residual, y, see, positions, h, w, c_in, h_out, w_out, c_out,
+        s_h, s_w, p_h, p_w, narrow, width, wide, depth, half, across, total, shift, add, floor,
+    ):  # fmt: skip
+        s = shared(SHARED)
+        values, narrow_s = typed(x, 2), typed(s, 2)
+        got = registers(RUN)
+        thread, block = int32(cuda.threadIdx.x), uint32(cuda.blockIdx.x)
+        m0, column = int32(block // uint32(across)) * BM, uint32(block % uint32(across))
+        group_tiles = uint32(uint32(width + BN - 1) // uint32(BN))
+        group, o0 = int32(column // group_tiles), int32(int32(column % group_tiles) * BN)
+
+        # What this thread copies: where the window of each of its positions begins.
+        row, run = int32(thread // Q), int32(thread % Q)
+        top = cuda.local.array(COPIES, int32)
+        left = cuda.local.array(COPIES, int32)
+        at = cuda.local.array(COPIES, int32)
+        for i in range(COPIES):
+            m = uint32(m0 + row + i * DOWN)
+            image, p = m // uint32(h_out * w_out), m % uint32(h_out * w_out)
+            r = int32(uint32(p) // uint32(w_out)) * s_h - p_h
+            q = int32(uint32(p) % uint32(w_out)) * s_w - p_w
+            at[i] = ((int32(image) * h + r) * w + q) * c_in + group * narrow
+            top[i] = int32(r) if m < uint32(positions) else int32(OUTSIDE)
+            left[i] = int32(q)
+        a_to = int32(row * PITCH + run * (RUN // 2))
+        row_b, column_b = int32(thread // R), int32(thread % R * 4)
+        b_to = int32(A + row_b * PITCH_B + column_b)
+        b_at = int32((group * half + row_b) * wide + o0 + column_b)
+        b_inside = o0 + column_b < wide
+
+        # What it multiplies: its warp's rows and columns.
+        lane, warp = int32(thread % 32), int32(thread // 32)
+        g, t = int32(lane // 4), int32(lane % 4)
+        first_row = int32(warp // WARPS_N * WM)
+        from_a = int32((first_row + g) * PITCH + t)
+        from_b = int32(A + t * PITCH_B + warp % WARPS_N * GROUP + g)
+        sums = registers(SUMS)
+        a = cuda.local.array(LEFT, int32)
+        for i in range(SUMS):
+            sums[i] = float32(0)
+
+        to, of = int32(0), int32(A + B)
+        for step in range(total + 1):
+            if step < total:  # start to copy this slice ...
+                k = int32(int32(step) * BK + run * RUN)
+                for i in range(COPIES):
+                    into = int32(to + a_to + i * DOWN * PITCH)
+                    if WIDE:
+                        if POINT:
+                            inside = top[i] != OUTSIDE and k < depth
+                            copy4(s, into, x, int32(at[i] + k) >> 1, inside)
+                        else:
+                            offset, tap = see[int32(k // 4)], see[int32(k // 4 + 1)]
+                            inside = (
+                                offset >= 0
+                                and uint32(top[i] + (tap >> 16)) < uint32(h)
+                                and uint32(left[i] + (tap & 65535)) < uint32(w)
+                            )
+                            copy4(s, into, x, int32(at[i] + offset) >> 1, inside)
+                    else:
+                        for e in range(RUN):
+                            offset, tap = see[int32(2 * (k + e))], see[int32(2 * (k + e) + 1)]
+                            value = float32(0)
+                            if (
+                                offset >= 0
+                                and uint32(top[i] + (tap >> 16)) < uint32(h)
+                                and uint32(left[i] + (tap & 65535)) < uint32(w)
+                            ):
+                                value = get(values, int32(at[i] + offset))
+                            got[e] = value
+                        store8(narrow_s, int32(2 * into), take4(got, 0), take4(got, 4), 16)
+                for i in range(COPIES_B):
+                    down = i * DOWN_B
+                    copy4(s, to + b_to + down * PITCH_B, weight, b_at + down * wide, b_inside)
+                b_at = int32(b_at + BK // 2 * wide)
+            if step > 0:  # ... and multiply the one before
+                for deep in range(0, BK // 2, 8):
+                    for i in range(ROWS):
+                        for q in range(4):  # rows g and g + 8, then the same eight depths on
+                            down = (16 * i + q % 2 * 8) * PITCH + deep + q // 2 * 4
+                            a[4 * i + q] = load_pair(s, of + from_a, down)
+                    for j in range(4):
+                        b0 = load_pair(s, of + from_b, deep * PITCH_B + 8 * j)
+                        b1 = load_pair(s, of + from_b, (deep + 4) * PITCH_B + 8 * j)
+                        for i in range(ROWS):
+                            multiply(
+                                sums, 16 * i + 4 * j,
+                                a[4 * i], a[4 * i + 1], a[4 * i + 2], a[4 * i + 3], b0, b1,
+                            )  # fmt: skip
+            copies_done()
+            cuda.syncthreads()
+            to, of = of, to
+
+        o = int32(o0 + warp % WARPS_N * GROUP + 8 * t)
+        if o < width:
+            ends = int32((group + 1) * width)
+            o = int32(group * width + o)
+            bias0 = load4_if(bias, o, shift != 0 and STORE == 8, 4)
+            bias1 = load4_if(bias, int32(o + 4), shift != 0 and STORE == 8, 4)
+            for i in range(ROWS):
+                for q in range(2):
+                    m = int32(m0 + first_row + g + (16 * i + 8 * q))
+                    if m < positions:
+                        into = int32(m * c_out + o)
+                        n = 16 * i + 2 * q
+                        u = (sums[n], sums[n + 1], sums[n + 4], sums[n + 5])
+                        v = (sums[n + 8], sums[n + 9], sums[n + 12], sums[n + 13])
+                        if STORE == 8:
+                            u, v = sum4(u, bias0), sum4(v, bias1)
+                            u = sum4(u, load4_if(residual, into, add != 0, 16))
+                            v = sum4(v, load4_if(residual, int32(into + 4), add != 0, 16))
+                            u, v = floor4_or_nan(u, floor), floor4_or_nan(v, floor)
+                            store8(y, into, u, v, 16)
+                        else:
+                            for e in range(8):
+                                if o + e < ends:
+                                    value = sums[n + e // 2 * 4 + e % 2]
+                                    if shift:
+                                        value += get(bias, int32(o + e))
+                                    if add:
+                                        value += get(residual, int32(into + e))
+                                    if value < floor:
+                                        value = value - value + floor
+                                    put(y, int32(into + e), value)
+
+    kind = f"{8 if WIDE else 1}{STORE}{'_point' if POINT else ''}{'_f' if to == floats else ''}"
+    name, pointers = f"tensor_{BM}x{BN}x{WM}_{kind}", (floats, floats, floats, to, to, ints)
+    return Kernel(name, run, (*pointers, *[int32] * 20, float32), HIGH)
+
+
+# --- launchers ------------------------------------------------------------------------------------
+
+
+def pairs(
+    weight: DeviceArray, source: Source, win: Windows, memory: Room
+) -> tuple[Pairs, list[Launch]]:
+    """Return the matrices of a convolution, and the launches that fill them from ``weight``."""
+    deep, wide = -(-win.depth // BK) * BK, -(-win.width // GROUP) * GROUP
+    data = memory(weight.machine, (win.groups, deep // 2, wide, 2), np.float16)
+    made = Pairs(data, deep, wide)
+    size = data.size // 2
+    numbers = (
+        size, len(source.taps), win.narrow, win.width, deep // 2, wide,
+        source.s_group, source.s_filter, source.s_channel,
+    )  # fmt: skip
+    arrays = (weight, upload(weight.machine, np.array(source.taps, np.int32)), data)
+    return made, [Launch(pairs_kernel(pointer(weight)), -(-size // THREADS), (*arrays, *numbers))]
+
+
+def chosen(win: Windows, processors: int) -> Tile:
+    """Choose the tile: of all that busy every processor the largest, else that with most blocks."""
+    fitting = [tile for tile in TILES if max(GROUP, win.width) >= tile.BN]
+    busy = [tile for tile in fitting if blocks(win, tile) >= processors]
+    return max(busy, key=TILES.__getitem__) if busy else max(fitting, key=lambda t: blocks(win, t))
+
+
+def blocks(win: Windows, tile: Tile) -> int:
+    """Return how many tiles a convolution has."""
+    return -(-win.positions // tile.BM) * -(-win.width // tile.BN) * win.groups
+
+
+def product(
+    x: DeviceArray,
+    weight: Pairs,
+    bias: DeviceArray | None,
+    residual: DeviceArray | None,
+    out: DeviceArray,
+    win: Windows,
+    relu: bool = False,
+) -> list[Launch]:
+    """Return the launches of a convolution."""
+    if win.positions == 0:
+        return []
+    wide = win.narrow % RUN == 0 and aligned(x)
+    store = 8 if win.width % 8 == 0 and aligned(out, residual) else 1
+    tile = chosen(win, x.machine.multiprocessors)
+    point = win.point and wide
+    kernel = tensor_kernel(tile, wide, store, point, pointer(out))
+    across = -(-win.width // tile.BN) * win.groups
+    numbers = (
+        win.positions, win.h, win.w, win.c_in, win.h_out, win.w_out, win.c_out, win.s_h, win.s_w,
+        win.p_h, win.p_w, win.narrow, win.width, weight.wide, win.depth, weight.deep // 2, across,
+        weight.deep // BK, int(bias is not None), int(residual is not None),
+        0.0 if relu else -np.inf,
+    )  # fmt: skip
+    see = None
+    if not point:
+        see = upload(x.machine, sight(win, RUN if wide else 1, weight.deep))
+    arrays = (x, weight.data, bias, residual, out, see)
+    return [Launch(kernel, blocks(win, tile), (*arrays, *numbers))]

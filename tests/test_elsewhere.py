@@ -42,8 +42,9 @@ def test_every_word_of_the_contract_is_there():
     parts = contract.Backend.__mro__
     words = {name for part in parts for name in vars(part) if not name.startswith("_")}
     for ops in (elsewhere, reference, tinyresnext.ops.backend("cpu")):
-        missing = {name for name in words if not callable(getattr(ops, name, None))}
+        missing = {name for name in words - {"precision"} if not callable(getattr(ops, name, None))}
         assert not missing, ops.__name__
+        assert ops.precision == "float32"
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -63,7 +64,7 @@ def test_inference(name):
 def on_another_device(monkeypatch):
     """Let the device ``cpu`` be the one elsewhere."""
     for module in (train, verify):
-        monkeypatch.setattr(module, "backend", lambda device: elsewhere)
+        monkeypatch.setattr(module, "backend", lambda device, precision="float32": elsewhere)
 
 
 def trained(folder, ops_of, **changes):
@@ -142,7 +143,7 @@ def test_bench(monkeypatch):
     from tinyresnext.network.spec import variants
 
     monkeypatch.setattr(variants, "VARIANTS", {"small": small.SPEC})
-    monkeypatch.setattr(module, "backend", lambda device: elsewhere)
+    monkeypatch.setattr(module, "backend", lambda device, precision="float32": elsewhere)
     report = bench(["small"], [2], [32], None, 1, every_layer=True)
     assert report["models"][0]["batch"] == 2
     assert report["layers"]

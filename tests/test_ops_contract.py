@@ -307,7 +307,7 @@ def test_the_reference_has_every_op_and_every_gradient_but_that_of_constants():
 def test_the_cpu_backend_lists_what_it_has():
     gradients = {f"{name}_backward" for name in shapes.OPS}
     words = PLACEMENT | UPDATES | MACHINE | KERNELS
-    assert set(cpu.__all__) == set(shapes.OPS) | gradients | words | {"Packed"}
+    assert set(cpu.__all__) == set(shapes.OPS) | gradients | words | {"Packed", "precision"}
 
 
 def test_every_op_and_every_gradient_can_be_bound(ops):

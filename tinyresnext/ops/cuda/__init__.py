@@ -4,7 +4,7 @@
 words are plain functions of arrays, since an array knows the machine that it is on; a module is
 imported when one of its words is first used, and `MODULES` says which module has which word. All
 memory is contiguous, and float32; the words of inference also take activations in float16, which
-they add up in float32 (`words.llvm`), convolutions on tensor cores (`conv.tensor`). All sums are
+they add up in float32 (`words.llvm`), convolutions on tensor cores (`tensor`). All sums are
 taken in a fixed order, so results are the same bits in every run; convolutions split theirs by the
 number of multiprocessors. Read `runtime` first, then `elementwise`.
 """
@@ -50,8 +50,8 @@ MODULES = {
     "mean_pool_backward": "pool.mean",
     "linear": "linear",
     "linear_backward": "linear",
-    "softmax": "head",
-    "softmax_backward": "head",
+    "softmax": "loss.head",
+    "softmax_backward": "loss.head",
     "softmax_cross_entropy": "loss.softmax",
     "softmax_cross_entropy_backward": "loss.softmax",
     "binary_cross_entropy": "loss.binary",

@@ -15,12 +15,12 @@ from ..elementwise import copied
 from ..runtime.arrays import EITHER, DeviceArray, check, empty, not_narrow, same_type, scratch
 from ..runtime.call import Call
 from ..runtime.machine import Launch
+from ..tensor.pairs import Pairs, pairs
+from ..tensor.product import product as tensor_product
 from .gemm import product
 from .grouped import direct, suits
 from .interlaced import join, parts_shape, split
 from .pack import Columns, Room, Slabs, Source, columns, forward, slabs
-from .tensor import Pairs, pairs
-from .tensor import product as tensor_product
 from .windows import Windows, windows
 
 Layout = Columns | Slabs | Pairs

@@ -1,5 +1,5 @@
-"""The losses of training, and their gradients: cross entropy of a softmax, and of sigmoids.
+"""The softmax, the losses of training, and the gradients of all of these.
 
-A warp has one sample; its threads share the classes, as in a softmax. Read `labels` (what both
-share), then `softmax` and `binary`.
+A warp has one sample; its threads share the classes, as in a softmax (`head`). Read `labels` (what
+both share), then `softmax` and `binary`.
 """

@@ -9,12 +9,12 @@ from typing import Any
 
 from numba import cuda
 
-from ..head import THREADS
 from ..runtime.arrays import DeviceArray, check, empty, empty_like, scratch
 from ..runtime.call import Call
 from ..runtime.kernel import Kernel, float32, floats, int32
 from ..runtime.machine import Launch
 from ..words import warp_sum
+from .head import THREADS
 from .labels import mean_kernel, placed
 
 # --- kernels --------------------------------------------------------------------------------------

@@ -12,10 +12,10 @@ import numpy as np
 from numba import cuda
 
 from ... import shapes
-from ..head import THREADS
 from ..runtime.arrays import DeviceArray, check, upload
 from ..runtime.kernel import Kernel, float32, floats, int32
 from ..words import warp_sum
+from .head import THREADS
 
 
 @cache

@@ -9,13 +9,13 @@ from typing import Any
 
 from numba import cuda
 
-from ..head import LOWEST, THREADS, softmax_kernel
 from ..runtime.arrays import DeviceArray, check, empty, empty_like, scratch
 from ..runtime.call import Call
 from ..runtime.kernel import Kernel, float32, floats, int32
 from ..runtime.machine import Launch
 from ..words import warp_larger, warp_sum
 from ..words.whole import quotient
+from .head import LOWEST, THREADS, softmax_kernel
 from .labels import mean_kernel, placed
 
 # --- kernels --------------------------------------------------------------------------------------

@@ -12,12 +12,12 @@ from functools import cache
 
 from numba import cuda
 
-from .. import shapes
-from .runtime.arrays import DeviceArray, check, empty, empty_like
-from .runtime.call import Call
-from .runtime.kernel import Kernel, float32, floats, int32
-from .runtime.machine import Launch
-from .words import warp_larger, warp_sum
+from ... import shapes
+from ..runtime.arrays import DeviceArray, check, empty, empty_like
+from ..runtime.call import Call
+from ..runtime.kernel import Kernel, float32, floats, int32
+from ..runtime.machine import Launch
+from ..words import warp_larger, warp_sum
 
 THREADS = 32  # of a block: one warp
 LOWEST = float("-inf")

@@ -1,15 +1,15 @@
 """A convolution in float16 as a matrix product on tensor cores, with float32 sums.
 
-It is the product of `gemm`, and its left matrix is not written down either. What differs is who
-multiplies: a warp computes ``WM`` x 32 sums by instructions that take 16 x 16 values of the left
-matrix and 16 x 8 of the right one (`words.tensor`). Both lie in shared memory in pairs, two
+It is the product of `conv.gemm`, and its left matrix is not written down either. What differs is
+who multiplies: a warp computes ``WM`` x 32 sums by instructions that take 16 x 16 values of the
+left matrix and 16 x 8 of the right one (`words.tensor`). Both lie in shared memory in pairs, two
 neighbouring depths in a word, as the instruction takes them; rows of the left slice begin 20 words
 apart and those of the right one 8 words more than a multiple of 32, so that the 32 words that a
 warp loads at once lie in 32 banks.
 
 A thread's sums of one instruction are two neighbouring columns. Columns are dealt to the four
 instructions of a group of 32 so that a thread's eight columns are neighbours, which it stores at
-once (`column_of`); only `pairs_kernel`, which lays the weight out, has to know.
+once (`pairs.column_of`); only what lays the weight out has to know.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import cuda
 
+from ..conv.windows import Windows, aligned, sight
 from ..runtime.arrays import DeviceArray, upload
 from ..runtime.kernel import (
     Kernel,
-    ending,
     float32,
     floats,
     halves,
@@ -48,15 +48,11 @@ from ..words import (
     typed,
 )
 from ..words.tensor import load_pair, multiply
-from .pack import Room, Source
-from .windows import Windows, aligned, sight
+from .pairs import BK, GROUP, Pairs
 
-BK = 32  # depths of a slice: two instructions
 RUN = 8  # values that are copied at once
 PITCH = BK // 2 + 4  # words of a row of the left slice
-GROUP = 32  # columns of a warp
 OUTSIDE = -(2**30)  # a line that is in no image, whatever tap is added
-THREADS = 256  # of a block that lays a weight out
 
 
 class Tile(NamedTuple):
@@ -77,52 +73,7 @@ TILES = {
 }
 
 
-class Pairs(NamedTuple):
-    """For each group a matrix ``[deep / 2, wide, 2]`` of float16, filled up with zeros."""
-
-    data: DeviceArray
-    deep: int
-    wide: int
-
-
-def column_of(place: int) -> int:
-    """Return which of 32 columns stands at a place of the packed weight.
-
-    Instruction ``j`` of four has the places ``8 j + g``, and gives columns ``2 t`` and ``2 t + 1``
-    of its eight to thread t of four, which is to have the columns ``8 t`` to ``8 t + 7``.
-    """
-    j, g = divmod(place, 8)
-    return 8 * (g // 2) + 2 * j + g % 2
-
-
 # --- kernels --------------------------------------------------------------------------------------
-
-
-@cache
-def pairs_kernel(kind: Any = floats) -> Kernel:
-    """Return the kernel of `Pairs`: a thread for each pair. ``kind`` is the type of the weight."""
-
-    def run(
-        weight, taps, out, size, count, channels, width, half, wide, s_group, s_filter, s_channel
-    ):
-        i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
-        if i < size:
-            row, place = uint32(i) // uint32(wide), uint32(i) % uint32(wide)
-            group, pair = int32(uint32(row) // uint32(half)), int32(uint32(row) % uint32(half))
-            g, j = uint32(place) % uint32(8), uint32(uint32(place) % uint32(32)) // uint32(8)
-            o = int32(uint32(place) // uint32(32) * uint32(32))
-            o = int32(o + uint32(g) // uint32(2) * uint32(8) + j * uint32(2) + g % uint32(2))
-            for q in range(2):
-                k = int32(int32(pair * 2) + q)
-                tap, c = uint32(k) // uint32(channels), int32(uint32(k) % uint32(channels))
-                value = float32(0)
-                if tap < uint32(count) and o < width:
-                    at = int32(group * s_group + o * s_filter + c * s_channel + taps[int32(tap)])
-                    value = get(weight, at)
-                put(out, int32(int32(i * 2) + q), value)
-
-    parameters = (kind, ints, halves, *[int32] * 9)
-    return Kernel(f"pack_pairs{ending(kind)}", run, parameters, THREADS)
 
 
 @cache
@@ -130,8 +81,8 @@ def tensor_kernel(tile: Tile, WIDE: bool, STORE: int, POINT: bool, to: Any = hal
     """Return the kernel for one shape of tile.
 
     ``WIDE`` says whether eight channels are copied at once, or each value alone; ``STORE`` how many
-    values of the result are stored at once, 8 or 1; ``POINT`` is as in `gemm`, and ``to`` the type
-    of the result.
+    values of the result are stored at once, 8 or 1; ``POINT`` is as in `conv.gemm`, and ``to`` the
+    type of the result.
     """
     BM, BN, WM = tile
     WARPS_N, ROWS = BN // GROUP, WM // 16
@@ -275,22 +226,6 @@ def tensor_kernel(tile: Tile, WIDE: bool, STORE: int, POINT: bool, to: Any = hal
 
 
 # --- launchers ------------------------------------------------------------------------------------
-
-
-def pairs(
-    weight: DeviceArray, source: Source, win: Windows, memory: Room
-) -> tuple[Pairs, list[Launch]]:
-    """Return the matrices of a convolution, and the launches that fill them from ``weight``."""
-    deep, wide = -(-win.depth // BK) * BK, -(-win.width // GROUP) * GROUP
-    data = memory(weight.machine, (win.groups, deep // 2, wide, 2), np.float16)
-    made = Pairs(data, deep, wide)
-    size = data.size // 2
-    numbers = (
-        size, len(source.taps), win.narrow, win.width, deep // 2, wide,
-        source.s_group, source.s_filter, source.s_channel,
-    )  # fmt: skip
-    arrays = (weight, upload(weight.machine, np.array(source.taps, np.int32)), data)
-    return made, [Launch(pairs_kernel(pointer(weight)), -(-size // THREADS), (*arrays, *numbers))]
 
 
 def chosen(win: Windows, processors: int) -> Tile:

@@ -450,7 +450,7 @@ def test_what_is_computed_in_float32_only_is_refused(half):
     for call in (
         lambda: half.conv2d(x, weight, padding=2, dilation=2),
         lambda: half.blur_pool(x, stride=2),
-        lambda: half.excite(x, x),
+        lambda: half.excite(x, up(half, np.ones((1, 1, 1, 8), np.float32))),
         lambda: half.relu_backward(x, x, x),
     ):
         with pytest.raises(DeviceError, match="is computed in float32 only"):

@@ -181,6 +181,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", SMALL)
 def test_every_rung_agrees_with_the_definition(ladder, benchmarks, which):
     for shape in SMALL[which]:

@@ -107,9 +107,13 @@ def test_the_recorded_network_is_the_one_that_predicts(bundled, chelsea):
 
 
 def without(model: Model, x: np.ndarray, block: str, term: int) -> np.ndarray:
-    """Return the logits of `forward` without a term: its weights, shift or shortcut are zero."""
+    """Return the logits of `forward` without a term: its weights, shift or shortcut are zero.
+
+    What squeeze and excitation multiplies by stays that of the whole block.
+    """
     params, paths = dict(model.params), model.spec.cardinality
     seen: dict[str, np.ndarray] = {}
+    excitation = model.trace(x[None]).get(f"{block}.se.fc2")
     if term < paths:
         weight = params[f"{block}.conv3.weight"].copy()
         d = weight.shape[1] // paths
@@ -123,7 +127,11 @@ def without(model: Model, x: np.ndarray, block: str, term: int) -> np.ndarray:
 
     def at(name, value):
         seen[name] = value
-        return seen[f"{block}.bn3"] if name == f"{block}.add" and term == paths + 1 else value
+        if name == f"{block}.se.fc2":
+            return excitation
+        if name == f"{block}.add" and term == paths + 1:
+            return seen.get(f"{block}.se", seen[f"{block}.bn3"])
+        return value
 
     return forward(params, model.spec, x[None], reference, at=at)[0]
 

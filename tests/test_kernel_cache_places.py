@@ -217,14 +217,19 @@ def test_no_home(monkeypatch):
 @pytest.mark.parametrize(
     "gone",
     [
-        "caching.NullCache",
-        "ccallback.CFunc",
         "compiler.CompileResult",
-        "compiler.CompileResult._rebuild",
-        "compiler.CompileResult._reduce",
-        "bytecode.FunctionIdentity",
         "registry.cpu_target",
-        "sigutils.normalize_signature",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in (
+                "caching.NullCache",
+                "ccallback.CFunc",
+                "compiler.CompileResult._rebuild",
+                "compiler.CompileResult._reduce",
+                "bytecode.FunctionIdentity",
+                "sigutils.normalize_signature",
+            )
+        ),
     ],
 )
 def test_another_numba(home, gone):

@@ -173,18 +173,17 @@ def damage(tmp_path: Path, good: bytes, seed: int, count: int) -> dict[str, int]
     return found
 
 
-def test_2000_damages(tmp_path, good):
-    found = damage(tmp_path, good, seed=0, count=2000)
-    assert (
-        found["same"] < 500
-    )  # damage to bytes that mean nothing: gaps before aligned data, hints to writers
-    assert min(found[name] for name in ("IntegrityError", "FormatError", "ShapeError")) > 50
-    assert found["UnsafeError"] > 5
+def test_600_damages(tmp_path, good):
+    found = damage(tmp_path, good, seed=0, count=600)
+    # damage to bytes that mean nothing: gaps before aligned data, hints to writers
+    assert found["same"] < 150
+    assert min(found[name] for name in ("IntegrityError", "FormatError", "ShapeError")) > 15
+    assert found["UnsafeError"] > 0
 
 
-def test_1000_damages_in_half_precision(tmp_path, narrow):
-    found = damage(tmp_path, narrow, seed=2, count=1000)
-    assert min(found[name] for name in ("IntegrityError", "FormatError", "ShapeError")) > 25
+def test_300_damages_in_half_precision(tmp_path, narrow):
+    found = damage(tmp_path, narrow, seed=2, count=300)
+    assert min(found[name] for name in ("IntegrityError", "FormatError", "ShapeError")) > 3
 
 
 @pytest.mark.slow

@@ -110,8 +110,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
             present(path)  # again: it may have taken hours
+            if sys.platform == "win32":
+                lock = _let_go(lock)  # what is open cannot get another name there
+            os.replace(temporary, target)  # held until then, so nobody takes it for left over
             lock = _let_go(lock)
-            os.replace(temporary, target)
         except OSError as error:
             raise _cannot_write(path, error) from error
     except BaseException:

@@ -105,7 +105,7 @@ def three(ops, case: Conv):
 
 
 @on_device
-@pytest.mark.parametrize("case", CONVS, ids=ident)
+@pytest.mark.parametrize("case", [case for case in CONVS if case.dilation == 1], ids=ident)
 def test_conv2d(half, case: Conv):
     assert inside(*three(half, case))
 

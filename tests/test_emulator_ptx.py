@@ -13,6 +13,7 @@ from planted import RIGHT, THREADS, WRONG, kernel, reversed_in_warps, unknown
 from tinyresnext.emulator import KernelFault, check
 from tinyresnext.emulator.fibers import FiberMachine
 from tinyresnext.emulator.ptx import PtxMachine
+from tinyresnext.emulator.ptx.source.arithmetic import permute
 from tinyresnext.errors import DeviceError
 from tinyresnext.ops.cuda.runtime.arrays import download, empty, upload
 from tinyresnext.ops.cuda.runtime.kernel import Kernel, float32, floats, int32
@@ -202,3 +203,22 @@ def test_both_engines_compute_the_same():
 
     made = run(PtxMachine(), mixed)
     assert np.array_equal(made, run(FiberMachine(), mixed))
+
+
+def test_bytes_are_permuted_as_the_isa_says():
+    """The general mode of ``prmt``, with Python's own bytes."""
+    rng = np.random.default_rng(0)
+    low, high = rng.integers(0, 2**32, (2, 200), dtype=np.uint32)
+    selectors = [*rng.integers(0, 2**16, 200, dtype=np.uint32), np.uint32(4180)]
+    for selector in selectors:
+        found = permute(low, high, selector)
+        for a, b, one in zip(low.tolist()[:20], high.tolist(), found.tolist(), strict=False):
+            eight = a.to_bytes(4, "little") + b.to_bytes(4, "little")
+            digits = [int(selector) >> 4 * place & 15 for place in range(4)]
+            chosen = [eight[digit & 7] for digit in digits]
+            signs = [255 * (byte >> 7) for byte in chosen]
+            wanted = [
+                sign if digit & 8 else byte
+                for digit, byte, sign in zip(digits, chosen, signs, strict=True)
+            ]
+            assert one.to_bytes(4, "little") == bytes(wanted)

@@ -48,6 +48,7 @@ NAMES = {
     "fma_down": arithmetic.fma_down,
     "shift": arithmetic.shift,
     "insert": arithmetic.insert,
+    "permute": arithmetic.permute,
     "divide": arithmetic.divide,
     "remainder": arithmetic.remainder,
     "high": arithmetic.high,

@@ -52,6 +52,24 @@ def insert(field: Any, into: Any, first: Any, length: Any) -> Array:
     return (into & ~mask) | (shift(field, first, True) & mask)
 
 
+def permute(low: Any, high: Any, selector: Any) -> Array:
+    """Return four of the eight bytes of two words: ``prmt`` of the PTX ISA, in its general mode.
+
+    Each hexadecimal digit of the selector, from the last on, chooses a byte: 0 to 3 are those of
+    ``low``, 4 to 7 those of ``high``; 8 more repeats the byte's highest bit in its place.
+    """
+    bytes_of = low.astype(np.uint64) | high.astype(np.uint64) << np.uint64(32)
+    found = np.zeros_like(low)
+    for place in range(4):
+        digit = selector >> np.uint32(4 * place) & np.uint32(15)
+        byte = bytes_of >> ((digit & np.uint32(7)) * np.uint32(8)).astype(np.uint64)
+        byte = byte.astype(np.uint32) & np.uint32(255)
+        sign = np.where(byte & np.uint32(128), np.uint32(255), np.uint32(0))
+        byte = np.where(digit & np.uint32(8), sign, byte)
+        found = found | byte << np.uint32(8 * place)
+    return found
+
+
 def divide(a: Any, b: Any) -> Array:
     """Divide whole numbers towards zero; by zero, the result is all ones, as on a GPU."""
     a, b = np.broadcast_arrays(a, b)

@@ -250,3 +250,7 @@ class Computing:
         values = [self._get(one, ins.type) for one in ins.operands[1:3]]
         counts = [self._get(one, "u32") for one in ins.operands[3:]]
         return self._put(ins.operands[0], ins.type, f"insert({', '.join(values + counts)})")
+
+    def _prmt(self, ins: Instruction) -> list[str]:
+        values = [self._get(one, "u32") for one in ins.operands[1:]]
+        return self._put(ins.operands[0], "u32", f"permute({', '.join(values)})")

@@ -202,6 +202,7 @@ def damages(content: bytes) -> dict[str, bytes]:
     return {name: damaged for name, damaged in made.items() if damaged != content}
 
 
+@pytest.mark.slow
 def test_damaged_files(home):
     use(times(3))
     (path,) = stored(home)

@@ -60,6 +60,7 @@ def _add_finetune(c: argparse.ArgumentParser) -> None:
     add_data(c, "?")
     c.add_argument(
         "--init",
+        "--model",  # as the other commands call it
         dest="model",
         metavar="NAME|FILE",
         help="the model to begin with (the bundled model)",

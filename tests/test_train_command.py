@@ -562,7 +562,15 @@ def test_early_stopping_and_overfitting_as_they_are_typed(run, data):
     assert (code, out, "was not learnt by heart" in err) == (1, "", True)
     code, out, err = run(*words, "--auto-augment", "ra", "--dry-run")
     assert (code, out.splitlines()[-1]) == (0, "dry-run.png"), err
-    Path("dry-run.png").unlink()
+    Path("mine.png").write_bytes(b"a picture")
+    for name, told in (("mine.png", "exists"), ("mine.zip", ".png"), ("no/such.png", "cannot")):
+        code, _, err = run(*words, "--dry-run", name)
+        assert (code, told in err) == (2, True), err
+    assert Path("mine.png").read_bytes() == b"a picture"
+    code, _, err = run(*words, "--dry-run")
+    assert (code, err.count("exists")) == (0, 0), err
+    for name in ("dry-run.png", "mine.png"):
+        Path(name).unlink()
     code, _, err = run("train", "--overfit", "--resume", "run")
     assert (code, "leave out --resume" in err) == (2, True)
     assert sorted(path.name for path in Path().iterdir()) == ["run"]

@@ -19,6 +19,7 @@ from .options import (
     positive,
 )
 from .output.progress import announce_compiling, say
+from .output.tables import target
 from .runs.network import add_network, preprocess_of, spec_of
 from .runs.resume import complete, origin
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from ..data.dataset import Dataset
     from ..inference.model import Model
     from ..training.recipes import Recipe
+
+
+DRAWN = "dry-run.png"  # by `--dry-run`; each draws it anew
 
 
 def add_commands(commands: Commands) -> None:
@@ -111,10 +115,10 @@ def _add_run(c: argparse.ArgumentParser) -> None:
     c.add_argument(
         "--dry-run",
         nargs="?",
-        const="dry-run.png",
-        metavar="FILE",
+        const=DRAWN,
+        metavar="FILE.png",
         help="only say what the run would take, and draw its first images and its learning rate "
-        "(dry-run.png)",
+        f"({DRAWN})",
     )
     add_head(
         c,
@@ -246,10 +250,13 @@ def _recipe_and_data(a: argparse.Namespace) -> tuple[Recipe, Dataset, Dataset | 
     """Return the recipe, the images to train on, and those to evaluate on if there are any."""
     from ..data.open import open_dataset
     from ..data.parts import held_out
+    from ..inference.scores.confusion import named
     from ..ops import backend
     from .runs.recipe import typed_recipe
 
     seed = typed_recipe(a).seed  # this refuses what was typed before any image is read
+    if a.dry_run:
+        target(named(a.dry_run), force=a.dry_run == DRAWN)
     if a.val is not None and a.val_part is not None:
         raise UsageError("--val and --val-part both say which images to validate on; give one")
     threads = backend(a.device).thread_count(a.threads)

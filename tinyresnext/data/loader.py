@@ -62,8 +62,8 @@ class Loader:
         the data set: of large classes, some are left out at random; of small ones, all come several
         times.
     repeats
-        How often an image comes in a row, each time augmented anew (Hoffer et al. 2020); an epoch
-        has as many samples as before, so it leaves images out.
+        How often an image comes in a mini-batch, each time augmented anew (Hoffer et al. 2020). An
+        epoch has as many samples as before, so it leaves images out.
 
     Raises
     ------
@@ -150,10 +150,16 @@ class Loader:
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """Return the numbers of the images in the order of an epoch: int64 [len(dataset)]."""
-        return np.repeat(self._drawn(epoch), self.repeats)[: len(self.dataset)]
+        drawn, n = self._drawn(epoch), len(self.dataset)
+        if self.repeats == 1:
+            return drawn
+        # The same images again and again, so that neighbours, which mixup mixes, are different.
+        few = -(-self.batch // self.repeats)
+        batches = [drawn[few * k : few * (k + 1)] for k in range(-(-n // self.batch))]
+        return np.concatenate([np.resize(images, self.batch) for images in batches])[:n]
 
     def _drawn(self, epoch: int) -> NDArray[np.int64]:
-        """Return the numbers of the images in an order of which each is taken several times."""
+        """Return the numbers of all images, as if each came once."""
         n = len(self.dataset)
         if not self.shuffle:
             return np.arange(n)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ..data.dataset import Dataset
+from ..data.loader import Loader
 from ..errors import ImageError, UsageError
 from ..images.preprocess import Preprocess
 from ..inference.inputs import shapes_that_fit
@@ -39,6 +40,19 @@ class Setting:
     # The broken images that have been reported, so that no epoch reports them again.
     broken: dict[int, ImageError] = field(default_factory=dict)
     broken_in_validation: dict[int, ImageError] = field(default_factory=dict)
+
+    def loader(self, recipe: Recipe, side: int, threads: int = 1) -> Loader:
+        """Return what makes the mini-batches of an epoch whose images have this side."""
+        return Loader(
+            self.dataset,
+            augmented(recipe.augmentation, self.preprocess, self.dataset, side),
+            batch=recipe.batch,
+            seed=recipe.seed,
+            threads=threads,
+            broken=self.broken,
+            balanced=recipe.loss.balance == "sampling",
+            repeats=recipe.augmentation.repeats,
+        )
 
     def decides(self) -> dict[str, str]:
         """Return what must be the same when a run goes on, beside network and recipe."""

@@ -31,7 +31,7 @@ from .record.folder import TrainingFolder
 from .record.log import Stop
 from .record.state import State
 from .run import Run, check_savable
-from .samples.augmentation import augmented, unchanged, usual_preprocess
+from .samples.augmentation import unchanged, usual_preprocess
 from .setting import Setting, check, frozen_parts, headed
 from .trial.overfit import by_heart
 from .trial.preview import preview
@@ -258,17 +258,7 @@ def _loop(run: Run, stop: Stop) -> None:
     state, recipe, setting = run.state, run.state.recipe, run.setting
     loaders = setting.ops.loaders(setting.threads)
     while not state.done:
-        images = augmented(recipe.augmentation, setting.preprocess, setting.dataset, run.side)
-        with Loader(
-            setting.dataset,
-            images,
-            batch=recipe.batch,
-            seed=recipe.seed,
-            threads=loaders,
-            broken=setting.broken,
-            balanced=recipe.loss.balance == "sampling",
-            repeats=recipe.augmentation.repeats,
-        ) as loader:
+        with setting.loader(recipe, run.side, loaders) as loader:
             started = time.perf_counter()
             for x, labels in loader.epoch(state.epoch, first=state.step):
                 run.step(x, labels)

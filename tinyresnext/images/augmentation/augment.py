@@ -237,8 +237,8 @@ class Augment:
         float32 [n, size, size, channels]
         """
         if len(block) and self.policy:
-            changes = policy(self.policy, self.interpolation, self.mean)
-            block = np.stack([vary(image, changes, rng) for image in block])
+            change = policy(self.policy, self.interpolation, self.mean)
+            block = np.stack([vary(image, change, rng) for image in block])
         if len(block) and (self.brightness or self.contrast or self.saturation or self.hue):
             block = np.stack([self._jittered(image, rng) for image in block])
         x = normalise(block, self.preprocess)

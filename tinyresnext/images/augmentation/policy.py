@@ -27,7 +27,8 @@ def policy(name: str, interpolation: str, mean: Sequence[float]) -> Policy:
         "imagenet", "cifar10" (AutoAugment), "ra" (RandAugment), "ta_wide" (TrivialAugment) or
         "augmix", as torchvision has them; "3a" (three augmentations) or a text such as
         "rand-m7-mstd0.5-inc1" (RandAugment), as timm has them.
-    interpolation : {"nearest", "bilinear", "bicubic"}
+    interpolation : str
+        As in `Preprocess`: how images are resampled that a policy moves.
     mean : sequence of float
         The mean colour of each channel, from 0 to 1. timm shows it where a moved image has no
         pixels; torchvision shows black.
@@ -38,7 +39,7 @@ def policy(name: str, interpolation: str, mean: Sequence[float]) -> Policy:
         There is no such policy.
     """
     check_name(name)
-    resample = FILTERS.get(interpolation, Image.Resampling.BILINEAR)
+    resample = FILTERS[interpolation]
     black = How(resample, (0,) * len(mean) if len(mean) > 1 else 0)
     colour = tuple(min(255, round(255 * value)) for value in mean)
     mid = How(resample, colour if len(mean) > 1 else colour[0])
@@ -58,8 +59,8 @@ def policy(name: str, interpolation: str, mean: Sequence[float]) -> Policy:
     return timm.parsed(name, mid)
 
 
-def vary(image: NDArray[np.uint8], policy: Policy, rng: np.random.Generator) -> NDArray[np.uint8]:
+def vary(image: NDArray[np.uint8], change: Policy, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Apply a policy to the pixels of one image, uint8 [h, w, 1 or 3]."""
     grey = image.shape[2] == 1
-    changed = policy(Image.fromarray(image[:, :, 0] if grey else image), rng)
+    changed = change(Image.fromarray(image[:, :, 0] if grey else image), rng)
     return np.asarray(changed).reshape(image.shape)

@@ -17,7 +17,6 @@ from .operations import How, apply
 
 __all__ = ["RandAugment", "ThreeAugment", "parsed"]
 
-_INCREASING = ("posterize", "solarize", "color", "contrast", "brightness", "sharpness")
 _ALL = (
     "autocontrast",
     "equalize",

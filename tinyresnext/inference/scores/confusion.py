@@ -58,7 +58,7 @@ def write(
 
 
 def named(path: str | os.PathLike[str]) -> str:
-    """Return the path as text, if it can name a PNG file; check it before a long evaluation.
+    """Return the path as text, if it can name a PNG file; check it before long work.
 
     Raises
     ------
@@ -67,9 +67,7 @@ def named(path: str | os.PathLike[str]) -> str:
     """
     name = os.fsdecode(path)
     if not name.lower().endswith(".png"):
-        raise UsageError(
-            f"{name!r} does not end in .png; the picture of the confusion matrix is a PNG file"
-        )
+        raise UsageError(f"{name!r} does not end in .png; the picture is a PNG file")
     return name
 
 

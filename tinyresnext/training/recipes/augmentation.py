@@ -52,8 +52,8 @@ class Augmentation:
     erase_with : {"zero", "pixel"}
         What is in the rectangle: zero after normalisation, or noise.
     repeats : int
-        How often an image comes in a row, each time augmented anew (Hoffer et al. 2020). An epoch
-        has as many samples as before, so it sees fewer images.
+        How often an image comes in a mini-batch, each time augmented anew (Hoffer et al. 2020). An
+        epoch has as many samples as before, so it sees fewer images.
     """
 
     crop: str = setting(
@@ -96,7 +96,7 @@ class Augmentation:
         "zero", Choice(("zero", "pixel")), "what is in the rectangle: the mean colour, or noise"
     )
     repeats: int = setting(
-        1, Whole(1, 64), "how often an image comes in a row, each time augmented anew"
+        1, Whole(1, 64), "how often an image comes in a mini-batch, each time augmented anew"
     )
 
     def __post_init__(self) -> None:

@@ -21,6 +21,8 @@ _FAST = Recipe(
     augmentation=Augmentation(crop="pad", padding=4),
 )
 
+_STEPS = Recipe(epochs=100, batch=256, schedule=Schedule(0.1, "step", (0.3, 0.6, 0.9)))
+
 RECIPES: Mapping[str, Recipe] = {
     # train.lua and opts.lua of facebookresearch/ResNeXt: the rate falls with the first epoch e
     # (from 1) for which e / 300 exceeds 0.49 and 0.74, a little before the 150 and 225 of the
@@ -43,13 +45,13 @@ RECIPES: Mapping[str, Recipe] = {
         augmentation=Augmentation(crop="torch7", interpolation="bicubic", jitter=0.4, lighting=0.1),
     ),
     # references/classification of torchvision, as its first ResNeXt weights (IMAGENET1K_V1) were
-    # trained.
-    "torchvision-v1": Recipe(
-        epochs=100, batch=256, schedule=Schedule(0.1, "step", (0.3, 0.6, 0.9))
-    ),
-    # The same, as its second weights (IMAGENET1K_V2) were trained: "How to train state-of-the-art
-    # models using TorchVision's latest primitives", 2021. 8 mini-batches of 128 at once. Its
-    # average moves every 32 steps by 1.1e-3; this decay moves it as far, step by step.
+    # trained; and the schedule imagenet_bs256 of mmpretrain, which is the same.
+    "torchvision-v1": _STEPS,
+    "mmpretrain": _STEPS,
+    # torchvision's second weights (IMAGENET1K_V2): "How to train state-of-the-art models using
+    # TorchVision's latest primitives", 2021, with 8 mini-batches of 128 at once. Two things are
+    # nearly the same: its average moves every 32 steps by 1.1e-3, this one as far step by step; and
+    # there the classifier's bias decays.
     "torchvision-v2": Recipe(
         epochs=600,
         batch=1024,
@@ -59,8 +61,6 @@ RECIPES: Mapping[str, Recipe] = {
         ema=0.999966,
         augmentation=Augmentation(policy="ta_wide", erase=0.1, repeats=4, sides=(176,)),
     ),
-    # mmpretrain's resnext50-32x4d_8xb32_in1k: the schedule of imagenet_bs256.
-    "mmpretrain": Recipe(epochs=100, batch=256, schedule=Schedule(0.1, "step", (0.3, 0.6, 0.9))),
     # Ours, for small images and a short time: one cycle.
     "fast-cifar": _FAST,
     # Ours, as the bundled model was trained.

@@ -11,18 +11,17 @@ import time
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from ...data.loader import Loader
 from ...images.preprocess import Preprocess
 from ...inference.model import Model
-from ...system.writing import replacing
+from ...inference.scores.lettering import Letters
+from ...system.writing import check_writable, replacing
 from ..record import curve
 from ..record import state as states
 from ..record.folder import TrainingFolder
 from ..record.state import State
 from ..run import Run
-from ..samples.augmentation import augmented
 from ..setting import Setting
 from ..weights import size
 
@@ -56,22 +55,14 @@ def preview(start: State, setting: Setting, path: str | os.PathLike[str]) -> Mod
     UsageError
         The picture cannot be written.
     """
+    check_writable(path)
     recipe = start.recipe
     state = states.new(start.spec, recipe, start.values.copy())
     state.run = start.run
     with TemporaryDirectory() as place:
         run = Run(state, setting, TrainingFolder(place))
         try:
-            images = augmented(recipe.augmentation, setting.preprocess, setting.dataset, run.side)
-            with Loader(
-                setting.dataset,
-                images,
-                batch=recipe.batch,
-                seed=recipe.seed,
-                broken=setting.broken,
-                balanced=recipe.loss.balance == "sampling",
-                repeats=recipe.augmentation.repeats,
-            ) as loader:
+            with setting.loader(recipe, run.side) as loader:
                 x, labels = next(loader.epoch(0))
             made = run.model()
             picture = _drawn(run, *run.samples(x, labels))
@@ -100,20 +91,26 @@ def _said(run: Run, seconds: float) -> str:
     parameters = size(spec)
     arrays = 3 + (run.state.average is not None)  # weights, gradients, momentum, average
     memory = run.compute.bytes + 4 * parameters * arrays
-    hours = seconds * steps / 3600
-    how_long = f"{hours:.1f} hours" if hours >= 1 else f"{hours * 60:.1f} minutes"
     lines = [
         f"{spec.name}: {parameters:,} parameters, {len(run.setting.dataset):,} images",
         f"{recipe.epochs} epochs of {run.steps} steps: {steps:,} steps, mini-batches of "
         f"{recipe.batch}, images of {run.side} x {run.side}",
         f"{memory / 2**20:,.0f} MiB for a step and the weights, beside the images",
         f"{seconds * 1e3:.0f} ms for a step on {run.setting.ops.described()} "
-        f"(threads: {run.setting.threads}): about {how_long}, without reading the images and "
-        "without validation",
+        f"(threads: {run.setting.threads}): about {_time(seconds * steps)}, without reading the "
+        "images and without validation",
     ]
-    if recipe.augmentation.sides:
+    if max(recipe.augmentation.sides, default=0) > run.side:
         lines.append("later images are larger, and their steps take longer")
     return "\n".join(lines)
+
+
+def _time(seconds: float) -> str:
+    """Return a time for people: one number and its unit."""
+    for name, unit in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= unit:
+            return f"{seconds / unit:.1f} {name}"
+    return f"{seconds:.0f} seconds"
 
 
 def _drawn(run: Run, x: np.ndarray, rows: np.ndarray) -> Image.Image:
@@ -123,15 +120,17 @@ def _drawn(run: Run, x: np.ndarray, rows: np.ndarray) -> Image.Image:
     across, down = COLUMNS * (TILE + GAP) + GAP, -(-count // COLUMNS) * (TILE + TEXT + GAP)
     sheet = Image.new("RGB", (max(across, schedule.width), schedule.height + down + GAP), "white")
     sheet.paste(schedule, (0, 0))
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    pen, letters = ImageDraw.Draw(sheet), Letters(11)
     for i, image in enumerate(_pixels(x[:count], run.setting.preprocess)):
         left = GAP + i % COLUMNS * (TILE + GAP)
         top = schedule.height + i // COLUMNS * (TILE + TEXT + GAP)
         tile = Image.fromarray(image).resize((TILE, TILE), Image.Resampling.NEAREST)
         sheet.paste(tile, (left, top))
         for line, text in enumerate(_targets(rows[i], run.setting.dataset.classes)):
-            pen.text((left, top + TILE + 12 * line), text, "black", font)
-    pen.text((across - GAP, 12), f"steps in an epoch: {run.steps}", "black", font, "ra")
+            lettered = letters.of(text)
+            at = left, top + TILE + 12 * line
+            pen.text(at, lettered.text, "black", lettered.font)
+    pen.text((across - GAP, 12), f"steps in an epoch: {run.steps}", "black", anchor="ra")
     return sheet
 
 

@@ -164,12 +164,38 @@ def test_what_cannot_be_done_is_said_and_not_taken(hub, changes, says):
         ({"num_classes": 4}, ShapeError, "says 4 classes, and the tensors have 3"),
         ({"label_names": ["a", "b"]}, Exception, "2 labels and the network has 3"),
         ({"label_names": [1, 2, 3]}, FormatError, "--labels FILE"),
+        ({"label_names": "abc"}, FormatError, "--labels FILE"),
         ({"label_names": {"0": "a", "2": "b"}}, FormatError, "without gaps"),
     ],
 )
 def test_refused(hub, changes, error, says):
     with pytest.raises(error, match=says):
         cases.read_checkpoint(hub(**changes))
+
+
+@pytest.mark.parametrize("labels", ["abc", [1, 2, 3], {"0": "a", "2": "b"}])
+def test_labels_that_are_given_stand_for_those_that_cannot_be_read(hub, labels):
+    assert (
+        cases.read_checkpoint(hub(label_names=labels), labels=tuple("xyz")).stored.labels[0] == "x"
+    )
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"architecture": "resnextaa8_8x4d"'])
+def test_a_damaged_config_of_a_folder_that_was_named(hub, text):
+    """It may have named a network with the same tensors, which computes something else."""
+    folder = hub()
+    (folder / "config.json").write_text(text)
+    for path in (folder, folder / "config.json"):
+        with pytest.raises(FormatError, match=r"config\.json is no JSON object"):
+            cases.read_checkpoint(path)
+    assert cases.read_checkpoint(folder / "model.safetensors").stored.spec == TINY
+
+
+def test_numbers_and_licences_of_another_kind_are_named(hub):
+    _, notes = cases.read_checkpoint(hub(prepared(license=["mit"]), num_classes="4"))
+    said = "\n".join(notes)
+    assert "not taken from config.json: num_classes '4'" in said
+    assert "not taken from config.json: license ['mit']" in said
 
 
 def test_a_label_that_cannot_be_shown(hub, tmp_path):

@@ -67,6 +67,15 @@ def test_another_network(convert, name):
     assert found.stored.spec == TINY
 
 
+def test_a_stem_for_small_images_is_not_timms(convert):
+    """Whether it pools leaves no trace, and the name says that it does."""
+    small = replace(TINY, stem="cifar")
+    with pytest.raises(ShapeError, match=r"and the tensors are resnext8_8x4d.*3x3 stem"):
+        convert({"architecture": "resnext8_8x4d"}, small)
+    found = convert({"architecture": "resnext8_8x4d"}, small, stem="pooled")
+    assert found.stored.spec == replace(TINY, stem="pooled")
+
+
 def test_a_blur_pooling_is_known_by_the_name_alone(convert):
     """timm's own names with aa are averages; others, as this one, have the binomial filter."""
     blurred = replace(TINY, blur_pool="binomial")

@@ -16,9 +16,8 @@ from meter import assert_refused, cost
 
 from tinyresnext import Spec
 from tinyresnext.checkpoints.convert import opened_checkpoint
-from tinyresnext.checkpoints.onnx import external
 from tinyresnext.checkpoints.onnx.write import OPSETS, write_onnx
-from tinyresnext.checkpoints.readers import container
+from tinyresnext.checkpoints.readers import container, parts
 from tinyresnext.errors import FormatError, ShapeError, UnsafeError, UsageError, WeightsError
 from tinyresnext.formats.onnx import wire
 from tinyresnext.network.resnext import forward
@@ -271,6 +270,17 @@ def ends_in(*nodes):
     return lambda data: of.in_graph(data, change)
 
 
+def pooled_over(op):
+    """The graph with an operator whose axes are the shape of the image, not all of it known."""
+
+    def change(parts):
+        yield of.node("Shape", ["images"], "axes")
+        yield of.node(op, ["images", "axes"], "mean")
+        yield from (whole for *_, whole in parts)
+
+    return lambda data: of.in_graph(data, change)
+
+
 OTHERS = {
     "dilated": (with_attribute("Conv", "dilations", [2, 2], 2), "Conv.*dilation is 2; expected 1"),
     "stride": (with_attribute("Conv", "strides", [2, 2], 0), "Conv.*stride is 2; expected 1"),
@@ -299,6 +309,8 @@ OTHERS = {
         "branches|no part of it",
     ),
     "max": (replaced("GlobalAveragePool", "GlobalMaxPool"), "GlobalMaxPool"),
+    "unknown axes": (pooled_over("ReduceMean"), r"ReduceMean.*axes is \(None, 1"),
+    "squeezed axes": (pooled_over("Squeeze"), r"Squeeze.*axes is \(None, 1"),
 }
 
 
@@ -334,12 +346,21 @@ def test_versions_whose_meaning_is_not_known(tmp_path, version):
 
 def test_options_that_contradict_the_graph(tmp_path):
     of.onnx_file(tmp_path)
-    for options in ({"stem": "pooled"}, {"arch": replace(of.SMALL, stride_on=1)}):
+    for options in (
+        {"stem": "pooled"},
+        {"arch": replace(of.SMALL, stride_on=1)},
+        {"blur_pool": "average"},
+        {"output_stride": 1},
+    ):
         with pytest.raises(ShapeError, match="the graph computes"):
             read_checkpoint(tmp_path / "made.onnx", **options)
     assert read_checkpoint(tmp_path / "made.onnx", stem="cifar").stored.spec == of.SMALL
     with pytest.raises(UsageError, match="one network"):
         read_checkpoint(tmp_path / "made.onnx", key="model")
+    (tmp_path / "config.json").write_text('{"architecture": "resnextaa8_8x4d"}')
+    of.onnx_file(tmp_path, Spec((1, 1), 8, 4, 3, expansion=1))
+    with pytest.raises(ShapeError, match=r"the graph computes.*no config\.json"):
+        read_checkpoint(tmp_path / "made.onnx")
 
 
 # -- numbers in another file
@@ -411,6 +432,31 @@ def test_places_that_are_not_read(tmp_path, location, error, words):
     assert {str(what) for event, what in events if event == "open"} <= allowed
 
 
+def test_numbers_here_that_are_said_to_lie_elsewhere(tmp_path):
+    """Other programs take those in the file itself, whatever stands in ``external_data``."""
+    data, raw = outside(of.onnx_file(tmp_path))
+    (tmp_path / "w.bin").write_bytes(bytes(8 + len(raw)))
+    marked = of.field(14, 1)
+    assert data.count(marked) == 1
+    (tmp_path / "o.onnx").write_bytes(_in_first_tensor(data, marked, of.field(9, raw)))
+    with pytest.raises(FormatError, match="has numbers here and elsewhere"):
+        read_checkpoint(tmp_path / "o.onnx")
+
+
+def _in_first_tensor(data, old, new):
+    """The model in which one field of its first tensor is another."""
+    taken = []
+
+    def each(parts):
+        for number, value, whole in parts:
+            if number == 5 and not taken:
+                taken.append(value)
+                whole = of.field(5, value.replace(old, new))
+            yield whole
+
+    return of.in_graph(data, each)
+
+
 @pytest.mark.parametrize(
     "more", [{"offset": "-4"}, {"offset": "four"}, {"length": "4"}, {"offset": "9" * 30}]
 )
@@ -433,7 +479,7 @@ def test_the_hubs_cache(tmp_path):
         os.symlink(f"../../blobs/{name[-4:]}", snapshot / name)
     found = read_checkpoint(snapshot / "model.onnx").stored.params
     assert all(found[k].tobytes() == v.tobytes() for k, v in of.stored().params.items())
-    assert not external._allowed(snapshot, tmp_path / "models--a--c" / "blobs" / "x")
+    assert not parts.of_the_cache(snapshot, tmp_path / "models--a--c" / "blobs" / "x")
 
 
 # -- damage

@@ -170,11 +170,13 @@ def test_refused(path, container_, case):
 def test_other_forms_are_refused(path):
     view, _ = quantised((4, 4))
     apart = tf.View(view.storage, 0, (2, 4), (8, 2), quantiser=("per_tensor_affine", 0.1, 0))
+    shared = tf.View(view.storage, 0, (4, 4), (0, 1), quantiser=quantised((4, 4))[0].quantiser)
     row = tf.tensor(np.arange(4.0))
     backwards = tf.View(tf.Storage(np.ones(8), "Double"), 0, (4,), (2,))
     fc = "fc._packed_params._packed_params"
     for state, says in (
         ({"a.weight": apart}, "has gaps between its integers"),
+        ({"a.weight": shared}, "share their integers"),
         ({"a.b": tf.View(view.storage, 0, (4,), (1,)), "c.d": row}, "quantised numbers"),
         ({fc: (view,), "a.b": row}, "is not a weight and a bias"),
         ({fc: (view, None), "fc.weight": row}, "is not a weight and a bias"),

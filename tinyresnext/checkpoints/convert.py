@@ -28,7 +28,7 @@ from .names.schemes import Names, recognise
 from .names.table import TORCHVISION
 from .notes import About, notes
 from .onnx.architecture import agreed
-from .readers import container
+from .readers import container, parts
 from .readers.checkpoint import Look, OnDemand
 
 __all__ = ["Conversion", "opened_checkpoint"]
@@ -125,19 +125,19 @@ def opened_checkpoint(
     with container.opened(path, ema=ema, check=check, key=key) as found:
         beside = carried.understood(found.carried)
         spec, named = _understood(found.shapes, arch, stem, beside, prefix, found.spec)
-        if found.spec is not None:
-            spec = agreed(found.spec, spec)
         said = None
         if beside is None:
-            architecture.refuse_a_part(path)
-            said = config.read(path)
+            parts.refuse_one(path)
+            wanted = path is not named_path
+            said = config.read(path, wanted=wanted, labels=labels is None)
         if said is not None:
-            architecture.check(path, said, spec, arch is not None)
+            architecture.check(path, said, spec, arch is not None, stem is not None)
             if blur_pool is None:
                 blur_pool = architecture.blur_pool(path, said, spec if arch is not None else None)
         spec = _with_head(spec, head, beside)
         spec = spec if blur_pool is None else replace(spec, blur_pool=blur_pool)
         spec = spec if output_stride is None else dilated(spec, output_stride)
+        spec = spec if found.spec is None else agreed(found.spec, spec)
         about = About(arch is not None, stem is not None, beside, said)
         told = notes(found, spec, named, about)
         provenance = {

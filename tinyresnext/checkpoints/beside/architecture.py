@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 
 from ...errors import FormatError, ShapeError, UsageError
 from ...network.spec import VARIANTS, Spec, describe
@@ -16,7 +15,7 @@ from ...system.files import shown
 from .config import Config
 from .folder import CONFIG
 
-__all__ = ["check", "refuse_a_part"]
+__all__ = ["blur_pool", "check"]
 
 # Names of networks: SE, a blur pooling, depth, a d or t for a deep stem and averaged shortcuts,
 # cardinality and width
@@ -24,7 +23,6 @@ _NAME = re.compile(
     r"(?:tv_|gluon_|ig_|ssl_|swsl_|wide_|legacy_)?(se)?res(?:net|next)(aa|blur)?(\d{1,4})([dt]?)"
     r"(?:_(\d{1,4})x(\d{1,4})d|_2)?"
 )
-_PART = re.compile(r"-\d+-of-0*([1-9]\d*)\.\w+")
 # Arguments of timm's networks that change nothing of what is computed, or only what tensors show
 _HARMLESS = {
     "avg_down", "base_width", "block_reduce_first", "cardinality", "channels", "down_kernel_size",
@@ -35,20 +33,9 @@ _HARMLESS = {
 _USUAL = {"global_pool": "avg", "output_stride": 32}
 
 
-def refuse_a_part(path: str | os.PathLike[str]) -> None:
-    """Raise `FormatError` if a file is a part of a checkpoint by its name.
-
-    The first part alone may look like a smaller network.
-    """
-    part = _PART.search(Path(path).name)
-    if part and part[1] != "1":
-        raise FormatError(
-            f"{shown(path)}: by its name this is one of {part[1]} parts of a checkpoint; name the "
-            "index (.index.json) that says what each part has, or their folder"
-        )
-
-
-def check(path: str | os.PathLike[str], config: Config, spec: Spec, given: bool) -> None:
+def check(
+    path: str | os.PathLike[str], config: Config, spec: Spec, given: bool, stem_given: bool
+) -> None:
     """Raise unless the architecture that is named beside a checkpoint is this one.
 
     Parameters
@@ -61,6 +48,8 @@ def check(path: str | os.PathLike[str], config: Config, spec: Spec, given: bool)
         What the tensors are.
     given : bool
         Whether the user has named the architecture, which then counts.
+    stem_given : bool
+        The same of the stem alone.
 
     Raises
     ------
@@ -80,7 +69,8 @@ def check(path: str | os.PathLike[str], config: Config, spec: Spec, given: bool)
         )
     if given:
         return
-    if not _is(spec, named, VARIANTS.get(name)):
+    variant = VARIANTS.get(name)
+    if not _is(spec, named, variant) or not (stem_given or _has_stem(spec, named, variant)):
         raise ShapeError(
             f"{file}: {CONFIG} beside it names the architecture {name!r}, and the tensors are "
             f"{describe(spec)}; if the tensors are right, say --arch NAME, or move the file away "
@@ -138,3 +128,10 @@ def _is(spec: Spec, named: re.Match[str], variant: Spec | None) -> bool:
     same = (spec.depth, spec.cardinality, spec.width) == (layers, *paths)
     same = same and (variant is None or spec.stem_channels == variant.stem_channels)
     return same and (spec.stem == "deep", spec.se_reduction > 0) == (bool(deep), bool(excited))
+
+
+def _has_stem(spec: Spec, named: re.Match[str], variant: Spec | None) -> bool:
+    """Return whether a network has the stem of that name; timm has no 3x3 stem as for CIFAR."""
+    if variant is not None:
+        return spec.stem == variant.stem
+    return spec.stem == "deep" if named[4] else spec.stem in ("imagenet", "caffe")

@@ -72,13 +72,18 @@ class Config(NamedTuple):
         return f"found in {CONFIG}: {', '.join(found)}"
 
 
-def read(path: str | os.PathLike[str]) -> Config | None:
+def read(
+    path: str | os.PathLike[str], *, wanted: bool = False, labels: bool = True
+) -> Config | None:
     """Return what the ``config.json`` beside a checkpoint says, None if there is none of timm's.
+
+    ``wanted``: the user has named it, or its folder. Else it may be a file of another program.
+    ``labels``: whether its labels are needed.
 
     Raises
     ------
     FormatError
-        It cannot be read, or its labels are not names.
+        It is wanted and no JSON object; or its labels are not names.
     UnsafeError
         It is a link that leaves the folder.
     """
@@ -86,6 +91,12 @@ def read(path: str | os.PathLike[str]) -> Config | None:
     if not os.path.isfile(folder / CONFIG):
         return None
     values = _json(of_the_folder(folder, CONFIG))
+    if values is None and wanted:
+        raise FormatError(
+            f"{shown(folder / CONFIG)} is no JSON object of at most {MOST:,} bytes; fetch it "
+            "again, or name the file with the weights"
+        )
+    values = values or {}
     name = values.get("architecture")
     if not isinstance(name, str) or not name:
         return None
@@ -100,27 +111,31 @@ def read(path: str | os.PathLike[str]) -> Config | None:
     classes = both.get("num_classes")
     preprocess, passed_over = _preprocess(inner, arguments)
     licence = inner.get("license")
-    licence = licence if isinstance(licence, str) and len(licence) <= 80 else ""
+    if licence is not None and (type(licence) is not str or len(licence) > 80):
+        licence, passed_over = None, (*passed_over, f"license {_short(licence)}: no name of one")
+    if classes is not None and type(classes) is not int:
+        classes, passed_over = None, (*passed_over, f"num_classes {_short(classes)}: no number")
+    licence = licence or ""
     return Config(
         name,
         arguments,
-        classes if type(classes) is int else None,
-        _labels(both),
+        classes,
+        _labels(both) if labels else None,
         preprocess,
         _LICENCES.get(licence.lower(), licence),
         passed_over,
     )
 
 
-def _json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file, an empty one if it is anything else."""
+def _json(path: Path) -> dict[str, Any] | None:
+    """Return the JSON object in a file, None if it is anything else."""
     with regular(path) as file:
         text = file.read(MOST + 1)
     try:
         found = json.loads(text.decode("utf-8-sig")) if len(text) <= MOST else None
     except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _labels(values: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -133,9 +148,9 @@ def _labels(values: Mapping[str, Any]) -> tuple[str, ...] | None:
                 "the labels with --labels FILE"
             )
         names = [names[str(i)] for i in range(len(names))]
-    if not names or not isinstance(names, list):
+    if not names:
         return None
-    if not all(isinstance(name, str) and name for name in names):
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         raise FormatError(
             f"label_names in {CONFIG} are not all texts; give the labels with --labels FILE"
         )

@@ -24,17 +24,15 @@ __all__ = [
     "DEPTHWISE",
     "FOLDED_EPSILON",
     "KERNEL",
-    "ONES",
     "OTHER_SUM",
     "PATHS",
     "STACKED",
-    "UNIT_VARIANCE",
-    "ZEROS",
     "Layout",
     "Part",
     "Reading",
     "Shape",
     "folded_norm",
+    "identity",
     "is_fixed_sum",
 ]
 
@@ -175,13 +173,18 @@ def folded_norm(norm: str, bias: str) -> dict[str, Part]:
     bias : str
         The key of the convolution's bias.
     """
-    layouts = {
-        "weight": ONES,
-        "running_mean": ZEROS,
-        "running_var": UNIT_VARIANCE,
-        "bias": AS_IT_IS,
-    }
-    return {f"{norm}.{field}": ((bias,), layout) for field, layout in layouts.items()}
+    fields = ("weight", "running_mean", "running_var", "bias")
+    layouts = (*CONSTANTS, AS_IT_IS)
+    return {f"{norm}.{f}": ((bias,), layout) for f, layout in zip(fields, layouts, strict=True)}
+
+
+def identity(eps: float) -> tuple[float, float, float]:
+    """Return scale, mean and variance of a norm that only adds its shift.
+
+    Of a norm that is folded into the convolution before it, only a shift is left: the convolution's
+    bias. With `FOLDED_EPSILON`, a power of two, the variance and the epsilon sum to exactly 1.
+    """
+    return 1.0, 0.0, 1.0 - eps
 
 
 def _rank(shape: Shape, rank: int) -> Shape:
@@ -197,13 +200,8 @@ def _constant(value: float) -> Callable[[Sequence[NDArray]], NDArray]:
 
 
 AS_IT_IS = Layout(_only_shape, _only)
-# Of a norm that is folded into the convolution before it, only a shift is left: the convolution's
-# bias. With an epsilon of `FOLDED_EPSILON`, which is a power of two, the norm with these statistics
-# is exactly the identity with that shift.
 FOLDED_EPSILON = 2.0**-17
-ONES, ZEROS = Layout(_only_shape, _constant(1)), Layout(_only_shape, _constant(0))
-UNIT_VARIANCE = Layout(_only_shape, _constant(1 - FOLDED_EPSILON))
-CONSTANTS = (ONES, ZEROS, UNIT_VARIANCE)
+CONSTANTS = tuple(Layout(_only_shape, _constant(value)) for value in identity(FOLDED_EPSILON))
 KERNEL = Layout(_kernel_shape, _kernel)  # Keras' convolutions: [k_h, k_w, c_in, c_out]
 DENSE = Layout(_dense_shape, _dense)  # Keras' classifier: [c_in, c_out]
 DENSE_1X1 = Layout(_dense_1x1_shape, _dense_1x1)  # the same, of a 1x1 convolution

@@ -98,8 +98,9 @@ def agreed(graph: Spec, spec: Spec) -> Spec:
     if not _alike(spec, graph):
         raise ShapeError(
             f"the graph computes {describe(graph)}, with a stride on convolution {graph.stride_on} "
-            f"of a block; expected {describe(spec)}, with a stride on {spec.stride_on}; name no "
-            "architecture and no stem"
+            f"of a block; expected {describe(spec)}, with a stride on {spec.stride_on}; the graph "
+            "says all of this, so say none of it: no architecture, stem, blur pooling or output "
+            "stride, and no config.json beside it that names another network"
         )
     return spec
 

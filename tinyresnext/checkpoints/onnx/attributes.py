@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...errors import FormatError
 from ...formats.onnx.model import Node
 
-__all__ = ["Attributes", "padding", "same"]
+__all__ = ["Attributes", "over_the_map", "padding", "same"]
 
 
 class Attributes:
@@ -71,6 +71,13 @@ def same(attributes: Attributes, name: str, default: int) -> int:
             f"{attributes.node}: {name} is {values}; expected the same number for both axes"
         )
     return values[0]
+
+
+def over_the_map(node: Node, axes: tuple) -> None:
+    """Raise `FormatError` unless axes of a map are height and width; one may be unknown, None."""
+    known = all(type(axis) is int and -4 <= axis < 4 for axis in axes)
+    if not known or sorted(axis % 4 for axis in axes) != [2, 3]:
+        raise FormatError(f"{node}: axes is {axes!s:.80}; expected [2, 3], height and width")
 
 
 def padding(attributes: Attributes, size: int, stride: int, dilation: int) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from ...errors import FormatError
 from ...formats.onnx.model import Node
 from ...formats.onnx.tensor import DATA_TYPES, Tensor, integers, stored_pieces
-from .attributes import Attributes
+from .attributes import Attributes, over_the_map
 from .values import Constant, Reading, Value, Zeros
 
 __all__ = ["OPERATORS", "whole_numbers"]
@@ -182,8 +182,7 @@ def squeeze(reading: Reading, node: Node) -> Value | Constant:
         axes = whole_numbers(reading, node, 1)
     if isinstance(reading.get(node, 0), (tuple, Tensor)):
         return whole_numbers(reading, node, 0)
-    if sorted(axis % 4 for axis in axes) != [2, 3]:
-        raise FormatError(f"{node}: axes is {axes!s:.80}; expected [2, 3], height and width")
+    over_the_map(node, axes)
     return _row(reading, node, reading.value(node, 0))
 
 

@@ -17,6 +17,7 @@ from typing import BinaryIO
 from ...errors import FormatError, UnsafeError
 from ...formats.onnx.tensor import Tensor
 from ...system.files import regular
+from ..readers.parts import of_the_cache
 
 __all__ = ["Beside"]
 
@@ -72,7 +73,8 @@ class Beside:
                 "beside the model under this name"
             )
         to = Path(os.path.realpath(path))
-        if not _allowed(Path(os.path.realpath(self._folder)), to):
+        folder = Path(os.path.realpath(self._folder))
+        if not to.is_relative_to(folder) and not of_the_cache(folder, to):
             raise UnsafeError(
                 f"{name[:80]!a} is a link that leads out of the model's folder; put the file there"
             )
@@ -81,14 +83,6 @@ class Beside:
             raise UnsafeError(f"{shown} says that its numbers lie in the model file itself")
         self.files[name] = file
         return file
-
-
-def _allowed(folder: Path, file: Path) -> bool:
-    """Return whether a file without links is in a folder, or among the blobs of its snapshot."""
-    if file.is_relative_to(folder):
-        return True
-    repository = folder.parent.parent
-    return folder.parent.name == "snapshots" and file.parent == repository / "blobs"
 
 
 def _digits(text: str, what: str, shown: str) -> int:

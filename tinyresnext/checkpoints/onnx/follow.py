@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ...errors import FormatError, ShapeError
 from ...formats.onnx.tensor import Tensor
+from ..names.layouts import identity
 from .steps import Graph
 from .values import Constant, Step, Value, Zeros
 
@@ -99,7 +100,8 @@ class Follow:
                 self._take(step, name, found)
             return step.out
         self.folded += 1
-        self.parts |= {scale: Part(1.0), mean: Part(0.0), var: Part(1.0 - eps)}
+        fixed = zip((scale, mean, var), identity(eps), strict=True)
+        self.parts |= {name: Part(value) for name, value in fixed}
         self._take(conv, shift, Zeros(self._shapes[shift]) if bias is None else bias)
         return x
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from ...errors import FormatError
 from ...formats.onnx.model import Node
 from ...formats.onnx.tensor import Tensor
-from .attributes import Attributes, padding, same
+from .attributes import Attributes, over_the_map, padding, same
 from .constants import whole_numbers
 from .values import Constant, Dims, Reading, Value
 
@@ -160,8 +160,7 @@ def reduce_mean(reading: Reading, node: Node) -> Value:
     a.done()
     if len(node.inputs) > 1 and node.inputs[1]:
         axes = whole_numbers(reading, node, 1)
-    if sorted(axis % 4 if -4 <= axis < 4 else axis for axis in axes) != [2, 3]:
-        raise FormatError(f"{node}: axes is {axes}; expected [2, 3], height and width")
+    over_the_map(node, axes)
     return reading.step("mean_pool", node, (x,), (*x.shape[:2], 1, 1) if keep else x.shape[:2])
 
 

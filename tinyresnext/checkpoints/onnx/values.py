@@ -73,8 +73,8 @@ class Step:
 class Reading:
     """A graph half read: what each name stands for so far."""
 
-    def __init__(self, source: Source, tensors: dict[str, Tensor], opset: int) -> None:
-        self.source, self.opset = source, opset
+    def __init__(self, source: Source, tensors: dict[str, Tensor]) -> None:
+        self.source = source
         self.names: dict[str, Value | Constant] = dict(tensors)
         self.steps: list[Step] = []
 

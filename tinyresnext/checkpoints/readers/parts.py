@@ -21,14 +21,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ...errors import FormatError, UnsafeError
+from ...system.files import shown
 from .checkpoint import Listed, Stored, checked_name
 from .safetensors import json_object
 
-__all__ = ["described", "inside", "joined", "of_the_folder"]
+__all__ = ["described", "inside", "joined", "of_the_cache", "of_the_folder", "refuse_one"]
 
 MOST_INDEX = 2 << 20  # bytes; 20,000 tensors with long names have less
 MOST_PARTS = 128  # each of them stays open
-_PART = re.compile(r"-\d{5}-of-(\d{5})\.\w+\Z", re.ASCII)
+_PART = re.compile(r"-\d{1,6}-of-(\d{1,6})\.\w+", re.ASCII)
 
 
 def described(file: BinaryIO) -> dict[str, str] | None:
@@ -82,6 +83,19 @@ def inside(folder: Path, index: dict[str, str]) -> list[Path]:
     return paths
 
 
+def refuse_one(path: str | os.PathLike[str]) -> None:
+    """Raise `FormatError` if a file is one part of several by its name.
+
+    The first part alone may look like a smaller network.
+    """
+    match = _PART.search(Path(path).name)
+    if match and int(match[1]) > 1:
+        raise FormatError(
+            f"{shown(path)}: by its name this is one of {int(match[1])} parts of a checkpoint; "
+            "name the index (.index.json) that says what each part has, or their folder"
+        )
+
+
 def of_the_folder(folder: Path, name: str) -> Path:
     """Return the path of a file of a folder.
 
@@ -111,13 +125,19 @@ def of_the_folder(folder: Path, name: str) -> Path:
 def _stays(folder: Path, path: Path) -> bool:
     """Return whether a link ends in its folder, or where the Hub's cache keeps the files."""
     here, to = Path(os.path.realpath(folder)), Path(os.path.realpath(path))
-    if to.parent == here:
-        return True
-    repository = here.parent.parent
-    if here.parent.name != "snapshots" or "--" not in repository.name:
+    return to.parent == here or of_the_cache(here, to)
+
+
+def of_the_cache(folder: Path, file: Path) -> bool:
+    """Return whether a file lies where the Hub's cache keeps those of a snapshot.
+
+    Both paths have no links in them.
+    """
+    repository = folder.parent.parent
+    if folder.parent.name != "snapshots" or "--" not in repository.name:
         return False
     shared = repository.parent / "blobs"
-    return to.parent == repository / "blobs" or (to.parent.parent == shared and shared.is_dir())
+    return file.parent == repository / "blobs" or (file.parent.parent == shared and shared.is_dir())
 
 
 def joined(index: dict[str, str], found: Sequence[Listed]) -> Listed:

@@ -136,7 +136,9 @@ def _pair(source: Source, entry: Field) -> tuple[str, str]:
 def _judge(tensor: Tensor, sizes: dict[int, int], elsewhere: bool) -> None:
     """Raise `FormatError` unless the numbers lie in one place and are as many as the shape says."""
     shown = f"{tensor.name!a:.80}"
-    if elsewhere and (sizes or "location" not in tensor.external):
+    if bool(tensor.external) != elsewhere or (
+        elsewhere and (sizes or "location" not in tensor.external)
+    ):
         raise FormatError(f"{shown} has numbers here and elsewhere, or does not say where")
     if len(sizes) > 1:
         raise FormatError(f"{shown} has its numbers in two fields; save the model again")

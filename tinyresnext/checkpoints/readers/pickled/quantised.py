@@ -75,12 +75,17 @@ def dequantised(
     Raises
     ------
     FormatError
-        The integers are not dense, so it is not known which channel each belongs to.
+        The integers have gaps or are those of several channels, so it is not known which channel
+        each belongs to.
     """
     if found.stride is not None and not is_dense(found.shape, found.stride):
         raise FormatError("a quantised tensor has gaps between its integers; save it contiguous")
     axis = quantiser.axis
     step, count = (1, 1) if axis is None else (tensor.stride[axis], tensor.size[axis])
+    if step == 0 and count > 1:
+        raise FormatError(
+            "the channels of a quantised tensor share their integers; save it contiguous"
+        )
 
     def pieces() -> Iterator[memoryview]:
         scales, points = _rows(quantiser, place)

@@ -18,7 +18,9 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 from sphinx.application import Sphinx
+from sphinx.util import logging
 
+LOGGER = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[1]
 NAMED = re.compile(r"([\w./-]+\.py)(?:::(\w+(?:\.\w+)?))?")
 
@@ -29,30 +31,42 @@ def found(path: str) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def line(file: Path, name: str | None) -> int:
-    """Return the line on which a function, class, method or value of a module begins, or 1."""
+def defined(node: ast.stmt) -> set[str]:
+    """Return the names that a statement defines: of a function, of a class, or of values."""
+    targets = [*getattr(node, "targets", ()), *filter(None, [getattr(node, "target", None)])]
+    parts = [part for target in targets for part in ast.walk(target)]
+    return {getattr(node, "name", ""), *(part.id for part in parts if isinstance(part, ast.Name))}
+
+
+def line(file: Path, name: str | None) -> int | None:
+    """Return the line on which a function, class, method or value begins; None if it is not there.
+
+    Without a name it is the first line of the file.
+    """
     body: list[ast.stmt] = ast.parse(file.read_text("utf-8")).body
     at = 1
-    for part in (name or "").split("."):
-        for node in body:
-            targets = [getattr(one, "id", "") for one in getattr(node, "targets", [])]
-            targets.append(getattr(getattr(node, "target", None), "id", ""))
-            if part and part in (getattr(node, "name", ""), *targets):
-                at, body = node.lineno, getattr(node, "body", [])
-                break
+    for part in name.split(".") if name else ():
+        node = next((node for node in body if part in defined(node)), None)
+        if node is None:
+            return None
+        at, body = node.lineno, getattr(node, "body", [])
     return at
 
 
 def link(app: Sphinx, doctree: nodes.document, docname: str) -> None:
-    """Replace the names of code in a page by links."""
+    """Replace the names of code in a page by links, and warn of one that is not in its file."""
     for node in list(doctree.findall(nodes.literal)):
         named = NAMED.fullmatch(node.astext())
         file = found(named[1]) if named else None
         if named is None or file is None or app.builder.format != "html":
             continue
+        at = line(file, named[2])
+        if at is None:
+            LOGGER.warning("%s does not define %s", named[1], named[2], location=node)
+            continue
         page = f"code/{file.relative_to(ROOT).as_posix()}"
         app.env.metadata[docname].setdefault("code", set()).add(page)
-        target = app.builder.get_relative_uri(docname, page) + f"#line-{line(file, named[2])}"
+        target = app.builder.get_relative_uri(docname, page) + f"#line-{at}"
         reference = nodes.reference("", "", refuri=target)
         node.replace_self(reference)
         reference += node

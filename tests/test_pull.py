@@ -13,6 +13,7 @@ from pathlib import Path
 import pulled
 import pytest
 import servers
+from killed_pull import DRIPS
 
 from tinyresnext import load
 from tinyresnext.checkpoints.export import write_safetensors
@@ -390,7 +391,7 @@ def test_processes_wait_for_each_other(entry, server, home):
 @pytest.mark.parametrize("times", [20, pytest.param(100, marks=pytest.mark.slow)])
 def test_killed_at_random_moments(times, server):
     server.always = lambda h, content: (
-        servers.whole if h.headers.get("Range") else servers.drips(0.05)
+        servers.whole if h.headers.get("Range") else servers.drips(DRIPS)
     )(h, content)
     command = [
         sys.executable,

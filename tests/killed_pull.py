@@ -25,7 +25,6 @@ from tinyresnext.hub import catalogue
 from tinyresnext.hub.pull import pull
 from tinyresnext.store import store
 
-
 DRIPS = 0.05  # seconds that the server takes for a whole file
 
 

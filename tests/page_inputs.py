@@ -59,7 +59,7 @@ def weights(folder: Path) -> None:
 def images(classes: tuple[str, ...], count: int) -> dict[str, bytes]:
     """Return files of small images in a folder for each class."""
     return {
-        f"{name}/{number}.png": data_files.picture(100 * place + number, 32)
+        f"{name}/{number}.png": data_files.picture(100 * place + number, 16)
         for place, name in enumerate(classes)
         for number in range(count)
     }

@@ -260,6 +260,23 @@ def mutations(data, count, seed):
             yield bytes(changed)
 
 
+def accepted(path, damaged, read=container.read):
+    """Yield each damaged file that is read, and what is found; others end in a typed error.
+
+    The file stays open, since opening it for each takes as long as refusing it.
+    """
+    with open(path, "wb", buffering=0) as file:
+        for data in damaged:
+            file.truncate(0)
+            file.seek(0)
+            file.write(data)
+            try:
+                found = read(path)
+            except WeightsError:
+                continue
+            yield data, found
+
+
 def bits(tensors):
     """Everything that distinguishes two results."""
     return [

@@ -13,6 +13,7 @@ import recipe
 from audit import watching
 from cases import DATA, load, read_checkpoint, relative_error
 from meter import assert_refused, cost
+from test_hostile_checkpoints import accepted
 
 from tinyresnext import Spec
 from tinyresnext.checkpoints.convert import opened_checkpoint
@@ -578,24 +579,18 @@ def mutated(data, rng):
 @pytest.mark.parametrize("fold", [False, True])
 def test_mutated(tmp_path, fold, count):
     """Refused with a typed error, or the network computes what the changed graph does."""
-    data, accepted = of.onnx_file(tmp_path, of.TINY, fold=fold), 0
-    path = tmp_path / "o.onnx"
+    data, read = of.onnx_file(tmp_path, of.TINY, fold=fold), 0
     x = images(of.SMALL, of.SIDE, 1)
     rng = random.Random(count + fold)
-    for _ in range(count // 2):
-        changed = mutated(data, rng)
-        path.write_bytes(changed)
-        try:
-            stored, _ = read_checkpoint(path)
-        except WeightsError:
-            continue
-        accepted += 1
+    damaged = (mutated(data, rng) for _ in range(count // 2))
+    for changed, (stored, _) in accepted(tmp_path / "o.onnx", damaged, read_checkpoint):
+        read += 1
         with np.errstate(all="ignore"):
             wanted = of.evaluate(changed, x.transpose(0, 3, 1, 2))
             found = logits(stored, x)
         scale = np.abs(wanted).max()
         assert np.allclose(found, wanted, rtol=1e-6, atol=1e-6 * scale, equal_nan=True)
-    assert 0 < accepted < count // 2
+    assert 0 < read < count // 2
 
 
 @pytest.mark.slow
@@ -604,23 +599,23 @@ def test_mutated_structure(tmp_path):
     data = of.onnx_file(tmp_path, opset=17)
     graph = next(value for number, value, _ in of.fields(data) if number == 7)
     nodes = b"".join(w for n, _, w in of.fields(graph) if n == 1)
-    at, rng, path = data.index(nodes), random.Random(5), tmp_path / "o.onnx"
-    x = images(of.SMALL, of.SIDE, 1)
-    accepted = 0
-    for _ in range(1_500):
-        changed = bytearray(data)
-        for _ in range(rng.choice((1, 1, 2))):
-            place = at + rng.randrange(len(nodes))
-            changed[place] = rng.choice((changed[place] ^ 1 << rng.randrange(8), rng.randrange(5)))
-        path.write_bytes(changed)
-        try:
-            stored, _ = read_checkpoint(path)
-        except WeightsError:
-            continue
-        accepted += 1
-        wanted = of.evaluate(bytes(changed), x.transpose(0, 3, 1, 2))
+    at, rng = data.index(nodes), random.Random(5)
+    x, read = images(of.SMALL, of.SIDE, 1), 0
+
+    def damaged():
+        for _ in range(1_500):
+            changed = bytearray(data)
+            for _ in range(rng.choice((1, 1, 2))):
+                place = at + rng.randrange(len(nodes))
+                choices = changed[place] ^ 1 << rng.randrange(8), rng.randrange(5)
+                changed[place] = rng.choice(choices)
+            yield bytes(changed)
+
+    for changed, (stored, _) in accepted(tmp_path / "o.onnx", damaged(), read_checkpoint):
+        read += 1
+        wanted = of.evaluate(changed, x.transpose(0, 3, 1, 2))
         assert relative_error(logits(stored, x), wanted) < 1e-6
-    assert accepted
+    assert read
 
 
 @pytest.mark.parametrize("kind", ["names", "floats", "whole numbers"])

@@ -162,6 +162,8 @@ class Source:
             raw = bytearray(max(0, min(WINDOW, self.size - at)))
             fill(self.file, at, memoryview(raw), "a message")
             self._window = bytes(raw)
+        if at < end and (first := self._window[offset]) < 128:  # most numbers are this short
+            return first, at + 1
         value = 0
         for index, byte in enumerate(self._window[offset : offset + min(10, end - at)]):
             value |= (byte & 127) << 7 * index

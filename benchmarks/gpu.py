@@ -93,13 +93,12 @@ def machine(folder: Path) -> Any:
 def tests(folder: Path) -> Any:
     """Run the tests that need a GPU; the most important first, as long as the time lasts."""
     log = folder / "tests.log"
-    files = ("test_gpu.py", "test_ops.py", "test_backward.py", "test_ops_contract.py")
+    names = "gpu ops cuda_half backward ops_contract"
+    files = [f"tests/test_{name}.py" for name in names.split()]
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider"]
     started = time.perf_counter()
     with open(log, "w", encoding="utf-8") as file:
-        done = subprocess.run(
-            [*command, *(f"tests/{name}" for name in files)], cwd=ROOT, stdout=file, stderr=file
-        )
+        done = subprocess.run([*command, *files], cwd=ROOT, stdout=file, stderr=file)
     text = log.read_text("utf-8", "replace")
     failed = re.findall(r"^FAILED (\S+)(?: - (.*))?$", text, re.MULTILINE)
     return {

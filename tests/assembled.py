@@ -14,17 +14,20 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from tinyresnext.emulator.assembler import Assembled, assemble_ptx
 from tinyresnext.ops import cuda
 from tinyresnext.ops.cuda.conv import gemm, grouped, outer
-from tinyresnext.ops.cuda.runtime.kernel import Capability, Kernel
+from tinyresnext.ops.cuda.runtime.kernel import Capability, Kernel, floats, halves
+from tinyresnext.ops.cuda.tensor import product as tensor
 
 TABLE = Path(__file__).parent / "assembled.json"
 PROCESSORS: tuple[Capability, ...] = ((7, 5), (8, 0), (9, 0))
+EITHER = [(), (halves,)]  # of kernels for values of both types: float32, and float16
 # Of kernels that are made for sizes: those that a ResNeXt uses, and one for arrays that do not
 # begin at a multiple of 16 bytes.
-SIZES = {
+SIZES: dict[str, list[tuple[Any, ...]]] = {
     "gemm_kernel": [
         *((tile, 4, 4, point) for tile in gemm.TILES for point in (True, False)),
         (gemm.Tile(128, 64, 8, 8), 1, 4, False),
@@ -35,15 +38,27 @@ SIZES = {
         (outer.TILES[2], 1, 1, False),
     ],
     "grouped_kernel": [
-        *((3, 3, s, grouped.columns_of(s), a) for s, a in ((1, 16), (2, 16), (1, 4))),
+        (3, 3, s, grouped.columns_of(s), a, *kind)
+        for s, a in ((1, 16), (2, 16), (1, 4))
+        for kind in EITHER
     ],
-    # Kernels of float16 have no rows.
-    "tensor_kernel": [],
-    "pairs_kernel": [],
+    "tensor_kernel": [
+        *((tile, True, 8, point) for tile in tensor.TILES for point in (True, False)),
+        (tensor.Tile(128, 64, 32), False, 8, False),  # the first layer, of three channels
+        (tensor.Tile(32, 32, 16), False, 1, False),
+        (tensor.Tile(64, 32, 16), True, 8, True, floats),  # logits
+    ],
+    "pairs_kernel": EITHER,
     "grouped_outer_kernel": [
         (3, s, grouped.columns_of(s), a) for s, a in ((1, 16), (2, 16), (1, 4))
     ],
-    "dots_kernel": [(16,), (4,)],
+    "dots_kernel": [(16,), (4,), (16, halves, halves), (4, halves, halves)],
+    "copy_kernel": [(), (floats, halves), (halves, floats)],
+    **dict.fromkeys(
+        ("relu_kernel", "add_kernel", "normalise_kernel", "maximum_kernel", "average_kernel"),
+        EITHER,
+    ),
+    "mean_kernel": EITHER,
     "columns_kernel": [(False,), (True,)],
     "slabs_kernel": [(False,), (True,)],
 }

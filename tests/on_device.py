@@ -9,16 +9,24 @@ out shows.
 from __future__ import annotations
 
 import inspect
+import platform
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 
 from tinyresnext.ops.cuda import CudaBackend
 from tinyresnext.ops.cuda.runtime.arrays import DeviceArray
 from tinyresnext.ops.shapes import OPS
 
 COMPUTING = {*OPS, *(f"{op}_backward" for op in OPS)}
+# Switching from one fiber to another is machine code, which is written for this system only.
+by_fibers = pytest.mark.skipif(
+    (sys.platform, platform.machine()) != ("linux", "x86_64"),
+    reason="the fibers of the emulator are written for Linux on x86-64",
+)
 UPDATES = {"sgd_step", "muon_step", "average_step", "statistics_step"}
 
 

@@ -16,6 +16,7 @@ pytest.importorskip("numba.cuda")
 
 import training_cases as small
 from fake_cuda import FakeCuda, installed, nothing_opened
+from on_device import by_fibers
 
 from tinyresnext.cli import main as cli
 from tinyresnext.errors import DeviceError, OutOfMemoryError
@@ -30,9 +31,6 @@ from tinyresnext.ops.cuda.elementwise import add_kernel, relu_kernel
 from tinyresnext.ops.cuda.runtime import cache
 from tinyresnext.ops.cuda.runtime.kernel import Kernel
 
-emulated = pytest.mark.skipif(
-    os.name == "nt" or os.uname().machine != "x86_64", reason="the emulator needs Linux on x86-64"
-)
 SPEC = Spec((1,), 2, 4, 5, stem="cifar", expansion=1)
 
 
@@ -152,7 +150,7 @@ def a_model(ops) -> Model:
 
 
 @pytest.mark.device
-@emulated
+@by_fibers
 def test_auto_says_what_it_chose(fake, tmp_path, capsys, monkeypatch):
     save(a_model(reference), tmp_path / "model.h5")
     image = tmp_path / "cat.png"
@@ -182,7 +180,7 @@ def test_auto_says_what_it_chose(fake, tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.device
-@emulated
+@by_fibers
 def test_a_model_on_a_gpu_is_copied_and_pickled(fake, monkeypatch):
     ops = backend("cuda")
     model, x = a_model(ops), small.pictures(2).pixels.astype(np.float32)
@@ -199,7 +197,7 @@ def test_a_model_on_a_gpu_is_copied_and_pickled(fake, monkeypatch):
 
 
 @pytest.mark.device
-@emulated
+@by_fibers
 def test_a_mini_batch_that_does_not_fit_goes_in_parts(fake):
     fake.memory = 14 << 20  # of which pinned memory takes none
     model, x = a_model(backend("cuda")), np.zeros((64, 32, 32, 3), np.float32)
@@ -213,7 +211,7 @@ def test_a_mini_batch_that_does_not_fit_goes_in_parts(fake):
 
 
 @pytest.mark.device
-@emulated
+@by_fibers
 def test_a_step_of_training_that_does_not_fit_names_the_mini_batch_that_does(fake):
     fake.memory = 24 << 20
     ops = backend("cuda")

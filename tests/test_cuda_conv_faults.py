@@ -92,16 +92,23 @@ FOLD = [
     ("places", "into = int32((y * w", "into = int32((y * w + 1", STRIDE, None),
     ("zero", "out[i] = float32(0)", "out[i] = float32(1)", STRIDE, None),
 ]
+CLASSIFIER = [
+    ("        if o < c_out:\n            left", "        if True:\n            left", OUT),
+    ("total = warp_sum(total)", "total = total", None),
+    ("k = int32(k + 128)", "k = int32(k + 256)", None),
+]
 
 
-def changed(module: ModuleType, old: str, new: str, monkeypatch) -> ModuleType:
-    """Return a module of the same name with its first such line changed."""
+def changed(module: ModuleType, old: str, new: str, monkeypatch, of: str = "") -> ModuleType:
+    """Return a module of the same name with its first such line changed, or that of a function."""
     source = inspect.getsource(module)
-    assert old in source, f"{module.__name__} has no {old!r}"
+    part = inspect.getsource(getattr(module, of)) if of else source
+    assert old in part, f"{of or module.__name__} has no {old!r}"
     made = ModuleType(module.__name__)
     made.__file__, made.__package__ = module.__file__, module.__package__
     monkeypatch.setitem(sys.modules, module.__name__, made)
-    exec(compile(source.replace(old, new, 1), module.__file__, "exec"), vars(made))
+    source = source.replace(part, part.replace(old, new, 1))
+    exec(compile(source, module.__file__, "exec"), vars(made))
     return made
 
 
@@ -146,14 +153,7 @@ def test_a_mistake_in_the_parts_of_a_depth_is_found(monkeypatch):
     faulty(lambda: [right.conv2d(PtxMachine(), SPLIT)], None)
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "said"),
-    [
-        ("        if o < c_out:\n            left", "        if True:\n            left", OUT),
-        ("total = warp_sum(total)", "total = total", None),
-        ("k = int32(k + 128)", "k = int32(k + 256)", None),
-    ],
-)
+@pytest.mark.parametrize(("old", "new", "said"), CLASSIFIER)
 def test_a_mistake_in_the_classifier_is_found(old, new, said, monkeypatch):
     made = changed(linear, old, new, monkeypatch)
     ops = backend(PtxMachine())

@@ -7,8 +7,8 @@ GPU does with all this is in `test_gpu`.
 from __future__ import annotations
 
 import gc
-import os
 import pickle
+import re
 import threading
 from types import SimpleNamespace
 
@@ -18,6 +18,7 @@ import pytest
 pytest.importorskip("numba.cuda")
 
 from fake_cuda import FakeCuda, installed
+from on_device import by_fibers
 
 from tinyresnext.errors import DeviceError, OutOfMemoryError
 from tinyresnext.network.buffers import too_large
@@ -25,9 +26,7 @@ from tinyresnext.ops import automatic, backend, cpu
 from tinyresnext.ops.cuda.runtime import gpu, library, staging
 from tinyresnext.training.train import computes
 
-pytestmark = pytest.mark.skipif(
-    os.name == "nt" or os.uname().machine != "x86_64", reason="the emulator needs Linux on x86-64"
-)
+pytestmark = by_fibers
 
 
 @pytest.fixture
@@ -346,19 +345,19 @@ def test_a_kernel_that_the_driver_does_not_take(fake):
         backend("cuda")
 
 
-def test_no_compiler(fake, monkeypatch):
+@pytest.mark.parametrize("said", ["libNVVM cannot be found", "Missing libdevice file."])
+def test_no_compiler(fake, monkeypatch, said: str):
+    """Numba says of a library of NVVM that is not there with a plain RuntimeError."""
     from numba.cuda.cudadrv.error import NvvmSupportError
 
     from tinyresnext.ops.cuda.runtime import kernel
 
     def missing(*arguments, **settings):
-        raise NvvmSupportError("libNVVM cannot be found")
+        raise (RuntimeError if "libdevice" in said else NvvmSupportError)(said)
 
     monkeypatch.setattr(kernel.cuda, "compile_ptx", missing)
     monkeypatch.setattr(gpu, "ptx", lambda kernel, capability: kernel.ptx(capability))
-    with pytest.raises(
-        DeviceError, match=r"libNVVM cannot be found.*pip install 'tinyresnext\[cuda\]'"
-    ):
+    with pytest.raises(DeviceError, match=re.escape(said) + r".*pip install 'tinyresnext\[cuda\]'"):
         backend("cuda")
 
 

@@ -33,9 +33,9 @@ def test_every_file_of_the_ladder_is_a_rung(ladder):
 
 
 @pytest.mark.device
-@pytest.mark.parametrize("place", range(6))
+@pytest.mark.parametrize("place", range(7))
 def test_every_rung_agrees_with_the_definition(ladder, place: int):
-    """Sizes that fill no tile; the last two take whole vectors, and the last whole slices."""
+    """Sizes that fill no tile; those from the fifth on take whole vectors and slices."""
     layer = ladder.Layer(70, 33, 70) if place < 4 else ladder.Layer(70, 32, 72)
     ladder.check(import_module(ladder.RUNGS[place]), layer, FiberMachine())
 
@@ -59,7 +59,13 @@ class Wrong:
 
 
 @pytest.mark.parametrize(
-    ("costs", "peak"), [((1.25, 0.5, 0.1), 0.8), ((0.5, 0.5, 0.5), 1.0), ((2.0, 8.0, 3.0), 0.125)]
+    ("costs", "peak"),
+    [
+        ((1.25, 0.5, 0.1), 0.8),
+        ((0.5, 0.5, 0.5), 1.0),
+        ((2.0, 8.0, 3.0), 0.125),
+        ((0.2, 0.25, 0.1, 0.0625), 4.0),
+    ],
 )
 def test_the_largest_cost_is_the_limit(ladder, costs, peak: float):
     assert ladder.Costs(*costs).peak == peak

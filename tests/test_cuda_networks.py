@@ -7,12 +7,12 @@ a few times its own error, whatever the order of a sum.
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 
 pytest.importorskip("numba.cuda")
+
+from on_device import by_fibers
 
 from tinyresnext.hub.bundled import shipped_model
 from tinyresnext.inference.files import load
@@ -27,12 +27,7 @@ from tinyresnext.training.optimisers.sgd import sgd
 from tinyresnext.training.recipes.parts import Optimiser, Start
 from tinyresnext.training.weights import size, upload, views
 
-pytestmark = [
-    pytest.mark.device,
-    pytest.mark.skipif(
-        os.name == "nt" or os.uname().machine != "x86_64", reason="the fibers need x86-64"
-    ),
-]
+pytestmark = [pytest.mark.device, by_fibers]
 
 ORDERS = ("ascending", "descending")
 TIMES = 4  # of the reference's own error in float32

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import platform
-import sys
-
 import numpy as np
 import pytest
 from numba import cuda
 from numba.core import types
+from on_device import by_fibers
 from planted import RIGHT, THREADS, WRONG, kernel, unknown
 
 from tinyresnext.emulator import KernelFault, check
@@ -17,9 +15,7 @@ from tinyresnext.errors import DeviceError, OutOfMemoryError
 from tinyresnext.ops.cuda.runtime.arrays import download, empty, upload
 from tinyresnext.ops.cuda.runtime.machine import Launch
 
-pytestmark = pytest.mark.skipif(
-    (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="fibers run on Linux, x86-64"
-)
+pytestmark = by_fibers
 ORDERS = [("ascending", "early"), ("descending", "late"), (7, "early"), (8, "late")]
 X = np.random.default_rng(0).standard_normal(THREADS).astype(np.float32)
 

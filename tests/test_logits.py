@@ -6,14 +6,12 @@ wrapping.
 
 from __future__ import annotations
 
-import platform
-import sys
-
 import cases
 import foreign_files
 import key_schemes
 import numpy as np
 import pytest
+from on_device import by_fibers
 
 import tinyresnext
 from tinyresnext import Spec
@@ -141,11 +139,10 @@ def test_full_size_checkpoint(name, reference_dir, tmp_path):
         check(tinyresnext.load(tmp_path / "legacy.h5", device), case)
 
 
+@by_fibers
 @pytest.mark.parametrize("order", ["ascending", "descending"])
 def test_the_whole_network_of_the_paper_on_an_emulated_gpu(order, reference_dir):
     """All kernels of ResNeXt-50 at 224 px, compiled for a GPU, in two orders of their threads."""
-    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
-        pytest.skip("the fibers of the emulator need Linux on x86-64")
     fibers = pytest.importorskip("tinyresnext.emulator.fibers")
     case = cases.load("torchvision.resnext50_32x4d", reference_dir / "reference")
     machine = fibers.FiberMachine(order, copies="late" if order == "ascending" else "early")

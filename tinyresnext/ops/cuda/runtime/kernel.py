@@ -84,7 +84,9 @@ class Kernel:
         try:
             made = cuda.compile_ptx(self.function, self.parameters, cc=capability, lineinfo=lines)
             return str(made[0])
-        except (NvvmSupportError, NvvmError, BindingError) as error:
+        except (NvvmSupportError, NvvmError, BindingError, RuntimeError) as error:
+            if type(error) is RuntimeError and "libdevice" not in str(error):
+                raise  # Numba has no type of its own for NVVM without its library
             raise DeviceError(
                 f"NVIDIA's compiler NVVM cannot compile kernels for compute capability "
                 f"{capability[0]}.{capability[1]} ({' '.join(str(error).split())[:300]}); install "

@@ -83,7 +83,8 @@ def nvvm():
 def gpu():
     """Return the backend of the first GPU; new memory holds what is not a number.
 
-    ``TINYRESNEXT_POISON=no`` leaves it as it is, for a tool that looks for what nobody wrote.
+    ``TINYRESNEXT_POISON=no`` leaves it as it is, for a tool that looks for what nobody wrote. With
+    ``TINYRESNEXT_GPU=needed`` a GPU that cannot be used is an error: else it skips the tests.
     """
     from tinyresnext.errors import DeviceError
     from tinyresnext.ops import backend
@@ -91,6 +92,8 @@ def gpu():
     try:
         found = backend("cuda")
     except DeviceError as error:
+        if os.environ.get("TINYRESNEXT_GPU") == "needed":
+            raise
         pytest.skip(str(error))
     from on_device import poison
 

@@ -70,6 +70,23 @@ def test_planted_mistakes_are_named(function, processor):
     assert any(place in said for place in places), f"the report has no line of the source: {said}"
 
 
+def test_barriers_of_warps_never_become_one_of_the_block():
+    """However many there are: another warp's write is not in order by them."""
+
+    def many(x, y, n):
+        s = shared(32)
+        t = int32(cuda.threadIdx.x)
+        if t < 32:
+            s[t] = x[t]
+        for _ in range(5000):
+            cuda.syncwarp()
+        y[t] = s[t % 32]
+
+    with pytest.raises(KernelFault) as caught:
+        run(PtxMachine(), many)
+    assert caught.value.kind == "race"
+
+
 def test_memory_that_was_freed_is_out_of_bounds():
     machine = PtxMachine()
     x, y = upload(machine, X), empty(machine, X.shape)

@@ -60,9 +60,9 @@ class Space:
             np.zeros(words, bool),
             np.zeros(words, bool),
             np.full(words, -1, np.int64),
-            np.zeros(words, np.int32),
+            np.zeros(words, np.int64),
             np.full(words, -1, np.int64),
-            np.zeros(words, np.int32),
+            np.zeros(words, np.int64),
             np.zeros(words, np.int8),
         )
 

@@ -89,7 +89,7 @@ class Run:
         self._shared_words, self._local_words = -(-code.shared // 4), -(-code.local // 4)
         self._shared = Space(4 * self._shared_words * len(blocks), "shared")
         self._local = Space(4 * self._local_words * self.lanes, "local")
-        self._stamps = np.zeros(self.lanes, np.int32)
+        self._stamps = np.zeros(self.lanes, np.int64)
 
     def _special(self, thread: Array, grid: int) -> dict[str, Array]:
         """Return the special registers by name."""

@@ -12,7 +12,8 @@ from numba import njit
 
 from ..compiled import kept
 
-WARPS = 1 << 12  # a stamp is the block's barriers times this, and the warp's
+# A stamp, of 64 bits, is the barriers of the block times this, and those of the warp since then.
+WARPS = 1 << 32
 # How far those are apart who read a word since it was written: the reader is one of them.
 ONE, WARP, BLOCK, GRID = 0, 1, 2, 3
 # What can be wrong.

@@ -38,11 +38,23 @@ class Excitation(NamedTuple):
 
 
 @kernel(inline="always")
-def _sigmoids(s, gates, first, at, count):
-    """Compute some sigmoids; no exponential overflows."""
+def _scales(task, s, gates, g):
+    """Compute the sigmoids of a task's channels at ``task * CHANNELS``; no exponential overflows.
+
+    Return where the values of the first position would begin, how many channels there are, and the
+    positions, from ``start`` to before ``stop``.
+    """
+    n, rest = divmod(task, g.shares * g.chunks)
+    share, chunk = divmod(rest, g.chunks)
+    first, own = share * CHANNELS, task * CHANNELS
+    count = min(CHANNELS, g.c - first)
     for k in range(count):
-        small = np.exp(-abs(s[first + k]))
-        gates[at + k] = (small if s[first + k] < 0 else np.float32(1)) / (np.float32(1) + small)
+        v = s[n * g.c + first + k]
+        small = np.exp(-abs(v))
+        gates[own + k] = (small if v < 0 else np.float32(1)) / (np.float32(1) + small)
+    start = chunk * POSITIONS
+    stop = min(start + POSITIONS, g.positions)
+    return n * g.positions * g.c + first, count, start, stop
 
 
 @in_tasks(Excitation)
@@ -50,14 +62,11 @@ def _excite(x, s, residual, gates, out, g, counters):
     """Scale some channels at some positions of a sample, add the residual, and rectify."""
     task = next_task(counters)
     while task < g.tasks:
-        n, rest = divmod(task, g.shares * g.chunks)
-        share, chunk = divmod(rest, g.chunks)
-        first = share * CHANNELS
-        count, own = min(CHANNELS, g.c - first), task * CHANNELS
-        _sigmoids(s, gates, n * g.c + first, own, count)
+        first, count, start, stop = _scales(task, s, gates, g)
+        own = task * CHANNELS
         scale = gates[own : own + count]
-        for p in range(chunk * POSITIONS, min((chunk + 1) * POSITIONS, g.positions)):
-            at = (n * g.positions + p) * g.c + first
+        for p in range(start, stop):
+            at = first + p * g.c
             source, target = x[at : at + count], out[at : at + count]
             other = residual[at : at + count]
             if g.residual and g.relu:
@@ -102,13 +111,10 @@ def _excite_gradient(s, y, dy, gates, out, g, counters):
     """Scale what a ReLU lets pass: the gradient of ``x``."""
     task = next_task(counters)
     while task < g.tasks:
-        n, rest = divmod(task, g.shares * g.chunks)
-        share, chunk = divmod(rest, g.chunks)
-        first = share * CHANNELS
-        count, own = min(CHANNELS, g.c - first), task * CHANNELS
-        _sigmoids(s, gates, n * g.c + first, own, count)
-        for p in range(chunk * POSITIONS, min((chunk + 1) * POSITIONS, g.positions)):
-            at = (n * g.positions + p) * g.c + first
+        first, count, start, stop = _scales(task, s, gates, g)
+        own = task * CHANNELS
+        for p in range(start, stop):
+            at = first + p * g.c
             for c in range(count):
                 passed = not g.relu or y[at + c] > 0
                 d = dy[at + c] * gates[own + c] if passed else np.float32(0)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..checks import Shape
+from ..shapes.conv import parts_shape
 from .runtime.crew import Step
 from .runtime.memory import Array
 from .runtime.simd import copy
@@ -78,12 +79,6 @@ def _join(parts, out, g, counters):
 
 
 # --- steps ----------------------------------------------------------------------------------------
-
-
-def parts_shape(shape: Shape, dilation: tuple[int, int]) -> Shape:
-    """Return the shape of all parts of images ``[n, h, w, c]``, as one mini-batch."""
-    (n, h, w, c), (d_h, d_w) = shape, dilation
-    return n * d_h * d_w, -(-h // d_h), -(-w // d_w), c
 
 
 def bind_split(x: Array, shape: Shape, dilation: tuple[int, int], parts: Array) -> Step:

@@ -94,3 +94,18 @@ def conv2d(
     same("conv2d", "residual", residual, y)
     same("conv2d", "out", out, y)
     return y
+
+
+def parts_shape(shape: Shape, dilation: tuple[int, int]) -> Shape:
+    """Return the shape of the parts that a dilation splits images into, as one mini-batch.
+
+    Of images ``[n, h, w, c]`` each part has the pixels of one remainder of line and column, so each
+    image has d_h x d_w parts (`tinyresnext.ops.cpu.interlaced`).
+    """
+    (n, h, w, c), (d_h, d_w) = shape, dilation
+    return n * d_h * d_w, -(-h // d_h), -(-w // d_w), c
+
+
+def parts_padding(padding: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int]:
+    """Return the padding of the parts of images, whose own is a multiple of the dilation."""
+    return padding[0] // dilation[0], padding[1] // dilation[1]

@@ -21,7 +21,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ...checks import Pair, Shape, pair
-from ..interlaced import bind_join, bind_split, parts_shape
+from ...shapes.conv import parts_padding, parts_shape
+from ..interlaced import bind_join, bind_split
 from ..moments import bind_channel_sums
 from ..runtime.crew import Step, chain
 from ..runtime.memory import Array, empty, empty_like, flat
@@ -248,17 +249,18 @@ def bind_conv2d_backward(
     """Prepare a step or two for each gradient that is wanted."""
     gradient, source = flat("conv2d_backward", "dy", dy), flat("conv2d_backward", "x", x)
     calls: list[Callable[[], None]] = []
-    if pair("dilation", dilation, 1) != (1, 1):
+    steps = pair("dilation", dilation, 1)
+    if steps != (1, 1):
+        lead = pair("padding", padding, 0)
         calls += _bind_dilated(
-            gradient, y.shape, source, x.shape, weight, pair("padding", padding, 0), groups,
-            pair("dilation", dilation, 1), out, more,
-        )  # fmt: skip
-        out = (None, None, *out[2:])
-    geo = geometry(x.shape, y.shape, weight.shape[2:], stride, padding, groups)
-    if out[0] is not None:
-        calls += bind_input_gradient(gradient, weight, geo, out[0].reshape(-1), more[0])
-    if out[1] is not None:
-        calls += bind_weight_gradient(source, gradient, geo, out[1].reshape(-1), more[1])
+            gradient, y.shape, source, x.shape, weight, lead, groups, steps, out, more
+        )
+    else:
+        geo = geometry(x.shape, y.shape, weight.shape[2:], stride, padding, groups)
+        if out[0] is not None:
+            calls += bind_input_gradient(gradient, weight, geo, out[0].reshape(-1), more[0])
+        if out[1] is not None:
+            calls += bind_weight_gradient(source, gradient, geo, out[1].reshape(-1), more[1])
     if bias is not None and out[2] is not None:
         calls.append(bind_channel_sums(dy, out[2], more[2]))
     return chain(calls)
@@ -278,7 +280,7 @@ def _bind_dilated(
 ) -> list[Callable[[], None]]:
     """Prepare the gradients of a dilated convolution from the parts of its images."""
     x_parts, dy_parts = empty(parts_shape(x_shape, dilation)), empty(parts_shape(y_shape, dilation))
-    inner = (padding[0] // dilation[0], padding[1] // dilation[1])
+    inner = parts_padding(padding, dilation)
     geo = geometry(x_parts.shape, dy_parts.shape, weight.shape[2:], 1, inner, groups)
     gradient = dy_parts.reshape(-1)
     calls: list[Callable[[], None]] = [bind_split(dy, y_shape, dilation, dy_parts)]

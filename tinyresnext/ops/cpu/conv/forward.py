@@ -14,7 +14,8 @@ import numpy as np
 
 from ... import shapes
 from ...checks import Pair, pair
-from ..interlaced import bind_join, bind_split, parts_shape
+from ...shapes.conv import parts_padding, parts_shape
+from ..interlaced import bind_join, bind_split
 from ..runtime.crew import Step, chain
 from ..runtime.kernel import kernel
 from ..runtime.memory import Array, empty, flat, result
@@ -160,11 +161,10 @@ def bind_conv2d(
         x, weight, bias, stride=stride, padding=padding, groups=groups, dilation=dilation,
         residual=residual, out=out,
     )  # fmt: skip
-    if pair("dilation", dilation, 1) != (1, 1):
-        return _bind_dilated(
-            x, weight, bias, pair("padding", padding, 0), groups, pair("dilation", dilation, 1),
-            residual, relu, result("conv2d", shape, out),
-        )  # fmt: skip
+    steps, target = pair("dilation", dilation, 1), result("conv2d", shape, out)
+    if steps != (1, 1):
+        lead = pair("padding", padding, 0)
+        return _bind_dilated(x, weight, bias, lead, groups, steps, residual, relu, target)
     refill = None
     if not isinstance(weight, Packed):
         weight, refill = repacking(weight, lambda values: pack(values, groups))
@@ -173,7 +173,7 @@ def bind_conv2d(
             f"conv2d: weight was packed for {weight.groups} groups, expected {groups}; "
             f"use pack(weight, {groups})"
         )
-    source, target = flat("conv2d", "x", x), result("conv2d", shape, out).reshape(-1)
+    source, target = flat("conv2d", "x", x), target.reshape(-1)
     shift = np.zeros(shape[-1], np.float32) if bias is None else flat("conv2d", "bias", bias)
     other = None if residual is None else flat("conv2d", "residual", residual)
     geo = geometry(x.shape, shape, weight.shape[2:], stride, padding, groups)
@@ -200,7 +200,7 @@ def _bind_dilated(
         other = empty(made.shape)
         source = flat("conv2d", "residual", residual)
         calls.append(bind_split(source, out.shape, dilation, other))
-    inner = (padding[0] // dilation[0], padding[1] // dilation[1])
+    inner = parts_padding(padding, dilation)
     calls.append(
         bind_conv2d(
             parts, weight, bias, padding=inner, groups=groups, residual=other, relu=relu, out=made

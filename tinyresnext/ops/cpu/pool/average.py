@@ -11,7 +11,7 @@ from ...checks import Pair
 from ..runtime.crew import Step, chain
 from ..runtime.memory import Array, empty_like, flat, result
 from ..runtime.tasks import finished, in_tasks, next_task
-from .window import Window, window
+from .window import Window, cleared, window
 
 # --- kernels --------------------------------------------------------------------------------------
 
@@ -48,9 +48,7 @@ def _avg_gradient(dy, out, g, counters):
     """Add an equal share of each window's gradient to all of its places; a task is a sample."""
     task = next_task(counters)
     while task < g.tasks:
-        size = g.h * g.w * g.c
-        if not g.add:
-            out[task * size : (task + 1) * size] = 0
+        cleared(out, task, g)
         for line in range(g.h_out):
             for column in range(g.w_out):
                 top, left = line * g.s_h - g.p_h, column * g.s_w - g.p_w

@@ -12,6 +12,7 @@ from ..runtime.crew import Step, chain
 from ..runtime.kernel import kernel
 from ..runtime.memory import Array, empty_like, flat, result
 from ..runtime.tasks import finished, in_tasks, next_task
+from .window import cleared
 
 
 class Blur(NamedTuple):
@@ -66,9 +67,7 @@ def _blur_gradient(dy, out, g, counters):
     """Add each result's gradient, weighted, to the nine places it was made of; a task a sample."""
     task = next_task(counters)
     while task < g.tasks:
-        size = g.h * g.w * g.c
-        if not g.add:
-            out[task * size : (task + 1) * size] = 0
+        cleared(out, task, g)
         for line in range(g.h_out):
             for column in range(g.w_out):
                 source = ((task * g.h_out + line) * g.w_out + column) * g.c

@@ -12,7 +12,7 @@ from ..runtime.crew import Step, chain
 from ..runtime.memory import Array, empty_like, flat, result
 from ..runtime.simd import aligned
 from ..runtime.tasks import finished, in_tasks, next_task
-from .window import Window, window
+from .window import Window, cleared, window
 
 # --- kernels --------------------------------------------------------------------------------------
 
@@ -51,9 +51,7 @@ def _max_gradient(x, dy, out, g, counters):
     largest, where = aligned(g.c), np.empty(g.c, np.uintp)
     task = next_task(counters)
     while task < g.tasks:
-        size = g.h * g.w * g.c
-        if not g.add:
-            out[task * size : (task + 1) * size] = 0
+        cleared(out, task, g)
         for line in range(g.h_out):
             for column in range(g.w_out):
                 top, left = line * g.s_h - g.p_h, column * g.s_w - g.p_w

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ...checks import Pair, Shape, pair
+from ..runtime.kernel import kernel
 
 
 class Window(NamedTuple):
@@ -45,3 +46,11 @@ def window(
     return Window(
         n, h, w, c, h_out, w_out, k_h, k_w, s_h, s_w, p_h, p_w, int(count_pad), int(add), tasks
     )  # fmt: skip
+
+
+@kernel(inline="always")
+def cleared(out, sample, g):
+    """Fill the gradient of a sample with zeros, unless it is added to what is there."""
+    size = g.h * g.w * g.c
+    if not g.add:
+        out[sample * size : (sample + 1) * size] = 0

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ...checks import Pair, Shape, pair
+from ...shapes.conv import parts_padding, parts_shape
 from ..runtime.arrays import DeviceArray, check, empty_like, scratch, view
 from ..runtime.call import Call
 from ..runtime.machine import Launch
@@ -23,7 +24,7 @@ from . import fold
 from .forward import Layout, convolution, lay_out
 from .grouped import suits
 from .grouped_outer import grouped_outer
-from .interlaced import join, parts_shape, split
+from .interlaced import join, split
 from .outer import outer
 from .pack import BK, Columns, backward
 from .windows import Windows, aligned, windows
@@ -206,7 +207,7 @@ def _dilated(
     dx, dweight = out
     x_parts = scratch(x.machine, parts_shape(x.shape, dilation))
     dy_parts = scratch(x.machine, parts_shape(y_shape, dilation))
-    inner = (padding[0] // dilation[0], padding[1] // dilation[1])
+    inner = parts_padding(padding, dilation)
     win = windows(x_parts.shape, dy_parts.shape, weight.shape[2:], 1, inner, groups)
     launches = [split(dy, dilation, dy_parts)]
     if dweight is not None:

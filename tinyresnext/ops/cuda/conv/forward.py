@@ -11,6 +11,7 @@ import numpy as np
 
 from ... import shapes
 from ...checks import Pair, pair
+from ...shapes.conv import parts_padding, parts_shape
 from ..elementwise import copied
 from ..runtime.arrays import EITHER, DeviceArray, check, empty, not_narrow, same_type, scratch
 from ..runtime.call import Call
@@ -19,7 +20,7 @@ from ..tensor.pairs import Pairs, pairs
 from ..tensor.product import product as tensor_product
 from .gemm import product
 from .grouped import direct, suits
-from .interlaced import join, parts_shape, split
+from .interlaced import join, split
 from .pack import Columns, Room, Slabs, Source, columns, forward, slabs
 from .windows import Windows, windows
 
@@ -172,7 +173,7 @@ def _bind_dilated(
     if residual is not None:
         other = scratch(x.machine, made.shape)
         launches.append(split(residual, dilation, other))
-    inner = (padding[0] // dilation[0], padding[1] // dilation[1])
+    inner = parts_padding(padding, dilation)
     call = bind_conv2d(
         parts, weight, bias, padding=inner, groups=groups, residual=other, relu=relu, out=made
     )

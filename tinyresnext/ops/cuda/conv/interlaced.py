@@ -12,7 +12,6 @@ from functools import cache
 
 from numba import cuda
 
-from ...checks import Shape
 from ..runtime.arrays import DeviceArray
 from ..runtime.kernel import Kernel, float32, floats, int32
 from ..runtime.machine import Launch
@@ -72,12 +71,6 @@ def join_kernel() -> Kernel:
 
 
 # --- launches -------------------------------------------------------------------------------------
-
-
-def parts_shape(shape: Shape, dilation: tuple[int, int]) -> Shape:
-    """Return the shape of all parts of images ``[n, h, w, c]``, as one mini-batch."""
-    (n, h, w, c), (d_h, d_w) = shape, dilation
-    return n * d_h * d_w, -(-h // d_h), -(-w // d_w), c
 
 
 def split(x: DeviceArray, dilation: tuple[int, int], parts: DeviceArray) -> Launch:

@@ -15,15 +15,8 @@ FIRST_PLANES = 64
 STEMS = ("imagenet", "deep", "cifar", "pooled", "caffe")
 HEADS = ("softmax", "sigmoid")
 BLUR_POOLS = ("none", "binomial", "average")
-# Fields that most networks have no use for: a model file leaves them out where they are so.
-_USUAL: Mapping[str, Any] = {
-    "head": "softmax",
-    "stem_channels": (32, 32, 64),
-    "se_reduction": 0,
-    "se_divisor": 1,
-    "blur_pool": "none",
-    "dilated": 0,
-}
+# Fields that most networks have no use for: a model file leaves them out where they are as usual.
+_RARE = ("head", "stem_channels", "se_reduction", "se_divisor", "blur_pool", "dilated")
 
 
 @dataclass(frozen=True)
@@ -82,7 +75,8 @@ class Spec:
     dilated : int
         How many of the last stages dilate their 3x3 convolutions and do not stride, so that the
         result of the last stage is larger: torchvision's ``replace_stride_with_dilation``. 1 and 2
-        make an output stride of 16 and 8 in a network of four stages.
+        make an output stride of 16 and 8 in a network of four stages. Not with ``stride_on`` 1 or
+        ``avg_down``, where systems differ in what the network computes.
 
     Raises
     ------
@@ -182,7 +176,7 @@ class Spec:
                 f"dilated is {self.dilated} and {found}: systems differ in what such a network "
                 "computes; expected stride_on 2 and avg_down False"
             )
-        if self.stem != "deep" and self.stem_channels != _USUAL["stem_channels"]:
+        if self.stem != "deep" and self.stem_channels != Spec.stem_channels:
             raise UsageError(
                 f"stem_channels is {self.stem_channels} and stem is {self.stem!r}: only the stem "
                 "'deep' has three convolutions"
@@ -255,7 +249,8 @@ class Spec:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON has them, for the model file; what is usual is left out."""
-        values = {name: v for name, v in asdict(self).items() if _USUAL.get(name) != v}
+        usual = _usual()
+        values = {name: v for name, v in asdict(self).items() if usual.get(name) != v}
         return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
     @classmethod
@@ -269,5 +264,10 @@ class Spec:
         """
         names = [f.name for f in fields(cls)]
         if isinstance(values, Mapping):
-            values = {**_USUAL, **values}
+            values = _usual() | dict(values)
         return from_fields(cls, names, values, "the architecture")
+
+
+def _usual() -> dict[str, Any]:
+    """Return the defaults of the fields that a model file may leave out."""
+    return {name: getattr(Spec, name) for name in _RARE}

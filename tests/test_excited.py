@@ -38,11 +38,10 @@ SPECS = {
 
 
 def network(spec: Spec) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return weights and two images."""
+    """Return weights and two images: their sides are even only where they have to be."""
     params = {name: recipe.tensor(name, shape) for name, shape in parameters(spec).items()}
-    return params, recipe.pictures("excited", (2, 3, 37, 45)) if spec.blur_pool != "average" else (
-        recipe.pictures("excited", (2, 3, 32, 48))
-    )
+    sides = (32, 48) if spec.blur_pool == "average" else (37, 45)
+    return params, recipe.pictures("excited", (2, 3, *sides))
 
 
 def wide(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -153,6 +152,16 @@ def test_selective_kernels_are_refused(tmp_path):
     (tmp_path / "x.pth").write_bytes(cases.checkpoint(tensors, legacy=False))
     with pytest.raises(FormatError, match=r"selective kernels \(SK\) are not supported"):
         cases.read_checkpoint(tmp_path / "x.pth")
+
+
+def test_a_size_that_does_not_halve_is_refused_with_one_that_does():
+    spec = Spec((1, 1, 1), 4, 8, blur_pool="average", **SMALL)
+    params, _ = network(spec)
+    model = Model(spec, params, Preprocess(), tuple("abcdefg"), {}, reference)
+    for x in np.zeros((1, 20, 32, 3), np.float32), np.zeros((1, 32, 20, 3), np.float32):
+        with pytest.raises(UsageError, match="use images whose sides are multiples of 16"):
+            model(x)
+    assert model(np.zeros((1, 16, 48, 3), np.float32)).shape == (1, 7)
 
 
 # --- against PyTorch ------------------------------------------------------------------------------

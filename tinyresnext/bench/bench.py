@@ -88,7 +88,7 @@ def bench(
             for batch, size in [(batch, size) for batch in batches for size in sizes]:
                 tell(f"{name}, {batch} x {size} x {size}")
                 shape = batch, size, size, spec.channels
-                with shapes_that_fit():
+                with shapes_that_fit(spec):
                     rows["models"].append(whole(name, made, shape, how))
                     rows["layers"] += layers(name, made, shape, how) if every_layer else []
     head = {

@@ -118,7 +118,7 @@ def record(model: Model, x: np.ndarray, copies: int = 1) -> Recorded:
         The network leaves nothing of an image of that size.
     """
     batch, tape = np.repeat(x[None], copies, axis=0), Tape(model.ops)
-    with shapes_that_fit():
+    with shapes_that_fit(model.spec):
         traced = trace(model.params, model.spec, batch.shape)
     calls = fold_batch_norm(traced.calls)
     names, end = [call.name for call in calls], ".conv3"

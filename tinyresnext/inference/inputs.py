@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ..errors import PrecisionError, UsageError
 from ..images.decode import Picture, is_picture
+from ..network.spec import Spec
 
 __all__ = ["check_precision", "checked", "each_image", "shapes_that_fit"]
 
@@ -81,11 +83,16 @@ def check_precision(precision: str, x: np.ndarray, y: np.ndarray) -> None:
 
 
 @contextmanager
-def shapes_that_fit() -> Iterator[None]:
+def shapes_that_fit(spec: Spec) -> Iterator[None]:
     """Raise `UsageError` if an op in the ``with`` block refuses a shape: the caller chose it."""
     try:
         yield
     except UsageError:
         raise
     except ValueError as error:
-        raise UsageError(f"the network cannot take an input of this shape: {error}") from error
+        more = ""
+        if spec.blur_pool == "average":  # it halves downwards, and shortcuts upwards
+            sides = replace(spec, dilated=0).output_stride
+            more = f"; use images whose sides are multiples of {sides}"
+        found = f"the network cannot take an input of this shape: {error}"
+        raise UsageError(found + more) from error

@@ -256,7 +256,7 @@ class Model:
 
         x = checked(x, self.spec.channels)
         params = {name: self.ops.upload(value) for name, value in self.params.items()}
-        with self.ops.on_threads(self.ops.thread_count(self.threads)), shapes_that_fit():
+        with self.ops.on_threads(self.ops.thread_count(self.threads)), shapes_that_fit(self.spec):
             inputs = self.ops.upload(x, out=self.ops.empty(x.shape, self.ops.precision))
             forward(params, self.spec, inputs, self.ops, at=at)
         check_precision(self.ops.precision, x, found["fc"] if "fc" in found else found["avgpool"])
@@ -280,7 +280,7 @@ class Model:
                 self._program = program(self.params, self.spec, self.ops)
             made: Made | None = self._plans.pop(key, None)
             if made is None:
-                with shapes_that_fit():
+                with shapes_that_fit(self.spec):
                     made = make(self._program)
             self._plans[key] = made
             while len(self._plans) > PLANS_KEPT:

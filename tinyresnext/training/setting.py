@@ -157,7 +157,7 @@ def _check_norms(spec: Spec, recipe: Recipe, setting: Setting) -> None:
     """
     for side in recipe.augmentation.sides or (setting.preprocess.crop,):
         shape = recipe.batch, side, side, spec.channels
-        with shapes_that_fit():
+        with shapes_that_fit(spec):
             values = norm_values(spec, shape, setting.frozen)
         if single := [name for name, count in values.items() if count == 1]:
             raise UsageError(

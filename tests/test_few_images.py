@@ -215,6 +215,14 @@ def test_a_dry_run_shows_the_first_step(tmp_path, monkeypatch):
     assert all((one == other).all() for one, other in zip(seen[0], steps[0], strict=True))
 
 
+@pytest.mark.parametrize("muon", [0.0, 0.1])
+def test_a_dry_run_of_a_single_step_measures_no_step_after_it(tmp_path, muon):
+    recipe = changed(epochs=1, batch=64, warmup=0.2, muon=muon)
+    path = tmp_path / "sheet.png"
+    model = train(small.SPEC, small.pictures(), recipe, "", dry_run=path, **OPTIONS)
+    assert "1 epochs of 1 steps: 1 steps, " in model.provenance["dry run"]
+
+
 def test_a_sheet_shows_images_as_they_were():
     pixels = np.arange(0, 192, dtype=np.uint8).reshape(1, 8, 8, 3)
     x = normalise(pixels, small.PREPROCESS)

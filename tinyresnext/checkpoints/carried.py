@@ -122,19 +122,23 @@ def fits(beside: Carried, spec: Spec) -> bool:
     return (ours.classes, ours.channels, ours.head) == (spec.classes, spec.channels, spec.head)
 
 
-def export_notes(stored: Stored, path: str, text: str, graph: bool = False) -> list[str]:
+def export_notes(
+    stored: Stored, path: str, text: str, graph: bool = False, batch: int = 0
+) -> list[str]:
     """Return what the user of an exported file should know.
 
-    ``text`` is what `written` returned, and ``path`` the file. A graph records all of the network.
+    ``text`` is what `written` returned, and ``path`` the file. A graph records all of the network,
+    for ``batch`` images or, if that is 0, for any number n.
     """
     notes = [
         f"the tensors do not record that {fact}; set this in any other program that reads them"
         for fact in ([] if graph else infer.untold(stored.spec))
     ]
     if graph:
+        side = stored.preprocess.crop
         notes.append(
-            f"its input is images [n, {stored.spec.channels}, {stored.preprocess.crop}, "
-            f"{stored.preprocess.crop}], normalised as its metadata say under {CARRIED_KEY!r}"
+            f"its input is images [{batch or 'n'}, {stored.spec.channels}, {side}, {side}], "
+            f"normalised as its metadata say under {CARRIED_KEY!r}"
         )
     if options := _restoring(stored, graph):
         lost = "if a program drops what tinyresnext wrote beside the tensors, use"

@@ -72,7 +72,8 @@ def run(a: argparse.Namespace, model_file: Callable[[str | None], str | os.PathL
         write_onnx(dst, stored, beside, **options)
     else:
         writers[suffix](dst, stored.params, carried=beside)
-    for note in carried.export_notes(stored, a.dst, beside, graph=suffix == ".onnx"):
+    graph, batch = suffix == ".onnx", options.get("batch", 0)
+    for note in carried.export_notes(stored, a.dst, beside, graph, batch):
         tell(plain(f"{shown(a.dst)}: {note}"))
     print(shown(a.dst))
     return 0

@@ -78,6 +78,7 @@ def _seconds(run: Run, x: np.ndarray, labels: np.ndarray) -> float:
     """Return how long a step takes: the median of a few."""
     taken = []
     for _ in range(1 + MEASURED):
+        run.state.step = 0  # the run may have fewer steps, and no rate is defined after its last
         began = time.perf_counter()
         run.step(x, labels)
         taken.append(time.perf_counter() - began)

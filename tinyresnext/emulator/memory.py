@@ -13,8 +13,40 @@ POISON = 0xFF  # as float32 not a number, as int32 -1: an index that leaves the 
 ALIGNED = 256
 
 
+class Capacity:
+    """How many bytes an emulated GPU pretends to have, and how many of them are in use.
+
+    Parameters
+    ----------
+    size : int
+        How many there are.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size, self.used = size, 0
+
+    def free_bytes(self) -> int:
+        """Return how many bytes can still be allocated."""
+        return self.size - self.used
+
+    def take(self, size: int) -> None:
+        """Count bytes as used; raise `OutOfMemoryError` if there are not as many."""
+        if size > self.free_bytes():
+            raise OutOfMemoryError(
+                f"the emulated GPU has {self.free_bytes():,} bytes left of {self.size:,}, "
+                f"and {size:,} are needed",
+                size,
+                self.free_bytes(),
+            )
+        self.used += size
+
+    def give_back(self, size: int) -> None:
+        """Count bytes as free again."""
+        self.used -= size
+
+
 class Block:
-    """One allocation.
+    """One allocation of bytes that its heap has counted as used.
 
     Attributes
     ----------
@@ -24,16 +56,15 @@ class Block:
         In bytes.
     """
 
-    def __init__(self, heap: Heap, size: int) -> None:
-        self._heap, self.size = heap, size
+    def __init__(self, capacity: Capacity, size: int) -> None:
+        self._capacity, self.size = capacity, size
         self._bytes = np.full(size + 2 * GUARD + ALIGNED, POISON, np.uint8)
         self._first = GUARD + -(self._bytes.ctypes.data + GUARD) % ALIGNED
         self.address = self._bytes.ctypes.data + self._first
-        heap.used += size
 
     def __del__(self) -> None:
         """Give the bytes back to what can be allocated."""
-        self._heap.used -= self.size
+        self._capacity.give_back(self.size)
 
     def overrun(self) -> int | None:
         """Return where somebody wrote outside, counted in bytes from the first; None if nobody."""
@@ -58,18 +89,13 @@ class Heap:
     """
 
     def __init__(self, size: int) -> None:
-        self.size, self.used = size, 0
+        self._capacity = Capacity(size)
+        self.free_bytes = self._capacity.free_bytes
 
     def allocate(self, size: int) -> Block:
         """Return poisoned bytes; raise `OutOfMemoryError` if there are not as many."""
-        if size > self.size - self.used:
-            raise OutOfMemoryError(
-                f"the emulated GPU has {self.size - self.used:,} bytes left of {self.size:,}, "
-                f"and {size:,} are needed",
-                size,
-                self.size - self.used,
-            )
-        return Block(self, size)
+        self._capacity.take(size)
+        return Block(self._capacity, size)
 
     @staticmethod
     def write(address: int, values: np.ndarray) -> None:

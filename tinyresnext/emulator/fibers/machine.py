@@ -62,15 +62,8 @@ class FiberMachine:
             )
         self.name, self.capability, self.multiprocessors = "fibers", capability, multiprocessors
         self._heap, self._order, self._late = Heap(memory), order, copies == "late"
-        self.allocate, self.write, self.read = (
-            self._heap.allocate,
-            self._heap.write,
-            self._heap.read,
-        )
-
-    def free_bytes(self) -> int:
-        """Return how many bytes can still be allocated."""
-        return self._heap.size - self._heap.used
+        self.allocate, self.free_bytes = self._heap.allocate, self._heap.free_bytes
+        self.write, self.read = self._heap.write, self._heap.read
 
     def wait(self) -> None:
         """Return at once: launches have ended when they return."""

@@ -57,15 +57,8 @@ class PtxMachine:
         self.name, self.capability, self.multiprocessors = "ptx", capability, multiprocessors
         self.counters: dict[str, Counters] = {}
         self._heap, self._count, self._watched, self._threads = Heap(memory), count, watched, 0
-        self.allocate, self.write, self.read = (
-            self._heap.allocate,
-            self._heap.write,
-            self._heap.read,
-        )
-
-    def free_bytes(self) -> int:
-        """Return how many bytes can still be allocated."""
-        return self._heap.size - self._heap.used
+        self.allocate, self.free_bytes = self._heap.allocate, self._heap.free_bytes
+        self.write, self.read = self._heap.write, self._heap.read
 
     def prepare(self, launches: Sequence[Launch]) -> Callable[[], None]:
         """Return a call that runs all launches."""

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...errors import DeviceError, OutOfMemoryError
+from ...errors import DeviceError
+from ..memory import Capacity
 
 POISON = 0xFFFFFFFF  # as float32 not a number
 APART = 1 << 20  # bytes between two allocations at least: whoever leaves one does not meet another
@@ -85,14 +86,13 @@ class Space:
 class Allocation(Space):
     """Global memory that a program asked for."""
 
-    def __init__(self, heap: Heap, address: int, size: int) -> None:
+    def __init__(self, capacity: Capacity, address: int, size: int) -> None:
+        self._capacity, self.address, self.size = capacity, address, size
         super().__init__(size, "global")
-        self.heap, self.address, self.size = heap, address, size
-        heap.used += size
 
     def __del__(self) -> None:
         """Give the bytes back to what can be allocated."""
-        self.heap.used -= self.size
+        self._capacity.give_back(self.size)
 
 
 class Heap:
@@ -105,20 +105,15 @@ class Heap:
     """
 
     def __init__(self, size: int) -> None:
-        self.size, self.used = size, 0
+        self._capacity = Capacity(size)
+        self.free_bytes = self._capacity.free_bytes
         self._next, self._starts = START, [0]
         self._places: dict[int, weakref.ref[Allocation]] = {}
 
     def allocate(self, size: int) -> Allocation:
         """Return memory that nobody has written; raise `OutOfMemoryError` if it is too much."""
-        if size > self.size - self.used:
-            raise OutOfMemoryError(
-                f"the emulated GPU has {self.size - self.used:,} bytes left of {self.size:,}, "
-                f"and {size:,} are needed",
-                size,
-                self.size - self.used,
-            )
-        made = Allocation(self, self._next, size)
+        self._capacity.take(size)
+        made = Allocation(self._capacity, self._next, size)
         self._starts.append(made.address)
         self._places[made.address] = weakref.ref(made)
         self._next += -(-size // APART) * APART + APART
@@ -147,7 +142,7 @@ class Heap:
     def _inside(self, address: int, size: int) -> tuple[Allocation, int]:
         space = self.find(address) if size else None
         if space is None and size == 0:
-            return Allocation(self, 0, 0), 0
+            return Allocation(self._capacity, 0, 0), 0
         if space is None or address + size > space.address + space.size:
             raise DeviceError(f"{size:,} bytes at {address:#x} are not inside one allocation")
         return space, address - space.address

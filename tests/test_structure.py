@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -169,7 +170,17 @@ def test_a_room_says_what_it_is(name):
     if (PACKAGE / name).is_dir():
         text = (PACKAGE / name / "__init__.py").read_text("utf-8")
         assert ast.get_docstring(ast.parse(text))
-        assert name in ("ops",) or len(text.splitlines()) <= 15
+        assert name in ("ops",) or len(text.splitlines()) <= 16
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(path.parent for path in MODULES if path.name == "__init__.py"), ids=str
+)
+def test_a_folder_names_all_that_is_in_it(folder):
+    if folder != PACKAGE:
+        text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text("utf-8"))) or ""
+        named = set(re.findall(r"`(\w+)[`.]", text))
+        assert {path.stem for path in folder.iterdir() if is_code(path)} <= named
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 Start with `open`: it finds out what lies at a path. `trees` (images in folders and zips), `table`,
 `cifar` and `mnist` each read one kind; `rules` says what names of files and folders mean. `parts`
-divides a data set, and `loader` makes mini-batches of it. The room knows no networks.
+divides a data set, and `loader` makes mini-batches of it. The room knows no networks. `dataset` is
+what all of them return.
 """
 
 from importlib import import_module

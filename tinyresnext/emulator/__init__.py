@@ -5,7 +5,9 @@ processor's speed, for whole networks; it needs nothing but Numba. `ptx` execute
 every access and counts; it needs NVIDIA's compiler. Both run every thread of every block and are a
 `Machine`, so all of `tinyresnext.ops.cuda` works on them. Neither says anything about time.
 `assembler` shows what NVIDIA's assembler makes of a kernel. This room knows kernels and launches
-(`ops.cuda.runtime`) and no op. Read `check`, then `memory`, `fibers`, `ptx` and `counters`.
+(`ops.cuda.runtime`) and no op. Read `check`, then `memory`, `fibers`, `ptx` and `counters`. `fault`
+is what is raised, `arguments` what a kernel is given, and `compiled` keeps compiled functions on
+disk.
 """
 
 from .check import check as check

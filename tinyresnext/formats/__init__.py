@@ -4,5 +4,6 @@
 h5py and Keras write, `stored_zip` reads and writes zip archives, `npy` reads NumPy's arrays in
 them, `tar` reads the archives of data sets, `pickle` the pickles in checkpoints and data sets,
 `lua` the objects of Torch7, and `image` takes image files apart. The room knows the room `system`
-and the errors only.
+and the errors only. `onnx` reads and writes graphs, and `others` knows files that people mistake
+for checkpoints.
 """

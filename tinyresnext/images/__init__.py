@@ -2,5 +2,6 @@
 
 Read `preprocess` first: it holds what a model expects. `prepare` puts the steps in order: `files`
 opens image files safely, `decode` turns images upright, `resize` and `torch7` bring them to size.
-For training, `augmentation` changes images at random. The room knows nothing of networks.
+For training, `augmentation` changes images at random. The room knows nothing of networks. `checks`
+checks the numbers of callers.
 """

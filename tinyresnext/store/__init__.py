@@ -3,5 +3,5 @@
 `store` writes, reads and checks it; start there. `contents` says what a model is and how its
 description becomes JSON, `digest` computes the digests, `layout` writes the HDF5, and `places`
 finds every part in a file before a byte is allocated for it. The room knows networks, and how
-images are prepared.
+images are prepared. `reading` checks a file and reads it.
 """

@@ -3,5 +3,5 @@
 `files` reads any file safely, and `writing` replaces a file in one step, where nothing but a file
 of our own has the name. `checks` checks whole numbers and the fields of JSON objects, `home` says
 where files that can be made again are kept, and `version` holds the version. The room knows the
-errors only.
+errors only. `console` writes to standard error, and `words` finds the nearest known word.
 """

@@ -1,4 +1,5 @@
 """What commands print and write: text for people, tables for programs, progress at a terminal.
 
-Only `report` imports other rooms at once; the rest is quick to import.
+Only `report` imports other rooms at once; the rest is quick to import. `tables` is for programs;
+`progress` and `interrupt` are for a person at a terminal.
 """

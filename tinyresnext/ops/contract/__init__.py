@@ -15,6 +15,8 @@ updating       ``sgd_step muon_step average_step statistics_step``: weights in t
 the machine    ``described thread_count loaders on_threads when_compiling peak``; the kernels on
                disk: ``kernels_kept kernels_problem clear_kernels``
 =============  ====================================================================================
+
+The functions that are not ops stand in `device`.
 """
 
 from typing import Protocol

@@ -1,12 +1,17 @@
 """The fast backend: Numba on the processor's cores. What the ops mean: `tinyresnext.ops.shapes`.
 
-Kernels are compiled when they are first needed, and kept on disk (`kernel`, `cache`). Calls from
-several threads at once are safe (`launch`). All memory is float32 and C-contiguous (`upload` makes
-it so). All results are the same for any number of threads, except gradients of weights, whose
-partial sums are divided by thread; for one number of threads these are the same every time.
+Kernels are compiled when they are first needed, and kept on disk (`runtime.kernel`,
+`runtime.cache`). Calls from several threads at once are safe (`launch`). All memory is float32 and
+C-contiguous (`upload` makes it so). All results are the same for any number of threads, except
+gradients of weights, whose partial sums are divided by thread; for one number of threads these are
+the same every time.
 
 A module is imported when one of its functions is first used, so that inference does not import what
 only training needs. `MODULES` says which module has which function.
+
+Read `conv` first, and `runtime` for how kernels run. `norm`, `elementwise`, `pool` and `head` have
+the other ops; `norm_train`, `moments` (sums over positions) and `update` (weights) are for
+training. `interlaced` makes a dilated convolution one without dilation.
 """
 
 from __future__ import annotations

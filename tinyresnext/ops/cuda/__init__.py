@@ -4,9 +4,10 @@
 words are plain functions of arrays, since an array knows the machine that it is on; a module is
 imported when one of its words is first used, and `MODULES` says which module has which word. All
 memory is contiguous, and float32; the words of inference also take activations in float16, which
-they add up in float32 (`words.llvm`), convolutions on tensor cores (`tensor`). All sums are
-taken in a fixed order, so results are the same bits in every run; convolutions split theirs by the
-number of multiprocessors. Read `runtime` first, then `elementwise`.
+they add up in float32 (`words.llvm`), convolutions on tensor cores (`tensor`). All sums are taken
+in a fixed order, so results are the same bits in every run; convolutions split theirs by the number
+of multiprocessors. Read `runtime` first, then `elementwise`. Then come the ops: `conv`, `norm`,
+`pool`, `linear`, `loss` and, for weights in training, `update`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 It computes in the type of its input: float64 in, float64 out. Shapes, arguments and errors:
 `tinyresnext.ops.shapes`. Inside, ``windows`` is always ``[n, h_out, w_out, c, k_h, k_w]``: what
 each output position sees of the image. Read `conv` with `windows`, then `norm`, `elementwise`,
-`pool` and `head`; `update` has what training does to weights.
+`pool` and `head`; `update` has what training does to weights. `memory` and `machine` have the
+functions that are not ops.
 """
 
 from __future__ import annotations

@@ -17,6 +17,8 @@ Conventions, everywhere:
   of the result and returns a tuple: one gradient for each positional argument, in order (``None``
   for an optional one that was not given). `READ` says which of its arguments' values a gradient
   depends on; of the others only the shape matters.
+
+The modules are `conv`, `norm`, `elementwise`, `pool` and `head`.
 """
 
 from __future__ import annotations

@@ -3,4 +3,5 @@
 Read `kernel` (how a function becomes a kernel), `crew` (how threads share its tasks) and `launch`
 (on which threads). `cache` keeps compiled kernels, `compiling` tells what compiles, `simd` emits
 vector instructions, `memory` places arrays, `cores` counts cores, and `peak` measures limits.
+`tasks` makes a kernel of a function whose tasks several threads share.
 """

@@ -34,9 +34,8 @@ def section(report: dict[str, Any], kinds: Collection[str] = ()) -> str:
     )
     lines = [
         f"{report['processor']}, {report['threads']} threads, {report['date']}; {versions}.",
-        "Medians in milliseconds. In brackets: our time divided by that of the fastest other engine; "
-        "below 1",
-        "is faster. The engines took turns in one run.",
+        "Medians in milliseconds. In brackets: our time divided by that of the fastest other engine.",
+        "The engines took turns in one run.",
         "",
         "| | tinyresnext | OpenVINO | ONNX Runtime | PyTorch, its fastest mode | eager |",
         "|---|---|---|---|---|---|",

@@ -34,7 +34,7 @@ def section(report: dict[str, Any], kinds: Collection[str] = ()) -> str:
     )
     lines = [
         f"{report['processor']}, {report['threads']} threads, {report['date']}; {versions}.",
-        "Medians in milliseconds. In brackets: our time divided by that of the fastest other engine.",
+        "Medians in milliseconds. In brackets: our time divided by the fastest other engine's.",
         "The engines took turns in one run.",
         "",
         "| | tinyresnext | OpenVINO | ONNX Runtime | PyTorch, its fastest mode | eager |",

@@ -159,7 +159,7 @@ def test_what_cannot_be_done_is_said_and_not_taken(hub, changes, says):
         ({"architecture": "skresnext8_8x4d"}, FormatError, "cannot compute"),
         ({"global_pool": "max", "model_args": {}}, FormatError, "with global_pool"),
         ({"model_args": {"global_pool": ""}}, FormatError, "with global_pool"),
-        ({"model_args": {"output_stride": 8}}, FormatError, "with output_stride"),
+        ({"model_args": {"output_stride": 4}}, FormatError, "with output_stride"),
         ({"model_args": {"unheard_of": 1}}, FormatError, "with unheard_of"),
         ({"num_classes": 4}, ShapeError, "says 4 classes, and the tensors have 3"),
         ({"label_names": ["a", "b"]}, Exception, "2 labels and the network has 3"),

@@ -9,9 +9,10 @@ import cases
 import pytest
 
 from tinyresnext import Spec
-from tinyresnext.checkpoints.beside import architecture
+from tinyresnext.checkpoints.beside.architecture import decided
 from tinyresnext.checkpoints.beside.config import Config
 from tinyresnext.errors import FormatError, ShapeError, UsageError
+from tinyresnext.network.spec import variant
 
 TINY = Spec((1, 1), 8, 4, 10, expansion=1)
 D = Spec((1, 1), 8, 4, 10, expansion=1, stem="deep", avg_down=True)
@@ -47,9 +48,46 @@ def test_what_cannot_be_computed(convert, name):
         with pytest.raises(FormatError, match="cannot compute") as caught:
             convert({"architecture": name}, arch=arch)
         assert ascii(name) in str(caught.value)
-    for change in ({"aa_layer": "blurpool"}, {"output_stride": 16}, {"block_args": {"a": 1}}):
-        with pytest.raises(FormatError, match=f"with {next(iter(change))}"):
-            convert({"architecture": "resnext8_8x4d", "model_args": change})
+
+
+REFUSED = {
+    "aa_layer": ["blurpc", "blur_pc", "max", 3, ["avg"], "<class 'timm.layers.BlurPool3d'>"],
+    "output_stride": [4, 64, "16", 16.0, True, None],
+    "block_args": [{"a": 1}, {"attn_layer": "eca"}, {"attn_layer": "se", "rd": 8}, [], "se"],
+    "act_layer": ["silu", 1],
+    "norm_layer": ["groupnorm", "frozenbatchnorm2d"],
+    "global_pool": ["max", "avgmax", "fastmax", ""],
+    "replace_stem_pool": [True, 1],
+    "block_reduce_first": [2, True],
+    "down_kernel_size": [3],
+    "channels": [[64, 96], [32, 64], 64, []],
+    "stem_type": ["deeper", 1],
+    "stem_width": [0, "64", 2],
+    "features_only": [True],
+    "avg_down": [1, "yes"],
+    "layers": [3, ["a"], [1, True], [], [1] * 9],
+    "cardinality": [0, 8.0],
+    "num_classes": ["10"],
+    "in_chans": [0],
+    "new_word": [False, 0, "a"],
+    "x\x1b\n": [1],
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_arguments_that_are_not_understood_are_named(name):
+    for value in REFUSED[name]:
+        config = Config("resnext8_8x4d", {name: value}, None, None, None, "", ())
+        if value is None:  # it says nothing
+            assert decided("x.pth", config, TINY, (False, False), None, None) == ("none", 8)
+            continue
+        for given in (False, True):
+            with pytest.raises(FormatError, match="cannot compute") as caught:
+                decided("x.pth", config, TINY, (given, False), None, None)
+            assert f"'resnext8_8x4d' with {ascii(name)[1:-1]}={ascii(value)[:40]}" in str(caught.value)
+    old = Config("legacy_seresnext8_8x4d", {"aa_layer": "avg"}, None, None, None, "", ())
+    with pytest.raises(FormatError, match="with aa_layer='avg'"):
+        decided("x.pth", old, replace(TINY, se_reduction=16), (False, True), None, None)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +126,60 @@ def test_a_blur_pooling_is_known_by_the_name_alone(convert):
     assert convert(config, arch=TINY, blur_pool="none").stored.spec == TINY
     assert convert(config, arch=blurred).stored.spec == blurred
     named = Config("seresnextaa101d_32x8d", {}, None, None, None, "", ())
-    assert architecture.blur_pool("x.pth", named, None) == "average"
+    own = variant("seresnextaa101d_32x8d")
+    assert decided("x.pth", named, own, (False, False), None, None) == ("average", 32)
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    {
+        "avg": "average", "AvgPool2d": "average", "<class 'torch.nn.AvgPool2d'>": "average",
+        "blur": "binomial", "blur_pool": "binomial", "timm.layers.BlurPool2d": "binomial",
+        None: "none", "": "none",
+    }.items(),
+)  # fmt: skip
+def test_an_argument_stands_in_place_of_the_name(convert, word, told):
+    for name in ("resnext8_8x4d", "resnextaa8_8x4d"):
+        found = convert({"architecture": name, "model_args": {"aa_layer": word}})
+        assert found.stored.spec == replace(TINY, blur_pool=told)
+
+
+LONG = Spec((1, 1, 1, 2), 4, 16, 10, stem="deep", avg_down=True, stem_channels=(24, 32, 64))
+ARGUMENTS = {
+    "layers": [1, 1, 1, 2], "cardinality": 4, "base_width": 16, "stem_type": "deep_tiered",
+    "stem_width": 32, "avg_down": True, "channels": [64, 128, 256, 512], "num_classes": 10,
+    "in_chans": 3, "drop_path_rate": 0.1, "zero_init_last": False, "norm_layer": "BatchNorm2d",
+}  # fmt: skip
+
+
+def test_arguments_make_another_network_of_the_same_name(convert):
+    """As ``create_model("resnext50_32x4d", layers=...)`` of timm does."""
+    config = {"architecture": "resnext50_32x4d", "model_args": ARGUMENTS}
+    assert convert(config, LONG).stored.spec == LONG
+    excited = replace(LONG, se_reduction=16)
+    more = {"block_args": {"attn_layer": "se"}, "output_stride": 8}
+    found = convert(config | {"model_args": ARGUMENTS | more}, excited)
+    assert found.stored.spec == replace(excited, dilated=2)
+    for name, value in {
+        "layers": [1, 1, 2, 1], "cardinality": 8, "base_width": 4, "stem_type": "deep",
+        "stem_width": 64, "avg_down": False, "num_classes": 9, "in_chans": 1,
+    }.items():  # fmt: skip
+        with pytest.raises(ShapeError, match=r"and the tensors (are|have)"):
+            convert(config | {"model_args": ARGUMENTS | {name: value}}, LONG)
+
+
+@pytest.mark.parametrize(("stride", "dilated"), [(32, 0), (16, 1), (8, 2), (None, 0)])
+def test_the_output_stride_is_known_by_the_arguments_alone(convert, stride, dilated):
+    config = {"architecture": "resnext17t_4x16d", "model_args": {"output_stride": stride}}
+    stored, notes = convert(config, LONG)
+    assert stored.spec == replace(LONG, dilated=dilated)
+    assert ("by its name" in "".join(notes)) == (("dilated" in "".join(notes)) == (dilated > 0))
+    assert convert(config, LONG, output_stride=16).stored.spec.dilated == 1
+    if dilated:
+        said = f"has the output stride 32, .* which has {stride}; say which with --output-stride"
+        with pytest.raises(UsageError, match=said):
+            convert(config, LONG, arch=LONG)
+    assert convert(config, LONG, arch=LONG, output_stride=32).stored.spec == LONG
 
 
 @pytest.mark.parametrize(

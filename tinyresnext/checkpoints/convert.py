@@ -131,9 +131,9 @@ def opened_checkpoint(
             wanted = path is not named_path
             said = config.read(path, wanted=wanted, labels=labels is None)
         if said is not None:
-            architecture.check(path, said, spec, arch is not None, stem is not None)
-            if blur_pool is None:
-                blur_pool = architecture.blur_pool(path, said, spec if arch is not None else None)
+            given = arch is not None, stem is not None
+            untold = architecture.decided(path, said, spec, given, blur_pool, output_stride)
+            blur_pool, output_stride = untold
         spec = _with_head(spec, head, beside)
         spec = spec if blur_pool is None else replace(spec, blur_pool=blur_pool)
         spec = spec if output_stride is None else dilated(spec, output_stride)

@@ -59,13 +59,14 @@ def layers(spec: Spec, height: int = 224, width: int = 224) -> list[Layer]:
     if not all(isinstance(side, int) and 0 < side <= 2**16 for side in (height, width)):
         raise UsageError(f"the image is {height} x {width}: expected whole numbers from 1 to 65536")
     params = {name: stand_in(shape) for name, shape in parameters(spec).items()}
+    weights = {id(one) for one in params.values()}
     found = []
     for call in trace(params, spec, (1, height, width, spec.channels)).calls:
         if call.op in ("conv2d", "batch_norm", "linear"):
             weight, result = call.args[1].shape, call.out.shape
-            # Type A's shortcut is computed as a convolution, but it has no weights and is not
-            # counted as work.
-            if call.op == "conv2d" and call.name.endswith(".downsample"):
+            # Shortcuts of type A, and means in dilated stages, are computed as convolutions, but
+            # they have no weights and are not counted as work.
+            if id(call.args[1]) not in weights:
                 continue
             own = {"conv2d": 1, "batch_norm": 2, "linear": 1}[call.op] * int(np.prod(weight))
             biased = call.op == "linear" or (call.op == "conv2d" and len(call.args) > 2)

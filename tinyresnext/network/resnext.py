@@ -258,4 +258,17 @@ def _shortcut(walk: Walk, block: Block, x: Array) -> Array:
     if walk.spec.avg_down and stride > 1:
         x = walk.ops.avg_pool2d(x, size=2, stride=stride, ceil_mode=True, count_include_pad=False)
         x, stride = walk.at(f"{block.name}.downsample.0", x), 1
+    elif block.smooth:
+        x = walk.at(f"{block.name}.downsample.0", _smoothed(walk, block, x))
     return walk.norm(walk.conv(x, conv, stride=stride), norm)
+
+
+def _smoothed(walk: Walk, block: Block, x: Array) -> Array:
+    """Compute the mean of each value and of those to the right, below, and right below.
+
+    Zeros lie beyond the edges, and count: timm's ``AvgPool2dSame`` of 2x2 values with a stride of
+    1. It is a convolution of each channel with a constant weight.
+    """
+    weight = np.zeros((block.c_in, 1, 3, 3), walk.params["bn1.weight"].dtype)
+    weight[:, :, 1:, 1:] = 0.25
+    return walk.ops.conv2d(x, walk.ops.upload(weight), padding=1, groups=block.c_in)

@@ -20,6 +20,7 @@ class Block:
     strides: tuple[int, int]  # of the first 1x1 and of the 3x3: one of them strides
     dilation: int  # of the 3x3
     blur: bool  # whether a blur pooling follows the 3x3 and has its stride
+    smooth: bool  # whether the shortcut takes means of 2x2 values without a stride
     shortcut: str  # "identity", "projection" (types B and C) or "padding" (type A)
 
 
@@ -28,7 +29,8 @@ def blocks(spec: Spec) -> Iterator[Block]:
 
     Widths follow torchvision's formula, ``int(planes * width / 64) * cardinality``. A dilated stage
     doubles the dilation from its second block on, as torchvision and timm have it: the 3x3 of its
-    first block reads what a network that strides there would have read.
+    first block reads what a network that strides there would have read. An average-pooled shortcut
+    keeps its means there, without their stride, as timm has it.
     """
     c_in, dilation = spec.stem_channels[-1], 1
     for stage, count in enumerate(spec.blocks):
@@ -45,7 +47,10 @@ def blocks(spec: Spec) -> Iterator[Block]:
                 shortcut = "padding" if stride != 1 or c_in != c_out else "identity"
             strides = (stride, 1) if spec.stride_on == 1 else (1, stride)
             name, blur = f"layer{stage + 1}.{index}", first and spec.blur_pool != "none"
-            yield Block(name, c_in, channels, c_out, stride, strides, dilation, blur, shortcut)
+            smooth = first and dilated and spec.avg_down and shortcut == "projection"
+            yield Block(
+                name, c_in, channels, c_out, stride, strides, dilation, blur, smooth, shortcut
+            )
             c_in = c_out
             if first and dilated:
                 dilation *= 2

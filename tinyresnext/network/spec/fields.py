@@ -75,8 +75,9 @@ class Spec:
     dilated : int
         How many of the last stages dilate their 3x3 convolutions and do not stride, so that the
         result of the last stage is larger: torchvision's ``replace_stride_with_dilation``. 1 and 2
-        make an output stride of 16 and 8 in a network of four stages. Not with ``stride_on`` 1 or
-        ``avg_down``, where systems differ in what the network computes.
+        make an output stride of 16 and 8 in a network of four stages. With ``avg_down``, the means
+        of their shortcuts lose the stride and stay, as in timm. Not with ``stride_on`` 1, where
+        systems differ in what the network computes.
 
     Raises
     ------
@@ -170,11 +171,10 @@ class Spec:
                 f"blur_pool is {self.blur_pool!r} and stem is 'caffe': no network has both; "
                 "expected another stem, or no blur pooling"
             )
-        if self.dilated and (self.stride_on == 1 or self.avg_down):
-            found = "stride_on is 1" if self.stride_on == 1 else "avg_down is True"
+        if self.dilated and self.stride_on == 1:
             raise UsageError(
-                f"dilated is {self.dilated} and {found}: systems differ in what such a network "
-                "computes; expected stride_on 2 and avg_down False"
+                f"dilated is {self.dilated} and stride_on is 1: systems differ in what such a "
+                "network computes; expected stride_on 2"
             )
         if self.stem != "deep" and self.stem_channels != Spec.stem_channels:
             raise UsageError(

@@ -84,7 +84,8 @@ def test_arguments_that_are_not_understood_are_named(name):
         for given in (False, True):
             with pytest.raises(FormatError, match="cannot compute") as caught:
                 decided("x.pth", config, TINY, (given, False), None, None)
-            assert f"'resnext8_8x4d' with {ascii(name)[1:-1]}={ascii(value)[:40]}" in str(caught.value)
+            said = f"'resnext8_8x4d' with {ascii(name)[1:-1]}={ascii(value)[:40]}"
+            assert said in str(caught.value)
     old = Config("legacy_seresnext8_8x4d", {"aa_layer": "avg"}, None, None, None, "", ())
     with pytest.raises(FormatError, match="with aa_layer='avg'"):
         decided("x.pth", old, replace(TINY, se_reduction=16), (False, True), None, None)
@@ -144,9 +145,11 @@ def test_an_argument_stands_in_place_of_the_name(convert, word, told):
         assert found.stored.spec == replace(TINY, blur_pool=told)
 
 
-LONG = Spec((1, 1, 1, 2), 4, 16, 10, stem="deep", avg_down=True, stem_channels=(24, 32, 64))
+LONG = Spec(
+    (1, 1, 1, 2), 4, 4, 10, stem="deep", avg_down=True, stem_channels=(24, 32, 64), expansion=1
+)
 ARGUMENTS = {
-    "layers": [1, 1, 1, 2], "cardinality": 4, "base_width": 16, "stem_type": "deep_tiered",
+    "layers": [1, 1, 1, 2], "cardinality": 4, "base_width": 4, "stem_type": "deep_tiered",
     "stem_width": 32, "avg_down": True, "channels": [64, 128, 256, 512], "num_classes": 10,
     "in_chans": 3, "drop_path_rate": 0.1, "zero_init_last": False, "norm_layer": "BatchNorm2d",
 }  # fmt: skip
@@ -161,16 +164,17 @@ def test_arguments_make_another_network_of_the_same_name(convert):
     found = convert(config | {"model_args": ARGUMENTS | more}, excited)
     assert found.stored.spec == replace(excited, dilated=2)
     for name, value in {
-        "layers": [1, 1, 2, 1], "cardinality": 8, "base_width": 4, "stem_type": "deep",
+        "layers": [1, 1, 2, 1], "cardinality": 8, "base_width": 8, "stem_type": "deep",
         "stem_width": 64, "avg_down": False, "num_classes": 9, "in_chans": 1,
     }.items():  # fmt: skip
+        other = Config("resnext50_32x4d", ARGUMENTS | {name: value}, None, None, None, "", ())
         with pytest.raises(ShapeError, match=r"and the tensors (are|have)"):
-            convert(config | {"model_args": ARGUMENTS | {name: value}}, LONG)
+            decided("x.pth", other, LONG, (False, False), None, None)
 
 
 @pytest.mark.parametrize(("stride", "dilated"), [(32, 0), (16, 1), (8, 2), (None, 0)])
 def test_the_output_stride_is_known_by_the_arguments_alone(convert, stride, dilated):
-    config = {"architecture": "resnext17t_4x16d", "model_args": {"output_stride": stride}}
+    config = {"architecture": "resnext17t_4x4d", "model_args": {"output_stride": stride}}
     stored, notes = convert(config, LONG)
     assert stored.spec == replace(LONG, dilated=dilated)
     assert ("by its name" in "".join(notes)) == (("dilated" in "".join(notes)) == (dilated > 0))

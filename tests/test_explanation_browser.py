@@ -91,6 +91,10 @@ def test_switching_a_path_off(fresh, explained):
     assert f"Path {best} ({terms.effects[0, best]:+.3f}) raises it most" in text(
         fresh, "view-about"
     )
+    added = terms.effects[0, :-1].sum()
+    assert f"Paths and shift together, which the block adds to its shortcut: {added:+.3f}" in text(
+        fresh, "view-about"
+    )
     said = text(fresh, "sum")
     logit, first, exact = explained.logits[0], terms.effects[0, 1], terms.exact[0, 1]
     for value in (logit, logit - first, logit - exact):
@@ -236,4 +240,7 @@ def test_a_narrow_screen(fresh):
         mobile=False,
     )
     assert fresh.run("document.documentElement.scrollWidth") <= 360
+    for part in ("#blocks caption", "#evidence figure:nth-child(2)"):
+        box = fresh.run(f"document.querySelector('{part}').getBoundingClientRect().toJSON()")
+        assert 0 <= box["left"] < box["right"] <= 360, part
     fresh.call("Emulation.clearDeviceMetricsOverride")

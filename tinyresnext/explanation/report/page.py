@@ -152,8 +152,8 @@ def _labels(explanation: Explanation) -> str:
     escape = partial(html.escape, quote=True)
     return "\n".join(
         f'<tr><th scope="row">{escape(_printable(guess.label))}</th>'
-        f'<td class="number">{guess.probability:.1%}</td>'
         f'<td class="number">{f"{logit:.3f}".replace("-", MINUS)}</td>'
+        f'<td class="number">{guess.probability:.1%}</td>'
         f'<td aria-hidden="true"><span class="bar" style="width:{guess.probability:.2%}"></span>'
         "</td></tr>"
         for guess, logit in zip(explanation.classes, explanation.logits.tolist(), strict=True)

@@ -180,8 +180,8 @@ function showTerms() {
   const short = (value) => Number(value.toPrecision(2)).toString();
   const most = (scale) => (view === "share" ? `${short(100 * scale)}\u00a0%` : short(scale));
   at("legend").replaceChildren(`Colours of the paths: \u2212${most(scales[0])}`, swatch,
-    `+${most(scales[0])}. Those of the shift end at ${most(scales.at(-2))}, `
-    + `those of the shortcut at ${most(scales.at(-1))}.`);
+    `+${most(scales[0])}. The shift has a scale of its own, up to `
+    + `±${most(scales.at(-2))}, and so has the shortcut, up to ±${most(scales.at(-1))}.`);
   at("terms").replaceChildren(
     ...sorted(block).map((term) => card(block, term, maps[term], scales[term])));
   showSum(maps);
@@ -191,7 +191,9 @@ function showTerms() {
 function behind(block) {
   const effects = block.terms.map((_, term) => effect(block, term)), paths = effects.slice(0, -2);
   const said = [` All terms add up to ${signed(sum(effects))}; the rest of ${subject()}, `
-    + `${signed(logit() - sum(effects))}, comes from constants of later layers.`];
+    + `${signed(logit() - sum(effects))}, comes from constants of later layers.`,
+  `paths and shift together, which the block adds to its shortcut: `
+    + `${signed(sum(effects.slice(0, -1)))}.`];
   const path = (value) => `${block.terms[paths.indexOf(value)]} (${signed(value)})`;
   const [most, least] = [Math.max(...paths), Math.min(...paths)];
   if (paths.length > 1 && most > 0) said.push(`${path(most)} raises it most of all paths.`);

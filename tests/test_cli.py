@@ -24,7 +24,7 @@ import pytest
 
 from tinyresnext import Preprocess, Spec, __version__, list_models, load, save
 from tinyresnext.cli import main as cli
-from tinyresnext.cli import predict
+from tinyresnext.cli.runs import images as typed_images
 from tinyresnext.errors import DeviceError, UsageError
 from tinyresnext.hub.catalogue import find, with_weights
 from tinyresnext.ops import backend
@@ -686,21 +686,21 @@ def test_names_behind_a_byte_order_mark(mark, encoding, terminal, monkeypatch):
     data = io.BytesIO(mark + text.encode(encoding))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(data, terminal))
     names = ["a b.png", "\N{CAT FACE}\u0085\u2028.png", "c.png"]
-    assert list(predict._names_on_stdin()) == names
+    assert list(typed_images._names_on_stdin()) == names
 
 
 @pytest.mark.parametrize(("terminal", "name"), [("utf-8", "ä.png"), ("latin-1", "ä.png")])
 def test_names_without_a_mark_are_in_the_encoding_of_the_terminal(terminal, name, monkeypatch):
     data = io.BytesIO(f"{name}\n".encode(terminal))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(data, terminal))
-    assert list(predict._names_on_stdin()) == [name]
+    assert list(typed_images._names_on_stdin()) == [name]
 
 
 @pytest.mark.parametrize("data", [b"\xff\xfea", b"\xef\xbb\xbf\xff", "a.png".encode("utf-16-le")])
 def test_names_that_are_no_text_behind_a_mark(data, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), "utf-8"))
     with pytest.raises(UsageError, match="not text"):
-        predict._names_on_stdin()
+        typed_images._names_on_stdin()
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device here")

@@ -101,9 +101,9 @@ def test_pictures_of_many_sizes(put):
 def test_what_fits_is_decoded_once_and_the_rest_when_it_is_needed(put, monkeypatch, threads):
     calls = []
 
-    def counted(*arguments):
+    def counted(*arguments, **named):
         calls.append(arguments)
-        return decode(*arguments)
+        return decode(*arguments, **named)
 
     monkeypatch.setattr(folders, "decode", counted)
     path = put({f"a/{i:03}.png": picture(i) for i in range(200)})

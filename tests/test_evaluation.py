@@ -20,9 +20,9 @@ from tinyresnext.checkpoints.imagenet import imagenet_labels, imagenet_wnids
 from tinyresnext.cli import main as cli
 from tinyresnext.data import open_dataset
 from tinyresnext.errors import ImageError, IntegrityError, UsageError
-from tinyresnext.inference.classes import match_classes, match_numbers
 from tinyresnext.inference.evaluate import evaluate, score
 from tinyresnext.inference.scores import confusion, lettering
+from tinyresnext.inference.scores.classes import match_classes, match_numbers
 from tinyresnext.network.resnext import parameters
 from tinyresnext.ops import reference
 

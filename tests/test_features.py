@@ -11,7 +11,7 @@ import pytest
 import tinyresnext as tr
 from tinyresnext.cli.main import main
 from tinyresnext.errors import UsageError
-from tinyresnext.inference.files import save_features
+from tinyresnext.inference.many.features import save_features
 
 DATA = Path(__file__).parent / "data"
 PHOTOGRAPHS = sorted(map(str, (DATA / "photographs").rglob("*.jpg")))

@@ -10,8 +10,8 @@ from data_files import picture, write_files, write_zip
 
 from tinyresnext.data import open_dataset
 from tinyresnext.data.rules import image_kind, is_left_out, is_readable, splits_among
+from tinyresnext.data.trees.sources import Images
 from tinyresnext.errors import FormatError, ImageError, UnsafeError, UsageError
-from tinyresnext.inference.classify import expand
 
 JPEG = picture(1, kind="JPEG")
 
@@ -357,10 +357,13 @@ def test_classify_finds_what_data_sets_find(tmp_path):
     others = ["._a.jpg", ".thumbnails/a.jpg", "__MACOSX/a.jpg", "@eaDir/a.jpg", "$R/a.jpg"]
     others += ["notes.txt", "Thumbs.db", "sub/.b/c/d.jpg", "__pycache__/a.png"]
     path = write_files(tmp_path / ".photos", {name: JPEG for name in names + others})
-    assert expand([str(path)]) == sorted(str(path / name) for name in names)
+    assert [one.name for one in Images([str(path)])] == sorted(str(path / name) for name in names)
 
 
 def test_classify_takes_what_is_named(tmp_path):
     path = write_files(tmp_path, {".hidden/a.jpg": JPEG, "._b.jpg": JPEG})
     named = str(path / "._b.jpg")
-    assert expand([str(path / ".hidden"), named]) == [str(path / ".hidden" / "a.jpg"), named]
+    assert [one.name for one in Images([str(path / ".hidden"), named])] == [
+        str(path / ".hidden" / "a.jpg"),
+        named,
+    ]

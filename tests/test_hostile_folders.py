@@ -17,8 +17,8 @@ import pytest
 import training_cases as small
 from child import ENVIRONMENT
 
-from tinyresnext.cli import predict
 from tinyresnext.cli.main import main
+from tinyresnext.cli.runs import images as typed
 from tinyresnext.cli.weights import commands as weights
 from tinyresnext.errors import TinyResNeXtError, UsageError
 from tinyresnext.hub import part
@@ -286,7 +286,7 @@ def test_lists_of_names_without_end(tmp_path, monkeypatch, capsys):
     ]
     assert main(words) == 2
     assert "10 lines" in capsys.readouterr().err
-    monkeypatch.setattr(predict, "MOST_NAMES", 10)
+    monkeypatch.setattr(typed, "MOST_NAMES", 10)
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n" * 11))
     assert main(["classify", "-"]) == 2
     assert "more than 10 bytes of names" in capsys.readouterr().err

@@ -5,11 +5,19 @@ from __future__ import annotations
 import argparse
 import os
 
+from ..errors import UsageError
 from ..system.files import shown
 from .options import Commands, add_command, add_device, add_force, add_model, positive
 from .output.progress import announce_compiling, counted, say
 from .output.tables import target
-from .predict import add_batch, add_paths, images_of
+from .runs.images import (
+    add_batch,
+    add_fast_decode,
+    add_paths,
+    add_resume,
+    digests_of,
+    images_of,
+)
 
 
 def add_commands(commands: Commands) -> None:
@@ -73,26 +81,43 @@ def _add_features(c: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="whose output: stem, layer1, layer2 ..., or pooled, the mean of the last one (pooled)",
     )
-    add_batch(c, 8)
+    add_batch(c)
+    add_fast_decode(c)
     add_device(c, precision=True)
+    add_resume(c)
     add_force(c, "the file")
 
 
 def _features(a: argparse.Namespace) -> int:
     """Write features of images; return 1 if one of them failed."""
-    from ..inference.files import load, save_features
+    from ..hub.bundled import shipped_model
+    from ..inference.files import load
+    from ..inference.many.features import save_features
 
-    paths, file = images_of(a.paths), target(a.out, a.force, not_over=a.model)
-    for path in paths if os.path.exists(file) else ():
-        target(file, a.force, not_over=path)
+    if a.resume and a.force:
+        raise UsageError("--resume goes on with what is there, and --force drops it; give one")
+    (images, count), file = images_of(a.paths), a.out
+    if not a.resume:
+        target(file, a.force, not_over=a.model)
+        for image in images if os.path.exists(file) else ():
+            target(file, a.force, not_over=image.name)
     model = load(a.model, a.device, a.threads, a.precision)
-    failed = 0
+    settings = {"sha256": digests_of([a.model or shipped_model()]), "precision": a.precision}
+    counts: dict[str, int] = {}
     with announce_compiling(model.ops):
-        rows = save_features(model, paths, file, a.stage, batch=a.batch)
-        for _, error in counted(rows, len(paths)):
-            if error is not None:
-                failed += 1
-                say(error)
-    images = len(paths) - failed
-    print(f"{shown(file)}: {a.stage} of {images} image{'' if images == 1 else 's'}")
-    return 1 if failed else 0
+        rows = save_features(
+            model, images, file, a.stage, batch=a.batch, fast=a.fast_decode, settings=settings,
+            resume=a.resume, force=a.force, counts=counts,
+        )  # fmt: skip
+        try:
+            for _, error in counted(rows, count, lambda: counts["before"]):
+                if error is not None:
+                    say(error)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"interrupted: the rows so far are in {shown(file)}.part.rows; the same command "
+                "with --resume goes on"
+            ) from None
+    good = counts["done"] - counts["failed"]
+    print(f"{shown(file)}: {a.stage} of {good} image{'' if good == 1 else 's'}")
+    return 1 if counts["failed"] else 0

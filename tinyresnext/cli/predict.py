@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import codecs
-import re
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from ..system.console import tell
@@ -24,22 +21,32 @@ from .options import (
     positive,
 )
 from .output.progress import announce_compiling, counted, counter, say
-from .output.tables import SCHEMA, csv_row, json_row, print_json, table, table_target, target
+from .output.tables import (
+    SCHEMA,
+    csv_row,
+    json_row,
+    print_json,
+    table,
+    table_target,
+    target,
+)
+from .runs.images import (
+    add_batch,
+    add_fast_decode,
+    add_paths,
+    add_resume,
+    images_of,
+)
+from .runs.rows import rows_target, write_rows
 
 if TYPE_CHECKING:
+    from ..data.trees.sources import Source
     from ..inference.classify import Row
     from ..inference.ensemble import Ensemble
     from ..inference.scores.evaluation import Evaluation
     from ..inference.scores.labels import LabelEvaluation
 
-MOST_NAMES = 64 << 20  # bytes of the names on standard input
-_MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
-    codecs.BOM_UTF8: "utf-8",
-    codecs.BOM_UTF32_LE: "utf-32-le",
-    codecs.BOM_UTF32_BE: "utf-32-be",
-    codecs.BOM_UTF16_LE: "utf-16-le",
-    codecs.BOM_UTF16_BE: "utf-16-be",
-}
+MEMORY = 64 << 20  # bytes of images that are decoded before an evaluation begins
 _NO_LABEL = "     --    no label reaches the threshold"
 
 
@@ -64,14 +71,23 @@ def _add_classify(c: argparse.ArgumentParser) -> None:
         help="classes for each image (5; of a model of several labels, all above the threshold)",
     )
     _add_threshold(c)
-    add_batch(c, 8)
+    add_batch(c)
+    add_fast_decode(c)
     add_device(c, precision=True)
     form = c.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object a line for each image")
     form.add_argument(
         "--csv", metavar="FILE", help="write a table, a row for each image; - is standard output"
     )
-    add_force(c, "the table")
+    form.add_argument(
+        "-o",
+        "--out",
+        metavar="FILE",
+        help="write a row for each image as it comes, to a file of JSON Lines (.jsonl) or a table "
+        "(.csv); a run that was stopped can go on (--resume)",
+    )
+    add_resume(c)
+    add_force(c, "the file")
 
 
 def _add_evaluate(c: argparse.ArgumentParser) -> None:
@@ -86,7 +102,8 @@ def _add_evaluate(c: argparse.ArgumentParser) -> None:
         help="match the classes by their order and not by their names",
     )
     _add_threshold(c)
-    add_batch(c, 64)
+    add_batch(c)
+    add_fast_decode(c)
     add_device(c, precision=True)
     form = c.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object instead of the table")
@@ -110,51 +127,39 @@ def _add_threshold(c: argparse.ArgumentParser) -> None:
     )
 
 
-def add_paths(c: argparse.ArgumentParser) -> None:
-    """Add the positional ``PATH...``, for commands that read images."""
-    c.add_argument(
-        "paths",
-        nargs="+",
-        metavar="PATH",
-        help="an image, a directory of images, or - for names on standard input",
-    )
-
-
-def add_batch(c: argparse.ArgumentParser, usual: int) -> None:
-    """Add ``--batch``."""
-    c.add_argument(
-        "--batch",
-        type=positive,
-        default=usual,
-        metavar="N",
-        help=f"images that go through the network together ({usual})",
-    )
-
-
 def _classify(a: argparse.Namespace) -> int:
     """Classify images as they come; return 1 if one of them failed."""
     from ..inference.classify import classify
     from ..inference.heads import THRESHOLD
 
-    table_path = table_target(a.csv, a.force)
-    paths = images_of(a.paths)
+    table_path, out = table_target(a.csv, a.force), rows_target(a)
+    images, count = images_of(a.paths)
     asked, model = _together(a)
     several = model.spec.several
     top = a.top or (model.spec.labels if several else 5)
     limit = THRESHOLD if several and a.threshold is None else a.threshold
-    rows = counted(classify(model, paths, top=top, batch=a.batch, threshold=limit), len(paths))
     if several:
         say(
             f"an image has any number of this model's labels: those of at least {limit:.0%} are "
             "named (--threshold), each with its own probability"
         )
-    asked, failed = asked | ({} if limit is None else {"threshold": limit}), 0
-    with table(table_path) as writer, announce_compiling(model.models[0].ops):
-        if writer is not None:
-            writer.writerow(_heading(min(top, model.spec.labels)))
-        for row in rows:
-            failed += row.error is not None
-            _show(row, writer, asked if a.json else None)
+    asked |= {} if limit is None else {"threshold": limit}
+
+    def rows(sources: Iterable[Source]) -> Iterable[Row]:
+        return classify(model, sources, top=top, batch=a.batch, threshold=limit, fast=a.fast_decode)
+
+    heading = _heading(min(top, model.spec.labels))
+    with announce_compiling(model.models[0].ops):
+        if out is not None:
+            settings = asked | {"top": top, "precision": a.precision}
+            return write_rows(a, out, rows, (images, count), settings, heading, asked)
+        failed = 0
+        with table(table_path) as writer:
+            if writer is not None:
+                writer.writerow(heading)
+            for row in counted(rows(images), count):
+                failed += row.error is not None
+                _show(row, writer, asked if a.json else None)
     return 1 if failed else 0
 
 
@@ -198,52 +203,6 @@ def _show(row: Row, writer: Any, asked: dict[str, Any] | None) -> None:
         print("\n".join([shown(row.path), *lines]), flush=True)
 
 
-def images_of(paths: list[str]) -> list[str]:
-    """Return the image files that were typed; raise `UsageError` if there is none."""
-    from ..inference.classify import expand
-
-    found = expand(paths, _names_on_stdin() if "-" in paths else ())
-    if not found:
-        raise UsageError(
-            f"there is no image in {', '.join(paths)}; expected files such as photo.jpg or "
-            "directories of them"
-        )
-    return found
-
-
-def _names_on_stdin() -> Iterator[str]:
-    """Yield the lines of standard input; raise `UsageError` if it is not text, or too long."""
-    try:
-        missing = sys.stdin is None or getattr(sys.stdin, "closed", False)
-        text = "" if missing else _text_of(sys.stdin)
-    except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:
-        raise UsageError(
-            "standard input is not text; - expects the names of images there, one a line"
-        )
-    # Not splitlines: a name may have other characters in it that end a line for Unicode.
-    # Empty lines are no names, and there may be more of them than a list should have.
-    return (line[0].removeprefix("\ufeff") for line in re.finditer(r"[^\r\n]+", text))
-
-
-def _text_of(stream: TextIO) -> str:
-    """Return all text of a stream; a byte order mark says its encoding, whatever the terminal's is.
-
-    PowerShell writes one, in UTF-8 or UTF-16.
-    """
-    raw = getattr(stream, "buffer", None)
-    data: Any = (stream if raw is None else raw).read(MOST_NAMES + 1)
-    if len(data) > MOST_NAMES:
-        raise UsageError(f"standard input has more than {MOST_NAMES:,} bytes of names; give fewer")
-    if raw is None:
-        return str(data)
-    for mark, encoding in _MARKS.items():
-        if data.startswith(mark):
-            return str(data.removeprefix(mark).decode(encoding))
-    return str(data.decode(stream.encoding or "utf-8", stream.errors or "strict"))
-
-
 def _evaluate(a: argparse.Namespace) -> int:
     """Evaluate a model on a data set."""
     from ..data.open import open_dataset
@@ -259,7 +218,10 @@ def _evaluate(a: argparse.Namespace) -> int:
         raise UsageError("a model of several labels has no confusion matrix; leave out --picture")
     if not model.spec.several and (a.csv or a.json or picture):
         check_matrix(model.spec.classes)
-    data = open_dataset(a.data, a.split, a.broken, threads=ops.thread_count(a.threads))
+    least = max(m.preprocess.resize for m in model.models) if a.fast_decode else None
+    data = open_dataset(
+        a.data, a.split, a.broken, memory=MEMORY, threads=ops.thread_count(a.threads), least=least
+    )
     say(f"{shown(a.data)}, {a.split}: {data.found()}")
     with announce_compiling(ops):
         count = counter(len(data))

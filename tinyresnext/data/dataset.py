@@ -115,12 +115,15 @@ class Reading:
         Bytes of pixels that may be kept in memory.
     threads
         Number of threads that decode.
+    least
+        The shorter side that is needed, if JPEGs may be decoded at a reduced size (`load_image`).
     """
 
     skips: bool
     warn: Callable[[str], None]
     memory: int
     threads: int
+    least: int | None = None
 
 
 def from_files(

@@ -82,7 +82,7 @@ def open_table(path: Path, split: str, reading: Reading) -> Dataset:
     found = _read(path, name, split)
 
     def read(i: int) -> NDArray[np.uint8]:
-        return decode(os.path.join(path.parent, found.images[i]))
+        return decode(os.path.join(path.parent, found.images[i]), least=reading.least)
 
     def weigh(i: int) -> int:
         image = os.path.join(path.parent, found.images[i])

@@ -1,4 +1,4 @@
-"""Reading a few files from a tar archive, compressed with gzip or not, once from front to back.
+"""Reading tar archives: a few files of one, compressed with gzip or not, or where each file is.
 
 The standard library's ``tarfile`` follows what an archive says: headers of any length, links,
 sparse files. Here an archive is a row of plain files and folders with short names, in blocks of 512
@@ -11,12 +11,12 @@ from __future__ import annotations
 import gzip
 import os
 import zlib
-from collections.abc import Collection
-from typing import BinaryIO
+from collections.abc import Collection, Iterator
+from typing import BinaryIO, NamedTuple
 
 from ..errors import FormatError, IntegrityError, UnsafeError
 
-__all__ = ["MAX_PART", "placed", "read_tar"]
+__all__ = ["MAX_PART", "Placed", "files_in", "placed", "read_tar"]
 
 MAX_PART = 256 << 20
 """Bytes of one file; the training images of CIFAR-100 have 154 MB."""
@@ -122,6 +122,75 @@ def placed(file: BinaryIO) -> dict[str, tuple[int, int]]:
     raise UnsafeError(f"the archive has more than {_MAX_MEMBERS} members; save it anew")
 
 
+class Placed(NamedTuple):
+    """A file in an archive: its name, its first byte and its size."""
+
+    name: str
+    start: int
+    size: int
+
+
+def files_in(file: BinaryIO) -> Iterator[Placed]:
+    """Yield each file of an archive that is not compressed, in its order, without reading it.
+
+    There may be any number. Long names are understood as GNU tar and POSIX write them.
+
+    Raises
+    ------
+    FormatError
+        It is not such an archive, or it is cut short: then the files before have been yielded.
+    UnsafeError
+        It has links, devices or names that lead elsewhere.
+    """
+    end = file.seek(0, os.SEEK_END)
+    at, longer = 0, b""
+    while True:
+        file.seek(at)
+        header = file.read(_BLOCK)
+        if len(header) == _BLOCK and not any(header):
+            if any(file.read(_CHUNK)):
+                raise FormatError("the archive has something behind its end; pack it again")
+            return
+        raw, flag, size = _fields(header)
+        start, at = at + _BLOCK, at + _BLOCK + -(-size // _BLOCK) * _BLOCK
+        name = (longer or raw).decode("utf-8", "surrogateescape").removeprefix("./")
+        if at > end:
+            raise FormatError(f"the archive is cut short in {ascii(name)[:80]}; fetch it again")
+        if flag in b"Lx" and size <= _MAX_NOTE:
+            note = file.read(size)
+            longer = note.rstrip(b"\0") if flag == b"L" else _long_name(note) or longer
+            continue
+        longer = b""
+        if flag in b"0\0":
+            if name.startswith("/") or ".." in name.split("/"):
+                raise UnsafeError(f"the archive has a member called {ascii(name)[:80]}")
+            yield Placed(name, start, size)
+        elif flag == b"g":
+            _check_note(file.read(min(size, _MAX_NOTE + 1)))
+        elif flag != b"5":
+            raise UnsafeError(
+                f"{ascii(name)[:80]} in the archive is a link, a device or of another kind that is "
+                "no file; unpack the archive and give the folder"
+            )
+
+
+def _long_name(note: bytes) -> bytes:
+    """Return the name that an extended header gives the next member, or nothing."""
+    found = b""
+    while note.strip(b"\0"):
+        digits, _, _ = note.partition(b" ")
+        length = int(digits) if digits.isdigit() and len(digits) < 8 else 0
+        if not len(digits) + 2 < length <= len(note):
+            raise FormatError("an extended header in the archive is damaged; pack it again")
+        key, _, value = note[len(digits) + 1 : length - 1].partition(b"=")
+        if key == b"path":
+            found = value
+        elif key in (b"size", b"linkpath") or key.startswith(b"GNU.sparse"):
+            _check_note(b" " + key + b"=")
+        note = note[length:]
+    return found
+
+
 class _Stream:
     """The unpacked bytes, counted; an error of unpacking becomes one of this package's errors."""
 
@@ -180,8 +249,8 @@ class _Stream:
                 )
 
 
-def _parse(header: bytes) -> tuple[str, str, int]:
-    """Return name, kind ("file", "folder" or "note") and size of a member."""
+def _fields(header: bytes) -> tuple[bytes, bytes, int]:
+    """Return the name, the kind and the size that a header states, if its checksum is right."""
     if len(header) < _BLOCK:
         raise FormatError("the archive is cut short in a header; fetch it again")
     raw_name = header[:100].split(b"\0", 1)[0]
@@ -190,14 +259,19 @@ def _parse(header: bytes) -> tuple[str, str, int]:
     size, checksum = _octal(header[124:136]), _octal(header[148:156])
     if sum(header[:148]) + sum(header[156:]) + 8 * ord(" ") != checksum:
         raise FormatError("not a tar archive, or damaged: the checksum of a header is wrong")
+    return raw_name, header[156:157], size
+
+
+def _parse(header: bytes) -> tuple[str, str, int]:
+    """Return name, kind ("file", "folder" or "note") and size of a member."""
+    raw_name, flag, size = _fields(header)
     name = raw_name.decode("latin-1")
     shown = ascii(name)[:80]
     kinds = {b"0": "file", b"\0": "file", b"5": "folder", b"x": "note", b"g": "note"}
-    kind = kinds.get(header[156:157])
+    kind = kinds.get(flag)
     if kind is None:
-        raise UnsafeError(
-            f"{shown} in the archive is a link, a device or of another kind that no data set needs"
-        )
+        what = "is a link, a device or of another kind that no data set needs"
+        raise UnsafeError(f"{shown} in the archive {what}")
     leaves = name.startswith("/") or ".." in name.split("/") or any(c in name for c in "\\:")
     if kind != "note" and (leaves or not name.isprintable()):
         raise UnsafeError(

@@ -32,7 +32,7 @@ from PIL import Image
 from ..errors import ImageError, UsageError
 from ..formats.image.orientation import orientation
 from .checks import short
-from .files import KINDS, MAX_FILE_BYTES, check_size, image_in, load_image
+from .files import KINDS, MAX_FILE_BYTES, Contents, check_size, image_in, load_image
 
 __all__ = ["Picture", "check_pixels", "decode", "describe", "is_picture"]
 
@@ -53,7 +53,9 @@ _TURNS = {  # EXIF orientation -> the operation that puts the image upright
 }
 
 
-def decode(source: Picture, channels: int = 3) -> NDArray[np.uint8]:
+def decode(
+    source: Picture | Contents, channels: int = 3, least: int | None = None
+) -> NDArray[np.uint8]:
     """Decode an image and put it upright.
 
     Parameters
@@ -67,6 +69,8 @@ def decode(source: Picture, channels: int = 3) -> NDArray[np.uint8]:
         pixels of the source are not changed.
     channels
         3 for RGB; 1 for grey, 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601).
+    least
+        As for `tinyresnext.images.files.load_image`: decode a large JPEG at a reduced size.
 
     Returns
     -------
@@ -83,7 +87,7 @@ def decode(source: Picture, channels: int = 3) -> NDArray[np.uint8]:
     """
     if not isinstance(channels, Integral) or channels not in (1, 3):
         raise UsageError(f"channels is {short(channels)}; give 3 for RGB or 1 for grey")
-    image, name = _opened(source)
+    image, name = _opened(source, least)
     try:
         check_size(*image.size)
         image.load()
@@ -134,19 +138,21 @@ def is_picture(source: object) -> bool:
     ) or callable(getattr(source, "read", None))
 
 
-def _opened(source: Picture) -> tuple[Image.Image, str]:
+def _opened(source: Picture | Contents, least: int | None) -> tuple[Image.Image, str]:
     """Return an image as a Pillow image, and its name for messages."""
     if isinstance(source, np.ndarray):
         return _from_array(source), "the array"
     if isinstance(source, Image.Image):
         return source, f"the Pillow image of mode {source.mode}"
     if isinstance(source, str | os.PathLike):
-        return load_image(source), f"the image {os.fspath(source)!r}"
+        return load_image(source, least=least), f"the image {os.fspath(source)!r}"
+    if isinstance(source, Contents):
+        return image_in(source.data, source.name, least=least), f"the image {source.name}"
     name = f"the image in the {type(source).__name__}"
     if isinstance(source, bytes | bytearray | memoryview):
-        return image_in(_limited(source, name), name), name
+        return image_in(_limited(source, name), name, least=least), name
     if is_picture(source):
-        return image_in(_contents(source, name), name), name
+        return image_in(_contents(source, name), name, least=least), name
     raise UsageError(
         f"an object of type {type(source).__name__} is no image; give the name "
         f"(path) or the bytes of a {KINDS} file, a file open in binary mode, a Pillow image or a "

@@ -25,6 +25,7 @@ import io
 import os
 import re
 import struct
+from typing import NamedTuple
 
 from PIL import (
     BmpImagePlugin,
@@ -46,6 +47,7 @@ __all__ = [
     "KINDS",
     "MAX_FILE_BYTES",
     "MAX_PIXELS",
+    "Contents",
     "check_size",
     "image_in",
     "load_image",
@@ -107,7 +109,16 @@ _BARE = {
 }
 
 
-def load_image(path: str | os.PathLike[str], pixels: bool = True) -> Image.Image:
+class Contents(NamedTuple):
+    """An image file in memory, as out of an archive, and its name for messages."""
+
+    name: str
+    data: bytes
+
+
+def load_image(
+    path: str | os.PathLike[str], pixels: bool = True, least: int | None = None
+) -> Image.Image:
     """Read, check and decode the first frame of an image file.
 
     Parameters
@@ -117,6 +128,11 @@ def load_image(path: str | os.PathLike[str], pixels: bool = True) -> Image.Image
         without waiting for them.
     pixels
         Whether to decode them; without, only the size of the image is known.
+    least
+        The shorter side that the caller needs at least. A JPEG with more than twice as many pixels
+        is decoded at a half, a quarter or an eighth of its size, with at least twice as many: that
+        is much faster, and not the same as decoding it whole and resizing it. By default, every
+        image is decoded whole.
 
     Returns
     -------
@@ -131,10 +147,10 @@ def load_image(path: str | os.PathLike[str], pixels: bool = True) -> Image.Image
         exceeds a limit.
     """
     name = repr(path if isinstance(path, str) else os.fspath(path))
-    return image_in(_read(path, name), name, pixels)
+    return image_in(_read(path, name), name, pixels, least)
 
 
-def image_in(data: bytes, name: str, pixels: bool = True) -> Image.Image:
+def image_in(data: bytes, name: str, pixels: bool = True, least: int | None = None) -> Image.Image:
     """Check and decode the first frame of an image file that is already in memory.
 
     Parameters
@@ -143,7 +159,7 @@ def image_in(data: bytes, name: str, pixels: bool = True) -> Image.Image:
         The whole file. The caller has limited its length to `MAX_FILE_BYTES`.
     name
         For messages; quoted by the caller.
-    pixels
+    pixels, least
         As for `load_image`.
 
     Returns and raises the same as `load_image`.
@@ -152,7 +168,7 @@ def image_in(data: bytes, name: str, pixels: bool = True) -> Image.Image:
         raise ImageError(f"{name} is empty (0 bytes); give a {KINDS} image")
     for start, kind, reader in _FORMATS:
         if re.match(start, data, re.DOTALL):
-            return _decode(data, kind, reader, name, pixels)
+            return _decode(data, kind, reader, name, pixels, least)
     unknown = f"of an unknown kind (it begins with {data[:8].hex(' ')})"
     found = next((kind for start, kind in _LOOKALIKES if re.match(start, data, re.DOTALL)), unknown)
     raise ImageError(f"{name} seems to be {found}; give a {KINDS} image")
@@ -181,7 +197,12 @@ def _read(path: str | os.PathLike[str], name: str) -> bytes:
 
 
 def _decode(
-    data: bytes, kind: str, reader: type[ImageFile.ImageFile], name: str, pixels: bool
+    data: bytes,
+    kind: str,
+    reader: type[ImageFile.ImageFile],
+    name: str,
+    pixels: bool,
+    least: int | None,
 ) -> Image.Image:
     """Open by the format's class, check the size, decode; raise `ImageError` for any failure."""
     try:
@@ -191,6 +212,8 @@ def _decode(
         whole = kind in ("TIFF", "WebP")
         image = reader(io.BytesIO(b"".join(bare.parts)) if whole else as_file(bare.parts))
         check_size(*image.size)
+        if least is not None and kind == "JPEG":
+            image.draft(None, (2 * least, 2 * least))
         if pixels:
             image.load()
         image.info.update(exif=bare.exif, xmp=bare.xmp)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import ImageError
 from .decode import Picture, decode, describe
+from .files import Contents
 from .preprocess import Preprocess
 from .resize import resize_and_crop, resized_size
 from .torch7 import scale_and_crop
@@ -42,7 +43,11 @@ def prepare(source: Picture, preprocess: Preprocess) -> NDArray[np.float32]:
 
 
 def views(
-    source: Picture, preprocess: Preprocess, crops: int = 1, mirror: bool = False
+    source: Picture | Contents,
+    preprocess: Preprocess,
+    crops: int = 1,
+    mirror: bool = False,
+    fast: bool = False,
 ) -> NDArray[np.float32]:
     """Prepare several views of one image.
 
@@ -56,6 +61,9 @@ def views(
         direction in which the image is not larger than the crop, corners are the middle.
     mirror : bool
         Let each view be followed, after all others, by its mirror image; with ten crops they are.
+    fast : bool
+        Decode a large JPEG at a reduced size with at least twice the pixels that are needed: the
+        pixels that come out differ slightly.
 
     Returns
     -------
@@ -66,7 +74,7 @@ def views(
     ImageError, UsageError
         As in `decode` and `resize_and_crop`.
     """
-    pixels = decode(source, preprocess.channels)
+    pixels = decode(source, preprocess.channels, preprocess.resize if fast else None)
     places = (MIDDLE,) if crops == 1 else (*CORNERS, MIDDLE)
     x = np.stack([_view(pixels, preprocess, place) for place in places])
     return np.concatenate([x, x[:, :, ::-1]]) if mirror or crops == 10 else x

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
-from pathlib import Path
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import NamedTuple
 
-from ..data.rules import image_kind, is_left_out
-from ..errors import ImageError, UsageError
-from ..formats.stored_zip.archive import MOST_LEVELS
-from ..system.files import shown
+from ..data.trees.sources import Source
 from .ensemble import Ensemble
 from .heads import check_head, check_threshold
+from .many.batches import prepared, sources_of
 from .model import Model, Prediction
-
-Made = TypeVar("Made")
 
 
 class Row(NamedTuple):
@@ -27,84 +21,38 @@ class Row(NamedTuple):
     error: str | None
 
 
-def expand(paths: Iterable[str], names: Iterable[str] = ()) -> list[str]:
-    """Return the image files that some paths stand for.
-
-    Parameters
-    ----------
-    paths : iterable of str
-        A directory stands for all images in it and below (by the rules of data sets, sorted by
-        path), ``-`` for ``names``, and any other path for itself.
-    names : iterable of str
-        Lines with one path each, as from standard input. An empty line, or ``-``, is ignored.
-
-    Raises
-    ------
-    UsageError
-        A directory has directories in more than 32 levels.
-    """
-    found: list[str] = []
-    for path in paths:
-        if path == "-":
-            found += expand(
-                line for line in (name.rstrip("\r\n") for name in names) if line not in ("", "-")
-            )
-        elif os.path.isdir(path):
-            found += _images_in(path)
-        else:
-            found.append(path)
-    return found
-
-
-def _images_in(directory: str) -> list[str]:
-    """Return the images in and below a directory, by the rules of data sets.
-
-    A directory that cannot be read is in the list itself, so that its row has the error.
-    """
-    found: list[str] = []
-    closed: list[str] = []
-    # Symbolic links to directories are not followed, so a loop of them ends.
-    for folder, inner, files in os.walk(
-        directory, onerror=lambda error: closed.append(error.filename)
-    ):
-        inner[:] = [name for name in inner if not is_left_out(name, True)]
-        # Python's own walk ends in an error where folders are deeper than its stack.
-        if folder.count(os.sep) - directory.count(os.sep) >= MOST_LEVELS and inner:
-            raise UsageError(
-                f"{shown(directory)} has folders in more than {MOST_LEVELS} levels; name the one "
-                "that has the images"
-            )
-        names = (name for name in files if image_kind(name) and not is_left_out(name, False))
-        found += [str(Path(folder) / name) for name in names]
-    return sorted(found + closed)
-
-
 def classify(
     model: Model | Ensemble | Iterable[Model],
-    paths: Iterable[str],
+    paths: Iterable[str | Source],
     *,
     top: int = 5,
-    batch: int = 8,
+    batch: int | None = 8,
     threshold: float | None = None,
     crops: int = 1,
     mirror: bool = False,
+    fast: bool = False,
 ) -> Iterator[Row]:
     """Classify image files in mini-batches, and return one row for each, in order.
+
+    Threads decode the next images while the network computes, a few mini-batches ahead.
 
     Parameters
     ----------
     model : Model, or iterable of Model
         Several predict together: the mean of their probabilities counts.
-    paths : iterable of str
-        Image files; each mini-batch is taken from it when its turn comes.
+    paths : iterable of str or Source
+        Image files, or what `tinyresnext.data.trees.sources.Images` yields; each is taken from it
+        when its turn comes.
     top : int
         The number of classes to return for each image, the most probable first.
-    batch : int
-        The number of images in a mini-batch.
+    batch : int, optional
+        The number of images in a mini-batch; None finds a good one (`many.batches.BatchSize`).
     threshold : float, optional
         As for `Model.predict`.
     crops, mirror
         The views of each image, as for `Ensemble`.
+    fast : bool
+        Decode large JPEGs at a reduced size, as `tinyresnext.images.prepare.views` says.
 
     Returns
     -------
@@ -120,14 +68,20 @@ def classify(
     check_head(together.spec)
     check_threshold(together.spec, threshold)
     together.check_pictures()
-    return _rows(together, paths, top, batch, threshold)
+    return _rows(together, sources_of(paths), top, batch, threshold, fast)
 
 
 def _rows(
-    model: Ensemble, paths: Iterable[str], top: int, batch: int, threshold: float | None
+    model: Ensemble,
+    sources: Iterator[Source],
+    top: int,
+    batch: int | None,
+    threshold: float | None,
+    fast: bool,
 ) -> Iterator[Row]:
     """Yield a row for each image."""
-    for group in prepared(paths, model.prepare, batch):
+    make = partial(model.prepare, fast=fast)
+    for group in prepared(sources, make, batch, model.loaders):
         good = [x for _, x in group if not isinstance(x, str)]
         ranked = iter(model.rank(model(good), top, threshold) if good else [])
         for path, x in group:
@@ -135,19 +89,3 @@ def _rows(
                 yield Row(path, [], x)
             else:
                 yield Row(path, next(ranked), None)
-
-
-def prepared(
-    paths: Iterable[str], make: Callable[[str], Made], batch: int
-) -> Iterator[list[tuple[str, Made | str]]]:
-    """Yield some image files at a time: the path of each, and what is made of it, or the error."""
-    remaining = iter(paths)
-    while group := list(islice(remaining, batch)):
-        found: list[tuple[str, Made | str]] = []
-        for path in group:
-            try:
-                found.append((path, make(path)))
-            except ImageError as error:
-                # Not the error: its traceback would keep the whole file in memory.
-                found.append((path, str(error)))
-        yield found

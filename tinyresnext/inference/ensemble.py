@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import UsageError
 from ..images.checks import whole_number
 from ..images.decode import Picture
+from ..images.files import Contents
 from ..images.prepare import views
 from ..network.spec import Spec
 from .heads import check_finite, check_head, check_threshold
@@ -82,14 +83,19 @@ class Ensemble:
         """Return the names of the labels."""
         return self.models[0].labels
 
+    @property
+    def loaders(self) -> int:
+        """Return how many threads prepare images while the models compute."""
+        return max(model.ops.thread_count(model.threads) for model in self.models)
+
     def check_pictures(self) -> None:
         """Raise `UsageError` if prepared images do not have the channels of their network."""
         for model in self.models:
             model.check_pictures()
 
-    def prepare(self, image: Picture) -> Seen:
-        """Return the views of an image as each model sees them."""
-        return tuple(views(image, m.preprocess, self.crops, self.mirror) for m in self.models)
+    def prepare(self, image: Picture | Contents, fast: bool = False) -> Seen:
+        """Return the views of an image as each model sees them; ``fast`` is that of `views`."""
+        return tuple(views(image, m.preprocess, self.crops, self.mirror, fast) for m in self.models)
 
     def __call__(self, images: Sequence[Seen]) -> np.ndarray:
         """Return logits [n, classes] that stand for the mean of all probabilities.

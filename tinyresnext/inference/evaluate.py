@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,24 +11,23 @@ import numpy as np
 from ..data.dataset import Dataset
 from ..errors import ImageError, UsageError
 from ..network.spec import Spec
-from .classes import match_classes, match_numbers
 from .ensemble import Ensemble, Seen
 from .heads import THRESHOLD, both, check_finite, check_head, check_threshold, logit, sigmoid
+from .many.batches import grouped
 from .model import Model
+from .scores.classes import match_classes, match_numbers
 from .scores.evaluation import TOP, Evaluation
 from .scores.labels import LabelEvaluation
 from .scores.precision import ranked
 
 __all__ = ["evaluate", "judged", "score", "score_labels"]
 
-AHEAD = 2  # mini-batches that are prepared, or being prepared, while the network computes
-
 
 def evaluate(
     model: Model | Ensemble | Iterable[Model],
     data: Dataset,
     *,
-    batch: int = 64,
+    batch: int | None = 64,
     by_number: bool = False,
     threshold: float | None = None,
     crops: int = 1,
@@ -46,8 +42,8 @@ def evaluate(
         Several predict together: the mean of their probabilities counts.
     data : data set
         As `tinyresnext.data.open_dataset` returns it. It may have fewer classes than the model.
-    batch : int
-        The number of images in a mini-batch.
+    batch : int, optional
+        The number of images in a mini-batch; None finds a good one.
     by_number : bool
         Match the data set's classes with the model's by their numbers, whatever their names are;
         there must be as many.
@@ -253,27 +249,25 @@ def _cross_entropy(logits: np.ndarray, own: np.ndarray) -> list[float]:
     return losses
 
 
-def _batches(data: Dataset, model: Ensemble, batch: int) -> Iterator[tuple[list[Seen], np.ndarray]]:
+def _batches(
+    data: Dataset, model: Ensemble, batch: int | None
+) -> Iterator[tuple[list[Seen], np.ndarray]]:
     """Yield prepared images and their labels, in order.
 
-    Another thread prepares the next mini-batches while the network computes.
+    Threads prepare the next mini-batches while the network computes.
     """
 
-    def made(first: int) -> tuple[list[Seen], np.ndarray]:
-        prepared, labels = [], []
-        for i in range(first, min(first + batch, len(data))):
-            try:
-                prepared.append(model.prepare(data.picture(i)))
-                labels.append(data.labels[i])
-            except ImageError as error:
-                if not data.skips:
-                    raise
-                data.warn(f"{error}; it is left out")
-        return prepared, np.array(labels, np.int64)
+    def made(i: int) -> tuple[Seen, np.ndarray] | str:
+        try:
+            return model.prepare(data.picture(i)), data.labels[i]
+        except ImageError as error:
+            if not data.skips:
+                raise
+            return f"{error}; it is left out"
 
-    with ThreadPoolExecutor(1) as pool:
-        beginnings = iter(range(0, len(data), batch))
-        waiting = deque(pool.submit(made, first) for first in islice(beginnings, AHEAD))
-        while waiting:
-            yield waiting.popleft().result()
-            waiting.extend(pool.submit(made, first) for first in islice(beginnings, 1))
+    for group in grouped(made, range(len(data)), batch, model.loaders):
+        good = [one for one in group if not isinstance(one, str)]
+        for one in group:
+            if isinstance(one, str):
+                data.warn(one)
+        yield [seen for seen, _ in good], np.array([label for _, label in good], np.int64)

@@ -1,27 +1,16 @@
-"""Load and save models, list their names, and save what a stage computes of images."""
+"""Load and save models, and list their names."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Iterator
-
-import numpy as np
 
 from ..hub import catalogue
 from ..hub.bundled import shipped_model
-from ..images.prepare import prepare
-from ..network.plan import chosen_stages
 from ..network.spec import VARIANTS, Spec
 from ..ops import backend
 from ..store import store
 from ..system.words import matching
-from ..system.writing import replacing
-from .classify import prepared
-from .heads import check_finite
 from .model import Model
-
-CHUNK = 256 * 2**10  # bytes of a file of features that are read together
 
 
 def load(
@@ -139,76 +128,6 @@ def save(model: Model, path: str | os.PathLike[str], *, half: bool = False) -> N
         model.spec, dict(model.params), model.preprocess, model.labels, model.provenance
     )
     store.write(path, contents, half=half)
-
-
-def save_features(
-    model: Model,
-    paths: Iterable[str],
-    file: str | os.PathLike[str],
-    stage: str = "pooled",
-    *,
-    batch: int = 8,
-) -> Iterator[tuple[str, str | None]]:
-    """Write what a stage computes of image files to an HDF5 file, a mini-batch at a time.
-
-    Its datasets are ``features``, float32 [n, ...], and ``paths``, [n] texts; its attributes
-    ``stage``, ``architecture`` and ``preprocess`` say what was computed. An image that cannot be
-    used is not in it. The file appears, whole, when the iterator has ended.
-
-    Parameters
-    ----------
-    model : Model
-    paths : iterable of str
-    file : path
-    stage : str
-        As in `Model.features`.
-    batch : int
-        The number of images in a mini-batch.
-
-    Yields
-    ------
-    (path, error)
-        For each image; the error is None for one that is in the file.
-
-    Raises
-    ------
-    UsageError
-        At the first image: there is no such stage, the preprocessing does not fit the network, or
-        the file cannot be written.
-    """
-    import h5py
-
-    def see(path: str) -> np.ndarray:
-        return prepare(path, model.preprocess)
-
-    chosen_stages(model.spec, [stage])
-    model.check_pictures()
-    shape = (1, model.preprocess.crop, model.preprocess.crop, model.spec.channels)
-    one = model.features(np.zeros(shape, np.float32), [stage])[stage]
-    # `replacing` holds a lock of its own on the file.
-    with replacing(file) as temporary, h5py.File(temporary, "w", locking=False) as out:
-        text = h5py.string_dtype("utf-8")
-        names = out.create_dataset("paths", (0,), text, maxshape=(None,))
-        rows = out.create_dataset(
-            "features",
-            (0, *one.shape[1:]),
-            "f4",
-            maxshape=(None, *one.shape[1:]),
-            chunks=(max(1, CHUNK // one.nbytes), *one.shape[1:]),
-        )
-        out.attrs["stage"], out.attrs["architecture"] = stage, model.spec.name
-        out.attrs["preprocess"] = json.dumps(model.preprocess.to_json())
-        for group in prepared(paths, see, batch):
-            good = [(path, x) for path, x in group if not isinstance(x, str)]
-            if good:
-                found = model.features(np.stack([x for _, x in good]), [stage])[stage]
-                check_finite(found)
-                first, count = len(names), len(names) + len(good)
-                names.resize(count, axis=0)
-                rows.resize(count, axis=0)
-                names[first:] = [os.fsencode(path) for path, _ in good]
-                rows[first:] = found
-            yield from ((path, x if isinstance(x, str) else None) for path, x in group)
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -1,7 +1,8 @@
-"""What a person at a terminal sees while a command runs. Elsewhere nothing of it is printed."""
+"""What a person sees while a command runs: a line that moves at a terminal, a few in a log."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, TypeVar
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 FEW = 16  # up to so many images no counter is shown: they take a moment
+MOVES = 0.1  # seconds between two moves of the line at a terminal
+EVERY = 60.0  # seconds between two lines of a log
 
 
 def say(text: object) -> None:
@@ -39,26 +42,64 @@ def announce_compiling(ops: Backend) -> AbstractContextManager[None]:
     return ops.when_compiling(show)
 
 
-def counted(items: Iterable[Item], total: int) -> Iterator[Item]:
-    """Yield the items, and count them at a terminal when there are many."""
-    count = counter(total)
-    for done, item in enumerate(items, 1):
+def counted(
+    items: Iterable[Item], total: int, done: Callable[[], int] = lambda: 0
+) -> Iterator[Item]:
+    """Yield the items, and count them when there are many.
+
+    Parameters
+    ----------
+    items : iterable
+    total : int
+    done : callable
+        Returns how many of the total were done before, when the first item is there.
+    """
+    count, before = counter(total), None
+    for number, item in enumerate(items, 1):
+        before = done() if before is None else before
         yield item
         if count is not None:
-            count(done)
+            count(before + number)
 
 
 def counter(total: int) -> Callable[[int], None] | None:
-    """Return a function that shows how many images are done, or None if nobody needs to see it."""
-    if not at_terminal() or total <= FEW:
+    """Return a function that shows how many images are done, or None if nobody needs to see it.
+
+    At a terminal a line moves; elsewhere, a line is written every minute.
+    """
+    moves = at_terminal()
+    if moves and total <= FEW:
         return None
+    begun: list[tuple[float, int]] = []  # when the first images were done, and how many
+    shown = [time.monotonic()]
 
     def show(done: int) -> None:
-        rewrite(f"{done} of {total}")
-        if done >= total:
-            tell("")
+        now = time.monotonic()
+        begun[:] = begun or [(now, done)]
+        if done < total and now - shown[0] < (MOVES if moves else EVERY):
+            return
+        shown[0] = now
+        text = f"{done} of {total}{_speed(now - begun[0][0], done - begun[0][1], total - done)}"
+        if moves:
+            rewrite(text)
+            if done >= total:
+                tell("")
+        elif done < total:
+            say(text)
 
     return show
+
+
+def _speed(seconds: float, images: int, left: int) -> str:
+    """Return images a second, and the time that is left, in words; nothing at the beginning."""
+    if seconds < 1 or images < 1:
+        return ""
+    rest = round(left * seconds / images)
+    hours, minutes = divmod(-(-rest // 60), 60)
+    time_left = (
+        f"{rest} s" if rest < 90 else f"{hours} h {minutes} min" if hours else f"{minutes} min"
+    )
+    return f", {images / seconds:.1f} images/s" + (f", {time_left} left" if left else "")
 
 
 class Megabytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -115,9 +116,26 @@ def json_row(row: Row, asked: dict[str, Any]) -> dict[str, Any]:
 
 def print_json(values: dict[str, Any]) -> None:
     """Print one JSON object on a line of standard output, at once."""
+    print(_json(values), flush=True)
+
+
+def json_line(values: dict[str, Any]) -> bytes:
+    """Return the line of one JSON object as a file has it."""
+    return f"{_json(values)}\n".encode()
+
+
+def csv_line(row: Iterable[Any]) -> bytes:
+    """Return a row of a table as a file has it."""
+    stream = io.StringIO(newline="")
+    _Writer(stream).writerow(row)
+    return stream.getvalue().encode("utf-8", "surrogateescape")
+
+
+def _json(values: dict[str, Any]) -> str:
+    """Return one JSON object as a line without its end."""
     import json  # late: only some commands print JSON
 
     text = json.dumps(values, ensure_ascii=False)
     if not text.isprintable():  # what a terminal must not see, as JSON's own escapes
         text = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
-    print(text, flush=True)
+    return text

@@ -1,5 +1,6 @@
-"""What the commands `train` and `finetune` share.
+"""What commands with long runs share.
 
-`network` and `recipe` have the options that say what is trained and how; `resume` finds them again
-in the folder of a run.
+`images` and `rows` are for commands that read any number of images: which ones were typed, and the
+file that their rows go to. `network` and `recipe` have the options of `train` and `finetune` that
+say what is trained and how; `resume` finds them again in the folder of a run.
 """

@@ -37,7 +37,7 @@ def open_folder(path: Path, split: str, reading: Reading) -> Dataset:
     levels = Levels(Tree(_on_disk(path)), shown(path), reading.warn).find(split)
 
     def read(i: int) -> NDArray[np.uint8]:
-        return decode(os.path.join(path, *levels.images[i][1]))
+        return decode(os.path.join(path, *levels.images[i][1]), least=reading.least)
 
     def weigh(i: int) -> int:
         return decoded_bytes(load_image(os.path.join(path, *levels.images[i][1]), pixels=False))
@@ -53,7 +53,7 @@ def open_zip(path: Path, split: str, reading: Reading) -> Dataset:
     def opened(i: int, pixels: bool = True) -> Image.Image:
         place = levels.images[i][1]
         name = f"{shown(path)}: {shown('/'.join(place))}"
-        return image_in(archive.read(place, name), name, pixels)
+        return image_in(archive.read(place, name), name, pixels, reading.least)
 
     def read(i: int) -> NDArray[np.uint8]:
         return decode(opened(i))

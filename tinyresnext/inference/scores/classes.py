@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from ..checkpoints.imagenet import imagenet_labels, imagenet_wnids
-from ..errors import UsageError
+from ...checkpoints.imagenet import imagenet_labels, imagenet_wnids
+from ...errors import UsageError
 
 __all__ = ["match_classes", "match_numbers"]
 

@@ -1,0 +1,417 @@
+"""Folders at any size: archives, lists and patterns; rows that go on after a kill; progress."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from data_files import picture, tar_header, write_files, write_zip
+from PIL import Image
+
+import tinyresnext as tr
+from tinyresnext.cli import main as cli
+from tinyresnext.cli.output import progress
+from tinyresnext.data.trees.sources import Images, Source
+from tinyresnext.errors import FormatError, UsageError
+from tinyresnext.formats.tar import files_in
+from tinyresnext.images.decode import decode
+from tinyresnext.images.prepare import views
+from tinyresnext.inference.many import batches
+from tinyresnext.inference.many.features import save_features
+from tinyresnext.inference.many.journal import journal, json_form, records
+from tinyresnext.system.ahead import ahead
+
+NAMES = ["a.png", "b/c.png", "b/d-e.png", "b/d/f.png", "g.png"]
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path):
+    """Run a command in an empty folder; return exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(*words):
+        code = cli.main([str(word) for word in words])
+        return code, *capsys.readouterr()
+
+    return command
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return write_files(tmp_path / "photos", {name: picture(i) for i, name in enumerate(NAMES)})
+
+
+def write_tar(path: Path, files: dict[str, bytes], form: int = tarfile.PAX_FORMAT) -> Path:
+    with tarfile.open(path, "w", format=form) as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mtime = len(data), 1.5  # webdataset writes fractions of a second
+            archive.addfile(member, io.BytesIO(data))
+    return path
+
+
+def names(*paths, **more) -> list[str]:
+    return [one.name for one in Images(map(str, paths), **more)]
+
+
+# -- what paths stand for
+
+
+def test_a_zip_is_a_folder(tmp_path, photos):
+    archive = write_zip(tmp_path / "p.zip", {n: (photos / n).read_bytes() for n in NAMES})
+    found = list(Images([str(archive)]))
+    assert [one.name for one in found] == [f"{archive}/{name}" for name in NAMES]
+    for one, name in zip(found, NAMES, strict=True):
+        np.testing.assert_array_equal(decode(one.open()), decode(photos / name))
+
+
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_a_tar_is_read_in_its_order(tmp_path, photos, form):
+    """With names of more than 100 bytes and of other letters, and what is no image."""
+    order = ["g.png", "b/" + "long/" * 30 + "c.png", "b/дом.png", "a.png"]
+    files = {name: picture(i) for i, name in enumerate(order)}
+    others = {"g.json": b"{}", "g.cls": b"3", ".hidden.png": b"", "__MACOSX/a.png": b""}
+    archive = write_tar(tmp_path / "s.tar", others | files, form)
+    found = list(Images([str(archive)]))
+    assert [one.name for one in found] == [f"{archive}/{name}" for name in order]
+    for one, data in zip(found, files.values(), strict=True):
+        np.testing.assert_array_equal(decode(one.open()), decode(data))
+
+
+def test_what_is_wrong_with_an_archive_is_a_row(tmp_path, run):
+    """What comes before the damage has a row, and then the archive has one with the error."""
+    whole = write_tar(tmp_path / "s.tar", {f"{i}.png": picture(i) for i in range(3)}).read_bytes()
+    (tmp_path / "cut.tar").write_bytes(whole[:2600])  # within the second image
+    (tmp_path / "no-end.tar").write_bytes(whole[: whole.index(b"2.png")])
+    (tmp_path / "no.zip").write_bytes(b"no archive")
+    (tmp_path / "s.tar.gz").write_bytes(b"\x1f\x8b" + bytes(100))
+    damaged = ["cut.tar", "no-end.tar", "no.zip", "s.tar.gz", "none.tar"]
+    code, out, err = run("classify", *damaged, "s.tar", "--json")
+    rows = [json.loads(line) for line in out.splitlines()]
+    failed = {row["path"] for row in rows if "error" in row}
+    assert (code, failed) == (1, set(damaged))
+    good = ["cut.tar/0.png", "no-end.tar/0.png", "no-end.tar/1.png", *names("s.tar")]
+    assert [row["path"] for row in rows if "error" not in row] == good
+    assert "cut short" in err
+    assert "gunzip" in err
+
+
+def test_a_tar_with_a_link_is_refused(tmp_path):
+    link = tar_header("a.png", 0, b"2") + bytes(1024)
+    with pytest.raises(tr.errors.UnsafeError, match="a link"):
+        list(files_in(io.BytesIO(link)))
+    with pytest.raises(FormatError, match="behind its end"):
+        list(files_in(io.BytesIO(bytes(512) + tar_header("a.png", 0))))
+
+
+def test_lists_patterns_and_numbers(tmp_path, photos, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("list.txt").write_bytes("\ufeffphotos/g.png\r\n\n-\nphotos/b\n".encode())
+    inner = ["photos/b/c.png", "photos/b/d-e.png", "photos/b/d/f.png"]
+    assert names("list.txt") == ["photos/g.png", *inner]
+    assert names("-", names=["photos/b\n"]) == inner
+    assert names("photos/?.png") == ["photos/a.png", "photos/g.png"]
+    assert names("photos/**/*.png") == sorted(f"photos/{name}" for name in NAMES)
+    for number in range(9, 12):
+        write_tar(Path(f"s-{number:03}.tar"), {"k.png": picture(number)})
+    assert names("s-{009..011}.tar") == [f"s-{n:03}.tar/k.png" for n in range(9, 12)]
+    with pytest.raises(UsageError, match="nothing matches"):
+        names("none/*.png")
+    with pytest.raises(UsageError, match="smallest and the largest"):
+        names("s-{3..1}.tar")
+    Path("list.txt").write_bytes(b"\0")
+    with pytest.raises(UsageError, match="line 1 is no name"):
+        names("list.txt")
+
+
+def test_an_order_that_needs_no_list(tmp_path):
+    """Folder by folder, names have the order of all sorted paths."""
+    order = ["a!.png", "a-b/x.png", "a.png", "a/b!/x.png", "a/b.png", "a/b/x.png", "a0.png"]
+    write_files(tmp_path, dict.fromkeys(reversed(order), b""))
+    assert names(tmp_path) == sorted(str(tmp_path / name) for name in order)
+
+
+def test_archives_in_a_folder_are_named(tmp_path, run, photos):
+    write_tar(photos / "s.tar", {})
+    os.symlink(photos / "b", photos / "link")
+    code, out, err = run("classify", "photos", "--json")
+    assert (code, len(out.splitlines())) == (0, len(NAMES))
+    assert "1 archive and 1 linked folder, which are not read" in err.replace(
+        "1 linked folder and 1 archive", "1 archive and 1 linked folder"
+    )
+
+
+# -- rows
+
+
+def test_rows_to_a_file_are_those_on_the_screen(run, photos):
+    (photos / "b" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    code, out, _ = run("classify", "photos", "--json")
+    assert code == 1
+    assert run("classify", "photos", "-o", "r.jsonl")[:2] == (
+        1,
+        "r.jsonl: 6 rows, 1 of them with an error\n",
+    )
+    assert Path("r.jsonl").read_text() == out
+    assert run("classify", "photos", "--csv", "whole.csv")[0] == 1
+    assert run("classify", "photos", "-o", "r.csv", "--batch", 2)[0] == 1
+    assert Path("r.csv").read_bytes() == Path("whole.csv").read_bytes()
+    assert sorted(p.name for p in Path().iterdir()) == ["photos", "r.csv", "r.jsonl", "whole.csv"]
+
+
+@pytest.mark.parametrize(
+    ("ending", "stops_at"), [("jsonl", 0), ("jsonl", 4), ("csv", 4), ("h5", 3)]
+)
+def test_a_run_that_stops_goes_on(run, photos, monkeypatch, ending, stops_at):
+    """It stops before an image, with half a row behind the last whole one."""
+    write_files(photos, {'=b/"quoted"\n\'.png': picture(7), "b/broken.png": b"\x89PNG\r\n\x1a\n"})
+    command = ["features" if ending == "h5" else "classify", "photos", "--batch", 1]
+    assert run(*command, "-o", f"whole.{ending}")[0] == 1
+    file, part = f"r.{ending}", Path(f"r.{ending}.part")
+    seen = []
+
+    def stop(self):
+        for number, source in enumerate(every(self)):
+            if number == stops_at and seen:
+                raise KeyboardInterrupt
+            yield source
+        seen.append(1)  # the first time, images are counted
+
+    every = Images.__iter__
+    with monkeypatch.context() as patched:
+        patched.setattr(Images, "__iter__", stop)
+        code, out, err = run(*command, "-o", file)
+    assert (code, out) == (130, "")
+    assert "--resume goes on" in err
+    assert not Path(file).exists()
+    with part.open("ab") as rows:
+        rows.write(b'photos/b,"\n' if ending == "csv" else b'{"path": "pho')
+    if ending == "h5":
+        with Path("r.h5.part.rows").open("ab") as values:
+            values.write(b"half a row")
+    if part.stat().st_size:
+        assert run(*command, "-o", file)[0] == 2  # neither --resume nor --force
+    other = ["--stage", "stem"] if ending == "h5" else ["--top", 2]
+    if stops_at:  # the rows of another stage, or of fewer classes
+        assert run(*command, *other, "-o", file, "--resume")[0] == 2
+    code, out, _ = run(*command, "-o", file, "--resume")
+    assert code == 1
+    if ending == "h5":
+        with h5py.File(file) as found, h5py.File("whole.h5") as expected:
+            assert found["paths"][:].tolist() == expected["paths"][:].tolist()
+            np.testing.assert_array_equal(found["features"][:], expected["features"][:])
+    else:
+        assert Path(file).read_bytes() == Path(f"whole.{ending}").read_bytes()
+    assert list(Path().glob("r.*")) == [Path(file)]
+
+
+def test_other_images_are_no_same_run(run, photos):
+    assert run("classify", "photos", "-o", "r.jsonl")[0] == 0
+    code, _, err = run("classify", "photos", "-o", "r.jsonl", "--resume")
+    assert (code, "nothing was computed" in err) == (0, True)
+    assert run("classify", "photos", "-o", "r.jsonl", "--resume", "--mirror")[0] == 2
+    write_files(photos, {"a0.png": picture(8)})
+    code, _, err = run("classify", "photos", "-o", "r.jsonl", "--resume")
+    assert (code, "its rows from 2 on" in err) == (2, True)
+    Path("r.jsonl").rename("r.jsonl.part")
+    settings = Path("s.jsonl.part.json")
+    assert run("classify", "photos", "-o", "s.jsonl", "--force")[0] == 0
+    for words in ([], ["--resume"]):
+        assert run("classify", "photos", "-o", "r.jsonl", *words)[0] == 2
+    assert not settings.exists()
+    assert run("classify", "photos", "-o", "r.jsonl", "--force")[0] == 0
+    assert Path("r.jsonl").read_bytes() == Path("s.jsonl").read_bytes()
+    code, _, err = run("classify", "photos", "-o", "r.txt")
+    assert (code, ".jsonl" in err) == (2, True)
+    assert run("classify", "photos", "--resume")[0] == 2
+
+
+def test_the_images_of_a_run_changed(run):
+    """A row of another image is refused before anything is computed."""
+    form = json_form()
+    assert form.read(b"[]\n") is None
+    assert form.read(b"\0\0\n") is None
+    assert list(records(io.BytesIO(b'{}\n{"half'))) == [(b"{}\n", 3)]
+    with journal("r.jsonl", {}, form, False) as kept:
+        left = kept.remaining([Source(name, lambda: "") for name in "ab"])
+        assert next(left).name == "a"
+        kept.write(b'{"path": "a"}\n', None)
+        kept.flush()
+        with pytest.raises(UsageError, match="another process writes"):
+            journal("r.jsonl", {}, form, True).__enter__()
+    Path("r.jsonl.part").write_bytes(b'{"path": "a"}\n{"path": "b"}\n')
+    for wrong in ("ac", "a", "ba"):
+        with (
+            journal("r.jsonl", {}, form, True) as kept,
+            pytest.raises(UsageError, match="not those that the run began with"),
+        ):
+            list(kept.remaining([Source(name, lambda: "") for name in wrong]))
+    with pytest.raises(UsageError, match="computed with model None, and now it is b"):
+        journal("r.jsonl", {"model": "b"}, form, True).__enter__()
+
+
+def test_features_that_a_power_cut_lost_are_computed_again(tmp_path, photos):
+    """The line of a row is there, and its values are not: the checksum says so."""
+    model, file = tr.load(), tmp_path / "f.h5"
+    paths = [str(photos / name) for name in NAMES]
+    rows = save_features(model, paths, file, batch=2, settings={})
+    assert [next(rows)[0] for _ in range(3)] == paths[:3]
+    rows.close()
+    values = tmp_path / "f.h5.part.rows"
+    data = values.read_bytes()
+    values.write_bytes(data[: len(data) // 2] + bytes(len(data) // 2))  # four rows, two are zeros
+    found = list(save_features(model, paths, file, batch=2, settings={}, resume=True))
+    assert found == [(path, None) for path in paths[2:]]
+    whole = tmp_path / "whole.h5"
+    list(save_features(model, paths, whole, batch=2))
+    with h5py.File(file) as one, h5py.File(whole) as other:
+        np.testing.assert_array_equal(one["features"][:], other["features"][:])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["f.h5", "photos", "whole.h5"]
+
+
+def killed(folder: Path, out: str, after: int) -> None:
+    """Begin or continue a run in a process of its own, and kill it behind some bytes of rows."""
+    words = ["classify", "photos", "-o", out, "--resume", "--batch", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tinyresnext", *words],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    part = folder / f"{out}.part"
+    while process.poll() is None:
+        if part.exists() and part.stat().st_size >= after:
+            process.kill()
+            process.wait()
+            return
+        time.sleep(0.0005)
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("out", ["r.jsonl", pytest.param("r.csv", marks=pytest.mark.slow)])
+def test_killed_at_random_points(run, tmp_path, kills, out):
+    """Every image has exactly one row, however often the process was killed."""
+    count, seed = 300 if kills > 1 else 60, random.Random(kills)
+    write_files(tmp_path / "photos", {f"{i:03}.png": picture(i) for i in range(count)})
+    done = 0
+    for number in range(kills):
+        done = (tmp_path / f"{out}.part").stat().st_size if number else 0
+        killed(tmp_path, out, done + seed.randrange(1, 2000 if kills > 1 else 6000))
+        if (tmp_path / out).exists():
+            break
+    assert number == kills - 1, "the run must not end before the last kill"
+    assert run("classify", "photos", "-o", out, "--resume")[0] == 0
+    with open(out, newline="") as file:
+        rows = (
+            [json.loads(line)["path"] for line in file]
+            if out.endswith("jsonl")
+            else [row[0] for row in csv.reader(file)][1:]
+        )
+    assert rows == [f"photos/{i:03}.png" for i in range(count)]
+
+
+# -- while it runs
+
+
+def test_threads_work_ahead_within_bounds():
+    taken, made = [], []
+
+    def items():
+        for number in range(20):
+            taken.append(number)
+            yield number
+
+    def make(number):
+        made.append(number)
+        if number == 13:
+            raise ValueError("unlucky")
+        return number * number
+
+    found = ahead(make, items(), 2, lambda: 3)
+    assert next(found) == 0
+    assert taken == [0, 1, 2]
+    assert [next(found) for _ in range(12)] == [n * n for n in range(1, 13)]
+    with pytest.raises(ValueError, match="unlucky"):
+        next(found)
+    assert len(taken) == 16
+    assert list(ahead(make, [], 2, lambda: 3)) == []
+
+
+def test_the_size_of_a_mini_batch(monkeypatch):
+    """The fastest size is found, if there is memory; a small gain is none."""
+    seconds = {8: 0.80, 16: 1.28, 32: 2.54, 64: 5.6}
+
+    def chosen(free: int) -> int:
+        monkeypatch.setattr(batches, "free_memory", lambda: free)
+        size = batches.BatchSize()
+        for _ in range(20):
+            size.took(size.now, seconds[size.now], 2**20)
+        return size.now
+
+    assert chosen(2**40) == 16  # 32 is less than three hundredths faster
+    assert chosen(8 * 3 * 2**20 * 10) == 8  # there is room for ten
+    assert batches.BatchSize(5).now == 5
+    assert 2**20 < batches.free_memory() < 2**60
+
+
+def test_memory_of_a_container(tmp_path):
+    write_files(tmp_path / "sys/fs/cgroup", {"memory.max": b"1000\n", "memory.current": b"400\n"})
+    assert batches.free_memory(tmp_path) == 600
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress(monkeypatch, capsys, terminal):
+    clock = iter([0.0, 10.0, 20.0, 70.0, 140.0, 200.0])
+    monkeypatch.setattr(progress, "at_terminal", lambda: terminal)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    list(progress.counted(range(5), 105, lambda: 100))
+    text = capsys.readouterr().err
+    assert ("102 of 105, 0.1 images/s, 30 s left" in text) == terminal
+    assert "103 of 105, 0.0 images/s, 60 s left" in text
+    assert (text[0] == "\r") == terminal
+    assert terminal or text.count("\n") == 2
+
+
+def test_fast_decode(tmp_path, run, monkeypatch):
+    """Only a JPEG with more than twice the pixels is decoded smaller, and only if asked."""
+    x = np.linspace(0, 255, 800 * 600 * 3).reshape(600, 800, 3).astype(np.uint8)
+    for kind in ("JPEG", "PNG"):
+        Image.fromarray(x).save(tmp_path / f"x.{kind.lower()}", kind)
+    size = decode(tmp_path / "x.jpeg", least=100).shape
+    assert size == (300, 400, 3)  # a quarter would have fewer than 200
+    assert decode(tmp_path / "x.jpeg", least=38).shape == (150, 200, 3)
+    assert decode(tmp_path / "x.jpeg").shape == x.shape
+    assert decode(tmp_path / "x.png", least=10).shape == x.shape
+    model = tr.load()
+    slow = tr.prepare(tmp_path / "x.jpeg", model.preprocess)
+    [fast] = views(tmp_path / "x.jpeg", model.preprocess, fast=True)
+    # The mean of an image of slow changes is the same to a level or two of 255.
+    assert 0 < np.abs(fast - slow).max() < 4 / 255 / min(model.preprocess.std)
+    for words in ([], ["--fast-decode"]):
+        assert run("classify", "x.jpeg", "--json", *words)[0] == 0
+
+
+def test_fast_decode_of_a_data_set(tmp_path, run):
+    """It reads the same images smaller, from folders and zips."""
+    from tinyresnext.data import open_dataset
+
+    x = Image.fromarray(np.zeros((160, 200, 3), np.uint8))
+    for name in ("cat", "dog"):
+        (tmp_path / "d" / name).mkdir(parents=True)
+        x.save(tmp_path / "d" / name / "x.jpg")
+    files = {f"{name}/x.jpg": (tmp_path / "d" / name / "x.jpg").read_bytes() for name in ("cat",)}
+    for place in (tmp_path / "d", write_zip(tmp_path / "d.zip", files)):
+        assert open_dataset(place, least=40).picture(0).shape == (80, 100, 3)
+        assert open_dataset(place, least=41).picture(0).shape == (160, 200, 3)
+    assert run("evaluate", "d", "--split", "train", "--fast-decode")[0] == 0

@@ -1,0 +1,141 @@
+"""The images that were typed, for `classify` and `features`: any number, and runs that go on."""
+
+from __future__ import annotations
+
+import argparse
+import codecs
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
+
+from ...errors import UsageError
+from ...system.files import shown
+from ..options import positive
+from ..output.progress import say
+
+if TYPE_CHECKING:
+    from ...data.trees.sources import Images
+    from ...inference.many.journal import Journal
+
+MOST_NAMES = 64 << 20  # bytes of the names on standard input
+_MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+
+
+def add_paths(c: argparse.ArgumentParser) -> None:
+    """Add the positional ``PATH...``, for commands that read images."""
+    c.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="an image; a directory, a zip or a tar of images; a .txt with a path a line; a "
+        "pattern such as 'shard-{000..010}.tar'; or - for paths on standard input",
+    )
+
+
+def add_batch(c: argparse.ArgumentParser) -> None:
+    """Add ``--batch``."""
+    c.add_argument(
+        "--batch",
+        type=positive,
+        metavar="N",
+        help="images that go through the network together (8 at first; of many images, the size "
+        "that is fastest and for which there is memory)",
+    )
+
+
+def add_fast_decode(c: argparse.ArgumentParser) -> None:
+    """Add ``--fast-decode``."""
+    c.add_argument(
+        "--fast-decode",
+        action="store_true",
+        help="decode large JPEGs at a reduced size, with at least twice the pixels that are "
+        "needed: faster, and the results differ slightly",
+    )
+
+
+def add_resume(c: argparse.ArgumentParser) -> None:
+    """Add ``--resume``, for commands that write rows to a file."""
+    c.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with a run to the same file that was stopped or killed, if there is one",
+    )
+
+
+def images_of(paths: list[str]) -> tuple[Images, int]:
+    """Return the images that were typed, and their number; raise `UsageError` if there is none."""
+    from ...data.trees.sources import Images
+
+    found = Images(paths, _names_on_stdin() if "-" in paths else ())
+    count = found.count()
+    kinds = [f"{n} {kind}{'' if n == 1 else 's'}" for kind, n in found.left_out.items()]
+    left = f"; the folders also have {' and '.join(kinds)}, not read" if kinds else ""
+    if not count:
+        raise UsageError(
+            f"there is no image in {', '.join(paths):.300}{left}; expected files such as "
+            "photo.jpg, or directories or archives of them"
+        )
+    if kinds:
+        say(f"the folders have {' and '.join(kinds)}, which are not read; name them to read them")
+    return found, count
+
+
+@contextmanager
+def stopping(file: str, kept: Journal) -> Iterator[None]:
+    """Say how to go on, if the run is stopped in the ``with`` block."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        rows = f"{kept.done} row{'' if kept.done == 1 else 's'}"
+        raise KeyboardInterrupt(
+            f"interrupted: {shown(file)}.part has {rows}; the same command with --resume goes on"
+        ) from None
+
+
+def digests_of(models: list[Any]) -> list[str]:
+    """Return the digests of the models that were typed: of what is in them, whatever their name."""
+    from ...hub.catalogue import model_file
+    from ...store.store import digests
+
+    return [digests(model_file(one)).model for one in models]
+
+
+def _names_on_stdin() -> Iterator[str]:
+    """Yield the lines of standard input; raise `UsageError` if it is not text, or too long."""
+    try:
+        missing = sys.stdin is None or getattr(sys.stdin, "closed", False)
+        text = "" if missing else _text_of(sys.stdin)
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise UsageError(
+            "standard input is not text; - expects the names of images there, one a line"
+        )
+    # Not splitlines: a name may have other characters in it that end a line for Unicode.
+    # Empty lines are no names, and there may be more of them than a list should have.
+    return (line[0].removeprefix("\ufeff") for line in re.finditer(r"[^\r\n]+", text))
+
+
+def _text_of(stream: TextIO) -> str:
+    """Return all text of a stream; a byte order mark says its encoding, whatever the terminal's is.
+
+    PowerShell writes one, in UTF-8 or UTF-16.
+    """
+    raw = getattr(stream, "buffer", None)
+    data: Any = (stream if raw is None else raw).read(MOST_NAMES + 1)
+    if len(data) > MOST_NAMES:
+        raise UsageError(f"standard input has more than {MOST_NAMES:,} bytes of names; give fewer")
+    if raw is None:
+        return str(data)
+    for mark, encoding in _MARKS.items():
+        if data.startswith(mark):
+            return str(data.removeprefix(mark).decode(encoding))
+    return str(data.decode(stream.encoding or "utf-8", stream.errors or "strict"))

@@ -1,0 +1,101 @@
+"""Rows that go to a file one by one, as `classify -o` writes them; a run that stopped goes on."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from ...errors import UsageError
+from ...system.files import shown
+from ..output.progress import counted, say
+from ..output.tables import csv_line, csv_row, json_line, json_row, target
+from .images import digests_of, stopping
+
+if TYPE_CHECKING:
+    from ...data.trees.sources import Images, Source
+    from ...inference.classify import Row
+
+
+def rows_target(a: argparse.Namespace) -> str | None:
+    """Return the file to write rows to, if one was typed.
+
+    Raises
+    ------
+    UsageError
+        Its ending is not that of rows; it exists; or ``--resume`` has no file.
+    """
+    if a.resume and (a.out is None or a.force):
+        raise UsageError("--resume goes on with a file: give -o FILE, and no --force")
+    if a.out is None:
+        return None
+    if not a.out.lower().endswith((".jsonl", ".csv")):
+        raise UsageError(f"-o {a.out!r} ends in neither .jsonl (JSON Lines) nor .csv (a table)")
+    return str(a.out) if a.resume else target(a.out, a.force)
+
+
+def write_rows(
+    a: argparse.Namespace,
+    out: str,
+    rows: Callable[[Iterable[Source]], Iterable[Row]],
+    images: tuple[Images, int],
+    settings: dict[str, Any],
+    heading: list[str],
+    asked: dict[str, Any],
+) -> int:
+    """Write a row for each image that has none to a file; return 1 if one has an error.
+
+    Parameters
+    ----------
+    a : Namespace
+    out : str
+    rows : callable
+        Returns a row for each image that it is given.
+    images : Images, int
+        All images, and their number.
+    settings : dict
+        What the rows depend on.
+    heading : list of str
+        Of a table.
+    asked : dict
+        What an object of JSON says beside the row itself.
+    """
+    from ...hub.bundled import shipped_model
+    from ...inference.many import journal as journals
+
+    settings |= {"sha256": digests_of(a.model or [shipped_model()])}
+    settings["fast_decode"] = a.fast_decode
+    table_form = out.lower().endswith(".csv")
+    first = csv_line(heading)
+    own = asked.items()
+
+    def asked_so(row: dict[str, Any]) -> bool:
+        return all(row.get(name) == value for name, value in own)
+
+    form = journals.csv_form(first) if table_form else journals.json_form(asked_so)
+    sources, count = images
+    if a.resume and (found := journals.whole(out, form, sources)):
+        if table_form:
+            raise UsageError(
+                f"{shown(out)} is whole, and a table does not say which model made it; give "
+                "another name, or --force to write over it"
+            )
+        say(f"{shown(out)} is whole already; nothing was computed")
+        return _ended(out, *found)
+    with journals.journal(out, settings, form, a.resume, a.force) as kept, stopping(out, kept):
+        for row in counted(rows(kept.remaining(sources)), count, lambda: kept.done):
+            if row.error is not None:
+                say(row.error)
+            line = csv_line(csv_row(row)) if table_form else json_line(json_row(row, asked))
+            kept.write(line, row.error)
+            kept.flush()
+        kept.sync()
+    journals.ended(out)
+    return _ended(out, kept.done, kept.failed)
+
+
+def _ended(out: str, done: int, failed: int) -> int:
+    """Print what is in a file of rows; return 1 if a row has an error."""
+    errors = f", {failed} of them with an error" if failed else ""
+    print(f"{shown(out)}: {done} row{'' if done == 1 else 's'}{errors}")
+    return 1 if failed else 0

@@ -1,0 +1,289 @@
+"""The images that typed paths stand for: files, folders, archives, lists and patterns.
+
+=====================================  =============================================================
+typed                                  stands for
+=====================================  =============================================================
+``photo.jpg``, any other path          itself
+a folder                               the images in it and below, sorted by path
+a ``.zip`` archive                     the images in it and below, sorted by path
+a ``.tar`` archive, such as a shard    the images in it, in its order
+of WebDataset
+a ``.txt`` file                        what its lines stand for, one path a line
+``-``                                  what the lines of standard input stand for
+``shard-{000..010}.tar``               a path for each number
+``photos/*.jpg``, ``photos/**/*.jpg``  what matches, sorted, if there is no file of that very name
+=====================================  =============================================================
+
+Nothing is kept: an image is found when its turn comes, so a million images take no more memory than
+the largest folder of them. What cannot be listed is an image whose error is its result.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from ...errors import ImageError, UsageError, WeightsError
+from ...formats.stored_zip.archive import MOST_LEVELS
+from ...formats.tar import Placed
+from ...images.files import Contents
+from ...system.files import regular, shown
+from ..rules import image_kind, is_left_out
+from .listing import Parts
+from .tars import TarFile
+from .zips import ZipFile
+
+__all__ = ["ARCHIVES", "Images", "Source", "as_source", "numbered"]
+
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+_LIST = ".txt"
+_MOST_LINE = 1 << 16  # bytes of a line of a list
+_MOST_NUMBERS = 100_000  # paths that one pattern of numbers stands for
+_NUMBERS = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
+
+
+class Source(NamedTuple):
+    """One image: the name that its row has, and a function that returns what `decode` takes."""
+
+    name: str
+    open: Callable[[], str | Contents]
+
+
+@dataclass
+class Images:
+    """The images that paths stand for, in order, as often as they are asked for.
+
+    Parameters
+    ----------
+    paths : iterable of str
+        As typed; the text of this module says what they stand for.
+    names : iterable of str
+        The lines of standard input, for ``-``. An empty line, or ``-``, is ignored.
+
+    Attributes
+    ----------
+    left_out : Counter
+        What folders have and is not read: archives, and links to folders. `count` finds it out.
+
+    Raises
+    ------
+    UsageError
+        While iterating: a folder has folders in more than 32 levels, a pattern matches nothing, a
+        list cannot be read.
+    """
+
+    paths: Iterable[str]
+    names: Iterable[str] = ()
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.paths, self.names = list(self.paths), list(self.names)
+
+    def __iter__(self) -> Iterator[Source]:
+        """Yield the images."""
+        for path in self.paths:
+            if path == "-":
+                yield from self._listed(self.names)
+            elif path.lower().endswith(_LIST) and not os.path.isdir(path):
+                yield from self._listed(_lines(path))
+            else:
+                yield from self._of(path)
+
+    def count(self) -> int:
+        """Return how many images there are."""
+        self.left_out.clear()
+        return sum(1 for _ in self)
+
+    def _listed(self, lines: Iterable[str]) -> Iterator[Source]:
+        """Yield the images of a list."""
+        for line in lines:
+            path = line.rstrip("\r\n")
+            if path not in ("", "-"):
+                yield from self._of(path)
+
+    def _of(self, path: str) -> Iterator[Source]:
+        """Yield the images that a path stands for."""
+        for one in numbered(path):
+            for found in _matching(one):
+                if os.path.isdir(found):
+                    yield from self._in_folder(found)
+                elif found.lower().endswith(ARCHIVES):
+                    yield from _in_archive(found)
+                else:
+                    yield as_source(found)
+
+    def _in_folder(self, folder: str) -> Iterator[Source]:
+        """Yield the images in and below a folder, by the rules of data sets, sorted by path."""
+        top = str(Path(folder))
+        waiting = [("" if top == os.curdir else top, 0)]
+        while waiting:
+            path, depth = waiting.pop()
+            if depth and not path.endswith(os.sep):
+                yield as_source(path)
+                continue
+            try:
+                entries = self._entries(path or os.curdir)
+            except OSError as error:
+                name = path.rstrip(os.sep) or path
+                yield Source(name, _fails(f"{name!r} cannot be read: {error.strerror}"))
+                continue
+            if depth >= MOST_LEVELS and any(name.endswith(os.sep) for name in entries):
+                raise UsageError(
+                    f"{shown(folder)} has folders in more than {MOST_LEVELS} levels; name the one "
+                    "that has the images"
+                )
+            inner = sorted(entries, reverse=True)  # the last of the list comes next
+            waiting += [(os.path.join(path, name), depth + 1) for name in inner]
+
+    def _entries(self, folder: str) -> list[str]:
+        """Return the images of a folder, and its folders, whose names end in a separator.
+
+        So the sorted names have the order of the sorted paths. Links to folders are not followed,
+        so a loop of them ends.
+        """
+        found = []
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if _is_folder(entry):
+                    if is_left_out(entry.name, True):
+                        continue
+                    if entry.is_symlink():
+                        self.left_out["linked folder"] += 1
+                    else:
+                        found.append(entry.name + os.sep)
+                elif is_left_out(entry.name, False):
+                    continue
+                elif image_kind(entry.name):
+                    found.append(entry.name)
+                elif entry.name.lower().endswith(ARCHIVES):
+                    self.left_out["archive"] += 1
+        return found
+
+
+def numbered(path: str) -> Iterator[str]:
+    """Yield a path for each number of ``{000..010}`` in it; otherwise the path.
+
+    Raises
+    ------
+    UsageError
+        The numbers fall, or are too many.
+    """
+    match = _NUMBERS.search(path)
+    if match is None or os.path.lexists(path):
+        yield path
+        return
+    first, last, digits = int(match[1]), int(match[2]), len(match[1])
+    if not first <= last < first + _MOST_NUMBERS:
+        raise UsageError(
+            f"{match[0]} in {path!r:.200} stands for no numbers, or for more than "
+            f"{_MOST_NUMBERS:,}; expected the smallest and the largest, such as {{000..010}}"
+        )
+    for number in range(first, last + 1):
+        yield from numbered(f"{path[: match.start()]}{number:0{digits}}{path[match.end() :]}")
+
+
+def _matching(path: str) -> list[str]:
+    """Return the paths that match a pattern, sorted; a path that exists, or is none, alone."""
+    if not glob.has_magic(path) or "\0" in path or os.path.lexists(path):
+        return [path]
+    found = sorted(glob.glob(path, recursive=True))
+    if "**" in path:  # the folders would stand for their images once more
+        found = [one for one in found if not os.path.isdir(one)]
+    if not found:
+        raise UsageError(f"nothing matches the pattern {path!r:.200}; expected files or folders")
+    return found
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a folder or a link to one; a loop of links is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def as_source(path: str) -> Source:
+    """Return the image that a path names itself."""
+    return Source(path, lambda: path)
+
+
+def _fails(message: str) -> Callable[[], str]:
+    """Return a function that raises the error of what cannot be listed."""
+
+    def fail() -> str:
+        raise ImageError(message)
+
+    return fail
+
+
+def _in_archive(path: str) -> Iterator[Source]:
+    """Yield the images of an archive; what is wrong with it is the last of them."""
+    try:
+        yield from (_in_zip if path.lower().endswith(".zip") else _in_tar)(path)
+    except WeightsError as error:
+        yield Source(path, _fails(str(error)))
+
+
+def _in_tar(path: str) -> Iterator[Source]:
+    """Yield the images of a tar archive, in its order."""
+    archive = TarFile(path)
+    for placed in archive:
+        if _is_image(placed.name.split("/")):
+            name = f"{path}/{placed.name}"
+
+            def read(placed: Placed = placed, name: str = name) -> Contents:
+                return Contents(shown(name), archive.read(placed, shown(name)))
+
+            yield Source(name, read)
+
+
+def _in_zip(path: str) -> Iterator[Source]:
+    """Yield the images of a zip archive, sorted by path."""
+    archive = ZipFile(Path(path))
+    waiting: list[Parts] = [()]
+    while waiting:
+        place = waiting.pop()
+        if place and place[-1]:
+            name = "/".join((path, *place))
+
+            def read(place: Parts = place, name: str = name) -> Contents:
+                return Contents(shown(name), archive.read(place, shown(name)))
+
+            yield Source(name, read)
+            continue
+        entries = archive.listing(place[:-1])
+        names = [name for name in entries.files if _is_image([name])]
+        # An empty last part marks a folder, as the separator does on a disk.
+        inner = names + [f"{name}/" for name in entries.folders if not is_left_out(name, True)]
+        for name in sorted(inner, reverse=True):
+            last = (name[:-1], "") if name.endswith("/") else (name,)
+            waiting.append((*place[:-1], *last))
+
+
+def _is_image(parts: list[str]) -> bool:
+    """Return whether the parts of a name are those of an image that is not left out."""
+    *folders, last = parts
+    hidden = is_left_out(last, False) or any(is_left_out(name, True) for name in folders)
+    return bool(image_kind(last)) and not hidden
+
+
+def _lines(path: str) -> Iterator[str]:
+    """Yield the lines of a list of paths."""
+    with regular(path, error=UsageError) as file:
+        number = 0
+        while line := file.readline(_MOST_LINE + 1):
+            number += 1
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            if len(line) > _MOST_LINE or b"\0" in line:
+                raise UsageError(
+                    f"{shown(path)}, line {number} is no name of an image; expected text with one "
+                    "path a line"
+                )
+            yield os.fsdecode(line)

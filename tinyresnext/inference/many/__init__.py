@@ -1,0 +1,6 @@
+"""Any number of images: mini-batches that threads prepare, runs that resume, other engines.
+
+Read `batches` first: images are decoded while the network computes, and the size of the
+mini-batches is found. `journal` keeps the rows of a run on the disk, so that it can go on after it
+was killed, and `features` is such a run.
+"""

@@ -1,0 +1,283 @@
+"""The rows of a run on the disk, so that a run that was stopped or killed can go on.
+
+While a run goes on, ``FILE.part`` has its rows, and ``FILE.part.json`` what the rows depend on: the
+models, the views. When all rows are there, the part gets the name ``FILE``. So ``FILE`` is whole or
+not there. A row is written at once, with those of its mini-batch; a process that is killed leaves
+at most one row that has no end, which is cut off and computed again.
+
+A run that goes on looks at the images in the same order, and compares the name of each row with the
+name of its image: if they differ, nothing is computed.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any, BinaryIO, NamedTuple
+
+from ...data.trees.sources import Source
+from ...errors import FormatError, UsageError
+from ...system.files import regular, shown
+from ...system.writing import check_writable, locked, opened, present, replacing
+
+__all__ = ["Done", "Form", "Journal", "csv_form", "journal", "json_form"]
+
+_MOST_ROW = 64 << 20  # bytes
+_MOST_SETTINGS = 1 << 20  # bytes
+
+
+class Done(NamedTuple):
+    """What a row says that is on the disk: the name of its image, and the error if it has one."""
+
+    name: str
+    error: str | None
+
+
+class Form(NamedTuple):
+    """How rows are written.
+
+    Parameters
+    ----------
+    read : callable
+        Returns what the bytes of a row say, or None if they are no row.
+    quotes : bool
+        Whether a row may have line breaks within quotation marks, as in CSV.
+    heading : bytes
+        What stands before the first row.
+    """
+
+    read: Callable[[bytes], Done | None]
+    quotes: bool = False
+    heading: bytes = b""
+
+
+class Journal:
+    """The rows of one run; `journal` makes it.
+
+    Attributes
+    ----------
+    done, failed : int
+        Rows that are on the disk, and how many of these have an error.
+    """
+
+    def __init__(self, path: str, file: BinaryIO, form: Form) -> None:
+        self.path, self.done, self.failed = path, 0, 0
+        self._file, self._form = file, form
+
+    def remaining(self, sources: Iterable[Source]) -> Iterator[Source]:
+        """Yield the images that have no row yet.
+
+        Raises
+        ------
+        UsageError
+            The rows are of other images than these, or in another order.
+        """
+        images = iter(sources)
+        end = self._file.seek(0)
+        for record, after in records(self._file, self._form.quotes):
+            if end or not self._form.heading:
+                done = self._form.read(record)
+                if done is None:  # after a power cut there may be anything
+                    break
+                self._compare(done.name, next(images, None))
+                self.done, self.failed = self.done + 1, self.failed + (done.error is not None)
+            elif record != self._form.heading:
+                break
+            end = after
+        self._file.truncate(end)
+        self._file.seek(end)
+        if not end:
+            self._file.write(self._form.heading)
+        yield from images
+
+    def _compare(self, name: str, image: Source | None) -> None:
+        """Raise `UsageError` unless the next row is that of the next image."""
+        if image is not None and image.name == name:
+            return
+        found = "there are no more images" if image is None else f"the image is {shown(image.name)}"
+        raise UsageError(
+            f"row {self.done + 1} of {shown(self.path)} is of {shown(name)}, and {found}: the "
+            "images are not those that the run began with; give the same ones, or begin anew "
+            "(--force)"
+        )
+
+    def write(self, row: bytes, error: str | None) -> None:
+        """Add a row; `flush` hands it to the system."""
+        self._file.write(row)
+        self.done, self.failed = self.done + 1, self.failed + (error is not None)
+
+    def flush(self) -> None:
+        """Hand all rows to the system: from then on, a killed process does not lose them."""
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Have all rows written to the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+@contextmanager
+def journal(
+    path: str, settings: Mapping[str, Any], form: Form, resume: bool, force: bool = False
+) -> Iterator[Journal]:
+    """Begin a run, or go on with one; the end of the ``with`` block does not end the run.
+
+    Parameters
+    ----------
+    path : str
+        The file to make.
+    settings : mapping
+        What the rows depend on, as JSON has it; a run that goes on needs the same.
+    form : Form
+    resume : bool
+        Go on with the run, if there is one.
+    force : bool
+        Drop the rows of a run that was stopped.
+
+    Raises
+    ------
+    UsageError
+        There are rows of a run that was stopped, and they are neither to be used nor to be dropped;
+        another process adds rows; the settings are others; the file cannot be written.
+    """
+    part, beside = f"{path}.part", f"{path}.part.json"
+
+    def busy() -> None:
+        raise UsageError(f"another process writes {shown(part)}; wait until it has ended")
+
+    check_writable(path)
+    begun = present(part) and os.path.getsize(part) > 0
+    if begun and not (resume or force):
+        raise UsageError(
+            f"{shown(part)} has rows of a run that did not end; go on with it (--resume), or drop "
+            "them and begin anew (--force)"
+        )
+    with locked(part, waiting=busy), opened(part) as file:
+        if begun and resume:
+            _check_settings(beside, part, settings)
+        else:
+            file.truncate(0)  # first: rows never stand beside the settings of others
+            with replacing(beside) as temporary:
+                temporary.write_text(json.dumps(dict(settings)), "utf-8")
+        yield Journal(path, file, form)
+
+
+def whole(path: str, form: Form, sources: Iterable[Source]) -> tuple[int, int] | None:
+    """Return the rows of a file and how many have an error, if each image has one, in order.
+
+    None means that the run has not ended: the file is not there, or there is a part.
+
+    Raises
+    ------
+    UsageError
+        The file is there, and has other rows.
+    """
+    if not present(path) or present(f"{path}.part"):
+        return None
+    images, number, failed, end = iter(sources), 0, 0, 0
+    with regular(path) as file:
+        for record, after in records(file, form.quotes):
+            end = after
+            if record == form.heading:
+                continue
+            done, image = form.read(record), next(images, None)
+            if done is None or image is None or done.name != image.name:
+                break
+            number, failed = number + 1, failed + (done.error is not None)
+        else:
+            if next(images, None) is None and end == file.seek(0, os.SEEK_END):
+                return number, failed
+    raise UsageError(
+        f"{shown(path)} is whole, and its rows from {number + 1} on are not those of these images "
+        "and settings; give another name, or --force to write over it"
+    )
+
+
+def ended(path: str) -> None:
+    """Give the rows of a run the name of the file, in one step: all of them are there."""
+    present(path)
+    os.replace(f"{path}.part", path)
+    dropped(path)
+
+
+def dropped(path: str) -> None:
+    """Remove what a run leaves beside the file that it was to make."""
+    for ending in (".part", ".part.json"):
+        with suppress(FileNotFoundError):
+            os.unlink(f"{path}{ending}")
+
+
+def _check_settings(beside: str, part: str, settings: Mapping[str, Any]) -> None:
+    """Raise `UsageError` unless the rows were computed with these settings."""
+    try:
+        with regular(beside) as file:
+            before = json.loads(file.read(_MOST_SETTINGS))
+        names = [*before, *(name for name in settings if name not in before)]
+    except (FormatError, ValueError, TypeError) as error:
+        raise UsageError(
+            f"{shown(beside)}, which says how the rows of {shown(part)} were computed, cannot be "
+            f"read ({error}); begin anew (--force)"
+        ) from None
+    now = json.loads(json.dumps(dict(settings)))
+    for name in names:
+        if before.get(name) != now.get(name):
+            raise UsageError(
+                f"the rows of {shown(part)} were computed with {name} {before.get(name)!s:.200}, "
+                f"and now it is {now.get(name)!s:.200}; give the same, or begin anew (--force)"
+            )
+
+
+def records(file: BinaryIO, quotes: bool = False) -> Iterator[tuple[bytes, int]]:
+    """Yield each row that has its end, and the place behind it."""
+    record, at = b"", 0
+    file.seek(0)
+    while line := file.readline(_MOST_ROW + 1):
+        at += len(line)
+        record += line
+        if not line.endswith(b"\n") or len(record) > _MOST_ROW:
+            return
+        if not quotes or record.count(b'"') % 2 == 0:
+            yield record, at
+            record = b""
+
+
+def json_form(also: Callable[[dict[str, Any]], bool] = lambda row: True) -> Form:
+    """Return the form of JSON Lines with ``path`` and perhaps ``error``.
+
+    Parameters
+    ----------
+    also : callable
+        Whether an object is a row, as far as only the caller knows.
+    """
+
+    def read(record: bytes) -> Done | None:
+        try:
+            row = json.loads(record)
+            name, error = row["path"], row.get("error")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
+        right = isinstance(name, str) and isinstance(error, str | None) and also(row)
+        return Done(name, error) if right else None
+
+    return Form(read)
+
+
+def csv_form(heading: bytes) -> Form:
+    """Return the form of a CSV table whose first columns are ``path`` and ``error``."""
+
+    def read(record: bytes) -> Done | None:
+        text = record.decode("utf-8", "surrogateescape")
+        try:
+            [row] = csv.reader([text], strict=True)
+        except (ValueError, csv.Error):
+            return None
+        if len(row) < 2:
+            return None
+        # A ' in front marks a text (`cli.output.tables`).
+        name, error = (value.removeprefix("'") for value in row[:2])
+        return Done(name, error or None)
+
+    return Form(read, quotes=True, heading=heading)

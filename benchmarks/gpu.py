@@ -147,7 +147,8 @@ def step(folder: Path) -> Any:
     from tinyresnext.training.initial import initialise
     from tinyresnext.training.optimisers.average import update_statistics
     from tinyresnext.training.optimisers.sgd import sgd
-    from tinyresnext.training.recipes.parts import Optimiser, Start
+    from tinyresnext.training.recipes.optimiser import Optimiser
+    from tinyresnext.training.recipes.parts import Start
     from tinyresnext.training.weights import size, upload, views
 
     ops, spec = backend("cuda"), variant(NETWORK)

@@ -44,7 +44,7 @@ def ours(
     from tinyresnext.ops import cpu
     from tinyresnext.training.optimisers.average import update_statistics
     from tinyresnext.training.optimisers.sgd import sgd
-    from tinyresnext.training.recipes.parts import Optimiser
+    from tinyresnext.training.recipes.optimiser import Optimiser
     from tinyresnext.training.weights import size, views
 
     spec = cifar(*CASES[name])

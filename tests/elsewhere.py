@@ -74,7 +74,8 @@ def _word(name: str) -> Callable[..., Any]:
     return word
 
 
-_UPDATES = ("sgd_step", "muon_step", "average_step", "statistics_step")
+_ADAPTIVE = ("adamw_step", "lamb_step", "rmsprop_step")
+_UPDATES = ("sgd_step", "muon_step", "average_step", "statistics_step", *_ADAPTIVE)
 _COMPUTING = (*OPS, *(f"{op}_backward" for op in OPS), *_UPDATES, "empty", "view", "pack")
 globals().update({name: _word(name) for name in _COMPUTING})
 

@@ -27,7 +27,8 @@ by_fibers = pytest.mark.skipif(
     (sys.platform, platform.machine()) != ("linux", "x86_64"),
     reason="the fibers of the emulator are written for Linux on x86-64",
 )
-UPDATES = {"sgd_step", "muon_step", "average_step", "statistics_step"}
+ADAPTIVE = {"adamw_step", "lamb_step", "rmsprop_step"}
+UPDATES = {"sgd_step", "muon_step", "average_step", "statistics_step", *ADAPTIVE}
 
 
 class OnDevice:

@@ -25,8 +25,8 @@ from tinyresnext.ops.cuda.loss import binary, head, softmax
 from tinyresnext.ops.cuda.loss import labels as targets
 from tinyresnext.ops.cuda.norm import constant, moments, sums
 from tinyresnext.ops.cuda.pool import average, blur, excite, maximum, mean
+from tinyresnext.ops.cuda.update import adaptive, muon, products
 from tinyresnext.ops.cuda.update import elementwise as updates
-from tinyresnext.ops.cuda.update import muon, products
 
 RACE = "another thread"
 INDEX, BARRIER, WAIT, WARP = "index", "barrier", "wait", "warp"  # the kinds of mistakes
@@ -112,6 +112,18 @@ def dilated(ops):
 
 def sgd(ops):
     return updated(ops, "sgd_step", *[IMAGE] * 3, lr=0.1, momentum=0.9, decay=0.1, nesterov=True)
+
+
+def adapted(word: str, **attrs):
+    numbers = {"lr": 0.1, "momentum": 0.9, "beta2": 0.99, "eps": 1e-3, "decay": 0.1}
+
+    def step(ops):
+        arrays = [ops.upload(normal(*IMAGE)) for _ in range(3)]
+        squares = ops.upload(np.abs(normal(*IMAGE)))
+        getattr(ops, word)(*arrays, squares, **numbers | attrs)
+        return [ops.download(a) for a in (*arrays, squares)]
+
+    return step
 
 
 def statistics(ops):
@@ -202,6 +214,15 @@ LOSSES = [
 ]  # fmt: skip
 UPDATES = [
     (updates, "sgd_kernel", "if i < count:", "if True:", sgd, OUT),
+    (adaptive, "adamw_kernel", "if i < count:", "if True:", adapted("adamw_step", step=2), OUT),
+    (adaptive, "lamb_kernel", "g = gradient[i]", "g = gradient[first]",
+     adapted("lamb_step", step=2), None),
+    (adaptive, "trusted_kernel", "own[int32(0)] > float32(0):", "own[int32(1)] > float32(0):",
+     adapted("lamb_step", step=2), OUT),
+    (adaptive, "plain_kernel", "if i < count:", "if True:",
+     adapted("lamb_step", step=2, decay=0.0), OUT),
+    (adaptive, "rmsprop_kernel", "squares[i] = s", "squares[first] = s", adapted("rmsprop_step"),
+     None),
     (updates, "average_kernel", "(values[i] - average[i])", "(values[i] - average[0])",
      averages, "another thread|another block"),
     (updates, "statistics_kernel", "statistics[i + count]", "statistics[i]", statistics,

@@ -21,16 +21,19 @@ from tinyresnext.network.spec import Spec, cifar
 from tinyresnext.network.step import Step
 from tinyresnext.ops import cuda, reference
 from tinyresnext.training.initial import initialise
+from tinyresnext.training.optimisers.adaptive import adaptive
 from tinyresnext.training.optimisers.average import update_average, update_statistics
 from tinyresnext.training.optimisers.muon import matrices, muon
 from tinyresnext.training.optimisers.sgd import sgd
-from tinyresnext.training.recipes.parts import Optimiser, Start
+from tinyresnext.training.recipes.optimiser import Optimiser
+from tinyresnext.training.recipes.parts import Start
 from tinyresnext.training.weights import size, upload, views
 
 pytestmark = [pytest.mark.device, by_fibers]
 
 ORDERS = ("ascending", "descending")
 TIMES = 4  # of the reference's own error in float32
+ADAPTIVE = ("adamw", "lamb", "rmsprop")
 SEEDS = 6  # of mini-batches to try
 OPENED = 1e-4  # a larger error of a gradient comes from a ReLU, and not from roundings
 RESNEXT14 = Spec((1, 1, 1, 1), 32, 4, 10)  # every kind of layer of ResNeXt-50
@@ -152,7 +155,7 @@ def _times_off(name: str, seed: int, backends: list) -> float | None:
 
 
 def test_updates():
-    """Muon, SGD, running statistics and averages of a whole network, for three steps.
+    """All optimisers, running statistics and averages of a whole network, for three steps.
 
     The widths of this one fill no tile of a kernel; its products are small, so this is quick.
     """
@@ -162,7 +165,8 @@ def test_updates():
     start = np.concatenate([params[name].reshape(-1) for name in names])
     ends = []
     for ops in (reference, *(cuda.backend(machine(order)) for order in ORDERS)):
-        weights = upload(ops, spec, start.copy(), np.zeros_like(start), start.copy())
+        arrays = start.copy(), np.zeros_like(start), start.copy(), np.zeros_like(start)
+        weights = upload(ops, spec, *arrays)
         rng = np.random.default_rng(5)
         for step in range(3):
             gradients = {
@@ -181,9 +185,13 @@ def test_updates():
             muon(ops, weights.params, gradients, weights.velocities, groups, 0.1)
             others = {name: g for name, g in gradients.items() if name not in groups}
             sgd(ops, weights.params, others, weights.velocities, optimiser, 0.1)
+            for kind in ADAPTIVE:
+                moments = weights.velocities, weights.second
+                adaptive(ops, weights.params, others, *moments, Optimiser(kind), 0.001, step)
             update_statistics(ops, weights.params, statistics, dict.fromkeys(norms, 8))
             update_average(ops, weights.average, weights.values, 0.9, step)
         ends.append(weights.download())
-    for want, one, other in zip(*ends, strict=True):
+    for name, want in ends[0].items():
+        one, other = ends[1][name], ends[2][name]
         assert np.array_equal(one, other)
         assert np.abs(one - want).max() <= 1e-5 * np.abs(want).max()

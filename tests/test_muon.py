@@ -16,7 +16,8 @@ from tinyresnext.ops.reference.update import (
 )
 from tinyresnext.training.initial import initialise
 from tinyresnext.training.optimisers.muon import matrices, muon
-from tinyresnext.training.recipes.parts import Optimiser, Start
+from tinyresnext.training.recipes.optimiser import Optimiser
+from tinyresnext.training.recipes.parts import Start
 from tinyresnext.training.weights import size, views
 
 SPEC = Spec((1, 1), cardinality=2, width=8, classes=3, stem="cifar", expansion=1)

@@ -15,7 +15,8 @@ from tinyresnext.ops import cpu, reference
 from tinyresnext.training.initial import initialise
 from tinyresnext.training.optimisers.average import update_average, update_statistics
 from tinyresnext.training.optimisers.sgd import sgd
-from tinyresnext.training.recipes.parts import Loss, Optimiser, Start
+from tinyresnext.training.recipes.optimiser import Optimiser
+from tinyresnext.training.recipes.parts import Loss, Start
 from tinyresnext.training.samples.mixing import mixed
 from tinyresnext.training.weights import size, views
 

@@ -22,7 +22,7 @@ from tinyresnext.network.resnext import parameters
 from tinyresnext.ops import reference
 from tinyresnext.store.store import check
 from tinyresnext.training.recipes import Recipe
-from tinyresnext.training.recipes.parts import Schedule
+from tinyresnext.training.recipes.schedule import Schedule
 
 DATA = Path(__file__).parent / "data"
 LABELS = tuple(f"class {i}" for i in range(10))

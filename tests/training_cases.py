@@ -7,7 +7,7 @@ import numpy as np
 from tinyresnext import Preprocess, Spec
 from tinyresnext.data.dataset import Dataset
 from tinyresnext.training.recipes import Recipe
-from tinyresnext.training.recipes.parts import Schedule
+from tinyresnext.training.recipes.schedule import Schedule
 
 
 def settings(epochs: int, batch: int, lr: float, schedule: str, **more: object) -> Recipe:

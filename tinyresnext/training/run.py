@@ -21,8 +21,8 @@ from ..store.contents import Stored, documents_of, shapes_of
 from ..system.files import shown
 from ..system.version import __version__
 from .optimisers.average import update_average, update_statistics
-from .optimisers.muon import matrices, muon
-from .optimisers.sgd import sgd
+from .optimisers.muon import matrices
+from .optimisers.update import update
 from .record import curve
 from .record import state as states
 from .record.folder import TrainingFolder
@@ -32,7 +32,7 @@ from .samples.augmentation import unchanged
 from .samples.mixing import mixed
 from .samples.targets import targets
 from .setting import Setting
-from .weights import upload, views
+from .weights import ARRAYS, upload, views
 
 DRAWN_EVERY = 10  # seconds: drawing the curve takes a fiftieth of one
 
@@ -51,7 +51,8 @@ class Run:
     def __init__(self, state: State, setting: Setting, folder: TrainingFolder) -> None:
         self.state, self.setting, self.folder = state, setting, folder
         spec, recipe = state.spec, state.recipe
-        self.weights = upload(setting.ops, spec, state.values, state.velocity, state.average)
+        arrays = (getattr(state, name) for name in ARRAYS)
+        self.weights = upload(setting.ops, spec, *arrays)
         self.targets = targets(spec, setting.dataset, recipe.loss)
         self.groups = matrices(spec) if recipe.optimiser.muon else {}
         self.compute = self._step_for(self.side)
@@ -114,12 +115,8 @@ class Run:
         """Change the weights, the running statistics and the average, on the device."""
         recipe, weights, ops = self.state.recipe, self.weights, self.setting.ops
         now = self.state.epoch, self.state.step, self.steps
-        params, velocities = weights.params, weights.velocities
-        gradients = self.compute.gradients
-        muon(ops, params, gradients, velocities, self.groups, recipe.muon_rate(*now))
-        others = {name: g for name, g in gradients.items() if name not in self.groups}
-        sgd(ops, params, others, velocities, recipe.optimiser, recipe.learning_rate(*now))
-        update_statistics(ops, params, self.compute.statistics, self.compute.positions)
+        update(weights, self.compute.gradients, recipe, self.groups, *now)
+        update_statistics(ops, weights.params, self.compute.statistics, self.compute.positions)
         if weights.average is not None:
             update_average(ops, weights.average, weights.values, recipe.ema, done)
 
@@ -209,12 +206,13 @@ class Run:
     def download(self) -> None:
         """Copy the arrays from the device to the state, if all are finite."""
         state, found = self.state, self.weights.download()
-        for flat in found:
-            if flat is not None and not np.isfinite(flat).all():
+        for flat in found.values():
+            if not np.isfinite(flat).all():
                 named = views(flat, state.spec).items()
                 wrong = next(name for name, value in named if not np.isfinite(value).all())
                 raise TrainingError(f"{wrong} is not finite any more; {self._remedy()}")
-        state.values, state.velocity, state.average = found
+        for kind, flat in found.items():
+            setattr(state, kind, flat)
 
     def stop(self) -> None:
         """Save the state in the middle of an epoch, and end.

@@ -17,6 +17,7 @@ from ..ops import Backend, reference
 from ..ops.contract import Array
 
 Views = dict[str, Array]
+ARRAYS = ("values", "velocity", "average", "squares")  # of a state, in this order
 
 
 def size(spec: Spec) -> int:
@@ -57,28 +58,38 @@ class Weights:
         All parameters, and the memory of the momentum of each.
     average : [size(spec)], optional
         The moving average of the values.
-    params, velocities : dict of str to array
-        Views of ``values`` and ``velocity``.
+    squares : [size(spec)], optional
+        The averages of squared gradients, where the optimiser has them.
+    params, velocities, second : dict of str to array
+        Views of ``values``, ``velocity`` and ``squares``; the last has none without ``squares``.
     """
 
     ops: Backend
     values: Array
     velocity: Array
     average: Array | None
+    squares: Array | None
     params: Views
     velocities: Views
+    second: Views
 
-    def download(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Return values, velocity and average as NumPy arrays; they may share memory with these."""
-        average = None if self.average is None else self.ops.download(self.average)
-        return self.ops.download(self.values), self.ops.download(self.velocity), average
+    def download(self) -> dict[str, np.ndarray]:
+        """Return the arrays that there are, by name, in NumPy; they may share memory with these."""
+        arrays = {name: getattr(self, name) for name in ARRAYS}
+        return {name: self.ops.download(a) for name, a in arrays.items() if a is not None}
 
 
 def upload(
-    ops: Backend, spec: Spec, values: np.ndarray, velocity: np.ndarray, average: np.ndarray | None
+    ops: Backend,
+    spec: Spec,
+    values: np.ndarray,
+    velocity: np.ndarray,
+    average: np.ndarray | None,
+    squares: np.ndarray | None = None,
 ) -> Weights:
     """Place the arrays of a training state on a device."""
-    on_device = ops.upload(values), ops.upload(velocity)
-    params, velocities = (views(flat, spec, ops) for flat in on_device)
-    averaged = None if average is None else ops.upload(average)
-    return Weights(ops, *on_device, averaged, params, velocities)
+    there, moving = ops.upload(values), ops.upload(velocity)
+    averaged, squared = (None if flat is None else ops.upload(flat) for flat in (average, squares))
+    params, velocities = (views(flat, spec, ops) for flat in (there, moving))
+    second = {} if squared is None else views(squared, spec, ops)
+    return Weights(ops, there, moving, averaged, squared, params, velocities, second)

@@ -132,6 +132,59 @@ class Device(Protocol):
     ) -> None:
         """Make one step of stochastic gradient descent, in place; the reference has the formula."""
 
+    def adamw_step(
+        self,
+        weight: Array,
+        gradient: Array,
+        velocity: Array,
+        squares: Array,
+        *,
+        lr: float,
+        momentum: float,
+        beta2: float,
+        eps: float,
+        decay: float,
+        step: int,
+    ) -> None:
+        """Make one step of AdamW, in place; ``step`` counts from 1.
+
+        The reference has the formula.
+        """
+
+    def lamb_step(
+        self,
+        weight: Array,
+        gradient: Array,
+        velocity: Array,
+        squares: Array,
+        *,
+        lr: float,
+        momentum: float,
+        beta2: float,
+        eps: float,
+        decay: float,
+        step: int,
+    ) -> None:
+        """Make one step of LAMB, in place; ``step`` counts from 1.
+
+        The reference has the formula.
+        """
+
+    def rmsprop_step(
+        self,
+        weight: Array,
+        gradient: Array,
+        velocity: Array,
+        squares: Array,
+        *,
+        lr: float,
+        momentum: float,
+        beta2: float,
+        eps: float,
+        decay: float,
+    ) -> None:
+        """Make one step of RMSprop, in place; the reference has the formula."""
+
     def muon_step(
         self, weight: Array, gradient: Array, velocity: Array, *, groups: int, lr: float
     ) -> None:
@@ -141,7 +194,7 @@ class Device(Protocol):
         """
 
     def average_step(self, average: Array, values: Array, *, new: float) -> None:
-        """Move an average towards the values by the share ``new``, in place."""
+        """Move an average towards the values by the share ``new``, in place; 1 copies them."""
 
     def statistics_step(
         self, mean: Array, var: Array, statistics: Array, *, count: int, new: float

@@ -51,10 +51,19 @@ if TYPE_CHECKING:  # the type checker holds these to the contract
     from .pool.excite import excite, excite_backward
     from .pool.maximum import max_pool2d, max_pool2d_backward
     from .pool.mean import mean_pool, mean_pool_backward
-    from .update import average_step, muon_step, sgd_step, statistics_step
+    from .update import (
+        adamw_step,
+        average_step,
+        lamb_step,
+        muon_step,
+        rmsprop_step,
+        sgd_step,
+        statistics_step,
+    )
 
 __all__ = [
     "Packed",
+    "adamw_step",
     "add",
     "add_backward",
     "at_once",
@@ -81,6 +90,7 @@ __all__ = [
     "excite_backward",
     "kernels_kept",
     "kernels_problem",
+    "lamb_step",
     "linear",
     "linear_backward",
     "loaders",
@@ -95,6 +105,7 @@ __all__ = [
     "precision",
     "relu",
     "relu_backward",
+    "rmsprop_step",
     "sgd_step",
     "softmax",
     "softmax_backward",
@@ -140,6 +151,9 @@ MODULES = {
     "binary_cross_entropy": "head",
     "binary_cross_entropy_backward": "head",
     "sgd_step": "update",
+    "adamw_step": "update",
+    "lamb_step": "update",
+    "rmsprop_step": "update",
     "muon_step": "update",
     "average_step": "update",
     "statistics_step": "update",

@@ -6,17 +6,27 @@ are the same bits.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numba import prange
 
-from ..reference.update import muon_step, statistics_step
+from ..reference.update import muon_step, statistics_step, trust
 from .runtime.kernel import kernel
 from .runtime.launch import launch
 from .runtime.memory import Array, flat
 
 # `muon_step` is a few products of small matrices, which NumPy's library computes on its own
 # threads, and the running statistics are tiny: both are those of the reference.
-__all__ = ["average_step", "muon_step", "sgd_step", "statistics_step"]
+__all__ = [
+    "adamw_step",
+    "average_step",
+    "lamb_step",
+    "muon_step",
+    "rmsprop_step",
+    "sgd_step",
+    "statistics_step",
+]
 
 
 # --- kernels --------------------------------------------------------------------------------------
@@ -36,7 +46,46 @@ def _sgd(weight, gradient, velocity, lr, momentum, decay, nesterov):
 def _average(average, values, new):
     """Move each average towards its value."""
     for i in prange(len(average)):
-        average[i] += (values[i] - average[i]) * new
+        average[i] = values[i] if new == 1 else average[i] + (values[i] - average[i]) * new
+
+
+@kernel(parallel=True)
+def _adamw(weight, gradient, velocity, squares, lr, new, beta2, fresh, root, eps, kept):
+    """Update each weight and its two moments."""
+    for i in prange(len(weight)):
+        w = weight[i] * kept
+        v = velocity[i] + (gradient[i] - velocity[i]) * new
+        s = squares[i] * beta2 + gradient[i] * gradient[i] * fresh
+        velocity[i], squares[i] = v, s
+        weight[i] = w - v / (math.sqrt(s) / root + eps) * lr
+
+
+@kernel(parallel=True)
+def _lamb(weight, gradient, velocity, squares, update, scale, new, beta2, fresh, root, eps, decay):
+    """Compute the direction of each weight, and update its two moments."""
+    for i in prange(len(weight)):
+        v = velocity[i] + (gradient[i] - velocity[i]) * new
+        s = squares[i] * beta2 + gradient[i] * gradient[i] * fresh
+        velocity[i], squares[i] = v, s
+        update[i] = v * scale / (math.sqrt(s) / root + eps) + weight[i] * decay
+
+
+@kernel(parallel=True)
+def _move(weight, update, ratio, lr):
+    """Subtract a part of the direction from each weight."""
+    for i in prange(len(weight)):
+        weight[i] -= update[i] * ratio * lr
+
+
+@kernel(parallel=True)
+def _rmsprop(weight, gradient, velocity, squares, lr, momentum, fresh, eps, decay):
+    """Update each weight, its velocity and the average of its squared gradient."""
+    for i in prange(len(weight)):
+        g = weight[i] * decay + gradient[i]
+        s = squares[i] + (g * g - squares[i]) * fresh
+        v = velocity[i] * momentum + g / math.sqrt(s + eps) * lr
+        squares[i], velocity[i] = s, v
+        weight[i] -= v
 
 
 # --- public functions -----------------------------------------------------------------------------
@@ -56,6 +105,74 @@ def sgd_step(
     w, v = flat("sgd_step", "weight", weight), flat("sgd_step", "velocity", velocity)
     g = flat("sgd_step", "gradient", gradient)
     launch(_sgd, w, g, v, np.float32(lr), np.float32(momentum), np.float32(decay), bool(nesterov))
+
+
+def adamw_step(
+    weight: Array,
+    gradient: Array,
+    velocity: Array,
+    squares: Array,
+    *,
+    lr: float,
+    momentum: float,
+    beta2: float,
+    eps: float,
+    decay: float,
+    step: int,
+) -> None:
+    """Make one step of AdamW in one pass: read four arrays, write three."""
+    numbers = lr / (1 - momentum**step), 1 - momentum, beta2, 1 - beta2
+    more = math.sqrt(1 - beta2**step), eps, 1 - lr * decay
+    arrays = _flat("adamw_step", weight, gradient, velocity, squares)
+    launch(_adamw, *arrays, *map(np.float32, (*numbers, *more)))
+
+
+def lamb_step(
+    weight: Array,
+    gradient: Array,
+    velocity: Array,
+    squares: Array,
+    *,
+    lr: float,
+    momentum: float,
+    beta2: float,
+    eps: float,
+    decay: float,
+    step: int,
+) -> None:
+    """Make one step of LAMB in two passes, with the norms of weight and direction between them."""
+    arrays = _flat("lamb_step", weight, gradient, velocity, squares)
+    update = np.empty_like(weight)
+    numbers = 1 / (1 - momentum**step), 1 - momentum, beta2, 1 - beta2
+    more = math.sqrt(1 - beta2**step), eps, decay
+    launch(_lamb, *arrays, update.reshape(-1), *map(np.float32, (*numbers, *more)))
+    ratio = trust(weight, update) if decay else 1
+    launch(_move, arrays[0], update.reshape(-1), np.float32(ratio), np.float32(lr))
+
+
+def rmsprop_step(
+    weight: Array,
+    gradient: Array,
+    velocity: Array,
+    squares: Array,
+    *,
+    lr: float,
+    momentum: float,
+    beta2: float,
+    eps: float,
+    decay: float,
+) -> None:
+    """Make one step of RMSprop in one pass: read four arrays, write three."""
+    arrays = _flat("rmsprop_step", weight, gradient, velocity, squares)
+    launch(_rmsprop, *arrays, *map(np.float32, (lr, momentum, 1 - beta2, eps, decay)))
+
+
+def _flat(
+    word: str, weight: Array, gradient: Array, velocity: Array, squares: Array
+) -> tuple[Array, ...]:
+    """Return the four arrays of an adaptive optimiser as flat ones."""
+    named = {"weight": weight, "gradient": gradient, "velocity": velocity, "squares": squares}
+    return tuple(flat(word, name, array) for name, array in named.items())
 
 
 def average_step(average: Array, values: Array, *, new: float) -> None:

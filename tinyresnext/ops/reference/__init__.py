@@ -52,9 +52,19 @@ from .pool import (
     mean_pool,
     mean_pool_backward,
 )
-from .update import average_step, muon_step, orthogonal, sgd_step, statistics_step
+from .update import (
+    adamw_step,
+    average_step,
+    lamb_step,
+    muon_step,
+    orthogonal,
+    rmsprop_step,
+    sgd_step,
+    statistics_step,
+)
 
 __all__ = [
+    "adamw_step",
     "add",
     "add_backward",
     "at_once",
@@ -81,6 +91,7 @@ __all__ = [
     "excite_backward",
     "kernels_kept",
     "kernels_problem",
+    "lamb_step",
     "linear",
     "linear_backward",
     "loaders",
@@ -96,6 +107,7 @@ __all__ = [
     "precision",
     "relu",
     "relu_backward",
+    "rmsprop_step",
     "sgd_step",
     "softmax",
     "softmax_backward",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 Array = np.ndarray
@@ -77,9 +79,102 @@ def orthogonal(matrices: Array) -> Array:
     return x.transpose(0, 2, 1) if high else x
 
 
+def adamw_step(
+    weight: Array,
+    gradient: Array,
+    velocity: Array,
+    squares: Array,
+    *,
+    lr: float,
+    momentum: float,
+    beta2: float,
+    eps: float,
+    decay: float,
+    step: int,
+) -> None:
+    """Make a step of AdamW (Loshchilov and Hutter 2019), as ``torch.optim.AdamW`` defines it.
+
+    ``m`` and ``s`` are the moving averages of the gradient and of its square, each divided by what
+    it lacks of a whole average after ``step`` steps, counted from 1. The weight is multiplied by
+    ``1 - lr * decay``, and ``lr * m / (sqrt(s) + eps)`` is subtracted.
+    """
+    weight *= 1 - lr * decay
+    _average_moments(gradient, velocity, squares, momentum, beta2)
+    root = math.sqrt(1 - beta2**step)
+    weight -= velocity / (np.sqrt(squares) / root + eps) * (lr / (1 - momentum**step))
+
+
+def lamb_step(
+    weight: Array,
+    gradient: Array,
+    velocity: Array,
+    squares: Array,
+    *,
+    lr: float,
+    momentum: float,
+    beta2: float,
+    eps: float,
+    decay: float,
+    step: int,
+) -> None:
+    """Make a step of LAMB (You et al. 2020), as ``timm.optim.Lamb`` defines it.
+
+    Its direction ``u`` is that of `adamw_step`, plus ``decay`` times the weight. What is subtracted
+    is ``lr * u``, with ``decay`` multiplied by `trust`. The clipping of all gradients together,
+    which timm's class does too, is not part of it.
+    """
+    _average_moments(gradient, velocity, squares, momentum, beta2)
+    root = math.sqrt(1 - beta2**step)
+    update = velocity * (1 / (1 - momentum**step)) / (np.sqrt(squares) / root + eps)
+    if decay:
+        update += weight * decay
+        update *= trust(weight, update)
+    weight -= update * lr
+
+
+def trust(weight: Array, update: Array) -> Array:
+    """Return how large the update of LAMB may be: ``|W| / |u|``, and 1 where one of them is 0."""
+    norm, own = (np.sqrt(np.square(a).sum()) for a in (weight, update))
+    return norm / own if norm > 0 and own > 0 else np.ones_like(norm)
+
+
+def rmsprop_step(
+    weight: Array,
+    gradient: Array,
+    velocity: Array,
+    squares: Array,
+    *,
+    lr: float,
+    momentum: float,
+    beta2: float,
+    eps: float,
+    decay: float,
+) -> None:
+    """Make a step of RMSprop as TensorFlow has it, as ``timm.optim.RMSpropTF`` defines it.
+
+    ``s`` is the moving average of the squared gradient and begins with 1; ``beta2`` is called alpha
+    there. ``v = momentum * v + lr * g / sqrt(s + eps)`` is subtracted, with ``g`` the gradient plus
+    ``decay`` times the weight.
+    """
+    g = weight * decay + gradient
+    squares += (np.square(g) - squares) * (1 - beta2)
+    velocity *= momentum
+    velocity += g / np.sqrt(squares + eps) * lr
+    weight -= velocity
+
+
+def _average_moments(
+    gradient: Array, velocity: Array, squares: Array, momentum: float, beta2: float
+) -> None:
+    """Move the averages of the gradient and of its square."""
+    velocity += (gradient - velocity) * (1 - momentum)
+    squares *= beta2
+    squares += np.square(gradient) * (1 - beta2)
+
+
 def average_step(average: Array, values: Array, *, new: float) -> None:
-    """Compute ``average += new * (values - average)``."""
-    average += (values - average) * new
+    """Compute ``average += new * (values - average)``; with 1 it becomes the values themselves."""
+    np.copyto(average, values if new == 1 else average + (values - average) * new)
 
 
 def statistics_step(mean: Array, var: Array, statistics: Array, *, count: int, new: float) -> None:

@@ -1,6 +1,6 @@
 """How a training step changes weights, averages and running statistics, on their device.
 
 Each optimiser says which weights it moves and by how much; the backend does the arithmetic. `muon`
-updates the convolutions in the blocks if it is asked for, `sgd` updates the remaining weights, and
-`average` follows both.
+updates the convolutions in the blocks if it is asked for, `sgd` or one of `adaptive` updates the
+remaining weights (`update`), and `average` follows both.
 """

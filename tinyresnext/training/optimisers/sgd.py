@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from ...ops import Backend
 from ...ops.contract import Array
-from ..recipes.parts import Optimiser
+from ..recipes.optimiser import Optimiser
 
 
 def sgd(
@@ -33,14 +33,12 @@ def sgd(
         The learning rate of this step.
     """
     for name, gradient in gradients.items():
-        # Batch norms have vectors, and so has the classifier's bias.
-        decays = settings.decay_all or len(gradient.shape) > 1
         ops.sgd_step(
             params[name],
             gradient,
             velocity[name],
             lr=lr,
             momentum=settings.momentum,
-            decay=settings.weight_decay if decays else 0.0,
+            decay=settings.decay(gradient.shape),
             nesterov=settings.nesterov,
         )

@@ -1,9 +1,9 @@
 """What decides a training run, as data: small frozen dataclasses, and the recipes that have names.
 
-Read `parts` first: a schedule, an optimiser, a loss; then `augmentation`. `kinds` says which values
-a field takes, and `recipe` puts the parts together. The command line, its help and the JSON are
-made from the same fields. `steps` says whether a recipe makes enough steps of a number of images.
-`named` has the recipes with names.
+Read `schedule` and `optimiser` first, then `parts` (loss and first weights) and `augmentation`.
+`kinds` says which values a field takes, and `recipe` puts the parts together. The command line, its
+help and the JSON are made from the same fields. `steps` says whether a recipe makes enough steps of
+a number of images. `named` has the recipes with names.
 """
 
 from .named import RECIPES, recipe

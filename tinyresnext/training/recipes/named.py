@@ -8,8 +8,10 @@ from typing import Any
 from ...errors import UsageError
 from ...system.words import one_of
 from .augmentation import Augmentation
-from .parts import Loss, Optimiser, Schedule, Start
+from .optimiser import Optimiser
+from .parts import Loss, Start
 from .recipe import Recipe
+from .schedule import Schedule
 
 _FAST = Recipe(
     epochs=25,

@@ -11,7 +11,9 @@ from ...errors import UsageError
 from ...system.checks import from_fields
 from .augmentation import Augmentation
 from .kinds import Option, Real, Whole, check_fields, options, setting
-from .parts import Loss, Optimiser, Schedule, Start
+from .optimiser import Optimiser
+from .parts import Loss, Start
+from .schedule import Schedule
 
 
 @dataclass(frozen=True, kw_only=True)

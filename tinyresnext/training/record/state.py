@@ -1,9 +1,9 @@
 """The state of a training run: one file, from which the run resumes to the same bits.
 
 It is an uncompressed ``.npz``: ``meta`` (JSON as bytes) and, as flat float32 arrays in the order of
-`tinyresnext.network.resnext.parameters`, ``values``, ``velocity`` (the momentum's memory) and, with
-an average, ``average``. The zip format's checksums find damage. Nothing in the file is trusted:
-`read` accepts only what `write` writes.
+`tinyresnext.network.resnext.parameters`, ``values``, ``velocity`` (the momentum's memory), with an
+average ``average``, and with an optimiser that has them ``squares``. The zip format's checksums
+find damage. Nothing in the file is trusted: `read` accepts only what `write` writes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ...system.checks import is_int
 from ...system.files import regular, shown
 from ...system.writing import replacing
 from ..recipes import Recipe
-from ..weights import size, views
+from ..weights import ARRAYS, size, views
 
 FORMAT = "tinyresnext training state 2"
 MOST_META = 1 << 20  # bytes; the labels' names are not in it
@@ -46,6 +46,8 @@ class State:
         All parameters, and the memory of the momentum of each.
     average : [size(spec)] float32, optional
         The moving average of the values.
+    squares : [size(spec)] float32, optional
+        The averages of squared gradients, for the optimisers that have them.
     run : dict of str to str
         What else must be the same when the run goes on: the images, the frozen layers, the
         preprocessing and the validation set.
@@ -79,6 +81,7 @@ class State:
     values: np.ndarray
     velocity: np.ndarray
     average: np.ndarray | None
+    squares: np.ndarray | None = None
     run: dict[str, str] = field(default_factory=dict)
     epoch: int = 0
     step: int = 0
@@ -115,7 +118,11 @@ _NUMBERS = ("loss", "seconds", "top1", "best")
 
 def new(spec: Spec, recipe: Recipe, values: np.ndarray) -> State:
     """Return the state before the first step."""
-    return State(spec, recipe, values, np.zeros_like(values), values.copy() if recipe.ema else None)
+    average, optimiser = values.copy() if recipe.ema else None, recipe.optimiser.optimiser
+    squares = None
+    if optimiser != "sgd":
+        squares = np.full_like(values, 1 if optimiser == "rmsprop" else 0)
+    return State(spec, recipe, values, np.zeros_like(values), average, squares)
 
 
 def write(path: str | os.PathLike[str], state: State) -> None:
@@ -136,11 +143,9 @@ def write(path: str | os.PathLike[str], state: State) -> None:
     meta |= {name: getattr(state, name) for name in (*_COUNTERS, *_NUMBERS)}
     arrays = {
         "meta": np.frombuffer(json.dumps(meta).encode(), np.uint8),
-        "values": state.values,
-        "velocity": state.velocity,
     }
-    if state.average is not None:
-        arrays["average"] = state.average
+    found = {name: getattr(state, name) for name in ARRAYS}
+    arrays |= {name: flat for name, flat in found.items() if flat is not None}
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # no name is one of its own arguments
 
@@ -192,7 +197,8 @@ def _state(file: BinaryIO, members: dict[str, Member]) -> State:
     """Read everything in a file that is a zip archive."""
     meta = _meta(file, members)
     spec, recipe = Spec.from_json(meta["spec"]), Recipe.from_json(meta["recipe"])
-    names = ["values", "velocity", *(["average"] if recipe.ema else [])]
+    has = {"average": recipe.ema > 0, "squares": recipe.optimiser.optimiser != "sgd"}
+    names = [name for name in ARRAYS if has.get(name, True)]
     expected, found = sorted(f"{name}.npy" for name in ("meta", *names)), sorted(members)
     if found != expected:
         raise FormatError(
@@ -207,8 +213,10 @@ def _state(file: BinaryIO, members: dict[str, Member]) -> State:
         variances = [
             value for key, value in views(array, spec).items() if key.endswith("running_var")
         ]
-        if name != "velocity" and any((value < 0).any() for value in variances):
+        if name in ("values", "average") and any((value < 0).any() for value in variances):
             raise IntegrityError(f"{name} has negative variances; {AGAIN}")
+        if name == "squares" and (array < 0).any():
+            raise IntegrityError(f"{name} has negative averages of squares; {AGAIN}")
     counters = {name: meta[name] for name in (*_COUNTERS, *_NUMBERS)}
     if (
         max(meta["epoch"], meta["waited"]) > recipe.epochs
@@ -219,10 +227,8 @@ def _state(file: BinaryIO, members: dict[str, Member]) -> State:
     return State(
         spec,
         recipe,
-        arrays["values"],
-        arrays["velocity"],
-        arrays.get("average"),
-        meta["run"],
+        **arrays,  # type: ignore[arg-type]  # by their names
+        run=meta["run"],
         origin=meta["origin"],
         **counters,
     )

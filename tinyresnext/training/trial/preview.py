@@ -90,7 +90,8 @@ def _said(run: Run, seconds: float) -> str:
     recipe, spec = run.state.recipe, run.state.spec
     steps = run.steps * recipe.epochs
     parameters = size(spec)
-    arrays = 3 + (run.state.average is not None)  # weights, gradients, momentum, average
+    extra = run.state.average, run.state.squares
+    arrays = 3 + sum(flat is not None for flat in extra)  # weights, gradients, momentum
     memory = run.compute.bytes + 4 * parameters * arrays
     lines = [
         f"{spec.name}: {parameters:,} parameters, {len(run.setting.dataset):,} images",

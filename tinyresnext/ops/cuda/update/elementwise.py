@@ -44,7 +44,10 @@ def average_kernel() -> Kernel:
         for k in range(EACH):
             i = int32(first + int32(k * THREADS))
             if i < count:
-                average[i] += (values[i] - average[i]) * new
+                if new == float32(1):
+                    average[i] = values[i]
+                else:
+                    average[i] += (values[i] - average[i]) * new
 
     return Kernel("average", run, (floats, floats, float32, int32), THREADS)
 

@@ -1,0 +1,46 @@
+"""One change of all weights: which optimiser changes which, and at what rate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ...ops.contract import Array
+from ..recipes import Recipe
+from ..weights import Weights
+from .adaptive import adaptive
+from .muon import muon
+from .sgd import sgd
+
+
+def update(
+    weights: Weights,
+    gradients: Mapping[str, Array],
+    recipe: Recipe,
+    groups: Mapping[str, int],
+    epoch: int,
+    step: int,
+    steps: int,
+) -> None:
+    """Change the weights by their gradients, in place.
+
+    Parameters
+    ----------
+    weights : Weights
+    gradients : mapping of str to array
+        For every name that is trained.
+    recipe : Recipe
+    groups : mapping of str to int
+        What Muon trains: what `matrices` returned, or nothing.
+    epoch, step, steps : int
+        Where the run is; ``steps`` are those of an epoch.
+    """
+    ops, params, velocities = weights.ops, weights.params, weights.velocities
+    now, how = (epoch, step, steps), recipe.optimiser
+    muon(ops, params, gradients, velocities, groups, recipe.muon_rate(*now))
+    others = {name: g for name, g in gradients.items() if name not in groups}
+    rate = recipe.learning_rate(*now)
+    if how.optimiser == "sgd":
+        sgd(ops, params, others, velocities, how, rate)
+    else:
+        done = epoch * steps + step
+        adaptive(ops, params, others, velocities, weights.second, how, rate, done)

@@ -259,8 +259,15 @@ def gemm(a, x, w, b=0.0):
     return a.get("alpha", 1.0) * (x @ w) + a.get("beta", 1.0) * b
 
 
+def pad(a, x, pads=None):
+    before, behind = np.reshape(a["pads"] if pads is None else pads, (2, 4))
+    mode = a.get("mode", b"constant").decode()
+    return np.pad(x, list(zip(before, behind, strict=True)), mode)
+
+
 OPERATORS = {
     "Conv": conv,
+    "Pad": pad,
     "BatchNormalization": batch_norm,
     "Relu": lambda a, x: np.maximum(x, 0),
     "Sigmoid": lambda a, x: 1 / (1 + np.exp(-x)),

@@ -69,6 +69,25 @@ SPECS = {
     "tiered": Spec((1,), 2, 2, 3, channels=1, stem="deep", stem_channels=(8, 12, 16), expansion=1),
     "se": Spec((1, 2), 2, 4, 3, channels=1, stem="cifar", expansion=1, se_reduction=16),
     "1x1": Spec((1, 2), 2, 2, 3, channels=1, stem="cifar", stride_on=1, expansion=1, eps=1e-3),
+    "binomial": Spec((1, 2), 2, 2, 3, channels=1, expansion=1, blur_pool="binomial"),
+    "average": Spec((1, 1), 2, 2, 3, channels=1, stem="pooled", expansion=1, blur_pool="average"),
+    "dilated": Spec((1, 2, 2), 2, 2, 3, channels=1, stem="cifar", expansion=1, dilated=2),
+    "averaged": Spec(
+        (1, 1, 2), 2, 2, 3, channels=1, stem="cifar", avg_down=True, expansion=1, dilated=1
+    ),
+    "everything": Spec(
+        (1, 2, 2),
+        2,
+        2,
+        3,
+        channels=1,
+        stem="pooled",
+        avg_down=True,
+        expansion=1,
+        se_reduction=16,
+        blur_pool="binomial",
+        dilated=1,
+    ),
     "features": Spec((1,), 2, 2, 0, channels=1, stem="cifar", shortcut="A", expansion=1),
 }
 
@@ -97,10 +116,18 @@ def test_written_and_read(tmp_path, name, fold):
             assert stored.params[key].tobytes() == value.tobytes()
 
 
-def test_a_whole_model_comes_back(tmp_path):
+@pytest.mark.parametrize(
+    "fields",
+    [
+        # where nothing strides and no shortcut has weights, these leave no trace in a graph
+        {"avg_down": True, "stride_on": 1},
+        {"blocks": (1, 2), "blur_pool": "average", "dilated": 1},
+        {"blocks": (1, 2), "blur_pool": "binomial", "dilated": 1, "avg_down": True},
+    ],
+)
+def test_a_whole_model_comes_back(tmp_path, fields):
     """Labels, preprocessing and licence lie in the metadata; weights are equal to the bit."""
-    # where nothing strides and no shortcut has weights, three fields leave no trace in a graph
-    spec = Spec((1,), 2, 2, 3, channels=1, stem="cifar", avg_down=True, stride_on=1, expansion=1)
+    spec = replace(of.TINY, shortcut="B", width=2, cardinality=2, classes=3, **fields)
     model = of.stored(spec)
     of.onnx_file(tmp_path, spec, plain=False)
     stored, notes = read_checkpoint(tmp_path / "made.onnx")
@@ -325,6 +352,158 @@ def test_another_function_is_refused(tmp_path, name):
     (tmp_path / "o.onnx").write_bytes(changed)
     with pytest.raises((FormatError, ShapeError), match=words):
         read_checkpoint(tmp_path / "o.onnx")
+
+
+def with_number(op, value, which=0):
+    """The nth node of an operator with the first number of its weight changed, and that alone."""
+
+    def change(data):
+        weights = []
+        of.in_nodes(data, lambda one: weights.append(one) or one)
+        name = [one for one in weights if one["op"].decode() == op][which]["inputs"][1]
+
+        def each(parts):
+            for number, inner, whole in parts:
+                if number == 5 and (8, name) in [(n, v) for n, v, _ in of.fields(inner)]:
+                    raw = next(v for n, v, _ in of.fields(inner) if n == 9)
+                    new = np.float32(value).tobytes() + raw[4:]
+                    whole = of.field(5, inner.replace(raw, new))
+                yield whole
+
+        return of.in_graph(data, each)
+
+    return change
+
+
+def read_again(op):
+    """The graph with a Relu more that reads what an operator reads."""
+
+    def change(parts):
+        for number, value, whole in parts:
+            if number == 1 and of.node_parts(value)["op"].decode() == op:
+                yield of.node("Sigmoid", [of.node_parts(value)["inputs"][0].decode()], "more")
+            yield whole
+
+    return lambda data: of.in_graph(data, change)
+
+
+# In the first stage of both there are three convolutions, behind that of the stem.
+BLURRED = Spec((1, 1), 2, 2, 3, channels=1, stem="cifar", expansion=1, blur_pool="binomial")
+DILATED = replace(BLURRED, blocks=(1, 2), blur_pool="none", dilated=1, avg_down=True)
+OTHER_POOLINGS = {
+    "edges": (BLURRED, with_attribute("Pad", "mode", b"edge"), "edges are not reflected"),
+    "zeros": (BLURRED, with_attribute("Pad", "mode", b"constant"), "edges are not reflected"),
+    "unknown": (BLURRED, with_attribute("Pad", "other", 1), r"Pad\): 'other' is 1"),
+    "stride": (BLURRED, with_attribute("Conv", "strides", [3, 3], 6), "stride is 3; expected 2"),
+    "none": (BLURRED, with_attribute("Conv", "strides", [1, 1], 6), "stride is 2; expected 1"),
+    "pads": (BLURRED, with_attribute("Conv", "pads", [1] * 4, 6), "edges are not reflected"),
+    "taps": (BLURRED, with_number("Conv", 0.0626, 6), "has 4 convolutions"),
+    "dilations": (BLURRED, with_attribute("Conv", "dilations", [2, 2], 6), "has 4 convolutions"),
+    "shared": (BLURRED, read_again("Pad"), "branches|no part|into the two ways"),
+    "dilation": (DILATED, with_attribute("Conv", "dilations", [1, 1], 10), "dilation is 1"),
+    "far": (DILATED, with_attribute("Conv", "dilations", [4, 4], 10), "dilation is 4; expected 2"),
+    "early": (DILATED, with_attribute("Conv", "dilations", [2, 2], 5), "dilation is 2; expected 1"),
+    "mean": (DILATED, with_number("Conv", 0.25, 7), "3 convolutions, and 2 in its shortcut"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHER_POOLINGS)
+def test_another_pooling_or_dilation_is_refused(tmp_path, name):
+    spec, change, words = OTHER_POOLINGS[name]
+    data = of.onnx_file(tmp_path, spec)
+    assert read_checkpoint(tmp_path / "made.onnx").stored.spec == spec
+    changed = change(data)
+    assert changed != data
+    (tmp_path / "o.onnx").write_bytes(changed)
+    with pytest.raises((FormatError, ShapeError), match=words):
+        read_checkpoint(tmp_path / "o.onnx")
+
+
+@pytest.mark.parametrize("form", ["right", "forward", "other", "no pairs"])
+def test_edges_as_an_older_exporter_writes_them(tmp_path, form):
+    """PyTorch's TorchScript exporter turns pairs of the last dimension first into ONNX's order."""
+    zero = of.field(1, 1) + of.field(2, 7) + of.field(9, bytes(8))
+    made = of.field(1, b"value") + of.field(5, zero) + of.field(20, 4)
+    end = np.iinfo(np.int64).min + 1 if form != "forward" else 4
+
+    def change(parts):
+        yield int64s("pairs", [1, 1, 1, 0 if form == "other" else 1])
+        for name, numbers in {
+            "four": [4], "two columns": [-1, 2 if form != "no pairs" else 4], "row": [-1],
+            "start": [-1 if form != "forward" else 0], "end": [end], "axes": [0],
+            "step": [-1 if form != "forward" else 1],
+        }.items():  # fmt: skip
+            yield int64s(name, numbers)
+        yield of.node("ConstantOfShape", ["four"], "rest")
+        yield of.node("Concat", ["pairs", "rest"], "all", axis=0)
+        yield of.node("Reshape", ["all", "two columns"], "rows")
+        yield of.node("Slice", ["rows", "start", "end", "axes", "step"], "turned")
+        yield of.node("Transpose", ["turned"], "columns", perm=[1, 0])
+        yield of.node("Reshape", ["columns", "row"], "flat")
+        yield of.node("Cast", ["flat"], "new", to=7)
+        yield from (whole for *_, whole in parts)
+
+    data = of.in_graph(of.onnx_file(tmp_path, BLURRED), change)
+
+    def each(one):
+        if one["op"] == b"Pad":
+            one["inputs"][1] = b"new"
+        if one["op"] == b"ConstantOfShape":
+            one["a"]["value"] = made
+        return one
+
+    (tmp_path / "o.onnx").write_bytes(of.in_nodes(data, each))
+    if form == "right":
+        assert read_checkpoint(tmp_path / "o.onnx").stored.spec == BLURRED
+    else:
+        words = {"forward": "of height and width", "other": "not reflected", "no pairs": "expected"}
+        with pytest.raises(FormatError, match=words[form]):
+            read_checkpoint(tmp_path / "o.onnx")
+
+
+def int64s(name, numbers):
+    """A tensor of whole numbers."""
+    raw = np.array(numbers, "<i8").tobytes()
+    parts = of.field(1, len(numbers)) + of.field(2, 7) + of.field(8, name.encode())
+    return of.field(5, parts + of.field(9, raw))
+
+
+@pytest.mark.parametrize("form", ["pad", "axes", "pads", "uncounted", "other edge", "other value"])
+def test_means_in_a_dilated_stage_as_others_write_them(tmp_path, form):
+    """timm pads behind each line and column with zeros, and takes the mean of 2x2 values."""
+
+    def change(parts):
+        window = {"kernel_shape": [2, 2], "strides": [1, 1], "auto_pad": b"NOTSET"}
+        for number, value, whole in parts:
+            one = of.node_parts(value) if number == 1 else {"inputs": [b"", b""]}
+            if not one["inputs"][1:2] or not one["inputs"][1].startswith(b"constant"):
+                yield whole
+                continue
+            x, y = one["inputs"][0].decode(), one["outputs"][0].decode()
+            if form in ("pads", "uncounted"):
+                pads = {"pads": [0, 0, 1, 1], "count_include_pad": int(form == "pads")}
+                yield of.node("AveragePool", [x], y, **window, **pads)
+                continue
+            numbers = [0, 0, 1, 1] if form == "axes" else [0, 0, 0, 0, 0, 0, 1, 1]
+            if form == "other edge":
+                numbers = [0, 0, 1, 1, 0, 0, 0, 0]
+            axes = ["", "axes"] if form == "axes" else []
+            yield int64s("by", numbers)
+            yield int64s("axes", [-2, 3])
+            if form == "other value":
+                yield of.node("Constant", [], "one", value_float=1.0)
+                axes = ["one"]
+            yield of.node("Pad", [x, "by", *axes], "padded")
+            yield of.node("AveragePool", ["padded"], y, **window)
+
+    data = of.in_graph(of.onnx_file(tmp_path, DILATED), change)
+    (tmp_path / "o.onnx").write_bytes(data)
+    refused = {"uncounted": "behind the map", "other edge": "here", "other value": "than 0"}
+    if form in refused:
+        with pytest.raises(FormatError, match=refused[form]):
+            read_checkpoint(tmp_path / "o.onnx")
+    else:
+        assert read_checkpoint(tmp_path / "o.onnx").stored.spec == DILATED
 
 
 def test_a_domain_of_one_program(tmp_path):
@@ -594,9 +773,10 @@ def test_mutated(tmp_path, fold, count):
 
 
 @pytest.mark.slow
-def test_mutated_structure(tmp_path):
+@pytest.mark.parametrize("spec", [of.SMALL, replace(DILATED, blur_pool="binomial")])
+def test_mutated_structure(tmp_path, spec):
     """Mutations of the nodes alone, where the weights take no room: as above."""
-    data = of.onnx_file(tmp_path, opset=17)
+    data = of.onnx_file(tmp_path, spec, opset=17)
     graph = next(value for number, value, _ in of.fields(data) if number == 7)
     nodes = b"".join(w for n, _, w in of.fields(graph) if n == 1)
     at, rng = data.index(nodes), random.Random(5)

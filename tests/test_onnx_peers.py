@@ -32,7 +32,7 @@ def session(path):
 @pytest.mark.parametrize("opset", OPSETS)
 @pytest.mark.parametrize("fold", [False, True])
 def test_the_checker_accepts_every_version(tmp_path, opset, fold):
-    spec = SPECS["small" if opset == 9 else "deep"]
+    spec = SPECS["binomial" if opset == 9 else "everything"]
     of.onnx_file(tmp_path, spec, opset=opset, fold=fold, plain=False, batch=2)
     model = onnx.load(tmp_path / "made.onnx")
     onnx.checker.check_model(model, full_check=True)
@@ -55,7 +55,7 @@ def test_onnx_runtime_computes_our_logits(tmp_path, name, fold):
     assert relative_error(found, logits(of.stored(spec), x)) < 3e-6
 
 
-@pytest.mark.parametrize("name", ["small", "deep"])
+@pytest.mark.parametrize("name", ["small", "deep", "average", "averaged", "everything"])
 def test_openvino_computes_our_logits(tmp_path, name):
     openvino = pytest.importorskip("openvino")
     spec = SPECS[name]

@@ -161,9 +161,9 @@ def _restoring(stored: Stored, graph: bool) -> list[str]:
         options += ["--stem", spec.stem]
     if plain.head != spec.head:
         options += ["--head", spec.head]
-    if spec.blur_pool != "none":
+    if spec.blur_pool != "none" and not graph:
         options += ["--blur-pool", spec.blur_pool]
-    if spec.dilated:
+    if spec.dilated and not graph:
         options += ["--output-stride", str(spec.output_stride)]
     if tuple(stored.labels) != infer.usual_labels(spec):
         options += ["--labels", "FILE"]

@@ -22,12 +22,14 @@ from .values import Step, Value
 __all__ = ["agreed", "architecture"]
 
 _JOINS = ("add", "mul")
-_POOLINGS = ("avg_pool2d", "mean_pool")  # a window may be as large as the map
+_MEANS = ("avg_pool2d", "mean_pool")  # a window may be as large as the map
+_STRIDING = ("conv2d", "blur_pool", *_MEANS)
 
 
 class Block(NamedTuple):
-    """The steps of a block: the three convolutions, and those of the shortcut."""
+    """The steps of a block: all, those that are its convolutions, and those of the shortcut."""
 
+    main: list[Step]
     convs: list[Step]
     shortcut: list[Step]
     out: Value
@@ -56,8 +58,8 @@ def architecture(graph: Graph) -> Spec:
         )
     first = found[0].convs
     width, c_out = _shape(first[1])[1], _shape(first[2])[0]
-    strides = [{_stride(step) for step in block.convs} for block in found]
-    starts = [0, *(i for i in range(1, len(found)) if strides[i] != {1})]
+    made = [_shape(block.convs[2])[0] for block in found]
+    starts = [0, *(i for i in range(1, len(found)) if made[i] != made[i - 1])]
     tail = [step for step in graph.steps if step.op == "linear"]
     try:
         return Spec(
@@ -69,11 +71,13 @@ def architecture(graph: Graph) -> Spec:
             stem=_stem(stem, convs),
             **_stem_channels(convs),
             shortcut=_shortcuts(graph, found, starts),
-            avg_down=any(step.op in _POOLINGS for b in found for step in b.shortcut),
+            avg_down=any(step.op in (*_MEANS, "smooth") for b in found for step in b.shortcut),
             stride_on=1 if any(_stride(block.convs[0]) != 1 for block in found) else 2,
             expansion=c_out // FIRST_PLANES,
             eps=_epsilon(graph),
             se_reduction=found[0].reduction,
+            blur_pool=_blur_pool([*stem, *(step for block in found for step in block.main)]),
+            dilated=_dilated([found[start] for start in starts]),
         )
     except UsageError as error:
         raise ShapeError(f"the graph is a network that cannot be built: {error}") from error
@@ -95,6 +99,9 @@ def agreed(graph: Spec, spec: Spec) -> Spec:
     """
     if np.float32(spec.eps) != np.float32(graph.eps):
         spec = replace(spec, eps=graph.eps)  # batch norms are folded, or it has no other say
+    untold = spec.stem == "cifar" and not any(b.blur and b.stride > 1 for b in blocks(spec))
+    if untold and (spec.blur_pool, graph.blur_pool) == ("average", "none"):
+        graph = replace(graph, blur_pool="average")  # nothing strides that it could stand for
     if not _alike(spec, graph):
         raise ShapeError(
             f"the graph computes {describe(graph)}, with a stride on convolution {graph.stride_on} "
@@ -159,15 +166,16 @@ def _block(x: Value) -> Block:
     ways.sort(key=lambda way: sum(step.op == "conv2d" for step in way))
     shortcut, main = ways
     convs = [step for step in main if step.op == "conv2d"]
-    if len(convs) != 3 or sum(step.op == "conv2d" for step in shortcut) > 1:
+    beside = sum(step.op == "conv2d" for step in shortcut)
+    if len(convs) != 3 or beside > 1:
         raise FormatError(
-            f"{add.node}: the block before it has {len(convs)} convolutions; expected the three of "
-            "a bottleneck block"
+            f"{add.node}: the block before it has {len(convs)} convolutions, and {beside} in its "
+            "shortcut; expected the three of a bottleneck block, and at most one"
         )
     relus = [step for step in add.out.readers if step.op == "relu"]
     if len(relus) != 1:
         raise FormatError(f"{add.node}: no Relu follows it; a block of a ResNeXt ends in one")
-    return Block(convs, shortcut, relus[0].out, _reduction(main))
+    return Block(main, convs, shortcut, relus[0].out, _reduction(main))
 
 
 def _reduction(main: list[Step]) -> int:
@@ -183,13 +191,28 @@ def _reduction(main: list[Step]) -> int:
     return 0
 
 
+def _blur_pool(steps: list[Step]) -> str:
+    """Return the blur pooling, from the steps of stem and blocks without shortcuts."""
+    found = {step.op for step in steps}
+    return "binomial" if "blur_pool" in found else "average" if found & {*_MEANS} else "none"
+
+
+def _dilated(firsts: list[Block]) -> int:
+    """Return how many of the last stages do not stride, from the first block of each stage."""
+    strided = [
+        any(_stride(step) != 1 for step in block.main if step.op in _STRIDING) for block in firsts
+    ]
+    return [*strided[:0:-1], True].index(True)
+
+
 def _stem(stem: list[Step], convs: list[Step]) -> str:
     """Return the stem of a network."""
     if len(convs) == 3:
         return "deep"
-    pools = [step for step in stem if step.op == "max_pool2d"]
+    pools = [step for step in stem if step.op in ("max_pool2d", *_MEANS)]
     if _shape(convs[0])[2] == 7:
-        return "caffe" if pools and pools[0].attributes["ceil_mode"] else "imagenet"
+        reaches = any(step.op == "max_pool2d" and step.attributes["ceil_mode"] for step in pools)
+        return "caffe" if reaches else "imagenet"
     return "pooled" if pools else "cifar"
 
 

@@ -42,7 +42,7 @@ class Attributes:
             raise self._wrong(name, value, "a text")
         return value.decode("ascii", "replace")
 
-    def only(self, name: str, *allowed: int | float) -> None:
+    def only(self, name: str, *allowed: int | float | bytes) -> None:
         """Raise `FormatError` unless an attribute is missing or has one of these values."""
         value = self._left.pop(name, allowed[0])
         if value not in allowed:

@@ -13,17 +13,17 @@ from ...formats.onnx.tensor import DATA_TYPES, Tensor, integers, stored_pieces
 from .attributes import Attributes, over_the_map
 from .values import Constant, Reading, Value, Zeros
 
-__all__ = ["OPERATORS", "whole_numbers"]
+__all__ = ["OPERATORS", "scalar", "whole_numbers"]
 
 MOST = 64  # numbers in a shape
 
 
-def whole_numbers(reading: Reading, node: Node, index: int) -> tuple:
-    """Return an input of a node as whole numbers: a shape, or axes."""
+def whole_numbers(reading: Reading, node: Node, index: int, *, rows: bool = False) -> tuple:
+    """Return an input of a node as whole numbers: a shape, or axes; or as rows of them."""
     found = reading.constant(node, index)
     if isinstance(found, Tensor):
         return integers(reading.source, found)
-    if not isinstance(found, tuple):
+    if not isinstance(found, tuple) or (_rows(found) and not rows):
         raise FormatError(f"{node}: its input {index} is no list of whole numbers")
     return found
 
@@ -90,19 +90,19 @@ def cast_like(reading: Reading, node: Node) -> Value | Constant:
     a.unused("saturate", "round_mode")
     a.done()
     reading.get(node, 1)
-    return _scalar(reading, node)
+    return scalar(reading, node)
 
 
-def _scalar(reading: Reading, node: Node) -> Constant:
-    """Return a constant of one number."""
-    found = reading.constant(node, 0)
-    if isinstance(found, Zeros) and not found.shape:
+def scalar(reading: Reading, node: Node, index: int = 0) -> Zeros:
+    """Return an input that is a constant of one number."""
+    found = reading.constant(node, index)
+    if isinstance(found, Zeros) and found.shape in ((), (1,)):
         return found
     if not isinstance(found, Tensor) or found.numel != 1 or found.external:
-        raise FormatError(f"{node}: its input is no constant of one number")
+        raise FormatError(f"{node}: its input {index} is no constant of one number")
     raw = b"".join(map(bytes, stored_pieces(reading.source, found)))
     if len(raw) != found.kind.itemsize or found.kind.name == "BF16":
-        raise FormatError(f"{node}: its input is no constant of one number")
+        raise FormatError(f"{node}: its input {index} is no constant of one number")
     return Zeros((), float(np.frombuffer(raw, found.kind.dtype)[0]))
 
 
@@ -112,7 +112,9 @@ def shape(reading: Reading, node: Node) -> Constant:
     start, end = a.whole("start", 0), a.whole("end", 1 << 31)
     a.done()
     found = reading.get(node, 0)
-    dims = (len(found),) if isinstance(found, tuple) else found.shape
+    if isinstance(found, tuple):
+        found = Zeros((len(whole_numbers(reading, node, 0)),))
+    dims = found.shape
     return tuple(dims)[start:end]
 
 
@@ -124,8 +126,7 @@ def expand(reading: Reading, node: Node) -> Constant:
         if to not in ((1,), (len(found),)):
             raise FormatError(f"{node}: it expands whole numbers to {to!s:.80}; no ResNeXt does")
         return found
-    one = _scalar(reading, node)
-    assert isinstance(one, Zeros)
+    one = scalar(reading, node)
     if any(n is None or n < 0 for n in to):
         raise FormatError(f"{node}: it expands a number to a shape that is not known")
     return Zeros(tuple(to), one.value)
@@ -199,9 +200,61 @@ def reshape(reading: Reading, node: Node) -> Value | Constant:
         if not rows and not (to[:1] == (-1,) and to[1:] == (channels,)):
             raise FormatError(f"{node}: its shape is {to!s:.80}; expected a row for each image")
         return _row(reading, node, x)
+    found = whole_numbers(reading, node, 0, rows=True)
+    if to == (-1, 2) and len(found) % 2 == 0 and not _rows(found):
+        return tuple(zip(found[::2], found[1::2], strict=True))
     if to not in ((-1,), (1,)):
         raise FormatError(f"{node}: its shape is {to!s:.80}; expected [-1]")
-    return whole_numbers(reading, node, 0)
+    return tuple(n for row in found for n in row) if _rows(found) else found
+
+
+# What PyTorch's older exporter does with the numbers of a Pad: from pairs for each dimension, the
+# last one first, to all first numbers and then all second ones
+
+
+def _rows(found: tuple) -> bool:
+    """Return whether these are rows of whole numbers, made by a Reshape."""
+    return any(isinstance(one, tuple) for one in found)
+
+
+def constant_of_shape(reading: Reading, node: Node) -> Constant:
+    """Read a ConstantOfShape that makes a row of one whole number."""
+    value, shape = node.attributes.get("value"), whole_numbers(reading, node, 0)
+    whole = isinstance(value, Tensor) and value.numel == 1 and not value.external
+    numbers = integers(reading.source, value) if whole and isinstance(value, Tensor) else ()
+    known = len(shape) == 1 and type(shape[0]) is int and 0 <= shape[0] <= MOST
+    if node.attributes.keys() != {"value"} or len(numbers) != 1 or not known:
+        raise FormatError(f"{node}: it makes no short row of one whole number; no ResNeXt has this")
+    return numbers * shape[0]
+
+
+def sliced(reading: Reading, node: Node) -> Constant:
+    """Read a Slice of whole numbers or of their rows."""
+    Attributes(node).done()
+    found = whole_numbers(reading, node, 0, rows=True)
+    if len(node.inputs) != 5:
+        raise FormatError(f"{node}: it has {len(node.inputs)} inputs; expected five")
+    start, end, axes, step = (whole_numbers(reading, node, index) for index in range(1, 5))
+    numbers = (*start, *end, *axes, *step)
+    if (
+        len(numbers) != 4
+        or not all(type(n) is int for n in numbers)
+        or axes != (0,)
+        or step == (0,)
+    ):
+        raise FormatError(f"{node}: it takes a part that is not read; no ResNeXt has this")
+    return found[start[0] : end[0] : step[0]]
+
+
+def transpose(reading: Reading, node: Node) -> Constant:
+    """Read a Transpose of rows of whole numbers."""
+    a = Attributes(node)
+    perm = a.wholes("perm", ())
+    a.done()
+    found = whole_numbers(reading, node, 0, rows=True)
+    if perm != (1, 0) or not _rows(found):
+        raise FormatError(f"{node}: it turns no rows of whole numbers; no ResNeXt has this")
+    return tuple(zip(*found, strict=True))
 
 
 def _row(reading: Reading, node: Node, x: Value) -> Value:
@@ -222,6 +275,9 @@ OPERATORS = {
     "Shape": shape,
     "Expand": expand,
     "Concat": concat,
+    "ConstantOfShape": constant_of_shape,
+    "Slice": sliced,
+    "Transpose": transpose,
     "Gather": gather,
     "Unsqueeze": unsqueeze,
     "Flatten": flatten,

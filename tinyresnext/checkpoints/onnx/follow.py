@@ -18,7 +18,7 @@ from ...errors import FormatError, ShapeError
 from ...formats.onnx.tensor import Tensor
 from ..names.layouts import identity
 from .steps import Graph
-from .values import Constant, Step, Value, Zeros
+from .values import MEANS, Constant, Step, Value, Zeros
 
 __all__ = ["Follow", "Name", "Part"]
 
@@ -68,7 +68,12 @@ class Follow:
     def conv2d(
         self, x: Value, weight: str | NDArray, bias: str | None = None, **wanted: Any
     ) -> Value:
-        """Find a convolution of ``x``; one whose weight is an array is a shortcut of type A."""
+        """Find a convolution of ``x``.
+
+        One whose weight is an array is a shortcut of type A, or takes means in a dilated stage.
+        """
+        if not isinstance(weight, str) and weight.shape[2:] == MEANS.shape:
+            return self._next(x, "smooth").out
         step = self._next(x, "conv2d", shortcut=not isinstance(weight, str) or "down" in weight)
         self._same(step, {"dilation": 1, "groups": 1, "padding": 0, "stride": 1} | wanted)
         if isinstance(weight, str):
@@ -131,7 +136,13 @@ class Follow:
             if found != wanted:
                 raise FormatError(f"{step.node}: it pools the whole map; expected {wanted}")
             return step.out
-        self._same(step, {"padding": 0} | wanted)
+        self._same(step, {"padding": 0, "ceil_mode": False, "count_include_pad": True} | wanted)
+        return step.out
+
+    def blur_pool(self, x: Value, **wanted: Any) -> Value:
+        """Find a blur pooling of ``x``."""
+        step = self._next(x, "blur_pool")
+        self._same(step, wanted)
         return step.out
 
     def excite(self, x: Value, s: Value) -> Value:
@@ -190,7 +201,7 @@ class Follow:
         """Raise `FormatError` unless a step has the attributes of the call."""
         for name, value in wanted.items():
             found = step.attributes.get(name, False)
-            if found != value:
+            if found is not None and found != value:  # None makes no difference
                 raise FormatError(f"{step.node}: {name} is {found}; expected {value} here")
         for name in step.attributes.keys() - wanted.keys():
             if step.attributes[name]:

@@ -9,8 +9,8 @@ from ...errors import FormatError
 from ...formats.onnx.model import Node
 from ...formats.onnx.tensor import Tensor
 from .attributes import Attributes, over_the_map, padding, same
-from .constants import whole_numbers
-from .values import Constant, Dims, Reading, Value
+from .constants import scalar, whole_numbers
+from .values import BINOMIAL, MEANS, Constant, Dims, Reading, Step, Value, Zeros
 
 __all__ = ["OPERATORS"]
 
@@ -45,10 +45,68 @@ def conv(reading: Reading, node: Node) -> Value:
     a.done()
     slid = _slid(x.shape, size, stride, pad, dilation=dilation)
     shape = x.shape[0], weight.shape[0], *slid
+    zero = bias is None or (isinstance(bias, Zeros) and bias.value == 0)
+    if zero and weight.shape == (groups, 1, 3, 3) and dilation == 1:
+        if reading.repeats(weight, BINOMIAL):
+            return _blur(reading, node, x, stride, pad, shape)
+        if stride == pad == 1 and reading.repeats(weight, MEANS):
+            return reading.step("smooth", node, (x,), shape)
     return reading.step(
         "conv2d", node, (x,), shape, (weight, bias),
         stride=stride, padding=pad, groups=groups, dilation=dilation,
     )  # fmt: skip
+
+
+def _blur(reading: Reading, node: Node, x: Value, stride: int, pad: int, shape: Dims) -> Value:
+    """Add the step of a blur pooling: the Pad before it belongs to it."""
+    before = x.step
+    if before is None or not _pads(before, "reflect", (1, 1, 1, 1)) or pad:
+        raise FormatError(
+            f"{node}: a blur pooling whose edges are not reflected; expected a Pad before it, of "
+            "mode reflect, by 1 on all four sides"
+        )
+    return reading.step("blur_pool", node, (reading.without(before),), shape, stride=stride)
+
+
+def _pads(step: Step | None, mode: str, pads: tuple[int, ...]) -> bool:
+    """Return whether a step is such a Pad."""
+    return step is not None and step.attributes == {"mode": mode, "pads": pads}
+
+
+def pad(reading: Reading, node: Node) -> Value:
+    """Read a Pad of height and width; what follows must be a pooling that it belongs to."""
+    x, a = reading.value(node, 0), Attributes(node)
+    mode, pads = a.text("mode", "constant"), a.wholes("pads", ())
+    a.only("value", 0.0)
+    a.done()
+    inputs = (*node.inputs, "", "", "")
+    pads = whole_numbers(reading, node, 1) if inputs[1] else pads
+    if inputs[2] and scalar(reading, node, 2).value:
+        raise FormatError(f"{node}: it pads with another number than 0")
+    axes = whole_numbers(reading, node, 3) if inputs[3] else (0, 1, 2, 3)
+    sides = _sides(pads, axes)
+    if sides is None:
+        raise FormatError(f"{node}: pads is {pads!s:.80}; expected some of height and width")
+    top, left, bottom, right = sides
+    h, w = x.shape[2:4]
+    size = None if h is None else h + top + bottom, None if w is None else w + left + right
+    return reading.step("pad", node, (x,), (*x.shape[:2], *size), mode=mode, pads=sides)
+
+
+def _sides(pads: tuple, axes: tuple) -> tuple[int, int, int, int] | None:
+    """Return what is added above, left, below and right; None if other dimensions get more."""
+    count = len(axes)
+    if not all(type(n) is int for n in (*pads, *axes)) or len(pads) != 2 * count:
+        return None
+    first, last = (
+        {n % 4: by for n, by in zip(axes, part, strict=True)}
+        for part in (pads[:count], pads[count:])
+    )
+    others = [part.get(n, 0) for part in (first, last) for n in (0, 1)]
+    if any(others) or len(first) != count or not all(-4 <= n < 4 for n in axes):
+        return None
+    top, left, bottom, right = (part.get(n, 0) for part in (first, last) for n in (2, 3))
+    return top, left, bottom, right
 
 
 def batch_norm(reading: Reading, node: Node) -> Value:
@@ -82,11 +140,8 @@ def add(reading: Reading, node: Node) -> Value:
         step = getattr(first, "step", None)
         if step is None or step.op != "linear" or step.constants[1] is not None:
             raise FormatError(f"{node}: it adds a constant; no ResNeXt does this here")
-        step.out.readers.clear()
-        reading.steps.remove(step)
-        step.inputs[0].readers.remove(step)
         return reading.step(
-            "linear", node, step.inputs, step.out.shape, (step.constants[0], second),
+            "linear", node, (reading.without(step),), step.out.shape, (step.constants[0], second),
             **step.attributes,
         )  # fmt: skip
     both = reading.value(node, 0), reading.value(node, 1)
@@ -127,20 +182,31 @@ def average_pool(reading: Reading, node: Node) -> Value:
     """Read an AveragePool; one window over the whole map is a mean over the map."""
     x, a = reading.value(node, 0), Attributes(node)
     size, stride = same(a, "kernel_shape", 1), same(a, "strides", 1)
-    pad, ceil = padding(a, size, stride, 1), bool(a.whole("ceil_mode", 0))
-    counted = bool(a.whole("count_include_pad", 0))
+    own = node.attributes.get("pads") == (0, 0, 1, 1)  # behind each line and column
+    pad = 0 if own else padding(a, size, stride, 1)
+    a.unused(*["pads"] * own)
+    ceil, counted = bool(a.whole("ceil_mode", 0)), bool(a.whole("count_include_pad", 0))
     if same(a, "dilations", 1) != 1:
         raise FormatError(f"{node}: dilations is not [1, 1]; no ResNeXt has a dilated pooling")
+    a.only("auto_pad", b"NOTSET")
     a.done()
+    before = _pads(x.step, "constant", (0, 0, 1, 1))
+    if own or before:
+        if (size, stride, pad) != (2, 1, 0) or own == before or not (counted or before):
+            raise FormatError(f"{node}: it pads behind the map; expected a mean of 2x2 values")
+        x = reading.without(x.step) if before and x.step is not None else x
+        return reading.step("smooth", node, (x,), x.shape)
+    if (size, stride, pad) == (1, 1, 0):
+        return x
     shape = *x.shape[:2], *_slid(x.shape, size, stride, pad, ceil=ceil)
     if pad == 0 and x.shape[2:] == (size, size):
         return reading.step("mean_pool", node, (x,), shape, window=size, stride=stride)
     fits = all(n is not None and n % stride == 0 for n in x.shape[2:]) and size == stride
-    if pad == 0 and fits:  # no window reaches beyond the map, so neither of these matters
-        ceil, counted = True, False
+    whole = pad == 0 and fits  # no window reaches beyond the map, so neither of these matters
     return reading.step(
-        "avg_pool2d", node, (x,), shape,
-        size=size, stride=stride, padding=pad, ceil_mode=ceil, count_include_pad=counted,
+        "avg_pool2d", node, (x,), shape, size=size, stride=stride, padding=pad,
+        ceil_mode=None if whole else ceil,
+        count_include_pad=None if whole or (pad == 0 and not ceil) else counted,
     )  # fmt: skip
 
 
@@ -209,6 +275,7 @@ OPERATORS = {
     "Mul": mul,
     "Add": add,
     "MaxPool": max_pool,
+    "Pad": pad,
     "AveragePool": average_pool,
     "GlobalAveragePool": global_average_pool,
     "ReduceMean": reduce_mean,

@@ -78,7 +78,7 @@ def graph_of(
             f"the graph uses version {model.opset} of ONNX's operators; versions {OLDEST} to "
             f"{NEWEST} are read, export it with one of these"
         )
-    reading = Reading(source, model.tensors)
+    reading = Reading(source, model.tensors, numbers)
     free = {name: dims for name, dims in model.inputs.items() if name not in model.tensors}
     if len(free) != 1 or len(model.outputs) != 1:
         raise FormatError(

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import FormatError
 from ...formats.onnx.model import Node
 from ...formats.onnx.tensor import Tensor
 from ...formats.onnx.wire import Source
 
-__all__ = ["Constant", "Dims", "Reading", "Step", "Value", "Zeros"]
+__all__ = ["BINOMIAL", "MEANS", "Constant", "Dims", "Reading", "Step", "Value", "Zeros"]
+
+# The weights of a channel of two fixed convolutions: the filter of a blur pooling, and the mean of
+# a value with those to the right, below, and right below
+BINOMIAL = np.outer((1, 2, 1), (1, 2, 1)) / 16
+MEANS = np.outer((0, 1, 1), (0, 1, 1)) / 4
 
 Dims = tuple[int | None, ...]  # None for a dimension that is not known
 
@@ -73,8 +82,13 @@ class Step:
 class Reading:
     """A graph half read: what each name stands for so far."""
 
-    def __init__(self, source: Source, tensors: dict[str, Tensor]) -> None:
-        self.source = source
+    def __init__(
+        self,
+        source: Source,
+        tensors: dict[str, Tensor],
+        numbers: Callable[[Tensor], Iterator[memoryview]],
+    ) -> None:
+        self.source, self.numbers = source, numbers
         self.names: dict[str, Value | Constant] = dict(tensors)
         self.steps: list[Step] = []
 
@@ -105,6 +119,26 @@ class Reading:
                 "not in order"
             )
         return self.names[name]
+
+    def repeats(self, tensor: Tensor, taps: NDArray) -> bool:
+        """Return whether a tensor has the same few numbers over and over."""
+        at, flat = 0, taps.reshape(-1)
+        for piece in self.numbers(tensor):
+            found = np.frombuffer(piece, tensor.kind.dtype)
+            if tensor.kind.name == "BF16":
+                found = (found.astype("<u4") << 16).view("<f4")
+            if not np.array_equal(found, flat[np.arange(at, at + len(found)) % flat.size]):
+                return False
+            at += len(found)
+        return at == tensor.numel
+
+    def without(self, step: Step) -> Value:
+        """Take a step away that is part of the next one, and return what it reads."""
+        if step not in self.steps or step.out.readers:
+            raise FormatError(f"{step.node}: its result is read twice; no ResNeXt has this")
+        self.steps.remove(step)
+        step.inputs[0].readers.remove(step)
+        return step.inputs[0]
 
     def step(
         self,

@@ -20,11 +20,14 @@ from ...store.contents import Stored
 from ...system.version import __version__
 from ..readers.checkpoint import CARRIED_KEY
 from .follow import Name
+from .values import BINOMIAL
 
 __all__ = ["OPSETS", "write_onnx"]
 
 OPSETS = tuple(IR_VERSIONS)
 CEIL_MODE = 10  # poolings have it from this version on
+PAD_INPUT = 11  # what a Pad adds is a tensor from this version on
+REFLECTED = [0, 0, 1, 1, 0, 0, 1, 1]  # before and behind each dimension
 FLOAT, FLOAT16 = 1, 10  # ONNX's numbers of the types
 
 
@@ -42,6 +45,7 @@ class Write:
     def __init__(self, params: Mapping[str, NDArray], *, fold: bool, opset: int) -> None:
         self._params, self._fold, self._opset = params, fold, opset
         self._waiting: tuple[str, Name, dict[str, Any]] | None = None
+        self._channels: dict[str, int] = {}
         self.nodes: list[bytes] = []
         self.tensors: dict[str, NDArray] = {}
 
@@ -49,9 +53,7 @@ class Write:
         """Write a Conv; one that a norm will be folded into waits for it."""
         a = {"stride": 1, "padding": 0, "groups": 1, "dilation": 1} | attrs
         if not isinstance(weight, Name):
-            name = Name(f"padding_{len(self.nodes)}.weight")
-            self.tensors[name] = weight
-            return self._conv(x, name, None, a)
+            return self._fixed(x, weight, a)
         if bias is None and self._fold:
             self._waiting = x, weight, a
             return x
@@ -68,7 +70,15 @@ class Write:
             "strides": [a["stride"]] * 2,
         }
         name = weight.removesuffix(".weight")
-        return self._node("Conv", [x, weight, *([bias] if bias else [])], name, attributes)
+        name = self._node("Conv", [x, weight, *([bias] if bias else [])], name, attributes)
+        self._channels[name] = len(self.tensors[weight])
+        return name
+
+    def _fixed(self, x: str, weight: NDArray, a: dict[str, Any]) -> str:
+        """Write the node of a convolution whose weight is no parameter."""
+        name = f"constant_{len(self.nodes)}.weight"
+        self.tensors[name] = weight.astype("<f4")
+        return self._conv(x, name, None, a)
 
     def batch_norm(self, x: str, *params: Name, eps: float) -> str:
         """Write a BatchNormalization, or the convolution that waits, with the norm in it."""
@@ -103,13 +113,33 @@ class Write:
         return self._node("MaxPool", [x], "", window)
 
     def avg_pool2d(
-        self, x: str, *, size: int, stride: int, ceil_mode: bool, count_include_pad: bool
+        self,
+        x: str,
+        *,
+        size: int,
+        stride: int,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
     ) -> str:
         """Write an AveragePool."""
         window = self._ceil() if ceil_mode else {}
         window |= {"count_include_pad": int(count_include_pad)}
         square = {"kernel_shape": [size] * 2, "strides": [stride] * 2}
         return self._node("AveragePool", [x], "", window | square)
+
+    def blur_pool(self, x: str, *, stride: int = 2) -> str:
+        """Write a Pad that reflects the edges, and a Conv of each channel with the filter."""
+        channels = self._channels[x]
+        inputs, attributes = [x], dict[str, Any](mode=b"reflect")
+        if self._opset < PAD_INPUT:
+            attributes["pads"] = REFLECTED
+        else:
+            self.tensors["reflected"] = np.array(REFLECTED, "<i8")
+            inputs.append("reflected")
+        padded = self._node("Pad", inputs, "", attributes)
+        weight = np.broadcast_to(BINOMIAL, (channels, 1, 3, 3))
+        a = {"stride": stride, "padding": 0, "groups": channels, "dilation": 1}
+        return self._fixed(padded, weight, a)
 
     def _ceil(self) -> dict[str, Any]:
         """Return the attribute of a pooling whose last window may reach beyond the map."""
@@ -158,6 +188,7 @@ class Write:
         """Add a node, and return the name of its result."""
         name = name or f"{op.lower()}_{len(self.nodes)}"
         self.nodes.append(node(op, name, inputs, name, attributes or {}))
+        self._channels[name] = self._channels.get(inputs[0], 0)
         return name
 
 
@@ -197,18 +228,15 @@ def write_onnx(
     if opset not in OPSETS:
         raise UsageError(f"opset is {opset}; expected {OPSETS[0]} to {OPSETS[-1]}")
     spec, side = stored.spec, stored.preprocess.crop
-    if spec.blur_pool != "none" or spec.dilated:
-        what = "dilated stages" if spec.dilated else "blur pooling"
-        raise UsageError(
-            f"{spec.name} has {what}, which is not written as ONNX; export it as .safetensors or "
-            ".pth"
-        )
     ops = Write(stored.params, fold=fold, opset=opset)
     x = ops.cast("images", FLOAT16) if half else "images"
     out = forward({name: Name(name) for name in stored.params}, spec, x, ops)
     end = "logits" if spec.classes else "features"
     ops.named(ops.cast(out, FLOAT) if half else out, end)
-    tensors = {name: _halved(name, one) if half else one for name, one in ops.tensors.items()}
+    tensors = {
+        name: _halved(name, one) if half and one.dtype != np.int64 else one
+        for name, one in ops.tensors.items()
+    }
     first = batch or "batch"
     graph = Graph(
         spec.name,

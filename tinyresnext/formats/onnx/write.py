@@ -18,9 +18,9 @@ __all__ = ["IR_VERSIONS", "Graph", "node", "write_model"]
 # The version of the format that came with each version of the operators
 IR_VERSIONS = {9: 4, 10: 5, 11: 6, 12: 7, 13: 7, 14: 7, 15: 8, 16: 8, 17: 8, 18: 8, 19: 9, 20: 9}
 MOST_BYTES = (1 << 31) - 1  # of a message, which a model is
-_TYPES = {"float32": 1, "float16": 10}
+_TYPES = {"float32": 1, "int64": 7, "float16": 10}
 
-Attribute = int | float | Sequence[int]
+Attribute = int | float | bytes | Sequence[int]
 
 
 class Graph(NamedTuple):
@@ -32,7 +32,7 @@ class Graph(NamedTuple):
     nodes : list of bytes
         Made by `node`, each after those whose results it reads.
     tensors : dict of str to ndarray
-        float32 or float16.
+        float32, float16 or int64.
     inputs, outputs : dict of str to list
         Dimensions; a text is the name of one that is left open. All are of float32.
     """
@@ -56,6 +56,8 @@ def node(
             raw += number(2 << 3 | FOUR) + struct.pack("<f", value) + field(20, 1)
         elif isinstance(value, int):
             raw += field(3, value) + field(20, 2)
+        elif isinstance(value, bytes):
+            raw += field(4, value) + field(20, 3)
         else:
             raw += b"".join(field(8, one) for one in value) + field(20, 7)
         parts.append(field(5, raw))

@@ -783,7 +783,7 @@ def test_mutated_structure(tmp_path, spec):
     x, read = images(of.SMALL, of.SIDE, 1), 0
 
     def damaged():
-        for _ in range(1_500):
+        for _ in range(800):
             changed = bytearray(data)
             for _ in range(rng.choice((1, 1, 2))):
                 place = at + rng.randrange(len(nodes))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .images.preprocess import Preprocess
     from .inference.evaluate import evaluate
     from .inference.files import list_models, load, load_checkpoint, save
+    from .inference.many.predictor import Predictor
     from .inference.model import Model, Prediction
     from .inference.scores.evaluation import Evaluation
     from .inference.scores.labels import LabelEvaluation
@@ -34,6 +35,7 @@ _HOMES = {
     "LabelEvaluation": "inference.scores.labels",
     "Model": "inference.model",
     "Prediction": "inference.model",
+    "Predictor": "inference.many.predictor",
     "Preprocess": "images.preprocess",
     "Spec": "network.spec",
     "Recipe": "training.recipes",
@@ -76,6 +78,7 @@ __all__ = [
     "LabelEvaluation",
     "Model",
     "Prediction",
+    "Predictor",
     "Preprocess",
     "Recipe",
     "Spec",

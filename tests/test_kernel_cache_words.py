@@ -16,7 +16,7 @@ from cache_use import run, stored, times, use
 from tinyresnext.bench import warm
 from tinyresnext.cli import main as cli
 from tinyresnext.cli.output import progress
-from tinyresnext.ops.cpu.runtime.compiling import when_compiling
+from tinyresnext.ops.cpu.runtime.compiling.watch import when_compiling
 
 pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
 

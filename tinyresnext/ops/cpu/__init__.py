@@ -25,7 +25,7 @@ from .conv.forward import Packed, pack
 from .runtime.cache import clear as clear_kernels
 from .runtime.cache import kept as kernels_kept
 from .runtime.cache import problem as kernels_problem
-from .runtime.compiling import when_compiling
+from .runtime.compiling.watch import when_compiling
 from .runtime.crew import chain
 from .runtime.launch import on_threads, thread_count, threads_now
 from .runtime.memory import download, empty, upload, view

@@ -19,7 +19,7 @@ import numpy as np
 
 from .. import shapes
 from .runtime.crew import Step
-from .runtime.kernel import kernel
+from .runtime.kernel import kernel, part
 from .runtime.memory import Array, accumulate, empty_like, flat, result
 from .runtime.tasks import finished, in_tasks, next_task
 
@@ -40,7 +40,7 @@ class Classes(NamedTuple):
 
 
 # A dot product is computed in vectors of partial sums only if these may be added in that order.
-@kernel(fastmath={"contract", "reassoc"})
+@part(fastmath={"contract", "reassoc"})
 def _dot(x, y):
     """Add up the products."""
     total = np.float32(0)
@@ -62,7 +62,7 @@ def _classes(x, weight, bias, out, g, counters):
     finished(counters)
 
 
-@kernel()
+@part()
 def _distribution(x, out):
     """Compute one row. The largest logit is subtracted first, so that ``exp`` cannot overflow."""
     largest = x[0]

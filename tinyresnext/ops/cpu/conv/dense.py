@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..runtime.kernel import kernel
+from ..runtime.kernel import part
 from ..runtime.launch import threads_now
 from ..runtime.memory import Array
 from ..runtime.simd import aligned, copy, machine
@@ -68,7 +68,7 @@ class Dense(NamedTuple):
 # --- kernels --------------------------------------------------------------------------------------
 
 
-@kernel(inline="always")
+@part(inline=True)
 def _shelve(x, s, a, a_at, k, count, rows):
     """Copy ``count`` values from ``x[s:]`` to depth ``k`` of the row that begins at ``a_at``."""
     end = k + count
@@ -80,14 +80,14 @@ def _shelve(x, s, a, a_at, k, count, rows):
         k += some
 
 
-@kernel()
+@part()
 def _clear(a, a_at, k, count, rows):
     """Write ``count`` zeros from depth ``k`` of the row that begins at ``a_at``."""
     for q in range(k, k + count):
         a[a_at + (q >> DEPTH_BITS) * rows * PITCH + (q & (DEPTH - 1))] = 0
 
 
-@kernel(inline="always")
+@part(inline=True)
 def _see(x, g, c0, count, n, line, column, a, a_at, rows):
     """Copy one row of the left matrix: the receptive field in ``count`` channels from ``c0``.
 
@@ -132,7 +132,7 @@ def _see(x, g, c0, count, n, line, column, a, a_at, rows):
         _clear(a, a_at, k, UNROLL - (k & (UNROLL - 1)), rows)
 
 
-@kernel()
+@part()
 def _gather(x, g, c0, count, first, last, shelves, a):
     """Copy rows ``first`` to ``last`` of the left matrix (im2col), tile after tile.
 

@@ -51,7 +51,7 @@ import numpy as np
 from numba.core import types
 from numba.extending import intrinsic, overload
 
-from ..runtime.kernel import kernel
+from ..runtime.kernel import part
 from ..runtime.memory import Array, empty
 from ..runtime.simd import FLOATS, I64, Emit, copy, machine
 
@@ -200,7 +200,7 @@ def _tile_overload(
     return compiled
 
 
-@kernel()
+@part()
 def multiply(
     a, first, last, half, panels, b_at, depth, size, bias, f0, count, c_out, residual, add, floor,
     out, scratch, soon, soon_at,

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..runtime.kernel import kernel
+from ..runtime.kernel import part
 from ..runtime.launch import threads_now
 from ..runtime.memory import Array, upload
 from ..runtime.simd import aligned, copy, machine
@@ -64,7 +64,7 @@ class Strips(NamedTuple):
 # --- kernels --------------------------------------------------------------------------------------
 
 
-@kernel()
+@part()
 def _cut_strip(x, g, n, y, lines, c0, count, columns, strip):
     """Copy ``count`` channels from ``c0`` of ``lines`` lines from ``y`` on into a strip.
 

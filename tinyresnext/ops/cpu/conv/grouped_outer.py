@@ -22,7 +22,7 @@ from numba.core import types
 from numba.extending import intrinsic, overload
 
 from ..runtime.crew import Step
-from ..runtime.kernel import kernel
+from ..runtime.kernel import part
 from ..runtime.launch import threads_now
 from ..runtime.memory import Array, empty
 from ..runtime.simd import FLOATS, Emit, aligned, copy, machine
@@ -165,7 +165,7 @@ def _line_overload(width, taps, stride, strip, at, line, line_at, tiles, sums, s
 # --- kernels --------------------------------------------------------------------------------------
 
 
-@kernel()
+@part()
 def _cut_line(source, start, pitch, left, count, columns, channels, block, target, t):
     """Copy ``channels`` of ``count`` columns, after ``left`` columns of zeros and before others."""
     target[t : t + left * block] = 0

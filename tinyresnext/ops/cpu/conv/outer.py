@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..runtime.crew import Step
-from ..runtime.kernel import kernel
+from ..runtime.kernel import part
 from ..runtime.launch import threads_now
 from ..runtime.memory import Array, empty
 from ..runtime.simd import aligned, copy, machine
@@ -70,7 +70,7 @@ class Outer(NamedTuple):
 # --- kernels --------------------------------------------------------------------------------------
 
 
-@kernel()
+@part()
 def _see(x, g, c0, count, n, line, column, seen):
     """Copy what one position sees of ``count`` channels from ``c0``, as ``[k_h, k_w, count]``."""
     left, k = column * g.s_w - g.p_w, 0
@@ -92,7 +92,7 @@ def _see(x, g, c0, count, n, line, column, seen):
             k += (g.k_w - high) * count
 
 
-@kernel()
+@part()
 def _cut_left(source, s, count, half, pitch, lanes, a, p):
     """Copy to every left panel its part of row ``p``.
 
@@ -106,14 +106,14 @@ def _cut_left(source, s, count, half, pitch, lanes, a, p):
         at += pitch
 
 
-@kernel()
+@part()
 def _cut_right(source, s, count, size, pitch, b, p):
     """Copy to every right panel its part of row ``p``."""
     for j in range((count + size - 1) // size):
         copy(source, s + j * size, b, j * pitch + p * size, min(size, count - j * size))
 
 
-@kernel()
+@part()
 def _cut(x, dy, g, group, first, count, a_pitch, b_pitch, seen, a, b):
     """Cut ``count`` positions of both matrices into panels.
 
@@ -148,7 +148,7 @@ def _cut(x, dy, g, group, first, count, a_pitch, b_pitch, seen, a, b):
             b[j * b_pitch + p * size : j * b_pitch + (p + 1) * size] = 0
 
 
-@kernel()
+@part()
 def _meet(
     left, a_at, a_pitch, a_step, right, b_at, b_pitch, b_step, depth, rows, columns, half, size,
     out, c_at,

@@ -9,7 +9,7 @@ import numpy as np
 
 from ... import shapes
 from ..runtime.crew import Step, chain
-from ..runtime.kernel import kernel
+from ..runtime.kernel import part
 from ..runtime.memory import Array, empty_like, flat, result
 from ..runtime.tasks import finished, in_tasks, next_task
 from .window import cleared
@@ -31,7 +31,7 @@ class Blur(NamedTuple):
 # --- kernels --------------------------------------------------------------------------------------
 
 
-@kernel(inline="always")
+@part(inline=True)
 def _reflected(place, length):
     """Return the place inside the image that a place one beyond its edge repeats."""
     if place < 0:

@@ -14,7 +14,7 @@ import numpy as np
 from ... import shapes
 from ..elementwise import bind_relu_backward
 from ..runtime.crew import Step, chain
-from ..runtime.kernel import kernel
+from ..runtime.kernel import part
 from ..runtime.memory import Array, accumulate, empty, empty_like, flat, result
 from ..runtime.tasks import finished, in_tasks, next_task
 
@@ -37,7 +37,7 @@ class Excitation(NamedTuple):
 # --- kernels --------------------------------------------------------------------------------------
 
 
-@kernel(inline="always")
+@part(inline=True)
 def _scales(task, s, gates, g):
     """Compute the sigmoids of a task's channels at ``task * CHANNELS``; no exponential overflows.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ...checks import Pair, Shape, pair
-from ..runtime.kernel import kernel
+from ..runtime.kernel import part
 
 
 class Window(NamedTuple):
@@ -48,7 +48,7 @@ def window(
     )  # fmt: skip
 
 
-@kernel(inline="always")
+@part(inline=True)
 def cleared(out, sample, g):
     """Fill the gradient of a sample with zeros, unless it is added to what is there."""
     size = g.h * g.w * g.c

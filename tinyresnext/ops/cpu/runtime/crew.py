@@ -45,7 +45,7 @@ from numba.core import cgutils, types
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-from .kernel import compiles, kernel
+from .kernel import compiles, kernel, part
 from .launch import launch, threads_now
 from .simd import I64
 from .tasks import (
@@ -115,7 +115,7 @@ def _call(typing, table, counters, step):
     return types.void(COUNTERS, COUNTERS, types.intp), codegen
 
 
-@kernel()
+@part()
 def _walk(table, counters, steps):
     """Walk through all the steps, as one thread."""
     for step in range(steps):
@@ -215,14 +215,14 @@ def walk(steps: Sequence[Step], table: Array | None = None) -> None:
 
 def chain(calls: Sequence[Callable[[], Any]]) -> Callable[[], None]:
     """Return one call that makes all of these in order; steps in a row are one parallel region."""
-    parts: list[Callable[[], Any]] = []
+    in_order: list[Callable[[], Any]] = []
     for are_steps, some in groupby(calls, lambda call: isinstance(call, Step)):
         together: list[Any] = list(some)
-        parts += [_region(together)] if are_steps else together
+        in_order += [_region(together)] if are_steps else together
 
     def run_all() -> None:
-        for part in parts:
-            part()
+        for call in in_order:
+            call()
 
     return run_all
 

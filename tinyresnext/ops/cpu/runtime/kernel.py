@@ -3,11 +3,18 @@
 Numba has a cache of its own. A damaged file in it raises errors, or ends the process; it does not
 see that a function which a kernel calls has changed; and where it cannot write it refuses to
 compile. So only its way of turning compiled code into bytes is used here, and `cache` keeps the
-bytes. That way is not part of Numba's public interface: with a version in which it has changed,
-nothing is kept, and everything else works.
+bytes.
 
-Functions that Numba compiles (decorated by `kernel`, ``in_tasks``, ``intrinsic`` or ``overload``)
-have no type annotations: Numba finds their types, and mypy does not check them.
+Functions that only kernels call are their parts (`part`). Numba would give each one an entrance
+from Python, optimise it and emit its machine code, link it into the kernels that call it, and
+optimise and emit it there again. A part is only translated to LLVM's language, and the rest is done
+once, in the kernel; that halves the time until the first prediction.
+
+Neither is part of Numba's public interface: with a version in which it has changed, nothing is
+kept, compiling takes longer, and everything else works.
+
+Functions that Numba compiles (decorated by `kernel`, `part`, ``in_tasks``, ``intrinsic`` or
+``overload``) have no type annotations: Numba finds their types, and mypy does not check them.
 """
 
 from __future__ import annotations
@@ -19,9 +26,10 @@ import pickle
 import re
 import secrets
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 from numba import cfunc, config, core, njit
+from numba.extending import overload
 
 from . import cache
 
@@ -32,6 +40,11 @@ try:
     from numba.core.caching import NullCache
 except ImportError:  # an unknown Numba: nothing is an instance of this, so nothing is kept
     ccallback, NullCache = None, type("NullCache", (), {})
+PartCompiler: Any
+try:
+    from .compiling.parts import PartCompiler
+except (ImportError, AttributeError, KeyError):  # an unknown Numba: its own way is slower
+    PartCompiler = core.compiler.Compiler
 
 
 def compiles() -> bool:
@@ -44,14 +57,13 @@ def kernel(
     parallel: bool = False,
     nogil: bool = False,
     fastmath: bool | set[str] = False,
-    inline: Literal["never", "always"] = "never",
     key: tuple[Any, ...] = (),
 ) -> Callable[[Callable[..., Any]], Any]:
     """Make a function a kernel. With ``NUMBA_DISABLE_JIT=1`` it stays a plain function.
 
     Parameters
     ----------
-    parallel, nogil, fastmath, inline
+    parallel, nogil, fastmath
         As Numba's.
     key : tuple
         For a function inside a function: the values from outside that it uses. They become part of
@@ -62,12 +74,43 @@ def kernel(
         if not compiles():
             return function
         rename(function, key)
-        return _keep(
-            njit(parallel=parallel, nogil=nogil, fastmath=fastmath, inline=inline)(function),
-            function,
-        )
+        made = njit(parallel=parallel, nogil=nogil, fastmath=fastmath)
+        return _keep(made(function), function)
 
     return decorate
+
+
+def part(
+    *, fastmath: bool | set[str] = False, inline: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Let kernels call a function; Python may call it too, and then it is not compiled.
+
+    Parameters
+    ----------
+    fastmath
+        As Numba's.
+    inline : bool
+        Whether LLVM is told to copy the function to where it is called; by default LLVM decides.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        if compiles():
+            options = as_part(fastmath=fastmath, inline=inline)
+            overload(function, strict=False, jit_options=options)(lambda *args: function)
+        return function
+
+    return decorate
+
+
+def as_part(*, fastmath: bool | set[str] = False, inline: bool = False) -> Any:
+    """Return the options with which Numba's ``overload`` makes a function a `part`."""
+    return {
+        "pipeline_class": PartCompiler,
+        "no_cpython_wrapper": True,
+        "no_cfunc_wrapper": True,
+        "fastmath": fastmath,
+        "forceinline": inline,
+    }
 
 
 def c_kernel(signature: Any, *, key: tuple[Any, ...] = ()) -> Callable[[Callable[..., Any]], Any]:

@@ -26,7 +26,7 @@ from numba.core import cgutils, types
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic, overload
 
-from .kernel import kernel
+from .kernel import as_part, part
 
 Array = np.ndarray
 F32, I32, I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
@@ -206,7 +206,7 @@ def copy(source: Array, s: int, target: Array, t: int, count: int) -> None:
     target[t : t + count] = source[s : s + count]
 
 
-@overload(copy, inline="always")
+@overload(copy, jit_options=as_part(inline=True))
 def _copy(source, s, target, t, count):
     """Copy vector by vector, where the last overlaps the one before; a short run by values."""
     lanes = machine().lanes
@@ -223,7 +223,7 @@ def _copy(source, s, target, t, count):
     return emitted
 
 
-@kernel()
+@part()
 def aligned(size):
     """Return working memory that begins at a cache line, so that no vector crosses two lines."""
     raw = np.empty(size + 16, np.float32)

@@ -37,7 +37,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, overload
 
-from .kernel import c_kernel, kernel, rename
+from .kernel import as_part, c_kernel, part, rename
 from .simd import F32, FLOATS, I64
 
 Array = np.ndarray
@@ -85,7 +85,7 @@ class Kernel:
     @functools.cached_property
     def c_function(self) -> Any:
         """The compiled C function; its machine code is kept on disk."""
-        entrance = _entrance(kernel(inline="always")(self.function), self.numbers, len(self.arrays))
+        entrance = _entrance(part()(self.function), self.numbers, len(self.arrays))
         entrance.__module__ = self.function.__module__
         entrance.__qualname__ = self.function.__qualname__
         return c_kernel(SIGNATURE)(entrance)
@@ -141,13 +141,13 @@ def look(typing, counters, which):
     return types.int64(COUNTERS, types.intp), codegen
 
 
-@overload(next_task)
+@overload(next_task, jit_options=as_part(inline=True))
 def _next_task(counters):
     """Replace `next_task` in compiled code."""
     return lambda counters: change(counters, NEXT, 1)
 
 
-@overload(finished)
+@overload(finished, jit_options=as_part(inline=True))
 def _finished(counters):
     """Replace `finished` in compiled code."""
 

@@ -22,7 +22,7 @@ from ...cpu.runtime import cache
 from ...cpu.runtime.cache import clear as clear
 from ...cpu.runtime.cache import kept as kept
 from ...cpu.runtime.cache import problem as problem
-from ...cpu.runtime.compiling import Watch
+from ...cpu.runtime.compiling.watch import Watch
 from .kernel import Capability, Kernel
 
 # The packages that compile: Numba's maintained target, and NVIDIA's compilers of both majors.

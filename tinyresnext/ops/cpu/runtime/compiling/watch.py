@@ -10,11 +10,11 @@ from typing import Any
 
 from numba.core import event
 
-from ...contract import Compiling
+from ....contract import Compiling
 
 EVERY = 0.25  # seconds between two calls of ``tell``
 LOCK, FUNCTION = "numba:compiler_lock", "numba:compile"  # the events, as Numba calls them
-ROOM = __name__.removesuffix("runtime.compiling")
+ROOM = __name__.removesuffix("runtime.compiling.watch")
 
 
 @contextmanager

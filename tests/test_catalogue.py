@@ -26,7 +26,7 @@ from tinyresnext.hub.manifest import parse
 from tinyresnext.images.preprocess import CIFAR
 from tinyresnext.network.count import layers, totals
 from tinyresnext.network.resnext import parameters
-from tinyresnext.network.spec import VARIANTS, Spec
+from tinyresnext.network.spec import VARIANTS, Spec, other, variant
 from tinyresnext.network.tape import stand_in
 from tinyresnext.network.trace import trace
 
@@ -54,6 +54,7 @@ COSTS = {
     "seresnext26d_32x4d": (16_809_512, 2.712),
     "seresnext26t_32x4d": (16_806_976, 2.680),
     "seresnext50_32x4d": (27_559_896, 4.233),
+    "seresnext50vd_32x4d": (27_687_768, 5.601),
     "seresnext101_32x4d": (48_955_416, 7.975),
     "seresnext101_64x4d": (88_232_984, 15.465),
     "seresnext101_32x8d": (93_569_048, 16.419),
@@ -83,7 +84,7 @@ PUBLISHED = {
     "prlz77": 2,
     "keras": 4,
     "classification_models": 8,
-    "paddle": 24,
+    "paddle": 25,
     "onnx": 8,
 }
 # Of the norms, where it is not 1e-5; torchvision's quantised networks have none any more, and those
@@ -103,6 +104,42 @@ def test_the_readme_counts_them():
     assert f"`tinyresnext models` lists {len(entries())} of them" in " ".join(
         readme.read_text("utf-8").split()
     )
+
+
+# All networks with ResNeXt in their names in timm 1.0.31, by its list_models(); those with
+# weights have their tags.
+TIMM = """
+bat_resnext26ts.ch_in1k cspresnext50.ra_in1k eca_resnext26ts.ch_in1k gcresnext26ts.ch_in1k
+gcresnext50ts.ch_in1k legacy_seresnext101_32x4d.in1k legacy_seresnext26_32x4d.in1k
+legacy_seresnext50_32x4d.in1k resnext101_32x16d.fb_ssl_yfcc100m_ft_in1k
+resnext101_32x16d.fb_swsl_ig1b_ft_in1k resnext101_32x16d.fb_wsl_ig1b_ft_in1k
+resnext101_32x32d.fb_wsl_ig1b_ft_in1k resnext101_32x4d.fb_ssl_yfcc100m_ft_in1k
+resnext101_32x4d.fb_swsl_ig1b_ft_in1k resnext101_32x4d.gluon_in1k
+resnext101_32x8d.fb_ssl_yfcc100m_ft_in1k resnext101_32x8d.fb_swsl_ig1b_ft_in1k
+resnext101_32x8d.fb_wsl_ig1b_ft_in1k resnext101_32x8d.tv2_in1k resnext101_32x8d.tv_in1k
+resnext101_64x4d.c1_in1k resnext101_64x4d.gluon_in1k resnext101_64x4d.tv_in1k resnext26ts.ra2_in1k
+resnext50_32x4d.a1_in1k resnext50_32x4d.a1h_in1k resnext50_32x4d.a2_in1k resnext50_32x4d.a3_in1k
+resnext50_32x4d.fb_ssl_yfcc100m_ft_in1k resnext50_32x4d.fb_swsl_ig1b_ft_in1k
+resnext50_32x4d.gluon_in1k resnext50_32x4d.ra_in1k resnext50_32x4d.tv2_in1k resnext50_32x4d.tv_in1k
+resnext50d_32x4d.bt_in1k seresnext101_32x4d.gluon_in1k seresnext101_32x8d.ah_in1k
+seresnext101_64x4d.gluon_in1k seresnext101d_32x8d.ah_in1k seresnext26d_32x4d.bt_in1k
+seresnext26t_32x4d.bt_in1k seresnext26ts.ch_in1k seresnext50_32x4d.gluon_in1k
+seresnext50_32x4d.racm_in1k seresnextaa101d_32x8d.ah_in1k seresnextaa101d_32x8d.sw_in12k
+seresnextaa101d_32x8d.sw_in12k_ft_in1k seresnextaa101d_32x8d.sw_in12k_ft_in1k_288
+seresnextaa201d_32x8d.sw_in12k seresnextaa201d_32x8d.sw_in12k_ft_in1k_384
+skresnext50_32x4d.ra_in1k ecaresnext26t_32x4d ecaresnext50t_32x4d
+"""
+
+
+@pytest.mark.parametrize("name", TIMM.split())
+def test_each_of_timms_is_a_row_or_refused_with_the_reason(name):
+    row = name in {entry.name for entry in entries()}
+    assert row != bool(other(name))
+    if not row:
+        with pytest.raises(UsageError, match=rf"'{name}' is another network .* it has [a-zA-Z]"):
+            find(name)
+        with pytest.raises(UsageError, match=r"is another network .* it has [a-zA-Z]"):
+            variant(name.partition(".")[0])
 
 
 def cost(spec: Spec) -> dict[str, int]:

@@ -7,6 +7,7 @@ import pickle
 import re
 import struct
 import tracemalloc
+from dataclasses import replace
 
 import cases
 import numpy as np
@@ -70,9 +71,14 @@ def se(key):
     return clas(key)
 
 
+def se_vd(key):
+    return se(key) if ".se." in key else vd(key)
+
+
 SE = Spec((1, 2), 8, 4, 10, expansion=1, se_reduction=16)
 SYSTEMS = {"vision": (vision, TINY), "clas": (clas, TINY), "wsl": (wsl, TINY), "vd": (vd, D)}
-SYSTEMS |= {"se": (se, SE)}
+SE_VD = replace(D, se_reduction=16, stem_channels=(64, 64, 128))
+SYSTEMS |= {"se": (se, SE), "se vd": (se_vd, SE_VD)}
 
 
 def arrays(spec=TINY, rename=vision):

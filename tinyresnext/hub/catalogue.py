@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 
 from ..errors import UsageError
-from ..network.spec import VARIANTS
+from ..network.spec import VARIANTS, other
 from ..system.home import home
 from ..system.words import matching, similar
 from .bundled import BUNDLED, manifest, shipped_model
@@ -62,6 +62,11 @@ def find(name: str) -> Entry:
         raise UsageError(
             f"{name!r} is an architecture, and no weights of it are in the catalogue; `tinyresnext "
             "convert CHECKPOINT MODEL.h5` makes a model from a checkpoint that you have"
+        )
+    if why := other(name):
+        raise UsageError(
+            f"{name!r:.80} is another network than those here: it has {why}; `tinyresnext models` "
+            "lists those that there are"
         )
     raise UsageError(
         f"there is no model called {name!r:.80}; {similar(name, with_weights())}`tinyresnext "

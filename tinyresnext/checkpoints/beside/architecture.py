@@ -11,7 +11,7 @@ import os
 from dataclasses import replace
 
 from ...errors import FormatError, ShapeError, UsageError
-from ...network.spec import Spec, describe
+from ...network.spec import Spec, describe, other
 from ...system.files import shown
 from .config import Config
 from .folder import CONFIG
@@ -87,10 +87,11 @@ def _checked(
     file, told = shown(path), named(config.architecture, config.arguments)
     if told is None or told.wrong:
         what = _name(config, () if told is None else told.wrong)
+        why = other(config.architecture)
         raise FormatError(
             f"{file}: {CONFIG} beside it names the architecture {what}, which this version "
-            "cannot compute, though its tensors may look like those of a plain network; use a "
-            "plain ResNeXt"
+            f"cannot compute{f' ({why})' if why else ''}, though its tensors may look like those "
+            "of a plain network; use a plain ResNeXt"
         )
     if given:
         return told

@@ -5,7 +5,7 @@ Read `fields`, then `variants` and `blocks`.
 
 from .blocks import Block, blocks, parameters, projection
 from .fields import BLUR_POOLS, FIRST_PLANES, HEADS, STEMS, Spec
-from .variants import VARIANTS, cifar, describe, dilated, variant
+from .variants import VARIANTS, cifar, describe, dilated, other, variant
 
 __all__ = [
     "BLUR_POOLS",
@@ -19,6 +19,7 @@ __all__ = [
     "cifar",
     "describe",
     "dilated",
+    "other",
     "parameters",
     "projection",
     "variant",

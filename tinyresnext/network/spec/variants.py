@@ -5,6 +5,7 @@ The numbers are those of the paper's Tables 1, 3, 4, 5 and 7 and of the publishe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -89,6 +90,9 @@ VARIANTS: Mapping[str, Spec] = {
     "seresnext101_64x4d": Spec(_101, 64, 4, se_reduction=16),
     "seresnext101_32x8d": Spec(_101, 32, 8, se_reduction=16),
     "seresnext101d_32x8d": Spec(_101, 32, 8, stem="deep", avg_down=True, se_reduction=16),
+    "seresnext50vd_32x4d": Spec(  # of PaddleClas
+        _50, 32, 4, stem="deep", stem_channels=(64, 64, 128), avg_down=True, se_reduction=16
+    ),
     "legacy_seresnext26_32x4d": Spec(_26, 32, 4, stem="caffe", se_reduction=16),
     "legacy_seresnext50_32x4d": Spec(_50, 32, 4, stem="caffe", se_reduction=16),
     "legacy_seresnext101_32x4d": Spec(_101, 32, 4, stem="caffe", se_reduction=16),
@@ -120,6 +124,27 @@ VARIANTS: Mapping[str, Spec] = {
 }
 
 
+# timm's networks with ResNeXt in their names that are others, and what they have
+_OTHERS = {
+    r"skresnext\w+": "selective kernels (SK): blocks weigh two convolutions against each other",
+    r"(?:eca_?|gc|bat_)resnext\w+": "another attention than squeeze and excitation",
+    r"cspresnext\w+": "stages that are split and joined again (cross stage partial)",
+    r"(?:se)?resnext\d+ts": "SiLU in place of ReLU",
+}
+
+
+def other(name: str) -> str:
+    """Return what a published network has that no network here has; empty if that is not known.
+
+    Parameters
+    ----------
+    name : str
+        Of an architecture, or of weights of it behind a dot.
+    """
+    architecture = name.partition(".")[0]
+    return next((why for form, why in _OTHERS.items() if re.fullmatch(form, architecture)), "")
+
+
 def variant(name: str) -> Spec:
     """Return the network of that name.
 
@@ -130,6 +155,8 @@ def variant(name: str) -> Spec:
     """
     if name in VARIANTS:
         return VARIANTS[name]
+    if why := other(name):
+        raise UsageError(f"{name!r:.80} is another network than those here: it has {why}")
     raise UsageError(
         f"there is no architecture called {name!r}; {similar(name, VARIANTS)}`tinyresnext models` "
         "lists all"

@@ -145,6 +145,15 @@ def _opener(name: str, flags: int) -> int:
     return os.open(name, flags | sum(getattr(os, f"O_{flag}", 0) for flag in more))
 
 
+def has(name: str, signature: str) -> bool:
+    """Return whether there is a file of that kernel, whole or not."""
+    place = folder()
+    try:
+        return place is not None and _path(place, name, signature).exists()
+    except FAILURES:
+        return False
+
+
 def read(name: str, signature: str) -> bytes | None:
     """Return what `write` stored for that kernel and those types of arguments, or None.
 

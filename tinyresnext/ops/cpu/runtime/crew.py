@@ -33,6 +33,7 @@ tasks are left over: a thread that sees that leaves.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from itertools import groupby
@@ -45,6 +46,7 @@ from numba.core import cgutils, types
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
+from .compiling.ahead import compile_all
 from .kernel import compiles, kernel, part
 from .launch import launch, threads_now
 from .simd import I64
@@ -169,8 +171,12 @@ class Step:
             raise TypeError(f"{kernel.function.__name__} takes {kernel.arrays}, {kernel.numbers}")
         if compiles():
             self.arguments = lay_out(self.arrays, numbers)
-            address = kernel.c_function.address
-            self.row = np.array([address, self.arguments.ctypes.data, numbers.tasks], np.int64)
+
+    @functools.cached_property
+    def row(self) -> Array:
+        """The step's row in a table; the kernel is compiled when this is first needed."""
+        address = self.kernel.c_function.address
+        return np.array([address, self.arguments.ctypes.data, self.numbers.tasks], np.int64)
 
     def __call__(self) -> None:
         """Let all threads work through the tasks; errors are those of `walk`."""
@@ -228,6 +234,12 @@ def chain(calls: Sequence[Callable[[], Any]]) -> Callable[[], None]:
 
 
 def _region(steps: list[Step]) -> Callable[[], None]:
-    """Return one parallel region, whose table is made once."""
-    table = np.concatenate([step.row for step in steps]) if compiles() else None
+    """Return one parallel region, whose kernels are compiled and whose table is made once."""
+    if not compiles():
+        return lambda: walk(steps)
+    threads = threads_now()
+    walking = _together if threads > 1 else _alone
+    types_of = (COUNTERS, COUNTERS, *[types.intp] * (2 if threads > 1 else 1))
+    compile_all([step.kernel for step in steps], threads, lambda: walking.compile(types_of))
+    table = np.concatenate([step.row for step in steps])
     return lambda: walk(steps, table)

@@ -128,6 +128,12 @@ def c_kernel(signature: Any, *, key: tuple[Any, ...] = ()) -> Callable[[Callable
     return decorate
 
 
+def c_kernel_kept(function: Callable[..., Any], signature: Any) -> bool:
+    """Return whether there is a file of that C function."""
+    wanted = core.sigutils.normalize_signature(signature)[0]
+    return cache.has(_named(function), repr(wanted))
+
+
 def _c_function(function: Callable[..., Any], signature: Any) -> Any:
     """Return what Numba's ``cfunc`` returns, but with our cache put in before it compiles."""
     try:
@@ -164,7 +170,7 @@ class _Cache(NullCache):
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self._name = f"{function.__module__}.{function.__qualname__}"
+        self._name = _named(function)
 
     @property
     def cache_path(self) -> str | None:
@@ -197,6 +203,11 @@ class _Cache(NullCache):
             cache.write(self._name, repr(wanted), core.serialize.dumps(data._reduce()))
         except Exception:
             return
+
+
+def _named(function: Callable[..., Any]) -> str:
+    """Return the name that the cache has for a function."""
+    return f"{function.__module__}.{function.__qualname__}"
 
 
 @functools.cache

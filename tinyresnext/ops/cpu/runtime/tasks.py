@@ -37,7 +37,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, overload
 
-from .kernel import as_part, c_kernel, part, rename
+from .compiling.watch import ROOM
+from .kernel import as_part, c_kernel, c_kernel_kept, part, rename
 from .simd import F32, FLOATS, I64
 
 Array = np.ndarray
@@ -72,15 +73,31 @@ class Kernel:
     arrays : tuple of str
         What the function calls its arrays, in order.
     key : tuple
-        For a function inside a function: the values from outside that it uses.
+        For a function inside a function: the values from outside that it uses. The function outside
+        takes them, and returns this kernel for them.
     """
 
     def __init__(
         self, function: Callable[..., None], numbers: type[Any], key: tuple[int, ...] = ()
     ) -> None:
         rename(function, key)
-        self.function, self.numbers = function, numbers
+        self.function, self.numbers, self.key = function, numbers, key
         self.arrays = tuple(inspect.signature(function).parameters)[:-2]
+
+    @property
+    def place(self) -> str:
+        """Where another process finds this kernel of the package, as words.
+
+        The module inside ``ops.cpu`` and the kernel's name there; for a kernel inside a function,
+        that function's name and the values that it is called with.
+        """
+        module = self.function.__module__.removeprefix(ROOM)
+        name = self.function.__qualname__.partition(".<locals>")[0]
+        return " ".join([module, name, *map(str, self.key)])
+
+    def kept(self) -> bool:
+        """Return whether the C function is compiled already, here or on disk."""
+        return "c_function" in vars(self) or c_kernel_kept(self.function, SIGNATURE)
 
     @functools.cached_property
     def c_function(self) -> Any:

@@ -1,4 +1,5 @@
 """How long compiling takes, and what the user sees of it.
 
-`parts` compiles what only kernels call once, as parts of these; `watch` tells what compiles.
+`parts` compiles what only kernels call once, as parts of these; `ahead` lets other processes
+compile some kernels (`process` is what they run); `watch` tells what compiles.
 """

@@ -58,7 +58,7 @@ class Watch(event.Listener):
     def on_end(self, event: Any) -> None:
         """Hear that Numba releases its lock, or is done with a function or a GPU's kernel."""
         if event.kind != LOCK:
-            self.end_function()
+            self.end_function(_name(event))
         if event.kind != FUNCTION:
             self.end()
 
@@ -67,10 +67,14 @@ class Watch(event.Listener):
         with self._lock:
             self._names.append(name)
 
-    def end_function(self) -> None:
-        """End compiling the function that was begun last."""
+    def end_function(self, name: str) -> None:
+        """End compiling that function; helpers compile others meanwhile."""
         with self._lock:
-            self._done += bool(self._names and self._names.pop())
+            if name in self._names:
+                self._names.reverse()
+                self._names.remove(name)
+                self._names.reverse()
+                self._done += bool(name)
 
     def begin(self) -> None:
         """Begin to compile, perhaps for a second time before the first has ended."""

@@ -200,7 +200,6 @@ def test_names_that_move_the_cursor_are_quoted(put):
     "arguments",
     [
         {"on_broken": "ignore"},
-        {"split": None},
         {"split": 3},
         {"memory": -1},
         {"memory": 1.5},

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .inference.files import list_models, load, load_checkpoint, save
     from .inference.many.predictor import Predictor
     from .inference.model import Model, Prediction
+    from .inference.scores.answers import AnswerEvaluation
     from .inference.scores.evaluation import Evaluation
     from .inference.scores.labels import LabelEvaluation
     from .network.resnext import forward, parameters
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "VARIANTS": "network.spec",
+    "AnswerEvaluation": "inference.scores.answers",
     "Evaluation": "inference.scores.evaluation",
     "Explanation": "explanation.explanation",
     "LabelEvaluation": "inference.scores.labels",
@@ -73,6 +75,7 @@ _ROOMS = (
 __all__ = [
     "RECIPES",
     "VARIANTS",
+    "AnswerEvaluation",
     "Evaluation",
     "Explanation",
     "LabelEvaluation",

@@ -21,6 +21,7 @@ from .options import (
     positive,
 )
 from .output.progress import announce_compiling, counted, counter, say
+from .output.results import beside_others, sentence
 from .output.tables import (
     SCHEMA,
     csv_row,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from ..data.trees.sources import Source
     from ..inference.classify import Row
     from ..inference.ensemble import Ensemble
+    from ..inference.scores.answers import AnswerEvaluation
     from ..inference.scores.evaluation import Evaluation
     from ..inference.scores.labels import LabelEvaluation
 
@@ -94,7 +96,17 @@ def _add_evaluate(c: argparse.ArgumentParser) -> None:
     """Add the options of `evaluate`."""
     add_data(c)
     add_ensemble(c)
-    c.add_argument("--split", default="test", metavar="NAME", help="which part of the data (test)")
+    c.add_argument(
+        "--split",
+        metavar="NAME",
+        help="which part of the data (test; val if it is the only part; all if there are no parts)",
+    )
+    c.add_argument(
+        "--truth",
+        metavar="FILE",
+        help="the classes of ImageNet's validation images, where they are not in folders: the "
+        "devkit of ILSVRC2012, Caffe's val.txt, or ReaL's real.json",
+    )
     add_broken(c)
     c.add_argument(
         "--labels-by-number",
@@ -111,6 +123,9 @@ def _add_evaluate(c: argparse.ArgumentParser) -> None:
         "--csv",
         metavar="FILE",
         help="write a row for each class, with the confusion matrix; - is standard output",
+    )
+    c.add_argument(
+        "--results", metavar="FILE.csv", help="write a row with the columns of timm's results"
     )
     c.add_argument("--picture", metavar="FILE.png", help="draw the confusion matrix")
     add_force(c, "a file")
@@ -210,7 +225,7 @@ def _evaluate(a: argparse.Namespace) -> int:
     from ..inference.scores import confusion
     from ..inference.scores.evaluation import Evaluation, check_matrix
 
-    table_path = table_target(a.csv, a.force)
+    table_path, row_path = table_target(a.csv, a.force), table_target(a.results, a.force)
     picture = a.picture and confusion.named(target(a.picture, a.force))
     asked, model = _together(a)
     ops = model.models[0].ops
@@ -219,9 +234,11 @@ def _evaluate(a: argparse.Namespace) -> int:
     if not model.spec.several and (a.csv or a.json or picture):
         check_matrix(model.spec.classes)
     least = max(m.preprocess.resize for m in model.models) if a.fast_decode else None
+    threads = ops.thread_count(a.threads)
     data = open_dataset(
-        a.data, a.split, a.broken, memory=MEMORY, threads=ops.thread_count(a.threads), least=least
+        a.data, a.split, a.broken, memory=MEMORY, threads=threads, least=least, truth=a.truth
     )
+    a.split = a.split or data.part
     say(f"{shown(a.data)}, {a.split}: {data.found()}")
     with announce_compiling(ops):
         count = counter(len(data))
@@ -235,10 +252,15 @@ def _evaluate(a: argparse.Namespace) -> int:
         )
         if count is not None and found.pictures < len(data):
             tell("")  # some images were skipped, so the counter did not end its line
-    _report(found, a, asked)  # before anything can go wrong with the files
-    with table(table_path) as writer:
+    row, says = beside_others(asked, model, data, found)
+    _report(found, a, asked, row | says)  # before anything can go wrong with the files
+    with table(table_path) as writer, table(row_path) as results:
         if writer is not None:
             writer.writerows(found.table())
+        if results is not None:
+            if not row:
+                raise UsageError("--results has the columns of one model that names one class")
+            results.writerows([list(row["results"]), list(row["results"].values())])
     if picture and isinstance(found, Evaluation):
         title = (
             f"{asked['model']} on {Path(a.data).name}, {a.split}: {found.top1:.2%} of "
@@ -253,10 +275,16 @@ def _evaluate(a: argparse.Namespace) -> int:
     return 0
 
 
-def _report(found: Evaluation | LabelEvaluation, a: argparse.Namespace, asked: dict) -> None:
+def _report(
+    found: Evaluation | LabelEvaluation | AnswerEvaluation,
+    a: argparse.Namespace,
+    asked: dict[str, Any],
+    others: dict[str, Any],
+) -> None:
     """Print an evaluation as JSON or as text, unless its table goes to standard output."""
     if a.json:
         head = {"schema": SCHEMA, "data": a.data, "split": a.split}
-        print_json(head | asked | found.to_json())
+        print_json(head | asked | found.to_json() | others)
     elif a.csv != "-":
-        print(found, flush=True)
+        text = f"\n\n{sentence(others['published'])}" if "published" in others else ""
+        print(f"{found}{text}", flush=True)

@@ -1,9 +1,9 @@
 """Data sets of images for training and evaluation.
 
 Start with `open`: it finds out what lies at a path. `trees` (images in folders and zips), `table`,
-`cifar` and `mnist` each read one kind; `rules` says what names of files and folders mean. `parts`
-divides a data set, and `loader` makes mini-batches of it. The room knows no networks. `dataset` is
-what all of them return.
+`cifar` and `mnist` each read one kind, and `published` the classes of published test sets; `rules`
+says what names of files and folders mean. `parts` divides a data set, and `loader` makes
+mini-batches of it. The room knows no networks. `dataset` is what all of them return.
 """
 
 from importlib import import_module

@@ -15,10 +15,13 @@ from ..images.files import KINDS
 from ..system.console import plain, tell
 from .rules import image_kind, is_readable
 
-__all__ = ["Dataset", "Read", "Reading", "Weigh", "from_files", "to_stderr"]
+__all__ = ["ALL", "Dataset", "Read", "Reading", "Weigh", "from_files", "to_stderr"]
 
 Read = Callable[[int], NDArray[np.uint8]]
 Weigh = Callable[[int], int]
+
+ALL = "all images"
+"""What `Dataset.part` calls a data set without splits."""
 
 _SAMPLE = 16  # images that are looked at to estimate the memory for all of them
 _CHUNK = 64  # images that a thread decodes at a time
@@ -53,6 +56,10 @@ class Dataset:
         A function that takes one line of warning.
     left_out
         How many files and folders were found and left out, by what they are.
+    any_is_right
+        Whether an image has one class, and each of its labels is a right answer.
+    part
+        What was taken where no split was asked for.
     """
 
     classes: tuple[str, ...]
@@ -63,6 +70,8 @@ class Dataset:
     skips: bool = False
     warn: Callable[[str], None] = to_stderr
     left_out: Mapping[str, int] = field(default_factory=dict)
+    any_is_right: bool = False
+    part: str = "test"
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -82,7 +91,8 @@ class Dataset:
         """Return in one line what was found, and what was left out."""
         text = f"{_count(len(self), 'image')} in {_count(len(self.classes), 'class')}"
         if self.labels.ndim == 2:
-            text = f"{_count(len(self), 'image')} with any of {len(self.classes):,} labels"
+            what = "right answers among" if self.any_is_right else "any of"
+            text = f"{_count(len(self), 'image')} with {what} {len(self.classes):,} labels"
         kinds = [_count(n, kind) for kind, n in self.left_out.items() if n]
         if kinds:
             total = _count(sum(self.left_out.values()), "file")

@@ -3,8 +3,10 @@
 ===========================================================  ====================================
 at the path                                                  splits
 ===========================================================  ====================================
-a folder or a zip archive with ``SPLIT/CLASS/image.jpg``     train, val, test (see `rules`)
-a folder or a zip archive with ``CLASS/image.jpg``           train, which is all of it
+a folder, a zip or a tar with ``SPLIT/CLASS/image.jpg``      train, val, test (see `rules`)
+a folder, a zip or a tar with ``CLASS/image.jpg``            train, which is all of it
+ImageNet's validation set as published: its folder or        train, which is all of it
+``.tar``, with the classes in a file (see `published`)
 CIFAR-10 or CIFAR-100, python or binary version: the         train, test
 published ``.tar.gz``, or the folder in it
 MNIST or a data set in its format: a folder with             train, test
@@ -31,20 +33,23 @@ from .cifar import open_cifar_archive, open_cifar_folder
 from .dataset import Dataset, Reading, to_stderr
 from .mnist import open_idx
 from .table import is_table, open_table
-from .trees.folders import open_folder, open_zip
+from .trees.folders import open_archive, open_folder
+from .trees.tars import TarTree, has_images
+from .trees.zips import ZipFile
 
 __all__ = ["open_dataset"]
 
 
 def open_dataset(
     path: str | os.PathLike[str],
-    split: str = "train",
+    split: str | None = "train",
     on_broken: str = "refuse",
     *,
     coarse: bool = False,
     memory: int = 2**30,
     threads: int = 1,
     least: int | None = None,
+    truth: str | os.PathLike[str] | None = None,
     warn: Callable[[str], None] = to_stderr,
 ) -> Dataset:
     """Open the data set at a path, whatever its format.
@@ -54,7 +59,8 @@ def open_dataset(
     path
         A folder or a file; the text of this module lists the kinds.
     split
-        "train", "val" or "test", or the name of the folder of a split.
+        "train", "val" or "test", or the name of the folder of a split. None is "test", or "val" if
+        that is the only split, or all images if there are no splits.
     on_broken
         What to do about an image file that cannot be used: "refuse" raises its error, "skip"
         leaves it out and warns. Archives of raw pixels are always refused if anything is wrong with
@@ -70,6 +76,9 @@ def open_dataset(
         If it is given, JPEGs may be decoded at a reduced size, whose shorter side has at least
         twice so many pixels: for predictions of a network that sees no more. It is faster, and the
         pixels differ slightly.
+    truth
+        The file with the classes of the images, where they do not stand in folders; see
+        `data.published.truth`. If it has a published name and lies beside the images, it is found.
     warn
         A function that takes one line for each image that is skipped, and for folders that are left
         out or may not be what they seem; by default it prints the line to stderr.
@@ -86,32 +95,34 @@ def open_dataset(
     """
     if on_broken not in ("refuse", "skip"):
         raise UsageError(f"on_broken is {on_broken!r}; give refuse or skip")
-    if not isinstance(split, str):
+    if not isinstance(split, str | None):
         raise UsageError(f"split is {split!r}; give the name of one, such as train or test")
     memory, threads = whole_number("memory", memory, 0), whole_number("threads", threads, 1)
     least = least if least is None else whole_number("least", least, 1)
     reading = Reading(on_broken == "skip", warn, memory, threads, least)
     try:
-        place = Path(path)
+        place, beside = Path(path), None if truth is None else os.fspath(truth)
         is_folder = os.path.isdir(place)
     except (TypeError, ValueError):  # a number; a NUL in the name
         raise UsageError(f"a path was expected, found {path!r}") from None
     if is_folder:
-        found = open_cifar_folder(place, split, coarse)
-        if found is None:
-            found = open_idx(place, split)
-        return open_folder(place, split, reading) if found is None else found
+        found = None if beside else open_cifar_folder(place, split or "test", coarse)
+        if found is None and not beside:
+            found = open_idx(place, split or "test")
+        return open_folder(place, split, reading, beside) if found is None else found
     if is_table(place):
         return open_table(place, split, reading)
     with regular(place) as file:
         start = file.read(263)
+    if start[257:262] == b"ustar" and (beside or has_images(place)):
+        return open_archive(TarTree(place), place, split, reading, beside)
     if start[:2] == b"\x1f\x8b" or start[257:262] == b"ustar":
-        return open_cifar_archive(place, split, coarse)
+        return open_cifar_archive(place, split or "test", coarse)
     if start[:2] == b"PK":
-        return open_zip(place, split, reading)
+        return open_archive(ZipFile(place), place, split, reading, beside)
     raise FormatError(
         f"{shown(place)} is no data set that can be read "
         f"(it begins with {start[:4].hex(' ') or 'nothing'}); give a folder or "
-        "a zip archive of images, a table (.csv) of images and labels, CIFAR as published, "
+        "a zip or tar archive of images, a table (.csv) of images and labels, CIFAR as published, "
         "or the folder with the files of MNIST"
     )

@@ -76,7 +76,7 @@ def is_table(path: Path) -> bool:
     return path.suffix.lower() in (".csv", ".tsv")
 
 
-def open_table(path: Path, split: str, reading: Reading) -> Dataset:
+def open_table(path: Path, split: str | None, reading: Reading) -> Dataset:
     """Open the data set of a table. Parameters and errors are those of `data.open_dataset`."""
     name = shown(path)
     found = _read(path, name, split)
@@ -97,7 +97,7 @@ def open_table(path: Path, split: str, reading: Reading) -> Dataset:
     return from_files(classes, every, found.images, read, weigh, name, reading, Counter())
 
 
-def _read(path: Path, name: str, split: str) -> _Table:
+def _read(path: Path, name: str, split: str | None) -> _Table:
     """Read the rows of one split."""
     with regular(path) as file:
         if os.fstat(file.fileno()).st_size > MOST_BYTES:
@@ -109,11 +109,12 @@ def _read(path: Path, name: str, split: str) -> _Table:
             text.detach()
 
 
-def _read_text(text: TextIO, name: str, split: str) -> _Table:
+def _read_text(text: TextIO, name: str, split: str | None) -> _Table:
     """Read the rows of one split. All rows are checked before any is kept."""
     heading = next(_lines(text, name), (0, []))[1]
     labels, place = _labels(heading, name)
-    wanted = _wanted(split, place is not None, name)
+    every = "test" if place is not None else "train"
+    wanted = _wanted(every if split is None else split, place is not None, name)
     columns = _Columns(heading, place)
     _check_distinct(text, name, columns)
     table = _Table(labels, [], bytearray())

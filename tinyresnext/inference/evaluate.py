@@ -12,11 +12,20 @@ from ..data.dataset import Dataset
 from ..errors import ImageError, UsageError
 from ..network.spec import Spec
 from .ensemble import Ensemble, Seen
-from .heads import THRESHOLD, both, check_finite, check_head, check_threshold, logit, sigmoid
+from .heads import (
+    THRESHOLD,
+    both,
+    check_head,
+    check_threshold,
+    checked_logits,
+    logit,
+    sigmoid,
+)
 from .many.batches import grouped
 from .model import Model
+from .scores.answers import AnswerEvaluation, score_answers
 from .scores.classes import match_classes, match_numbers
-from .scores.evaluation import TOP, Evaluation
+from .scores.evaluation import TOP, Evaluation, Within
 from .scores.labels import LabelEvaluation
 from .scores.precision import ranked
 
@@ -33,7 +42,7 @@ def evaluate(
     crops: int = 1,
     mirror: bool = False,
     progress: Callable[[int], None] | None = None,
-) -> Evaluation | LabelEvaluation:
+) -> Evaluation | LabelEvaluation | AnswerEvaluation:
     """Classify every image of a data set and compare the predictions with its labels.
 
     Parameters
@@ -57,7 +66,8 @@ def evaluate(
 
     Returns
     -------
-    Evaluation, or LabelEvaluation for a model of which an image has any number of labels
+    Evaluation, or LabelEvaluation for a model of which an image has any number of labels, or
+    AnswerEvaluation for a data set whose images have several right answers
 
     Raises
     ------
@@ -73,12 +83,14 @@ def evaluate(
     together.check_pictures()
     match = match_numbers if by_number else match_classes
     numbers = match(together.labels, data.classes)
+    batches = _batches(data, together, batch)
+    if data.any_is_right:
+        return score_answers(together, batches, numbers=numbers, progress=progress)
     if data.labels.ndim == 2 and not together.spec.several:
         raise UsageError(
             "the images have any number of labels, and the model names one class for each; use a "
             "model of several labels (--head sigmoid)"
         )
-    batches = _batches(data, together, batch)
     return judged(together, batches, numbers=numbers, threshold=threshold, progress=progress)
 
 
@@ -150,6 +162,7 @@ def score(
     among = np.zeros(len(classes), np.int64)
     losses: list[float] = []
     meaning = np.arange(len(classes)) if numbers is None else np.asarray(numbers, np.int64)
+    own_classes, right_within = np.unique(meaning), np.zeros(2, np.int64)
     for x, labels in batches:
         if len(labels) and not 0 <= np.min(labels) <= np.max(labels) < len(meaning):
             raise UsageError(
@@ -157,7 +170,7 @@ def score(
                 f"{len(meaning) - 1}; use the labels of this data set"
             )
         truth = meaning[np.asarray(labels)]
-        found = _checked(logits(x), (len(truth), len(classes)))
+        found = checked_logits(logits(x), (len(truth), len(classes)))
         losses += _cross_entropy(found, found[np.arange(len(truth)), truth][:, None])
         if threshold is not None:
             ranks += zip((found[:, 1] - found[:, 0]).tolist(), (truth == 1).tolist(), strict=True)
@@ -166,6 +179,8 @@ def score(
         before = (found > own) | ((found == own) & (np.arange(len(classes)) < truth[:, None]))
         np.add.at(confusion, (truth, found.argmax(1)), 1)
         np.add.at(among, truth, before.sum(1) < TOP)
+        places = before[:, own_classes].sum(1)
+        right_within += [(places < 1).sum(), (places < TOP).sum()]
         if progress is not None:
             progress(len(losses))
     if not losses:
@@ -174,7 +189,10 @@ def score(
         array.flags.writeable = False
     loss = math.fsum(losses) / len(losses)
     if threshold is None:
-        return Evaluation(tuple(classes), confusion, among, loss)
+        within = None
+        if 1 < len(own_classes) < len(classes):
+            within = Within(len(own_classes), *(right_within / len(losses)).tolist())
+        return Evaluation(tuple(classes), confusion, among, loss, within=within)
     values, second = np.array(ranks).T
     found_at = ranked(values, second == 1).average_precision
     return Evaluation(tuple(classes), confusion, among, loss, threshold, found_at)
@@ -217,7 +235,7 @@ def score_labels(
             rows[np.arange(len(own)), meaning[own]] = True
         else:
             rows[:, meaning] = own == 1
-        found.append(_checked(logits(x), rows.shape))
+        found.append(checked_logits(logits(x), rows.shape))
         truth.append(rows)
         count += len(own)
         if progress is not None:
@@ -227,18 +245,6 @@ def score_labels(
     values, right = np.concatenate(found), np.concatenate(truth)
     losses = np.logaddexp(0, np.where(right, -values, values))
     return LabelEvaluation(tuple(labels), sigmoid(values), right, float(losses.mean()), threshold)
-
-
-def _checked(logits: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Return logits in float64, if they have the expected shape and are finite."""
-    found = np.asarray(logits, np.float64)
-    if found.shape != shape:
-        raise UsageError(
-            f"the logits are {found.shape}, expected {shape}: a row for each image, and a column "
-            "for each class; name the classes of this network"
-        )
-    check_finite(found)
-    return found
 
 
 def _cross_entropy(logits: np.ndarray, own: np.ndarray) -> list[float]:

@@ -19,6 +19,7 @@ __all__ = [
     "check_finite",
     "check_head",
     "check_threshold",
+    "checked_logits",
     "chosen",
     "logit",
     "sigmoid",
@@ -105,3 +106,15 @@ def check_finite(logits: np.ndarray) -> None:
         raise IntegrityError(
             "the network's logits are not finite: its weights make it overflow; use other weights"
         )
+
+
+def checked_logits(logits: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return logits in float64, if they have the expected shape and are finite."""
+    found = np.asarray(logits, np.float64)
+    if found.shape != shape:
+        raise UsageError(
+            f"the logits are {found.shape}, expected {shape}: a row for each image, and a column "
+            "for each class; name the classes of this network"
+        )
+    check_finite(found)
+    return found

@@ -1,4 +1,4 @@
-"""Images in folders, one folder for each class, on a disk or in a zip archive.
+"""Images in folders, one folder for each class, on a disk or in an archive.
 
 ::
 
@@ -7,12 +7,15 @@
 
 A single folder around all that is entered, if it holds no images itself. Classes are sorted by
 name, and are those of all splits together, so that a label means the same in each. `rules` says
-what the names mean, and `tree` finds the levels.
+what the names mean, and `tree` finds the levels. Where classes stand in a file of their own, as
+those of ImageNet's validation set do, `published` reads it.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -20,48 +23,82 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...errors import FormatError
+from ...errors import FormatError, UsageError
 from ...images.decode import decode
 from ...images.files import image_in, load_image
 from ...system.files import shown
-from ..dataset import Dataset, Read, Reading, Weigh, from_files
+from ..dataset import ALL, Dataset, Reading, from_files
+from ..published.flat import beside, is_flat, is_validation, labelled
+from ..published.truth import read_truth
 from .listing import Entries, Listing, Parts, Tree
+from .tars import TarTree
 from .tree import Levels
 from .zips import ZipFile
 
-__all__ = ["decoded_bytes", "open_folder", "open_zip"]
+__all__ = ["decoded_bytes", "open_archive", "open_folder"]
 
 
-def open_folder(path: Path, split: str, reading: Reading) -> Dataset:
+@dataclass(frozen=True)
+class _Opened:
+    """A folder or an archive: its path, what is in its folders, and how an image of it is opened.
+
+    ``image`` takes a place, and whether its pixels are needed.
+    """
+
+    path: Path
+    tree: Tree
+    image: Callable[[Parts, bool], Image.Image]
+
+
+def open_folder(
+    path: Path, split: str | None, reading: Reading, truth: str | None = None
+) -> Dataset:
     """Open the data set in a folder. Parameters and errors are those of `data.open_dataset`."""
-    levels = Levels(Tree(_on_disk(path)), shown(path), reading.warn).find(split)
 
-    def read(i: int) -> NDArray[np.uint8]:
-        return decode(os.path.join(path, *levels.images[i][1]), least=reading.least)
+    def image(place: Parts, pixels: bool) -> Image.Image:
+        return load_image(os.path.join(path, *place), pixels, reading.least)
 
-    def weigh(i: int) -> int:
-        return decoded_bytes(load_image(os.path.join(path, *levels.images[i][1]), pixels=False))
-
-    return _dataset(levels, read, weigh, reading)
+    return _open(_Opened(path, Tree(_on_disk(path)), image), split, reading, truth)
 
 
-def open_zip(path: Path, split: str, reading: Reading) -> Dataset:
-    """Open the data set in a zip archive. Parameters and errors are those of `open_dataset`."""
-    archive = ZipFile(path)
-    levels = Levels(Tree(archive.listing), shown(path), reading.warn).find(split)
+def open_archive(
+    archive: ZipFile | TarTree, path: Path, split: str | None, reading: Reading, truth: str | None
+) -> Dataset:
+    """Open the data set in an archive. Parameters and errors are those of `open_dataset`."""
 
-    def opened(i: int, pixels: bool = True) -> Image.Image:
-        place = levels.images[i][1]
+    def image(place: Parts, pixels: bool) -> Image.Image:
         name = f"{shown(path)}: {shown('/'.join(place))}"
         return image_in(archive.read(place, name), name, pixels, reading.least)
 
-    def read(i: int) -> NDArray[np.uint8]:
-        return decode(opened(i))
+    return _open(_Opened(path, Tree(archive.listing), image), split, reading, truth)
 
-    def weigh(i: int) -> int:
-        return decoded_bytes(opened(i, pixels=False))
 
-    return _dataset(levels, read, weigh, reading)
+def _open(place: _Opened, split: str | None, reading: Reading, truth: str | None) -> Dataset:
+    """Open a data set whose classes are folders, or stand in a file of their own."""
+    name = shown(place.path)
+    flat = truth is None and is_flat(place.tree) and is_validation(place.tree.images_in(()))
+    if truth is None and not flat:
+        levels = Levels(place.tree, name, reading.warn).find(split)
+        places = [parts for _, parts in levels.images]
+        labels = [label for label, _ in levels.images]
+        names = ["/".join(parts[len(levels.root) :]) for parts in places]
+        found = _dataset(place, places, (levels.classes, labels, names), reading, levels.left_out)
+        return replace(found, part=levels.part)
+    if split not in (None, "train"):
+        raise UsageError(
+            f"{name} has its classes in a file, so there is no split {split!r}; give the folder of "
+            "that split, and leave out --split"
+        )
+    file = beside(place.path) if truth is None else truth
+    known = read_truth(file)
+    if truth is None:
+        reading.warn(
+            f"the classes of the images are those in {shown(file)}, which lies beside them"
+        )
+    places, answers, left_out = labelled(place.tree, name, known)
+    names = ["/".join(parts) for parts in places]
+    found = _dataset(place, places, (known.classes, answers, names), reading, left_out)
+    return replace(found, any_is_right=known.several, part=ALL)
 
 
 def decoded_bytes(image: Image.Image) -> int:
@@ -69,13 +106,22 @@ def decoded_bytes(image: Image.Image) -> int:
     return 3 * image.width * image.height
 
 
-def _dataset(levels: Levels, read: Read, weigh: Weigh, reading: Reading) -> Dataset:
-    """Return the data set of the images that were found."""
-    names = ["/".join(place[len(levels.root) :]) for _, place in levels.images]
-    labels = [label for label, _ in levels.images]
-    return from_files(
-        levels.classes, labels, names, read, weigh, levels.name, reading, levels.left_out
-    )
+def _dataset(
+    place: _Opened,
+    places: list[Parts],
+    described: tuple[Sequence[str], Sequence[int] | NDArray[np.int64], list[str]],
+    reading: Reading,
+    left_out: Mapping[str, int],
+) -> Dataset:
+    """Return the data set of images with classes, labels and names."""
+
+    def read(i: int) -> NDArray[np.uint8]:
+        return decode(place.image(places[i], True))
+
+    def weigh(i: int) -> int:
+        return decoded_bytes(place.image(places[i], False))
+
+    return from_files(*described, read, weigh, shown(place.path), reading, left_out)
 
 
 def _on_disk(top: Path) -> Listing:

@@ -8,11 +8,14 @@ import weakref
 from collections.abc import Iterator
 
 from ...errors import FormatError, ImageError, WeightsError
+from ...formats.stored_zip.archive import MOST_LEVELS
 from ...formats.tar import Placed, files_in
 from ...images.files import MAX_FILE_BYTES
 from ...system.files import regular, shown
+from ..rules import image_kind
+from .listing import Entries, Parts
 
-__all__ = ["TarFile"]
+__all__ = ["TarFile", "TarTree", "has_images"]
 
 
 class TarFile:
@@ -78,3 +81,50 @@ class TarFile:
         if len(data) < placed.size:
             raise ImageError(f"{shown_name} is cut short: the archive has changed; get it again")
         return data
+
+
+class TarTree:
+    """The folders of a tar archive, as a `Listing`, and its files by their places.
+
+    What is in it is kept, a few hundred bytes for each file.
+
+    Raises
+    ------
+    FormatError, UnsafeError
+        As for `TarFile`; or two files have one name, or too many folders are inside each other.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._archive = TarFile(path)
+        self._files: dict[Parts, Placed] = {}
+        inside: dict[Parts, tuple[set[str], list[str]]] = {(): (set(), [])}
+        for placed in self._archive:
+            place = tuple(part for part in placed.name.split("/") if part not in ("", "."))
+            if not place or len(place) > MOST_LEVELS or place in self._files:
+                why = "has no name, lies in too many folders, or is there twice"
+                raise FormatError(f"{shown(path)}: {shown(placed.name)} {why}; pack it again")
+            self._files[place] = placed
+            for depth, name in enumerate(place[:-1]):
+                inside.setdefault(place[: depth + 1], (set(), []))
+                inside[place[:depth]][0].add(name)
+            inside[place[:-1]][1].append(place[-1])
+        self._sorted = {
+            place: Entries(sorted(folders), sorted(files))
+            for place, (folders, files) in inside.items()
+        }
+
+    def listing(self, place: Parts) -> Entries:
+        """Return what is in a folder of the archive; nothing if there is no such folder."""
+        return self._sorted.get(place, Entries([], []))
+
+    def read(self, place: Parts, shown_name: str) -> bytes:
+        """Read a file, as `TarFile.read` does."""
+        return self._archive.read(self._files[place], shown_name)
+
+
+def has_images(path: str | os.PathLike[str]) -> bool:
+    """Return whether there is an image among the files of a tar archive, as far as it is right."""
+    try:
+        return any(image_kind(placed.name) for placed in TarFile(path))
+    except WeightsError:
+        return False

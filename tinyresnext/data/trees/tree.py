@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from ...errors import FormatError, UsageError
+from ..dataset import ALL
 from ..rules import SPLITS, is_left_out, splits_among
 from .listing import Parts, Tree
 
@@ -39,6 +40,8 @@ class Levels:
         For each image of the split the number of its class, and its place.
     root
         Where the splits or the classes are.
+    part
+        What None means for a split here.
     left_out
         How many files and folders are no image and no class, by what they are.
     """
@@ -49,10 +52,13 @@ class Levels:
     classes: list[str] = field(default_factory=list)
     images: list[tuple[int, Parts]] = field(default_factory=list)
     root: Parts = ()
+    part: str = ALL
     left_out: Counter[str] = field(default_factory=Counter)
 
-    def find(self, split: str) -> Levels:
+    def find(self, split: str | None) -> Levels:
         """Find classes and images of a split.
+
+        None is test, or val if that is the only split, or all images if there are no splits.
 
         Raises
         ------
@@ -64,11 +70,13 @@ class Levels:
         self.root = self._inside(())
         splits = splits_among(self.tree.with_images(self.root))
         if splits:
-            folder = self._chosen(split, splits)
+            self.part = "val" if set(splits.values()) == {"val"} else "test"
+            folder = self._chosen(self.part if split is None else split, splits)
             places = self._split_places(splits)
             self._name_others(self.root, set(splits), "beside the splits")
         else:
-            self._check_no_split(split)
+            if split is not None:
+                self._check_no_split(split)
             folder, places = "", {"": self.root}
         own = places[folder]
         self.classes = sorted(

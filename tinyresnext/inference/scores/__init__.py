@@ -1,6 +1,7 @@
 """What an evaluation found.
 
 `evaluation` holds the numbers where each image has one class, `labels` those where it has any
-number of labels; `classes` matches the names of classes before; `precision` is about thresholds,
-and `confusion` draws the mistakes, with letters from `lettering`.
+number of labels, `answers` where several classes may be right; `classes` matches the names of
+classes before; `precision` is about thresholds, and `confusion` draws the mistakes, with letters
+from `lettering`.
 """

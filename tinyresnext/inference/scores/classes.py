@@ -21,7 +21,7 @@ def match_classes(labels: Sequence[str], classes: Sequence[str]) -> tuple[int, .
     If no label has exactly the same name, differences of case, and ``_`` or ``-`` instead of a
     space, are ignored. WordNet ids are understood as well, alone or with a name behind
     (``n01440764``, ``n02085620-Chihuahua``), if the model has ImageNet's classes or its labels have
-    ids.
+    ids; numbers from 0 too, in the order of the WordNet ids, if the model has ImageNet's classes.
 
     Parameters
     ----------
@@ -39,6 +39,9 @@ def match_classes(labels: Sequence[str], classes: Sequence[str]) -> tuple[int, .
         return tuple(range(len(labels)))
     exact, plain = _places(labels), _places(map(_plain, labels))
     ids = _wnids(labels)
+    numbers = _are_numbers(classes) and not exact.keys() & set(classes)
+    if numbers and ids.keys() >= set(imagenet_wnids()):
+        return _numbered(ids, classes)
     found = []
     for name in classes:
         same = exact.get(name) or plain.get(_plain(name), [])
@@ -67,11 +70,14 @@ def match_classes(labels: Sequence[str], classes: Sequence[str]) -> tuple[int, .
 def match_numbers(labels: Sequence[str], classes: Sequence[str]) -> tuple[int, ...]:
     """Return for each class of a data set its own number, which is that of the model's label.
 
+    Names that are numbers, from 0 or from 1 without a gap, are meant as numbers: ``10`` comes
+    behind ``9``, and not behind ``1`` as their texts do.
+
     Raises
     ------
     UsageError
         The data set has another number of classes than the model: then the second class of the one
-        is hardly the second of the other.
+        is hardly the second of the other. Or the names are numbers that do not say which they mean.
     """
     if len(classes) != len(labels):
         raise UsageError(
@@ -79,7 +85,42 @@ def match_numbers(labels: Sequence[str], classes: Sequence[str]) -> tuple[int, .
             "matched by number only if there are as many: give the folders the names of the "
             "model's labels, or use a model of these classes"
         )
-    return tuple(range(len(classes)))
+    if not _are_numbers(classes):
+        return tuple(range(len(classes)))
+    values = [int(name) for name in classes]
+    first = min(values)
+    if sorted(values) != list(range(first, first + len(values))) or first > 1:
+        raise UsageError(
+            f"the data set's classes are numbers from {first} to {max(values)}, and {len(values)} "
+            "of them; expected all numbers from 0, or from 1, up to the last: rename the folders"
+        )
+    return tuple(value - first for value in values)
+
+
+def _are_numbers(classes: Sequence[str]) -> bool:
+    """Return whether all names are written in digits."""
+    return all(name.isascii() and name.isdigit() and len(name) < 10 for name in classes)
+
+
+def _numbered(ids: dict[str, int], classes: Sequence[str]) -> tuple[int, ...]:
+    """Return the model's labels for numbers from 0, in the order of ImageNet's WordNet ids.
+
+    Raises
+    ------
+    UsageError
+        It is open whether they begin at 0, or they are no numbers of ImageNet's classes.
+    """
+    values, known = [int(name) for name in classes], imagenet_wnids()
+    if len(set(values)) < len(values):
+        raise UsageError("the data set has two classes of one number, such as 7 and 07; rename one")
+    if 0 not in values or max(values) >= len(known):
+        raise UsageError(
+            f"the data set's classes are numbers from {min(values)} to {max(values)}, and numbers "
+            f"of ImageNet's classes run from 0 to {len(known) - 1}: these may begin at 1, or be "
+            "ILSVRC2012 ids, whose order is another one; name the folders by their WordNet ids, "
+            "such as n01440764, or give the devkit (--truth)"
+        )
+    return tuple(ids[known[value]] for value in values)
 
 
 def _wnids(labels: Sequence[str]) -> dict[str, int]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...errors import UsageError
 
-__all__ = ["TOP", "ClassScore", "Evaluation", "check_matrix"]
+__all__ = ["TOP", "ClassScore", "Evaluation", "Within", "check_matrix"]
 
 MOST_CLASSES = 4096  # of a confusion matrix that is written: 17 million numbers
 
@@ -24,6 +24,14 @@ class ClassScore(NamedTuple):
     pictures: int
     top1: float | None
     top5: float | None
+
+
+class Within(NamedTuple):
+    """Accuracies, from 0 to 1, if only the logits of the data set's own classes count."""
+
+    classes: int
+    top1: float
+    top5: float
 
 
 def check_matrix(classes: int) -> None:
@@ -60,6 +68,9 @@ class Evaluation:
         For a single output: the probability from which on the second label is predicted.
     average_precision : float, optional
         For a single output: that of the second label; None if no image has it.
+    within : Within, optional
+        For a data set of fewer classes than the network: the accuracies among these classes, as
+        they are published for ImageNet-A and -R.
     """
 
     classes: tuple[str, ...]
@@ -68,6 +79,7 @@ class Evaluation:
     loss: float
     threshold: float | None = None
     average_precision: float | None = None
+    within: Within | None = None
 
     @property
     def pictures(self) -> int:
@@ -125,6 +137,8 @@ class Evaluation:
         }
         if self.threshold is not None:
             head |= {"threshold": self.threshold, "average_precision": self.average_precision}
+        if self.within is not None:
+            head["within"] = self.within._asdict()
         return head | {
             "classes": [one._asdict() for one in self.per_class],
             "confusion": self.confusion.tolist(),
@@ -148,6 +162,11 @@ class Evaluation:
         wide, five = max(least, *(len(one.name) for one in scores)), len(self.classes) > TOP
         head = [f"{'images':{wide}} {self.pictures:8,}", f"{'top-1':{wide}} {self.top1:8.2%}"]
         head += [f"{'top-5':{wide}} {self.top5:8.2%}"] * five
+        if self.within is not None:
+            among = f"among the {self.within.classes} classes of the data"
+            head += [f"{'top-1':{wide}} {self.within.top1:8.2%}  {among}"]
+            few = self.within.classes <= TOP
+            head += [] if few else [f"{'top-5':{wide}} {self.within.top5:8.2%}  {among}"]
         if self.threshold is not None:
             head += [f"{'threshold':{wide}} {self.threshold:8.2%}  for {self.classes[1]}"]
         if self.average_precision is not None:

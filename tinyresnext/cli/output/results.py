@@ -1,0 +1,92 @@
+"""Accuracies as timm's files of results have them, and beside what was published for the model."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ...data.dataset import Dataset
+    from ...inference.ensemble import Ensemble
+    from ...inference.model import Model
+    from ...inference.scores.answers import AnswerEvaluation
+    from ...inference.scores.evaluation import Evaluation
+    from ...inference.scores.labels import LabelEvaluation
+
+
+def beside_others(
+    asked: dict[str, Any],
+    model: Ensemble,
+    data: Dataset,
+    found: Evaluation | LabelEvaluation | AnswerEvaluation,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return ``results`` and ``published`` for a JSON object, as far as there are such numbers.
+
+    They are those of one model that sees one view of each image and names one class for it.
+    """
+    from ...inference.scores.evaluation import Evaluation
+    from ...inference.scores.labels import LabelEvaluation
+
+    alone = len(model.models) == 1 and asked["crops"] == 1 and not asked["mirror"]
+    if not alone or isinstance(found, LabelEvaluation):
+        return {}, {}
+    name = asked["models"][0]
+    row = {"results": results(name, model.models[0], found)}
+    says = published(name, data, found) if isinstance(found, Evaluation) else None
+    return row, {} if says is None else {"published": says}
+
+
+def results(name: str, model: Model, found: Evaluation | AnswerEvaluation) -> dict[str, Any]:
+    """Return the columns of timm's files, such as ``results-imagenet.csv``, in their order.
+
+    Accuracies are in percent, and parameters in millions.
+    """
+    top1, top5 = round(100 * found.top1, 3), round(100 * found.top5, 3)
+    p = model.preprocess
+    return {
+        "model": name,
+        "top1": top1,
+        "top1_err": round(100 - top1, 3),
+        "top5": top5,
+        "top5_err": round(100 - top5, 3),
+        "param_count": round(sum(value.size for value in model.params.values()) / 1e6, 2),
+        "img_size": p.crop,
+        "crop_pct": round(p.crop / p.resize, 3),
+        "interpolation": p.interpolation,
+    }
+
+
+def published(name: str, data: Dataset, found: Evaluation) -> dict[str, Any] | None:
+    """Return the published accuracy of a model and how far this one is from it, in percent.
+
+    None for a model that is not in the catalogue, and for other images than those of ImageNet's
+    validation set, for which these accuracies are published. A standard error is that of the
+    published accuracy for as many images as were seen.
+    """
+    from ...data.published.flat import is_validation
+    from ...hub.catalogue import entries, find
+
+    known = {one.name for one in entries()} | {one.architecture for one in entries()}
+    if name not in known or not is_validation(data.names):
+        return None
+    entry = find(name)
+    score = next((one for one in entry.scores if one.pipeline == entry.pipeline), None)
+    if score is None or not 0 < score.top1 < 100:
+        return None
+    error = math.sqrt(score.top1 * (100 - score.top1) / found.pictures)
+    away = 100 * found.top1 - score.top1
+    return {
+        "model": entry.name,
+        "top1": score.top1,
+        "by": score.by,
+        "difference": round(away, 3),
+        "standard_errors": round(away / error, 2),
+    }
+
+
+def sentence(says: dict[str, Any]) -> str:
+    """Return what `published` found as a line of text."""
+    return (
+        f"published: top-1 {says['top1']:.2f}% for {says['model']}, by {says['by']}; here "
+        f"{says['difference']:+.2f} points, {says['standard_errors']:+.1f} standard errors"
+    )

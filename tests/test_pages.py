@@ -105,6 +105,7 @@ def test_what_is_not_run_is_said_before_it(page):
         if block.word in NOT_RUN:
             assert re.search(rf"\b{block.word}\b", block.before), block.text
         for command in commands(block) if block.language == "sh" else ():
+            command = re.sub(r"^mpiexec -n \d+ ", "", command)
             if command.startswith(OWN):
                 cli.parse(shlex.split(command)[1:])
             else:

@@ -21,6 +21,7 @@ from .options import (
 from .output.progress import announce_compiling, say
 from .output.tables import target
 from .runs.network import add_network, preprocess_of, spec_of
+from .runs.ranks import add_ranks, ranks_of
 from .runs.resume import complete, origin
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ def _add_run(c: argparse.ArgumentParser) -> None:
     )
     add_broken(c)
     add_device(c)
+    add_ranks(c)
     c.add_argument(
         "--log-every",
         type=positive,
@@ -159,8 +161,7 @@ def _train(a: argparse.Namespace) -> int:
     from ..training.setting import headed
     from ..training.train import train
 
-    a = complete(a)
-    with announce_compiling(backend(a.device)):
+    with ranks_of(a) as ranks, announce_compiling(backend((a := complete(a)).device)):
         asked = spec_of(a)
         chosen, dataset, validation = _recipe_and_data(a)
         # Files are decoded in colour.
@@ -182,6 +183,8 @@ def _train(a: argparse.Namespace) -> int:
             dry_run=a.dry_run,
             provenance=_provenance(a),
             origin=origin(a),
+            reduce=ranks,
+            sync_norm=a.sync_norm,
         )
         return _done(a, model)
 
@@ -192,8 +195,7 @@ def _finetune(a: argparse.Namespace) -> int:
     from ..ops import backend
     from ..training.train import finetune
 
-    a = complete(a)
-    with announce_compiling(backend(a.device)):
+    with ranks_of(a) as ranks, announce_compiling(backend((a := complete(a)).device)):
         model = load(a.model, a.device, a.threads)
         chosen, dataset, validation = _recipe_and_data(a)
         model = finetune(
@@ -212,6 +214,8 @@ def _finetune(a: argparse.Namespace) -> int:
             dry_run=a.dry_run,
             provenance=_provenance(a),
             origin=origin(a),
+            reduce=ranks,
+            sync_norm=a.sync_norm,
         )
         return _done(a, model)
 

@@ -2,17 +2,19 @@
 
 The content of a mini-batch depends on the random seed, the epoch and the number of the mini-batch,
 and on nothing else. Each mini-batch has its own random numbers, from Philox, a counter-based
-generator (Salmon et al. 2011): NumPy promises that its bits stay the same. So threads may finish in
-any order, and a run that resumes in the middle of an epoch sees the same mini-batches as a run that
-was never interrupted.
+generator (Salmon et al. 2011): NumPy promises that its bits stay the same. What draws for one image
+after the other has random numbers of that place in the mini-batch. So threads may finish in any
+order, a part of a mini-batch can be made alone, and a run that resumes in the middle of an epoch
+sees the same mini-batches as a run that was never interrupted.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +30,7 @@ __all__ = ["Loader"]
 Batch = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 _AHEAD = 2  # mini-batches that wait, beyond the one that each thread computes
-_ORDER, _CONTENT, _SIDE = 0, 1, 2  # three independent streams of random numbers
+_ORDER, _CONTENT, _SIDE, _IMAGE = 0, 1, 2, 3  # independent streams of random numbers
 
 
 class Loader:
@@ -64,6 +66,9 @@ class Loader:
     repeats
         How often an image comes in a mini-batch, each time augmented anew (Hoffer et al. 2020). An
         epoch has as many samples as before, so it leaves images out.
+    places
+        Which images of each mini-batch are made, by their places in it, in this order; by default
+        all. Each is what it is in the whole mini-batch, and no other is read. Only for `drop_last`.
 
     Raises
     ------
@@ -83,6 +88,7 @@ class Loader:
         broken: dict[int, ImageError] | None = None,
         balanced: bool = False,
         repeats: int = 1,
+        places: Sequence[int] | None = None,
     ) -> None:
         batch, seed = whole_number("batch", batch, 1), whole_number("seed", seed, 0)
         threads = whole_number("threads", threads, 1)
@@ -95,6 +101,7 @@ class Loader:
         self.shuffle, self.drop_last, self.balanced = shuffle, drop_last, balanced
         self.repeats = whole_number("repeats", repeats, 1)
         self._threads = threads
+        self._places = None if places is None else np.asarray(places, np.int64)
         self._stopped = threading.Event()
         self._broken = {} if broken is None else broken
         self._sides = (
@@ -202,21 +209,30 @@ class Loader:
     def _make(self, chosen: NDArray[np.int64], epoch: int, number: int) -> Batch:
         """Compute one mini-batch, in a thread."""
         augment, pixels = self.augment, self.dataset.pixels
-        rng = np.random.Generator(self._philox(epoch, _CONTENT, number))
+        rng: Any = np.random.Generator(self._philox(epoch, _CONTENT, number))
+        places = np.arange(len(chosen))
+        if self._places is not None:
+            rng, places = _Part(rng, self._places, len(chosen)), self._places
+        chosen = chosen[places]
+        each = [rng] * len(chosen)
+        if _one_by_one(augment):
+            streams = (self._philox(epoch, _IMAGE, number, place) for place in places.tolist())
+            each = [np.random.Generator(stream) for stream in streams]
         if pixels is not None and augment.leaves(pixels.shape[1:]):
-            x = augment.finish(pixels[chosen], rng, self._mirrored(chosen, epoch))
+            x = augment.finish(pixels[chosen], rng, self._mirrored(chosen, epoch), each)
             return x, self.dataset.labels[chosen]
         block = np.empty((len(chosen), augment.size, augment.size, augment.channels), np.uint8)
         taken = np.empty(len(chosen), np.int64)
-        filled = 0
-        for i in chosen.tolist():
+        kept: list[Any] = []
+        for i, own in zip(chosen.tolist(), each, strict=True):
             found = self._good_image(i)
             if found is not None:
                 image, which = found
-                block[filled], taken[filled] = self._fitted(image, which, rng), which
-                filled += 1
+                block[len(kept)], taken[len(kept)] = self._fitted(image, which, own), which
+                kept.append(own)
+        filled = len(kept)
         taken = taken[:filled]
-        x = augment.finish(block[:filled], rng, self._mirrored(taken, epoch))
+        x = augment.finish(block[:filled], rng, self._mirrored(taken, epoch), kept)
         return x, self.dataset.labels[taken]
 
     def _mirrored(self, images: NDArray[np.int64], epoch: int) -> NDArray[np.bool_] | None:
@@ -260,3 +276,21 @@ class Loader:
     def _philox(self, *key: int) -> np.random.Philox:
         """Return the random bits of one purpose, a stream that `key` names."""
         return np.random.Philox(np.random.SeedSequence(self.seed, spawn_key=key))
+
+
+class _Part:
+    """The random numbers of some rows, out of those that all rows of a mini-batch draw."""
+
+    def __init__(self, rng: np.random.Generator, places: NDArray[np.int64], whole: int) -> None:
+        self._rng, self._places, self._whole = rng, places, whole
+
+    def random(self, size: int | tuple[int, ...]) -> NDArray[np.float64]:
+        """Draw an array whose first axis is that of the rows."""
+        _, *others = (size,) if isinstance(size, int) else size
+        return self._rng.random((self._whole, *others))[self._places]
+
+
+def _one_by_one(augment: Augment) -> bool:
+    """Return whether a step draws for one image after the other, as often as each needs."""
+    jitter = augment.brightness or augment.contrast or augment.saturation or augment.hue
+    return bool(augment.scale or augment.policy or jitter or augment.erase)

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
 from ..errors import OutOfMemoryError
 from ..ops.contract import Backend
+from ..system.ranks import ALONE, Ranks
+from .buckets import Buckets
 from .buffers import allocate, assign_buffers, too_large
 from .rewrite import for_training
 from .spec import Spec
@@ -49,6 +52,13 @@ class Step:
         ``layer1``.
     threads : int, optional
         How many to run on; by default, as many cores as this process may use.
+    ranks : Ranks
+        The processes that share a mini-batch, in parts of the same size; ``x_shape`` is that of
+        one part. Loss and logits are those of this part. Gradients are those of the whole
+        mini-batch; the ranks add them up while the backward pass goes on.
+    sync_norm : bool
+        Whether the ranks share the statistics of batch norms too. Then a step is that of one
+        process that has the whole mini-batch. Otherwise each rank normalises by its own part.
 
     Raises
     ------
@@ -63,6 +73,7 @@ class Step:
         arrays in every call.
     statistics : dict of str to [2, c] array
         After a call: mean and biased variance of the mini-batch for every batch norm in training.
+        Where the ranks do not share them, their means over the ranks.
     positions : dict of str to int
         Over how many values these were taken.
     """
@@ -79,14 +90,15 @@ class Step:
         weighted: bool = False,
         frozen: Collection[str] = (),
         threads: int | None = None,
+        ranks: Ranks = ALONE,
+        sync_norm: bool = False,
     ) -> None:
         self.x_shape, self._ops, self.threads = tuple(x_shape), ops, ops.thread_count(threads)
         dtype = params["fc.weight"].dtype
         trained = [
             name for name in params if not (name.partition(".")[0] in frozen or ".running_" in name)
         ]
-        self.gradients = {name: ops.empty(params[name].shape, dtype) for name in trained}
-        self._spec = spec
+        self._spec, self._ranks, self._shared = spec, ranks, sync_norm and ranks.count > 1
         traced = trace(
             params,
             spec,
@@ -98,9 +110,13 @@ class Step:
             weighted=weighted,
         )
         calls = for_training(self._keep_statistics(traced.calls, dtype))
-        one = ops.upload(np.ones((), dtype))
-        backward, found = differentiate(calls, one, {id(params[name]) for name in trained})
-        values = {id(found[id(params[name])]): self.gradients[name] for name in trained}
+        part = ops.upload(np.full((), 1 / ranks.count, dtype))  # of the loss of all ranks
+        backward, found = differentiate(calls, part, {id(params[name]) for name in trained})
+        names = {id(found[id(params[name])]): name for name in trained}
+        shapes = {name: params[name].shape for name in trained}
+        self._buckets = Buckets(ops, ranks, backward, names, shapes, dtype)
+        self.gradients = self._buckets.gradients
+        values = {stand: self.gradients[name] for stand, name in names.items()}
         with ops.on_threads(self.threads):  # the number of tasks depends on the threads
             try:
                 given = traced.x, traced.labels, traced.weights
@@ -111,11 +127,16 @@ class Step:
     def _keep_statistics(self, calls: list[Call], dtype: Any) -> list[Call]:
         """Add to every batch norm the array that receives its statistics."""
         norms = [call for call in calls if call.op == "batch_norm_train"]
-        self.positions = {call.name: int(np.prod(call.out.shape[:3])) for call in norms}
+        parts = self._ranks.count if self._shared else 1
+        self.positions = {call.name: parts * int(np.prod(call.out.shape[:3])) for call in norms}
+        ends = list(accumulate((2 * call.out.shape[3] for call in norms), initial=0))
+        self._moments = self._ops.empty((ends[-1],), dtype)
         self.statistics = {
-            call.name: self._ops.empty((2, call.out.shape[3]), dtype) for call in norms
+            call.name: self._ops.view(self._moments, (2, call.out.shape[3]), start)
+            for call, start in zip(norms, ends, strict=False)
         }
-        attrs = {call.name: {"statistics": self.statistics[call.name]} for call in norms}
+        reduce = {"reduce": self._ranks.sum} if self._shared else {}
+        attrs = {call.name: {"statistics": self.statistics[call.name], **reduce} for call in norms}
         return [replace(call, attrs=call.attrs | attrs.get(call.name, {})) for call in calls]
 
     def _place(
@@ -168,7 +189,8 @@ class Step:
             run = self._ops.bind(op, *args, **attrs, out=out, more=gradient.more)
             self._backward.append((call.name, run))
         self._run_forward = self._ops.chain([run for _, _, run in self._forward])
-        self._run_backward = self._ops.chain([run for _, run in self._backward])
+        runs = self._buckets.between([run for _, run in self._backward])
+        self._run_backward = self._ops.chain(runs)
         self._logits, self._loss = real(calls[-2].out), real(calls[-1].out)
 
     def __call__(
@@ -197,16 +219,25 @@ class Step:
             loss = float(self._ops.download(self._loss))
             logits = np.array(self._ops.download(self._logits))
             self._run_backward()
+            self._buckets.wait()
+        if self._ranks.count > 1 and not self._shared:
+            moments = np.array(self._ops.download(self._moments))
+            self._ranks.sum(moments)
+            self._ops.upload(moments / self._ranks.count, out=self._moments)
         return loss, logits
 
     def first_not_finite(self) -> str | None:
-        """Return torchvision's name of the first value of the last call that is not finite."""
+        """Return torchvision's name of the first value of the last call that is not finite.
+
+        All ranks return the same: the first that is not finite in any of them.
+        """
+        wrong = np.zeros(len(self._forward))
         with self._ops.on_threads(self.threads):
-            for name, value, run in self._forward:
+            for number, (_, value, run) in enumerate(self._forward):
                 run()
-                if not np.isfinite(self._ops.download(value)).all():
-                    return name
-        return None
+                wrong[number] = not np.isfinite(self._ops.download(value)).all()
+        self._ranks.sum(wrong)
+        return self._forward[int(wrong.argmax())][0] if wrong.any() else None
 
     def _load(self, x: Array, labels: Array) -> None:
         """Copy a mini-batch to where the first and the last forward call read it."""

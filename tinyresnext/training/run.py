@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from ..data.loader import Loader
-from ..errors import TrainingError, UsageError, WeightsError
+from ..errors import TrainingError
 from ..inference.evaluate import judged
 from ..inference.files import save
 from ..inference.model import Model
 from ..network.step import Step
-from ..store.contents import Stored, documents_of, shapes_of
 from ..system.files import shown
-from ..system.version import __version__
+from ..system.ranks import by_the_first
 from .optimisers.average import update_average, update_statistics
 from .optimisers.muon import matrices
 from .optimisers.update import update
 from .record import curve
 from .record import state as states
+from .record.contents import contents
 from .record.folder import TrainingFolder
 from .record.log import Log, Progress, Stop
+from .record.silent import Silent
 from .record.state import State
 from .samples.augmentation import unchanged
 from .samples.mixing import mixed
@@ -58,9 +58,13 @@ class Run:
         self.compute = self._step_for(self.side)
         self.steps = len(setting.dataset) // recipe.batch
         self._drawn = time.monotonic()
-        self.log = Log(folder.log, state.log_bytes)
         done = state.epoch * self.steps + state.step
-        self.progress = Progress(recipe.epochs, self.steps, recipe.batch, done)
+        self.writes = setting.ranks.rank == 0  # of several ranks, one leaves something on the disk
+        self.log: Log | Silent = Silent()
+        self.progress: Progress | Silent = Silent()
+        if self.writes:
+            self.log = Log(folder.log, state.log_bytes)
+            self.progress = Progress(recipe.epochs, self.steps, recipe.batch, done)
 
     @property
     def side(self) -> int:
@@ -73,21 +77,27 @@ class Run:
         return Step(
             self.weights.params,
             spec,
-            (recipe.batch, side, side, spec.channels),
+            (recipe.batch // setting.ranks.count, side, side, spec.channels),
             setting.ops,
             smoothing=0.0 if self.targets.softened else recipe.loss.smoothing,
             binary=recipe.loss.entropy == "binary",
             weighted=self.targets.balance is not None,
             frozen=setting.frozen,
             threads=setting.threads,
+            ranks=setting.ranks,
+            sync_norm=setting.sync_norm,
         )
 
     def samples(self, x: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the images and targets of the next step: mixed, if the recipe mixes images."""
+        """Return the images and targets of the next step: mixed, if the recipe mixes images.
+
+        The neighbours that other ranks have are left out then.
+        """
         state, loss = self.state, self.state.recipe.loss
         rng = np.random.default_rng([state.recipe.seed, 1, state.epoch * self.steps + state.step])
         x, rows = mixed(x, self.targets.rows(labels), loss, rng)
-        return x, self.targets.cut(rows)
+        before = self.setting.before(state.recipe)
+        return x[before:], self.targets.cut(rows[before:])
 
     def step(self, x: np.ndarray, labels: np.ndarray) -> None:
         """Make one step: loss, gradients, weights, running statistics, average.
@@ -97,19 +107,23 @@ class Run:
         TrainingError
             The loss is not finite; nothing has changed then.
         """
-        state, ops = self.state, self.setting.ops
+        state, ops, ranks = self.state, self.setting.ops, self.setting.ranks
         done = state.epoch * self.steps + state.step
         x, rows = self.samples(x, labels)
+        labels = labels[len(labels) - len(x) :]
         # Overflow is found in the loss, now or in the next step.
         with np.errstate(over="ignore", invalid="ignore"):
             loss, logits = self.compute(x, rows, self.targets.weights(rows))
+            found = np.array([loss / ranks.count, self.targets.correct(logits, labels)])
+            ranks.sum(found)
+            loss = float(found[0])
             if not math.isfinite(loss):
                 raise self.diverged(loss)
             with ops.on_threads(self.setting.threads):
                 self._update(done)
         state.step += 1
         state.loss += loss
-        state.correct += self.targets.correct(logits, labels)
+        state.correct += int(found[1])
 
     def _update(self, done: int) -> None:
         """Change the weights, the running statistics and the average, on the device."""
@@ -137,15 +151,25 @@ class Run:
     def validate(self, stop: Stop) -> dict[str, float]:
         """Evaluate the network on the validation set, and keep it if it is the best so far.
 
+        Of several ranks, the first does it, and the others wait.
+
         Raises
         ------
         TrainingError
             The last step has made a weight infinite.
         """
-        images, state = self.setting.validation, self.state
-        if images is None:
+        if self.setting.validation is None:
             return {}
         self.download()
+        found, judgement = by_the_first(self.setting.ranks, lambda: self._judged(stop))
+        for name, value in judgement.items():
+            setattr(self.state, name, value)
+        return found
+
+    def _judged(self, stop: Stop) -> tuple[dict[str, float], dict[str, Any]]:
+        """Return what is measured, and what changes in the state."""
+        images, state = self.setting.validation, self.state
+        assert images is not None
         resized = unchanged(self.setting.preprocess)
 
         def done(count: int) -> None:
@@ -162,7 +186,8 @@ class Run:
         if state.best is None or found.score > state.best:
             state.best, state.waited = found.score, 0
             save(self.model(), self.folder.best, half=self.setting.half)
-        return found.measures() | {"validation_loss": found.loss}
+        judgement = {name: getattr(state, name) for name in ("top1", "tried", "waited", "best")}
+        return found.measures() | {"validation_loss": found.loss}, judgement
 
     def close_epoch(self, found: Mapping[str, float]) -> None:
         """Report the epoch, and save the state after it."""
@@ -194,14 +219,16 @@ class Run:
         """
         self.download()
         self.state.log_bytes = self.log.sync()
-        states.write(self.folder.state, self.state)
+        if self.writes:
+            states.write(self.folder.state, self.state)
         if time.monotonic() - self._drawn > DRAWN_EVERY:
             self.draw()
 
     def draw(self) -> None:
         """Draw the curve of the epochs so far."""
         self._drawn = time.monotonic()
-        curve.write(self.folder.curve, self.folder.log)
+        if self.writes:
+            curve.write(self.folder.curve, self.folder.log)
 
     def download(self) -> None:
         """Copy the arrays from the device to the state, if all are finite."""
@@ -225,6 +252,8 @@ class Run:
         self.save()
         self.draw()
         if command := state.origin.get("command", "").split()[:2]:
+            if (count := self.setting.ranks.count) > 1:
+                command = ["mpiexec", "-n", str(count), *command, "--mpi"]
             how = shown(" ".join([*command, "--resume", shlex.quote(str(self.folder.path))]))
         raise KeyboardInterrupt(
             f"stopped after step {state.step} of {self.steps} in epoch {state.epoch + 1} of "
@@ -257,41 +286,3 @@ class Run:
         """End the progress line and close the log."""
         self.progress.close()
         self.log.close()
-
-
-def contents(state: State, setting: Setting) -> Stored:
-    """Return what a model file will hold, without the weights."""
-    recipe = state.recipe
-    provenance = {
-        "source": f"trained by tinyresnext {__version__}",
-        "recipe": json.dumps(recipe.to_json()),
-        "seed": str(recipe.seed),
-        "pictures": state.run["images"],
-        "licence": "",
-    }
-    if state.top1 is not None:
-        what = "mean average precision" if state.spec.several else "top-1"
-        provenance["accuracy"] = f"{state.top1:.2%} {what} of {state.tried:,} images"
-    provenance |= setting.provenance
-    labels = tuple(setting.dataset.classes)
-    return Stored(state.spec, {}, setting.preprocess, labels, provenance)
-
-
-def check_savable(state: State, setting: Setting) -> None:
-    """Refuse before the first step what could not be saved after the last.
-
-    The texts of the model file are made and read, with the longest that the accuracy may become.
-
-    Raises
-    ------
-    UsageError
-    """
-    tried = len(setting.validation or ())
-    try:
-        documents_of(contents(replace(state, top1=1.0, tried=tried), setting))
-        shapes_of(state.spec)
-    except WeightsError as error:
-        raise UsageError(
-            f"the model could not be saved in the end: {error}; rename that class, or give a "
-            "shorter --licence in one line"
-        ) from error

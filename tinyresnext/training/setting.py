@@ -17,6 +17,7 @@ from ..inference.inputs import shapes_that_fit
 from ..network.count import norm_values
 from ..network.spec import Spec
 from ..ops import Backend
+from ..system.ranks import ALONE, Ranks, part_of
 from .recipes import Recipe
 from .samples.augmentation import augmented
 
@@ -40,6 +41,17 @@ class Setting:
     # The broken images that have been reported, so that no epoch reports them again.
     broken: dict[int, ImageError] = field(default_factory=dict)
     broken_in_validation: dict[int, ImageError] = field(default_factory=dict)
+    # The processes that share each mini-batch, and whether they share statistics of batch norms.
+    ranks: Ranks = ALONE
+    sync_norm: bool = False
+
+    def described(self) -> str:
+        """Return what computes, in a few words for people."""
+        device, count = self.ops.described(), self.ranks.count
+        if count == 1:
+            return device
+        norms = "shared" if self.sync_norm else "separate"
+        return f"{device} in {count} ranks with {norms} batch norms"
 
     def loader(self, recipe: Recipe, side: int, threads: int = 1) -> Loader:
         """Return what makes the mini-batches of an epoch whose images have this side."""
@@ -52,7 +64,26 @@ class Setting:
             broken=self.broken,
             balanced=recipe.loss.balance == "sampling",
             repeats=recipe.augmentation.repeats,
+            places=self.places(recipe),
         )
+
+    def normed(self, recipe: Recipe) -> int:
+        """Return how many images a batch norm sees at a time."""
+        return recipe.batch if self.sync_norm else recipe.batch // self.ranks.count
+
+    def before(self, recipe: Recipe) -> int:
+        """Return how many images a rank makes beside its own: one, if a recipe mixes neighbours."""
+        return int(self.ranks.count > 1 and bool(recipe.loss.mixup or recipe.loss.cutmix))
+
+    def places(self, recipe: Recipe) -> list[int] | None:
+        """Return which images of a mini-batch this rank makes, by their places; None for all.
+
+        Where images are mixed, the neighbour before its own comes first.
+        """
+        if self.ranks.count == 1:
+            return None
+        first, last = part_of(self.ranks, recipe.batch)
+        return [place % recipe.batch for place in range(first - self.before(recipe), last)]
 
     def decides(self) -> dict[str, str]:
         """Return what must be the same when a run goes on, beside network and recipe."""
@@ -113,7 +144,26 @@ def check(spec: Spec, recipe: Recipe, setting: Setting) -> None:
     for side in {*recipe.augmentation.sides, setting.preprocess.crop}:
         # This refuses padding or a square that is larger than the image.
         augmented(recipe.augmentation, setting.preprocess, setting.dataset, side)
+    if setting.ranks.count > 1:
+        _check_ranks(recipe, setting)
     _check_norms(spec, recipe, setting)
+
+
+def _check_ranks(recipe: Recipe, setting: Setting) -> None:
+    """Refuse what several processes cannot share."""
+    count = setting.ranks.count
+    if recipe.batch % count:
+        less = recipe.batch - recipe.batch % count
+        fits = f"{less} or {less + count}" if less else str(count)
+        raise UsageError(
+            f"a mini-batch of {recipe.batch} images cannot be shared equally by {count} ranks: "
+            f"give --batch {fits}, or another number of ranks"
+        )
+    if setting.ops.__name__.rpartition(".")[2].startswith("cuda"):
+        raise UsageError(
+            f"ranks share mini-batches on processors only, and this is {setting.ops.described()}: "
+            "give --device cpu, or leave out --mpi"
+        )
 
 
 def headed(spec: Spec, dataset: Dataset, head: str | None = None) -> Spec:
@@ -155,15 +205,17 @@ def _check_norms(spec: Spec, recipe: Recipe, setting: Setting) -> None:
     The mean is then the value itself: the result is the shift, whatever the image is, and no
     gradient passes.
     """
+    batch = setting.normed(recipe)
     for side in recipe.augmentation.sides or (setting.preprocess.crop,):
-        shape = recipe.batch, side, side, spec.channels
+        shape = batch, side, side, spec.channels
         with shapes_that_fit(spec):
             values = norm_values(spec, shape, setting.frozen)
         if single := [name for name, count in values.items() if count == 1]:
             raise UsageError(
-                f"of a mini-batch of {recipe.batch} image of {side} x {side}, the batch norm "
+                f"of a mini-batch of {batch} image of {side} x {side}, the batch norm "
                 f"{single[0]} gets a single value for each channel, of which it can learn nothing; "
-                "give a larger mini-batch (--batch, at least 2), or larger images"
+                "give a larger mini-batch (--batch, at least 2"
+                f"{' for each rank' * (setting.ranks.count > 1)}), or larger images"
             )
 
 

@@ -10,27 +10,29 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import numpy as np
 
 from ..data.dataset import Dataset, to_stderr
 from ..data.loader import Loader
-from ..errors import FormatError
+from ..errors import UsageError
 from ..images.preprocess import Preprocess
 from ..inference.files import save
 from ..inference.model import Model
 from ..network.spec import Spec
 from ..ops import Backend, backend
-from ..system.files import shown
+from ..system.ranks import ALONE, Ranks, any_rank, by_the_first
 from .initial import initialise, whitened
 from .recipes import Recipe
 from .recipes.steps import few
 from .record import state as states
+from .record.begin import begun, say_of_ranks
+from .record.contents import check_savable
 from .record.folder import TrainingFolder
 from .record.log import Stop
 from .record.state import State
-from .run import Run, check_savable
+from .run import Run
 from .samples.augmentation import unchanged, usual_preprocess
 from .setting import Setting, check, frozen_parts, headed
 from .trial.overfit import by_heart
@@ -55,6 +57,8 @@ def train(
     dry_run: str | os.PathLike[str] | None = None,
     provenance: Mapping[str, str] | None = None,
     origin: Mapping[str, str] | None = None,
+    reduce: Ranks = ALONE,
+    sync_norm: bool = False,
 ) -> Model:
     """Train a network from random weights.
 
@@ -93,6 +97,12 @@ def train(
     origin : mapping of str to str, optional
         What the folder of the run records about the command that began it; see
         `tinyresnext.training.record.state.State`.
+    reduce : Ranks, optional
+        The processes that share each mini-batch, such as ``tinyresnext.system.mpi.Mpi()``. All of
+        them call this function with the same arguments. The first alone writes to ``out``.
+    sync_norm : bool
+        Whether these processes share the statistics of batch norms too. Then the losses are those
+        of one process, but for the order in which float32 numbers are added.
 
     Returns
     -------
@@ -107,20 +117,22 @@ def train(
         The loss is not finite; the text names the first layer where it happened.
     UsageError
         The arguments do not fit together, or the folder already has a run, or none to resume.
+    DeviceError
+        Another of several processes does not answer.
     WeightsError
         The state in the folder cannot be used.
     """
     preprocess = usual_preprocess(spec, recipe) if preprocess is None else preprocess
     ops = backend(device)
     setting = Setting(
-        dataset, validation, preprocess, (), ops, ops.thread_count(threads), log_every, half,
-        dict(provenance or {}), dict(origin or {}),
+        dataset, validation, preprocess, (), ops, _threads(ops, threads, reduce), log_every, half,
+        dict(provenance or {}), dict(origin or {}), ranks=reduce, sync_norm=sync_norm,
     )  # fmt: skip
     check(spec, recipe, setting)
     values = np.zeros(size(spec), np.float32)
     params = views(values, spec)
     initialise(params, recipe.start, recipe.seed)
-    if recipe.start.whiten and not resume:
+    if recipe.start.whiten and not resume and reduce.rank == 0:  # the others receive the weights
         stem = next(iter(params))
         params[stem][...] = whitened(params[stem], _some_images(setting, recipe.seed))
     return _run(states.new(spec, recipe, values), setting, out, resume, overfit, dry_run)
@@ -143,6 +155,8 @@ def finetune(
     dry_run: str | os.PathLike[str] | None = None,
     provenance: Mapping[str, str] | None = None,
     origin: Mapping[str, str] | None = None,
+    reduce: Ranks = ALONE,
+    sync_norm: bool = False,
 ) -> Model:
     """Train a model further: a new classifier for other classes, and as many layers as wanted.
 
@@ -156,7 +170,7 @@ def finetune(
     head : {"softmax", "sigmoid"}, optional
         What the outputs mean; see `headed`.
     dataset, recipe, out, validation, threads, resume, log_every, half, overfit, dry_run, \
-    provenance, origin
+    provenance, origin, reduce, sync_norm
         As for `train`; the recipe ``finetune`` is meant for this. ``whiten``, ``zero_gamma`` and
         ``interpolation`` have no meaning here: the model has filters, norms and preprocessing
         already. The new model keeps the origin and the licence of ``model``, unless ``provenance``
@@ -179,11 +193,17 @@ def finetune(
     frozen, more = frozen_parts(spec, frozen_to), _origin(model) | dict(provenance or {})
     ops: Backend = model.ops
     setting = Setting(
-        dataset, validation, model.preprocess, frozen, ops, ops.thread_count(threads), log_every,
-        half, more, dict(origin or {}),
+        dataset, validation, model.preprocess, frozen, ops, _threads(ops, threads, reduce),
+        log_every, half, more, dict(origin or {}), ranks=reduce, sync_norm=sync_norm,
     )  # fmt: skip
     check(spec, recipe, setting)
     return _run(states.new(spec, recipe, values), setting, out, resume, overfit, dry_run)
+
+
+def _threads(ops: Backend, asked: int | None, ranks: Ranks) -> int:
+    """Return how many threads to use; by default, the ranks that share cores divide them."""
+    count = ops.thread_count(asked)
+    return count if asked is not None else max(1, count // ranks.sharing)
 
 
 def _origin(model: Model) -> dict[str, str]:
@@ -210,47 +230,39 @@ def _run(
 ) -> Model:
     """Begin or resume, train, and leave the model in the folder."""
     start.run, start.threads = setting.decides(), setting.threads
-    start.origin = {**setting.origin, "device": setting.ops.described()}
+    normed = setting.normed(start.recipe)
+    start.origin = {**setting.origin, "device": setting.described(), "normed": str(normed)}
     check_savable(start, setting)
+    if setting.ranks.count > 1 and (overfit or dry_run is not None):
+        raise UsageError("a trial of a run is for one process: leave out --mpi")
     if overfit:
         return by_heart(start, setting)
     if dry_run is not None:
         return preview(start, setting, dry_run)
     if not resume and (text := few(start.recipe, len(setting.dataset))):
         to_stderr(text)
+    if setting.ranks.count > 1 and setting.ranks.rank == 0:
+        say_of_ranks(start, setting)
     folder = TrainingFolder(out)
-    with folder.run(start, resume) as state:
-        _continue_here(state, start, folder)
-        if state.step > len(setting.dataset) // state.recipe.batch:
-            raise FormatError(
-                f"{shown(folder.state)} is at step {state.step} of an epoch that has fewer; begin "
-                "again in another folder"
+    with ExitStack() as held:
+        state = by_the_first(setting.ranks, lambda: begun(held, folder, start, resume, setting))
+        if setting.ranks.rank and (state.run, state.recipe) != (start.run, start.recipe):
+            raise UsageError(
+                f"rank {setting.ranks.rank} has other images or another recipe than the first; "
+                "start all ranks with the same command, where they find the same files"
             )
-        with Stop() as stop, closing(Run(state, setting, folder)) as run:
-            _loop(run, stop)
-            model = run.model()
-            save(model, folder.model, half=setting.half)
-            run.draw()  # last: a picture that cannot be written costs no model
+        stop = held.enter_context(Stop())
+        run = held.enter_context(closing(Run(state, setting, folder)))
+        _loop(run, stop)
+        model = run.model()
+        by_the_first(setting.ranks, lambda: _left(model, run))
     return model
 
 
-def _continue_here(state: State, start: State, folder: TrainingFolder) -> None:
-    """Say what computes other bits than before, and record where the run goes on."""
-    then, now = map(computes, (state, start))
-    if then != now:
-        to_stderr(f"the run used {then} until now and continues on {now}: some bits may differ")
-    state.threads = start.threads
-    began = ("command", "place")  # these stay those of the beginning
-    here = {name: text for name, text in start.origin.items() if name not in began}
-    if here.items() - state.origin.items():
-        state.origin |= here
-        folder.save(state)
-
-
-def computes(state: State) -> str:
-    """Return what a run's bits depend on; those of a GPU do not depend on threads."""
-    device, count = str(state.origin.get("device")), state.threads
-    return device if device.startswith("cuda") else f"{device} ({count} thread{'s' * (count != 1)})"
+def _left(model: Model, run: Run) -> None:
+    """Leave the model and the curve in the folder."""
+    save(model, run.folder.model, half=run.setting.half)
+    run.draw()  # last: a picture that cannot be written costs no model
 
 
 def _loop(run: Run, stop: Stop) -> None:
@@ -265,6 +277,6 @@ def _loop(run: Run, stop: Stop) -> None:
                 now = time.perf_counter()
                 run.tell(now - started)
                 started = now
-                if stop.asked:
+                if any_rank(setting.ranks, stop.asked):
                     run.stop()
         run.close_epoch(run.validate(stop))

@@ -95,7 +95,7 @@ def _recorded(a: argparse.Namespace) -> argparse.Namespace:
         if then.get(name) is not None and name not in now:
             last = began.get(name, then[name])  # where it was when the run last went on
             then[name] = _found(last, began["place"], how, a, isfile=name == "model")
-    changed = {"typed": words[1:], "out": a.out, "resume": True}
+    changed = {"typed": words[1:], "out": a.out, "resume": True, "mpi": a.mpi}
     return argparse.Namespace(**(vars(a) | then | now | changed))
 
 

@@ -27,6 +27,7 @@ random numbers. The random numbers themselves come from the generator that the c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -222,6 +223,7 @@ class Augment:
         block: NDArray[np.uint8],
         rng: np.random.Generator,
         mirrored: NDArray[np.bool_] | None = None,
+        each: Sequence[np.random.Generator] | None = None,
     ) -> NDArray[np.float32]:
         """Apply steps 2 to 7 to a mini-batch.
 
@@ -231,18 +233,20 @@ class Augment:
             uint8 [n, size, size, channels].
         mirrored
             bool [n]: which images are mirrored; None to draw it, where `flip` asks for it.
+        each
+            n generators, for steps 2 and 7; by default all are `rng`.
 
         Returns
         -------
         float32 [n, size, size, channels]
         """
-        if len(block) and self.policy:
+        n, each = len(block), [rng] * len(block) if each is None else each
+        if n and self.policy:
             change = policy(self.policy, self.interpolation, self.mean)
-            block = np.stack([vary(image, change, rng) for image in block])
-        if len(block) and (self.brightness or self.contrast or self.saturation or self.hue):
-            block = np.stack([self._jittered(image, rng) for image in block])
+            block = np.stack([vary(a, change, own) for a, own in zip(block, each, strict=True)])
+        if n and (self.brightness or self.contrast or self.saturation or self.hue):
+            block = np.stack(list(map(self._jittered, block, each)))
         x = normalise(block, self.preprocess)
-        n = len(x)
         if self.lighting and self.channels == 3:
             shifts = (lighting(n, self.lighting, rng) / self.std).astype(np.float32)
             x += shifts[:, np.newaxis, np.newaxis]
@@ -257,7 +261,7 @@ class Augment:
         if self.cutout:
             cut_out(x, (rng.random((n, 2)) * self.size).astype(np.int64), self.cutout)
         if self.erase:
-            erase(x, self.erase, self.erase_with, rng)
+            erase(x, self.erase, self.erase_with, each)
         return x
 
     @property
@@ -269,8 +273,7 @@ class Augment:
 
     def _jittered(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
         """Draw an order and four factors, and apply those that are asked for."""
-        order = np.argsort(rng.random(4), kind="stable")
-        draws = rng.random(4)
+        order, draws = np.argsort(rng.random(4), kind="stable"), rng.random(4)
         widths = (self.brightness, self.contrast, self.saturation, self.hue)
         for k in order:
             if k == 3 and self.hue:

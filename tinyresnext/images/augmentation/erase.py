@@ -7,6 +7,7 @@ timm's mode "pixel" fills them with noise of a standard normal distribution.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,9 @@ _SHAPE = {"zero": (0.3, 3.3), "pixel": (0.3, 1 / 0.3)}  # height / width
 _TRIES = 10
 
 
-def erase(x: NDArray[np.float32], likely: float, mode: str, rng: np.random.Generator) -> None:
+def erase(
+    x: NDArray[np.float32], likely: float, mode: str, each: Sequence[np.random.Generator]
+) -> None:
     """Erase a rectangle of some images of a mini-batch, in place.
 
     Parameters
@@ -29,9 +32,9 @@ def erase(x: NDArray[np.float32], likely: float, mode: str, rng: np.random.Gener
     likely : float
         The probability, for each image.
     mode : {"zero", "pixel"}
-    rng : Generator
+    each : n generators
     """
-    for image in x:
+    for image, rng in zip(x, each, strict=True):
         if rng.random(1)[0] < likely and (found := _rectangle(image.shape, mode, rng)):
             top, left, height, width = found
             part = image[top : top + height, left : left + width]

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from ..checks import Pair
+from ..together import Reduce
 
 Array = Any  # of the backend that is called
 
@@ -50,6 +51,7 @@ class Ops(Protocol):
         eps: float = 1e-5,
         relu: bool = False,
         statistics: Array | None = None,
+        reduce: Reduce | None = None,
         out: Array | None = None,
     ) -> Array: ...
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from ..checks import Pair
+from ..together import Reduce
 from .forward import Array
 
 
@@ -57,6 +58,7 @@ class Gradients(Protocol):
         eps: float = 1e-5,
         relu: bool = False,
         statistics: Array | None = None,
+        reduce: Reduce | None = None,
     ) -> tuple[Array | None, ...]: ...
 
     def relu_backward(self, dy: Array, y: Array, x: Array) -> tuple[Array | None, ...]: ...

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import shapes
+from ..together import Reduce, means_of_all, moments_of_all
 from .moments import Sums, bind_gradient_sums, bind_moments, cut
 from .runtime.crew import Step
 from .runtime.memory import Array, accumulate, empty, empty_like, flat, result
@@ -109,6 +110,7 @@ def batch_norm_train(
     eps: float = 1e-5,
     relu: bool = False,
     statistics: Array | None = None,
+    reduce: Reduce | None = None,
     out: Array | None = None,
 ) -> Array:
     """Make two passes: one for the statistics, one for the result."""
@@ -118,7 +120,7 @@ def batch_norm_train(
         out,
     )
     bind_batch_norm_train(
-        x, scale, shift, residual, eps=eps, relu=relu, statistics=statistics, out=y
+        x, scale, shift, residual, eps=eps, relu=relu, statistics=statistics, reduce=reduce, out=y
     )()
     return y
 
@@ -132,6 +134,7 @@ def bind_batch_norm_train(
     eps: float = 1e-5,
     relu: bool = False,
     statistics: Array | None = None,
+    reduce: Reduce | None = None,
     out: Array,
 ) -> Callable[[], None]:
     """Prepare both passes; between them NumPy computes a few thousand numbers."""
@@ -156,7 +159,7 @@ def bind_batch_norm_train(
     second = Step(_normalise, g, x=source, norm=norm, residual=other, out=y.reshape(-1))
 
     def normalise() -> None:
-        mean, var = moments()
+        mean, var = moments_of_all(*moments(), g.positions, reduce)
         if statistics is not None:
             statistics[:] = mean, var
         norm[:] = scaled(mean, var, scale, shift, eps)
@@ -176,6 +179,7 @@ def batch_norm_train_backward(
     eps: float = 1e-5,
     relu: bool = False,
     statistics: Array | None = None,
+    reduce: Reduce | None = None,
 ) -> tuple[Array | None, ...]:
     """Compute all gradients."""
     out = empty_like(x, scale, shift, residual)
@@ -189,6 +193,7 @@ def batch_norm_train_backward(
         eps=eps,
         relu=relu,
         statistics=statistics,
+        reduce=reduce,
         out=out,
         more=(False,) * 4,
     )()
@@ -206,6 +211,7 @@ def bind_batch_norm_train_backward(
     eps: float = 1e-5,
     relu: bool = False,
     statistics: Array | None = None,
+    reduce: Reduce | None = None,
     out: Sequence[Array | None],
     more: Sequence[bool],
 ) -> Callable[[], None]:
@@ -226,15 +232,18 @@ def bind_batch_norm_train_backward(
     to_copy = before is not given and not _overlap(before, given)
 
     def back() -> None:
-        mean, var = moments() if statistics is None else statistics.astype(np.float64)
+        if statistics is None:
+            mean, var = moments_of_all(*moments(), g.positions, reduce)
+        else:
+            mean, var = statistics.astype(np.float64)
         norm[: 3 * c] = scaled(mean, var, scale, shift, eps)
         if to_copy:
             before[:] = given
         dshift, centred = sums()
         rstd = 1 / np.sqrt(var + eps)
         if out[0] is not None:
-            count = g.positions
-            norm[3 * c : 4 * c], norm[4 * c :] = dshift / count, centred * rstd**2 / count
+            means = means_of_all(dshift, centred * rstd**2, g.positions, reduce)
+            norm[3 * c : 4 * c], norm[4 * c :] = means
             second()
         for place, add, found in zip(
             out,

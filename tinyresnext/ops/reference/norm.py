@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import shapes
+from ..together import Reduce, means_of_all, moments_of_all
 from .windows import place
 
 Array = np.ndarray
@@ -58,13 +59,14 @@ def batch_norm_train(
     eps: float = 1e-5,
     relu: bool = False,
     statistics: Array | None = None,
+    reduce: Reduce | None = None,
     out: Array | None = None,
 ) -> Array:
     """Compute `batch_norm` with the statistics of the mini-batch itself."""
     shapes.batch_norm_train(
         x, scale, shift, residual, eps=eps, relu=relu, statistics=statistics, out=out
     )
-    mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
+    mean, var = _moments(x, reduce)
     if statistics is not None:
         statistics[:] = mean, var
     y = batch_norm(x, scale, shift, mean, var, eps=eps)
@@ -84,6 +86,7 @@ def batch_norm_train_backward(
     eps: float = 1e-5,
     relu: bool = False,
     statistics: Array | None = None,
+    reduce: Reduce | None = None,
 ) -> tuple[Array | None, ...]:
     """Return ``dx = scale * rstd * (dy - mean(dy) - n * mean(dy * n))``, and the other gradients.
 
@@ -93,9 +96,18 @@ def batch_norm_train_backward(
     """
     if relu:
         dy = dy * (y > 0)
-    rstd = 1 / np.sqrt(x.var((0, 1, 2)) + x.dtype.type(eps))
-    normalised = (x - x.mean((0, 1, 2))) * rstd
+    mean, var = _moments(x, reduce)
+    rstd = 1 / np.sqrt(var + x.dtype.type(eps))
+    normalised = (x - mean) * rstd
     dshift, dscale = dy.sum((0, 1, 2)), (dy * normalised).sum((0, 1, 2))
-    count = x.size // x.shape[-1]
-    dx = scale * rstd * (dy - dshift / count - normalised * (dscale / count))
+    means = means_of_all(dshift, dscale, x.size // x.shape[-1], reduce)
+    of_dy, of_product = (mean.astype(x.dtype) for mean in means)
+    dx = scale * rstd * (dy - of_dy - normalised * of_product)
     return dx, dscale, dshift, None if residual is None else dy
+
+
+def _moments(x: Array, reduce: Reduce | None) -> tuple[Array, Array]:
+    """Return mean and biased variance of each channel, in the precision of ``x``."""
+    mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
+    mean, var = moments_of_all(mean, var, x.size // x.shape[-1], reduce)
+    return mean.astype(x.dtype), var.astype(x.dtype)

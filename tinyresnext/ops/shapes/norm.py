@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..checks import Shape, Shaped, dimensions, same
+from ..together import Reduce
 
 
 def batch_norm(
@@ -51,6 +52,7 @@ def batch_norm_train(
     eps: float = 1e-5,
     relu: bool = False,
     statistics: Shaped | None = None,
+    reduce: Reduce | None = None,
     out: Shaped | None = None,
 ) -> Shape:
     """Return the shape of a batch norm in training.
@@ -68,6 +70,11 @@ def batch_norm_train(
     statistics : [2, c], optional
         Memory for mean and variance, for the running averages and for the gradient. Without it the
         gradient computes them again.
+    reduce : callable, optional
+        Where several processes share the mini-batch: replaces a float64 NumPy array by its sum over
+        all of them. Then the statistics are those of all their images, and so are the two means in
+        the gradient of ``x``. The gradients of ``scale`` and ``shift`` stay sums over this
+        process's images.
 
     Returns
     -------

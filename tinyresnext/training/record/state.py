@@ -71,16 +71,17 @@ class State:
     log_bytes : int
         How long the log was.
     origin : dict of str to str
-        The ``device`` that computes. For a run that a command began, also the ``command`` as a
-        shell takes it, the ``place`` where it was typed, and where its ``data``, ``val`` and
-        ``model`` were last. It decides nothing, but the user need not type it again.
+        The ``device`` that computes, and how many images batch norms see (``normed``). For a run
+        that a command began, also the ``command`` as a shell takes it, the ``place`` where it was
+        typed, and where its ``data``, ``val`` and ``model`` were last. It decides nothing, but the
+        user need not type it again.
     """
 
     spec: Spec
     recipe: Recipe
     values: np.ndarray
     velocity: np.ndarray
-    average: np.ndarray | None
+    average: np.ndarray | None = None
     squares: np.ndarray | None = None
     run: dict[str, str] = field(default_factory=dict)
     epoch: int = 0

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ....errors import DeviceError
 from ... import shapes
+from ...together import Reduce
 from ..runtime.arrays import DeviceArray, check, empty, empty_like, scratch, view
 from ..runtime.call import Call
 from .constant import normalised, scaled
@@ -27,12 +29,13 @@ def batch_norm_train(
     eps: float = 1e-5,
     relu: bool = False,
     statistics: DeviceArray | None = None,
+    reduce: Reduce | None = None,
     out: DeviceArray | None = None,
 ) -> DeviceArray:
     """Make two passes: one for the statistics, one for the result."""
     y = empty(check("batch_norm_train", x=x), x.shape) if out is None else out
     bind_batch_norm_train(
-        x, scale, shift, residual, eps=eps, relu=relu, statistics=statistics, out=y
+        x, scale, shift, residual, eps=eps, relu=relu, statistics=statistics, reduce=reduce, out=y
     )()
     return y
 
@@ -46,9 +49,11 @@ def bind_batch_norm_train(
     eps: float = 1e-5,
     relu: bool = False,
     statistics: DeviceArray | None = None,
+    reduce: Reduce | None = None,
     out: DeviceArray,
 ) -> Call:
     """Bind three launches."""
+    _alone(reduce)
     shapes.batch_norm_train(
         x, scale, shift, residual, eps=eps, relu=relu, statistics=statistics, out=out
     )
@@ -72,12 +77,13 @@ def batch_norm_train_backward(
     eps: float = 1e-5,
     relu: bool = False,
     statistics: DeviceArray | None = None,
+    reduce: Reduce | None = None,
 ) -> tuple[DeviceArray | None, ...]:
     """Compute all gradients."""
     out = empty_like(x, scale, shift, residual)
     bind_batch_norm_train_backward(
-        dy, y, x, scale, shift, residual, eps=eps, relu=relu, statistics=statistics, out=out,
-        more=(False,) * 4,
+        dy, y, x, scale, shift, residual, eps=eps, relu=relu, statistics=statistics,
+        reduce=reduce, out=out, more=(False,) * 4,
     )()  # fmt: skip
     return out
 
@@ -93,6 +99,7 @@ def bind_batch_norm_train_backward(
     eps: float = 1e-5,
     relu: bool = False,
     statistics: DeviceArray | None = None,
+    reduce: Reduce | None = None,
     out: Sequence[DeviceArray | None],
     more: Sequence[bool],
 ) -> Call:
@@ -100,6 +107,7 @@ def bind_batch_norm_train_backward(
 
     The gradient of the residual, or that of ``x`` where there is no residual, may lie over ``dy``.
     """
+    _alone(reduce)
     op, (dx, dscale, dshift, *rest) = "batch_norm_train_backward", out
     dr = rest[0] if rest and residual is not None else None
     machine = check(
@@ -123,3 +131,12 @@ def bind_batch_norm_train_backward(
             *spread(given, means, dx, dr, (more[0], dr is not None and more[3])),
         ],
     )
+
+
+def _alone(reduce: Reduce | None) -> None:
+    """Refuse statistics of several processes: between the launches nothing leaves the GPU."""
+    if reduce is not None:
+        raise DeviceError(
+            "several processes share a mini-batch, and batch norms on a GPU see that of one "
+            "process only; compute on the device 'cpu'"
+        )

@@ -1,0 +1,100 @@
+"""Processes that train together: what each must know of the others, and what they do together.
+
+A *rank* is one of them, numbered from 0. All ranks make the same calls in the same order, or they
+would wait for each other for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+Made = TypeVar("Made")
+
+
+class Ranks(Protocol):
+    """What training asks of the processes that share its mini-batches; `mpi.Mpi` is one."""
+
+    @property
+    def rank(self) -> int:
+        """Return the number of this process."""
+
+    @property
+    def count(self) -> int:
+        """Return how many processes there are."""
+
+    @property
+    def sharing(self) -> int:
+        """Return how many processes share the cores of this one, this one included."""
+
+    def sum(self, array: np.ndarray) -> None:
+        """Replace the array by its sum over all ranks; all get the same bits."""
+
+    def start(self, array: np.ndarray) -> None:
+        """Begin what `sum` does, and return; the array is not touched until `wait`."""
+
+    def progress(self) -> None:
+        """Let what was begun go on; some systems move data only inside a call."""
+
+    def wait(self) -> None:
+        """Return when all that was begun is done."""
+
+    def share(self, value: Any) -> Any:
+        """Return what the first rank gives, however long that takes."""
+
+
+class Alone:
+    """The one process that has a whole mini-batch."""
+
+    rank, count, sharing = 0, 1, 1
+
+    def sum(self, array: np.ndarray) -> None:
+        """Leave the array as it is, since it is the sum."""
+
+    def start(self, array: np.ndarray) -> None:
+        """Leave the array as it is."""
+
+    def progress(self) -> None:
+        """Do nothing."""
+
+    def wait(self) -> None:
+        """Return at once."""
+
+    def share(self, value: Any) -> Any:
+        """Return the value."""
+        return value
+
+
+ALONE = Alone()
+
+
+def by_the_first(ranks: Ranks, make: Callable[[], Made]) -> Made:
+    """Let the first rank alone make something, and return it in all; its error is raised in all."""
+    made: Any = None
+    error: BaseException | None = None
+    if ranks.rank == 0:
+        try:
+            made = make()
+        except BaseException as raised:  # Ctrl-C too: all end together
+            error = raised
+    made, error = ranks.share((made, error))
+    if error is not None:
+        raise error
+    return made
+
+
+def any_rank(ranks: Ranks, yes: bool) -> bool:
+    """Return whether it is so in any rank."""
+    if ranks.count == 1:
+        return yes
+    found = np.array([yes], np.float64)
+    ranks.sum(found)
+    return bool(found[0])
+
+
+def part_of(ranks: Ranks, batch: int) -> tuple[int, int]:
+    """Return the first and the last place, exclusive, that a rank has in a mini-batch."""
+    own = batch // ranks.count
+    return ranks.rank * own, (ranks.rank + 1) * own

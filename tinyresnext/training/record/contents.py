@@ -1,0 +1,50 @@
+"""What a finished model's file says beside its weights, and whether that can be saved."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from ...errors import UsageError, WeightsError
+from ...store.contents import Stored, documents_of, shapes_of
+from ...system.version import __version__
+from ..setting import Setting
+from .state import State
+
+
+def contents(state: State, setting: Setting) -> Stored:
+    """Return what a model file will hold, without the weights."""
+    recipe = state.recipe
+    provenance = {
+        "source": f"trained by tinyresnext {__version__}",
+        "recipe": json.dumps(recipe.to_json()),
+        "seed": str(recipe.seed),
+        "pictures": state.run["images"],
+        "licence": "",
+    }
+    if state.top1 is not None:
+        what = "mean average precision" if state.spec.several else "top-1"
+        provenance["accuracy"] = f"{state.top1:.2%} {what} of {state.tried:,} images"
+    provenance |= setting.provenance
+    labels = tuple(setting.dataset.classes)
+    return Stored(state.spec, {}, setting.preprocess, labels, provenance)
+
+
+def check_savable(state: State, setting: Setting) -> None:
+    """Refuse before the first step what could not be saved after the last.
+
+    The texts of the model file are made and read, with the longest that the accuracy may become.
+
+    Raises
+    ------
+    UsageError
+    """
+    tried = len(setting.validation or ())
+    try:
+        documents_of(contents(replace(state, top1=1.0, tried=tried), setting))
+        shapes_of(state.spec)
+    except WeightsError as error:
+        raise UsageError(
+            f"the model could not be saved in the end: {error}; rename that class, or give a "
+            "shorter --licence in one line"
+        ) from error

@@ -30,7 +30,7 @@ SPECS = {
     "binomial": Spec((1, 2), 4, 8, blur_pool="binomial", **SMALL),
     "average": Spec((1, 1), 4, 8, blur_pool="average", stem="pooled", **SMALL),
     "dilated": Spec((1, 2, 2), 4, 8, dilated=2, **SMALL),
-    "dilated, averaged": Spec((1, 2, 1), 4, 8, avg_down=True, dilated=1, **SMALL),
+    "dilated, averaged": Spec((1, 1), 4, 8, avg_down=True, dilated=1, **SMALL),
     "everything": Spec(
         (1, 1, 2), 4, 8, stem="deep", stem_channels=(8, 12, 24), se_reduction=8,
         blur_pool="binomial", dilated=1, **SMALL,

@@ -120,6 +120,10 @@ class Step:
         with ops.on_threads(self.threads):  # the number of tasks depends on the threads
             try:
                 given = traced.x, traced.labels, traced.weights
+                known = {id(a) for a in (*given, *params.values(), *(call.out for call in calls))}
+                fixed = [a for call in calls for a in call.args if a is not None]
+                # such as the weight of a shortcut of type A, which is no parameter
+                values |= {id(a): ops.upload(a) for a in fixed if id(a) not in known}
                 self._place(given, calls, backward, values, dtype)
             except OutOfMemoryError as error:
                 raise too_large(self.x_shape, self.bytes, error) from error

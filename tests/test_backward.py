@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+import numba
 import numpy as np
 import pytest
 from op_cases import (
@@ -557,6 +558,20 @@ def test_cpu_gradients_are_the_same_bits_every_time(case: Conv):
         assert all(
             a is b is None or np.array_equal(a, b) for a, b in zip(first, again, strict=True)
         )
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="the interpreter has one thread")
+def test_cpu_gradients_of_wide_groups_are_the_same_bits_for_any_number_of_threads():
+    case = BY_NAME["width 14"]
+    args, y, dy = conv_case(case)
+    want, threads = cpu.conv2d_backward(dy, y, *args, **case.attrs), numba.get_num_threads()
+    try:
+        numba.set_num_threads(1)
+        found = cpu.conv2d_backward(dy, y, *args, **case.attrs)
+    finally:
+        numba.set_num_threads(threads)
+    assert np.array_equal(found[0], want[0])
+    assert np.array_equal(found[1], want[1])
 
 
 @pytest.mark.parametrize(

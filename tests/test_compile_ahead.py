@@ -14,7 +14,10 @@ import pytest
 from cache_use import run, stored
 
 from tinyresnext.ops import cpu
-from tinyresnext.ops.cpu.conv import grouped, grouped_outer
+from tinyresnext.ops.cpu.conv.narrow.outer import lines_kernel
+from tinyresnext.ops.cpu.conv.narrow.strips import strips_kernel as narrow_kernel
+from tinyresnext.ops.cpu.conv.wide.outer import sums_kernel
+from tinyresnext.ops.cpu.conv.wide.strips import strips_kernel as wide_kernel
 from tinyresnext.ops.cpu.runtime.compiling import ahead, watch
 from tinyresnext.ops.cpu.runtime.tasks import Kernel
 
@@ -152,7 +155,12 @@ def test_nobody_helps_where_that_is_no_use(monkeypatch, tmp_path, places):
 
 
 def test_every_kernel_is_found_at_its_place():
-    kernels = [grouped.strips_kernel(4, 3, 2), grouped_outer.lines_kernel(4, 3, 1)]
+    kernels = [
+        narrow_kernel(4, 4, 3, 2),
+        wide_kernel(3, 2),
+        lines_kernel(4, 3, 1),
+        sums_kernel(2, 2),
+    ]
     for name in set(cpu.MODULES.values()) | {"conv.dense", "conv.outer", "moments", "interlaced"}:
         module = import_module(f"tinyresnext.ops.cpu.{name}")
         kernels += [value for value in vars(module).values() if isinstance(value, Kernel)]

@@ -79,7 +79,8 @@ EVERYTHING = """
     from tinyresnext.bench import warm
     from tinyresnext.ops import cpu
     from tinyresnext.ops.cpu import elementwise, head, norm
-    from tinyresnext.ops.cpu.conv import dense, forward, gemm, grouped
+    from tinyresnext.ops.cpu.conv import dense, forward, gemm
+    from tinyresnext.ops.cpu.conv.narrow import strips
     from tinyresnext.ops.cpu.pool import maximum
     from tinyresnext.ops.cpu.runtime import crew, simd
 
@@ -88,10 +89,10 @@ EVERYTHING = """
     w = np.linspace(-1, 1, 8 * 9 * 4, dtype=np.float32).reshape(8, 4, 3, 3)
     total = float(cpu.conv2d(x, w, groups=2, padding=1).sum())
     total += float(cpu.avg_pool2d(x, size=2, stride=2).sum())
-    modules = (dense, forward, crew, elementwise, gemm, grouped, head, norm, simd)
+    modules = (dense, forward, crew, elementwise, gemm, strips, head, norm, simd)
     values = [value for module in modules for value in vars(module).values()]
     found = {id(value): value for value in values if isinstance(value, Dispatcher)}
-    kernels = [dense.blocks, grouped.strips_kernel(4, 3, 1), head._classes, maximum._max_lines]
+    kernels = [dense.blocks, strips.strips_kernel(4, 4, 3, 1), head._classes, maximum._max_lines]
     hits = sum(sum(d.stats.cache_hits.values()) for d in found.values())
     misses = sum(sum(d.stats.cache_misses.values()) for d in found.values())
     print(hits + sum(kernel.c_function.cache_hits for kernel in kernels), misses, total)

@@ -322,7 +322,13 @@ def test_inputs_are_not_changed(ops):
 
 THREADED = [
     BY_NAME[name]
-    for name in ("prime everything", "prime everything, 1x1", "positions over several panels")
+    for name in (
+        "prime everything",
+        "prime everything, 1x1",
+        "positions over several panels",
+        "width 3",
+        "width 14",
+    )
 ]
 
 

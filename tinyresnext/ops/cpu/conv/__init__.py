@@ -1,7 +1,8 @@
-"""Convolutions on the CPU: implicit im2col into register tiles, and their gradients.
+"""Convolutions on the CPU: register tiles, three ways to feed them, and their gradients.
 
-Read `forward` with `gemm` (the dense tile), then `grouped` (the tile for narrow groups). `backward`
-has the gradients; those of weights are outer products: `outer` for dense weights, `grouped_outer`
-for grouped ones. Beside `gemm`, `dense` lays out what each position sees; `grouped_tile` and
-`outer_tile` are the other register tiles. All begin with the sizes in `geometry`.
+Read `forward` with `gemm` and `dense` (1x1: a product of matrices), then `wide` (any other
+convolution: tiles that read pixels where they are) and `narrow` (groups so narrow that several lie
+in a vector). `forward.way_of` says which way a convolution goes. `backward` has the gradients;
+those of weights are outer products: `outer` with its tile `outer_tile` for most weights,
+`narrow.outer` for narrow groups. All begin with the sizes in `geometry`.
 """

@@ -10,7 +10,7 @@ taps that reach it, and the results are copied to its positions. So no multiplic
 inserted zero is made, and a kind that no tap reaches (three of four in a 1x1 convolution of stride
 2) is zero.
 
-**Of the weight.** See `outer`, and `grouped_outer` for narrow groups.
+**Of the weight.** See `outer`, and `narrow.outer` for narrow groups.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ from ..runtime.crew import Step, chain
 from ..runtime.memory import Array, empty, empty_like, flat
 from ..runtime.simd import copy
 from ..runtime.tasks import finished, in_tasks, next_task
-from . import grouped, grouped_outer, outer
-from .forward import bind_geometry, pack, repacking
+from . import dense, outer
+from .forward import bind_geometry, pack, repacking, way_of
 from .geometry import Geometry, geometry
+from .narrow import outer as narrow_outer
+from .wide import outer as wide_outer
 
 
 class Taps(NamedTuple):
@@ -195,7 +197,9 @@ def _bind_kind(
 def bind_weight_gradient(x: Array, dy: Array, geo: Geometry, out: Array, more: bool) -> list[Step]:
     """Prepare ``dweight``."""
     shape = (geo.c_out, geo.c_in // geo.groups, geo.k_h, geo.k_w)
-    way = grouped_outer if grouped.suits(shape, geo.groups) else outer
+    if narrow_outer.suits(shape, geo.groups):
+        return narrow_outer.weight_gradient(x, dy, out, geo, more)
+    way = outer if way_of(shape, geo.groups) is dense else wide_outer
     return way.weight_gradient(x, dy, out, geo, more)
 
 

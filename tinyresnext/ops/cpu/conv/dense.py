@@ -3,11 +3,9 @@
 A task is a block of positions and some panels of filters. It first gathers what the positions see
 into shelves, in the layout that the register tile reads (`gemm`); the block is small enough to stay
 in the second cache while all the panels are multiplied. For a 1x1 convolution, nine tenths of
-ResNeXt's work, gathering means copying one run of channels for each position; for the 7x7 of the
-stem, seven runs of 21 values. Stride and padding only change where a run begins and which part of
-it lies in the image, so all of these are one mechanism. Groups are separate products with the
-group's own channels; where groups are so narrow that a panel would be mostly empty, `grouped` does
-better.
+ResNeXt's work and all that goes this way now (`forward.way_of`), gathering means copying one run of
+channels for each position. Stride and padding only change where a run begins and which part of it
+lies in the image, and larger kernels and groups would be the same mechanism.
 
 The epilogue (bias, residual, relu) is applied to sums that are still in registers.
 """

@@ -1,7 +1,7 @@
-"""Convolution: the weight is packed for one of two ways, and a call becomes a step of that way.
+"""Convolution: the weight is packed for one of three ways, and a call becomes a step of that way.
 
-`dense` gathers what each position sees and multiplies matrices; `grouped` computes narrow groups
-from strips of the image.
+`dense` multiplies matrices (1x1), `wide` reads what each position sees from strips of the image,
+and `narrow` computes several groups in a vector.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from types import ModuleType
 
 import numpy as np
 
@@ -19,8 +20,30 @@ from ..interlaced import bind_join, bind_split
 from ..runtime.crew import Step, chain
 from ..runtime.kernel import kernel
 from ..runtime.memory import Array, empty, flat, result
-from . import dense, grouped
+from . import dense
 from .geometry import Geometry, geometry
+from .narrow import strips as narrow
+from .wide import strips as wide
+
+# --- which way ------------------------------------------------------------------------------------
+
+
+def way_of(shape: tuple[int, ...], groups: int) -> ModuleType:
+    """Return which module computes with a weight ``[c_out, c_in / groups, k_h, k_w]``.
+
+    With a 1x1 kernel and one group each value is seen once, and it is a product of matrices. Of the
+    other ways, the one with fewer instructions is taken: loads, permutations and multiply-adds,
+    those of idle lanes included. A single group is for `wide`, since `narrow` compiles a kernel for
+    each size of group.
+    """
+    c_out, c_group, k_h, k_w = shape
+    if (groups == k_h == k_w == 1) or 0 in shape:
+        return dense
+    if groups == 1:
+        return wide
+    sizes = c_group, c_out // groups, k_h, k_w, groups
+    return min(narrow, wide, key=lambda way: way.instructions(*sizes))
+
 
 # --- the weight -----------------------------------------------------------------------------------
 
@@ -42,7 +65,7 @@ class Packed:
         The weight's own.
     groups : int
     data : flat float32
-        What `dense.pack` returns, or `grouped.pack` where groups are narrow.
+        What ``pack`` of the module that `way_of` names returns.
     """
 
     shape: tuple[int, ...]
@@ -59,7 +82,7 @@ def pack(weight: Array, groups: int) -> Packed:
     groups : int
     """
     flat("pack", "weight", weight)
-    way = grouped if grouped.suits(weight.shape, groups) else dense
+    way = way_of(weight.shape, groups)
     return Packed(weight.shape, groups, way.pack(weight, groups))
 
 
@@ -99,9 +122,13 @@ def bind_geometry(
     """Cut a convolution of flat arrays into tasks."""
     arrays = {"x": x, "weight": packed.data, "bias": bias, "out": out}
     arrays["residual"], add = out if residual is None else residual, residual is not None
-    if grouped.suits(packed.shape, geo.groups):
-        strips = grouped.strips_kernel(packed.shape[1], geo.k_w, geo.s_w)
-        return Step(strips, grouped.cut(geo, add, relu), **arrays)
+    way = way_of(packed.shape, geo.groups)
+    if way is narrow:
+        sizes = (packed.shape[1], geo.width, geo.k_w, geo.s_w)
+        return Step(narrow.strips_kernel(*sizes), narrow.cut(geo, add, relu), **arrays)
+    if way is wide:
+        numbers = wide.cut(geo, add, relu)
+        return Step(wide.strips_kernel(numbers.larger, numbers.smaller), numbers, **arrays)
     return Step(dense.blocks, dense.cut(geo, add, relu), **arrays)
 
 
@@ -118,7 +145,7 @@ def conv2d(
     relu: bool = False,
     out: Array | None = None,
 ) -> Array:
-    """Compute the convolution with `dense`, or with `grouped` where groups are narrow."""
+    """Compute the convolution the way that `way_of` says."""
     shape = shapes.conv2d(
         x, weight, bias, stride=stride, padding=padding, groups=groups, dilation=dilation,
         residual=residual, out=out,

@@ -3,10 +3,10 @@
 Numba turns Python loops into machine code through LLVM, and LLVM usually finds out by itself which
 loops can be computed in vectors. It does not find the arrangement that a matrix product needs, in
 which two dozen sums stay in registers all the time. So the innermost loops of this backend
-(`gemm.tile` and `grouped_tile.strip_tile`, and for gradients `outer_tile.outer_tile` and
-`grouped_outer.line_tile`) are not written as loops but as LLVM instructions on vectors, which
-`Emit` writes one after the other. LLVM still chooses registers and the order of instructions, and
-the same text becomes AVX-512, AVX2, SSE or NEON, depending only on how long a vector is.
+(`gemm.tile`, `wide.tile` and `narrow.tile`, and for gradients `outer_tile` and `narrow.outer`) are
+not written as loops but as LLVM instructions on vectors, which `Emit` writes one after the other.
+LLVM still chooses registers and the order of instructions, and the same text becomes AVX-512, AVX2,
+SSE or NEON, depending only on how long a vector is.
 
 Each function that is emitted stands beside a plain function of nearly the same name and the same
 arguments. That one shows the meaning, and it runs when compiling is switched off
@@ -75,9 +75,9 @@ class Emit:
         self.context, self.builder, self.lanes = context, builder, machine().lanes
         self.vector = ir.VectorType(F32, self.lanes)
 
-    def address(self, array: ir.Value, at: ir.Value) -> ir.Value:
-        """Return the address of value ``at`` of a flat array."""
-        data = self.context.make_array(FLOATS)(self.context, self.builder, array).data
+    def address(self, array: ir.Value, at: ir.Value, kind: Any = FLOATS) -> ir.Value:
+        """Return the address of value ``at`` of a flat array of that type."""
+        data = self.context.make_array(kind)(self.context, self.builder, array).data
         return self.builder.gep(data, [at])
 
     def after(self, pointer: ir.Value, count: int | ir.Value) -> ir.Value:

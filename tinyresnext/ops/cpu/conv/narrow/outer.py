@@ -1,4 +1,4 @@
-"""The gradient of a grouped convolution's weight, where groups fill blocks (see `grouped`).
+"""The gradient of a grouped convolution's weight, where groups fill blocks (see `strips`).
 
 ``dweight[o, c, i, j] = sum over positions of dy[position, o] * x[position + (i, j), c]``, with
 ``c`` in the group of ``o``. The lanes are output channels, as in the forward pass: a value of the
@@ -21,15 +21,16 @@ import numpy as np
 from numba.core import types
 from numba.extending import intrinsic, overload
 
-from ..runtime.crew import Step
-from ..runtime.kernel import part
-from ..runtime.launch import threads_now
-from ..runtime.memory import Array, empty
-from ..runtime.simd import FLOATS, Emit, aligned, copy, machine
-from ..runtime.tasks import Kernel, finished, in_tasks, next_task
-from .geometry import Geometry
+from ...runtime.crew import Step
+from ...runtime.kernel import part
+from ...runtime.launch import threads_now
+from ...runtime.memory import Array, empty
+from ...runtime.simd import FLOATS, Emit, aligned, copy, machine
+from ...runtime.tasks import Kernel, finished, in_tasks, next_task
+from ..geometry import Geometry
 
 PIXELS = 8  # of the result, that are written out: images of 32 pixels have lines of 32, 16 and 8
+TAPS = 7  # the widest kernel whose sums are held in registers
 STRIP = 16 * 1024  # most values of a strip, about
 
 
@@ -60,6 +61,17 @@ class Lines(NamedTuple):
     lines: int  # of dy, in a strip
     shares: int
     tasks: int
+
+
+def suits(shape: tuple[int, ...], groups: int) -> bool:
+    """Return whether a weight of that shape is for this file.
+
+    Its groups must fill blocks, and be as wide at the output as at the input.
+    """
+    c_out, width, _, taps = shape
+    m = machine()
+    whole = width > 0 and (m.lanes % width == 0 or (width == 2 * m.lanes and m.registers == 32))
+    return groups > 1 and c_out == groups * width and whole and taps <= TAPS
 
 
 def some_channels(width: int, taps: int) -> int:

@@ -2,8 +2,10 @@
 
 With 32 groups of width 4 the matrix product of a group has 4 columns, a quarter of a vector, and
 im2col would copy 36 values for 144 multiplications. So there are no matrices here: one *block* of
-channels, as many as a vector has lanes, is computed at once for some neighbouring pixels of a line
-(`grouped_tile`), and the block holds whole groups.
+channels, a vector of as many whole groups as have room, is computed at once for some neighbouring
+pixels of a line (`tile`). Where lanes are left over, a block's results are written over the first
+channels of the next block, which is computed later; only the last block goes through a scratch
+tile.
 
 **Strips.** The image is not padded. A task copies the lines it needs, one block of channels of
 them, into a strip with zeros at both ends of each line, ``[lines, columns, block]``: the same reads
@@ -19,16 +21,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..runtime.kernel import part
-from ..runtime.launch import threads_now
-from ..runtime.memory import Array, upload
-from ..runtime.simd import aligned, copy, machine
-from ..runtime.tasks import Kernel, finished, in_tasks, next_task
-from .geometry import Geometry
-from .grouped_tile import PIXELS, quarters, strip_tile, turned
+from ...runtime.kernel import part
+from ...runtime.launch import threads_now
+from ...runtime.memory import Array, upload
+from ...runtime.simd import aligned, copy, machine
+from ...runtime.tasks import Kernel, finished, in_tasks, next_task
+from ..geometry import Geometry
+from .tile import PIXELS, block_of, strip_tile, turned
 
 STRIP = 8 * 1024  # most values of a strip's output lines, about: 32 KiB in float32
-TAPS = 7  # the widest kernel whose taps are all held in registers
 
 
 class Strips(NamedTuple):
@@ -54,7 +55,8 @@ class Strips(NamedTuple):
     groups: int
     add: int  # 1 where a residual is added
     relu: int
-    block: int  # channels of a block
+    block: int  # lanes of a block
+    together: int  # groups of a block
     shares: int
     lines: int  # of the result, in a strip
     strips: int  # of an image
@@ -84,38 +86,43 @@ def _cut_strip(x, g, n, y, lines, c0, count, columns, strip):
 
 
 @functools.cache
-def strips_kernel(width: int, taps: int, stride: int) -> Kernel:
-    """Make the kernel for one width of group, one width of kernel and one stride."""
+def strips_kernel(inputs: int, width: int, taps: int, stride: int) -> Kernel:
+    """Make the kernel for the sizes of a group, one width of kernel and one stride."""
 
-    @in_tasks(Strips, key=(width, taps, stride))
+    @in_tasks(Strips, key=(inputs, width, taps, stride))
     def strips(x, weight, bias, residual, out, g, counters):
         """Compute strips of the result, each for a share of the blocks of channels."""
         columns = ((g.w_out + PIXELS - 1) // PIXELS * PIXELS - 1) * stride + taps
         line = columns * g.block
-        strip = aligned(((g.lines - 1) * g.s_h + g.k_h) * line + width)  # see `_permuted`
+        strip = aligned(((g.lines - 1) * g.s_h + g.k_h) * line + g.block)  # see `_permuted`
         scratch = aligned((PIXELS + 1) * g.block)
         strip[:], scratch[:] = 0, 0
         shift, floor = scratch[PIXELS * g.block :], np.float32(0 if g.relu else -np.inf)
-        count = (g.c_in + g.block - 1) // g.block
+        count = (g.groups + g.together - 1) // g.together
         task = next_task(counters)
         while task < g.tasks:
             place, share = divmod(task, g.shares)
             n, place = divmod(place, g.strips)
             first, last = place * g.lines, min((place + 1) * g.lines, g.h_out)
-            for block in range(share * count // g.shares, (share + 1) * count // g.shares):
-                c0 = block * g.block
-                channels, w_at = min(g.block, g.c_in - c0), c0 * width * g.k_h * taps
+            begin, end = share * count // g.shares, (share + 1) * count // g.shares
+            for block in range(begin, end):
+                group = block * g.together
+                groups, f0 = min(g.together, g.groups - group), group * width
+                filters, w_at = groups * width, block * inputs * g.k_h * taps * g.block
                 top, lines = first * g.s_h - g.p_h, (last - first - 1) * g.s_h + g.k_h
-                _cut_strip(x, g, n, top, lines, c0, channels, columns, strip)
-                copy(bias, c0, shift, 0, channels)
-                whole = g.w_out // PIXELS if channels == g.block else 0  # tiles that are all result
+                _cut_strip(x, g, n, top, lines, group * inputs, groups * inputs, columns, strip)
+                copy(bias, f0, shift, 0, filters)
+                # Idle lanes may write what a later block of this task writes again.
+                over = g.add == 0 and f0 + g.block <= min(end * g.together, g.groups) * width
+                # So many tiles of a line are all result.
+                whole = g.w_out // PIXELS if filters == g.block or over else 0
                 for y in range(first, last):
-                    at = ((n * g.h_out + y) * g.w_out) * g.c_out + c0
+                    at = ((n * g.h_out + y) * g.w_out) * g.c_out + f0
                     start = (y - first) * g.s_h * line
                     for _ in range(whole):
                         strip_tile(
-                            width, taps, stride, strip, start, line, g.k_h, weight, w_at, shift,
-                            out, at, g.c_out, residual, g.add, floor,
+                            inputs, width, taps, stride, strip, start, line, g.k_h, weight, w_at,
+                            shift, out, at, g.c_out, residual, g.add, floor,
                         )  # fmt: skip
                         at += PIXELS * g.c_out
                         start += PIXELS * stride * g.block
@@ -123,13 +130,13 @@ def strips_kernel(width: int, taps: int, stride: int) -> Kernel:
                         pixels = min(PIXELS, g.w_out - p)
                         if g.add:
                             for q in range(pixels):
-                                copy(residual, at + q * g.c_out, scratch, q * g.block, channels)
+                                copy(residual, at + q * g.c_out, scratch, q * g.block, filters)
                         strip_tile(
-                            width, taps, stride, strip, start, line, g.k_h, weight, w_at, shift,
-                            scratch, 0, g.block, scratch, g.add, floor,
+                            inputs, width, taps, stride, strip, start, line, g.k_h, weight, w_at,
+                            shift, scratch, 0, g.block, scratch, g.add, floor,
                         )  # fmt: skip
                         for q in range(pixels):
-                            copy(scratch, q * g.block, out, at + q * g.c_out, channels)
+                            copy(scratch, q * g.block, out, at + q * g.c_out, filters)
                         at += PIXELS * g.c_out
                         start += PIXELS * stride * g.block
             task = next_task(counters)
@@ -141,21 +148,24 @@ def strips_kernel(width: int, taps: int, stride: int) -> Kernel:
 # --- launcher -------------------------------------------------------------------------------------
 
 
-def suits(shape: tuple[int, ...], groups: int) -> bool:
-    """Return whether a weight of that shape is for this file.
+def instructions(c_group: int, width: int, k_h: int, k_w: int, groups: int) -> float:
+    """Return the loads, permutations and multiply-adds for one position of all groups, at stride 1.
 
-    Its groups must fill blocks, and be as wide at the output as at the input.
+    It is infinite where the sums of a tile and the taps of a line do not fit the registers.
     """
-    c_out, width, _, taps = shape
-    m = machine()
-    whole = width > 0 and (m.lanes % width == 0 or (width == 2 * m.lanes and m.registers == 32))
-    return groups > 1 and c_out == groups * width and whole and taps <= TAPS
+    block = block_of(c_group, width)
+    vectors, lines = block.lanes // machine().lanes, k_h * c_group
+    if vectors * (PIXELS + k_w) + 1 > machine().registers:
+        return np.inf
+    values = lines * (PIXELS - 1 + k_w) * (2 if block.groups > 1 else 1)
+    weights = lines * k_w * vectors
+    return -(-groups // block.groups) * (lines * k_w * vectors + (values + weights) / PIXELS)
 
 
 def cut(geo: Geometry, add: bool, relu: bool) -> Strips:
     """Cut into strips that fit the cache, and about eight tasks for each thread."""
-    block = max(machine().lanes, geo.c_in // geo.groups)
-    count, wanted = -(-geo.c_in // block), 8 * threads_now()
+    together, block, _, _ = block_of(geo.c_in // geo.groups, geo.width)
+    count, wanted = -(-geo.groups // together), 8 * threads_now()
     h_out = geo.h_out
     strips = min(h_out, -(-h_out * geo.w * geo.s_h * block // STRIP)) if h_out else 0
     shares = min(count, max(1, -(-wanted // max(1, geo.n * strips))))
@@ -166,6 +176,7 @@ def cut(geo: Geometry, add: bool, relu: bool) -> Strips:
         add=int(add),
         relu=int(relu),
         block=block,
+        together=together,
         shares=shares,
         lines=lines,
         strips=strips,
@@ -174,26 +185,26 @@ def cut(geo: Geometry, add: bool, relu: bool) -> Strips:
 
 
 def pack(weight: Array, groups: int) -> Array:
-    """Lay out blocks of output channels, the last filled up with zeros.
+    """Lay out blocks of output channels, idle lanes filled up with zeros.
 
     Returns
     -------
     flat [blocks, k_h, near, sums, k_w, block]
-        ``near * sums`` is the width: for a lane there are the input channels of the lane's quarter,
-        and the output channels that `grouped_tile.turned` returns.
+        ``near * sums`` are a group's input channels: for a lane there are those of the lane's
+        quarter, and the output channels that `tile.turned` returns.
     """
-    c, width, k_h, k_w = weight.shape
-    size, (near, sums) = max(machine().lanes, width), quarters(width)
-    filled = np.zeros((-(-c // size) * size, width, k_h, k_w), np.float32)
-    filled[:c] = weight
-    filled = filled.reshape(-1, size, width, k_h, k_w).transpose(0, 3, 2, 4, 1)
-    if sums > 1:
-        lane = np.arange(size)
-        made = np.empty((*filled.shape[:2], near, sums, k_w, size), np.float32)
-        for n, some in np.ndindex(near, sums):
-            reached = np.empty(size, np.intp)
-            reached[turned(width, size, some)] = lane
-            inputs = lane % width // near * near + n
-            made[:, :, n, some] = np.moveaxis(filled[:, :, inputs, :, reached], 0, -1)
-        filled = made
-    return upload(filled).reshape(-1)
+    c_out, inputs, k_h, k_w = weight.shape
+    width = c_out // groups
+    together, size, near, sums = block_of(inputs, width)
+    blocks, lane = -(-groups // together), np.arange(size)
+    filled = np.zeros((blocks * together * width, inputs, k_h, k_w), np.float32)
+    filled[:c_out] = weight
+    filters = np.zeros((blocks, size, inputs, k_h, k_w), np.float32)
+    filters[:, : together * width] = filled.reshape(blocks, -1, inputs, k_h, k_w)
+    made = np.empty((blocks, k_h, near, sums, k_w, size), np.float32)
+    for n, some in np.ndindex(near, sums):
+        reached = np.empty(size, np.intp)
+        reached[turned(width, size, near * some)] = lane
+        channel = lane % width // near * near + n if sums > 1 else np.full(size, n)
+        made[:, :, n, some] = np.moveaxis(filters[:, reached, channel], 1, -1)
+    return upload(made).reshape(-1)

@@ -9,6 +9,10 @@ channel in the lanes of its group, in all groups at once::
       permuted, i = 0    [ a0 a0 a0 a0 | b0 b0 b0 b0 | c0 c0 c0 c0 | d0 d0 d0 d0 ] weight[.., i = 0]
       permuted, i = 1    [ a1 a1 a1 a1 | b1 b1 b1 b1 | c1 c1 c1 c1 | d1 d1 d1 d1 ] weight[.., i = 1]
 
+Groups whose width does not divide the lanes follow each other all the same, and the last lanes stay
+idle: in 8 lanes there are 2 groups of 3, and 2 idle lanes. A group may also have more filters than
+channels, or fewer: a lane belongs to the group of its filter, and finds the channels of that group.
+
 Within a quarter of a vector, 128 bits, a permutation is one quick instruction; across quarters it
 is slow. So in groups of two quarters there are two sums: in the first an output quarter meets the
 inputs of its own quarter, in the second those of the other::
@@ -20,8 +24,8 @@ inputs of its own quarter, in the second those of the other::
 
 At the end the quarters of the second sum change places.
 
-**Wider groups** (one or two vectors). The block is one group, so all lanes need the same input
-channel: it is broadcast.
+**Wider groups** (more than half a vector, at most two vectors). The block is one group, so all
+lanes need the same input channel: it is broadcast.
 
 Either way a value that has been permuted or broadcast is used for all the taps of a line of the
 kernel that need it: for ``PIXELS`` = 7 pixels of a 3x3 kernel, 9 values take part in 21 products.
@@ -30,42 +34,80 @@ Seven sums (or 7 x 2), three taps of two to four channels and the value itself s
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba.core import types
 from numba.extending import intrinsic, overload
 
-from ..runtime.simd import F32, FLOATS, I64, Emit, machine
+from ...runtime.simd import F32, FLOATS, I64, Emit, machine
 
 PIXELS = 7  # pixels of a tile: images of 224 pixels have lines of 56, 28, 14 and 7
 
 
+class Block(NamedTuple):
+    """How groups lie in a block of vectors.
+
+    Attributes
+    ----------
+    groups : int
+        Whole groups of a block.
+    lanes : int
+        Of a block, the idle ones included.
+    near : int
+        Input channels of a group that a quick permutation reaches.
+    sums : int
+        How many sums that takes.
+    """
+
+    groups: int
+    lanes: int
+    near: int
+    sums: int
+
+
+def block_of(inputs: int, width: int) -> Block:
+    """Return the block of groups of ``inputs`` channels and ``width`` filters."""
+    lanes = machine().lanes
+    size = -(-max(inputs, width) // lanes) * lanes
+    quick = inputs == width and 4 < width < lanes and lanes % width == 0
+    near = 4 if quick else inputs
+    return Block(size // max(inputs, width), size, near, inputs // near)
+
+
+def source_lanes(inputs: int, width: int) -> list[int]:
+    """Return for each lane of a vector the first input channel that it reaches."""
+    groups, lanes, near, sums = block_of(inputs, width)
+    if sums > 1:
+        return [lane // near * near for lane in range(lanes)]
+    return [min(lane // width, groups - 1) * inputs for lane in range(lanes)]
+
+
 def strip_tile(
-    width, taps, stride, strip, at, line, lines, weight, w_at, bias, c, c_at, pitch, residual, add,
-    floor,
+    inputs, width, taps, stride, strip, at, line, lines, weight, w_at, bias, c, c_at, pitch,
+    residual, add, floor,
 ):  # fmt: skip
     """Compute one block of channels of ``PIXELS`` neighbouring pixels of the result.
 
     Parameters
     ----------
-    width, taps, stride : int
-        Channels of a group, columns of the kernel, columns from pixel to pixel; constants where it
-        is called.
+    inputs, width, taps, stride : int
+        Channels and filters of a group, columns of the kernel, columns from pixel to pixel;
+        constants where it is called.
     strip : ``[lines, columns, block]``, from ``at``, ``line`` values from line to line
     lines : int
         Of the kernel.
-    weight : ``[lines, width, taps, block]``, from ``w_at``, as `grouped.pack` orders them
+    weight : ``[lines, inputs, taps, block]``, from ``w_at``, as `strips.pack` orders them
     bias : ``[block]``
     c, residual : flat, from ``c_at``, pixels ``pitch`` apart
     add : whether to add the residual
     floor : 0 for a ReLU, minus infinity for none
     """
-    block, (near, sums) = max(width, machine().lanes), quarters(width)
-    filters = weight[w_at : w_at + lines * width * taps * block].reshape(
+    _, block, near, sums = block_of(inputs, width)
+    filters = weight[w_at : w_at + lines * inputs * taps * block].reshape(
         lines, near, sums, taps, block
     )
-    first = np.arange(block) // near * near  # the first channel of each channel's quarter
+    first = np.array(source_lanes(inputs, width))
     for p in range(PIXELS):
         value = bias[:block].copy()
         for i in range(lines):
@@ -73,7 +115,7 @@ def strip_tile(
                 pixel = strip[at + i * line + (p * stride + tap) * block :][:block]
                 for channel, some in np.ndindex(near, sums):
                     value += (pixel[first + channel] * filters[i, channel, some, tap])[
-                        turned(width, block, some)
+                        turned(width, block, near * some)
                     ]
         place = slice(c_at + p * pitch, c_at + p * pitch + block)
         with np.errstate(all="ignore"):  # pixels that nobody reads hold arbitrary values
@@ -81,54 +123,47 @@ def strip_tile(
             c[place] = np.where(value < floor, floor, value)
 
 
-def quarters(width: int) -> tuple[int, int]:
-    """Return how many input channels a quick permutation reaches, and how many sums that takes."""
-    near = 4 if 4 < width < machine().lanes else width
-    return near, width // near
+def turned(width: int, block: int, by: int) -> np.ndarray:
+    """Return for each output channel the lane ``by`` further in its group.
 
-
-def turned(width: int, block: int, some: int) -> np.ndarray:
-    """Return for each output channel its lane in sum ``some``.
-
-    It lies so many quarters further in its group; behind the last quarter comes the first.
+    Behind the last lane of a group comes its first.
     """
-    lane, (near, _) = np.arange(block), quarters(width)
-    return lane // width * width + (lane % width + some * near) % width
+    lane = np.arange(block)
+    return lane // width * width + (lane % width + by) % width if by else lane
 
 
 @intrinsic(prefer_literal=True)
 def _strip_tile(
-    typing, width, taps, stride, strip, at, line, lines, weight, w_at, bias, c, c_at, pitch,
+    typing, inputs, width, taps, stride, strip, at, line, lines, weight, w_at, bias, c, c_at, pitch,
     residual, add, floor,
 ):  # fmt: skip
     """Emit `strip_tile`: a loop over the lines of the kernel; all else is written out."""
-    i, constants = types.intp, (width, taps, stride)
+    i, constants = types.intp, (inputs, width, taps, stride)
     signature = types.void(
         *constants, FLOATS, i, i, i, FLOATS, i, FLOATS, FLOATS, i, i, FLOATS, i, types.float32
     )
 
     def codegen(context, builder, signature, args):
-        strip, at, line, lines, weight, w_at, bias, c, c_at, pitch, residual, add, floor = args[3:]
-        e = Emit(context, builder)
-        one_line = _permuted if width.literal_value < e.lanes else _broadcast
-        vectors = max(1, width.literal_value // e.lanes)
+        strip, at, line, lines, weight, w_at, bias, c, c_at, pitch, residual, add, floor = args[4:]
+        e, sizes = Emit(context, builder), [constant.literal_value for constant in constants]
+        groups, block, near, several = block_of(*sizes[:2])
+        one_line, vectors = _permuted if groups > 1 else _broadcast, block // e.lanes
 
         def kernel_line(carried):
             x, w, *sums = carried
-            w, *sums = one_line(e, *(constant.literal_value for constant in constants), x, w, sums)
+            w, *sums = one_line(e, *sizes, x, w, sums)
             return [e.after(x, line), w, *sums]
 
         first = [e.load(e.after(e.address(bias, I64(0)), j * e.lanes)) for j in range(vectors)]
-        more = quarters(width.literal_value)[1] - 1
         start = [
             e.address(strip, at),
             e.address(weight, w_at),
             *first * PIXELS,
-            *[e.broadcast(F32(0))] * PIXELS * more,
+            *[e.broadcast(F32(0))] * PIXELS * (several - 1),
         ]
         _, _, *sums = e.loop(lines, start, kernel_line)
-        for some in range(1, more + 1):
-            lanes = turned(width.literal_value, e.lanes, some).tolist()
+        for some in range(1, several):
+            lanes = turned(sizes[1], e.lanes, near * some).tolist()
             these = sums[some * PIXELS : (some + 1) * PIXELS]
             moved = [e.permute(value, lanes) for value in these]
             sums[:PIXELS] = [builder.fadd(*both) for both in zip(sums, moved, strict=False)]
@@ -148,8 +183,10 @@ def _meetings(q: int, taps: int, stride: int) -> list[tuple[int, int]]:
     ]
 
 
-def _permuted(e: Emit, width: int, taps: int, stride: int, x: Any, w: Any, sums: list) -> list:
-    """Emit one line of the kernel for groups narrower than a vector: a loop over the channels.
+def _permuted(
+    e: Emit, inputs: int, width: int, taps: int, stride: int, x: Any, w: Any, sums: list
+) -> list:
+    """Emit one line of the kernel for several groups in a vector: a loop over the channels.
 
     Each round takes as many channels as registers allow.
 
@@ -157,7 +194,8 @@ def _permuted(e: Emit, width: int, taps: int, stride: int, x: Any, w: Any, sums:
     every round permutes alike. The last one reads up to a group beyond the pixel, which is the next
     pixel, or the end of the strip.
     """
-    near, several = quarters(width)
+    _, _, near, several = block_of(inputs, width)
+    lanes = source_lanes(inputs, width)
     room = [
         n
         for n in range(1, near + 1)
@@ -171,7 +209,7 @@ def _permuted(e: Emit, width: int, taps: int, stride: int, x: Any, w: Any, sums:
         for q in range((PIXELS - 1) * stride + taps):
             pixel = e.load(e.after(x, q * e.lanes))
             for n in range(some):
-                value = e.permute(pixel, [lane // near * near + n for lane in range(e.lanes)])
+                value = e.permute(pixel, [lane + n for lane in lanes])
                 for p, t in _meetings(q, taps, stride):
                     for s in range(several):
                         weight, i = weights[(n * several + s) * taps + t], s * PIXELS + p
@@ -182,43 +220,46 @@ def _permuted(e: Emit, width: int, taps: int, stride: int, x: Any, w: Any, sums:
     return [w, *sums]
 
 
-def _broadcast(e: Emit, width: int, taps: int, stride: int, x: Any, w: Any, sums: list) -> list:
-    """Emit one line of the kernel for groups of one or more vectors: a loop over the channels."""
-    vectors = width // e.lanes
+def _broadcast(
+    e: Emit, inputs: int, width: int, taps: int, stride: int, x: Any, w: Any, sums: list
+) -> list:
+    """Emit one line of the kernel for one group in one or two vectors: a loop over the channels."""
+    _, block, _, _ = block_of(inputs, width)
+    vectors = block // e.lanes
 
     def channel(carried):
         x, w, *sums = carried
         weights = [
-            [e.load(e.after(w, t * width + j * e.lanes)) for j in range(vectors)]
+            [e.load(e.after(w, t * block + j * e.lanes)) for j in range(vectors)]
             for t in range(taps)
         ]
         for q in range((PIXELS - 1) * stride + taps):
-            value = e.broadcast(e.builder.load(e.after(x, q * width)))
+            value = e.broadcast(e.builder.load(e.after(x, q * block)))
             for p, t in _meetings(q, taps, stride):
                 for j in range(vectors):
                     sums[p * vectors + j] = e.multiply_add(
                         value, weights[t][j], sums[p * vectors + j]
                     )
-        return [e.after(x, 1), e.after(w, taps * width), *sums]
+        return [e.after(x, 1), e.after(w, taps * block), *sums]
 
-    _, w, *sums = e.loop(I64(width), [x, w, *sums], channel)
+    _, w, *sums = e.loop(I64(inputs), [x, w, *sums], channel)
     return [w, *sums]
 
 
 @overload(strip_tile, prefer_literal=True)
 def _strip_overload(
-    width, taps, stride, strip, at, line, lines, weight, w_at, bias, c, c_at, pitch, residual, add,
-    floor,
+    inputs, width, taps, stride, strip, at, line, lines, weight, w_at, bias, c, c_at, pitch,
+    residual, add, floor,
 ):  # fmt: skip
     """Replace `strip_tile` in compiled code."""
 
     def compiled(
-        width, taps, stride, strip, at, line, lines, weight, w_at, bias, c, c_at, pitch, residual,
-        add, floor,
+        inputs, width, taps, stride, strip, at, line, lines, weight, w_at, bias, c, c_at, pitch,
+        residual, add, floor,
     ):  # fmt: skip
         _strip_tile(
-            width, taps, stride, strip, at, line, lines, weight, w_at, bias, c, c_at, pitch,
-            residual, add, floor,
+            inputs, width, taps, stride, strip, at, line, lines, weight, w_at, bias, c, c_at,
+            pitch, residual, add, floor,
         )  # fmt: skip
 
     return compiled

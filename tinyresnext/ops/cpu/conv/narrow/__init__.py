@@ -1,0 +1,1 @@
+"""Groups that fill a vector together, or alone: forward (`strips`, `tile`) and `outer`."""

@@ -298,8 +298,14 @@ def killed(folder: Path, out: str, after: int) -> None:
         time.sleep(0.0005)
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(50, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("out", ["r.jsonl", pytest.param("r.csv", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("kills", "out"),
+    [
+        (1, "r.jsonl"),
+        pytest.param(50, "r.jsonl", marks=pytest.mark.slow),
+        pytest.param(8, "r.csv", marks=pytest.mark.slow),
+    ],
+)
 def test_killed_at_random_points(run, tmp_path, kills, out):
     """Every image has exactly one row, however often the process was killed."""
     count, seed = 300 if kills > 1 else 60, random.Random(kills)

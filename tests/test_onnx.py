@@ -336,6 +336,14 @@ OTHERS = {
         )(data),
         "branches|no part of it",
     ),
+    "two biases": (
+        ends_in(
+            of.node("MatMul", ["before", "fc.weight"], "product"),
+            of.node("Add", ["product", "fc.bias"], "idle"),
+            of.node("Add", ["product", "fc.bias"], "logits"),
+        ),
+        "MatMul.*is read twice",
+    ),
     "max": (replaced("GlobalAveragePool", "GlobalMaxPool"), "GlobalMaxPool"),
     "unknown axes": (pooled_over("ReduceMean"), r"ReduceMean.*axes is \(None, 1"),
     "squeezed axes": (pooled_over("Squeeze"), r"Squeeze.*axes is \(None, 1"),

@@ -277,6 +277,8 @@ def test_numbers_are_no_texts():
     for first in (0, 1):
         names = tuple(sorted(map(str, range(first, first + 12))))
         assert match_numbers(tuple("abcdefghijkl"), names) == tuple(int(n) - first for n in names)
+    own = tuple(sorted(map(str, range(12))))  # labels of a model that was trained on such folders
+    assert match_numbers(own, own) == tuple(range(12))
     with pytest.raises(UsageError, match="expected all numbers"):
         match_numbers(("a", "b"), ("0", "2"))
     with pytest.raises(UsageError, match="7 and 07"):

@@ -71,7 +71,8 @@ def match_numbers(labels: Sequence[str], classes: Sequence[str]) -> tuple[int, .
     """Return for each class of a data set its own number, which is that of the model's label.
 
     Names that are numbers, from 0 or from 1 without a gap, are meant as numbers: ``10`` comes
-    behind ``9``, and not behind ``1`` as their texts do.
+    behind ``9``, and not behind ``1`` as their texts do. If the model's labels are numbers as well,
+    both have the order that they have.
 
     Raises
     ------
@@ -85,7 +86,7 @@ def match_numbers(labels: Sequence[str], classes: Sequence[str]) -> tuple[int, .
             "matched by number only if there are as many: give the folders the names of the "
             "model's labels, or use a model of these classes"
         )
-    if not _are_numbers(classes):
+    if not _are_numbers(classes) or _are_numbers(labels):
         return tuple(range(len(classes)))
     values = [int(name) for name in classes]
     first = min(values)

@@ -354,6 +354,18 @@ def test_a_folder_that_is_taken_is_refused_by_all(tmp_path):
     assert "model.h5 exists" in errors[0]
 
 
+def test_weights_that_differ_end_the_run(tmp_path, monkeypatch):
+    real = training.Run._update
+
+    def update(run, *given):
+        real(run, *given)
+        run.weights.values[-1] += np.float32(1e-6 * run.setting.ranks.rank)
+
+    monkeypatch.setattr(training.Run, "_update", update)
+    with pytest.raises(TrainingError, match="do not have the same weights"):
+        run(2, tmp_path / "run")
+
+
 def test_a_rank_that_finds_other_images_is_refused(tmp_path):
     seeds = iter((0, 1))
     with pytest.raises(UsageError, match="rank 1 has other images"):

@@ -6,6 +6,7 @@ would wait for each other for ever.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
@@ -92,6 +93,14 @@ def any_rank(ranks: Ranks, yes: bool) -> bool:
     found = np.array([yes], np.float64)
     ranks.sum(found)
     return bool(found[0])
+
+
+def all_have(ranks: Ranks, array: np.ndarray) -> bool:
+    """Return whether all ranks have the bits that the first has; all get the same answer."""
+    if ranks.count == 1:
+        return True
+    own = zlib.crc32(np.ascontiguousarray(array).data.cast("B"))
+    return not any_rank(ranks, ranks.share(own) != own)
 
 
 def part_of(ranks: Ranks, batch: int) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from ..inference.files import save
 from ..inference.model import Model
 from ..network.step import Step
 from ..system.files import shown
-from ..system.ranks import by_the_first
+from ..system.ranks import all_have, by_the_first
 from .optimisers.average import update_average, update_statistics
 from .optimisers.muon import matrices
 from .optimisers.update import update
@@ -205,6 +205,10 @@ class Run:
         self.progress.epoch(state.epoch, short)
         state.begin_epoch(state.epoch + 1)
         self.save()
+        if not all_have(self.setting.ranks, state.values):
+            raise TrainingError(
+                "the ranks do not have the same weights any more: give them processors of one kind"
+            )
         if not state.done and self.compute.x_shape[1] != self.side:
             del self.compute  # its memory is free before the next one takes some
             self.compute = self._step_for(self.side)

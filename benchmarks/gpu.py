@@ -145,8 +145,8 @@ def step(folder: Path) -> Any:
     from tinyresnext.network.step import Step
     from tinyresnext.ops import backend
     from tinyresnext.training.initial import initialise
-    from tinyresnext.training.optimisers.average import update_statistics
     from tinyresnext.training.optimisers.sgd import sgd
+    from tinyresnext.training.optimisers.statistics import update_statistics
     from tinyresnext.training.recipes.optimiser import Optimiser
     from tinyresnext.training.recipes.parts import Start
     from tinyresnext.training.weights import size, upload, views

@@ -42,8 +42,8 @@ def ours(
     from tinyresnext import cifar
     from tinyresnext.network.step import Step
     from tinyresnext.ops import cpu
-    from tinyresnext.training.optimisers.average import update_statistics
     from tinyresnext.training.optimisers.sgd import sgd
+    from tinyresnext.training.optimisers.statistics import update_statistics
     from tinyresnext.training.recipes.optimiser import Optimiser
     from tinyresnext.training.weights import size, views
 

@@ -75,7 +75,8 @@ def _word(name: str) -> Callable[..., Any]:
 
 
 _ADAPTIVE = ("adamw_step", "lamb_step", "rmsprop_step")
-_UPDATES = ("sgd_step", "muon_step", "average_step", "statistics_step", *_ADAPTIVE)
+_CLIPS = ("clip_norm_step", "clip_units_step", "clip_value_step")
+_UPDATES = ("sgd_step", "muon_step", "average_step", "statistics_step", *_ADAPTIVE, *_CLIPS)
 _COMPUTING = (*OPS, *(f"{op}_backward" for op in OPS), *_UPDATES, "empty", "view", "pack")
 globals().update({name: _word(name) for name in _COMPUTING})
 

@@ -28,7 +28,8 @@ by_fibers = pytest.mark.skipif(
     reason="the fibers of the emulator are written for Linux on x86-64",
 )
 ADAPTIVE = {"adamw_step", "lamb_step", "rmsprop_step"}
-UPDATES = {"sgd_step", "muon_step", "average_step", "statistics_step", *ADAPTIVE}
+CLIPS = {"clip_norm_step", "clip_units_step", "clip_value_step"}
+UPDATES = {"sgd_step", "muon_step", "average_step", "statistics_step", *ADAPTIVE, *CLIPS}
 
 
 class OnDevice:

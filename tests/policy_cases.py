@@ -135,12 +135,14 @@ def _timm(results: dict[str, list]) -> None:
                 ops[int(u * len(ops))] for u in stream.random(n)
             ]
             results.setdefault(name, []).append(checksum(policy(image)))
-    eraser = erasing.RandomErasing(probability=0.7, mode="pixel", device="cpu")
-    for i in range(COUNT):
-        erasing.random = given(Stream(i))
-        erasing._get_pixels = lambda *args, **_: torch.zeros(args[2])  # the place only
-        erased = eraser(torch.ones(ERASED[2], *ERASED[:2]))
-        results.setdefault("erase pixel", []).append(checksum(erased.numpy().transpose(1, 2, 0)))
+    erasing._get_pixels = lambda *args, **_: torch.zeros(args[2])  # the place only
+    for name, most in (("erase pixel", 1), ("erase three", 3)):
+        said = {"probability": 0.7, "mode": "pixel", "device": "cpu", "max_count": most}
+        eraser = erasing.RandomErasing(**said)
+        for i in range(COUNT):
+            erasing.random = given(Stream(i))
+            erased = eraser(torch.ones(ERASED[2], *ERASED[:2]))
+            results.setdefault(name, []).append(checksum(erased.numpy().transpose(1, 2, 0)))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from tinyresnext.ops.cuda.loss import binary, head, softmax
 from tinyresnext.ops.cuda.loss import labels as targets
 from tinyresnext.ops.cuda.norm import constant, moments, sums
 from tinyresnext.ops.cuda.pool import average, blur, excite, maximum, mean
-from tinyresnext.ops.cuda.update import adaptive, muon, products
+from tinyresnext.ops.cuda.update import adaptive, clip, muon, products
 from tinyresnext.ops.cuda.update import elementwise as updates
 
 RACE = "another thread"
@@ -126,6 +126,14 @@ def adapted(word: str, **attrs):
     return step
 
 
+def clipped(ops):
+    return [
+        *updated(ops, "clip_norm_step", IMAGE, most=1.0),
+        *updated(ops, "clip_value_step", IMAGE, most=0.5),
+        *updated(ops, "clip_units_step", (8, 3, 3, 3), (8, 3, 3, 3), most=0.1),
+    ]
+
+
 def statistics(ops):
     return updated(ops, "statistics_step", (40,), (40,), (2, 40), count=9, new=0.5)
 
@@ -222,6 +230,10 @@ UPDATES = [
     (adaptive, "plain_kernel", "if i < count:", "if True:",
      adapted("lamb_step", step=2, decay=0.0), OUT),
     (adaptive, "rmsprop_kernel", "squares[i] = s", "squares[first] = s", adapted("rmsprop_step"),
+     None),
+    (clip, "clip_norm_kernel", "norm[int32(0)]", "norm[int32(1)]", clipped, OUT),
+    (clip, "clip_value_kernel", "if i < count:", "if True:", clipped, OUT),
+    (clip, "clip_units_kernel", "now = norm[unit], own[unit]", "now = norm[unit], own[0]", clipped,
      None),
     (updates, "average_kernel", "(values[i] - average[i])", "(values[i] - average[0])",
      averages, "another thread|another block"),

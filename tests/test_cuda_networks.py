@@ -22,9 +22,9 @@ from tinyresnext.network.step import Step
 from tinyresnext.ops import cuda, reference
 from tinyresnext.training.initial import initialise
 from tinyresnext.training.optimisers.adaptive import adaptive
-from tinyresnext.training.optimisers.average import update_average, update_statistics
 from tinyresnext.training.optimisers.muon import matrices, muon
 from tinyresnext.training.optimisers.sgd import sgd
+from tinyresnext.training.optimisers.statistics import update_statistics
 from tinyresnext.training.recipes.optimiser import Optimiser
 from tinyresnext.training.recipes.parts import Start
 from tinyresnext.training.weights import size, upload, views
@@ -189,7 +189,7 @@ def test_updates():
                 moments = weights.velocities, weights.second
                 adaptive(ops, weights.params, others, *moments, Optimiser(kind), 0.001, step)
             update_statistics(ops, weights.params, statistics, dict.fromkeys(norms, 8))
-            update_average(ops, weights.average, weights.values, 0.9, step)
+            ops.average_step(weights.average, weights.values, new=(0.9, 0.5, 0.1)[step])
         ends.append(weights.download())
     for name, want in ends[0].items():
         one, other = ends[1][name], ends[2][name]

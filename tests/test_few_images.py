@@ -209,7 +209,9 @@ def test_a_dry_run_shows_the_first_step(tmp_path, monkeypatch):
     with Image.open("sheet.png") as sheet:
         assert sheet.height > 2 * preview.TILE
     steps = []
-    monkeypatch.setattr(Step, "__call__", lambda self, x, rows, _: steps.append((x, rows)) or 1 / 0)
+    monkeypatch.setattr(
+        Step, "__call__", lambda self, x, rows, *_: steps.append((x, rows)) or 1 / 0
+    )
     with pytest.raises(ZeroDivisionError):
         train(small.SPEC, dataset, recipe, "run", **OPTIONS)
     assert all((one == other).all() for one, other in zip(seen[0], steps[0], strict=True))

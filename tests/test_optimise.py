@@ -13,8 +13,8 @@ from tinyresnext.errors import FormatError, UsageError
 from tinyresnext.network.spec import cifar
 from tinyresnext.ops import cpu, reference
 from tinyresnext.training.initial import initialise
-from tinyresnext.training.optimisers.average import update_average, update_statistics
 from tinyresnext.training.optimisers.sgd import sgd
+from tinyresnext.training.optimisers.statistics import update_statistics
 from tinyresnext.training.recipes.optimiser import Optimiser
 from tinyresnext.training.recipes.parts import Loss, Start
 from tinyresnext.training.samples.mixing import mixed
@@ -106,10 +106,13 @@ def test_the_variance_of_one_value_is_no_number_divided_by_zero():
 @BACKENDS
 def test_average(ops):
     flat, average = np.full(40_003, 2, np.float32), np.zeros(40_003, np.float32)
-    update_average(ops, average, flat, 0.99, 0)  # nine tenths of the new
+    ops.average_step(average, flat, new=0.9)
     assert np.allclose(average, 1.8)
-    update_average(ops, average, flat, 0.99, 10**6)
+    ops.average_step(average, flat, new=0.01)
     assert np.allclose(average, 1.8 + 0.01 * 0.2)
+    average[0] = np.nan
+    ops.average_step(average, flat, new=1)  # the values themselves, whatever was there
+    assert average.tobytes() == flat.tobytes()
 
 
 def test_step_schedule_is_the_published_one():

@@ -41,9 +41,9 @@ def test_a_policy_is_the_other_librarys(name, pictures):
     assert found == EXPECTED[name]
 
 
-def erased(seed: int, mode: str) -> np.ndarray:
+def erased(seed: int, mode: str, most: int = 1) -> np.ndarray:
     x = np.ones((1, *ERASED), np.float32)
-    erasing.erase(x, 0.7, mode, [Stream(seed)] * len(x))
+    erasing.erase(x, 0.7, mode, [Stream(seed)] * len(x), most)
     return x[0]
 
 
@@ -54,6 +54,7 @@ def test_torchvision_erases_the_same():
 def test_timm_erases_the_same_rectangles(monkeypatch):
     monkeypatch.setattr(erasing, "_normal", lambda shape, rng: np.zeros(shape, np.float32))
     assert [checksum(erased(i, "pixel")) for i in range(COUNT)] == EXPECTED["erase pixel"]
+    assert [checksum(erased(i, "pixel", 3)) for i in range(COUNT)] == EXPECTED["erase three"]
 
 
 def test_the_noise_in_a_rectangle_is_normal():

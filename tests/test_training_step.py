@@ -18,8 +18,8 @@ from training_cases import settings
 from tinyresnext import Spec
 from tinyresnext.network.step import Step
 from tinyresnext.training.initial import initialise
-from tinyresnext.training.optimisers.average import update_statistics
 from tinyresnext.training.optimisers.sgd import sgd
+from tinyresnext.training.optimisers.statistics import update_statistics
 from tinyresnext.training.weights import size, views
 
 SETS, STEPS = 7, 3

@@ -41,6 +41,8 @@ class Buckets:
     ----------
     gradients : dict of str to array
         Views of the flat array, in the order of ``shapes``.
+    flat : array
+        All of these, with zeros between them.
     ends : dict of int to array
         By the number of the call in ``backward`` that makes its last gradient final: the bucket.
     """
@@ -64,10 +66,9 @@ class Buckets:
         sizes = [-(-math.prod(shapes[name]) // step) * step for name in order]
         stops = list(accumulate(sizes))
         starts = dict(zip(order, [0, *stops], strict=False))
-        flat = ops.upload(np.zeros(sum(sizes), dtype))  # zeros in the gaps: what is added is finite
-        self.gradients = {
-            name: ops.view(flat, shape, starts[name]) for name, shape in shapes.items()
-        }
+        self._shapes, self._starts, self._size = shapes, starts, sum(sizes)
+        flat, self.gradients = self.places(dtype)
+        self.flat = flat
         self.ends: dict[int, Array] = {}
         first = 0
         for name, stop, later in zip(order, stops, [*order[1:], None], strict=True):
@@ -75,6 +76,12 @@ class Buckets:
             if later is None or (full and final[later] > final[name]):
                 self.ends[final[name]] = ops.view(flat, (stop - first,), first)
                 first = stop
+
+    def places(self, dtype: Any) -> tuple[Array, dict[str, Array]]:
+        """Return another such array of zeros, and its views; what is added in gaps is finite."""
+        flat = self._ops.upload(np.zeros(self._size, dtype))
+        found = self._shapes.items()
+        return flat, {name: self._ops.view(flat, at, self._starts[name]) for name, at in found}
 
     def between(self, calls: Sequence[Callable[[], Any]]) -> list[Callable[[], Any]]:
         """Return the calls of the backward pass, each with what the ranks do after it."""

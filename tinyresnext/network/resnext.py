@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from types import ModuleType
 from typing import Any
@@ -22,6 +22,9 @@ from .spec import Block, Spec, blocks, parameters, projection
 __all__ = ["Block", "Walk", "blocks", "concatenated", "forward", "grouped", "parameters", "path"]
 __all__ += ["summed"]
 Array = Any  # an array of whichever backend is handed in
+# A gate [n, 1, 1, c], infinite where a value is kept and minus infinite where it is left out, and
+# scale, shift, mean and variance of a norm that multiplies by 1 / (1 - p).
+Drop = tuple[Array, tuple[Array, Array, Array, Array]]
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Walk:
 
     Attributes
     ----------
-    params, spec, ops, training, at, frozen
+    params, spec, ops, training, at, frozen, drops
         As for `forward`.
     """
 
@@ -40,6 +43,7 @@ class Walk:
     training: bool = False
     at: Callable[[str, Array], Array] = lambda name, value: value
     frozen: Collection[str] = ()
+    drops: Mapping[str, Drop] = field(default_factory=dict)
 
     def conv(
         self,
@@ -158,6 +162,20 @@ def excited(walk: Walk, block: Block, x: Array) -> Array:
     return walk.at(name, ops.excite(x, walk.at(f"{name}.fc2", z)))
 
 
+def dropped(walk: Walk, name: str, x: Array) -> Array:
+    """Leave a part of a value out in training, and scale what is kept: ``x * kept / (1 - p)``.
+
+    Of a block's result whole samples are left out (stochastic depth, Huang et al. 2016), of the
+    features single ones (dropout, Srivastava et al. 2014). The expectation stays, so inference
+    leaves nothing out.
+    """
+    if name not in walk.drops:
+        return x
+    gate, norm = walk.drops[name]
+    x = walk.at(f"{name}.scaled", walk.ops.batch_norm(x, *norm, eps=0.0))
+    return walk.at(f"{name}.dropped", walk.ops.excite(x, gate))
+
+
 def joined(walk: Walk, block: Block, y: Array, shortcut: Array) -> Array:
     """Compute Equation 3, ``y = x + sum of T_i(x)``, and the ReLU behind it."""
     y = walk.at(f"{block.name}.add", walk.ops.add(y, shortcut))
@@ -172,6 +190,7 @@ def forward(
     *,
     training: bool = False,
     frozen: Collection[str] = (),
+    drops: Mapping[str, Drop] | None = None,
     at: Callable[[str, Array], Array] = lambda name, value: value,
     block: Callable[[Walk, Block, Array], Array] = grouped,
     join: Callable[[Walk, Block, Array, Array], Array] = joined,
@@ -192,6 +211,9 @@ def forward(
     frozen : collection of str
         First parts of names, such as ``conv1``, ``bn1`` and ``layer1``: there, training keeps the
         running statistics.
+    drops : mapping of str to Drop, optional
+        In training: what is left out of which block's result, and under ``pooled``, of the
+        features; see `dropped`.
     at : callable
         It is called with the name and the value of every intermediate result, and returns the value
         to continue with. Names are those of torchvision's graph, and ``stem``, ``layer1`` ...,
@@ -207,13 +229,15 @@ def forward(
     [n, classes]
         Of a network without a classifier: the pooled features [n, features].
     """
-    walk = Walk(params, spec, ops, training, at, frozen)
+    walk = Walk(params, spec, ops, training, at, frozen, drops or {})
     x = at("stem", _stem(walk, x))
     for stage, members in groupby(blocks(spec), key=lambda b: b.name.partition(".")[0]):
         for b in members:
-            y = excited(walk, b, block(walk, b, x))
+            y = dropped(walk, b.name, excited(walk, b, block(walk, b, x)))
             x = join(walk, b, y, _shortcut(walk, b, x))
         x = at(stage, x)
+    if "pooled" in walk.drops:
+        x = dropped(walk, "pooled", at("features", ops.mean_pool(x, keepdims=True)))
     x = at("pooled", at("avgpool", ops.mean_pool(x)))
     if not spec.classes:
         return x

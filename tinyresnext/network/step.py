@@ -21,6 +21,7 @@ from ..ops.contract import Backend
 from ..system.ranks import ALONE, Ranks
 from .buckets import Buckets
 from .buffers import allocate, assign_buffers, too_large
+from .resnext import Drop
 from .rewrite import for_training
 from .spec import Spec
 from .tape import Call, Gradient, differentiate
@@ -47,6 +48,8 @@ class Step:
         Whether the loss is the binary cross entropy, as it always is with a sigmoid head.
     weighted : bool
         Whether samples weigh differently.
+    drops : mapping of str to Drop, optional
+        What is left out, in the backend's memory; see `tinyresnext.network.resnext.forward`.
     frozen : collection of str
         First parts of the names of layers that are not trained, such as ``conv1``, ``bn1`` and
         ``layer1``.
@@ -71,6 +74,8 @@ class Step:
     gradients : dict of str to array
         After a call: the gradient of the loss for every weight and bias that is trained. The same
         arrays in every call.
+    buckets : Buckets
+        Has them as one flat array, too.
     statistics : dict of str to [2, c] array
         After a call: mean and biased variance of the mini-batch for every batch norm in training.
         Where the ranks do not share them, their means over the ranks.
@@ -88,6 +93,7 @@ class Step:
         smoothing: float = 0.0,
         binary: bool = False,
         weighted: bool = False,
+        drops: Mapping[str, Drop] | None = None,
         frozen: Collection[str] = (),
         threads: int | None = None,
         ranks: Ranks = ALONE,
@@ -108,19 +114,22 @@ class Step:
             binary=binary,
             frozen=frozen,
             weighted=weighted,
+            drops=drops,
         )
         calls = for_training(self._keep_statistics(traced.calls, dtype))
         part = ops.upload(np.full((), 1 / ranks.count, dtype))  # of the loss of all ranks
         backward, found = differentiate(calls, part, {id(params[name]) for name in trained})
         names = {id(found[id(params[name])]): name for name in trained}
         shapes = {name: params[name].shape for name in trained}
-        self._buckets = Buckets(ops, ranks, backward, names, shapes, dtype)
-        self.gradients = self._buckets.gradients
+        self.buckets = Buckets(ops, ranks, backward, names, shapes, dtype)
+        self.gradients = self.buckets.gradients
         values = {stand: self.gradients[name] for stand, name in names.items()}
         with ops.on_threads(self.threads):  # the number of tasks depends on the threads
             try:
                 given = traced.x, traced.labels, traced.weights
-                known = {id(a) for a in (*given, *params.values(), *(call.out for call in calls))}
+                there = [a for gate, norm in (drops or {}).values() for a in (gate, *norm)]
+                there += [*given, *params.values(), *(call.out for call in calls)]
+                known = {id(a) for a in there}
                 fixed = [a for call in calls for a in call.args if a is not None]
                 # such as the weight of a shortcut of type A, which is no parameter
                 values |= {id(a): ops.upload(a) for a in fixed if id(a) not in known}
@@ -193,7 +202,7 @@ class Step:
             run = self._ops.bind(op, *args, **attrs, out=out, more=gradient.more)
             self._backward.append((call.name, run))
         self._run_forward = self._ops.chain([run for _, _, run in self._forward])
-        runs = self._buckets.between([run for _, run in self._backward])
+        runs = self.buckets.between([run for _, run in self._backward])
         self._run_backward = self._ops.chain(runs)
         self._logits, self._loss = real(calls[-2].out), real(calls[-1].out)
 
@@ -223,7 +232,7 @@ class Step:
             loss = float(self._ops.download(self._loss))
             logits = np.array(self._ops.download(self._logits))
             self._run_backward()
-            self._buckets.wait()
+            self.buckets.wait()
         if self._ranks.count > 1 and not self._shared:
             moments = np.array(self._ops.download(self._moments))
             self._ranks.sum(moments)

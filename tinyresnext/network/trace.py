@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..ops import shapes
-from .resnext import forward
+from .resnext import Drop, forward
 from .spec import Spec
 from .tape import Call, Tape, stand_in
 
@@ -64,6 +64,7 @@ def trace(
     binary: bool = False,
     frozen: Collection[str] = (),
     weighted: bool = False,
+    drops: Mapping[str, Drop] | None = None,
 ) -> Trace:
     """Walk through the network and, in training, the loss, with stand-ins for the values.
 
@@ -85,6 +86,8 @@ def trace(
         In training: first parts of the names of layers that keep their running statistics.
     weighted : bool
         In training: whether samples weigh differently.
+    drops : mapping of str to Drop, optional
+        In training: what is left out; see `tinyresnext.network.resnext.forward`.
 
     Raises
     ------
@@ -98,7 +101,8 @@ def trace(
         return value
 
     tape, x, labels, weights = Tape(ShapesOnly()), stand_in(x_shape), None, None
-    logits = forward(params, spec, x, tape, training=training, frozen=frozen, at=at)
+    how: dict[str, Any] = {"training": training, "frozen": frozen, "drops": drops}
+    logits = forward(params, spec, x, tape, **how, at=at)
     if training:
         labels = stand_in((x_shape[0], spec.classes))
         binary, more = binary or spec.head == "sigmoid", {}

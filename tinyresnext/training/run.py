@@ -17,9 +17,11 @@ from ..inference.files import save
 from ..inference.model import Model
 from ..network.step import Step
 from ..system.files import shown
-from ..system.ranks import all_have, by_the_first
-from .optimisers.average import update_average, update_statistics
+from ..system.ranks import all_have, by_the_first, part_of
+from .optimisers.clip import clip
 from .optimisers.muon import matrices
+from .optimisers.parts import Parts
+from .optimisers.rates import layer_rates
 from .optimisers.update import update
 from .record import curve
 from .record import state as states
@@ -29,6 +31,7 @@ from .record.log import Log, Progress, Stop
 from .record.silent import Silent
 from .record.state import State
 from .samples.augmentation import unchanged
+from .samples.dropping import Gates, drawn, drop_rates
 from .samples.mixing import mixed
 from .samples.targets import targets
 from .setting import Setting
@@ -51,10 +54,13 @@ class Run:
     def __init__(self, state: State, setting: Setting, folder: TrainingFolder) -> None:
         self.state, self.setting, self.folder = state, setting, folder
         spec, recipe = state.spec, state.recipe
-        arrays = (getattr(state, name) for name in ARRAYS)
-        self.weights = upload(setting.ops, spec, *arrays)
+        self.weights = upload(setting.ops, spec, *(getattr(state, name) for name in ARRAYS))
         self.targets = targets(spec, setting.dataset, recipe.loss)
         self.groups = matrices(spec) if recipe.optimiser.muon else {}
+        rates, part = drop_rates(spec, recipe.drop), recipe.batch // setting.ranks.count
+        self.gates = Gates(setting.ops, spec, rates, part // recipe.parts)
+        self.scales = layer_rates(spec, recipe.optimiser.layer_decay)
+        self.gradients = Parts(self.weights, self.gates, recipe.parts, setting.threads)
         self.compute = self._step_for(self.side)
         self.steps = len(setting.dataset) // recipe.batch
         self._drawn = time.monotonic()
@@ -77,11 +83,12 @@ class Run:
         return Step(
             self.weights.params,
             spec,
-            (recipe.batch // setting.ranks.count, side, side, spec.channels),
+            (recipe.batch // setting.ranks.count // recipe.parts, side, side, spec.channels),
             setting.ops,
             smoothing=0.0 if self.targets.softened else recipe.loss.smoothing,
             binary=recipe.loss.entropy == "binary",
             weighted=self.targets.balance is not None,
+            drops=self.gates.drops,
             frozen=setting.frozen,
             threads=setting.threads,
             ranks=setting.ranks,
@@ -99,40 +106,50 @@ class Run:
         before = self.setting.before(state.recipe)
         return x[before:], self.targets.cut(rows[before:])
 
+    def kept(self) -> dict[str, np.ndarray]:
+        """Draw what the next step keeps of blocks and features, for this rank's images."""
+        state, setting = self.state, self.setting
+        rng = np.random.default_rng([state.recipe.seed, 2, state.epoch * self.steps + state.step])
+        found = drawn(self.gates.rates, state.spec, state.recipe.batch, rng)
+        own = slice(*part_of(setting.ranks, state.recipe.batch))
+        return {name: one[own] for name, one in found.items()}
+
     def step(self, x: np.ndarray, labels: np.ndarray) -> None:
         """Make one step: loss, gradients, weights, running statistics, average.
 
         Raises
         ------
         TrainingError
-            The loss is not finite; nothing has changed then.
+            The loss is not finite; the weights have not changed then.
         """
         state, ops, ranks = self.state, self.setting.ops, self.setting.ranks
-        done = state.epoch * self.steps + state.step
         x, rows = self.samples(x, labels)
         labels = labels[len(labels) - len(x) :]
         # Overflow is found in the loss, now or in the next step.
         with np.errstate(over="ignore", invalid="ignore"):
-            loss, logits = self.compute(x, rows, self.targets.weights(rows))
+            given = x, rows, self.targets.weights(rows), self.kept()
+            loss, logits = self.gradients.computed(self.compute, *given)
             found = np.array([loss / ranks.count, self.targets.correct(logits, labels)])
             ranks.sum(found)
             loss = float(found[0])
             if not math.isfinite(loss):
                 raise self.diverged(loss)
             with ops.on_threads(self.setting.threads):
-                self._update(done)
+                self._update()
         state.step += 1
         state.loss += loss
         state.correct += int(found[1])
 
-    def _update(self, done: int) -> None:
-        """Change the weights, the running statistics and the average, on the device."""
+    def _update(self) -> None:
+        """Change the weights and the average, on the device."""
         recipe, weights, ops = self.state.recipe, self.weights, self.setting.ops
         now = self.state.epoch, self.state.step, self.steps
-        update(weights, self.compute.gradients, recipe, self.groups, *now)
-        update_statistics(ops, weights.params, self.compute.statistics, self.compute.positions)
-        if weights.average is not None:
-            update_average(ops, weights.average, weights.values, recipe.ema, done)
+        flat, named = self.gradients.of(self.compute)
+        clip(ops, weights.params, flat, named, recipe.optimiser)
+        update(weights, named, recipe, self.groups, self.scales, *now)
+        left = recipe.kept(*now)
+        if weights.average is not None and left is not None:
+            ops.average_step(weights.average, weights.values, new=1 - left)
 
     def tell(self, seconds: float) -> None:
         """Report the step that has just been made."""

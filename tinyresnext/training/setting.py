@@ -69,7 +69,9 @@ class Setting:
 
     def normed(self, recipe: Recipe) -> int:
         """Return how many images a batch norm sees at a time."""
-        return recipe.batch if self.sync_norm else recipe.batch // self.ranks.count
+        return (
+            recipe.batch if self.sync_norm else recipe.batch // self.ranks.count
+        ) // recipe.parts
 
     def before(self, recipe: Recipe) -> int:
         """Return how many images a rank makes beside its own: one, if a recipe mixes neighbours."""
@@ -159,6 +161,11 @@ def _check_ranks(recipe: Recipe, setting: Setting) -> None:
             f"a mini-batch of {recipe.batch} images cannot be shared equally by {count} ranks: "
             f"give --batch {fits}, or another number of ranks"
         )
+    if recipe.parts > 1:
+        raise UsageError(
+            f"parts is {recipe.parts}, and {count} ranks share each mini-batch: each of them computes "
+            "one part already; leave out --parts, or start more ranks"
+        )
     if setting.ops.__name__.rpartition(".")[2].startswith("cuda"):
         raise UsageError(
             f"ranks share mini-batches on processors only, and this is {setting.ops.described()}: "
@@ -214,7 +221,7 @@ def _check_norms(spec: Spec, recipe: Recipe, setting: Setting) -> None:
             raise UsageError(
                 f"of a mini-batch of {batch} image of {side} x {side}, the batch norm "
                 f"{single[0]} gets a single value for each channel, of which it can learn nothing; "
-                "give a larger mini-batch (--batch, at least 2"
+                "give a larger mini-batch or fewer --parts (--batch, at least 2"
                 f"{' for each rank' * (setting.ranks.count > 1)}), or larger images"
             )
 

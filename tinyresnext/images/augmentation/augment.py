@@ -111,6 +111,8 @@ class Augment:
         anywhere in the image, so that a part of it may lie outside.
     erase
         The probability that a rectangle of an image is erased.
+    erase_count
+        How many rectangles are erased of such an image, at most.
     erase_with
         "zero", the mean colour, with torchvision's range of sizes, or "pixel", noise of a standard
         normal distribution after normalisation, with timm's.
@@ -141,6 +143,7 @@ class Augment:
     lighting: float = 0.0
     cutout: int = 0
     erase: float = 0.0
+    erase_count: int = 1
     erase_with: str = "zero"
 
     def __post_init__(self) -> None:
@@ -261,7 +264,7 @@ class Augment:
         if self.cutout:
             cut_out(x, (rng.random((n, 2)) * self.size).astype(np.int64), self.cutout)
         if self.erase:
-            erase(x, self.erase, self.erase_with, each)
+            erase(x, self.erase, self.erase_with, each, self.erase_count)
         return x
 
     @property

@@ -21,9 +21,13 @@ _TRIES = 10
 
 
 def erase(
-    x: NDArray[np.float32], likely: float, mode: str, each: Sequence[np.random.Generator]
+    x: NDArray[np.float32],
+    likely: float,
+    mode: str,
+    each: Sequence[np.random.Generator],
+    most: int = 1,
 ) -> None:
-    """Erase a rectangle of some images of a mini-batch, in place.
+    """Erase rectangles of some images of a mini-batch, in place.
 
     Parameters
     ----------
@@ -33,23 +37,30 @@ def erase(
         The probability, for each image.
     mode : {"zero", "pixel"}
     each : n generators
+    most : int
+        Of an image that is erased, from one to so many rectangles are, and each is smaller by their
+        number, as in timm.
     """
     for image, rng in zip(x, each, strict=True):
-        if rng.random(1)[0] < likely and (found := _rectangle(image.shape, mode, rng)):
-            top, left, height, width = found
-            part = image[top : top + height, left : left + width]
-            part[:] = _normal(part.shape, rng) if mode == "pixel" else 0
+        if rng.random(1)[0] >= likely:
+            continue
+        count = 1 + int(rng.random(1)[0] * most) if most > 1 else 1
+        for _ in range(count):
+            if found := _rectangle(image.shape, mode, rng, count):
+                top, left, height, width = found
+                part = image[top : top + height, left : left + width]
+                part[:] = _normal(part.shape, rng) if mode == "pixel" else 0
 
 
 def _rectangle(
-    shape: tuple[int, ...], mode: str, rng: np.random.Generator
+    shape: tuple[int, ...], mode: str, rng: np.random.Generator, count: int
 ) -> tuple[int, int, int, int] | None:
     """Draw top, left, height and width; None if no rectangle fits in ten tries."""
     high, wide = shape[:2]
     (least, most), (flat, tall) = _AREA[mode], map(math.log, _SHAPE[mode])
     for _ in range(_TRIES):
         share, aspect = rng.random(2)
-        area = high * wide * (least + (most - least) * share)
+        area = high * wide * (least + (most - least) * share) / count
         ratio = math.exp(flat + (tall - flat) * aspect)
         height, width = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if height < high and width < wide:

@@ -12,7 +12,8 @@ the ops        compute (`forward`), and compute gradients (`gradients`)
 placing        ``empty upload download view pack``: where arrays are
 running        ``bind chain wait at_once``: calls that are prepared once and made many times
 updating       ``sgd_step adamw_step lamb_step rmsprop_step muon_step``: weights in training, in
-               place; ``average_step statistics_step``: what follows them
+               place; ``clip_norm_step clip_value_step clip_units_step`` for gradients, before
+               them; ``average_step statistics_step``, after them
 the machine    ``described thread_count loaders on_threads when_compiling peak``; the kernels on
                disk: ``kernels_kept kernels_problem clear_kernels``
 =============  ====================================================================================

@@ -193,6 +193,18 @@ class Device(Protocol):
         The reference has the formula.
         """
 
+    def clip_norm_step(self, gradient: Array, *, most: float) -> None:
+        """Scale a gradient to a norm of ``most`` at most, in place."""
+
+    def clip_value_step(self, gradient: Array, *, most: float) -> None:
+        """Bring each value of a gradient between ``-most`` and ``most``, in place."""
+
+    def clip_units_step(self, gradient: Array, weight: Array, *, most: float) -> None:
+        """Scale the gradient of each filter to ``most`` times the norm of its weights, in place.
+
+        This is an upper bound; the reference has the formula.
+        """
+
     def average_step(self, average: Array, values: Array, *, new: float) -> None:
         """Move an average towards the values by the share ``new``, in place; 1 copies them."""
 

@@ -54,6 +54,9 @@ if TYPE_CHECKING:  # the type checker holds these to the contract
     from .update import (
         adamw_step,
         average_step,
+        clip_norm_step,
+        clip_units_step,
+        clip_value_step,
         lamb_step,
         muon_step,
         rmsprop_step,
@@ -81,6 +84,9 @@ __all__ = [
     "blur_pool_backward",
     "chain",
     "clear_kernels",
+    "clip_norm_step",
+    "clip_units_step",
+    "clip_value_step",
     "conv2d",
     "conv2d_backward",
     "described",
@@ -156,6 +162,9 @@ MODULES = {
     "rmsprop_step": "update",
     "muon_step": "update",
     "average_step": "update",
+    "clip_norm_step": "update",
+    "clip_units_step": "update",
+    "clip_value_step": "update",
     "statistics_step": "update",
 }
 

@@ -63,6 +63,9 @@ MODULES = {
     "rmsprop_step": "update.adaptive",
     "muon_step": "update.muon",
     "average_step": "update.elementwise",
+    "clip_norm_step": "update.clip",
+    "clip_units_step": "update.clip",
+    "clip_value_step": "update.clip",
     "statistics_step": "update.elementwise",
 }
 

@@ -13,6 +13,7 @@ NEWTON_SCHULZ_STEPS = 3
 # Coefficients of the polynomial: it is steep at 0, and values near 1 stay near 1.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 LEAST_NORM = np.float32(1e-7)
+CLIP_EPS, LEAST_UNIT = 1e-6, 1e-3  # PyTorch's and timm's, and timm's
 
 
 def sgd_step(
@@ -170,6 +171,30 @@ def _average_moments(
     velocity += (gradient - velocity) * (1 - momentum)
     squares *= beta2
     squares += np.square(gradient) * (1 - beta2)
+
+
+def clip_norm_step(gradient: Array, *, most: float) -> None:
+    """Scale a gradient to a norm of ``most`` at most, as PyTorch's ``clip_grad_norm_`` does."""
+    norm = np.sqrt(np.square(gradient).sum())
+    gradient *= np.minimum(most / (norm + CLIP_EPS), 1)
+
+
+def clip_value_step(gradient: Array, *, most: float) -> None:
+    """Move values that are further than ``most`` from zero there (``clip_grad_value_``)."""
+    np.clip(gradient, -most, most, out=gradient)
+
+
+def clip_units_step(gradient: Array, weight: Array, *, most: float) -> None:
+    """Scale the gradient of each unit to ``most`` times the norm of its weights, at most.
+
+    It is adaptive gradient clipping (Brock et al. 2021), as timm has it. The units are the filters;
+    a vector is one unit. A norm of weights counts as `LEAST_UNIT` at least.
+    """
+    units = len(weight) if weight.ndim > 1 else 1
+    g, w = gradient.reshape(units, -1), weight.reshape(units, -1)
+    own, norm = (np.sqrt(np.square(a).sum(1, keepdims=True)) for a in (g, w))
+    largest = np.maximum(norm, LEAST_UNIT) * most
+    np.copyto(g, g * (largest / np.maximum(own, CLIP_EPS)), where=own >= largest)
 
 
 def average_step(average: Array, values: Array, *, new: float) -> None:

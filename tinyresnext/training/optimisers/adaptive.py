@@ -18,6 +18,7 @@ def adaptive(
     settings: Optimiser,
     lr: float,
     done: int,
+    scales: Mapping[str, float] | None = None,
 ) -> None:
     """Make one step for every weight that has a gradient, in place.
 
@@ -33,10 +34,17 @@ def adaptive(
         The learning rate of this step.
     done : int
         How many steps were made before.
+    scales : mapping of str to float, optional
+        What the rate is multiplied by for some weights.
     """
+    scales = scales or {}
     for name, gradient in gradients.items():
         arrays = params[name], gradient, velocity[name], squares[name]
-        numbers = {"lr": lr, "momentum": settings.momentum, **settings.constants}
+        numbers = {
+            "lr": lr * scales.get(name, 1.0),
+            "momentum": settings.momentum,
+            **settings.constants,
+        }
         numbers["decay"] = settings.decay(gradient.shape)
         if settings.optimiser == "adamw":
             ops.adamw_step(*arrays, **numbers, step=done + 1)

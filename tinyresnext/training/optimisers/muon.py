@@ -35,6 +35,7 @@ def muon(
     velocity: Mapping[str, Array],
     groups: Mapping[str, int],
     lr: float,
+    scales: Mapping[str, float] | None = None,
 ) -> None:
     """Make one step of Muon, in place, for every weight of ``groups`` that has a gradient.
 
@@ -46,7 +47,11 @@ def muon(
         What `matrices` returned. Gradients with other names are left alone.
     lr : float
         The rate of this step: the relative size of the update of a group's weights.
+    scales : mapping of str to float, optional
+        What it is multiplied by for some weights.
     """
+    scales = scales or {}
     for name, count in groups.items():
         if name in gradients:
-            ops.muon_step(params[name], gradients[name], velocity[name], groups=count, lr=lr)
+            rate = lr * scales.get(name, 1.0)
+            ops.muon_step(params[name], gradients[name], velocity[name], groups=count, lr=rate)

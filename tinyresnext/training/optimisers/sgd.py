@@ -16,6 +16,7 @@ def sgd(
     velocity: Mapping[str, Array],
     settings: Optimiser,
     lr: float,
+    scales: Mapping[str, float] | None = None,
 ) -> None:
     """Make one step of SGD for every weight that has a gradient, in place.
 
@@ -31,13 +32,16 @@ def sgd(
     settings : Optimiser
     lr : float
         The learning rate of this step.
+    scales : mapping of str to float, optional
+        What it is multiplied by for some weights.
     """
+    scales = scales or {}
     for name, gradient in gradients.items():
         ops.sgd_step(
             params[name],
             gradient,
             velocity[name],
-            lr=lr,
+            lr=lr * scales.get(name, 1.0),
             momentum=settings.momentum,
             decay=settings.decay(gradient.shape),
             nesterov=settings.nesterov,

@@ -17,6 +17,7 @@ def update(
     gradients: Mapping[str, Array],
     recipe: Recipe,
     groups: Mapping[str, int],
+    scales: Mapping[str, float],
     epoch: int,
     step: int,
     steps: int,
@@ -31,16 +32,18 @@ def update(
     recipe : Recipe
     groups : mapping of str to int
         What Muon trains: what `matrices` returned, or nothing.
+    scales : mapping of str to float
+        What the rates of some weights are multiplied by; see `layer_rates`.
     epoch, step, steps : int
         Where the run is; ``steps`` are those of an epoch.
     """
     ops, params, velocities = weights.ops, weights.params, weights.velocities
     now, how = (epoch, step, steps), recipe.optimiser
-    muon(ops, params, gradients, velocities, groups, recipe.muon_rate(*now))
+    muon(ops, params, gradients, velocities, groups, recipe.muon_rate(*now), scales)
     others = {name: g for name, g in gradients.items() if name not in groups}
     rate = recipe.learning_rate(*now)
     if how.optimiser == "sgd":
-        sgd(ops, params, others, velocities, how, rate)
+        sgd(ops, params, others, velocities, how, rate, scales)
     else:
         done = epoch * steps + step
-        adaptive(ops, params, others, velocities, weights.second, how, rate, done)
+        adaptive(ops, params, others, velocities, weights.second, how, rate, done, scales)

@@ -49,6 +49,8 @@ class Augmentation:
         network's size; of smaller images (``sides``), the same part. 0 means none.
     erase : float
         The probability that a rectangle of an image is erased (Zhong et al. 2020).
+    erase_count : int
+        How many rectangles are erased of such an image, at most (timm's ``recount``).
     erase_with : {"zero", "pixel"}
         What is in the rectangle: zero after normalisation, or noise.
     repeats : int
@@ -91,6 +93,9 @@ class Augmentation:
         Real(0, 1),
         "the probability that a rectangle of an image is erased, such as 0.1",
         flag="random-erase",
+    )
+    erase_count: int = setting(
+        1, Whole(1, 64), "how many rectangles are erased of such an image, at most"
     )
     erase_with: str = setting(
         "zero", Choice(("zero", "pixel")), "what is in the rectangle: the mean colour, or noise"

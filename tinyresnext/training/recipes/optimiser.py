@@ -43,6 +43,16 @@ class Optimiser:
         times the learning rate, and LAMB adds it to the direction before that is scaled.
     decay_all : bool
         Whether scales and shifts of batch norms and the classifier's bias decay too.
+    layer_decay : float
+        For fine-tuning: the rate of each block is this times that of the block behind it, and the
+        stem counts as a block. The classifier has the whole rate (Bao et al. 2022, as timm has it).
+    clip : {"none", "norm", "value", "adaptive"}
+        What keeps gradients from being too large: nothing; all of them together have a norm of
+        ``clip_at`` at most; each value is between ``-clip_at`` and ``clip_at``; or the norm of each
+        filter's gradient is at most ``clip_at`` times that of its weights (Brock et al. 2021),
+        except in the classifier, as timm has it.
+    clip_at : float
+        As above.
     """
 
     optimiser: str = setting(
@@ -78,6 +88,21 @@ class Optimiser:
     )
     decay_all: bool = setting(True, Flag(), "apply the weight decay to batch norms and biases too")
 
+    layer_decay: float = setting(
+        1.0,
+        Real(0, 1),
+        "the learning rate of a block, as a part of that of the block behind it, such as 0.75",
+    )
+    clip: str = setting(
+        "none",
+        Choice(("none", "norm", "value", "adaptive")),
+        "make gradients smaller that are larger than --clip-at: their norm, each value, or the "
+        "norm of a filter's beside that of its weights",
+    )
+    clip_at: float = setting(
+        0.0, Real(0, 1e6), "the largest norm, value, or part of the weights, such as 1, 1 or 0.01"
+    )
+
     def __post_init__(self) -> None:
         check_fields(self)
         plain = self.optimiser == "sgd"
@@ -85,6 +110,11 @@ class Optimiser:
             raise UsageError(
                 f"beta2 is {self.beta2:g}, eps {self.eps:g} and optimiser sgd: SGD has neither; "
                 "give one of adamw, lamb and rmsprop, or leave both at 0"
+            )
+        if (self.clip == "none") != (self.clip_at == 0):
+            raise UsageError(
+                f"clip is {self.clip} and clip_at {self.clip_at:g}: give both, such as clip norm "
+                "and clip_at 1, or neither"
             )
         if self.nesterov and not plain:
             raise UsageError(

@@ -1,4 +1,4 @@
-"""The parts of a recipe that are small: the loss, and the first weights."""
+"""The parts of a recipe that are small: the loss, what is left out, and the first weights."""
 
 from __future__ import annotations
 
@@ -71,6 +71,32 @@ class Loss:
                 "entropy is binary and balance weights: the weights of classes are defined for the "
                 "softmax cross entropy; give balance sampling"
             )
+
+
+@dataclass(frozen=True)
+class Drop:
+    """What a step of training leaves out of the network, at random.
+
+    Parameters
+    ----------
+    drop_path : float
+        Stochastic depth (Huang et al. 2016): the probability that the last block of a sample is
+        only its shortcut. It grows from 0 for the first block by equal steps, as in timm.
+    dropout : float
+        The probability of each feature to be 0 before the classifier (Srivastava et al. 2014).
+    """
+
+    drop_path: float = setting(
+        0.0,
+        Real(0, 0.99),
+        "stochastic depth: the probability that the last block is left out, such as 0.05",
+    )
+    dropout: float = setting(
+        0.0, Real(0, 0.99), "the probability of a feature to be left out before the classifier"
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass
 from typing import Any
@@ -10,9 +11,9 @@ from typing import Any
 from ...errors import UsageError
 from ...system.checks import from_fields
 from .augmentation import Augmentation
-from .kinds import Option, Real, Whole, check_fields, options, setting
+from .kinds import Choice, Option, Real, Whole, check_fields, options, setting
 from .optimiser import Optimiser
-from .parts import Loss, Start
+from .parts import Drop, Loss, Start
 from .schedule import Schedule
 
 
@@ -25,12 +26,23 @@ class Recipe:
     epochs : int
     batch : int
         Images in a mini-batch.
+    parts : int
+        The mini-batch is computed in so many parts, one after another, and their mean gradient
+        changes the weights: what does not fit into memory at once. A batch norm sees one part.
     schedule : Schedule
     optimiser : Optimiser
     loss : Loss
+    drop : Drop
     ema : float
         Decay of the moving average of weights and running statistics; 0 means none. The average is
         what is kept at the end.
+    ema_every : int
+        The average moves in the first of so many steps of an epoch, and in the first after each.
+    ema_warmup : {"soft", "copy", "power", "none"}
+        How the average begins, since the first weights are soon of no use. After n moves it keeps
+        (1 + n) / (10 + n) at most; or it copies the weights while the learning rate rises, as
+        torchvision has it; or it keeps 1 - (1 + n) ** (-2 / 3) at most, as timm has it with a
+        warm-up; or it copies once, as timm has it without.
     patience : int
         After so many epochs in a row whose validation is no better than the best, the run ends; 0
         means never.
@@ -47,11 +59,24 @@ class Recipe:
 
     epochs: int = setting(MISSING, Whole(1, 100_000), "how often all images are seen")
     batch: int = setting(MISSING, Whole(1, 65536), "images in a mini-batch")
+    parts: int = setting(
+        1,
+        Whole(1, 65536),
+        "compute the mini-batch in so many parts, one after another, for less memory",
+    )
     schedule: Schedule
     optimiser: Optimiser = dataclasses.field(default_factory=Optimiser)
     loss: Loss = dataclasses.field(default_factory=Loss)
+    drop: Drop = dataclasses.field(default_factory=Drop)
     ema: float = setting(
         0.0, Real(0, 1), "decay of the moving average of the weights, such as 0.999; 0 is none"
+    )
+    ema_every: int = setting(1, Whole(1, 100_000), "steps between two moves of that average")
+    ema_warmup: str = setting(
+        "soft",
+        Choice(("soft", "copy", "power", "none")),
+        "how that average begins: (1 + n) / (10 + n) is kept at most, copies in the warm-up as in "
+        "torchvision, or timm's with and without a warm-up",
     )
     patience: int = setting(
         0,
@@ -66,6 +91,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.batch % self.parts:
+            raise UsageError(
+                f"batch is {self.batch} and parts {self.parts}: a mini-batch has equal parts; give "
+                "a number that divides it"
+            )
         sides = self.augmentation.sides
         if len(sides) > self.epochs:
             raise UsageError(
@@ -85,6 +115,21 @@ class Recipe:
     def muon_rate(self, epoch: int, step: int, steps: int) -> float:
         """Return the rate of Muon in one step."""
         return self.schedule.rate(self.optimiser.muon, epoch, step, steps, self.epochs)
+
+    def kept(self, epoch: int, step: int, steps: int) -> float | None:
+        """Return what remains of the average after a step; None if it does not move then."""
+        if step % self.ema_every:
+            return None
+        moves = epoch * -(-steps // self.ema_every) + step // self.ema_every  # before this one
+        if self.ema_warmup == "soft":
+            return min(self.ema, (1 + moves) / (10 + moves))
+        # torchvision's forgets its count in the epochs of the warm-up, and so copies once more.
+        last = math.ceil(self.schedule.warmup * self.epochs) if self.ema_warmup == "copy" else 0
+        if (epoch, step) <= (last, 0):
+            return 0.0
+        if self.ema_warmup == "power":
+            return min(self.ema, 1 - (1 + moves) ** (-2 / 3))
+        return self.ema
 
     def changed(self, changes: Mapping[str, Any]) -> Recipe:
         """Return the recipe with other values for some settings, whichever part they are in.
@@ -141,6 +186,7 @@ PARTS = {
     "schedule": Schedule,
     "optimiser": Optimiser,
     "loss": Loss,
+    "drop": Drop,
     "start": Start,
     "augmentation": Augmentation,
 }

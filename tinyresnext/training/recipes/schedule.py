@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import MISSING, dataclass
 
-from .kinds import Choice, Fractions, Real, check_fields, setting
+from ...errors import UsageError
+from .kinds import Choice, Flag, Fractions, Real, check_fields, setting
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,20 @@ class Schedule:
         For "step": what the rate is multiplied by.
     warmup : float
         The part of the run in which the rate rises, step by step, from nearly zero.
+    warmup_from : float
+        What the rate begins with, as a part of ``lr``. With 0 the first step has the rate of a
+        first equal step up; else it has this one, and the first after the warm-up has ``lr``, as
+        PyTorch and timm have it.
+    lowest : float
+        For "cosine" and "linear": where the rate ends, as a part of ``lr``.
+    constant : float
+        For these: the part of the run, at its end, in which the rate stays lowest (timm's
+        cool-down).
+    from_start : bool
+        For these: whether the curve begins with the run, so that the warm-up takes the place of its
+        first part, as timm has it; else it begins after the warm-up.
+    changes : {"step", "epoch"}
+        How often the rate changes.
     """
 
     lr: float = setting(MISSING, Real(0, 1e3), "the highest learning rate")
@@ -48,8 +63,37 @@ class Schedule:
         0.0, Real(0, 1), "the part of the run in which the learning rate rises, such as 0.2"
     )
 
+    warmup_from: float = setting(
+        0.0, Real(0, 1), "the first learning rate, as a part of --lr, such as 0.01"
+    )
+    lowest: float = setting(
+        0.0, Real(0, 1), "for cosine and linear: the last learning rate, as a part of --lr"
+    )
+    constant: float = setting(
+        0.0, Real(0, 1), "for these: the part of the run at its end in which it stays lowest"
+    )
+    from_start: bool = setting(
+        False, Flag(), "for these: begin the curve with the run, behind the warm-up"
+    )
+    changes: str = setting("step", Choice(("step", "epoch")), "how often the learning rate changes")
+
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.schedule == "step" and (self.lowest or self.constant or self.from_start):
+            raise UsageError(
+                "schedule is step, which has milestones: lowest, constant and from_start are "
+                "settings of cosine and linear; leave them out"
+            )
+        if self.warmup_from and not self.warmup:
+            raise UsageError(
+                f"warmup_from is {self.warmup_from:g} and warmup 0: give the part of the run in "
+                "which the rate rises, such as warmup 0.05"
+            )
+        if self.warmup + self.constant > 1:
+            raise UsageError(
+                f"warmup is {self.warmup:g} and constant {self.constant:g}: together they are at "
+                "most the whole run, 1"
+            )
 
     def rate(self, highest: float, epoch: int, step: int, steps: int, epochs: int) -> float:
         """Return the rate of one step of a run whose highest rate is given.
@@ -63,13 +107,17 @@ class Schedule:
         steps, epochs : int
             Steps in an epoch, and epochs in the run.
         """
+        if self.changes == "epoch":
+            step, steps = 0, 1
         done, total = epoch * steps + step, epochs * steps
-        rising = math.ceil(self.warmup * total)
+        rising, level = math.ceil(self.warmup * total), round(self.constant * total)
         if done < rising:
+            if self.warmup_from:
+                return highest * (self.warmup_from + (1 - self.warmup_from) * done / rising)
             return highest * (done + 1) / rising
         if self.schedule == "step":
             return highest * self.gamma ** sum(epoch / epochs >= part for part in self.milestones)
-        part = (done - rising) / (total - rising)
-        return highest * (
-            0.5 * (1 + math.cos(math.pi * part)) if self.schedule == "cosine" else 1 - part
-        )
+        first = 0 if self.from_start else rising
+        part = min(1.0, (done - first) / max(total - level - first, 1))
+        shape = 0.5 * (1 + math.cos(math.pi * part)) if self.schedule == "cosine" else 1 - part
+        return highest * (self.lowest + (1 - self.lowest) * shape)

@@ -2,5 +2,5 @@
 
 `augmentation` turns what a recipe says about images into what `tinyresnext.images.augmentation`
 takes; `targets` turns labels into targets and weights, for each kind of head; `mixing` mixes images
-and their targets.
+and their targets; `dropping` draws what is left out of the network.
 """

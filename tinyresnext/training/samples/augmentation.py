@@ -62,6 +62,7 @@ def augmented(said: Augmentation, preprocess: Preprocess, dataset: Dataset, side
         "lighting": said.lighting,
         "cutout": round(said.cutout * side / full),
         "erase": said.erase,
+        "erase_count": said.erase_count,
         "erase_with": said.erase_with,
     }
     if said.crop in ("resized", "torch7"):

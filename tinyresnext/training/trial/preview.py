@@ -92,11 +92,13 @@ def _said(run: Run, seconds: float) -> str:
     parameters = size(spec)
     extra = run.state.average, run.state.squares
     arrays = 3 + sum(flat is not None for flat in extra)  # weights, gradients, momentum
+    arrays += recipe.parts > 1  # the mean of the parts' gradients
     memory = run.compute.bytes + 4 * parameters * arrays
+    in_parts = f" in {recipe.parts} parts" if recipe.parts > 1 else ""
     lines = [
         f"{spec.name}: {parameters:,} parameters, {len(run.setting.dataset):,} images",
         f"{recipe.epochs} epochs of {run.steps} steps: {steps:,} steps, mini-batches of "
-        f"{recipe.batch}, images of {run.side} x {run.side}",
+        f"{recipe.batch}{in_parts}, images of {run.side} x {run.side}",
         f"{memory / 2**20:,.0f} MiB for a step and the weights, beside the images",
         f"{seconds * 1e3:.0f} ms for a step on {run.setting.ops.described()} "
         f"(threads: {run.setting.threads}): about {_time(seconds * steps)}, without reading the "

@@ -1,4 +1,4 @@
-"""What training does to weights and averages, in place: `elementwise`, `adaptive`, and `muon`.
+"""What training does to weights and averages, in place: `elementwise`, `adaptive`, `muon`; `clip`.
 
 Muon is made of products of small matrices (`products`).
 """

@@ -1,4 +1,4 @@
-"""The moving average of the weights, and the running statistics of batch norms."""
+"""The running statistics of batch norms."""
 
 from __future__ import annotations
 
@@ -37,19 +37,3 @@ def update_statistics(
             count=positions[name],
             new=MOMENTUM_OF_STATISTICS,
         )
-
-
-def update_average(ops: Backend, average: Array, values: Array, decay: float, updates: int) -> None:
-    """Move the average of all values towards the present ones, in place.
-
-    Parameters
-    ----------
-    ops : Backend
-    average, values : [size]
-    decay : float
-        What remains of the average. It begins lower, ``(1 + updates) / (10 + updates)``, so that
-        the untrained weights are soon forgotten.
-    updates : int
-        How many there were before.
-    """
-    ops.average_step(average, values, new=1 - min(decay, (1 + updates) / (10 + updates)))

@@ -1,0 +1,107 @@
+"""Gradients that are too large are made smaller, in place: norms, and a pass over memory.
+
+The formulas and their constants are those of `tinyresnext.ops.reference.update`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from numba import cuda
+
+from ...reference.update import CLIP_EPS, LEAST_UNIT
+from ..elementwise import EACH, THREADS, blocks_of
+from ..runtime.arrays import DeviceArray, check
+from ..runtime.call import Call
+from ..runtime.kernel import Kernel, float32, floats, int32
+from ..runtime.machine import Launch
+from ..words.whole import quotient
+from .muon import norms
+
+# --- kernels --------------------------------------------------------------------------------------
+
+
+@cache
+def clip_norm_kernel() -> Kernel:
+    """Return the kernel that scales all values so that their norm is ``most``, if it is larger."""
+
+    def run(values, norm, most, least, count):
+        first = int32(cuda.blockIdx.x * int32(THREADS * EACH) + cuda.threadIdx.x)
+        scale = most / (norm[int32(0)] + least)
+        for k in range(EACH):
+            i = int32(first + int32(k * THREADS))
+            if i < count and scale < float32(1):
+                values[i] *= scale
+
+    return Kernel("clip_norm", run, (floats, floats, float32, float32, int32), THREADS)
+
+
+@cache
+def clip_value_kernel() -> Kernel:
+    """Return the kernel that brings each value between ``-most`` and ``most``."""
+
+    def run(values, most, count):
+        first = int32(cuda.blockIdx.x * int32(THREADS * EACH) + cuda.threadIdx.x)
+        for k in range(EACH):
+            i = int32(first + int32(k * THREADS))
+            if i < count:
+                value = values[i]
+                if value > most:
+                    value = most
+                if value < -most:
+                    value = -most
+                values[i] = value
+
+    return Kernel("clip_value", run, (floats, float32, int32), THREADS)
+
+
+@cache
+def clip_units_kernel() -> Kernel:
+    """Return the kernel that scales each unit's gradient by the norms of it and of its weights."""
+
+    def run(values, own, norm, most, eps, least, length, count):
+        first = int32(cuda.blockIdx.x * int32(THREADS * EACH) + cuda.threadIdx.x)
+        for k in range(EACH):
+            i = int32(first + int32(k * THREADS))
+            if i < count:
+                unit = quotient(i, length)
+                largest, now = norm[unit], own[unit]
+                if largest < least:
+                    largest = least
+                largest *= most
+                if now >= largest:
+                    if now < eps:
+                        now = eps
+                    values[i] *= largest / now
+
+    kinds = (floats, floats, floats, float32, float32, float32, int32, int32)
+    return Kernel("clip_units", run, kinds, THREADS)
+
+
+# --- public functions -----------------------------------------------------------------------------
+
+
+def clip_norm_step(gradient: DeviceArray, *, most: float) -> None:
+    """Scale a gradient to a norm of ``most`` at most."""
+    machine, count = check("clip_norm_step", gradient=gradient), gradient.size
+    to_norm, norm = norms(gradient, 1)
+    given = gradient, norm, most, CLIP_EPS, count
+    Call(machine, [*to_norm, Launch(clip_norm_kernel(), blocks_of(count), given)])()
+
+
+def clip_value_step(gradient: DeviceArray, *, most: float) -> None:
+    """Bring each value between ``-most`` and ``most`` in one pass."""
+    machine, count = check("clip_value_step", gradient=gradient), gradient.size
+    given = gradient, most, count
+    Call(machine, [Launch(clip_value_kernel(), blocks_of(count), given)])()
+
+
+def clip_units_step(gradient: DeviceArray, weight: DeviceArray, *, most: float) -> None:
+    """Scale the gradient of each unit to ``most`` times the norm of its weights, at most."""
+    machine, count = check("clip_units_step", gradient=gradient, weight=weight), gradient.size
+    units = weight.shape[0] if len(weight.shape) > 1 else 1
+    to_own, own = norms(gradient, units)
+    to_norm, norm = norms(weight, units)
+    given = gradient, own, norm, most, CLIP_EPS, LEAST_UNIT, count // units, count
+    launch = Launch(clip_units_kernel(), blocks_of(count), given)
+    Call(machine, [*to_own, *to_norm, launch])()

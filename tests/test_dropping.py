@@ -37,7 +37,7 @@ def given(spec: Spec) -> tuple[dict, np.ndarray, np.ndarray, dict, dict]:
         value += 0.1 * rng.random(value.shape)
     x, rows = rng.standard_normal((COUNT, 8, 8, 3)), rng.dirichlet(np.ones(4), COUNT)
     rates = drop_rates(spec, Drop(0.5, 0.2))
-    return params, x, rows, rates, drawn(rates, spec, COUNT, rng)
+    return params, x, rows, rates, drawn(rates, spec, COUNT, [4, 1])
 
 
 def stepped(params: dict, spec: Spec, ops, rates: dict, chosen: dict) -> Step:
@@ -154,12 +154,14 @@ def test_the_rates_grow_as_timms():
 
 
 def test_what_is_kept_has_the_probability_that_is_said():
-    found = drawn(RATES, SPEC, 4000, np.random.default_rng(0))
-    again = drawn(RATES, SPEC, 4000, np.random.default_rng(0))
+    found = drawn(RATES, SPEC, 4000, [0])
+    again = drawn(RATES, SPEC, 4000, [0])
     for name, one in found.items():
         assert one.tobytes() == again[name].tobytes()
         spread = 5 * np.sqrt(RATES[name] * (1 - RATES[name]) / one.size)
         assert abs(one.mean() - (1 - RATES[name])) < spread, name
+        part = drawn(RATES, SPEC, 4000, [0], (1000, 2000))[name]  # of one of four ranks
+        assert part.tobytes() == one[1000:2000].tobytes(), name
     assert found["pooled"].shape == (4000, SPEC.features)
 
 

@@ -106,14 +106,6 @@ class Run:
         before = self.setting.before(state.recipe)
         return x[before:], self.targets.cut(rows[before:])
 
-    def kept(self) -> dict[str, np.ndarray]:
-        """Draw what the next step keeps of blocks and features, for this rank's images."""
-        state, setting = self.state, self.setting
-        rng = np.random.default_rng([state.recipe.seed, 2, state.epoch * self.steps + state.step])
-        found = drawn(self.gates.rates, state.spec, state.recipe.batch, rng)
-        own = slice(*part_of(setting.ranks, state.recipe.batch))
-        return {name: one[own] for name, one in found.items()}
-
     def step(self, x: np.ndarray, labels: np.ndarray) -> None:
         """Make one step: loss, gradients, weights, running statistics, average.
 
@@ -125,9 +117,12 @@ class Run:
         state, ops, ranks = self.state, self.setting.ops, self.setting.ranks
         x, rows = self.samples(x, labels)
         labels = labels[len(labels) - len(x) :]
+        place = [state.recipe.seed, 2, state.epoch * self.steps + state.step]
+        own = part_of(ranks, state.recipe.batch)
+        chosen = drawn(self.gates.rates, state.spec, state.recipe.batch, place, own)
         # Overflow is found in the loss, now or in the next step.
         with np.errstate(over="ignore", invalid="ignore"):
-            given = x, rows, self.targets.weights(rows), self.kept()
+            given = x, rows, self.targets.weights(rows), chosen
             loss, logits = self.gradients.computed(self.compute, *given)
             found = np.array([loss / ranks.count, self.targets.correct(logits, labels)])
             ranks.sum(found)

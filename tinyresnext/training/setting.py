@@ -163,8 +163,8 @@ def _check_ranks(recipe: Recipe, setting: Setting) -> None:
         )
     if recipe.parts > 1:
         raise UsageError(
-            f"parts is {recipe.parts}, and {count} ranks share each mini-batch: each of them computes "
-            "one part already; leave out --parts, or start more ranks"
+            f"parts is {recipe.parts}, and {count} ranks share each mini-batch: each of them "
+            "computes one part already; leave out --parts, or start more ranks"
         )
     if setting.ops.__name__.rpartition(".")[2].startswith("cuda"):
         raise UsageError(

@@ -109,11 +109,8 @@ class Augment:
     cutout
         Side of a square that becomes zero, the mean colour, in pixels; 0 for none. Its middle is
         anywhere in the image, so that a part of it may lie outside.
-    erase
-        The probability that a rectangle of an image is erased.
-    erase_count
-        How many rectangles are erased of such an image, at most.
-    erase_with
+    erase, erase_count, erase_with
+        The probability that rectangles of an image are erased, how many at most, and with what:
         "zero", the mean colour, with torchvision's range of sizes, or "pixel", noise of a standard
         normal distribution after normalisation, with timm's.
 

@@ -7,7 +7,7 @@ does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -34,7 +34,11 @@ def drop_rates(spec: Spec, said: Drop) -> dict[str, float]:
 
 
 def drawn(
-    rates: Mapping[str, float], spec: Spec, count: int, rng: np.random.Generator
+    rates: Mapping[str, float],
+    spec: Spec,
+    count: int,
+    place: Sequence[int],
+    own: tuple[int, int] | None = None,
 ) -> dict[str, np.ndarray]:
     """Draw what is kept of a mini-batch of ``count`` samples.
 
@@ -44,15 +48,19 @@ def drawn(
         What `drop_rates` returned.
     spec : Spec
     count : int
-    rng : Generator
+    place : sequence of int
+        What seeds the draws.
+    own : (first, last), optional
+        The samples that are wanted; by default all.
 
     Returns
     -------
     dict of str to array
         For each block bool [count]; for the features bool [count, features].
     """
+    rng, part = np.random.default_rng(place), slice(*own) if own else slice(None)
     shapes = {name: (count, spec.features) if name == "pooled" else (count,) for name in rates}
-    return {name: rng.random(shapes[name]) >= rate for name, rate in rates.items()}
+    return {name: (rng.random(shapes[name]) >= rate)[part] for name, rate in rates.items()}
 
 
 class Gates:

@@ -95,7 +95,8 @@ class Gates:
         channels = {block.name: block.c_out for block in blocks(spec)}
         for name, rate in rates.items():
             c = channels.get(name, spec.features)
-            ones, zeros = np.ones(c, dtype), np.zeros(c, dtype)
+            ones: np.ndarray = np.ones(c, dtype)
+            zeros: np.ndarray = np.zeros(c, dtype)
             scale, shift, mean, var = ones / dtype(1 - rate), zeros, zeros.copy(), ones.copy()
             norm = ops.upload(scale), ops.upload(shift), ops.upload(mean), ops.upload(var)
             self.drops[name] = ops.upload(np.full((count, 1, 1, c), np.inf, dtype)), norm

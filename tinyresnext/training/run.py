@@ -18,7 +18,6 @@ from ..inference.model import Model
 from ..network.step import Step
 from ..system.files import shown
 from ..system.ranks import all_have, by_the_first, part_of
-from .optimisers.clip import clip
 from .optimisers.muon import matrices
 from .optimisers.parts import Parts
 from .optimisers.rates import layer_rates
@@ -122,8 +121,8 @@ class Run:
         chosen = drawn(self.gates.rates, state.spec, state.recipe.batch, place, own)
         # Overflow is found in the loss, now or in the next step.
         with np.errstate(over="ignore", invalid="ignore"):
-            given = x, rows, self.targets.weights(rows), chosen
-            loss, logits = self.gradients.computed(self.compute, *given)
+            weights = self.targets.weights(rows)
+            loss, logits = self.gradients.computed(self.compute, x, rows, weights, chosen)
             found = np.array([loss / ranks.count, self.targets.correct(logits, labels)])
             ranks.sum(found)
             loss = float(found[0])
@@ -139,11 +138,8 @@ class Run:
         """Change the weights and the average, on the device."""
         recipe, weights, ops = self.state.recipe, self.weights, self.setting.ops
         now = self.state.epoch, self.state.step, self.steps
-        flat, named = self.gradients.of(self.compute)
-        clip(ops, weights.params, flat, named, recipe.optimiser)
-        update(weights, named, recipe, self.groups, self.scales, *now)
-        left = recipe.kept(*now)
-        if weights.average is not None and left is not None:
+        update(weights, self.gradients.of(self.compute), recipe, self.groups, self.scales, *now)
+        if weights.average is not None and (left := recipe.kept(*now)) is not None:
             ops.average_step(weights.average, weights.values, new=1 - left)
 
     def tell(self, seconds: float) -> None:

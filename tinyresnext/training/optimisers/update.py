@@ -8,13 +8,14 @@ from ...ops.contract import Array
 from ..recipes import Recipe
 from ..weights import Weights
 from .adaptive import adaptive
+from .clip import clip
 from .muon import muon
 from .sgd import sgd
 
 
 def update(
     weights: Weights,
-    gradients: Mapping[str, Array],
+    found: tuple[Array, Mapping[str, Array]],
     recipe: Recipe,
     groups: Mapping[str, int],
     scales: Mapping[str, float],
@@ -27,8 +28,8 @@ def update(
     Parameters
     ----------
     weights : Weights
-    gradients : mapping of str to array
-        For every name that is trained.
+    found : (array, mapping of str to array)
+        The gradients as one flat array, and for every name that is trained. They are clipped here.
     recipe : Recipe
     groups : mapping of str to int
         What Muon trains: what `matrices` returned, or nothing.
@@ -37,8 +38,10 @@ def update(
     epoch, step, steps : int
         Where the run is; ``steps`` are those of an epoch.
     """
+    (flat, gradients), how = found, recipe.optimiser
     ops, params, velocities = weights.ops, weights.params, weights.velocities
-    now, how = (epoch, step, steps), recipe.optimiser
+    now = epoch, step, steps
+    clip(ops, params, flat, gradients, how)
     muon(ops, params, gradients, velocities, groups, recipe.muon_rate(*now), scales)
     others = {name: g for name, g in gradients.items() if name not in groups}
     rate = recipe.learning_rate(*now)

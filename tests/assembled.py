@@ -48,7 +48,6 @@ SIZES: dict[str, list[tuple[Any, ...]]] = {
         (tensor.Tile(32, 32, 16), False, 1, False),
         (tensor.Tile(64, 32, 16), True, 8, True, floats),  # logits
     ],
-    "pairs_kernel": EITHER,
     "grouped_outer_kernel": [
         (3, s, grouped.columns_of(s), a) for s, a in ((1, 16), (2, 16), (1, 4))
     ],

@@ -61,7 +61,9 @@ def relu_gradient_kernel() -> Kernel:
         for k in range(EACH):
             i = int32(first + int32(k * THREADS))
             if i < count:
-                gradient = dy[i] if x[i] > float32(0) else float32(0)
+                gradient = dy[i]
+                if not x[i] > float32(0):
+                    gradient = float32(0)
                 dx[i] = dx[i] + gradient if more != int32(0) else gradient
 
     return Kernel("relu_gradient", run, (floats, floats, floats, int32, int32), THREADS)

@@ -15,7 +15,7 @@ from ..runtime.arrays import DeviceArray, scratch
 from ..runtime.kernel import Kernel, float32, floats, int32, uint32
 from ..runtime.machine import Launch
 from ..words import shared
-from .pack import MOST_TAPS, QUARTERS, SIDE, SLAB, SLABS_SHARED, pitch
+from .pack import LINES, MOST_TAPS, QUARTERS, SIDE, SLAB, SLABS_SHARED, pitch
 from .windows import Windows
 
 THREADS = 256
@@ -23,6 +23,7 @@ CHANNELS = 32  # that a block of the sums over positions adds up
 DEEP = 64  # rows for each of its threads, at least
 CHUNK = 1024  # values of a filter that are turned at once, at most
 TURNED = 2 * CHUNK  # with what keeps them in different banks
+SECTOR = 8  # values that a GPU moves at once
 
 
 # --- kernels --------------------------------------------------------------------------------------
@@ -68,11 +69,14 @@ def sums_kernel() -> Kernel:
 def weight_kernel() -> Kernel:
     """Return the kernel of the parts of a weight's gradient.
 
-    They are ``[part, filter, tap, channel]``, as positions see them; a weight is ``[filter,
-    channel, tap]``. A block turns some channels and taps of a filter in shared memory.
+    They are ``[part, filter, tap, channel]``, as positions see them, with `rounded` rows; a weight
+    is ``[filter, channel, tap]``. A block turns some channels and taps of a filter in shared
+    memory. The first of its threads begin before the place that they store to, at a whole sector.
     """
 
-    def run(sums, out, size, taps, channels, some_taps, some, pitch, down, beside, parts, add):
+    def run(
+        sums, out, size, deep, taps, channels, some_taps, some, pitch, down, beside, parts, add
+    ):
         s = shared(TURNED)
         thread, block = int32(cuda.threadIdx.x), uint32(cuda.blockIdx.x)
         square, later = uint32(block // uint32(beside)), int32(block % uint32(beside))
@@ -81,21 +85,22 @@ def weight_kernel() -> Kernel:
         for i in range(thread, some * some_taps, THREADS):
             tap, c = int32(uint32(i) // uint32(some)), int32(uint32(i) % uint32(some))
             if first_tap + tap < taps and first + c < channels:
-                at = int32((o * taps + first_tap + tap) * channels + first + c)
+                at = int32(o * deep + (first_tap + tap) * channels + first + c)
                 total = float32(0)
                 for _ in range(parts):
                     total += sums[at]
                     at = int32(at + size)
                 s[int32(c * pitch + tap)] = total
         cuda.syncthreads()
-        for i in range(thread, some * some_taps, THREADS):
+        begins = uint32((o * channels + first) * taps + first_tap)
+        for i in range(thread - int32(begins % uint32(SECTOR)), some * some_taps, THREADS):
             c, tap = int32(uint32(i) // uint32(some_taps)), int32(uint32(i) % uint32(some_taps))
-            if first_tap + tap < taps and first + c < channels:
+            if i >= 0 and first_tap + tap < taps and first + c < channels:
                 into = int32((o * channels + first + c) * taps + first_tap + tap)
                 total = s[int32(c * pitch + tap)]
                 out[into] = out[into] + total if add else total
 
-    return Kernel("fold_weight", run, (floats, floats, *[int32] * 10), THREADS)
+    return Kernel("fold_weight", run, (floats, floats, *[int32] * 11), THREADS)
 
 
 @cache
@@ -218,17 +223,28 @@ def rows(
     return Launch(rows_kernel(), blocks(out.size), (sums, bias, residual, out, *numbers))
 
 
-def weight(sums: DeviceArray, parts: int, win: Windows, out: DeviceArray, more: bool) -> Launch:
-    """Return the launch that adds ``sums [part, filter, tap, channel]`` to a weight's gradient."""
-    taps, channels = win.k_h * win.k_w, win.narrow
-    if taps == 1:
+def rounded(depth: int) -> int:
+    """Return how many values apart rows of ``depth`` sums lie: whole sectors."""
+    return -(-depth // SECTOR) * SECTOR
+
+
+def weight(sums: DeviceArray, win: Windows, out: DeviceArray, more: bool) -> Launch:
+    """Return the launch that adds ``sums [part, filter, (tap, channel)]`` to a weight's gradient.
+
+    Each row of ``sums`` is `rounded`.
+    """
+    (parts, _, deep), taps, channels = sums.shape, win.k_h * win.k_w, win.narrow
+    if taps == 1 and deep == channels:
         return in_place(sums, parts, out, more)
     some_taps = taps if taps <= MOST_TAPS else SIDE
     some = min(channels, CHUNK // some_taps)
     some = some if some < 8 else some // 8 * 8  # whole sectors
     down, beside = -(-channels // some), -(-taps // some_taps)
+    # Few channels of a tap, then those of the next, are stored side by side.
+    bank = some_taps if some >= LINES else -(-SIDE // some)
     numbers = (
-        out.size, taps, channels, some_taps, some, some_taps | 1, down, beside, parts, int(more),
+        win.c_out * deep, deep, taps, channels, some_taps, some, pitch(some_taps, bank), down,
+        beside, parts, int(more),
     )  # fmt: skip
     return Launch(weight_kernel(), win.c_out * down * beside, (sums, out, *numbers))
 

@@ -50,14 +50,18 @@ def lay_out(
     weight: DeviceArray, source: Source, win: Windows, memory: Room, half: bool = False
 ) -> tuple[Layout, list[Launch]]:
     """Return the layout that a convolution reads, and the launches that fill it."""
+    if weight.dtype == np.float16:
+        wide = scratch(weight.machine, weight.shape)
+        made, launches = lay_out(wide, source, win, memory, half)
+        return made, [copied(weight, wide), *launches]
     if half and not (suits(win) and win.narrow <= WIDEST):
         return pairs(weight, source, win, memory)
     if not half:
         way = slabs if suits(win) else columns
         return way(weight, source, win, memory)
-    wide, launches = slabs(weight, source, win, scratch)
-    made = Slabs(memory(weight.machine, wide.data.shape, np.float16))
-    return made, [*launches, copied(wide.data, made.data)]
+    single, launches = slabs(weight, source, win, scratch)
+    narrow = Slabs(memory(weight.machine, single.data.shape, np.float16))
+    return narrow, [*launches, copied(single.data, narrow.data)]
 
 
 def convolution(

@@ -32,6 +32,7 @@ from ..words import (
     copy4,
     floor4,
     keep4,
+    load2,
     load4,
     load4_if,
     registers,
@@ -148,7 +149,7 @@ def gemm_kernel(tile: Tile, RUN: int, STORE: int, POINT: bool) -> Kernel:
         offset, tap = int32(first * BK + run * RUN), int32(0)
         run = int32(first * Q + run)
         if not POINT:
-            offset, tap = see[2 * run], see[2 * run + 1]
+            offset, tap = load2(see, int32(2 * run))
         for step in range(first, last + 1):
             if step < last:  # start to copy this slice ...
                 for i in range(COPIES):
@@ -172,7 +173,7 @@ def gemm_kernel(tile: Tile, RUN: int, STORE: int, POINT: bool) -> Kernel:
                     offset = int32(offset + BK)
                 else:  # of the next slice: it is there by then
                     run = int32(run + Q)
-                    offset, tap = see[2 * run], see[2 * run + 1]
+                    offset, tap = load2(see, int32(2 * run))
             if step > first:  # ... and multiply the one before
                 from_a, from_b = int32(of + ty * PITCH), int32(of + A + tx)
                 for _ in range(0, BK, 4):
@@ -195,7 +196,7 @@ def gemm_kernel(tile: Tile, RUN: int, STORE: int, POINT: bool) -> Kernel:
                 o = int32(group * width + o)
                 into = int32((int32(part) * positions + m0 + ty) * c_out + o)
                 if STORE == 4:
-                    four = load4_if(bias, o, shift != 0, 4)
+                    four = load4_if(bias, o, shift != 0, 16)
                     for i in range(TM):
                         if m0 + ty + 4 * i < positions:
                             made = sum4(take4(sums, TN * i + j), four)
@@ -275,7 +276,7 @@ def product(
     if win.positions == 0:
         return []
     run = 4 if win.narrow % 4 == 0 and aligned(x) else 1
-    store = 4 if win.width % 4 == 0 and aligned(out, residual) else 1
+    store = 4 if win.width % 4 == 0 and aligned(out, residual, bias) else 1
     plan = cut(win, run, store, x.machine.multiprocessors)
     split = plan.parts > 1
     y = scratch(x.machine, (plan.parts, win.positions, win.c_out)) if split else out

@@ -65,7 +65,7 @@ def grouped_kernel(
     """Return the kernel for one size of filters.
 
     ``STRIDE`` is the horizontal one where a thread has several columns, ``ALIGN`` 16, or 4 where
-    image, residual or result do not begin at a multiple of 16 bytes; ``kind`` is the type of
+    image, bias, residual or result do not begin at a multiple of 16 bytes; ``kind`` is the type of
     image, weight, residual and result.
     """
     THREADS, SEEN = 32 * WARPS, (COLUMNS - 1) * STRIDE + K_W
@@ -132,7 +132,7 @@ def grouped_kernel(
             cuda.syncthreads()
 
         if there:
-            values = load4_if(bias, o, shift != 0, 4)
+            values = load4_if(bias, o, shift != 0, ALIGN)
             for up in range(LINES):
                 for p in range(COLUMNS):
                     if line + up < h_out and column + p < w_out:
@@ -166,7 +166,7 @@ def direct(
     if win.positions == 0:
         return []
     columns = columns_of(win.s_w)
-    align = 16 if aligned(x, residual, out) else 4
+    align = 16 if aligned(x, residual, out, bias) else 4
     stride = win.s_w if columns > 1 else 1
     kernel = grouped_kernel(win.k_h, win.k_w, stride, columns, align, pointer(x))
     slabs = -(-win.c_out // SLAB)

@@ -25,6 +25,7 @@ from ..words import (
     copy1,
     copy4,
     keep4,
+    load2,
     load4,
     registers,
     shared,
@@ -75,7 +76,7 @@ def outer_kernel(tile: Tile, LEFT: int, RIGHT: int, PLAIN: bool) -> Kernel:
 
     def run(
         dy, x, sums_out, see, positions, h, w, c_in, h_out, w_out, c_out, s_h, s_w, p_h, p_w,
-        narrow, width, depth, down, across, tiles, length,
+        narrow, width, depth, deep, down, across, tiles, length,
     ):  # fmt: skip
         s = shared(SHARED)
         thread, block = int32(cuda.threadIdx.x), uint32(cuda.blockIdx.x)
@@ -95,8 +96,7 @@ def outer_kernel(tile: Tile, LEFT: int, RIGHT: int, PLAIN: bool) -> Kernel:
         if PLAIN:
             seen = k < depth
         else:
-            at_k = int32(k // RIGHT)
-            offset, tap = see[2 * at_k], see[2 * at_k + 1]
+            offset, tap = load2(see, int32(2 * int32(k // RIGHT)))
             seen = offset >= 0
         offset = int32(offset + group * narrow)
 
@@ -156,19 +156,14 @@ def outer_kernel(tile: Tile, LEFT: int, RIGHT: int, PLAIN: bool) -> Kernel:
 
         for i in range(TM):
             o = int32(o0 + ty + i // 4 * 16 + i % 4)
-            into = int32((part * c_out + group * width + o) * depth)
+            into = int32((part * c_out + group * width + o) * deep)
             for j in range(0, TN, 4):
                 k = int32(k0 + tx + 8 * j)
                 if o < width and k < depth:
-                    if RIGHT == 4:
-                        store4(sums_out, into + k, take4(sums, TN * i + j), 16)
-                    else:
-                        for q in range(4):
-                            if k + q < depth:
-                                sums_out[int32(into + k + q)] = sums[TN * i + j + q]
+                    store4(sums_out, into + k, take4(sums, TN * i + j), 16)
 
     name = f"outer_{BM}x{BN}x{TM}x{TN}_{LEFT}{RIGHT}{'_plain' if PLAIN else ''}"
-    return Kernel(name, run, (*[floats] * 3, ints, *[int32] * 18), THREADS)
+    return Kernel(name, run, (*[floats] * 3, ints, *[int32] * 19), THREADS)
 
 
 # --- launchers ------------------------------------------------------------------------------------
@@ -196,7 +191,7 @@ def cut(win: Windows, simple: bool, processors: int) -> Cut:
             break
     tiles, slices = down * across * win.groups, -(-win.positions // DEEP)
     parts = max(1, min(slices // STEPS, WAVES * processors // tiles))
-    parts = max(1, min(parts, MOST // (win.c_out * win.depth)))
+    parts = max(1, min(parts, MOST // (win.c_out * fold.rounded(win.depth))))
     length = -(-slices // parts) * DEEP
     return Cut(tile, down, across, tiles, length, -(-win.positions // length))
 
@@ -208,13 +203,13 @@ def outer(
     left = 4 if win.width % 4 == 0 and aligned(dy) else 1
     right = 4 if win.narrow % 4 == 0 and aligned(x) else 1
     plan = cut(win, left == 1 or right == 1, x.machine.multiprocessors)
-    sums = scratch(x.machine, (plan.parts, win.c_out, win.depth))
+    sums = scratch(x.machine, (plan.parts, win.c_out, fold.rounded(win.depth)))
     see = None if win.plain else upload(x.machine, sight(win, right, plan.across * plan.tile.BN))
     numbers = (
         win.positions, win.h, win.w, win.c_in, win.h_out, win.w_out, win.c_out, win.s_h, win.s_w,
-        win.p_h, win.p_w, win.narrow, win.width, win.depth, plan.down, plan.across, plan.tiles,
-        plan.length,
+        win.p_h, win.p_w, win.narrow, win.width, win.depth, sums.shape[2], plan.down, plan.across,
+        plan.tiles, plan.length,
     )  # fmt: skip
     kernel = outer_kernel(plan.tile, left, right, win.plain)
     launch = Launch(kernel, plan.tiles * plan.parts, (dy, x, sums, see, *numbers))
-    return [launch, fold.weight(sums, plan.parts, win, out, more)]
+    return [launch, fold.weight(sums, win, out, more)]

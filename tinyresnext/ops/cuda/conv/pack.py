@@ -93,7 +93,8 @@ def columns_kernel(TURN: bool) -> Kernel:
 
     A block copies the weights of 32 filters of a group, for some channels and taps, through shared
     memory. Threads side by side load what lies side by side in the weight: the channels and taps of
-    a filter if ``TURN``, else the filters and taps of a channel. They store rows of the matrix.
+    one filter after the other if ``TURN``, as the weight of a forward convolution lies, else the
+    filters and taps of one channel after the other. They store rows of the matrix.
     """
 
     def run(
@@ -108,22 +109,24 @@ def columns_kernel(TURN: bool) -> Kernel:
         group, below = int32(square // uint32(down)), int32(square % uint32(down))
         first_tap, first = int32(later * some_taps), int32(below * some)
         size = int32(some * some_taps)
-        # A line of threads takes a filter, or a channel, after the other.
-        lines, length = int32(SIDE if TURN else some), int32(size if TURN else SIDE * some_taps)
-        for step in range(line, lines, LINES):
-            for i in range(lane, length, SIDE):
-                o, tap = int32(step), int32(uint32(i) % uint32(some_taps))
-                c = int32(uint32(i) // uint32(some_taps))
-                if not TURN:
-                    o, c = c, int32(step)
-                at = int32(o * pitch + c * some_taps + tap)
-                column, channel, tap = int32(right * SIDE + o), first + c, first_tap + tap
-                value = float32(0)
-                if tap < count and channel < channels and column < width:
-                    tap = int32(tap if TURN else count - 1 - tap)  # as the weight has them
-                    start = group * s_group + column * s_filter + channel * s_channel
-                    value = weight[int32(start + taps[tap])]
-                s[at] = value
+        filters = int32(width - right * SIDE)  # of these, how many there are
+        filters = int32(SIDE) if filters > SIDE else filters
+        inner = uint32(some if TURN else filters)
+        for i in range(thread, filters * size, THREADS):
+            tap = int32(uint32(i) % uint32(some_taps))
+            rest = uint32(uint32(i) // uint32(some_taps))
+            o, c = int32(rest // inner), int32(rest % inner)
+            if not TURN:
+                o, c = c, o
+            at = int32(o * pitch + c * some_taps + tap)
+            column, channel, tap = int32(right * SIDE + o), first + c, first_tap + tap
+            value = float32(0)
+            if tap < count and channel < channels:
+                if not TURN:  # as the weight has them
+                    tap = int32(taps[int32(count - 1 - tap)])
+                start = group * s_group + column * s_filter + channel * s_channel
+                value = weight[int32(start + tap)]
+            s[at] = value
         cuda.syncthreads()
         column, rows = int32(right * SIDE + lane), int32(group * deep)
         if column < wide:
@@ -132,9 +135,10 @@ def columns_kernel(TURN: bool) -> Kernel:
                 row = int32(first_tap + tap if TURN else count - 1 - first_tap - tap)
                 row = int32(row * channels + first + c)
                 if first_tap + tap < count and first + c < channels:
-                    out[int32((rows + row) * wide + column)] = s[
-                        int32(lane * pitch + c * some_taps + tap)
-                    ]
+                    value = float32(0)
+                    if lane < filters:
+                        value = s[int32(lane * pitch + c * some_taps + tap)]
+                    out[int32((rows + row) * wide + column)] = value
             if below == down - 1 and later == beside - 1:
                 for row in range(count * channels + line, deep, LINES):
                     out[int32((rows + int32(row)) * wide + column)] = float32(0)

@@ -93,8 +93,10 @@ def excite_sums_kernel() -> Kernel:
         if channel < c:
             while position < positions:
                 i = int32(int32(n * positions + position) * c + channel)
-                if relu == int32(0) or y[i] > float32(0):
-                    total += dy[i] * x[i]
+                product = dy[i] * x[i]
+                if relu != int32(0) and not y[i] > float32(0):
+                    product = float32(0)
+                total += product
                 position = int32(position + int32(ROWS))
         own[t] = total
         cuda.syncthreads()

@@ -1,23 +1,23 @@
 """The weight of a convolution in float16, laid out as tensor cores take it: pairs of depths.
 
 A word has two neighbouring depths of one column; the columns of a group of 32 stand in the order
-that `column_of` says.
+that `column_of` says. It is made of the float32 matrix that `conv.pack` lays out.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import cuda
 
-from ..conv.pack import Room, Source
+from ..conv.pack import Room, Source, columns
 from ..conv.windows import Windows
-from ..runtime.arrays import DeviceArray, upload
-from ..runtime.kernel import Kernel, ending, float32, floats, halves, int32, ints, pointer, uint32
+from ..runtime.arrays import DeviceArray, scratch
+from ..runtime.kernel import Kernel, float32, floats, halves, int32, uint32
 from ..runtime.machine import Launch
-from ..words import get, put
+from ..words import put2
 
 BK = 32  # depths of a slice of the product: two instructions
 GROUP = 32  # columns of a warp
@@ -46,30 +46,24 @@ def column_of(place: int) -> int:
 
 
 @cache
-def pairs_kernel(kind: Any = floats) -> Kernel:
-    """Return the kernel of `Pairs`: a thread for each pair. ``kind`` is the type of the weight."""
+def pairs_kernel() -> Kernel:
+    """Return the kernel of `Pairs` from `Columns`: a thread for each pair."""
 
-    def run(
-        weight, taps, out, size, count, channels, width, half, wide, s_group, s_filter, s_channel
-    ):
+    def run(matrix, out, size, half, wide, rows, columns):
         i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
         if i < size:
             row, place = uint32(i) // uint32(wide), uint32(i) % uint32(wide)
-            group, pair = int32(uint32(row) // uint32(half)), int32(uint32(row) % uint32(half))
+            group, k = int32(row // uint32(half)), int32(int32(row % uint32(half)) * 2)
             g, j = uint32(place) % uint32(8), uint32(uint32(place) % uint32(32)) // uint32(8)
             o = int32(uint32(place) // uint32(32) * uint32(32))
             o = int32(o + uint32(g) // uint32(2) * uint32(8) + j * uint32(2) + g % uint32(2))
-            for q in range(2):
-                k = int32(int32(pair * 2) + q)
-                tap, c = uint32(k) // uint32(channels), int32(uint32(k) % uint32(channels))
-                value = float32(0)
-                if tap < uint32(count) and o < width:
-                    at = int32(group * s_group + o * s_filter + c * s_channel + taps[int32(tap)])
-                    value = get(weight, at)
-                put(out, int32(int32(i * 2) + q), value)
+            first, second = float32(0), float32(0)
+            if k < rows and o < columns:  # which are even, as k is
+                at = int32(int32(int32(group * rows) + k) * columns + o)
+                first, second = matrix[at], matrix[int32(at + columns)]
+            put2(out, int32(i * 2), first, second)
 
-    parameters = (kind, ints, halves, *[int32] * 9)
-    return Kernel(f"pack_pairs{ending(kind)}", run, parameters, THREADS)
+    return Kernel("pack_pairs", run, (floats, halves, *[int32] * 5), THREADS)
 
 
 # --- launcher -------------------------------------------------------------------------------------
@@ -80,12 +74,9 @@ def pairs(
 ) -> tuple[Pairs, list[Launch]]:
     """Return the matrices of a convolution, and the launches that fill them from ``weight``."""
     deep, wide = -(-win.depth // BK) * BK, -(-win.width // GROUP) * GROUP
+    matrix, launches = columns(weight, source, win, scratch)
     data = memory(weight.machine, (win.groups, deep // 2, wide, 2), np.float16)
-    made = Pairs(data, deep, wide)
     size = data.size // 2
-    numbers = (
-        size, len(source.taps), win.narrow, win.width, deep // 2, wide,
-        source.s_group, source.s_filter, source.s_channel,
-    )  # fmt: skip
-    arrays = (weight, upload(weight.machine, np.array(source.taps, np.int32)), data)
-    return made, [Launch(pairs_kernel(pointer(weight)), -(-size // THREADS), (*arrays, *numbers))]
+    numbers = (size, deep // 2, wide, matrix.deep, matrix.wide)
+    last = Launch(pairs_kernel(), -(-size // THREADS), (matrix.data, data, *numbers))
+    return Pairs(data, deep, wide), [*launches, last]

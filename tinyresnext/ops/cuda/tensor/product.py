@@ -38,6 +38,7 @@ from ..words import (
     copy4,
     floor4_or_nan,
     get,
+    load2,
     load4_if,
     put,
     registers,
@@ -147,7 +148,7 @@ def tensor_kernel(tile: Tile, WIDE: bool, STORE: int, POINT: bool, to: Any = hal
                             inside = top[i] != OUTSIDE and k < depth
                             copy4(s, into, x, int32(at[i] + k) >> 1, inside)
                         else:
-                            offset, tap = see[int32(k // 4)], see[int32(k // 4 + 1)]
+                            offset, tap = load2(see, int32(k // 4))
                             inside = (
                                 offset >= 0
                                 and uint32(top[i] + (tap >> 16)) < uint32(h)
@@ -156,7 +157,7 @@ def tensor_kernel(tile: Tile, WIDE: bool, STORE: int, POINT: bool, to: Any = hal
                             copy4(s, into, x, int32(at[i] + offset) >> 1, inside)
                     else:
                         for e in range(RUN):
-                            offset, tap = see[int32(2 * (k + e))], see[int32(2 * (k + e) + 1)]
+                            offset, tap = load2(see, int32(2 * (k + e)))
                             value = float32(0)
                             if (
                                 offset >= 0
@@ -192,8 +193,8 @@ def tensor_kernel(tile: Tile, WIDE: bool, STORE: int, POINT: bool, to: Any = hal
         if o < width:
             ends = int32((group + 1) * width)
             o = int32(group * width + o)
-            bias0 = load4_if(bias, o, shift != 0 and STORE == 8, 4)
-            bias1 = load4_if(bias, int32(o + 4), shift != 0 and STORE == 8, 4)
+            bias0 = load4_if(bias, o, shift != 0 and STORE == 8, 16)
+            bias1 = load4_if(bias, int32(o + 4), shift != 0 and STORE == 8, 16)
             for i in range(ROWS):
                 for q in range(2):
                     m = int32(m0 + first_row + g + (16 * i + 8 * q))
@@ -253,7 +254,7 @@ def product(
     if win.positions == 0:
         return []
     wide = win.narrow % RUN == 0 and aligned(x)
-    store = 8 if win.width % 8 == 0 and aligned(out, residual) else 1
+    store = 8 if win.width % 8 == 0 and aligned(out, residual, bias) else 1
     tile = chosen(win, x.machine.multiprocessors)
     point = win.point and wide
     kernel = tensor_kernel(tile, wide, store, point, pointer(out))

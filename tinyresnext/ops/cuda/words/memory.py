@@ -112,6 +112,34 @@ def put(typingctx, a, i, value):
 
 
 @intrinsic
+def put2(typingctx, a, i, first, second):
+    """Set ``a[i]`` and ``a[i + 1]`` of float16 at once, both rounded; ``i`` is even."""
+
+    def codegen(context, builder, signature, args):
+        pair = ir.Constant(ir.VectorType(FLOAT, 2), ir.Undefined)
+        for q in range(2):
+            pair = builder.insert_element(pair, args[2 + q], INT32(q))
+        word = builder.bitcast(builder.fptrunc(pair, ir.VectorType(HALF, 2)), INT32)
+        builder.store(word, place(builder, args[0], args[1], INT32), align=4)
+        return context.get_dummy_value()
+
+    return types.void(halves, types.int32, types.float32, types.float32), codegen
+
+
+@intrinsic
+def load2(typingctx, a, i):
+    """Return ``a[i]`` and ``a[i + 1]`` of a table of int32; ``i`` is even."""
+
+    def codegen(context, builder, signature, args):
+        at = builder.gep(args[0], [args[1]])
+        two = builder.load(builder.bitcast(at, ir.VectorType(INT32, 2).as_pointer()), align=8)
+        each = [builder.extract_element(two, INT32(q)) for q in range(2)]
+        return context.make_tuple(builder, signature.return_type, each)
+
+    return types.UniTuple(types.int32, 2)(a, types.int32), codegen
+
+
+@intrinsic
 def load4(typingctx, a, i, d, align):
     """Return ``a[i + d : i + d + 4]``.
 

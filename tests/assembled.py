@@ -54,7 +54,17 @@ SIZES: dict[str, list[tuple[Any, ...]]] = {
     "dots_kernel": [(16,), (4,), (16, halves, halves), (4, halves, halves)],
     "copy_kernel": [(), (floats, halves), (halves, floats)],
     **dict.fromkeys(
-        ("relu_kernel", "add_kernel", "normalise_kernel", "maximum_kernel", "average_kernel"),
+        (
+            "relu_kernel",
+            "add_kernel",
+            "normalise_kernel",
+            "maximum_kernel",
+            "average_kernel",
+            "excite_kernel",
+            "blur_kernel",
+            "split_kernel",
+            "join_kernel",
+        ),
         EITHER,
     ),
     "mean_kernel": EITHER,

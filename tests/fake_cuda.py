@@ -11,7 +11,7 @@ import ctypes
 import functools
 import itertools
 import threading
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -72,7 +72,7 @@ class FakeCuda:
         self._recording: dict[int, list[Callable[[], None]]] = {}
         self._graphs: dict[int, list[Callable[[], None]]] = {}
         self._functions: dict[int, Kernel] = {}
-        self._events: dict[int, int] = defaultdict(int)
+        self._events: dict[int, tuple[int, Callable[[], None]]] = {}
         self._emulator = FiberMachine(capability=(8, 0))
 
     def __getattr__(self, name: str) -> Callable[..., int]:
@@ -212,12 +212,26 @@ class FakeCuda:
     def _EventDestroy(self, event: Any) -> None:
         self._events.pop(number(event), None)
 
-    def _EventRecord(self, event: Any, stream: Any) -> None:
-        self._events[number(event)] = number(stream)
+    def _EventRecord(self, event: Any, stream: Any) -> int:
+        def mark() -> None: ...
+
+        self._events[number(event)] = number(stream), mark
+        return self._later(stream, mark)
 
     def _EventSynchronize(self, event: Any) -> None:
-        if self._events[number(event)]:
-            self._run(self._events[number(event)])
+        if number(event) in self._events:
+            self._until(*self._events[number(event)])
+
+    def _StreamWaitEvent(self, stream: Any, event: Any, flags: int) -> int:
+        if number(event) not in self._events:
+            return 0
+        place = self._events[number(event)]  # where it was recorded last when it is waited for
+        return self._later(stream, lambda: self._until(*place))
+
+    def _until(self, stream: int, mark: Callable[[], None]) -> None:
+        """Run what was asked of a stream before a mark, if that is still to come."""
+        while mark in self.streams.get(stream, ()):
+            self.streams[stream].pop(0)()
 
     # --- kernels and graphs -----------------------------------------------------------------------
 

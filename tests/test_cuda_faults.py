@@ -193,7 +193,7 @@ POOLS = [
      "position = int32(position + int32(ROWS + 1))", MEAN, None),
     (mean, "mean_kernel", SYNC, "", MEAN, RACE),
     (mean, "mean_gradient_kernel", "dy[int32(n * c + channel)]", "dy[channel]", MEAN, None),
-    (excite, "excite_kernel", "v = s[int32(n * c + channel)]", "v = s[channel]", excited,
+    (excite, "excite_kernel", "get(s, int32(n * c + channel))", "get(s, channel)", excited,
      None),
     (excite, "excite_sums_kernel", "i = int32(int32(n * positions + position) * c",
      "i = int32(int32(n * positions + position + 1) * c", excited, OUT),
@@ -258,7 +258,7 @@ OTHERS = [
     (elementwise, "add_kernel", "put(z, i,", "put(z, first,", rectified, None),
     (elementwise, "relu_kernel", "put(y, i,", "put(y, first,", rectified, None),
     (elementwise, "copy_kernel", "get(x, i)", "get(x, first)", rectified, None),
-    (elementwise, "relu_gradient_kernel", "if x[i] >", "if x[first] >", rectified, None),
+    (elementwise, "relu_gradient_kernel", "not x[i] >", "not x[first] >", rectified, None),
     (interlaced, "split_kernel", "row < h and ", "", dilated, OUT),
     (interlaced, "join_kernel", "if i < count:", "if True:", dilated, OUT),
 ]  # fmt: skip

@@ -21,11 +21,13 @@ from numba import cuda as nc
 from on_device import by_fibers
 from op_cases import (
     ANY_SHAPES,
+    BLURS,
     CHANNEL_SHAPES,
     CONVS,
     LINEAR_SHAPES,
     MEAN_SHAPES,
     POOLS,
+    SCALED,
     Conv,
     conv_data,
     generator,
@@ -110,7 +112,7 @@ def three(ops, case: Conv):
 # --- values ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", [case for case in CONVS if case.dilation == 1], ids=ident)
+@pytest.mark.parametrize("case", CONVS, ids=ident)
 def test_conv2d(half, case: Conv):
     assert inside(*three(half, case))
 
@@ -152,6 +154,27 @@ def test_pools(half, case):
     want, size = (reference.avg_pool2d(a, **attrs) for a in (narrow(x), np.abs(narrow(x))))
     found = half.download(half.avg_pool2d(up(half, x), **attrs))
     assert inside(found, want, size, case.x[1] * case.x[2] + 1)
+
+
+@pytest.mark.parametrize(("shape", "stride"), BLURS, ids=str)
+def test_blur_pool(half, shape, stride: int):
+    x = normal(generator(shape), *shape)
+    want, size = (reference.blur_pool(a, stride=stride) for a in (narrow(x), np.abs(narrow(x))))
+    assert inside(half.download(half.blur_pool(up(half, x), stride=stride)), want, size, 9)
+
+
+@pytest.mark.parametrize("end", ["", "residual relu"])
+@pytest.mark.parametrize("shape", SCALED, ids=str)
+def test_excite(half, shape, end: str):
+    """Twelve roundings in float32 as in `test_ops`, half a unit each, and one in float16."""
+    rng = generator((shape, end))
+    x, residual = normal(rng, *shape), normal(rng, *shape) if end else None
+    s = normal(rng, shape[0], 1, 1, shape[-1]) * np.float32(4)
+    found = half.excite(up(half, x), up(half, s), up(half, residual), relu=bool(end))
+    want = reference.excite(narrow(x), narrow(s), narrow(residual), relu=bool(end))
+    size = None if residual is None else np.abs(narrow(residual))
+    size = reference.excite(np.abs(narrow(x)), narrow(s), size)
+    assert inside(half.download(found), want, size, 6)
 
 
 @pytest.mark.parametrize("shape", MEAN_SHAPES, ids=str)
@@ -417,6 +440,9 @@ def test_a_relu_does_not_hide_what_was_too_large(half):
     image = half.upload(np.full((1, 1, 1, 8), 1e6, np.float32), out=half.empty((1, 1, 1, 8), "f2"))
     weight = half.upload(np.full((8, 8, 1, 1), -1, np.float32))
     assert np.isnan(half.download(half.conv2d(image, weight, relu=True))).all()
+    s = half.upload(np.ones((1, 1, 1, 4), np.float32), out=half.empty((1, 1, 1, 4), "f2"))
+    found = half.excite(half.view(x, (1, 1, 1, 4)), s, relu=True)
+    assert np.isnan(half.download(found)).tolist() == [[[[True, False, False, False]]]]
 
 
 def test_results_that_are_not_finite_are_the_precisions_fault_only_for_finite_images():
@@ -444,10 +470,9 @@ def test_what_is_computed_in_float32_only_is_refused(half):
     x = up(half, np.ones((1, 4, 4, 8), np.float32))
     weight = half.upload(np.ones((8, 8, 3, 3), np.float32))
     for call in (
-        lambda: half.conv2d(x, weight, padding=2, dilation=2),
-        lambda: half.blur_pool(x, stride=2),
-        lambda: half.excite(x, up(half, np.ones((1, 1, 1, 8), np.float32))),
         lambda: half.relu_backward(x, x, x),
+        lambda: half.conv2d_backward(x, x, x, weight, padding=1),
+        lambda: half.blur_pool_backward(x, x, x),
     ):
         with pytest.raises(DeviceError, match="is computed in float32 only"):
             call()

@@ -13,7 +13,7 @@ from ... import shapes
 from ...checks import Pair, pair
 from ...shapes.conv import parts_padding, parts_shape
 from ..elementwise import copied
-from ..runtime.arrays import EITHER, DeviceArray, check, empty, not_narrow, same_type, scratch
+from ..runtime.arrays import EITHER, DeviceArray, check, empty, same_type, scratch
 from ..runtime.call import Call
 from ..runtime.machine import Launch
 from ..tensor.pairs import Pairs, pairs
@@ -139,8 +139,6 @@ def bind_conv2d(
             same_type("conv2d", x=x, weight=values)
     steps = pair("dilation", dilation, 1)
     if steps != (1, 1):
-        if half:
-            raise not_narrow("dilation")
         return _bind_dilated(
             x, weight, bias, pair("padding", padding, 0), groups, steps, residual, relu, out
         )
@@ -171,11 +169,11 @@ def _bind_dilated(
     out: DeviceArray,
 ) -> Call:
     """Bind a dilated convolution: split, convolve and join (`interlaced`)."""
-    parts = scratch(x.machine, parts_shape(x.shape, dilation))
-    made = scratch(x.machine, parts_shape(out.shape, dilation))
+    parts = scratch(x.machine, parts_shape(x.shape, dilation), x.dtype)
+    made = scratch(x.machine, parts_shape(out.shape, dilation), x.dtype)
     launches, other = [split(x, dilation, parts)], None
     if residual is not None:
-        other = scratch(x.machine, made.shape)
+        other = scratch(x.machine, made.shape, x.dtype)
         launches.append(split(residual, dilation, other))
     inner = parts_padding(padding, dilation)
     call = bind_conv2d(

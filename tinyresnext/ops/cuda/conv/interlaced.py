@@ -9,12 +9,14 @@ d, the smaller images are filled up with zeros, which are what lies outside an i
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 from numba import cuda
 
 from ..runtime.arrays import DeviceArray
-from ..runtime.kernel import Kernel, float32, floats, int32
+from ..runtime.kernel import Kernel, ending, float32, floats, int32, pointer
 from ..runtime.machine import Launch
+from ..words import get, put
 from ..words.whole import quotient
 
 THREADS = 256
@@ -23,7 +25,7 @@ THREADS = 256
 
 
 @cache
-def split_kernel() -> Kernel:
+def split_kernel(kind: Any = floats) -> Kernel:
     """Return the kernel that copies every few pixels of images to their parts."""
 
     def run(x, parts, count, images, h, w, c, d_h, d_w, lines, columns):
@@ -40,14 +42,15 @@ def split_kernel() -> Kernel:
             column = int32(int32(place - int32(line * columns)) * d_w + b)
             value = float32(0)
             if row < h and column < w:
-                value = x[int32(int32(int32(n * h + row) * w + column) * c + channel)]
-            parts[i] = value
+                at = int32(int32(int32(n * h + row) * w + column) * c + channel)
+                value = get(x, at)
+            put(parts, i, value)
 
-    return Kernel("split", run, (floats, floats, *(int32,) * 9), THREADS)
+    return Kernel(f"split{ending(kind)}", run, (kind, kind, *(int32,) * 9), THREADS)
 
 
 @cache
-def join_kernel() -> Kernel:
+def join_kernel(kind: Any = floats) -> Kernel:
     """Return the kernel that copies or adds the pixels of all parts to their places."""
 
     def run(parts, out, count, images, h, w, c, d_h, d_w, lines, columns, more):
@@ -62,12 +65,12 @@ def join_kernel() -> Kernel:
             a, b = int32(row - int32(line * d_h)), int32(column - int32(across * d_w))
             part = int32(int32(int32(a * d_w) + b) * images + n)
             at = int32(int32(int32(part * lines) + line) * columns + across)
-            value = parts[int32(at * c + channel)]
+            value = get(parts, int32(at * c + channel))
             if more != int32(0):
-                value += out[i]
-            out[i] = value
+                value += get(out, i)
+            put(out, i, value)
 
-    return Kernel("join", run, (floats, floats, *(int32,) * 10), THREADS)
+    return Kernel(f"join{ending(kind)}", run, (kind, kind, *(int32,) * 10), THREADS)
 
 
 # --- launches -------------------------------------------------------------------------------------
@@ -75,15 +78,16 @@ def join_kernel() -> Kernel:
 
 def split(x: DeviceArray, dilation: tuple[int, int], parts: DeviceArray) -> Launch:
     """Return the launch that splits images into their parts."""
-    return Launch(
-        split_kernel(), -(-parts.size // THREADS), (x, parts, *_numbers(parts, x, parts, dilation))
-    )
+    numbers = _numbers(parts, x, parts, dilation)
+    return Launch(split_kernel(pointer(x)), -(-parts.size // THREADS), (x, parts, *numbers))
 
 
 def join(parts: DeviceArray, dilation: tuple[int, int], out: DeviceArray, more: bool) -> Launch:
     """Return the launch that puts parts in the places of images; ``more`` adds to these."""
     numbers = _numbers(out, out, parts, dilation)
-    return Launch(join_kernel(), -(-out.size // THREADS), (parts, out, *numbers, int(more)))
+    return Launch(
+        join_kernel(pointer(out)), -(-out.size // THREADS), (parts, out, *numbers, int(more))
+    )
 
 
 def _numbers(

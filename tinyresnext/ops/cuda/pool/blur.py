@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 from numba import cuda
 
 from ... import shapes
-from ..runtime.arrays import DeviceArray, check, empty, empty_like
+from ..runtime.arrays import EITHER, DeviceArray, check, empty, empty_like, same_type
 from ..runtime.call import Call
-from ..runtime.kernel import Kernel, float32, floats, int32
+from ..runtime.kernel import Kernel, ending, float32, floats, int32, pointer
 from ..runtime.machine import Launch
+from ..words import get, put
 from ..words.whole import quotient
 from .window import THREADS, blocks_of
 
@@ -19,7 +21,7 @@ from .window import THREADS, blocks_of
 
 
 @cache
-def blur_kernel() -> Kernel:
+def blur_kernel(kind: Any = floats) -> Kernel:
     """Return the kernel of ``[1 2 1] x [1 2 1] / 16`` around a place, with reflected edges."""
 
     def run(x, y, count, h, w, c, h_out, w_out, stride):
@@ -45,11 +47,11 @@ def blur_kernel() -> Kernel:
                     if column >= w:
                         column = int32(w - int32(2))
                     across = float32(0.5) if b == 0 else float32(0.25)
-                    tap = x[int32(int32(int32(n * h + row) * w + column) * c + channel)]
-                    total += down * across * tap
-            y[i] = total
+                    at = int32(int32(int32(n * h + row) * w + column) * c + channel)
+                    total += down * across * get(x, at)
+            put(y, i, total)
 
-    return Kernel("blur_pool", run, (floats, floats, *(int32,) * 7), THREADS)
+    return Kernel(f"blur_pool{ending(kind)}", run, (kind, kind, *(int32,) * 7), THREADS)
 
 
 @cache
@@ -104,7 +106,7 @@ def blur_gradient_kernel() -> Kernel:
 def blur_pool(x: DeviceArray, *, stride: int = 2, out: DeviceArray | None = None) -> DeviceArray:
     """Filter, a thread for each value of the result."""
     shape = shapes.blur_pool(x, stride=stride, out=out)
-    y = empty(check("blur_pool", x=x), shape) if out is None else out
+    y = empty(check("blur_pool", EITHER, x=x), shape, x.dtype) if out is None else out
     bind_blur_pool(x, stride=stride, out=y)()
     return y
 
@@ -112,10 +114,11 @@ def blur_pool(x: DeviceArray, *, stride: int = 2, out: DeviceArray | None = None
 def bind_blur_pool(x: DeviceArray, *, stride: int = 2, out: DeviceArray) -> Call:
     """Bind one launch."""
     _, h_out, w_out, c = shapes.blur_pool(x, stride=stride, out=out)
-    machine = check("blur_pool", x=x, out=out)
+    machine = check("blur_pool", EITHER, x=x, out=out)
+    same_type("blur_pool", x=x, out=out)
     _, h, w, _ = x.shape
     arguments = (x, out, out.size, h, w, c, h_out, w_out, stride)
-    return Call(machine, [Launch(blur_kernel(), blocks_of(out.size), arguments)], out)
+    return Call(machine, [Launch(blur_kernel(pointer(x)), blocks_of(out.size), arguments)], out)
 
 
 def blur_pool_backward(

@@ -8,15 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 from numba import cuda
 
 from ... import shapes
-from ..runtime.arrays import DeviceArray, check, empty, empty_like
+from ..runtime.arrays import EITHER, DeviceArray, check, empty, empty_like, same_type
 from ..runtime.call import Call
-from ..runtime.kernel import Kernel, float32, floats, int32
+from ..runtime.kernel import Kernel, ending, float32, floats, halves, int32, pointer
 from ..runtime.machine import Launch
-from ..words import shared
+from ..words import get, put, shared
 from ..words.whole import quotient
 from .window import THREADS, blocks_of
 
@@ -28,25 +29,29 @@ DX, DR, MORE_DX, MORE_DR = 1, 2, 4, 8  # what the gradient's kernel writes, and 
 
 
 @cache
-def excite_kernel() -> Kernel:
-    """Return the kernel of ``y = x * sigmoid(s) + residual``, and then of the ReLU."""
+def excite_kernel(kind: Any = floats) -> Kernel:
+    """Return the kernel of ``y = x * sigmoid(s) + residual``, and then of the ReLU.
+
+    In float16 minus infinity becomes what is not a number, as in `floor4_or_nan`.
+    """
+    NARROW = kind == halves
 
     def run(x, s, residual, y, count, per_sample, c, add, relu):
         i = int32(int32(cuda.blockIdx.x) * int32(THREADS) + int32(cuda.threadIdx.x))
         if i < count:
             n = quotient(i, per_sample)
             channel = int32(i - int32(quotient(i, c) * c))
-            v = s[int32(n * c + channel)]
+            v = get(s, int32(n * c + channel))
             small = math.exp(-v if v > float32(0) else v)
             scale = (small if v < float32(0) else float32(1)) / (float32(1) + small)
-            value = x[i] * scale
+            value = get(x, i) * scale
             if add != int32(0):
-                value += residual[i]
+                value += get(residual, i)
             if relu != int32(0) and value <= float32(0):
-                value = float32(0)
-            y[i] = value
+                value = value - value if NARROW else float32(0)
+            put(y, i, value)
 
-    return Kernel("excite", run, (*(floats,) * 4, *(int32,) * 5), THREADS)
+    return Kernel(f"excite{ending(kind)}", run, (*(kind,) * 4, *(int32,) * 5), THREADS)
 
 
 @cache
@@ -127,7 +132,7 @@ def excite(
 ) -> DeviceArray:
     """Make one pass over the values."""
     shape = shapes.excite(x, s, residual, relu=relu, out=out)
-    y = empty(check("excite", x=x), shape) if out is None else out
+    y = empty(check("excite", EITHER, x=x), shape, x.dtype) if out is None else out
     bind_excite(x, s, residual, relu=relu, out=y)()
     return y
 
@@ -142,10 +147,11 @@ def bind_excite(
 ) -> Call:
     """Bind one launch."""
     _, h, w, c = shapes.excite(x, s, residual, relu=relu, out=out)
-    machine = check("excite", x=x, s=s, residual=residual, out=out)
+    machine = check("excite", EITHER, x=x, s=s, residual=residual, out=out)
+    same_type("excite", x=x, s=s, residual=residual, out=out)
     numbers = (x.size, h * w * c, c, int(residual is not None), int(relu))
     arguments = (x, s, residual, out, *numbers)
-    return Call(machine, [Launch(excite_kernel(), blocks_of(x.size), arguments)], out)
+    return Call(machine, [Launch(excite_kernel(pointer(x)), blocks_of(x.size), arguments)], out)
 
 
 def excite_backward(

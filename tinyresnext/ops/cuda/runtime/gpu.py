@@ -2,8 +2,9 @@
 
 The primary context of a device is retained once a process, as all libraries do that share it. A
 thread of the process makes it its current one when it first uses the GPU, and has a stream of its
-own: what one thread asks for happens in order, and two threads do not wait for each other. A copy
-is done when its call returns, so what a thread has uploaded is there for all.
+own, as every plan has: what one thread asks for happens in order, but for two plans that have no
+memory in common, and two threads do not wait for each other. A copy is done when its call returns,
+so what a thread has uploaded is there for all.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from typing import Any
 import numpy as np
 
 from ....errors import DeviceError, OutOfMemoryError
+from .arrays import DeviceArray
 from .cache import compiling, ptx
-from .graph import prepared, recorded
+from .graph import Chain, Lane, prepared
 from .kernel import Capability, Kernel
 from .library import (
     FORKED,
@@ -108,12 +110,7 @@ class Gpu:
 
     # --- threads ----------------------------------------------------------------------------------
 
-    @property
-    def stream(self) -> c_void_p:
-        """The stream of this thread."""
-        return self._thread().stream
-
-    def _thread(self) -> Thread:
+    def thread(self) -> Thread:
         """Return what this thread has of the GPU, with the context current.
 
         Raises
@@ -163,7 +160,7 @@ class Gpu:
 
     def _give_back(self) -> None:
         """Free what nobody holds any more; the driver waits for what still uses it."""
-        self._thread()
+        self.thread()
         with explained(self.name):
             while self._dropped:
                 self._driver(*self._dropped.popleft())
@@ -178,37 +175,40 @@ class Gpu:
 
     def write(self, address: int, values: np.ndarray) -> None:
         """Copy a contiguous array to the device."""
-        thread = self._thread()
+        thread = self.thread()
         with explained(self.name):
+            thread.join(address)
             thread.staging.write(address, values)
 
     def read(self, address: int, out: np.ndarray) -> None:
         """Fill a contiguous array from the device, when all launches before have ended."""
-        thread = self._thread()
+        thread = self.thread()
         with explained(self.name):
+            thread.join(address)
             thread.staging.read(address, out)
 
     def wait(self) -> None:
         """Return when all launches of this thread have ended."""
-        stream = self.stream
+        thread = self.thread()
         with explained(self.name):
-            self._driver("cuStreamSynchronize", stream)
+            thread.wait()
 
     # --- kernels ----------------------------------------------------------------------------------
 
     def launch(self, launch: Launch) -> None:
         """Start one kernel; the call returns before it has ended."""
-        stream, ready = self.stream, prepared(self.function(launch.kernel), launch)
+        thread, ready = self.thread(), prepared(self.function(launch.kernel), launch)
         with explained(self.name):
-            ready.start(self._driver, stream)
+            thread.join(*(a.address for a in launch.arguments if isinstance(a, DeviceArray)))
+            ready.start(self._driver, thread.stream)
 
     def prepare(self, launches: Sequence[Launch]) -> Callable[[], None]:
         """Return a call that starts all of these: a graph, or where there is none, one by one."""
-        self._thread()
+        self.thread()
         # No module can be loaded while a graph is recorded.
         ready = [prepared(self.function(launch.kernel), launch) for launch in launches]
         with explained(self.name):
-            start_all = recorded(self._driver, ready, self)
+            start_all = Chain(self._driver, ready, Lane(self._driver, ready, self), self)
 
         def run() -> None:
             with explained(self.name):
@@ -220,7 +220,7 @@ class Gpu:
         """Return a kernel as the driver knows it; it is compiled and loaded once a process."""
         with self._loading:
             if kernel not in self._functions:
-                self._thread()
+                self.thread()
                 with compiling(kernel.name):
                     self._functions[kernel] = self._loaded(kernel)
             return self._functions[kernel]

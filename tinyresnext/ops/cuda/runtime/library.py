@@ -50,6 +50,7 @@ FUNCTIONS = {
     "cuStreamCreate": "pu",
     "cuStreamDestroy_v2": "p",
     "cuStreamSynchronize": "p",
+    "cuStreamWaitEvent": "ppu",
     "cuStreamBeginCapture_v2": "pi",
     "cuStreamEndCapture": "pp",
     "cuEventCreate": "pu",

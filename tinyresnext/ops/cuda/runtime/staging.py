@@ -1,4 +1,4 @@
-"""What a thread has of a GPU: a stream, and pinned memory for copies to and from NumPy's.
+"""What a thread has of a GPU: a stream, pinned memory for copies, and plans that it has started.
 
 Only pinned memory can be copied while the processor does something else. An array goes through two
 small pinned buffers in turn: while one is on its way, the other is filled or emptied.
@@ -12,11 +12,10 @@ from ctypes import c_uint64, c_void_p
 
 import numpy as np
 
-from .graph import Owner
+from .graph import NO_TIMES, NOT_BLOCKING, Lane, Owner
 from .library import Driver
 
 SIZE = 4 << 20  # bytes of a buffer
-NOT_BLOCKING = 1  # a stream that does not wait for what others do on the default one
 
 
 class Staging:
@@ -69,17 +68,55 @@ class Staging:
 
 
 class Thread:
-    """What a thread of the process has of a GPU: a stream, and memory for copies."""
+    """What a thread of the process has of a GPU: a stream, and memory for copies.
+
+    On its stream are its copies, and kernels that no plan has. Plans have streams of their own
+    (`graph.Lane`); what the thread asks for happens in order all the same: a plan waits for what is
+    on the thread's stream and for plans that use the same memory, and the thread's stream waits for
+    a plan before it does anything with the plan's memory.
+    """
 
     def __init__(self, driver: Driver, gpu: Owner) -> None:
         self.stream = driver.handle("cuStreamCreate", NOT_BLOCKING)
-        self.staging, self._gpu = Staging(driver, self.stream), gpu
+        self.staging, self._gpu, self._driver = Staging(driver, self.stream), gpu, driver
+        self._mark = driver.handle("cuEventCreate", NO_TIMES)
+        self._started: list[Lane] = []  # that this stream has not waited for since
+
+    def before(self, lane: Lane) -> None:
+        """Let the stream of a plan wait for what this thread has asked for."""
+        self._driver("cuEventRecord", self._mark, self.stream)
+        self._driver("cuStreamWaitEvent", lane.stream, self._mark, 0)
+        for other in self._started:
+            if other is not lane and not lane.memories.isdisjoint(other.memories):
+                self._driver("cuStreamWaitEvent", lane.stream, other.ended, 0)
+
+    def behind(self, lane: Lane) -> None:
+        """Note that all launches of a plan have been started."""
+        self._driver("cuEventRecord", lane.ended, lane.stream)
+        if lane not in self._started:
+            self._started.append(lane)
+
+    def join(self, *addresses: int) -> None:
+        """Let this stream wait for the plans that use memory at these addresses."""
+        for lane in self._started[:]:
+            if any(map(lane.has, addresses)):
+                self._driver("cuStreamWaitEvent", self.stream, lane.ended, 0)
+                self._started.remove(lane)
+
+    def wait(self) -> None:
+        """Return when everything has ended that this thread has asked for."""
+        while self._started:
+            self._driver("cuStreamWaitEvent", self.stream, self._started[-1].ended, 0)
+            self._started.pop()
+        self._driver("cuStreamSynchronize", self.stream)
 
     def __del__(self) -> None:
         """Leave both to the GPU: the thread has ended."""
         if hasattr(self, "_gpu"):
             for function, handle in self.staging.held:
                 self._gpu.drop(function, handle)
+            if hasattr(self, "_mark"):
+                self._gpu.drop("cuEventDestroy_v2", self._mark)
             self._gpu.drop("cuStreamDestroy_v2", self.stream)
 
 

@@ -39,7 +39,7 @@ from ..words import (
     floor4_or_nan,
     get,
     load2,
-    load4_if,
+    load8_if,
     put,
     registers,
     shared,
@@ -193,8 +193,7 @@ def tensor_kernel(tile: Tile, WIDE: bool, STORE: int, POINT: bool, to: Any = hal
         if o < width:
             ends = int32((group + 1) * width)
             o = int32(group * width + o)
-            bias0 = load4_if(bias, o, shift != 0 and STORE == 8, 16)
-            bias1 = load4_if(bias, int32(o + 4), shift != 0 and STORE == 8, 16)
+            bias0, bias1 = load8_if(bias, o, shift != 0 and STORE == 8)
             for i in range(ROWS):
                 for q in range(2):
                     m = int32(m0 + first_row + g + (16 * i + 8 * q))
@@ -204,9 +203,8 @@ def tensor_kernel(tile: Tile, WIDE: bool, STORE: int, POINT: bool, to: Any = hal
                         u = (sums[n], sums[n + 1], sums[n + 4], sums[n + 5])
                         v = (sums[n + 8], sums[n + 9], sums[n + 12], sums[n + 13])
                         if STORE == 8:
-                            u, v = sum4(u, bias0), sum4(v, bias1)
-                            u = sum4(u, load4_if(residual, into, add != 0, 16))
-                            v = sum4(v, load4_if(residual, int32(into + 4), add != 0, 16))
+                            more0, more1 = load8_if(residual, into, add != 0)
+                            u, v = sum4(sum4(u, bias0), more0), sum4(sum4(v, bias1), more1)
                             u, v = floor4_or_nan(u, floor), floor4_or_nan(v, floor)
                             store8(y, into, u, v, 16)
                         else:

@@ -66,8 +66,13 @@ def read(builder, at, kind, count, align):
     narrow = ir.VectorType(HALF, count)
     if align == 16:  # whole words: one instruction loads them
         words = ir.VectorType(INT32, count // 2)
-        loaded = builder.load(builder.bitcast(at, words.as_pointer()), align=2 * count)
-        loaded = builder.bitcast(loaded, narrow)
+        whole = builder.load(builder.bitcast(at, words.as_pointer()), align=2 * count)
+        loaded = ir.Constant(narrow, ir.Undefined)
+        for q in range(count):  # a cast of the whole would make a load for each word
+            word = builder.extract_element(whole, INT32(q // 2))
+            pair = builder.bitcast(word, ir.VectorType(HALF, 2))
+            one = builder.extract_element(pair, INT32(q % 2))
+            loaded = builder.insert_element(loaded, one, INT32(q))
     else:
         loaded = builder.load(builder.bitcast(at, narrow.as_pointer()), align=2)
     return builder.fpext(loaded, wide)

@@ -164,6 +164,18 @@ def load4(typingctx, a, i, d, align):
     return FOUR(a, types.int32, types.int64, align), codegen
 
 
+def _read_if(builder, a, args, count, align):
+    """Return what `read` does, or zeros and without an access if the third argument is false."""
+    before = builder.block
+    with builder.if_then(args[2]):
+        loaded = read(builder, builder.gep(args[0], [args[1]]), a, count, align)
+        there = builder.block
+    either = builder.phi(loaded.type)
+    either.add_incoming(ir.Constant(loaded.type, [0.0] * count), before)
+    either.add_incoming(loaded, there)
+    return either
+
+
 @intrinsic
 def load4_if(typingctx, a, i, inside, align):
     """Return ``a[i : i + 4]``, or zeros and without an access if not ``inside``."""
@@ -171,17 +183,28 @@ def load4_if(typingctx, a, i, inside, align):
         return None
 
     def codegen(context, builder, signature, args):
-        before = builder.block
-        with builder.if_then(args[2]):
-            at = builder.gep(args[0], [args[1]])
-            loaded = read(builder, at, a, 4, align.literal_value)
-            there = builder.block
-        either = builder.phi(VECTOR)
-        either.add_incoming(ir.Constant(VECTOR, [0.0] * 4), before)
-        either.add_incoming(loaded, there)
-        return values(context, builder, either)
+        loaded = _read_if(builder, a, args, 4, align.literal_value)
+        return values(context, builder, loaded)
 
     return FOUR(a, types.int32, types.boolean, align), codegen
+
+
+@intrinsic
+def load8_if(typingctx, a, i, inside):
+    """Return ``a[i : i + 4]`` and ``a[i + 4 : i + 8]``, or zeros; as `load4_if` with 16 bytes."""
+
+    def codegen(context, builder, signature, args):
+        eight, nothing = _read_if(builder, a, args, 8, 16), ir.Constant(VECTOR, ir.Undefined)
+        fours = []
+        for first in (0, 4):
+            four = nothing
+            for q in range(4):
+                one = builder.extract_element(eight, INT32(first + q))
+                four = builder.insert_element(four, one, INT32(q))
+            fours.append(values(context, builder, four))
+        return context.make_tuple(builder, signature.return_type, fours)
+
+    return types.UniTuple(FOUR, 2)(a, types.int32, types.boolean), codegen
 
 
 @intrinsic

@@ -3,7 +3,8 @@
 ``python benchmarks/gpu.py OUT`` runs each part in a process of its own, with a time limit, and
 writes ``OUT/NAME.json`` as soon as a part is done, so that a machine that is taken away has told
 what it could: what the machine is, the tests on the GPU, the speed of whole networks and layers, a
-step of training, PyTorch's figures beside them if it is installed, and a run of training.
+step of training, the figures of PyTorch and of ONNX Runtime beside them where these are installed,
+and a run of training.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -30,10 +31,13 @@ sys.path[:0] = [str(HERE), str(ROOT)]
 
 NETWORK, SIDE = "resnext50_32x4d", 224
 BATCHES, TRAINED = (1, 32, 256), 64  # images at a time, and those of a step of training
-REPEATS, REST = 20, 0.2
+REPEATS = 20
+CUDA = "CUDAExecutionProvider"
 LR, MOMENTUM, DECAY = 0.02, 0.9, 5e-4
 # The parts, and how many seconds each may take.
-LIMITS = {"machine": 30, "tests": 170, "speed": 80, "step": 50, "peer": 90, "run": 60}
+LIMITS = {
+    "machine": 30, "tests": 160, "speed": 70, "step": 45, "peer": 80, "runtime": 35, "run": 60,
+}  # fmt: skip
 
 
 def medians(run: Callable[[], Any], wait: Callable[[], Any], repeats: int = REPEATS) -> Any:
@@ -63,7 +67,15 @@ def machine(folder: Path) -> Any:
 
     from tinyresnext.ops import backend
 
-    packages = ("numpy", "numba", "numba-cuda", "nvidia-nvvm", "nvidia-cuda-nvcc", "torch")
+    packages = (
+        "numpy",
+        "numba",
+        "numba-cuda",
+        "nvidia-nvvm",
+        "nvidia-cuda-nvcc",
+        "torch",
+        "onnxruntime-gpu",
+    )
     found: dict[str, Any] = {}
     for name in packages:
         try:
@@ -221,6 +233,69 @@ def peer(folder: Path) -> Any:
             }
         )
     return {"torch": torch.__version__, "rows": rows}
+
+
+def runtime(folder: Path) -> Any:
+    """Time a network with the same weights in ONNX Runtime, without and with TensorFloat-32."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return {"absent": "ONNX Runtime is not installed"}
+    if CUDA not in onnxruntime.get_available_providers():
+        return {"absent": "this ONNX Runtime has no CUDA: onnxruntime-gpu has"}
+    from tinyresnext.bench.inputs import random_parameters
+    from tinyresnext.network.plan import Plan, program
+    from tinyresnext.network.spec import variant
+    from tinyresnext.ops import backend
+
+    ops, spec = backend("cuda"), variant(NETWORK)
+    params, shape = random_parameters(spec), (BATCHES[0], SIDE, SIDE, 3)
+    own = Plan(program(params, spec, ops), shape, ops)(images(BATCHES[0]))
+    graph, rows = folder / "runtime.onnx", []
+    write_graph(graph, spec, params)
+    for tf32 in (False, True):
+        chosen = [(CUDA, {"use_tf32": int(tf32), "cudnn_conv_algo_search": "EXHAUSTIVE"})]
+        for row in sessions(onnxruntime, graph, chosen, "cuda", own):
+            rows.append({"tf32": tf32, **row})
+            write(folder, "runtime", {"onnxruntime": onnxruntime.__version__, "rows": rows})
+    graph.unlink()
+    return {"onnxruntime": onnxruntime.__version__, "rows": rows}
+
+
+def write_graph(path: Path, spec: Any, params: Any) -> None:
+    """Export a network as an ONNX graph, with its batch norms folded as in a plan."""
+    from tinyresnext.checkpoints.onnx.write import write_onnx
+    from tinyresnext.images.preprocess import Preprocess
+    from tinyresnext.store.contents import Stored
+
+    labels = tuple(map(str, range(spec.classes)))
+    write_onnx(path, Stored(spec, params, Preprocess(crop=SIDE), labels, {}), fold=True)
+
+
+def sessions(
+    package: Any, graph: Path, providers: list[Any], device: str, own: np.ndarray
+) -> Iterator[dict[str, Any]]:
+    """Yield the time of each mini-batch, and how far the logits of one are from ``own``."""
+    session = package.InferenceSession(str(graph), providers=providers)
+    first = providers[0] if isinstance(providers[0], str) else providers[0][0]
+    if session.get_providers()[0] != first:  # it goes on with the processor, and only warns
+        yield {"absent": f"{first} does not start; runtime.txt has its warning"}
+        return
+    for batch in BATCHES:
+        x = np.ascontiguousarray(images(batch).transpose(0, 3, 1, 2))
+        binding = session.io_binding()
+        binding.bind_ortvalue_input("images", package.OrtValue.ortvalue_from_numpy(x, device, 0))
+        binding.bind_output("logits", device)
+
+        def compute(binding: Any = binding) -> None:
+            session.run_with_iobinding(binding)
+
+        row: dict[str, Any] = {"batch": batch}
+        row |= medians(compute, binding.synchronize_outputs, 10)
+        if batch == BATCHES[0]:
+            found = binding.copy_outputs_to_cpu()[0]
+            row["relative_difference"] = float(np.abs(found - own).max() / np.abs(own).max())
+        yield row
 
 
 def run(folder: Path) -> Any:

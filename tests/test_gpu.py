@@ -218,6 +218,21 @@ def test_two_models_in_two_threads(gpu):
     assert all(bits(y) == bits(want[i % len(want)]) for (_, i), y in found.items())
 
 
+def test_two_plans_at_once(gpu):
+    """One thread starts both before it waits for either: they have streams of their own."""
+    pairs = [model(name, gpu) for name in ("resnext14", "bundled")]
+    inputs = [images((4, *shape[1:]), seed) for seed, (_, shape) in enumerate(pairs)]
+    plans = [made.plan(x.shape) for (made, _), x in zip(pairs, inputs, strict=True)]
+    want = [bits(plan(x)) for plan, x in zip(plans, inputs, strict=True)]
+    for turn in range(20):
+        for plan, x in zip(plans, inputs, strict=True):
+            plan._load(x if turn % 2 else -x, 0)
+            plan._load(x, 0)
+        for plan in plans * (1 + turn % 3):
+            plan._run()
+        assert [bits(gpu.download(plan._y)) for plan in plans] == want
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 def test_after_a_fork(gpu):
     code = """if True:

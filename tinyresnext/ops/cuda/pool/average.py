@@ -15,7 +15,7 @@ from ..runtime.call import Call
 from ..runtime.kernel import Kernel, ending, float32, floats, int32, pointer
 from ..runtime.machine import Launch
 from ..words import get, put
-from ..words.whole import quotient
+from ..words.whole import located, reaching
 from .window import NUMBERS, THREADS, blocks_of, numbers
 
 # --- kernels --------------------------------------------------------------------------------------
@@ -29,12 +29,8 @@ def average_kernel(kind: Any = floats) -> Kernel:
     def run(x, y, count, padded, h, w, c, h_out, w_out, k_h, k_w, s_h, s_w, p_h, p_w):
         i = int32(int32(cuda.blockIdx.x) * int32(THREADS) + int32(cuda.threadIdx.x))
         if i < count:
-            place = quotient(i, c)
-            channel = int32(i - int32(place * c))
-            line = quotient(place, w_out)
-            n = quotient(line, h_out)
-            top = int32(int32(line - int32(n * h_out)) * s_h - p_h)
-            left = int32(int32(place - int32(line * w_out)) * s_w - p_w)
+            n, line, column, channel = located(i, h_out, w_out, c)
+            top, left = int32(line * s_h - p_h), int32(column * s_w - p_w)
             total, places = float32(0), int32(0)
             for a in range(k_h):
                 row = int32(top + int32(a))
@@ -60,21 +56,10 @@ def average_gradient_kernel() -> Kernel:
     def run(dy, dx, count, padded, more, h, w, c, h_out, w_out, k_h, k_w, s_h, s_w, p_h, p_w):
         i = int32(int32(cuda.blockIdx.x) * int32(THREADS) + int32(cuda.threadIdx.x))
         if i < count:
-            place = quotient(i, c)
-            channel = int32(i - int32(place * c))
-            line = quotient(place, w)
-            n = quotient(line, h)
-            row, column = int32(line - int32(n * h) + p_h), int32(place - int32(line * w) + p_w)
-            first_line, first_column = int32(0), int32(0)
-            if row >= k_h:
-                first_line = int32(quotient(int32(row - k_h), s_h) + int32(1))
-            if column >= k_w:
-                first_column = int32(quotient(int32(column - k_w), s_w) + int32(1))
-            last_line, last_column = quotient(row, s_h), quotient(column, s_w)
-            if last_line >= h_out:
-                last_line = int32(h_out - int32(1))
-            if last_column >= w_out:
-                last_column = int32(w_out - int32(1))
+            n, line, column, channel = located(i, h, w, c)
+            row, column = int32(line + p_h), int32(column + p_w)
+            first_line, last_line = reaching(row, k_h, s_h, h_out)
+            first_column, last_column = reaching(column, k_w, s_w, w_out)
             low, down, across = int32(0), int32(h + p_h), int32(w + p_w)
             if padded == int32(0):
                 low = int32(1)

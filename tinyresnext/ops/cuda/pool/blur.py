@@ -14,7 +14,7 @@ from ..runtime.call import Call
 from ..runtime.kernel import Kernel, ending, float32, floats, int32, pointer
 from ..runtime.machine import Launch
 from ..words import get, put
-from ..words.whole import quotient
+from ..words.whole import located, quotient
 from .window import THREADS, blocks_of
 
 # --- kernels --------------------------------------------------------------------------------------
@@ -27,12 +27,8 @@ def blur_kernel(kind: Any = floats) -> Kernel:
     def run(x, y, count, h, w, c, h_out, w_out, stride):
         i = int32(int32(cuda.blockIdx.x) * int32(THREADS) + int32(cuda.threadIdx.x))
         if i < count:
-            place = quotient(i, c)
-            channel = int32(i - int32(place * c))
-            line = quotient(place, w_out)
-            n = quotient(line, h_out)
-            top = int32(int32(line - int32(n * h_out)) * stride)
-            left = int32(int32(place - int32(line * w_out)) * stride)
+            n, line, column, channel = located(i, h_out, w_out, c)
+            top, left = int32(line * stride), int32(column * stride)
             total = float32(0)
             for a in range(-1, 2):
                 row, down = int32(top + int32(a)), float32(0.5) if a == 0 else float32(0.25)
@@ -64,11 +60,7 @@ def blur_gradient_kernel() -> Kernel:
     def run(dy, dx, count, h, w, c, h_out, w_out, stride, more):
         i = int32(int32(cuda.blockIdx.x) * int32(THREADS) + int32(cuda.threadIdx.x))
         if i < count:
-            place = quotient(i, c)
-            channel = int32(i - int32(place * c))
-            line = quotient(place, w)
-            n = quotient(line, h)
-            row, column = int32(line - int32(n * h)), int32(place - int32(line * w))
+            n, row, column, channel = located(i, h, w, c)
             total = float32(0)
             for a in range(-1, 2):
                 centre = int32(row + int32(a))

@@ -132,19 +132,18 @@ def test_what_is_recorded_keeps_its_arrays_and_gives_them_back(fake):
 
 
 class Two:
-    """Two plans on the fake driver: relu into ``outs[0]``, and twice that or an own input."""
+    """Two plans: relu into ``outs[0]``, and twice that or twice an own input into ``outs[1]``."""
 
     def __init__(self, apart: bool) -> None:
         self.ops = ops = backend("cuda")
-        self.given, self.outs = [ops.upload(some(64)) for _ in range(2)], [ops.empty((64,))] * 2
-        if apart:
-            self.outs = [ops.empty((64,)) for _ in range(2)]
+        self.given = [ops.upload(some(64)) for _ in range(2)]
+        self.outs = [ops.empty((64,)) for _ in range(2)]
         source = self.given[1] if apart else self.outs[0]
         self.first = ops.chain([ops.bind("relu", self.given[0], out=self.outs[0])])
         self.second = ops.chain([ops.bind("add", source, source, out=self.outs[1])])
 
     def found(self) -> list[np.ndarray]:
-        return [self.ops.download(out) for out in self.outs]
+        return [self.ops.download(out) for out in self.outs[::-1]]
 
 
 def waiting(fake: FakeCuda) -> int:
@@ -177,7 +176,7 @@ def test_a_plan_waits_for_a_plan_with_the_same_memory(fake, graphs: bool):
         two.ops.upload(factor * x, out=two.given[0])
         two.first()
         two.second()
-        assert np.array_equal(two.found()[1], 2 * np.maximum(factor * x, 0))
+        assert np.array_equal(two.found()[0], 2 * np.maximum(factor * x, 0))
 
 
 def test_what_a_thread_does_waits_for_its_plans_and_they_for_it(fake):

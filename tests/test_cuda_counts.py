@@ -160,6 +160,11 @@ def test_updates(monkeypatch):
     ops, (a, b, c) = given.ops, (given(64, 8, 3, 3) for _ in range(3))
     ops.sgd_step(a, b, c, lr=0.1, momentum=0.9, decay=1e-4, nesterov=True)
     ops.average_step(a, b, new=0.1)
+    numbers = {"lr": 0.1, "momentum": 0.9, "beta2": 0.99, "eps": 1e-3}
+    for decay in (0.1, 0.0):
+        ops.lamb_step(a, b, c, c, **numbers, decay=decay, step=2)
+    ops.adamw_step(a, b, c, c, **numbers, decay=0.1, step=2)
+    ops.rmsprop_step(a, b, c, c, **numbers, decay=0.1)
     ops.statistics_step(given(64), given(64), given(2, 64), count=9, new=0.1)
     ops.muon_step(a, b, c, groups=1, lr=0.1)
     moved(given.machine)

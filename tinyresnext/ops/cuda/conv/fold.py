@@ -285,20 +285,11 @@ def zero(out: DeviceArray) -> list[Launch]:
 
 
 def channels(x: DeviceArray, out: DeviceArray, more: bool) -> list[Launch]:
-    """Return the launches of the sum of each channel of ``x [..., channels]``.
-
-    Parameters
-    ----------
-    x : [..., channels]
-    out : [channels]
-    more : bool
-        Whether the sums are added to what ``out`` holds.
-    """
+    """Return the launches of the sum of each channel of ``x [..., channels]``, or ``out`` plus it."""
     count = out.size
     if count == 0:
         return []
-    total, across = x.size // count, -(-count // CHANNELS)
-    lines = THREADS // CHANNELS
+    total, across, lines = x.size // count, -(-count // CHANNELS), THREADS // CHANNELS
     parts = max(1, min(total // (DEEP * lines), 2 * x.machine.multiprocessors // across))
     length = -(-total // parts)
     parts = -(-total // length) if total else 0

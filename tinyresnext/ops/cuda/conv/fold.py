@@ -285,7 +285,7 @@ def zero(out: DeviceArray) -> list[Launch]:
 
 
 def channels(x: DeviceArray, out: DeviceArray, more: bool) -> list[Launch]:
-    """Return the launches of the sum of each channel of ``x [..., channels]``, or ``out`` plus it."""
+    """Return the launches that set ``out`` to the sum of each channel, or add it to ``out``."""
     count = out.size
     if count == 0:
         return []

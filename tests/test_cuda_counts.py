@@ -177,7 +177,7 @@ def test_updates(monkeypatch):
 
 # A thread copies eight values one by one, since three channels fill no 16 bytes: neighbours load
 # what lies 16 bytes apart, two of them a sector.
-FIRST = {"tensor_128x64x32_18": (2.2, WAVEFRONTS)}
+FIRST = {"tensor_128x64x32_18": (2.3, WAVEFRONTS)}
 
 
 @pytest.mark.parametrize(

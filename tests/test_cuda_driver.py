@@ -24,7 +24,7 @@ from tinyresnext.errors import DeviceError, OutOfMemoryError
 from tinyresnext.network.buffers import too_large
 from tinyresnext.ops import automatic, backend, cpu
 from tinyresnext.ops.cuda.runtime import gpu, library, staging
-from tinyresnext.training.train import computes
+from tinyresnext.training.record.begin import computes
 
 pytestmark = by_fibers
 

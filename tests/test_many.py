@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -163,7 +164,9 @@ def test_rows_to_a_file_are_those_on_the_screen(run, photos):
         1,
         "r.jsonl: 6 rows, 1 of them with an error\n",
     )
-    assert Path("r.jsonl").read_text() == out
+    rows = [json.loads(line) for line in Path("r.jsonl").read_text().splitlines()]
+    assert len({row.pop("settings") for row in rows}) == 1
+    assert rows == [json.loads(line) for line in out.splitlines()]
     assert run("classify", "photos", "--csv", "whole.csv")[0] == 1
     assert run("classify", "photos", "-o", "r.csv", "--batch", 2)[0] == 1
     assert Path("r.csv").read_bytes() == Path("whole.csv").read_bytes()
@@ -235,6 +238,22 @@ def test_other_images_are_no_same_run(run, photos):
     code, _, err = run("classify", "photos", "-o", "r.txt")
     assert (code, ".jsonl" in err) == (2, True)
     assert run("classify", "photos", "--resume")[0] == 2
+
+
+@pytest.mark.parametrize("other", [["--top", "3"], ["--fast-decode"], []])
+def test_a_whole_file_of_other_settings_is_refused(run, photos, other):
+    model = tr.load()
+    tr.save(model, "m.h5")
+    asked = ["classify", "photos", "-o", "r.jsonl", "--top", "2", "--model", "m.h5"]
+    assert run(*asked)[0] == 0
+    before = Path("r.jsonl").read_bytes()
+    if not other:  # the model is trained anew, under the same name
+        params = {**model.params, "fc.bias": model.params["fc.bias"][::-1].copy()}
+        tr.save(replace(model, params=params), "m.h5")
+    code, _, err = run(*asked, *other, "--resume")
+    assert code == 2
+    assert "is whole, and its rows from 1 on are not those" in err
+    assert Path("r.jsonl").read_bytes() == before
 
 
 def test_the_images_of_a_run_changed(run):

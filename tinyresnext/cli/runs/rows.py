@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +69,7 @@ def write_rows(
     settings["fast_decode"] = a.fast_decode
     table_form = out.lower().endswith(".csv")
     first = csv_line(heading)
+    asked = asked | {"settings": _digest(settings)}
     own = asked.items()
 
     def asked_so(row: dict[str, Any]) -> bool:
@@ -92,6 +95,15 @@ def write_rows(
         kept.sync()
     journals.ended(out)
     return _ended(out, kept.done, kept.failed)
+
+
+def _digest(settings: dict[str, Any]) -> str:
+    """Return 16 digits that are others for other settings: a row has them, so it says what it is.
+
+    The file is alone when its run has ended, and a model that was trained anew has the same name.
+    """
+    text = json.dumps(settings, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _ended(out: str, done: int, failed: int) -> int:

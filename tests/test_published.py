@@ -279,6 +279,9 @@ def test_numbers_are_no_texts():
         assert match_numbers(tuple("abcdefghijkl"), names) == tuple(int(n) - first for n in names)
     own = tuple(sorted(map(str, range(12))))  # labels of a model that was trained on such folders
     assert match_numbers(own, own) == tuple(range(12))
+    in_order = tuple(map(str, range(12)))  # labels of a model that was converted
+    assert match_numbers(in_order, own) == tuple(map(int, own))
+    assert match_numbers(own, in_order) == tuple(map(own.index, in_order))
     with pytest.raises(UsageError, match="expected all numbers"):
         match_numbers(("a", "b"), ("0", "2"))
     with pytest.raises(UsageError, match="7 and 07"):

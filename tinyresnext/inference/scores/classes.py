@@ -72,7 +72,7 @@ def match_numbers(labels: Sequence[str], classes: Sequence[str]) -> tuple[int, .
 
     Names that are numbers, from 0 or from 1 without a gap, are meant as numbers: ``10`` comes
     behind ``9``, and not behind ``1`` as their texts do. If the model's labels are numbers as well,
-    both have the order that they have.
+    the smallest of the one is the smallest of the other, and so on, in whatever order each stand.
 
     Raises
     ------
@@ -86,9 +86,13 @@ def match_numbers(labels: Sequence[str], classes: Sequence[str]) -> tuple[int, .
             "matched by number only if there are as many: give the folders the names of the "
             "model's labels, or use a model of these classes"
         )
-    if not _are_numbers(classes) or _are_numbers(labels):
+    if not _are_numbers(classes):
         return tuple(range(len(classes)))
     values = [int(name) for name in classes]
+    if _are_numbers(labels) and len(set(map(int, labels))) == len(set(values)) == len(values):
+        order = sorted(range(len(labels)), key=lambda place: int(labels[place]))
+        rank = {value: order[i] for i, value in enumerate(sorted(values))}
+        return tuple(rank[value] for value in values)
     first = min(values)
     if sorted(values) != list(range(first, first + len(values))) or first > 1:
         raise UsageError(

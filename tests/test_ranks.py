@@ -297,25 +297,22 @@ def test_finetune_in_ranks(tmp_path):
         assert near(found[1].params[name], wanted), name
 
 
-def test_a_loss_that_is_not_finite_ends_all_ranks_with_one_message(tmp_path):
+def test_a_loss_that_is_not_finite_ends_all_ranks_with_one_message(tmp_path, monkeypatch):
     """The images of one rank overflow; both name the first layer."""
+    step = training.Run.step
+
+    def huge(run, x, labels):
+        step(run, x * np.float32(1e38) if run.setting.ranks.rank else x, labels)
 
     def work(ranks):
-        data = small.pictures(16)
-        step = training.Run.step
-
-        def huge(run, x, labels):
-            step(run, x * np.float32(1e38) if ranks.rank else x, labels)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(training, "Run", type("Run", (training.Run,), {"step": huge}))
-            with pytest.raises(TrainingError) as raised:
-                train(
-                    small.SPEC, data, RECIPE, tmp_path / "run", reduce=ranks,
-                    sync_norm=True, **OPTIONS,
-                )  # fmt: skip
+        with pytest.raises(TrainingError) as raised:
+            train(
+                small.SPEC, small.pictures(16), RECIPE, tmp_path / "run", reduce=ranks,
+                sync_norm=True, **OPTIONS,
+            )  # fmt: skip
         return str(raised.value)
 
+    monkeypatch.setattr(training.Run, "step", huge)
     first, second = together(2, work)
     assert first == second
     assert "the first value that is not finite is that of" in first

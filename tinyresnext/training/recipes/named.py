@@ -26,10 +26,11 @@ _FAST = Recipe(
 _STEPS = Recipe(epochs=100, batch=256, schedule=Schedule(0.1, "step", (0.3, 0.6, 0.9)))
 
 # timm's procedures of Wightman et al. 2021 ("ResNet strikes back", Table 2), on four GPUs with 2048
-# images at once. The table has neither the threshold of the targets nor where the rate begins and
-# ends: these are those of timm's own training, and its script's way of counting, by epoch. timm's
-# LAMB clips the norm of all gradients to 1, and its weights are judged after resizing to 236
-# pixels; a model trained here keeps 256.
+# images at once. The table does not say where the rate begins and ends: these are the values that
+# timm's train.py then had if none were given, and it counts by epoch. Its ten epochs at the last
+# rate after the end are left out. The threshold of the targets, 0.2, is assumed. timm's LAMB clips
+# the norm of all gradients to 1, and its weights are judged after resizing to 236 pixels; a model
+# trained here keeps 256.
 _A2 = Recipe(
     epochs=300,
     batch=2048,

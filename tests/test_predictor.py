@@ -106,11 +106,24 @@ def test_it_is_small_and_loads_once(table, tmp_path, monkeypatch):
         ({"image": np.zeros((8, 8, 3), np.uint8)}, "expected uint8"),
         ({"path": np.zeros(3)}, "float64"),
         ({"path": np.array(PATHS[:1]), "label1": np.zeros(1)}, "write over"),
+        ({"path": np.array(PATHS[:1]), "id": np.arange(2)}, "has 1 values, and id 2"),
+        ({"bytes": np.array(PATHS[:1])}, "expected one object"),
+        ({"bytes": np.array(PATHS[:1], object)}, "type str; expected the contents"),
     ],
 )
 def test_wrong_columns(batch, words):
     with pytest.raises(UsageError, match=words):
         tr.Predictor()(batch)
+
+
+def test_missing_values_are_rows():
+    """As engines have them: None, or pandas' NaN; and names as NumPy's bytes."""
+    contents = np.array([Path(PATHS[0]).read_bytes(), None, float("nan")], object)
+    found = tr.Predictor(top=1)({"bytes": contents})
+    assert [bool(error) for error in found["error"]] == [False, True, True]
+    assert found["index1"].tolist()[1:] == [-1, -1]
+    named = tr.Predictor(top=1)({"path": np.array([PATHS[0].encode()])})
+    assert named["label1"].tolist() == found["label1"].tolist()[:1]
 
 
 def test_no_images_and_wrong_arguments():

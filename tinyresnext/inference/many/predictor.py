@@ -7,6 +7,7 @@ small there and to load the model once in each of them.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import tempfile
 import threading
@@ -111,8 +112,8 @@ class Predictor:
         Raises
         ------
         UsageError
-            The batch has none of these columns, one with another type, or one that would be
-            written over.
+            The batch has none of these columns, one with another type or length, or one that would
+            be written over.
         """
         images = _images(batch)
         model = self._loaded()
@@ -204,7 +205,7 @@ def _images(batch: Mapping[str, np.ndarray]) -> list[Any]:
     Raises
     ------
     UsageError
-        There is none, or it has another type.
+        There is none, or it has another type, or another column is longer or shorter.
     """
     name = next((one for one in _COLUMNS if one in batch), None)
     if name is None:
@@ -217,10 +218,35 @@ def _images(batch: Mapping[str, np.ndarray]) -> list[Any]:
     if name == "image":
         right = values.dtype == object or (values.dtype == np.uint8 and values.ndim == 4)
     else:
-        right = values.ndim == 1 and values.dtype.kind in "OSU"
+        right = values.ndim == 1 and values.dtype.kind in ("OS" if name == "bytes" else "OSU")
     if not right:
         raise UsageError(
             f"the column {shown(name)} is {values.dtype} {list(values.shape)}; expected "
             + ("uint8 [n, h, w, c]" if name == "image" else "one object for each image")
         )
-    return [bytes(one) if name == "bytes" else one for one in values]
+    lengths = {key: len(column) for key, column in batch.items()}
+    if other := next((key for key in lengths if lengths[key] != len(values)), None):
+        raise UsageError(
+            f"the column {shown(name)} has {len(values)} values, and {shown(other)} "
+            f"{lengths[other]}; expected columns of one length"
+        )
+    if values.dtype.kind == "S" and name == "path":
+        return [os.fsdecode(one) for one in values]
+    return [_contents(one) for one in values] if name == "bytes" else list(values)
+
+
+def _contents(value: Any) -> bytes | None:
+    """Return the contents of an image file; None, which is no image, for a value that is missing.
+
+    Raises
+    ------
+    UsageError
+        It is something else, such as the name of a file.
+    """
+    missing = value is None or (isinstance(value, float) and math.isnan(value))  # pandas' NaN
+    if missing or isinstance(value, bytes | bytearray | memoryview):
+        return None if missing else bytes(value)
+    raise UsageError(
+        f"the column bytes has an object of type {type(value).__name__}; expected the contents of "
+        "image files, or None for one that is missing"
+    )

@@ -118,7 +118,9 @@ class Optimiser:
             )
         if self.nesterov and not plain:
             raise UsageError(
-                f"nesterov is True and optimiser {self.optimiser}: only SGD has Nesterov's momentum"
+                f"nesterov is True and optimiser {self.optimiser}: only SGD has Nesterov's "
+                "momentum; give nesterov False (--no-nesterov), and a learning rate for "
+                f"{self.optimiser}, since those of recipes are for SGD"
             )
         if not plain and (self.momentum == 1 or self.beta2 == 1):
             raise UsageError(

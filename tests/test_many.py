@@ -240,6 +240,29 @@ def test_other_images_are_no_same_run(run, photos):
     assert run("classify", "photos", "--resume")[0] == 2
 
 
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("photos/a.png", ["classify", "photos", "--csv", "photos/a.png"]),
+        ("list.txt", ["classify", "list.txt", "--csv", "list.txt"]),
+        ("m.h5", ["classify", "photos", "--model", "m.h5", "--csv", "m.h5"]),
+        ("list.txt", ["features", "list.txt", "-o", "list.txt"]),
+        ("list.txt", ["evaluate", "photos", "--truth", "list.txt", "--csv", "list.txt"]),
+        ("t.csv", ["evaluate", "t.csv", "--results", "t.csv"]),
+        ("r.csv", ["evaluate", "photos", "--csv", "r.csv", "--results", "./r.csv"]),
+    ],
+)
+def test_what_is_read_is_not_written_over(run, photos, file, words):
+    """Not even by --force; nor is one result by another."""
+    write_files(Path(), {"list.txt": b"photos/a.png\n", "t.csv": b"image,a\nphotos/a.png,1\n"})
+    write_files(Path(), {"r.csv": b"old", "m.h5": b"a model"})
+    before = Path(file).read_bytes()
+    code, out, err = run(*words, "--force")
+    assert (code, out) == (2, "")
+    assert "is read by this command" in err or "to have two results" in err
+    assert Path(file).read_bytes() == before
+
+
 @pytest.mark.parametrize("other", [["--top", "3"], ["--fast-decode"], []])
 def test_a_whole_file_of_other_settings_is_refused(run, photos, other):
     model = tr.load()

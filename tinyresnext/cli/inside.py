@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
+from itertools import chain
 
 from ..errors import UsageError
 from ..system.files import shown
 from .options import Commands, add_command, add_device, add_force, add_model, positive
 from .output.progress import announce_compiling, counted, say
-from .output.tables import target
+from .output.tables import check_not_read, target
 from .runs.images import (
     add_batch,
     add_fast_decode,
@@ -99,8 +99,7 @@ def _features(a: argparse.Namespace) -> int:
     (images, count), file = images_of(a.paths), a.out
     if not a.resume:
         target(file, a.force, not_over=a.model)
-        for image in images if os.path.exists(file) else ():
-            target(file, a.force, not_over=image.name)
+        check_not_read(file, chain(a.paths, (one.name for one in images)))
     model = load(a.model, a.device, a.threads, a.precision)
     settings = {"sha256": digests_of([a.model or shipped_model()]), "precision": a.precision}
     counts: dict[str, int] = {}

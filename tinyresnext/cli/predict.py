@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,7 @@ from .output.progress import announce_compiling, counted, counter, say
 from .output.results import beside_others, sentence
 from .output.tables import (
     SCHEMA,
+    check_not_read,
     csv_row,
     json_row,
     print_json,
@@ -149,6 +152,8 @@ def _classify(a: argparse.Namespace) -> int:
 
     table_path, out = table_target(a.csv, a.force), rows_target(a)
     images, count = images_of(a.paths)
+    for file in (a.csv, out):
+        check_not_read(file, chain(a.paths, a.model or (), (one.name for one in images)))
     asked, model = _together(a)
     several = model.spec.several
     top = a.top or (model.spec.labels if several else 5)
@@ -227,6 +232,11 @@ def _evaluate(a: argparse.Namespace) -> int:
 
     table_path, row_path = table_target(a.csv, a.force), table_target(a.results, a.force)
     picture = a.picture and confusion.named(target(a.picture, a.force))
+    written = [file for file in (table_path, row_path, picture) if file]
+    for number, file in enumerate(written):
+        check_not_read(file, [a.data, a.truth, *(a.model or ())])
+        if os.path.abspath(file) in map(os.path.abspath, written[:number]):
+            raise UsageError(f"{file!r} is to have two results; give each a name of its own")
     asked, model = _together(a)
     ops = model.models[0].ops
     if picture and model.spec.several:

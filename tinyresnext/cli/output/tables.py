@@ -46,6 +46,27 @@ def target(path: str, force: bool, not_over: str | os.PathLike[str] | None = Non
     return path
 
 
+def check_not_read(path: str | None, read: Iterable[str | os.PathLike[str] | None]) -> None:
+    """Refuse to write over a file that the same command reads, even by ``--force``.
+
+    Parameters
+    ----------
+    path : str, optional
+        As for `table_target`.
+    read : iterable of path or None
+        Nothing is taken from it if there is no file of that name yet.
+
+    Raises
+    ------
+    UsageError
+        One of them is the file to write.
+    """
+    if path is None or path == "-" or not os.path.exists(path):
+        return
+    if any(one is not None and _same(path, one) for one in read):
+        raise UsageError(f"{path!r} is read by this command; give another name to write to")
+
+
 def _same(path: str, other: str | os.PathLike[str]) -> bool:
     """Return whether two names are those of one file."""
     return os.path.exists(other) and os.path.samefile(path, other)

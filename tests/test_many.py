@@ -143,6 +143,15 @@ def test_an_order_that_needs_no_list(tmp_path):
     assert names(tmp_path) == sorted(str(tmp_path / name) for name in order)
 
 
+def test_what_has_no_image_is_named(run, photos):
+    """Beside others that have some, its rows would not be missed."""
+    write_zip(Path("none.zip"), {"a.pdf": b""})
+    Path("empty").mkdir()
+    code, out, err = run("classify", "photos/a.png", "none.zip", "empty", "--json")
+    assert (code, len(out.splitlines())) == (0, 1)
+    assert "there is no image in none.zip, empty" in err
+
+
 def test_archives_in_a_folder_are_named(tmp_path, run, photos):
     write_tar(photos / "s.tar", {})
     os.symlink(photos / "b", photos / "link")

@@ -83,6 +83,8 @@ def images_of(paths: list[str]) -> tuple[Images, int]:
             f"there is no image in {', '.join(paths):.300}{left}; expected files such as "
             "photo.jpg, or directories or archives of them"
         )
+    if found.empty:
+        say(f"there is no image in {', '.join(map(shown, found.empty)):.300}")
     if kinds:
         say(f"the folders have {' and '.join(kinds)}, which are not read; name them to read them")
     return found, count

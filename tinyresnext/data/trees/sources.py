@@ -70,6 +70,8 @@ class Images:
     ----------
     left_out : Counter
         What folders have and is not read: archives, and links to folders. `count` finds it out.
+    empty : list of str
+        Ten folders and archives, at most, that have no image. `count` finds them out.
 
     Raises
     ------
@@ -81,6 +83,7 @@ class Images:
     paths: Iterable[str]
     names: Iterable[str] = ()
     left_out: Counter[str] = field(default_factory=Counter)
+    empty: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.paths, self.names = list(self.paths), list(self.names)
@@ -98,6 +101,7 @@ class Images:
     def count(self) -> int:
         """Return how many images there are."""
         self.left_out.clear()
+        self.empty.clear()
         return sum(1 for _ in self)
 
     def _listed(self, lines: Iterable[str]) -> Iterator[Source]:
@@ -112,11 +116,19 @@ class Images:
         for one in numbered(path):
             for found in _matching(one):
                 if os.path.isdir(found):
-                    yield from self._in_folder(found)
+                    yield from self._noted(found, self._in_folder(found))
                 elif found.lower().endswith(ARCHIVES):
-                    yield from _in_archive(found)
+                    yield from self._noted(found, _in_archive(found))
                 else:
                     yield as_source(found)
+
+    def _noted(self, path: str, images: Iterator[Source]) -> Iterator[Source]:
+        """Yield the images of a folder or an archive, and note if there is none."""
+        number = 0
+        for number, image in enumerate(images, 1):
+            yield image
+        if not number and len(self.empty) < 10:
+            self.empty.append(path)
 
     def _in_folder(self, folder: str) -> Iterator[Source]:
         """Yield the images in and below a folder, by the rules of data sets, sorted by path."""

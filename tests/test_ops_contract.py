@@ -6,6 +6,7 @@ And what the Numba backend requires of memory: float32, C-contiguous, in NumPy a
 from __future__ import annotations
 
 import inspect
+import re
 from importlib import import_module
 
 import numpy as np
@@ -256,6 +257,12 @@ def test_cpu_refuses_a_weight_packed_for_other_groups():
     packed = cpu.pack(a(4, 2, 1, 1), 2)
     with pytest.raises(ValueError, match="packed for 2 groups, expected 1"):
         cpu.conv2d(a(1, 3, 3, 2), packed)
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 1, 1), (4, 0, 3, 3), (4, 4, 0, 1)], ids=str)
+def test_cpu_packs_no_weight_without_values(shape: tuple[int, ...]):
+    with pytest.raises(ValueError, match=re.escape(f"{shape}, expected no axis of length 0")):
+        cpu.pack(a(*shape), 1)
 
 
 def test_cpu_takes_read_only_and_misaligned_arrays():

@@ -1,8 +1,8 @@
 """Convolutions on the CPU: register tiles, three ways to feed them, and their gradients.
 
-Read `forward` with `gemm` and `dense` (1x1: a product of matrices), then `wide` (any other
-convolution: tiles that read pixels where they are) and `narrow` (groups so narrow that several lie
-in a vector). `forward.way_of` says which way a convolution goes. `backward` has the gradients;
-those of weights are outer products: `outer` with its tile `outer_tile` for most weights,
-`narrow.outer` for narrow groups. All begin with the sizes in `geometry`.
+Read `forward` with `gemm` and `dense` (1x1 with one group: a product of matrices), then `wide` (any
+other convolution: tiles that find pixels in strips of the image) and `narrow` (groups so narrow
+that several lie in a vector). `forward.way_of` says which way a convolution goes. `backward` has
+the gradients; those of weights are outer products: `outer` with its tile `outer_tile` for `dense`,
+`wide.outer` and `narrow.outer` for the others. All begin with the sizes in `geometry`.
 """

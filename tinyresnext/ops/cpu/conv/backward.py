@@ -10,7 +10,8 @@ taps that reach it, and the results are copied to its positions. So no multiplic
 inserted zero is made, and a kind that no tap reaches (three of four in a 1x1 convolution of stride
 2) is zero.
 
-**Of the weight.** See `outer`, and `narrow.outer` for narrow groups.
+**Of the weight.** See `outer` for 1x1 convolutions with one group, `narrow.outer` for groups that
+fill vectors, and `wide.outer` for all others.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
-"""Dense convolution: what each position sees, laid side by side (im2col), times the weight.
+"""1x1 convolution: the channels of each position, times the weight.
 
-A task is a block of positions and some panels of filters. It first gathers what the positions see
-into shelves, in the layout that the register tile reads (`gemm`); the block is small enough to stay
-in the second cache while all the panels are multiplied. For a 1x1 convolution, nine tenths of
-ResNeXt's work and all that goes this way now (`forward.way_of`), gathering means copying one run of
-channels for each position. Stride and padding only change where a run begins and which part of it
-lies in the image, and larger kernels and groups would be the same mechanism.
+A task is a block of positions and some panels of filters. It first gathers the pixels that the
+positions see into shelves, in the layout that the register tile reads (`gemm`); the block is small
+enough to stay in the second cache while all the panels are multiplied. Nine tenths of ResNeXt's
+work go this way (`forward.way_of`). Gathering means copying one run of channels for each position.
+A stride or padding only changes which pixel that is, or that it is outside the image.
 
 The epilogue (bias, residual, relu) is applied to sums that are still in registers.
 """
@@ -32,10 +31,10 @@ DEEP = 128
 
 
 class Dense(NamedTuple):
-    """The numbers of a dense convolution: its geometry, its epilogue, and how it is cut.
+    """The numbers of a 1x1 convolution: its geometry, its epilogue, and how it is cut.
 
-    For each of ``groups * blocks`` blocks of positions there are ``shares`` tasks, each with its
-    share of the group's panels.
+    For each of ``blocks`` blocks of positions there are ``shares`` tasks, each with its share of
+    the panels.
     """
 
     n: int
@@ -67,90 +66,39 @@ class Dense(NamedTuple):
 
 
 @part(inline=True)
-def _shelve(x, s, a, a_at, k, count, rows):
-    """Copy ``count`` values from ``x[s:]`` to depth ``k`` of the row that begins at ``a_at``."""
-    end = k + count
-    while k < end:
-        place = k & (DEPTH - 1)
-        some = min(end - k, DEPTH - place)
-        copy(x, s, a, a_at + (k >> DEPTH_BITS) * rows * PITCH + place, some)
-        s += some
-        k += some
+def _shelve(x, s, a, a_at, count, rows):
+    """Copy ``count`` values from ``x[s:]`` to the row that begins at ``a_at``."""
+    for k in range(0, count, DEPTH):
+        copy(x, s + k, a, a_at, min(count - k, DEPTH))
+        a_at += rows * PITCH
 
 
 @part()
-def _clear(a, a_at, k, count, rows):
-    """Write ``count`` zeros from depth ``k`` of the row that begins at ``a_at``."""
-    for q in range(k, k + count):
-        a[a_at + (q >> DEPTH_BITS) * rows * PITCH + (q & (DEPTH - 1))] = 0
-
-
-@part(inline=True)
-def _see(x, g, c0, count, n, line, column, a, a_at, rows):
-    """Copy one row of the left matrix: the receptive field in ``count`` channels from ``c0``.
-
-    The row is ``[k_h, k_w, count]``. Every run that is copied lies in line ``y`` of the image
-    between columns ``left + low`` and ``left + high``, and both are cut to the image first.
-    """
-    left, k = column * g.s_w - g.p_w, 0
-    top, run = line * g.s_h - g.p_h, g.k_w * count
-    if (
-        count == g.c_in
-        and g.k_h * run <= DEPTH
-        and 0 <= left <= g.w - g.k_w
-        and 0 <= top <= g.h - g.k_h
-    ):
-        source = ((n * g.h + top) * g.w + left) * count
-        # All inside, all in one shelf: so are the stem's positions, but for those at the border.
-        for _ in range(g.k_h):
-            copy(x, source, a, a_at + k, run)
-            source += g.w * count
-            k += run
-    for i in range(g.k_h if k == 0 else 0):
-        y = line * g.s_h - g.p_h + i
-        low, high = max(0, -left), min(g.k_w, g.w - left)
-        if y < 0 or y >= g.h or low >= high:
-            low, high = g.k_w, g.k_w
-        if low > 0:
-            _clear(a, a_at, k, low * count, rows)
-        k += low * count
-        source = ((n * g.h + y) * g.w + left + low) * g.c_in + c0
-        if count == g.c_in:  # neighbouring columns follow each other, so they are one run
-            _shelve(x, source, a, a_at, k, (high - low) * count, rows)
-            k += (high - low) * count
-        else:
-            for _ in range(low, high):
-                _shelve(x, source, a, a_at, k, count, rows)
-                k += count
-                source += g.c_in
-        if high < g.k_w:
-            _clear(a, a_at, k, (g.k_w - high) * count, rows)
-            k += (g.k_w - high) * count
-    if k & (UNROLL - 1):
-        _clear(a, a_at, k, UNROLL - (k & (UNROLL - 1)), rows)
+def _clear(a, a_at, first, last, rows):
+    """Write zeros to the depths ``first`` to ``last`` of the row that begins at ``a_at``."""
+    for k in range(first, last):
+        a[a_at + (k >> DEPTH_BITS) * rows * PITCH + (k & (DEPTH - 1))] = 0
 
 
 @part()
-def _gather(x, g, c0, count, first, last, shelves, a):
-    """Copy rows ``first`` to ``last`` of the left matrix (im2col), tile after tile.
+def _gather(x, g, first, last, shelves, a):
+    """Copy rows ``first`` to ``last`` of the left matrix, tile after tile: a pixel for each.
 
-    A tile that is not full repeats its last row.
+    A tile that is not full repeats its last row. Rows are filled up with zeros to a multiple of
+    ``UNROLL``, and a pixel outside the image is zero.
     """
     line, column = divmod(first, g.w_out)
     n, line = divmod(line, g.h_out)
-    row, a_at = first, np.int64(0)
-    pointwise = (
-        g.k_h * g.k_w * g.s_h * g.s_w == 1 and g.p_h + g.p_w == 0 and count & (UNROLL - 1) == 0
-    )
+    row, a_at, depth = first, np.int64(0), (g.c_in + UNROLL - 1) // UNROLL * UNROLL
     while row < last:
         rows = 2 * g.half if last - row > g.half else g.half
-        if pointwise:
-            for r in range(row, row + rows):
-                _shelve(
-                    x, min(r, last - 1) * g.c_in + c0, a, a_at + (r - row) * PITCH, 0, count, rows
-                )
-        for r in range(rows if not pointwise else 0):
-            _see(x, g, c0, count, n, line, column, a, a_at + r * PITCH, rows)
+        for r in range(rows):
+            y, q, at = line * g.s_h - g.p_h, column * g.s_w - g.p_w, a_at + r * PITCH
+            if 0 <= y < g.h and 0 <= q < g.w:
+                _shelve(x, ((n * g.h + y) * g.w + q) * g.c_in, a, at, g.c_in, rows)
+                _clear(a, at, g.c_in, depth, rows)
+            else:
+                _clear(a, at, 0, depth, rows)
             if row + r + 1 < last:
                 column += 1
                 if column == g.w_out:
@@ -169,39 +117,30 @@ def blocks(x, weight, bias, residual, out, g, counters):
     piece of the image, the block that the thread will probably gather next comes into its cache
     while it multiplies with the first panel.
     """
-    c_group, width = g.c_in // g.groups, g.c_out // g.groups
-    depth = (g.k_h * g.k_w * c_group + UNROLL - 1) // UNROLL * UNROLL
-    shelves, count = (depth + DEPTH - 1) // DEPTH, (width + g.panel - 1) // g.panel
+    depth = (g.c_in + UNROLL - 1) // UNROLL * UNROLL
+    shelves, count = (depth + DEPTH - 1) // DEPTH, (g.c_out + g.panel - 1) // g.panel
     a, scratch = (
         aligned((g.length + 2 * g.half) * shelves * PITCH),
         aligned((2 * g.half + 1) * g.panel),
     )
     floor, held = np.float32(0 if g.relu else -np.inf), np.int64(-1)
-    in_a_row = (
-        g.k_h * g.k_w * g.s_h * g.s_w == 1
-        and g.p_h + g.p_w == 0
-        and g.groups == g.shares == 1
-        and depth >= DEEP
-    )
+    in_a_row = g.s_h * g.s_w == g.shares == 1 and g.p_h + g.p_w == 0 and depth >= DEEP
     task = next_task(counters)
     while task < g.tasks:
         soon = np.int64(-1)
         block, share = divmod(task, g.shares)
-        group = block // g.blocks
-        first = block % g.blocks * g.length
+        first = block * g.length
         last = min(first + g.length, g.n * g.h_out * g.w_out)
         if block != held:
-            _gather(x, g, group * c_group, c_group, first, last, shelves, a)
+            _gather(x, g, first, last, shelves, a)
             held = block
             if in_a_row:
                 soon = (first + g.ahead) * g.c_in
         for panel in range(share * count // g.shares, (share + 1) * count // g.shares):
-            f0, b_at = panel * g.panel, (group * count + panel) * depth * g.panel
-            filters = min(g.panel, width - f0)
-            f0 += group * width
+            f0 = panel * g.panel
             multiply(
-                a, first, last, g.half, weight, b_at, depth, g.panel, bias, f0, filters, g.c_out,
-                residual, g.add, floor, out, scratch, x, soon,
+                a, first, last, g.half, weight, f0 * depth, depth, g.panel, bias, f0,
+                min(g.panel, g.c_out - f0), g.c_out, residual, g.add, floor, out, scratch, x, soon,
             )  # fmt: skip
             soon = np.int64(-1)
         task = next_task(counters)
@@ -217,14 +156,14 @@ def cut(geo: Geometry, add: bool, relu: bool) -> Dense:
     With that many tasks the threads end at nearly the same time.
     """
     m = machine()
-    panel, depth = VECTORS * m.lanes, geo.k_h * geo.k_w * (geo.c_in // geo.groups)
-    count = -(-geo.width // panel)
-    most = max(2 * m.half, min(ROWS, BLOCK // (-(-depth // DEPTH) * PITCH)))
+    panel = VECTORS * m.lanes
+    count = -(-geo.c_out // panel)
+    most = max(2 * m.half, min(ROWS, BLOCK // (-(-geo.c_in // DEPTH) * PITCH)))
     blocks, threads = -(-geo.positions // most), threads_now()
     blocks = -(-blocks // threads) * threads if blocks > 1 else blocks
     length = -(-geo.positions // (blocks * m.half)) * m.half if blocks else 0
     blocks = -(-geo.positions // length) if length else 0
-    shares = min(count, max(1, -(-8 * threads // max(1, blocks * geo.groups))))
+    shares = min(count, max(1, -(-8 * threads // max(1, blocks))))
     return Dense(
         *geo,
         add=int(add),
@@ -235,11 +174,10 @@ def cut(geo: Geometry, add: bool, relu: bool) -> Dense:
         blocks=blocks,
         shares=shares,
         ahead=threads * length,
-        tasks=geo.groups * blocks * shares,
+        tasks=blocks * shares,
     )
 
 
 def pack(weight: Array, groups: int) -> Array:
-    """Return the panels of ``[k_h * k_w * c_in/groups, c_out/groups]`` of each group; flat."""
-    filters = weight.reshape(groups, -1, *weight.shape[1:]).transpose(0, 3, 4, 2, 1)
-    return panels(filters.reshape(groups, -1, filters.shape[-1]))
+    """Return the panels of ``[c_in, c_out]``; flat. There is one group."""
+    return panels(weight.reshape(weight.shape[:2]).T)

@@ -37,7 +37,7 @@ def way_of(shape: tuple[int, ...], groups: int) -> ModuleType:
     each size of group.
     """
     c_out, c_group, k_h, k_w = shape
-    if (groups == k_h == k_w == 1) or 0 in shape:
+    if groups == k_h == k_w == 1:
         return dense
     if groups == 1:
         return wide
@@ -81,6 +81,8 @@ def pack(weight: Array, groups: int) -> Packed:
     weight : [c_out, c_in / groups, k_h, k_w]
     groups : int
     """
+    if 0 in weight.shape:
+        raise ValueError(f"pack: weight has shape {weight.shape}, expected no axis of length 0")
     flat("pack", "weight", weight)
     way = way_of(weight.shape, groups)
     return Packed(weight.shape, groups, way.pack(weight, groups))

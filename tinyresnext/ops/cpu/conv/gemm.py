@@ -1,4 +1,4 @@
-"""The matrix product of every dense convolution: gathered rows times panels of the weight.
+"""The matrix product of a 1x1 convolution: gathered rows times panels of the weight.
 
 **A register tile.** A matrix product loads, multiplies and adds, and loading is the slow part. A
 value that is loaded should be used many times, and the sums should not go through memory at all. So
@@ -40,9 +40,8 @@ values apart; then the next ``DEPTH``::
 
 The pitch is a constant, so that all rows are reached from one address. The spare cache line
 matters: rows a multiple of 4 KiB apart compete for the same few places of the first cache, and with
-1024 channels that is exactly where rows of the image lie. A convolution copies what each position
-sees into this layout, whatever the size of its kernel (`dense`), and so any kernel, any stride and
-any number of groups is this one product.
+1024 channels that is exactly where rows of the image lie. `dense` copies the pixel of each position
+into this layout. Groups and larger kernels have tiles of their own (`wide`, `narrow`).
 """
 
 from __future__ import annotations

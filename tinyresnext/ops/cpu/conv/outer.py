@@ -1,13 +1,13 @@
-"""The gradient of a dense convolution's weight: the product of two matrices with long columns.
+"""The gradient of a 1x1 convolution's weight: the product of two matrices with long columns.
 
-``dweight[o, k] = sum over positions of dy[position, o] * columns[position, k]``, where a row of
-``columns`` is what its position sees of the image (im2col, as in `dense`). So here the depth, down
+``dweight[o, c] = sum over positions of dy[position, o] * x[position, c]``. So here the depth, down
 which the register tile walks (`outer_tile`), are the positions: a hundred thousand of them and
 more, while both other sides are short.
 
-A block of positions is cut into panels first, small enough for the second cache; then every left
-panel meets every right one, and the sums go to memory once for the block. The matrix on the left is
-the one for which fewer values of the tiles are left over.
+With a stride or padding, a block of positions is cut into panels first, small enough for the second
+cache; without, tiles read both matrices where they are. Then every left panel meets every right
+one, and the sums go to memory once for the block. The matrix on the left is the one for which fewer
+values of the tiles are left over.
 
 A long sum loses digits: added one after the other, n products of float32 may lose n roundings. Here
 the sums of a block begin at zero in registers, are then added to those of the blocks before, each
@@ -37,10 +37,10 @@ PARTIAL = 512 * 1024  # values of all partial sums together, about, where there 
 
 
 class Outer(NamedTuple):
-    """The numbers of a dense weight's gradient: the geometry, and how the sums are cut.
+    """The numbers of a 1x1 weight's gradient: the geometry, and how the sums are cut.
 
-    For each group there are ``shares`` tasks, each with its share of the blocks of positions, and
-    each leaves a matrix of partial sums; `_add_up` has a task for each filter instead.
+    Each task has its share of the blocks of positions, and leaves a matrix of partial sums;
+    `_add_up` has a task for each filter instead.
     """
 
     n: int
@@ -58,12 +58,12 @@ class Outer(NamedTuple):
     p_w: int
     groups: int
     add: int  # 1 where the gradient is added to what is there
-    image_left: int  # 1 where what positions see is the left matrix, 0 where dy is
+    image_left: int  # 1 where the image is the left matrix, 0 where dy is
     lanes: int  # of a vector
     half: int  # rows of the lower register tile
     panel: int  # columns of a right panel
     length: int  # positions of a block
-    shares: int
+    shares: int  # of the positions
     tasks: int
 
 
@@ -71,25 +71,13 @@ class Outer(NamedTuple):
 
 
 @part()
-def _see(x, g, c0, count, n, line, column, seen):
-    """Copy what one position sees of ``count`` channels from ``c0``, as ``[k_h, k_w, count]``."""
-    left, k = column * g.s_w - g.p_w, 0
-    for i in range(g.k_h):
-        y = line * g.s_h - g.p_h + i
-        low, high = max(0, -left), min(g.k_w, g.w - left)
-        if y < 0 or y >= g.h or low >= high:
-            low, high = g.k_w, g.k_w
-        if low > 0:
-            seen[k : k + low * count] = 0
-            k += low * count
-        source = ((n * g.h + y) * g.w + left + low) * g.c_in + c0
-        for _ in range(low, high):
-            copy(x, source, seen, k, count)
-            k += count
-            source += g.c_in
-        if high < g.k_w:
-            seen[k : k + (g.k_w - high) * count] = 0
-            k += (g.k_w - high) * count
+def _see(x, g, n, line, column, seen):
+    """Copy the pixel that one position sees; it is zero outside the image."""
+    y, q = line * g.s_h - g.p_h, column * g.s_w - g.p_w
+    if 0 <= y < g.h and 0 <= q < g.w:
+        copy(x, ((n * g.h + y) * g.w + q) * g.c_in, seen, 0, g.c_in)
+    else:
+        seen[: g.c_in] = 0
 
 
 @part()
@@ -114,35 +102,34 @@ def _cut_right(source, s, count, size, pitch, b, p):
 
 
 @part()
-def _cut(x, dy, g, group, first, count, a_pitch, b_pitch, seen, a, b):
+def _cut(x, dy, g, first, count, a_pitch, b_pitch, seen, a, b):
     """Cut ``count`` positions of both matrices into panels.
 
     On the right, rows of zeros follow up to a multiple of ``UNROLL``.
     """
-    c_group, width = g.c_in // g.groups, g.c_out // g.groups
-    seen_count, size = g.k_h * g.k_w * c_group, g.panel
+    size = g.panel
     line, column = divmod(first, g.w_out)
     n, line = divmod(line, g.h_out)
     for p in range(count):
-        _see(x, g, group * c_group, c_group, n, line, column, seen)
-        d = (first + p) * g.c_out + group * width
+        _see(x, g, n, line, column, seen)
+        d = (first + p) * g.c_out
         if g.image_left:
-            _cut_left(seen, 0, seen_count, g.half, a_pitch, g.lanes, a, p)
-            _cut_right(dy, d, width, size, b_pitch, b, p)
+            _cut_left(seen, 0, g.c_in, g.half, a_pitch, g.lanes, a, p)
+            _cut_right(dy, d, g.c_out, size, b_pitch, b, p)
         else:
-            _cut_right(seen, 0, seen_count, size, b_pitch, b, p)
+            _cut_right(seen, 0, g.c_in, size, b_pitch, b, p)
             # Where too little is behind the row for whole vectors, it is copied from elsewhere.
-            if d + width + 2 * g.half + g.lanes > len(dy):
-                copy(dy, d, seen, 0, width)
-                _cut_left(seen, 0, width, g.half, a_pitch, g.lanes, a, p)
+            if d + g.c_out + 2 * g.half + g.lanes > len(dy):
+                copy(dy, d, seen, 0, g.c_out)
+                _cut_left(seen, 0, g.c_out, g.half, a_pitch, g.lanes, a, p)
             else:
-                _cut_left(dy, d, width, g.half, a_pitch, g.lanes, a, p)
+                _cut_left(dy, d, g.c_out, g.half, a_pitch, g.lanes, a, p)
         column += 1
         if column == g.w_out:
             line, column = line + 1, np.int64(0)
         if line == g.h_out:
             n, line = n + 1, np.int64(0)
-    columns = width if g.image_left else seen_count
+    columns = g.c_out if g.image_left else g.c_in
     for p in range(count, (count + UNROLL - 1) // UNROLL * UNROLL):
         for j in range((columns + size - 1) // size):
             b[j * b_pitch + p * size : j * b_pitch + (p + 1) * size] = 0
@@ -176,42 +163,39 @@ def _meet(
 def _multiply(x, dy, out, g, counters):
     """Compute partial sums of the gradient: ``out`` has a matrix for each task.
 
-    Where a position sees one pixel, its own, both matrices are in memory already, and tiles read
-    them where they are, as long as enough follows a block for what a tile reads too many.
+    Where a position sees its own pixel, both matrices are in memory already, and tiles read them
+    where they are, as long as enough follows a block for what a tile reads too many.
     """
-    c_group, width, positions = g.c_in // g.groups, g.c_out // g.groups, g.n * g.h_out * g.w_out
-    seen_count = g.k_h * g.k_w * c_group
-    rows, columns = (seen_count, width) if g.image_left else (width, seen_count)
+    positions = g.n * g.h_out * g.w_out
+    rows, columns = (g.c_in, g.c_out) if g.image_left else (g.c_out, g.c_in)
     values = (rows + g.half - 1) // g.half * g.half * ((columns + g.panel - 1) // g.panel * g.panel)
     a_pitch, b_pitch = g.length * 2 * g.half + g.lanes, g.length * g.panel
     a = aligned((rows + 2 * g.half - 1) // (2 * g.half) * a_pitch + g.lanes)
     b = aligned((columns + g.panel - 1) // g.panel * b_pitch)
-    seen = aligned(max(seen_count, width) + 2 * g.half + g.lanes)
+    seen = aligned(max(g.c_in, g.c_out) + 2 * g.half + g.lanes)
     a[:], b[:], seen[:] = 0, 0, 0
-    pointwise = g.k_h * g.k_w * g.s_h * g.s_w == 1 and g.p_h + g.p_w == 0
+    pointwise = g.s_h * g.s_w == 1 and g.p_h + g.p_w == 0
     count = (positions + g.length - 1) // g.length
     task = next_task(counters)
     while task < g.tasks:
-        group, share = divmod(task, g.shares)
         out[task * values : (task + 1) * values] = 0
-        for block in range(share * count // g.shares, (share + 1) * count // g.shares):
+        for block in range(task * count // g.tasks, (task + 1) * count // g.tasks):
             first = block * g.length
             some = min(g.length, positions - first)
             behind = (positions - first - some) * min(g.c_in, g.c_out)
             if pointwise and behind >= max(2 * g.half, g.panel):
-                x_at, d_at = first * g.c_in + group * c_group, first * g.c_out + group * width
                 if g.image_left:
                     _meet(
-                        x, x_at, 2 * g.half, g.c_in, dy, d_at, g.panel, g.c_out, some, rows,
-                        columns, g.half, g.panel, out, task * values,
+                        x, first * g.c_in, 2 * g.half, g.c_in, dy, first * g.c_out, g.panel,
+                        g.c_out, some, rows, columns, g.half, g.panel, out, task * values,
                     )  # fmt: skip
                 else:
                     _meet(
-                        dy, d_at, 2 * g.half, g.c_out, x, x_at, g.panel, g.c_in, some, rows,
-                        columns, g.half, g.panel, out, task * values,
+                        dy, first * g.c_out, 2 * g.half, g.c_out, x, first * g.c_in, g.panel,
+                        g.c_in, some, rows, columns, g.half, g.panel, out, task * values,
                     )  # fmt: skip
             else:
-                _cut(x, dy, g, group, first, some, a_pitch, b_pitch, seen, a, b)
+                _cut(x, dy, g, first, some, a_pitch, b_pitch, seen, a, b)
                 depth = (some + UNROLL - 1) // UNROLL * UNROLL
                 _meet(
                     a, 0, a_pitch, 0, b, 0, b_pitch, g.panel, depth, rows, columns, g.half,
@@ -223,25 +207,20 @@ def _multiply(x, dy, out, g, counters):
 
 @in_tasks(Outer)
 def _add_up(partial, out, g, counters):
-    """Add the partial sums of all shares of a group, and store them; a task is a filter."""
-    c_group, width, taps = g.c_in // g.groups, g.c_out // g.groups, g.k_h * g.k_w
-    fan_in = taps * c_group
-    rows, columns = (fan_in, width) if g.image_left else (width, fan_in)
+    """Add the partial sums of all shares, and store them; a task is a filter."""
+    rows, columns = (g.c_in, g.c_out) if g.image_left else (g.c_out, g.c_in)
     padded = (rows + g.half - 1) // g.half * g.half
     length = padded * ((columns + g.panel - 1) // g.panel) * g.panel
     task = next_task(counters)
     while task < g.tasks:
-        group, o = divmod(task, width)
-        for k in range(fan_in):
-            row, column = (k, o) if g.image_left else (o, k)
-            at = group * g.shares * length
-            at += (column // g.panel * padded + row) * g.panel + column % g.panel
+        for c in range(g.c_in):
+            row, column = (c, task) if g.image_left else (task, c)
+            at = (column // g.panel * padded + row) * g.panel + column % g.panel
             total = np.float32(0)
             for _ in range(g.shares):
                 total += partial[at]
                 at += length
-            tap, c = divmod(k, c_group)
-            place = task * fan_in + c * taps + tap
+            place = task * g.c_in + c
             out[place] = out[place] + total if g.add else total
         task = next_task(counters)
     finished(counters)
@@ -253,16 +232,16 @@ def _add_up(partial, out, g, counters):
 def cut(geo: Geometry, add: bool) -> Outer:
     """Choose panels that leave little over, blocks that fit the caches, and enough tasks."""
     m, threads = machine(), threads_now()
-    panel, seen = VECTORS * m.lanes, geo.k_h * geo.k_w * geo.c_in // geo.groups
+    panel = VECTORS * m.lanes
 
     def filled(rows: int, columns: int) -> int:
         return -(-rows // m.half) * m.half * -(-columns // panel) * panel
 
-    image_left = filled(seen, geo.width) < filled(geo.width, seen)
-    values = min(filled(seen, geo.width), filled(geo.width, seen))
-    length = max(UNROLL, min(LENGTH, BLOCK // (seen + geo.width)) // UNROLL * UNROLL)
-    some = min(8 * threads, max(2 * threads, PARTIAL // (values * geo.groups)))
-    shares = max(1, min(-(-some // geo.groups), -(-geo.positions // length)))
+    image_left = filled(geo.c_in, geo.c_out) < filled(geo.c_out, geo.c_in)
+    values = min(filled(geo.c_in, geo.c_out), filled(geo.c_out, geo.c_in))
+    length = max(UNROLL, min(LENGTH, BLOCK // (geo.c_in + geo.c_out)) // UNROLL * UNROLL)
+    some = min(8 * threads, max(2 * threads, PARTIAL // values))
+    shares = max(1, min(some, -(-geo.positions // length)))
     return Outer(
         *geo,
         add=int(add),
@@ -272,7 +251,7 @@ def cut(geo: Geometry, add: bool) -> Outer:
         panel=panel,
         length=length,
         shares=shares,
-        tasks=geo.groups * shares,
+        tasks=shares,
     )
 
 
@@ -287,8 +266,7 @@ def weight_gradient(x: Array, dy: Array, out: Array, geo: Geometry, add: bool) -
         Add the gradient to what ``out`` holds.
     """
     g = cut(geo, add)
-    seen = g.k_h * g.k_w * g.c_in // g.groups
-    rows, columns = (seen, geo.width) if g.image_left else (geo.width, seen)
+    rows, columns = (g.c_in, g.c_out) if g.image_left else (g.c_out, g.c_in)
     partial = empty((g.tasks * -(-rows // g.half) * g.half * -(-columns // g.panel) * g.panel,))
     return [
         Step(_multiply, g, x=x, dy=dy, out=partial),

@@ -32,6 +32,8 @@ from op_cases import result_shape as shape_of
 from test_ops import inside, skip_if_slow, wide
 
 from tinyresnext.ops import cpu, reference, shapes
+from tinyresnext.ops.cpu.conv.geometry import geometry
+from tinyresnext.ops.cpu.conv.wide import outer as wide_outer
 
 BY_NAME = {case.name: case for case in CONVS}
 
@@ -572,6 +574,12 @@ def test_cpu_gradients_of_wide_groups_are_the_same_bits_for_any_number_of_thread
         numba.set_num_threads(threads)
     assert np.array_equal(found[0], want[0])
     assert np.array_equal(found[1], want[1])
+
+
+def test_cpu_gathers_few_strips_at_once_where_each_is_large():
+    geo = geometry((256, 7, 7, 2048), (256, 1, 1, 64), (7, 7), 1, 0, 1)
+    strip = 7 * 7 * 2048
+    assert wide_outer.cut(geo, False).together == wide_outer.STRIPS // strip > 1
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from .strips import cut_strip, pixel_of, places
 from .tile import rows_of, wide_tile
 
 LENGTH = 224  # most positions that a tile walks over: 14 KiB of dy in two vectors of AVX2
+STRIPS = 1024 * 1024  # most values of strips gathered at once, where there are several: 4 MiB
 PARTS = 32  # tasks, about, that there are whatever the number of threads
 
 
@@ -171,7 +172,9 @@ def cut(geo: Geometry, add: bool) -> Sums:
     most = max(1, LENGTH // max(1, geo.w_out))
     lines = next((y for y in range(min(most, geo.h_out), 0, -1) if geo.h_out % y == 0), 1)
     strips = geo.n * geo.h_out // lines
-    together = max(1, min(strips, LENGTH // max(1, lines * geo.w_out)))
+    columns, deep = (geo.w_out - 1) * geo.s_w + geo.k_w, (lines - 1) * geo.s_h + geo.k_h
+    room = STRIPS // (deep * columns * geo.c_in)
+    together = max(1, min(strips, room, LENGTH // max(1, lines * geo.w_out)))
     units = geo.groups * panels
     parts = max(1, min(-(-strips // together), -(-PARTS // units)))
     shares = min(units, -(-8 * threads_now() // parts))

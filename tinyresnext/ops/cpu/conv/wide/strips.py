@@ -14,8 +14,8 @@ A group's filters are divided among `panels`. What idle lanes of the last one co
 over the first channels of the next group, whose turn is later; a tile for which the task has no
 later one, or with rows behind the last position, goes through a scratch tile.
 
-The sums begin with the bias and go through the depth in the order of `dense`, so both give the same
-bits.
+The sums begin with the bias and go through the depth in order: lines of the kernel, in each its
+taps, in each the channels. So the bits do not depend on how the work is cut.
 """
 
 from __future__ import annotations

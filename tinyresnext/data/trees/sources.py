@@ -100,8 +100,7 @@ class Images:
 
     def count(self) -> int:
         """Return how many images there are."""
-        self.left_out.clear()
-        self.empty.clear()
+        self.left_out, self.empty = Counter(), []
         return sum(1 for _ in self)
 
     def _listed(self, lines: Iterable[str]) -> Iterator[Source]:
@@ -124,10 +123,10 @@ class Images:
 
     def _noted(self, path: str, images: Iterator[Source]) -> Iterator[Source]:
         """Yield the images of a folder or an archive, and note if there is none."""
-        number = 0
-        for number, image in enumerate(images, 1):
-            yield image
-        if not number and len(self.empty) < 10:
+        if (first := next(images, None)) is not None:
+            yield first
+            yield from images
+        elif len(self.empty) < 10:
             self.empty.append(path)
 
     def _in_folder(self, folder: str) -> Iterator[Source]:

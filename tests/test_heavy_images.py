@@ -20,11 +20,14 @@ LARGE = (64 << 20) - 3000
 
 @pytest.mark.parametrize("name", heavy.HEAVY)
 def test_slow_structures_end_soon(name, tmp_path):
-    """Files of 1 MiB need less than their part of what 64 MiB may need."""
+    """Files of 1 MiB need a 16th of what 64 MiB may need, at most.
+
+    Four times their part, since a busy machine is slower; what takes quadratic time needs more. The
+    files of 64 MiB are among the long checks.
+    """
     path = tmp_path / "image"
     path.write_bytes(heavy.HEAVY[name](1 << 20))
-    # Another process may have slowed one try down, not each of them.
-    assert any(_seconds(path) < MOST_SECONDS / 64 for _ in range(3))
+    assert any(_seconds(path) < MOST_SECONDS / 16 for _ in range(2))
 
 
 def _seconds(path):

@@ -50,7 +50,7 @@ def synsets(file: BinaryIO) -> dict[int, str]:
             found = _synsets_in(_unpacked(element))
             if found:
                 return found
-    except (struct.error, ValueError, IndexError, zlib.error) as error:
+    except (struct.error, ValueError, OverflowError, IndexError, zlib.error) as error:
         raise FormatError(f"meta.mat is damaged: {error}; {_REMEDY}") from error
     raise FormatError(f"meta.mat has no array synsets with ILSVRC2012_ID and WNID; {_REMEDY}")
 

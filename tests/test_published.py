@@ -20,15 +20,16 @@ import pytest
 from data_files import tar, tar_header, write_files, write_zip
 from PIL import Image
 
-from tinyresnext import Model, Preprocess, evaluate, save
+from tinyresnext import Model, Preprocess, evaluate, load, save
 from tinyresnext.checkpoints.imagenet import imagenet_labels, imagenet_wnids
 from tinyresnext.cli import main as cli
-from tinyresnext.cli.output.results import published, sentence
+from tinyresnext.cli.output.results import published, results, sentence
 from tinyresnext.data import open_dataset
 from tinyresnext.data.published import matlab
 from tinyresnext.data.published.truth import GROUND_TRUTH, read_truth
 from tinyresnext.errors import FormatError, UnsafeError, UsageError
 from tinyresnext.hub.catalogue import find
+from tinyresnext.inference.scores.answers import AnswerEvaluation
 from tinyresnext.inference.scores.classes import match_classes, match_numbers
 from tinyresnext.network.resnext import parameters
 from tinyresnext.network.spec import Spec
@@ -292,15 +293,19 @@ def test_numbers_are_no_texts():
 # -- meta.mat
 
 
-def test_meta_mat_packed_or_not():
-    """As SciPy wrote it, compressed; and with its variables unpacked."""
+def plain_meta() -> bytes:
     data, at, plain = META.read_bytes(), 128, META.read_bytes()[:128]
     while at < len(data):
         kind, size = struct.unpack_from("<II", data, at)
         assert kind == 15
         plain += zlib.decompress(data[at + 8 : at + 8 + size])
         at += 8 + size
-    found = matlab.synsets(io.BytesIO(plain))
+    return plain
+
+
+def test_meta_mat_packed_or_not():
+    """As SciPy wrote it, compressed; and with its variables unpacked."""
+    found = matlab.synsets(io.BytesIO(plain_meta()))
     assert found == matlab.synsets(io.BytesIO(META.read_bytes()))
     assert (len(found), found[1], found[300]) == (22, "n02641379", "n00001930")
     assert {found[i] for i in range(1, 21)} == {imagenet_wnids()[c] for c in CLASSES}
@@ -324,6 +329,16 @@ def test_damaged_meta_mat():
                 except FormatError:
                     continue
                 assert all(isinstance(one, int) for one in found)
+
+
+def test_an_id_that_is_no_number():
+    """An infinite one is a number for `struct`, and none for `int`."""
+    plain = plain_meta()
+    one = bytes([2, 0, 1, 0, 1, 0, 0, 0])  # a short element: one byte, 1
+    assert one in plain
+    wrong = plain.replace(one, struct.pack("<HHf", 7, 4, float("inf")), 1)
+    with pytest.raises(FormatError, match="is damaged"):
+        matlab.synsets(io.BytesIO(wrong))
 
 
 # -- the command
@@ -373,6 +388,12 @@ def test_the_command(run):
     assert (code, "90.00%  is a right answer" in out, "published" in out) == (0, True, False)
     code, _, err = run("val", "--model", name, "--truth", "none")
     assert (code, "cannot be read" in err) == (3, True)
+
+
+def test_parameters_are_counted_as_timm_counts():
+    """Without running statistics: the bundled model has 3,757,898, and 3,767,754 with them."""
+    row = results("mine.h5", load(), AnswerEvaluation(2, 1, 2))
+    assert (row["param_count"], row["top1"], row["top5"]) == (3.76, 50.0, 100.0)
 
 
 def test_only_its_own_images_are_beside_the_published_accuracy(model, tmp_path):

@@ -39,8 +39,11 @@ def beside_others(
 def results(name: str, model: Model, found: Evaluation | AnswerEvaluation) -> dict[str, Any]:
     """Return the columns of timm's files, such as ``results-imagenet.csv``, in their order.
 
-    Accuracies are in percent, and parameters in millions.
+    Accuracies are in percent, and parameters in millions: those that are trained, without the
+    running statistics of batch norms, as timm counts.
     """
+    from ...network.count import layers, totals
+
     top1, top5 = round(100 * found.top1, 3), round(100 * found.top5, 3)
     p = model.preprocess
     return {
@@ -49,7 +52,7 @@ def results(name: str, model: Model, found: Evaluation | AnswerEvaluation) -> di
         "top1_err": round(100 - top1, 3),
         "top5": top5,
         "top5_err": round(100 - top5, 3),
-        "param_count": round(sum(value.size for value in model.params.values()) / 1e6, 2),
+        "param_count": round(totals(layers(model.spec, p.crop, p.crop))["params"] / 1e6, 2),
         "img_size": p.crop,
         "crop_pct": round(p.crop / p.resize, 3),
         "interpolation": p.interpolation,

@@ -371,7 +371,8 @@ def test_the_command(run):
     assert f"published: top-1 {top1:.2f}% for {name}, by " in out
     away = 90 - top1
     error = (top1 * (100 - top1) / 40) ** 0.5
-    assert f"here {away:+.2f} points, {away / error:+.1f} standard errors" in out
+    few = "here are 20 of its classes only\n"
+    assert f"here {away:+.2f} points, {away / error:+.1f} standard errors; {few}" in out
     heading = "model,top1,top1_err,top5,top5_err,param_count,img_size,crop_pct,interpolation"
     head, row = Path("r.csv").read_text().splitlines()
     assert head == heading
@@ -381,6 +382,7 @@ def test_the_command(run):
     found = json.loads(out)
     assert found["results"]["top1"] == 90.0
     assert found["published"]["standard_errors"] == round(away / error, 2)
+    assert found["published"]["classes"] == 20
     assert found["within"] == {"classes": 20, "top1": 0.95, "top5": found["within"]["top5"]}
     answers = [[CLASSES[own(i)]] for i in range(40)]
     write_files(Path("real"), {"real.json": json.dumps(answers).encode()})

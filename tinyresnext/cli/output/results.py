@@ -64,7 +64,8 @@ def published(name: str, data: Dataset, found: Evaluation) -> dict[str, Any] | N
 
     None for a model that is not in the catalogue, and for other images than those of ImageNet's
     validation set, for which these accuracies are published. A standard error is that of the
-    published accuracy for as many images as were seen.
+    published accuracy for as many images as were seen. If these are of some classes only, as in
+    Imagenette, ``classes`` says of how many, since the published accuracy is that of all.
     """
     from ...data.published.flat import is_validation
     from ...hub.catalogue import entries, find
@@ -84,12 +85,13 @@ def published(name: str, data: Dataset, found: Evaluation) -> dict[str, Any] | N
         "by": score.by,
         "difference": round(away, 3),
         "standard_errors": round(away / error, 2),
-    }
+    } | ({} if found.within is None else {"classes": found.within.classes})
 
 
 def sentence(says: dict[str, Any]) -> str:
     """Return what `published` found as a line of text."""
+    few = f"; here are {says['classes']} of its classes only" if "classes" in says else ""
     return (
         f"published: top-1 {says['top1']:.2f}% for {says['model']}, by {says['by']}; here "
-        f"{says['difference']:+.2f} points, {says['standard_errors']:+.1f} standard errors"
+        f"{says['difference']:+.2f} points, {says['standard_errors']:+.1f} standard errors{few}"
     )

@@ -190,7 +190,7 @@ CONVS = (
     Conv("five filters a group", (1, 4, 4, 6), 15, 3, 1, 1, 3, "bias residual"),
     Conv("seventeen filters a group", (1, 4, 3, 4), 34, 3, 1, 1, 2),
     Conv("width 3", (2, 5, 9, 15), 15, 3, 1, 1, 5, "bias relu"),
-    Conv("width 14", (2, 5, 9, 70), 70, 3, 1, 1, 5, "bias relu"),
+    Conv("width 14", (6, 3, 4, 70), 70, 3, 1, 1, 5, "bias relu"),
     Conv("width 14, stride 2", (1, 9, 8, 42), 42, 3, 2, 1, 3, "bias residual"),
     Conv("width 24", (2, 5, 9, 72), 72, 3, 1, 1, 3, "bias relu"),
     Conv("width 40", (2, 5, 9, 80), 80, 3, 1, 1, 2, "bias relu"),

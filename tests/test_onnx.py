@@ -123,6 +123,7 @@ def test_written_and_read(tmp_path, name, fold):
         {"avg_down": True, "stride_on": 1},
         {"blocks": (1, 2), "blur_pool": "average", "dilated": 1},
         {"blocks": (1, 2), "blur_pool": "binomial", "dilated": 1, "avg_down": True},
+        {"blocks": (2,), "avg_down": True, "expansion": 2},
     ],
 )
 def test_a_whole_model_comes_back(tmp_path, fields):

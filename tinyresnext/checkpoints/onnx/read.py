@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from math import prod
 from typing import BinaryIO
@@ -17,7 +18,9 @@ from ...formats.onnx.model import Model, begins, read_model
 from ...formats.onnx.tensor import Tensor, stored_pieces
 from ...formats.onnx.wire import Source
 from ...network.resnext import forward, parameters
+from ...network.spec import Spec
 from ...system.files import pieces
+from ..carried import understood
 from ..readers.checkpoint import CARRIED_KEY, MAX_CARRIED, Listed, Stored
 from .architecture import architecture
 from .external import Beside
@@ -58,7 +61,8 @@ def listed(file: BinaryIO, path: str | os.PathLike[str], stack: ExitStack) -> Li
     source, beside = Source(file), Beside(file, path, stack)
     model = read_model(source)
     graph = graph_of(source, model, partial(_pieces, source, beside))
-    spec = architecture(graph)
+    told = _carried(source, model)
+    spec = _named(architecture(graph), told)
     shapes = parameters(spec)
     follow = Follow(graph, shapes)
     follow.finish(forward({name: Name(name) for name in shapes}, spec, graph.x, follow))
@@ -68,11 +72,21 @@ def listed(file: BinaryIO, path: str | os.PathLike[str], stack: ExitStack) -> Li
     return Listed(
         stored,
         "onnx",
-        carried=_carried(source, model),
+        carried=told,
         spec=spec,
         remarks=_remarks(follow, stored),
         files=tuple(beside.files.values()),
     )
+
+
+def _named(spec: Spec, told: bytes) -> Spec:
+    """Return the architecture with averaged shortcuts, if only what tinyresnext wrote can tell.
+
+    A network of one stage does not average in them, whatever it is called: only the names of its
+    weights differ.
+    """
+    carried = understood(told) if len(spec.blocks) == 1 else None
+    return replace(spec, avg_down=True) if carried and carried.spec.avg_down else spec
 
 
 def _stored(source: Source, beside: Beside, part: Part, shape: tuple[int, ...]) -> Stored:

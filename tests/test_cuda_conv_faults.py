@@ -34,6 +34,7 @@ DENSE = Conv("dense", (2, 5, 6, 12), 20, 3, 1, 1, epilogue="bias residual")
 SPLIT = Conv("split", (1, 3, 4, 256), 36, epilogue="bias residual")
 DIRECT = Conv("direct", (1, 5, 9, 16), 24, 3, 1, 1, 2, "bias residual")
 STRIDE = Conv("stride", (1, 5, 6, 12), 20, 1, 2)
+SECTORS = Conv("rows of whole sectors", (1, 5, 6, 16), 24, 1, 2)
 BARRIER, WAIT = "            cuda.syncthreads()\n", "            copies_done()\n"
 RACE, COPY, OUT = "another thread|copy", "copy", "an access to byte"
 
@@ -78,7 +79,7 @@ FOLD = [
         RACE,
     ),
     ("channels", "row = int32(row + LINES)", "row = int32(row + 9)", DENSE, None),
-    ("sums", "for _ in range(parts):", "for _ in range(1, parts):", STRIDE, None),
+    ("sums", "for _ in range(parts):", "for _ in range(1, parts):", SECTORS, None),
     (
         "weight",
         f"{' ' * 16}for _ in range(parts):",

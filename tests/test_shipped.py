@@ -92,6 +92,7 @@ def test_commands_without_a_model_use_it(home):
         folder.mkdir(parents=True)
         shutil.copy(DATA / "chelsea.jpg", folder)
     done = child(home, *tool, "evaluate", "data", *options)
+    assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["pictures"] == len(LABELS)
     done = child(home, "-c", "import tinyresnext as tr; print(tr.load().labels[0])")
     assert done.stdout == "class 0\n"

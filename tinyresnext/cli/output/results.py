@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from ...errors import FormatError
+
 if TYPE_CHECKING:
     from ...data.dataset import Dataset
     from ...inference.ensemble import Ensemble
@@ -70,8 +72,13 @@ def published(name: str, data: Dataset, found: Evaluation) -> dict[str, Any] | N
     from ...data.published.flat import is_validation
     from ...hub.catalogue import entries, find
 
-    known = {one.name for one in entries()} | {one.architecture for one in entries()}
-    if name not in known or not is_validation(data.names):
+    if not is_validation(data.names):
+        return None
+    try:
+        known = {one.name for one in entries()} | {one.architecture for one in entries()}
+    except FormatError:  # an installation without the list; what was measured is not lost for it
+        return None
+    if name not in known:
         return None
     entry = find(name)
     score = next((one for one in entry.scores if one.pipeline == entry.pipeline), None)

@@ -100,7 +100,9 @@ def test_settings_that_mean_nothing(changes, text):
         Optimiser(**changes)
 
 
-@pytest.mark.parametrize("optimiser", ["adamw", "lamb", "rmsprop"])
+@pytest.mark.parametrize(
+    "optimiser", ["adamw", *(pytest.param(o, marks=pytest.mark.slow) for o in ("lamb", "rmsprop"))]
+)
 def test_a_run_that_is_stopped_goes_on_to_the_same_bits(tmp_path, optimiser, monkeypatch):
     recipe = small.RECIPE.changed({"optimiser": optimiser, "nesterov": False, "lr": 0.01})
     images = small.pictures()

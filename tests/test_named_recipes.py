@@ -87,7 +87,7 @@ def test_the_command_of_timm_for_resnext50():
     assert {key: found[key] for key in said} == said
 
 
-QUICK = ("timm-a2", "timm-ra")
+QUICK = ("timm-a2",)
 SHORT = {"epochs": 2, "batch": 16, "sides": (), "padding": 0, "cutout": 0}
 
 

@@ -57,7 +57,9 @@ def images(spec, count=4):
 
 
 @pytest.mark.parametrize("which", ["cifar", "deep, pooled shortcuts"])
-@pytest.mark.parametrize("frozen", [(), FROZEN], ids=["all trained", "frozen"])
+@pytest.mark.parametrize(
+    "frozen", [(), pytest.param(FROZEN, marks=pytest.mark.slow)], ids=["all trained", "frozen"]
+)
 def test_with_shared_norms_the_step_is_that_of_one_process(which, frozen, monkeypatch):
     """In float64, so the bound is rounding; the sums begin while the backward pass goes on."""
     monkeypatch.setattr(buckets, "LEAST", 1000)

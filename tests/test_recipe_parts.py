@@ -124,7 +124,9 @@ def test_the_average_begins_as_before_where_nothing_is_said():
     assert recipe.kept(9, 3, 4) == 40 / 49
 
 
-@pytest.mark.parametrize("ops", [cpu, reference], ids=["cpu", "reference"])
+@pytest.mark.parametrize(
+    "ops", [pytest.param(cpu, marks=pytest.mark.slow), reference], ids=["cpu", "reference"]
+)
 def test_the_gradient_of_parts_is_their_mean(ops):
     """And each part moves the running statistics, as in PyTorch."""
     rng = np.random.default_rng(0)
@@ -153,6 +155,7 @@ def test_the_gradient_of_parts_is_their_mean(ops):
             assert np.allclose(params[f"{norm}.running_mean"], plain[f"{norm}.running_mean"])
 
 
+@pytest.mark.slow
 def test_a_run_with_all_of_it_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     recipe = small.RECIPE.changed(
         {

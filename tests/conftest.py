@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hdf5_cases import file_bytes
 
+from tinyresnext.cli.main import main
 from tinyresnext.ops import cpu, reference
 
 BACKENDS = {"reference": reference, "cpu": cpu}
@@ -39,6 +40,18 @@ def ops(request):
     """Return each backend in turn; that of GPUs computes on an emulator, and on a GPU."""
     known = BACKENDS.get(request.param)
     return request.getfixturevalue(request.param) if known is None else known
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path):
+    """Run a command in an empty folder; return exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(*words):
+        code = main([str(word) for word in words])
+        return code, *capsys.readouterr()
+
+    return command
 
 
 @pytest.fixture(scope="session")

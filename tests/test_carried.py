@@ -16,7 +16,6 @@ import pytest
 from tinyresnext import Preprocess, Spec, load, load_checkpoint
 from tinyresnext.checkpoints import carried, export
 from tinyresnext.checkpoints.readers.checkpoint import MAX_CARRIED
-from tinyresnext.cli.main import main
 from tinyresnext.errors import FormatError, IntegrityError, ShapeError, UnsafeError, WeightsError
 from tinyresnext.hub.bundled import shipped_model
 from tinyresnext.store import store
@@ -46,18 +45,6 @@ def model(spec=SPEC, **changes):
 def described(stored=None, **changes):
     """Return the text that is carried, with some of its fields changed."""
     return json_text(json.loads(carried.written(stored or model())) | changes)
-
-
-@pytest.fixture
-def run(capsys, monkeypatch, tmp_path):
-    """Run a command in a folder of its own; return the exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def go(*arguments):
-        code = main([str(argument) for argument in arguments])
-        return (code, *capsys.readouterr())
-
-    return go
 
 
 def same(found, expected):

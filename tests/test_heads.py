@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from tinyresnext import Model, Preprocess, Spec, evaluate, explain, load, random_model, save
-from tinyresnext.cli import main as cli
 from tinyresnext.data import open_dataset
 from tinyresnext.data.dataset import Dataset
 from tinyresnext.errors import FormatError, UsageError
@@ -31,18 +30,6 @@ SMALL = Preprocess(8, 8)
 
 def rng():
     return np.random.default_rng(0)
-
-
-@pytest.fixture
-def run(capsys, monkeypatch, tmp_path):
-    """Run a command in an empty directory; return exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def command(*words):
-        code = cli.main([str(word) for word in words])
-        return code, *capsys.readouterr()
-
-    return command
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ from data_files import picture, tar_header, write_files, write_zip
 from PIL import Image
 
 import tinyresnext as tr
-from tinyresnext.cli import main as cli
 from tinyresnext.cli.output import progress
 from tinyresnext.data.trees.sources import Images, Source
 from tinyresnext.errors import FormatError, UsageError
@@ -34,18 +33,6 @@ from tinyresnext.inference.many.journal import journal, json_form, records
 from tinyresnext.system.ahead import ahead
 
 NAMES = ["a.png", "b/c.png", "b/d-e.png", "b/d/f.png", "g.png"]
-
-
-@pytest.fixture
-def run(capsys, monkeypatch, tmp_path):
-    """Run a command in an empty folder; return exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def command(*words):
-        code = cli.main([str(word) for word in words])
-        return code, *capsys.readouterr()
-
-    return command
 
 
 @pytest.fixture

@@ -361,6 +361,14 @@ def run(capsys, monkeypatch, tmp_path, model):
     return command
 
 
+@pytest.mark.parametrize("more", [["--mirror"], ["--crops", "10"]])
+def test_results_that_timm_has_no_columns_for_are_refused_before_work(run, more, monkeypatch):
+    monkeypatch.setattr("tinyresnext.data.open.open_dataset", None)
+    code, out, err = run("val", "--results", "r.csv", *more)
+    assert (code, out) == (2, "")
+    assert "leave out --results, or the other models, --crops and --mirror" in err
+
+
 def test_the_command(run):
     name = "resnext50_32x4d.tv_in1k"
     code, out, err = run("val", "--model", name, "--results", "r.csv")

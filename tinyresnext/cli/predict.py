@@ -23,7 +23,7 @@ from .options import (
     positive,
 )
 from .output.progress import announce_compiling, counted, counter, say
-from .output.results import beside_others, sentence
+from .output.results import beside_others, check_plain, sentence
 from .output.tables import (
     SCHEMA,
     check_not_read,
@@ -239,6 +239,8 @@ def _evaluate(a: argparse.Namespace) -> int:
             raise UsageError(f"{file!r} is to have two results; give each a name of its own")
     asked, model = _together(a)
     ops = model.models[0].ops
+    if row_path:
+        check_plain(asked, model)
     if picture and model.spec.several:
         raise UsageError("a model of several labels has no confusion matrix; leave out --picture")
     if not model.spec.several and (a.csv or a.json or picture):
@@ -268,8 +270,6 @@ def _evaluate(a: argparse.Namespace) -> int:
         if writer is not None:
             writer.writerows(found.table())
         if results is not None:
-            if not row:
-                raise UsageError("--results has the columns of one model that names one class")
             results.writerows([list(row["results"]), list(row["results"].values())])
     if picture and isinstance(found, Evaluation):
         title = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from ...errors import FormatError
+from ...errors import FormatError, UsageError
 
 if TYPE_CHECKING:
     from ...data.dataset import Dataset
@@ -29,13 +29,27 @@ def beside_others(
     from ...inference.scores.evaluation import Evaluation
     from ...inference.scores.labels import LabelEvaluation
 
-    alone = len(model.models) == 1 and asked["crops"] == 1 and not asked["mirror"]
-    if not alone or isinstance(found, LabelEvaluation):
+    if isinstance(found, LabelEvaluation) or not is_plain(asked, model):
         return {}, {}
     name = asked["models"][0]
     row = {"results": results(name, model.models[0], found)}
     says = published(name, data, found) if isinstance(found, Evaluation) else None
     return row, {} if says is None else {"published": says}
+
+
+def is_plain(asked: dict[str, Any], model: Ensemble) -> bool:
+    """Return whether one model sees one view of each image and names one class for it."""
+    alone = len(model.models) == 1 and asked["crops"] == 1 and not asked["mirror"]
+    return alone and not model.spec.several
+
+
+def check_plain(asked: dict[str, Any], model: Ensemble) -> None:
+    """Raise `UsageError` unless ``--results`` has numbers to write, before they are computed."""
+    if not is_plain(asked, model):
+        raise UsageError(
+            "--results has the columns of one model that sees one view of each image and names one "
+            "class for it; leave out --results, or the other models, --crops and --mirror"
+        )
 
 
 def results(name: str, model: Model, found: Evaluation | AnswerEvaluation) -> dict[str, Any]:

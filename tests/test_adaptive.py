@@ -101,16 +101,22 @@ def test_settings_that_mean_nothing(changes, text):
 
 
 @pytest.mark.parametrize(
-    "optimiser", ["adamw", *(pytest.param(o, marks=pytest.mark.slow) for o in ("lamb", "rmsprop"))]
+    ("optimiser", "device"),
+    [
+        ("adamw", "reference"),
+        *(
+            pytest.param(name, "cpu", marks=pytest.mark.slow)
+            for name in ("adamw", "lamb", "rmsprop")
+        ),
+    ],
 )
-def test_a_run_that_is_stopped_goes_on_to_the_same_bits(tmp_path, optimiser, monkeypatch):
+def test_a_run_that_is_stopped_goes_on_to_the_same_bits(tmp_path, optimiser, device, monkeypatch):
     recipe = small.RECIPE.changed({"optimiser": optimiser, "nesterov": False, "lr": 0.01})
     images = small.pictures()
 
     def run(name, **more):
-        return train(
-            small.SPEC, images, recipe, tmp_path / name, preprocess=small.PREPROCESS, **more
-        )
+        options = {"preprocess": small.PREPROCESS, "device": device, **more}
+        return train(small.SPEC, images, recipe, tmp_path / name, **options)
 
     whole = run("whole")
     with monkeypatch.context() as patch:

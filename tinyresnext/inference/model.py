@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from types import ModuleType
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,9 +16,10 @@ from ..errors import UsageError
 from ..images.decode import Picture
 from ..images.preprocess import Preprocess
 from ..network.plan import Plan, Program, chosen_stages, planned, program
-from ..network.resnext import forward
+from ..network.resnext import forward, parameters
 from ..network.spec import Spec
 from ..ops import Backend, backend_module
+from ..store.weights import Weights
 from .heads import check_finite, check_head, check_threshold, chosen, sigmoid
 from .inputs import check_precision, checked, shapes_that_fit
 
@@ -45,7 +47,9 @@ class Model:
     ----------
     spec : Spec
     params : mapping of str to array
-        float32, with the names and shapes of `tinyresnext.network.resnext.parameters`.
+        float32, with the names and shapes of `tinyresnext.network.resnext.parameters`. Those of a
+        model file are in memory until the first prediction has laid them out anew. Who asks for
+        one later has it read from the file again, which must still have it (`store.weights`).
     preprocess : Preprocess
     labels : tuple of str
         The name of each class; both names for a single output under a sigmoid.
@@ -85,7 +89,7 @@ class Model:
         vars(self).update(state, _program=None, _plans=OrderedDict(), _lock=threading.Lock())
 
     def __repr__(self) -> str:
-        values = sum(value.size for value in self.params.values())
+        values = sum(map(prod, parameters(self.spec).values()))
         return (
             f"Model({self.spec.name}, {self.spec.classes} classes, {values:,} values, "
             f"{self.ops.__name__})"
@@ -277,7 +281,9 @@ class Model:
         """Return what was made of the program under a key; the last `PLANS_KEPT` are kept."""
         with self._lock:
             if self._program is None:
-                self._program = program(self.params, self.spec, self.ops)
+                weights = self.params
+                params = weights.releasing() if isinstance(weights, Weights) else weights
+                self._program = program(params, self.spec, self.ops)
             made: Made | None = self._plans.pop(key, None)
             if made is None:
                 with shapes_that_fit(self.spec):

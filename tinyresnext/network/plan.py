@@ -20,7 +20,7 @@ from ..ops.contract import Backend
 from ..system.words import one_of
 from .buffers import allocate, assign_buffers
 from .count import macs
-from .rewrite import for_inference
+from .rewrite import folded, for_inference
 from .spec import Spec
 from .tape import Call, stand_in
 from .trace import ShapesOnly, inputs, replay, trace
@@ -45,11 +45,13 @@ class Program:
 def program(params: Mapping[str, np.ndarray], spec: Spec, ops: Backend) -> Program:
     """Trace, fold and fuse a network, and place its weights on the device.
 
-    This is done once for all plans of a model.
+    This is done once for all plans of a model. Where ``params`` let go of what they return, there
+    is no more than one copy of all weights at any time, and a few of one layer's.
     """
     # The calls do not depend on the shape.
     traced = trace(params, spec, (1, 256, 256, spec.channels))
     x, calls = traced.x, for_inference(traced.calls)
+    del traced  # its calls have the weights too
     made = {id(call.out) for call in calls} | {id(x)}
 
     def place(call: Call) -> Call:
@@ -61,9 +63,9 @@ def program(params: Mapping[str, np.ndarray], spec: Spec, ops: Backend) -> Progr
             rest[0] = ops.upload(weight, out=ops.empty(weight.shape, ops.precision))
         return replace(call, args=(first, *rest))
 
-    # In place, so that of a folded weight and its packed copy only one is kept.
+    # In place, so that of a weight, the folded one and its packed copy only the last is kept.
     for t, call in enumerate(calls):
-        calls[t] = place(call)
+        calls[t] = place(folded(call))
     return Program(x, tuple(calls))
 
 

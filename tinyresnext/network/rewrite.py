@@ -18,8 +18,11 @@ from .trace import Calls, inputs
 
 
 def for_inference(calls: Calls) -> Calls:
-    """Fold every batch norm, then fuse additions and ReLUs into what is before them."""
-    for rewrite in (fold_batch_norm, fuse_add, fuse_relu):
+    """Merge every batch norm, then additions and ReLUs, into what is before them.
+
+    Weights are still those of the network: `folded` computes the new ones, of one call at a time.
+    """
+    for rewrite in (merge_batch_norm, fuse_add, fuse_relu):
         calls = rewrite(calls)
     return _end_in(calls, "excite", 2, renamed=False)
 
@@ -54,26 +57,40 @@ def _end_in(calls: Calls, into: str, arguments: int, *, renamed: bool) -> Calls:
 
 
 def fold_batch_norm(calls: Calls) -> Calls:
-    """Fold batch norms into the weights before them: ``a (w * x) + b`` is ``(a w) * x + b``.
+    """Fold batch norms into the weights before them: ``a (w * x) + b`` is ``(a w) * x + b``."""
+    return [folded(call) for call in merge_batch_norm(calls)]
+
+
+def merge_batch_norm(calls: Calls) -> Calls:
+    """Let the convolution before a batch norm have its arrays, as the attribute ``norm``."""
+
+    def merge(conv: Call, norm: Call) -> Call:
+        return replace(conv, attrs=conv.attrs | {"norm": (*norm.args[1:], norm.attrs["eps"])})
+
+    def fits(conv: Call) -> bool:
+        return len(conv.args) == 2 and "norm" not in conv.attrs
+
+    return absorb(calls, "batch_norm", "conv2d", fits, merge)
+
+
+def folded(call: Call) -> Call:
+    """Return a call without the attribute ``norm``: the weight and a bias compute the same.
 
     The products are computed in float64, so that only the result is rounded.
     """
-
-    def merge(conv: Call, norm: Call) -> Call:
-        x, weight = conv.args
-        scale, shift, mean, var = (np.asarray(a, np.float64) for a in norm.args[1:])
-        a = scale / np.sqrt(var + norm.attrs["eps"])
-        # What is too large becomes infinite, and is found in the logits.
-        with np.errstate(over="ignore"):
-            bias = (shift - mean * a).astype(weight.dtype)
-            # Filled in pieces: there is never a whole weight in float64.
-            folded = np.empty(weight.shape, weight.dtype)
-            np.multiply(
-                weight, a[:, None, None, None], out=folded, dtype=np.float64, casting="same_kind"
-            )
-            return replace(conv, args=(x, folded, bias))
-
-    return absorb(calls, "batch_norm", "conv2d", lambda conv: len(conv.args) == 2, merge)
+    if "norm" not in call.attrs:
+        return call
+    attrs, (x, weight) = dict(call.attrs), call.args
+    *arrays, eps = attrs.pop("norm")
+    scale, shift, mean, var = (np.asarray(a, np.float64) for a in arrays)
+    a = scale / np.sqrt(var + eps)
+    # What is too large becomes infinite, and is found in the logits.
+    with np.errstate(over="ignore"):
+        bias = (shift - mean * a).astype(weight.dtype)
+        # Filled in pieces: there is never a whole weight in float64.
+        scaled, factor = np.empty(weight.shape, weight.dtype), a[:, None, None, None]
+        np.multiply(weight, factor, out=scaled, dtype=np.float64, casting="same_kind")
+    return replace(call, args=(x, scaled, bias), attrs=attrs)
 
 
 def fuse_add(calls: Calls) -> Calls:

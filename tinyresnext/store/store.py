@@ -31,6 +31,7 @@ from .contents import Stored, documents_of, shapes_of
 from .digest import FORMAT, VERSION, Digests, model_digest, text_digest, value, widened
 from .layout import lay_out, narrowed
 from .reading import Check
+from .weights import Weights
 
 __all__ = ["Check", "Digests", "Report", "Stored", "check", "digests", "read", "write"]
 
@@ -138,7 +139,8 @@ def read(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) -> Stor
     Returns
     -------
     Stored
-        The arrays are the caller's own.
+        The arrays are the caller's own. ``params`` are `Weights`, which can let go of them and
+        read them again.
 
     Raises
     ------
@@ -158,7 +160,8 @@ def read(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) -> Stor
         kept, values = reading.tensors(file, contents)
         for problem in reading.problems(contents, values, allow_nonfinite):
             raise IntegrityError(problem.found)
-    params = {name: widened(kept.pop(name)) for name in values}
+    arrays = {name: widened(kept.pop(name)) for name in values}
+    params = Weights(path, contents.places, arrays)
     return Stored(contents.spec, params, contents.preprocess, contents.labels, contents.provenance)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -75,6 +76,10 @@ def test_a_tar_is_read_in_its_order(tmp_path, photos, form):
     assert [one.name for one in found] == [f"{archive}/{name}" for name in order]
     for one, data in zip(found, files.values(), strict=True):
         np.testing.assert_array_equal(decode(one.open()), decode(data))
+    packed = tmp_path / "s.tar.gz"
+    packed.write_bytes(gzip.compress(archive.read_bytes()))
+    for one, data in zip(Images([str(packed)]), files.values(), strict=True):
+        np.testing.assert_array_equal(decode(one.open()), decode(data))
 
 
 def test_what_is_wrong_with_an_archive_is_a_row(tmp_path, run):
@@ -92,7 +97,7 @@ def test_what_is_wrong_with_an_archive_is_a_row(tmp_path, run):
     good = ["cut.tar/0.png", "no-end.tar/0.png", "no-end.tar/1.png", *names("s.tar")]
     assert [row["path"] for row in rows if "error" not in row] == good
     assert "cut short" in err
-    assert "gunzip" in err
+    assert "s.tar.gz: the archive is damaged: Unknown compression method" in err
 
 
 def test_a_tar_with_a_link_is_refused(tmp_path):

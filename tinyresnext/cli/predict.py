@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UsageError
-from ..system.console import tell
 from ..system.files import shown
 from .options import (
     Commands,
-    add_broken,
     add_command,
     add_data,
     add_device,
     add_ensemble,
     add_force,
+    braces,
     positive,
+    word,
 )
-from .output.progress import announce_compiling, counted, counter, say
-from .output.results import beside_others, check_plain, sentence
-from .output.tables import (
-    SCHEMA,
-    check_not_read,
-    csv_row,
-    json_row,
-    print_json,
-    table,
-    table_target,
-    target,
-)
+from .output.progress import announce_compiling, counted, say
+from .output.tables import check_not_read, csv_row, json_row, print_json, table, table_target
 from .runs.images import (
     add_batch,
     add_fast_decode,
@@ -47,11 +35,7 @@ if TYPE_CHECKING:
     from ..data.trees.sources import Source
     from ..inference.classify import Row
     from ..inference.ensemble import Ensemble
-    from ..inference.scores.answers import AnswerEvaluation
-    from ..inference.scores.evaluation import Evaluation
-    from ..inference.scores.labels import LabelEvaluation
 
-MEMORY = 64 << 20  # bytes of images that are decoded before an evaluation begins
 _NO_LABEL = "     --    no label reaches the threshold"
 
 
@@ -97,7 +81,7 @@ def _add_classify(c: argparse.ArgumentParser) -> None:
 
 def _add_evaluate(c: argparse.ArgumentParser) -> None:
     """Add the options of `evaluate`."""
-    add_data(c)
+    add_data(c, "+")
     add_ensemble(c)
     c.add_argument(
         "--split",
@@ -108,9 +92,16 @@ def _add_evaluate(c: argparse.ArgumentParser) -> None:
         "--truth",
         metavar="FILE",
         help="the classes of ImageNet's validation images, where they are not in folders: the "
-        "devkit of ILSVRC2012, Caffe's val.txt, or ReaL's real.json",
+        "devkit of ILSVRC2012, Caffe's val.txt, Kaggle's LOC_val_solution.csv, or ReaL's real.json",
     )
-    add_broken(c)
+    known = ("wrong", "skip", "refuse")
+    c.add_argument(
+        "--broken",
+        type=word(known),
+        default="wrong",
+        metavar=braces(known),
+        help="images that cannot be read: count them as wrong, leave them out, or end (wrong)",
+    )
     c.add_argument(
         "--labels-by-number",
         action="store_true",
@@ -131,6 +122,14 @@ def _add_evaluate(c: argparse.ArgumentParser) -> None:
         "--results", metavar="FILE.csv", help="write a row with the columns of timm's results"
     )
     c.add_argument("--picture", metavar="FILE.png", help="draw the confusion matrix")
+    c.add_argument(
+        "-o",
+        "--out",
+        metavar="FILE",
+        help="write what the model says of each image, as it comes, to a file of JSON Lines "
+        "(.jsonl) or a table (.csv); a run that was stopped can go on (--resume)",
+    )
+    add_resume(c)
     add_force(c, "a file")
 
 
@@ -224,77 +223,8 @@ def _show(row: Row, writer: Any, asked: dict[str, Any] | None) -> None:
 
 
 def _evaluate(a: argparse.Namespace) -> int:
-    """Evaluate a model on a data set."""
-    from ..data.open import open_dataset
-    from ..inference.evaluate import evaluate
-    from ..inference.scores import confusion
-    from ..inference.scores.evaluation import Evaluation, check_matrix
+    """Evaluate a model on images; return 1 if some of them could not be read."""
+    from .runs.evaluation import evaluate_all, outputs
 
-    table_path, row_path = table_target(a.csv, a.force), table_target(a.results, a.force)
-    picture = a.picture and confusion.named(target(a.picture, a.force))
-    written = [file for file in (table_path, row_path, picture) if file]
-    for number, file in enumerate(written):
-        check_not_read(file, [a.data, a.truth, *(a.model or ())])
-        if os.path.abspath(file) in map(os.path.abspath, written[:number]):
-            raise UsageError(f"{file!r} is to have two results; give each a name of its own")
-    asked, model = _together(a)
-    ops = model.models[0].ops
-    if row_path:
-        check_plain(asked, model)
-    if picture and model.spec.several:
-        raise UsageError("a model of several labels has no confusion matrix; leave out --picture")
-    if not model.spec.several and (a.csv or a.json or picture):
-        check_matrix(model.spec.classes)
-    least = max(m.preprocess.resize for m in model.models) if a.fast_decode else None
-    threads = ops.thread_count(a.threads)
-    data = open_dataset(
-        a.data, a.split, a.broken, memory=MEMORY, threads=threads, least=least, truth=a.truth
-    )
-    a.split = a.split or data.part
-    say(f"{shown(a.data)}, {a.split}: {data.found()}")
-    with announce_compiling(ops):
-        count = counter(len(data))
-        found = evaluate(
-            model,
-            data,
-            batch=a.batch,
-            by_number=a.labels_by_number,
-            threshold=a.threshold,
-            progress=count,
-        )
-        if count is not None and found.pictures < len(data):
-            tell("")  # some images were skipped, so the counter did not end its line
-    row, says = beside_others(asked, model, data, found)
-    _report(found, a, asked, row | says)  # before anything can go wrong with the files
-    with table(table_path) as writer, table(row_path) as results:
-        if writer is not None:
-            writer.writerows(found.table())
-        if results is not None:
-            results.writerows([list(row["results"]), list(row["results"].values())])
-    if picture and isinstance(found, Evaluation):
-        title = (
-            f"{asked['model']} on {Path(a.data).name}, {a.split}: {found.top1:.2%} of "
-            f"{found.pictures:,} right"
-        )
-        escaped = confusion.write(picture, found.confusion, found.classes, title)
-        if escaped:
-            say(
-                f"{shown(picture)}: no font on this computer has {escaped[:20]!r}, so they are "
-                "escaped there; install a font that has them, such as Noto Sans CJK"
-            )
-    return 0
-
-
-def _report(
-    found: Evaluation | LabelEvaluation | AnswerEvaluation,
-    a: argparse.Namespace,
-    asked: dict[str, Any],
-    others: dict[str, Any],
-) -> None:
-    """Print an evaluation as JSON or as text, unless its table goes to standard output."""
-    if a.json:
-        head = {"schema": SCHEMA, "data": a.data, "split": a.split}
-        print_json(head | asked | found.to_json() | others)
-    elif a.csv != "-":
-        text = f"\n\n{sentence(others['published'])}" if "published" in others else ""
-        print(f"{found}{text}", flush=True)
+    files = outputs(a)
+    return evaluate_all(a, files, *_together(a))

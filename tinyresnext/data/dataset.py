@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import FormatError, ImageError
-from ..images.files import KINDS
 from ..system.console import plain, tell
-from .rules import image_kind, is_readable
+from .published.flat import is_validation
+from .trees.archives import Source
 
-__all__ = ["ALL", "Dataset", "Read", "Reading", "Weigh", "from_files", "to_stderr"]
+__all__ = ["ALL", "Dataset", "Read", "Reading", "Weigh", "count_of", "to_stderr"]
 
 Read = Callable[[int], NDArray[np.uint8]]
 Weigh = Callable[[int], int]
 
 ALL = "all images"
 """What `Dataset.part` calls a data set without splits."""
-
-_SAMPLE = 16  # images that are looked at to estimate the memory for all of them
-_CHUNK = 64  # images that a thread decodes at a time
 
 
 def to_stderr(line: str) -> None:
@@ -60,6 +56,10 @@ class Dataset:
         Whether an image has one class, and each of its labels is a right answer.
     part
         What was taken where no split was asked for.
+    keeps
+        Whether an image that turns out to be broken is kept: an evaluation counts it as wrong.
+    root
+        What names begin behind: a folder or an archive; nothing if they are no paths.
     """
 
     classes: tuple[str, ...]
@@ -72,10 +72,27 @@ class Dataset:
     left_out: Mapping[str, int] = field(default_factory=dict)
     any_is_right: bool = False
     part: str = "test"
+    keeps: bool = False
+    root: str = ""
 
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.labels)
+
+    @property
+    def validation(self) -> bool:
+        """Return whether all images are called as ImageNet's validation images are."""
+        return is_validation(self.names)
+
+    @property
+    def several(self) -> bool:
+        """Return whether an image may have any number of labels."""
+        return self.labels.ndim == 2
+
+    def __iter__(self) -> Iterator[Source]:
+        """Yield the images by their whole names, with their labels."""
+        for i, name in enumerate(self.names):
+            yield Source(os.path.join(self.root, name), partial(self.picture, i), self.labels[i])
 
     def picture(self, i: int) -> NDArray[np.uint8]:
         """Return image i as uint8 [h, w, c]; the caller must not write to it.
@@ -89,18 +106,18 @@ class Dataset:
 
     def found(self) -> str:
         """Return in one line what was found, and what was left out."""
-        text = f"{_count(len(self), 'image')} in {_count(len(self.classes), 'class')}"
-        if self.labels.ndim == 2:
+        text = f"{count_of(len(self), 'image')} in {count_of(len(self.classes), 'class')}"
+        if self.several:
             what = "right answers among" if self.any_is_right else "any of"
-            text = f"{_count(len(self), 'image')} with {what} {len(self.classes):,} labels"
-        kinds = [_count(n, kind) for kind, n in self.left_out.items() if n]
+            text = f"{count_of(len(self), 'image')} with {what} {len(self.classes):,} labels"
+        kinds = [count_of(n, kind) for kind, n in self.left_out.items() if n]
         if kinds:
-            total = _count(sum(self.left_out.values()), "file")
+            total = count_of(sum(self.left_out.values()), "file")
             text += f"; {total} left out: {', '.join(kinds)}"
         return text
 
 
-def _count(n: int, what: str) -> str:
+def count_of(n: int, what: str) -> str:
     """Return a number and what is counted, in the plural where it has one."""
     if n != 1 and what == "class":
         what = "classes"
@@ -127,6 +144,8 @@ class Reading:
         Number of threads that decode.
     least
         The shorter side that is needed, if JPEGs may be decoded at a reduced size (`load_image`).
+    keeps
+        Whether broken images are kept, and images are decoded only when they are read.
     """
 
     skips: bool
@@ -134,152 +153,4 @@ class Reading:
     memory: int
     threads: int
     least: int | None = None
-
-
-def from_files(
-    classes: Sequence[str],
-    labels: Sequence[int] | NDArray[np.int64],
-    names: list[str],
-    read: Read,
-    weigh: Weigh,
-    where: str,
-    reading: Reading,
-    left_out: Mapping[str, int],
-) -> Dataset:
-    """Build the data set of images that have to be decoded.
-
-    They are decoded at once, if a sample shows that all of them fit into `reading.memory`, and
-    otherwise each time they are read. ``weigh`` returns the bytes of one, which is not decoded for
-    that.
-
-    Raises
-    ------
-    FormatError
-        There is no image.
-    ImageError
-        An image is broken and `reading.skips` is False, or all images are broken.
-    """
-    n = len(names)
-    if not n:
-        raise FormatError(
-            f"{where} has no images in this split; expected {KINDS} files in class folders"
-        )
-    every = np.asarray(labels, np.int64)
-    decoded = _decode_all(read, n, reading) if _estimate(weigh, n) <= reading.memory else None
-    if decoded is None:
-        kept, later = _without_unreadable(read, names, reading), read
-        read, pixels = (lambda i: later(kept[i])), None
-    else:
-        kept, images = decoded
-        read, pixels = images.__getitem__, images if isinstance(images, np.ndarray) else None
-    if not kept:
-        raise ImageError(f"{where}: none of the {n} images of this split can be used")
-    broken = [names[i] for i in sorted(set(range(n)).difference(kept))]
-    gone = Counter(
-        "broken image" if is_readable(name) else image_kind(name) or "other file" for name in broken
-    )
-    lost = sorted(_present(every) - _present(every[kept]))
-    if lost:
-        reading.warn(
-            f"{where} has no image that can be used of the classes "
-            f"{', '.join(repr(classes[i]) for i in lost[:10])} in this split"
-        )
-    return Dataset(
-        tuple(classes),
-        every[kept],
-        [names[i] for i in kept],
-        read,
-        pixels,
-        reading.skips,
-        reading.warn,
-        gone + Counter(left_out),
-    )
-
-
-def _present(labels: NDArray[np.int64]) -> set[int]:
-    """Return the numbers of the classes that an image has."""
-    if labels.ndim == 2:
-        return set(np.flatnonzero(labels.any(0)).tolist())
-    return set(labels.tolist())
-
-
-def _without_unreadable(read: Read, names: list[str], reading: Reading) -> list[int]:
-    """Return the numbers of all images but those that are of no format that is read.
-
-    They are decoded once for that, before any training begins: what is inside decides.
-    """
-    kept = []
-    for i, name in enumerate(names):
-        try:
-            if not is_readable(name):
-                read(i)
-            kept.append(i)
-        except ImageError as error:
-            if not reading.skips:
-                raise
-            reading.warn(f"skipped: {error}")
-    return kept
-
-
-def _estimate(weigh: Weigh, n: int) -> int:
-    """Estimate the bytes of all decoded images from a few of them."""
-    sizes = []
-    for i in range(0, n, -(-n // _SAMPLE)):
-        try:
-            sizes.append(weigh(i))
-        except ImageError:
-            continue  # the error is raised, or warned of, when this image is read in its turn
-    return sum(sizes) * n // max(len(sizes), 1)
-
-
-def _decode_all(
-    read: Read, n: int, reading: Reading
-) -> tuple[list[int], NDArray[np.uint8] | list[NDArray[np.uint8]]] | None:
-    """Decode all images within `reading.memory`.
-
-    Returns
-    -------
-    The numbers of the images that are not broken, and these images: one array if all have one size.
-    None if they do not fit into memory after all.
-    """
-
-    def decode(start: int) -> list[NDArray[np.uint8] | ImageError]:
-        found: list[NDArray[np.uint8] | ImageError] = []
-        for i in range(start, min(start + _CHUNK, n)):
-            try:
-                found.append(read(i))
-            except ImageError as error:
-                if not reading.skips:
-                    raise
-                # A new one: with its traceback, this one would keep the whole file in memory.
-                found.append(ImageError(str(error)))
-        return found
-
-    kept: list[int] = []
-    images: list[NDArray[np.uint8]] = []
-    block: NDArray[np.uint8] | None = None
-    total = 0
-    pool = ThreadPoolExecutor(reading.threads)
-    try:
-        for chunk, start in zip(
-            pool.map(decode, range(0, n, _CHUNK)), range(0, n, _CHUNK), strict=True
-        ):
-            for i, image in enumerate(chunk, start):
-                if isinstance(image, ImageError):
-                    reading.warn(f"skipped: {image}")
-                    continue
-                total += image.nbytes
-                if total > reading.memory:
-                    return None
-                if not kept and n * image.nbytes <= reading.memory:
-                    block = np.empty((n, *image.shape), np.uint8)
-                if block is not None and image.shape != block.shape[1:]:
-                    images, block = [each.copy() for each in block[: len(kept)]], None
-                if block is None:
-                    images.append(image)
-                else:
-                    block[len(kept)] = image
-                kept.append(i)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-    return kept, images if block is None else block[: len(kept)]
+    keeps: bool = False

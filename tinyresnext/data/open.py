@@ -7,6 +7,7 @@ a folder, a zip or a tar with ``SPLIT/CLASS/image.jpg``      train, val, test (s
 a folder, a zip or a tar with ``CLASS/image.jpg``            train, which is all of it
 ImageNet's validation set as published: its folder or        train, which is all of it
 ``.tar``, with the classes in a file (see `published`)
+such a tar inside gzip, if it is read in its order           as those above
 CIFAR-10 or CIFAR-100, python or binary version: the         train, test
 published ``.tar.gz``, or the folder in it
 MNIST or a data set in its format: a folder with             train, test
@@ -23,7 +24,7 @@ allocated for it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..errors import FormatError, UsageError
@@ -34,10 +35,11 @@ from .dataset import Dataset, Reading, to_stderr
 from .mnist import open_idx
 from .table import is_table, open_table
 from .trees.folders import open_archive, open_folder
+from .trees.labelled import LabelledImages, is_labelled
 from .trees.tars import TarTree, has_images
 from .trees.zips import ZipFile
 
-__all__ = ["open_dataset"]
+__all__ = ["open_dataset", "open_labelled"]
 
 
 def open_dataset(
@@ -50,6 +52,7 @@ def open_dataset(
     threads: int = 1,
     least: int | None = None,
     truth: str | os.PathLike[str] | None = None,
+    forwards: bool = False,
     warn: Callable[[str], None] = to_stderr,
 ) -> Dataset:
     """Open the data set at a path, whatever its format.
@@ -63,8 +66,8 @@ def open_dataset(
         that is the only split, or all images if there are no splits.
     on_broken
         What to do about an image file that cannot be used: "refuse" raises its error, "skip"
-        leaves it out and warns. Archives of raw pixels are always refused if anything is wrong with
-        them.
+        leaves it out and warns, "wrong" is for `evaluate`, which counts it as wrong and warns.
+        Archives of raw pixels are always refused if anything is wrong with them.
     coarse
         For CIFAR-100: the 20 coarse classes in place of the 100 fine ones.
     memory
@@ -79,6 +82,9 @@ def open_dataset(
     truth
         The file with the classes of the images, where they do not stand in folders; see
         `data.published.truth`. If it has a published name and lies beside the images, it is found.
+    forwards
+        Whether images will be read in their order, as `evaluate` does: then a tar archive of images
+        may be compressed with gzip.
     warn
         A function that takes one line for each image that is skipped, and for folders that are left
         out or may not be what they seem; by default it prints the line to stderr.
@@ -93,13 +99,14 @@ def open_dataset(
     ImageError
         An image is broken and `on_broken` is "refuse", or all images are broken.
     """
-    if on_broken not in ("refuse", "skip"):
-        raise UsageError(f"on_broken is {on_broken!r}; give refuse or skip")
+    if on_broken not in ("refuse", "skip", "wrong"):
+        raise UsageError(f"on_broken is {on_broken!r}; give refuse, skip or wrong")
     if not isinstance(split, str | None):
         raise UsageError(f"split is {split!r}; give the name of one, such as train or test")
     memory, threads = whole_number("memory", memory, 0), whole_number("threads", threads, 1)
     least = least if least is None else whole_number("least", least, 1)
-    reading = Reading(on_broken == "skip", warn, memory, threads, least)
+    keeps = on_broken == "wrong"
+    reading = Reading(on_broken == "skip", warn, memory, threads, least, keeps)
     try:
         place, beside = Path(path), None if truth is None else os.fspath(truth)
         is_folder = os.path.isdir(place)
@@ -114,9 +121,10 @@ def open_dataset(
         return open_table(place, split, reading)
     with regular(place) as file:
         start = file.read(263)
-    if start[257:262] == b"ustar" and (beside or has_images(place)):
-        return open_archive(TarTree(place), place, split, reading, beside)
-    if start[:2] == b"\x1f\x8b" or start[257:262] == b"ustar":
+    is_tar = start[:2] == b"\x1f\x8b" or start[257:262] == b"ustar"
+    if is_tar and (beside or has_images(place)):
+        return open_archive(TarTree(place, forwards), place, split, reading, beside)
+    if is_tar:
         return open_cifar_archive(place, split or "test", coarse)
     if start[:2] == b"PK":
         return open_archive(ZipFile(place), place, split, reading, beside)
@@ -126,3 +134,39 @@ def open_dataset(
         "a zip or tar archive of images, a table (.csv) of images and labels, CIFAR as published, "
         "or the folder with the files of MNIST"
     )
+
+
+def open_labelled(
+    paths: Sequence[str],
+    split: str | None = None,
+    on_broken: str = "wrong",
+    *,
+    least: int | None = None,
+    truth: str | os.PathLike[str] | None = None,
+    warn: Callable[[str], None] = to_stderr,
+) -> Dataset | LabelledImages:
+    """Open images for `evaluate`: a data set, or lists, shards, patterns and any number of paths.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        One of them as for `open_dataset`; otherwise `trees.labelled` says what they stand for.
+    split, on_broken, least, truth, warn
+        As for `open_dataset`. A split and a file of classes go with one folder or archive.
+
+    Raises
+    ------
+    UsageError, FormatError, UnsafeError, ImageError
+        As for `open_dataset` and `LabelledImages.open`.
+    """
+    if len(paths) == 1 and (truth is not None or not is_labelled(paths[0])):
+        return open_dataset(
+            paths[0], split, on_broken, memory=0, least=least, truth=truth, forwards=True, warn=warn
+        )
+    if split is not None or truth is not None:
+        what = "--split" if truth is None else "--truth"
+        raise UsageError(
+            f"{what} goes with one folder or one archive; lists, shards and patterns have all "
+            "their images and their classes"
+        )
+    return LabelledImages.open(paths, on_broken, warn)

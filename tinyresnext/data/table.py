@@ -10,6 +10,15 @@ The first line names the columns. The first column has the images, as paths from
 table; every other one is a label, with 1 for the images that have it and 0 for the others. A column
 called ``split`` is none: it has train, val or test. Without it, all images are train. A table with
 a single label is a data set of two classes, without the label and with it.
+
+::
+
+    image,label
+    photos/0001.jpg,n01440764
+    photos/0002.jpg,n01443537
+
+If the only label is called ``label`` or ``class``, and not all its values are 0 or 1, they are the
+names or numbers of classes, of which each image has one.
 """
 
 from __future__ import annotations
@@ -21,6 +30,7 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TextIO
@@ -32,8 +42,9 @@ from ..errors import FormatError, UnsafeError, UsageError
 from ..images.decode import decode
 from ..images.files import load_image
 from ..system.files import regular, shown
-from .dataset import Dataset, Reading, from_files
+from .dataset import Dataset, Reading
 from .rules import SPLITS
+from .trees.decoding import from_files
 from .trees.folders import decoded_bytes
 
 __all__ = ["is_table", "open_table"]
@@ -42,33 +53,44 @@ MOST_BYTES = 64 << 20  # of a table: a million images with thirty labels
 MOST_LINE = 1 << 20  # characters
 MOST_LINES = 1 << 21
 SPLIT = "split"
+CLASS = ("label", "class")
 _VALUES = frozenset("01")
 _NUMBERS = bytes.maketrans(b"01", b"\0\1")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
 class _Table(NamedTuple):
-    """What a table says of one split."""
+    """What a table says of one split.
+
+    ``numbers`` has the class of each image, where ``labels`` are classes; otherwise ``values`` has
+    a byte 0 or 1 for each label of each image.
+    """
 
     labels: list[str]
     images: list[str]
     values: bytearray
+    numbers: list[int] | None
 
 
 class _Columns(NamedTuple):
-    """The first line of a table, and the number of the column with the split if there is one."""
+    """The first line of a table, and the number of the column with the split if there is one.
+
+    ``named`` says whether the other column names classes.
+    """
 
     heading: list[str]
     split: int | None
+    named: bool = False
 
 
 class _Row(NamedTuple):
-    """What a line says: a byte 0 or 1 for each label."""
+    """What a line says: a byte 0 or 1 for each label; or a class."""
 
     number: int
     image: str
     split: str
     values: bytes
+    label: str
 
 
 def is_table(path: Path) -> bool:
@@ -88,13 +110,16 @@ def open_table(path: Path, split: str | None, reading: Reading) -> Dataset:
         image = os.path.join(path.parent, found.images[i])
         return decoded_bytes(load_image(image, pixels=False))
 
-    flat = np.frombuffer(found.values, np.uint8).astype(np.int64)
-    values = flat.reshape(len(found.images), len(found.labels))
-    if len(found.labels) == 1:
-        classes, every = [f"not {found.labels[0]}", *found.labels], values[:, 0]
+    classes = found.labels
+    if found.numbers is not None:
+        every = np.array(found.numbers, np.int64)
     else:
-        classes, every = found.labels, values
-    return from_files(classes, every, found.images, read, weigh, name, reading, Counter())
+        flat = np.frombuffer(found.values, np.uint8).astype(np.int64)
+        every = flat.reshape(len(found.images), len(found.labels))
+        if len(found.labels) == 1:
+            classes, every = [f"not {found.labels[0]}", *found.labels], every[:, 0]
+    made = from_files(classes, every, found.images, read, weigh, name, reading, Counter())
+    return replace(made, root=str(path.parent))
 
 
 def _read(path: Path, name: str, split: str | None) -> _Table:
@@ -116,12 +141,20 @@ def _read_text(text: TextIO, name: str, split: str | None) -> _Table:
     every = "test" if place is not None else "train"
     wanted = _wanted(every if split is None else split, place is not None, name)
     columns = _Columns(heading, place)
+    if len(labels) == 1 and labels[0].lower() in CLASS:
+        named = columns._replace(named=True)
+        classes = {row.label for row in _rows(text, name, named)}
+        if not _VALUES.issuperset(classes):
+            labels, columns = sorted(classes), named
     _check_distinct(text, name, columns)
-    table = _Table(labels, [], bytearray())
+    table = _Table(labels, [], bytearray(), [] if columns.named else None)
+    places = {label: number for number, label in enumerate(labels)}
     for row in _rows(text, name, columns):
         if row.split == wanted:
             table.images.append(row.image)
             table.values.extend(row.values)
+            if table.numbers is not None:
+                table.numbers.append(places[row.label])
     return table
 
 
@@ -143,7 +176,7 @@ def _check_distinct(text: TextIO, name: str, columns: _Columns) -> None:
 
 def _rows(text: TextIO, name: str, columns: _Columns) -> Iterator[_Row]:
     """Yield the rows below the heading, checked."""
-    heading, place = columns
+    heading, place, _ = columns
     lines = islice(_lines(text, name), 1, None)
     for number, row in lines:
         where = f"{name}, line {number}"
@@ -155,6 +188,9 @@ def _rows(text: TextIO, name: str, columns: _Columns) -> Iterator[_Row]:
         image = _image(row[0], where)
         own = "train" if place is None else _split(row[place], where)
         values = row[1:] if place is None else row[1:place] + row[place + 1 :]
+        if columns.named:
+            yield _Row(number, image, own, b"", _class(values[0], where))
+            continue
         if not _VALUES.issuperset(values):
             named = zip(row[1:], heading[1:], strict=True)
             value, label = next((v, h) for v, h in named if h != SPLIT and v not in _VALUES)
@@ -162,7 +198,7 @@ def _rows(text: TextIO, name: str, columns: _Columns) -> Iterator[_Row]:
                 f"{where} has {value!r:.40} for {label!r:.80}; expected 1 if the image has the "
                 "label, and 0 if not"
             )
-        yield _Row(number, image, own, "".join(values).encode().translate(_NUMBERS))
+        yield _Row(number, image, own, "".join(values).encode().translate(_NUMBERS), "")
 
 
 def _lines(text: TextIO, name: str) -> Iterator[tuple[int, list[str]]]:
@@ -221,6 +257,13 @@ def _split(value: str, where: str) -> str:
     if found is None:
         raise FormatError(f"{where} is of the split {value!r:.80}; expected train, val or test")
     return found
+
+
+def _class(value: str, where: str) -> str:
+    """Return the name of a class."""
+    if not value or not value.isprintable():
+        raise FormatError(f"{where} has the class {value!r:.80}; expected a name or a number")
+    return value
 
 
 def _image(value: str, where: str) -> str:

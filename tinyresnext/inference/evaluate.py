@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..data.dataset import Dataset
-from ..errors import ImageError, UsageError
 from ..network.spec import Spec
-from .ensemble import Ensemble, Seen
-from .heads import (
-    THRESHOLD,
-    both,
-    check_head,
-    check_threshold,
-    checked_logits,
-    logit,
-    sigmoid,
-)
-from .many.batches import grouped
+from .ensemble import Ensemble
+from .heads import THRESHOLD, both, check_head
+from .many.comparison import Comparison, Labelled
 from .model import Model
-from .scores.answers import AnswerEvaluation, score_answers
-from .scores.classes import match_classes, match_numbers
-from .scores.evaluation import TOP, Evaluation, Within
+from .scores.evaluation import Evaluation
 from .scores.labels import LabelEvaluation
-from .scores.precision import ranked
+from .scores.rule import Found, Rule
+from .scores.single import ImageScore
 
 __all__ = ["evaluate", "judged", "score", "score_labels"]
 
 
 def evaluate(
     model: Model | Ensemble | Iterable[Model],
-    data: Dataset,
+    data: Labelled,
     *,
     batch: int | None = 64,
     by_number: bool = False,
@@ -42,15 +30,19 @@ def evaluate(
     crops: int = 1,
     mirror: bool = False,
     progress: Callable[[int], None] | None = None,
-) -> Evaluation | LabelEvaluation | AnswerEvaluation:
+) -> Found:
     """Classify every image of a data set and compare the predictions with its labels.
+
+    Threads prepare the next images while the network computes, a few mini-batches ahead.
 
     Parameters
     ----------
     model : Model, or iterable of Model
         Several predict together: the mean of their probabilities counts.
     data : data set
-        As `tinyresnext.data.open_dataset` returns it. It may have fewer classes than the model.
+        As `tinyresnext.data.open_dataset` returns it. It may have fewer classes than the model. How
+        it was opened says what becomes of an image that cannot be read: "wrong" counts it as wrong,
+        with a warning.
     batch : int, optional
         The number of images in a mini-batch; None finds a good one.
     by_number : bool
@@ -77,21 +69,21 @@ def evaluate(
     ImageError
         An image cannot be used.
     """
-    together = Ensemble.of(model, crops, mirror)
-    check_head(together.spec)
-    check_threshold(together.spec, threshold)
-    together.check_pictures()
-    match = match_numbers if by_number else match_classes
-    numbers = match(together.labels, data.classes)
-    batches = _batches(data, together, batch)
-    if data.any_is_right:
-        return score_answers(together, batches, numbers=numbers, progress=progress)
-    if data.labels.ndim == 2 and not together.spec.several:
-        raise UsageError(
-            "the images have any number of labels, and the model names one class for each; use a "
-            "model of several labels (--head sigmoid)"
-        )
-    return judged(together, batches, numbers=numbers, threshold=threshold, progress=progress)
+    comparison = Comparison.of(Ensemble.of(model, crops, mirror), data, by_number, threshold)
+
+    def told() -> Iterator[ImageScore]:
+        count = 0
+        for group in comparison.groups(data, batch):
+            for one in group:
+                if one.error is not None:
+                    what = "it is left out" if data.skips else "it counts as wrong"
+                    data.warn(f"{one.error}; {what}")
+            yield from group
+            count += len(group)
+            if progress is not None:
+                progress(count)
+
+    return comparison.total(told())
 
 
 def judged(
@@ -156,46 +148,11 @@ def score(
         single class.
     """
     check_head(Spec(classes=len(classes)))
-    shift = np.array([0.0, logit(threshold)]) if threshold is not None else 0.0
-    ranks: list[tuple[float, bool]] = []
-    confusion = np.zeros((len(classes), len(classes)), np.int64)
-    among = np.zeros(len(classes), np.int64)
-    losses: list[float] = []
-    meaning = np.arange(len(classes)) if numbers is None else np.asarray(numbers, np.int64)
-    own_classes, right_within = np.unique(meaning), np.zeros(2, np.int64)
-    for x, labels in batches:
-        if len(labels) and not 0 <= np.min(labels) <= np.max(labels) < len(meaning):
-            raise UsageError(
-                f"labels run from {np.min(labels)} to {np.max(labels)}, expected 0 to "
-                f"{len(meaning) - 1}; use the labels of this data set"
-            )
-        truth = meaning[np.asarray(labels)]
-        found = checked_logits(logits(x), (len(truth), len(classes)))
-        losses += _cross_entropy(found, found[np.arange(len(truth)), truth][:, None])
-        if threshold is not None:
-            ranks += zip((found[:, 1] - found[:, 0]).tolist(), (truth == 1).tolist(), strict=True)
-        found = found - shift
-        own = found[np.arange(len(truth)), truth][:, None]
-        before = (found > own) | ((found == own) & (np.arange(len(classes)) < truth[:, None]))
-        np.add.at(confusion, (truth, found.argmax(1)), 1)
-        np.add.at(among, truth, before.sum(1) < TOP)
-        places = before[:, own_classes].sum(1)
-        right_within += [(places < 1).sum(), (places < TOP).sum()]
-        if progress is not None:
-            progress(len(losses))
-    if not losses:
-        raise UsageError("there are no images to evaluate on; choose another data set or split")
-    for array in (confusion, among):
-        array.flags.writeable = False
-    loss = math.fsum(losses) / len(losses)
-    if threshold is None:
-        within = None
-        if 1 < len(own_classes) < len(classes):
-            within = Within(len(own_classes), *(right_within / len(losses)).tolist())
-        return Evaluation(tuple(classes), confusion, among, loss, within=within)
-    values, second = np.array(ranks).T
-    found_at = ranked(values, second == 1).average_precision
-    return Evaluation(tuple(classes), confusion, among, loss, threshold, found_at)
+    meaning = range(len(classes)) if numbers is None else numbers
+    rule = Rule("class", tuple(classes), meaning, threshold)
+    found = rule.total(_scores(rule, logits, batches, progress))
+    assert isinstance(found, Evaluation)
+    return found
 
 
 def score_labels(
@@ -227,53 +184,23 @@ def score_labels(
     UsageError
         There are no images, or the logits have another shape.
     """
-    meaning = np.arange(len(labels)) if numbers is None else np.asarray(numbers, np.int64)
-    found, truth, count = [], [], 0
-    for x, own in batches:
-        rows = np.zeros((len(own), len(labels)), bool)
-        if own.ndim == 1:
-            rows[np.arange(len(own)), meaning[own]] = True
-        else:
-            rows[:, meaning] = own == 1
-        found.append(checked_logits(logits(x), rows.shape))
-        truth.append(rows)
-        count += len(own)
+    meaning = range(len(labels)) if numbers is None else numbers
+    rule = Rule("labels", tuple(labels), meaning, threshold)
+    found = rule.total(_scores(rule, logits, batches, progress))
+    assert isinstance(found, LabelEvaluation)
+    return found
+
+
+def _scores(
+    rule: Rule,
+    logits: Callable[[Any], np.ndarray],
+    batches: Iterable[tuple[Any, np.ndarray]],
+    progress: Callable[[int], None] | None,
+) -> Iterator[ImageScore]:
+    """Yield how right a network is about each image of mini-batches without names."""
+    count = 0
+    for x, labels in batches:
+        yield from rule.scores([""] * len(labels), logits(x), labels)
+        count += len(labels)
         if progress is not None:
             progress(count)
-    if not count:
-        raise UsageError("there are no images to evaluate on; choose another data set or split")
-    values, right = np.concatenate(found), np.concatenate(truth)
-    losses = np.logaddexp(0, np.where(right, -values, values))
-    return LabelEvaluation(tuple(labels), sigmoid(values), right, float(losses.mean()), threshold)
-
-
-def _cross_entropy(logits: np.ndarray, own: np.ndarray) -> list[float]:
-    """Return the loss of each row of logits [n, classes]; ``own`` [n, 1] are the right classes'."""
-    largest = logits.max(1, keepdims=True)  # so that no exponential overflows
-    exponentials = np.exp(logits - largest).sum(1, keepdims=True)
-    losses: list[float] = (np.log(exponentials) + largest - own).ravel().tolist()
-    return losses
-
-
-def _batches(
-    data: Dataset, model: Ensemble, batch: int | None
-) -> Iterator[tuple[list[Seen], np.ndarray]]:
-    """Yield prepared images and their labels, in order.
-
-    Threads prepare the next mini-batches while the network computes.
-    """
-
-    def made(i: int) -> tuple[Seen, np.ndarray] | str:
-        try:
-            return model.prepare(data.picture(i)), data.labels[i]
-        except ImageError as error:
-            if not data.skips:
-                raise
-            return f"{error}; it is left out"
-
-    for group in grouped(made, range(len(data)), batch, model.loaders):
-        good = [one for one in group if not isinstance(one, str)]
-        for one in group:
-            if isinstance(one, str):
-                data.warn(one)
-        yield [seen for seen, _ in good], np.array([label for _, label in good], np.int64)

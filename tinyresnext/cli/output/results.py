@@ -9,6 +9,7 @@ from ...errors import FormatError, UsageError
 
 if TYPE_CHECKING:
     from ...data.dataset import Dataset
+    from ...data.trees.labelled import LabelledImages
     from ...inference.ensemble import Ensemble
     from ...inference.model import Model
     from ...inference.scores.answers import AnswerEvaluation
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 def beside_others(
     asked: dict[str, Any],
     model: Ensemble,
-    data: Dataset,
+    data: Dataset | LabelledImages,
     found: Evaluation | LabelEvaluation | AnswerEvaluation,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return ``results`` and ``published`` for a JSON object, as far as there are such numbers.
@@ -56,11 +57,15 @@ def results(name: str, model: Model, found: Evaluation | AnswerEvaluation) -> di
     """Return the columns of timm's files, such as ``results-imagenet.csv``, in their order.
 
     Accuracies are in percent, and parameters in millions: those that are trained, without the
-    running statistics of batch norms, as timm counts.
+    running statistics of batch norms, as timm counts. For a data set of fewer classes than the
+    model, such as ImageNet-A, timm's files have the accuracies among these classes.
     """
+    from ...inference.scores.answers import AnswerEvaluation
     from ...network.count import layers, totals
 
-    top1, top5 = round(100 * found.top1, 3), round(100 * found.top5, 3)
+    among = None if isinstance(found, AnswerEvaluation) else found.within
+    parts = (found.top1, found.top5) if among is None else (among.top1, among.top5)
+    top1, top5 = (round(100 * part, 3) for part in parts)
     p = model.preprocess
     return {
         "model": name,
@@ -75,7 +80,9 @@ def results(name: str, model: Model, found: Evaluation | AnswerEvaluation) -> di
     }
 
 
-def published(name: str, data: Dataset, found: Evaluation) -> dict[str, Any] | None:
+def published(
+    name: str, data: Dataset | LabelledImages, found: Evaluation
+) -> dict[str, Any] | None:
     """Return the published accuracy of a model and how far this one is from it, in percent.
 
     None for a model that is not in the catalogue, and for other images than those of ImageNet's
@@ -83,10 +90,9 @@ def published(name: str, data: Dataset, found: Evaluation) -> dict[str, Any] | N
     published accuracy for as many images as were seen. If these are of some classes only, as in
     Imagenette, ``classes`` says of how many, since the published accuracy is that of all.
     """
-    from ...data.published.flat import is_validation
     from ...hub.catalogue import entries, find
 
-    if not is_validation(data.names):
+    if not data.validation:
         return None
     try:
         known = {one.name for one in entries()} | {one.architecture for one in entries()}

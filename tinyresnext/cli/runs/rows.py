@@ -1,4 +1,4 @@
-"""Rows that go to a file one by one, as `classify -o` writes them; a run that stopped goes on."""
+"""Rows that go to a file one by one, as `-o` of `classify` and `evaluate` writes them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import hashlib
 import json
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...errors import UsageError
 from ...system.files import shown
@@ -36,6 +36,34 @@ def rows_target(a: argparse.Namespace) -> str | None:
     return str(a.out) if a.resume else target(a.out, a.force)
 
 
+class RowForm(NamedTuple):
+    """How a row is written.
+
+    Parameters
+    ----------
+    cells, values : callable
+        Return the cells of a table, and the object of JSON, for a row and what was asked, which
+        every object says beside it.
+    right : callable
+        Takes an object of JSON or the cells of a table, and what was asked; returns whether it is
+        such a row.
+    says : bool
+        Whether a row of a table says what was asked, too.
+    """
+
+    cells: Callable[[Any, dict[str, Any]], list[Any]]
+    values: Callable[[Any, dict[str, Any]], dict[str, Any]]
+    right: Callable[[Any, dict[str, Any]], bool]
+    says: bool = False
+
+
+CLASSIFIED = RowForm(
+    lambda row, asked: csv_row(row),
+    json_row,
+    lambda row, asked: isinstance(row, list) or all(row.get(k) == v for k, v in asked.items()),
+)
+
+
 def write_rows(
     a: argparse.Namespace,
     out: str,
@@ -45,22 +73,40 @@ def write_rows(
     heading: list[str],
     asked: dict[str, Any],
 ) -> int:
-    """Write a row for each image that has none to a file; return 1 if one has an error.
+    """Write a row for each image that has none, as `keep_rows`; return 1 if one has an error."""
+    return _ended(out, *keep_rows(a, out, rows, images, settings, heading, asked))
+
+
+def keep_rows(
+    a: argparse.Namespace,
+    out: str,
+    rows: Callable[[Iterable[Source]], Iterable[Any]],
+    images: tuple[Iterable[Source], int],
+    settings: dict[str, Any],
+    heading: list[str],
+    asked: dict[str, Any],
+    row_form: RowForm = CLASSIFIED,
+    step: int = 1,
+) -> tuple[int, int]:
+    """Write a row for each image that has none to a file; return how many there are, and failed.
 
     Parameters
     ----------
     a : Namespace
     out : str
     rows : callable
-        Returns a row for each image that it is given.
-    images : Images, int
-        All images, and their number.
+        Returns a row, with an ``error``, for each image that it is given.
+    images : iterable of Source, int
+        All images, as often as they are asked for, and their number.
     settings : dict
         What the rows depend on.
     heading : list of str
         Of a table.
     asked : dict
         What an object of JSON says beside the row itself.
+    row_form : RowForm
+    step : int
+        As for `Journal.remaining`.
     """
     from ...hub.bundled import shipped_model
     from ...inference.many import journal as journals
@@ -70,31 +116,31 @@ def write_rows(
     table_form = out.lower().endswith(".csv")
     first = csv_line(heading)
     asked = asked | {"settings": _digest(settings)}
-    own = asked.items()
 
-    def asked_so(row: dict[str, Any]) -> bool:
-        return all(row.get(name) == value for name, value in own)
+    def right(row: Any) -> bool:
+        return row_form.right(row, asked)
 
-    form = journals.csv_form(first) if table_form else journals.json_form(asked_so)
+    form = journals.csv_form(first, right) if table_form else journals.json_form(right)
     sources, count = images
     if a.resume and (found := journals.whole(out, form, sources)):
-        if table_form:
+        if table_form and not row_form.says:
             raise UsageError(
                 f"{shown(out)} is whole, and a table does not say which model made it; give "
                 "another name, or --force to write over it"
             )
         say(f"{shown(out)} is whole already; nothing was computed")
-        return _ended(out, *found)
+        return found
     with journals.journal(out, settings, form, a.resume, a.force) as kept, stopping(out, kept):
-        for row in counted(rows(kept.remaining(sources)), count, lambda: kept.done):
+        for row in counted(rows(kept.remaining(sources, step)), count, lambda: kept.done):
             if row.error is not None:
                 say(row.error)
-            line = csv_line(csv_row(row)) if table_form else json_line(json_row(row, asked))
+            cells = row_form.cells if table_form else None
+            line = csv_line(cells(row, asked)) if cells else json_line(row_form.values(row, asked))
             kept.write(line, row.error)
             kept.flush()
         kept.sync()
     journals.ended(out)
-    return _ended(out, kept.done, kept.failed)
+    return kept.done, kept.failed
 
 
 def _digest(settings: dict[str, Any]) -> str:

@@ -2,5 +2,5 @@
 
 `truth` reads which classes images have, where that does not stand in folders: ImageNet's devkit,
 Caffe's list, ReaL's labels; `matlab` reads the devkit's table of classes. `flat` puts them beside
-the images.
+the images. `shards` reads labels in archives of WebDataset.
 """

@@ -27,6 +27,7 @@ _BESIDE = (
     "ILSVRC2012_devkit_t12.tar.gz",
     GROUND_TRUTH,
     "val.txt",
+    "LOC_val_solution.csv",
 )
 
 
@@ -56,8 +57,8 @@ def beside(path: str | os.PathLike[str]) -> str:
     if len(found) == 1:
         return found[0]
     kinds = (
-        "the devkit of ILSVRC2012 (its folder, or its .tar.gz), Caffe's val.txt, or ReaL's "
-        "real.json (--truth FILE)"
+        "the devkit of ILSVRC2012 (its folder, or its .tar.gz), Caffe's val.txt, Kaggle's "
+        "LOC_val_solution.csv, or ReaL's real.json (--truth FILE)"
     )
     if found:
         raise UsageError(

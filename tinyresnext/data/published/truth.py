@@ -9,6 +9,8 @@ the devkit of ILSVRC2012: its folder, its  for each validation image an ILSVRC20
 Caffe's ``val.txt``                        ``ILSVRC2012_val_00000001.JPEG 65`` a line: numbers from
                                            0, in the order of the WordNet ids
 a list of numbers                          the same without names, one a line
+Kaggle's ``LOC_val_solution.csv``          ``ILSVRC2012_val_00000001,n01751748 111 108 441 193`` a
+                                           line: a WordNet id and a box, once or more often
 ReaL's ``real.json``                       for each image all right numbers; there may be none
 =========================================  =========================================================
 """
@@ -18,6 +20,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from typing import Any, NamedTuple
 
 from ...errors import FormatError, UsageError
@@ -29,6 +32,8 @@ __all__ = ["Truth", "read_truth"]
 
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 _META = "meta.mat"
+_KAGGLE = b"ImageId,PredictionString"
+_WNID = re.compile(r"n\d{8}")
 _MOST = 64 << 20  # bytes
 _CLASSES = 1000  # of ReaL's labels
 
@@ -84,6 +89,8 @@ def read_truth(path: str | os.PathLike[str]) -> Truth:
         )
     if data.lstrip()[:1] == b"[":
         return _real(data, shown(path))
+    if data.removeprefix(b"\xef\xbb\xbf").startswith(_KAGGLE):
+        return _boxes(data, shown(path))
     if os.path.basename(path) == GROUND_TRUTH:
         return _devkit_folder(os.path.dirname(os.fspath(path)) or os.curdir)
     return _listed(data, shown(path))
@@ -142,6 +149,25 @@ def _listed(data: bytes, name: str) -> Truth:
         )
     classes = tuple(map(str, range(max(numbers) + 1)))
     return Truth(classes, [(one,) for one in numbers], names if named else None)
+
+
+def _boxes(data: bytes, name: str) -> Truth:
+    """Return what Kaggle's table says: the class of the boxes of each image."""
+    found: dict[str, str] = {}
+    for line in _lines(data, name)[1:]:
+        image, _, boxes = line.partition(",")
+        ids = set(boxes.split()[::5])
+        if not image or len(ids) != 1 or not all(_WNID.fullmatch(one) for one in ids):
+            raise FormatError(
+                f"{name} has the line {line!r:.80}; expected the name of an image, a comma, and a "
+                "WordNet id with four numbers behind it, as often as there are boxes"
+            )
+        if found.setdefault(f"{image}.JPEG", *ids) != next(iter(ids)):
+            raise FormatError(f"{name} has the image {image!r:.80} twice")
+    classes = tuple(sorted(set(found.values())))
+    place = {one: i for i, one in enumerate(classes)}
+    names = {image: i for i, image in enumerate(found)}
+    return Truth(classes, [(place[one],) for one in found.values()], names)
 
 
 def _real(data: bytes, name: str) -> Truth:

@@ -27,9 +27,10 @@ from ...errors import FormatError, UsageError
 from ...images.decode import decode
 from ...images.files import image_in, load_image
 from ...system.files import shown
-from ..dataset import ALL, Dataset, Reading, from_files
+from ..dataset import ALL, Dataset, Reading
 from ..published.flat import beside, is_flat, is_validation, labelled
 from ..published.truth import read_truth
+from .decoding import from_files
 from .listing import Entries, Listing, Parts, Tree
 from .tars import TarTree
 from .tree import Levels
@@ -42,12 +43,14 @@ __all__ = ["decoded_bytes", "open_archive", "open_folder"]
 class _Opened:
     """A folder or an archive: its path, what is in its folders, and how an image of it is opened.
 
-    ``image`` takes a place, and whether its pixels are needed.
+    ``image`` takes a place, and whether its pixels are needed. ``start`` returns the first byte of
+    an image, if images are quick to read only in the order of these.
     """
 
     path: Path
     tree: Tree
     image: Callable[[Parts, bool], Image.Image]
+    start: Callable[[Parts], int] | None = None
 
 
 def open_folder(
@@ -70,7 +73,8 @@ def open_archive(
         name = f"{shown(path)}: {shown('/'.join(place))}"
         return image_in(archive.read(place, name), name, pixels, reading.least)
 
-    return _open(_Opened(path, Tree(archive.listing), image), split, reading, truth)
+    start = archive.start if isinstance(archive, TarTree) and archive.packed else None
+    return _open(_Opened(path, Tree(archive.listing), image, start), split, reading, truth)
 
 
 def _open(place: _Opened, split: str | None, reading: Reading, truth: str | None) -> Dataset:
@@ -79,11 +83,12 @@ def _open(place: _Opened, split: str | None, reading: Reading, truth: str | None
     flat = truth is None and is_flat(place.tree) and is_validation(place.tree.images_in(()))
     if truth is None and not flat:
         levels = Levels(place.tree, name, reading.warn).find(split)
-        places = [parts for _, parts in levels.images]
-        labels = [label for label, _ in levels.images]
+        places, labels = _in_order(
+            place, [parts for _, parts in levels.images], [label for label, _ in levels.images]
+        )
         names = ["/".join(parts[len(levels.root) :]) for parts in places]
         found = _dataset(place, places, (levels.classes, labels, names), reading, levels.left_out)
-        return replace(found, part=levels.part)
+        return replace(found, part=levels.part, root=os.path.join(place.path, *levels.root))
     if split not in (None, "train"):
         raise UsageError(
             f"{name} has its classes in a file, so there is no split {split!r}; give the folder of "
@@ -96,9 +101,22 @@ def _open(place: _Opened, split: str | None, reading: Reading, truth: str | None
             f"the classes of the images are those in {shown(file)}, which lies beside them"
         )
     places, answers, left_out = labelled(place.tree, name, known)
+    places, answers = _in_order(place, places, answers)
     names = ["/".join(parts) for parts in places]
     found = _dataset(place, places, (known.classes, answers, names), reading, left_out)
-    return replace(found, any_is_right=known.several, part=ALL)
+    return replace(found, any_is_right=known.several, part=ALL, root=str(place.path))
+
+
+def _in_order(
+    place: _Opened, places: list[Parts], labels: Sequence[int] | NDArray[np.int64]
+) -> tuple[list[Parts], NDArray[np.int64]]:
+    """Return images and their labels in the order in which the images are quick to read."""
+    every = np.asarray(labels, np.int64)
+    if place.start is None:
+        return places, every
+    starts = [place.start(one) for one in places]
+    order = np.argsort(starts, kind="stable")
+    return [places[i] for i in order.tolist()], every[order]
 
 
 def decoded_bytes(image: Image.Image) -> int:

@@ -24,35 +24,32 @@ import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
-from ...errors import ImageError, UsageError, WeightsError
+from ...errors import UsageError
 from ...formats.stored_zip.archive import MOST_LEVELS
-from ...formats.tar import Placed
-from ...images.files import Contents
 from ...system.files import regular, shown
 from ..rules import image_kind, is_left_out
-from .listing import Parts
-from .tars import TarFile
-from .zips import ZipFile
+from .archives import ARCHIVES, Source, as_source, fails, in_archive
 
-__all__ = ["ARCHIVES", "Images", "Source", "as_source", "numbered"]
+__all__ = [
+    "ARCHIVES",
+    "Images",
+    "Source",
+    "as_source",
+    "is_list",
+    "is_pattern",
+    "lines_of",
+    "matching",
+    "numbered",
+]
 
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 _LIST = ".txt"
 _MOST_LINE = 1 << 16  # bytes of a line of a list
 _MOST_NUMBERS = 100_000  # paths that one pattern of numbers stands for
 _NUMBERS = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
-
-
-class Source(NamedTuple):
-    """One image: the name that its row has, and a function that returns what `decode` takes."""
-
-    name: str
-    open: Callable[[], str | Contents]
 
 
 @dataclass
@@ -93,8 +90,8 @@ class Images:
         for path in self.paths:
             if path == "-":
                 yield from self._listed(self.names)
-            elif path.lower().endswith(_LIST) and not os.path.isdir(path):
-                yield from self._listed(_lines(path))
+            elif is_list(path):
+                yield from self._listed(lines_of(path))
             else:
                 yield from self._of(path)
 
@@ -113,11 +110,11 @@ class Images:
     def _of(self, path: str) -> Iterator[Source]:
         """Yield the images that a path stands for."""
         for one in numbered(path):
-            for found in _matching(one):
+            for found in matching(one):
                 if os.path.isdir(found):
                     yield from self._noted(found, self._in_folder(found))
                 elif found.lower().endswith(ARCHIVES):
-                    yield from self._noted(found, _in_archive(found))
+                    yield from self._noted(found, in_archive(found))
                 else:
                     yield as_source(found)
 
@@ -142,7 +139,7 @@ class Images:
                 entries = self._entries(path or os.curdir)
             except OSError as error:
                 name = path.rstrip(os.sep) or path
-                yield Source(name, _fails(f"{name!r} cannot be read: {error.strerror}"))
+                yield Source(name, fails(f"{name!r} cannot be read: {error.strerror}"))
                 continue
             if depth >= MOST_LEVELS and any(name.endswith(os.sep) for name in entries):
                 raise UsageError(
@@ -199,7 +196,18 @@ def numbered(path: str) -> Iterator[str]:
         yield from numbered(f"{path[: match.start()]}{number:0{digits}}{path[match.end() :]}")
 
 
-def _matching(path: str) -> list[str]:
+def is_list(path: str) -> bool:
+    """Return whether a path is that of a list of images."""
+    return path.lower().endswith(_LIST) and not os.path.isdir(path)
+
+
+def is_pattern(path: str) -> bool:
+    """Return whether a path is a pattern that stands for others."""
+    magic = glob.has_magic(path) or _NUMBERS.search(path) is not None
+    return magic and "\0" not in path and not os.path.lexists(path)
+
+
+def matching(path: str) -> list[str]:
     """Return the paths that match a pattern, sorted; a path that exists, or is none, alone."""
     if not glob.has_magic(path) or "\0" in path or os.path.lexists(path):
         return [path]
@@ -219,72 +227,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def as_source(path: str) -> Source:
-    """Return the image that a path names itself."""
-    return Source(path, lambda: path)
-
-
-def _fails(message: str) -> Callable[[], str]:
-    """Return a function that raises the error of what cannot be listed."""
-
-    def fail() -> str:
-        raise ImageError(message)
-
-    return fail
-
-
-def _in_archive(path: str) -> Iterator[Source]:
-    """Yield the images of an archive; what is wrong with it is the last of them."""
-    try:
-        yield from (_in_zip if path.lower().endswith(".zip") else _in_tar)(path)
-    except WeightsError as error:
-        yield Source(path, _fails(str(error)))
-
-
-def _in_tar(path: str) -> Iterator[Source]:
-    """Yield the images of a tar archive, in its order."""
-    archive = TarFile(path)
-    for placed in archive:
-        if _is_image(placed.name.split("/")):
-            name = f"{path}/{placed.name}"
-
-            def read(placed: Placed = placed, name: str = name) -> Contents:
-                return Contents(shown(name), archive.read(placed, shown(name)))
-
-            yield Source(name, read)
-
-
-def _in_zip(path: str) -> Iterator[Source]:
-    """Yield the images of a zip archive, sorted by path."""
-    archive = ZipFile(Path(path))
-    waiting: list[Parts] = [()]
-    while waiting:
-        place = waiting.pop()
-        if place and place[-1]:
-            name = "/".join((path, *place))
-
-            def read(place: Parts = place, name: str = name) -> Contents:
-                return Contents(shown(name), archive.read(place, shown(name)))
-
-            yield Source(name, read)
-            continue
-        entries = archive.listing(place[:-1])
-        names = [name for name in entries.files if _is_image([name])]
-        # An empty last part marks a folder, as the separator does on a disk.
-        inner = names + [f"{name}/" for name in entries.folders if not is_left_out(name, True)]
-        for name in sorted(inner, reverse=True):
-            last = (name[:-1], "") if name.endswith("/") else (name,)
-            waiting.append((*place[:-1], *last))
-
-
-def _is_image(parts: list[str]) -> bool:
-    """Return whether the parts of a name are those of an image that is not left out."""
-    *folders, last = parts
-    hidden = is_left_out(last, False) or any(is_left_out(name, True) for name in folders)
-    return bool(image_kind(last)) and not hidden
-
-
-def _lines(path: str) -> Iterator[str]:
+def lines_of(path: str) -> Iterator[str]:
     """Yield the lines of a list of paths."""
     with regular(path, error=UsageError) as file:
         number = 0

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, cast
 
 from ...errors import FormatError, ImageError, WeightsError
 from ...formats.stored_zip.archive import MOST_LEVELS
@@ -13,34 +14,50 @@ from ...formats.tar import Placed, files_in
 from ...images.files import MAX_FILE_BYTES
 from ...system.files import regular, shown
 from ..rules import image_kind
+from .gzipped import Unpacked
 from .listing import Entries, Parts
 
 __all__ = ["TarFile", "TarTree", "has_images"]
 
+_BEGINNING = 8 << 20  # bytes, unpacked, before the first image
+
 
 class TarFile:
-    """An open archive, not compressed, whose files are read one at a time, from any thread.
+    """An open archive whose files are read one at a time, from any thread.
+
+    Parameters
+    ----------
+    path : path
+    forwards : bool
+        Whether files will be read in about their order: then the archive may be compressed with
+        gzip. A file that is far behind the last one is unpacked from the beginning.
 
     Raises
     ------
     FormatError
-        It cannot be read, or it is compressed.
+        It cannot be read, or it is compressed and may not be.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], forwards: bool = False) -> None:
         self._path = path
         with regular(path) as file:
-            if file.read(2) == b"\x1f\x8b":
+            self.packed = file.read(2) == b"\x1f\x8b"
+            if self.packed and not forwards:
                 raise FormatError(
-                    f"{shown(path)} is compressed, so its images cannot be read one by one; unpack "
-                    "it (tar xzf), or decompress it to a .tar (gunzip)"
+                    f"{shown(path)} is compressed, so its images cannot be read in any order; "
+                    "unpack it (tar xzf), or decompress it to a .tar (gunzip)"
                 )
             self._file = os.fdopen(os.dup(file.fileno()), "rb")
         weakref.finalize(self, self._file.close)
+        self._source = Unpacked(self._file) if self.packed else self._file
         self._lock = threading.Lock()  # the file has one position
 
     def __iter__(self) -> Iterator[Placed]:
-        """Yield the files, in the order of the archive.
+        """Yield the files, in the order of the archive; errors are those of `each`."""
+        return (placed for placed, _ in self.each())
+
+    def each(self) -> Iterator[tuple[Placed, Callable[[int], bytes]]]:
+        """Yield each file, and a function that reads so many bytes of it before the next comes.
 
         Raises
         ------
@@ -48,8 +65,15 @@ class TarFile:
             As `formats.tar.files_in` raises: after the files before the place that is wrong.
         """
         with regular(self._path) as file:  # a position of its own
+            source = cast(BinaryIO, Unpacked(file, 0)) if self.packed else file
+
+            def read(most: int) -> bytes:
+                source.seek(now.start)
+                return source.read(min(most, now.size))
+
             try:
-                yield from files_in(file)
+                for now in files_in(source):
+                    yield now, read
             except WeightsError as error:
                 raise type(error)(f"{shown(self._path)}: {error}") from error
 
@@ -74,10 +98,12 @@ class TarFile:
             )
         try:
             with self._lock:
-                self._file.seek(placed.start)
-                data = self._file.read(placed.size)
+                self._source.seek(placed.start)
+                data = self._source.read(placed.size)
         except OSError as error:
             raise ImageError(f"{shown_name} cannot be read: {error.strerror}") from error
+        except WeightsError as error:
+            raise ImageError(f"{shown_name} cannot be read: {error}") from error
         if len(data) < placed.size:
             raise ImageError(f"{shown_name} is cut short: the archive has changed; get it again")
         return data
@@ -86,7 +112,8 @@ class TarFile:
 class TarTree:
     """The folders of a tar archive, as a `Listing`, and its files by their places.
 
-    What is in it is kept, a few hundred bytes for each file.
+    What is in it is kept, a few hundred bytes for each file. ``forwards`` is that of `TarFile`;
+    ``packed`` says whether the archive is compressed.
 
     Raises
     ------
@@ -94,8 +121,9 @@ class TarTree:
         As for `TarFile`; or two files have one name, or too many folders are inside each other.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._archive = TarFile(path)
+    def __init__(self, path: str | os.PathLike[str], forwards: bool = False) -> None:
+        self._archive = TarFile(path, forwards)
+        self.packed = self._archive.packed
         self._files: dict[Parts, Placed] = {}
         inside: dict[Parts, tuple[set[str], list[str]]] = {(): (set(), [])}
         for placed in self._archive:
@@ -121,10 +149,23 @@ class TarTree:
         """Read a file, as `TarFile.read` does."""
         return self._archive.read(self._files[place], shown_name)
 
+    def start(self, place: Parts) -> int:
+        """Return the first byte of a file."""
+        return self._files[place].start
+
 
 def has_images(path: str | os.PathLike[str]) -> bool:
-    """Return whether there is an image among the files of a tar archive, as far as it is right."""
+    """Return whether there is an image among the files of a tar archive, as far as it is right.
+
+    Of a compressed archive, only the beginning is looked at.
+    """
     try:
-        return any(image_kind(placed.name) for placed in TarFile(path))
+        archive = TarFile(path, forwards=True)
+        for placed in archive:
+            if image_kind(placed.name):
+                return True
+            if archive.packed and placed.start > _BEGINNING:
+                return False
     except WeightsError:
-        return False
+        pass
+    return False

@@ -67,36 +67,44 @@ class Journal:
         self.path, self.done, self.failed = path, 0, 0
         self._file, self._form = file, form
 
-    def remaining(self, sources: Iterable[Source]) -> Iterator[Source]:
-        """Yield the images that have no row yet.
+    def remaining(self, sources: Iterable[Source], step: int = 1) -> Iterator[Source]:
+        """Yield those of all images that have no row yet.
+
+        Only whole groups of ``step`` rows are kept, so that the mini-batches are those of a run
+        that was not stopped.
 
         Raises
         ------
         UsageError
             The rows are of other images than these, or in another order.
         """
-        images = iter(sources)
-        end = self._file.seek(0)
+        images, again = iter(sources), list[Source]()
+        end, failed = self._file.seek(0), 0
         for record, after in records(self._file, self._form.quotes):
-            if end or not self._form.heading:
-                done = self._form.read(record)
-                if done is None:  # after a power cut there may be anything
+            if not end and self._form.heading:
+                if record != self._form.heading:
                     break
-                self._compare(done.name, next(images, None))
-                self.done, self.failed = self.done + 1, self.failed + (done.error is not None)
-            elif record != self._form.heading:
+                end = after
+                continue
+            done = self._form.read(record)
+            if done is None:  # after a power cut there may be anything
                 break
-            end = after
+            again.append(self._compared(done.name, next(images, None)))
+            self.done, failed = self.done + 1, failed + (done.error is not None)
+            if self.done % step == 0:
+                end, self.failed, again = after, failed, []
+        self.done -= len(again)
         self._file.truncate(end)
         self._file.seek(end)
         if not end:
             self._file.write(self._form.heading)
+        yield from again
         yield from images
 
-    def _compare(self, name: str, image: Source | None) -> None:
-        """Raise `UsageError` unless the next row is that of the next image."""
+    def _compared(self, name: str, image: Source | None) -> Source:
+        """Return the next image; raise `UsageError` unless the next row is its."""
         if image is not None and image.name == name:
-            return
+            return image
         found = "there are no more images" if image is None else f"the image is {shown(image.name)}"
         raise UsageError(
             f"row {self.done + 1} of {shown(self.path)} is of {shown(name)}, and {found}: the "
@@ -265,8 +273,15 @@ def json_form(also: Callable[[dict[str, Any]], bool] = lambda row: True) -> Form
     return Form(read)
 
 
-def csv_form(heading: bytes) -> Form:
-    """Return the form of a CSV table whose first columns are ``path`` and ``error``."""
+def csv_form(heading: bytes, also: Callable[[list[str]], bool] = lambda row: True) -> Form:
+    """Return the form of a CSV table whose first columns are ``path`` and ``error``.
+
+    Parameters
+    ----------
+    heading : bytes
+    also : callable
+        Whether cells are a row, as far as only the caller knows.
+    """
 
     def read(record: bytes) -> Done | None:
         text = record.decode("utf-8", "surrogateescape")
@@ -274,7 +289,7 @@ def csv_form(heading: bytes) -> Form:
             [row] = csv.reader([text], strict=True)
         except (ValueError, csv.Error):
             return None
-        if len(row) < 2:
+        if len(row) < 2 or not also(row):
             return None
         # A ' in front marks a text (`cli.output.tables`).
         name, error = (value.removeprefix("'") for value in row[:2])

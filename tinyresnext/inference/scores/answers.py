@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
+from .evaluation import TOP, broken_line
+from .single import ImageScore
 
-from ...errors import UsageError
-from ..ensemble import Ensemble
-from ..heads import checked_logits
-from .evaluation import TOP
-
-__all__ = ["AnswerEvaluation", "score_answers"]
+__all__ = ["AnswerEvaluation", "answers_of"]
 
 
 @dataclass(frozen=True)
@@ -30,11 +25,14 @@ class AnswerEvaluation:
     first, among : int
         Images of which the most probable class is right, and of which one of the five most probable
         is.
+    broken : int
+        Images that could not be read. They count as wrong.
     """
 
     pictures: int
     first: int
     among: int
+    broken: int = 0
 
     @property
     def top1(self) -> float:
@@ -46,57 +44,37 @@ class AnswerEvaluation:
         """Return the top-5 accuracy, from 0 to 1: one of the five is a right answer."""
         return self.among / self.pictures
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> dict[str, int | float]:
         """Return everything as a JSON object."""
-        return {"pictures": self.pictures, "top1": self.top1, "top5": self.top5}
+        found: dict[str, int | float] = {
+            "pictures": self.pictures,
+            "top1": self.top1,
+            "top5": self.top5,
+        }
+        return found | ({"broken": self.broken} if self.broken else {})
 
     def table(self) -> Iterator[list[str | int | float]]:
         """Yield the rows of a CSV table: a heading, and one row."""
         yield list(self.to_json())
-        yield [self.pictures, self.top1, self.top5]
+        yield list(self.to_json().values())
 
     def __str__(self) -> str:
         return (
             f"images       {self.pictures:8,}  with at least one right answer\n"
+            f"{broken_line(self.broken, 12)}"
             f"top-1        {self.top1:8.2%}  is a right answer\n"
             f"top-5        {self.top5:8.2%}  one of them is a right answer"
         )
 
 
-def score_answers(
-    model: Ensemble,
-    batches: Iterable[tuple[Any, np.ndarray]],
-    *,
-    numbers: Sequence[int],
-    progress: Callable[[int], None] | None = None,
-) -> AnswerEvaluation:
-    """Count how often a predicted class is one of the right answers. Parameters are as for `score`.
-
-    Raises
-    ------
-    IntegrityError
-        Logits are not finite.
-    UsageError
-        There are no images, or the model names labels and not one class.
-    """
-    if model.spec.head != "softmax":
-        raise UsageError(
-            "the images have one class each, of which several names may be right; use a model that "
-            "names one class (--head softmax)"
-        )
-    right, count = np.zeros(2, np.int64), 0
-    for x, own in batches:
-        if len(own):
-            rows = np.zeros((len(own), len(model.labels)), bool)
-            rows[:, list(numbers)] = own == 1
-            order = np.argsort(-checked_logits(model(x), rows.shape), axis=1, kind="stable")[
-                :, :TOP
-            ]
-            hits = np.take_along_axis(rows, order, 1)
-            right += [hits[:, 0].sum(), hits.any(1).sum()]
-            count += len(own)
-        if progress is not None:
-            progress(count)
-    if not count:
-        raise UsageError("there are no images to evaluate on; choose another data set or split")
-    return AnswerEvaluation(count, int(right[0]), int(right[1]))
+def answers_of(scores: Iterable[ImageScore]) -> AnswerEvaluation:
+    """Return the result for images, given the score of each."""
+    first = among = count = broken = 0
+    for one in scores:
+        count += 1
+        if one.rank is None:
+            broken += 1
+        else:
+            first += one.rank == 1
+            among += one.rank <= TOP
+    return AnswerEvaluation(count, first, among, broken)

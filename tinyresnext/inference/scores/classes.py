@@ -78,9 +78,13 @@ def match_numbers(labels: Sequence[str], classes: Sequence[str]) -> tuple[int, .
     ------
     UsageError
         The data set has another number of classes than the model: then the second class of the one
-        is hardly the second of the other. Or the names are numbers that do not say which they mean.
+        is hardly the second of the other, unless the names are numbers from 0. Or the names are
+        numbers that do not say which they mean.
     """
     if len(classes) != len(labels):
+        few = [int(name) for name in classes] if _are_numbers(classes) else []
+        if 0 in few and len(set(few)) == len(few) and max(few) < len(labels):
+            return tuple(few)
         raise UsageError(
             f"the data set has {len(classes)} classes, and the model {len(labels)}; they can be "
             "matched by number only if there are as many: give the folders the names of the "

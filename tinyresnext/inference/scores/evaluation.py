@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
 
 from ...errors import UsageError
+from .precision import ranked
+from .single import ImageScore
 
-__all__ = ["TOP", "ClassScore", "Evaluation", "Within", "check_matrix"]
+__all__ = [
+    "TOP",
+    "ClassScore",
+    "Evaluation",
+    "Within",
+    "broken_line",
+    "check_matrix",
+    "evaluation_of",
+]
 
 MOST_CLASSES = 4096  # of a confusion matrix that is written: 17 million numbers
 
@@ -71,6 +82,10 @@ class Evaluation:
     within : Within, optional
         For a data set of fewer classes than the network: the accuracies among these classes, as
         they are published for ImageNet-A and -R.
+    broken : tuple of int
+        For each class, the number of its images that could not be read; nothing if there are none.
+        They count as wrong, and are not in ``confusion``. ``loss`` and ``average_precision`` are
+        those of the others.
     """
 
     classes: tuple[str, ...]
@@ -80,11 +95,12 @@ class Evaluation:
     threshold: float | None = None
     average_precision: float | None = None
     within: Within | None = None
+    broken: tuple[int, ...] = ()
 
     @property
     def pictures(self) -> int:
-        """Return the number of images."""
-        return int(self.confusion.sum())
+        """Return the number of images, those that could not be read among them."""
+        return int(self.confusion.sum()) + sum(self.broken)
 
     @property
     def top1(self) -> float:
@@ -99,7 +115,7 @@ class Evaluation:
     @property
     def per_class(self) -> list[ClassScore]:
         """Return the number of images and the accuracies of each class."""
-        counts = self.confusion.sum(1).tolist()
+        counts = (self.confusion.sum(1) + np.array(self.broken or 0, np.int64)).tolist()
         right = self.confusion.diagonal().tolist()
         return [
             ClassScore(name, n, *((first / n, five / n) if n else (None, None)))
@@ -139,6 +155,8 @@ class Evaluation:
             head |= {"threshold": self.threshold, "average_precision": self.average_precision}
         if self.within is not None:
             head["within"] = self.within._asdict()
+        if self.broken:
+            head["broken"] = sum(self.broken)
         return head | {
             "classes": [one._asdict() for one in self.per_class],
             "confusion": self.confusion.tolist(),
@@ -160,7 +178,9 @@ class Evaluation:
         scores = [one for one in self.per_class if one.pictures]
         least = 12 if self.average_precision is None else len("average precision")
         wide, five = max(least, *(len(one.name) for one in scores)), len(self.classes) > TOP
-        head = [f"{'images':{wide}} {self.pictures:8,}", f"{'top-1':{wide}} {self.top1:8.2%}"]
+        head = [f"{'images':{wide}} {self.pictures:8,}"]
+        head += broken_line(sum(self.broken), wide).splitlines()
+        head += [f"{'top-1':{wide}} {self.top1:8.2%}"]
         head += [f"{'top-5':{wide}} {self.top5:8.2%}"] * five
         if self.within is not None:
             among = f"among the {self.within.classes} classes of the data"
@@ -191,3 +211,50 @@ class Evaluation:
         answers[number] = 0
         order = np.argsort(-answers, kind="stable")[:most]
         return ", ".join(f"{self.classes[i]} {answers[i]:,}" for i in order if answers[i])
+
+
+def evaluation_of(
+    scores: Iterable[ImageScore], classes: Sequence[str], own: int, threshold: float | None = None
+) -> Evaluation:
+    """Return the result for images of one class each, given the score of each image.
+
+    Parameters
+    ----------
+    scores : iterable of ImageScore
+    classes : sequence of str
+        The network's.
+    own : int
+        The number of the data set's classes.
+    threshold : float, optional
+        For two classes: the probability from which on the second is predicted.
+    """
+    confusion = np.zeros((len(classes), len(classes)), np.int64)
+    among, broken = np.zeros(len(classes), np.int64), np.zeros(len(classes), np.int64)
+    count, loss, within, values = 0, Fraction(0), [0, 0], list[tuple[float, bool]]()
+    for one in scores:
+        [right] = one.right
+        count += 1
+        if one.rank is None or one.loss is None:
+            broken[right] += 1
+            continue
+        confusion[right, one.named[0]] += 1
+        among[right] += one.rank <= TOP
+        loss += Fraction(one.loss)  # exactly, so that the order of the images does not matter
+        if one.within is not None:
+            within = [within[0] + (one.within == 1), within[1] + (one.within <= TOP)]
+        values += [(value, right == 1) for value in one.values]
+    for array in (confusion, among):
+        array.flags.writeable = False
+    lost = tuple(broken.tolist()) if broken.any() else ()
+    mean = float(loss) / (count - sum(lost))
+    if threshold is None:
+        few = Within(own, within[0] / count, within[1] / count) if 1 < own < len(classes) else None
+        return Evaluation(tuple(classes), confusion, among, mean, within=few, broken=lost)
+    found, second = np.array(values).T
+    precision = ranked(found, second == 1).average_precision
+    return Evaluation(tuple(classes), confusion, among, mean, threshold, precision, broken=lost)
+
+
+def broken_line(broken: int, wide: int) -> str:
+    """Return the line about images that could not be read, or nothing if there are none."""
+    return f"{'broken':{wide}} {broken:8,}  of them, which count as wrong\n" if broken else ""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
+from ..heads import sigmoid
+from .evaluation import broken_line
 from .precision import Ranked, ranked
+from .single import ImageScore
 
-__all__ = ["LabelEvaluation", "LabelScore"]
+__all__ = ["LabelEvaluation", "LabelScore", "labels_of"]
 
 
 class LabelScore(NamedTuple):
@@ -44,6 +47,9 @@ class LabelEvaluation:
         Mean binary cross entropy over images and labels, in natural units.
     threshold : float
         The probability from which on a label is named.
+    broken : int
+        Images that could not be read. In ``exact`` they count as wrong; everything else is of the
+        others.
     """
 
     labels: tuple[str, ...]
@@ -51,16 +57,17 @@ class LabelEvaluation:
     truth: np.ndarray
     loss: float
     threshold: float
+    broken: int = 0
 
     @property
     def pictures(self) -> int:
-        """Return the number of images."""
-        return len(self.truth)
+        """Return the number of images, those that could not be read among them."""
+        return len(self.truth) + self.broken
 
     @property
     def exact(self) -> float:
         """Return the part of the images of which all labels are right, from 0 to 1."""
-        return float((self._named == self.truth).all(1).mean())
+        return int((self._named == self.truth).all(1).sum()) / self.pictures
 
     @property
     def mean_average_precision(self) -> float:
@@ -109,6 +116,7 @@ class LabelEvaluation:
             "exact": self.exact,
             "loss": self.loss,
             "threshold": self.threshold,
+            **({"broken": self.broken} if self.broken else {}),
             "labels": [one._asdict() for one in self.per_label],
         }
 
@@ -123,6 +131,7 @@ class LabelEvaluation:
         wide = max(22, *(len(one.name) for one in scores))
         lines = [
             f"{'images':{wide}} {self.pictures:8,}",
+            *broken_line(self.broken, wide).splitlines(),
             f"{'mean average precision':{wide}} {self.mean_average_precision:8.2%}",
             f"{'all labels right':{wide}} {self.exact:8.2%}",
             f"{'loss':{wide}} {self.loss:8.4f}",
@@ -140,6 +149,26 @@ class LabelEvaluation:
             )
             lines.append(row.rstrip())
         return "\n".join(lines)
+
+
+def labels_of(
+    scores: Iterable[ImageScore], labels: Sequence[str], threshold: float
+) -> LabelEvaluation:
+    """Return the result for images of any number of labels, given the score of each image.
+
+    The logits of all images are kept, since average precisions sort them.
+    """
+    logits, right, broken = [], [], 0
+    for one in scores:
+        if one.error is not None:
+            broken += 1
+            continue
+        logits.append(np.array(one.values))
+        right.append(np.isin(np.arange(len(labels)), one.right))
+    values, truth = np.array(logits), np.array(right)
+    losses = np.logaddexp(0, np.where(truth, -values, values))
+    probabilities, loss = sigmoid(values), float(losses.mean())
+    return LabelEvaluation(tuple(labels), probabilities, truth, loss, threshold, broken)
 
 
 def _part(right: int, of: int) -> float | None:

@@ -1,0 +1,481 @@
+"""`evaluate` over lists, shards, patterns and compressed archives; rows that go on after a stop.
+
+The network sees colours. Of 13 images, two greens lie among the reds, one grey among the blues, and
+one red cannot be read: 9 of 13 are right.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import random
+import subprocess
+import sys
+import tarfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_files import tar, tar_header, write_files, write_zip
+from PIL import Image
+from test_evaluation import COLOURS, by_colour
+
+import tinyresnext as tr
+from tinyresnext.data import open_dataset, open_labelled
+from tinyresnext.data.trees import gzipped, tars
+from tinyresnext.data.trees.gzipped import Unpacked
+from tinyresnext.errors import (
+    FormatError,
+    ImageError,
+    IntegrityError,
+    UnsafeError,
+    UsageError,
+)
+from tinyresnext.inference.many.comparison import Comparison
+from tinyresnext.inference.scores.classes import match_numbers
+
+LABELS = ("red", "grey", "green", "blue")  # the model's order; that of the names is another
+SEEN = ["green", "red", "green", None, "grey", "grey", "grey", "green", "green", "green",
+        "blue", "grey", "blue"]  # fmt: skip
+MEANT = ["red"] * 4 + ["grey"] * 3 + ["green"] * 3 + ["blue"] * 3
+CONFUSION = [[1, 0, 2, 0], [0, 3, 0, 0], [0, 0, 3, 0], [0, 1, 0, 2]]
+BROKEN = b"\x89PNG\r\n\x1a\nnothing"
+
+
+def shade(number: int, name: str) -> bytes:
+    """Return an image of about a colour, of a size of its own."""
+    rng = np.random.default_rng(number)
+    pixels = rng.normal(COLOURS[name], 8, (18 + number, 30 - number, 3))
+    file = io.BytesIO()
+    Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+IMAGES = [BROKEN if name is None else shade(i, name) for i, name in enumerate(SEEN)]
+FILES = {f"{MEANT[i]}/{i:02}.png": data for i, data in enumerate(IMAGES)}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return by_colour(LABELS)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def shards(ending: str, labels) -> list[str]:
+    """Write two shards of WebDataset, of 7 and 6 samples."""
+    for number, part in enumerate((range(7), range(7, 13))):
+        files = {}
+        for i in part:
+            files |= {f"{i:05}.png": IMAGES[i], f"{i:05}.{ending}": labels(i)}
+            files[f"{i:05}.txt"] = b"a caption"
+        Path(f"s-{number:03}.tar").write_bytes(tar(files))
+    return ["s-{000..001}.tar"]
+
+
+def form(kind: str) -> list[str]:
+    """Write the images in one form; return what a user types."""
+    if kind == "cls":
+        return shards("cls", lambda i: f"{LABELS.index(MEANT[i])}\n".encode())
+    if kind == "json":
+        return shards("json", lambda i: json.dumps({"label": MEANT[i], "width": 8}).encode())
+    if kind == "zip":
+        return [str(write_zip(Path("d.zip"), FILES))]
+    if kind == "tar":
+        Path("d.tar").write_bytes(tar(FILES))
+        return ["d.tar"]
+    if kind == "tar.gz":  # one folder around all, as ImageNetV2 is packed, in another order
+        every = {f"whole-val/{name}": FILES[name] for name in reversed(FILES)}
+        Path("d.tar.gz").write_bytes(gzip.compress(tar(every)))
+        return ["d.tar.gz"]
+    write_files(Path("d"), FILES)
+    names = [f"{name} {MEANT[i]}" for i, name in enumerate(FILES)]
+    tables = {"csv": ",", "tsv": "\t"}
+    if kind in tables:
+        rows = ["file,label", *(name.replace(" ", ",") for name in names)]
+        Path(f"d/t.{kind}").write_text("\n".join(rows).replace(",", tables[kind]))
+        return [f"d/t.{kind}"]
+    if kind == "list":
+        Path("list.txt").write_text("\n".join(f"d/{name}" for name in names))
+        return ["list.txt"]
+    if kind == "list beside":  # Caffe's: numbers, and paths from its own folder
+        lines = [f"{name}\t{LABELS.index(MEANT[i])}" for i, name in enumerate(FILES)]
+        Path("d/val.txt").write_text("\n".join(lines))
+        return ["d/val.txt"]
+    return {
+        "folder": ["d"],
+        "pattern": ["d/*/*.png"],
+        "folders": sorted(map(str, Path("d").iterdir())),
+    }[kind]
+
+
+FORMS = ["folder", "folders", "pattern", "zip", "tar", "tar.gz", "cls", "json", "list",
+         "list beside", "csv", "tsv"]  # fmt: skip
+NUMBERS = ("cls", "list beside")
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_every_form_has_the_same_result(here, model, kind):
+    said = []
+    data = open_labelled(form(kind), warn=said.append)
+    assert (len(data), len(list(data)), len(data.classes)) == (13, 13, 4)
+    found = tr.evaluate(model, data, batch=5, by_number=kind in NUMBERS)
+    assert found.confusion.tolist() == CONFUSION
+    assert (found.pictures, found.top1, found.broken) == (13, 9 / 13, (1, 0, 0, 0))
+    assert found.per_class[0] == ("red", 4, 1 / 4, 3 / 4)
+    assert [line for line in said if "counts as wrong" in line]
+    names = [one.name for one in data]
+    assert len(set(names)) == 13
+    if kind in ("folder", "folders", "pattern", "list", "csv", "tsv"):
+        assert all(Path(name).is_file() for name in names)
+
+
+def test_what_becomes_of_a_broken_image(here, model):
+    [path] = form("list")
+    said = []
+    found = tr.evaluate(model, open_labelled([path], None, "skip", warn=said.append))
+    assert (found.pictures, found.top1, found.broken) == (12, 9 / 12, ())
+    assert "03.png" in said[0]
+    assert said[0].endswith("it is left out")
+    with pytest.raises(ImageError, match=r"03\.png"):
+        tr.evaluate(model, open_labelled([path], None, "refuse"))
+    Path("none.txt").write_text("d/red/03.png red\nd/red/03.png red\n")
+    with pytest.raises(ImageError, match="none of the 2 images can be read"):
+        tr.evaluate(model, open_labelled(["none.txt"], warn=said.append))
+    wrong = tr.evaluate(model, open_labelled([path], warn=said.append))
+    assert "broken              1  of them, which count as wrong" in str(wrong)
+    assert wrong.to_json()["broken"] == 1
+    # The loss is that of the images that have logits.
+    assert wrong.loss == found.loss
+
+
+@pytest.mark.parametrize(
+    ("files", "paths", "words"),
+    [
+        ({"l.txt": b"a.png\n"}, ["l.txt"], "line 1 is 'a.png'; expected the path of an image"),
+        ({"l.txt": b"a.png big dog\n", "a.png": b""}, ["l.txt"], "a tab, if labels have spaces"),
+        ({"l.txt": b"a.png,1\n", "a.png": b""}, ["l.txt"], "line 1 is 'a.png,1'"),
+        ({"l.txt": b"a.png 1\n"}, ["l.txt"], "neither here nor in the folder of the list"),
+        ({"x/l.txt": b"a.png 1\n", "a.png": b"", "x/a.png": b""}, ["x/l.txt"], "is both here"),
+        ({"l.txt": b"a.png \x1b[2J\n", "a.png": b""}, ["l.txt"], r"the label '\\x1b\[2J'"),
+        ({"l.txt": b"\n"}, ["l.txt"], "there is no image in l.txt"),
+        ({"t/1.png": b"", "t/1.cls": b"3"}, ["t", "t.tar"], "one after the other"),
+        ({"t/1.png": b"", "t/1.cls": b"3", "t/1.json": b'{"label": 4}'}, ["t.tar"], "3 in its"),
+        ({"t/1.png": b"", "t/1.json": b'{"text": "a"}'}, ["t.tar"], "has no label; expected"),
+        ({"t/1.png": b"", "t/1.json": b"{"}, ["t.tar"], "the .json beside t.tar/1.png is none"),
+        ({"t/1.png": b"", "t/1.jpg": b"", "t/1.cls": b"3"}, ["t.tar"], "one of 2 images of one sa"),
+        ({"t/1.png": b"", "t/1.cls": b"3", "t/2.png": b""}, ["t.tar"], "2.png in no folder, and"),
+        ({"t/1.cls": b"3"}, ["t.tar", "t.tar"], "there is no image in t.tar, t.tar"),
+        ({"a.pdf": b"", "b/a.png": b""}, ["a.pdf", "b"], "a.pdf is no image, no archive and no li"),
+        ({"a.zip": b"PK", "b/a.png": b""}, ["a.zip", "b"], "a.zip"),
+        ({}, ["none/*.png"], "nothing matches the pattern"),
+    ],
+)  # fmt: skip
+def test_what_has_no_labels_is_refused(here, files, paths, words):
+    write_files(here, files)
+    packed = {name: data for name, data in files.items() if name.startswith("t/")}
+    (here / "t.tar").write_bytes(tar({name[2:]: data for name, data in packed.items()}))
+    with pytest.raises((UsageError, FormatError, ImageError), match=words):
+        open_labelled(paths)
+
+
+def test_a_split_or_a_file_of_classes_goes_with_one_folder(here):
+    for more in ({"split": "val"}, {"truth": "val.txt"}):
+        with pytest.raises(UsageError, match="goes with one folder or one archive"):
+            open_labelled(form("folders"), **more)
+    with pytest.raises(UsageError, match="--split goes with"):
+        open_labelled(form("list"), "test")
+
+
+def test_numbers_from_0_may_be_fewer_than_the_models():
+    assert match_numbers(tuple("abcde"), ("0", "10", "3")[::2]) == (0, 3)
+    for names in (("0", "5"), ("1", "3"), ("0", "00")):
+        with pytest.raises(UsageError, match="2 classes, and the model 5"):
+            match_numbers(tuple("abcde"), names)
+
+
+def test_a_table_of_classes(here):
+    write_files(here, {"a.png": IMAGES[0], "b.png": IMAGES[1], "c.png": IMAGES[2]})
+    table = here / "t.csv"
+    table.write_text("image,Class,split\na.png,red fox,test\nb.png,3,train\nc.png,red fox,train\n")
+    data = open_dataset(table, "train")
+    assert (data.classes, data.labels.tolist()) == (("3", "red fox"), [0, 1])
+    assert data.found() == "2 images in 2 classes"
+    table.write_text("image,label\na.png,1\nb.png,0\n")
+    assert open_dataset(table).classes == ("not label", "label")
+    table.write_text("image,label\na.png,cat\nb.png,\n")
+    with pytest.raises(FormatError, match="line 3 has the class ''"):
+        open_dataset(table)
+
+
+# -- gzip
+
+
+def test_a_gzip_file_is_read_forwards():
+    """What is not kept is unpacked again; whatever is read, it is the right bytes."""
+    rng = np.random.default_rng(0)
+    data = rng.integers(0, 256, 5 << 20, dtype=np.uint8).tobytes()
+    parts = gzip.compress(data[: 3 << 20], 1) + gzip.compress(data[3 << 20 :], 1)
+    found = Unpacked(io.BytesIO(parts), 1 << 20)
+    assert found.seek(0, 2) > len(data)
+    for start in (0, 10, 4 << 20, 3 << 20, (4 << 20) - 5, 7, len(data) - 3, len(data) + 9):
+        found.seek(start)
+        assert found.read(4000) == data[start : start + 4000]
+
+
+def test_threads_that_read_a_little_later_begin_nothing_anew(here, model, monkeypatch):
+    """An evaluation unpacks an archive twice: to find what is in it, and to read it in order."""
+    begun = []
+    begin = Unpacked._begin
+
+    def counted(self):
+        begun.append(self)
+        begin(self)
+
+    monkeypatch.setattr(Unpacked, "_begin", counted)
+    data = open_labelled(form("tar.gz"), warn=lambda line: None)
+    assert next(iter(data)).name.endswith("whole-val/blue/12.png")
+    del begun[:]
+    tr.evaluate(model, data, batch=4)
+    assert begun == []
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        (lambda data: data[: len(data) // 2], FormatError, "cut short"),
+        (lambda data: data[:-8] + bytes(8), IntegrityError, "is damaged"),
+        (lambda data: data[:60] + bytes(60) + data[120:], FormatError, "is damaged after"),
+        (lambda data: gzip.compress(gzip.decompress(data)[:3000]), FormatError, "in a header"),
+        (
+            lambda data: gzip.compress(tar_header("a.png", 4 << 20) + bytes(4 << 20)),
+            UnsafeError,
+            "200 times its length",
+        ),
+    ],
+    ids=["cut", "checksum", "bits", "tar", "bomb"],
+)
+def test_damaged_archives(here, monkeypatch, change, error, words):
+    monkeypatch.setattr(gzipped, "_FEW_BYTES", 1 << 20)
+    [path] = form("tar.gz")
+    Path("x.tar.gz").write_bytes(change(Path(path).read_bytes()))
+    with pytest.raises(error, match=words):
+        for _ in tars.TarFile("x.tar.gz", forwards=True):
+            pass
+
+
+def test_only_what_reads_in_order_takes_compressed_archives(here):
+    with pytest.raises(FormatError, match="gunzip"):
+        open_dataset(form("tar.gz")[0], None)
+    assert gzipped.KEPT < 1 << 26
+
+
+# -- rows
+
+
+@pytest.fixture
+def run(run, model):
+    tr.save(model, "m.h5")
+
+    def command(*words):
+        return run("evaluate", *words, "--model", "m.h5", "--device", "reference")
+
+    return command
+
+
+def test_rows_say_what_the_result_is_made_of(here, run):
+    code, out, err = run(*form("folder"), "-o", "r.jsonl", "--json", "--batch", 5)
+    found = json.loads(out)
+    assert (code, found["broken"], found["pictures"]) == (1, 1, 13)
+    assert "1 of 13 images cannot be read; they count as wrong" in err
+    rows = [json.loads(line) for line in Path("r.jsonl").read_text().splitlines()]
+    assert {row["path"] for row in rows} == {f"d/{name}" for name in FILES}
+    assert sum(row.get("correct", False) for row in rows) == 9
+    by_path = {row["path"]: row for row in rows}
+    first = by_path["d/red/00.png"]
+    assert (first["labels"], first["predicted"], first["predicted_indices"]) == (
+        ["red"],
+        ["green"],
+        [2],
+    )
+    assert first["rank"] > 1
+    assert 0 < first["probability"] <= 1
+    broken = by_path["d/red/03.png"]
+    assert "03.png" in broken["error"]
+    assert broken["labels"] == ["red"]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert found["loss"] == pytest.approx(sum(losses) / 12, rel=1e-15)
+    code, plain, _ = run("d", "--json", "--batch", 5)
+    assert (code, json.loads(plain)) == (1, found)
+    assert run("d", "-o", "r.csv", "--csv", "c.csv", "--batch", 5)[:2] == (1, run("d")[1])
+    with open("r.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["path"] for row in table] == [row["path"] for row in rows]
+    assert [float(row["loss"]) for row in table if row["loss"]] == losses
+    code, out, err = run("d", "-o", "s.jsonl", "--broken", "skip", "--json")
+    assert (code, json.loads(out)["left_out"], json.loads(out)["top1"]) == (0, 1, 9 / 12)
+    assert len(Path("s.jsonl").read_text().splitlines()) == 13
+    assert "they are left out" in err
+
+
+@pytest.mark.parametrize(("kind", "out"), [("folder", "r.jsonl"), ("json", "r.csv")])
+def test_a_run_that_stops_goes_on(here, run, monkeypatch, out, kind):
+    """It stops behind seven images, with half a row behind; the result is that of a whole run."""
+    words = [*form(kind), "--batch", 3, "--json"]
+    whole = run(*words, "-o", f"whole-{out}")
+    scores = Comparison.scores
+
+    def stop(self, *more):
+        for number, one in enumerate(scores(self, *more)):
+            if number == 7:
+                raise KeyboardInterrupt
+            yield one
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Comparison, "scores", stop)
+        code, printed, err = run(*words, "-o", out)
+    assert (code, printed) == (130, "")
+    assert "has 7 rows; the same command with --resume goes on" in err
+    part = Path(f"{out}.part")
+    with part.open("ab") as file:
+        file.write(b'd/red,"\n' if out.endswith("csv") else b'{"path": "d')
+    assert run(*words, "-o", out)[0] == 2  # neither --resume nor --force
+    for other in (["--mirror"], ["--fast-decode"], ["--labels-by-number"]):
+        assert run(*words, *other, "-o", out, "--resume")[0] == 2
+    before = part.read_bytes()
+    seen = []
+
+    def counted(self, sources, *more):
+        return scores(self, (seen.append(one) or one for one in sources), *more)
+
+    monkeypatch.setattr(Comparison, "scores", counted)
+    assert run(*words, "-o", out, "--resume")[:2] == whole[:2]
+    assert Path(out).read_bytes() == Path(f"whole-{out}").read_bytes()
+    assert before[:500] == Path(out).read_bytes()[:500]
+    assert len(seen) == 7  # two whole mini-batches were kept
+    assert sorted(Path().glob("r.*")) == [Path(out)]
+    code, printed, err = run(*words, "-o", out, "--resume")  # once more: nothing is left to do
+    assert (code, printed) == whole[:2]
+    assert "nothing was computed" in err
+
+
+@pytest.mark.parametrize("change", ["model", "labels", "images", "threads"])
+def test_other_rows_are_refused(here, run, model, change):
+    [path] = form("list")
+    assert run(path, "-o", "r.csv")[0] == 1
+    Path("r.csv").rename("r.csv.part")
+    assert run(path, "-o", "s.jsonl")[0] == 1
+    settings = json.dumps({"model": "m.h5"})
+    Path("r.csv.part.json").write_text(settings)
+    assert run(path, "-o", "r.csv", "--resume")[0] == 2
+    lines = Path(path).read_text().splitlines()
+    if change == "model":
+        params = {**model.params, "fc.bias": model.params["fc.bias"][::-1].copy()}
+        tr.save(replace(model, params=params), "m.h5")
+    elif change == "labels":
+        Path(path).write_text("\n".join([lines[0].replace(" red", " blue"), *lines[1:]]))
+    elif change == "images":
+        Path(path).write_text("\n".join(lines[:-1]))
+    code, _, err = run(path, "-o", "s.jsonl", "--resume", "--threads", 1)
+    if change == "threads":  # they change nothing
+        assert (code, "nothing was computed" in err) == (1, True)
+    else:
+        assert code == 2
+        assert "is whole, and its rows from 1 on are not those of these images and settings" in err
+
+
+def test_a_run_of_other_labels_is_refused(here, run, monkeypatch):
+    [path] = form("list")
+    scores = Comparison.scores
+
+    def stop(self, *more):
+        yield next(scores(self, *more))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Comparison, "scores", stop)
+        assert run(path, "-o", "r.jsonl")[0] == 130
+    text = Path(path).read_text()
+    Path(path).write_text(text.replace("12.png blue", "12.png red"))
+    code, _, err = run(path, "-o", "r.jsonl", "--resume")
+    assert (code, "were computed with data " in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "option"),
+    [
+        ("folder", "--csv"),
+        ("folder", "--picture"),
+        ("pattern", "-o"),
+        ("pattern", "--results"),
+        ("csv", "-o"),
+    ],
+)
+def test_no_image_is_written_over(here, run, option, kind):
+    """Not even by --force, and not under another name of the same file."""
+    paths = form(kind)
+    ending = ".png" if option == "--picture" else ".csv"
+    name = f"d/red/00{ending}"
+    if ending == ".csv":
+        Path(name).hardlink_to("d/red/01.png")
+    before = Path(name).read_bytes()
+    code, out, err = run(*paths, option, name, "--force")
+    assert (code, out) == (2, "")
+    assert "is read by this command" in err
+    assert Path(name).read_bytes() == before
+
+
+def killed(folder: Path, out: str, after: int) -> None:
+    """Begin or continue a run in a process of its own, and kill it behind some bytes of rows."""
+    words = ["evaluate", "many", "--model", "m.h5", "--device", "reference", "-o", out, "--resume"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tinyresnext", *words, "--batch", "4"],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    part = folder / f"{out}.part"
+    while process.poll() is None:
+        if part.exists() and part.stat().st_size >= after:
+            process.kill()
+            process.wait()
+            return
+        time.sleep(0.0005)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kills", "out"), [(5, "r.jsonl"), (2, "r.csv")])
+def test_killed_at_random_points(here, run, kills, out):
+    """Every image has one row, and the result is that of a run that nobody killed."""
+    seed, names = random.Random(3), list(COLOURS)
+    files = {f"{names[i % 4]}/{i:03}.png": shade(i % 20, names[i % 3]) for i in range(400)}
+    write_files(Path("many"), files)
+    whole = run("many", "-o", f"whole-{out}", "--batch", 4, "--json")
+    for number in range(kills):
+        done = Path(f"{out}.part").stat().st_size if number else 0
+        killed(here, out, done + seed.randrange(1, 5000))
+        assert not Path(out).exists(), "the run must not end before the last kill"
+    assert run("many", "-o", out, "--batch", 4, "--json", "--resume")[:2] == whole[:2]
+    assert Path(out).read_bytes() == Path(f"whole-{out}").read_bytes()
+
+
+def test_the_name_of_an_archive_that_was_cut(here):
+    """What is wrong with an archive is said before anything is computed."""
+    with tarfile.open("s.tar", "w") as archive:
+        for i in range(3):
+            for ending, data in ((".png", IMAGES[i]), (".cls", b"1")):
+                member = tarfile.TarInfo(f"{i}{ending}")
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+    data = Path("s.tar").read_bytes()
+    Path("s.tar").write_bytes(data[: len(data) // 4])
+    with pytest.raises(FormatError, match=r"s\.tar.*cut short"):
+        open_labelled(["s.tar"])

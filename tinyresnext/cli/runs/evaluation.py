@@ -1,0 +1,188 @@
+"""What `evaluate` does: images with labels in, accuracies out, and a row for each image."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ...errors import UsageError
+from ...system.files import shown
+from ..output.progress import announce_compiling, counted, say
+from ..output.results import beside_others, check_plain, sentence
+from ..output.tables import SCHEMA, check_not_read, print_json, table, table_target, target
+from .rows import keep_rows, rows_target
+from .scores import HEADING, read_scores, score_form
+
+if TYPE_CHECKING:
+    from ...data.dataset import Dataset
+    from ...data.trees.labelled import LabelledImages
+    from ...data.trees.sources import Source
+    from ...inference.ensemble import Ensemble
+    from ...inference.many.comparison import Comparison
+    from ...inference.scores.rule import Found
+    from ...inference.scores.single import ImageScore
+
+
+# The processor's kernels compute the same bits for an image in any mini-batch; others may not, so
+# that the mini-batches of a run that goes on are those of one that was not stopped.
+_BATCH = 64
+
+
+class Outputs(NamedTuple):
+    """The files to write: for each class, of timm's columns, the picture, a row for each image."""
+
+    table: str | None
+    results: str | None
+    picture: str | None
+    rows: str | None
+
+
+def outputs(a: argparse.Namespace) -> Outputs:
+    """Return the files to write, if none of them is lost or written twice.
+
+    Raises
+    ------
+    UsageError
+    """
+    from ...inference.scores import confusion
+
+    picture = a.picture and confusion.named(target(a.picture, a.force))
+    tables = table_target(a.csv, a.force), table_target(a.results, a.force)
+    found = Outputs(*tables, picture, rows_target(a))
+    written = [file for file in found if file]
+    for number, file in enumerate(written):
+        check_not_read(file, [*a.data, a.truth, *(a.model or ())])
+        if os.path.abspath(file) in map(os.path.abspath, written[:number]):
+            raise UsageError(f"{file!r} is to have two results; give each a name of its own")
+    return found
+
+
+def evaluate_all(
+    a: argparse.Namespace, files: Outputs, asked: dict[str, Any], model: Ensemble
+) -> int:
+    """Evaluate a model on images; return 1 if some of them count as wrong unseen."""
+    from ...inference.many.comparison import Comparison
+
+    _check_results(a, files, asked, model)
+    data = _opened(a, model)
+    for file in files:
+        check_not_read(file, (one.name for one in data))
+    a.split = a.split or data.part
+    say(f"{_named(a.data)}, {a.split}: {data.found()}")
+    comparison = Comparison.of(model, data, a.labels_by_number, a.threshold)
+    with announce_compiling(model.models[0].ops):
+        found, failed = _found(a, files.rows, comparison, asked)
+    row, says = beside_others(asked, model, data, found)
+    if failed:
+        what = "are left out" if data.skips else "count as wrong"
+        say(f"{failed} of {len(data)} images cannot be read; they {what}")
+        says |= {"left_out": failed} if data.skips else {}
+    _report(found, a, asked, row | says)  # before anything can go wrong with the files
+    with table(files.table) as writer, table(files.results) as results:
+        if writer is not None:
+            writer.writerows(found.table())
+        if results is not None:
+            results.writerows([list(row["results"]), list(row["results"].values())])
+    if files.picture:
+        _draw(files.picture, found, a, asked)
+    return 1 if failed and not data.skips else 0
+
+
+def _check_results(
+    a: argparse.Namespace, files: Outputs, asked: dict[str, Any], model: Ensemble
+) -> None:
+    """Raise `UsageError` for results that there are none of, before they are computed."""
+    from ...inference.scores.evaluation import check_matrix
+
+    if files.results:
+        check_plain(asked, model)
+    if files.picture and model.spec.several:
+        raise UsageError("a model of several labels has no confusion matrix; leave out --picture")
+    if not model.spec.several and (a.csv or a.json or files.picture):
+        check_matrix(model.spec.classes)
+
+
+def _opened(a: argparse.Namespace, model: Ensemble) -> Dataset | LabelledImages:
+    """Open the images and their labels; none of them is decoded yet."""
+    from ...data.open import open_labelled
+
+    least = max(m.preprocess.resize for m in model.models) if a.fast_decode else None
+    broken = "refuse" if a.broken == "refuse" else "wrong"  # what is left out has a row, too
+    data = open_labelled(a.data, a.split, broken, least=least, truth=a.truth)
+    skips = a.broken == "skip"
+    return replace(data, skips=skips, keeps=data.keeps and not skips)
+
+
+def _found(
+    a: argparse.Namespace, rows: str | None, comparison: Comparison, asked: dict[str, Any]
+) -> tuple[Found, int]:
+    """Compute what there is to find, and how many images cannot be read."""
+    data, labels = comparison.data, comparison.model.labels
+    batch = a.batch
+    if rows is not None and a.device != "cpu":
+        batch = batch or _BATCH
+
+    def scores(sources: Iterable[Source]) -> Iterator[ImageScore]:
+        return comparison.scores(sources, batch, a.fast_decode)
+
+    if rows is not None:
+        limit = comparison.rule.threshold
+        asked = asked | ({} if limit is None else {"threshold": limit})
+        settings = asked | {"precision": a.precision, "device": a.device, "batch": batch}
+        settings["data"] = comparison.digest()
+        images, form = (data, len(data)), score_form(labels)
+        done, failed = keep_rows(
+            a, rows, scores, images, settings, HEADING, asked, form, step=batch or 1
+        )
+        say(f"{shown(rows)}: {done} row{'' if done == 1 else 's'}")
+        return comparison.total(read_scores(rows, len(labels))), failed
+    count = [0]
+
+    def told() -> Iterator[ImageScore]:
+        for one in counted(scores(data), len(data)):
+            if one.error is not None:
+                say(one.error)
+                count[0] += 1
+            yield one
+
+    return comparison.total(told()), count[0]
+
+
+def _draw(picture: str, found: Found, a: argparse.Namespace, asked: dict[str, Any]) -> None:
+    """Draw the confusion matrix, if there is one."""
+    from ...inference.scores import confusion
+    from ...inference.scores.evaluation import Evaluation
+
+    if not isinstance(found, Evaluation):
+        return
+    images = _named([Path(one).name for one in a.data])
+    title = f"{asked['model']} on {images}, {a.split}: {found.top1:.2%} of {found.pictures:,} right"
+    escaped = confusion.write(picture, found.confusion, found.classes, title)
+    if escaped:
+        say(
+            f"{shown(picture)}: no font on this computer has {escaped[:20]!r}, so they are "
+            "escaped there; install a font that has them, such as Noto Sans CJK"
+        )
+
+
+def _report(
+    found: Found, a: argparse.Namespace, asked: dict[str, Any], others: dict[str, Any]
+) -> None:
+    """Print an evaluation as JSON or as text, unless its table goes to standard output."""
+    if a.json:
+        data = a.data[0] if len(a.data) == 1 else a.data
+        head = {"schema": SCHEMA, "data": data, "split": a.split}
+        print_json(head | asked | found.to_json() | others)
+    elif a.csv != "-":
+        text = f"\n\n{sentence(others['published'])}" if "published" in others else ""
+        print(f"{found}{text}", flush=True)
+
+
+def _named(data: list[str]) -> str:
+    """Return what was typed as images, for a message."""
+    more = f" and {len(data) - 1} others" if len(data) > 1 else ""
+    return f"{shown(data[0])}{more}"

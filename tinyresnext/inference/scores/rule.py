@@ -1,0 +1,143 @@
+"""How predictions are compared with labels: image by image, and then all images together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...errors import ImageError, UsageError
+from ..heads import THRESHOLD, checked_logits, logit
+from .answers import AnswerEvaluation, answers_of
+from .evaluation import Evaluation, evaluation_of
+from .labels import LabelEvaluation, labels_of
+from .single import ImageScore, answer_scores, class_scores, label_scores
+
+__all__ = ["Found", "Rule"]
+
+Found = Evaluation | LabelEvaluation | AnswerEvaluation
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """How predictions are compared with labels.
+
+    Parameters
+    ----------
+    kind : {"class", "answers", "labels"}
+        An image has one class; one class, for which several names are right; or any number of
+        labels.
+    classes : tuple of str
+        The network's.
+    numbers : sequence of int
+        The network's class for each label of the data set: ``numbers[label]``.
+    threshold : float, optional
+        The probability from which on a label is named: of any number, or the second of two.
+    """
+
+    kind: str
+    classes: tuple[str, ...]
+    numbers: Sequence[int]
+    threshold: float | None = None
+
+    def right(self, label: Any) -> tuple[int, ...]:
+        """Return the network's classes that are right where the data set has a label.
+
+        Parameters
+        ----------
+        label : int, or [of the data set] of 0 and 1
+        """
+        if np.ndim(label):
+            found = {self.numbers[i] for i in np.flatnonzero(np.asarray(label) == 1).tolist()}
+            return tuple(sorted(found))
+        self._check(np.asarray([label]))
+        return (int(self.numbers[int(label)]),)
+
+    def scores(
+        self, names: Sequence[str], logits: np.ndarray, labels: np.ndarray
+    ) -> Iterator[ImageScore]:
+        """Yield how right the network is about each image of a mini-batch.
+
+        Parameters
+        ----------
+        names : sequence of str
+        logits : [n, classes]
+        labels : int [n]; or [n, of the data set], 0 or 1
+
+        Raises
+        ------
+        IntegrityError
+            Logits are not finite.
+        UsageError
+            A label is out of range, or the logits have another shape.
+        """
+        meaning = np.asarray(self.numbers, np.int64)
+        if labels.ndim == 1:
+            self._check(labels)
+        found = checked_logits(logits, (len(labels), len(self.classes)))
+        if self.kind == "class":
+            shift = None if self.threshold is None else logit(self.threshold)
+            return class_scores(names, found, meaning[labels], np.unique(meaning), shift)
+        rows = np.zeros(found.shape, bool)
+        if labels.ndim == 1:
+            rows[np.arange(len(labels)), meaning[labels]] = True
+        else:
+            rows[:, meaning] = labels == 1
+        if self.kind == "answers":
+            return answer_scores(names, found, rows)
+        return label_scores(names, found, rows, self._limit)
+
+    def total(self, scores: Iterable[ImageScore], left_out: bool = False) -> Found:
+        """Return the result for all images.
+
+        An image that cannot be read counts as wrong: it is one of those of which a part is right.
+        The loss and average precisions are those of the images that can be read.
+
+        Parameters
+        ----------
+        scores : iterable of ImageScore
+            Taken one by one, in any order.
+        left_out : bool
+            Whether images that cannot be read do not count at all.
+
+        Raises
+        ------
+        UsageError
+            There are no images.
+        ImageError
+            None of them can be read.
+        """
+        seen = [0, 0]
+
+        def counted() -> Iterator[ImageScore]:
+            for one in scores:
+                seen[one.error is not None] += 1
+                if one.error is None or not left_out:
+                    yield one
+            if not any(seen):
+                raise UsageError(
+                    "there are no images to evaluate on; choose another data set or split"
+                )
+            if not seen[0]:
+                raise ImageError(f"none of the {seen[1]} images can be read")
+
+        if self.kind == "answers":
+            return answers_of(counted())
+        if self.kind == "labels":
+            return labels_of(counted(), self.classes, self._limit)
+        return evaluation_of(counted(), self.classes, len(set(self.numbers)), self.threshold)
+
+    @property
+    def _limit(self) -> float:
+        """Return the probability from which on a label is named."""
+        return THRESHOLD if self.threshold is None else self.threshold
+
+    def _check(self, labels: np.ndarray) -> None:
+        """Raise `UsageError` if a label is that of no class."""
+        if len(labels) and not 0 <= np.min(labels) <= np.max(labels) < len(self.numbers):
+            raise UsageError(
+                f"labels run from {np.min(labels)} to {np.max(labels)}, expected 0 to "
+                f"{len(self.numbers) - 1}; use the labels of this data set"
+            )

@@ -143,7 +143,7 @@ def test_a_slow_server(case, server, part):
     with pytest.raises(DownloadError, match=r"nothing came|only .* bytes came"):
         get(server, part, limits=HASTY)
     assert (
-        time.monotonic() - start < 10
+        time.monotonic() - start < 60
     )  # two tries of half a second, and a machine that does other things
     server.always = servers.whole
     assert get(server, part) == SHA256

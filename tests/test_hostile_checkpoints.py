@@ -112,7 +112,7 @@ def test_the_legacy_attacks_fail_for_their_own_reason(read):
     "name",
     [
         pytest.param("million_none", marks=pytest.mark.slow),
-        "million_dicts",
+        pytest.param("million_dicts", marks=pytest.mark.slow),
         pytest.param("million_memoize", marks=pytest.mark.slow),
         pytest.param("million_tuples", marks=pytest.mark.slow),
         pytest.param("ordered_dicts", marks=pytest.mark.slow),
@@ -125,7 +125,7 @@ def test_bombs_stay_small(tmp_path, name):
 @pytest.mark.parametrize(
     "name",
     [
-        "P36-one_item_dicts-zip",
+        pytest.param("P36-one_item_dicts-zip", marks=pytest.mark.slow),
         "P36-many_wide_texts-zip",
         "P37-laughs_by_ordered_dict-zip",
         "P33-expand_bomb-legacy",

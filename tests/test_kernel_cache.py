@@ -114,8 +114,12 @@ SOME = """
 
 @pytest.mark.parametrize(
     ("code", "together", "least"),
-    [(SOME, 8, 2), pytest.param(EVERYTHING, 2, 8, marks=pytest.mark.slow)],
-    ids=["some", "everything"],
+    [
+        (SOME, 3, 2),
+        pytest.param(SOME, 8, 2, marks=pytest.mark.slow),
+        pytest.param(EVERYTHING, 2, 8, marks=pytest.mark.slow),
+    ],
+    ids=["some", "some in many", "everything"],
 )
 def test_processes_cold_together(home, code, together, least):
     """Those that start at once compile the same kernels; one after them compiles nothing."""

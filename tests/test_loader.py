@@ -243,10 +243,10 @@ def test_leaving_stops_the_threads_at_once():
 
     def slowly(i):
         time.sleep(0.05)
-        return pixels[i]
+        return pixels[i % 50]
 
-    dataset, _ = in_memory(read=slowly)
-    with Loader(dataset, RANDOM, 40, threads=3, drop_last=False) as loader:  # two seconds a batch
+    dataset, _ = in_memory(4000, read=slowly)
+    with Loader(dataset, RANDOM, 4000, threads=3, drop_last=False) as loader:  # a minute a batch
         taken = loader.epoch(0)
         timer = threading.Timer(0.2, loader.close)
         timer.start()
@@ -254,7 +254,7 @@ def test_leaving_stops_the_threads_at_once():
         with pytest.raises(UsageError, match="closed"):
             next(taken)
         timer.join()
-    assert time.monotonic() - start < 1.5
+    assert time.monotonic() - start < 30
     assert not threads_of_loaders()
     with pytest.raises(UsageError, match="closed"):
         loader.epoch(0)
@@ -293,12 +293,12 @@ def slowly(i):
     time.sleep(0.05)
     return np.zeros((8, 8, 3), np.uint8)
 
-dataset = Dataset(("a",), np.zeros(1000, np.int64), range(1000), slowly)
+dataset = Dataset(("a",), np.zeros(4000, np.int64), range(4000), slowly)
 {}
 """
 WITH = """
 try:
-    with Loader(dataset, Augment(8), 100, threads=2) as loader:
+    with Loader(dataset, Augment(8), 2400, threads=2) as loader:
         print("ready", flush=True)
         for batch in loader.epoch(0):
             pass
@@ -328,10 +328,10 @@ def test_no_process_is_left_hanging(script):
         start = time.monotonic()
         if script is WITH:
             child.send_signal(signal.SIGINT)
-        out, err = child.communicate(timeout=20)
+        out, err = child.communicate(timeout=50)
     finally:
         child.kill()
-    assert time.monotonic() - start < 2.5, "a batch takes five seconds"
+    assert time.monotonic() - start < 30, "a mini-batch takes a minute"
     assert (child.returncode, err) == (0, "")
     assert out == ("interrupted\n" if script is WITH else "")
 

@@ -361,17 +361,16 @@ def test_memory_is_bounded_and_histories_are_not():
     assert len(load_value(code, vocabulary=small)) == 30
     with pytest.raises(UnsafeError, match=r"more than 5,000 bytes"):
         load_value(b"(" + b"}" * 40 + b"t", vocabulary=small)
-    histories = {
-        "losses": [i / 3 for i in range(60_000)],
-        "names": [f"{i}.jpg" for i in range(60_000)],
-        "steps": {i: {"loss": i / 3} for i in range(60_000)},
-        "pairs": [(f"{i}.jpg", {"a": [i]}) for i in range(60_000)],
-    }
+    histories = (  # and the protocol in which each is written
+        (2, [i / 3 for i in range(60_000)]),
+        (4, [f"{i}.jpg" for i in range(60_000)]),
+        (4, {i: {"loss": i / 3} for i in range(60_000)}),
+        (2, [(f"{i}.jpg", {"a": [i]}) for i in range(60_000)]),
+    )
     small = replace(CHECKPOINT, most_memory=40 << 20)
-    for protocol in (2, 4):
-        for values in histories.values():
-            found = load(python_pickle.dumps(values, protocol), small)
-            assert len(found) == 50_000
+    for protocol, values in histories:
+        found = load(python_pickle.dumps(values, protocol), small)
+        assert len(found) == 50_000
     code = b"](" + b"N" * 50_000 + b"e" + (b"(" + b"}N]" * 400 + b"e") * 100
     assert len(load_value(code, vocabulary=replace(CHECKPOINT, most_memory=1_500_000))) == 50_000
 

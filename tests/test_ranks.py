@@ -24,7 +24,7 @@ from tinyresnext.network.step import Step
 from tinyresnext.ops import cpu, reference
 from tinyresnext.ops.cuda.norm import train as cuda_norm
 from tinyresnext.system import mpi
-from tinyresnext.system.ranks import ALONE, any_rank, by_the_first, part_of
+from tinyresnext.system.ranks import ALONE, any_rank, by_the_first, part_of, which_ranks
 
 OPTIONS = {"preprocess": small.PREPROCESS, "device": "reference"}
 # Rounding, 2**-24, of sums of some hundred terms, in a dozen steps that each take in the error of
@@ -379,9 +379,10 @@ def test_what_the_first_makes_or_raises_all_get():
         made = by_the_first(ranks, lambda: [ranks.rank])
         with pytest.raises(UsageError, match="of the first"):
             by_the_first(ranks, lambda: (_ for _ in ()).throw(UsageError("of the first")))
-        return made, any_rank(ranks, ranks.rank == 1), any_rank(ranks, False), part_of(ranks, 6)
+        asked = any_rank(ranks, ranks.rank == 1), which_ranks(ranks, ranks.rank == 1)
+        return made, *asked, any_rank(ranks, False), part_of(ranks, 6)
 
-    assert together(2, work) == [([0], True, False, (0, 3)), ([0], True, False, (3, 6))]
+    assert together(2, work) == [([0], True, [1], False, place) for place in ((0, 3), (3, 6))]
 
 
 @pytest.mark.parametrize(("cores", "sharing", "threads"), [(2, 2, 1), (8, 2, 4), (2, 4, 1)])

@@ -86,13 +86,17 @@ def by_the_first(ranks: Ranks, make: Callable[[], Made]) -> Made:
     return made
 
 
-def any_rank(ranks: Ranks, yes: bool) -> bool:
-    """Return whether it is so in any rank."""
-    if ranks.count == 1:
-        return yes
-    found = np.array([yes], np.float64)
+def which_ranks(ranks: Ranks, yes: bool) -> list[int]:
+    """Return the numbers of the ranks in which it is so; all get the same answer."""
+    found = np.zeros(ranks.count)
+    found[ranks.rank] = yes
     ranks.sum(found)
-    return bool(found[0])
+    return np.flatnonzero(found).tolist()
+
+
+def any_rank(ranks: Ranks, yes: bool) -> bool:
+    """Return whether it is so in any rank; all get the same answer."""
+    return bool(which_ranks(ranks, yes))
 
 
 def all_have(ranks: Ranks, array: np.ndarray) -> bool:

@@ -22,7 +22,7 @@ from ..inference.files import save
 from ..inference.model import Model
 from ..network.spec import Spec
 from ..ops import Backend, backend
-from ..system.ranks import ALONE, Ranks, any_rank, by_the_first
+from ..system.ranks import ALONE, Ranks, any_rank, by_the_first, which_ranks
 from .initial import initialise, whitened
 from .recipes import Recipe
 from .recipes.steps import few
@@ -246,10 +246,11 @@ def _run(
     folder = TrainingFolder(out)
     with ExitStack() as held:
         state = by_the_first(setting.ranks, lambda: begun(held, folder, start, resume, setting))
-        if setting.ranks.rank and (state.run, state.recipe) != (start.run, start.recipe):
+        same = setting.ranks.rank == 0 or (state.run, state.recipe) == (start.run, start.recipe)
+        if strangers := which_ranks(setting.ranks, not same):
             raise UsageError(
-                f"rank {setting.ranks.rank} has other images or another recipe than the first; "
-                "start all ranks with the same command, where they find the same files"
+                f"rank {', '.join(map(str, strangers))} has other images or another recipe than "
+                "rank 0; start all ranks with the same command, where they find the same files"
             )
         stop = held.enter_context(Stop())
         run = held.enter_context(closing(Run(state, setting, folder)))

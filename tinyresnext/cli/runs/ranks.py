@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ from ...system.console import plain, tell
 
 if TYPE_CHECKING:
     from ...system.ranks import Ranks
+
+CARRY = 1.0  # seconds in which mpiexec passes on what a rank said last: an abort throws it away
 
 
 def add_ranks(c: argparse.ArgumentParser) -> None:
@@ -62,6 +65,7 @@ def ranks_of(a: argparse.Namespace) -> Iterator[Ranks]:
             sys.stderr = stderr
             said = str(error) or type(error).__name__
             tell(f"tinyresnext: rank {ranks.rank} of {ranks.count}: {plain(said)}")
+            time.sleep(CARRY)
             ranks.abort(1)
         raise
 

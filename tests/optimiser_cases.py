@@ -16,6 +16,15 @@ STEPS = 20
 SHAPES = {"vector": (7,), "matrix": (3, 4), "kernel": (4, 2, 3, 3)}
 # Of our recipes' settings, with a name for each.
 CASES: dict[str, dict[str, Any]] = {
+    "sgd": {"optimiser": "sgd", "momentum": 0.0, "weight_decay": 0.0},
+    "sgd with momentum": {"optimiser": "sgd", "weight_decay": 1e-2},
+    "sgd with nesterov": {
+        "optimiser": "sgd",
+        "nesterov": True,
+        "momentum": 0.8,
+        "weight_decay": 1e-2,
+        "decay_all": False,
+    },
     "adamw": {"optimiser": "adamw", "weight_decay": 0.02},
     "adamw of other constants": {
         "optimiser": "adamw",
@@ -62,6 +71,8 @@ def _optimiser(weights: dict, how: dict[str, Any]) -> Any:
         {"params": spared, "weight_decay": 0.0},
     ]
     momentum, eps = how.get("momentum", 0.9), {"eps": how["eps"]} if "eps" in how else {}
+    if how["optimiser"] == "sgd":
+        return torch.optim.SGD(groups, momentum=momentum, nesterov=how.get("nesterov", False))
     betas = {"betas": (momentum, how.get("beta2", 0.999))}
     if how["optimiser"] == "adamw":
         return torch.optim.AdamW(groups, **betas, **eps)
@@ -146,11 +157,19 @@ def _rates() -> dict[str, list[float]]:
     linear = torch.optim.lr_scheduler.LinearLR(optimiser, start_factor=0.01, total_iters=3)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, EPOCHS - 3, 0.02 * LR)
     both = torch.optim.lr_scheduler.SequentialLR(optimiser, [linear, cosine], [3])
-    found["torchvision"] = []
-    for _ in range(EPOCHS):
-        found["torchvision"] += [optimiser.param_groups[0]["lr"]] * UPDATES
-        optimiser.step()
-        both.step()
+    steps = torch.optim.SGD([torch.zeros(1, requires_grad=True)], LR)
+    straight = torch.optim.SGD([torch.zeros(1, requires_grad=True)], LR)
+    plain = {
+        "torchvision": (optimiser, both),
+        "milestones": (steps, torch.optim.lr_scheduler.MultiStepLR(steps, [3, 6, 9], 0.1)),
+        "line": (straight, torch.optim.lr_scheduler.LinearLR(straight, 1.0, 0.0, EPOCHS)),
+    }
+    for name, (moved, schedule) in plain.items():
+        found[name] = []
+        for _ in range(EPOCHS):
+            found[name] += [moved.param_groups[0]["lr"]] * UPDATES
+            moved.step()
+            schedule.step()
     return found
 
 

@@ -1,4 +1,4 @@
-"""AdamW, LAMB and RMSprop, against what PyTorch and timm compute, on every backend."""
+"""SGD, AdamW, LAMB and RMSprop, against what PyTorch and timm compute, on every backend."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tinyresnext.errors import FormatError, IntegrityError, UsageError
 from tinyresnext.ops import cpu, reference
 from tinyresnext.ops.reference.update import trust
 from tinyresnext.training.optimisers.adaptive import adaptive
+from tinyresnext.training.optimisers.sgd import sgd
 from tinyresnext.training.recipes.optimiser import Optimiser
 from tinyresnext.training.record import state as training_state
 from tinyresnext.training.train import train
@@ -30,7 +31,10 @@ def optimised(ops, how: Optimiser, dtype=np.float32) -> dict[str, np.ndarray]:
     )
     for step in range(STEPS):
         gradients = {name: ops.upload(g.astype(dtype)) for name, g in values(step + 1).items()}
-        adaptive(ops, params, gradients, velocity, squares, how, rate(step), step)
+        if how.optimiser == "sgd":
+            sgd(ops, params, gradients, velocity, how, rate(step))
+        else:
+            adaptive(ops, params, gradients, velocity, squares, how, rate(step), step)
     return {name: np.array(ops.download(w)) for name, w in params.items()}
 
 

@@ -194,9 +194,9 @@ def test_a_dry_run_shows_the_first_step(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     seen, drawn = [], preview._drawn
 
-    def note(run, x, rows):
-        seen.append((x, rows))
-        return drawn(run, x, rows)
+    def note(run, sample):
+        seen.append((sample.x, sample.rows))
+        return drawn(run, sample)
 
     monkeypatch.setattr(preview, "_drawn", note)
     recipe = changed(policy="ta_wide", erase=0.5, cutmix=1.0, repeats=2)

@@ -93,6 +93,14 @@ def test_schedules_are_theirs(name):
     assert np.allclose(found, STORED["rates"][name], rtol=1e-9, atol=0)
 
 
+@pytest.mark.parametrize("name", ["milestones", "line"])
+def test_schedules_without_a_warm_up_are_pytorchs(name):
+    how = {"milestones": ("step", {"milestones": (0.25, 0.5, 0.75)}), "line": ("linear", {})}[name]
+    recipe = small.settings(EPOCHS, 4, LR, how[0], changes="epoch", **how[1])
+    found = [recipe.learning_rate(epoch, 0, UPDATES) for epoch in range(EPOCHS)]
+    assert np.allclose(found, STORED["rates"][name][::UPDATES], rtol=1e-9, atol=0)
+
+
 @pytest.mark.parametrize("warmup", ["none", "power"])
 def test_averages_are_timms(warmup):
     recipe = small.settings(10, 4, 0.1, "step", ema=0.9, ema_warmup=warmup)
@@ -145,7 +153,7 @@ def test_the_gradient_of_parts_is_their_mean(ops):
     weights.params.update(params)
     parts = Parts(weights, Gates(ops, small.SPEC, {}, 2), 3, 1)
     for _ in range(2):  # what was there before does not matter
-        loss, logits = parts.computed(step, x, rows, None, {})
+        loss, logits = parts.computed(step, x, rows, None, None, {})
         assert loss == sum(losses) / 3
         assert logits.shape == (6, 4)
         for name, found in parts.of(step)[1].items():

@@ -150,7 +150,7 @@ def test_a_gradient_that_is_placed_over_another_that_lives_would_be_seen(monkeyp
     """
     import tinyresnext.network.step as module
 
-    right = module._in_place
+    right = module.in_place
 
     def wrong(backward, values):
         over = right(backward, values)
@@ -163,7 +163,7 @@ def test_a_gradient_that_is_placed_over_another_that_lives_would_be_seen(monkeyp
     params, (x, labels) = network(spec), batch(spec)
     good = Step(params, spec, x.shape, reference)
     good(x, labels)
-    monkeypatch.setattr(module, "_in_place", wrong)
+    monkeypatch.setattr(module, "in_place", wrong)
     bad = Step(params, spec, x.shape, reference)
     bad(x, labels)
     assert not all(

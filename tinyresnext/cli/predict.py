@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..system.files import shown
@@ -29,12 +28,12 @@ from .runs.images import (
     add_resume,
     images_of,
 )
+from .runs.models import keep_logits, together
 from .runs.rows import rows_target, write_rows
 
 if TYPE_CHECKING:
     from ..data.trees.sources import Source
     from ..inference.classify import Row
-    from ..inference.ensemble import Ensemble
 
 _NO_LABEL = "     --    no label reaches the threshold"
 
@@ -123,6 +122,11 @@ def _add_evaluate(c: argparse.ArgumentParser) -> None:
     )
     c.add_argument("--picture", metavar="FILE.png", help="draw the confusion matrix")
     c.add_argument(
+        "--logits",
+        metavar="FILE.npz",
+        help="keep the logits of all images, for `train --teacher FILE.npz`",
+    )
+    c.add_argument(
         "-o",
         "--out",
         metavar="FILE",
@@ -153,7 +157,7 @@ def _classify(a: argparse.Namespace) -> int:
     images, count = images_of(a.paths)
     for file in (a.csv, out):
         check_not_read(file, chain(a.paths, a.model or (), (one.name for one in images)))
-    asked, model = _together(a)
+    asked, model = together(a)
     several = model.spec.several
     top = a.top or (model.spec.labels if several else 5)
     limit = THRESHOLD if several and a.threshold is None else a.threshold
@@ -182,25 +186,6 @@ def _classify(a: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _together(a: argparse.Namespace) -> tuple[dict[str, Any], Ensemble]:
-    """Return the models that were asked for, or the bundled one, after what JSON says of them."""
-    from ..hub.bundled import shipped_model
-    from ..inference.ensemble import Ensemble
-    from ..inference.files import load
-
-    files = a.model or [shipped_model()]
-    models = tuple(load(file, a.device, a.threads, a.precision) for file in files)
-    together = Ensemble(models, int(a.crops), a.mirror)
-    views = together.crops * (2 if a.mirror and together.crops < 10 else 1)
-    if len(models) * views > 1:
-        count = f"{len(models)} models" if len(models) > 1 else "one model"
-        seen = f"{views} views of each image" if views > 1 else "one view of each image"
-        say(f"{count}, {seen}: the mean of the probabilities counts")
-    names = [Path(file).name for file in files]
-    asked = {"model": " + ".join(names), "models": names, "crops": together.crops}
-    return asked | {"mirror": together.mirror}, together
-
-
 def _heading(top: int) -> list[str]:
     """Return the names of a table's columns for so many predictions."""
     from ..inference.model import Prediction
@@ -227,4 +212,5 @@ def _evaluate(a: argparse.Namespace) -> int:
     from .runs.evaluation import evaluate_all, outputs
 
     files = outputs(a)
-    return evaluate_all(a, files, *_together(a))
+    asked, model = together(a)
+    return keep_logits(a, model) if a.logits else evaluate_all(a, files, asked, model)

@@ -20,6 +20,7 @@ from .options import (
 )
 from .output.progress import announce_compiling, say
 from .output.tables import target
+from .runs.models import add_teacher, teachers_of
 from .runs.network import add_network, preprocess_of, spec_of
 from .runs.ranks import add_ranks, ranks_of
 from .runs.resume import complete, origin
@@ -108,6 +109,7 @@ def _add_run(c: argparse.ArgumentParser) -> None:
         metavar="X",
         help="hold this part of each class out for validation, such as 0.2",
     )
+    add_teacher(c)
     c.add_argument(
         "--overfit",
         action="store_true",
@@ -173,6 +175,7 @@ def _train(a: argparse.Namespace) -> int:
             chosen,
             a.out,
             validation=validation,
+            teacher=teachers_of(a),
             preprocess=preprocess_of(a, usual_preprocess(spec, chosen)),
             device=a.device,
             threads=a.threads,
@@ -206,6 +209,7 @@ def _finetune(a: argparse.Namespace) -> int:
             frozen_to=a.frozen_to,
             head=a.head,
             validation=validation,
+            teacher=teachers_of(a),
             threads=a.threads,
             resume=a.resume,
             log_every=a.log_every,

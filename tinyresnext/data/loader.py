@@ -69,6 +69,8 @@ class Loader:
     places
         Which images of each mini-batch are made, by their places in it, in this order; by default
         all. Each is what it is in the whole mini-batch, and no other is read. Only for `drop_last`.
+    numbers
+        Whether mini-batches have the numbers of their images in the data set in place of labels.
 
     Raises
     ------
@@ -89,6 +91,7 @@ class Loader:
         balanced: bool = False,
         repeats: int = 1,
         places: Sequence[int] | None = None,
+        numbers: bool = False,
     ) -> None:
         batch, seed = whole_number("batch", batch, 1), whole_number("seed", seed, 0)
         threads = whole_number("threads", threads, 1)
@@ -100,6 +103,7 @@ class Loader:
         self.dataset, self.augment, self.batch, self.seed = dataset, augment, batch, seed
         self.shuffle, self.drop_last, self.balanced = shuffle, drop_last, balanced
         self.repeats = whole_number("repeats", repeats, 1)
+        self._says = np.arange(len(dataset)) if numbers else dataset.labels
         self._threads = threads
         self._places = None if places is None else np.asarray(places, np.int64)
         self._stopped = threading.Event()
@@ -140,7 +144,7 @@ class Loader:
         Yields
         ------
         x : float32 [n, size, size, channels]
-        labels : int64 [n]
+        labels, or with `numbers` these : int64 [n]
 
         Raises
         ------
@@ -220,7 +224,7 @@ class Loader:
             each = [np.random.Generator(stream) for stream in streams]
         if pixels is not None and augment.leaves(pixels.shape[1:]):
             x = augment.finish(pixels[chosen], rng, self._mirrored(chosen, epoch), each)
-            return x, self.dataset.labels[chosen]
+            return x, self._says[chosen]
         block = np.empty((len(chosen), augment.size, augment.size, augment.channels), np.uint8)
         taken = np.empty(len(chosen), np.int64)
         kept: list[Any] = []
@@ -233,7 +237,7 @@ class Loader:
         filled = len(kept)
         taken = taken[:filled]
         x = augment.finish(block[:filled], rng, self._mirrored(taken, epoch), kept)
-        return x, self.dataset.labels[taken]
+        return x, self._says[taken]
 
     def _mirrored(self, images: NDArray[np.int64], epoch: int) -> NDArray[np.bool_] | None:
         """Return which images are mirrored in this epoch; None without `augment.alternate`."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
+
 from ..hub import catalogue
 from ..hub.bundled import shipped_model
 from ..network.spec import VARIANTS, Spec
 from ..ops import backend
 from ..store import store
+from ..store.contents import documents_of
+from ..store.digest import model_digest, value
 from ..system.words import matching
 from .model import Model
 
@@ -128,6 +132,13 @@ def save(model: Model, path: str | os.PathLike[str], *, half: bool = False) -> N
         model.spec, dict(model.params), model.preprocess, model.labels, model.provenance
     )
     store.write(path, contents, half=half)
+
+
+def digest_of(model: Model) -> str:
+    """Return the digest of everything that decides a model's predictions, as its file has it."""
+    found = store.Stored(model.spec, model.params, model.preprocess, model.labels, model.provenance)
+    sha256 = {name: value(name, np.asarray(w)).sha256 for name, w in model.params.items()}
+    return model_digest(documents_of(found), model.spec, sha256)
 
 
 def list_models(pattern: str = "*") -> list[str]:

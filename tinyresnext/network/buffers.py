@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import OutOfMemoryError
 from ..ops.contract import Array, Backend
+from .tape import Gradient
 
 ALIGNED = 256  # bytes; every buffer begins at a multiple
 
@@ -111,3 +112,21 @@ def too_large(x_shape: Sequence[int], size: int, error: OutOfMemoryError) -> Out
         size,
         free,
     )
+
+
+def in_place(backward: Sequence[Gradient], values: Mapping[int, Any]) -> dict[int, Any]:
+    """Return which gradients are written over the one that they are computed from.
+
+    Of a batch norm and of a scaling it is the gradient of the residual where there is one, else of
+    the input.
+    """
+    over = {}
+    for gradient in backward:
+        place = {"batch_norm_train": 3, "excite": 2}.get(gradient.call.op)  # of a residual
+        if place is not None:
+            there = len(gradient.call.args) > place and gradient.out[place] is not None
+            which = place if there else 0
+            out = gradient.out[which]
+            if out is not None and not gradient.more[which] and id(out) not in values:
+                over[id(out)] = gradient.dy
+    return over

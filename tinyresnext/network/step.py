@@ -10,7 +10,7 @@ is kept until the last gradient that needs it has been computed, and then its me
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import accumulate
 from typing import Any
 
@@ -18,16 +18,19 @@ import numpy as np
 
 from ..errors import OutOfMemoryError
 from ..ops.contract import Backend
+from ..ops.distillation import Distillation
 from ..system.ranks import ALONE, Ranks
 from .buckets import Buckets
-from .buffers import allocate, assign_buffers, too_large
+from .buffers import allocate, assign_buffers, in_place, too_large
 from .resnext import Drop
 from .rewrite import for_training
 from .spec import Spec
 from .tape import Call, Gradient, differentiate
-from .trace import trace
+from .trace import Trace, trace
 
 Array = np.ndarray
+Given = np.ndarray | None
+_GIVEN = [field.name for field in fields(Trace) if field.name != "calls"]  # by the caller
 
 
 class Step:
@@ -48,6 +51,8 @@ class Step:
         Whether the loss is the binary cross entropy, as it always is with a sigmoid head.
     weighted : bool
         Whether samples weigh differently.
+    distillation : Distillation, optional
+        How a teacher counts, if there is one; for the softmax cross entropy.
     drops : mapping of str to Drop, optional
         What is left out, in the backend's memory; see `tinyresnext.network.resnext.forward`.
     frozen : collection of str
@@ -93,6 +98,7 @@ class Step:
         smoothing: float = 0.0,
         binary: bool = False,
         weighted: bool = False,
+        distillation: Distillation | None = None,
         drops: Mapping[str, Drop] | None = None,
         frozen: Collection[str] = (),
         threads: int | None = None,
@@ -105,6 +111,7 @@ class Step:
             name for name in params if not (name.partition(".")[0] in frozen or ".running_" in name)
         ]
         self._spec, self._ranks, self._shared = spec, ranks, sync_norm and ranks.count > 1
+        self._distillation = distillation
         traced = trace(
             params,
             spec,
@@ -114,6 +121,7 @@ class Step:
             binary=binary,
             frozen=frozen,
             weighted=weighted,
+            temperature=None if distillation is None else distillation.temperature,
             drops=drops,
         )
         calls = for_training(self._keep_statistics(traced.calls, dtype))
@@ -126,9 +134,9 @@ class Step:
         values = {stand: self.gradients[name] for stand, name in names.items()}
         with ops.on_threads(self.threads):  # the number of tasks depends on the threads
             try:
-                given = traced.x, traced.labels, traced.weights
+                given = {name: vars(traced)[name] for name in _GIVEN}
                 there = [a for gate, norm in (drops or {}).values() for a in (gate, *norm)]
-                there += [*given, *params.values(), *(call.out for call in calls)]
+                there += [*given.values(), *params.values(), *(call.out for call in calls)]
                 known = {id(a) for a in there}
                 fixed = [a for call in calls for a in call.args if a is not None]
                 # such as the weight of a shortcut of type A, which is no parameter
@@ -154,7 +162,7 @@ class Step:
 
     def _place(
         self,
-        given: tuple[Any, ...],
+        given: Mapping[str, Any],
         calls: list[Call],
         backward: list[Gradient],
         values: dict[int, Any],
@@ -169,16 +177,13 @@ class Step:
         read = [[a for a in call.args if a is not None] for call in calls]
         read += [gradient.read for gradient in backward]
         sizes = [[value.size for value in some] for some in made]
-        steps, over = list(zip(made, read, strict=True)), _in_place(backward, values)
+        steps, over = list(zip(made, read, strict=True)), in_place(backward, values)
         places, buffers = assign_buffers(steps, sizes, over)
         self.bytes = sum(buffers) * np.dtype(dtype).itemsize
         arena = allocate(self._ops, buffers, dtype)
-        x, labels, weights = given
-        self._x, self._labels = (self._ops.empty(one.shape, dtype) for one in (x, labels))
-        self._weights = None if weights is None else self._ops.empty(weights.shape, dtype)
-        values |= {id(x): self._x, id(labels): self._labels}
-        if weights is not None:
-            values[id(weights)] = self._weights
+        known = ((name, one) for name, one in given.items() if one is not None)
+        self._given = {name: self._ops.empty(one.shape, dtype) for name, one in known}
+        values |= {id(given[name]): place for name, place in self._given.items()}
         for value in (value for some in made for value in some):
             values[id(value)] = self._ops.view(arena[places[id(value)]], value.shape)
         self._bind(calls, backward, values)
@@ -204,10 +209,11 @@ class Step:
         self._run_forward = self._ops.chain([run for _, _, run in self._forward])
         runs = self.buckets.between([run for _, run in self._backward])
         self._run_backward = self._ops.chain(runs)
-        self._logits, self._loss = real(calls[-2].out), real(calls[-1].out)
+        self._logits = real(next(call.out for call in calls if call.name == "fc"))
+        self._loss = real(calls[-1].out)
 
     def __call__(
-        self, x: Array, labels: Array, weights: Array | None = None
+        self, x: Array, labels: Array, weights: Given = None, teacher: Given = None
     ) -> tuple[float, Array]:
         """Compute loss and gradients of one mini-batch.
 
@@ -217,6 +223,8 @@ class Step:
         labels : [n] integers, or [n, classes] floats
         weights : [n], or [n, classes] under a sigmoid
             If samples weigh differently.
+        teacher : [n, classes]
+            If there is one: its probabilities at the temperature.
 
         Returns
         -------
@@ -224,12 +232,11 @@ class Step:
             The mean over the mini-batch.
         logits : [n, classes]
         """
-        self._load(x, labels)
-        if self._weights is not None:
-            self._ops.upload(np.asarray(weights, self._weights.dtype), out=self._weights)
+        more, constant = self._weighed(weights, teacher)
+        self._load(x, labels, more)
         with self._ops.on_threads(self.threads):
             self._run_forward()
-            loss = float(self._ops.download(self._loss))
+            loss = float(self._ops.download(self._loss)) + constant
             logits = np.array(self._ops.download(self._logits))
             self._run_backward()
             self.buckets.wait()
@@ -252,9 +259,9 @@ class Step:
         self._ranks.sum(wrong)
         return self._forward[int(wrong.argmax())][0] if wrong.any() else None
 
-    def _load(self, x: Array, labels: Array) -> None:
-        """Copy a mini-batch to where the first and the last forward call read it."""
-        labels, (n, classes) = np.asarray(labels), self._labels.shape
+    def _load(self, x: Array, labels: Array, more: Mapping[str, Array]) -> None:
+        """Copy a mini-batch to where the first and the last forward calls read it."""
+        labels, (n, classes) = np.asarray(labels), self._given["labels"].shape
         if x.shape != self.x_shape:
             raise ValueError(
                 f"the input has shape {x.shape}, and this step is for {self.x_shape}; make "
@@ -273,23 +280,18 @@ class Step:
                 f"labels have shape {labels.shape}, expected ({n},) integers or ({n}, {classes}) "
                 "floats"
             )
-        self._ops.upload(x, out=self._x)
-        self._ops.upload(np.asarray(labels, self._labels.dtype), out=self._labels)
+        for name, values in {"x": x, "labels": labels, **more}.items():
+            place = self._given[name]
+            self._ops.upload(np.asarray(values, place.dtype), out=place)
 
-
-def _in_place(backward: Sequence[Gradient], values: Mapping[int, Any]) -> dict[int, Any]:
-    """Return which gradients are written over the one that they are computed from.
-
-    Of a batch norm and of a scaling it is the gradient of the residual where there is one, else of
-    the input.
-    """
-    over = {}
-    for gradient in backward:
-        place = {"batch_norm_train": 3, "excite": 2}.get(gradient.call.op)  # of a residual
-        if place is not None:
-            there = len(gradient.call.args) > place and gradient.out[place] is not None
-            which = place if there else 0
-            out = gradient.out[which]
-            if out is not None and not gradient.more[which] and id(out) not in values:
-                over[id(out)] = gradient.dy
-    return over
+    def _weighed(self, weights: Given, teacher: Given) -> tuple[dict[str, Array], float]:
+        """Return what the loss reads beside labels, and what it has beside its kernels."""
+        if self._distillation is None:
+            return ({"weights": np.asarray(weights)} if "weights" in self._given else {}), 0.0
+        teacher, shape = np.asarray(teacher), self._given["teacher"].shape
+        if teacher.shape != shape:
+            raise ValueError(f"the teacher says {teacher.shape}, expected probabilities {shape}")
+        every = np.ones(shape[0]) if weights is None else np.asarray(weights)
+        given, taught = self._distillation.shares(every)
+        more = {"weights": given, "taught": taught, "teacher": teacher}
+        return more, self._distillation.constant(teacher, every)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..ops import shapes
+from ..ops.distillation import distilled
 from .resnext import Drop, forward
 from .spec import Spec
 from .tape import Call, Tape, stand_in
@@ -45,13 +46,20 @@ class Trace:
         In training: a distribution over the classes for each sample, or the probability of each
         label.
     weights : stand-in [n], or [n, classes] under a sigmoid, optional
-        In training, where it is asked for: how much each sample, or each label of it, weighs.
+        In training, where it is asked for: how much each sample, or each label of it, weighs. With
+        a teacher: how much the loss of its labels does.
+    teacher : stand-in [n, classes], optional
+        In training with a teacher: its probabilities.
+    taught : stand-in [n], optional
+        How much the loss that compares with them weighs.
     """
 
     x: Any
     calls: Calls
     labels: Any = None
     weights: Any = None
+    teacher: Any = None
+    taught: Any = None
 
 
 def trace(
@@ -64,6 +72,7 @@ def trace(
     binary: bool = False,
     frozen: Collection[str] = (),
     weighted: bool = False,
+    temperature: float | None = None,
     drops: Mapping[str, Drop] | None = None,
 ) -> Trace:
     """Walk through the network and, in training, the loss, with stand-ins for the values.
@@ -86,6 +95,8 @@ def trace(
         In training: first parts of the names of layers that keep their running statistics.
     weighted : bool
         In training: whether samples weigh differently.
+    temperature : float, optional
+        In training with a teacher: that of `tinyresnext.ops.distillation.distilled`.
     drops : mapping of str to Drop, optional
         In training: what is left out; see `tinyresnext.network.resnext.forward`.
 
@@ -100,19 +111,33 @@ def trace(
         names.setdefault(id(value), name)
         return value
 
-    tape, x, labels, weights = Tape(ShapesOnly()), stand_in(x_shape), None, None
+    tape, x = Tape(ShapesOnly()), stand_in(x_shape)
     how: dict[str, Any] = {"training": training, "frozen": frozen, "drops": drops}
-    logits = forward(params, spec, x, tape, **how, at=at)
+    logits, given = forward(params, spec, x, tape, **how, at=at), dict[str, Any]()
     if training:
-        labels = stand_in((x_shape[0], spec.classes))
-        binary, more = binary or spec.head == "sigmoid", {}
-        if weighted:
-            weights = stand_in(labels.shape if binary else labels.shape[:1])
-            more = {"weights": weights}
-        loss = tape.binary_cross_entropy if binary else tape.softmax_cross_entropy
-        at("loss", loss(logits, labels=labels, smoothing=smoothing, **more))
+        given["labels"], rows = stand_in((x_shape[0], spec.classes)), (x_shape[0],)
+        binary = binary or spec.head == "sigmoid"
+        if temperature is not None:
+            given["teacher"] = stand_in(given["labels"].shape)
+            shares = given["weights"], given["taught"] = stand_in(rows), stand_in(rows)
+            distilled(
+                tape,
+                logits,
+                labels=given["labels"],
+                teacher=given["teacher"],
+                shares=shares,
+                temperature=temperature,
+                smoothing=smoothing,
+                dtype=params["fc.weight"].dtype,
+                at=at,
+            )
+        else:
+            if weighted:
+                given["weights"] = stand_in(given["labels"].shape if binary else rows)
+            loss = tape.binary_cross_entropy if binary else tape.softmax_cross_entropy
+            at("loss", loss(logits, smoothing=smoothing, **given))
     calls = [replace(call, name=names[id(call.out)]) for call in tape.calls]
-    return Trace(x, calls, labels, weights)
+    return Trace(x, calls, **given)
 
 
 def inputs(call: Call) -> Iterable[Any]:

@@ -3,7 +3,8 @@
 Read `contract` first (what a backend is), then `shapes` (what each op takes, returns and refuses)
 and `reference` (what each op computes, in NumPy). `cpu` computes the same with Numba; `checks` has
 what the shape rules share, and `torch_reference` the inference ops in PyTorch, for comparisons.
-`cuda` computes on NVIDIA GPUs; `together` has what batch norms of several processes add up.
+`cuda` computes on NVIDIA GPUs; `together` has what batch norms of several processes add up;
+`distillation` is a loss that is made of ops.
 `backend` chooses a backend by the name of a device.
 """
 

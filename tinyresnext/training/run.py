@@ -31,8 +31,7 @@ from .record.silent import Silent
 from .record.state import State
 from .samples.augmentation import unchanged
 from .samples.dropping import Gates, drawn, drop_rates
-from .samples.mixing import mixed
-from .samples.targets import targets
+from .samples.sample import Samples
 from .setting import Setting
 from .weights import ARRAYS, upload, views
 
@@ -54,7 +53,8 @@ class Run:
         self.state, self.setting, self.folder = state, setting, folder
         spec, recipe = state.spec, state.recipe
         self.weights = upload(setting.ops, spec, *(getattr(state, name) for name in ARRAYS))
-        self.targets = targets(spec, setting.dataset, recipe.loss)
+        self.samples = Samples(spec, recipe, setting)
+        self.targets = self.samples.targets
         self.groups = matrices(spec) if recipe.optimiser.muon else {}
         rates, part = drop_rates(spec, recipe.drop), recipe.batch // setting.ranks.count
         self.gates = Gates(setting.ops, spec, rates, part // recipe.parts)
@@ -87,6 +87,7 @@ class Run:
             smoothing=0.0 if self.targets.softened else recipe.loss.smoothing,
             binary=recipe.loss.entropy == "binary",
             weighted=self.targets.balance is not None,
+            distillation=self.samples.distillation,
             drops=self.gates.drops,
             frozen=setting.frozen,
             threads=setting.threads,
@@ -94,19 +95,14 @@ class Run:
             sync_norm=setting.sync_norm,
         )
 
-    def samples(self, x: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the images and targets of the next step: mixed, if the recipe mixes images.
-
-        The neighbours that other ranks have are left out then.
-        """
-        state, loss = self.state, self.state.recipe.loss
-        rng = np.random.default_rng([state.recipe.seed, 1, state.epoch * self.steps + state.step])
-        x, rows = mixed(x, self.targets.rows(labels), loss, rng)
-        before = self.setting.before(state.recipe)
-        return x[before:], self.targets.cut(rows[before:])
-
-    def step(self, x: np.ndarray, labels: np.ndarray) -> None:
+    def step(self, x: np.ndarray, images: np.ndarray) -> None:
         """Make one step: loss, gradients, weights, running statistics, average.
+
+        Parameters
+        ----------
+        x : [n, h, w, channels] float32
+        images : [n]
+            Their numbers in the data set.
 
         Raises
         ------
@@ -114,16 +110,16 @@ class Run:
             The loss is not finite; the weights have not changed then.
         """
         state, ops, ranks = self.state, self.setting.ops, self.setting.ranks
-        x, rows = self.samples(x, labels)
-        labels = labels[len(labels) - len(x) :]
+        seen = self.samples.of(x, images, state.epoch * self.steps + state.step)
         place = [state.recipe.seed, 2, state.epoch * self.steps + state.step]
         own = part_of(ranks, state.recipe.batch)
         chosen = drawn(self.gates.rates, state.spec, state.recipe.batch, place, own)
         # Overflow is found in the loss, now or in the next step.
         with np.errstate(over="ignore", invalid="ignore"):
-            weights = self.targets.weights(rows)
-            loss, logits = self.gradients.computed(self.compute, x, rows, weights, chosen)
-            found = np.array([loss / ranks.count, self.targets.correct(logits, labels)])
+            weights = self.targets.weights(seen.rows)
+            given = seen.x, seen.rows, weights, seen.teacher
+            loss, logits = self.gradients.computed(self.compute, *given, chosen)
+            found = np.array([loss / ranks.count, self.targets.correct(logits, seen.labels)])
             ranks.sum(found)
             loss = float(found[0])
             if not math.isfinite(loss):

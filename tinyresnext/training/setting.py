@@ -20,6 +20,7 @@ from ..ops import Backend
 from ..system.ranks import ALONE, Ranks, part_of
 from .recipes import Recipe
 from .samples.augmentation import augmented
+from .samples.teacher import Teacher
 
 __all__ = ["Setting", "check", "frozen_parts", "headed"]
 
@@ -44,6 +45,7 @@ class Setting:
     # The processes that share each mini-batch, and whether they share statistics of batch norms.
     ranks: Ranks = ALONE
     sync_norm: bool = False
+    teacher: Teacher | None = None
 
     def described(self) -> str:
         """Return what computes, in a few words for people."""
@@ -54,7 +56,10 @@ class Setting:
         return f"{device} in {count} ranks with {norms} batch norms"
 
     def loader(self, recipe: Recipe, side: int, threads: int = 1) -> Loader:
-        """Return what makes the mini-batches of an epoch whose images have this side."""
+        """Return what makes the mini-batches of an epoch whose images have this side.
+
+        They have the numbers of their images in place of labels.
+        """
         return Loader(
             self.dataset,
             augmented(recipe.augmentation, self.preprocess, self.dataset, side),
@@ -65,6 +70,7 @@ class Setting:
             balanced=recipe.loss.balance == "sampling",
             repeats=recipe.augmentation.repeats,
             places=self.places(recipe),
+            numbers=True,
         )
 
     def normed(self, recipe: Recipe) -> int:
@@ -89,7 +95,8 @@ class Setting:
 
     def decides(self) -> dict[str, str]:
         """Return what must be the same when a run goes on, beside network and recipe."""
-        return {
+        teacher = {} if self.teacher is None else {"teacher": self.teacher.identity()}
+        return teacher | {
             "images": _described(self.dataset),
             "validation": "none" if self.validation is None else _described(self.validation),
             "frozen": " ".join(self.frozen),
@@ -142,6 +149,14 @@ def check(spec: Spec, recipe: Recipe, setting: Setting) -> None:
         raise UsageError(
             f"patience is {recipe.patience}, and there are no validation images that could get "
             "better; give some (--val, or --val-part 0.2), or no patience"
+        )
+    if setting.teacher is not None:
+        setting.teacher.check(spec, setting.dataset, recipe, setting.preprocess)
+    elif recipe.loss.teacher_weight or recipe.loss.temperature:
+        raise UsageError(
+            f"teacher_weight is {recipe.loss.teacher_weight:g} and temperature "
+            f"{recipe.loss.temperature:g}, and there is no teacher: give --teacher MODEL "
+            "(teacher=), or neither"
         )
     for side in {*recipe.augmentation.sides, setting.preprocess.crop}:
         # This refuses padding or a square that is larger than the image.

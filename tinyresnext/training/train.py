@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 
 import numpy as np
@@ -27,13 +27,14 @@ from .initial import initialise, whitened
 from .recipes import Recipe
 from .recipes.steps import few
 from .record import state as states
-from .record.begin import begun, say_of_ranks
+from .record.begin import begun, say_of_run
 from .record.contents import check_savable
 from .record.folder import TrainingFolder
 from .record.log import Stop
 from .record.state import State
 from .run import Run
 from .samples.augmentation import unchanged, usual_preprocess
+from .samples.teacher import Teacher, Teaches, taught
 from .setting import Setting, check, frozen_parts, headed
 from .trial.overfit import by_heart
 from .trial.preview import preview
@@ -47,6 +48,7 @@ def train(
     out: str | os.PathLike[str],
     *,
     validation: Dataset | None = None,
+    teacher: Teaches | Sequence[Teaches] | None = None,
     preprocess: Preprocess | None = None,
     device: str = "cpu",
     threads: int | None = None,
@@ -74,6 +76,9 @@ def train(
         The folder of the run; it is made if it is not there.
     validation : Dataset, optional
         After each epoch the network is evaluated on it.
+    teacher : Model, or what `tinyresnext.inference.many.logits.read_logits` returns; or several
+        What the network learns from beside the labels (`tinyresnext.training.samples.teacher`), as
+        the recipe's ``teacher_weight`` and ``temperature`` say.
     preprocess : Preprocess, optional
         How the finished model will prepare images; training uses its size, mean and standard
         deviation. By default that of CIFAR for the stems "cifar" and "pooled", else ImageNet's.
@@ -123,10 +128,12 @@ def train(
         The state in the folder cannot be used.
     """
     preprocess = usual_preprocess(spec, recipe) if preprocess is None else preprocess
-    ops = backend(device)
+    ops, teaching = backend(device), Teacher.of(teacher)
+    recipe = taught(recipe, teaching)
     setting = Setting(
         dataset, validation, preprocess, (), ops, _threads(ops, threads, reduce), log_every, half,
         dict(provenance or {}), dict(origin or {}), ranks=reduce, sync_norm=sync_norm,
+        teacher=teaching,
     )  # fmt: skip
     check(spec, recipe, setting)
     values = np.zeros(size(spec), np.float32)
@@ -147,6 +154,7 @@ def finetune(
     frozen_to: str | None = None,
     head: str | None = None,
     validation: Dataset | None = None,
+    teacher: Teaches | Sequence[Teaches] | None = None,
     threads: int | None = None,
     resume: bool = False,
     log_every: int = 0,
@@ -169,7 +177,7 @@ def finetune(
         classifier to be trained. By default all layers are trained.
     head : {"softmax", "sigmoid"}, optional
         What the outputs mean; see `headed`.
-    dataset, recipe, out, validation, threads, resume, log_every, half, overfit, dry_run, \
+    dataset, recipe, out, validation, teacher, threads, resume, log_every, half, overfit, dry_run, \
     provenance, origin, reduce, sync_norm
         As for `train`; the recipe ``finetune`` is meant for this. ``whiten``, ``zero_gamma`` and
         ``interpolation`` have no meaning here: the model has filters, norms and preprocessing
@@ -184,7 +192,8 @@ def finetune(
     ------
     As `train`.
     """
-    spec = headed(model.spec, dataset, head)
+    spec, teaching = headed(model.spec, dataset, head), Teacher.of(teacher)
+    recipe = taught(recipe, teaching)
     values = np.zeros(size(spec), np.float32)
     params, classifier = views(values, spec), ("fc.weight", "fc.bias")
     for name in params.keys() - classifier:
@@ -195,6 +204,7 @@ def finetune(
     setting = Setting(
         dataset, validation, model.preprocess, frozen, ops, _threads(ops, threads, reduce),
         log_every, half, more, dict(origin or {}), ranks=reduce, sync_norm=sync_norm,
+        teacher=teaching,
     )  # fmt: skip
     check(spec, recipe, setting)
     return _run(states.new(spec, recipe, values), setting, out, resume, overfit, dry_run)
@@ -241,8 +251,8 @@ def _run(
         return preview(start, setting, dry_run)
     if not resume and (text := few(start.recipe, len(setting.dataset))):
         to_stderr(text)
-    if setting.ranks.count > 1 and setting.ranks.rank == 0:
-        say_of_ranks(start, setting)
+    if setting.ranks.rank == 0:
+        say_of_run(start, setting)
     folder = TrainingFolder(out)
     with ExitStack() as held:
         state = by_the_first(setting.ranks, lambda: begun(held, folder, start, resume, setting))
@@ -273,8 +283,8 @@ def _loop(run: Run, stop: Stop) -> None:
     while not state.done:
         with setting.loader(recipe, run.side, loaders) as loader:
             started = time.perf_counter()
-            for x, labels in loader.epoch(state.epoch, first=state.step):
-                run.step(x, labels)
+            for x, images in loader.epoch(state.epoch, first=state.step):
+                run.step(x, images)
                 now = time.perf_counter()
                 run.tell(now - started)
                 started = now

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import os
 import shlex
 from contextlib import redirect_stderr, redirect_stdout
@@ -17,6 +18,7 @@ __all__ = ["complete", "origin"]
 _UNTYPED = object()
 # Of each of these, one option at most is given: a new one takes the place of the recorded one.
 _ONE_OF = (("arch", "depth", "blocks"), ("frozen_to", "all"), ("val", "val_part"))
+_TEACHERS = "teacher"  # of which there may be several
 _PATHS = {"data": "DATA", "val": "--val DATA", "model": "--init FILE"}
 
 
@@ -25,6 +27,8 @@ def origin(a: argparse.Namespace) -> dict[str, str]:
     words = [word for word in a.typed if word != "--resume"]
     given = {name: getattr(a, name, None) for name in _PATHS}
     paths = {name: _absolute(path) for name, path in given.items() if path is not None}
+    if teachers := getattr(a, _TEACHERS, None):
+        paths[_TEACHERS] = json.dumps([_absolute(path) for path in teachers])
     return {"command": shlex.join(["tinyresnext", *words]), "place": os.getcwd()} | paths
 
 
@@ -95,8 +99,22 @@ def _recorded(a: argparse.Namespace) -> argparse.Namespace:
         if then.get(name) is not None and name not in now:
             last = began.get(name, then[name])  # where it was when the run last went on
             then[name] = _found(last, began["place"], how, a, isfile=name == "model")
+    if then.get(_TEACHERS) is not None and _TEACHERS not in now:
+        last = _last_teachers(began, then[_TEACHERS])
+        how = "--teacher FILE"
+        then[_TEACHERS] = [_found(one, began["place"], how, a, isfile=True) for one in last]
     changed = {"typed": words[1:], "out": a.out, "resume": True, "mpi": a.mpi}
     return argparse.Namespace(**(vars(a) | then | now | changed))
+
+
+def _last_teachers(began: dict[str, str], typed: list[str]) -> list[str]:
+    """Return where the teachers were when the run last went on."""
+    try:
+        known = json.loads(began.get(_TEACHERS, ""))
+    except (ValueError, RecursionError):
+        return typed
+    fine = isinstance(known, list) and all(isinstance(one, str) for one in known)
+    return known if fine else typed
 
 
 def _words(command: str, a: argparse.Namespace) -> list[str]:
@@ -132,8 +150,11 @@ def _typed(parser: argparse.ArgumentParser, a: argparse.Namespace) -> dict[str, 
     """Return the options that were typed, without those that have a default."""
     names = [action.dest for action in parser._actions]
     words = a.typed[a.typed.index(a.command) + 1 :]
-    found = vars(parser.parse_args(words, argparse.Namespace(**dict.fromkeys(names, _UNTYPED))))
+    untyped = dict.fromkeys(names, _UNTYPED) | {_TEACHERS: None}  # argparse adds to its list
+    found = vars(parser.parse_args(words, argparse.Namespace(**untyped)))
     typed = {name: value for name, value in found.items() if value is not _UNTYPED}
+    if typed[_TEACHERS] is None:
+        typed = _without(typed, _TEACHERS)
     return typed | {"data": a.data} if a.data is not None else _without(typed, "data")
 
 

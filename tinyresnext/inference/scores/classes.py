@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from ...checkpoints.imagenet import imagenet_labels, imagenet_wnids
 from ...errors import UsageError
 
-__all__ = ["match_classes", "match_numbers"]
+__all__ = ["match_classes", "match_numbers", "same_classes"]
 
 # As the folders of ImageNet are called (n02085620), and those of data sets made from it
 # (n02085620-Chihuahua).
@@ -65,6 +65,31 @@ def match_classes(labels: Sequence[str], classes: Sequence[str]) -> tuple[int, .
             f"({', '.join(classes):.300}); rename one of them"
         )
     return tuple(found)
+
+
+def same_classes(labels: Sequence[str], classes: Sequence[str], whose: str) -> None:
+    """Raise `UsageError` unless a model has a data set's classes, all of them, in its order.
+
+    Parameters
+    ----------
+    labels : sequence of str
+        The model's.
+    classes : sequence of str
+        The data set's; names are compared as `match_classes` does.
+    whose : str
+        What the model is called in the error.
+    """
+    if len(labels) != len(classes):
+        raise UsageError(
+            f"{whose} has {len(labels)} classes and the data set {len(classes)}; give a model of "
+            "the same classes"
+        )
+    numbers = match_classes(labels, classes)  # this refuses other classes
+    if wrong := [number for number, one in enumerate(numbers) if one != number]:
+        raise UsageError(
+            f"class {wrong[0]} is {classes[wrong[0]]!r} in the data set and "
+            f"{labels[wrong[0]]!r} for {whose}; give a model whose classes have the same order"
+        )
 
 
 def match_numbers(labels: Sequence[str], classes: Sequence[str]) -> tuple[int, ...]:

@@ -39,6 +39,7 @@ class Parts:
         x: np.ndarray,
         rows: np.ndarray,
         weights: np.ndarray | None,
+        teacher: np.ndarray | None,
         kept: Mapping[str, np.ndarray],
     ) -> tuple[float, np.ndarray]:
         """Compute loss and logits of a mini-batch, and leave its gradient for `of`.
@@ -51,9 +52,9 @@ class Parts:
         losses, logits = [], []
         for number in range(self._count):
             part = slice(number * step.x_shape[0], (number + 1) * step.x_shape[0])
-            weight = None if weights is None else weights[part]
+            more = [None if one is None else one[part] for one in (weights, teacher)]
             self._gates.open({name: one[part] for name, one in kept.items()})
-            loss, found = step(x[part], rows[part], weight)
+            loss, found = step(x[part], rows[part], *more)
             losses.append(loss)
             logits.append(found)
             if not math.isfinite(loss):

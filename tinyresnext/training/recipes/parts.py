@@ -30,6 +30,13 @@ class Loss:
     balance : {"none", "weights", "sampling"}
         What makes classes of few images count as much as others: nothing; their losses weigh more;
         or their images are drawn more often, and an epoch has as many images as before.
+    teacher_weight : float
+        With a teacher, for the softmax cross entropy: the part of the loss that compares with its
+        probabilities (`tinyresnext.ops.distillation`); the rest compares with the labels. 0 means
+        the usual one with a teacher: 0.9.
+    temperature : float
+        With a teacher: what all logits are divided by before they are compared; 0 means the usual
+        one: 4.
     """
 
     smoothing: float = setting(
@@ -57,6 +64,16 @@ class Loss:
         "none",
         Choice(("none", "weights", "sampling")),
         "for classes of few images: nothing, a higher weight of their losses, or more draws",
+    )
+    teacher_weight: float = setting(
+        0.0,
+        Real(0, 1),
+        "with --teacher: the part of the loss that compares with it; 0 is the usual 0.9",
+    )
+    temperature: float = setting(
+        0.0,
+        Real(0, 1e3),
+        "with --teacher: what logits are divided by to compare them; 0 is the usual 4",
     )
 
     def __post_init__(self) -> None:

@@ -167,7 +167,7 @@ class Recipe:
 
     @classmethod
     def from_json(cls, values: Any) -> Recipe:
-        """Read what `to_json` wrote.
+        """Read what `to_json` wrote, also before there were teachers.
 
         Raises
         ------
@@ -179,6 +179,8 @@ class Recipe:
             schedule = Schedule(values["lr"], values["schedule"])
             return cls(epochs=1, batch=1, schedule=schedule).changed(values)
 
+        if isinstance(values, dict):
+            values = dict.fromkeys(("teacher_weight", "temperature"), 0.0) | values
         return from_fields(make, [name for name, _ in settings()], values, "the recipe")
 
 

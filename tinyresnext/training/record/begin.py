@@ -27,9 +27,13 @@ def begun(
     return state
 
 
-def say_of_ranks(start: State, setting: Setting) -> None:
-    """Say how ranks share a mini-batch, and what that means for the losses."""
+def say_of_run(start: State, setting: Setting) -> None:
+    """Say what the loss is with a teacher; and how ranks share a mini-batch, and what follows."""
+    if setting.teacher is not None:
+        tell(setting.teacher.said(start.recipe, setting.preprocess))
     count, batch = setting.ranks.count, start.recipe.batch
+    if count == 1:
+        return
     of_norms = (
         "batch norms are shared, so the losses are those of one process, but for rounding"
         if setting.sync_norm

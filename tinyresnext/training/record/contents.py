@@ -22,6 +22,8 @@ def contents(state: State, setting: Setting) -> Stored:
         "pictures": state.run["images"],
         "licence": "",
     }
+    if "teacher" in state.run:
+        provenance["teacher"] = state.run["teacher"]
     if state.top1 is not None:
         what = "mean average precision" if state.spec.several else "top-1"
         provenance["accuracy"] = f"{state.top1:.2%} {what} of {state.tried:,} images"

@@ -2,5 +2,6 @@
 
 `augmentation` turns what a recipe says about images into what `tinyresnext.images.augmentation`
 takes; `targets` turns labels into targets and weights, for each kind of head; `mixing` mixes images
-and their targets; `dropping` draws what is left out of the network.
+and their targets; `teacher` has the models whose probabilities are learnt beside the labels;
+`sample` puts these together. `dropping` draws what is left out of the network.
 """

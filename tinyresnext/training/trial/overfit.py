@@ -38,6 +38,8 @@ _NOTHING_ELSE = {
     "smoothing": 0.0,
     "mixup": 0.0,
     "cutmix": 0.0,
+    "teacher_weight": 0.0,
+    "temperature": 0.0,
     "drop_path": 0.0,
     "dropout": 0.0,
     "ema": 0.0,
@@ -67,9 +69,14 @@ def by_heart(start: State, setting: Setting) -> Model:
     recipe = start.recipe.changed(_NOTHING_ELSE)
     images = unchanged(setting.preprocess)
     with Loader(
-        setting.dataset, images, batch=recipe.batch, seed=recipe.seed, broken=setting.broken
+        setting.dataset,
+        images,
+        batch=recipe.batch,
+        seed=recipe.seed,
+        broken=setting.broken,
+        numbers=True,
     ) as loader:
-        x, labels = next(loader.epoch(0))
+        x, numbers = next(loader.epoch(0))
     state = states.new(start.spec, recipe, start.values.copy())
     state.run = start.run
     with TemporaryDirectory() as place:
@@ -77,7 +84,7 @@ def by_heart(start: State, setting: Setting) -> Model:
         try:
             for step in range(1, MOST + 1):
                 state.loss, state.correct = 0.0, 0
-                _step(run, x, labels, step)
+                _step(run, x, numbers, step)
                 run.progress.say(f"step {step} of at most {MOST}: loss {state.loss:.4f}")
                 if state.correct == len(x) and state.loss < LEARNT:
                     return _learnt(run, step)
@@ -90,10 +97,10 @@ def by_heart(start: State, setting: Setting) -> Model:
     )
 
 
-def _step(run: Run, x: np.ndarray, labels: np.ndarray, step: int) -> None:
+def _step(run: Run, x: np.ndarray, numbers: np.ndarray, step: int) -> None:
     """Make one step; name what to do if it leads nowhere."""
     try:
-        run.step(x, labels)
+        run.step(x, numbers)
     except TrainingError as error:
         raise TrainingError(
             f"the loss is not finite in step {step} on the same mini-batch; give a smaller --lr "

@@ -22,6 +22,7 @@ from ..record import state as states
 from ..record.folder import TrainingFolder
 from ..record.state import State
 from ..run import Run
+from ..samples.sample import Sample
 from ..setting import Setting
 from ..weights import size
 
@@ -63,10 +64,10 @@ def preview(start: State, setting: Setting, path: str | os.PathLike[str]) -> Mod
         run = Run(state, setting, TrainingFolder(place))
         try:
             with setting.loader(recipe, run.side) as loader:
-                x, labels = next(loader.epoch(0))
+                x, images = next(loader.epoch(0))
             made = run.model()
-            picture = _drawn(run, *run.samples(x, labels))
-            made.provenance["dry run"] = _said(run, _seconds(run, x, labels))
+            picture = _drawn(run, run.samples.of(x, images, 0))
+            made.provenance["dry run"] = _said(run, _seconds(run, x, images))
         finally:
             run.close()
     with replacing(path) as temporary:
@@ -74,20 +75,20 @@ def preview(start: State, setting: Setting, path: str | os.PathLike[str]) -> Mod
     return made
 
 
-def _seconds(run: Run, x: np.ndarray, labels: np.ndarray) -> float:
+def _seconds(run: Run, x: np.ndarray, images: np.ndarray) -> float:
     """Return how long a step takes: the median of a few."""
     taken = []
     for _ in range(1 + MEASURED):
         run.state.step = 0  # the run may have fewer steps, and no rate is defined after its last
         began = time.perf_counter()
-        run.step(x, labels)
+        run.step(x, images)
         taken.append(time.perf_counter() - began)
     return float(np.median(taken[1:]))
 
 
 def _said(run: Run, seconds: float) -> str:
     """Say in lines how many steps there are, and what they take."""
-    recipe, spec = run.state.recipe, run.state.spec
+    recipe, spec, setting = run.state.recipe, run.state.spec, run.setting
     steps = run.steps * recipe.epochs
     parameters = size(spec)
     extra = run.state.average, run.state.squares
@@ -104,6 +105,12 @@ def _said(run: Run, seconds: float) -> str:
         f"(threads: {run.setting.threads}): about {_time(seconds * steps)}, without reading the "
         "images and without validation",
     ]
+    if setting.teacher is not None and (how := run.samples.distillation) is not None:
+        lines.append(setting.teacher.said(recipe, setting.preprocess))
+        lines.append(
+            f"the targets below the images are {1 - how.weight:g} of the labels and "
+            f"{how.weight:g} of the teacher's probabilities; the time of a step has the teacher's"
+        )
     if max(recipe.augmentation.sides, default=0) > run.side:
         lines.append("later images are larger, and their steps take longer")
     return "\n".join(lines)
@@ -117,9 +124,12 @@ def _time(seconds: float) -> str:
     return f"{seconds:.0f} seconds"
 
 
-def _drawn(run: Run, x: np.ndarray, rows: np.ndarray) -> Image.Image:
+def _drawn(run: Run, seen: Sample) -> Image.Image:
     """Draw the learning rate, and below it the images with their two highest targets."""
-    schedule = _schedule(run)
+    schedule, x, rows = _schedule(run), seen.x, seen.rows
+    if seen.teacher is not None and run.samples.distillation is not None:
+        weight = run.samples.distillation.weight
+        rows = (1 - weight) * rows + weight * seen.teacher
     count = min(SHOWN, len(x))
     across, down = COLUMNS * (TILE + GAP) + GAP, -(-count // COLUMNS) * (TILE + TEXT + GAP)
     sheet = Image.new("RGB", (max(across, schedule.width), schedule.height + down + GAP), "white")

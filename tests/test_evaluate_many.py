@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -136,6 +137,37 @@ def test_every_form_has_the_same_result(here, model, kind):
     assert len(set(names)) == 13
     if kind in ("folder", "folders", "pattern", "list", "csv", "tsv"):
         assert all(Path(name).is_file() for name in names)
+
+
+def most(kind: str, count: int) -> int:
+    """Return the memory that finding so many images takes, twice; they lie in 30 folders."""
+    names = [f"{count}{'x' * 60}/{i % 30:02}/{i:05}.png" for i in range(count)]
+    files = dict.fromkeys(names, b"")
+    path = f"{count}.{kind}"
+    if kind == "txt":
+        Path("first.png").touch()
+        Path(path).write_text(
+            "first.png 0\n" + "".join(f"{name} {name[62:64]}\n" for name in names)
+        )
+    elif kind == "tar":
+        samples = ({name: b"", f"{name[:-4]}.cls": b"1"} for name in names)
+        Path(path).write_bytes(tar({key: data for one in samples for key, data in one.items()}))
+    else:
+        path = str(write_files(Path(path), files))
+    tracemalloc.start()
+    try:
+        data = open_labelled([path])
+        assert len(data) == sum(1 for _ in data) == count + (kind == "txt")
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", ["txt", "tar", "folder"])
+def test_nothing_is_kept_of_an_image(here, kind):
+    """The names of 540 more images would take 70 kB; Python itself keeps the room of old tuples."""
+    less, more = most(kind, 60), most(kind, 600)
+    assert more - less < 540 * 64 + 10_000
 
 
 def test_what_becomes_of_a_broken_image(here, model):

@@ -11,7 +11,6 @@ from ..system.files import shown
 from .options import (
     Commands,
     add_command,
-    add_data,
     add_device,
     add_ensemble,
     add_force,
@@ -80,7 +79,14 @@ def _add_classify(c: argparse.ArgumentParser) -> None:
 
 def _add_evaluate(c: argparse.ArgumentParser) -> None:
     """Add the options of `evaluate`."""
-    add_data(c, "+")
+    c.add_argument(
+        "data",
+        nargs="+",
+        metavar="DATA",
+        help="a directory, zip or tar with a folder for each class; a list (.txt) or a table "
+        "(.csv) of images and labels; shards of WebDataset; a pattern such as 'val/*/*.jpg'; or an "
+        "archive of CIFAR or MNIST",
+    )
     add_ensemble(c)
     c.add_argument(
         "--split",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -14,7 +15,7 @@ from ..system.console import plain, tell
 from .published.flat import is_validation
 from .trees.archives import Source
 
-__all__ = ["ALL", "Dataset", "Read", "Reading", "Weigh", "count_of", "to_stderr"]
+__all__ = ["ALL", "Dataset", "LabelledImages", "Read", "Reading", "Weigh", "counted", "to_stderr"]
 
 Read = Callable[[int], NDArray[np.uint8]]
 Weigh = Callable[[int], int]
@@ -106,18 +107,78 @@ class Dataset:
 
     def found(self) -> str:
         """Return in one line what was found, and what was left out."""
-        text = f"{count_of(len(self), 'image')} in {count_of(len(self.classes), 'class')}"
+        text = f"{_count(len(self), 'image')} in {_count(len(self.classes), 'class')}"
         if self.several:
             what = "right answers among" if self.any_is_right else "any of"
-            text = f"{count_of(len(self), 'image')} with {what} {len(self.classes):,} labels"
-        kinds = [count_of(n, kind) for kind, n in self.left_out.items() if n]
-        if kinds:
-            total = count_of(sum(self.left_out.values()), "file")
-            text += f"; {total} left out: {', '.join(kinds)}"
-        return text
+            text = f"{_count(len(self), 'image')} with {what} {len(self.classes):,} labels"
+        return text + _left_out(self.left_out)
 
 
-def count_of(n: int, what: str) -> str:
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """Images with labels of which nothing is kept: each is found when its turn comes.
+
+    Parameters
+    ----------
+    each
+        Yields all images with their labels, in order; it adds to a counter what is no image.
+    classes
+        Names of the classes; a label is an index into them.
+    count
+        The number of images.
+    left_out
+        How many files and folders were found and left out, by what they are.
+    validation
+        Whether all are called as ImageNet's validation images are.
+    skips, keeps, warn, several, any_is_right, part
+        As for `Dataset`.
+    how
+        How labels were found, where that is to be said.
+    """
+
+    each: Callable[[Counter[str]], Iterator[Source]]
+    classes: tuple[str, ...]
+    count: int
+    left_out: Mapping[str, int]
+    validation: bool
+    skips: bool = False
+    keeps: bool = False
+    warn: Callable[[str], None] = to_stderr
+    several: bool = False
+    any_is_right: bool = False
+    part: str = ALL
+    how: str = ""
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return self.count
+
+    def __iter__(self) -> Iterator[Source]:
+        """Yield the images with their labels."""
+        return self.each(Counter())
+
+    def found(self) -> str:
+        """Return in one line what was found, and what was left out."""
+        text = f"{_count(self.count, 'image')} in {_count(len(self.classes), 'class')}"
+        return text + _left_out(self.left_out) + (f"; {self.how}" if self.how else "")
+
+
+def counted(sources: Iterable[Source]) -> tuple[int, bool]:
+    """Return how many images there are, and whether all are called as those of `is_validation`."""
+    count, validation = 0, True
+    for one in sources:
+        count, validation = count + 1, validation and is_validation([one.name])
+    return count, validation
+
+
+def _left_out(kinds: Mapping[str, int]) -> str:
+    """Return in words what was left out; nothing if there is nothing."""
+    parts = [_count(n, kind) for kind, n in kinds.items() if n]
+    total = _count(sum(kinds.values()), "file")
+    return f"; {total} left out: {', '.join(parts)}" if parts else ""
+
+
+def _count(n: int, what: str) -> str:
     """Return a number and what is counted, in the plural where it has one."""
     if n != 1 and what == "class":
         what = "classes"

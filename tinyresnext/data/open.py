@@ -31,11 +31,11 @@ from ..errors import FormatError, UsageError
 from ..images.checks import whole_number
 from ..system.files import regular, shown
 from .cifar import open_cifar_archive, open_cifar_folder
-from .dataset import Dataset, Reading, to_stderr
+from .dataset import Dataset, LabelledImages, Reading, to_stderr
 from .mnist import open_idx
 from .table import is_table, open_table
-from .trees.folders import open_archive, open_folder
-from .trees.labelled import LabelledImages, is_labelled
+from .trees.folders import open_archive, open_folder, open_later
+from .trees.labelled import is_labelled, open_images
 from .trees.tars import TarTree, has_images
 from .trees.zips import ZipFile
 
@@ -113,9 +113,7 @@ def open_dataset(
     except (TypeError, ValueError):  # a number; a NUL in the name
         raise UsageError(f"a path was expected, found {path!r}") from None
     if is_folder:
-        found = None if beside else open_cifar_folder(place, split or "test", coarse)
-        if found is None and not beside:
-            found = open_idx(place, split or "test")
+        found = None if beside else _pixels_in(place, split, coarse)
         return open_folder(place, split, reading, beside) if found is None else found
     if is_table(place):
         return open_table(place, split, reading)
@@ -134,6 +132,12 @@ def open_dataset(
         "a zip or tar archive of images, a table (.csv) of images and labels, CIFAR as published, "
         "or the folder with the files of MNIST"
     )
+
+
+def _pixels_in(place: Path, split: str | None, coarse: bool) -> Dataset | None:
+    """Return the data set of raw pixels in a folder, if there is one."""
+    found = open_cifar_folder(place, split or "test", coarse)
+    return open_idx(place, split or "test") if found is None else found
 
 
 def open_labelled(
@@ -157,8 +161,14 @@ def open_labelled(
     Raises
     ------
     UsageError, FormatError, UnsafeError, ImageError
-        As for `open_dataset` and `LabelledImages.open`.
+        As for `open_dataset` and `trees.labelled.open_images`.
     """
+    if len(paths) == 1 and truth is None and os.path.isdir(paths[0]):
+        place = Path(paths[0])
+        if (pixels := _pixels_in(place, split, False)) is not None:
+            return pixels
+        if (images := open_later(place, split, on_broken, warn)) is not None:
+            return images
     if len(paths) == 1 and (truth is not None or not is_labelled(paths[0])):
         return open_dataset(
             paths[0], split, on_broken, memory=0, least=least, truth=truth, forwards=True, warn=warn
@@ -169,4 +179,4 @@ def open_labelled(
             f"{what} goes with one folder or one archive; lists, shards and patterns have all "
             "their images and their classes"
         )
-    return LabelledImages.open(paths, on_broken, warn)
+    return open_images(paths, on_broken, warn)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import FormatError, UsageError
 
 if TYPE_CHECKING:
-    from ...data.dataset import Dataset
-    from ...data.trees.labelled import LabelledImages
+    from ...data.dataset import Dataset, LabelledImages
     from ...inference.ensemble import Ensemble
     from ...inference.model import Model
     from ...inference.scores.answers import AnswerEvaluation

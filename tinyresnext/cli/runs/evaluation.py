@@ -18,8 +18,7 @@ from .rows import keep_rows, rows_target
 from .scores import HEADING, read_scores, score_form
 
 if TYPE_CHECKING:
-    from ...data.dataset import Dataset
-    from ...data.trees.labelled import LabelledImages
+    from ...data.dataset import Dataset, LabelledImages
     from ...data.trees.sources import Source
     from ...inference.ensemble import Ensemble
     from ...inference.many.comparison import Comparison
@@ -184,5 +183,6 @@ def _report(
 
 def _named(data: list[str]) -> str:
     """Return what was typed as images, for a message."""
-    more = f" and {len(data) - 1} others" if len(data) > 1 else ""
+    others = len(data) - 1
+    more = f" and {others} other{'' if others == 1 else 's'}" if others else ""
     return f"{shown(data[0])}{more}"

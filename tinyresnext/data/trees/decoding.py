@@ -14,7 +14,7 @@ from ...images.files import KINDS
 from ..dataset import Dataset, Read, Reading, Weigh
 from ..rules import image_kind, is_readable
 
-__all__ = ["from_files"]
+__all__ = ["from_files", "no_images"]
 
 _SAMPLE = 16  # images that are looked at to estimate the memory for all of them
 _CHUNK = 64  # images that a thread decodes at a time
@@ -45,9 +45,7 @@ def from_files(
     """
     n = len(names)
     if not n:
-        raise FormatError(
-            f"{where} has no images in this split; expected {KINDS} files in class folders"
-        )
+        raise no_images(where)
     every = np.asarray(labels, np.int64)
     # The estimate comes last: it looks at images out of their order.
     early = not reading.keeps and reading.memory > 0 and _estimate(weigh, n) <= reading.memory
@@ -81,6 +79,13 @@ def from_files(
         reading.warn,
         gone + Counter(left_out),
         keeps=reading.keeps,
+    )
+
+
+def no_images(where: str) -> FormatError:
+    """Return the error of a data set without images."""
+    return FormatError(
+        f"{where} has no images in this split; expected {KINDS} files in class folders"
     )
 
 

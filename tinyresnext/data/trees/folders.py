@@ -14,9 +14,10 @@ those of ImageNet's validation set do, `published` reads it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -27,16 +28,19 @@ from ...errors import FormatError, UsageError
 from ...images.decode import decode
 from ...images.files import image_in, load_image
 from ...system.files import shown
-from ..dataset import ALL, Dataset, Reading
+from ..dataset import ALL, Dataset, LabelledImages, Reading, counted
 from ..published.flat import beside, is_flat, is_validation, labelled
 from ..published.truth import read_truth
-from .decoding import from_files
+from .archives import Source
+from .decoding import from_files, no_images
 from .listing import Entries, Listing, Parts, Tree
 from .tars import TarTree
 from .tree import Levels
 from .zips import ZipFile
 
-__all__ = ["decoded_bytes", "open_archive", "open_folder"]
+__all__ = ["decoded_bytes", "open_archive", "open_folder", "open_later"]
+
+_KEPT = 16  # folders
 
 
 @dataclass(frozen=True)
@@ -77,14 +81,42 @@ def open_archive(
     return _open(_Opened(path, Tree(archive.listing), image, start), split, reading, truth)
 
 
+def open_later(
+    path: Path, split: str | None, on_broken: str, warn: Callable[[str], None]
+) -> LabelledImages | None:
+    """Open the images in a folder without keeping their names; errors are those of `open_folder`.
+
+    None is returned for a folder of ImageNet's validation images whose classes stand in a file.
+    """
+    tree = Tree(_on_disk(path))
+    if is_flat(tree) and is_validation(tree.images_in(())):
+        return None
+    levels = Levels(tree, shown(path), warn).find(split)
+
+    def each(left_out: Counter[str]) -> Iterator[Source]:
+        for label, place in levels.images(left_out):
+            name = os.path.join(path, *place)
+            yield Source(name, name.__str__, label)
+
+    count, validation = counted(each(levels.left_out))
+    if not count:
+        raise no_images(shown(path))
+    skips, keeps = on_broken == "skip", on_broken == "wrong"
+    return LabelledImages(
+        each, tuple(levels.classes), count, levels.left_out, validation, skips, keeps, warn,
+        part=levels.part,
+    )  # fmt: skip
+
+
 def _open(place: _Opened, split: str | None, reading: Reading, truth: str | None) -> Dataset:
     """Open a data set whose classes are folders, or stand in a file of their own."""
     name = shown(place.path)
     flat = truth is None and is_flat(place.tree) and is_validation(place.tree.images_in(()))
     if truth is None and not flat:
         levels = Levels(place.tree, name, reading.warn).find(split)
+        images = list(levels.images(levels.left_out))
         places, labels = _in_order(
-            place, [parts for _, parts in levels.images], [label for label, _ in levels.images]
+            place, [parts for _, parts in images], [label for label, _ in images]
         )
         names = ["/".join(parts[len(levels.root) :]) for parts in places]
         found = _dataset(place, places, (levels.classes, labels, names), reading, levels.left_out)
@@ -143,9 +175,12 @@ def _dataset(
 
 
 def _on_disk(top: Path) -> Listing:
-    """Return the listing of a folder on a disk. A link to a file counts as a file."""
+    """Return the listing of a folder on a disk. A link to a file counts as a file.
 
-    @cache
+    Some of the folders are kept: those that several questions are asked about, one after the other.
+    """
+
+    @lru_cache(maxsize=_KEPT)
     def listing(place: Parts) -> Entries:
         folders: list[str] = []
         files: list[str] = []

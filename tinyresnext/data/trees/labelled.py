@@ -22,22 +22,20 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from ...errors import FormatError, UsageError
 from ...formats.tar import Placed
 from ...images.files import Contents
 from ...system.files import shown
-from ..dataset import ALL, count_of, to_stderr
-from ..published.flat import is_validation
+from ..dataset import LabelledImages, counted
 from ..published.shards import label_in, samples
 from ..rules import image_kind
 from .archives import ARCHIVES, Source
 from .sources import Images, is_list, is_pattern, lines_of, matching, numbered
 from .tars import TarFile
 
-__all__ = ["LabelledImages", "is_labelled"]
+__all__ = ["is_labelled", "open_images"]
 
 _MOST_CLASSES = 100_000
 _LONGEST = 200  # characters of a label
@@ -56,59 +54,24 @@ class _Found(NamedTuple):
     how: str
 
 
-@dataclass(frozen=True, eq=False)
-class LabelledImages:
-    """Images with labels, in order, as often as they are asked for; each label is a number.
+def open_images(
+    paths: Iterable[str], on_broken: str, warn: Callable[[str], None]
+) -> LabelledImages:
+    """Find all images that paths stand for once, and return them with their labels.
 
-    Parameters
-    ----------
-    paths : tuple of str
-        As typed; the text of this module says what they stand for.
-    classes : tuple of str
-    count : int
-        The number of images.
-    how : str
-        How labels were found, in words.
-    left_out : Counter
-        What was found and is no image.
-    validation : bool
-        Whether all are called as ImageNet's validation images are.
-    skips, keeps, warn
-        As for `Dataset`.
+    Raises
+    ------
+    UsageError
+        There is no image, a list or a pattern stands for nothing, or labels are found in several
+        ways.
+    FormatError
+        An image has no label, or an archive is damaged.
     """
+    paths, hows, left_out = tuple(paths), set[str](), Counter[str]()
+    classes: set[str] = set()
 
-    paths: tuple[str, ...]
-    classes: tuple[str, ...]
-    count: int
-    how: str
-    left_out: Counter[str]
-    validation: bool
-    skips: bool = False
-    keeps: bool = False
-    warn: Callable[[str], None] = to_stderr
-    several: bool = False
-    any_is_right: bool = False
-    part: str = ALL
-
-    @classmethod
-    def open(
-        cls, paths: Iterable[str], on_broken: str, warn: Callable[[str], None]
-    ) -> LabelledImages:
-        """Find all images once.
-
-        Raises
-        ------
-        UsageError
-            There is no image, a list or a pattern stands for nothing, or labels are found in
-            several ways.
-        FormatError
-            An image has no label, or an archive is damaged.
-        """
-        paths, left_out, hows = tuple(paths), Counter[str](), set[str]()
-        classes: set[str] = set()
-        count, validation = 0, True
+    def checked() -> Iterator[Source]:
         for one in _found(paths, left_out):
-            count, validation = count + 1, validation and is_validation([one.source.name])
             hows.add(one.how)
             classes.add(_checked(one))
             if len(hows) > 1:
@@ -116,37 +79,31 @@ class LabelledImages:
                 raise UsageError(f"{ways}; evaluate these images one after the other")
             if len(classes) > _MOST_CLASSES:
                 raise FormatError(f"the images have more than {_MOST_CLASSES:,} classes")
-        if not count:
-            raise UsageError(
-                f"there is no image in {', '.join(map(shown, paths)):.300}; expected a list of "
-                "images and labels, shards of WebDataset, or images in folders of their classes"
-            )
-        how = "; ".join(_SAID[one] for one in hows)
-        skips, keeps = on_broken == "skip", on_broken == "wrong"
-        names = tuple(sorted(classes))
-        return cls(paths, names, count, how, left_out, validation, skips, keeps, warn)
+            yield one.source
 
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return self.count
+    count, validation = counted(checked())
+    if not count:
+        raise UsageError(
+            f"there is no image in {', '.join(map(shown, paths)):.300}; expected a list of "
+            "images and labels, shards of WebDataset, or images in folders of their classes"
+        )
+    numbers = {name: number for number, name in enumerate(sorted(classes))}
 
-    def __iter__(self) -> Iterator[Source]:
-        """Yield the images with their labels."""
-        numbers = {name: number for number, name in enumerate(self.classes)}
-        for one in _found(self.paths, Counter()):
+    def each(left_out: Counter[str]) -> Iterator[Source]:
+        for one in _found(paths, left_out):
             if one.label not in numbers:
                 raise FormatError(f"{shown(one.source.name)} has another label than before")
             yield one.source._replace(label=numbers[one.label])
 
-    def found(self) -> str:
-        """Return in one line what was found, and what was left out."""
-        text = f"{count_of(self.count, 'image')} in {count_of(len(self.classes), 'class')}"
-        kinds = [count_of(n, kind) for kind, n in self.left_out.items()]
-        return "; ".join([text, *kinds, self.how])
+    skips, keeps = on_broken == "skip", on_broken == "wrong"
+    return LabelledImages(
+        each, tuple(numbers), count, left_out, validation, skips, keeps, warn,
+        how=_SAID[hows.pop()],
+    )  # fmt: skip
 
 
 def is_labelled(path: str) -> bool:
-    """Return whether a path is a list, a pattern, or a shard: what `LabelledImages` alone reads."""
+    """Return whether a path is a list, a pattern, or a shard: what `open_images` alone reads."""
     if is_pattern(path) or is_list(path):
         return True
     if os.path.isdir(path) or not path.lower().endswith(ARCHIVES) or path.lower().endswith(".zip"):

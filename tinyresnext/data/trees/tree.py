@@ -6,7 +6,7 @@ What is no image is counted in `Levels.left_out`, so that a command can say what
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from ...errors import FormatError, UsageError
@@ -36,8 +36,8 @@ class Levels:
     ----------
     classes
         Sorted names: the folders with images, of all splits together.
-    images
-        For each image of the split the number of its class, and its place.
+    own
+        Where the classes of the split are.
     root
         Where the splits or the classes are.
     part
@@ -50,13 +50,13 @@ class Levels:
     name: str
     warn: Callable[[str], None]
     classes: list[str] = field(default_factory=list)
-    images: list[tuple[int, Parts]] = field(default_factory=list)
+    own: Parts = ()
     root: Parts = ()
     part: str = ALL
     left_out: Counter[str] = field(default_factory=Counter)
 
     def find(self, split: str | None) -> Levels:
-        """Find classes and images of a split.
+        """Find the classes of all splits, and where those of one are.
 
         None is test, or val if that is the only split, or all images if there are no splits.
 
@@ -78,7 +78,7 @@ class Levels:
             if split is not None:
                 self._check_no_split(split)
             folder, places = "", {"": self.root}
-        own = places[folder]
+        self.own = places[folder]
         self.classes = sorted(
             {c for place in places.values() for c in self.tree.with_images(place)}
         )
@@ -98,11 +98,17 @@ class Levels:
         known = set(self.classes)
         for place in places.values():
             self._name_others(place, known, "without images")
-        self.left_out.update(self._left_out_in(own))
-        for label, name in enumerate(self.classes):
-            found = sorted(self.tree.walk((*own, name), self.left_out))
-            self.images += [(label, place) for place in found]
+        self.left_out.update(self._left_out_in(self.own))
         return self
+
+    def images(self, left_out: Counter[str]) -> Iterator[tuple[int, Parts]]:
+        """Yield for each image of the split the number of its class, and its place; count the rest.
+
+        The places of one class are kept until all of them were taken.
+        """
+        for label, name in enumerate(self.classes):
+            for place in sorted(self.tree.walk((*self.own, name), left_out)):
+                yield label, place
 
     # -- levels ------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ __all__ = ["Comparison", "Labelled"]
 
 
 class Labelled(Protocol):
-    """Images with labels: a `Dataset`, or `data.trees.labelled.LabelledImages`."""
+    """Images with labels: a `Dataset`, or `data.dataset.LabelledImages`."""
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import tinyresnext as tr  # noqa: E402  (the path above finds it)
 from tinyresnext.data.dataset import Dataset  # noqa: E402
-from tinyresnext.images.files import load_image  # noqa: E402
+from tinyresnext.images.decode import decode  # noqa: E402
 from tinyresnext.network.step import Step  # noqa: E402
 from tinyresnext.ops import cpu  # noqa: E402
 from tinyresnext.training.samples.augmentation import usual_preprocess  # noqa: E402
@@ -52,7 +52,7 @@ def large(folder: Path, count: int) -> Dataset:
 
     names = make(folder, count)
     labels = np.arange(count) % len(CLASSES)
-    return Dataset(CLASSES, labels, names, lambda i: load_image(names[i]))
+    return Dataset(CLASSES, labels, names, lambda i: decode(names[i]))
 
 
 def forever(setting: Setting, recipe: tr.Recipe, side: int, threads: int) -> Iterator[np.ndarray]:

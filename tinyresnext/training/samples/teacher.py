@@ -121,10 +121,10 @@ class Teacher:
         """Say which images the teacher sees."""
         if self.stored:
             return (
-                "it saw whole images, and not what is drawn of them here; what it said of an "
-                "image counts for all that is drawn of it, as a label does"
+                "a teacher saw whole images, and not what is drawn of them here; what it said of "
+                "an image counts for all that is drawn of it, as a label does"
             )
-        text = "it sees each image as it is augmented and mixed here"
+        text = "a teacher sees each image as it is augmented and mixed here"
         if any(_colours(one.preprocess) != _colours(preprocess) for one in self.models):
             text += ", converted to the mean and standard deviation that it was trained with"
         if smaller := [side for side in recipe.augmentation.sides if side != preprocess.crop]:

@@ -25,7 +25,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOT_RUN = ("network", "minutes", "GPU", "compiler")
 BLOCK = re.compile(r"^```(sh|python)(?: (\w+))?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 OWN = "tinyresnext "
-OTHER = re.compile(r"([A-Z_]+=\S+ |[A-Z_]+='[^']*' )?(python3?|\.|pip) ")  # in what is not run
+OTHER = re.compile(r"([A-Z_]+=\S+ |[A-Z_]+='[^']*' )?(python3?|\.|pip|dask) ")  # in what is not run
 
 
 class Block(NamedTuple):

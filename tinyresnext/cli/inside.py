@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 from itertools import chain
+from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from ..system.files import shown
 from .options import Commands, add_command, add_device, add_force, add_model, positive
 from .output.progress import announce_compiling, counted, say
 from .output.tables import check_not_read, target
+from .runs.cluster import add_dask, with_workers
 from .runs.images import (
     add_batch,
     add_fast_decode,
@@ -19,6 +21,9 @@ from .runs.images import (
     images_of,
 )
 
+if TYPE_CHECKING:
+    from distributed import Client
+
 
 def add_commands(commands: Commands) -> None:
     """Add the parsers of `explain` and `features`."""
@@ -27,7 +32,7 @@ def add_commands(commands: Commands) -> None:
     add_command(commands, "explain", sentence, example, _add_explain, _explain)
     sentence = "Write what a stage of a network computes of images to an HDF5 file."
     example = "tinyresnext features photos/ -o features.h5 --stage pooled"
-    add_command(commands, "features", sentence, example, _add_features, _features)
+    add_command(commands, "features", sentence, example, _add_features, with_workers(_features))
 
 
 def _add_explain(c: argparse.ArgumentParser) -> None:
@@ -84,11 +89,12 @@ def _add_features(c: argparse.ArgumentParser) -> None:
     add_batch(c)
     add_fast_decode(c)
     add_device(c, precision=True)
+    add_dask(c)
     add_resume(c)
     add_force(c, "the file")
 
 
-def _features(a: argparse.Namespace) -> int:
+def _features(a: argparse.Namespace, client: Client | None) -> int:
     """Write features of images; return 1 if one of them failed."""
     from ..hub.bundled import shipped_model
     from ..inference.files import load
@@ -106,7 +112,7 @@ def _features(a: argparse.Namespace) -> int:
     with announce_compiling(model.ops):
         rows = save_features(
             model, images, file, a.stage, batch=a.batch, fast=a.fast_decode, settings=settings,
-            resume=a.resume, force=a.force, counts=counts,
+            resume=a.resume, force=a.force, counts=counts, client=client,
         )  # fmt: skip
         try:
             for _, error in counted(rows, count, lambda: counts["before"]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -20,18 +20,14 @@ from .options import (
 )
 from .output.progress import announce_compiling, counted, say
 from .output.tables import check_not_read, csv_row, json_row, print_json, table, table_target
-from .runs.images import (
-    add_batch,
-    add_fast_decode,
-    add_paths,
-    add_resume,
-    images_of,
-)
+from .runs.cluster import add_dask, with_workers
+from .runs.images import add_batch, add_fast_decode, add_paths, add_resume, images_of
 from .runs.models import keep_logits, together
 from .runs.rows import rows_target, write_rows
 
 if TYPE_CHECKING:
-    from ..data.trees.sources import Source
+    from distributed import Client
+
     from ..inference.classify import Row
 
 _NO_LABEL = "     --    no label reaches the threshold"
@@ -41,7 +37,7 @@ def add_commands(commands: Commands) -> None:
     """Add the parsers of `classify` and `evaluate`."""
     sentence = "Print the most probable classes of images."
     example = "tinyresnext classify photo.jpg"
-    add_command(commands, "classify", sentence, example, _add_classify, _classify)
+    add_command(commands, "classify", sentence, example, _add_classify, with_workers(_classify))
     sentence = "Measure how often a model is right about images whose classes are known."
     example = "tinyresnext evaluate images.zip --split test"
     add_command(commands, "evaluate", sentence, example, _add_evaluate, _evaluate)
@@ -61,6 +57,7 @@ def _add_classify(c: argparse.ArgumentParser) -> None:
     add_batch(c)
     add_fast_decode(c)
     add_device(c, precision=True)
+    add_dask(c)
     form = c.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object a line for each image")
     form.add_argument(
@@ -154,7 +151,7 @@ def _add_threshold(c: argparse.ArgumentParser) -> None:
     )
 
 
-def _classify(a: argparse.Namespace) -> int:
+def _classify(a: argparse.Namespace, client: Client | None) -> int:
     """Classify images as they come; return 1 if one of them failed."""
     from ..inference.classify import classify
     from ..inference.heads import THRESHOLD
@@ -174,9 +171,9 @@ def _classify(a: argparse.Namespace) -> int:
         )
     asked |= {} if limit is None else {"threshold": limit}
 
-    def rows(sources: Iterable[Source]) -> Iterable[Row]:
-        return classify(model, sources, top=top, batch=a.batch, threshold=limit, fast=a.fast_decode)
-
+    rows = partial(
+        classify, model, top=top, batch=a.batch, threshold=limit, fast=a.fast_decode, client=client
+    )
     heading = _heading(min(top, model.spec.labels))
     with announce_compiling(model.models[0].ops):
         if out is not None:

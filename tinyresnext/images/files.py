@@ -49,6 +49,7 @@ __all__ = [
     "MAX_PIXELS",
     "Contents",
     "check_size",
+    "contents_of",
     "image_in",
     "load_image",
 ]
@@ -150,6 +151,29 @@ def load_image(
     return image_in(_read(path, name), name, pixels, least)
 
 
+def contents_of(path: str, inside: str = "") -> Contents:
+    """Read an image file, and do not decode it.
+
+    Parameters
+    ----------
+    path
+        As for `load_image`.
+    inside
+        The folder in which a relative path begins, by default the working directory.
+
+    Returns
+    -------
+    Contents
+        `decode` says of it what it says of the path, in the same words.
+
+    Raises
+    ------
+    ImageError
+        The file cannot be read, or has more than `MAX_FILE_BYTES`.
+    """
+    return Contents(repr(path), _read(path, repr(path), inside))
+
+
 def image_in(data: bytes, name: str, pixels: bool = True, least: int | None = None) -> Image.Image:
     """Check and decode the first frame of an image file that is already in memory.
 
@@ -185,9 +209,9 @@ def check_size(width: int, height: int) -> None:
         )
 
 
-def _read(path: str | os.PathLike[str], name: str) -> bytes:
+def _read(path: str | os.PathLike[str], name: str, inside: str = "") -> bytes:
     """Read all bytes of a file, if they are at most `MAX_FILE_BYTES`."""
-    with regular(path, error=ImageError) as file:
+    with regular(path, error=ImageError, inside=inside) as file:
         size = os.fstat(file.fileno()).st_size
         if size > MAX_FILE_BYTES:
             raise ImageError(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..data.trees.sources import Source
 from .ensemble import Ensemble
 from .heads import check_head, check_threshold
-from .many.batches import prepared, sources_of
+from .many.batches import prepared, sources_of, worked
 from .model import Model, Prediction
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 
 class Row(NamedTuple):
@@ -31,10 +34,12 @@ def classify(
     crops: int = 1,
     mirror: bool = False,
     fast: bool = False,
+    client: Client | None = None,
 ) -> Iterator[Row]:
     """Classify image files in mini-batches, and return one row for each, in order.
 
-    Threads decode the next images while the network computes, a few mini-batches ahead.
+    Threads decode the next images while the network computes, a few mini-batches ahead. With a
+    ``client``, workers of Dask do all of that, and read the images.
 
     Parameters
     ----------
@@ -46,13 +51,17 @@ def classify(
     top : int
         The number of classes to return for each image, the most probable first.
     batch : int, optional
-        The number of images in a mini-batch; None finds a good one (`many.batches.BatchSize`).
+        The number of images in a mini-batch; None finds a good one (`many.batches.BatchSize`), or
+        is 8 with a ``client``.
     threshold : float, optional
         As for `Model.predict`.
     crops, mirror
         The views of each image, as for `Ensemble`.
     fast : bool
         Decode large JPEGs at a reduced size, as `tinyresnext.images.prepare.views` says.
+    client : dask.distributed.Client, optional
+        Whose workers compute (`many.shards.spread`). They need the images under the same paths.
+        Each computes on threads of its own; the number of threads of the models is not used.
 
     Returns
     -------
@@ -62,26 +71,32 @@ def classify(
     ------
     UsageError
         At once: the preprocessing does not fit the network, it has a single class, or several
-        models do not have the same labels.
+        models do not have the same labels; ``client`` is none.
+    DeviceError
+        At once: no worker is there, or one has another version of this package. Later: workers have
+        no access to the images, or all of them were lost.
     """
     together = Ensemble.of(model, crops, mirror)
     check_head(together.spec)
     check_threshold(together.spec, threshold)
     together.check_pictures()
-    return _rows(together, sources_of(paths), top, batch, threshold, fast)
+    work = partial(_rows, top=top, threshold=threshold, fast=fast)
+    return worked(work, together, sources_of(paths), batch, client)
 
 
 def _rows(
     model: Ensemble,
-    sources: Iterator[Source],
-    top: int,
+    sources: Iterable[Source],
     batch: int | None,
+    loaders: int,
+    *,
+    top: int,
     threshold: float | None,
     fast: bool,
-) -> Iterator[Row]:
+) -> Generator[Row, None, None]:
     """Yield a row for each image."""
     make = partial(model.prepare, fast=fast)
-    for group in prepared(sources, make, batch, model.loaders):
+    for group in prepared(sources, make, batch, loaders):
         good = [x for _, x in group if not isinstance(x, str)]
         ranked = iter(model.rank(model(good), top, threshold) if good else [])
         for path, x in group:

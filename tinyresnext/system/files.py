@@ -33,6 +33,7 @@ def regular(
     *,
     error: type[TinyResNeXtError] = FormatError,
     buffering: int = -1,
+    inside: str = "",
 ) -> Iterator[BinaryIO]:
     """Open a regular file for reading, without waiting for a pipe or a device.
 
@@ -45,6 +46,9 @@ def regular(
         Of the one error that any failure raises, here or in the ``with`` block.
     buffering : int
         As for ``open``.
+    inside : str
+        The folder in which a relative path begins, by default the working directory. Messages do
+        not name it.
 
     Yields
     ------
@@ -61,7 +65,7 @@ def regular(
         raise UsageError(f"a path was expected, found {type(path).__name__}") from None
     remedy = "name a file that you may read"
     try:
-        handle = os.open(name, READ_ONLY)
+        handle = os.open(os.path.join(inside, name) if inside else name, READ_ONLY)
     except (OSError, ValueError) as problem:  # a NUL or a lone surrogate is a ValueError
         reason = getattr(problem, "strerror", None) or problem
         raise error(f"{name!r} cannot be read: {reason}; {remedy}") from problem

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...errors import ImageError, WeightsError
-from ...formats.tar import Placed
+from ...errors import FormatError, ImageError, WeightsError
 from ...images.files import Contents
 from ...system.files import shown
 from ..rules import image_kind, is_left_out
@@ -15,15 +16,17 @@ from .listing import Parts
 from .tars import TarFile
 from .zips import ZipFile
 
-__all__ = ["ARCHIVES", "Source", "as_source", "fails", "in_archive", "is_image"]
+__all__ = ["ARCHIVES", "Source", "as_source", "fails", "in_archive", "is_image", "opened_again"]
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+_KEPT = 8  # archives that a process keeps open, to which images in them were sent
 
 
 class Source(NamedTuple):
     """One image: the name that its row has, and a function that returns what `decode` takes.
 
-    ``label`` is its class, or an array of 0 and 1 for each label, in data sets.
+    Those that typed paths stand for can be pickled: a process that has the same files opens the
+    same. ``label`` is its class, or an array of 0 and 1 for each label, in data sets.
     """
 
     name: str
@@ -33,16 +36,62 @@ class Source(NamedTuple):
 
 def as_source(path: str) -> Source:
     """Return the image that a path names itself."""
-    return Source(path, lambda: path)
+    return Source(path, partial(str, path))
 
 
 def fails(message: str) -> Callable[[], str]:
     """Return a function that raises the error of what cannot be listed."""
+    return partial(_fail, message)
 
-    def fail() -> str:
-        raise ImageError(message)
 
-    return fail
+def _fail(message: str) -> str:
+    raise ImageError(message)
+
+
+class _Inside(NamedTuple):
+    """An image of an archive, which a pickle of it opens again."""
+
+    archive: Any  # a zip or a tar
+    path: str
+    size: int  # bytes of the archive
+    place: Any
+    name: str
+
+    def __call__(self) -> Contents:
+        return Contents(shown(self.name), self.archive.read(self.place, shown(self.name)))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _inside, (os.path.abspath(self.path), self.size, self.place, self.name)
+
+
+def _inside(path: str, size: int, place: Any, name: str) -> _Inside:
+    """Return an image of an archive that this process opens anew."""
+    return _Inside(opened_again(path, size), path, size, place, name)
+
+
+@lru_cache(maxsize=_KEPT)
+def opened_again(path: str, size: int) -> TarFile | ZipFile:
+    """Open an archive; images that are read one after the other share one that is open.
+
+    Raises
+    ------
+    FormatError, UnsafeError
+        It cannot be opened here, or it has another size, so images would not be where they were.
+    """
+    archive = _opened(path)
+    if (found := os.path.getsize(path)) != size:
+        raise FormatError(
+            f"{shown(path)} has {found:,} bytes here and {size:,} where its images were listed; "
+            "the same file is needed"
+        )
+    return archive
+
+
+def _opened(path: str) -> TarFile | ZipFile:
+    """Open an archive."""
+    if path.lower().endswith(".zip"):
+        return ZipFile(Path(path))
+    return TarFile(path, forwards=True)
 
 
 def in_archive(path: str) -> Iterator[Source]:
@@ -56,29 +105,22 @@ def in_archive(path: str) -> Iterator[Source]:
 def _in_tar(path: str) -> Iterator[Source]:
     """Yield the images of a tar archive, in its order."""
     archive = TarFile(path, forwards=True)
+    size = os.path.getsize(path)
     for placed in archive:
         if is_image(placed.name.split("/")):
             name = f"{path}/{placed.name}"
-
-            def read(placed: Placed = placed, name: str = name) -> Contents:
-                return Contents(shown(name), archive.read(placed, shown(name)))
-
-            yield Source(name, read)
+            yield Source(name, _Inside(archive, path, size, placed, name))
 
 
 def _in_zip(path: str) -> Iterator[Source]:
     """Yield the images of a zip archive, sorted by path."""
-    archive = ZipFile(Path(path))
+    archive, size = ZipFile(Path(path)), os.path.getsize(path)
     waiting: list[Parts] = [()]
     while waiting:
         place = waiting.pop()
         if place and place[-1]:
             name = "/".join((path, *place))
-
-            def read(place: Parts = place, name: str = name) -> Contents:
-                return Contents(shown(name), archive.read(place, shown(name)))
-
-            yield Source(name, read)
+            yield Source(name, _Inside(archive, path, size, place, name))
             continue
         entries = archive.listing(place[:-1])
         names = [name for name in entries.files if is_image([name])]

@@ -8,16 +8,22 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...data.trees.sources import Source, as_source
 from ...errors import ImageError
 from ...images.files import Contents
 from ...system.ahead import ahead
 
-__all__ = ["BatchSize", "grouped", "prepared", "sources_of"]
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from ..ensemble import Ensemble
+
+__all__ = ["BatchSize", "grouped", "prepared", "sources_of", "worked"]
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -32,6 +38,45 @@ def sources_of(paths: Iterable[str | Source]) -> Iterator[Source]:
     """Yield images, of which a path stands for itself."""
     for one in paths:
         yield one if isinstance(one, Source) else as_source(one)
+
+
+def worked(
+    work: Callable[..., Generator[Made, None, None]],
+    model: Ensemble,
+    sources: Iterable[Source],
+    batch: int | None,
+    client: Client | None,
+    image_bytes: int = 1,
+) -> Generator[Made, None, None]:
+    """Return what is made of images, in their order: by this process, or by workers of Dask.
+
+    Parameters
+    ----------
+    work : callable
+        Is given the model, some images, the number of them in a mini-batch, and the number of
+        threads that prepare images.
+    model : Ensemble
+    sources : iterable of Source
+    batch : int, optional
+        By default this process finds a good one; workers, who see few images at a time, take 8.
+    client : dask.distributed.Client, optional
+    image_bytes : int
+        What is made of an image takes so many.
+
+    Raises
+    ------
+    UsageError, DeviceError
+        As `cluster.check_client` raises, at once.
+    """
+    if client is None:
+        return work(model, sources, batch, model.loaders)
+    from .cluster import check_client
+    from .shards import of_whole, spread
+
+    check_client(client)
+    # A worker has several tasks at once, so one thread of each prepares its images.
+    on_worker = partial(work, batch=batch or FIRST, loaders=1)
+    return spread(client, on_worker, model, sources, of_whole(batch or FIRST, image_bytes))
 
 
 @dataclass

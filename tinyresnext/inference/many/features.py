@@ -11,10 +11,10 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from functools import partial
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -25,13 +25,18 @@ from ...images.prepare import views
 from ...network.plan import chosen_stages
 from ...system.files import regular, shown
 from ...system.writing import opened, present, replacing
+from ..ensemble import Ensemble
 from ..heads import check_finite
 from ..model import Model
-from .batches import prepared, sources_of
+from .batches import prepared, sources_of, worked
 from .journal import Journal, dropped, journal, json_form, records
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 __all__ = ["save_features"]
 
+Group = list[tuple[str, np.ndarray | str]]  # of a mini-batch: names, and features or errors
 CHUNK = 256 * 2**10  # bytes of a file of features that are read together
 _NAMES = "images_sha256"  # of the names of all images, also of those that cannot be used
 
@@ -48,6 +53,7 @@ def save_features(
     resume: bool = False,
     force: bool = True,
     counts: dict[str, int] | None = None,
+    client: Client | None = None,
 ) -> Iterator[tuple[str, str | None]]:
     """Write what a stage computes of image files to an HDF5 file, a mini-batch at a time.
 
@@ -75,6 +81,9 @@ def save_features(
         Drop the rows of a run that was stopped.
     counts : dict, optional
         Receives how many images had a row ``before``, are ``done`` and ``failed``.
+    client : dask.distributed.Client, optional
+        Whose workers compute, as for `tinyresnext.inference.classify.classify`; this process writes
+        the file.
 
     Yields
     ------
@@ -86,6 +95,8 @@ def save_features(
     UsageError
         At the first image: there is no such stage, the preprocessing does not fit the network, the
         file cannot be written, or the run cannot go on.
+    DeviceError
+        As for `tinyresnext.inference.classify.classify` with a ``client``.
     """
     chosen_stages(model.spec, [stage])
     model.check_pictures()
@@ -101,17 +112,18 @@ def save_features(
     present(rows)
     ends = False
     with opened(rows) as values:
-        place, threads = [0], model.ops.thread_count(model.threads)
+        place = [0]
         form = json_form(partial(_has_values, values, one.nbytes, place))
         with journal(path, asked, form, resume, force) as kept:
             try:
                 ends = settings is None
                 remaining = _cut(values, place, kept.remaining(sources_of(paths)))
-                made = prepared(remaining, partial(_see, model, fast), batch, threads)
+                work = partial(_computed, stage=stage, fast=fast)
+                made = worked(work, Ensemble.of(model), remaining, batch, client, one.nbytes)
                 with closing(made) as groups:
                     for group in groups:
                         counts.setdefault("before", kept.done)
-                        _add(model, stage, group, kept, values)
+                        _add(group, kept, values)
                         yield from ((name, x if isinstance(x, str) else None) for name, x in group)
                 kept.sync()
                 counts |= {"done": kept.done, "failed": kept.failed}
@@ -144,23 +156,32 @@ def _see(model: Model, fast: bool, image: str | Contents) -> np.ndarray:
     return found
 
 
-def _add(
-    model: Model,
+def _computed(
+    model: Ensemble,
+    sources: Iterable[Source],
+    batch: int | None,
+    loaders: int,
+    *,
     stage: str,
-    group: list[tuple[str, np.ndarray | str]],
-    kept: Journal,
-    values: BinaryIO,
-) -> None:
-    """Compute the features of a mini-batch and write them, values first."""
-    good = [x for _, x in group if not isinstance(x, str)]
-    found = iter(model.features(np.stack(good), [stage])[stage] if good else ())
+    fast: bool,
+) -> Generator[Group, None, None]:
+    """Yield mini-batches."""
+    [one] = model.models
+    with closing(prepared(sources, partial(_see, one, fast), batch, loaders)) as groups:
+        for group in groups:
+            good = [x for _, x in group if not isinstance(x, str)]
+            found = iter(one.features(np.stack(good), [stage])[stage] if good else ())
+            yield [(name, x if isinstance(x, str) else next(found)) for name, x in group]
+
+
+def _add(group: Group, kept: Journal, values: BinaryIO) -> None:
+    """Write the features of a mini-batch, values first."""
     lines = []
-    for name, x in group:
+    for name, features in group:
         row: dict[str, Any] = {"path": name}
-        if isinstance(x, str):
-            row["error"] = x
+        if isinstance(features, str):
+            row["error"] = features
         else:
-            features = next(found)
             check_finite(features)
             data = features.astype("<f4").tobytes()
             values.write(data)

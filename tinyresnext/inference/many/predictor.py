@@ -28,7 +28,7 @@ from ..heads import check_head
 from ..model import Model
 from .batches import grouped
 
-__all__ = ["Predictor"]
+__all__ = ["Bytes", "Predictor"]
 
 _COLUMNS = ("image", "bytes", "path")  # the first of these that is there has the images
 _KEPT = 2  # models that a process keeps
@@ -154,25 +154,25 @@ class Predictor:
             return Ensemble.of(self._model)
         with _loading:
             if isinstance(self._model, bytes):
-                return _from_bytes(_Bytes(self._digest, self._model), *self._how)
+                return _from_bytes(Bytes(self._digest, self._model), *self._how)
             return _from_file(self._model, _version(self._model), *self._how)
 
 
-class _Bytes:
-    """The bytes of a model file, equal to others by their digest."""
+class Bytes:
+    """Bytes that are equal to others by their digest, such as those of a model file."""
 
     def __init__(self, digest: str, data: bytes) -> None:
         self.digest, self.data = digest, data
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Bytes) and other.digest == self.digest
+        return isinstance(other, Bytes) and other.digest == self.digest
 
     def __hash__(self) -> int:
         return hash(self.digest)
 
 
 @lru_cache(maxsize=_KEPT)
-def _from_bytes(contents: _Bytes, device: str, threads: int | None, precision: str) -> Ensemble:
+def _from_bytes(contents: Bytes, device: str, threads: int | None, precision: str) -> Ensemble:
     """Return the model in the bytes of a file."""
     with tempfile.TemporaryDirectory(prefix="tinyresnext-") as folder:
         path = Path(folder) / "model.h5"

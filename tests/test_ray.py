@@ -1,0 +1,50 @@
+"""`Predictor` in Ray Data's `map_batches`, as it is: the rows that it has in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_files import picture, write_files
+
+import tinyresnext as tr
+
+pytestmark = pytest.mark.slow
+pytest.importorskip("ray")
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Return Ray's module of data sets, with two processes that compute."""
+    import ray
+
+    ray.init(
+        num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False,
+        object_store_memory=100 << 20,
+        runtime_env={"env_vars": {"PYTHONPATH": str(Path(tr.__file__).parents[1])}},
+    )  # fmt: skip
+    yield ray.data
+    ray.shutdown()
+
+
+@pytest.fixture
+def paths(tmp_path):
+    files = {f"{i}.png": picture(i) for i in range(6)} | {"9.png": b"\x89PNG\r\n\x1a\n"}
+    folder = write_files(tmp_path / "photos", files)
+    return sorted(map(str, folder.iterdir()))
+
+
+@pytest.mark.parametrize("read", ["paths", "files"])
+def test_map_batches_has_the_same_rows(data, paths, read):
+    predictor = tr.Predictor(device="reference", top=2)
+    expected = predictor({"path": np.array(paths)})
+    if read == "paths":
+        images = data.from_items([{"path": path} for path in paths])
+    else:
+        images = data.read_binary_files(paths, include_paths=True)
+    rows = sorted(images.map_batches(predictor, batch_size=3).take_all(), key=lambda r: r["path"])
+    assert [row["path"] for row in rows] == paths
+    assert [bool(row["error"]) for row in rows] == [False] * 6 + [True]
+    for name in (f"{field}{rank}" for field in ("label", "index", "probability") for rank in "12"):
+        np.testing.assert_array_equal([row[name] for row in rows], expected[name])

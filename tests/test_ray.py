@@ -10,7 +10,12 @@ from data_files import picture, write_files
 
 import tinyresnext as tr
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # Of Ray itself: it does not wait for the processes that it ends.
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 pytest.importorskip("ray")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,7 +49,8 @@ def _fail(message: str) -> str:
     raise ImageError(message)
 
 
-class _Inside(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Inside:
     """An image of an archive, which a pickle of it opens again."""
 
     archive: Any  # a zip or a tar

@@ -523,7 +523,9 @@ def test_teachers_as_they_are_typed(run, monkeypatch):
     )  # fmt: skip
     assert (code, "top-1" in out, "t.npz: the logits of 12 images" in err) == (0, True, True), err
     code, _, err = run("train", "images", *quick, "--teacher", "t.npz", "--out", "stored")
-    assert (code, "stored logits" in err, "a teacher saw whole images" in err) == (0, True, True), err
+    assert (code, "stored logits" in err, "a teacher saw whole images" in err) == (0, True, True), (
+        err
+    )
     words = ["train", "images", *quick, "--teacher", "teacher.h5", "--teacher", "teacher.h5"]
     with monkeypatch.context() as patch:
         patch.setattr("tinyresnext.training.run.Run.tell", stopped_after(4))

@@ -33,6 +33,17 @@ CAT = Path(__file__).parent / "data" / "chelsea.jpg"
 SPEC = Spec((1, 1), 4, 8, 10)
 
 
+def test_a_command_that_was_typed_ends_without_looking_for_garbage(monkeypatch):
+    frozen = []
+    monkeypatch.setattr(cli.gc, "freeze", lambda: frozen.append(1))
+    monkeypatch.setattr(sys, "argv", ["tinyresnext", "--version"])
+    with pytest.raises(SystemExit):
+        cli.command()
+    monkeypatch.setattr(sys, "argv", ["tinyresnext", "info", "no such file"])
+    assert cli.command() == 2
+    assert len(frozen) == 2
+
+
 @pytest.fixture
 def run(capsys, monkeypatch, tmp_path):
     """Run a command in an empty directory; return exit code, standard output, standard error."""

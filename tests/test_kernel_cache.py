@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from cache_use import X, counts, run, start, stored, times, use
 from numba import prange, types
+from numba.core.registry import cpu_target
 
 from tinyresnext.ops.cpu.runtime import cache
 from tinyresnext.ops.cpu.runtime import kernel as kernels
@@ -26,6 +27,19 @@ def test_compiled_once(home):
     assert use(times(3)) == (0, 1)
     assert use(times(3)) == (1, 0)
     assert len(stored(home)) == 1
+
+
+def test_loading_fills_numbas_tables_only_for_a_function_that_is_not_known(home, monkeypatch):
+    """Code that calls an unknown address would end the process, and filling takes long."""
+    assert use(times(3)) == (0, 1)
+    context, filled = type(cpu_target.target_context), []
+    refresh = context.refresh
+    monkeypatch.setattr(context, "refresh", lambda self: filled.append(self) or refresh(self))
+    assert use(times(3)) == (1, 0)
+    assert not filled
+    monkeypatch.setattr(kernels.binding, "address_of_symbol", lambda name: None)
+    assert use(times(3)) == (1, 0)
+    assert filled
 
 
 def test_each_constant_and_each_type_is_its_own(home):

@@ -10,6 +10,7 @@ what the shape rules share, and `torch_reference` the inference ops in PyTorch, 
 
 from __future__ import annotations
 
+import gc
 import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -108,7 +109,14 @@ def backend_module(name: str) -> Backend:
 def _cpu() -> Backend:
     """Return the backend of the processor."""
     try:
-        from . import cpu
+        # Importing Numba makes objects that stay; looking for garbage among them is in vain.
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            from . import cpu
+        finally:
+            if collects:
+                gc.enable()
     except (ImportError, ValueError) as error:  # Numba refuses settings with a ValueError
         raise _without_numba("cpu", error) from error
     return cpu

@@ -28,6 +28,7 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
+from llvmlite import binding
 from numba import cfunc, config, core, njit
 from numba.extending import overload
 
@@ -183,11 +184,16 @@ class _Cache(NullCache):
         try:
             wanted = core.sigutils.normalize_signature(sig)[0]
             _number_apart(os.getpid())
-            target_context.refresh()
             payload = cache.read(self._name, repr(wanted))
             if payload is None:
                 return None
-            found = core.compiler.CompileResult._rebuild(target_context, *pickle.loads(payload))
+            needed, state = pickle.loads(payload)
+            core.runtime.rtsys.initialize(target_context)
+            # Numba fills its tables before it compiles, which takes a sixth of a second. Loading
+            # needs none of them, unless code calls a function whose address is only known then.
+            if any(binding.address_of_symbol(name) is None for name in needed):
+                target_context.refresh()
+            found = core.compiler.CompileResult._rebuild(target_context, *state)
             return found if found.signature.args == wanted else None
         # An unknown Numba, or a pickle that names what is no longer there.
         except Exception:
@@ -200,9 +206,17 @@ class _Cache(NullCache):
             wanted = core.sigutils.normalize_signature(sig)[0]
             if data.lifted or data.library.has_dynamic_globals or " at 0x" in repr(wanted):
                 return
-            cache.write(self._name, repr(wanted), core.serialize.dumps(data._reduce()))
+            payload = core.serialize.dumps((_needed(data.library), data._reduce()))
+            cache.write(self._name, repr(wanted), payload)
         except Exception:
             return
+
+
+def _needed(library: Any) -> list[str]:
+    """Return the names of what the compiled code calls or reads outside of itself."""
+    module = library._final_module
+    outside = [v for v in (*module.functions, *module.global_variables) if v.is_declaration]
+    return [value.name for value in outside if not value.name.startswith("llvm.")]
 
 
 def _named(function: Callable[..., Any]) -> str:

@@ -1,10 +1,11 @@
 """One engine in its own process, which loads a case, stores its result, and runs on request.
 
 ``python engines.py ENGINE THREADS`` reads lines of JSON and answers each with one line: ``{"load":
-FOLDER}`` builds the case and writes ``ENGINE.npy`` beside it; ``{"run": N}`` runs once to warm up
-and then N times, which are timed. Between lines the process waits for its standard input, which
-costs nothing unless the engine's threads spin. Every answer includes the processor time that the
-waiting took.
+FOLDER}`` builds the case and writes ``ENGINE.npy`` beside it; ``{"run": N, "of": FOLDER}`` runs it
+once to warm up and then N times, which are timed. A case that is loaded takes the place of those
+before it, unless the line has ``"more": true``. Between lines the process waits for its standard
+input, which costs nothing unless the engine's threads spin. Every answer includes the processor
+time that the waiting took.
 
 Only the engine ``tinyresnext`` imports tinyresnext here: the other engines may use another
 interpreter.
@@ -205,7 +206,7 @@ def _nchw(x: Array) -> Array:
 
 def serve(engine: str, threads: int) -> None:
     """Answer requests until the input ends."""
-    run: Run | None = None
+    runs: dict[str, Run] = {}
     answers, sys.stdout = (
         sys.stdout,
         sys.stderr,
@@ -216,15 +217,16 @@ def serve(engine: str, threads: int) -> None:
         asked, answer = json.loads(line), {}
         try:
             if "load" in asked:
-                run = None  # release the memory of the previous case
-                run = ENGINES[engine][1](Path(asked["load"]), threads)
+                if not asked.get("more"):
+                    runs.clear()  # releases the memory of the cases before
+                run = runs[asked["load"]] = ENGINES[engine][1](Path(asked["load"]), threads)
                 run()
                 start = time.perf_counter()
                 y = run()
                 answer = {"seconds": time.perf_counter() - start}
                 np.save(Path(asked["load"]) / f"{engine}.npy", np.asarray(y))
             else:
-                assert run is not None
+                run = runs[asked["of"]]
                 run()
                 answer["times"] = []
                 for _ in range(asked["run"]):

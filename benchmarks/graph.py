@@ -64,6 +64,7 @@ def _nodes(step: dict[str, Any], arrays: dict[str, np.ndarray]) -> list[Any]:
     raise ValueError(f"there is no ONNX node for {op!r} here")
 
 
-# python graph.py FOLDER: `peers` starts this in an interpreter that has onnx.
+# python graph.py FOLDER ...: `peers` starts this in an interpreter that has onnx.
 if __name__ == "__main__":
-    write(Path(sys.argv[1]))
+    for name in sys.argv[1:]:
+        write(Path(name))

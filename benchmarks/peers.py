@@ -106,10 +106,10 @@ def installed(pythons: Sequence[str], wanted: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def write_graph(folder: Path, pythons: Sequence[str]) -> None:
-    """Write the ONNX graph with the first interpreter that has ``onnx``."""
+def write_graphs(folders: Sequence[Path], pythons: Sequence[str]) -> None:
+    """Write the ONNX graphs with the first interpreter that has ``onnx``."""
     for python in pythons:
-        command = [python, str(HERE / "graph.py"), str(folder)]
+        command = [python, str(HERE / "graph.py"), *map(str, folders)]
         if subprocess.run(command, check=False, capture_output=True).returncode == 0:
             return
 
@@ -134,29 +134,65 @@ def compare(
     seconds: float,
 ) -> Row:
     """Check one case on all engines, and time it in rounds."""
-    workloads.write(case, folder)
-    write_graph(folder, pythons)
-    row = {"case": case.name, "kind": case.kind, "gflop": case.gflop, "engines": {}}
+    return together([case], engines, folder, pythons, rounds, seconds)[0]
+
+
+def together(
+    cases: Sequence[Case],
+    engines: list[Engine],
+    scratch: Path,
+    pythons: Sequence[str],
+    rounds: int,
+    seconds: float,
+) -> list[Row]:
+    """Check some cases on all engines, and time them in rounds: all of them in each turn."""
+    folders = [scratch / str(number) for number in range(len(cases))]
+    for case, folder in zip(cases, folders, strict=True):
+        workloads.write(case, folder)
+    write_graphs(folders, pythons)
+    rows, counts = [], []
+    for number, (case, folder) in enumerate(zip(cases, folders, strict=True)):
+        row, loaded = load(case, engines, folder, seconds, more=number > 0)
+        check(case, folder, row)
+        rows.append(row)
+        counts.append(loaded)
+    times: list[dict[str, list[float]]] = [{name: [] for name in loaded} for loaded in counts]
+    awake = []
+    for turn in range(rounds):
+        for engine in engines:
+            say(f"{cases[0].name}: round {turn + 1} of {rounds}: {engine.name}")
+            others = processor.Others()
+            time.sleep(REST)
+            awake.append(others.share())
+            for case, folder, loaded, found in zip(cases, folders, counts, times, strict=True):
+                if engine.name in loaded:
+                    answer = engine.ask(run=loaded[engine.name], of=str(folder))
+                    found[engine.name] += [t / case.times * 1e3 for t in answer.get("times", [])]
+    known = [share for share in awake if share is not None]
+    busy = sum(known) / len(known) if known else None
+    return [finished(*three, busy) for three in zip(cases, rows, times, strict=True)]
+
+
+def load(
+    case: Case, engines: list[Engine], folder: Path, seconds: float, more: bool
+) -> tuple[Row, dict[str, int]]:
+    """Build a case on all engines, and return how often each can run it in so many seconds."""
+    row: Row = {"case": case.name, "kind": case.kind, "gflop": case.gflop, "engines": {}}
     loaded = {}
     for engine in engines:
         say(f"{case.name}: {engine.name} loads")
-        answer = engine.ask(load=str(folder))
+        answer = engine.ask(load=str(folder), more=more)
         row["engines"][engine.name] = {}
         if "error" in answer:  # the message may name files of this machine; the report must not
             print(f"\n{case.name}: {engine.name}: {answer['error']}", file=sys.stderr)
             row["engines"][engine.name]["error"] = answer["error"].partition(":")[0]
         else:
-            loaded[engine.name] = (engine, max(1, math.ceil(seconds / answer["seconds"])))
-    check(case, folder, row)
-    times: dict[str, list[float]] = {name: [] for name in loaded}
-    awake = []
-    for turn in range(rounds):
-        say(f"{case.name}: round {turn + 1} of {rounds}")
-        for name, (engine, count) in loaded.items():
-            others = processor.Others()
-            time.sleep(REST)
-            awake.append(others.share())
-            times[name] += [t / case.times * 1e3 for t in engine.ask(run=count).get("times", [])]
+            loaded[engine.name] = max(1, math.ceil(seconds / answer["seconds"]))
+    return row, loaded
+
+
+def finished(case: Case, row: Row, times: dict[str, list[float]], busy: float | None) -> Row:
+    """Return the row of a case with what was measured."""
     for name, found in times.items():
         if found:
             row["engines"][name] |= {
@@ -164,12 +200,7 @@ def compare(
                 "min_ms": min(found),
                 "runs": len(found),
             }
-    known = [share for share in awake if share is not None]
-    return (
-        row
-        | {"times": case.times, "others": sum(known) / len(known) if known else None}
-        | ratios(row["engines"])
-    )
+    return row | {"times": case.times, "others": busy} | ratios(row["engines"])
 
 
 def check(case: Case, folder: Path, row: Row) -> None:

@@ -72,7 +72,10 @@ def layer(
     groups: int = 1,
     times: int = 1,
 ) -> Case:
-    """Return the case of a convolution with bias and ReLU, for one image."""
+    """Return the case of a convolution with bias and ReLU, for one image.
+
+    With ``times``, of so many in a row, as in a stage of a network: the first has the stride.
+    """
     random = np.random.default_rng(0)
     shape, arrays, steps, last = (c_out, c_in // groups, kernel, kernel), {}, [], "x"
     for i in range(times):
@@ -83,7 +86,7 @@ def layer(
             f"weight{i}": weight,
             f"bias{i}": np.float32(0.1) * random.standard_normal(c_out, np.float32),
         }
-        attrs = {"stride": stride, "padding": kernel // 2, "groups": groups}
+        attrs = {"stride": 1 if i else stride, "padding": kernel // 2, "groups": groups}
         steps.append(
             {
                 "op": "conv2d",
@@ -96,7 +99,7 @@ def layer(
         last = f"y{i}"
     arrays["x"] = random_pictures((1, side, side, c_in))
     gflop = 2 * (-(-side // stride)) ** 2 * int(np.prod(shape)) / 1e9
-    if groups == 1:
+    if kernel == 1:
         return Case(f"{c_in} to {c_out}, {side}, 1x1", "pointwise", steps, arrays, gflop, times)
     kind = "grouped in a row" if times > 1 else "grouped"
     return Case(

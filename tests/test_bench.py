@@ -200,6 +200,26 @@ def test_a_wrong_rung_is_found(ladder, benchmarks):
         ladder.check(benchmarks("both_1_loops"), layer, w)
 
 
+def test_seven_products_are_the_eight(benchmarks):
+    strassen, random = benchmarks("pointwise_8_strassen"), np.random.default_rng(0)
+    a, b = random.integers(-9, 10, (2, 6, 6))
+    parts, found = [strassen.quarters(matrix, 3, 3) for matrix in (a, b)], np.zeros((4, 3, 3), int)
+    for left, right, result in strassen.PRODUCTS:
+        product = strassen.combined(parts[0], left) @ strassen.combined(parts[1], right)
+        found += np.multiply.outer(result, product)
+    assert np.array_equal(found, strassen.quarters(a @ b, 3, 3))
+
+
+def test_the_widths_are_those_of_the_tables(benchmarks):
+    widths = benchmarks("widths")
+    found = {case.name: case for case in widths.cases(8, 14)}
+    assert len(found) == 11
+    assert found["8 x 14, 56, stride 1"].arrays["weight0"].shape == (112, 14, 3, 3)
+    row = found["8 x 56, 28, stride 2, 6 layers"]
+    assert [s["attrs"]["stride"] for s in row.steps if s["op"] == "conv2d"] == [2, 1, 1, 1, 1, 1]
+    assert all(case.kind.startswith("grouped") for case in widths.cases(1, 64))
+
+
 def test_every_file_of_the_ladder_is_a_rung(ladder):
     files = {path.stem for path in (BENCHMARKS / "ladder").glob("*_*.py")} - {"__main__"}
     assert files == {*ladder.POINTWISE, *ladder.GROUPED}

@@ -58,7 +58,7 @@ def workers(cluster):
 def model(monkeypatch):
     monkeypatch.setattr(shards, "SHARD", 2)
     spec, small = tr.cifar(11, 1, 4, classes=3), tr.Preprocess(8, 8)
-    return tr.random_model(spec, seed=1, device="reference", preprocess=small)
+    return tr.random_model(spec, seed=1, preprocess=small)
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def test_the_commands(workers, run, model, images, monkeypatch):
     tr.save(model, "m.h5")
     address = workers(2).scheduler.address
     command = ["classify", "photos", "none.png", "t.tar", "z.zip", "--batch", 2]
-    command += ["--device", "reference", "--model", "m.h5"]
+    command += ["--model", "m.h5"]
     assert run(*command, "-o", "one.jsonl")[0] == 1
     seen = []
 
@@ -170,7 +170,7 @@ def test_the_commands(workers, run, model, images, monkeypatch):
     assert (code, out) == (1, "r.jsonl: 38 rows, 2 of them with an error\n")
     assert Path("r.jsonl").read_bytes() == Path("one.jsonl").read_bytes()
 
-    command = ["features", "photos", "--device", "reference", "--model", "m.h5"]
+    command = ["features", "photos", "--model", "m.h5"]
     assert run(*command, "-o", "f.h5")[0] == 1
     assert run(*command, "-o", "g.h5", "--dask", address)[0] == 1
     with h5py.File("f.h5") as one, h5py.File("g.h5") as other:

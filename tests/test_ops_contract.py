@@ -342,9 +342,10 @@ def test_placing_data(ops):
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 7, 8, 60])
 def test_at_once_divides_the_batch(ops, n):
-    some = ops.at_once(n)
-    assert some >= 1
-    assert n % some == 0
+    for weights in (0, 3, 10**6):
+        some = ops.at_once(n, weights, 1)
+        assert some >= 1
+        assert n % some == 0
 
 
 def test_a_bound_call_works_on_what_its_arrays_then_hold(ops):

@@ -180,8 +180,8 @@ def test_print_and_profile():
 def test_a_plan_says_how_many_pictures_it_takes_at_a_time():
     spec = Spec((1,), 2, 8, 3)
     params = {name: recipe.tensor(name, shape) for name, shape in parameters(spec).items()}
-    made = plan.Plan(plan.program(params, spec, cpu), (2 * cpu.thread_count(), 32, 32, 3), cpu)
-    assert f", {made.at_once} at a time" in str(made)
+    made = plan.Plan(plan.program(params, spec, cpu), (97, 32, 32, 3), cpu)
+    assert f"together: {made.sections[0].together} from conv1 on" in str(made)
 
 
 def test_another_shape_is_refused(network):

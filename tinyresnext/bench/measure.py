@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -60,9 +60,9 @@ def whole(name: str, made: Program, shape: Sequence[int], how: Measuring) -> Row
     """
     plan, x = Plan(made, shape, how.ops, threads=how.threads), random_pictures(shape)
     seconds = _seconds(lambda: plan(x), how.repeats)
-    total = sum(macs(call, out) for call, out in zip(plan.calls, plan.shapes, strict=True))
-    # A plan may take a mini-batch through the network in several parts; its shapes are a part's.
-    flops = 2 * total * shape[0] // plan.shapes[0][0]
+    # A step may take fewer samples than the mini-batch has; its shape says how many.
+    steps = zip(plan.calls, plan.shapes, strict=True)
+    flops = sum(2 * macs(call, out) * shape[0] // out[0] for call, out in steps)
     return _case(name, shape) | _figures(seconds, flops, how.limit)
 
 
@@ -108,14 +108,14 @@ def layers(name: str, made: Program, shape: Sequence[int], how: Measuring) -> li
     """
     plan, x = Plan(made, shape, how.ops, threads=how.threads), random_pictures(shape)
     found: dict[tuple[str, ...], list[int]] = {}
-    inputs = _input_shapes(made, plan)
+    known = _shapes(made, plan)
     samples = np.array([plan.profile(x, 1).seconds for _ in range(how.repeats)])
-    for i, (call, given, out) in enumerate(zip(plan.calls, inputs, plan.shapes, strict=True)):
-        found.setdefault(_kind(call, given, out), []).append(i)
+    for i, (call, out) in enumerate(zip(plan.calls, plan.shapes, strict=True)):
+        found.setdefault(_kind(call, known[id(call.args[0])], out), []).append(i)
     rows = []
     for kind, steps in found.items():
-        call, given, out = plan.calls[steps[0]], inputs[steps[0]], plan.shapes[steps[0]]
-        alone = _alone(call, given, out, how)
+        call, out = plan.calls[steps[0]], plan.shapes[steps[0]]
+        alone = _alone(call, known, out, how)
         row = _case(name, shape)
         row |= {"name": call.name, "layer": " ".join(kind), "count": len(steps)}
         row |= _figures(samples[:, steps].reshape(-1).tolist(), 2 * macs(call, out), how.limit)
@@ -124,11 +124,10 @@ def layers(name: str, made: Program, shape: Sequence[int], how: Measuring) -> li
     return rows
 
 
-def _input_shapes(made: Program, plan: Plan) -> list[tuple[int, ...]]:
-    """Return the shape of what each step reads; a plan keeps only the shapes of the results."""
+def _shapes(made: Program, plan: Plan) -> dict[int, tuple[int, ...]]:
+    """Return the shape of the input and of each result, by identity; a step takes its samples."""
     known = {id(call.out): shape for call, shape in zip(plan.calls, plan.shapes, strict=True)}
-    known[id(made.x)] = (plan.shapes[0][0], *plan.x_shape[1:])
-    return [known[id(call.args[0])] for call in plan.calls]
+    return known | {id(made.x): plan.x_shape}
 
 
 def _kind(call: Call, given: Sequence[int], out: Sequence[int]) -> tuple[str, ...]:
@@ -141,12 +140,26 @@ def _kind(call: Call, given: Sequence[int], out: Sequence[int]) -> tuple[str, ..
     return tuple(word for word in words if word)
 
 
-def _alone(call: Call, given: Sequence[int], out: Sequence[int], how: Measuring) -> list[float]:
-    """Return the times of a step that is a plan of its own."""
-    attrs = call.attrs
-    if "residual" in attrs:
-        there = how.ops.empty(out, how.ops.precision)
-        attrs = attrs | {"residual": how.ops.upload(random_pictures(out, 2), out=there)}
-    made = Program(call.args[0], (replace(call, attrs=attrs),))
-    plan, x = Plan(made, given, how.ops, threads=how.threads), random_pictures(given)
-    return [plan.profile(x, 1).seconds[0] for _ in range(how.repeats)]
+def _alone(
+    call: Call, known: Mapping[int, Sequence[int]], out: Sequence[int], how: Measuring
+) -> list[float]:
+    """Return the times of a step by itself, on as many samples as it takes in the plan."""
+    ops = how.ops
+
+    def filled(a: Any) -> Any:
+        if id(a) not in known:
+            return a
+        shape = (out[0], *known[id(a)][1:])
+        return ops.upload(random_pictures(shape), out=ops.empty(shape, ops.precision))
+
+    attrs = {name: filled(a) for name, a in call.attrs.items()}
+    dtype = np.float32 if call.op == "linear" else ops.precision
+    with ops.on_threads(ops.thread_count(how.threads)):
+        args = map(filled, call.args)
+        step = ops.bind(call.op, *args, **attrs, out=ops.empty(out, dtype))
+
+        def run() -> None:
+            step()
+            ops.wait()
+
+        return _seconds(run, how.repeats)

@@ -114,8 +114,11 @@ class Device(Protocol):
     def loaders(self, count: int) -> int:
         """Return how many of ``count`` threads should prepare mini-batches while others compute."""
 
-    def at_once(self, n: int) -> int:
-        """Return how many of ``n`` samples best go through a network together; it divides ``n``."""
+    def at_once(self, n: int, weights: int, values: int) -> int:
+        """Return how many of ``n`` samples best go through some layers together; it divides ``n``.
+
+        The layers have so many weights, and read and write so many values for one sample.
+        """
 
     # --- updating ---------------------------------------------------------------------------------
 

@@ -127,6 +127,10 @@ __all__ = [
 
 precision = "float32"  # of what is computed here, where the arrays do not say otherwise
 
+# ResNeXt-50, stage 3, of 8 samples (1.1 weights for each value): 2 together take 0.98 of the time
+# of one by one, 4 take 0.96, and 8 the same. Of 16 samples that share a weight, each reads little.
+WEIGHTS_TO_VALUES, MOST = 4, 16
+
 MODULES = {
     "conv2d": "conv.forward",
     "conv2d_backward": "conv.backward",
@@ -203,10 +207,13 @@ def loaders(count: int) -> int:
     return max(1, count // 4)
 
 
-def at_once(n: int) -> int:
-    """Return how many of ``n`` samples go through a network together: they divide ``n``.
+def at_once(n: int, weights: int, values: int) -> int:
+    """Return how many of ``n`` samples go through some layers together: they divide ``n``.
 
-    One sample keeps up to four threads busy in every layer, and fits their caches.
+    Together, ``some`` samples read ``weights / some + values`` numbers each, but their values push
+    each other out of the caches. So there are as many as make the weights a quarter of the values,
+    and no more than `MOST`. One sample keeps up to four threads busy in every layer.
     """
-    wanted = max(1, threads_now() // 4)
+    enough = min(MOST, WEIGHTS_TO_VALUES * weights // max(1, values))
+    wanted = max(1, threads_now() // 4, enough)
     return next(some for some in range(min(max(1, n), wanted), 0, -1) if n % some == 0)

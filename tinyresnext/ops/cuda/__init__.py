@@ -146,7 +146,7 @@ class CudaBackend:
         """Return when everything that this thread has launched has ended."""
         self.machine.wait()
 
-    def at_once(self, n: int) -> int:
+    def at_once(self, n: int, weights: int, values: int) -> int:
         """Return all ``n``: a GPU is faster, the more samples go through the network together."""
         return max(1, n)
 

@@ -1,0 +1,220 @@
+"""A plan: a program for one input shape, with memory for its values, prepared to run."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...errors import OutOfMemoryError
+from ...ops.contract import Array, Backend
+from ..buffers import allocate, assign_buffers
+from ..tape import stand_in
+from ..trace import ShapesOnly, inputs, replay
+from .profile import Profile, table
+from .programs import Program
+from .sections import sections
+
+
+def planned(
+    whole: Program, stages: Iterable[str], x_shape: Sequence[int], ops: Backend, threads: int
+) -> list[Plan]:
+    """Cut a program behind stages, which stand in order, and return a plan for each part.
+
+    The input of a part is the output of the part before it. What comes after the last stage is in
+    none of them.
+    """
+    ends: dict[str, int] = {}
+    for end, call in enumerate(whole.calls, 1):
+        first = call.name.partition(".")[0]
+        name = first if first.startswith("layer") else "pooled" if "layer1" in ends else "stem"
+        if name != "pooled" or call.op == "mean_pool":
+            ends[name] = end
+    plans: list[Plan] = []
+    x, start = whole.x, 0
+    for end in (ends[stage] for stage in stages):
+        part = Program(x, whole.calls[start:end])
+        plans.append(Plan(part, x_shape, ops, threads=threads))
+        x, start = whole.calls[end - 1].out, end
+        x_shape = (x_shape[0], *plans[-1].shapes[-1][1:])
+    return plans
+
+
+class Value(NamedTuple):
+    """Memory for the values of some samples that a call makes, or the input."""
+
+    memory: Array
+    shape: tuple[int, ...]  # of one sample
+    room: int  # samples
+
+    def part(self, ops: Backend, first: int, some: int) -> Array:
+        """Return the place of some samples; those after the last one lie over the first ones."""
+        start = first % self.room * prod(self.shape)
+        return ops.view(self.memory, (some, *self.shape), start)
+
+
+class Plan:
+    """A straight line of kernel calls for one input shape.
+
+    ``print(plan)`` shows it; ``plan(x)`` runs it; ``plan.profile(x)`` times each step. A
+    multiply-add counts as two floating-point operations there. The buffers belong to the plan, so
+    calls from several threads take turns. The backend says how many samples of a mini-batch go
+    through the network together, so that their values stay in its caches from step to step; where
+    its memory does not hold the values of so many, fewer do.
+
+    Parameters
+    ----------
+    program : Program
+    x_shape : (n, h, w, channels)
+    ops : backend
+        The one that the program was made for.
+    dtype : NumPy type, optional
+        Of the intermediate values: by default the backend's precision. Logits are float32 at least.
+    threads : int, optional
+        How many to run on; by default, as many cores as this process may use.
+
+    Raises
+    ------
+    ValueError
+        The image is not large enough: the last stage would be empty.
+    OutOfMemoryError
+        The device's memory does not hold the values of one sample.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        x_shape: Sequence[int],
+        ops: Backend,
+        dtype: Any = None,
+        threads: int | None = None,
+    ) -> None:
+        self.x_shape, self.calls = tuple(x_shape), program.calls
+        self._ops, self._lock = ops, threading.Lock()
+        self.threads = ops.thread_count(threads)
+        dtype = np.dtype(ops.precision if dtype is None else dtype)
+        with ops.on_threads(self.threads):  # the number of tasks depends on the threads
+            n = max(1, self.x_shape[0])
+            fitting = (some for some in range(n, 0, -1) if n % some == 0)
+            while not self._placed(next(fitting), program, ops, dtype):
+                pass
+
+    def _placed(self, most: int, program: Program, ops: Backend, dtype: Any) -> bool:
+        """Give every value memory, and prepare every call; return whether there was enough."""
+        try:
+            self._bind(self._place(most, program, ops, dtype), program.x, ops)
+        except OutOfMemoryError:
+            if most == 1:
+                raise
+            return False
+        return True
+
+    def _place(self, most: int, program: Program, ops: Backend, dtype: Any) -> dict[int, Value]:
+        """Give every value memory, where at most so many samples go together anywhere."""
+        calls, one = program.calls, stand_in((1, *self.x_shape[1:]))
+        outs = replay(calls, program.x, one, ShapesOnly())
+        sizes = {id(call.out): out.size for call, out in zip(calls, outs, strict=True)}
+        sizes[id(program.x)] = one.size
+        self.sections = sections(calls, program.x, sizes, most, ops.at_once)
+        self.at_once = self.sections[-1].together
+        room = [part.together for part in self.sections for _ in range(part.first, part.last)]
+        self.shapes = [(some, *out.shape[1:]) for some, out in zip(room, outs, strict=True)]
+        # What the last call of a section makes waits for the samples that the next one takes.
+        waits = {part.first - 1: part.together for part in self.sections[1:]}
+        steps = [(() if t in waits else (c.out,), inputs(c)) for t, c in enumerate(calls)]
+        needs = [[prod(shape)] * (t not in waits) for t, shape in enumerate(self.shapes)]
+        places, self.buffers = assign_buffers(steps, needs)
+        for t, some in waits.items():
+            room[t], places[id(calls[t].out)] = some, len(self.buffers)
+            self.buffers.append(some * outs[t].size)
+        self.places = [places[id(call.out)] for call in calls]
+        arena = allocate(ops, self.buffers, dtype)
+        x = ops.empty((self.at_once * one.size,), dtype)
+        memory = {id(program.x): Value(x, one.shape[1:], self.at_once)}
+        for call, out, place, some in zip(calls, outs, self.places, room, strict=True):
+            there = arena[place]
+            if call.op == "linear" and dtype.itemsize < 4:  # logits are not rounded again
+                there = ops.empty((some * out.size,))
+            memory[id(call.out)] = Value(there, out.shape[1:], some)
+        return memory
+
+    def _bind(self, memory: dict[int, Value], x: Any, ops: Backend) -> None:
+        """Prepare every call for the samples that it takes each time."""
+        prepared: dict[tuple[int, ...], Callable[[], Any]] = {}
+        in_order = []
+        few = self.sections[0].together
+        for done in range(few, self.at_once + 1, few):  # so many samples have come so far
+            for part in self.sections:
+                if done % part.together:
+                    continue
+                for t in range(part.first, part.last):
+                    call, first = self.calls[t], done - part.together
+                    values = [memory[id(a)] for a in (*inputs(call), call.out) if id(a) in memory]
+                    key = (t, *(first % value.room for value in values))
+                    if key not in prepared:
+
+                        def at(a: Any, first: int = first, some: int = part.together) -> Any:
+                            return memory[id(a)].part(ops, first, some) if id(a) in memory else a
+
+                        attrs = {name: at(a) for name, a in call.attrs.items()}
+                        args, out = map(at, call.args), at(call.out)
+                        prepared[key] = ops.bind(call.op, *args, **attrs, out=out)
+                    in_order.append(prepared[key])
+        first_of: dict[int, Callable[[], Any]] = {}
+        for (t, *_), step in prepared.items():
+            first_of.setdefault(t, step)
+        self._steps = [first_of[t] for t in range(len(self.calls))]
+        self._run = ops.chain(in_order)
+        self._x = memory[id(x)].part(ops, 0, self.at_once)
+        self._y = memory[id(self.calls[-1].out)].part(ops, 0, self.at_once)
+
+    @property
+    def bytes(self) -> int:
+        """Return the memory of the intermediate values, without the weights, in bytes."""
+        return sum(self.buffers) * self._x.dtype.itemsize
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Return the logits [n, classes] of normalised images of the plan's shape."""
+        y = np.empty((len(x), *self._y.shape[1:]), np.promote_types(self._x.dtype, np.float32))
+        with self._ops.on_threads(self.threads), self._lock:
+            for first in range(0, len(x), self.at_once):
+                self._load(x, first)
+                self._run()
+                y[first : first + self.at_once] = self._ops.download(self._y)
+        return y
+
+    def profile(self, x: np.ndarray, repeats: int = 10) -> Profile:
+        """Time each step; the shortest of some repeats counts, since other processes only add."""
+        seconds = np.empty((repeats, len(self._steps)))
+        with self._ops.on_threads(self.threads), self._lock:
+            self._load(x, 0)
+            self._run()  # so that no step reads memory that was never filled
+            for step in self._steps:  # compiles, and warms the caches
+                step()
+            self._ops.wait()
+            for run in range(repeats):
+                for i, step in enumerate(self._steps):
+                    start = time.perf_counter()
+                    step()
+                    self._ops.wait()
+                    seconds[run, i] = time.perf_counter() - start
+        return Profile(self, tuple(seconds.min(axis=0)))
+
+    def _load(self, x: np.ndarray, first: int) -> None:
+        """Copy some images to where the first step reads them."""
+        if x.shape != self.x_shape:
+            raise ValueError(
+                f"the input has shape {x.shape}, and this plan is for {self.x_shape}; make "
+                "another plan"
+            )
+        self._ops.upload(x[first : first + self.at_once], out=self._x)
+
+    def __repr__(self) -> str:
+        return f"<Plan of {len(self.calls)} steps for {self.x_shape}: print it to see them>"
+
+    def __str__(self) -> str:
+        return table(self)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import recipe
 
+from tinyresnext.bench.measure import Measuring, layers, whole
 from tinyresnext.network.plan import Plan, program
 from tinyresnext.network.plan import plan as module
 from tinyresnext.network.plan.sections import cuts, sections
@@ -144,3 +145,17 @@ def test_resnext50_shares_the_weights_of_its_last_stages():
         ("layer3.1.conv1", 4),
         ("layer4.0.conv1", 16),
     ]
+
+
+def test_layers_are_timed_on_the_samples_that_they_take(monkeypatch):
+    growing(monkeypatch)
+    params = {name: recipe.tensor(name, shape) for name, shape in parameters(SPEC).items()}
+    ready = program(params, SPEC, cpu)
+    rows = layers("small", ready, SHAPE, Measuring(cpu, 1, None, 1))
+    growing(monkeypatch)
+    calls = Plan(ready, SHAPE, cpu).calls
+    assert sum(row["count"] for row in rows) == len(calls)
+    growing(monkeypatch)
+    of_all = whole("small", ready, SHAPE, Measuring(cpu, 1, None, 1))
+    alone = whole("small", ready, (1, *SHAPE[1:]), Measuring(cpu, 1, None, 1))
+    assert of_all["gflop"] == pytest.approx(8 * alone["gflop"], rel=1e-12)

@@ -1,7 +1,8 @@
 """Plans for inference: a network for one input shape as a straight line of fused kernel calls.
 
-`program` prepares a network once. `sections` decides how many samples go through each call
-together, `plan` gives the values memory and runs the calls, `profile` times and prints them.
+`programs` prepares a network once, for all its plans. `sections` decides how many samples go
+through each call together, `plan` gives the values memory and runs the calls, `profile` times and
+prints them.
 """
 
 from ..count import macs

@@ -2,9 +2,9 @@
 
 ``python benchmarks/gpu.py OUT`` runs each part in a process of its own, with a time limit, and
 writes ``OUT/NAME.json`` as soon as a part is done, so that a machine that is taken away has told
-what it could: what the machine is, the tests on the GPU, the speed of whole networks and layers, a
-step of training, the figures of PyTorch and of ONNX Runtime beside them where these are installed,
-and a run of training.
+what it could: what the machine is, the tests on the GPU, the speed of whole networks and layers,
+the rungs of the ladder, a step of training, the figures of PyTorch and of ONNX Runtime beside them
+where these are installed, and a run of training.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -36,7 +37,8 @@ CUDA = "CUDAExecutionProvider"
 LR, MOMENTUM, DECAY = 0.02, 0.9, 5e-4
 # The parts, and how many seconds each may take.
 LIMITS = {
-    "machine": 30, "tests": 160, "speed": 70, "step": 45, "peer": 80, "runtime": 35, "run": 60,
+    "machine": 30, "tests": 150, "speed": 70, "ladder": 25, "step": 45, "peer": 75, "runtime": 30,
+    "run": 55,
 }  # fmt: skip
 
 
@@ -149,6 +151,13 @@ def speed(folder: Path) -> Any:
         rows.append(row)
         write(folder, "speed", {"model": NETWORK, "rows": rows})
     return {"model": NETWORK, "rows": rows}
+
+
+def ladder(folder: Path) -> Any:
+    """Time each rung of a matrix product, as a share of the measured peak."""
+    module = runpy.run_path(str(HERE / "ladder_cuda" / "__main__.py"))
+    layer = module["Layer"](*module["LARGE"])
+    return {"layer": layer._asdict(), "rows": module["measure"]("cuda", layer)}
 
 
 def step(folder: Path) -> Any:

@@ -69,15 +69,10 @@ class Paper:
 
 
 def share(kernel: Any) -> float:
-    """Return the share of multiply-adds in a kernel's loop; 1 for kernels that only move.
-
-    The table has each tile with loads of 16 bytes; that of single values, for the stem's three
-    channels, is taken to be the same.
-    """
+    """Return the share of multiply-adds in a kernel's loop; 1 for kernels that only move."""
     if not kernel.name.startswith(("gemm", "grouped", "dots")):
         return 1.0
-    row = SHARES.get(f"{kernel.name} sm_90") or SHARES[f"{kernel.name.replace('_14', '_44')} sm_90"]
-    return float(row["ffma"] / 100)
+    return float(SHARES[f"{kernel.name} sm_90"]["ffma"] / 100)
 
 
 def rounds(blocks: int) -> float:

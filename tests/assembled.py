@@ -28,25 +28,17 @@ EITHER = [(), (halves,)]  # of kernels for values of both types: float32, and fl
 # Of kernels that are made for sizes: those that a ResNeXt uses, and one for arrays that do not
 # begin at a multiple of 16 bytes.
 SIZES: dict[str, list[tuple[Any, ...]]] = {
-    "gemm_kernel": [
-        *((tile, 4, 4, point) for tile in gemm.TILES for point in (True, False)),
-        (gemm.Tile(128, 64, 8, 8), 1, 4, False),
-        (gemm.Tile(32, 64, 4, 8), 1, 1, False),
-    ],
-    "outer_kernel": [
-        *((tile, 4, 4, point) for tile in outer.TILES for point in (True, False)),
-        (outer.TILES[2], 1, 1, False),
-    ],
+    "gemm_kernel": [(tile, point) for tile in gemm.TILES for point in (True, False)],
+    "outer_kernel": [(tile, point) for tile in outer.TILES for point in (True, False)],
     "grouped_kernel": [
         (3, 3, s, grouped.columns_of(s), a, *kind)
         for s, a in ((1, 16), (2, 16), (1, 4))
         for kind in EITHER
     ],
     "tensor_kernel": [
-        *((tile, True, 8, point) for tile in tensor.TILES for point in (True, False)),
-        (tensor.Tile(128, 64, 32), False, 8, False),  # the first layer, of three channels
-        (tensor.Tile(32, 32, 16), False, 1, False),
-        (tensor.Tile(64, 32, 16), True, 8, True, floats),  # logits
+        *((tile, 8, point) for tile in tensor.TILES for point in (True, False)),
+        (tensor.Tile(32, 32, 16), 1, False),
+        (tensor.Tile(64, 32, 16), 8, True, floats),  # logits
     ],
     "grouped_outer_kernel": [
         (3, s, grouped.columns_of(s), a) for s, a in ((1, 16), (2, 16), (1, 4))
@@ -62,6 +54,7 @@ SIZES: dict[str, list[tuple[Any, ...]]] = {
             "average_kernel",
             "excite_kernel",
             "blur_kernel",
+            "widen_kernel",
             "split_kernel",
             "join_kernel",
         ),

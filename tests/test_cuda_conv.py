@@ -159,7 +159,7 @@ def resnext(n: int, size: int, c_in: int, c_out: int):
     ],
 )
 def test_tiles_and_parts_for_132_processors(win, tile, parts: int):
-    cut = gemm.cut(win, 4, 4, 132)
+    cut = gemm.cut(win, 132)
     assert (cut.tile, cut.parts) == (tile, parts)
     assert cut.parts * cut.steps >= win.depth / 16 > (cut.parts - 1) * cut.steps
 
@@ -167,7 +167,7 @@ def test_tiles_and_parts_for_132_processors(win, tile, parts: int):
 def test_every_position_of_a_weights_gradient_is_in_one_part():
     for n in range(1, 40):
         win = resnext(n, 9, 64, 64)
-        cut = outer.cut(win, False, 132)
+        cut = outer.cut(win, 132)
         assert (cut.parts - 1) * cut.length < win.positions <= cut.parts * cut.length
         assert cut.length % outer.DEEP == 0
 

@@ -31,6 +31,7 @@ from tinyresnext.ops.cuda.conv import (
 
 pytestmark = [pytest.mark.device, pytest.mark.usefixtures("nvvm")]
 DENSE = Conv("dense", (2, 5, 6, 12), 20, 3, 1, 1, epilogue="bias residual")
+ODD = Conv("odd", (2, 5, 6, 3), 21, 3, 1, 1, epilogue="bias residual")
 SPLIT = Conv("split", (1, 3, 4, 256), 36, epilogue="bias residual")
 DIRECT = Conv("direct", (1, 5, 9, 16), 24, 3, 1, 1, 2, "bias residual")
 STRIDE = Conv("stride", (1, 5, 6, 12), 20, 1, 2)
@@ -57,6 +58,7 @@ FORWARD = [
     (grouped, "direct", "and column + p < w_out:", ":", DIRECT, None),
     (pack, "columns_kernel", "        cuda.syncthreads()\n", "", DENSE, RACE),
     (pack, "columns_kernel", "if column < wide:", "if True:", DENSE, RACE),
+    (pack, "columns_kernel", "if lane < filters and c < here:", "if lane < filters:", ODD, None),
     (pack, "slabs_kernel", "cuda.syncthreads()\n        slab,", "slab,", DIRECT, RACE),
     (pack, "slabs_kernel", "if o < uint32(filters):", "if True:", DIRECT, OUT),
 ]  # fmt: skip
@@ -91,7 +93,6 @@ FOLD = [
     ("slabs", "cuda.syncthreads()\n        for step", "for step", DIRECT, RACE),
     ("slabs", "if o < c_out:", "if True:", DIRECT, OUT),
     ("places", "into = int32((y * w", "into = int32((y * w + 1", STRIDE, None),
-    ("zero", "out[i] = float32(0)", "out[i] = float32(1)", STRIDE, None),
 ]
 CLASSIFIER = [
     ("        if o < c_out:\n            left", "        if True:\n            left", OUT),

@@ -110,6 +110,15 @@ def dilated(ops):
     return values(ops, "conv2d", (1, 7, 6, 4), (4, 4, 3, 3), padding=2, dilation=2)
 
 
+def three_channels(ops):
+    return values(ops, "conv2d", (2, 20, 20, 3), (4, 3, 3, 3))
+
+
+def every_other_place(ops):
+    shapes = (1, 3, 3, 4), (1, 3, 3, 4), (1, 6, 5, 4), (4, 4, 1, 1)
+    return values(ops, "conv2d_backward", *shapes, stride=2)
+
+
 def sgd(ops):
     return updated(ops, "sgd_step", *[IMAGE] * 3, lr=0.1, momentum=0.9, decay=0.1, nesterov=True)
 
@@ -260,6 +269,12 @@ OTHERS = [
     (elementwise, "relu_kernel", "put(y, i,", "put(y, first,", rectified, None),
     (elementwise, "copy_kernel", "get(x, i)", "get(x, first)", rectified, None),
     (elementwise, "relu_gradient_kernel", "not x[i] >", "not x[first] >", rectified, None),
+    (elementwise, "widen_kernel", "if within < narrow:", "if True:", three_channels, None),
+    (elementwise, "widen_kernel", SYNC, "", three_channels, RACE),
+    (elementwise, "narrow_kernel", "if at >= first and int32(i)", "if int32(i)", muons, OUT),
+    (elementwise, "narrow_kernel", SYNC, "", muons, RACE),
+    (elementwise, "zero_kernel", "x[i] = float32(0)", "x[i] = float32(1)", every_other_place,
+     None),
     (interlaced, "split_kernel", "row < h and ", "", dilated, OUT),
     (interlaced, "join_kernel", "if i < count:", "if True:", dilated, OUT),
 ]  # fmt: skip
@@ -283,7 +298,7 @@ FAMILIES = {
     "pools": {INDEX, BARRIER},
     "losses": {INDEX, WARP},
     "updates": {INDEX, BARRIER, WARP},
-    "others": {INDEX},
+    "others": {INDEX, BARRIER},
 }
 
 

@@ -335,8 +335,8 @@ def lay_out_with(made):
     """Return what lays a weight out by a module that was changed; the type is the right one's."""
 
     def lay_out(*given):
-        layout, launches = made.pairs(*given)
-        return pairs_of.Pairs(*layout), launches
+        [layout], launches = made.pairs(*given)
+        return [pairs_of.Pairs(*layout)], launches
 
     return lay_out
 

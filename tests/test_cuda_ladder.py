@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from tinyresnext.emulator.fibers.machine import FiberMachine
+from tinyresnext.ops.contract import Peak
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "ladder_cuda"
 
@@ -77,10 +78,21 @@ def test_costs_fall_from_rung_to_rung(ladder):
     pytest.importorskip("numba_cuda")
     layer = ladder.Layer(64, 16, 64)
     loops, neighbours, shared = (
-        ladder.costs(import_module(name), layer) for name in ladder.RUNGS[:3]
+        ladder.costs(import_module(name), layer)[0] for name in ladder.RUNGS[:3]
     )
     assert loops.memory > 5 * neighbours.memory > 5 * shared.memory
     assert loops.shared == 0 < shared.shared
+
+
+@pytest.mark.device
+def test_a_rung_is_timed_kernel_by_kernel_and_as_a_graph(ladder, monkeypatch):
+    """The times are of the emulator; the share of a peak is that of what is a peak here."""
+    monkeypatch.setattr(ladder, "RUNGS", ladder.RUNGS[:2])
+    ops = SimpleNamespace(machine=FiberMachine(), peak=lambda threads: [Peak(1, 1e-3, 1, 1)])
+    monkeypatch.setattr("tinyresnext.ops.backend", lambda device: ops)
+    rows = ladder.measure("cuda", ladder.Layer(8, 4, 8))
+    assert [row["rung"] for row in rows] == list(ladder.RUNGS)
+    assert all(row["of_peak"] > 0 and row["of_peak_as_a_graph"] > 0 for row in rows)
 
 
 @pytest.mark.device

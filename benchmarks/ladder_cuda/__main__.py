@@ -11,7 +11,12 @@ of 32 (each rung is as fast as the largest allows, at best):
 
 ``of peak`` is one by the largest. It is of the peak of float32 also for tensor cores, which are 16
 times as fast as that. What it leaves out is waiting: that needs a GPU and a clock. The instructions
-are those of PTX; the assembler removes some.
+are those of PTX; the assembler removes some. Beside them stand the registers that it gives a
+thread, and the share of multiply-adds in the hottest loop of what it makes.
+
+On a GPU, ``--device cuda`` times the rungs instead, and prints the share of the measured peak of
+float32: with launches that are started one by one, and as a CUDA graph, which starts them in one
+call. That is the last idea of the ladder; it changes no kernel.
 
 To add a rung, write the file and put its name into the list below.
 """
@@ -20,7 +25,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -31,6 +37,8 @@ import numpy as np
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 
 from tinyresnext.ops.cuda.runtime.arrays import download, empty, upload  # noqa: E402
+from tinyresnext.ops.cuda.runtime.call import Call, chain  # noqa: E402
+from tinyresnext.ops.cuda.runtime.kernel import Kernel  # noqa: E402
 
 RUNGS = (
     "rung_1_loops",
@@ -45,6 +53,8 @@ HALF = {"rung_7_tensor_cores"}  # rungs that round their input to float16, by 2^
 TENSOR = 1 / 16  # of the time of float32, on tensor cores: NVIDIA's figures for A100 and H100
 UNITS = 4  # of a multiprocessor, each 32 multiply-adds a cycle
 SECTORS = 4  # that its first cache delivers in a cycle
+STARTS, REPEATS = 10, 5  # of a rung in a measurement, and measurements; the shortest counts
+SMALL, LARGE = (256, 128, 128), (100_352, 256, 256)  # to count, and for a whole GPU
 
 
 class Layer(NamedTuple):
@@ -55,8 +65,8 @@ class Layer(NamedTuple):
     c_out: int
 
 
-def check(rung: ModuleType, layer: Layer, machine: Any) -> None:
-    """Run a rung once and compare with the result in float64.
+def check(rung: ModuleType, layer: Layer, machine: Any) -> Kernel:
+    """Run a rung once, compare with the result in float64, and return the kernel that computes.
 
     Raises
     ------
@@ -69,8 +79,8 @@ def check(rung: ModuleType, layer: Layer, machine: Any) -> None:
     bias = rng.standard_normal(layer.c_out, np.float32)
     arrays = [upload(machine, a) for a in (x, weight, bias)]
     out = empty(machine, (layer.positions, layer.c_out))
-    for launch in rung.launches(*arrays, out):
-        machine.launch(launch)
+    launches = rung.launches(*arrays, out)
+    Call(machine, launches)()
     exact = [a.astype(np.float64) for a in (x, weight, bias)]
     wanted = np.maximum(exact[0] @ exact[1] + exact[2], 0)
     # NVIDIA does not say that tensor cores round to nearest.
@@ -80,6 +90,7 @@ def check(rung: ModuleType, layer: Layer, machine: Any) -> None:
     size = np.abs(exact[0]) @ np.abs(exact[1]) + np.abs(exact[2])
     error = np.abs(download(out) - wanted)
     assert (error <= bound * size).all(), f"{rung.__name__} is wrong for {layer}"
+    return launches[-1].kernel  # those before lay out
 
 
 class Costs(NamedTuple):
@@ -96,33 +107,97 @@ class Costs(NamedTuple):
         return 1 / max(self)
 
 
-def costs(rung: ModuleType, layer: Layer) -> Costs:
-    """Execute a rung's PTX and count."""
+def costs(rung: ModuleType, layer: Layer) -> tuple[Costs, Kernel]:
+    """Execute a rung's PTX and count; return the kernel, too."""
     from tinyresnext.emulator.ptx import PtxMachine
 
     machine = PtxMachine(count=True, multiprocessors=1)
-    check(rung, layer, machine)
-    *_, counted = machine.counters.values()  # kernels before the last one lay out
+    kernel = check(rung, layer, machine)
+    counted = machine.counters[kernel.name]
     adds = layer.positions * layer.c_in * layer.c_out / 32  # of warps
-    return Costs(
+    found = Costs(
         sum(counted.instructions.values()) / adds,
         counted.wavefronts * UNITS / adds,
         counted.sectors * UNITS / SECTORS / adds,
         TENSOR if rung.__name__ in HALF else 1.0,
     )
+    return found, kernel
+
+
+def count(layer: Layer) -> None:
+    """Count every rung and print the table."""
+    from tinyresnext.emulator.assembler import assemble
+
+    heads = ("FFMA", "registers", "issue", "shared", "global", "of peak")
+    print(f"{'':20}" + "".join(f"{head:>10}" for head in heads))
+    for name in RUNGS:
+        c, kernel = costs(import_module(name), layer)
+        made = assemble(kernel, (8, 0))
+        print(
+            f"{name:20}{made.share:10.0%}{made.registers:10}{c.issue:10.2f}{c.shared:10.2f}"
+            f"{c.memory:10.2f}{c.peak:10.0%}",
+            flush=True,
+        )
+
+
+def seconds(rung: ModuleType, layer: Layer, machine: Any) -> tuple[float, float]:
+    """Return the time of a rung: started kernel by kernel, and as a part of a graph."""
+    x, weight, bias = (
+        upload(machine, np.zeros(shape, np.float32))
+        for shape in ((layer.positions, layer.c_in), (layer.c_in, layer.c_out), layer.c_out)
+    )
+    out = empty(machine, (layer.positions, layer.c_out))
+    call = Call(machine, rung.launches(x, weight, bias, out))
+
+    def one_by_one() -> None:
+        for _ in range(STARTS):
+            call()
+
+    def shortest(run: Callable[[], object]) -> float:
+        found = []
+        for _ in range(REPEATS + 1):  # the first one compiles
+            start = time.perf_counter()
+            run()
+            machine.wait()
+            found.append(time.perf_counter() - start)
+        return min(found) / STARTS
+
+    return shortest(one_by_one), shortest(chain([call] * STARTS))
+
+
+def measure(device: str, layer: Layer) -> list[dict[str, Any]]:
+    """Return the share of the measured peak that each rung reaches on a GPU."""
+    from tinyresnext.ops import backend
+
+    ops: Any = backend(device)
+    peak, flops = 1e9 * ops.peak([1])[0].gflops, 2.0 * np.prod(layer)
+    rows = []
+    for name in RUNGS:
+        plain, graph = (
+            flops / found / peak for found in seconds(import_module(name), layer, ops.machine)
+        )
+        rows.append({"rung": name, "of_peak": plain, "of_peak_as_a_graph": graph})
+    return rows
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Count every rung and print the table."""
+    """Count or time every rung and print the table."""
     p = argparse.ArgumentParser(description="From one thread a result to the last kernel of a GPU.")
-    for name, value in zip(Layer._fields, (256, 128, 128), strict=True):
-        p.add_argument(f"--{name.replace('_', '-')}", type=int, default=value, help=f"({value})")
-    layer = Layer(**vars(p.parse_args(argv)))
+    for name, values in zip(Layer._fields, zip(SMALL, LARGE, strict=True), strict=True):
+        said = "{}, with --device {}".format(*values)
+        p.add_argument(f"--{name.replace('_', '-')}", type=int, help=f"({said})")
+    p.add_argument("--device", help="time on this GPU, such as cuda, in place of counting")
+    a = p.parse_args(argv)
+    usual = LARGE if a.device else SMALL
+    given = (getattr(a, name) for name in Layer._fields)
+    layer = Layer(*(u if g is None else g for g, u in zip(given, usual, strict=True)))
     print(f"1x1, {layer.positions} positions, {layer.c_in} to {layer.c_out} channels")
-    print(f"{'':20} {'issue':>7} {'shared':>7} {'global':>7} {'of peak':>8}")
-    for name in RUNGS:
-        c = costs(import_module(name), layer)
-        print(f"{name:20} {c.issue:7.2f} {c.shared:7.2f} {c.memory:7.2f} {c.peak:8.0%}", flush=True)
+    if a.device is None:
+        count(layer)
+        return 0
+    print(f"{'of the measured peak':20}{'one by one':>12}{'as a graph':>12}")
+    for row in measure(a.device, layer):
+        print(f"{row['rung']:20}{row['of_peak']:12.0%}{row['of_peak_as_a_graph']:12.0%}")
     return 0
 
 

@@ -29,6 +29,7 @@ def launches(
     win = Windows(m, 1, 1, k, 1, 1, n, 1, 1, 1, 1, 0, 0, 1)
     narrow = empty(x.machine, x.shape, np.float16)
     # The ladder's weights are [channel, filter], where those of a network are [filter, channel].
-    packed, packing = pairs(weight, Source((0,), k * n, 1, n), win, empty)
+    source = Source(((0,),), taps=1, channels=k, s_group=k * n, s_filter=1, s_channel=n)
+    [packed], packing = pairs(weight, source, win, empty)
     Call(x.machine, packing)()
     return [copied(x, narrow), *product(narrow, packed, bias, None, out, win, relu=True)]

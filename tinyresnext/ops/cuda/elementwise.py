@@ -1,4 +1,4 @@
-"""What is done value by value: ReLU and the residual addition, and their gradients.
+"""What is done value by value: ReLU and the residual addition, their gradients, and copies.
 
 All are bound by memory: one pass that reads every value once and writes it once, also in place. A
 thread computes `EACH` values, `THREADS` apart, so that threads side by side use values side by
@@ -16,11 +16,13 @@ from numba import cuda
 from .. import shapes
 from .runtime.arrays import EITHER, DeviceArray, check, empty, empty_like, same_type
 from .runtime.call import Call
-from .runtime.kernel import Kernel, ending, float32, floats, halves, int32, pointer
+from .runtime.kernel import Kernel, ending, float32, floats, halves, int32, pointer, uint32
 from .runtime.machine import Launch
-from .words import get, put
+from .words import get, put, shared
+from .words.whole import quotient
 
 THREADS, EACH = 256, 4
+SECTOR = 16  # values that fill sectors of a GPU, in float16 too
 
 
 def blocks_of(count: int) -> int:
@@ -95,6 +97,92 @@ def copy_kernel(of: Any = floats, to: Any = floats) -> Kernel:
                 put(y, i, get(x, i))
 
     return Kernel(f"copy{ending(of, to)}", run, (of, to, int32), THREADS)
+
+
+@cache
+def widen_kernel(kind: Any = floats) -> Kernel:
+    """Return the kernel that copies rows of ``narrow`` values to rows of ``wide``, with zeros.
+
+    What a block stores comes from one run of values. They go through shared memory, so that both
+    sides are whole sectors; the first threads begin before the run, at a sector.
+    """
+    CHUNK = THREADS * EACH
+
+    def run(x, y, count, narrow, wide):
+        s = shared(CHUNK)
+        thread, first = int32(cuda.threadIdx.x), int32(cuda.blockIdx.x * int32(CHUNK))
+        last = int32(first + int32(CHUNK)) if first + int32(CHUNK) < count else int32(count)
+        row, end = quotient(first, wide), quotient(last, wide)
+        within, rest = int32(first - int32(row * wide)), int32(last - int32(end * wide))
+        start = int32(int32(row * narrow) + (within if within < narrow else narrow))
+        end = int32(int32(end * narrow) + (rest if rest < narrow else narrow))
+        begins = int32(start - int32(uint32(start) % uint32(SECTOR)))
+        for i in range(int32(begins + thread), end, THREADS):
+            if i >= start:
+                s[int32(i - start)] = get(x, int32(i))
+        cuda.syncthreads()
+        for i in range(int32(first + thread), last, THREADS):
+            row = quotient(int32(i), wide)
+            within, value = int32(int32(i) - int32(row * wide)), float32(0)
+            if within < narrow:
+                value = s[int32(int32(row * narrow) + within - start)]
+            put(y, int32(i), value)
+
+    return Kernel(f"widen{ending(kind)}", run, (kind, kind, *[int32] * 3), THREADS)
+
+
+@cache
+def narrow_kernel() -> Kernel:
+    """Return the kernel that copies rows of ``wide`` values to rows of their first ``narrow``."""
+    CHUNK = THREADS * EACH
+
+    def run(x, y, count, narrow, wide):
+        s = shared(CHUNK)
+        thread, first = int32(cuda.threadIdx.x), int32(cuda.blockIdx.x * int32(CHUNK))
+        last = int32(first + int32(CHUNK)) if first + int32(CHUNK) < count else int32(count)
+        row, end = quotient(first, narrow), quotient(last, narrow)
+        start = int32(first + int32(row * int32(wide - narrow)))
+        end = int32(last + int32(end * int32(wide - narrow)))
+        begins = int32(start - int32(uint32(start) % uint32(SECTOR)))
+        for i in range(int32(begins + thread), end, THREADS):
+            row = quotient(int32(i), wide)
+            at = int32(int32(i) - int32(row * int32(wide - narrow)))
+            if at >= first and int32(i) - int32(row * wide) < narrow:
+                s[int32(at - first)] = x[int32(i)]
+        cuda.syncthreads()
+        for i in range(int32(first + thread), last, THREADS):
+            y[int32(i)] = s[int32(int32(i) - first)]
+
+    return Kernel("narrow", run, (floats, floats, *[int32] * 3), THREADS)
+
+
+def narrowed(x: DeviceArray, y: DeviceArray, narrow: int, wide: int) -> Launch:
+    """Return the launch that copies the first ``narrow`` of each ``wide`` values."""
+    return Launch(narrow_kernel(), blocks_of(y.size), (x, y, y.size, narrow, wide))
+
+
+@cache
+def zero_kernel() -> Kernel:
+    """Return the kernel that sets every value to zero."""
+
+    def run(x, count):
+        first = int32(cuda.blockIdx.x * int32(THREADS * EACH) + cuda.threadIdx.x)
+        for k in range(EACH):
+            i = int32(first + int32(k * THREADS))
+            if i < count:
+                x[i] = float32(0)
+
+    return Kernel("zero", run, (floats, int32), THREADS)
+
+
+def zero(x: DeviceArray) -> list[Launch]:
+    """Return the launch that sets all values to zero."""
+    return [Launch(zero_kernel(), blocks_of(x.size), (x, x.size))]
+
+
+def widened(x: DeviceArray, y: DeviceArray, narrow: int, wide: int) -> Launch:
+    """Return the launch that copies rows of ``narrow`` values to rows of ``wide`` values."""
+    return Launch(widen_kernel(pointer(x)), blocks_of(y.size), (x, y, y.size, narrow, wide))
 
 
 def copied(of: DeviceArray, to: DeviceArray) -> Launch:

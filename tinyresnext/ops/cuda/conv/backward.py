@@ -5,7 +5,8 @@ theirs, each times the weight that connects the two. With stride 1 this is a con
 with the taps in reverse order and input and output channels exchanged within each group. With a
 stride, the taps that reach a place depend on the remainder of its line and column. Places of equal
 remainders are one kind, and each kind gets a convolution of stride 1 with the taps that reach it,
-so no zero is inserted and multiplied. A place that no tap reaches becomes zero.
+so no zero is inserted and multiplied; their weights are laid out in one pass. A place that no tap
+reaches becomes zero.
 
 **Of the weight.** See `outer`, and `grouped_outer` for narrow groups.
 """
@@ -17,6 +18,7 @@ from typing import NamedTuple
 
 from ...checks import Pair, Shape, pair
 from ...shapes.conv import parts_padding, parts_shape
+from ..elementwise import zero
 from ..runtime.arrays import DeviceArray, check, empty_like, scratch, view
 from ..runtime.call import Call
 from ..runtime.machine import Launch
@@ -71,46 +73,48 @@ def input_gradient(
 ) -> list[Launch]:
     """Return the launches of ``dx``; with ``more`` it is added to what is there."""
     if dy.size == 0 or dx.size == 0:
-        return [] if more else fold.zero(dx)
+        return [] if more else zero(dx)
     rows = kinds(win.h, win.k_h, win.s_h, win.p_h)
     columns = kinds(win.w, win.k_w, win.s_w, win.p_w)
+    pairs = [(r, c) for r in rows for c in columns]
+    layouts, launches = _layouts(weight, win, pairs)
     if win.s_h == win.s_w == 1:
-        return _kind(dy, weight, win, rows[0], columns[0], dx, more)
-    reached = sum(r.places for r in rows) * sum(c.places for c in columns)
-    launches = [] if more or reached == win.h * win.w else fold.zero(dx)
+        residual = dx if more else None
+        back = _back(win, *pairs[0])
+        return [*launches, *convolution(dy, layouts[0], None, residual, dx, back)]
+    if not more and sum(r.places * c.places for r, c in pairs) != win.h * win.w:
+        launches += zero(dx)
     # Room for the largest kind; the kinds use it one after the other.
-    largest = max((r.places for r in rows), default=0) * max((c.places for c in columns), default=0)
+    largest = max((r.places * c.places for r, c in pairs), default=0)
     room = scratch(dy.machine, (win.n * largest * win.c_in,))
-    for r in rows:
-        for c in columns:
-            part = view(room, (win.n, r.places, c.places, win.c_in))
-            launches += _kind(dy, weight, win, r, c, part, False)
-            launches.append(fold.places(part, dx, win, r.first, c.first, more))
+    for (r, c), layout in zip(pairs, layouts, strict=True):
+        part = view(room, (win.n, r.places, c.places, win.c_in))
+        launches += convolution(dy, layout, None, None, part, _back(win, r, c))
+        launches.append(fold.places(part, dx, win, r.first, c.first, more))
     return launches
 
 
-def _kind(
-    dy: DeviceArray,
-    weight: DeviceArray,
-    win: Windows,
-    rows: Taps,
-    columns: Taps,
-    out: DeviceArray,
-    more: bool,
-) -> list[Launch]:
-    """Return the launches of the convolution for one kind of places."""
-    back = Windows(
+def _back(win: Windows, rows: Taps, columns: Taps) -> Windows:
+    """Return the convolution of ``dy`` for one kind of places."""
+    return Windows(
         win.n, win.h_out, win.w_out, win.c_out, rows.places, columns.places, win.c_in,
         len(rows.taps), len(columns.taps), 1, 1, rows.padding, columns.padding, win.groups,
     )  # fmt: skip
-    source, residual = backward(win, rows.taps, columns.taps), out if more else None
+
+
+def _layouts(
+    weight: DeviceArray, win: Windows, pairs: Sequence[tuple[Taps, Taps]]
+) -> tuple[Sequence[Layout], list[Launch]]:
+    """Return the weight for each kind of places, laid out by launches that read it once."""
+    if not pairs:
+        return [], []
+    every = win._replace(c_in=win.c_out, c_out=win.c_in)  # with all taps
     # The weight of a 1x1 convolution is the matrix already: a row for each filter.
-    whole = back.depth % BK == back.width % 4 == 0 and aligned(weight) and not suits(back)
-    layout: Layout = Columns(weight, back.depth, back.width)
-    refill: list[Launch] = []
-    if not (whole and win.k_h == win.k_w == 1):
-        layout, refill = lay_out(weight, source, back, scratch)
-    return [*refill, *convolution(dy, layout, None, residual, out, back)]
+    whole = every.depth % BK == every.width % 4 == 0 and aligned(weight) and not suits(every)
+    if whole and win.k_h == win.k_w == 1:
+        return [Columns(weight, every.depth, every.width)], []
+    source = backward(win, [(r.taps, c.taps) for r, c in pairs])
+    return lay_out(weight, source, every, scratch)
 
 
 def weight_gradient(
@@ -118,7 +122,7 @@ def weight_gradient(
 ) -> list[Launch]:
     """Return the launches of ``dweight``; with ``more`` it is added to what is there."""
     if dy.size == 0 or out.size == 0:
-        return [] if more else fold.zero(out)
+        return [] if more else zero(out)
     way = grouped_outer if suits(win) else outer
     return way(x, dy, out, win, more)
 

@@ -31,22 +31,32 @@ SECTOR = 8  # values that a GPU moves at once
 
 @cache
 def rows_kernel() -> Kernel:
-    """Return the kernel of the parts of a convolution's result, with its bias, residual, ReLU."""
+    """Return the kernel of the parts of a convolution's result, with its bias, residual, ReLU.
 
-    def run(sums, bias, residual, y, size, c_out, parts, shift, add, floor):
+    What only fills up a group of filters is added up too, and not stored.
+    """
+
+    def run(
+        sums, bias, residual, y, size, c_out, width, wide, across, parts, shift, add, floor
+    ):  # fmt: skip
         i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
         if i < size:
             total, at = sums[i], int32(i)
             for _ in range(1, parts):
                 at = int32(at + size)
                 total += sums[at]
-            if shift:
-                total += bias[int32(uint32(i) % uint32(c_out))]
-            if add:
-                total += residual[i]
-            y[i] = floor if total < floor else total
+            m, o = int32(uint32(i) // uint32(across)), uint32(i) % uint32(across)
+            group, within = int32(o // uint32(wide)), int32(o % uint32(wide))
+            if within < width:
+                o = int32(group * width + within)
+                at = int32(m * c_out + o)
+                if shift:
+                    total += bias[o]
+                if add:
+                    total += residual[at]
+                y[at] = floor if total < floor else total
 
-    return Kernel("fold_rows", run, (*[floats] * 4, *[int32] * 5, float32), THREADS)
+    return Kernel("fold_rows", run, (*[floats] * 4, *[int32] * 8, float32), THREADS)
 
 
 @cache
@@ -69,28 +79,32 @@ def sums_kernel() -> Kernel:
 def weight_kernel() -> Kernel:
     """Return the kernel of the parts of a weight's gradient.
 
-    They are ``[part, filter, tap, channel]``, as positions see them, with `rounded` rows; a weight
-    is ``[filter, channel, tap]``. A block turns some channels and taps of a filter in shared
-    memory. The first of its threads begin before the place that they store to, at a whole sector.
+    They are ``[part, filter, tap, channel]``, as positions see them, with filters and channels that
+    only fill up a group, and rows of whole sectors; a weight is ``[filter, channel, tap]``. A block
+    turns some channels and taps of a filter in shared memory. The first of its threads begin before
+    the place that they store to, at a whole sector.
     """
 
     def run(
-        sums, out, size, deep, taps, channels, some_taps, some, pitch, down, beside, parts, add
-    ):
+        sums, out, size, deep, taps, channels, seen, width, wide, some_taps, some, pitch, down,
+        beside, parts, add,
+    ):  # fmt: skip
         s = shared(TURNED)
         thread, block = int32(cuda.threadIdx.x), uint32(cuda.blockIdx.x)
         square, later = uint32(block // uint32(beside)), int32(block % uint32(beside))
         o, below = int32(square // uint32(down)), int32(square % uint32(down))
         first_tap, first = int32(later * some_taps), int32(below * some)
+        row = int32(int32(uint32(o) // uint32(width)) * wide + int32(uint32(o) % uint32(width)))
         for i in range(thread, some * some_taps, THREADS):
             tap, c = int32(uint32(i) // uint32(some)), int32(uint32(i) % uint32(some))
-            if first_tap + tap < taps and first + c < channels:
-                at = int32(o * deep + (first_tap + tap) * channels + first + c)
+            if first_tap + tap < taps and first + c < seen:
+                at = int32(row * deep + (first_tap + tap) * seen + first + c)
                 total = float32(0)
                 for _ in range(parts):
                     total += sums[at]
                     at = int32(at + size)
-                s[int32(c * pitch + tap)] = total
+                if first + c < channels:
+                    s[int32(c * pitch + tap)] = total
         cuda.syncthreads()
         begins = uint32((o * channels + first) * taps + first_tap)
         for i in range(thread - int32(begins % uint32(SECTOR)), some * some_taps, THREADS):
@@ -100,7 +114,7 @@ def weight_kernel() -> Kernel:
                 total = s[int32(c * pitch + tap)]
                 out[into] = out[into] + total if add else total
 
-    return Kernel("fold_weight", run, (floats, floats, *[int32] * 11), THREADS)
+    return Kernel("fold_weight", run, (floats, floats, *[int32] * 14), THREADS)
 
 
 @cache
@@ -159,18 +173,6 @@ def places_kernel() -> Kernel:
 
 
 @cache
-def zero_kernel() -> Kernel:
-    """Return the kernel that sets every value to zero."""
-
-    def run(out, size):
-        i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
-        if i < size:
-            out[i] = float32(0)
-
-    return Kernel("fold_zero", run, (floats, int32), THREADS)
-
-
-@cache
 def channels_kernel() -> Kernel:
     """Return the kernel of the sums over rows ``[rows, channels]``, ``[part, channels]``.
 
@@ -214,37 +216,38 @@ def rows(
     bias: DeviceArray | None,
     residual: DeviceArray | None,
     out: DeviceArray,
+    win: Windows,
     relu: bool,
 ) -> Launch:
-    """Return the launch that adds ``sums [part, position, filter]`` and ends a convolution."""
-    parts, _, c_out = sums.shape
+    """Return the launch that adds ``sums [part, position, filter]`` and ends a convolution.
+
+    The groups of ``win``, and so of the sums, may have more filters than those of ``out``.
+    """
+    (parts, _, across), c_out = sums.shape, out.shape[-1]
     shift, add, floor = int(bias is not None), int(residual is not None), 0.0 if relu else -np.inf
-    numbers = (out.size, c_out, parts, shift, add, floor)
-    return Launch(rows_kernel(), blocks(out.size), (sums, bias, residual, out, *numbers))
+    size = sums.size // parts
+    numbers = (size, c_out, c_out // win.groups, win.width, across, parts, shift, add, floor)
+    return Launch(rows_kernel(), blocks(size), (sums, bias, residual, out, *numbers))
 
 
-def rounded(depth: int) -> int:
-    """Return how many values apart rows of ``depth`` sums lie: whole sectors."""
-    return -(-depth // SECTOR) * SECTOR
-
-
-def weight(sums: DeviceArray, win: Windows, out: DeviceArray, more: bool) -> Launch:
+def weight(sums: DeviceArray, win: Windows, seen: Windows, out: DeviceArray, more: bool) -> Launch:
     """Return the launch that adds ``sums [part, filter, (tap, channel)]`` to a weight's gradient.
 
-    Each row of ``sums`` is `rounded`.
+    The groups of ``seen``, and so of the sums, may have more filters and channels than those of
+    ``win``. Each row of ``sums`` is whole sectors.
     """
-    (parts, _, deep), taps, channels = sums.shape, win.k_h * win.k_w, win.narrow
-    if taps == 1 and deep == channels:
+    (parts, filters, deep), taps, channels = sums.shape, win.k_h * win.k_w, win.narrow
+    if taps == 1 and (filters, deep) == (win.c_out, channels):
         return in_place(sums, parts, out, more)
     some_taps = taps if taps <= MOST_TAPS else SIDE
-    some = min(channels, CHUNK // some_taps)
+    some = min(seen.narrow, CHUNK // some_taps)
     some = some if some < 8 else some // 8 * 8  # whole sectors
-    down, beside = -(-channels // some), -(-taps // some_taps)
+    down, beside = -(-seen.narrow // some), -(-taps // some_taps)
     # Few channels of a tap, then those of the next, are stored side by side.
     bank = some_taps if some >= LINES else -(-SIDE // some)
     numbers = (
-        win.c_out * deep, deep, taps, channels, some_taps, some, pitch(some_taps, bank), down,
-        beside, parts, int(more),
+        filters * deep, deep, taps, channels, seen.narrow, win.width, seen.width, some_taps, some,
+        pitch(some_taps, bank), down, beside, parts, int(more),
     )  # fmt: skip
     return Launch(weight_kernel(), win.c_out * down * beside, (sums, out, *numbers))
 
@@ -277,11 +280,6 @@ def places(
         values.size, lines, columns, c, win.h, win.w, win.s_h, win.s_w, line, column, int(more),
     )  # fmt: skip
     return Launch(places_kernel(), blocks(values.size), (values, out, *numbers))
-
-
-def zero(out: DeviceArray) -> list[Launch]:
-    """Return the launch that clears an array."""
-    return [Launch(zero_kernel(), blocks(out.size), (out, out.size))] if out.size else []
 
 
 def channels(x: DeviceArray, out: DeviceArray, more: bool) -> list[Launch]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,8 +49,11 @@ class Packed:
 
 def lay_out(
     weight: DeviceArray, source: Source, win: Windows, memory: Room, half: bool = False
-) -> tuple[Layout, list[Launch]]:
-    """Return the layout that a convolution reads, and the launches that fill it."""
+) -> tuple[Sequence[Layout], list[Launch]]:
+    """Return the layout that each kind of convolution reads, and the launches that fill them.
+
+    ``win`` is a convolution with all taps of the weight.
+    """
     if weight.dtype == np.float16:
         wide = scratch(weight.machine, weight.shape)
         made, launches = lay_out(wide, source, win, memory, half)
@@ -59,9 +63,9 @@ def lay_out(
     if not half:
         way = slabs if suits(win) else columns
         return way(weight, source, win, memory)
-    single, launches = slabs(weight, source, win, scratch)
-    narrow = Slabs(memory(weight.machine, single.data.shape, np.float16))
-    return narrow, [*launches, copied(single.data, narrow.data)]
+    [single], launches = slabs(weight, source, win, scratch)
+    narrow = Slabs(memory(weight.machine, single.data.shape, np.float16), single.apart)
+    return [narrow], [*launches, copied(single.data, narrow.data)]
 
 
 def convolution(
@@ -95,7 +99,7 @@ def pack(weight: DeviceArray, groups: int, half: bool = False) -> Packed:
     x, y = (1, *kernel, c_group * groups), (1, 1, 1, c_out)
     shapes.conv2d(_Stand(x), weight, groups=groups)
     win = windows(x, y, kernel, 1, 0, groups)
-    layout, launches = lay_out(weight, forward(win), win, empty, half)
+    [layout], launches = lay_out(weight, forward(win), win, empty, half)
     Call(weight.machine, launches)()
     return Packed(weight.shape, groups, layout)
 
@@ -152,7 +156,7 @@ def bind_conv2d(
             )
         layout = weight.layout
     else:
-        layout, refill = lay_out(weight, forward(win), win, scratch, half)
+        [layout], refill = lay_out(weight, forward(win), win, scratch, half)
     launches = convolution(x, layout, bias, residual, out, win, relu)
     return Call(machine, [*refill, *launches] if launches else [], out)
 

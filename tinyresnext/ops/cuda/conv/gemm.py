@@ -28,7 +28,6 @@ from ..runtime.machine import Launch
 from ..words import (
     add4,
     copies_done,
-    copy1,
     copy4,
     floor4,
     keep4,
@@ -42,8 +41,8 @@ from ..words import (
     take4,
 )
 from . import fold
-from .pack import BK, Columns, slices
-from .windows import MOST, Windows, aligned, sight
+from .pack import BK, RUN, Columns, slices
+from .windows import MOST, Windows, aligned, counted, filled, sight
 
 PITCH = BK + 4  # of a row of the left slice: four rows that are read at once lie in different banks
 OUTSIDE = -(2**30)  # a line that is in no image, whatever tap is added
@@ -82,12 +81,11 @@ SECOND = 400_000  # multiply-adds of a processor in the time of one more launch
 
 
 @cache
-def gemm_kernel(tile: Tile, RUN: int, STORE: int, POINT: bool) -> Kernel:
+def gemm_kernel(tile: Tile, POINT: bool) -> Kernel:
     """Return the kernel for one shape of tile.
 
-    A warp, four threads down by eight across, computes ``4 TM`` x ``8 TN`` sums. ``RUN`` and
-    ``STORE`` are how many values of the image are copied, and of the result stored, at once: 4, or
-    1 where the channels of a group are not a multiple of four.
+    A warp, four threads down by eight across, computes ``4 TM`` x ``8 TN`` sums. Four values of the
+    image are copied at once, and four of the result are stored.
     """
     BM, BN, TM, TN = tile
     WARPS_N = BN // (8 * TN)
@@ -161,10 +159,7 @@ def gemm_kernel(tile: Tile, RUN: int, STORE: int, POINT: bool) -> Kernel:
                             and uint32(top[i] + (tap >> 16)) < uint32(h)
                             and uint32(left[i] + (tap & 65535)) < uint32(w)
                         )
-                    if RUN == 4:
-                        copy4(s, to + a_to + i * DOWN * PITCH, x, at[i] + offset, inside)
-                    else:
-                        copy1(s, to + a_to + i * DOWN * PITCH, x, at[i] + offset, inside)
+                    copy4(s, to + a_to + i * DOWN * PITCH, x, at[i] + offset, inside)
                 for i in range(COPIES_B):
                     down = i * DOWN_B
                     copy4(s, to + b_to + down * BN, weight, b_at + down * wide, b_inside)
@@ -192,31 +187,17 @@ def gemm_kernel(tile: Tile, RUN: int, STORE: int, POINT: bool) -> Kernel:
         for j in range(0, TN, 4):
             o = int32(o0 + tx + 8 * j)
             if o < width:
-                ends = int32((group + 1) * width)
                 o = int32(group * width + o)
                 into = int32((int32(part) * positions + m0 + ty) * c_out + o)
-                if STORE == 4:
-                    four = load4_if(bias, o, shift != 0, 16)
-                    for i in range(TM):
-                        if m0 + ty + 4 * i < positions:
-                            made = sum4(take4(sums, TN * i + j), four)
-                            made = sum4(made, load4_if(residual, into, add != 0, 16))
-                            store4(y, into, floor4(made, floor), 16)
-                        into = int32(into + 4 * c_out)
-                else:
-                    for i in range(TM):
-                        if m0 + ty + 4 * i < positions:
-                            for q in range(4):
-                                if o + q < ends:
-                                    v = sums[TN * i + j + q]
-                                    if shift:
-                                        v += bias[o + q]
-                                    if add:
-                                        v += residual[into + q]
-                                    y[into + q] = floor if v < floor else v
-                        into = int32(into + 4 * c_out)
+                four = load4_if(bias, o, shift != 0, 16)
+                for i in range(TM):
+                    if m0 + ty + 4 * i < positions:
+                        made = sum4(take4(sums, TN * i + j), four)
+                        made = sum4(made, load4_if(residual, into, add != 0, 16))
+                        store4(y, into, floor4(made, floor), 16)
+                    into = int32(into + 4 * c_out)
 
-    name = f"gemm_{BM}x{BN}x{TM}x{TN}_{RUN}{STORE}{'_point' if POINT else ''}"
+    name = f"gemm_{BM}x{BN}x{TM}x{TN}{'_point' if POINT else ''}"
     parameters = (*[floats] * 5, ints, *[int32] * 22, float32)
     return Kernel(name, run, parameters, THREADS)
 
@@ -234,15 +215,13 @@ class Cut(NamedTuple):
     parts: int
 
 
-def cut(win: Windows, run: int, store: int, processors: int) -> Cut:
+def cut(win: Windows, processors: int) -> Cut:
     """Choose the tile of a product and split its depth.
 
     Of all tiles, with the depth whole or in parts that make one, two or four blocks for each
-    processor, it is the cut that takes the busiest processor the least time (`cost`). Kernels that
-    copy or store single values have fewer registers left for sums.
+    processor, it is the cut that takes the busiest processor the least time (`cost`).
     """
-    tiles = [t for t in TILES if (run == 4 or t.TN <= 8) and (store == 4 or t.TM <= 4)]
-    cuts = [divided(win, t, each * processors) for t in tiles for each in (0, 1, 2, 4)]
+    cuts = [divided(win, t, each * processors) for t in TILES for each in (0, 1, 2, 4)]
     return min(cuts, key=lambda one: cost(one, processors))
 
 
@@ -272,17 +251,21 @@ def product(
     win: Windows,
     relu: bool = False,
 ) -> list[Launch]:
-    """Return the launches of a convolution."""
+    """Return the launches of a convolution.
+
+    Sums that are parts of a depth, or do not lie in fours, are ended by `fold`.
+    """
     if win.positions == 0:
         return []
-    run = 4 if win.narrow % 4 == 0 and aligned(x) else 1
-    store = 4 if win.width % 4 == 0 and aligned(out, residual, bias) else 1
-    plan = cut(win, run, store, x.machine.multiprocessors)
-    split = plan.parts > 1
-    y = scratch(x.machine, (plan.parts, win.positions, win.c_out)) if split else out
-    extra = None if split else residual
-    kernel = gemm_kernel(plan.tile, run, store, win.point)
-    shift, floor = bias is not None and not split, 0.0 if relu and not split else -np.inf
+    ends = win.width == weight.wide and aligned(out, residual, bias)
+    x, launches = filled(x, win.groups, RUN)
+    win = counted(win._replace(c_in=x.shape[-1], c_out=win.groups * weight.wide))
+    plan = cut(win, x.machine.multiprocessors)
+    ends = ends and plan.parts == 1
+    y = out if ends else scratch(x.machine, (plan.parts, win.positions, win.c_out))
+    extra = residual if ends else None
+    kernel = gemm_kernel(plan.tile, win.point)
+    shift, floor = bias is not None and ends, 0.0 if relu and ends else -np.inf
     numbers = (
         win.positions, win.h, win.w, win.c_in, win.h_out, win.w_out, win.c_out, win.s_h, win.s_w,
         win.p_h, win.p_w, win.narrow, win.width, weight.wide, win.depth, weight.deep, plan.across,
@@ -290,7 +273,7 @@ def product(
     )  # fmt: skip
     see = None  # one slice more than is multiplied: it is looked up and never copied
     if not win.point:
-        see = upload(x.machine, sight(win, run, (slices(win.depth) + 1) * BK))
+        see = upload(x.machine, sight(win, RUN, (slices(win.depth) + 1) * BK))
     arrays = (x, weight.data, bias, extra, y, see)
-    launch = Launch(kernel, plan.tiles * plan.parts, (*arrays, *numbers))
-    return [launch, fold.rows(y, bias, residual, out, relu)] if split else [launch]
+    launches.append(Launch(kernel, plan.tiles * plan.parts, (*arrays, *numbers)))
+    return launches if ends else [*launches, fold.rows(y, bias, residual, out, win, relu)]

@@ -78,7 +78,7 @@ def grouped_kernel(
 
     def run(
         x, weight, bias, residual, y, n, h, w, c_in, h_out, w_out, c_out, s_h, s_w, p_h, p_w,
-        narrow, width, slabs, tiles, shift, add, floor,
+        narrow, width, slabs, apart, tiles, shift, add, floor,
     ):  # fmt: skip
         s = shared(SHARED)
         weights = typed(s, SIZE)
@@ -106,7 +106,7 @@ def grouped_kernel(
             sums[i] = float32(0)
         for four in range(fours + 1):
             if four < fours:  # start to copy the weights of these four channels ...
-                to, of = int32(four % 2 * WORDS), int32((slab * fours + four) * WORDS)
+                to, of = int32(four % 2 * WORDS), int32((slab * fours + four) * apart)
                 for i in range(thread * 4, WORDS, THREADS * 4):
                     copy4(s, int32(to + i), weight, int32(of + i), True)
             if four > 0:  # ... and multiply with those of the four before
@@ -142,7 +142,7 @@ def grouped_kernel(
                         store4(y, at, floored(made, floor), ALIGN)
 
     name = f"grouped_{K_H}x{K_W}_{STRIDE}_{COLUMNS}_{ALIGN}{ending(kind)}"
-    return Kernel(name, run, (kind, floats, floats, kind, kind, *[int32] * 17, float32), THREADS)
+    return Kernel(name, run, (kind, floats, floats, kind, kind, *[int32] * 18, float32), THREADS)
 
 
 # --- launcher -------------------------------------------------------------------------------------
@@ -173,8 +173,8 @@ def direct(
     tiles = win.n * -(-win.h_out // LINES) * -(-win.w_out // columns)
     numbers = (
         win.n, win.h, win.w, win.c_in, win.h_out, win.w_out, win.c_out, win.s_h, win.s_w, win.p_h,
-        win.p_w, win.narrow, win.width, slabs, tiles, int(bias is not None),
-        int(residual is not None), 0.0 if relu else -np.inf,
+        win.p_w, win.narrow, win.width, slabs, weight.apart * x.dtype.itemsize // 4, tiles,
+        int(bias is not None), int(residual is not None), 0.0 if relu else -np.inf,
     )  # fmt: skip
     arrays = (x, weight.data, bias, residual, out)
     return [Launch(kernel, slabs * -(-tiles // WARPS), (*arrays, *numbers))]

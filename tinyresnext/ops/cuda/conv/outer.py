@@ -22,7 +22,6 @@ from ..runtime.machine import Launch
 from ..words import (
     add4,
     copies_done,
-    copy1,
     copy4,
     keep4,
     load2,
@@ -33,7 +32,8 @@ from ..words import (
     take4,
 )
 from . import fold
-from .windows import MOST, Windows, aligned, sight
+from .pack import RUN
+from .windows import MOST, Windows, counted, filled, rounded, sight
 
 DEEP = 16  # positions of a slice
 
@@ -57,19 +57,18 @@ WAVES = 2  # blocks for each processor that splitting aims at
 
 
 @cache
-def outer_kernel(tile: Tile, LEFT: int, RIGHT: int, PLAIN: bool) -> Kernel:
+def outer_kernel(tile: Tile, PLAIN: bool) -> Kernel:
     """Return the kernel for one shape of tile.
 
-    A warp, four threads down by eight across, computes ``4 TM`` x ``8 TN`` sums. ``LEFT`` and
-    ``RIGHT`` are how many values of ``dy`` and of the image are copied at once: 4, or 1 where the
-    channels of a group are not a multiple of four.
+    A warp, four threads down by eight across, computes ``4 TM`` x ``8 TN`` sums. Four values of
+    ``dy`` and of the image are copied at once.
     """
     BM, BN, TM, TN = tile
     WARPS_N = BN // (8 * TN)
     THREADS = 32 * (BM // (4 * TM)) * WARPS_N
     A, B = BM * DEEP, BN * DEEP
     SHARED, SUMS = 2 * (A + B), TM * TN
-    Q, R = BM // LEFT, BN // RIGHT  # copies for a position of each
+    Q, R = BM // RUN, BN // RUN  # copies for a position of each
     # Every thread copies the same filter of every DOWN-th position.
     DOWN, COPIES = max(1, THREADS // Q), DEEP * Q // THREADS
     DOWN_B, COPIES_B = max(1, THREADS // R), DEEP * R // THREADS
@@ -87,16 +86,16 @@ def outer_kernel(tile: Tile, LEFT: int, RIGHT: int, PLAIN: bool) -> Kernel:
         last = int32(first + length) if first + length < positions else int32(positions)
 
         # What this thread copies: some filters, and some columns, of several positions of a slice.
-        row, o = int32(thread // Q), int32(o0 + thread % Q * LEFT)
+        row, o = int32(thread // Q), int32(o0 + thread % Q * RUN)
         wanted = o < width
-        a_to, a_at = int32(row * BM + thread % Q * LEFT), int32(group * width + o)
-        row_b, k = int32(thread // R), int32(k0 + thread % R * RIGHT)
-        b_to = int32(A + row_b * BN + thread % R * RIGHT)
+        a_to, a_at = int32(row * BM + thread % Q * RUN), int32(group * width + o)
+        row_b, k = int32(thread // R), int32(k0 + thread % R * RUN)
+        b_to = int32(A + row_b * BN + thread % R * RUN)
         offset, tap = int32(k), int32(0)
         if PLAIN:
             seen = k < depth
         else:
-            offset, tap = load2(see, int32(2 * int32(k // RIGHT)))
+            offset, tap = load2(see, int32(2 * int32(k // RUN)))
             seen = offset >= 0
         offset = int32(offset + group * narrow)
 
@@ -116,10 +115,7 @@ def outer_kernel(tile: Tile, LEFT: int, RIGHT: int, PLAIN: bool) -> Kernel:
                 for i in range(COPIES):
                     m = int32(first + row + i * DOWN)
                     inside = wanted and m < last
-                    if LEFT == 4:
-                        copy4(s, to + a_to + i * DOWN * BM, dy, m * c_out + a_at, inside)
-                    else:
-                        copy1(s, to + a_to + i * DOWN * BM, dy, m * c_out + a_at, inside)
+                    copy4(s, to + a_to + i * DOWN * BM, dy, m * c_out + a_at, inside)
                 for i in range(COPIES_B):
                     m = int32(first + row_b + i * DOWN_B)
                     at, inside = int32(m * c_in + offset), seen and m < last
@@ -134,10 +130,7 @@ def outer_kernel(tile: Tile, LEFT: int, RIGHT: int, PLAIN: bool) -> Kernel:
                             and uint32(line + (tap >> 16)) < uint32(h)
                             and uint32(column + (tap & 65535)) < uint32(w)
                         )
-                    if RIGHT == 4:
-                        copy4(s, to + b_to + i * DOWN_B * BN, x, at, inside)
-                    else:
-                        copy1(s, to + b_to + i * DOWN_B * BN, x, at, inside)
+                    copy4(s, to + b_to + i * DOWN_B * BN, x, at, inside)
                 first = int32(first + DEEP)
             if step > 0:  # ... and multiply those of the slice before
                 from_a, from_b = int32(of + ty), int32(of + A + tx)
@@ -162,7 +155,7 @@ def outer_kernel(tile: Tile, LEFT: int, RIGHT: int, PLAIN: bool) -> Kernel:
                 if o < width and k < depth:
                     store4(sums_out, into + k, take4(sums, TN * i + j), 16)
 
-    name = f"outer_{BM}x{BN}x{TM}x{TN}_{LEFT}{RIGHT}{'_plain' if PLAIN else ''}"
+    name = f"outer_{BM}x{BN}x{TM}x{TN}{'_plain' if PLAIN else ''}"
     return Kernel(name, run, (*[floats] * 3, ints, *[int32] * 19), THREADS)
 
 
@@ -180,18 +173,15 @@ class Cut(NamedTuple):
     parts: int
 
 
-def cut(win: Windows, simple: bool, processors: int) -> Cut:
-    """Choose the tile, the largest of which the weight fills most, and split the positions.
-
-    A kernel that copies single values takes the smallest tile only.
-    """
-    for tile in TILES[2:] if simple else TILES:
+def cut(win: Windows, processors: int) -> Cut:
+    """Choose the tile, the largest of which the weight fills most, and split the positions."""
+    for tile in TILES:
         down, across = -(-win.width // tile.BM), -(-win.depth // tile.BN)
         if win.width * win.depth >= WASTE * down * tile.BM * across * tile.BN:
             break
     tiles, slices = down * across * win.groups, -(-win.positions // DEEP)
     parts = max(1, min(slices // STEPS, WAVES * processors // tiles))
-    parts = max(1, min(parts, MOST // (win.c_out * fold.rounded(win.depth))))
+    parts = max(1, min(parts, MOST // (win.c_out * rounded(win.depth, fold.SECTOR))))
     length = -(-slices // parts) * DEEP
     return Cut(tile, down, across, tiles, length, -(-win.positions // length))
 
@@ -200,16 +190,16 @@ def outer(
     x: DeviceArray, dy: DeviceArray, out: DeviceArray, win: Windows, more: bool
 ) -> list[Launch]:
     """Return the launches of a weight's gradient."""
-    left = 4 if win.width % 4 == 0 and aligned(dy) else 1
-    right = 4 if win.narrow % 4 == 0 and aligned(x) else 1
-    plan = cut(win, left == 1 or right == 1, x.machine.multiprocessors)
-    sums = scratch(x.machine, (plan.parts, win.c_out, fold.rounded(win.depth)))
-    see = None if win.plain else upload(x.machine, sight(win, right, plan.across * plan.tile.BN))
+    (x, first), (dy, second) = filled(x, win.groups, RUN), filled(dy, win.groups, RUN)
+    wanted, win = win, counted(win._replace(c_in=x.shape[-1], c_out=dy.shape[-1]))
+    plan = cut(win, x.machine.multiprocessors)
+    sums = scratch(x.machine, (plan.parts, win.c_out, rounded(win.depth, fold.SECTOR)))
+    see = None if win.plain else upload(x.machine, sight(win, RUN, plan.across * plan.tile.BN))
     numbers = (
         win.positions, win.h, win.w, win.c_in, win.h_out, win.w_out, win.c_out, win.s_h, win.s_w,
         win.p_h, win.p_w, win.narrow, win.width, win.depth, sums.shape[2], plan.down, plan.across,
         plan.tiles, plan.length,
     )  # fmt: skip
-    kernel = outer_kernel(plan.tile, left, right, win.plain)
+    kernel = outer_kernel(plan.tile, win.plain)
     launch = Launch(kernel, plan.tiles * plan.parts, (dy, x, sums, see, *numbers))
-    return [launch, fold.weight(sums, win, out, more)]
+    return [*first, *second, launch, fold.weight(sums, wanted, win, out, more)]

@@ -2,26 +2,29 @@
 
 `gemm` reads a matrix for each group, a row for each value that a position sees: `Columns`.
 `grouped` reads four channels of 128 filters at a time: `Slabs`. The gradient of the input is a
-convolution of ``dy`` with some of the taps in reverse order, input and output channels exchanged;
-`Source` says where its weight lies in the weight of the forward convolution.
+convolution of ``dy`` with the taps in reverse order, input and output channels exchanged; with a
+stride it is several, each with some of the taps. `Source` says where their weights lie in the
+weight of the forward convolution, which is read once for all of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from math import gcd
 from typing import NamedTuple
 
 import numpy as np
 from numba import cuda
 
-from ..runtime.arrays import DeviceArray, upload
+from ..runtime.arrays import DeviceArray, upload, view
 from ..runtime.kernel import Kernel, float32, floats, int32, ints, uint32
 from ..runtime.machine import Launch
 from ..words import shared
-from .windows import Windows
+from .windows import Windows, rounded
 
 BK = 16  # rows of a slice of `gemm`'s; a matrix has whole slices
+RUN = 4  # channels that `gemm` copies at once; a group has whole runs of them
 SLAB = 128  # filters of `grouped`'s warps
 SIDE = 32  # filters whose weights a block copies
 LINES = 8  # of 32 values that a block stores at once
@@ -30,26 +33,44 @@ QUARTERS = SLAB // SIDE
 # Weights of a filter that a block copies for `Columns`, at most, and taps that are not divided.
 MOST_VALUES, MOST_TAPS = 160, 64
 COLUMNS_SHARED = SIDE * (MOST_VALUES + SIDE)
-SLABS_SHARED = SIDE * (32 * 9 + SIDE)  # `grouped` takes up to 32 channels and nine taps
+SLABS_SHARED = SIDE * (32 * 9 + SIDE) + SIDE  # `grouped` takes up to 32 channels and nine taps
 
 Room = Callable[..., DeviceArray]  # `empty`, or `scratch` for one call
 
 
 class Source(NamedTuple):
-    """Where the values of a convolution's weight lie in memory.
+    """Where the values of a convolution's weight lie, and what is made of them.
 
-    Filter o of group g, channel c of the group and tap t: ``g * s_group + o * s_filter + c *
-    s_channel + taps[t]``.
+    Filter o of group g, channel c of the group and tap t lie at ``g * s_group + o * s_filter + c *
+    s_channel + t``. Each tap is a tap of one of ``kinds`` convolutions, or of none.
+
+    Attributes
+    ----------
+    kinds : tuple of tuple of int
+        For each convolution the taps of the weight that it has, in its order.
+    taps, channels : int
+        Of the weight, all taps of a filter and channel, and the channels of a group.
+    s_group, s_filter, s_channel : int
     """
 
-    taps: tuple[int, ...]
+    kinds: tuple[tuple[int, ...], ...]
+    taps: int
+    channels: int
     s_group: int
     s_filter: int
     s_channel: int
 
+    @property
+    def turn(self) -> bool:
+        """Return whether the channels of a filter lie side by side, and not the filters."""
+        return self.s_channel < self.s_filter
+
 
 class Columns(NamedTuple):
-    """For each group a matrix of ``deep`` rows and ``wide`` columns, filled up with zeros."""
+    """For each group a matrix of ``wide`` columns, filled up with zeros.
+
+    The matrix of a group begins ``deep`` rows behind that of the group before.
+    """
 
     data: DeviceArray
     deep: int
@@ -59,24 +80,27 @@ class Columns(NamedTuple):
 class Slabs(NamedTuple):
     """``[slab of 128 filters, turn, tap, channel of the four, filter of the slab]``.
 
-    In each turn a filter sees four channels of its group. The filters of a group begin with
-    different fours, each four filters with the next: so what they read of an image at one time lies
-    side by side. Filter o of its group sees the four ``(turn + o // 4) % fours``.
+    A turn begins ``apart`` values behind the turn before. In each turn a filter sees four channels
+    of its group. The filters of a group begin with different fours, each four filters with the
+    next: so what they read of an image at one time lies side by side. Filter o of its group sees
+    the four ``(turn + o // 4) % fours``.
     """
 
     data: DeviceArray
+    apart: int
 
 
 def forward(win: Windows) -> Source:
     """Return where a forward convolution's weight lies: ``[filter, channel, tap]``."""
     taps = win.k_h * win.k_w
-    return Source(tuple(range(taps)), win.width * win.depth, win.depth, taps)
+    return Source((tuple(range(taps)),), taps, win.narrow, win.width * win.depth, win.depth, taps)
 
 
-def backward(win: Windows, rows: Sequence[int], columns: Sequence[int]) -> Source:
-    """Return where the weight of the gradient of the input lies, for these taps of ``win``."""
-    taps = tuple(i * win.k_w + j for i in rows for j in columns)
-    return Source(taps, win.width * win.depth, win.k_h * win.k_w, win.depth)
+def backward(win: Windows, kinds: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Source:
+    """Return where the weights of the gradient of the input lie, for these rows and columns."""
+    taps = win.k_h * win.k_w
+    each = tuple(tuple(i * win.k_w + j for i in rows for j in columns) for rows, columns in kinds)
+    return Source(each, taps, win.width, win.width * win.depth, taps, win.depth)
 
 
 def slices(depth: int) -> int:
@@ -94,12 +118,13 @@ def columns_kernel(TURN: bool) -> Kernel:
     A block copies the weights of 32 filters of a group, for some channels and taps, through shared
     memory. Threads side by side load what lies side by side in the weight: the channels and taps of
     one filter after the other if ``TURN``, as the weight of a forward convolution lies, else the
-    filters and taps of one channel after the other. They store rows of the matrix.
+    filters and taps of one channel after the other. They store rows of the matrices. ``rows`` says
+    where the rows of each tap begin, below zero for none, and then which rows are to be zeros.
     """
 
     def run(
-        weight, taps, out, count, channels, width, deep, wide, some_taps, some, pitch,
-        down, beside, across, s_group, s_filter, s_channel,
+        weight, rows, out, count, channels, filled, width, deep, wide, empty, some_taps, some,
+        pitch, down, beside, across, s_group, s_filter, s_channel,
     ):  # fmt: skip
         s = shared(COLUMNS_SHARED)
         thread, block = int32(cuda.threadIdx.x), uint32(cuda.blockIdx.x)
@@ -108,98 +133,95 @@ def columns_kernel(TURN: bool) -> Kernel:
         square, later = uint32(square // uint32(beside)), int32(square % uint32(beside))
         group, below = int32(square // uint32(down)), int32(square % uint32(down))
         first_tap, first = int32(later * some_taps), int32(below * some)
-        size = int32(some * some_taps)
         filters = int32(width - right * SIDE)  # of these, how many there are
         filters = int32(SIDE) if filters > SIDE else filters
-        inner = uint32(some if TURN else filters)
-        for i in range(thread, filters * size, THREADS):
+        here = int32(channels - first) if channels - first < some else int32(some)
+        inner = uint32(here if TURN else filters)
+        for i in range(thread, filters * here * some_taps, THREADS):
             tap = int32(uint32(i) % uint32(some_taps))
             rest = uint32(uint32(i) // uint32(some_taps))
             o, c = int32(rest // inner), int32(rest % inner)
             if not TURN:
                 o, c = c, o
-            at = int32(o * pitch + c * some_taps + tap)
-            column, channel, tap = int32(right * SIDE + o), first + c, first_tap + tap
-            value = float32(0)
-            if tap < count and channel < channels:
-                if not TURN:  # as the weight has them
-                    tap = int32(taps[int32(count - 1 - tap)])
-                start = group * s_group + column * s_filter + channel * s_channel
-                value = weight[int32(start + tap)]
-            s[at] = value
+            if first_tap + tap < count:
+                start = group * s_group + int32(right * SIDE + o) * s_filter
+                start = int32(start + (first + c) * s_channel + first_tap)
+                s[int32(o * pitch + c * some_taps + tap)] = weight[int32(start + tap)]
         cuda.syncthreads()
-        column, rows = int32(right * SIDE + lane), int32(group * deep)
+        column, top = int32(right * SIDE + lane), int32(group * deep)
         if column < wide:
-            for k in range(line, size, LINES):
+            for k in range(line, some * some_taps, LINES):
                 tap, c = int32(uint32(k) // uint32(some)), int32(uint32(k) % uint32(some))
-                row = int32(first_tap + tap if TURN else count - 1 - first_tap - tap)
-                row = int32(row * channels + first + c)
-                if first_tap + tap < count and first + c < channels:
+                if first_tap + tap < count and first + c < filled:
+                    row = int32(rows[int32(first_tap + tap)])
                     value = float32(0)
-                    if lane < filters:
+                    if lane < filters and c < here:
                         value = s[int32(lane * pitch + c * some_taps + tap)]
-                    out[int32((rows + row) * wide + column)] = value
+                    if row >= 0:
+                        out[int32((top + row + first + c) * wide + column)] = value
             if below == down - 1 and later == beside - 1:
-                for row in range(count * channels + line, deep, LINES):
-                    out[int32((rows + int32(row)) * wide + column)] = float32(0)
+                for k in range(count + line, count + empty, LINES):
+                    out[int32((top + rows[int32(k)]) * wide + column)] = float32(0)
 
     name = f"pack_columns{'_turn' if TURN else ''}"
-    return Kernel(name, run, (floats, ints, floats, *[int32] * 14), THREADS)
+    return Kernel(name, run, (floats, ints, floats, *[int32] * 16), THREADS)
 
 
 @cache
 def slabs_kernel(TURN: bool) -> Kernel:
     """Return the kernel of `Slabs`.
 
-    A block copies all weights of 32 filters through shared memory, as `columns_kernel` does; there
-    the fours of channels are brought into the order of the turns.
+    A block copies all weights of 32 filters to shared memory, line by line as they lie: the
+    channels and taps of a filter if ``TURN``, else the taps of ``together`` filters for a channel.
+    Four banks or eight are between neighbours, so the four channels of eight filters that a warp
+    then loads are in different banks; what it stores are whole sectors of four rows.
     """
     THREADS, LINES = 1024, 1024 // SIDE
 
     def run(
-        weight, taps, out, count, channels, filters, width, together, pitch,
+        weight, places, out, count, taps, channels, filters, width, together, pitch,
         s_group, s_filter, s_channel,
     ):  # fmt: skip
         s = shared(SLABS_SHARED)
         thread, block = int32(cuda.threadIdx.x), int32(cuda.blockIdx.x)
         lane, line = int32(thread % SIDE), int32(thread // SIDE)
-        size, fours = int32(channels * count), uint32(channels // 4)
-        # A line of threads takes a filter after the other, or ``together`` filters of a channel.
-        lines, length = int32(SIDE), size
+        lines, length = int32(SIDE), int32(channels * count)
         if not TURN:
             lines, length = int32(SIDE // together * channels), int32(together * count)
         for step in range(line, lines, LINES):
+            o, c = uint32(step), uint32(0)
+            if not TURN:
+                c = uint32(o % uint32(channels))
+                o = uint32(o // uint32(channels) * uint32(together))
+            at = int32(int32(step) * pitch + int32(o // uint32(together)) * 4)
+            o = uint32(uint32(block * SIDE) + o)
+            start = int32(o // uint32(width)) * s_group + int32(o % uint32(width)) * s_filter
+            start = int32(start + int32(c) * s_channel)
             for i in range(lane, length, SIDE):
-                o, tap = uint32(step), uint32(i) % uint32(count)
-                c = uint32(i) // uint32(count)
-                if not TURN:
-                    o, c = (
-                        uint32(o // uint32(channels) * uint32(together) + c),
-                        o % uint32(channels),
-                    )
-                at = int32(int32(o) * pitch)
-                o = uint32(uint32(block * SIDE) + o)
-                group, o_within = uint32(o) // uint32(width), uint32(o) % uint32(width)
-                turn = uint32((c // uint32(4) + fours - o_within // uint32(4) % fours) % fours)
-                at += int32((int32(turn) * 4 + int32(c % uint32(4))) * count + int32(tap))
                 value = float32(0)
                 if o < uint32(filters):
-                    start = int32(group) * s_group + int32(o_within) * s_filter
-                    tap = int32(tap if TURN else uint32(count - 1) - tap)  # as the weight has them
-                    value = weight[int32(start + int32(c) * s_channel + taps[tap])]
-                s[int32(at)] = value
+                    value = weight[int32(start + int32(i))]
+                s[int32(at + int32(i))] = value
         cuda.syncthreads()
-        slab, quarter = int32(block // QUARTERS), int32(block % QUARTERS)
-        for row in range(line, size, LINES):
-            e, rest = uint32(row) % uint32(4), uint32(row) // uint32(4)
-            turn, tap = uint32(rest) // uint32(count), uint32(rest) % uint32(count)
-            if not TURN:
-                tap = uint32(count - 1) - tap
-            at = int32(lane * pitch + (int32(turn) * 4 + int32(e)) * count + int32(tap))
-            out[int32((slab * size + int32(row)) * SLAB + quarter * SIDE + lane)] = s[at]
+        slab, quarter, fours = int32(block // QUARTERS), int32(block % QUARTERS), channels // 4
+        few, e = int32(lane % 8), int32(lane // 8)
+        for step in range(line, fours * count * 4, LINES):
+            row, o = uint32(step) // uint32(4), int32(uint32(step) % uint32(4)) * 8 + few
+            turn, tap = uint32(row) // uint32(count), int32(uint32(row) % uint32(count))
+            within = uint32(uint32(block * SIDE + o) % uint32(width)) // uint32(4)
+            c = int32((turn + within) % uint32(fours)) * 4 + e
+            many, rest = int32(uint32(o) // uint32(together)), int32(uint32(o) % uint32(together))
+            if TURN:
+                at = int32(o * pitch + many * 4 + c * count + tap)
+            else:
+                at = int32((many * channels + c) * pitch + many * 4 + rest * count + tap)
+            place = int32(places[tap])
+            if place >= 0:
+                row = int32(((slab * fours + int32(turn)) * taps + place) * 4 + e)
+                out[int32(row * SLAB + quarter * SIDE + o)] = s[at]
 
     name = f"pack_slabs{'_turn' if TURN else ''}"
-    return Kernel(name, run, (floats, ints, floats, *[int32] * 9), THREADS)
+    return Kernel(name, run, (floats, ints, floats, *[int32] * 10), THREADS)
 
 
 # --- launchers ------------------------------------------------------------------------------------
@@ -215,41 +237,55 @@ def pitch(size: int, run: int) -> int:
 
 
 def columns(
-    weight: DeviceArray, source: Source, win: Windows, memory: Room
-) -> tuple[Columns, list[Launch]]:
-    """Return the matrices of a convolution, and the launches that fill them from ``weight``."""
-    deep, wide, count = slices(win.depth) * BK, -(-win.width // 4) * 4, len(source.taps)
+    weight: DeviceArray, source: Source, win: Windows, memory: Room, run: int = RUN
+) -> tuple[list[Columns], list[Launch]]:
+    """Return the matrices of each kind of convolution, and the launches that fill them.
+
+    Their groups have whole runs of channels, as those of `windows.filled` do.
+    """
+    filled, wide, count = rounded(source.channels, run), rounded(win.width, 4), source.taps
     some_taps = count if count <= MOST_TAPS else SIDE
-    some = min(win.narrow, MOST_VALUES // some_taps)
+    some = min(filled, MOST_VALUES // some_taps)
     some = some if some < 8 else some // 8 * 8  # whole sectors
-    down, beside, across = -(-win.narrow // some), -(-count // some_taps), -(-wide // SIDE)
-    made = Columns(memory(weight.machine, (win.groups, deep, wide)), deep, wide)
-    size, turn = some * some_taps, source.s_channel < source.s_filter
+    down, beside, across = -(-filled // some), -(-count // some_taps), -(-wide // SIDE)
+    rows, begins, ends = [-1] * count, [], 0
+    for taps in source.kinds:
+        begins.append(ends)
+        for place, tap in enumerate(taps):
+            rows[tap] = ends + place * filled
+        used = ends + len(taps) * filled
+        ends += slices(len(taps) * filled) * BK
+        rows += range(used, ends)
+    made = memory(weight.machine, (win.groups, ends, wide))
+    size = min(some, source.channels) * some_taps
     numbers = (
-        count, win.narrow, win.width, deep, wide, some_taps, some,
-        pitch(size, size if turn else some_taps), down, beside, across,
+        count, source.channels, filled, win.width, ends, wide, len(rows) - count, some_taps, some,
+        pitch(size, size if source.turn else some_taps), down, beside, across,
         source.s_group, source.s_filter, source.s_channel,
     )  # fmt: skip
-    kernel = columns_kernel(turn)
-    arrays = (weight, _offsets(weight, source), made.data)
-    return made, [Launch(kernel, win.groups * down * beside * across, (*arrays, *numbers))]
+    blocks = win.groups * down * beside * across
+    arrays = (weight, upload(weight.machine, np.array(rows, np.int32)), made)
+    starts = [begin * wide for begin in begins]
+    each = [Columns(view(made, (made.size - at,), at), ends, wide) for at in starts]
+    return each, [Launch(columns_kernel(source.turn), blocks, (*arrays, *numbers))]
 
 
 def slabs(
     weight: DeviceArray, source: Source, win: Windows, memory: Room
-) -> tuple[Slabs, list[Launch]]:
-    """Return the slabs of a convolution, and the launches that fill them from ``weight``."""
-    count, many = len(source.taps), -(-win.c_out // SLAB)
-    made = Slabs(memory(weight.machine, (many, win.narrow // 4, count, 4, SLAB)))
-    size, turn = win.narrow * count, source.s_channel < source.s_filter
+) -> tuple[list[Slabs], list[Launch]]:
+    """Return the slabs of each kind of convolution, and the launches that fill them."""
+    many, narrow, count = -(-win.c_out // SLAB), source.channels, source.taps
+    order = [tap for taps in source.kinds for tap in taps]
+    places = [order.index(tap) if tap in order else -1 for tap in range(count)]
+    together = gcd(win.width, SIDE)
+    apart = len(order) * RUN * SLAB
+    made = memory(weight.machine, (many, narrow // RUN, apart))
+    length = (narrow if source.turn else together) * count
     numbers = (
-        count, win.narrow, win.c_out, win.width, win.width if SIDE % win.width == 0 else 4,
-        pitch(size, size if turn else count), source.s_group, source.s_filter, source.s_channel,
+        count, len(order), narrow, win.c_out, win.width, together, length + (8 - length) % 16,
+        source.s_group, source.s_filter, source.s_channel,
     )  # fmt: skip
-    kernel = slabs_kernel(turn)
-    arrays = (weight, _offsets(weight, source), made.data)
-    return made, [Launch(kernel, many * QUARTERS, (*arrays, *numbers))]
-
-
-def _offsets(weight: DeviceArray, source: Source) -> DeviceArray:
-    return upload(weight.machine, np.array(source.taps, np.int32))
+    arrays = (weight, upload(weight.machine, np.array(places, np.int32)), made)
+    starts = np.cumsum([0, *(len(taps) * RUN * SLAB for taps in source.kinds)]).tolist()[:-1]
+    each = [Slabs(view(made, (made.size - at,), at), apart) for at in starts]
+    return each, [Launch(slabs_kernel(source.turn), many * QUARTERS, (*arrays, *numbers))]

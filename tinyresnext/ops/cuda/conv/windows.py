@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 from typing import NamedTuple
 
 import numpy as np
 
 from ....errors import DeviceError
 from ...checks import Pair, Shape, pair
-from ..runtime.arrays import DeviceArray
+from ..elementwise import widened
+from ..runtime.arrays import DeviceArray, scratch
 from ..runtime.call import MOST_VALUES as MOST
+from ..runtime.machine import Launch
 
 WIDEST = 2**15 - 1  # taps of a kernel in one direction: two numbers share 32 bits
 
@@ -95,12 +96,20 @@ def windows(
     """
     (n, h, w, c_in), (_, h_out, w_out, c_out), (k_h, k_w) = x, y, kernel
     (s_h, s_w), (p_h, p_w) = pair("stride", stride, 1), pair("padding", padding, 0)
+    return counted(
+        Windows(n, h, w, c_in, h_out, w_out, c_out, k_h, k_w, s_h, s_w, p_h, p_w, int(groups))
+    )
+
+
+def counted(win: Windows) -> Windows:
+    """Return the windows, or raise `DeviceError` if the kernels cannot count that far."""
+    n, h, w, c_in, h_out, w_out, c_out, k_h, k_w, s_h, s_w, p_h, p_w, _ = win
     taps, padded = k_h * k_w, 16  # a matrix of weights is filled up to whole slices
     most = max(
-        prod(x),
-        prod(y),
-        c_out * taps * (c_in // groups + padded),
-        c_in * taps * (c_out // groups + padded),
+        n * h * w * c_in,
+        n * h_out * w_out * c_out,
+        c_out * taps * (win.narrow + padded),
+        c_in * taps * (win.width + padded),
         k_h * (w + 1) * c_in,
         k_h * (w_out + 1) * c_out,
     )
@@ -113,14 +122,32 @@ def windows(
         raise DeviceError(
             f"conv2d: a kernel of {k_h} x {k_w} is wider than this device takes ({WIDEST:,})"
         )
-    return Windows(
-        n, h, w, c_in, h_out, w_out, c_out, k_h, k_w, s_h, s_w, p_h, p_w, int(groups)
-    )  # fmt: skip
+    return win
+
+
+def rounded(count: int, run: int) -> int:
+    """Return the smallest multiple of ``run`` that is not below ``count``."""
+    return -(-count // run) * run
 
 
 def aligned(*arrays: DeviceArray | None) -> bool:
     """Return whether 16 bytes can be loaded at once from where each array begins."""
     return all(array is None or array.address % 16 == 0 for array in arrays)
+
+
+def filled(x: DeviceArray, groups: int, run: int) -> tuple[DeviceArray, list[Launch]]:
+    """Return an image whose groups have whole runs of channels, and the launches that make it.
+
+    With three channels, 16 bytes would begin anywhere among the channels of a place, so there is a
+    fourth channel of zeros. An image that has whole runs already, and begins at a multiple of 16
+    bytes, stays as it is.
+    """
+    narrow = x.shape[-1] // groups
+    wide = rounded(narrow, run)
+    if wide == narrow and aligned(x):
+        return x, []
+    made = scratch(x.machine, (*x.shape[:-1], groups * wide), x.dtype)
+    return made, [widened(x, made, narrow, wide)]
 
 
 def sight(win: Windows, run: int, count: int) -> np.ndarray:
@@ -129,8 +156,8 @@ def sight(win: Windows, run: int, count: int) -> np.ndarray:
     Parameters
     ----------
     win : Windows
-    run : 4 or 1
-        Channels of a run.
+    run : int
+        Channels of a run; a group has whole runs of them.
     count : int
         How many values to look at; beyond the depth there are none.
 

@@ -13,13 +13,14 @@ import numpy as np
 from numba import cuda
 
 from ..conv.pack import Room, Source, columns
-from ..conv.windows import Windows
+from ..conv.windows import Windows, rounded
 from ..runtime.arrays import DeviceArray, scratch
 from ..runtime.kernel import Kernel, float32, floats, halves, int32, uint32
 from ..runtime.machine import Launch
 from ..words import put2
 
 BK = 32  # depths of a slice of the product: two instructions
+RUN = 8  # channels that are copied at once; a group has whole runs of them
 GROUP = 32  # columns of a warp
 THREADS = 256
 
@@ -71,12 +72,13 @@ def pairs_kernel() -> Kernel:
 
 def pairs(
     weight: DeviceArray, source: Source, win: Windows, memory: Room
-) -> tuple[Pairs, list[Launch]]:
+) -> tuple[list[Pairs], list[Launch]]:
     """Return the matrices of a convolution, and the launches that fill them from ``weight``."""
-    deep, wide = -(-win.depth // BK) * BK, -(-win.width // GROUP) * GROUP
-    matrix, launches = columns(weight, source, win, scratch)
+    deep = rounded(source.taps * rounded(source.channels, RUN), BK)
+    wide = rounded(win.width, GROUP)
+    [matrix], launches = columns(weight, source, win, scratch, RUN)
     data = memory(weight.machine, (win.groups, deep // 2, wide, 2), np.float16)
     size = data.size // 2
     numbers = (size, deep // 2, wide, matrix.deep, matrix.wide)
     last = Launch(pairs_kernel(), -(-size // THREADS), (matrix.data, data, *numbers))
-    return Pairs(data, deep, wide), [*launches, last]
+    return [Pairs(data, deep, wide)], [*launches, last]

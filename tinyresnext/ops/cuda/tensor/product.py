@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import cuda
 
-from ..conv.windows import Windows, aligned, sight
+from ..conv.windows import Windows, aligned, counted, filled, sight
 from ..runtime.arrays import DeviceArray, upload
 from ..runtime.kernel import (
     Kernel,
@@ -45,13 +45,10 @@ from ..words import (
     shared,
     store8,
     sum4,
-    take4,
-    typed,
 )
 from ..words.tensor import load_pair, multiply
-from .pairs import BK, GROUP, Pairs
+from .pairs import BK, GROUP, RUN, Pairs
 
-RUN = 8  # values that are copied at once
 PITCH = BK // 2 + 4  # words of a row of the left slice
 OUTSIDE = -(2**30)  # a line that is in no image, whatever tap is added
 
@@ -78,12 +75,11 @@ TILES = {
 
 
 @cache
-def tensor_kernel(tile: Tile, WIDE: bool, STORE: int, POINT: bool, to: Any = halves) -> Kernel:
+def tensor_kernel(tile: Tile, STORE: int, POINT: bool, to: Any = halves) -> Kernel:
     """Return the kernel for one shape of tile.
 
-    ``WIDE`` says whether eight channels are copied at once, or each value alone; ``STORE`` how many
-    values of the result are stored at once, 8 or 1; ``POINT`` is as in `conv.gemm`, and ``to`` the
-    type of the result.
+    ``STORE`` is how many values of the result are stored at once, 8 or 1; ``POINT`` is as in
+    `conv.gemm`, and ``to`` the type of the result.
     """
     BM, BN, WM = tile
     WARPS_N, ROWS = BN // GROUP, WM // 16
@@ -100,8 +96,6 @@ def tensor_kernel(tile: Tile, WIDE: bool, STORE: int, POINT: bool, to: Any = hal
         s_h, s_w, p_h, p_w, narrow, width, wide, depth, half, across, total, shift, add, floor,
     ):  # fmt: skip
         s = shared(SHARED)
-        values, narrow_s = typed(x, 2), typed(s, 2)
-        got = registers(RUN)
         thread, block = int32(cuda.threadIdx.x), uint32(cuda.blockIdx.x)
         m0, column = int32(block // uint32(across)) * BM, uint32(block % uint32(across))
         group_tiles = uint32(uint32(width + BN - 1) // uint32(BN))
@@ -143,30 +137,17 @@ def tensor_kernel(tile: Tile, WIDE: bool, STORE: int, POINT: bool, to: Any = hal
                 k = int32(int32(step) * BK + run * RUN)
                 for i in range(COPIES):
                     into = int32(to + a_to + i * DOWN * PITCH)
-                    if WIDE:
-                        if POINT:
-                            inside = top[i] != OUTSIDE and k < depth
-                            copy4(s, into, x, int32(at[i] + k) >> 1, inside)
-                        else:
-                            offset, tap = load2(see, int32(k // 4))
-                            inside = (
-                                offset >= 0
-                                and uint32(top[i] + (tap >> 16)) < uint32(h)
-                                and uint32(left[i] + (tap & 65535)) < uint32(w)
-                            )
-                            copy4(s, into, x, int32(at[i] + offset) >> 1, inside)
+                    if POINT:
+                        inside = top[i] != OUTSIDE and k < depth
+                        copy4(s, into, x, int32(at[i] + k) >> 1, inside)
                     else:
-                        for e in range(RUN):
-                            offset, tap = load2(see, int32(2 * (k + e)))
-                            value = float32(0)
-                            if (
-                                offset >= 0
-                                and uint32(top[i] + (tap >> 16)) < uint32(h)
-                                and uint32(left[i] + (tap & 65535)) < uint32(w)
-                            ):
-                                value = get(values, int32(at[i] + offset))
-                            got[e] = value
-                        store8(narrow_s, int32(2 * into), take4(got, 0), take4(got, 4), 16)
+                        offset, tap = load2(see, int32(k // 4))
+                        inside = (
+                            offset >= 0
+                            and uint32(top[i] + (tap >> 16)) < uint32(h)
+                            and uint32(left[i] + (tap & 65535)) < uint32(w)
+                        )
+                        copy4(s, into, x, int32(at[i] + offset) >> 1, inside)
                 for i in range(COPIES_B):
                     down = i * DOWN_B
                     copy4(s, to + b_to + down * PITCH_B, weight, b_at + down * wide, b_inside)
@@ -219,7 +200,7 @@ def tensor_kernel(tile: Tile, WIDE: bool, STORE: int, POINT: bool, to: Any = hal
                                         value = value - value + floor
                                     put(y, int32(into + e), value)
 
-    kind = f"{8 if WIDE else 1}{STORE}{'_point' if POINT else ''}{'_f' if to == floats else ''}"
+    kind = f"{STORE}{'_point' if POINT else ''}{'_f' if to == floats else ''}"
     name, pointers = f"tensor_{BM}x{BN}x{WM}_{kind}", (floats, floats, floats, to, to, ints)
     return Kernel(name, run, (*pointers, *[int32] * 20, float32), HIGH)
 
@@ -251,11 +232,11 @@ def product(
     """Return the launches of a convolution."""
     if win.positions == 0:
         return []
-    wide = win.narrow % RUN == 0 and aligned(x)
     store = 8 if win.width % 8 == 0 and aligned(out, residual, bias) else 1
+    x, launches = filled(x, win.groups, RUN)
+    win = counted(win._replace(c_in=x.shape[-1]))
     tile = chosen(win, x.machine.multiprocessors)
-    point = win.point and wide
-    kernel = tensor_kernel(tile, wide, store, point, pointer(out))
+    kernel = tensor_kernel(tile, store, win.point, pointer(out))
     across = -(-win.width // tile.BN) * win.groups
     numbers = (
         win.positions, win.h, win.w, win.c_in, win.h_out, win.w_out, win.c_out, win.s_h, win.s_w,
@@ -264,7 +245,7 @@ def product(
         0.0 if relu else -np.inf,
     )  # fmt: skip
     see = None
-    if not point:
-        see = upload(x.machine, sight(win, RUN if wide else 1, weight.deep))
+    if not win.point:
+        see = upload(x.machine, sight(win, RUN, weight.deep))
     arrays = (x, weight.data, bias, residual, out, see)
-    return [Launch(kernel, blocks(win, tile), (*arrays, *numbers))]
+    return [*launches, Launch(kernel, blocks(win, tile), (*arrays, *numbers))]

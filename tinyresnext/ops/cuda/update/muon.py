@@ -12,7 +12,7 @@ from functools import cache
 from numba import cuda
 
 from ...reference.update import LEAST_NORM, MUON_MOMENTUM, NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS
-from ..elementwise import EACH, THREADS, blocks_of
+from ..elementwise import EACH, THREADS, blocks_of, narrowed, widened
 from ..runtime.arrays import DeviceArray, check, scratch
 from ..runtime.call import Call
 from ..runtime.kernel import Kernel, float32, floats, int32
@@ -23,6 +23,7 @@ from .products import Matrices, product
 
 WARP = 32
 PART, MOST_PARTS = 2048, 256  # values of a part, about, and parts of a group
+SECTOR = 8  # values that a GPU moves at once
 
 # --- kernels --------------------------------------------------------------------------------------
 
@@ -133,7 +134,7 @@ def norms(values: DeviceArray, groups: int) -> tuple[list[Launch], DeviceArray]:
     """Return the launches that compute the norm of each group's values, and where these will be."""
     length = values.size // groups
     parts = max(1, min(MOST_PARTS, length // PART))
-    part = -(-length // parts)
+    part = -(-length // (parts * SECTOR)) * SECTOR
     sums = scratch(values.machine, (groups * parts,))
     found = scratch(values.machine, (groups,))
     return [
@@ -175,6 +176,18 @@ def newton_schulz(
     return launches, x
 
 
+def orthogonal(
+    x: DeviceArray, groups: int, rows: int, columns: int
+) -> tuple[list[Launch], DeviceArray]:
+    """As `newton_schulz`, with rows filled up to whole sectors: zeros change no product."""
+    wide = -(-columns // SECTOR) * SECTOR
+    if wide == columns:
+        return newton_schulz(x, groups, rows, columns)
+    spread = scratch(x.machine, (groups, rows, wide))
+    steps, found = newton_schulz(spread, groups, rows, wide)
+    return [widened(x, spread, columns, wide), *steps, narrowed(found, x, columns, wide)], x
+
+
 # --- public function ------------------------------------------------------------------------------
 
 
@@ -188,7 +201,7 @@ def muon_step(
     least = float(LEAST_NORM)
     to_norm_ahead, norm_ahead = norms(ahead, groups)
     to_norm, norm = norms(weight, groups)
-    steps, direction = newton_schulz(ahead, groups, rows, length // rows)
+    steps, direction = orthogonal(ahead, groups, rows, length // rows)
     to_norm_now, norm_now = norms(weight, groups)
     rate = lr / math.sqrt(rows)
     launches = [

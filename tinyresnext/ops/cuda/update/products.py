@@ -57,6 +57,8 @@ def product_kernel() -> Kernel:
         first_m = int32((line - int32(group * tiles_m)) * int32(SIDE))
         first_n = int32((int32(cuda.blockIdx.x) - int32(line * tiles_n)) * int32(SIDE))
         y, x = int32(t // int32(ACROSS)), t % int32(ACROSS)
+        if c_row == int32(1):  # threads side by side store values side by side
+            y, x = x, y
         for q in range(TILE):
             total[q] = float32(0)
         for start in range(int32(0), depth, DEPTH):

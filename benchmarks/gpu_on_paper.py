@@ -4,14 +4,16 @@
 plan of the network is made for a machine that computes nothing, so the launches are those that a
 GPU would get. Of each step it takes the larger of two times:
 
-* its multiply-adds, at the stated peak times the share of multiply-adds in the kernel's loop (what
-  NVIDIA's assembler wrote, `tests/assembled.json`), times the part of the multiprocessors that have
-  a block in the last round too;
+* its multiply-adds, with those of zeros that fill up channels and slices, at the stated peak times
+  the share of multiply-adds in the kernel's loop (what NVIDIA's assembler wrote,
+  `tests/assembled.json`), times the part of the multiprocessors that have a block in the last round
+  too;
 * its bytes, each array once, at the stated bandwidth.
 
-The roofline beside it has the same without shares and rounds. Caches, latency, occupancy and what
-lies between two kernels are left out, so a GPU is slower. The stated figures are of NVIDIA's data
-sheet of the H100 SXM: 67 TFLOP/s in float32 without tensor cores, 3.35 TB/s, 132 multiprocessors.
+The roofline beside it has the same without zeros, shares and rounds. Caches, latency, occupancy and
+what lies between two kernels are left out, so a GPU is slower. The stated figures are of NVIDIA's
+data sheet of the H100 SXM: 67 TFLOP/s in float32 without tensor cores, 3.35 TB/s, 132
+multiprocessors.
 """
 
 from __future__ import annotations
@@ -28,6 +30,9 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
+
+from tinyresnext.ops.cuda.conv.pack import BK, RUN  # noqa: E402
+from tinyresnext.ops.cuda.conv.windows import rounded  # noqa: E402
 
 PEAK, BANDWIDTH, PROCESSORS = 67e12, 3.35e12, 132
 SHARES = json.loads((ROOT / "tests" / "assembled.json").read_text("utf-8"))
@@ -87,6 +92,13 @@ def flops(op: str, shapes: Sequence[tuple[int, ...]], out: tuple[int, ...]) -> f
     return 2.0 * np.prod(out) * shapes[1][1] if op == "linear" else 0.0
 
 
+def multiplied(weight: tuple[int, ...]) -> float:
+    """Return how many times as much a matrix product multiplies as is wanted, for the zeros."""
+    _, channels, *kernel = weight
+    taps = int(np.prod(kernel))
+    return rounded(taps * rounded(channels, RUN), BK) / (taps * channels)
+
+
 def layers(model: str, batch: int, side: int) -> list[tuple[str, float, float]]:
     """Return the name of each step, its time in microseconds, and its roofline's."""
     from tinyresnext.bench.inputs import random_parameters
@@ -110,6 +122,8 @@ def layers(model: str, batch: int, side: int) -> list[tuple[str, float, float]]:
         traffic = sum(arrays.values()) / BANDWIDTH
         best = max(main, key=lambda one: share(one.kernel) < 1, default=None)
         slowed = work / (share(best.kernel) * rounds(best.blocks)) if best else work
+        if best and best.kernel.name.startswith("gemm") and len(weight) == 4:
+            slowed *= multiplied(weight)
         found.append((call.name or call.op, 1e6 * max(slowed, traffic), 1e6 * max(work, traffic)))
     return found
 

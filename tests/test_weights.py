@@ -144,6 +144,9 @@ def test_it_is_like_a_dict(file):
     path, params = file
     weights = store.read(path).params
     assert weights | {"a": 1} == {**weights, "a": 1}
+    assert {"a": 1, "fc.bias": 2} | weights == {"a": 1, **weights}
+    assert type(weights.copy()) is dict
+    assert weights.copy() == dict(weights)
     weights |= {}
     assert type(weights) is dict
     weights = store.read(path).params

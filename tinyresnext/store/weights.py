@@ -83,6 +83,13 @@ class Weights(MutableMapping[str, np.ndarray]):
     def __or__(self, other: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {**self, **other}
 
+    def __ror__(self, other: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {**other, **self}
+
+    def copy(self) -> dict[str, np.ndarray]:
+        """Return a dict of the same arrays, as a dict's own method does."""
+        return dict(self)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return dict, (dict(self),)  # a copy or a pickle needs no file
 

@@ -98,6 +98,7 @@ def match_numbers(labels: Sequence[str], classes: Sequence[str]) -> tuple[int, .
     Names that are numbers, from 0 or from 1 without a gap, are meant as numbers: ``10`` comes
     behind ``9``, and not behind ``1`` as their texts do. If the model's labels are numbers as well,
     the smallest of the one is the smallest of the other, and so on, in whatever order each stand.
+    Of numbers from 0 some may be missing; then 0 is the smallest of such labels, 1 the next.
 
     Raises
     ------
@@ -109,7 +110,8 @@ def match_numbers(labels: Sequence[str], classes: Sequence[str]) -> tuple[int, .
     if len(classes) != len(labels):
         few = [int(name) for name in classes] if _are_numbers(classes) else []
         if 0 in few and len(set(few)) == len(few) and max(few) < len(labels):
-            return tuple(few)
+            order = _in_order(labels)
+            return tuple(order[value] for value in few)
         raise UsageError(
             f"the data set has {len(classes)} classes, and the model {len(labels)}; they can be "
             "matched by number only if there are as many: give the folders the names of the "
@@ -119,7 +121,7 @@ def match_numbers(labels: Sequence[str], classes: Sequence[str]) -> tuple[int, .
         return tuple(range(len(classes)))
     values = [int(name) for name in classes]
     if _are_numbers(labels) and len(set(map(int, labels))) == len(set(values)) == len(values):
-        order = sorted(range(len(labels)), key=lambda place: int(labels[place]))
+        order = _in_order(labels)
         rank = {value: order[i] for i, value in enumerate(sorted(values))}
         return tuple(rank[value] for value in values)
     first = min(values)
@@ -129,6 +131,12 @@ def match_numbers(labels: Sequence[str], classes: Sequence[str]) -> tuple[int, .
             "of them; expected all numbers from 0, or from 1, up to the last: rename the folders"
         )
     return tuple(value - first for value in values)
+
+
+def _in_order(labels: Sequence[str]) -> list[int]:
+    """Return the places of labels by the numbers that they are; as they stand if they are none."""
+    places = list(range(len(labels)))
+    return sorted(places, key=lambda i: int(labels[i])) if _are_numbers(labels) else places
 
 
 def _are_numbers(classes: Sequence[str]) -> bool:

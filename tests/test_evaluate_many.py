@@ -170,6 +170,14 @@ def test_nothing_is_kept_of_an_image(here, kind):
     assert more - less < 240 * 64 + 6_000
 
 
+def test_what_folders_have_and_is_not_read_is_said(here):
+    paths = form("folders")
+    Path("d/red/more.zip").touch()
+    data = open_labelled(paths)
+    assert data.found().startswith("13 images in 4 classes; 1 file left out: 1 archive; the class")
+    assert (len(list(data)), data.left_out) == (13, {"archive": 1})
+
+
 def test_what_becomes_of_a_broken_image(here, model):
     [path] = form("list")
     said = []

@@ -31,7 +31,7 @@ from ...system.files import shown
 from ..dataset import LabelledImages, counted
 from ..published.shards import label_in, samples
 from ..rules import image_kind
-from .archives import ARCHIVES, Source
+from .archives import ARCHIVES, Source, as_source
 from .sources import Images, is_list, is_pattern, lines_of, matching, numbered
 from .tars import TarFile
 
@@ -133,7 +133,7 @@ def _found(paths: Iterable[str], left_out: Counter[str]) -> Iterator[_Found]:
                 elif place.lower().endswith(ARCHIVES) and not place.lower().endswith(".zip"):
                     yield from _in_shard(place, left_out)
                 else:
-                    yield from _in_folders(place)
+                    yield from _in_folders(place, left_out)
 
 
 # -- lists
@@ -154,8 +154,7 @@ def _in_list(path: str) -> Iterator[_Found]:
             )
         if folder is None:
             folder = _folder_of(path, image)
-        name = os.path.join(folder, image)
-        yield _Found(Source(name, _opens(name)), label, "list")
+        yield _Found(as_source(os.path.join(folder, image)), label, "list")
 
 
 def _folder_of(path: str, image: str) -> str:
@@ -182,17 +181,12 @@ def _folder_of(path: str, image: str) -> str:
     return "" if here else os.path.dirname(path)
 
 
-def _opens(name: str) -> Callable[[], str]:
-    """Return a function that returns a path."""
-    return lambda: name
-
-
 # -- folders
 
 
-def _in_folders(path: str) -> Iterator[_Found]:
+def _in_folders(path: str, left_out: Counter[str]) -> Iterator[_Found]:
     """Yield an image, or the images in and below a folder or in a zip, by their folders."""
-    for source in Images([path]):
+    for source in Images([path], left_out=left_out):
         if not image_kind(source.name):
             source.open()  # raises what is wrong with a folder or an archive
             raise UsageError(

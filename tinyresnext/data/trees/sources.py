@@ -66,7 +66,8 @@ class Images:
     Attributes
     ----------
     left_out : Counter
-        What folders have and is not read: archives, and links to folders. `count` finds it out.
+        What folders have and is not read: archives, and links to folders. Iterating adds to it,
+        and `count` begins anew.
     empty : list of str
         Ten folders and archives, at most, that have no image. `count` finds them out.
 

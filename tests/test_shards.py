@@ -18,7 +18,6 @@ from data_files import picture, write_files, write_zip
 from test_many import NAMES, write_tar
 
 import tinyresnext as tr
-from tinyresnext.data.trees.archives import opened_again
 from tinyresnext.data.trees.sources import Images, Source
 from tinyresnext.errors import DeviceError, FormatError, ImageError, UsageError
 from tinyresnext.images.decode import decode
@@ -84,9 +83,21 @@ def test_an_archive_of_another_size_is_another_archive(tmp_path):
         sent = pickle.dumps(list(Images([str(tmp_path / name)])))
         assert len(pickle.loads(sent)) == 1
         write(tmp_path / name, {f"{i}.png": picture(i) for i in range(30)})
-        opened_again.cache_clear()  # as in a process that did not open it before
         with pytest.raises(FormatError, match="the same file is needed"):
             pickle.loads(sent)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows replaces no file that is open")
+def test_an_archive_that_was_replaced_is_opened_anew(tmp_path):
+    """Even by one of the same size: a worker lives longer than a run."""
+    files = {"a.tar": write_tar, "a.zip": partial(write_zip, method=0)}
+    for name, write in files.items():
+        write(tmp_path / name, {"1.png": b"one"})
+        sent = pickle.dumps(list(Images([str(tmp_path / name)])))
+        assert [worker.contents(one).data for one in pickle.loads(sent)] == [b"one"]
+        write(tmp_path / f"new-{name}", {"1.png": b"two"})
+        (tmp_path / f"new-{name}").replace(tmp_path / name)
+        assert [worker.contents(one).data for one in pickle.loads(sent)] == [b"two"]
 
 
 # --- what a worker does
@@ -132,7 +143,6 @@ def test_a_worker_that_sees_other_files_does_nothing(model, photos, change):
     elif change == "none":
         Path(photos[0].name).unlink()
     else:
-        opened_again.cache_clear()
         Path("t.tar").unlink()
     with pytest.raises(DeviceError, match=r"tcp://worker does not see .* under the same names"):
         worker.shard(packed, pickle.dumps((os.getcwd(), photos)))

@@ -17,7 +17,7 @@ from .listing import Parts
 from .tars import TarFile
 from .zips import ZipFile
 
-__all__ = ["ARCHIVES", "Source", "as_source", "fails", "in_archive", "is_image", "opened_again"]
+__all__ = ["ARCHIVES", "Source", "as_source", "fails", "in_archive", "is_image"]
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 _KEPT = 8  # archives that a process keeps open, to which images in them were sent
@@ -68,29 +68,34 @@ class _Inside:
 
 def _inside(path: str, size: int, place: Any, name: str) -> _Inside:
     """Return an image of an archive that this process opens anew."""
-    return _Inside(opened_again(path, size), path, size, place, name)
+    return _Inside(_opened_again(path, size), path, size, place, name)
 
 
-@lru_cache(maxsize=_KEPT)
-def opened_again(path: str, size: int) -> TarFile | ZipFile:
+def _opened_again(path: str, size: int) -> TarFile | ZipFile:
     """Open an archive; images that are read one after the other share one that is open.
+
+    One that has been replaced meanwhile is opened anew, even if it has the same size.
 
     Raises
     ------
     FormatError, UnsafeError
         It cannot be opened here, or it has another size, so images would not be where they were.
     """
-    archive = _opened(path)
-    if (found := os.path.getsize(path)) != size:
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise FormatError(f"{shown(path)} cannot be read: {error.strerror}") from error
+    if status.st_size != size:
         raise FormatError(
-            f"{shown(path)} has {found:,} bytes here and {size:,} where its images were listed; "
-            "the same file is needed"
+            f"{shown(path)} has {status.st_size:,} bytes here and {size:,} where its images were "
+            "listed; the same file is needed"
         )
-    return archive
+    return _opened(path, (status.st_mtime_ns, status.st_size, status.st_ino))
 
 
-def _opened(path: str) -> TarFile | ZipFile:
-    """Open an archive."""
+@lru_cache(maxsize=_KEPT)
+def _opened(path: str, version: tuple[int, ...]) -> TarFile | ZipFile:
+    """Open the archive that a path names now; ``version`` is another if a file is replaced."""
     if path.lower().endswith(".zip"):
         return ZipFile(Path(path))
     return TarFile(path, forwards=True)

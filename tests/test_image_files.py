@@ -46,7 +46,7 @@ def test_odd_file(case, file):
         assert pixels.shape == case.pixels.shape
         assert np.abs(pixels.astype(int) - case.pixels).max() <= case.tolerance
         pixels[:] = 0  # the caller's own
-    assert time.perf_counter() - start < 30
+    assert time.perf_counter() - start < 60
 
 
 def test_there_are_enough_odd_files_and_their_names_differ():
@@ -257,7 +257,7 @@ def test_mutated_files_give_pixels_or_an_image_error(rounds, file):
                 assert pixels.dtype == np.uint8
                 assert pixels.ndim == 3
                 assert 0 < pixels.shape[0] * pixels.shape[1] <= image_file.MAX_PIXELS
-            assert time.perf_counter() - start < 20, f"mutation {number} took too long"
+            assert time.perf_counter() - start < 60, f"mutation {number} took too long"
     assert [str(w.message) for w in heard] == []
     assert min(outcomes.values()) > rounds // 10, outcomes  # both ways were really taken
 

@@ -73,9 +73,11 @@ def label_in(sample: Sample, name: str) -> str:
             f"the .json beside {name} has no label; expected an object with one of "
             f"{', '.join(_IN_JSON)}, or a .cls"
         )
-    texts = [text for text in found.values() if text.isdigit()]
-    if len(set(texts)) > 1:
-        raise FormatError(f"{name} has the label {texts[0]} in its .cls, and {texts[1]} in .json")
+    if len({text.isdigit() for text in found.values()}) < len(set(found.values())):
+        raise FormatError(  # a number and a name may mean the same class
+            f"{name} has the label {found['cls']!r:.80} in its .cls, and {found['json']!r:.80} in "
+            "its .json; leave one of them out"
+        )
     return next(iter(found.values()))
 
 

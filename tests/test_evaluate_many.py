@@ -171,9 +171,13 @@ def test_nothing_is_kept_of_an_image(here, kind):
 def test_what_folders_have_and_is_not_read_is_said(here):
     paths = form("folders")
     Path("d/red/more.zip").touch()
-    data = open_labelled(paths)
-    assert data.found().startswith("13 images in 4 classes; 1 file left out: 1 archive; the class")
-    assert (len(list(data)), data.left_out) == (13, {"archive": 1})
+    Path("none").mkdir()
+    write_zip(Path("none.zip"), {"a.txt": b""})
+    data = open_labelled([*paths, "none", "none.zip"])
+    assert data.left_out == {"archive": 1, "empty folder": 1, "empty archive": 1}
+    said = "13 images in 4 classes; 3 files left out: 1 archive, 1 empty folder, 1 empty archive; "
+    assert data.found().startswith(said)
+    assert len(list(data)) == 13
 
 
 def test_what_becomes_of_a_broken_image(here, model):
@@ -216,6 +220,7 @@ def test_what_becomes_of_a_broken_image(here, model):
         ({"a.pdf": b"", "b/a.png": b""}, ["a.pdf", "b"], "a.pdf is no image, no archive and no li"),
         ({"a.zip": b"PK", "b/a.png": b""}, ["a.zip", "b"], "a.zip"),
         ({}, ["none/*.png"], "nothing matches the pattern"),
+        ({"b/a.png": b""}, ["b", "-"], "- is standard input, which has no labels here"),
     ],
 )  # fmt: skip
 def test_what_has_no_labels_is_refused(here, files, paths, words):

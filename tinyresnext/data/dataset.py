@@ -184,7 +184,7 @@ def _count(n: int, what: str) -> str:
         what = "classes"
     elif n != 1 and what.startswith("image"):
         what = what.replace("image", "images", 1)
-    elif n != 1 and what.endswith(("file", "folder")):
+    elif n != 1 and what.endswith(("file", "folder", "archive", "list")):
         what += "s"
     return f"{n:,} {what}"
 

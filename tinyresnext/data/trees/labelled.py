@@ -126,14 +126,27 @@ def _checked(one: _Found) -> str:
 def _found(paths: Iterable[str], left_out: Counter[str]) -> Iterator[_Found]:
     """Yield the images that paths stand for, with their labels."""
     for path in paths:
+        if path == "-":
+            raise UsageError("- is standard input, which has no labels here; give a list (.txt)")
         for one in numbered(path):
             for place in matching(one):
-                if is_list(place):
-                    yield from _in_list(place)
-                elif place.lower().endswith(ARCHIVES) and not place.lower().endswith(".zip"):
-                    yield from _in_shard(place, left_out)
-                else:
-                    yield from _in_folders(place, left_out)
+                yield from _in_place(place, left_out)
+
+
+def _in_place(place: str, left_out: Counter[str]) -> Iterator[_Found]:
+    """Yield the images of a list, an archive or a folder, or one image; count what has none."""
+    if is_list(place):
+        kind, images = "list", _in_list(place)
+    elif place.lower().endswith(ARCHIVES) and not place.lower().endswith(".zip"):
+        kind, images = "archive", _in_shard(place, left_out)
+    else:
+        kind = "folder" if os.path.isdir(place) else "archive"
+        images = _in_folders(place, left_out)
+    if (first := next(images, None)) is None:
+        left_out[f"empty {kind}"] += 1
+        return
+    yield first
+    yield from images
 
 
 # -- lists

@@ -371,6 +371,8 @@ def test_rows_say_what_the_result_is_made_of(here, run):
     assert (code, json.loads(out)["left_out"], json.loads(out)["top1"]) == (0, 1, 9 / 12)
     assert len(Path("s.jsonl").read_text().splitlines()) == 13
     assert "they are left out" in err
+    code, out, err = run("d", "-o", "s.jsonl", "--broken", "refuse", "--resume")
+    assert (code, out, "1 of 13 images cannot be read; see s.jsonl" in err) == (1, "", True)
 
 
 @pytest.mark.parametrize(("kind", "out"), [("folder", "r.jsonl"), ("json", "r.csv")])

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ...errors import UsageError
+from ...errors import ImageError, UsageError
 from ...system.files import shown
 from ..output.progress import announce_compiling, counted, say
 from ..output.results import beside_others, check_plain, sentence
@@ -75,6 +75,8 @@ def evaluate_all(
     comparison = Comparison.of(model, data, a.labels_by_number, a.threshold)
     with announce_compiling(model.models[0].ops):
         found, failed = _found(a, files.rows, comparison, asked)
+    if failed and files.rows and a.broken == "refuse":  # rows of a run that did not refuse them
+        raise ImageError(f"{failed} of {len(data)} images cannot be read; see {shown(files.rows)}")
     row, says = beside_others(asked, model, data, found)
     if failed:
         what = "are left out" if data.skips else "count as wrong"

@@ -287,7 +287,32 @@ def test_data_that_are_not_there(run):
     assert (code, out, "nowhere" in err) == (3, "", True)
 
 
-def start(data, out, *more):
+SIGNALLED = """
+import os, sys
+from tinyresnext.cli.main import main
+from tinyresnext.training.record.log import Log
+
+left, line = list(range(int(sys.argv[1]))), Log.line
+
+def counted(self, **values):
+    line(self, **values)
+    if left and not left.pop():
+        os.kill(os.getpid(), int(sys.argv[2]))
+
+Log.line = counted
+sys.exit(main(sys.argv[3:]))
+"""
+
+
+def signalled(lines, number):
+    """Return what runs a command that gets a signal as soon as its log has so many lines.
+
+    From outside, on a busy machine, the signal could come when the run has ended.
+    """
+    return ["-c", SIGNALLED, str(lines), str(int(number))]
+
+
+def start(data, out, *more, by=("-m", "tinyresnext")):
     """Start the command in another process."""
     arguments = [
         "train",
@@ -304,7 +329,7 @@ def start(data, out, *more):
     ]
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-m", "tinyresnext", *arguments],
+        [sys.executable, *by, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -341,15 +366,6 @@ def without_epochs(text):
     return re.sub(r"^epoch \d+/\d+  .* images/s  loss .*\n", "", text, flags=re.MULTILINE)
 
 
-def wait_for(path, lines, process):
-    """Wait until a log has so many lines."""
-    deadline = time.monotonic() + 120
-    while not path.exists() or path.read_bytes().count(b"\n") < lines:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
     """Return the result of a run that is not interrupted."""
@@ -361,10 +377,8 @@ def whole(data, tmp_path_factory):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stop_and_resume(data, tmp_path, whole, number):
-    process = start(data, tmp_path / "run")
-    wait_for(tmp_path / "run" / "log.jsonl", 5, process)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    process = start(data, tmp_path / "run", by=signalled(5, number))
+    out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (130, "")
     assert err.count("the run ends when this step is done and the state is saved") == 1
     assert "stopped after step" in err
@@ -390,10 +404,9 @@ def killed(data, out, random_times):
 
 
 def test_kill_once(data, tmp_path, whole):
-    process = start(data, tmp_path / "run")
-    wait_for(tmp_path / "run" / "log.jsonl", 9, process)
-    process.kill()
+    process = start(data, tmp_path / "run", by=signalled(9, signal.SIGKILL))
     process.communicate()
+    assert process.returncode == -signal.SIGKILL
     state = training_state.read(tmp_path / "run" / "state.npz")
     assert 1 <= state.epoch <= 30
     process = start(data, tmp_path / "run", "--resume")

@@ -64,3 +64,23 @@ def test_runs_are_told_apart_and_shared_between_the_families(script, tmp_path):
     script.write(tmp_path / "new" / "runs.jsonl", "a", run | {"seed": 1})
     first, second = script.lines(tmp_path / "new" / "runs.jsonl")
     assert script.key(first) == script.key(run) != script.key(second)
+
+
+def test_committed_runs_are_of_these_networks_with_three_seeds_each(script):
+    members = script.lines(script.OUT / "families.jsonl")
+    runs = script.lines(script.OUT / "runs.jsonl")
+    pairs = {name: [] for name in ("multiply-adds", "time")}
+    for one in members:
+        pairs[one["family"]].append((one["cardinality"], one["width"]))
+    assert tuple(pairs["multiply-adds"]) == script.EQUAL_WORK
+    assert [c for c, _ in pairs["time"][:4]] == [1, 2, 4, 8]
+    goal = members[0]["step_seconds"]
+    seconds = [one["step_seconds"] for one in members if one["family"] == "time"]
+    assert max(abs(one / goal - 1) for one in seconds) <= script.EQUAL_TIME
+    assert len(set(map(script.key, runs))) == len(runs)
+    for pair in {*pairs["multiply-adds"], *pairs["time"]}:
+        own = [run for run in runs if (run["cardinality"], run["width"]) == pair]
+        assert sorted(run["seed"] for run in own) == [0, 1, 2]
+        assert all(len(run["curve"]) == run["epochs"] for run in own)
+    for name in ("images", "epochs", "batch", "validation", "threads", "version"):
+        assert len({run[name] for run in runs}) == 1, name

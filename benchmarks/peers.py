@@ -279,6 +279,24 @@ def say(text: str) -> None:
         print(f"\r{text:100.100}", end="", file=sys.stderr, flush=True)
 
 
+def add_engines(p: argparse.ArgumentParser, default: list[str], which: str) -> None:
+    """Add the options that say which engines are measured, and where they are looked for."""
+    p.add_argument(
+        "--engine",
+        nargs="+",
+        default=default,
+        choices=list(ENGINES),
+        help=f"by default {which} that are installed",
+    )
+    p.add_argument(
+        "--python",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="more interpreters to look for engines in",
+    )
+
+
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the options."""
     p = argparse.ArgumentParser(description="Compare engines; see README.md beside this file.")
@@ -292,20 +310,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     p.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="images at a time (1 8)")
     p.add_argument("--size", type=int, nargs="+", default=[224], help="sides of the images (224)")
     p.add_argument("--no-layers", action="store_true", help="whole networks only")
-    p.add_argument(
-        "--engine",
-        nargs="+",
-        default=list(ENGINES),
-        choices=list(ENGINES),
-        help="by default all that are installed",
-    )
-    p.add_argument(
-        "--python",
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="more interpreters to look for engines in",
-    )
+    add_engines(p, list(ENGINES), "all")
     p.add_argument(
         "--threads",
         type=int,

@@ -111,20 +111,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="PATHSxWIDTH",
         help="networks, such as 8x14; by default all of the tables",
     )
-    p.add_argument(
-        "--engine",
-        nargs="+",
-        default=list(ENGINES),
-        choices=list(peers.ENGINES),
-        help="by default those of the tables that are installed",
-    )
-    p.add_argument(
-        "--python",
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="more interpreters to look for engines in",
-    )
+    peers.add_engines(p, list(ENGINES), "those of the tables")
     p.add_argument("--threads", type=int, default=2, help="for every engine (2)")
     p.add_argument("--rounds", type=int, default=7, help="turns of each engine (7)")
     p.add_argument("--seconds", type=float, default=0.02, help="time of a case in a turn (0.02)")

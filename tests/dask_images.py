@@ -40,7 +40,7 @@ def _only_in(process: int, path: str) -> str:
     return path
 
 
-def deadly(path: str) -> Source:
+def ends_others(path: str) -> Source:
     """Return an image that ends every other process in which it is opened."""
     return Source(path, partial(_end, os.getpid(), path))
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from dask_images import deadly, held, only_here
+from dask_images import ends_others, held, only_here
 from data_files import picture, write_files, write_zip
-from test_many import write_tar
+from test_many import stop_at, write_tar
 
 import tinyresnext as tr
 from tinyresnext.data.trees.sources import Images, as_source
@@ -147,18 +147,8 @@ def test_the_commands(workers, run, model, images, monkeypatch):
     command = ["classify", "photos", "none.png", "t.tar", "z.zip", "--batch", 2]
     command += ["--model", "m.h5"]
     assert run(*command, "-o", "one.jsonl")[0] == 1
-    seen = []
-
-    def stop(self):
-        for number, source in enumerate(every(self)):
-            if number == 30 and seen:
-                raise KeyboardInterrupt
-            yield source
-        seen.append(1)  # the first time, images are counted
-
-    every = Images.__iter__
     with monkeypatch.context() as patched:
-        patched.setattr(Images, "__iter__", stop)
+        stop_at(patched, 30)
         code, out, err = run(*command, "-o", "r.jsonl", "--dask", address)
     assert (code, out) == (130, "")
     assert "2 workers of Dask compute, 2 tasks at once" in err
@@ -230,7 +220,7 @@ def test_no_access_to_the_files(workers, model, images):
 def test_an_image_that_ends_every_worker(workers, cluster, model, images, monkeypatch):
     monkeypatch.setattr(cluster.scheduler, "allowed_failures", 0)
     path = str(Path("photos/00.png").resolve())
-    sources = [as_source(path), as_source(path), deadly(path)]
+    sources = [as_source(path), as_source(path), ends_others(path)]
     with pytest.raises(DeviceError, match=r"1 images from .*00\.png on .*KilledWorker"):
         list(classify(model, sources, batch=2, client=workers(2)))
 

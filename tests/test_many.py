@@ -173,6 +173,20 @@ def test_rows_to_a_file_are_those_on_the_screen(run, photos):
     assert sorted(p.name for p in Path().iterdir()) == ["photos", "r.csv", "r.jsonl", "whole.csv"]
 
 
+def stop_at(patched, place: int) -> None:
+    """Let a run be interrupted before an image, but not while images are counted at first."""
+    every, counted = Images.__iter__, []
+
+    def images(self):
+        for number, source in enumerate(every(self)):
+            if number == place and counted:
+                raise KeyboardInterrupt
+            yield source
+        counted.append(True)
+
+    patched.setattr(Images, "__iter__", images)
+
+
 @pytest.mark.parametrize(
     ("ending", "stops_at"), [("jsonl", 0), ("jsonl", 4), ("csv", 4), ("h5", 3)]
 )
@@ -182,18 +196,8 @@ def test_a_run_that_stops_goes_on(run, photos, monkeypatch, ending, stops_at):
     command = ["features" if ending == "h5" else "classify", "photos", "--batch", 1]
     assert run(*command, "-o", f"whole.{ending}")[0] == 1
     file, part = f"r.{ending}", Path(f"r.{ending}.part")
-    seen = []
-
-    def stop(self):
-        for number, source in enumerate(every(self)):
-            if number == stops_at and seen:
-                raise KeyboardInterrupt
-            yield source
-        seen.append(1)  # the first time, images are counted
-
-    every = Images.__iter__
     with monkeypatch.context() as patched:
-        patched.setattr(Images, "__iter__", stop)
+        stop_at(patched, stops_at)
         code, out, err = run(*command, "-o", file)
     assert (code, out) == (130, "")
     assert "--resume goes on" in err

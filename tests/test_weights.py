@@ -22,7 +22,7 @@ from tinyresnext.store import store
 from tinyresnext.store.weights import SMALL
 
 SPEC = Spec((1, 1), 8, 4, 5)
-LARGE = "layer2.0.conv3.weight"  # a tensor that is let go of
+LARGE = "layer2.0.conv3.weight"  # a tensor that is freed
 X = np.random.default_rng(0).standard_normal((1, 16, 16, 3)).astype(np.float32)
 
 

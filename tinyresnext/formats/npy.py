@@ -13,9 +13,10 @@ Source: NumPy Enhancement Proposal 1, A Simple File Format for NumPy Arrays.
 
 from __future__ import annotations
 
+import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from io import BytesIO
 from math import prod
 from typing import Any, BinaryIO, NamedTuple
@@ -24,10 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FormatError, UnsafeError
+from ..system.writing import replacing
 from .dtypes import MAX_DIMENSIONS
 from .stored_zip.reader import Member, check_crc, unpacked
 
-__all__ = ["Header", "header_bytes", "numbers", "read_array", "read_header"]
+__all__ = ["Header", "header_bytes", "numbers", "read_array", "read_header", "write_npz"]
 
 _LARGE = 16 << 20  # bytes
 MAX_HEADER = 1 << 12  # bytes of the literal; NumPy's own have 118, padding included
@@ -159,6 +161,18 @@ def read_array(file: BinaryIO, member: Member, name: str) -> NDArray[Any]:
         data[done : done + len(piece)] = piece
         done += len(piece)
     return array.reshape(header.shape, order="F" if header.fortran_order else "C")
+
+
+def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays to an ``.npz``; a file of this name is replaced once the new one is whole.
+
+    Raises
+    ------
+    UsageError
+        The file cannot be written.
+    """
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # no name is one of its own arguments
 
 
 def _dtype(descr: str, name: str) -> np.dtype:

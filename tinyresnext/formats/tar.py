@@ -12,11 +12,12 @@ import gzip
 import os
 import zlib
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import BinaryIO, NamedTuple
 
 from ..errors import FormatError, IntegrityError, UnsafeError
 
-__all__ = ["MAX_PART", "Placed", "files_in", "placed", "read_tar"]
+__all__ = ["MAX_PART", "Placed", "files_in", "placed", "read_tar", "unpacking"]
 
 MAX_PART = 256 << 20
 """Bytes of one file; the training images of CIFAR-100 have 154 MB."""
@@ -191,6 +192,20 @@ def _long_name(note: bytes) -> bytes:
     return found
 
 
+@contextmanager
+def unpacking(taken: int) -> Iterator[None]:
+    """Raise an error of gzip, after ``taken`` unpacked bytes, as one of this package."""
+    try:
+        yield
+    except gzip.BadGzipFile as error:
+        raise IntegrityError(f"the archive is damaged: {error}; download it again") from error
+    except (EOFError, zlib.error) as error:
+        how = "cut short" if isinstance(error, EOFError) else "damaged"
+        raise FormatError(
+            f"the archive is {how} after {taken:,} unpacked bytes: {error}; download it again"
+        ) from error
+
+
 class _Stream:
     """The unpacked bytes, counted; an error of unpacking becomes one of this package's errors."""
 
@@ -200,19 +215,8 @@ class _Stream:
 
     def some(self, count: int) -> bytes:
         """Return at most ``count`` bytes; none at the end."""
-        try:
+        with unpacking(self.taken):
             data = self.source.read(count)
-        except EOFError:
-            raise FormatError(
-                f"the archive is cut short after {self.taken:,} unpacked bytes; download it again"
-            ) from None
-        except gzip.BadGzipFile as error:
-            raise IntegrityError(f"the archive is damaged: {error}; download it again") from error
-        except zlib.error as error:
-            raise FormatError(
-                f"the archive is damaged after {self.taken:,} unpacked bytes: {error}; download it "
-                "again"
-            ) from error
         self.taken += len(data)
         if self.taken > self.most:
             raise UnsafeError(
@@ -274,9 +278,7 @@ def _parse(header: bytes) -> tuple[str, str, int]:
         raise UnsafeError(f"{shown} in the archive {what}")
     leaves = name.startswith("/") or ".." in name.split("/") or any(c in name for c in "\\:")
     if kind != "note" and (leaves or not name.isprintable()):
-        raise UnsafeError(
-            f"the archive has a member called {shown}, which is not a plain relative path"
-        )
+        raise UnsafeError(f"the archive has a member {shown}, which is not a plain relative path")
     return name, kind, size
 
 
@@ -284,9 +286,7 @@ def _octal(field: bytes) -> int:
     """Return a number in octal digits, ended by spaces or zeros."""
     digits = field.strip(b" \0")
     if not digits or digits.strip(b"01234567"):
-        raise FormatError(
-            f"not a tar archive, or damaged: a header has {digits[:12]!r} for a number"
-        )
+        raise FormatError(f"not a tar archive, or damaged: a header has the number {digits[:12]!r}")
     return int(digits, 8)
 
 

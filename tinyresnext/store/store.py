@@ -139,7 +139,7 @@ def read(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) -> Stor
     Returns
     -------
     Stored
-        The arrays are the caller's own. ``params`` are `Weights`, which can let go of them and
+        The arrays are the caller's own. ``params`` are `Weights`, which can free them and
         read them again.
 
     Raises

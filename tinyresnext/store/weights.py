@@ -1,7 +1,7 @@
 """The tensors of a model file, in memory until a plan has copied them, and then in the file only.
 
 A plan has weights of its own, folded and in the layout of its backend. So that these and the
-tensors that were read are not in memory together, making a plan lets go of each tensor as soon as
+tensors that were read are not in memory together, making a plan frees each tensor as soon as
 it is copied (`Weights.releasing`).
 """
 
@@ -27,7 +27,7 @@ SMALL = 1 << 16  # bytes of a tensor that is not worth being read twice
 class Weights(MutableMapping[str, np.ndarray]):
     """The parameters of a model that was read from a file, as a mapping that is like a dict.
 
-    A tensor that was let go of is read again when somebody asks for it. It must have the digest
+    A tensor that was freed is read again when somebody asks for it. It must have the digest
     that it had before, so it is never another one. A tensor that somebody has asked for stays in
     memory, and what is written into it counts.
 
@@ -97,7 +97,7 @@ class Weights(MutableMapping[str, np.ndarray]):
         return f"<{len(self)} tensors of {self._path}>"
 
     def releasing(self) -> Mapping[str, np.ndarray]:
-        """Return the tensors for a reader that copies each: what was read is let go of.
+        """Return the tensors for a reader that copies each: what was read is freed.
 
         Small tensors are kept, and so are those that somebody has asked for.
         """

@@ -16,7 +16,7 @@ from ...system.console import plain, tell
 if TYPE_CHECKING:
     from ...system.ranks import Ranks
 
-CARRY = 1.0  # seconds in which mpiexec passes on what a rank said last: an abort throws it away
+CARRY = 1.0  # seconds for mpiexec to print the last line of a rank, which an abort discards
 
 
 def add_ranks(c: argparse.ArgumentParser) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import gzip
 import os
-import zlib
 from collections import deque
 from typing import BinaryIO
 
-from ...errors import FormatError, IntegrityError, UnsafeError
+from ...errors import UnsafeError
+from ...formats.tar import unpacking
 
 __all__ = ["KEPT", "Unpacked"]
 
@@ -89,19 +89,8 @@ class Unpacked:
 
     def _next(self) -> bytes:
         """Unpack some more; nothing at the end."""
-        try:
+        with unpacking(self._last):
             block = self._gzip.read(_BLOCK)
-        except EOFError:
-            raise FormatError(
-                f"the archive is cut short after {self._last:,} unpacked bytes; fetch it again"
-            ) from None
-        except gzip.BadGzipFile as error:
-            raise IntegrityError(f"the archive is damaged: {error}; fetch it again") from error
-        except zlib.error as error:
-            raise FormatError(
-                f"the archive is damaged after {self._last:,} unpacked bytes: {error}; fetch it "
-                "again"
-            ) from error
         if self._last + len(block) > _MOST_RATIO * self._file.tell() + _FEW_BYTES:
             raise UnsafeError(
                 f"the archive unpacks to more than {_MOST_RATIO} times its length, which images do "

@@ -18,11 +18,10 @@ import numpy as np
 
 from ...data.dataset import Dataset
 from ...errors import FormatError, ImageError, IntegrityError, UsageError, WeightsError
-from ...formats.npy import read_array
+from ...formats.npy import read_array, write_npz
 from ...formats.stored_zip.reader import read_members
 from ...images.prepare import views
 from ...system.files import regular, sha256_of, shown
-from ...system.writing import replacing
 from ..evaluate import score
 from ..heads import check_finite, check_head
 from ..model import Model
@@ -220,8 +219,7 @@ def write_logits(path: str | os.PathLike[str], found: Logits) -> None:
         "crc32": found.crc32.astype("<u4"),
         "logits": found.values.astype("<f4"),
     }
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]  # no name is one of its own arguments
+    write_npz(path, arrays)
 
 
 def read_logits(path: str | os.PathLike[str]) -> Logits:

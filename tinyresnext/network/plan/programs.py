@@ -36,8 +36,8 @@ class Program:
 def program(params: Mapping[str, np.ndarray], spec: Spec, ops: Backend) -> Program:
     """Trace, fold and fuse a network, and place its weights on the device.
 
-    This is done once for all plans of a model. Where ``params`` let go of what they return, there
-    is no more than one copy of all weights at any time, and a few of one layer's.
+    This is done once for all plans of a model. Where ``params`` keep nothing of what they
+    return, there is no more than one copy of all weights at any time, and a few of one layer's.
     """
     # The calls do not depend on the shape.
     traced = trace(params, spec, (1, 256, 256, spec.channels))

@@ -19,12 +19,11 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ...errors import FormatError, IntegrityError, ShapeError, UnsafeError
-from ...formats.npy import header_bytes
+from ...formats.npy import header_bytes, write_npz
 from ...formats.stored_zip.reader import Member, read_members, read_pieces
 from ...network.spec import Spec
 from ...system.checks import is_int
 from ...system.files import regular, shown
-from ...system.writing import replacing
 from ..recipes import Recipe
 from ..weights import ARRAYS, size, views
 
@@ -147,8 +146,7 @@ def write(path: str | os.PathLike[str], state: State) -> None:
     }
     found = {name: getattr(state, name) for name in ARRAYS}
     arrays |= {name: flat for name, flat in found.items() if flat is not None}
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]  # no name is one of its own arguments
+    write_npz(path, arrays)
 
 
 def read(path: str | os.PathLike[str]) -> State:

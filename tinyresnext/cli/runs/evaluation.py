@@ -46,6 +46,7 @@ def outputs(a: argparse.Namespace) -> Outputs:
     Raises
     ------
     UsageError
+        A file is there and --force is not given, or it is read, or it is to have two results.
     """
     from ...inference.scores import confusion
 
@@ -63,7 +64,7 @@ def outputs(a: argparse.Namespace) -> Outputs:
 def evaluate_all(
     a: argparse.Namespace, files: Outputs, asked: dict[str, Any], model: Ensemble
 ) -> int:
-    """Evaluate a model on images; return 1 if some of them count as wrong unseen."""
+    """Evaluate a model on images; return 1 if some count as wrong because they are broken."""
     from ...inference.many.comparison import Comparison
 
     _check_results(a, files, asked, model)

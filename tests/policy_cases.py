@@ -11,16 +11,19 @@ import json
 import math
 import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 from PIL import Image
 
 COUNT = 200
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-TORCHVISION = ("ra", "ta_wide", "imagenet", "cifar10")
-TIMM = ("rand-m7-mstd0.5-inc1", "rand-m9-n3-p0.8", "rand-m9-mstd101-inc1", "rand-m9", "3a")
+TORCHVISION = ("ra", "ta_wide", "imagenet", "cifar10", "augmix")
+RANDAUGMENT = ("rand-m7-mstd0.5-inc1", "rand-m9-n3-p0.8", "rand-m9-mstd101-inc1", "rand-m9")
+AUGMIX = ("augmix-m3", "augmix-m5-w4-d2", "augmix-m7-mstd1")
+TIMM = (*RANDAUGMENT, *AUGMIX, "3a")
 ERASED = 24, 31, 3  # height, width and channels of the images that are erased
 PHOTO = Path(__file__).parent / "data" / "chelsea.jpg"
 
@@ -58,6 +61,28 @@ def checksum(pixels: object) -> int:
     return zlib.crc32(np.ascontiguousarray(pixels).tobytes())
 
 
+def given_to_torch(stream: Stream, uniform: Callable[[], float] | None = None) -> None:
+    """Let PyTorch draw from a stream; ``uniform`` has other numbers for ``Tensor.uniform_``."""
+    import torch
+
+    uniform = (lambda: stream.random()[0]) if uniform is None else uniform
+
+    def randint(
+        *args: object, low: int = 0, high: int = 0, size: object = None, dtype: object = None
+    ) -> torch.Tensor:
+        *ends, shape = args if size is None else (*args, size)
+        low, high = ends if len(ends) == 2 else (0, *ends) if ends else (low, high)
+        return torch.tensor([low + stream.below(high - low) for _ in range(math.prod(shape))])
+
+    def drawn(self: torch.Tensor, low: float, high: float) -> torch.Tensor:
+        return torch.tensor([float(low) + (float(high) - float(low)) * uniform()])
+
+    torch.randint, torch.Tensor.uniform_ = randint, drawn
+    torch.rand = lambda shape: torch.tensor(
+        stream.random(shape if isinstance(shape, int) else math.prod(shape))
+    )
+
+
 def _torchvision(results: dict[str, list]) -> None:
     """Add what torchvision computes."""
     import torch
@@ -74,30 +99,44 @@ def _torchvision(results: dict[str, list]) -> None:
         "cifar10": a.AutoAugment(a.AutoAugmentPolicy.CIFAR10, **bilinear),
     }
 
-    def given(stream: Stream) -> None:
-        def randint(*args: object, size: object = None, dtype: object = None) -> torch.Tensor:
-            low, high, shape = (0, *args) if len(args) == 2 else (*args[:2], args[-1])
-            if size is not None:
-                low, high, shape = (*args, size) if len(args) == 2 else (0, *args, size)
-            return torch.tensor([low + stream.below(high - low) for _ in range(math.prod(shape))])
-
-        def uniform(self: torch.Tensor, low: float, high: float) -> torch.Tensor:
-            return torch.tensor([float(low) + (float(high) - float(low)) * stream.random()[0]])
-
-        torch.randint, torch.Tensor.uniform_ = randint, uniform
-        torch.rand = lambda shape: torch.tensor(
-            stream.random(shape if isinstance(shape, int) else math.prod(shape))
-        )
-
     for name, policy in policies.items():
         for i, image in enumerate(images()):
-            given(Stream(i))
+            given_to_torch(Stream(i))
             results.setdefault(name, []).append(checksum(policy(image)))
+    _augmix(a, results)
     eraser = RandomErasing(p=0.7)
     for i in range(COUNT):
-        given(Stream(i))
+        given_to_torch(Stream(i))
         erased = eraser(torch.ones(ERASED[2], *ERASED[:2]))
         results.setdefault("erase zero", []).append(checksum(erased.numpy().transpose(1, 2, 0)))
+
+
+def _augmix(a: ModuleType, results: dict[str, list]) -> None:
+    """Add torchvision's AugMix, whose operations take Pillow images here in place of tensors."""
+    import torch
+    from torchvision.transforms import functional
+
+    plain, policy = a._apply_op, a.AugMix()
+
+    def with_pillow(batch: torch.Tensor, *args: object, **more: object) -> torch.Tensor:
+        changed = plain(functional.to_pil_image(batch[0]), *args, **more)
+        return functional.pil_to_tensor(changed)[None]
+
+    a._apply_op = with_pillow
+    for i, image in enumerate(images()):
+        stream = Stream(i)
+        given_to_torch(stream)
+        policy._sample_dirichlet = lambda ones, stream=stream: torch.tensor(
+            dirichlet(stream, ones.shape[1])
+        )[None]
+        results.setdefault("augmix", []).append(checksum(policy(image)))
+    a._apply_op = plain
+
+
+def dirichlet(stream: Stream, n: int) -> np.ndarray:
+    """Return n numbers with the sum 1: float32 [n]."""
+    drawn = -np.log1p(-stream.random(n))
+    return (drawn / drawn.sum()).astype(np.float32)
 
 
 def _timm(results: dict[str, list]) -> None:
@@ -123,26 +162,39 @@ def _timm(results: dict[str, list]) -> None:
     fill = tuple(min(255, round(255 * value)) for value in MEAN)
     for name in TIMM:
         said = {"img_mean": fill, "interpolation": Image.Resampling.BILINEAR}
-        policy = (
-            t.AutoAugment(t.auto_augment_policy("3a", said))
-            if name == "3a"
-            else t.rand_augment_transform(name, said)
-        )
+        if name in AUGMIX:
+            policy = t.augment_and_mix_transform(name, said)
+        elif name in RANDAUGMENT:
+            policy = t.rand_augment_transform(name, said)
+        else:
+            policy = t.AutoAugment(t.auto_augment_policy(name, said))
         for i, image in enumerate(images()):
             stream = Stream(i)
             t.random = given(stream)
-            np.random.choice = lambda ops, n, replace, p, stream=stream: [
+            np.random.choice = lambda ops, n, replace, p=None, stream=stream: [
                 ops[int(u * len(ops))] for u in stream.random(n)
             ]
+            np.random.dirichlet = lambda ones, stream=stream: dirichlet(stream, len(ones))
+            np.random.beta = lambda first, second, stream=stream: stream.random()[0]
+            np.random.randint = lambda low, high, stream=stream: low + stream.below(high - low)
             results.setdefault(name, []).append(checksum(policy(image)))
-    erasing._get_pixels = lambda *args, **_: torch.zeros(args[2])  # the place only
     for name, most in (("erase pixel", 1), ("erase three", 3)):
         said = {"probability": 0.7, "mode": "pixel", "device": "cpu", "max_count": most}
         eraser = erasing.RandomErasing(**said)
         for i in range(COUNT):
-            erasing.random = given(Stream(i))
+            stream = Stream(i)
+            erasing.random = given(stream)
+            # The stream's own numbers stand for those of a normal distribution.
+            erasing._get_pixels = lambda *args, stream=stream, **_: torch.tensor(
+                noise((*args[2][1:], args[2][0]), stream).transpose(2, 0, 1)
+            )
             erased = eraser(torch.ones(ERASED[2], *ERASED[:2]))
             results.setdefault(name, []).append(checksum(erased.numpy().transpose(1, 2, 0)))
+
+
+def noise(shape: tuple[int, ...], stream: Stream) -> np.ndarray:
+    """Return the next numbers of a stream as float32, for what is in a rectangle."""
+    return stream.random(shape).astype(np.float32)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,17 @@ import numpy as np
 import PIL
 import pytest
 from PIL import Image
-from policy_cases import COUNT, ERASED, MEAN, TIMM, TORCHVISION, Stream, checksum, images
+from policy_cases import (
+    COUNT,
+    ERASED,
+    MEAN,
+    TIMM,
+    TORCHVISION,
+    Stream,
+    checksum,
+    images,
+    noise,
+)
 
 from tinyresnext.data.dataset import Dataset
 from tinyresnext.data.loader import Loader
@@ -51,8 +61,8 @@ def test_torchvision_erases_the_same():
     assert [checksum(erased(i, "zero")) for i in range(COUNT)] == EXPECTED["erase zero"]
 
 
-def test_timm_erases_the_same_rectangles(monkeypatch):
-    monkeypatch.setattr(erasing, "_normal", lambda shape, rng: np.zeros(shape, np.float32))
+def test_timm_erases_the_same_with_the_same_noise(monkeypatch):
+    monkeypatch.setattr(erasing, "_normal", noise)
     assert [checksum(erased(i, "pixel")) for i in range(COUNT)] == EXPECTED["erase pixel"]
     assert [checksum(erased(i, "pixel", 3)) for i in range(COUNT)] == EXPECTED["erase three"]
 
@@ -64,7 +74,7 @@ def test_the_noise_in_a_rectangle_is_normal():
     assert abs(noise.var() - 1) < 5 * np.sqrt(2 / n)
 
 
-@pytest.mark.parametrize("name", [*NAMES, "rand-m9-mstd0.5"])
+@pytest.mark.parametrize("name", [*NAMES, "rand-m9-mstd0.5", "augmix-m9-w2"])
 def test_grey_images_and_single_pixels(name):
     changes = policy(name, "bicubic", (0.5,))
     for shape in ((9, 14, 1), (1, 1, 1)):
@@ -99,6 +109,9 @@ def test_augmix_is_a_mixture(monkeypatch):
         ("rand-n100000", "number of operations, once and from 1 to 16"),
         ("rand-p2", "probability"),
         ("rand-m3-m4", "once"),
+        ("augmix-n3", "expected m, w, d or mstd"),
+        ("augmix-m5-w0", "number of chains, once and from 1 to 16"),
+        ("augmix-b1", "such as augmix-m5-w4-d2"),
         ("RA", "expected one of imagenet"),
     ],
 )

@@ -64,8 +64,8 @@ class Loader:
         the data set: of large classes, some are left out at random; of small ones, all come several
         times.
     repeats
-        How often an image comes in a mini-batch, each time augmented anew (Hoffer et al. 2020). An
-        epoch has as many samples as before, so it leaves images out.
+        How often an image comes, each time augmented anew (Hoffer et al. 2020). An epoch has as
+        many samples as before, so it leaves images out. A mini-batch begins where the last ended.
     places
         Which images of each mini-batch are made, by their places in it, in this order; by default
         all. Each is what it is in the whole mini-batch, and no other is read. Only for `drop_last`.
@@ -164,10 +164,10 @@ class Loader:
         drawn, n = self._drawn(epoch), len(self.dataset)
         if self.repeats == 1:
             return drawn
-        # The same images again and again, so that neighbours, which mixup mixes, are different.
-        few = -(-self.batch // self.repeats)
-        batches = [drawn[few * k : few * (k + 1)] for k in range(-(-n // self.batch))]
-        return np.concatenate([np.resize(images, self.batch) for images in batches])[:n]
+        # In a mini-batch first copies come first, so that neighbours, which mixup mixes, differ.
+        places = np.arange(n)
+        order = np.lexsort((places % self.repeats, places // self.batch))
+        return np.repeat(drawn[: -(-n // self.repeats)], self.repeats)[:n][order]
 
     def _drawn(self, epoch: int) -> NDArray[np.int64]:
         """Return the numbers of all images, as if each came once."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-__all__ = ["How", "apply"]
+__all__ = ["How", "apply", "shares"]
 
 
 class How(NamedTuple):
@@ -91,6 +93,18 @@ def apply(image: Image.Image, name: str, amount: float, how: How) -> Image.Image
         case "invert":
             return ImageOps.invert(image)
     raise ValueError(f"there is no operation {name!r}")
+
+
+def shares(rng: np.random.Generator, n: int) -> NDArray[np.float32]:
+    """Draw n numbers with the sum 1, from Dirichlet(1, ..., 1): the shares of a mixture.
+
+    Returns
+    -------
+    float32 [n]
+    """
+    drawn = -np.log1p(-rng.random(n))
+    found: NDArray[np.float32] = (drawn / drawn.sum()).astype(np.float32)
+    return found
 
 
 def _moved(image: Image.Image, matrix: tuple[float, ...], how: How) -> Image.Image:

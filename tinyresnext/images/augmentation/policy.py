@@ -26,7 +26,7 @@ def policy(name: str, interpolation: str, mean: Sequence[float]) -> Policy:
     name : str
         "imagenet", "cifar10" (AutoAugment), "ra" (RandAugment), "ta_wide" (TrivialAugment) or
         "augmix", as torchvision has them; "3a" (three augmentations) or a text such as
-        "rand-m7-mstd0.5-inc1" (RandAugment), as timm has them.
+        "rand-m7-mstd0.5-inc1" (RandAugment) or "augmix-m3" (AugMix), as timm has them.
     interpolation : str
         As in `Preprocess`: how images are resampled that a policy moves.
     mean : sequence of float

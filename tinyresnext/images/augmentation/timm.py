@@ -1,4 +1,4 @@
-"""The policies of timm: RandAugment in its notation, and the three augmentations of DeiT III.
+"""The policies of timm: RandAugment and AugMix in its notation, and three augmentations (DeiT III).
 
 The tables, and the order in which random numbers are used, are those of
 ``timm.data.auto_augment``.
@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from .names import options
-from .operations import How, apply
+from .operations import How, apply, shares
 
-__all__ = ["RandAugment", "ThreeAugment", "parsed"]
+__all__ = ["AugMix", "RandAugment", "ThreeAugment", "parsed"]
 
 _ALL = (
     "autocontrast",
@@ -34,7 +34,23 @@ _ALL = (
     "translate_x",
     "translate_y",
 )
+_MIXED = (
+    "autocontrast",
+    "color",
+    "contrast",
+    "brightness",
+    "sharpness",
+    "equalize",
+    "rotate",
+    "posterize",
+    "solarize",
+    "shear_x",
+    "shear_y",
+    "translate_x",
+    "translate_y",
+)
 _DENOMINATOR = 10.0  # of timm's magnitudes
+_UNIFORM = math.inf  # a deviation that stands for a magnitude from 0 to the one that is given
 
 
 @dataclass(frozen=True)
@@ -51,7 +67,7 @@ class RandAugment:
     likely : float
         The probability that one of them is applied.
     deviation : float
-        Standard deviation of the magnitude; above 100, it is uniform from 0 to the magnitude.
+        Standard deviation of the magnitude; infinite, it is uniform from 0 to the magnitude.
     most : float
         The magnitude is cut off here.
     increasing : bool
@@ -71,20 +87,50 @@ class RandAugment:
         for k in (rng.random(self.operations) * len(_ALL)).astype(int):
             if self.likely < 1 and rng.random(1)[0] > self.likely:
                 continue
-            level = min(max(self._magnitude(rng), 0.0), self.most) / _DENOMINATOR
+            level = _level(self.magnitude, self.deviation, self.most, rng)
             amount = _amount(_ALL[k], level, self.increasing, image.size, rng)
             image = apply(image, _ALL[k], amount, self.how)
         return image
 
-    def _magnitude(self, rng: np.random.Generator) -> float:
-        """Draw the magnitude of one operation."""
-        if self.deviation > 100:
-            return float(rng.random(1)[0] * self.magnitude)
-        if self.deviation == 0:
-            return self.magnitude
-        angle, radius = rng.random(2)  # a normal distribution, as Box and Muller draw it
-        normal = math.cos(2 * math.pi * angle) * math.sqrt(-2 * math.log1p(-radius))
-        return self.magnitude + self.deviation * normal
+
+@dataclass(frozen=True)
+class AugMix:
+    """The image, and over it a mixture of chains of operations (Hendrycks et al. 2020).
+
+    Parameters
+    ----------
+    how : How
+    magnitude : int
+        Of 10.
+    chains : int
+        How many are mixed.
+    length : int
+        How many operations a chain has; 0 draws it, from 1 to 3.
+    deviation : float
+        As of `RandAugment`.
+    """
+
+    how: How
+    magnitude: int = 3
+    chains: int = 3
+    length: int = 0
+    deviation: float = _UNIFORM
+
+    def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        """Return the image, changed at random."""
+        parts = shares(rng, self.chains)
+        opaque = float(np.float32(rng.random(1)[0]))
+        mixed = np.zeros_like(np.asarray(image), np.float32)
+        for part in parts:
+            length = self.length or 1 + int(rng.random(1)[0] * 3)
+            chain = image
+            for k in (rng.random(length) * len(_MIXED)).astype(int):
+                level = _level(self.magnitude, self.deviation, _DENOMINATOR, rng)
+                amount = _amount(_MIXED[k], level, True, image.size, rng)
+                chain = apply(chain, _MIXED[k], amount, self.how)
+            mixed += part * np.asarray(chain, np.float32)
+        np.clip(mixed, 0, 255, out=mixed)
+        return Image.blend(image, Image.fromarray(mixed.astype(np.uint8)), opaque)
 
 
 @dataclass(frozen=True)
@@ -108,8 +154,8 @@ class ThreeAugment:
         return apply(image, "blur", 0.1 + (2.0 - 0.1) * float(rng.random(1)[0]), self.how)
 
 
-def parsed(text: str, how: How) -> RandAugment:
-    """Return the policy of timm's notation, such as ``rand-m7-mstd0.5-inc1``.
+def parsed(text: str, how: How) -> RandAugment | AugMix:
+    """Return the policy of timm's notation: ``rand-m7-mstd0.5-inc1``, or ``augmix-m5-w4-d2``.
 
     Raises
     ------
@@ -117,15 +163,35 @@ def parsed(text: str, how: How) -> RandAugment:
         A part is unknown.
     """
     said = options(text)
+    if text.startswith("augmix"):
+        return AugMix(
+            how,
+            magnitude=int(said.get("m", 3)),
+            chains=int(said.get("w", 3)),
+            length=int(said.get("d", 0)),
+            deviation=said.get("mstd", _UNIFORM),
+        )
+    deviation = said.get("mstd", 0.0)
     return RandAugment(
         how,
         magnitude=int(said.get("m", 10)),
         operations=int(said.get("n", 2)),
         likely=said.get("p", 0.5),
-        deviation=said.get("mstd", 0.0),
+        deviation=_UNIFORM if deviation > 100 else deviation,
         most=said.get("mmax", _DENOMINATOR),
         increasing=bool(said.get("inc", 0)),
     )
+
+
+def _level(magnitude: float, deviation: float, most: float, rng: np.random.Generator) -> float:
+    """Draw the magnitude of one operation, as a part of 10."""
+    if deviation == _UNIFORM:
+        magnitude = float(rng.random(1)[0] * magnitude)
+    elif deviation:
+        angle, radius = rng.random(2)  # a normal distribution, as Box and Muller draw it
+        normal = math.cos(2 * math.pi * angle) * math.sqrt(-2 * math.log1p(-radius))
+        magnitude += deviation * normal
+    return min(max(magnitude, 0.0), most) / _DENOMINATOR
 
 
 def _amount(

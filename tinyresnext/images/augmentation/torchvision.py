@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from .operations import How, apply
+from .operations import How, apply, shares
 
 __all__ = ["AugMix", "AutoAugment", "RandAugment", "TrivialAugmentWide"]
 
@@ -177,7 +177,7 @@ class AugMix:
     """A mixture of the image and three chains of operations on it (Hendrycks et al. 2020).
 
     The operations are Pillow's, as in the authors' code; torchvision computes them on tensors,
-    where some round otherwise.
+    where some round otherwise. Draws and mixture are torchvision's.
 
     Parameters
     ----------
@@ -190,10 +190,9 @@ class AugMix:
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
         """Return the image, changed at random."""
-        kept, changed = _shares(rng, 2)
-        shares = _shares(rng, self.chains) * changed
+        kept, changed = shares(rng, 2)
         mixed = kept * np.asarray(image, np.float32)
-        for share in shares:
+        for share in shares(rng, self.chains) * changed:
             chain = image
             for _ in range(1 + _below(rng, 3)):
                 name = _MIXED[_below(rng, len(_MIXED))]
@@ -209,12 +208,6 @@ class AugMix:
 def _below(rng: np.random.Generator, n: int) -> int:
     """Draw a whole number from 0 to n - 1."""
     return int(rng.random(1)[0] * n)
-
-
-def _shares(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Draw n numbers with the sum 1, from Dirichlet(1, ..., 1): float32 [n]."""
-    drawn = -np.log1p(-rng.random(n))
-    return (drawn / drawn.sum()).astype(np.float32)
 
 
 def _either(name: str, amount: float, rng: np.random.Generator) -> float:

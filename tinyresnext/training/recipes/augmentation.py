@@ -37,8 +37,9 @@ class Augmentation:
         Whether each image is mirrored in every other epoch instead, so that two epochs show both
         sides of it (Jordan 2024, section 3.6).
     policy : str
-        The name of a policy that draws operations for each image, such as "ra", "ta_wide" or
-        "rand-m7-mstd0.5-inc1" (`tinyresnext.images.augmentation.policy`); empty for none.
+        The name of a policy that draws operations for each image, such as "ra", "ta_wide",
+        "rand-m7-mstd0.5-inc1" or "augmix-m3" (`tinyresnext.images.augmentation.policy`); empty for
+        none.
     jitter : float
         Brightness, contrast and saturation vary by this part.
     lighting : float
@@ -55,7 +56,8 @@ class Augmentation:
         What is in the rectangle: zero after normalisation, or noise.
     repeats : int
         How often an image comes in a mini-batch, each time augmented anew (Hoffer et al. 2020). An
-        epoch has as many samples as before, so it sees fewer images.
+        epoch has as many samples as before, so it sees fewer images. Where it does not divide the
+        mini-batch, the last image comes once more in the next one.
     """
 
     crop: str = setting(
@@ -82,7 +84,7 @@ class Augmentation:
         "",
         Policy(),
         "draw operations for each image: imagenet, cifar10, ra, ta_wide, augmix, 3a, or timm's "
-        "notation such as rand-m7-mstd0.5-inc1",
+        "notation such as rand-m7-mstd0.5-inc1 or augmix-m3",
         flag="auto-augment",
     )
     jitter: float = setting(0.0, Real(0, 1), "how much brightness, contrast and saturation vary")

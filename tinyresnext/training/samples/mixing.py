@@ -14,7 +14,7 @@ __all__ = ["mixed"]
 def mixed(
     x: np.ndarray, targets: np.ndarray, said: Loss, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mix each image of a mini-batch with its neighbour, as a recipe says.
+    """Mix each image of a mini-batch with its neighbour, as a recipe says and torchvision does it.
 
     Parameters
     ----------
@@ -42,10 +42,8 @@ def _mixup(
 
     The part, one for the mini-batch, is drawn from Beta(alpha, alpha).
     """
-    kept = np.float32(rng.beta(alpha, alpha))
-    summed = kept * x
-    summed += (1 - kept) * np.roll(x, 1, axis=0)
-    return summed, _shared(targets, kept)
+    kept = float(np.float32(rng.beta(alpha, alpha)))
+    return _shared(x, kept), _shared(targets, kept)
 
 
 def _cutmix(
@@ -65,11 +63,15 @@ def _cutmix(
     top, bottom = max(down - int(half * height), 0), min(down + int(half * height), height)
     put = x.copy()
     put[:, top:bottom, left:right] = np.roll(x, 1, axis=0)[:, top:bottom, left:right]
-    kept = np.float32(1 - (bottom - top) * (right - left) / (height * width))
+    kept = 1 - (bottom - top) * (right - left) / (height * width)
     return put, _shared(targets, kept)
 
 
-def _shared(targets: np.ndarray, kept: np.float32) -> np.ndarray:
-    """Return the targets of an image and its neighbour, in proportion."""
-    found: np.ndarray = kept * targets + (1 - kept) * np.roll(targets, 1, axis=0)
+def _shared(values: np.ndarray, kept: float) -> np.ndarray:
+    """Return what belongs to an image, float32 [n, ...], and to its neighbour, in proportion.
+
+    Both factors are rounded to float32 before they are used, as torchvision's are.
+    """
+    found: np.ndarray = np.float32(kept) * values
+    found += np.float32(1 - kept) * np.roll(values, 1, axis=0)
     return found

@@ -46,29 +46,53 @@ CASES: dict[str, dict[str, Any]] = {
     },
 }
 
+# What is clipped before each step, and rates of weights of their own.
+CLIPPED: dict[str, dict[str, Any]] = {
+    "sgd after norm": {"optimiser": "sgd", "clip": "norm", "clip_at": 2.0},
+    "sgd after value": {"optimiser": "sgd", "clip": "value", "clip_at": 0.5},
+    "sgd after adaptive": {"optimiser": "sgd", "clip": "adaptive", "clip_at": 0.3},
+    "adamw after norm": {
+        "optimiser": "adamw",
+        "weight_decay": 0.02,
+        "clip": "norm",
+        "clip_at": 2.0,
+    },
+}
+SCALED = {"sgd of layers": CASES["sgd with momentum"], "lamb of layers": CASES["lamb"]}
+SCALES = {"vector": 0.25, "matrix": 0.5, "kernel": 1.0}
+# Muon's constants in Jordan's code for CIFAR-10; and convolutions that it trains: their shapes, and
+# in how many groups they are.
+JORDAN = {"momentum": 0.6, "ns_coefficients": (3.4445, -4.7750, 2.0315), "ns_steps": 3}
+MUON = {"wide": ((4, 2, 3, 3), 1), "groups": ((6, 2, 3, 3), 2), "tall": ((8, 2, 1, 1), 1)}
+PARTS = 3  # of a mini-batch, whose gradients are accumulated
+
 
 def rate(step: int) -> float:
     """Return the learning rate of a step."""
     return 0.02 * (1 + step % 3)
 
 
-def values(seed: int) -> dict[str, np.ndarray]:
+def values(seed: int, shapes: dict[str, tuple[int, ...]] | None = None) -> dict[str, np.ndarray]:
     """Return weights, or the gradients of a step: numbers that float32 holds."""
     rng = np.random.Generator(np.random.PCG64(seed))
-    drawn = {name: rng.random(shape) * 4 - 2 for name, shape in SHAPES.items()}
+    drawn = {name: rng.random(shape) * 4 - 2 for name, shape in (shapes or SHAPES).items()}
     return {name: one.astype(np.float32).astype(np.float64) for name, one in drawn.items()}
 
 
-def _optimiser(weights: dict, how: dict[str, Any]) -> Any:
+def _optimiser(weights: dict, how: dict[str, Any], scaled: bool = False) -> Any:
     """Return their optimiser of these weights."""
     import timm.optim
     import torch
 
-    spared = [w for w in weights.values() if w.ndim == 1 and not how.get("decay_all", True)]
-    decayed = [w for w in weights.values() if not any(w is one for one in spared)]
     groups = [
-        {"params": decayed, "weight_decay": how["weight_decay"]},
-        {"params": spared, "weight_decay": 0.0},
+        {
+            "params": [w],
+            "weight_decay": how.get("weight_decay", 1e-4)
+            if w.ndim > 1 or how.get("decay_all", True)
+            else 0.0,
+            "lr_scale": SCALES[name] if scaled else 1.0,
+        }
+        for name, w in weights.items()
     ]
     momentum, eps = how.get("momentum", 0.9), {"eps": how["eps"]} if "eps" in how else {}
     if how["optimiser"] == "sgd":
@@ -77,29 +101,66 @@ def _optimiser(weights: dict, how: dict[str, Any]) -> Any:
     if how["optimiser"] == "adamw":
         return torch.optim.AdamW(groups, **betas, **eps)
     if how["optimiser"] == "lamb":
-        return timm.optim.Lamb(groups, **betas, **eps, max_grad_norm=None)
+        most = how.get("own_clip")  # of its class, which is not a setting of ours
+        return timm.optim.Lamb(groups, **betas, **eps, max_grad_norm=most)
     alpha = {"alpha": how["beta2"]} if "beta2" in how else {}
     return timm.optim.RMSpropTF(groups, momentum=momentum, **alpha, **eps)
 
 
-def _optimised(how: dict[str, Any]) -> dict[str, list[float]]:
+def _optimised(how: dict[str, Any], scaled: bool = False, parts: int = 1) -> dict[str, list[float]]:
     """Return the weights after `STEPS` steps."""
     import torch
 
     weights = {name: torch.tensor(w, requires_grad=True) for name, w in values(0).items()}
-    optimiser = _optimiser(weights, how)
+    optimiser = _optimiser(weights, how, scaled)
     for step in range(STEPS):
-        for name, gradient in values(step + 1).items():
-            weights[name].grad = torch.tensor(gradient)
+        optimiser.zero_grad()
+        for part in range(parts):  # whose gradients PyTorch adds up
+            for name, gradient in values(step * parts + part + 1).items():
+                ((weights[name] * torch.tensor(gradient)).sum() / parts).backward()
+        if "clip" in how:
+            _ways()[how["clip"]](list(weights.values()), how["clip_at"])
         for group in optimiser.param_groups:
-            group["lr"] = rate(step)
+            group["lr"] = rate(step) * group["lr_scale"]
         optimiser.step()
     return {name: w.detach().numpy().ravel().tolist() for name, w in weights.items()}
+
+
+def _muon() -> dict[str, list[float]]:
+    """Return the weights after `STEPS` steps of PyTorch's Muon, whose matrices are in float64 here.
+
+    Ours keeps the norm of each matrix, and its rate is a part of that norm. Both are done here
+    around PyTorch's own step.
+    """
+    import torch
+
+    torch.Tensor.bfloat16 = torch.Tensor.double  # else its matrices have 8 bits
+    shapes = {name: shape for name, (shape, _) in MUON.items()}
+    found = {}
+    for name, (shape, groups) in MUON.items():
+        start = values(0, shapes)[name].reshape(groups, shape[0] // groups, -1)
+        norms = [float(np.linalg.norm(one)) for one in start]
+        weights = [torch.nn.Parameter(torch.tensor(one)) for one in start]
+        rows, columns = start.shape[1:]
+        optimisers = [torch.optim.Muon([one], weight_decay=0.0, **JORDAN) for one in weights]
+        for step in range(STEPS):
+            gradients = values(step + 1, shapes)[name].reshape(start.shape)
+            for one, g, norm, optimiser in zip(weights, gradients, norms, optimisers, strict=True):
+                one.grad = torch.tensor(g)
+                size = rate(step) * norm / np.sqrt(rows) / max(1, rows / columns) ** 0.5
+                optimiser.param_groups[0]["lr"] = float(size)
+                optimiser.step()
+                with torch.no_grad():
+                    one *= norm / one.norm()
+        found[name] = np.concatenate([one.detach().numpy().ravel() for one in weights]).tolist()
+    return found
 
 
 # Networks whose layers have rates of their own, as theirs and as ours are called.
 BLOCKS = [2, 1, 3, 1]
 LAYER_DECAY = 0.75
+# What is left out of samples [n, h, w, c], at which rate: 1 is kept.
+DROPPED, RATE, KEPT = (4, 1, 1, 128), 0.2, (1.0, 0.0, 1.0, 1.0)
 # Schedules of 12 epochs of 4 steps, with what theirs is made from.
 EPOCHS, UPDATES, LR = 12, 4, 0.5
 SCHEDULES: dict[str, dict[str, Any]] = {
@@ -116,23 +177,30 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 }
 
 
-def _clipped() -> dict[str, Any]:
-    """Return the gradients of the first step, clipped in each way."""
+def _ways() -> dict[str, Any]:
+    """Return their functions that clip."""
     import torch
     from timm.utils.agc import adaptive_clip_grad
 
-    ways = {
-        "norm": lambda weights: torch.nn.utils.clip_grad_norm_(weights, 2.0),
-        "norm that is large": lambda weights: torch.nn.utils.clip_grad_norm_(weights, 1e3),
-        "value": lambda weights: torch.nn.utils.clip_grad_value_(weights, 0.5),
-        "adaptive": lambda weights: adaptive_clip_grad(weights, 0.9),
+    return {
+        "norm": torch.nn.utils.clip_grad_norm_,
+        "value": torch.nn.utils.clip_grad_value_,
+        "adaptive": adaptive_clip_grad,
     }
+
+
+def _clipped() -> dict[str, Any]:
+    """Return the gradients of the first step, clipped in each way."""
+    import torch
+
+    ways = {"norm": ("norm", 2.0), "norm that is large": ("norm", 1e3)}
+    ways |= {"value": ("value", 0.5), "adaptive": ("adaptive", 0.9)}
     found = {}
-    for way, clip in ways.items():
+    for way, (how, most) in ways.items():
         weights = {name: torch.tensor(w, requires_grad=True) for name, w in values(0).items()}
         for name, gradient in values(1).items():
             weights[name].grad = torch.tensor(gradient)
-        clip(list(weights.values()))
+        _ways()[how](list(weights.values()), most)
         found[way] = {name: w.grad.numpy().ravel().tolist() for name, w in weights.items()}
     return found
 
@@ -186,26 +254,70 @@ def _layers() -> dict[str, Any]:
     for name, module in network.named_modules():
         if name.endswith("drop_path"):
             dropped[name.removesuffix(".drop_path")] = module.drop_prob
-    return {"scales": scales, "dropped": dropped}
+    return {"scales": scales, "dropped": dropped, "left out": _left_out()}
 
 
-def _averages() -> dict[str, list[float]]:
-    """Return what remains of timm's average in each step."""
+def _left_out() -> list[float]:
+    """Return what timm's stochastic depth makes of a value, and torchvision's: the same."""
+    import torch
+    from timm.layers import drop_path
+    from torchvision.ops import stochastic_depth
+
+    x = torch.tensor(values(0, {"x": DROPPED})["x"])
+    torch.Tensor.bernoulli_ = lambda self, p: torch.tensor(KEPT).reshape(self.shape)
+    found = drop_path(x, RATE, training=True)
+    assert torch.equal(found, stochastic_depth(x, RATE, "row"))
+    return found.numpy().ravel().tolist()
+
+
+# Averages of weights: 6 epochs of 7 steps, of which the first two are the warm-up.
+AVERAGED = {"epochs": 6, "steps": 7, "warmup": 2, "decay": 0.9, "every": 3}
+
+
+def _averages() -> dict[str, Any]:
+    """Return what remains of timm's average in each step; and theirs of weights that move."""
     import torch
     from timm.utils import ModelEmaV3
+    from torch.optim.swa_utils import AveragedModel
 
     plain = torch.nn.Linear(1, 1)
-    return {
-        "none": [ModelEmaV3(plain, 0.9).get_decay(n + 1) for n in range(40)],
-        "power": [ModelEmaV3(plain, 0.9, use_warmup=True).get_decay(n + 1) for n in range(40)],
+    decay, every = AVERAGED["decay"], AVERAGED["every"]
+    found: dict[str, Any] = {
+        "none": [ModelEmaV3(plain, decay).get_decay(n + 1) for n in range(40)],
+        "power": [ModelEmaV3(plain, decay, use_warmup=True).get_decay(n + 1) for n in range(40)],
     }
+    model = torch.nn.ParameterList([torch.zeros(SHAPES["matrix"], dtype=torch.float64)])
+    theirs = {"none": ModelEmaV3(model, decay), "power": ModelEmaV3(model, decay, use_warmup=True)}
+    copying = AveragedModel(model, avg_fn=lambda old, new, n: decay * old + (1 - decay) * new)
+    for n in range(AVERAGED["epochs"] * AVERAGED["steps"]):
+        with torch.no_grad():
+            model[0].copy_(torch.tensor(values(n)["matrix"]))
+        for average in theirs.values():
+            average.update(model, n + 1)
+        epoch, step = divmod(n, AVERAGED["steps"])
+        if step % every == 0:  # from here as torchvision's references/classification/train.py
+            copying.update_parameters(model)
+            if epoch < AVERAGED["warmup"]:
+                copying.n_averaged.fill_(0)
+    moved = {name: average.module[0] for name, average in theirs.items()}
+    moved["copy"] = copying.module[0]
+    found["weights"] = {name: w.detach().numpy().ravel().tolist() for name, w in moved.items()}
+    return found
 
 
 def main() -> None:
     """Print all of it."""
+    import torch
+
+    # torchvision, which timm imports, needs its compiled part for nothing here.
+    torch.library.register_fake = lambda *_, **__: lambda f: f
     found: dict[str, Any] = {name: _optimised(how) for name, how in CASES.items()}
+    found |= {name: _optimised(how) for name, how in CLIPPED.items()}
+    found |= {name: _optimised(how, scaled=True) for name, how in SCALED.items()}
+    found["in parts"] = _optimised(CASES["sgd with nesterov"], parts=PARTS)
+    found["lamb after its own norm"] = _optimised(CASES["lamb"] | {"own_clip": 1.0})
     found = {"optimisers": found, "clipped": _clipped(), "rates": _rates()}
-    found |= {"layers": _layers(), "averages": _averages()}
+    found |= {"layers": _layers(), "averages": _averages(), "muon": _muon()}
     json.dump(found, sys.stdout, separators=(",", ":"))
 
 

@@ -1,4 +1,7 @@
-"""SGD, AdamW, LAMB and RMSprop, against what PyTorch and timm compute, on every backend."""
+"""SGD, AdamW, LAMB and RMSprop, against what PyTorch and timm compute, on every backend.
+
+What stands around them in a step, too: clipping, rates of layers, gradients in parts, and averages.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import training_cases as small
-from optimiser_cases import CASES, SHAPES, STEPS, rate, values
+from optimiser_cases import (
+    AVERAGED,
+    CASES,
+    CLIPPED,
+    PARTS,
+    SCALED,
+    SCALES,
+    SHAPES,
+    STEPS,
+    rate,
+    values,
+)
 
 from tinyresnext.errors import FormatError, IntegrityError, UsageError
 from tinyresnext.ops import cpu, reference
 from tinyresnext.ops.reference.update import trust
 from tinyresnext.training.optimisers.adaptive import adaptive
+from tinyresnext.training.optimisers.clip import clip
 from tinyresnext.training.optimisers.sgd import sgd
 from tinyresnext.training.recipes.optimiser import Optimiser
 from tinyresnext.training.record import state as training_state
@@ -23,19 +38,36 @@ STORED = json.loads((Path(__file__).parent / "data" / "optimisers.json").read_te
 U = 2.0**-24
 
 
-def optimised(ops, how: Optimiser, dtype=np.float32) -> dict[str, np.ndarray]:
+def optimised(
+    ops, how: Optimiser, dtype=np.float32, scales: dict | None = None, parts: int = 1
+) -> dict[str, np.ndarray]:
     """Return the weights after as many steps as the file has."""
     params, velocity, squares = (
         {name: ops.upload(np.asarray(w, dtype)) for name, w in start.items()}
         for start in (values(0), filled(0), filled(how.optimiser == "rmsprop"))
     )
     for step in range(STEPS):
-        gradients = {name: ops.upload(g.astype(dtype)) for name, g in values(step + 1).items()}
+        flat, gradients = flattened(ops, values(step * parts + 1), dtype)
+        for k in range(1, parts):
+            ops.average_step(
+                flat, flattened(ops, values(step * parts + k + 1), dtype)[0], new=1 / (k + 1)
+            )
+        clip(ops, params, flat, gradients, how)
         if how.optimiser == "sgd":
-            sgd(ops, params, gradients, velocity, how, rate(step))
+            sgd(ops, params, gradients, velocity, how, rate(step), scales)
         else:
-            adaptive(ops, params, gradients, velocity, squares, how, rate(step), step)
+            adaptive(ops, params, gradients, velocity, squares, how, rate(step), step, scales)
     return {name: np.array(ops.download(w)) for name, w in params.items()}
+
+
+def flattened(ops, gradients: dict[str, np.ndarray], dtype) -> tuple:
+    """Return gradients as one flat array, and as views into it."""
+    flat = ops.upload(np.concatenate([g.astype(dtype).ravel() for g in gradients.values()]))
+    named, start = {}, 0
+    for name, g in gradients.items():
+        named[name] = ops.view(flat, g.shape, start)
+        start += g.size
+    return flat, named
 
 
 def filled(value: float) -> dict[str, np.ndarray]:
@@ -47,25 +79,54 @@ def wanted(case: str) -> dict[str, np.ndarray]:
     return {name: np.array(found[name]).reshape(shape) for name, shape in SHAPES.items()}
 
 
-@pytest.mark.parametrize("case", CASES)
+# Each case with what is given to `optimised`.
+EVERY = {
+    **{case: (Optimiser(**how), {}) for case, how in (CASES | CLIPPED).items()},
+    **{case: (Optimiser(**how), {"scales": SCALES}) for case, how in SCALED.items()},
+    "in parts": (Optimiser(**CASES["sgd with nesterov"]), {"parts": PARTS}),
+    "lamb after its own norm": (Optimiser(**CASES["lamb"], clip="norm", clip_at=1.0), {}),
+}
+
+
+@pytest.mark.parametrize("case", EVERY)
 def test_the_formulas_are_theirs(case):
     """Both are computed in float64, so only its roundings are between them."""
-    found = optimised(reference, Optimiser(**CASES[case]), np.float64)
+    how, more = EVERY[case]
+    found = optimised(reference, how, np.float64, **more)
+    # The class of LAMB clips by the norm itself, and ours as PyTorch does, by the norm plus 1e-6.
+    u = 1e-6 if case == "lamb after its own norm" else 1e-13
     for name, want in wanted(case).items():
-        assert np.abs(found[name] - want).max() < 1e-13 * np.abs(want).max() * STEPS, name
+        assert np.abs(found[name] - want).max() < u * np.abs(want).max() * STEPS, name
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", EVERY)
 def test_in_float32_they_drift_by_roundings_only(case):
     """On the processor the bits are the reference's own."""
-    how = Optimiser(**CASES[case])
-    plain, fast = optimised(reference, how), optimised(cpu, how)
+    how, more = EVERY[case]
+    plain, fast = optimised(reference, how, **more), optimised(cpu, how, **more)
     for name, want in wanted(case).items():
         # A step rounds the weight three times, and its change, of a tenth of it at most, twenty
         # times; a rounding of the moments lasts for as many steps as these remember, ten.
         bound = STEPS * (3 + 20 * 10 / 10) * U * np.abs(want).max()
         assert np.abs(plain[name] - want).max() <= bound, name
         assert np.array_equal(plain[name], fast[name]), name
+
+
+@pytest.mark.parametrize("way", ["none", "power", "copy"])
+@pytest.mark.parametrize("ops", [cpu, reference], ids=["cpu", "reference"])
+def test_averages_of_weights_are_timms_and_torchvisions(ops, way):
+    epochs, steps, warmup = (AVERAGED[key] for key in ("epochs", "steps", "warmup"))
+    every = AVERAGED["every"] if way == "copy" else 1
+    how = {"warmup": warmup / epochs, "ema": AVERAGED["decay"], "ema_every": every}
+    recipe = small.settings(epochs, 4, 0.1, "cosine", ema_warmup=way, **how)
+    average = ops.upload(np.full(SHAPES["matrix"], 7, np.float32))
+    for n in range(epochs * steps):
+        if (kept := recipe.kept(*divmod(n, steps), steps)) is not None:
+            weights = ops.upload(values(n)["matrix"].astype(np.float32))
+            ops.average_step(average, weights, new=1 - kept)
+    found, want = np.ravel(ops.download(average)), STORED["averages"]["weights"][way]
+    # A move rounds four times numbers up to 4, and a rounding lasts for ten moves.
+    assert np.abs(found - want).max() <= 4 * 10 * 4 * U
 
 
 def test_lamb_trusts_a_weight_or_direction_of_zeros_fully():

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import training_cases as small
-from optimiser_cases import BLOCKS
+from optimiser_cases import BLOCKS, DROPPED, KEPT, RATE, values
 
 from tinyresnext import Spec
 from tinyresnext.errors import UsageError
-from tinyresnext.network.resnext import forward
+from tinyresnext.network.resnext import Walk, dropped, forward
 from tinyresnext.network.step import Step
 from tinyresnext.ops import cpu, reference
 from tinyresnext.training.initial import initialise
@@ -121,6 +121,16 @@ def test_the_loss_and_its_gradients_are_torchs():
     for name, found in step.gradients.items():
         want = theirs[name].grad.numpy()
         assert np.abs(found - want).max() <= 1e-10 * max(1, np.abs(want).max()), name
+
+
+def test_what_is_left_out_is_timms_and_torchvisions():
+    """Their own functions got the draws of `optimiser_cases`."""
+    x, rates = values(0, {"x": DROPPED})["x"], {"layer2.0": RATE}
+    gates = Gates(reference, SPEC, rates, len(x), np.float64)
+    gates.open({"layer2.0": np.array(KEPT, bool)})
+    found = dropped(Walk({}, SPEC, reference, drops=gates.drops), "layer2.0", x)
+    want = np.array(STORED["layers"]["left out"]).reshape(DROPPED)
+    assert np.allclose(found, want, rtol=1e-14, atol=0)
 
 
 def test_the_processor_computes_what_the_reference_does():

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
+from optimiser_cases import JORDAN, MUON, STEPS, values
+from optimiser_cases import rate as rate_of
 
 from tinyresnext import Spec
 from tinyresnext.errors import UsageError
-from tinyresnext.ops import cpu
+from tinyresnext.ops import cpu, reference
 from tinyresnext.ops.reference.update import (
     MUON_MOMENTUM,
     NEWTON_SCHULZ,
@@ -20,6 +25,8 @@ from tinyresnext.training.recipes.optimiser import Optimiser
 from tinyresnext.training.recipes.parts import Start
 from tinyresnext.training.weights import size, views
 
+STORED = json.loads((Path(__file__).parent / "data" / "optimisers.json").read_text())
+U = 2.0**-24
 SPEC = Spec((1, 1), cardinality=2, width=8, classes=3, stem="cifar", expansion=1)
 GROUPED, DENSE = "layer1.0.conv2.weight", "layer1.0.conv3.weight"
 
@@ -98,6 +105,38 @@ def test_the_step_is_pytorchs_but_for_the_norm():
     wanted = theirs.detach().numpy() * (norm / theirs.norm().item())
     moved = np.abs(wanted - before.reshape(rows, -1)).max()
     assert np.abs(params[DENSE].reshape(rows, -1) - wanted).max() < moved * 10 * 2.0**-8
+
+
+@pytest.mark.parametrize("ops", [cpu, reference], ids=["cpu", "reference"])
+@pytest.mark.parametrize("name", MUON)
+def test_twenty_steps_are_pytorchs_within_float32(ops, name):
+    """PyTorch's own steps, with matrices in float64; ours drift from them by roundings only."""
+    assert JORDAN == {
+        "momentum": MUON_MOMENTUM,
+        "ns_coefficients": NEWTON_SCHULZ,
+        "ns_steps": NEWTON_SCHULZ_STEPS,
+    }
+    shape, groups = MUON[name]
+    shapes = {key: one for key, (one, _) in MUON.items()}
+    weight, velocity = (
+        ops.upload(w.astype(np.float32)) for w in (values(0, shapes)[name], np.zeros(shape))
+    )
+    for step in range(STEPS):
+        gradient = ops.upload(values(step + 1, shapes)[name].astype(np.float32))
+        ops.muon_step(weight, gradient, velocity, groups=groups, lr=rate_of(step))
+    found = np.ravel(ops.download(weight))
+    want = np.array(STORED["muon"][name])
+    rows = shape[0] // groups
+    norms = np.linalg.norm(want.reshape(groups, -1), axis=1)
+    # Of a step: some ten products and sums of the matrix's depth, of numbers near 1; and roundings
+    # of the momentum, which lasts for three steps, grow with the slope of three polynomials.
+    depth, slope = max(rows, found.size // groups // rows), NEWTON_SCHULZ[0] ** NEWTON_SCHULZ_STEPS
+    errors = (10 * depth + 3 * 4 * slope) * U
+    moved = sum(rate_of(step) for step in range(STEPS)) * norms.max() / np.sqrt(rows)
+    # And the weight itself is rounded four times a step.
+    bound = moved * errors + 4 * STEPS * U * np.abs(want).max()
+    assert np.abs(found - want).max() <= bound
+    assert bound < 1e-3 * np.abs(want).max()
 
 
 def test_groups_are_matrices_of_their_own():

@@ -19,6 +19,7 @@ from tinyresnext.errors import TrainingError, UsageError
 from tinyresnext.images.prepare import normalise
 from tinyresnext.inference import evaluate as evaluation
 from tinyresnext.network.step import Step
+from tinyresnext.ops import reference
 from tinyresnext.training import run as training_run
 from tinyresnext.training.recipes import RECIPES
 from tinyresnext.training.recipes.steps import ENOUGH, FEW, enough, few, steps
@@ -194,9 +195,9 @@ def test_a_dry_run_shows_the_first_step(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     seen, drawn = [], preview._drawn
 
-    def note(run, sample):
+    def note(trial, sample):
         seen.append((sample.x, sample.rows))
-        return drawn(run, sample)
+        return drawn(trial, sample)
 
     monkeypatch.setattr(preview, "_drawn", note)
     recipe = changed(policy="ta_wide", erase=0.5, cutmix=1.0, repeats=2)
@@ -215,6 +216,42 @@ def test_a_dry_run_shows_the_first_step(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         train(small.SPEC, dataset, recipe, "run", **OPTIONS)
     assert all((one == other).all() for one, other in zip(seen[0], steps[0], strict=True))
+
+
+@pytest.mark.parametrize("mixing", [{"mixup": 0.0}, {"cutmix": 1.0}], ids=["plain", "mixed"])
+def test_a_dry_run_of_a_large_mini_batch_makes_a_few_of_its_images(tmp_path, monkeypatch, mixing):
+    """They are the first ones of the first step; time and memory are those of the whole step."""
+    monkeypatch.setattr(preview, "PIXELS", 5 * 8 * 8)
+    monkeypatch.setattr(preview, "SHOWN", 6)
+    seen, tried, drawn, step = [], [], preview._drawn, Step.__call__
+
+    def note(trial, sample):
+        seen.append((sample.x, sample.rows))
+        return drawn(trial, sample)
+
+    monkeypatch.setattr(preview, "_drawn", note)
+    recipe, dataset = changed(policy="ta_wide", parts=2, **mixing), small.pictures()
+
+    def counted(self, x, rows, *more):
+        tried.append(x.shape[0])
+        return step(self, x, rows, *more)
+
+    monkeypatch.setattr(Step, "__call__", counted)
+    model = train(small.SPEC, dataset, recipe, "", dry_run=tmp_path / "sheet.png", **OPTIONS)
+    assert set(tried) == {5}
+    said = model.provenance["dry run"].splitlines()
+    assert said[1].startswith("3 epochs of 4 steps: 12 steps, mini-batches of 16 in 2 parts")
+    assert "measured with 5 of its images" in said[3]
+    sizes = [
+        Step(model.params, small.SPEC, (n, 8, 8, 3), reference, threads=1).bytes / n for n in (5, 8)
+    ]
+    assert sizes[0] == pytest.approx(sizes[1], rel=1e-3)  # so memory grows with the images
+    monkeypatch.setattr(
+        Step, "__call__", lambda self, x, rows, *_: seen.append((x[:6], rows[:6])) or 1 / 0
+    )
+    with pytest.raises(ZeroDivisionError):
+        train(small.SPEC, dataset, recipe, tmp_path / "run", **OPTIONS)
+    assert all((one == other).all() for one, other in zip(*seen, strict=True))
 
 
 @pytest.mark.parametrize("muon", [0.0, 0.1])

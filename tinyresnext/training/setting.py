@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -55,10 +55,13 @@ class Setting:
         norms = "shared" if self.sync_norm else "separate"
         return f"{device} in {count} ranks with {norms} batch norms"
 
-    def loader(self, recipe: Recipe, side: int, threads: int = 1) -> Loader:
+    def loader(
+        self, recipe: Recipe, side: int, threads: int = 1, places: Sequence[int] | None = None
+    ) -> Loader:
         """Return what makes the mini-batches of an epoch whose images have this side.
 
-        They have the numbers of their images in place of labels.
+        They have the numbers of their images in place of labels. ``places`` are the images of each
+        that are made, by default those of this rank.
         """
         return Loader(
             self.dataset,
@@ -69,7 +72,7 @@ class Setting:
             broken=self.broken,
             balanced=recipe.loss.balance == "sampling",
             repeats=recipe.augmentation.repeats,
-            places=self.places(recipe),
+            places=self.places(recipe) if places is None else places,
             numbers=True,
         )
 

@@ -65,10 +65,8 @@ class Samples:
             temperature = self.distillation.temperature
             self._stored = self._teacher.remembered(setting.dataset, temperature)
 
-    def of(self, x: np.ndarray, images: np.ndarray, step: int) -> Sample:
+    def of(self, x: np.ndarray, images: np.ndarray, step: int, before: int | None = None) -> Sample:
         """Return the samples of a step, counted from the first of the run.
-
-        The neighbours that other ranks have are left out.
 
         Parameters
         ----------
@@ -76,6 +74,9 @@ class Samples:
         images : [n]
             Their numbers in the data set.
         step : int
+        before : int, optional
+            How many of the first images are left out after mixing, since they are only neighbours
+            of others; by default those that other ranks have.
 
         Raises
         ------
@@ -87,7 +88,8 @@ class Samples:
         known = [] if self._stored is None else [self._stored[images]]
         rows = np.concatenate([self.targets.rows(labels), *known], axis=1)
         x, rows = mixed(x, rows, recipe.loss, rng)
-        before, classes = self._setting.before(recipe), self.targets.spec.classes
+        before = self._setting.before(recipe) if before is None else before
+        classes = self.targets.spec.classes
         x, rows = x[before:], rows[before:]
         taught = self._said(x, rows[:, classes:])
         rows = np.ascontiguousarray(rows[:, :classes])

@@ -1,7 +1,8 @@
 """Show what a run would do before it begins: its images, its learning rate, its memory and time.
 
 The images are those of the first mini-batch, with their targets, as the first step of the run will
-see them. A few steps are made and measured; nothing of them is kept.
+see them. A few steps are made and measured, of fewer images where a mini-batch is large; nothing of
+them is kept.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -17,6 +19,7 @@ from ...images.preprocess import Preprocess
 from ...inference.model import Model
 from ...inference.scores.lettering import Letters
 from ...system.writing import check_writable, replacing
+from ..recipes import Recipe
 from ..record import curve
 from ..record import state as states
 from ..record.folder import TrainingFolder
@@ -30,7 +33,33 @@ __all__ = ["preview"]
 
 SHOWN, COLUMNS = 32, 8  # images
 MEASURED = 3  # steps, after one that may compile kernels
+# Of the images of a step that is measured: larger mini-batches take minutes, and more memory than a
+# machine may have.
+PIXELS = 16 * 224 * 224
 TILE, TEXT, GAP = 112, 26, 8  # pixels: the side of an image, the lines below it, between images
+
+
+class Trial(NamedTuple):
+    """A run that makes a few steps.
+
+    Attributes
+    ----------
+    run : Run
+        Its mini-batch is one part of those of the recipe, or a few images of it.
+    recipe : Recipe
+        Of the run that would begin.
+    measured : int
+        The images of a step that is measured.
+    """
+
+    run: Run
+    recipe: Recipe
+    measured: int
+
+    @property
+    def steps(self) -> int:
+        """Return how many steps an epoch of the run would have."""
+        return len(self.run.setting.dataset) // self.recipe.batch
 
 
 def preview(start: State, setting: Setting, path: str | os.PathLike[str]) -> Model:
@@ -57,22 +86,44 @@ def preview(start: State, setting: Setting, path: str | os.PathLike[str]) -> Mod
         The picture cannot be written.
     """
     check_writable(path)
-    recipe = start.recipe
-    state = states.new(start.spec, recipe, start.values.copy())
+    recipe, side = start.recipe, start.recipe.side(0, setting.preprocess.crop)
+    count = min(recipe.batch // recipe.parts, max(PIXELS // side**2, 2))
+    small = recipe.changed({"batch": count, "parts": 1})
+    state = states.new(start.spec, small, start.values.copy())
     state.run = start.run
+    before, x, images = _first(recipe, setting, side, count)
     with TemporaryDirectory() as place:
         run = Run(state, setting, TrainingFolder(place))
+        trial = Trial(run, recipe, count)
         try:
-            with setting.loader(recipe, run.side) as loader:
-                x, images = next(loader.epoch(0))
+            picture = _drawn(trial, run.samples.of(x, images, 0, before))
+            own = slice(before, before + count)
+            said = _said(trial, _seconds(run, x[own], images[own]))
+            state.recipe = recipe
             made = run.model()
-            picture = _drawn(run, run.samples.of(x, images, 0))
-            made.provenance["dry run"] = _said(run, _seconds(run, x, images))
+            made.provenance["dry run"] = said
         finally:
             run.close()
     with replacing(path) as temporary:
         picture.save(temporary, "PNG", optimize=True)
     return made
+
+
+def _first(
+    recipe: Recipe, setting: Setting, side: int, count: int
+) -> tuple[int, np.ndarray, np.ndarray]:
+    """Return the first images of the first mini-batch, at least ``count``, and their numbers.
+
+    Before them stand as many neighbours as the first number that is returned says: the first image
+    is mixed with the last of the mini-batch.
+    """
+    before, wanted = int(bool(recipe.loss.mixup or recipe.loss.cutmix)), max(SHOWN, count)
+    if wanted + before >= recipe.batch:
+        before, wanted = 0, recipe.batch
+    places = [*range(recipe.batch - before, recipe.batch), *range(wanted)]
+    with setting.loader(recipe, side, places=places) as loader:
+        x, images = next(loader.epoch(0))
+    return before, x, images
 
 
 def _seconds(run: Run, x: np.ndarray, images: np.ndarray) -> float:
@@ -86,24 +137,27 @@ def _seconds(run: Run, x: np.ndarray, images: np.ndarray) -> float:
     return float(np.median(taken[1:]))
 
 
-def _said(run: Run, seconds: float) -> str:
+def _said(trial: Trial, seconds: float) -> str:
     """Say in lines how many steps there are, and what they take."""
-    recipe, spec, setting = run.state.recipe, run.state.spec, run.setting
-    steps = run.steps * recipe.epochs
+    run, recipe, count = trial.run, trial.recipe, trial.measured
+    spec, setting = run.state.spec, run.setting
+    steps, part = trial.steps * recipe.epochs, recipe.batch // recipe.parts
+    seconds *= recipe.batch / count
     parameters = size(spec)
     extra = run.state.average, run.state.squares
     arrays = 3 + sum(flat is not None for flat in extra)  # weights, gradients, momentum
     arrays += recipe.parts > 1  # the mean of the parts' gradients
-    memory = run.compute.bytes + 4 * parameters * arrays
+    memory = run.compute.bytes * part / count + 4 * parameters * arrays  # values grow with images
     in_parts = f" in {recipe.parts} parts" if recipe.parts > 1 else ""
+    measured = f", measured with {count} of its images" if count < recipe.batch else ""
     lines = [
         f"{spec.name}: {parameters:,} parameters, {len(run.setting.dataset):,} images",
-        f"{recipe.epochs} epochs of {run.steps} steps: {steps:,} steps, mini-batches of "
+        f"{recipe.epochs} epochs of {trial.steps} steps: {steps:,} steps, mini-batches of "
         f"{recipe.batch}{in_parts}, images of {run.side} x {run.side}",
         f"{memory / 2**20:,.0f} MiB for a step and the weights, beside the images",
-        f"{seconds * 1e3:.0f} ms for a step on {run.setting.ops.described()} "
-        f"(threads: {run.setting.threads}): about {_time(seconds * steps)}, without reading the "
-        "images and without validation",
+        f"{seconds * 1e3:,.0f} ms for a step on {run.setting.ops.described()} "
+        f"(threads: {run.setting.threads}){measured}: about {_time(seconds * steps)}, without "
+        "reading the images and without validation",
     ]
     if setting.teacher is not None and (how := run.samples.distillation) is not None:
         lines.append(setting.teacher.said(recipe, setting.preprocess))
@@ -124,9 +178,10 @@ def _time(seconds: float) -> str:
     return f"{seconds:.0f} seconds"
 
 
-def _drawn(run: Run, seen: Sample) -> Image.Image:
+def _drawn(trial: Trial, seen: Sample) -> Image.Image:
     """Draw the learning rate, and below it the images with their two highest targets."""
-    schedule, x, rows = _schedule(run), seen.x, seen.rows
+    run = trial.run
+    schedule, x, rows = _schedule(trial), seen.x, seen.rows
     if seen.teacher is not None and run.samples.distillation is not None:
         weight = run.samples.distillation.weight
         rows = (1 - weight) * rows + weight * seen.teacher
@@ -144,16 +199,14 @@ def _drawn(run: Run, seen: Sample) -> Image.Image:
             lettered = letters.of(text)
             at = left, top + TILE + 12 * line
             pen.text(at, lettered.text, "black", lettered.font)
-    pen.text((across - GAP, 12), f"steps in an epoch: {run.steps}", "black", anchor="ra")
+    pen.text((across - GAP, 12), f"steps in an epoch: {trial.steps}", "black", anchor="ra")
     return sheet
 
 
-def _schedule(run: Run) -> Image.Image:
+def _schedule(trial: Trial) -> Image.Image:
     """Draw the learning rate of each epoch, at its first step."""
-    recipe = run.state.recipe
-    rates = [
-        (epoch + 1, recipe.learning_rate(epoch, 0, run.steps)) for epoch in range(recipe.epochs)
-    ]
+    recipe, steps = trial.recipe, trial.steps
+    rates = [(epoch + 1, recipe.learning_rate(epoch, 0, steps)) for epoch in range(recipe.epochs)]
     return curve.panel("learning rate", rates)
 
 

@@ -575,6 +575,8 @@ def test_early_stopping_and_overfitting_as_they_are_typed(run, data):
     assert (code, out, "was not learnt by heart" in err) == (1, "", True)
     code, out, err = run(*words, "--auto-augment", "ra", "--dry-run")
     assert (code, out.splitlines()[-1]) == (0, "dry-run.png"), err
+    first, second, *_ = out.splitlines()
+    assert (first.startswith("recipe fast-cifar: ours, "), "--auto-augment" in second) == (1, 1)
     Path("mine.png").write_bytes(b"a picture")
     for name, told in (("mine.png", "exists"), ("mine.zip", ".png"), ("no/such.png", "cannot")):
         code, _, err = run(*words, "--dry-run", name)

@@ -189,7 +189,7 @@ def _train(a: argparse.Namespace) -> int:
             reduce=ranks,
             sync_norm=a.sync_norm,
         )
-        return _done(a, model)
+        return _done(a, model, chosen)
 
 
 def _finetune(a: argparse.Namespace) -> int:
@@ -221,17 +221,19 @@ def _finetune(a: argparse.Namespace) -> int:
             reduce=ranks,
             sync_norm=a.sync_norm,
         )
-        return _done(a, model)
+        return _done(a, model, chosen)
 
 
-def _done(a: argparse.Namespace, model: Model) -> int:
+def _done(a: argparse.Namespace, model: Model, chosen: Recipe) -> int:
     """Print the name of the model file, and for people how to use it."""
     from ..training.record.folder import TrainingFolder
+    from .runs.recipe import described
 
     if a.overfit:
         print(f"learnt by heart: {model.provenance['learnt by heart']}")
         return 0
     if a.dry_run:
+        print(described(a, chosen))
         print(model.provenance["dry run"])
         print(shown(a.dry_run))
         return 0

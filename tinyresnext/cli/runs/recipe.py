@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ...errors import UsageError
-from ...training.recipes import RECIPES, Recipe, recipe
-from ...training.recipes.kinds import Choice, Flag, Kind
+from ...training.recipes import RECIPES, SOURCES, Recipe, recipe
+from ...training.recipes.kinds import Choice, Flag, Kind, Option
 from ...training.recipes.recipe import settings
 from ...training.recipes.steps import enough
 from ..options import braces, word
@@ -36,7 +36,7 @@ def add_recipe(c: argparse.ArgumentParser, usual: str, *, first_weights: bool) -
     group = c.add_argument_group("in place of what the recipe says")
     for name, option in settings():
         if first_weights or not option.first_weights:
-            flag = "--" + (option.flag or name.replace("_", "-"))
+            flag = _flag(name, option)
             help = option.help.replace("%", "%%")  # argparse would read it as a format
             if isinstance(option.kind, Flag):
                 boolean = argparse.BooleanOptionalAction
@@ -44,6 +44,11 @@ def add_recipe(c: argparse.ArgumentParser, usual: str, *, first_weights: bool) -
             else:
                 value, metavar = _value(name, option.kind)
                 group.add_argument(flag, dest=name, type=value, metavar=metavar, help=help)
+
+
+def _flag(name: str, option: Option) -> str:
+    """Return the option of a setting as it is typed."""
+    return "--" + (option.flag or name.replace("_", "-"))
 
 
 def _value(name: str, kind: Kind) -> tuple[Callable[[str], Any], str]:
@@ -82,3 +87,12 @@ def typed_recipe(a: argparse.Namespace, images: int | None = None) -> Recipe:
         others = ", ".join(f"{usual[name]:g}" for name in changed)
         say(f"for {images:,} images: {options} in place of {others}")
     return found
+
+
+def described(a: argparse.Namespace, chosen: Recipe) -> str:
+    """Return what a recipe is, what its authors report, and which settings are others here."""
+    name = a.recipe or a.usual_recipe
+    plain, ours = RECIPES[name].to_json(), chosen.to_json()
+    changed = [_flag(key, option) for key, option in settings() if ours[key] != plain[key]]
+    others = f"\nchanged from it: {', '.join(changed)}" if changed else ""
+    return SOURCES[name].said(name) + others

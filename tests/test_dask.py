@@ -10,6 +10,7 @@ import signal
 import socket
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -20,6 +21,7 @@ from data_files import picture, write_files, write_zip
 from test_many import stop_at, write_tar
 
 import tinyresnext as tr
+from tinyresnext.data import open_dataset, open_labelled
 from tinyresnext.data.trees.sources import Images, as_source
 from tinyresnext.errors import DeviceError
 from tinyresnext.inference.classify import classify
@@ -95,15 +97,7 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(workers, model, tmp_p
     (tmp_path / "begun").mkdir()
     paths = [str(tmp_path / "photos" / name) for name in FILES]
     client, killed = workers(count), []
-
-    def kill() -> None:
-        first = until(lambda: [one.name for one in (tmp_path / "begun").iterdir()])[0]
-        killed.append(int(first.rpartition("-")[2]))
-        os.kill(killed[0], signal.SIGKILL)
-        until(lambda: killed[0] not in client.run(os.getpid, on_error="ignore").values())
-        (tmp_path / "begun" / "go").touch()
-
-    killer = threading.Thread(target=kill)
+    killer = threading.Thread(target=lambda: killed.append(kill_one(client, tmp_path / "begun")))
     killer.start()
     sources = [held(tmp_path / "begun", path) for path in paths]
     rows = list(classify(model, sources, batch=1, client=client))
@@ -140,6 +134,45 @@ def test_features_and_a_run_that_goes_on(workers, model, images, tmp_path):
         np.testing.assert_array_equal(found["features"][:], expected["features"][:])
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_evaluation_is_that_of_one_process(workers, model, images, count):
+    """Of a folder of classes, of archives, and of pixels in memory."""
+    client = workers(count)
+    files = {f"{'abc'[i % 3]}/{i:02}.png": picture(i) for i in range(12)}
+    write_files(Path("d"), {**files, "a/broken.png": b"\x89PNG\r\n\x1a\n"})
+    write_tar(Path("d.tar"), files)
+    write_zip(Path("d.zip"), files)
+    every = [open_labelled([path], warn=lambda line: None) for path in ("d", "d.tar", "d.zip")]
+    for data in (*every, open_dataset("d.zip", None)):
+        alone = tr.evaluate(model, data, batch=2, by_number=True)
+        found = tr.evaluate(model, data, batch=2, by_number=True, client=client)
+        assert found.to_json() == alone.to_json()
+
+
+def test_a_worker_that_is_killed_changes_no_accuracy(workers, model, tmp_path):
+    write_files(tmp_path / "d", {f"{'abc'[i % 3]}/{i:02}.png": picture(i) for i in range(12)})
+    (tmp_path / "begun").mkdir()
+    client, data = workers(2), open_labelled([str(tmp_path / "d")])
+    alone = tr.evaluate(model, data, batch=1, by_number=True)
+    every = [held(tmp_path / "begun", one.name)._replace(label=one.label) for one in data]
+    killer = threading.Thread(target=kill_one, args=(client, tmp_path / "begun"))
+    killer.start()
+    slow = replace(data, each=lambda left_out: iter(every))
+    found = tr.evaluate(model, slow, batch=1, by_number=True, client=client)
+    killer.join()
+    assert found.to_json() == alone.to_json()
+
+
+def kill_one(client, begun: Path) -> int:
+    """Kill the worker that opens an image first; let the others go on when it has ended."""
+    first = until(lambda: [one.name for one in begun.iterdir()])[0]
+    process = int(first.rpartition("-")[2])
+    os.kill(process, signal.SIGKILL)
+    until(lambda: process not in client.run(os.getpid, on_error="ignore").values())
+    (begun / "go").touch()
+    return process
+
+
 def test_the_commands(workers, run, model, images, monkeypatch):
     """The second one is stopped, and goes on."""
     tr.save(model, "m.h5")
@@ -165,6 +198,12 @@ def test_the_commands(workers, run, model, images, monkeypatch):
     assert run(*command, "-o", "g.h5", "--dask", address)[0] == 1
     with h5py.File("f.h5") as one, h5py.File("g.h5") as other:
         np.testing.assert_array_equal(one["features"][:], other["features"][:])
+
+    write_files(Path("d"), {f"{'abc'[i % 3]}/{i:02}.png": picture(i) for i in range(12)})
+    command = ["evaluate", "d", "--model", "m.h5", "--labels-by-number", "--json"]
+    alone = run(*command, "-o", "one.csv")
+    assert run(*command, "-o", "two.csv", "--dask", address)[:2] == alone[:2]
+    assert Path("one.csv").read_bytes() == Path("two.csv").read_bytes()
 
 
 # --- what cannot be had

@@ -16,7 +16,7 @@ from test_adaptive import stopped_after
 from test_training import log_of, same
 
 from tinyresnext import Preprocess, load, train
-from tinyresnext.data.parts import some_of
+from tinyresnext.data.dataset import some_of
 from tinyresnext.errors import FormatError, IntegrityError, UsageError
 from tinyresnext.images.prepare import normalise
 from tinyresnext.inference.files import digest_of, save

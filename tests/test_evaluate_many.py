@@ -10,7 +10,6 @@ import csv
 import gzip
 import io
 import json
-import random
 import tarfile
 import tracemalloc
 from dataclasses import replace
@@ -19,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data_files import tar, tar_header, write_files, write_zip
+from heavy_zips import raw_zip
 from PIL import Image
 from test_evaluation import COLOURS, by_colour
-from test_many import killed
 
 import tinyresnext as tr
 from tinyresnext.data import open_dataset, open_labelled
@@ -166,6 +165,32 @@ def test_nothing_is_kept_of_an_image(here, kind):
     """The names of 240 more images would take 30 kB; Python itself keeps the room of old tuples."""
     less, more = most(kind, 60), most(kind, 300)
     assert more - less < 240 * 64 + 6_000
+
+
+def kept(kind: str, count: int) -> int:
+    """Return the memory that so many images take when they were found; a folder has a hundred."""
+    names = [f"n{i // 100:08}/ILSVRC2012_val_{i:08}.JPEG" for i in range(count)]
+    path = Path(f"{count}.{kind}")
+    if kind == "zip":
+        raw_zip(path, map(str.encode, names))
+    elif kind == "tar":
+        path.write_bytes(b"".join(tar_header(name, 0) for name in names) + bytes(1024))
+    else:
+        path.write_text("image,label\n" + "".join(f"{name},{name[:9]}\n" for name in names))
+    tracemalloc.start()
+    try:
+        data = open_labelled([str(path)])
+        assert len(data) == sum(1 for _ in data) == count
+        return tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("kind", "bytes"), [("zip", 40), ("tar", 44), ("csv", 0)])
+def test_what_is_kept_of_an_image(here, kind, bytes):
+    """A name has 28 of these bytes. So a million images take less than 50 MiB."""
+    folders = 40  # more: of each its name, and what is in it
+    assert kept(kind, 5000) - kept(kind, 1000) < 4000 * bytes + folders * 1500
 
 
 def test_what_folders_have_and_is_not_read_is_said(here):
@@ -475,21 +500,6 @@ def test_no_image_is_written_over(here, run, option, kind):
     assert (code, out) == (2, "")
     assert "is read by this command" in err
     assert Path(name).read_bytes() == before
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("kills", "out"), [(5, "r.jsonl"), (2, "r.csv")])
-def test_killed_at_random_points(here, run, kills, out):
-    """Every image has one row, and the result is that of a run that nobody killed."""
-    seed, names = random.Random(3), list(COLOURS)
-    files = {f"{names[i % 4]}/{i:03}.png": shade(i % 20, names[i % 3]) for i in range(400)}
-    write_files(Path("many"), files)
-    whole = run("many", "-o", f"whole-{out}", "--batch", 4, "--json")
-    words = ["evaluate", "many", "--model", "m.h5", "--device", "reference", "--batch", "4"]
-    for _ in range(kills):
-        killed(here, [*words, "-o", out], seed.randrange(1, 5000))
-    assert run("many", "-o", out, "--batch", 4, "--json", "--resume")[:2] == whole[:2]
-    assert Path(out).read_bytes() == Path(f"whole-{out}").read_bytes()
 
 
 def test_the_name_of_an_archive_that_was_cut(here):

@@ -13,8 +13,7 @@ from PIL import Image
 from test_training import OPTIONS, changed, log_of, same
 
 from tinyresnext import load, train
-from tinyresnext.data.dataset import Dataset
-from tinyresnext.data.parts import held_out
+from tinyresnext.data.dataset import Dataset, held_out
 from tinyresnext.errors import TrainingError, UsageError
 from tinyresnext.images.prepare import normalise
 from tinyresnext.inference import evaluate as evaluation

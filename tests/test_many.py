@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import errno
 import gzip
 import io
 import json
@@ -13,6 +13,7 @@ import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -21,7 +22,9 @@ from data_files import picture, tar_header, write_files, write_zip
 from PIL import Image
 
 import tinyresnext as tr
+from tinyresnext.cli.main import main
 from tinyresnext.cli.output import progress
+from tinyresnext.cli.runs.images import computed_by
 from tinyresnext.data.trees.sources import Images, Source
 from tinyresnext.errors import FormatError, UsageError
 from tinyresnext.formats.tar import files_in
@@ -29,7 +32,7 @@ from tinyresnext.images.decode import decode
 from tinyresnext.images.prepare import views
 from tinyresnext.inference.many import batches
 from tinyresnext.inference.many.features import save_features
-from tinyresnext.inference.many.journal import journal, json_form, records
+from tinyresnext.inference.many.journal import Journal, journal, json_form, records
 from tinyresnext.system.ahead import ahead
 
 NAMES = ["a.png", "b/c.png", "b/d-e.png", "b/d/f.png", "g.png"]
@@ -154,6 +157,22 @@ def test_archives_in_a_folder_are_named(tmp_path, run, photos):
 
 
 # -- rows
+
+
+@pytest.mark.skipif(os.name == "nt", reason="windows and services have no output there")
+@pytest.mark.parametrize("command", ["classify", "evaluate"])
+def test_results_that_would_go_nowhere(run, small, monkeypatch, capsys, command):
+    """A shell's `>&-` closes standard output; then results need a file."""
+    words = [command, *map(str, small), *(["--labels-by-number"] if command == "evaluate" else [])]
+    monkeypatch.setattr(sys, "__stdout__", None)
+    for more in ([], ["--json"], ["--csv", "-"], ["-o", "r.jsonl"]):
+        monkeypatch.setattr(sys, "stdout", None)
+        code, err = main([*words, *more]), capsys.readouterr().err
+        goes = bool(more) and more[0] == "-o"
+        assert code == (0 if goes else 2)
+        assert ("standard output is closed" in err) != goes
+        assert goes or err.count("\n") == 1
+    assert len(Path("r.jsonl").read_text().splitlines()) == 5
 
 
 def test_rows_to_a_file_are_those_on_the_screen(run, photos):
@@ -307,6 +326,77 @@ def test_the_images_of_a_run_changed(run):
         journal("r.jsonl", {"model": "b"}, form, True).__enter__()
 
 
+@pytest.fixture
+def small(run):
+    """Return the words for a small model, and write five images of its two classes."""
+    files = {f"{'xy'[i > 1]}/{i}.png": picture(i) for i in range(5)}
+    write_files(Path("d"), files)
+    tr.save(tr.random_model(tr.cifar(11, 1, 4, classes=2), seed=1), "m.h5")
+    return ["d", "--model", "m.h5", "--device", "reference", "--batch", 2]
+
+
+@pytest.mark.parametrize("command", ["classify", "features", "evaluate"])
+def test_a_full_disk(run, small, monkeypatch, command):
+    """One line says what to do, and that is true."""
+    words = [command, *small, "-o", out := "r.h5" if command == "features" else "r.jsonl"]
+    words += ["--labels-by-number"] if command == "evaluate" else []
+    flush, times = Journal.flush, []
+
+    def no_room(self):
+        times.append(1)
+        if len(times) > 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        flush(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "flush", no_room)
+        code, printed, err = run(*words)
+    assert (code, printed) == (1, "")
+    says = f"No space left on device; {out}.part has the rows so far: make room, and the same comma"
+    assert says in err.splitlines()[-1]
+    assert Path(f"{out}.part").read_bytes().count(b"\n") >= 2
+    assert run(*words, "--resume")[0] == 0
+
+
+def test_no_room_for_a_file_of_features(run, small, monkeypatch):
+    """All values are there, and need to be written once more."""
+    replace = os.replace
+
+    def no_room(source, target):
+        if str(target).endswith("r.h5"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", no_room)
+        code, _, err = run("features", *small, "-o", "r.h5")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "No space left on device" in err
+    assert "r.h5.part.rows has all values, so that the run can be resumed (--resume)" in err
+    assert run("features", *small, "-o", "r.h5", "--resume")[0] == 0
+    with h5py.File("r.h5") as file:
+        assert len(file["paths"]) == 5
+
+
+@pytest.mark.parametrize("command", ["classify", "features", "evaluate"])
+def test_rows_of_another_device_are_refused(run, small, monkeypatch, command):
+    """Their last digits would differ, and no row would say so; two GPUs of a machine are alike."""
+    words = [command, *small, "-o", out := "r.h5" if command == "features" else "r.jsonl"]
+    words += ["--labels-by-number"] if command == "evaluate" else []
+    assert run(*words)[0] == 0
+    begun = Path(f"{out}.part.json")
+    with monkeypatch.context() as patched:
+        patched.setattr("tinyresnext.inference.many.journal.ended", lambda path: None)
+        patched.setattr("tinyresnext.inference.many.features._assemble", KeyboardInterrupt)
+        run(*words, "--force")
+    assert json.loads(begun.read_text())["device"] == "reference"
+    words[words.index("reference")] = "cpu"
+    code, _, err = run(*words, "--resume")
+    assert (code, "computed with device reference, and now it is cpu" in err) == (2, True)
+    one, other = (SimpleNamespace(precision="float16", device=f"cuda{n}") for n in ("", ":1"))
+    assert computed_by(one) == computed_by(other)
+
+
 def test_features_that_a_power_cut_lost_are_computed_again(tmp_path, photos):
     """The line of a row is there, and its values are not: the checksum says so."""
     model, file = tr.load(), tmp_path / "f.h5"
@@ -357,29 +447,14 @@ def killed(folder: Path, words: list[str], after: int) -> None:
     assert done.returncode in (-9, 15), done.stderr  # 15: that of Windows
 
 
-@pytest.mark.parametrize(
-    ("kills", "out"),
-    [
-        (1, "r.jsonl"),
-        pytest.param(50, "r.jsonl", marks=pytest.mark.slow),
-        pytest.param(8, "r.csv", marks=pytest.mark.slow),
-    ],
-)
-def test_killed_at_random_points(run, tmp_path, kills, out):
-    """Every image has exactly one row, however often the process was killed."""
-    count, seed = 300 if kills > 1 else 60, random.Random(kills)
-    write_files(tmp_path / "photos", {f"{i:03}.png": picture(i) for i in range(count)})
-    words = ["classify", "photos", "-o", out, "--batch", "2"]
-    for _ in range(kills):
-        killed(tmp_path, words, seed.randrange(1, 2000 if kills > 1 else 6000))
-    assert run("classify", "photos", "-o", out, "--resume")[0] == 0
-    with open(out, newline="") as file:
-        rows = (
-            [json.loads(line)["path"] for line in file]
-            if out.endswith("jsonl")
-            else [row[0] for row in csv.reader(file)][1:]
-        )
-    assert rows == [f"photos/{i:03}.png" for i in range(count)]
+def test_killed_at_a_random_point(run, tmp_path):
+    """Every image has exactly one row. `test_killed` has many points, and the other commands."""
+    write_files(tmp_path / "photos", {f"{i:03}.png": picture(i) for i in range(60)})
+    words = ["classify", "photos", "-o", "r.jsonl", "--batch", "2"]
+    killed(tmp_path, words, random.Random(1).randrange(1, 6000))
+    assert run(*words, "--resume")[0] == 0
+    rows = [json.loads(line)["path"] for line in Path("r.jsonl").read_text().splitlines()]
+    assert rows == [f"photos/{i:03}.png" for i in range(60)]
 
 
 # -- while it runs

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import pickle
 import sys
+from contextlib import nullcontext
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -15,14 +16,17 @@ from types import SimpleNamespace
 
 import pytest
 from data_files import picture, write_files, write_zip
+from test_evaluate_many import FORMS, IMAGES, LABELS, NUMBERS, by_colour, form
 from test_many import NAMES, write_tar
 
 import tinyresnext as tr
+from tinyresnext.data import open_dataset, open_labelled
 from tinyresnext.data.trees.sources import Images, Source
 from tinyresnext.errors import DeviceError, FormatError, ImageError, UsageError
 from tinyresnext.images.decode import decode
 from tinyresnext.inference.classify import classify
 from tinyresnext.inference.ensemble import Ensemble
+from tinyresnext.inference.many import cluster as clusters
 from tinyresnext.inference.many import shards, worker
 from tinyresnext.inference.many.features import save_features
 
@@ -41,6 +45,12 @@ def as_worker(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", SimpleNamespace(get_worker=lambda: HERE))
     monkeypatch.setitem(sys.modules, "cloudpickle", pickle)
     worker._unpacked.cache_clear()
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture
@@ -263,6 +273,78 @@ def test_what_a_worker_cannot_do_is_no_row(model, photos):
     client.submit = lambda f, model, sent, pure: Future(lambda: ([], [1]))
     with pytest.raises(DeviceError, match=r"a worker of Dask does not see photos/b/c.png"):
         list(spread(client, model, photos))
+
+
+# --- evaluations
+
+
+@pytest.fixture
+def client(monkeypatch):
+    """Return workers of which one is lost; no client but Dask's would be accepted."""
+    for module in (clusters, shards):
+        monkeypatch.setattr(module, "check_client", lambda client: None)
+    monkeypatch.setattr(shards, "SHARD", 3)
+    return Client(2, losses=(2,))
+
+
+@pytest.mark.parametrize("kind", [*FORMS, "pixels", "real"])
+def test_an_evaluation_by_workers_is_that_of_one_process(here, client, kind):
+    """Whatever images are opened from; an image of the folder cannot be read."""
+    said, model, by_number = [], by_colour(LABELS), kind in NUMBERS
+    if kind == "pixels":
+        data = open_dataset(form("folder")[0], None, "wrong", warn=said.append)
+    elif kind == "real":
+        write_files(here, {f"v/ILSVRC2012_val_{i + 1:08}.JPEG": IMAGES[i] for i in (0, 1, 2, 4)})
+        Path("real.json").write_text("[[0, 3], [1], [], [], [2]]")
+        data, by_number = open_labelled(["v"], truth="real.json", warn=said.append), True
+        spec, small = tr.cifar(11, 1, 4, classes=1000), tr.Preprocess(8, 8)
+        model = tr.random_model(spec, seed=1, device="reference", preprocess=small)
+    else:
+        data = open_labelled(form(kind), warn=said.append)
+    alone = tr.evaluate(model, data, batch=3, by_number=by_number)
+    del said[:-1]
+    found = tr.evaluate(model, data, batch=3, by_number=by_number, client=client)
+    assert found.to_json() == alone.to_json()
+    assert client.lost == (kind != "real")
+    assert len(client.sent) == 1 + client.lost
+    assert len(said) == 2 * (kind != "real"), "the image that is broken is named as before"
+
+
+def test_an_image_that_ends_an_evaluation_by_workers(here, client):
+    data = open_labelled(form("folder"), None, "refuse")
+    with pytest.raises(ImageError, match=r"03\.png"):
+        tr.evaluate(by_colour(LABELS), data, client=client)
+
+
+def test_the_command_with_workers(here, run, client, monkeypatch):
+    """A run that is stopped goes on, by workers or alone."""
+    monkeypatch.setattr(clusters, "connected", lambda address: nullcontext(client))
+    tr.save(by_colour(LABELS), "m.h5")
+    words = ["evaluate", *form("folder"), "--model", "m.h5", "--device", "reference"]
+    words += ["--batch", 3, "--json"]
+    whole = run(*words, "-o", "whole.jsonl")
+    assert run(*words, "--dask", "tcp://a")[:2] == whole[:2]
+    next_shard, count = shards._Run.next, []
+
+    def stops(self):
+        count.append(1)
+        if len(count) > 2:
+            raise KeyboardInterrupt
+        return next_shard(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shards._Run, "next", stops)
+        code, out, err = run(*words, "-o", "r.jsonl", "--dask", "tcp://a")
+    assert (code, out) == (130, "")
+    assert "has 6 rows; the same command with --resume goes on" in err
+    for more in (["--dask", "tcp://a"], []):
+        Path("s.jsonl.part").write_bytes(Path("r.jsonl.part").read_bytes())
+        Path("s.jsonl.part.json").write_bytes(Path("r.jsonl.part.json").read_bytes())
+        assert run(*words, "-o", "s.jsonl", "--resume", *more)[:2] == whole[:2]
+        assert Path("s.jsonl").read_bytes() == Path("whole.jsonl").read_bytes()
+        Path("s.jsonl").unlink()
+    code, _, err = run(*words[:-1], "--logits", "l.npz", "--dask", "tcp://a")
+    assert (code, "leave out --dask" in err) == (2, True)
 
 
 def test_the_size_of_a_shard():

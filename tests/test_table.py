@@ -10,7 +10,7 @@ from PIL import Image
 
 from tinyresnext.cli import main as cli
 from tinyresnext.data import open_dataset, table
-from tinyresnext.data.parts import held_out
+from tinyresnext.data.dataset import held_out
 from tinyresnext.errors import FormatError, ImageError, UnsafeError, UsageError
 
 

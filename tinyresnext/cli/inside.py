@@ -17,8 +17,10 @@ from .runs.images import (
     add_fast_decode,
     add_paths,
     add_resume,
+    computed_by,
     digests_of,
     images_of,
+    resumable,
 )
 
 if TYPE_CHECKING:
@@ -107,9 +109,9 @@ def _features(a: argparse.Namespace, client: Client | None) -> int:
         target(file, a.force, not_over=a.model)
         check_not_read(file, chain(a.paths, (one.name for one in images)))
     model = load(a.model, a.device, a.threads, a.precision)
-    settings = {"sha256": digests_of([a.model or shipped_model()]), "precision": a.precision}
+    settings = {"sha256": digests_of([a.model or shipped_model()]), **computed_by(a)}
     counts: dict[str, int] = {}
-    with announce_compiling(model.ops):
+    with announce_compiling(model.ops), resumable(file):
         rows = save_features(
             model, images, file, a.stage, batch=a.batch, fast=a.fast_decode, settings=settings,
             resume=a.resume, force=a.force, counts=counts, client=client,

@@ -19,9 +19,24 @@ from .options import (
     word,
 )
 from .output.progress import announce_compiling, counted, say
-from .output.tables import check_not_read, csv_row, json_row, print_json, table, table_target
+from .output.tables import (
+    check_not_read,
+    check_output,
+    csv_row,
+    json_row,
+    print_json,
+    table,
+    table_target,
+)
 from .runs.cluster import add_dask, with_workers
-from .runs.images import add_batch, add_fast_decode, add_paths, add_resume, images_of
+from .runs.images import (
+    add_batch,
+    add_fast_decode,
+    add_paths,
+    add_resume,
+    computed_by,
+    images_of,
+)
 from .runs.models import keep_logits, together
 from .runs.rows import rows_target, write_rows
 
@@ -40,7 +55,7 @@ def add_commands(commands: Commands) -> None:
     add_command(commands, "classify", sentence, example, _add_classify, with_workers(_classify))
     sentence = "Measure how often a model is right about images whose classes are known."
     example = "tinyresnext evaluate images.zip --split test"
-    add_command(commands, "evaluate", sentence, example, _add_evaluate, _evaluate)
+    add_command(commands, "evaluate", sentence, example, _add_evaluate, with_workers(_evaluate))
 
 
 def _add_classify(c: argparse.ArgumentParser) -> None:
@@ -113,6 +128,7 @@ def _add_evaluate(c: argparse.ArgumentParser) -> None:
     add_batch(c)
     add_fast_decode(c)
     add_device(c, precision=True)
+    add_dask(c)
     form = c.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object instead of the table")
     form.add_argument(
@@ -157,6 +173,7 @@ def _classify(a: argparse.Namespace, client: Client | None) -> int:
     from ..inference.heads import THRESHOLD
 
     table_path, out = table_target(a.csv, a.force), rows_target(a)
+    check_output(table_path, out)
     images, count = images_of(a.paths)
     for file in (a.csv, out):
         check_not_read(file, chain(a.paths, a.model or (), (one.name for one in images)))
@@ -177,7 +194,7 @@ def _classify(a: argparse.Namespace, client: Client | None) -> int:
     heading = _heading(min(top, model.spec.labels))
     with announce_compiling(model.models[0].ops):
         if out is not None:
-            settings = asked | {"top": top, "precision": a.precision}
+            settings = asked | computed_by(a) | {"top": top}
             return write_rows(a, out, rows, (images, count), settings, heading, asked)
         failed = 0
         with table(table_path) as writer:
@@ -210,10 +227,11 @@ def _show(row: Row, writer: Any, asked: dict[str, Any] | None) -> None:
         print("\n".join([shown(row.path), *lines]), flush=True)
 
 
-def _evaluate(a: argparse.Namespace) -> int:
+def _evaluate(a: argparse.Namespace, client: Client | None) -> int:
     """Evaluate a model on images; return 1 if some of them could not be read."""
     from .runs.evaluation import evaluate_all, outputs
 
     files = outputs(a)
+    check_output(*files, a.logits)
     asked, model = together(a)
-    return keep_logits(a, model) if a.logits else evaluate_all(a, files, asked, model)
+    return keep_logits(a, model) if a.logits else evaluate_all(a, files, asked, model, client)

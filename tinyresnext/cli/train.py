@@ -258,8 +258,8 @@ def _done(a: argparse.Namespace, model: Model, chosen: Recipe) -> int:
 
 def _recipe_and_data(a: argparse.Namespace) -> tuple[Recipe, Dataset, Dataset | None]:
     """Return the recipe, the images to train on, and those to evaluate on if there are any."""
+    from ..data.dataset import held_out
     from ..data.open import open_dataset
-    from ..data.parts import held_out
     from ..inference.scores.confusion import named
     from ..ops import backend
     from .runs.recipe import typed_recipe

@@ -2,8 +2,9 @@
 
 Start with `open`: it finds out what lies at a path. `trees` (images in folders and zips), `table`,
 `cifar` and `mnist` each read one kind, and `published` the classes of published test sets; `rules`
-says what names of files and folders mean. `parts` divides a data set, and `loader` makes
-mini-batches of it. The room knows no networks. `dataset` is what all of them return.
+says what names of files and folders mean. `loader` makes mini-batches of a data set, and `later`
+opens those of which nothing is kept, for evaluations. The room knows no networks. `dataset` is what
+all of them return, and divides it.
 """
 
 from importlib import import_module

@@ -1,27 +1,41 @@
-"""`Dataset`: numbered images with a label and a name each, wherever they come from."""
+"""`Dataset`: numbered images with a label and a name each, wherever they come from; and parts."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import UsageError
 from ..system.console import plain, tell
 from .published.flat import is_validation
 from .trees.archives import Source
 
-__all__ = ["ALL", "Dataset", "LabelledImages", "Read", "Reading", "Weigh", "counted", "to_stderr"]
+__all__ = [
+    "ALL",
+    "Dataset",
+    "LabelledImages",
+    "Read",
+    "Reading",
+    "Weigh",
+    "counted",
+    "held_out",
+    "some_of",
+    "to_stderr",
+]
 
 Read = Callable[[int], NDArray[np.uint8]]
 Weigh = Callable[[int], int]
 
 ALL = "all images"
 """What `Dataset.part` calls a data set without splits."""
+
+_HELD_OUT = 3  # the loader's streams of random numbers are 0, 1 and 2
 
 
 def to_stderr(line: str) -> None:
@@ -107,11 +121,7 @@ class Dataset:
 
     def found(self) -> str:
         """Return in one line what was found, and what was left out."""
-        text = f"{_count(len(self), 'image')} in {_count(len(self.classes), 'class')}"
-        if self.several:
-            what = "right answers among" if self.any_is_right else "any of"
-            text = f"{_count(len(self), 'image')} with {what} {len(self.classes):,} labels"
-        return text + _left_out(self.left_out)
+        return _found(self) + _left_out(self.left_out)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,8 +169,7 @@ class LabelledImages:
 
     def found(self) -> str:
         """Return in one line what was found, and what was left out."""
-        text = f"{_count(self.count, 'image')} in {_count(len(self.classes), 'class')}"
-        return text + _left_out(self.left_out) + (f"; {self.how}" if self.how else "")
+        return _found(self) + _left_out(self.left_out) + (f"; {self.how}" if self.how else "")
 
 
 def counted(sources: Iterable[Source]) -> tuple[int, bool]:
@@ -169,6 +178,14 @@ def counted(sources: Iterable[Source]) -> tuple[int, bool]:
     for one in sources:
         count, validation = count + 1, validation and is_validation([one.name])
     return count, validation
+
+
+def _found(data: Dataset | LabelledImages) -> str:
+    """Return in words how many images of how many classes there are."""
+    images, labels = _count(len(data), "image"), f"{len(data.classes):,} labels"
+    if not data.several:
+        return f"{images} in {_count(len(data.classes), 'class')}"
+    return f"{images} with {'right answers among' if data.any_is_right else 'any of'} {labels}"
 
 
 def _left_out(kinds: Mapping[str, int]) -> str:
@@ -215,3 +232,57 @@ class Reading:
     threads: int
     least: int | None = None
     keeps: bool = False
+
+
+def held_out(dataset: Dataset, part: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Divide a data set at random into images to train on and images that are held out.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    part : float
+        The part of each class that is held out, between 0 and 1; of a class of two images or more,
+        at least one image, and never all. With several labels for each image, the part of all
+        images.
+    seed : int
+        The random seed; the same seed holds out the same images.
+
+    Returns
+    -------
+    training, held out : Dataset
+
+    Raises
+    ------
+    UsageError
+        The part is out of range, or there would be no image to hold out.
+    """
+    if not 0 < part < 1:
+        raise UsageError(f"the part for validation is {part!r}: expected a number such as 0.2")
+    philox = np.random.Philox(np.random.SeedSequence(seed, spawn_key=(_HELD_OUT,)))
+    order = np.argsort(philox.random_raw(len(dataset)), kind="stable")
+    groups = np.zeros_like(order) if dataset.labels.ndim == 2 else dataset.labels[order]
+    out = np.zeros(len(order), bool)
+    for group in np.unique(groups):
+        members = np.flatnonzero(groups == group)
+        count = min(max(1, round(part * len(members))), len(members) - 1)
+        out[order[members[:count]]] = True
+    if not out.any():
+        raise UsageError(
+            f"no class has two images, so none of the {len(dataset)} can be held out for "
+            "validation; give more images, or leave the validation out"
+        )
+    return some_of(dataset, np.flatnonzero(~out)), some_of(dataset, np.flatnonzero(out))
+
+
+def some_of(dataset: Dataset, numbers: NDArray[np.int64]) -> Dataset:
+    """Return the data set of the images with these numbers, with all classes."""
+    kept, read = numbers.tolist(), dataset.read
+    pixels = None if dataset.pixels is None else dataset.pixels[numbers]
+    return replace(
+        dataset,
+        labels=dataset.labels[numbers],
+        names=[dataset.names[i] for i in kept],
+        read=(lambda i: read(kept[i])) if pixels is None else pixels.__getitem__,
+        pixels=pixels,
+        left_out={},
+    )

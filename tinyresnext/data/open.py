@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import FormatError, UsageError
@@ -32,9 +33,10 @@ from ..images.checks import whole_number
 from ..system.files import regular, shown
 from .cifar import open_cifar_archive, open_cifar_folder
 from .dataset import Dataset, LabelledImages, Reading, to_stderr
+from .later import later, later_table
 from .mnist import open_idx
 from .table import is_table, open_table
-from .trees.folders import open_archive, open_folder, open_later
+from .trees.folders import open_archive, open_folder
 from .trees.labelled import is_labelled, open_images
 from .trees.tars import TarTree, has_images
 from .trees.zips import ZipFile
@@ -99,8 +101,7 @@ def open_dataset(
     ImageError
         An image is broken and `on_broken` is "refuse", or all images are broken.
     """
-    if on_broken not in ("refuse", "skip", "wrong"):
-        raise UsageError(f"on_broken is {on_broken!r}; give refuse, skip or wrong")
+    _check_broken(on_broken)
     if not isinstance(split, str | None):
         raise UsageError(f"split is {split!r}; give the name of one, such as train or test")
     memory, threads = whole_number("memory", memory, 0), whole_number("threads", threads, 1)
@@ -117,15 +118,23 @@ def open_dataset(
         return open_folder(place, split, reading, beside) if found is None else found
     if is_table(place):
         return open_table(place, split, reading)
+    archive = _archive(place, forwards, beside is not None)
+    if archive is None:
+        return open_cifar_archive(place, split or "test", coarse)
+    return open_archive(archive, place, split, reading, beside)
+
+
+def _archive(place: Path, forwards: bool, known: bool) -> ZipFile | TarTree | None:
+    """Return the archive of images at a path; None for a tar without any.
+
+    ``known`` says that it has images, whatever their names are.
+    """
     with regular(place) as file:
         start = file.read(263)
-    is_tar = start[:2] == b"\x1f\x8b" or start[257:262] == b"ustar"
-    if is_tar and (beside or has_images(place)):
-        return open_archive(TarTree(place, forwards), place, split, reading, beside)
-    if is_tar:
-        return open_cifar_archive(place, split or "test", coarse)
     if start[:2] == b"PK":
-        return open_archive(ZipFile(place), place, split, reading, beside)
+        return ZipFile(place)
+    if start[:2] == b"\x1f\x8b" or start[257:262] == b"ustar":
+        return TarTree(place, forwards) if known or has_images(place) else None
     raise FormatError(
         f"{shown(place)} is no data set that can be read "
         f"(it begins with {start[:4].hex(' ') or 'nothing'}); give a folder or "
@@ -145,17 +154,19 @@ def open_labelled(
     split: str | None = None,
     on_broken: str = "wrong",
     *,
-    least: int | None = None,
     truth: str | os.PathLike[str] | None = None,
     warn: Callable[[str], None] = to_stderr,
 ) -> Dataset | LabelledImages:
     """Open images for `evaluate`: a data set, or lists, shards, patterns and any number of paths.
 
+    Images are decoded when their turn comes, and nothing is kept of them but where they are
+    (`data.later`). Only those that are raw pixels, as in CIFAR and MNIST, are in memory.
+
     Parameters
     ----------
     paths : sequence of str
         One of them as for `open_dataset`; otherwise `trees.labelled` says what they stand for.
-    split, on_broken, least, truth, warn
+    split, on_broken, truth, warn
         As for `open_dataset`. A split and a file of classes go with one folder or archive.
 
     Raises
@@ -163,20 +174,44 @@ def open_labelled(
     UsageError, FormatError, UnsafeError, ImageError
         As for `open_dataset` and `trees.labelled.open_images`.
     """
-    if len(paths) == 1 and truth is None and os.path.isdir(paths[0]):
-        place = Path(paths[0])
-        if (pixels := _pixels_in(place, split, False)) is not None:
-            return pixels
-        if (images := open_later(place, split, on_broken, warn)) is not None:
-            return images
+    _check_broken(on_broken)
+    found: Dataset | LabelledImages
     if len(paths) == 1 and (truth is not None or not is_labelled(paths[0])):
-        return open_dataset(
-            paths[0], split, on_broken, memory=0, least=least, truth=truth, forwards=True, warn=warn
-        )
-    if split is not None or truth is not None:
+        found = _one(Path(paths[0]), split, truth, warn)
+    elif split is None and truth is None:
+        found = open_images(paths)
+    else:
         what = "--split" if truth is None else "--truth"
         raise UsageError(
             f"{what} goes with one folder or one archive; lists, shards and patterns have all "
             "their images and their classes"
         )
-    return open_images(paths, on_broken, warn)
+    return replace(found, skips=on_broken == "skip", keeps=on_broken == "wrong", warn=warn)
+
+
+def _one(
+    place: Path,
+    split: str | None,
+    truth: str | os.PathLike[str] | None,
+    warn: Callable[[str], None],
+) -> Dataset | LabelledImages:
+    """Open a data set, as `open_labelled` does."""
+    if os.path.isdir(place):
+        pixels = _pixels_in(place, split, False) if truth is None else None
+        return later(place, None, split, truth, warn) if pixels is None else pixels
+    if is_table(place):
+        if truth is not None:
+            raise UsageError(
+                f"{shown(place)} says which classes its images have; leave out --truth"
+            )
+        return later_table(place, split)
+    archive = _archive(place, True, truth is not None)
+    if archive is None:
+        return open_cifar_archive(place, split or "test", False)
+    return later(place, archive, split, truth, warn)
+
+
+def _check_broken(on_broken: str) -> None:
+    """Raise `UsageError` for what cannot be done about broken images."""
+    if on_broken not in ("refuse", "skip", "wrong"):
+        raise UsageError(f"on_broken is {on_broken!r}; give refuse, skip or wrong")

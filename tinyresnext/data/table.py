@@ -30,7 +30,8 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TextIO
@@ -47,7 +48,7 @@ from .rules import SPLITS
 from .trees.decoding import from_files
 from .trees.folders import decoded_bytes
 
-__all__ = ["is_table", "open_table"]
+__all__ = ["Table", "is_table", "open_table"]
 
 MOST_BYTES = 64 << 20  # of a table: a million images with thirty labels
 MOST_LINE = 1 << 20  # characters
@@ -57,19 +58,6 @@ CLASS = ("label", "class")
 _VALUES = frozenset("01")
 _NUMBERS = bytes.maketrans(b"01", b"\0\1")
 _DRIVE = re.compile(r"[A-Za-z]:")
-
-
-class _Table(NamedTuple):
-    """What a table says of one split.
-
-    ``numbers`` has the class of each image, where ``labels`` are classes; otherwise ``values`` has
-    a byte 0 or 1 for each label of each image.
-    """
-
-    labels: list[str]
-    images: list[str]
-    values: bytearray
-    numbers: list[int] | None
 
 
 class _Columns(NamedTuple):
@@ -98,64 +86,91 @@ def is_table(path: Path) -> bool:
     return path.suffix.lower() in (".csv", ".tsv")
 
 
+@dataclass(frozen=True)
+class Table:
+    """The images of a table that are of one split, read again each time they are asked for.
+
+    Iterating yields the path of an image, and its label: the number of its class, or a byte 0 or 1
+    for each label where it may have several.
+
+    Parameters
+    ----------
+    path : Path
+    classes : tuple of str
+        Or the labels, if ``several``.
+    several : bool
+    wanted : {"train", "val", "test"}
+        The split.
+    """
+
+    path: Path
+    classes: tuple[str, ...]
+    several: bool
+    wanted: str
+    _columns: _Columns
+
+    @classmethod
+    def of(cls, path: Path, split: str | None) -> Table:
+        """Check all rows of a table. Parameters and errors are those of `data.open_dataset`."""
+        name = shown(path)
+        with _text(path, name) as text:
+            heading = next(_lines(text, name), (0, []))[1]
+            labels, place = _labels(heading, name)
+            every = "test" if place is not None else "train"
+            wanted = _wanted(every if split is None else split, place is not None, name)
+            columns = _Columns(heading, place)
+            if len(labels) == 1 and labels[0].lower() in CLASS:
+                named = columns._replace(named=True)
+                values = {row.label for row in _rows(text, name, named)}
+                if not _VALUES.issuperset(values):
+                    labels, columns = sorted(values), named
+            _check_distinct(text, name, columns)
+        several = not columns.named and len(labels) > 1
+        classes = labels if several or columns.named else [f"not {labels[0]}", *labels]
+        return cls(path, tuple(classes), several, wanted, columns)
+
+    def __iter__(self) -> Iterator[tuple[str, int | bytes]]:
+        """Yield the images with their labels; raise `FormatError` if the table has changed."""
+        name, numbers = shown(self.path), {label: i for i, label in enumerate(self.classes)}
+        with _text(self.path, name) as text:
+            for row in _rows(text, name, self._columns):
+                if self._columns.named and row.label not in numbers:
+                    raise FormatError(f"{name} has changed while it was read; begin again")
+                if row.split == self.wanted:
+                    one = numbers[row.label] if self._columns.named else row.values[0]
+                    yield row.image, row.values if self.several else one
+
+
 def open_table(path: Path, split: str | None, reading: Reading) -> Dataset:
     """Open the data set of a table. Parameters and errors are those of `data.open_dataset`."""
-    name = shown(path)
-    found = _read(path, name, split)
+    table, images, flat = Table.of(path, split), list[str](), array("q")
+    for image, label in table:
+        images.append(image)
+        flat.extend(label if isinstance(label, bytes) else [label])
 
     def read(i: int) -> NDArray[np.uint8]:
-        return decode(os.path.join(path.parent, found.images[i]), least=reading.least)
+        return decode(os.path.join(path.parent, images[i]), least=reading.least)
 
     def weigh(i: int) -> int:
-        image = os.path.join(path.parent, found.images[i])
-        return decoded_bytes(load_image(image, pixels=False))
+        return decoded_bytes(load_image(os.path.join(path.parent, images[i]), pixels=False))
 
-    classes = found.labels
-    if found.numbers is not None:
-        every = np.array(found.numbers, np.int64)
-    else:
-        flat = np.frombuffer(found.values, np.uint8).astype(np.int64)
-        every = flat.reshape(len(found.images), len(found.labels))
-        if len(found.labels) == 1:
-            classes, every = [f"not {found.labels[0]}", *found.labels], every[:, 0]
-    made = from_files(classes, every, found.images, read, weigh, name, reading, Counter())
+    every, name = np.asarray(flat), shown(path)
+    labels = every.reshape(len(images), len(table.classes)) if table.several else every
+    made = from_files(table.classes, labels, images, read, weigh, name, reading, Counter())
     return replace(made, root=str(path.parent))
 
 
-def _read(path: Path, name: str, split: str | None) -> _Table:
-    """Read the rows of one split."""
+@contextmanager
+def _text(path: Path, name: str) -> Iterator[TextIO]:
+    """Open a table, if it is not too large."""
     with regular(path) as file:
         if os.fstat(file.fileno()).st_size > MOST_BYTES:
             raise UnsafeError(f"{name} has more than {MOST_BYTES:,} bytes; divide the table")
         text = io.TextIOWrapper(file, "utf-8-sig", newline="")
         try:
-            return _read_text(text, name, split)
+            yield text
         finally:
             text.detach()
-
-
-def _read_text(text: TextIO, name: str, split: str | None) -> _Table:
-    """Read the rows of one split. All rows are checked before any is kept."""
-    heading = next(_lines(text, name), (0, []))[1]
-    labels, place = _labels(heading, name)
-    every = "test" if place is not None else "train"
-    wanted = _wanted(every if split is None else split, place is not None, name)
-    columns = _Columns(heading, place)
-    if len(labels) == 1 and labels[0].lower() in CLASS:
-        named = columns._replace(named=True)
-        classes = {row.label for row in _rows(text, name, named)}
-        if not _VALUES.issuperset(classes):
-            labels, columns = sorted(classes), named
-    _check_distinct(text, name, columns)
-    table = _Table(labels, [], bytearray(), [] if columns.named else None)
-    places = {label: number for number, label in enumerate(labels)}
-    for row in _rows(text, name, columns):
-        if row.split == wanted:
-            table.images.append(row.image)
-            table.values.extend(row.values)
-            if table.numbers is not None:
-                table.numbers.append(places[row.label])
-    return table
 
 
 def _check_distinct(text: TextIO, name: str, columns: _Columns) -> None:

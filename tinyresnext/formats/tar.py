@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple
 
 from ..errors import FormatError, IntegrityError, UnsafeError
 
-__all__ = ["MAX_PART", "Placed", "files_in", "placed", "read_tar", "unpacking"]
+__all__ = ["BLOCK", "MAX_PART", "Placed", "fields", "files_in", "placed", "read_tar", "unpacking"]
 
 MAX_PART = 256 << 20
 """Bytes of one file; the training images of CIFAR-100 have 154 MB."""
@@ -27,7 +27,7 @@ _MAX_UNPACKED = 1 << 30  # bytes of the whole archive, unpacked
 _MOST_RATIO, _FEW_BYTES = 2, 8 << 20
 _MAX_MEMBERS = 1000  # the published archives have nine
 _MAX_NOTE = 64 << 10  # bytes of an extended header, such as a time in fractions of a second
-_BLOCK = 512
+BLOCK = 512  # bytes of a header, which stands before each file
 _CHUNK = 1 << 20
 
 
@@ -59,12 +59,12 @@ def read_tar(file: BinaryIO, wanted: Collection[str]) -> dict[str, bytes]:
     stream = _Stream(gzip.GzipFile(fileobj=file) if start == b"\x1f\x8b" else file, most)
     found: dict[str, bytes] = {}
     for _ in range(_MAX_MEMBERS):
-        header = stream.take(_BLOCK)
+        header = stream.take(BLOCK)
         if not any(header):
             stream.expect_zeros()
             return found
         name, kind, size = _parse(header)
-        padded = -(-size // _BLOCK) * _BLOCK
+        padded = -(-size // BLOCK) * BLOCK
         last = name.rsplit("/", 1)[-1]
         if kind == "note":
             if size > _MAX_NOTE:
@@ -109,11 +109,11 @@ def placed(file: BinaryIO) -> dict[str, tuple[int, int]]:
     at = 0
     for _ in range(_MAX_MEMBERS):
         file.seek(at)
-        header = file.read(_BLOCK)
-        if not any(header) and len(header) == _BLOCK:
+        header = file.read(BLOCK)
+        if not any(header) and len(header) == BLOCK:
             return found
         name, kind, size = _parse(header)
-        start, at = at + _BLOCK, at + _BLOCK + -(-size // _BLOCK) * _BLOCK
+        start, at = at + BLOCK, at + BLOCK + -(-size // BLOCK) * BLOCK
         if at > end:
             raise FormatError(f"the archive is cut short in {ascii(name)[:80]}; fetch it again")
         if kind == "note":
@@ -147,13 +147,13 @@ def files_in(file: BinaryIO) -> Iterator[Placed]:
     at, longer = 0, b""
     while True:
         file.seek(at)
-        header = file.read(_BLOCK)
-        if len(header) == _BLOCK and not any(header):
+        header = file.read(BLOCK)
+        if len(header) == BLOCK and not any(header):
             if any(file.read(_CHUNK)):
                 raise FormatError("the archive has something behind its end; pack it again")
             return
-        raw, flag, size = _fields(header)
-        start, at = at + _BLOCK, at + _BLOCK + -(-size // _BLOCK) * _BLOCK
+        raw, flag, size = fields(header)
+        start, at = at + BLOCK, at + BLOCK + -(-size // BLOCK) * BLOCK
         name = (longer or raw).decode("utf-8", "surrogateescape").removeprefix("./")
         if at > end:
             raise FormatError(f"the archive is cut short in {ascii(name)[:80]}; fetch it again")
@@ -253,9 +253,9 @@ class _Stream:
                 )
 
 
-def _fields(header: bytes) -> tuple[bytes, bytes, int]:
+def fields(header: bytes) -> tuple[bytes, bytes, int]:
     """Return the name, the kind and the size that a header states, if its checksum is right."""
-    if len(header) < _BLOCK:
+    if len(header) < BLOCK:
         raise FormatError("the archive is cut short in a header; fetch it again")
     raw_name = header[:100].split(b"\0", 1)[0]
     if header[257:263] == b"ustar\0" and header[345]:
@@ -268,7 +268,7 @@ def _fields(header: bytes) -> tuple[bytes, bytes, int]:
 
 def _parse(header: bytes) -> tuple[str, str, int]:
     """Return name, kind ("file", "folder" or "note") and size of a member."""
-    raw_name, flag, size = _fields(header)
+    raw_name, flag, size = fields(header)
     name = raw_name.decode("latin-1")
     shown = ascii(name)[:80]
     kinds = {b"0": "file", b"\0": "file", b"5": "folder", b"x": "note", b"g": "note"}

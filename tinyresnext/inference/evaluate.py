@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from .scores.labels import LabelEvaluation
 from .scores.rule import Found, Rule
 from .scores.single import ImageScore
 
+if TYPE_CHECKING:
+    from distributed import Client
+
 __all__ = ["evaluate", "judged", "score", "score_labels"]
 
 
@@ -29,11 +32,14 @@ def evaluate(
     threshold: float | None = None,
     crops: int = 1,
     mirror: bool = False,
+    fast: bool = False,
     progress: Callable[[int], None] | None = None,
+    client: Client | None = None,
 ) -> Found:
     """Classify every image of a data set and compare the predictions with its labels.
 
-    Threads prepare the next images while the network computes, a few mini-batches ahead.
+    Threads prepare the next images while the network computes, a few mini-batches ahead. With a
+    ``client``, workers of Dask do all of that, and read the images.
 
     Parameters
     ----------
@@ -53,8 +59,15 @@ def evaluate(
         by default 0.5.
     crops, mirror
         The views of each image, as for `Ensemble`.
+    fast : bool
+        Decode large JPEGs at a reduced size, as `tinyresnext.images.prepare.views` says; not those
+        that `open_dataset` decodes.
     progress : callable, optional
         Called after each mini-batch with the number of images so far.
+    client : dask.distributed.Client, optional
+        Whose workers compute, as for `tinyresnext.inference.classify.classify`. ``data`` is to be
+        what `tinyresnext.data.open_labelled` returns: workers then read the images, while those of
+        a `Dataset` are opened here, and their pixels sent.
 
     Returns
     -------
@@ -68,12 +81,14 @@ def evaluate(
         images.
     ImageError
         An image cannot be used.
+    DeviceError
+        As for `tinyresnext.inference.classify.classify` with a ``client``.
     """
     comparison = Comparison.of(Ensemble.of(model, crops, mirror), data, by_number, threshold)
 
     def told() -> Iterator[ImageScore]:
         count = 0
-        for group in comparison.groups(data, batch):
+        for group in comparison.groups(data, batch, fast, client):
             for one in group:
                 if one.error is not None:
                     what = "it is left out" if data.skips else "it counts as wrong"

@@ -67,6 +67,30 @@ def check_not_read(path: str | None, read: Iterable[str | os.PathLike[str] | Non
         raise UsageError(f"{path!r} is read by this command; give another name to write to")
 
 
+def check_output(*files: str | None) -> None:
+    """Refuse to compute results that go nowhere, since standard output was closed (``>&-``).
+
+    A program that has no streams, or has taken them away, is another matter: it may not need them.
+
+    Parameters
+    ----------
+    files : str or None
+        Where results go besides; ``-`` is standard output itself.
+
+    Raises
+    ------
+    UsageError
+        None of them is a file.
+    """
+    closed = sys.__stdout__ is None and os.name != "nt"
+    nowhere = getattr(sys.stdout, "name", None) == os.devnull  # as `cli.main` replaces it
+    if closed and nowhere and all(file in (None, "-") for file in files):
+        raise UsageError(
+            "standard output is closed, and the results would go there; leave it open, or give a "
+            "file (-o FILE)"
+        )
+
+
 def _same(path: str, other: str | os.PathLike[str]) -> bool:
     """Return whether two names are those of one file."""
     return os.path.exists(other) and os.path.samefile(path, other)

@@ -14,10 +14,13 @@ from ...system.files import shown
 from ..output.progress import announce_compiling, counted, say
 from ..output.results import beside_others, check_plain, sentence
 from ..output.tables import SCHEMA, check_not_read, print_json, table, table_target, target
+from .images import computed_by
 from .rows import keep_rows, rows_target
 from .scores import HEADING, read_scores, score_form
 
 if TYPE_CHECKING:
+    from distributed import Client
+
     from ...data.dataset import Dataset, LabelledImages
     from ...data.trees.sources import Source
     from ...inference.ensemble import Ensemble
@@ -62,20 +65,24 @@ def outputs(a: argparse.Namespace) -> Outputs:
 
 
 def evaluate_all(
-    a: argparse.Namespace, files: Outputs, asked: dict[str, Any], model: Ensemble
+    a: argparse.Namespace,
+    files: Outputs,
+    asked: dict[str, Any],
+    model: Ensemble,
+    client: Client | None,
 ) -> int:
     """Evaluate a model on images; return 1 if some count as wrong because they are broken."""
     from ...inference.many.comparison import Comparison
 
     _check_results(a, files, asked, model)
-    data = _opened(a, model)
+    data = _opened(a)
     for file in files:
         check_not_read(file, (one.name for one in data))
     a.split = a.split or data.part
     say(f"{_named(a.data)}, {a.split}: {data.found()}")
     comparison = Comparison.of(model, data, a.labels_by_number, a.threshold)
     with announce_compiling(model.models[0].ops):
-        found, failed = _found(a, files.rows, comparison, asked)
+        found, failed = _found(a, files.rows, comparison, asked, client)
     if failed and files.rows and a.broken == "refuse":  # rows of a run that did not refuse them
         raise ImageError(f"{failed} of {len(data)} images cannot be read; see {shown(files.rows)}")
     row, says = beside_others(asked, model, data, found)
@@ -108,19 +115,22 @@ def _check_results(
         check_matrix(model.spec.classes)
 
 
-def _opened(a: argparse.Namespace, model: Ensemble) -> Dataset | LabelledImages:
+def _opened(a: argparse.Namespace) -> Dataset | LabelledImages:
     """Open the images and their labels; none of them is decoded yet."""
     from ...data.open import open_labelled
 
-    least = max(m.preprocess.resize for m in model.models) if a.fast_decode else None
     broken = "refuse" if a.broken == "refuse" else "wrong"  # what is left out has a row, too
-    data = open_labelled(a.data, a.split, broken, least=least, truth=a.truth)
+    data = open_labelled(a.data, a.split, broken, truth=a.truth)
     skips = a.broken == "skip"
     return replace(data, skips=skips, keeps=data.keeps and not skips)
 
 
 def _found(
-    a: argparse.Namespace, rows: str | None, comparison: Comparison, asked: dict[str, Any]
+    a: argparse.Namespace,
+    rows: str | None,
+    comparison: Comparison,
+    asked: dict[str, Any],
+    client: Client | None,
 ) -> tuple[Found, int]:
     """Compute what there is to find, and how many images cannot be read."""
     data, labels = comparison.data, comparison.model.labels
@@ -129,12 +139,12 @@ def _found(
         batch = batch or _BATCH
 
     def scores(sources: Iterable[Source]) -> Iterator[ImageScore]:
-        return comparison.scores(sources, batch, a.fast_decode)
+        return comparison.scores(sources, batch, a.fast_decode, client)
 
     if rows is not None:
         limit = comparison.rule.threshold
         asked = asked | ({} if limit is None else {"threshold": limit})
-        settings = asked | {"precision": a.precision, "device": a.device, "batch": batch}
+        settings = asked | computed_by(a) | {"batch": batch}
         settings["data"] = comparison.digest()
         images, form = (data, len(data)), score_form(labels)
         done, failed = keep_rows(

@@ -102,6 +102,32 @@ def stopping(file: str, kept: Journal) -> Iterator[None]:
         ) from None
 
 
+@contextmanager
+def resumable(file: str) -> Iterator[None]:
+    """Say how to go on, if rows cannot be written in the ``with`` block, as on a full disk.
+
+    Raises
+    ------
+    OSError
+        With what to do in place of the system's words alone.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{error.strerror or error}; {shown(file)}.part has the rows so far: make room, and "
+            "the same command with --resume goes on",
+        ) from error
+
+
+def computed_by(a: argparse.Namespace) -> dict[str, Any]:
+    """Return what the last digits of rows depend on: two GPUs of one machine are alike."""
+    return {"precision": a.precision, "device": a.device.partition(":")[0]}
+
+
 def digests_of(models: list[Any]) -> list[str]:
     """Return the digests of the models that were typed: of what is in them, whatever their name."""
     from ...hub.catalogue import model_file

@@ -81,7 +81,7 @@ def _check_logits(a: argparse.Namespace, model: Ensemble) -> None:
     given = vars(a)
     others = (
         "labels_by_number", "fast_decode", "threshold", "truth", "json", "csv", "results",
-        "picture", "out", "resume",
+        "picture", "out", "resume", "dask",
     )  # fmt: skip
     if more := [name for name in others if given[name] not in (None, False)]:
         options = ", ".join("--" + name.replace("_", "-") for name in more)

@@ -12,7 +12,7 @@ from ...errors import UsageError
 from ...system.files import shown
 from ..output.progress import counted, say
 from ..output.tables import csv_line, csv_row, json_line, json_row, target
-from .images import digests_of, stopping
+from .images import digests_of, resumable, stopping
 
 if TYPE_CHECKING:
     from ...data.trees.sources import Images, Source
@@ -130,7 +130,8 @@ def keep_rows(
             )
         say(f"{shown(out)} is whole already; nothing was computed")
         return found
-    with journals.journal(out, settings, form, a.resume, a.force) as kept, stopping(out, kept):
+    begun = journals.journal(out, settings, form, a.resume, a.force)
+    with resumable(out), begun as kept, stopping(out, kept):
         for row in counted(rows(kept.remaining(sources, step)), count, lambda: kept.done):
             if row.error is not None:
                 say(row.error)

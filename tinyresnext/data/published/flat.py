@@ -9,16 +9,18 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from ...errors import FormatError, UsageError
 from ...system.files import shown
 from ..trees.listing import Parts, Tree
-from .truth import GROUND_TRUTH, Truth
+from .truth import GROUND_TRUTH, Truth, read_truth
 
-__all__ = ["beside", "is_flat", "is_validation", "labelled"]
+__all__ = ["is_flat", "is_validation", "label_of", "labelled", "truth_of"]
 
 _NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})\.\w+", re.IGNORECASE)
 # What lies beside the images, or in the folder with them, under its published name.
@@ -33,8 +35,11 @@ _BESIDE = (
 
 def is_validation(names: Iterable[str]) -> bool:
     """Return whether all names are those of ImageNet's validation images."""
-    found = [_NUMBER.fullmatch(os.path.basename(name)) for name in names]
-    return bool(found) and all(found)
+    found = False
+    for name in names:
+        if not (found := bool(_NUMBER.fullmatch(os.path.basename(name)))):
+            break
+    return found
 
 
 def is_flat(tree: Tree) -> bool:
@@ -42,7 +47,7 @@ def is_flat(tree: Tree) -> bool:
     return bool(tree.images_in(())) and not tree.with_images(())
 
 
-def beside(path: str | os.PathLike[str]) -> str:
+def _beside(path: str | os.PathLike[str]) -> str:
     """Return the file with the classes that lies beside flat images, or in their folder.
 
     Raises
@@ -71,35 +76,75 @@ def beside(path: str | os.PathLike[str]) -> str:
     )
 
 
-def labelled(tree: Tree, name: str, truth: Truth) -> tuple[list[Parts], np.ndarray, Counter[str]]:
-    """Return the images of a tree, their labels, and a count of what is left out.
+def truth_of(
+    path: str | os.PathLike[str],
+    split: str | None,
+    truth: str | os.PathLike[str] | None,
+    warn: Callable[[str], None],
+) -> Truth:
+    """Return the classes of images that are in no folders of classes.
 
-    Labels are int64 [n]; or [n, classes] of 0 and 1 where there may be several right answers. Then
-    an image without any is left out.
+    Parameters
+    ----------
+    path
+        The images.
+    split
+        What was asked for.
+    truth
+        The file with the classes; None for the one that lies beside the images.
+    warn
+        Takes one line that says which file was found.
+
+    Raises
+    ------
+    UsageError
+        There is no such file, or several; or another split than train was asked for.
+    FormatError
+        As `read_truth` raises.
+    """
+    if split not in (None, "train"):
+        raise UsageError(
+            f"{shown(path)} has its classes in a file, so there is no split {split!r}; give the "
+            "folder of that split, and leave out --split"
+        )
+    file = _beside(path) if truth is None else truth
+    known = read_truth(file)
+    if truth is None:
+        warn(f"the classes of the images are those in {shown(file)}, which lies beside them")
+    return known
+
+
+def labelled(
+    tree: Tree, name: str, truth: Truth, left_out: Counter[str]
+) -> list[tuple[Parts, tuple[int, ...]]]:
+    """Return the images of a tree, each with its right answers; count what is left out.
+
+    An image without a right answer is left out.
 
     Raises
     ------
     FormatError
-        An image has no class there.
+        An image has no class there, or two have one name.
     """
-    left_out: Counter[str] = Counter()
-    places, labels = [], []
+    found = []
     for place in sorted(tree.walk((), left_out), key=lambda parts: (parts[-1], parts)):
-        answers = truth.answers[_place(place[-1], name, truth)]
-        if not answers:
+        if answers := truth.answers[_place(place[-1], name, truth)]:
+            found.append((place, answers))
+        else:
             left_out["image without a right answer"] += 1
-            continue
-        places.append(place)
-        labels.append(answers)
-    seen = Counter(place[-1] for place in places)
-    if twice := [one for one, count in seen.items() if count > 1]:
-        raise FormatError(f"{name} has two images called {twice[0]!r}; remove one")
+    for (one, _), (other, _) in pairwise(found):
+        if one[-1] == other[-1]:
+            raise FormatError(f"{name} has two images called {one[-1]!r}; remove one")
+    return found
+
+
+def label_of(answers: tuple[int, ...], truth: Truth) -> Any:
+    """Return the label of an image: its class, or where several may be right a 1 for each."""
     if not truth.several:
-        return places, np.array([one for (one,) in labels], np.int64), left_out
-    every = np.zeros((len(labels), len(truth.classes)), np.int64)
-    for row, answers in zip(every, labels, strict=True):
-        row[list(answers)] = 1
-    return places, every, left_out
+        return answers[0]
+    row = np.zeros(len(truth.classes), np.uint8)
+    row[list(answers)] = 1
+    return row
 
 
 def _place(image: str, name: str, truth: Truth) -> int:

@@ -14,10 +14,10 @@ from ...images.files import Contents
 from ...system.files import shown
 from ..rules import image_kind, is_left_out
 from .listing import Parts
-from .tars import TarFile
+from .tars import TarFile, TarTree
 from .zips import ZipFile
 
-__all__ = ["ARCHIVES", "Source", "as_source", "fails", "in_archive", "is_image"]
+__all__ = ["ARCHIVES", "Source", "as_source", "fails", "in_archive", "is_image", "opener"]
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 _KEPT = 8  # archives that a process keeps open, to which images in them were sent
@@ -53,25 +53,33 @@ def _fail(message: str) -> str:
 class _Inside:
     """An image of an archive, which a pickle of it opens again."""
 
-    archive: Any  # a zip or a tar
+    archive: TarFile | TarTree | ZipFile
     path: str
     size: int  # bytes of the archive
-    place: Any
+    where: int  # what the archive reads it by
     name: str
 
     def __call__(self) -> Contents:
-        return Contents(shown(self.name), self.archive.read(self.place, shown(self.name)))
+        return Contents(shown(self.name), self.archive.read(self.where, shown(self.name)))
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _inside, (os.path.abspath(self.path), self.size, self.place, self.name)
+        zipped, path = isinstance(self.archive, ZipFile), os.path.abspath(self.path)
+        return _inside, (zipped, path, self.size, self.where, self.name)
 
 
-def _inside(path: str, size: int, place: Any, name: str) -> _Inside:
+def _inside(zipped: bool, path: str, size: int, where: int, name: str) -> _Inside:
     """Return an image of an archive that this process opens anew."""
-    return _Inside(_opened_again(path, size), path, size, place, name)
+    return _Inside(_opened_again(zipped, path, size), path, size, where, name)
 
 
-def _opened_again(path: str, size: int) -> TarFile | ZipFile:
+def opener(
+    archive: TarFile | TarTree | ZipFile, path: str
+) -> Callable[[int, str], Callable[[], Contents]]:
+    """Return a function that returns an image's `Source.open`, given where it is, and its name."""
+    return partial(_Inside, archive, path, os.path.getsize(path))
+
+
+def _opened_again(zipped: bool, path: str, size: int) -> TarFile | ZipFile:
     """Open an archive; images that are read one after the other share one that is open.
 
     One that has been replaced meanwhile is opened anew, even if it has the same size.
@@ -90,15 +98,13 @@ def _opened_again(path: str, size: int) -> TarFile | ZipFile:
             f"{shown(path)} has {status.st_size:,} bytes here and {size:,} where its images were "
             "listed; the same file is needed"
         )
-    return _opened(path, (status.st_mtime_ns, status.st_size, status.st_ino))
+    return _opened(zipped, path, (status.st_mtime_ns, status.st_size, status.st_ino))
 
 
 @lru_cache(maxsize=_KEPT)
-def _opened(path: str, version: tuple[int, ...]) -> TarFile | ZipFile:
+def _opened(zipped: bool, path: str, version: tuple[int, ...]) -> TarFile | ZipFile:
     """Open the archive that a path names now; ``version`` is another if a file is replaced."""
-    if path.lower().endswith(".zip"):
-        return ZipFile(Path(path))
-    return TarFile(path, forwards=True)
+    return ZipFile(Path(path)) if zipped else TarFile(path, forwards=True)
 
 
 def in_archive(path: str) -> Iterator[Source]:
@@ -112,22 +118,23 @@ def in_archive(path: str) -> Iterator[Source]:
 def _in_tar(path: str) -> Iterator[Source]:
     """Yield the images of a tar archive, in its order."""
     archive = TarFile(path, forwards=True)
-    size = os.path.getsize(path)
+    opened = opener(archive, path)
     for placed in archive:
         if is_image(placed.name.split("/")):
             name = f"{path}/{placed.name}"
-            yield Source(name, _Inside(archive, path, size, placed, name))
+            yield Source(name, opened(placed.start, name))
 
 
 def _in_zip(path: str) -> Iterator[Source]:
     """Yield the images of a zip archive, sorted by path."""
-    archive, size = ZipFile(Path(path)), os.path.getsize(path)
+    archive = ZipFile(Path(path))
+    opened = opener(archive, path)
     waiting: list[Parts] = [()]
     while waiting:
         place = waiting.pop()
         if place and place[-1]:
             name = "/".join((path, *place))
-            yield Source(name, _Inside(archive, path, size, place, name))
+            yield Source(name, opened(archive.where(place), name))
             continue
         entries = archive.listing(place[:-1])
         names = [name for name in entries.files if is_image([name])]

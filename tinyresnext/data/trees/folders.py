@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -24,21 +24,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...errors import FormatError, UsageError
+from ...errors import FormatError
 from ...images.decode import decode
 from ...images.files import image_in, load_image
 from ...system.files import shown
-from ..dataset import ALL, Dataset, LabelledImages, Reading, counted
-from ..published.flat import beside, is_flat, is_validation, labelled
-from ..published.truth import read_truth
-from .archives import Source
-from .decoding import from_files, no_images
+from ..dataset import ALL, Dataset, Reading
+from ..published.flat import is_flat, is_validation, label_of, labelled, truth_of
+from .decoding import from_files
 from .listing import Entries, Listing, Parts, Tree
 from .tars import TarTree
 from .tree import Levels
 from .zips import ZipFile
 
-__all__ = ["decoded_bytes", "open_archive", "open_folder", "open_later"]
+__all__ = ["decoded_bytes", "on_disk", "open_archive", "open_folder"]
 
 _KEPT = 16  # folders
 
@@ -65,7 +63,7 @@ def open_folder(
     def image(place: Parts, pixels: bool) -> Image.Image:
         return load_image(os.path.join(path, *place), pixels, reading.least)
 
-    return _open(_Opened(path, Tree(_on_disk(path)), image), split, reading, truth)
+    return _open(_Opened(path, Tree(on_disk(path)), image), split, reading, truth)
 
 
 def open_archive(
@@ -75,37 +73,10 @@ def open_archive(
 
     def image(place: Parts, pixels: bool) -> Image.Image:
         name = f"{shown(path)}: {shown('/'.join(place))}"
-        return image_in(archive.read(place, name), name, pixels, reading.least)
+        return image_in(archive.read(archive.where(place), name), name, pixels, reading.least)
 
-    start = archive.start if isinstance(archive, TarTree) and archive.packed else None
+    start = archive.where if isinstance(archive, TarTree) and archive.packed else None
     return _open(_Opened(path, Tree(archive.listing), image, start), split, reading, truth)
-
-
-def open_later(
-    path: Path, split: str | None, on_broken: str, warn: Callable[[str], None]
-) -> LabelledImages | None:
-    """Open the images in a folder without keeping their names; errors are those of `open_folder`.
-
-    None is returned for a folder of ImageNet's validation images whose classes stand in a file.
-    """
-    tree = Tree(_on_disk(path))
-    if is_flat(tree) and is_validation(tree.images_in(())):
-        return None
-    levels = Levels(tree, shown(path), warn).find(split)
-
-    def each(left_out: Counter[str]) -> Iterator[Source]:
-        for label, place in levels.images(left_out):
-            name = os.path.join(path, *place)
-            yield Source(name, name.__str__, label)
-
-    count, validation = counted(each(levels.left_out))
-    if not count:
-        raise no_images(shown(path))
-    skips, keeps = on_broken == "skip", on_broken == "wrong"
-    return LabelledImages(
-        each, tuple(levels.classes), count, levels.left_out, validation, skips, keeps, warn,
-        part=levels.part,
-    )  # fmt: skip
 
 
 def _open(place: _Opened, split: str | None, reading: Reading, truth: str | None) -> Dataset:
@@ -121,22 +92,14 @@ def _open(place: _Opened, split: str | None, reading: Reading, truth: str | None
         names = ["/".join(parts[len(levels.root) :]) for parts in places]
         found = _dataset(place, places, (levels.classes, labels, names), reading, levels.left_out)
         return replace(found, part=levels.part, root=os.path.join(place.path, *levels.root))
-    if split not in (None, "train"):
-        raise UsageError(
-            f"{name} has its classes in a file, so there is no split {split!r}; give the folder of "
-            "that split, and leave out --split"
-        )
-    file = beside(place.path) if truth is None else truth
-    known = read_truth(file)
-    if truth is None:
-        reading.warn(
-            f"the classes of the images are those in {shown(file)}, which lies beside them"
-        )
-    places, answers, left_out = labelled(place.tree, name, known)
-    places, answers = _in_order(place, places, answers)
+    known = truth_of(place.path, split, truth, reading.warn)
+    left_out: Counter[str] = Counter()
+    found = labelled(place.tree, name, known, left_out)
+    every = np.array([label_of(answers, known) for _, answers in found], np.int64)
+    places, every = _in_order(place, [parts for parts, _ in found], every)
     names = ["/".join(parts) for parts in places]
-    found = _dataset(place, places, (known.classes, answers, names), reading, left_out)
-    return replace(found, any_is_right=known.several, part=ALL, root=str(place.path))
+    made = _dataset(place, places, (known.classes, every, names), reading, left_out)
+    return replace(made, any_is_right=known.several, part=ALL, root=str(place.path))
 
 
 def _in_order(
@@ -174,7 +137,7 @@ def _dataset(
     return from_files(*described, read, weigh, shown(place.path), reading, left_out)
 
 
-def _on_disk(top: Path) -> Listing:
+def on_disk(top: Path) -> Listing:
     """Return the listing of a folder on a disk. A link to a file counts as a file.
 
     Some of the folders are kept: those that several questions are asked about, one after the other.

@@ -21,17 +21,15 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from ...errors import FormatError, UsageError
-from ...formats.tar import Placed
-from ...images.files import Contents
 from ...system.files import shown
 from ..dataset import LabelledImages, counted
 from ..published.shards import label_in, samples
 from ..rules import image_kind
-from .archives import ARCHIVES, Source, as_source
+from .archives import ARCHIVES, Source, as_source, opener
 from .sources import Images, is_list, is_pattern, lines_of, matching, numbered
 from .tars import TarFile
 
@@ -54,9 +52,7 @@ class _Found(NamedTuple):
     how: str
 
 
-def open_images(
-    paths: Iterable[str], on_broken: str, warn: Callable[[str], None]
-) -> LabelledImages:
+def open_images(paths: Iterable[str]) -> LabelledImages:
     """Find all images that paths stand for once, and return them with their labels.
 
     Raises
@@ -95,11 +91,7 @@ def open_images(
                 raise FormatError(f"{shown(one.source.name)} has another label than before")
             yield one.source._replace(label=numbers[one.label])
 
-    skips, keeps = on_broken == "skip", on_broken == "wrong"
-    return LabelledImages(
-        each, tuple(numbers), count, left_out, validation, skips, keeps, warn,
-        how=_SAID[hows.pop()],
-    )  # fmt: skip
+    return LabelledImages(each, tuple(numbers), count, left_out, validation, how=_SAID[hows.pop()])
 
 
 def is_labelled(path: str) -> bool:
@@ -225,6 +217,7 @@ def _no_label(path: str, name: str) -> FormatError:
 def _in_shard(path: str, left_out: Counter[str]) -> Iterator[_Found]:
     """Yield the images of a tar archive."""
     archive = TarFile(path, forwards=True)
+    opened = opener(archive, path)
     for sample in samples(archive):
         if not sample.images and sample.labels:
             left_out["lone label file"] += len(sample.labels)
@@ -233,13 +226,10 @@ def _in_shard(path: str, left_out: Counter[str]) -> Iterator[_Found]:
             label = label_in(sample, shown(f"{path}/{sample.images[0].name}"))
         for placed in sample.images:
             name = f"{path}/{placed.name}"
-
-            def read(placed: Placed = placed, name: str = name) -> Contents:
-                return Contents(shown(name), archive.read(placed, shown(name)))
-
+            source = Source(name, opened(placed.start, name))
             if label is not None:
-                yield _Found(Source(name, read), label, "shard")
+                yield _Found(source, label, "shard")
             elif "/" in placed.name:
-                yield _Found(Source(name, read), placed.name.split("/")[-2], "folder")
+                yield _Found(source, placed.name.split("/")[-2], "folder")
             else:
                 raise _no_label(path, placed.name)

@@ -6,11 +6,16 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import BinaryIO, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import FormatError, ImageError, WeightsError
 from ...formats.stored_zip.archive import MOST_LEVELS
-from ...formats.tar import Placed, files_in
+from ...formats.stored_zip.names import Names
+from ...formats.tar import BLOCK, Placed, fields, files_in
 from ...images.files import MAX_FILE_BYTES
 from ...system.files import regular, shown
 from ..rules import image_kind
@@ -77,43 +82,48 @@ class TarFile:
             except WeightsError as error:
                 raise type(error)(f"{shown(self._path)}: {error}") from error
 
-    def read(self, placed: Placed, shown_name: str, most: int = MAX_FILE_BYTES) -> bytes:
+    def read(self, start: int, shown_name: str, most: int = MAX_FILE_BYTES) -> bytes:
         """Read a file of the archive, if it has at most ``most`` bytes.
 
         Parameters
         ----------
-        placed
-            One of those that the iteration yields.
+        start
+            Its first byte, as a `Placed` has it.
         shown_name
             For messages.
 
         Raises
         ------
         ImageError
-            The file is too large, or the archive was cut short.
+            The file is too large, or the archive was cut short or has changed.
         """
-        if placed.size > most:
-            raise ImageError(
-                f"{shown_name} has {placed.size:,} bytes, more than the {most:,} that are accepted"
-            )
         try:
             with self._lock:
-                self._source.seek(placed.start)
-                data = self._source.read(placed.size)
+                self._source.seek(start - BLOCK)
+                size = fields(self._source.read(BLOCK))[2]
+                data = self._source.read(min(size, most))
         except OSError as error:
             raise ImageError(f"{shown_name} cannot be read: {error.strerror}") from error
         except WeightsError as error:
             raise ImageError(f"{shown_name} cannot be read: {error}") from error
-        if len(data) < placed.size:
+        if size > most:
+            raise ImageError(
+                f"{shown_name} has {size:,} bytes, more than the {most:,} that are accepted"
+            )
+        if len(data) < size:
             raise ImageError(f"{shown_name} is cut short: the archive has changed; get it again")
         return data
 
 
 class TarTree:
-    """The folders of a tar archive, as a `Listing`, and its files by their places.
+    """The folders of a tar archive, as a `Listing`, and its files in the order of the archive.
 
-    What is in it is kept, a few hundred bytes for each file. ``forwards`` is that of `TarFile`;
-    ``packed`` says whether the archive is compressed.
+    A file takes the bytes of its name and 16. ``forwards`` is that of `TarFile`.
+
+    Attributes
+    ----------
+    packed : bool
+        Whether the archive is compressed, so that files are quick to read only in its order.
 
     Raises
     ------
@@ -123,35 +133,50 @@ class TarTree:
 
     def __init__(self, path: str | os.PathLike[str], forwards: bool = False) -> None:
         self._archive = TarFile(path, forwards)
-        self.packed = self._archive.packed
-        self._files: dict[Parts, Placed] = {}
-        inside: dict[Parts, tuple[set[str], list[str]]] = {(): (set(), [])}
+        self.packed, self.read = self._archive.packed, self._archive.read
+        inside: dict[Parts, tuple[set[str], Names]] = {(): (set(), Names())}
         for placed in self._archive:
             place = tuple(part for part in placed.name.split("/") if part not in ("", "."))
-            if not place or len(place) > MOST_LEVELS or place in self._files:
-                why = "has no name, lies in too many folders, or is there twice"
-                raise FormatError(f"{shown(path)}: {shown(placed.name)} {why}; pack it again")
-            self._files[place] = placed
+            if not place or len(place) > MOST_LEVELS:
+                raise _unlike(path, placed.name)
             for depth, name in enumerate(place[:-1]):
-                inside.setdefault(place[: depth + 1], (set(), []))
+                inside.setdefault(place[: depth + 1], (set(), Names()))
                 inside[place[:depth]][0].add(name)
-            inside[place[:-1]][1].append(place[-1])
-        self._sorted = {
-            place: Entries(sorted(folders), sorted(files))
-            for place, (folders, files) in inside.items()
-        }
+            inside[place[:-1]][1].add(place[-1], placed.start)
+        for place, (_, files) in inside.items():
+            if (twice := files.sort()) is not None:
+                raise _unlike(path, "/".join((*place, twice)))
+        self._folders = inside
 
     def listing(self, place: Parts) -> Entries:
         """Return what is in a folder of the archive; nothing if there is no such folder."""
-        return self._sorted.get(place, Entries([], []))
+        folders, files = self._folders.get(place, (set(), Names()))
+        return Entries(sorted(folders), list(files))
 
-    def read(self, place: Parts, shown_name: str) -> bytes:
-        """Read a file, as `TarFile.read` does."""
-        return self._archive.read(self._files[place], shown_name)
+    def where(self, place: Parts) -> int:
+        """Return where a file is, for `read`: its first byte."""
+        return self._folders[place[:-1]][1][place[-1]]
 
-    def start(self, place: Parts) -> int:
-        """Return the first byte of a file."""
-        return self._files[place].start
+    def __iter__(self) -> Iterator[Parts]:
+        """Yield the places of all files, in the order of the archive."""
+        every = list(self._folders.items())
+        begins = np.cumsum([0, *(len(files) for _, (_, files) in every)])
+        for i in map(int, self._order):
+            number = int(np.searchsorted(begins, i, "right")) - 1
+            place, (_, files) = every[number]
+            yield (*place, files.name(i - begins[number]))
+
+    @cached_property
+    def _order(self) -> NDArray[np.uint32]:
+        """Return the files of all folders, counted through, in the order of the archive."""
+        starts = [files.numbers() for _, files in self._folders.values()]
+        return np.argsort(np.concatenate(starts), kind="stable").astype(np.uint32)
+
+
+def _unlike(path: str | os.PathLike[str], name: str) -> FormatError:
+    """Return the error for a file that no tree of folders has."""
+    why = "has no name, lies in too many folders, or is there twice"
+    return FormatError(f"{shown(path)}: {shown(name)} {why}; pack it again")
 
 
 def has_images(path: str | os.PathLike[str]) -> bool:

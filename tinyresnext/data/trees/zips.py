@@ -37,24 +37,23 @@ class ZipFile:
         except (WeightsError, OSError) as error:
             kind = type(error) if isinstance(error, WeightsError) else FormatError
             raise kind(f"{shown(path)}: {error}") from error
-        self._sorted: dict[Parts, Entries] = {}
 
     def listing(self, place: Parts) -> Entries:
         """Return what is in a folder of the archive; nothing if there is no such folder."""
-        if place not in self._archive.folders:
-            return Entries([], [])
-        if place not in self._sorted:
-            folder = self._archive.folders[place]
-            self._sorted[place] = Entries(sorted(folder.folders), sorted(folder.files))
-        return self._sorted[place]
+        folder = self._archive.folders.get(place)
+        return Entries(sorted(folder.folders), list(folder.files)) if folder else Entries([], [])
 
-    def read(self, place: Parts, shown_name: str) -> bytes:
+    def where(self, place: Parts) -> int:
+        """Return where a member is, for `read`."""
+        return self._archive.folders[place[:-1]].files[place[-1]]
+
+    def read(self, where: int, shown_name: str) -> bytes:
         """Read a member, if its size is what its entry says and at most `MAX_FILE_BYTES`.
 
         Parameters
         ----------
-        place
-            Of the member.
+        where
+            As `where` returns it.
         shown_name
             For messages.
 
@@ -63,9 +62,8 @@ class ZipFile:
         ImageError
             The member is damaged, encrypted, too large or compressed by an unusual method.
         """
-        entry = self._archive.folders[place[:-1]].files[place[-1]]
         try:
             with self._lock:
-                return read_whole(self._file, self._archive, entry, MAX_FILE_BYTES)
+                return read_whole(self._file, self._archive, where, MAX_FILE_BYTES)
         except (WeightsError, OSError) as error:
             raise ImageError(f"{shown_name} cannot be read: {error}") from error

@@ -20,6 +20,7 @@ import numpy as np
 from ...errors import FormatError, UnsafeError
 from .directory import Entry, entries_in, entry_at
 from .ends import Directory, find_directory
+from .names import Names
 from .reader import Member, check_crc, unpacked
 from .records import DEFLATED, LOCAL, LOCAL_MAGIC, UTF8, read_exactly
 
@@ -27,8 +28,8 @@ __all__ = ["MOST_LEVELS", "Archive", "Folder", "open_archive", "read_whole"]
 
 MOST_LEVELS = 32  # folders inside each other; data sets have three or four
 _MOST_PART = 255  # characters of a name, which is what file systems allow
-# A member and a folder take about 450 and 700 bytes of memory. So what a directory takes stays
-# within the length of the file and some 60 MB.
+# A member takes the bytes of its name and 12, and a folder about 700, of memory. So what a
+# directory takes stays within the length of the file and some 60 MB.
 _FEW_MEMBERS, _MEMBER = 100_000, 512
 _FEW_FOLDERS, _FOLDER = 20_000, 1024
 _ENCRYPTED = 0x0001
@@ -39,7 +40,7 @@ class Folder(NamedTuple):
     """What is in a folder of an archive: the folders, and the files with their entries' places."""
 
     folders: set[str]
-    files: dict[str, int]
+    files: Names
 
 
 class Archive(NamedTuple):
@@ -61,31 +62,55 @@ def open_archive(file: BinaryIO) -> Archive:
         link or a device; members overlap; there are more members than such a file can mean.
     """
     directory = find_directory(file, comment=True)
-    found = Archive(directory, {(): Folder(set(), {})})
+    found = Archive(directory, {(): Folder(set(), Names())})
     most = _FEW_MEMBERS + directory.end // _MEMBER
-    spans, count = array("Q"), 0  # where each member begins and ends
-    for place, entry in entries_in(file, directory):
+    count, behind, apart = 0, 0, True  # where the last member ends; whether the next begins there
+    for at, entry in entries_in(file, directory):
         if count == most:
             raise UnsafeError(
                 f"the zip archive has more members than the {most:,} that one of its length may "
                 "have; unpack it and give the folder"
             )
-        end = entry.header + LOCAL.size + len(entry.name) + entry.packed
+        end = _end(entry)
         if end > directory.begin:
             raise FormatError("a zip member does not fit before the directory")
-        spans.extend((entry.header, end))
+        apart, behind = apart and entry.header >= behind, end
         count += 1
-        _add(found.folders, entry, place, _FEW_FOLDERS + directory.end // _FOLDER)
+        _add(found.folders, entry, at, _FEW_FOLDERS + directory.end // _FOLDER)
     if count != directory.entries and count & 0xFFFF != directory.entries:
         raise FormatError(f"the zip directory has {count} entries and states {directory.entries}")
+    if not apart:  # members are listed in another order than they stand in, which is allowed
+        _check_apart(file, directory)
+    for place, folder in found.folders.items():
+        _check_names(place, folder)
+    return found
+
+
+def _end(entry: Entry) -> int:
+    """Return where a member ends, at the earliest."""
+    return entry.header + LOCAL.size + len(entry.name) + entry.packed
+
+
+def _check_apart(file: BinaryIO, directory: Directory) -> None:
+    """Raise `UnsafeError` for members that overlap; their places take 40 bytes of memory each."""
+    spans = array("Q")  # where each member begins and ends
+    for _, entry in entries_in(file, directory):
+        spans.extend((entry.header, _end(entry)))
     begins, ends = np.frombuffer(spans, np.uint64).reshape(-1, 2).T
     order = np.argsort(begins)
     if (begins[order][1:] < ends[order][:-1]).any():
         raise UnsafeError("members of the zip archive overlap; create the archive again")
-    for folder in found.folders.values():
-        if not folder.folders.isdisjoint(folder.files):
-            raise UnsafeError("the zip archive has a folder and a file of the same name")
-    return found
+
+
+def _check_names(place: tuple[str, ...], folder: Folder) -> None:
+    """Sort the names of a folder; raise `UnsafeError` if one is there twice."""
+    if (twice := folder.files.sort()) is not None:
+        name = ascii("/".join((*place, twice)))
+        raise UnsafeError(
+            f"the zip archive has two members called {name[:80]}; create the archive again"
+        )
+    if any(name in folder.files for name in folder.folders):
+        raise UnsafeError("the zip archive has a folder and a file of the same name")
 
 
 def read_whole(file: BinaryIO, archive: Archive, place: int, most: int) -> bytes:
@@ -138,7 +163,7 @@ def _add(
     around = tuple(above)
     if around not in folders:
         for depth in range(len(around)):
-            folders.setdefault(around[: depth + 1], Folder(set(), {}))
+            folders.setdefault(around[: depth + 1], Folder(set(), Names()))
             folders[around[:depth]].folders.add(around[depth])
         if len(folders) > most_folders:
             raise UnsafeError(
@@ -146,12 +171,10 @@ def _add(
                 "folder"
             )
     if name.endswith("/"):
-        folders.setdefault(parts, Folder(set(), {}))
+        folders.setdefault(parts, Folder(set(), Names()))
         folders[around].folders.add(last)
-    elif folders[around].files.setdefault(last, place) != place:
-        raise UnsafeError(
-            f"the zip archive has two members called {ascii(name)[:80]}; create the archive again"
-        )
+    else:
+        folders[around].files.add(last, place)
 
 
 def _name(entry: Entry) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ...data.dataset import Dataset
+from ...data.trees.archives import fails
 from ...data.trees.sources import Source
 from ...errors import ImageError, UsageError
 from ..ensemble import Ensemble, Seen
@@ -18,7 +20,10 @@ from ..heads import THRESHOLD, both, check_head, check_threshold
 from ..scores.classes import match_classes, match_numbers
 from ..scores.rule import Found, Rule
 from ..scores.single import ImageScore
-from .batches import grouped
+from .batches import grouped, worked
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 __all__ = ["Comparison", "Labelled"]
 
@@ -59,14 +64,6 @@ class Labelled(Protocol):
 
     def __iter__(self) -> Iterator[Source]:
         """Yield the images with their labels, as often as they are asked for."""
-
-
-class _Made(NamedTuple):
-    """An image with its label: what its models see, or the error."""
-
-    source: Source
-    seen: Seen
-    error: str | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,30 +114,39 @@ class Comparison:
         return found.hexdigest()[:16]
 
     def groups(
-        self, sources: Iterable[Source], batch: int | None, fast: bool = False
+        self,
+        sources: Iterable[Source],
+        batch: int | None,
+        fast: bool = False,
+        client: Client | None = None,
     ) -> Generator[list[ImageScore], None, None]:
-        """Yield how right the model is about some images at a time, in order.
+        """Return how right the model is about some images at a time, in order.
 
-        Threads prepare the next images while the network computes.
+        Threads prepare the next images while the network computes. Workers of Dask do all of that
+        with a ``client``. Images that are in memory, such as those of CIFAR, are sent to them.
 
         Raises
         ------
         ImageError
             An image cannot be read, and the data set was not opened to count it or to leave it out.
+        UsageError, DeviceError
+            As `worked` raises.
         """
-        make = partial(self._made, partial(self.model.prepare, fast=fast))
-        made = grouped(make, sources, batch, self.model.loaders)
-        with closing(made) as groups:
-            for group in groups:
-                good = [one for one in group if one.error is None]
-                scores = iter(self._scores(good) if good else ())
-                yield [next(scores) if one.error is None else self._broken(one) for one in group]
+        work = partial(_compared, rule=self.rule, fast=fast)
+        if client is not None and isinstance(self.data, Dataset):
+            sources = map(_with_pixels, sources)
+        made = worked(work, self.model, sources, batch, client)
+        return made if self.data.skips or self.data.keeps else _unbroken(made)
 
     def scores(
-        self, sources: Iterable[Source], batch: int | None, fast: bool = False
+        self,
+        sources: Iterable[Source],
+        batch: int | None,
+        fast: bool = False,
+        client: Client | None = None,
     ) -> Iterator[ImageScore]:
         """Yield how right the model is about each image; as `groups`."""
-        with closing(self.groups(sources, batch, fast)) as groups:
+        with closing(self.groups(sources, batch, fast, client)) as groups:
             for group in groups:
                 yield from group
 
@@ -148,24 +154,65 @@ class Comparison:
         """Return the result for all images, as `Rule.total` does."""
         return self.rule.total(scores, left_out=self.data.skips)
 
-    def _made(self, prepare: Callable[[Any], Seen], source: Source) -> _Made:
-        """Prepare an image."""
-        try:
-            return _Made(source, prepare(source.open()), None)
-        except ImageError as error:
-            if not (self.data.skips or self.data.keeps):
-                raise
-            # Not the error: its traceback would keep the whole file in memory.
-            return _Made(source, (), str(error))
 
-    def _scores(self, good: list[_Made]) -> Iterator[ImageScore]:
-        """Yield how right the model is about images of one mini-batch."""
-        logits = self.model([one.seen for one in good])
-        if self.model.spec.head != "softmax" and not self.model.spec.several:
-            logits = both(logits)
-        labels = np.array([one.source.label for one in good], np.int64)
-        return self.rule.scores([one.source.name for one in good], logits, labels)
+def _compared(
+    model: Ensemble,
+    sources: Iterable[Source],
+    batch: int | None,
+    loaders: int,
+    *,
+    rule: Rule,
+    fast: bool,
+) -> Generator[list[ImageScore], None, None]:
+    """Yield how right a model is about some images at a time."""
+    make = partial(_made, partial(model.prepare, fast=fast))
+    with closing(grouped(make, sources, batch, loaders)) as groups:
+        for group in groups:
+            good = [(source, seen) for source, seen in group if not isinstance(seen, str)]
+            scores = iter(_scores(model, rule, good) if good else ())
+            yield [
+                ImageScore(source.name, rule.right(source.label), seen)
+                if isinstance(seen, str)
+                else next(scores)
+                for source, seen in group
+            ]
 
-    def _broken(self, one: _Made) -> ImageScore:
-        """Return the score of an image that cannot be read."""
-        return ImageScore(one.source.name, self.rule.right(one.source.label), one.error)
+
+def _made(prepare: Callable[[Any], Seen], source: Source) -> tuple[Source, Seen | str]:
+    """Return an image with what its models see, or with the error."""
+    try:
+        return source, prepare(source.open())
+    except ImageError as error:
+        # Not the error: its traceback would keep the whole file in memory.
+        return source, str(error)
+
+
+def _scores(
+    model: Ensemble, rule: Rule, good: Sequence[tuple[Source, Seen]]
+) -> Iterator[ImageScore]:
+    """Yield how right a model is about images of one mini-batch."""
+    logits = model([seen for _, seen in good])
+    if model.spec.head != "softmax" and not model.spec.several:
+        logits = both(logits)
+    labels = np.array([source.label for source, _ in good], np.int64)
+    return rule.scores([source.name for source, _ in good], logits, labels)
+
+
+def _unbroken(
+    groups: Generator[list[ImageScore], None, None],
+) -> Generator[list[ImageScore], None, None]:
+    """Yield the groups; raise `ImageError` for the first image that cannot be read."""
+    with closing(groups):
+        for group in groups:
+            for one in group:
+                if one.error is not None:
+                    raise ImageError(one.error)
+            yield group
+
+
+def _with_pixels(source: Source) -> Source:
+    """Return an image that another process can open, since its pixels, or its error, are there."""
+    try:
+        return source._replace(open=partial(np.ascontiguousarray, source.open()))
+    except ImageError as error:
+        return source._replace(open=fails(str(error)))

@@ -12,7 +12,7 @@ import json
 import os
 import zlib
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -131,7 +131,8 @@ def save_features(
                 attributes["preprocess"] = json.dumps(model.preprocess.to_json())
                 attributes["settings"] = json.dumps(asked)
                 attributes |= {"images": kept.done, "failed": kept.failed}
-                _assemble(path, values, one.shape, attributes)
+                with nullcontext() if ends else _resumable(rows):
+                    _assemble(path, values, one.shape, attributes)
                 ends = True
             finally:
                 if ends:
@@ -205,6 +206,17 @@ def _has_values(values: BinaryIO, size: int, place: list[int], row: dict[str, An
     else:
         values.seek(place[0])
     return right
+
+
+@contextmanager
+def _resumable(rows: str) -> Iterator[None]:
+    """Say how to go on, if the file cannot be written in the ``with`` block."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(
+            f"{error}; {shown(rows)} has all values, so that the run can be resumed (--resume)"
+        ) from error
 
 
 def _assemble(

@@ -101,7 +101,7 @@ def shard(packed: Packed, sent: bytes) -> tuple[list[Any], list[int]]:
         ) from error
     unread: list[int] = []
     here = [
-        Source(one.name, partial(_opened, one, folder, unread, number))
+        one._replace(open=partial(_opened, one, folder, unread, number))
         for number, one in enumerate(sources)
     ]
     return list(work(model, here)), sorted(unread)

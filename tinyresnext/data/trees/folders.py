@@ -94,11 +94,11 @@ def _open(place: _Opened, split: str | None, reading: Reading, truth: str | None
         return replace(found, part=levels.part, root=os.path.join(place.path, *levels.root))
     known = truth_of(place.path, split, truth, reading.warn)
     left_out: Counter[str] = Counter()
-    found = labelled(place.tree, name, known, left_out)
-    every = np.array([label_of(answers, known) for _, answers in found], np.int64)
-    places, every = _in_order(place, [parts for parts, _ in found], every)
+    every = labelled(place.tree, name, known, left_out)
+    answers = np.array([label_of(each, known) for _, each in every], np.int64)
+    places, answers = _in_order(place, [parts for parts, _ in every], answers)
     names = ["/".join(parts) for parts in places]
-    made = _dataset(place, places, (known.classes, every, names), reading, left_out)
+    made = _dataset(place, places, (known.classes, answers, names), reading, left_out)
     return replace(made, any_is_right=known.several, part=ALL, root=str(place.path))
 
 

@@ -2,7 +2,8 @@
 
 `records` has the records of the format, `ends` finds the central directory, `directory` reads its
 entries. `reader` checks each member of an archive of tensors and reads its data, `archive` does so
-for archives that people pack. `writer` writes stored (uncompressed) members.
+for archives that people pack, whose `names` are kept in few bytes. `writer` writes stored
+(uncompressed) members.
 
 The section numbers are those of PKWARE's APPNOTE.TXT 6.3.10.
 """

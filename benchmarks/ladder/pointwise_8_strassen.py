@@ -176,7 +176,7 @@ def _block(weight, bias, out, a, c, m, none, first, share, shares, deep, pairs, 
             for t in range(tiles):
                 tile(
                     2, a, i * size + t * ROWS * shelves * PITCH, weight, b_at, deep, m, 0,
-                    COLUMNS, none, m, 0, np.float32(-np.inf), m, -1,
+                    COLUMNS, none, m, 0, np.float32(-np.inf), m, -1, 0,
                 )  # fmt: skip
                 for part in range(4):
                     if SIGNS[i, part] != 0:

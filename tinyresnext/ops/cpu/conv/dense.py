@@ -20,7 +20,7 @@ from ..runtime.launch import threads_now
 from ..runtime.memory import Array
 from ..runtime.simd import aligned, copy, machine
 from ..runtime.tasks import finished, in_tasks, next_task
-from .gemm import DEPTH, DEPTH_BITS, PITCH, UNROLL, VECTORS, multiply, panels
+from .gemm import DEPTH, DEPTH_BITS, PITCH, UNROLL, VECTORS, multiply, panels, spread
 from .geometry import Geometry
 
 ROWS = 112  # most positions of a task: enough to use each panel often while it is in the cache
@@ -58,7 +58,7 @@ class Dense(NamedTuple):
     length: int  # positions of a block
     blocks: int
     shares: int
-    ahead: int  # positions from a thread's block to its next, about
+    threads: int  # from a thread's task to its next, about
     tasks: int
 
 
@@ -113,9 +113,12 @@ def _gather(x, g, first, last, shelves, a):
 def blocks(x, weight, bias, residual, out, g, counters):
     """Multiply blocks of positions by panels of filters.
 
-    A thread that receives several shares of the same block gathers it once. Where a block is one
-    piece of the image, the block that the thread will probably gather next comes into its cache
-    while it multiplies with the first panel.
+    A thread that receives several shares of the same block gathers it once.
+
+    What a thread will probably need next comes into its cache while it multiplies. Where a task has
+    a share of the panels, weights are large and read from memory, and that is the next panel.
+    Where a task has all of them and its block is one piece of the image, it is the next block, with
+    the first panel.
     """
     depth = (g.c_in + UNROLL - 1) // UNROLL * UNROLL
     shelves, count = (depth + DEPTH - 1) // DEPTH, (g.c_out + g.panel - 1) // g.panel
@@ -135,12 +138,19 @@ def blocks(x, weight, bias, residual, out, g, counters):
             _gather(x, g, first, last, shelves, a)
             held = block
             if in_a_row:
-                soon = (first + g.ahead) * g.c_in
+                soon = (first + g.threads * g.length) * g.c_in
         for panel in range(share * count // g.shares, (share + 1) * count // g.shares):
-            f0 = panel * g.panel
+            f0, coming, step = panel * g.panel, x, np.int64(2 * g.half * UNROLL)
+            if g.shares > 1:
+                after = panel + 1
+                if after == (share + 1) * count // g.shares:
+                    after = (share + g.threads) * count // g.shares
+                coming, soon = weight, after * g.panel * depth
+                step = min(step, spread(g.panel * UNROLL, last - first, 2 * g.half))
             multiply(
                 a, first, last, g.half, weight, f0 * depth, depth, g.panel, bias, f0,
-                min(g.panel, g.c_out - f0), g.c_out, residual, g.add, floor, out, scratch, x, soon,
+                min(g.panel, g.c_out - f0), g.c_out, residual, g.add, floor, out, scratch, coming,
+                soon, step,
             )  # fmt: skip
             soon = np.int64(-1)
         task = next_task(counters)
@@ -173,7 +183,7 @@ def cut(geo: Geometry, add: bool, relu: bool) -> Dense:
         length=length,
         blocks=blocks,
         shares=shares,
-        ahead=threads * length,
+        threads=threads,
         tasks=blocks * shares,
     )
 

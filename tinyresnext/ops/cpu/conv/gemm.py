@@ -64,8 +64,9 @@ UNROLL = 4
 
 
 def tile(
-    halves, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residual, add, floor, soon, soon_at
-):
+    halves, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residual, add, floor, soon, soon_at,
+    soon_step,
+):  # fmt: skip
     """Compute one tile of a product, and apply the epilogue.
 
     ``c[row, column] = max(floor, bias[column] + sum over k of a[row, k] * b[k, column] +
@@ -83,9 +84,9 @@ def tile(
     bias : one panel's
     add : whether to add the residual
     floor : 0 for a ReLU, minus infinity for none
-    soon : flat, from ``soon_at``
-        Values that will be needed soon: about as many as the tile has on the left, in whole cache
-        lines, are brought into the second cache meanwhile; none where ``soon_at`` is negative.
+    soon : flat, from ``soon_at``; none where that is negative
+        Values that will be needed soon, and that are brought into the second cache meanwhile:
+        ``soon_step`` of them, at most as many as the tile has on the left, in ``UNROLL`` steps.
     """
     m = machine()
     rows, size = halves * m.half, VECTORS * m.lanes
@@ -112,22 +113,24 @@ def _shelves(a_at: int, rows: int, depth: int) -> range:
 @intrinsic(prefer_literal=True)
 def _tile(
     typing, halves, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residual, add, floor, soon,
-    soon_at,
+    soon_at, soon_step,
 ):  # fmt: skip
     """Emit `tile`: a loop over the shelves, in it a loop down the depth, in that the tile."""
     rows, i = halves.literal_value * machine().half, types.intp
     signature = types.void(
-        halves, FLOATS, i, FLOATS, i, i, FLOATS, i, i, FLOATS, FLOATS, i, types.float32, FLOATS, i
-    )
+        halves, FLOATS, i, FLOATS, i, i, FLOATS, i, i, FLOATS, FLOATS, i, types.float32, FLOATS, i,
+        i,
+    )  # fmt: skip
 
     def codegen(context, builder, signature, args):
-        _, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residual, add, floor, soon, soon_at = args
+        _, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residual, add, floor, *rest = args
+        soon, soon_at, soon_step = rest
         e = Emit(context, builder)
         result, other = e.address(c, c_at), e.address(residual, c_at)
         last, lines = builder.mul(pitch, I64(rows - 1)), -(-rows * UNROLL // LINE)
         none = builder.icmp_signed("<", soon_at, I64(0))
         coming = builder.select(none, e.address(a, a_at), e.address(soon, soon_at))
-        further = builder.select(none, I64(0), I64(lines * LINE))
+        further = builder.select(none, I64(0), soon_step)
 
         def steps(carried):
             place, coming, left, right, *sums = carried
@@ -184,25 +187,37 @@ def _tile(
 
 @overload(tile, prefer_literal=True)
 def _tile_overload(
-    halves, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residual, add, floor, soon, soon_at
-):
+    halves, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residual, add, floor, soon, soon_at,
+    soon_step,
+):  # fmt: skip
     """Replace `tile` in compiled code."""
 
     def compiled(
-        halves, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residual, add, floor, soon, soon_at
-    ):
+        halves, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residual, add, floor, soon, soon_at,
+        soon_step,
+    ):  # fmt: skip
         _tile(
             halves, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residual, add, floor, soon,
-            soon_at,
+            soon_at, soon_step,
         )  # fmt: skip
 
     return compiled
 
 
+@part(inline=True)
+def spread(values, positions, rows):
+    """Return how many of some values each of a panel's tiles fetches, so that all are fetched.
+
+    Fetching is slow: the memory gives a quarter of what a first tile would ask for at once.
+    """
+    tiles = (positions + rows - 1) // rows
+    return (values + tiles - 1) // tiles
+
+
 @part()
 def multiply(
     a, first, last, half, panels, b_at, depth, size, bias, f0, count, c_out, residual, add, floor,
-    out, scratch, soon, soon_at,
+    out, scratch, soon, soon_at, soon_step,
 ):  # fmt: skip
     """Multiply the rows ``first`` to ``last`` of the left matrix, in shelves in ``a``, by a panel.
 
@@ -228,14 +243,14 @@ def multiply(
         if rows == half:
             tile(
                 1, a, a_at, panels, b_at, depth, target, place, pitch, shift, other, add, floor,
-                soon, soon_at,
+                soon, soon_at, soon_step,
             )  # fmt: skip
         else:
             tile(
                 2, a, a_at, panels, b_at, depth, target, place, pitch, shift, other, add, floor,
-                soon, soon_at,
+                soon, soon_at, soon_step,
             )  # fmt: skip
-        soon_at += 0 if soon_at < 0 else rows * depth
+        soon_at += 0 if soon_at < 0 else depth // UNROLL * soon_step
         if not whole:
             for r in range(valid):
                 copy(scratch, r * size, out, at + r * c_out, count)

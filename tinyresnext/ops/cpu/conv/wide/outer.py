@@ -124,13 +124,13 @@ def sums_kernel(larger: int, smaller: int) -> Kernel:
                         for k in range(0, seen, high):
                             wide_tile(
                                 larger, strip, at, steps, k, rows, positions, right, 0, none, out,
-                                c_at + k * size, size, out, 1, least,
+                                c_at + k * size, size, out, 1, least, out, 0, 0,
                             )  # fmt: skip
                     else:
                         for k in range(0, seen, low):
                             wide_tile(
                                 smaller, strip, at, steps, k, rows, positions, right, 0, none, out,
-                                c_at + k * size, size, out, 1, least,
+                                c_at + k * size, size, out, 1, least, out, 0, 0,
                             )  # fmt: skip
             task = next_task(counters)
         finished(counters)

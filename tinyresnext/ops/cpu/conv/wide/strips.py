@@ -31,7 +31,7 @@ from ...runtime.launch import threads_now
 from ...runtime.memory import Array, upload
 from ...runtime.simd import aligned, copy, machine
 from ...runtime.tasks import Kernel, finished, in_tasks, next_task
-from ..gemm import LINE
+from ..gemm import LINE, spread
 from ..geometry import Geometry
 from .panels import divided, panel_of
 from .tile import instructions as instructions_of
@@ -136,19 +136,20 @@ def _sweep_of(vectors: int) -> Callable[..., None]:
         strip, at, rows, positions, steps, weight, b_at, bias, f0, filters, over, first, c_out,
         residual, add, floor, out, scratch,
     ):  # fmt: skip
-        """Compute tile after tile.
+        """Compute tile after tile; the next panel comes into the second cache meanwhile.
 
         A tile with rows behind the last position goes to ``scratch`` first, and so does one with
         idle lanes, unless these may write ``over`` what follows.
         """
         shift = scratch[height * size :]
         copy(bias, f0, shift, 0, filters)
+        soon_at, soon_step = b_at + size * len(steps), spread(size, positions, height)
         for p in range(0, positions, height):
             valid, c_at = min(height, positions - p), (first + p) * c_out + f0
             if valid == height and (filters == size or over):
                 wide_tile(
                     vectors, strip, at, rows, p, steps, len(steps), weight, b_at, shift, out, c_at,
-                    c_out, residual, add, floor,
+                    c_out, residual, add, floor, weight, soon_at, soon_step,
                 )  # fmt: skip
             else:
                 if add:
@@ -156,10 +157,11 @@ def _sweep_of(vectors: int) -> Callable[..., None]:
                         copy(residual, c_at + r * c_out, scratch, r * size, filters)
                 wide_tile(
                     vectors, strip, at, rows, p, steps, len(steps), weight, b_at, shift, scratch, 0,
-                    size, scratch, add, floor,
+                    size, scratch, add, floor, weight, soon_at, soon_step,
                 )  # fmt: skip
                 for r in range(valid):
                     copy(scratch, r * size, out, c_at + r * c_out, filters)
+            soon_at += soon_step * len(steps)
 
     return sweep
 

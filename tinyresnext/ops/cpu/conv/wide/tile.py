@@ -55,7 +55,7 @@ def instructions(rows: int, vectors: int) -> int:
 
 def wide_tile(
     vectors, strip, at, rows, row_at, steps, depth, b, b_at, bias, c, c_at, pitch, residual, add,
-    floor,
+    floor, soon, soon_at, soon_step,
 ):  # fmt: skip
     """Compute one tile of a product, and apply the epilogue.
 
@@ -74,6 +74,9 @@ def wide_tile(
     c, residual : flat, from ``c_at``, rows ``pitch`` apart
     add : whether to add the residual
     floor : 0 for a ReLU, minus infinity for none
+    soon : flat, from ``soon_at``
+        Values that will be needed soon, and that are brought into the second cache meanwhile:
+        ``soon_step`` of them in each step.
     """
     size = vectors * machine().lanes
     panel = b[b_at : b_at + depth * size].reshape(depth, size)
@@ -88,35 +91,39 @@ def wide_tile(
 @intrinsic(prefer_literal=True)
 def _wide_tile(
     typing, vectors, strip, at, rows, row_at, steps, depth, b, b_at, bias, c, c_at, pitch, residual,
-    add, floor,
+    add, floor, soon, soon_at, soon_step,
 ):  # fmt: skip
     """Emit `wide_tile`: one loop down the depth, in it the tile."""
     i = types.intp
     signature = types.void(
         vectors, FLOATS, i, INTEGERS, i, INTEGERS, i, FLOATS, i, FLOATS, FLOATS, i, i, FLOATS, i,
-        types.float32,
+        types.float32, FLOATS, i, i,
     )  # fmt: skip
 
     def codegen(context, builder, signature, args):
         strip, at, rows, row_at, steps, depth, b, b_at, bias, c, c_at, *rest = args[1:]
-        pitch, residual, add, floor = rest
+        pitch, residual, add, floor, soon, soon_at, soon_step = rest
         e, count = Emit(context, builder), vectors.literal_value
         begin, offsets = e.address(strip, at), e.address(rows, row_at, INTEGERS)
         lines = [e.after(begin, builder.load(e.after(offsets, r))) for r in range(rows_of(count))]
 
         def step(carried):
-            place, right, *sums = carried
+            place, right, coming, *sums = carried
+            if count > 1:  # a tile of one vector has too many loads already
+                e.prefetch(coming, write=False, cache=2)
             further = builder.load(place)
             row = [e.load(e.after(right, j * e.lanes)) for j in range(count)]
             for r, line in enumerate(lines):
                 value = e.broadcast(builder.load(e.after(line, further)))
                 for j in range(count):
                     sums[r * count + j] = e.multiply_add(value, row[j], sums[r * count + j])
-            return [e.after(place, 1), e.after(right, count * e.lanes), *sums]
+            coming = e.after(coming, soon_step)
+            return [e.after(place, 1), e.after(right, count * e.lanes), coming, *sums]
 
         first = [e.load(e.after(e.address(bias, I64(0)), j * e.lanes)) for j in range(count)]
-        start = [e.address(steps, I64(0), INTEGERS), e.address(b, b_at), *first * len(lines)]
-        _, _, *sums = e.loop(depth, start, step)
+        start = [e.address(steps, I64(0), INTEGERS), e.address(b, b_at), e.address(soon, soon_at)]
+        start += first * len(lines)
+        _, _, _, *sums = e.loop(depth, start, step)
         e.finish(sums, count, e.address(c, c_at), e.address(residual, c_at), [pitch, add, floor])
         return context.get_dummy_value()
 
@@ -126,17 +133,17 @@ def _wide_tile(
 @overload(wide_tile, prefer_literal=True)
 def _wide_overload(
     vectors, strip, at, rows, row_at, steps, depth, b, b_at, bias, c, c_at, pitch, residual, add,
-    floor,
+    floor, soon, soon_at, soon_step,
 ):  # fmt: skip
     """Replace `wide_tile` in compiled code."""
 
     def compiled(
         vectors, strip, at, rows, row_at, steps, depth, b, b_at, bias, c, c_at, pitch, residual,
-        add, floor,
+        add, floor, soon, soon_at, soon_step,
     ):  # fmt: skip
         _wide_tile(
             vectors, strip, at, rows, row_at, steps, depth, b, b_at, bias, c, c_at, pitch, residual,
-            add, floor,
+            add, floor, soon, soon_at, soon_step,
         )  # fmt: skip
 
     return compiled

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import heapq
 import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from typing import BinaryIO, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...errors import FormatError, ImageError, WeightsError
 from ...formats.stored_zip.archive import MOST_LEVELS
@@ -159,18 +158,19 @@ class TarTree:
 
     def __iter__(self) -> Iterator[Parts]:
         """Yield the places of all files, in the order of the archive."""
-        every = list(self._folders.items())
-        begins = np.cumsum([0, *(len(files) for _, (_, files) in every)])
-        for i in map(int, self._order):
-            number = int(np.searchsorted(begins, i, "right")) - 1
-            place, (_, files) = every[number]
-            yield (*place, files.name(i - begins[number]))
+        every = (_in_order(place, files) for place, (_, files) in self._folders.items())
+        for _, place, name in heapq.merge(*every):
+            yield (*place, name)
 
-    @cached_property
-    def _order(self) -> NDArray[np.uint32]:
-        """Return the files of all folders, counted through, in the order of the archive."""
-        starts = [files.numbers() for _, files in self._folders.values()]
-        return np.argsort(np.concatenate(starts), kind="stable").astype(np.uint32)
+
+def _in_order(place: Parts, files: Names) -> Iterator[tuple[int, Parts, str]]:
+    """Yield where each file of a folder begins, the place of the folder, and the name of the file.
+
+    They come in the order of the archive; 4 bytes are kept of a file.
+    """
+    starts = files.numbers()
+    for i in map(int, np.argsort(starts, kind="stable").astype(np.uint32)):
+        yield int(starts[i]), place, files.name(i)
 
 
 def _unlike(path: str | os.PathLike[str], name: str) -> FormatError:

@@ -174,7 +174,10 @@ def strips_kernel(larger: int, smaller: int) -> Kernel:
 
     @in_tasks(Wide, key=(larger, smaller))
     def strips(x, weight, bias, residual, out, g, counters):
-        """Compute strips of the result, each for a share of the panels."""
+        """Compute strips of the result, each for a share of the panels.
+
+        A thread that receives several shares of the same groups and lines copies the strip once.
+        """
         c_group, width = g.c_in // g.groups, g.c_out // g.groups
         vectors = (width + g.lanes - 1) // g.lanes
         columns, floor = (g.w_out - 1) * g.s_w + g.k_w, np.float32(0 if g.relu else -np.inf)
@@ -186,7 +189,7 @@ def strips_kernel(larger: int, smaller: int) -> Kernel:
         scratch[:] = 0
         rows = np.empty(g.lines * g.w_out + height, np.int64)
         steps = np.empty(g.k_h * g.k_w * c_group, np.int64)
-        pixel_held = np.int64(-1)
+        place_held = g0_held = count_held = pixel_held = np.int64(-1)
         task = next_task(counters)
         while task < g.tasks:
             place, share = divmod(task, g.shares)
@@ -196,11 +199,12 @@ def strips_kernel(larger: int, smaller: int) -> Kernel:
             g0 = begin // g.panels
             count = ((end + g.panels - 1) // g.panels - g0) * c_group
             pixel = pixel_of(count)
-            if pixel != pixel_held:
-                places(g, 1, g.lines, columns, pixel, rows, steps)
-                pixel_held = pixel
-            top, deep = first * g.s_h - g.p_h, (last - first - 1) * g.s_h + g.k_h
-            cut_strip(x, g, n, top, deep, columns, g0 * c_group, count, pixel, strip)
+            if place != place_held or g0 != g0_held or count != count_held:
+                if pixel != pixel_held:
+                    places(g, 1, g.lines, columns, pixel, rows, steps)
+                top, deep = first * g.s_h - g.p_h, (last - first - 1) * g.s_h + g.k_h
+                cut_strip(x, g, n, top, deep, columns, g0 * c_group, count, pixel, strip)
+                place_held, g0_held, count_held, pixel_held = place, g0, count, pixel
             at, positions = (n * g.h_out + first) * g.w_out, (last - first) * g.w_out
             # Where a later panel of this task writes what idle lanes have written before.
             reach = end // g.panels * width

@@ -1,9 +1,15 @@
 """Write the tables of speed between their markers, from files in ``results/``.
 
-``python benchmarks/readme.py [FILE.json ...]``: what `peers` wrote goes between ``<!-- bench -->``,
-whole networks into the README and everything into ``docs/performance.md``; what ``tinyresnext bench
---json`` wrote goes between ``<!-- sizes -->`` there. By default the newest of both is taken,
-``DATE.json`` and ``DATE-bench.json``.
+``python benchmarks/readme.py [FILE.json ...]``: the end of a file's name says where it goes, and by
+default the newest of each is taken.
+
+======================  ========================================================================
+``DATE.json``           written by `peers`: between ``<!-- bench -->``, whole networks into the
+                        README and everything into ``docs/performance.md``
+``DATE-networks.json``  written by `peers`: between ``<!-- networks -->`` there
+``DATE-widths.json``    written by `widths`: layers in a row, between ``<!-- widths -->`` there
+``DATE-bench.json``     written by ``tinyresnext bench --json``: between ``<!-- sizes -->`` there
+======================  ========================================================================
 """
 
 from __future__ import annotations
@@ -18,7 +24,12 @@ HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 PERFORMANCE = HERE.parent / "docs" / "performance.md"
 DATE = "[0-9]" * 4 + "-[0-9][0-9]-[0-9][0-9]"
-PEERS = ("openvino", "onnx runtime", "pytorch")  # the columns; of PyTorch's modes the fastest
+COLUMNS = {
+    "openvino": "OpenVINO",
+    "onnx runtime": "ONNX Runtime",
+    "pytorch": "PyTorch, its fastest mode",
+    "pytorch eager": "eager",
+}
 TITLES = {
     "openvino": "OpenVINO",
     "onnxruntime": "ONNX Runtime",
@@ -32,19 +43,20 @@ def section(report: dict[str, Any], kinds: Collection[str] = ()) -> str:
     versions = ", ".join(
         f"{TITLES[name]} {version}" for name, version in report["versions"].items()
     )
+    rows = [r for r in report["cases"] if "ratio" in r and (not kinds or r["kind"] in kinds)]
+    peers = [peer for peer in COLUMNS if any(_fastest(row, peer) for row in rows)]
     lines = [
         f"{report['processor']}, {report['threads']} threads, {report['date']}; {versions}.",
         "Medians in milliseconds. In brackets: our time divided by the fastest other engine's.",
         "The engines took turns in one run.",
         "",
-        "| | tinyresnext | OpenVINO | ONNX Runtime | PyTorch, its fastest mode | eager |",
-        "|---|---|---|---|---|---|",
+        f"| | tinyresnext | {' | '.join(COLUMNS[peer] for peer in peers)} |",
+        f"|---|---|{'---|' * len(peers)}",
     ]
-    for row in report["cases"]:
-        if "ratio" in row and (not kinds or row["kind"] in kinds):
-            ours = f"**{ms(row['engines']['tinyresnext']['median_ms'])}** ({row['ratio']:.2f})"
-            cells = [_fastest(row, peer) for peer in (*PEERS, "pytorch eager")]
-            lines.append(f"| {_title(row)} | {' | '.join([ours, *cells])} |")
+    for row in rows:
+        ours = f"**{ms(row['engines']['tinyresnext']['median_ms'])}** ({row['ratio']:.2f})"
+        cells = [ours, *(_fastest(row, peer) for peer in peers)]
+        lines.append(f"| {_title(row)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -119,16 +131,19 @@ def put(text: str, table: str, name: str = "bench") -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Read the results and rewrite both pages."""
-    newest = [
-        max((HERE / "results").glob(f"{DATE}{kind}.json"), default=None) for kind in ("", "-bench")
-    ]
+    kinds = ("", "-networks", "-widths", "-bench")
+    newest = [max((HERE / "results").glob(f"{DATE}{kind}.json"), default=None) for kind in kinds]
     for source in [Path(name) for name in argv] or [found for found in newest if found]:
         report = json.loads(source.read_text("utf-8"))
-        if "cases" in report:
+        if "models" in report:
+            rewrite(PERFORMANCE, sizes(report), "sizes")
+        elif source.stem.endswith("-networks"):
+            rewrite(PERFORMANCE, section(report), "networks")
+        elif source.stem.endswith("-widths"):
+            rewrite(PERFORMANCE, section(report, ("grouped in a row",)), "widths")
+        else:
             rewrite(README, section(report, ("model",)), "bench")
             rewrite(PERFORMANCE, section(report), "bench")
-        else:
-            rewrite(PERFORMANCE, sizes(report), "sizes")
     return 0
 
 

@@ -263,7 +263,7 @@ def test_the_readme_is_written_between_its_markers(benchmarks, monkeypatch, tmp_
         text = page.read_text("utf-8")
         assert text.startswith("before\n<!-- bench -->\nA processor, 2 threads, 2020-02-02")
         assert text.endswith("\n<!-- /bench -->\nafter\n")
-        assert "| net batch 1 | **10** (0.50) | 20.1 |  | 40 | 40 |" in text
+        assert "| net batch 1 | **10** (0.50) | 20.1 | 40 | 40 |" in text
         assert ("| 3x3, 16 x 4, 8 | **10** (0.50) |" in text) == (name == "PERFORMANCE")
         assert "old" not in text
         assert "nobody" not in text
@@ -311,12 +311,28 @@ def test_the_table_of_sizes(benchmarks, monkeypatch, tmp_path):
     assert written.endswith("after\n")
 
 
+@pytest.mark.parametrize(("name", "kind"), [("networks", "model"), ("widths", "grouped in a row")])
+def test_tables_of_one_page(benchmarks, monkeypatch, tmp_path, name, kind):
+    readme = benchmarks("readme")
+    page, source = tmp_path / "performance.md", tmp_path / f"2020-02-02-{name}.json"
+    page.write_text(f"before\n<!-- {name} -->\nold\n<!-- /{name} -->\nafter\n", "utf-8")
+    row = REPORT["cases"][0] | {"kind": kind}
+    source.write_text(json.dumps(REPORT | {"cases": [row]}), "utf-8")
+    monkeypatch.setattr(readme, "PERFORMANCE", page)
+    monkeypatch.setattr(readme, "README", tmp_path / "missing.md")
+    assert readme.main([str(source)]) == 0
+    text = page.read_text("utf-8")
+    assert "net batch 1 | **10** (0.50) | 20.1 |" in text
+    assert "old" not in text
+
+
 def test_the_projects_pages_have_markers(benchmarks):
     readme = benchmarks("readme")
     assert "table" in readme.put(readme.README.read_text("utf-8"), "table")
     text = readme.PERFORMANCE.read_text("utf-8")
     assert "table" in readme.put(text, "table")
-    assert "table" in readme.put(text, "table", "sizes")
+    for name in ("sizes", "networks", "widths"):
+        assert "table" in readme.put(text, "table", name)
 
 
 def test_ours_agrees_with_the_definition_when_served(benchmarks, tmp_path):

@@ -10,7 +10,7 @@ from ... import shapes
 from ...checks import Pair
 from ..runtime.crew import Step, chain
 from ..runtime.memory import Array, empty_like, flat, result
-from ..runtime.simd import aligned
+from ..runtime.simd import aligned, working
 from ..runtime.tasks import finished, in_tasks, next_task
 from .window import Window, cleared, window
 
@@ -48,7 +48,7 @@ def _max_gradient(x, dy, out, g, counters):
     and where it is.
     """
     channels = np.uintp(g.c)
-    largest, where = aligned(g.c), np.empty(g.c, np.uintp)
+    largest, where = aligned(g.c), working(g.c, np.uintp)
     task = next_task(counters)
     while task < g.tasks:
         cleared(out, task, g)

@@ -30,6 +30,7 @@ from .kernel import as_part, part
 
 Array = np.ndarray
 F32, I32, I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+POINTER = ir.IntType(8).as_pointer()
 FLOATS = types.Array(types.float32, 1, "C")  # every array of a kernel: flat, float32, contiguous
 
 
@@ -96,7 +97,7 @@ class Emit:
 
     def prefetch(self, pointer: ir.Value, write: bool, cache: int = 1) -> None:
         """Ask for a line to be in the first or second cache soon; any address is allowed."""
-        data = self.builder.bitcast(pointer, ir.IntType(8).as_pointer())
+        data = self.builder.bitcast(pointer, POINTER)
         kind = ir.FunctionType(ir.VoidType(), [data.type, I32, I32, I32])
         function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
         self.builder.call(function, [data, I32(int(write)), I32(4 - cache), I32(1)])
@@ -223,9 +224,61 @@ def _copy(source, s, target, t, count):
     return emitted
 
 
+# --- working memory -------------------------------------------------------------------------------
+
+
+def flat_array(
+    context: Any,
+    builder: ir.IRBuilder,
+    kind: Any,
+    data: ir.Value,
+    size: ir.Value,
+    meminfo: ir.Value | None = None,
+) -> ir.Value:
+    """Emit a flat array, as Numba represents it, around memory that ``meminfo`` or nobody owns."""
+    itemsize = I64(context.get_abi_sizeof(context.get_data_type(kind.dtype)))
+    made, none = context.make_array(kind)(context, builder), ir.Constant(POINTER, None)
+    made.meminfo, made.parent = none if meminfo is None else meminfo, none
+    made.data, made.nitems, made.itemsize = data, size, itemsize
+    made.shape, made.strides = (
+        cgutils.pack_array(builder, [size]),
+        cgutils.pack_array(builder, [itemsize]),
+    )
+    return made._getvalue()
+
+
+def working(size, dtype):
+    """Return working memory that begins at a cache line, so that no vector crosses two lines."""
+    raw = np.empty(size + 64, dtype)
+    skip = -raw.ctypes.data % 64 // raw.itemsize
+    return raw[skip : skip + size]
+
+
+@intrinsic
+def _allocated(typing, size, dtype):
+    """Emit `working`.
+
+    Code that calls NumPy's ``empty`` makes every process that loads it import a twentieth of Numba.
+    """
+    kind = types.Array(dtype.dtype, 1, "C")
+
+    def codegen(context, builder, signature, args):
+        item = context.get_data_type(kind.dtype)
+        count = builder.mul(args[0], I64(context.get_abi_sizeof(item)))
+        meminfo = context.nrt.meminfo_alloc_aligned(builder, count, 64)
+        data = builder.bitcast(context.nrt.meminfo_data(builder, meminfo), item.as_pointer())
+        return flat_array(context, builder, kind, data, args[0], meminfo)
+
+    return kind(types.intp, dtype), codegen
+
+
+@overload(working, jit_options=as_part(inline=True))
+def _working(size, dtype):
+    """Replace `working` in compiled code."""
+    return lambda size, dtype: _allocated(size, dtype)
+
+
 @part()
 def aligned(size):
-    """Return working memory that begins at a cache line, so that no vector crosses two lines."""
-    raw = np.empty(size + 16, np.float32)
-    skip = (-raw.ctypes.data % 64) // 4
-    return raw[skip : skip + size]
+    """Return `working` memory for float32."""
+    return working(size, np.float32)

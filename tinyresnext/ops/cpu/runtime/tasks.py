@@ -33,13 +33,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, overload
 
 from .compiling.watch import ROOM
 from .kernel import as_part, c_kernel, c_kernel_kept, part, rename
-from .simd import F32, FLOATS, I64
+from .simd import F32, FLOATS, I64, flat_array
 
 Array = np.ndarray
 
@@ -222,25 +221,11 @@ def _opened(numbers: type[Any], arrays: int) -> Any:
             lent = []
             for place, size in zip(values[: 2 * arrays : 2], values[1::2], strict=False):
                 data = builder.inttoptr(place, F32.as_pointer())
-                lent.append(_array(context, builder, FLOATS, data, size, 4))
+                lent.append(flat_array(context, builder, FLOATS, data, size))
             packed = cgutils.pack_array(builder, values[2 * arrays :])
-            lent += [packed, _array(context, builder, COUNTERS, own, I64(LINE), 8)]
+            lent += [packed, flat_array(context, builder, COUNTERS, own, I64(LINE))]
             return context.make_tuple(builder, found, lent)
 
         return found(types.intp, types.intp), codegen
 
     return opened
-
-
-def _array(
-    context: Any, builder: ir.IRBuilder, kind: Any, data: ir.Value, size: ir.Value, itemsize: int
-) -> ir.Value:
-    """Emit a flat array, as Numba represents it, around memory that somebody else owns."""
-    made = context.make_array(kind)(context, builder)
-    made.meminfo = made.parent = ir.Constant(ir.IntType(8).as_pointer(), None)
-    made.data, made.nitems, made.itemsize = data, size, I64(itemsize)
-    made.shape, made.strides = (
-        cgutils.pack_array(builder, [size]),
-        cgutils.pack_array(builder, [I64(itemsize)]),
-    )
-    return made._getvalue()

@@ -24,7 +24,7 @@ import numpy as np
 from ...runtime.crew import Step
 from ...runtime.launch import threads_now
 from ...runtime.memory import Array, empty
-from ...runtime.simd import aligned, copy, machine
+from ...runtime.simd import aligned, copy, machine, working
 from ...runtime.tasks import Kernel, finished, in_tasks, next_task
 from ..geometry import Geometry
 from .panels import divided, panel_of
@@ -88,8 +88,8 @@ def sums_kernel(larger: int, smaller: int) -> Kernel:
         strip = aligned(g.together * deep * columns * pixel_of(g.c_in))
         right, none = aligned(g.together * g.lines * g.w_out * most), aligned(most)
         right[:], none[:], least = 0, 0, np.float32(-np.inf)
-        rows = np.empty(g.together * g.lines * g.w_out, np.int64)
-        steps = np.empty(seen + spare, np.int64)
+        rows = working(g.together * g.lines * g.w_out, np.int64)
+        steps = working(seen + spare, np.int64)
         task = next_task(counters)
         while task < g.tasks:
             part, share = divmod(task, g.shares)

@@ -29,7 +29,7 @@ import numpy as np
 from ...runtime.kernel import part
 from ...runtime.launch import threads_now
 from ...runtime.memory import Array, upload
-from ...runtime.simd import aligned, copy, machine
+from ...runtime.simd import aligned, copy, machine, working
 from ...runtime.tasks import Kernel, finished, in_tasks, next_task
 from ..gemm import LINE, spread
 from ..geometry import Geometry
@@ -187,8 +187,8 @@ def strips_kernel(larger: int, smaller: int) -> Kernel:
         strip = aligned(deep * columns * pixel_of(most_groups * c_group))
         scratch = aligned((height + 1) * most)
         scratch[:] = 0
-        rows = np.empty(g.lines * g.w_out + height, np.int64)
-        steps = np.empty(g.k_h * g.k_w * c_group, np.int64)
+        rows = working(g.lines * g.w_out + height, np.int64)
+        steps = working(g.k_h * g.k_w * c_group, np.int64)
         place_held = g0_held = count_held = pixel_held = np.int64(-1)
         task = next_task(counters)
         while task < g.tasks:

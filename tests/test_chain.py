@@ -176,7 +176,7 @@ def prepared(made: list[Step]):
         np.concatenate([step.row for step in made]),
         np.zeros(len(made) * LINE, np.int64),
     )
-    return counters, lambda: crew._alone(table, counters, len(made))
+    return counters, lambda: crew._alone(table.ctypes.data, counters.ctypes.data, len(made))
 
 
 @JITTED

@@ -49,7 +49,7 @@ from numba.extending import intrinsic
 from .compiling.ahead import compile_all
 from .kernel import compiles, kernel, part
 from .launch import launch, threads_now
-from .simd import I64
+from .simd import I64, flat_array
 from .tasks import (
     ACTIVE,
     COUNTERS,
@@ -117,9 +117,24 @@ def _call(typing, table, counters, step):
     return types.void(COUNTERS, COUNTERS, types.intp), codegen
 
 
+@intrinsic
+def _lent(typing, address, size):
+    """Emit an array of int64 at an address, whose memory the caller of a kernel owns.
+
+    To find out the type of an array that Python passes, Numba imports NumPy's masked arrays.
+    """
+
+    def codegen(context, builder, signature, args):
+        data = builder.inttoptr(args[0], I64.as_pointer())
+        return flat_array(context, builder, COUNTERS, data, args[1])
+
+    return COUNTERS(types.intp, types.intp), codegen
+
+
 @part()
-def _walk(table, counters, steps):
-    """Walk through all the steps, as one thread."""
+def _walk(table_at, counters_at, steps):
+    """Walk through all the steps, as one thread; the arrays are at these addresses."""
+    table, counters = _lent(table_at, steps * ROW), _lent(counters_at, steps * LINE)
     for step in range(steps):
         at, tasks = step * LINE, table[(step + 1) * ROW - 1]
         if look(counters, at + NEXT) < tasks:
@@ -136,16 +151,16 @@ def _walk(table, counters, steps):
 
 
 @kernel(parallel=True)
-def _together(table, counters, steps, threads):
+def _together(table_at, counters_at, steps, threads):
     """Run `_walk` on every thread."""
     for _ in prange(threads):
-        _walk(table, counters, steps)
+        _walk(table_at, counters_at, steps)
 
 
 @kernel(nogil=True)
-def _alone(table, counters, steps):
+def _alone(table_at, counters_at, steps):
     """Let one thread walk, without waking the others; other threads of Python go on meanwhile."""
-    _walk(table, counters, steps)
+    _walk(table_at, counters_at, steps)
 
 
 # --- from Python ----------------------------------------------------------------------------------
@@ -206,10 +221,11 @@ def walk(steps: Sequence[Step], table: Array | None = None) -> None:
     if table is None:
         table = np.concatenate([step.row for step in steps])
     threads = min(threads_now(), max(step.numbers.tasks for step in steps))
+    places = table.ctypes.data, counters.ctypes.data
     if threads > 1:
-        launch(_together, table, counters, len(steps), threads)
+        launch(_together, *places, len(steps), threads)
     else:
-        _alone(table, counters, len(steps))
+        _alone(*places, len(steps))
     counts = counters.reshape(-1, LINE)
     for step, own in zip(steps, counts, strict=True):
         if own[FINISHED] != own[ENTERED] or own[NEXT] < step.numbers.tasks:
@@ -239,7 +255,7 @@ def _region(steps: list[Step]) -> Callable[[], None]:
         return lambda: walk(steps)
     threads = threads_now()
     walking = _together if threads > 1 else _alone
-    types_of = (COUNTERS, COUNTERS, *[types.intp] * (2 if threads > 1 else 1))
+    types_of = (types.intp,) * (4 if threads > 1 else 3)
     compile_all([step.kernel for step in steps], threads, lambda: walking.compile(types_of))
     table = np.concatenate([step.row for step in steps])
     return lambda: walk(steps, table)

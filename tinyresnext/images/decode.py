@@ -34,7 +34,7 @@ from ..formats.image.orientation import orientation
 from .checks import short
 from .files import KINDS, MAX_FILE_BYTES, Contents, check_size, image_in, load_image
 
-__all__ = ["Picture", "check_pixels", "decode", "describe", "is_picture"]
+__all__ = ["Picture", "check_pixels", "decode", "describe", "is_picture", "pixels_of", "upright"]
 
 Picture = (
     str | os.PathLike[str] | Image.Image | np.ndarray | bytes | bytearray | memoryview | IO[bytes]
@@ -85,6 +85,17 @@ def decode(
         `source` is none of the above, a file in text mode, or a file that is closed; or
         `channels` is neither 1 nor 3.
     """
+    return pixels_of(upright(source, channels, least))
+
+
+def upright(source: Picture | Contents, channels: int = 3, least: int | None = None) -> Image.Image:
+    """Return an image as `decode` does, without a copy of its pixels as an array.
+
+    Returns
+    -------
+    Pillow image
+        RGB or grey. It may be the source itself, so the caller must not change it.
+    """
     if not isinstance(channels, Integral) or channels not in (1, 3):
         raise UsageError(f"channels is {short(channels)}; give 3 for RGB or 1 for grey")
     image, name = _opened(source, least)
@@ -94,11 +105,15 @@ def decode(
         xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
         turn = _TURNS.get(orientation(image.info.get("exif"), xmp))
         image = _to_rgb(image if turn is None else image.transpose(turn))
-        pixels = np.array(image if channels == 3 else image.convert("L"))
+        return image if channels == 3 else image.convert("L")
     # A Pillow image may still be an open file of any format, and its info may hold anything.
     except Exception as error:
         raise ImageError(f"{name} cannot be used: {error or type(error).__name__}") from error
-    return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def pixels_of(image: Image.Image) -> NDArray[np.uint8]:
+    """Return the pixels of an RGB or grey image: a new array, uint8 [h, w, 3 or 1]."""
+    return np.array(image).reshape(image.height, image.width, len(image.getbands()))
 
 
 def check_pixels(pixels: object, channels: tuple[int, ...] = (1, 3)) -> None:
@@ -216,7 +231,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
 
 
 def _from_deep_grey(image: Image.Image) -> Image.Image:

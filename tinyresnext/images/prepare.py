@@ -11,12 +11,13 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ..errors import ImageError
-from .decode import Picture, decode, describe
+from .decode import Picture, describe, pixels_of, upright
 from .files import Contents
 from .preprocess import Preprocess
-from .resize import resize_and_crop, resized_size
+from .resize import resize_and_crop_image, resized_size
 from .torch7 import scale_and_crop
 
 __all__ = ["normalise", "prepare", "views"]
@@ -74,20 +75,21 @@ def views(
     ImageError, UsageError
         As in `decode` and `resize_and_crop`.
     """
-    pixels = decode(source, preprocess.channels, preprocess.resize if fast else None)
+    image = upright(source, preprocess.channels, preprocess.resize if fast else None)
     places = (MIDDLE,) if crops == 1 else (*CORNERS, MIDDLE)
-    x = np.stack([_view(pixels, preprocess, place) for place in places])
+    x = np.stack([_view(image, preprocess, place) for place in places])
     return np.concatenate([x, x[:, :, ::-1]]) if mirror or crops == 10 else x
 
 
 def _view(
-    pixels: NDArray[np.uint8], preprocess: Preprocess, place: tuple[int, int]
+    image: Image.Image, preprocess: Preprocess, place: tuple[int, int]
 ) -> NDArray[np.float32]:
     """Resize, crop and normalise one view."""
     if preprocess.interpolation == "torch7":
-        size = resized_size(pixels, preprocess)
-        return _standardise(scale_and_crop(pixels, size, preprocess.crop, place), preprocess)
-    return normalise(resize_and_crop(pixels, preprocess, place), preprocess)
+        size = resized_size(image.width, image.height, preprocess)
+        x = scale_and_crop(pixels_of(image), size, preprocess.crop, place)
+        return _standardise(x, preprocess)
+    return normalise(resize_and_crop_image(image, preprocess, place), preprocess)
 
 
 def normalise(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.float32]:

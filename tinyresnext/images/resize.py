@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import ImageError
-from .decode import check_pixels
+from .decode import check_pixels, pixels_of
 from .files import check_size
 from .preprocess import FILTERS, Preprocess
 from .torch7 import scale_and_crop, scaled_size
 
-__all__ = ["resize_and_crop", "resize_with_pillow", "resized_size"]
+__all__ = ["resize_and_crop", "resize_and_crop_image", "resize_with_pillow", "resized_size"]
 
 
 def resize_and_crop(
@@ -53,26 +53,33 @@ def resize_and_crop(
         `pixels` is something else, or so long and narrow that resizing would give more than
         `MAX_PIXELS`.
     """
-    size, crop = resized_size(pixels, preprocess), preprocess.crop
-    if preprocess.interpolation == "torch7":
-        x = scale_and_crop(pixels, size, crop, place)
-        levels: NDArray[np.float32] = np.rint(np.clip(x, 0, 1) * np.float32(255))
-        return levels.astype(np.uint8)
+    check_pixels(pixels)
+    if preprocess.interpolation != "torch7":
+        return resize_and_crop_image(_as_image(pixels), preprocess, place)
+    size = resized_size(pixels.shape[1], pixels.shape[0], preprocess)
+    x = scale_and_crop(pixels, size, preprocess.crop, place)
+    levels: NDArray[np.float32] = np.rint(np.clip(x, 0, 1) * np.float32(255))
+    return levels.astype(np.uint8)
+
+
+def resize_and_crop_image(
+    image: Image.Image, preprocess: Preprocess, place: tuple[int, int] = (0, 0)
+) -> NDArray[np.uint8]:
+    """Do what `resize_and_crop` does, except with "torch7", to an RGB or grey Pillow image."""
+    size, crop = resized_size(image.width, image.height, preprocess), preprocess.crop
     top, left = _corner(size[1], crop, place[0]), _corner(size[0], crop, place[1])
     box = (left, top, left + crop, top + crop)  # Pillow's crop is zero outside the image
-    return resize_with_pillow(pixels, size, preprocess.interpolation, box)
+    return pixels_of(image.resize(size, FILTERS[preprocess.interpolation]).crop(box))
 
 
-def resized_size(pixels: NDArray[np.uint8], preprocess: Preprocess) -> tuple[int, int]:
-    """Return width and height after resizing.
+def resized_size(width: int, height: int, preprocess: Preprocess) -> tuple[int, int]:
+    """Return width and height of an image after resizing.
 
     Raises
     ------
     ImageError
-        `pixels` is no image, or too narrow to be resized within `MAX_PIXELS`.
+        It is too narrow to be resized within `MAX_PIXELS`.
     """
-    check_pixels(pixels)
-    height, width, _ = pixels.shape
     if preprocess.interpolation == "keras":
         return preprocess.resize, preprocess.resize
     if preprocess.interpolation == "torch7":
@@ -92,21 +99,17 @@ def resized_size(pixels: NDArray[np.uint8], preprocess: Preprocess) -> tuple[int
 
 
 def resize_with_pillow(
-    pixels: NDArray[np.uint8],
-    size: tuple[int, int],
-    interpolation: str,
-    box: tuple[int, int, int, int] | None = None,
+    pixels: NDArray[np.uint8], size: tuple[int, int], interpolation: str
 ) -> NDArray[np.uint8]:
-    """Resize uint8 [h, w, 1 or 3] to `size` = (width, height) by Pillow, and cut `box` out of it.
+    """Resize uint8 [h, w, 1 or 3] to `size` = (width, height) by Pillow."""
+    return pixels_of(_as_image(pixels).resize(size, FILTERS[interpolation]))
 
-    `box` is (left, top, right, bottom); it may reach beyond the image, where pixels are zero.
-    """
-    channels = pixels.shape[2]
-    pixels = np.ascontiguousarray(pixels if channels == 3 else pixels[:, :, 0])
-    image = Image.fromarray(pixels).resize(size, FILTERS[interpolation])
-    if box is not None:
-        image = image.crop(box)
-    return np.array(image).reshape(image.height, image.width, channels)
+
+def _as_image(pixels: NDArray[np.uint8]) -> Image.Image:
+    """Return uint8 [h, w, 1 or 3] as a Pillow image."""
+    return Image.fromarray(
+        np.ascontiguousarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
+    )
 
 
 def _corner(side: int, crop: int, place: int) -> int:

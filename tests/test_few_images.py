@@ -240,6 +240,7 @@ def test_a_dry_run_of_a_large_mini_batch_makes_a_few_of_its_images(tmp_path, mon
     assert set(tried) == {5}
     said = model.provenance["dry run"].splitlines()
     assert said[1].startswith("3 epochs of 4 steps: 12 steps, mini-batches of 16 in 2 parts")
+    assert "; with --parts 4, " in said[2]
     assert "measured with 5 of its images" in said[3]
     sizes = [
         Step(model.params, small.SPEC, (n, 8, 8, 3), reference, threads=1).bytes / n for n in (5, 8)

@@ -155,10 +155,15 @@ def _said(trial: Trial, seconds: float) -> str:
         f"{recipe.epochs} epochs of {trial.steps} steps: {steps:,} steps, mini-batches of "
         f"{recipe.batch}{in_parts}, images of {run.side} x {run.side}",
         f"{memory / 2**20:,.0f} MiB for a step and the weights, beside the images",
-        f"{seconds * 1e3:,.0f} ms for a step on {run.setting.ops.described()} "
+        f"{_time(seconds)} for a step on {run.setting.ops.described()} "
         f"(threads: {run.setting.threads}){measured}: about {_time(seconds * steps)}, without "
         "reading the images and without validation",
     ]
+    if count < part:
+        fits = (n for n in range(1, recipe.batch + 1) if not recipe.batch % n)
+        parts = next(n for n in fits if recipe.batch // n <= count)
+        less = run.compute.bytes * (recipe.batch // parts) / count + 4 * parameters * (arrays + 1)
+        lines[2] += f"; with --parts {parts}, {less / 2**20:,.0f} MiB"
     if setting.teacher is not None and (how := run.samples.distillation) is not None:
         lines.append(setting.teacher.said(recipe, setting.preprocess))
         lines.append(
@@ -175,7 +180,7 @@ def _time(seconds: float) -> str:
     for name, unit in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= unit:
             return f"{seconds / unit:.1f} {name}"
-    return f"{seconds:.0f} seconds"
+    return f"{seconds:.0f} seconds" if seconds >= 10 else f"{seconds * 1e3:.0f} ms"
 
 
 def _drawn(trial: Trial, seen: Sample) -> Image.Image:

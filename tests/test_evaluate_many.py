@@ -271,6 +271,10 @@ def test_a_split_or_a_file_of_classes_goes_with_one_folder(here):
             open_labelled(form("folders"), **more)
     with pytest.raises(UsageError, match="--split goes with"):
         open_labelled(form("list"), "test")
+    table = form("csv")
+    assert open_labelled(table).part == "train"
+    with pytest.raises(UsageError, match="says which classes its images have; leave out --truth"):
+        open_labelled(table, truth="val.txt")
 
 
 def test_numbers_from_0_may_be_fewer_than_the_models():

@@ -24,7 +24,7 @@ from tinyresnext import Model, Preprocess, evaluate, load, save
 from tinyresnext.checkpoints.imagenet import imagenet_labels, imagenet_wnids
 from tinyresnext.cli import main as cli
 from tinyresnext.cli.output.results import published, results, sentence
-from tinyresnext.data import open_dataset
+from tinyresnext.data import open_dataset, open_labelled
 from tinyresnext.data.published import matlab
 from tinyresnext.data.published.truth import GROUND_TRUTH, read_truth
 from tinyresnext.errors import FormatError, UnsafeError, UsageError
@@ -136,9 +136,9 @@ def test_folders_of_classes(model, tmp_path, form, kind):
                 member, data = tarfile.TarInfo(inner[i]), jpeg(i)
                 member.size = len(data)
                 archive.addfile(member, io.BytesIO(data))
-        data = open_dataset(place, None, forwards=True)
-        assert data.part == "all images"
-        by_hand(model, data)
+        for data in (open_dataset(place, None, forwards=True), open_labelled([str(place)])):
+            assert data.part == "all images"
+            by_hand(model, data)
         return
     if kind == "folder":
         place = write_files(tmp_path, files) / "val"
@@ -147,9 +147,10 @@ def test_folders_of_classes(model, tmp_path, form, kind):
     else:
         place = tmp_path / "val.tar"
         place.write_bytes(tar(files | {"val/README.txt": b"read me"}))
-    data = open_dataset(place, None)
-    assert data.part == ("all images" if kind == "folder" else "val")  # the only split
-    by_hand(model, data)
+    for data in (open_dataset(place, None), open_labelled([str(place)])):
+        assert data.part == ("all images" if kind == "folder" else "val")  # the only split
+        assert data.validation
+        by_hand(model, data)
 
 
 def ids() -> list[int]:
@@ -207,7 +208,8 @@ def test_classes_in_a_file(model, tmp_path, kind, place):
     truth, said = put_truth(kind, tmp_path), []
     if place == "wnid":  # other folders than those of the classes: the file that is named decides
         files = {f"{imagenet_wnids()[i]}/{called(i)}": jpeg(i) for i in range(40)}
-        data = open_dataset(write_files(tmp_path / "val", files), truth=truth)
+        images = write_files(tmp_path / "val", files)
+        named = {"truth": truth}
     else:
         files = {called(i): jpeg(i) for i in range(40)}
         if place == "folder":
@@ -215,9 +217,12 @@ def test_classes_in_a_file(model, tmp_path, kind, place):
         else:
             images = tmp_path / "ILSVRC2012_img_val.tar"
             images.write_bytes(tar(files))
-        data = open_dataset(images, None, warn=said.append)
-        assert [str(truth) in line for line in said] == [True]
-    by_hand(model, data)
+        named = {"warn": said.append}
+    kept, later = open_dataset(images, None, **named), open_labelled([str(images)], **named)
+    assert [str(truth) in line for line in said] == ([] if place == "wnid" else [True, True])
+    for data in (kept, later):
+        by_hand(model, data)
+    assert [one.name for one in later] == [one.name for one in kept]
 
 
 def test_half_of_the_images(model, tmp_path):
@@ -236,12 +241,13 @@ def test_real(model, tmp_path):
     answers[10], answers[11], answers[9] = [], [], []
     write_files(tmp_path, {"real.json": json.dumps(answers).encode()})
     images = write_files(tmp_path / "val", {called(i): jpeg(i) for i in range(40)})
-    data = open_dataset(images, None, truth=tmp_path / "real.json")
-    assert "3 left out: 3 images without a right answer" in data.found().replace("files ", "")
-    found = evaluate(model, data, batch=8)
-    assert (found.pictures, found.first) == (37, 36)
-    assert "97.30%  is a right answer" in str(found)
-    assert found.to_json()["top1"] == 36 / 37
+    truth = tmp_path / "real.json"
+    for data in (open_dataset(images, None, truth=truth), open_labelled([images], truth=truth)):
+        assert "3 left out: 3 images without a right answer" in data.found().replace("files ", "")
+        found = evaluate(model, data, batch=8)
+        assert (found.pictures, found.first) == (37, 36)
+        assert "97.30%  is a right answer" in str(found)
+        assert found.to_json()["top1"] == 36 / 37
 
 
 # -- what is refused

@@ -16,6 +16,7 @@ from meter import assert_refused, cost
 from tinyresnext.data import open_dataset
 from tinyresnext.errors import FormatError, TinyResNeXtError, UnsafeError
 from tinyresnext.formats.stored_zip import archive
+from tinyresnext.formats.stored_zip.names import Names
 
 IMPORTS = """
 from tinyresnext.data import cifar, mnist
@@ -131,6 +132,25 @@ def test_names_beyond_ascii(tmp_path, encoding):
             zipped.writestr(info, picture(1))
         path.write_bytes(path.read_bytes().replace(b"x" * len(raw), raw))
     assert open_dataset(path).classes == ("Käse",)
+
+
+def test_names_in_few_bytes():
+    """In the order of texts, as a dict has them; a byte that is no UTF-8 is a name, too."""
+    texts = ["b", "a\udcff", "a", "\ufb01", "\U0001f431", "aé", "a/", ""]
+    found = Names()
+    for number, text in enumerate(texts):
+        found.add(text, number << 40)
+    assert found.sort() is None
+    assert list(found) == sorted(texts)
+    assert dict(found) == {text: number << 40 for number, text in enumerate(texts)}
+    assert found.numbers().tolist() == [found[text] for text in sorted(texts)]
+    assert "c" not in found
+    assert "aa" not in found
+    twice = Names()
+    for text in ("x", "y", "x"):
+        twice.add(text, 0)
+    assert twice.sort() == "x"
+    assert (len(Names()), list(Names()), Names().numbers().tolist()) == (0, [], [])
 
 
 @pytest.mark.parametrize("seed", range(4))

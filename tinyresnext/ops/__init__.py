@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DeviceError, UsageError
 from ..system.words import one_of
-from .contract import Backend
+from .contract import Backend, Integer
 
 if TYPE_CHECKING:
     from .cuda import CudaBackend
 
 __all__ = ["DEVICES", "PRECISIONS", "Backend", "automatic", "backend", "backend_module"]
+__all__ += ["integer"]
 
 DEVICES = ("cpu", "cuda", "auto", "reference")  # cuda:1 is the second GPU
 PRECISIONS = ("float32", "float16")
@@ -104,6 +105,23 @@ def backend_module(name: str) -> Backend:
             f"for one of the devices {', '.join(DEVICES)}"
         )
     return backend(own)
+
+
+def integer(ops: Any) -> Integer:
+    """Return a backend as one that computes with integers of 8 bits.
+
+    Raises
+    ------
+    DeviceError
+        It does not.
+    """
+    if not hasattr(ops, "conv2d_int8"):
+        raise DeviceError(
+            f"{ops.described()} does not compute with integers of 8 bits here; use the device cpu "
+            "or reference for a quantised model, or the float32 model that it was made of"
+        )
+    found: Integer = ops
+    return found
 
 
 def _cpu() -> Backend:

@@ -18,7 +18,8 @@ the machine    ``described thread_count loaders on_threads when_compiling peak``
                disk: ``kernels_kept kernels_problem clear_kernels``
 =============  ====================================================================================
 
-The functions that are not ops stand in `device`.
+The functions that are not ops stand in `device`. `integer` has those for quantised networks, which
+not every backend has.
 """
 
 from typing import Protocol
@@ -26,8 +27,9 @@ from typing import Protocol
 from .device import Compiling, Device, Kept, Peak
 from .forward import Array, Ops
 from .gradients import Gradients
+from .integer import Integer
 
-__all__ = ["Array", "Backend", "Compiling", "Kept", "Peak"]
+__all__ = ["Array", "Backend", "Compiling", "Integer", "Kept", "Peak"]
 
 
 class Backend(Ops, Gradients, Device, Protocol):

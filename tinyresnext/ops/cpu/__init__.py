@@ -134,6 +134,10 @@ WEIGHTS_TO_VALUES, MOST = 4, 16
 MODULES = {
     "conv2d": "conv.forward",
     "conv2d_backward": "conv.backward",
+    "conv2d_int8": "conv.integer.forward",
+    "pack_int8": "conv.integer.forward",
+    "quantise": "conv.integer.rounding",
+    "dequantise": "conv.integer.rounding",
     "batch_norm": "norm",
     "batch_norm_backward": "norm",
     "batch_norm_train": "norm_train",

@@ -4,7 +4,7 @@ It computes in the type of its input: float64 in, float64 out. Shapes, arguments
 `tinyresnext.ops.shapes`. Inside, ``windows`` is always ``[n, h_out, w_out, c, k_h, k_w]``: what
 each output position sees of the image. Read `conv` with `windows`, then `norm`, `elementwise`,
 `pool` and `head`; `update` has what training does to weights. `memory` and `machine` have the
-functions that are not ops.
+functions that are not ops, `integer` those of quantised networks.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from .head import (
     softmax_cross_entropy,
     softmax_cross_entropy_backward,
 )
+from .integer import conv2d_int8, dequantise, pack_int8, quantise
 from .machine import (
     at_once,
     clear_kernels,
@@ -90,6 +91,8 @@ __all__ = [
     "clip_value_step",
     "conv2d",
     "conv2d_backward",
+    "conv2d_int8",
+    "dequantise",
     "described",
     "download",
     "empty",
@@ -109,8 +112,10 @@ __all__ = [
     "on_threads",
     "orthogonal",
     "pack",
+    "pack_int8",
     "peak",
     "precision",
+    "quantise",
     "relu",
     "relu_backward",
     "rmsprop_step",

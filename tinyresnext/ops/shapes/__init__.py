@@ -18,7 +18,8 @@ Conventions, everywhere:
   for an optional one that was not given). `READ` says which of its arguments' values a gradient
   depends on; of the others only the shape matters.
 
-The modules are `conv`, `norm`, `elementwise`, `pool` and `head`.
+The modules are `conv`, `norm`, `elementwise`, `pool` and `head`. `integer` has the ops of quantised
+networks, which only the processor and the reference have (`INTEGER`); they have no gradients.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ from ..checks import Pair, Shape, pair
 from .conv import conv2d
 from .elementwise import add, excite, relu
 from .head import binary_cross_entropy, linear, softmax, softmax_cross_entropy
+from .integer import conv2d_int8, dequantise, quantise
 from .norm import batch_norm, batch_norm_train
 from .pool import avg_pool2d, blur_pool, max_pool2d, mean_pool
 
 __all__ = [
+    "INTEGER",
     "OPS",
     "READ",
     "Pair",
@@ -42,11 +45,14 @@ __all__ = [
     "binary_cross_entropy",
     "blur_pool",
     "conv2d",
+    "conv2d_int8",
+    "dequantise",
     "excite",
     "linear",
     "max_pool2d",
     "mean_pool",
     "pair",
+    "quantise",
     "relu",
     "softmax",
     "softmax_cross_entropy",
@@ -68,6 +74,7 @@ OPS = (
     "softmax_cross_entropy",
     "binary_cross_entropy",
 )
+INTEGER = ("quantise", "dequantise", "conv2d_int8")
 # What each gradient is computed from: "dy", "y" and the positional arguments by their place.
 READ: dict[str, tuple[str | int, ...]] = {
     "conv2d": ("dy", 0, 1),

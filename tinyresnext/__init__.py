@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .inference.evaluate import evaluate
     from .inference.files import list_models, load, load_checkpoint, save
     from .inference.many.predictor import Predictor
+    from .inference.many.quantise import quantise
     from .inference.model import Model, Prediction
     from .inference.scores.answers import AnswerEvaluation
     from .inference.scores.evaluation import Evaluation
@@ -52,6 +53,7 @@ _HOMES = {
     "load_checkpoint": "inference.files",
     "parameters": "network.resnext",
     "prepare": "images.prepare",
+    "quantise": "inference.many.quantise",
     "random_model": "training.initial",
     "recipe": "training.recipes",
     "save": "inference.files",
@@ -95,6 +97,7 @@ __all__ = [
     "load_checkpoint",
     "parameters",
     "prepare",
+    "quantise",
     "random_model",
     "recipe",
     "save",

@@ -17,11 +17,11 @@ from importlib.metadata import version
 from ..inference.inputs import shapes_that_fit
 from ..network.plan import program
 from ..network.spec import variant
-from ..ops import backend
+from ..ops import Backend, backend, integer
 from ..system.console import at_terminal, rewrite
 from ..system.version import __version__
 from ..system.writing import replacing
-from .inputs import random_parameters
+from .inputs import any_scales, random_parameters
 from .measure import Measuring, Row, layers, whole
 from .processor import Others, processor
 
@@ -56,7 +56,7 @@ def bench(
     tell : callable
         Called with the name of each measurement before it begins.
     device, precision : str
-        As for `tinyresnext.load`.
+        As for `tinyresnext.load`; or ``int8``, for networks that are quantised with any scales.
 
     Returns
     -------
@@ -71,7 +71,7 @@ def bench(
     DeviceError
         There is no such device, or it does not compute in this precision.
     """
-    ops = backend(device, precision)
+    ops, rounds = backend_of(device, precision), precision == "int8"
     threads = ops.thread_count(threads)
     specs = {name: variant(name) for name in models}
     others, load = Others(), _load()
@@ -80,11 +80,12 @@ def bench(
         counts = sorted({n for n in (1, 2, 4, 8, 16, 32, 64, 128) if n < threads} | {threads})
         machine = ops.peak(counts)
         # What is measured is the peak of float32.
-        limit = machine[-1].gflops if ops.precision == "float32" else None
+        limit = machine[-1].gflops if ops.precision == "float32" and not rounds else None
         how = Measuring(ops, threads, limit, repeats)
         rows: dict[str, list[Row]] = {"models": [], "layers": []}
         for name, spec in specs.items():
-            made = program(random_parameters(spec), spec, ops)
+            scales = any_scales(spec) if rounds else None
+            made = program(random_parameters(spec), spec, ops, scales)
             for batch, size in [(batch, size) for batch in batches for size in sizes]:
                 tell(f"{name}, {batch} x {size} x {size}")
                 shape = batch, size, size, spec.channels
@@ -97,11 +98,26 @@ def bench(
         "numba": version("numba"),
         "date": date.today().isoformat(),
         "processor": processor(),
-        "device": ops.described(),
+        "device": ops.described() + ", in int8" * rounds,
         "threads": threads,
         "machine": [limits._asdict() for limits in machine],
     }
     return head | rows | {"others": others.share(), "load_before": load, "load_after": _load()}
+
+
+def backend_of(device: str, precision: str) -> Backend:
+    """Return what computes: integers are a matter of the network, not of the backend.
+
+    Raises
+    ------
+    UsageError, DeviceError
+        As for `bench`.
+    """
+    if precision != "int8":
+        return backend(device, precision)
+    ops = backend(device)
+    integer(ops)
+    return ops
 
 
 def _load() -> float | None:

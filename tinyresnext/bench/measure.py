@@ -12,6 +12,7 @@ import numpy as np
 
 from ..network.count import macs
 from ..network.plan import Plan, Program
+from ..network.plan.quantised import is_integer
 from ..network.tape import Call
 from ..ops import Backend
 from .inputs import random_pictures
@@ -133,7 +134,7 @@ def _shapes(made: Program, plan: Plan) -> dict[int, tuple[int, ...]]:
 def _kind(call: Call, given: Sequence[int], out: Sequence[int]) -> tuple[str, ...]:
     """Describe the work of a step in words; steps with the same words do the same work."""
     a = call.attrs
-    kernel = "x".join(map(str, call.args[1].shape[2:])) if call.op == "conv2d" else ""
+    kernel = "x".join(map(str, call.args[1].shape[2:])) if call.op.startswith("conv2d") else ""
     words = [call.op, "x".join(map(str, given[1:])), "to", "x".join(map(str, out[1:])), kernel]
     words += [f"{key} {a[key]}" for key in ("stride", "groups") if a.get(key, 1) != 1]
     words += ["+residual" * ("residual" in a), "+relu" * bool(a.get("relu"))]
@@ -150,10 +151,13 @@ def _alone(
         if id(a) not in known:
             return a
         shape = (out[0], *known[id(a)][1:])
+        if is_integer(a):
+            return np.random.default_rng(1).integers(0, 100, shape, dtype=a.dtype)
         return ops.upload(random_pictures(shape), out=ops.empty(shape, ops.precision))
 
     attrs = {name: filled(a) for name, a in call.attrs.items()}
     dtype = np.float32 if call.op == "linear" else ops.precision
+    dtype = call.out.dtype if is_integer(call.out) else dtype
     with ops.on_threads(ops.thread_count(how.threads)):
         args = map(filled, call.args)
         step = ops.bind(call.op, *args, **attrs, out=ops.empty(out, dtype))

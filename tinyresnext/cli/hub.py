@@ -156,6 +156,8 @@ def _known(a: argparse.Namespace) -> tuple[Spec, int, str]:
         if known is not None and not catalogue.is_here(known):
             return known.spec, a.size or known.preprocess.crop, report.entry(known)
     file = catalogue.model_file(name)
-    stored = store.read(file)
+    stored, quantisation = store.read_any(file)
     more = report.stored(stored, store.digests(file).model)
+    if quantisation is not None:
+        more += report.quantised(stored.spec, quantisation)
     return stored.spec, a.size or stored.preprocess.crop, more

@@ -22,6 +22,7 @@ from .runs.images import (
     images_of,
     resumable,
 )
+from .runs.models import say_quantised
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -109,6 +110,7 @@ def _features(a: argparse.Namespace, client: Client | None) -> int:
         target(file, a.force, not_over=a.model)
         check_not_read(file, chain(a.paths, (one.name for one in images)))
     model = load(a.model, a.device, a.threads, a.precision)
+    say_quantised([model], [a.model or ""])
     settings = {"sha256": digests_of([a.model or shipped_model()]), **computed_by(a)}
     counts: dict[str, int] = {}
     with announce_compiling(model.ops), resumable(file):

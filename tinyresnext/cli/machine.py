@@ -117,7 +117,7 @@ def _add_bench(c: argparse.ArgumentParser) -> None:
         metavar="N",
         help="sides of the images (160 224 288)",
     )
-    add_device(c, precision=True)
+    add_device(c, precision=True, more=", or int8")
     c.add_argument(
         "--repeats",
         type=positive,
@@ -136,13 +136,12 @@ def _add_bench(c: argparse.ArgumentParser) -> None:
 
 def _bench(a: argparse.Namespace) -> int:
     """Measure, and print the tables."""
-    from ..bench.bench import bench, on_terminal, write
+    from ..bench.bench import backend_of, bench, on_terminal, write
     from ..bench.tables import text
-    from ..ops import backend
 
     if a.json:
         target(a.json, a.force)
-    with announce_compiling(backend(a.device, a.precision)):
+    with announce_compiling(backend_of(a.device, a.precision)):
         report = bench(
             *(a.model, a.batch, a.size, a.threads, a.repeats, a.layers, on_terminal, a.device),
             a.precision,

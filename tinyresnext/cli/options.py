@@ -139,7 +139,7 @@ def add_ensemble(command: argparse.ArgumentParser) -> None:
     command.add_argument("--mirror", action="store_true", help="let each view be mirrored too")
 
 
-def add_device(command: argparse.ArgumentParser, precision: bool = False) -> None:
+def add_device(command: argparse.ArgumentParser, precision: bool = False, more: str = "") -> None:
     """Add ``--device``, ``--threads`` and perhaps ``--precision``, for commands that compute."""
     command.add_argument(
         "--device",
@@ -154,7 +154,7 @@ def add_device(command: argparse.ArgumentParser, precision: bool = False) -> Non
             default="float32",
             metavar="PRECISION",
             help="what activations and weights are stored in while computing: float32, or float16 "
-            "on an NVIDIA GPU (float32)",
+            f"on an NVIDIA GPU{more} (float32)",
         )
     add_threads(command)
 

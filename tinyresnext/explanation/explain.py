@@ -14,6 +14,7 @@ from ..images.decode import Picture
 from ..images.prepare import prepare
 from ..images.preprocess import Preprocess
 from ..inference.heads import check_head
+from ..inference.inputs import check_not_quantised
 from ..inference.model import Model
 from ..network.resnext import Block, blocks
 from ..system.words import one_of
@@ -63,12 +64,13 @@ def explain(
         The image cannot be used.
     UsageError
         There is no such block or class, ``top`` is out of range, the network has a single output,
-        or other channels than the preprocessing makes.
+        or other channels than the preprocessing makes; or the model is quantised.
     IntegrityError
         The logits are not finite.
     """
     top = whole_number("top", top, 1, MOST_CLASSES, " of classes")
     check_head(model.spec)
+    check_not_quantised(model.quantisation, "an explanation")
     if model.spec.classes == 1:
         raise UsageError(
             "the network has a single output, and its two labels share one logit; what is "

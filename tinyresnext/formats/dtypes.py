@@ -52,6 +52,9 @@ def _hdf5(size: int, exponent: int) -> bytes:
     return struct.pack("<4BIHH4BI4x", *layout)
 
 
+# HDF5's datatype message of an integer of one byte with a sign.
+_HDF5_BYTE = struct.pack("<4BIHH4x", 0x10, 0x08, 0, 0, 1, 0, 8)
+
 NUMBERS = {
     number.name: number
     for number in (
@@ -63,7 +66,7 @@ NUMBERS = {
         Number("I64", "<i8", "Long"),
         Number("I32", "<i4", "Int"),
         Number("I16", "<i2", "Short"),
-        Number("I8", "|i1", "Char"),
+        Number("I8", "|i1", "Char", _HDF5_BYTE),
         Number("U8", "|u1", "Byte"),
         Number("U64", "<u8"),
         Number("U32", "<u4"),

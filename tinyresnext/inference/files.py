@@ -6,13 +6,15 @@ import os
 
 import numpy as np
 
+from ..errors import DeviceError
 from ..hub import catalogue
 from ..hub.bundled import shipped_model
 from ..network.spec import VARIANTS, Spec
-from ..ops import backend
+from ..ops import backend, integer
 from ..store import store
 from ..store.contents import documents_of
 from ..store.digest import model_digest, value
+from ..system.files import shown
 from ..system.words import matching
 from .model import Model
 
@@ -38,7 +40,8 @@ def load(
         use (affinity and quota).
     precision : {"float32", "float16"}
         What activations and weights are stored in while the network computes; sums are float32.
-        ``float16`` needs an NVIDIA GPU. The file stays as it is.
+        ``float16`` needs an NVIDIA GPU. The file stays as it is. A quantised model computes with
+        integers of 8 bits, on the processor or with plain NumPy, and is for no other precision.
 
     Raises
     ------
@@ -54,7 +57,16 @@ def load(
     if name is None:
         name = shipped_model()
     count = ops.thread_count(threads)
-    return Model(*store.read(catalogue.model_file(name)), ops, count)
+    file = catalogue.model_file(name)
+    stored, quantisation = store.read_any(file)
+    if quantisation is not None:
+        integer(ops)
+        if precision != "float32":
+            raise DeviceError(
+                f"{shown(file)} is quantised and computes with integers of 8 bits, and {precision} "
+                "is asked for; leave out the precision, or use the model that it was made of"
+            )
+    return Model(*stored, ops, count, quantisation)
 
 
 def load_checkpoint(
@@ -131,14 +143,14 @@ def save(model: Model, path: str | os.PathLike[str], *, half: bool = False) -> N
     contents = store.Stored(
         model.spec, dict(model.params), model.preprocess, model.labels, model.provenance
     )
-    store.write(path, contents, half=half)
+    store.write(path, contents, half=half, quantisation=model.quantisation)
 
 
 def digest_of(model: Model) -> str:
     """Return the digest of everything that decides a model's predictions, as its file has it."""
     found = store.Stored(model.spec, model.params, model.preprocess, model.labels, model.provenance)
     sha256 = {name: value(name, np.asarray(w)).sha256 for name, w in model.params.items()}
-    return model_digest(documents_of(found), model.spec, sha256)
+    return model_digest(documents_of(found, model.quantisation), model.spec, sha256)
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -11,9 +11,10 @@ import numpy as np
 
 from ..errors import PrecisionError, UsageError
 from ..images.decode import Picture, is_picture
+from ..network.plan import Quantisation
 from ..network.spec import Spec
 
-__all__ = ["check_precision", "checked", "each_image", "shapes_that_fit"]
+__all__ = ["check_not_quantised", "check_precision", "checked", "each_image", "shapes_that_fit"]
 
 
 def each_image(images: Any) -> Iterator[Picture]:
@@ -49,8 +50,11 @@ def each_image(images: Any) -> Iterator[Picture]:
         yield image
 
 
-def checked(x: Any, channels: int) -> np.ndarray:
+def checked(x: Any, channels: int, quantisation: Quantisation | None = None) -> np.ndarray:
     """Return normalised images in C order, if their type and shape are what a network takes.
+
+    For a quantised one, they must be finite: no integer stands for NaN, so logits would not show
+    it.
 
     Raises
     ------
@@ -65,7 +69,21 @@ def checked(x: Any, channels: int) -> np.ndarray:
             "images; tinyresnext.prepare makes them, and model.predict takes image files and "
             "Pillow images"
         )
+    if quantisation is not None and not np.isfinite(x).all():
+        raise UsageError(
+            "the input has values that are NaN or infinite, which a quantised model cannot "
+            "represent; give finite values"
+        )
     return np.ascontiguousarray(x)
+
+
+def check_not_quantised(quantisation: Quantisation | None, what: str) -> None:
+    """Raise `UsageError` if a model is quantised, which is not for ``what``."""
+    if quantisation is not None:
+        raise UsageError(
+            f"the model is quantised to 8 bits, and {what} needs float32; use the model that it "
+            "was made of"
+        )
 
 
 def check_precision(precision: str, x: np.ndarray, y: np.ndarray) -> None:

@@ -15,13 +15,13 @@ import numpy as np
 from ..errors import UsageError
 from ..images.decode import Picture
 from ..images.preprocess import Preprocess
-from ..network.plan import Plan, Program, chosen_stages, planned, program
+from ..network.plan import Plan, Program, Quantisation, chosen_stages, planned, program
 from ..network.resnext import forward, parameters
 from ..network.spec import Spec
 from ..ops import Backend, backend_module
-from ..store.weights import Weights
+from ..store.weights import released
 from .heads import check_finite, check_head, check_threshold, chosen, sigmoid
-from .inputs import check_precision, checked, shapes_that_fit
+from .inputs import check_not_quantised, check_precision, checked, shapes_that_fit
 
 Made = TypeVar("Made")
 PLANS_KEPT = 2  # one for whole mini-batches, one for the smaller last one
@@ -58,8 +58,9 @@ class Model:
     ops : Backend
         The backend that computes; `load` chooses it by the name of a device.
     threads : int, optional
-        The number of threads to compute on; by default, one for each core that this process may
-        use.
+        The number of threads to compute on; by default, one for each usable core.
+    quantisation : Quantisation, optional
+        Of a quantised model: ``params`` are what its integer weights stand for.
     """
 
     spec: Spec
@@ -69,6 +70,7 @@ class Model:
     provenance: dict[str, str]
     ops: Backend
     threads: int | None = None
+    quantisation: Quantisation | None = None
     _program: Program | None = field(default=None, init=False)
     _plans: OrderedDict[Hashable, Any] = field(default_factory=OrderedDict, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
@@ -83,8 +85,7 @@ class Model:
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        ops = state["ops"]
-        if isinstance(ops, str):
+        if isinstance(ops := state["ops"], str):
             state = state | {"ops": backend_module(ops)}
         vars(self).update(state, _program=None, _plans=OrderedDict(), _lock=threading.Lock())
 
@@ -92,8 +93,13 @@ class Model:
         values = sum(map(prod, parameters(self.spec).values()))
         return (
             f"Model({self.spec.name}, {self.spec.classes} classes, {values:,} values, "
-            f"{self.ops.__name__})"
+            f"{self.ops.__name__}{', int8' * (self.quantisation is not None)})"
         )
+
+    @property
+    def precision(self) -> str:
+        """Return what its convolutions compute with: ``int8``, or the precision of the backend."""
+        return self.ops.precision if self.quantisation is None else "int8"
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Compute the logits of normalised images.
@@ -116,10 +122,9 @@ class Model:
         PrecisionError
             A value is too large for float16.
         """
-        x = checked(x, self.spec.channels)
-        if len(x) == 0:
-            return np.empty((0, self.spec.outputs), np.float32)
-        y = self.plan(x.shape)(x)
+        x = checked(x, self.spec.channels, self.quantisation)
+        none = np.empty((0, self.spec.outputs), np.float32)
+        y = self.plan(x.shape)(x) if len(x) else none
         check_precision(self.ops.precision, x, y)
         return y
 
@@ -234,7 +239,8 @@ class Model:
         PrecisionError
             A value is too large for float16.
         """
-        x, names = checked(x, self.spec.channels), chosen_stages(self.spec, stages)
+        x = checked(x, self.spec.channels, self.quantisation)
+        names = chosen_stages(self.spec, stages)
         shape, threads = (max(1, len(x)), *x.shape[1:]), self.ops.thread_count(self.threads)
         plans = self._kept((shape, names), lambda p: planned(p, names, shape, self.ops, threads))
         found = {}
@@ -258,10 +264,11 @@ class Model:
             found[name] = np.asarray(self.ops.download(value), np.float32)
             return value
 
+        check_not_quantised(self.quantisation, "`trace`, which computes op by op")
         x = checked(x, self.spec.channels)
         params = {name: self.ops.upload(value) for name, value in self.params.items()}
+        inputs = self.ops.upload(x, out=self.ops.empty(x.shape, self.ops.precision))
         with self.ops.on_threads(self.ops.thread_count(self.threads)), shapes_that_fit(self.spec):
-            inputs = self.ops.upload(x, out=self.ops.empty(x.shape, self.ops.precision))
             forward(params, self.spec, inputs, self.ops, at=at)
         check_precision(self.ops.precision, x, found["fc"] if "fc" in found else found["avgpool"])
         return found
@@ -281,9 +288,8 @@ class Model:
         """Return what was made of the program under a key; the last `PLANS_KEPT` are kept."""
         with self._lock:
             if self._program is None:
-                weights = self.params
-                params = weights.releasing() if isinstance(weights, Weights) else weights
-                self._program = program(params, self.spec, self.ops)
+                params = released(self.params)
+                self._program = program(params, self.spec, self.ops, self.quantisation)
             made: Made | None = self._plans.pop(key, None)
             if made is None:
                 with shapes_that_fit(self.spec):

@@ -142,7 +142,7 @@ def totals(found: list[Layer]) -> dict[str, int]:
 
 def macs(call: Call, shape: Sequence[int]) -> int:
     """Return how many multiplications with a weight a call makes for a result of that shape."""
-    if call.op == "conv2d":
+    if call.op in ("conv2d", "conv2d_int8"):
         return int(np.prod(shape)) * int(np.prod(call.args[1].shape[1:]))
     if call.op == "linear":
         return int(np.prod(shape)) * call.args[1].shape[1]

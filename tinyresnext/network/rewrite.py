@@ -8,8 +8,9 @@ in its scaling, which takes both.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -81,16 +82,25 @@ def folded(call: Call) -> Call:
     if "norm" not in call.attrs:
         return call
     attrs, (x, weight) = dict(call.attrs), call.args
-    *arrays, eps = attrs.pop("norm")
-    scale, shift, mean, var = (np.asarray(a, np.float64) for a in arrays)
-    a = scale / np.sqrt(var + eps)
+    a, b = affine(attrs.pop("norm"))
     # What is too large becomes infinite, and is found in the logits.
     with np.errstate(over="ignore"):
-        bias = (shift - mean * a).astype(weight.dtype)
+        bias = b.astype(weight.dtype)
         # Filled in pieces: there is never a whole weight in float64.
         scaled, factor = np.empty(weight.shape, weight.dtype), a[:, None, None, None]
         np.multiply(weight, factor, out=scaled, dtype=np.float64, casting="same_kind")
     return replace(call, args=(x, scaled, bias), attrs=attrs)
+
+
+def affine(norm: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the factor and the term that a batch norm is for each channel, in float64.
+
+    ``norm`` is its scale, shift, mean, variance, and epsilon.
+    """
+    *arrays, eps = norm
+    scale, shift, mean, var = (np.asarray(a, np.float64) for a in arrays)
+    factor = scale / np.sqrt(var + eps)
+    return factor, shift - mean * factor
 
 
 def fuse_add(calls: Calls) -> Calls:

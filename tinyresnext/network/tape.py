@@ -23,9 +23,9 @@ class Call:
     fused: tuple[str, ...] = ()  # ops that a plan has merged into this one, in order
 
 
-def stand_in(shape: Sequence[int]) -> np.ndarray:
+def stand_in(shape: Sequence[int], dtype: Any = np.float32) -> np.ndarray:
     """Return a new array of that shape whose values all share one zero."""
-    return np.broadcast_to(np.float32(0), shape)
+    return np.broadcast_to(np.zeros((), dtype), shape)
 
 
 class Tape:

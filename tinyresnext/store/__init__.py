@@ -4,5 +4,5 @@
 description becomes JSON, `digest` computes the digests, `layout` writes the HDF5, and `places`
 finds every part in a file before a byte is allocated for it. The room knows networks, and how
 images are prepared. `reading` checks a file and reads it, and `weights` are its tensors, which can
-be freed and read again.
+be freed and read again. `integers` has what is different for quantised models.
 """

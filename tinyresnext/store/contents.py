@@ -12,8 +12,10 @@ import numpy as np
 
 from ..errors import FormatError, ShapeError, UnsafeError
 from ..images.preprocess import Preprocess
+from ..network.plan.quantised import Quantisation
 from ..network.resnext import parameters
 from ..network.spec import Spec
+from . import integers
 
 __all__ = [
     "DOCUMENTS",
@@ -22,6 +24,7 @@ __all__ = [
     "json_text",
     "json_value",
     "meanings",
+    "quantisation_of",
     "shapes_of",
 ]
 
@@ -64,8 +67,11 @@ class Stored(NamedTuple):
     provenance: dict[str, str]
 
 
-def documents_of(stored: Stored) -> dict[str, str]:
-    """Return the four JSON texts, after checking that reading them yields the same again."""
+def documents_of(stored: Stored, quantisation: Quantisation | None = None) -> dict[str, str]:
+    """Return the four JSON texts, after checking that reading them yields the same again.
+
+    Those of a quantised model are five.
+    """
     try:
         labels, provenance = tuple(stored.labels), dict(stored.provenance)
         values = (stored.spec.to_json(), stored.preprocess.to_json(), list(labels), provenance)
@@ -76,7 +82,24 @@ def documents_of(stored: Stored) -> dict[str, str]:
         raise FormatError(
             "labels or provenance would be read as something else; use str for every key and value"
         )
+    if quantisation is not None:
+        documents[integers.DOCUMENT] = json_text(integers.value_of(quantisation))
+        quantisation_of(documents, stored.spec)
     return documents
+
+
+def quantisation_of(documents: Mapping[str, str], spec: Spec) -> Quantisation | None:
+    """Return how a model is quantised; None if it is not.
+
+    Raises
+    ------
+    FormatError, UnsafeError
+        The text is not JSON as tinyresnext writes it, is too long, or has a value that is wrong.
+    """
+    if integers.DOCUMENT not in documents:
+        return None
+    text = documents[integers.DOCUMENT]
+    return integers.meaning(json_value(integers.DOCUMENT, text), spec)
 
 
 def meanings(

@@ -17,20 +17,24 @@ import numpy as np
 
 from ..network.resnext import parameters
 from ..network.spec import Spec
+from . import integers
 from .contents import DOCUMENTS, json_text
 
 __all__ = [
     "FORMAT",
+    "QUANTISED",
     "VERSION",
     "Digests",
     "Values",
     "model_digest",
     "text_digest",
     "value",
+    "version_of",
     "widened",
 ]
 
 FORMAT, VERSION = "tinyresnext", "1"
+QUANTISED = "2"  # the version of a quantised model's file
 PIECE = 1 << 19  # numbers of a tensor that are looked at together
 
 
@@ -60,15 +64,21 @@ def model_digest(documents: Mapping[str, str], spec: Spec, sha256: Mapping[str, 
     Parameters
     ----------
     documents : mapping of str to str
-        The JSON texts of `contents.DOCUMENTS`.
+        The JSON texts of `contents.DOCUMENTS`, and that of a quantisation if there is one.
     spec : Spec
     sha256 : mapping of str to str
         The digest of each tensor.
     """
     decides = {name: documents[name] for name in DOCUMENTS if name != "provenance"}
+    decides |= {name: documents[name] for name in (integers.DOCUMENT,) if name in documents}
     tensors = [[name, "<f4", shape, sha256[name]] for name, shape in parameters(spec).items()]
-    described = {"format": FORMAT, "format_version": VERSION, "tensors": tensors}
+    described = {"format": FORMAT, "format_version": version_of(documents), "tensors": tensors}
     return text_digest(json_text(decides | described))
+
+
+def version_of(documents: Mapping[str, str]) -> str:
+    """Return the version of the file that has these documents."""
+    return QUANTISED if integers.DOCUMENT in documents else VERSION
 
 
 def value(name: str, array: np.ndarray) -> Values:

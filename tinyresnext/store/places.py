@@ -18,22 +18,28 @@ from ..errors import FormatError, ShapeError, UnsafeError, WeightsError
 from ..formats.dtypes import BY_HDF5
 from ..formats.hdf5.form import AGAIN
 from ..formats.hdf5.own import Dataset, Group, Hdf5
+from ..network.plan.quantised import joined
 from ..system.files import fill, regular, shown
 from .layout import path_of, split
 
-__all__ = ["Place", "opened", "places", "read_into", "size_of", "structure", "texts"]
+__all__ = ["Place", "opened", "places", "read", "size_of", "structure", "texts"]
 
 MOST_ROOT = 11 << 20  # bytes of the root's attributes; the labels may have 10 MB of them
 STORED = ("F32", "F16")  # the types of numbers that a model file may have
+INTEGERS = ("I8",)  # those of the quantised weights
 _KINDS = {Group: "group", Dataset: "dataset"}
 
 
 class Place(NamedTuple):
-    """Where a tensor begins in the file, its type there, and the digest that is stated for it."""
+    """Where a tensor begins in the file, its type there, and the digest that is stated for it.
+
+    ``scale`` is the place of the scales of a quantised weight, one float32 for each filter.
+    """
 
     offset: int
     dtype: str
     sha256: str
+    scale: int | None = None
 
 
 @contextmanager
@@ -85,7 +91,9 @@ def texts(attributes: Mapping[str, memoryview], names: Iterable[str], where: str
     return found
 
 
-def places(hdf5: Hdf5, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Place]:
+def places(
+    hdf5: Hdf5, shapes: Mapping[str, tuple[int, ...]], integers: Mapping[str, str] | None = None
+) -> dict[str, Place]:
     """Return where each tensor lies.
 
     The file must have exactly these tensors, plainly stored, and nothing else.
@@ -95,6 +103,8 @@ def places(hdf5: Hdf5, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Place
     hdf5 : Hdf5
     shapes : mapping of str to tuple of int
         What is expected.
+    integers : mapping of str to str, optional
+        The quantised weights, and the name of the tensor with the scales of each.
 
     Raises
     ------
@@ -124,13 +134,25 @@ def places(hdf5: Hdf5, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Place
                 texts(member.attributes, (), below)
                 waiting.append((below, member))
             else:
-                found[names[below]] = _place(hdf5, member, names[below], shapes[names[below]])
+                name = names[below]
+                types = INTEGERS if name in (integers or {}) else STORED
+                found[name] = _place(hdf5, member, name, shapes[name], types)
+    for name, scale in (integers or {}).items():
+        if found[scale].dtype != "<f4":
+            raise ShapeError(f"{scale} is not of type float32; save the model again")
+        found[name] = found[name]._replace(scale=found[scale].offset)
     return found
 
 
-def read_into(file: BinaryIO, place: Place, array: np.ndarray, name: str) -> None:
-    """Read the tensor ``name`` into an array of the type that it has in the file."""
+def read(file: BinaryIO, place: Place, shape: tuple[int, ...], name: str) -> np.ndarray:
+    """Read a tensor: in the type that it has in the file, or as float32 if that is int8."""
+    array = np.empty(shape, place.dtype)
     fill(file, place.offset, array.data.cast("B"), name)
+    if place.scale is None:
+        return array
+    scale = np.empty(shape[:1], "<f4")
+    fill(file, place.scale, scale.data.cast("B"), name)
+    return joined(array, scale)
 
 
 def _members(hdf5: Hdf5, group: Group, path: str, expected: set[str]) -> list[tuple[str, int]]:
@@ -150,7 +172,9 @@ def _members(hdf5: Hdf5, group: Group, path: str, expected: set[str]) -> list[tu
     return list(found.items())
 
 
-def _place(hdf5: Hdf5, dataset: Dataset, name: str, shape: tuple[int, ...]) -> Place:
+def _place(
+    hdf5: Hdf5, dataset: Dataset, name: str, shape: tuple[int, ...], types: tuple[str, ...]
+) -> Place:
     """Return where the values of a dataset lie, before anything is allocated or read for them.
 
     **The rule that stops a dataset of 4 TB**: the architecture says how large a tensor is, and the
@@ -162,10 +186,9 @@ def _place(hdf5: Hdf5, dataset: Dataset, name: str, shape: tuple[int, ...]) -> P
     3. These bytes lie in the file and belong to nothing else (`claim` of `formats.hdf5.walker`).
     """
     number = BY_HDF5.get(dataset.datatype)
-    if number is None or number.name not in STORED:
-        raise ShapeError(
-            f"{name} is not of type float32 or float16, little-endian; save the model again"
-        )
+    if number is None or number.name not in types:
+        expected = "int8" if types == INTEGERS else "float32 or float16, little-endian"
+        raise ShapeError(f"{name} is not of type {expected}; save the model again")
     if dataset.shape != shape:
         raise ShapeError(
             f"{name} has the shape {dataset.shape!s:.80}, the architecture has {shape}; they must "

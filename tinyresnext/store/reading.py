@@ -12,11 +12,12 @@ import numpy as np
 from ..errors import FormatError, UnsafeError
 from ..formats.hdf5.form import AGAIN
 from ..images.preprocess import Preprocess
+from ..network.plan.quantised import Quantisation, integer_parts
 from ..network.resnext import parameters
 from ..network.spec import Spec
-from . import places
-from .contents import DOCUMENTS, json_value, meanings, shapes_of
-from .digest import FORMAT, VERSION, Digests, Values, model_digest, text_digest, value
+from . import integers, places
+from .contents import DOCUMENTS, json_value, meanings, quantisation_of, shapes_of
+from .digest import FORMAT, QUANTISED, VERSION, Digests, Values, model_digest, text_digest, value
 from .places import Place
 
 __all__ = [
@@ -51,6 +52,7 @@ class Contents(NamedTuple):
     provenance: dict[str, str]
     texts: dict[str, str]
     places: dict[str, Place]
+    quantisation: Quantisation | None
 
 
 def contents_of(file: BinaryIO) -> Contents:
@@ -62,42 +64,47 @@ def contents_of(file: BinaryIO) -> Contents:
         As for `store.read`.
     """
     hdf5 = places.structure(file)
-    for name, expected in {"format": FORMAT, "format_version": VERSION}.items():
-        if (found := bytes(hdf5.root.attributes.get(name, b""))) != expected.encode():
+    for name, known in {"format": (FORMAT,), "format_version": (VERSION, QUANTISED)}.items():
+        expected = " or ".join(map(repr, known))
+        if (found := bytes(hdf5.root.attributes.get(name, b""))).decode("latin-1") not in known:
             other = (
                 "no model of tinyresnext"
                 if name == "format"
                 else "not of a version that this tinyresnext knows"
             )
             raise FormatError(
-                f"an HDF5 file, but {other}: {name} is {found!r:.80}, expected {expected!r}; "
+                f"an HDF5 file, but {other}: {name} is {found!r:.80}, expected {expected}; "
                 "convert it again"
             )
-    texts = places.texts(hdf5.root.attributes, ATTRIBUTES, "the file")
+    quantised = (integers.DOCUMENT,) if found == QUANTISED.encode() else ()
+    texts = places.texts(hdf5.root.attributes, (*ATTRIBUTES, *quantised), "the file")
     spec, size = Spec.from_json(json_value("spec", texts["spec"])), places.size_of(file)
     shapes = shapes_of(spec)
-    # A part of the rule at `places._place`; half precision has two bytes a value.
-    if (needed := 2 * sum(map(prod, shapes.values()))) > size:
+    # A part of the rule at `places._place`; half precision has two bytes a value, int8 one.
+    if (needed := (1 if quantised else 2) * sum(map(prod, shapes.values()))) > size:
         raise UnsafeError(
             f"{spec.name} has {needed:,} bytes of weights or more, but the file {size:,}; {AGAIN}"
         )
-    found_places = places.places(hdf5, shapes)
+    scales = {}
+    if quantised:
+        shapes |= integers.shapes_of_scales(spec)
+        scales = {name: integers.scale_name(name) for name in integer_parts(spec).weights}
+    found_places = places.places(hdf5, shapes, scales)
     del hdf5  # and with it the bytes that the texts were made of
-    return Contents(*meanings(texts), texts, found_places)
+    return Contents(*meanings(texts), texts, found_places, quantisation_of(texts, spec))
 
 
 def tensors(file: BinaryIO, contents: Contents) -> tuple[dict[str, np.ndarray], dict[str, Values]]:
     """Read every tensor once, in the file's precision, and examine what was read."""
-    kept = {
-        name: np.empty(shape, contents.places[name].dtype)
-        for name, shape in parameters(contents.spec).items()
-    }
+    shapes = parameters(contents.spec)
+    if contents.quantisation is not None:
+        shapes = shapes | integers.shapes_of_scales(contents.spec)
     # While this thread reads the next tensor: hashing does not hold the interpreter.
     with ThreadPoolExecutor(2) as pool:
-        found = {}
-        for name, array in kept.items():
-            places.read_into(file, contents.places[name], array, name)
-            found[name] = pool.submit(value, name, array)
+        kept, found = {}, {}
+        for name, shape in shapes.items():
+            kept[name] = places.read(file, contents.places[name], shape, name)
+            found[name] = pool.submit(value, name, kept[name])
         return kept, {name: future.result() for name, future in found.items()}
 
 
@@ -143,7 +150,9 @@ def summary(contents: Contents) -> str:
     """Return what the file has, in a line."""
     count = sum(map(prod, parameters(contents.spec).values()))
     halves = sum(place.dtype == "<f2" for place in contents.places.values())
+    bytes = sum(place.dtype == "|i1" for place in contents.places.values())
     kept = f", {halves} of the tensors in half precision" if halves else ""
+    kept += f", {bytes} of the tensors in int8" if bytes else ""
     return f"{contents.spec.name}: {len(contents.places)} tensors, {count:,} values{kept}"
 
 

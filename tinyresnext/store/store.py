@@ -10,7 +10,7 @@
 
 All attributes are ASCII text; spec, preprocess, labels and provenance are JSON, written in one way
 only, and divided after each 60,000 bytes: the rest is in labels.1, labels.2 and so on. `digest`
-says what the digests cover.
+says what the digests cover, and `integers` what the file of a quantised model has besides.
 """
 
 from __future__ import annotations
@@ -22,18 +22,20 @@ from functools import partial
 
 import numpy as np
 
-from ..errors import IntegrityError, ShapeError, WeightsError
+from ..errors import FormatError, IntegrityError, ShapeError, WeightsError
+from ..network.plan.quantised import Quantisation, integer_parts
+from ..network.resnext import parameters
 from ..system.console import plain
 from ..system.files import sha256_of, shown
 from ..system.writing import replacing
-from . import places, reading
+from . import integers, places, reading
 from .contents import Stored, documents_of, shapes_of
-from .digest import FORMAT, VERSION, Digests, model_digest, text_digest, value, widened
+from .digest import FORMAT, Digests, model_digest, text_digest, value, version_of, widened
 from .layout import lay_out, narrowed
 from .reading import Check
 from .weights import Weights
 
-__all__ = ["Check", "Digests", "Report", "Stored", "check", "digests", "read", "write"]
+__all__ = ["Check", "Digests", "Report", "Stored", "check", "digests", "read", "read_any", "write"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ def write(
     *,
     half: bool = False,
     allow_nonfinite: bool = False,
+    quantisation: Quantisation | None = None,
 ) -> None:
     """Write a model file in one step: any failure leaves the old file, if there was one.
 
@@ -84,6 +87,8 @@ def write(
         values that are too large for half precision.
     allow_nonfinite : bool
         Write weights that are NaN or infinite; reading them takes the same argument.
+    quantisation : Quantisation, optional
+        Of a quantised model, whose weights are stored in 8 bits.
 
     Raises
     ------
@@ -96,7 +101,8 @@ def write(
     UsageError
         The file cannot be written: no such directory, no permission, no space.
     """
-    documents, shapes = documents_of(stored), shapes_of(stored.spec)
+    documents, shapes = documents_of(stored, quantisation), shapes_of(stored.spec)
+    in_bytes = () if quantisation is None else integer_parts(stored.spec).weights
     if differing := sorted(shapes.keys() ^ stored.params.keys(), key=repr):
         what = f"{differing[0]!r} is {'missing' if differing[0] in shapes else 'not expected'}"
         raise ShapeError(
@@ -107,17 +113,21 @@ def write(
     def tensors() -> Iterator[tuple[str, np.ndarray, str]]:
         for name, shape in shapes.items():
             array = _tensor(stored, name, shape)
-            kept = narrowed(array) if half else array
+            kept = narrowed(array) if half and name not in in_bytes else array
             values = value(name, kept)
             for problem in reading.wrong_values({name: values}, allow_nonfinite):
                 raise IntegrityError(problem.found)
             sha256[name] = values.sha256
+            if name in in_bytes:
+                kept, scale = integers.integers_of(name, kept)
+                beside = integers.scale_name(name)
+                yield beside, scale, value(beside, scale).sha256
             yield name, kept, values.sha256
             del array, kept  # before the next is read
 
     attributes = {
         "format": FORMAT,
-        "format_version": VERSION,
+        "format_version": version_of(documents),
         **documents,
         "sha256": "0" * 64,  # until all tensors were looked at
         "provenance_sha256": text_digest(documents["provenance"]),
@@ -145,7 +155,8 @@ def read(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) -> Stor
     Raises
     ------
     FormatError
-        No such file, not a model file, not of this version, or cut short.
+        No such file, not a model file, not of this version, or cut short; or a quantised model,
+        which `read_any` reads.
     ShapeError
         Names, shapes or types of the tensors, or the number of labels, do not belong to the
         architecture.
@@ -155,14 +166,30 @@ def read(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) -> Stor
     IntegrityError
         A digest differs; a weight is NaN or infinite, or a variance negative.
     """
+    stored, quantisation = read_any(path, allow_nonfinite=allow_nonfinite)
+    if quantisation is not None:
+        raise FormatError(
+            f"{shown(path)}: a quantised model, whose weights are rounded to 8 bits, and float32 "
+            "ones are needed here; use the model that it was made of"
+        )
+    return stored
+
+
+def read_any(
+    path: str | os.PathLike[str], *, allow_nonfinite: bool = False
+) -> tuple[Stored, Quantisation | None]:
+    """Read a model file as `read` does, also that of a quantised model, and how it is quantised."""
     with places.opened(path) as file:
         contents = reading.contents_of(file)
         kept, values = reading.tensors(file, contents)
         for problem in reading.problems(contents, values, allow_nonfinite):
             raise IntegrityError(problem.found)
-    arrays = {name: widened(kept.pop(name)) for name in values}
+    arrays = {name: widened(kept.pop(name)) for name in parameters(contents.spec)}
     params = Weights(path, contents.places, arrays)
-    return Stored(contents.spec, params, contents.preprocess, contents.labels, contents.provenance)
+    stored = Stored(
+        contents.spec, params, contents.preprocess, contents.labels, contents.provenance
+    )
+    return stored, contents.quantisation
 
 
 def check(path: str | os.PathLike[str]) -> Report:

@@ -19,6 +19,7 @@ from ..data.loader import Loader
 from ..errors import UsageError
 from ..images.preprocess import Preprocess
 from ..inference.files import save
+from ..inference.inputs import check_not_quantised
 from ..inference.model import Model
 from ..network.spec import Spec
 from ..ops import Backend, backend
@@ -192,6 +193,7 @@ def finetune(
     ------
     As `train`.
     """
+    check_not_quantised(model.quantisation, "training")
     spec, teaching = headed(model.spec, dataset, head), Teacher.of(teacher)
     recipe = taught(recipe, teaching)
     values = np.zeros(size(spec), np.float32)

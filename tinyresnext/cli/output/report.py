@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from ...hub.bundled import BUNDLED
 from ...hub.catalogue import Entry, is_here
 from ...images.preprocess import Preprocess
 from ...network.count import layers, totals
+from ...network.plan.quantised import Quantisation, integer_parts
 from ...network.spec import VARIANTS, Spec, describe
 from ...store.store import Stored
 
@@ -137,6 +139,23 @@ def stored(contents: Stored, sha256: str) -> str:
         if value:
             lines.append(f"{names.get(key, key):13} {_settings(value) or value}")
     return _text(lines)
+
+
+def quantised(spec: Spec, found: Quantisation) -> str:
+    """Return what is computed with integers of 8 bits, and how the scales were found."""
+    parts = integer_parts(spec)
+    chosen = Counter(one.method for one in found.scales.values())
+    methods = ", ".join(f"{method} {count}" for method, count in chosen.most_common())
+    worst = max(found.scales, key=lambda name: found.scales[name].error)
+    return _text(
+        [
+            f"computes in   int8: {len(parts.weights)} convolutions with {parts.work:.1%} of the "
+            "multiply-adds; the rest in float32",
+            f"scales        {len(found.scales)} values, found on {found.images} images: {methods}",
+            f"rounding      takes {found.scales[worst].error:.2e} of the squares of {worst}, and "
+            "less of every other value",
+        ]
+    )
 
 
 def _settings(value: str) -> str:

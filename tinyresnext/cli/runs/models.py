@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from ..output.tables import check_not_read, target
 
 if TYPE_CHECKING:
     from ...inference.ensemble import Ensemble
+    from ...inference.model import Model
     from ...training.samples.teacher import Teaches
 
 
@@ -33,7 +35,16 @@ def together(a: argparse.Namespace) -> tuple[dict[str, Any], Ensemble]:
         say(f"{count}, {seen}: the mean of the probabilities counts")
     names = [Path(file).name for file in files]
     asked = {"model": " + ".join(names), "models": names, "crops": together.crops}
-    return asked | {"mirror": together.mirror}, together
+    asked |= {"mirror": together.mirror}
+    return asked | say_quantised(models, names), together
+
+
+def say_quantised(models: Sequence[Model], names: Sequence[str]) -> dict[str, Any]:
+    """Say which models compute with integers of 8 bits, and return what JSON says of it."""
+    found = [name for model, name in zip(models, names, strict=True) if model.quantisation]
+    for name in found:
+        say(f"{shown(name)} is quantised: its convolutions compute in int8")
+    return {"precisions": [model.precision for model in models]} if found else {}
 
 
 def keep_logits(a: argparse.Namespace, model: Ensemble) -> int:

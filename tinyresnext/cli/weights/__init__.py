@@ -1,4 +1,4 @@
-"""The commands `convert`, `export` and `verify`: weights of other programs, and back.
+"""The commands `convert`, `export`, `quantise` and `verify`: weights of other programs, and back.
 
-`commands` has all three and runs the first and the last; `export` runs the second.
+`commands` adds all four and runs the first and the last; `export` and `quantise` run the others.
 """

@@ -26,20 +26,23 @@ from ..options import (
 )
 from ..output.progress import announce_compiling
 from ..output.tables import target
-from . import export
+from . import export, quantise
 
 MOST_LABELS, MOST_CLASSES = 64 << 20, 1_000_000  # bytes and lines of a file of labels
 INTERPOLATIONS = ("bilinear", "bicubic", "torch7", "keras")
 
 
 def add_commands(commands: Commands) -> None:
-    """Add the parsers of `convert`, `export` and `verify`."""
+    """Add the parsers of `convert`, `export`, `quantise` and `verify`."""
     sentence = "Turn a checkpoint of another system into a model file."
     example = "tinyresnext convert resnext50_32x4d-7cdf4587.pth"
     add_command(commands, "convert", sentence, example, _add_convert, _convert)
     sentence = "Turn a model file back into a checkpoint, or into an ONNX graph."
     example = "tinyresnext export best.h5 best.safetensors"
     add_command(commands, "export", sentence, example, export.add_options, _export)
+    sentence = "Round a model to 8 bits, with scales that are found on images."
+    example = "tinyresnext quantise best.h5 --images photos/ -o best.int8.h5"
+    add_command(commands, "quantise", sentence, example, quantise.add_options, quantise.run)
     sentence = "Check a model file, and compare its logits with a reference."
     example = "tinyresnext verify best.h5"
     add_command(commands, "verify", sentence, example, _add_verify, _verify)

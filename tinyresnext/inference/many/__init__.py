@@ -6,4 +6,5 @@ was killed, and `features` is such a run. `comparison` says how right a model is
 `shards` shares images among the workers of Dask; what each of them does is in `worker`, and
 `cluster` finds and checks them. `predictor` is a model for engines that pass batches between
 processes. `logits` keeps what a model says of a data set, for a network that learns from it.
+`quantise` makes a model of 8 bits, with the scales that it finds on some images.
 """

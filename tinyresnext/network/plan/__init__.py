@@ -2,11 +2,13 @@
 
 `programs` prepares a network once, for all its plans. `sections` decides how many samples go
 through each call together, `plan` gives the values memory and runs the calls, `profile` times and
-prints them.
+prints them. `quantised` says what a quantised network computes with integers, and `calibration`
+finds the scales of its values.
 """
 
 from ..count import macs
 from .plan import Plan, planned
 from .programs import Program, chosen_stages, program
+from .quantised import Quantisation
 
-__all__ = ["Plan", "Program", "chosen_stages", "macs", "planned", "program"]
+__all__ = ["Plan", "Program", "Quantisation", "chosen_stages", "macs", "planned", "program"]

@@ -17,6 +17,7 @@ from ..tape import stand_in
 from ..trace import ShapesOnly, inputs, replay
 from .profile import Profile, table
 from .programs import Program
+from .quantised import between_floats, is_integer
 from .sections import sections
 
 
@@ -35,11 +36,11 @@ def planned(
         if name != "pooled" or call.op == "mean_pool":
             ends[name] = end
     plans: list[Plan] = []
-    x, start = whole.x, 0
+    x, start, scale = whole.x, 0, None
     for end in (ends[stage] for stage in stages):
-        part = Program(x, whole.calls[start:end])
-        plans.append(Plan(part, x_shape, ops, threads=threads))
-        x, start = whole.calls[end - 1].out, end
+        first, calls = between_floats(x, whole.calls[start:end], scale)
+        plans.append(Plan(Program(first, tuple(calls)), x_shape, ops, threads=threads))
+        x, start, scale = whole.calls[end - 1].out, end, whole.calls[end - 1].attrs.get("scale")
         x_shape = (x_shape[0], *plans[-1].shapes[-1][1:])
     return plans
 
@@ -76,6 +77,11 @@ class Plan:
         Of the intermediate values: by default the backend's precision. Logits are float32 at least.
     threads : int, optional
         How many to run on; by default, as many cores as this process may use.
+
+    Attributes
+    ----------
+    bytes : int
+        The memory of the intermediate values, without the weights.
 
     Raises
     ------
@@ -125,14 +131,26 @@ class Plan:
         self.shapes = [(some, *out.shape[1:]) for some, out in zip(room, outs, strict=True)]
         # What the last call of a section makes waits for the samples that the next one takes.
         waits = {part.first - 1: part.together for part in self.sections[1:]}
-        steps = [(() if t in waits else (c.out,), inputs(c)) for t, c in enumerate(calls)]
-        needs = [[prod(shape)] * (t not in waits) for t, shape in enumerate(self.shapes)]
-        places, self.buffers = assign_buffers(steps, needs)
-        for t, some in waits.items():
-            room[t], places[id(calls[t].out)] = some, len(self.buffers)
-            self.buffers.append(some * outs[t].size)
+        room = [waits.get(t, some) for t, some in enumerate(room)]
+        kinds = [call.out.dtype if is_integer(call.out) else dtype for call in calls]
+        places: dict[int, int] = {}
+        arena: list[Array] = []
+        self.buffers: list[int] = []
+        self.bytes = 0
+        for kind in dict.fromkeys(kinds):  # values of one type share memory
+            own = [t not in waits and kinds[t] == kind for t in range(len(calls))]
+            steps = [((c.out,) * is_own, inputs(c)) for c, is_own in zip(calls, own, strict=True)]
+            needs = [[prod(shape)] * is_own for shape, is_own in zip(self.shapes, own, strict=True)]
+            some_places, buffers = assign_buffers(steps, needs)
+            for t in waits:
+                if kinds[t] == kind:
+                    some_places[id(calls[t].out)] = len(buffers)
+                    buffers.append(room[t] * outs[t].size)
+            places |= {value: len(arena) + place for value, place in some_places.items()}
+            arena += allocate(ops, buffers, kind)
+            self.buffers += buffers
+            self.bytes += sum(buffers) * kind.itemsize
         self.places = [places[id(call.out)] for call in calls]
-        arena = allocate(ops, self.buffers, dtype)
         x = ops.empty((self.at_once * one.size,), dtype)
         memory = {id(program.x): Value(x, one.shape[1:], self.at_once)}
         for call, out, place, some in zip(calls, outs, self.places, room, strict=True):
@@ -171,11 +189,6 @@ class Plan:
         self._run = ops.chain(in_order)
         self._x = memory[id(x)].part(ops, 0, self.at_once)
         self._y = memory[id(self.calls[-1].out)].part(ops, 0, self.at_once)
-
-    @property
-    def bytes(self) -> int:
-        """Return the memory of the intermediate values, without the weights, in bytes."""
-        return sum(self.buffers) * self._x.dtype.itemsize
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return the logits [n, classes] of normalised images of the plan's shape."""

@@ -54,7 +54,7 @@ def table(plan: Plan) -> str:
 
 
 _HEADER = (
-    f"{'step':24} {'op':10} {'result':>19}  {'kernel':>6} {'stride':>6} {'groups':>6}  "
+    f"{'step':24} {'op':11} {'result':>19}  {'kernel':>6} {'stride':>6} {'groups':>6}  "
     f"{'fused':24} {'MFLOP':>8} {'buffer':>6}"
 )
 
@@ -62,11 +62,11 @@ _HEADER = (
 def _row(call: Call, shape: Sequence[int], place: int) -> str:
     """Return one line of the table."""
     kernel = call.attrs.get("size", "")
-    if call.op == "conv2d":
+    if call.op in ("conv2d", "conv2d_int8"):
         kernel = "x".join(map(str, call.args[1].shape[2:]))
     result = " x ".join(map(str, shape))
     stride, groups = call.attrs.get("stride", ""), call.attrs.get("groups", "")
     return (
-        f"{call.name:24} {call.op:10} {result:>19}  {kernel!s:>6} {stride!s:>6} {groups!s:>6}  "
+        f"{call.name:24} {call.op:11} {result:>19}  {kernel!s:>6} {stride!s:>6} {groups!s:>6}  "
         f"{' '.join(call.fused):24} {2 * macs(call, shape) / 1e6:8.1f} {place:6}"
     )

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from ...errors import UsageError
+from ...ops import integer
 from ...ops.contract import Backend
 from ...system.words import one_of
 from ..rewrite import folded, for_inference
 from ..spec import Spec
 from ..tape import Call
 from ..trace import trace
+from .quantised import Quantisation, in_integers, with_weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,19 +35,30 @@ class Program:
     calls: tuple[Call, ...]
 
 
-def program(params: Mapping[str, np.ndarray], spec: Spec, ops: Backend) -> Program:
+def program(
+    params: Mapping[str, np.ndarray],
+    spec: Spec,
+    ops: Backend,
+    quantisation: Quantisation | None = None,
+) -> Program:
     """Trace, fold and fuse a network, and place its weights on the device.
 
     This is done once for all plans of a model. Where ``params`` keep nothing of what they
     return, there is no more than one copy of all weights at any time, and a few of one layer's.
+    With a quantisation, the convolutions that it covers are computed with integers.
     """
     # The calls do not depend on the shape.
     traced = trace(params, spec, (1, 256, 256, spec.channels))
     x, calls = traced.x, for_inference(traced.calls)
+    if quantisation is not None:
+        calls = in_integers(calls, quantisation.scales)
     del traced  # its calls have the weights too
     made = {id(call.out) for call in calls} | {id(x)}
 
     def place(call: Call) -> Call:
+        if call.op == "conv2d_int8":
+            return with_weight(call, integer(ops), ops.upload)
+        call = folded(call)
         first, *rest = (a if a is None or id(a) in made else ops.upload(a) for a in call.args)
         if call.op == "conv2d":
             rest[0] = ops.pack(rest[0], call.attrs.get("groups", 1))
@@ -56,7 +69,7 @@ def program(params: Mapping[str, np.ndarray], spec: Spec, ops: Backend) -> Progr
 
     # In place, so that of a weight, the folded one and its packed copy only the last is kept.
     for t, call in enumerate(calls):
-        calls[t] = place(folded(call))
+        calls[t] = place(call)
     return Program(x, tuple(calls))
 
 

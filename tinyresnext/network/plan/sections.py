@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from ..tape import Call
 from ..trace import inputs
 
-WEIGHING = ("conv2d", "linear")
+WEIGHING = ("conv2d", "conv2d_int8", "linear")
 
 
 class Section(NamedTuple):

@@ -1,0 +1,130 @@
+"""The command `quantise`: from a float32 model and some images to a model of 8 bits."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...errors import ImageError, UsageError
+from ...system.files import shown
+from ..options import add_device, add_force, positive
+from ..output.progress import announce_compiling, counter, say
+from ..output.tables import target
+from ..runs.images import images_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ...data.trees.sources import Images, Source
+    from ...images.files import Contents
+    from ...inference.model import Model
+
+COUNT = 512
+_BATCH = 8
+
+
+def add_options(c: argparse.ArgumentParser) -> None:
+    """Add the options of `quantise`."""
+    c.add_argument("model", nargs="?", metavar="NAME|FILE", help="a model (the bundled model)")
+    c.add_argument(
+        "--images",
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="images such as the model will see, as for `classify`: files, directories, archives; "
+        "the scales of 8 bits are found on them",
+    )
+    c.add_argument(
+        "--count",
+        type=positive,
+        default=COUNT,
+        metavar="N",
+        help=f"how many of the images to use, spread over all of them ({COUNT})",
+    )
+    c.add_argument(
+        "-o",
+        "--out",
+        metavar="FILE.h5",
+        help="the file to write (the model's name with .int8.h5)",
+    )
+    add_device(c)
+    add_force(c, "the file")
+
+
+def run(a: argparse.Namespace) -> int:
+    """Quantise a model, and say how it compares with the float32 one."""
+    from ...hub.bundled import shipped_model
+    from ...hub.catalogue import model_file
+    from ...inference.files import load, save
+    from ...inference.inputs import check_not_quantised
+    from ...inference.many.quantise import quantised
+    from ..output import report
+
+    file = os.fspath(shipped_model() if a.model is None else model_file(a.model))
+    out = target(_named(a), a.force, not_over=file)
+    images, total = images_of(a.images)
+    model = load(file, a.device, a.threads)
+    model.check_pictures()
+    check_not_quantised(model.quantisation, "quantising it again")
+    count = min(a.count, total)
+    with announce_compiling(model.ops):
+        found = quantised(model, _prepared(model, images, total, count), counter(count))
+    save(found.model, out)
+    before, after = os.path.getsize(file), os.path.getsize(out)
+    assert found.model.quantisation is not None
+    for line in report.quantised(model.spec, found.model.quantisation).splitlines():
+        say(line)
+    say(
+        f"{found.held} of the images were held back to compare: the first class is that of "
+        f"float32 for {found.same}, and logits differ by {found.error:.1%} of the largest at most"
+    )
+    say(f"{before:,} bytes became {after:,}; `tinyresnext evaluate --model` tells what it costs")
+    print(shown(out))
+    return 0
+
+
+def _named(a: argparse.Namespace) -> str:
+    """Return the name of the file to write; raise `UsageError` if it is no such name."""
+    if a.out is not None:
+        if Path(a.out).suffix not in (".h5", ".hdf5"):
+            raise UsageError(f"{a.out!r} ends in {Path(a.out).suffix!r}; a model file ends in .h5")
+        return str(a.out)
+    from ...hub.bundled import BUNDLED
+
+    name = a.model or BUNDLED
+    stem, suffix = os.path.splitext(name)
+    return f"{stem if suffix in ('.h5', '.hdf5') else name}.int8.h5"
+
+
+def _prepared(model: Model, images: Images, total: int, count: int) -> Iterator[np.ndarray]:
+    """Yield prepared images; one that cannot be read is named and left out."""
+    from ...images.prepare import views
+    from ...inference.many.batches import prepared
+
+    def make(source: str | Contents) -> np.ndarray:
+        [x] = views(source, model.preprocess)
+        return x
+
+    threads = model.ops.thread_count(model.threads)
+    for group in prepared(_spread(images, total, count), make, _BATCH, threads):
+        for _, made in group:
+            if isinstance(made, str):
+                say(made)
+            else:
+                yield made
+
+
+def _spread(images: Images, total: int, count: int) -> Iterator[Source]:
+    """Yield so many of the images, evenly spread: folders are often sorted by class."""
+    wanted = (number * total // count for number in range(count))
+    remaining, passed = iter(images), 0
+    for number in wanted:
+        found = next(islice(remaining, number - passed, None), None)
+        passed = number + 1
+        if found is None:
+            raise ImageError("the folders changed while they were read; leave them as they are")
+        yield found

@@ -58,6 +58,17 @@ def ladder():
     del sys.modules["ladder_main"]
 
 
+def test_a_network_of_8_bits_is_measured(capsys):
+    """Its share of the peak is not said, which is that of float32."""
+    words = ["--model", MODEL, "--batch", "1", "--size", "32", "--repeats", "1", "--layers"]
+    assert cli.main(["bench", *words, "--threads", "1", "--precision", "int8"]) == 0
+    said = capsys.readouterr().out
+    assert "computed by the processor, in int8" in said
+    assert "conv2d_int8 " in said
+    assert "quantise " in said
+    assert "%" not in said.partition("conv2d_int8")[2].partition("\n")[0]
+
+
 def test_limits_are_numbers():
     for limits in peak.measure([1, 2][: len(cpu.thread_count() * "x")]):
         assert all(math.isfinite(value) and value > 0 for value in limits)

@@ -97,7 +97,12 @@ def check(case, signed, other, relu, scale):
         assert found.min() >= -127
 
 
-@pytest.mark.parametrize("case", CASES if JIT else SMALL)
+def few(case):
+    """Mark the case of three vectors, whose kernel compiles longest."""
+    return pytest.param(case, marks=pytest.mark.slow if case == "groups that widen" else ())
+
+
+@pytest.mark.parametrize("case", [few(case) for case in (CASES if JIT else SMALL)])
 def test_the_same_bits(case):
     kinds = [(None, False, None), (np.uint8, True, 0.02), (np.int8, False, 0.02)]
     for signed, (other, relu, scale) in itertools.product((False, True), kinds):

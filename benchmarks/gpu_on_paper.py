@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
 from tinyresnext.ops.cuda.conv.pack import BK, RUN  # noqa: E402
-from tinyresnext.ops.cuda.conv.windows import rounded  # noqa: E402
+from tinyresnext.ops.cuda.conv.windows import rounded, whole  # noqa: E402
 
 PEAK, BANDWIDTH, PROCESSORS = 67e12, 3.35e12, 132
 SHARES = json.loads((ROOT / "tests" / "assembled.json").read_text("utf-8"))
@@ -92,23 +92,27 @@ def flops(op: str, shapes: Sequence[tuple[int, ...]], out: tuple[int, ...]) -> f
     return 2.0 * np.prod(out) * shapes[1][1] if op == "linear" else 0.0
 
 
-def multiplied(weight: tuple[int, ...]) -> float:
+def multiplied(weight: tuple[int, ...], groups: int) -> float:
     """Return how many times as much a matrix product multiplies as is wanted, for the zeros."""
     _, channels, *kernel = weight
     taps = int(np.prod(kernel))
-    return rounded(taps * rounded(channels, RUN), BK) / (taps * channels)
+    return rounded(taps * whole(channels, groups, RUN), BK) / (taps * channels)
 
 
-def layers(model: str, batch: int, side: int) -> list[tuple[str, float, float]]:
-    """Return the name of each step, its time in microseconds, and its roofline's."""
+def planned(model: str, batch: int, side: int) -> Any:
+    """Return a plan of a network for a machine that computes nothing."""
     from tinyresnext.bench.inputs import random_parameters
     from tinyresnext.network.plan import Plan, program
     from tinyresnext.network.spec import variant
     from tinyresnext.ops import cuda
 
     spec, ops = variant(model), cuda.backend(Paper())
-    plan = Plan(program(random_parameters(spec), spec, ops), (batch, side, side, 3), ops)
-    found = []
+    return Plan(program(random_parameters(spec), spec, ops), (batch, side, side, 3), ops)
+
+
+def layers(model: str, batch: int, side: int) -> list[tuple[str, float, float]]:
+    """Return the name of each step, its time in microseconds, and its roofline's."""
+    plan, found = planned(model, batch, side), []
     for call, step, out in zip(plan.calls, plan._steps, plan.shapes, strict=True):
         main = step.launches
         arrays = {
@@ -123,7 +127,7 @@ def layers(model: str, batch: int, side: int) -> list[tuple[str, float, float]]:
         best = max(main, key=lambda one: share(one.kernel) < 1, default=None)
         slowed = work / (share(best.kernel) * rounds(best.blocks)) if best else work
         if best and best.kernel.name.startswith("gemm") and len(weight) == 4:
-            slowed *= multiplied(weight)
+            slowed *= multiplied(weight, call.attrs.get("groups", 1))
         found.append((call.name or call.op, 1e6 * max(slowed, traffic), 1e6 * max(work, traffic)))
     return found
 

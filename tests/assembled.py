@@ -31,14 +31,17 @@ SIZES: dict[str, list[tuple[Any, ...]]] = {
     "gemm_kernel": [(tile, point) for tile in gemm.TILES for point in (True, False)],
     "outer_kernel": [(tile, point) for tile in outer.TILES for point in (True, False)],
     "grouped_kernel": [
-        (3, 3, s, grouped.columns_of(s), a, *kind)
-        for s, a in ((1, 16), (2, 16), (1, 4))
-        for kind in EITHER
+        *(
+            (3, 3, s, grouped.columns_of(s), a, *kind)
+            for s, a in ((1, 16), (2, 16), (1, 4))
+            for kind in EITHER
+        ),
+        # The gradient of an image by a 3x3 with a stride of two: places are of four kinds.
+        *((k_h, k_w, 1, grouped.columns_of(1), 16) for k_h in (1, 2) for k_w in (1, 2)),
     ],
     "tensor_kernel": [
-        *((tile, 8, point) for tile in tensor.TILES for point in (True, False)),
-        (tensor.Tile(32, 32, 16), 1, False),
-        (tensor.Tile(64, 32, 16), 8, True, floats),  # logits
+        *((tile, point) for tile in tensor.TILES for point in (True, False)),
+        (tensor.Tile(64, 32, 16), True, floats),  # logits
     ],
     "grouped_outer_kernel": [
         (3, s, grouped.columns_of(s), a) for s, a in ((1, 16), (2, 16), (1, 4))
@@ -57,6 +60,7 @@ SIZES: dict[str, list[tuple[Any, ...]]] = {
             "widen_kernel",
             "split_kernel",
             "join_kernel",
+            "rows_kernel",
         ),
         EITHER,
     ),

@@ -25,6 +25,7 @@ from tinyresnext.ops.cuda.conv import (
     gemm,
     grouped,
     grouped_outer,
+    interlaced,
     outer,
     pack,
 )
@@ -34,7 +35,8 @@ DENSE = Conv("dense", (2, 5, 6, 12), 20, 3, 1, 1, epilogue="bias residual")
 ODD = Conv("odd", (2, 5, 6, 3), 21, 3, 1, 1, epilogue="bias residual")
 SPLIT = Conv("split", (1, 3, 4, 256), 36, epilogue="bias residual")
 DIRECT = Conv("direct", (1, 5, 9, 16), 24, 3, 1, 1, 2, "bias residual")
-STRIDE = Conv("stride", (1, 5, 6, 12), 20, 1, 2)
+STRIDE = Conv("stride", (1, 5, 6, 3), 20, 3, 2, 1)
+UNEVEN = Conv("strides", (1, 6, 6, 16), 24, 3, (3, 2), 1)
 SECTORS = Conv("rows of whole sectors", (1, 5, 6, 16), 24, 1, 2)
 BARRIER, WAIT = "            cuda.syncthreads()\n", "            copies_done()\n"
 RACE, COPY, OUT = "another thread|copy", "copy", "an access to byte"
@@ -71,6 +73,10 @@ BACKWARD = [
     (grouped_outer, "grouped_outer", "if turn > 0:", "if turn > 1:", DIRECT, None),
     (grouped_outer, "grouped_outer", "strip = int32(strip + WARPS)", "strip = int32(strip + 5)",
      DIRECT, None),
+    (interlaced, "join", "        cuda.syncthreads()\n", "", STRIDE, RACE),
+    (interlaced, "join", "s[int32(to + 1)] = u[1]", "s[int32(to + 1)] = u[2]", STRIDE, None),
+    (interlaced, "join", "a, b = int32(a - d_h)", "a, b = int32(a - d_w)", UNEVEN, None),
+    (interlaced, "join", "there = a < k_h and b < k_w", "there = True", SECTORS, None),
 ]  # fmt: skip
 FOLD = [
     (
@@ -92,7 +98,6 @@ FOLD = [
     ("weight", "        cuda.syncthreads()\n", "", DENSE, RACE),
     ("slabs", "cuda.syncthreads()\n        for step", "for step", DIRECT, RACE),
     ("slabs", "if o < c_out:", "if True:", DIRECT, OUT),
-    ("places", "into = int32((y * w", "into = int32((y * w + 1", STRIDE, None),
 ]
 CLASSIFIER = [
     ("        if o < c_out:\n            left", "        if True:\n            left", OUT),

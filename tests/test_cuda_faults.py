@@ -115,8 +115,15 @@ def three_channels(ops):
 
 
 def every_other_place(ops):
-    shapes = (1, 3, 3, 4), (1, 3, 3, 4), (1, 6, 5, 4), (4, 4, 1, 1)
+    shapes = (2, 6, 6, 12), (2, 6, 6, 12), (2, 12, 11, 12), (12, 12, 1, 1)
     return values(ops, "conv2d_backward", *shapes, stride=2)
+
+
+def of_no_images(ops):
+    """Return the gradient of a weight that no image has seen, and a value that is not zero."""
+    shapes = (0, 3, 3, 4), (0, 3, 3, 4), (0, 6, 5, 4), (4, 4, 1, 1)
+    _, found, *_ = values(ops, "conv2d_backward", *shapes, stride=2)
+    return [np.append(found, np.float32(1))]
 
 
 def sgd(ops):
@@ -274,10 +281,11 @@ OTHERS = [
     (elementwise, "narrow_kernel", "if at >= first and int32(i)", "if int32(i)", muons,
      "of shared memory, which has"),
     (elementwise, "narrow_kernel", SYNC, "", muons, RACE),
-    (elementwise, "zero_kernel", "x[i] = float32(0)", "x[i] = float32(1)", every_other_place,
-     None),
+    (elementwise, "zero_kernel", "x[i] = float32(0)", "x[i] = float32(2)", of_no_images, None),
     (interlaced, "split_kernel", "row < h and ", "", dilated, OUT),
     (interlaced, "join_kernel", "if i < count:", "if True:", dilated, OUT),
+    (interlaced, "join_few_kernel", "s[int32(i)]", "s[thread]", every_other_place, None),
+    (interlaced, "join_few_kernel", SYNC, "", every_other_place, RACE),
 ]  # fmt: skip
 BESIDE = {"norms": NORMS, "pools": POOLS, "losses": LOSSES, "updates": UPDATES, "others": OTHERS}
 

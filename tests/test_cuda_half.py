@@ -293,9 +293,11 @@ def test_a_product_without_the_whole_warp_is_found(emulated):
 
 def test_columns_of_a_group_are_dealt_once():
     assert sorted(map(pairs_of.column_of, range(32))) == list(range(32))
-    for t in range(4):  # what the four instructions give to a thread stands side by side
-        places = [8 * j + 2 * t + q for j in range(4) for q in range(2)]
-        assert [pairs_of.column_of(place) for place in places] == list(range(8 * t, 8 * t + 8))
+    for t in range(4):  # what two instructions give to a thread stands side by side
+        for half in range(2):
+            places = [8 * j + 2 * t + q for j in (2 * half, 2 * half + 1) for q in range(2)]
+            first = 16 * half + 4 * t
+            assert [pairs_of.column_of(place) for place in places] == list(range(first, first + 4))
 
 
 def test_the_tile_is_large_where_there_is_much_work_and_small_where_blocks_are_few():
@@ -321,12 +323,13 @@ PLANTED = [
     ("inside = top[i] != OUTSIDE and k < depth", "inside = top[i] != OUTSIDE", POINT, None),
     ("b_inside = o0 + column_b < wide", "b_inside = True", BROAD, faults.OUT),
     ("if m < positions:", "if True:", DENSE, faults.OUT),
-    ("if o + e < ends:", "if True:", ODD, faults.OUT),
+    ("            if o < width:", "            if True:", BROAD, None),
+    ("c_out = win.groups * rounded(win.width, 8)", "c_out = win.c_out", ODD, None),
     ("if k < rows and o < columns:", "if k < rows:", DENSE, faults.OUT),
     ("int32(at + columns)", "at", DENSE, None),
     ("deep + q // 2 * 4", "deep + (3 - q) // 2 * 4", DENSE, None),
     ("(deep + 4) * PITCH_B", "deep * PITCH_B", DENSE, None),
-    ("uint32(2) * uint32(8) + j", "uint32(2) * uint32(4) + j", DENSE, None),
+    ("uint32(2) * uint32(4) + g", "uint32(2) * uint32(8) + g", DENSE, None),
     ("PITCH = BK // 2 + 4", "PITCH = BK // 2 + 2", DENSE, "multiple"),
 ]
 

@@ -74,6 +74,15 @@ def test_the_table_has_no_row_too_many():
     assert not wanted or set(table()) == wanted
 
 
+@pytest.mark.parametrize(
+    ("kernel", "share"),
+    [("gemm_128x128x8x16", 92), ("gemm_128x128x8x16_point", 92), ("grouped_3x3_1_7_16", 75)],
+)
+def test_inner_loops_multiply_most_of_the_time(kernel: str, share: int):
+    """In percent of their instructions, for compute capability 9.0."""
+    assert table()[f"{kernel} sm_90"]["ffma"] >= share
+
+
 @pytest.mark.device
 @pytest.mark.skipif(missing() is not None, reason="NVIDIA's assembler is not installed")
 @pytest.mark.parametrize("fault", ["stack", "f64"])

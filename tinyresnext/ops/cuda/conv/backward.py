@@ -5,8 +5,8 @@ theirs, each times the weight that connects the two. With stride 1 this is a con
 with the taps in reverse order and input and output channels exchanged within each group. With a
 stride, the taps that reach a place depend on the remainder of its line and column. Places of equal
 remainders are one kind, and each kind gets a convolution of stride 1 with the taps that reach it,
-so no zero is inserted and multiplied; their weights are laid out in one pass. A place that no tap
-reaches becomes zero.
+so no zero is inserted and multiplied; their weights are laid out in one pass, and their results
+are put together in one (`interlaced`). A place that no tap reaches becomes zero.
 
 **Of the weight.** See `outer`, and `grouped_outer` for narrow groups.
 """
@@ -14,6 +14,7 @@ reaches becomes zero.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import NamedTuple
 
 from ...checks import Pair, Shape, pair
@@ -21,50 +22,44 @@ from ...shapes.conv import parts_padding, parts_shape
 from ..elementwise import zero
 from ..runtime.arrays import DeviceArray, check, empty_like, scratch, view
 from ..runtime.call import Call
-from ..runtime.machine import Launch
+from ..runtime.machine import ALIGNED, Launch
 from . import fold
 from .forward import Layout, convolution, lay_out
 from .grouped import suits
 from .grouped_outer import grouped_outer
-from .interlaced import join, split
+from .interlaced import few, join, split
 from .outer import outer
-from .pack import BK, Columns, backward
-from .windows import Windows, aligned, windows
+from .pack import BK, RUN, Columns, backward
+from .windows import Windows, aligned, rounded, windows
 
 
 class Taps(NamedTuple):
-    """The taps that reach the places ``first``, ``first + stride``, ... in one direction.
+    """The taps that reach every few places of an image, in one direction.
 
     Attributes
     ----------
-    first : int
-    places : int
-        How many such places there are.
     taps : list of int
         Of the forward convolution, as the convolution of ``dy`` takes them.
     padding : int
         Of that convolution; below zero where its windows begin inside ``dy``.
     """
 
-    first: int
-    places: int
     taps: list[int]
     padding: int
 
 
-def kinds(length: int, kernel: int, stride: int, padding: int) -> list[Taps]:
+def kinds(kernel: int, stride: int, padding: int) -> list[Taps]:
     """Return the kinds of places that any tap reaches.
 
-    Tap i of result r reaches the place ``r * stride + i - padding``.
+    Tap i of result r reaches the place ``r * stride + i - padding``. So kind i has the places
+    ``first``, ``first + stride``, ... and tap i of result ``(first + padding - i) / stride``
+    reaches the first of them.
     """
     found = []
     for i in range(min(stride, kernel)):  # the smallest tap of a kind
         first = (i - padding) % stride
         taps = list(range(i, kernel, stride))[::-1]
-        places = len(range(first, length, stride))
-        if places:  # the place ``first`` is reached by tap i of the result (first + padding - i)
-            padding_back = (taps[0] - first - padding) // stride
-            found.append(Taps(first, places, taps, padding_back))
+        found.append(Taps(taps, (taps[0] - first - padding) // stride))
     return found
 
 
@@ -74,30 +69,31 @@ def input_gradient(
     """Return the launches of ``dx``; with ``more`` it is added to what is there."""
     if dy.size == 0 or dx.size == 0:
         return [] if more else zero(dx)
-    rows = kinds(win.h, win.k_h, win.s_h, win.p_h)
-    columns = kinds(win.w, win.k_w, win.s_w, win.p_w)
+    rows, columns = kinds(win.k_h, win.s_h, win.p_h), kinds(win.k_w, win.s_w, win.p_w)
     pairs = [(r, c) for r in rows for c in columns]
     layouts, launches = _layouts(weight, win, pairs)
     if win.s_h == win.s_w == 1:
         residual = dx if more else None
-        back = _back(win, *pairs[0])
+        back = _back(win, *pairs[0], win.c_in)
         return [*launches, *convolution(dy, layouts[0], None, residual, dx, back)]
-    if not more and sum(r.places * c.places for r, c in pairs) != win.h * win.w:
-        launches += zero(dx)
-    # Room for the largest kind; the kinds use it one after the other.
-    largest = max((r.places * c.places for r, c in pairs), default=0)
-    room = scratch(dy.machine, (win.n * largest * win.c_in,))
-    for (r, c), layout in zip(pairs, layouts, strict=True):
-        part = view(room, (win.n, r.places, c.places, win.c_in))
-        launches += convolution(dy, layout, None, None, part, _back(win, r, c))
-        launches.append(fold.places(part, dx, win, r.first, c.first, more))
-    return launches
+    # Each kind is an image of equal remainders of lines and columns.
+    fours = few(win.c_in)
+    c_in = win.groups * rounded(win.narrow, RUN) if fours else win.c_in
+    shape = win.n, -(-win.h // win.s_h), -(-win.w // win.s_w), c_in
+    apart = rounded(prod(shape), ALIGNED)
+    parts = scratch(dy.machine, (len(pairs) * apart,))
+    for k, ((r, c), layout) in enumerate(zip(pairs, layouts, strict=True)):
+        part = view(parts, shape, k * apart)
+        launches += convolution(dy, layout, None, None, part, _back(win, r, c, c_in))
+    ahead = win.p_h % win.s_h, win.p_w % win.s_w
+    there, groups = (len(rows), len(columns)), win.groups if fours else 0
+    return [*launches, join(parts, (win.s_h, win.s_w), dx, more, ahead, there, groups)]
 
 
-def _back(win: Windows, rows: Taps, columns: Taps) -> Windows:
-    """Return the convolution of ``dy`` for one kind of places."""
+def _back(win: Windows, rows: Taps, columns: Taps, c_in: int) -> Windows:
+    """Return the convolution of ``dy`` for one kind of places, with ``c_in`` filters."""
     return Windows(
-        win.n, win.h_out, win.w_out, win.c_out, rows.places, columns.places, win.c_in,
+        win.n, win.h_out, win.w_out, win.c_out, -(-win.h // win.s_h), -(-win.w // win.s_w), c_in,
         len(rows.taps), len(columns.taps), 1, 1, rows.padding, columns.padding, win.groups,
     )  # fmt: skip
 

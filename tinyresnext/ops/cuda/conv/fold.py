@@ -7,34 +7,36 @@ these kernels add the parts from first to last, and put the totals where they be
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numba import cuda
 
 from ..runtime.arrays import DeviceArray, scratch
-from ..runtime.kernel import Kernel, float32, floats, int32, uint32
+from ..runtime.kernel import Kernel, ending, float32, floats, halves, int32, pointer, uint32
 from ..runtime.machine import Launch
-from ..words import shared
+from ..words import get, put, shared
 from .pack import LINES, MOST_TAPS, QUARTERS, SIDE, SLAB, SLABS_SHARED, pitch
-from .windows import Windows
+from .windows import SECTOR, Windows, rounded
 
 THREADS = 256
 CHANNELS = 32  # that a block of the sums over positions adds up
 DEEP = 64  # rows for each of its threads, at least
 CHUNK = 1024  # values of a filter that are turned at once, at most
 TURNED = 2 * CHUNK  # with what keeps them in different banks
-SECTOR = 8  # values that a GPU moves at once
 
 
 # --- kernels --------------------------------------------------------------------------------------
 
 
 @cache
-def rows_kernel() -> Kernel:
+def rows_kernel(kind: Any = floats) -> Kernel:
     """Return the kernel of the parts of a convolution's result, with its bias, residual, ReLU.
 
-    What only fills up a group of filters is added up too, and not stored.
+    What only fills up a group of filters is added up too, and not stored. The ReLU in float16 is
+    that of `words.floor4_or_nan`.
     """
+    NARROW = kind == halves
 
     def run(
         sums, bias, residual, y, size, c_out, width, wide, across, parts, shift, add, floor
@@ -53,10 +55,13 @@ def rows_kernel() -> Kernel:
                 if shift:
                     total += bias[o]
                 if add:
-                    total += residual[at]
-                y[at] = floor if total < floor else total
+                    total += get(residual, at)
+                if total < floor:
+                    total = total - total + floor if NARROW else float32(floor)
+                put(y, at, total)
 
-    return Kernel("fold_rows", run, (*[floats] * 4, *[int32] * 8, float32), THREADS)
+    parameters = (floats, floats, kind, kind, *[int32] * 8, float32)
+    return Kernel(f"fold_rows{ending(kind)}", run, parameters, THREADS)
 
 
 @cache
@@ -86,8 +91,8 @@ def weight_kernel() -> Kernel:
     """
 
     def run(
-        sums, out, size, deep, taps, channels, seen, width, wide, some_taps, some, pitch, down,
-        beside, parts, add,
+        sums, out, size, deep, taps, channels, seen, width, wide, some_taps, some, lanes, pitch,
+        down, beside, parts, add,
     ):  # fmt: skip
         s = shared(TURNED)
         thread, block = int32(cuda.threadIdx.x), uint32(cuda.blockIdx.x)
@@ -95,9 +100,9 @@ def weight_kernel() -> Kernel:
         o, below = int32(square // uint32(down)), int32(square % uint32(down))
         first_tap, first = int32(later * some_taps), int32(below * some)
         row = int32(int32(uint32(o) // uint32(width)) * wide + int32(uint32(o) % uint32(width)))
-        for i in range(thread, some * some_taps, THREADS):
-            tap, c = int32(uint32(i) // uint32(some)), int32(uint32(i) % uint32(some))
-            if first_tap + tap < taps and first + c < seen:
+        for i in range(thread, lanes * some_taps, THREADS):
+            tap, c = int32(uint32(i) // uint32(lanes)), int32(uint32(i) % uint32(lanes))
+            if first_tap + tap < taps and c < some and first + c < seen:
                 at = int32(row * deep + (first_tap + tap) * seen + first + c)
                 total = float32(0)
                 for _ in range(parts):
@@ -114,7 +119,7 @@ def weight_kernel() -> Kernel:
                 total = s[int32(c * pitch + tap)]
                 out[into] = out[into] + total if add else total
 
-    return Kernel("fold_weight", run, (floats, floats, *[int32] * 14), THREADS)
+    return Kernel("fold_weight", run, (floats, floats, *[int32] * 15), THREADS)
 
 
 @cache
@@ -153,23 +158,6 @@ def slabs_kernel() -> Kernel:
                     out[into] = out[into] + total if add else total
 
     return Kernel("fold_slabs", run, (floats, floats, *[int32] * 8), THREADS)
-
-
-@cache
-def places_kernel() -> Kernel:
-    """Return the kernel that puts ``[n, lines, columns, c]`` at every few places of an image."""
-
-    def run(values, out, size, lines, columns, c, h, w, s_h, s_w, first_line, first_column, add):
-        i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
-        if i < size:
-            place, channel = uint32(i) // uint32(c), int32(uint32(i) % uint32(c))
-            line, column = uint32(place) // uint32(columns), uint32(place) % uint32(columns)
-            image, line = uint32(line) // uint32(lines), uint32(line) % uint32(lines)
-            y = int32(int32(image) * h + int32(line) * s_h + first_line)
-            into = int32((y * w + int32(column) * s_w + first_column) * c + channel)
-            out[into] = out[into] + values[i] if add else values[i]
-
-    return Kernel("fold_places", run, (floats, floats, *[int32] * 11), THREADS)
 
 
 @cache
@@ -227,7 +215,7 @@ def rows(
     shift, add, floor = int(bias is not None), int(residual is not None), 0.0 if relu else -np.inf
     size = sums.size // parts
     numbers = (size, c_out, c_out // win.groups, win.width, across, parts, shift, add, floor)
-    return Launch(rows_kernel(), blocks(size), (sums, bias, residual, out, *numbers))
+    return Launch(rows_kernel(pointer(out)), blocks(size), (sums, bias, residual, out, *numbers))
 
 
 def weight(sums: DeviceArray, win: Windows, seen: Windows, out: DeviceArray, more: bool) -> Launch:
@@ -243,11 +231,14 @@ def weight(sums: DeviceArray, win: Windows, seen: Windows, out: DeviceArray, mor
     some = min(seen.narrow, CHUNK // some_taps)
     some = some if some < 8 else some // 8 * 8  # whole sectors
     down, beside = -(-seen.narrow // some), -(-taps // some_taps)
-    # Few channels of a tap, then those of the next, are stored side by side.
-    bank = some_taps if some >= LINES else -(-SIDE // some)
+    # A warp takes channels of one tap, which lie in different banks. Where they are few, it takes
+    # those of the next tap too, which are stored side by side.
+    lanes, bank = rounded(some, SIDE), some_taps
+    if some < LINES:
+        lanes, bank = some, -(-SIDE // some)
     numbers = (
         filters * deep, deep, taps, channels, seen.narrow, win.width, seen.width, some_taps, some,
-        pitch(some_taps, bank), down, beside, parts, int(more),
+        lanes, pitch(some_taps, bank), down, beside, parts, int(more),
     )  # fmt: skip
     return Launch(weight_kernel(), win.c_out * down * beside, (sums, out, *numbers))
 
@@ -265,21 +256,6 @@ def slabs(sums: DeviceArray, parts: int, win: Windows, out: DeviceArray, more: b
         pitch(win.narrow * taps, win.narrow * taps), parts, int(more),
     )  # fmt: skip
     return Launch(slabs_kernel(), many * QUARTERS, (sums, out, *numbers))
-
-
-def places(
-    values: DeviceArray, out: DeviceArray, win: Windows, line: int, column: int, more: bool
-) -> Launch:
-    """Return the launch that puts ``values [n, lines, columns, c]`` into an image.
-
-    They go to the lines ``line``, ``line + s_h``, ... and the columns ``column``, ``column + s_w``,
-    ... of the image of ``win``.
-    """
-    _, lines, columns, c = values.shape
-    numbers = (
-        values.size, lines, columns, c, win.h, win.w, win.s_h, win.s_w, line, column, int(more),
-    )  # fmt: skip
-    return Launch(places_kernel(), blocks(values.size), (values, out, *numbers))
 
 
 def channels(x: DeviceArray, out: DeviceArray, more: bool) -> list[Launch]:

@@ -1,9 +1,12 @@
-"""A dilated convolution as one without dilation, of images that each have every few pixels.
+"""An image in parts, each of which has every few of its pixels.
 
 With a dilation of d, results of one remainder modulo d read places of one remainder only, so an
 image is split into the d x d images of equal remainders. They go through the ordinary convolution
 as one mini-batch, and the results are put back in their places. Where the sides are no multiple of
 d, the smaller images are filled up with zeros, which are what lies outside an image anyway.
+
+The gradient of an image by a convolution with a stride is made in such parts too (`backward`), and
+is put together in one pass: what is stored for every other pixel would be half of each sector.
 """
 
 from __future__ import annotations
@@ -16,10 +19,12 @@ from numba import cuda
 from ..runtime.arrays import DeviceArray
 from ..runtime.kernel import Kernel, ending, float32, floats, int32, pointer
 from ..runtime.machine import Launch
-from ..words import get, put
-from ..words.whole import quotient
+from ..words import get, load4_if, put, shared, store4
+from ..words.whole import located, quotient
+from .windows import SECTOR
 
 THREADS = 256
+CHUNK = 1024  # values of an image that a block puts together in shared memory, at most
 
 # --- kernels --------------------------------------------------------------------------------------
 
@@ -51,26 +56,81 @@ def split_kernel(kind: Any = floats) -> Kernel:
 
 @cache
 def join_kernel(kind: Any = floats) -> Kernel:
-    """Return the kernel that copies or adds the pixels of all parts to their places."""
+    """Return the kernel that copies or adds the pixels of all parts to their places.
 
-    def run(parts, out, count, images, h, w, c, d_h, d_w, lines, columns, more):
+    Line r belongs to part ``(r + e_h) % d_h``, of which the first ``k_h`` are there; columns
+    likewise. A pixel of a part that is not there becomes zero, or stays as it is.
+    """
+
+    def run(
+        parts, out, count, h, w, c, d_h, d_w, e_h, e_w, k_h, k_w, apart, lines, columns, more
+    ):  # fmt: skip
         i = int32(int32(cuda.blockIdx.x) * int32(THREADS) + int32(cuda.threadIdx.x))
         if i < count:
-            place = quotient(i, c)
-            channel = int32(i - int32(place * c))
-            row = quotient(place, w)
-            n, column = quotient(row, h), int32(place - int32(row * w))
-            row = int32(row - int32(n * h))
+            n, row, column, channel = located(i, h, w, c)
             line, across = quotient(row, d_h), quotient(column, d_w)
-            a, b = int32(row - int32(line * d_h)), int32(column - int32(across * d_w))
-            part = int32(int32(int32(a * d_w) + b) * images + n)
-            at = int32(int32(int32(part * lines) + line) * columns + across)
-            value = get(parts, int32(at * c + channel))
-            if more != int32(0):
-                value += get(out, i)
-            put(out, i, value)
+            a, b = int32(row - int32(line * d_h) + e_h), int32(column - int32(across * d_w) + e_w)
+            a, b = int32(a - d_h) if a >= d_h else a, int32(b - d_w) if b >= d_w else b
+            there = a < k_h and b < k_w
+            if there or more == int32(0):
+                value = float32(0)
+                if there:
+                    at = int32(int32(int32(n * lines + line) * columns + across) * c + channel)
+                    value = get(parts, int32(int32(int32(a * k_w + b) * apart) + at))
+                if more != int32(0):
+                    value += get(out, i)
+                put(out, i, value)
 
-    return Kernel(f"join{ending(kind)}", run, (kind, kind, *(int32,) * 10), THREADS)
+    return Kernel(f"join{ending(kind)}", run, (kind, kind, *(int32,) * 14), THREADS)
+
+
+@cache
+def join_few_kernel() -> Kernel:
+    """Return the kernel of `join_kernel` for pixels that are no whole sectors.
+
+    Pixels of parts are whole fours of channels: groups of ``wide``, of which ``narrow`` count.
+    Each is loaded four by four, brought together with its neighbours in shared memory, and stored
+    with them.
+    """
+
+    def run(
+        parts, out, pixels, each, h, w, c, narrow, wide, across, d_h, d_w, e_h, e_w, k_h, k_w,
+        apart, lines, columns, more,
+    ):  # fmt: skip
+        s = shared(CHUNK)
+        thread, first = int32(cuda.threadIdx.x), int32(int32(cuda.blockIdx.x) * each)
+        here = int32(pixels - first) if pixels - first < each else int32(each)
+        fours = quotient(across, int32(4))
+        for i in range(thread, int32(here * fours), THREADS):
+            pixel = quotient(int32(i), fours)
+            n, row, column, _ = located(int32(first + pixel), h, w, int32(1))
+            line, place = quotient(row, d_h), quotient(column, d_w)
+            a, b = int32(row - int32(line * d_h) + e_h), int32(column - int32(place * d_w) + e_w)
+            a, b = int32(a - d_h) if a >= d_h else a, int32(b - d_w) if b >= d_w else b
+            of = int32(int32(int32(i) - int32(pixel * fours)) * 4)
+            at = int32(int32(int32(n * lines + line) * columns + place) * across + of)
+            at = int32(int32(int32(a * k_w + b) * apart) + at)
+            u = load4_if(parts, at, a < k_h and b < k_w, 16)
+            group = quotient(of, wide)
+            channel = int32(of - int32(group * wide))
+            to, left = int32(int32(pixel * c + group * narrow) + channel), int32(narrow - channel)
+            if narrow % int32(4) == int32(0):  # at once; else the banks would be asked four times
+                store4(s, to, u, 16)
+                left = int32(0)
+            if left > 0:
+                s[to] = u[0]
+            if left > 1:
+                s[int32(to + 1)] = u[1]
+            if left > 2:
+                s[int32(to + 2)] = u[2]
+            if left > 3:
+                s[int32(to + 3)] = u[3]
+        cuda.syncthreads()
+        for i in range(thread, int32(here * c), THREADS):
+            at, value = int32(int32(first * c) + int32(i)), s[int32(i)]
+            out[at] = out[at] + value if more != int32(0) else value
+
+    return Kernel("join_few", run, (floats, floats, *(int32,) * 18), THREADS)
 
 
 # --- launches -------------------------------------------------------------------------------------
@@ -78,20 +138,50 @@ def join_kernel(kind: Any = floats) -> Kernel:
 
 def split(x: DeviceArray, dilation: tuple[int, int], parts: DeviceArray) -> Launch:
     """Return the launch that splits images into their parts."""
-    numbers = _numbers(parts, x, parts, dilation)
+    numbers = (parts.size, *x.shape, *dilation, *parts.shape[1:3])
     return Launch(split_kernel(pointer(x)), -(-parts.size // THREADS), (x, parts, *numbers))
 
 
-def join(parts: DeviceArray, dilation: tuple[int, int], out: DeviceArray, more: bool) -> Launch:
-    """Return the launch that puts parts in the places of images; ``more`` adds to these."""
-    numbers = _numbers(out, out, parts, dilation)
-    return Launch(
-        join_kernel(pointer(out)), -(-out.size // THREADS), (parts, out, *numbers, int(more))
-    )
+def few(channels: int) -> bool:
+    """Return whether `join` takes parts whose groups of channels are whole fours."""
+    return channels % SECTOR != 0 and channels * SECTOR <= CHUNK
 
 
-def _numbers(
-    result: DeviceArray, whole: DeviceArray, parts: DeviceArray, dilation: tuple[int, int]
-) -> list[int]:
-    """Return the numbers of both kernels."""
-    return [result.size, *whole.shape, *dilation, *parts.shape[1:3]]
+def join(
+    parts: DeviceArray,
+    steps: tuple[int, int],
+    out: DeviceArray,
+    more: bool,
+    ahead: tuple[int, int] = (0, 0),
+    there: tuple[int, int] | None = None,
+    groups: int = 0,
+) -> Launch:
+    """Return the launch that puts parts in the places of images.
+
+    Parameters
+    ----------
+    parts : array
+        Those that are there, one after the other and equally far apart.
+    steps : (int, int)
+        How far two lines, and two columns, of a part are apart in an image.
+    out : [n, h, w, c]
+    more : bool
+        Whether they are added to what is there.
+    ahead, there : (int, int)
+        The part of the first line and of the first column, and how many parts there are in each
+        direction: all if it is None.
+    groups : int
+        Of channels that were filled up to fours, as for `few`; 0 if none were.
+    """
+    n, h, w, c = out.shape
+    there = there or steps
+    apart = parts.size // (there[0] * there[1])
+    where = (*steps, *ahead, *there, apart, -(-h // steps[0]), -(-w // steps[1]), int(more))
+    numbers: tuple[int, ...]
+    if not groups:
+        numbers = (out.size, h, w, c, *where)
+        return Launch(join_kernel(pointer(out)), -(-out.size // THREADS), (parts, out, *numbers))
+    narrow, pixels = c // groups, n * h * w
+    wide, each = -(-narrow // 4) * 4, CHUNK // (SECTOR * c) * SECTOR
+    numbers = (pixels, each, h, w, c, narrow, wide, groups * wide, *where)
+    return Launch(join_few_kernel(), -(-pixels // each), (parts, out, *numbers))

@@ -33,7 +33,7 @@ from ..words import (
 )
 from . import fold
 from .pack import RUN
-from .windows import MOST, Windows, counted, filled, rounded, sight
+from .windows import MOST, SECTOR, Windows, counted, filled, rounded, sight
 
 DEEP = 16  # positions of a slice
 
@@ -181,7 +181,7 @@ def cut(win: Windows, processors: int) -> Cut:
             break
     tiles, slices = down * across * win.groups, -(-win.positions // DEEP)
     parts = max(1, min(slices // STEPS, WAVES * processors // tiles))
-    parts = max(1, min(parts, MOST // (win.c_out * rounded(win.depth, fold.SECTOR))))
+    parts = max(1, min(parts, MOST // (win.c_out * rounded(win.depth, SECTOR))))
     length = -(-slices // parts) * DEEP
     return Cut(tile, down, across, tiles, length, -(-win.positions // length))
 
@@ -193,7 +193,7 @@ def outer(
     (x, first), (dy, second) = filled(x, win.groups, RUN), filled(dy, win.groups, RUN)
     wanted, win = win, counted(win._replace(c_in=x.shape[-1], c_out=dy.shape[-1]))
     plan = cut(win, x.machine.multiprocessors)
-    sums = scratch(x.machine, (plan.parts, win.c_out, rounded(win.depth, fold.SECTOR)))
+    sums = scratch(x.machine, (plan.parts, win.c_out, rounded(win.depth, SECTOR)))
     see = None if win.plain else upload(x.machine, sight(win, RUN, plan.across * plan.tile.BN))
     numbers = (
         win.positions, win.h, win.w, win.c_in, win.h_out, win.w_out, win.c_out, win.s_h, win.s_w,

@@ -21,10 +21,10 @@ from ..runtime.arrays import DeviceArray, upload, view
 from ..runtime.kernel import Kernel, float32, floats, int32, ints, uint32
 from ..runtime.machine import Launch
 from ..words import shared
-from .windows import Windows, rounded
+from .windows import Windows, rounded, whole
 
 BK = 16  # rows of a slice of `gemm`'s; a matrix has whole slices
-RUN = 4  # channels that `gemm` copies at once; a group has whole runs of them
+RUN = 4  # channels that `gemm` copies at once
 SLAB = 128  # filters of `grouped`'s warps
 SIDE = 32  # filters whose weights a block copies
 LINES = 8  # of 32 values that a block stores at once
@@ -173,8 +173,8 @@ def slabs_kernel(TURN: bool) -> Kernel:
 
     A block copies all weights of 32 filters to shared memory, line by line as they lie: the
     channels and taps of a filter if ``TURN``, else the taps of ``together`` filters for a channel.
-    Four banks or eight are between neighbours, so the four channels of eight filters that a warp
-    then loads are in different banks; what it stores are whole sectors of four rows.
+    Neighbours are so far apart that the four channels of eight filters that a warp then loads are
+    in different banks; what it stores are whole sectors of four rows.
     """
     THREADS, LINES = 1024, 1024 // SIDE
 
@@ -193,7 +193,9 @@ def slabs_kernel(TURN: bool) -> Kernel:
             if not TURN:
                 c = uint32(o % uint32(channels))
                 o = uint32(o // uint32(channels) * uint32(together))
-            at = int32(int32(step) * pitch + int32(o // uint32(together)) * 4)
+            at = int32(int32(step) * pitch)
+            if not TURN:
+                at = int32(at + int32(o // uint32(together)) * 4)
             o = uint32(uint32(block * SIDE) + o)
             start = int32(o // uint32(width)) * s_group + int32(o % uint32(width)) * s_filter
             start = int32(start + int32(c) * s_channel)
@@ -212,7 +214,7 @@ def slabs_kernel(TURN: bool) -> Kernel:
             c = int32((turn + within) % uint32(fours)) * 4 + e
             many, rest = int32(uint32(o) // uint32(together)), int32(uint32(o) % uint32(together))
             if TURN:
-                at = int32(o * pitch + many * 4 + c * count + tap)
+                at = int32(o * pitch + c * count + tap)
             else:
                 at = int32((many * channels + c) * pitch + many * 4 + rest * count + tap)
             place = int32(places[tap])
@@ -241,9 +243,10 @@ def columns(
 ) -> tuple[list[Columns], list[Launch]]:
     """Return the matrices of each kind of convolution, and the launches that fill them.
 
-    Their groups have whole runs of channels, as those of `windows.filled` do.
+    Their groups have as many channels as those of `windows.filled`.
     """
-    filled, wide, count = rounded(source.channels, run), rounded(win.width, 4), source.taps
+    filled, wide = whole(source.channels, win.groups, run), rounded(win.width, 4)
+    count = source.taps
     some_taps = count if count <= MOST_TAPS else SIDE
     some = min(filled, MOST_VALUES // some_taps)
     some = some if some < 8 else some // 8 * 8  # whole sectors
@@ -281,8 +284,10 @@ def slabs(
     apart = len(order) * RUN * SLAB
     made = memory(weight.machine, (many, narrow // RUN, apart))
     length = (narrow if source.turn else together) * count
+    # Four banks are between filters that see the same four channels, eight where others do.
+    beside = RUN if source.turn and narrow == RUN else 2 * RUN
     numbers = (
-        count, len(order), narrow, win.c_out, win.width, together, length + (8 - length) % 16,
+        count, len(order), narrow, win.c_out, win.width, together, length + (beside - length) % 16,
         source.s_group, source.s_filter, source.s_channel,
     )  # fmt: skip
     arrays = (weight, upload(weight.machine, np.array(places, np.int32)), made)

@@ -14,6 +14,7 @@ from ..runtime.arrays import DeviceArray, scratch
 from ..runtime.call import MOST_VALUES as MOST
 from ..runtime.machine import Launch
 
+SECTOR = 8  # values of float32 that a GPU moves at once: 32 bytes
 WIDEST = 2**15 - 1  # taps of a kernel in one direction: two numbers share 32 bits
 
 
@@ -135,15 +136,24 @@ def aligned(*arrays: DeviceArray | None) -> bool:
     return all(array is None or array.address % 16 == 0 for array in arrays)
 
 
+def whole(channels: int, groups: int, run: int) -> int:
+    """Return how many channels a group of so many is filled up to with zeros.
+
+    What is read of a group at a place is whole sectors then. Where few channels are the only group,
+    as an image's are, places lie side by side, so 16 bytes are enough: ``run`` channels.
+    """
+    return rounded(channels, run if groups == 1 and channels <= run else 2 * run)
+
+
 def filled(x: DeviceArray, groups: int, run: int) -> tuple[DeviceArray, list[Launch]]:
-    """Return an image whose groups have whole runs of channels, and the launches that make it.
+    """Return an image whose groups have `whole` channels, and the launches that make it.
 
     With three channels, 16 bytes would begin anywhere among the channels of a place, so there is a
-    fourth channel of zeros. An image that has whole runs already, and begins at a multiple of 16
+    fourth channel of zeros. An image that has whole groups already, and begins at a multiple of 16
     bytes, stays as it is.
     """
     narrow = x.shape[-1] // groups
-    wide = rounded(narrow, run)
+    wide = whole(narrow, groups, run)
     if wide == narrow and aligned(x):
         return x, []
     made = scratch(x.machine, (*x.shape[:-1], groups * wide), x.dtype)

@@ -13,14 +13,14 @@ import numpy as np
 from numba import cuda
 
 from ..conv.pack import Room, Source, columns
-from ..conv.windows import Windows, rounded
+from ..conv.windows import Windows, rounded, whole
 from ..runtime.arrays import DeviceArray, scratch
 from ..runtime.kernel import Kernel, float32, floats, halves, int32, uint32
 from ..runtime.machine import Launch
 from ..words import put2
 
 BK = 32  # depths of a slice of the product: two instructions
-RUN = 8  # channels that are copied at once; a group has whole runs of them
+RUN = 8  # channels that are copied at once
 GROUP = 32  # columns of a warp
 THREADS = 256
 
@@ -37,10 +37,11 @@ def column_of(place: int) -> int:
     """Return which of 32 columns stands at a place of the packed weight.
 
     Instruction ``j`` of four has the places ``8 j + g``, and gives columns ``2 t`` and ``2 t + 1``
-    of its eight to thread t of four, which is to have the columns ``8 t`` to ``8 t + 7``.
+    of its eight to thread t of four, which is to have the columns ``4 t`` to ``4 t + 3`` of the
+    first two instructions, and those of the second half of the group of the other two.
     """
     j, g = divmod(place, 8)
-    return 8 * (g // 2) + 2 * j + g % 2
+    return 16 * (j // 2) + 4 * (g // 2) + 2 * (j % 2) + g % 2
 
 
 # --- kernel ---------------------------------------------------------------------------------------
@@ -57,7 +58,8 @@ def pairs_kernel() -> Kernel:
             group, k = int32(row // uint32(half)), int32(int32(row % uint32(half)) * 2)
             g, j = uint32(place) % uint32(8), uint32(uint32(place) % uint32(32)) // uint32(8)
             o = int32(uint32(place) // uint32(32) * uint32(32))
-            o = int32(o + uint32(g) // uint32(2) * uint32(8) + j * uint32(2) + g % uint32(2))
+            o = int32(o + j // uint32(2) * uint32(16) + j % uint32(2) * uint32(2))
+            o = int32(uint32(o) + uint32(g) // uint32(2) * uint32(4) + g % uint32(2))
             first, second = float32(0), float32(0)
             if k < rows and o < columns:  # which are even, as k is
                 at = int32(int32(int32(group * rows) + k) * columns + o)
@@ -74,7 +76,7 @@ def pairs(
     weight: DeviceArray, source: Source, win: Windows, memory: Room
 ) -> tuple[list[Pairs], list[Launch]]:
     """Return the matrices of a convolution, and the launches that fill them from ``weight``."""
-    deep = rounded(source.taps * rounded(source.channels, RUN), BK)
+    deep = rounded(source.taps * whole(source.channels, win.groups, RUN), BK)
     wide = rounded(win.width, GROUP)
     [matrix], launches = columns(weight, source, win, scratch, RUN)
     data = memory(weight.machine, (win.groups, deep // 2, wide, 2), np.float16)

@@ -8,8 +8,10 @@ apart and those of the right one 8 words more than a multiple of 32, so that the
 warp loads at once lie in 32 banks.
 
 A thread's sums of one instruction are two neighbouring columns. Columns are dealt to the four
-instructions of a group of 32 so that a thread's eight columns are neighbours, which it stores at
-once (`pairs.column_of`); only what lays the weight out has to know.
+instructions of a group of 32 so that a thread has four neighbours of two, which it stores at once,
+and the threads of a row 16 neighbours: whole sectors (`pairs.column_of`). Only what lays the weight
+out has to know. Results that do not lie in
+eights are stored as float32 first, filled up, and brought to their places by `conv.fold`.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import cuda
 
-from ..conv.windows import Windows, aligned, counted, filled, sight
-from ..runtime.arrays import DeviceArray, upload
+from ..conv import fold
+from ..conv.windows import Windows, aligned, counted, filled, rounded, sight
+from ..runtime.arrays import DeviceArray, scratch, upload
 from ..runtime.kernel import (
     Kernel,
     float32,
@@ -37,13 +40,11 @@ from ..words import (
     copies_done,
     copy4,
     floor4_or_nan,
-    get,
     load2,
-    load8_if,
-    put,
+    load4_if,
     registers,
     shared,
-    store8,
+    store4,
     sum4,
 )
 from ..words.tensor import load_pair, multiply
@@ -75,11 +76,10 @@ TILES = {
 
 
 @cache
-def tensor_kernel(tile: Tile, STORE: int, POINT: bool, to: Any = halves) -> Kernel:
+def tensor_kernel(tile: Tile, POINT: bool, to: Any = halves) -> Kernel:
     """Return the kernel for one shape of tile.
 
-    ``STORE`` is how many values of the result are stored at once, 8 or 1; ``POINT`` is as in
-    `conv.gemm`, and ``to`` the type of the result.
+    ``POINT`` is as in `conv.gemm`, and ``to`` the type of the result and the residual.
     """
     BM, BN, WM = tile
     WARPS_N, ROWS = BN // GROUP, WM // 16
@@ -170,38 +170,23 @@ def tensor_kernel(tile: Tile, STORE: int, POINT: bool, to: Any = halves) -> Kern
             cuda.syncthreads()
             to, of = of, to
 
-        o = int32(o0 + warp % WARPS_N * GROUP + 8 * t)
-        if o < width:
-            ends = int32((group + 1) * width)
-            o = int32(group * width + o)
-            bias0, bias1 = load8_if(bias, o, shift != 0 and STORE == 8)
-            for i in range(ROWS):
-                for q in range(2):
-                    m = int32(m0 + first_row + g + (16 * i + 8 * q))
-                    if m < positions:
-                        into = int32(m * c_out + o)
-                        n = 16 * i + 2 * q
-                        u = (sums[n], sums[n + 1], sums[n + 4], sums[n + 5])
-                        v = (sums[n + 8], sums[n + 9], sums[n + 12], sums[n + 13])
-                        if STORE == 8:
-                            more0, more1 = load8_if(residual, into, add != 0)
-                            u, v = sum4(sum4(u, bias0), more0), sum4(sum4(v, bias1), more1)
-                            u, v = floor4_or_nan(u, floor), floor4_or_nan(v, floor)
-                            store8(y, into, u, v, 16)
-                        else:
-                            for e in range(8):
-                                if o + e < ends:
-                                    value = sums[n + e // 2 * 4 + e % 2]
-                                    if shift:
-                                        value += get(bias, int32(o + e))
-                                    if add:
-                                        value += get(residual, int32(into + e))
-                                    if value < floor:
-                                        value = value - value + floor
-                                    put(y, int32(into + e), value)
+        for half_group in range(2):
+            o = int32(o0 + warp % WARPS_N * GROUP + 16 * half_group + 4 * t)
+            if o < width:
+                o = int32(group * width + o)
+                four = load4_if(bias, o, shift != 0, 16)
+                for i in range(ROWS):
+                    for q in range(2):
+                        m = int32(m0 + first_row + g + (16 * i + 8 * q))
+                        if m < positions:
+                            into = int32(m * c_out + o)
+                            n = 16 * i + 8 * half_group + 2 * q
+                            made = sum4((sums[n], sums[n + 1], sums[n + 4], sums[n + 5]), four)
+                            made = sum4(made, load4_if(residual, into, add != 0, 16))
+                            store4(y, into, floor4_or_nan(made, floor), 16)
 
-    kind = f"{STORE}{'_point' if POINT else ''}{'_f' if to == floats else ''}"
-    name, pointers = f"tensor_{BM}x{BN}x{WM}_{kind}", (floats, floats, floats, to, to, ints)
+    kind = f"{'_point' if POINT else ''}{'_f' if to == floats else ''}"
+    name, pointers = f"tensor_{BM}x{BN}x{WM}{kind}", (floats, floats, floats, to, to, ints)
     return Kernel(name, run, (*pointers, *[int32] * 20, float32), HIGH)
 
 
@@ -232,20 +217,23 @@ def product(
     """Return the launches of a convolution."""
     if win.positions == 0:
         return []
-    store = 8 if win.width % 8 == 0 and aligned(out, residual, bias) else 1
+    ends = win.width % 8 == 0 and aligned(out, residual, bias)
     x, launches = filled(x, win.groups, RUN)
-    win = counted(win._replace(c_in=x.shape[-1]))
+    c_out = win.groups * rounded(win.width, 8)
+    win = counted(win._replace(c_in=x.shape[-1], c_out=c_out))
     tile = chosen(win, x.machine.multiprocessors)
-    kernel = tensor_kernel(tile, store, win.point, pointer(out))
+    y = out if ends else scratch(x.machine, (1, win.positions, c_out))
+    kernel = tensor_kernel(tile, win.point, pointer(y))
+    shift, add, floor = bias is not None, residual is not None, 0.0 if relu else -np.inf
     across = -(-win.width // tile.BN) * win.groups
     numbers = (
         win.positions, win.h, win.w, win.c_in, win.h_out, win.w_out, win.c_out, win.s_h, win.s_w,
         win.p_h, win.p_w, win.narrow, win.width, weight.wide, win.depth, weight.deep // 2, across,
-        weight.deep // BK, int(bias is not None), int(residual is not None),
-        0.0 if relu else -np.inf,
+        weight.deep // BK, int(shift and ends), int(add and ends), floor if ends else -np.inf,
     )  # fmt: skip
     see = None
     if not win.point:
         see = upload(x.machine, sight(win, RUN, weight.deep))
-    arrays = (x, weight.data, bias, residual, out, see)
-    return [*launches, Launch(kernel, blocks(win, tile), (*arrays, *numbers))]
+    arrays = (x, weight.data, bias, residual if ends else None, y, see)
+    launches.append(Launch(kernel, blocks(win, tile), (*arrays, *numbers)))
+    return launches if ends else [*launches, fold.rows(y, bias, residual, out, win, relu)]

@@ -164,18 +164,6 @@ def load4(typingctx, a, i, d, align):
     return FOUR(a, types.int32, types.int64, align), codegen
 
 
-def _read_if(builder, a, args, count, align):
-    """Return what `read` does, or zeros and without an access if the third argument is false."""
-    before = builder.block
-    with builder.if_then(args[2]):
-        loaded = read(builder, builder.gep(args[0], [args[1]]), a, count, align)
-        there = builder.block
-    either = builder.phi(loaded.type)
-    either.add_incoming(ir.Constant(loaded.type, [0.0] * count), before)
-    either.add_incoming(loaded, there)
-    return either
-
-
 @intrinsic
 def load4_if(typingctx, a, i, inside, align):
     """Return ``a[i : i + 4]``, or zeros and without an access if not ``inside``."""
@@ -183,28 +171,17 @@ def load4_if(typingctx, a, i, inside, align):
         return None
 
     def codegen(context, builder, signature, args):
-        loaded = _read_if(builder, a, args, 4, align.literal_value)
-        return values(context, builder, loaded)
+        before = builder.block
+        with builder.if_then(args[2]):
+            at = builder.gep(args[0], [args[1]])
+            loaded = read(builder, at, a, 4, align.literal_value)
+            there = builder.block
+        either = builder.phi(loaded.type)
+        either.add_incoming(ir.Constant(loaded.type, [0.0] * 4), before)
+        either.add_incoming(loaded, there)
+        return values(context, builder, either)
 
     return FOUR(a, types.int32, types.boolean, align), codegen
-
-
-@intrinsic
-def load8_if(typingctx, a, i, inside):
-    """Return ``a[i : i + 4]`` and ``a[i + 4 : i + 8]``, or zeros; as `load4_if` with 16 bytes."""
-
-    def codegen(context, builder, signature, args):
-        eight, nothing = _read_if(builder, a, args, 8, 16), ir.Constant(VECTOR, ir.Undefined)
-        fours = []
-        for first in (0, 4):
-            four = nothing
-            for q in range(4):
-                one = builder.extract_element(eight, INT32(first + q))
-                four = builder.insert_element(four, one, INT32(q))
-            fours.append(values(context, builder, four))
-        return context.make_tuple(builder, signature.return_type, fours)
-
-    return types.UniTuple(FOUR, 2)(a, types.int32, types.boolean), codegen
 
 
 @intrinsic
@@ -219,27 +196,6 @@ def store4(typingctx, a, i, four, align):
         return context.get_dummy_value()
 
     return types.void(a, types.int32, FOUR, align), codegen
-
-
-@intrinsic
-def store8(typingctx, a, i, first, last, align):
-    """Set ``a[i : i + 8]`` to four values and four more: 16 bytes of float16 at once."""
-    if not isinstance(align, types.IntegerLiteral):
-        return None
-
-    def codegen(context, builder, signature, args):
-        at = builder.gep(args[0], [args[1]])
-        fours = [vector(builder, four) for four in args[2:4]]
-        mask = ir.Constant(ir.VectorType(INT32, 8), list(range(8)))
-        eight = builder.shuffle_vector(*fours, mask)
-        if a == halves:
-            write(builder, at, a, eight, align.literal_value)
-        else:  # a GPU stores 16 bytes at most
-            for four, step in zip(fours, (0, 4), strict=True):
-                write(builder, builder.gep(at, [INT32(step)]), a, four, align.literal_value)
-        return context.get_dummy_value()
-
-    return types.void(a, types.int32, FOUR, FOUR, align), codegen
 
 
 @intrinsic

@@ -34,7 +34,7 @@ def test_every_file_of_the_ladder_is_a_rung(ladder):
 
 
 @pytest.mark.device
-@pytest.mark.parametrize("place", range(7))
+@pytest.mark.parametrize("place", range(8))
 def test_every_rung_agrees_with_the_definition(ladder, place: int):
     """Sizes that fill no tile; those from the fifth on take whole vectors and slices."""
     layer = ladder.Layer(70, 33, 70) if place < 4 else ladder.Layer(70, 32, 72)
@@ -85,14 +85,33 @@ def test_costs_fall_from_rung_to_rung(ladder):
 
 
 @pytest.mark.device
-def test_a_rung_is_timed_kernel_by_kernel_and_as_a_graph(ladder, monkeypatch):
+def test_rungs_are_timed_kernel_by_kernel_and_the_last_one_as_a_graph(ladder, monkeypatch):
     """The times are of the emulator; the share of a peak is that of what is a peak here."""
-    monkeypatch.setattr(ladder, "RUNGS", ladder.RUNGS[:2])
-    ops = SimpleNamespace(machine=FiberMachine(), peak=lambda threads: [Peak(1, 1e-3, 1, 1)])
+    monkeypatch.setattr(ladder, "RUNGS", (ladder.RUNGS[0], "rung_6_copies", "rung_8_graph"))
+    machine, graphs = FiberMachine(), []
+    prepare = machine.prepare
+    machine.prepare = lambda launches: graphs.append(len(launches)) or prepare(launches)
+    ops = SimpleNamespace(machine=machine, peak=lambda threads: [Peak(1, 1e-3, 1, 1)])
     monkeypatch.setattr("tinyresnext.ops.backend", lambda device: ops)
-    rows = ladder.measure("cuda", ladder.Layer(8, 4, 8))
-    assert [row["rung"] for row in rows] == list(ladder.RUNGS)
-    assert all(row["of_peak"] > 0 and row["of_peak_as_a_graph"] > 0 for row in rows)
+    layer, seen = ladder.Layer(8, 16, 8), []
+    for row in ladder.measure("cuda", layer, layer):
+        seen.append((row["rung"], len(graphs)))
+        assert row["of_peak"] > 0
+        assert row["one_us"] > 0
+    assert seen == [(name, 2 * (name == "rung_8_graph")) for name in ladder.RUNGS]
+    assert graphs == [ladder.STARTS] * 2
+
+
+@pytest.mark.device
+@pytest.mark.usefixtures("nvvm")
+def test_kernels_are_compiled_before_a_gpu_measures_them(home, monkeypatch):
+    """A share of them, as one process among many does; they are on disk then."""
+    monkeypatch.setattr(sys, "path", [str(FOLDER.parent), *sys.path])
+    program = import_module("gpu")
+    found = program.compiled(1, (8, 0), 60)
+    assert 1 < len(found) < 4
+    monkeypatch.setattr("tinyresnext.ops.cuda.runtime.kernel.Kernel.ptx", None)
+    assert program.compiled(1, (8, 0), 60).keys() == found.keys()
 
 
 @pytest.mark.device

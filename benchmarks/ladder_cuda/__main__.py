@@ -14,9 +14,13 @@ times as fast as that. What it leaves out is waiting: that needs a GPU and a clo
 are those of PTX; the assembler removes some. Beside them stand the registers that it gives a
 thread, and the share of multiply-adds in the hottest loop of what it makes.
 
-On a GPU, ``--device cuda`` times the rungs instead, and prints the share of the measured peak of
-float32: with launches that are started one by one, and as a CUDA graph, which starts them in one
-call. That is the last idea of the ladder; it changes no kernel.
+The last rung changes no kernel, but how kernels are started. So the last line says what it is
+about: how many launches a run of a network is, each of them a call of the driver without a graph.
+
+On a GPU, ``--device cuda`` times the rungs instead. It prints the share of the measured peak of
+float32, and the microseconds of a layer of ResNeXt-50 for one image, where starting a kernel takes
+as long as it computes. The launches of the last rung are one graph; those of the others are started
+one by one.
 
 To add a rung, write the file and put its name into the list below.
 """
@@ -26,7 +30,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -34,7 +38,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+sys.path[:0] = [str(Path(__file__).parents[up]) for up in range(3)]
 
 from tinyresnext.ops.cuda.runtime.arrays import download, empty, upload  # noqa: E402
 from tinyresnext.ops.cuda.runtime.call import Call, chain  # noqa: E402
@@ -48,7 +52,9 @@ RUNGS = (
     "rung_5_vectors",
     "rung_6_copies",
     "rung_7_tensor_cores",
+    "rung_8_graph",
 )
+NETWORK, SIDE = "resnext50_32x4d", 224  # whose launches are counted, for one image
 HALF = {"rung_7_tensor_cores"}  # rungs that round their input to float16, by 2^-11 of it
 TENSOR = 1 / 16  # of the time of float32, on tensor cores: NVIDIA's figures for A100 and H100
 UNITS = 4  # of a multiprocessor, each 32 multiply-adds a cycle
@@ -63,6 +69,9 @@ class Layer(NamedTuple):
     positions: int
     c_in: int
     c_out: int
+
+
+ONE = Layer(196, 1024, 256)  # of ResNeXt-50's third stage, for one image
 
 
 def check(rung: ModuleType, layer: Layer, machine: Any) -> Kernel:
@@ -130,18 +139,27 @@ def count(layer: Layer) -> None:
 
     heads = ("FFMA", "registers", "issue", "shared", "global", "of peak")
     print(f"{'':20}" + "".join(f"{head:>10}" for head in heads))
+    known: dict[Callable[..., Any], tuple[Costs, Kernel]] = {}  # the last rung's are there already
     for name in RUNGS:
-        c, kernel = costs(import_module(name), layer)
+        rung = import_module(name)
+        if rung.launches not in known:
+            known[rung.launches] = costs(rung, layer)
+        c, kernel = known[rung.launches]
         made = assemble(kernel, (8, 0))
         print(
             f"{name:20}{made.share:10.0%}{made.registers:10}{c.issue:10.2f}{c.shared:10.2f}"
             f"{c.memory:10.2f}{c.peak:10.0%}",
             flush=True,
         )
+    from gpu_on_paper import planned
+
+    plan = planned(NETWORK, 1, SIDE)
+    calls = sum(len(step.launches) for step in plan._steps)
+    print(f"{NETWORK}, one image: {calls} launches, or one graph")
 
 
-def seconds(rung: ModuleType, layer: Layer, machine: Any) -> tuple[float, float]:
-    """Return the time of a rung: started kernel by kernel, and as a part of a graph."""
+def seconds(rung: ModuleType, layer: Layer, machine: Any) -> float:
+    """Return the time of a rung, started kernel by kernel or as a part of a graph."""
     x, weight, bias = (
         upload(machine, np.zeros(shape, np.float32))
         for shape in ((layer.positions, layer.c_in), (layer.c_in, layer.c_out), layer.c_out)
@@ -153,31 +171,33 @@ def seconds(rung: ModuleType, layer: Layer, machine: Any) -> tuple[float, float]
         for _ in range(STARTS):
             call()
 
-    def shortest(run: Callable[[], object]) -> float:
-        found = []
-        for _ in range(REPEATS + 1):  # the first one compiles
-            start = time.perf_counter()
-            run()
-            machine.wait()
-            found.append(time.perf_counter() - start)
-        return min(found) / STARTS
-
-    return shortest(one_by_one), shortest(chain([call] * STARTS))
+    run = chain([call] * STARTS) if getattr(rung, "TOGETHER", False) else one_by_one
+    found = []
+    for _ in range(REPEATS + 1):  # the first one compiles
+        start = time.perf_counter()
+        run()
+        machine.wait()
+        found.append(time.perf_counter() - start)
+    return min(found) / STARTS
 
 
-def measure(device: str, layer: Layer) -> list[dict[str, Any]]:
-    """Return the share of the measured peak that each rung reaches on a GPU."""
+def measure(device: str, layer: Layer, one: Layer = ONE) -> Iterator[dict[str, Any]]:
+    """Yield what each rung reaches on a GPU.
+
+    Yields
+    ------
+    dict
+        The name of the rung, its share of the measured peak for ``layer``, and the microseconds of
+        ``one``.
+    """
     from tinyresnext.ops import backend
 
     ops: Any = backend(device)
     peak, flops = 1e9 * ops.peak([1])[0].gflops, 2.0 * np.prod(layer)
-    rows = []
     for name in RUNGS:
-        plain, graph = (
-            flops / found / peak for found in seconds(import_module(name), layer, ops.machine)
-        )
-        rows.append({"rung": name, "of_peak": plain, "of_peak_as_a_graph": graph})
-    return rows
+        rung = import_module(name)
+        share = flops / seconds(rung, layer, ops.machine) / peak
+        yield {"rung": name, "of_peak": share, "one_us": 1e6 * seconds(rung, one, ops.machine)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -195,9 +215,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if a.device is None:
         count(layer)
         return 0
-    print(f"{'of the measured peak':20}{'one by one':>12}{'as a graph':>12}")
+    print(f"{'':20}{'of peak':>12}{'{}x{}x{}, us'.format(*ONE):>20}")
     for row in measure(a.device, layer):
-        print(f"{row['rung']:20}{row['of_peak']:12.0%}{row['of_peak_as_a_graph']:12.0%}")
+        print(f"{row['rung']:20}{row['of_peak']:12.0%}{row['one_us']:20.1f}", flush=True)
     return 0
 
 

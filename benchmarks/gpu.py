@@ -1,24 +1,35 @@
 """Everything that a GPU machine should say about this project, in at most eight minutes.
 
-``python benchmarks/gpu.py OUT`` runs each part in a process of its own, with a time limit, and
-writes ``OUT/NAME.json`` as soon as a part is done, so that a machine that is taken away has told
-what it could: what the machine is, the tests on the GPU, the speed of whole networks and layers,
-the rungs of the ladder, a step of training, the figures of PyTorch and of ONNX Runtime beside them
-where these are installed, and a run of training.
+``python benchmarks/gpu.py OUT`` runs each part in a process of its own, with a time limit, the most
+important first: what the machine is, all kernels compiled by all its cores, the tests on the GPU,
+the speed of whole networks and their layers, a step of training, the same in PyTorch, a run of
+training, the rungs of the ladder, and ONNX Runtime. What is not installed is skipped. Whatever a
+part has found is in ``OUT/results.json`` at once, so that a part that is stopped, and a machine
+that is taken away, have told what they could. What the parts print is in ``OUT/output.txt``.
+
+Without installing anything it runs where numba-cuda, NVIDIA's compiler and the other packages are
+there. A part can be run alone: ``--parts speed peer``.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
+import multiprocessing
 import os
 import re
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from importlib import metadata
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -34,12 +45,18 @@ NETWORK, SIDE = "resnext50_32x4d", 224
 BATCHES, TRAINED = (1, 32, 256), 64  # images at a time, and those of a step of training
 REPEATS = 20
 CUDA = "CUDAExecutionProvider"
+COMPILERS = ("nvidia-nvvm", "nvidia-cuda-nvcc", "nvidia-cuda-nvcc-cu12")
+RUN = {"depth": 20, "cardinality": 8, "width": 4, "images": 10_000, "epochs": 4, "device": "cuda"}
 LR, MOMENTUM, DECAY = 0.02, 0.9, 5e-4
-# The parts, and how many seconds each may take.
+# The parts, the most important first, and how many seconds each may take.
 LIMITS = {
-    "machine": 30, "tests": 150, "speed": 70, "ladder": 25, "step": 45, "peer": 75, "runtime": 30,
-    "run": 55,
+    "machine": 25, "kernels": 45, "tests": 130, "speed": 65, "step": 40, "peer": 80, "run": 45,
+    "ladder": 25, "runtime": 25,
 }  # fmt: skip
+# The files of tests, the most important first, and how many processes run them where pytest-xdist
+# is installed; those of whole networks look at the GPU's free memory, so they run alone.
+TESTS = {"ops": 8, "backward": 8, "gpu": 1, "cuda_half": 8, "ops_contract": 1}
+TESTED = 120  # seconds for all of these
 
 
 def medians(run: Callable[[], Any], wait: Callable[[], Any], repeats: int = REPEATS) -> Any:
@@ -57,7 +74,7 @@ def medians(run: Callable[[], Any], wait: Callable[[], Any], repeats: int = REPE
 
 
 def images(batch: int) -> np.ndarray:
-    return np.random.default_rng(batch).standard_normal((batch, SIDE, SIDE, 3)).astype(np.float32)
+    return np.random.default_rng(batch).standard_normal((batch, SIDE, SIDE, 3), np.float32)
 
 
 # --- parts ----------------------------------------------------------------------------------------
@@ -65,59 +82,124 @@ def images(batch: int) -> np.ndarray:
 
 def machine(folder: Path) -> Any:
     """Say what computes, and which packages compile for it."""
-    from importlib import metadata
-
     from tinyresnext.ops import backend
 
-    packages = (
-        "numpy",
-        "numba",
-        "numba-cuda",
-        "nvidia-nvvm",
-        "nvidia-cuda-nvcc",
-        "torch",
-        "onnxruntime-gpu",
-    )
-    found: dict[str, Any] = {}
-    for name in packages:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = None
-    start = time.perf_counter()
-    ops = backend("cuda")
-    opened = time.perf_counter() - start
+    names = ("numpy", "numba", "numba-cuda", *COMPILERS, "torch", "onnxruntime-gpu", "pytest-xdist")
     query = ["nvidia-smi", "--query-gpu=name,driver_version,clocks.max.sm,power.limit"]
     told = ""
     if shutil.which(query[0]):
         query.append("--format=csv,noheader")
         told = subprocess.run(query, capture_output=True, text=True).stdout.strip()
-    return {
+    found: dict[str, Any] = {
+        "nvidia_smi": told,
+        "packages": {name: version(name) for name in names},
+        "toolkit": os.environ.get("CUDA_HOME"),
+    }
+    write(folder, "machine", found)
+    start = time.perf_counter()
+    ops = backend("cuda")
+    found |= {
         "device": ops.described(),
-        "capability": ops.machine.capability,
+        "capability": list(ops.machine.capability),
         "multiprocessors": ops.machine.multiprocessors,
         "free_bytes": ops.machine.free_bytes(),
-        "seconds_to_open": opened,
-        "nvidia_smi": told,
-        "packages": found,
-        "limits": ops.peak([1])[0]._asdict(),
+        "seconds_to_open": time.perf_counter() - start,
+        "kernels_are_kept": ops.kernels_problem() or True,
+    }
+    write(folder, "machine", found)
+    return found | {"limits": ops.peak([1])[0]._asdict()}
+
+
+def version(package: str) -> str | None:
+    """Return the version of an installed package, or None."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def toolkit() -> dict[str, str]:
+    """Return where a CUDA toolkit is, as an environment, if NVIDIA's compiler is no package here.
+
+    Numba's targets look there for NVVM.
+    """
+    program = shutil.which("nvcc")
+    place = Path(program).resolve().parents[1] if program else Path("/usr/local/cuda")
+    if any(map(version, COMPILERS)) or "CUDA_HOME" in os.environ or not (place / "nvvm").is_dir():
+        return {}
+    return {"CUDA_HOME": str(place)}
+
+
+def kernels(folder: Path) -> Any:
+    """Compile every kernel of ResNeXts for this GPU, on all cores; the other parts find them."""
+    from tinyresnext.ops import backend
+    from tinyresnext.ops.cpu.runtime.cores import cores
+
+    started, count = time.perf_counter(), cores()
+    work = partial(compiled, capability=backend("cuda").machine.capability, among=count)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(count, context) as pool:
+        seconds = list(pool.map(work, range(count)))
+    return {
+        "processes": count,
+        "kernels": sum(len(one) for one in seconds),
+        "seconds": time.perf_counter() - started,
+        "slowest": max((found, name) for one in seconds for name, found in one.items()),
     }
 
 
+def compiled(place: int, capability: tuple[int, int], among: int) -> dict[str, float]:
+    """Compile the kernels of one process among some, and return how long each took."""
+    from tinyresnext.ops.cuda.runtime.cache import ptx
+
+    sys.path.append(str(ROOT / "tests"))
+    import assembled
+
+    found = {}
+    for kernel in assembled.kernels()[place::among]:
+        start = time.perf_counter()
+        ptx(kernel, capability)
+        found[kernel.name] = time.perf_counter() - start
+    return found
+
+
 def tests(folder: Path) -> Any:
-    """Run the tests that need a GPU; the most important first, as long as the time lasts."""
-    log = folder / "tests.log"
-    names = "gpu ops cuda_half backward ops_contract"
-    files = [f"tests/test_{name}.py" for name in names.split()]
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider"]
+    """Run the tests that need a GPU; each file gets at most half of the time that is left."""
+    started, found = time.perf_counter(), {}
+    for name, processes in TESTS.items():
+        left = TESTED - (time.perf_counter() - started)
+        last = name == list(TESTS)[-1]
+        found[name] = tested(name, processes, left if last else left / 2)
+        write(folder, "tests", found)
+    return found
+
+
+def tested(name: str, processes: int, seconds: float) -> Any:
+    """Run a file of tests; when the time is over, it is interrupted and says what it had."""
+    # Packages of other versions may warn of what the suite makes an error.
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-rf", "-W", "default"]
+    command += ["-p", "no:cacheprovider", f"tests/test_{name}.py"]
+    if processes > 1 and importlib.util.find_spec("xdist"):
+        command += ["-n", str(processes)]
+    needed = {**os.environ, "TINYRESNEXT_GPU": "needed"}
     started = time.perf_counter()
-    with open(log, "w", encoding="utf-8") as file:
-        needed = {**os.environ, "TINYRESNEXT_GPU": "needed"}
-        done = subprocess.run([*command, *files], cwd=ROOT, stdout=file, stderr=file, env=needed)
-    text = log.read_text("utf-8", "replace")
-    failed = re.findall(r"^FAILED (\S+)(?: - (.*))?$", text, re.MULTILINE)
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as file:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file, env=needed)
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        file.seek(0)
+        text = file.read()
+    print(text, flush=True)
+    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)(?: - (.*))?$", text, re.MULTILINE)
     return {
-        "exit": done.returncode,
+        "exit": process.returncode,
         "seconds": time.perf_counter() - started,
         "summary": text.strip().splitlines()[-1] if text.strip() else "",
         "failed": [{"test": test, "why": why} for test, why in failed],
@@ -125,39 +207,49 @@ def tests(folder: Path) -> Any:
 
 
 def speed(folder: Path) -> Any:
-    """Time whole networks and their steps."""
+    """Time whole networks and their steps, in float32 and then in float16."""
     from tinyresnext.bench.inputs import random_parameters
+    from tinyresnext.network.count import macs
     from tinyresnext.network.plan import Plan, program
     from tinyresnext.network.spec import variant
     from tinyresnext.ops import backend
 
-    ops, spec = backend("cuda"), variant(NETWORK)
-    start = time.perf_counter()
-    made = program(random_parameters(spec), spec, ops)
-    rows = []
-    for batch in BATCHES:
-        x, plan = images(batch), Plan(made, (batch, SIDE, SIDE, 3), ops)
-        plan(x)
-        row = {"batch": batch, "at_once": plan.at_once, "bytes": plan.bytes}
-        if batch == BATCHES[0]:
-            row["seconds_to_first_result"] = time.perf_counter() - start
-        row["with_copies"] = medians(lambda plan=plan, x=x: plan(x), ops.wait)
-        row["network"] = medians(plan._run, ops.wait)
-        profile = plan.profile(x, 5)
-        row["layers"] = [
-            {"name": call.name, "op": call.op, "shape": list(shape), "ms": 1e3 * seconds}
-            for call, shape, seconds in zip(plan.calls, plan.shapes, profile.seconds, strict=True)
-        ]
-        rows.append(row)
-        write(folder, "speed", {"model": NETWORK, "rows": rows})
+    spec, rows = variant(NETWORK), []
+    params = random_parameters(spec)
+    for precision in ("float32", "float16"):
+        ops, start = backend("cuda", precision), time.perf_counter()
+        made = program(params, spec, ops)
+        for batch in BATCHES:
+            x, plan = images(batch), Plan(made, (batch, SIDE, SIDE, 3), ops)
+            plan(x)
+            row: dict[str, Any] = {"precision": precision, "batch": batch}
+            rows.append(row | {"at_once": plan.at_once, "bytes": plan.bytes})
+            row = rows[-1]
+            if batch == BATCHES[0]:
+                row["seconds_to_first_result"] = time.perf_counter() - start
+            row["network"] = medians(plan._run, ops.wait)
+            row["with_copies"] = medians(partial(plan, x), ops.wait)
+            write(folder, "speed", {"model": NETWORK, "rows": rows})
+            times = plan.profile(x, 5).seconds
+            row["layers"] = [
+                {
+                    "name": call.name, "op": call.op, "shape": list(shape), "ms": 1e3 * one,
+                    "gflops": 2e-9 * macs(call, shape) / one,
+                }
+                for call, shape, one in zip(plan.calls, plan.shapes, times, strict=True)
+            ]  # fmt: skip
+            write(folder, "speed", {"model": NETWORK, "rows": rows})
     return {"model": NETWORK, "rows": rows}
 
 
 def ladder(folder: Path) -> Any:
     """Time each rung of a matrix product, as a share of the measured peak."""
     module = runpy.run_path(str(HERE / "ladder_cuda" / "__main__.py"))
-    layer = module["Layer"](*module["LARGE"])
-    return {"layer": layer._asdict(), "rows": module["measure"]("cuda", layer)}
+    layer, rows = module["Layer"](*module["LARGE"]), []
+    for row in module["measure"]("cuda", layer):
+        rows.append(row)
+        write(folder, "ladder", {"layer": layer._asdict(), "rows": rows})
+    return {"layer": layer._asdict(), "rows": rows}
 
 
 def step(folder: Path) -> Any:
@@ -184,64 +276,83 @@ def step(folder: Path) -> Any:
         loss, _ = compute(x, labels)
         sgd(ops, there.params, compute.gradients, there.velocities, how, LR)
         update_statistics(ops, there.params, compute.statistics, compute.positions)
-        losses.append(loss)
+        losses.append(float(loss))
 
-    found = medians(run, ops.wait, 8)
-    rate = 1e3 * TRAINED / found["median_ms"]
-    return {
+    start = time.perf_counter()
+    run()
+    ops.wait()
+    found = {
         "model": NETWORK, "batch": TRAINED, "bytes": compute.bytes, "losses": losses,
-        "images_per_second": rate, **found,
+        "seconds_of_the_first": time.perf_counter() - start,
     }  # fmt: skip
+    write(folder, "step", found)
+    found |= medians(run, ops.wait, 8)
+    return found | {"images_per_second": 1e3 * TRAINED / found["median_ms"]}
 
 
 def peer(folder: Path) -> Any:
-    """Time the same network in PyTorch, in float32 without and with TensorFloat-32."""
+    """Time the same in PyTorch: the network and its grouped layers, without and with TF32."""
     try:
         import torch
-    except ImportError:
-        return {"absent": "PyTorch is not installed"}
+        from torchvision.models import resnext50_32x4d
+    except (ImportError, RuntimeError) as error:  # torchvision of another PyTorch's is the second
+        return {"absent": f"PyTorch or torchvision is not there: {error}"}
     if not torch.cuda.is_available():
         return {"absent": "this PyTorch has no CUDA"}
     torch.backends.cudnn.benchmark = True
-    try:
-        from torchvision.models import resnext50_32x4d
-    except ImportError:
-        return {"absent": "torchvision is not installed"}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for tf32, last in product((False, True), (False, True)):
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
         layout = torch.channels_last if last else torch.contiguous_format
-        net = resnext50_32x4d().cuda().eval().to(memory_format=layout)
-        for batch in BATCHES:
-            x = torch.randn(batch, 3, SIDE, SIDE, device="cuda").to(memory_format=layout)
-            with torch.inference_mode():
-                found = medians(lambda net=net, x=x: net(x), torch.cuda.synchronize, 10)
-            rows.append({"batch": batch, "tf32": tf32, "channels_last": last, **found})
+        for row in in_torch(torch, resnext50_32x4d(), layout):
+            rows.append({"tf32": tf32, "channels_last": last, **row})
             write(folder, "peer", {"torch": torch.__version__, "rows": rows})
-        net.train()
-        x = torch.randn(TRAINED, 3, SIDE, SIDE, device="cuda").to(memory_format=layout)
-        labels = torch.arange(TRAINED, device="cuda") % 1000
-        optimiser = torch.optim.SGD(
-            net.parameters(), LR, momentum=MOMENTUM, weight_decay=DECAY, nesterov=True
-        )
-
-        def train(net=net, x=x, labels=labels, optimiser=optimiser) -> None:
-            optimiser.zero_grad()
-            torch.nn.functional.cross_entropy(net(x), labels).backward()
-            optimiser.step()
-
-        found = medians(train, torch.cuda.synchronize, 8)
-        rate = 1e3 * TRAINED / found["median_ms"]
-        rows.append(
-            {
-                "training": TRAINED,
-                "tf32": tf32,
-                "channels_last": last,
-                "images_per_second": rate,
-                **found,
-            }
-        )
     return {"torch": torch.__version__, "rows": rows}
+
+
+def in_torch(torch: Any, net: Any, layout: Any) -> Iterator[dict[str, Any]]:
+    """Yield the time of mini-batches, of a step of training, and of each grouped layer."""
+    net = net.cuda().eval().to(memory_format=layout)
+    # The grouped convolutions, each of its kind once, with the shapes of what they are given.
+    seen: dict[str, tuple[Any, Any]] = {}
+
+    def look(name: str, module: Any, given: tuple[Any, ...]) -> None:
+        kinds = {(tuple(shape[1:]), one.stride) for one, shape in seen.values()}
+        if (tuple(given[0].shape[1:]), module.stride) not in kinds:
+            seen[name] = module, given[0].shape
+
+    hooks = [
+        module.register_forward_pre_hook(partial(look, name))
+        for name, module in net.named_modules()
+        if getattr(module, "groups", 1) > 1
+    ]
+    for batch in BATCHES:
+        x = torch.randn(batch, 3, SIDE, SIDE, device="cuda").to(memory_format=layout)
+        with torch.inference_mode():
+            found = medians(partial(net, x), torch.cuda.synchronize, 10)
+        for hook in hooks:
+            hook.remove()
+        yield {"batch": batch, **found}
+    net.train()
+    x = torch.randn(TRAINED, 3, SIDE, SIDE, device="cuda").to(memory_format=layout)
+    labels = torch.arange(TRAINED, device="cuda") % 1000
+    optimiser = torch.optim.SGD(
+        net.parameters(), LR, momentum=MOMENTUM, weight_decay=DECAY, nesterov=True
+    )
+
+    def train() -> None:
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(net(x), labels).backward()
+        optimiser.step()
+
+    found = medians(train, torch.cuda.synchronize, 8)
+    yield {"training": TRAINED, "images_per_second": 1e3 * TRAINED / found["median_ms"], **found}
+    for name, (module, shape) in seen.items():
+        for batch in BATCHES[1:]:
+            x = torch.randn(batch, *shape[1:], device="cuda").to(memory_format=layout)
+            with torch.inference_mode():
+                found = medians(partial(module, x), torch.cuda.synchronize, 5)
+            yield {"layer": name, "batch": batch, **found}
 
 
 def runtime(folder: Path) -> Any:
@@ -260,14 +371,15 @@ def runtime(folder: Path) -> Any:
     ops, spec = backend("cuda"), variant(NETWORK)
     params, shape = random_parameters(spec), (BATCHES[0], SIDE, SIDE, 3)
     own = Plan(program(params, spec, ops), shape, ops)(images(BATCHES[0]))
-    graph, rows = folder / "runtime.onnx", []
-    write_graph(graph, spec, params)
-    for tf32 in (False, True):
-        chosen = [(CUDA, {"use_tf32": int(tf32), "cudnn_conv_algo_search": "EXHAUSTIVE"})]
-        for row in sessions(onnxruntime, graph, chosen, "cuda", own):
-            rows.append({"tf32": tf32, **row})
-            write(folder, "runtime", {"onnxruntime": onnxruntime.__version__, "rows": rows})
-    graph.unlink()
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as room:
+        graph = Path(room) / "network.onnx"
+        write_graph(graph, spec, params)
+        for tf32 in (False, True):
+            chosen = [(CUDA, {"use_tf32": int(tf32), "cudnn_conv_algo_search": "EXHAUSTIVE"})]
+            for row in sessions(onnxruntime, graph, chosen, "cuda", own):
+                rows.append({"tf32": tf32, **row})
+                write(folder, "runtime", {"onnxruntime": onnxruntime.__version__, "rows": rows})
     return {"onnxruntime": onnxruntime.__version__, "rows": rows}
 
 
@@ -288,7 +400,7 @@ def sessions(
     session = package.InferenceSession(str(graph), providers=providers)
     first = providers[0] if isinstance(providers[0], str) else providers[0][0]
     if session.get_providers()[0] != first:  # it goes on with the processor, and only warns
-        yield {"absent": f"{first} does not start; runtime.txt has its warning"}
+        yield {"absent": f"{first} does not start; output.txt has its warning"}
         return
     for batch in BATCHES:
         x = np.ascontiguousarray(images(batch).transpose(0, 3, 1, 2))
@@ -313,7 +425,7 @@ def run(folder: Path) -> Any:
     from tinyresnext.data.dataset import Dataset
     from tinyresnext.training.train import train
 
-    rng, count = np.random.default_rng(0), 10_000
+    rng, count = np.random.default_rng(0), RUN["images"]
     labels = rng.integers(0, 10, count)
     marks = rng.integers(0, 256, (10, 8, 8, 3))  # of each class, somewhere in an image of noise
     pixels = rng.integers(0, 256, (count, 32, 32, 3)).astype(np.uint8)
@@ -328,42 +440,86 @@ def run(folder: Path) -> Any:
             lambda i: pixels[first + i], pixels=pixels[first:last],
         )  # fmt: skip
 
-    out = folder / "trained"
     started = time.perf_counter()
-    train(
-        cifar(20, 8, 4), part(0, half), recipe("fast-cifar", epochs=4), out,
-        validation=part(half, half + 1000), device="cuda",
-    )  # fmt: skip
-    lines = (out / "log.jsonl").read_text("utf-8").splitlines()
+    with tempfile.TemporaryDirectory() as room:
+        out = Path(room) / "trained"
+        train(
+            cifar(RUN["depth"], RUN["cardinality"], RUN["width"]),
+            part(0, half),
+            recipe("fast-cifar", epochs=RUN["epochs"]),
+            out,
+            validation=part(half, half + count // 10),
+            device=RUN["device"],
+        )
+        lines = (out / "log.jsonl").read_text("utf-8").splitlines()
     return {"seconds": time.perf_counter() - started, "epochs": [json.loads(one) for one in lines]}
 
 
 # --- all of them ----------------------------------------------------------------------------------
 
 
+def results(folder: Path) -> dict[str, Any]:
+    """Return what was found so far."""
+    path = folder / "results.json"
+    found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    return found
+
+
 def write(folder: Path, name: str, found: Any) -> None:
-    (folder / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    """Put what a part has found to the rest; the file is whole at every moment."""
+    text = json.dumps(results(folder) | {name: found}, indent=1) + "\n"
+    new = folder / "results.new"
+    new.write_text(text, "utf-8")
+    new.replace(folder / "results.json")
 
 
 def all_parts(folder: Path, parts: list[str]) -> int:
     """Run parts, each in its own process; return 1 if one failed."""
-    worst = 0
+    failed = {}
     for name in parts:
         print(f"{time.strftime('%X')} {name}", flush=True)
-        command = [sys.executable, __file__, str(folder), "--only", name]
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        with open(folder / f"{name}.txt", "w", encoding="utf-8") as said:
-            process = subprocess.Popen(command, stdout=said, stderr=said, env=environment)
-            try:
-                code = process.wait(LIMITS[name])
-            except subprocess.TimeoutExpired:
-                process.kill()
-                code = process.wait()
-                said.write(f"\nstopped after {LIMITS[name]} s\n")
+        started = time.perf_counter()
+        with open(folder / "output.txt", "a", encoding="utf-8") as said:
+            said.write(f"\n=== {name}\n")
+            said.flush()
+            before = said.tell()
+            code = limited([sys.executable, __file__, str(folder), "--only", name], name, said)
         if code:
-            worst = 1
-            print((folder / f"{name}.txt").read_text("utf-8", "replace")[-1500:], flush=True)
-    return worst
+            failed[name] = (
+                f"stopped after {LIMITS[name]} s" if code is LATE else f"exit code {code}"
+            )
+            write(folder, "failed", failed)
+            end = (folder / "output.txt").read_bytes()[before:][-1500:]
+            print(end.decode("utf-8", "replace"), failed[name], sep="\n", flush=True)
+        write(folder, "seconds", {**results(folder).get("seconds", {}), name: since(started)})
+        if name == "machine" and code:  # all the others need the GPU, too
+            break
+    return int(bool(failed))
+
+
+LATE = -999  # not the exit code of any process
+
+
+def limited(command: list[str], name: str, said: Any) -> int:
+    """Run a part; return its exit code, or `LATE` where it had to be ended, with all it started."""
+    paths = [str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    environment = os.environ | toolkit() | {"PYTHONUNBUFFERED": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    process = subprocess.Popen(
+        command, stdout=said, stderr=said, env=environment, start_new_session=True
+    )
+    try:
+        return process.wait(LIMITS[name])
+    except subprocess.TimeoutExpired:
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+        process.wait()
+        return LATE
+
+
+def since(started: float) -> float:
+    return round(time.perf_counter() - started, 1)
 
 
 def main() -> int:
@@ -377,7 +533,8 @@ def main() -> int:
         return all_parts(a.out, a.parts)
     found = globals()[a.only](a.out)
     write(a.out, a.only, found)
-    return int(a.only == "tests" and found["exit"] not in (0, 5))
+    # Nothing was collected: 5. The time was over: pytest was interrupted, 2.
+    return int(a.only == "tests" and any(one["exit"] not in (0, 2, 5) for one in found.values()))
 
 
 if __name__ == "__main__":

@@ -173,12 +173,21 @@ class FakeCuda:
             for start, values in self.allocated.items()
         )
 
+    def _only_pinned(self, memory: Any, size: int) -> None:
+        """The driver takes all memory, but copies to and from other memory wait for each other."""
+        start = number(memory)
+        places = [(begin, begin + values.size) for begin, values in self.pinned.items()]
+        there = any(begin <= start and start + size <= end for begin, end in places)
+        assert there, "a copy goes past pinned memory"
+
     def _MemcpyHtoDAsync(self, to: Any, of: Any, size: int, stream: Any) -> int:
+        self._only_pinned(of, size)
         if not self._inside(number(to), size):
             return INVALID_VALUE
         return self._later(stream, lambda: ctypes.memmove(number(to), number(of), size))
 
     def _MemcpyDtoHAsync(self, to: Any, of: Any, size: int, stream: Any) -> int:
+        self._only_pinned(to, size)
         if not self._inside(number(of), size):
             return INVALID_VALUE
         return self._later(stream, lambda: ctypes.memmove(number(to), number(of), size))

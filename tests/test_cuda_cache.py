@@ -8,6 +8,7 @@ import pickle
 import stat
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -23,9 +24,10 @@ from tinyresnext.errors import DeviceError, OutOfMemoryError
 from tinyresnext.inference.files import save
 from tinyresnext.inference.model import Model
 from tinyresnext.network.resnext import parameters
-from tinyresnext.network.spec import Spec
+from tinyresnext.network.spec import Spec, variants
 from tinyresnext.network.step import Step
 from tinyresnext.ops import backend, reference
+from tinyresnext.ops.contract import Peak
 from tinyresnext.ops.cpu.runtime import cache as rules
 from tinyresnext.ops.cuda.elementwise import add_kernel, relu_kernel
 from tinyresnext.ops.cuda.runtime import cache
@@ -181,6 +183,34 @@ def test_auto_says_what_it_chose(fake, tmp_path, capsys, monkeypatch):
 
 @pytest.mark.device
 @by_fibers
+def test_every_command_computes_on_the_gpu(fake, run, tmp_path, monkeypatch):
+    """None of them on the processor in its place; `test_auto_says_what_it_chose` has `classify`."""
+    limits = Peak(1, 1e3, 1e2, 1e2)
+    monkeypatch.setattr("tinyresnext.ops.cuda.runtime.peak.measure", lambda machine: limits)
+    monkeypatch.setattr(variants, "VARIANTS", {"tiny": SPEC})
+    small.write_folder(tmp_path / "data", 2)
+    network = ["--blocks", "1", "--cardinality", "2", "--width", "4", "--widen", "1"]
+    network += ["--stem", "cifar", "--size", "8"]
+    steps = ["--batch", "4", "--epochs", "1", "--padding", "1"]
+    commands = [
+        ["train", "data", *network, *steps, "--lr", "0.1", "--out", "run"],
+        ["evaluate", "data", "--model", "run/model.h5"],
+        ["features", "data/test", "--model", "run/model.h5", "-o", "features.npz"],
+        ["verify", "run/model.h5", "--reference", "r.npz"],
+        ["finetune", "data", "--init", "run/model.h5", *steps, "--out", "tuned"],
+        ["bench", "--model", "tiny", "--batch", "1", "--size", "8", "--repeats", "1"],
+    ]
+    for command in commands:
+        if command[0] == "verify":
+            assert run(*command[:2], "--make-reference", "r.npz")[0] == 0
+        before = fake.calls["cuLaunchKernel"]
+        code, _, err = run(*command, "--device", "cuda")
+        assert code == 0, (command, err)
+        assert fake.calls["cuLaunchKernel"] > before, command
+
+
+@pytest.mark.device
+@by_fibers
 def test_a_model_on_a_gpu_is_copied_and_pickled(fake, monkeypatch):
     ops = backend("cuda")
     model, x = a_model(ops), small.pictures(2).pixels.astype(np.float32)
@@ -194,6 +224,28 @@ def test_a_model_on_a_gpu_is_copied_and_pickled(fake, monkeypatch):
     nothing_opened(monkeypatch)
     with pytest.raises(DeviceError, match="finds no GPU"):
         pickle.loads(sent)
+
+
+@pytest.mark.device
+@by_fibers
+def test_two_models_in_three_threads(fake):
+    """Two threads share a model, and so its plan; each has its own results."""
+    ops = backend("cuda")
+    nets = a_model(ops), a_model(ops)
+    inputs = [small.pictures(2, seed=seed).pixels.astype(np.float32) for seed in range(3)]
+    want, found = [nets[0](x) for x in inputs], {}
+
+    def work(which: int, net: Model) -> None:
+        for i, x in enumerate(inputs * 2):
+            found[which, i] = net(x)
+
+    threads = [threading.Thread(target=work, args=pair) for pair in enumerate((*nets, nets[0]))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 3 * 2 * len(inputs)
+    assert all(np.array_equal(y, want[i % len(want)]) for (_, i), y in found.items())
 
 
 @pytest.mark.device

@@ -278,6 +278,15 @@ def test_features_are_those_that_the_next_stage_sees(pair):
     assert np.allclose(logits, model(x), atol=1e-5)
 
 
+def test_an_accuracy_is_not_taken_over():
+    model = tr.random_model(SPEC, device="reference")
+    model.provenance["accuracy"] = "90.00% of CIFAR-10"
+    found = quantised(model, images(count=1)).model
+    assert found.provenance["accuracy"] == "90.00% of CIFAR-10, before it was quantised"
+    assert found.provenance["quantised"] == "to int8, with 1 images"
+    assert "quantised" not in model.provenance
+
+
 def test_what_needs_float32_says_so(pair, tmp_path):
     _, model = pair
     x = np.stack(images(count=1))

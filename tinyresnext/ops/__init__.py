@@ -115,7 +115,7 @@ def integer(ops: Any) -> Integer:
     DeviceError
         It does not.
     """
-    if not hasattr(ops, "conv2d_int8"):
+    if not hasattr(ops, "conv2d_int8") or ops.precision != "float32":
         raise DeviceError(
             f"{ops.described()} does not compute with integers of 8 bits here; use the device cpu "
             "or reference for a quantised model, or the float32 model that it was made of"

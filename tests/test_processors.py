@@ -63,8 +63,8 @@ def test_the_ops_on_an_older_processor(which, tmp_path):
         "TINYRESNEXT_HOME": str(tmp_path),
     }
     env["PYTHONPATH"] = os.pathsep.join(sys.path)
-    names = ("test_ops.py", "test_integer_ops.py", "test_tiny.py")
-    tests = [str(HERE / name) for name in names]
+    names = ("ops", "bfloat16", "integer_ops", "tiny")
+    tests = [str(HERE / f"test_{name}.py") for name in names]
     command = [sys.executable, "-c", CHILD, its_own, newer, *tests]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=600, env=env, cwd=HERE.parent

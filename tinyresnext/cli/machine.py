@@ -44,13 +44,19 @@ def _add_cache(c: argparse.ArgumentParser) -> None:
         help="with warm: for which architectures (all)",
     )
     c.add_argument("--device", default="cpu", metavar="DEVICE", help="with warm: the device (cpu)")
+    c.add_argument(
+        "--precision",
+        default="float32",
+        metavar="PRECISION",
+        help="with warm: the precision that the kernels compute in (float32)",
+    )
 
 
 def _cache(a: argparse.Namespace) -> int:
     """Show, remove or make the compiled kernels."""
     from ..ops import backend
 
-    ops = backend(a.device)
+    ops = backend(a.device, a.precision)
     if a.action != "warm" and a.pattern != "*":
         raise UsageError(
             f"`cache {a.action}` takes no pattern; leave out {a.pattern!r}: it is for `cache warm`"

@@ -38,10 +38,11 @@ def load(
     threads : int, optional
         The number of threads to compute on; by default, one for each core that this process may
         use (affinity and quota).
-    precision : {"float32", "float16"}
+    precision : {"float32", "float16", "bfloat16"}
         What activations and weights are stored in while the network computes; sums are float32.
-        ``float16`` needs an NVIDIA GPU. The file stays as it is. A quantised model computes with
-        integers of 8 bits, on the processor or with plain NumPy, and is for no other precision.
+        ``float16`` needs an NVIDIA GPU; ``bfloat16`` is for the devices ``cpu`` and ``reference``.
+        The file stays as it is. A quantised model computes with integers of 8 bits, on the
+        processor or with plain NumPy, and is for no other precision.
 
     Raises
     ------

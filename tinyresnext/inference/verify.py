@@ -15,6 +15,7 @@ from ..formats.npy import Header, read_array, read_header
 from ..formats.stored_zip.reader import read_members
 from ..network.resnext import forward
 from ..ops import Backend, backend
+from ..ops.bfloat16 import limits
 from ..store import store
 from ..system.files import regular, shown
 from ..system.writing import replacing
@@ -51,9 +52,9 @@ def verify(
     device : {"cpu", "cuda", "cuda:N", "auto", "reference"}
     threads : int, optional
         As for `tinyresnext.load`.
-    precision : {"float32", "float16"}
-        As for `tinyresnext.load`. In float16 as many times more is allowed as its rounding is
-        coarser than that of float32: 8,192.
+    precision : {"float32", "float16", "bfloat16"}
+        As for `tinyresnext.load`. As many times more is allowed as its rounding is coarser than
+        that of float32: 8,192 in float16, and 65,536 in bfloat16.
 
     Returns
     -------
@@ -164,7 +165,7 @@ def _compare(model: Model, x: np.ndarray, wanted: np.ndarray, error: float) -> s
             "for this model; use the reference that was made for it"
         )
     # The errors of roundings are proportional to how coarse they are.
-    error *= float(np.finfo(model.ops.precision).eps / np.finfo(np.float32).eps)
+    error *= limits(model.ops.precision).epsilon / limits("float32").epsilon
     found = model(x)
     difference = _difference(found.astype(np.float64), wanted)
     same = int((found.argmax(1) == wanted.argmax(1)).sum())

@@ -3,8 +3,9 @@
 Read `contract` first (what a backend is), then `shapes` (what each op takes, returns and refuses)
 and `reference` (what each op computes, in NumPy). `cpu` computes the same with Numba; `checks` has
 what the shape rules share, and `torch_reference` the inference ops in PyTorch, for comparisons.
-`cuda` computes on NVIDIA GPUs; `together` has what batch norms of several processes add up;
-`distillation` is a loss that is made of ops.
+`cuda` computes on NVIDIA GPUs, and `bfloat16` has a backend of fewer bits, for inference;
+`together` has what batch norms of several processes add up; `distillation` is a loss that is made
+of ops.
 `backend` chooses a backend by the name of a device.
 """
 
@@ -12,8 +13,9 @@ from __future__ import annotations
 
 import gc
 import os
+from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import DeviceError, UsageError
 from ..system.words import one_of
@@ -26,7 +28,8 @@ __all__ = ["DEVICES", "PRECISIONS", "Backend", "automatic", "backend", "backend_
 __all__ += ["integer"]
 
 DEVICES = ("cpu", "cuda", "auto", "reference")  # cuda:1 is the second GPU
-PRECISIONS = ("float32", "float16")
+PRECISIONS = ("float32", "float16", "bfloat16")
+ON_GPUS, ELSEWHERE = ("float32", "float16"), ("float32", "bfloat16")
 
 
 def __getattr__(name: str) -> Any:
@@ -45,9 +48,9 @@ def backend(device: str, precision: str = "float32") -> Backend:
         ``cuda`` is the first NVIDIA GPU, ``cuda:1`` the second. ``auto`` is the first GPU if
         everything is there that it needs, else the processor (`automatic` says why).
         ``reference`` computes with plain NumPy.
-    precision : {"float32", "float16"}
-        What activations and the weights of convolutions are stored in. Sums are float32 in both.
-        ``float16`` is for inference on a GPU.
+    precision : {"float32", "float16", "bfloat16"}
+        What activations and the weights of convolutions are stored in. Sums are float32 in all.
+        ``float16`` is for inference on a GPU, and ``bfloat16`` for inference on the others.
 
     Raises
     ------
@@ -63,21 +66,20 @@ def backend(device: str, precision: str = "float32") -> Backend:
     if device == "auto":
         device = automatic()[0].__name__.removeprefix(f"{__name__}.")
     kind, colon, number = str(device).partition(":")
-    if kind == "cuda" and (number.isascii() and number.isdecimal() if colon else True):
-        return _cuda(int(number or 0), precision)
-    if precision != "float32" and device in DEVICES:
+    on_gpu = kind == "cuda" and (number.isascii() and number.isdecimal() if colon else True)
+    if not on_gpu and device not in DEVICES:
+        raise DeviceError(f"device is {device!r}: {one_of(device, DEVICES)}")
+    here, there = (ON_GPUS, ELSEWHERE) if on_gpu else (ELSEWHERE, ON_GPUS)
+    if precision not in here:
+        which = "the processor" if on_gpu else "an NVIDIA GPU"
         raise DeviceError(
-            f"the device {device!r} computes in float32 only, and {precision} is asked for; "
-            f"compute in float32, or on an NVIDIA GPU, which has {' and '.join(PRECISIONS)} "
-            "(device 'cuda')"
+            f"the device {device!r} computes in {' and '.join(here)}, and {precision} is asked "
+            f"for; compute in one of these, or on {which}, which has {' and '.join(there)} "
+            f"(device {'cpu' if on_gpu else 'cuda'!r})"
         )
-    if device == "reference":
-        from . import reference
-
-        return reference
-    if device == "cpu":
-        return _cpu()
-    raise DeviceError(f"device is {device!r}: {one_of(device, DEVICES)}")
+    if on_gpu:
+        return _cuda(int(number or 0), precision)
+    return _plain(device) if precision == "float32" else _bfloat16(device)
 
 
 def automatic() -> tuple[Backend, str]:
@@ -122,6 +124,23 @@ def integer(ops: Any) -> Integer:
         )
     found: Integer = ops
     return found
+
+
+def _plain(device: str) -> Backend:
+    """Return the backend of ``cpu`` or ``reference``."""
+    if device == "cpu":
+        return _cpu()
+    from . import reference
+
+    return reference
+
+
+@cache
+def _bfloat16(device: str) -> Backend:
+    """Return the backend of ``cpu`` or ``reference`` in bfloat16, always the same one."""
+    from .bfloat16 import BFloat16
+
+    return cast(Backend, BFloat16(device, _plain(device)))
 
 
 def _cpu() -> Backend:

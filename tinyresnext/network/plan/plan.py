@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...errors import OutOfMemoryError
+from ...ops.bfloat16 import limits
 from ...ops.contract import Array, Backend
 from ..buffers import allocate, assign_buffers
 from ..tape import stand_in
@@ -102,7 +103,7 @@ class Plan:
         self.x_shape, self.calls = tuple(x_shape), program.calls
         self._ops, self._lock = ops, threading.Lock()
         self.threads = ops.thread_count(threads)
-        dtype = np.dtype(ops.precision if dtype is None else dtype)
+        dtype = limits(ops.precision).dtype if dtype is None else np.dtype(dtype)
         with ops.on_threads(self.threads):  # the number of tasks depends on the threads
             n = max(1, self.x_shape[0])
             fitting = (some for some in range(n, 0, -1) if n % some == 0)

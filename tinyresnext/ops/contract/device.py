@@ -66,7 +66,10 @@ class Device(Protocol):
 
     @property
     def precision(self) -> str:
-        """Return what activations are stored in, as a NumPy type's name; sums are float32."""
+        """Return what activations are stored in: float32, float16 or bfloat16.
+
+        Sums are float32. `tinyresnext.ops.bfloat16.limits` says what each is.
+        """
 
     # --- placing ----------------------------------------------------------------------------------
 

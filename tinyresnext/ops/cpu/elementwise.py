@@ -1,7 +1,8 @@
 """What is done value by value: ReLU and the residual addition, and their gradients.
 
 All are bound by memory, not by arithmetic: they read every value once, write it once, and may write
-in place. A plan fuses them with the convolution before them.
+in place. A plan fuses them with the convolution before them. For bfloat16 there are conversions,
+and the copy that gives every group of channels an even number of them.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from .. import shapes
 from .runtime.crew import Step, chain
 from .runtime.kernel import kernel
 from .runtime.launch import launch
-from .runtime.memory import Array, accumulate, empty_like, flat, result
+from .runtime.memory import HALF, WORD, Array, accumulate, empty, empty_like, flat, result
+from .runtime.simd import copy, stored, value
 from .runtime.tasks import finished, in_tasks, next_task
 
 LENGTH = 32 * 1024  # values of a task
+PIXELS = 2048  # of a task that copies them
 
 
 class Values(NamedTuple):
@@ -28,6 +31,16 @@ class Values(NamedTuple):
     values: int
     add: int  # 1 where the gradient is added to what is there
     length: int  # values of a task
+    tasks: int
+
+
+class Evened(NamedTuple):
+    """The numbers of a copy whose groups have an even number of channels."""
+
+    pixels: int
+    groups: int
+    c: int  # channels of a group
+    length: int  # pixels of a task
     tasks: int
 
 
@@ -46,6 +59,31 @@ def _add(x, y, out):
     """Add value by value."""
     for i in prange(len(x)):
         out[i] = x[i] + y[i]
+
+
+@in_tasks(Values)
+def _convert(x, out, g, counters):
+    """Round to bfloat16, or widen it: whatever the types of the arrays are."""
+    task = next_task(counters)
+    while task < g.tasks:
+        for i in range(np.uintp(task * g.length), np.uintp(min((task + 1) * g.length, g.values))):
+            out[i] = stored(value(x[i]), out)
+        task = next_task(counters)
+    finished(counters)
+
+
+@in_tasks(Evened)
+def _even(x, out, g, counters):
+    """Copy the channels of each group, and add one that is zero."""
+    task = next_task(counters)
+    while task < g.tasks:
+        for run in range(
+            task * g.length * g.groups, min((task + 1) * g.length, g.pixels) * g.groups
+        ):
+            copy(x, run * g.c, out, run * (g.c + 1), g.c)
+            out[run * (g.c + 1) + g.c] = 0
+        task = next_task(counters)
+    finished(counters)
 
 
 @in_tasks(Values)
@@ -76,6 +114,29 @@ def bind_relu(x: Array, *, out: Array) -> Callable[[], None]:
     target = result("relu", shapes.relu(x, out=out), out).reshape(-1)
     source = flat("relu", "x", x)
     return lambda: launch(_relu, source, target)
+
+
+def bind_convert(x: Array, out: Array) -> Step:
+    """Prepare the rounding of float32 to bfloat16, or the widening of bfloat16."""
+    g = Values(values=x.size, add=0, length=LENGTH, tasks=-(-x.size // LENGTH))
+    return Step(_convert, g, x=x.reshape(-1), out=out.reshape(-1))
+
+
+def in_words(x: Array, groups: int) -> tuple[list[Step], Array]:
+    """Return an input as words ``[n, h, w, words]``, and the steps that copy it if it is copied.
+
+    Parameters
+    ----------
+    x : [n, h, w, c_in] bfloat16
+    groups : int
+    """
+    *pixels, c_in = x.shape
+    c, count = c_in // groups, int(np.prod(pixels))
+    if c % 2 == 0:
+        return [], x.view(WORD)
+    even = empty((*pixels, c_in + groups), HALF)
+    g = Evened(count, groups, c, PIXELS, -(-count // PIXELS))
+    return [Step(_even, g, x=x.reshape(-1), out=even.reshape(-1))], even.view(WORD)
 
 
 def relu_backward(dy: Array, y: Array, x: Array) -> tuple[Array | None, ...]:

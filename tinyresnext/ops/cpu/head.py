@@ -20,7 +20,8 @@ import numpy as np
 from .. import shapes
 from .runtime.crew import Step
 from .runtime.kernel import kernel, part
-from .runtime.memory import Array, accumulate, empty_like, flat, result
+from .runtime.memory import HALF, Array, accumulate, empty_like, flat, result
+from .runtime.simd import value
 from .runtime.tasks import finished, in_tasks, next_task
 
 CLASSES = 32  # of a task: a quarter of a megabyte of ResNeXt's weights
@@ -45,7 +46,7 @@ def _dot(x, y):
     """Add up the products."""
     total = np.float32(0)
     for i in range(len(x)):
-        total += x[i] * y[i]
+        total += value(x[i]) * value(y[i])
     return total
 
 
@@ -96,7 +97,9 @@ def linear(x: Array, weight: Array, bias: Array, *, out: Array | None = None) ->
 def bind_linear(x: Array, weight: Array, bias: Array, *, out: Array) -> Step:
     """Prepare a step."""
     n, c_out = shapes.linear(x, weight, bias, out=out)
-    source, filters = flat("linear", "x", x), flat("linear", "weight", weight)
+    # Both may be bfloat16; the result is float32.
+    like = x if getattr(x, "dtype", None) == HALF else None
+    source, filters = flat("linear", "x", x, like), flat("linear", "weight", weight, like)
     shift, target = flat("linear", "bias", bias), result("linear", (n, c_out), out).reshape(-1)
     tasks = -(-c_out // CLASSES)
     g = Classes(n=n, c_in=x.shape[1], c_out=c_out, length=CLASSES, tasks=tasks)

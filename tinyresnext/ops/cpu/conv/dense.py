@@ -18,7 +18,7 @@ import numpy as np
 from ..runtime.kernel import part
 from ..runtime.launch import threads_now
 from ..runtime.memory import Array
-from ..runtime.simd import aligned, copy, machine
+from ..runtime.simd import aligned, aligned_like, copy, machine, seen_as
 from ..runtime.tasks import finished, in_tasks, next_task
 from .gemm import DEPTH, DEPTH_BITS, PITCH, UNROLL, VECTORS, multiply, panels, spread
 from .geometry import Geometry
@@ -122,10 +122,8 @@ def blocks(x, weight, bias, residual, out, g, counters):
     """
     depth = (g.c_in + UNROLL - 1) // UNROLL * UNROLL
     shelves, count = (depth + DEPTH - 1) // DEPTH, (g.c_out + g.panel - 1) // g.panel
-    a, scratch = (
-        aligned((g.length + 2 * g.half) * shelves * PITCH),
-        aligned((2 * g.half + 1) * g.panel),
-    )
+    a, shift = aligned_like(weight, (g.length + 2 * g.half) * shelves * PITCH), aligned(g.panel)
+    scratch, ahead = aligned_like(out, 2 * g.half * g.panel), seen_as(x, weight)
     floor, held = np.float32(0 if g.relu else -np.inf), np.int64(-1)
     in_a_row = g.s_h * g.s_w == g.shares == 1 and g.p_h + g.p_w == 0 and depth >= DEEP
     task = next_task(counters)
@@ -138,9 +136,10 @@ def blocks(x, weight, bias, residual, out, g, counters):
             _gather(x, g, first, last, shelves, a)
             held = block
             if in_a_row:
-                soon = (first + g.threads * g.length) * g.c_in
+                soon = (first + g.threads * g.length) * g.c_in * x.itemsize // 4
         for panel in range(share * count // g.shares, (share + 1) * count // g.shares):
-            f0, coming, step = panel * g.panel, x, np.int64(2 * g.half * UNROLL)
+            f0, coming = panel * g.panel, ahead
+            step = np.int64(2 * g.half * UNROLL * x.itemsize // 4)
             if g.shares > 1:
                 after = panel + 1
                 if after == (share + 1) * count // g.shares:
@@ -149,8 +148,8 @@ def blocks(x, weight, bias, residual, out, g, counters):
                 step = min(step, spread(g.panel * UNROLL, last - first, 2 * g.half))
             multiply(
                 a, first, last, g.half, weight, f0 * depth, depth, g.panel, bias, f0,
-                min(g.panel, g.c_out - f0), g.c_out, residual, g.add, floor, out, scratch, coming,
-                soon, step,
+                min(g.panel, g.c_out - f0), g.c_out, residual, g.add, floor, out, scratch, shift,
+                coming, soon, step,
             )  # fmt: skip
             soon = np.int64(-1)
         task = next_task(counters)

@@ -14,12 +14,16 @@ from types import ModuleType
 import numpy as np
 
 from ... import shapes
+from ...bfloat16 import rounded, widened
 from ...checks import Pair, pair
 from ...shapes.conv import parts_padding, parts_shape
+from ..elementwise import in_words
 from ..interlaced import bind_join, bind_split
 from ..runtime.crew import Step, chain
 from ..runtime.kernel import kernel
-from ..runtime.memory import Array, empty, flat, result
+from ..runtime.memory import HALF, WORD, Array, empty, flat, result
+from ..runtime.simd.bfloat16 import multiplies
+from ..runtime.simd.words import paired
 from . import dense
 from .geometry import Geometry, geometry
 from .narrow import strips as narrow
@@ -64,13 +68,27 @@ class Packed:
     shape : [c_out, c_in / groups, k_h, k_w]
         The weight's own.
     groups : int
-    data : flat float32
+    data : flat float32, or words of two bfloat16 (uint32)
         What ``pack`` of the module that `way_of` names returns.
+    half : bool
+        Whether it is for inputs and results in bfloat16.
     """
 
     shape: tuple[int, ...]
     groups: int
     data: Array
+    half: bool = False
+
+    @property
+    def in_words(self) -> bool:
+        """Return whether it is laid out in words."""
+        return self.data.dtype == WORD
+
+    @property
+    def laid_out(self) -> tuple[int, ...]:
+        """Return the shape of what is laid out: that of the weight, or that of its words."""
+        c_out, c_group, *kernel = self.shape
+        return c_out, -(-c_group // 2) if self.in_words else c_group, *kernel
 
 
 def pack(weight: Array, groups: int) -> Packed:
@@ -81,11 +99,32 @@ def pack(weight: Array, groups: int) -> Packed:
     weight : [c_out, c_in / groups, k_h, k_w]
     groups : int
     """
+    _check_weight(weight)
+    return Packed(weight.shape, groups, way_of(weight.shape, groups).pack(weight, groups))
+
+
+def pack_rounded(weight: Array, groups: int, words: bool | None = None) -> Packed:
+    """Round a weight to bfloat16 and lay it out, for arrays of bfloat16.
+
+    Parameters
+    ----------
+    weight : [c_out, c_in / groups, k_h, k_w] float32
+    groups : int
+    words : bool, optional
+        Whether in words of two; by default, if the processor multiplies words.
+    """
+    _check_weight(weight)
+    words = multiplies() if words is None else words
+    values = paired(weight) if words else widened(rounded(weight))
+    data = way_of(values.shape, groups).pack(values, groups)
+    return Packed(weight.shape, groups, data.view(WORD) if words else data, half=True)
+
+
+def _check_weight(weight: Array) -> None:
+    """Raise an error for a weight that cannot be packed."""
     if 0 in weight.shape:
         raise ValueError(f"pack: weight has shape {weight.shape}, expected no axis of length 0")
     flat("pack", "weight", weight)
-    way = way_of(weight.shape, groups)
-    return Packed(weight.shape, groups, way.pack(weight, groups))
 
 
 def repacking(
@@ -124,9 +163,9 @@ def bind_geometry(
     """Cut a convolution of flat arrays into tasks."""
     arrays = {"x": x, "weight": packed.data, "bias": bias, "out": out}
     arrays["residual"], add = out if residual is None else residual, residual is not None
-    way = way_of(packed.shape, geo.groups)
+    way = way_of(packed.laid_out, geo.groups)
     if way is narrow:
-        sizes = (packed.shape[1], geo.width, geo.k_w, geo.s_w)
+        sizes = (packed.laid_out[1], geo.width, geo.k_w, geo.s_w)
         return Step(narrow.strips_kernel(*sizes), narrow.cut(geo, add, relu), **arrays)
     if way is wide:
         numbers = wide.cut(geo, add, relu)
@@ -184,30 +223,40 @@ def bind_conv2d(
     """Prepare a call; with a packed weight it is a `Step`.
 
     The arrays must be writable and aligned, as `memory.empty` makes them: any other array is copied
-    here, once.
+    here, once. Where ``out`` is bfloat16, so are ``x`` and ``residual``, and a weight that is not
+    packed is rounded here, once.
     """
     shape = shapes.conv2d(
         x, weight, bias, stride=stride, padding=padding, groups=groups, dilation=dilation,
         residual=residual, out=out,
     )  # fmt: skip
-    steps, target = pair("dilation", dilation, 1), result("conv2d", shape, out)
+    steps, target = pair("dilation", dilation, 1), result("conv2d", shape, out, halves=True)
     if steps != (1, 1):
         lead = pair("padding", padding, 0)
         return _bind_dilated(x, weight, bias, lead, groups, steps, residual, relu, target)
-    refill = None
-    if not isinstance(weight, Packed):
+    before: list[Callable[[], None]] = []
+    half, source = target.dtype == HALF, flat("conv2d", "x", x, target).reshape(x.shape)
+    if not isinstance(weight, Packed) and half:
+        weight = pack_rounded(weight, groups)
+    elif not isinstance(weight, Packed):
         weight, refill = repacking(weight, lambda values: pack(values, groups))
+        before.append(refill)
+    if weight.half != half:
+        kinds = ["bfloat16" if each else "float32" for each in (weight.half, half)]
+        raise TypeError(f"conv2d: weight was packed for {kinds[0]}, and out is {kinds[1]}")
     if weight.groups != groups:
         raise ValueError(
             f"conv2d: weight was packed for {weight.groups} groups, expected {groups}; "
             f"use pack(weight, {groups})"
         )
-    source, target = flat("conv2d", "x", x), target.reshape(-1)
+    if weight.in_words:
+        copied, source = in_words(source, groups)
+        before += copied
     shift = np.zeros(shape[-1], np.float32) if bias is None else flat("conv2d", "bias", bias)
-    other = None if residual is None else flat("conv2d", "residual", residual)
-    geo = geometry(x.shape, shape, weight.shape[2:], stride, padding, groups)
-    call = bind_geometry(source, weight, shift, other, target, geo, relu)
-    return call if refill is None else chain([refill, call])
+    other = None if residual is None else flat("conv2d", "residual", residual, target)
+    geo = geometry(source.shape, shape, weight.shape[2:], stride, padding, groups)
+    call = bind_geometry(source.reshape(-1), weight, shift, other, target.reshape(-1), geo, relu)
+    return chain([*before, call]) if before else call
 
 
 def _bind_dilated(
@@ -222,12 +271,13 @@ def _bind_dilated(
     out: Array,
 ) -> Callable[[], None]:
     """Prepare a dilated convolution: split, convolve and join (`interlaced`)."""
-    parts, made = empty(parts_shape(x.shape, dilation)), empty(parts_shape(out.shape, dilation))
-    calls: list[Callable[[], None]] = [bind_split(flat("conv2d", "x", x), x.shape, dilation, parts)]
+    parts, made = (empty(parts_shape(a.shape, dilation), out.dtype) for a in (x, out))
+    source = flat("conv2d", "x", x, out)
+    calls: list[Callable[[], None]] = [bind_split(source, x.shape, dilation, parts)]
     other = None
     if residual is not None:
-        other = empty(made.shape)
-        source = flat("conv2d", "residual", residual)
+        other = empty(made.shape, out.dtype)
+        source = flat("conv2d", "residual", residual, out)
         calls.append(bind_split(source, out.shape, dilation, other))
     inner = parts_padding(padding, dilation)
     calls.append(

@@ -53,6 +53,7 @@ from numba.extending import intrinsic, overload
 from ..runtime.kernel import part
 from ..runtime.memory import Array, empty
 from ..runtime.simd import FLOATS, I64, Emit, copy, machine
+from ..runtime.simd.words import ended, operands
 
 VECTORS = 2  # vectors in a row of a tile
 DEPTH_BITS = 8
@@ -81,6 +82,7 @@ def tile(
     depth : int
         A multiple of ``UNROLL``, not zero.
     c, residual : flat, from ``c_at``, rows ``pitch`` apart
+        These may be bfloat16, and ``a`` and ``b`` words of two of them (`simd.bfloat16`).
     bias : one panel's
     add : whether to add the residual
     floor : 0 for a ReLU, minus infinity for none
@@ -98,11 +100,11 @@ def tile(
         1,
     )
     with np.errstate(all="ignore"):  # rows and columns that nobody reads hold arbitrary values
-        sums = bias[:size] + left[:, :depth] @ b[b_at : b_at + depth * size].reshape(depth, size)
+        panel = b[b_at : b_at + depth * size].reshape(depth, size)
+        left, right = operands(left[:, :depth], panel)
+        sums = bias[:size] + left @ right
         for r in range(rows):
-            at = c_at + r * pitch
-            value = sums[r] + residual[at : at + size] if add else sums[r]
-            c[at : at + size] = np.where(value < floor, floor, value)
+            ended(sums[r], residual, c, c_at + r * pitch, add, floor)
 
 
 def _shelves(a_at: int, rows: int, depth: int) -> range:
@@ -116,20 +118,21 @@ def _tile(
     soon_at, soon_step,
 ):  # fmt: skip
     """Emit `tile`: a loop over the shelves, in it a loop down the depth, in that the tile."""
-    rows, i = halves.literal_value * machine().half, types.intp
+    rows, i, of, kind = halves.literal_value * machine().half, types.intp, b, c
     signature = types.void(
-        halves, FLOATS, i, FLOATS, i, i, FLOATS, i, i, FLOATS, FLOATS, i, types.float32, FLOATS, i,
-        i,
-    )  # fmt: skip
+        halves, of, i, of, i, i, kind, i, i, FLOATS, kind, i, types.float32, soon, i, i
+    )
+    ahead = soon
 
     def codegen(context, builder, signature, args):
         _, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residual, add, floor, *rest = args
         soon, soon_at, soon_step = rest
-        e = Emit(context, builder)
-        result, other = e.address(c, c_at), e.address(residual, c_at)
+        e = Emit(context, builder, kind, of)
+        result, other = e.address(c, c_at, kind), e.address(residual, c_at, kind)
         last, lines = builder.mul(pitch, I64(rows - 1)), -(-rows * UNROLL // LINE)
         none = builder.icmp_signed("<", soon_at, I64(0))
-        coming = builder.select(none, e.address(a, a_at), e.address(soon, soon_at))
+        begin, next_one = e.address(a, a_at, of), e.address(soon, soon_at, ahead)
+        coming = builder.select(none, begin, builder.bitcast(next_one, begin.type))
         further = builder.select(none, I64(0), soon_step)
 
         def steps(carried):
@@ -149,7 +152,7 @@ def _tile(
                 for r in range(rows):
                     value = e.broadcast(builder.load(e.after(left, r * PITCH + k)))
                     for j in range(VECTORS):
-                        sums[r * VECTORS + j] = e.multiply_add(value, row[j], sums[r * VECTORS + j])
+                        sums[r * VECTORS + j] = e.product(value, row[j], sums[r * VECTORS + j])
             coming = e.after(coming, further)
             return [
                 place,
@@ -177,7 +180,7 @@ def _tile(
 
         first = [e.load(e.after(e.address(bias, I64(0)), j * e.lanes)) for j in range(VECTORS)]
         shelves = builder.sdiv(builder.add(depth, I64(DEPTH - 1)), I64(DEPTH))
-        start = [depth, I64(0), coming, e.address(a, a_at), e.address(b, b_at), *first * rows]
+        start = [depth, I64(0), coming, begin, e.address(b, b_at, of), *first * rows]
         _, _, _, _, _, *sums = e.loop(shelves, start, shelf)
         e.finish(sums, VECTORS, result, other, [pitch, add, floor])
         return context.get_dummy_value()
@@ -217,16 +220,16 @@ def spread(values, positions, rows):
 @part()
 def multiply(
     a, first, last, half, panels, b_at, depth, size, bias, f0, count, c_out, residual, add, floor,
-    out, scratch, soon, soon_at, soon_step,
+    out, scratch, shift, soon, soon_at, soon_step,
 ):  # fmt: skip
     """Multiply the rows ``first`` to ``last`` of the left matrix, in shelves in ``a``, by a panel.
 
     The panel is that of the filters ``f0`` to ``f0 + count``. A tile is written to ``out`` only if
     all of its rows are below ``last`` and all of its columns are filters; otherwise to ``scratch``,
-    which holds a tile and then a bias. ``soon_at`` moves forward with every tile (see `tile`).
+    which holds a tile. ``shift`` holds a panel's bias. ``soon_at`` moves forward with every tile
+    (see `tile`).
     """
     a_at, shelves = 0, (depth + DEPTH - 1) // DEPTH
-    shift = scratch[2 * half * size :]
     copy(bias, f0, shift, 0, count)
     while first < last:
         rows = 2 * half if last - first > half else half

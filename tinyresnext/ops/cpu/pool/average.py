@@ -10,6 +10,7 @@ from ... import shapes
 from ...checks import Pair
 from ..runtime.crew import Step, chain
 from ..runtime.memory import Array, empty_like, flat, result
+from ..runtime.simd import aligned, stored, value
 from ..runtime.tasks import finished, in_tasks, next_task
 from .window import Window, cleared, window
 
@@ -19,7 +20,7 @@ from .window import Window, cleared, window
 @in_tasks(Window)
 def _avg_lines(x, out, g, counters):
     """Compute lines of the result: the sum of a window over the number of places that count."""
-    channels, task = g.c, next_task(counters)
+    channels, task, total = g.c, next_task(counters), aligned(g.c)
     p_h, p_w = g.p_h * g.count_pad, g.p_w * g.count_pad
     while task < g.tasks:
         n, line = divmod(task, g.h_out)
@@ -29,16 +30,16 @@ def _avg_lines(x, out, g, counters):
             high = min(top + g.k_h, g.h + p_h) - max(top, -p_h)
             wide = min(left + g.k_w, g.w + p_w) - max(left, -p_w)
             at = (task * g.w_out + column) * channels
-            total = out[at : at + channels]
+            mean = out[at : at + channels]
             total[:] = 0
             for y in range(max(top, 0), min(top + g.k_h, g.h)):
                 for z in range(max(left, 0), min(left + g.k_w, g.w)):
                     source = ((n * g.h + y) * g.w + z) * channels
                     tap = x[source : source + channels]
                     for c in range(channels):
-                        total[c] += tap[c]
+                        total[c] += value(tap[c])
             for c in range(channels):
-                total[c] /= np.float32(high * wide)
+                mean[c] = stored(total[c] / np.float32(high * wide), out)
         task = next_task(counters)
     finished(counters)
 
@@ -115,8 +116,8 @@ def bind_avg_pool2d(
     )
     tasks = shape[0] * shape[1]
     g = window(x.shape, shape, size, stride, padding, tasks, count_pad=bool(count_include_pad))
-    target = result("avg_pool2d", shape, out).reshape(-1)
-    return Step(_avg_lines, g, x=flat("avg_pool2d", "x", x), out=target)
+    target = result("avg_pool2d", shape, out, halves=True).reshape(-1)
+    return Step(_avg_lines, g, x=flat("avg_pool2d", "x", x, out), out=target)
 
 
 def avg_pool2d_backward(

@@ -11,6 +11,7 @@ from ... import shapes
 from ..runtime.crew import Step, chain
 from ..runtime.kernel import part
 from ..runtime.memory import Array, empty_like, flat, result
+from ..runtime.simd import aligned, stored, value
 from ..runtime.tasks import finished, in_tasks, next_task
 from .window import cleared
 
@@ -42,12 +43,12 @@ def _reflected(place, length):
 @in_tasks(Blur)
 def _blur_lines(x, out, g, counters):
     """Compute lines of the result: nine taps, each weighted, in vectors of channels."""
-    task = next_task(counters)
+    task, total = next_task(counters), aligned(g.c)
     while task < g.tasks:
         n, line = divmod(task, g.h_out)
         for column in range(g.w_out):
             at = (task * g.w_out + column) * g.c
-            total = out[at : at + g.c]
+            blurred = out[at : at + g.c]
             total[:] = 0
             for i in range(-1, 2):
                 y = _reflected(line * g.stride + i, g.h)
@@ -57,7 +58,9 @@ def _blur_lines(x, out, g, counters):
                     tap = x[source : source + g.c]
                     share = np.float32((2 - abs(i)) * (2 - abs(j)) / 16)
                     for c in range(g.c):
-                        total[c] += share * tap[c]
+                        total[c] += share * value(tap[c])
+            for c in range(g.c):
+                blurred[c] = stored(total[c], out)
         task = next_task(counters)
     finished(counters)
 
@@ -98,10 +101,10 @@ def blur_pool(x: Array, *, stride: int = 2, out: Array | None = None) -> Array:
 def bind_blur_pool(x: Array, *, stride: int = 2, out: Array) -> Step:
     """Prepare a step."""
     n, h_out, w_out, c = shape = shapes.blur_pool(x, stride=stride, out=out)
-    target = result("blur_pool", shape, out).reshape(-1)
+    target = result("blur_pool", shape, out, halves=True).reshape(-1)
     _, h, w, _ = x.shape
     g = Blur(h, w, c, h_out, w_out, stride, add=0, tasks=n * h_out)
-    return Step(_blur_lines, g, x=flat("blur_pool", "x", x), out=target)
+    return Step(_blur_lines, g, x=flat("blur_pool", "x", x, out), out=target)
 
 
 def blur_pool_backward(

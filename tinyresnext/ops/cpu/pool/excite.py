@@ -16,6 +16,7 @@ from ..elementwise import bind_relu_backward
 from ..runtime.crew import Step, chain
 from ..runtime.kernel import part
 from ..runtime.memory import Array, accumulate, empty, empty_like, flat, result
+from ..runtime.simd import stored, value
 from ..runtime.tasks import finished, in_tasks, next_task
 
 CHANNELS, POSITIONS = 64, 512  # of a task
@@ -49,7 +50,7 @@ def _scales(task, s, gates, g):
     first, own = share * CHANNELS, task * CHANNELS
     count = min(CHANNELS, g.c - first)
     for k in range(count):
-        v = s[n * g.c + first + k]
+        v = value(s[n * g.c + first + k])
         small = np.exp(-abs(v))
         gates[own + k] = (small if v < 0 else np.float32(1)) / (np.float32(1) + small)
     start = chunk * POSITIONS
@@ -71,15 +72,15 @@ def _excite(x, s, residual, gates, out, g, counters):
             other = residual[at : at + count]
             if g.residual and g.relu:
                 for c in range(count):
-                    v = source[c] * scale[c] + other[c]
-                    target[c] = np.float32(0) if v < 0 else v
+                    v = value(source[c]) * scale[c] + value(other[c])
+                    target[c] = stored(np.float32(0) if v < 0 else v, out)
             elif g.residual:
                 for c in range(count):
-                    target[c] = source[c] * scale[c] + other[c]
+                    target[c] = stored(value(source[c]) * scale[c] + value(other[c]), out)
             else:
                 for c in range(count):
-                    v = source[c] * scale[c]
-                    target[c] = np.float32(0) if g.relu and v < 0 else v
+                    v = value(source[c]) * scale[c]
+                    target[c] = stored(np.float32(0) if g.relu and v < 0 else v, out)
         task = next_task(counters)
     finished(counters)
 
@@ -145,10 +146,11 @@ def bind_excite(
 ) -> Step:
     """Prepare a step."""
     shape = shapes.excite(x, s, residual, relu=relu, out=out)
-    target, source = result("excite", shape, out).reshape(-1), flat("excite", "x", x)
+    target = result("excite", shape, out, halves=True).reshape(-1)
+    source = flat("excite", "x", x, out)
     g = _excitation(x, relu=relu, residual=residual is not None)
-    other = source if residual is None else flat("excite", "residual", residual)
-    gates, scale = empty((g.tasks * CHANNELS,)), flat("excite", "s", s)
+    other = source if residual is None else flat("excite", "residual", residual, out)
+    gates, scale = empty((g.tasks * CHANNELS,)), flat("excite", "s", s, out)
     return Step(_excite, g, x=source, s=scale, residual=other, gates=gates, out=target)
 
 

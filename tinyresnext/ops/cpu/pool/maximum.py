@@ -10,7 +10,7 @@ from ... import shapes
 from ...checks import Pair
 from ..runtime.crew import Step, chain
 from ..runtime.memory import Array, empty_like, flat, result
-from ..runtime.simd import aligned, working
+from ..runtime.simd import aligned, stored, value, working
 from ..runtime.tasks import finished, in_tasks, next_task
 from .window import Window, cleared, window
 
@@ -21,6 +21,7 @@ from .window import Window, cleared, window
 def _max_lines(x, out, g, counters):
     """Compute lines of the result; a maximum that is not-a-number stays so."""
     channels, task = g.c, next_task(counters)
+    lowest = stored(np.float32(-np.inf), out)
     while task < g.tasks:
         n, line = divmod(task, g.h_out)
         top = line * g.s_h - g.p_h
@@ -29,13 +30,14 @@ def _max_lines(x, out, g, counters):
             at = (task * g.w_out + column) * channels
             # A slice, since indices into it cannot be negative: so loops become vectors.
             best = out[at : at + channels]
-            best[:] = -np.inf
+            best[:] = lowest
             for y in range(max(top, 0), min(top + g.k_h, g.h)):
                 for z in range(max(left, 0), min(left + g.k_w, g.w)):
                     source = ((n * g.h + y) * g.w + z) * channels
                     tap = x[source : source + channels]
                     for c in range(channels):
-                        best[c] = tap[c] if tap[c] > best[c] or tap[c] != tap[c] else best[c]
+                        v = value(tap[c])
+                        best[c] = tap[c] if v > value(best[c]) or v != v else best[c]
         task = next_task(counters)
     finished(counters)
 
@@ -103,8 +105,8 @@ def bind_max_pool2d(
         x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out
     )
     g = window(x.shape, shape, size, stride, padding, tasks=shape[0] * shape[1])
-    target = result("max_pool2d", shape, out).reshape(-1)
-    return Step(_max_lines, g, x=flat("max_pool2d", "x", x), out=target)
+    target = result("max_pool2d", shape, out, halves=True).reshape(-1)
+    return Step(_max_lines, g, x=flat("max_pool2d", "x", x, out), out=target)
 
 
 def max_pool2d_backward(

@@ -10,6 +10,7 @@ import numpy as np
 from ... import shapes
 from ..runtime.crew import Step
 from ..runtime.memory import Array, empty_like, flat, result
+from ..runtime.simd import aligned, stored, value
 from ..runtime.tasks import finished, in_tasks, next_task
 from .average import bind_avg_pool2d_backward
 
@@ -34,20 +35,20 @@ class Means(NamedTuple):
 @in_tasks(Means)
 def _means(x, out, g, counters):
     """Compute means of some channels of one sample, position after position."""
-    task = next_task(counters)
+    task, total = next_task(counters), aligned(g.length)
     while task < g.tasks:
         n, share = divmod(task, g.shares)
         first = share * g.length
         at, count = n * g.c + first, min(g.length, g.c - first)
-        total = out[at : at + count]
+        mean = out[at : at + count]
         total[:] = 0
         for position in range(n * g.h * g.w, (n + 1) * g.h * g.w):
             source = position * g.c + first
             values = x[source : source + count]
             for c in range(count):
-                total[c] += values[c]
+                total[c] += value(values[c])
         for c in range(count):
-            total[c] /= np.float32(g.h * g.w)
+            mean[c] = stored(total[c] / np.float32(g.h * g.w), out)
         task = next_task(counters)
     finished(counters)
 
@@ -65,12 +66,12 @@ def mean_pool(x: Array, *, keepdims: bool = False, out: Array | None = None) -> 
 def bind_mean_pool(x: Array, *, keepdims: bool = False, out: Array) -> Step:
     """Prepare a step."""
     shape = shapes.mean_pool(x, keepdims=keepdims, out=out)
-    target = result("mean_pool", shape, out).reshape(-1)
+    target = result("mean_pool", shape, out, halves=True).reshape(-1)
     n, h, w, c = x.shape
     length = FEW if keepdims else CHANNELS
     shares = -(-c // length)
     g = Means(h=h, w=w, c=c, length=length, shares=shares, tasks=n * shares)
-    return Step(_means, g, x=flat("mean_pool", "x", x), out=target)
+    return Step(_means, g, x=flat("mean_pool", "x", x, out), out=target)
 
 
 def mean_pool_backward(

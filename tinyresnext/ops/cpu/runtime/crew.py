@@ -68,6 +68,8 @@ from .tasks import (
 Array = np.ndarray
 
 ROW = 3  # numbers of a step in the table: addresses of its kernel and its arguments, and its tasks
+# The types of arrays that kernels are compiled for; of all others they see the bytes as float32.
+SEEN = ("uint16", "uint32")
 PATIENCE = 200  # looks at a counter, some microseconds, before a thread offers its core to others
 
 
@@ -174,13 +176,15 @@ class Step:
     kernel : Kernel
     numbers : NamedTuple
         Of the kernel's type.
-    arrays : flat float32 arrays
+    arrays : flat arrays, nearly all float32
         One for each array of the kernel, by the name that the kernel has for it; the step keeps
         them alive.
     """
 
     def __init__(self, kernel: Kernel, numbers: Numbers, **arrays: Array) -> None:
-        self.kernel, self.numbers, self.out = kernel, numbers, arrays["out"]
+        dtypes = {name: str(arrays[name].dtype) for name in kernel.arrays}
+        others = tuple(f"{name}:{of}" for name, of in dtypes.items() if of in SEEN)
+        self.kernel, self.numbers, self.out = kernel.taking(others), numbers, arrays["out"]
         self.arrays = [arrays[name] for name in kernel.arrays]
         if len(arrays) != len(self.arrays) or type(numbers) is not kernel.numbers:
             raise TypeError(f"{kernel.function.__name__} takes {kernel.arrays}, {kernel.numbers}")

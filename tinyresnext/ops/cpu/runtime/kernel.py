@@ -129,10 +129,10 @@ def c_kernel(signature: Any, *, key: tuple[Any, ...] = ()) -> Callable[[Callable
     return decorate
 
 
-def c_kernel_kept(function: Callable[..., Any], signature: Any) -> bool:
-    """Return whether there is a file of that C function."""
+def c_kernel_kept(name: str, signature: Any) -> bool:
+    """Return whether there is a file of the C function of that full name."""
     wanted = core.sigutils.normalize_signature(signature)[0]
-    return cache.has(_named(function), repr(wanted))
+    return cache.has(name, repr(wanted))
 
 
 def _c_function(function: Callable[..., Any], signature: Any) -> Any:

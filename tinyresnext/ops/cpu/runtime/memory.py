@@ -1,4 +1,7 @@
-"""Where arrays are on this backend, and what its kernels require of them: float32, C-contiguous."""
+"""Where arrays are on this backend, and what its kernels require of them: float32, C-contiguous.
+
+Those of inference take arrays of bfloat16, too, which NumPy holds as uint16 (`HALF`).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ import numpy as np
 
 Array = np.ndarray
 ALIGNMENT = 64
+# How memory holds bfloat16 (`runtime.simd.bfloat16`), and two of them that are multiplied together.
+HALF, WORD = np.dtype(np.uint16), np.dtype(np.uint32)
 
 
 def empty(shape: Sequence[int], dtype: np.dtype | type = np.float32) -> Array:
@@ -58,25 +63,27 @@ def view(array: Array, shape: Sequence[int], start: int = 0) -> Array:
     return array[start : start + math.prod(shape)].reshape(shape)
 
 
-def flat(op: str, name: str, array: Array) -> Array:
+def flat(op: str, name: str, array: Array, like: Array | None = None) -> Array:
     """Return a one-dimensional view of an input, or a copy where it is read-only or misaligned.
 
     For Numba such an array has another type, and compiling the kernel again would take seconds. A
-    copy takes milliseconds.
+    copy takes milliseconds. The array must be bfloat16 if ``like`` is given and is so.
 
     Raises
     ------
     TypeError, ValueError
         The array is not C-contiguous float32; the message says how to make it so.
     """
-    _check(op, name, array)
+    _check(op, name, array, halves=like is not None and like.dtype == HALF)
     if not (array.flags.writeable and array.flags.aligned):
         array = array.copy()
     return np.asarray(array).reshape(-1)
 
 
-def result(op: str, shape: Sequence[int], out: Array | None) -> Array:
+def result(op: str, shape: Sequence[int], out: Array | None, halves: bool = False) -> Array:
     """Return the caller's ``out``, or new memory where there is none.
+
+    With ``halves``, it may be bfloat16.
 
     Raises
     ------
@@ -85,7 +92,7 @@ def result(op: str, shape: Sequence[int], out: Array | None) -> Array:
     """
     if out is None:
         return empty(shape)
-    _check(op, "out", out)
+    _check(op, "out", out, halves=halves and getattr(out, "dtype", None) == HALF)
     if not (out.flags.writeable and out.flags.aligned):
         raise ValueError(
             f"{op}: out is read-only or misaligned, expected memory of its own; "
@@ -105,14 +112,16 @@ def accumulate(place: Array | None, gradient: Array, more: bool) -> None:
         np.copyto(place, place + gradient if more else gradient, casting="same_kind")
 
 
-def _check(op: str, name: str, array: Array) -> None:
+def _check(op: str, name: str, array: Array, halves: bool = False) -> None:
     """Raise an error for an array that the kernels would read wrongly."""
     if not isinstance(array, np.ndarray):
         raise TypeError(
             f"{op}: {name} is a {type(array).__name__}, expected a NumPy array of float32; "
             f"use upload({name})"
         )
-    if array.dtype != np.float32:
+    if halves and array.dtype != HALF:
+        raise TypeError(f"{op}: {name} is {array.dtype}, expected bfloat16 (as uint16), as out is")
+    if not halves and array.dtype != np.float32:
         raise TypeError(
             f"{op}: {name} is {array.dtype}, expected float32; "
             f"use upload({name}) or {name}.astype('float32')"

@@ -18,7 +18,8 @@ A kernel is written as a plain function of flat arrays, its numbers and its coun
 
 Each family of kernels has its own tuple of numbers: the geometry of the op first, then how the op
 is cut into tasks. ``tasks`` is how many tasks there are. The function has no type annotations,
-since Numba compiles it: arrays are flat float32, numbers int64.
+since Numba compiles it: arrays are flat float32, numbers int64. Where a step has arrays of other
+types, the kernel is compiled once more for these (`Kernel.taking`).
 
 A kernel is compiled once, as a C function of two addresses: that of its arguments (`lay_out`) and
 that of its counters. Threads call it by its own address (`crew`). Numba would otherwise compile the
@@ -38,7 +39,7 @@ from numba.extending import intrinsic, overload
 
 from .compiling.watch import ROOM
 from .kernel import as_part, c_kernel, c_kernel_kept, part, rename
-from .simd import F32, FLOATS, I64, flat_array
+from .simd import I64, flat_array, flat_of
 
 Array = np.ndarray
 
@@ -74,44 +75,78 @@ class Kernel:
     key : tuple
         For a function inside a function: the values from outside that it uses. The function outside
         takes them, and returns this kernel for them.
+    others : tuple of str
+        The arrays that are not float32, each with its type: ``x:uint16`` for bfloat16.
     """
 
     def __init__(
-        self, function: Callable[..., None], numbers: type[Any], key: tuple[int, ...] = ()
+        self,
+        function: Callable[..., None],
+        numbers: type[Any],
+        key: tuple[int, ...] = (),
+        others: tuple[str, ...] = (),
     ) -> None:
-        rename(function, key)
-        self.function, self.numbers, self.key = function, numbers, key
+        self.function, self.numbers, self.key, self.others = function, numbers, key, others
         self.arrays = tuple(inspect.signature(function).parameters)[:-2]
+        self._made: dict[tuple[str, ...], Kernel] = {}
+
+    def taking(self, others: tuple[str, ...]) -> Kernel:
+        """Return the same kernel for calls in which these arrays are not float32 (`others`)."""
+        if others == self.others:
+            return self
+        if others not in self._made:
+            self._made[others] = Kernel(self.function, self.numbers, self.key, others)
+        return self._made[others]
 
     @property
     def place(self) -> str:
         """Where another process finds this kernel of the package, as words.
 
-        The module inside ``ops.cpu`` and the kernel's name there; for a kernel inside a function,
-        that function's name and the values that it is called with.
+        The module inside ``ops.cpu`` and the kernel's name there, with its `others`; for a kernel
+        inside a function, that function's name and the values that it is called with.
         """
         module = self.function.__module__.removeprefix(ROOM)
         name = self.function.__qualname__.partition(".<locals>")[0]
-        return " ".join([module, name, *map(str, self.key)])
+        return " ".join([module, "/".join([name, *self.others]), *map(str, self.key)])
 
     def kept(self) -> bool:
         """Return whether the C function is compiled already, here or on disk."""
-        return "c_function" in vars(self) or c_kernel_kept(self.function, SIGNATURE)
+        if "c_function" in vars(self):
+            return True
+        return c_kernel_kept(f"{self.function.__module__}.{self._symbol}", SIGNATURE)
 
     @functools.cached_property
     def c_function(self) -> Any:
         """The compiled C function; its machine code is kept on disk."""
-        entrance = _entrance(part()(self.function), self.numbers, len(self.arrays))
+        types_of = dict(other.split(":") for other in self.others)
+        kinds = [flat_of(types_of.get(name, "float32")) for name in self.arrays]
+        entrance = _entrance(_as_part(self.function), self.numbers, kinds)
         entrance.__module__ = self.function.__module__
-        entrance.__qualname__ = self.function.__qualname__
+        entrance.__qualname__ = self._symbol
         return c_kernel(SIGNATURE)(entrance)
+
+    @property
+    def _symbol(self) -> str:
+        """Return the name of the C function, which no other kernel of its module has."""
+        return "_".join([self.function.__qualname__, *self.others]).replace(":", "_")
+
+
+@functools.cache
+def _as_part(function: Callable[..., None]) -> Callable[..., None]:
+    """Let entrances call a function; all types of arrays share it."""
+    return part()(function)
 
 
 def in_tasks(
     numbers: type[Any], key: tuple[int, ...] = ()
 ) -> Callable[[Callable[..., None]], Kernel]:
     """Make a function a `Kernel` whose numbers have that type; see there for ``key``."""
-    return lambda function: Kernel(function, numbers, key)
+
+    def decorate(function: Callable[..., None]) -> Kernel:
+        rename(function, key)
+        return Kernel(function, numbers, key)
+
+    return decorate
 
 
 def lay_out(arrays: Sequence[Array], numbers: Numbers) -> Array:
@@ -176,13 +211,13 @@ def _finished(counters):
 # --- from addresses to arguments ------------------------------------------------------------------
 
 
-def _entrance(body: Any, numbers: type[Any], arrays: int) -> Callable[[int, int], None]:
+def _entrance(body: Any, numbers: type[Any], kinds: list[Any]) -> Callable[[int, int], None]:
     """Return a function of two addresses that reads a kernel's arguments and runs the kernel.
 
     Numba makes the kernel's body a part of it. It cannot do so for a call with ``*arguments``,
     therefore there is one function for each number of arrays.
     """
-    opened = _opened(numbers, arrays)
+    opened = _opened(numbers, kinds)
 
     def with_two(arguments, counters):
         a, b, g, own = opened(arguments, counters)
@@ -200,18 +235,18 @@ def _entrance(body: Any, numbers: type[Any], arrays: int) -> Callable[[int, int]
         a, b, c, d, e, g, own = opened(arguments, counters)
         body(a, b, c, d, e, g, own)
 
-    return {2: with_two, 3: with_three, 4: with_four, 5: with_five}[arrays]
+    return {2: with_two, 3: with_three, 4: with_four, 5: with_five}[len(kinds)]
 
 
-def _opened(numbers: type[Any], arrays: int) -> Any:
+def _opened(numbers: type[Any], kinds: list[Any]) -> Any:
     """Return an intrinsic that reads arrays, numbers and counters at two addresses.
 
     All are read once, before the kernel begins. The arrays are passed without reference
     counting, which the threads would have to do in turn.
     """
-    fields = len(numbers._fields)
+    fields, arrays = len(numbers._fields), len(kinds)
     family = types.NamedUniTuple(types.int64, fields, numbers)
-    found = types.Tuple([FLOATS] * arrays + [family, COUNTERS])
+    found = types.Tuple([*kinds, family, COUNTERS])
 
     @intrinsic
     def opened(typing, arguments, counters):
@@ -219,9 +254,9 @@ def _opened(numbers: type[Any], arrays: int) -> Any:
             row, own = (builder.inttoptr(address, I64.as_pointer()) for address in args)
             values = [builder.load(builder.gep(row, [I64(i)])) for i in range(2 * arrays + fields)]
             lent = []
-            for place, size in zip(values[: 2 * arrays : 2], values[1::2], strict=False):
-                data = builder.inttoptr(place, F32.as_pointer())
-                lent.append(flat_array(context, builder, FLOATS, data, size))
+            for kind, place, size in zip(kinds, values[::2], values[1::2], strict=False):
+                data = builder.inttoptr(place, context.get_data_type(kind.dtype).as_pointer())
+                lent.append(flat_array(context, builder, kind, data, size))
             packed = cgutils.pack_array(builder, values[2 * arrays :])
             lent += [packed, flat_array(context, builder, COUNTERS, own, I64(LINE))]
             return context.make_tuple(builder, found, lent)

@@ -24,7 +24,7 @@ import numpy as np
 from ...runtime.kernel import part
 from ...runtime.launch import threads_now
 from ...runtime.memory import Array, upload
-from ...runtime.simd import aligned, copy, machine
+from ...runtime.simd import aligned, aligned_like, copy, machine
 from ...runtime.tasks import Kernel, finished, in_tasks, next_task
 from ..geometry import Geometry
 from .tile import PIXELS, block_of, strip_tile, turned
@@ -94,10 +94,12 @@ def strips_kernel(inputs: int, width: int, taps: int, stride: int) -> Kernel:
         """Compute strips of the result, each for a share of the blocks of channels."""
         columns = ((g.w_out + PIXELS - 1) // PIXELS * PIXELS - 1) * stride + taps
         line = columns * g.block
-        strip = aligned(((g.lines - 1) * g.s_h + g.k_h) * line + g.block)  # see `_permuted`
-        scratch = aligned((PIXELS + 1) * g.block)
-        strip[:], scratch[:] = 0, 0
-        shift, floor = scratch[PIXELS * g.block :], np.float32(0 if g.relu else -np.inf)
+        strip = aligned_like(
+            weight, ((g.lines - 1) * g.s_h + g.k_h) * line + g.block
+        )  # see `_permuted`
+        scratch, shift = aligned_like(out, PIXELS * g.block), aligned(g.block)
+        strip[:], scratch[:], shift[:] = 0, 0, 0
+        floor = np.float32(0 if g.relu else -np.inf)
         count = (g.groups + g.together - 1) // g.together
         task = next_task(counters)
         while task < g.tasks:

@@ -41,6 +41,7 @@ from numba.core import types
 from numba.extending import intrinsic, overload
 
 from ...runtime.simd import F32, FLOATS, I64, Emit, machine
+from ...runtime.simd.words import ended, multiplied
 
 PIXELS = 7  # pixels of a tile: images of 224 pixels have lines of 56, 28, 14 and 7
 
@@ -100,6 +101,7 @@ def strip_tile(
     weight : ``[lines, inputs, taps, block]``, from ``w_at``, as `strips.pack` orders them
     bias : ``[block]``
     c, residual : flat, from ``c_at``, pixels ``pitch`` apart
+        These may be bfloat16, and ``strip`` and ``weight`` words of two channels.
     add : whether to add the residual
     floor : 0 for a ReLU, minus infinity for none
     """
@@ -110,17 +112,16 @@ def strip_tile(
     first = np.array(source_lanes(inputs, width))
     for p in range(PIXELS):
         value = bias[:block].copy()
-        for i in range(lines):
-            for tap in range(taps):
-                pixel = strip[at + i * line + (p * stride + tap) * block :][:block]
-                for channel, some in np.ndindex(near, sums):
-                    value += (pixel[first + channel] * filters[i, channel, some, tap])[
-                        turned(width, block, near * some)
-                    ]
-        place = slice(c_at + p * pitch, c_at + p * pitch + block)
-        with np.errstate(all="ignore"):  # pixels that nobody reads hold arbitrary values
-            value = value + residual[place] if add else value
-            c[place] = np.where(value < floor, floor, value)
+        with np.errstate(all="ignore"):  # idle lanes, and pixels that nobody reads, hold anything
+            for i in range(lines):
+                for tap in range(taps):
+                    pixel = strip[at + i * line + (p * stride + tap) * block :][:block]
+                    for channel, some in np.ndindex(near, sums):
+                        products = multiplied(
+                            pixel[first + channel], filters[i, channel, some, tap]
+                        )
+                        value += products[turned(width, block, near * some)]
+            ended(value, residual, c, c_at + p * pitch, add, floor)
 
 
 def turned(width: int, block: int, by: int) -> np.ndarray:
@@ -138,14 +139,15 @@ def _strip_tile(
     residual, add, floor,
 ):  # fmt: skip
     """Emit `strip_tile`: a loop over the lines of the kernel; all else is written out."""
-    i, constants = types.intp, (inputs, width, taps, stride)
+    i, constants, of, kind = types.intp, (inputs, width, taps, stride), weight, c
     signature = types.void(
-        *constants, FLOATS, i, i, i, FLOATS, i, FLOATS, FLOATS, i, i, FLOATS, i, types.float32
+        *constants, of, i, i, i, of, i, FLOATS, kind, i, i, kind, i, types.float32
     )
 
     def codegen(context, builder, signature, args):
         strip, at, line, lines, weight, w_at, bias, c, c_at, pitch, residual, add, floor = args[4:]
-        e, sizes = Emit(context, builder), [constant.literal_value for constant in constants]
+        e = Emit(context, builder, kind, of)
+        sizes = [constant.literal_value for constant in constants]
         groups, block, near, several = block_of(*sizes[:2])
         one_line, vectors = _permuted if groups > 1 else _broadcast, block // e.lanes
 
@@ -156,8 +158,8 @@ def _strip_tile(
 
         first = [e.load(e.after(e.address(bias, I64(0)), j * e.lanes)) for j in range(vectors)]
         start = [
-            e.address(strip, at),
-            e.address(weight, w_at),
+            e.address(strip, at, of),
+            e.address(weight, w_at, of),
             *first * PIXELS,
             *[e.broadcast(F32(0))] * PIXELS * (several - 1),
         ]
@@ -168,7 +170,8 @@ def _strip_tile(
             moved = [e.permute(value, lanes) for value in these]
             sums[:PIXELS] = [builder.fadd(*both) for both in zip(sums, moved, strict=False)]
         sums = sums[: PIXELS * vectors]
-        e.finish(sums, vectors, e.address(c, c_at), e.address(residual, c_at), [pitch, add, floor])
+        result, other = e.address(c, c_at, kind), e.address(residual, c_at, kind)
+        e.finish(sums, vectors, result, other, [pitch, add, floor])
         return context.get_dummy_value()
 
     return signature, codegen
@@ -213,7 +216,7 @@ def _permuted(
                 for p, t in _meetings(q, taps, stride):
                     for s in range(several):
                         weight, i = weights[(n * several + s) * taps + t], s * PIXELS + p
-                        sums[i] = e.multiply_add(value, weight, sums[i])
+                        sums[i] = e.product(value, weight, sums[i])
         return [e.after(x, some), e.after(w, some * several * taps * e.lanes), *sums]
 
     _, w, *sums = e.loop(I64(near // some), [x, w, *sums], channels)
@@ -237,9 +240,7 @@ def _broadcast(
             value = e.broadcast(e.builder.load(e.after(x, q * block)))
             for p, t in _meetings(q, taps, stride):
                 for j in range(vectors):
-                    sums[p * vectors + j] = e.multiply_add(
-                        value, weights[t][j], sums[p * vectors + j]
-                    )
+                    sums[p * vectors + j] = e.product(value, weights[t][j], sums[p * vectors + j])
         return [e.after(x, 1), e.after(w, taps * block), *sums]
 
     _, w, *sums = e.loop(I64(inputs), [x, w, *sums], channel)

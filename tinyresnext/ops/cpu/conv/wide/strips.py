@@ -29,7 +29,7 @@ import numpy as np
 from ...runtime.kernel import part
 from ...runtime.launch import threads_now
 from ...runtime.memory import Array, upload
-from ...runtime.simd import aligned, copy, machine, working
+from ...runtime.simd import aligned, aligned_like, copy, machine, working
 from ...runtime.tasks import Kernel, finished, in_tasks, next_task
 from ..gemm import LINE, spread
 from ..geometry import Geometry
@@ -134,14 +134,13 @@ def _sweep_of(vectors: int) -> Callable[..., None]:
     @part()
     def sweep(
         strip, at, rows, positions, steps, weight, b_at, bias, f0, filters, over, first, c_out,
-        residual, add, floor, out, scratch,
+        residual, add, floor, out, scratch, shift,
     ):  # fmt: skip
         """Compute tile after tile; the next panel comes into the second cache meanwhile.
 
         A tile with rows behind the last position goes to ``scratch`` first, and so does one with
         idle lanes, unless these may write ``over`` what follows.
         """
-        shift = scratch[height * size :]
         copy(bias, f0, shift, 0, filters)
         soon_at, soon_step = b_at + size * len(steps), spread(size, positions, height)
         for p in range(0, positions, height):
@@ -184,9 +183,9 @@ def strips_kernel(larger: int, smaller: int) -> Kernel:
         units = g.groups * g.panels
         most_groups = min(g.groups, (units // g.shares + g.panels - 1) // g.panels + 2)
         deep = (g.lines - 1) * g.s_h + g.k_h
-        strip = aligned(deep * columns * pixel_of(most_groups * c_group))
-        scratch = aligned((height + 1) * most)
-        scratch[:] = 0
+        strip = aligned_like(weight, deep * columns * pixel_of(most_groups * c_group))
+        scratch, shift = aligned_like(out, height * most), aligned(most)
+        scratch[:], shift[:] = 0, 0
         rows = working(g.lines * g.w_out + height, np.int64)
         steps = working(g.k_h * g.k_w * c_group, np.int64)
         place_held = g0_held = count_held = pixel_held = np.int64(-1)
@@ -219,12 +218,12 @@ def strips_kernel(larger: int, smaller: int) -> Kernel:
                 if panel < g.full:
                     sweep_larger(
                         strip, (group - g0) * c_group, rows, positions, steps, weight, b_at, bias,
-                        f0, filters, over, at, g.c_out, residual, g.add, floor, out, scratch,
+                        f0, filters, over, at, g.c_out, residual, g.add, floor, out, scratch, shift,
                     )  # fmt: skip
                 else:
                     sweep_smaller(
                         strip, (group - g0) * c_group, rows, positions, steps, weight, b_at, bias,
-                        f0, filters, over, at, g.c_out, residual, g.add, floor, out, scratch,
+                        f0, filters, over, at, g.c_out, residual, g.add, floor, out, scratch, shift,
                     )  # fmt: skip
             task = next_task(counters)
         finished(counters)

@@ -30,6 +30,7 @@ from numba.core import types
 from numba.extending import intrinsic, overload
 
 from ...runtime.simd import FLOATS, I64, Emit, machine
+from ...runtime.simd.words import ended, operands
 
 ADDRESSES = 11  # most rows: their addresses and four more numbers are in x86's 15 free registers
 LAST = 49  # positions of the last stage of an image of 224 pixels
@@ -72,6 +73,7 @@ def wide_tile(
     b : ``[depth, vectors * lanes]``, from ``b_at``
     bias : the panel's
     c, residual : flat, from ``c_at``, rows ``pitch`` apart
+        These may be bfloat16, and ``strip`` and ``b`` words of two values.
     add : whether to add the residual
     floor : 0 for a ReLU, minus infinity for none
     soon : flat, from ``soon_at``
@@ -82,10 +84,9 @@ def wide_tile(
     panel = b[b_at : b_at + depth * size].reshape(depth, size)
     with np.errstate(all="ignore"):  # rows and columns that nobody reads hold arbitrary values
         for r in range(rows_of(vectors)):
-            place = slice(c_at + r * pitch, c_at + r * pitch + size)
-            sums = bias[:size] + strip[at + rows[row_at + r] + steps[:depth]] @ panel
-            value = sums + residual[place] if add else sums
-            c[place] = np.where(value < floor, floor, value)
+            row = strip[at + rows[row_at + r] + steps[:depth]]
+            left, right = operands(row[None], panel)
+            ended(bias[:size] + (left @ right)[0], residual, c, c_at + r * pitch, add, floor)
 
 
 @intrinsic(prefer_literal=True)
@@ -94,17 +95,17 @@ def _wide_tile(
     add, floor, soon, soon_at, soon_step,
 ):  # fmt: skip
     """Emit `wide_tile`: one loop down the depth, in it the tile."""
-    i = types.intp
+    i, of, kind = types.intp, b, c
     signature = types.void(
-        vectors, FLOATS, i, INTEGERS, i, INTEGERS, i, FLOATS, i, FLOATS, FLOATS, i, i, FLOATS, i,
-        types.float32, FLOATS, i, i,
+        vectors, of, i, INTEGERS, i, INTEGERS, i, of, i, FLOATS, kind, i, i, kind, i,
+        types.float32, of, i, i,
     )  # fmt: skip
 
     def codegen(context, builder, signature, args):
         strip, at, rows, row_at, steps, depth, b, b_at, bias, c, c_at, *rest = args[1:]
         pitch, residual, add, floor, soon, soon_at, soon_step = rest
-        e, count = Emit(context, builder), vectors.literal_value
-        begin, offsets = e.address(strip, at), e.address(rows, row_at, INTEGERS)
+        e, count = Emit(context, builder, kind, of), vectors.literal_value
+        begin, offsets = e.address(strip, at, of), e.address(rows, row_at, INTEGERS)
         lines = [e.after(begin, builder.load(e.after(offsets, r))) for r in range(rows_of(count))]
 
         def step(carried):
@@ -116,15 +117,16 @@ def _wide_tile(
             for r, line in enumerate(lines):
                 value = e.broadcast(builder.load(e.after(line, further)))
                 for j in range(count):
-                    sums[r * count + j] = e.multiply_add(value, row[j], sums[r * count + j])
+                    sums[r * count + j] = e.product(value, row[j], sums[r * count + j])
             coming = e.after(coming, soon_step)
             return [e.after(place, 1), e.after(right, count * e.lanes), coming, *sums]
 
         first = [e.load(e.after(e.address(bias, I64(0)), j * e.lanes)) for j in range(count)]
-        start = [e.address(steps, I64(0), INTEGERS), e.address(b, b_at), e.address(soon, soon_at)]
-        start += first * len(lines)
+        start = [e.address(steps, I64(0), INTEGERS), e.address(b, b_at, of)]
+        start += [e.address(soon, soon_at, of), *first * len(lines)]
         _, _, _, *sums = e.loop(depth, start, step)
-        e.finish(sums, count, e.address(c, c_at), e.address(residual, c_at), [pitch, add, floor])
+        result, other = e.address(c, c_at, kind), e.address(residual, c_at, kind)
+        e.finish(sums, count, result, other, [pitch, add, floor])
         return context.get_dummy_value()
 
     return signature, codegen

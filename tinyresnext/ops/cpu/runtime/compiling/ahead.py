@@ -158,5 +158,6 @@ def _is_done(process: subprocess.Popen[str]) -> bool:
 def found(place: str) -> Kernel:
     """Return the kernel at a place, as `Kernel.place` names it."""
     module, name, *key = place.split()
+    name, *others = name.split("/")
     there = getattr(import_module(f".{module}", ROOM.rstrip(".")), name)
-    return there(*map(int, key)) if key else there
+    return (there(*map(int, key)) if key else there).taking(tuple(others))

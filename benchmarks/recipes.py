@@ -35,8 +35,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 import tinyresnext as tr  # noqa: E402  (the path above finds it)
-from tinyresnext.data.dataset import Dataset  # noqa: E402
-from tinyresnext.data.parts import some_of  # noqa: E402
+from tinyresnext.data.dataset import Dataset, some_of  # noqa: E402
 
 SPEC = tr.Spec((1, 1, 1), 8, 4, 10, stem="pooled", expansion=2)
 COSINE = {"schedule": "cosine", "lowest": 0.01, "constant": 0.1}

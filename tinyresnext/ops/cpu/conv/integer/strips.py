@@ -26,12 +26,12 @@ import numpy as np
 
 from ...runtime.kernel import part
 from ...runtime.memory import Array, empty
-from ...runtime.simd import aligned, machine
+from ...runtime.simd import aligned, machine, working
 from ...runtime.tasks import Kernel, finished, in_tasks, next_task
 from ..geometry import Geometry
 from ..wide import strips as wide
 from ..wide.panels import divided, panel_of
-from ..wide.strips import pixel_of
+from ..wide.strips import pixel_of, places
 from .tile import integer_tile, rows_of
 from .words import OFFSET, move, widen, words
 
@@ -75,8 +75,8 @@ class Integers(NamedTuple):
 
 
 @functools.cache
-def _words_of(ways: int) -> tuple[Callable[..., None], Callable[..., None]]:
-    """Make the functions that fill strips and tables for words of so many values."""
+def _cut_strip_of(ways: int) -> Callable[..., None]:
+    """Make the function that fills a strip with words of so many values."""
     short, empty_word = (np.int16, 0) if ways == 2 else (np.uint8, 0x01010101)
     zero_of_signed = OFFSET if ways == 4 else 0
 
@@ -107,22 +107,7 @@ def _words_of(ways: int) -> tuple[Callable[..., None], Callable[..., None]]:
                     widen(x, source + one * c_group, values, to, run, g.sign, offset)
                 source += g.c_in
 
-    @part()
-    def places(g, columns, pixel, rows, steps):
-        """Fill the tables: where the positions of a strip are, and how far its words are."""
-        r, k = 0, 0
-        for y in range(g.lines):
-            for q in range(g.w_out):
-                rows[r] = (y * g.s_h * columns + q * g.s_w) * pixel
-                r += 1
-        rows[r:] = 0
-        for i in range(g.k_h):
-            for j in range(g.k_w):
-                for c in range(g.deep):
-                    steps[k] = (i * columns + j) * pixel + c
-                    k += 1
-
-    return cut_strip, places
+    return cut_strip
 
 
 @functools.cache
@@ -169,7 +154,7 @@ def _sweep_of(vectors: int) -> Callable[..., None]:
 def strips_kernel(larger: int, smaller: int) -> Kernel:
     """Make the kernel for panels of two numbers of vectors, which may be the same."""
     sweep_larger, sweep_smaller = _sweep_of(larger), _sweep_of(smaller)
-    cut_strip, places = _words_of(words().ways)
+    cut_strip = _cut_strip_of(words().ways)
     height, most = max(rows_of(larger), rows_of(smaller)), larger * machine().lanes
 
     @in_tasks(Integers, key=(larger, smaller))
@@ -182,8 +167,8 @@ def strips_kernel(larger: int, smaller: int) -> Kernel:
         deep = (g.lines - 1) * g.s_h + g.k_h
         strip = aligned(deep * columns * pixel_of(most_groups * g.deep))
         scratch, spare = aligned(height * most), aligned(height * most)
-        rows = np.empty(g.lines * g.w_out + height, np.int64)
-        steps = np.empty(g.k_h * g.k_w * g.deep, np.int64)
+        rows = working(g.lines * g.w_out + height, np.int64)
+        steps = working(g.k_h * g.k_w * g.deep, np.int64)
         values, pixel_held = x.view(np.uint8), np.int64(-1)
         place_held, group_held, count_held = np.int64(-1), np.int64(-1), np.int64(-1)
         task = next_task(counters)
@@ -196,7 +181,7 @@ def strips_kernel(larger: int, smaller: int) -> Kernel:
             count = (end + g.panels - 1) // g.panels - g0
             pixel = pixel_of(count * g.deep)
             if pixel != pixel_held:
-                places(g, columns, pixel, rows, steps)
+                places(g, 1, g.lines, columns, pixel, g.deep, rows, steps)
                 pixel_held = pixel
             if place != place_held or g0 != group_held or count != count_held:
                 top, deep = first * g.s_h - g.p_h, (last - first - 1) * g.s_h + g.k_h

@@ -97,7 +97,7 @@ def sums_kernel(larger: int, smaller: int) -> Kernel:
             g0 = begin // g.panels
             count = ((end + g.panels - 1) // g.panels - g0) * c_group
             pixel = pixel_of(count)
-            places(g, g.together, g.lines, columns, pixel, rows, steps)
+            places(g, g.together, g.lines, columns, pixel, c_group, rows, steps)
             for unit in range(begin, end):
                 group, panel = divmod(unit, g.panels)
                 before, vectors = panel_of(g, panel)

@@ -97,8 +97,10 @@ def cut_strip(x, g, n, top, lines, columns, c0, count, pixel, strip):
 
 
 @part()
-def places(g, strips, lines, columns, pixel, rows, steps):
+def places(g, strips, lines, columns, pixel, channels, rows, steps):
     """Fill the tables: where the positions of strips of ``lines`` lines are, and how far values.
+
+    A group has so many ``channels`` in a strip.
 
     What is behind the last one, in the last tile, is at zero.
     """
@@ -111,7 +113,7 @@ def places(g, strips, lines, columns, pixel, rows, steps):
     rows[r:], steps[:] = 0, 0
     for i in range(g.k_h):
         for j in range(g.k_w):
-            for c in range(g.c_in // g.groups):
+            for c in range(channels):
                 steps[k] = (i * columns + j) * pixel + c
                 k += 1
 
@@ -200,7 +202,7 @@ def strips_kernel(larger: int, smaller: int) -> Kernel:
             pixel = pixel_of(count)
             if place != place_held or g0 != g0_held or count != count_held:
                 if pixel != pixel_held:
-                    places(g, 1, g.lines, columns, pixel, rows, steps)
+                    places(g, 1, g.lines, columns, pixel, c_group, rows, steps)
                 top, deep = first * g.s_h - g.p_h, (last - first - 1) * g.s_h + g.k_h
                 cut_strip(x, g, n, top, deep, columns, g0 * c_group, count, pixel, strip)
                 place_held, g0_held, count_held, pixel_held = place, g0, count, pixel

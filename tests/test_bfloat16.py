@@ -60,6 +60,8 @@ MORE = Spec(
     blur_pool="binomial", dilated=1, avg_down=True,
 )  # fmt: skip
 SLOW = pytest.mark.slow
+TOO_MUCH = "too much work for the interpreter"
+COMPILED = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason=TOO_MUCH)
 # On the CPU each size of groups is a kernel of its own: compiling all of them takes minutes.
 QUICK = {"cpu": "epilogue of 1x1", "words": "epilogue:"}
 SOME = ("epilogue", "r50", "1x1", "prime", "dilated", "half the filters", "width 40", "depthwise")
@@ -112,7 +114,7 @@ def between(found: np.ndarray, want: np.ndarray, size: np.ndarray, terms: int) -
 
 def skip_if_slow(ops, work: int) -> None:
     if ops.device == "cpu" and numba.config.DISABLE_JIT and work > 20_000:
-        pytest.skip("too much work for the interpreter")
+        pytest.skip(TOO_MUCH)
 
 
 # --- rounding -------------------------------------------------------------------------------------
@@ -353,13 +355,12 @@ def model(spec: Spec, params: dict, ops, threads: int | None = None) -> Model:
     return Model(spec, params, None, tuple("abcdefg"), {}, ops, threads)
 
 
+@COMPILED
 @SLOW
 @pytest.mark.parametrize("way", ["cpu", "words"])
 @pytest.mark.parametrize("spec", [SPEC, MORE], ids=["plain", "with everything"])
 def test_every_step_of_a_plan(spec, way: str):
     """Each step is given what the reference made in bfloat16: its own error is what is seen."""
-    if numba.config.DISABLE_JIT:
-        pytest.skip("too much work for the interpreter")
     params, x = network(spec)
     there, here = backend_of("reference"), backend_of(way)
     plain, quick = (program(params, spec, ops) for ops in (there, here))
@@ -406,12 +407,15 @@ def checked(op: str, found: np.ndarray, given: list, attrs: dict) -> bool:
 
 
 @pytest.mark.parametrize(
-    "way", ["reference", pytest.param("cpu", marks=SLOW), pytest.param("words", marks=SLOW)]
+    "way",
+    [
+        "reference",
+        pytest.param("cpu", marks=[SLOW, COMPILED]),
+        pytest.param("words", marks=[SLOW, COMPILED]),
+    ],
 )
 def test_whole_networks(way: str):
     """The error is that of float32, as many times larger as bfloat16 is coarser."""
-    if numba.config.DISABLE_JIT:
-        pytest.skip("too much work for the interpreter")
     params, x = network()
     doubles = {name: a.astype(np.float64) for name, a in params.items()}
     want = forward(doubles, SPEC, x.astype(np.float64), reference)
@@ -430,11 +434,10 @@ def test_whole_networks(way: str):
     assert np.array_equal(widened(rounded(features["layer1"])), features["layer1"])
 
 
+@COMPILED
 @SLOW
 @pytest.mark.parametrize("way", ["cpu", "words"])
 def test_any_number_of_threads_makes_the_same_bits(way: str):
-    if numba.config.DISABLE_JIT:
-        pytest.skip("too much work for the interpreter")
     params, x = network()
     ops, found = backend_of(way), []
     made = program(params, SPEC, ops)
@@ -457,13 +460,12 @@ def test_a_plan_needs_half_the_memory():
     assert plans[1].bytes * 2 == plans[0].bytes
 
 
+@COMPILED
 @SLOW
 @pytest.mark.parametrize("name", ["torchvision.resnext14_32x4d", "timm.seresnextaa14d_32x8d"])
 def test_logits_of_others(name: str):
     from test_logits import model_of
 
-    if numba.config.DISABLE_JIT:
-        pytest.skip("too much work for the interpreter")
     case = cases.load(name)
     check_logits(model_of(case, backend("cpu", "bfloat16")), case)
 

@@ -511,6 +511,14 @@ def test_the_command_and_all_that_take_its_file(command, capsys):
     )
 
 
+def test_too_few_images_to_hold_one_back(command, capsys):
+    words = ("quantise", command / "m.h5", "--images", command / "photos", "-o", command / "few.h5")
+    assert typed(*words, "--count", "3") == 0
+    said = capsys.readouterr().err
+    assert "3 of the images are too few to hold one back" in said
+    assert "were held back" not in said
+
+
 def test_a_broken_image_is_left_out_and_named(command, capsys):
     (command / "photos" / "b" / "x.png").write_bytes(b"no image")
     try:

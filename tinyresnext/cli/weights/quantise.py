@@ -78,8 +78,11 @@ def run(a: argparse.Namespace) -> int:
     assert found.model.quantisation is not None
     for line in report.quantised(model.spec, found.model.quantisation).splitlines():
         say(line)
+    images_are = "were held back to compare"
+    if not found.held_back:
+        images_are = "are too few to hold one back, so the scales suit these better than others"
     say(
-        f"{found.held} of the images were held back to compare: the first class is that of "
+        f"{found.compared} of the images {images_are}: the first class is that of "
         f"float32 for {found.same}, and logits differ by {found.error:.1%} of the largest at most"
     )
     say(f"{before:,} bytes became {after:,}; `tinyresnext evaluate --model` tells what it costs")

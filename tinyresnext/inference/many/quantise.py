@@ -36,16 +36,19 @@ class Quantised(NamedTuple):
     Attributes
     ----------
     model : Model
-    held : int
-        The number of images that were held back.
+    compared : int
+        The number of images that both models saw.
+    held_back : bool
+        Whether the scales were found on other images than these; not with fewer than four.
     same : int
-        Of these, for how many both models have the same first class.
+        For how many both models have the same first class.
     error : float
         The largest difference of their logits, divided by the largest logit.
     """
 
     model: Model
-    held: int
+    compared: int
+    held_back: bool
     same: int
     error: float
 
@@ -124,14 +127,14 @@ def quantised(
         raise UsageError("there are no images to find scales with; give some")
     candidates = {name: Candidates(counted[name], signed) for name, signed in parts.values.items()}
     wanted = []
-    for x in _batches(held or first):  # fewer than four images are compared with themselves
+    for x in _batches(held or first):
         values, logits = watch(x)
         wanted.append(logits)
         for name, one in values.items():
             candidates[name].measure(one)
     made = _made(model, Quantisation(best_of(candidates), total))
     found = np.concatenate([made(x) for x in _batches(held or first)])
-    return _compared(made, np.concatenate(wanted), found)
+    return _compared(made, bool(held), np.concatenate(wanted), found)
 
 
 class Watch:
@@ -173,11 +176,12 @@ def _made(model: Model, quantisation: Quantisation) -> Model:
     )  # fmt: skip
 
 
-def _compared(made: Model, wanted: np.ndarray, found: np.ndarray) -> Quantised:
+def _compared(made: Model, held_back: bool, wanted: np.ndarray, found: np.ndarray) -> Quantised:
     """Return a quantised model beside the comparison of its logits with the float32 model's."""
     same = int((wanted.argmax(1) == found.argmax(1)).sum())
     largest = float(np.abs(wanted).max()) or 1.0
-    return Quantised(made, len(wanted), same, float(np.abs(found - wanted).max()) / largest)
+    error = float(np.abs(found - wanted).max()) / largest
+    return Quantised(made, len(wanted), held_back, same, error)
 
 
 def _batches(images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

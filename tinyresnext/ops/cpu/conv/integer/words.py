@@ -15,7 +15,7 @@ one sum of 32 bits. A lane's integers together are called a *word* here::
 
 All of them are exact. There is a third instruction on x86, ``pmaddubsw``, for words of four without
 VNNI. It is not used: it adds two products in 16 bits, where 2 * 255 * 127 has no room, and what is
-too large there becomes the largest number without a word.
+too large there becomes the largest number, and nothing says so.
 
 Where no instruction is known, the same is written as LLVM's own multiplications of vectors, from
 which LLVM makes NEON's, or those of any other processor.

@@ -1,19 +1,20 @@
 """Measure in short runs whether a change helps our own recipes, `fast-cifar` and `finetune`.
 
-``python benchmarks/recipes.py cifar10-jpeg.zip`` trains each recipe as it is, and with one change
-at a time, for several random seeds. All runs of a recipe see the same images, and are judged by
-others that are kept aside for this choice; the test images of CIFAR-10 judge nothing.
+``python benchmarks/recipes.py cifar10-jpeg.zip`` trains by each recipe as it is, and with one
+change at a time, for several random seeds. All images are training images of CIFAR-10; those that
+judge a run are others than those that it learns from. A seed draws both, so the spread over the
+seeds has everything that chance decides. There are three jobs:
 
-* `fast-cifar`: a network of 11 layers, from the beginning, on 5,000 training images; 3,000 other
-  training images judge.
-* `finetune`: the bundled model learns a question that it was not trained for, whether an image is
-  upright or upside down, from 300 of CIFAR-10's test images, which it has not seen; 1,000 others
-  judge.
-
-``--part 0.2`` takes a fifth of all these images, for a first impression.
+* `fast-cifar`: a network of 11 layers learns from the beginning, from 9,600 images in 8 epochs,
+  which are 600 steps.
+* `other-classes`, for `finetune`: the same network, which has learnt the first five classes, learns
+  the other five from 500 images. The first part is done once, and kept beside ``--out``.
+* `upside-down`, for `finetune`: the bundled model, from 300 images, learns whether an image is
+  upright or upside down. It has seen all training images, but never this question.
 
 Finished runs are lines of ``--out``; the same command makes those that are missing, a seed of all
-changes before the next seed, and prints the table.
+changes before the next seed, and prints a table. ``--job`` and ``--change`` take some only.
+Seeds that chose a change cannot judge it: ``--chosen-by 0`` leaves seed 0 out of its mean gain.
 """
 
 from __future__ import annotations
@@ -38,30 +39,42 @@ import tinyresnext as tr  # noqa: E402  (the path above finds it)
 from tinyresnext.data.dataset import Dataset, some_of  # noqa: E402
 
 SPEC = tr.Spec((1, 1, 1), 8, 4, 10, stem="pooled", expansion=2)
-COSINE = {"schedule": "cosine", "lowest": 0.01, "constant": 0.1}
-CHANGES: dict[str, dict[str, dict[str, Any]]] = {
-    "fast-cifar": {
-        "as it is": {},
-        "ema 0.98": {"ema": 0.98},
-        "cosine, its last tenth constant": COSINE,
-        "random erasing": {"erase": 0.25, "erase_with": "pixel"},
-        "ta_wide": {"policy": "ta_wide"},
-        "clip norm 1": {"clip": "norm", "clip_at": 1.0},
-    },
-    "finetune": {
-        "as it is": {},
-        "layer decay 0.75": {"layer_decay": 0.75},
-        "smoothing 0.1": {"smoothing": 0.1},
-        "ema 0.98": {"ema": 0.98},
-        "clip norm 1": {"clip": "norm", "clip_at": 1.0},
-    },
+FIRST = 5  # so many classes are learnt before the job `other-classes`
+CONSTANT = {"lowest": 0.01, "constant": 0.1}
+FAST: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "clip norm 1": {"clip": "norm", "clip_at": 1.0},
+    "ema 0.98": {"ema": 0.98},
+    "cosine, its last tenth constant": {"schedule": "cosine"} | CONSTANT,
+    "random erasing": {"erase": 0.25, "erase_with": "pixel"},
+    "ta_wide": {"policy": "ta_wide"},
 }
-Images = tuple[Dataset, Dataset]  # to train on, and to judge by
-
-
-def spread_out(count: int, of: int) -> np.ndarray:
-    """Return so many numbers of images at equal distances: classes stand one after the other."""
-    return np.linspace(0, of - 1, count).astype(np.int64)
+FINETUNE: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "lr 0.03": {"lr": 0.03},
+    "lr 0.1": {"lr": 0.1},
+    "layer decay 0.75": {"layer_decay": 0.75},
+    "AdamW, lr 0.001": {"optimiser": "adamw", "nesterov": False, "lr": 0.001},
+    "Muon 0.02": {"muon": 0.02},
+    "clip norm 1": {"clip": "norm", "clip_at": 1.0},
+    "weight decay 5e-4": {"weight_decay": 5e-4},
+    "warm-up 0.2": {"warmup": 0.2},
+    "last tenth constant": CONSTANT,
+    "ema 0.98": {"ema": 0.98},
+    "smoothing 0.1": {"smoothing": 0.1},
+    "mixup 0.2": {"mixup": 0.2},
+    "CutMix 1": {"cutmix": 1.0},
+    "ta_wide": {"policy": "ta_wide"},
+    "RandAugment": {"policy": "rand-m7-mstd0.5-inc1"},
+    "random erasing": {"erase": 0.25, "erase_with": "pixel"},
+    "drop-out 0.2": {"dropout": 0.2},
+    "stochastic depth 0.1": {"drop_path": 0.1},
+    "padded crops": {"crop": "pad", "padding": 4},
+}
+CHANGES = {"fast-cifar": FAST, "other-classes": FINETUNE, "upside-down": FINETUNE}
+COUNTS = {"fast-cifar": (9600, 3000), "other-classes": (500, 2000), "upside-down": (300, 1000)}
+Images = tuple[Dataset, Dataset]  # to learn from, and to judge by
+Run = dict[str, Any]
 
 
 def in_memory(whole: Dataset, numbers: np.ndarray) -> Dataset:
@@ -70,89 +83,104 @@ def in_memory(whole: Dataset, numbers: np.ndarray) -> Dataset:
     return replace(some_of(whole, numbers), pixels=pixels, read=pixels.__getitem__)
 
 
-def pictures(data: str, count: int, judging: int) -> Images:
-    """Return training images of CIFAR-10, and others of them."""
-    whole = tr.data.open_dataset(data, "train", memory=0)  # only what is chosen is decoded
-    chosen = np.random.default_rng(0).permutation(spread_out(count + judging, len(whole)))
-    return in_memory(whole, chosen[:count]), in_memory(whole, chosen[count:])
+def drawn(whole: Dataset, job: str, seed: int) -> Images:
+    """Return the images of a run and those that judge it."""
+    later = np.flatnonzero(whole.labels >= (FIRST if job == "other-classes" else 0))
+    chosen = np.random.default_rng(seed).permutation(later)
+    count, judging = COUNTS[job]
+    found = [in_memory(whole, n) for n in (chosen[:count], chosen[count : count + judging])]
+    asked = {"other-classes": others, "upside-down": turned}.get(job, lambda images: images)
+    return asked(found[0]), asked(found[1])
 
 
-def turned(data: str, count: int, judging: int) -> Images:
-    """Return test images of CIFAR-10, each second one upside down."""
-    whole = tr.data.open_dataset(data, "test", memory=0)
-    order = np.random.default_rng(0).permutation(len(whole))
-
-    def some(numbers: np.ndarray) -> Dataset:
-        found, labels = in_memory(whole, numbers), np.arange(len(numbers)) % 2
-        found.pixels[1::2] = found.pixels[1::2, ::-1].copy()
-        return replace(found, labels=labels, classes=("upright", "upside down"))
-
-    return some(order[:count]), some(order[count : count + judging])
+def others(images: Dataset) -> Dataset:
+    """Return images of the last classes with labels from 0."""
+    return replace(images, labels=images.labels - FIRST, classes=images.classes[FIRST:])
 
 
-def trained(name: str, changes: dict[str, Any], images: Images, threads: int) -> tr.Model:
-    """Return a model that a recipe with some changes has trained."""
-    recipe = tr.recipe(name, **changes)
+def turned(images: Dataset) -> Dataset:
+    """Return the images with each second one upside down, which is what labels say."""
+    images.pixels[1::2] = images.pixels[1::2, ::-1].copy()
+    labels = np.arange(len(images)) % 2
+    return replace(images, labels=labels, classes=("upright", "upside down"))
+
+
+def learnt(whole: Dataset, folder: Path, threads: int) -> tr.Model:
+    """Return the model that has learnt the first classes; train it if it is not there."""
+    if (folder / "model.h5").is_file():
+        return tr.load(folder / "model.h5", threads=threads)
+    early = np.random.default_rng(0).permutation(np.flatnonzero(whole.labels < FIRST))
+    images, kept = in_memory(whole, early[:10_000]), in_memory(whole, early[10_000:12_000])
+    known = [replace(some, classes=whole.classes[:FIRST]) for some in (images, kept)]
+    recipe = tr.recipe("muon-cifar", epochs=6)
+    model = tr.train(replace(SPEC, classes=FIRST), known[0], recipe, folder, threads=threads)
+    print(f"the first classes: {tr.evaluate(model, known[1]).top1:.2%}", flush=True)
+    return model
+
+
+def trained(job: str, changes: dict[str, Any], images: Dataset, begin: Path, threads: int):
+    """Return a model that a recipe with some changes has trained, from the model in a file."""
+    recipe = tr.recipe("fast-cifar" if job == "fast-cifar" else "finetune", **changes)
     with TemporaryDirectory() as folder:
-        if name == "finetune":
-            model = tr.load(threads=threads)
-            return tr.finetune(model, images[0], recipe, folder, threads=threads)
-        return tr.train(SPEC, images[0], recipe, folder, threads=threads)
+        if job == "fast-cifar":
+            return tr.train(SPEC, images, recipe, folder, threads=threads)
+        model = tr.load(begin / "model.h5" if job == "other-classes" else None, threads=threads)
+        return tr.finetune(model, images, recipe, folder, threads=threads)
 
 
-def lines(path: Path) -> list[dict[str, Any]]:
-    """Return the runs that are done."""
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-
-
-def table(done: list[dict[str, Any]], name: str) -> Iterator[str]:
-    """Yield the lines of a table: accuracy, its spread over the seeds, and the gain."""
-    plain = {r["seed"]: r["top1"] for r in done if (r["recipe"], r["change"]) == (name, "as it is")}
-    yield f"| `{name}` | accuracy, each seed | mean | spread | gain with the same seed |"
-    yield "|---|---|---|---|---|"
-    for change in CHANGES[name]:
-        found = {r["seed"]: r["top1"] for r in done if (r["recipe"], r["change"]) == (name, change)}
-        if found:
-            values, gains = list(found.values()), [found[s] - plain[s] for s in found if s in plain]
-            spread = f"{stdev(values):.2%}" if len(values) > 1 else "-"
-            each = ", ".join(f"{value:.2%}" for value in values)
-            gain = ", ".join(f"{value:+.2%}" for value in gains)
-            yield f"| {change} | {each} | {mean(values):.2%} | {spread} | {gain} |"
+def table(done: list[Run], job: str, chose: list[int]) -> Iterator[str]:
+    """Yield the lines of a table: accuracy of each seed, and the gain over the same seed."""
+    by = {(run["change"], run["seed"]): run["top1"] for run in done if run["job"] == job}
+    yield f"| `{job}` | accuracy, each seed | gain with the same seed | mean, other seeds |"
+    yield "|---|---|---|---|"
+    for change in CHANGES[job]:
+        seeds = sorted(seed for name, seed in by if name == change)
+        gains = {s: by[change, s] - by["as it is", s] for s in seeds if ("as it is", s) in by}
+        judging = [100 * gain for seed, gain in gains.items() if seed not in chose]
+        error = stdev(judging) / len(judging) ** 0.5 if len(judging) > 1 else float("nan")
+        each = ", ".join(f"{by[change, seed]:.1%}" for seed in seeds)
+        gained = ", ".join(f"{100 * gain:+.1f}" for gain in gains.values())
+        total = f"{mean(judging):+.2f} +- {error:.2f}" if judging else ""
+        if seeds:
+            yield f"| {change} | {each} | {gained} | {total} |"
 
 
 def main() -> int:
     """Make the runs that are missing, and print the tables."""
     p = argparse.ArgumentParser(description="Measure changes of recipes in short runs.")
     p.add_argument("data", help="CIFAR-10 as a zip of images")
-    p.add_argument("--recipe", nargs="+", default=list(CHANGES), choices=list(CHANGES))
-    p.add_argument("--epochs", type=int, default=12, help="of fast-cifar; finetune has its 10 (12)")
-    p.add_argument("--seeds", type=int, default=3, help="random seeds (3)")
-    p.add_argument("--part", type=float, default=1.0, help="of all images (1)")
+    p.add_argument("--job", nargs="+", default=list(CHANGES), choices=list(CHANGES))
+    p.add_argument("--change", nargs="+", help="some changes only; the recipe as it is comes first")
+    p.add_argument("--epochs", type=int, default=8, help="of fast-cifar; finetune has its 10 (8)")
+    p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="random seeds (0 1 2)")
+    p.add_argument("--chosen-by", type=int, nargs="*", default=[0], help="seeds that chose (0)")
     p.add_argument("--threads", type=int, default=1, help="threads (1)")
     p.add_argument("--out", type=Path, default=HERE.parent / "build" / "recipes.jsonl")
     a = p.parse_args()
-    images = {
-        "fast-cifar": lambda: pictures(a.data, round(5000 * a.part), round(3000 * a.part)),
-        "finetune": lambda: turned(a.data, round(300 * a.part), round(1000 * a.part)),
-    }
-    given = {name: images[name]() for name in a.recipe}
+    whole = tr.data.open_dataset(a.data, "train", memory=0)  # only what is drawn is decoded
+    begin = a.out.parent / "recipes-first-classes"
     a.out.parent.mkdir(parents=True, exist_ok=True)
-    done = lines(a.out) if a.out.is_file() else []
-    have = {(run["recipe"], run["change"], run["seed"]) for run in done}
-    every = [(n, c, s) for s in range(a.seeds) for n in a.recipe for c in CHANGES[n]]
-    for name, change, seed in (one for one in every if one not in have):
-        began = time.perf_counter()
-        epochs = {"epochs": a.epochs} if name == "fast-cifar" else {}
-        changes = CHANGES[name][change] | epochs | {"seed": seed}
-        model = trained(name, changes, given[name], a.threads)
-        run = {"recipe": name, "change": change, "seed": seed, "changes": changes}
-        run |= {"top1": tr.evaluate(model, given[name][1]).top1}
-        run |= {"seconds": round(time.perf_counter() - began)}
-        done.append(run)
-        with a.out.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(run) + "\n")
-    for name in a.recipe:
-        print("\n".join(["", *table(done, name)]))
+    if "other-classes" in a.job:
+        learnt(whole, begin, a.threads)
+    done = [json.loads(s) for s in a.out.read_text("utf-8").splitlines()] if a.out.exists() else []
+    have = {(run["job"], run["change"], run["seed"]) for run in done}
+    for job, seed in ((j, s) for s in a.seeds for j in a.job):
+        wanted = [c for c in CHANGES[job] if c in {"as it is", *(a.change or CHANGES[job])}]
+        missing = [change for change in wanted if (job, change, seed) not in have]
+        images = drawn(whole, job, seed) if missing else None
+        for change in missing:
+            began = time.process_time()
+            epochs = {"epochs": a.epochs} if job == "fast-cifar" else {}
+            changes = CHANGES[job][change] | epochs | {"seed": seed}
+            model = trained(job, changes, images[0], begin, a.threads)
+            run = {"job": job, "change": change, "seed": seed, "changes": changes}
+            run |= {"top1": tr.evaluate(model, images[1]).top1}
+            run |= {"processor_seconds": round(time.process_time() - began)}
+            done.append(run)
+            with a.out.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(run) + "\n")
+    for job in a.job:
+        print("\n".join(["", *table(done, job, a.chosen_by)]))
     return 0
 
 

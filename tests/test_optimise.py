@@ -144,7 +144,7 @@ def test_one_cycle(schedule):
     assert 0 < rates[-1] < 0.4 / 50
 
 
-@pytest.mark.parametrize("init", ["torchvision", "facebook"])
+@pytest.mark.parametrize("init", ["torchvision", "facebook", "mmpretrain"])
 def test_first_weights(init):
     spec = cifar(29, 8, 16)
     flat = np.full(size(spec), np.nan, np.float32)
@@ -163,10 +163,14 @@ def test_first_weights(init):
             assert (value == 0).all()
         elif name not in ("fc.weight", "fc.bias"):
             assert (value == 1).all(), name
-    bound = 1 / math.sqrt(1024)
-    assert 0.99 * bound < np.abs(params["fc.weight"]).max() <= bound
+    weights, bound = params["fc.weight"], 1 / math.sqrt(1024)
+    if init == "mmpretrain":
+        assert weights.std() == pytest.approx(0.01, rel=5 / math.sqrt(weights.size))
+        assert np.abs(weights).max() > 0.02  # a normal distribution, whose largest value is 0.04
+    else:
+        assert 0.99 * bound < np.abs(weights).max() <= bound
     assert np.abs(params["fc.bias"]).max() <= bound
-    assert bool((params["fc.bias"] == 0).all()) == (init == "facebook")
+    assert bool((params["fc.bias"] == 0).all()) == (init != "torchvision")
 
 
 def test_first_weights_depend_on_the_seed_alone():

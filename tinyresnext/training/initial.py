@@ -100,10 +100,12 @@ def initialise(
     for name, value in params.items():
         if only is not None and name not in only:
             continue
-        if value.ndim == 4:  # the fan out counts all filters, whatever the groups, in both systems
+        if value.ndim == 4:  # the fan out counts all filters, whatever the groups, in all systems
             c_out, _, k_h, k_w = value.shape
             value[...] = rng.normal(0, math.sqrt(2 / (c_out * k_h * k_w)), value.shape)
-        elif name.startswith("fc.") and not (name == "fc.bias" and start.init == "facebook"):
+        elif name == "fc.weight" and start.init == "mmpretrain":
+            value[...] = rng.normal(0, 0.01, value.shape)
+        elif name == "fc.weight" or (name == "fc.bias" and start.init == "torchvision"):
             bound = 1 / math.sqrt(params["fc.weight"].shape[1])
             value[...] = rng.uniform(-bound, bound, value.shape)
         else:

@@ -73,9 +73,9 @@ RECIPES: Mapping[str, Recipe] = {
     # references/classification of torchvision, as its first ResNeXt weights (IMAGENET1K_V1) were
     # trained.
     "torchvision-v1": _STEPS,
-    # The schedule imagenet_bs256 of mmpretrain, whose ResNet zeroes the last norm of each block.
-    # Its classifier begins with N(0, 0.01), which is not available here.
-    "mmpretrain": _STEPS.changed({"zero_gamma": True}),
+    # The schedule imagenet_bs256 of mmpretrain, whose ResNet zeroes the last norm of each block,
+    # and whose LinearClsHead begins near zero.
+    "mmpretrain": _STEPS.changed({"init": "mmpretrain", "zero_gamma": True}),
     # "How to train state-of-the-art models using TorchVision's latest primitives", 2021, with 8
     # mini-batches of 128 at once, and the rest as references/classification has it. There the
     # average keeps 1 - 2e-5 * (1024 * 32 / 600), and the classifier's bias decays, too. The

@@ -122,10 +122,11 @@ class Start:
 
     Parameters
     ----------
-    init : {"torchvision", "facebook"}
-        Both draw convolutions from N(0, 2 / (k_h k_w c_out)) (He et al. 2015, fan out) and the
-        classifier's weights from U(-1, 1) / sqrt(c_in); torchvision draws its biases from that too,
-        facebook begins with zeros.
+    init : {"torchvision", "facebook", "mmpretrain"}
+        All draw convolutions from N(0, 2 / (k_h k_w c_out)) (He et al. 2015, fan out).
+        torchvision draws the classifier's weights and biases from U(-1, 1) / sqrt(c_in). The
+        biases of the others begin with zeros, the weights of facebook as those of torchvision,
+        and those of mmpretrain are from N(0, 0.01 ** 2).
     zero_gamma : bool
         Whether the last batch norm of each block begins with a scale of 0, so that each block
         begins as its shortcut (Goyal et al. 2017).
@@ -135,7 +136,7 @@ class Start:
 
     init: str = setting(
         "torchvision",
-        Choice(("torchvision", "facebook")),
+        Choice(("torchvision", "facebook", "mmpretrain")),
         "how the first weights are drawn",
         flag="initialisation",
         first_weights=True,

@@ -143,6 +143,9 @@ def node(op: str, inputs, output: str, **attributes) -> bytes:
     )
 
 
+TYPES = {1: "<f4", 2: "u1", 3: "i1", 7: "<i8", 10: "<f2", 11: "<f8"}
+
+
 def tensor_parts(data: bytes) -> tuple[str, np.ndarray]:
     """A tensor with inline numbers, in float64 or as whole numbers."""
     dims, kind, name, raw = [], 0, "", None
@@ -154,9 +157,9 @@ def tensor_parts(data: bytes) -> tuple[str, np.ndarray]:
         elif number == 8:
             name = value.decode()
         elif number == 9:
-            raw = np.frombuffer(value, {1: "<f4", 7: "<i8", 10: "<f2", 11: "<f8"}[kind])
+            raw = np.frombuffer(value, TYPES[kind])
     array = raw.reshape(dims)
-    return name, array if kind == 7 else array.astype(np.float64)
+    return name, array if kind in (2, 3, 7) else array.astype(np.float64)
 
 
 def unpacked(data: bytes) -> list[int]:
@@ -265,7 +268,21 @@ def pad(a, x, pads=None):
     return np.pad(x, list(zip(before, behind, strict=True)), mode)
 
 
+def quantize(a, x, scale, zero):
+    ends = np.iinfo(zero.dtype)
+    return np.clip(np.rint(x / scale) + zero, ends.min, ends.max).astype(zero.dtype)
+
+
+def dequantize(a, x, scale, zero=0):
+    if scale.ndim:
+        assert a["axis"] == 0
+        scale, zero = (np.reshape(n, (-1, *[1] * (x.ndim - 1))) for n in (scale, zero))
+    return (x.astype(np.float64) - zero) * scale
+
+
 OPERATORS = {
+    "QuantizeLinear": quantize,
+    "DequantizeLinear": dequantize,
     "Conv": conv,
     "Pad": pad,
     "BatchNormalization": batch_norm,

@@ -11,9 +11,12 @@ import pytest
 import recipe
 from cases import read_checkpoint, relative_error
 from test_onnx import SPECS, images, logits
+from test_onnx_quantised import BOUND, exported, far, quantised_model
+from test_onnx_quantised import SPECS as SPECS_IN_8_BITS
 
 from tinyresnext.checkpoints import carried
 from tinyresnext.checkpoints.onnx.write import OPSETS, write_onnx
+from tinyresnext.checkpoints.onnx.write.integers import filters
 from tinyresnext.errors import WeightsError
 from tinyresnext.hub.bundled import shipped_model
 from tinyresnext.store import store
@@ -164,3 +167,53 @@ def test_every_damaged_file_is_refused(formats, tmp_path):
         for path in files:
             with pytest.raises(WeightsError):
                 read_checkpoint(path)
+
+
+# -- quantised models
+
+
+@pytest.mark.parametrize("name", SPECS_IN_8_BITS)
+def test_onnx_runtime_computes_with_integers(tmp_path, name):
+    """It rounds biases to steps of a sum, so values nearer than that to a half may differ by one.
+
+    A sum has at least some hundred steps for each of the next value, so these are fewer than one in
+    a hundred. A wrong scale of one value moves the logits by more than twice this bound.
+    """
+    model, x, planes = quantised_model(name)
+    exported(tmp_path / "q.onnx", model)
+    onnx.checker.check_model(onnx.load(tmp_path / "q.onnx"), full_check=True)
+    assert far(in_8_bits(tmp_path / "q.onnx", planes), model(x)) < 4 * BOUND
+
+
+def test_onnx_runtime_has_room_for_every_bias(tmp_path):
+    """Filters that compute nearly nothing, with biases that do something."""
+    model, x, planes = quantised_model("plain", tiny=1e-9)
+    exported(tmp_path / "q.onnx", model)
+    assert far(in_8_bits(tmp_path / "q.onnx", planes), model(x)) < 4 * BOUND
+
+
+def in_8_bits(path, planes):
+    """What ONNX Runtime computes, exactly also where the processor has no VNNI."""
+    runtime = pytest.importorskip("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 2, 3
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return session.run(None, {"images": planes})[0]
+
+
+@pytest.mark.parametrize("name", ["plain", "squeeze and excitation", "dilated", "no classifier"])
+def test_openvino_computes_with_integers(tmp_path, name, monkeypatch):
+    """With weights of 7 bits: without VNNI, OpenVINO adds two products in 16 bits."""
+    openvino = pytest.importorskip("openvino")
+
+    def narrow(*args):
+        found = filters(*args)
+        return found._replace(integers=found.integers // 2, scale=2 * found.scale)
+
+    monkeypatch.setattr("tinyresnext.checkpoints.onnx.write.graph.filters", narrow)
+    model, _, planes = quantised_model(name)
+    data = exported(tmp_path / "q.onnx", model)
+    precise = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(str(tmp_path / "q.onnx"), "CPU", precise)
+    assert far(compiled(planes)[0], of.evaluate(data, planes)) < BOUND

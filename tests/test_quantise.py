@@ -60,7 +60,7 @@ def images(spec=SPEC, count=16, side=SIDE, seed=1):
     return list(coarse.repeat(4, 1).repeat(4, 2).astype(np.float32))
 
 
-def made(spec=SPEC, device="reference", seed=3, side=SIDE):
+def made(spec=SPEC, device="reference", seed=3, side=SIDE, count=16):
     """Return a random model with norms that do something, and what quantising made of it."""
     model = tr.random_model(spec, seed, device)
     rng = np.random.default_rng(seed)
@@ -69,7 +69,7 @@ def made(spec=SPEC, device="reference", seed=3, side=SIDE):
             array[...] = rng.normal(0, 0.3, array.shape)
         elif array.ndim == 1:
             array[...] = rng.uniform(0.5, 1.5, array.shape)
-    return model, quantised(model, images(spec, side=side))
+    return model, quantised(model, images(spec, count, side))
 
 
 @pytest.fixture(scope="module")
@@ -323,7 +323,7 @@ def test_a_file_comes_back_with_the_same_bits(pair, tmp_path):
     assert (tmp_path / "n.int8.h5").read_bytes() == path.read_bytes()
 
 
-def test_who_needs_float32_weights_is_told(pair, tmp_path):
+def test_who_needs_float32_weights_is_told(pair, tmp_path, capsys):
     _, model = pair
     path = tmp_path / "m.int8.h5"
     tr.save(model, path)
@@ -331,8 +331,9 @@ def test_who_needs_float32_weights_is_told(pair, tmp_path):
         store.read(path)
     with pytest.raises(DeviceError, match="float16"):
         tr.load(path, "reference", precision="float16")
-    for suffix in (".onnx", ".safetensors"):
-        assert main(["export", str(path), str(tmp_path / f"m{suffix}")]) == 3
+    for suffix in (".pth", ".npz", ".safetensors"):
+        assert main(["export", str(path), str(tmp_path / f"m{suffix}")]) == 2
+        assert f"m.int8.h5 is quantised, and {suffix} is not written" in capsys.readouterr().err
 
 
 def test_an_older_version_refuses_the_file(pair, tmp_path, monkeypatch):

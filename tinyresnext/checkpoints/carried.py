@@ -123,12 +123,18 @@ def fits(beside: Carried, spec: Spec) -> bool:
 
 
 def export_notes(
-    stored: Stored, path: str, text: str, graph: bool = False, batch: int = 0
+    stored: Stored,
+    path: str,
+    text: str,
+    graph: bool = False,
+    batch: int = 0,
+    quantised: bool = False,
 ) -> list[str]:
     """Return what the user of an exported file should know.
 
     ``text`` is what `written` returned, and ``path`` the file. A graph records all of the network,
-    for ``batch`` images or, if that is 0, for any number n.
+    for ``batch`` images or, if that is 0, for any number n. That of a quantised model is not read
+    again.
     """
     notes = [
         f"the tensors do not record that {fact}; set this in any other program that reads them"
@@ -140,7 +146,12 @@ def export_notes(
             f"its input is images [{batch or 'n'}, {stored.spec.channels}, {side}, {side}], "
             f"normalised as its metadata say under {CARRIED_KEY!r}"
         )
-    if options := _restoring(stored, graph):
+    if quantised:
+        notes.append(
+            "its convolutions read integers between QuantizeLinear and DequantizeLinear; `convert` "
+            "does not read quantised graphs, so keep the model file"
+        )
+    elif options := _restoring(stored, graph):
         lost = "if a program drops what tinyresnext wrote beside the tensors, use"
         if not text:
             lost = f"only the tensors are in it, the rest has over {MAX_CARRIED:,} bytes; use"

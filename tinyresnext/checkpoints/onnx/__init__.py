@@ -6,5 +6,5 @@ backend: the network's own `forward` is given to it and looks up every call in t
 is accepted only if it computes what `forward` does, and names tell nothing. `read` brings them
 together. `operators` and `constants` are the nodes that are known, with their `attributes`;
 `values` is what they are made into, and `external` opens the files beside a graph. `write` is the
-way back.
+way back, also for quantised networks, which are not read.
 """

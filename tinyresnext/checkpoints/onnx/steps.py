@@ -108,8 +108,15 @@ def _add(reading: Reading, node: Node) -> None:
     ) or constants.OPERATORS.get(node.op)
     if known is None:
         quantised = any(word in node.op.lower() for word in ("quantize", "integer", "qlinear"))
-        why = "quantised networks are not read" if quantised else "no plain ResNeXt has it"
-        raise FormatError(f"{node}: {why}; expected Conv, BatchNormalization, Relu, Add ...")
+        if quantised:
+            raise FormatError(
+                f"{node}: quantised networks are not read; convert the float32 model that it was "
+                "made of, and quantise that (tinyresnext quantise); if tinyresnext exported it, "
+                "use the model file that it was exported from"
+            )
+        raise FormatError(
+            f"{node}: no plain ResNeXt has it; expected Conv, BatchNormalization, Relu, Add ..."
+        )
     found = known(reading, node)
     if not node.outputs or not node.outputs[0]:
         raise FormatError(f"{node}: its result has no name; the graph is damaged")

@@ -20,7 +20,12 @@ OF_GRAPHS = ("opset", "fold", "batch", "precision")
 
 def add_options(c: argparse.ArgumentParser) -> None:
     """Add the options of `export`."""
-    c.add_argument("src", nargs="?", metavar="NAME|FILE.h5", help="a model (the bundled model)")
+    c.add_argument(
+        "src",
+        nargs="?",
+        metavar="NAME|FILE.h5",
+        help="a model (the bundled model); a quantised one for .onnx only",
+    )
     c.add_argument(
         "dst", metavar="DST", help="file to write, ending in .pth, .safetensors, .npz or .onnx"
     )
@@ -65,7 +70,14 @@ def run(a: argparse.Namespace, model_file: Callable[[str | None], str | os.PathL
         raise UsageError(f"{a.dst!r} ends in {suffix!r}; expected {', '.join(writers)} or .onnx")
     options = _of_graphs(a, suffix)
     src = model_file(a.src)
-    stored = store.read(src)
+    stored, quantisation = store.read_any(src)
+    if quantisation is not None:
+        if suffix != ".onnx":
+            raise UsageError(
+                f"{shown(src)} is quantised, and {suffix} is not written for such models; name a "
+                "file that ends in .onnx, or export the model that it was made of"
+            )
+        options["quantisation"] = quantisation
     beside = carried.written(stored)
     dst = target(a.dst, a.force, not_over=src)
     if suffix == ".onnx":
@@ -73,7 +85,8 @@ def run(a: argparse.Namespace, model_file: Callable[[str | None], str | os.PathL
     else:
         writers[suffix](dst, stored.params, carried=beside)
     graph, batch = suffix == ".onnx", options.get("batch", 0)
-    for note in carried.export_notes(stored, a.dst, beside, graph, batch):
+    notes = carried.export_notes(stored, a.dst, beside, graph, batch, quantisation is not None)
+    for note in notes:
         tell(plain(f"{shown(a.dst)}: {note}"))
     print(shown(a.dst))
     return 0

@@ -18,7 +18,7 @@ __all__ = ["IR_VERSIONS", "Graph", "node", "write_model"]
 # The version of the format that came with each version of the operators
 IR_VERSIONS = {9: 4, 10: 5, 11: 6, 12: 7, 13: 7, 14: 7, 15: 8, 16: 8, 17: 8, 18: 8, 19: 9, 20: 9}
 MOST_BYTES = (1 << 31) - 1  # of a message, which a model is
-_TYPES = {"float32": 1, "int64": 7, "float16": 10}
+_TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int64": 7, "float16": 10}
 
 Attribute = int | float | bytes | Sequence[int]
 
@@ -32,7 +32,7 @@ class Graph(NamedTuple):
     nodes : list of bytes
         Made by `node`, each after those whose results it reads.
     tensors : dict of str to ndarray
-        float32, float16 or int64.
+        float32, float16, int64, int8 or uint8.
     inputs, outputs : dict of str to list
         Dimensions; a text is the name of one that is left open. All are of float32.
     """

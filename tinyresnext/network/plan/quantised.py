@@ -119,12 +119,16 @@ class Parts(NamedTuple):
         Names of parameters.
     values : dict of str to bool
         As `integer_values` returns them.
+    reads : dict of str to tuple of str
+        For each convolution that is computed with integers, the values that it reads: x and, where
+        one is added, the residual.
     work : float
         The part of all multiply-adds that is done with integers, for an image of 256 x 256.
     """
 
     weights: tuple[str, ...]
     values: dict[str, bool]
+    reads: dict[str, tuple[str, ...]]
     work: float
 
 
@@ -134,11 +138,13 @@ def integer_parts(spec: Spec) -> Parts:
     shapes = parameters(spec)
     params = {name: stand_in(shape) for name, shape in shapes.items()}
     calls = for_inference(trace(params, spec, (1, 256, 256, spec.channels)).calls)
-    names = [f"{call.name}.weight" for call in calls if covered(call)]
+    made = {id(call.out): call.name for call in calls}
+    reads = {call.name: tuple(made[id(v)] for v in _read(call)) for call in calls if covered(call)}
+    names = [f"{name}.weight" for name in reads]
     work = [macs(call, call.out.shape) for call in calls]
     done = sum(count for call, count in zip(calls, work, strict=True) if covered(call))
     weights = tuple(name for name in names if name in shapes)
-    return Parts(weights, integer_values(calls), done / sum(work))
+    return Parts(weights, integer_values(calls), reads, done / sum(work))
 
 
 def _read(call: Call) -> list[Any]:

@@ -1,34 +1,40 @@
 """A model as an ONNX graph: a backend that computes nothing and writes a node for each call.
 
 `forward(params, spec, x, Write(...))` walks through the network, and each convolution, norm and sum
-becomes a node. So the graph is what `forward` says, and `read` finds the same network in it.
+becomes a node. So the graph is what `forward` says, and `read` finds the same network in it. In a
+quantised network's stands a QuantizeLinear and a DequantizeLinear wherever a convolution reads
+integers.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import UsageError
-from ...formats.onnx.write import IR_VERSIONS, Graph, node, write_model
-from ...network.resnext import forward
-from ...store.contents import Stored
-from ...system.version import __version__
-from ..readers.checkpoint import CARRIED_KEY
-from .follow import Name
-from .values import BINOMIAL
+from ....errors import UsageError
+from ....formats.onnx.write import node
+from ....network.rewrite import affine
+from ..follow import Name
+from ..values import BINOMIAL
+from .integers import Filters, Integers, filters
 
-__all__ = ["OPSETS", "write_onnx"]
+__all__ = ["Write"]
 
-OPSETS = tuple(IR_VERSIONS)
 CEIL_MODE = 10  # poolings have it from this version on
 PAD_INPUT = 11  # what a Pad adds is a tensor from this version on
 REFLECTED = [0, 0, 1, 1, 0, 0, 1, 1]  # before and behind each dimension
-FLOAT, FLOAT16 = 1, 10  # ONNX's numbers of the types
+
+
+class Waiting(NamedTuple):
+    """A convolution that the norm behind it will be folded into; ``read`` as of `Integers.next`."""
+
+    x: str
+    weight: Name
+    attributes: dict[str, Any]
+    read: tuple[str, ...]
 
 
 class Write:
@@ -40,11 +46,23 @@ class Write:
     fold : bool
         Fold batch norms into the convolutions before them: ``a (w * x) + b`` is ``(a w) * x + b``.
     opset : int
+    integers : Integers, optional
+        Of a quantised network.
     """
 
-    def __init__(self, params: Mapping[str, NDArray], *, fold: bool, opset: int) -> None:
+    def __init__(
+        self,
+        params: Mapping[str, NDArray],
+        *,
+        fold: bool,
+        opset: int,
+        integers: Integers | None = None,
+    ) -> None:
         self._params, self._fold, self._opset = params, fold, opset
-        self._waiting: tuple[str, Name, dict[str, Any]] | None = None
+        self._integers = integers
+        self._rounded: dict[str, str] = {}  # a value that went through 8 bits, by its float
+        self._residuals: dict[str, str] = {}  # of what is added to a convolution, by its result
+        self._waiting: Waiting | None = None
         self._channels: dict[str, int] = {}
         self.nodes: list[bytes] = []
         self.tensors: dict[str, NDArray] = {}
@@ -52,33 +70,73 @@ class Write:
     def conv2d(self, x: str, weight: Name | NDArray, bias: Name | None = None, **attrs: Any) -> str:
         """Write a Conv; one that a norm will be folded into waits for it."""
         a = {"stride": 1, "padding": 0, "groups": 1, "dilation": 1} | attrs
+        read = self._integers.next() if self._integers else ()
+        x = self._in_8_bits(x, read[0]) if read else x
         if not isinstance(weight, Name):
-            return self._fixed(x, weight, a)
-        if bias is None and self._fold:
-            self._waiting = x, weight, a
+            return self._fixed(x, weight, a, read)
+        if bias is None and (self._fold or read):
+            self._waiting = Waiting(x, weight, a, read)
             return x
-        return self._conv(x, self._kept(weight), bias and self._kept(bias), a)
+        self._kept(weight)
+        return self._conv(x, weight, self._params[weight].shape, bias and self._kept(bias), a)
 
-    def _conv(self, x: str, weight: str, bias: str | None, a: dict[str, Any]) -> str:
+    def _conv(
+        self, x: str, weight: str, shape: tuple[int, ...], bias: str | None, a: dict[str, Any]
+    ) -> str:
         """Write the node of a convolution whose tensors are written."""
-        size = self.tensors[weight].shape[2:]
         attributes = {
             "dilations": [a["dilation"]] * 2,
             "group": a["groups"],
-            "kernel_shape": list(size),
+            "kernel_shape": list(shape[2:]),
             "pads": [a["padding"]] * 4,
             "strides": [a["stride"]] * 2,
         }
         name = weight.removesuffix(".weight")
         name = self._node("Conv", [x, weight, *([bias] if bias else [])], name, attributes)
-        self._channels[name] = len(self.tensors[weight])
+        self._channels[name] = shape[0]
         return name
 
-    def _fixed(self, x: str, weight: NDArray, a: dict[str, Any]) -> str:
+    def _with_integers(
+        self, x: str, weight: str, found: Filters, read: tuple[str, ...], a: dict[str, Any]
+    ) -> str:
+        """Write a convolution whose weight has 8 bits; ``read`` are the values that it reads."""
+        parts = {f"{weight}_int8": found.integers, f"{weight}_scale": found.scale}
+        # Zeros that may be left out, and shared, in ONNX: ONNX Runtime 1.32 then fails.
+        parts[f"{weight}_zero"] = np.zeros(len(found.scale), np.int8)
+        self.tensors |= parts
+        self._node("DequantizeLinear", [*parts], weight, {"axis": 0})
+        bias = None
+        if found.bias is not None:
+            bias = weight.removesuffix(".weight") + ".bias"
+            self.tensors[bias] = found.bias
+        name = self._conv(x, weight, found.integers.shape, bias, a)
+        self._residuals |= dict.fromkeys([name], read[1]) if len(read) > 1 else {}
+        return name
+
+    def _scale(self, read: tuple[str, ...]) -> NDArray:
+        """Return the scale of what a convolution reads."""
+        assert self._integers is not None
+        return self._integers.scale(read[0])[0]
+
+    def _in_8_bits(self, x: str, value: str) -> str:
+        """Write a value as integers and back, if that was not done yet."""
+        if x not in self._rounded:
+            assert self._integers is not None
+            scale, zero = self._integers.scale(value)
+            parts = {f"{value}.scale": scale, f"zero_{zero.dtype.name}": zero}
+            self.tensors |= parts
+            y = self._node("QuantizeLinear", [x, *parts], f"{value}.{zero.dtype.name}")
+            self._rounded[x] = self._node("DequantizeLinear", [y, *parts], f"{value}.rounded")
+        return self._rounded[x]
+
+    def _fixed(self, x: str, weight: NDArray, a: dict[str, Any], read: tuple[str, ...] = ()) -> str:
         """Write the node of a convolution whose weight is no parameter."""
         name = f"constant_{len(self.nodes)}.weight"
+        if read:
+            found = filters(name, weight.astype("<f4"), self._scale(read))
+            return self._with_integers(x, name, found, read, a)
         self.tensors[name] = weight.astype("<f4")
-        return self._conv(x, name, None, a)
+        return self._conv(x, name, weight.shape, None, a)
 
     def batch_norm(self, x: str, *params: Name, eps: float) -> str:
         """Write a BatchNormalization, or the convolution that waits, with the norm in it."""
@@ -86,14 +144,17 @@ class Write:
             name = params[0].removesuffix(".weight")
             inputs = [x, *map(self._kept, params)]
             return self._node("BatchNormalization", inputs, name, {"epsilon": eps})
-        x, weight, attributes = self._waiting
+        x, weight, attributes, read = self._waiting
         self._waiting = None
-        scale, shift, mean, var = (self._params[name].astype(np.float64) for name in params)
-        a = scale / np.sqrt(var + eps)
+        norm = [self._params[name] for name in params]
+        if read:
+            found = filters(weight, self._params[weight], self._scale(read), (*norm, eps))
+            return self._with_integers(x, weight, found, read, attributes)
+        a, b = affine((*norm, eps))
         folded = self._params[weight] * a[:, None, None, None]
         bias = weight.removesuffix(".weight") + ".bias"
-        self.tensors |= {weight: folded.astype("<f4"), bias: (shift - mean * a).astype("<f4")}
-        return self._conv(x, weight, bias, attributes)
+        self.tensors |= {weight: folded.astype("<f4"), bias: b.astype("<f4")}
+        return self._conv(x, weight, folded.shape, bias, attributes)
 
     def relu(self, x: str) -> str:
         """Write a Relu."""
@@ -101,6 +162,8 @@ class Write:
 
     def add(self, first: str, second: str) -> str:
         """Write an Add."""
+        if first in self._residuals:
+            second = self._in_8_bits(second, self._residuals[first])
         return self._node("Add", [first, second])
 
     def max_pool2d(
@@ -190,77 +253,3 @@ class Write:
         self.nodes.append(node(op, name, inputs, name, attributes or {}))
         self._channels[name] = self._channels.get(inputs[0], 0)
         return name
-
-
-def write_onnx(
-    path: str | os.PathLike[str],
-    stored: Stored,
-    carried: str = "",
-    *,
-    opset: int = 17,
-    fold: bool = False,
-    batch: int = 0,
-    half: bool = False,
-) -> None:
-    """Write an ONNX file whose input is float32 images [n, channels, side, side].
-
-    Parameters
-    ----------
-    path : path
-        The file to make or to replace.
-    stored : Stored
-    carried : str
-        Text of `carried.written`, which goes into the metadata; none if it is empty.
-    opset : int
-        One of `OPSETS`.
-    fold : bool
-        Fold batch norms into convolutions, which rounds the weights once.
-    batch : int
-        Images in a mini-batch; 0 for any number.
-    half : bool
-        Weights and computation in half precision; input and output stay float32.
-
-    Raises
-    ------
-    UsageError
-        The network cannot be written with these options, or not in a file of less than 2 GiB.
-    """
-    if opset not in OPSETS:
-        raise UsageError(f"opset is {opset}; expected {OPSETS[0]} to {OPSETS[-1]}")
-    spec, side = stored.spec, stored.preprocess.crop
-    ops = Write(stored.params, fold=fold, opset=opset)
-    x = ops.cast("images", FLOAT16) if half else "images"
-    out = forward({name: Name(name) for name in stored.params}, spec, x, ops)
-    end = "logits" if spec.classes else "features"
-    ops.named(ops.cast(out, FLOAT) if half else out, end)
-    tensors = {
-        name: _halved(name, one) if half and one.dtype != np.int64 else one
-        for name, one in ops.tensors.items()
-    }
-    first = batch or "batch"
-    graph = Graph(
-        spec.name,
-        ops.nodes,
-        tensors,
-        {"images": [first, spec.channels, side, side]},
-        {end: [first, spec.outputs]},
-    )
-    write_model(
-        path,
-        graph,
-        opset=opset,
-        producer=("tinyresnext", __version__),
-        metadata={CARRIED_KEY: carried} if carried else {},
-    )
-
-
-def _halved(name: str, array: NDArray) -> NDArray:
-    """Return a tensor in half precision; raise `UsageError` if a number is too large for it."""
-    with np.errstate(over="ignore"):
-        found = array.astype("<f2")
-    if not np.isfinite(found).all():
-        raise UsageError(
-            f"{name} has numbers beyond the 65,504 of half precision; export it in float32, or "
-            "with its batch norms folded (--fold)"
-        )
-    return found

@@ -191,6 +191,7 @@ SMALL = {
         (6, 6, 5, 3, 1, 2),
         (128, 128, 5, 3, 2, 4),
     ],
+    "bits": [(21, 70, 9, 1, 1, 1), (7, 33, 5, 1, 2, 1)],
 }
 
 
@@ -235,7 +236,7 @@ def test_the_widths_are_those_of_the_tables(benchmarks):
 
 def test_every_file_of_the_ladder_is_a_rung(ladder):
     files = {path.stem for path in (BENCHMARKS / "ladder").glob("*_*.py")} - {"__main__"}
-    assert files == {*ladder.POINTWISE, *ladder.GROUPED}
+    assert files == {*ladder.POINTWISE, *ladder.GROUPED, *ladder.BITS}
 
 
 REPORT = {

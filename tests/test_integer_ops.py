@@ -12,7 +12,7 @@ from llvmlite import binding, ir
 
 from tinyresnext.errors import DeviceError
 from tinyresnext.ops import cpu, integer, reference, shapes
-from tinyresnext.ops.cpu.conv.integer import epilogue, strips, tile
+from tinyresnext.ops.cpu.conv.integer import blocks, epilogue, strips, tile
 from tinyresnext.ops.cpu.conv.integer import forward as int8
 from tinyresnext.ops.cpu.conv.integer import words as integer_words
 from tinyresnext.ops.cpu.runtime import simd
@@ -25,12 +25,12 @@ CASES = {
     "3x3 of groups of 4": (1, 6, 9, 32, 32, 3, 1, 1, 8),
     "3x3 of groups of 4, stride": (2, 7, 7, 16, 16, 3, 2, 1, 4),
     "3x3 of groups of 6": (1, 5, 5, 18, 18, 3, 1, 1, 3),
-    "3x3 of groups of 1": (1, 4, 5, 5, 5, 3, 1, 1, 5),
+    "3x3 of groups of 1": (1, 4, 5, 6, 6, 3, 1, 1, 6),
     "groups that widen": (1, 4, 4, 6, 40, 3, 1, 1, 2),
     "5 x 2 kernel": (1, 8, 5, 3, 9, (5, 2), (2, 1), (2, 0), 1),
     "many positions": (1, 31, 33, 8, 8, 1, 1, 0, 1),
 }
-SMALL = ("1x1, odd channels, stride", "3x3 of groups of 6", "one channel")
+SMALL = ("1x1, odd channels, stride", "3x3 of groups of 6", "one channel", "3x3 of groups of 1")
 JIT = not numba.config.DISABLE_JIT
 
 
@@ -128,6 +128,24 @@ def test_words_of_two_and_of_four_without_compiling(case, ways, monkeypatch):
         assert np.array_equal(step.out.reshape(shape), wanted)
 
 
+@pytest.mark.parametrize(
+    ("lanes", "shape", "groups", "ways", "wanted"),
+    [
+        (8, (128, 4, 3, 3), 32, 2, 2),
+        (16, (128, 4, 3, 3), 32, 4, 4),
+        (4, (128, 4, 3, 3), 32, 2, 1),
+        (8, (256, 8, 3, 3), 32, 2, 1),
+        (8, (6, 1, 3, 3), 6, 2, 6),
+        (8, (7, 1, 3, 3), 7, 2, 7),
+        (8, (9, 1, 3, 3), 9, 2, 3),  # every block has as many groups
+        (8, (32, 16, 1, 1), 16, 2, 1),  # the words of two groups do not fit a vector
+    ],
+)
+def test_how_many_groups_share_a_vector(lanes, shape, groups, ways, wanted, monkeypatch):
+    monkeypatch.setattr(blocks, "machine", lambda: simd.Machine(lanes, 16, 3))
+    assert blocks.block_of(shape, groups, ways).groups == wanted
+
+
 # --- what is at the edge --------------------------------------------------------------------------
 
 
@@ -212,10 +230,10 @@ def test_what_is_no_array_of_8_bits_is_refused():
     with pytest.raises(ValueError, match="packed for 1 groups"):
         cpu.conv2d_int8(
             *arrays("3x3 of groups of 1", True)[:1],
-            cpu.pack_int8(np.ones((5, 1, 3, 3), np.int8), 1),
-            np.ones(5),
-            np.ones(5),
-            groups=5,
+            cpu.pack_int8(np.ones((6, 1, 3, 3), np.int8), 1),
+            np.ones(6),
+            np.ones(6),
+            groups=6,
         )
     with pytest.raises(ValueError, match="factor has shape"):
         reference.conv2d_int8(x, weight, np.ones(2, np.float32), bias, **attrs)

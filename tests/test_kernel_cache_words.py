@@ -16,17 +16,34 @@ from cache_use import run, stored, times, use
 from tinyresnext.bench import warm
 from tinyresnext.cli import main as cli
 from tinyresnext.cli.output import progress
+from tinyresnext.network.plan.quantised import covered
+from tinyresnext.network.resnext import parameters
+from tinyresnext.network.rewrite import for_inference
+from tinyresnext.network.spec import VARIANTS
+from tinyresnext.network.tape import stand_in
+from tinyresnext.network.trace import trace
+from tinyresnext.ops.cpu.conv.integer import blocks
+from tinyresnext.ops.cpu.conv.wide import panels
 from tinyresnext.ops.cpu.runtime.compiling.watch import when_compiling
+from tinyresnext.ops.cpu.runtime.simd import Machine
 
 pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
 
 
 def test_commands(home, capsys, monkeypatch):
     asked = []
-    monkeypatch.setattr(warm, "warm", lambda ops, names: asked.append(names) or use(times(3)))
+
+    def warmed(ops, names, *, rounds):
+        asked.append((names, rounds))
+        use(times(3))
+
+    monkeypatch.setattr(warm, "warm", warmed)
     assert cli.main(["cache", "warm", "resnext50_*"]) == 0
-    assert "resnext50_32x4d" in asked[0]
-    assert "resnet50" not in asked[0]
+    assert "resnext50_32x4d" in asked[0][0]
+    assert "resnet50" not in asked[0][0]
+    assert cli.main(["cache", "warm", "resnext50_32x4d", "--precision", "int8"]) == 0
+    assert asked[1] == (["resnext50_32x4d"], True)
+    assert not asked[0][1]
     assert "in use" in capsys.readouterr().out
     assert cli.main(["cache", "info"]) == 0
     assert "  1 kernels, " in capsys.readouterr().out
@@ -37,6 +54,28 @@ def test_commands(home, capsys, monkeypatch):
     assert capsys.readouterr().out.startswith("removed ")
     assert stored(home) == []
     assert cli.main(["cache", "warm", "nothing"]) == 2
+
+
+def integer_kernels(spec, ways):
+    """Return what the kernels of a quantised network are made for."""
+    params = {name: stand_in(shape) for name, shape in parameters(spec).items()}
+    calls = for_inference(trace(params, spec, (1, 256, 256, spec.channels)).calls)
+    made = set()
+    for call in filter(covered, calls):
+        groups, shape = call.attrs.get("groups", 1), call.args[1].shape
+        block = blocks.block_of(shape, groups, ways)
+        made.add((*panels.divided(shape[0] // groups * block.groups)[2:], block.kind))
+    return made
+
+
+@pytest.mark.parametrize(("lanes", "ways"), [(4, 2), (8, 2), (16, 2), (16, 4)])
+def test_small_networks_need_the_kernels_of_whole_ones(lanes, ways, monkeypatch):
+    """In 8 bits a kernel depends on how many groups share a vector, so on their number too."""
+    for module in (blocks, panels):
+        monkeypatch.setattr(module, "machine", lambda: Machine(lanes, 16, 3))
+    for name in ("resnext50_32x4d", "resnext50_8x14d", "resnext20_2x64d"):
+        [small] = warm._small([VARIANTS[name]], all_paths=True)
+        assert integer_kernels(small, ways) == integer_kernels(VARIANTS[name], ways)
 
 
 def test_commands_without_a_place(monkeypatch, capsys):

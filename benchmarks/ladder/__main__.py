@@ -3,7 +3,12 @@
 Every rung is a file with ``pack(weight, groups)`` and ``conv2d(x, packed, bias, stride, groups,
 out)``; each is checked against the definition before it is timed. Percentages are of the peak of
 one core up to the rung with threads, and of all cores from there on, so the step from one core to
-all shows in milliseconds.
+all shows in milliseconds. The peak is that of float32.
+
+The rungs of ``bits``, from float32 to int8, have more functions: ``prepare(x)`` returns the input
+in fewer bits, as the layer before would have stored it; ``rounded(x, weight)`` what the rung
+computes with, so that its sums are held to the bound of float32; and ``missing()`` what the
+processor lacks, so that the rung is checked there and not timed. All run on one thread.
 
 To add a rung, write the file and put its name into the list below.
 """
@@ -18,7 +23,7 @@ from importlib import import_module
 from pathlib import Path
 from statistics import median
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -47,6 +52,15 @@ GROUPED = (
     "grouped_5_threads",
     "grouped_6_permute",
     "both_last_cpu",
+)
+BITS = (
+    "bits_1_float32",
+    "bits_2_bfloat16_apart",
+    "bits_3_bfloat16_widened",
+    "bits_4_bfloat16_words",
+    "bits_5_int8_pairs",
+    "bits_6_int8_fours",
+    "bits_last_cpu",
 )
 THREADED = (*POINTWISE[5:], *GROUPED[4:])
 
@@ -77,6 +91,7 @@ LAYERS = {
             Layer(512, 512, 14, 3, 1, 32),
         ],
     ),
+    "bits": (BITS, [Layer(256, 128, 56), Layer(512, 1024, 14)]),
 }
 
 
@@ -98,14 +113,19 @@ def work(layer: Layer) -> Work:
     x = random.standard_normal((1, layer.side, layer.side, layer.c_in), np.float32)
     weight = random.standard_normal(shape, np.float32) * np.float32((2 / np.prod(shape[1:])) ** 0.5)
     bias = np.float32(0.1) * random.standard_normal(layer.c_out, np.float32)
+    wanted, bound = promised(layer, x, weight, bias)
+    return Work(x, weight, bias, wanted, bound, 2 * wanted.size * int(np.prod(shape[1:])))
+
+
+def promised(layer: Layer, *arrays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the result for input, weight and bias in float64, and a limit of each error."""
     how = {"stride": layer.stride, "padding": layer.kernel // 2, "groups": layer.groups}
-    exact = [a.astype(np.float64) for a in (x, weight, bias)]
+    exact = [a.astype(np.float64) for a in arrays]
     wanted = np.maximum(reference.conv2d(*exact, **how), 0)
     # k products and a bias, in any order: |error| <= (k + 1) u / (1 - (k + 1) u) times the sum of
-    # their magnitudes.
-    terms = (int(np.prod(shape[1:])) + 1) * 2.0**-24
-    bound = terms / (1 - terms) * reference.conv2d(*map(np.abs, exact), **how)
-    return Work(x, weight, bias, wanted, bound, 2 * wanted.size * int(np.prod(shape[1:])))
+    # their magnitudes. Sums of integers are exact, and have four roundings behind them.
+    terms = (int(np.prod(arrays[1].shape[1:])) + 1) * 2.0**-24
+    return wanted, terms / (1 - terms) * reference.conv2d(*map(np.abs, exact), **how)
 
 
 def check(rung: ModuleType, layer: Layer, w: Work) -> float:
@@ -122,19 +142,34 @@ def check(rung: ModuleType, layer: Layer, w: Work) -> float:
         An error is larger than any order of summation allows, or than the rung's own ``bound``.
     """
     out = np.full(w.wanted.shape, np.nan, np.float32)
-    rung.conv2d(w.x, rung.pack(w.weight, layer.groups), w.bias, layer.stride, layer.groups, out)
-    own, error = getattr(rung, "bound", None), np.abs(out - w.wanted)
-    bound = w.bound if own is None else own(w.x, w.weight, w.bias, layer.stride)
-    assert (error <= bound).all(), f"{rung.__name__} is wrong for {layer}"
-    return float(error.max() / np.abs(w.wanted).max())
+    packed = rung.pack(w.weight, layer.groups)
+    rung.conv2d(given(rung, w), packed, w.bias, layer.stride, layer.groups, out)
+    own, wanted, bound = getattr(rung, "bound", None), w.wanted, w.bound
+    if own is not None:
+        bound = own(w.x, w.weight, w.bias, layer.stride)
+    elif hasattr(rung, "rounded"):
+        wanted, bound = promised(layer, *rung.rounded(w.x, w.weight), w.bias)
+    assert (np.abs(out - wanted) <= bound).all(), f"{rung.__name__} is wrong for {layer}"
+    return float(np.abs(out - w.wanted).max() / np.abs(w.wanted).max())
+
+
+def given(rung: ModuleType, w: Work) -> Any:
+    """Return the input as a rung takes it."""
+    return rung.prepare(w.x) if hasattr(rung, "prepare") else w.x
+
+
+def missing(rung: ModuleType) -> str:
+    """Return what the processor lacks for a rung, or nothing."""
+    return rung.missing() if hasattr(rung, "missing") else ""
 
 
 def seconds(rung: ModuleType, layer: Layer, w: Work, repeats: int) -> list[float]:
     """Measure the seconds of each of some runs, without packing."""
     packed, out, found = rung.pack(w.weight, layer.groups), np.empty(w.wanted.shape, np.float32), []
+    x = given(rung, w)
     for _ in range(repeats + 1):
         start = time.perf_counter()
-        rung.conv2d(w.x, packed, w.bias, layer.stride, layer.groups, out)
+        rung.conv2d(x, packed, w.bias, layer.stride, layer.groups, out)
         found.append(time.perf_counter() - start)
     return found[1:]
 
@@ -142,7 +177,7 @@ def seconds(rung: ModuleType, layer: Layer, w: Work, repeats: int) -> list[float
 def main(argv: Sequence[str] | None = None) -> int:
     """Run every rung and print the table."""
     p = argparse.ArgumentParser(description="From seven loops to the last kernel, one idea a rung.")
-    p.add_argument("which", nargs="?", choices=list(LAYERS), help="one of the two; by default both")
+    p.add_argument("which", nargs="?", choices=list(LAYERS), help="one of them; by default all")
     p.add_argument("--repeats", type=int, default=20, help="runs of each rung (20)")
     a = p.parse_args(argv)
     import numba
@@ -164,6 +199,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             for rung in map(import_module, rungs):
                 error = check(rung, layer, w)
+                if lacks := missing(rung):
+                    print(f"{rung.__name__:22} not timed: {lacks}", flush=True)
+                    continue
                 found = seconds(rung, layer, w, a.repeats)
                 speed = w.flops / median(found) / 1e9
                 limit = limits[all_threads if rung.__name__ in THREADED else 1]

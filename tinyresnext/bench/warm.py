@@ -12,15 +12,19 @@ from ..inference.model import Model
 from ..network.resnext import parameters
 from ..network.spec import VARIANTS, Spec
 from ..ops import Backend
+from .inputs import any_scales
 
 # The image's side: five halvings leave two positions, so all stages have padding and strides.
 SIDE = 64
 
 
-def warm(ops: Backend, names: Iterable[str], threads: int | None = None) -> None:
+def warm(
+    ops: Backend, names: Iterable[str], threads: int | None = None, *, rounds: bool = False
+) -> None:
     """Run each architecture once, which compiles its kernels.
 
-    One block in each stage and at most two paths are enough: they use the same kernels.
+    One block in each stage and at most two paths are enough: they use the same kernels. In 8 bits
+    all paths are needed, since it depends on their number how many share a vector.
 
     Parameters
     ----------
@@ -29,18 +33,25 @@ def warm(ops: Backend, names: Iterable[str], threads: int | None = None) -> None
         Names of architectures: keys of `network.spec.VARIANTS`.
     threads : int, optional
         As for `tinyresnext.load`.
+    rounds : bool
+        Whether the networks are quantised to 8 bits.
     """
-    for spec in _small(VARIANTS[name] for name in names):
+    for spec in _small((VARIANTS[name] for name in names), all_paths=rounds):
         params = {name: np.zeros(shape, np.float32) for name, shape in parameters(spec).items()}
-        model = Model(spec, params, Preprocess(), tuple("ab"), {}, ops, threads)
+        scales = any_scales(spec) if rounds else None
+        model = Model(spec, params, Preprocess(), tuple("ab"), {}, ops, threads, scales)
         x = np.zeros((1, SIDE, SIDE, spec.channels), np.float32)
         model.rank(model(x))
-        model.trace(x)
+        if not rounds:  # a quantised network has no trace
+            model.trace(x)
 
 
-def _small(specs: Iterable[Spec]) -> Iterable[Spec]:
+def _small(specs: Iterable[Spec], all_paths: bool) -> Iterable[Spec]:
     """Return small specs that need the same kernels as these, each different one once."""
+
+    def paths(spec: Spec) -> int:
+        return spec.cardinality if all_paths else min(spec.cardinality, 2)
+
     return dict.fromkeys(
-        replace(s, blocks=(1,) * len(s.blocks), cardinality=min(s.cardinality, 2), classes=2)
-        for s in specs
+        replace(s, blocks=(1,) * len(s.blocks), cardinality=paths(s), classes=2) for s in specs
     )

@@ -48,15 +48,15 @@ def _add_cache(c: argparse.ArgumentParser) -> None:
         "--precision",
         default="float32",
         metavar="PRECISION",
-        help="with warm: the precision that the kernels compute in (float32)",
+        help="with warm: the precision that the kernels compute in, or int8 (float32)",
     )
 
 
 def _cache(a: argparse.Namespace) -> int:
     """Show, remove or make the compiled kernels."""
-    from ..ops import backend
+    from ..bench.bench import backend_of
 
-    ops = backend(a.device, a.precision)
+    ops = backend_of(a.device, a.precision)
     if a.action != "warm" and a.pattern != "*":
         raise UsageError(
             f"`cache {a.action}` takes no pattern; leave out {a.pattern!r}: it is for `cache warm`"
@@ -65,7 +65,7 @@ def _cache(a: argparse.Namespace) -> int:
         print(f"removed {ops.clear_kernels() / 2**20:.1f} MiB")
         return 0
     if a.action == "warm":
-        _warm(ops, a.pattern)
+        _warm(ops, a.pattern, a.precision == "int8")
     for entry in ops.kernels_kept():
         what = "in use" if entry.current else "of another version or processor"
         print(f"{entry.folder}  {entry.files} kernels, {entry.bytes / 2**20:.1f} MiB, {what}")
@@ -74,8 +74,8 @@ def _cache(a: argparse.Namespace) -> int:
     return 0
 
 
-def _warm(ops: Backend, pattern: str) -> None:
-    """Compile the kernels of the architectures whose names match."""
+def _warm(ops: Backend, pattern: str, rounds: bool) -> None:
+    """Compile the kernels of the architectures whose names match, quantised to 8 bits or not."""
     from ..bench.warm import warm
     from ..inference.files import list_models
     from ..network.spec import VARIANTS
@@ -92,7 +92,7 @@ def _warm(ops: Backend, pattern: str) -> None:
             f"compiled kernels cannot be kept: {problem}; TINYRESNEXT_HOME names another folder"
         )
     with announce_compiling(ops):
-        warm(ops, names)
+        warm(ops, names, rounds=rounds)
 
 
 # --- bench ----------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from ...runtime.crew import Step
 from ...runtime.memory import Array, empty, upload
 from ..geometry import geometry
 from . import strips
+from .blocks import block_of
 from .epilogue import row_of, terms_of
 from .words import OFFSET, words
 
@@ -123,10 +124,12 @@ def bind_conv2d_int8(
     scalars = np.array([inverse, low, high, floor, residual_scale], np.float32)
     signed = x.dtype == np.int8
     begin = packed.sums * np.int32(-OFFSET if signed and words().ways == 4 else 0)
-    places = strips.filter_places(geo.c_out, groups)
+    block = block_of(packed.shape, groups, words().ways)
+    places = strips.filter_places(geo.c_out, groups // block.groups)
     terms = upload(terms_of(scalars, begin, _row(factor), _row(bias), places))
     numbers = strips.cut(
         geo,
+        block,
         residual is not None,
         relu,
         row_of(places),
@@ -134,7 +137,7 @@ def bind_conv2d_int8(
         OFFSET if residual is not None and residual.dtype == np.int8 else 0,
         scale is None,
     )
-    kernel = strips.strips_kernel(numbers.larger, numbers.smaller)
+    kernel = strips.strips_kernel(numbers.larger, numbers.smaller, block.kind)
     arrays = {"x": source, "weight": packed.data, "terms": terms, "residual": other, "out": target}
     return Step(kernel, numbers, **arrays)
 

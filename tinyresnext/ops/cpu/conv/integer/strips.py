@@ -10,7 +10,8 @@ never has values of two groups::
 
 That is what cardinality does to dot products of four: a group of four channels is one word, and a
 3 x 3 kernel nine words, so nothing is lost. A group of two channels would leave half of each word
-idle, and one of six a quarter. A 1x1 convolution with one group is the same with one tap.
+idle, and one of six a quarter. A 1x1 convolution with one group is the same with one tap. Groups
+of which several have room in a vector are computed together (`blocks`).
 
 The layout of panels, the tables of places and the order of tasks are those of `wide`; a thread that
 takes several shares of the same strip copies it once.
@@ -32,8 +33,11 @@ from ..geometry import Geometry
 from ..wide import strips as wide
 from ..wide.panels import divided, panel_of
 from ..wide.strips import pixel_of, places
+from .blocks import Block, block_of, spread
 from .tile import integer_tile, rows_of
 from .words import OFFSET, move, widen, words
+
+LINES = 8  # of a strip of cells, at least: spreading words costs much, and strips share lines
 
 
 class Integers(NamedTuple):
@@ -75,24 +79,26 @@ class Integers(NamedTuple):
 
 
 @functools.cache
-def _cut_strip_of(ways: int) -> Callable[..., None]:
-    """Make the function that fills a strip with words of so many values."""
+def _cut_strip_of(ways: int, block: Block) -> Callable[..., None]:
+    """Make the function that fills a strip with words of so many values, or with cells."""
     short, empty_word = (np.int16, 0) if ways == 2 else (np.uint8, 0x01010101)
-    zero_of_signed = OFFSET if ways == 4 else 0
+    zero_of_signed, (together, width, deep) = OFFSET if ways == 4 else 0, block
+    cell = block.cell
 
     @part()
-    def cut_strip(x, g, n, top, lines, columns, g0, count, pixel, strip):
-        """Copy ``count`` groups from ``g0`` on, of ``lines`` lines from ``top`` on, into a strip.
+    def cut_strip(x, g, n, top, lines, columns, g0, count, pixel, strip, row):
+        """Copy ``count`` blocks from ``g0`` on, of ``lines`` lines from ``top`` on, into a strip.
 
         Pixels outside the image are zero. Values that fill up a word are arbitrary: their weights
-        are zero.
+        are zero. ``row`` has room for the words of a pixel.
         """
-        c_group, offset = g.c_in // g.groups, zero_of_signed if g.sign else 0
-        values, all_words = strip.view(short), strip.view(np.int32)
+        c_group, offset = g.c_in // (g.groups * together), zero_of_signed if g.sign else 0
+        goal = strip if cell == 1 else row
+        values, all_words = goal.view(short), strip.view(np.int32)
         # Where no word is filled up, the channels of all groups are one run.
-        runs, run = count, c_group
+        runs, run = count * together, c_group
         if c_group == g.deep * ways:
-            runs, run = 1, count * c_group
+            runs, run = 1, count * together * c_group
         none = np.int32(empty_word * offset - ((empty_word * offset >> 31) << 32))
         for line in range(lines):
             at, inside = line * columns, 0 <= top + line < g.h
@@ -100,18 +106,26 @@ def _cut_strip_of(ways: int) -> Callable[..., None]:
             right = min(left + g.w, columns)
             all_words[at * pixel : (at + left) * pixel] = none
             all_words[(at + right) * pixel : (at + columns) * pixel] = none
-            source = (n * g.h + top + line) * g.w * g.c_in + g0 * c_group
+            source = (n * g.h + top + line) * g.w * g.c_in + g0 * together * c_group
             for q in range(left, right):
+                begin = (at + q) * pixel if cell == 1 else 0
                 for one in range(runs):
-                    to = ((at + q) * pixel + one * g.deep) * ways
+                    to = (begin + one * g.deep) * ways
                     widen(x, source + one * c_group, values, to, run, g.sign, offset)
                 source += g.c_in
+                if cell > 1:
+                    to = (at + q) * pixel
+                    for one in range(count):
+                        for word in range(deep):
+                            start = one * together * deep + word
+                            spread(together, width, deep, row, start, strip, to)
+                            to += cell
 
     return cut_strip
 
 
 @functools.cache
-def _sweep_of(vectors: int) -> Callable[..., None]:
+def _sweep_of(vectors: int, cell: int) -> Callable[..., None]:
     """Make the function that multiplies all positions of a strip by one panel."""
     height, size = rows_of(vectors), vectors * machine().lanes
 
@@ -130,7 +144,7 @@ def _sweep_of(vectors: int) -> Callable[..., None]:
             valid, c_at = min(height, positions - p), (first + p) * g.c_out + f0
             if valid == height and (filters == size or over):
                 integer_tile(
-                    vectors, strip, at, rows, p, steps, len(steps), weight, b_at, terms, t_at,
+                    vectors, cell, strip, at, rows, p, steps, len(steps), weight, b_at, terms, t_at,
                     g.apart, out, c_at, g.c_out, residual, g.add, g.other, g.wide,
                 )  # fmt: skip
             else:
@@ -139,7 +153,7 @@ def _sweep_of(vectors: int) -> Callable[..., None]:
                     for r in range(valid):
                         move(source, c_at + r * g.c_out, target, r * size, filters)
                 integer_tile(
-                    vectors, strip, at, rows, p, steps, len(steps), weight, b_at, terms, t_at,
+                    vectors, cell, strip, at, rows, p, steps, len(steps), weight, b_at, terms, t_at,
                     g.apart, scratch, 0, size, spare, g.add, g.other, g.wide,
                 )  # fmt: skip
                 made, there = scratch.view(np.uint8), out.view(np.uint8)
@@ -151,13 +165,17 @@ def _sweep_of(vectors: int) -> Callable[..., None]:
 
 
 @functools.cache
-def strips_kernel(larger: int, smaller: int) -> Kernel:
-    """Make the kernel for panels of two numbers of vectors, which may be the same."""
-    sweep_larger, sweep_smaller = _sweep_of(larger), _sweep_of(smaller)
-    cut_strip = _cut_strip_of(words().ways)
-    height, most = max(rows_of(larger), rows_of(smaller)), larger * machine().lanes
+def strips_kernel(larger: int, smaller: int, block: Block) -> Kernel:
+    """Make the kernel for panels of two numbers of vectors, which may be the same.
 
-    @in_tasks(Integers, key=(larger, smaller))
+    With ``block.groups`` of 1 it is for groups of any width.
+    """
+    cell, lanes = block.cell, machine().lanes
+    sweep_larger, sweep_smaller = _sweep_of(larger, cell), _sweep_of(smaller, cell)
+    cut_strip = _cut_strip_of(words().ways, block)
+    height, most = max(rows_of(larger), rows_of(smaller)), larger * lanes
+
+    @in_tasks(Integers, key=(larger, smaller, *block))
     def strips(x, weight, terms, residual, out, g, counters):
         """Compute strips of the result, each for a share of the panels."""
         width = g.c_out // g.groups
@@ -165,7 +183,8 @@ def strips_kernel(larger: int, smaller: int) -> Kernel:
         columns, units = (g.w_out - 1) * g.s_w + g.k_w, g.groups * g.panels
         most_groups = min(g.groups, (units // g.shares + g.panels - 1) // g.panels + 2)
         deep = (g.lines - 1) * g.s_h + g.k_h
-        strip = aligned(deep * columns * pixel_of(most_groups * g.deep))
+        strip = aligned(deep * columns * pixel_of(most_groups * g.deep * cell))
+        row = aligned(most_groups * g.deep * lanes + lanes if cell > 1 else 1)
         scratch, spare = aligned(height * most), aligned(height * most)
         rows = working(g.lines * g.w_out + height, np.int64)
         steps = working(g.k_h * g.k_w * g.deep, np.int64)
@@ -179,13 +198,15 @@ def strips_kernel(larger: int, smaller: int) -> Kernel:
             begin, end = share * units // g.shares, (share + 1) * units // g.shares
             g0 = begin // g.panels
             count = (end + g.panels - 1) // g.panels - g0
-            pixel = pixel_of(count * g.deep)
+            pixel = pixel_of(count * g.deep * cell)
             if pixel != pixel_held:
                 places(g, 1, g.lines, columns, pixel, g.deep, rows, steps)
+                for k in range(len(steps)):
+                    steps[k] += k % g.deep * (cell - 1)
                 pixel_held = pixel
             if place != place_held or g0 != group_held or count != count_held:
                 top, deep = first * g.s_h - g.p_h, (last - first - 1) * g.s_h + g.k_h
-                cut_strip(values, g, n, top, deep, columns, g0, count, pixel, strip)
+                cut_strip(values, g, n, top, deep, columns, g0, count, pixel, strip, row)
                 place_held, group_held, count_held = place, g0, count
             at, positions = (n * g.h_out + first) * g.w_out, (last - first) * g.w_out
             # Where a later panel of this task writes what idle lanes have written before.
@@ -197,16 +218,16 @@ def strips_kernel(larger: int, smaller: int) -> Kernel:
                 f0, t_at = before * g.lanes, (group * vectors + before) * g.lanes
                 b_at, filters = t_at * len(steps), min(size, width - f0)
                 f0 += group * width
-                over = g.add == 0 and f0 + size <= reach
+                over, start = g.add == 0 and f0 + size <= reach, (group - g0) * g.deep * cell
                 if panel < g.full:
                     sweep_larger(
-                        strip, (group - g0) * g.deep, rows, positions, steps, weight, b_at, terms,
-                        t_at, g, f0, filters, over, at, residual, out, scratch, spare,
+                        strip, start, rows, positions, steps, weight, b_at, terms, t_at, g, f0,
+                        filters, over, at, residual, out, scratch, spare,
                     )  # fmt: skip
                 else:
                     sweep_smaller(
-                        strip, (group - g0) * g.deep, rows, positions, steps, weight, b_at, terms,
-                        t_at, g, f0, filters, over, at, residual, out, scratch, spare,
+                        strip, start, rows, positions, steps, weight, b_at, terms, t_at, g, f0,
+                        filters, over, at, residual, out, scratch, spare,
                     )  # fmt: skip
             task = next_task(counters)
         finished(counters)
@@ -218,12 +239,24 @@ def strips_kernel(larger: int, smaller: int) -> Kernel:
 
 
 def cut(
-    geo: Geometry, add: bool, relu: bool, apart: int, sign: int, other: int, wide_result: bool
+    geo: Geometry,
+    block: Block,
+    add: bool,
+    relu: bool,
+    apart: int,
+    sign: int,
+    other: int,
+    wide_result: bool,
 ) -> Integers:
-    """Cut as `wide.cut` does."""
+    """Cut as `wide.cut` does, with blocks for groups."""
+    blocks = geo.groups // block.groups
+    # So many values of a strip are a pixel.
+    values = geo.c_in if block.cell == 1 else blocks * block.deep * block.cell
+    least = 1 if block.cell == 1 else LINES
+    numbers = wide.cut(geo._replace(groups=blocks, c_in=values), add, relu, least)
     return Integers(
-        *wide.cut(geo, add, relu),
-        deep=-(-(geo.c_in // geo.groups) // words().ways),
+        *numbers._replace(c_in=geo.c_in),
+        deep=block.deep,
         apart=apart,
         sign=sign,
         other=other,
@@ -232,11 +265,12 @@ def cut(
 
 
 def pack(weight: Array, groups: int) -> Array:
-    """Return the panels of words ``[k_h * k_w * deep, c_out/groups]`` of each group; flat float32.
+    """Return the panels of words ``[k_h * k_w * deep, c_out/blocks]`` of each block; flat float32.
 
-    The last word of a tap and the last vector of a group are filled up with zeros.
+    The last word of a tap and the last vector of a block are filled up with zeros.
     """
     ways, lanes, (c_out, c_group, k_h, k_w) = words().ways, machine().lanes, weight.shape
+    groups //= block_of(weight.shape, groups, ways).groups
     width, deep = c_out // groups, -(-c_group // ways)
     vectors, (panels, full, larger, smaller) = -(-width // lanes), divided(width)
     filled = np.zeros(
@@ -253,8 +287,8 @@ def pack(weight: Array, groups: int) -> Array:
     return made
 
 
-def filter_places(c_out: int, groups: int) -> Array:
+def filter_places(c_out: int, blocks: int) -> Array:
     """Return the place of each filter in a row of the terms."""
-    width, lanes = c_out // groups, machine().lanes
+    width, lanes = c_out // blocks, machine().lanes
     group, filter = np.divmod(np.arange(c_out), width)
     return group * (-(-width // lanes) * lanes) + filter

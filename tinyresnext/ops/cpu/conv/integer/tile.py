@@ -44,8 +44,8 @@ def instructions(rows: int, vectors: int) -> int:
 
 
 def integer_tile(
-    vectors, strip, at, rows, row_at, steps, depth, b, b_at, terms, t_at, apart, c, c_at, pitch,
-    residual, add, other, wide,
+    vectors, cell, strip, at, rows, row_at, steps, depth, b, b_at, terms, t_at, apart, c, c_at,
+    pitch, residual, add, other, wide,
 ):  # fmt: skip
     """Compute one tile of a product of integers, and apply the epilogue.
 
@@ -56,6 +56,8 @@ def integer_tile(
     ----------
     vectors : int
         Of the panel; a constant where it is called, since each is its own code.
+    cell : int
+        1 for a word that all lanes multiply, or lanes: a word for each (`blocks`); also a constant.
     strip : words, from ``at``
     rows, steps : int64
         Of the rows from ``row_at``; of each of the ``depth`` words.
@@ -73,9 +75,9 @@ def integer_tile(
     lines = strip.view(np.int32)
     result = c.view(np.float32) if wide else c.view(np.uint8)
     for r in range(rows_of(vectors)):
-        left = lines[at + rows[row_at + r] + steps[:depth]]
+        left = lines[(at + rows[row_at + r] + steps[:depth])[:, None] + np.arange(cell)]
         begin = terms.view(np.int32)[first : first + size].astype(np.int64)
-        pairs = np.broadcast_to(left[:, None], panel.shape)
+        pairs = np.broadcast_to(left, panel.shape)
         total = plain_dot(np.zeros(panel.shape, np.int64), pairs, panel, words())
         sums = (begin + total.astype(np.int64).sum(0)).astype(np.int32)
         place, more = slice(c_at + r * pitch, c_at + r * pitch + size), None
@@ -87,18 +89,18 @@ def integer_tile(
 
 @intrinsic(prefer_literal=True)
 def _integer_tile(
-    typing, vectors, strip, at, rows, row_at, steps, depth, b, b_at, terms, t_at, apart, c, c_at,
-    pitch, residual, add, other, wide,
+    typing, vectors, cell, strip, at, rows, row_at, steps, depth, b, b_at, terms, t_at, apart, c,
+    c_at, pitch, residual, add, other, wide,
 ):  # fmt: skip
     """Emit `integer_tile`: one loop down the depth, in it the tile."""
     i = types.intp
     signature = types.void(
-        vectors, FLOATS, i, INTEGERS, i, INTEGERS, i, FLOATS, i, FLOATS, i, i, FLOATS, i, i, FLOATS,
-        i, i, i,
+        vectors, cell, FLOATS, i, INTEGERS, i, INTEGERS, i, FLOATS, i, FLOATS, i, i, FLOATS, i, i,
+        FLOATS, i, i, i,
     )  # fmt: skip
 
     def codegen(context, builder, signature, args):
-        strip, at, rows, row_at, steps, depth, b, b_at, terms, t_at, apart, c, *rest = args[1:]
+        strip, at, rows, row_at, steps, depth, b, b_at, terms, t_at, apart, c, *rest = args[2:]
         c_at, pitch, residual, *flags = rest
         e, count, how = Emit(context, builder), vectors.literal_value, words()
         whole = ir.VectorType(I32, e.lanes)
@@ -106,7 +108,9 @@ def _integer_tile(
         lines = [e.after(begin, builder.load(e.after(offsets, r))) for r in range(rows_of(count))]
         same = ir.Constant(whole, [0] * e.lanes)
 
-        def in_all_lanes(pointer):
+        def in_lanes(pointer):
+            if cell.literal_value > 1:
+                return e.load(pointer, whole)
             word = builder.load(builder.bitcast(pointer, I32.as_pointer()))
             first = builder.insert_element(ir.Constant(whole, ir.Undefined), word, I32(0))
             return builder.shuffle_vector(first, first, same)
@@ -118,7 +122,7 @@ def _integer_tile(
                 builder.bitcast(e.load(e.after(right, j * e.lanes)), whole) for j in range(count)
             ]
             for r, line in enumerate(lines):
-                word = in_all_lanes(e.after(line, further))
+                word = in_lanes(e.after(line, further))
                 for j in range(count):
                     sums[r * count + j] = dot(e, sums[r * count + j], word, row[j], how)
             return [e.after(place, 1), e.after(right, count * e.lanes), *sums]
@@ -134,18 +138,18 @@ def _integer_tile(
 
 @overload(integer_tile, prefer_literal=True)
 def _integer_overload(
-    vectors, strip, at, rows, row_at, steps, depth, b, b_at, terms, t_at, apart, c, c_at, pitch,
-    residual, add, other, wide,
+    vectors, cell, strip, at, rows, row_at, steps, depth, b, b_at, terms, t_at, apart, c, c_at,
+    pitch, residual, add, other, wide,
 ):  # fmt: skip
     """Replace `integer_tile` in compiled code."""
 
     def compiled(
-        vectors, strip, at, rows, row_at, steps, depth, b, b_at, terms, t_at, apart, c, c_at, pitch,
-        residual, add, other, wide,
+        vectors, cell, strip, at, rows, row_at, steps, depth, b, b_at, terms, t_at, apart, c, c_at,
+        pitch, residual, add, other, wide,
     ):  # fmt: skip
         _integer_tile(
-            vectors, strip, at, rows, row_at, steps, depth, b, b_at, terms, t_at, apart, c, c_at,
-            pitch, residual, add, other, wide,
+            vectors, cell, strip, at, rows, row_at, steps, depth, b, b_at, terms, t_at, apart, c,
+            c_at, pitch, residual, add, other, wide,
         )  # fmt: skip
 
     return compiled

@@ -19,12 +19,12 @@ from typing import Any
 from tinyresnext.emulator.assembler import Assembled, assemble_ptx
 from tinyresnext.ops import cuda
 from tinyresnext.ops.cuda.conv import gemm, grouped, outer
-from tinyresnext.ops.cuda.runtime.kernel import Capability, Kernel, floats, halves
+from tinyresnext.ops.cuda.runtime.kernel import Capability, Kernel, bfloats, floats, halves
 from tinyresnext.ops.cuda.tensor import product as tensor
 
 TABLE = Path(__file__).parent / "assembled.json"
 PROCESSORS: tuple[Capability, ...] = ((7, 5), (8, 0), (9, 0))
-EITHER = [(), (halves,)]  # of kernels for values of both types: float32, and float16
+EACH = [(), (halves,), (bfloats,)]  # of kernels for values of each type
 # Of kernels that are made for sizes: those that a ResNeXt uses, and one for arrays that do not
 # begin at a multiple of 16 bytes.
 SIZES: dict[str, list[tuple[Any, ...]]] = {
@@ -34,20 +34,26 @@ SIZES: dict[str, list[tuple[Any, ...]]] = {
         *(
             (3, 3, s, grouped.columns_of(s), a, *kind)
             for s, a in ((1, 16), (2, 16), (1, 4))
-            for kind in EITHER
+            for kind in EACH
         ),
         # The gradient of an image by a 3x3 with a stride of two: places are of four kinds.
         *((k_h, k_w, 1, grouped.columns_of(1), 16) for k_h in (1, 2) for k_w in (1, 2)),
     ],
     "tensor_kernel": [
         *((tile, point) for tile in tensor.TILES for point in (True, False)),
-        (tensor.Tile(64, 32, 16), True, floats),  # logits
+        *((tile, False, bfloats, bfloats) for tile in tensor.TILES),
+        (tensor.Tile(64, 32, 16), True, bfloats, bfloats),
+        *((tensor.Tile(64, 32, 16), True, of, floats) for of in (halves, bfloats)),  # logits
     ],
     "grouped_outer_kernel": [
         (3, s, grouped.columns_of(s), a) for s, a in ((1, 16), (2, 16), (1, 4))
     ],
-    "dots_kernel": [(16,), (4,), (16, halves, halves), (4, halves, halves)],
-    "copy_kernel": [(), (floats, halves), (halves, floats)],
+    "pairs_kernel": [(halves,), (bfloats,)],
+    "dots_kernel": [
+        *((16,), (4,), (16, halves, halves), (4, halves, halves)),
+        (16, bfloats, bfloats),
+    ],
+    "copy_kernel": [(), *((floats, kind) for kind in (halves, bfloats)), (halves, floats)],
     **dict.fromkeys(
         (
             "relu_kernel",
@@ -62,9 +68,9 @@ SIZES: dict[str, list[tuple[Any, ...]]] = {
             "join_kernel",
             "rows_kernel",
         ),
-        EITHER,
+        EACH,
     ),
-    "mean_kernel": EITHER,
+    "mean_kernel": EACH,
     "columns_kernel": [(False,), (True,)],
     "slabs_kernel": [(False,), (True,)],
 }
@@ -83,6 +89,21 @@ def kernels() -> list[Kernel]:
     return [found[name] for name in sorted(found)]
 
 
+def of_bfloat16(kernel: Kernel) -> bool:
+    """Return whether a kernel reads or writes bfloat16; the logits' one takes it as words."""
+    return bfloats in kernel.parameters or kernel.name.endswith("_b_f")
+
+
+def cases() -> list[tuple[Kernel, Capability]]:
+    """Return every kernel for every processor that has its instructions."""
+    return [
+        (kernel, processor)
+        for kernel in kernels()
+        for processor in PROCESSORS
+        if processor >= cuda.BFLOAT16 or not of_bfloat16(kernel)
+    ]
+
+
 def key(kernel: Kernel, processor: Capability) -> str:
     """Return the name of a kernel for a processor in the table."""
     return "{} sm_{}{}".format(kernel.name, *processor)
@@ -99,7 +120,7 @@ def entry(made: Assembled) -> dict[str, int]:
 
 def write() -> None:
     """Assemble everything and write the table."""
-    wanted = [(kernel, processor) for kernel in kernels() for processor in PROCESSORS]
+    wanted = cases()
     with ThreadPoolExecutor(2) as pool:
         texts = [kernel.ptx(processor) for kernel, processor in wanted]
         made = pool.map(assemble_ptx, texts, [processor for _, processor in wanted])

@@ -549,14 +549,6 @@ def test_bench_says_which_it_is(monkeypatch, has: bool, words: str):
 # --- how it is asked for --------------------------------------------------------------------------
 
 
-def test_a_gpu_refuses_bfloat16(capsys):
-    with pytest.raises(DeviceError, match="'cuda:1' computes in float32 and float16, and bfloat16"):
-        backend("cuda:1", "bfloat16")
-    photo = "tests/data/chelsea.jpg"
-    assert main(["classify", photo, "--device", "cuda", "--precision", "bfloat16"]) == 4
-    assert "on the processor, which has float32 and bfloat16" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("device", ["cpu", "reference"])
 def test_training_is_refused(device: str, tmp_path):
     ops = backend(device, "bfloat16")

@@ -168,6 +168,14 @@ def test_convolutions_in_float16(case: Conv):
     moved(machine)
 
 
+@pytest.mark.parametrize("case", halves.BRAIN[::2], ids=ident)
+def test_convolutions_in_bfloat16(case: Conv):
+    """What kernels move does not depend on which type of 16 bits it is: two stand for all."""
+    machine = counting(1)
+    halves.three(CudaBackend(machine, "bfloat16"), case)
+    moved(machine)
+
+
 def test_everything_else_in_float16():
     given = Inputs("float16")
     ops, x = given.ops, given(2, 6, 8, 64)

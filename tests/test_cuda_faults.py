@@ -1,8 +1,8 @@
 """A mistake of each kind in each family of kernels beside convolutions, which the emulator finds.
 
-The kernels of convolutions have their own (`test_cuda_conv_faults`), and those of float16
-(`test_cuda_half`). A line is changed as there. Where the emulator of PTX says nothing, a result
-must differ from the right kernel's by a hundredth of the largest value: no bound of `test_ops` is
+The kernels of convolutions have their own (`test_cuda_conv_faults`), and those of float16 and
+bfloat16 (`test_cuda_half`). A line is changed as there. Where the emulator of PTX says nothing, a
+result must differ from the right kernel's by a hundredth of the largest value: no bound of `test_ops` is
 as wide. `FAMILIES` says which kinds there are for which family, and a test holds it to the lists.
 """
 
@@ -303,6 +303,7 @@ FAMILIES = {
     "convolutions": {INDEX, BARRIER, WAIT},
     "the classifier": {INDEX, WARP},
     "convolutions in float16": {INDEX, BARRIER, WAIT},
+    "convolutions in bfloat16": {INDEX, BARRIER, WAIT},
     "norms": {INDEX, BARRIER},
     "pools": {INDEX, BARRIER},
     "losses": {INDEX, WARP},
@@ -317,6 +318,7 @@ def test_every_family_has_each_kind_of_mistake():
     lines["convolutions"] = [row[2] for row in product] + [row[1] for row in convolutions.FOLD]
     lines["the classifier"] = [row[0] for row in convolutions.CLASSIFIER]
     lines["convolutions in float16"] = [row[0] for row in half.PLANTED]
+    lines["convolutions in bfloat16"] = [row[0] for row in half.IN_BFLOAT16]
     assert {family: set(map(kind, old)) for family, old in lines.items()} == FAMILIES
 
 

@@ -1,9 +1,11 @@
-"""Inference in float16 on the backend of GPUs: rounded where it says, and summed in float32.
+"""Inference in float16 and bfloat16 on the backend of GPUs: rounded once, and summed in float32.
 
 The reference computes in float64 with values that are rounded at the same places. Two errors are
 left. A sum of k products of float16, each exact in float32, errs by ``k 2^-23`` times the sum of
 their magnitudes: twice the bound of `test_ops`, since NVIDIA does not say that tensor cores round
 to nearest. The result is then rounded once: by ``2^-11`` of itself, or half of the smallest step.
+In bfloat16, which has three bits less, it is ``2^-8`` of itself. Its kernels are those of float16
+with another type; on a GPU every case runs in both, on emulators some do in bfloat16.
 """
 
 from __future__ import annotations
@@ -43,10 +45,14 @@ from tinyresnext.errors import DeviceError, PrecisionError, UsageError
 from tinyresnext.inference.inputs import check_precision
 from tinyresnext.inference.verify import verify
 from tinyresnext.ops import backend, cuda, reference
+from tinyresnext.ops.bfloat16 import limits, rounded, widened
 from tinyresnext.ops.cuda.conv import forward
 from tinyresnext.ops.cuda.conv.windows import Windows
 from tinyresnext.ops.cuda.runtime.kernel import (
+    KINDS,
     Kernel,
+    bfloats,
+    ending,
     float32,
     floats,
     halves,
@@ -56,11 +62,28 @@ from tinyresnext.ops.cuda.runtime.kernel import (
 from tinyresnext.ops.cuda.runtime.machine import Launch
 from tinyresnext.ops.cuda.tensor import pairs as pairs_of
 from tinyresnext.ops.cuda.tensor import product as tensor
-from tinyresnext.ops.cuda.words import get, put, registers
+from tinyresnext.ops.cuda.words import get, load4, put, put2, registers, store4
 from tinyresnext.ops.cuda.words.tensor import multiply
 
-ROUND, SUM, STEP = 2.0**-11, 2.0**-23, 2.0**-25
+SUM = 2.0**-23
+ROUND, STEP = {"float16": 2.0**-11, "bfloat16": 2.0**-8}, {"float16": 2.0**-25, "bfloat16": 0.0}
 on_device = pytest.mark.device
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(("emulated", "float16"), marks=on_device),
+        pytest.param(("on_gpu", "float16"), marks=pytest.mark.gpu),
+        pytest.param(("on_gpu", "bfloat16"), marks=pytest.mark.gpu),
+    ],
+    ids=" ".join,
+)
+def half(request):
+    """Return the backend in float16 on the emulator that is asked for, and both on a GPU."""
+    where, precision = request.param
+    machine = request.getfixturevalue(where).backend.machine
+    return in_bfloat16(machine) if precision == "bfloat16" else cuda.backend(machine, precision)
 
 
 @pytest.fixture(
@@ -70,30 +93,42 @@ on_device = pytest.mark.device
         pytest.param("on_gpu", marks=pytest.mark.gpu),
     ],
 )
-def half(request):
-    """Return the backend in float16 on the emulator that is asked for, and on a GPU."""
-    return cuda.backend(request.getfixturevalue(request.param).backend.machine, "float16")
+def brain(request):
+    """Return the backend in bfloat16 on the emulator that is asked for, and on a GPU."""
+    return in_bfloat16(request.getfixturevalue(request.param).backend.machine)
 
 
-def narrow(array):
-    """Return an array as float16 has it, in float64."""
-    return None if array is None else np.asarray(array, np.float16).astype(np.float64)
+def in_bfloat16(machine):
+    """Return the backend of a machine in bfloat16."""
+    if machine.capability < cuda.BFLOAT16:
+        pytest.skip("it has no instructions for bfloat16")
+    return cuda.backend(machine, "bfloat16")
 
 
-def up(ops, array):
-    return None if array is None else ops.upload(array, out=ops.empty(array.shape, np.float16))
+def narrow(array, ops):
+    """Return an array as float16 or bfloat16 has it, in float64."""
+    if array is None:
+        return None
+    if ops.precision == "bfloat16":
+        return widened(rounded(array)).astype(np.float64)
+    return np.asarray(array, np.float16).astype(np.float64)
 
 
-def inside(found, want, size, terms: int) -> bool:
+def up(ops, array, precision: str = ""):
+    there = precision or ops.precision
+    return None if array is None else ops.upload(array, out=ops.empty(array.shape, there))
+
+
+def inside(found, want, size, terms: int, ops) -> bool:
     """Return whether each value is within its bound; ``size`` is the sum of magnitudes."""
     bound = terms * SUM * size
-    bound = bound + ROUND * (np.abs(want) + bound) + STEP
+    bound = bound + ROUND[ops.precision] * (np.abs(want) + bound) + STEP[ops.precision]
     found = np.asarray(found, np.float64)
     return found.shape == want.shape and bool((np.abs(found - want) <= bound).all())
 
 
 def three(ops, case: Conv):
-    """Compute a convolution; return it, what is right, its size, and its terms."""
+    """Compute a convolution; return it, what is right, its size, its terms, and the backend."""
     x, weight, bias, residual = conv_data(case, result_shape(case))
     relu = "relu" in case.epilogue
     packed = ops.pack(ops.upload(weight), case.groups)
@@ -101,12 +136,13 @@ def three(ops, case: Conv):
     found = ops.conv2d(
         up(ops, x), packed, there, **case.attrs, residual=up(ops, residual), relu=relu
     )
-    assert found.dtype == np.float16
-    given = narrow(x), narrow(weight), None if bias is None else bias.astype(np.float64)
-    want = reference.conv2d(*given, **case.attrs, residual=narrow(residual), relu=relu)
-    sizes = [None if a is None else np.abs(a) for a in (*given, narrow(residual))]
+    assert found.dtype == limits(ops.precision).dtype
+    given = narrow(x, ops), narrow(weight, ops), None if bias is None else bias.astype(np.float64)
+    other = narrow(residual, ops)
+    want = reference.conv2d(*given, **case.attrs, residual=other, relu=relu)
+    sizes = [None if a is None else np.abs(a) for a in (*given, other)]
     size = reference.conv2d(*sizes[:3], **case.attrs, residual=sizes[3])
-    return ops.download(found), want, size, case.terms
+    return ops.download(found), want, size, case.terms, ops
 
 
 # --- values ---------------------------------------------------------------------------------------
@@ -140,27 +176,29 @@ def test_relu_and_add(half, shape):
     x, y = normal(rng, *shape), normal(rng, *shape)
     a, b = up(half, x), up(half, y)
     relu = half.download(half.relu(a))
-    assert np.array_equal(relu, np.maximum(narrow(x), 0))
-    total = narrow(x) + narrow(y)
-    assert np.array_equal(half.download(half.add(a, b)), total.astype(np.float32).astype("f2"))
+    assert np.array_equal(relu, np.maximum(narrow(x, half), 0))
+    total = (narrow(x, half) + narrow(y, half)).astype(np.float32)
+    assert np.array_equal(half.download(half.add(a, b)), narrow(total, half))
 
 
 @pytest.mark.parametrize("case", POOLS, ids=ident)
 def test_pools(half, case):
     x = normal(generator(case.name), *case.x)
-    want = reference.max_pool2d(narrow(x), **case.attrs)
+    exact = narrow(x, half)
+    want = reference.max_pool2d(exact, **case.attrs)
     assert np.array_equal(half.download(half.max_pool2d(up(half, x), **case.attrs)), want)
     attrs = {**case.attrs, "count_include_pad": case.include_pad}
-    want, size = (reference.avg_pool2d(a, **attrs) for a in (narrow(x), np.abs(narrow(x))))
+    want, size = (reference.avg_pool2d(a, **attrs) for a in (exact, np.abs(exact)))
     found = half.download(half.avg_pool2d(up(half, x), **attrs))
-    assert inside(found, want, size, case.x[1] * case.x[2] + 1)
+    assert inside(found, want, size, case.x[1] * case.x[2] + 1, half)
 
 
 @pytest.mark.parametrize(("shape", "stride"), BLURS, ids=str)
 def test_blur_pool(half, shape, stride: int):
     x = normal(generator(shape), *shape)
-    want, size = (reference.blur_pool(a, stride=stride) for a in (narrow(x), np.abs(narrow(x))))
-    assert inside(half.download(half.blur_pool(up(half, x), stride=stride)), want, size, 9)
+    exact = narrow(x, half)
+    want, size = (reference.blur_pool(a, stride=stride) for a in (exact, np.abs(exact)))
+    assert inside(half.download(half.blur_pool(up(half, x), stride=stride)), want, size, 9, half)
 
 
 @pytest.mark.parametrize("end", ["", "residual relu"])
@@ -171,18 +209,18 @@ def test_excite(half, shape, end: str):
     x, residual = normal(rng, *shape), normal(rng, *shape) if end else None
     s = normal(rng, shape[0], 1, 1, shape[-1]) * np.float32(4)
     found = half.excite(up(half, x), up(half, s), up(half, residual), relu=bool(end))
-    want = reference.excite(narrow(x), narrow(s), narrow(residual), relu=bool(end))
-    size = None if residual is None else np.abs(narrow(residual))
-    size = reference.excite(np.abs(narrow(x)), narrow(s), size)
-    assert inside(half.download(found), want, size, 6)
+    x, s, residual = (narrow(a, half) for a in (x, s, residual))
+    want = reference.excite(x, s, residual, relu=bool(end))
+    size = reference.excite(np.abs(x), s, None if residual is None else np.abs(residual))
+    assert inside(half.download(found), want, size, 6, half)
 
 
 @pytest.mark.parametrize("shape", MEAN_SHAPES, ids=str)
 def test_mean_pool(half, shape):
     x = normal(generator(shape), *shape)
-    want, size = (reference.mean_pool(a) for a in (narrow(x), np.abs(narrow(x))))
+    want, size = (reference.mean_pool(a) for a in (narrow(x, half), np.abs(narrow(x, half))))
     found = half.download(half.mean_pool(up(half, x)))
-    assert inside(found, want, size, shape[1] * shape[2] + 1)
+    assert inside(found, want, size, shape[1] * shape[2] + 1, half)
 
 
 @pytest.mark.parametrize("shape", CHANNEL_SHAPES, ids=str)
@@ -192,24 +230,24 @@ def test_batch_norm(half, shape):
     x, (scale, shift, mean) = normal(rng, *shape), (normal(rng, shape[-1]) for _ in range(3))
     var = rng.uniform(0.1, 2, shape[-1]).astype(np.float32)
     vectors = [a.astype(np.float64) for a in (scale, shift, mean, var)]
-    want = reference.batch_norm(narrow(x), *vectors)
+    want = reference.batch_norm(narrow(x, half), *vectors)
     found = half.batch_norm(up(half, x), *map(half.upload, (scale, shift, mean, var)))
     size = np.abs(want - vectors[1]) + np.abs(vectors[1])
-    assert inside(half.download(found), want, size, 7)
+    assert inside(half.download(found), want, size, 7, half)
 
 
 @pytest.mark.parametrize("sizes", LINEAR_SHAPES, ids=str)
-@pytest.mark.parametrize("rounded", [True, False], ids=["float16", "float32"])
-def test_logits_are_not_rounded(half, sizes, rounded: bool):
+@pytest.mark.parametrize("stored", ["16 bits", "float32"])
+def test_logits_are_not_rounded(half, sizes, stored: str):
     n, c_in, c_out = sizes
     rng = generator(sizes)
     x, weight, bias = normal(rng, n, c_in), normal(rng, c_out, c_in), normal(rng, c_out)
-    there = up(half, weight) if rounded else half.upload(weight)
+    there = up(half, weight) if stored == "16 bits" else half.upload(weight)
     found = half.download(half.linear(up(half, x), there, half.upload(bias)))
-    exact = not rounded and n <= 8  # more samples go to tensor cores, which need float16
-    w = weight.astype(np.float64) if exact else narrow(weight)
-    want = reference.linear(narrow(x), w, bias.astype(np.float64))
-    size = reference.linear(np.abs(narrow(x)), np.abs(w), np.abs(bias).astype(np.float64))
+    exact = stored == "float32" and n <= 8  # more samples go to tensor cores, which need 16 bits
+    w, x = weight.astype(np.float64) if exact else narrow(weight, half), narrow(x, half)
+    want = reference.linear(x, w, bias.astype(np.float64))
+    size = reference.linear(np.abs(x), np.abs(w), np.abs(bias).astype(np.float64))
     assert found.dtype == np.float32
     assert (np.abs(found - want) <= (c_in + 1) * SUM * size).all()
 
@@ -217,8 +255,9 @@ def test_logits_are_not_rounded(half, sizes, rounded: bool):
 # --- tensor cores ---------------------------------------------------------------------------------
 
 
-def product_kernel(swap: str = "") -> Kernel:
+def product_kernel(kind, swap: str = "") -> Kernel:
     """Return a kernel of one product of one warp; ``swap`` names a mistake in the layout."""
+    TYPE = KINDS.index(kind)
     A1, A2 = (8, 0) if swap != "rows and depths" else (0, 8)
     STEP_B = 8 if swap != "depths of the right matrix" else 0
     BY_T = 1 if swap == "g and t" else 0
@@ -237,17 +276,19 @@ def product_kernel(swap: str = "") -> Kernel:
         multiply(
             sums, 0, a[row], a[row + A1 * 8 + (8 - A1) // 2], a[row + A2 * 8 + (8 - A2) // 2],
             a[row + 68], b[int32(g * 8 + t)], b[int32(g * 8 + t + STEP_B // 2)],
+            TYPE,
         )  # fmt: skip
         for i in range(4):
             put(
                 y, int32((int32(lane // 4) + i // 2 * 8) * 8 + 2 * int32(lane % 4) + i % 2), sums[i]
             )
 
-    return Kernel(f"product {swap}", run, (ints, ints, floats, floats, int32), 32)
+    return Kernel(f"product{ending(kind)} {swap}", run, (ints, ints, floats, floats, int32), 32)
 
 
-def multiplied(ops, kernel: Kernel) -> tuple[np.ndarray, np.ndarray]:
+def multiplied(ops, swap: str = "") -> tuple[np.ndarray, np.ndarray]:
     """Return what a kernel makes of small whole numbers, and the product: both are exact."""
+    kernel = product_kernel(bfloats if ops.precision == "bfloat16" else halves, swap)
     rng = np.random.default_rng(5)
     a, b, c = (
         rng.integers(-8, 9, (16, 16)),
@@ -261,7 +302,7 @@ def multiplied(ops, kernel: Kernel) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_fragments_are_dealt_as_the_ptx_isa_says(half):
-    found, want = multiplied(half, product_kernel())
+    found, want = multiplied(half)
     assert np.array_equal(found, want)
 
 
@@ -269,7 +310,7 @@ def test_fragments_are_dealt_as_the_ptx_isa_says(half):
     "swap", ["rows and depths", "depths of the right matrix", "g and t", "columns of the sums"]
 )
 def test_a_mistake_in_the_layout_shows(half, swap: str):
-    found, want = multiplied(half, product_kernel(swap))
+    found, want = multiplied(half, swap)
     assert not np.array_equal(found, want)
 
 
@@ -282,7 +323,7 @@ def test_a_product_without_the_whole_warp_is_found(emulated):
         for i in range(4):
             sums[i] = float32(0)
         if t % 32 < 31:
-            multiply(sums, 0, t, t, t, t, t, t)
+            multiply(sums, 0, t, t, t, t, t, t, 1)
         y[t] = sums[0]
 
     arrays = ops.upload(np.zeros(64, "f4")), ops.empty((64,))
@@ -310,6 +351,115 @@ def test_the_tile_is_large_where_there_is_much_work_and_small_where_blocks_are_f
     assert tensor.chosen(win(256, 56, 32 * 16, 32), 132) == (64, 32, 16)
 
 
+# --- bfloat16 -------------------------------------------------------------------------------------
+
+BRAIN = [  # a convolution for each kernel that they are made of
+    Conv("1x1", (1, 5, 6, 40), 24, epilogue="bias residual relu"),
+    Conv("3x3, filled up, folded", (2, 5, 6, 3), 21, 3, 1, 1, epilogue="bias residual relu"),
+    Conv("groups of 8", (1, 5, 9, 16), 24, 3, 1, 1, 2, "bias residual relu"),
+    Conv("groups of 16, dilated", (1, 5, 6, 32), 32, 3, 1, 2, 2, "bias residual", dilation=2),
+]
+
+
+@pytest.mark.parametrize("case", BRAIN, ids=ident)
+def test_convolutions_in_bfloat16(brain, case: Conv):
+    assert inside(*three(brain, case))
+
+
+def test_the_other_ops_in_bfloat16(brain):
+    test_relu_and_add(brain, ANY_SHAPES[-1])
+    test_pools(brain, POOLS[0])
+    test_blur_pool(brain, *BLURS[0])
+    test_excite(brain, SCALED[0], "residual relu")
+    test_mean_pool(brain, MEAN_SHAPES[0])
+    test_batch_norm(brain, CHANNEL_SHAPES[0])
+    for sizes in ((2, 40, 10), (10, 40, 10)):
+        test_logits_are_not_rounded(brain, sizes, "16 bits")
+
+
+def test_fragments_of_bfloat16_are_dealt_as_those_of_float16(brain):
+    found, want = multiplied(brain)
+    assert np.array_equal(found, want)
+    found, want = multiplied(brain, "g and t")
+    assert not np.array_equal(found, want)
+
+
+def stores_kernels() -> list[Kernel]:
+    """Return kernels that round 512 values: one by one, in pairs, and in fours of both kinds."""
+
+    def ones(x, y, n):
+        i = int32(nc.blockIdx.x * nc.blockDim.x + nc.threadIdx.x)
+        put(y, i, x[i])
+
+    def pairs(x, y, n):
+        i = int32(2 * (nc.blockIdx.x * nc.blockDim.x + nc.threadIdx.x))
+        if i < n:
+            put2(y, i, x[i], x[i + 1])
+
+    def fours(align):
+        def run(x, y, n):
+            i = int32(4 * (nc.blockIdx.x * nc.blockDim.x + nc.threadIdx.x))
+            if i < n:
+                store4(y, i, load4(x, i, 0, 4), align)
+
+        return run
+
+    made = {"ones": ones, "pairs": pairs, "fours": fours(16), "four ones": fours(4)}
+    return [Kernel(name, run, (floats, bfloats, int32), 256) for name, run in made.items()]
+
+
+def test_what_is_stored_is_the_nearest_bfloat16_and_of_two_the_even(brain):
+    """What is not a number becomes ``0x7FFF``; what is nearest to 2^128 is infinite."""
+    some = [0.0, -0.0, 1, -2, 3.39e38, -3.39e38, 1e-40, np.inf, np.nan]
+    normals = normal(generator("bfloat16"), 247)
+    bits = np.concatenate([np.array(some, np.float32), normals]).view(np.uint32) & 0xFFFF0000
+    lower = np.array([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], np.uint32)
+    x = (bits[:, None] | lower).reshape(-1).view(np.float32)
+    bits = np.repeat(bits, len(lower))
+    low, high = bits.view(np.float32), (bits + np.uint32(1 << 16)).view(np.float32)
+    with np.errstate(invalid="ignore"):
+        edge = np.where(np.isinf(high), np.copysign(2.0**128, x), high.astype(np.float64))
+        down, up = np.abs(x - low.astype(np.float64)), np.abs(edge - x)
+    even = (bits >> 16) % 2 == 0
+    want = np.where((down < up) | ((down == up) & even) | np.isinf(x), low, high)
+    want = (want.view(np.uint32) >> 16).astype(np.uint16)
+    want[np.isnan(x)] = 0x7FFF
+    for kernel in stores_kernels():
+        found, there = brain.empty(x.shape, "bfloat16"), brain.upload(x)
+        brain.machine.launch(Launch(kernel, x.size // 256, (there, found, x.size)))
+        stored = np.empty(x.shape, np.uint16)
+        brain.machine.read(found.address, stored)
+        assert np.array_equal(stored, want), kernel.name
+
+
+def test_what_is_read_is_every_bfloat16(brain):
+    """All 65,536, by single values and by fours."""
+    halves = np.arange(1 << 16, dtype=np.uint16)
+    there = brain.upload(halves, out=brain.empty(halves.shape, "bfloat16"))
+
+    def ones(x, y, n):
+        i = int32(nc.blockIdx.x * nc.blockDim.x + nc.threadIdx.x)
+        y[i] = get(x, i)
+
+    def fours(x, y, n):
+        i = int32(4 * (nc.blockIdx.x * nc.blockDim.x + nc.threadIdx.x))
+        if i < n:
+            store4(y, i, load4(x, i, 0, 16), 16)
+
+    for name, run in (("read ones", ones), ("read fours", fours)):
+        found = brain.empty(halves.shape)
+        kernel = Kernel(name, run, (bfloats, floats, int32), 256)
+        brain.machine.launch(Launch(kernel, halves.size // 256, (there, found, halves.size)))
+        assert np.array_equal(brain.download(found), widened(halves), equal_nan=True)
+
+
+@pytest.mark.parametrize("capability", [(7, 5), (7, 0)])
+def test_a_gpu_without_instructions_for_bfloat16_refuses_it(capability):
+    machine = SimpleNamespace(name="cuda:0", capability=capability)
+    with pytest.raises(DeviceError, match=r"compute capability 7\.\d, and bfloat16 .* from 8\.0"):
+        cuda.CudaBackend(machine, "bfloat16")
+
+
 # --- mistakes -------------------------------------------------------------------------------------
 
 DENSE = Conv("dense", (2, 5, 6, 16), 24, 3, 1, 1, epilogue="bias residual")
@@ -333,6 +483,9 @@ PLANTED = [
     ("PITCH = BK // 2 + 4", "PITCH = BK // 2 + 2", DENSE, "multiple"),
 ]
 
+# What can go wrong with another type beside: it is multiplied as float16.
+IN_BFLOAT16 = [*PLANTED[:3], ("TYPE, floored = KINDS.index(of)", "TYPE, floored = 1", DENSE, None)]
+
 
 def lay_out_with(made):
     """Return what lays a weight out by a module that was changed; the type is the right one's."""
@@ -346,8 +499,11 @@ def lay_out_with(made):
 
 @on_device
 @pytest.mark.usefixtures("nvvm")
-@pytest.mark.parametrize(("old", "new", "case", "said"), PLANTED)
-def test_a_mistake_is_found(old, new, case, said, monkeypatch):
+@pytest.mark.parametrize(
+    ("precision", "old", "new", "case", "said"),
+    [*(("float16", *row) for row in PLANTED), *(("bfloat16", *row) for row in IN_BFLOAT16)],
+)
+def test_a_mistake_is_found(precision, old, new, case, said, monkeypatch):
     from tinyresnext.emulator.ptx import PtxMachine
 
     if old in inspect.getsource(tensor):
@@ -357,7 +513,7 @@ def test_a_mistake_is_found(old, new, case, said, monkeypatch):
         monkeypatch.setattr(
             forward, "pairs", lay_out_with(faults.changed(pairs_of, old, new, monkeypatch))
         )
-    ops = cuda.CudaBackend(PtxMachine(multiprocessors=1), "float16")
+    ops = cuda.CudaBackend(PtxMachine(multiprocessors=1), precision)
     if said is not None:
         with pytest.raises(KernelFault, match=said):
             three(ops, case)
@@ -392,7 +548,8 @@ def test_halves_of_a_word_are_watched_apart(name: str):
     text = f"def run(x, y, w):\n    t = int32(cuda.threadIdx.x)\n    {line}"
     exec(compile(text.replace("t // 2", "int32(t // 2)"), "halves", "exec"), names)
     ops = cuda.backend(PtxMachine())
-    x, y = up(ops, np.ones(64, "f4")), ops.empty((128 if "2 * t" in line else 64,), np.float16)
+    x = up(ops, np.ones(64, "f4"), "float16")
+    y = ops.empty((128 if "2 * t" in line else 64,), np.float16)
     launch = Launch(Kernel(name, names["run"], (halves, halves, floats), 64), 1, (x, y, y))
     if kind is None:
         ops.machine.launch(launch)
@@ -439,6 +596,9 @@ def test_whole_networks(name: str, tmp_path):
 def test_a_relu_does_not_hide_what_was_too_large(half):
     """Minus infinity would become zero, which looks like any other."""
     x = up(half, np.array([-1e6, -1, 1, 1e6], np.float32))
+    if half.precision == "bfloat16":  # which has the range of float32
+        assert half.download(half.relu(x)).tolist() == [0, 0, 1, narrow(1e6, half)]
+        return
     assert np.array_equal(half.download(half.relu(x)), [np.nan, 0, 1, np.inf], equal_nan=True)
     image = half.upload(np.full((1, 1, 1, 8), 1e6, np.float32), out=half.empty((1, 1, 1, 8), "f2"))
     weight = half.upload(np.full((8, 8, 1, 1), -1, np.float32))
@@ -466,7 +626,7 @@ def test_other_devices_refuse_float16(device: str, capsys):
         backend(device, "float16")
     photo = "tests/data/chelsea.jpg"
     assert main(["classify", photo, "--device", device, "--precision", "float16"]) == 4
-    assert "on an NVIDIA GPU, which has float32 and float16" in capsys.readouterr().err
+    assert "or on an NVIDIA GPU, which has it (device 'cuda')" in capsys.readouterr().err
 
 
 def test_what_is_computed_in_float32_only_is_refused(half):
@@ -487,9 +647,11 @@ def test_an_unknown_precision_is_refused():
 
 
 def test_a_backend_is_pickled_with_its_precision():
-    made = cuda.CudaBackend(SimpleNamespace(name="cuda:0"), "float16")
-    assert made.__reduce__()[1] == ("cuda:0", "float16")
-    assert "float16" in made.described()
+    for precision in ("float16", "bfloat16"):
+        machine = SimpleNamespace(name="cuda:0", capability=(8, 0))
+        made = cuda.CudaBackend(machine, precision)
+        assert made.__reduce__()[1] == ("cuda:0", precision)
+        assert f"in {precision}" in made.described()
 
 
 def test_verify_allows_what_the_rounding_does(half, monkeypatch, tmp_path):
@@ -500,6 +662,6 @@ def test_verify_allows_what_the_rounding_does(half, monkeypatch, tmp_path):
     to = tmp_path / "reference.npz"
     make_reference(shipped_model(), to, pictures=1)
     monkeypatch.setattr(module, "backend", lambda device, precision: half)
-    report = verify(shipped_model(), to, "cuda", precision="float16")
+    report = verify(shipped_model(), to, "cuda", precision=half.precision)
     assert report.passed
-    assert "allowed 1.7e-02" in str(report)
+    assert f"allowed {'1.7e-02' if half.precision == 'float16' else '1.3e-01'}" in str(report)

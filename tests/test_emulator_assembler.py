@@ -43,9 +43,9 @@ def table() -> dict[str, dict[str, int]]:
 
 def cases():
     """Return every kernel for every processor, or nothing where they cannot be assembled."""
-    from assembled import PROCESSORS, kernels
+    from assembled import cases
 
-    return [] if missing() else [(one, cc) for one in kernels() for cc in PROCESSORS]
+    return [] if missing() else cases()
 
 
 def name(value: object) -> str:

@@ -153,8 +153,8 @@ def add_device(command: argparse.ArgumentParser, precision: bool = False, more: 
             "--precision",
             default="float32",
             metavar="PRECISION",
-            help="what activations and weights are stored in while computing: float32, bfloat16 on "
-            f"the processor, or float16 on an NVIDIA GPU{more} (float32)",
+            help="what activations and weights are stored in while computing: float32, bfloat16, "
+            f"or float16 on an NVIDIA GPU{more} (float32)",
         )
     add_threads(command)
 

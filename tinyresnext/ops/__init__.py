@@ -3,7 +3,8 @@
 Read `contract` first (what a backend is), then `shapes` (what each op takes, returns and refuses)
 and `reference` (what each op computes, in NumPy). `cpu` computes the same with Numba; `checks` has
 what the shape rules share, and `torch_reference` the inference ops in PyTorch, for comparisons.
-`cuda` computes on NVIDIA GPUs, and `bfloat16` has a backend of fewer bits, for inference;
+`cuda` computes on NVIDIA GPUs, and `bfloat16` has a backend of fewer bits, for inference on the
+others;
 `together` has what batch norms of several processes add up; `distillation` is a loss that is made
 of ops.
 `backend` chooses a backend by the name of a device.
@@ -29,7 +30,7 @@ __all__ += ["integer"]
 
 DEVICES = ("cpu", "cuda", "auto", "reference")  # cuda:1 is the second GPU
 PRECISIONS = ("float32", "float16", "bfloat16")
-ON_GPUS, ELSEWHERE = ("float32", "float16"), ("float32", "bfloat16")
+ELSEWHERE = ("float32", "bfloat16")  # than on GPUs, which have all
 
 
 def __getattr__(name: str) -> Any:
@@ -50,7 +51,7 @@ def backend(device: str, precision: str = "float32") -> Backend:
         ``reference`` computes with plain NumPy.
     precision : {"float32", "float16", "bfloat16"}
         What activations and the weights of convolutions are stored in. Sums are float32 in all.
-        ``float16`` is for inference on a GPU, and ``bfloat16`` for inference on the others.
+        ``bfloat16`` is for inference, and ``float16`` for inference on a GPU.
 
     Raises
     ------
@@ -69,13 +70,10 @@ def backend(device: str, precision: str = "float32") -> Backend:
     on_gpu = kind == "cuda" and (number.isascii() and number.isdecimal() if colon else True)
     if not on_gpu and device not in DEVICES:
         raise DeviceError(f"device is {device!r}: {one_of(device, DEVICES)}")
-    here, there = (ON_GPUS, ELSEWHERE) if on_gpu else (ELSEWHERE, ON_GPUS)
-    if precision not in here:
-        which = "the processor" if on_gpu else "an NVIDIA GPU"
+    if not on_gpu and precision not in ELSEWHERE:
         raise DeviceError(
-            f"the device {device!r} computes in {' and '.join(here)}, and {precision} is asked "
-            f"for; compute in one of these, or on {which}, which has {' and '.join(there)} "
-            f"(device {'cpu' if on_gpu else 'cuda'!r})"
+            f"the device {device!r} computes in {' and '.join(ELSEWHERE)}, and {precision} is "
+            "asked for; compute in one of these, or on an NVIDIA GPU, which has it (device 'cuda')"
         )
     if on_gpu:
         return _cuda(int(number or 0), precision)

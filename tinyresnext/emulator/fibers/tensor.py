@@ -12,7 +12,7 @@ from .words import MOST
 MULTIPLY = 7  # what a fiber asks for, beside those of `words`
 WORDS = 6  # of a thread's fragments: four of the left matrix, two of the right one
 
-PRODUCT = """define float @add_pairs(i32 %a, i32 %b, float %sum) alwaysinline {
+PRODUCTS = """define float @add_pairs(i32 %a, i32 %b, float %sum) alwaysinline {
   %va = bitcast i32 %a to <2 x half>
   %vb = bitcast i32 %b to <2 x half>
   %wa = fpext <2 x half> %va to <2 x float>
@@ -24,11 +24,46 @@ PRODUCT = """define float @add_pairs(i32 %a, i32 %b, float %sum) alwaysinline {
   %s0 = call float @llvm.fma.f32(float %a0, float %b0, float %sum)
   %s1 = call float @llvm.fma.f32(float %a1, float %b1, float %s0)
   ret float %s1
+}
+define float @add_pairs_bf16(i32 %a, i32 %b, float %sum) alwaysinline {
+  %la = shl i32 %a, 16
+  %lb = shl i32 %b, 16
+  %ua = and i32 %a, -65536
+  %ub = and i32 %b, -65536
+  %a0 = bitcast i32 %la to float
+  %a1 = bitcast i32 %ua to float
+  %b0 = bitcast i32 %lb to float
+  %b1 = bitcast i32 %ub to float
+  %s0 = call float @llvm.fma.f32(float %a0, float %b0, float %sum)
+  %s1 = call float @llvm.fma.f32(float %a1, float %b1, float %s0)
+  ret float %s1
+}"""
+# Two float32 as a word of two bfloat16, to the nearest and of two the even one; the second operand
+# is the lower half. What is not a number becomes 0x7FFF.
+ROUND = """define i32 @round_bf16(float %x) alwaysinline {
+  %bits = bitcast float %x to i32
+  %shifted = lshr i32 %bits, 16
+  %odd = and i32 %shifted, 1
+  %half = add i32 %bits, 32767
+  %sum = add i32 %half, %odd
+  %made = lshr i32 %sum, 16
+  %is = fcmp uno float %x, 0.0
+  %y = select i1 %is, i32 32767, i32 %made
+  ret i32 %y
+}
+define i32 @word_two_bf16(float %upper, float %lower) alwaysinline {
+  %low = call i32 @round_bf16(float %lower)
+  %up = call i32 @round_bf16(float %upper)
+  %high = shl i32 %up, 16
+  %both = or i32 %high, %low
+  ret i32 %both
 }"""
 
 
-def word(depth: int) -> str:
+def word(depth: int, kind: str = "") -> str:
     """Return the definition of the word that multiplies 8 or 16 deep.
+
+    ``kind`` is nothing for float16, or ``_bf16``.
 
     Of pairs of depths 2p and 2p + 1, thread ``4 g + p % 4`` has those of row g in ``a0`` (or ``a2``
     from the fourth pair on), of row g + 8 in the register after that, and of column g in ``b0`` (or
@@ -38,7 +73,7 @@ def word(depth: int) -> str:
     names = [f"%a{i}" for i in range(left)] + [f"%b{i}" for i in range(right)]
     takes = ", ".join([f"i32 {name}" for name in names] + [f"float %c{i}" for i in range(4)])
     lines = [
-        f"define {{float, float, float, float}} @word_mma{depth}({takes}) noinline {{",
+        f"define {{float, float, float, float}} @word_mma{depth}{kind}({takes}) noinline {{",
         "  %thread = load i32, ptr @fiber",
         f"  %slot = getelementptr [{MOST} x i32], ptr @turn, i32 0, i32 %thread",
         "  %turn = load i32, ptr %slot",
@@ -84,7 +119,7 @@ def word(depth: int) -> str:
             (("low", "first"), ("low", "second"), ("high", "first"), ("high", "second"))
         ):
             lines.append(
-                f"  %s{i}_{pair} = call float @add_pairs(i32 %{a}{pair}, i32 %{b}{pair}, "
+                f"  %s{i}_{pair} = call float @add_pairs{kind}(i32 %{a}{pair}, i32 %{b}{pair}, "
                 f"float {sums[i]})"
             )
             sums[i] = f"%s{i}_{pair}"
@@ -100,7 +135,9 @@ def word(depth: int) -> str:
 TENSOR = f"""
 @turn = global [{MOST} x i32] zeroinitializer
 @fragments = global [{2 * MOST} x [{WORDS} x i32]] zeroinitializer
-{PRODUCT}
+{PRODUCTS}
+{ROUND}
 {word(8)}
 {word(16)}
+{word(16, "_bf16")}
 """

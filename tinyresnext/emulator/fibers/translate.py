@@ -56,9 +56,12 @@ ASSEMBLY = (
 )
 FOUR = "{float, float, float, float}"
 MULTIPLY = (
-    r"mma\.sync\.aligned\.m16n8k(8|16)\.row\.col\.f32\.f16\.f16\.f32 \{\$0, \$1, \$2, \$3\}, "
+    r"mma\.sync\.aligned\.m16n8k(?:(8|16)\.row\.col\.f32\.f16\.f16|(16)\.row\.col\.f32\.bf16\.bf16)"
+    r"\.f32 \{\$0, \$1, \$2, \$3\}, "
     r"[{}$\d, ]*;"  # in the order of the operands: nothing else is taken
 )
+
+TWO = r'call i32 asm\s+"cvt\.rn\.bf16x2\.f32 \$0, \$1, \$2;", "=r,f,f"\s*(?=\()'
 
 
 def translate(text: str, name: str) -> tuple[str, bool]:
@@ -115,7 +118,8 @@ def _assembly(text: str) -> str:
         found, places = re.fullmatch(MULTIPLY, match[1]), re.findall(r"\$(\d+)", match[1])
         if found is None or [int(place) for place in places] != list(range(len(places))):
             raise DeviceError(f"the kernel uses assembly that cannot be emulated: {match[1]}")
-        return f"call {FOUR} @word_mma{found[1]}({match[2]})"
+        name = found[1] or f"{found[2]}_bf16"
+        return f"call {FOUR} @word_mma{name}({match[2]})"
 
     text = re.sub(
         rf'call {re.escape(FOUR)} asm sideeffect "(mma[^"]*)", "[^"]*"\s*\((.*)\)(?=[^)]*$)',
@@ -123,6 +127,7 @@ def _assembly(text: str) -> str:
         text,
         flags=re.M,
     )
+    text = re.sub(TWO, "call i32 @word_two_bf16", text)
     return re.sub(
         r'call void asm sideeffect "([^"]*)", "[^"]*"\s*\((.*)\)(?=[^)]*$)', call, text, flags=re.M
     )

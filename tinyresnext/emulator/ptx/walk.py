@@ -53,6 +53,7 @@ NAMES = {
     "remainder": arithmetic.remainder,
     "high": arithmetic.high,
     "convert": arithmetic.convert,
+    "two_bfloats": arithmetic.two_bfloats,
     "count_ones": arithmetic.count_ones,
     "leading_zeros": arithmetic.leading_zeros,
     "reciprocal_root": lambda value: np.reciprocal(np.sqrt(value)),

@@ -64,12 +64,19 @@ class Warps:
         return row[lanes - lane + place], inside
 
     def multiply(
-        self, depth: int, lanes: Array, left: list[Array], right: list[Array], sums: list[Array]
+        self,
+        depth: int,
+        kind: str,
+        lanes: Array,
+        left: list[Array],
+        right: list[Array],
+        sums: list[Array],
     ) -> Array:
         """Return the four sums of each thread after a matrix product 16 x 8, 8 or 16 deep.
 
-        ``left``, ``right`` and ``sums`` are the fragments of the matrices, by register, as the PTX
-        ISA deals them to threads ("Matrix Fragments for mma.m16n8k16", and for m16n8k8).
+        ``kind`` is ``f16`` or ``bf16``, the type of both matrices. ``left``, ``right`` and ``sums``
+        are the fragments of the matrices, by register, as the PTX ISA deals them to threads
+        ("Matrix Fragments for mma.m16n8k16", and for m16n8k8).
         """
         everyone = np.full(len(lanes), 0xFFFFFFFF, np.uint32)
         self.check(lanes, everyone, "a matrix product")
@@ -80,7 +87,10 @@ class Warps:
             whole, each = np.stack(values, 1)[order], 4 // np.dtype(kind).itemsize
             return np.ascontiguousarray(whole).view(kind).reshape(-1, 8, 4, len(values), each)
 
-        a, b = dealt(left, "f2"), dealt(right, "f2")  # [warp, g, t, register, value of a pair]
+        two = "f2" if kind == "f16" else "u2"  # bfloat16 are the upper halves of float32
+        a, b = dealt(left, two), dealt(right, two)  # [warp, g, t, register, value of a pair]
+        if kind == "bf16":
+            a, b = ((each.astype("u4") << np.uint32(16)).view("f4") for each in (a, b))
         c = dealt(sums, "f4")[..., 0].reshape(-1, 8, 4, 2, 2)  # [warp, g, t, upper half, column]
         upper = depth // 8  # registers of a row: the second is eight depths on
         a = a.reshape(-1, 8, 4, upper, 2, 2).transpose(0, 4, 1, 3, 2, 5).reshape(-1, 16, depth)

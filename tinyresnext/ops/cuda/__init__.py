@@ -3,11 +3,11 @@
 `backend` makes the backend of one machine: a GPU, or an emulator of one (`runtime.machine`). The
 words are plain functions of arrays, since an array knows the machine that it is on; a module is
 imported when one of its words is first used, and `MODULES` says which module has which word. All
-memory is contiguous, and float32; the words of inference also take activations in float16, which
-they add up in float32 (`words.llvm`), convolutions on tensor cores (`tensor`). All sums are taken
-in a fixed order, so results are the same bits in every run; convolutions split theirs by the number
-of multiprocessors. Read `runtime` first, then `elementwise`. Then come the ops: `conv`, `norm`,
-`pool`, `linear`, `loss` and, for weights in training, `update`.
+memory is contiguous, and float32; the words of inference also take activations in float16 and
+bfloat16, which they add up in float32 (`words.llvm`), convolutions on tensor cores (`tensor`). All
+sums are taken in a fixed order, so results are the same bits in every run; convolutions split
+theirs by the number of multiprocessors. Read `runtime` first, then `elementwise`. Then come the
+ops: `conv`, `norm`, `pool`, `linear`, `loss` and, for weights in training, `update`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import UsageError
+from ...errors import DeviceError, UsageError
+from ..bfloat16 import limits
 from ..contract import Compiling, Kept, Peak
 from .runtime import arrays, call
 from .runtime.arrays import DeviceArray
 from .runtime.machine import Machine
 
 __all__ = ["MODULES", "CudaBackend", "backend"]
+
+BFLOAT16 = (8, 0)  # the compute capability from which on GPUs have instructions for bfloat16
 
 MODULES = {
     "conv2d": "conv.forward",
@@ -78,11 +81,23 @@ class CudaBackend:
     machine : Machine
     __name__ : str
         ``tinyresnext.ops.`` and the name of the device, such as ``tinyresnext.ops.cuda:0``.
-    precision : {"float32", "float16"}
+    precision : {"float32", "float16", "bfloat16"}
         What activations and packed weights are stored in; sums are always float32.
+
+    Raises
+    ------
+    DeviceError
+        The machine has no instructions for the precision.
     """
 
     def __init__(self, machine: Machine, precision: str = "float32") -> None:
+        if precision == "bfloat16" and machine.capability < BFLOAT16:
+            raise DeviceError(
+                f"{machine} has compute capability {'.'.join(map(str, machine.capability))}, and "
+                "bfloat16 is computed by instructions that GPUs have from 8.0 (Ampere, 2020) on; "
+                "compute in float16 or float32 (precision='float16', --precision float16), or in "
+                "bfloat16 on the device 'cpu'"
+            )
         self.machine, self.__name__ = machine, f"{__package__.rpartition('.')[0]}.{machine.name}"
         self.precision = precision
 
@@ -104,15 +119,21 @@ class CudaBackend:
     # --- placing ----------------------------------------------------------------------------------
 
     def empty(self, shape: Sequence[int], dtype: Any = np.float32) -> DeviceArray:
-        """Return new memory on the device, not filled."""
+        """Return new memory on the device, not filled; ``dtype`` may be ``"bfloat16"``."""
         return arrays.empty(self.machine, shape, dtype)
 
     def upload(self, array: Any, out: DeviceArray | None = None) -> DeviceArray:
-        """Copy a NumPy array to the device; numbers with a fraction become float32."""
+        """Copy a NumPy array to the device; numbers with a fraction become float32.
+
+        Into ``out`` of fewer bits they are rounded.
+        """
         return arrays.upload(self.machine, array, out)
 
     def download(self, array: DeviceArray) -> np.ndarray:
-        """Return a copy of the values, when everything before has been computed."""
+        """Return a copy of the values, when everything before has been computed.
+
+        Those of bfloat16 are float32 then.
+        """
         return arrays.download(array)
 
     def view(self, array: DeviceArray, shape: Sequence[int], start: int = 0) -> DeviceArray:
@@ -126,7 +147,7 @@ class CudaBackend:
         """
         from .conv.forward import pack
 
-        packed = pack(weight, groups, self.precision == "float16")
+        packed = pack(weight, groups, limits(self.precision).dtype)
         self.machine.wait()
         return packed
 
@@ -154,7 +175,7 @@ class CudaBackend:
 
     def described(self) -> str:
         """Return the name of the device, of the GPU, and of a precision that is not float32."""
-        return str(self.machine) + (", in float16" if self.precision == "float16" else "")
+        return str(self.machine) + ("" if self.precision == "float32" else f", in {self.precision}")
 
     def thread_count(self, asked: int | None = None) -> int:
         """Return how many threads of the processor prepare mini-batches for the GPU.

@@ -14,7 +14,7 @@ from typing import Any
 from numba import cuda
 
 from .. import shapes
-from .runtime.arrays import EITHER, DeviceArray, check, empty, empty_like, same_type
+from .runtime.arrays import STORED, DeviceArray, check, empty, empty_like, same_type
 from .runtime.call import Call
 from .runtime.kernel import Kernel, ending, float32, floats, halves, int32, pointer, uint32
 from .runtime.machine import Launch
@@ -203,7 +203,7 @@ def accumulate(place: DeviceArray, gradient: DeviceArray, more: bool) -> Launch:
 
 def relu(x: DeviceArray, *, out: DeviceArray | None = None) -> DeviceArray:
     """Make one pass over the values."""
-    y = empty(check("relu", EITHER, x=x), x.shape, x.dtype) if out is None else out
+    y = empty(check("relu", STORED, x=x), x.shape, x.dtype) if out is None else out
     bind_relu(x, out=y)()
     return y
 
@@ -211,7 +211,7 @@ def relu(x: DeviceArray, *, out: DeviceArray | None = None) -> DeviceArray:
 def bind_relu(x: DeviceArray, *, out: DeviceArray) -> Call:
     """Bind one launch."""
     shapes.relu(x, out=out)
-    machine = check("relu", EITHER, x=x, out=out)
+    machine = check("relu", STORED, x=x, out=out)
     same_type("relu", x=x, out=out)
     return Call(
         machine, [Launch(relu_kernel(pointer(x)), blocks_of(x.size), (x, out, x.size))], out
@@ -244,7 +244,7 @@ def bind_relu_backward(
 
 def add(x: DeviceArray, y: DeviceArray, *, out: DeviceArray | None = None) -> DeviceArray:
     """Make one pass over the values."""
-    z = empty(check("add", EITHER, x=x, y=y), x.shape, x.dtype) if out is None else out
+    z = empty(check("add", STORED, x=x, y=y), x.shape, x.dtype) if out is None else out
     bind_add(x, y, out=z)()
     return z
 
@@ -252,7 +252,7 @@ def add(x: DeviceArray, y: DeviceArray, *, out: DeviceArray | None = None) -> De
 def bind_add(x: DeviceArray, y: DeviceArray, *, out: DeviceArray) -> Call:
     """Bind one launch."""
     shapes.add(x, y, out=out)
-    machine = check("add", EITHER, x=x, y=y, out=out)
+    machine = check("add", STORED, x=x, y=y, out=out)
     same_type("add", x=x, y=y, out=out)
     launch = Launch(add_kernel(pointer(x)), blocks_of(x.size), (x, y, out, x.size))
     return Call(machine, [launch], out)

@@ -17,7 +17,7 @@ from .. import shapes
 from .conv.backward import bind_conv2d_backward
 from .conv.forward import bind_conv2d
 from .conv.windows import aligned
-from .runtime.arrays import EITHER, DeviceArray, check, empty, empty_like, view
+from .runtime.arrays import STORED, DeviceArray, check, empty, empty_like, view
 from .runtime.call import Call
 from .runtime.kernel import Kernel, ending, float32, floats, int32, pointer, uint32
 from .runtime.machine import Launch
@@ -73,7 +73,7 @@ def bind_linear(
     """Bind the call of `linear`."""
     n, c_out = shapes.linear(x, weight, bias, out=out)
     check("linear", bias=bias, out=out)
-    check("linear", EITHER, x=x, weight=weight, bias=bias)
+    check("linear", STORED, x=x, weight=weight, bias=bias)
     c_in = x.shape[1]
     if out.size == 0:
         return Call(x.machine, [], out)
@@ -93,7 +93,7 @@ def linear(
     x: DeviceArray, weight: DeviceArray, bias: DeviceArray, *, out: DeviceArray | None = None
 ) -> DeviceArray:
     """Compute a dot product for each sample and class."""
-    shape, machine = shapes.linear(x, weight, bias, out=out), check("linear", EITHER, x=x)
+    shape, machine = shapes.linear(x, weight, bias, out=out), check("linear", STORED, x=x)
     y = empty(machine, shape) if out is None else out
     bind_linear(x, weight, bias, out=y)()
     return y

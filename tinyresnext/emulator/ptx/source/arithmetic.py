@@ -112,6 +112,23 @@ def convert(a: Any, to: np.dtype[Any], how: tuple[str, ...]) -> Array:
     return a.astype(to)
 
 
+def bfloat(a: Any) -> Array:
+    """Return float32 as bfloat16, as ``cvt.rn`` does: to the nearest, ties to even.
+
+    What is not a number becomes ``0x7FFF``, whatever its bits were.
+    """
+    a = np.asarray(a, np.float32)
+    bits = a.view(np.uint32)
+    odd = (bits >> np.uint32(16)) & np.uint32(1)
+    made = (bits + np.uint32(0x7FFF) + odd) >> np.uint32(16)
+    return np.where(np.isnan(a), np.uint32(0x7FFF), made)
+
+
+def two_bfloats(first: Any, second: Any) -> Array:
+    """Return a word of two: ``first`` is its lower half."""
+    return bfloat(first) | bfloat(second) << np.uint32(16)
+
+
 def count_ones(a: Any) -> Array:
     """Return how many bits are set."""
     bits = np.unpackbits(np.ascontiguousarray(a).view(np.uint8).reshape(len(a), -1), axis=1)

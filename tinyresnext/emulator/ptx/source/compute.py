@@ -158,6 +158,11 @@ class Computing:
 
     def _cvt(self, ins: Instruction) -> list[str]:
         to, of = ins.modifiers[-2:]
+        if to == "bf16x2":
+            if ins.modifiers != ("rn", "bf16x2", "f32"):
+                raise KeyError(ins.text)
+            second, first = (self._get(one, "f32") for one in ins.operands[1:])
+            return self._put(ins.operands[0], "u32", f"two_bfloats({first}, {second})")
         value = f"convert({self._get(ins.operands[1], of)}, np.dtype('{TYPES[to].str}'), "
         return self._put(ins.operands[0], to, f"{value}{ins.modifiers[:-2]!r})")
 

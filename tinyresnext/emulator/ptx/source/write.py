@@ -129,13 +129,16 @@ class Writer(Computing):
 
     def _mma(self, ins: Instruction) -> list[str]:
         shape = next(one for one in ins.modifiers if one.startswith("m16n8k"))
-        if ins.modifiers != ("sync", "aligned", shape, "row", "col", "f32", "f16", "f16", "f32"):
+        kind = ins.modifiers[-2]
+        known = (shape, kind) in (("m16n8k8", "f16"), ("m16n8k16", "f16"), ("m16n8k16", "bf16"))
+        types = ("f32", kind, kind, "f32")
+        if not known or ins.modifiers != ("sync", "aligned", shape, "row", "col", *types):
             raise KeyError(ins.text)
         to, *of = ([one.strip() for one in each.strip("{}").split(",")] for each in ins.operands)
         pairs = [[f"spread({self._get(one, 'u32')}, L)" for one in each] for each in of[:2]]
         sums = [f"spread({self._get(one, 'f32')}, L)" for one in of[2]]
         given = ", ".join(f"[{', '.join(values)}]" for values in (*pairs, sums))
-        lines = [f"got = M.warps.multiply({int(shape[6:])}, L, {given})"]
+        lines = [f"got = M.warps.multiply({int(shape[6:])}, {kind!r}, L, {given})"]
         for q, register in enumerate(to):
             lines += self._put(register, "f32", f"got[{q}]")
         return lines

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from ... import shapes
 from ...checks import Pair, pair
 from ...shapes.conv import parts_padding, parts_shape
 from ..elementwise import copied
-from ..runtime.arrays import EITHER, DeviceArray, check, empty, same_type, scratch
+from ..runtime.arrays import STORED, DeviceArray, check, empty, same_type, scratch
 from ..runtime.call import Call
 from ..runtime.machine import Launch
 from ..tensor.pairs import Pairs, pairs
@@ -26,7 +27,7 @@ from .pack import Columns, Room, Slabs, Source, columns, forward, slabs
 from .windows import Windows, windows
 
 Layout = Columns | Slabs | Pairs
-WIDEST = 8  # channels of a group in float16: wider ones fill enough of a tensor core's tile
+WIDEST = 8  # channels of a group in 16 bits: wider ones fill enough of a tensor core's tile
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +40,7 @@ class Packed:
         The weight's own.
     groups : int
     layout : Columns, Slabs or Pairs
-        Of float32, or of float16.
+        Of float32, float16 or bfloat16.
     """
 
     shape: tuple[int, ...]
@@ -48,23 +49,23 @@ class Packed:
 
 
 def lay_out(
-    weight: DeviceArray, source: Source, win: Windows, memory: Room, half: bool = False
+    weight: DeviceArray, source: Source, win: Windows, memory: Room, dtype: Any = np.float32
 ) -> tuple[Sequence[Layout], list[Launch]]:
     """Return the layout that each kind of convolution reads, and the launches that fill them.
 
-    ``win`` is a convolution with all taps of the weight.
+    ``win`` is a convolution with all taps of the weight, and ``dtype`` the type of the layout.
     """
-    if weight.dtype == np.float16:
+    if weight.dtype != np.float32:
         wide = scratch(weight.machine, weight.shape)
-        made, launches = lay_out(wide, source, win, memory, half)
+        made, launches = lay_out(wide, source, win, memory, dtype)
         return made, [copied(weight, wide), *launches]
-    if half and not (suits(win) and win.narrow <= WIDEST):
-        return pairs(weight, source, win, memory)
-    if not half:
+    if dtype != np.float32 and not (suits(win) and win.narrow <= WIDEST):
+        return pairs(weight, source, win, memory, dtype)
+    if dtype == np.float32:
         way = slabs if suits(win) else columns
         return way(weight, source, win, memory)
     [single], launches = slabs(weight, source, win, scratch)
-    narrow = Slabs(memory(weight.machine, single.data.shape, np.float16), single.apart)
+    narrow = Slabs(memory(weight.machine, single.data.shape, dtype), single.apart)
     return [narrow], [*launches, copied(single.data, narrow.data)]
 
 
@@ -85,21 +86,22 @@ def convolution(
     return product(x, layout, bias, residual, out, win, relu)
 
 
-def pack(weight: DeviceArray, groups: int, half: bool = False) -> Packed:
-    """Lay a weight out once, for many calls of `conv2d`, in float32 or in float16.
+def pack(weight: DeviceArray, groups: int, dtype: Any = np.float32) -> Packed:
+    """Lay a weight out once, for many calls of `conv2d`.
 
     Parameters
     ----------
     weight : [c_out, c_in / groups, k_h, k_w]
     groups : int
-    half : bool
+    dtype : NumPy type
+        That it is stored in.
     """
     check("pack", weight=weight)
     c_out, c_group, *kernel = weight.shape
     x, y = (1, *kernel, c_group * groups), (1, 1, 1, c_out)
     shapes.conv2d(_Stand(x), weight, groups=groups)
     win = windows(x, y, kernel, 1, 0, groups)
-    [layout], launches = lay_out(weight, forward(win), win, empty, half)
+    [layout], launches = lay_out(weight, forward(win), win, empty, dtype)
     Call(weight.machine, launches)()
     return Packed(weight.shape, groups, layout)
 
@@ -133,14 +135,16 @@ def bind_conv2d(
         residual=residual, out=out,
     )  # fmt: skip
     values = weight.layout.data if isinstance(weight, Packed) else weight
-    half = getattr(x, "dtype", None) == np.float16
-    types = EITHER if half else (np.float32,)
+    narrow = getattr(x, "dtype", None) in STORED[1:]
+    types = STORED if narrow else (np.float32,)
     machine = check("conv2d", types, x=x, weight=values, bias=bias, residual=residual, out=out)
-    if half:
+    if narrow:
         check("conv2d", bias=bias) if bias is not None else None
         same_type("conv2d", x=x, residual=residual)
         if isinstance(weight, Packed):
             same_type("conv2d", x=x, weight=values)
+        if out.dtype != np.float32 or groups > 1 or residual is not None:
+            same_type("conv2d", x=x, out=out)  # logits alone are not rounded
     steps = pair("dilation", dilation, 1)
     if steps != (1, 1):
         return _bind_dilated(
@@ -156,7 +160,7 @@ def bind_conv2d(
             )
         layout = weight.layout
     else:
-        [layout], refill = lay_out(weight, forward(win), win, scratch, half)
+        [layout], refill = lay_out(weight, forward(win), win, scratch, x.dtype)
     launches = convolution(x, layout, bias, residual, out, win, relu)
     return Call(machine, [*refill, *launches] if launches else [], out)
 
@@ -204,7 +208,7 @@ def conv2d(
         x, weight, bias, stride=stride, padding=padding, groups=groups, dilation=dilation,
         residual=residual, out=out,
     )  # fmt: skip
-    y = empty(check("conv2d", EITHER, x=x), shape, x.dtype) if out is None else out
+    y = empty(check("conv2d", STORED, x=x), shape, x.dtype) if out is None else out
     bind_conv2d(
         x,
         weight,

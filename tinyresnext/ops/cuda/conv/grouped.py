@@ -18,7 +18,17 @@ import numpy as np
 from numba import cuda
 
 from ..runtime.arrays import DeviceArray
-from ..runtime.kernel import Kernel, ending, float32, floats, halves, int32, pointer, uint32
+from ..runtime.kernel import (
+    KINDS,
+    Kernel,
+    ending,
+    float32,
+    floats,
+    halves,
+    int32,
+    pointer,
+    uint32,
+)
 from ..runtime.machine import Launch
 from ..words import (
     add4,
@@ -70,7 +80,7 @@ def grouped_kernel(
     """
     THREADS, SEEN = 32 * WARPS, (COLUMNS - 1) * STRIDE + K_W
     SLICE = K_H * K_W * 4 * SLAB  # weights of four channels for 128 filters
-    SIZE = 2 if kind == halves else 4  # bytes of a value
+    TYPE, SIZE = KINDS.index(kind), 4 if kind == floats else 2  # bytes of a value
     WORDS = SLICE * SIZE // 4
     SHARED = 2 * WORDS
     SUMS, VALUES = LINES * COLUMNS * 4, LINES * SEEN * 4
@@ -81,7 +91,7 @@ def grouped_kernel(
         narrow, width, slabs, apart, tiles, shift, add, floor,
     ):  # fmt: skip
         s = shared(SHARED)
-        weights = typed(s, SIZE)
+        weights = typed(s, TYPE)
         thread, block = int32(cuda.threadIdx.x), uint32(cuda.blockIdx.x)
         lane, slab = int32(thread % 32), int32(block % uint32(slabs))
         tile = uint32(int32(block // uint32(slabs)) * WARPS + thread // 32)

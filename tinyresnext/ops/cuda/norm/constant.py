@@ -15,7 +15,7 @@ from numba import cuda
 
 from ... import shapes
 from ..runtime.arrays import (
-    EITHER,
+    STORED,
     DeviceArray,
     check,
     empty,
@@ -144,7 +144,7 @@ def batch_norm(
     out: DeviceArray | None = None,
 ) -> DeviceArray:
     """Compute a factor for each channel, and then make one pass over the values."""
-    y = empty(check("batch_norm", EITHER, x=x), x.shape, x.dtype) if out is None else out
+    y = empty(check("batch_norm", STORED, x=x), x.shape, x.dtype) if out is None else out
     bind_batch_norm(x, scale, shift, mean, var, eps=eps, out=y)()
     return y
 
@@ -162,7 +162,7 @@ def bind_batch_norm(
     """Bind two launches."""
     shapes.batch_norm(x, scale, shift, mean, var, eps=eps, out=out)
     machine = check("batch_norm", scale=scale, shift=shift, mean=mean, var=var)
-    check("batch_norm", EITHER, x=x, scale=scale, out=out)
+    check("batch_norm", STORED, x=x, scale=scale, out=out)
     same_type("batch_norm", x=x, out=out)
     norm = scratch(machine, (3 * x.shape[-1],))
     first = scaled(mean, var, scale, shift, norm, eps)

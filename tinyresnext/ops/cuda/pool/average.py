@@ -10,7 +10,7 @@ from numba import cuda
 
 from ... import shapes
 from ...checks import Pair
-from ..runtime.arrays import EITHER, DeviceArray, check, empty, empty_like, same_type
+from ..runtime.arrays import STORED, DeviceArray, check, empty, empty_like, same_type
 from ..runtime.call import Call
 from ..runtime.kernel import Kernel, ending, float32, floats, int32, pointer
 from ..runtime.machine import Launch
@@ -108,7 +108,7 @@ def avg_pool2d(
     shape = shapes.avg_pool2d(
         x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out
     )
-    y = empty(check("avg_pool2d", EITHER, x=x), shape, x.dtype) if out is None else out
+    y = empty(check("avg_pool2d", STORED, x=x), shape, x.dtype) if out is None else out
     bind_avg_pool2d(
         x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode,
         count_include_pad=count_include_pad, out=y,
@@ -130,7 +130,7 @@ def bind_avg_pool2d(
     shape = shapes.avg_pool2d(
         x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out
     )
-    machine = check("avg_pool2d", EITHER, x=x, out=out)
+    machine = check("avg_pool2d", STORED, x=x, out=out)
     same_type("avg_pool2d", x=x, out=out)
     given = numbers(x.shape, shape, size, stride, padding)
     arguments = (x, out, out.size, int(count_include_pad), *given)

@@ -9,7 +9,7 @@ from typing import Any
 from numba import cuda
 
 from ... import shapes
-from ..runtime.arrays import EITHER, DeviceArray, check, empty, empty_like, same_type
+from ..runtime.arrays import STORED, DeviceArray, check, empty, empty_like, same_type
 from ..runtime.call import Call
 from ..runtime.kernel import Kernel, ending, float32, floats, int32, pointer
 from ..runtime.machine import Launch
@@ -98,7 +98,7 @@ def blur_gradient_kernel() -> Kernel:
 def blur_pool(x: DeviceArray, *, stride: int = 2, out: DeviceArray | None = None) -> DeviceArray:
     """Filter, a thread for each value of the result."""
     shape = shapes.blur_pool(x, stride=stride, out=out)
-    y = empty(check("blur_pool", EITHER, x=x), shape, x.dtype) if out is None else out
+    y = empty(check("blur_pool", STORED, x=x), shape, x.dtype) if out is None else out
     bind_blur_pool(x, stride=stride, out=y)()
     return y
 
@@ -106,7 +106,7 @@ def blur_pool(x: DeviceArray, *, stride: int = 2, out: DeviceArray | None = None
 def bind_blur_pool(x: DeviceArray, *, stride: int = 2, out: DeviceArray) -> Call:
     """Bind one launch."""
     _, h_out, w_out, c = shapes.blur_pool(x, stride=stride, out=out)
-    machine = check("blur_pool", EITHER, x=x, out=out)
+    machine = check("blur_pool", STORED, x=x, out=out)
     same_type("blur_pool", x=x, out=out)
     _, h, w, _ = x.shape
     arguments = (x, out, out.size, h, w, c, h_out, w_out, stride)

@@ -13,7 +13,7 @@ from typing import Any
 from numba import cuda
 
 from ... import shapes
-from ..runtime.arrays import EITHER, DeviceArray, check, empty, empty_like, same_type
+from ..runtime.arrays import STORED, DeviceArray, check, empty, empty_like, same_type
 from ..runtime.call import Call
 from ..runtime.kernel import Kernel, ending, float32, floats, halves, int32, pointer
 from ..runtime.machine import Launch
@@ -132,7 +132,7 @@ def excite(
 ) -> DeviceArray:
     """Make one pass over the values."""
     shape = shapes.excite(x, s, residual, relu=relu, out=out)
-    y = empty(check("excite", EITHER, x=x), shape, x.dtype) if out is None else out
+    y = empty(check("excite", STORED, x=x), shape, x.dtype) if out is None else out
     bind_excite(x, s, residual, relu=relu, out=y)()
     return y
 
@@ -147,7 +147,7 @@ def bind_excite(
 ) -> Call:
     """Bind one launch."""
     _, h, w, c = shapes.excite(x, s, residual, relu=relu, out=out)
-    machine = check("excite", EITHER, x=x, s=s, residual=residual, out=out)
+    machine = check("excite", STORED, x=x, s=s, residual=residual, out=out)
     same_type("excite", x=x, s=s, residual=residual, out=out)
     numbers = (x.size, h * w * c, c, int(residual is not None), int(relu))
     arguments = (x, s, residual, out, *numbers)

@@ -10,7 +10,7 @@ from numba import cuda
 
 from ... import shapes
 from ...checks import Pair
-from ..runtime.arrays import EITHER, DeviceArray, check, empty, empty_like, same_type
+from ..runtime.arrays import STORED, DeviceArray, check, empty, empty_like, same_type
 from ..runtime.call import Call
 from ..runtime.kernel import Kernel, ending, float32, floats, int32, pointer
 from ..runtime.machine import Launch
@@ -102,7 +102,7 @@ def max_pool2d(
     shape = shapes.max_pool2d(
         x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out
     )
-    y = empty(check("max_pool2d", EITHER, x=x), shape, x.dtype) if out is None else out
+    y = empty(check("max_pool2d", STORED, x=x), shape, x.dtype) if out is None else out
     bind_max_pool2d(x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=y)()
     return y
 
@@ -120,7 +120,7 @@ def bind_max_pool2d(
     shape = shapes.max_pool2d(
         x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out
     )
-    machine = check("max_pool2d", EITHER, x=x, out=out)
+    machine = check("max_pool2d", STORED, x=x, out=out)
     same_type("max_pool2d", x=x, out=out)
     given = numbers(x.shape, shape, size, stride, padding)
     launch = Launch(maximum_kernel(pointer(x)), blocks_of(out.size), (x, out, out.size, *given))

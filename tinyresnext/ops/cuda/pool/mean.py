@@ -9,7 +9,7 @@ from typing import Any
 from numba import cuda
 
 from ... import shapes
-from ..runtime.arrays import EITHER, DeviceArray, check, empty, empty_like, same_type
+from ..runtime.arrays import STORED, DeviceArray, check, empty, empty_like, same_type
 from ..runtime.call import Call
 from ..runtime.kernel import Kernel, ending, float32, floats, int32, pointer
 from ..runtime.machine import Launch
@@ -74,7 +74,7 @@ def mean_pool(
 ) -> DeviceArray:
     """Make one pass over each sample."""
     shape = shapes.mean_pool(x, keepdims=keepdims, out=out)
-    y = empty(check("mean_pool", EITHER, x=x), shape, x.dtype) if out is None else out
+    y = empty(check("mean_pool", STORED, x=x), shape, x.dtype) if out is None else out
     bind_mean_pool(x, keepdims=keepdims, out=y)()
     return y
 
@@ -83,7 +83,7 @@ def bind_mean_pool(x: DeviceArray, *, keepdims: bool = False, out: DeviceArray) 
     """Bind one launch."""
     shapes.mean_pool(x, keepdims=keepdims, out=out)
     n, *_, c = x.shape
-    machine, tiles = check("mean_pool", EITHER, x=x, out=out), -(-c // COLUMNS)
+    machine, tiles = check("mean_pool", STORED, x=x, out=out), -(-c // COLUMNS)
     same_type("mean_pool", x=x, out=out)
     arguments = (x, out, x.shape[1] * x.shape[2], c, tiles)
     return Call(machine, [Launch(mean_kernel(pointer(x)), n * tiles, arguments)], out)

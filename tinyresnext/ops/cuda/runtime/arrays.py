@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ....errors import DeviceError
+from ...bfloat16 import HALF, rounded, widened
 from .machine import Machine, Memory
 
 
@@ -19,6 +20,7 @@ class DeviceArray:
     ----------
     shape : tuple of int
     dtype : numpy.dtype
+        uint16 for bfloat16, which NumPy does not have.
     machine : Machine
     memory : Memory
         Which it is a part of.
@@ -50,7 +52,9 @@ class DeviceArray:
 
     def __repr__(self) -> str:
         shape = ", ".join(map(str, self.shape))
-        return f"<{self.dtype} array [{shape}] on {self.machine.name}: download it to see it>"
+        return (
+            f"<{called(self.dtype)} array [{shape}] on {self.machine.name}: download it to see it>"
+        )
 
     # NumPy would take the array for one object and compute nonsense with it.
     __array_ufunc__ = None
@@ -61,7 +65,7 @@ class DeviceArray:
 
 def empty(machine: Machine, shape: Sequence[int], dtype: Any = np.float32) -> DeviceArray:
     """Return new memory on a machine, not filled."""
-    kind = np.dtype(dtype)
+    kind = HALF if isinstance(dtype, str) and dtype == "bfloat16" else np.dtype(dtype)
     memory = machine.allocate(max(1, prod(shape)) * kind.itemsize)
     return DeviceArray(machine, memory, memory.address, shape, kind)
 
@@ -100,13 +104,18 @@ def scratch(machine: Machine, shape: Sequence[int], dtype: Any = np.float32) -> 
 
 
 def upload(machine: Machine, array: Any, out: DeviceArray | None = None) -> DeviceArray:
-    """Copy a NumPy array to a machine, into ``out`` of the same shape if that is given."""
+    """Copy a NumPy array to a machine, into ``out`` of the same shape if that is given.
+
+    Into ``out`` of bfloat16, numbers with a fraction are rounded here, on the processor.
+    """
     values = np.asarray(array)
     if out is None:
         kind = np.float32 if values.dtype.kind == "f" else values.dtype
         out = empty(machine, values.shape, kind)
     if values.shape != out.shape:
         raise ValueError(f"out is {list(out.shape)}, expected {list(values.shape)}")
+    if out.dtype == HALF and values.dtype.kind == "f":
+        values = rounded(values)
     if not np.can_cast(values.dtype, out.dtype, "same_kind"):
         raise TypeError(f"out is {out.dtype}, and values of {values.dtype} do not become that")
     if values.size:
@@ -116,11 +125,11 @@ def upload(machine: Machine, array: Any, out: DeviceArray | None = None) -> Devi
 
 
 def download(array: DeviceArray) -> np.ndarray:
-    """Return a copy of the values."""
+    """Return a copy of the values; those of bfloat16 are float32 then."""
     values = np.empty(array.shape, array.dtype)
     if values.size:
         array.machine.read(array.address, values)
-    return values
+    return widened(values) if array.dtype == HALF else values
 
 
 def view(array: DeviceArray, shape: Sequence[int], start: int = 0) -> DeviceArray:
@@ -133,7 +142,7 @@ def view(array: DeviceArray, shape: Sequence[int], start: int = 0) -> DeviceArra
 
 # --- what the words require of arrays -------------------------------------------------------------
 
-EITHER = (np.float32, np.float16)  # what activations are stored in
+STORED = (np.float32, np.float16, HALF)  # what activations are stored in
 
 
 def check(op: str, types: tuple[Any, ...] = (np.float32,), **given: Any) -> Machine:
@@ -143,14 +152,14 @@ def check(op: str, types: tuple[Any, ...] = (np.float32,), **given: Any) -> Mach
     ----------
     op : str
     types : tuple of NumPy types
-        That the arrays may have; `EITHER` where activations in float16 are taken too.
+        That the arrays may have; `STORED` where activations of 16 bits are taken too.
     given : array or None
         By the name of the argument.
 
     Raises
     ------
     DeviceError
-        One is float16, and this op takes float32 only.
+        One is float16 or bfloat16, and this op takes float32 only.
     TypeError, ValueError
         One is something else, or they are on several machines; the message says what to do.
     """
@@ -163,8 +172,8 @@ def check(op: str, types: tuple[Any, ...] = (np.float32,), **given: Any) -> Mach
                 f"{op}: {name} is a {type(array).__name__}, expected an array on the device; "
                 f"use upload({name})"
             )
-        if array.dtype == np.float16 and np.float16 not in types:
-            raise not_narrow(op)
+        if array.dtype in STORED[1:] and array.dtype not in types:
+            raise not_narrow(op, array.dtype)
         if array.dtype not in types:
             raise TypeError(
                 f"{op}: {name} is {array.dtype}, expected float32; "
@@ -181,17 +190,22 @@ def check(op: str, types: tuple[Any, ...] = (np.float32,), **given: Any) -> Mach
     return machine
 
 
-def not_narrow(what: str) -> DeviceError:
+def called(dtype: np.dtype) -> str:
+    """Return what a type is called; NumPy has bfloat16 as uint16."""
+    return "bfloat16" if dtype == HALF else str(dtype)
+
+
+def not_narrow(what: str, dtype: np.dtype) -> DeviceError:
     """Return the error for what is computed in float32 only."""
     return DeviceError(
-        f"{what} is computed in float32 only, and float16 is asked for; compute in float32 "
+        f"{what} is computed in float32 only, and {called(dtype)} is asked for; compute in float32 "
         "(precision='float32', --precision float32)"
     )
 
 
 def same_type(op: str, **given: DeviceArray | None) -> None:
     """Raise `TypeError` if arrays have several types; None is no array."""
-    there = {name: array.dtype for name, array in given.items() if array is not None}
+    there = {name: called(array.dtype) for name, array in given.items() if array is not None}
     if len(set(there.values())) > 1:
         said = ", ".join(f"{name} is {dtype}" for name, dtype in there.items())
         raise TypeError(f"{op}: {said}; expected one type")

@@ -20,6 +20,7 @@ from numba.cuda.compiler import compile_cuda
 from numba.cuda.cudadrv.error import NvvmError, NvvmSupportError
 
 from ....errors import DeviceError
+from ...bfloat16 import HALF
 
 if TYPE_CHECKING:
     from .arrays import DeviceArray
@@ -33,20 +34,22 @@ Capability = tuple[int, int]  # (8, 0) is sm_80
 
 floats = types.CPointer(types.float32)
 halves = types.CPointer(types.uint16)  # the bits of float16
+bfloats = types.CPointer(types.int16)  # the bits of bfloat16
+KINDS = (floats, halves, bfloats)  # as `words.llvm` has them
 ints = types.CPointer(types.int32)
 int32, uint32, float32 = types.int32, types.uint32, types.float32
 
 
 def pointer(array: DeviceArray) -> Any:
     """Return the type of a pointer to the values of an array."""
-    return halves if array.dtype == np.float16 else floats
+    return {np.dtype(np.float16): halves, HALF: bfloats}.get(array.dtype, floats)
 
 
 def ending(*kinds: Any) -> str:
     """Return what the name of a kernel ends with, for the types of its pointers."""
     if all(kind == floats for kind in kinds):
         return ""
-    return "_" + "".join("h" if kind == halves else "f" for kind in kinds)
+    return "_" + "".join("fhb"[KINDS.index(kind)] for kind in kinds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +64,7 @@ class Kernel:
     function : callable
         The Python source, with its sizes as constants of the closure. It returns nothing.
     parameters : tuple of Numba types
-        `floats`, `halves` and `ints` for pointers; `int32` and `float32` for numbers.
+        `floats`, `halves`, `bfloats` and `ints` for pointers; `int32` and `float32` for numbers.
     threads : int
         Of a block; blocks and grids are one-dimensional.
     """

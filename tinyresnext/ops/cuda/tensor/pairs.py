@@ -1,4 +1,4 @@
-"""The weight of a convolution in float16, laid out as tensor cores take it: pairs of depths.
+"""The weight of a convolution in 16 bits, laid out as tensor cores take it: pairs of depths.
 
 A word has two neighbouring depths of one column; the columns of a group of 32 stand in the order
 that `column_of` says. It is made of the float32 matrix that `conv.pack` lays out.
@@ -7,15 +7,14 @@ that `column_of` says. It is made of the float32 matrix that `conv.pack` lays ou
 from __future__ import annotations
 
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 from numba import cuda
 
 from ..conv.pack import Room, Source, columns
 from ..conv.windows import Windows, rounded, whole
 from ..runtime.arrays import DeviceArray, scratch
-from ..runtime.kernel import Kernel, float32, floats, halves, int32, uint32
+from ..runtime.kernel import Kernel, ending, float32, floats, halves, int32, pointer, uint32
 from ..runtime.machine import Launch
 from ..words import put2
 
@@ -26,7 +25,7 @@ THREADS = 256
 
 
 class Pairs(NamedTuple):
-    """For each group a matrix ``[deep / 2, wide, 2]`` of float16, filled up with zeros."""
+    """For each group a matrix ``[deep / 2, wide, 2]`` of 16 bits, filled up with zeros."""
 
     data: DeviceArray
     deep: int
@@ -48,8 +47,8 @@ def column_of(place: int) -> int:
 
 
 @cache
-def pairs_kernel() -> Kernel:
-    """Return the kernel of `Pairs` from `Columns`: a thread for each pair."""
+def pairs_kernel(kind: Any = halves) -> Kernel:
+    """Return the kernel of `Pairs` of a type from `Columns`: a thread for each pair."""
 
     def run(matrix, out, size, half, wide, rows, columns):
         i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
@@ -66,21 +65,22 @@ def pairs_kernel() -> Kernel:
                 first, second = matrix[at], matrix[int32(at + columns)]
             put2(out, int32(i * 2), first, second)
 
-    return Kernel("pack_pairs", run, (floats, halves, *[int32] * 5), THREADS)
+    name = "pack_pairs" if kind == halves else f"pack_pairs{ending(kind)}"
+    return Kernel(name, run, (floats, kind, *[int32] * 5), THREADS)
 
 
 # --- launcher -------------------------------------------------------------------------------------
 
 
 def pairs(
-    weight: DeviceArray, source: Source, win: Windows, memory: Room
+    weight: DeviceArray, source: Source, win: Windows, memory: Room, dtype: Any
 ) -> tuple[list[Pairs], list[Launch]]:
     """Return the matrices of a convolution, and the launches that fill them from ``weight``."""
     deep = rounded(source.taps * whole(source.channels, win.groups, RUN), BK)
     wide = rounded(win.width, GROUP)
     [matrix], launches = columns(weight, source, win, scratch, RUN)
-    data = memory(weight.machine, (win.groups, deep // 2, wide, 2), np.float16)
+    data = memory(weight.machine, (win.groups, deep // 2, wide, 2), dtype)
     size = data.size // 2
     numbers = (size, deep // 2, wide, matrix.deep, matrix.wide)
-    last = Launch(pairs_kernel(), -(-size // THREADS), (matrix.data, data, *numbers))
+    last = Launch(pairs_kernel(pointer(data)), -(-size // THREADS), (matrix.data, data, *numbers))
     return [Pairs(data, deep, wide)], [*launches, last]

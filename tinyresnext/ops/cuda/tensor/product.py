@@ -1,4 +1,4 @@
-"""A convolution in float16 as a matrix product on tensor cores, with float32 sums.
+"""A convolution in float16 or bfloat16 as a matrix product on tensor cores, with float32 sums.
 
 It is the product of `conv.gemm`, and its left matrix is not written down either. What differs is
 who multiplies: a warp computes ``WM`` x 32 sums by instructions that take 16 x 16 values of the
@@ -26,7 +26,9 @@ from ..conv import fold
 from ..conv.windows import Windows, aligned, counted, filled, rounded, sight
 from ..runtime.arrays import DeviceArray, scratch, upload
 from ..runtime.kernel import (
+    KINDS,
     Kernel,
+    ending,
     float32,
     floats,
     halves,
@@ -39,6 +41,7 @@ from ..runtime.machine import Launch
 from ..words import (
     copies_done,
     copy4,
+    floor4,
     floor4_or_nan,
     load2,
     load4_if,
@@ -76,12 +79,14 @@ TILES = {
 
 
 @cache
-def tensor_kernel(tile: Tile, POINT: bool, to: Any = halves) -> Kernel:
+def tensor_kernel(tile: Tile, POINT: bool, of: Any = halves, to: Any = halves) -> Kernel:
     """Return the kernel for one shape of tile.
 
-    ``POINT`` is as in `conv.gemm`, and ``to`` the type of the result and the residual.
+    ``POINT`` is as in `conv.gemm`, ``of`` the type of image and weight, and ``to`` that of the
+    result and the residual.
     """
     BM, BN, WM = tile
+    TYPE, floored = KINDS.index(of), floor4_or_nan if of == halves else floor4
     WARPS_N, ROWS = BN // GROUP, WM // 16
     HIGH = 32 * (BM // WM) * WARPS_N  # threads
     PITCH_B = BN + 8
@@ -165,6 +170,7 @@ def tensor_kernel(tile: Tile, POINT: bool, to: Any = halves) -> Kernel:
                             multiply(
                                 sums, 16 * i + 4 * j,
                                 a[4 * i], a[4 * i + 1], a[4 * i + 2], a[4 * i + 3], b0, b1,
+                                TYPE,
                             )  # fmt: skip
             copies_done()
             cuda.syncthreads()
@@ -183,10 +189,11 @@ def tensor_kernel(tile: Tile, POINT: bool, to: Any = halves) -> Kernel:
                             n = 16 * i + 8 * half_group + 2 * q
                             made = sum4((sums[n], sums[n + 1], sums[n + 4], sums[n + 5]), four)
                             made = sum4(made, load4_if(residual, into, add != 0, 16))
-                            store4(y, into, floor4_or_nan(made, floor), 16)
+                            store4(y, into, floored(made, floor), 16)
 
-    kind = f"{'_point' if POINT else ''}{'_f' if to == floats else ''}"
-    name, pointers = f"tensor_{BM}x{BN}x{WM}{kind}", (floats, floats, floats, to, to, ints)
+    kind = f"{'' if of == halves else ending(of)}{'_f' if to == floats else ''}"
+    name = f"tensor_{BM}x{BN}x{WM}{'_point' if POINT else ''}{kind}"
+    pointers = (floats, floats, floats, to, to, ints)
     return Kernel(name, run, (*pointers, *[int32] * 20, float32), HIGH)
 
 
@@ -223,7 +230,7 @@ def product(
     win = counted(win._replace(c_in=x.shape[-1], c_out=c_out))
     tile = chosen(win, x.machine.multiprocessors)
     y = out if ends else scratch(x.machine, (1, win.positions, c_out))
-    kernel = tensor_kernel(tile, win.point, pointer(y))
+    kernel = tensor_kernel(tile, win.point, pointer(x), pointer(y))
     shift, add, floor = bias is not None, residual is not None, 0.0 if relu else -np.inf
     across = -(-win.width // tile.BN) * win.groups
     numbers = (

@@ -9,12 +9,17 @@ from .llvm import (
     FLOAT,
     FOUR,
     HALF,
+    INT16,
     INT32,
+    KINDS,
     SHARED,
     VECTOR,
+    bfloats,
     floats,
     halves,
     intrinsic,
+    lower,
+    packed,
     place,
     read,
     values,
@@ -92,6 +97,8 @@ def get(typingctx, a, i):
         at = builder.gep(args[0], [args[1]])
         if a == floats:
             return builder.load(at)
+        if a == bfloats:
+            return lower(builder, builder.zext(builder.load(at), INT32))
         return builder.fpext(builder.load(builder.bitcast(at, HALF.as_pointer())), FLOAT)
 
     return types.float32(a, types.int32), codegen
@@ -105,6 +112,8 @@ def put(typingctx, a, i, value):
         at, made = builder.gep(args[0], [args[1]]), args[2]
         if a == halves:
             at, made = builder.bitcast(at, HALF.as_pointer()), builder.fptrunc(made, HALF)
+        if a == bfloats:
+            made = builder.trunc(packed(builder, made, FLOAT(0.0)), INT16)
         builder.store(made, at)
         return context.get_dummy_value()
 
@@ -113,17 +122,20 @@ def put(typingctx, a, i, value):
 
 @intrinsic
 def put2(typingctx, a, i, first, second):
-    """Set ``a[i]`` and ``a[i + 1]`` of float16 at once, both rounded; ``i`` is even."""
+    """Set ``a[i]`` and ``a[i + 1]`` of 16 bits at once, both rounded; ``i`` is even."""
 
     def codegen(context, builder, signature, args):
-        pair = ir.Constant(ir.VectorType(FLOAT, 2), ir.Undefined)
-        for q in range(2):
-            pair = builder.insert_element(pair, args[2 + q], INT32(q))
-        word = builder.bitcast(builder.fptrunc(pair, ir.VectorType(HALF, 2)), INT32)
+        if a == bfloats:
+            word = packed(builder, args[2], args[3])
+        else:
+            pair = ir.Constant(ir.VectorType(FLOAT, 2), ir.Undefined)
+            for q in range(2):
+                pair = builder.insert_element(pair, args[2 + q], INT32(q))
+            word = builder.bitcast(builder.fptrunc(pair, ir.VectorType(HALF, 2)), INT32)
         builder.store(word, place(builder, args[0], args[1], INT32), align=4)
         return context.get_dummy_value()
 
-    return types.void(halves, types.int32, types.float32, types.float32), codegen
+    return types.void(a, types.int32, types.float32, types.float32), codegen
 
 
 @intrinsic
@@ -146,12 +158,12 @@ def load4(typingctx, a, i, d, align):
     Parameters
     ----------
     a : pointer
-        To float32 or float16.
+        To float32, float16 or bfloat16.
     i : int32
     d : int64
         Best a constant: it becomes part of the instruction.
     align : 16 or 4, a constant
-        Bytes that the address is a multiple of, half as many for float16; with 4, four
+        Bytes that the address is a multiple of, half as many for 16 bits; with 4, four
         instructions load a value each.
     """
     if not isinstance(align, types.IntegerLiteral):
@@ -199,13 +211,13 @@ def store4(typingctx, a, i, four, align):
 
 
 @intrinsic
-def typed(typingctx, a, size):
-    """Return the address of float32 as one of values of ``size`` bytes: 2 (float16) or 4."""
-    if not isinstance(size, types.IntegerLiteral):
+def typed(typingctx, a, which):
+    """Return the address of float32 as one of values of another type: a place in `KINDS`."""
+    if not isinstance(which, types.IntegerLiteral):
         return None
-    kind = halves if size.literal_value == 2 else floats
+    kind = KINDS[which.literal_value]
 
     def codegen(context, builder, signature, args):
         return builder.bitcast(args[0], context.get_value_type(kind))
 
-    return kind(floats, size), codegen
+    return kind(floats, which), codegen

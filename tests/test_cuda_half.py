@@ -353,11 +353,9 @@ def test_the_tile_is_large_where_there_is_much_work_and_small_where_blocks_are_f
 
 # --- bfloat16 -------------------------------------------------------------------------------------
 
-BRAIN = [  # a convolution for each kernel that they are made of
-    Conv("1x1", (1, 5, 6, 40), 24, epilogue="bias residual relu"),
+BRAIN = [  # by float32's multiply-adds, and by tensor cores
+    Conv("groups of 8", (1, 5, 9, 16), 16, 3, 1, 1, 2, "bias residual relu"),
     Conv("3x3, filled up, folded", (2, 5, 6, 3), 21, 3, 1, 1, epilogue="bias residual relu"),
-    Conv("groups of 8", (1, 5, 9, 16), 24, 3, 1, 1, 2, "bias residual relu"),
-    Conv("groups of 16, dilated", (1, 5, 6, 32), 32, 3, 1, 2, 2, "bias residual", dilation=2),
 ]
 
 
@@ -369,10 +367,7 @@ def test_convolutions_in_bfloat16(brain, case: Conv):
 def test_the_other_ops_in_bfloat16(brain):
     test_relu_and_add(brain, ANY_SHAPES[-1])
     test_pools(brain, POOLS[0])
-    test_blur_pool(brain, *BLURS[0])
     test_excite(brain, SCALED[0], "residual relu")
-    test_mean_pool(brain, MEAN_SHAPES[0])
-    test_batch_norm(brain, CHANNEL_SHAPES[0])
     for sizes in ((2, 40, 10), (10, 40, 10)):
         test_logits_are_not_rounded(brain, sizes, "16 bits")
 
@@ -418,7 +413,7 @@ def test_what_is_stored_is_the_nearest_bfloat16_and_of_two_the_even(brain):
     bits = np.repeat(bits, len(lower))
     low, high = bits.view(np.float32), (bits + np.uint32(1 << 16)).view(np.float32)
     with np.errstate(invalid="ignore"):
-        edge = np.where(np.isinf(high), np.copysign(2.0**128, x), high.astype(np.float64))
+        edge = np.where(np.isinf(high), np.copysign(2.0**128, x.astype(np.float64)), high)
         down, up = np.abs(x - low.astype(np.float64)), np.abs(edge - x)
     even = (bits >> 16) % 2 == 0
     want = np.where((down < up) | ((down == up) & even) | np.isinf(x), low, high)

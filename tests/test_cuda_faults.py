@@ -3,7 +3,8 @@
 The kernels of convolutions have their own (`test_cuda_conv_faults`), and those of float16 and
 bfloat16 (`test_cuda_half`). A line is changed as there. Where the emulator of PTX says nothing, a
 result must differ from the right kernel's by a hundredth of the largest value: no bound of
-`test_ops` is as wide. `FAMILIES` says which kinds there are for which family, and a test holds it to the lists.
+`test_ops` is as wide. `FAMILIES` says which kinds there are for which family, and a test holds it
+to the lists.
 """
 
 from __future__ import annotations

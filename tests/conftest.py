@@ -16,6 +16,7 @@ from tinyresnext.cli.main import main
 from tinyresnext.ops import cpu, reference
 
 BACKENDS = {"reference": reference, "cpu": cpu}
+SEVERAL = pytest.StashKey()  # the emulated GPU that executes PTX, if that is asked for
 
 if (
     "TINYRESNEXT_HOME" not in os.environ
@@ -55,27 +56,44 @@ def run(capsys, monkeypatch, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def emulated():
+def emulated(request):
     """Return the backend of GPUs on an emulator, for NumPy arrays.
 
     ``TINYRESNEXT_EMULATOR`` says which: ``fibers`` (the default), with an order of the threads
-    and a time of the copies if wanted (``fibers descending early``), or ``ptx`` with a compute
-    capability (``ptx 8.0``).
+    and a time of the copies if wanted (``fibers descending early``), or ``ptx`` with compute
+    capabilities (``ptx 8.0 9.0``; see `capabilities`).
     """
     on_device = pytest.importorskip("on_device")
     from tinyresnext.ops import cuda
 
     kind, *more = os.environ.get("TINYRESNEXT_EMULATOR", "fibers").split()
     if kind == "ptx":
-        from tinyresnext.emulator.ptx import PtxMachine
+        from capabilities import Several
 
-        (capability,) = more
-        major, minor = map(int, capability.split("."))
-        return on_device.OnDevice(cuda.backend(PtxMachine((major, minor))))
+        machine = Several([tuple(map(int, one.split("."))) for one in more])
+        request.config.stash[SEVERAL] = machine
+        return on_device.OnDevice(cuda.backend(machine))
     assert kind == "fibers", f"TINYRESNEXT_EMULATOR begins with {kind!r}, expected fibers or ptx"
     from tinyresnext.emulator.fibers import FiberMachine
 
     return on_device.OnDevice(cuda.backend(FiberMachine(*more)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Call a test again for each compute capability for which a kernel of it is other PTX."""
+    result = yield
+    if machine := pyfuncitem.config.stash.get(SEVERAL, None):
+        names = pyfuncitem._fixtureinfo.argnames
+        given = {name: pyfuncitem.funcargs[name] for name in names}
+        machine.again(lambda: pyfuncitem.obj(**given))
+    return result
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Say how many kernels are the same PTX."""
+    if machine := config.stash.get(SEVERAL, None):
+        terminalreporter.write("".join(f"{line}\n" for line in machine.said()))
 
 
 @pytest.fixture(scope="session")

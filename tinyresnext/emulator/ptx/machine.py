@@ -100,12 +100,18 @@ class PtxMachine:
 
 
 @functools.cache
-def compiled(kernel: Kernel, capability: Capability) -> Program:
-    """Return the program of a kernel, made once a process."""
+def text_of(kernel: Kernel, capability: Capability) -> str:
+    """Return the PTX of a kernel with the lines of its source, compiled once a process."""
     try:
         with warnings.catch_warnings():  # a function without a file has no lines, and is run
             warnings.filterwarnings("ignore", "Could not find source for function")
-            return Program(kernel.ptx(capability, lines=True))
+            return kernel.ptx(capability, lines=True)
     except DeviceError:
         # NVVM 13.0 refuses a few large kernels when it is to name their lines; reports have none.
-        return Program(kernel.ptx(capability))
+        return kernel.ptx(capability)
+
+
+@functools.cache
+def compiled(kernel: Kernel, capability: Capability) -> Program:
+    """Return the program of a kernel, made once a process."""
+    return Program(text_of(kernel, capability))

@@ -1,0 +1,112 @@
+"""What an emulated GPU for two compute capabilities executes once, and what twice."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba.cuda")
+
+from capabilities import Several
+from llvmlite import ir
+from numba import cuda
+from numba.core import types
+from planted import THREADS, kernel
+
+import tinyresnext
+from tinyresnext.ops.cuda.runtime.arrays import download, empty, upload
+from tinyresnext.ops.cuda.runtime.kernel import Kernel, int32
+from tinyresnext.ops.cuda.runtime.machine import Launch
+from tinyresnext.ops.cuda.words.llvm import FLOAT, intrinsic
+from tinyresnext.ops.cuda.words.target import capability
+
+PACKAGE = Path(tinyresnext.__file__).parent
+BOTH = [(8, 0), (9, 0)]
+X = np.arange(THREADS, dtype=np.float32)
+
+
+@intrinsic
+def one_too_much(typingctx):
+    """Return 1 for compute capability 9.0, where nothing is right."""
+
+    def codegen(context, builder, signature, args):
+        return ir.Constant(FLOAT, float(capability() >= (9, 0)))
+
+    return types.float32(), codegen
+
+
+def copies(x, y, n):
+    t = int32(cuda.threadIdx.x)
+    y[t] = x[t]
+
+
+def copies_wrongly(x, y, n):
+    t = int32(cuda.threadIdx.x)
+    y[t] = x[t] + one_too_much()
+
+
+def copied(machine, one: Kernel) -> np.ndarray:
+    x, y = upload(machine, X), empty(machine, X.shape)
+    machine.launch(Launch(one, 1, (x, y, 1)))
+    return download(y)
+
+
+@pytest.mark.device
+@pytest.mark.usefixtures("nvvm")
+def test_equal_ptx_is_executed_once():
+    machine, called = Several(BOTH), []
+    assert np.array_equal(copied(machine, kernel(copies)), X)
+    machine.again(lambda: called.append(machine.capability))
+    assert called == []
+    assert machine.said() == ["sm_90: 1 of 1 kernels are the same PTX; executed again: none"]
+
+
+@pytest.mark.device
+@pytest.mark.usefixtures("nvvm")
+def test_other_ptx_is_executed_again_and_its_mistake_is_found():
+    machine, wrong = Several(BOTH), kernel(copies_wrongly)
+
+    def test():
+        assert np.array_equal(copied(machine, wrong), X), machine.capability
+
+    test()
+    with pytest.raises(AssertionError, match=r"\(9, 0\)"):
+        machine.again(test)
+    assert (machine.capability, machine.launched) == ((8, 0), set())
+    test()
+    said = "0 of 1 kernels are the same PTX; executed again: ['copies_wrongly']"
+    assert machine.said() == [f"sm_90: {said}"]
+
+
+CALLED = []
+
+
+@pytest.mark.device
+@pytest.mark.usefixtures("nvvm")
+def test_pytest_calls_such_a_test_again(emulated):
+    machine = emulated.backend.machine
+    CALLED.append(machine.capability)
+    wrong = machine.name == "ptx" and machine.capability == (9, 0)
+    assert np.array_equal(copied(machine, kernel(copies_wrongly)), X + wrong)
+
+
+@pytest.mark.device
+@pytest.mark.usefixtures("nvvm")
+def test_pytest_has_called_it_again(emulated):
+    machine = emulated.backend.machine
+    assert CALLED in ([], getattr(machine, "capabilities", [machine.capability]))
+
+
+def test_only_the_compiler_reads_the_capability():
+    """So the launches of a backend are the same for every compute capability."""
+    readers = {"emulator/fibers/machine.py", "emulator/ptx/machine.py", "ops/cuda/runtime/gpu.py"}
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            name = getattr(node, "attr", getattr(node, "value", None))
+            if name == "capability":
+                found.add(path.relative_to(PACKAGE).as_posix())
+    assert found == readers

@@ -3,8 +3,8 @@
 What a launch does follows from the PTX of its kernel and from its arguments. So where a kernel is
 the same text for another capability, but for the name of the target and those of functions,
 executing it again would show nothing new. `conftest` calls a test again, for the other capability,
-if a kernel that it launched is another text. The arguments do not depend on the capability, since
-nothing but the compiler reads it (`test_capabilities` holds the package to that).
+if a kernel that it launched is another text. From 8.0 on the arguments do not depend on the
+capability, since nothing but the compiler reads it (`test_capabilities` holds the package to that).
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Several(PtxMachine):
     """
 
     def __init__(self, capabilities: list[Capability]) -> None:
+        assert len(capabilities) == 1 or min(capabilities) >= (8, 0), capabilities
         super().__init__(capabilities[0])
         self.capabilities = capabilities
         self.equal: dict[tuple[Kernel, Capability], bool] = {}

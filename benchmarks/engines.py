@@ -7,8 +7,10 @@ before it, unless the line has ``"more": true``. Between lines the process waits
 input, which costs nothing unless the engine's threads spin. Every answer includes the processor
 time that the waiting took.
 
-Only the engine ``tinyresnext`` imports tinyresnext here: the other engines may use another
-interpreter.
+A case in another precision than float32 says so in its ``network.json``. The engine ``tinyresnext
+float32`` computes it in float32 all the same.
+
+Only the engines of tinyresnext import it here: the others may use another interpreter.
 """
 
 from __future__ import annotations
@@ -27,11 +29,14 @@ Array = np.ndarray
 Run = Callable[[], Array]
 
 
-def ours(folder: Path, threads: int) -> Run:
+def ours(folder: Path, threads: int, *, wide: bool = False) -> Run:
     """Build a plan for a network, or one call for a layer.
 
-    Weights are packed, and memory for results is allocated, before the first run.
+    Weights are packed, and memory for results is allocated, before the first run. With ``wide`` it
+    computes in float32 whatever the case says.
     """
+    if told := _told(folder):
+        return _narrow(folder, threads, told | ({"precision": "float32"} if wide else {}))
     import numba
 
     from tinyresnext.network.plan import Plan, Program
@@ -72,6 +77,21 @@ def ours(folder: Path, threads: int) -> Run:
     return lambda: plan(x)
 
 
+def _narrow(folder: Path, threads: int, told: dict[str, Any]) -> Run:
+    """Build a plan for a network in any precision."""
+    from tinyresnext import Spec, ops
+    from tinyresnext.network.plan import Plan, program
+    from tinyresnext.store import integers
+
+    _, arrays = _read(folder)
+    x, spec = arrays.pop("x"), Spec.from_json(told["spec"])
+    eight = told["precision"] == "int8"
+    backend = ops.backend("cpu", "float32" if eight else told["precision"])
+    scales = integers.meaning(told["quantisation"], spec) if eight else None
+    plan = Plan(program(arrays, spec, backend, scales), x.shape, backend, threads=threads)
+    return lambda: plan(x)
+
+
 def _row(calls: list[Any], x: Array) -> Run:
     """Bind convolutions, one after the other, to the memory they read and write, as a plan does."""
     from tinyresnext.ops import cpu, shapes
@@ -90,7 +110,39 @@ def _row(calls: list[Any], x: Array) -> Run:
     return run
 
 
-def onnx_runtime(folder: Path, threads: int) -> Run:
+def own_quantisation(folder: Path, threads: int) -> Run:
+    """Let ONNX Runtime quantise the float32 network itself, as its users do. Needs ``onnx``.
+
+    It also rounds the stem, the poolings, the classifier and what residuals are added to, so that
+    all of it is computed with integers. The scales are found on the same images.
+    """
+    import graph
+    from onnxruntime import quantization as q
+
+    images = [{"x": x[None]} for x in _nchw(np.load(folder / "calibration.npy"))]
+    with np.load(folder / "arrays.npz") as found:
+        count = len(found["x"])
+    whole, ready, made = (folder / f"{name}.onnx" for name in ("float32", "folded", "own"))
+    graph.write(folder, whole.name)
+    q.quant_pre_process(str(whole), str(ready), skip_symbolic_shape=True)  # folds batch norms
+
+    class Images(q.CalibrationDataReader):
+        def get_next(self) -> dict[str, Array] | None:
+            one = images.pop() if images else None
+            return one and {"x": np.repeat(one["x"], count, 0)}
+
+    q.quantize_static(
+        str(ready),
+        str(made),
+        Images(),
+        per_channel=True,
+        activation_type=q.QuantType.QUInt8,
+        weight_type=q.QuantType.QInt8,
+    )
+    return onnx_runtime(folder, threads, made.name)
+
+
+def onnx_runtime(folder: Path, threads: int, name: str = "graph.onnx") -> Run:
     """Build a session with all optimisations, its input and output bound to allocated memory."""
     import onnxruntime as ort
 
@@ -99,13 +151,15 @@ def onnx_runtime(folder: Path, threads: int) -> Run:
         threads,
         ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
     )
-    session = ort.InferenceSession(
-        str(folder / "graph.onnx"), options, providers=["CPUExecutionProvider"]
-    )
+    # Without it, int8 is multiplied by an instruction that cuts off sums of two products where the
+    # processor has no VNNI.
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    session = ort.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
     x = ort.OrtValue.ortvalue_from_numpy(_nchw(_read(folder)[1]["x"]))
     binding, name = session.io_binding(), session.get_outputs()[0].name
-    binding.bind_ortvalue_input("x", x)
-    y = session.run(None, {"x": x.numpy()})[0]
+    given = session.get_inputs()[0].name
+    binding.bind_ortvalue_input(given, x)
+    y = session.run(None, {given: x.numpy()})[0]
     kept = ort.OrtValue.ortvalue_from_numpy(y)
     binding.bind_ortvalue_output(name, kept)
 
@@ -117,15 +171,17 @@ def onnx_runtime(folder: Path, threads: int) -> Run:
 
 
 def openvino(folder: Path, threads: int) -> Run:
-    """Build a request for low latency, in float32 like all engines.
+    """Build a request for low latency, in the precision of the case like all engines.
 
-    By default OpenVINO uses bfloat16 where the processor has it.
+    By default OpenVINO uses bfloat16 where the processor has it. Next to int8, it computes in
+    float32.
     """
     import openvino as ov
 
     core = ov.Core()
+    bits = _told(folder).get("precision") == "bfloat16"
     hints = {
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": "bf16" if bits else "f32",
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
     }
@@ -142,9 +198,21 @@ def openvino(folder: Path, threads: int) -> Run:
 
 
 def torch(folder: Path, threads: int, mode: str, channels_last: bool) -> Run:
-    """Build a PyTorch module: eager, a frozen TorchScript, or compiled with freezing."""
+    """Build a PyTorch module: eager, a frozen TorchScript, or compiled with freezing.
+
+    A case in bfloat16 runs under autocast, which casts what convolutions and the classifier read.
+    """
+    from contextlib import nullcontext
+
     import torch as pt
     from torch_module import Network
+
+    bits = _told(folder).get("precision") == "bfloat16"
+
+    def cast() -> Any:
+        if not bits:
+            return nullcontext()
+        return pt.autocast("cpu", pt.bfloat16, cache_enabled=mode != "frozen")
 
     pt.set_num_threads(threads)
     steps, arrays = _read(folder)
@@ -155,7 +223,7 @@ def torch(folder: Path, threads: int, mode: str, channels_last: bool) -> Run:
             x.to(memory_format=pt.channels_last),
             network.to(memory_format=pt.channels_last),
         )
-    with pt.no_grad():
+    with pt.no_grad(), cast():
         if mode == "frozen":
             network = pt.jit.optimize_for_inference(pt.jit.freeze(pt.jit.trace(network, x)))
         elif mode == "compile":
@@ -168,8 +236,8 @@ def torch(folder: Path, threads: int, mode: str, channels_last: bool) -> Run:
     without_gradients = pt.no_grad if mode == "compile" else pt.inference_mode
 
     def run() -> Array:
-        with without_gradients():
-            return network(x).numpy()
+        with without_gradients(), cast():
+            return network(x).float().numpy()
 
     return run
 
@@ -177,6 +245,7 @@ def torch(folder: Path, threads: int, mode: str, channels_last: bool) -> Run:
 # For each engine, the package it needs and the function that builds it.
 ENGINES: dict[str, tuple[str, Callable[[Path, int], Run]]] = {
     "tinyresnext": ("numba", ours),
+    "tinyresnext float32": ("numba", lambda folder, threads: ours(folder, threads, wide=True)),
     "pytorch eager": ("torch", lambda folder, threads: torch(folder, threads, "eager", False)),
     "pytorch eager, channels last": (
         "torch",
@@ -189,8 +258,25 @@ ENGINES: dict[str, tuple[str, Callable[[Path, int], Run]]] = {
     ),
     "pytorch compile": ("torch", lambda folder, threads: torch(folder, threads, "compile", False)),
     "onnx runtime": ("onnxruntime", onnx_runtime),
+    "onnx runtime, own quantisation": ("onnxruntime", own_quantisation),
     "openvino": ("openvino", openvino),
 }
+
+
+# Those that compute in each precision
+TORCH = [name for name in ENGINES if name.startswith("pytorch")]
+OWN = ["tinyresnext", "tinyresnext float32"]
+BY_PRECISION = {
+    "float32": ["tinyresnext", *TORCH, "onnx runtime", "openvino"],
+    "bfloat16": [*OWN, *TORCH, "openvino"],
+    "int8": [*OWN, "onnx runtime", "onnx runtime, own quantisation", "openvino"],
+}
+
+
+def _told(folder: Path) -> dict[str, Any]:
+    """Read what a case says of its network; nothing in float32."""
+    file = folder / "network.json"
+    return json.loads(file.read_text("utf-8")) if file.exists() else {}
 
 
 def _read(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Array]]:

@@ -11,8 +11,13 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper, save
 
 
-def write(folder: Path) -> None:
-    """Write ``graph.onnx`` beside ``steps.json`` and ``arrays.npz``, for their input shape."""
+def write(folder: Path, name: str = "graph.onnx") -> None:
+    """Write the graph of ``steps.json`` and ``arrays.npz`` beside them, for their input shape.
+
+    One that is there already is left: that of a quantised network.
+    """
+    if (folder / name).exists():
+        return
     steps = json.loads((folder / "steps.json").read_text("utf-8"))
     with np.load(folder / "arrays.npz") as found:
         arrays = dict(found)
@@ -27,7 +32,7 @@ def write(folder: Path) -> None:
     graph = helper.make_graph(nodes, "case", inputs, outputs, weights)
     save(
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9),
-        str(folder / "graph.onnx"),
+        str(folder / name),
     )
 
 

@@ -5,7 +5,9 @@ again, so that all of them run under the same conditions. The median of each is 
 *ratio* of two medians is the result, because a machine that is slow today is slow for all. Before
 that, all engines must compute the same logits.
 
-``python benchmarks/peers.py`` takes about half an hour; ``--help`` lists options for less.
+``python benchmarks/peers.py`` takes about half an hour; ``--help`` lists options for less. With
+``--precision bfloat16`` or ``int8`` it compares whole networks in that precision, and tinyresnext
+with itself in float32.
 README.md beside this file explains what is fair and what the figures mean.
 """
 
@@ -32,13 +34,13 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import workloads  # noqa: E402  (the path above finds it, from any folder)
-from engines import ENGINES  # noqa: E402
+from engines import BY_PRECISION, ENGINES  # noqa: E402
 from workloads import Case  # noqa: E402
 
 from tinyresnext import __version__  # noqa: E402
 from tinyresnext.bench import processor  # noqa: E402
 
-OURS, JUDGE = "tinyresnext", "pytorch eager"
+OURS, WIDE, JUDGE = "tinyresnext", "tinyresnext float32", "pytorch eager"
 SLACK = 3  # our error may be this many times that of PyTorch in float32, on the same input
 # An engine with a larger error is still timed, unless the error shows a different computation.
 PEERS_SLACK = 30
@@ -204,7 +206,11 @@ def finished(case: Case, row: Row, times: dict[str, list[float]], busy: float | 
 
 
 def check(case: Case, folder: Path, row: Row) -> None:
-    """Compare the results for the first and the last image with float64, and judge the errors."""
+    """Compare the results for the first and the last image with float64, and judge the errors.
+
+    In another precision than float32 the measure is the error of its definition, in NumPy, and
+    peers are allowed no more than tinyresnext.
+    """
     n = len(case.arrays["x"])
     images = slice(0, n, max(1, n - 1))
     say(f"{case.name}: float64")
@@ -219,7 +225,8 @@ def check(case: Case, folder: Path, row: Row) -> None:
     errors = {
         name: float(np.abs(y - wanted).max() / np.abs(wanted).max()) for name, y in found.items()
     }
-    if JUDGE in errors:
+    narrow = case.precision != "float32"
+    if JUDGE in errors and not narrow:
         judge = errors[JUDGE]
     else:
         y = workloads.plain(case, images)
@@ -227,26 +234,33 @@ def check(case: Case, folder: Path, row: Row) -> None:
         judge = float(np.abs(y - wanted).max() / np.abs(wanted).max())
     row["allowed"] = SLACK * judge
     for name, error in errors.items():
-        limit = row["allowed"] if name == OURS else PEERS_SLACK * judge
+        limit = row["allowed"] if name == OURS or narrow else PEERS_SLACK * judge
         row["engines"][name] |= {"error_of_logits": error, "agrees": error <= limit}
 
 
 def ratios(engines: dict[str, Row]) -> Row:
-    """Return our median over that of the fastest peer and of PyTorch eager, if they agree."""
+    """Return our median over those of the fastest peer, PyTorch eager, and our own float32.
+
+    Of those that agree.
+    """
     raced = {
         name: e["median_ms"] for name, e in engines.items() if e.get("agrees") and "median_ms" in e
     }
-    peers = {name: ms for name, ms in raced.items() if name != OURS}
-    if OURS not in raced or not peers:
-        return {}
-    fastest = min(peers, key=peers.__getitem__)
-    eager = {"ratio_to_eager": raced[OURS] / raced[JUDGE]} if JUDGE in raced else {}
-    return {"fastest_peer": fastest, "ratio": raced[OURS] / raced[fastest]} | eager
+    peers = {name: ms for name, ms in raced.items() if name not in (OURS, WIDE)}
+    found = {}
+    if OURS in raced and peers:
+        fastest = min(peers, key=peers.__getitem__)
+        found = {"fastest_peer": fastest, "ratio": raced[OURS] / raced[fastest]}
+    for key, name in (("ratio_to_eager", JUDGE), ("ratio_to_float32", WIDE)):
+        if OURS in raced and name in raced:
+            found[key] = raced[OURS] / raced[name]
+    return found
 
 
 def table(report: Row) -> str:
     """Format a report for people."""
-    lines = [f"{report['processor']}, {report['threads']} threads, {report['date']}"]
+    machine = f"{report['processor']}, {report['threads']} threads, {report['date']}"
+    lines = [f"{machine}, {report.get('precision', 'float32')}"]
     for row in report["cases"]:
         lines += ["", f"{row['case']} ({row['kind']}), {row['gflop']:.3f} GFLOP"]
         for name, e in row["engines"].items():
@@ -263,6 +277,8 @@ def table(report: Row) -> str:
             lines.append(f"  while all engines slept, others took {row['others']:.0%} of the cores")
         if "ratio" in row:
             lines.append(f"  {row['ratio']:.2f} of the time of {row['fastest_peer']}")
+        if "ratio_to_float32" in row:
+            lines.append(f"  {row['ratio_to_float32']:.2f} of the time of our own float32")
     for name, ms in report["burned_asleep_ms"].items():
         # An engine may spin for a while, but not into the next turn.
         if ms > REST * 1e3 * max(1, report["threads"] - 1) / 2:
@@ -279,7 +295,7 @@ def say(text: str) -> None:
         print(f"\r{text:100.100}", end="", file=sys.stderr, flush=True)
 
 
-def add_engines(p: argparse.ArgumentParser, default: list[str], which: str) -> None:
+def add_engines(p: argparse.ArgumentParser, default: list[str] | None, which: str) -> None:
     """Add the options that say which engines are measured, and where they are looked for."""
     p.add_argument(
         "--engine",
@@ -309,8 +325,14 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     p.add_argument("--batch", type=int, nargs="+", default=[1, 8], help="images at a time (1 8)")
     p.add_argument("--size", type=int, nargs="+", default=[224], help="sides of the images (224)")
+    p.add_argument(
+        "--precision",
+        default="float32",
+        choices=workloads.PRECISIONS,
+        help="whole networks only in another one than float32 (float32)",
+    )
     p.add_argument("--no-layers", action="store_true", help="whole networks only")
-    add_engines(p, list(ENGINES), "all")
+    add_engines(p, None, "all for the precision")
     p.add_argument(
         "--threads",
         type=int,
@@ -323,9 +345,13 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--json",
         default=None,
         metavar="FILE",
-        help="by default results/DATE.json beside this file; - for none",
+        help="by default results/DATE.json beside this file, or DATE-PRECISION.json; - for none",
     )
-    return p.parse_args(argv)
+    a = p.parse_args(argv)
+    a.engine = a.engine or BY_PRECISION[a.precision]
+    if wrong := [name for name in a.engine if name not in BY_PRECISION[a.precision]]:
+        p.error(f"{wrong[0]} is not compared in {a.precision}")
+    return a
 
 
 def _cores() -> int:
@@ -340,16 +366,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     engines = installed(pythons, a.engine)
     # Each network has its own processes; the layers, which are small, share theirs.
     groups = [
-        [workloads.model(name, batch, size)]
+        [workloads.model(name, batch, size, a.precision)]
         for name in a.model
         for batch in a.batch
         for size in a.size
     ]
-    groups += [] if a.no_layers else [workloads.layers()]
+    layers = a.precision == "float32" and not a.no_layers
+    groups += [workloads.layers()] if layers else []
     report: Row = {
         "tinyresnext": __version__,
         "date": date.today().isoformat(),
         "processor": processor.processor(),
+        "precision": a.precision,
     }
     report |= {"threads": a.threads, "versions": versions(engines), "cases": []}
     burned, waits = dict.fromkeys(engines, 0.0), dict.fromkeys(engines, 0)
@@ -370,7 +398,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     say("")
     print(table(report))
     if a.json != "-":
-        target = Path(a.json or HERE / "results" / f"{report['date']}.json")
+        kind = "" if a.precision == "float32" else f"-{a.precision}"
+        target = Path(a.json or HERE / "results" / f"{report['date']}{kind}.json")
         target.parent.mkdir(exist_ok=True)
         target.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     return 0

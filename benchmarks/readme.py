@@ -7,6 +7,8 @@ default the newest of each is taken.
 ``DATE.json``           written by `peers`: between ``<!-- bench -->``, whole networks into the
                         README and everything into ``docs/performance.md``
 ``DATE-networks.json``  written by `peers`: between ``<!-- networks -->`` there
+``DATE-int8.json``      written by `peers` with ``--precision int8``: between ``<!-- int8 -->``
+                        there; with bfloat16, between ``<!-- bfloat16 -->``
 ``DATE-widths.json``    written by `widths`: layers in a row, between ``<!-- widths -->`` there
 ``DATE-bench.json``     written by ``tinyresnext bench --json``: between ``<!-- sizes -->`` there
 ======================  ========================================================================
@@ -25,6 +27,7 @@ README = HERE.parent / "README.md"
 PERFORMANCE = HERE.parent / "docs" / "performance.md"
 DATE = "[0-9]" * 4 + "-[0-9][0-9]-[0-9][0-9]"
 COLUMNS = {
+    "tinyresnext float32": "tinyresnext in float32",
     "openvino": "OpenVINO",
     "onnx runtime": "ONNX Runtime",
     "pytorch": "PyTorch, its fastest mode",
@@ -131,12 +134,14 @@ def put(text: str, table: str, name: str = "bench") -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Read the results and rewrite both pages."""
-    kinds = ("", "-networks", "-widths", "-bench")
+    kinds = ("", "-networks", "-widths", "-bench", "-bfloat16", "-int8")
     newest = [max((HERE / "results").glob(f"{DATE}{kind}.json"), default=None) for kind in kinds]
     for source in [Path(name) for name in argv] or [found for found in newest if found]:
         report = json.loads(source.read_text("utf-8"))
         if "models" in report:
             rewrite(PERFORMANCE, sizes(report), "sizes")
+        elif report.get("precision", "float32") != "float32":
+            rewrite(PERFORMANCE, section(report), report["precision"])
         elif source.stem.endswith("-networks"):
             rewrite(PERFORMANCE, section(report), "networks")
         elif source.stem.endswith("-widths"):

@@ -13,15 +13,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinyresnext import variant
+from tinyresnext import Model, Preprocess, ops, variant
 from tinyresnext.bench.inputs import random_parameters, random_pictures
+from tinyresnext.checkpoints.onnx.write import write_onnx
+from tinyresnext.inference.many.quantise import quantised
+from tinyresnext.network.plan import Plan, Quantisation, program
 from tinyresnext.network.spec import Spec
 from tinyresnext.network.tape import Call
 from tinyresnext.network.trace import replay, trace
 from tinyresnext.ops import reference
+from tinyresnext.store import integers
+from tinyresnext.store.contents import Stored
 
 Array = np.ndarray
 MODELS = ("resnext50_32x4d", "resnext101_32x8d")
+PRECISIONS = ("float32", "bfloat16", "int8")
+CALIBRATION, SEED = 16, 2  # random images that the scales of int8 are found on
 
 
 class Case(NamedTuple):
@@ -30,6 +37,9 @@ class Case(NamedTuple):
     ``x`` is the input, ``[n, h, w, c]``. A layer may be repeated ``times`` times, each reading the
     result of the previous one: then an engine that computes in its own layout converts at both ends
     of the row, and not for every layer. Times are reported for one layer.
+
+    In another precision than float32 a case is a network, ``spec`` says which, and in int8
+    ``quantisation`` has the scales that all engines compute with.
     """
 
     name: str
@@ -38,11 +48,29 @@ class Case(NamedTuple):
     arrays: dict[str, Array]
     gflop: float
     times: int = 1
+    precision: str = "float32"
+    spec: Spec | None = None
+    quantisation: Quantisation | None = None
 
 
-def model(name: str, batch: int, size: int = 224) -> Case:
+def model(name: str, batch: int, size: int = 224, precision: str = "float32") -> Case:
     """Return the case of a whole network that has a name."""
-    return network(variant(name), name, batch, size)
+    found = network(variant(name), name, batch, size)
+    if precision == "float32":
+        return found
+    scales = found_scales(found.spec, found.arrays, size) if precision == "int8" else None
+    return found._replace(precision=precision, quantisation=scales)
+
+
+def found_scales(spec: Spec, params: dict[str, Array], size: int) -> Quantisation:
+    """Return the scales of a network's values, found on random images as `quantise` does."""
+    model = Model(spec, params, Preprocess(), (), {}, ops.backend("cpu"))
+    return quantised(model, list(calibration(spec, size))).model.quantisation
+
+
+def calibration(spec: Spec, size: int) -> Array:
+    """Return the images [n, h, w, c] that scales are found on."""
+    return random_pictures((CALIBRATION, size, size, spec.channels), SEED)
 
 
 def network(spec: Spec, name: str, batch: int, size: int) -> Case:
@@ -60,7 +88,8 @@ def network(spec: Spec, name: str, batch: int, size: int) -> Case:
         steps.append({"op": call.op, "out": names[id(call.out)], "args": args, "attrs": call.attrs})
     gflop = sum(2 * macs(call, call.out.shape) for call in calls) / 1e9
     x = random_pictures((batch, size, size, spec.channels))
-    return Case(f"{name} batch {batch}, {size} px", "model", steps, params | {"x": x}, gflop)
+    title = f"{name} batch {batch}, {size} px"
+    return Case(title, "model", steps, params | {"x": x}, gflop, spec=spec)
 
 
 def layer(
@@ -134,8 +163,15 @@ def exact(case: Case, images: slice) -> Array:
 
 
 def plain(case: Case, images: slice) -> Array:
-    """Compute the same in NumPy's float32: the measure of error where there is no PyTorch."""
-    return _reference(case, images, np.float32)
+    """Compute the same in NumPy in the case's precision, as its definition says.
+
+    That is the measure of error where there is no PyTorch, and in less than float32.
+    """
+    if case.precision == "float32":
+        return _reference(case, images, np.float32)
+    backend = ops.backend("reference", "float32" if case.quantisation else case.precision)
+    x = np.ascontiguousarray(case.arrays["x"][images])
+    return Plan(program(case.arrays, case.spec, backend, case.quantisation), x.shape, backend)(x)
 
 
 def _reference(case: Case, images: slice, dtype: Any) -> Array:
@@ -157,7 +193,22 @@ def _reference(case: Case, images: slice, dtype: Any) -> Array:
 
 
 def write(case: Case, folder: Path) -> None:
-    """Write a case for the engines: ``steps.json`` and ``arrays.npz``."""
+    """Write a case for the engines: ``steps.json`` and ``arrays.npz``.
+
+    In another precision also ``network.json``, and in int8 ``graph.onnx``, as ``tinyresnext
+    export`` writes it, and ``calibration.npy``.
+    """
     folder.mkdir(parents=True)
+    if case.precision != "float32":
+        scales = case.quantisation and integers.value_of(case.quantisation)
+        told = {"precision": case.precision, "spec": case.spec.to_json(), "quantisation": scales}
+        (folder / "network.json").write_text(json.dumps(told), "utf-8")
+    if case.quantisation is not None:
+        n, side, *_ = case.arrays["x"].shape
+        params = {name: value for name, value in case.arrays.items() if name != "x"}
+        stored = Stored(case.spec, params, Preprocess(side, side), (), {})
+        graph = folder / "graph.onnx"
+        write_onnx(graph, stored, batch=n, quantisation=case.quantisation)
+        np.save(folder / "calibration.npy", calibration(case.spec, side))
     (folder / "steps.json").write_text(json.dumps(case.steps), "utf-8")
     np.savez(folder / "arrays.npz", **case.arrays)

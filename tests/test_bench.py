@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tinyresnext import Spec
 from tinyresnext.bench import bench, inputs, processor
@@ -361,6 +362,49 @@ def test_ours_agrees_with_the_definition_when_served(benchmarks, tmp_path):
         assert np.abs(y - wanted).max() <= 1e-5 * np.abs(wanted).max()
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_ours_agrees_in_fewer_bits(benchmarks, tmp_path, precision):
+    """By the rule of `peers.check`: an error of at most three times that of the definition."""
+    workloads, engines, peers = map(benchmarks, ("workloads", "engines", "peers"))
+    case, folder = workloads.model(MODEL, 2, 32, precision), tmp_path / "case"
+    workloads.write(case, folder)
+    row = {"engines": {name: {} for name in engines.OWN}}
+    for name in engines.OWN:
+        y = engines.ENGINES[name][1](folder, 1)()
+        assert y.shape == (2, 10)
+        np.save(folder / f"{name}.npy", y)
+    peers.check(case, folder, row)
+    ours, wide = (row["engines"][name] for name in engines.OWN)
+    assert ours["agrees"]
+    assert wide["error_of_logits"] < 1e-5 < ours["error_of_logits"] < 0.3
+    assert (folder / "graph.onnx").exists() == (precision == "int8")
+    with pytest.raises(SystemExit):
+        peers.arguments(["--precision", "int8", "--engine", "pytorch eager"])
+    assert "onnx runtime" not in peers.arguments(["--precision", "bfloat16"]).engine
+
+
+def test_crops_are_the_same_ones_in_every_run(benchmarks, tmp_path):
+    agreement = benchmarks("agreement")
+    files = agreement.photographs([str(Path(__file__).parent / "data" / "chelsea.jpg")])
+    first, again, other = (
+        [np.asarray(crop) for crop in agreement.crops(files, 6, seed)] for seed in (0, 0, 1)
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not any(a.shape == b.shape for a, b in zip(first, other, strict=True))
+    assert len({crop.tobytes() for crop in first}) == 6
+    wide = np.eye(4, dtype=np.float32)
+    narrow = np.where(np.arange(4)[:, None] == 2, wide[::-1], wide)
+    found = agreement.agreement(wide, narrow)
+    assert (found["same"], found["count"], found["error_of_logits"]) == (3, 4, 1.0)
+    assert agreement.margin(wide) == {
+        "margin": pytest.approx(1 / wide[0].std()),
+        "first_classes": 4,
+    }
+    Image.new("RGB", (1, 1)).save(tmp_path / "small.png")
+    with pytest.raises(ValueError, match=r"small\.png has no more crops"):
+        list(agreement.crops([tmp_path / "small.png"], 3, 0))
+
+
 @pytest.mark.slow  # a process that compiles all kernels anew
 def test_engines_in_turn(benchmarks, capsys, tmp_path):
     peers = benchmarks("peers")
@@ -391,3 +435,6 @@ def test_ratios_are_of_the_fastest_that_agrees(benchmarks):
     wanted = {"fastest_peer": "openvino", "ratio": 0.5, "ratio_to_eager": 0.251}
     assert benchmarks("peers").ratios(engines) == pytest.approx(wanted)
     assert benchmarks("peers").ratios({"openvino": engines["openvino"]}) == {}
+    wide = {"tinyresnext float32": {"agrees": True, "median_ms": 5.02}}
+    found = benchmarks("peers").ratios(engines | wide)
+    assert found == pytest.approx(wanted | {"ratio_to_float32": 2.0})

@@ -73,7 +73,7 @@ def lanes_of(block: Block) -> list[int]:
     ]
 
 
-def spread(groups, width, deep, source, s, target, t):
+def spread_words(groups, width, deep, source, s, target, t):
     """Make a cell: copy the word ``source[s + lane's]`` to ``target[t + lane]``.
 
     Parameters
@@ -90,7 +90,7 @@ def spread(groups, width, deep, source, s, target, t):
 
 @intrinsic(prefer_literal=True)
 def _spread(typing, groups, width, deep, source, s, target, t):
-    """Emit `spread`: a load, a permutation and a store."""
+    """Emit `spread_words`: a load, a permutation and a store."""
     signature = types.void(groups, width, deep, FLOATS, types.intp, FLOATS, types.intp)
     block = Block(*(one.literal_value for one in (groups, width, deep)))
 
@@ -105,9 +105,9 @@ def _spread(typing, groups, width, deep, source, s, target, t):
     return signature, codegen
 
 
-@overload(spread, prefer_literal=True, jit_options=as_part(inline=True))
+@overload(spread_words, prefer_literal=True, jit_options=as_part(inline=True))
 def _spread_overload(groups, width, deep, source, s, target, t):
-    """Replace `spread` in compiled code."""
+    """Replace `spread_words` in compiled code."""
 
     def compiled(groups, width, deep, source, s, target, t):
         _spread(groups, width, deep, source, s, target, t)

@@ -29,14 +29,16 @@ from ...runtime.kernel import part
 from ...runtime.memory import Array, empty
 from ...runtime.simd import aligned, machine, working
 from ...runtime.tasks import Kernel, finished, in_tasks, next_task
+from ..gemm import spread
 from ..geometry import Geometry
 from ..wide import strips as wide
 from ..wide.panels import divided, panel_of
 from ..wide.strips import pixel_of, places
-from .blocks import Block, block_of, spread
+from .blocks import Block, block_of, spread_words
 from .tile import integer_tile, rows_of
 from .words import OFFSET, move, widen, words
 
+FEW = 100  # positions: where a panel is used for no more, the next one comes early
 LINES = 8  # of a strip of cells, at least: spreading words costs much, and strips share lines
 
 
@@ -118,7 +120,7 @@ def _cut_strip_of(ways: int, block: Block) -> Callable[..., None]:
                     for one in range(count):
                         for word in range(deep):
                             start = one * together * deep + word
-                            spread(together, width, deep, row, start, strip, to)
+                            spread_words(together, width, deep, row, start, strip, to)
                             to += cell
 
     return cut_strip
@@ -134,18 +136,22 @@ def _sweep_of(vectors: int, cell: int) -> Callable[..., None]:
         strip, at, rows, positions, steps, weight, b_at, terms, t_at, g, f0, filters, over, first,
         residual, out, scratch, spare,
     ):  # fmt: skip
-        """Compute tile after tile.
+        """Compute tile after tile; the next panel may come into the second cache meanwhile.
 
         A tile with rows behind the last position goes to ``scratch`` first, and so does one with
         idle lanes, unless these may write ``over`` what follows.
         """
         item = 4 if g.wide else 1
+        soon_at, soon_step = b_at, 0
+        if positions <= FEW:
+            soon_at, soon_step = b_at + size * len(steps), spread(size, positions, height)
         for p in range(0, positions, height):
             valid, c_at = min(height, positions - p), (first + p) * g.c_out + f0
             if valid == height and (filters == size or over):
                 integer_tile(
                     vectors, cell, strip, at, rows, p, steps, len(steps), weight, b_at, terms, t_at,
                     g.apart, out, c_at, g.c_out, residual, g.add, g.other, g.wide,
+                    soon_at, soon_step,
                 )  # fmt: skip
             else:
                 if g.add:
@@ -155,11 +161,13 @@ def _sweep_of(vectors: int, cell: int) -> Callable[..., None]:
                 integer_tile(
                     vectors, cell, strip, at, rows, p, steps, len(steps), weight, b_at, terms, t_at,
                     g.apart, scratch, 0, size, spare, g.add, g.other, g.wide,
+                    soon_at, soon_step,
                 )  # fmt: skip
                 made, there = scratch.view(np.uint8), out.view(np.uint8)
                 for r in range(valid):
                     to = (c_at + r * g.c_out) * item
                     move(made, r * size * item, there, to, filters * item)
+            soon_at += soon_step * len(steps)
 
     return sweep
 
@@ -239,15 +247,9 @@ def strips_kernel(larger: int, smaller: int, block: Block) -> Kernel:
 
 
 def cut(
-    geo: Geometry,
-    block: Block,
-    add: bool,
-    relu: bool,
-    apart: int,
-    sign: int,
-    other: int,
+    geo: Geometry, block: Block, add: bool, relu: bool, apart: int, sign: int, other: int,
     wide_result: bool,
-) -> Integers:
+) -> Integers:  # fmt: skip
     """Cut as `wide.cut` does, with blocks for groups."""
     blocks = geo.groups // block.groups
     # So many values of a strip are a pixel.

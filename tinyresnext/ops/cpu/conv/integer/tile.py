@@ -45,7 +45,7 @@ def instructions(rows: int, vectors: int) -> int:
 
 def integer_tile(
     vectors, cell, strip, at, rows, row_at, steps, depth, b, b_at, terms, t_at, apart, c, c_at,
-    pitch, residual, add, other, wide,
+    pitch, residual, add, other, wide, soon_at, soon_step,
 ):  # fmt: skip
     """Compute one tile of a product of integers, and apply the epilogue.
 
@@ -69,6 +69,9 @@ def integer_tile(
     add : whether to add the residual
     other : 128 if the residual is signed, else 0
     wide : whether results are float32, and not bytes
+    soon_at, soon_step : int
+        Values of ``b`` that will be needed soon, and that are brought into the second cache
+        meanwhile: ``soon_step`` of them in each step.
     """
     size, first = vectors * machine().lanes, SCALARS + t_at
     panel = b.view(np.int32)[b_at : b_at + depth * size].reshape(depth, size)
@@ -90,18 +93,18 @@ def integer_tile(
 @intrinsic(prefer_literal=True)
 def _integer_tile(
     typing, vectors, cell, strip, at, rows, row_at, steps, depth, b, b_at, terms, t_at, apart, c,
-    c_at, pitch, residual, add, other, wide,
+    c_at, pitch, residual, add, other, wide, soon_at, soon_step,
 ):  # fmt: skip
     """Emit `integer_tile`: one loop down the depth, in it the tile."""
     i = types.intp
     signature = types.void(
         vectors, cell, FLOATS, i, INTEGERS, i, INTEGERS, i, FLOATS, i, FLOATS, i, i, FLOATS, i, i,
-        FLOATS, i, i, i,
+        FLOATS, i, i, i, i, i,
     )  # fmt: skip
 
     def codegen(context, builder, signature, args):
         strip, at, rows, row_at, steps, depth, b, b_at, terms, t_at, apart, c, *rest = args[2:]
-        c_at, pitch, residual, *flags = rest
+        c_at, pitch, residual, *flags, soon_at, soon_step = rest
         e, count, how = Emit(context, builder), vectors.literal_value, words()
         whole = ir.VectorType(I32, e.lanes)
         begin, offsets = e.address(strip, at), e.address(rows, row_at, INTEGERS)
@@ -116,7 +119,9 @@ def _integer_tile(
             return builder.shuffle_vector(first, first, same)
 
         def step(carried):
-            place, right, *sums = carried
+            place, right, coming, *sums = carried
+            if count > 1:
+                e.prefetch(coming, write=False, cache=2)
             further = builder.load(place)
             row = [
                 builder.bitcast(e.load(e.after(right, j * e.lanes)), whole) for j in range(count)
@@ -125,11 +130,12 @@ def _integer_tile(
                 word = in_lanes(e.after(line, further))
                 for j in range(count):
                     sums[r * count + j] = dot(e, sums[r * count + j], word, row[j], how)
-            return [e.after(place, 1), e.after(right, count * e.lanes), *sums]
+            coming = e.after(coming, soon_step)
+            return [e.after(place, 1), e.after(right, count * e.lanes), coming, *sums]
 
         end = Epilogue(e, terms, t_at, apart, count)
-        start = [e.address(steps, I64(0), INTEGERS), e.address(b, b_at)]
-        _, _, *sums = e.loop(depth, [*start, *end.starts() * len(lines)], step)
+        start = [e.address(steps, I64(0), INTEGERS), e.address(b, b_at), e.address(b, soon_at)]
+        _, _, _, *sums = e.loop(depth, [*start, *end.starts() * len(lines)], step)
         end.finish(sums, e.address(c, I64(0)), e.address(residual, I64(0)), [c_at, pitch, *flags])
         return context.get_dummy_value()
 
@@ -139,17 +145,17 @@ def _integer_tile(
 @overload(integer_tile, prefer_literal=True)
 def _integer_overload(
     vectors, cell, strip, at, rows, row_at, steps, depth, b, b_at, terms, t_at, apart, c, c_at,
-    pitch, residual, add, other, wide,
+    pitch, residual, add, other, wide, soon_at, soon_step,
 ):  # fmt: skip
     """Replace `integer_tile` in compiled code."""
 
     def compiled(
         vectors, cell, strip, at, rows, row_at, steps, depth, b, b_at, terms, t_at, apart, c, c_at,
-        pitch, residual, add, other, wide,
+        pitch, residual, add, other, wide, soon_at, soon_step,
     ):  # fmt: skip
         _integer_tile(
             vectors, cell, strip, at, rows, row_at, steps, depth, b, b_at, terms, t_at, apart, c,
-            c_at, pitch, residual, add, other, wide,
+            c_at, pitch, residual, add, other, wide, soon_at, soon_step,
         )  # fmt: skip
 
     return compiled

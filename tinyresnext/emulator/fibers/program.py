@@ -15,6 +15,7 @@ from ...errors import DeviceError
 from ...ops.cuda.runtime.kernel import Capability, Kernel
 from ..fault import KernelFault
 from . import schedule
+from .arithmetic import ARITHMETIC
 from .tensor import TENSOR
 from .translate import translate
 from .words import MOST, QUEUE, RUNTIME
@@ -73,7 +74,7 @@ class Program:
                 "instructions for it (F16C); the emulator of PTX has it everywhere"
             )
         module = llvm.parse_assembly(text)
-        module.link_in(llvm.parse_assembly(RUNTIME + TENSOR))
+        module.link_in(llvm.parse_assembly(RUNTIME + TENSOR + ARITHMETIC))
         module.triple, module.data_layout = llvm.get_process_triple(), str(target().target_data)
         module.verify()
         options = llvm.create_pipeline_tuning_options(speed_level=2)

@@ -38,26 +38,6 @@ define float @add_pairs_bf16(i32 %a, i32 %b, float %sum) alwaysinline {
   %s1 = call float @llvm.fma.f32(float %a1, float %b1, float %s0)
   ret float %s1
 }"""
-# Two float32 as a word of two bfloat16, to the nearest and of two the even one; the second operand
-# is the lower half. What is not a number becomes 0x7FFF.
-ROUND = """define i32 @round_bf16(float %x) alwaysinline {
-  %bits = bitcast float %x to i32
-  %shifted = lshr i32 %bits, 16
-  %odd = and i32 %shifted, 1
-  %half = add i32 %bits, 32767
-  %sum = add i32 %half, %odd
-  %made = lshr i32 %sum, 16
-  %is = fcmp uno float %x, 0.0
-  %y = select i1 %is, i32 32767, i32 %made
-  ret i32 %y
-}
-define i32 @word_two_bf16(float %upper, float %lower) alwaysinline {
-  %low = call i32 @round_bf16(float %lower)
-  %up = call i32 @round_bf16(float %upper)
-  %high = shl i32 %up, 16
-  %both = or i32 %high, %low
-  ret i32 %both
-}"""
 
 
 def word(depth: int, kind: str = "") -> str:
@@ -136,7 +116,6 @@ TENSOR = f"""
 @turn = global [{MOST} x i32] zeroinitializer
 @fragments = global [{2 * MOST} x [{WORDS} x i32]] zeroinitializer
 {PRODUCTS}
-{ROUND}
 {word(8)}
 {word(16)}
 {word(16, "_bf16")}

@@ -7,6 +7,7 @@ import re
 import llvmlite.binding as llvm
 
 from ...errors import DeviceError
+from .arithmetic import ARITHMETIC, VALUES
 from .tensor import TENSOR
 from .words import RUNTIME
 
@@ -43,7 +44,7 @@ WAITING = (
 DEFINED = {
     name: (kind, takes)
     for kind, name, takes in re.findall(
-        r"define (.*?) @((?:word|__nv)_\w+)\((.*?)\)", RUNTIME + TENSOR
+        r"define (.*?) @((?:word|__nv)_\w+)\((.*?)\)", RUNTIME + TENSOR + ARITHMETIC
     )
 }
 # Inline assembly by its text; a group of the pattern becomes the last argument.
@@ -60,8 +61,6 @@ MULTIPLY = (
     r"\.f32 \{\$0, \$1, \$2, \$3\}, "
     r"[{}$\d, ]*;"  # in the order of the operands: nothing else is taken
 )
-
-TWO = r'call i32 asm\s+"cvt\.rn\.bf16x2\.f32 \$0, \$1, \$2;", "=r,f,f"\s*(?=\()'
 
 
 def translate(text: str, name: str) -> tuple[str, bool]:
@@ -121,13 +120,18 @@ def _assembly(text: str) -> str:
         name = found[1] or f"{found[2]}_bf16"
         return f"call {FOUR} @word_mma{name}({match[2]})"
 
+    def value(match: re.Match[str]) -> str:
+        if match[2] not in VALUES:
+            raise DeviceError(f"the kernel uses assembly that cannot be emulated: {match[2]}")
+        return f"call {match[1]} @{VALUES[match[2]]}"
+
     text = re.sub(
         rf'call {re.escape(FOUR)} asm sideeffect "(mma[^"]*)", "[^"]*"\s*\((.*)\)(?=[^)]*$)',
         multiply,
         text,
         flags=re.M,
     )
-    text = re.sub(TWO, "call i32 @word_two_bf16", text)
+    text = re.sub(r'call (i32|float) asm\s+"([^"]*)", "[^"]*"\s*(?=\()', value, text)
     return re.sub(
         r'call void asm sideeffect "([^"]*)", "[^"]*"\s*\((.*)\)(?=[^)]*$)', call, text, flags=re.M
     )

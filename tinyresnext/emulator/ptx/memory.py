@@ -32,7 +32,8 @@ class State(NamedTuple):
 class Space:
     """Words that lie side by side.
 
-    What is known, is known of each word; once somebody stores two bytes, of each half of a word.
+    What is known, is known of each word; once somebody stores two bytes, of each half of a word,
+    and once somebody stores one, of each byte.
 
     Parameters
     ----------
@@ -44,19 +45,15 @@ class Space:
     Attributes
     ----------
     data : [words] uint32
-    state : State
-        Of each word, or of its lower half where there is an upper one.
-    upper : State or None
-        Of the upper half of each word.
+    states : tuple of State
+        Of each word: one for all of it, or for each half or byte, from the lowest on.
     """
-
-    upper: State | None = None
 
     def __init__(self, size: int, name: str) -> None:
         words = -(-max(size, 1) // 4)
         self.name, self.words = name, words
         self.data = np.full(words, POISON, np.uint32)
-        self.state = State(
+        state = State(
             np.zeros(words, bool),
             np.zeros(words, bool),
             np.zeros(words, bool),
@@ -66,21 +63,19 @@ class Space:
             np.zeros(words, np.int64),
             np.zeros(words, np.int8),
         )
+        self.states: tuple[State, ...] = (state,)
 
-    @property
-    def states(self) -> tuple[State, ...]:
-        """What is known of whole words: once, or of both halves."""
-        return (self.state,) if self.upper is None else (self.state, self.upper)
+    def split(self, size: int) -> None:
+        """Keep apart what is known of each ``size`` bytes of a word."""
+        while len(self.states) < 4 // size:
+            twice = [(one, State(*(known.copy() for known in one))) for one in self.states]
+            self.states = tuple(one for both in twice for one in both)
 
-    def split(self) -> None:
-        """Keep apart what is known of the halves of each word."""
-        if self.upper is None:
-            self.upper = State(*(known.copy() for known in self.state))
-
-    def half(self, upper: bool) -> tuple[State, np.ndarray[Any, Any]]:
-        """Return what is known of one half of each word, and the values there."""
-        state = self.upper if upper and self.upper is not None else self.state
-        return state, self.data.view(np.uint16)[int(upper) :: 2]
+    def part(self, size: int, place: int) -> tuple[tuple[State, ...], np.ndarray[Any, Any]]:
+        """Return what is known of ``size`` bytes at a place of each word, and the values there."""
+        each = 4 // len(self.states)  # bytes
+        first, last = place * size // each, -(-(place + 1) * size // each)
+        return self.states[first:last], self.data.view(f"u{size}")[place :: 4 // size]
 
 
 class Allocation(Space):

@@ -191,11 +191,12 @@ class Run:
         watched = self.watched and space is not self._local
         given = self.thread[lanes], self._stamps[lanes], self.size, self.first
         if size < 4:
-            for some, state, _ in self._halves(space, address):
+            for some, states, _ in self._parts(space, address, size):
                 given_some = given[0][some], given[1][some], self.size, self.first
                 got = np.empty((1, some.sum()), np.uint32)
-                how = watch.load(state, space.data, words[some], *given_some, got, watched)
-                self._report(how, "a load of", space, lanes[some])
+                for state in states:
+                    how = watch.load(state, space.data, words[some], *given_some, got, watched)
+                    self._report(how, "a load of", space, lanes[some])
                 out[:, some] = got
         else:
             for state in space.states:
@@ -215,21 +216,20 @@ class Run:
     ) -> None:
         """Write a value, or several side by side, for each thread."""
         size = dtype.itemsize * len(values)
-        if dtype.itemsize < 2 or size == 6:
+        if size == 6 or (dtype.itemsize == 1 and len(values) > 1):
             self.fault("bounds", f"a store of {size} bytes, which is not emulated", lanes[0])
         space, words = self._words(kind, address, lanes, size)
         self._count(space, address, lanes, size, "store")
         rows = np.stack([np.broadcast_to(v, lanes.shape).astype(dtype, copy=False) for v in values])
-        if size == 2:
-            space.split()
-            given = self.thread[lanes], self._stamps[lanes]
-            for some, state, data in self._halves(space, address):
-                one = rows[:, some].view(np.uint16)
-                args = given[0][some], given[1][some], self.size, self.first, one
-                where = words[some][:, None]
-                watched = self.watched and space is not self._local
-                how = watch.store(state, data, where, *args, watched, False)
-                self._report(how, "a store to", space, lanes[some])
+        if size < 4:
+            space.split(size)
+            watched = self.watched and space is not self._local
+            for some, states, data in self._parts(space, address, size):
+                one = self.thread[lanes][some], self._stamps[lanes][some], self.size, self.first
+                args = words[some][:, None], *one, rows[:, some].view(f"u{size}"), watched, False
+                for state in states:
+                    how = watch.store(state, data, *args)
+                    self._report(how, "a store to", space, lanes[some])
             return
         if dtype.itemsize == 2:
             rows = np.ascontiguousarray(rows.T).view(np.uint32).T
@@ -249,12 +249,12 @@ class Run:
             self._report(how, "a store to", space, lanes)
 
     @staticmethod
-    def _halves(space: Space, address: Array) -> Iterator[tuple[Array, Any, Array]]:
-        """Return which accesses of two bytes go to either half of a word, and what is there."""
-        upper = (address & np.uint64(2)) != 0
-        for some, high in ((~upper, False), (upper, True)):
+    def _parts(space: Space, address: Array, size: int) -> Iterator[tuple[Array, Any, Array]]:
+        """Return which accesses go to each half or byte of a word, and what is there."""
+        for place in range(4 // size):
+            some = (address & np.uint64(3)) == np.uint64(place * size)
             if some.any():
-                yield some, *space.half(high)
+                yield some, *space.part(size, place)
 
     def atomic(
         self, kind: str, how: str, address: Array, lanes: Array, dtype: np.dtype, *values: Array

@@ -49,6 +49,7 @@ NAMES = {
     "shift": arithmetic.shift,
     "insert": arithmetic.insert,
     "permute": arithmetic.permute,
+    "dot_bytes": arithmetic.dot_bytes,
     "divide": arithmetic.divide,
     "remainder": arithmetic.remainder,
     "high": arithmetic.high,

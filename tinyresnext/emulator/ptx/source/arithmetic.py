@@ -70,6 +70,21 @@ def permute(low: Any, high: Any, selector: Any) -> Array:
     return found
 
 
+def dot_bytes(a: Any, b: Any, total: Any, a_signed: bool, b_signed: bool) -> Array:
+    """Return a sum of 32 bits and four products of bytes: ``dp4a`` of the PTX ISA.
+
+    A sum that is too large loses its upper bits.
+    """
+    made = np.asarray(total).astype(np.int64)
+    for place in range(0, 32, 8):
+        left, right = (
+            (np.asarray(word) >> np.uint32(place)).astype(np.int8 if signed else np.uint8)
+            for word, signed in ((a, a_signed), (b, b_signed))
+        )
+        made = made + left.astype(np.int64) * right
+    return made.astype(np.uint32)
+
+
 def divide(a: Any, b: Any) -> Array:
     """Divide whole numbers towards zero; by zero, the result is all ones, as on a GPU."""
     a, b = np.broadcast_arrays(a, b)

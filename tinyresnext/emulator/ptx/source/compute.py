@@ -256,6 +256,13 @@ class Computing:
         counts = [self._get(one, "u32") for one in ins.operands[3:]]
         return self._put(ins.operands[0], ins.type, f"insert({', '.join(values + counts)})")
 
+    def _dp4a(self, ins: Instruction) -> list[str]:
+        if not set(ins.modifiers) <= {"u32", "s32"} or len(ins.modifiers) != 2:
+            raise KeyError(ins.text)
+        signs = ", ".join(str(kind == "s32") for kind in ins.modifiers)
+        values = [self._get(one, "u32") for one in ins.operands[1:]]
+        return self._put(ins.operands[0], "u32", f"dot_bytes({', '.join(values)}, {signs})")
+
     def _prmt(self, ins: Instruction) -> list[str]:
         values = [self._get(one, "u32") for one in ins.operands[1:]]
         return self._put(ins.operands[0], "u32", f"permute({', '.join(values)})")

@@ -19,8 +19,10 @@ from typing import Any
 from tinyresnext.emulator.assembler import Assembled, assemble_ptx
 from tinyresnext.ops import cuda
 from tinyresnext.ops.cuda.conv import gemm, grouped, outer
-from tinyresnext.ops.cuda.runtime.kernel import Capability, Kernel, bfloats, floats, halves
+from tinyresnext.ops.cuda.runtime.kernel import Capability, Kernel, bfloats, floats, halves, octets
 from tinyresnext.ops.cuda.tensor import product as tensor
+from tinyresnext.ops.cuda.tensor.integer import product as integers
+from tinyresnext.ops.cuda.tensor.integer.ends import BYTES, REAL, SUMS
 
 TABLE = Path(__file__).parent / "assembled.json"
 PROCESSORS: tuple[Capability, ...] = ((7, 5), (8, 0), (9, 0))
@@ -48,6 +50,14 @@ SIZES: dict[str, list[tuple[Any, ...]]] = {
     "grouped_outer_kernel": [
         (3, s, grouped.columns_of(s), a) for s, a in ((1, 16), (2, 16), (1, 4))
     ],
+    "dot_kernel": [
+        (tile, point, signed, end)
+        for tile, point, signed, end in zip(
+            integers.TILES, (False, True, False), (0, 1, 0), (BYTES, REAL, SUMS), strict=True
+        )
+    ],
+    "grouped_dot_kernel": [(3, 3, s, 4, s - 1, BYTES) for s in (1, 2)],
+    "ended_kernel": [(BYTES,)],
     "pairs_kernel": [(halves,), (bfloats,)],
     "dots_kernel": [
         *((16,), (4,), (16, halves, halves), (4, halves, halves)),
@@ -63,7 +73,6 @@ SIZES: dict[str, list[tuple[Any, ...]]] = {
             "average_kernel",
             "excite_kernel",
             "blur_kernel",
-            "widen_kernel",
             "split_kernel",
             "join_kernel",
             "rows_kernel",
@@ -71,6 +80,7 @@ SIZES: dict[str, list[tuple[Any, ...]]] = {
         EACH,
     ),
     "mean_kernel": EACH,
+    "widen_kernel": [*EACH, (octets,)],
     "columns_kernel": [(False,), (True,)],
     "slabs_kernel": [(False,), (True,)],
 }
@@ -95,12 +105,12 @@ def of_bfloat16(kernel: Kernel) -> bool:
 
 
 def cases() -> list[tuple[Kernel, Capability]]:
-    """Return every kernel for every processor that has its instructions."""
+    """Return every kernel for every processor, those of bfloat16 for the first that has it."""
     return [
         (kernel, processor)
         for kernel in kernels()
         for processor in PROCESSORS
-        if processor >= cuda.BFLOAT16 or not of_bfloat16(kernel)
+        if processor == cuda.BFLOAT16 or not of_bfloat16(kernel)
     ]
 
 

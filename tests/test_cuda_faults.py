@@ -1,10 +1,10 @@
 """A mistake of each kind in each family of kernels beside convolutions, which the emulator finds.
 
-The kernels of convolutions have their own (`test_cuda_conv_faults`), and those of float16 and
-bfloat16 (`test_cuda_half`). A line is changed as there. Where the emulator of PTX says nothing, a
-result must differ from the right kernel's by a hundredth of the largest value: no bound of
-`test_ops` is as wide. `FAMILIES` says which kinds there are for which family, and a test holds it
-to the lists.
+The kernels of convolutions have their own (`test_cuda_conv_faults`), and those of float16,
+bfloat16 (`test_cuda_half`) and integers (`test_cuda_integer`) too. A line is changed as there.
+Where the emulator of PTX says nothing, a result must differ from the right kernel's by a hundredth
+of the largest value: no bound of `test_ops` is as wide. `FAMILIES` says which kinds there are for
+which family, and a test holds it to the lists.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import test_cuda_conv_faults as convolutions
 import test_cuda_half as half
+import test_cuda_integer as integers
 from test_cuda_conv_faults import OUT, changed
 
 from tinyresnext.emulator.fault import KernelFault
@@ -305,6 +306,7 @@ FAMILIES = {
     "the classifier": {INDEX, WARP},
     "convolutions in float16": {INDEX, BARRIER, WAIT},
     "convolutions in bfloat16": {INDEX, BARRIER, WAIT},
+    "convolutions of integers": {INDEX, BARRIER, WAIT},
     "norms": {INDEX, BARRIER},
     "pools": {INDEX, BARRIER},
     "losses": {INDEX, WARP},
@@ -320,6 +322,7 @@ def test_every_family_has_each_kind_of_mistake():
     lines["the classifier"] = [row[0] for row in convolutions.CLASSIFIER]
     lines["convolutions in float16"] = [row[0] for row in half.PLANTED]
     lines["convolutions in bfloat16"] = [row[0] for row in half.IN_BFLOAT16]
+    lines["convolutions of integers"] = [row[1] for row in integers.PLANTED]
     assert {family: set(map(kind, old)) for family, old in lines.items()} == FAMILIES
 
 

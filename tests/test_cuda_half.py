@@ -149,7 +149,9 @@ def three(ops, case: Conv):
 
 
 @pytest.mark.parametrize("case", CONVS, ids=ident)
-def test_conv2d(half, case: Conv):
+def test_conv2d(half, case: Conv, request):
+    if case.c_out > 1024 and "emulated" in request.node.callspec.params["half"]:
+        pytest.skip("narrower layers have the same kernels, and the emulators are slow")
     assert inside(*three(half, case))
 
 
@@ -479,7 +481,7 @@ PLANTED = [
 ]
 
 # What can go wrong with another type beside: it is multiplied as float16.
-IN_BFLOAT16 = [*PLANTED[:3], ("TYPE, floored = KINDS.index(of)", "TYPE, floored = 1", DENSE, None)]
+IN_BFLOAT16 = [*PLANTED[:2], ("TYPE, floored = KINDS.index(of)", "TYPE, floored = 1", DENSE, None)]
 
 
 def lay_out_with(made):

@@ -118,8 +118,8 @@ def integer(ops: Any) -> Integer:
     if not hasattr(ops, "conv2d_int8") or ops.precision != "float32":
         raise DeviceError(
             f"{ops.described()} does not compute with integers of 8 bits here; load a quantised "
-            "model for the device cpu or reference and give no precision, or use the float32 model "
-            "that it was made of"
+            "model for the device cpu, cuda or reference and give no precision, or use the float32 "
+            "model that it was made of"
         )
     found: Integer = ops
     return found

@@ -1,7 +1,8 @@
 """Kernels at the processor's speed: Numba's LLVM of a kernel, and its threads as fibers.
 
 Read `machine`, then `program`, `translate` (the LLVM), `words` (what a GPU has and a processor
-lacks) and `schedule` (which thread runs when). `tensor` computes what tensor cores do.
+lacks) and `schedule` (which thread runs when). `arithmetic` computes instructions that
+LLVM lacks, and `tensor` what tensor cores do.
 """
 
 from .machine import FiberMachine as FiberMachine

@@ -52,6 +52,9 @@ MODULES = {
     "blur_pool_backward": "pool.blur",
     "mean_pool": "pool.mean",
     "mean_pool_backward": "pool.mean",
+    "quantise": "tensor.integer.rounding",
+    "dequantise": "tensor.integer.rounding",
+    "conv2d_int8": "tensor.integer.forward",
     "linear": "linear",
     "linear_backward": "linear",
     "softmax": "loss.head",
@@ -148,6 +151,14 @@ class CudaBackend:
         from .conv.forward import pack
 
         packed = pack(weight, groups, limits(self.precision).dtype)
+        self.machine.wait()
+        return packed
+
+    def pack_int8(self, weight: Any, groups: int) -> Any:
+        """Lay an int8 weight out as the kernels read it, and wait until it is so."""
+        from .tensor.integer.forward import pack
+
+        packed = pack(self.machine, weight, groups)
         self.machine.wait()
         return packed
 

@@ -16,7 +16,7 @@ from numba import cuda
 from .. import shapes
 from .runtime.arrays import STORED, DeviceArray, check, empty, empty_like, same_type
 from .runtime.call import Call
-from .runtime.kernel import Kernel, ending, float32, floats, halves, int32, pointer, uint32
+from .runtime.kernel import Kernel, ending, float32, floats, halves, int32, octets, pointer, uint32
 from .runtime.machine import Launch
 from .words import get, put, shared
 from .words.whole import quotient
@@ -106,7 +106,7 @@ def widen_kernel(kind: Any = floats) -> Kernel:
     What a block stores comes from one run of values. They go through shared memory, so that both
     sides are whole sectors; the first threads begin before the run, at a sector.
     """
-    CHUNK = THREADS * EACH
+    CHUNK, WHOLE = THREADS * EACH, 2 * SECTOR if kind == octets else SECTOR
 
     def run(x, y, count, narrow, wide):
         s = shared(CHUNK)
@@ -116,7 +116,7 @@ def widen_kernel(kind: Any = floats) -> Kernel:
         within, rest = int32(first - int32(row * wide)), int32(last - int32(end * wide))
         start = int32(int32(row * narrow) + (within if within < narrow else narrow))
         end = int32(int32(end * narrow) + (rest if rest < narrow else narrow))
-        begins = int32(start - int32(uint32(start) % uint32(SECTOR)))
+        begins = int32(start - int32(uint32(start) % uint32(WHOLE)))
         for i in range(int32(begins + thread), end, THREADS):
             if i >= start:
                 s[int32(i - start)] = get(x, int32(i))

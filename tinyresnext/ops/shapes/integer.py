@@ -6,8 +6,7 @@ are 0 to 255 (``uint8``), of others -127 to 127 (``int8``). So zero is zero, and
 padding is one too. Weights are -127 to 127, with a scale for each filter.
 
 A convolution adds products of integers in 32 bits, and that is exact. So neither the order of the
-sums nor the processor changes a bit of its result. Only plans of quantised networks use these ops;
-the processor and the reference have them.
+sums nor the processor changes a bit of its result. Only plans of quantised networks use these ops.
 """
 
 from __future__ import annotations

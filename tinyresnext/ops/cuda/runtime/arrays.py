@@ -175,6 +175,9 @@ def check(op: str, types: tuple[Any, ...] = (np.float32,), **given: Any) -> Mach
         if array.dtype in STORED[1:] and array.dtype not in types:
             raise not_narrow(op, array.dtype)
         if array.dtype not in types:
+            if np.float32 not in types:
+                found = f"{op}: {name} is {called(array.dtype)}"
+                raise TypeError(f"{found}, expected {' or '.join(str(np.dtype(t)) for t in types)}")
             raise TypeError(
                 f"{op}: {name} is {array.dtype}, expected float32; "
                 f"use upload({name}.astype('float32'))"

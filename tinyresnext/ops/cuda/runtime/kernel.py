@@ -35,13 +35,16 @@ Capability = tuple[int, int]  # (8, 0) is sm_80
 floats = types.CPointer(types.float32)
 halves = types.CPointer(types.uint16)  # the bits of float16
 bfloats = types.CPointer(types.int16)  # the bits of bfloat16
-KINDS = (floats, halves, bfloats)  # as `words.llvm` has them
+octets = types.CPointer(types.uint8)  # the bytes of integers of 8 bits
+KINDS = (floats, halves, bfloats, octets)  # as `words.llvm` has them
 ints = types.CPointer(types.int32)
 int32, uint32, float32 = types.int32, types.uint32, types.float32
 
 
 def pointer(array: DeviceArray) -> Any:
     """Return the type of a pointer to the values of an array."""
+    if array.dtype.itemsize == 1:
+        return octets
     return {np.dtype(np.float16): halves, HALF: bfloats}.get(array.dtype, floats)
 
 
@@ -49,7 +52,7 @@ def ending(*kinds: Any) -> str:
     """Return what the name of a kernel ends with, for the types of its pointers."""
     if all(kind == floats for kind in kinds):
         return ""
-    return "_" + "".join("fhb"[KINDS.index(kind)] for kind in kinds)
+    return "_" + "".join("fhbo"[KINDS.index(kind)] for kind in kinds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +67,8 @@ class Kernel:
     function : callable
         The Python source, with its sizes as constants of the closure. It returns nothing.
     parameters : tuple of Numba types
-        `floats`, `halves`, `bfloats` and `ints` for pointers; `int32` and `float32` for numbers.
+        `floats`, `halves`, `bfloats`, `octets` and `ints` for pointers; `int32` and `float32` for
+        numbers.
     threads : int
         Of a block; blocks and grids are one-dimensional.
     """

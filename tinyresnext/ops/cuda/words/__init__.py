@@ -3,8 +3,8 @@
 Each word is a few lines of LLVM. Pointers are raw (`kernel.floats`): an index is 32 bits wide, and
 nobody checks it. Read `memory` (shared memory, registers, 16 bytes at once), then `copies`
 (asynchronous copies to shared memory), `arithmetic` (four values at once) and `warp` (values of the
-other threads of a warp). `whole` has whole numbers in 32 bits, `tensor` the tensor cores, and
-`target` says which GPU the code is for. All are made of what `llvm` has.
+other threads of a warp). `whole` has whole numbers in 32 bits, `tensor` the tensor cores, `integer`
+products of bytes, and `target` says which GPU the code is for. All are made of what `llvm` has.
 """
 
 from .arithmetic import add4, floor4, floor4_or_nan, sum4

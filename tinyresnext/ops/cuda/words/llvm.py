@@ -17,7 +17,8 @@ intrinsic = any_intrinsic(target="cuda", prefer_literal=True)
 floats = types.CPointer(types.float32)
 halves = types.CPointer(types.uint16)  # the bits of float16: Numba's own type is emulated in parts
 bfloats = types.CPointer(types.int16)  # the bits of bfloat16, which Numba has no type for
-KINDS = (floats, halves, bfloats)  # kernels name a type to the words by its place here
+octets = types.CPointer(types.uint8)  # bytes, 0 to 255
+KINDS = (floats, halves, bfloats, octets)  # kernels name a type to the words by its place here
 FOUR = types.UniTuple(types.float32, 4)
 FLOAT, VECTOR = ir.FloatType(), ir.VectorType(ir.FloatType(), 4)
 HALF = ir.HalfType()

@@ -19,6 +19,7 @@ from .llvm import (
     halves,
     intrinsic,
     lower,
+    octets,
     packed,
     place,
     read,
@@ -99,6 +100,8 @@ def get(typingctx, a, i):
             return builder.load(at)
         if a == bfloats:
             return lower(builder, builder.zext(builder.load(at), INT32))
+        if a == octets:
+            return builder.uitofp(builder.load(at), FLOAT)
         return builder.fpext(builder.load(builder.bitcast(at, HALF.as_pointer())), FLOAT)
 
     return types.float32(a, types.int32), codegen
@@ -114,6 +117,8 @@ def put(typingctx, a, i, value):
             at, made = builder.bitcast(at, HALF.as_pointer()), builder.fptrunc(made, HALF)
         if a == bfloats:
             made = builder.trunc(packed(builder, made, FLOAT(0.0)), INT16)
+        if a == octets:  # a whole number from 0 to 255
+            made = builder.trunc(builder.fptoui(made, INT32), at.type.pointee)
         builder.store(made, at)
         return context.get_dummy_value()
 

@@ -69,11 +69,15 @@ def write_onnx(
     spec, side = stored.spec, stored.preprocess.crop
     integers = None
     if quantisation is not None:
-        if half or opset < IN_8_BITS:
+        if opset < IN_8_BITS:
             raise UsageError(
-                f"a quantised model is written for opset {IN_8_BITS} or later and in no other "
-                f"precision than its own, found opset {opset}{' and float16' * half}; leave out "
-                "--precision, or export the model that it was made of"
+                f"a scale for each filter needs opset {IN_8_BITS} or later, found {opset}; give "
+                "another --opset"
+            )
+        if half:
+            raise UsageError(
+                "a quantised model computes in int8 and float32, and float16 is asked for; leave "
+                "out --precision, or export the model that it was made of"
             )
         integers = Integers(spec, quantisation)
     ops = Write(stored.params, fold=fold, opset=opset, integers=integers)

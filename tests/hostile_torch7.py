@@ -29,6 +29,21 @@ def view(**lies):
     return linear(lambda w: w.tensor(FOUR, **lies))
 
 
+def many_numbers(values):
+    """Each of many values, as `number` writes it."""
+    made = np.empty(len(values), [("kind", "<i4"), ("value", "<f8")])
+    made["kind"], made["value"] = 1, values
+    return made.tobytes()
+
+
+def empty_tables(count):
+    """So many numbers from 0 on, each with an empty table whose index is larger by 2."""
+    made = np.zeros(count, [("kind", "<i4"), ("key", "<f8"), ("table", "<i4", 3)])
+    made["kind"], made["key"] = 1, np.arange(count)
+    made["table"][:, 0], made["table"][:, 1] = 3, np.arange(count) + 2
+    return made.tobytes()
+
+
 def deep(levels):
     data, w = b"", Lua()
     for _ in range(levels):
@@ -168,14 +183,11 @@ def cases():
         "T-ten_to_the_9": (laughing(9), UnsafeError),
         "T-million_nils": (many + integer(0) * 2_000_000, UnsafeError),
         "T-million_numbers": (
-            many + b"".join(number(i) for i in range(400_000)) + number(1) * 1_600_000,
+            many + many_numbers(np.arange(400_000)) + number(1) * 1_600_000,
             WeightsError,
         ),
         "T-million_empty_tables": (
-            many
-            + b"".join(
-                number(i) + integer(3) + integer(i + 2) + integer(0) for i in range(300_000)
-            ),
+            many + empty_tables(300_000),
             UnsafeError,
         ),
         "T-9_MB_of_text": (

@@ -113,7 +113,7 @@ def without(model: Model, x: np.ndarray, block: str, term: int) -> np.ndarray:
     """
     params, paths = dict(model.params), model.spec.cardinality
     seen: dict[str, np.ndarray] = {}
-    excitation = model.trace(x[None]).get(f"{block}.se.fc2")
+    excitation = model.trace(x[None])[f"{block}.se.fc2"] if model.spec.se_reduction else None
     if term < paths:
         weight = params[f"{block}.conv3.weight"].copy()
         d = weight.shape[1] // paths

@@ -30,6 +30,6 @@ def launches(
     narrow = empty(x.machine, x.shape, np.float16)
     # The ladder's weights are [channel, filter], where those of a network are [filter, channel].
     source = Source(((0,),), taps=1, channels=k, s_group=k * n, s_filter=1, s_channel=n)
-    [packed], packing = pairs(weight, source, win, empty)
+    [packed], packing = pairs(weight, source, win, empty, np.float16)
     Call(x.machine, packing)()
     return [copied(x, narrow), *product(narrow, packed, bias, None, out, win, relu=True)]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
 from ..errors import OutOfMemoryError
+from ..ops.bfloat16 import HALF
 from ..ops.contract import Array, Backend
 from .tape import Gradient
 
@@ -70,6 +71,40 @@ def assign_buffers(
             if last[id(value)] == t and id(value) in places
         }
     return places, buffers
+
+
+def kept_as(ops: Backend, dtype: Any, value: Any) -> np.dtype:
+    """Return the type in which a step stores a value: in bfloat16, that of images is HALF."""
+    images = ops.precision == "bfloat16" and len(value.shape) == 4
+    return HALF if images else np.dtype(dtype)
+
+
+def assign_by_kind(
+    steps: Sequence[tuple[Sequence[Any], Iterable[Any]]],
+    kind: Callable[[Any], Any],
+    over: Mapping[int, Any],
+) -> list[tuple[np.dtype, list[tuple[Any, int]], list[int]]]:
+    """Assign buffers as `assign_buffers` does, where values of one type share memory.
+
+    Parameters
+    ----------
+    steps, over
+        As there; a value that is written over another has its type.
+    kind : callable
+        Returns the NumPy type of a value.
+
+    Returns
+    -------
+    list of (type, [(value, its buffer)], buffers)
+    """
+    found = []
+    for one in dict.fromkeys(kind(value) for made, _ in steps for value in made):
+        own = [([value for value in made if kind(value) == one], read) for made, read in steps]
+        sizes = [[value.size for value in made] for made, _ in own]
+        places, buffers = assign_buffers(own, sizes, over)
+        each = [(value, places[id(value)]) for made, _ in own for value in made]
+        found.append((one, each, buffers))
+    return found
 
 
 def allocate(ops: Backend, buffers: Sequence[int], dtype: Any) -> list[Array]:

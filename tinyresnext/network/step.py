@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -21,7 +22,7 @@ from ..ops.contract import Backend
 from ..ops.distillation import Distillation
 from ..system.ranks import ALONE, Ranks
 from .buckets import Buckets
-from .buffers import allocate, assign_buffers, in_place, too_large
+from .buffers import allocate, assign_by_kind, in_place, kept_as, too_large
 from .resnext import Drop
 from .rewrite import for_training
 from .spec import Spec
@@ -45,6 +46,8 @@ class Step:
     spec : Spec
     x_shape : (n, h, w, channels)
     ops : backend
+        In bfloat16, images between layers and their gradients are stored so; what has no height
+        and width is float32, as weights, their gradients and statistics are.
     smoothing : float
         Label smoothing.
     binary : bool
@@ -172,20 +175,19 @@ class Step:
         made = [(call.out,) for call in calls]
         for gradient in backward:
             pairs = zip(gradient.out, gradient.more, strict=True)
-            new = (g for g, more in pairs if g is not None and not more)
-            made.append(tuple(g for g in new if id(g) not in values))
+            made.append(tuple(g for g, m in pairs if not (g is None or m or id(g) in values)))
         read = [[a for a in call.args if a is not None] for call in calls]
         read += [gradient.read for gradient in backward]
-        sizes = [[value.size for value in some] for some in made]
         steps, over = list(zip(made, read, strict=True)), in_place(backward, values)
-        places, buffers = assign_buffers(steps, sizes, over)
-        self.bytes = sum(buffers) * np.dtype(dtype).itemsize
-        arena = allocate(self._ops, buffers, dtype)
+        kind = partial(kept_as, self._ops, dtype)
+        assigned = assign_by_kind(steps, kind, over)
+        self.bytes = sum(sum(buffers) * one.itemsize for one, _, buffers in assigned)
+        for one, places, buffers in assigned:
+            arena = allocate(self._ops, buffers, one)
+            values |= {id(v): self._ops.view(arena[at], v.shape) for v, at in places}
         known = ((name, one) for name, one in given.items() if one is not None)
-        self._given = {name: self._ops.empty(one.shape, dtype) for name, one in known}
+        self._given = {name: self._ops.empty(one.shape, kind(one)) for name, one in known}
         values |= {id(given[name]): place for name, place in self._given.items()}
-        for value in (value for some in made for value in some):
-            values[id(value)] = self._ops.view(arena[places[id(value)]], value.shape)
         self._bind(calls, backward, values)
 
     def _bind(self, calls: list[Call], backward: list[Gradient], values: Mapping[int, Any]) -> None:
@@ -282,7 +284,8 @@ class Step:
             )
         for name, values in {"x": x, "labels": labels, **more}.items():
             place = self._given[name]
-            self._ops.upload(np.asarray(values, place.dtype), out=place)
+            wide = np.promote_types(place.dtype, np.float32)  # a backend rounds itself
+            self._ops.upload(np.asarray(values, wide), out=place)
 
     def _weighed(self, weights: Given, teacher: Given) -> tuple[dict[str, Array], float]:
         """Return what the loss reads beside labels, and what it has beside its kernels."""

@@ -3,6 +3,14 @@
 A bfloat16 is the upper half of a float32: its sign, its 8 bits of exponent, and 7 bits of fraction.
 So it reaches as far as float32, and has 3 decimal digits instead of 7. NumPy has no such type, and
 memory holds these numbers as uint16 (`HALF`).
+
+**Training.** Activations, and the gradients of activations, are rounded where they are stored:
+between two ops. Weights are float32 (the masters, which the optimiser changes); a convolution and
+its gradients read them rounded. A product of two bfloat16 is exact in float32, and sums are
+float32; a gradient that is added to one that is there is rounded after that. Statistics of batch
+norms, gradients of weights, pooled features, the classifier and the loss are float32. The exponents
+are those of float32, so no gradient is too small for bfloat16 that is not too small for float32;
+therefore the loss needs no scaling, which float16 needs.
 """
 
 from __future__ import annotations
@@ -18,13 +26,8 @@ from . import shapes
 from .contract import Array, Backend
 
 HALF = np.dtype(np.uint16)
-OPS = (
-    *("conv2d", "batch_norm", "relu", "add", "excite", "max_pool2d", "avg_pool2d", "blur_pool"),
-    *("mean_pool", "linear", "softmax"),
-)
-NOT_ROUNDED = ("linear", "softmax")  # logits and probabilities stay float32
-# The ops whose kernels on the processor take bfloat16; of the others, it is widened before.
-KERNELS = tuple(op for op in OPS if op not in ("batch_norm", "relu", "add", "softmax"))
+# Logits, probabilities and losses stay float32.
+NOT_ROUNDED = ("linear", "softmax", "softmax_cross_entropy", "binary_cross_entropy")
 
 
 class Limits(NamedTuple):
@@ -91,10 +94,11 @@ def widened(halves: Any) -> Array:
 
 
 class BFloat16:
-    """A backend that stores activations and weights in bfloat16: for inference, on a processor.
+    """A backend on a processor that stores activations and their gradients in bfloat16.
 
     Sums are float32, a result is rounded once, and logits are not rounded. What it does not have is
-    a function of the backend in float32, which it is made for.
+    a function of the backend in float32, which it is made for. An array is bfloat16 or float32 as
+    it comes: ``out`` says what a result is.
 
     Attributes
     ----------
@@ -115,12 +119,12 @@ class BFloat16:
 
     def __getattr__(self, name: str) -> Any:
         """Return an op, or a function of the backend in float32."""
-        if name in OPS:
+        if name in shapes.OPS:
             return partial(self._call, name)
+        if name.removesuffix("_backward") in shapes.OPS:
+            return partial(self._gradients, name)
         if name.startswith("__") or name == "base":  # while a copy is made, it has no base
             raise AttributeError(name)
-        if name in shapes.OPS or name.endswith(("_backward", "_step")):
-            raise _not_here(name)
         return getattr(self.base, name)
 
     def __repr__(self) -> str:
@@ -183,51 +187,69 @@ class BFloat16:
     # --- running ----------------------------------------------------------------------------------
 
     def bind(self, op: str, *args: Any, **attrs: Any) -> Callable[[], Any]:
-        """Prepare a call; ``out`` is bfloat16, or float32 for what is not rounded."""
-        if op not in OPS:
+        """Prepare a call, which rounds what a weight that is not packed then holds."""
+        if op.removesuffix("_backward") not in shapes.OPS:
             raise _not_here(op)
-        if op == "linear":
-            args = (args[0], _narrow(args[1]), *args[2:])
-        elif op == "conv2d" and isinstance(args[1], np.ndarray) and not _is_half(args[1]):
-            args = (args[0], self.pack(args[1], attrs.get("groups", 1)), *args[2:])
         if self.device == "reference":
-            return partial(_in_numpy, getattr(self.base, op), args, attrs)
-        return self.base.bind(op, *args, **attrs) if op in KERNELS else self._wide(op, args, attrs)
+            compute = _gradients_in_numpy if op.endswith("_backward") else _in_numpy
+            return partial(compute, self.base, op, args, attrs)
+        if op == "conv2d" and isinstance(args[1], np.ndarray):
+            from .cpu.conv.forward import pack_rounded, repacking
 
-    def _wide(self, op: str, args: Sequence[Any], attrs: dict[str, Any]) -> Callable[[], Any]:
-        """Prepare a call in float32, between steps that widen and round."""
-        from .cpu.elementwise import bind_convert
-
-        calls: list[Callable[[], Any]] = []
-
-        def wide(a: Any) -> Any:
-            if not _is_half(a):
-                return a
-            calls.append(bind_convert(a, made := self.base.empty(a.shape)))
-            return made
-
-        given, out = [wide(a) for a in args], attrs["out"]
-        target = self.base.empty(out.shape) if _is_half(out) else out
-        calls.append(self.base.bind(op, *given, **attrs | {"out": target}))
-        if target is not out:
-            calls.append(bind_convert(target, out))
-        return self.base.chain(calls)
+            groups = attrs.get("groups", 1)
+            packed, refill = repacking(args[1], lambda w: pack_rounded(w, groups, self.words))
+            call = self.base.bind(op, args[0], packed, *args[2:], **attrs)
+            return self.base.chain([refill, call])
+        if op == "conv2d_backward":
+            return self.base.bind(op, *args, **attrs, words=self.words)
+        return self.base.bind(op, *_weights_rounded(op, args), **attrs)
 
     def _call(self, op: str, *args: Any, out: Array | None = None, **attrs: Any) -> Array:
         """Make a call once, into ``out`` if that is given."""
-        shape = getattr(shapes, op)(*args, **attrs, out=out)
+        if op == "conv2d" and isinstance(args[1], np.ndarray):
+            args = (args[0], self.pack(args[1], attrs.get("groups", 1)), *args[2:])
+        known = {name: a for name, a in attrs.items() if name != "reduce"}
+        shape = getattr(shapes, op)(*args, **known, out=out)
         if out is None:
             out = self.empty(shape, np.float32 if op in NOT_ROUNDED else self.precision)
         self.bind(op, *args, **attrs, out=out)()
         return out
 
+    def _gradients(self, op: str, dy: Array, y: Array, *args: Any, **attrs: Any) -> tuple[Any, ...]:
+        """Compute gradients once: each is what its argument is, bfloat16 or float32."""
+        out = tuple(None if a is None else self.empty(a.shape, a.dtype) for a in args)
+        self.bind(op, dy, y, *args, **attrs, out=out, more=(False,) * len(args))()
+        return out
 
-def _in_numpy(call: Callable[..., Array], args: Sequence[Any], attrs: dict[str, Any]) -> None:
+
+def _in_numpy(base: Backend, op: str, args: Sequence[Any], attrs: dict[str, Any]) -> None:
     """Widen what is bfloat16, compute in float32, and round the result if ``out`` is bfloat16."""
-    out = attrs["out"]
-    given = {name: _widened(a) for name, a in attrs.items() if name != "out"}
-    y = call(*map(_widened, args), **given)
+    given, out = _given(attrs), attrs["out"]
+    y = getattr(base, op)(*map(_widened, _weights_rounded(op, args)), **given)
     np.copyto(out, rounded(y) if _is_half(out) else y)
+
+
+def _gradients_in_numpy(base: Backend, op: str, args: Sequence[Any], attrs: dict[str, Any]) -> None:
+    """Widen what is bfloat16, compute in float32, and round each sum that is stored in bfloat16."""
+    found = getattr(base, op)(*map(_widened, _weights_rounded(op, args)), **_given(attrs))
+    for place, more, gradient in zip(attrs["out"], attrs["more"], found, strict=False):
+        if place is not None:
+            total = _widened(place) + gradient if more else gradient
+            np.copyto(place, rounded(total) if _is_half(place) else total)
+
+
+def _given(attrs: dict[str, Any]) -> dict[str, Any]:
+    """Return the attributes that a function of the reference takes."""
+    given = {name: a for name, a in attrs.items() if name not in ("out", "more")}
+    return given | {name: _widened(a) for name, a in given.items() if name == "residual"}
+
+
+def _weights_rounded(op: str, args: Sequence[Any]) -> Sequence[Any]:
+    """Return the arguments, with the weight rounded where it meets bfloat16."""
+    place = {"conv2d": 1, "conv2d_backward": 3}.get(op)
+    if op == "linear" and _is_half(args[0]):
+        place = 1
+    return [_narrow(a) if number == place else a for number, a in enumerate(args)]
 
 
 def _is_half(a: Any) -> bool:

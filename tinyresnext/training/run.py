@@ -83,7 +83,7 @@ class Run:
             self.weights.params,
             spec,
             (recipe.batch // setting.ranks.count // recipe.parts, side, side, spec.channels),
-            setting.ops,
+            setting.step_ops(recipe),
             smoothing=0.0 if self.targets.softened else recipe.loss.smoothing,
             binary=recipe.loss.entropy == "binary",
             weighted=self.targets.balance is not None,

@@ -11,12 +11,12 @@ import numpy as np
 
 from ..data.dataset import Dataset
 from ..data.loader import Loader
-from ..errors import ImageError, UsageError
+from ..errors import DeviceError, ImageError, UsageError
 from ..images.preprocess import Preprocess
 from ..inference.inputs import shapes_that_fit
 from ..network.count import norm_values
 from ..network.spec import Spec
-from ..ops import Backend
+from ..ops import Backend, backend
 from ..system.ranks import ALONE, Ranks, part_of
 from .recipes import Recipe
 from .samples.augmentation import augmented
@@ -47,9 +47,15 @@ class Setting:
     sync_norm: bool = False
     teacher: Teacher | None = None
 
-    def described(self) -> str:
+    def step_ops(self, recipe: Recipe) -> Backend:
+        """Return what computes a step: the backend, or the one of the same device in bfloat16."""
+        if recipe.precision == self.ops.precision:
+            return self.ops
+        return backend(self.ops.__name__.rpartition(".")[2], recipe.precision)
+
+    def described(self, recipe: Recipe) -> str:
         """Return what computes, in a few words for people."""
-        device, count = self.ops.described(), self.ranks.count
+        device, count = self.step_ops(recipe).described(), self.ranks.count
         if count == 1:
             return device
         norms = "shared" if self.sync_norm else "separate"
@@ -164,9 +170,25 @@ def check(spec: Spec, recipe: Recipe, setting: Setting) -> None:
     for side in {*recipe.augmentation.sides, setting.preprocess.crop}:
         # This refuses padding or a square that is larger than the image.
         augmented(recipe.augmentation, setting.preprocess, setting.dataset, side)
+    _check_precision(recipe, setting)
     if setting.ranks.count > 1:
         _check_ranks(recipe, setting)
     _check_norms(spec, recipe, setting)
+
+
+def _check_precision(recipe: Recipe, setting: Setting) -> None:
+    """Refuse weights that are not float32, and a precision that the device does not train in."""
+    if setting.ops.precision != "float32":
+        raise DeviceError(
+            f"the model computes in {setting.ops.precision}, and weights are trained in float32: "
+            "load it without a precision, and give the recipe one (precision='bfloat16', "
+            "--precision bfloat16) to store what is between layers so"
+        )
+    if recipe.precision != "float32" and setting.ops.__name__.rpartition(".")[2][:4] == "cuda":
+        raise DeviceError(
+            f"{setting.ops.described()} trains in float32 only, and {recipe.precision} is asked "
+            "for: give --device cpu (device='cpu'), or leave out --precision"
+        )
 
 
 def _check_ranks(recipe: Recipe, setting: Setting) -> None:

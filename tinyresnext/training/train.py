@@ -243,7 +243,11 @@ def _run(
     """Begin or resume, train, and leave the model in the folder."""
     start.run, start.threads = setting.decides(), setting.threads
     normed = setting.normed(start.recipe)
-    start.origin = {**setting.origin, "device": setting.described(), "normed": str(normed)}
+    start.origin = {
+        **setting.origin,
+        "device": setting.described(start.recipe),
+        "normed": str(normed),
+    }
     check_savable(start, setting)
     if setting.ranks.count > 1 and (overfit or dry_run is not None):
         raise UsageError("a trial of a run is for one process: leave out --mpi")

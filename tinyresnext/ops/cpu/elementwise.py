@@ -51,14 +51,15 @@ class Evened(NamedTuple):
 def _relu(x, out):
     """Replace what is below zero by zero; not-a-number is not below zero, and stays."""
     for i in prange(len(x)):
-        out[i] = np.float32(0) if x[i] < 0 else x[i]
+        v = value(x[i])
+        out[i] = stored(np.float32(0) if v < 0 else v, out)
 
 
 @kernel(parallel=True)
 def _add(x, y, out):
     """Add value by value."""
     for i in prange(len(x)):
-        out[i] = x[i] + y[i]
+        out[i] = stored(value(x[i]) + value(y[i]), out)
 
 
 @in_tasks(Values)
@@ -92,9 +93,9 @@ def _relu_gradient(x, dy, out, g, counters):
     task = next_task(counters)
     while task < g.tasks:
         for i in range(np.uintp(task * g.length), np.uintp(min((task + 1) * g.length, g.values))):
-            d = dy[i]
-            gradient = d if x[i] > 0 else np.float32(0)
-            out[i] = out[i] + gradient if g.add else gradient
+            d = value(dy[i])
+            gradient = d if value(x[i]) > 0 else np.float32(0)
+            out[i] = stored(value(out[i]) + gradient if g.add else gradient, out)
         task = next_task(counters)
     finished(counters)
 
@@ -111,8 +112,8 @@ def relu(x: Array, *, out: Array | None = None) -> Array:
 
 def bind_relu(x: Array, *, out: Array) -> Callable[[], None]:
     """Prepare a call."""
-    target = result("relu", shapes.relu(x, out=out), out).reshape(-1)
-    source = flat("relu", "x", x)
+    target = result("relu", shapes.relu(x, out=out), out, halves=True).reshape(-1)
+    source = flat("relu", "x", x, out)
     return lambda: launch(_relu, source, target)
 
 
@@ -152,7 +153,7 @@ def bind_relu_backward(
     """Prepare a step."""
     if out[0] is None:
         return chain([])
-    source, gradient = flat("relu_backward", "x", x), flat("relu_backward", "dy", dy)
+    source, gradient = flat("relu_backward", "x", x, x), flat("relu_backward", "dy", dy, dy)
     g = Values(values=x.size, add=int(more[0]), length=LENGTH, tasks=-(-x.size // LENGTH))
     return Step(_relu_gradient, g, x=source, dy=gradient, out=out[0].reshape(-1))
 
@@ -166,8 +167,8 @@ def add(x: Array, y: Array, *, out: Array | None = None) -> Array:
 
 def bind_add(x: Array, y: Array, *, out: Array) -> Callable[[], None]:
     """Prepare a call."""
-    target = result("add", shapes.add(x, y, out=out), out).reshape(-1)
-    first, second = flat("add", "x", x), flat("add", "y", y)
+    target = result("add", shapes.add(x, y, out=out), out, halves=True).reshape(-1)
+    first, second = flat("add", "x", x, out), flat("add", "y", y, out)
     return lambda: launch(_add, first, second, target)
 
 

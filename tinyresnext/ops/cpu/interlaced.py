@@ -16,7 +16,7 @@ from ..checks import Shape
 from ..shapes.conv import parts_shape
 from .runtime.crew import Step
 from .runtime.memory import Array
-from .runtime.simd import copy
+from .runtime.simd import copy, stored, value
 from .runtime.tasks import finished, in_tasks, next_task
 
 
@@ -71,7 +71,7 @@ def _join(parts, out, g, counters):
             at = (task * g.w + z) * g.c
             if g.add:
                 for c in range(g.c):
-                    out[at + c] += parts[source + c]
+                    out[at + c] = stored(value(out[at + c]) + value(parts[source + c]), out)
             else:
                 copy(parts, source, out, at, g.c)
         task = next_task(counters)

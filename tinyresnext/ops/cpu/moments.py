@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..bfloat16 import widened
 from .runtime.crew import Step
-from .runtime.memory import Array, empty, flat
-from .runtime.simd import aligned
+from .runtime.memory import HALF, Array, empty, flat
+from .runtime.simd import aligned, stored, value
 from .runtime.tasks import finished, in_tasks, next_task
 
 RUN = 32  # positions that are summed in one go
@@ -61,15 +62,16 @@ def _moments(x, origin, out, g, counters):
             while first + four <= end:
                 p = first * c
                 for k in range(c):
-                    d0, d1 = x[p + k] - origin[k], x[p + c + k] - origin[k]
-                    d2, d3 = x[p + c + c + k] - origin[k], x[p + c + c + c + k] - origin[k]
+                    d0, d1 = value(x[p + k]) - origin[k], value(x[p + c + k]) - origin[k]
+                    d2 = value(x[p + c + c + k]) - origin[k]
+                    d3 = value(x[p + c + c + c + k]) - origin[k]
                     sums[k] += (d0 + d1) + (d2 + d3)
                     sums[c + k] += (d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3)
                 first += four
             while first < end:
                 p = first * c
                 for k in range(c):
-                    d0 = x[p + k] - origin[k]
+                    d0 = value(x[p + k]) - origin[k]
                     sums[k] += d0
                     sums[c + k] += d0 * d0
                 first += np.uintp(1)
@@ -103,22 +105,22 @@ def _gradient_sums(x, norm, y, dy, out, g, counters):
                 p = first * c
                 if g.mask_by_y:
                     for k in range(c):
-                        d = dy[p + k]
-                        d = d if y[p + k] > 0 else np.float32(0)
-                        dy[p + k] = d
+                        d = value(dy[p + k])
+                        d = d if value(y[p + k]) > 0 else np.float32(0)
+                        dy[p + k] = stored(d, dy)
                         sums[k] += d
-                        sums[c + k] += d * (x[p + k] - norm[k])
+                        sums[c + k] += d * (value(x[p + k]) - norm[k])
                 elif g.mask_by_x:
                     for k in range(c):
-                        centred, d = x[p + k] - norm[k], dy[p + k]
+                        centred, d = value(x[p + k]) - norm[k], value(dy[p + k])
                         d = d if centred * norm[c + k] + norm[c + c + k] > 0 else np.float32(0)
                         sums[k] += d
                         sums[c + k] += d * centred
                 else:
                     for k in range(c):
-                        d = dy[p + k]
+                        d = value(dy[p + k])
                         sums[k] += d
-                        sums[c + k] += d * (x[p + k] - norm[k])
+                        sums[c + k] += d * (value(x[p + k]) - norm[k])
                 first += np.uintp(1)
             for k in range(c + c):
                 out[place + k] += sums[k]
@@ -144,7 +146,7 @@ def bind_gradient_sums(
 
     Parameters
     ----------
-    x, y, dy : flat float32
+    x, y, dy : flat, float32 or bfloat16
         With ``g.mask_by_y`` the gradient before the ReLU is written over ``dy``.
     norm : flat float32
         Begins with the mean, the factor and the shift of each channel.
@@ -173,7 +175,7 @@ def _add_up(step: Step, partial: Array) -> tuple[Array, Array]:
 def bind_moments(x: Array) -> Callable[[], tuple[Array, Array]]:
     """Prepare the mean and the biased variance of each channel, in float64."""
     c = x.shape[-1]
-    source, origin = flat("batch_norm_train", "x", x), empty((c,))
+    source, origin = flat("batch_norm_train", "x", x, x), empty((c,))
     add = _bind_moments(source, origin)
     positions = x.size // c
     # An odd distance comes to all columns of an image, where these are a power of two.
@@ -188,7 +190,7 @@ def bind_moments(x: Array) -> Callable[[], tuple[Array, Array]]:
         return distance, var, bool((square <= FAR * var).all())  # NaN is far
 
     def moments() -> tuple[Array, Array]:
-        np.add.reduce(sample, 0, out=origin)
+        np.add.reduce(widened(sample) if sample.dtype == HALF else sample, 0, out=origin)
         np.divide(origin, len(sample), out=origin)
         distance, var, near = around_origin()
         if not near:
@@ -201,7 +203,7 @@ def bind_moments(x: Array) -> Callable[[], tuple[Array, Array]]:
 
 def bind_channel_sums(x: Array, out: Array, more: bool) -> Callable[[], None]:
     """Prepare the sum of each channel over all positions; ``more`` adds it to ``out``."""
-    add = _bind_moments(flat("conv2d_backward", "dy", x), np.zeros(x.shape[-1], np.float32))
+    add = _bind_moments(flat("conv2d_backward", "dy", x, x), np.zeros(x.shape[-1], np.float32))
 
     def channel_sums() -> None:
         total, _ = add()

@@ -17,7 +17,8 @@ from .norm_train import scaled, spread
 from .runtime.crew import Step
 from .runtime.kernel import kernel
 from .runtime.launch import launch
-from .runtime.memory import Array, accumulate, empty, empty_like, flat, result
+from .runtime.memory import Array, accumulate, empty, empty_like, flat, gradient_room, result
+from .runtime.simd import stored, value
 
 # --- kernel ---------------------------------------------------------------------------------------
 
@@ -29,7 +30,7 @@ def _batch_norm(x, mean, factor, shift, out):
     for position in prange(len(x) // channels):
         at = np.int64(position) * channels
         for c in range(channels):
-            out[at + c] = (x[at + c] - mean[c]) * factor[c] + shift[c]
+            out[at + c] = stored((value(x[at + c]) - mean[c]) * factor[c] + shift[c], out)
 
 
 # --- public op ------------------------------------------------------------------------------------
@@ -63,9 +64,9 @@ def bind_batch_norm(
 ) -> Callable[[], None]:
     """Prepare a call; the factors are computed anew in each."""
     shape = shapes.batch_norm(x, scale, shift, mean, var, eps=eps, out=out)
-    target = result("batch_norm", shape, out).reshape(-1)
+    target = result("batch_norm", shape, out, halves=True).reshape(-1)
     scales, variances = flat("batch_norm", "scale", scale), flat("batch_norm", "var", var)
-    source, centre = flat("batch_norm", "x", x), flat("batch_norm", "mean", mean)
+    source, centre = flat("batch_norm", "x", x, out), flat("batch_norm", "mean", mean)
     shifts = flat("batch_norm", "shift", shift)
 
     def normalise() -> None:
@@ -110,20 +111,24 @@ def bind_batch_norm_backward(
 ) -> Callable[[], None]:
     """Prepare the two sums over each channel, and one multiplication a value."""
     op, c = "batch_norm_backward", x.shape[-1]
-    source, given, dx = flat(op, "x", x), flat(op, "dy", dy), empty(x.shape)
+    source, given = flat(op, "x", x, x), flat(op, "dy", dy, dy)
+    dx = gradient_room(x, out[0] if not more[0] else None)
     g, norm = cut(x.size, c), empty((5 * c,))
     sums = bind_gradient_sums(source, norm, given, given, g)
-    second = Step(spread, g, x=source, norm=norm, dy=given, out=dx.reshape(-1))
+    second = Step(spread, g, x=source, norm=norm, dy=given, out=dx)
 
     def back() -> None:
         variance = var.astype(np.float64)
         norm[: 3 * c], norm[3 * c :] = scaled(mean, variance, scale, scale, eps), 0
         dshift, centred = sums()
-        second()
+        if out[0] is not None:
+            second()
         rstd = 1 / np.sqrt(variance + eps)
         statistics = -dshift * scale * rstd, -centred * scale * rstd**3 / 2
-        found = (dx, *(a.astype(np.float32) for a in (centred * rstd, dshift, *statistics)))
-        for place, add, gradient in zip(out, more, found, strict=True):
+        found = [a.astype(np.float32) for a in (centred * rstd, dshift, *statistics)]
+        for place, add, gradient in zip(out[1:], more[1:], found, strict=True):
             accumulate(place, gradient, add)
+        if more[0]:
+            accumulate(out[0], dx.reshape(x.shape), True)
 
     return back

@@ -18,8 +18,8 @@ from .. import shapes
 from ..together import Reduce, means_of_all, moments_of_all
 from .moments import Sums, bind_gradient_sums, bind_moments, cut
 from .runtime.crew import Step
-from .runtime.memory import Array, accumulate, empty, empty_like, flat, result
-from .runtime.simd import aligned, copy
+from .runtime.memory import Array, accumulate, empty, empty_like, flat, gradient_room, result
+from .runtime.simd import aligned, copy, stored, value
 from .runtime.tasks import finished, in_tasks, next_task
 
 
@@ -50,12 +50,13 @@ def _normalise(x, norm, residual, out, g, counters):
             p = np.uintp(position) * c
             if g.add:
                 for k in range(c):
-                    value = (x[p + k] - norm[k]) * norm[c + k] + norm[c + c + k] + residual[p + k]
-                    out[p + k] = np.float32(0) if g.relu and value < 0 else value
+                    v = (value(x[p + k]) - norm[k]) * norm[c + k] + norm[c + c + k]
+                    v += value(residual[p + k])
+                    out[p + k] = stored(np.float32(0) if g.relu and v < 0 else v, out)
             else:
                 for k in range(c):
-                    value = (x[p + k] - norm[k]) * norm[c + k] + norm[c + c + k]
-                    out[p + k] = np.float32(0) if g.relu and value < 0 else value
+                    v = (value(x[p + k]) - norm[k]) * norm[c + k] + norm[c + c + k]
+                    out[p + k] = stored(np.float32(0) if g.relu and v < 0 else v, out)
         task = next_task(counters)
     finished(counters)
 
@@ -77,16 +78,16 @@ def spread(x, norm, dy, out, g, counters):
             p = np.uintp(position) * c
             if g.mask_by_x:
                 for k in range(c):
-                    centred, d = x[p + k] - norm[k], dy[p + k]
+                    centred, d = value(x[p + k]) - norm[k], value(dy[p + k])
                     d = d if centred * norm[c + k] + norm[c + c + k] > 0 else np.float32(0)
                     line[k] = norm[c + k] * (
                         d - norm[c + c + c + k] - centred * norm[c + c + c + c + k]
                     )
             else:
                 for k in range(c):
-                    centred = x[p + k] - norm[k]
+                    centred, d = value(x[p + k]) - norm[k], value(dy[p + k])
                     line[k] = norm[c + k] * (
-                        dy[p + k] - norm[c + c + c + k] - centred * norm[c + c + c + c + k]
+                        d - norm[c + c + c + k] - centred * norm[c + c + c + c + k]
                     )
             copy(line, 0, out, p, c)
         task = next_task(counters)
@@ -141,9 +142,9 @@ def bind_batch_norm_train(
     shape = shapes.batch_norm_train(
         x, scale, shift, residual, eps=eps, relu=relu, statistics=statistics, out=out
     )
-    y = result("batch_norm_train", shape, out)
-    source, norm = flat("batch_norm_train", "x", x), empty((3 * shape[-1],))
-    other = source if residual is None else flat("batch_norm_train", "residual", residual)
+    y = result("batch_norm_train", shape, out, halves=True)
+    source, norm = flat("batch_norm_train", "x", x, out), empty((3 * shape[-1],))
+    other = source if residual is None else flat("batch_norm_train", "residual", residual, out)
     for name, a in (("scale", scale), ("shift", shift)):
         flat("batch_norm_train", name, a)
     tasks = cut(x.size, shape[-1])
@@ -220,12 +221,13 @@ def bind_batch_norm_train_backward(
     The gradient of the residual, or that of ``x`` where there is no residual, may lie over ``dy``.
     """
     op, c = "batch_norm_train_backward", x.shape[-1]
-    source, given = flat(op, "x", x), flat(op, "dy", dy)
+    source, given = flat(op, "x", x, x), flat(op, "dy", dy, dy)
     g = cut(x.size, c, mask_by_x=relu and residual is None, mask_by_y=relu and residual is not None)
     before = given  # the gradient before the ReLU; the first pass may write it
     if g.mask_by_y:
-        before = _room(x, out[3] if not more[3] else None)
-    dx = _room(x, out[0] if not more[0] else None)
+        alone = out[3] is None or more[3]
+        before = empty((x.size,), given.dtype) if alone else out[3].reshape(-1)
+    dx = gradient_room(x, out[0] if not more[0] else None)
     norm, moments = empty((5 * c,)), bind_moments(x)
     sums = bind_gradient_sums(source, norm, y.reshape(-1), before, g)
     second = Step(spread, g, x=source, norm=norm, dy=before, out=dx)
@@ -255,11 +257,6 @@ def bind_batch_norm_train_backward(
                 accumulate(place, found, add)
 
     return back
-
-
-def _room(x: Array, place: Array | None) -> Array:
-    """Return flat memory for a gradient like ``x``: its place where that may be overwritten."""
-    return empty((x.size,)) if place is None else place.reshape(-1)
 
 
 def _overlap(a: Array, b: Array) -> bool:

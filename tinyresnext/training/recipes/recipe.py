@@ -29,6 +29,9 @@ class Recipe:
     parts : int
         The mini-batch is computed in so many parts, one after another, and their mean gradient
         changes the weights: what does not fit into memory at once. A batch norm sees one part.
+    precision : {"float32", "bfloat16"}
+        What values between layers and their gradients are stored in, and weights are rounded to
+        where a convolution reads them. Weights, sums and statistics are float32 in both.
     schedule : Schedule
     optimiser : Optimiser
     loss : Loss
@@ -63,6 +66,11 @@ class Recipe:
         1,
         Whole(1, 65536),
         "compute the mini-batch in so many parts, one after another, for less memory",
+    )
+    precision: str = setting(
+        "float32",
+        Choice(("float32", "bfloat16")),
+        "what values between layers and their gradients are stored in; weights are float32",
     )
     schedule: Schedule
     optimiser: Optimiser = dataclasses.field(default_factory=Optimiser)
@@ -167,7 +175,7 @@ class Recipe:
 
     @classmethod
     def from_json(cls, values: Any) -> Recipe:
-        """Read what `to_json` wrote, also before there were teachers.
+        """Read what `to_json` wrote, also before there were teachers or precisions.
 
         Raises
         ------
@@ -180,7 +188,8 @@ class Recipe:
             return cls(epochs=1, batch=1, schedule=schedule).changed(values)
 
         if isinstance(values, dict):
-            values = dict.fromkeys(("teacher_weight", "temperature"), 0.0) | values
+            before = {"teacher_weight": 0.0, "temperature": 0.0, "precision": "float32"}
+            values = before | values
         return from_fields(make, [name for name, _ in settings()], values, "the recipe")
 
 

@@ -28,10 +28,15 @@ def begun(
 
 
 def say_of_run(start: State, setting: Setting) -> None:
-    """Say what the loss is with a teacher; and how ranks share a mini-batch, and what follows."""
+    """Say what the loss is with a teacher, the precision, and how ranks share a mini-batch."""
     if setting.teacher is not None:
         tell(setting.teacher.said(start.recipe, setting.preprocess))
-    count, batch = setting.ranks.count, start.recipe.batch
+    count, batch, precision = setting.ranks.count, start.recipe.batch, start.recipe.precision
+    if precision != "float32":
+        tell(
+            f"{setting.step_ops(start.recipe).described()}; weights, sums, statistics and "
+            "validation are float32"
+        )
     if count == 1:
         return
     of_norms = (

@@ -155,7 +155,7 @@ def _said(trial: Trial, seconds: float) -> str:
         f"{recipe.epochs} epochs of {trial.steps} steps: {steps:,} steps, mini-batches of "
         f"{recipe.batch}{in_parts}, images of {run.side} x {run.side}",
         f"{memory / 2**20:,.0f} MiB for a step and the weights, beside the images",
-        f"{_time(seconds)} for a step on {run.setting.ops.described()} "
+        f"{_time(seconds)} for a step on {run.setting.step_ops(recipe).described()} "
         f"(threads: {run.setting.threads}){measured}: about {_time(seconds * steps)}, without "
         "reading the images and without validation",
     ]

@@ -17,76 +17,25 @@ fill vectors, and `wide.outer` for all others.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from ...checks import Pair, Shape, pair
 from ...shapes.conv import parts_padding, parts_shape
+from ..elementwise import in_words
 from ..interlaced import bind_join, bind_split
 from ..moments import bind_channel_sums
 from ..runtime.crew import Step, chain
-from ..runtime.memory import Array, empty, empty_like, flat
-from ..runtime.simd import copy
+from ..runtime.memory import HALF, Array, empty, empty_like, flat
+from ..runtime.simd import copy, stored, value
 from ..runtime.tasks import finished, in_tasks, next_task
 from . import dense, outer
-from .forward import bind_geometry, pack, repacking, way_of
-from .geometry import Geometry, geometry
+from .forward import bind_geometry, pack, pack_rounded, repacking, way_of
+from .geometry import Geometry, Taps, geometry, taps_of, turned
 from .narrow import outer as narrow_outer
 from .wide import outer as wide_outer
-
-
-class Taps(NamedTuple):
-    """The taps that reach the places ``offset``, ``offset + stride`` ... along one direction.
-
-    Attributes
-    ----------
-    taps : list of int or None
-        The columns of the turned kernel: taps of the forward kernel, or None for a column of zeros.
-    padding : int
-        Of the convolution of ``dy`` with them.
-    places : int
-        How many such places there are.
-    """
-
-    taps: list[int | None]
-    padding: int
-    places: int
-
-
-def taps_of(offset: int, length: int, kernel: int, stride: int, padding: int) -> Taps:
-    """Return the taps that reach the places ``stride * q + offset``.
-
-    Tap ``i`` of result ``r`` reaches the place ``r * stride + i - padding``.
-    """
-    reach = {
-        (offset + padding - i) // stride: i
-        for i in range(kernel)
-        if (offset + padding - i) % stride == 0
-    }
-    places = len(range(offset, length, stride))
-    if not reach:
-        return Taps([], 0, places)
-    low = min(0, *reach)
-    return Taps([reach.get(step) for step in range(low, max(reach) + 1)], -low, places)
-
-
-def turned(weight: Array, groups: int, rows: list[int | None], columns: list[int | None]) -> Array:
-    """Return the weight of the convolution back to the input.
-
-    Returns
-    -------
-    [c_in, c_out / groups, rows, columns]
-    """
-    c_out, c_group, k_h, k_w = weight.shape
-    split = weight.reshape(groups, c_out // groups, c_group, k_h, k_w).swapaxes(1, 2)
-    made = np.zeros((groups, c_group, c_out // groups, len(rows), len(columns)), np.float32)
-    for i, row in enumerate(rows):
-        for j, column in enumerate(columns):
-            if row is not None and column is not None:
-                made[..., i, j] = split[..., row, column]
-    return made.reshape(groups * c_group, c_out // groups, len(rows), len(columns))
-
 
 # --- kernel ---------------------------------------------------------------------------------------
 
@@ -119,7 +68,8 @@ def _put(part, out, g, counters):
         for _ in range(g.columns):
             if g.add:
                 for c in range(g.c):
-                    out[place + c] += part[source + c]
+                    total = value(out[place + c]) + value(part[source + c])
+                    out[place + c] = stored(total, out)
             elif g.reached:
                 copy(part, source, out, place, g.c)
             else:
@@ -134,13 +84,17 @@ def _put(part, out, g, counters):
 
 
 def bind_input_gradient(
-    dy: Array, weight: Array, geo: Geometry, dx: Array, more: bool
+    dy: Array, weight: Array, geo: Geometry, dx: Array, more: bool, words: bool | None = None
 ) -> list[Callable[[], None]]:
-    """Prepare ``dx``, from the geometry of the forward convolution; ``more`` adds to ``dx``."""
+    """Prepare ``dx``, from the geometry of the forward convolution; ``more`` adds to ``dx``.
+
+    For ``words`` see `forward.pack_rounded`.
+    """
     if geo.s_h * geo.s_w == 1:
-        return _bind_kind(dy, weight, geo, (0, 0), dx, more)
-    # Room for the largest kind; the kinds use it one after the other.
-    part = empty((geo.n * -(-geo.h // geo.s_h) * -(-geo.w // geo.s_w) * geo.c_in,))
+        return _bind_kind(dy, weight, geo, (0, 0), dx, more, words)
+    # Room for the largest kind; the kinds use it one after the other. A sum is rounded once.
+    kind = np.float32 if more else dx.dtype
+    part = empty((geo.n * -(-geo.h // geo.s_h) * -(-geo.w // geo.s_w) * geo.c_in,), kind)
     calls: list[Callable[[], None]] = []
     for a, b in np.ndindex(geo.s_h, geo.s_w):
         down, across = _both(geo, a, b)
@@ -148,7 +102,7 @@ def bind_input_gradient(
         if down.places * across.places == 0 or (more and not reached):
             continue
         if reached:
-            calls += _bind_kind(dy, weight, geo, (a, b), part, False)
+            calls += _bind_kind(dy, weight, geo, (a, b), part, False, words)
         numbers = Places(
             h=geo.h,
             w=geo.w,
@@ -176,23 +130,35 @@ def _both(geo: Geometry, a: int, b: int) -> tuple[Taps, Taps]:
 
 
 def _bind_kind(
-    dy: Array, weight: Array, geo: Geometry, kind: tuple[int, int], out: Array, more: bool
+    dy: Array,
+    weight: Array,
+    geo: Geometry,
+    kind: tuple[int, int],
+    out: Array,
+    more: bool,
+    words: bool | None,
 ) -> list[Callable[[], None]]:
     """Prepare the convolution for one kind of places."""
     down, across = _both(geo, *kind)
+    lay_out = partial(pack_rounded, words=words) if dy.dtype == HALF else pack
+    packed, refill = repacking(
+        weight, lambda w: lay_out(turned(w, geo.groups, down.taps, across.taps), geo.groups)
+    )
+    calls, source = [refill], dy.reshape(geo.n, geo.h_out, geo.w_out, geo.c_out)
+    if packed.in_words:
+        copied, source = in_words(source, geo.groups)
+        calls += copied
     back = geometry(
-        (geo.n, geo.h_out, geo.w_out, geo.c_out),
+        source.shape,
         (geo.n, down.places, across.places, geo.c_in),
         (len(down.taps), len(across.taps)),
         1,
         (down.padding, across.padding),
         geo.groups,
     )
-    packed, refill = repacking(
-        weight, lambda values: pack(turned(values, geo.groups, down.taps, across.taps), geo.groups)
-    )
     out, bias = out[: back.positions * geo.c_in], np.zeros(geo.c_in, np.float32)
-    return [refill, bind_geometry(dy, packed, bias, out if more else None, out, back)]
+    there = out if more else None
+    return [*calls, bind_geometry(source.reshape(-1), packed, bias, there, out, back)]
 
 
 def bind_weight_gradient(x: Array, dy: Array, geo: Geometry, out: Array, more: bool) -> list[Step]:
@@ -250,20 +216,25 @@ def bind_conv2d_backward(
     dilation: Pair = 1,
     out: Sequence[Array | None],
     more: Sequence[bool],
+    words: bool | None = None,
 ) -> Callable[[], None]:
-    """Prepare a step or two for each gradient that is wanted."""
-    gradient, source = flat("conv2d_backward", "dy", dy), flat("conv2d_backward", "x", x)
+    """Prepare a step or two for each gradient that is wanted.
+
+    ``x``, ``dy`` and the gradient of ``x`` may be bfloat16; then the weight is rounded, too, and
+    laid out in ``words`` or not, as `forward.pack_rounded` says.
+    """
+    gradient, source = flat("conv2d_backward", "dy", dy, dy), flat("conv2d_backward", "x", x, dy)
     calls: list[Callable[[], None]] = []
     steps = pair("dilation", dilation, 1)
     if steps != (1, 1):
         lead = pair("padding", padding, 0)
         calls += _bind_dilated(
-            gradient, y.shape, source, x.shape, weight, lead, groups, steps, out, more
+            gradient, y.shape, source, x.shape, weight, lead, groups, steps, out, more, words
         )
     else:
         geo = geometry(x.shape, y.shape, weight.shape[2:], stride, padding, groups)
         if out[0] is not None:
-            calls += bind_input_gradient(gradient, weight, geo, out[0].reshape(-1), more[0])
+            calls += bind_input_gradient(gradient, weight, geo, out[0].reshape(-1), more[0], words)
         if out[1] is not None:
             calls += bind_weight_gradient(source, gradient, geo, out[1].reshape(-1), more[1])
     if bias is not None and out[2] is not None:
@@ -282,9 +253,11 @@ def _bind_dilated(
     dilation: tuple[int, int],
     out: Sequence[Array | None],
     more: Sequence[bool],
+    words: bool | None,
 ) -> list[Callable[[], None]]:
     """Prepare the gradients of a dilated convolution from the parts of its images."""
-    x_parts, dy_parts = empty(parts_shape(x_shape, dilation)), empty(parts_shape(y_shape, dilation))
+    x_parts = empty(parts_shape(x_shape, dilation), x.dtype)
+    dy_parts = empty(parts_shape(y_shape, dilation), dy.dtype)
     inner = parts_padding(padding, dilation)
     geo = geometry(x_parts.shape, dy_parts.shape, weight.shape[2:], 1, inner, groups)
     gradient = dy_parts.reshape(-1)
@@ -295,6 +268,8 @@ def _bind_dilated(
             x_parts.reshape(-1), gradient, geo, out[1].reshape(-1), more[1]
         )
     if out[0] is not None:  # in the memory of the parts of x, which are not needed any more
-        calls += bind_input_gradient(gradient, weight, geo, x_parts.reshape(-1), False)
+        if more[0] and x.dtype == HALF:
+            x_parts = empty(x_parts.shape)  # a sum is rounded once
+        calls += bind_input_gradient(gradient, weight, geo, x_parts.reshape(-1), False, words)
         calls.append(bind_join(x_parts, x_shape, dilation, out[0].reshape(-1), more[0]))
     return calls

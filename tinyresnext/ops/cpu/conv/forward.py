@@ -17,11 +17,12 @@ from ... import shapes
 from ...bfloat16 import rounded, widened
 from ...checks import Pair, pair
 from ...shapes.conv import parts_padding, parts_shape
-from ..elementwise import in_words
+from ..elementwise import bind_convert, in_words
 from ..interlaced import bind_join, bind_split
 from ..runtime.crew import Step, chain
 from ..runtime.kernel import kernel
 from ..runtime.memory import HALF, WORD, Array, empty, flat, result
+from ..runtime.simd import stored, value
 from ..runtime.simd.bfloat16 import multiplies
 from ..runtime.simd.words import paired
 from . import dense
@@ -56,7 +57,8 @@ def way_of(shape: tuple[int, ...], groups: int) -> ModuleType:
 def _refill(weight, index, data):
     """Copy every value to its place."""
     for i in range(len(data)):
-        data[i] = weight[index[i]] if index[i] >= 0 else np.float32(0)
+        w = value(weight[index[i]]) if index[i] >= 0 else np.float32(0)
+        data[i] = stored(w, data)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,13 +94,7 @@ class Packed:
 
 
 def pack(weight: Array, groups: int) -> Packed:
-    """Lay a weight out once, for many calls of `conv2d`.
-
-    Parameters
-    ----------
-    weight : [c_out, c_in / groups, k_h, k_w]
-    groups : int
-    """
+    """Lay a weight ``[c_out, c_in / groups, k_h, k_w]`` out once, for many calls of `conv2d`."""
     _check_weight(weight)
     return Packed(weight.shape, groups, way_of(weight.shape, groups).pack(weight, groups))
 
@@ -132,20 +128,32 @@ def repacking(
 ) -> tuple[Packed, Callable[[], None]]:
     """Lay a weight out that will change.
 
-    The places are found by laying out numbers in place of the values. A number has two parts, each
-    small enough for float32. Where a layout is filled up, it is zero for a weight of ones.
+    The places are found by laying out numbers in place of the values, a few bits of each at a time,
+    which float32 or bfloat16 has. Where a layout is filled up, it is zero for a weight of ones.
 
     Returns
     -------
     packed : Packed
     refill : function
-        Copies what ``weight`` then holds to its places in ``packed``.
+        Copies what ``weight`` then holds to its places in ``packed``, rounded if that is bfloat16.
     """
+
+    def places(values: Array) -> Array:
+        found = layout(values.astype(np.float32)).data
+        return widened(found.view(HALF)) if found.dtype == WORD else found
+
     packed, numbers = layout(weight), np.arange(weight.size).reshape(weight.shape)
-    high, low = (layout((part).astype(np.float32)).data for part in np.divmod(numbers, 4096))
-    there = layout(np.ones(weight.shape, np.float32)).data != 0
-    index = np.where(there, high.astype(np.int64) * 4096 + low.astype(np.int64), -1)
-    return packed, partial(_refill, flat("pack", "weight", weight), index, packed.data)
+    bits = 8 if packed.half else 12
+    index = np.where(places(np.ones(weight.shape)) != 0, 0, -1)
+    for shift in range(0, weight.size.bit_length(), bits):
+        some = places((numbers >> shift) & ((1 << bits) - 1)).astype(np.int64)
+        index[index >= 0] += some[index >= 0] << shift
+    source = flat("pack", "weight", weight)
+    if not packed.half:
+        return packed, partial(_refill, source, index, packed.data)
+    halves = empty(source.shape, HALF)
+    data = packed.data.view(HALF) if packed.in_words else packed.data
+    return packed, chain([bind_convert(source, halves), partial(_refill, halves, index, data)])
 
 
 # --- the op ---------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from ..runtime.crew import Step
 from ..runtime.kernel import part
 from ..runtime.launch import threads_now
 from ..runtime.memory import Array, empty
-from ..runtime.simd import aligned, copy, machine
+from ..runtime.simd import aligned, copy, machine, seen_as
 from ..runtime.tasks import finished, in_tasks, next_task
 from .gemm import UNROLL, VECTORS
 from .geometry import Geometry
@@ -174,7 +174,9 @@ def _multiply(x, dy, out, g, counters):
     b = aligned((columns + g.panel - 1) // g.panel * b_pitch)
     seen = aligned(max(g.c_in, g.c_out) + 2 * g.half + g.lanes)
     a[:], b[:], seen[:] = 0, 0, 0
-    pointwise = g.s_h * g.s_w == 1 and g.p_h + g.p_w == 0
+    # Tiles read float32; bfloat16 is widened on the way to panels.
+    pointwise = g.s_h * g.s_w == 1 and g.p_h + g.p_w == 0 and x.itemsize == 4
+    xs, ds = seen_as(x, a), seen_as(dy, a)
     count = (positions + g.length - 1) // g.length
     task = next_task(counters)
     while task < g.tasks:
@@ -186,12 +188,12 @@ def _multiply(x, dy, out, g, counters):
             if pointwise and behind >= max(2 * g.half, g.panel):
                 if g.image_left:
                     _meet(
-                        x, first * g.c_in, 2 * g.half, g.c_in, dy, first * g.c_out, g.panel,
+                        xs, first * g.c_in, 2 * g.half, g.c_in, ds, first * g.c_out, g.panel,
                         g.c_out, some, rows, columns, g.half, g.panel, out, task * values,
                     )  # fmt: skip
                 else:
                     _meet(
-                        dy, first * g.c_out, 2 * g.half, g.c_out, x, first * g.c_in, g.panel,
+                        ds, first * g.c_out, 2 * g.half, g.c_out, xs, first * g.c_in, g.panel,
                         g.c_in, some, rows, columns, g.half, g.panel, out, task * values,
                     )  # fmt: skip
             else:
@@ -260,7 +262,8 @@ def weight_gradient(x: Array, dy: Array, out: Array, geo: Geometry, add: bool) -
 
     Parameters
     ----------
-    x, dy, out : flat float32
+    x, dy : flat, float32 or bfloat16
+    out : flat float32
     geo : Geometry
     add : bool
         Add the gradient to what ``out`` holds.

@@ -12,7 +12,7 @@ from ..runtime.crew import Step, chain
 from ..runtime.memory import Array, empty_like, flat, result
 from ..runtime.simd import aligned, stored, value
 from ..runtime.tasks import finished, in_tasks, next_task
-from .window import Window, cleared, window
+from .window import Window, begun, ended, room_for, window
 
 # --- kernels --------------------------------------------------------------------------------------
 
@@ -47,9 +47,9 @@ def _avg_lines(x, out, g, counters):
 @in_tasks(Window)
 def _avg_gradient(dy, out, g, counters):
     """Add an equal share of each window's gradient to all of its places; a task is a sample."""
-    task = next_task(counters)
+    task, room = next_task(counters), room_for(out, g)
     while task < g.tasks:
-        cleared(out, task, g)
+        sums = begun(out, room, task, g)
         for line in range(g.h_out):
             for column in range(g.w_out):
                 top, left = line * g.s_h - g.p_h, column * g.s_w - g.p_w
@@ -63,9 +63,11 @@ def _avg_gradient(dy, out, g, counters):
                 source = ((task * g.h_out + line) * g.w_out + column) * g.c
                 for y in range(max(top, 0), bottom):
                     for z in range(max(left, 0), right):
-                        at = ((task * g.h + y) * g.w + z) * g.c
+                        at = (y * g.w + z) * g.c
+                        place = sums[at : at + g.c]
                         for c in range(g.c):
-                            out[at + c] += dy[source + c] / np.float32(places)
+                            place[c] += value(dy[source + c]) / np.float32(places)
+        ended(sums, out, task, g)
         task = next_task(counters)
     finished(counters)
 
@@ -165,4 +167,4 @@ def bind_avg_pool2d_backward(
         return chain([])
     count_pad, tasks = bool(count_include_pad), x.shape[0]
     g = window(x.shape, y.shape, size, stride, padding, tasks, count_pad=count_pad, add=more[0])
-    return Step(_avg_gradient, g, dy=flat("avg_pool2d", "dy", dy), out=out[0].reshape(-1))
+    return Step(_avg_gradient, g, dy=flat("avg_pool2d", "dy", dy, dy), out=out[0].reshape(-1))

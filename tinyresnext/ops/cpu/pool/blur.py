@@ -13,7 +13,7 @@ from ..runtime.kernel import part
 from ..runtime.memory import Array, empty_like, flat, result
 from ..runtime.simd import aligned, stored, value
 from ..runtime.tasks import finished, in_tasks, next_task
-from .window import cleared
+from .window import begun, ended, room_for
 
 
 class Blur(NamedTuple):
@@ -68,9 +68,9 @@ def _blur_lines(x, out, g, counters):
 @in_tasks(Blur)
 def _blur_gradient(dy, out, g, counters):
     """Add each result's gradient, weighted, to the nine places it was made of; a task a sample."""
-    task = next_task(counters)
+    task, room = next_task(counters), room_for(out, g)
     while task < g.tasks:
-        cleared(out, task, g)
+        sums = begun(out, room, task, g)
         for line in range(g.h_out):
             for column in range(g.w_out):
                 source = ((task * g.h_out + line) * g.w_out + column) * g.c
@@ -79,11 +79,12 @@ def _blur_gradient(dy, out, g, counters):
                     y = _reflected(line * g.stride + i, g.h)
                     for j in range(-1, 2):
                         z = _reflected(column * g.stride + j, g.w)
-                        at = ((task * g.h + y) * g.w + z) * g.c
+                        at = (y * g.w + z) * g.c
                         share = np.float32((2 - abs(i)) * (2 - abs(j)) / 16)
-                        place = out[at : at + g.c]
+                        place = sums[at : at + g.c]
                         for c in range(g.c):
-                            place[c] += share * gradient[c]
+                            place[c] += share * value(gradient[c])
+        ended(sums, out, task, g)
         task = next_task(counters)
     finished(counters)
 
@@ -130,4 +131,4 @@ def bind_blur_pool_backward(
         return chain([])
     (n, h, w, c), (_, h_out, w_out, _) = x.shape, y.shape
     g = Blur(h, w, c, h_out, w_out, stride, add=int(more[0]), tasks=n)
-    return Step(_blur_gradient, g, dy=flat("blur_pool", "dy", dy), out=out[0].reshape(-1))
+    return Step(_blur_gradient, g, dy=flat("blur_pool", "dy", dy, dy), out=out[0].reshape(-1))

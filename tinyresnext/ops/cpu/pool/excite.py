@@ -16,7 +16,7 @@ from ..elementwise import bind_relu_backward
 from ..runtime.crew import Step, chain
 from ..runtime.kernel import part
 from ..runtime.memory import Array, accumulate, empty, empty_like, flat, result
-from ..runtime.simd import stored, value
+from ..runtime.simd import aligned, stored, value
 from ..runtime.tasks import finished, in_tasks, next_task
 
 CHANNELS, POSITIONS = 64, 512  # of a task
@@ -88,21 +88,23 @@ def _excite(x, s, residual, gates, out, g, counters):
 @in_tasks(Excitation)
 def _excite_sums(x, s, y, dy, out, g, counters):
     """Compute the gradient of ``s``: sums over all positions, of some channels of a sample."""
-    task = next_task(counters)
+    task, total = next_task(counters), aligned(CHANNELS)
     while task < g.tasks:
         n, share = divmod(task, g.shares)
         first = share * CHANNELS
         count = min(CHANNELS, g.c - first)
-        total = out[n * g.c + first : n * g.c + first + count]
         total[:] = 0
         for p in range(g.positions):
             at = (n * g.positions + p) * g.c + first
             for c in range(count):
-                passed = not g.relu or y[at + c] > 0
-                total[c] += dy[at + c] * x[at + c] if passed else np.float32(0)
+                passed = not g.relu or value(y[at + c]) > 0
+                d = value(dy[at + c]) * value(x[at + c])
+                total[c] += d if passed else np.float32(0)
         for c in range(count):
-            small = np.exp(-abs(s[n * g.c + first + c]))  # a (1 - a) is the same for s and -s
-            total[c] *= small / ((np.float32(1) + small) * (np.float32(1) + small))
+            own = n * g.c + first + c
+            small = np.exp(-abs(value(s[own])))  # a (1 - a) is the same for s and -s
+            slope = small / ((np.float32(1) + small) * (np.float32(1) + small))
+            out[own] = stored(total[c] * slope, out)
         task = next_task(counters)
     finished(counters)
 
@@ -117,9 +119,9 @@ def _excite_gradient(s, y, dy, gates, out, g, counters):
         for p in range(start, stop):
             at = first + p * g.c
             for c in range(count):
-                passed = not g.relu or y[at + c] > 0
-                d = dy[at + c] * gates[own + c] if passed else np.float32(0)
-                out[at + c] = out[at + c] + d if g.add else d
+                passed = not g.relu or value(y[at + c]) > 0
+                d = value(dy[at + c]) * gates[own + c] if passed else np.float32(0)
+                out[at + c] = stored(value(out[at + c]) + d if g.add else d, out)
         task = next_task(counters)
     finished(counters)
 
@@ -150,7 +152,7 @@ def bind_excite(
     source = flat("excite", "x", x, out)
     g = _excitation(x, relu=relu, residual=residual is not None)
     other = source if residual is None else flat("excite", "residual", residual, out)
-    gates, scale = empty((g.tasks * CHANNELS,)), flat("excite", "s", s, out)
+    gates, scale = empty((g.tasks * CHANNELS,)), flat("excite", "s", s, s)
     return Step(_excite, g, x=source, s=scale, residual=other, gates=gates, out=target)
 
 
@@ -185,12 +187,12 @@ def bind_excite_backward(
     That of the residual comes last: it may lie over ``dy``.
     """
     dx, ds, dr = (*out, None)[:3]
-    gradient, scale = flat("excite", "dy", dy), flat("excite", "s", s)
-    result_y = flat("excite", "y", y) if relu else gradient
+    gradient, scale = flat("excite", "dy", dy, dy), flat("excite", "s", s, s)
+    result_y = flat("excite", "y", y, y) if relu else gradient
     calls: list[Callable[[], None]] = []
     if ds is not None:
         target = empty(s.shape) if more[1] else ds
-        g, source = _excitation(x, relu=relu, sums=True), flat("excite", "x", x)
+        g, source = _excitation(x, relu=relu, sums=True), flat("excite", "x", x, x)
         calls.append(
             Step(
                 _excite_sums, g, x=source, s=scale, y=result_y, dy=gradient, out=target.reshape(-1)

@@ -12,7 +12,7 @@ from ..runtime.crew import Step, chain
 from ..runtime.memory import Array, empty_like, flat, result
 from ..runtime.simd import aligned, stored, value, working
 from ..runtime.tasks import finished, in_tasks, next_task
-from .window import Window, cleared, window
+from .window import Window, begun, ended, room_for, window
 
 # --- kernels --------------------------------------------------------------------------------------
 
@@ -51,27 +51,28 @@ def _max_gradient(x, dy, out, g, counters):
     """
     channels = np.uintp(g.c)
     largest, where = aligned(g.c), working(g.c, np.uintp)
-    task = next_task(counters)
+    task, room = next_task(counters), room_for(out, g)
     while task < g.tasks:
-        cleared(out, task, g)
+        sums, before = begun(out, room, task, g), np.uintp(task * g.h * g.w * g.c)
         for line in range(g.h_out):
             for column in range(g.w_out):
                 top, left = line * g.s_h - g.p_h, column * g.s_w - g.p_w
-                first = np.uintp(((task * g.h + max(top, 0)) * g.w + max(left, 0)) * g.c)
+                first = np.uintp((max(top, 0) * g.w + max(left, 0)) * g.c)
                 for c in range(channels):
-                    largest[c], where[c] = x[first + c], first
+                    largest[c], where[c] = value(x[before + first + c]), first
                 for y in range(max(top, 0), min(top + g.k_h, g.h)):
                     for z in range(max(left, 0), min(left + g.k_w, g.w)):
-                        at = np.uintp(((task * g.h + y) * g.w + z) * g.c)
+                        at = np.uintp((y * g.w + z) * g.c)
                         for c in range(channels):
-                            value, before = x[at + c], largest[c]
+                            v, so_far = value(x[before + at + c]), largest[c]
                             # Not-a-number wins, as it does forward.
-                            larger = (value > before) | ((value != value) & (before == before))
-                            largest[c] = value if larger else before
+                            larger = (v > so_far) | ((v != v) & (so_far == so_far))
+                            largest[c] = v if larger else so_far
                             where[c] = at if larger else where[c]
                 source = np.uintp(((task * g.h_out + line) * g.w_out + column) * g.c)
                 for c in range(channels):
-                    out[where[c] + c] += dy[source + c]
+                    sums[where[c] + c] += value(dy[source + c])
+        ended(sums, out, task, g)
         task = next_task(counters)
     finished(counters)
 
@@ -142,6 +143,6 @@ def bind_max_pool2d_backward(
     """Prepare a step."""
     if out[0] is None:
         return chain([])
-    source, gradient = flat("max_pool2d", "x", x), flat("max_pool2d", "dy", dy)
+    source, gradient = flat("max_pool2d", "x", x, x), flat("max_pool2d", "dy", dy, dy)
     g = window(x.shape, y.shape, size, stride, padding, tasks=x.shape[0], add=more[0])
     return Step(_max_gradient, g, x=source, dy=gradient, out=out[0].reshape(-1))

@@ -71,7 +71,7 @@ def bind_mean_pool(x: Array, *, keepdims: bool = False, out: Array) -> Step:
     length = FEW if keepdims else CHANNELS
     shares = -(-c // length)
     g = Means(h=h, w=w, c=c, length=length, shares=shares, tasks=n * shares)
-    return Step(_means, g, x=flat("mean_pool", "x", x, out), out=target)
+    return Step(_means, g, x=flat("mean_pool", "x", x, x), out=target)
 
 
 def mean_pool_backward(

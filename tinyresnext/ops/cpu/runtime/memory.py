@@ -1,6 +1,6 @@
 """Where arrays are on this backend, and what its kernels require of them: float32, C-contiguous.
 
-Those of inference take arrays of bfloat16, too, which NumPy holds as uint16 (`HALF`).
+Most take arrays of bfloat16, too, which NumPy holds as uint16 (`HALF`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from ...bfloat16 import rounded, widened
 
 Array = np.ndarray
 ALIGNMENT = 64
@@ -67,14 +69,15 @@ def flat(op: str, name: str, array: Array, like: Array | None = None) -> Array:
     """Return a one-dimensional view of an input, or a copy where it is read-only or misaligned.
 
     For Numba such an array has another type, and compiling the kernel again would take seconds. A
-    copy takes milliseconds. The array must be bfloat16 if ``like`` is given and is so.
+    copy takes milliseconds. The array must be bfloat16 if ``like`` is given and is so; where
+    ``like`` is the array itself, it may be either.
 
     Raises
     ------
     TypeError, ValueError
         The array is not C-contiguous float32; the message says how to make it so.
     """
-    _check(op, name, array, halves=like is not None and like.dtype == HALF)
+    _check(op, name, array, halves=getattr(like, "dtype", None) == HALF)
     if not (array.flags.writeable and array.flags.aligned):
         array = array.copy()
     return np.asarray(array).reshape(-1)
@@ -101,15 +104,26 @@ def result(op: str, shape: Sequence[int], out: Array | None, halves: bool = Fals
     return out
 
 
+def gradient_room(x: Array, place: Array | None) -> Array:
+    """Return flat memory for a gradient like ``x``: its place where that may be overwritten."""
+    return empty((x.size,)) if place is None else place.reshape(-1)
+
+
 def empty_like(*arrays: Array | None) -> tuple[Array | None, ...]:
     """Return memory of the shape of each array, for its gradient; None for None."""
     return tuple(None if array is None else empty(array.shape) for array in arrays)
 
 
 def accumulate(place: Array | None, gradient: Array, more: bool) -> None:
-    """Copy a gradient to its place, or with ``more`` add it to what is there; None is no place."""
-    if place is not None:
-        np.copyto(place, place + gradient if more else gradient, casting="same_kind")
+    """Copy a gradient to its place, or with ``more`` add it to what is there; None is no place.
+
+    Either may be bfloat16; a sum is rounded once.
+    """
+    if place is None:
+        return
+    wide, found = (widened(a) if a.dtype == HALF else a for a in (place, gradient))
+    total = wide + found if more else found
+    np.copyto(place, rounded(total) if place.dtype == HALF else total, casting="same_kind")
 
 
 def _check(op: str, name: str, array: Array, halves: bool = False) -> None:

@@ -9,11 +9,12 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, overload
 
+from ....bfloat16 import rounded
 from ....bfloat16 import widened as widened_array
 from ..kernel import as_part, part
-from .bfloat16 import value, widened
+from .bfloat16 import narrowed, stored, value, widened
 from .emit import Emit
-from .sizes import I16, I64, machine
+from .sizes import HALVES, I16, I64, machine
 
 Array = np.ndarray
 POINTER = ir.IntType(8).as_pointer()
@@ -27,6 +28,8 @@ def _moving(source, target, parts):
         place, to = e.address(args[0], args[1], source), e.address(args[2], args[3], target)
         if source == target:
             e.store(e.load(place), to)
+        elif target == HALVES:
+            e.store(narrowed(builder, e.load(place)), to)
         else:
             e.store(widened(builder, e.load(place, ir.VectorType(I16, e.lanes))), to)
         return context.get_dummy_value()
@@ -49,17 +52,20 @@ def _move_half(typing, source, s, target, t):
 def copy(source: Array, s: int, target: Array, t: int, count: int) -> None:
     """Copy ``source[s:s + count]`` to ``target[t:t + count]``, without making slices.
 
-    From bfloat16 to float32, values are widened.
+    From bfloat16 to float32 values are widened, the other way they are rounded.
     """
     some = source[s : s + count]
-    target[t : t + count] = some if source.dtype == target.dtype else widened_array(some)
+    if source.dtype != target.dtype:
+        some = rounded(some) if target.dtype == np.uint16 else widened_array(some)
+    target[t : t + count] = some
 
 
 @overload(copy, jit_options=as_part(inline=True))
 def _copy(source, s, target, t, count):
     """Copy vector by vector, where the last overlaps the one before; a short run by values."""
-    whole = machine().lanes * 4 // (target.dtype.bitwidth // 8)
-    half, widens = whole // 2, source.dtype != target.dtype
+    converts, lanes = source.dtype != target.dtype, machine().lanes
+    whole = lanes if converts else lanes * 4 // (target.dtype.bitwidth // 8)
+    half = whole // 2
 
     def emitted(source, s, target, t, count):
         if count >= whole:
@@ -71,7 +77,7 @@ def _copy(source, s, target, t, count):
             _move_half(source, s + count - half, target, t + count - half)
         else:
             for q in range(count):
-                target[t + q] = value(source[s + q]) if widens else source[s + q]
+                target[t + q] = stored(value(source[s + q]), target) if converts else source[s + q]
 
     return emitted
 

@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 from dataclasses import replace
+from functools import partial
 
 import cases
 import numpy as np
@@ -40,20 +41,7 @@ TIMES = ("seconds", "images_per_second")
 
 @pytest.fixture
 def interrupted_after(monkeypatch):
-    """Ctrl-C after so many steps, as it arrives: a signal between two instructions."""
-
-    def go(steps):
-        real, left = training_run.Run.step, [steps]
-
-        def step(run, x, labels):
-            left[0] -= 1
-            if left[0] == 0:
-                signal.raise_signal(signal.SIGINT)
-            real(run, x, labels)
-
-        monkeypatch.setattr(training_run.Run, "step", step)
-
-    return go
+    return partial(small.interrupt, monkeypatch)
 
 
 def log_of(folder):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+
 import numpy as np
 
 from tinyresnext import Preprocess, Spec
 from tinyresnext.data.dataset import Dataset
 from tinyresnext.training.recipes import Recipe
 from tinyresnext.training.recipes.schedule import Schedule
+from tinyresnext.training.run import Run
 
 
 def settings(epochs: int, batch: int, lr: float, schedule: str, **more: object) -> Recipe:
@@ -44,6 +47,19 @@ def pictures(count: int = 70, classes: tuple[str, ...] = tuple("abcd"), seed: in
     return Dataset(
         classes, labels.astype(np.int64), names, lambda number: pixels[number], pixels=pixels
     )
+
+
+def interrupt(monkeypatch, steps: int) -> None:
+    """Ctrl-C after so many steps, as it arrives: a signal between two instructions."""
+    real, left = Run.step, [steps]
+
+    def step(run, x, labels):
+        left[0] -= 1
+        if left[0] == 0:
+            signal.raise_signal(signal.SIGINT)
+        real(run, x, labels)
+
+    monkeypatch.setattr(Run, "step", step)
 
 
 def write_folder(folder, count: int = 6) -> None:

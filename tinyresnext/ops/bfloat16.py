@@ -202,7 +202,8 @@ class BFloat16:
             return self.base.chain([refill, call])
         if op == "conv2d_backward":
             return self.base.bind(op, *args, **attrs, words=self.words)
-        return self.base.bind(op, *_weights_rounded(op, args), **attrs)
+        given = _weights_rounded(op, args) if op == "linear" else args
+        return self.base.bind(op, *given, **attrs)
 
     def _call(self, op: str, *args: Any, out: Array | None = None, **attrs: Any) -> Array:
         """Make a call once, into ``out`` if that is given."""

@@ -65,6 +65,7 @@ def test_the_ops_on_an_older_processor(which, tmp_path):
     env["PYTHONPATH"] = os.pathsep.join(sys.path)
     names = ("ops", "bfloat16", "integer_ops", "tiny")
     tests = [str(HERE / f"test_{name}.py") for name in names]
+    tests.append(f"{HERE / 'test_bfloat16_training.py'}::test_conv2d")
     command = [sys.executable, "-c", CHILD, its_own, newer, *tests]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=600, env=env, cwd=HERE.parent

@@ -3,8 +3,7 @@
 Read `contract` first (what a backend is), then `shapes` (what each op takes, returns and refuses)
 and `reference` (what each op computes, in NumPy). `cpu` computes the same with Numba; `checks` has
 what the shape rules share, and `torch_reference` the inference ops in PyTorch, for comparisons.
-`cuda` computes on NVIDIA GPUs, and `bfloat16` has a backend of fewer bits, for inference on the
-others;
+`cuda` computes on NVIDIA GPUs, and `bfloat16` has a backend of fewer bits on processors;
 `together` has what batch norms of several processes add up; `distillation` is a loss that is made
 of ops.
 `backend` chooses a backend by the name of a device.
@@ -51,7 +50,8 @@ def backend(device: str, precision: str = "float32") -> Backend:
         ``reference`` computes with plain NumPy.
     precision : {"float32", "float16", "bfloat16"}
         What activations and the weights of convolutions are stored in. Sums are float32 in all.
-        ``bfloat16`` is for inference, and ``float16`` for inference on a GPU.
+        ``bfloat16`` is for inference, and on processors for training; ``float16`` is for inference
+        on a GPU.
 
     Raises
     ------

@@ -12,6 +12,9 @@ inserted zero is made, and a kind that no tap reaches (three of four in a 1x1 co
 
 **Of the weight.** See `outer` for 1x1 convolutions with one group, `narrow.outer` for groups that
 fill vectors, and `wide.outer` for all others.
+
+In bfloat16 the gradient of the input is a convolution in bfloat16 (`forward.pack_rounded`). That of
+the weight is computed by the tiles of float32, which widened values are copied for.
 """
 
 from __future__ import annotations

@@ -225,8 +225,8 @@ def bind_batch_norm_train_backward(
     g = cut(x.size, c, mask_by_x=relu and residual is None, mask_by_y=relu and residual is not None)
     before = given  # the gradient before the ReLU; the first pass may write it
     if g.mask_by_y:
-        alone = out[3] is None or more[3]
-        before = empty((x.size,), given.dtype) if alone else out[3].reshape(-1)
+        place = None if more[3] else out[3]
+        before = empty((x.size,), given.dtype) if place is None else place.reshape(-1)
     dx = gradient_room(x, out[0] if not more[0] else None)
     norm, moments = empty((5 * c,)), bind_moments(x)
     sums = bind_gradient_sums(source, norm, y.reshape(-1), before, g)

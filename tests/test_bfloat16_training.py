@@ -29,6 +29,7 @@ from op_cases import (
     normal,
     result_shape,
 )
+from ranks import together
 from test_backward import norm_bound, norm_gradient_bounds
 from test_bfloat16 import (
     COMPILED,
@@ -52,6 +53,7 @@ from tinyresnext.inference.files import load
 from tinyresnext.network.step import Step
 from tinyresnext.ops import reference
 from tinyresnext.ops.bfloat16 import rounded, widened
+from tinyresnext.system.ranks import ALONE, Ranks, part_of
 from tinyresnext.training.initial import initialise
 from tinyresnext.training.recipes import Recipe
 from tinyresnext.training.samples.dropping import Gates
@@ -322,12 +324,13 @@ STEPS = {
     "padded shortcuts, frozen": (
         dataclasses.replace(PLAIN, shortcut="A"), (8, 8, 8, 3), {"frozen": ("conv1", "bn1")},
     ),
+    "pooled stem": (Spec((1, 1), 2, 8, 4, stem="pooled"), (8, 16, 16, 3), {}),
     "parts left out": (PLAIN, (8, 8, 8, 3), {"drops": {"layer2.0": 0.5, "pooled": 0.25}}),
 }  # fmt: skip
 
 
-def step_of(ops, name: str, threads: int | None = None) -> tuple[float, np.ndarray, int]:
-    """Return loss, gradients and bytes of one step."""
+def step_of(ops, name: str, ranks: Ranks = ALONE) -> tuple[float, np.ndarray, int]:
+    """Return loss, gradients and bytes of one step, or of a rank's part of it."""
     spec, shape, more = STEPS[name]
     params = views(np.zeros(size(spec), np.float32), spec)
     initialise(params, small.RECIPE.start, 0)
@@ -338,8 +341,10 @@ def step_of(ops, name: str, threads: int | None = None) -> tuple[float, np.ndarr
         gates.open({"layer2.0": kept, "pooled": wide})
         more = {"drops": gates.drops}
     rng = generator(name)
-    step = Step(params, spec, shape, ops, threads=threads, **more)
-    loss, _ = step(normal(rng, *shape), rng.integers(0, spec.classes, shape[0]))
+    x, labels = normal(rng, *shape), rng.integers(0, spec.classes, shape[0])
+    own = slice(*part_of(ranks, shape[0]))
+    step = Step(params, spec, x[own].shape, ops, ranks=ranks, sync_norm=True, **more)
+    loss, _ = step(x[own], labels[own])
     assert {a.dtype for a in step.gradients.values()} == {np.dtype(np.float32)}
     return loss, np.concatenate([a.ravel() for a in step.gradients.values()]), step.bytes
 
@@ -359,6 +364,16 @@ def test_a_step_is_near_that_of_float32(way: str, name: str):
     assert 0 < abs(loss - want) < 2.0**-8 * want
     assert np.linalg.norm(gradient - slope) < 0.25 * np.linalg.norm(slope)
     assert room < 0.52 * whole  # what is left is float32: pooled features, logits and the loss
+
+
+def test_ranks_that_share_norms_make_the_step_of_one_process():
+    """Sums are added up in another order, and a value that is near a half is rounded otherwise."""
+    ops = backend_of("reference")
+    loss, gradient, _ = step_of(ops, "plain")
+    (first, slope, _), (second, other, _) = together(2, lambda rank: step_of(ops, "plain", rank))
+    assert np.array_equal(slope, other)
+    assert abs((first + second) / 2 - loss) < 2.0**-8 * loss
+    assert np.linalg.norm(slope - gradient) < 0.1 * np.linalg.norm(gradient)
 
 
 def test_the_loss_of_a_model_is_learnt_as_in_float32(tmp_path):

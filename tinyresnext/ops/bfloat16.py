@@ -207,7 +207,7 @@ class BFloat16:
 
     def _call(self, op: str, *args: Any, out: Array | None = None, **attrs: Any) -> Array:
         """Make a call once, into ``out`` if that is given."""
-        if op == "conv2d" and isinstance(args[1], np.ndarray):
+        if op == "conv2d" and isinstance(args[1], np.ndarray) and not _is_half(args[1]):
             args = (args[0], self.pack(args[1], attrs.get("groups", 1)), *args[2:])
         known = {name: a for name, a in attrs.items() if name != "reduce"}
         shape = getattr(shapes, op)(*args, **known, out=out)

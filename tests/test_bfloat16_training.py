@@ -61,9 +61,10 @@ from tinyresnext.training.setting import Setting, check
 from tinyresnext.training.train import finetune, train
 from tinyresnext.training.weights import size, views
 
-QUICK = ("epilogue of 1x1: bias", "kernel 3 by 2, stride 2 by 1")
+QUICK = ("epilogue of 1x1: bias",)
 SOME = (
     *QUICK,
+    "kernel 3 by 2, stride 2 by 1",
     "1x1 stride 2",
     "r50 layer2.0 grouped",
     "width 40",

@@ -330,6 +330,26 @@ def test_finetune_sees_the_middle_of_pictures_that_have_the_size_of_the_crop():
         assert (x == np.stack([prepare(pictures.picture(i), preprocess) for i in range(3)])).all()
 
 
+@pytest.mark.parametrize(
+    ("side", "padding", "scale", "padded"),
+    [
+        (32, 0, None, 4),
+        (64, 0, None, 8),
+        (64, 3, None, 3),
+        (65, 3, (0.08, 1.0), 0),
+        (4, 0, None, 0),
+    ],
+)
+def test_the_usual_crop_is_that_of_the_networks_size(side, padding, scale, padded):
+    said = changed(crop="usual", padding=padding).augmentation
+    images = small.pictures(1)
+    augment = augmentation.augmented(said, Preprocess(side, side), images, side)
+    assert (augment.scale, augment.padding) == (scale, padded)
+    if side == 64 and not padding:  # smaller images have the same part of their side
+        augment = augmentation.augmented(said, Preprocess(side, side), images, 32)
+        assert augment.padding == 4
+
+
 def test_finetune_refuses_a_stage_that_is_not_there(tmp_path, model):
     with pytest.raises(UsageError, match="stem, layer1, layer2"):
         finetune(model, small.pictures(), small.RECIPE, tmp_path / "run", frozen_to="layer7")

@@ -16,10 +16,11 @@ class Augmentation:
 
     Parameters
     ----------
-    crop : {"pad", "resized", "torch7", "none"}
+    crop : {"pad", "resized", "torch7", "none", "usual"}
         A crop of the image with ``padding`` pixels around it; a part of any size and shape,
         resized; the same with shapes drawn as the authors' Torch7 code draws them; the middle, as
-        the finished model sees it.
+        the finished model sees it; or what is usual for the size of the network's input: "resized",
+        and up to 64 pixels "pad", if nothing is said by an eighth of the side, as for CIFAR.
     padding : int
         Pixels around an image of the network's size; of smaller ones (``sides``), the same part.
     fill : {"black", "mean", "mirror"}
@@ -62,9 +63,9 @@ class Augmentation:
 
     crop: str = setting(
         "resized",
-        Choice(("pad", "resized", "torch7", "none")),
+        Choice(("pad", "resized", "torch7", "none", "usual")),
         "a crop with padding around the image, a random part by torchvision's or by the "
-        "authors' rule, or the middle",
+        "authors' rule, the middle, or what is usual for the network's size: pad up to 64 pixels",
     )
     padding: int = setting(
         0, Whole(0, 1024), "for pad: pixels around an image of the network's size"

@@ -155,6 +155,7 @@ RECIPES: Mapping[str, Recipe] = {
         batch=32,
         schedule=Schedule(0.01, "cosine", warmup=0.05),
         optimiser=Optimiser(nesterov=True, decay_all=False),
+        augmentation=Augmentation(crop="usual"),
     ),
 }
 

@@ -114,7 +114,7 @@ class Optimiser:
         if (self.clip == "none") != (self.clip_at == 0):
             raise UsageError(
                 f"clip is {self.clip} and clip_at {self.clip_at:g}: give both, such as clip norm "
-                "and clip_at 1, or neither"
+                "and clip_at 1, or clip none and clip_at 0"
             )
         if self.nesterov and not plain:
             raise UsageError(

@@ -14,6 +14,8 @@ from ..recipes.augmentation import Augmentation
 
 # The part of an image's area that a random crop has (Szegedy et al. 2015).
 SCALE = (0.08, 1.0)
+# Networks for images of this side, or a smaller one, usually see padded crops (He et al. 2016).
+SMALL = 64
 
 
 def usual_preprocess(spec: Spec, recipe: Recipe) -> Preprocess:
@@ -65,11 +67,14 @@ def augmented(said: Augmentation, preprocess: Preprocess, dataset: Dataset, side
         "erase_count": said.erase_count,
         "erase_with": said.erase_with,
     }
-    if said.crop in ("resized", "torch7"):
-        return Augment(**common, scale=SCALE, even=said.crop == "torch7")
+    crop, padding = said.crop, said.padding
+    if crop == "usual":
+        crop, padding = ("pad", padding or full // 8) if full <= SMALL else ("resized", 0)
+    if crop in ("resized", "torch7"):
+        return Augment(**common, scale=SCALE, even=crop == "torch7")
     resized = None if of_size else preprocess.resize
-    if said.crop == "pad":
-        padding = round(said.padding * side / full)
+    if crop == "pad":
+        padding = round(padding * side / full)
         return Augment(**common, resize=resized, padding=padding, fill=said.fill)
     return Augment(**common, resize=resized)
 

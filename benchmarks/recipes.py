@@ -44,7 +44,7 @@ FIRST = 5  # so many classes are learnt before the job `other-classes`
 CONSTANT = {"lowest": 0.01, "constant": 0.1}
 FAST: dict[str, dict[str, Any]] = {
     "as it is": {},
-    "clip norm 1": {"clip": "norm", "clip_at": 1.0},
+    "without clipping": {"clip": "none", "clip_at": 0.0},
     "ema 0.98": {"ema": 0.98},
     "cosine, its last tenth constant": {"schedule": "cosine"} | CONSTANT,
     "random erasing": {"erase": 0.25, "erase_with": "pixel"},

@@ -17,7 +17,9 @@ _FAST = Recipe(
     epochs=25,
     batch=128,
     schedule=Schedule(0.2, "linear", warmup=0.2),
-    optimiser=Optimiser(nesterov=True, weight_decay=5e-4, decay_all=False),
+    optimiser=Optimiser(
+        nesterov=True, weight_decay=5e-4, decay_all=False, clip="norm", clip_at=1.0
+    ),
     loss=Loss(smoothing=0.1),
     start=Start(whiten=True),
     augmentation=Augmentation(crop="pad", padding=4),
@@ -141,6 +143,8 @@ RECIPES: Mapping[str, Recipe] = {
             "batch": 256,
             "warmup": 0.15,
             "muon": 0.1,
+            "clip": "none",
+            "clip_at": 0.0,
             "smoothing": 0.2,
             "ema": 0.99,
             "padding": 3,

@@ -18,6 +18,7 @@ from tinyresnext.ops.cuda.runtime.kernel import Capability, Kernel
 from tinyresnext.ops.cuda.runtime.machine import Launch
 
 NAME = re.compile(r"\b_Z[\w$]+")
+DEBUGGING = re.compile(r"^\s*\.section\s+\.debug.*", re.M | re.S)
 TARGET = re.compile(r"^\.target sm_(\d+)(?=$|,)", re.M)
 
 
@@ -82,9 +83,10 @@ def comparable(kernel: Kernel, capability: Capability) -> str:
     """Return the PTX of a kernel without the name of its target, and with names by order.
 
     Numba puts its options into the names of functions, and how often it has compiled them. Here the
-    first such name of a text is ``name0``, wherever it stands, and the next one ``name1``.
+    first such name of a text is ``name0``, wherever it stands, and the next one ``name1``. What
+    follows for debuggers spells such names in bytes, and is left out.
     """
-    text, count = TARGET.subn(".target", text_of(kernel, capability))
+    text, count = TARGET.subn(".target", DEBUGGING.sub("", text_of(kernel, capability)))
     assert count == 1, f"the PTX of {kernel.name} names {count} targets, expected 1"
     names: dict[str, str] = {}
     return NAME.sub(lambda found: names.setdefault(found[0], f"name{len(names)}"), text)

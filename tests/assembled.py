@@ -59,10 +59,8 @@ SIZES: dict[str, list[tuple[Any, ...]]] = {
     "grouped_dot_kernel": [(3, 3, s, 4, s - 1, BYTES) for s in (1, 2)],
     "ended_kernel": [(BYTES,)],
     "pairs_kernel": [(halves,), (bfloats,)],
-    "dots_kernel": [
-        *((16,), (4,), (16, halves, halves), (4, halves, halves)),
-        (16, bfloats, bfloats),
-    ],
+    "dots_kernel": [(), (halves, halves), (bfloats, bfloats)],
+    "join_few_kernel": [(4,), (1,)],
     "copy_kernel": [(), *((floats, kind) for kind in (halves, bfloats)), (halves, floats)],
     **dict.fromkeys(
         (

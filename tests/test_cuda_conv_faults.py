@@ -88,13 +88,7 @@ FOLD = [
     ),
     ("channels", "row = int32(row + LINES)", "row = int32(row + 9)", DENSE, None),
     ("sums", "for _ in range(parts):", "for _ in range(1, parts):", SECTORS, None),
-    (
-        "weight",
-        f"{' ' * 16}for _ in range(parts):",
-        f"{' ' * 16}for _ in range(1, parts):",
-        DENSE,
-        None,
-    ),
+    ("weight", "for _ in range(parts):", "for _ in range(1, parts):", DENSE, None),
     ("weight", "        cuda.syncthreads()\n", "", DENSE, RACE),
     ("slabs", "cuda.syncthreads()\n        for step", "for step", DIRECT, RACE),
     ("slabs", "if o < c_out:", "if True:", DIRECT, OUT),
@@ -149,15 +143,23 @@ def test_a_mistake_backward_is_found(module, name, old, new, case, said, monkeyp
 
 @pytest.mark.parametrize(("name", "old", "new", "case", "said"), FOLD)
 def test_a_mistake_in_a_sum_is_found(name, old, new, case, said, monkeypatch):
-    kernel = getattr(changed(fold, old, new, monkeypatch), f"{name}_kernel")
-    monkeypatch.setattr(fold, f"{name}_kernel", kernel)
+    made = changed(fold, old, new, monkeypatch, f"{name}_kernel")
+    monkeypatch.setattr(fold, f"{name}_kernel", getattr(made, f"{name}_kernel"))
     faulty(lambda: zip(*right.gradients(PtxMachine(), case), strict=True), said)
 
 
-def test_a_mistake_in_the_parts_of_a_depth_is_found(monkeypatch):
-    made = changed(fold, "for _ in range(1, parts):", "for _ in range(2, parts):", monkeypatch)
+ROWS = [
+    ("for _ in range(parts):", "for _ in range(1, parts):", SPLIT, None),
+    ("        cuda.syncthreads()\n", "", ODD, RACE),
+    ("if within < width and into", "if into", ODD, OUT),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "case", "said"), ROWS)
+def test_a_mistake_in_the_rows_of_a_result_is_found(old, new, case, said, monkeypatch):
+    made = changed(fold, old, new, monkeypatch, "rows_kernel")
     monkeypatch.setattr(fold, "rows_kernel", made.rows_kernel)
-    faulty(lambda: [right.conv2d(PtxMachine(), SPLIT)], None)
+    faulty(lambda: [right.conv2d(PtxMachine(), case)], said)
 
 
 @pytest.mark.parametrize(("old", "new", "said"), CLASSIFIER)

@@ -37,6 +37,18 @@ LAYERS = [
     Conv("width 28", (1, 3, 7, 56), 56, 3, 1, 1, 2, "bias relu"),
     Conv("width 4, 5x5", (1, 4, 6, 64), 64, 5, 1, 2, 16, "bias relu"),
     Conv("12 channels, stride", (1, 8, 8, 12), 32, 3, 2, 1),
+    # Channels that are no whole sectors.
+    Conv("3 to 5", (1, 6, 7, 3), 5, epilogue="bias residual relu"),
+    Conv("5 to 10", (1, 6, 7, 5), 10, epilogue="bias relu"),
+    Conv("10 to 100", (1, 6, 7, 10), 100, epilogue="bias residual relu"),
+    Conv("100 to 50", (1, 6, 7, 100), 50, epilogue="bias residual relu"),
+    Conv("50 to 12, stride", (1, 6, 7, 50), 12, 1, 2, epilogue="bias"),
+    Conv("3 to 10, 3x3", (1, 6, 7, 3), 10, 3, 1, 1, epilogue="bias residual relu"),
+    Conv("12 to 20, 3x3", (1, 6, 7, 12), 20, 3, 1, 1, epilogue="bias residual relu"),
+    Conv("50 to 36, 3x3", (1, 6, 7, 50), 36, 3, 1, 1),
+    Conv("20 to 50, 3x3, stride", (1, 6, 7, 20), 50, 3, 2, 1, epilogue="bias relu"),
+    Conv("100 to 3, 3x3, stride", (1, 6, 7, 100), 3, 3, 2, 1, epilogue="bias"),
+    Conv("130 to 5, 3x3, stride", (1, 6, 7, 130), 5, 3, 2, 1),
 ]
 
 
@@ -113,9 +125,9 @@ def test_pools():
 
 def test_the_classifier_softmax_and_losses():
     given = Inputs()
-    for samples, classes in ((2, 40), (10, 40), (16, 10)):
+    for samples, classes, seen in ((2, 40, 128), (10, 40, 128), (16, 10, 128), (2, 10, 50)):
         x, labels = given(samples, classes), np.arange(samples) % classes
-        given.forth_and_back("linear", given(samples, 128), given(classes, 128), given(classes))
+        given.forth_and_back("linear", given(samples, seen), given(classes, seen), given(classes))
         given.forth_and_back("softmax", x)
         given.forth_and_back("softmax_cross_entropy", x, labels=labels)
         rows = np.zeros((samples, classes), np.float32)
@@ -145,6 +157,20 @@ def test_updates(monkeypatch):
         moved(given.machine)
 
 
+@pytest.mark.parametrize("classes", [10, 100, 1000])
+@pytest.mark.parametrize("samples", [2, 16])
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_classifier_of_any_number_of_classes(precision: str, samples: int, classes: int):
+    given = Inputs(precision)
+    for seen in (50, 64):
+        arrays = given(samples, seen), given(classes, seen), given(classes, of="float32")
+        if precision == "float32":
+            given.forth_and_back("linear", *arrays)
+        else:
+            given.ops.linear(*arrays)
+    moved(given.machine)
+
+
 # --- float16 --------------------------------------------------------------------------------------
 
 
@@ -159,6 +185,13 @@ def test_updates(monkeypatch):
         Conv("width 14", (1, 3, 7, 112), 112, 3, 1, 1, 8, "bias relu"),
         Conv("width 24", (1, 3, 7, 96), 96, 3, 1, 1, 4, "bias relu"),
         Conv("width 4, 5x5", (1, 4, 6, 64), 64, 5, 1, 2, 16, "bias relu"),
+        Conv("3 to 5", (1, 6, 7, 3), 5, epilogue="bias residual relu"),
+        Conv("5 to 12, 3x3", (1, 6, 7, 5), 12, 3, 1, 1, epilogue="bias relu"),
+        Conv("10 to 24", (1, 6, 7, 10), 24, epilogue="bias residual relu"),
+        Conv("12 to 20, 3x3, stride", (1, 6, 7, 12), 20, 3, 2, 1, epilogue="bias relu"),
+        Conv("20 to 8", (1, 6, 7, 20), 8, epilogue="bias residual relu"),
+        Conv("50 to 100", (1, 6, 7, 50), 100, epilogue="bias residual relu"),
+        Conv("100 to 10, stride", (1, 6, 7, 100), 10, 1, 2),
     ],
     ids=ident,
 )

@@ -16,12 +16,12 @@ from numba import cuda
 from .. import shapes
 from .conv.backward import bind_conv2d_backward
 from .conv.forward import bind_conv2d
-from .conv.windows import aligned
+from .conv.windows import aligned, filled
 from .runtime.arrays import STORED, DeviceArray, check, empty, empty_like, view
 from .runtime.call import Call
 from .runtime.kernel import Kernel, ending, float32, floats, int32, pointer, uint32
 from .runtime.machine import Launch
-from .words import get, load4, warp_sum
+from .words import load4, warp_sum
 
 WARPS = 4  # logits of a block
 FEW = 8  # samples: with more, the weights are copied to shared memory and used again from there
@@ -31,11 +31,10 @@ FEW = 8  # samples: with more, the weights are copied to shared memory and used 
 
 
 @cache
-def dots_kernel(ALIGN: int, of: Any = floats, by: Any = floats) -> Kernel:
+def dots_kernel(of: Any = floats, by: Any = floats) -> Kernel:
     """Return the kernel of ``y[n, o] = bias[o] + sum over k of x[n, k] * weight[o, k]``.
 
-    ``ALIGN`` is 16, or 4 where a row does not begin at a multiple of 16 bytes; ``of`` and ``by``
-    are the types of ``x`` and ``weight``.
+    Rows are whole 16 bytes; ``of`` and ``by`` are the types of ``x`` and ``weight``.
     """
 
     def run(x, weight, bias, y, c_in, c_out, across):
@@ -46,22 +45,19 @@ def dots_kernel(ALIGN: int, of: Any = floats, by: Any = floats) -> Kernel:
         if o < c_out:
             left, right = int32(n * c_in), int32(o * c_in)
             k = int32(lane * 4)
-            while k + 3 < c_in:
-                u, v = load4(x, left + k, 0, ALIGN), load4(weight, right + k, 0, ALIGN)
+            while k < c_in:
+                u, v = load4(x, left + k, 0, 16), load4(weight, right + k, 0, 16)
                 total += u[0] * v[0]
                 total += u[1] * v[1]
                 total += u[2] * v[2]
                 total += u[3] * v[3]
                 k = int32(k + 128)
-            k = int32(c_in // 4 * 4 + lane)  # the rest of a row, less than four values
-            if k < c_in:
-                total += get(x, int32(left + k)) * get(weight, int32(right + k))
         total = warp_sum(total)
         if o < c_out and lane == 0:
             y[int32(n * c_out + o)] = total + bias[o]
 
     parameters = (of, by, floats, floats, *[int32] * 3)
-    return Kernel(f"dots_{ALIGN}{ending(of, by)}", run, parameters, 32 * WARPS)
+    return Kernel(f"dots{ending(of, by)}", run, parameters, 32 * WARPS)
 
 
 # --- public ops -----------------------------------------------------------------------------------
@@ -81,12 +77,16 @@ def bind_linear(
         pixels = view(out, (n, 1, 1, c_out))
         call = bind_conv2d(_pixels(x), view(weight, (c_out, c_in, 1, 1)), bias, out=pixels)
         return Call(x.machine, call.launches, out)
-    across = -(-c_out // WARPS)
-    align = 16 if c_in % 4 == 0 and aligned(x, weight) else 4
-    kernel = dots_kernel(align, pointer(x), pointer(weight))
-    return Call(
-        x.machine, [Launch(kernel, n * across, (x, weight, bias, out, c_in, c_out, across))], out
-    )
+    launches: list[Launch] = []
+    fours = all(c_in * array.dtype.itemsize % 16 == 0 for array in (x, weight))
+    if not (fours and aligned(x, weight)):
+        (x, first), (weight, second) = filled(_pixels(x), 1, 4), filled(_pixels(weight), 1, 4)
+        launches += [*first, *second]
+    c_in, across = x.shape[-1], -(-c_out // WARPS)
+    kernel = dots_kernel(pointer(x), pointer(weight))
+    arrays = (x, weight, bias, out)
+    launches.append(Launch(kernel, n * across, (*arrays, c_in, c_out, across)))
+    return Call(x.machine, launches, out)
 
 
 def linear(

@@ -30,7 +30,7 @@ from .grouped_outer import grouped_outer
 from .interlaced import few, join, split
 from .outer import outer
 from .pack import BK, RUN, Columns, backward
-from .windows import Windows, aligned, rounded, windows
+from .windows import Windows, aligned, beside, filled, rounded, windows
 
 
 class Taps(NamedTuple):
@@ -77,8 +77,7 @@ def input_gradient(
         back = _back(win, *pairs[0], win.c_in)
         return [*launches, *convolution(dy, layouts[0], None, residual, dx, back)]
     # Each kind is an image of equal remainders of lines and columns.
-    fours = few(win.c_in)
-    c_in = win.groups * rounded(win.narrow, RUN) if fours else win.c_in
+    c_in = win.groups * few(win.narrow, win.groups)
     shape = win.n, -(-win.h // win.s_h), -(-win.w // win.s_w), c_in
     apart = rounded(prod(shape), ALIGNED)
     parts = scratch(dy.machine, (len(pairs) * apart,))
@@ -86,8 +85,8 @@ def input_gradient(
         part = view(parts, shape, k * apart)
         launches += convolution(dy, layout, None, None, part, _back(win, r, c, c_in))
     ahead = win.p_h % win.s_h, win.p_w % win.s_w
-    there, groups = (len(rows), len(columns)), win.groups if fours else 0
-    return [*launches, join(parts, (win.s_h, win.s_w), dx, more, ahead, there, groups)]
+    there = len(rows), len(columns)
+    return [*launches, join(parts, (win.s_h, win.s_w), dx, more, ahead, there, win.groups)]
 
 
 def _back(win: Windows, rows: Taps, columns: Taps, c_in: int) -> Windows:
@@ -106,8 +105,8 @@ def _layouts(
         return [], []
     every = win._replace(c_in=win.c_out, c_out=win.c_in)  # with all taps
     # The weight of a 1x1 convolution is the matrix already: a row for each filter.
-    whole = every.depth % BK == every.width % 4 == 0 and aligned(weight) and not suits(every)
-    if whole and win.k_h == win.k_w == 1:
+    whole = every.depth % BK == 0 and beside(every.width, every.groups) == every.width
+    if whole and win.k_h == win.k_w == 1 and aligned(weight) and not suits(every):
         return [Columns(weight, every.depth, every.width)], []
     source = backward(win, [(r.taps, c.taps) for r, c in pairs])
     return lay_out(weight, source, every, scratch)
@@ -183,6 +182,9 @@ def bind_conv2d_backward(
         launches += _dilated(dy, y.shape, x, weight, inner, groups, steps, (dx, dweight), more)
         dx = dweight = None
     win = windows(x.shape, y.shape, weight.shape[2:], stride, padding, groups)
+    if groups == 1 and dy.size > 0:  # once for all three
+        dy, first = filled(dy, 1, RUN)
+        launches += first
     if dx is not None:
         launches += input_gradient(dy, weight, win, dx, more[0])
     if dweight is not None:

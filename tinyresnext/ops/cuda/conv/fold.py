@@ -16,8 +16,9 @@ from ..runtime.arrays import DeviceArray, scratch
 from ..runtime.kernel import Kernel, ending, float32, floats, halves, int32, pointer, uint32
 from ..runtime.machine import Launch
 from ..words import get, put, shared
-from .pack import LINES, MOST_TAPS, QUARTERS, SIDE, SLAB, SLABS_SHARED, pitch
-from .windows import SECTOR, Windows, rounded
+from ..words.whole import quotient
+from .pack import LINES, MOST_TAPS, QUARTERS, RUN, SIDE, SLAB, SLABS_SHARED
+from .windows import SECTOR, Windows, filled, rounded
 
 THREADS = 256
 CHANNELS = 32  # that a block of the sums over positions adds up
@@ -33,32 +34,44 @@ TURNED = 2 * CHUNK  # with what keeps them in different banks
 def rows_kernel(kind: Any = floats) -> Kernel:
     """Return the kernel of the parts of a convolution's result, with its bias, residual, ReLU.
 
-    What only fills up a group of filters is added up too, and not stored. The ReLU in float16 is
-    that of `words.floor4_or_nan`.
+    A row of the sums is a group of filters at a position. What only fills it up is added up too,
+    and left out: a block brings `THREADS` values of the result together in shared memory. It loads
+    from a whole sector on. The ReLU in float16 is that of `words.floor4_or_nan`.
     """
     NARROW = kind == halves
 
     def run(
-        sums, bias, residual, y, size, c_out, width, wide, across, parts, shift, add, floor
+        sums, bias, residual, y, size, count, groups, width, wide, parts, shift, add, floor
     ):  # fmt: skip
-        i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
-        if i < size:
-            total, at = sums[i], int32(i)
-            for _ in range(1, parts):
-                at = int32(at + size)
+        s = shared(THREADS)
+        thread, first = int32(cuda.threadIdx.x), int32(cuda.blockIdx.x * int32(THREADS))
+        last = int32(first + int32(THREADS)) if first + int32(THREADS) < count else int32(count)
+        filling = int32(wide - width)
+        start = int32(first + int32(quotient(first, width) * filling))
+        end = int32(last + int32(quotient(last, width) * filling))
+        begins = int32(start - int32(uint32(start) % uint32(SECTOR)))
+        for i in range(int32(begins + thread), end, THREADS):
+            total, at = float32(0), int32(i)
+            for _ in range(parts):
                 total += sums[at]
-            m, o = int32(uint32(i) // uint32(across)), uint32(i) % uint32(across)
-            group, within = int32(o // uint32(wide)), int32(o % uint32(wide))
-            if within < width:
-                o = int32(group * width + within)
-                at = int32(m * c_out + o)
+                at = int32(at + size)
+            row = quotient(int32(i), wide)
+            within, into = int32(int32(i) - int32(row * wide)), int32(int32(i) - first)
+            into = int32(into - int32(row * filling))
+            if within < width and into >= int32(0):
                 if shift:
-                    total += bias[o]
-                if add:
-                    total += get(residual, at)
-                if total < floor:
-                    total = total - total + floor if NARROW else float32(floor)
-                put(y, at, total)
+                    group = int32(row - int32(quotient(row, groups) * groups))
+                    total += bias[int32(int32(group * width) + within)]
+                s[into] = total
+        cuda.syncthreads()
+        at = int32(first + thread)
+        if at < last:
+            total = s[thread]
+            if add:
+                total += get(residual, at)
+            if total < floor:
+                total = total - total + floor if NARROW else float32(floor)
+            put(y, at, total)
 
     parameters = (floats, floats, kind, kind, *[int32] * 8, float32)
     return Kernel(f"fold_rows{ending(kind)}", run, parameters, THREADS)
@@ -66,18 +79,18 @@ def rows_kernel(kind: Any = floats) -> Kernel:
 
 @cache
 def sums_kernel() -> Kernel:
-    """Return the kernel of parts whose totals lie as they do."""
+    """Return the kernel of parts whose totals lie as they do, each part ``apart`` from the next."""
 
-    def run(sums, out, size, parts, add):
+    def run(sums, out, size, apart, parts, add):
         i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
         if i < size:
             total, at = float32(0), int32(i)
             for _ in range(parts):
                 total += sums[at]
-                at = int32(at + size)
+                at = int32(at + apart)
             out[i] = out[i] + total if add else total
 
-    return Kernel("fold_sums", run, (floats, floats, *[int32] * 3), THREADS)
+    return Kernel("fold_sums", run, (floats, floats, *[int32] * 4), THREADS)
 
 
 @cache
@@ -86,40 +99,50 @@ def weight_kernel() -> Kernel:
 
     They are ``[part, filter, tap, channel]``, as positions see them, with filters and channels that
     only fill up a group, and rows of whole sectors; a weight is ``[filter, channel, tap]``. A block
-    turns some channels and taps of a filter in shared memory. The first of its threads begin before
-    the place that they store to, at a whole sector.
+    turns some channels and taps of a filter in shared memory, or all of ``many`` filters. A warp
+    loads from ``length`` values that lie side by side; those that store begin at a whole sector.
     """
 
     def run(
-        sums, out, size, deep, taps, channels, seen, width, wide, some_taps, some, lanes, pitch,
-        down, beside, parts, add,
+        sums, out, size, deep, taps, channels, seen, filters, width, wide, many, some_taps, some,
+        length, lanes, pitch, down, beside, parts, add,
     ):  # fmt: skip
         s = shared(TURNED)
         thread, block = int32(cuda.threadIdx.x), uint32(cuda.blockIdx.x)
         square, later = uint32(block // uint32(beside)), int32(block % uint32(beside))
-        o, below = int32(square // uint32(down)), int32(square % uint32(down))
+        o, below = int32(square // uint32(down)) * many, int32(square % uint32(down))
         first_tap, first = int32(later * some_taps), int32(below * some)
-        row = int32(int32(uint32(o) // uint32(width)) * wide + int32(uint32(o) % uint32(width)))
-        for i in range(thread, lanes * some_taps, THREADS):
-            tap, c = int32(uint32(i) // uint32(lanes)), int32(uint32(i) % uint32(lanes))
-            if first_tap + tap < taps and c < some and first + c < seen:
-                at = int32(row * deep + (first_tap + tap) * seen + first + c)
-                total = float32(0)
+        here = int32(filters - o) if filters - o < many else int32(many)
+        left = int32(channels - first) if channels - first < some else int32(some)
+        each = quotient(int32(some * some_taps), length)  # of a filter
+        for i in range(thread, here * each * lanes, THREADS):
+            turn = quotient(int32(i), lanes)
+            one, k = quotient(turn, each), int32(int32(i) - int32(turn * lanes))
+            within, up = int32(k + int32(int32(turn - int32(one * each)) * length)), int32(o + one)
+            tap = quotient(within, some)
+            c = int32(within - int32(tap * some))
+            if k < length and first_tap + tap < taps and first + c < seen:
+                row = quotient(up, width)
+                row = int32(int32(row * wide) + int32(up - int32(row * width)))
+                at = int32(int32(row * deep) + int32(int32(first_tap + tap) * seen))
+                at, total = int32(at + int32(first + c)), float32(0)
                 for _ in range(parts):
                     total += sums[at]
                     at = int32(at + size)
-                if first + c < channels:
-                    s[int32(c * pitch + tap)] = total
+                if c < left:
+                    s[int32(int32(int32(int32(one * left) + c) * pitch) + tap)] = total
         cuda.syncthreads()
-        begins = uint32((o * channels + first) * taps + first_tap)
-        for i in range(thread - int32(begins % uint32(SECTOR)), some * some_taps, THREADS):
-            c, tap = int32(uint32(i) // uint32(some_taps)), int32(uint32(i) % uint32(some_taps))
-            if i >= 0 and first_tap + tap < taps and first + c < channels:
-                into = int32((o * channels + first + c) * taps + first_tap + tap)
-                total = s[int32(c * pitch + tap)]
+        begins = int32(int32(int32(o * channels) + first) * taps + first_tap)
+        before = int32(uint32(begins) % uint32(SECTOR))
+        for i in range(thread - before, here * left * some_taps, THREADS):
+            line = quotient(int32(i if i > 0 else 0), some_taps)  # a filter and a channel
+            tap = int32(int32(i) - int32(line * some_taps))
+            if i >= 0 and first_tap + tap < taps:
+                into = int32(begins + int32(int32(line * taps) + tap))
+                total = s[int32(int32(line * pitch) + tap)]
                 out[into] = out[into] + total if add else total
 
-    return Kernel("fold_weight", run, (floats, floats, *[int32] * 15), THREADS)
+    return Kernel("fold_weight", run, (floats, floats, *[int32] * 18), THREADS)
 
 
 @cache
@@ -194,11 +217,6 @@ def channels_kernel() -> Kernel:
 # --- launchers ------------------------------------------------------------------------------------
 
 
-def blocks(size: int) -> int:
-    """Return how many blocks have a thread for each of ``size`` values."""
-    return -(-size // THREADS)
-
-
 def rows(
     sums: DeviceArray,
     bias: DeviceArray | None,
@@ -211,11 +229,13 @@ def rows(
 
     The groups of ``win``, and so of the sums, may have more filters than those of ``out``.
     """
-    (parts, _, across), c_out = sums.shape, out.shape[-1]
+    parts, width = sums.shape[0], out.shape[-1] // win.groups
     shift, add, floor = int(bias is not None), int(residual is not None), 0.0 if relu else -np.inf
-    size = sums.size // parts
-    numbers = (size, c_out, c_out // win.groups, win.width, across, parts, shift, add, floor)
-    return Launch(rows_kernel(pointer(out)), blocks(size), (sums, bias, residual, out, *numbers))
+    numbers = (
+        sums.size // parts, out.size, win.groups, width, win.width, parts, shift, add, floor,
+    )  # fmt: skip
+    blocks, arrays = -(-out.size // THREADS), (sums, bias, residual, out)
+    return Launch(rows_kernel(pointer(out)), blocks, (*arrays, *numbers))
 
 
 def weight(sums: DeviceArray, win: Windows, seen: Windows, out: DeviceArray, more: bool) -> Launch:
@@ -231,43 +251,49 @@ def weight(sums: DeviceArray, win: Windows, seen: Windows, out: DeviceArray, mor
     some = min(seen.narrow, CHUNK // some_taps)
     some = some if some < 8 else some // 8 * 8  # whole sectors
     down, beside = -(-seen.narrow // some), -(-taps // some_taps)
-    # A warp takes channels of one tap, which lie in different banks. Where they are few, it takes
-    # those of the next tap too, which are stored side by side.
-    lanes, bank = rounded(some, SIDE), some_taps
+    # Channels of one tap lie in different banks; where they are few, a warp takes more taps.
+    length, pitch = some, some_taps | 1
     if some < LINES:
-        lanes, bank = some, -(-SIDE // some)
+        length, pitch = some * some_taps, some_taps + ((SIDE // some | 1) - some_taps) % SIDE
+    lanes = rounded(length, SIDE)
+    # Filters with few values follow each other, and share a block.
+    many = max(1, THREADS * length // (lanes * some * some_taps)) if down == beside == 1 else 1
     numbers = (
-        filters * deep, deep, taps, channels, seen.narrow, win.width, seen.width, some_taps, some,
-        lanes, pitch(some_taps, bank), down, beside, parts, int(more),
+        filters * deep, deep, taps, channels, seen.narrow, win.c_out, win.width, seen.width, many,
+        some_taps, some, length, lanes, pitch, down, beside, parts, int(more),
     )  # fmt: skip
-    return Launch(weight_kernel(), win.c_out * down * beside, (sums, out, *numbers))
+    count = -(-win.c_out // many) * down * beside
+    return Launch(weight_kernel(), count, (sums, out, *numbers))
 
 
 def in_place(sums: DeviceArray, parts: int, out: DeviceArray, more: bool) -> Launch:
-    """Return the launch that adds ``sums [part, ...]``, which lie as ``out`` does, to ``out``."""
-    return Launch(sums_kernel(), blocks(out.size), (sums, out, out.size, parts, int(more)))
+    """Return the launch that adds ``sums [part, ...]``, which begin as ``out`` does, to ``out``."""
+    numbers = (out.size, sums.size // sums.shape[0], parts, int(more))
+    return Launch(sums_kernel(), -(-out.size // THREADS), (sums, out, *numbers))
 
 
 def slabs(sums: DeviceArray, parts: int, win: Windows, out: DeviceArray, more: bool) -> Launch:
     """Return the launch that adds ``sums``, parts of `pack.Slabs`, to a weight's gradient."""
     taps, many = win.k_h * win.k_w, -(-win.c_out // SLAB)
     numbers = (
-        sums.size // parts, taps, win.narrow, win.width, win.c_out,
-        pitch(win.narrow * taps, win.narrow * taps), parts, int(more),
+        sums.size // parts, taps, win.narrow, win.width, win.c_out, win.narrow * taps | 1, parts,
+        int(more),
     )  # fmt: skip
     return Launch(slabs_kernel(), many * QUARTERS, (sums, out, *numbers))
 
 
 def channels(x: DeviceArray, out: DeviceArray, more: bool) -> list[Launch]:
     """Return the launches that set ``out`` to the sum of each channel, or add it to ``out``."""
-    count = out.size
-    if count == 0:
+    if out.size == 0:
         return []
+    x, launches = filled(x, 1, RUN)
+    count = x.shape[-1]
     total, across, lines = x.size // count, -(-count // CHANNELS), THREADS // CHANNELS
     parts = max(1, min(total // (DEEP * lines), 2 * x.machine.multiprocessors // across))
     length = -(-total // parts)
     parts = -(-total // length) if total else 0
     sums = scratch(x.machine, (max(1, parts), count))
-    add = Launch(channels_kernel(), across * parts, (x, sums, total, count, across, length))
-    end = in_place(sums, parts, out, more)
-    return [add, end] if parts else [end]
+    if parts:
+        numbers = (total, count, across, length)
+        launches.append(Launch(channels_kernel(), across * parts, (x, sums, *numbers)))
+    return [*launches, in_place(sums, parts, out, more)]

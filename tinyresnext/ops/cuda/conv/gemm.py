@@ -253,13 +253,14 @@ def product(
 ) -> list[Launch]:
     """Return the launches of a convolution.
 
-    Sums that are parts of a depth, or do not lie in fours, are ended by `fold`.
+    Sums that are parts of a depth, or whose rows are no whole sectors, are ended by `fold`.
     """
     if win.positions == 0:
         return []
-    ends = win.width == weight.wide and aligned(out, residual, bias)
+    ends = win.width % 4 == 0 and win.width >= weight.wide and aligned(out, residual, bias)
     x, launches = filled(x, win.groups, RUN)
-    win = counted(win._replace(c_in=x.shape[-1], c_out=win.groups * weight.wide))
+    width = max(win.width, weight.wide)
+    win = counted(win._replace(c_in=x.shape[-1], c_out=win.groups * width))
     plan = cut(win, x.machine.multiprocessors)
     ends = ends and plan.parts == 1
     y = out if ends else scratch(x.machine, (plan.parts, win.positions, win.c_out))

@@ -17,14 +17,14 @@ from typing import Any
 from numba import cuda
 
 from ..runtime.arrays import DeviceArray
-from ..runtime.kernel import Kernel, ending, float32, floats, int32, pointer
+from ..runtime.kernel import Kernel, ending, float32, floats, int32, pointer, uint32
 from ..runtime.machine import Launch
 from ..words import get, load4_if, put, shared, store4
 from ..words.whole import located, quotient
-from .windows import SECTOR
+from .windows import SECTOR, beside, whole
 
 THREADS = 256
-CHUNK = 1024  # values of an image that a block puts together in shared memory, at most
+CHUNK = 1024  # values of an image that a block puts together in shared memory
 
 # --- kernels --------------------------------------------------------------------------------------
 
@@ -85,52 +85,64 @@ def join_kernel(kind: Any = floats) -> Kernel:
 
 
 @cache
-def join_few_kernel() -> Kernel:
+def join_few_kernel(EACH: int) -> Kernel:
     """Return the kernel of `join_kernel` for pixels that are no whole sectors.
 
-    Pixels of parts are whole fours of channels: groups of ``wide``, of which ``narrow`` count.
-    Each is loaded four by four, brought together with its neighbours in shared memory, and stored
-    with them.
+    Pixels of parts are groups of ``wide`` channels, of which ``narrow`` count. A block loads those
+    that it stores, from a whole sector on, and brings them together in shared memory. It takes
+    ``EACH`` channels at once: four where they are stored to shared memory at once too, or are few;
+    else its banks would be asked four times.
     """
 
     def run(
-        parts, out, pixels, each, h, w, c, narrow, wide, across, d_h, d_w, e_h, e_w, k_h, k_w,
+        parts, out, count, h, w, narrow, wide, groups, d_h, d_w, e_h, e_w, k_h, k_w,
         apart, lines, columns, more,
     ):  # fmt: skip
         s = shared(CHUNK)
-        thread, first = int32(cuda.threadIdx.x), int32(int32(cuda.blockIdx.x) * each)
-        here = int32(pixels - first) if pixels - first < each else int32(each)
-        fours = quotient(across, int32(4))
-        for i in range(thread, int32(here * fours), THREADS):
-            pixel = quotient(int32(i), fours)
-            n, row, column, _ = located(int32(first + pixel), h, w, int32(1))
+        thread, first = int32(cuda.threadIdx.x), int32(cuda.blockIdx.x * int32(CHUNK))
+        here = int32(count - first) if count - first < int32(CHUNK) else int32(CHUNK)
+        filling, across = int32(wide - narrow), int32(groups * wide)
+        last = int32(first + here)
+        start = int32(first + int32(quotient(first, narrow) * filling))
+        end = int32(last + int32(quotient(last, narrow) * filling))
+        begins = int32(start - int32(uint32(start) % uint32(SECTOR)))
+        for i in range(int32(begins + thread * EACH), end, THREADS * EACH):
+            group = quotient(int32(i), wide)
+            pixel = quotient(group, groups)
+            n, row, column, _ = located(pixel, h, w, int32(1))
             line, place = quotient(row, d_h), quotient(column, d_w)
             a, b = int32(row - int32(line * d_h) + e_h), int32(column - int32(place * d_w) + e_w)
             a, b = int32(a - d_h) if a >= d_h else a, int32(b - d_w) if b >= d_w else b
-            of = int32(int32(int32(i) - int32(pixel * fours)) * 4)
-            at = int32(int32(int32(n * lines + line) * columns + place) * across + of)
+            at = int32(int32(int32(n * lines + line) * columns + place) * across)
+            at = int32(at + int32(int32(i) - int32(pixel * across)))
             at = int32(int32(int32(a * k_w + b) * apart) + at)
-            u = load4_if(parts, at, a < k_h and b < k_w, 16)
-            group = quotient(of, wide)
-            channel = int32(of - int32(group * wide))
-            to, left = int32(int32(pixel * c + group * narrow) + channel), int32(narrow - channel)
-            if narrow % int32(4) == int32(0):  # at once; else the banks would be asked four times
-                store4(s, to, u, 16)
-                left = int32(0)
-            if left > 0:
-                s[to] = u[0]
-            if left > 1:
-                s[int32(to + 1)] = u[1]
-            if left > 2:
-                s[int32(to + 2)] = u[2]
-            if left > 3:
-                s[int32(to + 3)] = u[3]
+            there = a < k_h and b < k_w
+            left = int32(narrow - int32(int32(i) - int32(group * wide)))
+            to = int32(int32(int32(i) - int32(group * filling)) - first)
+            if EACH == 1:
+                value = float32(0)
+                if there:
+                    value = parts[at]
+                if left > 0 and to >= 0 and to < here:
+                    s[to] = value
+            else:
+                u = load4_if(parts, at, there, 16)
+                if narrow % int32(4) == int32(0):
+                    if left > 0 and to >= 0 and to < here:
+                        store4(s, to, u, 16)
+                else:
+                    if left > 0 and to >= 0 and to < here:
+                        s[to] = u[0]
+                    if left > 1 and to >= -1 and to + 1 < here:
+                        s[int32(to + 1)] = u[1]
+                    if left > 2 and to >= -2 and to + 2 < here:
+                        s[int32(to + 2)] = u[2]
         cuda.syncthreads()
-        for i in range(thread, int32(here * c), THREADS):
-            at, value = int32(int32(first * c) + int32(i)), s[int32(i)]
+        for i in range(thread, here, THREADS):
+            at, value = int32(first + int32(i)), s[int32(i)]
             out[at] = out[at] + value if more != int32(0) else value
 
-    return Kernel("join_few", run, (floats, floats, *(int32,) * 18), THREADS)
+    return Kernel(f"join_few_{EACH}", run, (floats, floats, *(int32,) * 16), THREADS)
 
 
 # --- launches -------------------------------------------------------------------------------------
@@ -142,9 +154,14 @@ def split(x: DeviceArray, dilation: tuple[int, int], parts: DeviceArray) -> Laun
     return Launch(split_kernel(pointer(x)), -(-parts.size // THREADS), (x, parts, *numbers))
 
 
-def few(channels: int) -> bool:
-    """Return whether `join` takes parts whose groups of channels are whole fours."""
-    return channels % SECTOR != 0 and channels * SECTOR <= CHUNK
+def few(channels: int, groups: int) -> int:
+    """Return how many channels a group of so many is filled up to in the parts that are joined.
+
+    Where pixels are whole sectors it stays as it is.
+    """
+    if channels * groups % SECTOR == 0:
+        return channels
+    return beside(channels, groups) if channels % 4 == 0 else whole(channels, groups, 4)
 
 
 def join(
@@ -171,17 +188,18 @@ def join(
         The part of the first line and of the first column, and how many parts there are in each
         direction: all if it is None.
     groups : int
-        Of channels that were filled up to fours, as for `few`; 0 if none were.
+        Of channels, which are filled up as `few` says; 0 if they stay as they are.
     """
-    n, h, w, c = out.shape
+    _, h, w, c = out.shape
     there = there or steps
     apart = parts.size // (there[0] * there[1])
     where = (*steps, *ahead, *there, apart, -(-h // steps[0]), -(-w // steps[1]), int(more))
     numbers: tuple[int, ...]
-    if not groups:
+    if not groups or c % SECTOR == 0:
         numbers = (out.size, h, w, c, *where)
         return Launch(join_kernel(pointer(out)), -(-out.size // THREADS), (parts, out, *numbers))
-    narrow, pixels = c // groups, n * h * w
-    wide, each = -(-narrow // 4) * 4, CHUNK // (SECTOR * c) * SECTOR
-    numbers = (pixels, each, h, w, c, narrow, wide, groups * wide, *where)
-    return Launch(join_few_kernel(), -(-pixels // each), (parts, out, *numbers))
+    narrow = c // groups
+    wide = few(narrow, groups)
+    numbers = (out.size, h, w, narrow, wide, groups, *where)
+    kernel = join_few_kernel(4 if narrow % 4 == 0 or wide == 4 else 1)
+    return Launch(kernel, -(-out.size // CHUNK), (parts, out, *numbers))

@@ -21,7 +21,8 @@ from ..runtime.arrays import DeviceArray, upload, view
 from ..runtime.kernel import Kernel, float32, floats, int32, ints, uint32
 from ..runtime.machine import Launch
 from ..words import shared
-from .windows import Windows, rounded, whole
+from ..words.whole import quotient
+from .windows import SECTOR, Windows, beside, whole
 
 BK = 16  # rows of a slice of `gemm`'s; a matrix has whole slices
 RUN = 4  # channels that `gemm` copies at once
@@ -32,7 +33,7 @@ THREADS = SIDE * LINES
 QUARTERS = SLAB // SIDE
 # Weights of a filter that a block copies for `Columns`, at most, and taps that are not divided.
 MOST_VALUES, MOST_TAPS = 160, 64
-COLUMNS_SHARED = SIDE * (MOST_VALUES + SIDE)
+COLUMNS_SHARED = (SIDE + 1) * MOST_VALUES  # with the words that are left free
 SLABS_SHARED = SIDE * (32 * 9 + SIDE) + SIDE  # `grouped` takes up to 32 channels and nine taps
 
 Room = Callable[..., DeviceArray]  # `empty`, or `scratch` for one call
@@ -116,15 +117,18 @@ def columns_kernel(TURN: bool) -> Kernel:
     """Return the kernel of `Columns`.
 
     A block copies the weights of 32 filters of a group, for some channels and taps, through shared
-    memory. Threads side by side load what lies side by side in the weight: the channels and taps of
-    one filter after the other if ``TURN``, as the weight of a forward convolution lies, else the
-    filters and taps of one channel after the other. They store rows of the matrices. ``rows`` says
-    where the rows of each tap begin, below zero for none, and then which rows are to be zeros.
+    memory. Threads side by side load what lies side by side in the weight, a *line*: the channels
+    and taps of one filter if ``TURN``, as in a forward convolution, else the filters and taps of
+    one channel. Where lines do not follow each other, threads begin before each, at a whole sector.
+    They store rows of the matrices. ``rows`` says where the rows of each tap begin, below zero for
+    none, and then which rows are to be zeros. Lines follow each other in shared memory. If filters
+    are an even number of words apart there, they lie in few banks, so a word is left free wherever
+    they come back to the first.
     """
 
     def run(
         weight, rows, out, count, channels, filled, width, deep, wide, empty, some_taps, some,
-        pitch, down, beside, across, s_group, s_filter, s_channel,
+        down, beside, across, s_group, s_filter, s_channel,
     ):  # fmt: skip
         s = shared(COLUMNS_SHARED)
         thread, block = int32(cuda.threadIdx.x), uint32(cuda.blockIdx.x)
@@ -133,38 +137,50 @@ def columns_kernel(TURN: bool) -> Kernel:
         square, later = uint32(square // uint32(beside)), int32(square % uint32(beside))
         group, below = int32(square // uint32(down)), int32(square % uint32(down))
         first_tap, first = int32(later * some_taps), int32(below * some)
-        filters = int32(width - right * SIDE)  # of these, how many there are
-        filters = int32(SIDE) if filters > SIDE else filters
+        filters = int32(width - right * SIDE) if width - right * SIDE < SIDE else int32(SIDE)
         here = int32(channels - first) if channels - first < some else int32(some)
-        inner = uint32(here if TURN else filters)
-        for i in range(thread, filters * here * some_taps, THREADS):
-            tap = int32(uint32(i) % uint32(some_taps))
-            rest = uint32(uint32(i) // uint32(some_taps))
-            o, c = int32(rest // inner), int32(rest % inner)
-            if not TURN:
-                o, c = c, o
-            if first_tap + tap < count:
-                start = group * s_group + int32(right * SIDE + o) * s_filter
-                start = int32(start + (first + c) * s_channel + first_tap)
-                s[int32(o * pitch + c * some_taps + tap)] = weight[int32(start + tap)]
+        here = int32(0) if here < 0 else here  # channels
+        start = int32(group * s_group + right * SIDE * s_filter + first * s_channel + first_tap)
+        lines, length, s_line, s_within = filters, int32(here * some_taps), s_filter, s_channel
+        apart, follow = length, down * beside == 1
+        if not TURN:
+            lines, length, s_line, s_within = here, int32(filters * some_taps), s_channel, s_filter
+            apart, follow = int32(some_taps), across * beside == 1
+        low = int32(apart & int32(-apart))  # filters are as far apart as an odd number times this
+        many = quotient(int32(SIDE), low) if low > 0 and low < SIDE else int32(1)
+        pitch = length if TURN else int32(length + quotient(filters, many))  # of a line
+        span, before = int32(length), int32(uint32(start) % uint32(SECTOR))
+        if not follow:
+            span, before = int32((length + (SECTOR + SIDE - 2)) & -SIDE), int32(0)
+        for i in range(thread - before, lines * span, THREADS):
+            one = quotient(int32(i if i > 0 else 0), span)
+            of, k = int32(start + int32(one * s_line)), int32(int32(i) - int32(one * span))
+            if not follow:
+                k = int32(k - int32(uint32(of) % uint32(SECTOR)))
+            within = quotient(int32(k if k > 0 else 0), some_taps)
+            tap = int32(k - int32(within * some_taps))
+            if k >= 0 and k < length and first_tap + tap < count:
+                to = int32(int32(one * pitch) + quotient(one if TURN else within, many))
+                s[int32(to + k)] = weight[int32(of + int32(int32(within * s_within) + tap))]
         cuda.syncthreads()
         column, top = int32(right * SIDE + lane), int32(group * deep)
+        mine = int32(int32(lane * apart) + quotient(lane, many))
+        step = int32(some_taps) if TURN else pitch
         if column < wide:
             for k in range(line, some * some_taps, LINES):
                 tap, c = int32(uint32(k) // uint32(some)), int32(uint32(k) % uint32(some))
                 if first_tap + tap < count and first + c < filled:
-                    row = int32(rows[int32(first_tap + tap)])
-                    value = float32(0)
+                    row, value = int32(rows[int32(first_tap + tap)]), float32(0)
                     if lane < filters and c < here:
-                        value = s[int32(lane * pitch + c * some_taps + tap)]
+                        value = s[int32(mine + int32(int32(c * step) + tap))]
                     if row >= 0:
                         out[int32((top + row + first + c) * wide + column)] = value
             if below == down - 1 and later == beside - 1:
                 for k in range(count + line, count + empty, LINES):
                     out[int32((top + rows[int32(k)]) * wide + column)] = float32(0)
 
-    name = f"pack_columns{'_turn' if TURN else ''}"
-    return Kernel(name, run, (floats, ints, floats, *[int32] * 16), THREADS)
+    parameters = (floats, ints, floats, *[int32] * 15)
+    return Kernel(f"pack_columns{'_turn' if TURN else ''}", run, parameters, THREADS)
 
 
 @cache
@@ -222,20 +238,11 @@ def slabs_kernel(TURN: bool) -> Kernel:
                 row = int32(((slab * fours + int32(turn)) * taps + place) * 4 + e)
                 out[int32(row * SLAB + quarter * SIDE + o)] = s[at]
 
-    name = f"pack_slabs{'_turn' if TURN else ''}"
-    return Kernel(name, run, (floats, ints, floats, *[int32] * 10), THREADS)
+    parameters = (floats, ints, floats, *[int32] * 10)
+    return Kernel(f"pack_slabs{'_turn' if TURN else ''}", run, parameters, THREADS)
 
 
 # --- launchers ------------------------------------------------------------------------------------
-
-
-def pitch(size: int, run: int) -> int:
-    """Return how far the weights of two filters are apart in shared memory, at least ``size``.
-
-    Threads side by side store ``run`` values of one filter and then those of the next; they load a
-    value of 32 filters. With this remainder both are in different banks (if ``run`` is odd).
-    """
-    return size + ((run | 1) - size) % SIDE
 
 
 def columns(
@@ -243,14 +250,13 @@ def columns(
 ) -> tuple[list[Columns], list[Launch]]:
     """Return the matrices of each kind of convolution, and the launches that fill them.
 
-    Their groups have as many channels as those of `windows.filled`.
+    Their groups have the channels of `windows.filled`.
     """
-    filled, wide = whole(source.channels, win.groups, run), rounded(win.width, 4)
-    count = source.taps
-    some_taps = count if count <= MOST_TAPS else SIDE
+    filled, wide = whole(source.channels, win.groups, run), beside(win.width, win.groups)
+    some_taps = count if (count := source.taps) <= MOST_TAPS else SIDE
     some = min(filled, MOST_VALUES // some_taps)
     some = some if some < 8 else some // 8 * 8  # whole sectors
-    down, beside, across = -(-filled // some), -(-count // some_taps), -(-wide // SIDE)
+    down, later, across = -(-filled // some), -(-count // some_taps), -(-wide // SIDE)
     rows, begins, ends = [-1] * count, [], 0
     for taps in source.kinds:
         begins.append(ends)
@@ -260,13 +266,11 @@ def columns(
         ends += slices(len(taps) * filled) * BK
         rows += range(used, ends)
     made = memory(weight.machine, (win.groups, ends, wide))
-    size = min(some, source.channels) * some_taps
     numbers = (
         count, source.channels, filled, win.width, ends, wide, len(rows) - count, some_taps, some,
-        pitch(size, size if source.turn else some_taps), down, beside, across,
-        source.s_group, source.s_filter, source.s_channel,
+        down, later, across, source.s_group, source.s_filter, source.s_channel,
     )  # fmt: skip
-    blocks = win.groups * down * beside * across
+    blocks = win.groups * down * later * across
     arrays = (weight, upload(weight.machine, np.array(rows, np.int32)), made)
     starts = [begin * wide for begin in begins]
     each = [Columns(view(made, (made.size - at,), at), ends, wide) for at in starts]

@@ -15,6 +15,7 @@ from ..runtime.call import MOST_VALUES as MOST
 from ..runtime.machine import Launch
 
 SECTOR = 8  # values of float32 that a GPU moves at once: 32 bytes
+SHORT = 32  # filters that one instruction of a warp stores
 WIDEST = 2**15 - 1  # taps of a kernel in one direction: two numbers share 32 bits
 
 
@@ -143,6 +144,17 @@ def whole(channels: int, groups: int, run: int) -> int:
     as an image's are, places lie side by side, so 16 bytes are enough: ``run`` channels.
     """
     return rounded(channels, run if groups == 1 and channels <= run else 2 * run)
+
+
+def beside(filters: int, groups: int) -> int:
+    """Return how many columns a matrix of weights has for a group of so many filters.
+
+    A product stores what they make in fours, and four rows at a time. Where rows of up to 32 are
+    the only group, they lie side by side, so whole fours are enough; longer ones are whole sectors.
+    Fours in groups stay as they are: filling them up would take a pass over the result.
+    """
+    fours = filters <= SHORT if groups == 1 else filters % 4 == 0
+    return rounded(filters, 4 if fours else SECTOR)
 
 
 def filled(x: DeviceArray, groups: int, run: int) -> tuple[DeviceArray, list[Launch]]:

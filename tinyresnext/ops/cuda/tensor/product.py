@@ -10,8 +10,8 @@ warp loads at once lie in 32 banks.
 A thread's sums of one instruction are two neighbouring columns. Columns are dealt to the four
 instructions of a group of 32 so that a thread has four neighbours of two, which it stores at once,
 and the threads of a row 16 neighbours: whole sectors (`pairs.column_of`). Only what lays the weight
-out has to know. Results that do not lie in
-eights are stored as float32 first, filled up, and brought to their places by `conv.fold`.
+out has to know. Results whose rows are no whole sectors are stored as float32 first, filled up, and
+brought to their places by `conv.fold`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 from numba import cuda
 
 from ..conv import fold
-from ..conv.windows import Windows, aligned, counted, filled, rounded, sight
+from ..conv.windows import SECTOR, Windows, aligned, counted, filled, rounded, sight
 from ..runtime.arrays import DeviceArray, scratch, upload
 from ..runtime.kernel import (
     KINDS,
@@ -224,7 +224,9 @@ def product(
     """Return the launches of a convolution."""
     if win.positions == 0:
         return []
-    ends = win.width % 8 == 0 and aligned(out, residual, bias)
+    narrow = win.groups > 1 or win.width == 8  # else rows have to be whole sectors
+    ends = win.width % (8 if narrow else 4 * SECTOR // out.dtype.itemsize) == 0
+    ends = ends and aligned(out, residual, bias)
     x, launches = filled(x, win.groups, RUN)
     c_out = win.groups * rounded(win.width, 8)
     win = counted(win._replace(c_in=x.shape[-1], c_out=c_out))

@@ -309,6 +309,12 @@ def test_a_class_by_name_or_number(bundled):
             class_number(many, wrong)
 
 
+def test_another_precision_is_refused():
+    model = tr.load(device="reference", precision="bfloat16")
+    with pytest.raises(UsageError, match="computes in bfloat16, and an explanation needs gradients"):
+        tr.explain(model, DATA / "chelsea.jpg")
+
+
 def test_a_single_class_is_refused():
     model = model_of("one path")
     model.spec = Spec((2, 1), 1, 16, 1, stem="cifar")

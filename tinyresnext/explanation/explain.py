@@ -64,13 +64,18 @@ def explain(
         The image cannot be used.
     UsageError
         There is no such block or class, ``top`` is out of range, the network has a single output,
-        or other channels than the preprocessing makes; or the model is quantised.
+        or other channels than the preprocessing makes; or the model does not compute in float32.
     IntegrityError
         The logits are not finite.
     """
     top = whole_number("top", top, 1, MOST_CLASSES, " of classes")
     check_head(model.spec)
     check_not_quantised(model.quantisation, "an explanation")
+    if model.precision != "float32":
+        raise UsageError(
+            f"the model computes in {model.precision}, and an explanation needs gradients in "
+            "float32; load it with precision='float32'"
+        )
     if model.spec.classes == 1:
         raise UsageError(
             "the network has a single output, and its two labels share one logit; what is "

@@ -60,6 +60,7 @@ def ladder():
     del sys.modules["ladder_main"]
 
 
+@pytest.mark.slow
 def test_a_network_of_8_bits_is_measured(capsys, monkeypatch):
     """Its share of the peak is not said, which is that of float32."""
     monkeypatch.setattr(peak, "measure", lambda counts: [Peak(n, 99.0, 9.0, 9.0) for n in counts])
@@ -362,7 +363,7 @@ def test_ours_agrees_with_the_definition_when_served(benchmarks, tmp_path):
         assert np.abs(y - wanted).max() <= 1e-5 * np.abs(wanted).max()
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+@pytest.mark.parametrize("precision", [pytest.param("bfloat16", marks=pytest.mark.slow), "int8"])
 def test_ours_agrees_in_fewer_bits(benchmarks, tmp_path, precision):
     """By the rule of `peers.check`: an error of at most three times that of the definition."""
     workloads, engines, peers = map(benchmarks, ("workloads", "engines", "peers"))

@@ -383,6 +383,7 @@ def trained(folder, recipe=small.RECIPE, teacher=None, images=None, **more):
     return train(small.SPEC, images or small.pictures(), recipe, folder, **given)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_same_bits_with_the_same_teacher(
     tmp_path, monkeypatch, capsys
 ):
@@ -409,6 +410,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits_with_the_same_teacher(
     assert json.loads(found["recipe"])["temperature"] == 4.0
 
 
+@pytest.mark.slow
 def test_stored_logits_in_a_run(tmp_path, monkeypatch):
     """Of images that are not changed they are what the model says; the order in the file is not."""
     plain = small.RECIPE.changed({"mixup": 0.0, "crop": "none", "padding": 0, "flip": False})

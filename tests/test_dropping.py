@@ -175,6 +175,7 @@ def test_what_is_kept_has_the_probability_that_is_said():
     assert found["pooled"].shape == (4000, SPEC.features)
 
 
+@pytest.mark.slow
 def test_runs_depend_on_the_seed_and_inference_leaves_nothing_out(tmp_path):
     recipe = small.RECIPE.changed({"drop_path": 0.5, "dropout": 0.3, "epochs": 1, "ema": 0.0})
 

@@ -133,6 +133,7 @@ def test_a_run_ends_when_nothing_gets_better(tmp_path, scores):
     assert (tmp_path / "model.h5").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_stopped_run_waits_as_long_as_a_whole_one(tmp_path, scores, monkeypatch):
     recipe, validation = changed(epochs=9, patience=2), small.pictures(20, seed=1)
     options, found = OPTIONS | {"validation": validation}, (0.5, 0.4, 0.4)

@@ -134,6 +134,7 @@ def test_a_read_only_folder_is_read(home):
     path.parent.chmod(0o700)
 
 
+@pytest.mark.slow
 def test_cleared_at_any_moment(home):
     """One thread clears all the time, and the kernels keep coming."""
     stop, failed = threading.Event(), []
@@ -218,10 +219,10 @@ def test_no_home(monkeypatch):
     "gone",
     [
         "compiler.CompileResult",
-        "registry.cpu_target",
         *(
             pytest.param(name, marks=pytest.mark.slow)
             for name in (
+                "registry.cpu_target",
                 "caching.NullCache",
                 "ccallback.CFunc",
                 "compiler.CompileResult._rebuild",

@@ -37,7 +37,10 @@ def loss(spec, params, x, labels, ops, training, at=lambda name, value: value):
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name == "cifar" else name for name in SPECS],
+)
 def test_directional_derivative(name, training):
     """<gradient, v> is the slope of the loss along v, by a central difference.
 

@@ -116,7 +116,8 @@ def test_the_same_seed_gives_the_same_bits(tmp_path):
 
 @pytest.mark.parametrize("device", ["reference", "cpu"])
 @pytest.mark.parametrize(
-    "steps", [1, 4, 6, 12]
+    "steps",
+    [pytest.param(n, marks=pytest.mark.slow) if n != 4 else n for n in (1, 4, 6, 12)],
 )  # the first; the last of an epoch of four; in the middle; the very last
 def test_a_stopped_run_goes_on_to_the_same_bits(
     tmp_path, interrupted_after, monkeypatch, device, steps
@@ -155,6 +156,7 @@ def test_muon_in_a_run(tmp_path, interrupted_after, monkeypatch):
     same(tmp_path / "whole", tmp_path / "stopped")
 
 
+@pytest.mark.slow
 def test_stopping_in_the_validation(tmp_path, monkeypatch):
     options = OPTIONS | {"validation": small.pictures(40, seed=1)}
     train(small.SPEC, small.pictures(), small.RECIPE, tmp_path / "whole", **options)
@@ -531,7 +533,13 @@ def test_progress_moves_at_terminals_only(tmp_path, capsys, monkeypatch):
     assert " left" in err
 
 
-@pytest.mark.parametrize("name", odd_streams.STREAMS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("None", "terminal") else pytest.param(name, marks=pytest.mark.slow)
+        for name in odd_streams.STREAMS
+    ],
+)
 def test_training_needs_no_console(name, tmp_path, monkeypatch):
     data, stream = small.pictures(), odd_streams.STREAMS[name]()
     warned = replace(
@@ -563,6 +571,7 @@ def test_smaller_pictures_are_padded_and_wiped_out_by_the_same_part():
     assert [augment.cutout for augment in found] == [8, 6, 4, 5]
 
 
+@pytest.mark.slow
 def test_smaller_pictures_first(tmp_path, interrupted_after, monkeypatch):
     sides, real = [], training_run.Run.step
     recipe = changed(sides=(4, 6, 8), epochs=6)

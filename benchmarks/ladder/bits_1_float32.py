@@ -27,15 +27,4 @@ def pack(weight: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndarray]:
     return v.panels_of(weight, np.float32, 1), v.zeros(weight)
 
 
-def conv2d(
-    x: np.ndarray,
-    packed: tuple[np.ndarray, np.ndarray],
-    bias: np.ndarray,
-    stride: int,
-    groups: int,
-    out: np.ndarray,
-) -> None:
-    """Compute the convolution with bias and ReLU."""
-    panels, none = packed
-    left = v.rows_at(x, stride).reshape(-1)
-    multiply(left, panels, none, none, bias, out.reshape(-1, out.shape[-1]))
+conv2d = v.convolution(multiply)

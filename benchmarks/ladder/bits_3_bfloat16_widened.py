@@ -36,17 +36,11 @@ def pack(weight: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndarray]:
     return v.panels_of(widened(halves(weight)), np.float32, 1), v.zeros(weight)
 
 
-def conv2d(
-    x: np.ndarray,
-    packed: tuple[np.ndarray, np.ndarray],
-    bias: np.ndarray,
-    stride: int,
-    groups: int,
-    out: np.ndarray,
-) -> None:
-    """Compute the convolution with bias and ReLU."""
-    panels, none = packed
-    source = v.rows_at(x, stride).reshape(-1)
-    left = np.empty(len(source), np.float32)
-    widen(source, left.view(np.uint32))
-    multiply(left, panels, none, none, bias, out.reshape(-1, out.shape[-1]))
+def as_float32(rows: np.ndarray) -> np.ndarray:
+    """Return rows of pixels widened, flat."""
+    left = np.empty(rows.size, np.float32)
+    widen(rows.reshape(-1), left.view(np.uint32))
+    return left
+
+
+conv2d = v.convolution(multiply, as_float32)

@@ -11,7 +11,6 @@ and nothing is timed.
 from __future__ import annotations
 
 import lanes as v
-import numpy as np
 from bits_2_bfloat16_apart import pack, prepare, rounded
 
 from tinyresnext.ops.cpu.runtime.simd.bfloat16 import dot, multiplies
@@ -26,15 +25,4 @@ def missing() -> str:
     return "" if multiplies() else "this processor has no AVX512-BF16"
 
 
-def conv2d(
-    x: np.ndarray,
-    packed: tuple[np.ndarray, np.ndarray],
-    bias: np.ndarray,
-    stride: int,
-    groups: int,
-    out: np.ndarray,
-) -> None:
-    """Compute the convolution with bias and ReLU."""
-    panels, none = packed
-    left = v.rows_at(x, stride).view(np.float32).reshape(-1)
-    multiply(left, panels, none, none, bias, out.reshape(-1, out.shape[-1]))
+conv2d = v.convolution(multiply)

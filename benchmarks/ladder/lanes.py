@@ -112,6 +112,27 @@ def scaled(sums, factor, bias, out):
         out[j] = max(np.float32(numbers[j]) * factor[j] + bias[j], np.float32(0))
 
 
+def as_words(rows: Array) -> Array:
+    """Return rows of pixels as words, flat."""
+    return rows.view(np.float32).reshape(-1)
+
+
+def convolution(
+    multiply: Callable[..., None], words: Callable[[Array], Array] = as_words
+) -> Callable[..., None]:
+    """Return a rung's `conv2d` for packed ``(panels, zeros)``; ``words`` makes words of rows."""
+
+    def conv2d(
+        x: Array, packed: tuple[Array, Array], bias: Array, stride: int, groups: int, out: Array
+    ) -> None:
+        """Compute the convolution with bias and ReLU."""
+        panels, none = packed
+        left = words(rows_at(x, stride))
+        multiply(left, panels, none, none, bias, out.reshape(-1, out.shape[-1]))
+
+    return conv2d
+
+
 # --- layouts --------------------------------------------------------------------------------------
 
 

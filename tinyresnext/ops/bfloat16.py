@@ -23,7 +23,6 @@ import numpy as np
 
 from ..errors import DeviceError
 from . import shapes
-from .checks import Pair
 from .contract import Array, Backend
 
 HALF = np.dtype(np.uint16)
@@ -202,30 +201,9 @@ class BFloat16:
             call = self.base.bind(op, args[0], packed, *args[2:], **attrs)
             return self.base.chain([refill, call])
         if op == "conv2d_backward" and _is_half(args[0]):
-            return self._bind_gradients(*args, **attrs)
+            attrs["words"] = self.words
         given = _weights_rounded(op, args) if op == "linear" else args
         return self.base.bind(op, *given, **attrs)
-
-    def _bind_gradients(
-        self,
-        dy: Array,
-        y: Array,
-        x: Array,
-        weight: Array,
-        bias: Array | None = None,
-        *,
-        stride: Pair = 1,
-        padding: Pair = 0,
-        groups: int = 1,
-        dilation: Pair = 1,
-        out: Sequence[Array | None],
-        more: Sequence[bool],
-    ) -> Callable[[], None]:
-        """Prepare the gradients of a convolution on the processor."""
-        from .cpu.conv.backward import bind_gradients
-
-        how = stride, padding, groups, dilation
-        return bind_gradients(dy, y, x, weight, bias, how, out, more, self.words)
 
     def _call(self, op: str, *args: Any, out: Array | None = None, **attrs: Any) -> Array:
         """Make a call once, into ``out`` if that is given."""

@@ -219,30 +219,13 @@ def bind_conv2d_backward(
     dilation: Pair = 1,
     out: Sequence[Array | None],
     more: Sequence[bool],
-) -> Callable[[], None]:
-    """Prepare a step or two for each gradient that is wanted."""
-    how = stride, padding, groups, dilation
-    return bind_gradients(dy, y, x, weight, bias, how, out, more, None)
-
-
-def bind_gradients(
-    dy: Array,
-    y: Array,
-    x: Array,
-    weight: Array,
-    bias: Array | None,
-    how: tuple[Pair, Pair, int, Pair],
-    out: Sequence[Array | None],
-    more: Sequence[bool],
-    words: bool | None,
+    words: bool | None = None,
 ) -> Callable[[], None]:
     """Prepare a step or two for each gradient that is wanted.
 
     ``x``, ``dy`` and the gradient of ``x`` may be bfloat16; then the weight is rounded, too, and
-    laid out in ``words`` or not, as `forward.pack_rounded` says. ``how`` are stride, padding,
-    groups and dilation.
+    laid out in ``words`` or not, as `forward.pack_rounded` says.
     """
-    stride, padding, groups, dilation = how
     gradient, source = flat("conv2d_backward", "dy", dy, dy), flat("conv2d_backward", "x", x, dy)
     calls: list[Callable[[], None]] = []
     steps = pair("dilation", dilation, 1)

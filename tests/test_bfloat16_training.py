@@ -355,8 +355,10 @@ def step_of(ops, name: str, ranks: Ranks = ALONE) -> tuple[float, np.ndarray, in
 def test_a_step_is_near_that_of_float32(way: str, name: str):
     """Every value is off by one part in 2^9 at most where it is stored, and some ReLUs change.
 
-    Over a dozen layers such errors add up to a few per cent of a gradient, by whatever backend. The
-    gradient of a wrong layer would be as far from the right one as it is long.
+    Over a dozen layers such errors add up to a tenth of a gradient, and to a fifth where a max
+    pooling chooses another value (found 0.08 to 0.18). Two backends round at the same places, and
+    only what sums leave near a half becomes another number (found 0.0005 to 0.06). The gradient of
+    a wrong layer would be as far from the right one as it is long.
     """
     ops = backend_of(way)
     skip_if_slow(ops, 10**6)
@@ -364,6 +366,9 @@ def test_a_step_is_near_that_of_float32(way: str, name: str):
     want, slope, whole = step_of(reference, name)
     assert 0 < abs(loss - want) < 2.0**-8 * want
     assert np.linalg.norm(gradient - slope) < 0.25 * np.linalg.norm(slope)
+    if way != "reference":
+        _, other, _ = step_of(backend_of("reference"), name)
+        assert np.linalg.norm(gradient - other) < 0.1 * np.linalg.norm(other)
     assert room < 0.52 * whole  # what is left is float32: pooled features, logits and the loss
 
 

@@ -363,7 +363,8 @@ def test_ours_agrees_with_the_definition_when_served(benchmarks, tmp_path):
         assert np.abs(y - wanted).max() <= 1e-5 * np.abs(wanted).max()
 
 
-@pytest.mark.parametrize("precision", [pytest.param("bfloat16", marks=pytest.mark.slow), "int8"])
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
 def test_ours_agrees_in_fewer_bits(benchmarks, tmp_path, precision):
     """By the rule of `peers.check`: an error of at most three times that of the definition."""
     workloads, engines, peers = map(benchmarks, ("workloads", "engines", "peers"))

@@ -382,6 +382,7 @@ def test_ranks_that_share_norms_make_the_step_of_one_process():
     assert np.linalg.norm(slope - gradient) < 0.1 * np.linalg.norm(gradient)
 
 
+@SLOW
 def test_the_loss_of_a_model_is_learnt_as_in_float32(tmp_path):
     """Two runs from the same weights with the same images: their losses stay close, and fall.
 

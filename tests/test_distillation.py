@@ -513,6 +513,7 @@ NETWORK = ["--blocks", "1,1", "--cardinality", "2", "--width", "8", "--widen", "
 NETWORK += ["--stem", "cifar", "--size", "8"]
 
 
+@pytest.mark.slow
 def test_teachers_as_they_are_typed(run, monkeypatch):
     """A run, a run from stored logits, one that goes on where the teacher has moved, a dry run."""
     small.write_folder(Path("images"))

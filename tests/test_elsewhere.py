@@ -85,7 +85,15 @@ def without_times(log: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("changes", [{}, {"muon": 0.1, "ema": 0.0}, {"sides": (6, 8)}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        pytest.param({"muon": 0.1, "ema": 0.0}, marks=pytest.mark.slow),
+        pytest.param({"sides": (6, 8)}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_training_to_the_bit_of_the_reference(tmp_path, on_another_device, monkeypatch, changes):
     there, log = trained(tmp_path / "there", "cpu", **changes)
     monkeypatch.undo()

@@ -48,7 +48,13 @@ def test_there_are_enough_cases_and_each_has_its_name():
     assert all(sum(name.startswith(f"{kind}-") for name in names) >= 80 for kind in "SNTH")
 
 
-@pytest.mark.parametrize(("data", "error"), [pytest.param(d, e, id=n) for n, d, e in CASES])
+def case(name, data, error):
+    """Return a case; the one that takes seconds is for the long checks."""
+    long = name == "T-million_numbers"
+    return pytest.param(data, error, id=name, marks=[pytest.mark.slow] if long else [])
+
+
+@pytest.mark.parametrize(("data", "error"), [case(*one) for one in CASES])
 def test_refused(tmp_path, data, error):
     """The file is opened once, nothing is run, and memory stays at the file and 64 MiB."""
     path = tmp_path / "weights"

@@ -173,6 +173,7 @@ def damage(tmp_path: Path, good: bytes, seed: int, count: int) -> dict[str, int]
     return found
 
 
+@pytest.mark.slow
 def test_600_damages(tmp_path, good):
     found = damage(tmp_path, good, seed=0, count=600)
     # damage to bytes that mean nothing: gaps before aligned data, hints to writers

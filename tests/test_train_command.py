@@ -375,7 +375,9 @@ def whole(data, tmp_path_factory):
     return out
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_stop_and_resume(data, tmp_path, whole, number):
     process = start(data, tmp_path / "run", by=signalled(5, number))
     out, err = process.communicate(timeout=120)

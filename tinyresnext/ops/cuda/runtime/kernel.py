@@ -21,6 +21,7 @@ from numba.cuda.cudadrv.error import NvvmError, NvvmSupportError
 
 from ....errors import DeviceError
 from ...bfloat16 import HALF
+from ..words.llvm import KINDS, bfloats, floats, halves, octets
 
 if TYPE_CHECKING:
     from .arrays import DeviceArray
@@ -32,11 +33,6 @@ except ImportError:
 
 Capability = tuple[int, int]  # (8, 0) is sm_80
 
-floats = types.CPointer(types.float32)
-halves = types.CPointer(types.uint16)  # the bits of float16
-bfloats = types.CPointer(types.int16)  # the bits of bfloat16
-octets = types.CPointer(types.uint8)  # the bytes of integers of 8 bits
-KINDS = (floats, halves, bfloats, octets)  # as `words.llvm` has them
 ints = types.CPointer(types.int32)
 int32, uint32, float32 = types.int32, types.uint32, types.float32
 

@@ -29,25 +29,28 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 CASES = {"resnext20_8x4d": (20, 8, 4), "resnext29_8x16d": (29, 8, 16)}  # depth, cardinality, width
-OURS, ENGINES = "tinyresnext", ("tinyresnext", "pytorch", "pytorch, channels last")
+OURS, BITS = "tinyresnext", "tinyresnext, bfloat16"
+ENGINES = (OURS, "pytorch", "pytorch, channels last")
+AUTOCAST = ("pytorch, autocast", "pytorch, autocast, channels last")
 REST = 0.2  # seconds of sleep before each turn
-TOLERANCE = 1e-3  # between losses of the first three steps; rounding in float32 makes some 1e-5
+# Between losses of the first three steps; rounding in float32 makes some 1e-5, in bfloat16 1e-2.
+TOLERANCES = {"float32": 1e-3, "bfloat16": 5e-2}
 LR, MOMENTUM, DECAY, SMOOTHING = 0.02, 0.9, 5e-4, 0.1
 
 
 def ours(
-    folder: Path, name: str, x: np.ndarray, labels: np.ndarray, threads: int
+    folder: Path, name: str, x: np.ndarray, labels: np.ndarray, threads: int, precision: str
 ) -> Callable[[], float]:
     """Return a step like those of `tinyresnext.training.run`."""
     from tinyresnext import cifar
     from tinyresnext.network.step import Step
-    from tinyresnext.ops import cpu
+    from tinyresnext.ops import backend
     from tinyresnext.training.optimisers.sgd import sgd
     from tinyresnext.training.optimisers.statistics import update_statistics
     from tinyresnext.training.recipes.optimiser import Optimiser
     from tinyresnext.training.weights import size, views
 
-    spec = cifar(*CASES[name])
+    spec, cpu = cifar(*CASES[name]), backend("cpu", precision)
     params, velocity = (views(np.zeros(size(spec), np.float32), spec) for _ in range(2))
     with np.load(folder / "arrays.npz") as found:
         for key in params:
@@ -65,9 +68,12 @@ def ours(
 
 
 def pytorch(
-    folder: Path, x: np.ndarray, labels: np.ndarray, threads: int, channels_last: bool
+    folder: Path, x: np.ndarray, labels: np.ndarray, threads: int, channels_last: bool, cast: bool
 ) -> Callable[[], float]:
-    """Return a step with the modules and the optimiser that a user would choose."""
+    """Return a step with the modules and the optimiser that a user would choose.
+
+    Under autocast, if ``cast``: convolutions and the classifier compute in bfloat16.
+    """
     import torch as pt
     from torch_module import Network
 
@@ -85,7 +91,9 @@ def pytorch(
 
     def run() -> float:
         optimiser.zero_grad()
-        loss = pt.nn.functional.cross_entropy(network(images), classes, label_smoothing=SMOOTHING)
+        with pt.autocast("cpu", pt.bfloat16, enabled=cast):
+            logits = network(images)
+            loss = pt.nn.functional.cross_entropy(logits, classes, label_smoothing=SMOOTHING)
         loss.backward()
         optimiser.step()
         return loss.item()
@@ -98,10 +106,10 @@ def serve(engine: str, folder: Path, name: str, threads: int) -> None:
     answers, sys.stdout = sys.stdout, sys.stderr
     with np.load(folder / "batch.npz") as found:
         x, labels = found["x"], found["labels"]
-    if engine == OURS:
-        run = ours(folder, name, x, labels, threads)
+    if engine in (OURS, BITS):
+        run = ours(folder, name, x, labels, threads, "bfloat16" if engine == BITS else "float32")
     else:
-        run = pytorch(folder, x, labels, threads, engine.endswith("last"))
+        run = pytorch(folder, x, labels, threads, engine.endswith("last"), "autocast" in engine)
     print(json.dumps({"losses": [run() for _ in range(3)]}), file=answers, flush=True)
     for line in sys.stdin:
         run()
@@ -116,13 +124,17 @@ def serve(engine: str, folder: Path, name: str, threads: int) -> None:
         print(json.dumps({"times": times, "mib": peak}), file=answers, flush=True)
 
 
-def compare(name: str, batch: int, threads: int, rounds: int, python: str) -> dict[str, Any]:
-    """Compare all engines on one network."""
+def compare(
+    name: str, batch: int, threads: int, rounds: int, python: str, precision: str
+) -> dict[str, Any]:
+    """Compare all engines on one network; in bfloat16, with those in float32, too."""
     import workloads
 
     from tinyresnext import cifar
 
-    found: dict[str, dict[str, Any]] = {engine: {"times": []} for engine in ENGINES}
+    measured = (BITS, *ENGINES, *AUTOCAST) if precision == "bfloat16" else ENGINES
+    mine = measured[0]
+    found: dict[str, dict[str, Any]] = {engine: {"times": []} for engine in measured}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "case"
         case = workloads.network(cifar(*CASES[name]), name, 1, 32)
@@ -137,8 +149,8 @@ def compare(name: str, batch: int, threads: int, rounds: int, python: str) -> di
             "NUMBA_NUM_THREADS": count,
         }
         started = {}
-        for engine in ENGINES:
-            interpreter = sys.executable if engine == OURS else python
+        for engine in measured:
+            interpreter = sys.executable if engine in (OURS, BITS) else python
             command = [interpreter, __file__, "--serve", engine, str(folder), name, count]
             started[engine] = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
@@ -157,10 +169,10 @@ def compare(name: str, batch: int, threads: int, rounds: int, python: str) -> di
             process.stdout.close()
     apart = max(
         abs(a / b - 1)
-        for e in ENGINES
-        for a, b in zip(found[e]["losses"], found[OURS]["losses"], strict=True)
+        for e in measured
+        for a, b in zip(found[e]["losses"], found[mine]["losses"], strict=True)
     )
-    if apart > TOLERANCE:
+    if apart > TOLERANCES[precision]:
         sys.exit(f"{name}: losses are {apart:.1e} apart: {found}")
     engines = {
         e: {
@@ -170,10 +182,12 @@ def compare(name: str, batch: int, threads: int, rounds: int, python: str) -> di
         }
         for e, v in found.items()
     }
-    best = max((e for e in ENGINES if e != OURS), key=lambda e: engines[e]["images_per_second"])
-    ratio = engines[OURS]["images_per_second"] / engines[best]["images_per_second"]
+    peers = [e for e in measured if e.startswith("pytorch")]
+    best = max(peers, key=lambda e: engines[e]["images_per_second"])
+    ratio = engines[mine]["images_per_second"] / engines[best]["images_per_second"]
     result = {
         "case": name,
+        "precision": precision,
         "batch": batch,
         "gflop_forward": case.gflop,
         "engines": engines,
@@ -188,7 +202,7 @@ def table(row: dict[str, Any]) -> str:
     for engine, e in row["engines"].items():
         speed = 3 * row["gflop_forward"] * e["images_per_second"]
         lines.append(
-            f"  {engine:24} {e['images_per_second']:7.1f} images/s (fastest {e['fastest']:.1f}), "
+            f"  {engine:32} {e['images_per_second']:7.1f} images/s (fastest {e['fastest']:.1f}), "
             f"{speed:6.1f} GFLOP/s, {e['mib']:6.0f} MiB"
         )
     return "\n".join(
@@ -211,6 +225,12 @@ def main() -> int:
         default=os.cpu_count(),
         help="for every engine (as many as there are cores)",
     )
+    p.add_argument(
+        "--precision",
+        default="float32",
+        choices=list(TOLERANCES),
+        help="bfloat16: ours beside PyTorch under autocast, and both in float32 (float32)",
+    )
     p.add_argument("--rounds", type=int, default=6, help="turns of each engine, of two steps (6)")
     p.add_argument(
         "--python", default=sys.executable, help="the interpreter that has PyTorch (this one)"
@@ -229,7 +249,7 @@ def main() -> int:
 
     rows = []
     for name in a.case:
-        rows.append(compare(name, a.batch, a.threads, a.rounds, a.python))
+        rows.append(compare(name, a.batch, a.threads, a.rounds, a.python, a.precision))
         print(table(rows[-1]), flush=True)
     if a.json != "-":
         report = {
@@ -238,7 +258,8 @@ def main() -> int:
             "threads": a.threads,
             "cases": rows,
         }
-        target = Path(a.json or HERE / "results" / f"{report['date']}-training.json")
+        bits = "" if a.precision == "float32" else f"-{a.precision}"
+        target = Path(a.json or HERE / "results" / f"{report['date']}-training{bits}.json")
         target.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     return 0
 

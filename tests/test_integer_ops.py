@@ -12,7 +12,8 @@ from llvmlite import binding, ir
 
 from tinyresnext.errors import DeviceError
 from tinyresnext.ops import cpu, integer, reference, shapes
-from tinyresnext.ops.cpu.conv.integer import blocks, epilogue, strips, tile
+from tinyresnext.ops.cpu.conv.geometry import Geometry
+from tinyresnext.ops.cpu.conv.integer import cutting, epilogue, narrow, narrow_tile, strips, tile
 from tinyresnext.ops.cpu.conv.integer import forward as int8
 from tinyresnext.ops.cpu.conv.integer import words as integer_words
 from tinyresnext.ops.cpu.runtime import simd
@@ -24,13 +25,22 @@ CASES = {
     "one channel": (1, 3, 3, 1, 1, 1, 1, 0, 1),
     "3x3 of groups of 4": (1, 6, 9, 32, 32, 3, 1, 1, 8),
     "3x3 of groups of 4, stride": (2, 7, 7, 16, 16, 3, 2, 1, 4),
+    "3x3 of groups of 8": (1, 5, 7, 80, 80, 3, 1, 1, 10),
+    "3x3 of groups of 8 to 4": (2, 4, 5, 24, 12, 3, 1, 1, 3),
+    "3x3 of groups of 2": (1, 5, 4, 34, 34, 3, 2, 1, 17),
     "3x3 of groups of 6": (1, 5, 5, 18, 18, 3, 1, 1, 3),
     "3x3 of groups of 1": (1, 4, 5, 6, 6, 3, 1, 1, 6),
     "groups that widen": (1, 4, 4, 6, 40, 3, 1, 1, 2),
     "5 x 2 kernel": (1, 8, 5, 3, 9, (5, 2), (2, 1), (2, 0), 1),
     "many positions": (1, 31, 33, 8, 8, 1, 1, 0, 1),
 }
-SMALL = ("1x1, odd channels, stride", "3x3 of groups of 6", "one channel", "3x3 of groups of 1")
+SMALL = (
+    "1x1, odd channels, stride",
+    "one channel",
+    "3x3 of groups of 6",
+    "3x3 of groups of 1",
+    "3x3 of groups of 8 to 4",
+)
 JIT = not numba.config.DISABLE_JIT
 
 
@@ -114,9 +124,10 @@ def test_the_same_bits(case):
 def test_words_of_two_and_of_four_without_compiling(case, ways, monkeypatch):
     """The plain functions are the exact model of processors that this one may not be."""
     how = integer_words.Words(ways, "vpdpbusd" if ways == 4 else "none")
-    for module in (strips, tile, int8):
+    for module in (strips, tile, narrow, narrow_tile, int8):
         monkeypatch.setattr(module, "words", lambda: how)
     monkeypatch.setattr(strips, "strips_kernel", strips.strips_kernel.__wrapped__)
+    monkeypatch.setattr(narrow, "narrow_kernel", narrow.narrow_kernel.__wrapped__)
     for signed, other in ((False, np.int8), (True, np.uint8)):
         x, weight, factor, bias, attrs = arrays(case, signed)
         shape = shapes.conv2d_int8(x, weight, factor, bias, **attrs)
@@ -129,21 +140,42 @@ def test_words_of_two_and_of_four_without_compiling(case, ways, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("lanes", "shape", "groups", "ways", "wanted"),
+    ("lanes", "registers", "shape", "groups", "ways", "wanted"),
     [
-        (8, (128, 4, 3, 3), 32, 2, 2),
-        (16, (128, 4, 3, 3), 32, 4, 4),
-        (4, (128, 4, 3, 3), 32, 2, 1),
-        (8, (256, 8, 3, 3), 32, 2, 1),
-        (8, (6, 1, 3, 3), 6, 2, 6),
-        (8, (7, 1, 3, 3), 7, 2, 7),
-        (8, (9, 1, 3, 3), 9, 2, 3),  # every block has as many groups
-        (8, (32, 16, 1, 1), 16, 2, 1),  # the words of two groups do not fit a vector
+        (16, 32, (128, 4, 3, 3), 32, 4, (4, 1)),
+        (16, 32, (256, 8, 3, 3), 32, 4, (8, 2)),
+        (16, 32, (512, 16, 3, 3), 32, 4, None),  # there are registers for one row only
+        (8, 16, (128, 4, 3, 3), 32, 2, (4, 2)),
+        (8, 16, (256, 8, 3, 3), 32, 2, None),
+        (4, 32, (128, 4, 3, 3), 32, 2, (4, 2)),
+        (8, 16, (7, 1, 3, 3), 7, 2, (1, 1)),
+        (16, 32, (18, 6, 3, 3), 3, 4, None),  # three filters in a lane
+        (16, 32, (4, 12, 3, 3), 1, 4, None),  # one group
+        (16, 32, (32, 12, 1, 1), 8, 4, None),  # groups of three words
+        (4, 16, (8, 8, 1, 1), 2, 2, None),  # a vector has no room for two groups
     ],
 )
-def test_how_many_groups_share_a_vector(lanes, shape, groups, ways, wanted, monkeypatch):
-    monkeypatch.setattr(blocks, "machine", lambda: simd.Machine(lanes, 16, 3))
-    assert blocks.block_of(shape, groups, ways).groups == wanted
+def test_which_groups_lie_in_lanes(lanes, registers, shape, groups, ways, wanted, monkeypatch):
+    monkeypatch.setattr(narrow_tile, "machine", lambda: simd.Machine(lanes, registers, 3))
+    found = narrow_tile.narrow_of.__wrapped__(shape, groups, ways)
+    assert found == wanted
+    if found:
+        taken = (found.width + 1) * found.rows + 2
+        assert 2 * found.width < taken <= registers
+
+
+@pytest.mark.parametrize(
+    ("n", "h", "c_in", "c_out", "groups"),
+    [(1, 56, 64, 128, 1), (1, 28, 512, 256, 1), (1, 7, 2048, 1024, 1), (8, 14, 192, 192, 1)],
+)
+def test_threads_write_into_lines_of_their_own(n, h, c_in, c_out, groups):
+    geo = Geometry(n, h, h, c_in, h, h, c_out, 1, 1, 1, 1, 0, 0, groups)
+    units = c_out // (2 * simd.machine().lanes)
+    lines, count, shares = cutting.cut_bytes(geo, units, c_out // units)
+    assert (count - 1) * lines < h <= count * lines
+    assert c_out // 64 % shares == 0
+    begins = [share * units // shares * (c_out // units) for share in range(shares)]
+    assert all(begin % 64 == 0 for begin in begins)
 
 
 # --- what is at the edge --------------------------------------------------------------------------

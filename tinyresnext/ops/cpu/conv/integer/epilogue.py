@@ -16,7 +16,10 @@ with (an integer, as its bits), the factor, and the bias.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from functools import partial
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -26,7 +29,7 @@ from ...runtime.simd import F32, I32, I64, Emit
 
 Array = np.ndarray
 INVERSE, LOW, HIGH, FLOOR, RESIDUAL = range(5)  # places of the scalars
-SCALARS = 8
+SCALARS = 16  # so that the rows behind them begin with a line of the cache
 MAGIC = float(3 << 22)  # 2^23 + 2^22
 MAGIC_BITS = 0x4B400000  # of this number
 BYTE = ir.IntType(8)
@@ -106,23 +109,71 @@ class Epilogue:
         if that is signed, and whether results are float32.
         """
         e, b, (at, pitch, add, other, wide) = self.e, self.e.builder, rest
-        factors, biases = self.row(1), self.row(2)
-        values, places = [], []
-        for i, value in enumerate(sums):
+        places = []
+        for i in range(len(sums)):
             r, j = divmod(i, self.vectors)
-            real = b.sitofp(value, e.vector)
-            values.append(b.fadd(b.fmul(real, factors[j]), biases[j]))
             row = b.add(at, b.mul(pitch, I64(r)))
             places.append(b.add(row, I64(j * e.lanes)))
-        values = self._either(add, values, lambda: self._added(values, residual, places, other))
-        floor = self.scalar(FLOOR)
-        values = [b.select(b.fcmp_ordered(">", floor, value), floor, value) for value in values]
+        real = self._real(sums)
+        read = partial(self._read, residual, places, ir.VectorType(BYTE, e.lanes))
+        values = self._floored(self._either(add, real, lambda: self._added(real, read(), other)))
         with b.if_else(b.icmp_signed("!=", wide, I64(0))) as (then, otherwise):
             with then:
-                for value, place in zip(values, places, strict=True):
+                for value, place in zip(self._floored(values), places, strict=True):
                     e.store(value, e.after(result, place))
             with otherwise:
-                self._rounded(values, result, places)
+                for value, place in zip(self._rounded(values), places, strict=True):
+                    self._store(value, BYTE, result, place)
+
+    def finish_words(
+        self,
+        sums: list[ir.Value],
+        result: ir.Value,
+        residual: ir.Value,
+        places: list[ir.Value],
+        rest: list[ir.Value],
+    ) -> None:
+        """Compute all values of a tile whose vectors have the bytes of a lane one after the other.
+
+        ``places`` are those of the rows; ``rest`` as for `finish`. Results of float32 are stored
+        vector by vector.
+        """
+        e, b, count, (add, other, wide) = self.e, self.e.builder, self.vectors, rest
+        short, whole = ir.IntType(8 * count), ir.VectorType(I32, e.lanes)
+        real = self._real(sums)
+
+        def read() -> list[ir.Value]:
+            found = self._read(residual, places, ir.VectorType(short, e.lanes))
+            low = ir.Constant(whole, [0xFF] * e.lanes)
+            return [b.and_(b.lshr(w, shift), low) for w in found for shift in shifts]
+
+        shifts = [ir.Constant(whole, [8 * j] * e.lanes) for j in range(count)]
+        values = self._floored(self._either(add, real, lambda: self._added(real, read(), other)))
+        with b.if_else(b.icmp_signed("!=", wide, I64(0))) as (then, otherwise):
+            with then:
+                for i, value in enumerate(self._floored(values)):
+                    r, j = divmod(i, count)
+                    e.store(value, e.after(result, b.add(places[r], I64(j * e.lanes))))
+            with otherwise:
+                numbers = self._rounded(values)
+                low = ir.Constant(whole, [0xFF] * e.lanes)
+                for r, place in enumerate(places):
+                    parts = [b.and_(number, low) for number in numbers[r * count : (r + 1) * count]]
+                    parts = [b.shl(*pair) for pair in zip(parts, shifts, strict=True)]
+                    self._store(functools.reduce(b.or_, parts), short, result, place)
+
+    def _real(self, sums: list[ir.Value]) -> list[ir.Value]:
+        """Return the sums as real numbers: times the factor, plus the bias."""
+        b, factors, biases = self.e.builder, self.row(1), self.row(2)
+        return [
+            b.fadd(b.fmul(b.sitofp(value, self.e.vector), factors[j]), biases[j])
+            for value, j in zip(sums, cycle(range(self.vectors)), strict=False)
+        ]
+
+    def _floored(self, values: list[ir.Value]) -> list[ir.Value]:
+        """Return the values, and the floor where it is larger; bytes have it as their lowest."""
+        b, floor = self.e.builder, self.scalar(FLOOR)
+        return [b.select(b.fcmp_ordered(">", floor, value), floor, value) for value in values]
 
     def _either(
         self, condition: ir.Value, before: list[ir.Value], made: Callable[[], list[ir.Value]]
@@ -141,41 +192,54 @@ class Epilogue:
             value.add_incoming(new, end)
         return found
 
+    def _read(self, residual: ir.Value, places: list[ir.Value], kind: ir.Type) -> list[ir.Value]:
+        """Return vectors of 32 bits, which have the residual's bytes at some places."""
+        b, made = self.e.builder, []
+        for place in places:
+            read = b.load(self._bytes(residual, place, kind))
+            read.align = 1
+            whole = ir.VectorType(I32, self.e.lanes)
+            made.append(read if kind == whole else b.zext(read, whole))
+        return made
+
     def _added(
-        self, values: list[ir.Value], residual: ir.Value, places: list[ir.Value], other: ir.Value
+        self, values: list[ir.Value], numbers: list[ir.Value], other: ir.Value
     ) -> list[ir.Value]:
-        """Return the values plus those of the residual, which is bytes."""
+        """Return the values plus those of the residual, which is bytes in lanes of 32 bits."""
         b, lanes, scale = self.e.builder, self.e.lanes, self.scalar(RESIDUAL)
         whole = ir.VectorType(I32, lanes)
         sign = b.insert_element(ir.Constant(whole, ir.Undefined), b.trunc(other, I32), I32(0))
         sign = b.shuffle_vector(sign, sign, ir.Constant(whole, [0] * lanes))
         made = []
-        for value, place in zip(values, places, strict=True):
-            read = b.load(self._bytes(residual, place))
-            read.align = 1
-            number = b.sub(b.xor(b.zext(read, whole), sign), sign)
+        for value, read in zip(values, numbers, strict=True):
+            number = b.sub(b.xor(read, sign), sign)
             made.append(b.fadd(value, b.fmul(b.sitofp(number, self.e.vector), scale)))
         return made
 
-    def _rounded(self, values: list[ir.Value], result: ir.Value, places: list[ir.Value]) -> None:
-        """Store the values as bytes."""
+    def _rounded(self, values: list[ir.Value]) -> list[ir.Value]:
+        """Return the values as integers of 8 bits, in lanes of 32."""
         e, b, whole = self.e, self.e.builder, ir.VectorType(I32, self.e.lanes)
         inverse, low, high = (self.scalar(which) for which in (INVERSE, LOW, HIGH))
         magic = ir.Constant(e.vector, [ir.Constant(F32, MAGIC)] * e.lanes)
-        bits = ir.Constant(whole, [MAGIC_BITS] * e.lanes)
-        for value, place in zip(values, places, strict=True):
+        bits, made = ir.Constant(whole, [MAGIC_BITS] * e.lanes), []
+        for value in values:
             y = b.fmul(value, inverse)
             y = b.select(b.fcmp_ordered("<", y, low), low, y)
             y = b.select(b.fcmp_ordered(">", y, high), high, y)
-            number = b.sub(b.bitcast(b.fadd(y, magic), whole), bits)
-            short = b.trunc(number, ir.VectorType(BYTE, e.lanes))
-            b.store(short, self._bytes(result, place)).align = 1
+            made.append(b.sub(b.bitcast(b.fadd(y, magic), whole), bits))
+        return made
 
-    def _bytes(self, pointer: ir.Value, place: ir.Value) -> ir.Value:
-        """Return the address of a vector of bytes."""
+    def _store(self, value: ir.Value, short: ir.Type, result: ir.Value, place: ir.Value) -> None:
+        """Store the lower bits of each lane from byte ``place`` on."""
+        b, kind = self.e.builder, ir.VectorType(short, self.e.lanes)
+        made = value if kind == value.type else b.trunc(value, kind)
+        b.store(made, self._bytes(result, place, kind)).align = 1
+
+    def _bytes(self, pointer: ir.Value, place: ir.Value, kind: ir.Type) -> ir.Value:
+        """Return the address of a vector that begins at a byte."""
         b = self.e.builder
         begin = b.gep(b.bitcast(pointer, BYTE.as_pointer()), [place])
-        return b.bitcast(begin, ir.VectorType(BYTE, self.e.lanes).as_pointer())
+        return b.bitcast(begin, kind.as_pointer())
 
 
 def terms_of(scalars: Array, starts: Array, factor: Array, bias: Array, places: Array) -> Array:

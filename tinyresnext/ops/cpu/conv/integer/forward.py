@@ -13,9 +13,9 @@ from ....shapes.integer import inverse_of
 from ...runtime.crew import Step
 from ...runtime.memory import Array, empty, upload
 from ..geometry import geometry
-from . import strips
-from .blocks import block_of
+from . import narrow, strips
 from .epilogue import row_of, terms_of
+from .narrow_tile import narrow_of
 from .words import OFFSET, words
 
 BYTES = (np.dtype(np.int8), np.dtype(np.uint8))
@@ -56,7 +56,9 @@ def pack_int8(weight: Array, groups: int) -> PackedInt8:
             "c_in/groups, k_h, k_w] with no axis of length 0"
         )
     sums = weight.reshape(len(weight), -1).sum(1, dtype=np.int32)
-    return PackedInt8(weight.shape, groups, strips.pack(weight, groups), sums)
+    found = narrow_of(weight.shape, groups, words().ways)
+    data = narrow.pack(weight, groups, found) if found else strips.pack(weight, groups)
+    return PackedInt8(weight.shape, groups, data, sums)
 
 
 def conv2d_int8(
@@ -124,20 +126,23 @@ def bind_conv2d_int8(
     scalars = np.array([inverse, low, high, floor, residual_scale], np.float32)
     signed = x.dtype == np.int8
     begin = packed.sums * np.int32(-OFFSET if signed and words().ways == 4 else 0)
-    block = block_of(packed.shape, groups, words().ways)
-    places = strips.filter_places(geo.c_out, groups // block.groups)
-    terms = upload(terms_of(scalars, begin, _row(factor), _row(bias), places))
-    numbers = strips.cut(
-        geo,
-        block,
-        residual is not None,
-        relu,
-        row_of(places),
-        OFFSET if signed else 0,
-        OFFSET if residual is not None and residual.dtype == np.int8 else 0,
-        scale is None,
+    of_lanes = narrow_of(packed.shape, groups, words().ways)
+    places = (
+        narrow.filter_places(geo.c_out, of_lanes)
+        if of_lanes
+        else strips.filter_places(geo.c_out, groups)
     )
-    kernel = strips.strips_kernel(numbers.larger, numbers.smaller, block.kind)
+    terms = upload(terms_of(scalars, begin, _row(factor), _row(bias), places))
+    apart, zero, add = row_of(places), OFFSET if signed else 0, residual is not None
+    other_zero = OFFSET if residual is not None and residual.dtype == np.int8 else 0
+    numbers: narrow.Lanes | strips.Integers
+    if of_lanes:
+        numbers = narrow.cut(geo, of_lanes, add, apart, zero, other_zero, scale is None)
+        kernel = narrow.narrow_kernel(of_lanes)
+    else:
+        deep = -(-packed.shape[1] // words().ways)
+        numbers = strips.cut(geo, deep, add, relu, apart, zero, other_zero, scale is None)
+        kernel = strips.strips_kernel(numbers.larger, numbers.smaller)
     arrays = {"x": source, "weight": packed.data, "terms": terms, "residual": other, "out": target}
     return Step(kernel, numbers, **arrays)
 

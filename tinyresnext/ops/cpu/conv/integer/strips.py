@@ -11,7 +11,7 @@ never has values of two groups::
 That is what cardinality does to dot products of four: a group of four channels is one word, and a
 3 x 3 kernel nine words, so nothing is lost. A group of two channels would leave half of each word
 idle, and one of six a quarter. A 1x1 convolution with one group is the same with one tap. Groups
-of which several have room in a vector are computed together (`blocks`).
+with fewer filters than a vector has lanes go another way where that can be (`narrow`).
 
 The layout of panels, the tables of places and the order of tasks are those of `wide`; a thread that
 takes several shares of the same strip copies it once.
@@ -34,12 +34,11 @@ from ..geometry import Geometry
 from ..wide import strips as wide
 from ..wide.panels import divided, panel_of
 from ..wide.strips import pixel_of, places
-from .blocks import Block, block_of, spread_words
+from .cutting import cut_bytes, cut_strip_of
 from .tile import integer_tile, rows_of
-from .words import OFFSET, move, widen, words
+from .words import move, words
 
 FEW = 100  # positions: where a panel is used for no more, the next one comes early
-LINES = 8  # of a strip of cells, at least: spreading words costs much, and strips share lines
 
 
 class Integers(NamedTuple):
@@ -75,59 +74,14 @@ class Integers(NamedTuple):
     sign: int  # 128 if the input is signed, else 0
     other: int  # 128 if the residual is signed, else 0
     wide: int  # 1 if the result is float32
+    direct: int  # 1 where tiles read the input itself
 
 
 # --- kernels --------------------------------------------------------------------------------------
 
 
 @functools.cache
-def _cut_strip_of(ways: int, block: Block) -> Callable[..., None]:
-    """Make the function that fills a strip with words of so many values, or with cells."""
-    short, empty_word = (np.int16, 0) if ways == 2 else (np.uint8, 0x01010101)
-    zero_of_signed, (together, width, deep) = OFFSET if ways == 4 else 0, block
-    cell = block.cell
-
-    @part()
-    def cut_strip(x, g, n, top, lines, columns, g0, count, pixel, strip, row):
-        """Copy ``count`` blocks from ``g0`` on, of ``lines`` lines from ``top`` on, into a strip.
-
-        Pixels outside the image are zero. Values that fill up a word are arbitrary: their weights
-        are zero. ``row`` has room for the words of a pixel.
-        """
-        c_group, offset = g.c_in // (g.groups * together), zero_of_signed if g.sign else 0
-        goal = strip if cell == 1 else row
-        values, all_words = goal.view(short), strip.view(np.int32)
-        # Where no word is filled up, the channels of all groups are one run.
-        runs, run = count * together, c_group
-        if c_group == g.deep * ways:
-            runs, run = 1, count * together * c_group
-        none = np.int32(empty_word * offset - ((empty_word * offset >> 31) << 32))
-        for line in range(lines):
-            at, inside = line * columns, 0 <= top + line < g.h
-            left = min(g.p_w, columns) if inside else columns
-            right = min(left + g.w, columns)
-            all_words[at * pixel : (at + left) * pixel] = none
-            all_words[(at + right) * pixel : (at + columns) * pixel] = none
-            source = (n * g.h + top + line) * g.w * g.c_in + g0 * together * c_group
-            for q in range(left, right):
-                begin = (at + q) * pixel if cell == 1 else 0
-                for one in range(runs):
-                    to = (begin + one * g.deep) * ways
-                    widen(x, source + one * c_group, values, to, run, g.sign, offset)
-                source += g.c_in
-                if cell > 1:
-                    to = (at + q) * pixel
-                    for one in range(count):
-                        for word in range(deep):
-                            start = one * together * deep + word
-                            spread_words(together, width, deep, row, start, strip, to)
-                            to += cell
-
-    return cut_strip
-
-
-@functools.cache
-def _sweep_of(vectors: int, cell: int) -> Callable[..., None]:
+def _sweep_of(vectors: int) -> Callable[..., None]:
     """Make the function that multiplies all positions of a strip by one panel."""
     height, size = rows_of(vectors), vectors * machine().lanes
 
@@ -149,7 +103,7 @@ def _sweep_of(vectors: int, cell: int) -> Callable[..., None]:
             valid, c_at = min(height, positions - p), (first + p) * g.c_out + f0
             if valid == height and (filters == size or over):
                 integer_tile(
-                    vectors, cell, strip, at, rows, p, steps, len(steps), weight, b_at, terms, t_at,
+                    vectors, strip, at, rows, p, steps, len(steps), weight, b_at, terms, t_at,
                     g.apart, out, c_at, g.c_out, residual, g.add, g.other, g.wide,
                     soon_at, soon_step,
                 )  # fmt: skip
@@ -159,7 +113,7 @@ def _sweep_of(vectors: int, cell: int) -> Callable[..., None]:
                     for r in range(valid):
                         move(source, c_at + r * g.c_out, target, r * size, filters)
                 integer_tile(
-                    vectors, cell, strip, at, rows, p, steps, len(steps), weight, b_at, terms, t_at,
+                    vectors, strip, at, rows, p, steps, len(steps), weight, b_at, terms, t_at,
                     g.apart, scratch, 0, size, spare, g.add, g.other, g.wide,
                     soon_at, soon_step,
                 )  # fmt: skip
@@ -173,26 +127,24 @@ def _sweep_of(vectors: int, cell: int) -> Callable[..., None]:
 
 
 @functools.cache
-def strips_kernel(larger: int, smaller: int, block: Block) -> Kernel:
-    """Make the kernel for panels of two numbers of vectors, which may be the same.
+def strips_kernel(larger: int, smaller: int) -> Kernel:
+    """Make the kernel for panels of two numbers of vectors, which may be the same."""
+    sweep_larger, sweep_smaller = _sweep_of(larger), _sweep_of(smaller)
+    cut_strip = cut_strip_of(words().ways)
+    height, most = max(rows_of(larger), rows_of(smaller)), larger * machine().lanes
 
-    With ``block.groups`` of 1 it is for groups of any width.
-    """
-    cell, lanes = block.cell, machine().lanes
-    sweep_larger, sweep_smaller = _sweep_of(larger, cell), _sweep_of(smaller, cell)
-    cut_strip = _cut_strip_of(words().ways, block)
-    height, most = max(rows_of(larger), rows_of(smaller)), larger * lanes
-
-    @in_tasks(Integers, key=(larger, smaller, *block))
+    @in_tasks(Integers, key=(larger, smaller))
     def strips(x, weight, terms, residual, out, g, counters):
         """Compute strips of the result, each for a share of the panels."""
         width = g.c_out // g.groups
         vectors = (width + g.lanes - 1) // g.lanes
         columns, units = (g.w_out - 1) * g.s_w + g.k_w, g.groups * g.panels
+        if g.direct:
+            columns = g.w
         most_groups = min(g.groups, (units // g.shares + g.panels - 1) // g.panels + 2)
         deep = (g.lines - 1) * g.s_h + g.k_h
-        strip = aligned(deep * columns * pixel_of(most_groups * g.deep * cell))
-        row = aligned(most_groups * g.deep * lanes + lanes if cell > 1 else 1)
+        strip = aligned(1 if g.direct else deep * columns * pixel_of(most_groups * g.deep))
+        source = x if g.direct else strip
         scratch, spare = aligned(height * most), aligned(height * most)
         rows = working(g.lines * g.w_out + height, np.int64)
         steps = working(g.k_h * g.k_w * g.deep, np.int64)
@@ -206,15 +158,15 @@ def strips_kernel(larger: int, smaller: int, block: Block) -> Kernel:
             begin, end = share * units // g.shares, (share + 1) * units // g.shares
             g0 = begin // g.panels
             count = (end + g.panels - 1) // g.panels - g0
-            pixel = pixel_of(count * g.deep * cell)
+            pixel = g.groups * g.deep if g.direct else pixel_of(count * g.deep)
+            begun = ((n * g.h + first * g.s_h) * g.w * g.groups + g0) * g.deep * g.direct
             if pixel != pixel_held:
                 places(g, 1, g.lines, columns, pixel, g.deep, rows, steps)
-                for k in range(len(steps)):
-                    steps[k] += k % g.deep * (cell - 1)
                 pixel_held = pixel
-            if place != place_held or g0 != group_held or count != count_held:
+            other_place = place != place_held or g0 != group_held or count != count_held
+            if other_place and not g.direct:
                 top, deep = first * g.s_h - g.p_h, (last - first - 1) * g.s_h + g.k_h
-                cut_strip(values, g, n, top, deep, columns, g0, count, pixel, strip, row)
+                cut_strip(values, g, n, top, deep, columns, g0, count, pixel, strip)
                 place_held, group_held, count_held = place, g0, count
             at, positions = (n * g.h_out + first) * g.w_out, (last - first) * g.w_out
             # Where a later panel of this task writes what idle lanes have written before.
@@ -226,15 +178,16 @@ def strips_kernel(larger: int, smaller: int, block: Block) -> Kernel:
                 f0, t_at = before * g.lanes, (group * vectors + before) * g.lanes
                 b_at, filters = t_at * len(steps), min(size, width - f0)
                 f0 += group * width
-                over, start = g.add == 0 and f0 + size <= reach, (group - g0) * g.deep * cell
+                over = g.add == 0 and f0 + size <= reach
+                start = begun + (group - g0) * g.deep
                 if panel < g.full:
                     sweep_larger(
-                        strip, start, rows, positions, steps, weight, b_at, terms, t_at, g, f0,
+                        source, start, rows, positions, steps, weight, b_at, terms, t_at, g, f0,
                         filters, over, at, residual, out, scratch, spare,
                     )  # fmt: skip
                 else:
                     sweep_smaller(
-                        strip, start, rows, positions, steps, weight, b_at, terms, t_at, g, f0,
+                        source, start, rows, positions, steps, weight, b_at, terms, t_at, g, f0,
                         filters, over, at, residual, out, scratch, spare,
                     )  # fmt: skip
             task = next_task(counters)
@@ -247,32 +200,35 @@ def strips_kernel(larger: int, smaller: int, block: Block) -> Kernel:
 
 
 def cut(
-    geo: Geometry, block: Block, add: bool, relu: bool, apart: int, sign: int, other: int,
+    geo: Geometry, deep: int, add: bool, relu: bool, apart: int, sign: int, other: int,
     wide_result: bool,
 ) -> Integers:  # fmt: skip
-    """Cut as `wide.cut` does, with blocks for groups."""
-    blocks = geo.groups // block.groups
-    # So many values of a strip are a pixel.
-    values = geo.c_in if block.cell == 1 else blocks * block.deep * block.cell
-    least = 1 if block.cell == 1 else LINES
-    numbers = wide.cut(geo._replace(groups=blocks, c_in=values), add, relu, least)
+    """Cut as `wide.cut` does, and `cut_bytes`.
+
+    Tiles read the input itself where it is words already and has no padding.
+    """
+    numbers = wide.cut(geo, add, relu)
+    units, in_words = geo.groups * numbers.panels, geo._replace(c_in=geo.groups * deep)
+    lines, strips, shares = cut_bytes(in_words, units, geo.c_out // units)
+    tasks = geo.n * strips * shares
+    whole = words().ways == 4 and geo.c_in == 4 * in_words.c_in
     return Integers(
-        *numbers._replace(c_in=geo.c_in),
-        deep=block.deep,
+        *numbers._replace(lines=lines, strips=strips, shares=shares, tasks=tasks),
+        deep=deep,
         apart=apart,
         sign=sign,
         other=other,
         wide=int(wide_result),
+        direct=int(whole and sign == geo.p_h == geo.p_w == 0),
     )
 
 
 def pack(weight: Array, groups: int) -> Array:
-    """Return the panels of words ``[k_h * k_w * deep, c_out/blocks]`` of each block; flat float32.
+    """Return the panels of words ``[k_h * k_w * deep, c_out/groups]`` of each group; flat float32.
 
-    The last word of a tap and the last vector of a block are filled up with zeros.
+    The last word of a tap and the last vector of a group are filled up with zeros.
     """
     ways, lanes, (c_out, c_group, k_h, k_w) = words().ways, machine().lanes, weight.shape
-    groups //= block_of(weight.shape, groups, ways).groups
     width, deep = c_out // groups, -(-c_group // ways)
     vectors, (panels, full, larger, smaller) = -(-width // lanes), divided(width)
     filled = np.zeros(
@@ -289,8 +245,8 @@ def pack(weight: Array, groups: int) -> Array:
     return made
 
 
-def filter_places(c_out: int, blocks: int) -> Array:
+def filter_places(c_out: int, groups: int) -> Array:
     """Return the place of each filter in a row of the terms."""
-    width, lanes = c_out // blocks, machine().lanes
+    width, lanes = c_out // groups, machine().lanes
     group, filter = np.divmod(np.arange(c_out), width)
     return group * (-(-width // lanes) * lanes) + filter

@@ -44,7 +44,7 @@ def instructions(rows: int, vectors: int) -> int:
 
 
 def integer_tile(
-    vectors, cell, strip, at, rows, row_at, steps, depth, b, b_at, terms, t_at, apart, c, c_at,
+    vectors, strip, at, rows, row_at, steps, depth, b, b_at, terms, t_at, apart, c, c_at,
     pitch, residual, add, other, wide, soon_at, soon_step,
 ):  # fmt: skip
     """Compute one tile of a product of integers, and apply the epilogue.
@@ -56,8 +56,6 @@ def integer_tile(
     ----------
     vectors : int
         Of the panel; a constant where it is called, since each is its own code.
-    cell : int
-        1 for a word that all lanes multiply, or lanes: a word for each (`blocks`); also a constant.
     strip : words, from ``at``
     rows, steps : int64
         Of the rows from ``row_at``; of each of the ``depth`` words.
@@ -78,7 +76,7 @@ def integer_tile(
     lines = strip.view(np.int32)
     result = c.view(np.float32) if wide else c.view(np.uint8)
     for r in range(rows_of(vectors)):
-        left = lines[(at + rows[row_at + r] + steps[:depth])[:, None] + np.arange(cell)]
+        left = lines[at + rows[row_at + r] + steps[:depth]][:, None]
         begin = terms.view(np.int32)[first : first + size].astype(np.int64)
         pairs = np.broadcast_to(left, panel.shape)
         total = plain_dot(np.zeros(panel.shape, np.int64), pairs, panel, words())
@@ -92,18 +90,18 @@ def integer_tile(
 
 @intrinsic(prefer_literal=True)
 def _integer_tile(
-    typing, vectors, cell, strip, at, rows, row_at, steps, depth, b, b_at, terms, t_at, apart, c,
+    typing, vectors, strip, at, rows, row_at, steps, depth, b, b_at, terms, t_at, apart, c,
     c_at, pitch, residual, add, other, wide, soon_at, soon_step,
 ):  # fmt: skip
     """Emit `integer_tile`: one loop down the depth, in it the tile."""
     i = types.intp
     signature = types.void(
-        vectors, cell, FLOATS, i, INTEGERS, i, INTEGERS, i, FLOATS, i, FLOATS, i, i, FLOATS, i, i,
+        vectors, FLOATS, i, INTEGERS, i, INTEGERS, i, FLOATS, i, FLOATS, i, i, FLOATS, i, i,
         FLOATS, i, i, i, i, i,
     )  # fmt: skip
 
     def codegen(context, builder, signature, args):
-        strip, at, rows, row_at, steps, depth, b, b_at, terms, t_at, apart, c, *rest = args[2:]
+        strip, at, rows, row_at, steps, depth, b, b_at, terms, t_at, apart, c, *rest = args[1:]
         c_at, pitch, residual, *flags, soon_at, soon_step = rest
         e, count, how = Emit(context, builder), vectors.literal_value, words()
         whole = ir.VectorType(I32, e.lanes)
@@ -112,8 +110,6 @@ def _integer_tile(
         same = ir.Constant(whole, [0] * e.lanes)
 
         def in_lanes(pointer):
-            if cell.literal_value > 1:
-                return e.load(pointer, whole)
             word = builder.load(builder.bitcast(pointer, I32.as_pointer()))
             first = builder.insert_element(ir.Constant(whole, ir.Undefined), word, I32(0))
             return builder.shuffle_vector(first, first, same)
@@ -144,17 +140,17 @@ def _integer_tile(
 
 @overload(integer_tile, prefer_literal=True)
 def _integer_overload(
-    vectors, cell, strip, at, rows, row_at, steps, depth, b, b_at, terms, t_at, apart, c, c_at,
+    vectors, strip, at, rows, row_at, steps, depth, b, b_at, terms, t_at, apart, c, c_at,
     pitch, residual, add, other, wide, soon_at, soon_step,
 ):  # fmt: skip
     """Replace `integer_tile` in compiled code."""
 
     def compiled(
-        vectors, cell, strip, at, rows, row_at, steps, depth, b, b_at, terms, t_at, apart, c, c_at,
+        vectors, strip, at, rows, row_at, steps, depth, b, b_at, terms, t_at, apart, c, c_at,
         pitch, residual, add, other, wide, soon_at, soon_step,
     ):  # fmt: skip
         _integer_tile(
-            vectors, cell, strip, at, rows, row_at, steps, depth, b, b_at, terms, t_at, apart, c,
+            vectors, strip, at, rows, row_at, steps, depth, b, b_at, terms, t_at, apart, c,
             c_at, pitch, residual, add, other, wide, soon_at, soon_step,
         )  # fmt: skip
 

@@ -246,14 +246,11 @@ def instructions(c_group: int, width: int, k_h: int, k_w: int, groups: int) -> f
     return groups * k_h * k_w * c_group * (full * panel(larger) + (panels - full) * panel(smaller))
 
 
-def cut(geo: Geometry, add: bool, relu: bool, least: int = 1) -> Wide:
-    """Cut into strips that fit the second cache, and about eight tasks for each thread.
-
-    A strip has ``least`` lines of the result if there is room for those of one group.
-    """
+def cut(geo: Geometry, add: bool, relu: bool) -> Wide:
+    """Cut into strips that fit the second cache, and about eight tasks for each thread."""
     panels, full, larger, smaller = divided(geo.width)
     columns, wanted = (geo.w_out - 1) * geo.s_w + geo.k_w, 8 * threads_now()
-    few = min(geo.h_out, max(least, -(-POSITIONS // max(1, geo.w_out))))
+    few = min(geo.h_out, -(-POSITIONS // max(1, geo.w_out)))
     line = columns * geo.c_in // geo.groups  # of one group
     groups = STRIP // max(1, line * ((few - 1) * geo.s_h + geo.k_h))
     groups = max(1, min(geo.groups, groups))

@@ -27,6 +27,7 @@ CASES = {
     "3x3 of groups of 4, stride": (2, 7, 7, 16, 16, 3, 2, 1, 4),
     "3x3 of groups of 8": (1, 5, 7, 80, 80, 3, 1, 1, 10),
     "3x3 of groups of 8 to 4": (2, 4, 5, 24, 12, 3, 1, 1, 3),
+    "3x3 of groups of 16 to 4": (1, 4, 5, 48, 12, 3, 1, 1, 3),
     "3x3 of groups of 2": (1, 5, 4, 34, 34, 3, 2, 1, 17),
     "3x3 of groups of 6": (1, 5, 5, 18, 18, 3, 1, 1, 3),
     "3x3 of groups of 1": (1, 4, 5, 6, 6, 3, 1, 1, 6),
@@ -40,6 +41,7 @@ SMALL = (
     "3x3 of groups of 6",
     "3x3 of groups of 1",
     "3x3 of groups of 8 to 4",
+    "3x3 of groups of 16 to 4",
 )
 JIT = not numba.config.DISABLE_JIT
 

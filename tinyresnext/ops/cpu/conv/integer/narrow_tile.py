@@ -70,9 +70,11 @@ class Narrow(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """Return the rows of a tile: sums, a vector of words each, and weights are in registers."""
-        taken = 2 if words().instruction == "vpdpbusd" else 3  # a product without the sum
-        return min(ADDRESSES, (machine().registers - taken) // (self.width + 1))
+        """Return the rows of a tile.
+
+        Their sums, a vector of words for each, one of weights and a product are in registers.
+        """
+        return min(ADDRESSES, (machine().registers - 2) // (self.width + 1))
 
 
 @functools.cache

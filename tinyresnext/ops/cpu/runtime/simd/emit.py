@@ -137,22 +137,21 @@ class Emit:
         rows = [b.mul(pitch, I64(r)) for r in range(len(sums) // vectors)]
         places = [b.add(row, I64(j * self.lanes)) for row in rows for j in range(vectors)]
         floors = self.broadcast(floor)
-        before, plus, store = b.block, b.append_basic_block("plus"), b.append_basic_block("store")
-        b.cbranch(b.icmp_signed("!=", add, I64(0)), plus, store)
-        b.position_at_end(plus)
-        added = [
-            b.fadd(value, self._from_memory(self.after(residual, place)))
-            for value, place in zip(sums, places, strict=True)
-        ]
-        b.branch(store)
-        b.position_at_end(store)
-        values = [b.phi(self.vector) for _ in sums]
-        for value, alone, more in zip(values, sums, added, strict=True):
-            value.add_incoming(alone, before)
-            value.add_incoming(more, plus)
-        for value, place in zip(values, places, strict=True):
-            floored = b.select(b.fcmp_ordered(">", floors, value), floors, value)
-            self._to_memory(floored, self.after(result, place))
+
+        def store(adds: bool) -> None:
+            # Each value is stored before the next one is loaded: LLVM would load all of a residual
+            # in bfloat16 first, for which there are not enough registers.
+            for value, place in zip(sums, places, strict=True):
+                if adds:
+                    value = b.fadd(value, self._from_memory(self.after(residual, place)))
+                floored = b.select(b.fcmp_ordered(">", floors, value), floors, value)
+                self._to_memory(floored, self.after(result, place))
+
+        with b.if_else(b.icmp_signed("!=", add, I64(0))) as (then, otherwise):
+            with then:
+                store(True)
+            with otherwise:
+                store(False)
 
     def _from_memory(self, pointer: ir.Value) -> ir.Value:
         """Load a vector of what the array of a tile has, as float32."""

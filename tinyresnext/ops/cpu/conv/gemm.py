@@ -50,7 +50,7 @@ import numpy as np
 from numba.core import types
 from numba.extending import intrinsic, overload
 
-from ..runtime.kernel import part
+from ..runtime.kernel import as_part, part
 from ..runtime.memory import Array, empty
 from ..runtime.simd import FLOATS, I64, Emit, copy, machine
 from ..runtime.simd.words import ended, operands
@@ -188,7 +188,7 @@ def _tile(
     return signature, codegen
 
 
-@overload(tile, prefer_literal=True)
+@overload(tile, prefer_literal=True, jit_options=as_part(inline=True))
 def _tile_overload(
     halves, a, a_at, b, b_at, depth, c, c_at, pitch, bias, residual, add, floor, soon, soon_at,
     soon_step,

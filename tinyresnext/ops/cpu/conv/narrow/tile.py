@@ -40,6 +40,7 @@ import numpy as np
 from numba.core import types
 from numba.extending import intrinsic, overload
 
+from ...runtime.kernel import as_part
 from ...runtime.simd import F32, FLOATS, I64, Emit, machine
 from ...runtime.simd.words import ended, multiplied
 
@@ -247,7 +248,7 @@ def _broadcast(
     return [w, *sums]
 
 
-@overload(strip_tile, prefer_literal=True)
+@overload(strip_tile, prefer_literal=True, jit_options=as_part(inline=True))
 def _strip_overload(
     inputs, width, taps, stride, strip, at, line, lines, weight, w_at, bias, c, c_at, pitch,
     residual, add, floor,

@@ -29,6 +29,7 @@ import numpy as np
 from numba.core import types
 from numba.extending import intrinsic, overload
 
+from ...runtime.kernel import as_part
 from ...runtime.simd import FLOATS, I64, Emit, machine
 from ...runtime.simd.words import ended, operands
 
@@ -132,7 +133,7 @@ def _wide_tile(
     return signature, codegen
 
 
-@overload(wide_tile, prefer_literal=True)
+@overload(wide_tile, prefer_literal=True, jit_options=as_part(inline=True))
 def _wide_overload(
     vectors, strip, at, rows, row_at, steps, depth, b, b_at, bias, c, c_at, pitch, residual, add,
     floor, soon, soon_at, soon_step,

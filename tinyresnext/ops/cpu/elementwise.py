@@ -7,6 +7,7 @@ and the copy that gives every group of channels an even number of them.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -18,8 +19,8 @@ from .runtime.crew import Step, chain
 from .runtime.kernel import kernel
 from .runtime.launch import launch
 from .runtime.memory import HALF, WORD, Array, accumulate, empty, empty_like, flat, result
-from .runtime.simd import copy, stored, value
-from .runtime.tasks import finished, in_tasks, next_task
+from .runtime.simd import stored, value
+from .runtime.tasks import Kernel, finished, in_tasks, next_task
 
 LENGTH = 32 * 1024  # values of a task
 PIXELS = 2048  # of a task that copies them
@@ -39,7 +40,6 @@ class Evened(NamedTuple):
 
     pixels: int
     groups: int
-    c: int  # channels of a group
     length: int  # pixels of a task
     tasks: int
 
@@ -73,18 +73,25 @@ def _convert(x, out, g, counters):
     finished(counters)
 
 
-@in_tasks(Evened)
-def _even(x, out, g, counters):
-    """Copy the channels of each group, and add one that is zero."""
-    task = next_task(counters)
-    while task < g.tasks:
-        for run in range(
-            task * g.length * g.groups, min((task + 1) * g.length, g.pixels) * g.groups
-        ):
-            copy(x, run * g.c, out, run * (g.c + 1), g.c)
-            out[run * (g.c + 1) + g.c] = 0
+@functools.cache
+def _even(c: int) -> Kernel:
+    """Make the kernel for groups of ``c`` channels: so few are copied without a loop."""
+
+    @in_tasks(Evened, key=(c,))
+    def even(x, out, g, counters):
+        """Copy the channels of each group, and add one that is zero."""
         task = next_task(counters)
-    finished(counters)
+        while task < g.tasks:
+            first, last = task * g.length, min((task + 1) * g.length, g.pixels)
+            # Unsigned, since such indices cannot be negative: so the loop becomes vectors.
+            for run in range(np.uintp(first * g.groups), np.uintp(last * g.groups)):
+                for k in range(c):
+                    out[run * np.uintp(c + 1) + np.uintp(k)] = x[run * np.uintp(c) + np.uintp(k)]
+                out[run * np.uintp(c + 1) + np.uintp(c)] = 0
+            task = next_task(counters)
+        finished(counters)
+
+    return even
 
 
 @in_tasks(Values)
@@ -136,8 +143,8 @@ def in_words(x: Array, groups: int) -> tuple[list[Step], Array]:
     if c % 2 == 0:
         return [], x.view(WORD)
     even = empty((*pixels, c_in + groups), HALF)
-    g = Evened(count, groups, c, PIXELS, -(-count // PIXELS))
-    return [Step(_even, g, x=x.reshape(-1), out=even.reshape(-1))], even.view(WORD)
+    g = Evened(count, groups, PIXELS, -(-count // PIXELS))
+    return [Step(_even(c), g, x=x.reshape(-1), out=even.reshape(-1))], even.view(WORD)
 
 
 def relu_backward(dy: Array, y: Array, x: Array) -> tuple[Array | None, ...]:

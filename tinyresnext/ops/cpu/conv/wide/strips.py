@@ -91,6 +91,9 @@ def cut_strip(x, g, n, top, lines, columns, c0, count, pixel, strip):
         strip[at : at + left * pixel] = 0
         strip[at + right * pixel : at + columns * pixel] = 0
         source = (n * g.h + top + line) * g.w * g.c_in + c0
+        if count == pixel == g.c_in:  # a line as it is: pixels of an image are short
+            copy(x, source, strip, at + left * pixel, max(0, right - left) * pixel)
+            continue
         for q in range(left, right):
             copy(x, source, strip, at + q * pixel, count)
             source += g.c_in
@@ -100,9 +103,7 @@ def cut_strip(x, g, n, top, lines, columns, c0, count, pixel, strip):
 def places(g, strips, lines, columns, pixel, channels, rows, steps):
     """Fill the tables: where the positions of strips of ``lines`` lines are, and how far values.
 
-    A group has so many ``channels`` in a strip.
-
-    What is behind the last one, in the last tile, is at zero.
+    A group has so many ``channels`` in a strip. What is behind the last position is at zero.
     """
     r, k, deep = 0, 0, (lines - 1) * g.s_h + g.k_h
     for s in range(strips):
@@ -257,6 +258,8 @@ def cut(geo: Geometry, add: bool, relu: bool) -> Wide:
     deep = STRIP // max(1, line * groups)
     most = max(few, min(geo.h_out, (deep - geo.k_h) // geo.s_h + 1))
     strips = -(-geo.h_out // max(1, most))
+    if geo.groups == 1 and pixel_of(geo.c_in) == geo.c_in:  # lines of an image are quick to copy
+        strips = min(max(strips, -(-wanted // max(1, geo.n))), -(-geo.h_out // few))
     lines = max(1, -(-geo.h_out // max(1, strips)))
     strips = -(-geo.h_out // lines)
     shares = max(-(-geo.groups // groups), -(-wanted // max(1, geo.n * strips)))

@@ -9,12 +9,29 @@ import numpy as np
 from ... import shapes
 from ...checks import Pair
 from ..runtime.crew import Step, chain
+from ..runtime.kernel import part
 from ..runtime.memory import Array, empty_like, flat, result
 from ..runtime.simd import aligned, stored, value, working
 from ..runtime.tasks import finished, in_tasks, next_task
 from .window import Window, begun, ended, room_for, window
 
 # --- kernels --------------------------------------------------------------------------------------
+
+
+@part(inline=True)
+def _larger(item, best):
+    """Return the larger of two values of an array; not-a-number is the larger one."""
+    v = value(item)
+    return item if v > value(best) or v != v else best
+
+
+@part(inline=True)
+def _best_of_three(taps, best):
+    """Compare with three neighbouring pixels."""
+    channels = len(best)
+    first, second, third = taps[:channels], taps[channels : 2 * channels], taps[2 * channels :]
+    for c in range(channels):
+        best[c] = _larger(third[c], _larger(second[c], _larger(first[c], best[c])))
 
 
 @in_tasks(Window)
@@ -31,13 +48,18 @@ def _max_lines(x, out, g, counters):
             # A slice, since indices into it cannot be negative: so loops become vectors.
             best = out[at : at + channels]
             best[:] = lowest
+            begin = max(left, 0)
+            end = max(begin, min(left + g.k_w, g.w))
             for y in range(max(top, 0), min(top + g.k_h, g.h)):
-                for z in range(max(left, 0), min(left + g.k_w, g.w)):
-                    source = ((n * g.h + y) * g.w + z) * channels
+                source = ((n * g.h + y) * g.w + begin) * channels
+                for _ in range((end - begin) // 3):  # three at a time: the best is in memory
+                    _best_of_three(x[source : source + 3 * channels], best)
+                    source += 3 * channels
+                for _ in range((end - begin) % 3):
                     tap = x[source : source + channels]
                     for c in range(channels):
-                        v = value(tap[c])
-                        best[c] = tap[c] if v > value(best[c]) or v != v else best[c]
+                        best[c] = _larger(tap[c], best[c])
+                    source += channels
         task = next_task(counters)
     finished(counters)
 

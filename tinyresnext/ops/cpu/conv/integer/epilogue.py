@@ -18,9 +18,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from functools import partial
-from itertools import cycle
-from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -62,8 +59,15 @@ def finished_rows(sums, terms, t_at, apart, residual, wide):
     return np.rint(inside).astype(np.int32).astype(np.uint8)
 
 
+def starts(e: Emit, terms: ir.Value, t_at: ir.Value, vectors: int) -> list[ir.Value]:
+    """Return the vectors of integers that the sums of a row begin with."""
+    first = e.after(e.address(terms, t_at), SCALARS)
+    whole = ir.VectorType(I32, e.lanes)
+    return [e.load(e.after(first, j * e.lanes), whole) for j in range(vectors)]
+
+
 class Epilogue:
-    """Writes the epilogue of a tile at the position of an `Emit`.
+    """Writes the epilogue of a tile at the position of an `Emit`, behind the loop.
 
     Parameters
     ----------
@@ -78,23 +82,15 @@ class Epilogue:
         self, e: Emit, terms: ir.Value, t_at: ir.Value, apart: ir.Value, vectors: int
     ) -> None:
         self.e, self.vectors = e, vectors
-        self.terms = e.address(terms, I64(0))
-        self.first = e.after(self.terms, e.builder.add(t_at, I64(SCALARS)))
-        self.apart = apart
-
-    def scalar(self, place: int) -> ir.Value:
-        """Return a vector with one of the scalars in all lanes."""
-        return self.e.broadcast(self.e.builder.load(self.e.after(self.terms, place)))
-
-    def row(self, which: int) -> list[ir.Value]:
-        """Return the vectors of a row of the terms: 0, 1 or 2."""
-        begin = self.e.after(self.first, self.e.builder.mul(self.apart, I64(which)))
-        return [self.e.load(self.e.after(begin, j * self.e.lanes)) for j in range(self.vectors)]
-
-    def starts(self) -> list[ir.Value]:
-        """Return the vectors of integers that sums begin with."""
-        whole = ir.VectorType(I32, self.e.lanes)
-        return [self.e.builder.bitcast(vector, whole) for vector in self.row(0)]
+        scalars, first = e.address(terms, I64(0)), e.after(e.address(terms, t_at), SCALARS)
+        rows = [e.after(first, e.builder.mul(apart, I64(which))) for which in (1, 2)]
+        self.factors, self.biases = (
+            [e.load(e.after(row, j * e.lanes)) for j in range(vectors)] for row in rows
+        )
+        # Each in all lanes.
+        self.scalars = [
+            e.broadcast(e.builder.load(e.after(scalars, place))) for place in range(RESIDUAL + 1)
+        ]
 
     def finish(
         self,
@@ -109,21 +105,24 @@ class Epilogue:
         if that is signed, and whether results are float32.
         """
         e, b, (at, pitch, add, other, wide) = self.e, self.e.builder, rest
-        places = []
-        for i in range(len(sums)):
-            r, j = divmod(i, self.vectors)
-            row = b.add(at, b.mul(pitch, I64(r)))
-            places.append(b.add(row, I64(j * e.lanes)))
-        real = self._real(sums)
-        read = partial(self._read, residual, places, ir.VectorType(BYTE, e.lanes))
-        values = self._floored(self._either(add, real, lambda: self._added(real, read(), other)))
-        with b.if_else(b.icmp_signed("!=", wide, I64(0))) as (then, otherwise):
-            with then:
-                for value, place in zip(self._floored(values), places, strict=True):
-                    e.store(value, e.after(result, place))
-            with otherwise:
-                for value, place in zip(self._rounded(values), places, strict=True):
-                    self._store(value, BYTE, result, place)
+        kind, count = ir.VectorType(BYTE, e.lanes), self.vectors
+        rows = [b.add(at, b.mul(pitch, I64(r))) for r in range(len(sums) // count)]
+
+        def store(adds: bool, floats: bool) -> None:
+            for r, row in enumerate(rows):
+                places = [b.add(row, I64(j * e.lanes)) for j in range(count)]
+                values = self._real(sums[r * count : (r + 1) * count])
+                if adds:
+                    read = [self._read(residual, place, kind) for place in places]
+                    values = self._added(values, read, other)
+                made = self._floored(values) if floats else self._rounded(values)
+                for value, place in zip(made, places, strict=True):
+                    if floats:
+                        e.store(value, e.after(result, place))
+                    else:
+                        self._store(value, BYTE, result, place)
+
+        self._in_cases(store, add, wide)
 
     def finish_words(
         self,
@@ -140,73 +139,60 @@ class Epilogue:
         """
         e, b, count, (add, other, wide) = self.e, self.e.builder, self.vectors, rest
         short, whole = ir.IntType(8 * count), ir.VectorType(I32, e.lanes)
-        real = self._real(sums)
-
-        def read() -> list[ir.Value]:
-            found = self._read(residual, places, ir.VectorType(short, e.lanes))
-            low = ir.Constant(whole, [0xFF] * e.lanes)
-            return [b.and_(b.lshr(w, shift), low) for w in found for shift in shifts]
-
+        low = ir.Constant(whole, [0xFF] * e.lanes)
         shifts = [ir.Constant(whole, [8 * j] * e.lanes) for j in range(count)]
-        values = self._floored(self._either(add, real, lambda: self._added(real, read(), other)))
-        with b.if_else(b.icmp_signed("!=", wide, I64(0))) as (then, otherwise):
-            with then:
-                for i, value in enumerate(self._floored(values)):
-                    r, j = divmod(i, count)
-                    e.store(value, e.after(result, b.add(places[r], I64(j * e.lanes))))
-            with otherwise:
-                numbers = self._rounded(values)
-                low = ir.Constant(whole, [0xFF] * e.lanes)
-                for r, place in enumerate(places):
-                    parts = [b.and_(number, low) for number in numbers[r * count : (r + 1) * count]]
+
+        def store(adds: bool, floats: bool) -> None:
+            for r, place in enumerate(places):
+                values = self._real(sums[r * count : (r + 1) * count])
+                if adds:
+                    read = self._read(residual, place, ir.VectorType(short, e.lanes))
+                    bytes_of = [b.and_(b.lshr(read, shift), low) for shift in shifts]
+                    values = self._added(values, bytes_of, other)
+                if floats:
+                    for j, value in enumerate(self._floored(values)):
+                        e.store(value, e.after(result, b.add(place, I64(j * e.lanes))))
+                else:
+                    parts = [b.and_(number, low) for number in self._rounded(values)]
                     parts = [b.shl(*pair) for pair in zip(parts, shifts, strict=True)]
                     self._store(functools.reduce(b.or_, parts), short, result, place)
 
-    def _real(self, sums: list[ir.Value]) -> list[ir.Value]:
-        """Return the sums as real numbers: times the factor, plus the bias."""
-        b, factors, biases = self.e.builder, self.row(1), self.row(2)
-        return [
-            b.fadd(b.fmul(b.sitofp(value, self.e.vector), factors[j]), biases[j])
-            for value, j in zip(sums, cycle(range(self.vectors)), strict=False)
-        ]
+        self._in_cases(store, add, wide)
 
-    def _floored(self, values: list[ir.Value]) -> list[ir.Value]:
-        """Return the values, and the floor where it is larger; bytes have it as their lowest."""
-        b, floor = self.e.builder, self.scalar(FLOOR)
-        return [b.select(b.fcmp_ordered(">", floor, value), floor, value) for value in values]
+    def _in_cases(self, store: Callable[[bool, bool], None], add: ir.Value, wide: ir.Value) -> None:
+        """Emit what stores the rows: with a residual or without, as float32 or as bytes.
 
-    def _either(
-        self, condition: ir.Value, before: list[ir.Value], made: Callable[[], list[ir.Value]]
-    ) -> list[Any]:
-        """Return other values where the condition is not zero."""
+        Each row is stored before the residual of the next one is loaded, and in a case of its own:
+        LLVM would load all of a residual first, for which there are not enough registers.
+        """
         b = self.e.builder
-        here, more, after = b.block, b.append_basic_block("more"), b.append_basic_block("after")
-        b.cbranch(b.icmp_signed("!=", condition, I64(0)), more, after)
-        b.position_at_end(more)
-        others, end = made(), b.block
-        b.branch(after)
-        b.position_at_end(after)
-        found = [b.phi(self.e.vector) for _ in before]
-        for value, old, new in zip(found, before, others, strict=True):
-            value.add_incoming(old, here)
-            value.add_incoming(new, end)
-        return found
+        adds, floats = (b.icmp_signed("!=", flag, I64(0)) for flag in (add, wide))
+        with b.if_else(floats) as branches:
+            for is_wide, branch in zip((True, False), branches, strict=True):
+                with branch, b.if_else(adds) as (then, otherwise):
+                    with then:
+                        store(True, is_wide)
+                    with otherwise:
+                        store(False, is_wide)
 
-    def _read(self, residual: ir.Value, places: list[ir.Value], kind: ir.Type) -> list[ir.Value]:
-        """Return vectors of 32 bits, which have the residual's bytes at some places."""
-        b, made = self.e.builder, []
-        for place in places:
-            read = b.load(self._bytes(residual, place, kind))
-            read.align = 1
-            whole = ir.VectorType(I32, self.e.lanes)
-            made.append(read if kind == whole else b.zext(read, whole))
-        return made
+    def _real(self, sums: list[ir.Value]) -> list[ir.Value]:
+        """Return the sums of a row as real numbers: times the factor, plus the bias."""
+        b = self.e.builder
+        terms = zip(sums, self.factors, self.biases, strict=True)
+        return [b.fadd(b.fmul(b.sitofp(n, self.e.vector), f), bias) for n, f, bias in terms]
+
+    def _read(self, residual: ir.Value, place: ir.Value, kind: ir.Type) -> ir.Value:
+        """Return a vector of 32 bits, which have the residual's bytes from a place on."""
+        b, whole = self.e.builder, ir.VectorType(I32, self.e.lanes)
+        read = b.load(self._bytes(residual, place, kind))
+        read.align = 1
+        return read if kind == whole else b.zext(read, whole)
 
     def _added(
         self, values: list[ir.Value], numbers: list[ir.Value], other: ir.Value
     ) -> list[ir.Value]:
         """Return the values plus those of the residual, which is bytes in lanes of 32 bits."""
-        b, lanes, scale = self.e.builder, self.e.lanes, self.scalar(RESIDUAL)
+        b, lanes, scale = self.e.builder, self.e.lanes, self.scalars[RESIDUAL]
         whole = ir.VectorType(I32, lanes)
         sign = b.insert_element(ir.Constant(whole, ir.Undefined), b.trunc(other, I32), I32(0))
         sign = b.shuffle_vector(sign, sign, ir.Constant(whole, [0] * lanes))
@@ -216,10 +202,15 @@ class Epilogue:
             made.append(b.fadd(value, b.fmul(b.sitofp(number, self.e.vector), scale)))
         return made
 
+    def _floored(self, values: list[ir.Value]) -> list[ir.Value]:
+        """Return the values, and the floor where it is larger; bytes have it as their lowest."""
+        b, floor = self.e.builder, self.scalars[FLOOR]
+        return [b.select(b.fcmp_ordered(">", floor, value), floor, value) for value in values]
+
     def _rounded(self, values: list[ir.Value]) -> list[ir.Value]:
         """Return the values as integers of 8 bits, in lanes of 32."""
         e, b, whole = self.e, self.e.builder, ir.VectorType(I32, self.e.lanes)
-        inverse, low, high = (self.scalar(which) for which in (INVERSE, LOW, HIGH))
+        inverse, low, high = (self.scalars[which] for which in (INVERSE, LOW, HIGH))
         magic = ir.Constant(e.vector, [ir.Constant(F32, MAGIC)] * e.lanes)
         bits, made = ir.Constant(whole, [MAGIC_BITS] * e.lanes), []
         for value in values:

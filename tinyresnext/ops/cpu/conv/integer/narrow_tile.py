@@ -33,9 +33,10 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic, overload
 
+from ...runtime.kernel import as_part
 from ...runtime.simd import FLOATS, I32, I64, Emit, machine
 from ..wide.tile import ADDRESSES, INTEGERS
-from .epilogue import SCALARS, Epilogue, finished_rows
+from .epilogue import SCALARS, Epilogue, finished_rows, starts
 from .words import dot, plain_dot, words
 
 
@@ -179,10 +180,10 @@ def _narrow_tile(
         start = [e.address(steps, I64(0), INTEGERS), e.address(b, b_at), *zeros]
         _, _, *sums = e.loop(depth, start, step)
         end = Epilogue(e, terms, t_at, apart, narrow.bytes)
-        made = []
+        made, begins = [], starts(e, terms, t_at, narrow.bytes)
         for r in range(narrow.rows):
             row = _across(e, sums[r * narrow.width : (r + 1) * narrow.width], narrow)
-            made += [builder.add(*pair) for pair in zip(row, end.starts(), strict=True)]
+            made += [builder.add(*pair) for pair in zip(row, begins, strict=True)]
         places = [builder.add(c_at, builder.mul(pitch, I64(r))) for r in range(narrow.rows)]
         targets = e.address(c, I64(0)), e.address(residual, I64(0))
         end.finish_words(made, *targets, places, [add, other, wide])
@@ -214,7 +215,7 @@ def _across(e: Emit, sums: list[ir.Value], narrow: Narrow) -> list[ir.Value]:
     return made
 
 
-@overload(narrow_tile, prefer_literal=True)
+@overload(narrow_tile, prefer_literal=True, jit_options=as_part(inline=True))
 def _narrow_overload(
     width, deep, strip, at, rows, row_at, steps, depth, b, b_at, terms, t_at, apart, c, c_at, pitch,
     residual, add, other, wide,

@@ -24,9 +24,10 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic, overload
 
+from ...runtime.kernel import as_part
 from ...runtime.simd import FLOATS, I32, I64, Emit, machine
 from ..wide.tile import ADDRESSES, INTEGERS, LAST
-from .epilogue import SCALARS, Epilogue, finished_rows
+from .epilogue import SCALARS, Epilogue, finished_rows, starts
 from .words import dot, plain_dot, words
 
 
@@ -129,16 +130,17 @@ def _integer_tile(
             coming = e.after(coming, soon_step)
             return [e.after(place, 1), e.after(right, count * e.lanes), coming, *sums]
 
-        end = Epilogue(e, terms, t_at, apart, count)
+        begins = starts(e, terms, t_at, count)
         start = [e.address(steps, I64(0), INTEGERS), e.address(b, b_at), e.address(b, soon_at)]
-        _, _, _, *sums = e.loop(depth, [*start, *end.starts() * len(lines)], step)
+        _, _, _, *sums = e.loop(depth, [*start, *begins * len(lines)], step)
+        end = Epilogue(e, terms, t_at, apart, count)
         end.finish(sums, e.address(c, I64(0)), e.address(residual, I64(0)), [c_at, pitch, *flags])
         return context.get_dummy_value()
 
     return signature, codegen
 
 
-@overload(integer_tile, prefer_literal=True)
+@overload(integer_tile, prefer_literal=True, jit_options=as_part(inline=True))
 def _integer_overload(
     vectors, strip, at, rows, row_at, steps, depth, b, b_at, terms, t_at, apart, c, c_at,
     pitch, residual, add, other, wide, soon_at, soon_step,

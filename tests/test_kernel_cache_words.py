@@ -22,7 +22,7 @@ from tinyresnext.network.rewrite import for_inference
 from tinyresnext.network.spec import VARIANTS
 from tinyresnext.network.tape import stand_in
 from tinyresnext.network.trace import trace
-from tinyresnext.ops.cpu.conv.integer import blocks
+from tinyresnext.ops.cpu.conv.integer import narrow_tile
 from tinyresnext.ops.cpu.conv.wide import panels
 from tinyresnext.ops.cpu.runtime.compiling.watch import when_compiling
 from tinyresnext.ops.cpu.runtime.simd import Machine
@@ -63,18 +63,18 @@ def integer_kernels(spec, ways):
     made = set()
     for call in filter(covered, calls):
         groups, shape = call.attrs.get("groups", 1), call.args[1].shape
-        block = blocks.block_of(shape, groups, ways)
-        made.add((*panels.divided(shape[0] // groups * block.groups)[2:], block.kind))
+        narrow = narrow_tile.narrow_of.__wrapped__(shape, groups, ways)
+        made.add(narrow or panels.divided(shape[0] // groups)[2:])
     return made
 
 
 @pytest.mark.parametrize(("lanes", "ways"), [(4, 2), (8, 2), (16, 2), (16, 4)])
 def test_small_networks_need_the_kernels_of_whole_ones(lanes, ways, monkeypatch):
-    """In 8 bits a kernel depends on how many groups share a vector, so on their number too."""
-    for module in (blocks, panels):
+    """In 8 bits a kernel depends on whether there are several groups, too."""
+    for module in (narrow_tile, panels):
         monkeypatch.setattr(module, "machine", lambda: Machine(lanes, 16, 3))
     for name in ("resnext50_32x4d", "resnext50_8x14d", "resnext20_2x64d"):
-        [small] = warm._small([VARIANTS[name]], all_paths=True)
+        [small] = warm._small([VARIANTS[name]])
         assert integer_kernels(small, ways) == integer_kernels(VARIANTS[name], ways)
 
 

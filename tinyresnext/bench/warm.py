@@ -36,7 +36,7 @@ def warm(
     rounds : bool
         Whether the networks are quantised to 8 bits.
     """
-    for spec in _small((VARIANTS[name] for name in names), all_paths=rounds):
+    for spec in _small(VARIANTS[name] for name in names):
         params = {name: np.zeros(shape, np.float32) for name, shape in parameters(spec).items()}
         scales = any_scales(spec) if rounds else None
         model = Model(spec, params, Preprocess(), tuple("ab"), {}, ops, threads, scales)
@@ -46,12 +46,9 @@ def warm(
             model.trace(x)
 
 
-def _small(specs: Iterable[Spec], all_paths: bool) -> Iterable[Spec]:
+def _small(specs: Iterable[Spec]) -> Iterable[Spec]:
     """Return small specs that need the same kernels as these, each different one once."""
-
-    def paths(spec: Spec) -> int:
-        return spec.cardinality if all_paths else min(spec.cardinality, 2)
-
     return dict.fromkeys(
-        replace(s, blocks=(1,) * len(s.blocks), cardinality=paths(s), classes=2) for s in specs
+        replace(s, blocks=(1,) * len(s.blocks), cardinality=min(s.cardinality, 2), classes=2)
+        for s in specs
     )

@@ -66,6 +66,8 @@ SOME = (
     *QUICK,
     "kernel 3 by 2, stride 2 by 1",
     "1x1 stride 2",
+    "1x1 padded",
+    "prime everything, 1x1",
     "r50 layer2.0 grouped",
     "width 40",
     "half the filters",
@@ -313,6 +315,19 @@ def test_gradients_of_the_input_are_the_same_bits_for_any_number_of_threads(way:
             gradients = ops.conv2d_backward(dy, dy, up(ops, x), weight, bias, **case.attrs)
             found.append((gradients[0], ops.conv2d(up(ops, x), weight, bias, **case.attrs)))
     assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@COMPILED
+@SLOW
+@pytest.mark.parametrize("name", ["1x1 padded", "prime everything, 1x1"])
+def test_1x1_weights_in_words_have_the_same_gradient_for_any_number_of_threads(name: str):
+    ops, case, found = backend_of("words"), BY_NAME[name], []
+    x, weight, bias, _ = conv_data(case, result_shape(case))
+    dy, _ = slopes(name, ops, result_shape(case))
+    for threads in (1, numba.config.NUMBA_NUM_THREADS):
+        with ops.on_threads(threads):
+            found.append(ops.conv2d_backward(dy, dy, up(ops, x), weight, bias, **case.attrs)[1])
+    assert np.array_equal(*found)
 
 
 # --- steps ----------------------------------------------------------------------------------------

@@ -3,8 +3,9 @@
 Kernels are compiled when they are first needed, and kept on disk (`runtime.kernel`,
 `runtime.cache`). Calls from several threads at once are safe (`launch`). All memory is float32 and
 C-contiguous (`upload` makes it so). All results are the same for any number of threads, except
-gradients of weights of 1x1 convolutions and of narrow groups, whose partial sums are divided by
-thread; for one number of threads these are the same every time.
+gradients of weights of 1x1 convolutions, if these are not in words of bfloat16, and of narrow
+groups. Their partial sums are divided by thread: they are the same every time for one number of
+threads.
 
 A module is imported when one of its functions is first used, so that inference does not import what
 only training needs. `MODULES` says which module has which function.

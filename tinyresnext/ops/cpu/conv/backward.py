@@ -14,7 +14,8 @@ inserted zero is made, and a kind that no tap reaches (three of four in a 1x1 co
 fill vectors, and `wide.outer` for all others.
 
 In bfloat16 the gradient of the input is a convolution in bfloat16 (`forward.pack_rounded`). That of
-the weight is computed by the tiles of float32, which widened values are copied for.
+a 1x1 convolution's weight is a product of words (`outer.words`), if the processor multiplies them.
+All others are computed by the tiles of float32, which widened values are copied for.
 """
 
 from __future__ import annotations
@@ -33,11 +34,14 @@ from ..moments import bind_channel_sums
 from ..runtime.crew import Step, chain
 from ..runtime.memory import HALF, Array, empty, empty_like, flat
 from ..runtime.simd import copy, stored, value
+from ..runtime.simd.bfloat16 import multiplies
 from ..runtime.tasks import finished, in_tasks, next_task
-from . import dense, outer
+from . import dense
 from .forward import bind_geometry, pack, pack_rounded, repacking, way_of
 from .geometry import Geometry, Taps, geometry, taps_of, turned
 from .narrow import outer as narrow_outer
+from .outer import floats
+from .outer import words as paired
 from .wide import outer as wide_outer
 
 # --- kernel ---------------------------------------------------------------------------------------
@@ -164,12 +168,17 @@ def _bind_kind(
     return [*calls, bind_geometry(source.reshape(-1), packed, bias, there, out, back)]
 
 
-def bind_weight_gradient(x: Array, dy: Array, geo: Geometry, out: Array, more: bool) -> list[Step]:
-    """Prepare ``dweight``."""
+def bind_weight_gradient(
+    x: Array, dy: Array, geo: Geometry, out: Array, more: bool, words: bool | None = None
+) -> list[Step]:
+    """Prepare ``dweight``; for ``words`` see `forward.pack_rounded`."""
     shape = (geo.c_out, geo.c_in // geo.groups, geo.k_h, geo.k_w)
     if narrow_outer.suits(shape, geo.groups):
         return narrow_outer.weight_gradient(x, dy, out, geo, more)
-    way = outer if way_of(shape, geo.groups) is dense else wide_outer
+    if way_of(shape, geo.groups) is not dense:
+        return wide_outer.weight_gradient(x, dy, out, geo, more)
+    multiplied = multiplies() if words is None else words
+    way = paired if x.dtype == HALF and multiplied else floats
     return way.weight_gradient(x, dy, out, geo, more)
 
 
@@ -239,7 +248,7 @@ def bind_conv2d_backward(
         if out[0] is not None:
             calls += bind_input_gradient(gradient, weight, geo, out[0].reshape(-1), more[0], words)
         if out[1] is not None:
-            calls += bind_weight_gradient(source, gradient, geo, out[1].reshape(-1), more[1])
+            calls += bind_weight_gradient(source, gradient, geo, out[1].reshape(-1), more[1], words)
     if bias is not None and out[2] is not None:
         calls.append(bind_channel_sums(dy, out[2], more[2]))
     return chain(calls)
@@ -268,7 +277,7 @@ def _bind_dilated(
     if out[1] is not None:
         calls.append(bind_split(x, x_shape, dilation, x_parts))
         calls += bind_weight_gradient(
-            x_parts.reshape(-1), gradient, geo, out[1].reshape(-1), more[1]
+            x_parts.reshape(-1), gradient, geo, out[1].reshape(-1), more[1], words
         )
     if out[0] is not None:  # in the memory of the parts of x, which are not needed any more
         if more[0] and x.dtype == HALF:

@@ -286,7 +286,7 @@ def cut(geo: Geometry, add: bool) -> Lines:
 
 
 def weight_gradient(x: Array, dy: Array, out: Array, geo: Geometry, add: bool) -> list[Step]:
-    """Return the steps that compute ``dweight``; see `outer.weight_gradient`."""
+    """Return the steps that compute ``dweight``; see `outer.floats`."""
     g, width = cut(geo, add), geo.c_in // geo.groups
     partial = empty((g.tasks * g.k_h * width * g.k_w * g.block,))
     return [

@@ -197,7 +197,7 @@ def cut(geo: Geometry, add: bool) -> Sums:
 
 
 def weight_gradient(x: Array, dy: Array, out: Array, geo: Geometry, add: bool) -> list[Step]:
-    """Return the steps that compute ``dweight``; see `outer.weight_gradient`."""
+    """Return the steps that compute ``dweight``; see `outer.floats`."""
     g = cut(geo, add)
     vectors = -(-geo.width // g.lanes)
     partial = empty((g.parts * g.groups * vectors * g.lanes * g.depth,))

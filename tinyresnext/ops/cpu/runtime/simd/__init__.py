@@ -3,7 +3,7 @@
 Numba turns Python loops into machine code through LLVM, and LLVM usually finds out by itself which
 loops can be computed in vectors. It does not find the arrangement that a matrix product needs, in
 which two dozen sums stay in registers all the time. So the innermost loops of this backend
-(`gemm.tile`, `wide.tile` and `narrow.tile`, and for gradients `outer_tile` and `narrow.outer`) are
+(`gemm.tile`, `wide.tile` and `narrow.tile`, and for gradients `outer.tile` and `narrow.outer`) are
 not written as loops but as LLVM instructions on vectors, which `Emit` writes one after the other.
 LLVM still chooses registers and the order of instructions, and the same text becomes AVX-512, AVX2,
 SSE or NEON, depending only on how long a vector is.
@@ -19,7 +19,7 @@ of bfloat16 in NumPy.
 """
 
 from .bfloat16 import stored, value
-from .copies import aligned, aligned_like, copy, flat_array, seen_as, working
+from .copies import aligned, aligned_like, copy, flat_array, interleave, seen_as, working
 from .emit import Emit
 from .sizes import F32, FLOATS, HALVES, I32, I64, WORDS, Machine, flat_of, machine
 
@@ -37,6 +37,7 @@ __all__ = [
     "copy",
     "flat_array",
     "flat_of",
+    "interleave",
     "machine",
     "seen_as",
     "stored",

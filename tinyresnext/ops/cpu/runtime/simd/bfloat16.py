@@ -12,6 +12,9 @@ product is another one (`dot`)::
       word of the left     [ a 2k+1 | a 2k ]
       word of the right    [ b 2k+1 | b 2k ]        sum += a 2k * b 2k + a 2k+1 * b 2k+1
 
+Where depth are positions, two values of a word are far apart, and `copies.interleave` brings them
+together.
+
 Processors with AVX512-BF16 have one instruction for 16 such words, ``vdpbf16ps``: twice as many
 products as the instruction for float32. It counts numbers below 2^-126 as zero.
 

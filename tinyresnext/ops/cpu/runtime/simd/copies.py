@@ -14,7 +14,7 @@ from ....bfloat16 import widened as widened_array
 from ..kernel import as_part, part
 from .bfloat16 import narrowed, stored, value, widened
 from .emit import Emit
-from .sizes import HALVES, I16, I64, machine
+from .sizes import HALVES, I16, I32, I64, WORDS, machine
 
 Array = np.ndarray
 POINTER = ir.IntType(8).as_pointer()
@@ -78,6 +78,47 @@ def _copy(source, s, target, t, count):
         else:
             for q in range(count):
                 target[t + q] = stored(value(source[s + q]), target) if converts else source[s + q]
+
+    return emitted
+
+
+@intrinsic
+def _zip(typing, source, s, t, target, at):
+    """Emit two loads, a shuffle and a store."""
+
+    def codegen(context, builder, signature, args):
+        e = Emit(context, builder)
+        kind = ir.VectorType(I16, e.lanes)
+        places = [e.address(args[0], start, HALVES) for start in args[1:3]]
+        both = [e.load(place, kind) for place in places]
+        turns = [lane // 2 + lane % 2 * e.lanes for lane in range(2 * e.lanes)]
+        order = ir.Constant(ir.VectorType(I32, 2 * e.lanes), turns)
+        words = builder.shuffle_vector(*both, order)
+        e.store(words, e.address(args[3], args[4], WORDS))
+        return context.get_dummy_value()
+
+    i = types.intp
+    return types.void(HALVES, i, i, WORDS, i), codegen
+
+
+def interleave(source: Array, s: int, t: int, target: Array, at: int, count: int) -> None:
+    """Make words of bfloat16 from ``s`` on, their lower halves, and from ``t`` on, their upper.
+
+    Whole vectors are read and written, so up to ``lanes - 1`` values too many.
+    """
+    count = -(-count // machine().lanes) * machine().lanes
+    lower, upper = (source[i : i + count].astype(np.uint32) for i in (s, t))
+    target[at : at + count] = lower | upper << 16
+
+
+@overload(interleave, jit_options=as_part(inline=True))
+def _interleave(source, s, t, target, at, count):
+    """Replace `interleave` in compiled code."""
+    lanes = machine().lanes
+
+    def emitted(source, s, t, target, at, count):
+        for q in range(0, count, lanes):
+            _zip(source, s + q, t + q, target, at + q)
 
     return emitted
 

@@ -1,7 +1,7 @@
 """The gradient of a 1x1 convolution's weight: the product of two matrices with long columns.
 
 ``dweight[o, c] = sum over positions of dy[position, o] * x[position, c]``. So here the depth, down
-which the register tile walks (`outer_tile`), are the positions: a hundred thousand of them and
+which the register tile walks (`tile`), are the positions: a hundred thousand of them and
 more, while both other sides are short.
 
 With a stride or padding, a block of positions is cut into panels first, small enough for the second
@@ -22,15 +22,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..runtime.crew import Step
-from ..runtime.kernel import part
-from ..runtime.launch import threads_now
-from ..runtime.memory import Array, empty
-from ..runtime.simd import aligned, copy, machine, seen_as
-from ..runtime.tasks import finished, in_tasks, next_task
-from .gemm import UNROLL, VECTORS
-from .geometry import Geometry
-from .outer_tile import LENGTH, outer_tile
+from ...runtime.crew import Step
+from ...runtime.kernel import part
+from ...runtime.launch import threads_now
+from ...runtime.memory import Array, empty
+from ...runtime.simd import aligned, copy, machine, seen_as
+from ...runtime.tasks import finished, in_tasks, next_task
+from ..gemm import UNROLL, VECTORS
+from ..geometry import Geometry
+from .tile import LENGTH, outer_tile
 
 BLOCK = 128 * 1024  # most values of a block's panels: 512 KiB, half of a second cache of 1 MiB
 PARTIAL = 512 * 1024  # values of all partial sums together, about, where there are enough positions
@@ -40,7 +40,7 @@ class Outer(NamedTuple):
     """The numbers of a 1x1 weight's gradient: the geometry, and how the sums are cut.
 
     Each task has its share of the blocks of positions, and leaves a matrix of partial sums;
-    `_add_up` has a task for each filter instead.
+    `add_up` has a task for each filter instead.
     """
 
     n: int
@@ -136,7 +136,7 @@ def _cut(x, dy, g, first, count, a_pitch, b_pitch, seen, a, b):
 
 
 @part()
-def _meet(
+def meet(
     left, a_at, a_pitch, a_step, right, b_at, b_pitch, b_step, depth, rows, columns, half, size,
     out, c_at,
 ):  # fmt: skip
@@ -187,19 +187,19 @@ def _multiply(x, dy, out, g, counters):
             behind = (positions - first - some) * min(g.c_in, g.c_out)
             if pointwise and behind >= max(2 * g.half, g.panel):
                 if g.image_left:
-                    _meet(
+                    meet(
                         xs, first * g.c_in, 2 * g.half, g.c_in, ds, first * g.c_out, g.panel,
                         g.c_out, some, rows, columns, g.half, g.panel, out, task * values,
                     )  # fmt: skip
                 else:
-                    _meet(
+                    meet(
                         ds, first * g.c_out, 2 * g.half, g.c_out, xs, first * g.c_in, g.panel,
                         g.c_in, some, rows, columns, g.half, g.panel, out, task * values,
                     )  # fmt: skip
             else:
                 _cut(x, dy, g, first, some, a_pitch, b_pitch, seen, a, b)
                 depth = (some + UNROLL - 1) // UNROLL * UNROLL
-                _meet(
+                meet(
                     a, 0, a_pitch, 0, b, 0, b_pitch, g.panel, depth, rows, columns, g.half,
                     g.panel, out, task * values,
                 )  # fmt: skip
@@ -208,7 +208,7 @@ def _multiply(x, dy, out, g, counters):
 
 
 @in_tasks(Outer)
-def _add_up(partial, out, g, counters):
+def add_up(partial, out, g, counters):
     """Add the partial sums of all shares, and store them; a task is a filter."""
     rows, columns = (g.c_in, g.c_out) if g.image_left else (g.c_out, g.c_in)
     padded = (rows + g.half - 1) // g.half * g.half
@@ -273,5 +273,5 @@ def weight_gradient(x: Array, dy: Array, out: Array, geo: Geometry, add: bool) -
     partial = empty((g.tasks * -(-rows // g.half) * g.half * -(-columns // g.panel) * g.panel,))
     return [
         Step(_multiply, g, x=x, dy=dy, out=partial),
-        Step(_add_up, g._replace(tasks=g.c_out), partial=partial, out=out),
+        Step(add_up, g._replace(tasks=g.c_out), partial=partial, out=out),
     ]

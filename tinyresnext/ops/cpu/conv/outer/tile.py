@@ -16,8 +16,9 @@ import numpy as np
 from numba.core import types
 from numba.extending import intrinsic, overload
 
-from ..runtime.simd import FLOATS, I64, Emit, machine
-from .gemm import UNROLL, VECTORS
+from ...runtime.simd import FLOATS, I64, Emit, machine
+from ...runtime.simd.words import operands
+from ..gemm import UNROLL, VECTORS
 
 LENGTH = 128  # most positions of a block: a right panel is 16 KiB, half of the first cache
 
@@ -34,23 +35,26 @@ def outer_tile(halves, a, a_at, a_step, b, b_at, b_step, depth, c, c_at):
     depth : int
         A multiple of ``UNROLL``, not zero.
     c : ``[halves * half, VECTORS * lanes]``, from ``c_at``
+
+    ``a`` and ``b`` may be words of two bfloat16, of two positions each.
     """
     rows, size = halves * machine().half, VECTORS * machine().lanes
     steps = np.arange(depth)[:, None]
     left = a[a_at + steps * a_step + np.arange(rows)]
     right = b[b_at + steps * b_step + np.arange(size)]
     with np.errstate(all="ignore"):  # rows and columns that nobody reads hold arbitrary values
-        c[c_at : c_at + rows * size] += (left.T @ right).reshape(-1)
+        left, right = operands(left.T, right)
+        c[c_at : c_at + rows * size] += (left @ right).reshape(-1)
 
 
 @intrinsic(prefer_literal=True)
 def _outer_tile(typing, halves, a, a_at, a_step, b, b_at, b_step, depth, c, c_at):
     """Emit `outer_tile`: the tile of `gemm`, with neighbouring values on the left."""
-    rows, i = halves.literal_value * machine().half, types.intp
+    rows, i, of = halves.literal_value * machine().half, types.intp, b
 
     def codegen(context, builder, signature, args):
         _, a, a_at, a_step, b, b_at, b_step, depth, c, c_at = args
-        e = Emit(context, builder)
+        e = Emit(context, builder, operands=of)
 
         def steps(carried):
             left, right, *sums = carried
@@ -62,13 +66,13 @@ def _outer_tile(typing, halves, a, a_at, a_step, b, b_at, b_step, depth, c, c_at
                 for r in range(rows):
                     value = e.broadcast(builder.load(e.after(left, r)))
                     for j in range(VECTORS):
-                        sums[r * VECTORS + j] = e.multiply_add(value, row[j], sums[r * VECTORS + j])
+                        sums[r * VECTORS + j] = e.product(value, row[j], sums[r * VECTORS + j])
                 left, right = e.after(left, a_step), e.after(right, b_step)
             return [left, right, *sums]
 
         further = builder.mul(a_step, I64(LENGTH))
         zeros = [e.zero()] * (rows * VECTORS)
-        start = [e.address(a, a_at), e.address(b, b_at), *zeros]
+        start = [e.address(a, a_at, of), e.address(b, b_at, of), *zeros]
         _, _, *sums = e.loop(builder.sdiv(depth, I64(UNROLL)), start, steps)
         target = e.address(c, c_at)
         for t, value in enumerate(sums):
@@ -76,7 +80,7 @@ def _outer_tile(typing, halves, a, a_at, a_step, b, b_at, b_step, depth, c, c_at
             e.store(builder.fadd(e.load(place), value), place)
         return context.get_dummy_value()
 
-    return types.void(halves, FLOATS, i, i, FLOATS, i, i, i, FLOATS, i), codegen
+    return types.void(halves, of, i, i, of, i, i, i, FLOATS, i), codegen
 
 
 @overload(outer_tile, prefer_literal=True)

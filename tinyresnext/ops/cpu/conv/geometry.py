@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...checks import Pair, Shape, pair
+from ..runtime.kernel import part
 from ..runtime.memory import Array
 
 
@@ -58,6 +59,18 @@ def geometry(
     return Geometry(
         n, h, w, c_in, h_out, w_out, c_out, k_h, k_w, s_h, s_w, p_h, p_w, groups
     )  # fmt: skip
+
+
+@part(inline=True)
+def taken(g, task, units):
+    """Return what a task computes: its strip, image, lines, and share of the ``units``.
+
+    Of lines and units these are the first, and the one behind the last.
+    """
+    place, share = divmod(task, g.shares)
+    n, strip = divmod(place, g.strips)
+    first, last = strip * g.lines, min((strip + 1) * g.lines, g.h_out)
+    return place, n, first, last, share * units // g.shares, (share + 1) * units // g.shares
 
 
 # --- back to the input ----------------------------------------------------------------------------

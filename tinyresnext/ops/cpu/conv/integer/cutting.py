@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,25 @@ from .words import OFFSET, widen
 
 BYTES_OF_LINE = 64  # of the cache
 TASKS = 8  # for each thread, about
+
+
+class Values(NamedTuple):
+    """What a call's values are; the numbers of both kernels have these.
+
+    Attributes
+    ----------
+    apart : int
+        Values of a row of the terms.
+    sign, other : int
+        128 if the input is signed, or the residual; else 0.
+    wide : int
+        1 if the result is float32.
+    """
+
+    apart: int
+    sign: int
+    other: int
+    wide: int
 
 
 def cut_bytes(geo: Geometry, units: int, filters: int) -> tuple[int, int, int]:
@@ -35,7 +55,7 @@ def cut_bytes(geo: Geometry, units: int, filters: int) -> tuple[int, int, int]:
     numbers = wide.cut(geo, False, False)
     whole = max(1, min(units, units * filters // BYTES_OF_LINE))
     shares = next(n for n in range(min(numbers.shares, whole), whole + 1) if whole % n == 0)
-    wanted = -(-TASKS * threads_now() // (geo.n * shares))
+    wanted = -(-TASKS * threads_now() // max(1, geo.n * shares))
     few = min(geo.h_out, -(-wide.POSITIONS // geo.w_out))
     strips = min(max(numbers.strips, wanted), -(-geo.h_out // few))
     lines = -(-geo.h_out // strips)

@@ -29,7 +29,7 @@ INVERSE, LOW, HIGH, FLOOR, RESIDUAL = range(5)  # places of the scalars
 SCALARS = 16  # so that the rows behind them begin with a line of the cache
 MAGIC = float(3 << 22)  # 2^23 + 2^22
 MAGIC_BITS = 0x4B400000  # of this number
-BYTE = ir.IntType(8)
+POINTER = ir.IntType(8).as_pointer()
 
 
 def finished_rows(sums, terms, t_at, apart, residual, wide):
@@ -75,13 +75,22 @@ class Epilogue:
     terms : array
         The address of the terms is taken of it.
     vectors : int
-        Of the panel.
+        Of a row.
+    packed : bool
+        Whether the bytes of a lane, one of each of these vectors, are neighbours in memory; else
+        those of a vector are.
     """
 
     def __init__(
-        self, e: Emit, terms: ir.Value, t_at: ir.Value, apart: ir.Value, vectors: int
+        self,
+        e: Emit,
+        terms: ir.Value,
+        t_at: ir.Value,
+        apart: ir.Value,
+        vectors: int,
+        packed: bool = False,
     ) -> None:
-        self.e, self.vectors = e, vectors
+        self.e, self.vectors, self.packed = e, vectors, packed
         scalars, first = e.address(terms, I64(0)), e.after(e.address(terms, t_at), SCALARS)
         rows = [e.after(first, e.builder.mul(apart, I64(which))) for which in (1, 2)]
         self.factors, self.biases = (
@@ -97,65 +106,31 @@ class Epilogue:
         sums: list[ir.Value],
         result: ir.Value,
         residual: ir.Value,
+        places: list[ir.Value],
         rest: list[ir.Value],
     ) -> None:
         """Compute all values of a tile, and store them row by row.
 
-        ``rest`` is where the tile begins, the distance between rows, whether to add a residual, 128
-        if that is signed, and whether results are float32.
-        """
-        e, b, (at, pitch, add, other, wide) = self.e, self.e.builder, rest
-        kind, count = ir.VectorType(BYTE, e.lanes), self.vectors
-        rows = [b.add(at, b.mul(pitch, I64(r))) for r in range(len(sums) // count)]
-
-        def store(adds: bool, floats: bool) -> None:
-            for r, row in enumerate(rows):
-                places = [b.add(row, I64(j * e.lanes)) for j in range(count)]
-                values = self._real(sums[r * count : (r + 1) * count])
-                if adds:
-                    read = [self._read(residual, place, kind) for place in places]
-                    values = self._added(values, read, other)
-                made = self._floored(values) if floats else self._rounded(values)
-                for value, place in zip(made, places, strict=True):
-                    if floats:
-                        e.store(value, e.after(result, place))
-                    else:
-                        self._store(value, BYTE, result, place)
-
-        self._in_cases(store, add, wide)
-
-    def finish_words(
-        self,
-        sums: list[ir.Value],
-        result: ir.Value,
-        residual: ir.Value,
-        places: list[ir.Value],
-        rest: list[ir.Value],
-    ) -> None:
-        """Compute all values of a tile whose vectors have the bytes of a lane one after the other.
-
-        ``places`` are those of the rows; ``rest`` as for `finish`. Results of float32 are stored
-        vector by vector.
+        Parameters
+        ----------
+        places : list
+            Where each row begins.
+        rest : list
+            Whether to add a residual, 128 if that is signed, and whether results are float32; these
+            are stored vector by vector.
         """
         e, b, count, (add, other, wide) = self.e, self.e.builder, self.vectors, rest
-        short, whole = ir.IntType(8 * count), ir.VectorType(I32, e.lanes)
-        low = ir.Constant(whole, [0xFF] * e.lanes)
-        shifts = [ir.Constant(whole, [8 * j] * e.lanes) for j in range(count)]
 
         def store(adds: bool, floats: bool) -> None:
             for r, place in enumerate(places):
                 values = self._real(sums[r * count : (r + 1) * count])
                 if adds:
-                    read = self._read(residual, place, ir.VectorType(short, e.lanes))
-                    bytes_of = [b.and_(b.lshr(read, shift), low) for shift in shifts]
-                    values = self._added(values, bytes_of, other)
+                    values = self._added(values, self._read(residual, place), other)
                 if floats:
                     for j, value in enumerate(self._floored(values)):
                         e.store(value, e.after(result, b.add(place, I64(j * e.lanes))))
                 else:
-                    parts = [b.and_(number, low) for number in self._rounded(values)]
-                    parts = [b.shl(*pair) for pair in zip(parts, shifts, strict=True)]
-                    self._store(functools.reduce(b.or_, parts), short, result, place)
+                    self._write(self._rounded(values), result, place)
 
         self._in_cases(store, add, wide)
 
@@ -181,12 +156,18 @@ class Epilogue:
         terms = zip(sums, self.factors, self.biases, strict=True)
         return [b.fadd(b.fmul(b.sitofp(n, self.e.vector), f), bias) for n, f, bias in terms]
 
-    def _read(self, residual: ir.Value, place: ir.Value, kind: ir.Type) -> ir.Value:
-        """Return a vector of 32 bits, which have the residual's bytes from a place on."""
+    def _read(self, residual: ir.Value, place: ir.Value) -> list[ir.Value]:
+        """Return the residual's bytes of a row, each in a lane of 32 bits."""
         b, whole = self.e.builder, ir.VectorType(I32, self.e.lanes)
-        read = b.load(self._bytes(residual, place, kind))
-        read.align = 1
-        return read if kind == whole else b.zext(read, whole)
+        made = []
+        for address in self._bytes(residual, place):
+            read = b.load(address)
+            read.align = 1
+            made.append(read if read.type == whole else b.zext(read, whole))
+        if not self.packed:
+            return made
+        low = ir.Constant(whole, [0xFF] * self.e.lanes)
+        return [b.and_(b.lshr(made[0], shift), low) for shift in self._shifts()]
 
     def _added(
         self, values: list[ir.Value], numbers: list[ir.Value], other: ir.Value
@@ -220,17 +201,30 @@ class Epilogue:
             made.append(b.sub(b.bitcast(b.fadd(y, magic), whole), bits))
         return made
 
-    def _store(self, value: ir.Value, short: ir.Type, result: ir.Value, place: ir.Value) -> None:
-        """Store the lower bits of each lane from byte ``place`` on."""
-        b, kind = self.e.builder, ir.VectorType(short, self.e.lanes)
-        made = value if kind == value.type else b.trunc(value, kind)
-        b.store(made, self._bytes(result, place, kind)).align = 1
+    def _write(self, numbers: list[ir.Value], result: ir.Value, place: ir.Value) -> None:
+        """Store the lowest bytes of a row's lanes."""
+        b, whole = self.e.builder, ir.VectorType(I32, self.e.lanes)
+        if self.packed:
+            low = ir.Constant(whole, [0xFF] * self.e.lanes)
+            parts = zip((b.and_(n, low) for n in numbers), self._shifts(), strict=True)
+            numbers = [functools.reduce(b.or_, [b.shl(*part) for part in parts])]
+        for number, address in zip(numbers, self._bytes(result, place), strict=True):
+            kind = address.type.pointee
+            made = number if kind == whole else b.trunc(number, kind)
+            b.store(made, address).align = 1
 
-    def _bytes(self, pointer: ir.Value, place: ir.Value, kind: ir.Type) -> ir.Value:
-        """Return the address of a vector that begins at a byte."""
-        b = self.e.builder
-        begin = b.gep(b.bitcast(pointer, BYTE.as_pointer()), [place])
-        return b.bitcast(begin, kind.as_pointer())
+    def _shifts(self) -> list[ir.Constant]:
+        """Return how far each vector's bytes are from the lowest bits of a lane."""
+        whole = ir.VectorType(I32, self.e.lanes)
+        return [ir.Constant(whole, [8 * j] * self.e.lanes) for j in range(self.vectors)]
+
+    def _bytes(self, pointer: ir.Value, place: ir.Value) -> list[ir.Value]:
+        """Return the addresses of a row's vectors of bytes; of one vector, if they are packed."""
+        b, lanes = self.e.builder, self.e.lanes
+        count, size = (1, self.vectors) if self.packed else (self.vectors, 1)
+        kind, begin = ir.VectorType(ir.IntType(8 * size), lanes), b.bitcast(pointer, POINTER)
+        places = [b.add(place, I64(j * lanes)) for j in range(count)]
+        return [b.bitcast(b.gep(begin, [at]), kind.as_pointer()) for at in places]
 
 
 def terms_of(scalars: Array, starts: Array, factor: Array, bias: Array, places: Array) -> Array:

@@ -14,6 +14,7 @@ from ...runtime.crew import Step
 from ...runtime.memory import Array, empty, upload
 from ..geometry import geometry
 from . import narrow, strips
+from .cutting import Values
 from .epilogue import row_of, terms_of
 from .narrow_tile import narrow_of
 from .words import OFFSET, words
@@ -31,7 +32,7 @@ class PackedInt8:
         The weight's own.
     groups : int
     data : flat float32
-        Words; what `strips.pack` returns.
+        Words; what `narrow.pack` returns for groups that lie in lanes, else `strips.pack`.
     sums : [c_out] int32
         The sum of each filter's weights.
     """
@@ -133,15 +134,15 @@ def bind_conv2d_int8(
         else strips.filter_places(geo.c_out, groups)
     )
     terms = upload(terms_of(scalars, begin, _row(factor), _row(bias), places))
-    apart, zero, add = row_of(places), OFFSET if signed else 0, residual is not None
-    other_zero = OFFSET if residual is not None and residual.dtype == np.int8 else 0
+    add, other_signed = residual is not None, residual is not None and residual.dtype == np.int8
+    values = Values(row_of(places), signed * OFFSET, other_signed * OFFSET, int(scale is None))
     numbers: narrow.Lanes | strips.Integers
     if of_lanes:
-        numbers = narrow.cut(geo, of_lanes, add, apart, zero, other_zero, scale is None)
+        numbers = narrow.cut(geo, of_lanes, add, values)
         kernel = narrow.narrow_kernel(of_lanes)
     else:
         deep = -(-packed.shape[1] // words().ways)
-        numbers = strips.cut(geo, deep, add, relu, apart, zero, other_zero, scale is None)
+        numbers = strips.cut(geo, deep, add, relu, values)
         kernel = strips.strips_kernel(numbers.larger, numbers.smaller)
     arrays = {"x": source, "weight": packed.data, "terms": terms, "residual": other, "out": target}
     return Step(kernel, numbers, **arrays)

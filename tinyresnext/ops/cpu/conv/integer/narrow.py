@@ -17,9 +17,9 @@ from ...runtime.kernel import part
 from ...runtime.memory import Array, empty
 from ...runtime.simd import aligned, machine, working
 from ...runtime.tasks import Kernel, finished, in_tasks, next_task
-from ..geometry import Geometry
+from ..geometry import Geometry, taken
 from ..wide.strips import pixel_of, places
-from .cutting import cut_bytes, cut_strip_of
+from .cutting import Values, cut_bytes, cut_strip_of
 from .narrow_tile import Narrow, narrow_tile
 from .words import move, words
 
@@ -141,10 +141,7 @@ def narrow_kernel(narrow: Narrow) -> Kernel:
         steps, values, pixel_held = working(g.k_h * g.k_w, np.int64), x.view(np.uint8), np.int64(-1)
         task = next_task(counters)
         while task < g.tasks:
-            place, share = divmod(task, g.shares)
-            n, part = divmod(place, g.strips)
-            first, last = part * g.lines, min((part + 1) * g.lines, g.h_out)
-            begin, end = share * units // g.shares, (share + 1) * units // g.shares
+            _, n, first, last, begin, end = taken(g, task, units)
             g0, count = begin * together, min(end * together, g.groups) - begin * together
             pixel = pixel_of(count * deep)
             if pixel != pixel_held:
@@ -164,9 +161,7 @@ def narrow_kernel(narrow: Narrow) -> Kernel:
     return lanes_of_groups
 
 
-def cut(
-    geo: Geometry, narrow: Narrow, add: bool, apart: int, sign: int, other: int, wide_result: bool
-) -> Lanes:
+def cut(geo: Geometry, narrow: Narrow, add: bool, values: Values) -> Lanes:
     """Cut into strips and shares; a share is whole vectors of groups."""
     units = -(-geo.groups // narrow.groups)
     words_of_group = geo._replace(c_in=geo.groups * narrow.deep)
@@ -179,8 +174,5 @@ def cut(
         shares=shares,
         tasks=geo.n * strips * shares,
         deep=narrow.deep,
-        apart=apart,
-        sign=sign,
-        other=other,
-        wide=int(wide_result),
+        **values._asdict(),
     )

@@ -159,7 +159,7 @@ def _narrow_tile(
 
     def codegen(context, builder, signature, args):
         strip, at, rows, row_at, steps, depth, b, b_at, terms, t_at, apart, c, *rest = args[2:]
-        c_at, pitch, residual, add, other, wide = rest
+        c_at, pitch, residual, *flags = rest
         e, how = Emit(context, builder), words()
         whole = ir.VectorType(I32, e.lanes)
         begin, offsets = e.address(strip, at), e.address(rows, row_at, INTEGERS)
@@ -179,14 +179,13 @@ def _narrow_tile(
         zeros = [ir.Constant(whole, [0] * e.lanes)] * (narrow.width * narrow.rows)
         start = [e.address(steps, I64(0), INTEGERS), e.address(b, b_at), *zeros]
         _, _, *sums = e.loop(depth, start, step)
-        end = Epilogue(e, terms, t_at, apart, narrow.bytes)
+        end = Epilogue(e, terms, t_at, apart, narrow.bytes, packed=True)
         made, begins = [], starts(e, terms, t_at, narrow.bytes)
         for r in range(narrow.rows):
             row = _across(e, sums[r * narrow.width : (r + 1) * narrow.width], narrow)
             made += [builder.add(*pair) for pair in zip(row, begins, strict=True)]
         places = [builder.add(c_at, builder.mul(pitch, I64(r))) for r in range(narrow.rows)]
-        targets = e.address(c, I64(0)), e.address(residual, I64(0))
-        end.finish_words(made, *targets, places, [add, other, wide])
+        end.finish(made, e.address(c, I64(0)), e.address(residual, I64(0)), places, flags)
         return context.get_dummy_value()
 
     return signature, codegen

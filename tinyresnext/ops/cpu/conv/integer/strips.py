@@ -1,8 +1,7 @@
 """Convolution of integers from strips: as `wide.strips`, with words in the strips.
 
-One way serves every convolution here. A task copies the lines that it needs into a strip; in doing
-so it makes words of the bytes. The channels of a group are filled up to whole words, so that a word
-never has values of two groups::
+A task copies the lines that it needs into a strip; in doing so it makes words of the bytes. The
+channels of a group are filled up to whole words, so that a word never has values of two groups::
 
       pixel of 8 channels, 2 groups of 4        bytes   [ a0 a1 a2 a3 | b0 b1 b2 b3 ]
       words of four (VNNI)                               [  word 0     |  word 1     ]
@@ -11,7 +10,8 @@ never has values of two groups::
 That is what cardinality does to dot products of four: a group of four channels is one word, and a
 3 x 3 kernel nine words, so nothing is lost. A group of two channels would leave half of each word
 idle, and one of six a quarter. A 1x1 convolution with one group is the same with one tap. Groups
-with fewer filters than a vector has lanes go another way where that can be (`narrow`).
+with fewer filters than a vector has lanes go another way where that can be (`narrow`). Bytes that
+are words already, and have no padding, are read where they are.
 
 The layout of panels, the tables of places and the order of tasks are those of `wide`; a thread that
 takes several shares of the same strip copies it once.
@@ -30,11 +30,11 @@ from ...runtime.memory import Array, empty
 from ...runtime.simd import aligned, machine, working
 from ...runtime.tasks import Kernel, finished, in_tasks, next_task
 from ..gemm import spread
-from ..geometry import Geometry
+from ..geometry import Geometry, taken
 from ..wide import strips as wide
 from ..wide.panels import divided, panel_of
 from ..wide.strips import pixel_of, places
-from .cutting import cut_bytes, cut_strip_of
+from .cutting import Values, cut_bytes, cut_strip_of
 from .tile import integer_tile, rows_of
 from .words import move, words
 
@@ -152,10 +152,7 @@ def strips_kernel(larger: int, smaller: int) -> Kernel:
         place_held, group_held, count_held = np.int64(-1), np.int64(-1), np.int64(-1)
         task = next_task(counters)
         while task < g.tasks:
-            place, share = divmod(task, g.shares)
-            n, part = divmod(place, g.strips)
-            first, last = part * g.lines, min((part + 1) * g.lines, g.h_out)
-            begin, end = share * units // g.shares, (share + 1) * units // g.shares
+            place, n, first, last, begin, end = taken(g, task, units)
             g0 = begin // g.panels
             count = (end + g.panels - 1) // g.panels - g0
             pixel = g.groups * g.deep if g.direct else pixel_of(count * g.deep)
@@ -199,14 +196,8 @@ def strips_kernel(larger: int, smaller: int) -> Kernel:
 # --- launcher -------------------------------------------------------------------------------------
 
 
-def cut(
-    geo: Geometry, deep: int, add: bool, relu: bool, apart: int, sign: int, other: int,
-    wide_result: bool,
-) -> Integers:  # fmt: skip
-    """Cut as `wide.cut` does, and `cut_bytes`.
-
-    Tiles read the input itself where it is words already and has no padding.
-    """
+def cut(geo: Geometry, deep: int, add: bool, relu: bool, values: Values) -> Integers:
+    """Cut as `wide.cut` does, and `cut_bytes`."""
     numbers = wide.cut(geo, add, relu)
     units, in_words = geo.groups * numbers.panels, geo._replace(c_in=geo.groups * deep)
     lines, strips, shares = cut_bytes(in_words, units, geo.c_out // units)
@@ -215,11 +206,8 @@ def cut(
     return Integers(
         *numbers._replace(lines=lines, strips=strips, shares=shares, tasks=tasks),
         deep=deep,
-        apart=apart,
-        sign=sign,
-        other=other,
-        wide=int(wide_result),
-        direct=int(whole and sign == geo.p_h == geo.p_w == 0),
+        **values._asdict(),
+        direct=int(whole and values.sign == geo.p_h == geo.p_w == 0),
     )
 
 

@@ -134,7 +134,8 @@ def _integer_tile(
         start = [e.address(steps, I64(0), INTEGERS), e.address(b, b_at), e.address(b, soon_at)]
         _, _, _, *sums = e.loop(depth, [*start, *begins * len(lines)], step)
         end = Epilogue(e, terms, t_at, apart, count)
-        end.finish(sums, e.address(c, I64(0)), e.address(residual, I64(0)), [c_at, pitch, *flags])
+        places = [builder.add(c_at, builder.mul(pitch, I64(r))) for r in range(len(lines))]
+        end.finish(sums, e.address(c, I64(0)), e.address(residual, I64(0)), places, flags)
         return context.get_dummy_value()
 
     return signature, codegen

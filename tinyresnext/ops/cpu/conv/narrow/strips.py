@@ -26,7 +26,7 @@ from ...runtime.launch import threads_now
 from ...runtime.memory import Array, upload
 from ...runtime.simd import aligned, aligned_like, copy, machine
 from ...runtime.tasks import Kernel, finished, in_tasks, next_task
-from ..geometry import Geometry
+from ..geometry import Geometry, taken
 from .tile import PIXELS, block_of, strip_tile, turned
 
 STRIP = 8 * 1024  # most values of a strip's output lines, about: 32 KiB in float32
@@ -103,10 +103,7 @@ def strips_kernel(inputs: int, width: int, taps: int, stride: int) -> Kernel:
         count = (g.groups + g.together - 1) // g.together
         task = next_task(counters)
         while task < g.tasks:
-            place, share = divmod(task, g.shares)
-            n, place = divmod(place, g.strips)
-            first, last = place * g.lines, min((place + 1) * g.lines, g.h_out)
-            begin, end = share * count // g.shares, (share + 1) * count // g.shares
+            _, n, first, last, begin, end = taken(g, task, count)
             for block in range(begin, end):
                 group = block * g.together
                 groups, f0 = min(g.together, g.groups - group), group * width

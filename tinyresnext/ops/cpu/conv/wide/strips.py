@@ -32,7 +32,7 @@ from ...runtime.memory import Array, upload
 from ...runtime.simd import aligned, aligned_like, copy, machine, working
 from ...runtime.tasks import Kernel, finished, in_tasks, next_task
 from ..gemm import LINE, spread
-from ..geometry import Geometry
+from ..geometry import Geometry, taken
 from .panels import divided, panel_of
 from .tile import instructions as instructions_of
 from .tile import rows_of, wide_tile
@@ -194,10 +194,7 @@ def strips_kernel(larger: int, smaller: int) -> Kernel:
         place_held = g0_held = count_held = pixel_held = np.int64(-1)
         task = next_task(counters)
         while task < g.tasks:
-            place, share = divmod(task, g.shares)
-            n, part = divmod(place, g.strips)
-            first, last = part * g.lines, min((part + 1) * g.lines, g.h_out)
-            begin, end = share * units // g.shares, (share + 1) * units // g.shares
+            place, n, first, last, begin, end = taken(g, task, units)
             g0 = begin // g.panels
             count = ((end + g.panels - 1) // g.panels - g0) * c_group
             pixel = pixel_of(count)

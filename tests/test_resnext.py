@@ -202,6 +202,19 @@ def test_names_of_values_are_torchvisions():
     ]
 
 
+def test_our_small_networks_have_the_same_channels_outside_their_paths():
+    """Four times the paths of half the width: kernels of half the channels, for twice as many."""
+    names = "resnext20_2x64d", "resnext20_8x32d"
+    few, many = (parameters(variant(name)) for name in names)
+    assert few.keys() == many.keys()
+    for name, (c_out, *others) in few.items():
+        if name.endswith("conv2.weight"):
+            assert many[name] == (2 * c_out, others[0] // 2, *others[1:]), name
+    sums = [count.totals(count.layers(variant(name), 32, 32)) for name in names]
+    assert [one["params"] for one in sums] == [3_757_898, 4_371_274]
+    assert [one["macs"] for one in sums] == [145_426_944, 174_787_072]
+
+
 def test_every_variant_has_its_own_name():
     assert all(spec.name == name for name, spec in VARIANTS.items())
     assert replace(variant("resnext50_32x4d"), classes=7).name == "resnext50_32x4d"

@@ -33,7 +33,7 @@ def test_the_file(model, stage, tmp_path):
     with h5py.File(file) as found:
         assert found["paths"].asstr()[:].tolist() == PHOTOGRAPHS
         assert found.attrs["stage"] == stage
-        assert found.attrs["architecture"] == "resnext20_2x64d"
+        assert found.attrs["architecture"] == model.spec.name
         values = found["features"][:]
     assert values.dtype == np.float32
     for path, row in zip(PHOTOGRAPHS, values, strict=True):

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinyresnext import Model, save
+from tinyresnext import Model, quantise, save
 from tinyresnext.images.preprocess import CIFAR
 from tinyresnext.inference.evaluate import score
 from tinyresnext.network.resnext import parameters
 from tinyresnext.network.spec import cifar
 from tinyresnext.ops import reference
+from tinyresnext.store.store import check, read, write
 
 SOURCE = Path(__file__).parents[1] / "weights" / "card.py"
 LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -99,11 +100,67 @@ def test_card(card, arguments, tmp_path, capsys):
     assert ends == [
         pytest.approx(24 + 280 * (100 - value) / 50, abs=0.06) for value in (100 - 50 / 30, 80)
     ]
+    stored = read(tmp_path / "net.h5")
+    assert stored.provenance["accuracy"] == "91.67% top-1 of 12 images"
+    assert check(tmp_path / "net.h5").digests.model in text
+    assert "half precision" in str(check(tmp_path / "net.h5"))  # as before
     readme = (tmp_path / "README.md").read_text("utf-8")
     assert readme.startswith("before\n<!-- prediction -->\n```\ntests/data/chelsea.jpg\n")
     assert readme.endswith("\n```\n<!-- /prediction -->\nafter\n")
     assert len(readme.splitlines()) == 12
     assert "old" not in readme
+
+
+def test_a_run_without_validation(card, arguments, tmp_path):
+    log = tmp_path / "log.jsonl"
+    lines = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+    kept = [{key: line[key] for key in line if key != "top1"} for line in lines]
+    log.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
+    assert card.main(arguments) == 0
+    text = (tmp_path / "net.md").read_text("utf-8")
+    head = "| epoch | learning rate | training loss | training accuracy |\n|---|---|---|---|\n| 1 |"
+    assert head in text
+    assert "| 30 | 0.1 | 0.0667 | 98.33% |\n" in text
+    assert "never used the test images: they were evaluated after the last epoch." in text
+    assert not [line for line in text.splitlines() if line != line.rstrip()]
+    curve = ET.parse(tmp_path / "net.svg")
+    assert sum(line.tag.endswith("polyline") for line in curve.iter()) == 1
+
+
+def test_a_model_that_had_teachers(card, arguments, tmp_path):
+    """The card has all commands, what each teacher is, and how it taught."""
+    net, files = tmp_path / "net.h5", [tmp_path / f"t{number}.h5" for number in (1, 2)]
+    learned = read(net)
+    params = dict(learned.params) | {"fc.bias": np.ones(10, np.float32)}
+    write(files[0], learned._replace(params=params, provenance={}))
+    other = Model(*learned._replace(provenance={"recipe": '{"precision": "bfloat16"}'}), reference)
+    images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3)).astype(np.uint8)
+    save(quantise(other, list(images)), files[1])
+    digests = [check(file).digests.model for file in files]
+    says = {
+        "teacher": ", ".join(f"model sha256 {digest}" for digest in digests),
+        "recipe": json.dumps({"teacher_weight": 0.9, "temperature": 2.0}),
+        "command": "tinyresnext train cifar10.zip --depth 11",
+    }
+    write(net, learned._replace(provenance=says))
+    *files_of_it, command, _, readme = arguments
+    steps = ["tinyresnext train cifar10.zip --out t1", "tinyresnext train cifar10.zip --out t2"]
+    given = [*files_of_it, *steps, command, "--readme", readme]
+    teachers = [["--teacher", str(file), str(tmp_path / "test.json")] for file in files]
+    assert card.main([*given, *teachers[0], *teachers[1]]) == 0
+    text = (tmp_path / "net.md").read_text("utf-8")
+    assert "```sh\n" + "\n".join([*steps, command]) + "\n```\n" in text
+    assert "```sh\ntinyresnext train cifar10.zip --depth 11\n```\n" in text
+    assert "at temperature\n2: that is 90% of the loss." in text
+    for row in (
+        f"| `t1.h5` | resnext11_1x2d | float32 | 91.67% of 12 | `{digests[0]}` |",
+        f"| `t2.h5` | resnext11_1x2d, quantised to int8, with 8 images | bfloat16 "
+        f"| 91.67% of 12 | `{digests[1]}` |",
+    ):
+        assert row in text
+    for wrong in (teachers[1] + teachers[0], teachers[0], []):
+        with pytest.raises(SystemExit, match="the model was taught by"):
+            card.main([*given, *wrong])
 
 
 def test_card_without_its_sources(card, arguments, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,14 +16,17 @@ import pytest
 
 import tinyresnext
 from tinyresnext import Model, cifar, load, save
+from tinyresnext.cli.main import parse
+from tinyresnext.cli.runs.recipe import typed_recipe
 from tinyresnext.errors import FormatError
 from tinyresnext.hub.bundled import SHIPPED, shipped_model
 from tinyresnext.images.preprocess import CIFAR
 from tinyresnext.network.resnext import parameters
 from tinyresnext.ops import reference
 from tinyresnext.store.store import check
-from tinyresnext.training.recipes import Recipe
+from tinyresnext.training.recipes import RECIPES, Recipe
 from tinyresnext.training.recipes.schedule import Schedule
+from tinyresnext.training.samples.teacher import distillation
 
 DATA = Path(__file__).parent / "data"
 LABELS = tuple(f"class {i}" for i in range(10))
@@ -171,13 +175,28 @@ def test_the_card_says_what_it_makes_of_the_photographs():
         assert f"| `{name}` | {guess.label} | " in card
 
 
-def test_its_recipe_and_its_architecture_have_names():
-    model = tinyresnext.load()
-    assert model.spec == tinyresnext.variant("resnext20_2x64d")
+def test_the_commands_of_the_card_make_it():
+    """Its architecture and its recipe have names, and each teacher is made before it teaches."""
+    model, card = load(), shipped_model().with_suffix(".md").read_text("utf-8")
+    block = re.search(r"^## Training\n\n```sh\n(.*?)^```$", card, re.DOTALL | re.MULTILINE)[1]
+    *before, last = (parse(shlex.split(line)[1:]) for line in block.splitlines())
+    assert model.spec == tinyresnext.variant(last.arch)
+    assert last.recipe in RECIPES
+    teachers, typed = last.teacher or [], typed_recipe(last)
+    if teachers:
+        how = distillation(typed)
+        typed = typed.changed({"teacher_weight": how.weight, "temperature": how.temperature})
     recipe = json.loads(model.provenance["recipe"])
-    named = tinyresnext.recipe("muon-cifar")
-    assert {name: named.to_json()[name] for name in recipe} == recipe
+    assert {name: typed.to_json()[name] for name in recipe} == recipe
     # Settings that are newer than the file have the value that changes nothing.
     plain = Recipe(epochs=1, batch=1, schedule=Schedule(0.1, "linear")).to_json()
-    newer = named.to_json().keys() - recipe.keys()
-    assert [name for name in newer if named.to_json()[name] != plain[name]] == []
+    newer = typed.to_json().keys() - recipe.keys()
+    assert [name for name in newer if typed.to_json()[name] != plain[name]] == []
+    made = set()
+    for one in before:
+        assert one.command == "train" or one.model in made
+        made.add(f"{one.out}/model.h5" if one.command == "train" else one.out)
+    assert made.issuperset(teachers)
+    digests = re.findall(r"model sha256 (\w+)", model.provenance.get("teacher", ""))
+    assert len(digests) == len(teachers)
+    assert all(digest in card for digest in digests)

@@ -6,14 +6,19 @@
     python weights/card.py weights/NAME.h5 RUN/log.jsonl test.json "tinyresnext train DATA ..."
 
 writes ``weights/NAME.md`` and ``weights/NAME.svg``, and puts the prediction for the photograph that
-the README classifies between its ``<!-- prediction -->`` markers. No number in them is typed by
+the README classifies between its ``<!-- prediction -->`` markers. The model file itself gets the
+accuracy of the evaluation, since a run without validation images knows none. No number is typed by
 hand: after a new training, run this script again.
+
+A model that had teachers has a command for each step that made them, and for each of them
+``--teacher FILE.h5 EVALUATION.json``, in the order in which they taught.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
 from html import escape
@@ -29,79 +34,16 @@ BEGIN, END = "<!-- prediction -->\n```\n", "```\n<!-- /prediction -->"
 SHOWN = "tests/data/chelsea.jpg"
 PHOTOGRAPHS = "tests/data/photographs"
 
-CARD = """# {name}
+CARD = Path(__file__).with_suffix(".txt")  # with places for what is known
 
-{architecture}
+TAUGHT = """The last command trains the model, and those before it make its teachers. Beside the
+labels it learned from the mean of their probabilities (distillation), at temperature
+{temperature:g}: that is {weight:.0%} of the loss."""
 
-| | |
-|---|---|
-| file | `{file}`, {megabytes:.2f} MB, {stored} |
-| sha256 of the model | `{sha256}` |
-| preprocessing | {prepared} |
-| classes | {labels} |
-| top-1 on the test images | **{top1:.2%}** of {count:,} (top-5 {top5:.2%}, loss {loss:.4f}) |
-| licence of the weights | Apache-2.0, as the code |
+EACH_EPOCH = """where the curve has a line for them, they were
+evaluated after each epoch, and the model is that of the last epoch"""
 
-This is the bundled model: `tinyresnext classify` uses it when no model is named.
-
-## Training
-
-```sh
-{command}
-```
-
-{recipe}
-
-Its training steps took {hours:.1f} hours for {epochs} epochs, at a median of {speed:.0f} images a
-second. Training never used the test images: where the curve has a line for them, they were
-evaluated after each epoch, and the model is that of the last epoch. The network, the optimiser and
-the learning rates were chosen by experiments of up to one epoch, in which both training and test
-images were evaluated (`benchmarks/LOG.md`).{smaller} On one kind of processor, the random seed and
-the number of threads determine the result to the last bit.
-
-![accuracy by epoch]({curve})
-
-| epoch | learning rate | training loss | training accuracy | {validation}
-|---|---|---|---|{rule}
-{log}
-
-## Accuracy
-
-{accuracy}
-
-The most frequent mistakes: {mistakes}.
-
-## On photographs
-
-None of these is from CIFAR-10; `tests/data/README.md` says who took them. The shorter side is
-scaled to the input's {side} pixels with an antialiasing filter and the middle is cut out, so
-nothing outside the middle square is seen.
-
-{photographs}
-
-## Limits
-
-* It knows {classes} classes and nothing else. An image of anything else is assigned to one of them,
-  often with a high probability. The probabilities come from a network that was trained to be
-  certain; they do not measure how likely the answer is to be right.
-* It sees {side} x {side} pixels. Small objects, and objects far from the middle, are lost.
-* Each training image shows one object, mostly in the middle, and mostly from the web of 2008. The
-  model has not learned drawings, scenes with several objects, views from above, or images taken in
-  the dark.
-* It must not be used for decisions about people or their safety. It is here to be read, run and
-  taken apart.
-
-## The data
-
-CIFAR-10 (Alex Krizhevsky, *Learning Multiple Layers of Features from Tiny Images*, 2009): 50,000
-training and 10,000 test images of 32 x 32 pixels, labelled by students, from the Tiny Images
-collection, which its makers withdrew in 2020 because of other parts of it. `cifar10-jpeg.zip` has
-them as `train/CLASS/NUMBER.jpg` and `test/CLASS/NUMBER.jpg`, saved as JPEG with Pillow's usual
-quality, 75, which loses some of their detail and three quarters of the colour resolution; the
-accuracies above are those on these files. The same command reads the published archives as well.
-CIFAR-10 is published for research without a licence of its own; its images belong to their makers,
-and none of them is in this repository.
-"""
+AT_THE_END = "they were evaluated after the last epoch"
 
 SMALLER = """ While training uses smaller images (`sides`), full-size images are new to the network,
 and its accuracy on them is lower."""
@@ -113,7 +55,16 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("model", type=Path, help="the .h5 file")
     parser.add_argument("log", type=Path, help="log.jsonl of the run")
     parser.add_argument("evaluation", type=Path, help="`evaluate --json`")
-    parser.add_argument("command", help="the command line that trained it")
+    parser.add_argument("commands", nargs="+", help="what made it; the last command trained it")
+    parser.add_argument(
+        "--teacher",
+        nargs=2,
+        type=Path,
+        action="append",
+        default=[],
+        metavar=("FILE", "JSON"),
+        help="a model that taught it, and its `evaluate --json`; once for each",
+    )
     parser.add_argument("--readme", type=Path, default=HOME / "README.md")
     a = parser.parse_args(argv)
     lines = [json.loads(line) for line in a.log.read_text("utf-8").splitlines()]
@@ -125,9 +76,11 @@ def main(argv: Sequence[str]) -> int:
             f"or {a.evaluation} is not what `evaluate --json` prints"
         )
     model = load(a.model)
+    made = how(model, a.commands, a.teacher)
+    state(a.model, evaluation)
     curve, card = a.model.with_suffix(".svg"), a.model.with_suffix(".md")
     curve.write_text(drawn(log), "utf-8")
-    card.write_text(written(a.model, model, log, evaluation, a.command), "utf-8")
+    card.write_text(written(a.model, model, log, evaluation, a.commands, made), "utf-8")
     readme = a.readme.read_text("utf-8")
     a.readme.write_text(put(readme, prediction(model, SHOWN)), "utf-8")
     for path in (curve, card, a.readme):
@@ -135,24 +88,71 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def written(path: Path, model: Model, log: Sequence[dict], evaluation: dict, command: str) -> str:
-    """Return the text of the card."""
+def state(path: Path, evaluation: dict) -> None:
+    """Write the accuracy into the model file, if it says another or none; weights stay."""
+    stored, report = store.read(path), store.check(path)
+    says = f"{evaluation['top1']:.2%} top-1 of {evaluation['pictures']:,} images"
+    if stored.provenance.get("accuracy") != says:
+        provenance = stored.provenance | {"accuracy": says}
+        store.write(path, stored._replace(provenance=provenance), half=_half(report))
+
+
+def _half(report: store.Report) -> bool:
+    """Return whether the kernels are stored in half precision."""
+    return "half precision" in str(report)
+
+
+def how(model: Model, commands: Sequence[str], teachers: Sequence[tuple[Path, Path]]) -> str:
+    """Return what the card says between the commands and how long they took: a few paragraphs."""
+    recipe, parts = json.loads(model.provenance.get("recipe", "{}")), []
+    recorded = model.provenance.get("command", commands[-1])
+    if recorded not in commands:
+        parts.append(f"The file has the last one as it was typed:\n\n```sh\n{recorded}\n```")
+    known = [store.check(file).digests.model for file, _ in teachers]
+    taught = re.findall(r"model sha256 (\w+)", model.provenance.get("teacher", ""))
+    if known != taught:
+        raise SystemExit(f"the model was taught by {taught}, and --teacher names {known}")
+    if teachers:
+        weight, temperature = recipe["teacher_weight"], recipe["temperature"]
+        parts.append(TAUGHT.format(weight=weight, temperature=temperature))
+        rows = ["| teacher | what it is | trained in | top-1 on the test images | sha256 |"]
+        parts.append("\n".join([*rows, "|---|---|---|---|---|", *map(_teacher, teachers, known)]))
+    rows = ["| recipe | |", "|---|---|"]
+    parts.append("\n".join([*rows, *(f"| {key} | {value} |" for key, value in recipe.items())]))
+    return "\n\n".join(parts)
+
+
+def _teacher(files: tuple[Path, Path], sha256: str) -> str:
+    """Return the row of one teacher: its file and its evaluation."""
+    found, evaluation = load(files[0]), json.loads(files[1].read_text("utf-8"))
+    says = found.provenance
+    what = found.spec.name + (f", quantised {says['quantised']}" if "quantised" in says else "")
+    precision = json.loads(says.get("recipe", "{}")).get("precision", "float32")
+    top1 = f"{evaluation['top1']:.2%} of {evaluation['pictures']:,}"
+    return f"| `{files[0].name}` | {what} | {precision} | {top1} | `{sha256}` |"
+
+
+def written(
+    path: Path,
+    model: Model,
+    log: Sequence[dict],
+    evaluation: dict,
+    commands: Sequence[str],
+    made: str,
+) -> str:
+    """Return the text of the card; ``made`` is what `how` returns."""
     report, size = store.check(path), path.stat().st_size
     recipe = json.loads(model.provenance.get("recipe", "{}"))
     tried = any("top1" in line for line in log)
     few = sorted({round(i * (len(log) - 1) / 9) for i in range(10)})
-    return CARD.format(
+    return CARD.read_text("utf-8").format(
         name=path.stem,
         architecture="\n".join(
             f"    {line}" for line in architecture(model.spec, model.preprocess.crop).splitlines()
         ),
         file=path.name,
         megabytes=size / 1e6,
-        stored=(
-            "kernels in half precision"
-            if "half precision" in str(report)
-            else "in single precision"
-        ),
+        stored="kernels in half precision" if _half(report) else "in single precision",
         sha256=report.digests.model if report.digests else "",
         prepared=prepared(model.preprocess),
         labels=", ".join(model.labels),
@@ -160,26 +160,26 @@ def written(path: Path, model: Model, log: Sequence[dict], evaluation: dict, com
         side=model.preprocess.crop,
         count=evaluation["pictures"],
         **{name: evaluation[name] for name in ("top1", "top5", "loss")},
-        command=command,
-        recipe="\n".join(
-            [
-                "| recipe | |",
-                "|---|---|",
-                *(f"| {key} | {value} |" for key, value in recipe.items()),
-            ]
-        ),
+        commands="\n".join(commands),
+        made=made,
         hours=sum(line["seconds"] for line in log) / 3600,
         epochs=len(log),
         speed=sorted(line["images_per_second"] for line in log)[len(log) // 2],
         smaller=SMALLER if recipe.get("sides") else "",
         curve=path.with_suffix(".svg").name,
-        validation="top-1 on the images of `--val` |" if tried else "",
-        rule="---|" if tried else "",
-        log="\n".join(_epoch(log[i]) for i in few),
+        tried=EACH_EPOCH if tried else AT_THE_END,
+        log="\n".join([*_heading(tried), *(_epoch(log[i]) for i in few)]),
         accuracy=_accuracy(evaluation["classes"]),
         mistakes=_mistakes(evaluation),
         photographs=_photographs(model),
     )
+
+
+def _heading(tried: bool) -> list[str]:
+    """Return the first two lines of the table of epochs."""
+    names = ["epoch", "learning rate", "training loss", "training accuracy"]
+    names += ["top-1 on the images of `--val`"] if tried else []
+    return ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
 
 
 def _epoch(line: dict) -> str:

@@ -74,8 +74,19 @@ SOME = (
     "dilated, no padding",
     "no pictures",
     "no pictures, 1x1",
+    "prime everything",
+    "a kernel wider than registers",
+    "two vectors, odd lines",
+    "one vector of 16, stride 2",
+    "lines of one position",
 )
-BY_NAME = {case.name: case for case in CONVS}
+# Groups that fill vectors, whose weights have gradients in words where the processor has them.
+FULL = (
+    Conv("two vectors, odd lines", (2, 5, 7, 64), 64, 3, 1, 1, 2),
+    Conv("one vector of 16, stride 2", (2, 6, 9, 48), 48, 3, 2, 1, 3),
+    Conv("lines of one position", (3, 4, 1, 64), 64, 3, 1, 1, 2),
+)
+BY_NAME = {case.name: case for case in (*CONVS, *FULL)}
 WAYS = ["reference", pytest.param("cpu", marks=SLOW), pytest.param("words", marks=SLOW)]
 IMAGES = small.pictures(16)
 OPTIONS = {"device": "reference", "threads": 1, "preprocess": small.PREPROCESS}
@@ -319,8 +330,8 @@ def test_gradients_of_the_input_are_the_same_bits_for_any_number_of_threads(way:
 
 @COMPILED
 @SLOW
-@pytest.mark.parametrize("name", ["1x1 padded", "prime everything, 1x1"])
-def test_1x1_weights_in_words_have_the_same_gradient_for_any_number_of_threads(name: str):
+@pytest.mark.parametrize("name", ["1x1 padded", "prime everything, 1x1", "width 40", FULL[0].name])
+def test_weights_in_words_have_the_same_gradient_for_any_number_of_threads(name: str):
     ops, case, found = backend_of("words"), BY_NAME[name], []
     x, weight, bias, _ = conv_data(case, result_shape(case))
     dy, _ = slopes(name, ops, result_shape(case))
@@ -328,6 +339,20 @@ def test_1x1_weights_in_words_have_the_same_gradient_for_any_number_of_threads(n
         with ops.on_threads(threads):
             found.append(ops.conv2d_backward(dy, dy, up(ops, x), weight, bias, **case.attrs)[1])
     assert np.array_equal(*found)
+
+
+@SLOW
+@pytest.mark.parametrize("way", ["cpu", "words"])
+@pytest.mark.parametrize("width", [7, 8])
+def test_a_weight_learns_nothing_from_pixels_that_no_position_of_its_tap_sees(way: str, width: int):
+    """A line of odd length ends in half a word: what is beside it is never multiplied."""
+    ops, rng = backend_of(way), generator("pixels beside")
+    x, weight = normal(rng, 1, 3, width, 64), normal(rng, 64, 32, 1, 3)
+    x[:, :, -1] = np.inf  # the last position's last tap sees it
+    dy, _ = slopes("pixels beside", ops, (1, 3, width - 2, 64))
+    _, found, _ = ops.conv2d_backward(dy, dy, up(ops, x), weight, None, groups=2)
+    assert np.isfinite(found[..., :2]).all()
+    assert not np.isfinite(found[..., 2]).any()
 
 
 # --- steps ----------------------------------------------------------------------------------------

@@ -14,8 +14,10 @@ inserted zero is made, and a kind that no tap reaches (three of four in a 1x1 co
 fill vectors, and `wide.outer` for all others.
 
 In bfloat16 the gradient of the input is a convolution in bfloat16 (`forward.pack_rounded`). That of
-a 1x1 convolution's weight is a product of words (`outer.words`), if the processor multiplies them.
-All others are computed by the tiles of float32, which widened values are copied for.
+a weight is a product of words of two positions (`outer.words`, `wide.pairs`) where the processor
+multiplies words, but for groups narrower than a vector, which would leave lanes idle. These, and
+all weights without the instruction, are computed by the tiles of float32, which widened values are
+copied for.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from ..interlaced import bind_join, bind_split
 from ..moments import bind_channel_sums
 from ..runtime.crew import Step, chain
 from ..runtime.memory import HALF, Array, empty, empty_like, flat
-from ..runtime.simd import copy, stored, value
+from ..runtime.simd import copy, machine, stored, value
 from ..runtime.simd.bfloat16 import multiplies
 from ..runtime.tasks import finished, in_tasks, next_task
 from . import dense
@@ -173,12 +175,12 @@ def bind_weight_gradient(
 ) -> list[Step]:
     """Prepare ``dweight``; for ``words`` see `forward.pack_rounded`."""
     shape = (geo.c_out, geo.c_in // geo.groups, geo.k_h, geo.k_w)
-    if narrow_outer.suits(shape, geo.groups):
+    multiplied = x.dtype == HALF and (multiplies() if words is None else words)
+    if narrow_outer.suits(shape, geo.groups) and not (multiplied and geo.width >= machine().lanes):
         return narrow_outer.weight_gradient(x, dy, out, geo, more)
     if way_of(shape, geo.groups) is not dense:
-        return wide_outer.weight_gradient(x, dy, out, geo, more)
-    multiplied = multiplies() if words is None else words
-    way = paired if x.dtype == HALF and multiplied else floats
+        return wide_outer.weight_gradient(x, dy, out, geo, more, multiplied)
+    way = paired if multiplied else floats
     return way.weight_gradient(x, dy, out, geo, more)
 
 

@@ -22,11 +22,13 @@ from typing import NamedTuple
 import numpy as np
 
 from ...runtime.crew import Step
+from ...runtime.kernel import part
 from ...runtime.launch import threads_now
 from ...runtime.memory import Array, empty
 from ...runtime.simd import aligned, copy, machine, working
 from ...runtime.tasks import Kernel, finished, in_tasks, next_task
 from ..geometry import Geometry
+from . import pairs
 from .panels import divided, panel_of
 from .strips import cut_strip, pixel_of, places
 from .tile import rows_of, wide_tile
@@ -63,6 +65,8 @@ class Sums(NamedTuple):
     full: int  # panels of the larger kind; they come first
     larger: int  # vectors of these
     smaller: int  # vectors of the others
+    along: int  # rows of a panel of dy for a line: positions, or pairs of them
+    columns: int  # of a strip
     lines: int  # of the result, in a strip; they divide h_out
     together: int  # strips gathered at once
     depth: int  # rows of a panel of sums, those of its last tile included
@@ -71,24 +75,54 @@ class Sums(NamedTuple):
     tasks: int
 
 
+@part()
+def _positions(g, strips, lines, pixel, channels, rows, steps):
+    """Fill the tables of float32."""
+    places(g, strips, lines, g.columns, pixel, channels, rows, steps)
+
+
+@part()
+def _cut_lines(x, g, n, top, lines, c0, count, pixel, strip, spare):
+    """Copy lines of an image into a strip; nothing is spare."""
+    cut_strip(x, g, n, top, lines, g.columns, c0, count, pixel, strip)
+
+
+@part()
+def _cut_panel(dy, g, first, lines, f0, filters, size, spare, right):
+    """Copy ``filters`` filters from ``f0`` of some lines into a panel; nothing is spare."""
+    source = first * g.w_out * g.c_out + f0
+    for p in range(lines * g.w_out):
+        copy(dy, source, right, p * size, filters)
+        source += g.c_out
+
+
 @functools.cache
-def sums_kernel(larger: int, smaller: int) -> Kernel:
-    """Make the kernel for panels of two numbers of vectors, which may be the same."""
+def sums_kernel(larger: int, smaller: int, words: bool) -> Kernel:
+    """Make the kernel for panels of two numbers of vectors, which may be the same.
+
+    Tiles read float32, which bfloat16 is widened to, or ``words`` of two positions.
+    """
     high, low = rows_of(larger), rows_of(smaller)
     spare, most = max(high, low), larger * machine().lanes
+    kind, other = (np.uint32, np.uint16) if words else (np.float32, np.float32)
+    fill, cut_lines, cut_right = _positions, _cut_lines, _cut_panel
+    if words:
+        fill, cut_lines, cut_right = pairs.pair_places, pairs.cut_words, pairs.cut_panel
 
-    @in_tasks(Sums, key=(larger, smaller))
+    @in_tasks(Sums, key=(larger, smaller, words))
     def sums(x, dy, out, g, counters):
         """Compute partial sums of the gradient: ``out`` has a matrix for each part and panel."""
         c_group, width = g.c_in // g.groups, g.c_out // g.groups
-        columns, deep = (g.w_out - 1) * g.s_w + g.k_w, (g.lines - 1) * g.s_h + g.k_h
-        seen, strips = g.k_h * g.k_w * c_group, g.n * (g.h_out // g.lines)
-        units, blocks = g.groups * g.panels, (strips + g.together - 1) // g.together
+        deep, seen = (g.lines - 1) * g.s_h + g.k_h, g.k_h * g.k_w * c_group
+        units, strips = g.groups * g.panels, g.n * (g.h_out // g.lines)
+        blocks = (strips + g.together - 1) // g.together
         values = (width + g.lanes - 1) // g.lanes * g.lanes * g.depth  # of the sums of a group
-        strip = aligned(g.together * deep * columns * pixel_of(g.c_in))
-        right, none = aligned(g.together * g.lines * g.w_out * most), aligned(most)
-        right[:], none[:], least = 0, 0, np.float32(-np.inf)
-        rows = working(g.together * g.lines * g.w_out, np.int64)
+        strip = working(g.together * deep * g.columns * pixel_of(g.c_in) + g.lanes, kind)
+        right, none = working(g.together * g.lines * g.along * most, kind), aligned(most)
+        line = ((g.w_out - 1) * g.s_w + g.k_w + 1) * pixel_of(g.c_in)
+        free = working(max(line, 2 * most) + g.lanes, other)
+        right[:], none[:], free[:], least = 0, 0, 0, np.float32(-np.inf)
+        rows = working(g.together * g.lines * g.along, np.int64)
         steps = working(seen + spare, np.int64)
         task = next_task(counters)
         while task < g.tasks:
@@ -97,7 +131,7 @@ def sums_kernel(larger: int, smaller: int) -> Kernel:
             g0 = begin // g.panels
             count = ((end + g.panels - 1) // g.panels - g0) * c_group
             pixel = pixel_of(count)
-            places(g, g.together, g.lines, columns, pixel, c_group, rows, steps)
+            fill(g, g.together, g.lines, pixel, c_group, rows, steps)
             for unit in range(begin, end):
                 group, panel = divmod(unit, g.panels)
                 before, vectors = panel_of(g, panel)
@@ -106,31 +140,30 @@ def sums_kernel(larger: int, smaller: int) -> Kernel:
             for block in range(part * blocks // g.parts, (part + 1) * blocks // g.parts):
                 first, last = block * g.together, min((block + 1) * g.together, strips)
                 for s in range(first, last):
-                    n, line = divmod(s * g.lines, g.h_out)
-                    target = strip[(s - first) * deep * columns * pixel :]
-                    top = line * g.s_h - g.p_h
-                    cut_strip(x, g, n, top, deep, columns, g0 * c_group, count, pixel, target)
-                p0, positions = first * g.lines * g.w_out, (last - first) * g.lines * g.w_out
+                    n, y = divmod(s * g.lines, g.h_out)
+                    target = strip[(s - first) * deep * g.columns * pixel :]
+                    top = y * g.s_h - g.p_h
+                    cut_lines(x, g, n, top, deep, g0 * c_group, count, pixel, target, free)
+                lines = (last - first) * g.lines
                 for unit in range(begin, end):
                     group, panel = divmod(unit, g.panels)
                     before, vectors = panel_of(g, panel)
                     size, f0 = vectors * g.lanes, before * g.lanes
                     at, filters = (group - g0) * c_group, min(size, width - f0)
-                    for p in range(positions):
-                        source = (p0 + p) * g.c_out + group * width + f0
-                        copy(dy, source, right, p * size, filters)
+                    start = group * width + f0
+                    cut_right(dy, g, first * g.lines, lines, start, filters, size, free, right)
                     c_at = (part * g.groups + group) * values + f0 * g.depth
                     if panel < g.full:
                         for k in range(0, seen, high):
                             wide_tile(
-                                larger, strip, at, steps, k, rows, positions, right, 0, none, out,
-                                c_at + k * size, size, out, 1, least, out, 0, 0,
+                                larger, strip, at, steps, k, rows, lines * g.along, right, 0, none,
+                                out, c_at + k * size, size, out, 1, least, right, 0, 0,
                             )  # fmt: skip
                     else:
                         for k in range(0, seen, low):
                             wide_tile(
-                                smaller, strip, at, steps, k, rows, positions, right, 0, none, out,
-                                c_at + k * size, size, out, 1, least, out, 0, 0,
+                                smaller, strip, at, steps, k, rows, lines * g.along, right, 0, none,
+                                out, c_at + k * size, size, out, 1, least, right, 0, 0,
                             )  # fmt: skip
             task = next_task(counters)
         finished(counters)
@@ -166,13 +199,16 @@ def _add_up(partial, out, g, counters):
 # --- launcher -------------------------------------------------------------------------------------
 
 
-def cut(geo: Geometry, add: bool) -> Sums:
+def cut(geo: Geometry, add: bool, words: bool) -> Sums:
     """Cut into strips of whole lines, and the strips into parts."""
     panels, full, larger, smaller = divided(geo.width)
     most = max(1, LENGTH // max(1, geo.w_out))
     lines = next((y for y in range(min(most, geo.h_out), 0, -1) if geo.h_out % y == 0), 1)
     strips = geo.n * geo.h_out // lines
-    columns, deep = (geo.w_out - 1) * geo.s_w + geo.k_w, (lines - 1) * geo.s_h + geo.k_h
+    along, columns = geo.w_out, (geo.w_out - 1) * geo.s_w + geo.k_w
+    if words:
+        along, columns = pairs.sizes(geo.w_out, geo.s_w, geo.k_w)
+    deep = (lines - 1) * geo.s_h + geo.k_h
     room = STRIPS // (deep * columns * geo.c_in)
     together = max(1, min(strips, room, LENGTH // max(1, lines * geo.w_out)))
     units = geo.groups * panels
@@ -187,6 +223,8 @@ def cut(geo: Geometry, add: bool) -> Sums:
         full=full,
         larger=larger,
         smaller=smaller,
+        along=along,
+        columns=columns,
         lines=lines,
         together=together,
         depth=seen + max(rows_of(larger), rows_of(smaller)),
@@ -196,12 +234,17 @@ def cut(geo: Geometry, add: bool) -> Sums:
     )
 
 
-def weight_gradient(x: Array, dy: Array, out: Array, geo: Geometry, add: bool) -> list[Step]:
-    """Return the steps that compute ``dweight``; see `outer.floats`."""
-    g = cut(geo, add)
+def weight_gradient(
+    x: Array, dy: Array, out: Array, geo: Geometry, add: bool, words: bool = False
+) -> list[Step]:
+    """Return the steps that compute ``dweight``; see `outer.floats`.
+
+    With ``words``, ``x`` and ``dy`` are bfloat16.
+    """
+    g = cut(geo, add, words)
     vectors = -(-geo.width // g.lanes)
     partial = empty((g.parts * g.groups * vectors * g.lanes * g.depth,))
     return [
-        Step(sums_kernel(g.larger, g.smaller), g, x=x, dy=dy, out=partial),
+        Step(sums_kernel(g.larger, g.smaller, words), g, x=x, dy=dy, out=partial),
         Step(_add_up, g._replace(tasks=g.c_out), partial=partial, out=out),
     ]

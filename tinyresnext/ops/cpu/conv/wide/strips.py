@@ -105,13 +105,20 @@ def places(g, strips, lines, columns, pixel, channels, rows, steps):
 
     A group has so many ``channels`` in a strip. What is behind the last position is at zero.
     """
-    r, k, deep = 0, 0, (lines - 1) * g.s_h + g.k_h
+    r, deep = 0, (lines - 1) * g.s_h + g.k_h
     for s in range(strips):
         for y in range(lines):
             for q in range(g.w_out):
                 rows[r] = ((s * deep + y * g.s_h) * columns + q * g.s_w) * pixel
                 r += 1
-    rows[r:], steps[:] = 0, 0
+    rows[r:] = 0
+    distances(g, columns, pixel, channels, steps)
+
+
+@part()
+def distances(g, columns, pixel, channels, steps):
+    """Fill the table of how far values are from the first one that a position sees."""
+    k, steps[:] = 0, 0
     for i in range(g.k_h):
         for j in range(g.k_w):
             for c in range(channels):

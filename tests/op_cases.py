@@ -194,6 +194,8 @@ CONVS = (
     Conv("width 14, stride 2", (1, 9, 8, 42), 42, 3, 2, 1, 3, "bias residual"),
     Conv("width 24", (2, 5, 9, 72), 72, 3, 1, 1, 3, "bias relu"),
     Conv("width 40", (2, 5, 9, 80), 80, 3, 1, 1, 2, "bias relu"),
+    Conv("lines of 8, width 8", (1, 4, 8, 64), 64, 3, 1, 1, 8, "bias residual relu"),
+    Conv("lines of 16, width 32", (1, 2, 16, 64), 64, 3, 1, 1, 2, "bias relu"),
     Conv("104 filters: panels of two kinds", (1, 4, 5, 6), 104, 3, 1, 1, epilogue="bias relu"),
     Conv("half the filters", (1, 6, 5, 24), 12, 3, 1, 1, 6, "bias relu"),
     Conv("a kernel wider than registers", (1, 9, 12, 6), 6, (3, 11), 1, (1, 5), 2, "bias relu"),

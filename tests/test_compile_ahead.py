@@ -156,10 +156,11 @@ def test_nobody_helps_where_that_is_no_use(monkeypatch, tmp_path, places):
 
 def test_every_kernel_is_found_at_its_place():
     kernels = [
-        narrow_kernel(4, 4, 3, 2),
+        narrow_kernel(4, 4, 3, 2, 7),
         wide_kernel(3, 2),
         lines_kernel(4, 3, 1),
-        sums_kernel(2, 2),
+        sums_kernel(2, 2, False),
+        sums_kernel(2, 2, True),
     ]
     others = {"conv.dense", "conv.outer.floats", "conv.outer.words", "moments", "interlaced"}
     for name in set(cpu.MODULES.values()) | others:

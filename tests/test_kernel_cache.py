@@ -106,7 +106,7 @@ EVERYTHING = """
     modules = (dense, forward, crew, elementwise, gemm, strips, head, norm, simd)
     values = [value for module in modules for value in vars(module).values()]
     found = {id(value): value for value in values if isinstance(value, Dispatcher)}
-    kernels = [dense.blocks, strips.strips_kernel(4, 4, 3, 1), head._classes, maximum._max_lines]
+    kernels = [dense.blocks, strips.strips_kernel(4, 4, 3, 1, 7), head._classes, maximum._max_lines]
     hits = sum(sum(d.stats.cache_hits.values()) for d in found.values())
     misses = sum(sum(d.stats.cache_misses.values()) for d in found.values())
     print(hits + sum(kernel.c_function.cache_hits for kernel in kernels), misses, total)

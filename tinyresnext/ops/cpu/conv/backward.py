@@ -10,8 +10,8 @@ taps that reach it, and the results are copied to its positions. So no multiplic
 inserted zero is made, and a kind that no tap reaches (three of four in a 1x1 convolution of stride
 2) is zero.
 
-**Of the weight.** See `outer` for 1x1 convolutions with one group, `narrow.outer` for groups that
-fill vectors, and `wide.outer` for all others.
+**Of the weight.** See `outer` for 1x1 convolutions with one group, `narrow.outer` for groups of
+which several fill a vector, and `wide.outer` for all others.
 
 In bfloat16 the gradient of the input is a convolution in bfloat16 (`forward.pack_rounded`). That of
 a weight is a product of words of two positions (`outer.words`, `wide.pairs`) where the processor
@@ -35,7 +35,7 @@ from ..interlaced import bind_join, bind_split
 from ..moments import bind_channel_sums
 from ..runtime.crew import Step, chain
 from ..runtime.memory import HALF, Array, empty, empty_like, flat
-from ..runtime.simd import copy, machine, stored, value
+from ..runtime.simd import copy, stored, value
 from ..runtime.simd.bfloat16 import multiplies
 from ..runtime.tasks import finished, in_tasks, next_task
 from . import dense
@@ -176,7 +176,7 @@ def bind_weight_gradient(
     """Prepare ``dweight``; for ``words`` see `forward.pack_rounded`."""
     shape = (geo.c_out, geo.c_in // geo.groups, geo.k_h, geo.k_w)
     multiplied = x.dtype == HALF and (multiplies() if words is None else words)
-    if narrow_outer.suits(shape, geo.groups) and not (multiplied and geo.width >= machine().lanes):
+    if narrow_outer.suits(shape, geo.groups):
         return narrow_outer.weight_gradient(x, dy, out, geo, more)
     if way_of(shape, geo.groups) is not dense:
         return wide_outer.weight_gradient(x, dy, out, geo, more, multiplied)

@@ -28,6 +28,7 @@ from ..runtime.simd.words import paired
 from . import dense
 from .geometry import Geometry, geometry
 from .narrow import strips as narrow
+from .narrow.tile import pixels_of
 from .wide import strips as wide
 
 # --- which way ------------------------------------------------------------------------------------
@@ -173,7 +174,7 @@ def bind_geometry(
     arrays["residual"], add = out if residual is None else residual, residual is not None
     way = way_of(packed.laid_out, geo.groups)
     if way is narrow:
-        sizes = (packed.laid_out[1], geo.width, geo.k_w, geo.s_w)
+        sizes = (packed.laid_out[1], geo.width, geo.k_w, geo.s_w, pixels_of(geo.w_out))
         return Step(narrow.strips_kernel(*sizes), narrow.cut(geo, add, relu), **arrays)
     if way is wide:
         numbers = wide.cut(geo, add, relu)

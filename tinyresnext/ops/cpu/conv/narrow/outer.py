@@ -1,12 +1,12 @@
-"""The gradient of a grouped convolution's weight, where groups fill blocks (see `strips`).
+"""The gradient of a grouped convolution's weight, where several groups fill a vector.
 
 ``dweight[o, c, i, j] = sum over positions of dy[position, o] * x[position + (i, j), c]``, with
 ``c`` in the group of ``o``. The lanes are output channels, as in the forward pass: a value of the
-image is permuted within its groups (or broadcast, where a group fills the block) so that each
-output channel meets one input channel of its group, and it is multiplied by the gradient ``dy`` of
-the pixel instead of by a weight. The sums, one vector for each tap and each input channel of the
-group, stay in registers along a whole line. A permuted value is used for all the taps of a line of
-the kernel that meet it, as in the forward pass.
+image is permuted within its groups so that each output channel meets one input channel of its
+group, and it is multiplied by the gradient ``dy`` of the pixel instead of by a weight. The sums,
+one vector for each tap and each input channel of the group, stay in registers along a whole line.
+A permuted value is used for all the taps of a line of the kernel that meet it, as in the forward
+pass. Groups that fill a vector alone are quicker with `wide.outer`, whose tile has more sums.
 
 With 16 lanes, width 4 and three taps these are 12 sums; where there are more than fit, the line is
 walked again for the next channels of the group.
@@ -56,7 +56,7 @@ class Lines(NamedTuple):
     p_w: int
     groups: int
     add: int  # 1 where the gradient is added to what is there
-    block: int  # channels of a block
+    lanes: int  # of a vector, which are the channels of a block
     at_once: int  # input channels of a group whose sums are in registers together
     lines: int  # of dy, in a strip
     shares: int
@@ -66,23 +66,19 @@ class Lines(NamedTuple):
 def suits(shape: tuple[int, ...], groups: int) -> bool:
     """Return whether a weight of that shape is for this file.
 
-    Its groups must fill blocks, and be as wide at the output as at the input.
+    Several of its groups must fill a vector, and be as wide at the output as at the input.
     """
     c_out, width, _, taps = shape
-    m = machine()
-    whole = width > 0 and (m.lanes % width == 0 or (width == 2 * m.lanes and m.registers == 32))
-    return groups > 1 and c_out == groups * width and whole and taps <= TAPS
+    lanes = machine().lanes
+    several = 0 < width < lanes and lanes % width == 0
+    return groups > 1 and c_out == groups * width and several and taps <= TAPS
 
 
 def some_channels(width: int, taps: int) -> int:
     """Return for how many input channels of a group all sums fit the registers."""
     m = machine()
     room = m.registers - (6 if m.registers > 16 else 3)
-    fit = [
-        n
-        for n in range(1, width + 1)
-        if width % n == 0 and taps * n * max(1, width // m.lanes) <= room
-    ]
+    fit = [n for n in range(1, width + 1) if width % n == 0 and taps * n <= room]
     return max(fit, default=1)
 
 
@@ -94,21 +90,21 @@ def line_tile(width, taps, stride, strip, at, line, line_at, tiles, sums, s_at):
     width, taps, stride : int
         Channels of a group, columns of the kernel, columns from pixel to pixel; constants where it
         is called.
-    strip : ``[columns, block]``, from ``at``
+    strip : ``[columns, lanes]``, from ``at``
         A line of the image, from the first of the channels on.
-    line : ``[pixels, block]``, from ``line_at``
+    line : ``[pixels, lanes]``, from ``line_at``
         The line of the gradient, with zeros behind its end.
     tiles : int
         Of ``PIXELS`` pixels.
-    sums : ``[taps, channels, block]``, from ``s_at``
+    sums : ``[taps, channels, lanes]``, from ``s_at``
     """
-    block, some = max(width, machine().lanes), some_channels(width, taps)
-    first = np.arange(block) // width * width  # the first channel of each channel's group
-    total = sums[s_at : s_at + taps * some * block].reshape(taps, some, block)
+    lanes, some = machine().lanes, some_channels(width, taps)
+    first = np.arange(lanes) // width * width  # the first channel of each channel's group
+    total = sums[s_at : s_at + taps * some * lanes].reshape(taps, some, lanes)
     for p in range(tiles * PIXELS):
-        dy = line[line_at + p * block :][:block]
+        dy = line[line_at + p * lanes :][:lanes]
         for tap in range(taps):
-            pixel = strip[at + (p * stride + tap) * block :]
+            pixel = strip[at + (p * stride + tap) * lanes :]
             for n in range(some):
                 total[tap, n] += dy * pixel[first + n]
 
@@ -122,21 +118,15 @@ def _line_tile(typing, width, taps, stride, strip, at, line, line_at, tiles, sum
         strip, at, line, line_at, tiles, sums, s_at = args[3:]
         e = Emit(context, builder)
         w, k, s = (constant.literal_value for constant in constants)
-        some, vectors, block = some_channels(w, k), max(1, w // e.lanes), max(w, e.lanes)
+        some = some_channels(w, k)
 
         def value(x, q, n):
-            if w < e.lanes:
-                return e.permute(
-                    e.load(e.after(x, q * block)), [lane // w * w + n for lane in range(e.lanes)]
-                )
-            return e.broadcast(builder.load(e.after(x, q * block + n)))
+            turns = [lane // w * w + n for lane in range(e.lanes)]
+            return e.permute(e.load(e.after(x, q * e.lanes)), turns)
 
         def tile(carried):
             x, dy, *total = carried
-            pixels = [
-                [e.load(e.after(dy, p * block + j * e.lanes)) for j in range(vectors)]
-                for p in range(PIXELS)
-            ]
+            pixels = [e.load(e.after(dy, p * e.lanes)) for p in range(PIXELS)]
             for q in range((PIXELS - 1) * s + k):
                 meet = [
                     (t, (q - t) // s)
@@ -146,13 +136,12 @@ def _line_tile(typing, width, taps, stride, strip, at, line, line_at, tiles, sum
                 for n in range(some if meet else 0):
                     seen = value(x, q, n)
                     for t, p in meet:
-                        for j in range(vectors):
-                            which = (t * some + n) * vectors + j
-                            total[which] = e.multiply_add(seen, pixels[p][j], total[which])
-            return [e.after(x, PIXELS * s * block), e.after(dy, PIXELS * block), *total]
+                        which = t * some + n
+                        total[which] = e.multiply_add(seen, pixels[p], total[which])
+            return [e.after(x, PIXELS * s * e.lanes), e.after(dy, PIXELS * e.lanes), *total]
 
         target = e.address(sums, s_at)
-        places = [e.after(target, which * e.lanes) for which in range(k * some * vectors)]
+        places = [e.after(target, which * e.lanes) for which in range(k * some)]
         start = [
             e.address(strip, at),
             e.address(line, line_at),
@@ -197,16 +186,16 @@ def lines_kernel(width: int, taps: int, stride: int) -> Kernel:
         """Compute partial sums of the gradient: ``out`` has those of each task."""
         tiles = (g.w_out + PIXELS - 1) // PIXELS
         columns, pixels = (tiles * PIXELS - 1) * stride + taps, tiles * PIXELS
-        strip = aligned(((g.lines - 1) * g.s_h + g.k_h) * columns * g.block + width)
-        line, values = aligned(pixels * g.block), g.k_h * width * taps * g.block
+        strip = aligned(((g.lines - 1) * g.s_h + g.k_h) * columns * g.lanes + width)
+        line, values = aligned(pixels * g.lanes), g.k_h * width * taps * g.lanes
         sums = aligned(values)
         strip[:], line[:] = 0, 0
         strips = (g.h_out + g.lines - 1) // g.lines
         task = next_task(counters)
         while task < g.tasks:
             block, share = divmod(task, g.shares)
-            c0 = block * g.block
-            channels = min(g.block, g.c_in - c0)
+            c0 = block * g.lanes
+            channels = min(g.lanes, g.c_in - c0)
             out[task * values : (task + 1) * values] = 0
             begin, end = share * g.n * strips // g.shares, (share + 1) * g.n * strips // g.shares
             for strip_number in range(begin, end):
@@ -217,16 +206,16 @@ def lines_kernel(width: int, taps: int, stride: int) -> Kernel:
                 for k in range((last - first - 1) * g.s_h + g.k_h):
                     count = min(g.w, columns - g.p_w) if 0 <= top + k < g.h else 0
                     start = ((n * g.h + top + k) * g.w) * g.c_in + c0
-                    left, at = min(g.p_w, columns), k * columns * g.block
-                    _cut_line(x, start, g.c_in, left, count, columns, channels, g.block, strip, at)
+                    left, at = min(g.p_w, columns), k * columns * g.lanes
+                    _cut_line(x, start, g.c_in, left, count, columns, channels, g.lanes, strip, at)
                 sums[:] = 0
                 for y in range(first, last):
                     start = ((n * g.h_out + y) * g.w_out) * g.c_out + c0
-                    _cut_line(dy, start, g.c_out, 0, g.w_out, pixels, channels, g.block, line, 0)
+                    _cut_line(dy, start, g.c_out, 0, g.w_out, pixels, channels, g.lanes, line, 0)
                     for i in range(g.k_h):
-                        at = ((y - first) * g.s_h + i) * columns * g.block
+                        at = ((y - first) * g.s_h + i) * columns * g.lanes
                         for m in range(width // some):
-                            s_at = (i * width // some + m) * taps * some * g.block
+                            s_at = (i * width // some + m) * taps * some * g.lanes
                             line_tile(
                                 width, taps, stride, strip, at + m * some, line, 0, tiles, sums,
                                 s_at,
@@ -243,17 +232,17 @@ def lines_kernel(width: int, taps: int, stride: int) -> Kernel:
 def _add_up(partial, out, g, counters):
     """Add the partial sums of all shares of a block, and store them; a task is a filter."""
     width = g.c_in // g.groups
-    values = g.k_h * width * g.k_w * g.block
+    values = g.k_h * width * g.k_w * g.lanes
     task = next_task(counters)
     while task < g.tasks:
-        block, lane = divmod(task, g.block)
+        block, lane = divmod(task, g.lanes)
         for i in range(g.k_h):
             for n in range(width):
                 for t in range(g.k_w):
                     m, channel = divmod(n, g.at_once)
                     turn = i * (width // g.at_once) + m
                     at = block * g.shares * values + lane
-                    at += (turn * g.k_w * g.at_once + t * g.at_once + channel) * g.block
+                    at += (turn * g.k_w * g.at_once + t * g.at_once + channel) * g.lanes
                     total = np.float32(0)
                     for _ in range(g.shares):
                         total += partial[at]
@@ -269,15 +258,14 @@ def _add_up(partial, out, g, counters):
 
 def cut(geo: Geometry, add: bool) -> Lines:
     """Cut into strips that fit the cache, and about eight tasks for each thread."""
-    width = geo.c_in // geo.groups
-    block = max(machine().lanes, width)
-    lines = max(1, min(geo.h_out, STRIP // (geo.w * block * geo.s_h)))
-    blocks, strips = -(-geo.c_in // block), geo.n * -(-geo.h_out // lines)
+    width, lanes = geo.c_in // geo.groups, machine().lanes
+    lines = max(1, min(geo.h_out, STRIP // (geo.w * lanes * geo.s_h)))
+    blocks, strips = -(-geo.c_in // lanes), geo.n * -(-geo.h_out // lines)
     shares = max(1, min(strips, -(-8 * threads_now() // blocks)))
     return Lines(
         *geo,
         add=int(add),
-        block=block,
+        lanes=lanes,
         at_once=some_channels(width, geo.k_w),
         lines=lines,
         shares=shares,
@@ -288,7 +276,7 @@ def cut(geo: Geometry, add: bool) -> Lines:
 def weight_gradient(x: Array, dy: Array, out: Array, geo: Geometry, add: bool) -> list[Step]:
     """Return the steps that compute ``dweight``; see `outer.floats`."""
     g, width = cut(geo, add), geo.c_in // geo.groups
-    partial = empty((g.tasks * g.k_h * width * g.k_w * g.block,))
+    partial = empty((g.tasks * g.k_h * width * g.k_w * g.lanes,))
     return [
         Step(lines_kernel(width, g.k_w, g.s_w), g, x=x, dy=dy, out=partial),
         Step(_add_up, g._replace(tasks=g.c_out), partial=partial, out=out),

@@ -86,18 +86,18 @@ def _cut_strip(x, g, n, y, lines, c0, count, columns, strip):
 
 
 @functools.cache
-def strips_kernel(inputs: int, width: int, taps: int, stride: int) -> Kernel:
-    """Make the kernel for the sizes of a group, one width of kernel and one stride."""
+def strips_kernel(inputs: int, width: int, taps: int, stride: int, pixels: int) -> Kernel:
+    """Make the kernel for the sizes of a group, one width of kernel and one stride, and tiles."""
 
-    @in_tasks(Strips, key=(inputs, width, taps, stride))
+    @in_tasks(Strips, key=(inputs, width, taps, stride, pixels))
     def strips(x, weight, bias, residual, out, g, counters):
         """Compute strips of the result, each for a share of the blocks of channels."""
-        columns = ((g.w_out + PIXELS - 1) // PIXELS * PIXELS - 1) * stride + taps
+        columns = ((g.w_out + pixels - 1) // pixels * pixels - 1) * stride + taps
         line = columns * g.block
         strip = aligned_like(
             weight, ((g.lines - 1) * g.s_h + g.k_h) * line + g.block
         )  # see `_permuted`
-        scratch, shift = aligned_like(out, PIXELS * g.block), aligned(g.block)
+        scratch, shift = aligned_like(out, pixels * g.block), aligned(g.block)
         strip[:], scratch[:], shift[:] = 0, 0, 0
         floor = np.float32(0 if g.relu else -np.inf)
         count = (g.groups + g.together - 1) // g.together
@@ -114,30 +114,30 @@ def strips_kernel(inputs: int, width: int, taps: int, stride: int) -> Kernel:
                 # Idle lanes may write what a later block of this task writes again.
                 over = g.add == 0 and f0 + g.block <= min(end * g.together, g.groups) * width
                 # So many tiles of a line are all result.
-                whole = g.w_out // PIXELS if filters == g.block or over else 0
+                whole = g.w_out // pixels if filters == g.block or over else 0
                 for y in range(first, last):
                     at = ((n * g.h_out + y) * g.w_out) * g.c_out + f0
                     start = (y - first) * g.s_h * line
                     for _ in range(whole):
                         strip_tile(
-                            inputs, width, taps, stride, strip, start, line, g.k_h, weight, w_at,
-                            shift, out, at, g.c_out, residual, g.add, floor,
+                            inputs, width, taps, stride, pixels, strip, start, line, g.k_h, weight,
+                            w_at, shift, out, at, g.c_out, residual, g.add, floor,
                         )  # fmt: skip
-                        at += PIXELS * g.c_out
-                        start += PIXELS * stride * g.block
-                    for p in range(whole * PIXELS, g.w_out, PIXELS):
-                        pixels = min(PIXELS, g.w_out - p)
+                        at += pixels * g.c_out
+                        start += pixels * stride * g.block
+                    for p in range(whole * pixels, g.w_out, pixels):
+                        valid = min(pixels, g.w_out - p)
                         if g.add:
-                            for q in range(pixels):
+                            for q in range(valid):
                                 copy(residual, at + q * g.c_out, scratch, q * g.block, filters)
                         strip_tile(
-                            inputs, width, taps, stride, strip, start, line, g.k_h, weight, w_at,
-                            shift, scratch, 0, g.block, scratch, g.add, floor,
+                            inputs, width, taps, stride, pixels, strip, start, line, g.k_h, weight,
+                            w_at, shift, scratch, 0, g.block, scratch, g.add, floor,
                         )  # fmt: skip
-                        for q in range(pixels):
+                        for q in range(valid):
                             copy(scratch, q * g.block, out, at + q * g.c_out, filters)
-                        at += PIXELS * g.c_out
-                        start += PIXELS * stride * g.block
+                        at += pixels * g.c_out
+                        start += pixels * stride * g.block
             task = next_task(counters)
         finished(counters)
 
@@ -152,13 +152,13 @@ def instructions(c_group: int, width: int, k_h: int, k_w: int, groups: int) -> f
 
     It is infinite where the sums of a tile and the taps of a line do not fit the registers.
     """
-    block = block_of(c_group, width)
+    block, pixels = block_of(c_group, width), min(PIXELS)
     vectors, lines = block.lanes // machine().lanes, k_h * c_group
-    if vectors * (PIXELS + k_w) + 1 > machine().registers:
+    if vectors * (max(PIXELS) + k_w) + 1 > machine().registers:
         return np.inf
-    values = lines * (PIXELS - 1 + k_w) * (2 if block.groups > 1 else 1)
+    values = lines * (pixels - 1 + k_w) * (2 if block.groups > 1 else 1)
     weights = lines * k_w * vectors
-    return -(-groups // block.groups) * (lines * k_w * vectors + (values + weights) / PIXELS)
+    return -(-groups // block.groups) * (lines * k_w * vectors + (values + weights) / pixels)
 
 
 def cut(geo: Geometry, add: bool, relu: bool) -> Strips:

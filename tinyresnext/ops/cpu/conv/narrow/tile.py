@@ -28,8 +28,11 @@ At the end the quarters of the second sum change places.
 lanes need the same input channel: it is broadcast.
 
 Either way a value that has been permuted or broadcast is used for all the taps of a line of the
-kernel that need it: for ``PIXELS`` = 7 pixels of a 3x3 kernel, 9 values take part in 21 products.
-Seven sums (or 7 x 2), three taps of two to four channels and the value itself stay in registers.
+kernel that need it: for 7 pixels of a 3x3 kernel, 9 values take part in 21 products. Seven sums (or
+7 x 2), three taps of two to four channels and the value itself stay in registers.
+
+**How many pixels** follows from the length of a line (`pixels_of`): a last tile that is wider than
+what is left computes pixels that nobody reads, for lines of 16 five of 21 with tiles of 7.
 """
 
 from __future__ import annotations
@@ -44,7 +47,7 @@ from ...runtime.kernel import as_part
 from ...runtime.simd import F32, FLOATS, I64, Emit, machine
 from ...runtime.simd.words import ended, multiplied
 
-PIXELS = 7  # pixels of a tile: images of 224 pixels have lines of 56, 28, 14 and 7
+PIXELS = (7, 8)  # of a tile: images of 224 pixels have lines of 56, 28, 14, 7; of 32 pixels 16, 8
 
 
 class Block(NamedTuple):
@@ -77,6 +80,11 @@ def block_of(inputs: int, width: int) -> Block:
     return Block(size // max(inputs, width), size, near, inputs // near)
 
 
+def pixels_of(line: int) -> int:
+    """Return how many pixels the tiles of such a line have: as few as possible all together."""
+    return min(PIXELS, key=lambda pixels: -(-line // pixels) * pixels)
+
+
 def source_lanes(inputs: int, width: int) -> list[int]:
     """Return for each lane of a vector the first input channel that it reaches."""
     groups, lanes, near, sums = block_of(inputs, width)
@@ -86,16 +94,16 @@ def source_lanes(inputs: int, width: int) -> list[int]:
 
 
 def strip_tile(
-    inputs, width, taps, stride, strip, at, line, lines, weight, w_at, bias, c, c_at, pitch,
+    inputs, width, taps, stride, pixels, strip, at, line, lines, weight, w_at, bias, c, c_at, pitch,
     residual, add, floor,
 ):  # fmt: skip
-    """Compute one block of channels of ``PIXELS`` neighbouring pixels of the result.
+    """Compute one block of channels of some neighbouring pixels of the result.
 
     Parameters
     ----------
-    inputs, width, taps, stride : int
-        Channels and filters of a group, columns of the kernel, columns from pixel to pixel;
-        constants where it is called.
+    inputs, width, taps, stride, pixels : int
+        Channels and filters of a group, columns of the kernel, columns from pixel to pixel, pixels
+        of the tile; constants where it is called.
     strip : ``[lines, columns, block]``, from ``at``, ``line`` values from line to line
     lines : int
         Of the kernel.
@@ -111,7 +119,7 @@ def strip_tile(
         lines, near, sums, taps, block
     )
     first = np.array(source_lanes(inputs, width))
-    for p in range(PIXELS):
+    for p in range(pixels):
         value = bias[:block].copy()
         with np.errstate(all="ignore"):  # idle lanes, and pixels that nobody reads, hold anything
             for i in range(lines):
@@ -136,41 +144,42 @@ def turned(width: int, block: int, by: int) -> np.ndarray:
 
 @intrinsic(prefer_literal=True)
 def _strip_tile(
-    typing, inputs, width, taps, stride, strip, at, line, lines, weight, w_at, bias, c, c_at, pitch,
-    residual, add, floor,
+    typing, inputs, width, taps, stride, pixels, strip, at, line, lines, weight, w_at, bias, c,
+    c_at, pitch, residual, add, floor,
 ):  # fmt: skip
     """Emit `strip_tile`: a loop over the lines of the kernel; all else is written out."""
-    i, constants, of, kind = types.intp, (inputs, width, taps, stride), weight, c
+    i, of, kind = types.intp, weight, c
+    constants = inputs, width, taps, stride, pixels
     signature = types.void(
         *constants, of, i, i, i, of, i, FLOATS, kind, i, i, kind, i, types.float32
     )
 
     def codegen(context, builder, signature, args):
-        strip, at, line, lines, weight, w_at, bias, c, c_at, pitch, residual, add, floor = args[4:]
+        strip, at, line, lines, weight, w_at, bias, c, c_at, pitch, residual, add, floor = args[5:]
         e = Emit(context, builder, kind, of)
-        sizes = [constant.literal_value for constant in constants]
-        groups, block, near, several = block_of(*sizes[:2])
+        sizes = tuple(constant.literal_value for constant in constants)
+        (groups, block, near, several), count = block_of(*sizes[:2]), sizes[-1]
         one_line, vectors = _permuted if groups > 1 else _broadcast, block // e.lanes
 
         def kernel_line(carried):
             x, w, *sums = carried
-            w, *sums = one_line(e, *sizes, x, w, sums)
+            w, *sums = one_line(e, sizes, x, w, sums)
             return [e.after(x, line), w, *sums]
 
         first = [e.load(e.after(e.address(bias, I64(0)), j * e.lanes)) for j in range(vectors)]
         start = [
             e.address(strip, at, of),
             e.address(weight, w_at, of),
-            *first * PIXELS,
-            *[e.broadcast(F32(0))] * PIXELS * (several - 1),
+            *first * count,
+            *[e.broadcast(F32(0))] * count * (several - 1),
         ]
         _, _, *sums = e.loop(lines, start, kernel_line)
         for some in range(1, several):
             lanes = turned(sizes[1], e.lanes, near * some).tolist()
-            these = sums[some * PIXELS : (some + 1) * PIXELS]
+            these = sums[some * count : (some + 1) * count]
             moved = [e.permute(value, lanes) for value in these]
-            sums[:PIXELS] = [builder.fadd(*both) for both in zip(sums, moved, strict=False)]
-        sums = sums[: PIXELS * vectors]
+            sums[:count] = [builder.fadd(*both) for both in zip(sums, moved, strict=False)]
+        sums = sums[: count * vectors]
         result, other = e.address(c, c_at, kind), e.address(residual, c_at, kind)
         e.finish(sums, vectors, result, other, [pitch, add, floor])
         return context.get_dummy_value()
@@ -178,18 +187,16 @@ def _strip_tile(
     return signature, codegen
 
 
-def _meetings(q: int, taps: int, stride: int) -> list[tuple[int, int]]:
+def _meetings(q: int, taps: int, stride: int, pixels: int) -> list[tuple[int, int]]:
     """Return the taps that meet column ``q`` of a strip, each with its pixel of the result."""
     return [
         ((q - t) // stride, t)
         for t in range(taps)
-        if (q - t) % stride == 0 and 0 <= (q - t) // stride < PIXELS
+        if (q - t) % stride == 0 and 0 <= (q - t) // stride < pixels
     ]
 
 
-def _permuted(
-    e: Emit, inputs: int, width: int, taps: int, stride: int, x: Any, w: Any, sums: list
-) -> list:
+def _permuted(e: Emit, sizes: tuple[int, ...], x: Any, w: Any, sums: list) -> list:
     """Emit one line of the kernel for several groups in a vector: a loop over the channels.
 
     Each round takes as many channels as registers allow.
@@ -198,25 +205,26 @@ def _permuted(
     every round permutes alike. The last one reads up to a group beyond the pixel, which is the next
     pixel, or the end of the strip.
     """
+    inputs, width, taps, stride, pixels = sizes
     _, _, near, several = block_of(inputs, width)
     lanes = source_lanes(inputs, width)
     room = [
         n
         for n in range(1, near + 1)
-        if near % n == 0 and several * (PIXELS + taps * n) + 2 <= machine().registers
+        if near % n == 0 and several * (pixels + taps * n) + 2 <= machine().registers
     ]
     some = max(room, default=1)
 
     def channels(carried):
         x, w, *sums = carried
         weights = [e.load(e.after(w, i * e.lanes)) for i in range(some * several * taps)]
-        for q in range((PIXELS - 1) * stride + taps):
+        for q in range((pixels - 1) * stride + taps):
             pixel = e.load(e.after(x, q * e.lanes))
             for n in range(some):
                 value = e.permute(pixel, [lane + n for lane in lanes])
-                for p, t in _meetings(q, taps, stride):
+                for p, t in _meetings(q, taps, stride, pixels):
                     for s in range(several):
-                        weight, i = weights[(n * several + s) * taps + t], s * PIXELS + p
+                        weight, i = weights[(n * several + s) * taps + t], s * pixels + p
                         sums[i] = e.product(value, weight, sums[i])
         return [e.after(x, some), e.after(w, some * several * taps * e.lanes), *sums]
 
@@ -224,10 +232,9 @@ def _permuted(
     return [w, *sums]
 
 
-def _broadcast(
-    e: Emit, inputs: int, width: int, taps: int, stride: int, x: Any, w: Any, sums: list
-) -> list:
+def _broadcast(e: Emit, sizes: tuple[int, ...], x: Any, w: Any, sums: list) -> list:
     """Emit one line of the kernel for one group in one or two vectors: a loop over the channels."""
+    inputs, width, taps, stride, pixels = sizes
     _, block, _, _ = block_of(inputs, width)
     vectors = block // e.lanes
 
@@ -237,9 +244,9 @@ def _broadcast(
             [e.load(e.after(w, t * block + j * e.lanes)) for j in range(vectors)]
             for t in range(taps)
         ]
-        for q in range((PIXELS - 1) * stride + taps):
+        for q in range((pixels - 1) * stride + taps):
             value = e.broadcast(e.builder.load(e.after(x, q * block)))
-            for p, t in _meetings(q, taps, stride):
+            for p, t in _meetings(q, taps, stride, pixels):
                 for j in range(vectors):
                     sums[p * vectors + j] = e.product(value, weights[t][j], sums[p * vectors + j])
         return [e.after(x, 1), e.after(w, taps * block), *sums]
@@ -250,18 +257,18 @@ def _broadcast(
 
 @overload(strip_tile, prefer_literal=True, jit_options=as_part(inline=True))
 def _strip_overload(
-    inputs, width, taps, stride, strip, at, line, lines, weight, w_at, bias, c, c_at, pitch,
+    inputs, width, taps, stride, pixels, strip, at, line, lines, weight, w_at, bias, c, c_at, pitch,
     residual, add, floor,
 ):  # fmt: skip
     """Replace `strip_tile` in compiled code."""
 
     def compiled(
-        inputs, width, taps, stride, strip, at, line, lines, weight, w_at, bias, c, c_at, pitch,
-        residual, add, floor,
+        inputs, width, taps, stride, pixels, strip, at, line, lines, weight, w_at, bias, c, c_at,
+        pitch, residual, add, floor,
     ):  # fmt: skip
         _strip_tile(
-            inputs, width, taps, stride, strip, at, line, lines, weight, w_at, bias, c, c_at,
-            pitch, residual, add, floor,
+            inputs, width, taps, stride, pixels, strip, at, line, lines, weight, w_at, bias, c,
+            c_at, pitch, residual, add, floor,
         )  # fmt: skip
 
     return compiled

@@ -109,7 +109,7 @@ def sums_kernel(larger: int, smaller: int, words: bool) -> Kernel:
     if words:
         fill, cut_lines, cut_right = pairs.pair_places, pairs.cut_words, pairs.cut_panel
 
-    @in_tasks(Sums, key=(larger, smaller, words))
+    @in_tasks(Sums, key=(larger, smaller, int(words)))
     def sums(x, dy, out, g, counters):
         """Compute partial sums of the gradient: ``out`` has a matrix for each part and panel."""
         c_group, width = g.c_in // g.groups, g.c_out // g.groups
@@ -199,7 +199,7 @@ def _add_up(partial, out, g, counters):
 # --- launcher -------------------------------------------------------------------------------------
 
 
-def cut(geo: Geometry, add: bool, words: bool) -> Sums:
+def cut(geo: Geometry, add: bool, words: bool = False) -> Sums:
     """Cut into strips of whole lines, and the strips into parts."""
     panels, full, larger, smaller = divided(geo.width)
     most = max(1, LENGTH // max(1, geo.w_out))

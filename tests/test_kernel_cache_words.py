@@ -22,7 +22,10 @@ from tinyresnext.network.rewrite import for_inference
 from tinyresnext.network.spec import VARIANTS
 from tinyresnext.network.tape import stand_in
 from tinyresnext.network.trace import trace
+from tinyresnext.ops.checks import pair
+from tinyresnext.ops.cpu.conv import forward
 from tinyresnext.ops.cpu.conv.integer import narrow_tile
+from tinyresnext.ops.cpu.conv.narrow import tile
 from tinyresnext.ops.cpu.conv.wide import panels
 from tinyresnext.ops.cpu.runtime.compiling.watch import when_compiling
 from tinyresnext.ops.cpu.runtime.simd import Machine
@@ -76,6 +79,32 @@ def test_small_networks_need_the_kernels_of_whole_ones(lanes, ways, monkeypatch)
     for name in ("resnext50_32x4d", "resnext50_8x14d", "resnext20_2x64d", "resnext20_8x32d"):
         [small] = warm._small([VARIANTS[name]])
         assert integer_kernels(small, ways) == integer_kernels(VARIANTS[name], ways)
+
+
+def kernels(spec):
+    """Return what the kernels of a network's convolutions are made for, in images of its size."""
+    side = 32 if spec.small else 224
+    params = {name: stand_in(shape) for name, shape in parameters(spec).items()}
+    made = set()
+    for call in for_inference(trace(params, spec, (1, side, side, spec.channels)).calls):
+        if call.op == "conv2d":
+            groups, (c_out, inputs, *size) = call.attrs.get("groups", 1), call.args[1].shape
+            way, width = forward.way_of((c_out, inputs, *size), groups), c_out // groups
+            if way is forward.narrow:
+                line, stride = call.out.shape[2], pair("stride", call.attrs.get("stride", 1), 1)
+                made.add((inputs, width, size[1], stride[1], tile.pixels_of(line)))
+            elif way is forward.wide:
+                made.add(panels.divided(width)[2:])
+    return made
+
+
+@pytest.mark.parametrize("machine", [Machine(4, 16, 3), Machine(8, 16, 3), Machine(16, 32, 7)])
+def test_small_networks_need_the_kernels_of_whole_ones_in_float32(machine, monkeypatch):
+    for module in (forward.narrow, forward.wide, panels, tile):
+        monkeypatch.setattr(module, "machine", lambda: machine)
+    for name, spec in VARIANTS.items():
+        [small] = warm._small([spec])
+        assert kernels(small) == kernels(spec), name
 
 
 def test_commands_without_a_place(monkeypatch, capsys):

@@ -14,17 +14,15 @@ from ..network.spec import VARIANTS, Spec
 from ..ops import Backend
 from .inputs import any_scales
 
-# The image's side: five halvings leave two positions, so all stages have padding and strides.
-SIDE = 64
-
 
 def warm(
     ops: Backend, names: Iterable[str], threads: int | None = None, *, rounds: bool = False
 ) -> None:
     """Run each architecture once, which compiles its kernels.
 
-    One block in each stage and at most two paths are enough: they use the same kernels. In 8 bits
-    all paths are needed, since it depends on their number how many share a vector.
+    Two blocks in each stage, one with a stride and one without, and at most two paths are enough:
+    they use the same kernels. The image has the usual size, since the lengths of its lines decide
+    how long tiles are.
 
     Parameters
     ----------
@@ -40,7 +38,8 @@ def warm(
         params = {name: np.zeros(shape, np.float32) for name, shape in parameters(spec).items()}
         scales = any_scales(spec) if rounds else None
         model = Model(spec, params, Preprocess(), tuple("ab"), {}, ops, threads, scales)
-        x = np.zeros((1, SIDE, SIDE, spec.channels), np.float32)
+        side = 32 if spec.small else 224
+        x = np.zeros((1, side, side, spec.channels), np.float32)
         model.rank(model(x))
         if not rounds:  # a quantised network has no trace
             model.trace(x)
@@ -49,6 +48,11 @@ def warm(
 def _small(specs: Iterable[Spec]) -> Iterable[Spec]:
     """Return small specs that need the same kernels as these, each different one once."""
     return dict.fromkeys(
-        replace(s, blocks=(1,) * len(s.blocks), cardinality=min(s.cardinality, 2), classes=2)
+        replace(
+            s,
+            blocks=tuple(min(some, 2) for some in s.blocks),
+            cardinality=min(s.cardinality, 2),
+            classes=2,
+        )
         for s in specs
     )

@@ -36,9 +36,9 @@ PHOTOGRAPHS = "tests/data/photographs"
 
 CARD = Path(__file__).with_suffix(".txt")  # with places for what is known
 
-TAUGHT = """The last command trains the model, and those before it make its teachers. Beside the
-labels it learned from the mean of their probabilities (distillation), at temperature
-{temperature:g}: that is {weight:.0%} of the loss."""
+TAUGHT = """The last command trains the model, and those before it make what taught it. Beside the
+labels it learned from the mean of the probabilities below (distillation), at temperature
+{temperature:g}: that is {weight:.0%} of the loss. The hours are those of the last command."""
 
 EACH_EPOCH = """where the curve has a line for them, they were
 evaluated after each epoch, and the model is that of the last epoch"""

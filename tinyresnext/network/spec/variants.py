@@ -118,7 +118,8 @@ VARIANTS: Mapping[str, Spec] = {
         blur_pool="average",
     ),
     # Ours, for small images and a short training: few blocks, a stem with a pooling. With four
-    # times the paths of half the width, 3x3 convolutions cost the same, and 1x1 twice as much.
+    # times the paths of half the width, 3x3 convolutions cost the same, and the 1x1 beside them
+    # twice as much.
     "resnext20_2x64d": Spec(
         (2, 2, 2), 2, 64, classes=10, stem="pooled", avg_down=True, expansion=1
     ),

@@ -15,9 +15,9 @@ which several fill a vector, and `wide.outer` for all others.
 
 In bfloat16 the gradient of the input is a convolution in bfloat16 (`forward.pack_rounded`). That of
 a weight is a product of words of two positions (`outer.words`, `wide.pairs`) where the processor
-multiplies words, but for groups narrower than a vector, which would leave lanes idle. These, and
-all weights without the instruction, are computed by the tiles of float32, which widened values are
-copied for.
+multiplies words, but for groups of which several fill a vector: words would leave lanes idle.
+These, and all weights without the instruction, are computed by the tiles of float32, which widened
+values are copied for.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ image is permuted within its groups so that each output channel meets one input 
 group, and it is multiplied by the gradient ``dy`` of the pixel instead of by a weight. The sums,
 one vector for each tap and each input channel of the group, stay in registers along a whole line.
 A permuted value is used for all the taps of a line of the kernel that meet it, as in the forward
-pass. Groups that fill a vector alone are quicker with `wide.outer`, whose tile has more sums.
+pass. Groups that fill a vector alone are mostly quicker with `wide.outer`, whose tile has more
+sums.
 
 With 16 lanes, width 4 and three taps these are 12 sums; where there are more than fit, the line is
 walked again for the next channels of the group.

@@ -87,7 +87,7 @@ def _cut_strip(x, g, n, y, lines, c0, count, columns, strip):
 
 @functools.cache
 def strips_kernel(inputs: int, width: int, taps: int, stride: int, pixels: int) -> Kernel:
-    """Make the kernel for the sizes of a group, one width of kernel and one stride, and tiles."""
+    """Make the kernel for sizes of a group, a kernel's width, a stride and a length of tiles."""
 
     @in_tasks(Strips, key=(inputs, width, taps, stride, pixels))
     def strips(x, weight, bias, residual, out, g, counters):
@@ -150,7 +150,8 @@ def strips_kernel(inputs: int, width: int, taps: int, stride: int, pixels: int) 
 def instructions(c_group: int, width: int, k_h: int, k_w: int, groups: int) -> float:
     """Return the loads, permutations and multiply-adds for one position of all groups, at stride 1.
 
-    It is infinite where the sums of a tile and the taps of a line do not fit the registers.
+    It is infinite where the sums of a tile and the taps of a line do not fit the registers. The way
+    is chosen before the lines are known, so those of the longer tile have to fit.
     """
     block, pixels = block_of(c_group, width), min(PIXELS)
     vectors, lines = block.lanes // machine().lanes, k_h * c_group

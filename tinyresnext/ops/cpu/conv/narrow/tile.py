@@ -47,7 +47,7 @@ from ...runtime.kernel import as_part
 from ...runtime.simd import F32, FLOATS, I64, Emit, machine
 from ...runtime.simd.words import ended, multiplied
 
-PIXELS = (7, 8)  # of a tile: images of 224 pixels have lines of 56, 28, 14, 7; of 32 pixels 16, 8
+PIXELS = (7, 8)  # of a tile: images of 224 pixels have lines of 56, 28, 14, 7; of 32: 32, 16, 8
 
 
 class Block(NamedTuple):
@@ -81,7 +81,7 @@ def block_of(inputs: int, width: int) -> Block:
 
 
 def pixels_of(line: int) -> int:
-    """Return how many pixels the tiles of such a line have: as few as possible all together."""
+    """Return how long the tiles of a line are: they compute as few pixels as possible."""
     return min(PIXELS, key=lambda pixels: -(-line // pixels) * pixels)
 
 

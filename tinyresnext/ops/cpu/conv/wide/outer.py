@@ -103,7 +103,7 @@ def sums_kernel(larger: int, smaller: int, words: bool) -> Kernel:
     Tiles read float32, which bfloat16 is widened to, or ``words`` of two positions.
     """
     high, low = rows_of(larger), rows_of(smaller)
-    spare, most = max(high, low), larger * machine().lanes
+    behind, most = max(high, low), larger * machine().lanes  # rows behind the last
     kind, other = (np.uint32, np.uint16) if words else (np.float32, np.float32)
     fill, cut_lines, cut_right = _positions, _cut_lines, _cut_panel
     if words:
@@ -119,11 +119,11 @@ def sums_kernel(larger: int, smaller: int, words: bool) -> Kernel:
         values = (width + g.lanes - 1) // g.lanes * g.lanes * g.depth  # of the sums of a group
         strip = working(g.together * deep * g.columns * pixel_of(g.c_in) + g.lanes, kind)
         right, none = working(g.together * g.lines * g.along * most, kind), aligned(most)
-        line = ((g.w_out - 1) * g.s_w + g.k_w + 1) * pixel_of(g.c_in)
-        free = working(max(line, 2 * most) + g.lanes, other)
-        right[:], none[:], free[:], least = 0, 0, 0, np.float32(-np.inf)
+        line = ((g.w_out - 1) * g.s_w + g.k_w + 1) * pixel_of(g.c_in) if words else 0
+        spare = working(max(line, 2 * most) + g.lanes, other)
+        right[:], none[:], spare[:], least = 0, 0, 0, np.float32(-np.inf)
         rows = working(g.together * g.lines * g.along, np.int64)
-        steps = working(seen + spare, np.int64)
+        steps = working(seen + behind, np.int64)
         task = next_task(counters)
         while task < g.tasks:
             part, share = divmod(task, g.shares)
@@ -143,7 +143,7 @@ def sums_kernel(larger: int, smaller: int, words: bool) -> Kernel:
                     n, y = divmod(s * g.lines, g.h_out)
                     target = strip[(s - first) * deep * g.columns * pixel :]
                     top = y * g.s_h - g.p_h
-                    cut_lines(x, g, n, top, deep, g0 * c_group, count, pixel, target, free)
+                    cut_lines(x, g, n, top, deep, g0 * c_group, count, pixel, target, spare)
                 lines = (last - first) * g.lines
                 for unit in range(begin, end):
                     group, panel = divmod(unit, g.panels)
@@ -151,7 +151,7 @@ def sums_kernel(larger: int, smaller: int, words: bool) -> Kernel:
                     size, f0 = vectors * g.lanes, before * g.lanes
                     at, filters = (group - g0) * c_group, min(size, width - f0)
                     start = group * width + f0
-                    cut_right(dy, g, first * g.lines, lines, start, filters, size, free, right)
+                    cut_right(dy, g, first * g.lines, lines, start, filters, size, spare, right)
                     c_at = (part * g.groups + group) * values + f0 * g.depth
                     if panel < g.full:
                         for k in range(0, seen, high):

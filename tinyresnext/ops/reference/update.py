@@ -47,11 +47,14 @@ def muon_step(weight: Array, gradient: Array, velocity: Array, *, groups: int, l
     """
     velocity *= MUON_MOMENTUM
     velocity += gradient
-    ahead = gradient + MUON_MOMENTUM * velocity
+    ahead = MUON_MOMENTUM * velocity
+    ahead += gradient
     w = weight.reshape(groups, len(gradient) // groups, -1)  # [groups, filters, values of a filter]
     norm = np.sqrt(np.square(w).sum((1, 2), keepdims=True))
     rate = np.float32(lr) / np.sqrt(np.float32(w.shape[1]))
-    w -= rate * norm * orthogonal(ahead.reshape(w.shape))
+    step = orthogonal(ahead.reshape(w.shape))
+    step *= rate * norm
+    w -= step
     w *= norm / (np.sqrt(np.square(w).sum((1, 2), keepdims=True)) + LEAST_NORM)
 
 
@@ -74,9 +77,10 @@ def orthogonal(matrices: Array) -> Array:
     if high:
         x = x.transpose(0, 2, 1)
     a, b, c = map(np.float32, NEWTON_SCHULZ)
+    one = np.eye(x.shape[1], dtype=np.float32)
     for _ in range(NEWTON_SCHULZ_STEPS):
         gram = x @ x.transpose(0, 2, 1)
-        x = a * x + (b * gram + c * (gram @ gram)) @ x
+        x = (a * one + b * gram + c * (gram @ gram)) @ x
     return x.transpose(0, 2, 1) if high else x
 
 

@@ -76,12 +76,6 @@ class Sums(NamedTuple):
 
 
 @part()
-def _positions(g, strips, lines, pixel, channels, rows, steps):
-    """Fill the tables of float32."""
-    places(g, strips, lines, g.columns, pixel, channels, rows, steps)
-
-
-@part()
 def _cut_lines(x, g, n, top, lines, c0, count, pixel, strip, spare):
     """Copy lines of an image into a strip; nothing is spare."""
     cut_strip(x, g, n, top, lines, g.columns, c0, count, pixel, strip)
@@ -105,7 +99,7 @@ def sums_kernel(larger: int, smaller: int, words: bool) -> Kernel:
     high, low = rows_of(larger), rows_of(smaller)
     behind, most = max(high, low), larger * machine().lanes  # rows behind the last
     kind, other = (np.uint32, np.uint16) if words else (np.float32, np.float32)
-    fill, cut_lines, cut_right = _positions, _cut_lines, _cut_panel
+    fill, cut_lines, cut_right = places, _cut_lines, _cut_panel
     if words:
         fill, cut_lines, cut_right = pairs.pair_places, pairs.cut_words, pairs.cut_panel
 
@@ -131,7 +125,7 @@ def sums_kernel(larger: int, smaller: int, words: bool) -> Kernel:
             g0 = begin // g.panels
             count = ((end + g.panels - 1) // g.panels - g0) * c_group
             pixel = pixel_of(count)
-            fill(g, g.together, g.lines, pixel, c_group, rows, steps)
+            fill(g, g.together, g.lines, g.columns, pixel, c_group, rows, steps)
             for unit in range(begin, end):
                 group, panel = divmod(unit, g.panels)
                 before, vectors = panel_of(g, panel)

@@ -27,17 +27,17 @@ def sizes(w_out: int, s_w: int, k_w: int) -> tuple[int, int]:
 
 
 @part()
-def pair_places(g, strips, lines, pixel, channels, rows, steps):
+def pair_places(g, strips, lines, columns, pixel, channels, rows, steps):
     """Fill the tables as `strips.places` does, with a row for each pair of positions."""
-    r, deep, whole = 0, (lines - 1) * g.s_h + g.k_h, g.columns - g.w_out % 2 * g.k_w
+    r, deep, whole = 0, (lines - 1) * g.s_h + g.k_h, columns - g.w_out % 2 * g.k_w
     for s in range(strips):
         for y in range(lines):
             for p in range(g.along):
                 place = 2 * p * g.s_w if p < g.w_out // 2 else whole
-                rows[r] = ((s * deep + y * g.s_h) * g.columns + place) * pixel
+                rows[r] = ((s * deep + y * g.s_h) * columns + place) * pixel
                 r += 1
     rows[r:] = 0
-    distances(g, g.columns, pixel, channels, steps)
+    distances(g, columns, pixel, channels, steps)
 
 
 @part()

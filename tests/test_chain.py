@@ -20,8 +20,7 @@ from tinyresnext.network.plan import Plan, program
 from tinyresnext.network.resnext import parameters
 from tinyresnext.network.spec import Spec
 from tinyresnext.ops import cpu, reference
-from tinyresnext.ops.cpu.runtime import crew
-from tinyresnext.ops.cpu.runtime.crew import Step
+from tinyresnext.ops.cpu.runtime.crew import Step, chains, walk
 from tinyresnext.ops.cpu.runtime.tasks import (
     ACTIVE,
     ENTERED,
@@ -145,9 +144,11 @@ def test_other_calls_in_a_chain_are_made_in_their_place(ops):
 @JITTED
 def test_a_plan_of_this_backend_is_one_region(monkeypatch):
     made, x = plan()
-    counts, walk = [], crew.walk
+    counts, original = [], chains.walk
     monkeypatch.setattr(
-        crew, "walk", lambda steps, table=None: counts.append(len(steps)) or walk(steps, table)
+        chains,
+        "walk",
+        lambda steps, table=None: counts.append(len(steps)) or original(steps, table),
     )
     made(x)
     assert counts == [len(made.calls)]
@@ -176,7 +177,7 @@ def prepared(made: list[Step]):
         np.concatenate([step.row for step in made]),
         np.zeros(len(made) * LINE, np.int64),
     )
-    return counters, lambda: crew._alone(table.ctypes.data, counters.ctypes.data, len(made))
+    return counters, lambda: walk._alone(table.ctypes.data, counters.ctypes.data, len(made))
 
 
 @JITTED

@@ -96,14 +96,15 @@ EVERYTHING = """
     from tinyresnext.ops.cpu.conv import dense, forward, gemm
     from tinyresnext.ops.cpu.conv.narrow import strips
     from tinyresnext.ops.cpu.pool import maximum
-    from tinyresnext.ops.cpu.runtime import crew, simd
+    from tinyresnext.ops.cpu.runtime import simd
+    from tinyresnext.ops.cpu.runtime.crew import walk
 
     warm.warm(cpu, ["resnext50_32x4d"])
     x = np.linspace(-1, 1, 6 * 6 * 8, dtype=np.float32).reshape(1, 6, 6, 8)
     w = np.linspace(-1, 1, 8 * 9 * 4, dtype=np.float32).reshape(8, 4, 3, 3)
     total = float(cpu.conv2d(x, w, groups=2, padding=1).sum())
     total += float(cpu.avg_pool2d(x, size=2, stride=2).sum())
-    modules = (dense, forward, crew, elementwise, gemm, strips, head, norm, simd)
+    modules = (dense, forward, walk, elementwise, gemm, strips, head, norm, simd)
     values = [value for module in modules for value in vars(module).values()]
     found = {id(value): value for value in values if isinstance(value, Dispatcher)}
     kernels = [dense.blocks, strips.strips_kernel(4, 4, 3, 1, 7), head._classes, maximum._max_lines]

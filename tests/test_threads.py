@@ -21,8 +21,9 @@ from tinyresnext.cli import main as cli
 from tinyresnext.errors import DeviceError, UsageError
 from tinyresnext.inference import model
 from tinyresnext.ops import cpu, reference
-from tinyresnext.ops.cpu.runtime import crew, launch
+from tinyresnext.ops.cpu.runtime import launch
 from tinyresnext.ops.cpu.runtime.cores import cores
+from tinyresnext.ops.cpu.runtime.crew import walk
 
 MOST = numba.config.NUMBA_NUM_THREADS
 LAYERS = ["omp", "workqueue", *(["tbb"] if importlib.util.find_spec("tbb") else [])]
@@ -194,7 +195,7 @@ def test_the_count_reaches_the_kernels(monkeypatch):
     original = launch._pool
     monkeypatch.setattr(launch, "_pool", lambda: seen.append(numba.get_num_threads()) or original())
     monkeypatch.setattr(
-        crew, "threads_now", lambda: seen.append(numba.get_num_threads()) or seen[-1]
+        walk, "threads_now", lambda: seen.append(numba.get_num_threads()) or seen[-1]
     )
     before = numba.get_num_threads()
     for threads in {1, MOST}:
@@ -456,7 +457,7 @@ def test_fork_before_use(layer):
 def test_fork_while_another_thread_computes():
     """The lock that it holds is its own: the child must not wait for it."""
     code = """
-    from tinyresnext.ops.cpu.runtime import crew, launch
+    from tinyresnext.ops.cpu.runtime import launch
     network()(x)
     with launch._pool().turns:
         print(fork(told))

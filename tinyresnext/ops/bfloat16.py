@@ -195,11 +195,12 @@ class BFloat16:
             return partial(compute, self.base, op, args, attrs)
         if op == "conv2d" and isinstance(args[1], np.ndarray):
             from .cpu.conv.forward import pack_rounded, repacking
+            from .cpu.runtime.crew import Chain
 
             groups = attrs.get("groups", 1)
             packed, refill = repacking(args[1], lambda w: pack_rounded(w, groups, self.words))
             call = self.base.bind(op, args[0], packed, *args[2:], **attrs)
-            return self.base.chain([refill, call])
+            return Chain([refill, call])
         if op == "conv2d_backward" and _is_half(args[0]):
             attrs["words"] = self.words
         given = _weights_rounded(op, args) if op == "linear" else args

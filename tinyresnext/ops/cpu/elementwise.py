@@ -15,7 +15,7 @@ import numpy as np
 from numba import prange
 
 from .. import shapes
-from .runtime.crew import Step, chain
+from .runtime.crew import Chain, Step
 from .runtime.kernel import kernel
 from .runtime.launch import launch
 from .runtime.memory import HALF, WORD, Array, accumulate, empty, empty_like, flat, result
@@ -159,7 +159,7 @@ def bind_relu_backward(
 ) -> Callable[[], None]:
     """Prepare a step."""
     if out[0] is None:
-        return chain([])
+        return Chain([])
     source, gradient = flat("relu_backward", "x", x, x), flat("relu_backward", "dy", dy, dy)
     g = Values(values=x.size, add=int(more[0]), length=LENGTH, tasks=-(-x.size // LENGTH))
     return Step(_relu_gradient, g, x=source, dy=gradient, out=out[0].reshape(-1))

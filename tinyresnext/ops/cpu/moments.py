@@ -3,9 +3,10 @@
 Sums over positions are taken of runs of ``RUN`` positions, then of a task's runs, then of all tasks
 in float64: no sum is longer than a few hundred terms. The variance is taken around the mean of a
 few values of the channel: far from a mean of zero, the difference of the mean of squares and the
-square of the mean would have no digits left. Where these few lie far from the others, the sums are
-taken once more, around the mean of all. No sum depends on which thread took it or how many threads
-there are.
+square of the mean would have no digits left. The few are of the first samples of a mini-batch, so
+that the sums can be taken while later samples are still being computed (`runtime.crew.chains`).
+Where they lie far from the others, the sums are taken once more, around the mean of all. No sum
+depends on which thread took it or how many threads there are.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..bfloat16 import widened
-from .runtime.crew import Step
-from .runtime.memory import HALF, Array, empty, flat
+from .runtime.crew import Chain, Pace, Step
+from .runtime.memory import Array, empty, flat
 from .runtime.simd import aligned, stored, value
 from .runtime.tasks import finished, in_tasks, next_task
 
 RUN = 32  # positions that are summed in one go
 VALUES = 32 * 1024  # of a task, about
-SAMPLE = 16  # positions whose mean is the origin of a variance, about
+# So many positions, about, of as many first samples have the mean that is the origin of a variance.
+FEW = 16
 # The origin may lie two standard deviations from the mean: rounding errors grow by the square.
 FAR = 4
 
@@ -39,9 +40,36 @@ class Sums(NamedTuple):
     tasks: int
 
 
+class Origin(NamedTuple):
+    """The numbers of a mean of a few positions: so many, that far from each other."""
+
+    positions: int
+    channels: int
+    distance: int
+    tasks: int
+
+
 # --- kernels --------------------------------------------------------------------------------------
 # Indices are unsigned: a negative one would count from the end, and testing for that keeps loops
 # from becoming vectors. So does reading a value only under a condition.
+
+
+@in_tasks(Origin)
+def _origin(x, out, g, counters):
+    """Take the mean of a few positions."""
+    c = np.uintp(g.channels)
+    task = next_task(counters)
+    while task < g.tasks:
+        for k in range(c):
+            out[k] = np.float32(0)
+        for position in range(np.uintp(g.positions)):
+            p = np.uintp(position) * np.uintp(g.distance) * c
+            for k in range(c):
+                out[k] += value(x[p + k])
+        for k in range(c):
+            out[k] /= np.float32(g.positions)
+        task = next_task(counters)
+    finished(counters)
 
 
 @in_tasks(Sums)
@@ -139,74 +167,99 @@ def cut(values: int, channels: int, *, mask_by_x: bool = False, mask_by_y: bool 
     return Sums(positions, channels, int(mask_by_x), int(mask_by_y), length, tasks)
 
 
-def bind_gradient_sums(
-    x: Array, norm: Array, y: Array, dy: Array, g: Sums
-) -> Callable[[], tuple[Array, Array]]:
-    """Prepare the sums of ``dy`` and of ``dy * (x - mean)`` over each channel, in float64.
+class Summed(NamedTuple):
+    """A step that takes two sums over each channel, and where its tasks leave theirs."""
+
+    step: Step
+    partial: Array  # [tasks, 2, channels]
+
+    def total(self) -> tuple[Array, Array]:
+        """Return both sums, in float64, when the step is done."""
+        first, second = self.partial.sum(0, dtype=np.float64)
+        return first, second
+
+
+def pace_of(x: Array, length: int) -> Pace:
+    """Return how a pass over values ``[n, h, w, c]`` goes through samples."""
+    n, each = len(x), max(1, x.size // max(1, len(x) * x.shape[-1]))
+    return Pace(n, each, tasks=1, length=length, light=True)
+
+
+def gradient_sums(x: Array, norm: Array, y: Array, dy: Array, g: Sums) -> Summed:
+    """Prepare the sums of ``dy`` and of ``dy * (x - mean)`` over each channel.
 
     Parameters
     ----------
-    x, y, dy : flat, float32 or bfloat16
-        With ``g.mask_by_y`` the gradient before the ReLU is written over ``dy``.
+    x : [n, h, w, c] float32 or bfloat16
     norm : flat float32
         Begins with the mean, the factor and the shift of each channel.
+    y, dy : flat
+        As ``x``. With ``g.mask_by_y`` the gradient before the ReLU is written over ``dy``.
     g : Sums
     """
     partial = empty((g.tasks, 2, g.channels))
-    step = Step(_gradient_sums, g, x=x, norm=norm, y=y, dy=dy, out=partial.reshape(-1))
-    return lambda: _add_up(step, partial)
+    arrays = {"x": x.reshape(-1), "norm": norm, "y": y, "dy": dy, "out": partial.reshape(-1)}
+    return Summed(Step(_gradient_sums, g, pace_of(x, g.length), **arrays), partial)
 
 
-def _bind_moments(x: Array, origin: Array) -> Callable[[], tuple[Array, Array]]:
-    """Prepare the sums of ``x - origin`` and of its square over each channel, in float64."""
+def _sums(x: Array, origin: Array) -> Summed:
+    """Prepare the sums of ``x - origin`` and of its square over each channel."""
     g = cut(x.size, len(origin))
     partial = empty((g.tasks, 2, g.channels))
-    step = Step(_moments, g, x=x, origin=origin, out=partial.reshape(-1))
-    return lambda: _add_up(step, partial)
+    arrays = {"x": x.reshape(-1), "origin": origin, "out": partial.reshape(-1)}
+    return Summed(Step(_moments, g, pace_of(x, g.length), **arrays), partial)
 
 
-def _add_up(step: Step, partial: Array) -> tuple[Array, Array]:
-    """Compute the partial sums of all tasks, and add them."""
-    step()
-    first, second = partial.sum(0, dtype=np.float64)
-    return first, second
+def bind_moments(x: Array) -> tuple[list[Step], Callable[[], tuple[Array, Array]]]:
+    """Prepare the mean and the biased variance of each channel, in float64.
 
+    Parameters
+    ----------
+    x : [n, h, w, c] float32 or bfloat16
 
-def bind_moments(x: Array) -> Callable[[], tuple[Array, Array]]:
-    """Prepare the mean and the biased variance of each channel, in float64."""
-    c = x.shape[-1]
-    source, origin = flat("batch_norm_train", "x", x, x), empty((c,))
-    add = _bind_moments(source, origin)
-    positions = x.size // c
+    Returns
+    -------
+    steps : list of Step
+    found : function
+        Returns both, when the steps are done.
+    """
+    n, c = len(x), x.shape[-1]
+    origin, positions = empty((c,)), x.size // c
+    summed, each = _sums(x, origin), max(1, x.size // c // max(1, n))
+    first = each * min(n, FEW)
     # An odd distance comes to all columns of an image, where these are a power of two.
-    sample = source.reshape(-1, c)[:: positions // SAMPLE | 1]
+    distance = first // FEW | 1
+    few = Origin(-(-first // distance), c, distance, tasks=1)
+    pace = Pace(n, each, tasks=1, length=first)
+    start = Step(_origin, few, pace, x=x.reshape(-1), out=origin)
 
     def around_origin() -> tuple[Array, Array, bool]:
-        distance, squares = add()
+        distance, squares = summed.total()
         distance /= positions
         squares /= positions
         square = distance * distance
         var = np.maximum(squares - square, 0)
         return distance, var, bool((square <= FAR * var).all())  # NaN is far
 
-    def moments() -> tuple[Array, Array]:
-        np.add.reduce(widened(sample) if sample.dtype == HALF else sample, 0, out=origin)
-        np.divide(origin, len(sample), out=origin)
+    def found() -> tuple[Array, Array]:
         distance, var, near = around_origin()
         if not near:
             origin[:] += distance
+            summed.step()
             distance, var, _ = around_origin()
         return distance + origin, var
 
-    return moments
+    return [start, summed.step], found
 
 
-def bind_channel_sums(x: Array, out: Array, more: bool) -> Callable[[], None]:
+def bind_channel_sums(x: Array, out: Array, more: bool) -> Chain:
     """Prepare the sum of each channel over all positions; ``more`` adds it to ``out``."""
-    add = _bind_moments(flat("conv2d_backward", "dy", x, x), np.zeros(x.shape[-1], np.float32))
+    c = x.shape[-1]
+    source = flat("conv2d_backward", "dy", x, x).reshape(x.shape)
+    summed = _sums(source, np.zeros(c, np.float32))
 
-    def channel_sums() -> None:
-        total, _ = add()
+    def add() -> None:
+        total, _ = summed.total()
         np.copyto(out, out + total if more else total, casting="same_kind")
 
-    return channel_sums
+    return Chain([summed.step, add])

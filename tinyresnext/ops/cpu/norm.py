@@ -12,7 +12,7 @@ import numpy as np
 from numba import prange
 
 from .. import shapes
-from .moments import bind_gradient_sums, cut
+from .moments import cut, gradient_sums
 from .norm_train import scaled, spread
 from .runtime.crew import Step
 from .runtime.kernel import kernel
@@ -114,13 +114,14 @@ def bind_batch_norm_backward(
     source, given = flat(op, "x", x, x), flat(op, "dy", dy, dy)
     dx = gradient_room(x, out[0] if not more[0] else None)
     g, norm = cut(x.size, c), empty((5 * c,))
-    sums = bind_gradient_sums(source, norm, given, given, g)
+    sums = gradient_sums(source.reshape(x.shape), norm, given, given, g)
     second = Step(spread, g, x=source, norm=norm, dy=given, out=dx)
 
     def back() -> None:
         variance = var.astype(np.float64)
         norm[: 3 * c], norm[3 * c :] = scaled(mean, variance, scale, scale, eps), 0
-        dshift, centred = sums()
+        sums.step()
+        dshift, centred = sums.total()
         if out[0] is not None:
             second()
         rstd = 1 / np.sqrt(variance + eps)

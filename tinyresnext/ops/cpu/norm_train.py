@@ -2,9 +2,11 @@
 
 Bound by memory: what counts is how often the values are read and written. Forward they are read
 twice (for the statistics, then for the result). Backward, a first pass takes the two sums over each
-channel that the gradient needs, and a second one writes it (`moments`). Whether a ReLU let a value
-pass is computed again from ``x``, as the forward pass did it, so its result need not be read;
-behind an addition it is read, and the first pass leaves the gradient of the residual.
+channel that the gradient needs, and a second one writes it (`moments`). In a step of training, both
+passes forward and the first one backward take turns with the convolutions beside them, to find
+their values in the caches (`runtime.crew.chains`). Whether a ReLU let a value pass is computed
+again from ``x``, as the forward pass did it, so its result need not be read; behind an addition it
+is read, and the first pass leaves the gradient of the residual.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ import numpy as np
 
 from .. import shapes
 from ..together import Reduce, means_of_all, moments_of_all
-from .moments import Sums, bind_gradient_sums, bind_moments, cut
-from .runtime.crew import Step
+from .moments import Sums, bind_moments, cut, gradient_sums, pace_of
+from .runtime.crew import Chain, Early, Step
 from .runtime.memory import Array, accumulate, empty, empty_like, flat, gradient_room, result
 from .runtime.simd import aligned, copy, stored, value
 from .runtime.tasks import finished, in_tasks, next_task
@@ -137,7 +139,7 @@ def bind_batch_norm_train(
     statistics: Array | None = None,
     reduce: Reduce | None = None,
     out: Array,
-) -> Callable[[], None]:
+) -> Chain:
     """Prepare both passes; between them NumPy computes a few thousand numbers."""
     shape = shapes.batch_norm_train(
         x, scale, shift, residual, eps=eps, relu=relu, statistics=statistics, out=out
@@ -156,17 +158,17 @@ def bind_batch_norm_train(
         length=tasks.length,
         tasks=tasks.tasks,
     )
-    moments = bind_moments(x)
-    second = Step(_normalise, g, x=source, norm=norm, residual=other, out=y.reshape(-1))
+    first, moments = bind_moments(source.reshape(x.shape))
+    arrays = {"x": source, "norm": norm, "residual": other, "out": y.reshape(-1)}
+    second = Step(_normalise, g, pace_of(x, g.length), **arrays)
 
-    def normalise() -> None:
+    def between() -> None:
         mean, var = moments_of_all(*moments(), g.positions, reduce)
         if statistics is not None:
             statistics[:] = mean, var
         norm[:] = scaled(mean, var, scale, shift, eps)
-        second()
 
-    return normalise
+    return Chain([*first, between, second])
 
 
 def batch_norm_train_backward(
@@ -215,7 +217,7 @@ def bind_batch_norm_train_backward(
     reduce: Reduce | None = None,
     out: Sequence[Array | None],
     more: Sequence[bool],
-) -> Callable[[], None]:
+) -> Chain:
     """Prepare both passes.
 
     The gradient of the residual, or that of ``x`` where there is no residual, may lie over ``dy``.
@@ -228,35 +230,45 @@ def bind_batch_norm_train_backward(
         place = None if more[3] else out[3]
         before = empty((x.size,), given.dtype) if place is None else place.reshape(-1)
     dx = gradient_room(x, out[0] if not more[0] else None)
-    norm, moments = empty((5 * c,)), bind_moments(x)
-    sums = bind_gradient_sums(source, norm, y.reshape(-1), before, g)
-    second = Step(spread, g, x=source, norm=norm, dy=before, out=dx)
-    to_copy = before is not given and not _overlap(before, given)
+    norm, source = empty((5 * c,)), source.reshape(x.shape)
+    sums = gradient_sums(source, norm, y.reshape(-1), before, g)
+    arrays = {"x": source.reshape(-1), "norm": norm, "dy": before, "out": dx}
+    second = Step(spread, g, pace_of(x, g.length), **arrays)
+    variance = np.empty(c)
 
-    def back() -> None:
-        if statistics is None:
-            mean, var = moments_of_all(*moments(), g.positions, reduce)
-        else:
-            mean, var = statistics.astype(np.float64)
-        norm[: 3 * c] = scaled(mean, var, scale, shift, eps)
-        if to_copy:
-            before[:] = given
-        dshift, centred = sums()
-        rstd = 1 / np.sqrt(var + eps)
-        if out[0] is not None:
-            means = means_of_all(dshift, centred * rstd**2, g.positions, reduce)
-            norm[3 * c : 4 * c], norm[4 * c :] = means
-            second()
-        for place, add, found in zip(
-            out,
-            more,
-            (dx.reshape(x.shape), centred * rstd, dshift, before.reshape(x.shape)),
-            strict=False,
-        ):
-            if add or place is None or not _overlap(place, found):
-                accumulate(place, found, add)
+    def take(mean: Array, var: Array) -> None:
+        norm[: 3 * c], variance[:] = scaled(mean, var, scale, shift, eps), var
 
-    return back
+    def between() -> None:
+        dshift, centred = sums.total()
+        rstd = 1 / np.sqrt(variance + eps)
+        for place, add, gradient in zip(out[1:3], more[1:3], (centred * rstd, dshift), strict=True):
+            accumulate(place, gradient, add)
+        means = means_of_all(dshift, centred * rstd**2, g.positions, reduce)
+        norm[3 * c : 4 * c], norm[4 * c :] = means
+
+    elsewhere = [
+        (place, add, made.reshape(x.shape))
+        for place, add, made in zip(out[::3], more[::3], (dx, before), strict=False)
+        if place is not None and (add or not _overlap(place, made))
+    ]
+
+    def after() -> None:
+        for place, add, made in elsewhere:
+            accumulate(place, made, add)
+
+    calls: list[Callable[[], None]]
+    if statistics is None:
+        first, moments = bind_moments(source)
+        calls = [*first, lambda: take(*moments_of_all(*moments(), g.positions, reduce))]
+    else:
+        calls = [Early(lambda: take(*statistics.astype(np.float64)))]
+    if before is not given and not _overlap(before, given):
+        calls.append(lambda: np.copyto(before, given))
+    calls += [sums.step, between]
+    if out[0] is not None:
+        calls.append(second)
+    return Chain([*calls, after] if elsewhere else calls)
 
 
 def _overlap(a: Array, b: Array) -> bool:

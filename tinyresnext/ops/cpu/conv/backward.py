@@ -33,7 +33,7 @@ from ...shapes.conv import parts_padding, parts_shape
 from ..elementwise import in_words
 from ..interlaced import bind_join, bind_split
 from ..moments import bind_channel_sums
-from ..runtime.crew import Step, chain
+from ..runtime.crew import Chain, Step
 from ..runtime.memory import HALF, Array, empty, empty_like, flat
 from ..runtime.simd import copy, stored, value
 from ..runtime.simd.bfloat16 import multiplies
@@ -153,7 +153,8 @@ def _bind_kind(
     packed, refill = repacking(
         weight, lambda w: lay_out(turned(w, geo.groups, down.taps, across.taps), geo.groups)
     )
-    calls, source = [refill], dy.reshape(geo.n, geo.h_out, geo.w_out, geo.c_out)
+    calls: list[Callable[[], None]] = [refill]
+    source = dy.reshape(geo.n, geo.h_out, geo.w_out, geo.c_out)
     if packed.in_words:
         copied, source = in_words(source, geo.groups)
         calls += copied
@@ -247,13 +248,13 @@ def bind_conv2d_backward(
         )
     else:
         geo = geometry(x.shape, y.shape, weight.shape[2:], stride, padding, groups)
-        if out[0] is not None:
-            calls += bind_input_gradient(gradient, weight, geo, out[0].reshape(-1), more[0], words)
         if out[1] is not None:
             calls += bind_weight_gradient(source, gradient, geo, out[1].reshape(-1), more[1], words)
+        if out[0] is not None:  # last: the sums of the next norm take turns with it
+            calls += bind_input_gradient(gradient, weight, geo, out[0].reshape(-1), more[0], words)
     if bias is not None and out[2] is not None:
-        calls.append(bind_channel_sums(dy, out[2], more[2]))
-    return chain(calls)
+        calls.insert(0, bind_channel_sums(dy, out[2], more[2]))
+    return Chain(calls)
 
 
 def _bind_dilated(

@@ -19,7 +19,7 @@ from ...checks import Pair, pair
 from ...shapes.conv import parts_padding, parts_shape
 from ..elementwise import bind_convert, in_words
 from ..interlaced import bind_join, bind_split
-from ..runtime.crew import Step, chain
+from ..runtime.crew import Chain, Early, Pace, Step
 from ..runtime.kernel import kernel
 from ..runtime.memory import HALF, WORD, Array, empty, flat, result
 from ..runtime.simd import stored, value
@@ -124,9 +124,7 @@ def _check_weight(weight: Array) -> None:
     flat("pack", "weight", weight)
 
 
-def repacking(
-    weight: Array, layout: Callable[[Array], Packed]
-) -> tuple[Packed, Callable[[], None]]:
+def repacking(weight: Array, layout: Callable[[Array], Packed]) -> tuple[Packed, Early]:
     """Lay a weight out that will change.
 
     The places are found by laying out numbers in place of the values, a few bits of each at a time,
@@ -135,7 +133,7 @@ def repacking(
     Returns
     -------
     packed : Packed
-    refill : function
+    refill : Early
         Copies what ``weight`` then holds to its places in ``packed``, rounded if that is bfloat16.
     """
 
@@ -151,10 +149,11 @@ def repacking(
         index[index >= 0] += some[index >= 0] << shift
     source = flat("pack", "weight", weight)
     if not packed.half:
-        return packed, partial(_refill, source, index, packed.data)
+        return packed, Early(partial(_refill, source, index, packed.data))
     halves = empty(source.shape, HALF)
     data = packed.data.view(HALF) if packed.in_words else packed.data
-    return packed, chain([bind_convert(source, halves), partial(_refill, halves, index, data)])
+    refill = partial(_refill, halves, index, data)
+    return packed, Early(Chain([bind_convert(source, halves), refill]))
 
 
 # --- the op ---------------------------------------------------------------------------------------
@@ -172,14 +171,18 @@ def bind_geometry(
     """Cut a convolution of flat arrays into tasks."""
     arrays = {"x": x, "weight": packed.data, "bias": bias, "out": out}
     arrays["residual"], add = out if residual is None else residual, residual is not None
-    way = way_of(packed.laid_out, geo.groups)
+    way, each = way_of(packed.laid_out, geo.groups), geo.h_out * geo.w_out
     if way is narrow:
         sizes = (packed.laid_out[1], geo.width, geo.k_w, geo.s_w, pixels_of(geo.w_out))
-        return Step(narrow.strips_kernel(*sizes), narrow.cut(geo, add, relu), **arrays)
+        strips = narrow.cut(geo, add, relu)
+        pace = Pace(geo.n, each, strips.strips * strips.shares, each)
+        return Step(narrow.strips_kernel(*sizes), strips, pace, **arrays)
     if way is wide:
         numbers = wide.cut(geo, add, relu)
-        return Step(wide.strips_kernel(numbers.larger, numbers.smaller), numbers, **arrays)
-    return Step(dense.blocks, dense.cut(geo, add, relu), **arrays)
+        pace = Pace(geo.n, each, numbers.strips * numbers.shares, each)
+        return Step(wide.strips_kernel(numbers.larger, numbers.smaller), numbers, pace, **arrays)
+    blocks = dense.cut(geo, add, relu)
+    return Step(dense.blocks, blocks, Pace(geo.n, each, blocks.shares, blocks.length), **arrays)
 
 
 def conv2d(
@@ -265,7 +268,7 @@ def bind_conv2d(
     other = None if residual is None else flat("conv2d", "residual", residual, target)
     geo = geometry(source.shape, shape, weight.shape[2:], stride, padding, groups)
     call = bind_geometry(source.reshape(-1), weight, shift, other, target.reshape(-1), geo, relu)
-    return chain([*before, call]) if before else call
+    return Chain([*before, call]) if before else call
 
 
 def _bind_dilated(
@@ -294,4 +297,4 @@ def _bind_dilated(
             parts, weight, bias, padding=inner, groups=groups, residual=other, relu=relu, out=made
         )
     )
-    return chain([*calls, bind_join(made, out.shape, dilation, out.reshape(-1))])
+    return Chain([*calls, bind_join(made, out.shape, dilation, out.reshape(-1))])

@@ -8,7 +8,7 @@ import numpy as np
 
 from ... import shapes
 from ...checks import Pair
-from ..runtime.crew import Step, chain
+from ..runtime.crew import Chain, Step
 from ..runtime.memory import Array, empty_like, flat, result
 from ..runtime.simd import aligned, stored, value
 from ..runtime.tasks import finished, in_tasks, next_task
@@ -164,7 +164,7 @@ def bind_avg_pool2d_backward(
 ) -> Callable[[], None]:
     """Prepare a step."""
     if out[0] is None:
-        return chain([])
+        return Chain([])
     count_pad, tasks = bool(count_include_pad), x.shape[0]
     g = window(x.shape, y.shape, size, stride, padding, tasks, count_pad=count_pad, add=more[0])
     return Step(_avg_gradient, g, dy=flat("avg_pool2d", "dy", dy, dy), out=out[0].reshape(-1))

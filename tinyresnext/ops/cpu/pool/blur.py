@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ... import shapes
-from ..runtime.crew import Step, chain
+from ..runtime.crew import Chain, Step
 from ..runtime.kernel import part
 from ..runtime.memory import Array, empty_like, flat, result
 from ..runtime.simd import aligned, stored, value
@@ -128,7 +128,7 @@ def bind_blur_pool_backward(
 ) -> Callable[[], None]:
     """Prepare a step."""
     if out[0] is None:
-        return chain([])
+        return Chain([])
     (n, h, w, c), (_, h_out, w_out, _) = x.shape, y.shape
     g = Blur(h, w, c, h_out, w_out, stride, add=int(more[0]), tasks=n)
     return Step(_blur_gradient, g, dy=flat("blur_pool", "dy", dy, dy), out=out[0].reshape(-1))

@@ -13,7 +13,7 @@ import numpy as np
 
 from ... import shapes
 from ..elementwise import bind_relu_backward
-from ..runtime.crew import Step, chain
+from ..runtime.crew import Chain, Step
 from ..runtime.kernel import part
 from ..runtime.memory import Array, accumulate, empty, empty_like, flat, result
 from ..runtime.simd import aligned, stored, value
@@ -211,7 +211,7 @@ def bind_excite_backward(
             calls.append(bind_relu_backward(dy, y, y, out=(dr,), more=(more[2],)))
         elif dr is not dy or more[2]:
             calls.append(partial(accumulate, dr, dy, more[2]))
-    return chain(calls)
+    return Chain(calls)
 
 
 def _excitation(

@@ -8,7 +8,7 @@ import numpy as np
 
 from ... import shapes
 from ...checks import Pair
-from ..runtime.crew import Step, chain
+from ..runtime.crew import Chain, Step
 from ..runtime.kernel import part
 from ..runtime.memory import Array, empty_like, flat, result
 from ..runtime.simd import aligned, stored, value, working
@@ -164,7 +164,7 @@ def bind_max_pool2d_backward(
 ) -> Callable[[], None]:
     """Prepare a step."""
     if out[0] is None:
-        return chain([])
+        return Chain([])
     source, gradient = flat("max_pool2d", "x", x, x), flat("max_pool2d", "dy", dy, dy)
     g = window(x.shape, y.shape, size, stride, padding, tasks=x.shape[0], add=more[0])
     return Step(_max_gradient, g, x=source, dy=gradient, out=out[0].reshape(-1))

@@ -61,6 +61,9 @@ class Numbers(Protocol):
     def __iter__(self) -> Iterator[int]:
         """Iterate over all numbers, in the order of the fields."""
 
+    def _replace(self, *, tasks: int) -> Any:
+        """Return the same numbers with another number of tasks."""
+
 
 class Kernel:
     """A function whose tasks several threads share; it is compiled when it is first needed.

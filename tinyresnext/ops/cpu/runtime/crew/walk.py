@@ -33,11 +33,10 @@ tasks are left over: a thread that sees that leaves.
 
 from __future__ import annotations
 
+import copy
 import functools
 import sys
-from collections.abc import Callable, Sequence
-from itertools import groupby
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from llvmlite import ir
@@ -46,11 +45,10 @@ from numba.core import cgutils, types
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-from .compiling.ahead import compile_all
-from .kernel import compiles, kernel, part
-from .launch import launch, threads_now
-from .simd import I64, flat_array
-from .tasks import (
+from ..kernel import compiles, kernel, part
+from ..launch import launch, threads_now
+from ..simd import I64, flat_array
+from ..tasks import (
     ACTIVE,
     COUNTERS,
     ENTERED,
@@ -64,10 +62,13 @@ from .tasks import (
     lay_out,
     look,
 )
+from .pace import Pace
 
 Array = np.ndarray
 
-ROW = 3  # numbers of a step in the table: addresses of its kernel and its arguments, and its tasks
+# Numbers of a step in the table: the addresses of its kernel and its arguments, its first task, and
+# the one behind its last.
+ROW = 4
 # The types of arrays that kernels are compiled for; of all others they see the bytes as float32.
 SEEN = ("uint16", "uint32")
 PATIENCE = 200  # looks at a counter, some microseconds, before a thread offers its core to others
@@ -176,16 +177,21 @@ class Step:
     kernel : Kernel
     numbers : NamedTuple
         Of the kernel's type.
+    pace : Pace, optional
+        How its tasks go through the samples of a mini-batch, if they take one after the other.
     arrays : flat arrays, nearly all float32
         One for each array of the kernel, by the name that the kernel has for it; the step keeps
         them alive.
     """
 
-    def __init__(self, kernel: Kernel, numbers: Numbers, **arrays: Array) -> None:
+    def __init__(
+        self, kernel: Kernel, numbers: Numbers, pace: Pace | None = None, /, **arrays: Array
+    ) -> None:
         dtypes = {name: str(arrays[name].dtype) for name in kernel.arrays}
         others = tuple(f"{name}:{of}" for name, of in dtypes.items() if of in SEEN)
         self.kernel, self.numbers, self.out = kernel.taking(others), numbers, arrays["out"]
         self.arrays = [arrays[name] for name in kernel.arrays]
+        self.pace, self.first = pace, 0
         if len(arrays) != len(self.arrays) or type(numbers) is not kernel.numbers:
             raise TypeError(f"{kernel.function.__name__} takes {kernel.arrays}, {kernel.numbers}")
         if compiles():
@@ -194,8 +200,17 @@ class Step:
     @functools.cached_property
     def row(self) -> Array:
         """The step's row in a table; the kernel is compiled when this is first needed."""
-        address = self.kernel.c_function.address
-        return np.array([address, self.arguments.ctypes.data, self.numbers.tasks], np.int64)
+        places = self.kernel.c_function.address, self.arguments.ctypes.data
+        return np.array([*places, self.first, self.numbers.tasks], np.int64)
+
+    def some(self, first: int, last: int) -> Step:
+        """Return a step that does the tasks from ``first`` to the one before ``last``."""
+        made = copy.copy(self)
+        vars(made).pop("row", None)
+        made.first, made.numbers = first, self.numbers._replace(tasks=last)
+        if compiles():
+            made.arguments = lay_out(made.arrays, made.numbers)
+        return made
 
     def __call__(self) -> None:
         """Let all threads work through the tasks; errors are those of `walk`."""
@@ -218,48 +233,25 @@ def walk(steps: Sequence[Step], table: Array | None = None) -> None:
         counted itself as finished.
     """
     counters = np.zeros(len(steps) * LINE, np.int64)
+    counts = counters.reshape(-1, LINE)
     if not compiles():
-        for s, own in zip(steps, counters.reshape(-1, LINE), strict=True):
+        for s, own in zip(steps, counts, strict=True):
+            own[NEXT] = s.first
             s.kernel.function(*s.arrays, s.numbers, own)
         return
     if table is None:
         table = np.concatenate([step.row for step in steps])
-    threads = min(threads_now(), max(step.numbers.tasks for step in steps))
+    first, last = table.reshape(-1, ROW)[:, -2:].T
+    counts[:, NEXT] = first
+    threads = min(threads_now(), int((last - first).max()))
     places = table.ctypes.data, counters.ctypes.data
     if threads > 1:
         launch(_together, *places, len(steps), threads)
     else:
         _alone(*places, len(steps))
-    counts = counters.reshape(-1, LINE)
-    for step, own in zip(steps, counts, strict=True):
-        if own[FINISHED] != own[ENTERED] or own[NEXT] < step.numbers.tasks:
-            raise MemoryError(
-                f"a kernel for a result of {step.out.size} values found no working memory; "
-                "use a smaller batch"
-            )
-
-
-def chain(calls: Sequence[Callable[[], Any]]) -> Callable[[], None]:
-    """Return one call that makes all of these in order; steps in a row are one parallel region."""
-    in_order: list[Callable[[], Any]] = []
-    for are_steps, some in groupby(calls, lambda call: isinstance(call, Step)):
-        together: list[Any] = list(some)
-        in_order += [_region(together)] if are_steps else together
-
-    def run_all() -> None:
-        for call in in_order:
-            call()
-
-    return run_all
-
-
-def _region(steps: list[Step]) -> Callable[[], None]:
-    """Return one parallel region, whose kernels are compiled and whose table is made once."""
-    if not compiles():
-        return lambda: walk(steps)
-    threads = threads_now()
-    walking = _together if threads > 1 else _alone
-    types_of = (types.intp,) * (4 if threads > 1 else 3)
-    compile_all([step.kernel for step in steps], threads, lambda: walking.compile(types_of))
-    table = np.concatenate([step.row for step in steps])
-    return lambda: walk(steps, table)
+    failed = (counts[:, FINISHED] != counts[:, ENTERED]) | (counts[:, NEXT] < last)
+    if failed.any():
+        raise MemoryError(
+            f"a kernel for a result of {steps[failed.argmax()].out.size} values found no working "
+            "memory; use a smaller batch"
+        )

@@ -549,6 +549,10 @@ def test_teachers_as_they_are_typed(run, monkeypatch):
     ), err  # fmt: skip
     code, _, err = run("train", "images", *quick, "--temperature", "2", "--out", "no")
     assert (code, "there is no teacher" in err) == (2, True), err
-    for more, told in ((["--mirror"], "one view"), (["--fast-decode"], "--fast-decode")):
+    for more, told in (
+        (["--mirror"], "one view"),
+        (["--fast-decode"], "--fast-decode"),
+        (["--broken", "wrong"], "cannot count as wrong"),
+    ):
         code, _, err = run("evaluate", "images", *more, "--logits", "u.npz")
         assert (code, told in err) == (2, True), err

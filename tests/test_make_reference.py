@@ -84,6 +84,11 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     )
     assert cli.main(["verify", "net.h5", "--make-reference", "missing/r.npz"]) == 2
     assert cli.main(["verify", "net.h5", "--with-torch"]) == 2
+    for words in (["--device", "reference"], ["--precision", "bfloat16"], ["--threads", "1"]):
+        capsys.readouterr()
+        assert cli.main(["verify", "net.h5", *words]) == 2  # nothing is computed
+        assert "are for --reference" in capsys.readouterr().err
+        assert cli.main(["verify", "net.h5", "--reference", "r.npz", *words]) == 0
     assert cli.main(["verify", "missing.h5", "--make-reference", "q.npz"]) == 3
     assert not (tmp_path / "q.npz").exists()
 

@@ -434,6 +434,8 @@ def test_the_command(run):
     write_files(Path("real"), {"real.json": json.dumps(answers).encode()})
     code, out, _ = run("val", "--model", name, "--truth", "real/real.json")
     assert (code, "90.00%  is a right answer" in out, "published" in out) == (0, True, False)
+    code, out, err = run("val", "--model", name, "--truth", "real/real.json", "--picture", "p.png")
+    assert (code, out, "there is no confusion matrix" in err) == (2, "", True)
     code, _, err = run("val", "--model", name, "--truth", "none")
     assert (code, "cannot be read" in err) == (3, True)
 

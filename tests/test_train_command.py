@@ -25,9 +25,11 @@ from tinyresnext import load
 from tinyresnext.cli import main as cli
 from tinyresnext.cli.runs.recipe import typed_recipe
 from tinyresnext.data import open as opening
+from tinyresnext.errors import UsageError
 from tinyresnext.training.recipes import RECIPES, kinds, parts
 from tinyresnext.training.recipes.recipe import PARTS, settings
 from tinyresnext.training.record import state as training_state
+from tinyresnext.training.record.folder import TrainingFolder
 from tinyresnext.training.weights import size
 
 NETWORK = [
@@ -512,6 +514,41 @@ def test_a_run_is_resumed_by_its_folder(run, data, tmp_path, monkeypatch):
     first.rename(first.with_name("another.png"))
     code, _, err = run("train", "--resume", "run")
     assert (code, "has images" in err) == (2, True)
+
+
+def test_what_is_typed_later_stays(run, data, tmp_path, monkeypatch):
+    """A run that is resumed once more does not fall back to the options that it began with."""
+    monkeypatch.chdir(tmp_path)
+    begin = [str(data), *NETWORK, *RECIPE, "--val-part", "0.25", "--licence", "first"]
+    assert run("train", *begin, "--out", "run")[0] == 0
+    assert run("train", "--resume", "run", "--licence", "it's second", "--log-every", "3")[0] == 0
+    assert run("train", "--resume", "run", "--half")[0] == 0
+    found = {}
+
+    def instead(*args, **options):
+        found.update(options)
+        raise UsageError("seen")
+
+    monkeypatch.setattr("tinyresnext.training.train.train", instead)
+
+    def last(*words):
+        assert run("train", "--resume", "run", *words)[0] == 2
+        return found["provenance"]["licence"], found["log_every"], found["half"]
+
+    assert last() == ("it's second", 3, True)
+    assert last("--log-every", "5") == ("it's second", 5, True)
+    assert last() == ("it's second", 3, True)  # what was refused is not kept
+    assert shlex.split(found["provenance"]["command"])[-2:] == ["--out", "run"]
+
+
+def test_the_later_of_two_commands_counts(run, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("train", str(data), *NETWORK, *RECIPE, "--out", "run")[0] == 0
+    for licence in ("a", "b", "a"):
+        assert run("train", "--resume", "run", "--licence", licence)[0] == 0
+    origin = TrainingFolder("run").meta()["origin"]
+    later = [f"tinyresnext train --resume run --licence {licence}" for licence in "ba"]
+    assert json.loads(origin["later"]) == later
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,6 @@ def _add_evaluate(c: argparse.ArgumentParser) -> None:
     c.add_argument(
         "--broken",
         type=word(known),
-        default="wrong",
         metavar=braces(known),
         help="images that cannot be read: count them as wrong, leave them out, or end (wrong)",
     )

@@ -41,8 +41,8 @@ def load(
     precision : {"float32", "float16", "bfloat16"}
         What activations and weights are stored in while the network computes; sums are float32.
         ``float16`` needs an NVIDIA GPU, and ``bfloat16`` on one compute capability 8.0.
-        The file stays as it is. A quantised model computes with integers of 8 bits, on the
-        processor or with plain NumPy, and is for no other precision.
+        The file stays as it is. A quantised model computes with integers of 8 bits, on all devices,
+        and is for no other precision.
 
     Raises
     ------

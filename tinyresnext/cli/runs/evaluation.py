@@ -76,6 +76,11 @@ def evaluate_all(
 
     _check_results(a, files, asked, model)
     data = _opened(a)
+    if files.picture and data.any_is_right:
+        raise UsageError(
+            "an image of ReaL may have several right answers, so there is no confusion matrix; "
+            "leave out --picture"
+        )
     for file in files:
         check_not_read(file, (one.name for one in data))
     a.split = a.split or data.part

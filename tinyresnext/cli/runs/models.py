@@ -63,7 +63,7 @@ def keep_logits(a: argparse.Namespace, model: Ensemble) -> int:
     file, one, [data_path] = target(a.logits, a.force), model.models[0], a.data
     check_not_read(file, [data_path, *(a.model or ())])
     threads = one.ops.thread_count(a.threads)
-    broken = "skip" if a.broken == "skip" else "refuse"
+    broken = a.broken or "refuse"
     # As `train` opens it, so that images have the same names.
     data = open_dataset(data_path, a.split, broken, memory=0, threads=threads)
     say(f"{shown(data_path)}, {a.split or data.part}: {data.found()}")
@@ -98,6 +98,11 @@ def _check_logits(a: argparse.Namespace, model: Ensemble) -> None:
         options = ", ".join("--" + name.replace("_", "-") for name in more)
         raise UsageError(
             f"--logits keeps what a model says of whole images, by their names; leave out {options}"
+        )
+    if a.broken == "wrong":
+        raise UsageError(
+            "an image that cannot be read has no logits, so it cannot count as wrong; give "
+            "--broken skip, or leave --broken out: then the first such image ends the run"
         )
     if len(a.data) > 1:
         raise UsageError(

@@ -20,6 +20,8 @@ _UNTYPED = object()
 _ONE_OF = (("arch", "depth", "blocks"), ("frozen_to", "all"), ("val", "val_part"))
 _TEACHERS = "teacher"  # of which there may be several
 _PATHS = {"data": "DATA", "val": "--val DATA", "model": "--init FILE"}
+_LATER = "later"  # the commands that went on with it and changed options
+_OF_ONE_COMMAND = ("data", "out", "resume", "mpi", "overfit", "dry_run")  # not kept from these
 
 
 def origin(a: argparse.Namespace) -> dict[str, str]:
@@ -29,7 +31,8 @@ def origin(a: argparse.Namespace) -> dict[str, str]:
     paths = {name: _absolute(path) for name, path in given.items() if path is not None}
     if teachers := getattr(a, _TEACHERS, None):
         paths[_TEACHERS] = json.dumps([_absolute(path) for path in teachers])
-    return {"command": shlex.join(["tinyresnext", *words]), "place": os.getcwd()} | paths
+    later = {_LATER: text} if (text := getattr(a, _LATER, "")) else {}
+    return {"command": shlex.join(["tinyresnext", *words]), "place": os.getcwd()} | paths | later
 
 
 def _absolute(path: str) -> str:
@@ -40,7 +43,8 @@ def _absolute(path: str) -> str:
 def complete(a: argparse.Namespace) -> argparse.Namespace:
     """Return the options of a run that begins; or of one that goes on, with what its folder knows.
 
-    What is typed takes the place of what is recorded; `training` then refuses what must not change.
+    What is typed takes the place of what is recorded, now and later; `training` then refuses what
+    must not change.
 
     Raises
     ------
@@ -76,7 +80,7 @@ def complete(a: argparse.Namespace) -> argparse.Namespace:
 
 
 def _recorded(a: argparse.Namespace) -> argparse.Namespace:
-    """Return the options that began the run, with what is typed now in their place."""
+    """Return the options that began the run, with what was typed later and now in their place."""
     from ...training.record.folder import TrainingFolder
 
     began = TrainingFolder(a.out).meta()["origin"]
@@ -91,30 +95,47 @@ def _recorded(a: argparse.Namespace) -> argparse.Namespace:
     a.add_options(parser)
     words = _words(began["command"], a)
     then = vars(_parsed(parser, words[2:], a.out))
-    now = _typed(parser, a)
-    for options in _ONE_OF:
-        if any(name in now for name in options):
-            then |= dict.fromkeys(options)
+    later = _texts(began.get(_LATER, ""), [])
+    for command in later:
+        then = _replaced(then, _kept(_typed(parser, _words(command, a)[2:], a.out)))
+    now = _typed(parser, a.typed[a.typed.index(a.command) + 1 :], a.out)
+    if _kept(now):
+        command = shlex.join(["tinyresnext", *a.typed[a.typed.index(a.command) :]])
+        later = [*(other for other in later if other != command), command]
+    now = _without(now, "data") | ({} if a.data is None else {"data": a.data})
+    then = _replaced(then, now)
     for name, how in _PATHS.items():
         if then.get(name) is not None and name not in now:
             last = began.get(name, then[name])  # where it was when the run last went on
             then[name] = _found(last, began["place"], how, a, isfile=name == "model")
     if then.get(_TEACHERS) is not None and _TEACHERS not in now:
-        last = _last_teachers(began, then[_TEACHERS])
+        last = _texts(began.get(_TEACHERS, ""), then[_TEACHERS])
         how = "--teacher FILE"
         then[_TEACHERS] = [_found(one, began["place"], how, a, isfile=True) for one in last]
     changed = {"typed": words[1:], "out": a.out, "resume": True, "mpi": a.mpi}
-    return argparse.Namespace(**(vars(a) | then | now | changed))
+    changed[_LATER] = json.dumps(later) if later else ""
+    return argparse.Namespace(**(vars(a) | then | changed))
 
 
-def _last_teachers(began: dict[str, str], typed: list[str]) -> list[str]:
-    """Return where the teachers were when the run last went on."""
+def _replaced(then: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Return options with later ones in their place."""
+    ended = [other for some in _ONE_OF if any(name in now for name in some) for other in some]
+    return then | dict.fromkeys(ended) | now
+
+
+def _kept(typed: dict[str, Any]) -> dict[str, Any]:
+    """Return those of the typed options that a run goes on with the next time, too."""
+    return {name: value for name, value in typed.items() if name not in _OF_ONE_COMMAND}
+
+
+def _texts(recorded: str, others: list[str]) -> list[str]:
+    """Return the texts that are recorded as a list, or others where there is no such list."""
     try:
-        known = json.loads(began.get(_TEACHERS, ""))
+        known = json.loads(recorded)
     except (ValueError, RecursionError):
-        return typed
+        return others
     fine = isinstance(known, list) and all(isinstance(one, str) for one in known)
-    return known if fine else typed
+    return known if fine else others
 
 
 def _words(command: str, a: argparse.Namespace) -> list[str]:
@@ -133,12 +154,17 @@ def _words(command: str, a: argparse.Namespace) -> list[str]:
     return words
 
 
-def _parsed(parser: argparse.ArgumentParser, words: list[str], out: str) -> argparse.Namespace:
-    """Return the options that a state records."""
+def _parsed(
+    parser: argparse.ArgumentParser,
+    words: list[str],
+    out: str,
+    known: argparse.Namespace | None = None,
+) -> argparse.Namespace:
+    """Return the options that a state records, beside those that are known."""
     said = io.StringIO()
     try:
         with redirect_stderr(said), redirect_stdout(said):
-            return parser.parse_args(words)
+            return parser.parse_args(words, known)
     except SystemExit:
         raise FormatError(
             f"{shown(out)} records options that this version does not know "
@@ -146,16 +172,13 @@ def _parsed(parser: argparse.ArgumentParser, words: list[str], out: str) -> argp
         ) from None
 
 
-def _typed(parser: argparse.ArgumentParser, a: argparse.Namespace) -> dict[str, Any]:
-    """Return the options that were typed, without those that have a default."""
+def _typed(parser: argparse.ArgumentParser, words: list[str], out: str) -> dict[str, Any]:
+    """Return the options among some words, without those that have a default."""
     names = [action.dest for action in parser._actions]
-    words = a.typed[a.typed.index(a.command) + 1 :]
     untyped = dict.fromkeys(names, _UNTYPED) | {_TEACHERS: None}  # argparse adds to its list
-    found = vars(parser.parse_args(words, argparse.Namespace(**untyped)))
+    found = vars(_parsed(parser, words, out, argparse.Namespace(**untyped)))
     typed = {name: value for name, value in found.items() if value is not _UNTYPED}
-    if typed[_TEACHERS] is None:
-        typed = _without(typed, _TEACHERS)
-    return typed | {"data": a.data} if a.data is not None else _without(typed, "data")
+    return _without(typed, _TEACHERS) if typed[_TEACHERS] is None else typed
 
 
 def _without(typed: dict[str, Any], name: str) -> dict[str, Any]:

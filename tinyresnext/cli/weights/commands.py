@@ -238,16 +238,26 @@ def _verify(a: argparse.Namespace) -> int:
             return _make_reference(file, a)
         if a.with_torch or a.force:
             raise UsageError("--with-torch and --force are for --make-reference")
+        if a.reference is None and _computes(a):
+            raise UsageError(
+                "--device, --precision and --threads are for --reference: without it, nothing is "
+                "computed"
+            )
         found = verify(file, a.reference, a.device, a.threads, a.precision)
     print(found)
     return 0 if found.passed else 3
+
+
+def _computes(a: argparse.Namespace) -> bool:
+    """Return whether it is said on what to compute, and how."""
+    return a.threads is not None or (a.device, a.precision) != ("cpu", "float32")
 
 
 def _make_reference(file: str | os.PathLike[str], a: argparse.Namespace) -> int:
     """Write a reference file for `verify`."""
     from ...inference.verify import make_reference
 
-    if a.threads is not None or (a.device, a.precision) != ("cpu", "float32"):
+    if _computes(a):
         raise UsageError(
             "--device, --precision and --threads are for --reference; a reference is made by plain "
             "NumPy, or with --with-torch"

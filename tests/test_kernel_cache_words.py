@@ -51,6 +51,9 @@ def test_commands(home, capsys, monkeypatch):
     assert cli.main(["cache", "info"]) == 0
     assert "  1 kernels, " in capsys.readouterr().out
     assert cli.main(["cache", "clear", "resnext50_*"]) == 2
+    for words in (["--precision", "int8"], ["--device", "reference"]):
+        assert cli.main(["cache", "clear", *words]) == 2
+        assert cli.main(["cache", "info", *words]) == 2
     assert "leave out 'resnext50_*'" in capsys.readouterr().err
     assert len(stored(home)) == 1
     assert cli.main(["cache", "clear"]) == 0

@@ -83,6 +83,9 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         == 2
     )
     assert cli.main(["verify", "net.h5", "--make-reference", "missing/r.npz"]) == 2
+    before = (tmp_path / "net.h5").read_bytes()
+    assert cli.main(["verify", "net.h5", "--make-reference", "net.h5", "--force"]) == 2
+    assert (tmp_path / "net.h5").read_bytes() == before
     assert cli.main(["verify", "net.h5", "--with-torch"]) == 2
     for words in (["--device", "reference"], ["--precision", "bfloat16"], ["--threads", "1"]):
         capsys.readouterr()

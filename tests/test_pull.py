@@ -128,6 +128,12 @@ def test_the_command(entry, monkeypatch, capsys, home):
     assert out == f"{home / 'models' / pulled.NAME}.h5\n"
     assert "licence MIT" in err
     assert (home.parent / "mine.pth").exists()
+    assert cli.main(["pull", pulled.NAME, "--from", str(home.parent / "mine.pth")]) == 0
+    (home.parent / "other.pth").write_bytes(CONTENT + b"1")
+    assert cli.main(["pull", pulled.NAME, "--from", str(home.parent / "other.pth")]) == 3
+    assert cli.main(["pull", pulled.NAME, "--from", str(home.parent / "none.pth")]) == 3
+    assert cli.main(["pull", "tinyresnext_cifar10", "--from", "x.pth"]) == 2
+    assert "is made of no other file" in capsys.readouterr().err
     assert cli.main(["pull", "resnext"]) == 2
 
 
@@ -292,6 +298,16 @@ def test_the_published_file_is_of_another_network(server, home):
     with pytest.raises(ShapeError):
         get(entry)
     assert len(server.asked) == 1
+
+
+def test_another_file_where_no_digest_is_known(server, home, tmp_path):
+    entry = pulled.entry(server.url)
+    model = get(entry)
+    (tmp_path / "same.pth").write_bytes(CONTENT)
+    assert get(entry, source=tmp_path / "same.pth") == model
+    (tmp_path / "other.pth").write_bytes(CONTENT[:-1])
+    with pytest.raises(UsageError, match="made of another file than"):
+        get(entry, source=tmp_path / "other.pth")
 
 
 def test_nobody_has_published_a_digest(server, home):

@@ -516,6 +516,32 @@ def test_a_run_is_resumed_by_its_folder(run, data, tmp_path, monkeypatch):
     assert (code, "has images" in err) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--milestones 0.5", "--milestones would change nothing here: give --schedule step, too"),
+        ("--gamma 0.5", "--gamma would change nothing here"),
+        ("--schedule step", "the learning rate would never fall"),
+        ("--ema-every 3", "--ema-every would change nothing here: give --ema"),
+        ("--recipe torchvision-v1 --padding 4 --fill mean", "--padding and --fill would change"),
+        ("--recipe torchvision-v1 --crop pad", "has a padding of 0"),
+        ("--erase-count 3", "--erase-count would change nothing here: give --random-erase"),
+        ("--padding 0 --fill mean", "--fill would change nothing here: give --padding"),
+        ("--crop usual --padding 8 --size 96", "images of 96 pixels are not padded"),
+        ("--head sigmoid --entropy softmax", "leave out --entropy softmax"),
+        ("--val-split val", "--val-split is for --val"),
+    ],
+)
+def test_what_would_change_nothing(run, data, options, words):
+    code, out, err = run("train", data, *NETWORK, *options.split(), "--out", "no")
+    assert (code, out, words in err) == (2, "", True), err
+
+
+def test_idle_settings_of_a_named_recipe_are_no_mistake(run, data):
+    words = ["--recipe", "torchvision-v1", "--schedule", "cosine", "--dry-run"]
+    assert run("train", data, *NETWORK, *words, "--batch", "4", "--gamma", "0.1")[0] == 0
+
+
 def test_what_is_typed_later_stays(run, data, tmp_path, monkeypatch):
     """A run that is resumed once more does not fall back to the options that it began with."""
     monkeypatch.chdir(tmp_path)

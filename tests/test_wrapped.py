@@ -120,6 +120,8 @@ def test_a_key_says_which_weights_to_take(convert):
         convert(top, key="ema")
     with pytest.raises(UsageError, match="under 'nothing'"):
         convert(top, key="nothing")
+    with pytest.raises(UsageError, match="both say which weights to take"):
+        convert(top, key="model", ema=True)
 
 
 def test_weights_that_were_not_looked_at_are_named_in_an_error(convert):

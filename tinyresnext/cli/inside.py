@@ -67,6 +67,7 @@ def _explain(a: argparse.Namespace) -> int:
     from ..inference.files import load
 
     page = target(a.out, a.force, not_over=a.image)
+    check_not_read(page, [a.model])
     model = load(a.model, a.device, a.threads)
     with announce_compiling(model.ops):
         found = explain(model, a.image, block=a.block, label=a.label, top=a.top)

@@ -43,10 +43,9 @@ def _add_cache(c: argparse.ArgumentParser) -> None:
         metavar="PATTERN",
         help="with warm: for which architectures (all)",
     )
-    c.add_argument("--device", default="cpu", metavar="DEVICE", help="with warm: the device (cpu)")
+    c.add_argument("--device", metavar="DEVICE", help="with warm: the device (cpu)")
     c.add_argument(
         "--precision",
-        default="float32",
         metavar="PRECISION",
         help="with warm: the precision that the kernels compute in, or int8 (float32)",
     )
@@ -56,10 +55,15 @@ def _cache(a: argparse.Namespace) -> int:
     """Show, remove or make the compiled kernels."""
     from ..bench.bench import backend_of
 
-    ops = backend_of(a.device, a.precision)
+    ops = backend_of(a.device or "cpu", a.precision or "float32")
     if a.action != "warm" and a.pattern != "*":
         raise UsageError(
             f"`cache {a.action}` takes no pattern; leave out {a.pattern!r}: it is for `cache warm`"
+        )
+    if a.action != "warm" and (a.device or a.precision):
+        raise UsageError(
+            f"`cache {a.action}` is about all kernels, of every device and precision; --device and "
+            "--precision are for `cache warm`"
         )
     if a.action == "clear":
         print(f"removed {ops.clear_kernels() / 2**20:.1f} MiB")

@@ -100,9 +100,7 @@ def _add_run(c: argparse.ArgumentParser) -> None:
     c.add_argument(
         "--val", metavar="DATA", help="images to evaluate the network on after each epoch"
     )
-    c.add_argument(
-        "--val-split", default="test", metavar="NAME", help="split of the validation data (test)"
-    )
+    c.add_argument("--val-split", metavar="NAME", help="with --val: which part of its data (test)")
     c.add_argument(
         "--val-part",
         type=float,
@@ -162,6 +160,7 @@ def _train(a: argparse.Namespace) -> int:
     from ..training.samples.augmentation import usual_preprocess
     from ..training.setting import headed
     from ..training.train import train
+    from .runs.recipe import check_padding
 
     with ranks_of(a) as ranks, announce_compiling(backend((a := complete(a)).device)):
         asked = spec_of(a)
@@ -169,6 +168,8 @@ def _train(a: argparse.Namespace) -> int:
         # Files are decoded in colour.
         channels = 3 if dataset.pixels is None else dataset.pixels.shape[3]
         spec = headed(replace(asked, channels=channels), dataset, a.head)
+        preprocess = preprocess_of(a, usual_preprocess(spec, chosen))
+        check_padding(a, chosen, preprocess.crop)
         model = train(
             spec,
             dataset,
@@ -176,7 +177,7 @@ def _train(a: argparse.Namespace) -> int:
             a.out,
             validation=validation,
             teacher=teachers_of(a),
-            preprocess=preprocess_of(a, usual_preprocess(spec, chosen)),
+            preprocess=preprocess,
             device=a.device,
             threads=a.threads,
             resume=a.resume,
@@ -197,10 +198,12 @@ def _finetune(a: argparse.Namespace) -> int:
     from ..inference.files import load
     from ..ops import backend
     from ..training.train import finetune
+    from .runs.recipe import check_padding
 
     with ranks_of(a) as ranks, announce_compiling(backend((a := complete(a)).device)):
         model = load(a.model, a.device, a.threads)
         chosen, dataset, validation = _recipe_and_data(a)
+        check_padding(a, chosen, model.preprocess.crop)
         model = finetune(
             model,
             dataset,
@@ -269,6 +272,8 @@ def _recipe_and_data(a: argparse.Namespace) -> tuple[Recipe, Dataset, Dataset | 
         target(named(a.dry_run), force=a.dry_run == DRAWN)
     if a.val is not None and a.val_part is not None:
         raise UsageError("--val and --val-part both say which images to validate on; give one")
+    if a.val_split is not None and a.val is None:
+        raise UsageError("--val-split is for --val: say which images with --val DATA")
     threads = backend(a.device).thread_count(a.threads)
     dataset = open_dataset(a.data, a.split, a.broken, threads=threads)
     say(f"{shown(a.data)}, {a.split}: {dataset.found()}")
@@ -277,8 +282,9 @@ def _recipe_and_data(a: argparse.Namespace) -> tuple[Recipe, Dataset, Dataset | 
         dataset, validation = held_out(dataset, a.val_part, seed)
         say(f"{len(validation):,} of them are held out for validation, {len(dataset):,} are left")
     elif a.val is not None:
-        validation = open_dataset(a.val, a.val_split, a.broken, threads=threads)
-        say(f"{shown(a.val)}, {a.val_split}: {validation.found()}")
+        split = a.val_split or "test"
+        validation = open_dataset(a.val, split, a.broken, threads=threads)
+        say(f"{shown(a.val)}, {split}: {validation.found()}")
     return typed_recipe(a, len(dataset)), dataset, validation
 
 

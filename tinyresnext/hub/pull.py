@@ -84,20 +84,23 @@ def pull(
     Raises
     ------
     UsageError
-        The name is unknown, its licence is not accepted, or nothing can be written.
+        The name is unknown, its licence is not accepted, or nothing can be written; or the model is
+        here, made of another file than ``source``.
     DownloadError
         The file cannot be fetched, or is not on this computer and must not be fetched.
     WeightsError
         The file is another one, or cannot be converted.
     """
     if name == BUNDLED:
+        if source is not None:
+            raise UsageError(f"{BUNDLED} is the bundled model, which is made of no other file")
         note(f"{BUNDLED} is the bundled model, which every copy of tinyresnext has")
         return shipped_model()
     entry = name if isinstance(name, Entry) else find(name)
     if entry.unreadable:
         raise UsageError(f"{entry.name} cannot be used: {entry.unreadable}")
-    if _is_whole(entry):
-        return place(entry)
+    if made := _made_of(entry):
+        return _same(entry, source, made)
     note(f"{entry.name}: licence {entry.licence}, {entry.page}")
     if entry.note:
         note(f"{entry.name}: {entry.note}")
@@ -113,12 +116,13 @@ def pull(
         return _fetch(entry, file, note, progress, limits, local)
 
     with locked(downloads / f"{entry.name}.lock", lambda: note(waiting)):
-        if not _is_whole(entry):  # check again under the lock
-            work = _folder(downloads / entry.name)
-            for left in work.glob(".*.tmp"):  # by a process that was killed
-                _remove(left)
-            _convert_first(entry, work, source, offline, note, download)
-            shutil.rmtree(work, ignore_errors=True)
+        if made := _made_of(entry):  # look again under the lock
+            return _same(entry, source, made)
+        work = _folder(downloads / entry.name)
+        for left in work.glob(".*.tmp"):  # by a process that was killed
+            _remove(left)
+        _convert_first(entry, work, source, offline, note, download)
+        shutil.rmtree(work, ignore_errors=True)
     return place(entry)
 
 
@@ -128,16 +132,30 @@ def wanted(entry: Entry) -> Wanted:
     return Wanted(entry.bytes or tensors * 5 // 2 + SLACK, entry.bytes, entry.sha256, entry.md5)
 
 
-def _is_whole(entry: Entry) -> bool:
-    """Return whether the model is here, undamaged, and made of the file in the catalogue."""
+def _made_of(entry: Entry) -> str | None:
+    """Return the sha256 of the file that the model was made of, if it is here and undamaged.
+
+    That must be the file in the catalogue, where its digest is known.
+    """
     if not place(entry).is_file():
-        return False
+        return None
     try:
         made = store.read(place(entry))
     except WeightsError:
-        return False
+        return None
     known = made.provenance.get("published_sha256", "") == entry.sha256
-    return known and made.provenance.get("model") == entry.name and made.spec == entry.spec
+    right = known and made.provenance.get("model") == entry.name and made.spec == entry.spec
+    return made.provenance.get("sha256") if right else None
+
+
+def _same(entry: Entry, source: str | os.PathLike[str] | None, made: str) -> Path:
+    """Return the model that is here; refuse a source that it is not made of."""
+    if source is not None and wanted(entry).check(Path(source)) != made:
+        raise UsageError(
+            f"{entry.name} is here already, and made of another file than {shown(source)}; remove "
+            f"{shown(place(entry))} first to have it made of that one"
+        )
+    return place(entry)
 
 
 def _convert_first(

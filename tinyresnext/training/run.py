@@ -144,7 +144,8 @@ class Run:
         state.seconds += seconds
         loss, accuracy = state.loss / state.step, state.correct / (state.step * state.recipe.batch)
         self.progress.step(state.epoch, state.step, seconds, loss, accuracy)
-        if self.setting.log_every and state.step % self.setting.log_every == 0:
+        made = state.epoch * self.steps + state.step  # since the run began
+        if self.setting.log_every and made % self.setting.log_every == 0:
             self.log.line(
                 epoch=state.epoch + 1,
                 step=state.step,

@@ -262,7 +262,7 @@ def _make_reference(file: str | os.PathLike[str], a: argparse.Namespace) -> int:
             "--device, --precision and --threads are for --reference; a reference is made by plain "
             "NumPy, or with --with-torch"
         )
-    to = target(a.make_reference, a.force)
+    to = target(a.make_reference, a.force, not_over=file)
     error = make_reference(file, to, with_torch=a.with_torch)
     print(
         f"{shown(to)}: float64; float32 may be off by {error:.1e} of the largest logit",

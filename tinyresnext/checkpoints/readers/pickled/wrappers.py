@@ -57,8 +57,13 @@ def choose(top: object, ema: bool, key: str | None = None) -> Choice:
     UnsafeError
         ``top`` is an object of an unknown class.
     UsageError
-        ``ema`` is True, but there are no averaged weights; or nothing lies under ``key``.
+        ``ema`` is True, but there are no averaged weights, or there is a ``key``, too; or nothing
+        lies under ``key``.
     """
+    if key is not None and ema:
+        raise UsageError(
+            f"the key {key!r} and ema both say which weights to take; give one of them"
+        )
     _refuse_objects("the top of the checkpoint", top)
     dicts = _state_dicts(top)
     found = dict(dicts)

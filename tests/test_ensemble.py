@@ -177,3 +177,28 @@ def test_a_model_predicts_from_several_views(crops, mirror):
     assert np.ptp(wanted) > 0.01
     with pytest.raises(UsageError, match="expected 1, 5 or 10 views"):
         model.predict(pixels, crops=2)
+
+
+def test_views_of_an_ensemble_are_its_own(tmp_path):
+    together, image = Ensemble((small(0),)), str(DATA / "chelsea.jpg")
+    for views_of in ({"crops": 10}, {"mirror": True}):
+        with pytest.raises(UsageError, match="views of its own"):
+            list(classify(together, [image], **views_of))
+    many = Ensemble((small(0),), 5)
+    assert len(list(classify(many, [image], crops=5))) == 1  # the same ones
+
+
+def test_one_output_and_two_do_not_predict_together():
+    one, two = small(0, "sigmoid", 1), small(1, "sigmoid", 2)
+    two.labels = one.labels
+    with pytest.raises(UsageError, match="as many outputs"):
+        Ensemble((one, two))
+
+
+def test_the_head_of_a_spec_stays(tmp_path):
+    model = small(0, "sigmoid", 4)
+    np.savez(tmp_path / "w.npz", **model.params)
+    assert tr.load_checkpoint(tmp_path / "w.npz", arch=model.spec).spec.head == "sigmoid"
+    spec = replace(model.spec, head="softmax")
+    assert tr.load_checkpoint(tmp_path / "w.npz", arch=spec).spec.head == "softmax"
+    assert tr.load_checkpoint(tmp_path / "w.npz", arch=spec, head="sigmoid").spec.several

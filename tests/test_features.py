@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -75,3 +76,13 @@ def test_no_file_before_the_end(model, tmp_path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(UsageError, match="cannot write"):
         list(save_features(model, PHOTOGRAPHS, tmp_path / "no" / "f.h5"))
+
+
+def test_a_whole_file_is_of_its_model(model, tmp_path):
+    file = tmp_path / "f.h5"
+    list(save_features(model, PHOTOGRAPHS[:1], file))
+    assert list(save_features(model, PHOTOGRAPHS[:1], file, resume=True)) == []
+    bias = model.params["bn1.bias"] + 1
+    other = replace(model, params={**model.params, "bn1.bias": bias})
+    with pytest.raises(UsageError, match="with other settings"):
+        list(save_features(other, PHOTOGRAPHS[:1], file, resume=True))

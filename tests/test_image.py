@@ -372,6 +372,7 @@ def test_65535_is_white_and_not_everything_above_255():
         (Image.new("F", (3, 3), 0.5), "floating point"),
         (Image.fromarray(np.full((2, 2), 70_000, np.int32)), "70000"),
         (Image.fromarray(np.full((2, 2), -1, np.int32)), "-1"),
+        (Image.new("L", (2, 2), 200).convert("I"), "of 8 or of 16 bits"),
         (Image.new("RGB", (0, 4)), "empty"),
         (Image.new("I;16", (0, 0)), "empty"),
     ],

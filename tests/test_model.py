@@ -485,3 +485,14 @@ def test_a_network_with_random_weights():
         tinyresnext.random_model("resnext20_2x64d", labels="ab")
     with pytest.raises(UsageError, match="did you mean resnext20_2x64d"):
         tinyresnext.random_model("resnext20_2x64")
+
+
+def test_an_attribute_that_is_set_counts():
+    """Plans and laid out weights are made anew."""
+    one, x = make(), np.ones((1, 8, 8, 3), np.float32)
+    before = one(x)
+    one.params = {**one.params, "fc.bias": one.params["fc.bias"] + 1}
+    assert np.allclose(one(x), before + 1, rtol=1e-5, atol=1e-5)
+    one.ops = reference
+    assert np.allclose(one(x), before + 1, rtol=1e-4, atol=1e-4)
+    assert one.plan(x.shape).threads == reference.thread_count(None)

@@ -135,3 +135,18 @@ def test_no_images_and_wrong_arguments():
         tr.Predictor(tr.load(), threads=1)
     with pytest.raises(UsageError, match="top"):
         tr.Predictor(top=0)
+
+
+def test_a_list_is_its_images():
+    """NumPy alone would take the pixels of Pillow images, and cut zeros off the ends of bytes."""
+    image = Image.open(DATA / "chelsea.jpg").convert("CMYK")
+    values = np.empty(2, object)
+    values[:] = [image, image.copy()]
+    predict = tr.Predictor(top=1)
+    wanted, found = predict({"image": values}), predict({"image": list(values)})
+    assert {name: list(column) for name, column in found.items()} == {
+        name: list(column) for name, column in wanted.items()
+    }
+    file = (DATA / "chelsea.jpg").read_bytes() + bytes(8)
+    assert list(predict({"bytes": [file]})["error"]) == [""]
+    assert module._column([file])[0] == file

@@ -84,7 +84,10 @@ def test_it_learns_and_says_so(tmp_path):
     ]
     lines = log_of(tmp_path)
     assert [(line["epoch"], line.get("step")) for line in lines] == [
-        (epoch, step) for epoch in range(1, 9) for step in (3, None)
+        (epoch, step)
+        for epoch in range(1, 9)
+        for step in (1, 2, 3, 4, None)
+        if step is None or (4 * epoch - 4 + step) % 3 == 0
     ]
     assert lines[-1]["loss"] < 0.8 * lines[1]["loss"]
     assert lines[-1]["top1"] > 0.6  # of four classes
@@ -607,3 +610,26 @@ def test_grey_pictures(tmp_path):
         ).spec.channels
         == 1
     )
+
+
+def test_another_model_does_not_go_on_with_a_run(tmp_path, model):
+    recipe = changed(epochs=1)
+    finetune(model, small.pictures(), recipe, tmp_path)
+    finetune(model, small.pictures(), recipe, tmp_path, resume=True)
+    other = replace(model, params={**model.params, "bn1.bias": model.params["bn1.bias"] + 1})
+    with pytest.raises(UsageError, match="initial model"):
+        finetune(other, small.pictures(), recipe, tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("label", [-1, 4])
+def test_labels_that_name_no_class(tmp_path, label):
+    images = small.pictures()
+    labels = images.labels.copy()
+    labels[3] = label
+    with pytest.raises(UsageError, match="expected 0 to 3"):
+        train(small.SPEC, replace(images, labels=labels), small.RECIPE, tmp_path)
+    several = np.eye(4, dtype=np.int64)[images.labels]
+    several[3, 1] = label
+    spec = replace(small.SPEC, head="sigmoid")
+    with pytest.raises(UsageError, match="expected 0 to 1"):
+        train(spec, replace(images, labels=several), small.RECIPE, tmp_path)

@@ -134,12 +134,12 @@ def opened_checkpoint(
             given = arch is not None, stem is not None
             untold = architecture.decided(path, said, spec, given, blur_pool, output_stride)
             blur_pool, output_stride = untold
-        spec = _with_head(spec, head, beside)
+        asked = head or ("sigmoid" if getattr(arch, "head", "") == "sigmoid" else None)
+        spec = _with_head(spec, asked, beside)
         spec = spec if blur_pool is None else replace(spec, blur_pool=blur_pool)
         spec = spec if output_stride is None else dilated(spec, output_stride)
         spec = spec if found.spec is None else agreed(found.spec, spec)
-        about = About(arch is not None, stem is not None, beside, said)
-        told = notes(found, spec, named, about)
+        told = notes(found, spec, named, About(arch is not None, stem is not None, beside, said))
         provenance = {
             "source": _source(named_path, path),
             "sha256": found.sha256,

@@ -241,6 +241,11 @@ def _from_deep_grey(image: Image.Image) -> Image.Image:
         raise ImageError(
             f"its pixels run from {deep.min()} to {deep.max()}; scale them to 0..65535"
         )
+    if image.mode == "I" and 0 < deep.max() <= 255:
+        raise ImageError(
+            f"its pixels run to {deep.max()} in numbers of 32 bits, so they may be of 8 or of 16 "
+            "bits; convert it to mode L or to I;16"
+        )
     key = image.info.get("transparency")
     grey = Image.fromarray((deep >> 8).astype(np.uint8))
     if key is not None:

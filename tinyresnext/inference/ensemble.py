@@ -58,18 +58,31 @@ class Ensemble:
         if not self.models:
             raise UsageError("there is no model; give at least one")
         for other in self.models[1:]:
-            if other.spec.head != self.spec.head or other.labels != self.labels:
+            kinds = [(m.spec.head, m.spec.classes, m.labels) for m in (self.models[0], other)]
+            if kinds[0] != kinds[1]:
                 raise UsageError(
                     f"the labels of {other!r} are not those of {self.models[0]!r}, in the same "
-                    "order and with the same head; models that predict together need the same"
+                    "order, with the same head and as many outputs; models that predict together "
+                    "need the same"
                 )
 
     @classmethod
     def of(
         cls, models: Model | Ensemble | Iterable[Model], crops: int = 1, mirror: bool = False
     ) -> Ensemble:
-        """Return models that predict together, given as one or as several."""
+        """Return models that predict together, given as one or as several.
+
+        Raises
+        ------
+        UsageError
+            An ensemble has views of its own, and others are given.
+        """
         if isinstance(models, Ensemble):
+            if (crops, mirror) not in ((1, False), (models.crops, models.mirror)):
+                raise UsageError(
+                    f"crops is {crops!r} and mirror {mirror!r}, and the ensemble has views of its "
+                    "own; give them to Ensemble"
+                )
             return models
         return cls((models,) if isinstance(models, Model) else tuple(models), crops, mirror)
 

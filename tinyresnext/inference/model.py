@@ -75,10 +75,15 @@ class Model:
     _plans: OrderedDict[Hashable, Any] = field(default_factory=OrderedDict, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; what was made of its value before is dropped."""
+        super().__setattr__(name, value)
+        if name in ("spec", "params", "ops", "threads", "quantisation") and "_plans" in vars(self):
+            vars(self).update(_program=None, _plans=OrderedDict())
+
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or a pickle has: the fields, and instead of the backend its name."""
-        made = ("_program", "_plans", "_lock")  # a copy makes these anew
-        state = {name: value for name, value in vars(self).items() if name not in made}
+        state = {name: value for name, value in vars(self).items() if name[0] != "_"}
         state["params"] = dict(self.params)
         if isinstance(self.ops, ModuleType):
             state["ops"] = self.ops.__name__
@@ -123,8 +128,7 @@ class Model:
             A value is too large for float16.
         """
         x = checked(x, self.spec.channels, self.quantisation)
-        none = np.empty((0, self.spec.outputs), np.float32)
-        y = self.plan(x.shape)(x) if len(x) else none
+        y = self.plan(x.shape)(x) if len(x) else np.empty((0, self.spec.outputs), np.float32)
         check_precision(self.ops.precision, x, y)
         return y
 
@@ -198,23 +202,18 @@ class Model:
         UsageError
             The network has a single class, or the threshold has nothing to decide.
         """
-        check_head(self.spec)
-        check_threshold(self.spec, threshold)
+        check_head(spec := self.spec)
+        check_threshold(spec, threshold)
         check_finite(logits)
         return [
-            [
-                Prediction(self.labels[i], i, float(row[i]))
-                for i in chosen(self.spec, row, top, threshold)
-            ]
-            for row in self.probabilities(logits)
+            [Prediction(self.labels[i], i, float(p[i])) for i in chosen(spec, p, top, threshold)]
+            for p in self.probabilities(logits)
         ]
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Return the probability of each label [n, labels] for logits [n, classes]."""
-        if self.spec.several:
-            return sigmoid(logits)
         if self.spec.head == "sigmoid":
-            return sigmoid(np.concatenate([-logits, logits], 1))
+            return sigmoid(logits if self.spec.several else np.concatenate([-logits, logits], 1))
         on_device = self.ops.upload(np.ascontiguousarray(logits, np.float32))
         return self.ops.download(self.ops.softmax(on_device))
 

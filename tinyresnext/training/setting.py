@@ -46,6 +46,7 @@ class Setting:
     ranks: Ranks = ALONE
     sync_norm: bool = False
     teacher: Teacher | None = None
+    initial: str = ""  # the digest of the model that is trained further
 
     def step_ops(self, recipe: Recipe) -> Backend:
         """Return what computes a step: the backend, or the one of the same device in bfloat16."""
@@ -105,12 +106,17 @@ class Setting:
     def decides(self) -> dict[str, str]:
         """Return what must be the same when a run goes on, beside network and recipe."""
         teacher = {} if self.teacher is None else {"teacher": self.teacher.identity()}
-        return teacher | {
-            "images": _described(self.dataset),
-            "validation": "none" if self.validation is None else _described(self.validation),
-            "frozen": " ".join(self.frozen),
-            "preprocess": json.dumps(self.preprocess.to_json()),
-        }
+        initial = {"initial model": self.initial} if self.initial else {}
+        return (
+            teacher
+            | initial
+            | {
+                "images": _described(self.dataset),
+                "validation": "none" if self.validation is None else _described(self.validation),
+                "frozen": " ".join(self.frozen),
+                "preprocess": json.dumps(self.preprocess.to_json()),
+            }
+        )
 
 
 def check(spec: Spec, recipe: Recipe, setting: Setting) -> None:
@@ -142,6 +148,7 @@ def check(spec: Spec, recipe: Recipe, setting: Setting) -> None:
                 f"the images of the {what} have any number of labels, and the network names one "
                 "class for each; give --head sigmoid (head='sigmoid' of the Spec)"
             )
+    _check_labels(setting.dataset.labels, len(setting.dataset.classes))
     if recipe.loss.balance == "sampling" and setting.dataset.labels.ndim == 2:
         raise UsageError(
             "images with several labels cannot be drawn so that all labels are as frequent; give "
@@ -174,6 +181,16 @@ def check(spec: Spec, recipe: Recipe, setting: Setting) -> None:
     if setting.ranks.count > 1:
         _check_ranks(recipe, setting)
     _check_norms(spec, recipe, setting)
+
+
+def _check_labels(labels: np.ndarray, classes: int) -> None:
+    """Refuse labels that name no class, or are neither there nor not there: -1 is the last one."""
+    most = classes - 1 if labels.ndim == 1 else 1
+    if len(labels) and not (labels.min() >= 0 and labels.max() <= most):
+        raise UsageError(
+            f"labels reach from {labels.min()} to {labels.max()}, expected 0 to {most}; leave out "
+            "images without a label"
+        )
 
 
 def _check_precision(recipe: Recipe, setting: Setting) -> None:

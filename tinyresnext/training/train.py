@@ -18,7 +18,7 @@ from ..data.dataset import Dataset, to_stderr
 from ..data.loader import Loader
 from ..errors import UsageError
 from ..images.preprocess import Preprocess
-from ..inference.files import save
+from ..inference.files import digest_of, save
 from ..inference.inputs import check_not_quantised
 from ..inference.model import Model
 from ..network.spec import Spec
@@ -206,7 +206,7 @@ def finetune(
     setting = Setting(
         dataset, validation, model.preprocess, frozen, ops, _threads(ops, threads, reduce),
         log_every, half, more, dict(origin or {}), ranks=reduce, sync_norm=sync_norm,
-        teacher=teaching,
+        teacher=teaching, initial=digest_of(model),
     )  # fmt: skip
     check(spec, recipe, setting)
     return _run(states.new(spec, recipe, values), setting, out, resume, overfit, dry_run)

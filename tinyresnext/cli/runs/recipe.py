@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from ...errors import UsageError
 from ...training.recipes import RECIPES, SOURCES, Recipe, recipe
+from ...training.recipes.idle import not_usual
 from ...training.recipes.kinds import Choice, Flag, Kind, Option
-from ...training.recipes.recipe import PARTS, settings
+from ...training.recipes.recipe import settings
 from ...training.recipes.steps import enough
 from ..options import braces, word
 from ..output.progress import say
-
-# Settings that count only beside another one: when they count, and what to give.
-_BESIDE: tuple[tuple[tuple[str, ...], Callable[[Recipe], bool], str], ...] = (
-    (("milestones", "gamma"), lambda r: r.schedule.schedule == "step", "--schedule step"),
-    (("ema_every", "ema_warmup"), lambda r: r.ema > 0, "--ema, such as 0.999"),
-    (
-        ("erase_count", "erase_with"),
-        lambda r: r.augmentation.erase > 0,
-        "--random-erase, such as 0.25",
-    ),
-    (("padding", "fill"), lambda r: r.augmentation.crop in ("pad", "usual"), "--crop pad"),
-    (
-        ("fill",),
-        lambda r: r.augmentation.padding > 0 or r.augmentation.crop == "usual",
-        "--padding, such as 4",
-    ),
-)
 
 
 def add_recipe(c: argparse.ArgumentParser, usual: str, *, first_weights: bool) -> None:
@@ -96,7 +79,10 @@ def typed_recipe(a: argparse.Namespace, images: int | None = None) -> Recipe:
     known = ((name, vars(a).get(name)) for name, _ in settings())
     typed = {name: value for name, value in known if value is not None}
     plain = recipe(a.recipe or a.usual_recipe, **typed)
-    _check_typed(a, typed, plain)
+    if typed.get("entropy") == "softmax" and a.head == "sigmoid":
+        raise UsageError(
+            "--head sigmoid has the binary cross entropy; leave out --entropy softmax, or the head"
+        )
     if images is None or a.recipe is not None:
         return plain
     found = enough(recipe(a.usual_recipe), images, typed)
@@ -117,42 +103,13 @@ def described(a: argparse.Namespace, chosen: Recipe) -> str:
     return SOURCES[name].said(name) + others
 
 
-def _check_typed(a: argparse.Namespace, typed: Mapping[str, Any], chosen: Recipe) -> None:
-    """Refuse what was typed and would change nothing; what a named recipe has may be idle."""
-    for names, counts, give in _BESIDE:
-        if not counts(chosen) and (idle := _not_usual(typed, names)):
-            raise UsageError(f"{' and '.join(idle)} would change nothing here: give {give}, too")
-    if typed.get("schedule") == "step" and not chosen.schedule.milestones:
-        raise UsageError(
-            "--schedule step has no milestones, so the learning rate would never fall: give "
-            "--milestones, such as 0.5,0.75, too"
-        )
-    if typed.get("crop") == "pad" and not chosen.augmentation.padding and "padding" not in typed:
-        raise UsageError("--crop pad has a padding of 0: give --padding, such as 4, too")
-    if typed.get("entropy") == "softmax" and a.head == "sigmoid":
-        raise UsageError(
-            "--head sigmoid has the binary cross entropy; leave out --entropy softmax, or the head"
-        )
-
-
 def check_padding(a: argparse.Namespace, chosen: Recipe, side: int) -> None:
     """Refuse a padding that was typed where images of this size are not padded."""
     from ...training.samples.augmentation import SMALL
 
-    idle = _not_usual(vars(a), ("padding", "fill"))
+    idle = not_usual(vars(a), ("padding", "fill"))
     if idle and chosen.augmentation.crop == "usual" and side > SMALL:
         raise UsageError(
-            f"{' and '.join(idle)} would change nothing here: images of {side} pixels are not "
+            f"--{' and --'.join(idle)} would change nothing here: images of {side} pixels are not "
             "padded but cropped at random; give --crop pad, too"
         )
-
-
-def _not_usual(typed: Mapping[str, Any], names: tuple[str, ...]) -> list[str]:
-    """Return the options among these names that were typed with another value than the usual."""
-    fields = [field for part in (Recipe, *PARTS.values()) for field in dataclasses.fields(part)]
-    usual, known = {field.name: field.default for field in fields}, dict(settings())
-    return [
-        _flag(name, known[name])
-        for name in names
-        if typed.get(name) is not None and typed[name] != usual[name]
-    ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from unicodedata import normalize
 
 from ...errors import FormatError, UsageError
 from ..dataset import ALL
@@ -175,13 +176,14 @@ class Levels:
             )
 
     def _warn_of_spellings(self) -> None:
-        """Warn of classes that seem to be the same, in another case in another split."""
+        """Warn of classes that seem to be the same, written otherwise in another split."""
         spellings: dict[str, list[str]] = {}
         for name in self.classes:
-            spellings.setdefault(name.lower(), []).append(name)
+            spellings.setdefault(normalize("NFC", name).casefold(), []).append(name)
         if double := [name for names in spellings.values() if len(names) > 1 for name in names]:
             self.warn(
-                f"{self.name} has classes that differ in capital letters only: {_some(double)}; "
+                f"{self.name} has classes that differ only in capital letters, or in how Unicode "
+                f"writes their accents: {_some(double)}; "
                 "if they are the same, rename the folders in one of the splits"
             )
 

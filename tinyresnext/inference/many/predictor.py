@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from ...errors import ImageError, UsageError
 from ...hub.catalogue import model_file
@@ -214,7 +215,7 @@ def _images(batch: Mapping[str, np.ndarray]) -> list[Any]:
             f"the batch has {found:.300}; expected a column image (uint8 arrays), bytes (contents "
             "of image files) or path"
         )
-    values = np.asarray(batch[name])
+    values = _column(batch[name])
     if name == "image":
         right = values.dtype == object or (values.dtype == np.uint8 and values.ndim == 4)
     else:
@@ -233,6 +234,18 @@ def _images(batch: Mapping[str, np.ndarray]) -> list[Any]:
     if values.dtype.kind == "S" and name == "path":
         return [os.fsdecode(one) for one in values]
     return [_contents(one) for one in values] if name == "bytes" else list(values)
+
+
+def _column(values: Any) -> np.ndarray:
+    """Return a column as an array; NumPy would take the pixels of Pillow images out of a list."""
+    if isinstance(values, np.ndarray) or all(isinstance(one, str | np.ndarray) for one in values):
+        return np.asarray(values)
+    if not any(isinstance(one, bytes | bytearray | Image.Image) for one in values):
+        return np.asarray(values)
+    found = np.empty(len(values), object)
+    for number, one in enumerate(values):
+        found[number] = one
+    return found
 
 
 def _contents(value: Any) -> bytes | None:

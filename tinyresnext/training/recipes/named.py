@@ -8,6 +8,7 @@ from typing import Any
 from ...errors import UsageError
 from ...system.words import one_of
 from .augmentation import Augmentation
+from .idle import check_changes
 from .optimiser import Optimiser
 from .parts import Drop, Loss, Start
 from .recipe import Recipe
@@ -177,8 +178,10 @@ def recipe(name: str, **changes: Any) -> Recipe:
     Raises
     ------
     UsageError
-        There is no such recipe or setting, or a value is not allowed.
+        There is no such recipe or setting, a value is not allowed, or it would change nothing.
     """
     if name not in RECIPES:
         raise UsageError(f"there is no recipe called {name!r}: {one_of(name, RECIPES)}")
-    return RECIPES[name].changed(changes)
+    chosen = RECIPES[name].changed(changes)
+    check_changes(changes, chosen)
+    return chosen

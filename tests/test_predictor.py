@@ -150,3 +150,7 @@ def test_a_list_is_its_images():
     file = (DATA / "chelsea.jpg").read_bytes() + bytes(8)
     assert list(predict({"bytes": [file]})["error"]) == [""]
     assert module._column([file])[0] == file
+    names = [str(DATA / "chelsea.jpg").encode()]
+    assert list(predict({"path": names})["error"]) == [""]
+    with pytest.raises(UsageError, match="expected"):
+        predict({"bytes": None})

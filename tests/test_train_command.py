@@ -572,6 +572,7 @@ def test_the_later_of_two_commands_counts(run, data, tmp_path, monkeypatch):
     assert run("train", str(data), *NETWORK, *RECIPE, "--out", "run")[0] == 0
     for licence in ("a", "b", "a"):
         assert run("train", "--resume", "run", "--licence", licence)[0] == 0
+    assert run("train", "--resume", "run")[0] == 0  # nothing is typed, and nothing recorded
     origin = TrainingFolder("run").meta()["origin"]
     later = [f"tinyresnext train --resume run --licence {licence}" for licence in "ba"]
     assert json.loads(origin["later"]) == later

@@ -77,8 +77,8 @@ def opened_checkpoint(
         One of `tinyresnext.network.spec.STEMS`, if the tensors do not determine it: a pooling has
         no tensors, so a 3x3 stem is taken for CIFAR's unless ``pooled`` is given.
     head : str, optional
-        One of `tinyresnext.network.spec.HEADS`; no tensor says it. By default a single output is
-        under a sigmoid, and several are under a softmax.
+        One of `tinyresnext.network.spec.HEADS`; no tensor says it. By default that of an ``arch``
+        with a sigmoid; else a single output is under a sigmoid, and several under a softmax.
     blur_pool : str, optional
         One of `tinyresnext.network.spec.BLUR_POOLS`, if the network has a blur pooling, which has
         no tensors.

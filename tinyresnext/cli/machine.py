@@ -55,7 +55,6 @@ def _cache(a: argparse.Namespace) -> int:
     """Show, remove or make the compiled kernels."""
     from ..bench.bench import backend_of
 
-    ops = backend_of(a.device or "cpu", a.precision or "float32")
     if a.action != "warm" and a.pattern != "*":
         raise UsageError(
             f"`cache {a.action}` takes no pattern; leave out {a.pattern!r}: it is for `cache warm`"
@@ -65,6 +64,7 @@ def _cache(a: argparse.Namespace) -> int:
             f"`cache {a.action}` is about all kernels, of every device and precision; --device and "
             "--precision are for `cache warm`"
         )
+    ops = backend_of(a.device or "cpu", a.precision or "float32")
     if a.action == "clear":
         print(f"removed {ops.clear_kernels() / 2**20:.1f} MiB")
         return 0

@@ -23,7 +23,7 @@ from .output.tables import target
 from .runs.models import add_teacher, teachers_of
 from .runs.network import add_network, preprocess_of, spec_of
 from .runs.ranks import add_ranks, ranks_of
-from .runs.resume import complete, origin
+from .runs.resume import FOR_VAL, complete, origin
 
 if TYPE_CHECKING:
     from ..data.dataset import Dataset
@@ -272,8 +272,8 @@ def _recipe_and_data(a: argparse.Namespace) -> tuple[Recipe, Dataset, Dataset | 
         target(named(a.dry_run), force=a.dry_run == DRAWN)
     if a.val is not None and a.val_part is not None:
         raise UsageError("--val and --val-part both say which images to validate on; give one")
-    if a.val_split is not None and a.val is None:
-        raise UsageError("--val-split is for --val: say which images with --val DATA")
+    if a.val_split is not None and a.val is None and not a.resume:
+        raise UsageError(FOR_VAL)
     threads = backend(a.device).thread_count(a.threads)
     dataset = open_dataset(a.data, a.split, a.broken, threads=threads)
     say(f"{shown(a.data)}, {a.split}: {dataset.found()}")

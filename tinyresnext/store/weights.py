@@ -7,6 +7,7 @@ it is copied (`Weights.releasing`).
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
@@ -19,7 +20,7 @@ from . import places
 from .digest import value, widened
 from .places import Place
 
-__all__ = ["Weights", "released"]
+__all__ = ["Weights", "digest_of", "released"]
 
 SMALL = 1 << 16  # bytes of a tensor that is not worth being read twice
 
@@ -138,6 +139,14 @@ class Weights(MutableMapping[str, np.ndarray]):
 def released(params: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
     """Return parameters for a reader that copies each; `Weights` keep nothing of what it reads."""
     return params.releasing() if isinstance(params, Weights) else params
+
+
+def digest_of(params: Mapping[str, np.ndarray]) -> str:
+    """Return a digest of all parameters; what is read for it is not kept."""
+    found, arrays = hashlib.sha256(), released(params)
+    for name in sorted(params):
+        found.update(f"{name} {value(name, np.asarray(arrays[name])).sha256}\n".encode())
+    return found.hexdigest()
 
 
 class _Releasing(Mapping[str, np.ndarray]):

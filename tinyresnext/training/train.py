@@ -18,11 +18,12 @@ from ..data.dataset import Dataset, to_stderr
 from ..data.loader import Loader
 from ..errors import UsageError
 from ..images.preprocess import Preprocess
-from ..inference.files import digest_of, save
+from ..inference.files import save
 from ..inference.inputs import check_not_quantised
 from ..inference.model import Model
 from ..network.spec import Spec
 from ..ops import Backend, backend
+from ..store.weights import digest_of
 from ..system.ranks import ALONE, Ranks, any_rank, by_the_first, which_ranks
 from .initial import initialise, whitened
 from .recipes import Recipe
@@ -206,7 +207,7 @@ def finetune(
     setting = Setting(
         dataset, validation, model.preprocess, frozen, ops, _threads(ops, threads, reduce),
         log_every, half, more, dict(origin or {}), ranks=reduce, sync_norm=sync_norm,
-        teacher=teaching, initial=digest_of(model),
+        teacher=teaching, initial=digest_of(model.params),
     )  # fmt: skip
     check(spec, recipe, setting)
     return _run(states.new(spec, recipe, values), setting, out, resume, overfit, dry_run)

@@ -78,7 +78,9 @@ def typed_recipe(a: argparse.Namespace, images: int | None = None) -> Recipe:
     """
     known = ((name, vars(a).get(name)) for name, _ in settings())
     typed = {name: value for name, value in known if value is not None}
-    plain = recipe(a.recipe or a.usual_recipe, **typed)
+    name = a.recipe or a.usual_recipe
+    # What began a run is not judged again: it must stay what it was.
+    plain = recipe(name).changed(typed) if a.resume else recipe(name, **typed)
     if typed.get("entropy") == "softmax" and a.head == "sigmoid":
         raise UsageError(
             "--head sigmoid has the binary cross entropy; leave out --entropy softmax, or the head"
@@ -108,7 +110,7 @@ def check_padding(a: argparse.Namespace, chosen: Recipe, side: int) -> None:
     from ...training.samples.augmentation import SMALL
 
     idle = not_usual(vars(a), ("padding", "fill"))
-    if idle and chosen.augmentation.crop == "usual" and side > SMALL:
+    if idle and not a.resume and chosen.augmentation.crop == "usual" and side > SMALL:
         raise UsageError(
             f"--{' and --'.join(idle)} would change nothing here: images of {side} pixels are not "
             "padded but cropped at random; give --crop pad, too"

@@ -13,7 +13,9 @@ from typing import Any
 from ...errors import FormatError, UsageError
 from ...system.files import shown
 
-__all__ = ["complete", "origin"]
+__all__ = ["FOR_VAL", "complete", "origin"]
+
+FOR_VAL = "--val-split is for --val: say which images with --val DATA"
 
 _UNTYPED = object()
 # Of each of these, one option at most is given: a new one takes the place of the recorded one.
@@ -103,6 +105,8 @@ def _recorded(a: argparse.Namespace) -> argparse.Namespace:
         command = shlex.join(["tinyresnext", *a.typed[a.typed.index(a.command) :]])
         later = [*(other for other in later if other != command), command]
     now = _without(now, "data") | ({} if a.data is None else {"data": a.data})
+    if "val_split" in now and then.get("val") is None and "val" not in now:
+        raise UsageError(FOR_VAL)
     then = _replaced(then, now)
     for name, how in _PATHS.items():
         if then.get(name) is not None and name not in now:
@@ -120,6 +124,7 @@ def _recorded(a: argparse.Namespace) -> argparse.Namespace:
 def _replaced(then: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     """Return options with later ones in their place."""
     ended = [other for some in _ONE_OF if any(name in now for name in some) for other in some]
+    ended += ["val_split"] if "val_part" in now else []
     return then | dict.fromkeys(ended) | now
 
 
@@ -174,7 +179,7 @@ def _parsed(
 
 def _typed(parser: argparse.ArgumentParser, words: list[str], out: str) -> dict[str, Any]:
     """Return the options among some words, without those that have a default."""
-    names = [action.dest for action in parser._actions]
+    names = [*(action.dest for action in parser._actions), *parser._defaults]
     untyped = dict.fromkeys(names, _UNTYPED) | {_TEACHERS: None}  # argparse adds to its list
     found = vars(_parsed(parser, words, out, argparse.Namespace(**untyped)))
     typed = {name: value for name, value in found.items() if value is not _UNTYPED}

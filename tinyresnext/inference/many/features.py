@@ -23,10 +23,10 @@ from ...errors import UsageError
 from ...images.files import Contents
 from ...images.prepare import views
 from ...network.plan import chosen_stages
+from ...store.weights import digest_of
 from ...system.files import regular, shown
 from ...system.writing import opened, present, replacing
 from ..ensemble import Ensemble
-from ..files import digest_of
 from ..heads import check_finite
 from ..model import Model
 from .batches import prepared, sources_of, worked
@@ -74,7 +74,7 @@ def save_features(
     fast : bool
         Decode large JPEGs at a reduced size, as `tinyresnext.images.prepare.views` says.
     settings : mapping, optional
-        What else the values depend on, such as the digest of the model, which is meant without it.
+        What else the values depend on, such as the digest of the model (its weights, without it).
         If it is given, a run that is stopped leaves its rows, and can go on; otherwise nothing is
         left of it.
     resume : bool
@@ -106,7 +106,8 @@ def save_features(
     one = model.features(np.zeros(shape, np.float32), [stage])[stage][0]
     path, rows = os.fspath(file), f"{os.fspath(file)}.part.rows"
     asked = {"stage": stage, "preprocess": model.preprocess.to_json(), "fast_decode": fast}
-    asked |= {"model": digest_of(model)} if settings is None else dict(settings)
+    weights = {"weights": digest_of(model.params)} if settings is None else {}
+    asked |= weights | dict(settings or {})
     counts = {} if counts is None else counts
     if resume and present(path) and not present(f"{path}.part"):
         counts |= _check_whole(path, asked, sources_of(paths))

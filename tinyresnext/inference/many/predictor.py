@@ -215,7 +215,7 @@ def _images(batch: Mapping[str, np.ndarray]) -> list[Any]:
             f"the batch has {found:.300}; expected a column image (uint8 arrays), bytes (contents "
             "of image files) or path"
         )
-    values = _column(batch[name])
+    values = np.asarray(batch[name]) if name == "path" else _column(batch[name])
     if name == "image":
         right = values.dtype == object or (values.dtype == np.uint8 and values.ndim == 4)
     else:
@@ -238,9 +238,8 @@ def _images(batch: Mapping[str, np.ndarray]) -> list[Any]:
 
 def _column(values: Any) -> np.ndarray:
     """Return a column as an array; NumPy would take the pixels of Pillow images out of a list."""
-    if isinstance(values, np.ndarray) or all(isinstance(one, str | np.ndarray) for one in values):
-        return np.asarray(values)
-    if not any(isinstance(one, bytes | bytearray | Image.Image) for one in values):
+    kinds = bytes, bytearray, Image.Image
+    if not isinstance(values, list | tuple) or not any(isinstance(one, kinds) for one in values):
         return np.asarray(values)
     found = np.empty(len(values), object)
     for number, one in enumerate(values):

@@ -91,6 +91,7 @@ class TrainingFolder:
         self._found()
         state = training_state.read(self.state)
         now, then = _decisions(start), _decisions(state)
+        then = {"initial model": now.get("initial model")} | then  # earlier states do not say it
         if changed := [name for name in now | then if now.get(name) != then.get(name)]:
             first, more = (
                 changed[0],

@@ -72,8 +72,9 @@ class State:
     origin : dict of str to str
         The ``device`` that computes, and how many images batch norms see (``normed``). For a run
         that a command began, also the ``command`` as a shell takes it, the ``place`` where it was
-        typed, and where its ``data``, ``val``, ``model`` and ``teacher`` (a list, as JSON) were
-        last. It decides nothing, but the user need not type it again.
+        typed, where its ``data``, ``val``, ``model`` and ``teacher`` (a list, as JSON) were last,
+        and the commands that changed options ``later`` (a list, as JSON). It decides nothing, but
+        the user need not type it again.
     """
 
     spec: Spec

@@ -37,7 +37,7 @@ PHOTOGRAPHS = "tests/data/photographs"
 CARD = Path(__file__).with_suffix(".txt")  # with places for what is known
 
 TAUGHT = """The last command trains the model, and those before it make what taught it. Beside the
-labels it learned from the mean of the probabilities below (distillation), at temperature
+labels it learned from the mean of their probabilities (distillation), at temperature
 {temperature:g}: that is {weight:.0%} of the loss. The hours are those of the last command."""
 
 EACH_EPOCH = """where the curve has a line for them, they were
@@ -162,7 +162,7 @@ def written(
         **{name: evaluation[name] for name in ("top1", "top5", "loss")},
         commands="\n".join(commands),
         made=made,
-        hours=sum(line["seconds"] for line in log) / 3600,
+        hours=len(log) * sorted(line["seconds"] for line in log)[len(log) // 2] / 3600,
         epochs=len(log),
         speed=sorted(line["images_per_second"] for line in log)[len(log) // 2],
         smaller=SMALLER if recipe.get("sides") else "",

@@ -119,7 +119,7 @@ VARIANTS: Mapping[str, Spec] = {
     ),
     # Ours, for small images and a short training: few blocks, a stem with a pooling. With four
     # times the paths of half the width, 3x3 convolutions cost the same, and the 1x1 beside them
-    # twice as much.
+    # twice as much. The second is the bundled model, and the first that of its two teachers.
     "resnext20_2x64d": Spec(
         (2, 2, 2), 2, 64, classes=10, stem="pooled", avg_down=True, expansion=1
     ),

@@ -104,12 +104,13 @@ def test_every_task_is_done_once(monkeypatch):
 
 def test_what_cannot_take_turns_is_left_as_it_is(monkeypatch):
     monkeypatch.setattr(chains, "PART", 1)
-    a, b, c = (np.zeros(80, np.float32) for _ in range(3))
+    memory = np.zeros(120, np.float32)
+    a, (b, c) = memory[:80], np.zeros((2, 80), np.float32)
     first, second = copying(a, b, 8, 10), copying(b, c, 8, 10)
     assert cut([first, second])
     other = [
         copying(b, c, 4, 10),  # another number of samples
-        copying(c[:40], a[40:], 8, 5),  # in the half of what the first one reads
+        copying(b, memory[40:], 8, 10),  # it writes over what the first one has still to read
         Step(one_more, first.numbers, x=b, out=c),  # it does not say how it goes through samples
     ]
     for step in other:

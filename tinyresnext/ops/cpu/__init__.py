@@ -52,18 +52,18 @@ if TYPE_CHECKING:  # the type checker holds these to the contract
     from .pool.excite import excite, excite_backward
     from .pool.maximum import max_pool2d, max_pool2d_backward
     from .pool.mean import mean_pool, mean_pool_backward
-    from .update import (
+    from .update.elementwise import (
         adamw_step,
         average_step,
         clip_norm_step,
         clip_units_step,
         clip_value_step,
         lamb_step,
-        muon_step,
         rmsprop_step,
         sgd_step,
         statistics_step,
     )
+    from .update.muon import muon_step
 
 __all__ = [
     "Packed",
@@ -165,16 +165,16 @@ MODULES = {
     "softmax_cross_entropy_backward": "head",
     "binary_cross_entropy": "head",
     "binary_cross_entropy_backward": "head",
-    "sgd_step": "update",
-    "adamw_step": "update",
-    "lamb_step": "update",
-    "rmsprop_step": "update",
-    "muon_step": "update",
-    "average_step": "update",
-    "clip_norm_step": "update",
-    "clip_units_step": "update",
-    "clip_value_step": "update",
-    "statistics_step": "update",
+    "sgd_step": "update.elementwise",
+    "adamw_step": "update.elementwise",
+    "lamb_step": "update.elementwise",
+    "rmsprop_step": "update.elementwise",
+    "muon_step": "update.muon",
+    "average_step": "update.elementwise",
+    "clip_norm_step": "update.elementwise",
+    "clip_units_step": "update.elementwise",
+    "clip_value_step": "update.elementwise",
+    "statistics_step": "update.elementwise",
 }
 
 

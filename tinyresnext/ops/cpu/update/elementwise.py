@@ -11,21 +11,19 @@ import math
 import numpy as np
 from numba import prange
 
-from ..reference.update import (
+from ...reference.update import (
     clip_norm_step,
     clip_units_step,
     clip_value_step,
-    muon_step,
     statistics_step,
     trust,
 )
-from .runtime.kernel import kernel
-from .runtime.launch import launch
-from .runtime.memory import Array, flat
+from ..runtime.kernel import kernel
+from ..runtime.launch import launch
+from ..runtime.memory import Array, flat
 
-# `muon_step` is a few products of small matrices, which NumPy's library computes on its own
-# threads, the running statistics are tiny, and gradients are clipped in two passes over memory at
-# most: these are those of the reference.
+# The running statistics are tiny, and gradients are clipped in two passes over memory at most: for
+# these the reference is used.
 __all__ = [
     "adamw_step",
     "average_step",
@@ -33,7 +31,6 @@ __all__ = [
     "clip_units_step",
     "clip_value_step",
     "lamb_step",
-    "muon_step",
     "rmsprop_step",
     "sgd_step",
     "statistics_step",

@@ -532,6 +532,16 @@ def test_a_broken_image_is_left_out_and_named(command, capsys):
         (command / "photos" / "b" / "x.png").unlink()
 
 
+def test_images_are_no_model_and_may_be_given_again(command, capsys):
+    photos, out = command / "photos", command / "again.h5"
+    for model in (command / "m.h5", "tinyresnext_cifar10", command / "missing.pth"):
+        assert typed("quantise", "--images", photos, model, "-o", out) == 2
+        assert f"give the model first: `tinyresnext quantise {model} " in capsys.readouterr().err
+    words = ("--images", photos / "a", "--images", photos / "b", "--count", "8", "-o", out)
+    assert typed("quantise", command / "m.h5", *words) == 0
+    assert "found on 8 images" in capsys.readouterr().err
+
+
 def test_what_cannot_be_written_is_said_before_the_work(command):
     words = ["quantise", command / "m.h5", "--images", command / "photos", "-o"]
     assert typed(*words, command / "m.onnx") == 2

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 COUNT = 512
 _BATCH = 8
+_MODELS = (".h5", ".hdf5", ".keras", ".pth", ".pt", ".safetensors", ".npz", ".t7", ".onnx")
 
 
 def add_options(c: argparse.ArgumentParser) -> None:
@@ -33,6 +34,7 @@ def add_options(c: argparse.ArgumentParser) -> None:
     c.add_argument(
         "--images",
         nargs="+",
+        action="extend",
         required=True,
         metavar="PATH",
         help="images such as the model will see, as for `classify`: files, directories, archives; "
@@ -64,6 +66,7 @@ def run(a: argparse.Namespace) -> int:
     from ...inference.many.quantise import quantised
     from ..output import report
 
+    _check_images(a.images)
     file = os.fspath(shipped_model() if a.model is None else model_file(a.model))
     out = target(_named(a), a.force, not_over=file)
     images, total = images_of(a.images)
@@ -88,6 +91,19 @@ def run(a: argparse.Namespace) -> int:
     say(f"{before:,} bytes became {after:,}; `tinyresnext evaluate --model` tells what it costs")
     print(shown(out))
     return 0
+
+
+def _check_images(paths: list[str]) -> None:
+    """Raise `UsageError` if a model is among the images: the option takes every word behind it."""
+    from ...hub.catalogue import names
+
+    for path in paths:
+        known = not os.path.exists(path) and path in names()
+        if known or path.lower().endswith(_MODELS):
+            raise UsageError(
+                f"--images takes every path behind it, and {path!r} is a model and no image; give "
+                f"the model first: `tinyresnext quantise {path} --images PATH...`"
+            )
 
 
 def _named(a: argparse.Namespace) -> str:

@@ -134,6 +134,23 @@ def test_layers_are_the_network():
     assert any("+residual" in row["layer"] for row in layers)
 
 
+def test_figures_of_layers_are_for_the_mini_batch(monkeypatch):
+    """Sections take 1, 2 and 4 of 8 samples; equal layers of different sections stay apart."""
+    monkeypatch.setattr(reference, "at_once", lambda n, weights, values: max(1, n // 2))
+    monkeypatch.setattr(reference, "peak", lambda counts: [Peak(1, 9.0, 9.0, 9.0)])
+    deep = Spec((3, 1), 2, 4, 5, stem="cifar")
+    for module in (spec, variants):
+        monkeypatch.setattr(module, "VARIANTS", {MODEL: deep})
+    report = bench.bench(
+        [MODEL], [8], [8], threads=1, repeats=1, every_layer=True, device="reference"
+    )
+    one, layers = report["models"][0], report["layers"]
+    assert sum(row["count"] * row["gflop"] for row in layers) == pytest.approx(one["gflop"])
+    assert {row["samples"] for row in layers} == {1, 2, 4}
+    for row in layers:
+        assert f"{row['samples']} at a time" in row["layer"]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -105,21 +105,24 @@ def layers(name: str, made: Program, shape: Sequence[int], how: Measuring) -> li
 
     Each step is timed twice: in its place, where its weights come from memory and its input from
     the step before, and alone many times in a row, where the caches hold what fits into them.
-    Parameters and errors as for `whole`.
+    A step that takes fewer samples together than the mini-batch has is timed on these; its figures
+    are as many times larger as it is made for the mini-batch. Parameters and errors as for `whole`.
     """
     plan, x = Plan(made, shape, how.ops, threads=how.threads), random_pictures(shape)
     found: dict[tuple[str, ...], list[int]] = {}
     known = _shapes(made, plan)
-    samples = np.array([plan.profile(x, 1).seconds for _ in range(how.repeats)])
+    seconds = np.array([plan.profile(x, 1).seconds for _ in range(how.repeats)])
     for i, (call, out) in enumerate(zip(plan.calls, plan.shapes, strict=True)):
-        found.setdefault(_kind(call, known[id(call.args[0])], out), []).append(i)
+        found.setdefault(_kind(call, known[id(call.args[0])], out, shape[0]), []).append(i)
     rows = []
     for kind, steps in found.items():
         call, out = plan.calls[steps[0]], plan.shapes[steps[0]]
-        alone = _alone(call, known, out, how)
+        times = shape[0] // out[0]
+        alone = [times * one for one in _alone(call, known, out, how)]
         row = _case(name, shape)
-        row |= {"name": call.name, "layer": " ".join(kind), "count": len(steps)}
-        row |= _figures(samples[:, steps].reshape(-1).tolist(), 2 * macs(call, out), how.limit)
+        row |= {"name": call.name, "layer": " ".join(kind), "samples": out[0], "count": len(steps)}
+        taken = (times * seconds[:, steps]).reshape(-1).tolist()
+        row |= _figures(taken, times * 2 * macs(call, out), how.limit)
         row |= {"alone_median_ms": median(alone) * 1e3, "alone_min_ms": min(alone) * 1e3}
         rows.append(row)
     return rows
@@ -131,13 +134,14 @@ def _shapes(made: Program, plan: Plan) -> dict[int, tuple[int, ...]]:
     return known | {id(made.x): plan.x_shape}
 
 
-def _kind(call: Call, given: Sequence[int], out: Sequence[int]) -> tuple[str, ...]:
+def _kind(call: Call, given: Sequence[int], out: Sequence[int], batch: int) -> tuple[str, ...]:
     """Describe the work of a step in words; steps with the same words do the same work."""
     a = call.attrs
     kernel = "x".join(map(str, call.args[1].shape[2:])) if call.op.startswith("conv2d") else ""
     words = [call.op, "x".join(map(str, given[1:])), "to", "x".join(map(str, out[1:])), kernel]
     words += [f"{key} {a[key]}" for key in ("stride", "groups") if a.get(key, 1) != 1]
     words += ["+residual" * ("residual" in a), "+relu" * bool(a.get("relu"))]
+    words += [f"{out[0]} at a time"] if out[0] < batch else []
     return tuple(word for word in words if word)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,3 +87,18 @@ def test_a_whole_file_is_of_its_model(model, tmp_path):
     other = replace(model, params={**model.params, "bn1.bias": bias})
     with pytest.raises(UsageError, match="with other settings"):
         list(save_features(other, PHOTOGRAPHS[:1], file, resume=True))
+
+
+def test_a_whole_file_is_of_its_computation(model, tmp_path):
+    """The output stride, the precision and the device leave no trace in the weights."""
+    file = tmp_path / "f.h5"
+    list(save_features(model, PHOTOGRAPHS[:1], file))
+    dilated = replace(model, spec=replace(model.spec, dilated=1))
+    for other in (dilated, tr.load(device="reference"), tr.load(precision="bfloat16")):
+        with pytest.raises(UsageError, match="with other settings"):
+            list(save_features(other, PHOTOGRAPHS[:1], file, resume=True))
+    with h5py.File(file, "r+") as found:  # as it was written before they were in it
+        settings = json.loads(found.attrs["settings"])
+        found.attrs["settings"] = json.dumps({k: settings[k] for k in settings if k != "spec"})
+    with pytest.raises(UsageError, match="with other settings"):
+        list(save_features(model, PHOTOGRAPHS[:1], file, resume=True))

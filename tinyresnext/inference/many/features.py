@@ -23,6 +23,9 @@ from ...errors import UsageError
 from ...images.files import Contents
 from ...images.prepare import views
 from ...network.plan import chosen_stages
+from ...store.contents import json_text
+from ...store.digest import text_digest
+from ...store.integers import value_of
 from ...store.weights import digest_of
 from ...system.files import regular, shown
 from ...system.writing import opened, present, replacing
@@ -74,11 +77,11 @@ def save_features(
     fast : bool
         Decode large JPEGs at a reduced size, as `tinyresnext.images.prepare.views` says.
     settings : mapping, optional
-        What else the values depend on, such as the digest of the model (its weights, without it).
-        If it is given, a run that is stopped leaves its rows, and can go on; otherwise nothing is
-        left of it.
+        What else the values depend on, such as the digest of the model; without it, its weights,
+        architecture, precision and device. If it is given, a run that is stopped leaves its rows,
+        and can go on; otherwise nothing is left of it.
     resume : bool
-        Go on with a run that was stopped, if there is one.
+        Go on with a run that was stopped, if there is one. Its settings have to be the same.
     force : bool
         Drop the rows of a run that was stopped.
     counts : dict, optional
@@ -106,8 +109,7 @@ def save_features(
     one = model.features(np.zeros(shape, np.float32), [stage])[stage][0]
     path, rows = os.fspath(file), f"{os.fspath(file)}.part.rows"
     asked = {"stage": stage, "preprocess": model.preprocess.to_json(), "fast_decode": fast}
-    weights = {"weights": digest_of(model.params)} if settings is None else {}
-    asked |= weights | dict(settings or {})
+    asked |= _computing(model) if settings is None else dict(settings)
     counts = {} if counts is None else counts
     if resume and present(path) and not present(f"{path}.part"):
         counts |= _check_whole(path, asked, sources_of(paths))
@@ -142,6 +144,15 @@ def save_features(
                     dropped(path)
                     with suppress(FileNotFoundError):
                         os.unlink(rows)
+
+
+def _computing(model: Model) -> dict[str, Any]:
+    """Return what the values depend on of a model; GPUs of one machine are taken as alike."""
+    device = model.ops.__name__.rpartition(".")[2].partition(":")[0]
+    found = {"precision": model.precision, "device": device, "spec": model.spec.to_json()}
+    if model.quantisation is not None:  # the scales of values are not among the weights
+        found["quantisation"] = text_digest(json_text(value_of(model.quantisation)))
+    return found | {"weights": digest_of(model.params)}
 
 
 def _cut(values: BinaryIO, place: list[int], sources: Iterator[Source]) -> Iterator[Source]:

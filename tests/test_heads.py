@@ -75,6 +75,18 @@ def test_several_labels_have_probabilities_of_their_own():
     assert [[one.label for one in row] for row in model.rank(logits, 1, 0.2)] == [["a"], []]
 
 
+def test_all_labels_above_a_threshold_are_named():
+    many = replace(MANY, classes=8)
+    model = Model(many, {}, SMALL, tuple("abcdefgh"), {}, reference)
+    logits = np.array([[2.0] * 7 + [-2.0]], np.float32)
+    assert len(model.rank(logits, threshold=0.5)[0]) == 7
+    assert len(model.rank(logits, 3, 0.5)[0]) == 3
+    assert len(model.rank(logits)[0]) == 5
+    trained = replace(random_model(many, device="reference"), preprocess=SMALL)
+    image = np.zeros((8, 8, 3), np.uint8)
+    assert len(trained.predict(image, threshold=1e-6)[0]) == 8
+
+
 @pytest.mark.parametrize("threshold", [0, 1, -0.5, math.nan, True, "high"])
 def test_thresholds_that_cannot_be(threshold):
     with pytest.raises(UsageError, match="expected a probability between 0 and 1"):

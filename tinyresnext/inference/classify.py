@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..data.trees.sources import Source
+from ..images.checks import whole_number
 from .ensemble import Ensemble
 from .heads import check_head, check_threshold
 from .many.batches import prepared, sources_of, worked
@@ -28,7 +29,7 @@ def classify(
     model: Model | Ensemble | Iterable[Model],
     paths: Iterable[str | Source],
     *,
-    top: int = 5,
+    top: int | None = None,
     batch: int | None = 8,
     threshold: float | None = None,
     crops: int = 1,
@@ -48,8 +49,8 @@ def classify(
     paths : iterable of str or Source
         Image files, or what `tinyresnext.data.trees.sources.Images` yields; each is taken from it
         when its turn comes.
-    top : int
-        The number of classes to return for each image, the most probable first.
+    top : int, optional
+        As for `Model.predict`.
     batch : int, optional
         The number of images in a mini-batch; None finds a good one (`many.batches.BatchSize`), or
         is 8 with a ``client``.
@@ -70,12 +71,14 @@ def classify(
     Raises
     ------
     UsageError
-        At once: the preprocessing does not fit the network, it has a single class, or several
-        models do not have the same labels; ``client`` is none.
+        At once: ``top`` or ``batch`` is no whole number from 1; the preprocessing does not fit the
+        network, it has a single class, or several models do not have the same labels; ``client`` is
+        none.
     DeviceError
         At once: no worker is there, or one has another version of this package. Later: workers have
         no access to the images, or all of them were lost.
     """
+    top = top if top is None else whole_number("top", top, 1)
     together = Ensemble.of(model, crops, mirror)
     check_head(together.spec)
     check_threshold(together.spec, threshold)
@@ -90,7 +93,7 @@ def _rows(
     batch: int | None,
     loaders: int,
     *,
-    top: int,
+    top: int | None,
     threshold: float | None,
     fast: bool,
 ) -> Generator[Row, None, None]:

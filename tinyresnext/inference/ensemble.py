@@ -132,12 +132,12 @@ class Ensemble:
     def predict(
         self,
         images: Picture | Iterable[Picture],
-        top: int = 5,
+        top: int | None = None,
         batch: int = 8,
         threshold: float | None = None,
     ) -> list[list[Prediction]]:
         """Prepare images, compute their logits and rank the classes, as `Model.predict` does."""
-        whole_number("top", top, 1)
+        top = top if top is None else whole_number("top", top, 1)
         size = whole_number("batch", batch, 1)
         check_head(self.spec)
         check_threshold(self.spec, threshold)
@@ -148,7 +148,7 @@ class Ensemble:
         return found
 
     def rank(
-        self, logits: np.ndarray, top: int = 5, threshold: float | None = None
+        self, logits: np.ndarray, top: int | None = None, threshold: float | None = None
     ) -> list[list[Prediction]]:
         """Return the most probable labels of each row, as `Model.rank` does."""
         return self.models[0].rank(logits, top, threshold)

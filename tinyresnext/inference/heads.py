@@ -15,6 +15,7 @@ from ..network.spec import Spec
 
 __all__ = [
     "THRESHOLD",
+    "TOP",
     "both",
     "check_finite",
     "check_head",
@@ -26,6 +27,7 @@ __all__ = [
 ]
 
 THRESHOLD = 0.5
+TOP = 5
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
@@ -44,7 +46,7 @@ def logit(probability: float) -> float:
     return math.log(probability) - math.log1p(-probability)
 
 
-def chosen(spec: Spec, row: np.ndarray, top: int, threshold: float | None) -> list[int]:
+def chosen(spec: Spec, row: np.ndarray, top: int | None, threshold: float | None) -> list[int]:
     """Return the numbers of the labels to name, the most probable first.
 
     Parameters
@@ -52,12 +54,16 @@ def chosen(spec: Spec, row: np.ndarray, top: int, threshold: float | None) -> li
     spec : Spec
     row : [labels]
         The probability of each label.
-    top : int
+    top : int, optional
+        How many at most; by default `TOP`, or all that reach the threshold where an image has
+        several labels.
     threshold : float, optional
         Where an image has several labels: the least probability of those that are named. For a
         single output: the probability from which the second label comes first.
     """
     order = np.argsort(-row, kind="stable")
+    if top is None:
+        top = len(row) if threshold is not None and spec.several else TOP
     if threshold is not None and spec.several:
         order = order[row[order] >= threshold]
     elif threshold is not None:

@@ -135,7 +135,7 @@ class Model:
     def predict(
         self,
         images: Picture | Iterable[Picture],
-        top: int = 5,
+        top: int | None = None,
         batch: int = 8,
         threshold: float | None = None,
         crops: int = 1,
@@ -149,8 +149,9 @@ class Model:
             Paths, Pillow images, uint8 arrays (colour [h, w, 3], grey or RGBA), or the contents of
             image files: bytes, or files that are open in binary mode. Of an iterable, such as a
             list or a generator, ``batch`` images are taken at a time.
-        top : int
-            The number of classes to return for each image, the most probable first.
+        top : int, optional
+            The number of classes to return for each image, the most probable first: by default 5,
+            and of several labels with a threshold all that reach it.
         batch : int
             The number of images in a mini-batch.
         threshold : float, optional
@@ -187,7 +188,7 @@ class Model:
             )
 
     def rank(
-        self, logits: np.ndarray, top: int = 5, threshold: float | None = None
+        self, logits: np.ndarray, top: int | None = None, threshold: float | None = None
     ) -> list[list[Prediction]]:
         """Return the most probable labels of each row of logits [n, classes].
 

@@ -25,14 +25,17 @@ import tinyresnext as tr
 from tinyresnext.cli.main import main
 from tinyresnext.cli.output import progress
 from tinyresnext.cli.runs.images import computed_by
+from tinyresnext.data import open_dataset
 from tinyresnext.data.trees.sources import Images, Source
 from tinyresnext.errors import FormatError, UsageError
 from tinyresnext.formats.tar import files_in
 from tinyresnext.images.decode import decode
 from tinyresnext.images.prepare import views
+from tinyresnext.inference.classify import classify
 from tinyresnext.inference.many import batches
 from tinyresnext.inference.many.features import save_features
 from tinyresnext.inference.many.journal import Journal, journal, json_form, records
+from tinyresnext.inference.many.logits import logits_of
 from tinyresnext.system.ahead import ahead
 
 NAMES = ["a.png", "b/c.png", "b/d-e.png", "b/d/f.png", "g.png"]
@@ -500,6 +503,21 @@ def test_the_size_of_a_mini_batch(monkeypatch):
     assert chosen(8 * 3 * 2**20 * 10) == 8  # there is room for ten
     assert batches.BatchSize(5).now == 5
     assert 2**20 < batches.free_memory() < 2**60
+
+
+@pytest.mark.parametrize("batch", [0, -1, 2.5, "8", True])
+def test_mini_batches_that_cannot_be(tmp_path, batch):
+    write_files(tmp_path / "d", {f"{'xy'[i > 1]}/{i}.png": picture(i) for i in range(5)})
+    model = tr.random_model(tr.cifar(11, 1, 4, classes=2), 0, "reference")
+    data = open_dataset(tmp_path / "d")
+    for call in (
+        lambda: classify(model, ["d"], batch=batch),
+        lambda: tr.evaluate(model, data, batch=batch, by_number=True),
+        lambda: list(save_features(model, ["d"], tmp_path / "f.h5", batch=batch)),
+        lambda: logits_of(model, "", data, batch=batch),
+    ):
+        with pytest.raises(UsageError, match=r"batch is .* give a whole number of at least 1"):
+            call()
 
 
 def test_memory_of_a_container(tmp_path):

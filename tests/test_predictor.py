@@ -147,6 +147,8 @@ def test_a_list_is_its_images():
     assert {name: list(column) for name, column in found.items()} == {
         name: list(column) for name, column in wanted.items()
     }
+    sizes = [np.asarray(image.convert("RGB")), np.zeros((40, 50, 3), np.uint8), None]
+    assert list(map(bool, predict({"image": sizes})["error"])) == [False, False, True]
     file = (DATA / "chelsea.jpg").read_bytes() + bytes(8)
     assert list(predict({"bytes": [file]})["error"]) == [""]
     assert module._column([file])[0] == file

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...data.trees.sources import Source, as_source
 from ...errors import ImageError
+from ...images.checks import whole_number
 from ...images.files import Contents
 from ...system.ahead import ahead
 
@@ -66,8 +67,9 @@ def worked(
     Raises
     ------
     UsageError, DeviceError
-        As `cluster.check_client` raises, at once.
+        ``batch`` is no whole number from 1, or as `cluster.check_client` raises; at once.
     """
+    batch = batch if batch is None else whole_number("batch", batch, 1)
     if client is None:
         return work(model, sources, batch, model.loaders)
     from .cluster import check_client

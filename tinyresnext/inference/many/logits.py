@@ -20,6 +20,7 @@ from ...data.dataset import Dataset
 from ...errors import FormatError, ImageError, IntegrityError, UsageError, WeightsError
 from ...formats.npy import read_array, write_npz
 from ...formats.stored_zip.reader import read_members
+from ...images.checks import whole_number
 from ...images.prepare import views
 from ...system.files import regular, sha256_of, shown
 from ..evaluate import score
@@ -101,6 +102,7 @@ def logits_of(
     IntegrityError
         Logits are not finite.
     """
+    batch = batch if batch is None else whole_number("batch", batch, 1)
     check_head(model.spec)
     model.check_pictures()
     if model.spec.head != "softmax" or data.labels.ndim != 1:

@@ -12,6 +12,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -240,7 +241,8 @@ def _column(values: Any) -> np.ndarray:
     """Return a column as an array; NumPy would take the pixels of Pillow images out of a list."""
     kinds = bytes, bytearray, Image.Image
     if not isinstance(values, list | tuple) or not any(isinstance(one, kinds) for one in values):
-        return np.asarray(values)
+        with suppress(ValueError):  # arrays of several sizes make no array: each is an object
+            return np.asarray(values)
     found = np.empty(len(values), object)
     for number, one in enumerate(values):
         found[number] = one

@@ -721,6 +721,32 @@ def test_names_that_are_no_text_behind_a_mark(data, monkeypatch):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device here")
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("evaluate nothing --logits", "'' does not end in .npz"),
+        ("evaluate nothing --picture", "names no file"),
+        ("bench --model resnext50_32x4d --json", "names no file"),
+        ("convert nothing.pth --labels", "'' cannot be read"),
+        ("cache warm --device", "device is ''"),
+        ("cache info --precision", "are for `cache warm`"),
+    ],
+)
+def test_an_empty_name_is_none_that_is_left_out(run, monkeypatch, words, says):
+    """As a shell passes a variable that is not set."""
+    monkeypatch.setattr("tinyresnext.bench.bench.bench", lambda *_: pytest.fail("it has begun"))
+    code, _, err = run(*words.split(), "")
+    assert (code in (2, 4), says in err) == (True, True), err  # 4: there is no such device
+
+
+@pytest.mark.parametrize("command", ["features", "explain"])
+def test_a_second_model_is_refused(run, capsys, command):
+    with pytest.raises(SystemExit) as stopped:
+        run(command, "x.jpg", "-o", "o.h5", "--model", "a.h5", "--model", "b.h5")
+    assert stopped.value.code == 2
+    assert "--model is given twice, and this command takes one" in capsys.readouterr().err
+
+
 def test_no_room_for_the_results(made):
     for command in (
         ["models"],

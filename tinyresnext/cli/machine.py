@@ -59,12 +59,13 @@ def _cache(a: argparse.Namespace) -> int:
         raise UsageError(
             f"`cache {a.action}` takes no pattern; leave out {a.pattern!r}: it is for `cache warm`"
         )
-    if a.action != "warm" and (a.device or a.precision):
+    if a.action != "warm" and (a.device is not None or a.precision is not None):
         raise UsageError(
             f"`cache {a.action}` is about all kernels, of every device and precision; --device and "
             "--precision are for `cache warm`"
         )
-    ops = backend_of(a.device or "cpu", a.precision or "float32")
+    device = "cpu" if a.device is None else a.device
+    ops = backend_of(device, "float32" if a.precision is None else a.precision)
     if a.action == "clear":
         print(f"removed {ops.clear_kernels() / 2**20:.1f} MiB")
         return 0
@@ -149,7 +150,7 @@ def _bench(a: argparse.Namespace) -> int:
     from ..bench.bench import backend_of, bench, on_terminal, write
     from ..bench.tables import text
 
-    if a.json:
+    if a.json is not None:
         target(a.json, a.force)
     with announce_compiling(backend_of(a.device, a.precision)):
         report = bench(
@@ -158,6 +159,6 @@ def _bench(a: argparse.Namespace) -> int:
         )
     on_terminal("")
     print(text(report), end="", flush=True)  # before anything can go wrong with the file
-    if a.json:
+    if a.json is not None:
         write(a.json, report)
     return 0

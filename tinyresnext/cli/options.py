@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable
-from typing import TypeAlias, TypedDict
+from typing import Any, TypeAlias, TypedDict
 
 from ..system.words import one_of
 
@@ -110,10 +110,28 @@ def braces(known: Iterable[str]) -> str:
 # --- options --------------------------------------------------------------------------------------
 
 
+class _Once(argparse.Action):
+    """Store a value; refuse a second one, with which argparse would replace it."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        if getattr(namespace, self.dest) is not None:
+            parser.error(
+                f"{option_string} is given twice, and this command takes one; leave one out"
+            )
+        setattr(namespace, self.dest, values)
+
+
 def add_model(command: argparse.ArgumentParser) -> None:
-    """Add ``--model``, for commands that predict."""
+    """Add ``--model``, for commands that take one."""
     command.add_argument(
         "--model",
+        action=_Once,
         metavar="NAME|FILE",
         help="a model that was pulled, or a model file (the bundled model)",
     )
@@ -136,7 +154,9 @@ def add_ensemble(command: argparse.ArgumentParser) -> None:
         metavar=braces(known),
         help="views of an image: the middle; the corners too; all of these mirrored too (1)",
     )
-    command.add_argument("--mirror", action="store_true", help="let each view be mirrored too")
+    command.add_argument(
+        "--mirror", action="store_true", help="let each of 1 or 5 views be mirrored too"
+    )
 
 
 def add_device(command: argparse.ArgumentParser, precision: bool = False, more: str = "") -> None:

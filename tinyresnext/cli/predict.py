@@ -233,4 +233,6 @@ def _evaluate(a: argparse.Namespace, client: Client | None) -> int:
     files = outputs(a)
     check_output(*files, a.logits)
     asked, model = together(a)
-    return keep_logits(a, model) if a.logits else evaluate_all(a, files, asked, model, client)
+    if a.logits is not None:
+        return keep_logits(a, model)
+    return evaluate_all(a, files, asked, model, client)

@@ -53,7 +53,9 @@ def outputs(a: argparse.Namespace) -> Outputs:
     """
     from ...inference.scores import confusion
 
-    picture = a.picture and confusion.named(target(a.picture, a.force))
+    picture = a.picture
+    if picture is not None:
+        picture = confusion.named(target(picture, a.force))
     tables = table_target(a.csv, a.force), table_target(a.results, a.force)
     found = Outputs(*tables, picture, rows_target(a))
     written = [file for file in found if file]

@@ -133,7 +133,7 @@ def _convert(a: argparse.Namespace) -> int:
     from ..output import report
 
     dst = target(_model_name(a.src, a.dst), a.force, not_over=a.src)
-    labels = _lines(a.labels) if a.labels else None
+    labels = None if a.labels is None else _lines(a.labels)
     asked = {name: getattr(a, name) for name in ("resize", "crop", "interpolation", "mean", "std")}
     given = {name: value for name, value in asked.items() if value is not None}
     opened = opened_checkpoint(

@@ -354,7 +354,7 @@ def test_a_full_disk(run, small, monkeypatch, command):
     with monkeypatch.context() as patched:
         patched.setattr(Journal, "flush", no_room)
         code, printed, err = run(*words)
-    assert (code, printed) == (1, "")
+    assert (code, printed) == (2, "")
     says = f"No space left on device; {out}.part has the rows so far: make room, and the same comma"
     assert says in err.splitlines()[-1]
     assert Path(f"{out}.part").read_bytes().count(b"\n") >= 2

@@ -1,8 +1,9 @@
 """The command line: parse, run one command, turn errors into exit codes.
 
 Results go to standard output, everything else to standard error. Exit codes: 0 success; 1 some
-images failed (`classify` names each and goes on), training diverged, or results could not be
-written; 2 usage; 3 weights or data cannot be used or fetched; 4 device; 130 interrupted.
+images failed (`classify` names each and goes on), training diverged, or standard output could not
+be written; 2 usage, or a file could not be written; 3 weights or data cannot be used or fetched;
+4 device; 130 interrupted.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ def resumable(file: str) -> Iterator[None]:
 
     Raises
     ------
-    OSError
+    UsageError
         With what to do in place of the system's words alone.
     """
     try:
@@ -116,10 +116,9 @@ def resumable(file: str) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise OSError(
-            error.errno,
-            f"{error.strerror or error}; {shown(file)}.part has the rows so far: make room, and "
-            "the same command with --resume goes on",
+        raise UsageError(
+            f"the results cannot be written: {error.strerror or error}; {shown(file)}.part has the "
+            "rows so far: make room, and the same command with --resume goes on"
         ) from error
 
 

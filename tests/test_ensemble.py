@@ -128,6 +128,8 @@ def test_what_does_not_fit():
     model = small(0)
     with pytest.raises(UsageError, match="crops is 3: expected 1, 5 or 10"):
         Ensemble.of(model, 3)
+    with pytest.raises(UsageError, match="mirroring them changes nothing"):
+        model.predict([], crops=10, mirror=True)
     with pytest.raises(UsageError, match="no model"):
         Ensemble.of([])
     for other in (replace(model, labels=("a", "b", "c")), small(0, "sigmoid"), small(0, classes=4)):

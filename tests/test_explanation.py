@@ -306,13 +306,20 @@ def test_errors(bundled, given, error, words):
 
 
 def test_a_class_by_name_or_number(bundled):
-    for label, number in (("dog", 5), ("DOG", 5), ("5", 5), (np.int64(9), 9), ("airplane", 0)):
+    for label, number in (
+        ("dog", 5),
+        ("DOG", 5),
+        ("5", 5),
+        ("0000000005", 5),
+        (np.int64(9), 9),
+        ("airplane", 0),
+    ):
         assert class_number(bundled.labels, label) == number
     assert class_number(("7", "3"), "7") == 0  # names come before numbers
     with pytest.raises(UsageError, match=r"2 classes are called 'crane'; give a number: 0, 1"):
         class_number(("crane", "crane", "tench"), "crane")
     many = tuple(f"class {i}" for i in range(1000))
-    for wrong in ("clas 77", "1000", "-1", ""):
+    for wrong in ("clas 77", "1000", "-1", "", "0000001234", "9" * 5000):
         with pytest.raises(UsageError, match="one of its 1000 names, or a number below 1000"):
             class_number(many, wrong)
 

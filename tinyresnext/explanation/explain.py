@@ -125,8 +125,9 @@ def class_number(labels: Sequence[str], label: str | int) -> int:
         return whole_number("label", label, 0, len(labels) - 1, " of a class")
     same = [i for i, name in enumerate(labels) if name == label]
     same = same or [i for i, name in enumerate(labels) if name.casefold() == label.casefold()]
-    if not same and label.isascii() and label.isdigit() and int(label[:9]) < len(labels):
-        return int(label)
+    digits = label.lstrip("0")[:9] or "0"  # so many are beyond all classes
+    if not same and label.isascii() and label.isdigit() and int(digits) < len(labels):
+        return int(digits)
     if len(same) > 1:
         raise UsageError(
             f"{len(same)} classes are called {label!r}; give a number: {', '.join(map(str, same))}"

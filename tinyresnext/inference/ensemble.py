@@ -40,12 +40,13 @@ class Ensemble:
     crops : {1, 5, 10}
         Views of an image: the middle; the corners too; all of these mirrored too.
     mirror : bool
-        Whether each view is also seen mirrored.
+        Whether each view is also seen mirrored; ten already are.
 
     Raises
     ------
     UsageError
-        There is no model, they do not have the same labels, or ``crops`` is another number.
+        There is no model, they do not have the same labels, ``crops`` is another number, or ten
+        crops are to be mirrored.
     """
 
     models: tuple[Model, ...]
@@ -55,6 +56,11 @@ class Ensemble:
     def __post_init__(self) -> None:
         if self.crops not in CROPS or isinstance(self.crops, bool):
             raise UsageError(f"crops is {self.crops!r}: expected 1, 5 or 10 views of an image")
+        if self.crops == 10 and self.mirror:
+            raise UsageError(
+                "of 10 crops, five are the others mirrored, so mirroring them changes nothing; "
+                "leave out mirror (--mirror), or give 5 crops with it"
+            )
         if not self.models:
             raise UsageError("there is no model; give at least one")
         for other in self.models[1:]:

@@ -28,7 +28,7 @@ def together(a: argparse.Namespace) -> tuple[dict[str, Any], Ensemble]:
     files = a.model or [shipped_model()]
     models = tuple(load(file, a.device, a.threads, a.precision) for file in files)
     together = Ensemble(models, int(a.crops), a.mirror)
-    views = together.crops * (2 if a.mirror and together.crops < 10 else 1)
+    views = together.crops * (2 if a.mirror else 1)
     if len(models) * views > 1:
         count = f"{len(models)} models" if len(models) > 1 else "one model"
         seen = f"{views} views of each image" if views > 1 else "one view of each image"

@@ -206,6 +206,7 @@ def test_names_that_move_the_cursor_are_quoted(put):
         {"threads": 0},
         {"threads": True},
         {"path": 3},
+        {"coarse": True},
     ],
 )
 def test_arguments_that_are_refused(tmp_path, arguments):

@@ -67,6 +67,14 @@ def test_one_label_makes_two_classes(folder):
     assert (found.classes, found.labels.tolist()) == (("not sea", "sea"), [1, 0])
 
 
+def test_a_table_has_no_other_classes(folder):
+    table = write(folder, "image,sea\nimages/0.png,1\nimages/1.png,0\n")
+    with pytest.raises(UsageError, match="says which classes its images have"):
+        open_dataset(table, truth="val.txt")
+    with pytest.raises(UsageError, match="is not CIFAR-100"):
+        open_dataset(table, coarse=True)
+
+
 def test_part_of_a_table_is_held_out(folder):
     rows = "".join(f"images/{i}.png,{i % 2},1\n" for i in range(6))
     training, validation = held_out(open_dataset(write(folder, "image,a,b\n" + rows)), 0.3, 0)

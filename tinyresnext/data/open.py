@@ -80,7 +80,7 @@ def open_dataset(
     least
         If it is given, JPEGs may be decoded at a reduced size, whose shorter side has at least
         twice so many pixels: for predictions of a network that sees no more. It is faster, and the
-        pixels differ slightly.
+        pixels differ, as `images.prepare.views` says.
     truth
         The file with the classes of the images, where they do not stand in folders; see
         `data.published.truth`. If it has a published name and lies beside the images, it is found.
@@ -115,12 +115,16 @@ def open_dataset(
         raise UsageError(f"a path was expected, found {path!r}") from None
     if is_folder:
         found = None if beside else _pixels_in(place, split, coarse)
+        _check_coarse(place, coarse and found is None)
         return open_folder(place, split, reading, beside) if found is None else found
     if is_table(place):
+        _check_no_truth(place, truth)
+        _check_coarse(place, coarse)
         return open_table(place, split, reading)
     archive = _archive(place, forwards, beside is not None)
     if archive is None:
         return open_cifar_archive(place, split or "test", coarse)
+    _check_coarse(place, coarse)
     return open_archive(archive, place, split, reading, beside)
 
 
@@ -146,7 +150,24 @@ def _archive(place: Path, forwards: bool, known: bool) -> ZipFile | TarTree | No
 def _pixels_in(place: Path, split: str | None, coarse: bool) -> Dataset | None:
     """Return the data set of raw pixels in a folder, if there is one."""
     found = open_cifar_folder(place, split or "test", coarse)
-    return open_idx(place, split or "test") if found is None else found
+    if found is None:
+        _check_coarse(place, coarse)
+        return open_idx(place, split or "test")
+    return found
+
+
+def _check_coarse(place: Path, coarse: bool) -> None:
+    """Raise `UsageError` if coarse classes are asked for of what is not CIFAR."""
+    if coarse:
+        raise UsageError(
+            f"{shown(place)} is not CIFAR-100, which alone has coarse classes; leave out coarse"
+        )
+
+
+def _check_no_truth(place: Path, truth: str | os.PathLike[str] | None) -> None:
+    """Raise `UsageError` if a table is given a file of classes."""
+    if truth is not None:
+        raise UsageError(f"{shown(place)} says which classes its images have; leave out --truth")
 
 
 def open_labelled(
@@ -200,10 +221,7 @@ def _one(
         pixels = _pixels_in(place, split, False) if truth is None else None
         return later(place, None, split, truth, warn) if pixels is None else pixels
     if is_table(place):
-        if truth is not None:
-            raise UsageError(
-                f"{shown(place)} says which classes its images have; leave out --truth"
-            )
+        _check_no_truth(place, truth)
         return later_table(place, split)
     archive = _archive(place, True, truth is not None)
     if archive is None:

@@ -64,7 +64,8 @@ def views(
         Let each view be followed, after all others, by its mirror image; with ten crops they are.
     fast : bool
         Decode a large JPEG at a reduced size with at least twice the pixels that are needed: the
-        pixels that come out differ slightly.
+        pixels that come out differ slightly. With the interpolations "torch7" and "keras", which
+        take single pixels and no means, they differ more.
 
     Returns
     -------

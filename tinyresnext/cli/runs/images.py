@@ -57,7 +57,8 @@ def add_fast_decode(c: argparse.ArgumentParser) -> None:
         "--fast-decode",
         action="store_true",
         help="decode large JPEGs at a reduced size, with at least twice the pixels that are "
-        "needed: faster, and the results differ slightly",
+        "needed: faster, and the results differ slightly (of a model that resizes as Torch7 or "
+        "Keras do, which take single pixels, more than slightly)",
     )
 
 

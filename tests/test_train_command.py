@@ -630,6 +630,37 @@ def test_a_recorded_command_is_not_trusted(run, command, code, text):
     assert (found, "begun from Python" in err) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("words", "began"),
+    [
+        (["DATA", "--resume", "run"], ["DATA", "--out", "run"]),
+        (["--resume=run", "DATA"], ["--out=run", "DATA"]),
+        (["DATA", "--out", "run", "--resume"], ["DATA", "--out", "run"]),
+        (["--res", "DATA", "--out", "run"], ["DATA", "--out", "run"]),
+        (["--resume=DATA", "--out=run"], ["DATA", "--out=run"]),
+    ],
+)
+def test_a_run_that_was_begun_from_python_records_a_command_that_works(
+    run, data, monkeypatch, words, began
+):
+    state = training_state.new(small.SPEC, small.RECIPE, np.zeros(size(small.SPEC), np.float32))
+    Path("run").mkdir()
+    training_state.write("run/state.npz", state)
+    found = {}
+
+    def instead(*args, **options):
+        found.update(options)
+        raise UsageError("seen")
+
+    monkeypatch.setattr("tinyresnext.training.train.train", instead)
+    words, began = ([w.replace("DATA", str(data)) for w in some] for some in (words, began))
+    assert run("train", *words, *NETWORK)[0] == 2
+    wanted = ["tinyresnext", "train", *began, *NETWORK]
+    assert found["resume"] is True
+    assert shlex.split(found["origin"]["command"]) == wanted
+    assert shlex.split(found["provenance"]["command"]) == wanted
+
+
 def test_early_stopping_and_overfitting_as_they_are_typed(run, data):
     words = ["train", data, *NETWORK, *RECIPE]
     code, out, err = run(*words, "--val", data, "--patience", "1", "--epochs", "90", "--out", "run")

@@ -319,7 +319,7 @@ def test_a_device_that_is_full_before_a_step_is_placed_says_so(fake, monkeypatch
         return upload(values, *more, **options)
 
     monkeypatch.setattr(ops, "upload", full)
-    with pytest.raises(OutOfMemoryError, match="^cuda:0 has 0 MiB of memory left$") as caught:
+    with pytest.raises(OutOfMemoryError, match=r"^cuda:0 has 0 MiB of memory left$") as caught:
         Step(params, spec, (4, 8, 8, 3), ops)
     assert (caught.value.wanted, caught.value.free) == (64, 8)
 

@@ -537,6 +537,19 @@ def test_what_would_change_nothing(run, data, options, words):
     assert (code, out, words in err) == (2, "", True), err
 
 
+@pytest.mark.parametrize("words", [[], ["--recipe", "timm-a2", "--batch", "4"]])
+def test_several_labels_have_no_softmax_cross_entropy(run, data, words):
+    """Their head is a sigmoid, though none was typed."""
+    names = [path.relative_to(data) for path in sorted(data.rglob("*.png"))]
+    (data / "labels.csv").write_text("image,a,b\n" + "".join(f"{name},1,0\n" for name in names))
+    typed = [*NETWORK, *words, "--entropy", "softmax", "--threshold", "0", "--out", "no"]
+    try:
+        code, out, err = run("train", str(data / "labels.csv"), *typed)
+    finally:
+        (data / "labels.csv").unlink()
+    assert (code, out, "leave out --entropy softmax" in err) == (2, "", True), err
+
+
 def test_idle_settings_of_a_named_recipe_are_no_mistake(run, data):
     words = ["--recipe", "torchvision-v1", "--schedule", "cosine", "--dry-run"]
     assert run("train", data, *NETWORK, *words, "--batch", "4", "--gamma", "0.1")[0] == 0

@@ -268,9 +268,9 @@ def test_a_step_of_training_that_does_not_fit_names_the_mini_batch_that_does(fak
     fake.memory = 24 << 20
     ops = backend("cuda")
     params = {name: ops.upload(value) for name, value in a_model(reference).params.items()}
-    with pytest.raises(OutOfMemoryError, match=r"--batch \d+\)") as caught:
+    with pytest.raises(OutOfMemoryError, match=r"\d+ at once fit") as caught:
         Step(params, SPEC, (64, 32, 32, 3), ops)
-    fitting = int(str(caught.value).partition("--batch ")[2].rstrip(")"))
+    fitting = int(str(caught.value).partition(" at once fit")[0].rpartition(" ")[2])
     assert 4 < fitting < 64
     del caught
     step = Step(params, SPEC, (fitting, 32, 32, 3), ops)

@@ -22,6 +22,8 @@ from on_device import by_fibers
 
 from tinyresnext.errors import DeviceError, OutOfMemoryError
 from tinyresnext.network.buffers import too_large
+from tinyresnext.network.spec import Spec, parameters
+from tinyresnext.network.step import Step
 from tinyresnext.ops import automatic, backend, cpu
 from tinyresnext.ops.cuda.runtime import gpu, library, staging
 from tinyresnext.training.record.begin import computes
@@ -300,7 +302,35 @@ def test_the_mini_batch_that_would_fit(wanted, free, fitting):
     """Ten images need 1000 bytes in buffers; where these were had, the kernels wanted more."""
     said = str(too_large((10, 32, 32, 3), 1000, OutOfMemoryError("", wanted, free)))
     assert ("not even one image fits" in said) == (fitting == 0)
-    assert fitting == 0 or f"a mini-batch of {fitting} fits (--batch {fitting})" in said
+    part = f"{fitting} at once fit: give a smaller --batch, or more --parts of it, so that a part"
+    assert fitting == 0 or f"{part} has {fitting} at most" in said
+
+
+def test_a_device_that_is_full_before_a_step_is_placed_says_so(fake, monkeypatch):
+    """Such as with the weight of a shortcut of type A, which is uploaded first."""
+    ops = backend("cuda")
+    spec = Spec((1, 1), 2, 8, 4, stem="cifar", expansion=2, shortcut="A")
+    params = {name: ops.empty(shape) for name, shape in parameters(spec).items()}
+    upload = ops.upload
+
+    def full(values, *more, **options):
+        if np.ndim(values) == 4:
+            raise OutOfMemoryError("cuda:0 has 0 MiB of memory left", 64, 8)
+        return upload(values, *more, **options)
+
+    monkeypatch.setattr(ops, "upload", full)
+    with pytest.raises(OutOfMemoryError, match=r"^cuda:0 has 0 MiB of memory left$") as caught:
+        Step(params, spec, (4, 8, 8, 3), ops)
+    assert (caught.value.wanted, caught.value.free) == (64, 8)
+
+
+def test_a_kernel_for_which_there_is_no_memory_is_no_kernel_that_is_refused(fake):
+    ops = backend("cuda")
+    x, fake.fail["cuModuleLoadDataEx"] = ops.upload(some(5)), 2
+    with pytest.raises(OutOfMemoryError, match="cuda:0 has not enough memory"):
+        ops.relu(x)
+    fake.fail.clear()
+    assert np.array_equal(ops.download(ops.relu(x)), np.maximum(some(5), 0))
 
 
 def test_all_threads_prepare_mini_batches_for_a_gpu(fake):

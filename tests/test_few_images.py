@@ -21,7 +21,7 @@ from tinyresnext.network.step import Step
 from tinyresnext.ops import reference
 from tinyresnext.training import run as training_run
 from tinyresnext.training.recipes import RECIPES
-from tinyresnext.training.recipes.steps import ENOUGH, FEW, enough, few, steps
+from tinyresnext.training.recipes.steps import ENOUGH, FEW, doubts, enough, few, steps
 from tinyresnext.training.record import curve
 from tinyresnext.training.trial import preview
 
@@ -43,6 +43,10 @@ FAST = RECIPES["fast-cifar"]
         (60, {"epochs": 25, "batch": 60}, 60, 25, 0.2 * 60 / 128),
         (60, {"lr": 0.3}, 16, 134, 0.3),
         (60, {"batch": 256}, 256, 25, 0.2),
+        (60, {"parts": 8}, 16, 134, 0.025),
+        (300, {"parts": 32}, 64, 100, 0.1),  # a part has two images at least
+        (60, {"parts": 32}, 32, 400, 0.05),
+        (500, {"parts": 6, "batch": 126}, 126, 134, 0.2 * 126 / 128),
     ],
 )
 def test_enough_steps(images, given, batch, epochs, lr):
@@ -65,6 +69,64 @@ def test_few_steps_are_told_with_what_would_make_more():
     )
     assert few(FAST.changed({"batch": 1, "epochs": FEW - 1}), 1).startswith(f"only {FEW - 1} steps")
     assert few(FAST.changed({"batch": 1, "epochs": FEW}), 1) is None
+
+
+def test_few_steps_in_parts_are_told_with_batches_of_equal_parts():
+    assert few(FAST.changed({"batch": 48, "parts": 3, "epochs": 2}), 96) == (
+        "only 4 steps, in which a network hardly learns: --batch 15 gives 12, "
+        "--batch 15 --epochs 67 gives 402"
+    )
+
+
+LONG = RECIPES["torchvision-v2"].changed({"batch": 64})
+LATE = LONG.changed({"epochs": 40, "ema": 0.99})  # 1,000 images make 600 steps of these
+
+
+@pytest.mark.parametrize(
+    ("recipe", "images", "step"),
+    [
+        (LONG.changed({"epochs": 5}), 1000, 16),
+        (LONG.changed({"epochs": 100}), 10_000, 157),
+        (LATE, 1000, 16),  # 40 moves by a hundredth
+        (LATE.changed({"ema": 0.0}), 1000, None),
+        (LATE.changed({"ema": 0.9}), 1000, None),
+        (LATE.changed({"ema_every": 1}), 1000, None),
+        (LATE.changed({"ema_every": 1, "ema_warmup": "soft", "ema": 0.9999}), 1000, None),
+        (FAST.changed({"epochs": 2, "batch": 10, "ema": 0.9, "ema_every": 50}), 500, 51),
+        (RECIPES["muon-cifar"], 50_000, None),
+        (RECIPES["torchvision-v2"], 1_281_167, None),
+    ],
+)
+def test_an_average_of_early_weights_is_said(recipe, images, step):
+    found = [text for text in doubts(small.SPEC, recipe, images) if "averaged" in text]
+    assert len(found) == (step is not None)
+    if step is not None:
+        assert f"those of step {step} of {steps(recipe, images)} or before" in found[0]
+        assert "--ema-every 1 --ema-warmup soft" in found[0]
+
+
+def test_a_run_that_is_all_warm_up_is_said():
+    [said] = doubts(small.SPEC, LONG.changed({"epochs": 1, "ema": 0.0}), 10_000)
+    assert said.startswith("all of this run is warm-up: the learning rate is 0.005 at most")
+    assert not doubts(small.SPEC, LONG.changed({"epochs": 2, "ema": 0.0}), 10_000)
+    asked = LONG.changed({"epochs": 1, "ema": 0.0, "warmup": 1.0})
+    assert not doubts(small.SPEC, asked, 10_000)
+
+
+def test_blocks_that_cannot_be_left_out_are_said():
+    recipe, one = FAST.changed({"drop_path": 0.1}), replace(small.SPEC, blocks=(1,))
+    [said] = doubts(one, recipe, 50_000)
+    assert said.startswith("drop_path is 0.1 and ")
+    assert "has a single block" in said
+    assert not doubts(small.SPEC, recipe, 50_000)
+
+
+def test_what_a_run_doubts_is_said_before_it_begins(tmp_path, capsys):
+    recipe = changed(epochs=1, ema=0.999, ema_every=10, ema_warmup="none")
+    train(small.SPEC, small.pictures(), recipe, tmp_path, **OPTIONS)
+    assert "half of the averaged weights that are kept would be those of step 1 of 4" in (
+        capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("memory", [True, False])

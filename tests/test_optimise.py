@@ -254,7 +254,6 @@ def test_recipes_survive_json(name):
         ({"erase": 2}, "erase is 2"),
         ({"repeats": 0}, "repeats is 0"),
         ({"threshold": 0.2}, "entropy softmax"),
-        ({"entropy": "binary", "balance": "weights"}, "balance sampling"),
         ({"milestones": (150, 225)}, "parts of the run"),
         ({"seed": -1}, "seed is -1"),
         ({"sides": (32, 0)}, "sides are"),

@@ -101,6 +101,18 @@ def test_schedules_without_a_warm_up_are_pytorchs(name):
     assert np.allclose(found, STORED["rates"][name][::UPDATES], rtol=1e-9, atol=0)
 
 
+@pytest.mark.parametrize(("warmup", "total"), [(0.07, 100), (0.14, 50), (0.55, 100)])
+def test_a_part_that_is_a_whole_number_of_epochs_is_that_number(warmup, total):
+    """In floats, the product of each is a little above it."""
+    recipe = small.settings(total, 4, 0.1, "cosine", warmup=warmup, changes="epoch")
+    whole = round(warmup * total)
+    assert warmup * total > whole
+    assert recipe.schedule.rising(total) == whole
+    rates = [recipe.learning_rate(epoch, 0, 10) for epoch in range(total)]
+    assert rates[whole - 1] == 0.1 == max(rates)
+    assert rates[whole - 2] == pytest.approx(0.1 * (whole - 1) / whole)
+
+
 @pytest.mark.parametrize("warmup", ["none", "power"])
 def test_averages_are_timms(warmup):
     recipe = small.settings(10, 4, 0.1, "step", ema=0.9, ema_warmup=warmup)

@@ -196,6 +196,12 @@ def test_finetune_to_other_heads(tmp_path):
     [
         (replace(MANY, head="softmax"), several(), {}, "any number of labels.*--head sigmoid"),
         (MANY, several(), {"balance": "sampling"}, "give --balance weights"),
+        (
+            small.SPEC,
+            small.pictures(),
+            {"balance": "weights", "entropy": "binary"},
+            "entropy is binary and balance weights: under a softmax head.* give --balance sampling",
+        ),
         (ONE, small.pictures(), {}, "4 classes and the network 2"),
         (MANY, two(), {}, "2 classes and the network 3"),
     ],
@@ -218,6 +224,40 @@ def test_targets_above_a_threshold_are_one():
     assert found.cut(0.9 * rows[:1] + 0.1 * rows[1:]).tolist() == [[0, 0, 1, 0]]
     as_they_are = targets(small.SPEC, small.pictures(), Loss(entropy="binary"))
     assert (as_they_are.cut(rows) == rows).all()
+
+
+@pytest.mark.parametrize(
+    ("spec", "data", "labels", "known"),
+    [
+        (MANY, several(), np.array([[1, 0, 1], [0, 0, 1]]), [[1, 0, 1], [0, 0, 1]]),
+        (MANY, several(), np.array([2, 0]), [[0, 0, 1], [1, 0, 0]]),
+        (ONE, two(), np.array([1, 0]), [[1], [0]]),
+    ],
+)
+@pytest.mark.parametrize("balance", ["none", "weights"])
+def test_a_sigmoid_smooths_and_mixes_before_it_cuts(spec, data, labels, known, balance):
+    """A mixture of 3 to 7 has 0.3, smoothed 0.34: above a threshold of 0.32 only when smoothed."""
+    said = Loss(entropy="binary", smoothing=0.2, threshold=0.32, balance=balance)
+    found = targets(spec, data, said)
+    rows = found.rows(labels)
+    assert np.allclose(rows, 0.8 * np.array(known) + 0.1)
+    assert found.softened == 0.2  # so the loss does not smooth once more
+    lower, mixed = (found.cut(x * rows[:1] + (1 - x) * rows[1:]) for x in (0.25, 0.3))
+    assert (lower == known[1:]).all()
+    assert (mixed == np.maximum(*np.array(known))).all()
+    assert found.cut(rows).tolist() == known
+    logits = 2 * np.array(known, np.float32) - 1
+    assert found.correct(logits, labels) == 2
+    plain = targets(spec, data, replace(said, threshold=0.0))
+    assert (plain.rows(labels) == known).all()  # the loss smooths
+    if balance == "weights":
+        assert np.array_equal(found.balance, plain.balance)
+
+
+def test_several_labels_weigh_the_same_under_timms_recipe(tmp_path):
+    recipe = changed(epochs=1, entropy="binary", threshold=0.2, smoothing=0.1, balance="weights")
+    train(MANY, several(), recipe, tmp_path, **OPTIONS)
+    assert np.isfinite(log_of(tmp_path)[0]["loss"])
 
 
 @pytest.mark.parametrize("ops", [reference, cpu])

@@ -537,6 +537,19 @@ def test_what_would_change_nothing(run, data, options, words):
     assert (code, out, words in err) == (2, "", True), err
 
 
+@pytest.mark.parametrize("words", [[], ["--recipe", "timm-a2", "--batch", "4"]])
+def test_several_labels_have_no_softmax_cross_entropy(run, data, words):
+    """Their head is a sigmoid, though none was typed."""
+    names = [path.relative_to(data) for path in sorted(data.rglob("*.png"))]
+    (data / "labels.csv").write_text("image,a,b\n" + "".join(f"{name},1,0\n" for name in names))
+    typed = [*NETWORK, *words, "--entropy", "softmax", "--threshold", "0", "--out", "no"]
+    try:
+        code, out, err = run("train", str(data / "labels.csv"), *typed)
+    finally:
+        (data / "labels.csv").unlink()
+    assert (code, out, "leave out --entropy softmax" in err) == (2, "", True), err
+
+
 def test_idle_settings_of_a_named_recipe_are_no_mistake(run, data):
     words = ["--recipe", "torchvision-v1", "--schedule", "cosine", "--dry-run"]
     assert run("train", data, *NETWORK, *words, "--batch", "4", "--gamma", "0.1")[0] == 0
@@ -628,6 +641,37 @@ def test_a_recorded_command_is_not_trusted(run, command, code, text):
     training_state.write("run/state.npz", state)
     found, _, err = run("train", "--resume", "run")
     assert (found, "begun from Python" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "began"),
+    [
+        (["DATA", "--resume", "run"], ["DATA", "--out", "run"]),
+        (["--resume=run", "DATA"], ["--out=run", "DATA"]),
+        (["DATA", "--out", "run", "--resume"], ["DATA", "--out", "run"]),
+        (["--res", "DATA", "--out", "run"], ["DATA", "--out", "run"]),
+        (["--resume=DATA", "--out=run"], ["DATA", "--out=run"]),
+    ],
+)
+def test_a_run_that_was_begun_from_python_records_a_command_that_works(
+    run, data, monkeypatch, words, began
+):
+    state = training_state.new(small.SPEC, small.RECIPE, np.zeros(size(small.SPEC), np.float32))
+    Path("run").mkdir()
+    training_state.write("run/state.npz", state)
+    found = {}
+
+    def instead(*args, **options):
+        found.update(options)
+        raise UsageError("seen")
+
+    monkeypatch.setattr("tinyresnext.training.train.train", instead)
+    words, began = ([w.replace("DATA", str(data)) for w in some] for some in (words, began))
+    assert run("train", *words, *NETWORK)[0] == 2
+    wanted = ["tinyresnext", "train", *began, *NETWORK]
+    assert found["resume"] is True
+    assert shlex.split(found["origin"]["command"]) == wanted
+    assert shlex.split(found["provenance"]["command"]) == wanted
 
 
 def test_early_stopping_and_overfitting_as_they_are_typed(run, data):

@@ -285,7 +285,7 @@ def _recipe_and_data(a: argparse.Namespace) -> tuple[Recipe, Dataset, Dataset | 
         split = a.val_split or "test"
         validation = open_dataset(a.val, split, a.broken, threads=threads)
         say(f"{shown(a.val)}, {split}: {validation.found()}")
-    return typed_recipe(a, len(dataset)), dataset, validation
+    return typed_recipe(a, dataset), dataset, validation
 
 
 def _provenance(a: argparse.Namespace) -> dict[str, str]:

@@ -128,21 +128,27 @@ def too_large(x_shape: Sequence[int], size: int, error: OutOfMemoryError) -> Out
     Parameters
     ----------
     x_shape : (n, h, w, channels)
+        Of the images that are computed at once: a mini-batch, or one of its parts.
     size : int
-        The bytes of all buffers.
+        The bytes of all buffers; 0 if the device was full before they were counted.
     error : OutOfMemoryError
         What the device said.
     """
     n, side, *_ = x_shape
+    if not size:
+        return OutOfMemoryError(str(error), error.wanted, error.free)
     # The buffers are one allocation; where that succeeded, the kernels needed more besides.
     free, needed = error.free, max(size, error.wanted)
     if error.wanted < size:
         free, needed = error.free + size, size + error.wanted
     fitting = int(0.9 * n * free / needed)
-    fits = f"a mini-batch of {fitting} fits (--batch {fitting})"
+    fits = (
+        f"{fitting} at once fit: give a smaller --batch, or more --parts of it, so that a part has "
+        f"{fitting} at most"
+    )
     return OutOfMemoryError(
-        f"a step of training on {n} images of {side} pixels keeps {size / 2**20:,.0f} MiB of "
-        f"values, and the device has {free / 2**20:,.0f} MiB left; "
+        f"a step of training on {n} images of {side} pixels at once keeps {size / 2**20:,.0f} MiB "
+        f"of values, and the device has {free / 2**20:,.0f} MiB left; "
         + (fits if fitting else "not even one image fits: give smaller images (--size)"),
         size,
         free,

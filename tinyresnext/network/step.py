@@ -74,8 +74,7 @@ class Step:
     Raises
     ------
     OutOfMemoryError
-        The device's memory does not hold the values of so many samples; the text says how many it
-        would hold.
+        The device's memory does not hold the values of so many samples; the text says how many.
 
     Attributes
     ----------
@@ -108,7 +107,8 @@ class Step:
         ranks: Ranks = ALONE,
         sync_norm: bool = False,
     ) -> None:
-        self.x_shape, self._ops, self.threads = tuple(x_shape), ops, ops.thread_count(threads)
+        self.x_shape, self._ops, self.bytes = tuple(x_shape), ops, 0  # bytes, until they are known
+        self.threads = ops.thread_count(threads)
         dtype = params["fc.weight"].dtype
         trained = [
             name for name in params if not (name.partition(".")[0] in frozen or ".running_" in name)

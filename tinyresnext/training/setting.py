@@ -20,6 +20,7 @@ from ..ops import Backend, backend
 from ..system.ranks import ALONE, Ranks, part_of
 from .recipes import Recipe
 from .samples.augmentation import augmented
+from .samples.targets import check_balance
 from .samples.teacher import Teacher
 
 __all__ = ["Setting", "check", "frozen_parts", "headed"]
@@ -149,11 +150,7 @@ def check(spec: Spec, recipe: Recipe, setting: Setting) -> None:
                 "class for each; give --head sigmoid (head='sigmoid' of the Spec)"
             )
     _check_labels(setting.dataset.labels, len(setting.dataset.classes))
-    if recipe.loss.balance == "sampling" and setting.dataset.labels.ndim == 2:
-        raise UsageError(
-            "images with several labels cannot be drawn so that all labels are as frequent; give "
-            "--balance weights"
-        )
+    check_balance(spec, setting.dataset, recipe.loss)
     if count < recipe.batch:
         raise UsageError(
             f"the data set has {count} images and a mini-batch {recipe.batch}; give --batch "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...errors import UsageError
 from ...training.recipes import RECIPES, SOURCES, Recipe, recipe
@@ -14,6 +14,9 @@ from ...training.recipes.recipe import settings
 from ...training.recipes.steps import enough
 from ..options import braces, word
 from ..output.progress import say
+
+if TYPE_CHECKING:
+    from ...data.dataset import Dataset
 
 
 def add_recipe(c: argparse.ArgumentParser, usual: str, *, first_weights: bool) -> None:
@@ -70,23 +73,22 @@ def _value(name: str, kind: Kind) -> tuple[Callable[[str], Any], str]:
     return read, kind.metavar
 
 
-def typed_recipe(a: argparse.Namespace, images: int | None = None) -> Recipe:
+def typed_recipe(a: argparse.Namespace, dataset: Dataset | None = None) -> Recipe:
     """Return the recipe that was named, with the settings that were typed.
 
-    Where none was named, it is the usual one, with enough steps of so many images; what was changed
-    for that is said.
+    Where none was named, it is the usual one, with enough steps of the images of a data set; what
+    was changed for that is said.
     """
     known = ((name, vars(a).get(name)) for name, _ in settings())
     typed = {name: value for name, value in known if value is not None}
     name = a.recipe or a.usual_recipe
     # What began a run is not judged again: it must stay what it was.
     plain = recipe(name).changed(typed) if a.resume else recipe(name, **typed)
-    if typed.get("entropy") == "softmax" and a.head == "sigmoid":
-        raise UsageError(
-            "--head sigmoid has the binary cross entropy; leave out --entropy softmax, or the head"
-        )
-    if images is None or a.recipe is not None:
+    if typed.get("entropy") == "softmax" and not a.resume:
+        _check_entropy(a.head, dataset)
+    if dataset is None or a.recipe is not None:
         return plain
+    images = len(dataset)
     found = enough(recipe(a.usual_recipe), images, typed)
     ours, usual = found.to_json(), plain.to_json()
     if changed := [name for name in ours if ours[name] != usual[name]]:
@@ -94,6 +96,19 @@ def typed_recipe(a: argparse.Namespace, images: int | None = None) -> Recipe:
         others = ", ".join(f"{usual[name]:g}" for name in changed)
         say(f"for {images:,} images: {options} in place of {others}")
     return found
+
+
+def _check_entropy(head: str | None, dataset: Dataset | None) -> None:
+    """Refuse the softmax cross entropy under a sigmoid, be it typed or that of several labels."""
+    if head == "sigmoid":
+        raise UsageError(
+            "--head sigmoid has the binary cross entropy; leave out --entropy softmax, or the head"
+        )
+    if head is None and dataset is not None and dataset.labels.ndim == 2:
+        raise UsageError(
+            "images with any number of labels get a sigmoid head, which has the binary cross "
+            "entropy; leave out --entropy softmax"
+        )
 
 
 def described(a: argparse.Namespace, chosen: Recipe) -> str:

@@ -28,13 +28,12 @@ _OF_ONE_COMMAND = ("data", "out", "resume", "mpi", "overfit", "dry_run")  # not 
 
 def origin(a: argparse.Namespace) -> dict[str, str]:
     """Return what the folder of a run records about the command that began it."""
-    words = [word for word in a.typed if word != "--resume"]
     given = {name: getattr(a, name, None) for name in _PATHS}
     paths = {name: _absolute(path) for name, path in given.items() if path is not None}
     if teachers := getattr(a, _TEACHERS, None):
         paths[_TEACHERS] = json.dumps([_absolute(path) for path in teachers])
     later = {_LATER: text} if (text := getattr(a, _LATER, "")) else {}
-    return {"command": shlex.join(["tinyresnext", *words]), "place": os.getcwd()} | paths | later
+    return {"command": shlex.join(["tinyresnext", *a.typed]), "place": os.getcwd()} | paths | later
 
 
 def _absolute(path: str) -> str:
@@ -86,21 +85,22 @@ def _recorded(a: argparse.Namespace) -> argparse.Namespace:
     from ...training.record.folder import TrainingFolder
 
     began = TrainingFolder(a.out).meta()["origin"]
+    parser = argparse.ArgumentParser(add_help=False)
+    a.add_options(parser)
+    now = _typed(parser, a.typed[a.typed.index(a.command) + 1 :], a.out)
     if not began.keys() >= {"command", "place"}:
         if a.data is None:
             raise UsageError(
                 f"the run in {shown(a.out)} was begun from Python, so no command is recorded: go "
                 "on from there, with resume=True"
             )
+        a.typed = _anew(a.typed, "out" in now)
         return a
-    parser = argparse.ArgumentParser(add_help=False)
-    a.add_options(parser)
     words = _words(began["command"], a)
     then = vars(_parsed(parser, words[2:], a.out))
     later = _texts(began.get(_LATER, ""), [])
     for command in later:
         then = _replaced(then, _kept(_typed(parser, _words(command, a)[2:], a.out)))
-    now = _typed(parser, a.typed[a.typed.index(a.command) + 1 :], a.out)
     if _kept(now):
         command = shlex.join(["tinyresnext", *a.typed[a.typed.index(a.command) :]])
         later = [*(other for other in later if other != command), command]
@@ -119,6 +119,23 @@ def _recorded(a: argparse.Namespace) -> argparse.Namespace:
     changed = {"typed": words[1:], "out": a.out, "resume": True, "mpi": a.mpi}
     changed[_LATER] = json.dumps(later) if later else ""
     return argparse.Namespace(**(vars(a) | then | changed))
+
+
+def _anew(words: list[str], out: bool) -> list[str]:
+    """Return the words that begin a run, of those that go on with it.
+
+    Where ``--out`` is not among them, ``--resume`` names the folder; else it may name the images.
+    """
+    found = []
+    for word in words:
+        name, _, value = word.partition("=")
+        if len(name) < len("--re") or not "--resume".startswith(name):  # argparse takes "--res"
+            found.append(word)
+        elif not out:
+            found.append(f"--out={value}" if value else "--out")
+        elif value:
+            found.append(value)
+    return found
 
 
 def _replaced(then: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:

@@ -36,8 +36,9 @@ class Optimiser:
     muon : float
         The highest rate of Muon (Jordan 2024; `tinyresnext.training.optimisers.muon`) for the
         convolutions in the blocks, whose weights are rescaled to a constant norm instead of
-        decayed. It follows the same schedule as ``lr``, which all other weights have. 0 means that
-        ``optimiser`` trains all.
+        decayed, and whose momentum is 0.6, always Nesterov's: ``momentum``, ``nesterov`` and
+        ``weight_decay`` are for the other weights. It follows the same schedule as ``lr``, which
+        all other weights have. 0 means that ``optimiser`` trains all.
     weight_decay : float
         This times the weight is added to the gradient. AdamW subtracts it from the weight instead,
         times the learning rate, and LAMB adds it to the direction before that is scaled.
@@ -78,7 +79,8 @@ class Optimiser:
     muon: float = setting(
         0.0,
         Real(0, 10),
-        "use Muon for the convolutions in the blocks, at this learning rate, such as 0.1",
+        "use Muon for the convolutions in the blocks, at this learning rate, such as 0.1; momentum "
+        "and weight decay are its own there",
     )
     weight_decay: float = setting(
         1e-4,

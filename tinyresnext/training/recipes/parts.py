@@ -83,11 +83,6 @@ class Loss:
                 f"threshold is {self.threshold:g} and entropy {self.entropy}: only the targets of "
                 "the binary cross entropy have one; give entropy binary, or no threshold"
             )
-        if self.entropy == "binary" and self.balance == "weights":
-            raise UsageError(
-                "entropy is binary and balance weights: the weights of classes are defined for the "
-                "softmax cross entropy; give balance sampling"
-            )
 
 
 @dataclass(frozen=True)

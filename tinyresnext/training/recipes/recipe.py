@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass
 from typing import Any
@@ -132,7 +131,7 @@ class Recipe:
         if self.ema_warmup == "soft":
             return min(self.ema, (1 + moves) / (10 + moves))
         # torchvision's forgets its count in the epochs of the warm-up, and so copies once more.
-        last = math.ceil(self.schedule.warmup * self.epochs) if self.ema_warmup == "copy" else 0
+        last = self.schedule.rising(self.epochs) if self.ema_warmup == "copy" else 0
         if (epoch, step) <= (last, 0):
             return 0.0
         if self.ema_warmup == "power":

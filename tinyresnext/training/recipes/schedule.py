@@ -95,6 +95,10 @@ class Schedule:
                 "most the whole run, 1"
             )
 
+    def rising(self, total: int) -> int:
+        """Return in how many of so many steps, or epochs, the rate rises."""
+        return math.ceil(self.warmup * total - 1e-9)  # 0.07 * 100 is a little above 7
+
     def rate(self, highest: float, epoch: int, step: int, steps: int, epochs: int) -> float:
         """Return the rate of one step of a run whose highest rate is given.
 
@@ -110,7 +114,7 @@ class Schedule:
         if self.changes == "epoch":
             step, steps = 0, 1
         done, total = epoch * steps + step, epochs * steps
-        rising, level = math.ceil(self.warmup * total), round(self.constant * total)
+        rising, level = self.rising(total), round(self.constant * total)
         if done < rising:
             if self.warmup_from:
                 return highest * (self.warmup_from + (1 - self.warmup_from) * done / rising)

@@ -1,4 +1,4 @@
-"""How many steps a run makes, and a mini-batch and epochs that make enough of them.
+"""How many steps a run makes, a mini-batch and epochs that make enough of them, and doubts.
 
 A network learns in steps, whatever the number of images: with the mini-batches of a recipe that is
 meant for 50,000 images, 60 images make no step or a few, and the weights hardly change.
@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...network.spec import Spec, blocks
 from .recipe import Recipe
 
-__all__ = ["enough", "few", "steps"]
+__all__ = ["doubts", "enough", "few", "steps"]
 
 # In so many steps a network of 20 layers learns to tell apart a few dozen images of simple shapes;
 # in a quarter of them it seldom learns anything.
@@ -28,9 +29,10 @@ def steps(recipe: Recipe, images: int) -> int:
 def enough(recipe: Recipe, images: int, given: Mapping[str, Any] | None = None) -> Recipe:
     """Return the recipe with settings that make enough steps of so many images.
 
-    The mini-batch is halved as long as there are too few steps, down to 16 images; after that there
-    are more epochs. The learning rate falls with the mini-batch (the linear scaling of Goyal et al.
-    2017). A recipe that makes enough steps is returned as it is.
+    The mini-batch is halved as long as there are too few steps, down to 16 images and two for each
+    part; after that there are more epochs. The parts stay equal. The learning rate falls with the
+    mini-batch (the linear scaling of Goyal et al. 2017). A recipe that makes enough steps is
+    returned as it is.
 
     Parameters
     ----------
@@ -43,9 +45,11 @@ def enough(recipe: Recipe, images: int, given: Mapping[str, Any] | None = None) 
     given = given or {}
     batch, epochs = given.get("batch", recipe.batch), given.get("epochs", recipe.epochs)
     if "batch" not in given:
-        while batch > LEAST_BATCH and images // batch * epochs < ENOUGH:
-            batch = max(batch // 2, LEAST_BATCH)
-        batch = min(batch, images)
+        parts = given.get("parts", recipe.parts)
+        least = max(LEAST_BATCH, 2 * parts) if parts > 1 else LEAST_BATCH
+        while batch > least and images // batch * epochs < ENOUGH:
+            batch = max(batch // 2, least)
+        batch = max(min(batch, images) // parts, 1) * parts
     if "epochs" not in given and batch <= images:
         epochs = max(epochs, -(-ENOUGH // (images // batch)))
     lr = recipe.schedule.lr * min(1, batch / recipe.batch)
@@ -69,3 +73,54 @@ def few(recipe: Recipe, images: int) -> str | None:
         f"only {count} step{'s' * (count != 1)}, in which a network hardly learns: "
         f"{', '.join(advice)}"
     )
+
+
+def doubts(spec: Spec, recipe: Recipe, images: int) -> list[str]:
+    """Return what to say before a run on so many images of which something will be of no use."""
+    drop = recipe.drop.drop_path
+    alone = (
+        f"drop_path is {drop:g} and {spec.name} has a single block, which is never left out: "
+        "--drop-path changes nothing here"
+    )
+    said = few(recipe, images), _cold(recipe, images), _early(recipe, images)
+    single = drop > 0 and len(list(blocks(spec))) == 1
+    return [text for text in (*said, alone if single else None) if text is not None]
+
+
+def _cold(recipe: Recipe, images: int) -> str | None:
+    """Return what to say if the learning rate never reaches its highest value."""
+    each, epochs, schedule = images // recipe.batch, recipe.epochs, recipe.schedule
+    count = epochs if schedule.changes == "epoch" else each * epochs
+    # A part of 1 asks for nothing else, and without a first rate the last step of it has all of lr.
+    if schedule.warmup == 1 or not schedule.warmup_from or schedule.rising(count) < count:
+        return None
+    last = recipe.learning_rate(epochs - 1, each - 1, each)
+    return (
+        f"all of this run is warm-up: the learning rate is {last:g} at most, and never "
+        f"{schedule.lr:g}; give more --epochs, or --warmup 0 --warmup-from 0"
+    )
+
+
+def _early(recipe: Recipe, images: int) -> str | None:
+    """Return what to say if half of the average that is kept is older than the last third."""
+    total = steps(recipe, images)
+    if not recipe.ema or 3 * (middle := _middle(recipe, images)) > 2 * total:
+        return None
+    return (
+        f"half of the averaged weights that are kept would be those of step {middle} of {total} or "
+        f"before: ema is {recipe.ema:g}, in every {recipe.ema_every} steps, whatever the length of "
+        "the run; give a smaller --ema or --ema-every (--ema-every 1 --ema-warmup soft suits any "
+        "length), or --ema 0"
+    )
+
+
+def _middle(recipe: Recipe, images: int) -> int:
+    """Return the step, counted from 1, from which on the average has half of what it keeps."""
+    each, left, step = images // recipe.batch, 1.0, 0
+    for epoch in reversed(range(recipe.epochs)):
+        for moved in reversed(range(0, each, recipe.ema_every)):
+            left *= recipe.kept(epoch, moved, each) or 0.0
+            step = epoch * each + moved + 1
+            if left <= 0.5:
+                return step
+    return step

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ...data.dataset import Dataset
+from ...errors import UsageError
 from ...network.spec import Spec
 from ..recipes.parts import Loss
 
-__all__ = ["Targets", "targets"]
+__all__ = ["Targets", "check_balance", "targets"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +27,8 @@ class Targets:
         label, and how much one with it.
     softened : float
         The part of a target that all classes share, where the loss itself does not smooth so: it is
-        the binary cross entropy of one label an image.
+        the binary cross entropy of one label an image. Under a sigmoid, the part that goes towards
+        one half, where targets are cut after that.
     threshold : float
         Targets above it become 1 and the others 0; 0 leaves them.
     """
@@ -38,13 +40,18 @@ class Targets:
 
     def rows(self, labels: np.ndarray) -> np.ndarray:
         """Return targets [n, classes] float32 for labels [n], or [n, classes] of 0 and 1."""
+        found, part = self.known(labels), self.softened
+        if not part:
+            return found
+        if self.spec.head == "sigmoid":
+            return found * np.float32(1 - part) + np.float32(part / 2)
+        return found * np.float32(1 - part) + np.float32(part / self.spec.classes)
+
+    def known(self, labels: np.ndarray) -> np.ndarray:
+        """Return what `rows` does, without smoothing: 0 and 1."""
         if labels.ndim == 2 or self.spec.labels != self.spec.classes:
             return labels.reshape(len(labels), self.spec.classes).astype(np.float32)
-        found = np.full(
-            (len(labels), self.spec.classes), self.softened / self.spec.classes, np.float32
-        )
-        found[np.arange(len(labels)), labels] += np.float32(1 - self.softened)
-        return found
+        return np.eye(self.spec.classes, dtype=np.float32)[labels]
 
     def cut(self, rows: np.ndarray) -> np.ndarray:
         """Return targets of 0 and 1, if the recipe has a threshold."""
@@ -66,7 +73,7 @@ class Targets:
         """Return for how many samples everything is right."""
         if self.spec.head == "softmax":
             return int(np.count_nonzero(logits.argmax(1) == labels))
-        return int(np.count_nonzero(((logits > 0) == (self.rows(labels) == 1)).all(1)))
+        return int(np.count_nonzero(((logits > 0) == (self.known(labels) == 1)).all(1)))
 
 
 def targets(spec: Spec, dataset: Dataset, said: Loss) -> Targets:
@@ -81,15 +88,35 @@ def targets(spec: Spec, dataset: Dataset, said: Loss) -> Targets:
         sample of a class of m images weighs n / (k m) where n images have k classes. Under a
         sigmoid, this holds for the images with and without each label.
     """
-    softened = said.smoothing if said.entropy == "binary" and spec.head == "softmax" else 0.0
-    plain = Targets(spec, None, softened, said.threshold)
+    # Elsewhere the loss smooths. What is cut must have been smoothed before.
+    here = said.entropy == "binary" and (spec.head == "softmax" or said.threshold > 0)
+    plain = Targets(spec, None, said.smoothing if here else 0.0, said.threshold)
     if said.balance != "weights":
         return plain
     if spec.head == "softmax":
         counts = np.bincount(dataset.labels, minlength=spec.classes)
-        return Targets(spec, _inverse(counts, int(np.count_nonzero(counts))))
-    having = plain.rows(dataset.labels).sum(0, dtype=np.float64)
-    return Targets(spec, _inverse(np.stack([len(dataset) - having, having]), 2))
+        return replace(plain, balance=_inverse(counts, int(np.count_nonzero(counts))))
+    having = plain.known(dataset.labels).sum(0, dtype=np.float64)
+    return replace(plain, balance=_inverse(np.stack([len(dataset) - having, having]), 2))
+
+
+def check_balance(spec: Spec, dataset: Dataset, said: Loss) -> None:
+    """Refuse a balance that is not defined for the head of a network, or for the labels.
+
+    Raises
+    ------
+    UsageError
+    """
+    if said.balance == "sampling" and dataset.labels.ndim == 2:
+        raise UsageError(
+            "images with several labels cannot be drawn so that all labels are as frequent; give "
+            "--balance weights"
+        )
+    if said.balance == "weights" and said.entropy == "binary" and spec.head == "softmax":
+        raise UsageError(
+            "entropy is binary and balance weights: under a softmax head the weights of classes "
+            "are defined for the softmax cross entropy; give --balance sampling"
+        )
 
 
 def _inverse(counts: np.ndarray, classes: int) -> np.ndarray:

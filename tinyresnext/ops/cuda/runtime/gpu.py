@@ -30,6 +30,7 @@ from .graph import Chain, Lane, prepared
 from .kernel import Capability, Kernel
 from .library import (
     FORKED,
+    OUT_OF_MEMORY,
     UNSUPPORTED_PTX,
     Driver,
     DriverError,
@@ -234,13 +235,14 @@ class Gpu:
         options = (ctypes.c_int * 2)(LOG_BUFFER, LOG_SIZE)
         values = (c_void_p * 2)(ctypes.addressof(log), LOG)
         image = c_char_p(text.encode())
-        try:
-            module = self._driver.handle("cuModuleLoadDataEx", image, 2, options, values)
-        except DriverError as error:
-            raise self._not_loaded(
-                error, kernel, text, log.value.decode("utf-8", "replace")
-            ) from error
         with explained(self.name):
+            try:
+                module = self._driver.handle("cuModuleLoadDataEx", image, 2, options, values)
+            except DriverError as error:
+                if error.code == OUT_OF_MEMORY:
+                    raise
+                said = log.value.decode("utf-8", "replace")
+                raise self._not_loaded(error, kernel, text, said) from error
             return self._driver.handle("cuModuleGetFunction", module, entry[1].encode())
 
     def _not_loaded(self, error: DriverError, kernel: Kernel, text: str, said: str) -> DeviceError:

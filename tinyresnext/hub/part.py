@@ -68,7 +68,7 @@ def no_room(part: Path, error: OSError) -> UsageError:
     """Return the error for a part that cannot be written."""
     return UsageError(
         f"cannot write {shown(part)}: {error.strerror or error}; make room and try again, or "
-        "choose another folder with TINYRESNEXT_HOME; a download whose digest is published continues"
+        "choose another folder with TINYRESNEXT_HOME; a download of a known digest continues"
     )
 
 

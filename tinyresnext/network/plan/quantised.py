@@ -136,10 +136,7 @@ class Parts(NamedTuple):
 def integer_parts(spec: Spec) -> Parts:
     """Return what has 8 bits in the networks of an architecture.
 
-    Raises
-    ------
-    UsageError
-        It cannot take an image of 256 x 256, with which the work is counted.
+    A network that cannot take an image of 256 x 256 is a `UsageError`.
     """
     shapes = parameters(spec)
     params = {name: stand_in(shape) for name, shape in shapes.items()}
@@ -147,8 +144,7 @@ def integer_parts(spec: Spec) -> Parts:
         calls = for_inference(trace(params, spec, (1, 256, 256, spec.channels)).calls)
     except ValueError as error:
         raise UsageError(
-            f"{spec.name} is not quantised: its stages make an image of 256 x 256 too small "
-            f"({error}); compute in float32"
+            f"{spec.name} makes an image of 256 x 256 too small to count what has 8 bits; use float32"
         ) from error
     made = {id(call.out): call.name for call in calls}
     reads = {call.name: tuple(made[id(v)] for v in _read(call)) for call in calls if covered(call)}

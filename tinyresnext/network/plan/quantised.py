@@ -144,7 +144,7 @@ def integer_parts(spec: Spec) -> Parts:
         calls = for_inference(trace(params, spec, (1, 256, 256, spec.channels)).calls)
     except ValueError as error:
         raise UsageError(
-            f"{spec.name} makes an image of 256 x 256 too small to count what has 8 bits; use float32"
+            f"{spec.name} makes an image of 256 x 256 too small, so it has no 8 bits; use float32"
         ) from error
     made = {id(call.out): call.name for call in calls}
     reads = {call.name: tuple(made[id(v)] for v in _read(call)) for call in calls if covered(call)}

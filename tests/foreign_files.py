@@ -6,6 +6,7 @@ these are installed.
 
 from __future__ import annotations
 
+import itertools
 import json
 import struct
 import zlib
@@ -262,11 +263,13 @@ def torch7_file(state=None, root=None, extra=None):
     return network if root is None else root(lua, network)
 
 
-def torch7_tree(tensors):
+def torch7_tree(tensors, eps=()):
     """Write a network whose modules are named by their places.
 
-    Every number on the way is a container, and ReLUs fill the gaps.
+    Every number on the way is a container, and ReLUs fill the gaps. The batch norms have the
+    epsilons in turn.
     """
+    said = itertools.cycle(eps or (None,))
     lua, root = Lua(), {}
     for key, value in tensors.items():
         *path, name = key.split(".")
@@ -278,9 +281,9 @@ def torch7_tree(tensors):
     def build(node):
         children = [place for place in node if isinstance(place, int)]
         if not children:
-            return lua.module(
-                "nn.Module", {name: lua.tensor(value) for name, value in node.items()}
-            )
+            fields = {name: lua.tensor(value) for name, value in node.items()}
+            one = next(said) if "running_var" in node else None
+            return lua.module("nn.Module", fields | ({} if one is None else {"eps": number(one)}))
         places = range(max(children) + 1)
         return lua.module(
             "nn.Sequential",

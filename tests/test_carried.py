@@ -18,6 +18,7 @@ from tinyresnext.checkpoints import carried, export
 from tinyresnext.checkpoints.readers.checkpoint import MAX_CARRIED
 from tinyresnext.errors import FormatError, IntegrityError, ShapeError, UnsafeError, WeightsError
 from tinyresnext.hub.bundled import shipped_model
+from tinyresnext.network.spec import variant
 from tinyresnext.store import store
 from tinyresnext.store.contents import json_text
 
@@ -138,6 +139,22 @@ def test_without_the_description_the_command_restores_it(run, tmp_path, suffix):
     assert store.read("a.h5").provenance["licence"] == "CC0-1.0"
 
 
+def test_a_name_keeps_what_it_does_not_say(run):
+    """No name says an epsilon or a dilation."""
+    spec = replace(variant("resnext29_32x4d"), classes=3, eps=1e-3, dilated=1)
+    stored = model(spec, params=cases.weights(spec, counters=False))
+    store.write("a.h5", stored)
+    run("export", "a.h5", "a.npz")
+    code, _, err = run("convert", "a.npz", "b.h5", "--arch", "resnext29_32x4d")
+    assert (code, carried.FOUND_BESIDE in err, carried.FOUND in err) == (0, True, False)
+    assert "found: batch norm epsilon 0.001" in err
+    same(store.read("b.h5"), stored)
+    assert (
+        run("convert", "a.npz", "c.h5", "--arch", "resnext29_32x4d", "--output-stride", "4")[0] == 0
+    )
+    assert store.read("c.h5").spec == replace(spec, dilated=0)
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_arch_of_other_classes_takes_nothing(tmp_path, suffix):
     """Another program replaced the classifier and kept the description."""
@@ -161,6 +178,16 @@ def test_a_long_description_is_left_out_and_said(run, tmp_path):
     assert code == 0
     assert f"only the tensors are in it, the rest has over {MAX_CARRIED:,} bytes" in err
     assert carried.FOUND not in run("convert", "a.npz", "b.h5")[2]
+
+
+def test_a_missing_description_is_said_where_no_option_restores_anything():
+    spec = Spec((1,), 1, 8, 3)
+    usual = store.Stored(spec, {}, Preprocess(), ("class 0", "class 1", "class 2"), {})
+    says = f"only the tensors are in it, the rest has over {MAX_CARRIED:,} bytes"
+    for graph, quantised in ((False, False), (True, False), (True, True)):
+        notes = carried.export_notes(usual, "a", "", graph, quantised=quantised)
+        assert (says in notes, "metadata" in "".join(notes)) == (True, False)
+        assert says not in carried.export_notes(usual, "a", "{}", graph, quantised=quantised)
 
 
 # -- other readers

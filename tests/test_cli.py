@@ -107,7 +107,8 @@ def test_convert_takes_what_it_is_given(run, made):
         "bicubic",
     )
     assert model.preprocess.mean == (0.5, 0.5, 0.5)
-    assert "given: resized to 232 (bicubic), cropped to 224" in err
+    options = "--resize, --interpolation, --mean, --std"
+    assert f"assumed, but for {options}: resized to 232 (bicubic), cropped to 224" in err
     assert "assumed: resized" not in err
 
 
@@ -603,8 +604,10 @@ def test_names_cannot_move_the_cursor(run, made, tmp_path):
         (["convert", "/"], 2),
         (["classify", "x.jpg", "--model", "m" * 5000], 2),
         (["info", "resnext50_32x4d", "--size", "1000000000"], 2),
+        (["info", "resnetaa50", "--size", "100"], 2),
+        (["info", "resnetblur50", "--size", "16", "--layers"], 2),
     ],
-    ids=["no-name", "root", "endless-name", "endless-picture"],
+    ids=["no-name", "root", "endless-name", "endless-picture", "odd-picture", "small-picture"],
 )
 def test_strange_arguments(run, arguments, code):
     found, out, err = run(*arguments)
@@ -653,6 +656,13 @@ def test_commands_need_no_console(name, made, monkeypatch):
                 patch.setattr(sys, stream, odd_streams.STREAMS[name]())
             with pytest.raises(SystemExit, match="2"):
                 cli.main(["no-such-command"])
+
+
+def test_an_empty_line_is_no_class(run, made):
+    for text, line in (("a\n\nb\n", 2), ("a\nb\n\n", 3), (" \n", 1)):
+        Path("labels.txt").write_text(text)
+        code, _, err = run("convert", made / "net.pth", "mine.h5", "--labels", "labels.txt")
+        assert (code, f"line {line} of 'labels.txt' is empty" in err) == (2, True)
 
 
 def test_labels_that_the_terminal_does_not_know(made, tmp_path):

@@ -13,6 +13,7 @@ from pathlib import Path
 import cases
 import foreign_files as ff
 import h5py
+import key_schemes
 import numpy as np
 import pytest
 from torch_files import Entry, Zip, legacy_file, numbers, small_state, zip_file
@@ -20,7 +21,7 @@ from torch_files import Entry, Zip, legacy_file, numbers, small_state, zip_file
 from tinyresnext.checkpoints.export import write_npz, write_safetensors
 from tinyresnext.checkpoints.readers import container
 from tinyresnext.errors import FormatError, IntegrityError, ShapeError, UsageError
-from tinyresnext.network.spec import variant
+from tinyresnext.network.spec import Spec, variant
 
 ARRAYS = {
     "conv1.weight": numbers((4, 3, 3, 3)),
@@ -182,6 +183,28 @@ def test_deflated_over_many_pieces(read):
 
 def test_torch7(read):
     same(read(ff.torch7_file()).tensors, ff.torch7_state())
+
+
+def test_torch7_says_the_epsilon(tmp_path):
+    spec = Spec((1, 1), 4, 8, 10)
+    tensors = key_schemes.torch7_flat(cases.weights(spec), spec)
+    path = tmp_path / "w.t7"
+    for eps, found in (((), 1e-5), ((1e-3,), 1e-3)):
+        path.write_bytes(ff.torch7_tree(tensors, eps))
+        for arch in (None, replace(spec, eps=found)):
+            stored, notes = cases.read_checkpoint(path, arch=arch)
+            assert stored.spec.eps == found
+            assert ("found: batch norm epsilon 0.001" in notes) == (eps != ())
+            assert any("assumed" in note and "epsilon" in note for note in notes) == (eps == ())
+    with pytest.raises(ShapeError, match=r"epsilon 0\.001, and those of the architecture 1e-05"):
+        cases.read_checkpoint(path, arch=spec)
+    for eps, says in (
+        ((1e-3, 1e-5), r"several epsilons: 0\.001 \(.*\), 1e-05"),
+        ((0.0,), "0 and 1"),
+    ):
+        path.write_bytes(ff.torch7_tree(tensors, eps))
+        with pytest.raises(FormatError, match=says):
+            cases.read_checkpoint(path)
 
 
 def test_torch7_of_other_number_types(read):

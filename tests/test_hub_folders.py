@@ -150,7 +150,7 @@ def test_what_cannot_be_done_is_said_and_not_taken(hub, changes, says):
     stored, notes = cases.read_checkpoint(hub(prepared(**changes)))
     assert stored.preprocess == Preprocess()
     (note,) = [note for note in notes if note.startswith("not taken from config.json: ")]
-    assert says.replace("\\", "") in note
+    assert f"all that it says of images, because of {says}".replace("\\", "") in note
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,37 @@ def verify_logits(model, file, device):
     return verify(model, file, device).checks[-1]
 
 
+def test_a_model_without_a_classifier(tmp_path):
+    """Its features are compared, and it has no classes to count."""
+    store_model(Spec((1, 1), 4, 8, 0), tmp_path / "net.h5")
+    make_reference(tmp_path / "net.h5", tmp_path / "r.npz", pictures=1)
+    found = verify_logits(tmp_path / "net.h5", tmp_path / "r.npz", "reference")
+    assert (found.passed, "first class" in found.found) == (True, False)
+
+
+def test_a_single_output_is_compared_with_zero(tmp_path):
+    spec = Spec((1, 1), 4, 8, 1, head="sigmoid")
+    model = Model(
+        spec, cases.weights(spec, counters=False), Preprocess(40, 33), ("no", "yes"), {}, reference
+    )
+    save(model, tmp_path / "net.h5")
+    x = np.random.default_rng(0).standard_normal((2, 33, 33, 3)).astype(np.float32)
+    np.savez(tmp_path / "r.npz", x=x, logits=model(x) * [[1], [-1]])
+    found = verify_logits(tmp_path / "net.h5", tmp_path / "r.npz", "reference")
+    assert "first class equal for 1 of 2" in found.found
+
+
+def test_coarse_roundings_do_not_excuse_other_weights(tmp_path):
+    store_model(SPECS["imagenet"], tmp_path / "net.h5")
+    model = load(tmp_path / "net.h5", "reference")
+    x = np.random.default_rng(0).standard_normal((1, 33, 33, 3)).astype(np.float32)
+    for factor, right in ((1.0, True), (2.0, False)):
+        np.savez(tmp_path / "r.npz", x=x, logits=model(x) * factor, float32_error=6e-6)
+        found = verify(tmp_path / "net.h5", tmp_path / "r.npz", "reference", precision="bfloat16")
+        assert found.passed == right
+        assert "allowed 2.5e-01" in str(found)
+
+
 def test_pytorch_says_the_same(model, tmp_path):
     """In float64 both round thousands of products for a value; the errors stay below 1e-12."""
     pytest.importorskip("torch")

@@ -232,6 +232,16 @@ def test_tensor_descriptions():
     assert load_value(call("torch", "Size", ints(2, 3))) == (2, 3)
 
 
+def test_marks_of_a_tensor():
+    """With "neg", PyTorch computes with the numbers of the other sign."""
+    two = (2, ints(2, 3), ints(3, 1), b"\x89", b"N")
+    for unset in (b"N", b"}" + text("neg") + b"\x89s"):
+        assert load_value(tensor_code("_rebuild_tensor_v2", *two, unset)).size == (2, 3)
+    for marks in (b"}" + text("neg") + b"\x88s", b"}" + text("other") + b"K\1s", b"]"):
+        with pytest.raises(FormatError, match="its numbers are not those in the file"):
+            load_value(tensor_code("_rebuild_tensor_v2", *two, marks))
+
+
 @pytest.mark.parametrize(
     ("offset", "size", "stride", "fits"),
     [

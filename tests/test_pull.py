@@ -10,6 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
+import cases
 import pulled
 import pytest
 import servers
@@ -208,6 +209,45 @@ def test_the_hub_has_it(variable, server, tmp_path, monkeypatch):
         (False, True),
     ]
     assert get(entry, offline=True)
+    assert load(pull(entry)).provenance["url"] == "https://huggingface.co/timm/net"
+
+
+def hub_cache(root, name, content):
+    """Put a file into a snapshot of the Hub's cache, and return its sha256."""
+    digest = hashlib.sha256(content).hexdigest()
+    blobs, snapshot = root / "blobs", root / "snapshots" / name
+    for folder in (blobs, snapshot):
+        folder.mkdir(parents=True, exist_ok=True)
+    (blobs / digest).write_bytes(content)
+    (snapshot / "pytorch_model.bin").symlink_to(f"../../blobs/{digest}")
+    return digest
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the Hub's cache has links")
+def test_the_revision_of_main_comes_first(server, tmp_path):
+    root = tmp_path / "caches" / "huggingface" / "hub" / "models--timm--net"
+    older = cases.checkpoint({k: w * 2 for k, w in cases.weights(pulled.SPEC).items()}, legacy=True)
+    assert hub_cache(root, "aaa", older) != hub_cache(root, "bbb", CONTENT)
+    (root / "refs").mkdir()
+    (root / "refs" / "main").write_text("bbb")
+    entry = pulled.entry(server.url, "f" * 8, hub="timm/net")
+    assert load(get(entry, offline=True)).provenance["sha256"] == SHA256
+
+
+def test_a_cache_that_may_not_be_entered_is_passed_over(entry, server, tmp_path, monkeypatch):
+    """As root may enter every folder, the calls are refused here."""
+    caches, real = str(tmp_path / "caches"), os.stat
+
+    def refused(path, *more, **options):
+        if isinstance(path, (str, os.PathLike)) and os.fspath(path).startswith(caches):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path, *more, **options)
+
+    monkeypatch.setattr(os, "stat", refused)
+    assert store.check(get(dataclasses.replace(entry, hub="timm/net"))).passed
+    caches = str(tmp_path / "home")
+    with pytest.raises(UsageError, match="TINYRESNEXT_HOME"):
+        get(entry)
 
 
 @pytest.mark.parametrize(
@@ -364,6 +404,35 @@ def test_a_model_file_that_is_damaged_or_of_another_time_is_made_again(entry, se
     assert store.check(get(entry)).passed
     get(dataclasses.replace(entry, sha256=SHA256))  # the catalogue means another file now
     assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"preprocess": dataclasses.replace(pulled.entry().preprocess, resize=60)},
+        {"labels": tuple("jihgfedcba")},
+    ],
+)
+def test_a_model_of_another_catalogue_is_made_again(change, entry, server):
+    """Once: then it is what the catalogue says."""
+    get(entry)
+    newer = dataclasses.replace(entry, **change)
+    model = load(get(newer))
+    assert (model.preprocess, model.labels) == (newer.preprocess, newer.labels)
+    get(newer)
+    assert len(server.asked) == 2
+
+
+def test_a_norm_in_the_file_has_mean_and_deviation(entry, server):
+    """So those of the catalogue are not compared with them."""
+    path = get(entry)
+    stored = store.read(path)
+    own = dataclasses.replace(stored.preprocess, mean=(0.1, 0.2, 0.3))
+    store.write(path, stored._replace(preprocess=own))
+    get(dataclasses.replace(entry, system="classification_models"))
+    assert len(server.asked) == 1
+    get(entry)
+    assert len(server.asked) == 2
 
 
 def test_threads_wait_for_each_other(entry, server):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 
 import h5py
 import numba
@@ -22,6 +23,7 @@ from tinyresnext.errors import (
     WeightsError,
 )
 from tinyresnext.inference.files import digest_of
+from tinyresnext.inference.heads import same_first
 from tinyresnext.inference.many.quantise import quantised
 from tinyresnext.network.plan import Plan, program
 from tinyresnext.network.plan.calibration import BINS, INSIDE, LEAST, Candidates, Histogram, sample
@@ -35,7 +37,7 @@ from tinyresnext.network.plan.quantised import (
 )
 from tinyresnext.network.spec import Spec
 from tinyresnext.ops import cpu, reference
-from tinyresnext.store import digest, store
+from tinyresnext.store import digest, integers, store
 
 SPEC = Spec((2, 1), cardinality=4, width=4, classes=5, stem="cifar", expansion=1)
 SIDE = 12
@@ -228,6 +230,29 @@ def test_networks_of_all_kinds(name):
     wanted, logits = model(x), found.model(x)
     assert np.abs(logits - wanted).max() < 0.2 * np.abs(wanted).max()
     assert {call.op for call in found.model.plan(x.shape).calls} >= {"conv2d_int8", "quantise"}
+
+
+def test_first_classes_are_compared_where_there_are_any():
+    single = replace(SPEC, classes=1, head="sigmoid")
+    _, found = made(single)
+    x = np.stack(images(single)[3::4])
+    wanted = made(single)[0](x)
+    assert found.compared == len(x)
+    assert found.same == ((found.model(x) > 0) == (wanted > 0)).sum()
+    assert made(OTHERS["no classifier"])[1].same is None
+    few, others = np.array([[-1.0], [2.0], [3.0]]), np.array([[1.0], [2.0], [-3.0]])
+    assert same_first(single, few, others) == 1
+
+
+def test_a_network_that_is_too_deep_for_the_count(tmp_path):
+    """Eight stages with blur pooling need images of more than 256 pixels."""
+    deep = Spec((1,) * 8, cardinality=1, width=1, classes=2, expansion=1, blur_pool="binomial")
+    with pytest.raises(UsageError, match="an image of 256 x 256 too small"):
+        integer_parts(deep)
+    with pytest.raises(FormatError, match="cannot be of a quantised model"):
+        integers.meaning({"images": 1, "scales": {}}, deep)
+    with pytest.raises(FormatError, match="cannot be of a quantised model"):
+        integers.shapes_of_scales(deep)
 
 
 def test_the_processor_computes_it_too(pair):

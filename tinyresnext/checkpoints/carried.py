@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from ..errors import FormatError, ShapeError
@@ -24,17 +25,20 @@ from .readers.checkpoint import CARRIED_KEY, MAX_CARRIED
 
 __all__ = [
     "FOUND",
+    "FOUND_BESIDE",
     "NOT_TAKEN",
     "Carried",
     "check",
     "export_notes",
     "fits",
+    "of_a_kind",
     "understood",
     "written",
 ]
 
 VERSION = "1"
 FOUND = "found: spec, preprocessing, labels and licence written by tinyresnext"
+FOUND_BESIDE = "found: preprocessing, labels and licence written by tinyresnext"
 NOT_TAKEN = "not taken: what tinyresnext wrote beside the tensors, which is for"
 # of the conversion itself; what was carried under these names is the original's
 _OF_THE_FILE = ("source", "sha256", "converter")
@@ -122,6 +126,14 @@ def fits(beside: Carried, spec: Spec) -> bool:
     return (ours.classes, ours.channels, ours.head) == (spec.classes, spec.channels, spec.head)
 
 
+def of_a_kind(ours: Spec, spec: Spec) -> bool:
+    """Return whether two networks have the same stages, whatever the image and the classes are."""
+    if ours.blocks != spec.blocks:  # so what is compared is no longer than what was asked for
+        return False
+    alike = replace(ours, classes=spec.classes, channels=spec.channels, head=spec.head)
+    return parameters(alike) == parameters(spec)
+
+
 def export_notes(
     stored: Stored,
     path: str,
@@ -144,17 +156,21 @@ def export_notes(
         side = stored.preprocess.crop
         notes.append(
             f"its input is images [{batch or 'n'}, {stored.spec.channels}, {side}, {side}], "
-            f"normalised as its metadata say under {CARRIED_KEY!r}"
+            f"normalised{f' as its metadata say under {CARRIED_KEY!r}' if text else ''}"
         )
+    options = _restoring(stored, graph)
+    missing = f"only the tensors are in it, the rest has over {MAX_CARRIED:,} bytes"
+    if not text and (quantised or not options):
+        notes.append(missing)
     if quantised:
         notes.append(
             "its convolutions read integers between QuantizeLinear and DequantizeLinear; `convert` "
             "does not read quantised graphs, so keep the model file"
         )
-    elif options := _restoring(stored, graph):
+    elif options:
         lost = "if a program drops what tinyresnext wrote beside the tensors, use"
         if not text:
-            lost = f"only the tensors are in it, the rest has over {MAX_CARRIED:,} bytes; use"
+            lost = f"{missing}; use"
         if "--labels" in options:
             lost += f", with the {stored.spec.labels} labels in FILE, one a line"
         notes.append(f"{lost}: {shlex.join(['tinyresnext', 'convert', path, *options])}")

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..errors import FormatError, IntegrityError, UsageError
+from ..errors import ShapeError, UsageError
 from ..images.preprocess import Preprocess
 from ..network.resnext import parameters
 from ..network.spec import Spec, dilated, variant
@@ -24,6 +23,7 @@ from .beside import architecture, config, folder
 from .carried import Carried
 from .names import layouts
 from .names.classification_models import INPUT, preprocessing
+from .names.judge import judge
 from .names.schemes import Names, recognise
 from .names.table import TORCHVISION
 from .notes import About, notes
@@ -119,7 +119,7 @@ def opened_checkpoint(
 
     def check(shapes: infer.Shapes, beside: bytes, graph: Spec | None) -> Look:
         named = _understood(shapes, arch, stem, carried.understood(beside), prefix, graph)[1]
-        return _judge(shapes, named)
+        return judge(shapes, named)
 
     named_path, path = path, folder.weights(path)
     with container.opened(path, ema=ema, check=check, key=key) as found:
@@ -139,6 +139,7 @@ def opened_checkpoint(
         spec = spec if blur_pool is None else replace(spec, blur_pool=blur_pool)
         spec = spec if output_stride is None else dilated(spec, output_stride)
         spec = spec if found.spec is None else agreed(found.spec, spec)
+        spec = spec if found.eps is None else _with_eps(spec, found.eps, isinstance(arch, Spec))
         told = notes(found, spec, named, About(arch is not None, stem is not None, beside, said))
         provenance = {
             "source": _source(named_path, path),
@@ -190,7 +191,7 @@ def _understood(
     eps = infer.epsilon(named.scheme)
     shapes = {n: s for n, s in named.shapes(shapes).items() if not n.startswith(INPUT)}
     if arch is not None:
-        spec = _asked_for(shapes, eps, arch)
+        spec = _asked_for(shapes, eps, arch, beside)
     elif beside is not None:
         spec = beside.spec
         carried.check(spec, shapes)
@@ -220,10 +221,15 @@ def _check_stem(scheme: str, spec: Spec) -> None:
         )
 
 
-def _asked_for(shapes: infer.Shapes, eps: float, arch: str | Spec) -> Spec:
-    """Return the architecture of that name, or the one that is given, if it fits the shapes."""
+def _asked_for(shapes: infer.Shapes, eps: float, arch: str | Spec, beside: Carried | None) -> Spec:
+    """Return the architecture of that name, or the one that is given, if it fits the shapes.
+
+    What no name says is as it was carried.
+    """
     if isinstance(arch, str):
         spec = replace(variant(arch), eps=eps)
+        if beside is not None and carried.of_a_kind(beside.spec, spec):
+            spec = replace(spec, eps=beside.spec.eps, dilated=beside.spec.dilated)
         stem = shapes.get("conv1.0.weight" if spec.stem == "deep" else "conv1.weight", ())
         classifier = shapes.get("fc.weight", ())
         if len(stem) == 4 and stem[1] and (not classifier or len(classifier) == 2):
@@ -234,47 +240,14 @@ def _asked_for(shapes: infer.Shapes, eps: float, arch: str | Spec) -> Spec:
     return spec
 
 
-def _judge(shapes: infer.Shapes, named: Names) -> Look:
-    """Return a function that refuses weights with NaN, infinite or negative-variance values.
-
-    It receives the numbers of each tensor of the file.
-    """
-    wanted = {
-        key: name
-        for name, (keys, layout) in named.parts.items()
-        if layout not in layouts.CONSTANTS
-        for key in keys
-    }
-    sums = {
-        key
-        for keys, layout in named.parts.values()
-        if layout is layouts.DEPTHWISE
-        for key in keys[1:]
-    }
-
-    def look(key: str, at: int | None, numbers: NDArray) -> None:
-        if key not in wanted:
-            return
-        name = wanted[key]
-        if numbers.dtype != np.float32:
-            raise FormatError(
-                f"{name} ({numbers.dtype}) is not floating point; quantised weights are not read"
-            )
-        if not np.isfinite(numbers).all():
-            raise IntegrityError(f"{name} has values that are NaN or infinite; use other weights")
-        if name.endswith("running_var") and (numbers < 0).any():
-            raise IntegrityError(f"{name} has negative variances; use other weights")
-        if key not in sums:
-            return
-        if at is None:
-            raise FormatError(
-                f"{name}: the sum behind its depthwise kernel is not in C order; save it again in "
-                "that order"
-            )
-        if not layouts.is_fixed_sum(shapes[key], at, numbers):
-            raise IntegrityError(f"{name}: {layouts.OTHER_SUM}")
-
-    return look
+def _with_eps(spec: Spec, eps: float, given: bool) -> Spec:
+    """Return the architecture with the epsilon of a file; refuse another that was ``given``."""
+    if given and np.float32(spec.eps) != np.float32(eps):
+        raise ShapeError(
+            f"the batch norms of the file have the epsilon {eps:g}, and those of the architecture "
+            f"{spec.eps:g}; give an architecture with the file's"
+        )
+    return spec if given else replace(spec, eps=eps)
 
 
 def _with_head(spec: Spec, head: str | None, beside: Carried | None) -> Spec:

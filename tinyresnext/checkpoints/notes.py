@@ -46,14 +46,15 @@ def notes(found: Checkpoint, spec: Spec, named: Names, about: About) -> tuple[st
     how = "given" if about.given else f"{how}, but for the stem" if about.stem_given else how
     if beside is not None:
         fits = carried.fits(beside, spec)
-        said.append(carried.FOUND if fits else f"{carried.NOT_TAKEN} {describe(beside.spec)}")
+        text = carried.FOUND_BESIDE if about.given else carried.FOUND
+        said.append(text if fits else f"{carried.NOT_TAKEN} {describe(beside.spec)}")
     if config is not None:
         said.append(config.summary())
         said += [f"not taken from config.json: {what}" for what in config.passed_over]
     said.append(f"{how}: {describe(spec)}")
     said += [f"from the graph: {what}" for what in found.remarks]
     if found.spec is None and (beside is None or about.given):
-        said += _assumed(spec, about)
+        said += _assumed(spec, about, found.eps)
     if not spec.classes:
         said.append(
             "no classifier: the model computes features, and `finetune` gives it a classifier; "
@@ -109,12 +110,18 @@ def _some(names: Sequence[str], most: int = 8) -> str:
     return ", ".join(name[:80] for name in names[:most]) + (" ..." if len(names) > most else "")
 
 
-def _assumed(spec: Spec, about: About) -> list[str]:
+def _assumed(spec: Spec, about: About, eps: float | None) -> list[str]:
     """Return what the tensors do not record, for people; the name of an architecture tells it."""
     known = about.config is not None and not about.given
     how = "by its name" if known else "assumed"
     strided = "3x3" if spec.stride_on == 2 else "first 1x1"
-    assumed = f"{how}: the {strided} convolutions stride, batch norm epsilon {spec.eps:g}"
+    assumed = f"{how}: the {strided} convolutions stride"
+    beside = about.carried
+    kept = beside is not None and carried.of_a_kind(beside.spec, spec)
+    kept = kept and beside is not None and beside.spec.eps == spec.eps
+    epsilon = f"batch norm epsilon {spec.eps:g}"
+    if eps is None and not kept:
+        assumed += f", {epsilon}"
     if spec.stem == "cifar" and not about.stem_given:
         assumed += ", no pooling in the stem (--stem pooled says otherwise)"
     average = spec.blur_pool == "average"
@@ -123,4 +130,5 @@ def _assumed(spec: Spec, about: About) -> list[str]:
     absent += ["no dilation (--output-stride)"] if not spec.dilated else []
     what = " and ".join([", ".join([pooling, *absent[:1]]), *absent[1:]])
     trace = "" if known else ", of which tensors have no trace"
-    return [assumed, f"{how}: {what}{trace}"]
+    said = [f"found: {epsilon}"] if eps is not None or kept else []
+    return [*said, assumed, f"{how}: {what}{trace}"]

@@ -132,11 +132,14 @@ def _add_info(c: argparse.ArgumentParser) -> None:
 
 def _info(a: argparse.Namespace) -> int:
     """Print what is known of a file, a published model or an architecture."""
+    from ..inference.inputs import shapes_that_fit
     from .output import report
 
     spec, size, more = _known(a)
-    layers = report.every_layer(spec, size) if a.layers else ""
-    print(report.architecture(spec, size) + more + layers, end="")
+    with shapes_that_fit(spec):
+        layers = report.every_layer(spec, size) if a.layers else ""
+        text = report.architecture(spec, size) + more + layers
+    print(text, end="")
     return 0
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from .entry import Entry
 from .wanted import Wanted
 
-__all__ = ["found_in_caches", "mirrored"]
+__all__ = ["HUB", "found_in_caches", "mirrored"]
 
 HUB = "https://huggingface.co"
 
@@ -33,7 +34,7 @@ def found_in_caches(entry: Entry, wanted: Wanted, work: Path) -> Iterator[tuple[
     caches = Path(os.environ.get("XDG_CACHE_HOME") or _user() / ".cache")
     torch = _named("TORCH_HOME") or _plain(caches / "torch")
     for path in (work / entry.file, torch / "hub" / "checkpoints" / entry.file):
-        if wanted.known and path.is_file():
+        if wanted.known and os.path.isfile(path):  # False where the folder may not be entered
             yield path, wanted
     if not entry.hub:
         return
@@ -41,14 +42,25 @@ def found_in_caches(entry: Entry, wanted: Wanted, work: Path) -> Iterator[tuple[
     # The second is an older name for the first.
     hub = _named("HF_HUB_CACHE", expand=True) or _named("HUGGINGFACE_HUB_CACHE", expand=True)
     hub = hub or hugging_face / "hub"
-    snapshots = hub / f"models--{entry.hub.replace('/', '--')}" / "snapshots"
-    for file in ("model.safetensors", "pytorch_model.bin"):
-        for path in sorted(snapshots.glob(f"*/{file}")):
-            # The Hub names a large file by its sha256; the name in a snapshot is a link to that,
-            # which may be a link itself, to a file that several repositories share.
-            digest = os.path.basename(os.readlink(path)) if path.is_symlink() else ""
-            if path.is_file() and re.fullmatch("[0-9a-f]{64}", digest):
-                yield path, Wanted(wanted.most, sha256=digest)
+    for path in _in_snapshots(hub / f"models--{entry.hub.replace('/', '--')}"):
+        # The Hub names a large file by its sha256; the name in a snapshot is a link to that,
+        # which may be a link itself, to a file that several repositories share.
+        digest = os.path.basename(os.readlink(path)) if os.path.islink(path) else ""
+        if os.path.isfile(path) and re.fullmatch("[0-9a-f]{64}", digest):
+            yield path, Wanted(wanted.most, sha256=digest)
+
+
+def _in_snapshots(repository: Path) -> list[Path]:
+    """Return the files of weights in a repository's cache, those of its main branch first."""
+    try:
+        main = (repository / "refs" / "main").read_text("ascii").strip()
+    except (OSError, ValueError):
+        main = ""
+    found = []
+    with suppress(OSError):  # a folder that may not be entered
+        for name in ("model.safetensors", "pytorch_model.bin"):
+            found += sorted((repository / "snapshots").glob(f"*/{name}"))
+    return sorted(found, key=lambda path: path.parent.name != main)
 
 
 def mirrored(url: str) -> str:

@@ -12,7 +12,7 @@ from ..errors import UsageError
 from ..system.files import shown
 from ..system.writing import opened
 
-__all__ = ["begin", "drop", "forget_version", "held", "no_room", "version_of"]
+__all__ = ["begin", "drop", "forget_version", "held", "no_room", "remove", "version_of"]
 
 
 def held(part: Path) -> int:
@@ -25,13 +25,13 @@ def held(part: Path) -> int:
 
 def drop(part: Path) -> None:
     """Remove the part and its version."""
-    _remove(part)
+    remove(part)
     forget_version(part)
 
 
 def forget_version(part: Path) -> None:
     """Remove what the server called the version."""
-    _remove(_memory(part))
+    remove(_memory(part))
 
 
 def version_of(part: Path, url: str) -> str:
@@ -67,8 +67,8 @@ def begin(part: Path, url: str, headers: http.client.HTTPMessage) -> None:
 def no_room(part: Path, error: OSError) -> UsageError:
     """Return the error for a part that cannot be written."""
     return UsageError(
-        f"cannot write {shown(part)}: {error.strerror or error}; make room and try again, which "
-        "continues the download, or choose another folder with TINYRESNEXT_HOME"
+        f"cannot write {shown(part)}: {error.strerror or error}; make room and try again, or "
+        "choose another folder with TINYRESNEXT_HOME; a download of a known digest continues"
     )
 
 
@@ -77,7 +77,7 @@ def _memory(part: Path) -> Path:
     return part.with_name(f"{part.name}.json")
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
     """Remove a file, if that is possible."""
     with suppress(OSError):
         path.unlink()

@@ -7,8 +7,8 @@
     HOME/downloads/NAME.lock  held by the process that pulls; others wait, and then find the model
 
 Nothing is parsed before its digest is right, and a model gets its name when all of it is on the
-disk. So whenever a process ends, the name means a whole model or nothing, and the next process
-continues with what had come.
+disk. So whenever a process ends, the name means a whole model or nothing. The next process
+continues with what had come, if a digest of the file is published: else it begins again.
 """
 
 from __future__ import annotations
@@ -17,21 +17,24 @@ import math
 import os
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from ..checkpoints.convert import opened_checkpoint
 from ..checkpoints.infer import usual_labels
+from ..checkpoints.names.table import CLASSIFICATION_MODELS
 from ..errors import DownloadError, IntegrityError, UsageError, WeightsError
 from ..network.resnext import parameters
 from ..store import store
 from ..system.files import shown
+from ..system.home import folder, rename
 from ..system.writing import locked
 from .bundled import BUNDLED, shipped_model
-from .caches import found_in_caches, mirrored
+from .caches import HUB, found_in_caches, mirrored
 from .catalogue import find, place
 from .download import Progress, fetch
 from .entry import Entry
+from .part import remove
 from .transfer import USUAL, Limits
 from .wanted import Wanted
 
@@ -109,7 +112,7 @@ def pull(
             f"{entry.name} is under {entry.licence}, which does not allow every use, commercial "
             f"use for example; read it, see {entry.page}, and add --accept-licence if you accept it"
         )
-    downloads = _folder(place(entry).parent.parent / "downloads")
+    downloads = folder(place(entry).parent.parent / "downloads")
     waiting = f"{entry.name}: another process is pulling it; waiting for that"
 
     def download(file: Path) -> str:
@@ -118,9 +121,9 @@ def pull(
     with locked(downloads / f"{entry.name}.lock", lambda: note(waiting)):
         if made := _made_of(entry):  # look again under the lock
             return _same(entry, source, made)
-        work = _folder(downloads / entry.name)
+        work = folder(downloads / entry.name)
         for left in work.glob(".*.tmp"):  # by a process that was killed
-            _remove(left)
+            remove(left)
         _convert_first(entry, work, source, offline, note, download)
         shutil.rmtree(work, ignore_errors=True)
     return place(entry)
@@ -135,17 +138,30 @@ def wanted(entry: Entry) -> Wanted:
 def _made_of(entry: Entry) -> str | None:
     """Return the sha256 of the file that the model was made of, if it is here and undamaged.
 
-    That must be the file in the catalogue, where its digest is known.
+    That must be the file in the catalogue, where its digest is known, and the model must have the
+    preprocessing and the labels that the catalogue says now.
     """
-    if not place(entry).is_file():
+    if not os.path.isfile(place(entry)):
         return None
     try:
         made = store.read(place(entry))
     except WeightsError:
         return None
-    known = made.provenance.get("published_sha256", "") == entry.sha256
-    right = known and made.provenance.get("model") == entry.name and made.spec == entry.spec
-    return made.provenance.get("sha256") if right else None
+    says, labels = made.provenance, _labels(entry)
+    if (says.get("published_sha256", ""), says.get("model")) != (entry.sha256, entry.name):
+        return None
+    prepared = made.preprocess
+    if entry.system == CLASSIFICATION_MODELS:  # a norm in the file has mean and deviation
+        prepared = replace(prepared, mean=entry.preprocess.mean, std=entry.preprocess.std)
+    # one label of a single output becomes the second of two
+    named = made.labels[-len(labels) :] == labels
+    right = made.spec == entry.spec and prepared == entry.preprocess and named
+    return says.get("sha256") if right else None
+
+
+def _labels(entry: Entry) -> tuple[str, ...]:
+    """Return the labels that the catalogue gives a model."""
+    return entry.labels or usual_labels(entry.spec)
 
 
 def _same(entry: Entry, source: str | os.PathLike[str] | None, made: str) -> Path:
@@ -184,7 +200,7 @@ def _convert_first(
         _convert(entry, file, sha256, work)
     except WeightsError as error:
         if not wanted(entry).known:
-            _remove(file)
+            remove(file)
             raise
         raise _unusable(file, error) from error
 
@@ -200,8 +216,9 @@ def _convert_cached(entry: Entry, work: Path, note: Callable[[str], None]) -> bo
         except WeightsError as error:
             note(f"{entry.name}: {shown(path)} is not used: {error}")
             continue
+        ours = demand == wanted(entry) or (entry.sha256 and sha256.startswith(entry.sha256))
         try:
-            _convert(entry, path, sha256, work)
+            _convert(entry, path, sha256, work, None if ours else f"{HUB}/{entry.hub}")
         except WeightsError as error:
             if demand == wanted(entry):
                 raise _unusable(path, error) from error
@@ -237,24 +254,21 @@ def _fetch(
         raise
     if not wanted(entry).known:
         note(f"{entry.name}: no digest of it is published; this file has the sha256 {sha256}")
-    try:
-        os.replace(part, file)
-    except OSError as error:
-        raise UsageError(
-            f"cannot write {shown(file)}: {error.strerror}; choose another folder with "
-            "TINYRESNEXT_HOME"
-        ) from error
+    rename(part, file)
     return sha256
 
 
-def _convert(entry: Entry, file: Path, sha256: str, work: Path) -> None:
-    """Convert the file, which must have this digest, and put the model into its place."""
+def _convert(entry: Entry, file: Path, sha256: str, work: Path, origin: str | None = None) -> None:
+    """Convert the file, which must have this digest, and put the model into its place.
+
+    ``origin`` says where the file is from, if it is not the one that the entry's addresses have.
+    """
     made = work / "model.h5"
     with opened_checkpoint(
         file,
         arch=entry.spec,
         preprocess=entry.preprocess,
-        labels=entry.labels or usual_labels(entry.spec),  # not those of a config.json beside it
+        labels=_labels(entry),  # not those of a config.json beside it
         licence=entry.licence,
     ) as found:
         stored = found.stored
@@ -262,35 +276,10 @@ def _convert(entry: Entry, file: Path, sha256: str, work: Path) -> None:
             raise IntegrityError(f"{shown(file)} was changed while it was read; try again")
         more = {
             "model": entry.name,
-            "url": entry.urls[0] if entry.urls else "",
+            "url": origin or next(iter(entry.urls), ""),
             "page": entry.page,
             "published_sha256": entry.sha256,
         }
         store.write(made, stored._replace(provenance=stored.provenance | more))
-    _folder(place(entry).parent)
-    try:
-        os.replace(made, place(entry))
-    except OSError as error:
-        raise UsageError(
-            f"cannot write {shown(place(entry))}: {error.strerror}; choose another folder with "
-            "TINYRESNEXT_HOME"
-        ) from error
-
-
-def _folder(path: Path) -> Path:
-    """Return the folder; a new one is made for the user alone."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"cannot make {shown(path)}: {error.strerror}; choose another folder with "
-            "TINYRESNEXT_HOME"
-        ) from error
-    return path
-
-
-def _remove(path: Path) -> None:
-    """Remove a file, if that is possible."""
-    with suppress(OSError):
-        path.unlink()
+    folder(place(entry).parent)
+    rename(made, place(entry))

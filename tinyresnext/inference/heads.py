@@ -23,6 +23,7 @@ __all__ = [
     "checked_logits",
     "chosen",
     "logit",
+    "same_first",
     "sigmoid",
 ]
 
@@ -70,6 +71,21 @@ def chosen(spec: Spec, row: np.ndarray, top: int | None, threshold: float | None
         order = np.array([1, 0] if row[1] >= threshold else [0, 1])
     found: list[int] = order[:top].tolist()
     return found
+
+
+def same_first(spec: Spec, logits: np.ndarray, others: np.ndarray) -> int | None:
+    """Return for how many images both have the same first label, None if there is but one or none.
+
+    Parameters
+    ----------
+    spec : Spec
+    logits, others : [n, outputs]
+    """
+    if spec.labels < 2:
+        return None
+    if spec.classes == 1:
+        logits, others = both(logits), both(others)
+    return int(np.count_nonzero(logits.argmax(1) == others.argmax(1)))
 
 
 def check_head(spec: Spec) -> None:

@@ -18,11 +18,27 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import FormatError, IntegrityError
-from ..network.plan.quantised import METHODS, Quantisation, Scale, integer_parts, joined, split
+from ..errors import FormatError, IntegrityError, UsageError
+from ..network.plan.quantised import (
+    METHODS,
+    Parts,
+    Quantisation,
+    Scale,
+    integer_parts,
+    joined,
+    split,
+)
 from ..network.spec import Spec, parameters
 
-__all__ = ["DOCUMENT", "integers_of", "meaning", "scale_name", "shapes_of_scales", "value_of"]
+__all__ = [
+    "DOCUMENT",
+    "integers_of",
+    "meaning",
+    "parts_of",
+    "scale_name",
+    "shapes_of_scales",
+    "value_of",
+]
 
 DOCUMENT = "quantisation"  # the attribute
 MOST_IMAGES = 10**9
@@ -43,7 +59,7 @@ def meaning(value: Any, spec: Spec) -> Quantisation:
     FormatError
         It is not as tinyresnext writes it, or has other values than the architecture.
     """
-    names = tuple(integer_parts(spec).values)
+    names = tuple(parts_of(spec).values)
     right = isinstance(value, dict) and value.keys() == {"images", "scales"}
     if not right or not isinstance(value["scales"], dict):
         raise FormatError("the quantisation is not as tinyresnext writes it; quantise again")
@@ -56,6 +72,20 @@ def meaning(value: Any, spec: Spec) -> Quantisation:
             f"bits; {differing[0]!r:.80} is in one of both only; quantise again with this version"
         )
     return Quantisation({name: _scale(name, scales[name]) for name in names}, images)
+
+
+def parts_of(spec: Spec) -> Parts:
+    """Return what has 8 bits in a file of such a network.
+
+    Raises
+    ------
+    FormatError
+        There can be no such file.
+    """
+    try:
+        return integer_parts(spec)
+    except UsageError as error:
+        raise FormatError(f"the file cannot be of a quantised model: {error}") from error
 
 
 def _scale(name: str, row: Any) -> Scale:
@@ -80,7 +110,7 @@ def scale_name(name: str) -> str:
 def shapes_of_scales(spec: Spec) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the tensors with scales, by their names."""
     shapes = parameters(spec)
-    return {scale_name(name): shapes[name][:1] for name in integer_parts(spec).weights}
+    return {scale_name(name): shapes[name][:1] for name in parts_of(spec).weights}
 
 
 def integers_of(name: str, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import FormatError, UnsafeError
 from ..formats.hdf5.form import AGAIN
 from ..images.preprocess import Preprocess
-from ..network.plan.quantised import Quantisation, integer_parts
+from ..network.plan.quantised import Quantisation
 from ..network.resnext import parameters
 from ..network.spec import Spec
 from . import integers, places
@@ -88,7 +88,7 @@ def contents_of(file: BinaryIO) -> Contents:
     scales = {}
     if quantised:
         shapes |= integers.shapes_of_scales(spec)
-        scales = {name: integers.scale_name(name) for name in integer_parts(spec).weights}
+        scales = {name: integers.scale_name(name) for name in integers.parts_of(spec).weights}
     found_places = places.places(hdf5, shapes, scales)
     del hdf5  # and with it the bytes that the texts were made of
     return Contents(*meanings(texts), texts, found_places, quantisation_of(texts, spec))

@@ -6,7 +6,10 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["home"]
+from ..errors import UsageError
+from .files import shown
+
+__all__ = ["folder", "home", "rename"]
 
 
 def home() -> Path | None:
@@ -28,3 +31,39 @@ def home() -> Path | None:
         return (Path(base) if os.path.isabs(base) else Path.home() / otherwise) / "tinyresnext"
     except RuntimeError:  # a user without a home folder
         return None
+
+
+def rename(path: Path, to: Path) -> None:
+    """Give a file its name, in place of one that has it.
+
+    Raises
+    ------
+    UsageError
+        That cannot be done.
+    """
+    try:
+        os.replace(path, to)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {shown(to)}: {error.strerror}; choose another folder with "
+            "TINYRESNEXT_HOME"
+        ) from error
+
+
+def folder(path: Path) -> Path:
+    """Return the folder; a new one is made for the user alone.
+
+    Raises
+    ------
+    UsageError
+        It cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"cannot make {shown(path)}: {error.strerror}; choose another folder with "
+            "TINYRESNEXT_HOME"
+        ) from error
+    return path

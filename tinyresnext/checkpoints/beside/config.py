@@ -109,7 +109,10 @@ def read(
         arguments.setdefault("global_pool", values["global_pool"])
     both = {**inner, **values}
     classes = both.get("num_classes")
-    preprocess, passed_over = _preprocess(inner, arguments)
+    preprocess, reason = _preprocess(inner, arguments)
+    passed_over: tuple[str, ...] = ()
+    if reason:  # a part of it would be another preprocessing, which nobody has measured
+        passed_over = (f"all that it says of images, because of {reason}",)
     licence = inner.get("license")
     if licence is not None and (type(licence) is not str or len(licence) > 80):
         licence, passed_over = None, (*passed_over, f"license {_short(licence)}: no name of one")
@@ -164,39 +167,37 @@ def _labels(values: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 def _preprocess(
     values: Mapping[str, Any], arguments: Mapping[str, Any]
-) -> tuple[Preprocess | None, tuple[str, ...]]:
+) -> tuple[Preprocess | None, str]:
     """Return how timm prepares images with these values, None if that cannot be done here.
 
-    The second value says what was passed over.
+    The second value says which of them cannot be used, and why.
     """
     size, channels = values.get("input_size"), arguments.get("in_chans")
     if size is None:
-        return None, ()
+        return None, ""
     whole = isinstance(size, list) and len(size) == 3 and all(type(n) is int for n in size)
     if not whole or size[1] != size[2] or not _SIDES[0] <= size[1] <= _SIDES[1]:
-        return None, (f"input_size {_short(size)}: images are cut to squares here",)
+        return None, f"input_size {_short(size)}: images are cut to squares here"
     mode, how = values.get("crop_mode") or "center", values.get("interpolation") or "bicubic"
     if mode != "center":
-        return None, (f"crop_mode {_short(mode)}: images are cut from the centre here",)
+        return None, f"crop_mode {_short(mode)}: images are cut from the centre here"
     if how not in ("bilinear", "bicubic"):
-        return None, (f"interpolation {_short(how)}: it is not computed here",)
+        return None, f"interpolation {_short(how)}: it is not computed here"
     part = values.get("crop_pct") or 0.875
     if type(part) not in (int, float) or not 0.1 <= part <= 10:
-        return None, (f"crop_pct {_short(part)}: no part of an image",)
+        return None, f"crop_pct {_short(part)}: no part of an image"
     count = channels if type(channels) is int else size[0]
     numbers = {}
     for name, usual in (("mean", (0.485, 0.456, 0.406)), ("std", (0.229, 0.224, 0.225))):
         found = values.get(name) or usual
         single = not isinstance(found, Sequence) or len(found) != count
         if single or not all(type(n) in (int, float) and abs(n) < _MOST_VALUE for n in found):
-            return None, (
-                f"{name} {_short(found)}: expected a number for each of {count} channels",
-            )
+            return None, f"{name} {_short(found)}: expected a number for each of {count} channels"
         numbers[name] = tuple(float(n) for n in found)
     try:
-        return Preprocess(math.floor(size[1] / part), size[1], how, **numbers), ()
+        return Preprocess(math.floor(size[1] / part), size[1], how, **numbers), ""
     except UsageError as error:
-        return None, (str(error),)
+        return None, str(error)
 
 
 def _short(value: object) -> str:

@@ -95,6 +95,8 @@ class Checkpoint:
         The architecture, where the file is a graph, which says all of it.
     remarks : tuple of str
         What the reader found out of the network, for people.
+    eps : float, optional
+        The epsilon of all batch norms, where the file says it.
     """
 
     tensors: Mapping[str, NDArray]
@@ -108,6 +110,7 @@ class Checkpoint:
     carried: bytes = b""
     spec: Spec | None = None
     remarks: tuple[str, ...] = ()
+    eps: float | None = None
 
 
 class OnDemand(Mapping[str, NDArray]):
@@ -163,7 +166,7 @@ class Listed(NamedTuple):
         As in `Checkpoint`.
     besides : mapping of str to Stored
         Storages of which the tensors have parts: they must be read through without an error.
-    spec, remarks
+    spec, remarks, eps
         As in `Checkpoint`.
     files : sequence of binary file
         Other open files in which tensors lie.
@@ -179,6 +182,7 @@ class Listed(NamedTuple):
     besides: Mapping[str, Stored] = MappingProxyType({})
     spec: Spec | None = None
     remarks: Sequence[str] = ()
+    eps: float | None = None
     files: Sequence[BinaryIO] = ()
 
 

@@ -67,6 +67,7 @@ def finish(files: Sequence[BinaryIO], listed: Listed, check: Check | None) -> Ch
         listed.carried,
         listed.spec,
         tuple(listed.remarks),
+        listed.eps,
     )
 
 

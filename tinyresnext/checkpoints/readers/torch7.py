@@ -2,7 +2,7 @@
 
 The tensors ``weight``, ``bias``, ``running_mean`` and ``running_var`` of the network's modules are
 named by the way from the root, with children counted from 0: ``4.0.0.0.weight``. Gradients are
-never read.
+never read. Batch norms say their epsilon, and all must have the same.
 """
 
 from __future__ import annotations
@@ -33,13 +33,30 @@ def listed(file: BinaryIO) -> Listed:
         Built to exhaust memory or time: too deep, too many objects, tensors that reach beyond
         their storage.
     """
-    wrapper, root, others = _root(read_objects(file, PARAMETERS))
+    wrapper, root, others = _root(read_objects(file, (*PARAMETERS, "eps")))
     tensors: dict[str, Stored] = {}
+    found: dict[float, str] = {}  # from an epsilon to the first batch norm that has it
     for path, module in _modules(root):
         if len(tensors) > MAX_TENSORS:
             break  # `examine.finish` refuses them
         tensors |= _tensors(file, path, module)
-    return Listed(tensors, "torch7", wrapper=wrapper, others=others)
+        eps = module.fields.get("eps")
+        if type(eps) is float and isinstance(module.fields.get("running_var"), LuaTensor):
+            found.setdefault(eps, path or "the root")
+    return Listed(tensors, "torch7", wrapper=wrapper, others=others, eps=_epsilon(found))
+
+
+def _epsilon(found: dict[float, str]) -> float | None:
+    """Return the epsilon of all batch norms, None if none says it."""
+    said = ", ".join(f"{eps:g} ({where})" for eps, where in list(found.items())[:3])
+    if len(found) > 1:
+        raise FormatError(
+            f"the batch norms have several epsilons: {said}; expected one for all: use other "
+            "weights"
+        )
+    if not all(0 < eps < 1 for eps in found):
+        raise FormatError(f"a batch norm has the epsilon {said}; expected a number between 0 and 1")
+    return next(iter(found), None)
 
 
 def _tensors(file: BinaryIO, path: str, module: LuaObject) -> dict[str, Stored]:

@@ -153,7 +153,10 @@ def _convert(a: argparse.Namespace) -> int:
         stored = stored._replace(preprocess=replace(stored.preprocess, **given))
         store.write(dst, stored, half=a.half)
     told = any(note.startswith("found") and "preprocessing" in note for note in notes)
-    how = "given" if given else "found" if told else "assumed"
+    how = "found" if told else "assumed"
+    if given:
+        options = ", ".join(f"--{name}" for name in given)
+        how = "given" if len(given) == len(asked) else f"{how}, but for {options}"
     for note in (*notes, f"{how}: {report.prepared(stored.preprocess)}"):
         tell(plain(f"{shown(a.src)}: {note}"))
     print(shown(dst))
@@ -176,7 +179,7 @@ def _model_name(src: str, dst: str | None) -> str:
 
 
 def _lines(path: str) -> list[str]:
-    """Return the lines of a text file; raise `UsageError` if it cannot be read or is not text."""
+    """Return the lines of a text file; raise `UsageError` if one is empty, or it is no text."""
     with regular(path, error=UsageError) as file:
         text = file.read(MOST_LABELS + 1)
     if len(text) > MOST_LABELS or text.count(b"\n") > MOST_CLASSES:
@@ -185,11 +188,18 @@ def _lines(path: str) -> list[str]:
             "name of one class a line"
         )
     try:
-        return text.decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n").split("\n")
+        whole = text.decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n")
     except UnicodeDecodeError as error:
         raise UsageError(
             f"{path!r} is not text in UTF-8; expected the name of one class a line"
         ) from error
+    lines = whole.split("\n")
+    if empty := next((i for i, line in enumerate(lines, 1) if not line.strip()), 0):
+        raise UsageError(
+            f"line {empty} of {path!r} is empty; expected the name of one class a line: remove the "
+            "line, or name the class"
+        )
+    return lines
 
 
 def _export(a: argparse.Namespace) -> int:

@@ -84,9 +84,12 @@ def run(a: argparse.Namespace) -> int:
     images_are = "were held back to compare"
     if not found.held_back:
         images_are = "are too few to hold one back, so the scales suit these better than others"
+    same = ""
+    if found.same is not None:
+        same = f"the first class is that of float32 for {found.same}, and "
     say(
-        f"{found.compared} of the images {images_are}: the first class is that of "
-        f"float32 for {found.same}, and logits differ by {found.error:.1%} of the largest at most"
+        f"{found.compared} of the images {images_are}: {same}logits differ by {found.error:.1%} "
+        "of the largest at most"
     )
     say(f"{before:,} bytes became {after:,}; `tinyresnext evaluate --model` tells what it costs")
     print(shown(out))

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from ...errors import UnsafeError
+from ...errors import FormatError, UnsafeError
 from ...system.checks import is_int
 from ..dtypes import BY_TORCH, MAX_DIMENSIONS
 from .vocabulary import Global, Placeholder
@@ -118,14 +118,28 @@ def parameter(arguments: tuple) -> Tensor | Placeholder:
 def _rebuild_tensor_v2(arguments: tuple) -> Tensor:
     """Return what ``(storage, offset, size, stride, requires_grad, hooks)`` means.
 
-    In some files a last entry of metadata follows, which is not used.
+    In some files a last entry of metadata follows: marks, none of which may be set.
     """
     if len(arguments) not in (6, 7):
         raise UnsafeError(
             f"torch._utils._rebuild_tensor_v2 has {len(arguments)} arguments; 6 were expected"
         )
     _refuse_hooks(*arguments[4:6])
-    return rebuilt(arguments[:4])
+    tensor = rebuilt(arguments[:4])
+    if tensor.is_read:  # so it is not complex, and has no use for "conj"
+        _refuse_marks(*arguments[6:])
+    return tensor
+
+
+def _refuse_marks(marks: object = None) -> None:
+    """Raise `FormatError` if a mark is set: with "neg", the numbers have the other sign."""
+    if marks is None or (isinstance(marks, dict) and all(set_ is False for set_ in marks.values())):
+        return
+    found = [str(name) for name in marks] if isinstance(marks, dict) else type(marks).__name__
+    raise FormatError(
+        f"a tensor is marked with {ascii(found)[:80]}, so its numbers are not those in the file; "
+        "save it after tensor.resolve_neg() or tensor.clone()"
+    )
 
 
 def rebuilt(arguments: tuple) -> Tensor:

@@ -21,6 +21,7 @@ from ...network.plan.calibration import Candidates, Histogram, best_of
 from ...network.plan.quantised import Quantisation, integer_parts, rounded
 from ...network.trace import replay
 from ...ops import integer
+from ..heads import same_first
 from ..inputs import check_not_quantised, checked, each_image, shapes_that_fit
 from ..model import Model
 
@@ -40,8 +41,8 @@ class Quantised(NamedTuple):
         The number of images that both models saw.
     held_back : bool
         Whether the scales were found on other images than these; not with fewer than four.
-    same : int
-        For how many both models have the same first class.
+    same : int, optional
+        For how many both models have the same first class; None without classes to tell apart.
     error : float
         The largest difference of their logits, divided by the largest logit.
     """
@@ -49,7 +50,7 @@ class Quantised(NamedTuple):
     model: Model
     compared: int
     held_back: bool
-    same: int
+    same: int | None
     error: float
 
 
@@ -178,7 +179,7 @@ def _made(model: Model, quantisation: Quantisation) -> Model:
 
 def _compared(made: Model, held_back: bool, wanted: np.ndarray, found: np.ndarray) -> Quantised:
     """Return a quantised model beside the comparison of its logits with the float32 model's."""
-    same = int((wanted.argmax(1) == found.argmax(1)).sum())
+    same = same_first(made.spec, wanted, found)
     largest = float(np.abs(wanted).max()) or 1.0
     error = float(np.abs(found - wanted).max()) / largest
     return Quantised(made, len(wanted), held_back, same, error)

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...errors import PrecisionError
+from ...errors import PrecisionError, UsageError
 from ...ops.contract import Array, Integer
 from ...ops.shapes.integer import MOST_DEPTH
 from ..count import macs
@@ -134,10 +134,18 @@ class Parts(NamedTuple):
 
 @cache
 def integer_parts(spec: Spec) -> Parts:
-    """Return what has 8 bits in the networks of an architecture."""
+    """Return what has 8 bits in the networks of an architecture.
+
+    A network that cannot take an image of 256 x 256 is a `UsageError`.
+    """
     shapes = parameters(spec)
     params = {name: stand_in(shape) for name, shape in shapes.items()}
-    calls = for_inference(trace(params, spec, (1, 256, 256, spec.channels)).calls)
+    try:
+        calls = for_inference(trace(params, spec, (1, 256, 256, spec.channels)).calls)
+    except ValueError as error:
+        raise UsageError(
+            f"{spec.name} makes an image of 256 x 256 too small, so it has no 8 bits; use float32"
+        ) from error
     made = {id(call.out): call.name for call in calls}
     reads = {call.name: tuple(made[id(v)] for v in _read(call)) for call in calls if covered(call)}
     names = [f"{name}.weight" for name in reads]

@@ -730,7 +730,6 @@ def test_names_that_are_no_text_behind_a_mark(data, monkeypatch):
         typed_images._names_on_stdin()
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device here")
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -740,6 +739,8 @@ def test_names_that_are_no_text_behind_a_mark(data, monkeypatch):
         ("convert nothing.pth --labels", "'' cannot be read"),
         ("cache warm --device", "device is ''"),
         ("cache info --precision", "are for `cache warm`"),
+        ("train nothing --blocks 1 --out run --dry-run", "does not end in .png"),
+        ("verify --reference", "'' cannot be read"),
     ],
 )
 def test_an_empty_name_is_none_that_is_left_out(run, monkeypatch, words, says):
@@ -757,6 +758,7 @@ def test_a_second_model_is_refused(run, capsys, command):
     assert "--model is given twice, and this command takes one" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device here")
 def test_no_room_for_the_results(made):
     for command in (
         ["models"],

@@ -235,7 +235,7 @@ def _done(a: argparse.Namespace, model: Model, chosen: Recipe) -> int:
     if a.overfit:
         print(f"learnt by heart: {model.provenance['learnt by heart']}")
         return 0
-    if a.dry_run:
+    if a.dry_run is not None:
         print(described(a, chosen))
         print(model.provenance["dry run"])
         print(shown(a.dry_run))
@@ -268,7 +268,7 @@ def _recipe_and_data(a: argparse.Namespace) -> tuple[Recipe, Dataset, Dataset | 
     from .runs.recipe import typed_recipe
 
     seed = typed_recipe(a).seed  # this refuses what was typed before any image is read
-    if a.dry_run:
+    if a.dry_run is not None:
         target(named(a.dry_run), force=a.dry_run == DRAWN)
     if a.val is not None and a.val_part is not None:
         raise UsageError("--val and --val-part both say which images to validate on; give one")

@@ -61,9 +61,9 @@ def complete(a: argparse.Namespace) -> argparse.Namespace:
             a.data, a.resume = a.resume, True
         else:
             raise UsageError(f"--resume names {a.resume!r} and --out {a.out!r}; leave out --out")
-    if a.overfit and a.dry_run:
+    if a.overfit and a.dry_run is not None:
         raise UsageError("--overfit and --dry-run are two checks; give one of them")
-    tried = "--overfit" if a.overfit else "--dry-run" if a.dry_run else ""
+    tried = "--overfit" if a.overfit else "--dry-run" if a.dry_run is not None else ""
     if tried and a.resume:
         raise UsageError(f"{tried} begins with new weights; leave out --resume")
     given = {"DATA": a.data, "--out": a.out or ("" if tried else None)}

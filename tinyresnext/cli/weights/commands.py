@@ -242,13 +242,14 @@ def _verify(a: argparse.Namespace) -> int:
     from ...inference.verify import verify
     from ...ops import backend
 
-    with announce_compiling(backend(a.device, a.precision)) if a.reference else nullcontext():
+    compares = a.reference is not None
+    with announce_compiling(backend(a.device, a.precision)) if compares else nullcontext():
         file = _model_file(a.file)
         if a.make_reference is not None:
             return _make_reference(file, a)
         if a.with_torch or a.force:
             raise UsageError("--with-torch and --force are for --make-reference")
-        if a.reference is None and _computes(a):
+        if not compares and _computes(a):
             raise UsageError(
                 "--device, --precision and --threads are for --reference: without it, nothing is "
                 "computed"

@@ -93,7 +93,7 @@ def make_reference(
         A model file.
     to : path
         The ``.npz`` file to write: ``x`` float32 [n, crop, crop, channels], ``logits`` float64 [n,
-        classes], and ``float32_error``.
+        classes] (or features, without a classifier), and ``float32_error``.
     pictures : int
         The number of images n, from 1 to 256.
     with_torch : bool
@@ -187,7 +187,8 @@ def _read_reference(
     """
     what = f"the reference {shown(path)}"
     expected = (
-        "expected an .npz file with arrays x [n, h, w, c] and logits [n, classes] of floating point"
+        "expected an .npz file with arrays x [n, h, w, c] and logits [n, classes] of floating "
+        "point (or features, without a classifier)"
     )
     try:
         with regular(path, error=UsageError) as file:

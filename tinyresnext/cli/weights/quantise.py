@@ -102,7 +102,7 @@ def _check_images(paths: list[str]) -> None:
 
     for path in paths:
         known = not os.path.exists(path) and path in names()
-        if known or path.lower().endswith(_MODELS):
+        if known or (path.lower().endswith(_MODELS) and not os.path.isdir(path)):
             raise UsageError(
                 f"--images takes every path behind it, and {path!r} is a model and no image; give "
                 f"the model first: `tinyresnext quantise {path} --images PATH...`"

@@ -79,8 +79,8 @@ class Optimiser:
     muon: float = setting(
         0.0,
         Real(0, 10),
-        "use Muon for the convolutions in the blocks, at this learning rate, such as 0.1; momentum "
-        "and weight decay are its own there",
+        "use Muon for the convolutions in the blocks, at this learning rate, such as 0.1; it has "
+        "a momentum of its own there, and no weight decay",
     )
     weight_decay: float = setting(
         1e-4,

@@ -18,7 +18,7 @@ __all__ = ["doubts", "enough", "few", "steps"]
 # in a quarter of them it seldom learns anything.
 ENOUGH = 400
 FEW = ENOUGH // 4
-LEAST_BATCH = 16  # statistics over fewer images are noise to a batch norm
+LEAST_BATCH = 16  # without parts: statistics over fewer images are noise to a batch norm
 
 
 def steps(recipe: Recipe, images: int) -> int:
@@ -95,6 +95,8 @@ def _cold(recipe: Recipe, images: int) -> str | None:
     if schedule.warmup == 1 or not schedule.warmup_from or schedule.rising(count) < count:
         return None
     last = recipe.learning_rate(epochs - 1, each - 1, each)
+    if last >= schedule.lr:
+        return None
     return (
         f"all of this run is warm-up: the learning rate is {last:g} at most, and never "
         f"{schedule.lr:g}; give more --epochs, or --warmup 0 --warmup-from 0"

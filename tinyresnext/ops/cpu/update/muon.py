@@ -2,10 +2,11 @@
 
 The reference's Newton-Schulz steps multiply a matrix ``X`` by a polynomial of its *gram matrix*
 ``G = X @ X.T``, three times. Here ``X`` is multiplied once, by the product of all three, which
-takes half of the operations. Polynomials of ``G`` commute, so after a step with ``P = a + b G + c G
-@ G`` the gram matrix is ``G @ P @ P``. Both sides of ``G`` are the shorter side of ``X``, and so
-are those of all products but the first and the last. Rounding errors of the first ``G`` grow by
-``a**2`` in a step, to some ten-thousandths at most; PyTorch computes all of this in bfloat16.
+takes fewer operations where ``X`` is at least half as long again as it is high. Polynomials of
+``G`` commute, so after a step with ``P = a + b G + c G @ G`` the gram matrix is ``G @ P @ P``. Both
+sides of ``G`` are the shorter side of ``X``, and so are those of all products but the first and the
+last. Rounding errors of the first ``G`` grow by ``a**2`` in a step, to some ten-thousandths at
+most; PyTorch computes all of this in bfloat16.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ columns::
           |          [ a0 a1 ...... a13 ]             [ b0 ............ ][ b1 ............ ]
           |          [ ................ ]             [ ................................... ]
           v                 ...                                     ...
+
+Muon multiplies its matrices with it, too (`update.products`).
 """
 
 from __future__ import annotations

@@ -506,3 +506,8 @@ def test_the_command_says_which_letters_are_escaped(run, monkeypatch):
     code, _, err = run("--picture", "q.png")
     assert code == 0
     assert "q.png: no font on this computer has '日本', so they are escaped there" in err
+
+
+def test_the_name_of_a_data_set_is_none():
+    with pytest.raises(UsageError, match=r"'photos' is the name .*open_dataset"):
+        evaluate(tinyresnext.random_model("resnext20_2x64d", device="reference"), "photos")

@@ -18,11 +18,19 @@ from PIL import Image
 
 import tinyresnext
 from tinyresnext import Model, Preprocess, Spec
-from tinyresnext.errors import DeviceError, FormatError, ImageError, IntegrityError, UsageError
+from tinyresnext.errors import (
+    DeviceError,
+    FormatError,
+    ImageError,
+    IntegrityError,
+    ShapeError,
+    UsageError,
+)
 from tinyresnext.images.decode import decode
 from tinyresnext.images.files import MAX_FILE_BYTES
 from tinyresnext.images.prepare import prepare
 from tinyresnext.inference.classify import classify
+from tinyresnext.inference.ensemble import Ensemble
 from tinyresnext.ops import backend, cpu, reference
 
 CAT = Path(__file__).parent / "data" / "chelsea.jpg"
@@ -483,8 +491,54 @@ def test_a_network_with_random_weights():
     assert (grey.labels, len(grey.preprocess.mean)) == (("a", "b", "c"), 1)
     with pytest.raises(UsageError, match="2 labels for 10 classes"):
         tinyresnext.random_model("resnext20_2x64d", labels="ab")
+    with pytest.raises(UsageError, match="expected a text for each class"):
+        tinyresnext.random_model("resnext20_2x64d", labels=range(10))
     with pytest.raises(UsageError, match="did you mean resnext20_2x64d"):
         tinyresnext.random_model("resnext20_2x64")
+
+
+@pytest.mark.parametrize("top", [0, -1, True, 2.5, "3"])
+def test_numbers_of_classes_that_make_no_sense(top):
+    one = make()
+    logits = np.zeros((1, one.spec.classes), np.float32)
+    with pytest.raises(UsageError, match="top is"):
+        one.rank(logits, top)
+    with pytest.raises(UsageError, match="top is"):
+        Ensemble((one,)).rank(logits, top)
+
+
+def test_logits_of_another_network_are_not_ranked():
+    one = make()
+    for shape in ((2, one.spec.classes - 1), (2, one.spec.classes + 1), (one.spec.classes,)):
+        with pytest.raises(UsageError, match="a row for each image"):
+            one.rank(np.zeros(shape, np.float32))
+        with pytest.raises(UsageError, match="a row for each image"):
+            one.probabilities(np.zeros(shape, np.float32))
+    one.labels = one.labels[:-1]
+    with pytest.raises(ShapeError, match="labels for"):
+        one.rank(np.zeros((1, one.spec.classes), np.float32))
+
+
+def test_parameters_of_another_network():
+    one, x = make(), np.ones((1, 8, 8, 3), np.float32)
+    right = dict(one.params)
+    fewer = {name: value for name, value in right.items() if name != "fc.bias"}
+    for wrong, says in (
+        ({**right, "fc.bais": right["fc.bias"]}, "'fc.bais' is not expected"),
+        (fewer, "'fc.bias' is missing"),
+        ({**right, "fc.bias": right["fc.bias"][1:]}, "fc.bias has the shape"),
+    ):
+        one.params = wrong
+        with pytest.raises(ShapeError, match=says):
+            one(x)
+    one.params = right
+    assert one(x).shape == (1, one.spec.classes)
+
+
+def test_what_is_no_model():
+    for wrong in ("a.h5", ["a.h5"], None, 3):
+        with pytest.raises(UsageError, match=r"a model was expected, .*tinyresnext.load reads one"):
+            Ensemble.of(wrong)
 
 
 def test_an_attribute_that_is_set_counts():

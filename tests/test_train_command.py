@@ -643,6 +643,17 @@ def test_a_recorded_command_is_not_trusted(run, command, code, text):
     assert (found, "begun from Python" in err) == (2, True)
 
 
+def test_a_recorded_trial_is_not_repeated(run, data, tmp_path, monkeypatch):
+    """No run begins with one: who forges a state would have a picture written where it says."""
+    monkeypatch.chdir(tmp_path)
+    assert run("train", str(data), *NETWORK, *RECIPE, "--out", "run")[0] == 0
+    state = training_state.read("run/state.npz")
+    state.origin = state.origin | {"command": f"{state.origin['command']} --dry-run elsewhere.png"}
+    training_state.write("run/state.npz", state)
+    assert run("train", "--resume", "run")[0] == 0
+    assert not Path("elsewhere.png").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "began"),
     [

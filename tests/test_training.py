@@ -374,6 +374,8 @@ def test_finetune_refuses_a_stage_that_is_not_there(tmp_path, model):
             "1 channels and the network takes 3",
         ),
         ({"device": "reference", "threads": 2}, "threads is 2"),
+        ({"log_every": -1}, "log_every is -1"),
+        ({"log_every": "a"}, "log_every is 'a'"),
     ],
 )
 def test_what_does_not_fit_together(tmp_path, arguments, text):

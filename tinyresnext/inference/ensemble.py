@@ -63,6 +63,8 @@ class Ensemble:
             )
         if not self.models:
             raise UsageError("there is no model; give at least one")
+        for model in self.models:
+            _check_model(model)
         for other in self.models[1:]:
             kinds = [(m.spec.head, m.spec.classes, m.labels) for m in (self.models[0], other)]
             if kinds[0] != kinds[1]:
@@ -90,6 +92,8 @@ class Ensemble:
                     "own; give them to Ensemble"
                 )
             return models
+        if not isinstance(models, Iterable) or isinstance(models, str):
+            _check_model(models)
         return cls((models,) if isinstance(models, Model) else tuple(models), crops, mirror)
 
     @property
@@ -174,3 +178,11 @@ def _log_mean(logs: np.ndarray) -> np.ndarray:
     """Return the logarithm of the mean over axis 1, from logarithms: nothing underflows."""
     found: np.ndarray = np.logaddexp.reduce(logs, axis=1) - np.log(logs.shape[1])
     return found
+
+
+def _check_model(model: object) -> None:
+    """Raise `UsageError` for what is no model, such as the name of one."""
+    if not isinstance(model, Model):
+        raise UsageError(
+            f"a model was expected, found {type(model).__name__}; tinyresnext.load reads one"
+        )

@@ -10,7 +10,8 @@ import math
 
 import numpy as np
 
-from ..errors import IntegrityError, UsageError
+from ..errors import IntegrityError, ShapeError, UsageError
+from ..images.checks import whole_number
 from ..network.spec import Spec
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "both",
     "check_finite",
     "check_head",
+    "check_ranking",
+    "check_rows",
     "check_threshold",
     "checked_logits",
     "chosen",
@@ -128,6 +131,33 @@ def check_finite(logits: np.ndarray) -> None:
         raise IntegrityError(
             "the network's logits are not finite: its weights make it overflow; use other weights"
         )
+
+
+def check_rows(spec: Spec, logits: np.ndarray) -> None:
+    """Raise `UsageError` unless there is a row of logits for each image."""
+    if np.ndim(logits) != 2 or np.shape(logits)[1] != spec.classes:
+        raise UsageError(
+            f"the logits are {np.shape(logits)}, expected (n, {spec.classes}): a row for each "
+            "image, as calling the model returns them"
+        )
+
+
+def check_ranking(
+    spec: Spec,
+    labels: tuple[str, ...],
+    logits: np.ndarray,
+    top: int | None,
+    threshold: float | None,
+) -> None:
+    """Raise an error unless the labels of logits can be ranked, as `Model.rank` says."""
+    check_head(spec)
+    check_threshold(spec, threshold)
+    if top is not None:
+        whole_number("top", top, 1)
+    if len(labels) != spec.labels:
+        raise ShapeError(f"the model has {len(labels)} labels for {spec.labels} classes; give each")
+    check_rows(spec, logits)
+    check_finite(logits)
 
 
 def checked_logits(logits: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -9,12 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import PrecisionError, UsageError
+from ..errors import PrecisionError, ShapeError, UsageError
 from ..images.decode import Picture, is_picture
 from ..network.plan import Quantisation
-from ..network.spec import Spec
+from ..network.spec import Spec, parameters
 
-__all__ = ["check_not_quantised", "check_precision", "checked", "each_image", "shapes_that_fit"]
+__all__ = [
+    "check_not_quantised",
+    "check_precision",
+    "checked",
+    "complete",
+    "each_image",
+    "shapes_that_fit",
+]
 
 
 def each_image(images: Any) -> Iterator[Picture]:
@@ -75,6 +82,27 @@ def checked(x: Any, channels: int, quantisation: Quantisation | None = None) -> 
             "represent; give finite values"
         )
     return np.ascontiguousarray(x)
+
+
+def complete(params: Mapping[str, np.ndarray], spec: Spec) -> Mapping[str, np.ndarray]:
+    """Return parameters, if they have the names and, those in memory, the shapes of a network's.
+
+    Raises
+    ------
+    ShapeError
+        They have others: a name that nothing reads would change nothing.
+    """
+    wanted = parameters(spec)
+    if differing := sorted(wanted.keys() ^ params.keys(), key=repr):
+        what = "missing" if differing[0] in wanted else "not expected"
+        raise ShapeError(
+            f"{len(differing)} parameters are missing or unexpected for {spec.name}; "
+            f"{differing[0]!r} is {what}"
+        )
+    for name, shape in wanted.items() if isinstance(params, dict) else ():
+        if np.shape(params[name]) != shape:
+            raise ShapeError(f"{name} has the shape {np.shape(params[name])}, expected {shape}")
+    return params
 
 
 def check_not_quantised(quantisation: Quantisation | None, what: str) -> None:

@@ -20,8 +20,8 @@ from ..network.resnext import forward, parameters
 from ..network.spec import Spec
 from ..ops import Backend, backend_module
 from ..store.weights import released
-from .heads import check_finite, check_head, check_threshold, chosen, sigmoid
-from .inputs import check_not_quantised, check_precision, checked, shapes_that_fit
+from .heads import check_ranking, check_rows, chosen, sigmoid
+from .inputs import check_not_quantised, check_precision, checked, complete, shapes_that_fit
 
 Made = TypeVar("Made")
 PLANS_KEPT = 2  # one for whole mini-batches, one for the smaller last one
@@ -171,8 +171,8 @@ class Model:
         ImageError
             An image cannot be used. `tinyresnext.inference.classify` skips such images instead.
         UsageError
-            ``images``, ``top``, ``batch`` or ``crops`` is something else, or the network has fewer
-            than two classes, or other channels than the preprocessing makes.
+            ``images``, ``top``, ``batch``, ``threshold``, ``crops`` or ``mirror`` is something
+            else, or the network has fewer than two classes, or other channels than the images.
         """
         from .ensemble import Ensemble  # late: it is made of models
 
@@ -201,11 +201,10 @@ class Model:
         IntegrityError
             Logits are not finite.
         UsageError
-            The network has a single class, or the threshold has nothing to decide.
+            The network has a single class, the logits are not [n, classes], ``top`` is no whole
+            number from 1, or the threshold has nothing to decide.
         """
-        check_head(spec := self.spec)
-        check_threshold(spec, threshold)
-        check_finite(logits)
+        check_ranking(spec := self.spec, self.labels, logits, top, threshold)
         return [
             [Prediction(self.labels[i], i, float(p[i])) for i in chosen(spec, p, top, threshold)]
             for p in self.probabilities(logits)
@@ -213,6 +212,7 @@ class Model:
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Return the probability of each label [n, labels] for logits [n, classes]."""
+        check_rows(self.spec, logits)
         if self.spec.head == "sigmoid":
             return sigmoid(logits if self.spec.several else np.concatenate([-logits, logits], 1))
         on_device = self.ops.upload(np.ascontiguousarray(logits, np.float32))
@@ -288,7 +288,7 @@ class Model:
         """Return what was made of the program under a key; the last `PLANS_KEPT` are kept."""
         with self._lock:
             if self._program is None:
-                params = released(self.params)
+                params = released(complete(self.params, self.spec))
                 self._program = program(params, self.spec, self.ops, self.quantisation)
             made: Made | None = self._plans.pop(key, None)
             if made is None:

@@ -63,6 +63,9 @@ def regular(
         name = os.fspath(path)
     except TypeError:
         raise UsageError(f"a path was expected, found {type(path).__name__}") from None
+    name = (
+        str(name) if isinstance(name, str) else name
+    )  # NumPy's texts say in messages that they are
     remedy = "name a file that you may read"
     try:
         handle = os.open(os.path.join(inside, name) if inside else name, READ_ONLY)

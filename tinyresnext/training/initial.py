@@ -66,6 +66,8 @@ def random_model(
     if isinstance(spec, str):
         spec = variant(spec)
     names = tuple(labels or (f"class {number}" for number in range(spec.labels)))
+    if not all(isinstance(name, str) for name in names):
+        raise UsageError(f"labels is {labels!r}; expected a text for each class")
     if len(names) != spec.labels:
         raise UsageError(f"there are {len(names)} labels for {spec.labels} classes; give one each")
     usual = recipe("torchvision-v1")

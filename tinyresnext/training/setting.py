@@ -12,6 +12,7 @@ import numpy as np
 from ..data.dataset import Dataset
 from ..data.loader import Loader
 from ..errors import DeviceError, ImageError, UsageError
+from ..images.checks import whole_number
 from ..images.preprocess import Preprocess
 from ..inference.inputs import shapes_that_fit
 from ..network.count import norm_values
@@ -122,6 +123,7 @@ class Setting:
 
 def check(spec: Spec, recipe: Recipe, setting: Setting) -> None:
     """Refuse what does not fit together, before anything is written."""
+    whole_number("log_every", setting.log_every, 0)
     count = len(setting.dataset)
     if spec.labels < 2:
         raise UsageError(

@@ -118,6 +118,7 @@ def _recorded(a: argparse.Namespace) -> argparse.Namespace:
         then[_TEACHERS] = [_found(one, began["place"], how, a, isfile=True) for one in last]
     changed = {"typed": words[1:], "out": a.out, "resume": True, "mpi": a.mpi}
     changed[_LATER] = json.dumps(later) if later else ""
+    changed |= {"dry_run": None, "overfit": False}  # no run has them; a forged state may
     return argparse.Namespace(**(vars(a) | then | changed))
 
 

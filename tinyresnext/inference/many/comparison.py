@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -86,6 +87,11 @@ class Comparison:
         cls, model: Ensemble, data: Labelled, by_number: bool, threshold: float | None
     ) -> Comparison:
         """Match the classes of a data set with a model's. Errors are those of `evaluate`."""
+        if isinstance(data, str | os.PathLike):
+            raise UsageError(
+                f"{os.fspath(data)!r} is the name of a data set; open it with "
+                "tinyresnext.data.open_dataset"
+            )
         check_head(model.spec)
         check_threshold(model.spec, threshold)
         model.check_pictures()

@@ -109,7 +109,7 @@ class Evaluation:
 
     @property
     def top5(self) -> float:
-        """Return the top-5 accuracy, from 0 to 1; it is 1 for five classes or fewer."""
+        """Return the top-5 accuracy, from 0 to 1: 1 for at most five classes, if none is broken."""
         return int(self.among.sum()) / self.pictures
 
     @property

@@ -18,7 +18,7 @@ from tinyresnext.bench.inputs import random_parameters, random_pictures
 from tinyresnext.checkpoints.onnx.write import write_onnx
 from tinyresnext.inference.many.quantise import quantised
 from tinyresnext.network.plan import Plan, Quantisation, program
-from tinyresnext.network.spec import Spec
+from tinyresnext.network.spec import Spec, parameters
 from tinyresnext.network.tape import Call
 from tinyresnext.network.trace import replay, trace
 from tinyresnext.ops import reference
@@ -64,6 +64,7 @@ def model(name: str, batch: int, size: int = 224, precision: str = "float32") ->
 
 def found_scales(spec: Spec, params: dict[str, Array], size: int) -> Quantisation:
     """Return the scales of a network's values, found on random images as `quantise` does."""
+    params = {name: params[name] for name in parameters(spec)}  # the images are beside them
     model = Model(spec, params, Preprocess(), (), {}, ops.backend("cpu"))
     return quantised(model, list(calibration(spec, size))).model.quantisation
 

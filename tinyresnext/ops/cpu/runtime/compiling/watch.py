@@ -50,10 +50,10 @@ class Watch(event.Listener):
 
     def on_start(self, event: Any) -> None:
         """Hear that Numba takes its lock, or begins with a function, or with a GPU's kernel."""
+        if event.kind != LOCK:  # first, so that what is told has a name
+            self.begin_function(_name(event))
         if event.kind != FUNCTION:
             self.begin()
-        if event.kind != LOCK:
-            self.begin_function(_name(event))
 
     def on_end(self, event: Any) -> None:
         """Hear that Numba releases its lock, or is done with a function or a GPU's kernel."""

@@ -21,7 +21,7 @@ from tinyresnext.network.step import Step
 from tinyresnext.ops import reference
 from tinyresnext.training import run as training_run
 from tinyresnext.training.recipes import RECIPES
-from tinyresnext.training.recipes.steps import ENOUGH, FEW, doubts, enough, few, steps
+from tinyresnext.training.recipes.steps import ENOUGH, FEW, enough, few, steps, warnings_for
 from tinyresnext.training.record import curve
 from tinyresnext.training.trial import preview
 
@@ -98,7 +98,7 @@ LATE = LONG.changed({"epochs": 40, "ema": 0.99})  # 1,000 images make 600 steps 
     ],
 )
 def test_an_average_of_early_weights_is_said(recipe, images, step):
-    found = [text for text in doubts(small.SPEC, recipe, images) if "averaged" in text]
+    found = [text for text in warnings_for(small.SPEC, recipe, images) if "averaged" in text]
     assert len(found) == (step is not None)
     if step is not None:
         assert f"those of step {step} of {steps(recipe, images)} or before" in found[0]
@@ -106,22 +106,22 @@ def test_an_average_of_early_weights_is_said(recipe, images, step):
 
 
 def test_a_run_that_is_all_warm_up_is_said():
-    [said] = doubts(small.SPEC, LONG.changed({"epochs": 1, "ema": 0.0}), 10_000)
+    [said] = warnings_for(small.SPEC, LONG.changed({"epochs": 1, "ema": 0.0}), 10_000)
     assert said.startswith("all of this run is warm-up: the learning rate is 0.005 at most")
-    assert not doubts(small.SPEC, LONG.changed({"epochs": 2, "ema": 0.0}), 10_000)
+    assert not warnings_for(small.SPEC, LONG.changed({"epochs": 2, "ema": 0.0}), 10_000)
     asked = LONG.changed({"epochs": 1, "ema": 0.0, "warmup": 1.0})
-    assert not doubts(small.SPEC, asked, 10_000)
+    assert not warnings_for(small.SPEC, asked, 10_000)
 
 
 def test_blocks_that_cannot_be_left_out_are_said():
     recipe, one = FAST.changed({"drop_path": 0.1}), replace(small.SPEC, blocks=(1,))
-    [said] = doubts(one, recipe, 50_000)
+    [said] = warnings_for(one, recipe, 50_000)
     assert said.startswith("drop_path is 0.1 and ")
     assert "has a single block" in said
-    assert not doubts(small.SPEC, recipe, 50_000)
+    assert not warnings_for(small.SPEC, recipe, 50_000)
 
 
-def test_what_a_run_doubts_is_said_before_it_begins(tmp_path, capsys):
+def test_warnings_are_said_before_it_begins(tmp_path, capsys):
     recipe = changed(epochs=1, ema=0.999, ema_every=10, ema_warmup="none")
     train(small.SPEC, small.pictures(), recipe, tmp_path, **OPTIONS)
     assert "half of the averaged weights that are kept would be those of step 1 of 4" in (

@@ -539,3 +539,18 @@ def test_a_full_disk(entry, home):
 def test_how_large_a_file_may_be(entry):
     assert wanted(entry).most > 2 * len(CONTENT)
     assert wanted(dataclasses.replace(entry, bytes=5)).most == 5
+
+
+def test_the_pages_count_the_catalogue():
+    """What they say can be pulled: neither unreadable, nor without an address."""
+    every = catalogue.entries()
+    unreadable = [entry for entry in every if entry.unreadable]
+    by_hand = [entry for entry in every if not entry.unreadable and not entry.urls]
+    here = Path(__file__).parents[1]
+    readme = " ".join((here / "README.md").read_text().split())
+    page = " ".join((here / "docs" / "checkpoints.md").read_text().split())
+    fetched = len(every) - len(unreadable) - len(by_hand)
+    assert f"lists {len(every)} of them, of which {fetched} can be pulled so" in readme
+    assert (len(by_hand), len(unreadable)) == (4, 16)
+    assert f"{fetched} can be had so. Four have to be fetched by hand" in page
+    assert "and 16 are only listed" in page

@@ -27,7 +27,7 @@ from ..store.weights import digest_of
 from ..system.ranks import ALONE, Ranks, any_rank, by_the_first, which_ranks
 from .initial import initialise, whitened
 from .recipes import Recipe
-from .recipes.steps import doubts
+from .recipes.steps import warnings_for
 from .record import state as states
 from .record.begin import begun, say_of_run
 from .record.contents import check_savable
@@ -256,7 +256,7 @@ def _run(
         return by_heart(start, setting)
     if dry_run is not None:
         return preview(start, setting, dry_run)
-    for text in () if resume else doubts(start.spec, start.recipe, len(setting.dataset)):
+    for text in () if resume else warnings_for(start.spec, start.recipe, len(setting.dataset)):
         to_stderr(text)
     if setting.ranks.rank == 0:
         say_of_run(start, setting)

@@ -1,4 +1,4 @@
-"""How many steps a run makes, a mini-batch and epochs that make enough of them, and doubts.
+"""How many steps a run makes, a mini-batch and epochs that make enough, and warnings.
 
 A network learns in steps, whatever the number of images: with the mini-batches of a recipe that is
 meant for 50,000 images, 60 images make no step or a few, and the weights hardly change.
@@ -12,7 +12,7 @@ from typing import Any
 from ...network.spec import Spec, blocks
 from .recipe import Recipe
 
-__all__ = ["doubts", "enough", "few", "steps"]
+__all__ = ["enough", "few", "steps", "warnings_for"]
 
 # In so many steps a network of 20 layers learns to tell apart a few dozen images of simple shapes;
 # in a quarter of them it seldom learns anything.
@@ -75,19 +75,19 @@ def few(recipe: Recipe, images: int) -> str | None:
     )
 
 
-def doubts(spec: Spec, recipe: Recipe, images: int) -> list[str]:
+def warnings_for(spec: Spec, recipe: Recipe, images: int) -> list[str]:
     """Return what to say before a run on so many images of which something will be of no use."""
     drop = recipe.drop.drop_path
     alone = (
         f"drop_path is {drop:g} and {spec.name} has a single block, which is never left out: "
         "--drop-path changes nothing here"
     )
-    said = few(recipe, images), _cold(recipe, images), _early(recipe, images)
+    said = few(recipe, images), _all_warm_up(recipe, images), _early_average(recipe, images)
     single = drop > 0 and len(list(blocks(spec))) == 1
     return [text for text in (*said, alone if single else None) if text is not None]
 
 
-def _cold(recipe: Recipe, images: int) -> str | None:
+def _all_warm_up(recipe: Recipe, images: int) -> str | None:
     """Return what to say if the learning rate never reaches its highest value."""
     each, epochs, schedule = images // recipe.batch, recipe.epochs, recipe.schedule
     count = epochs if schedule.changes == "epoch" else each * epochs
@@ -103,7 +103,7 @@ def _cold(recipe: Recipe, images: int) -> str | None:
     )
 
 
-def _early(recipe: Recipe, images: int) -> str | None:
+def _early_average(recipe: Recipe, images: int) -> str | None:
     """Return what to say if half of the average that is kept is older than the last third."""
     total = steps(recipe, images)
     if not recipe.ema or 3 * (middle := _middle(recipe, images)) > 2 * total:

@@ -20,7 +20,7 @@ from ..runtime.crew import Step
 from ..runtime.kernel import part
 from ..runtime.memory import Array, empty, flat
 from ..runtime.tasks import finished, in_tasks, next_task
-from .products import Matrices, product, room
+from .products import Matrices, empty_matrices, product
 
 MOMENTUM = np.float32(MUON_MOMENTUM)
 LINE = 16  # values of a cache line: so many columns are transposed together
@@ -123,7 +123,8 @@ def muon_step(weight: Array, gradient: Array, velocity: Array, *, groups: int, l
     w, v = flat("muon_step", "weight", weight), flat("muon_step", "velocity", velocity)
     slope = flat("muon_step", "gradient", gradient)
     rows = len(weight) // groups
-    ahead, sums = room(groups, rows, len(w) // len(weight)), empty((len(weight),))
+    ahead = empty_matrices(groups, rows, len(w) // len(weight))
+    sums = empty((len(weight),))
     g = Rows(rows, ahead.columns, ahead.deep, 0, tasks=len(weight))
     Step(_sum_squares, g, weight=w, out=sums)()
     Step(_look_ahead, g, gradient=slope, velocity=v, out=ahead.array)()
@@ -168,7 +169,7 @@ def _polynomial(gram: Matrices) -> Matrices:
 
 def _transposed(x: Matrices) -> Matrices:
     """Transpose matrices."""
-    out = room(x.n, x.columns, x.rows)
+    out = empty_matrices(x.n, x.columns, x.rows)
     g = Rows(x.rows, x.columns, x.deep, out.deep, tasks=x.n * -(-x.columns // LINE))
     Step(_transpose, g, x=x.array, out=out.array)()
     return out

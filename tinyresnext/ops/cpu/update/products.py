@@ -37,7 +37,7 @@ class Matrices(NamedTuple):
         return every.reshape(self.n, self.deep, self.columns)[:, : self.rows]
 
 
-def room(n: int, rows: int, columns: int) -> Matrices:
+def empty_matrices(n: int, rows: int, columns: int) -> Matrices:
     """Return matrices without values."""
     m, deep = machine(), -(-rows // UNROLL) * UNROLL
     size = n * deep * columns
@@ -87,7 +87,7 @@ def _products(a, b, out, g, counters):
 
 def product(a: Matrices, b: Matrices) -> Matrices:
     """Compute ``a.T @ b`` of each pair; of a symmetric ``a`` that is ``a @ b``."""
-    m, out = machine(), room(a.n, a.columns, b.columns)
+    m, out = machine(), empty_matrices(a.n, a.columns, b.columns)
     panel = VECTORS * m.lanes
     panels = -(-b.columns // panel)
     g = Products(

@@ -9,6 +9,7 @@ import pytest
 from data_files import picture, write_files, write_zip
 
 from tinyresnext.data import open_dataset
+from tinyresnext.data.open import open_labelled
 from tinyresnext.data.rules import image_kind, is_left_out, is_readable, splits_among
 from tinyresnext.data.trees.sources import Images
 from tinyresnext.errors import FormatError, ImageError, UnsafeError, UsageError
@@ -216,6 +217,38 @@ def test_a_folder_called_train_makes_views_classes(put):
     assert (data.classes, len(data)) == (("cat", "dog"), 8)
 
 
+@pytest.mark.parametrize("inner", [{"val": "images", "test": "images"}, {"test": "test"}])
+def test_a_split_whose_images_are_not_sorted(put, inner):
+    """As TinyImageNet and Kaggle's competitions are published."""
+    names = [f"{split}/{folder}/{i}.jpg" for split, folder in inner.items() for i in range(2)]
+    path = put(*trees("train", inside="images/"), *names, "test/notes.txt")
+    data, lines = opened(path)
+    assert (data.classes, data.labels.tolist()) == (("cat", "dog"), [0, 0, 1, 1])
+    assert len(lines) == 1
+    assert all(repr(name) in lines[0] for pair in inner.items() for name in pair)
+    for ask in (open_dataset, lambda path, split: open_labelled([str(path)], split)):
+        with pytest.raises(
+            FormatError, match=r"'cat', 'dog'; sort .*'notes.txt'.* give the folder"
+        ):
+            ask(path, None)
+
+
+def test_splits_that_share_a_class_or_a_folder_are_sorted(put):
+    path = put(
+        *trees("train"), *trees("val", classes=("dog", "emu")), "test/ant/1.jpg", "train/ant/"
+    )
+    for split, count in {"train": 4, "val": 4, "test": 1}.items():
+        data, lines = opened(path, split)
+        assert (data.classes, len(data), lines) == (("ant", "cat", "dog", "emu"), count, [])
+
+
+def test_a_split_that_is_not_sorted_where_there_is_no_train(put):
+    path = put(*trees("val"), "test/test/1.jpg")
+    assert opened(path, "val")[0].classes == ("cat", "dog")
+    with pytest.raises(FormatError, match="sort these images"):
+        opened(path, "test")
+
+
 def test_a_split_that_is_not_there_is_refused_with_the_folders(put):
     path = put(*trees("train", "holdout"))
     assert any("'holdout'" in line for line in opened(path)[1])
@@ -304,6 +337,27 @@ def test_links_to_folders_are_counted(tmp_path):
     os.symlink(path / "b" / "self", path / "b" / "self")
     data, _ = opened(path)
     assert (len(data), data.left_out["linked folder"], data.left_out["other file"]) == (2, 1, 1)
+
+
+@pytest.mark.parametrize("around", ["", "data/", "data/x_"])
+@pytest.mark.parametrize("link", ["split", "class", "both"])
+def test_splits_and_classes_may_be_links(tmp_path, around, link):
+    real = write_files(tmp_path / "real", {f"{c}/{i}.jpg": JPEG for c in "ab" for i in range(2)})
+    write_files(tmp_path / "d" / (around + "val"), {"a/1.jpg": JPEG, "b/1.jpg": JPEG})
+    test = tmp_path / "d" / (around + "test")
+    if link == "class":
+        test.mkdir()
+        os.symlink(test, test / "loop")
+    else:
+        os.symlink(real if link == "split" else tmp_path / "more", test)
+    if link != "split":
+        inside = test if link == "class" else tmp_path / "more"
+        inside.mkdir(exist_ok=True)
+        for name in "ab":
+            os.symlink(real / name, inside / name)
+    data, _ = opened(tmp_path / "d", None)
+    assert (data.classes, len(data)) == (("a", "b"), 4)
+    assert str(data.names[0]).split("/")[0].endswith("test")
 
 
 # -- archives of another system

@@ -6,9 +6,10 @@
     CLASS/any/folders/image.jpg              without
 
 A single folder around all that is entered, if it holds no images itself. Classes are sorted by
-name, and are those of all splits together, so that a label means the same in each. `rules` says
-what the names mean, and `tree` finds the levels. Where classes stand in a file of their own, as
-those of ImageNet's validation set do, `published` reads it.
+name, and are those of all splits together, so that a label means the same in each; a split that
+shares no folder with the others has images without classes. `rules` says what the names mean, and
+`tree` finds the levels. Where classes stand in a file of their own, as those of ImageNet's
+validation set do, `published` reads it.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class Tree:
     """A tree of folders, given what is in each of them; whether a folder has images is kept."""
 
     listing: Listing
-    _known: dict[Parts, bool] = field(default_factory=dict)
+    _known: dict[tuple[Parts, bool], bool] = field(default_factory=dict)
 
     def with_images(self, place: Parts) -> list[str]:
         """Return the folders with images in them or below, without those to leave out."""
@@ -56,17 +56,31 @@ class Tree:
             if not is_left_out(name, True) and self.has_images((*place, name))
         ]
 
-    def has_images(self, place: Parts) -> bool:
-        """Return whether there is an image in a folder or below."""
-        if place not in self._known:
+    def holding(self, place: Parts) -> list[str]:
+        """Return the folders with images in them or below, where those below may be links."""
+        found = self.with_images(place)
+        return [
+            name
+            for name in self.listing(place).folders
+            if name in found
+            or (not is_left_out(name, True) and self.has_images((*place, name), links=True))
+        ]
+
+    def has_images(self, place: Parts, links: bool = False) -> bool:
+        """Return whether there is an image in a folder or below.
+
+        With ``links``, a folder below may be a link, and what is inside that link may not: so a
+        loop of links ends.
+        """
+        if (place, links) not in self._known:
             _check_depth(place)
             entries = self.listing(place)
-            self._known[place] = bool(self.images_in(place)) or any(
-                self.has_images((*place, name))
+            self._known[place, links] = bool(self.images_in(place)) or any(
+                self.has_images((*place, name), links and name not in entries.links)
                 for name in entries.folders
-                if not is_left_out(name, True) and name not in entries.links
+                if not is_left_out(name, True) and (links or name not in entries.links)
             )
-        return self._known[place]
+        return self._known[place, links]
 
     def images_in(self, place: Parts) -> list[str]:
         """Return the images directly in a folder."""

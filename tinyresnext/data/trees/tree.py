@@ -36,7 +36,7 @@ class Levels:
     Attributes
     ----------
     classes
-        Sorted names: the folders with images, of all splits together.
+        Sorted names: the folders with images, of all splits together that are sorted into classes.
     own
         Where the classes of the split are.
     root
@@ -66,10 +66,11 @@ class Levels:
         UsageError
             There is no such split.
         FormatError
-            There are no folders with images, or they seem to be splits under unknown names.
+            There are no folders with images, or they seem to be splits under unknown names; or no
+            folder of the split is a class.
         """
         self.root = self._inside(())
-        splits = splits_among(self.tree.with_images(self.root))
+        splits = splits_among(self.tree.holding(self.root))
         if splits:
             self.part = "val" if set(splits.values()) == {"val"} else "test"
             folder = self._chosen(self.part if split is None else split, splits)
@@ -80,6 +81,7 @@ class Levels:
                 self._check_no_split(split)
             folder, places = "", {"": self.root}
         self.own = places[folder]
+        places = self._sorted_places(places, splits, folder)
         self.classes = sorted(
             {c for place in places.values() for c in self.tree.with_images(place)}
         )
@@ -116,7 +118,7 @@ class Levels:
     def _inside(self, place: Parts) -> Parts:
         """Enter the single folder around everything, as long as it holds folders and no images."""
         while (
-            len(folders := self.tree.with_images(place)) == 1
+            len(folders := self.tree.holding(place)) == 1
             and not splits_among(folders)
             and self.tree.is_wrapping((*place, folders[0]))
         ):
@@ -129,7 +131,7 @@ class Levels:
         That folder is called as a split too (``seg_train/seg_train``), or every split has one, or
         what is in it are the classes of another split.
         """
-        each = {name: self.tree.with_images((*self.root, name)) for name in splits}
+        each = {name: self.tree.holding((*self.root, name)) for name in splits}
         every = set().union(*each.values())
         same = len(each) > 1 and len({tuple(inner) for inner in each.values()}) == 1
         places = {}
@@ -141,6 +143,41 @@ class Levels:
                 if named or same or not every.isdisjoint(classes):
                     places[name] = (*place, inner[0])
         return places
+
+    def _sorted_places(
+        self, places: dict[str, Parts], splits: dict[str, str], wanted: str
+    ) -> dict[str, Parts]:
+        """Return where the classes of those splits are that are sorted into classes.
+
+        Classes are those of train, or where there is no train, of splits with several folders. A
+        split that shares no folder with them has its images in no order, as those of TinyImageNet
+        and of Kaggle's competitions do: they all lie in a folder called images, or test.
+        """
+        each = {name: self.tree.with_images(place) for name, place in places.items()}
+        first = [name for name in splits if splits[name] == "train"]
+        first = first or [name for name, inner in each.items() if len(inner) > 1]
+        known = {c for name in first for c in self.tree.listing(places[name]).folders}
+        odd = [n for n, inner in each.items() if known and inner and known.isdisjoint(inner)]
+        if wanted in odd:
+            raise self._unsorted(places[wanted], wanted, sorted(known))
+        if odd:
+            folders = sorted({folder for name in odd for folder in each[name]})
+            self.warn(
+                f"{self.name} has images that are not sorted into classes in {_some(odd)}: "
+                f"{_some(folders)} there is no class of another split, and is none here"
+            )
+        return {name: place for name, place in places.items() if name not in odd}
+
+    def _unsorted(self, place: Parts, split: str, known: list[str]) -> FormatError:
+        """Return the error of a split none of whose folders is a class."""
+        beside = [n for n in self.tree.listing(place).files if not is_left_out(n, False)]
+        said = f" (perhaps {_some(beside)} beside them says which each has)" if beside else ""
+        return FormatError(
+            f"the split {split!r} of {self.name} has its images in "
+            f"{_some(self.tree.with_images(place))}, and the classes of the other splits are "
+            f"{_some(known)}; sort these images into folders of their classes{said}, or, if they "
+            f"have classes of their own, give the folder {split!r} itself as the data set"
+        )
 
     def _chosen(self, split: str, splits: dict[str, str]) -> str:
         """Return the folder of a split: the one of this name, or else the one that means it."""
@@ -190,7 +227,7 @@ class Levels:
     def _check_splits_inside(self) -> None:
         """Refuse a "class" with several splits in it."""
         for name in self.classes:
-            splits = splits_among(self.tree.with_images((*self.root, name)))
+            splits = splits_among(self.tree.holding((*self.root, name)))
             if len(set(splits.values())) > 1:
                 raise FormatError(
                     f"the folder {name!r} of {self.name} has the folders {_some(list(splits))}, "

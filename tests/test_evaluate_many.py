@@ -250,6 +250,7 @@ def test_what_becomes_of_a_broken_image(here, model):
         ({"t/1.png": b"", "t/1.json": b"{"}, ["t.tar"], "the .json beside t.tar/1.png is none"),
         ({"t/1.png": b"", "t/1.jpg": b"", "t/1.cls": b"3"}, ["t.tar"], "one of 2 images of one sa"),
         ({"t/1.png": b"", "t/1.cls": b"3", "t/2.png": b""}, ["t.tar"], "2.png in no folder, and"),
+        ({"t/a/1.png": b"", "t/a/2.png": b"", "t/a/2.cls": b"3"}, ["t.tar"], "2.png is the first"),
         ({"t/1.cls": b"3"}, ["t.tar", "t.tar"], "there is no image in t.tar, t.tar"),
         ({"a.pdf": b"", "b/a.png": b""}, ["a.pdf", "b"], "a.pdf is no image, no archive and no li"),
         ({"a.zip": b"PK", "b/a.png": b""}, ["a.zip", "b"], "a.zip"),

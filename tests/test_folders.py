@@ -83,6 +83,12 @@ def test_folders_that_are_left_out(put, name):
     assert is_left_out(name, True)
 
 
+@pytest.mark.parametrize("name", ["Recycled", "recycler"])
+def test_words_that_classes_are_called_by(put, name):
+    data, lines = opened(put(*trees("x"), f"x/{name}/1.jpg"))
+    assert (set(data.classes), len(data), lines) == ({"cat", "dog", name}, 5, [])
+
+
 @pytest.mark.parametrize("name", ["._1.jpg", ".hidden.png", "Thumbs.db", ".DS_Store"])
 def test_files_that_are_left_out(put, name):
     data, lines = opened(put(*trees("x"), f"x/dog/{name}"))

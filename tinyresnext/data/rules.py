@@ -41,14 +41,13 @@ _NOT_READ = {
 }
 
 # Hidden folders, and what systems and tools leave behind; each name in lower case. On Windows, the
-# folders of the system begin with $ ($RECYCLE.BIN); on storage servers, with @ or # (@eaDir).
+# folders of the system begin with $ ($RECYCLE.BIN); on storage servers, with @ or # (@eaDir). The
+# bins of Windows 9x and XP, Recycled and Recycler, are not here: a class of waste is called so.
 _SYSTEM = frozenset(
     {
         "__pycache__",
         "system volume information",
         "lost+found",
-        "recycler",
-        "recycled",
         "#recycle",
         "#snapshot",
         "thumbs.db",

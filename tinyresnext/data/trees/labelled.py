@@ -72,7 +72,10 @@ def open_images(paths: Iterable[str]) -> LabelledImages:
             classes.add(_checked(one))
             if len(hows) > 1:
                 ways = " and ".join(sorted(_SAID[how] for how in hows))
-                raise UsageError(f"{ways}; evaluate these images one after the other")
+                raise UsageError(
+                    f"{ways}: {shown(one.source.name)} is the first that differs; say what all "
+                    "images are in one of these ways, or evaluate them one after the other"
+                )
             if len(classes) > _MOST_CLASSES:
                 raise FormatError(f"the images have more than {_MOST_CLASSES:,} classes")
             yield one.source
@@ -100,10 +103,9 @@ def is_labelled(path: str) -> bool:
         return True
     if os.path.isdir(path) or not path.lower().endswith(ARCHIVES) or path.lower().endswith(".zip"):
         return False
-    for sample in samples(TarFile(path, forwards=True)):
-        if sample.images:
-            return bool(sample.labels)
-    return False
+    # The first image with a label decides: one before it that has none is refused by its name.
+    every = samples(TarFile(path, forwards=True))
+    return any(sample.images and sample.labels for sample in every)
 
 
 def _checked(one: _Found) -> str:

@@ -178,18 +178,30 @@ def _add(
 
 
 def _name(entry: Entry) -> str:
-    """Return the name, with slashes for the backslashes that Windows PowerShell writes."""
+    """Return the name, with slashes for the backslashes that Windows PowerShell writes.
+
+    Programs of macOS write UTF-8 and do not say so. A name in cp437, which the format has where
+    nothing else is said, is hardly ever UTF-8 too.
+    """
     try:
         if entry.flags & UTF8:
             name = entry.name.decode()
         else:
-            name = (_unicode_path(entry) if entry.extra else "") or entry.name.decode("cp437")
+            name = (_unicode_path(entry) if entry.extra else "") or _unsaid(entry.name)
     except UnicodeDecodeError:
         raise FormatError(
             f"the zip archive has a name that is not UTF-8, {ascii(entry.name)[:80]}; "
             "create the archive again"
         ) from None
     return name.replace("\\", "/")
+
+
+def _unsaid(name: bytes) -> str:
+    """Return a name of which the archive does not say how it is written."""
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        return name.decode("cp437")
 
 
 def _unicode_path(entry: Entry) -> str:

@@ -279,6 +279,13 @@ def accepted_png() -> list[Odd]:
     two_rows = b"".join(b"\0" + bytes([r[0] << 6 | r[1] << 4 | r[2] << 2 | r[3]]) for r in two)
     two_grey = np.array(two) * 85
 
+    # Values of 4 bits, and an odd number of them in a row.
+    halves = np.pad(mono >> 4, ((0, 0), (0, 1))).reshape(13, 9, 2)
+    rows4 = b"".join(b"\0" + bytes(r) for r in (halves[..., 0] << 4 | halves[..., 1]))
+    # The transparent colour has neighbours that differ in low bytes only.
+    near = wide_rgb.copy()
+    near[:3] = near[0, 1] ^ (np.arange(51).reshape(3, 17, 1) % 3 == 0)
+
     def rows16(a: np.ndarray) -> bytes:
         return b"".join(b"\0" + row.astype(">u2").tobytes() for row in a)
 
@@ -363,6 +370,16 @@ def accepted_png() -> list[Odd]:
         ),
         ("16_bit_grey", png(17, 13, 16, 0, rows16(wide)), grey(wide >> 8)),
         (
+            "2_bit_grey_tRNS_above_0",
+            png(4, 2, 2, 0, two_rows, chunk(b"tRNS", b"\0\2")),
+            grey(np.where(two_grey == 170, 255, two_grey)),
+        ),
+        (
+            "4_bit_grey_tRNS",
+            png(17, 13, 4, 0, rows4, chunk(b"tRNS", b"\0\5")),
+            grey(np.where(mono >> 4 == 5, 255, (mono >> 4) * 17)),
+        ),
+        (
             "16_bit_grey_tRNS",
             png(17, 13, 16, 0, rows16(wide), key(wide[2, 3])),
             keyed(wide, wide[2, 3], 8),
@@ -377,6 +394,11 @@ def accepted_png() -> list[Odd]:
             "16_bit_rgb_tRNS",
             png(17, 13, 16, 2, rows16(wide_rgb), key([0, 0, 0])),
             keyed(wide_rgb, [0, 0, 0], 8),
+        ),
+        (
+            "16_bit_rgb_tRNS_above_255",
+            png(17, 13, 16, 2, rows16(near), key(near[0, 1])),
+            keyed(near, near[0, 1], 8),
         ),
         (
             "16_bit_rgba",

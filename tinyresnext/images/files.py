@@ -27,6 +27,7 @@ import re
 import struct
 from typing import NamedTuple
 
+import numpy as np
 from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
@@ -239,7 +240,10 @@ def _decode(
         if least is not None and kind == "JPEG":
             image.draft(None, (2 * least, 2 * least))
         if pixels:
+            deep = kind == "PNG" and image.tile and image.tile[0].args == "RGB;16B"
             image.load()
+            if deep and "transparency" in image.info:
+                _make_transparent(image, reader(as_file(bare.parts)))
         image.info.update(exif=bare.exif, xmp=bare.xmp)
     except ImageError as error:
         raise ImageError(f"{name} is refused: {error}") from error
@@ -251,6 +255,21 @@ def _decode(
             f"{name} is no usable {kind} image: {_reason(error)}; get it again, or save it again"
         ) from error
     return image
+
+
+def _make_transparent(image: Image.Image, again: ImageFile.ImageFile) -> None:
+    """Add alpha to 16-bit colour: 0 where both bytes are those of the transparent colour.
+
+    Pillow keeps the high bytes only. The same file, read ``again`` as if its low bytes were the
+    high ones, has the others.
+    """
+    again.tile = [tile._replace(args="RGB;16L") for tile in again.tile]
+    again.load()
+    clear = np.ones((image.height, image.width), bool)
+    for number, value in enumerate(image.info.pop("transparency")):
+        clear &= np.asarray(image.getchannel(number)) == value >> 8
+        clear &= np.asarray(again.getchannel(number)) == value & 255
+    image.putalpha(Image.fromarray(np.where(clear, np.uint8(0), np.uint8(255))))
 
 
 def _reason(error: BaseException) -> str:

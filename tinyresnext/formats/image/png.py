@@ -51,6 +51,9 @@ def bare(data: bytes) -> Bare:
                 found.setdefault("exif", data[at + 8 : min(end - 4, at + MOST_METADATA)])
             elif kind in _TEXTS:
                 _read_text(kind, view[at + 8 : end - 4], found)
+        elif kind == b"tRNS" and data[25] == 0 and data[24] in (2, 4):
+            kept += [view[start:at], _transparent(view[at:end], data[24])]
+            start = end
         elif kind == b"IDAT":
             coded += end - at
         elif min(end, len(data)) - at > MOST_METADATA:
@@ -63,6 +66,18 @@ def bare(data: bytes) -> Bare:
     check_coded(min(coded, len(data)), _pixels(data))
     kept.append(view[start:stop])
     return Bare(kept, found.get("exif") or found.get("raw") or None, found.get("xmp") or None)
+
+
+def _transparent(whole: memoryview, bits: int) -> bytes:
+    """Return a tRNS whose grey of a few bits has 8, as the pixels have that it is compared with.
+
+    One whose checksum is wrong stays as it is, and so is refused.
+    """
+    body, most = bytes(whole[8:-4]), 2**bits - 1
+    if len(body) < 2 or zlib.crc32(whole[4:-4]).to_bytes(4, "big") != whole[-4:]:
+        return bytes(whole)
+    chunk = b"tRNS" + bytes((0, (body[1] & most) * 255 // most)) + body[2:]
+    return b"".join((whole[:4], chunk, zlib.crc32(chunk).to_bytes(4, "big")))
 
 
 def _pixels(data: bytes) -> int:

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from tinyresnext.cli import main as cli
-from tinyresnext.data import open_dataset, table
-from tinyresnext.data.dataset import held_out
+from tinyresnext.data import open_dataset, open_labelled, table
+from tinyresnext.data.dataset import ALL, held_out
 from tinyresnext.errors import FormatError, ImageError, UnsafeError, UsageError
 
 
@@ -112,7 +112,7 @@ def test_part_of_a_table_is_held_out(folder):
         ("image,a,b\nimages\\..\\..\\x.png,1,0\n", UnsafeError, "nothing outside it"),
         ("image,a,b\nC:\\x.png,1,0\n", UnsafeError, "nothing outside it"),
         ("image,a,b\n,1,0\n", UnsafeError, "names the image ''"),
-        ("image,a,b\n", FormatError, "has no images in this split"),
+        ("image,a,b\n", FormatError, "has no train images below its first line; it has none"),
         ("image,a,b\nimages/9.png,1,0\n", ImageError, "9.png"),
         ("image,a,b\nlabels.csv,1,0\n", ImageError, "labels.csv"),
     ],
@@ -158,6 +158,24 @@ def test_splits_that_are_not_there(folder):
         open_dataset(plain, "test")
     with pytest.raises(UsageError, match="no split 'dev'; it has train, val and test"):
         open_dataset(write(folder, TEXT), "dev")
+    path = write(folder, "image,a,b,split\nimages/0.png,1,0,val\nimages/1.png,1,0,train\n")
+    for ask in (open_dataset, lambda path, split: open_labelled([str(path)], split)):
+        with pytest.raises(
+            UsageError, match="no test images below its first line; it has train, val"
+        ):
+            ask(path, None)
+
+
+@pytest.mark.parametrize("split", ["val", "validation"])
+def test_what_is_taken_where_no_split_is_asked_for(folder, split):
+    """As of folders: the test images, or val if that is the only split, or all images."""
+    rows = [f"images/{i}.png,{i % 2},1" for i in range(4)]
+    plain = write(folder, "\n".join(["image,a,b", *rows]))
+    only = write(folder, "\n".join(["image,a,b,split", *(f"{r},{split}" for r in rows)]), "v.csv")
+    both = write(folder, f"image,a,b,split\n{rows[0]},{split}\n{rows[1]},test\n", "b.csv")
+    for path, part, count in ((plain, ALL, 4), (only, "val", 4), (both, "test", 1)):
+        for found in (open_dataset(path, None), open_labelled([str(path)])):
+            assert (found.part, len(found)) == (part, count)
 
 
 def test_broken_images_are_skipped_and_lost_labels_are_named(folder):

@@ -117,10 +117,8 @@ def later_table(path: Path, split: str | None) -> LabelledImages:
             yield as_source(os.path.join(path.parent, image))._replace(label=known)
 
     count, validation = counted(each(Counter()))
-    if not count:
-        raise no_images(shown(path))
     return LabelledImages(
-        each, table.classes, count, {}, validation, several=table.several, part=table.wanted
+        each, table.classes, count, {}, validation, several=table.several, part=table.part
     )
 
 

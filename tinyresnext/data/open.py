@@ -35,7 +35,8 @@ from .cifar import open_cifar_archive, open_cifar_folder
 from .dataset import Dataset, LabelledImages, Reading, to_stderr
 from .later import later, later_table
 from .mnist import open_idx
-from .table import is_table, open_table
+from .rules import is_table
+from .table import open_table
 from .trees.folders import open_archive, open_folder
 from .trees.labelled import is_labelled, open_images
 from .trees.tars import TarTree, has_images
@@ -117,7 +118,7 @@ def open_dataset(
         found = None if beside else _pixels_in(place, split, coarse)
         _check_coarse(place, coarse and found is None)
         return open_folder(place, split, reading, beside) if found is None else found
-    if is_table(place):
+    if is_table(place.name):
         _check_no_truth(place, truth)
         _check_coarse(place, coarse)
         return open_table(place, split, reading)
@@ -220,7 +221,7 @@ def _one(
     if os.path.isdir(place):
         pixels = _pixels_in(place, split, False) if truth is None else None
         return later(place, None, split, truth, warn) if pixels is None else pixels
-    if is_table(place):
+    if is_table(place.name):
         _check_no_truth(place, truth)
         return later_table(place, split)
     archive = _archive(place, True, truth is not None)

@@ -10,7 +10,15 @@ import re
 from collections.abc import Iterable
 from itertools import islice
 
-__all__ = ["SPLITS", "image_kind", "is_left_out", "is_readable", "splits_among"]
+__all__ = [
+    "SPLITS",
+    "image_kind",
+    "is_left_out",
+    "is_readable",
+    "is_table",
+    "meant",
+    "splits_among",
+]
 
 _READ = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp"), "JPEG"),
@@ -89,6 +97,16 @@ def image_kind(name: str) -> str | None:
 def is_readable(name: str) -> bool:
     """Return whether the ending of a name is that of a format that is read."""
     return _ending(name) in _READ
+
+
+def is_table(name: str) -> bool:
+    """Return whether a file is called as a table is."""
+    return _ending(name) in (".csv", ".tsv")
+
+
+def meant(split: str) -> str | None:
+    """Return the split that a name means: "train", "val" or "test"; None if it means none."""
+    return _CANONICAL.get(split.lower())
 
 
 def splits_among(folders: Iterable[str]) -> dict[str, str]:

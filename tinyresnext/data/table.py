@@ -43,12 +43,12 @@ from ..errors import FormatError, UnsafeError, UsageError
 from ..images.decode import decode
 from ..images.files import load_image
 from ..system.files import regular, shown
-from .dataset import Dataset, Reading
-from .rules import SPLITS
+from .dataset import ALL, Dataset, Reading
+from .rules import meant
 from .trees.decoding import from_files
 from .trees.folders import decoded_bytes
 
-__all__ = ["Table", "is_table", "open_table"]
+__all__ = ["Table", "open_table"]
 
 MOST_BYTES = 64 << 20  # of a table: a million images with thirty labels
 MOST_LINE = 1 << 20  # characters
@@ -61,10 +61,7 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 
 
 class _Columns(NamedTuple):
-    """The first line of a table, and the number of the column with the split if there is one.
-
-    ``named`` says whether the other column names classes.
-    """
+    """The first line, where the split is if there is one, and whether the labels name classes."""
 
     heading: list[str]
     split: int | None
@@ -79,11 +76,6 @@ class _Row(NamedTuple):
     split: str
     values: bytes
     label: str
-
-
-def is_table(path: Path) -> bool:
-    """Return whether a file is called as a table is."""
-    return path.suffix.lower() in (".csv", ".tsv")
 
 
 @dataclass(frozen=True)
@@ -101,12 +93,15 @@ class Table:
     several : bool
     wanted : {"train", "val", "test"}
         The split.
+    part : str
+        What None means for a split here.
     """
 
     path: Path
     classes: tuple[str, ...]
     several: bool
     wanted: str
+    part: str
     _columns: _Columns
 
     @classmethod
@@ -116,8 +111,7 @@ class Table:
         with _text(path, name) as text:
             heading = next(_lines(text, name), (0, []))[1]
             labels, place = _labels(heading, name)
-            every = "test" if place is not None else "train"
-            wanted = _wanted(every if split is None else split, place is not None, name)
+            asked = None if split is None else _wanted(split, place is not None, name)
             columns = _Columns(heading, place)
             if len(labels) == 1 and labels[0].lower() in CLASS:
                 named = columns._replace(named=True)
@@ -125,9 +119,16 @@ class Table:
                 if not _VALUES.issuperset(values):
                     labels, columns = sorted(values), named
             _check_distinct(text, name, columns)
+            there = {row.split for row in _rows(text, name, columns)}
+        part = ALL if place is None else "val" if there == {"val"} else "test"
+        wanted = asked or ("train" if part == ALL else part)
+        if wanted not in there:
+            found = ", ".join(sorted(there)) or "none at all"
+            kind = UsageError if there else FormatError
+            raise kind(f"{name} has no {wanted} images below its first line; it has {found}")
         several = not columns.named and len(labels) > 1
         classes = labels if several or columns.named else [f"not {labels[0]}", *labels]
-        return cls(path, tuple(classes), several, wanted, columns)
+        return cls(path, tuple(classes), several, wanted, part, columns)
 
     def __iter__(self) -> Iterator[tuple[str, int | bytes]]:
         """Yield the images with their labels; raise `FormatError` if the table has changed."""
@@ -157,7 +158,7 @@ def open_table(path: Path, split: str | None, reading: Reading) -> Dataset:
     every, name = np.asarray(flat), shown(path)
     labels = every.reshape(len(images), len(table.classes)) if table.several else every
     made = from_files(table.classes, labels, images, read, weigh, name, reading, Counter())
-    return replace(made, root=str(path.parent))
+    return replace(made, part=table.part, root=str(path.parent))
 
 
 @contextmanager
@@ -259,7 +260,7 @@ def _labels(heading: list[str], name: str) -> tuple[list[str], int | None]:
 
 def _wanted(split: str, divided: bool, name: str) -> str:
     """Return the split that was asked for: train, val or test."""
-    wanted = next((one for one, names in SPLITS.items() if split.lower() in names), None)
+    wanted = meant(split)
     if wanted is None or (wanted != "train" and not divided):
         known = "train, val and test" if divided else "train only: it has no column called split"
         raise UsageError(f"{name} has no split {split!r}; it has {known}")
@@ -268,8 +269,7 @@ def _wanted(split: str, divided: bool, name: str) -> str:
 
 def _split(value: str, where: str) -> str:
     """Return the split of a row."""
-    found = next((one for one, names in SPLITS.items() if value.lower() in names), None)
-    if found is None:
+    if (found := meant(value)) is None:
         raise FormatError(f"{where} is of the split {value!r:.80}; expected train, val or test")
     return found
 

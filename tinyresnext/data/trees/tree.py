@@ -12,7 +12,7 @@ from unicodedata import normalize
 
 from ...errors import FormatError, UsageError
 from ..dataset import ALL
-from ..rules import SPLITS, is_left_out, splits_among
+from ..rules import SPLITS, is_left_out, meant, splits_among
 from .listing import Parts, Tree
 
 __all__ = ["Levels"]
@@ -183,9 +183,8 @@ class Levels:
         """Return the folder of a split: the one of this name, or else the one that means it."""
         if split in splits:
             return split
-        meant = next((one for one, names in SPLITS.items() if split.lower() in names), None)
-        found = [name for name in splits if splits[name] == meant]
-        for spelling in (split.lower(), meant):
+        found = [name for name in splits if splits[name] == meant(split)]
+        for spelling in (split.lower(), meant(split)):
             same = [name for name in found if name.lower() == spelling]
             found = same if len(same) == 1 else found
         if len(found) == 1:

@@ -8,7 +8,7 @@ from numbers import Real
 from ..errors import UsageError
 from ..system.checks import is_whole
 
-__all__ = ["is_between", "short", "whole_number"]
+__all__ = ["check_range", "is_between", "short", "whole_number"]
 
 
 def whole_number(
@@ -41,6 +41,21 @@ def is_between(value: object, least: float, most: float) -> bool:
         return isinstance(value, Real) and least <= float(value) <= most
     except OverflowError:  # an int beyond the range of float
         return False
+
+
+def check_range(name: str, value: object, most: float) -> None:
+    """Raise `UsageError` for anything but two numbers, 0 < least <= largest <= most."""
+    if (
+        isinstance(value, tuple | list)
+        and len(value) == 2
+        and all(is_between(each, 0, most) for each in value)
+        and 0 < value[0] <= value[1]
+    ):
+        return
+    raise UsageError(
+        f"{name} is {value!r}; "
+        f"give two numbers, the least and the largest, above 0 and up to {most:g}"
+    )
 
 
 def short(value: object) -> str:

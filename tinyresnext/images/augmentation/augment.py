@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ImageError, UsageError
-from ..checks import is_between, whole_number
+from ..checks import check_range, is_between, whole_number
 from ..decode import decode
 from ..prepare import normalise
 from ..preprocess import Preprocess
@@ -153,10 +153,16 @@ class Augment:
                     "scale and resize are both given; a random crop is resized to the network's "
                     "size at once, so give one of the two"
                 )
-            _check_range("scale", self.scale, 1.0)
-        _check_range("ratio", self.ratio, 100.0)
+            check_range("scale", self.scale, 1.0)
+        check_range("ratio", self.ratio, 100.0)
         for name in ("padding", "cutout"):
             whole_number(name, getattr(self, name), 0, checked.crop, " of pixels")
+        whole_number("erase_count", self.erase_count, 1)
+        for name in ("flip", "alternate", "even"):
+            if not isinstance(getattr(self, name), bool):
+                raise UsageError(f"{name} is {getattr(self, name)!r}; give True or False")
+        if not isinstance(self.policy, str):
+            raise UsageError(f"policy is {self.policy!r}; give the name of one, or '' for none")
         if self.alternate and not self.flip:
             raise UsageError("alternate is True and flip is False: give flip too, or neither")
         if self.policy:
@@ -283,18 +289,3 @@ class Augment:
                 amount = low + (high - low) * draws[k]
                 image = jitter(image, ("brightness", "contrast", "saturation")[k], amount)
         return image
-
-
-def _check_range(name: str, value: object, most: float) -> None:
-    """Raise `UsageError` for anything but two numbers, 0 < least <= largest <= most."""
-    if (
-        isinstance(value, tuple | list)
-        and len(value) == 2
-        and all(is_between(each, 0, most) for each in value)
-        and 0 < value[0] <= value[1]
-    ):
-        return
-    raise UsageError(
-        f"{name} is {value!r}; "
-        f"give two numbers, the least and the largest, above 0 and up to {most:g}"
-    )

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import training_cases as small
+from data_files import picture, write_files
 from op_cases import generator
 from ranks import together
 from test_adaptive import stopped_after
 from test_training import log_of, same
 
 from tinyresnext import Preprocess, load, train
+from tinyresnext.data import open_dataset
 from tinyresnext.data.dataset import some_of
 from tinyresnext.errors import FormatError, IntegrityError, UsageError
 from tinyresnext.images.prepare import normalise
@@ -38,6 +40,7 @@ from tinyresnext.training.record import state as training_state
 from tinyresnext.training.samples.sample import Samples
 from tinyresnext.training.samples.teacher import USUAL, Teacher, distillation, softened, taught
 from tinyresnext.training.setting import Setting
+from tinyresnext.training.setting import _described as described
 
 OPTIONS = {"preprocess": small.PREPROCESS, "device": "reference"}
 GREY = Preprocess(8, 8, mean=(0.5,), std=(0.5,))
@@ -286,7 +289,7 @@ def test_a_journey_of_logits(tmp_path):
 def changed_image(images):
     pixels = images.pixels.copy()
     pixels[7, 0, 0, 0] ^= 1
-    return replace(images, pixels=pixels)
+    return replace(images, pixels=pixels, read=pixels.__getitem__)
 
 
 @pytest.mark.parametrize(
@@ -307,6 +310,23 @@ def test_logits_of_other_images(tmp_path, change, text):
             **OPTIONS,
         )  # fmt: skip
     assert not (tmp_path / "run").exists()
+
+
+def test_images_of_several_sizes_in_memory_count_with_every_pixel(tmp_path):
+    """For stored logits, and for a run that goes on; images that are not in memory do not."""
+    files = {f"{name}/{i}.png": picture(i, 8 + i) for name in "abcd" for i in range(2)}
+    images = open_dataset(write_files(tmp_path / "d", files))
+    assert (images.pixels, images.in_memory) == (None, True)
+    found = stored_in(tmp_path / "logits.npz", images)
+    assert of_images(found, images).shape == (8, 4)
+    write_files(tmp_path / "d", {"a/1.png": picture(9, 9)})
+    other, later = open_dataset(tmp_path / "d"), open_dataset(tmp_path / "d", memory=0)
+    with pytest.raises(UsageError, match=r"the image a/1\.png has other pixels"):
+        of_images(found, other)
+    assert of_images(found, later).shape == (8, 4)
+    assert described(images) == described(open_dataset(write_files(tmp_path / "d", files)))
+    assert described(images) != described(other)
+    assert described(some_of(images, np.arange(4))) != described(some_of(other, np.arange(4)))
 
 
 def test_logits_of_which_models():

@@ -15,15 +15,16 @@ import odd_streams
 import pytest
 import training_cases as small
 
-from tinyresnext import Model, Preprocess, Spec, evaluate, finetune, load, train
+from tinyresnext import Model, Preprocess, Spec, cifar, evaluate, finetune, load, train
 from tinyresnext.data.dataset import Dataset
 from tinyresnext.data.loader import Loader
 from tinyresnext.errors import FormatError, ImageError, TrainingError, UsageError
 from tinyresnext.images.prepare import prepare
+from tinyresnext.images.preprocess import CIFAR, CIFAR_100
 from tinyresnext.ops import reference
 from tinyresnext.training import run as training_run
 from tinyresnext.training.initial import initialise
-from tinyresnext.training.recipes import Recipe
+from tinyresnext.training.recipes import RECIPES, Recipe
 from tinyresnext.training.record import log as training_log
 from tinyresnext.training.samples import augmentation
 from tinyresnext.training.weights import size, views
@@ -367,6 +368,13 @@ def test_finetune_refuses_a_stage_that_is_not_there(tmp_path, model):
         ({"recipe": changed(batch=71)}, "70 images and a mini-batch 71"),
         ({"recipe": changed(padding=9)}, "padding is 9"),
         ({"recipe": changed(cutout=9)}, "cutout is 9"),
+        (
+            {
+                "recipe": changed(crop="usual", padding=8, fill="mirror"),
+                "preprocess": replace(small.PREPROCESS, resize=96, crop=96),
+            },
+            "padding and fill would change nothing here: images of 96 pixels are not padded",
+        ),
         ({"dataset": small.pictures(20, tuple("abc"))}, "3 classes and the network 4"),
         ({"validation": small.pictures(20, tuple("abdc"))}, "other classes"),
         (
@@ -594,6 +602,21 @@ def test_smaller_pictures_first(tmp_path, interrupted_after, monkeypatch):
     monkeypatch.undo()
     train(small.SPEC, small.pictures(), recipe, tmp_path / "stopped", resume=True, **OPTIONS)
     same(tmp_path / "whole", tmp_path / "stopped")
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "expected"),
+    [
+        ("facebook-cifar", 100, CIFAR_100),
+        ("facebook-cifar", 10, CIFAR),
+        ("fast-cifar", 100, CIFAR),
+    ],
+)
+def test_the_authors_normalise_cifar_100_by_its_own_numbers(name, classes, expected):
+    found = augmentation.usual_preprocess(cifar(29, 8, 64, classes=classes), RECIPES[name])
+    assert (found.mean, found.std) == (expected.mean, expected.std)
+    large = augmentation.usual_preprocess(Spec((3, 4), 32, 4, classes=classes), RECIPES[name])
+    assert large.mean == Preprocess().mean
 
 
 def test_grey_pictures(tmp_path):

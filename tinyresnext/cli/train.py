@@ -160,7 +160,6 @@ def _train(a: argparse.Namespace) -> int:
     from ..training.samples.augmentation import usual_preprocess
     from ..training.setting import headed
     from ..training.train import train
-    from .runs.recipe import check_padding
 
     with ranks_of(a) as ranks, announce_compiling(backend((a := complete(a)).device)):
         asked = spec_of(a)
@@ -169,7 +168,6 @@ def _train(a: argparse.Namespace) -> int:
         channels = 3 if dataset.pixels is None else dataset.pixels.shape[3]
         spec = headed(replace(asked, channels=channels), dataset, a.head)
         preprocess = preprocess_of(a, usual_preprocess(spec, chosen))
-        check_padding(a, chosen, preprocess.crop)
         model = train(
             spec,
             dataset,
@@ -198,12 +196,10 @@ def _finetune(a: argparse.Namespace) -> int:
     from ..inference.files import load
     from ..ops import backend
     from ..training.train import finetune
-    from .runs.recipe import check_padding
 
     with ranks_of(a) as ranks, announce_compiling(backend((a := complete(a)).device)):
         model = load(a.model, a.device, a.threads)
         chosen, dataset, validation = _recipe_and_data(a)
-        check_padding(a, chosen, model.preprocess.crop)
         model = finetune(
             model,
             dataset,

@@ -35,7 +35,7 @@ Weigh = Callable[[int], int]
 ALL = "all images"
 """What `Dataset.part` calls a data set without splits."""
 
-_HELD_OUT = 3  # the loader's streams of random numbers are 0, 1 and 2
+_HELD_OUT = 3  # the key of a stream of random numbers: the loader's keys have two numbers or more
 
 
 def to_stderr(line: str) -> None:
@@ -75,6 +75,8 @@ class Dataset:
         Whether an image that turns out to be broken is kept: an evaluation counts it as wrong.
     root
         What names begin behind: a folder or an archive; nothing if they are no paths.
+    decoded
+        Whether all images are in memory though `pixels` is None: they have several sizes.
     """
 
     classes: tuple[str, ...]
@@ -89,10 +91,16 @@ class Dataset:
     part: str = "test"
     keeps: bool = False
     root: str = ""
+    decoded: bool = False
 
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.labels)
+
+    @property
+    def in_memory(self) -> bool:
+        """Return whether all images are in memory, so that what looks at all of them is quick."""
+        return self.decoded or self.pixels is not None
 
     @property
     def validation(self) -> bool:

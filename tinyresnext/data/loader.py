@@ -30,7 +30,7 @@ __all__ = ["Loader"]
 Batch = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 _AHEAD = 2  # mini-batches that wait, beyond the one that each thread computes
-_ORDER, _CONTENT, _SIDE, _IMAGE = 0, 1, 2, 3  # independent streams of random numbers
+_ORDER, _CONTENT, _SIDE, _IMAGE = 0, 1, 2, 3  # what a key of random numbers has behind the epoch
 
 
 class Loader:

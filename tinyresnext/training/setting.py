@@ -20,7 +20,7 @@ from ..network.spec import Spec
 from ..ops import Backend, backend
 from ..system.ranks import ALONE, Ranks, part_of
 from .recipes import Recipe
-from .samples.augmentation import augmented
+from .samples.augmentation import augmented, check_padding
 from .samples.targets import check_balance
 from .samples.teacher import Teacher
 
@@ -121,7 +121,7 @@ class Setting:
         )
 
 
-def check(spec: Spec, recipe: Recipe, setting: Setting) -> None:
+def check(spec: Spec, recipe: Recipe, setting: Setting, resume: bool = False) -> None:
     """Refuse what does not fit together, before anything is written."""
     whole_number("log_every", setting.log_every, 0)
     count = len(setting.dataset)
@@ -173,6 +173,8 @@ def check(spec: Spec, recipe: Recipe, setting: Setting) -> None:
             f"{recipe.loss.temperature:g}, and there is no teacher: give --teacher MODEL "
             "(teacher=), or neither"
         )
+    if not resume:  # what began a run is not judged again: it must stay what it was
+        check_padding(recipe.augmentation, setting.preprocess.crop)
     for side in {*recipe.augmentation.sides, setting.preprocess.crop}:
         # This refuses padding or a square that is larger than the image.
         augmented(recipe.augmentation, setting.preprocess, setting.dataset, side)
@@ -291,6 +293,6 @@ def _described(dataset: Dataset) -> str:
     classes, labels = list(dataset.classes), np.ascontiguousarray(dataset.labels, "<i8")
     found = hashlib.sha256(json.dumps([classes, list(dataset.names)]).encode())
     found.update(labels.data)
-    if dataset.pixels is not None:
-        found.update(np.ascontiguousarray(dataset.pixels).data)
+    for i in range(len(dataset)) if dataset.in_memory else ():
+        found.update(np.ascontiguousarray(dataset.picture(i)).data)
     return f"{len(dataset)} in {len(classes)} classes, sha256 {found.hexdigest()}"

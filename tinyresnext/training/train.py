@@ -83,7 +83,7 @@ def train(
         the recipe's ``teacher_weight`` and ``temperature`` say.
     preprocess : Preprocess, optional
         How the finished model will prepare images; training uses its size, mean and standard
-        deviation. By default that of CIFAR for the stems "cifar" and "pooled", else ImageNet's.
+        deviation. By default a CIFAR's for the stems "cifar" and "pooled", else that of ImageNet.
     device : {"cpu", "cuda", "cuda:N", "auto", "reference"}
     threads : int, optional
         How many to compute on; the same number computes the same bits.
@@ -137,7 +137,7 @@ def train(
         dict(provenance or {}), dict(origin or {}), ranks=reduce, sync_norm=sync_norm,
         teacher=teaching,
     )  # fmt: skip
-    check(spec, recipe, setting)
+    check(spec, recipe, setting, resume)
     values = np.zeros(size(spec), np.float32)
     params = views(values, spec)
     initialise(params, recipe.start, recipe.seed)
@@ -209,7 +209,7 @@ def finetune(
         log_every, half, more, dict(origin or {}), ranks=reduce, sync_norm=sync_norm,
         teacher=teaching, initial=digest_of(model.params),
     )  # fmt: skip
-    check(spec, recipe, setting)
+    check(spec, recipe, setting, resume)
     return _run(states.new(spec, recipe, values), setting, out, resume, overfit, dry_run)
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import UsageError
 from ...training.recipes import RECIPES, SOURCES, Recipe, recipe
-from ...training.recipes.idle import not_usual
 from ...training.recipes.kinds import Choice, Flag, Kind, Option
 from ...training.recipes.recipe import settings
 from ...training.recipes.steps import enough
@@ -118,15 +117,3 @@ def described(a: argparse.Namespace, chosen: Recipe) -> str:
     changed = [_flag(key, option) for key, option in settings() if ours[key] != plain[key]]
     others = f"\nchanged from it: {', '.join(changed)}" if changed else ""
     return SOURCES[name].said(name) + others
-
-
-def check_padding(a: argparse.Namespace, chosen: Recipe, side: int) -> None:
-    """Refuse a padding that was typed where images of this size are not padded."""
-    from ...training.samples.augmentation import SMALL
-
-    idle = not_usual(vars(a), ("padding", "fill"))
-    if idle and not a.resume and chosen.augmentation.crop == "usual" and side > SMALL:
-        raise UsageError(
-            f"--{' and --'.join(idle)} would change nothing here: images of {side} pixels are not "
-            "padded but cropped at random; give --crop pad, too"
-        )

@@ -79,6 +79,7 @@ def from_files(
         reading.warn,
         gone + Counter(left_out),
         keeps=reading.keeps,
+        decoded=decoded is not None,
     )
 
 

@@ -196,7 +196,7 @@ def of_images(found: Logits, data: Dataset) -> np.ndarray:
                 f"the image {shown(name)} is of class {data.classes[data.labels[i]]!r}, and the "
                 f"one that the logits are of was {found.classes[found.labels[row]]!r}; {AGAIN}"
             )
-        if data.pixels is not None and _crc32(data.pixels[i]) != found.crc32[row]:
+        if data.in_memory and _crc32(data.picture(i)) != found.crc32[row]:
             raise UsageError(
                 f"the image {shown(name)} has other pixels than the one that the logits are of; "
                 f"{AGAIN}"

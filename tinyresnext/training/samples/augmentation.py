@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from ...data.dataset import Dataset
+from ...errors import UsageError
 from ...images.augmentation.augment import Augment
-from ...images.preprocess import CIFAR, Preprocess
+from ...images.preprocess import CIFAR, CIFAR_100, Preprocess
 from ...network.spec import Spec
 from ..recipes import Recipe
 from ..recipes.augmentation import Augmentation
@@ -21,10 +22,12 @@ SMALL = 64
 def usual_preprocess(spec: Spec, recipe: Recipe) -> Preprocess:
     """Return CIFAR's preprocessing for small images, else ImageNet's, resized as the recipe says.
 
-    For grey images, mean and standard deviation are averaged over the colours.
+    That of CIFAR-100 is the authors' for 100 classes; others take CIFAR-10's mean and deviation
+    there too. For grey images, both are averaged over the colours.
     """
     interpolation = recipe.augmentation.interpolation
-    usual = replace(CIFAR if spec.small else Preprocess(), interpolation=interpolation)
+    small = CIFAR_100 if spec.classes == 100 and recipe.start.init == "facebook" else CIFAR
+    usual = replace(small if spec.small else Preprocess(), interpolation=interpolation)
     if spec.channels == 1:
         return replace(usual, mean=(sum(usual.mean) / 3,), std=(sum(usual.std) / 3,))
     return usual
@@ -77,6 +80,23 @@ def augmented(said: Augmentation, preprocess: Preprocess, dataset: Dataset, side
         padding = round(padding * side / full)
         return Augment(**common, resize=resized, padding=padding, fill=said.fill)
     return Augment(**common, resize=resized)
+
+
+def check_padding(said: Augmentation, side: int) -> None:
+    """Refuse a padding that the usual crop of images of this size does not have.
+
+    Raises
+    ------
+    UsageError
+        There is one; the text says what to give.
+    """
+    plain = Augmentation()
+    idle = [name for name in ("padding", "fill") if getattr(said, name) != getattr(plain, name)]
+    if idle and said.crop == "usual" and side > SMALL:
+        raise UsageError(
+            f"{' and '.join(idle)} would change nothing here: images of {side} pixels are not "
+            "padded but cropped at random; give --crop pad (crop='pad'), too, or leave it out"
+        )
 
 
 def unchanged(preprocess: Preprocess) -> Augment:

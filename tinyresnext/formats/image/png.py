@@ -11,7 +11,7 @@ import re
 import zlib
 
 from ...errors import ImageError
-from .parts import MOST_METADATA, Bare, check_coded
+from .parts import MOST_METADATA, Bare, Part, check_coded
 
 __all__ = ["bare"]
 
@@ -33,7 +33,8 @@ def bare(data: bytes) -> Bare:
     ImageError
         It has more chunks than an image needs, or longer ones.
     """
-    view, kept = memoryview(data), []
+    view = memoryview(data)
+    kept: list[Part] = []
     start, at, stop = 0, 8, len(data)  # what begins at `start` is kept
     found: dict[str, bytes] = {}
     coded = 0

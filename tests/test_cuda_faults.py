@@ -55,16 +55,25 @@ def updated(ops, word: str, *shapes: tuple[int, ...], **attrs):
 
 
 IMAGE, CHANNELS, ROWS, LOGITS = (2, 9, 8, 40), (40,), (3, 40), (3, 70)
+THREE = (2, 9, 8, 3)
 WINDOWS = {"size": 3, "stride": 2, "padding": 1}
 
 
-def norm_train(ops):
-    return values(ops, "batch_norm_train", IMAGE, CHANNELS, CHANNELS, relu=True)
+def norm_train(ops, image=IMAGE, vector=CHANNELS):
+    return values(ops, "batch_norm_train", image, vector, vector, relu=True)
 
 
-def norm_gradients(ops):
-    given = (IMAGE, IMAGE, IMAGE, CHANNELS, CHANNELS)
+def norm_gradients(ops, image=IMAGE, vector=CHANNELS):
+    given = (image, image, image, vector, vector)
     return values(ops, "batch_norm_train_backward", *given, relu=True)
+
+
+def norm_of_few(ops):
+    return norm_train(ops, THREE, THREE[-1:])
+
+
+def norm_gradients_of_few(ops):
+    return norm_gradients(ops, THREE, THREE[-1:])
 
 
 def norm_constant(ops):
@@ -177,27 +186,35 @@ BINARY = lost("binary_cross_entropy", (normal(3, 70) > 0).astype(np.float32))
 
 # The module, its kernel, what is changed to what, what is computed, what is said of it.
 SYNC = "        cuda.syncthreads()\n"
+FEW = "        if t < int32(COLUMNS) and t < channels:\n"  # fewer channels than columns
 NORMS = [
-    (moments, "parts_kernel", "channels + c)] - high",
-     "channels)] - high", norm_train, None),
+    (moments, "parts_kernel", "columns + column)] - high",
+     "columns)] - high", norm_train, None),
     (moments, "parts_kernel", SYNC, "", norm_train, RACE),
-    (moments, "whole_kernel", "norm[c + channels + channels] = shift[c]",
-     "norm[c + 3 * channels] = shift[c]", norm_train, OUT),
+    (moments, "parts_kernel", SYNC + FEW, FEW, norm_of_few, RACE),
+    (moments, "parts_kernel", "int32(t + channels)", "int32(t)", norm_of_few, None),
+    (moments, "parts_kernel", "range(int32(1), wide - c)", "range(int32(2), wide - c)",
+     norm_of_few, "nobody has written it"),
+    (moments, "whole_kernel", "norm[c + wide + wide] = shift[c]",
+     "norm[c + 3 * wide] = shift[c]", norm_train, OUT),
     (moments, "whole_kernel", SYNC, "", norm_train, RACE),
-    (sums, "sums_kernel", "at = int32(chunk * int32(2) * channels + c)",
-     "at = int32(chunk * channels + c)", norm_gradients, RACE),
+    (sums, "sums_kernel", "at = int32(part * int32(2) * wide + c)",
+     "at = int32(part * wide + c)", norm_gradients, RACE),
     (sums, "sums_kernel", SYNC, "", norm_gradients, RACE),
+    (sums, "sums_kernel", SYNC + FEW, FEW, norm_gradients_of_few, RACE),
+    (sums, "sums_kernel", "at + wide - c", "at + wide - c - 1", norm_gradients_of_few,
+     "nobody has written it"),
     (sums, "gradients_kernel", "total += own[t + int32(k * FEW)]",
      "total += own[t + int32(k * COLUMNS)]", norm_gradients, "of shared memory, which has"),
     (sums, "gradients_kernel", SYNC, "", norm_gradients, RACE),
-    (sums, "spread_kernel", "a, b = means[c], means[c + channels]",
+    (sums, "spread_kernel", "a, b = means[c], means[c + wide]",
      "a, b = means[c], means[c]", norm_gradients, None),
-    (constant, "normalise_kernel", "i = int32(position * channels + c)",
-     "i = int32(position * channels + c + 1)", norm_constant, OUT),
+    (constant, "normalise_kernel", "i = int32(row * columns + column)",
+     "i = int32(row * columns + column + 1)", norm_constant, OUT),
     (constant, "scaled_kernel", "norm[c] = mean[c]", "norm[c] = mean[0]", norm_constant,
      None),
-    (constant, "statistics_gradients_kernel", "-sums[c + channels + channels]",
-     "-sums[c + channels]", norm_constant, None),
+    (constant, "statistics_gradients_kernel", "-sums[c + wide + wide]",
+     "-sums[c + wide]", norm_constant, None),
 ]  # fmt: skip
 POOLS = [
     (maximum, "maximum_kernel", "column >= int32(0) and ", "", MAXIMUM, OUT),

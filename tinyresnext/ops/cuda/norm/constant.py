@@ -29,7 +29,7 @@ from ..runtime.kernel import Kernel, ending, float32, floats, int32, pointer
 from ..runtime.machine import Launch
 from ..words import get, put
 from .sums import PASSED, Given, spread, summed
-from .tile import COLUMNS, ROWS, THREADS, tiled
+from .tile import ROWS, THREADS, taken, tiled, wide
 
 # --- kernels --------------------------------------------------------------------------------------
 
@@ -38,28 +38,21 @@ from .tile import COLUMNS, ROWS, THREADS, tiled
 def normalise_kernel(kind: Any = floats) -> Kernel:
     """Return the kernel of ``(x - mean) * factor + shift`` and its epilogue."""
 
-    def run(x, norm, residual, y, add, relu, positions, channels, length, tiles):
-        column = int32(cuda.threadIdx.x) % int32(COLUMNS)
-        row = int32(int32(cuda.threadIdx.x) // int32(COLUMNS))
-        chunk = int32(int32(cuda.blockIdx.x) // tiles)
-        c = int32((int32(cuda.blockIdx.x) - int32(chunk * tiles)) * int32(COLUMNS) + column)
-        position = int32(int32(chunk * length) + row)
-        last = int32(int32(chunk * length) + length)
-        if last > positions:
-            last = positions
-        if c < channels:
-            mean, factor, shift = norm[c], norm[c + channels], norm[c + channels + channels]
-            while position < last:
-                i = int32(position * channels + c)
-                value = (get(x, i) - mean) * factor + shift
-                if add != int32(0):
-                    value += get(residual, i)
-                if relu != int32(0) and value <= float32(0):
-                    value = float32(0)
-                put(y, i, value)
-                position = int32(position + int32(ROWS))
+    def run(x, norm, residual, y, add, relu, size, channels, columns, length, tiles, wide):
+        t, block = int32(cuda.threadIdx.x), int32(cuda.blockIdx.x)
+        _, column, c, row, last = taken(t, block, size, channels, columns, length, tiles)
+        mean, factor, shift = norm[c], norm[c + wide], norm[c + wide + wide]
+        while row < last:
+            i = int32(row * columns + column)
+            value = (get(x, i) - mean) * factor + shift
+            if add != int32(0):
+                value += get(residual, i)
+            if relu != int32(0) and value <= float32(0):
+                value = float32(0)
+            put(y, i, value)
+            row = int32(row + int32(ROWS))
 
-    pointers, numbers = (kind, floats, kind, kind), (int32,) * 6
+    pointers, numbers = (kind, floats, kind, kind), (int32,) * 8
     return Kernel(f"normalise{ending(kind)}", run, (*pointers, *numbers), THREADS)
 
 
@@ -67,14 +60,14 @@ def normalise_kernel(kind: Any = floats) -> Kernel:
 def scaled_kernel() -> Kernel:
     """Return the kernel of ``norm = [mean, scale / sqrt(var + eps), shift]``."""
 
-    def run(mean, var, scale, shift, norm, eps, channels):
+    def run(mean, var, scale, shift, norm, eps, channels, wide):
         c = int32(int32(cuda.blockIdx.x) * int32(THREADS) + int32(cuda.threadIdx.x))
         if c < channels:
             norm[c] = mean[c]
-            norm[c + channels] = scale[c] / math.sqrt(var[c] + eps)
-            norm[c + channels + channels] = shift[c]
+            norm[c + wide] = scale[c] / math.sqrt(var[c] + eps)
+            norm[c + wide + wide] = shift[c]
 
-    return Kernel("norm_scaled", run, (*(floats,) * 5, float32, int32), THREADS)
+    return Kernel("norm_scaled", run, (*(floats,) * 5, float32, int32, int32), THREADS)
 
 
 @cache
@@ -84,13 +77,13 @@ def statistics_gradients_kernel() -> Kernel:
     They are ``-sum(dy) * scale * rstd`` and ``-sum(dy * (x - mean)) * scale * rstd**3 / 2``.
     """
 
-    def run(sums, var, scale, dmean, dvar, eps, channels, more):
+    def run(sums, var, scale, dmean, dvar, eps, channels, wide, more):
         c = int32(int32(cuda.blockIdx.x) * int32(THREADS) + int32(cuda.threadIdx.x))
         if c < channels:
             spread = var[c] + eps
             factor = scale[c] / math.sqrt(spread)
-            by_mean = -sums[c + int32(3) * channels] * factor
-            by_var = -sums[c + channels + channels] * factor / spread * float32(0.5)
+            by_mean = -sums[c + int32(3) * wide] * factor
+            by_var = -sums[c + wide + wide] * factor / spread * float32(0.5)
             if more & int32(1) != int32(0):
                 by_mean += dmean[c]
             dmean[c] = by_mean
@@ -98,7 +91,7 @@ def statistics_gradients_kernel() -> Kernel:
                 by_var += dvar[c]
             dvar[c] = by_var
 
-    return Kernel("norm_statistics", run, (*(floats,) * 5, float32, int32, int32), THREADS)
+    return Kernel("norm_statistics", run, (*(floats,) * 5, float32, *(int32,) * 3), THREADS)
 
 
 # --- launches -------------------------------------------------------------------------------------
@@ -112,9 +105,10 @@ def scaled(
     norm: DeviceArray,
     eps: float,
 ) -> Launch:
-    """Return the launch that computes what a norm multiplies by and adds, [3 * c] values."""
+    """Return the launch that computes what a norm multiplies by and adds: ``norm``, [3, wide]."""
     c = scale.size
-    return Launch(scaled_kernel(), -(-c // THREADS), (mean, var, scale, shift, norm, eps, c))
+    arguments = mean, var, scale, shift, norm, eps, c, wide(c)
+    return Launch(scaled_kernel(), -(-c // THREADS), arguments)
 
 
 def normalised(
@@ -126,7 +120,7 @@ def normalised(
 ) -> Launch:
     """Return the launch that normalises, adds the residual if there is one, and may take a ReLU."""
     g = tiled(x.shape)
-    numbers = int(residual is not None), int(relu), g.positions, g.channels, g.length, g.tiles
+    numbers = int(residual is not None), int(relu), *g.walk, wide(g.channels)
     return Launch(normalise_kernel(pointer(x)), g.blocks, (x, norm, residual, out, *numbers))
 
 
@@ -164,7 +158,7 @@ def bind_batch_norm(
     machine = check("batch_norm", scale=scale, shift=shift, mean=mean, var=var)
     check("batch_norm", STORED, x=x, scale=scale, out=out)
     same_type("batch_norm", x=x, out=out)
-    norm = scratch(machine, (3 * x.shape[-1],))
+    norm = scratch(machine, (3, wide(x.shape[-1])))
     first = scaled(mean, var, scale, shift, norm, eps)
     return Call(machine, [first, normalised(x, norm, None, out)], out)
 
@@ -207,13 +201,13 @@ def bind_batch_norm_backward(
         op, dy=dy, x=x, scale=scale, shift=shift, mean=mean, var=var, dx=dx, dscale=dscale,
         dshift=dshift, dmean=dmean, dvar=dvar,
     )  # fmt: skip
-    norm, sums = scratch(machine, (3 * c,)), scratch(machine, (4 * c,))
+    norm, sums = scratch(machine, (3, wide(c))), scratch(machine, (4, wide(c)))
     # The means are part of the gradient only where the statistics depend on the values.
-    no_means = upload(machine, np.zeros(2 * c, np.float32))
+    no_means = upload(machine, np.zeros((2, wide(c)), np.float32))
     given = Given(x, None, dy, norm, var, eps, PASSED)
     places = [scratch(machine, (c,)) if a is None else a for a in (dmean, dvar)]
     added = sum(bit for bit, a, add in zip((1, 2), out[3:], more[3:], strict=True) if a and add)
-    numbers = eps, c, added
+    numbers = eps, c, wide(c), added
     last = Launch(
         statistics_gradients_kernel(), -(-c // THREADS), (sums, var, scale, *places, *numbers)
     )

@@ -16,14 +16,14 @@ import math
 from functools import cache
 
 from numba import cuda
-from numba.core import types
+from numba.core import cgutils, types
 
 from ..runtime.arrays import DeviceArray, scratch
 from ..runtime.kernel import Kernel, float32, floats, int32
 from ..runtime.machine import Launch
 from ..words import registers, shared
-from ..words.llvm import FOUR, intrinsic
-from .tile import COLUMNS, ROWS, THREADS, tiled
+from ..words.llvm import FLOAT, FOUR, intrinsic
+from .tile import COLUMNS, ROWS, THREADS, taken, tiled, wide
 
 RUN = 8  # values whose mean is taken in one go
 OWN = 4 * THREADS  # floats of a block: a part for each thread
@@ -31,27 +31,62 @@ FEW, MANY = 8, THREADS // 8  # channels and rows of a block of the second kernel
 
 
 @intrinsic
-def merge(typingctx, n, high, low, squares, m, of_high, of_low, of_squares):
-    """Merge a part of ``n`` values with another of ``m``, at least one.
+def merge(typingctx, one, other):
+    """Merge two parts ``(n, high, low, squares)``, each of ``n`` values; the second may have none.
 
-    Returns ``(n + m, high, low, squares)``. The mean is ``high + low``, and ``squares`` the sum of
-    squared distances from it: with ``d`` the distance of the means, the mean moves by ``d m / (n +
-    m)``, and ``squares`` grows by those of the other part and ``d^2 n m / (n + m)``.
+    The mean is ``high + low``, and ``squares`` the sum of squared distances from it: with ``d`` the
+    distance of the means, the mean moves by ``d m / (n + m)``, and ``squares`` grows by those of
+    the other part and ``d^2 n m / (n + m)``.
     """
 
     def codegen(context, builder, signature, args):
-        n, high, low, squares, m, of_high, of_low, of_squares = args
+        n, high, low, squares = cgutils.unpack_tuple(builder, args[0])
+        m, of_high, of_low, of_squares = cgutils.unpack_tuple(builder, args[1])
         add, sub, mul = builder.fadd, builder.fsub, builder.fmul
         both = add(n, m)
         share = builder.fdiv(m, both)
         distance = add(sub(of_high, high), sub(of_low, low))
-        squares = add(squares, add(of_squares, mul(mul(distance, distance), mul(n, share))))
-        low = add(low, mul(distance, share))
-        mean = add(high, low)
-        low = sub(low, sub(mean, high))
-        return context.make_tuple(builder, FOUR, [both, mean, low, squares])
+        total = add(squares, add(of_squares, mul(mul(distance, distance), mul(n, share))))
+        moved = add(low, mul(distance, share))
+        mean = add(high, moved)
+        merged = both, mean, sub(moved, sub(mean, high)), total
+        some = builder.fcmp_ordered(">", m, FLOAT(0))
+        each = zip(merged, (n, high, low, squares), strict=True)
+        return context.make_tuple(builder, FOUR, [builder.select(some, *pair) for pair in each])
 
-    return FOUR(*[types.float32] * 8), codegen
+    return FOUR(FOUR, FOUR), codegen
+
+
+@intrinsic
+def part_at(typingctx, memory, i, apart):
+    """Return the part whose four numbers begin at ``memory[i]``, each ``apart`` from the last."""
+
+    def codegen(context, builder, signature, args):
+        each = [builder.load(at, align=4) for at in _places(builder, *args)]
+        return context.make_tuple(builder, FOUR, each)
+
+    return FOUR(floats, types.int32, types.int32), codegen
+
+
+@intrinsic
+def keep(typingctx, memory, i, apart, part):
+    """Store a part where `part_at` finds it."""
+
+    def codegen(context, builder, signature, args):
+        *place, part = args
+        values = cgutils.unpack_tuple(builder, part)
+        for at, value in zip(_places(builder, *place), values, strict=True):
+            builder.store(value, at, align=4)
+        return context.get_dummy_value()
+
+    return types.void(floats, types.int32, types.int32, FOUR), codegen
+
+
+def _places(builder, memory, i, apart):
+    places = [memory]
+    for step in (i, apart, apart, apart):
+        places.append(builder.gep(places[-1], [step]))
+    return [builder.bitcast(at, FLOAT.as_pointer()) for at in places[1:]]
 
 
 # --- kernels --------------------------------------------------------------------------------------
@@ -59,58 +94,54 @@ def merge(typingctx, n, high, low, squares, m, of_high, of_low, of_squares):
 
 @cache
 def parts_kernel() -> Kernel:
-    """Return the kernel of each block's part: ``parts[chunk] = [high, low, squares]``."""
+    """Return the kernel of a block's ``parts``, each four vectors ``[n, high, low, squares]``."""
 
-    def run(x, parts, positions, channels, length, tiles):
+    def run(x, parts, size, channels, columns, length, tiles, wide):
         own = shared(OWN)
         v = registers(RUN)
-        column = int32(cuda.threadIdx.x) % int32(COLUMNS)
-        row = int32(int32(cuda.threadIdx.x) // int32(COLUMNS))
-        chunk = int32(int32(cuda.blockIdx.x) // tiles)
-        c = int32((int32(cuda.blockIdx.x) - int32(chunk * tiles)) * int32(COLUMNS) + column)
-        first = int32(chunk * length)
-        last = int32(first + length)
-        if last > positions:
-            last = positions
-        first = int32(first + row)
-        n, high, low, squares = float32(0), float32(0), float32(0), float32(0)
-        if c < channels:
-            while first < last:
-                count = int32((last - first + int32(ROWS - 1)) // int32(ROWS))
-                if count > int32(RUN):
-                    count = int32(RUN)
-                total = float32(0)
-                for k in range(RUN):
-                    v[k] = float32(0)
-                    if int32(k) < count:
-                        v[k] = x[int32((first + int32(k * ROWS)) * channels + c)] - high
-                    total += v[k]
-                m = float32(count)
-                mean = total / m
-                around = float32(0)
-                for k in range(RUN):
-                    if int32(k) < count:
-                        around += (v[k] - mean) * (v[k] - mean)
-                n, high, low, squares = merge(n, high, low, squares, m, high, mean, around)
-                first = int32(first + int32(RUN * ROWS))
-        t = int32(cuda.threadIdx.x)
-        own[t], own[t + THREADS], own[t + 2 * THREADS] = n, high, low
-        own[t + 3 * THREADS] = squares
+        t, block = int32(cuda.threadIdx.x), int32(cuda.blockIdx.x)
+        part, column, c, row, last = taken(t, block, size, channels, columns, length, tiles)
+        high = float32(0)
+        mine = float32(0), high, high, high
+        while row < last:
+            count = int32((last - row + int32(ROWS - 1)) // int32(ROWS))
+            if count > int32(RUN):
+                count = int32(RUN)
+            total = float32(0)
+            for k in range(RUN):
+                v[k] = float32(0)
+                if int32(k) < count:
+                    v[k] = x[int32((row + int32(k * ROWS)) * columns + column)] - high
+                total += v[k]
+            m = float32(count)
+            mean = total / m
+            around = float32(0)
+            for k in range(RUN):
+                if int32(k) < count:
+                    around += (v[k] - mean) * (v[k] - mean)
+            mine = merge(mine, (m, high, mean, around))
+            high = mine[1]
+            row = int32(row + int32(RUN * ROWS))
+        keep(own, t, int32(THREADS), mine)
         cuda.syncthreads()
-        if row == int32(0) and c < channels:
+        if t < int32(COLUMNS):
             for k in range(1, ROWS):
-                other = int32(t + int32(k * COLUMNS))
-                m = own[other]
-                if m > float32(0):
-                    n, high, low, squares = merge(
-                        n, high, low, squares,
-                        m, own[other + THREADS], own[other + 2 * THREADS],
-                        own[other + 3 * THREADS],
-                    )  # fmt: skip
-            at = int32(chunk * int32(3) * channels + c)
-            parts[at], parts[at + channels], parts[at + channels + channels] = high, low, squares
+                mine = merge(mine, part_at(own, t + int32(k * COLUMNS), int32(THREADS)))
+            keep(own, t, int32(THREADS), mine)
+        cuda.syncthreads()
+        if t < int32(COLUMNS) and t < channels:
+            other = int32(t + channels)  # another column of the same channel
+            while other < int32(COLUMNS):
+                mine = merge(mine, part_at(own, other, int32(THREADS)))
+                other = int32(other + channels)
+            at = int32(part * int32(4) * wide + c)
+            keep(parts, at, wide, mine)
+            if c == channels - int32(1):
+                none = float32(0)
+                for k in range(int32(1), wide - c):
+                    keep(parts, int32(at + k), wide, (none, none, none, none))
 
-    return Kernel("moments_parts", run, (floats, floats, int32, int32, int32, int32), THREADS)
+    return Kernel("moments_parts", run, (floats, floats, *(int32,) * 6), THREADS)
 
 
 @cache
@@ -120,45 +151,30 @@ def whole_kernel() -> Kernel:
     ``norm`` is ``[mean, factor, shift]``, ``statistics`` the mean and the biased variance.
     """
 
-    def run(parts, scale, shift, norm, statistics, eps, positions, channels, length, chunks):
+    def run(parts, scale, shift, norm, statistics, eps, channels, count, wide):
         own = shared(OWN)
         t = int32(cuda.threadIdx.x)
-        column, row = t % int32(FEW), int32(t // int32(FEW))
+        column, part = t % int32(FEW), int32(t // int32(FEW))
         c = int32(int32(cuda.blockIdx.x) * int32(FEW) + column)
-        n, high, low, squares = float32(0), float32(0), float32(0), float32(0)
-        if c < channels:
-            chunk = row
-            while chunk < chunks:
-                m = float32(length)
-                if chunk == chunks - int32(1):
-                    m = float32(positions - int32(chunk * length))
-                at = int32(chunk * int32(3) * channels + c)
-                n, high, low, squares = merge(
-                    n, high, low, squares,
-                    m, parts[at], parts[at + channels], parts[at + channels + channels],
-                )  # fmt: skip
-                chunk = int32(chunk + int32(MANY))
-        own[t], own[t + THREADS], own[t + 2 * THREADS] = n, high, low
-        own[t + 3 * THREADS] = squares
+        none = float32(0)
+        mine = none, none, none, none
+        while part < count:
+            mine = merge(mine, part_at(parts, int32(part * int32(4) * wide + c), wide))
+            part = int32(part + int32(MANY))
+        keep(own, t, int32(THREADS), mine)
         cuda.syncthreads()
-        if row == int32(0) and c < channels:
+        if t < int32(FEW) and c < channels:
             for k in range(1, MANY):
-                other = int32(t + int32(k * FEW))
-                m = own[other]
-                if m > float32(0):
-                    n, high, low, squares = merge(
-                        n, high, low, squares,
-                        m, own[other + THREADS], own[other + 2 * THREADS],
-                        own[other + 3 * THREADS],
-                    )  # fmt: skip
-            mean, var = high + low, squares / float32(positions)
+                mine = merge(mine, part_at(own, t + int32(k * FEW), int32(THREADS)))
+            n, high, low, squares = mine
+            mean, var = high + low, squares / n
             norm[c] = mean
-            norm[c + channels] = scale[c] / math.sqrt(var + eps)
-            norm[c + channels + channels] = shift[c]
+            norm[c + wide] = scale[c] / math.sqrt(var + eps)
+            norm[c + wide + wide] = shift[c]
             statistics[c] = mean
             statistics[c + channels] = var
 
-    pointers, numbers = (floats,) * 5, (float32, int32, int32, int32, int32)
+    pointers, numbers = (floats,) * 5, (float32, *(int32,) * 3)
     return Kernel("moments_whole", run, (*pointers, *numbers), THREADS)
 
 
@@ -177,19 +193,17 @@ def moments(
 
     Parameters
     ----------
-    norm : at least [3 * c]
+    norm : [3, wide]
         Receives the mean, ``scale / sqrt(var + eps)`` and the shift of each channel.
     statistics : [2, c], optional
         Receives the mean and the biased variance.
     """
     g, machine = tiled(x.shape), x.machine
-    parts = scratch(machine, (g.chunks, 3, g.channels))
+    apart = wide(g.channels)
+    parts = scratch(machine, (g.parts, 4, apart))
     kept = scratch(machine, (2, g.channels)) if statistics is None else statistics
+    numbers = eps, g.channels, g.parts, apart
     return [
-        Launch(parts_kernel(), g.blocks, (x, parts, g.positions, g.channels, g.length, g.tiles)),
-        Launch(
-            whole_kernel(),
-            -(-g.channels // FEW),
-            (parts, scale, shift, norm, kept, eps, g.positions, g.channels, g.length, g.chunks),
-        ),
+        Launch(parts_kernel(), g.blocks, (x, parts, *g.walk, apart)),
+        Launch(whole_kernel(), apart // FEW, (parts, scale, shift, norm, kept, *numbers)),
     ]

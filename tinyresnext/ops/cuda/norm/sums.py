@@ -21,7 +21,7 @@ from ..runtime.kernel import Kernel, float32, floats, int32
 from ..runtime.machine import Launch
 from ..words import shared
 from .moments import FEW, MANY
-from .tile import COLUMNS, ROWS, THREADS, tiled
+from .tile import COLUMNS, ROWS, THREADS, taken, tiled, wide
 
 PASSED, BY_X, BY_Y = 0, 1, 2  # where it is known whether a ReLU let a value pass; 0 where is none
 OWN = 2 * THREADS  # floats of a block: two sums for each thread
@@ -33,45 +33,49 @@ DX, DR, MORE_DX, MORE_DR = 1, 2, 4, 8  # what `spread` writes, and what it adds 
 
 @cache
 def sums_kernel() -> Kernel:
-    """Return the kernel that sums a block's ``dy`` and ``dy * (x - mean)``: ``parts[chunk]``.
+    """Return the kernel that sums a block's ``dy`` and ``dy * (x - mean)``.
 
-    ``norm`` begins with ``[mean, factor, shift]``; ``mask`` is `PASSED`, `BY_X` or `BY_Y`.
+    ``norm`` begins with ``[mean, factor, shift]``, and ``parts`` are pairs of such vectors, each
+    `wide`. ``mask`` is `PASSED`, `BY_X` or `BY_Y`.
     """
 
-    def run(x, y, dy, norm, parts, mask, positions, channels, length, tiles):
+    def run(x, y, dy, norm, parts, mask, size, channels, columns, length, tiles, wide):
         own = shared(OWN)
-        t = int32(cuda.threadIdx.x)
-        column, row = t % int32(COLUMNS), int32(t // int32(COLUMNS))
-        chunk = int32(int32(cuda.blockIdx.x) // tiles)
-        c = int32((int32(cuda.blockIdx.x) - int32(chunk * tiles)) * int32(COLUMNS) + column)
-        first = int32(chunk * length)
-        last = int32(first + length)
-        if last > positions:
-            last = positions
-        position = int32(first + row)
+        t, block = int32(cuda.threadIdx.x), int32(cuda.blockIdx.x)
+        part, column, c, row, last = taken(t, block, size, channels, columns, length, tiles)
         total, centred = float32(0), float32(0)
-        if c < channels:
-            mean, factor, shift = norm[c], norm[c + channels], norm[c + channels + channels]
-            while position < last:
-                i = int32(position * channels + c)
-                away, d = x[i] - mean, dy[i]
-                if mask == int32(BY_X) and not away * factor + shift > float32(0):
-                    d = float32(0)
-                if mask == int32(BY_Y) and not y[i] > float32(0):
-                    d = float32(0)
-                total += d
-                centred += d * away
-                position = int32(position + int32(ROWS))
+        mean, factor, shift = norm[c], norm[c + wide], norm[c + wide + wide]
+        while row < last:
+            i = int32(row * columns + column)
+            away, d = x[i] - mean, dy[i]
+            if mask == int32(BY_X) and not away * factor + shift > float32(0):
+                d = float32(0)
+            if mask == int32(BY_Y) and not y[i] > float32(0):
+                d = float32(0)
+            total += d
+            centred += d * away
+            row = int32(row + int32(ROWS))
         own[t], own[t + THREADS] = total, centred
         cuda.syncthreads()
-        if row == int32(0) and c < channels:
+        if t < int32(COLUMNS):
             for k in range(1, ROWS):
                 total += own[t + int32(k * COLUMNS)]
                 centred += own[t + int32(k * COLUMNS + THREADS)]
-            at = int32(chunk * int32(2) * channels + c)
-            parts[at], parts[at + channels] = total, centred
+            own[t], own[t + THREADS] = total, centred
+        cuda.syncthreads()
+        if t < int32(COLUMNS) and t < channels:
+            other = int32(t + channels)  # another column of the same channel
+            while other < int32(COLUMNS):
+                total += own[other]
+                centred += own[other + THREADS]
+                other = int32(other + channels)
+            at = int32(part * int32(2) * wide + c)
+            parts[at], parts[at + wide] = total, centred
+            if c == channels - int32(1):
+                for k in range(at + int32(1), at + wide - c):
+                    parts[k], parts[k + wide] = float32(0), float32(0)
 
-    pointers, numbers = (floats,) * 5, (int32,) * 5
+    pointers, numbers = (floats,) * 5, (int32,) * 7
     return Kernel("norm_sums", run, (*pointers, *numbers), THREADS)
 
 
@@ -84,29 +88,28 @@ def gradients_kernel() -> Kernel:
     added to what is there.
     """
 
-    def run(parts, var, means, dscale, dshift, eps, positions, channels, chunks, more):
+    def run(parts, var, means, dscale, dshift, eps, positions, channels, count, more, wide):
         own = shared(OWN)
         t = int32(cuda.threadIdx.x)
         column, row = t % int32(FEW), int32(t // int32(FEW))
         c = int32(int32(cuda.blockIdx.x) * int32(FEW) + column)
         total, centred = float32(0), float32(0)
-        if c < channels:
-            chunk = row
-            while chunk < chunks:
-                at = int32(chunk * int32(2) * channels + c)
-                total += parts[at]
-                centred += parts[at + channels]
-                chunk = int32(chunk + int32(MANY))
+        part = row
+        while part < count:
+            at = int32(part * int32(2) * wide + c)
+            total += parts[at]
+            centred += parts[at + wide]
+            part = int32(part + int32(MANY))
         own[t], own[t + THREADS] = total, centred
         cuda.syncthreads()
         if row == int32(0) and c < channels:
             for k in range(1, MANY):
                 total += own[t + int32(k * FEW)]
                 centred += own[t + int32(k * FEW + THREADS)]
-            spread, count = var[c] + eps, float32(positions)
+            spread, values = var[c] + eps, float32(positions)
             gradient = centred / math.sqrt(spread)
-            means[c], means[c + channels] = total / count, centred / spread / count
-            means[c + int32(2) * channels], means[c + int32(3) * channels] = centred, total
+            means[c], means[c + wide] = total / values, centred / spread / values
+            means[c + int32(2) * wide], means[c + int32(3) * wide] = centred, total
             if more & int32(1) != int32(0):
                 gradient += dscale[c]
             dscale[c] = gradient
@@ -114,7 +117,7 @@ def gradients_kernel() -> Kernel:
                 total += dshift[c]
             dshift[c] = total
 
-    pointers, numbers = (floats,) * 5, (float32, int32, int32, int32, int32)
+    pointers, numbers = (floats,) * 5, (float32, *(int32,) * 5)
     return Kernel("norm_gradients", run, (*pointers, *numbers), THREADS)
 
 
@@ -127,37 +130,32 @@ def spread_kernel() -> Kernel:
     to what is there. Either may lie over ``dy``: a thread reads a place before it writes there.
     """
 
-    def run(x, y, dy, norm, means, dx, dr, mask, wanted, positions, channels, length, tiles):
-        t = int32(cuda.threadIdx.x)
-        column, row = t % int32(COLUMNS), int32(t // int32(COLUMNS))
-        chunk = int32(int32(cuda.blockIdx.x) // tiles)
-        c = int32((int32(cuda.blockIdx.x) - int32(chunk * tiles)) * int32(COLUMNS) + column)
-        position = int32(int32(chunk * length) + row)
-        last = int32(int32(chunk * length) + length)
-        if last > positions:
-            last = positions
-        if c < channels:
-            mean, factor, shift = norm[c], norm[c + channels], norm[c + channels + channels]
-            a, b = means[c], means[c + channels]
-            while position < last:
-                i = int32(position * channels + c)
-                away, d = x[i] - mean, dy[i]
-                if mask == int32(BY_X) and not away * factor + shift > float32(0):
-                    d = float32(0)
-                if mask == int32(BY_Y) and not y[i] > float32(0):
-                    d = float32(0)
-                if wanted & int32(DX) != int32(0):
-                    gradient = factor * (d - a - b * away)
-                    if wanted & int32(MORE_DX) != int32(0):
-                        gradient += dx[i]
-                    dx[i] = gradient
-                if wanted & int32(DR) != int32(0):
-                    if wanted & int32(MORE_DR) != int32(0):
-                        d += dr[i]
-                    dr[i] = d
-                position = int32(position + int32(ROWS))
+    def run(
+        x, y, dy, norm, means, dx, dr, mask, wanted, size, channels, columns, length, tiles, wide
+    ):  # fmt: skip
+        t, block = int32(cuda.threadIdx.x), int32(cuda.blockIdx.x)
+        _, column, c, row, last = taken(t, block, size, channels, columns, length, tiles)
+        mean, factor, shift = norm[c], norm[c + wide], norm[c + wide + wide]
+        a, b = means[c], means[c + wide]
+        while row < last:
+            i = int32(row * columns + column)
+            away, d = x[i] - mean, dy[i]
+            if mask == int32(BY_X) and not away * factor + shift > float32(0):
+                d = float32(0)
+            if mask == int32(BY_Y) and not y[i] > float32(0):
+                d = float32(0)
+            if wanted & int32(DX) != int32(0):
+                gradient = factor * (d - a - b * away)
+                if wanted & int32(MORE_DX) != int32(0):
+                    gradient += dx[i]
+                dx[i] = gradient
+            if wanted & int32(DR) != int32(0):
+                if wanted & int32(MORE_DR) != int32(0):
+                    d += dr[i]
+                dr[i] = d
+            row = int32(row + int32(ROWS))
 
-    pointers, numbers = (floats,) * 7, (int32,) * 6
+    pointers, numbers = (floats,) * 7, (int32,) * 8
     return Kernel("norm_spread", run, (*pointers, *numbers), THREADS)
 
 
@@ -181,21 +179,18 @@ def summed(
 ) -> list[Launch]:
     """Return the launches that sum, and that write the gradients of scale and shift.
 
-    ``means`` is memory of [4 * c] values, for `spread`.
+    ``means`` is memory of [4, wide] values, for `spread`.
     """
     x, y, dy, norm, var, eps, mask = given
     g, machine = tiled(x.shape), x.machine
-    parts = scratch(machine, (g.chunks, 2, g.channels))
+    apart = wide(g.channels)
+    parts = scratch(machine, (g.parts, 2, apart))
     dscale, dshift = (scratch(machine, (g.channels,)) if a is None else a for a in out)
     added = sum(bit for bit, a, add in zip((1, 2), out, more, strict=True) if a and add)
-    over = g.positions, g.channels, g.length, g.tiles
+    numbers = eps, g.positions, g.channels, g.parts, added, apart
     return [
-        Launch(sums_kernel(), g.blocks, (x, y or x, dy, norm, parts, mask, *over)),
-        Launch(
-            gradients_kernel(),
-            -(-g.channels // FEW),
-            (parts, var, means, dscale, dshift, eps, g.positions, g.channels, g.chunks, added),
-        ),
+        Launch(sums_kernel(), g.blocks, (x, y or x, dy, norm, parts, mask, *g.walk, apart)),
+        Launch(gradients_kernel(), apart // FEW, (parts, var, means, dscale, dshift, *numbers)),
     ]
 
 
@@ -211,6 +206,6 @@ def spread(
     g = tiled(x.shape)
     bits = zip((DX, DR, MORE_DX, MORE_DR), (dx, dr, dx and more[0], dr and more[1]), strict=True)
     wanted = sum(bit for bit, on in bits if on)
-    numbers = mask, wanted, g.positions, g.channels, g.length, g.tiles
+    numbers = mask, wanted, *g.walk, wide(g.channels)
     blocks = g.blocks if wanted else 0
     return [Launch(spread_kernel(), blocks, (x, y or x, dy, norm, means, dx, dr, *numbers))]

@@ -16,6 +16,7 @@ from ..runtime.call import Call
 from .constant import normalised, scaled
 from .moments import moments
 from .sums import BY_X, BY_Y, PASSED, Given, spread, summed
+from .tile import wide
 
 # --- public op ------------------------------------------------------------------------------------
 
@@ -61,7 +62,7 @@ def bind_batch_norm_train(
         "batch_norm_train", x=x, scale=scale, shift=shift, residual=residual,
         statistics=statistics, out=out,
     )  # fmt: skip
-    norm = scratch(machine, (3 * x.shape[-1],))
+    norm = scratch(machine, (3, wide(x.shape[-1])))
     first = moments(x, scale, shift, norm, statistics, eps)
     return Call(machine, [*first, normalised(x, norm, residual, out, relu)], out)
 
@@ -116,7 +117,7 @@ def bind_batch_norm_train_backward(
     )  # fmt: skip
     mask = PASSED if not relu else BY_X if residual is None else BY_Y
     c = x.shape[-1]
-    norm, means = scratch(machine, (3 * c,)), scratch(machine, (4 * c,))
+    norm, means = scratch(machine, (3, wide(c))), scratch(machine, (4, wide(c)))
     if statistics is None:
         statistics = scratch(machine, (2 * c,))
         first = moments(x, scale, shift, norm, statistics, eps)

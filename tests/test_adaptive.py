@@ -112,6 +112,13 @@ def test_in_float32_they_drift_by_roundings_only(case):
         assert np.array_equal(plain[name], fast[name]), name
 
 
+def test_a_gradient_whose_norm_is_not_a_number_is_none_anywhere(ops):
+    """As PyTorch's: what is left is not a step with the gradient that nobody has clipped."""
+    gradient = ops.upload(np.array([np.nan, 10, 10], np.float32))
+    ops.clip_norm_step(gradient, most=1.0)
+    assert np.isnan(ops.download(gradient)).all()
+
+
 @pytest.mark.parametrize("way", ["none", "power", "copy"])
 @pytest.mark.parametrize("ops", [cpu, reference], ids=["cpu", "reference"])
 def test_averages_of_weights_are_timms_and_torchvisions(ops, way):

@@ -95,16 +95,18 @@ def test_convolutions(case: Conv):
 # --- everything else ------------------------------------------------------------------------------
 
 
-def test_norms_and_elementwise_ops():
+@pytest.mark.parametrize("channels", [64, 3, 5, 36, 50, 130])
+def test_norms_and_elementwise_ops(channels: int):
     given = Inputs()
-    ops, vectors = given.ops, [given(64) for _ in range(3)]
-    x, var = given(2, 6, 8, 64), given.ops.upload(np.ones(64, np.float32))
+    ops, vectors = given.ops, [given(channels) for _ in range(3)]
+    shape = (2, 16, 16, channels)
+    x, var = given(*shape), given.ops.upload(np.ones(channels, np.float32))
     given.forth_and_back("relu", x)
     given.forth_and_back("batch_norm", x, *vectors, var, eps=1e-5)
-    ops.machine.launch(accumulate(given(2, 6, 8, 64), x, True))
-    ops.machine.launch(accumulate(given(2, 6, 8, 64), x, False))
-    statistics = ops.empty((2, 64))
-    for residual in (None, given(2, 6, 8, 64)):
+    ops.machine.launch(accumulate(given(*shape), x, True))
+    ops.machine.launch(accumulate(given(*shape), x, False))
+    statistics = ops.empty((2, channels))
+    for residual in (None, given(*shape)):
         given.forth_and_back(
             "batch_norm_train", x, *vectors[:2], residual, eps=1e-5, relu=True,
             statistics=statistics,

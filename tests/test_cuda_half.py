@@ -172,6 +172,20 @@ def test_a_weight_that_is_not_packed_makes_the_same_bits(half, case):
     assert np.array_equal(half.download(found), half.download(packed))
 
 
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_a_convolution_that_is_not_rounded(half, dilation: int):
+    """Its result is float32; dilated ones are put together from parts that are not rounded."""
+    case = Conv("logits", (1, 6, 7, 16), 24, 3, 1, dilation, dilation=dilation)
+    x, weight, *_ = conv_data(case, result_shape(case))
+    packed, out = half.pack(half.upload(weight), 1), half.empty(result_shape(case), "float32")
+    found = half.download(half.conv2d(up(half, x), packed, **case.attrs, out=out))
+    given = [narrow(a, half) for a in (x, weight)]
+    size = reference.conv2d(*map(np.abs, given), **case.attrs)
+    error = np.abs(found - reference.conv2d(*given, **case.attrs))
+    assert found.dtype == np.float32
+    assert (error <= case.terms * SUM * size).all()
+
+
 @pytest.mark.parametrize("shape", ANY_SHAPES, ids=str)
 def test_relu_and_add(half, shape):
     rng = generator(shape)

@@ -49,6 +49,18 @@ def test_a_wrong_rung_is_found(ladder):
         ladder.check(Wrong(rung), one, FiberMachine())
 
 
+@pytest.mark.device
+@pytest.mark.usefixtures("nvvm")
+def test_a_depth_in_parts_counts_the_kernel_that_multiplies_and_the_one_that_adds(ladder):
+    rung, layer = import_module("rung_6_copies"), ladder.Layer(64, 256, 64)
+    kernels = ladder.check(rung, layer, FiberMachine(multiprocessors=8))
+    assert [kernel.name.split("_")[0] for kernel in kernels] == ["gemm", "fold"]
+    both, kernel = ladder.costs(rung, layer)
+    assert kernel.name.startswith("gemm")
+    assert both.issue > 1
+    assert both.shared > 0
+
+
 class Wrong:
     """A rung that multiplies in the other order."""
 

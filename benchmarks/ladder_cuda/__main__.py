@@ -74,8 +74,10 @@ class Layer(NamedTuple):
 ONE = Layer(196, 1024, 256)  # of ResNeXt-50's third stage, for one image
 
 
-def check(rung: ModuleType, layer: Layer, machine: Any) -> Kernel:
-    """Run a rung once, compare with the result in float64, and return the kernel that computes.
+def check(rung: ModuleType, layer: Layer, machine: Any) -> list[Kernel]:
+    """Run a rung once, compare with the result in float64, and return the kernels that compute.
+
+    The first one multiplies; a second one ends sums that are parts of a depth.
 
     Raises
     ------
@@ -99,7 +101,8 @@ def check(rung: ModuleType, layer: Layer, machine: Any) -> Kernel:
     size = np.abs(exact[0]) @ np.abs(exact[1]) + np.abs(exact[2])
     error = np.abs(download(out) - wanted)
     assert (error <= bound * size).all(), f"{rung.__name__} is wrong for {layer}"
-    return launches[-1].kernel  # those before lay out
+    kernels = [one.kernel for one in launches]
+    return kernels[-2 if kernels[-1].name.startswith("fold") else -1 :]  # those before lay out
 
 
 class Costs(NamedTuple):
@@ -117,20 +120,20 @@ class Costs(NamedTuple):
 
 
 def costs(rung: ModuleType, layer: Layer) -> tuple[Costs, Kernel]:
-    """Execute a rung's PTX and count; return the kernel, too."""
+    """Execute a rung's PTX and count; return the kernel that multiplies, too."""
     from tinyresnext.emulator.ptx import PtxMachine
 
     machine = PtxMachine(count=True, multiprocessors=1)
-    kernel = check(rung, layer, machine)
-    counted = machine.counters[kernel.name]
+    kernels = check(rung, layer, machine)
+    counted = [machine.counters[kernel.name] for kernel in kernels]
     adds = layer.positions * layer.c_in * layer.c_out / 32  # of warps
     found = Costs(
-        sum(counted.instructions.values()) / adds,
-        counted.wavefronts * UNITS / adds,
-        counted.sectors * UNITS / SECTORS / adds,
+        sum(sum(one.instructions.values()) for one in counted) / adds,
+        sum(one.wavefronts for one in counted) * UNITS / adds,
+        sum(one.sectors for one in counted) * UNITS / SECTORS / adds,
         TENSOR if rung.__name__ in HALF else 1.0,
     )
-    return found, kernel
+    return found, kernels[0]
 
 
 def count(layer: Layer) -> None:

@@ -178,10 +178,10 @@ def _bind_dilated(
 ) -> Call:
     """Bind a dilated convolution: split, convolve and join (`interlaced`)."""
     parts = scratch(x.machine, parts_shape(x.shape, dilation), x.dtype)
-    made = scratch(x.machine, parts_shape(out.shape, dilation), x.dtype)
+    made = scratch(x.machine, parts_shape(out.shape, dilation), out.dtype)
     launches, other = [split(x, dilation, parts)], None
     if residual is not None:
-        other = scratch(x.machine, made.shape, x.dtype)
+        other = scratch(x.machine, made.shape, residual.dtype)
         launches.append(split(residual, dilation, other))
     inner = parts_padding(padding, dilation)
     call = bind_conv2d(

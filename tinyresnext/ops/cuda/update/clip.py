@@ -30,7 +30,7 @@ def clip_norm_kernel() -> Kernel:
         scale = most / (norm[int32(0)] + least)
         for k in range(EACH):
             i = int32(first + int32(k * THREADS))
-            if i < count and scale < float32(1):
+            if i < count and not scale >= float32(1):  # also where the norm is not a number
                 values[i] *= scale
 
     return Kernel("clip_norm", run, (floats, floats, float32, float32, int32), THREADS)

@@ -276,12 +276,14 @@ def test_other_images_are_no_same_run(run, photos):
         ("list.txt", ["evaluate", "photos", "--truth", "list.txt", "--csv", "list.txt"]),
         ("t.csv", ["evaluate", "t.csv", "--results", "t.csv"]),
         ("r.csv", ["evaluate", "photos", "--csv", "r.csv", "--results", "./r.csv"]),
+        ("r.csv", ["evaluate", "photos", "--csv", "r.csv", "-o", "again/r.csv"]),
     ],
 )
 def test_what_is_read_is_not_written_over(run, photos, file, words):
     """Not even by --force; nor is one result by another."""
     write_files(Path(), {"list.txt": b"photos/a.png\n", "t.csv": b"image,a\nphotos/a.png,1\n"})
     write_files(Path(), {"r.csv": b"old", "m.h5": b"a model"})
+    Path("again").symlink_to(Path())
     before = Path(file).read_bytes()
     code, out, err = run(*words, "--force")
     assert (code, out) == (2, "")

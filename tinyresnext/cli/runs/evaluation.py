@@ -61,7 +61,7 @@ def outputs(a: argparse.Namespace) -> Outputs:
     written = [file for file in found if file]
     for number, file in enumerate(written):
         check_not_read(file, [*a.data, a.truth, *(a.model or ())])
-        if os.path.abspath(file) in map(os.path.abspath, written[:number]):
+        if os.path.realpath(file) in map(os.path.realpath, written[:number]):
             raise UsageError(f"{file!r} is to have two results; give each a name of its own")
     return found
 

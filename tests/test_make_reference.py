@@ -134,6 +134,12 @@ def test_weights_that_overflow(tmp_path):
     assert not (tmp_path / "r.npz").exists()
 
 
+@pytest.mark.parametrize("pictures", [0, 257, 2.5, "2", True])
+def test_numbers_of_images_that_cannot_be(tmp_path, pictures):
+    with pytest.raises(UsageError, match="give a whole number from 1 to 256"):
+        make_reference(tmp_path / "net.h5", tmp_path / "r.npz", pictures=pictures)
+
+
 def test_without_pytorch(tmp_path, monkeypatch):
     store_model(SPECS["imagenet"], tmp_path / "net.h5")
     monkeypatch.setitem(sys.modules, "torch", None)

@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import IntegrityError, UsageError, WeightsError
 from ..formats.npy import Header, read_array, read_header
 from ..formats.stored_zip.reader import read_members
+from ..images.checks import whole_number
 from ..network.resnext import forward
 from ..ops import Backend, backend
 from ..ops.bfloat16 import limits
@@ -110,11 +111,10 @@ def make_reference(
     WeightsError
         The model cannot be used, or its values overflow in float32.
     UsageError
-        ``pictures`` is out of range, the preprocessing does not fit the network, PyTorch is asked
-        for and not installed, or the file cannot be written.
+        ``pictures`` is no whole number or out of range, the preprocessing does not fit the network,
+        PyTorch is asked for and not installed, or the file cannot be written.
     """
-    if not 1 <= pictures <= 256:
-        raise UsageError(f"pictures is {pictures}; give a number from 1 to 256")
+    pictures = whole_number("pictures", pictures, 1, 256)
     ops = _torch() if with_torch else backend("reference")
     model = Model(*store.read(path), ops)
     side, preprocess = model.preprocess.crop, model.preprocess

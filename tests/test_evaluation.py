@@ -150,6 +150,28 @@ def test_what_cannot_be_counted(logits, labels, error, words):
         counted(logits, labels, ABC)
 
 
+@pytest.mark.parametrize(
+    ("labels", "threshold", "words"),
+    [
+        (np.eye(4, 3, dtype=int), None, r"the labels are int64 \(4, 3\), expected a list of whole"),
+        (np.array([0.0, 1, 2, 0]), None, "the labels are float64"),
+        (None, None, r"the labels are object \(\)"),
+        ([0, 1, 2, 0], 0.5, "decides between two classes, and there are 3"),
+    ],
+)
+def test_labels_that_cannot_be(labels, threshold, words):
+    with pytest.raises(UsageError, match=words):
+        score(lambda x: x, [(np.zeros((4, 3)), labels)], "abc", threshold=threshold)
+
+
+def test_thresholds_of_two_classes():
+    for threshold in (0.0, 1, math.nan):
+        with pytest.raises(UsageError, match="expected a probability between 0 and 1"):
+            score(lambda x: x, [(np.zeros((4, 2)), [0, 1, 1, 0])], "ab", threshold=threshold)
+    found = score(lambda x: x, [(np.zeros((4, 2)), [0, 1, 1, 1])], "ab", threshold=0.5)
+    assert found.confusion.tolist() == [[0, 1], [0, 3]]
+
+
 def test_an_evaluation_stays_as_it_is():
     found = counted(LOGITS, LABELS, ABC)
     with pytest.raises(ValueError, match="read-only"):

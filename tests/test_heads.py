@@ -7,6 +7,7 @@ import io
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import cases
 import numpy as np
@@ -47,8 +48,7 @@ def test_the_sigmoid_has_no_overflow():
     logits = np.array([-1000, -3, 0, 0.5, 1000], np.float32)
     wanted = [0, 1 / (1 + math.exp(3)), 0.5, 1 / (1 + math.exp(-0.5)), 1]
     np.testing.assert_allclose(heads.sigmoid(logits), wanted, rtol=1e-14)
-    assert heads.logit(0.5) == 0
-    assert heads.sigmoid(np.float64(heads.logit(0.3))) == pytest.approx(0.3)
+    assert heads.sigmoid(0.0) == heads.sigmoid(-0.0) == 0.5
 
 
 def test_a_single_output_has_both_labels():
@@ -59,9 +59,25 @@ def test_a_single_output_has_both_labels():
         assert {one.label: one.probability for one in found} == pytest.approx(
             {"dog": probability, "cat": 1 - probability}, abs=1e-15
         )
-        assert [one.label for one in found] == (["dog", "cat"] if logit > 0 else ["cat", "dog"])
+        assert [one.label for one in found] == (["dog", "cat"] if logit >= 0 else ["cat", "dog"])
     high = model.rank(np.array([[0.5]], np.float32), threshold=0.7)  # its probability is 0.62
     assert [one.label for one in high[0]] == ["cat", "dog"]
+
+
+def test_an_output_at_the_threshold_is_the_second_label():
+    """`rank`, `score` and `same_first` say the same, also without a threshold."""
+    model = Model(ONE, {}, SMALL, ("cat", "dog"), {}, reference)
+    logits = rng().standard_normal((200, 1)).astype(np.float32)
+    logits[:3, 0] = 0.0, 1e-20, -1e-20
+    limits = [0.5, *map(float, heads.sigmoid(logits[:, 0]))]  # each is exactly one of them
+    for limit in (None, *limits):
+        ranked = [row[0].index for row in model.rank(logits, threshold=limit)]
+        assert limit is None or ranked == (heads.sigmoid(logits[:, 0]) >= limit).tolist()
+        labels = np.array(ranked)
+        found = score(heads.both, [(logits, labels)], model.labels, threshold=limit or 0.5)
+        assert found.top1 == 1
+    assert [row[0].label for row in model.rank(logits[:3])] == ["dog"] * 3
+    assert heads.same_first(ONE, logits[:3], np.array([[0.0], [2.0], [-2.0]])) == 2
 
 
 def test_several_labels_have_probabilities_of_their_own():
@@ -182,8 +198,22 @@ def test_classify_names_labels_above_the_threshold(run, images):
     assert (row["threshold"], [one["label"] for one in row["predictions"]]) == (0.8, ["sea"])
     heading, row = csv.reader(io.StringIO(run(*words, "--csv", "-")[1]))
     assert (len(heading), row[2::3]) == (2 + 9, ["sea", "sand"])
+    words[-2:] = ["--model", "many.h5", "--device", "reference"]
+    for limit, said in (("0.004", "0.4%"), ("0.996", "99.6%"), ("0.07", "7%"), ("1e-5", "0.001%")):
+        assert f"those of at least {said} are named" in run(*words, "--threshold", limit)[2]
+    code, _, err = run(*words, "--threshold", "nan")
+    assert (code, "the threshold is nan" in err, "are named" in err) == (2, True, False)
     code, _, err = run("classify", image, "--device", "reference", "--threshold", "0.5")
     assert (code, "exactly one class holds" in err) == (2, True)
+
+
+@pytest.mark.parametrize("threshold", ["0.5", "2"])
+def test_a_refused_threshold_leaves_no_file(run, images, threshold):
+    words = ["classify", images / "test" / "cat" / "0.png", "--device", "reference"]
+    before = sorted(Path().iterdir())
+    code, _, err = run(*words, "--threshold", threshold, "-o", "rows.jsonl")
+    assert (code, "the threshold" in err or "a threshold" in err) == (2, True)
+    assert sorted(Path().iterdir()) == before
 
 
 # --- evaluating -----------------------------------------------------------------------------------
@@ -245,6 +275,8 @@ def test_several_labels_are_evaluated(images, run):
         assert one.best_f1 == pytest.approx(2 * both / (above.sum() + truth[:, i].sum()))
     assert found.exact == (named == truth).all(1).mean()
     assert found.score == np.mean([one.average_precision for one in found.per_label])
+    for limit, said in ((0.004, "0.4%"), (0.996, "99.6%"), (0.29, "29%")):
+        assert f"labels of at least {said}:" in str(replace(found, threshold=limit))
     p = heads.sigmoid(logits)
     assert found.loss == pytest.approx(-np.log(np.where(truth, p, 1 - p)).mean(), rel=1e-6)
     other = score_labels(
@@ -286,6 +318,31 @@ def test_labels_of_which_an_image_has_several_need_such_a_model():
         evaluate(model, data)
     with pytest.raises(UsageError, match="labels run from"):
         score(lambda x: x, [(np.zeros((1, 3)), np.array([4]))], tuple("abc"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "threshold", "words"),
+    [
+        (np.eye(4, 2), 0.5, r"float64 \(4, 2\), expected a list .* or rows of 3 numbers 0 and 1"),
+        (np.full((4, 3), 2), 0.5, "a label is 2: in a row of labels, expected 1"),
+        (np.full((4, 3), np.nan), 0.5, "a label is nan"),
+        ([[1, 0, 0], [1]], 0.5, r"the labels are object \(\)"),
+        (["a", "b", "c", "a"], 0.5, "the labels are <U1"),
+        (np.zeros(4), 0.5, "the labels are float64"),
+        ([0, 1, 2, 3], 0.5, "labels run from 0 to 3"),
+        ([0, 1, 2, 0], 1.0, "the threshold is 1.0"),
+    ],
+)
+def test_rows_of_labels_that_cannot_be(labels, threshold, words):
+    with pytest.raises(UsageError, match=words):
+        score_labels(lambda x: x, [(np.zeros((4, 3)), labels)], "abc", threshold=threshold)
+
+
+def test_labels_in_every_form_that_can_be():
+    logits, rows = rng().standard_normal((4, 3)), np.eye(3)[[0, 1, 2, 0]]
+    wanted = score_labels(lambda x: x, [(logits, rows.astype(int))], "abc").to_json()
+    for labels in (rows, rows == 1, rows.tolist(), [0, 1, 2, 0], np.array([0, 1, 2, 0], "u1")):
+        assert score_labels(lambda x: x, [(logits, labels)], "abc").to_json() == wanted
 
 
 def test_a_single_output_is_not_explained(images):

@@ -168,8 +168,8 @@ def _add_threshold(c: argparse.ArgumentParser) -> None:
 
 def _classify(a: argparse.Namespace, client: Client | None) -> int:
     """Classify images as they come; return 1 if one of them failed."""
-    from ..inference.classify import classify
-    from ..inference.heads import THRESHOLD
+    from ..inference.classify import check_classified, classify
+    from ..inference.heads import THRESHOLD, percent
 
     table_path, out = table_target(a.csv, a.force), rows_target(a)
     check_output(table_path, out)
@@ -177,13 +177,14 @@ def _classify(a: argparse.Namespace, client: Client | None) -> int:
     for file in (a.csv, out):
         check_not_read(file, chain(a.paths, a.model or (), (one.name for one in images)))
     asked, model = together(a)
+    check_classified(model, a.threshold)
     several = model.spec.several
     top = a.top or (model.spec.labels if several else 5)
     limit = THRESHOLD if several and a.threshold is None else a.threshold
     if several:
         say(
-            f"an image has any number of this model's labels: those of at least {limit:.0%} are "
-            "named (--threshold), each with its own probability"
+            f"an image has any number of this model's labels: those of at least {percent(limit)} "
+            "are named (--threshold), each with its own probability"
         )
     asked |= {} if limit is None else {"threshold": limit}
 

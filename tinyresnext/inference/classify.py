@@ -80,11 +80,16 @@ def classify(
     """
     top = top if top is None else whole_number("top", top, 1)
     together = Ensemble.of(model, crops, mirror)
-    check_head(together.spec)
-    check_threshold(together.spec, threshold)
-    together.check_pictures()
+    check_classified(together, threshold)
     work = partial(_rows, top=top, threshold=threshold, fast=fast)
     return worked(work, together, sources_of(paths), batch, client)
+
+
+def check_classified(model: Ensemble, threshold: float | None) -> None:
+    """Raise `UsageError` unless a model can classify images, with this threshold."""
+    check_head(model.spec)
+    check_threshold(model.spec, threshold)
+    model.check_pictures()
 
 
 def _rows(

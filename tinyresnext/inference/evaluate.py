@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..errors import UsageError
 from ..network.spec import Spec
 from .ensemble import Ensemble
-from .heads import THRESHOLD, both, check_head
+from .heads import THRESHOLD, both, check_head, check_probability
 from .many.comparison import Comparison, Labelled
 from .model import Model
 from .scores.evaluation import Evaluation
@@ -135,7 +136,8 @@ def score(
 ) -> Evaluation:
     """Compare predictions with labels, mini-batch by mini-batch.
 
-    Of classes with equal logits, the one with the smaller number comes first, as in `Model.rank`.
+    Of classes with equal logits, the one with the smaller number comes first, as in `Model.rank`;
+    with a threshold, the second of two comes first from this probability on.
 
     Parameters
     ----------
@@ -159,11 +161,18 @@ def score(
     IntegrityError
         Logits are not finite.
     UsageError
-        There are no images, a label is out of range, the logits have another shape, or there is a
-        single class.
+        There are no images, labels are of another form or out of range, the logits have another
+        shape, there is a single class, or the threshold is no probability or has more than two
+        classes to decide between.
     """
     check_head(Spec(classes=len(classes)))
     meaning = range(len(classes)) if numbers is None else numbers
+    if len(classes) == 2:
+        check_probability(threshold)
+    elif threshold is not None:
+        raise UsageError(
+            f"a threshold decides between two classes, and there are {len(classes)}; leave it out"
+        )
     rule = Rule("class", tuple(classes), meaning, threshold)
     found = rule.total(_scores(rule, logits, batches, progress))
     assert isinstance(found, Evaluation)
@@ -197,9 +206,11 @@ def score_labels(
     IntegrityError
         Logits are not finite.
     UsageError
-        There are no images, or the logits have another shape.
+        There are no images, labels are of another form or out of range, the logits have another
+        shape, or the threshold is no probability.
     """
     meaning = range(len(labels)) if numbers is None else numbers
+    check_probability(threshold)
     rule = Rule("labels", tuple(labels), meaning, threshold)
     found = rule.total(_scores(rule, logits, batches, progress))
     assert isinstance(found, LabelEvaluation)
@@ -215,7 +226,8 @@ def _scores(
     """Yield how right a network is about each image of mini-batches without names."""
     count = 0
     for x, labels in batches:
-        yield from rule.scores([""] * len(labels), logits(x), labels)
-        count += len(labels)
+        for one in rule.scores(None, logits(x), labels):
+            count += 1
+            yield one
         if progress is not None:
             progress(count)

@@ -6,8 +6,6 @@ softmax of which the first is zero, so all that is known of classes holds for it
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from ..errors import IntegrityError, ShapeError, UsageError
@@ -20,12 +18,13 @@ __all__ = [
     "both",
     "check_finite",
     "check_head",
+    "check_probability",
     "check_ranking",
     "check_rows",
     "check_threshold",
     "checked_logits",
     "chosen",
-    "logit",
+    "percent",
     "same_first",
     "sigmoid",
 ]
@@ -35,8 +34,10 @@ TOP = 5
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Return ``1 / (1 + exp(-logits))`` in float64, without overflow."""
-    probabilities: np.ndarray = np.exp(-np.logaddexp(0, -np.asarray(logits, np.float64)))
+    """Return ``1 / (1 + exp(-logits))`` in float64, without overflow; of zero exactly one half."""
+    wide = np.asarray(logits, np.float64)
+    small = np.exp(-np.abs(wide))
+    probabilities: np.ndarray = np.where(wide < 0, small, 1) / (1 + small)
     return probabilities
 
 
@@ -45,9 +46,9 @@ def both(logits: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros_like(logits), logits], 1)
 
 
-def logit(probability: float) -> float:
-    """Return the logit of a probability; that of one half is exactly zero."""
-    return math.log(probability) - math.log1p(-probability)
+def percent(threshold: float) -> str:
+    """Return a threshold as a percentage with all its digits: it is never said to be another."""
+    return f"{100 * threshold:.15g}%"
 
 
 def chosen(spec: Spec, row: np.ndarray, top: int | None, threshold: float | None) -> list[int]:
@@ -63,15 +64,17 @@ def chosen(spec: Spec, row: np.ndarray, top: int | None, threshold: float | None
         several labels.
     threshold : float, optional
         Where an image has several labels: the least probability of those that are named. For a
-        single output: the probability from which the second label comes first.
+        single output: the probability from which on the second label comes first, by default one
+        half.
     """
     order = np.argsort(-row, kind="stable")
     if top is None:
         top = len(row) if threshold is not None and spec.several else TOP
-    if threshold is not None and spec.several:
-        order = order[row[order] >= threshold]
+    if spec.classes == 1:
+        limit = THRESHOLD if threshold is None else threshold
+        order = np.array([1, 0] if row[1] >= limit else [0, 1])
     elif threshold is not None:
-        order = np.array([1, 0] if row[1] >= threshold else [0, 1])
+        order = order[row[order] >= threshold]
     found: list[int] = order[:top].tolist()
     return found
 
@@ -87,8 +90,10 @@ def same_first(spec: Spec, logits: np.ndarray, others: np.ndarray) -> int | None
     if spec.labels < 2:
         return None
     if spec.classes == 1:
-        logits, others = both(logits), both(others)
-    return int(np.count_nonzero(logits.argmax(1) == others.argmax(1)))
+        found, wanted = sigmoid(logits) >= THRESHOLD, sigmoid(others) >= THRESHOLD
+    else:
+        found, wanted = logits.argmax(1), others.argmax(1)
+    return int(np.count_nonzero(found == wanted))
 
 
 def check_head(spec: Spec) -> None:
@@ -111,17 +116,20 @@ def check_head(spec: Spec) -> None:
 
 def check_threshold(spec: Spec, threshold: float | None) -> None:
     """Raise `UsageError` for a threshold that is no probability, or has nothing to decide."""
-    if threshold is None:
-        return
-    number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
-    if not number or not 0 < threshold < 1:
-        raise UsageError(
-            f"the threshold is {threshold!r}: expected a probability between 0 and 1, such as 0.5"
-        )
-    if spec.head == "softmax":
+    check_probability(threshold)
+    if threshold is not None and spec.head == "softmax":
         raise UsageError(
             "a threshold is for labels with probabilities of their own, and under the softmax of "
             "this model exactly one class holds; leave it out"
+        )
+
+
+def check_probability(threshold: float | None) -> None:
+    """Raise `UsageError` for a threshold that is no probability."""
+    number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
+    if threshold is not None and not (number and 0 < threshold < 1):
+        raise UsageError(
+            f"the threshold is {threshold!r}: expected a probability between 0 and 1, such as 0.5"
         )
 
 

@@ -156,8 +156,8 @@ class Model:
             The number of images in a mini-batch.
         threshold : float, optional
             For a model of which an image has several labels: the least probability of those that
-            are returned. For a single output: the probability from which the second label comes
-            first.
+            are returned. For a single output: the probability from which on the second label
+            comes first, by default one half.
         crops, mirror
             The views of each image, as for `Ensemble`: the mean of their probabilities counts.
 
@@ -193,8 +193,8 @@ class Model:
         """Return the most probable labels of each row of logits [n, classes].
 
         Of labels with equal probabilities, the one with the smaller number comes first. Under a
-        sigmoid, a single output has two labels, and the probabilities of several need not sum to
-        one.
+        sigmoid, a single output has two labels, of which the second comes first from one half on,
+        and the probabilities of several need not sum to one.
 
         Raises
         ------

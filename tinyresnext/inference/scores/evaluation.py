@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...errors import UsageError
+from ..heads import percent
 from .precision import ranked
 from .single import ImageScore
 
@@ -188,7 +189,7 @@ class Evaluation:
             few = self.within.classes <= TOP
             head += [] if few else [f"{'top-5':{wide}} {self.within.top5:8.2%}  {among}"]
         if self.threshold is not None:
-            head += [f"{'threshold':{wide}} {self.threshold:8.2%}  for {self.classes[1]}"]
+            head += [f"{'threshold':{wide}} {percent(self.threshold):>8}  for {self.classes[1]}"]
         if self.average_precision is not None:
             what = f"{'average precision':{wide}} {self.average_precision:8.2%}"
             head += [f"{what}  for {self.classes[1]}"]

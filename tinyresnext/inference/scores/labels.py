@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..heads import sigmoid
+from ..heads import percent, sigmoid
 from .evaluation import broken_line
 from .precision import Ranked, ranked
 from .single import ImageScore
@@ -136,7 +136,7 @@ class LabelEvaluation:
             f"{'all labels right':{wide}} {self.exact:8.2%}",
             f"{'loss':{wide}} {self.loss:8.4f}",
             "",
-            f"labels of at least {self.threshold:.0%}:",
+            f"labels of at least {percent(self.threshold)}:",
             f"{'label':{wide}}   images precision   recall average precision  best F1 from",
         ]
         for one in scores:

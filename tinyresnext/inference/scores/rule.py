@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import ImageError, UsageError
-from ..heads import THRESHOLD, checked_logits, logit
+from ..heads import THRESHOLD, checked_logits
 from .answers import AnswerEvaluation, answers_of
 from .evaluation import Evaluation, evaluation_of
 from .labels import LabelEvaluation, labels_of
@@ -56,13 +56,14 @@ class Rule:
         return (int(self.numbers[int(label)]),)
 
     def scores(
-        self, names: Sequence[str], logits: np.ndarray, labels: np.ndarray
+        self, names: Sequence[str] | None, logits: np.ndarray, labels: Any
     ) -> Iterator[ImageScore]:
         """Yield how right the network is about each image of a mini-batch.
 
         Parameters
         ----------
-        names : sequence of str
+        names : sequence of str, optional
+            Of the images; None where they have none.
         logits : [n, classes]
         labels : int [n]; or [n, of the data set], 0 or 1
 
@@ -71,20 +72,19 @@ class Rule:
         IntegrityError
             Logits are not finite.
         UsageError
-            A label is out of range, or the logits have another shape.
+            Labels are not such numbers or out of range, or the logits have another shape.
         """
-        meaning = np.asarray(self.numbers, np.int64)
-        if labels.ndim == 1:
-            self._check(labels)
+        meaning, labels = np.asarray(self.numbers, np.int64), self._checked(labels)
+        names = [""] * len(labels) if names is None else names
         found = checked_logits(logits, (len(labels), len(self.classes)))
         if self.kind == "class":
-            shift = None if self.threshold is None else logit(self.threshold)
-            return class_scores(names, found, meaning[labels], np.unique(meaning), shift)
+            own = np.unique(meaning)
+            return class_scores(names, found, meaning[labels], own, self.threshold)
         rows = np.zeros(found.shape, bool)
         if labels.ndim == 1:
             rows[np.arange(len(labels)), meaning[labels]] = True
         else:
-            rows[:, meaning] = labels == 1
+            rows[:, meaning] = labels
         if self.kind == "answers":
             return answer_scores(names, found, rows)
         return label_scores(names, found, rows, self._limit)
@@ -133,6 +133,38 @@ class Rule:
     def _limit(self) -> float:
         """Return the probability from which on a label is named."""
         return THRESHOLD if self.threshold is None else self.threshold
+
+    def _checked(self, labels: Any) -> np.ndarray:
+        """Return labels as int [n], or as bool [n, of the data set] where there may be several.
+
+        Raises
+        ------
+        UsageError
+            They are something else.
+        """
+        try:
+            found = np.asarray(labels)
+        except ValueError:  # rows of different lengths
+            found = np.empty((), object)
+        kind = found.dtype.kind
+        if found.ndim == 1 and (kind in "biu" or not found.size):
+            self._check(found)
+            return found.astype(np.int64)
+        wide = self.kind != "class" and found.ndim == 2 and found.shape[1] == len(self.numbers)
+        if wide and kind in "biuf":
+            rows: np.ndarray = found == 1
+            if (rows | (found == 0)).all():
+                return rows
+            other = found[~rows & (found != 0)][0]
+            raise UsageError(
+                f"a label is {other}: in a row of labels, expected 1 for each that the image has, "
+                "and 0 for the others"
+            )
+        more = "" if self.kind == "class" else f", or rows of {len(self.numbers)} numbers 0 and 1"
+        raise UsageError(
+            f"the labels are {found.dtype} {found.shape}, expected a list of whole numbers, the "
+            f"class of each image{more}"
+        )
 
     def _check(self, labels: np.ndarray) -> None:
         """Raise `UsageError` if a label is that of no class."""

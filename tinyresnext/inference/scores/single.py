@@ -52,11 +52,12 @@ def class_scores(
     logits: np.ndarray,
     truth: np.ndarray,
     own: np.ndarray,
-    shift: float | None,
+    threshold: float | None,
 ) -> Iterator[ImageScore]:
     """Yield the score of each image that has one class.
 
-    Of classes with equal logits, the one with the smaller number comes first, as in `Model.rank`.
+    Of classes with equal logits, the one with the smaller number comes first, as in `Model.rank`;
+    of two with a threshold, the second comes first from this probability on, as there.
 
     Parameters
     ----------
@@ -66,16 +67,20 @@ def class_scores(
         The right class.
     own : [k] int
         The classes of the data set, in increasing order.
-    shift : float, optional
-        For two classes: the logit from which on the second is predicted.
+    threshold : float, optional
+        For two classes: the probability from which on the second is predicted.
     """
     every, count = np.arange(len(truth)), logits.shape[1]
     losses = _cross_entropy(logits, truth)
-    values = [()] * len(truth) if shift is None else [(v,) for v in _margins(logits)]
-    shifted = logits if shift is None else logits - np.array([0.0, shift])
-    right = shifted[every, truth][:, None]
-    before = (shifted > right) | ((shifted == right) & (np.arange(count) < truth[:, None]))
-    named = shifted.argmax(1)
+    values, order = [()] * len(truth), logits
+    if threshold is not None:
+        margins = logits[:, 1] - logits[:, 0]  # how far the second is above the first
+        values = [(v,) for v in margins.tolist()]
+        second = sigmoid(margins) >= threshold
+        order = np.stack([~second, second], 1).astype(np.float64)
+    right = order[every, truth][:, None]
+    before = (order > right) | ((order == right) & (np.arange(count) < truth[:, None]))
+    named = order.argmax(1)
     columns = (
         truth.tolist(),
         named.tolist(),
@@ -117,12 +122,6 @@ def label_scores(
 def _where(row: np.ndarray) -> tuple[int, ...]:
     """Return the places at which a row is true."""
     return tuple(np.flatnonzero(row).tolist())
-
-
-def _margins(logits: np.ndarray) -> list[float]:
-    """Return how far the second of two logits is above the first."""
-    found: list[float] = (logits[:, 1] - logits[:, 0]).tolist()
-    return found
 
 
 def _cross_entropy(logits: np.ndarray, classes: np.ndarray) -> list[float]:

@@ -6,6 +6,7 @@ These tests need headless Chromium: run them with ``-m browser``.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import browser
@@ -80,6 +81,21 @@ def test_choosing_a_block_by_its_strip(fresh):
     assert fresh.run("document.querySelector('#blocks :checked').value") == "2"
     assert "half as many each way" in text(fresh, "about")
     assert "--block layer2.0" in text(fresh, "exact-about")
+
+
+def test_shortcuts_and_excitations_are_said(page, explained):
+    """On the page of the bundled network, and as if it had squeeze and excitation."""
+    page.open(page.file)
+    block(page, "layer2.0")
+    assert "a 1x1 convolution of the means of 2x2 values" in text(page, "about")
+    assert "comes from constants of later layers. Paths" in text(page, "view-about")
+    excited = replace(explained, spec=replace(explained.spec, se_reduction=16))
+    excited.save(page.file.with_name("excited.html"))
+    page.open(page.file.with_name("excited.html"))
+    assert "comes from constants of later layers. Paths" in text(page, "view-about")  # the last one
+    block(page, "layer2.0")
+    said = text(page, "view-about")
+    assert "later layers, and from the factors of squeeze and excitation in later blocks." in said
 
 
 def test_switching_a_path_off(fresh, explained):

@@ -122,6 +122,21 @@ def test_the_numbers_are_those_of_the_arrays(explained, text):
         assert [one["mean"] for one in stage["channels"]] == [c.mean for c in theirs.channels]
 
 
+def test_what_a_block_is(explained):
+    """Shortcuts with means have a sentence of their own, and so have later excitations."""
+    shortcuts = [block["shortcut"] for block in page.data_of(explained)["blocks"]]
+    assert shortcuts == ["identity", "identity", *["averaged", "identity"] * 2]
+    other = replace(explained, spec=replace(explained.spec, avg_down=False, se_reduction=16))
+    found = page.data_of(other)["blocks"]
+    plain = ["identity", "identity", *["projection", "identity"] * 2]
+    assert [block["shortcut"] for block in found] == plain
+    assert [block["excited"] for block in found] == [True] * 5 + [False]
+    assert not any(block["excited"] for block in page.data_of(explained)["blocks"])
+    script = read(other.html()).text["script"]
+    kinds = re.search(r"const SHORTCUTS = {(.*?)};", script, re.DOTALL)[1]
+    assert {*shortcuts, *plain, "padding"} == set(re.findall(r"(\w+): \"", kinds))
+
+
 def test_the_maps_are_those_of_the_arrays(explained, text):
     """A value errs by half of the scale of its group, and a sum of n values by n / 2 of it."""
     data = data_in(text)

@@ -3,7 +3,8 @@
 The effect of a term is what the logit loses when the term is left out of the sum of its block. To
 first order it is the product of the term with the gradient of the logit, so one backward pass gives
 it for all terms of all blocks. Exactly, it needs the rest of the network once more for each term.
-The two differ where leaving a term out turns ReLUs on or off.
+The two differ where leaving a term out turns ReLUs on or off, and where it changes the factors of
+squeeze and excitation in later blocks.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import UsageError
-from ...network.spec import describe
+from ...network.spec import Block, Spec, describe
 from ...system.version import __version__
 from ..explanation import Explanation, Stage, Terms
 from .packed import factor_for, packed
@@ -93,7 +93,7 @@ def data_of(explanation: Explanation) -> dict[str, Any]:
         ],
         "cam": packed(e.cam[None], SIDE, mean=True),
         "stages": [_stage(stage) for stage in e.stages],
-        "blocks": [_block(terms, side) for terms in e.blocks],
+        "blocks": [_block(terms, side, e.spec, terms is e.blocks[-1]) for terms in e.blocks],
     }
 
 
@@ -109,14 +109,15 @@ def _stage(stage: Stage) -> dict[str, Any]:
     }
 
 
-def _block(terms: Terms, side: int) -> dict[str, Any]:
-    """Return a block as a JSON object."""
+def _block(terms: Terms, side: int, spec: Spec, last: bool) -> dict[str, Any]:
+    """Return a block as a JSON object; ``excited`` says whether later blocks have an excitation."""
     views = np.concatenate([terms.share_maps[None], terms.channel_maps[None], terms.effect_maps])
     return {
         "name": terms.block.name,
         "shape": list(terms.shape),
         "stride": terms.block.stride,
-        "shortcut": terms.block.shortcut,
+        "shortcut": _shortcut(terms.block, spec),
+        "excited": spec.se_reduction > 0 and not last,
         "terms": list(terms.names),
         "channel": terms.channel,
         "shares": terms.shares.tolist(),
@@ -125,6 +126,12 @@ def _block(terms: Terms, side: int) -> dict[str, Any]:
         "exact": None if terms.exact is None else terms.exact.tolist(),
         "maps": packed(views, side),
     }
+
+
+def _shortcut(block: Block, spec: Spec) -> str:
+    """Return what a block's shortcut is: that of the block, or ``averaged``."""
+    averaged = spec.avg_down and (block.stride > 1 or block.smooth)
+    return "averaged" if averaged and block.shortcut == "projection" else block.shortcut
 
 
 def _bytes(explanation: Explanation, side: int) -> int:

@@ -135,6 +135,7 @@ function showStrips() {
 const SHORTCUTS = {
   identity: "is its input itself", projection: "is its input after a 1x1 convolution",
   padding: "is its input, subsampled and padded with zeros",
+  averaged: "is a 1x1 convolution of the means of 2x2 values of its input",
 };
 
 function showBlock() {
@@ -187,11 +188,12 @@ function showTerms() {
   showSum(maps);
 }
 
-// A network of ReLUs is linear near its input: what its constants add does not depend on a term.
+// ReLUs are linear near an input: what constants add depends on no term, but an excitation does.
 function behind(block) {
   const effects = block.terms.map((_, term) => effect(block, term)), paths = effects.slice(0, -2);
   const said = [` All terms add up to ${signed(sum(effects))}; the rest of ${subject()}, `
-    + `${signed(logit() - sum(effects))}, comes from constants of later layers.`,
+    + `${signed(logit() - sum(effects))}, comes from constants of later layers`
+    + `${block.excited ? ", and from the factors of squeeze and excitation in later blocks" : ""}.`,
   `paths and shift together, which the block adds to its shortcut: `
     + `${signed(sum(effects.slice(0, -1)))}.`];
   const path = (value) => `${block.terms[paths.indexOf(value)]} (${signed(value)})`;

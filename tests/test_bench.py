@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 from tinyresnext import Spec
 from tinyresnext.bench import bench, inputs, processor
 from tinyresnext.cli import main as cli
+from tinyresnext.errors import UsageError
 from tinyresnext.network import spec
 from tinyresnext.network.resnext import forward, parameters
 from tinyresnext.network.spec import variants
@@ -176,6 +178,36 @@ def test_figures_of_layers_are_for_the_mini_batch(monkeypatch):
 def test_bench_refuses(capsys, options, words):
     assert cli.main(["bench", *options]) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"sizes": [32, 50]}, f"{MODEL}, images of 50 x 50: .* sides are multiples of 32"),
+        ({"sizes": [32, 2.5]}, "size is 2.5; give a whole number"),
+        ({"batches": [1, 0]}, "batch is 0; give a whole number"),
+        ({"repeats": 0}, "repeats is 0; give a whole number"),
+        ({"models": [MODEL, "resnext5"]}, "no architecture"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_first(monkeypatch, given, words):
+    """Not after minutes of measurements, which would be lost."""
+    monkeypatch.setattr(reference, "peak", lambda counts: pytest.fail("it has begun"))
+    averaged = Spec((1, 1, 1, 1), 4, 8, 10, stem="deep", avg_down=True, blur_pool="average")
+    for module in (spec, variants):
+        monkeypatch.setattr(module, "VARIANTS", {MODEL: averaged})
+    with pytest.raises(UsageError, match=words):
+        bench.bench(
+            **{"models": [MODEL], "batches": [1], "sizes": [32], **given}, device="reference"
+        )
+
+
+def test_what_our_own_processes_took_is_not_that_of_others(monkeypatch):
+    times = os.times_result((1.0, 2.0, 4.0, 8.0, 16.0))
+    monkeypatch.setattr(os, "times", lambda: times)
+    assert processor.Others._now()[2] in (15.0, 0.0)  # 0: the system does not report it
+    if Path("/proc/stat").exists():
+        assert processor.Others._now()[2] == 15
 
 
 def test_weights_are_plausible_and_always_the_same():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import os
 import re
@@ -25,6 +26,7 @@ import pytest
 from tinyresnext import Preprocess, Spec, __version__, list_models, load, save
 from tinyresnext.cli import main as cli
 from tinyresnext.cli.runs import images as typed_images
+from tinyresnext.cli.runs import resume
 from tinyresnext.errors import DeviceError, UsageError
 from tinyresnext.hub.bundled import shipped_model
 from tinyresnext.hub.catalogue import find, with_weights
@@ -756,6 +758,32 @@ def test_a_second_model_is_refused(run, capsys, command):
         run(command, "x.jpg", "-o", "o.h5", "--model", "a.h5", "--model", "b.h5")
     assert stopped.value.code == 2
     assert "--model is given twice, and this command takes one" in capsys.readouterr().err
+
+
+def test_a_second_first_model_is_refused(capsys):
+    """`--init` and `--model` are one option; of a run that goes on, a new one is taken."""
+    for first, second in itertools.product(("--init", "--model"), repeat=2):
+        with pytest.raises(SystemExit):
+            cli.parse(["finetune", "x", "--out", "o", first, "a.h5", second, "b.h5"])
+        assert f"{second} is given twice" in capsys.readouterr().err
+    parser = cli.parsers()[1]["finetune"]
+    cli.add_options(parser)
+    assert resume._typed(parser, ["--model", "a.h5"], "o")["model"] == "a.h5"
+    assert "model" not in resume._typed(parser, ["--val", "v"], "o")
+
+
+def test_options_of_bench_add_up(run, monkeypatch):
+    seen = []
+    monkeypatch.setattr("tinyresnext.bench.bench.bench", lambda **given: seen.append(given) or {})
+    monkeypatch.setattr("tinyresnext.bench.tables.text", lambda report: "")
+    assert run("bench", "--model", "a", "b", "--model", "c", "--size", "32", "--size", "64")[0] == 0
+    assert run("bench")[0] == 0
+    assert (seen[0]["models"], seen[0]["sizes"], "batches" in seen[0]) == (
+        list("abc"),
+        [32, 64],
+        False,
+    )
+    assert not seen[1].keys() & {"models", "batches", "sizes"}
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device here")

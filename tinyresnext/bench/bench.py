@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from importlib.metadata import version
 
+from ..errors import UsageError
+from ..images.checks import whole_number
 from ..inference.inputs import shapes_that_fit
+from ..network import count
 from ..network.plan import program
-from ..network.spec import variant
+from ..network.spec import Spec, variant
 from ..ops import Backend, backend, integer
 from ..system.console import at_terminal, rewrite
 from ..system.version import __version__
@@ -66,14 +69,19 @@ def bench(
     Raises
     ------
     UsageError
-        There is no such architecture, the backend cannot use that many threads, or a network
-        leaves nothing of an image of that size.
+        Before the first measurement: there is no such architecture, a size or a number of runs is
+        no whole number from 1, the backend cannot use that many threads, or a network cannot take
+        an image of that size.
     DeviceError
         There is no such device, or it does not compute in this precision.
     """
     ops, rounds = backend_of(device, precision), precision == "int8"
     threads = ops.thread_count(threads)
     specs = {name: variant(name) for name in models}
+    batches = [whole_number("batch", one, 1) for one in batches]
+    sizes = [whole_number("size", one, 1) for one in sizes]
+    repeats = whole_number("repeats", repeats, 1)
+    _check_shapes(specs, sizes)
     others, load = Others(), _load()
     with ops.on_threads(threads):
         tell("the machine")
@@ -89,9 +97,8 @@ def bench(
             for batch, size in [(batch, size) for batch in batches for size in sizes]:
                 tell(f"{name}, {batch} x {size} x {size}")
                 shape = batch, size, size, spec.channels
-                with shapes_that_fit(spec):
-                    rows["models"].append(whole(name, made, shape, how))
-                    rows["layers"] += layers(name, made, shape, how) if every_layer else []
+                rows["models"].append(whole(name, made, shape, how))
+                rows["layers"] += layers(name, made, shape, how) if every_layer else []
     head = {
         "schema": SCHEMA,
         "tinyresnext": __version__,
@@ -103,6 +110,17 @@ def bench(
         "machine": [limits._asdict() for limits in machine],
     }
     return head | rows | {"others": others.share(), "load_before": load, "load_after": _load()}
+
+
+def _check_shapes(specs: Mapping[str, Spec], sizes: Sequence[int]) -> None:
+    """Raise `UsageError` unless every network can take images of every size; compute nothing."""
+    for name, spec in specs.items():
+        for size in sizes:
+            try:
+                with shapes_that_fit(spec):
+                    count.layers(spec, size, size)
+            except UsageError as error:
+                raise UsageError(f"{name}, images of {size} x {size}: {error}") from error
 
 
 def backend_of(device: str, precision: str) -> Backend:

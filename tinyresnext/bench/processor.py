@@ -37,7 +37,8 @@ class Others:
     def _now() -> tuple[float, float, float]:
         """Return three times in seconds: all cores busy, all cores in total, and this process.
 
-        All are zero if the system does not report them.
+        Processes that it has started and that have ended, such as those that compile, are a part of
+        it. All are zero if the system does not report them.
         """
         try:
             ticks = [
@@ -50,5 +51,5 @@ class Others:
         return (
             (sum(ticks) - ticks[3] - ticks[4]) / per_second,
             sum(ticks) / per_second,
-            own.user + own.system,
+            own.user + own.system + own.children_user + own.children_system,
         )

@@ -108,7 +108,7 @@ def _add_bench(c: argparse.ArgumentParser) -> None:
     c.add_argument(
         "--model",
         nargs="+",
-        default=["resnext50_32x4d", "resnext101_32x8d"],
+        action="extend",
         metavar="NAME",
         help="architectures (resnext50_32x4d resnext101_32x8d)",
     )
@@ -116,7 +116,7 @@ def _add_bench(c: argparse.ArgumentParser) -> None:
         "--batch",
         type=positive,
         nargs="+",
-        default=[1, 8],
+        action="extend",
         metavar="N",
         help="images at a time (1 8)",
     )
@@ -124,7 +124,7 @@ def _add_bench(c: argparse.ArgumentParser) -> None:
         "--size",
         type=positive,
         nargs="+",
-        default=[160, 224, 288],
+        action="extend",
         metavar="N",
         help="sides of the images (160 224 288)",
     )
@@ -153,10 +153,12 @@ def _bench(a: argparse.Namespace) -> int:
     if a.json is not None:
         target(a.json, a.force)
     with announce_compiling(backend_of(a.device, a.precision)):
+        given = {"models": a.model, "batches": a.batch, "sizes": a.size}
         report = bench(
-            *(a.model, a.batch, a.size, a.threads, a.repeats, a.layers, on_terminal, a.device),
-            a.precision,
-        )
+            **{name: values for name, values in given.items() if values is not None},
+            threads=a.threads, repeats=a.repeats, every_layer=a.layers, tell=on_terminal,
+            device=a.device, precision=a.precision,
+        )  # fmt: skip
     on_terminal("")
     print(text(report), end="", flush=True)  # before anything can go wrong with the file
     if a.json is not None:

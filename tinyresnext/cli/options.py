@@ -110,7 +110,7 @@ def braces(known: Iterable[str]) -> str:
 # --- options --------------------------------------------------------------------------------------
 
 
-class _Once(argparse.Action):
+class Once(argparse.Action):
     """Store a value; refuse a second one, with which argparse would replace it."""
 
     def __call__(
@@ -120,6 +120,7 @@ class _Once(argparse.Action):
         values: Any,
         option_string: str | None = None,
     ) -> None:
+        """Store the value, or end the program with the error."""
         if getattr(namespace, self.dest) is not None:
             parser.error(
                 f"{option_string} is given twice, and this command takes one; leave one out"
@@ -131,7 +132,7 @@ def add_model(command: argparse.ArgumentParser) -> None:
     """Add ``--model``, for commands that take one."""
     command.add_argument(
         "--model",
-        action=_Once,
+        action=Once,
         metavar="NAME|FILE",
         help="a model that was pulled, or a model file (the bundled model)",
     )

@@ -10,6 +10,7 @@ from ..errors import UsageError
 from ..system.files import shown
 from .options import (
     Commands,
+    Once,
     add_broken,
     add_command,
     add_data,
@@ -68,6 +69,7 @@ def _add_finetune(c: argparse.ArgumentParser) -> None:
         "--init",
         "--model",  # as the other commands call it
         dest="model",
+        action=Once,
         metavar="NAME|FILE",
         help="the model to begin with (the bundled model)",
     )

@@ -21,6 +21,7 @@ _UNTYPED = object()
 # Of each of these, one option at most is given: a new one takes the place of the recorded one.
 _ONE_OF = (("arch", "depth", "blocks"), ("frozen_to", "all"), ("val", "val_part"))
 _TEACHERS = "teacher"  # of which there may be several
+_SEEN = (_TEACHERS, "model")  # whose actions look at the value before: None where there is none
 _PATHS = {"data": "DATA", "val": "--val DATA", "model": "--init FILE"}
 _LATER = "later"  # the commands that went on with it and changed options
 _OF_ONE_COMMAND = ("data", "out", "resume", "mpi", "overfit", "dry_run")  # not kept from these
@@ -198,10 +199,13 @@ def _parsed(
 def _typed(parser: argparse.ArgumentParser, words: list[str], out: str) -> dict[str, Any]:
     """Return the options among some words, without those that have a default."""
     names = [*(action.dest for action in parser._actions), *parser._defaults]
-    untyped = dict.fromkeys(names, _UNTYPED) | {_TEACHERS: None}  # argparse adds to its list
+    untyped = dict.fromkeys(names, _UNTYPED) | dict.fromkeys(_SEEN)
     found = vars(_parsed(parser, words, out, argparse.Namespace(**untyped)))
-    typed = {name: value for name, value in found.items() if value is not _UNTYPED}
-    return _without(typed, _TEACHERS) if typed[_TEACHERS] is None else typed
+    return {
+        name: value
+        for name, value in found.items()
+        if value is not _UNTYPED and not (name in _SEEN and value is None)
+    }
 
 
 def _without(typed: dict[str, Any], name: str) -> dict[str, Any]:

@@ -249,6 +249,21 @@ def test_what_is_not_learnt_by_heart(lr, text):
         train(small.SPEC, small.pictures(), changed(lr=lr), "", overfit=True, **OPTIONS)
 
 
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        ({"overfit": True, "dry_run": "sheet.png"}, "two checks; give one of them"),
+        ({"overfit": True, "resume": True}, "begins with new weights: leave out resume"),
+        ({"dry_run": "sheet.png", "resume": True}, "begins with new weights: leave out resume"),
+    ],
+)
+def test_a_trial_is_made_alone(tmp_path, monkeypatch, more, text):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=text):
+        train(small.SPEC, small.pictures(), changed(mixup=0.0), "", **more, **OPTIONS)
+    assert not list(tmp_path.iterdir())
+
+
 # --- what a run would do --------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 import tinyresnext
 from tinyresnext import Model, Preprocess, Spec
+from tinyresnext.data.dataset import Dataset
 from tinyresnext.errors import (
     DeviceError,
     FormatError,
@@ -175,6 +176,14 @@ def test_what_is_no_image_is_named(model, images, words):
         model.predict(images)
     with pytest.raises((UsageError, ImageError)):
         tinyresnext.prepare(images, model.preprocess)
+
+
+def test_a_data_set_is_no_image(model):
+    """It has a method `read`, as an open file has; `classify` takes it."""
+    data = Dataset(("a", "b"), np.array([0, 1]), list("xy"), lambda i: np.zeros((8, 8, 3), "u1"))
+    with pytest.raises(UsageError, match=r"a data set has labels beside its images; .*evaluate"):
+        model.predict(data)
+    assert [row.path for row in classify(model, data)] == ["x", "y"]
 
 
 def test_files_that_cannot_be_read_are_explained(model, tmp_path):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.dataset import Dataset, LabelledImages
 from ..errors import PrecisionError, ShapeError, UsageError
 from ..images.decode import Picture, is_picture
 from ..network.plan import Quantisation
@@ -32,6 +33,11 @@ def each_image(images: Any) -> Iterator[Picture]:
     UsageError
         It is something else, or an iterable of something else.
     """
+    if isinstance(images, Dataset | LabelledImages):
+        raise UsageError(
+            "a data set has labels beside its images; tinyresnext.evaluate compares them with "
+            "predictions, and tinyresnext.inference.classify.classify only predicts"
+        )
     kind = type(images).__name__
     expected = (
         "give a path, the bytes of an image file, a file open in binary mode, a Pillow image or a "

@@ -38,7 +38,7 @@ from .run import Run
 from .samples.augmentation import unchanged, usual_preprocess
 from .samples.teacher import Teacher, Teaches, taught
 from .setting import Setting, check, frozen_parts, headed
-from .trial.overfit import by_heart
+from .trial.overfit import by_heart, check_trial
 from .trial.preview import preview
 from .weights import size, views
 
@@ -250,8 +250,7 @@ def _run(
         "normed": str(normed),
     }
     check_savable(start, setting)
-    if setting.ranks.count > 1 and (overfit or dry_run is not None):
-        raise UsageError("a trial of a run is for one process: leave out --mpi")
+    check_trial(overfit, dry_run is not None, resume, setting.ranks.count)
     if overfit:
         return by_heart(start, setting)
     if dry_run is not None:

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from ...data.loader import Loader
-from ...errors import TrainingError
+from ...errors import TrainingError, UsageError
 from ...inference.model import Model
 from ..record import state as states
 from ..record.folder import TrainingFolder
@@ -21,7 +21,7 @@ from ..run import Run
 from ..samples.augmentation import unchanged
 from ..setting import Setting
 
-__all__ = ["MOST", "by_heart"]
+__all__ = ["MOST", "by_heart", "check_trial"]
 
 MOST = 300  # steps
 LEARNT = 0.1  # loss of a mini-batch whose labels have nine tenths of the probability on average
@@ -45,6 +45,16 @@ _NOTHING_ELSE = {
     "ema": 0.0,
     "sides": (),
 }
+
+
+def check_trial(overfit: bool, drawn: bool, resume: bool, processes: int) -> None:
+    """Raise `UsageError` for trials of a run, this one or the dry run, that cannot be made."""
+    if overfit and drawn:
+        raise UsageError("overfit and dry_run are two checks; give one of them")
+    if (overfit or drawn) and resume:
+        raise UsageError("a trial of a run begins with new weights: leave out resume")
+    if (overfit or drawn) and processes > 1:
+        raise UsageError("a trial of a run is for one process: leave out --mpi")
 
 
 def by_heart(start: State, setting: Setting) -> Model:

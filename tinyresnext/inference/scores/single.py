@@ -72,7 +72,8 @@ def class_scores(
     """
     every, count = np.arange(len(truth)), logits.shape[1]
     losses = _cross_entropy(logits, truth)
-    values, order = [()] * len(truth), logits
+    values: list[tuple[float, ...]] = [()] * len(truth)
+    order = logits
     if threshold is not None:
         margins = logits[:, 1] - logits[:, 0]  # how far the second is above the first
         values = [(v,) for v in margins.tolist()]

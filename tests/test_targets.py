@@ -49,7 +49,8 @@ def test_rows_of_each_head():
     many = targets(MANY, several(), Loss())
     assert many.rows(np.array([[0, 1, 1]])).tolist() == [[0, 1, 1]]
     assert many.rows(np.array([2])).tolist() == [[0, 0, 1]]
-    assert plain.weights(plain.rows(np.array([0]))) is None
+    rows = plain.rows(np.array([0]))
+    assert plain.weighed(rows) == (rows, None)
 
 
 def test_what_is_right_under_each_head():
@@ -71,20 +72,63 @@ def test_classes_weigh_the_same():
     labels = np.array([0] * 6 + [1] * 3 + [3])
     data = replace(small.pictures(10), labels=labels)
     found = targets(small.SPEC, data, Loss(balance="weights"))
-    weights = found.weights(found.rows(labels))
+    rows, weights = found.weighed(found.rows(labels))
+    assert (rows == found.rows(labels)).all()  # each is of one class
     sums = [weights[labels == label].sum() for label in (0, 1, 3)]
     assert sums == pytest.approx([10 / 3] * 3)
-    mixed = found.weights(np.array([[0.25, 0.75, 0, 0]], np.float32))
-    assert mixed == pytest.approx(0.25 * weights[0] + 0.75 * weights[6])
     data = several()
     found = targets(MANY, data, Loss(balance="weights"))
-    weights = found.weights(found.rows(data.labels))
+    weights = found.weighed(found.rows(data.labels))[1]
     for label in range(3):
         has = data.labels[:, label] == 1
         assert weights[has, label].sum() == pytest.approx(30)
         assert weights[~has, label].sum() == pytest.approx(30)
-    rare = replace(data, labels=np.zeros_like(data.labels))
-    assert np.isfinite(targets(MANY, rare, Loss(balance="weights")).balance).all()
+    labels = np.tile([0, 1, 0], (60, 1))
+    labels[:30, 2] = 1
+    odd = replace(data, labels=labels)  # a label that no image has, one that all have, and a half
+    found = targets(MANY, odd, Loss(balance="weights"))
+    assert (found.weighed(found.rows(labels))[1] == 1).all()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("spec", [small.SPEC, ONE, MANY], ids=["softmax", "one", "many"])
+def test_each_class_of_a_mixture_has_its_own_weight(spec, smoothing):
+    """The loss is the sum of target * weight * -log(p), as PyTorch's, whose words these are."""
+    data = {4: small.pictures(40), 1: two(40), 3: several(40)}[spec.classes]
+    data = replace(data, labels=np.where(np.arange(40) < 32, data.labels.T, 0).T)
+    found = targets(spec, data, Loss(balance="weights", smoothing=smoothing))
+    rows = found.rows(data.labels)
+    mixed = (0.3 * rows + 0.7 * rows[::-1]).astype(np.float32)
+    z = np.random.default_rng(0).standard_normal(rows.shape).astype(np.float32)
+    given, weights = found.weighed(mixed)
+    if spec.head == "softmax":
+        logs = z - np.log(np.exp(z).sum(1, keepdims=True))
+        wanted = -(mixed * found.balance * logs).sum(1).mean()
+        loss = reference.softmax_cross_entropy(z, labels=given, smoothing=0.0, weights=weights)
+        mass = (mixed * found.balance).sum(0)
+    else:
+        low, high = np.logaddexp(0, z), np.logaddexp(0, -z)
+        wanted = (mixed * found.balance[1] * high + (1 - mixed) * found.balance[0] * low).mean()
+        loss = reference.binary_cross_entropy(z, labels=given, smoothing=0.0, weights=weights)
+        mass = np.array([1.0])
+    assert float(np.mean(loss)) == pytest.approx(float(wanted), rel=1e-5)
+    if not smoothing:
+        assert mass == pytest.approx([mass[0]] * len(mass))  # so the classes weigh the same
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_weights_of_classes_are_those_of_pytorch(smoothing):
+    torch = pytest.importorskip("torch")
+    data = replace(small.pictures(8), labels=np.array([0, 0, 0, 0, 1, 1, 2, 3]))
+    found = targets(small.SPEC, data, Loss(balance="weights", smoothing=smoothing))
+    z = np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32)
+    given, weights = found.weighed(found.rows(data.labels))
+    ours = reference.softmax_cross_entropy(z, labels=given, smoothing=0.0, weights=weights)
+    theirs = torch.nn.functional.cross_entropy(
+        torch.tensor(z), torch.tensor(data.labels), torch.tensor(found.balance),
+        label_smoothing=smoothing, reduction="sum",
+    )  # fmt: skip
+    assert float(np.mean(ours)) == pytest.approx(float(theirs) / 8, rel=1e-6)
 
 
 @pytest.mark.parametrize("ops", [reference, cpu], ids=["reference", "cpu"])
@@ -249,7 +293,8 @@ def test_a_sigmoid_smooths_and_mixes_before_it_cuts(spec, data, labels, known, b
     logits = 2 * np.array(known, np.float32) - 1
     assert found.correct(logits, labels) == 2
     plain = targets(spec, data, replace(said, threshold=0.0))
-    assert (plain.rows(labels) == known).all()  # the loss smooths
+    if balance == "none":
+        assert (plain.rows(labels) == known).all()  # the loss smooths
     if balance == "weights":
         assert np.array_equal(found.balance, plain.balance)
 

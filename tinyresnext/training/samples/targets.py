@@ -27,8 +27,9 @@ class Targets:
         label, and how much one with it.
     softened : float
         The part of a target that all classes share, where the loss itself does not smooth so: it is
-        the binary cross entropy of one label an image. Under a sigmoid, the part that goes towards
-        one half, where targets are cut after that.
+        the binary cross entropy of one label an image, or classes have weights. Under a sigmoid,
+        the part that goes towards one half, where targets are cut after that or labels have
+        weights.
     threshold : float
         Targets above it become 1 and the others 0; 0 leaves them.
     """
@@ -59,17 +60,23 @@ class Targets:
         """Return targets of 0 and 1, if the recipe has a threshold."""
         return (rows > self.threshold).astype(np.float32) if self.threshold else rows
 
-    def weights(self, rows: np.ndarray) -> np.ndarray | None:
-        """Return how much each sample, or each label of it, weighs; None if all weigh the same.
+    def weighed(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return targets, and how much each sample weighs, or each label of it.
 
-        A mixture of samples weighs as much as the same mixture of weights.
+        Each class of a mixture has its own weight, as in PyTorch's cross entropy: the loss is the
+        sum of ``row * balance * -log(p)``. That is the loss of the targets that are returned, which
+        sum to one again, times the weights that are returned. Without a balance, the rows are
+        returned as they are, and None.
         """
         if self.balance is None:
-            return None
+            return rows, None
         if self.balance.ndim == 1:
-            weights: np.ndarray = rows @ self.balance
-            return weights
-        return (1 - rows) * self.balance[0] + rows * self.balance[1]
+            parts = rows * self.balance
+            weights = parts.sum(1)
+            return parts / weights[:, None], weights
+        parts = rows * self.balance[1]
+        weights = parts + (1 - rows) * self.balance[0]
+        return parts / weights, weights
 
     def correct(self, logits: np.ndarray, labels: np.ndarray) -> int:
         """Return for how many samples everything is right."""
@@ -88,18 +95,19 @@ def targets(spec: Spec, dataset: Dataset, said: Loss) -> Targets:
     said : Loss
         With ``balance`` "weights" all classes weigh the same, however many images each has: a
         sample of a class of m images weighs n / (k m) where n images have k classes. Under a
-        sigmoid, this holds for the images with and without each label.
+        sigmoid, this holds for the images with and without each label; one that all images have,
+        or none, weighs 1.
     """
-    # Elsewhere the loss smooths. What is cut must have been smoothed before.
-    here = said.entropy == "binary" and (spec.head == "softmax" or said.threshold > 0)
-    plain = Targets(spec, None, said.smoothing if here else 0.0, said.threshold)
-    if said.balance != "weights":
+    # Elsewhere the loss smooths. What is cut or weighed must have been smoothed before.
+    weighed = said.balance == "weights"
+    binary = said.entropy == "binary" and (spec.head == "softmax" or said.threshold > 0)
+    plain = Targets(spec, None, said.smoothing if binary or weighed else 0.0, said.threshold)
+    if not weighed:
         return plain
     if spec.head == "softmax":
-        counts = np.bincount(dataset.labels, minlength=spec.classes)
-        return replace(plain, balance=_inverse(counts, int(np.count_nonzero(counts))))
+        return replace(plain, balance=_inverse(np.bincount(dataset.labels, minlength=spec.classes)))
     having = plain.known(dataset.labels).sum(0, dtype=np.float64)
-    return replace(plain, balance=_inverse(np.stack([len(dataset) - having, having]), 2))
+    return replace(plain, balance=_inverse(np.stack([len(dataset) - having, having])))
 
 
 def check_balance(spec: Spec, dataset: Dataset, said: Loss) -> None:
@@ -121,8 +129,8 @@ def check_balance(spec: Spec, dataset: Dataset, said: Loss) -> None:
         )
 
 
-def _inverse(counts: np.ndarray, classes: int) -> np.ndarray:
-    """Return n / (classes * count), for a mean weight of 1; 1 where there is no image."""
-    total = counts.sum(0)
+def _inverse(counts: np.ndarray) -> np.ndarray:
+    """Return n / (k count) of k classes that have images, for a mean weight of 1; 1 for others."""
+    total, classes = counts.sum(0), np.count_nonzero(counts, 0)
     found = np.where(counts > 0, total / (classes * np.maximum(counts, 1)), 1)
     return found.astype(np.float32)

@@ -20,10 +20,13 @@ from tinyresnext.inference import evaluate as evaluation
 from tinyresnext.network.step import Step
 from tinyresnext.ops import reference
 from tinyresnext.training import run as training_run
+from tinyresnext.training.initial import initialise
 from tinyresnext.training.recipes import RECIPES
 from tinyresnext.training.recipes.steps import ENOUGH, FEW, enough, few, steps, warnings_for
 from tinyresnext.training.record import curve
+from tinyresnext.training.setting import frozen_parts
 from tinyresnext.training.trial import preview
+from tinyresnext.training.weights import size, views
 
 FAST = RECIPES["fast-cifar"]
 
@@ -119,6 +122,28 @@ def test_blocks_that_cannot_be_left_out_are_said():
     assert said.startswith("drop_path is 0.1 and ")
     assert "has a single block" in said
     assert not warnings_for(small.SPEC, recipe, 50_000)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"muon": 0.02}, "--muon 0.02 leaves alone"),
+        ({"layer_decay": 0.75}, "--layer-decay 0.75 leaves alone"),
+        (
+            {"clip": "adaptive", "clip_at": 0.01, "muon": 0.02},
+            "--muon 0.02 and --clip adaptive leave alone",
+        ),
+        ({"clip": "norm", "clip_at": 1.0}, None),
+    ],
+)
+def test_settings_that_a_classifier_alone_does_not_have_are_said(changes, named):
+    recipe = FAST.changed(changes)
+    found = warnings_for(small.SPEC, recipe, 50_000, frozen_parts(small.SPEC, "layer2"))
+    assert len(found) == (named is not None)
+    if named is not None:
+        assert found[0].startswith("all layers up to layer2 are frozen")
+        assert named in found[0]
+    assert not warnings_for(small.SPEC, recipe, 50_000, frozen_parts(small.SPEC, "layer1"))
 
 
 def test_warnings_are_said_before_it_begins(tmp_path, capsys):
@@ -264,6 +289,52 @@ def test_a_trial_is_made_alone(tmp_path, monkeypatch, more, text):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_images_that_are_learnt_by_heart_are_those_of_the_first_step(tmp_path, monkeypatch):
+    labels = np.array([0] * 60 + [1, 1, 2, 3])
+    data = replace(small.pictures(64), labels=labels)
+    recipe, found = changed(balance="sampling", repeats=2), []
+
+    def step(run, x, images):
+        found.append(images)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(training_run.Run, "step", step)
+    for overfit in (True, False):
+        with pytest.raises(ZeroDivisionError):
+            train(small.SPEC, data, recipe, tmp_path / "run", overfit=overfit, **OPTIONS)
+    assert found[0].tolist() == found[1].tolist()
+    assert len(set(labels[found[0]].tolist())) > 1
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        (replace(small.pictures(70), labels=np.full(70, 2)), "(c)"),
+        (replace(small.pictures(70), labels=np.tile([0, 1, 0, 1], (70, 1))), "(b, d)"),
+    ],
+    ids=["a class", "labels"],
+)
+def test_a_mini_batch_with_one_label_is_said(monkeypatch, capsys, data, named):
+    spec = replace(small.SPEC, head="softmax" if data.labels.ndim == 1 else "sigmoid")
+    train(spec, data, changed(), "", overfit=True, **OPTIONS)
+    assert f"all images of the mini-batch have the same label {named}" in capsys.readouterr().err
+
+
+def test_lamb_learns_by_heart_with_the_rates_of_lamb(monkeypatch):
+    """Without a decay it would be Adam, at a rate that is meant for parts of a weight's norm."""
+    decays, real = set(), reference.lamb_step
+
+    def noted(*arguments, decay, **more):
+        decays.add(decay)
+        real(*arguments, decay=decay, **more)
+
+    monkeypatch.setattr(reference, "lamb_step", noted)
+    recipe = RECIPES["timm-a2"].changed({"batch": 16})
+    model = train(small.SPEC, small.pictures(), recipe, "", overfit=True, **OPTIONS)
+    assert model.provenance["learnt by heart"].startswith("a mini-batch of 16 images in ")
+    assert recipe.optimiser.weight_decay in decays
+
+
 # --- what a run would do --------------------------------------------------------------------------
 
 
@@ -338,6 +409,31 @@ def test_a_dry_run_of_a_single_step_measures_no_step_after_it(tmp_path, muon):
     path = tmp_path / "sheet.png"
     model = train(small.SPEC, small.pictures(), recipe, "", dry_run=path, **OPTIONS)
     assert "1 epochs of 1 steps: 1 steps, " in model.provenance["dry run"]
+
+
+def test_a_dry_run_returns_the_network_before_training(tmp_path):
+    recipe = changed(whiten=False)
+    model = train(
+        small.SPEC, small.pictures(), recipe, "", dry_run=tmp_path / "sheet.png", **OPTIONS
+    )
+    first = views(np.zeros(size(small.SPEC), np.float32), small.SPEC)
+    initialise(first, recipe.start, recipe.seed)
+    for name, value in first.items():
+        assert np.array_equal(model.params[name], value), name
+
+
+def test_the_memory_that_parts_would_take_is_what_they_take(tmp_path, monkeypatch):
+    monkeypatch.setattr(preview, "PIXELS", 5 * 8 * 8)
+    monkeypatch.setattr(preview, "size", lambda spec: 1 << 28)  # so an array has 1,024 MiB
+    said = []
+    for parts in (1, 2, 4):
+        model = train(
+            small.SPEC, small.pictures(), changed(parts=parts, ema=0.0), "",
+            dry_run=tmp_path / "sheet.png", **OPTIONS,
+        )  # fmt: skip
+        said.append(model.provenance["dry run"].splitlines()[2])
+    assert said[2].startswith("4,097 MiB ")  # weights, gradients, momentum, their mean; and values
+    assert all(line.endswith("with --parts 4, 4,097 MiB") for line in said[:2])
 
 
 def test_a_sheet_shows_images_as_they_were():

@@ -24,7 +24,7 @@ from .optimisers.rates import layer_rates
 from .optimisers.update import update
 from .record import curve
 from .record import state as states
-from .record.contents import contents
+from .record.contents import model_of
 from .record.folder import TrainingFolder
 from .record.log import Log, Progress, Stop
 from .record.silent import Silent
@@ -286,9 +286,7 @@ class Run:
 
     def model(self) -> Model:
         """Return the network of the last download: with the averaged weights if there are any."""
-        stored = contents(self.state, self.setting)
-        params = views(self.state.result.copy(), self.state.spec)
-        return Model(*stored._replace(params=params), self.setting.ops, self.setting.threads)
+        return model_of(self.state, self.setting)
 
     def close(self) -> None:
         """End the progress line and close the log."""

@@ -12,6 +12,7 @@ import numpy as np
 from ..data.dataset import Dataset
 from ..data.loader import Loader
 from ..errors import DeviceError, ImageError, UsageError
+from ..images.augmentation.augment import Augment
 from ..images.checks import whole_number
 from ..images.preprocess import Preprocess
 from ..inference.inputs import shapes_that_fit
@@ -65,16 +66,22 @@ class Setting:
         return f"{device} in {count} ranks with {norms} batch norms"
 
     def loader(
-        self, recipe: Recipe, side: int, threads: int = 1, places: Sequence[int] | None = None
+        self,
+        recipe: Recipe,
+        side: int,
+        threads: int = 1,
+        places: Sequence[int] | None = None,
+        images: Augment | None = None,
     ) -> Loader:
         """Return what makes the mini-batches of an epoch whose images have this side.
 
         They have the numbers of their images in place of labels. ``places`` are the images of each
-        that are made, by default those of this rank.
+        that are made, by default those of this rank; ``images`` is how each is prepared, by
+        default as the recipe says.
         """
         return Loader(
             self.dataset,
-            augmented(recipe.augmentation, self.preprocess, self.dataset, side),
+            images or augmented(recipe.augmentation, self.preprocess, self.dataset, side),
             batch=recipe.batch,
             seed=recipe.seed,
             threads=threads,

@@ -14,7 +14,7 @@ from contextlib import ExitStack, closing
 
 import numpy as np
 
-from ..data.dataset import Dataset, to_stderr
+from ..data.dataset import Dataset
 from ..data.loader import Loader
 from ..errors import UsageError
 from ..images.preprocess import Preprocess
@@ -27,7 +27,6 @@ from ..store.weights import digest_of
 from ..system.ranks import ALONE, Ranks, any_rank, by_the_first, which_ranks
 from .initial import initialise, whitened
 from .recipes import Recipe
-from .recipes.steps import warnings_for
 from .record import state as states
 from .record.begin import begun, say_of_run
 from .record.contents import check_savable
@@ -255,10 +254,8 @@ def _run(
         return by_heart(start, setting)
     if dry_run is not None:
         return preview(start, setting, dry_run)
-    for text in () if resume else warnings_for(start.spec, start.recipe, len(setting.dataset)):
-        to_stderr(text)
     if setting.ranks.rank == 0:
-        say_of_run(start, setting)
+        say_of_run(start, setting, resume)
     folder = TrainingFolder(out)
     with ExitStack() as held:
         state = by_the_first(setting.ranks, lambda: begun(held, folder, start, resume, setting))

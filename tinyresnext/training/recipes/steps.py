@@ -6,7 +6,7 @@ meant for 50,000 images, 60 images make no step or a few, and the weights hardly
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...network.spec import Spec, blocks
@@ -75,8 +75,11 @@ def few(recipe: Recipe, images: int) -> str | None:
     )
 
 
-def warnings_for(spec: Spec, recipe: Recipe, images: int) -> list[str]:
-    """Return what to say before a run on so many images of which something will be of no use."""
+def warnings_for(spec: Spec, recipe: Recipe, images: int, frozen: Sequence[str] = ()) -> list[str]:
+    """Return what to say before a run on so many images of which something will be of no use.
+
+    ``frozen`` has the first parts of the names of layers that are not trained.
+    """
     drop = recipe.drop.drop_path
     alone = (
         f"drop_path is {drop:g} and {spec.name} has a single block, which is never left out: "
@@ -84,7 +87,26 @@ def warnings_for(spec: Spec, recipe: Recipe, images: int) -> list[str]:
     )
     said = few(recipe, images), _all_warm_up(recipe, images), _early_average(recipe, images)
     single = drop > 0 and len(list(blocks(spec))) == 1
-    return [text for text in (*said, alone if single else None) if text is not None]
+    more = alone if single else None, _classifier_alone(spec, recipe, frozen)
+    return [text for text in (*said, *more) if text is not None]
+
+
+def _classifier_alone(spec: Spec, recipe: Recipe, frozen: Sequence[str]) -> str | None:
+    """Return what to say of settings for other layers if only the classifier is trained."""
+    last, how = f"layer{len(spec.blocks)}", recipe.optimiser
+    asked = {
+        f"--muon {how.muon:g}": how.muon > 0,
+        f"--layer-decay {how.layer_decay:g}": how.layer_decay != 1,
+        "--clip adaptive": how.clip == "adaptive",
+    }
+    idle = [name for name, given in asked.items() if given]
+    if last not in frozen or not idle:
+        return None
+    return (
+        f"all layers up to {last} are frozen and only the classifier is trained, which "
+        f"{' and '.join(idle)} leave{'s' * (len(idle) == 1)} alone: nothing changes by "
+        f"{'them' if len(idle) > 1 else 'it'} here"
+    )
 
 
 def _all_warm_up(recipe: Recipe, images: int) -> str | None:

@@ -8,6 +8,7 @@ from ...data.dataset import to_stderr
 from ...errors import FormatError
 from ...system.console import tell
 from ...system.files import shown
+from ..recipes.steps import warnings_for
 from ..setting import Setting
 from .folder import TrainingFolder
 from .state import State
@@ -27,8 +28,15 @@ def begun(
     return state
 
 
-def say_of_run(start: State, setting: Setting) -> None:
-    """Say what the loss is with a teacher, the precision, and how ranks share a mini-batch."""
+def say_of_run(start: State, setting: Setting, resume: bool) -> None:
+    """Say what will be of no use, unless a run goes on, and what the loss is with a teacher.
+
+    So are the precision, and how ranks share a mini-batch.
+    """
+    if not resume:
+        images = len(setting.dataset)
+        for text in warnings_for(start.spec, start.recipe, images, setting.frozen):
+            to_stderr(text)
     if setting.teacher is not None:
         tell(setting.teacher.said(start.recipe, setting.preprocess))
     count, batch, precision = setting.ranks.count, start.recipe.batch, start.recipe.precision

@@ -6,9 +6,11 @@ import json
 from dataclasses import replace
 
 from ...errors import UsageError, WeightsError
+from ...inference.model import Model
 from ...store.contents import Stored, documents_of, shapes_of
 from ...system.version import __version__
 from ..setting import Setting
+from ..weights import views
 from .state import State
 
 
@@ -30,6 +32,16 @@ def contents(state: State, setting: Setting) -> Stored:
     provenance |= setting.provenance
     labels = tuple(setting.dataset.classes)
     return Stored(state.spec, {}, setting.preprocess, labels, provenance)
+
+
+def model_of(state: State, setting: Setting) -> Model:
+    """Return the network of a state: with the averaged weights if there are any.
+
+    It has a copy of them, so later steps do not change it.
+    """
+    params = views(state.result.copy(), state.spec)
+    stored = contents(state, setting)._replace(params=params)
+    return Model(*stored, setting.ops, setting.threads)
 
 
 def check_savable(state: State, setting: Setting) -> None:

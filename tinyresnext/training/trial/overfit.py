@@ -1,5 +1,8 @@
 """The check that a network learns one mini-batch by heart, before a long run is begun.
 
+Its images are those of the first step of the run, drawn from the classes and repeated as the recipe
+says.
+
 What cannot learn a few images by heart cannot learn many: the labels are mixed up, the images are
 prepared wrongly, or the learning rate does not fit. Here nothing hinders it: the same images are
 seen in each step, as they are, at one learning rate, with nothing that keeps weights small.
@@ -11,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from ...data.loader import Loader
+from ...data.dataset import Dataset, to_stderr
 from ...errors import TrainingError, UsageError
 from ...inference.model import Model
 from ..record import state as states
@@ -34,7 +37,6 @@ _NOTHING_ELSE = {
     "lowest": 0.0,
     "constant": 0.0,
     "from_start": False,
-    "weight_decay": 0.0,
     "smoothing": 0.0,
     "mixup": 0.0,
     "cutmix": 0.0,
@@ -45,6 +47,8 @@ _NOTHING_ELSE = {
     "ema": 0.0,
     "sides": (),
 }
+# LAMB has its rate from the norm of each weight, but not where it has no decay (`ops.lamb_step`).
+_NO_DECAY = {"weight_decay": 0.0}
 
 
 def check_trial(overfit: bool, drawn: bool, resume: bool, processes: int) -> None:
@@ -76,17 +80,11 @@ def by_heart(start: State, setting: Setting) -> Model:
     TrainingError
         It was not learnt.
     """
-    recipe = start.recipe.changed(_NOTHING_ELSE)
-    images = unchanged(setting.preprocess)
-    with Loader(
-        setting.dataset,
-        images,
-        batch=recipe.batch,
-        seed=recipe.seed,
-        broken=setting.broken,
-        numbers=True,
-    ) as loader:
+    decay = {} if start.recipe.optimiser.optimiser == "lamb" else _NO_DECAY
+    recipe, crop = start.recipe.changed(_NOTHING_ELSE | decay), setting.preprocess.crop
+    with setting.loader(recipe, crop, images=unchanged(setting.preprocess)) as loader:
         x, numbers = next(loader.epoch(0))
+    _say_of_one_label(setting.dataset, numbers)
     state = states.new(start.spec, recipe, start.values.copy())
     state.run = start.run
     with TemporaryDirectory() as place:
@@ -105,6 +103,18 @@ def by_heart(start: State, setting: Setting) -> Model:
         f"{state.correct} of them are right and the loss is {state.loss:.3f}; see whether the "
         f"labels are right, and try another --lr than {recipe.schedule.lr:g}"
     )
+
+
+def _say_of_one_label(dataset: Dataset, numbers: np.ndarray) -> None:
+    """Warn of a mini-batch that is learnt without a look at its images."""
+    labels = dataset.labels[numbers]
+    if (labels == labels[0]).all():
+        there = np.flatnonzero(labels[0]) if labels.ndim == 2 else labels[:1]
+        named = ", ".join(dataset.classes[i] for i in there) or "none"
+        to_stderr(
+            f"all images of the mini-batch have the same label ({named}), so it can be learnt by "
+            "heart without a look at them; give a larger --batch, or --balance sampling"
+        )
 
 
 def _step(run: Run, x: np.ndarray, numbers: np.ndarray, step: int) -> None:

@@ -22,6 +22,7 @@ from ...system.writing import check_writable, replacing
 from ..recipes import Recipe
 from ..record import curve
 from ..record import state as states
+from ..record.contents import model_of
 from ..record.folder import TrainingFolder
 from ..record.state import State
 from ..run import Run
@@ -99,13 +100,12 @@ def preview(start: State, setting: Setting, path: str | os.PathLike[str]) -> Mod
             picture = _drawn(trial, run.samples.of(x, images, 0, before))
             own = slice(before, before + count)
             said = _said(trial, _seconds(run, x[own], images[own]))
-            state.recipe = recipe
-            made = run.model()
-            made.provenance["dry run"] = said
         finally:
             run.close()
     with replacing(path) as temporary:
         picture.save(temporary, "PNG", optimize=True)
+    made = model_of(start, setting)
+    made.provenance["dry run"] = said
     return made
 
 
@@ -162,7 +162,8 @@ def _said(trial: Trial, seconds: float) -> str:
     if count < part:
         fits = (n for n in range(1, recipe.batch + 1) if not recipe.batch % n)
         parts = next(n for n in fits if recipe.batch // n <= count)
-        less = run.compute.bytes * (recipe.batch // parts) / count + 4 * parameters * (arrays + 1)
+        arrays += recipe.parts == 1  # that mean, which parts need
+        less = run.compute.bytes * (recipe.batch // parts) / count + 4 * parameters * arrays
         lines[2] += f"; with --parts {parts}, {less / 2**20:,.0f} MiB"
     if setting.teacher is not None and (how := run.samples.distillation) is not None:
         lines.append(setting.teacher.said(recipe, setting.preprocess))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,10 +15,10 @@ from ranks import together
 from test_step import FROZEN, NETWORKS, network
 
 import tinyresnext.training.train as training
-from tinyresnext import finetune, train
+from tinyresnext import finetune, random_model, train
 from tinyresnext.cli.main import main
 from tinyresnext.data.loader import Loader
-from tinyresnext.errors import DeviceError, TrainingError, UsageError
+from tinyresnext.errors import DeviceError, ImageError, TrainingError, UsageError
 from tinyresnext.images.augmentation.augment import Augment
 from tinyresnext.network import buckets
 from tinyresnext.network.step import Step
@@ -25,6 +26,8 @@ from tinyresnext.ops import cpu, reference
 from tinyresnext.ops.cuda.norm import train as cuda_norm
 from tinyresnext.system import mpi
 from tinyresnext.system.ranks import ALONE, any_rank, by_the_first, part_of, which_ranks
+from tinyresnext.training import run as training_run
+from tinyresnext.training.record import state as states
 
 OPTIONS = {"preprocess": small.PREPROCESS, "device": "reference"}
 # Rounding, 2**-24, of sums of some hundred terms, in a dozen steps that each take in the error of
@@ -369,6 +372,67 @@ def test_a_rank_that_finds_other_images_is_refused(tmp_path):
     seeds = iter((0, 1))
     with pytest.raises(UsageError, match="rank 1 has other images"):
         run(2, tmp_path / "run", images=lambda: small.pictures(seed=next(seeds)))
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_an_image_that_one_rank_cannot_read_ends_all_and_costs_no_step(tmp_path, which):
+    data = small.pictures()
+    with Loader(data, Augment(8), 16) as loader:
+        number = loader.order(0)[32 + 8 * which + 1]  # of this rank's part of the third mini-batch
+
+    def work(ranks):
+        def read(i):
+            if i == number and ranks.rank == which:
+                raise ImageError("the image is broken")
+            return data.pixels[i]
+
+        mine = replace(data, pixels=None, read=read)
+        with pytest.raises(ImageError) as raised:
+            train(small.SPEC, mine, RECIPE, tmp_path / "run", reduce=ranks, **OPTIONS)
+        return str(raised.value)
+
+    assert together(2, work) == ["the image is broken"] * 2
+    state = states.read(tmp_path / "run" / "state.npz")
+    assert (state.epoch, state.step) == (0, 2)
+
+
+@pytest.mark.parametrize("what", ["state", "log"])
+def test_what_the_first_rank_cannot_write_ends_all(tmp_path, monkeypatch, what):
+    def full(*_, **__):
+        raise UsageError("the disk is full")
+
+    def work(ranks):
+        with pytest.raises(UsageError) as raised:
+            train(
+                small.SPEC, small.pictures(), RECIPE, tmp_path / "run", reduce=ranks, log_every=1,
+                **OPTIONS,
+            )  # fmt: skip
+        return str(raised.value)
+
+    if what == "log":
+        monkeypatch.setattr(training_run.Log, "line", full)
+    else:
+        monkeypatch.setattr(training_run.Log, "sync", full)
+    assert together(2, work) == ["the disk is full"] * 2
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("tuned", [False, True], ids=["train", "finetune"])
+def test_what_one_rank_refuses_ends_all_before_it_begins(tmp_path, which, tuned):
+    model = random_model(small.SPEC, preprocess=small.PREPROCESS, device="reference")
+
+    def work(ranks):
+        given = {"reduce": ranks, "log_every": -1 if ranks.rank == which else 0}
+        common = small.pictures(), RECIPE, tmp_path / "run"
+        call = partial(finetune, model) if tuned else partial(train, small.SPEC, **OPTIONS)
+        with pytest.raises(UsageError) as raised:
+            call(*common, **given)
+        return str(raised.value)
+
+    first, second = together(2, work)
+    assert first == second
+    assert "log_every is -1" in first
+    assert not (tmp_path / "run").exists()
 
 
 # --- what ranks do together, and the command ------------------------------------------------------

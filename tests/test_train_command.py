@@ -690,6 +690,11 @@ def test_early_stopping_and_overfitting_as_they_are_typed(run, data):
     code, out, err = run(*words, "--val", data, "--patience", "1", "--epochs", "90", "--out", "run")
     assert (code, out) == (0, "run/model.h5\n")
     assert re.search(r"ended after epoch \d+ of 90: 1 in a row were no better", err)
+    again = ["train", "--resume", "run"]
+    if "--model run/best.h5" in err:
+        Path("run/best.h5").unlink()
+        code, out, err = run(*again)
+    assert (code, out, "--model run/model.h5" in err) == (0, "run/model.h5\n", True), err
     code, out, err = run(*words, "--overfit")
     assert (code, out.startswith("learnt by heart: a mini-batch of 4 images in ")) == (0, True), err
     code, out, err = run(*words, "--overfit", "--lr", "0")

@@ -26,6 +26,7 @@ from tinyresnext.training import run as training_run
 from tinyresnext.training.initial import initialise
 from tinyresnext.training.recipes import RECIPES, Recipe
 from tinyresnext.training.record import log as training_log
+from tinyresnext.training.record import state as states
 from tinyresnext.training.samples import augmentation
 from tinyresnext.training.weights import size, views
 
@@ -384,6 +385,14 @@ def test_finetune_refuses_a_stage_that_is_not_there(tmp_path, model):
         ({"device": "reference", "threads": 2}, "threads is 2"),
         ({"log_every": -1}, "log_every is -1"),
         ({"log_every": "a"}, "log_every is 'a'"),
+        ({"recipe": "fast-cifar"}, "a Recipe was expected, found str; tinyresnext.recipe"),
+        ({"dataset": "images.zip"}, "'images.zip' is the name of a data set; open it"),
+        ({"validation": "images.zip"}, "'images.zip' is the name of a data set; open it"),
+        ({"dataset": [1]}, "the data set is of type list, expected a Dataset"),
+        ({"dataset": None}, "the data set is of type NoneType, expected a Dataset"),
+        ({"out": None}, "the folder of the run is None, expected a path"),
+        ({"teacher": 3}, "the teachers are int: give models"),
+        ({"teacher": "large.h5"}, "the teachers are str: give models"),
     ],
 )
 def test_what_does_not_fit_together(tmp_path, arguments, text):
@@ -506,6 +515,52 @@ def test_broken_pictures_are_told_of_once_and_not_counted(tmp_path):
     made = train(small.SPEC, small.pictures(), small.RECIPE, tmp_path, validation=late, **OPTIONS)
     assert told == ["skipped: 003.png is broken"]
     assert "of 19 images" in made.provenance["accuracy"]
+
+
+@pytest.mark.parametrize("where", ["dataset", "validation"])
+def test_an_image_that_cannot_be_read_costs_no_step(tmp_path, capsys, where):
+    given = {"dataset": small.pictures(), "validation": small.pictures(20, seed=1)}
+    with Loader(given["dataset"], augmentation.unchanged(small.PREPROCESS), 16) as loader:
+        third = loader.order(0)[40]
+    number, broken = third if where == "dataset" else 5, []
+    pixels = given[where].pixels
+
+    def read(i):
+        if broken and i == number:
+            raise ImageError("the image is broken")
+        return pixels[i]
+
+    given[where] = replace(given[where], pixels=None, read=read)
+    options = OPTIONS | given | {"spec": small.SPEC, "recipe": changed(seed=0)}
+    train(out=tmp_path / "whole", **options)
+    broken.append(True)
+    for resume in (False, True):
+        with pytest.raises(ImageError, match="the image is broken"):
+            train(out=tmp_path / "cut", resume=resume, **options)
+        state = states.read(tmp_path / "cut" / "state.npz")
+        assert (state.epoch, state.step) == (0, 2 if where == "dataset" else 4)
+        said = f"the run ends after step {state.step} of 4 in epoch 1 of 3; the state is in"
+        assert said in capsys.readouterr().err
+    broken.clear()
+    train(out=tmp_path / "cut", resume=True, **options)
+    same(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_best_model_that_was_lost_is_said_and_the_next_one_is_kept(
+    tmp_path, interrupted_after, monkeypatch, capsys
+):
+    options = OPTIONS | {"validation": small.pictures(20, seed=1)}
+    recipe = changed(epochs=2, lr=1e-6)
+    interrupted_after(6)
+    with pytest.raises(KeyboardInterrupt):
+        train(small.SPEC, small.pictures(), recipe, tmp_path, **options)
+    monkeypatch.undo()
+    (tmp_path / "best.h5").unlink()
+    train(small.SPEC, small.pictures(), recipe, tmp_path, resume=True, **options)
+    assert "best.h5 is not there, so the next validation counts as the best so far" in (
+        capsys.readouterr().err
+    )
+    assert (tmp_path / "best.h5").exists()
 
 
 def test_a_step_that_an_epoch_does_not_have(tmp_path, interrupted_after, monkeypatch):
@@ -644,6 +699,56 @@ def test_another_model_does_not_go_on_with_a_run(tmp_path, model):
     other = replace(model, params={**model.params, "bn1.bias": model.params["bn1.bias"] + 1})
     with pytest.raises(UsageError, match="initial model"):
         finetune(other, small.pictures(), recipe, tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("what", ["data set", "validation set"])
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (
+            lambda d: {"labels": d.labels.astype(float)},
+            r"are float64 \[70\], expected a NumPy array",
+        ),
+        (lambda d: {"labels": d.labels.tolist()}, "are of type list, expected a NumPy array"),
+        (lambda d: {"labels": d.labels[:, None, None]}, r"are int64 \[70, 1, 1\], expected"),
+        (lambda d: {"labels": d.labels[:, None] * 0}, "a column for each of the 4 classes"),
+        (lambda d: {"labels": d.labels - 1}, "reach from -1 to 2, expected 0 to 3"),
+        (lambda d: {"names": d.names[:5]}, "has 5 names and 70 labels"),
+        (lambda d: {"pixels": d.pixels / 255}, r"are float64 \[70, 8, 8, 3\], expected a uint8"),
+        (lambda d: {"pixels": list(d.pixels)}, "are of type list, expected a uint8 array"),
+        (lambda d: {"pixels": d.pixels[:5]}, r"are uint8 \[5, 8, 8, 3\].* one image for each"),
+    ],
+)
+def test_arrays_of_other_types_are_refused_before_it_begins(tmp_path, what, change, text):
+    good = small.pictures()
+    bad = replace(good, **change(good))
+    given = (bad, good) if what == "data set" else (good, bad)
+    with pytest.raises(UsageError, match=f"of the {what}|the {what} has") as raised:
+        train(small.SPEC, given[0], small.RECIPE, tmp_path / "run", validation=given[1], **OPTIONS)
+    assert re.search(text, str(raised.value))
+    assert not (tmp_path / "run").exists()
+
+
+def test_finetune_refuses_the_name_of_a_model(tmp_path):
+    with pytest.raises(UsageError, match=r"a model was expected, found str; tinyresnext\.load"):
+        finetune("model.h5", small.pictures(), small.RECIPE, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [
+        ("abcd", "the model has these classes already, so its classifier is trained further"),
+        ("abdc", "the model has other classes or another head, so its classifier begins anew"),
+    ],
+)
+def test_finetune_keeps_a_classifier_for_the_same_classes(tmp_path, model, capsys, classes, said):
+    recipe = changed(lr=0.0, warmup=0.0, epochs=1, weight_decay=0.0)
+    made = finetune(model, small.pictures(classes=tuple(classes)), recipe, tmp_path)
+    kept = all(np.allclose(made.params[n], model.params[n]) for n in ("fc.weight", "fc.bias"))
+    assert kept == (classes == "abcd")
+    assert said in capsys.readouterr().err
+    finetune(model, small.pictures(classes=tuple(classes)), recipe, tmp_path, resume=True)
+    assert said not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("label", [-1, 4])

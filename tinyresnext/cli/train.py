@@ -227,6 +227,7 @@ def _finetune(a: argparse.Namespace) -> int:
 
 def _done(a: argparse.Namespace, model: Model, chosen: Recipe) -> int:
     """Print the name of the model file, and for people how to use it."""
+    from ..system.writing import present
     from ..training.record.folder import TrainingFolder
     from .runs.recipe import described
 
@@ -246,7 +247,7 @@ def _done(a: argparse.Namespace, model: Model, chosen: Recipe) -> int:
             f"ended after epoch {meta['epoch']} of {epochs}: {meta['waited']} in a row were no "
             "better on the validation images"
         )
-    if meta["best"] is not None and meta["best"] > meta["top1"]:
+    if meta["best"] is not None and meta["best"] > meta["top1"] and present(folder.best):
         best = folder.best
         say(
             f"{shown(best)} was the best on the validation images, with {meta['best']:.1%}; "

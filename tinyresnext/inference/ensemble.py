@@ -23,7 +23,7 @@ from .heads import check_finite, check_head, check_threshold
 from .inputs import each_image
 from .model import Model, Prediction
 
-__all__ = ["CROPS", "Ensemble", "Seen"]
+__all__ = ["CROPS", "Ensemble", "Seen", "check_model"]
 
 CROPS = (1, 5, 10)
 Seen = tuple[np.ndarray, ...]  # of one image: for each model its views [views, h, w, channels]
@@ -64,7 +64,7 @@ class Ensemble:
         if not self.models:
             raise UsageError("there is no model; give at least one")
         for model in self.models:
-            _check_model(model)
+            check_model(model)
         for other in self.models[1:]:
             kinds = [(m.spec.head, m.spec.classes, m.labels) for m in (self.models[0], other)]
             if kinds[0] != kinds[1]:
@@ -93,7 +93,7 @@ class Ensemble:
                 )
             return models
         if not isinstance(models, Iterable) or isinstance(models, str):
-            _check_model(models)
+            check_model(models)
         return cls((models,) if isinstance(models, Model) else tuple(models), crops, mirror)
 
     @property
@@ -180,7 +180,7 @@ def _log_mean(logs: np.ndarray) -> np.ndarray:
     return found
 
 
-def _check_model(model: object) -> None:
+def check_model(model: object) -> None:
     """Raise `UsageError` for what is no model, such as the name of one."""
     if not isinstance(model, Model):
         raise UsageError(

@@ -6,8 +6,10 @@ would wait for each other for ever.
 
 from __future__ import annotations
 
+import pickle
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -84,6 +86,41 @@ def by_the_first(ranks: Ranks, make: Callable[[], Made]) -> Made:
     if error is not None:
         raise error
     return made
+
+
+@contextmanager
+def all_or_none(ranks: Ranks) -> Iterator[None]:
+    """Raise an error of the ``with`` block in all ranks if one has it: that of the first such rank.
+
+    In the block, no rank makes a call that others wait for.
+    """
+    error: BaseException | None = None
+    try:
+        yield
+    except BaseException as raised:  # Ctrl-C too: all end together
+        error = raised
+    if (found := _first_error(ranks, error)) is not None:
+        raise found
+
+
+def _first_error(ranks: Ranks, error: BaseException | None) -> BaseException | None:
+    """Return the error of the first rank that has one; None if none has."""
+    if ranks.count == 1:
+        return error
+    own, lengths = b"" if error is None else pickle.dumps(error), np.zeros(ranks.count, np.int64)
+    lengths[ranks.rank] = len(own)
+    ranks.sum(lengths)
+    if not lengths.any():
+        return None
+    first = int(np.flatnonzero(lengths)[0])
+    data = np.zeros(lengths[first], np.uint8)
+    if ranks.rank == first:
+        data[...] = np.frombuffer(own, np.uint8)
+    ranks.sum(data)
+    found: BaseException | None = error
+    if ranks.rank != first:
+        found = pickle.loads(data.tobytes())  # of this run itself
+    return found
 
 
 def which_ranks(ranks: Ranks, yes: bool) -> list[int]:

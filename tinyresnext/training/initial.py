@@ -16,15 +16,18 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.loader import Loader
 from ..errors import UsageError
 from ..images.preprocess import Preprocess
 from ..inference.model import Model
 from ..network.resnext import parameters
 from ..network.spec import Spec, variant
 from ..ops import backend
-from .recipes import recipe
+from .recipes import Recipe, recipe
 from .recipes.parts import Start
-from .samples.augmentation import usual_preprocess
+from .samples.augmentation import unchanged, usual_preprocess
+from .setting import Setting
+from .weights import size, views
 
 # As a part of the mean variance: directions that vary less are noise of camera and compression,
 # which must not be made as strong as the rest.
@@ -114,6 +117,30 @@ def initialise(
             value[...] = 1 if name.endswith((".weight", ".running_var")) else 0
         if start.zero_gamma and name.startswith("layer") and name.endswith(".bn3.weight"):
             value[...] = 0
+
+
+def further(
+    model: Model, spec: Spec, recipe: Recipe, classes: tuple[str, ...]
+) -> tuple[np.ndarray, str]:
+    """Return the first values of a network that trains a model further, and what to say of them.
+
+    The classifier is that of the model, if it is for the same classes, or begins anew.
+    """
+    values, classifier = np.zeros(size(spec), np.float32), ("fc.weight", "fc.bias")
+    params, kept = views(values, spec), spec == model.spec and tuple(classes) == model.labels
+    initialise(params, recipe.start, recipe.seed, only=classifier)
+    for name in params.keys() - (() if kept else classifier):
+        params[name][...] = model.params[name]
+    if kept:
+        return values, "the model has these classes already, so its classifier is trained further"
+    return values, "the model has other classes or another head, so its classifier begins anew"
+
+
+def some_images(setting: Setting, seed: int) -> np.ndarray:
+    """Return a few hundred random images, as the finished model would see them."""
+    count, images = min(len(setting.dataset), 512), unchanged(setting.preprocess)
+    with Loader(setting.dataset, images, batch=count, seed=seed, broken=setting.broken) as loader:
+        return next(loader.epoch(0))[0]
 
 
 def whitened(kernel: NDArray[np.float32], images: NDArray[np.float32]) -> NDArray[np.float32]:

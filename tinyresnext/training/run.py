@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -11,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from ..data.loader import Loader
-from ..errors import TrainingError
+from ..errors import ImageError, TrainingError, UsageError
 from ..inference.evaluate import judged
 from ..inference.files import save
 from ..inference.model import Model
 from ..network.step import Step
+from ..system.console import tell
 from ..system.files import shown
 from ..system.ranks import all_have, by_the_first, part_of
 from .optimisers.muon import matrices
@@ -24,6 +24,7 @@ from .optimisers.rates import layer_rates
 from .optimisers.update import update
 from .record import curve
 from .record import state as states
+from .record.begin import ended
 from .record.contents import model_of
 from .record.folder import TrainingFolder
 from .record.log import Log, Progress, Stop
@@ -33,7 +34,7 @@ from .samples.augmentation import unchanged
 from .samples.dropping import Gates, drawn, drop_rates
 from .samples.sample import Samples
 from .setting import Setting
-from .weights import ARRAYS, upload, views
+from .weights import ARRAYS, not_finite, upload
 
 DRAWN_EVERY = 10  # seconds: drawing the curve takes a fiftieth of one
 
@@ -63,13 +64,16 @@ class Run:
         self.compute = self._step_for(self.side)
         self.steps = len(setting.dataset) // recipe.batch
         self._drawn = time.monotonic()
-        done = state.epoch * self.steps + state.step
-        self.writes = setting.ranks.rank == 0  # of several ranks, one leaves something on the disk
         self.log: Log | Silent = Silent()
         self.progress: Progress | Silent = Silent()
-        if self.writes:
-            self.log = Log(folder.log, state.log_bytes)
-            self.progress = Progress(recipe.epochs, self.steps, recipe.batch, done)
+        by_the_first(setting.ranks, self._open)  # of several, one leaves something on the disk
+
+    def _open(self) -> None:
+        """Open the log and begin the progress line."""
+        state, recipe = self.state, self.state.recipe
+        self.log = Log(self.folder.log, state.log_bytes)
+        done = state.epoch * self.steps + state.step
+        self.progress = Progress(recipe.epochs, self.steps, recipe.batch, done)
 
     @property
     def side(self) -> int:
@@ -131,8 +135,8 @@ class Run:
 
     def _update(self) -> None:
         """Change the weights and the average, on the device."""
-        recipe, weights, ops = self.state.recipe, self.weights, self.setting.ops
-        now = self.state.epoch, self.state.step, self.steps
+        state, recipe, weights, ops = self.state, self.state.recipe, self.weights, self.setting.ops
+        now = state.epoch, state.step, self.steps
         update(weights, self.gradients.of(self.compute), recipe, self.groups, self.scales, *now)
         if weights.average is not None and (left := recipe.kept(*now)) is not None:
             ops.average_step(weights.average, weights.values, new=1 - left)
@@ -145,12 +149,9 @@ class Run:
         self.progress.step(state.epoch, state.step, seconds, loss, accuracy)
         made = state.epoch * self.steps + state.step  # since the run began
         if self.setting.log_every and made % self.setting.log_every == 0:
-            self.log.line(
-                epoch=state.epoch + 1,
-                step=state.step,
-                loss=float(f"{loss:.6g}"),
-                accuracy=float(f"{accuracy:.6g}"),
-            )
+            found = {"loss": float(f"{loss:.6g}"), "accuracy": float(f"{accuracy:.6g}")}
+            line = {"epoch": state.epoch + 1, "step": state.step} | found
+            by_the_first(self.setting.ranks, lambda: self.log.line(**line))
 
     def validate(self, stop: Stop) -> dict[str, float]:
         """Evaluate the network on the validation set, and keep it if it is the best so far.
@@ -161,11 +162,17 @@ class Run:
         ------
         TrainingError
             The last step has made a weight infinite.
+        ImageError, UsageError, OSError
+            An image cannot be used; the state is saved.
         """
         if self.setting.validation is None:
             return {}
         self.download()
-        found, judgement = by_the_first(self.setting.ranks, lambda: self._judged(stop))
+        try:
+            found, judgement = by_the_first(self.setting.ranks, lambda: self._judged(stop))
+        except (ImageError, UsageError, OSError):
+            self.keep()
+            raise
         for name, value in judgement.items():
             setattr(self.state, name, value)
         return found
@@ -186,10 +193,11 @@ class Run:
             images, resized, batch=state.recipe.batch, shuffle=False, drop_last=False, broken=broken
         ) as loader:
             found = judged(self.model(), loader.epoch(0), progress=done)
-        state.top1, state.tried, state.waited = found.score, found.pictures, state.waited + 1
+        state.top1, state.tried, waited = found.score, found.pictures, state.waited + 1
         if state.best is None or found.score > state.best:
-            state.best, state.waited = found.score, 0
-            save(self.model(), self.folder.best, half=self.setting.half)
+            save(self.model(), self.folder.best, half=self.setting.half)  # else it is not the best
+            state.best, waited = found.score, 0
+        state.waited = waited
         judgement = {name: getattr(state, name) for name in ("top1", "tried", "waited", "best")}
         return found.measures() | {"validation_loss": found.loss}, judgement
 
@@ -202,10 +210,10 @@ class Run:
             "accuracy": state.correct / seen,
             "seconds": state.seconds,
             "images_per_second": seen / max(state.seconds, 1e-9),
-        }
-        reported |= found
+        } | dict(found)
         short = {name: float(f"{value:.6g}") for name, value in reported.items()}
-        self.log.line(epoch=state.epoch + 1, epochs=recipe.epochs, **short)
+        line = {"epoch": state.epoch + 1, "epochs": recipe.epochs} | short
+        by_the_first(self.setting.ranks, lambda: self.log.line(**line))
         self.progress.epoch(state.epoch, short)
         state.begin_epoch(state.epoch + 1)
         self.save()
@@ -226,48 +234,48 @@ class Run:
             The last step has made a weight infinite; the state on the disk stays.
         """
         self.download()
+        by_the_first(self.setting.ranks, self._write)
+
+    def keep(self) -> None:
+        """Save the state before an error that is not one of training ends the run, and say so."""
+        self.save()
+        if self.setting.ranks.rank == 0:
+            where = ended(self.state, self.steps, self.folder, self.setting.ranks.count)
+            tell(f"the run ends {where}")
+
+    def _write(self) -> None:
+        """Do in the first rank what `save` says."""
         self.state.log_bytes = self.log.sync()
-        if self.writes:
-            states.write(self.folder.state, self.state)
+        states.write(self.folder.state, self.state)
         if time.monotonic() - self._drawn > DRAWN_EVERY:
             self.draw()
 
     def draw(self) -> None:
-        """Draw the curve of the epochs so far."""
+        """Draw the curve of the epochs so far; of several ranks, the first does it."""
         self._drawn = time.monotonic()
-        if self.writes:
-            curve.write(self.folder.curve, self.folder.log)
+        curve.write(self.folder.curve, self.folder.log)
 
     def download(self) -> None:
         """Copy the arrays from the device to the state, if all are finite."""
         state, found = self.state, self.weights.download()
         for flat in found.values():
-            if not np.isfinite(flat).all():
-                named = views(flat, state.spec).items()
-                wrong = next(name for name, value in named if not np.isfinite(value).all())
+            if (wrong := not_finite(flat, state.spec)) is not None:
                 raise TrainingError(f"{wrong} is not finite any more; {self._remedy()}")
         for kind, flat in found.items():
             setattr(state, kind, flat)
 
     def stop(self) -> None:
-        """Save the state in the middle of an epoch, and end.
+        """Save the state in the middle of an epoch, and end; of several ranks, the first does it.
 
         Raises
         ------
         KeyboardInterrupt
         """
-        state, how = self.state, "train or finetune again with resume=True"
-        self.save()
+        self.download()
+        self._write()
         self.draw()
-        if command := state.origin.get("command", "").split()[:2]:
-            if (count := self.setting.ranks.count) > 1:
-                command = ["mpiexec", "-n", str(count), *command, "--mpi"]
-            how = shown(" ".join([*command, "--resume", shlex.quote(str(self.folder.path))]))
-        raise KeyboardInterrupt(
-            f"stopped after step {state.step} of {self.steps} in epoch {state.epoch + 1} of "
-            f"{state.recipe.epochs}; the state is in {shown(self.folder.state)}, and this goes on "
-            f"from there: {how}"
-        )
+        where = ended(self.state, self.steps, self.folder, self.setting.ranks.count)
+        raise KeyboardInterrupt(f"stopped {where}")
 
     def diverged(self, loss: float) -> TrainingError:
         """Return the error for a loss that is not finite."""
@@ -279,10 +287,8 @@ class Run:
 
     def _remedy(self) -> str:
         """Say what a user can do."""
-        return (
-            f"the last good state is in {shown(self.folder.state)}; begin in another folder with a "
-            "smaller --lr"
-        )
+        place = shown(self.folder.state)
+        return f"the last good state is in {place}; begin in another folder with a smaller --lr"
 
     def model(self) -> Model:
         """Return the network of the last download: with the averaged weights if there are any."""

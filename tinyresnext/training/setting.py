@@ -22,6 +22,7 @@ from ..ops import Backend, backend
 from ..system.ranks import ALONE, Ranks, part_of
 from .recipes import Recipe
 from .samples.augmentation import augmented, check_padding
+from .samples.given import check_labels
 from .samples.targets import check_balance
 from .samples.teacher import Teacher
 
@@ -158,7 +159,8 @@ def check(spec: Spec, recipe: Recipe, setting: Setting, resume: bool = False) ->
                 f"the images of the {what} have any number of labels, and the network names one "
                 "class for each; give --head sigmoid (head='sigmoid' of the Spec)"
             )
-    _check_labels(setting.dataset.labels, len(setting.dataset.classes))
+        if images is not None:
+            check_labels(what, images)
     check_balance(spec, setting.dataset, recipe.loss)
     if count < recipe.batch:
         raise UsageError(
@@ -189,16 +191,6 @@ def check(spec: Spec, recipe: Recipe, setting: Setting, resume: bool = False) ->
     if setting.ranks.count > 1:
         _check_ranks(recipe, setting)
     _check_norms(spec, recipe, setting)
-
-
-def _check_labels(labels: np.ndarray, classes: int) -> None:
-    """Refuse labels that name no class, or are neither there nor not there: -1 is the last one."""
-    most = classes - 1 if labels.ndim == 1 else 1
-    if len(labels) and not (labels.min() >= 0 and labels.max() <= most):
-        raise UsageError(
-            f"labels reach from {labels.min()} to {labels.max()}, expected 0 to {most}; leave out "
-            "images without a label"
-        )
 
 
 def _check_precision(recipe: Recipe, setting: Setting) -> None:

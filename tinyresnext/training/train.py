@@ -9,32 +9,34 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 
 import numpy as np
 
 from ..data.dataset import Dataset
-from ..data.loader import Loader
-from ..errors import UsageError
+from ..data.loader import Batch
+from ..errors import DeviceError, UsageError
 from ..images.preprocess import Preprocess
+from ..inference.ensemble import check_model
 from ..inference.files import save
 from ..inference.inputs import check_not_quantised
 from ..inference.model import Model
 from ..network.spec import Spec
 from ..ops import Backend, backend
 from ..store.weights import digest_of
-from ..system.ranks import ALONE, Ranks, any_rank, by_the_first, which_ranks
-from .initial import initialise, whitened
+from ..system.console import tell
+from ..system.ranks import ALONE, Ranks, all_or_none, any_rank, by_the_first, which_ranks
+from .initial import further, initialise, some_images, whitened
 from .recipes import Recipe
-from .record import state as states
-from .record.begin import begun, say_of_run
-from .record.contents import check_savable
+from .record.begin import begun, first, say_of_run
+from .record.contents import origin_of
 from .record.folder import TrainingFolder
 from .record.log import Stop
 from .record.state import State
 from .run import Run
-from .samples.augmentation import unchanged, usual_preprocess
+from .samples.augmentation import usual_preprocess
+from .samples.given import check_kinds
 from .samples.teacher import Teacher, Teaches, taught
 from .setting import Setting, check, frozen_parts, headed
 from .trial.overfit import by_heart, check_trial
@@ -128,22 +130,25 @@ def train(
     WeightsError
         The state in the folder cannot be used.
     """
-    preprocess = usual_preprocess(spec, recipe) if preprocess is None else preprocess
-    ops, teaching = backend(device), Teacher.of(teacher)
-    recipe = taught(recipe, teaching)
-    setting = Setting(
-        dataset, validation, preprocess, (), ops, _threads(ops, threads, reduce), log_every, half,
-        dict(provenance or {}), dict(origin or {}), ranks=reduce, sync_norm=sync_norm,
-        teacher=teaching,
-    )  # fmt: skip
-    check(spec, recipe, setting, resume)
-    values = np.zeros(size(spec), np.float32)
-    params = views(values, spec)
-    initialise(params, recipe.start, recipe.seed)
-    if recipe.start.whiten and not resume and reduce.rank == 0:  # the others receive the weights
-        stem = next(iter(params))
-        params[stem][...] = whitened(params[stem], _some_images(setting, recipe.seed))
-    return _run(states.new(spec, recipe, values), setting, out, resume, overfit, dry_run)
+    with all_or_none(reduce):
+        check_kinds(dataset, recipe, validation)
+        preprocess = usual_preprocess(spec, recipe) if preprocess is None else preprocess
+        ops, teaching = backend(device), Teacher.of(teacher)
+        recipe = taught(recipe, teaching)
+        setting = Setting(
+            dataset, validation, preprocess, (), ops, _threads(ops, threads, reduce), log_every,
+            half, dict(provenance or {}), dict(origin or {}), ranks=reduce, sync_norm=sync_norm,
+            teacher=teaching,
+        )  # fmt: skip
+        check(spec, recipe, setting, resume)
+        values = np.zeros(size(spec), np.float32)
+        params = views(values, spec)
+        initialise(params, recipe.start, recipe.seed)
+        if recipe.start.whiten and not resume and reduce.rank == 0:  # the others receive them
+            stem = next(iter(params))
+            params[stem][...] = whitened(params[stem], some_images(setting, recipe.seed))
+        start = first(spec, recipe, values, setting)
+    return _run(start, setting, out, resume, overfit, dry_run)
 
 
 def finetune(
@@ -169,6 +174,9 @@ def finetune(
 ) -> Model:
     """Train a model further: a new classifier for other classes, and as many layers as wanted.
 
+    The classifier stays where the model has the classes of the data set already, in the same order
+    and with the same head. Which of both is done is printed to standard error.
+
     Parameters
     ----------
     model : Model
@@ -193,43 +201,31 @@ def finetune(
     ------
     As `train`.
     """
-    check_not_quantised(model.quantisation, "training")
-    spec, teaching = headed(model.spec, dataset, head), Teacher.of(teacher)
-    recipe = taught(recipe, teaching)
-    values = np.zeros(size(spec), np.float32)
-    params, classifier = views(values, spec), ("fc.weight", "fc.bias")
-    for name in params.keys() - classifier:
-        params[name][...] = model.params[name]
-    initialise(params, recipe.start, recipe.seed, only=classifier)
-    frozen, more = frozen_parts(spec, frozen_to), _origin(model) | dict(provenance or {})
-    ops: Backend = model.ops
-    setting = Setting(
-        dataset, validation, model.preprocess, frozen, ops, _threads(ops, threads, reduce),
-        log_every, half, more, dict(origin or {}), ranks=reduce, sync_norm=sync_norm,
-        teacher=teaching, initial=digest_of(model.params),
-    )  # fmt: skip
-    check(spec, recipe, setting, resume)
-    return _run(states.new(spec, recipe, values), setting, out, resume, overfit, dry_run)
+    with all_or_none(reduce):
+        check_model(model)
+        check_kinds(dataset, recipe, validation)
+        check_not_quantised(model.quantisation, "training")
+        spec, teaching = headed(model.spec, dataset, head), Teacher.of(teacher)
+        recipe = taught(recipe, teaching)
+        frozen, more = frozen_parts(spec, frozen_to), origin_of(model) | dict(provenance or {})
+        ops = model.ops
+        setting = Setting(
+            dataset, validation, model.preprocess, frozen, ops, _threads(ops, threads, reduce),
+            log_every, half, more, dict(origin or {}), ranks=reduce, sync_norm=sync_norm,
+            teacher=teaching, initial=digest_of(model.params),
+        )  # fmt: skip
+        check(spec, recipe, setting, resume)
+        values, said = further(model, spec, recipe, dataset.classes)
+        if reduce.rank == 0 and not resume:
+            tell(said)
+        start = first(spec, recipe, values, setting)
+    return _run(start, setting, out, resume, overfit, dry_run)
 
 
 def _threads(ops: Backend, asked: int | None, ranks: Ranks) -> int:
     """Return how many threads to use; by default, the ranks that share cores divide them."""
     count = ops.thread_count(asked)
     return count if asked is not None else max(1, count // ranks.sharing)
-
-
-def _origin(model: Model) -> dict[str, str]:
-    """Return what a model that is trained further keeps: the origin and the licence."""
-    known = model.provenance
-    origin = ", ".join(known[name] for name in ("model", "source", "sha256") if known.get(name))
-    return {"initial weights": origin, "licence": known.get("licence", "")}
-
-
-def _some_images(setting: Setting, seed: int) -> np.ndarray:
-    """Return a few hundred random images, as the finished model would see them."""
-    count, images = min(len(setting.dataset), 512), unchanged(setting.preprocess)
-    with Loader(setting.dataset, images, batch=count, seed=seed, broken=setting.broken) as loader:
-        return next(loader.epoch(0))[0]
 
 
 def _run(
@@ -241,14 +237,6 @@ def _run(
     dry_run: str | os.PathLike[str] | None,
 ) -> Model:
     """Begin or resume, train, and leave the model in the folder."""
-    start.run, start.threads = setting.decides(), setting.threads
-    normed = setting.normed(start.recipe)
-    start.origin = {
-        **setting.origin,
-        "device": setting.described(start.recipe),
-        "normed": str(normed),
-    }
-    check_savable(start, setting)
     check_trial(overfit, dry_run is not None, resume, setting.ranks.count)
     if overfit:
         return by_heart(start, setting)
@@ -286,11 +274,25 @@ def _loop(run: Run, stop: Stop) -> None:
     while not state.done:
         with setting.loader(recipe, run.side, loaders) as loader:
             started = time.perf_counter()
-            for x, images in loader.epoch(state.epoch, first=state.step):
-                run.step(x, images)
+            batches = loader.epoch(state.epoch, first=state.step)
+            while (batch := _next(run, batches)) is not None:
+                run.step(*batch)
                 now = time.perf_counter()
                 run.tell(now - started)
                 started = now
                 if any_rank(setting.ranks, stop.asked):
-                    run.stop()
+                    by_the_first(setting.ranks, run.stop)
         run.close_epoch(run.validate(stop))
+
+
+def _next(run: Run, batches: Iterator[Batch]) -> Batch | None:
+    """Return the next mini-batch, or None after the last; save the state if one cannot be made."""
+    try:
+        with all_or_none(run.setting.ranks):
+            batch = next(batches, None)
+    except DeviceError:  # the other ranks do not answer
+        raise
+    except Exception:
+        run.keep()
+        raise
+    return batch

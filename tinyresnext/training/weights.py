@@ -47,6 +47,13 @@ def views(flat: Array, spec: Spec, ops: Backend = reference) -> Views:
     return found
 
 
+def not_finite(flat: np.ndarray, spec: Spec) -> str | None:
+    """Return the name of the first parameter that is not finite; None if all are."""
+    if np.isfinite(flat).all():
+        return None
+    return next(name for name, part in views(flat, spec).items() if not np.isfinite(part).all())
+
+
 @dataclass(frozen=True, eq=False)
 class Weights:
     """What a run changes, in the backend's memory.

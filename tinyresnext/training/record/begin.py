@@ -1,17 +1,38 @@
-"""How a run begins or goes on in its folder, and what is said then."""
+"""How a run begins or goes on in its folder, and what is said then and when it ends early."""
 
 from __future__ import annotations
 
+import shlex
 from contextlib import ExitStack
+
+import numpy as np
 
 from ...data.dataset import to_stderr
 from ...errors import FormatError
+from ...network.spec import Spec
 from ...system.console import tell
 from ...system.files import shown
+from ...system.writing import present
+from ..recipes import Recipe
 from ..recipes.steps import warnings_for
 from ..setting import Setting
+from .contents import check_savable
 from .folder import TrainingFolder
-from .state import State
+from .state import State, new
+
+
+def first(spec: Spec, recipe: Recipe, values: np.ndarray, setting: Setting) -> State:
+    """Return the state before the first step, if a model of this run can be saved."""
+    start = new(spec, recipe, values)
+    start.run, start.threads = setting.decides(), setting.threads
+    normed = setting.normed(recipe)
+    start.origin = {
+        **setting.origin,
+        "device": setting.described(recipe),
+        "normed": str(normed),
+    }
+    check_savable(start, setting)
+    return start
 
 
 def begun(
@@ -19,6 +40,12 @@ def begun(
 ) -> State:
     """Return the state that a run begins with, and hold its folder."""
     state = held.enter_context(folder.run(start, resume))
+    if state.best is not None and not state.done and not present(folder.best):
+        to_stderr(
+            f"{shown(folder.best)} is not there, so the next validation counts as the best so far "
+            f"(it was {state.best:.1%})"
+        )
+        state.best = None
     _continue_here(state, start, folder)
     if state.step > len(setting.dataset) // state.recipe.batch:
         raise FormatError(
@@ -57,6 +84,19 @@ def say_of_run(start: State, setting: Setting, resume: bool) -> None:
     tell(
         f"{count} ranks with {threads} each share every mini-batch of {batch}, {batch // count} "
         f"images each; {of_norms}"
+    )
+
+
+def ended(state: State, steps: int, folder: TrainingFolder, ranks: int) -> str:
+    """Say where a run of so many steps an epoch has ended, and how so many ranks go on with it."""
+    how = "train or finetune again with resume=True"
+    if command := state.origin.get("command", "").split()[:2]:
+        if ranks > 1:
+            command = ["mpiexec", "-n", str(ranks), *command, "--mpi"]
+        how = shown(" ".join([*command, "--resume", shlex.quote(str(folder.path))]))
+    return (
+        f"after step {state.step} of {steps} in epoch {state.epoch + 1} of {state.recipe.epochs}; "
+        f"the state is in {shown(folder.state)}, and this goes on from there: {how}"
     )
 
 

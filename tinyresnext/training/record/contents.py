@@ -34,6 +34,13 @@ def contents(state: State, setting: Setting) -> Stored:
     return Stored(state.spec, {}, setting.preprocess, labels, provenance)
 
 
+def origin_of(model: Model) -> dict[str, str]:
+    """Return what a model that is trained further keeps: the origin and the licence."""
+    known = model.provenance
+    origin = ", ".join(known[name] for name in ("model", "source", "sha256") if known.get(name))
+    return {"initial weights": origin, "licence": known.get("licence", "")}
+
+
 def model_of(state: State, setting: Setting) -> Model:
     """Return the network of a state: with the averaged weights if there are any.
 

@@ -19,6 +19,8 @@ class TrainingFolder:
     """The files in the folder of a run."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        if not isinstance(path, str | os.PathLike):
+            raise UsageError(f"the folder of the run is {path!r}, expected a path, such as 'run'")
         self.path = Path(path)
         self.state, self.log = self.path / "state.npz", self.path / "log.jsonl"
         self.best, self.model = self.path / "best.h5", self.path / "model.h5"

@@ -8,7 +8,7 @@ logits are of whole images, as a label is, and are mixed as labels are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -60,13 +60,17 @@ class Teacher:
         """
         if given is None:
             return None
-        every = [given] if isinstance(given, (Model, Logits)) else list(given)
+        if isinstance(given, Model | Logits | str) or not isinstance(given, Iterable):
+            every = [given]
+        else:
+            every = list(given)
         models = tuple(one for one in every if isinstance(one, Model))
         stored = tuple(one for one in every if isinstance(one, Logits))
         if not every or len(every) not in (len(models), len(stored)):
             raise UsageError(
                 f"the teachers are {', '.join(type(one).__name__ for one in every) or 'none'}: "
-                "give models, or logits that were stored, but not both"
+                "give models, as tinyresnext.load reads them, or logits that were stored, but not "
+                "both"
             )
         return cls(models, stored)
 

@@ -76,6 +76,21 @@ def test_a_run_folder_with_something_else_in_it(tmp_path, outside, state, name, 
         pytest.fail("it has begun")
 
 
+def test_a_trial_that_another_process_takes_for_left_over(tmp_path, monkeypatch):
+    """Two processes write one file: `replacing` removes what no process holds."""
+    close = os.close
+
+    def close_late(handle):
+        close(handle)
+        with replacing(tmp_path / "it"):
+            assert len(list(tmp_path.iterdir())) == 1  # the trial is gone
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "close", lambda handle: (patched.undo(), close_late(handle)))
+        check_writable(tmp_path / "it")
+    assert list(tmp_path.iterdir()) == [tmp_path / "it"]
+
+
 @pytest.mark.parametrize("kind", TRAPS)
 def test_whatever_is_written_is_a_file_of_our_own(tmp_path, outside, kind):
     path = tmp_path / "it"

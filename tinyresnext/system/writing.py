@@ -68,7 +68,8 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     try:
         trial, _ = _temporary(Path(path))
         os.close(os.open(trial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        os.unlink(trial)
+        with suppress(FileNotFoundError):  # another process that writes it takes it for left over
+            os.unlink(trial)
     except (OSError, ValueError) as error:
         raise _cannot_write(path, error) from None
 

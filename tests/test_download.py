@@ -189,6 +189,22 @@ def test_a_part_and_a_server_that_lies_about_it(way, server, part):
     assert part.read_bytes() == CONTENT
 
 
+@pytest.mark.parametrize(
+    ("size", "content"),
+    [(None, b""), (None, b"<html>"), (len(CONTENT), b""), (len(CONTENT), b"quota exceeded")],
+)
+def test_an_answer_that_is_another_file_leaves_the_part(size, content, server, part):
+    """An answer from the first byte on says nothing of what came before."""
+    part.write_bytes(CONTENT[:77_000])
+    server.content, server.always = content, servers.plain
+    with pytest.raises(DownloadError):
+        get(server, part, Wanted(1_000_000, size, SHA256))
+    assert part.read_bytes() == CONTENT[:77_000]
+    server.content, server.always = CONTENT, servers.whole
+    assert get(server, part, Wanted(1_000_000, size, SHA256)) == SHA256
+    assert server.ranges[-1] == "bytes=77000-"
+
+
 def test_a_part_that_is_longer_than_the_file(server, part):
     part.write_bytes(b"?" * (len(CONTENT) + 1000))
     server.always = servers.plain  # all of it, whatever was asked for

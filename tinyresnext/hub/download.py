@@ -11,6 +11,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from ..errors import DownloadError, IntegrityError, UsageError
@@ -129,7 +130,9 @@ def _transfer(
         total = None if answer.length is None else start + answer.length
         _check_length(total, wanted, part, start)
         if start == 0:
-            begin(part, url, answer.headers)
+            first = _first(coming)
+            begin(part, url, answer.headers)  # not before: the part stays if nothing usable comes
+            coming = chain([first], coming)
         most = wanted.most if wanted.bytes is None else wanted.bytes
         _append(coming, part, start, total, most, progress)
 
@@ -169,7 +172,8 @@ def _check_length(total: int | None, wanted: Wanted, part: Path, start: int) -> 
     if total is None:
         return
     if wanted.bytes not in (None, total):
-        drop(part)
+        if start:  # an answer from the first byte on says nothing of the part
+            drop(part)
         raise Refused(f"the file has {total:,} bytes, expected {wanted.bytes:,}")
     if total > wanted.most:
         raise Refused(
@@ -184,6 +188,16 @@ def _check_length(total: int | None, wanted: Wanted, part: Path, start: int) -> 
             f"{part.parent} has room for {free:,} bytes and {total - start:,} are still needed; "
             "make room, and try again"
         )
+
+
+def _first(coming: Iterator[bytes]) -> bytes:
+    """Return the first bytes of a file."""
+    piece = next(coming, b"")
+    if not piece:
+        raise Again("the answer is empty")
+    if piece.lstrip()[:1] == b"<":
+        raise Refused("the answer is a web page and not a file")
+    return piece
 
 
 def _append(
@@ -201,8 +215,6 @@ def _append(
         with opened(part) as file:
             file.seek(start)
             for piece in coming:
-                if done == 0 and piece.lstrip()[:1] == b"<":
-                    raise Refused("the answer is a web page and not a file")
                 done += len(piece)
                 if done > most:
                     break

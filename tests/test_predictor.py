@@ -70,6 +70,21 @@ def test_arrays_of_one_size():
     assert found["path"].tolist() == PATHS[:3]  # only one column has the images
 
 
+def test_grey_arrays_of_one_size_or_several():
+    grey = [np.full((40, 32 + i), 60 * i, np.uint8) for i in range(3)]
+    alone = [tr.Predictor(top=1)({"image": [one]})["label1"][0] for one in grey]
+    assert tr.Predictor(top=1)({"image": grey})["label1"].tolist() == alone
+    stacked = np.stack([grey[1], grey[1]])
+    assert tr.Predictor(top=1)({"image": stacked})["label1"].tolist() == alone[1:2] * 2
+
+
+@pytest.mark.parametrize("column", ["path", "bytes", "image"])
+def test_no_images_of_any_type(column):
+    for values in ([], np.array([], object), np.zeros(0)):
+        found = tr.Predictor(top=1)({column: values})
+        assert {len(one) for one in found.values()} == {0}
+
+
 def test_it_is_small_and_loads_once(table, tmp_path, monkeypatch):
     model = tmp_path / "model.h5"
     model.write_bytes(Path(shipped_model()).read_bytes())
@@ -105,9 +120,10 @@ def test_it_is_small_and_loads_once(table, tmp_path, monkeypatch):
         ({"image": np.zeros((2, 8, 8, 3), np.float32)}, "float32"),
         ({"image": np.zeros((8, 8, 3), np.uint8)}, "expected uint8"),
         ({"path": np.zeros(3)}, "float64"),
+        ({"image": None}, "expected uint8"),
         ({"path": np.array(PATHS[:1]), "label1": np.zeros(1)}, "write over"),
         ({"path": np.array(PATHS[:1]), "id": np.arange(2)}, "has 1 values, and id 2"),
-        ({"bytes": np.array(PATHS[:1])}, "expected one object"),
+        ({"bytes": np.array(PATHS[:1])}, "expected one object an image"),
         ({"bytes": np.array(PATHS[:1], object)}, "type str; expected the contents"),
     ],
 )

@@ -34,6 +34,7 @@ __all__ = ["Bytes", "Predictor"]
 
 _COLUMNS = ("image", "bytes", "path")  # the first of these that is there has the images
 _KEPT = 2  # models that a process keeps
+_MOST_CHANNELS = 4  # of one image
 _loading = threading.Lock()  # threads of one process load a model once
 
 
@@ -99,9 +100,9 @@ class Predictor:
         Parameters
         ----------
         batch : mapping of str to array
-            Columns of one length. The images are in ``image`` (uint8 [n, h, w, c], or objects: an
-            array of any size, or a Pillow image, in each), or else in ``bytes`` (contents of image
-            files), or else in ``path``.
+            Columns of one length. The images are in ``image`` (uint8 [n, h, w, c], or [n, h, w] if
+            they are grey, or objects: an array of any size, or a Pillow image, in each), or else in
+            ``bytes`` (contents of image files), or else in ``path``.
 
         Returns
         -------
@@ -218,13 +219,15 @@ def _images(batch: Mapping[str, np.ndarray]) -> list[Any]:
         )
     values = np.asarray(batch[name]) if name == "path" else _column(batch[name])
     if name == "image":
-        right = values.dtype == object or (values.dtype == np.uint8 and values.ndim == 4)
+        # [h, w, 3] is one image of colours, and not h grey ones.
+        images = values.ndim == 4 or (values.ndim == 3 and values.shape[-1] > _MOST_CHANNELS)
+        right = values.dtype == object or (values.dtype == np.uint8 and images)
     else:
         right = values.ndim == 1 and values.dtype.kind in ("OS" if name == "bytes" else "OSU")
-    if not right:
+    if not values.ndim or (len(values) and not right):
         raise UsageError(
             f"the column {shown(name)} is {values.dtype} {list(values.shape)}; expected "
-            + ("uint8 [n, h, w, c]" if name == "image" else "one object for each image")
+            + ("uint8 [n, h, w, c], or [n, h, w]" if name == "image" else "one object an image")
         )
     lengths = {key: len(column) for key, column in batch.items()}
     if other := next((key for key in lengths if lengths[key] != len(values)), None):

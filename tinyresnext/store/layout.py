@@ -6,13 +6,16 @@ load programs. `places` reads them.
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from .sink import written
+
+if TYPE_CHECKING:
+    import h5py
 
 __all__ = ["lay_out", "narrowed", "path_of", "split"]
 
@@ -38,34 +41,6 @@ def narrowed(array: np.ndarray) -> np.ndarray:
     largest, least = array.max(initial=0), array.min(initial=0)
     fits = largest <= LARGEST_HALF and least >= -LARGEST_HALF  # neither is true of a NaN
     return array.astype("<f2") if array.ndim > 1 and fits else array
-
-
-class _Sink(io.FileIO):
-    """The file that the library writes to.
-
-    The library crashes some time after a write that fails, so it never sees the failure; `lay_out`
-    raises it.
-    """
-
-    failure: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        """Write everything, or note why not."""
-        rest = memoryview(data).cast("B")
-        try:
-            while rest and self.failure is None:
-                rest = rest[super().write(rest) :]
-        except OSError as error:
-            self.failure = error
-        return len(data)
-
-    def truncate(self, size: int | None = None) -> int:
-        """Set the length, or note why not."""
-        try:
-            return super().truncate(size)
-        except OSError as error:
-            self.failure = self.failure or error
-            return size or 0
 
 
 def lay_out(
@@ -96,36 +71,17 @@ def lay_out(
     OSError
         The file cannot be written.
     """
-    import h5py  # here, because reading a model file does without it
 
-    def write() -> None:
-        with h5py.File(
-            sink,
-            "w",
-            libver="earliest",
-            locking=False,
-            alignment_threshold=1,
-            alignment_interval=64,
-        ) as file:
-            for name, text in attributes.items():
-                for key, piece in split(name, text).items():
-                    file.attrs.create(key, np.bytes_(piece.encode("ascii")))
-            for name, array, sha256 in tensors:
-                if sink.failure is not None:
-                    return
-                dataset = file.create_dataset(path_of(name), data=array, track_times=False)
-                dataset.attrs.create("sha256", np.bytes_(sha256.encode("ascii")))
-                del array  # before the next is read
-            file.attrs.modify(last, np.bytes_(seal().encode("ascii")))
+    def steps(file: h5py.File) -> Iterator[None]:
+        for name, text in attributes.items():
+            for key, piece in split(name, text).items():
+                file.attrs.create(key, np.bytes_(piece.encode("ascii")))
+        yield
+        for name, array, sha256 in tensors:
+            dataset = file.create_dataset(path_of(name), data=array, track_times=False)
+            dataset.attrs.create("sha256", np.bytes_(sha256.encode("ascii")))
+            del array  # before the next is read
+            yield
+        file.attrs.modify(last, np.bytes_(seal().encode("ascii")))
 
-    # Ctrl-C reaches the main thread alone, and so never the library in the middle of a write.
-    with _Sink(path, "r+") as sink, ThreadPoolExecutor(1) as pool:
-        try:
-            pool.submit(write).result()
-        except (OSError, RuntimeError) as error:
-            raise sink.failure or OSError(str(error)) from error
-        except KeyboardInterrupt:
-            sink.failure = InterruptedError()  # the next tensor is not begun
-            raise
-        if sink.failure is not None:
-            raise sink.failure
+    written(path, steps, libver="earliest", alignment_threshold=1, alignment_interval=64)

@@ -25,9 +25,9 @@ import tinyresnext as tr
 from tinyresnext.cli.main import main
 from tinyresnext.cli.output import progress
 from tinyresnext.cli.runs.images import computed_by
-from tinyresnext.data import open_dataset
+from tinyresnext.data import open_dataset, open_labelled
 from tinyresnext.data.trees.sources import Images, Source
-from tinyresnext.errors import FormatError, UsageError
+from tinyresnext.errors import FormatError, UnsafeError, UsageError
 from tinyresnext.formats.tar import files_in
 from tinyresnext.images.decode import decode
 from tinyresnext.images.prepare import views
@@ -111,6 +111,48 @@ def test_a_tar_with_a_link_is_refused(tmp_path):
         list(files_in(io.BytesIO(link)))
     with pytest.raises(FormatError, match="behind its end"):
         list(files_in(io.BytesIO(bytes(512) + tar_header("a.png", 0))))
+
+
+def test_a_name_with_a_zero_in_a_tar(tmp_path):
+    """No file of features could have it: it is refused before anything is computed."""
+    with tarfile.open(tmp_path / "s.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("a.png")
+        member.pax_headers = {"path": "a\0b.png"}
+        archive.addfile(member)
+    with (
+        (tmp_path / "s.tar").open("rb") as file,
+        pytest.raises(UnsafeError, match="a member called"),
+    ):
+        list(files_in(file))
+    assert names(tmp_path / "s.tar") == [str(tmp_path / "s.tar")]
+
+
+@pytest.mark.parametrize("one", ["photos", b"photos", Path("photos"), 3])
+def test_one_path_is_no_list(photos, monkeypatch, one):
+    """Its letters would be paths, and one of them may be ``/``."""
+    monkeypatch.chdir(photos.parent)
+    model = tr.random_model(tr.cifar(11, 1, 4, classes=2), 0, "reference")
+    for call in (
+        lambda: Images(one),
+        lambda: Images(["-"], one),
+        lambda: open_labelled(one),
+        lambda: classify(model, one),
+        lambda: list(save_features(model, one, "f.h5")),
+    ):
+        with pytest.raises(UsageError, match="a list of paths was expected, found"):
+            call()
+    assert [path.name for path in Path().iterdir()] == ["photos"]
+
+
+def test_paths_are_texts_or_objects(photos):
+    model = tr.random_model(tr.cifar(11, 1, 4, classes=2), 0, "reference")
+    for paths in ([photos / "a.png"], [os.fsencode(photos / "a.png")]):
+        assert [row.path for row in classify(model, paths)] == [str(photos / "a.png")]
+        assert [one.name for one in Images(paths)] == [str(photos / "a.png")]
+    assert len(open_labelled([photos / "a.png", photos / "g.png"])) == 2
+    for call in (Images, open_labelled, lambda paths: list(classify(model, paths))):
+        with pytest.raises(UsageError, match="the path of an image was expected, found 1"):
+            call([1])
 
 
 def test_lists_patterns_and_numbers(tmp_path, photos, monkeypatch):
@@ -289,6 +331,16 @@ def test_what_is_read_is_not_written_over(run, photos, file, words):
     assert (code, out) == (2, "")
     assert "is read by this command" in err or "to have two results" in err
     assert Path(file).read_bytes() == before
+
+
+@pytest.mark.parametrize("typed", ["p*.zip", "list.txt", "p.zip"])
+@pytest.mark.parametrize("words", [["features", "-o"], ["classify", "--csv"]])
+def test_an_archive_that_is_read_is_not_written_over(run, photos, typed, words):
+    before = write_zip(Path("p.zip"), {"x/a.png": picture(1)}).read_bytes()
+    write_files(Path(), {"list.txt": b"p.zip\n"})
+    code, _, err = run(words[0], typed, words[1], "p.zip", "--force")
+    assert (code, "is read by this command" in err) == (2, True)
+    assert Path("p.zip").read_bytes() == before
 
 
 @pytest.mark.parametrize("other", [["--top", "3"], ["--fast-decode"], []])

@@ -37,6 +37,7 @@ from .later import later, later_table
 from .mnist import open_idx
 from .rules import is_table
 from .table import open_table
+from .trees.archives import as_path, check_several
 from .trees.folders import open_archive, open_folder
 from .trees.labelled import is_labelled, open_images
 from .trees.tars import TarTree, has_images
@@ -172,7 +173,7 @@ def _check_no_truth(place: Path, truth: str | os.PathLike[str] | None) -> None:
 
 
 def open_labelled(
-    paths: Sequence[str],
+    paths: Sequence[str | os.PathLike[str]],
     split: str | None = None,
     on_broken: str = "wrong",
     *,
@@ -186,7 +187,7 @@ def open_labelled(
 
     Parameters
     ----------
-    paths : sequence of str
+    paths : sequence of path
         One of them as for `open_dataset`; otherwise `trees.labelled` says what they stand for.
     split, on_broken, truth, warn
         As for `open_dataset`. A split and a file of classes go with one folder or archive.
@@ -194,14 +195,17 @@ def open_labelled(
     Raises
     ------
     UsageError, FormatError, UnsafeError, ImageError
-        As for `open_dataset` and `trees.labelled.open_images`.
+        As for `open_dataset` and `trees.labelled.open_images`; or ``paths`` is one path and no
+        list.
     """
     _check_broken(on_broken)
+    check_several(paths)
+    typed = [as_path(one) for one in paths]
     found: Dataset | LabelledImages
-    if len(paths) == 1 and (truth is not None or not is_labelled(paths[0])):
-        found = _one(Path(paths[0]), split, truth, warn)
+    if len(typed) == 1 and (truth is not None or not is_labelled(typed[0])):
+        found = _one(Path(typed[0]), split, truth, warn)
     elif split is None and truth is None:
-        found = open_images(paths)
+        found = open_images(typed)
     else:
         what = "--split" if truth is None else "--truth"
         raise UsageError(

@@ -163,7 +163,7 @@ def files_in(file: BinaryIO) -> Iterator[Placed]:
             continue
         longer = b""
         if flag in b"0\0":
-            if name.startswith("/") or ".." in name.split("/"):
+            if name.startswith("/") or ".." in name.split("/") or "\0" in name:
                 raise UnsafeError(f"the archive has a member called {ascii(name)[:80]}")
             yield Placed(name, start, size)
         elif flag == b"g":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -27,7 +28,7 @@ class Row(NamedTuple):
 
 def classify(
     model: Model | Ensemble | Iterable[Model],
-    paths: Iterable[str | Source],
+    paths: Iterable[str | os.PathLike[str] | Source],
     *,
     top: int | None = None,
     batch: int | None = 8,
@@ -46,7 +47,7 @@ def classify(
     ----------
     model : Model, or iterable of Model
         Several predict together: the mean of their probabilities counts.
-    paths : iterable of str or Source
+    paths : iterable of path or Source
         Image files, or what `tinyresnext.data.trees.sources.Images` yields; each is taken from it
         when its turn comes.
     top : int, optional
@@ -71,9 +72,9 @@ def classify(
     Raises
     ------
     UsageError
-        At once: ``top`` or ``batch`` is no whole number from 1; the preprocessing does not fit the
-        network, it has a single class, or several models do not have the same labels; ``client`` is
-        none.
+        At once: ``paths`` is one path and no list; ``top`` or ``batch`` is no whole number from 1;
+        the preprocessing does not fit the network, it has a single class, or several models do not
+        have the same labels; ``client`` is none.
     DeviceError
         At once: no worker is there, or one has another version of this package. Later: workers have
         no access to the images, or all of them were lost.

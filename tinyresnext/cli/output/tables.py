@@ -54,7 +54,8 @@ def check_not_read(path: str | None, read: Iterable[str | os.PathLike[str] | Non
     path : str, optional
         As for `table_target`.
     read : iterable of path or None
-        Nothing is taken from it if there is no file of that name yet.
+        Also names of images in archives, such as ``photos.zip/cat/1.jpg``. Nothing is taken from it
+        if there is no file to be written over.
 
     Raises
     ------
@@ -92,8 +93,11 @@ def check_output(*files: str | None) -> None:
 
 
 def _same(path: str, other: str | os.PathLike[str]) -> bool:
-    """Return whether two names are those of one file."""
-    return os.path.exists(other) and os.path.samefile(path, other)
+    """Return whether two names are those of one file; an image has also that of its archive."""
+    name = os.fspath(other)
+    while not os.path.exists(name) and (above := os.path.dirname(name)) not in ("", name):
+        name = above
+    return os.path.exists(name) and os.path.samefile(path, name)
 
 
 def table_target(path: str | None, force: bool) -> str | None:

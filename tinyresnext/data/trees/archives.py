@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...errors import FormatError, ImageError, WeightsError
+from ...errors import FormatError, ImageError, UsageError, WeightsError
 from ...images.files import Contents
 from ...system.files import shown
 from ..rules import image_kind, is_left_out
@@ -17,7 +17,17 @@ from .listing import Parts
 from .tars import TarFile, TarTree
 from .zips import ZipFile
 
-__all__ = ["ARCHIVES", "Source", "as_source", "fails", "in_archive", "is_image", "opener"]
+__all__ = [
+    "ARCHIVES",
+    "Source",
+    "as_path",
+    "as_source",
+    "check_several",
+    "fails",
+    "in_archive",
+    "is_image",
+    "opener",
+]
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 _KEPT = 8  # archives that a process keeps open, to which images in them were sent
@@ -38,6 +48,25 @@ class Source(NamedTuple):
 def as_source(path: str) -> Source:
     """Return the image that a path names itself."""
     return Source(path, partial(str, path))
+
+
+def as_path(path: Any) -> str:
+    """Return a path as text; raise `UsageError` for what is none."""
+    try:
+        return str(os.fsdecode(path))
+    except TypeError:
+        raise UsageError(
+            f"the path of an image was expected, found {path!r:.200}; give a text or a pathlib.Path"
+        ) from None
+
+
+def check_several(paths: Any) -> None:
+    """Raise `UsageError` for what is no list of paths, such as one path, whose letters are some."""
+    if isinstance(paths, str | bytes | os.PathLike) or not isinstance(paths, Iterable):
+        raise UsageError(
+            f"a list of paths was expected, found {paths!r:.200}; give a list, such as "
+            "['photo.jpg']"
+        )
 
 
 def fails(message: str) -> Callable[[], str]:

@@ -32,13 +32,23 @@ from ...errors import UsageError
 from ...formats.stored_zip.archive import MOST_LEVELS
 from ...system.files import regular, shown
 from ..rules import image_kind, is_left_out
-from .archives import ARCHIVES, Source, as_source, fails, in_archive
+from .archives import (
+    ARCHIVES,
+    Source,
+    as_path,
+    as_source,
+    check_several,
+    fails,
+    in_archive,
+)
 
 __all__ = [
     "ARCHIVES",
     "Images",
     "Source",
+    "as_path",
     "as_source",
+    "check_several",
     "is_list",
     "is_pattern",
     "lines_of",
@@ -58,7 +68,7 @@ class Images:
 
     Parameters
     ----------
-    paths : iterable of str
+    paths : iterable of path
         As typed; the text of this module says what they stand for.
     names : iterable of str
         The lines of standard input, for ``-``. An empty line, or ``-``, is ignored.
@@ -74,21 +84,24 @@ class Images:
     Raises
     ------
     UsageError
+        ``paths`` is one path, or has something else than paths.
         While iterating: a folder has folders in more than 32 levels, a pattern matches nothing, a
         list cannot be read.
     """
 
-    paths: Iterable[str]
+    paths: Iterable[str | os.PathLike[str]]
     names: Iterable[str] = ()
     left_out: Counter[str] = field(default_factory=Counter)
     empty: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.paths, self.names = list(self.paths), list(self.names)
+        check_several(self.paths)
+        check_several(self.names)
+        self.paths, self.names = [as_path(one) for one in self.paths], list(self.names)
 
     def __iter__(self) -> Iterator[Source]:
         """Yield the images."""
-        for path in self.paths:
+        for path in map(as_path, self.paths):
             if path == "-":
                 yield from self._listed(self.names)
             elif is_list(path):

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ...data.trees.sources import Source, as_source
+from ...data.trees.sources import Source, as_path, as_source, check_several
 from ...errors import ImageError
 from ...images.checks import whole_number
 from ...images.files import Contents
@@ -35,10 +35,16 @@ _PART = 8  # of the free memory, one in so many bytes may have prepared images
 _UNKNOWN = 2**30  # bytes of free memory where the system does not tell
 
 
-def sources_of(paths: Iterable[str | Source]) -> Iterator[Source]:
-    """Yield images, of which a path stands for itself."""
-    for one in paths:
-        yield one if isinstance(one, Source) else as_source(one)
+def sources_of(paths: Iterable[str | os.PathLike[str] | Source]) -> Iterator[Source]:
+    """Return images, of which a path stands for itself.
+
+    Raises
+    ------
+    UsageError
+        At once: ``paths`` is one path, or no list. When its turn comes: an item is no path.
+    """
+    check_several(paths)
+    return (one if isinstance(one, Source) else as_source(as_path(one)) for one in paths)
 
 
 def worked(

@@ -34,6 +34,7 @@ from tinyresnext.errors import (
     UnsafeError,
     UsageError,
 )
+from tinyresnext.inference.ensemble import Ensemble
 from tinyresnext.inference.many.comparison import Comparison
 from tinyresnext.inference.scores.classes import match_numbers
 
@@ -490,6 +491,17 @@ def test_a_run_of_other_labels_is_refused(here, run, monkeypatch):
     Path(path).write_text(text.replace("12.png blue", "12.png red"))
     code, _, err = run(path, "-o", "r.jsonl", "--resume")
     assert (code, "were computed with data " in err) == (2, True)
+
+
+def test_rows_among_other_classes_are_another_run(here, model):
+    """The rank `within` the classes of a data set depends on all of them."""
+    [path] = form("list")
+    lines = [line for line in Path(path).read_text().splitlines() if line.endswith(" red")]
+    Path("red.txt").write_text("\n".join(lines))
+    compared = Comparison.of(Ensemble.of(model), open_labelled(["red.txt"]), False, None)
+    assert compared.rule.numbers == (0,)
+    other = replace(compared, rule=replace(compared.rule, numbers=(0, 1)))
+    assert other.digest() != compared.digest()
 
 
 @pytest.mark.parametrize(

@@ -113,8 +113,9 @@ class Comparison:
         return cls(model, data, Rule(kind, model.labels, numbers, threshold))
 
     def digest(self) -> str:
-        """Return 16 digits that are others for other images and for other right classes."""
-        found = hashlib.sha256()
+        """Return 16 digits: others for other images, other right classes, or other classes."""
+        among = sorted({int(number) for number in self.rule.numbers})  # ranks `within` are of these
+        found = hashlib.sha256(f"{among}\n".encode())
         for one in self.data:
             found.update(f"{one.name!r} {self.rule.right(one.label)}\n".encode())
         return found.hexdigest()[:16]

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from child import child
 
 import tinyresnext as tr
 from tinyresnext.cli.main import main
 from tinyresnext.errors import UsageError
 from tinyresnext.inference.many.features import save_features
+from tinyresnext.inference.many.rows.journal import Journal
 
 DATA = Path(__file__).parent / "data"
 PHOTOGRAPHS = sorted(map(str, (DATA / "photographs").rglob("*.jpg")))
@@ -102,3 +106,91 @@ def test_a_whole_file_is_of_its_computation(model, tmp_path):
         found.attrs["settings"] = json.dumps({k: settings[k] for k in settings if k != "spec"})
     with pytest.raises(UsageError, match="with other settings"):
         list(save_features(model, PHOTOGRAPHS[:1], file, resume=True))
+
+
+LIMITED = """if True:
+    import resource, signal, sys
+    import tinyresnext as tr
+    from tinyresnext.errors import UsageError
+    from tinyresnext.inference.many import features
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    most, assemble = resource.getrlimit(resource.RLIMIT_FSIZE), features.assemble
+
+    def limited(*given):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most[1]))
+        try:
+            assemble(*given)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, most)
+
+    features.assemble = limited
+    model = tr.random_model(tr.cifar(11, 1, 4, classes=2), 0, "reference")
+    file, image, *limits = sys.argv[1:]
+    for limit in map(int, limits):
+        try:
+            list(features.save_features(model, [image] * 20, file, "stem", resume=True))
+        except UsageError as error:
+            print(error)"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the system cannot limit the size of files")
+def test_no_room_for_the_file(tmp_path):
+    """The HDF5 library would end the process, some time after a write that failed."""
+    file, limits = tmp_path / "f.h5", [0, 1000, 3000, 300_000, 2_000_000]
+    done = child(LIMITED, file, DATA / "chelsea.jpg", *limits, 1 << 30, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(limits)
+    for line in lines:
+        assert line.startswith(f"cannot write {file}: File too large")
+        assert line.endswith("has all values, so that the run can be resumed (--resume)")
+    with h5py.File(file) as found:
+        assert len(found["paths"]) == len(found["features"]) == 20
+
+
+def test_a_full_disk_is_one_error(model, tmp_path, monkeypatch):
+    def no_room(self):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Journal, "flush", no_room)
+    with pytest.raises(UsageError, match="No space left on device; make room, and begin anew"):
+        list(save_features(model, PHOTOGRAPHS[:1], tmp_path / "f.h5"))
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UsageError, match=r"No space left .*part has the rows so far: make room"):
+        list(save_features(model, PHOTOGRAPHS[:1], tmp_path / "f.h5", resume=True))
+
+
+def test_a_mistake_leaves_the_rows_of_a_run(model, tmp_path):
+    file = tmp_path / "f.h5"
+    rows = save_features(model, PHOTOGRAPHS, file, batch=2, resume=True)
+    next(rows)
+    rows.close()
+    kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(kept["f.h5.part"].splitlines()) == 2
+    mistakes = [
+        (PHOTOGRAPHS[1:], {}),
+        (PHOTOGRAPHS, {"batch": 0}),
+        (PHOTOGRAPHS, {"fast": True}),
+        (PHOTOGRAPHS[0], {}),
+        (PHOTOGRAPHS, {"settings": {"size": np.float32(1)}}),
+        ([1], {}),
+    ]
+    for paths, words in mistakes:
+        with pytest.raises(UsageError):
+            list(save_features(model, paths, file, **words, resume=True))
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == kept
+    paths = [Path(one) for one in PHOTOGRAPHS]
+    assert len(list(save_features(model, paths, file, resume=True))) == len(paths) - 2
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_settings_that_json_cannot_say(model, tmp_path):
+    """The rows of the run before are not dropped for it."""
+    file = tmp_path / "f.h5"
+    rows = save_features(model, PHOTOGRAPHS, file, batch=2, settings={})
+    next(rows)
+    rows.close()
+    before = (tmp_path / "f.h5.part").read_bytes()
+    with pytest.raises(UsageError, match="which JSON cannot say"):
+        list(save_features(model, PHOTOGRAPHS, file, settings={"size": np.float32(1)}))
+    assert (tmp_path / "f.h5.part").read_bytes() == before

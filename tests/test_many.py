@@ -24,6 +24,7 @@ from PIL import Image
 import tinyresnext as tr
 from tinyresnext.cli.main import main
 from tinyresnext.cli.output import progress
+from tinyresnext.cli.output.tables import csv_line
 from tinyresnext.cli.runs.images import computed_by
 from tinyresnext.data import open_dataset, open_labelled
 from tinyresnext.data.trees.sources import Images, Source
@@ -34,8 +35,9 @@ from tinyresnext.images.prepare import views
 from tinyresnext.inference.classify import classify
 from tinyresnext.inference.many import batches
 from tinyresnext.inference.many.features import save_features
-from tinyresnext.inference.many.journal import Journal, journal, json_form, records
 from tinyresnext.inference.many.logits import logits_of
+from tinyresnext.inference.many.rows.forms import cells_of, json_form, records
+from tinyresnext.inference.many.rows.journal import Journal, journal
 from tinyresnext.system.ahead import ahead
 
 NAMES = ["a.png", "b/c.png", "b/d-e.png", "b/d/f.png", "g.png"]
@@ -451,8 +453,57 @@ def test_rows_of_another_device_are_refused(run, small, monkeypatch, command):
     settings.write_text(settings.read_text().replace('"reference"', '"cuda"'))
     code, _, err = run(*words, "--resume")
     assert (code, "computed with device cuda, and now it is reference" in err) == (2, True)
-    one, other = (SimpleNamespace(precision="float16", device=f"cuda{n}") for n in ("", ":1"))
+    same = {"precision": "float16", "batch": 8}
+    one, other = (SimpleNamespace(device=f"cuda{n}", **same) for n in ("", ":1"))
     assert computed_by(one) == computed_by(other)
+
+
+@pytest.mark.parametrize("command", ["classify", "features"])
+def test_off_the_processor_mini_batches_are_the_same(run, small, monkeypatch, command):
+    """Of three rows the third is computed again: with the fourth, as in a run that nobody stops."""
+    out = "r.h5" if command == "features" else "r.jsonl"
+    words = [command, *small, "-o", out]
+
+    def stopped(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "sync", stopped)
+        assert run(*words)[0] == 130
+    part, written, write = Path(f"{out}.part"), [], Journal.write
+    part.write_bytes(b"".join(part.read_bytes().splitlines(keepends=True)[:3]))
+    code, _, err = run(*words, "--batch", 4, "--resume")
+    assert (code, "computed with batch 2, and now it is 4" in err) == (2, True)
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "write", lambda self, *row: written.append(write(self, *row)))
+        assert run(*words, "--resume")[0] == 0
+    assert len(written) == 3
+    assert run(*words[:-1], f"w-{out}")[0] == 0
+    if command == "features":
+        with h5py.File(out) as file, h5py.File("w-r.h5") as whole:
+            np.testing.assert_array_equal(file["features"][:], whole["features"][:])
+    else:
+        assert Path(out).read_bytes() == Path("w-r.jsonl").read_bytes()
+    settings = computed_by(SimpleNamespace(precision="float32", device="cuda", batch=None))
+    assert settings["batch"] == 64
+
+
+def test_stopped_before_it_began(run, small, monkeypatch):
+    """No file is named that is not there."""
+
+    def stopped(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tr.Model, "features", stopped)
+    code, _, err = run("features", *small, "-o", "r.h5")
+    assert (code, ".part" in err) == (130, False)
+
+
+def test_cells_of_any_length():
+    row = ['a,"b"\r\n', "", "x" * 200_000, "\udcffé", "1.5"]
+    assert cells_of(csv_line(row)) == row
+    for damaged in (b"a,b", b'"a"b,c\r\n', b"a\r\nb\r\n", b'"a\r\n', b""):
+        assert cells_of(damaged) == []
 
 
 def test_features_that_a_power_cut_lost_are_computed_again(tmp_path, photos):
@@ -477,7 +528,7 @@ def test_features_that_a_power_cut_lost_are_computed_again(tmp_path, photos):
 KILLED = """
 import os, signal, sys
 from tinyresnext.cli.main import main
-from tinyresnext.inference.many.journal import Journal
+from tinyresnext.inference.many.rows.journal import Journal
 
 left, write = int(sys.argv[1]), Journal.write
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -17,10 +18,10 @@ from .runs.images import (
     add_fast_decode,
     add_paths,
     add_resume,
+    batch_of,
     computed_by,
     digests_of,
     images_of,
-    resumable,
 )
 from .runs.models import say_quantised
 
@@ -114,9 +115,9 @@ def _features(a: argparse.Namespace, client: Client | None) -> int:
     say_quantised([model], [a.model or ""])
     settings = {"sha256": digests_of([a.model or shipped_model()]), **computed_by(a)}
     counts: dict[str, int] = {}
-    with announce_compiling(model.ops), resumable(file):
+    with announce_compiling(model.ops):
         rows = save_features(
-            model, images, file, a.stage, batch=a.batch, fast=a.fast_decode, settings=settings,
+            model, images, file, a.stage, batch=batch_of(a), fast=a.fast_decode, settings=settings,
             resume=a.resume, force=a.force, counts=counts, client=client,
         )  # fmt: skip
         try:
@@ -124,6 +125,8 @@ def _features(a: argparse.Namespace, client: Client | None) -> int:
                 if error is not None:
                     say(error)
         except KeyboardInterrupt:
+            if not os.path.exists(f"{file}.part.rows"):  # it had not begun
+                raise
             raise KeyboardInterrupt(
                 f"interrupted: the rows so far are in {shown(file)}.part.rows; the same command "
                 "with --resume goes on"

@@ -14,7 +14,7 @@ from ...system.files import shown
 from ..output.progress import announce_compiling, counted, say
 from ..output.results import beside_others, check_plain, sentence
 from ..output.tables import SCHEMA, check_not_read, print_json, table, table_target, target
-from .images import computed_by
+from .images import batch_of, computed_by
 from .rows import keep_rows, rows_target
 from .scores import HEADING, read_scores, score_form
 
@@ -27,11 +27,6 @@ if TYPE_CHECKING:
     from ...inference.many.comparison import Comparison
     from ...inference.scores.rule import Found
     from ...inference.scores.single import ImageScore
-
-
-# The processor's kernels compute the same bits for an image in any mini-batch; others may not, so
-# that the mini-batches of a run that goes on are those of one that was not stopped.
-_BATCH = 64
 
 
 class Outputs(NamedTuple):
@@ -141,9 +136,7 @@ def _found(
 ) -> tuple[Found, int]:
     """Compute what there is to find, and how many images cannot be read."""
     data, labels = comparison.data, comparison.model.labels
-    batch = a.batch
-    if rows is not None and a.device != "cpu":
-        batch = batch or _BATCH
+    batch = a.batch if rows is None else batch_of(a)
 
     def scores(sources: Iterable[Source]) -> Iterator[ImageScore]:
         return comparison.scores(sources, batch, a.fast_decode, client)

@@ -17,9 +17,12 @@ from ..output.progress import say
 
 if TYPE_CHECKING:
     from ...data.trees.sources import Images
-    from ...inference.many.journal import Journal
+    from ...inference.many.rows.journal import Journal
 
 MOST_NAMES = 64 << 20  # bytes of the names on standard input
+# The processor's kernels compute the same bits for an image in any mini-batch; others may not, so
+# that the mini-batches of a run that goes on are those of one that was not stopped.
+_BATCH = 64
 _MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32-le",
@@ -103,29 +106,16 @@ def stopping(file: str, kept: Journal) -> Iterator[None]:
         ) from None
 
 
-@contextmanager
-def resumable(file: str) -> Iterator[None]:
-    """Say how to go on, if rows cannot be written in the ``with`` block, as on a full disk.
-
-    Raises
-    ------
-    UsageError
-        With what to do in place of the system's words alone.
-    """
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise UsageError(
-            f"the results cannot be written: {error.strerror or error}; {shown(file)}.part has the "
-            "rows so far: make room, and the same command with --resume goes on"
-        ) from error
+def batch_of(a: argparse.Namespace) -> int | None:
+    """Return the number of images in a mini-batch of a run that can go on."""
+    size: int | None = a.batch
+    return size if a.device == "cpu" else size or _BATCH
 
 
 def computed_by(a: argparse.Namespace) -> dict[str, Any]:
     """Return what the last digits of rows depend on: two GPUs of one machine are alike."""
-    return {"precision": a.precision, "device": a.device.partition(":")[0]}
+    found = {"precision": a.precision, "device": a.device.partition(":")[0]}
+    return found if a.device == "cpu" else found | {"batch": batch_of(a)}
 
 
 def digests_of(models: list[Any]) -> list[str]:

@@ -6,13 +6,14 @@ import argparse
 import hashlib
 import json
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...errors import UsageError
 from ...system.files import shown
 from ..output.progress import counted, say
 from ..output.tables import csv_line, csv_row, json_line, json_row, target
-from .images import digests_of, resumable, stopping
+from .images import batch_of, digests_of, stopping
 
 if TYPE_CHECKING:
     from ...data.trees.sources import Images, Source
@@ -67,14 +68,21 @@ CLASSIFIED = RowForm(
 def write_rows(
     a: argparse.Namespace,
     out: str,
-    rows: Callable[[Iterable[Source]], Iterable[Row]],
+    rows: Callable[..., Iterable[Row]],
     images: tuple[Images, int],
     settings: dict[str, Any],
     heading: list[str],
     asked: dict[str, Any],
 ) -> int:
-    """Write a row for each image that has none, as `keep_rows`; return 1 if one has an error."""
-    return _ended(out, *keep_rows(a, out, rows, images, settings, heading, asked))
+    """Write a row for each image that has none, as `keep_rows`; return 1 if one has an error.
+
+    ``rows`` also takes the number of images in a ``batch``: off the processor, only whole
+    mini-batches are kept.
+    """
+    batch = batch_of(a)
+    step = 1 if a.device == "cpu" else batch or 1
+    rows = partial(rows, batch=batch)
+    return _ended(out, *keep_rows(a, out, rows, images, settings, heading, asked, step=step))
 
 
 def keep_rows(
@@ -109,7 +117,7 @@ def keep_rows(
         As for `Journal.remaining`.
     """
     from ...hub.bundled import shipped_model
-    from ...inference.many import journal as journals
+    from ...inference.many.rows import forms, journal
 
     settings |= {"sha256": digests_of(a.model or [shipped_model()])}
     settings["fast_decode"] = a.fast_decode
@@ -120,9 +128,9 @@ def keep_rows(
     def right(row: Any) -> bool:
         return row_form.right(row, asked)
 
-    form = journals.csv_form(first, right) if table_form else journals.json_form(right)
+    form = forms.csv_form(first, right) if table_form else forms.json_form(right)
     sources, count = images
-    if a.resume and (found := journals.whole(out, form, sources)):
+    if a.resume and (found := journal.whole(out, form, sources)):
         if table_form and not row_form.says:
             raise UsageError(
                 f"{shown(out)} is whole, and a table does not say which model made it; give "
@@ -130,8 +138,8 @@ def keep_rows(
             )
         say(f"{shown(out)} is whole already; nothing was computed")
         return found
-    begun = journals.journal(out, settings, form, a.resume, a.force)
-    with resumable(out), begun as kept, stopping(out, kept):
+    begun = journal.journal(out, settings, form, a.resume, a.force)
+    with journal.resumable(out), begun as kept, stopping(out, kept):
         for row in counted(rows(kept.remaining(sources, step)), count, lambda: kept.done):
             if row.error is not None:
                 say(row.error)
@@ -140,7 +148,7 @@ def keep_rows(
             kept.write(line, row.error)
             kept.flush()
         kept.sync()
-    journals.ended(out)
+    journal.ended(out)
     return kept.done, kept.failed
 
 

@@ -5,7 +5,6 @@ The result of the whole evaluation is computed from them, so each number has all
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -54,14 +53,14 @@ def read_scores(path: str, labels: int) -> Iterator[ImageScore]:
     UsageError
         The file has changed since the rows were written.
     """
-    from ...inference.many.journal import records
+    from ...inference.many.rows.forms import cells_of, records
 
     is_table = path.lower().endswith(".csv")
     with regular(path, error=UsageError) as file:
         for number, (record, _) in enumerate(records(file, is_table)):
             if is_table and not number:
                 continue
-            row = _cells_of(record) if is_table else _object_of(record)
+            row = cells_of(record) if is_table else _object_of(record)
             if (score := _score(row, labels)) is None:
                 raise UsageError(
                     f"row {number + 1} of {shown(path)} has changed while it was read; begin anew "
@@ -95,15 +94,6 @@ def _cell(value: Any) -> Any:
     if isinstance(value, list):
         return json.dumps(value, ensure_ascii=False)
     return "" if value is None else value
-
-
-def _cells_of(record: bytes) -> list[str]:
-    """Return the cells of a row of a table; none if it is no such row."""
-    try:
-        [row] = csv.reader([record.decode("utf-8", "surrogateescape")], strict=True)
-    except (ValueError, csv.Error):
-        return []
-    return row
 
 
 def _object_of(record: bytes) -> Any:

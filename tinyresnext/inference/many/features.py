@@ -7,7 +7,6 @@ its values. The file is made of them when all are there.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import zlib
@@ -27,13 +26,15 @@ from ...store.contents import json_text
 from ...store.digest import text_digest
 from ...store.integers import value_of
 from ...store.weights import digest_of
-from ...system.files import regular, shown
-from ...system.writing import opened, present, replacing
+from ...system.files import shown
+from ...system.writing import opened, present
 from ..ensemble import Ensemble
 from ..heads import check_finite
 from ..model import Model
 from .batches import prepared, sources_of, worked
-from .journal import Journal, dropped, journal, json_form, records
+from .rows.assembled import assemble, check_whole
+from .rows.forms import json_form
+from .rows.journal import Journal, as_json, dropped, journal, resumable
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -41,13 +42,11 @@ if TYPE_CHECKING:
 __all__ = ["save_features"]
 
 Group = list[tuple[str, np.ndarray | str]]  # of a mini-batch: names, and features or errors
-CHUNK = 256 * 2**10  # bytes of a file of features that are read together
-_NAMES = "images_sha256"  # of the names of all images, also of those that cannot be used
 
 
 def save_features(
     model: Model,
-    paths: Iterable[str | Source],
+    paths: Iterable[str | os.PathLike[str] | Source],
     file: str | os.PathLike[str],
     stage: str = "pooled",
     *,
@@ -68,7 +67,7 @@ def save_features(
     Parameters
     ----------
     model : Model
-    paths : iterable of str or Source
+    paths : iterable of path or Source
     file : path
     stage : str
         As in `Model.features`.
@@ -78,10 +77,12 @@ def save_features(
         Decode large JPEGs at a reduced size, as `tinyresnext.images.prepare.views` says.
     settings : mapping, optional
         What else the values depend on, such as the digest of the model; without it, its weights,
-        architecture, precision and device. If it is given, a run that is stopped leaves its rows,
-        and can go on; otherwise nothing is left of it.
+        architecture, precision and device, and off the processor the size of mini-batches. If it is
+        given, or with ``resume``, a run that is stopped leaves its rows, and can go on; otherwise
+        nothing is left of it.
     resume : bool
         Go on with a run that was stopped, if there is one. Its settings have to be the same.
+        Off the processor only whole mini-batches are kept.
     force : bool
         Drop the rows of a run that was stopped.
     counts : dict, optional
@@ -98,8 +99,9 @@ def save_features(
     Raises
     ------
     UsageError
-        At the first image: there is no such stage, the preprocessing does not fit the network, the
-        file cannot be written, or the run cannot go on.
+        At the first image: ``paths`` is one path, there is no such stage, the preprocessing does
+        not fit the network, the file cannot be written, or the run cannot go on. Later: the disk is
+        full, or what should be a path is none.
     DeviceError
         As for `tinyresnext.inference.classify.classify` with a ``client``.
     """
@@ -107,22 +109,22 @@ def save_features(
     model.check_pictures()
     shape = (1, model.preprocess.crop, model.preprocess.crop, model.spec.channels)
     one = model.features(np.zeros(shape, np.float32), [stage])[stage][0]
-    path, rows = os.fspath(file), f"{os.fspath(file)}.part.rows"
+    path, rows, sources = os.fspath(file), f"{os.fspath(file)}.part.rows", sources_of(paths)
     asked = {"stage": stage, "preprocess": model.preprocess.to_json(), "fast_decode": fast}
-    asked |= _computing(model) if settings is None else dict(settings)
+    asked |= _computing(model, batch) if settings is None else as_json(settings)
     counts = {} if counts is None else counts
     if resume and present(path) and not present(f"{path}.part"):
-        counts |= _check_whole(path, asked, sources_of(paths))
+        counts |= check_whole(path, asked, sources)
         return
     present(rows)
-    ends = False
-    with opened(rows) as values:
-        place = [0]
-        form = json_form(partial(_has_values, values, one.nbytes, place))
+    ends, stays = False, resume or settings is not None
+    with resumable(path), opened(rows) as values:
+        form = json_form(partial(_has_values, values, one.nbytes, [0]))
         with journal(path, asked, form, resume, force) as kept:
             try:
-                ends = settings is None
-                remaining = _cut(values, place, kept.remaining(sources_of(paths)))
+                ends = not stays
+                step = 1 if _device(model) == "cpu" else batch or 1
+                remaining = _cut(values, kept, kept.remaining(sources, step), one.nbytes)
                 work = partial(_computed, stage=stage, fast=fast)
                 made = worked(work, Ensemble.of(model), remaining, batch, client, one.nbytes)
                 with closing(made) as groups:
@@ -136,8 +138,8 @@ def save_features(
                 attributes["preprocess"] = json.dumps(model.preprocess.to_json())
                 attributes["settings"] = json.dumps(asked)
                 attributes |= {"images": kept.done, "failed": kept.failed}
-                with nullcontext() if ends else _resumable(rows):
-                    _assemble(path, values, one.shape, attributes)
+                with _resumable(rows) if stays else nullcontext():
+                    assemble(path, values, one.shape, attributes)
                 ends = True
             finally:
                 if ends:
@@ -146,21 +148,28 @@ def save_features(
                         os.unlink(rows)
 
 
-def _computing(model: Model) -> dict[str, Any]:
-    """Return what the values depend on of a model; GPUs of one machine are taken as alike."""
-    device = model.ops.__name__.rpartition(".")[2].partition(":")[0]
-    found = {"precision": model.precision, "device": device, "spec": model.spec.to_json()}
+def _device(model: Model) -> str:
+    """Return the device of a model; GPUs of one machine are taken as alike."""
+    return model.ops.__name__.rpartition(".")[2].partition(":")[0]
+
+
+def _computing(model: Model, batch: int | None) -> dict[str, Any]:
+    """Return what the values depend on: the model, and where it computes."""
+    found: dict[str, Any] = {"precision": model.precision, "device": _device(model)}
+    found["spec"] = model.spec.to_json()
+    if found["device"] != "cpu":  # the processor's kernels compute the same bits in any mini-batch
+        found["batch"] = batch
     if model.quantisation is not None:  # the scales of values are not among the weights
         found["quantisation"] = text_digest(json_text(value_of(model.quantisation)))
     return found | {"weights": digest_of(model.params)}
 
 
-def _cut(values: BinaryIO, place: list[int], sources: Iterator[Source]) -> Iterator[Source]:
+def _cut(values: BinaryIO, kept: Journal, sources: Iterator[Source], size: int) -> Iterator[Source]:
     """Yield the images without a row; before the first, cut off values that have none."""
     for number, source in enumerate(sources):
         if not number:
-            values.truncate(place[0])
-            values.seek(place[0])
+            values.truncate(end := (kept.done - kept.failed) * size)
+            values.seek(end)
         yield source
 
 
@@ -231,69 +240,3 @@ def _resumable(rows: str) -> Iterator[None]:
         raise UsageError(
             f"{error}; {shown(rows)} has all values, so that the run can be resumed (--resume)"
         ) from error
-
-
-def _assemble(
-    path: str, values: BinaryIO, shape: tuple[int, ...], attributes: Mapping[str, Any]
-) -> None:
-    """Write the HDF5 file from the rows of the run."""
-    import h5py
-
-    size = 4 * int(np.prod(shape))
-    with regular(f"{path}.part") as file:
-        every = (json.loads(record) for record, _ in records(file))
-        count = sum("error" not in row for row in every)
-        digest = hashlib.sha256()
-        # `replacing` holds a lock of its own on the file.
-        with replacing(path) as temporary, h5py.File(temporary, "w", locking=False) as out:
-            names = out.create_dataset("paths", (count,), h5py.string_dtype("utf-8"))
-            chunk = max(1, CHUNK // size)
-            rows = out.create_dataset(
-                "features",
-                (count, *shape),
-                "f4",
-                maxshape=(None, *shape),
-                chunks=(chunk, *shape),
-            )
-            values.seek(0)
-            block: list[bytes] = []
-            first = 0
-            for record, _ in records(file):
-                row = json.loads(record)
-                digest.update(json.dumps(row["path"]).encode() + b"\n")
-                if "error" not in row:
-                    block.append(os.fsencode(row["path"]))
-                if len(block) == chunk or (block and first + len(block) == count):
-                    data = np.frombuffer(values.read(len(block) * size), "<f4")
-                    names[first : first + len(block)] = block
-                    rows[first : first + len(block)] = data.reshape(len(block), *shape)
-                    first, block = first + len(block), []
-            out.attrs.update({**attributes, _NAMES: digest.hexdigest()})
-
-
-def _check_whole(path: str, asked: Mapping[str, Any], sources: Iterable[Source]) -> dict[str, int]:
-    """Return the counts of a file, if it is what this run would make.
-
-    Raises
-    ------
-    UsageError
-        It is not.
-    """
-    import h5py
-
-    try:
-        with regular(path) as file, h5py.File(file, "r") as found:
-            settings = json.loads(found.attrs["settings"])
-            names = found.attrs[_NAMES]
-            images, failed = int(found.attrs["images"]), int(found.attrs["failed"])
-    except (OSError, KeyError, ValueError, TypeError):
-        settings, names, images, failed = None, None, 0, 0
-    digest = hashlib.sha256()
-    for source in sources:
-        digest.update(json.dumps(source.name).encode() + b"\n")
-    if settings != json.loads(json.dumps(dict(asked))) or names != digest.hexdigest():
-        raise UsageError(
-            f"{shown(path)} is whole, and was made of other images or with other settings; give "
-            "another name, or --force to write over it"
-        )
-    return {"before": images, "done": images, "failed": failed}

@@ -11,47 +11,21 @@ name of its image: if they differ, nothing is computed.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
-from ...data.trees.sources import Source
-from ...errors import FormatError, UsageError
-from ...system.files import regular, shown
-from ...system.writing import check_writable, locked, opened, present, replacing
+from ....data.trees.sources import Source
+from ....errors import FormatError, UsageError
+from ....system.files import regular, shown
+from ....system.writing import check_writable, locked, opened, present, replacing
+from .forms import Form, records
 
-__all__ = ["Done", "Form", "Journal", "csv_form", "journal", "json_form"]
+__all__ = ["Journal", "as_json", "dropped", "ended", "journal", "resumable", "whole"]
 
-_MOST_ROW = 64 << 20  # bytes
 _MOST_SETTINGS = 1 << 20  # bytes
-
-
-class Done(NamedTuple):
-    """What a row says that is on the disk: the name of its image, and the error if it has one."""
-
-    name: str
-    error: str | None
-
-
-class Form(NamedTuple):
-    """How rows are written.
-
-    Parameters
-    ----------
-    read : callable
-        Returns what the bytes of a row say, or None if they are no row.
-    quotes : bool
-        Whether a row may have line breaks within quotation marks, as in CSV.
-    heading : bytes
-        What stands before the first row.
-    """
-
-    read: Callable[[bytes], Done | None]
-    quotes: bool = False
-    heading: bytes = b""
 
 
 class Journal:
@@ -149,8 +123,10 @@ def journal(
     ------
     UsageError
         There are rows of a run that was stopped, and they are neither to be used nor to be dropped;
-        another process adds rows; the settings are others; the file cannot be written.
+        another process adds rows; the settings are others, or nothing that JSON has; the file
+        cannot be written.
     """
+    settings = as_json(settings)
     part, beside = f"{path}.part", f"{path}.part.json"
 
     def busy() -> None:
@@ -169,7 +145,7 @@ def journal(
         else:
             file.truncate(0)  # first: rows never stand beside the settings of others
             with replacing(beside) as temporary:
-                temporary.write_text(json.dumps(dict(settings)), "utf-8")
+                temporary.write_text(json.dumps(settings), "utf-8")
         yield Journal(path, file, form)
 
 
@@ -229,70 +205,50 @@ def _check_settings(beside: str, part: str, settings: Mapping[str, Any]) -> None
             f"{shown(beside)}, which says how the rows of {shown(part)} were computed, cannot be "
             f"read ({error}); begin anew (--force)"
         ) from None
-    now = json.loads(json.dumps(dict(settings)))
     for name in names:
-        if before.get(name) != now.get(name):
+        if before.get(name) != settings.get(name):
             raise UsageError(
                 f"the rows of {shown(part)} were computed with {name} {before.get(name)!s:.200}, "
-                f"and now it is {now.get(name)!s:.200}; give the same, or begin anew (--force)"
+                f"and now it is {settings.get(name)!s:.200}; give the same, or begin anew (--force)"
             )
 
 
-def records(file: BinaryIO, quotes: bool = False) -> Iterator[tuple[bytes, int]]:
-    """Yield each row that has its end, and the place behind it."""
-    record, at = b"", 0
-    file.seek(0)
-    while line := file.readline(_MOST_ROW + 1):
-        at += len(line)
-        record += line
-        if not line.endswith(b"\n") or len(record) > _MOST_ROW:
-            return
-        if not quotes or record.count(b'"') % 2 == 0:
-            yield record, at
-            record = b""
+def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as they are read again from JSON.
 
-
-def json_form(also: Callable[[dict[str, Any]], bool] = lambda row: True) -> Form:
-    """Return the form of JSON Lines with ``path`` and perhaps ``error``.
-
-    Parameters
-    ----------
-    also : callable
-        Whether an object is a row, as far as only the caller knows.
+    Raises
+    ------
+    UsageError
+        JSON has no such values.
     """
-
-    def read(record: bytes) -> Done | None:
-        try:
-            row = json.loads(record)
-            name, error = row["path"], row.get("error")
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return None
-        right = isinstance(name, str) and isinstance(error, str | None) and also(row)
-        return Done(name, error) if right else None
-
-    return Form(read)
+    try:
+        found: dict[str, Any] = json.loads(json.dumps(dict(settings)))
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"the settings of a run are {settings!r:.200}, which JSON cannot say ({error}); give "
+            "texts, numbers, and lists of them"
+        ) from None
+    return found
 
 
-def csv_form(heading: bytes, also: Callable[[list[str]], bool] = lambda row: True) -> Form:
-    """Return the form of a CSV table whose first columns are ``path`` and ``error``.
+@contextmanager
+def resumable(path: str) -> Iterator[None]:
+    """Say how to go on, if rows cannot be written in the ``with`` block, as on a full disk.
 
-    Parameters
-    ----------
-    heading : bytes
-    also : callable
-        Whether cells are a row, as far as only the caller knows.
+    Raises
+    ------
+    UsageError
+        With what to do in place of the system's words alone.
     """
-
-    def read(record: bytes) -> Done | None:
-        text = record.decode("utf-8", "surrogateescape")
-        try:
-            [row] = csv.reader([text], strict=True)
-        except (ValueError, csv.Error):
-            return None
-        if len(row) < 2 or not also(row):
-            return None
-        # A ' in front marks a text (`cli.output.tables`).
-        name, error = (value.removeprefix("'") for value in row[:2])
-        return Done(name, error or None)
-
-    return Form(read, quotes=True, heading=heading)
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        kept = os.path.exists(f"{path}.part")
+        rows = f"{shown(path)}.part has the rows so far: " if kept else ""
+        again = "the same command with --resume goes on" if kept else "begin anew"
+        raise UsageError(
+            f"the results cannot be written: {error.strerror or error}; {rows}make room, and "
+            f"{again}"
+        ) from error

@@ -274,7 +274,7 @@ def test_a_split_or_a_file_of_classes_goes_with_one_folder(here):
     with pytest.raises(UsageError, match="--split goes with"):
         open_labelled(form("list"), "test")
     table = form("csv")
-    assert open_labelled(table).part == "train"
+    assert open_labelled(table).part == "all images"
     with pytest.raises(UsageError, match="says which classes its images have; leave out --truth"):
         open_labelled(table, truth="val.txt")
 

@@ -7,13 +7,15 @@ import pytest
 from numba import cuda
 from numba.core import types
 from on_device import by_fibers
-from planted import RIGHT, THREADS, WRONG, kernel, unknown
+from planted import RIGHT, THREADS, WRONG, assembly, kernel, no_barrier, shuffle, unknown
 
 from tinyresnext.emulator import KernelFault, check
 from tinyresnext.emulator.fibers import FiberMachine
-from tinyresnext.errors import DeviceError, OutOfMemoryError
+from tinyresnext.errors import DeviceError, OutOfMemoryError, UsageError
 from tinyresnext.ops.cuda.runtime.arrays import download, empty, upload
+from tinyresnext.ops.cuda.runtime.kernel import Kernel, floats, int32, uint32
 from tinyresnext.ops.cuda.runtime.machine import Launch
+from tinyresnext.ops.cuda.words import copies_done, copy1, shared
 
 pytestmark = by_fibers
 ORDERS = [("ascending", "early"), ("descending", "late"), (7, "early"), (8, "late")]
@@ -49,6 +51,44 @@ def test_planted_mistakes_show(function):
     with pytest.raises(KernelFault, match=function.__name__) as caught:
         run(FiberMachine(), function)
     assert caught.value.kind == found
+
+
+def test_a_missing_barrier_shows_in_several_blocks():
+    """Shared memory is not what the block before has left there."""
+    assert np.isnan(run(FiberMachine(), no_barrier, blocks=4)).any()
+
+
+def test_a_copy_in_no_group_is_not_waited_for_with_the_groups():
+    wait_for_all_groups = assembly("cp.async.wait_group 0;")
+
+    def waits(x, y, n):
+        s = shared(64)
+        t = int32(cuda.threadIdx.x)
+        copy1(s, t, x, t, True)
+        wait_for_all_groups()
+        y[t] = s[t]
+        copies_done()
+        y[64 + t] = s[t]
+
+    machine = FiberMachine(copies="late")
+    x, y = upload(machine, X), empty(machine, (128,))
+    machine.launch(Launch(kernel(waits), 1, (x, y, 1)))
+    made = download(y)
+    assert np.isnan(made[:64]).all()
+    assert np.array_equal(made[64:], X)
+
+
+@pytest.mark.parametrize("order", ["ascending", "descending", *range(4)])
+def test_the_last_warp_may_be_smaller(order):
+    def neighbours(x, y, n):
+        t = int32(cuda.threadIdx.x)
+        y[t] = shuffle(uint32(0xFFFFFFFF if t < 32 else 0xFFFF), 3, x[t], int32(1))
+
+    machine = FiberMachine(order)
+    x, y = upload(machine, X[:48]), empty(machine, (48,))
+    kernel_ = Kernel("neighbours", neighbours, (floats, floats, int32), 48)
+    machine.launch(Launch(kernel_, 1, (x, y, 1)))
+    assert np.array_equal(download(y), X[:48].reshape(-1, 2)[:, ::-1].reshape(-1))
 
 
 def test_what_cannot_be_emulated_is_named():
@@ -118,6 +158,17 @@ def test_memory_is_finite_and_given_back():
 
 def test_memory_that_nobody_wrote_is_not_a_number():
     assert np.isnan(download(empty(FiberMachine(), (5,)))).all()
+
+
+@pytest.mark.parametrize("given", [{"order": "reverse"}, {"order": -1}, {"order": 0.5}])
+def test_an_unknown_order_is_refused(given):
+    with pytest.raises(UsageError, match="expected ascending or descending, or a whole number"):
+        FiberMachine(**given)
+
+
+def test_an_unknown_time_of_copies_is_refused():
+    with pytest.raises(UsageError, match="copies is 'soon': expected one of early, late"):
+        FiberMachine(copies="soon")
 
 
 def test_other_processors_are_refused(monkeypatch):

@@ -10,15 +10,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ...errors import DeviceError
+from ...errors import DeviceError, UsageError
 from ...ops.cuda.runtime.arrays import DeviceArray, Scratch
 from ...ops.cuda.runtime.kernel import Capability, Kernel
 from ...ops.cuda.runtime.machine import Launch
+from ...system.words import one_of
 from ..arguments import numbers
 from ..fault import KernelFault
 from ..memory import Block, Heap
 
 Order = Literal["ascending", "descending"] | int
+ORDERS, TIMES = ("ascending", "descending"), ("early", "late")
 
 
 class FiberMachine:
@@ -45,6 +47,8 @@ class FiberMachine:
     ------
     DeviceError
         This is not Linux on x86-64, the only place where fibers are written down.
+    UsageError
+        There is no such order, or no such time of copies.
     """
 
     def __init__(
@@ -60,6 +64,12 @@ class FiberMachine:
                 f"the fibers of the emulator run on Linux on x86-64, and this is {sys.platform} "
                 f"on {platform.machine()}; the emulator of PTX runs everywhere"
             )
+        if order not in ORDERS and not (isinstance(order, int | np.integer) and order >= 0):
+            raise UsageError(
+                f"order is {order!r}: expected {' or '.join(ORDERS)}, or a whole number from 0 on"
+            )
+        if copies not in TIMES:
+            raise UsageError(f"copies is {copies!r}: {one_of(copies, TIMES)}")
         self.name, self.capability, self.multiprocessors = "fibers", capability, multiprocessors
         self._heap, self._order, self._late = Heap(memory), order, copies == "late"
         self.allocate, self.free_bytes = self._heap.allocate, self._heap.free_bytes

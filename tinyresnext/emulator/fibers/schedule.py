@@ -82,14 +82,14 @@ def poison(typing, address, size):
 
 @njit(nogil=True)
 def finish(queue, queued, thread, groups):
-    """Make the copies of a thread until no more than that many groups of them are under way."""
+    """Make a thread's copies until only so many ended groups are under way; -1: make them all."""
     first, count = 4 * QUEUE * thread, queued[thread]
     under_way = 0
     for i in range(count):
         if queue[first + 4 * i] == 0:
             under_way += 1
     done = 0
-    while done < count and (groups == 0 or under_way > groups):
+    while done < count and (groups < 0 or under_way > groups):
         at = first + 4 * done
         if queue[at] == 0:  # the end of a group
             under_way -= 1
@@ -224,15 +224,17 @@ def run_warp(resume, asked, answer, ready, queue, queued, order, begin, end, fir
 def run_block(resume, asked, answer, ready, queue, queued, order, threads):
     """Run one block whose fibers are prepared; return ``how * 1024 + thread``, how it ended."""
     while True:
-        for begin in range(0, threads, 32):
-            end = min(begin + 32, threads)
+        begin = 0
+        while begin < threads:
             first = order[begin] // 32 * 32
             last = min(first + 32, threads)
+            end = begin + last - first  # the last warp may be smaller, and may come before others
             absent = run_warp(
                 resume, asked, answer, ready, queue, queued, order, begin, end, first, last
             )
             if absent >= 0:
                 return ABSENT * 1024 + absent
+            begin = end
         ended, one = 0, 0
         for thread in range(threads):
             if asked[6 * thread] == DONE:

@@ -93,7 +93,8 @@ def translate(text: str, name: str) -> tuple[str, bool]:
     text = _words(text)
     used = set(re.findall(r"@(\w+)\(", text)) & set(DEFINED)
     declared = [f"declare {DEFINED[word][0]} @{word}({DEFINED[word][1]})" for word in used]
-    waits = any(word.startswith(WAITING) for word in used)
+    # Memory that is shared is poisoned block by block, also where nobody waits for the others.
+    waits = bool(shared) or any(word.startswith(WAITING) for word in used)
     return "\n".join([text, *declared, _shared(shared), _run(text, name)]), waits
 
 
@@ -108,7 +109,7 @@ def _assembly(text: str) -> str:
                 if word == "word_copy_all":
                     word, given = "word_copy", [*given, f"i32 {found[1]}"]
                 if word == "word_wait_all":
-                    word, given = "word_wait", ["i32 0"]
+                    word, given = "word_wait", ["i32 -1"]
                 given += [f"i32 {size}" for size in found.groups()]
                 return f"call void @{word}({', '.join(given)})"
         raise DeviceError(f"the kernel uses assembly that cannot be emulated: {code}")

@@ -235,7 +235,7 @@ define void @copy_later(i64 %to, i64 %of, i32 %taken, i32 %size) noinline {{
   %full = icmp uge i32 %before, {QUEUE}
   br i1 %full, label %flush, label %keep
 flush:
-  %ignored = call {{i32, i1}} @fiber_ask(i32 {COPIES}, i32 0, i32 0, i32 0, i32 0, i32 0)
+  %ignored = call {{i32, i1}} @fiber_ask(i32 {COPIES}, i32 -1, i32 0, i32 0, i32 0, i32 0)
   br label %keep
 keep:
   %n = load i32, ptr %counter

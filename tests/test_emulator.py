@@ -9,7 +9,7 @@ from numba.core import types
 from on_device import by_fibers
 from planted import RIGHT, THREADS, WRONG, assembly, kernel, no_barrier, shuffle, unknown
 
-from tinyresnext.emulator import KernelFault, check
+from tinyresnext.emulator import KernelFault
 from tinyresnext.emulator.fibers import FiberMachine
 from tinyresnext.errors import DeviceError, OutOfMemoryError, UsageError
 from tinyresnext.ops.cuda.runtime.arrays import download, empty, upload
@@ -99,6 +99,12 @@ def test_what_cannot_be_emulated_is_named():
         run(FiberMachine(), discards)
 
 
+@pytest.mark.parametrize("count", [0, -32, 1025, 2048, (16, 16)])
+def test_blocks_that_no_gpu_has_are_refused(count):
+    with pytest.raises(DeviceError, match="threads; expected a whole number from 1 to 1,024"):
+        Kernel("rotated", RIGHT["rotated"][0], (floats, floats, int32), count)
+
+
 def test_arrays_of_a_thread_that_are_too_large_are_refused():
     def large(x, y, n):
         a = cuda.local.array(20_000, types.float32)
@@ -111,26 +117,7 @@ def test_arrays_of_a_thread_that_are_too_large_are_refused():
     assert caught.value.kind == "stack"
 
 
-# --- kernels of one's own -------------------------------------------------------------------------
-
-
-@cuda.jit
-def histogram(x, sums, counts):
-    i = cuda.grid(1)
-    if i < x.size:
-        cuda.atomic.add(sums, 0, x[i])
-        cuda.atomic.add(counts, i % 7, 1)
-
-
-def test_a_kernel_with_arrays_and_atomics():
-    x, sums, counts = (
-        np.arange(100, dtype=np.float32),
-        np.zeros(1, np.float32),
-        np.zeros(7, np.int32),
-    )
-    assert check(histogram, 2, 64, x, sums, counts, machine=FiberMachine()) is None
-    assert sums[0] == x.sum()
-    assert counts.tolist() == np.bincount(np.arange(100) % 7).tolist()
+# --- the machine ----------------------------------------------------------------------------------
 
 
 def test_arguments_that_do_not_fit_are_refused():
@@ -140,9 +127,6 @@ def test_arguments_that_do_not_fit_are_refused():
         machine.launch(Launch(kernel_, 1, (y, y)))
     with pytest.raises(DeviceError, match="takes float32"):
         machine.launch(Launch(kernel_, 1, (y, 5, 1)))
-
-
-# --- the machine ----------------------------------------------------------------------------------
 
 
 def test_memory_is_finite_and_given_back():

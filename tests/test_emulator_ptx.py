@@ -111,6 +111,32 @@ def test_atomics_need_no_order_and_other_accesses_do():
         check(adds_and_reads, 1, 64, x, total)
 
 
+@cuda.jit(device=True)
+def reversed_squares(x, t):
+    s = cuda.shared.array(32, float32)
+    s[t] = x[t] * x[t]
+    cuda.syncthreads()
+    return s[31 - t]
+
+
+def test_a_kernel_may_call_functions():
+    def helped(x, y):
+        t = cuda.threadIdx.x
+        y[t] = reversed_squares(x, t)
+
+    x, y = X[:32].copy(), np.zeros(32, np.float32)
+    check(helped, 1, 32, x, y)
+    assert np.array_equal(y, x[::-1] ** 2)
+
+
+def test_what_numba_cannot_compile_is_an_error_of_ours():
+    def misspelt(x):
+        x[0] = cuda.thredIdx.x
+
+    with pytest.raises(DeviceError, match=r"Numba cannot compile the kernel misspelt: .*thredIdx"):
+        check(misspelt, 1, 32, np.zeros(32, np.float32))
+
+
 def test_what_cannot_be_emulated_is_named():
     def discards(x, y, n):
         unknown()

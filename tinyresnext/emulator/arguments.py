@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -57,8 +58,7 @@ def _number(kind: Any, value: Any) -> Number:
 
 
 def _array(value: Any) -> list[Number]:
-    size, strides = value.dtype.itemsize, [value.dtype.itemsize]
-    for length in value.shape[:0:-1]:
-        strides.insert(0, strides[0] * length)
+    size = value.dtype.itemsize
+    strides = [size * prod(value.shape[i + 1 :]) for i in range(len(value.shape))]
     whole = (0, 0, value.size, size, value.address, *value.shape, *strides)
     return [np.array([number], np.uint64) for number in whole]

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import typeof
+from numba.core.errors import NumbaError
 
-from ..ops.cuda.runtime.arrays import download, empty, upload
+from ..errors import DeviceError
+from ..ops.cuda.runtime.arrays import empty, upload
 from ..ops.cuda.runtime.kernel import Kernel
 from ..ops.cuda.runtime.machine import Launch
 from .counters import Counters
@@ -27,14 +29,18 @@ def check(
 ) -> Counters | None:
     """Run a kernel of `numba.cuda` without a GPU, and change its arrays in place.
 
+    Where it raises, no array has changed.
+
     Parameters
     ----------
     function : callable
         A Python function for `numba.cuda.jit`, or what that made of one.
     blocks, threads : int
         Of the grid, and of a block; both have one dimension.
-    arguments : numpy.ndarray, int or float
-        As the kernel takes them. Arrays are contiguous; their types decide what is compiled.
+    arguments : numpy.ndarray, bool, int or float
+        As the kernel takes them; their types decide what is compiled. Arrays are C-contiguous. An
+        array may be given more than once, but no two arrays may share memory. One that cannot be
+        written to stays as it is.
     machine : FiberMachine or PtxMachine or None
         What runs it: by default PTX that is watched, for compute capability 8.0, and counted.
 
@@ -48,25 +54,59 @@ def check(
     KernelFault
         The kernel does what a GPU leaves undefined.
     DeviceError
-        It cannot be compiled or emulated here.
+        It cannot be compiled or emulated here, an argument is not as described above, or the
+        kernel changes an array that cannot be written to.
     """
     if machine is None:
         from .ptx import PtxMachine
 
         machine = PtxMachine(count=True)
     function = getattr(function, "py_func", function)
-    kernel = Kernel(function.__name__, function, tuple(map(typeof, arguments)), threads)
-    given = [upload_as_it_is(machine, one) for one in arguments]
-    machine.launch(Launch(kernel, blocks, tuple(given)))
-    for array, there in zip(arguments, given, strict=True):
-        if isinstance(array, np.ndarray):
-            array[...] = download(there)
+    if not isinstance(blocks, int | np.integer) or blocks < 1:
+        what = f"kernel {function.__name__} has a grid of {blocks} blocks"
+        raise DeviceError(f"{what}; expected a whole number from 1 on")
+    kernel = Kernel(function.__name__, function, types(function.__name__, arguments), threads)
+    arrays = {id(one): one for one in arguments if isinstance(one, np.ndarray)}
+    there = {key: upload(machine, a, empty(machine, a.shape, a.dtype)) for key, a in arrays.items()}
+    machine.launch(Launch(kernel, blocks, tuple(there.get(id(one), one) for one in arguments)))
+    made = {key: np.empty(a.shape, a.dtype) for key, a in arrays.items()}
+    for key, array in arrays.items():
+        machine.read(there[key].address, made[key])
+        if not array.flags.writeable and made[key].tobytes() != array.tobytes():
+            raise DeviceError(
+                f"kernel {kernel.name} changes an array that cannot be written to; give it a copy"
+            )
+    for key, array in arrays.items():
+        if array.flags.writeable:
+            array[...] = made[key]
     return getattr(machine, "counters", {}).get(kernel.name)
 
 
-def upload_as_it_is(machine: Any, value: Any) -> Any:
-    """Return an array on a machine, with its own type; a number stays one."""
-    if not isinstance(value, np.ndarray):
-        return value
-    there = empty(machine, value.shape, value.dtype)
-    return upload(machine, value, there)
+def types(kernel: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return Numba's types of the arguments; raise `DeviceError` for what no kernel is given."""
+    for i, one in enumerate(arguments):
+        what = f"kernel {kernel}: argument {i + 1}"
+        if not isinstance(one, np.ndarray):
+            if not isinstance(one, bool | int | float | np.bool_ | np.integer | np.floating):
+                expected = "expected a NumPy array, a bool, an int or a float"
+                raise DeviceError(f"{what} is a {type(one).__name__}, {expected}")
+            continue
+        if one.dtype.hasobject:
+            raise DeviceError(f"{what} is an array of Python objects, expected one of numbers")
+        if not one.flags.c_contiguous:
+            raise DeviceError(
+                f"{what} is an array with strides {one.strides}, expected a C-contiguous one; "
+                "use np.ascontiguousarray before, and copy back what the kernel writes"
+            )
+        for j, other in enumerate(arguments[:i]):
+            if other is one or not isinstance(other, np.ndarray):
+                continue
+            if np.may_share_memory(one, other):  # of contiguous arrays, the addresses tell
+                raise DeviceError(
+                    f"{what} shares memory with argument {j + 1} and is another array; "
+                    "give the whole array in place of both, or a copy of one"
+                )
+    try:
+        return tuple(map(typeof, arguments))
+    except (NumbaError, ValueError) as error:
+        raise DeviceError(f"kernel {kernel}: Numba has no type for an argument: {error}") from error

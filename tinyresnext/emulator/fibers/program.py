@@ -12,13 +12,13 @@ import llvmlite.binding as llvm
 import numpy as np
 
 from ...errors import DeviceError
-from ...ops.cuda.runtime.kernel import Capability, Kernel
+from ...ops.cuda.runtime.kernel import MOST, Capability, Kernel
 from ..fault import KernelFault
 from . import schedule
 from .arithmetic import ARITHMETIC
 from .tensor import TENSOR
 from .translate import translate
-from .words import MOST, QUEUE, RUNTIME
+from .words import QUEUE, RUNTIME
 
 STACK = 1 << 16  # bytes of a thread's stack
 APART = STACK + 576  # from one to the next: so that they do not compete for the same cache lines
@@ -64,7 +64,8 @@ class Program:
     """
 
     def __init__(self, kernel: Kernel, capability: Capability) -> None:
-        text, self.waits = translate(*kernel.llvm(capability))
+        texts, self.waits = translate(*kernel.llvm(capability))
+        text = "\n".join(texts)
         if own_bytes(text) > STACK // 2:
             what = f"a thread has arrays of {own_bytes(text):,} bytes, and {STACK // 2:,} are there"
             raise KernelFault("stack", kernel.name, what)
@@ -73,8 +74,7 @@ class Program:
                 f"kernel {kernel.name} computes with float16, and this processor has no "
                 "instructions for it (F16C); the emulator of PTX has it everywhere"
             )
-        module = llvm.parse_assembly(text)
-        module.link_in(llvm.parse_assembly(RUNTIME + TENSOR + ARITHMETIC))
+        module = linked(kernel, texts)
         module.triple, module.data_layout = llvm.get_process_triple(), str(target().target_data)
         module.verify()
         options = llvm.create_pipeline_tuning_options(speed_level=2)
@@ -156,6 +156,30 @@ class Program:
         if how == schedule.ABSENT:
             what = "its shuffle, vote, warp barrier or mma names a thread that is elsewhere"
             raise KernelFault("shuffle", name, f"{who}: {what}")
+
+
+def linked(kernel: Kernel, texts: list[str]) -> Any:
+    """Return the modules of a kernel as one, with the words that they call.
+
+    Raises
+    ------
+    DeviceError
+        They are no LLVM for this processor, or call what is not there.
+    """
+    try:
+        module = llvm.parse_assembly(texts[0])
+        for text in [*texts[1:], RUNTIME + TENSOR + ARITHMETIC]:
+            module.link_in(llvm.parse_assembly(text))
+    except RuntimeError as error:
+        raise DeviceError(
+            f"kernel {kernel.name} is not emulated by fibers: {' '.join(str(error).split())[:300]}"
+        ) from error
+    for function in module.functions:
+        name = function.name
+        known = name.startswith("llvm.") or llvm.address_of_symbol(name)
+        if function.is_declaration and not known:
+            raise DeviceError(f"kernel {kernel.name} calls {name}, which fibers cannot emulate")
+    return module
 
 
 def own_bytes(text: str) -> int:

@@ -7,7 +7,7 @@ that a thread which is ahead does not disturb one that still reads.
 
 from __future__ import annotations
 
-from .words import MOST
+from ...ops.cuda.runtime.kernel import MOST
 
 MULTIPLY = 7  # what a fiber asks for, beside those of `words`
 WORDS = 6  # of a thread's fragments: four of the left matrix, two of the right one

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import chain
 
 import llvmlite.binding as llvm
 
@@ -47,6 +48,7 @@ DEFINED = {
         r"define (.*?) @((?:word|__nv)_\w+)\((.*?)\)", RUNTIME + TENSOR + ARITHMETIC
     )
 }
+SHARED = r'^(@"?[^"\s]+"?) = .*?addrspace\(3\) global (.*) undef'
 # Inline assembly by its text; a group of the pattern becomes the last argument.
 ASSEMBLY = (
     (r"cp\.async\.c[ag]\.shared\.global(?:\.\S*)? \[\$0\], \[\$1\], (\d+), \$2;", "word_copy"),
@@ -63,19 +65,19 @@ MULTIPLY = (
 )
 
 
-def translate(text: str, name: str) -> tuple[str, bool]:
+def translate(texts: list[str], name: str) -> tuple[list[str], bool]:
     """Rewrite the LLVM of one kernel.
 
     Parameters
     ----------
-    text : str
-        As `Kernel.llvm` returns it.
+    texts : list of str
+        As `Kernel.llvm` returns them: of the kernel, and of the functions that it calls.
     name : str
         Of the kernel in it.
 
     Returns
     -------
-    text : str
+    texts : list of str
         LLVM that defines ``fiber_run`` and uses what `words` defines.
     waits : bool
         Whether a thread of it may have to wait for others.
@@ -85,17 +87,28 @@ def translate(text: str, name: str) -> tuple[str, bool]:
     DeviceError
         The kernel uses a word that is not known here.
     """
-    shared = re.findall(r'^(@"?[^"\s]+"?) = .*?addrspace\(3\) global (.*) undef', text, re.M)
+    shared = [re.findall(SHARED, text, re.M) for text in texts]
+    made = list(map(_module, texts))
+    used = set().union(*map(_used, made))
+    of_others = "".join(f"{one} = external global {kind}\n" for one, kind in chain(*shared[1:]))
+    made[0] += of_others + _shared([*chain(*shared)]) + _run(made[0], name)
+    # Memory that is shared is poisoned block by block, also where nobody waits for the others.
+    return made, any(shared) or any(word.startswith(WAITING) for word in used)
+
+
+def _module(text: str) -> str:
+    """Rewrite one function, and declare the words that it calls."""
     text = re.sub(r"^target .*$", "", text, flags=re.M)
     text = re.sub(r" addrspace\(\d\)", "", text)
     text = re.sub(r"\baddrspacecast\b", "bitcast", text)
-    text = _assembly(text)
-    text = _words(text)
-    used = set(re.findall(r"@(\w+)\(", text)) & set(DEFINED)
-    declared = [f"declare {DEFINED[word][0]} @{word}({DEFINED[word][1]})" for word in used]
-    # Memory that is shared is poisoned block by block, also where nobody waits for the others.
-    waits = bool(shared) or any(word.startswith(WAITING) for word in used)
-    return "\n".join([text, *declared, _shared(shared), _run(text, name)]), waits
+    text = _words(_assembly(text))
+    declared = [f"declare {DEFINED[word][0]} @{word}({DEFINED[word][1]})" for word in _used(text)]
+    return "\n".join([text, *declared, ""])
+
+
+def _used(text: str) -> set[str]:
+    """Return the words that are called."""
+    return set(re.findall(r"@(\w+)\(", text)) & set(DEFINED)
 
 
 def _assembly(text: str) -> str:
@@ -175,7 +188,7 @@ def _run(text: str, name: str) -> str:
     found = re.search(rf'^define .*@"?{re.escape(name)}"?\((.*)\)', text, re.M)
     if found is None:
         raise DeviceError(f"no function {name} in the LLVM of the kernel")
-    kinds = [re.sub(r"\s+%.*", "", one.strip()) for one in found[1].split(",")][1:]
+    kinds = [re.sub(r"\s+%.*", "", one.strip()) for one in re.split(r",(?![^{]*})", found[1])][1:]
     loads, given = [], ["ptr %ignored"]
     for i, kind in enumerate(kinds):
         loads.append(f"  %p{i} = getelementptr [64 x i64], ptr @arguments, i32 0, i32 {i}")

@@ -1,14 +1,14 @@
 """What a GPU has and a processor lacks, in LLVM: the words that translated kernels call.
 
 A thread of a block is a fiber: a stack of its own, and a switch that saves the registers which a
-call must keep (System V, x86-64) and takes those of another. A fiber that needs the others (at a
-barrier, at a shuffle) writes down what it asks for, and goes home to the scheduler, which answers
-when all have asked. Everything else is computed in place.
+call must keep (System V, x86-64) and takes another's. A fiber that needs the others (at a barrier,
+at a shuffle) writes down its request and goes home: the scheduler answers when all have asked.
 """
 
 from __future__ import annotations
 
-MOST = 1024  # threads of a block; NVIDIA's limit
+from ...ops.cuda.runtime.kernel import MOST
+
 QUEUE = 128  # copies and group ends that a thread can have under way; more of them end early
 
 # What a fiber asks the scheduler for: the first number of its request.

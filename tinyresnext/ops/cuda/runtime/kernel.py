@@ -9,13 +9,17 @@ negative.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import cuda
 from numba.core import types
+from numba.cuda import dispatcher
 from numba.cuda.compiler import compile_cuda
 from numba.cuda.cudadrv.error import NvvmError, NvvmSupportError
 
@@ -30,11 +34,13 @@ try:  # numba-cuda calls NVVM by these; the built-in target by itself
     from cuda.bindings.nvvm import nvvmError as BindingError
 except ImportError:
     BindingError = NvvmError
+NVVM = NvvmSupportError, NvvmError, BindingError
 
 Capability = tuple[int, int]  # (8, 0) is sm_80
 
 ints = types.CPointer(types.int32)
 int32, uint32, float32 = types.int32, types.uint32, types.float32
+MOST = 1024  # threads of a block; NVIDIA's limit
 
 
 def pointer(array: DeviceArray) -> Any:
@@ -67,12 +73,24 @@ class Kernel:
         numbers.
     threads : int
         Of a block; blocks and grids are one-dimensional.
+
+    Raises
+    ------
+    DeviceError
+        No GPU has blocks of that many threads.
     """
 
     name: str
     function: Callable[..., None]
     parameters: tuple[Any, ...]
     threads: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.threads, int | np.integer) or not 1 <= self.threads <= MOST:
+            raise DeviceError(
+                f"kernel {self.name} has blocks of {self.threads} threads; "
+                f"expected a whole number from 1 to {MOST:,}, which is what a GPU can run"
+            )
 
     def ptx(self, capability: Capability, lines: bool = False) -> str:
         """Compile for a GPU of this compute capability; needs NVIDIA's NVVM, and no GPU.
@@ -82,21 +100,61 @@ class Kernel:
         Raises
         ------
         DeviceError
-            NVVM is not there, or does not know such a GPU.
+            NVVM is not there or does not know such a GPU, or Numba cannot compile the function.
         """
-        try:
-            made = cuda.compile_ptx(self.function, self.parameters, cc=capability, lineinfo=lines)
-            return str(made[0])
-        except (NvvmSupportError, NvvmError, BindingError, RuntimeError) as error:
-            if type(error) is RuntimeError and "libdevice" not in str(error):
-                raise  # Numba has no type of its own for NVVM without its library
+        with compiled_for(self.name, capability):
+            given = self.function, self.parameters
+            return str(cuda.compile_ptx(*given, cc=capability, lineinfo=lines)[0])
+
+    def llvm(self, capability: Capability) -> tuple[list[str], str]:
+        """Return Numba's LLVM before NVVM, and the name of the function in it; needs no NVVM.
+
+        The first text has the function; each of the others has one that it calls.
+
+        Raises
+        ------
+        DeviceError
+            Numba cannot compile the function.
+        """
+        with compiled_for(self.name, capability):
+            made = compile_cuda(self.function, types.void, self.parameters, cc=capability)
+            return list(dict.fromkeys(made.library.llvm_strs)), made.fndesc.llvm_func_name
+
+
+# --- what Numba asks a GPU, and says of a function ------------------------------------------------
+
+# Of the functions that a kernel calls, Numba asks the process's GPU for which capability it is to
+# compile them. There may be none, or another one; so it is told here.
+wanted: ContextVar[Capability | None] = ContextVar("wanted", default=None)
+current_device = dispatcher.get_current_device
+
+
+def device() -> Any:
+    """Return what Numba compiles the functions for that a kernel calls."""
+    capability = wanted.get()
+    if capability is None:
+        return current_device()
+    return SimpleNamespace(compute_capability=capability)
+
+
+dispatcher.get_current_device = device
+
+
+@contextmanager
+def compiled_for(name: str, capability: Capability) -> Iterator[None]:
+    """Compile for a GPU, in the ``with`` block; raise `DeviceError` where that does not work."""
+    token = wanted.set(capability)
+    try:
+        yield
+    except Exception as error:  # of a function that it does not take, Numba may raise any
+        said = " ".join(str(error).split())
+        # Numba has no type of its own for NVVM without its library.
+        if isinstance(error, NVVM) or (type(error) is RuntimeError and "libdevice" in said):
             raise DeviceError(
                 f"NVIDIA's compiler NVVM cannot compile kernels for compute capability "
-                f"{capability[0]}.{capability[1]} ({' '.join(str(error).split())[:300]}); install "
-                "what GPUs need (pip install 'tinyresnext[cuda]'), or compute on the device 'cpu'"
+                f"{capability[0]}.{capability[1]} ({said[:300]}); install what GPUs need "
+                "(pip install 'tinyresnext[cuda]'), or compute on the device 'cpu'"
             ) from error
-
-    def llvm(self, capability: Capability) -> tuple[str, str]:
-        """Return Numba's LLVM before NVVM, and the name of the function in it; needs no NVVM."""
-        made = compile_cuda(self.function, types.void, self.parameters, cc=capability)
-        return "\n".join(made.library.llvm_strs), made.fndesc.llvm_func_name
+        raise DeviceError(f"Numba cannot compile the kernel {name}: {said[:600]}") from error
+    finally:
+        wanted.reset(token)

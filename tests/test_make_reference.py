@@ -20,6 +20,15 @@ SPECS = {
     "cifar, shortcuts A": cifar(11, 2, 4),
     "first convolution strides": Spec((1, 1), 2, 8, 10, stride_on=1, eps=1.001e-5),
 }
+# What else the definition may call.
+MORE_SPECS = {
+    "excitation": Spec((1, 1), 4, 8, 10, se_reduction=16),
+    "blur pooling": Spec((1, 1), 4, 8, 10, blur_pool="binomial"),
+    "means that stride": Spec((1, 1), 4, 8, 10, blur_pool="average"),
+    "caffe": Spec((1, 1), 4, 8, 10, stem="caffe"),
+    "dilated": Spec((1, 1), 4, 8, 10, avg_down=True, dilated=1),
+    "shortcuts A": Spec((1, 1), 4, 8, 10, shortcut="A"),
+}
 
 
 def store_model(spec: Spec, path, scale: float = 1.0) -> None:
@@ -33,7 +42,7 @@ def store_model(spec: Spec, path, scale: float = 1.0) -> None:
 
 @pytest.fixture(params=SPECS)
 def model(request, tmp_path):
-    store_model(SPECS[request.param], tmp_path / "net.h5")
+    store_model((SPECS | MORE_SPECS)[request.param], tmp_path / "net.h5")
     return tmp_path / "net.h5"
 
 
@@ -88,6 +97,7 @@ def test_coarse_roundings_do_not_excuse_other_weights(tmp_path):
         assert "allowed 2.5e-01" in str(found)
 
 
+@pytest.mark.parametrize("model", [*SPECS, *MORE_SPECS], indirect=True)
 def test_pytorch_says_the_same(model, tmp_path):
     """In float64 both round thousands of products for a value; the errors stay below 1e-12."""
     pytest.importorskip("torch")

@@ -68,6 +68,10 @@ SPECS = {
     "caffe": Spec((1,), 2, 2, 3, channels=1, stem="caffe", shortcut="A", expansion=1),
     "tiered": Spec((1,), 2, 2, 3, channels=1, stem="deep", stem_channels=(8, 12, 16), expansion=1),
     "se": Spec((1, 2), 2, 4, 3, channels=1, stem="cifar", expansion=1, se_reduction=16),
+    "se, rounded": Spec(
+        (1, 1, 1, 1), 2, 4, 5, expansion=1, se_reduction=16, se_divisor=8, channels=1, stem="cifar"
+    ),
+    "se, cut": Spec((1, 1, 1), 2, 4, 5, channels=1, stem="cifar", se_reduction=24),
     "1x1": Spec((1, 2), 2, 2, 3, channels=1, stem="cifar", stride_on=1, expansion=1, eps=1e-3),
     "binomial": Spec((1, 2), 2, 2, 3, channels=1, expansion=1, blur_pool="binomial"),
     "average": Spec((1, 1), 2, 2, 3, channels=1, stem="pooled", expansion=1, blur_pool="average"),

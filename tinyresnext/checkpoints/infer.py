@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ..errors import ShapeError, UsageError
 from ..images.preprocess import CIFAR, CIFAR_100, Preprocess
 from ..network.resnext import parameters
-from ..network.spec import FIRST_PLANES, Spec
+from ..network.spec import FIRST_PLANES, Spec, excitation
 from .imagenet import imagenet_labels
 from .names import table
 from .names.layouts import FOLDED_EPSILON
@@ -62,7 +62,8 @@ def infer(shapes: Shapes, eps: float = EPSILON) -> Spec:
     wide, width, *_ = _shape(shapes, "layer1.0.conv2.weight", 4)
     classes = _classes(shapes)
     stem, channels, widths = _stem(shapes)
-    reduction, divisor = _excitation(shapes, len(counts))
+    squeezes = (_shape(shapes, key, 4) for key in shapes if key.endswith(".se.fc1.weight"))
+    reduction, divisor = excitation([(few, many) for few, many, *_ in squeezes])
     if width == 0 or wide % width or c_out % FIRST_PLANES:
         raise ShapeError(
             f"layer1.0 has {wide} channels in groups of {width} and {c_out} in its result; "
@@ -255,21 +256,6 @@ def by_names(scheme: str, spec: Spec) -> Spec:
     """
     strides = 2 if spec.cardinality > 1 else 1
     return replace(spec, stem="caffe", stride_on=strides) if scheme == table.CADENE_SE else spec
-
-
-def _excitation(shapes: Shapes, stages: int) -> tuple[int, int]:
-    """Return the reduction of squeeze and excitation and its divisor; 0 if there is none.
-
-    The last stage has the most channels: its squeezed layer is the least rounded.
-    """
-    last = f"layer{stages}.0.se.fc1.weight"
-    if last not in shapes:
-        return 0, 1
-    found = [s[:2] for name, s in shapes.items() if name.endswith(".se.fc1.weight") if len(s) == 4]
-    squeezed, channels, *_ = _shape(shapes, last, 4)
-    reduction = max(1, round(channels / max(1, squeezed)))
-    plain = all(few == max(1, many // reduction) for few, many in found)
-    return reduction, 1 if plain else 8
 
 
 def _stem(shapes: Shapes) -> tuple[str, int, tuple[int, int, int]]:

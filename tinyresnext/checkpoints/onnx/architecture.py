@@ -14,7 +14,7 @@ import numpy as np
 from ...errors import FormatError, ShapeError, UsageError
 from ...formats.onnx.tensor import Tensor
 from ...network.resnext import blocks, parameters
-from ...network.spec import FIRST_PLANES, Spec, describe
+from ...network.spec import FIRST_PLANES, Spec, describe, excitation
 from ..names.layouts import FOLDED_EPSILON
 from .steps import Graph
 from .values import Step, Value
@@ -33,7 +33,7 @@ class Block(NamedTuple):
     convs: list[Step]
     shortcut: list[Step]
     out: Value
-    reduction: int
+    squeezed: tuple[int, int] | None  # the channels of the squeezed layer, and those of the block
 
 
 def architecture(graph: Graph) -> Spec:
@@ -61,6 +61,7 @@ def architecture(graph: Graph) -> Spec:
     made = [_shape(block.convs[2])[0] for block in found]
     starts = [0, *(i for i in range(1, len(found)) if made[i] != made[i - 1])]
     tail = [step for step in graph.steps if step.op == "linear"]
+    reduction, divisor = excitation([block.squeezed for block in found if block.squeezed])
     try:
         return Spec(
             blocks=tuple(b - a for a, b in zip(starts, [*starts[1:], len(found)], strict=True)),
@@ -75,7 +76,8 @@ def architecture(graph: Graph) -> Spec:
             stride_on=1 if any(_stride(block.convs[0]) != 1 for block in found) else 2,
             expansion=c_out // FIRST_PLANES,
             eps=_epsilon(graph),
-            se_reduction=found[0].reduction,
+            se_reduction=reduction,
+            se_divisor=divisor,
             blur_pool=_blur_pool([*stem, *(step for block in found for step in block.main)]),
             dilated=_dilated([found[start] for start in starts]),
         )
@@ -175,11 +177,11 @@ def _block(x: Value) -> Block:
     relus = [step for step in add.out.readers if step.op == "relu"]
     if len(relus) != 1:
         raise FormatError(f"{add.node}: no Relu follows it; a block of a ResNeXt ends in one")
-    return Block(main, convs, shortcut, relus[0].out, _reduction(main))
+    return Block(main, convs, shortcut, relus[0].out, _squeezed(main))
 
 
-def _reduction(main: list[Step]) -> int:
-    """Return by what squeeze and excitation divides the channels; 0 if a block has none."""
+def _squeezed(main: list[Step]) -> tuple[int, int] | None:
+    """Return the channels of a block's squeezed layer, and of the block; None if it has none."""
     for step in main:
         if step.op == "mul":
             means = step.inputs[0].readers + step.inputs[1].readers
@@ -187,8 +189,8 @@ def _reduction(main: list[Step]) -> int:
             squeezes = [one for pool in pools for one in pool.out.readers if one.op == "conv2d"]
             for squeeze in squeezes:
                 few, many = _shape(squeeze)[:2]
-                return many // few if few else 0
-    return 0
+                return few, many
+    return None
 
 
 def _blur_pool(steps: list[Step]) -> str:

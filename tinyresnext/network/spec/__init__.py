@@ -3,7 +3,7 @@
 Read `fields`, then `variants` and `blocks`.
 """
 
-from .blocks import Block, blocks, parameters, projection
+from .blocks import Block, blocks, excitation, parameters, projection
 from .fields import BLUR_POOLS, FIRST_PLANES, HEADS, STEMS, Spec
 from .variants import VARIANTS, cifar, describe, dilated, other, variant
 
@@ -19,6 +19,7 @@ __all__ = [
     "cifar",
     "describe",
     "dilated",
+    "excitation",
     "other",
     "parameters",
     "projection",

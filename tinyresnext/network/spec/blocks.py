@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from math import gcd
 
-from .fields import FIRST_PLANES, Spec
+from .fields import FIRST_PLANES, MOST_DIVISOR, MOST_REDUCTION, Spec, squeezed
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,39 @@ def parameters(spec: Spec) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def excitation(layers: Collection[tuple[int, int]]) -> tuple[int, int]:
+    """Return the reduction and the divisor of squeeze and excitation.
+
+    Several may give the same layers: the divisors of published networks come first, 1 and then 8,
+    and with each the reduction nearest to that of the block with the most channels, whose squeezed
+    layer is the least rounded. Where none fits, that reduction is returned.
+
+    Parameters
+    ----------
+    layers : collection of (int, int)
+        The channels of every squeezed layer, and of its block; none makes a reduction of 0.
+    """
+    if not layers:
+        return 0, 1
+    few, many = max(layers, key=lambda layer: layer[1])
+    likely = min(max(1, round(many / max(1, few))), MOST_REDUCTION)
+    found = set(layers)
+    common = gcd(*(few for few, _ in found))
+    divisors = [d for d in range(1, MOST_DIVISOR + 1) if common and common % d == 0]
+    for divisor in sorted(divisors, key=lambda d: d not in (1, 8)):
+        for reduction in sorted(range(1, MOST_REDUCTION + 1), key=lambda r: abs(r - likely)):
+            if all(squeezed(c, reduction, divisor) == few for few, c in found):
+                return reduction, divisor
+    return likely, 1
+
+
 def _excitation(spec: Spec, block: str, channels: int) -> dict[str, tuple[int, ...]]:
     """Return name and shape of the weights of a block's squeeze and excitation."""
-    squeezed = spec.squeezed(channels)
+    few = spec.squeezed(channels)
     return {
-        f"{block}se.fc1.weight": (squeezed, channels, 1, 1),
-        f"{block}se.fc1.bias": (squeezed,),
-        f"{block}se.fc2.weight": (channels, squeezed, 1, 1),
+        f"{block}se.fc1.weight": (few, channels, 1, 1),
+        f"{block}se.fc1.bias": (few,),
+        f"{block}se.fc2.weight": (channels, few, 1, 1),
         f"{block}se.fc2.bias": (channels,),
     }
 

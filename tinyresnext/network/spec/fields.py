@@ -15,6 +15,7 @@ FIRST_PLANES = 64
 STEMS = ("imagenet", "deep", "cifar", "pooled", "caffe")
 HEADS = ("softmax", "sigmoid")
 BLUR_POOLS = ("none", "binomial", "average")
+MOST_REDUCTION, MOST_DIVISOR = 4096, 64  # of squeeze and excitation
 # Fields that most networks have no use for: a model file leaves them out where they are as usual.
 _RARE = ("head", "stem_channels", "se_reduction", "se_divisor", "blur_pool", "dilated")
 
@@ -121,8 +122,8 @@ class Spec:
             "channels": 64,
             "expansion": 64,
             "stride_on": 2,
-            "se_reduction": 4096,
-            "se_divisor": 64,
+            "se_reduction": MOST_REDUCTION,
+            "se_divisor": MOST_DIVISOR,
             "dilated": len(self.blocks) - 1,
         }
         if not isinstance(self.stem_channels, (tuple, list)) or len(self.stem_channels) != 3:
@@ -194,10 +195,7 @@ class Spec:
 
     def squeezed(self, channels: int) -> int:
         """Return the channels of the squeezed layer of a block with so many channels."""
-        wanted, step = channels // self.se_reduction, self.se_divisor
-        if step > 1:
-            wanted = int(channels / self.se_reduction + step / 2) // step * step
-        return max(step, wanted)
+        return squeezed(channels, self.se_reduction, self.se_divisor)
 
     @property
     def small(self) -> bool:
@@ -266,6 +264,14 @@ class Spec:
         if isinstance(values, Mapping):
             values = _usual() | dict(values)
         return from_fields(cls, names, values, "the architecture")
+
+
+def squeezed(channels: int, reduction: int, divisor: int) -> int:
+    """Return the channels of the squeezed layer of a block with so many channels."""
+    wanted = channels // reduction
+    if divisor > 1:
+        wanted = int(channels / reduction + divisor / 2) // divisor * divisor
+    return max(divisor, wanted)
 
 
 def _usual() -> dict[str, Any]:

@@ -222,6 +222,9 @@ def test_every_variant_has_its_own_name():
     assert all(spec.name == name for name, spec in VARIANTS.items())
     assert replace(variant("resnext50_32x4d"), classes=7).name == "resnext50_32x4d"
     assert Spec((1, 1, 1, 1), 32, 4).name == "resnext14_32x4d"
+    for name, spec in VARIANTS.items():
+        assert replace(spec, eps=2.0**-17).name == name
+    assert replace(variant("resnet50"), stride_on=1, eps=1.001e-5).name == "resnet50"  # Keras'
 
 
 @pytest.mark.parametrize(

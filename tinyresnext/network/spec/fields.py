@@ -232,14 +232,19 @@ class Spec:
 
     @property
     def name(self) -> str:
-        """Return the short name, such as ``resnext50_32x4d``; a dilated network has it too."""
+        """Return the short name, such as ``resnext50_32x4d``.
+
+        A dilated network has it too, and one with another epsilon or with another convolution that
+        strides.
+        """
         from .variants import VARIANTS  # which are made of this class
 
-        plain = replace(self, dilated=0)
+        plain = replace(self, dilated=0, stride_on=2)
         for name, spec in VARIANTS.items():
             if spec.blocks != self.blocks:
                 continue  # making a network only to compare it takes long
-            if replace(plain, classes=spec.classes, channels=spec.channels, head=spec.head) == spec:
+            untold = {key: getattr(spec, key) for key in ("classes", "channels", "head", "eps")}
+            if replace(plain, **untold) == spec:
                 return name
         blur = {"binomial": "blur", "average": "aa"}.get(self.blur_pool, "")
         kind = ("se" if self.se_reduction else "") + "resnext" + blur

@@ -158,6 +158,23 @@ def test_mean_pool(ops, shape: tuple[int, ...]):
         assert inside(found, want, gamma(shape[1] * shape[2]) * bound)
 
 
+@pytest.mark.parametrize("own", [reference, cpu])
+def test_sums_over_many_positions_err_like_those_over_few(own: ModuleType):
+    """A run has 64 positions at most, and the runs are added in float64.
+
+    So a term is part of at most 63 additions, is rounded once itself, and so are the total and
+    each of the few factors after it.
+    """
+    tenth = np.float32(0.1)
+    x, s = np.full((1, 300, 300, 2), tenth), np.zeros((1, 1, 1, 2), np.float32)
+    want = np.full((1, 2), tenth, np.float64)
+    assert inside(own.mean_pool(x), want, gamma(66) * want)
+    y = reference.excite(x, s)
+    _, ds, _ = own.excite_backward(np.ones_like(x), y, x, s)
+    want = want.reshape(s.shape) * 300 * 300 / 4
+    assert inside(ds, want, gamma(72) * want)
+
+
 @pytest.mark.parametrize(("shape", "stride"), BLURS, ids=str)
 def test_blur_pool(ops, shape: tuple[int, ...], stride: int):
     """Nine products with exact weights: their roundings and eight additions."""

@@ -59,13 +59,13 @@ def excite_backward(
 ) -> tuple[Array | None, ...]:
     """Return ``dx = dy a``, ``ds = a (1 - a) sum(dy x)`` and ``dy``, with ``a = sigmoid(s)``.
 
-    The sum is over the positions; where a ReLU made ``y`` zero, so is ``dy``.
+    The sum is over the positions, in float64 at least; where a ReLU made ``y`` zero, so is ``dy``.
     """
     if relu:
         dy = dy * (y > 0)
     a = sigmoid(s)
-    ds = a * (1 - a) * (dy * x).sum((1, 2), keepdims=True)
-    return dy * a, ds, None if residual is None else dy
+    total = (dy * x).sum((1, 2), np.promote_types(x.dtype, np.float64), keepdims=True)
+    return dy * a, a * (1 - a) * total.astype(x.dtype), None if residual is None else dy
 
 
 def sigmoid(s: Array) -> Array:

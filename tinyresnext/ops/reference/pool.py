@@ -83,9 +83,10 @@ def avg_pool2d_backward(
 
 
 def mean_pool(x: Array, *, keepdims: bool = False, out: Array | None = None) -> Array:
-    """Take the mean over height and width."""
+    """Take the mean over height and width; the sum is float64 at least."""
     shapes.mean_pool(x, keepdims=keepdims, out=out)
-    return place(x.mean((1, 2), keepdims=keepdims), out)
+    mean = x.mean((1, 2), np.promote_types(x.dtype, np.float64), keepdims=keepdims)
+    return place(mean.astype(x.dtype), out)
 
 
 def mean_pool_backward(dy: Array, y: Array, x: Array, *, keepdims: bool = False) -> tuple[Array]:

@@ -16,8 +16,9 @@ from ..elementwise import bind_relu_backward
 from ..runtime.crew import Chain, Step
 from ..runtime.kernel import part
 from ..runtime.memory import Array, accumulate, empty, empty_like, flat, result
-from ..runtime.simd import aligned, stored, value
+from ..runtime.simd import aligned, stored, value, working
 from ..runtime.tasks import finished, in_tasks, next_task
+from .mean import RUN
 
 CHANNELS, POSITIONS = 64, 512  # of a task
 
@@ -87,24 +88,31 @@ def _excite(x, s, residual, gates, out, g, counters):
 
 @in_tasks(Excitation)
 def _excite_sums(x, s, y, dy, out, g, counters):
-    """Compute the gradient of ``s``: sums over all positions, of some channels of a sample."""
-    task, total = next_task(counters), aligned(CHANNELS)
+    """Compute the gradient of ``s``: sums over all positions, of some channels of a sample.
+
+    As in the global mean, they are sums of runs of positions, and in float64 sums of the runs.
+    """
+    task, total, run = next_task(counters), working(CHANNELS, np.float64), aligned(CHANNELS)
     while task < g.tasks:
         n, share = divmod(task, g.shares)
         first = share * CHANNELS
         count = min(CHANNELS, g.c - first)
         total[:] = 0
-        for p in range(g.positions):
-            at = (n * g.positions + p) * g.c + first
+        for begin in range(0, g.positions, RUN):
+            run[:] = 0
+            for p in range(begin, min(begin + RUN, g.positions)):
+                at = (n * g.positions + p) * g.c + first
+                for c in range(count):
+                    passed = not g.relu or value(y[at + c]) > 0
+                    d = value(dy[at + c]) * value(x[at + c])
+                    run[c] += d if passed else np.float32(0)
             for c in range(count):
-                passed = not g.relu or value(y[at + c]) > 0
-                d = value(dy[at + c]) * value(x[at + c])
-                total[c] += d if passed else np.float32(0)
+                total[c] += np.float64(run[c])
         for c in range(count):
             own = n * g.c + first + c
             small = np.exp(-abs(value(s[own])))  # a (1 - a) is the same for s and -s
             slope = small / ((np.float32(1) + small) * (np.float32(1) + small))
-            out[own] = stored(total[c] * slope, out)
+            out[own] = stored(np.float32(total[c]) * slope, out)
         task = next_task(counters)
     finished(counters)
 

@@ -10,12 +10,13 @@ import numpy as np
 from ... import shapes
 from ..runtime.crew import Step
 from ..runtime.memory import Array, empty_like, flat, result
-from ..runtime.simd import aligned, stored, value
+from ..runtime.simd import aligned, stored, value, working
 from ..runtime.tasks import finished, in_tasks, next_task
 from .average import bind_avg_pool2d_backward
 
 CHANNELS = 256  # of a task
 FEW = 64  # of a task where the positions are those of a block, and may be thousands
+RUN = 64  # positions that are summed in float32
 
 
 class Means(NamedTuple):
@@ -34,21 +35,35 @@ class Means(NamedTuple):
 
 @in_tasks(Means)
 def _means(x, out, g, counters):
-    """Compute means of some channels of one sample, position after position."""
-    task, total = next_task(counters), aligned(g.length)
+    """Compute means of some channels of one sample: sums of runs of positions, then of the runs.
+
+    The latter are float64, so that of any number of positions the error is that of a run.
+    """
+    task, total, run = next_task(counters), working(g.length, np.float64), aligned(g.length)
+    positions = g.h * g.w
+    several = positions > RUN
     while task < g.tasks:
         n, share = divmod(task, g.shares)
         first = share * g.length
         at, count = n * g.c + first, min(g.length, g.c - first)
         mean = out[at : at + count]
-        total[:] = 0
-        for position in range(n * g.h * g.w, (n + 1) * g.h * g.w):
-            source = position * g.c + first
-            values = x[source : source + count]
+        if several:
+            total[:] = 0
+        for begin in range(0, positions, RUN):
+            run[:] = 0
+            for position in range(begin, min(begin + RUN, positions)):
+                source = (n * positions + position) * g.c + first
+                values = x[source : source + count]
+                for c in range(count):
+                    run[c] += value(values[c])
+            if several:
+                for c in range(count):
+                    total[c] += np.float64(run[c])
+        if several:
             for c in range(count):
-                total[c] += value(values[c])
+                run[c] = np.float32(total[c])
         for c in range(count):
-            mean[c] = stored(total[c] / np.float32(g.h * g.w), out)
+            mean[c] = stored(run[c] / np.float32(positions), out)
         task = next_task(counters)
     finished(counters)
 

@@ -63,7 +63,7 @@ def quantise(model: Model, images: Picture | Iterable[Picture]) -> Model:
     Parameters
     ----------
     model : Model
-        In float32, on the processor or with plain NumPy.
+        In float32, on any device.
     images : image or iterable of images
         As for `Model.predict`: such as the model will see, of all kinds. A few hundred are enough.
 

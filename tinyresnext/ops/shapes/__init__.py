@@ -19,7 +19,7 @@ Conventions, everywhere:
   depends on; of the others only the shape matters.
 
 The modules are `conv`, `norm`, `elementwise`, `pool` and `head`. `integer` has the ops of quantised
-networks, which only the processor and the reference have (`INTEGER`); they have no gradients.
+networks (`INTEGER`), which every backend has that computes in float32; they have no gradients.
 """
 
 from __future__ import annotations

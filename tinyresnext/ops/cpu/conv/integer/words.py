@@ -6,7 +6,7 @@ one sum of 32 bits. A lane's integers together are called a *word* here::
 
     instruction    word           values of the left        of the right    processors
     vpdpbusd       4 x 8 bits     0 to 255                  -128 to 127     AVX-512 VNNI, AVX-VNNI
-    pmaddwd        2 x 16 bits    -32768 to 32767           the same        every x86-64
+    pmaddwd        2 x 16 bits    -32768 to 32767           the same        most x86-64
     none           2 x 16 bits    the same                  the same        every other
 
     a word of the left       [ a0 | a1 | a2 | a3 ]

@@ -307,6 +307,12 @@ def test_wrong_inputs_are_explained(model, x, words):
         model.trace(x)
 
 
+@pytest.mark.parametrize("shape", [64, (64, 64, 3), (-1, 64, 64, 3), (1, 64.0, 64, 3)])
+def test_wrong_shapes_of_plans_are_explained(model, shape):
+    with pytest.raises(UsageError, match="give four whole numbers"):
+        model.plan(shape)
+
+
 @pytest.mark.parametrize("options", [{"top": 0}, {"batch": 0}, {"top": -1}])
 def test_wrong_options_are_explained(model, options):
     with pytest.raises(UsageError, match="at least 1"):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import recipe
 
+from tinyresnext.errors import OutOfMemoryError, UsageError
 from tinyresnext.network import plan, rewrite, trace
 from tinyresnext.network.resnext import forward, parameters
 from tinyresnext.network.spec import Spec, cifar, variant
@@ -187,5 +188,60 @@ def test_a_plan_says_how_many_pictures_it_takes_at_a_time():
 def test_another_shape_is_refused(network):
     spec, params, x = network
     made = plan.Plan(plan.program(params, spec, reference), x.shape, reference, np.float64)
-    with pytest.raises(ValueError, match="make another plan"):
-        made(x[:1])
+    for other in (x[:1], x[0]):
+        with pytest.raises(UsageError, match="make another plan"):
+            made(other)
+        with pytest.raises(UsageError, match="make another plan"):
+            made.profile(other)
+    for other in (x.tolist(), x.astype(complex), x.astype(str)):
+        with pytest.raises(UsageError, match="expected a float32 array"):
+            made(other)
+    for repeats in (0, -1, 1.5, None):
+        with pytest.raises(UsageError, match="give a whole number of at least 1"):
+            made.profile(x, repeats)
+
+
+@pytest.mark.parametrize("ops", [cpu, reference])
+def test_values_that_no_memory_holds_are_one_error(ops):
+    """Values of one sample would take more than the addresses of a process."""
+    spec = Spec((1,), 2, 8, 3)
+    params = {name: recipe.tensor(name, shape) for name, shape in parameters(spec).items()}
+    program = plan.program(params, spec, ops)
+    with pytest.raises(OutOfMemoryError, match="does not fit in this computer's memory; give"):
+        plan.Plan(program, (2, 2**22, 2**22, 3), ops)
+    for shape in ((2**50,), (2**62, 2**62)):
+        with pytest.raises(OutOfMemoryError, match="does not fit in this computer's memory") as one:
+            ops.empty(shape)
+        assert (one.value.wanted >= 2**52, one.value.free) == (True, 0)
+
+
+def test_fewer_samples_go_together_where_memory_is_short(monkeypatch):
+    spec = Spec((1,), 2, 8, 3)
+    params = {name: recipe.tensor(name, shape) for name, shape in parameters(spec).items()}
+    program, x = plan.program(params, spec, cpu), recipe.pictures("plan", (6, 3, 40, 40))
+    empty, sizes = np.empty, []
+
+    def counted(shape, *kind, **named):
+        sizes.append(np.prod(shape))
+        return empty(shape, *kind, **named)
+
+    def short(shape, *kind, **named):
+        if np.prod(shape) >= max(sizes):
+            raise MemoryError
+        return empty(shape, *kind, **named)
+
+    monkeypatch.setattr(np, "empty", counted)
+    whole = plan.Plan(program, x.shape, cpu)
+    monkeypatch.setattr(np, "empty", short)
+    made = plan.Plan(program, x.shape, cpu)
+    monkeypatch.undo()
+    assert made.at_once < whole.at_once == 6
+    assert np.array_equal(made(x), whole(x))
+
+
+def test_what_is_no_shape_is_refused():
+    program = plan.Program(None, ())
+    wrong = 32, None, "abcd", (32, 32, 3), (1, 32.0, 32, 3), (-1, 32, 32, 3), (1, 32, 32, -3)
+    for shape in wrong:
+        with pytest.raises(UsageError, match=r"give four whole numbers \(n, h, w, channels\)"):
+            plan.Plan(program, shape, reference)

@@ -319,8 +319,13 @@ def test_what_needs_float32_says_so(pair, tmp_path):
         model.trace(x)
     with pytest.raises(UsageError, match="quantised to 8 bits, and quantising it again"):
         quantised(model, images())
-    with pytest.raises(UsageError, match="NaN or infinite"):
-        model(np.where(x == x[0, 0, 0, 0], np.nan, x).astype(np.float32))
+    for value in (np.nan, np.inf):
+        wrong = np.where(x == x[0, 0, 0, 0], value, x).astype(np.float32)
+        for of in (model, model.plan(x.shape), model.plan(x.shape).profile, model.features):
+            with pytest.raises(UsageError, match="NaN or infinite"):
+                of(wrong)
+    with pytest.raises(UsageError, match="NaN or infinite in float32"):
+        model.plan(x.shape)(x.astype(np.float64) * 1e300)
     with pytest.raises(UsageError, match="no images"):
         quantised(tr.random_model(SPEC, device="reference"), [])
     assert repr(model).endswith("tinyresnext.ops.reference, int8)")

@@ -68,7 +68,8 @@ class OutOfMemoryError(DeviceError):
     Attributes
     ----------
     wanted, free : int
-        Bytes that were asked for, and bytes that the device had left.
+        Bytes that were asked for, and bytes that the device had left; 0 where that is not known,
+        as on the processor.
     """
 
     def __init__(self, message: str, wanted: int = 0, free: int = 0) -> None:

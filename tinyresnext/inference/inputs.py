@@ -63,11 +63,8 @@ def each_image(images: Any) -> Iterator[Picture]:
         yield image
 
 
-def checked(x: Any, channels: int, quantisation: Quantisation | None = None) -> np.ndarray:
+def checked(x: Any, channels: int) -> np.ndarray:
     """Return normalised images in C order, if their type and shape are what a network takes.
-
-    For a quantised one, they must be finite: no integer stands for NaN, so logits would not show
-    it.
 
     Raises
     ------
@@ -81,11 +78,6 @@ def checked(x: Any, channels: int, quantisation: Quantisation | None = None) -> 
             f"the input is {found}, expected a float32 array [n, h, w, {channels}] of normalised "
             "images; tinyresnext.prepare makes them, and model.predict takes image files and "
             "Pillow images"
-        )
-    if quantisation is not None and not np.isfinite(x).all():
-        raise UsageError(
-            "the input has values that are NaN or infinite, which a quantised model cannot "
-            "represent; give finite values"
         )
     return np.ascontiguousarray(x)
 

@@ -127,7 +127,7 @@ class Model:
         PrecisionError
             A value is too large for float16.
         """
-        x = checked(x, self.spec.channels, self.quantisation)
+        x = checked(x, self.spec.channels)
         y = self.plan(x.shape)(x) if len(x) else np.empty((0, self.spec.outputs), np.float32)
         check_precision(self.ops.precision, x, y)
         return y
@@ -239,7 +239,7 @@ class Model:
         PrecisionError
             A value is too large for float16.
         """
-        x = checked(x, self.spec.channels, self.quantisation)
+        x = checked(x, self.spec.channels)
         names = chosen_stages(self.spec, stages)
         shape, threads = (max(1, len(x)), *x.shape[1:]), self.ops.thread_count(self.threads)
         plans = self._kept((shape, names), lambda p: planned(p, names, shape, self.ops, threads))
@@ -279,9 +279,9 @@ class Model:
         Raises
         ------
         UsageError
-            The network leaves nothing of an image of that size.
+            It is no (n, h, w, channels), or the network leaves nothing of an image of that size.
         """
-        shape, threads = tuple(x_shape), self.ops.thread_count(self.threads)
+        shape, threads = Plan.input_shape(x_shape), self.ops.thread_count(self.threads)
         return self._kept(shape, lambda whole: Plan(whole, shape, self.ops, threads=threads))
 
     def _kept(self, key: Hashable, make: Callable[[Program], Made]) -> Made:

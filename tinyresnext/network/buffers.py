@@ -135,7 +135,7 @@ def too_large(x_shape: Sequence[int], size: int, error: OutOfMemoryError) -> Out
         What the device said.
     """
     n, side, *_ = x_shape
-    if not size:
+    if not size or not error.free:  # a processor does not know what is free
         return OutOfMemoryError(str(error), error.wanted, error.free)
     # The buffers are one allocation; where that succeeded, the kernels needed more besides.
     free, needed = error.free, max(size, error.wanted)

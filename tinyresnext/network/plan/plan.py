@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -10,9 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...errors import OutOfMemoryError
+from ...errors import OutOfMemoryError, UsageError
 from ...ops.bfloat16 import limits
 from ...ops.contract import Array, Backend
+from ...system.checks import is_whole
 from ..buffers import allocate, assign_buffers
 from ..tape import stand_in
 from ..trace import ShapesOnly, inputs, replay
@@ -40,7 +42,8 @@ def planned(
     x, start, scale = whole.x, 0, None
     for end in (ends[stage] for stage in stages):
         first, calls = between_floats(x, whole.calls[start:end], scale)
-        plans.append(Plan(Program(first, tuple(calls)), x_shape, ops, threads=threads))
+        part = Program(first, tuple(calls), whole.quantised)
+        plans.append(Plan(part, x_shape, ops, threads=threads))
         x, start, scale = whole.calls[end - 1].out, end, whole.calls[end - 1].attrs.get("scale")
         x_shape = (x_shape[0], *plans[-1].shapes[-1][1:])
     return plans
@@ -86,6 +89,8 @@ class Plan:
 
     Raises
     ------
+    UsageError
+        ``x_shape`` is no such shape.
     ValueError
         The image is not large enough: the last stage would be empty.
     OutOfMemoryError
@@ -100,8 +105,9 @@ class Plan:
         dtype: Any = None,
         threads: int | None = None,
     ) -> None:
-        self.x_shape, self.calls = tuple(x_shape), program.calls
+        self.x_shape, self.calls = self.input_shape(x_shape), program.calls
         self._ops, self._lock = ops, threading.Lock()
+        self._quantised = program.quantised
         self.threads = ops.thread_count(threads)
         dtype = limits(ops.precision).dtype if dtype is None else np.dtype(dtype)
         with ops.on_threads(self.threads):  # the number of tasks depends on the threads
@@ -109,6 +115,26 @@ class Plan:
             fitting = (some for some in range(n, 0, -1) if n % some == 0)
             while not self._placed(next(fitting), program, ops, dtype):
                 pass
+
+    @staticmethod
+    def input_shape(x_shape: Any) -> tuple[int, int, int, int]:
+        """Return the shape of normalised images.
+
+        Raises
+        ------
+        UsageError
+            It is not (n, h, w, channels).
+        """
+        try:
+            n, h, w, channels = map(operator.index, x_shape)
+        except (TypeError, ValueError):
+            n = -1
+        if n < 0 or min(h, w, channels) < 0:
+            raise UsageError(
+                f"the shape of the input is {x_shape!r:.80}; give four whole numbers "
+                "(n, h, w, channels), such as (1, 224, 224, 3)"
+            )
+        return n, h, w, channels
 
     def _placed(self, most: int, program: Program, ops: Backend, dtype: Any) -> bool:
         """Give every value memory, and prepare every call; return whether there was enough."""
@@ -192,7 +218,15 @@ class Plan:
         self._y = memory[id(self.calls[-1].out)].part(ops, 0, self.at_once)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """Return the logits [n, classes] of normalised images of the plan's shape."""
+        """Return the logits [n, classes] of normalised images of the plan's shape.
+
+        Raises
+        ------
+        UsageError
+            ``x`` is something else; or it has values that are NaN or infinite, and the network is
+            quantised: no integer stands for them, so logits would not show it.
+        """
+        self._check(x)
         y = np.empty((len(x), *self._y.shape[1:]), np.promote_types(self._x.dtype, np.float32))
         with self._ops.on_threads(self.threads), self._lock:
             for first in range(0, len(x), self.at_once):
@@ -202,7 +236,16 @@ class Plan:
         return y
 
     def profile(self, x: np.ndarray, repeats: int = 10) -> Profile:
-        """Time each step; the shortest of some repeats counts, since other processes only add."""
+        """Time each step; the shortest of some repeats counts, since other processes only add.
+
+        Raises
+        ------
+        UsageError
+            ``x`` is something else than a call takes, or ``repeats`` is no whole number from 1.
+        """
+        self._check(x)
+        if not is_whole(repeats, 1):
+            raise UsageError(f"repeats is {repeats!r:.80}; give a whole number of at least 1")
         seconds = np.empty((repeats, len(self._steps)))
         with self._ops.on_threads(self.threads), self._lock:
             self._load(x, 0)
@@ -218,13 +261,30 @@ class Plan:
                     seconds[run, i] = time.perf_counter() - start
         return Profile(self, tuple(seconds.min(axis=0)))
 
-    def _load(self, x: np.ndarray, first: int) -> None:
-        """Copy some images to where the first step reads them."""
+    def _check(self, x: np.ndarray) -> None:
+        """Raise `UsageError` for what this plan cannot take."""
+        if not isinstance(x, np.ndarray) or not np.can_cast(x.dtype, np.float32, "same_kind"):
+            found = f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
+            raise UsageError(
+                f"the input is {found}, expected a float32 array {self.x_shape} of normalised "
+                "images; tinyresnext.prepare makes them"
+            )
         if x.shape != self.x_shape:
-            raise ValueError(
+            raise UsageError(
                 f"the input has shape {x.shape}, and this plan is for {self.x_shape}; make "
                 "another plan"
             )
+        if self._quantised:
+            with np.errstate(over="ignore"):
+                finite = np.isfinite(np.asarray(x, np.float32)).all()
+            if not finite:
+                raise UsageError(
+                    "the input has values that are NaN or infinite in float32, which a quantised "
+                    "model cannot represent; give finite values"
+                )
+
+    def _load(self, x: np.ndarray, first: int) -> None:
+        """Copy some images to where the first step reads them."""
         self._ops.upload(x[first : first + self.at_once], out=self._x)
 
     def __repr__(self) -> str:

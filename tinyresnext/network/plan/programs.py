@@ -29,10 +29,13 @@ class Program:
         The input.
     calls : tuple of Call
         Fused; their weights are on the device, packed.
+    quantised : bool
+        Whether the network has integers, which cannot stand for NaN or infinity.
     """
 
     x: Any
     calls: tuple[Call, ...]
+    quantised: bool = False
 
 
 def program(
@@ -70,7 +73,7 @@ def program(
     # In place, so that of a weight, the folded one and its packed copy only the last is kept.
     for t, call in enumerate(calls):
         calls[t] = place(call)
-    return Program(x, tuple(calls))
+    return Program(x, tuple(calls), quantisation is not None)
 
 
 def chosen_stages(spec: Spec, asked: Iterable[str] | None = None) -> tuple[str, ...]:

@@ -8,12 +8,28 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import OutOfMemoryError
+
 Array = np.ndarray
 
 
 def empty(shape: Sequence[int], dtype: np.dtype | type = np.float32) -> Array:
-    """Return memory for a result, not yet filled."""
-    return np.empty(shape, dtype)
+    """Return memory for a result, not yet filled.
+
+    Raises
+    ------
+    OutOfMemoryError
+        The computer has not as much.
+    """
+    try:
+        return np.empty(shape, dtype)
+    except (MemoryError, ValueError, OverflowError) as error:  # the others if no computer has it
+        size = math.prod(map(int, shape)) * np.dtype(dtype).itemsize
+        raise OutOfMemoryError(
+            f"an array of {size / 2**20:,.0f} MiB does not fit in this computer's memory; give "
+            "fewer images at once (a smaller --batch), or smaller ones",
+            size,
+        ) from error
 
 
 def upload(array: Any, out: Array | None = None) -> Array:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...bfloat16 import rounded, widened
+from ...reference import memory
 
 Array = np.ndarray
 ALIGNMENT = 64
@@ -26,9 +27,14 @@ def empty(shape: Sequence[int], dtype: np.dtype | type = np.float32) -> Array:
     ----------
     shape : sequence of int
     dtype : NumPy type
+
+    Raises
+    ------
+    OutOfMemoryError
+        The computer has not as much.
     """
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    raw = np.empty(size + ALIGNMENT, np.uint8)
+    size = math.prod(map(int, shape)) * np.dtype(dtype).itemsize
+    raw = memory.empty((size + ALIGNMENT,), np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + size].view(dtype).reshape(shape)
 

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import tinyresnext
-from tinyresnext import Model, Preprocess, Spec
+from tinyresnext import Model, Predictor, Preprocess, Spec
 from tinyresnext.data.dataset import Dataset
 from tinyresnext.errors import (
     DeviceError,
@@ -554,6 +554,57 @@ def test_what_is_no_model():
     for wrong in ("a.h5", ["a.h5"], None, 3):
         with pytest.raises(UsageError, match=r"a model was expected, .*tinyresnext.load reads one"):
             Ensemble.of(wrong)
+
+
+def test_what_is_something_else_is_one_error(model, tmp_path):
+    """Each of them names what was found, and what makes the right thing."""
+    several, pixels = Ensemble((model,)), np.zeros((64, 64, 3), np.uint8)
+    calls = {
+        "a model was expected": [
+            lambda: tinyresnext.quantise("x.h5", [pixels]),
+            lambda: tinyresnext.quantise(several, [pixels]),
+            lambda: tinyresnext.explain("x.h5", pixels),
+            lambda: tinyresnext.explain(pixels, model),
+            lambda: tinyresnext.explain([model], pixels),
+            lambda: tinyresnext.explain(several, pixels),
+            lambda: tinyresnext.save("x.h5", tmp_path / "y.h5"),
+            lambda: tinyresnext.finetune(
+                "x.h5", None, tinyresnext.recipe("finetune"), tmp_path / "run"
+            ),
+            lambda: Predictor(several),
+            lambda: Predictor([model]),
+            lambda: Predictor(bytearray(b"model")),
+            lambda: Predictor(3),
+        ],
+        "a data set was expected": [
+            lambda: tinyresnext.evaluate(model, ["a.jpg"]),
+            lambda: tinyresnext.evaluate(model, None),
+        ],
+        "a Spec was expected": [
+            lambda: tinyresnext.train(
+                name, None, tinyresnext.recipe("fast-cifar"), tmp_path / "run"
+            ),
+            lambda: tinyresnext.train(
+                name,
+                [],
+                tinyresnext.recipe("fast-cifar"),
+                tmp_path / "run",
+                preprocess=model.preprocess,
+            ),
+        ],
+        "the name of an architecture was expected": [
+            lambda: tinyresnext.variant(None),
+            lambda: tinyresnext.variant(50),
+        ],
+        "depth is '29'": [lambda: tinyresnext.cifar("29", 8, 64)],
+        "stages is 4; give names": [lambda: model.features(np.zeros((1, 64, 64, 3), "f4"), 4)],
+    }
+    name = "resnext50_32x4d"
+    for words, wrong in calls.items():
+        for call in wrong:
+            with pytest.raises(UsageError, match=words):
+                call()
+    assert not any(tmp_path.iterdir())
 
 
 def test_an_attribute_that_is_set_counts():

@@ -13,6 +13,7 @@ from ..images.checks import whole_number
 from ..images.decode import Picture
 from ..images.prepare import prepare
 from ..images.preprocess import Preprocess
+from ..inference.files import check_model
 from ..inference.heads import check_head
 from ..inference.inputs import check_not_quantised
 from ..inference.model import Model
@@ -63,11 +64,13 @@ def explain(
     ImageError
         The image cannot be used.
     UsageError
-        There is no such block or class, ``top`` is out of range, the network has a single output,
-        or other channels than the preprocessing makes; or the model does not compute in float32.
+        ``model`` is no `Model`, there is no such block or class, ``top`` is out of range, the
+        network has a single output, or other channels than the preprocessing makes; or the model
+        does not compute in float32.
     IntegrityError
         The logits are not finite.
     """
+    check_model(model)
     top = whole_number("top", top, 1, MOST_CLASSES, " of classes")
     check_head(model.spec)
     check_not_quantised(model.quantisation, "an explanation")

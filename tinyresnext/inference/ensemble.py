@@ -19,11 +19,12 @@ from ..images.decode import Picture
 from ..images.files import Contents
 from ..images.prepare import views
 from ..network.spec import Spec
+from .files import check_model
 from .heads import check_finite, check_head, check_threshold
 from .inputs import each_image
 from .model import Model, Prediction
 
-__all__ = ["CROPS", "Ensemble", "Seen", "check_model"]
+__all__ = ["CROPS", "Ensemble", "Seen"]
 
 CROPS = (1, 5, 10)
 Seen = tuple[np.ndarray, ...]  # of one image: for each model its views [views, h, w, channels]
@@ -178,11 +179,3 @@ def _log_mean(logs: np.ndarray) -> np.ndarray:
     """Return the logarithm of the mean over axis 1, from logarithms: nothing underflows."""
     found: np.ndarray = np.logaddexp.reduce(logs, axis=1) - np.log(logs.shape[1])
     return found
-
-
-def check_model(model: object) -> None:
-    """Raise `UsageError` for what is no model, such as the name of one."""
-    if not isinstance(model, Model):
-        raise UsageError(
-            f"a model was expected, found {type(model).__name__}; tinyresnext.load reads one"
-        )

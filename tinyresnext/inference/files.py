@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 
-from ..errors import DeviceError
+from ..errors import DeviceError, UsageError
 from ..hub import catalogue
 from ..hub.bundled import shipped_model
 from ..network.spec import VARIANTS, Spec
@@ -122,6 +122,21 @@ def load_checkpoint(
         return Model(*stored._replace(params=dict(stored.params)), ops)
 
 
+def check_model(model: object) -> Model:
+    """Return a model.
+
+    Raises
+    ------
+    UsageError
+        It is something else, such as the name of one.
+    """
+    if not isinstance(model, Model):
+        raise UsageError(
+            f"a model was expected, found {type(model).__name__}; tinyresnext.load reads one"
+        )
+    return model
+
+
 def save(model: Model, path: str | os.PathLike[str], *, half: bool = False) -> None:
     """Write one HDF5 file with weights, architecture, labels, preprocessing and provenance.
 
@@ -139,10 +154,14 @@ def save(model: Model, path: str | os.PathLike[str], *, half: bool = False) -> N
         `load` would refuse the file: a tensor or the number of labels does not fit the
         architecture, or a weight is not finite.
     UsageError
-        The file cannot be written.
+        The file cannot be written, or ``model`` is none.
     """
     contents = store.Stored(
-        model.spec, dict(model.params), model.preprocess, model.labels, model.provenance
+        check_model(model).spec,
+        dict(model.params),
+        model.preprocess,
+        model.labels,
+        model.provenance,
     )
     store.write(path, contents, half=half, quantisation=model.quantisation)
 

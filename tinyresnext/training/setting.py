@@ -17,7 +17,7 @@ from ..images.checks import whole_number
 from ..images.preprocess import Preprocess
 from ..inference.inputs import shapes_that_fit
 from ..network.count import norm_values
-from ..network.spec import Spec
+from ..network.spec import Spec, check_spec
 from ..ops import Backend, backend
 from ..system.ranks import ALONE, Ranks, part_of
 from .recipes import Recipe
@@ -131,6 +131,7 @@ class Setting:
 
 def check(spec: Spec, recipe: Recipe, setting: Setting, resume: bool = False) -> None:
     """Refuse what does not fit together, before anything is written."""
+    check_spec(spec)
     whole_number("log_every", setting.log_every, 0)
     count = len(setting.dataset)
     if spec.labels < 2:

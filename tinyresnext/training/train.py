@@ -18,11 +18,10 @@ from ..data.dataset import Dataset
 from ..data.loader import Batch
 from ..errors import DeviceError, UsageError
 from ..images.preprocess import Preprocess
-from ..inference.ensemble import check_model
-from ..inference.files import save
+from ..inference.files import check_model, save
 from ..inference.inputs import check_not_quantised
 from ..inference.model import Model
-from ..network.spec import Spec
+from ..network.spec import Spec, check_spec
 from ..ops import Backend, backend
 from ..store.weights import digest_of
 from ..system.console import tell
@@ -131,6 +130,7 @@ def train(
         The state in the folder cannot be used.
     """
     with all_or_none(reduce):
+        check_spec(spec)
         check_kinds(dataset, recipe, validation)
         preprocess = usual_preprocess(spec, recipe) if preprocess is None else preprocess
         ops, teaching = backend(device), Teacher.of(teacher)
@@ -202,9 +202,8 @@ def finetune(
     As `train`.
     """
     with all_or_none(reduce):
-        check_model(model)
         check_kinds(dataset, recipe, validation)
-        check_not_quantised(model.quantisation, "training")
+        check_not_quantised(check_model(model).quantisation, "training")
         spec, teaching = headed(model.spec, dataset, head), Teacher.of(teacher)
         recipe = taught(recipe, teaching)
         frozen, more = frozen_parts(spec, frozen_to), origin_of(model) | dict(provenance or {})

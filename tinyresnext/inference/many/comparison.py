@@ -92,6 +92,11 @@ class Comparison:
                 f"{os.fspath(data)!r} is the name of a data set; open it with "
                 "tinyresnext.data.open_dataset"
             )
+        if not hasattr(data, "classes"):
+            raise UsageError(
+                f"a data set was expected, found {type(data).__name__}; "
+                "tinyresnext.data.open_dataset opens one"
+            )
         check_head(model.spec)
         check_threshold(model.spec, threshold)
         model.check_pictures()

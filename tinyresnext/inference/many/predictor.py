@@ -62,7 +62,7 @@ class Predictor:
     Raises
     ------
     UsageError
-        There is no model of that name, or ``top`` or ``batch`` is no whole number from 1.
+        There is no such model, or ``top`` or ``batch`` is no whole number from 1.
     """
 
     def __init__(
@@ -86,6 +86,11 @@ class Predictor:
         elif isinstance(model, bytes):
             self._digest = hashlib.sha256(model).hexdigest()
         elif model is not None:
+            if not isinstance(model, (str, os.PathLike)):
+                raise UsageError(
+                    f"a model was expected, found {type(model).__name__}; give its name, a path, "
+                    "the bytes of its file, or what tinyresnext.load returns"
+                )
             model_file(model)
             model = os.fspath(model)
         self._model = model

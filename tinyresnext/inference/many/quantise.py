@@ -21,6 +21,7 @@ from ...network.plan.calibration import Candidates, Histogram, best_of
 from ...network.plan.quantised import Quantisation, integer_parts, rounded
 from ...network.trace import replay
 from ...ops import integer
+from ..files import check_model
 from ..heads import same_first
 from ..inputs import check_not_quantised, checked, each_image, shapes_that_fit
 from ..model import Model
@@ -75,7 +76,7 @@ def quantise(model: Model, images: Picture | Iterable[Picture]) -> Model:
     Raises
     ------
     UsageError
-        There are no images, or the model is quantised already.
+        ``model`` is no `Model`, or is quantised already, or there are no images.
     DeviceError
         The model's device does not compute with integers of 8 bits.
     ImageError
@@ -83,6 +84,7 @@ def quantise(model: Model, images: Picture | Iterable[Picture]) -> Model:
     IntegrityError
         A value of the network is not finite.
     """
+    check_model(model)
     model.check_pictures()
     return quantised(model, (prepare(one, model.preprocess) for one in each_image(images))).model
 

@@ -82,10 +82,14 @@ def chosen_stages(spec: Spec, asked: Iterable[str] | None = None) -> tuple[str, 
     Raises
     ------
     UsageError
-        There is no such stage.
+        There is no such stage, or these are no names.
     """
     known = ("stem", *(f"layer{number + 1}" for number in range(len(spec.blocks))), "pooled")
-    wanted = known if asked is None else (asked,) if isinstance(asked, str) else tuple(asked)
+    if asked is None:
+        return known
+    if not isinstance(asked, Iterable):
+        raise UsageError(f"stages is {asked!r:.80}; give names of stages: {', '.join(known)}")
+    wanted = (asked,) if isinstance(asked, str) else tuple(asked)
     for name in wanted:
         if name not in known:
             raise UsageError(f"there is no stage {name!r}: {one_of(name, known)}")

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ...errors import UsageError
+from ...system.checks import is_int
 from ...system.words import similar
 from .fields import Spec
 
@@ -34,9 +35,9 @@ def cifar(
     UsageError
         The depth is not ``9 n + 2``.
     """
-    if depth < 11 or (depth - 2) % 9:
+    if not is_int(depth, 11) or (depth - 2) % 9:
         raise UsageError(
-            f"depth is {depth}: a CIFAR ResNeXt has 9 n + 2 layers: 20, 29, 38, 47, 56 ..."
+            f"depth is {depth!r:.80}: a CIFAR ResNeXt has 9 n + 2 layers: 20, 29, 38, 47, 56 ..."
         )
     return Spec(
         ((depth - 2) // 9,) * 3, cardinality, width, classes, stem="cifar", expansion=widen_factor
@@ -158,6 +159,11 @@ def variant(name: str) -> Spec:
     UsageError
         There is none; the message has the nearest names.
     """
+    if not isinstance(name, str):
+        raise UsageError(
+            f"the name of an architecture was expected, found {name!r:.80}; "
+            "`tinyresnext models` lists all"
+        )
     if name in VARIANTS:
         return VARIANTS[name]
     if why := other(name):
@@ -166,6 +172,21 @@ def variant(name: str) -> Spec:
         f"there is no architecture called {name!r}; {similar(name, VARIANTS)}`tinyresnext models` "
         "lists all"
     )
+
+
+def check_spec(spec: object) -> Spec:
+    """Return a specification.
+
+    Raises
+    ------
+    UsageError
+        It is something else, such as the name of an architecture.
+    """
+    if not isinstance(spec, Spec):
+        raise UsageError(
+            f"a Spec was expected, found {spec!r:.80}; tinyresnext.variant returns one for a name"
+        )
+    return spec
 
 
 def dilated(spec: Spec, output_stride: int) -> Spec:

@@ -576,7 +576,7 @@ def test_what_is_something_else_is_one_error(model, tmp_path):
             lambda: Predictor(bytearray(b"model")),
             lambda: Predictor(3),
         ],
-        "a data set was expected": [
+        "expected a Dataset": [
             lambda: tinyresnext.evaluate(model, ["a.jpg"]),
             lambda: tinyresnext.evaluate(model, None),
         ],

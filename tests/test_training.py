@@ -28,6 +28,7 @@ from tinyresnext.training.recipes import RECIPES, Recipe
 from tinyresnext.training.record import log as training_log
 from tinyresnext.training.record import state as states
 from tinyresnext.training.samples import augmentation
+from tinyresnext.training.samples.given import check_kinds, check_labels
 from tinyresnext.training.weights import size, views
 
 OPTIONS = {"preprocess": small.PREPROCESS, "device": "reference"}
@@ -712,6 +713,7 @@ def test_another_model_does_not_go_on_with_a_run(tmp_path, model):
         (lambda d: {"labels": d.labels.tolist()}, "are of type list, expected a NumPy array"),
         (lambda d: {"labels": d.labels[:, None, None]}, r"are int64 \[70, 1, 1\], expected"),
         (lambda d: {"labels": d.labels[:, None] * 0}, "a column for each of the 4 classes"),
+        (lambda d: {"labels": np.full((70, 4), 0.5)}, "expected 0 and 1 only"),
         (lambda d: {"labels": d.labels - 1}, "reach from -1 to 2, expected 0 to 3"),
         (lambda d: {"names": d.names[:5]}, "has 5 names and 70 labels"),
         (lambda d: {"pixels": d.pixels / 255}, r"are float64 \[70, 8, 8, 3\], expected a uint8"),
@@ -727,6 +729,14 @@ def test_arrays_of_other_types_are_refused_before_it_begins(tmp_path, what, chan
         train(small.SPEC, given[0], small.RECIPE, tmp_path / "run", validation=given[1], **OPTIONS)
     assert re.search(text, str(raised.value))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", [bool, np.int8, np.float32])
+def test_several_labels_may_be_of_any_type(kind):
+    images = small.pictures()
+    several = replace(images, labels=np.eye(4)[images.labels].astype(kind))
+    check_kinds(several, small.RECIPE, several)
+    check_labels("data set", several)
 
 
 def test_finetune_refuses_the_name_of_a_model(tmp_path):

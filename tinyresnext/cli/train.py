@@ -40,7 +40,7 @@ def add_commands(commands: Commands) -> None:
     sentence = "Train a network on images."
     example = "tinyresnext train images.zip --depth 20 --val images.zip --out run"
     add_command(commands, "train", sentence, example, _add_train, _train)
-    sentence = "Train a model further, for other classes."
+    sentence = "Train a model further, for other classes or the same."
     example = "tinyresnext finetune flowers/ --init run/model.h5 --out flowers-run"
     add_command(commands, "finetune", sentence, example, _add_finetune, _finetune)
 

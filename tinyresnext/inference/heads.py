@@ -6,6 +6,8 @@ softmax of which the first is zero, so all that is known of classes holds for it
 
 from __future__ import annotations
 
+from numbers import Real
+
 import numpy as np
 
 from ..errors import IntegrityError, ShapeError, UsageError
@@ -126,7 +128,7 @@ def check_threshold(spec: Spec, threshold: float | None) -> None:
 
 def check_probability(threshold: float | None) -> None:
     """Raise `UsageError` for a threshold that is no probability."""
-    number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
+    number = isinstance(threshold, Real) and not isinstance(threshold, bool)
     if threshold is not None and not (number and 0 < threshold < 1):
         raise UsageError(
             f"the threshold is {threshold!r}: expected a probability between 0 and 1, such as 0.5"

@@ -172,10 +172,10 @@ def finetune(
     reduce: Ranks = ALONE,
     sync_norm: bool = False,
 ) -> Model:
-    """Train a model further: a new classifier for other classes, and as many layers as wanted.
+    """Train a model further, for other classes or the same, and as many layers as wanted.
 
-    The classifier stays where the model has the classes of the data set already, in the same order
-    and with the same head. Which of both is done is printed to standard error.
+    Other classes get a new classifier. It stays where the model has the classes of the data set
+    already, in the same order and with the same head. Standard error says which of both is done.
 
     Parameters
     ----------

@@ -159,7 +159,7 @@ class Augment:
             whole_number(name, getattr(self, name), 0, checked.crop, " of pixels")
         whole_number("erase_count", self.erase_count, 1)
         for name in ("flip", "alternate", "even"):
-            if not isinstance(getattr(self, name), bool):
+            if not isinstance(getattr(self, name), bool | np.bool_):
                 raise UsageError(f"{name} is {getattr(self, name)!r}; give True or False")
         if not isinstance(self.policy, str):
             raise UsageError(f"policy is {self.policy!r}; give the name of one, or '' for none")

@@ -94,8 +94,8 @@ class Comparison:
             )
         if not hasattr(data, "classes"):
             raise UsageError(
-                f"a data set was expected, found {type(data).__name__}; "
-                "tinyresnext.data.open_dataset opens one"
+                f"the data set is of type {type(data).__name__}, expected a Dataset; "
+                "tinyresnext.data.open_dataset returns one"
             )
         check_head(model.spec)
         check_threshold(model.spec, threshold)

@@ -24,6 +24,8 @@ def empty(shape: Sequence[int], dtype: np.dtype | type = np.float32) -> Array:
     try:
         return np.empty(shape, dtype)
     except (MemoryError, ValueError, OverflowError) as error:  # the others if no computer has it
+        if min(map(int, shape), default=0) < 0:
+            raise
         size = math.prod(map(int, shape)) * np.dtype(dtype).itemsize
         raise OutOfMemoryError(
             f"an array of {size / 2**20:,.0f} MiB does not fit in this computer's memory; give "

@@ -53,11 +53,16 @@ def check_labels(what: str, images: Dataset) -> None:
 def _check_arrays(what: str, images: Dataset) -> None:
     """Refuse labels that are no integers, pixels that are no bytes, and other numbers of them."""
     labels, pixels = images.labels, images.pixels
-    if not (isinstance(labels, np.ndarray) and labels.dtype.kind in "iu" and labels.ndim in (1, 2)):
+    kinds = "iu" if getattr(labels, "ndim", 0) == 1 else "biuf"
+    if not (
+        isinstance(labels, np.ndarray) and labels.dtype.kind in kinds and labels.ndim in (1, 2)
+    ):
         raise UsageError(
-            f"the labels of the {what} are {_kind(labels)}, expected a NumPy array of integers, "
-            "[n] or [n, classes]"
+            f"the labels of the {what} are {_kind(labels)}, expected a NumPy array: integers [n], "
+            "or 0 and 1 [n, classes]"
         )
+    if labels.dtype.kind == "f" and not np.isin(labels, (0, 1)).all():
+        raise UsageError(f"the labels of the {what} are {_kind(labels)}, expected 0 and 1 only")
     if labels.ndim == 2 and labels.shape[1] != len(images.classes):
         raise UsageError(
             f"the labels of the {what} are {_kind(labels)}, expected a column for each of the "

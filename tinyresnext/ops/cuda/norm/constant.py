@@ -38,10 +38,10 @@ from .tile import ROWS, THREADS, taken, tiled, wide
 def normalise_kernel(kind: Any = floats) -> Kernel:
     """Return the kernel of ``(x - mean) * factor + shift`` and its epilogue."""
 
-    def run(x, norm, residual, y, add, relu, size, channels, columns, length, tiles, wide):
+    def run(x, norm, residual, y, add, relu, size, channels, columns, length, tiles, apart):
         t, block = int32(cuda.threadIdx.x), int32(cuda.blockIdx.x)
         _, column, c, row, last = taken(t, block, size, channels, columns, length, tiles)
-        mean, factor, shift = norm[c], norm[c + wide], norm[c + wide + wide]
+        mean, factor, shift = norm[c], norm[c + apart], norm[c + apart + apart]
         while row < last:
             i = int32(row * columns + column)
             value = (get(x, i) - mean) * factor + shift
@@ -60,12 +60,12 @@ def normalise_kernel(kind: Any = floats) -> Kernel:
 def scaled_kernel() -> Kernel:
     """Return the kernel of ``norm = [mean, scale / sqrt(var + eps), shift]``."""
 
-    def run(mean, var, scale, shift, norm, eps, channels, wide):
+    def run(mean, var, scale, shift, norm, eps, channels, apart):
         c = int32(int32(cuda.blockIdx.x) * int32(THREADS) + int32(cuda.threadIdx.x))
         if c < channels:
             norm[c] = mean[c]
-            norm[c + wide] = scale[c] / math.sqrt(var[c] + eps)
-            norm[c + wide + wide] = shift[c]
+            norm[c + apart] = scale[c] / math.sqrt(var[c] + eps)
+            norm[c + apart + apart] = shift[c]
 
     return Kernel("norm_scaled", run, (*(floats,) * 5, float32, int32, int32), THREADS)
 
@@ -77,13 +77,13 @@ def statistics_gradients_kernel() -> Kernel:
     They are ``-sum(dy) * scale * rstd`` and ``-sum(dy * (x - mean)) * scale * rstd**3 / 2``.
     """
 
-    def run(sums, var, scale, dmean, dvar, eps, channels, wide, more):
+    def run(sums, var, scale, dmean, dvar, eps, channels, apart, more):
         c = int32(int32(cuda.blockIdx.x) * int32(THREADS) + int32(cuda.threadIdx.x))
         if c < channels:
             spread = var[c] + eps
             factor = scale[c] / math.sqrt(spread)
-            by_mean = -sums[c + int32(3) * wide] * factor
-            by_var = -sums[c + wide + wide] * factor / spread * float32(0.5)
+            by_mean = -sums[c + int32(3) * apart] * factor
+            by_var = -sums[c + apart + apart] * factor / spread * float32(0.5)
             if more & int32(1) != int32(0):
                 by_mean += dmean[c]
             dmean[c] = by_mean
@@ -105,7 +105,7 @@ def scaled(
     norm: DeviceArray,
     eps: float,
 ) -> Launch:
-    """Return the launch that computes what a norm multiplies by and adds: ``norm``, [3, wide]."""
+    """Return the launch of ``norm``, [3, wide(c)]: what a norm multiplies by and adds."""
     c = scale.size
     arguments = mean, var, scale, shift, norm, eps, c, wide(c)
     return Launch(scaled_kernel(), -(-c // THREADS), arguments)

@@ -96,7 +96,7 @@ def _places(builder, memory, i, apart):
 def parts_kernel() -> Kernel:
     """Return the kernel of a block's ``parts``, each four vectors ``[n, high, low, squares]``."""
 
-    def run(x, parts, size, channels, columns, length, tiles, wide):
+    def run(x, parts, size, channels, columns, length, tiles, apart):
         own = shared(OWN)
         v = registers(RUN)
         t, block = int32(cuda.threadIdx.x), int32(cuda.blockIdx.x)
@@ -134,12 +134,12 @@ def parts_kernel() -> Kernel:
             while other < int32(COLUMNS):
                 mine = merge(mine, part_at(own, other, int32(THREADS)))
                 other = int32(other + channels)
-            at = int32(part * int32(4) * wide + c)
-            keep(parts, at, wide, mine)
+            at = int32(part * int32(4) * apart + c)
+            keep(parts, at, apart, mine)
             if c == channels - int32(1):
                 none = float32(0)
-                for k in range(int32(1), wide - c):
-                    keep(parts, int32(at + k), wide, (none, none, none, none))
+                for k in range(int32(1), apart - c):
+                    keep(parts, int32(at + k), apart, (none, none, none, none))
 
     return Kernel("moments_parts", run, (floats, floats, *(int32,) * 6), THREADS)
 
@@ -151,7 +151,7 @@ def whole_kernel() -> Kernel:
     ``norm`` is ``[mean, factor, shift]``, ``statistics`` the mean and the biased variance.
     """
 
-    def run(parts, scale, shift, norm, statistics, eps, channels, count, wide):
+    def run(parts, scale, shift, norm, statistics, eps, channels, count, apart):
         own = shared(OWN)
         t = int32(cuda.threadIdx.x)
         column, part = t % int32(FEW), int32(t // int32(FEW))
@@ -159,7 +159,7 @@ def whole_kernel() -> Kernel:
         none = float32(0)
         mine = none, none, none, none
         while part < count:
-            mine = merge(mine, part_at(parts, int32(part * int32(4) * wide + c), wide))
+            mine = merge(mine, part_at(parts, int32(part * int32(4) * apart + c), apart))
             part = int32(part + int32(MANY))
         keep(own, t, int32(THREADS), mine)
         cuda.syncthreads()
@@ -169,8 +169,8 @@ def whole_kernel() -> Kernel:
             n, high, low, squares = mine
             mean, var = high + low, squares / n
             norm[c] = mean
-            norm[c + wide] = scale[c] / math.sqrt(var + eps)
-            norm[c + wide + wide] = shift[c]
+            norm[c + apart] = scale[c] / math.sqrt(var + eps)
+            norm[c + apart + apart] = shift[c]
             statistics[c] = mean
             statistics[c + channels] = var
 
@@ -193,7 +193,7 @@ def moments(
 
     Parameters
     ----------
-    norm : [3, wide]
+    norm : [3, wide(c)]
         Receives the mean, ``scale / sqrt(var + eps)`` and the shift of each channel.
     statistics : [2, c], optional
         Receives the mean and the biased variance.

@@ -39,12 +39,12 @@ def sums_kernel() -> Kernel:
     `wide`. ``mask`` is `PASSED`, `BY_X` or `BY_Y`.
     """
 
-    def run(x, y, dy, norm, parts, mask, size, channels, columns, length, tiles, wide):
+    def run(x, y, dy, norm, parts, mask, size, channels, columns, length, tiles, apart):
         own = shared(OWN)
         t, block = int32(cuda.threadIdx.x), int32(cuda.blockIdx.x)
         part, column, c, row, last = taken(t, block, size, channels, columns, length, tiles)
         total, centred = float32(0), float32(0)
-        mean, factor, shift = norm[c], norm[c + wide], norm[c + wide + wide]
+        mean, factor, shift = norm[c], norm[c + apart], norm[c + apart + apart]
         while row < last:
             i = int32(row * columns + column)
             away, d = x[i] - mean, dy[i]
@@ -69,11 +69,11 @@ def sums_kernel() -> Kernel:
                 total += own[other]
                 centred += own[other + THREADS]
                 other = int32(other + channels)
-            at = int32(part * int32(2) * wide + c)
-            parts[at], parts[at + wide] = total, centred
+            at = int32(part * int32(2) * apart + c)
+            parts[at], parts[at + apart] = total, centred
             if c == channels - int32(1):
-                for k in range(at + int32(1), at + wide - c):
-                    parts[k], parts[k + wide] = float32(0), float32(0)
+                for k in range(at + int32(1), at + apart - c):
+                    parts[k], parts[k + apart] = float32(0), float32(0)
 
     pointers, numbers = (floats,) * 5, (int32,) * 7
     return Kernel("norm_sums", run, (*pointers, *numbers), THREADS)
@@ -88,7 +88,7 @@ def gradients_kernel() -> Kernel:
     added to what is there.
     """
 
-    def run(parts, var, means, dscale, dshift, eps, positions, channels, count, more, wide):
+    def run(parts, var, means, dscale, dshift, eps, positions, channels, count, more, apart):
         own = shared(OWN)
         t = int32(cuda.threadIdx.x)
         column, row = t % int32(FEW), int32(t // int32(FEW))
@@ -96,9 +96,9 @@ def gradients_kernel() -> Kernel:
         total, centred = float32(0), float32(0)
         part = row
         while part < count:
-            at = int32(part * int32(2) * wide + c)
+            at = int32(part * int32(2) * apart + c)
             total += parts[at]
-            centred += parts[at + wide]
+            centred += parts[at + apart]
             part = int32(part + int32(MANY))
         own[t], own[t + THREADS] = total, centred
         cuda.syncthreads()
@@ -108,8 +108,8 @@ def gradients_kernel() -> Kernel:
                 centred += own[t + int32(k * FEW + THREADS)]
             spread, values = var[c] + eps, float32(positions)
             gradient = centred / math.sqrt(spread)
-            means[c], means[c + wide] = total / values, centred / spread / values
-            means[c + int32(2) * wide], means[c + int32(3) * wide] = centred, total
+            means[c], means[c + apart] = total / values, centred / spread / values
+            means[c + int32(2) * apart], means[c + int32(3) * apart] = centred, total
             if more & int32(1) != int32(0):
                 gradient += dscale[c]
             dscale[c] = gradient
@@ -131,12 +131,12 @@ def spread_kernel() -> Kernel:
     """
 
     def run(
-        x, y, dy, norm, means, dx, dr, mask, wanted, size, channels, columns, length, tiles, wide
+        x, y, dy, norm, means, dx, dr, mask, wanted, size, channels, columns, length, tiles, apart
     ):  # fmt: skip
         t, block = int32(cuda.threadIdx.x), int32(cuda.blockIdx.x)
         _, column, c, row, last = taken(t, block, size, channels, columns, length, tiles)
-        mean, factor, shift = norm[c], norm[c + wide], norm[c + wide + wide]
-        a, b = means[c], means[c + wide]
+        mean, factor, shift = norm[c], norm[c + apart], norm[c + apart + apart]
+        a, b = means[c], means[c + apart]
         while row < last:
             i = int32(row * columns + column)
             away, d = x[i] - mean, dy[i]
@@ -179,7 +179,7 @@ def summed(
 ) -> list[Launch]:
     """Return the launches that sum, and that write the gradients of scale and shift.
 
-    ``means`` is memory of [4, wide] values, for `spread`.
+    ``means`` is memory of [4, wide(c)] values, for `spread`.
     """
     x, y, dy, norm, var, eps, mask = given
     g, machine = tiled(x.shape), x.machine

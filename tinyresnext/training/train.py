@@ -202,8 +202,8 @@ def finetune(
     As `train`.
     """
     with all_or_none(reduce):
-        check_kinds(dataset, recipe, validation)
         check_not_quantised(check_model(model).quantisation, "training")
+        check_kinds(dataset, recipe, validation)
         spec, teaching = headed(model.spec, dataset, head), Teacher.of(teacher)
         recipe = taught(recipe, teaching)
         frozen, more = frozen_parts(spec, frozen_to), origin_of(model) | dict(provenance or {})

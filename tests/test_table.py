@@ -166,6 +166,15 @@ def test_splits_that_are_not_there(folder):
             ask(path, None)
 
 
+def test_a_table_is_read_once_to_check_it_and_once_for_its_images(folder, monkeypatch):
+    passes, rows = [], table._rows
+    monkeypatch.setattr(table, "_rows", lambda *more: passes.append(more) or rows(*more))
+    found = table.Table.of(write(folder, TEXT), "train")
+    assert len(passes) == 1
+    assert list(found)
+    assert len(passes) == 2
+
+
 @pytest.mark.parametrize("split", ["val", "validation"])
 def test_what_is_taken_where_no_split_is_asked_for(folder, split):
     """As of folders: the test images, or val if that is the only split, or all images."""

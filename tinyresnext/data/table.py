@@ -118,8 +118,7 @@ class Table:
                 values = {row.label for row in _rows(text, name, named)}
                 if not _VALUES.issuperset(values):
                     labels, columns = sorted(values), named
-            _check_distinct(text, name, columns)
-            there = {row.split for row in _rows(text, name, columns)}
+            there = _splits(text, name, columns)
         part = ALL if place is None else "val" if there == {"val"} else "test"
         wanted = asked or ("train" if part == ALL else part)
         if wanted not in there:
@@ -174,9 +173,12 @@ def _text(path: Path, name: str) -> Iterator[TextIO]:
             text.detach()
 
 
-def _check_distinct(text: TextIO, name: str, columns: _Columns) -> None:
-    """Raise `FormatError` if two rows name the same image."""
-    hashes = array("q", (hash(row.image) for row in _rows(text, name, columns)))
+def _splits(text: TextIO, name: str, columns: _Columns) -> set[str]:
+    """Return the splits of all rows; raise `FormatError` if two rows name the same image."""
+    splits, hashes = set(), array("q")
+    for row in _rows(text, name, columns):
+        splits.add(row.split)
+        hashes.append(hash(row.image))
     kept = np.sort(np.frombuffer(hashes, np.int64))
     twice = set(kept[1:][kept[1:] == kept[:-1]].tolist())
     seen: dict[str, int] = {}
@@ -188,6 +190,7 @@ def _check_distinct(text: TextIO, name: str, columns: _Columns) -> None:
                     "does; remove one"
                 )
             seen[row.image] = row.number
+    return splits
 
 
 def _rows(text: TextIO, name: str, columns: _Columns) -> Iterator[_Row]:

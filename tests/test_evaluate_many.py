@@ -251,7 +251,8 @@ def test_what_becomes_of_a_broken_image(here, model):
         ({"t/1.png": b"", "t/1.json": b"{"}, ["t.tar"], "the .json beside t.tar/1.png is none"),
         ({"t/1.png": b"", "t/1.jpg": b"", "t/1.cls": b"3"}, ["t.tar"], "one of 2 images of one sa"),
         ({"t/1.png": b"", "t/1.cls": b"3", "t/2.png": b""}, ["t.tar"], "2.png in no folder, and"),
-        ({"t/a/1.png": b"", "t/a/2.png": b"", "t/a/2.cls": b"3"}, ["t.tar"], "2.png is the first"),
+        ({"t/a/1.png": b"", "t/a/2.png": b"", "t/a/2.cls": b"3"}, ["t.tar"], "image a/2.png, and"),
+        ({"t/1.png": b"", "t/2.cls": b"3", "t/2.png": b""}, ["t.tar"], "beside the image 2.png, a"),
         ({"t/1.cls": b"3"}, ["t.tar", "t.tar"], "there is no image in t.tar, t.tar"),
         ({"a.pdf": b"", "b/a.png": b""}, ["a.pdf", "b"], "a.pdf is no image, no archive and no li"),
         ({"a.zip": b"PK", "b/a.png": b""}, ["a.zip", "b"], "a.zip"),
@@ -265,6 +266,22 @@ def test_what_has_no_labels_is_refused(here, files, paths, words):
     (here / "t.tar").write_bytes(tar({name[2:]: data for name, data in packed.items()}))
     with pytest.raises((UsageError, FormatError, ImageError), match=words):
         open_labelled(paths)
+
+
+def test_a_tar_of_folders_is_listed_once(here, monkeypatch):
+    (here / "t.tar").write_bytes(tar(FILES))
+    names = []
+
+    def files_in(source):
+        for placed in whole(source):
+            names.append(placed.name)
+            yield placed
+
+    whole = tars.files_in
+    monkeypatch.setattr(tars, "files_in", files_in)
+    assert len(open_labelled(["t.tar"])) == len(FILES)
+    few = [name for name in FILES if names.count(name) > 1]
+    assert (set(names), few) == (set(FILES), list(FILES)[:2])
 
 
 def test_a_split_or_a_file_of_classes_goes_with_one_folder(here):

@@ -29,15 +29,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import FormatError, UsageError
+from ..formats.tar import Placed
 from ..images.checks import whole_number
 from ..system.files import regular, shown
 from .cifar import open_cifar_archive, open_cifar_folder
 from .dataset import Dataset, LabelledImages, Reading, to_stderr
 from .later import later, later_table
 from .mnist import open_idx
+from .published.shards import none_labelled
 from .rules import is_table
 from .table import open_table
-from .trees.archives import as_path, check_several
+from .trees.archives import ARCHIVES, as_path, check_several
 from .trees.folders import open_archive, open_folder
 from .trees.labelled import is_labelled, open_images
 from .trees.tars import TarTree, has_images
@@ -130,17 +132,19 @@ def open_dataset(
     return open_archive(archive, place, split, reading, beside)
 
 
-def _archive(place: Path, forwards: bool, known: bool) -> ZipFile | TarTree | None:
+def _archive(
+    place: Path, forwards: bool, known: bool, check: Callable[[Placed], None] | None = None
+) -> ZipFile | TarTree | None:
     """Return the archive of images at a path; None for a tar without any.
 
-    ``known`` says that it has images, whatever their names are.
+    ``known`` says that it has images, whatever their names are; ``check`` is that of `TarTree`.
     """
     with regular(place) as file:
         start = file.read(263)
     if start[:2] == b"PK":
         return ZipFile(place)
     if start[:2] == b"\x1f\x8b" or start[257:262] == b"ustar":
-        return TarTree(place, forwards) if known or has_images(place) else None
+        return TarTree(place, forwards, check) if known or has_images(place) else None
     raise FormatError(
         f"{shown(place)} is no data set that can be read "
         f"(it begins with {start[:4].hex(' ') or 'nothing'}); give a folder or "
@@ -228,7 +232,9 @@ def _one(
     if is_table(place.name):
         _check_no_truth(place, truth)
         return later_table(place, split)
-    archive = _archive(place, True, truth is not None)
+    as_folders = truth is None and place.name.lower().endswith(ARCHIVES)
+    check = none_labelled(str(place)) if as_folders else None
+    archive = _archive(place, True, truth is not None, check)
     if archive is None:
         return open_cifar_archive(place, split or "test", False)
     return later(place, archive, split, truth, warn)

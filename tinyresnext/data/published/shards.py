@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 
 from ...errors import FormatError
 from ...formats.tar import Placed
+from ...system.files import shown
 from ..trees.archives import is_image
 from ..trees.tars import TarFile
 
-__all__ = ["Sample", "label_in", "samples"]
+__all__ = ["Sample", "label_in", "none_labelled", "samples"]
 
 _MOST_LABEL = 1 << 20  # bytes of a .cls or .json
 _IN_JSON = ("label", "cls", "class")
@@ -31,20 +32,41 @@ class Sample(NamedTuple):
 
 def samples(archive: TarFile) -> Iterator[Sample]:
     """Yield the samples of an archive: files one after the other, whose names begin alike."""
-
-    def key(each: tuple[Placed, Callable[[int], bytes]]) -> str:
-        folder, slash, last = each[0].name.rpartition("/")
-        return folder + slash + last.partition(".")[0]
-
-    for _, files in groupby(archive.each(), key):
+    for _, files in groupby(archive.each(), lambda each: _parted(each[0].name)[0]):
         sample = Sample([], {})
         for placed, read in files:
-            ending = placed.name.rpartition("/")[2].partition(".")[2].lower()
+            ending = _parted(placed.name)[1]
             if is_image(placed.name.split("/")):
                 sample.images.append(placed)
             elif ending in ("cls", "json"):
                 sample.labels[ending] = read(_MOST_LABEL)
         yield sample
+
+
+def none_labelled(path: str) -> Callable[[Placed], None]:
+    """Return a function that takes the files of an archive, whose first image has no label.
+
+    It raises `FormatError` for a later image that has a ``.cls``.
+    """
+    now, image, label = "", "", False
+
+    def check(placed: Placed) -> None:
+        nonlocal now, image, label
+        start, ending = _parted(placed.name)
+        if start != now:
+            now, image, label = start, "", False
+        if ending == "cls":
+            label = True
+        elif is_image(placed.name.split("/")):
+            image = placed.name
+        if image and label:
+            raise FormatError(
+                f"{shown(path)} has a .cls beside the image {shown(image)}, and neither a .cls nor "
+                "a .json beside its first image; expected one beside each image, or, if folders "
+                "are the classes, no .cls"
+            )
+
+    return check
 
 
 def label_in(sample: Sample, name: str) -> str:
@@ -79,6 +101,13 @@ def label_in(sample: Sample, name: str) -> str:
             "its .json; leave one of them out"
         )
     return next(iter(found.values()))
+
+
+def _parted(name: str) -> tuple[str, str]:
+    """Return what the files of one sample have in common, and the ending in lower case."""
+    folder, slash, last = name.rpartition("/")
+    first, _, ending = last.partition(".")
+    return folder + slash + first, ending.lower()
 
 
 def _text(label: str) -> str:

@@ -103,9 +103,11 @@ def is_labelled(path: str) -> bool:
         return True
     if os.path.isdir(path) or not path.lower().endswith(ARCHIVES) or path.lower().endswith(".zip"):
         return False
-    # The first image with a label decides: one before it that has none is refused by its name.
-    every = samples(TarFile(path, forwards=True))
-    return any(sample.images and sample.labels for sample in every)
+    # The first image decides; `none_labelled` refuses later ones that have a label if it has none.
+    for sample in samples(TarFile(path, forwards=True)):
+        if sample.images:
+            return bool(sample.labels)
+    return False
 
 
 def _checked(one: _Found) -> str:

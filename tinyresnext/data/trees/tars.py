@@ -117,7 +117,8 @@ class TarFile:
 class TarTree:
     """The folders of a tar archive, as a `Listing`, and its files in the order of the archive.
 
-    A file takes the bytes of its name and 16. ``forwards`` is that of `TarFile`.
+    A file takes the bytes of its name and 16. ``forwards`` is that of `TarFile`; ``check`` takes
+    each file in the order of the archive, and may raise an error.
 
     Attributes
     ----------
@@ -130,11 +131,18 @@ class TarTree:
         As for `TarFile`; or two files have one name, or too many folders are inside each other.
     """
 
-    def __init__(self, path: str | os.PathLike[str], forwards: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        forwards: bool = False,
+        check: Callable[[Placed], None] | None = None,
+    ) -> None:
         self._archive = TarFile(path, forwards)
         self.packed, self.read = self._archive.packed, self._archive.read
         inside: dict[Parts, tuple[set[str], Names]] = {(): (set(), Names())}
         for placed in self._archive:
+            if check is not None:
+                check(placed)
             place = tuple(part for part in placed.name.split("/") if part not in ("", "."))
             if not place or len(place) > MOST_LEVELS:
                 raise _unlike(path, placed.name)

@@ -234,7 +234,8 @@ def test_a_split_whose_images_are_not_sorted(put, inner):
     assert all(repr(name) in lines[0] for pair in inner.items() for name in pair)
     for ask in (open_dataset, lambda path, split: open_labelled([str(path)], split)):
         with pytest.raises(
-            FormatError, match=r"'cat', 'dog'; sort .*'notes.txt'.* give the folder"
+            FormatError,
+            match=r"'cat', 'dog'\); sort .*'notes.txt'.* split, such as 'train' .*give the",
         ):
             ask(path, None)
 
@@ -251,8 +252,16 @@ def test_splits_that_share_a_class_or_a_folder_are_sorted(put):
 def test_a_split_that_is_not_sorted_where_there_is_no_train(put):
     path = put(*trees("val"), "test/test/1.jpg")
     assert opened(path, "val")[0].classes == ("cat", "dog")
-    with pytest.raises(FormatError, match="sort these images"):
+    with pytest.raises(FormatError, match=r"sort these images .*, such as 'val' \(--split, or"):
         opened(path, "test")
+
+
+@pytest.mark.parametrize("inside", ["", "images/"])
+@pytest.mark.parametrize(("one", "other"), [("cat", "Cat"), ("caf\xe9", "cafe\u0301")])
+def test_classes_that_splits_write_otherwise_are_the_same_to_find_them(put, one, other, inside):
+    data, lines = opened(put(f"train/{one}/1.jpg", "train/ox/1.jpg", f"val/{inside}{other}/1.jpg"))
+    assert set(data.classes) == {one, other, "ox"}
+    assert any("differ only in capital letters" in line for line in lines)
 
 
 def test_a_split_that_is_not_there_is_refused_with_the_folders(put):
@@ -364,6 +373,29 @@ def test_splits_and_classes_may_be_links(tmp_path, around, link):
     data, _ = opened(tmp_path / "d", None)
     assert (data.classes, len(data)) == (("a", "b"), 4)
     assert str(data.names[0]).split("/")[0].endswith("test")
+
+
+@pytest.mark.parametrize("inner", ["test", "images"])
+def test_a_folder_around_classes_that_are_links(tmp_path, inner):
+    real = write_files(tmp_path / "real", {f"{c}/1.jpg": JPEG for c in "ab"})
+    path = write_files(tmp_path / "d", {f"train/{c}/1.jpg": JPEG for c in "ab"})
+    (path / "test" / inner).mkdir(parents=True)
+    for name in "ab":
+        os.symlink(real / name, path / "test" / inner / name)
+    assert (opened(path, None)[0].classes, len(opened(path, None)[0])) == (("a", "b"), 2)
+
+
+@pytest.mark.parametrize("around", ["", "data/"])
+def test_links_in_a_folder_that_is_no_split_change_nothing(tmp_path, around):
+    deep = tmp_path / "deep"
+    write_files(deep, {f"{'x/' * 40}1.jpg": JPEG})
+    real = write_files(tmp_path / "real", {"1.jpg": JPEG})
+    path = write_files(tmp_path / "d", dict.fromkeys(trees(around or "."), JPEG))
+    for name, target in {"backup/data": real, "notes/env": deep}.items():
+        (path / name).parent.mkdir()
+        os.symlink(target, path / name)
+    data, _ = opened(path)
+    assert (data.classes, len(data)) == (("cat", "dog"), 4)
 
 
 # -- archives of another system

@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from itertools import islice
+from unicodedata import normalize
 
 __all__ = [
     "SPLITS",
+    "alike",
     "image_kind",
     "is_left_out",
     "is_readable",
@@ -102,6 +104,11 @@ def is_readable(name: str) -> bool:
 def is_table(name: str) -> bool:
     """Return whether a file is called as a table is."""
     return _ending(name) in (".csv", ".tsv")
+
+
+def alike(name: str) -> str:
+    """Return what names have in common that differ only in capital letters or forms of accents."""
+    return normalize("NFC", name).casefold()
 
 
 def meant(split: str) -> str | None:

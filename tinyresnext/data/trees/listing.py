@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ...errors import FormatError
 from ...formats.stored_zip.archive import MOST_LEVELS
-from ..rules import image_kind, is_left_out
+from ..rules import image_kind, is_left_out, splits_among
 
 __all__ = ["Entries", "Listing", "Parts", "Tree"]
 
@@ -48,22 +48,26 @@ class Tree:
     listing: Listing
     _known: dict[tuple[Parts, bool], bool] = field(default_factory=dict)
 
-    def with_images(self, place: Parts) -> list[str]:
-        """Return the folders with images in them or below, without those to leave out."""
+    def with_images(self, place: Parts, links: bool = False) -> list[str]:
+        """Return the folders with images in them or below, without those to leave out.
+
+        ``links`` is that of `has_images`.
+        """
         return [
             name
             for name in self.listing(place).folders
-            if not is_left_out(name, True) and self.has_images((*place, name))
+            if not is_left_out(name, True) and self.has_images((*place, name), links)
         ]
 
     def holding(self, place: Parts) -> list[str]:
-        """Return the folders with images in them or below, where those below may be links."""
-        found = self.with_images(place)
+        """Return the folders with images, and those called as splits with images behind links."""
+        found = set(self.with_images(place))
+        names = [name for name in self.listing(place).folders if not is_left_out(name, True)]
+        splits = splits_among(names)
         return [
             name
-            for name in self.listing(place).folders
-            if name in found
-            or (not is_left_out(name, True) and self.has_images((*place, name), links=True))
+            for name in names
+            if name in found or (name in splits and self.has_images((*place, name), links=True))
         ]
 
     def has_images(self, place: Parts, links: bool = False) -> bool:
@@ -115,6 +119,15 @@ class Tree:
                     left_out["linked folder"] += 1
                 else:
                     waiting.append((*place, name))
+
+    def left_out_in(self, place: Parts) -> Counter[str]:
+        """Count what is left out directly in a folder of classes."""
+        entries = self.listing(place)
+        hidden = sum(is_left_out(name, True) for name in entries.folders)
+        hidden += sum(is_left_out(name, False) for name in entries.files)
+        images = len(self.images_in(place))
+        rest = sum(not is_left_out(name, False) for name in entries.files) - images
+        return Counter({"hidden": hidden, "image outside classes": images, "other file": rest})
 
 
 def _check_depth(place: Parts) -> None:

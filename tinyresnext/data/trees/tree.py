@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from unicodedata import normalize
 
 from ...errors import FormatError, UsageError
 from ..dataset import ALL
-from ..rules import SPLITS, is_left_out, meant, splits_among
+from ..rules import SPLITS, alike, is_left_out, meant, splits_among
 from .listing import Parts, Tree
 
 __all__ = ["Levels"]
@@ -101,7 +100,7 @@ class Levels:
         known = set(self.classes)
         for place in places.values():
             self._name_others(place, known, "without images")
-        self.left_out.update(self._left_out_in(self.own))
+        self.left_out.update(self.tree.left_out_in(self.own))
         return self
 
     def images(self, left_out: Counter[str]) -> Iterator[tuple[int, Parts]]:
@@ -131,15 +130,19 @@ class Levels:
         That folder is called as a split too (``seg_train/seg_train``), or every split has one, or
         what is in it are the classes of another split.
         """
-        each = {name: self.tree.holding((*self.root, name)) for name in splits}
-        every = set().union(*each.values())
+        each = {}
+        for name in splits:
+            place = (*self.root, name)
+            each[name] = self.tree.with_images(place) or self.tree.with_images(place, links=True)
+        every = {alike(c) for inner in each.values() for c in inner}
         same = len(each) > 1 and len({tuple(inner) for inner in each.values()}) == 1
         places = {}
         for name, inner in each.items():
             places[name] = place = (*self.root, name)
             if len(inner) == 1 and self.tree.is_wrapping((*place, inner[0])):
                 named = inner[0].lower() == name.lower() or bool(splits_among(inner))
-                classes = self.tree.with_images((*place, inner[0]))
+                inside = self.tree.with_images((*place, inner[0]))
+                classes = set(map(alike, inside)) - {alike(inner[0])}
                 if named or same or not every.isdisjoint(classes):
                     places[name] = (*place, inner[0])
         return places
@@ -156,27 +159,39 @@ class Levels:
         each = {name: self.tree.with_images(place) for name, place in places.items()}
         first = [name for name in splits if splits[name] == "train"]
         first = first or [name for name, inner in each.items() if len(inner) > 1]
-        known = {c for name in first for c in self.tree.listing(places[name]).folders}
-        odd = [n for n, inner in each.items() if known and inner and known.isdisjoint(inner)]
+        folders = [c for name in first for c in self.tree.listing(places[name]).folders]
+        known = {alike(c): c for c in folders if not is_left_out(c, True)}
+        odd = [
+            name
+            for name, inner in each.items()
+            if known and inner and known.keys().isdisjoint(map(alike, inner))
+        ]
+        rest = {name: place for name, place in places.items() if name not in odd}
         if wanted in odd:
-            raise self._unsorted(places[wanted], wanted, sorted(known))
+            others = sorted(filter(each.get, rest), key=lambda name: splits[name] != "val")
+            raise self._unsorted(places[wanted], wanted, sorted(known.values()), others)
         if odd:
             folders = sorted({folder for name in odd for folder in each[name]})
             self.warn(
-                f"{self.name} has images that are not sorted into classes in {_some(odd)}: "
-                f"{_some(folders)} there is no class of another split, and is none here"
+                f"{self.name} has images that are not sorted into classes in {_some(odd)}: no "
+                f"folder there ({_some(folders)}) is a class of another split, so none is a class "
+                "here"
             )
-        return {name: place for name, place in places.items() if name not in odd}
+        return rest
 
-    def _unsorted(self, place: Parts, split: str, known: list[str]) -> FormatError:
+    def _unsorted(
+        self, place: Parts, split: str, known: list[str], others: list[str]
+    ) -> FormatError:
         """Return the error of a split none of whose folders is a class."""
         beside = [n for n in self.tree.listing(place).files if not is_left_out(n, False)]
         said = f" (perhaps {_some(beside)} beside them says which each has)" if beside else ""
+        other = f", or give another split, such as {others[0]!r}" if others else ""
+        other += " (--split, or --val-split with --val)" if others else ""
         return FormatError(
-            f"the split {split!r} of {self.name} has its images in "
-            f"{_some(self.tree.with_images(place))}, and the classes of the other splits are "
-            f"{_some(known)}; sort these images into folders of their classes{said}, or, if they "
-            f"have classes of their own, give the folder {split!r} itself as the data set"
+            f"the split {split!r} of {self.name} has images that are not sorted into classes: no "
+            f"folder there ({_some(self.tree.with_images(place))}) is a class of another split "
+            f"({_some(known)}); sort these images into folders of their classes{said}{other}, or, "
+            f"if they have classes of their own, give the folder {split!r} itself as the data set"
         )
 
     def _chosen(self, split: str, splits: dict[str, str]) -> str:
@@ -215,7 +230,7 @@ class Levels:
         """Warn of classes that seem to be the same, written otherwise in another split."""
         spellings: dict[str, list[str]] = {}
         for name in self.classes:
-            spellings.setdefault(normalize("NFC", name).casefold(), []).append(name)
+            spellings.setdefault(alike(name), []).append(name)
         if double := [name for names in spellings.values() if len(names) > 1 for name in names]:
             self.warn(
                 f"{self.name} has classes that differ only in capital letters, or in how Unicode "
@@ -275,23 +290,6 @@ class Levels:
             self.warn(f"{where} has folders {what}, which are left out: {_some(others)}")
             empty = sum(not self.tree.has_images((*place, name)) for name in others)
             self.left_out.update({"empty folder": empty, "other folder": len(others) - empty})
-
-    # -- what is left out --------------------------------------------------------------------------
-
-    def _left_out_in(self, place: Parts) -> Counter[str]:
-        """Count what is left out directly in a folder of classes."""
-        entries = self.tree.listing(place)
-        hidden = sum(is_left_out(name, True) for name in entries.folders)
-        hidden += sum(is_left_out(name, False) for name in entries.files)
-        images = len(self.tree.images_in(place))
-        rest = sum(not is_left_out(name, False) for name in entries.files) - images
-        return Counter(
-            {
-                "hidden": hidden,
-                "image outside classes": images,
-                "other file": rest,
-            }
-        )
 
 
 def _some(names: list[str]) -> str:

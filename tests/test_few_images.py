@@ -277,9 +277,9 @@ def test_what_is_not_learnt_by_heart(lr, text):
 @pytest.mark.parametrize(
     ("more", "text"),
     [
-        ({"overfit": True, "dry_run": "sheet.png"}, "two checks; give one of them"),
-        ({"overfit": True, "resume": True}, "begins with new weights: leave out resume"),
-        ({"dry_run": "sheet.png", "resume": True}, "begins with new weights: leave out resume"),
+        ({"overfit": True, "dry_run": "sheet.png"}, "two checks; give one"),
+        ({"overfit": True, "resume": True}, "begins with new weights: leave out --resume"),
+        ({"dry_run": "sheet.png", "resume": True}, "begins with new weights: leave out --resume"),
     ],
 )
 def test_a_trial_is_made_alone(tmp_path, monkeypatch, more, text):

@@ -119,7 +119,7 @@ def initialise(
             value[...] = 0
 
 
-def further(
+def weights_to_finetune(
     model: Model, spec: Spec, recipe: Recipe, classes: tuple[str, ...]
 ) -> tuple[np.ndarray, str]:
     """Return the first values of a network that trains a model further, and what to say of them.

@@ -24,7 +24,7 @@ from .optimisers.rates import layer_rates
 from .optimisers.update import update
 from .record import curve
 from .record import state as states
-from .record.begin import ended
+from .record.begin import how_to_go_on
 from .record.contents import model_of
 from .record.folder import TrainingFolder
 from .record.log import Log, Progress, Stop
@@ -240,7 +240,7 @@ class Run:
         """Save the state before an error that is not one of training ends the run, and say so."""
         self.save()
         if self.setting.ranks.rank == 0:
-            where = ended(self.state, self.steps, self.folder, self.setting.ranks.count)
+            where = how_to_go_on(self.state, self.steps, self.folder, self.setting.ranks.count)
             tell(f"the run ends {where}")
 
     def _write(self) -> None:
@@ -274,7 +274,7 @@ class Run:
         self.download()
         self._write()
         self.draw()
-        where = ended(self.state, self.steps, self.folder, self.setting.ranks.count)
+        where = how_to_go_on(self.state, self.steps, self.folder, self.setting.ranks.count)
         raise KeyboardInterrupt(f"stopped {where}")
 
     def diverged(self, loss: float) -> TrainingError:

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 
 import numpy as np
 
@@ -26,9 +27,9 @@ from ..ops import Backend, backend
 from ..store.weights import digest_of
 from ..system.console import tell
 from ..system.ranks import ALONE, Ranks, all_or_none, any_rank, by_the_first, which_ranks
-from .initial import further, initialise, some_images, whitened
+from .initial import initialise, some_images, weights_to_finetune, whitened
 from .recipes import Recipe
-from .record.begin import begun, first, say_of_run
+from .record.begin import first_state, say_of_run, state_to_begin
 from .record.contents import origin_of
 from .record.folder import TrainingFolder
 from .record.log import Stop
@@ -147,7 +148,7 @@ def train(
         if recipe.start.whiten and not resume and reduce.rank == 0:  # the others receive them
             stem = next(iter(params))
             params[stem][...] = whitened(params[stem], some_images(setting, recipe.seed))
-        start = first(spec, recipe, values, setting)
+        start = first_state(spec, recipe, values, setting)
     return _run(start, setting, out, resume, overfit, dry_run)
 
 
@@ -214,10 +215,10 @@ def finetune(
             teacher=teaching, initial=digest_of(model.params),
         )  # fmt: skip
         check(spec, recipe, setting, resume)
-        values, said = further(model, spec, recipe, dataset.classes)
+        values, said = weights_to_finetune(model, spec, recipe, dataset.classes)
         if reduce.rank == 0 and not resume:
             tell(said)
-        start = first(spec, recipe, values, setting)
+        start = first_state(spec, recipe, values, setting)
     return _run(start, setting, out, resume, overfit, dry_run)
 
 
@@ -245,7 +246,8 @@ def _run(
         say_of_run(start, setting, resume)
     folder = TrainingFolder(out)
     with ExitStack() as held:
-        state = by_the_first(setting.ranks, lambda: begun(held, folder, start, resume, setting))
+        begin = partial(state_to_begin, held, folder, start, resume, setting)
+        state = by_the_first(setting.ranks, begin)
         same = setting.ranks.rank == 0 or (state.run, state.recipe) == (start.run, start.recipe)
         if strangers := which_ranks(setting.ranks, not same):
             raise UsageError(

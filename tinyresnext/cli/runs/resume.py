@@ -62,11 +62,10 @@ def complete(a: argparse.Namespace) -> argparse.Namespace:
             a.data, a.resume = a.resume, True
         else:
             raise UsageError(f"--resume names {a.resume!r} and --out {a.out!r}; leave out --out")
-    if a.overfit and a.dry_run is not None:
-        raise UsageError("--overfit and --dry-run are two checks; give one of them")
-    tried = "--overfit" if a.overfit else "--dry-run" if a.dry_run is not None else ""
-    if tried and a.resume:
-        raise UsageError(f"{tried} begins with new weights; leave out --resume")
+    if tried := a.overfit or a.dry_run is not None:
+        from ...training.trial.overfit import check_trial
+
+        check_trial(a.overfit, a.dry_run is not None, bool(a.resume), processes=1)
     given = {"DATA": a.data, "--out": a.out or ("" if tried else None)}
     if missing := [name for name, value in given.items() if value is None and not a.resume]:
         raise UsageError(

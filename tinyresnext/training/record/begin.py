@@ -21,7 +21,7 @@ from .folder import TrainingFolder
 from .state import State, new
 
 
-def first(spec: Spec, recipe: Recipe, values: np.ndarray, setting: Setting) -> State:
+def first_state(spec: Spec, recipe: Recipe, values: np.ndarray, setting: Setting) -> State:
     """Return the state before the first step, if a model of this run can be saved."""
     start = new(spec, recipe, values)
     start.run, start.threads = setting.decides(), setting.threads
@@ -35,7 +35,7 @@ def first(spec: Spec, recipe: Recipe, values: np.ndarray, setting: Setting) -> S
     return start
 
 
-def begun(
+def state_to_begin(
     held: ExitStack, folder: TrainingFolder, start: State, resume: bool, setting: Setting
 ) -> State:
     """Return the state that a run begins with, and hold its folder."""
@@ -87,7 +87,7 @@ def say_of_run(start: State, setting: Setting, resume: bool) -> None:
     )
 
 
-def ended(state: State, steps: int, folder: TrainingFolder, ranks: int) -> str:
+def how_to_go_on(state: State, steps: int, folder: TrainingFolder, ranks: int) -> str:
     """Say where a run of so many steps an epoch has ended, and how so many ranks go on with it."""
     how = "train or finetune again with resume=True"
     if command := state.origin.get("command", "").split()[:2]:

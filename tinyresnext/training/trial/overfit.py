@@ -51,13 +51,15 @@ _NOTHING_ELSE = {
 _NO_DECAY = {"weight_decay": 0.0}
 
 
-def check_trial(overfit: bool, drawn: bool, resume: bool, processes: int) -> None:
+def check_trial(overfit: bool, dry_run: bool, resume: bool, processes: int) -> None:
     """Raise `UsageError` for trials of a run, this one or the dry run, that cannot be made."""
-    if overfit and drawn:
-        raise UsageError("overfit and dry_run are two checks; give one of them")
-    if (overfit or drawn) and resume:
-        raise UsageError("a trial of a run begins with new weights: leave out resume")
-    if (overfit or drawn) and processes > 1:
+    if overfit and dry_run:
+        raise UsageError("--overfit and --dry-run (overfit, dry_run) are two checks; give one")
+    if (overfit or dry_run) and resume:
+        raise UsageError(
+            "a trial of a run begins with new weights: leave out --resume (resume=True)"
+        )
+    if (overfit or dry_run) and processes > 1:
         raise UsageError("a trial of a run is for one process: leave out --mpi")
 
 

@@ -18,14 +18,27 @@ import tinyresnext.training.train as training
 from tinyresnext import finetune, random_model, train
 from tinyresnext.cli.main import main
 from tinyresnext.data.loader import Loader
-from tinyresnext.errors import DeviceError, ImageError, TrainingError, UsageError
+from tinyresnext.errors import (
+    DeviceError,
+    ImageError,
+    TinyResNeXtError,
+    TrainingError,
+    UsageError,
+)
 from tinyresnext.images.augmentation.augment import Augment
 from tinyresnext.network import buckets
 from tinyresnext.network.step import Step
 from tinyresnext.ops import cpu, reference
 from tinyresnext.ops.cuda.norm import train as cuda_norm
 from tinyresnext.system import mpi
-from tinyresnext.system.ranks import ALONE, any_rank, by_the_first, part_of, which_ranks
+from tinyresnext.system.ranks import (
+    ALONE,
+    all_or_none,
+    any_rank,
+    by_the_first,
+    part_of,
+    which_ranks,
+)
 from tinyresnext.training import run as training_run
 from tinyresnext.training.record import state as states
 
@@ -447,6 +460,47 @@ def test_what_the_first_makes_or_raises_all_get():
         return made, *asked, any_rank(ranks, False), part_of(ranks, 6)
 
     assert together(2, work) == [([0], True, [1], False, place) for place in ((0, 3), (3, 6))]
+
+
+class OpenFile(OSError):
+    """An error that pickle cannot send, as urllib's with an answer that is open."""
+
+    def __reduce__(self):
+        raise TypeError("cannot pickle an open file")
+
+
+class OfParts(Exception):
+    """An error that pickle sends and does not make again."""
+
+    def __init__(self, code, name):
+        super().__init__(f"{name} is {code}")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(OpenFile("no file"), "OpenFile: no file"), (OfParts(3, "code"), "OfParts: code is 3")],
+)
+def test_an_error_that_cannot_be_sent_is_known_by_its_words(error, words):
+    """No rank waits for one that has failed to say why."""
+
+    def work(ranks):
+        def fails(rank):
+            if ranks.rank == rank:
+                raise error
+
+        found = []
+        for rank in (0, 1):
+            with pytest.raises((type(error), TinyResNeXtError)) as raised, all_or_none(ranks):
+                fails(rank)
+            found.append(raised.value)
+        with pytest.raises((type(error), TinyResNeXtError)) as raised:
+            by_the_first(ranks, lambda: fails(0))
+        return [*found, raised.value]
+
+    first, second = together(2, work)
+    assert first[0] is first[2] is second[1] is error
+    for other in (first[1], second[0], second[2]):
+        assert (type(other), str(other)) == (TinyResNeXtError, words)
 
 
 @pytest.mark.parametrize(("cores", "sharing", "threads"), [(2, 2, 1), (8, 2, 4), (2, 4, 1)])

@@ -9,10 +9,12 @@ from __future__ import annotations
 import pickle
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+
+from ..errors import TinyResNeXtError
 
 Made = TypeVar("Made")
 
@@ -74,7 +76,12 @@ ALONE = Alone()
 
 
 def by_the_first(ranks: Ranks, make: Callable[[], Made]) -> Made:
-    """Let the first rank alone make something, and return it in all; its error is raised in all."""
+    """Let the first rank alone make something, and return it in all; its error is raised in all.
+
+    Of an error that cannot be sent, the others raise a `TinyResNeXtError` with its words.
+    """
+    if ranks.count == 1:
+        return make()
     made: Any = None
     error: BaseException | None = None
     if ranks.rank == 0:
@@ -82,17 +89,29 @@ def by_the_first(ranks: Ranks, make: Callable[[], Made]) -> Made:
             made = make()
         except BaseException as raised:  # Ctrl-C too: all end together
             error = raised
-    made, error = ranks.share((made, error))
-    if error is not None:
-        raise error
+    made, sent = ranks.share((made, None if error is None else _as_bytes(error)))
+    if sent is not None:
+        raise error or pickle.loads(sent)  # of this run itself
     return made
+
+
+def _as_bytes(error: BaseException) -> bytes:
+    """Return an error as any rank can read it; one that pickle does not give back, as its words.
+
+    So it is with errors that have an open file, or that are made of other things than a text.
+    """
+    with suppress(Exception):
+        data = pickle.dumps(error)
+        if type(pickle.loads(data)) is type(error):
+            return data
+    return pickle.dumps(TinyResNeXtError(f"{type(error).__name__}: {error}"))
 
 
 @contextmanager
 def all_or_none(ranks: Ranks) -> Iterator[None]:
     """Raise an error of the ``with`` block in all ranks if one has it: that of the first such rank.
 
-    In the block, no rank makes a call that others wait for.
+    It is sent as by `by_the_first`. In the block, no rank makes a call that others wait for.
     """
     error: BaseException | None = None
     try:
@@ -107,7 +126,7 @@ def _first_error(ranks: Ranks, error: BaseException | None) -> BaseException | N
     """Return the error of the first rank that has one; None if none has."""
     if ranks.count == 1:
         return error
-    own, lengths = b"" if error is None else pickle.dumps(error), np.zeros(ranks.count, np.int64)
+    own, lengths = b"" if error is None else _as_bytes(error), np.zeros(ranks.count, np.int64)
     lengths[ranks.rank] = len(own)
     ranks.sum(lengths)
     if not lengths.any():

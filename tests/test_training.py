@@ -18,7 +18,13 @@ import training_cases as small
 from tinyresnext import Model, Preprocess, Spec, cifar, evaluate, finetune, load, train
 from tinyresnext.data.dataset import Dataset
 from tinyresnext.data.loader import Loader
-from tinyresnext.errors import FormatError, ImageError, TrainingError, UsageError
+from tinyresnext.errors import (
+    FormatError,
+    ImageError,
+    OutOfMemoryError,
+    TrainingError,
+    UsageError,
+)
 from tinyresnext.images.prepare import prepare
 from tinyresnext.images.preprocess import CIFAR, CIFAR_100
 from tinyresnext.ops import reference
@@ -519,7 +525,8 @@ def test_broken_pictures_are_told_of_once_and_not_counted(tmp_path):
 
 
 @pytest.mark.parametrize("where", ["dataset", "validation"])
-def test_an_image_that_cannot_be_read_costs_no_step(tmp_path, capsys, where):
+@pytest.mark.parametrize("error", [ImageError, FormatError, MemoryError, OutOfMemoryError])
+def test_an_image_that_cannot_be_read_costs_no_step(tmp_path, capsys, where, error):
     given = {"dataset": small.pictures(), "validation": small.pictures(20, seed=1)}
     with Loader(given["dataset"], augmentation.unchanged(small.PREPROCESS), 16) as loader:
         third = loader.order(0)[40]
@@ -528,7 +535,7 @@ def test_an_image_that_cannot_be_read_costs_no_step(tmp_path, capsys, where):
 
     def read(i):
         if broken and i == number:
-            raise ImageError("the image is broken")
+            raise error("the image is broken")
         return pixels[i]
 
     given[where] = replace(given[where], pixels=None, read=read)
@@ -536,7 +543,7 @@ def test_an_image_that_cannot_be_read_costs_no_step(tmp_path, capsys, where):
     train(out=tmp_path / "whole", **options)
     broken.append(True)
     for resume in (False, True):
-        with pytest.raises(ImageError, match="the image is broken"):
+        with pytest.raises(error, match="the image is broken"):
             train(out=tmp_path / "cut", resume=resume, **options)
         state = states.read(tmp_path / "cut" / "state.npz")
         assert (state.epoch, state.step) == (0, 2 if where == "dataset" else 4)

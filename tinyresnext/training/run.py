@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..data.loader import Loader
-from ..errors import ImageError, TrainingError, UsageError
+from ..errors import TrainingError
 from ..inference.evaluate import judged
 from ..inference.files import save
 from ..inference.model import Model
@@ -24,7 +24,7 @@ from .optimisers.rates import layer_rates
 from .optimisers.update import update
 from .record import curve
 from .record import state as states
-from .record.begin import how_to_go_on
+from .record.begin import costing_no_step, how_to_go_on
 from .record.contents import model_of
 from .record.folder import TrainingFolder
 from .record.log import Log, Progress, Stop
@@ -162,17 +162,14 @@ class Run:
         ------
         TrainingError
             The last step has made a weight infinite.
-        ImageError, UsageError, OSError
-            An image cannot be used; the state is saved.
+        Exception
+            An image cannot be used, or whatever else; the state is saved (`costing_no_step`).
         """
         if self.setting.validation is None:
             return {}
         self.download()
-        try:
+        with costing_no_step(self.keep):
             found, judgement = by_the_first(self.setting.ranks, lambda: self._judged(stop))
-        except (ImageError, UsageError, OSError):
-            self.keep()
-            raise
         for name, value in judgement.items():
             setattr(self.state, name, value)
         return found

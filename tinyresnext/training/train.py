@@ -17,7 +17,7 @@ import numpy as np
 
 from ..data.dataset import Dataset
 from ..data.loader import Batch
-from ..errors import DeviceError, UsageError
+from ..errors import UsageError
 from ..images.preprocess import Preprocess
 from ..inference.files import check_model, save
 from ..inference.inputs import check_not_quantised
@@ -29,7 +29,7 @@ from ..system.console import tell
 from ..system.ranks import ALONE, Ranks, all_or_none, any_rank, by_the_first, which_ranks
 from .initial import initialise, some_images, weights_to_finetune, whitened
 from .recipes import Recipe
-from .record.begin import first_state, say_of_run, state_to_begin
+from .record.begin import costing_no_step, first_state, say_of_run, state_to_begin
 from .record.contents import origin_of
 from .record.folder import TrainingFolder
 from .record.log import Stop
@@ -288,12 +288,5 @@ def _loop(run: Run, stop: Stop) -> None:
 
 def _next(run: Run, batches: Iterator[Batch]) -> Batch | None:
     """Return the next mini-batch, or None after the last; save the state if one cannot be made."""
-    try:
-        with all_or_none(run.setting.ranks):
-            batch = next(batches, None)
-    except DeviceError:  # the other ranks do not answer
-        raise
-    except Exception:
-        run.keep()
-        raise
-    return batch
+    with costing_no_step(run.keep), all_or_none(run.setting.ranks):
+        return next(batches, None)

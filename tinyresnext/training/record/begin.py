@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 
 from ...data.dataset import to_stderr
-from ...errors import FormatError
+from ...errors import DeviceError, FormatError, OutOfMemoryError, TrainingError
 from ...network.spec import Spec
 from ...system.console import tell
 from ...system.files import shown
@@ -85,6 +86,24 @@ def say_of_run(start: State, setting: Setting, resume: bool) -> None:
         f"{count} ranks with {threads} each share every mini-batch of {batch}, {batch // count} "
         f"images each; {of_norms}"
     )
+
+
+@contextmanager
+def costing_no_step(keep: Callable[[], None]) -> Iterator[None]:
+    """Keep the state if an error of the ``with`` block ends the run.
+
+    It is not kept where the other ranks may not answer, or where a weight is not finite.
+    """
+    try:
+        yield
+    except OutOfMemoryError:  # the one error of a device that all ranks get
+        keep()
+        raise
+    except (DeviceError, TrainingError):
+        raise
+    except Exception:
+        keep()
+        raise
 
 
 def how_to_go_on(state: State, steps: int, folder: TrainingFolder, ranks: int) -> str:

@@ -133,6 +133,9 @@ LIMITED = """if True:
             print(error)"""
 
 
+GO_ON = "with the run (--resume, resume=True)"
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="the system cannot limit the size of files")
 def test_no_room_for_the_file(tmp_path):
     """The HDF5 library would end the process, some time after a write that failed."""
@@ -143,14 +146,15 @@ def test_no_room_for_the_file(tmp_path):
     assert len(lines) == len(limits)
     for line in lines:
         assert line.startswith(f"cannot write {file}: File too large")
-        assert line.endswith("has all values, so that the run can be resumed (--resume)")
+        assert line.endswith("f.h5.part has the rows so far: make room, and go on " + GO_ON)
     with h5py.File(file) as found:
         assert len(found["paths"]) == len(found["features"]) == 20
 
 
 def test_a_full_disk_is_one_error(model, tmp_path, monkeypatch):
     def no_room(self):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        with self.writing():
+            raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Journal, "flush", no_room)
     with pytest.raises(UsageError, match="No space left on device; make room, and begin anew"):
@@ -158,6 +162,46 @@ def test_a_full_disk_is_one_error(model, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(UsageError, match=r"No space left .*part has the rows so far: make room"):
         list(save_features(model, PHOTOGRAPHS[:1], tmp_path / "f.h5", resume=True))
+
+
+def test_what_the_paths_raise_is_not_said_to_be_of_the_file(model, tmp_path):
+    """They may come from anywhere. The run goes on all the same."""
+    file = tmp_path / "f.h5"
+
+    def paths():
+        yield PHOTOGRAPHS[0]
+        raise FileNotFoundError(errno.ENOENT, "no such list", "list.txt")
+
+    with pytest.raises(FileNotFoundError, match="no such list"):
+        list(save_features(model, paths(), file, batch=1, resume=True))
+    assert (tmp_path / "f.h5.part").exists()
+    list(save_features(model, PHOTOGRAPHS[:1], file, batch=1, resume=True))
+    assert list(tmp_path.iterdir()) == [file]
+
+
+FULL = """
+import resource, sys
+import tinyresnext as tr
+from tinyresnext.errors import UsageError
+from tinyresnext.inference.many.features import save_features
+
+model = tr.random_model(tr.cifar(11, 1, 4, classes=2), 0, "reference")
+file, image, limit = sys.argv[1:]
+most = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), most[1]))
+try:
+    list(save_features(model, [image] * 20, file, batch=1, resume=True))
+except UsageError as error:
+    print(error)"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the system cannot limit the size of files")
+def test_no_room_for_the_rows(tmp_path):
+    """What could not be written fails again when the file is closed, and is the same error."""
+    done = child(FULL, file := tmp_path / "f.h5", DATA / "chelsea.jpg", 1000, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")
+    said = "the results cannot be written: File too large; "
+    assert done.stdout == f"{said}{file}.part has the rows so far: make room, and go on {GO_ON}\n"
 
 
 def test_a_mistake_leaves_the_rows_of_a_run(model, tmp_path):

@@ -139,7 +139,7 @@ def keep_rows(
         say(f"{shown(out)} is whole already; nothing was computed")
         return found
     begun = journal.journal(out, settings, form, a.resume, a.force)
-    with journal.resumable(out), begun as kept, stopping(out, kept):
+    with begun as kept, stopping(out, kept):
         for row in counted(rows(kept.remaining(sources, step)), count, lambda: kept.done):
             if row.error is not None:
                 say(row.error)

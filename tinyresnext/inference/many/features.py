@@ -11,14 +11,13 @@ import json
 import os
 import zlib
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import closing, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from ...data.trees.sources import Source
-from ...errors import UsageError
 from ...images.files import Contents
 from ...images.prepare import views
 from ...network.plan import chosen_stages
@@ -26,15 +25,14 @@ from ...store.contents import json_text
 from ...store.digest import text_digest
 from ...store.integers import value_of
 from ...store.weights import digest_of
-from ...system.files import shown
-from ...system.writing import opened, present
+from ...system.writing import present
 from ..ensemble import Ensemble
 from ..heads import check_finite
 from ..model import Model
 from .batches import prepared, sources_of, worked
 from .rows.assembled import assemble, check_whole
 from .rows.forms import json_form
-from .rows.journal import Journal, as_json, dropped, journal, resumable
+from .rows.journal import Journal, as_json, changing, dropped, journal
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -118,9 +116,9 @@ def save_features(
         return
     present(rows)
     ends, stays = False, resume or settings is not None
-    with resumable(path), opened(rows) as values:
+    with changing(rows, path, stays) as values:
         form = json_form(partial(_has_values, values, one.nbytes, [0]))
-        with journal(path, asked, form, resume, force) as kept:
+        with journal(path, asked, form, resume, force, stays) as kept:
             try:
                 ends = not stays
                 step = 1 if _device(model) == "cpu" else batch or 1
@@ -138,7 +136,7 @@ def save_features(
                 attributes["preprocess"] = json.dumps(model.preprocess.to_json())
                 attributes["settings"] = json.dumps(asked)
                 attributes |= {"images": kept.done, "failed": kept.failed}
-                with _resumable(rows) if stays else nullcontext():
+                with kept.writing() if stays else nullcontext():
                     assemble(path, values, one.shape, attributes)
                 ends = True
             finally:
@@ -168,8 +166,9 @@ def _cut(values: BinaryIO, kept: Journal, sources: Iterator[Source], size: int) 
     """Yield the images without a row; before the first, cut off values that have none."""
     for number, source in enumerate(sources):
         if not number:
-            values.truncate(end := (kept.done - kept.failed) * size)
-            values.seek(end)
+            with kept.writing():
+                values.truncate(end := (kept.done - kept.failed) * size)
+                values.seek(end)
         yield source
 
 
@@ -208,10 +207,12 @@ def _add(group: Group, kept: Journal, values: BinaryIO) -> None:
         else:
             check_finite(features)
             data = features.astype("<f4").tobytes()
-            values.write(data)
+            with kept.writing():
+                values.write(data)
             row["crc32"] = zlib.crc32(data)
         lines.append((json.dumps(row).encode() + b"\n", row.get("error")))
-    values.flush()
+    with kept.writing():
+        values.flush()
     for line, error in lines:
         kept.write(line, error)
     kept.flush()
@@ -229,14 +230,3 @@ def _has_values(values: BinaryIO, size: int, place: list[int], row: dict[str, An
     else:
         values.seek(place[0])
     return right
-
-
-@contextmanager
-def _resumable(rows: str) -> Iterator[None]:
-    """Say how to go on, if the file cannot be written in the ``with`` block."""
-    try:
-        yield
-    except UsageError as error:
-        raise UsageError(
-            f"{error}; {shown(rows)} has all values, so that the run can be resumed (--resume)"
-        ) from error

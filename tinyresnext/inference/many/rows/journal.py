@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, BinaryIO
 
 from ....data.trees.sources import Source
@@ -23,7 +23,7 @@ from ....system.files import regular, shown
 from ....system.writing import check_writable, locked, opened, present, replacing
 from .forms import Form, records
 
-__all__ = ["Journal", "as_json", "dropped", "ended", "journal", "resumable", "whole"]
+__all__ = ["Journal", "as_json", "changing", "dropped", "ended", "journal", "resumable", "whole"]
 
 _MOST_SETTINGS = 1 << 20  # bytes
 
@@ -35,10 +35,12 @@ class Journal:
     ----------
     done, failed : int
         Rows that are on the disk, and how many of these have an error.
+    stays : bool
+        Whether a run that is stopped leaves them.
     """
 
-    def __init__(self, path: str, file: BinaryIO, form: Form) -> None:
-        self.path, self.done, self.failed = path, 0, 0
+    def __init__(self, path: str, file: BinaryIO, form: Form, stays: bool) -> None:
+        self.path, self.done, self.failed, self.stays = path, 0, 0, stays
         self._file, self._form = file, form
 
     def remaining(self, sources: Iterable[Source], step: int = 1) -> Iterator[Source]:
@@ -68,10 +70,11 @@ class Journal:
             if self.done % step == 0:
                 end, self.failed, again = after, failed, []
         self.done -= len(again)
-        self._file.truncate(end)
-        self._file.seek(end)
-        if not end:
-            self._file.write(self._form.heading)
+        with self.writing():
+            self._file.truncate(end)
+            self._file.seek(end)
+            if not end:
+                self._file.write(self._form.heading)
         yield from again
         yield from images
 
@@ -88,22 +91,34 @@ class Journal:
 
     def write(self, row: bytes, error: str | None) -> None:
         """Add a row; `flush` hands it to the system."""
-        self._file.write(row)
+        with self.writing():
+            self._file.write(row)
         self.done, self.failed = self.done + 1, self.failed + (error is not None)
 
     def flush(self) -> None:
         """Hand all rows to the system: from then on, a killed process does not lose them."""
-        self._file.flush()
+        with self.writing():
+            self._file.flush()
 
     def sync(self) -> None:
         """Have all rows written to the disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with self.writing():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Return what is around each writing of the run; see `resumable`."""
+        return resumable(self.path, self.stays)
 
 
 @contextmanager
 def journal(
-    path: str, settings: Mapping[str, Any], form: Form, resume: bool, force: bool = False
+    path: str,
+    settings: Mapping[str, Any],
+    form: Form,
+    resume: bool,
+    force: bool = False,
+    stays: bool = True,
 ) -> Iterator[Journal]:
     """Begin a run, or go on with one; the end of the ``with`` block does not end the run.
 
@@ -118,6 +133,8 @@ def journal(
         Go on with the run, if there is one.
     force : bool
         Drop the rows of a run that was stopped.
+    stays : bool
+        Whether the caller leaves the rows if this run is stopped.
 
     Raises
     ------
@@ -139,14 +156,15 @@ def journal(
             f"{shown(part)} has rows of a run that did not end; go on with it (--resume), or drop "
             "them and begin anew (--force)"
         )
-    with locked(part, waiting=busy), opened(part) as file:
+    with locked(part, waiting=busy), changing(part, path, stays) as file:
         if begun and resume:
             _check_settings(beside, part, settings)
         else:
-            file.truncate(0)  # first: rows never stand beside the settings of others
+            with resumable(path, stays):
+                file.truncate(0)  # first: rows never stand beside the settings of others
             with replacing(beside) as temporary:
                 temporary.write_text(json.dumps(settings), "utf-8")
-        yield Journal(path, file, form)
+        yield Journal(path, file, form, stays)
 
 
 def whole(path: str, form: Form, sources: Iterable[Source]) -> tuple[int, int] | None:
@@ -232,23 +250,39 @@ def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def resumable(path: str) -> Iterator[None]:
-    """Say how to go on, if rows cannot be written in the ``with`` block, as on a full disk.
+def changing(name: str, path: str, stays: bool) -> Iterator[BinaryIO]:
+    """Open a file of the run to ``path``; what is not written yet is written at the end."""
+    file = opened(name)
+    try:
+        yield file
+    finally:
+        with resumable(path, stays):
+            file.close()
+
+
+@contextmanager
+def resumable(path: str, stays: bool = True) -> Iterator[None]:
+    """Say how to go on, if what is written in the ``with`` block cannot be, as on a full disk.
+
+    Nothing else stands in the block: what reads images has errors of its own.
 
     Raises
     ------
     UsageError
-        With what to do in place of the system's words alone.
+        With what to do beside the system's words.
     """
     try:
         yield
     except BrokenPipeError:
         raise
-    except OSError as error:
-        kept = os.path.exists(f"{path}.part")
-        rows = f"{shown(path)}.part has the rows so far: " if kept else ""
-        again = "the same command with --resume goes on" if kept else "begin anew"
-        raise UsageError(
-            f"the results cannot be written: {error.strerror or error}; {rows}make room, and "
-            f"{again}"
-        ) from error
+    except (OSError, UsageError) as error:
+        said = str(error)
+        if isinstance(error, OSError):
+            said = f"the results cannot be written: {error.strerror or error}"
+        how = "make room, and begin anew"
+        if stays:
+            how = (
+                f"{shown(path)}.part has the rows so far: make room, and go on with the run "
+                "(--resume, resume=True)"
+            )
+        raise UsageError(f"{said}; {how}") from error

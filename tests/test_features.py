@@ -16,6 +16,7 @@ from child import child
 import tinyresnext as tr
 from tinyresnext.cli.main import main
 from tinyresnext.errors import UsageError
+from tinyresnext.inference.many import batches
 from tinyresnext.inference.many.features import save_features
 from tinyresnext.inference.many.rows.journal import Journal
 
@@ -183,6 +184,7 @@ FULL = """
 import resource, sys
 import tinyresnext as tr
 from tinyresnext.errors import UsageError
+from tinyresnext.inference.many import batches
 from tinyresnext.inference.many.features import save_features
 
 model = tr.random_model(tr.cifar(11, 1, 4, classes=2), 0, "reference")
@@ -202,6 +204,28 @@ def test_no_room_for_the_rows(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     said = "the results cannot be written: File too large; "
     assert done.stdout == f"{said}{file}.part has the rows so far: make room, and go on {GO_ON}\n"
+
+
+def test_off_the_processor_mini_batches_that_are_found_are_the_same(tmp_path, monkeypatch):
+    """Of no size, too: values may depend on it, and only whole mini-batches are kept."""
+    monkeypatch.setattr(batches, "_GOES_ON", 2)
+    other, sizes = tr.random_model(tr.cifar(11, 1, 4, classes=2), 0, "reference"), []
+    real = tr.Model.features
+
+    def features(self, x, stages):
+        sizes.append(len(x))
+        return real(self, x, stages)
+
+    monkeypatch.setattr(tr.Model, "features", features)
+    paths, file = PHOTOGRAPHS[:5], tmp_path / "f.h5"
+    rows = save_features(other, paths, file, batch=None, resume=True)
+    next(rows)
+    rows.close()
+    part = tmp_path / "f.h5.part"
+    part.write_bytes(part.read_bytes().splitlines(keepends=True)[0])
+    sizes.clear()
+    list(save_features(other, paths, file, batch=None, resume=True))
+    assert sizes == [1, 2, 2, 1]  # the first shows the shape
 
 
 def test_a_mistake_leaves_the_rows_of_a_run(model, tmp_path):

@@ -18,7 +18,6 @@ from .runs.images import (
     add_fast_decode,
     add_paths,
     add_resume,
-    batch_of,
     computed_by,
     digests_of,
     images_of,
@@ -117,7 +116,7 @@ def _features(a: argparse.Namespace, client: Client | None) -> int:
     counts: dict[str, int] = {}
     with announce_compiling(model.ops):
         rows = save_features(
-            model, images, file, a.stage, batch=batch_of(a), fast=a.fast_decode, settings=settings,
+            model, images, file, a.stage, batch=a.batch, fast=a.fast_decode, settings=settings,
             resume=a.resume, force=a.force, counts=counts, client=client,
         )  # fmt: skip
         try:

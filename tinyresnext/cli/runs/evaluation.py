@@ -136,7 +136,7 @@ def _found(
 ) -> tuple[Found, int]:
     """Compute what there is to find, and how many images cannot be read."""
     data, labels = comparison.data, comparison.model.labels
-    batch = a.batch if rows is None else batch_of(a)
+    batch = a.batch if rows is None else batch_of(a)[0]
 
     def scores(sources: Iterable[Source]) -> Iterator[ImageScore]:
         return comparison.scores(sources, batch, a.fast_decode, client)

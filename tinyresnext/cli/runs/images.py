@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from ...inference.many.rows.journal import Journal
 
 MOST_NAMES = 64 << 20  # bytes of the names on standard input
-# The processor's kernels compute the same bits for an image in any mini-batch; others may not, so
-# that the mini-batches of a run that goes on are those of one that was not stopped.
-_BATCH = 64
 _MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32-le",
@@ -106,16 +103,22 @@ def stopping(file: str, kept: Journal) -> Iterator[None]:
         ) from None
 
 
-def batch_of(a: argparse.Namespace) -> int | None:
-    """Return the number of images in a mini-batch of a run that can go on."""
-    size: int | None = a.batch
-    return size if a.device == "cpu" else size or _BATCH
+def batch_of(a: argparse.Namespace) -> tuple[int | None, int]:
+    """Return the size of the mini-batches of a run that can go on, and how many rows it keeps."""
+    from ...inference.many.batches import batch_and_step
+
+    return batch_and_step(_device(a), a.batch)
+
+
+def _device(a: argparse.Namespace) -> str:
+    """Return the device without its number: two GPUs of one machine are alike."""
+    return str(a.device.partition(":")[0])  # "auto" has been replaced (`options.choose_device`)
 
 
 def computed_by(a: argparse.Namespace) -> dict[str, Any]:
-    """Return what the last digits of rows depend on: two GPUs of one machine are alike."""
-    found = {"precision": a.precision, "device": a.device.partition(":")[0]}
-    return found if a.device == "cpu" else found | {"batch": batch_of(a)}
+    """Return what the last digits of rows depend on."""
+    found = {"precision": a.precision, "device": _device(a)}
+    return found if found["device"] == "cpu" else found | {"batch": batch_of(a)[0]}
 
 
 def digests_of(models: list[Any]) -> list[str]:

@@ -79,8 +79,7 @@ def write_rows(
     ``rows`` also takes the number of images in a ``batch``: off the processor, only whole
     mini-batches are kept.
     """
-    batch = batch_of(a)
-    step = 1 if a.device == "cpu" else batch or 1
+    batch, step = batch_of(a)
     rows = partial(rows, batch=batch)
     return _ended(out, *keep_rows(a, out, rows, images, settings, heading, asked, step=step))
 

@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
     from ..ensemble import Ensemble
 
-__all__ = ["BatchSize", "grouped", "prepared", "sources_of", "worked"]
+__all__ = ["BatchSize", "batch_and_step", "grouped", "prepared", "sources_of", "worked"]
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 FIRST = 8  # images in the first mini-batch, where no size is given
+_GOES_ON = 64  # images in a mini-batch of a run that can go on, off the processor
 _TRIED = (8, 16, 32, 64)
 _BETTER = 0.97  # of the time for an image: a larger size must be so much faster to be chosen
 _PART = 8  # of the free memory, one in so many bytes may have prepared images
@@ -85,6 +86,31 @@ def worked(
     # A worker has several tasks at once, so one thread of each prepares its images.
     on_worker = partial(work, batch=batch or FIRST, loaders=1)
     return spread(client, on_worker, model, sources, of_whole(batch or FIRST, image_bytes))
+
+
+def batch_and_step(device: str, batch: int | None) -> tuple[int | None, int]:
+    """Return the size of the mini-batches of a run that can go on, and how many rows it keeps.
+
+    The processor's kernels compute the same bits for an image in any mini-batch. Others may not, so
+    a run that goes on has the mini-batches of one that was not stopped: of one size, which cannot
+    depend on what was fast or on memory; and only rows of whole mini-batches are kept.
+
+    Parameters
+    ----------
+    device : str
+        Without the number of a GPU.
+    batch : int, optional
+        The size that is asked for.
+
+    Returns
+    -------
+    int or None, int
+        None lets the size be found. Rows are kept in whole groups of the second number.
+    """
+    if device == "cpu":
+        return batch, 1
+    size = _GOES_ON if batch is None else batch
+    return size, size
 
 
 @dataclass

@@ -29,7 +29,7 @@ from ...system.writing import present
 from ..ensemble import Ensemble
 from ..heads import check_finite
 from ..model import Model
-from .batches import prepared, sources_of, worked
+from .batches import batch_and_step, prepared, sources_of, worked
 from .rows.assembled import assemble, check_whole
 from .rows.forms import json_form
 from .rows.journal import Journal, as_json, changing, dropped, journal
@@ -70,7 +70,8 @@ def save_features(
     stage : str
         As in `Model.features`.
     batch : int, optional
-        The number of images in a mini-batch; None finds a good one.
+        The number of images in a mini-batch; None finds a good one on the processor, and is 64 on
+        other devices, where values may depend on it.
     fast : bool
         Decode large JPEGs at a reduced size, as `tinyresnext.images.prepare.views` says.
     settings : mapping, optional
@@ -109,6 +110,7 @@ def save_features(
     one = model.features(np.zeros(shape, np.float32), [stage])[stage][0]
     path, rows, sources = os.fspath(file), f"{os.fspath(file)}.part.rows", sources_of(paths)
     asked = {"stage": stage, "preprocess": model.preprocess.to_json(), "fast_decode": fast}
+    batch, step = batch_and_step(_device(model), batch)
     asked |= _computing(model, batch) if settings is None else as_json(settings)
     counts = {} if counts is None else counts
     if resume and present(path) and not present(f"{path}.part"):
@@ -121,7 +123,6 @@ def save_features(
         with journal(path, asked, form, resume, force, stays) as kept:
             try:
                 ends = not stays
-                step = 1 if _device(model) == "cpu" else batch or 1
                 remaining = _cut(values, kept, kept.remaining(sources, step), one.nbytes)
                 work = partial(_computed, stage=stage, fast=fast)
                 made = worked(work, Ensemble.of(model), remaining, batch, client, one.nbytes)
@@ -155,7 +156,7 @@ def _computing(model: Model, batch: int | None) -> dict[str, Any]:
     """Return what the values depend on: the model, and where it computes."""
     found: dict[str, Any] = {"precision": model.precision, "device": _device(model)}
     found["spec"] = model.spec.to_json()
-    if found["device"] != "cpu":  # the processor's kernels compute the same bits in any mini-batch
+    if found["device"] != "cpu":  # as `batch_and_step` says
         found["batch"] = batch
     if model.quantisation is not None:  # the scales of values are not among the weights
         found["quantisation"] = text_digest(json_text(value_of(model.quantisation)))

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numba import cuda
+from numba.cuda import libdevice
 from planted import RIGHT, THREADS, WRONG, kernel, reversed_in_warps, unknown
 
 from tinyresnext.emulator import KernelFault, check
 from tinyresnext.emulator.fibers import FiberMachine
 from tinyresnext.emulator.ptx import PtxMachine
-from tinyresnext.emulator.ptx.source.arithmetic import permute
+from tinyresnext.emulator.ptx.source.parse import parse
 from tinyresnext.errors import DeviceError
 from tinyresnext.ops.cuda.runtime.arrays import download, empty, upload
 from tinyresnext.ops.cuda.runtime.kernel import Kernel, float32, floats, int32
@@ -141,8 +142,71 @@ def test_what_cannot_be_emulated_is_named():
     def discards(x, y, n):
         unknown()
 
+    def rounds_up(x, y, n):
+        y[0] = libdevice.fadd_ru(x[0], float32(1e-10))
+
     with pytest.raises(DeviceError, match=r"discard\.global\.L2"):
         run(PtxMachine(), discards)
+    with pytest.raises(DeviceError, match=r"add\.rp\.f32"):
+        run(PtxMachine(), rounds_up)
+
+
+def test_a_word_before_the_first_is_out_of_bounds():
+    def before(x, y, n):
+        s = shared(64)
+        t = int32(cuda.threadIdx.x)
+        s[t] = x[t]
+        cuda.syncthreads()
+        y[t] = s[t - 1]
+
+    with pytest.raises(
+        KernelFault, match="4 bytes at -4 of shared memory, which has 256"
+    ) as caught:
+        run(PtxMachine(), before)
+    assert caught.value.kind == "bounds"
+
+
+@pytest.mark.parametrize("threads", [0, -32, 1025])
+def test_blocks_that_no_gpu_runs_are_refused(threads: int):
+    with pytest.raises(DeviceError, match=f"has {threads:,} threads a block, and a GPU runs 1 to"):
+        check(lambda x: None, 1, threads, X)
+
+
+def test_barriers_that_ask_all_threads():
+    def asks(x, counts, every, some):
+        i = np.uint64(cuda.grid(1))
+        counts[i] = cuda.syncthreads_count(x[i])
+        every[i] = cuda.syncthreads_and(x[i])
+        some[i] = cuda.syncthreads_or(x[i])
+
+    x = np.repeat(np.array([0, 1, 0], np.int32), 64)
+    x[5], x[70] = 1, 0
+    made = [np.full(192, -7, np.int32) for _ in range(3)]
+    check(asks, 3, 64, x, *made)
+    counts, every, some = (one.reshape(3, 64) for one in made)
+    assert (counts == np.array([[1], [63], [0]])).all()
+    assert (every == 0).all()
+    assert ((some != 0) == np.array([[True], [True], [False]])).all()
+
+
+def test_registers_of_a_scope_are_its_own():
+    text = """.visible .entry k(.param .u64 p)
+{
+    .reg .pred %p<3>;
+    .reg .b32 %r<3>;
+    setp.eq.u32 %p1, 0, 0;
+    { .reg .pred %p1; .reg .b32 %r<2>; setp.eq.u32 %p1, 1, 0; mov.u32 %r2, 1; }
+    @%p1 bra done;
+done:
+    ret;
+}"""
+    code = parse(text)
+    outer, inner, moved, jump = (ins for piece in code.pieces[:1] for ins in piece)
+    assert outer.operands[0] == jump.guard == "%p1"
+    assert inner.operands[0] != "%p1"
+    assert code.type_of(inner.operands[0]) == "pred"
+    assert moved.operands[0] != "%r2"
+    assert code.type_of(moved.operands[0]) == "b32"
 
 
 def test_the_examples_of_the_page(capsys):
@@ -246,22 +310,3 @@ def test_both_engines_compute_the_same():
 
     made = run(PtxMachine(), mixed)
     assert np.array_equal(made, run(FiberMachine(), mixed))
-
-
-def test_bytes_are_permuted_as_the_isa_says():
-    """The general mode of ``prmt``, with Python's own bytes."""
-    rng = np.random.default_rng(0)
-    low, high = rng.integers(0, 2**32, (2, 200), dtype=np.uint32)
-    selectors = [*rng.integers(0, 2**16, 200, dtype=np.uint32), np.uint32(4180)]
-    for selector in selectors:
-        found = permute(low, high, selector)
-        for a, b, one in zip(low.tolist()[:20], high.tolist(), found.tolist(), strict=False):
-            eight = a.to_bytes(4, "little") + b.to_bytes(4, "little")
-            digits = [int(selector) >> 4 * place & 15 for place in range(4)]
-            chosen = [eight[digit & 7] for digit in digits]
-            signs = [255 * (byte >> 7) for byte in chosen]
-            wanted = [
-                sign if digit & 8 else byte
-                for digit, byte, sign in zip(digits, chosen, signs, strict=True)
-            ]
-            assert one.to_bytes(4, "little") == bytes(wanted)

@@ -15,6 +15,7 @@ from .memory import Heap
 from .run import Run
 from .walk import Program, Walk
 
+MOST_THREADS = 1024  # of a block, on every GPU
 LANES = 8192  # threads that run together, at most: more of them leave the processor's cache
 
 
@@ -73,8 +74,21 @@ class PtxMachine:
         """Return at once: launches have ended when they return."""
 
     def launch(self, launch: Launch) -> None:
-        """Run a kernel to its end; raise `KernelFault` at its first mistake."""
+        """Run a kernel to its end.
+
+        Raises
+        ------
+        KernelFault
+            At its first mistake.
+        DeviceError
+            It has no threads or more than a GPU runs in a block, or what is not emulated.
+        """
         kernel, blocks, _ = launch
+        if not 0 < kernel.threads <= MOST_THREADS:
+            raise DeviceError(
+                f"kernel {kernel.name} has {kernel.threads:,} threads a block, and a GPU runs 1 to "
+                f"{MOST_THREADS:,}; launch more blocks of fewer threads"
+            )
         program = compiled(kernel, self.capability)
         counters = None
         if self._count:

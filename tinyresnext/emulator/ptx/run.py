@@ -13,7 +13,7 @@ from ..fault import KernelFault
 from . import watch
 from .copies import Copies
 from .memory import Heap, Space
-from .source.compute import LOCAL, SHARED
+from .places import Places
 from .source.parse import Code
 from .warps import Warps
 
@@ -79,16 +79,14 @@ class Run:
         self.blocks, self.lanes = blocks, len(blocks) * threads
         self.counters, self.watched = counters, watched
         self.at = 0, 0  # the piece and the instruction in it
-        self._heap, self._extents = heap, extents
         number = np.arange(self.lanes)
         self.block = number // threads
         self.thread = first + blocks[0] * threads + number  # among all threads there ever were
         self.special = self._special(number % threads, grid)
         self.warps = Warps(threads, self.lanes, self.fault)
         self.copies = Copies(self.lanes, self._land)
-        self._shared_words, self._local_words = -(-code.shared // 4), -(-code.local // 4)
-        self._shared = Space(4 * self._shared_words * len(blocks), "shared")
-        self._local = Space(4 * self._local_words * self.lanes, "local")
+        self._places = Places(kernel, code, self.block, heap, extents, self.fault)
+        self._shared, self._local = self._places.shared, self._places.local
         self._stamps = np.zeros(self.lanes, np.int64)
 
     def _special(self, thread: Array, grid: int) -> dict[str, Array]:
@@ -119,6 +117,12 @@ class Run:
         """Note that all threads have passed a barrier of their block."""
         self._stamps = (self._stamps // watch.WARPS + 1) * watch.WARPS
 
+    def said(self, how: str, lanes: Array, flag: Array) -> Array:
+        """Return what whole blocks say at a barrier: how many of their threads, all, or any."""
+        block = self.block[lanes]
+        count = np.bincount(block, flag)[block]
+        return {"popc": count.astype(np.uint32), "and": count == self.size, "or": count > 0}[how]
+
     def warp_barrier(self, lanes: Array, mask: Array) -> None:
         """Note that threads have passed a barrier of their warp."""
         self.warps.check(lanes, mask, "a barrier of a warp")
@@ -126,65 +130,18 @@ class Run:
 
     # --- memory -----------------------------------------------------------------------------------
 
-    def _words(self, kind: str, address: Array, lanes: Array, size: int) -> tuple[Space, Array]:
-        """Return the memory, and for each thread the number of its first word in it."""
-        low = int(address.min())
-        if kind == "any":
-            starts = ("local", LOCAL), ("shared", SHARED), ("global", 0)
-            kind, start = next(pair for pair in starts if low >= pair[1])
-            address = address - np.uint64(start)
-        if (address % np.uint64(size)).any():
-            bad = lanes[address % np.uint64(size) != 0][0]
-            self.fault("misaligned", f"{size} bytes at an address that is no multiple of it", bad)
-        if kind == "global":
-            return self._global(address, lanes, size)
-        space, words, row = self._shared, self._shared_words, self.block[lanes]
-        if kind == "local":
-            space, words, row = self._local, self._local_words, lanes
-        outside = address + np.uint64(size) > np.uint64(4 * words)
-        if outside.any():
-            place = int(address[outside][0].astype(np.int64))
-            what = f"{size} bytes at {place} of {kind} memory, which has {4 * words}"
-            self.fault("bounds", what, lanes[outside][0])
-        return space, row * words + (address >> np.uint64(2)).astype(np.int64)
-
-    def _global(self, address: Array, lanes: Array, size: int) -> tuple[Space, Array]:
-        """Return the allocation that all addresses are in; each has to be in an argument."""
-        low, high = int(address.min()), int(address.max()) + size
-        if not any(start <= low and high <= stop for start, stop in self._extents):
-            inside = np.zeros(len(address), bool)
-            for start, stop in self._extents:
-                top = np.uint64(max(stop - size, 0))
-                inside |= (address >= np.uint64(start)) & (address <= top)
-            if not inside.all():
-                self.fault("bounds", self._outside(int(address[~inside][0])), lanes[~inside][0])
-        space = self._heap.find(low)
-        if space is None:
-            self.fault("bounds", "an access to memory that was freed", lanes[0])
-        elif high <= space.address + space.size:
-            return space, ((address - np.uint64(space.address)) >> np.uint64(2)).astype(np.int64)
-        raise DeviceError(f"kernel {self.kernel}: threads access two arrays by one instruction")
-
-    def _outside(self, address: int) -> str:
-        """Describe an address by the array that it is nearest to."""
-        if not self._extents:
-            return f"an access to {address:#x}, and the kernel was given no array"
-        near = min(self._extents, key=lambda one: max(one[0] - address, address - one[1], 0))
-        size = near[1] - near[0]
-        return f"an access to byte {address - near[0]} of an array of {size} bytes"
-
     def _report(self, how: tuple[int, int, int], verb: str, space: Space, lanes: Array) -> None:
         code, i, word = how
         if code != watch.GOOD:
             kind, what = SAID[code]
-            per = self._shared_words if space is self._shared else space.words
+            per = self._places.shared_words if space is self._shared else space.words
             place = f"{verb} word {word % max(per, 1)} of {space.name} memory: {what}"
             self.fault(kind, place, lanes[i])
 
     def load(self, kind: str, address: Array, lanes: Array, dtype: np.dtype, count: int) -> Array:
         """Return what threads load: a row for each of ``count`` values."""
         size = dtype.itemsize * count
-        space, words = self._words(kind, address, lanes, size)
+        space, words = self._places.words(kind, address, lanes, size)
         self._count(space, address, lanes, size, "load")
         words = words[:, None] + np.arange(max(1, size // 4))
         out = np.empty(words.shape[::-1], np.uint32)
@@ -218,7 +175,7 @@ class Run:
         size = dtype.itemsize * len(values)
         if size == 6 or (dtype.itemsize == 1 and len(values) > 1):
             self.fault("bounds", f"a store of {size} bytes, which is not emulated", lanes[0])
-        space, words = self._words(kind, address, lanes, size)
+        space, words = self._places.words(kind, address, lanes, size)
         self._count(space, address, lanes, size, "store")
         rows = np.stack([np.broadcast_to(v, lanes.shape).astype(dtype, copy=False) for v in values])
         if size < 4:
@@ -262,7 +219,7 @@ class Run:
         """Change words one thread after the other; return what they held before."""
         if dtype.itemsize != 4:
             raise DeviceError(f"kernel {self.kernel}: atomics of {dtype} are not emulated")
-        space, words = self._words(kind, address, lanes, 4)
+        space, words = self._places.words(kind, address, lanes, 4)
         self._count(space, address, lanes, 4, "atomic")
         if self.watched:
             given = self.thread[lanes], self._stamps[lanes], self.size, self.first
@@ -276,7 +233,7 @@ class Run:
 
     def copy(self, to: Array, of: Array, lanes: Array, size: int, taken: Array) -> None:
         """Start asynchronous copies of ``taken`` bytes, filled up with zeros to ``size``."""
-        space, words = self._words("shared", to, lanes, size)
+        space, words = self._places.words("shared", to, lanes, size)
         self._count(space, to, lanes, size, "copy")
         values = np.zeros((size // 4, len(lanes)), np.uint32)
         for count in range(1, size // 4 + 1):

@@ -10,7 +10,7 @@ import numpy as np
 
 from .run import Run
 from .source import arithmetic
-from .source.parse import Code, Instruction, parse
+from .source.parse import ENDS, Code, Instruction, parse
 from .source.registers import Registers
 from .source.write import Writer
 
@@ -45,7 +45,8 @@ NAMES = {
     "fill": fill,
     "as_address": lambda value: np.asarray(value).astype(np.uint64, copy=False),
     "fma": arithmetic.fma,
-    "fma_down": arithmetic.fma_down,
+    "directed": arithmetic.directed,
+    "flushed": arithmetic.flushed,
     "shift": arithmetic.shift,
     "insert": arithmetic.insert,
     "permute": arithmetic.permute,
@@ -73,18 +74,19 @@ class Program:
     def __init__(self, text: str) -> None:
         self.code: Code = parse(text)
         self.registers = Registers(self.code)
-        self._made: dict[tuple[int, bool], Any] = {}
+        self._made: dict[tuple[int, bool, bool], Any] = {}
 
-    def source(self, number: int, some: bool) -> str:
-        """Return the Python of a piece."""
-        return Writer(self.code, self.registers, some).piece(number)
+    def source(self, number: int, some: bool, barrier: bool = False) -> str:
+        """Return the Python of a piece, or of the barrier at its end."""
+        writer = Writer(self.code, self.registers, some)
+        return writer.barrier(number) if barrier else writer.piece(number)
 
-    def function(self, number: int, some: bool) -> Any:
-        """Return the compiled Python of a piece."""
-        if (number, some) not in self._made:
-            made = compile(self.source(number, some), f"<piece {number}>", "exec")
-            self._made[number, some] = made
-        return self._made[number, some]
+    def function(self, number: int, some: bool, barrier: bool) -> Any:
+        """Return the compiled Python of a piece, or of the barrier at its end."""
+        key = number, some, barrier
+        if key not in self._made:
+            self._made[key] = compile(self.source(*key), f"<piece {number}>", "exec")
+        return self._made[key]
 
 
 class Walk:
@@ -106,7 +108,7 @@ class Walk:
         for name, value in run.special.items():
             for kind in ("u4", "i4"):
                 self._names[f"special_{name}_{kind}"] = value.view(kind)
-        self._here: dict[tuple[int, bool], Callable[..., None]] = {}
+        self._here: dict[tuple[int, bool, bool], Callable[..., None]] = {}
 
     def to_the_end(self) -> None:
         """Run everything; raise `KernelFault` at the first mistake."""
@@ -119,20 +121,23 @@ class Walk:
                     at, waiting = {number + 1: lanes for number, lanes in waiting.items()}, {}
                 number = min(at)
                 lanes = at.pop(number)
-                self._piece(number, lanes)
+                self._execute(number, lanes)
+                self._count(number, lanes)
                 self._jump(number, lanes, at, waiting)
 
-    def _piece(self, number: int, lanes: Array) -> None:
-        """Run a piece without its end."""
-        some = len(lanes) < self._run.lanes
-        function = self._here.get((number, some))
+    def _execute(self, number: int, lanes: Array, barrier: bool = False) -> None:
+        """Run a piece without its end, or what the barrier at its end computes."""
+        key = number, len(lanes) < self._run.lanes, barrier
+        function = self._here.get(key)
         if function is None:
-            code = self._program.function(number, some)
+            code = self._program.function(*key)
             self._names.update(self._program.registers.constants)
             self._program.registers.add_arrays(self._tables, self._names)
             exec(code, self._names)
-            function = self._here[number, some] = self._names["piece"]
+            function = self._here[key] = self._names["piece"]
         function(self._run, lanes, lanes)
+
+    def _count(self, number: int, lanes: Array) -> None:
         if self._run.counters is not None:
             warps = len(np.unique(self._run.warps.warp[lanes]))
             self._run.counters.executed(self._program.code.pieces[number], warps, len(lanes))
@@ -147,7 +152,7 @@ class Walk:
         """Say where threads go after a piece."""
         last: Instruction = self._program.code.pieces[number][-1]
         go = np.ones(len(lanes), bool)
-        if last.guard and last.op in ("bra", "ret", "exit"):
+        if last.guard and last.op in ENDS:
             name = self._program.registers.name(last.guard, np.dtype(bool))
             if name not in self._names:
                 self._program.registers.add_arrays(self._tables, self._names)
@@ -157,8 +162,9 @@ class Walk:
             join(at, number + 1, lanes[~go])
         elif last.op in ("ret", "exit"):
             join(at, number + 1, lanes[~go])
-        elif last.op in ("bar", "barrier") and "warp" not in last.modifiers:
-            join(waiting, number, lanes)
+        elif last.waits:
+            join(waiting, number, lanes[go])
+            join(at, number + 1, lanes[~go])
         else:
             join(at, number + 1, lanes)
 
@@ -176,6 +182,8 @@ class Walk:
             self._run.at = number, len(self._program.code.pieces[number]) - 1
             lane = block * self._run.size + missing
             self._run.fault("barrier", "a barrier that is not reached by", lane)
+        for number, lanes in waiting.items():
+            self._execute(number, lanes, barrier=True)
         self._run.barrier()
 
 

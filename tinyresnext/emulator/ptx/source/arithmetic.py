@@ -28,11 +28,26 @@ def fma(a, b, c):
     return fused(a, b, c)
 
 
-def fma_down(a: Any, b: Any, c: Any) -> Array:
-    """Return ``a * b + c`` rounded towards minus infinity."""
-    total = np.multiply(a, b, dtype=np.float64) + c
+def directed(a: Any, b: Any, c: Any, how: str) -> Array:
+    """Return ``a * b + c`` of float32 rounded towards zero (``rz``) or minus infinity (``rm``)."""
+    product, c = np.multiply(a, b, dtype=np.float64), np.asarray(c, np.float64)  # both exact
+    total = product + c
+    rest = (product - (total - (total - product))) + (c - (total - product))  # what it lacks, exact
     near = total.astype(np.float32)
-    return np.where(near > total, np.nextafter(near, np.float32(-np.inf)), near)
+    above = (near > total) | ((near == total) & (rest < 0))
+    if how == "rm":
+        none = (total == 0) & (np.signbit(product) | np.signbit(c))
+        found = np.where(above, np.nextafter(near, np.float32(-np.inf)), near)
+        return np.where(none, np.float32(-0.0), found)
+    below = (near < total) | ((near == total) & (rest > 0))
+    beyond = np.where(total > 0, above, below)
+    return np.where(beyond, np.nextafter(near, np.float32(0)), near)
+
+
+def flushed(a: Any) -> Array:
+    """Return numbers, and zeros with their sign for those below the normal ones (``ftz``)."""
+    a = np.asarray(a)
+    return np.where(np.abs(a) < np.finfo(a.dtype).tiny, np.copysign(a.dtype.type(0), a), a)
 
 
 def shift(a: Any, count: Any, left: bool) -> Array:
@@ -123,7 +138,12 @@ def convert(a: Any, to: np.dtype[Any], how: tuple[str, ...]) -> Array:
         wide = np.trunc(np.nan_to_num(a.astype(np.float64)))
         made = np.clip(wide, limits.min, limits.max)
         over = made >= float(limits.max)
-        return np.where(over, limits.max, np.where(over, 0, made).astype(to)).astype(to)
+        made = np.where(over, limits.max, np.where(over, 0, made).astype(to)).astype(to)
+        if a.dtype.itemsize == 8 or to.itemsize == 8:  # else not a number becomes 0
+            made = np.where(
+                np.isnan(a), np.array(1 << limits.bits - 1, f"u{to.itemsize}").view(to), made
+            )
+        return made
     return a.astype(to)
 
 
@@ -157,4 +177,4 @@ def leading_zeros(a: Any) -> Array:
     exponent = np.where(
         a >> np.maximum(exponent - 1, 0).astype(a.dtype) == 0, exponent - 1, exponent
     )
-    return (bits - exponent).astype(np.uint32)
+    return (bits - np.maximum(exponent, 0)).astype(np.uint32)  # of 0, frexp says 0

@@ -159,8 +159,6 @@ class Computing:
     def _cvt(self, ins: Instruction) -> list[str]:
         to, of = ins.modifiers[-2:]
         if to == "bf16x2":
-            if ins.modifiers != ("rn", "bf16x2", "f32"):
-                raise KeyError(ins.text)
             second, first = (self._get(one, "f32") for one in ins.operands[1:])
             return self._put(ins.operands[0], "u32", f"two_bfloats({first}, {second})")
         value = f"convert({self._get(ins.operands[1], of)}, np.dtype('{TYPES[to].str}'), "
@@ -220,17 +218,25 @@ class Computing:
 
     def _fma(self, ins: Instruction) -> list[str]:
         values = [self._get(one, ins.type) for one in ins.operands[1:]]
-        if "rm" in ins.modifiers:
-            return self._put(ins.operands[0], ins.type, f"fma_down({', '.join(values)})")
+        if ins.modifiers[0] != "rn":
+            values.append(repr(ins.modifiers[0]))
+            return self._put(ins.operands[0], ins.type, f"directed({', '.join(values)})")
         return self._call(ins.operands[0], ins.type, "fma", *values)
 
     def _plain(self, ins: Instruction) -> list[str]:
         """Write the instructions that are one function of their operands."""
         to, kind = ins.operands[0], ins.type
-        if ins.op in BINARY or ins.op in UNARY:
-            values = [self._get(one, kind) for one in ins.operands[1:]]
+        values = [self._get(one, kind) for one in ins.operands[1:]]
+        if "rz" in ins.modifiers:  # a sum
+            a, b = values
+            return self._put(to, kind, f"directed({a}, np.float32(1), {b}, 'rz')")
+        flushed = "ftz" in ins.modifiers  # from and to what is too small for a whole mantissa
+        if flushed:
+            values = [f"flushed({one})" for one in values]
+        elif ins.op in BINARY or ins.op in UNARY:
             return self._call(to, kind, {**BINARY, **UNARY}[ins.op], *values)
         functions = {
+            **UNARY,
             "div": "np.divide" if kind[0] == "f" else "divide",
             "rem": "remainder",
             "rcp": "np.reciprocal",
@@ -241,8 +247,8 @@ class Computing:
         if ins.op in ("min", "max"):
             strict = kind[0] == "f" and "NaN" not in ins.modifiers
             functions[ins.op] = f"np.f{ins.op}" if strict else f"np.{ins.op}imum"
-        values = [self._get(one, kind) for one in ins.operands[1:]]
         expression = f"{functions[ins.op]}({', '.join(values)})"
+        expression = f"flushed({expression})" if flushed else expression
         return self._put(to, "u32" if ins.op in ("popc", "clz") else kind, expression)
 
     def _shl(self, ins: Instruction) -> list[str]:
@@ -257,8 +263,6 @@ class Computing:
         return self._put(ins.operands[0], ins.type, f"insert({', '.join(values + counts)})")
 
     def _dp4a(self, ins: Instruction) -> list[str]:
-        if not set(ins.modifiers) <= {"u32", "s32"} or len(ins.modifiers) != 2:
-            raise KeyError(ins.text)
         signs = ", ".join(str(kind == "s32") for kind in ins.modifiers)
         values = [self._get(one, "u32") for one in ins.operands[1:]]
         return self._put(ins.operands[0], "u32", f"dot_bytes({', '.join(values)}, {signs})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +16,7 @@ TYPES = {
     **{f"f{n}": np.dtype(f"f{n // 8}") for n in (16, 32, 64)},
     "pred": np.dtype(bool),
 }
-ENDS = ("bra", "ret", "exit", "bar", "barrier", "trap")  # what ends a straight piece of code
+ENDS = ("bra", "ret", "exit", "bar", "barrier")  # what ends a straight piece of code
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,11 @@ class Instruction:
         """The instruction for a report: its text, its line and its source."""
         return f"{self.text}  (line {self.line} of the PTX{self.source and ', ' + self.source})"
 
+    @property
+    def waits(self) -> bool:
+        """Whether threads wait here for the others of their block."""
+        return self.op in ("bar", "barrier") and "warp" not in self.modifiers
+
 
 @dataclass
 class Code:
@@ -94,6 +100,10 @@ class Code:
             return self.registers[register]
         return self.registers[re.sub(r"\d+$", "", register)]
 
+    def declares(self, register: str) -> bool:
+        """Return whether there is such a register."""
+        return not self.registers.keys().isdisjoint((register, re.sub(r"\d+$", "", register)))
+
 
 def parse(text: str) -> Code:
     """Read the PTX of one kernel.
@@ -124,7 +134,7 @@ def parse(text: str) -> Code:
 def _body(code: Code, body: str, line: int, files: dict[str, str]) -> None:
     """Split the body into pieces."""
     piece: list[Instruction] = []
-    source = ""
+    source, scopes = "", Scopes()
 
     def close() -> None:
         nonlocal piece
@@ -133,21 +143,62 @@ def _body(code: Code, body: str, line: int, files: dict[str, str]) -> None:
             piece = []
 
     for number, statement in _statements(body, line):
-        if found := re.match(r"\.loc\s+(\d+)\s+(\d+)", statement):
+        if statement in "{}":
+            scopes.begin() if statement == "{" else scopes.end()
+        elif found := re.match(r"\.loc\s+(\d+)\s+(\d+)", statement):
             name = files.get(found[1], "").rpartition("/")[2]
             source = f"{name}:{found[2]}"
         elif found := re.match(r"\.reg\s+\.(\w+)\s+(.*)", statement):
             for name in found[2].split(","):
-                code.registers[re.sub(r"<\d+>", "", name.strip())] = found[1]
+                code.registers[scopes.declare(re.sub(r"<\d+>", "", name.strip()))] = found[1]
         elif statement.endswith(":"):
             close()
             code.labels[statement[:-1]] = len(code.pieces)
         elif not statement.startswith("."):
-            piece.append(_instruction(statement, number, source))
+            piece.append(_instruction(statement, number, source, scopes.named))
             if piece[-1].op in ENDS:
                 close()
     piece.append(_instruction("ret", line, source))
     close()
+
+
+class Scopes:
+    """What the registers that are declared between braces are called outside of them."""
+
+    def __init__(self) -> None:
+        self._open: list[dict[str, str]] = []
+        self._count = 0
+
+    def begin(self) -> None:
+        """Note an opening brace."""
+        self._open.append({})
+
+    def end(self) -> None:
+        """Note a closing brace."""
+        self._open.pop()
+
+    def declare(self, name: str) -> str:
+        """Return the name of a new register; in braces, one that no other register has."""
+        if not self._open:
+            return name
+        self._count += 1
+        made = self._open[-1][name] = f"%scope{self._count}_{name.lstrip('%')}"
+        return made
+
+    def named(self, text: str) -> str:
+        """Return operands with the names that `declare` returned."""
+        if not any(self._open):
+            return text
+        return re.sub(r"%[\w$]+", lambda found: self._one(found[0]), text)
+
+    def _one(self, name: str) -> str:
+        prefix = re.sub(r"\d+$", "", name)
+        for names in self._open[::-1]:
+            if name in names:
+                return names[name]
+            if prefix in names:  # several are declared together: %p<3>
+                return names[prefix] + name[len(prefix) :]
+        return name
 
 
 def _statements(body: str, line: int) -> list[tuple[int, str]]:
@@ -157,6 +208,7 @@ def _statements(body: str, line: int) -> list[tuple[int, str]]:
         rest = text.split("//")[0].strip()
         while rest:
             if not begun and rest[0] in "{}":  # a scope
+                found.append((number, rest[0]))
                 rest = rest[1:].strip()
             elif not begun and (label := re.match(r"[\w$]+:(?!:)", rest)):
                 found.append((number, label[0]))
@@ -173,19 +225,21 @@ def _statements(body: str, line: int) -> list[tuple[int, str]]:
     return found
 
 
-def _instruction(statement: str, line: int, source: str) -> Instruction:
-    """Split one statement."""
+def _instruction(
+    statement: str, line: int, source: str, named: Callable[[str], str] = str
+) -> Instruction:
+    """Split one statement; ``named`` says what registers are called outside of their scope."""
     found = re.match(r"(?:@(!?)([%\w]+)\s+)?([\w.:]+)\s*(.*)", statement)
     if found is None:
         raise DeviceError(f"line {line} of the PTX is no instruction: {statement}")
     negated, guard, name, rest = found.groups()
     op, *modifiers = name.split(".")
-    operands = re.findall(r"\{[^}]*\}|\[[^\]]*\]|[^,\s][^,]*", rest)
+    operands = re.findall(r"\{[^}]*\}|\[[^\]]*\]|[^,\s][^,]*", named(rest))
     return Instruction(
         op,
         tuple(modifiers),
         tuple(one.strip() for one in operands),
-        guard or "",
+        named(guard or ""),
         bool(negated),
         statement,
         line,

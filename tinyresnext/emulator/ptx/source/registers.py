@@ -106,10 +106,9 @@ class Registers:
 
 
 def named(ins: Instruction) -> list[str]:
-    """Return the registers that an instruction names, in order and without repetition."""
+    """Return what an instruction names like a register, in order and without repetition."""
     text = " ".join((ins.guard, *ins.operands))
-    found = re.findall(r"%[a-zA-Z_]+\d+|%(?!tid|ctaid|ntid|nctaid|laneid|warpid)[a-zA-Z_]\w*", text)
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(re.findall(r"%[a-zA-Z_]\w*", text)))
 
 
 def _uses(code: Code) -> dict[str, set[int]]:
@@ -118,7 +117,8 @@ def _uses(code: Code) -> dict[str, set[int]]:
     for number, piece in enumerate(code.pieces):
         for ins in piece:
             for register in named(ins):
-                uses.setdefault(register, set()).add(number)
+                if code.declares(register):  # %tid is none, for one
+                    uses.setdefault(register, set()).add(number)
     return uses
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from ....errors import DeviceError
 from .compute import Computing
+from .known import known
 from .parse import ENDS, TYPES, Instruction
 
 
@@ -24,6 +25,17 @@ class Writer(Computing):
         for ins in self.code.pieces[number]:
             if ins.op not in ENDS or "warp" in ins.modifiers:
                 lines += self._guarded(number, ins)
+        return self._function(lines)
+
+    def barrier(self, number: int) -> str:
+        """Return a function as `piece` does, for the barrier that a piece ends with.
+
+        It is called for all threads of the blocks that have reached it.
+        """
+        return self._function(self._lines(number, self.code.pieces[number][-1]))
+
+    @staticmethod
+    def _function(lines: list[str]) -> str:
         return "\n".join(["def piece(M, I, L):", *(f"    {line}" for line in lines), "    return"])
 
     def _guarded(self, number: int, ins: Instruction) -> list[str]:
@@ -47,10 +59,12 @@ class Writer(Computing):
         place = self.code.pieces[number].index(ins)
         method = getattr(self, f"_{ins.op}", None)
         try:
+            if not known(ins):
+                raise KeyError(ins.text)
             lines = method(ins) if method else self._plain(ins)
         except (KeyError, IndexError, ValueError) as error:
             raise DeviceError(f"the emulator does not know {ins.where}") from error
-        if ins.op in ("ld", "st", "cp", "atom", "red", "shfl", "vote", "bar", "mma"):
+        if ins.op in ("ld", "st", "cp", "atom", "red", "shfl", "vote", "bar", "barrier", "mma"):
             return [f"M.at = {number}, {place}", *lines]
         return lines
 
@@ -84,8 +98,6 @@ class Writer(Computing):
         if "wait_all" in ins.modifiers or "wait_group" in ins.modifiers:
             groups = ins.operands[0] if ins.operands else "-1"
             return [f"M.copies.wait(L, {groups})"]
-        if ins.modifiers[0] != "async" or "bulk" in ins.modifiers:
-            raise KeyError(ins.text)
         to, of, size = (
             self._address(ins.operands[0]),
             self._address(ins.operands[1]),
@@ -146,8 +158,19 @@ class Writer(Computing):
     def _activemask(self, ins: Instruction) -> list[str]:
         return self._put(ins.operands[0], "b32", "M.warps.here(L)")
 
-    def _bar(self, ins: Instruction) -> list[str]:  # of a warp; that of a block ends a piece
-        return [f"M.warp_barrier(L, spread({self._get(ins.operands[0], 'u32')}, L))"]
+    def _bar(self, ins: Instruction) -> list[str]:
+        if not ins.waits:
+            return [f"M.warp_barrier(L, spread({self._get(ins.operands[0], 'u32')}, L))"]
+        if "red" not in ins.modifiers:
+            if len(ins.operands) > 1:  # for some of the threads of a block
+                raise KeyError(ins.text)
+            return []
+        to, _, flag = ins.operands  # else for some of the threads
+        how = next(one for one in ins.modifiers if one in ("popc", "and", "or"))
+        said = f"{'~' if flag[0] == '!' else ''}{self._get(flag.lstrip('!'), 'pred')}"
+        return self._put(to, ins.type, f"M.said({how!r}, L, spread({said}, L))")
+
+    _barrier = _bar
 
     def _membar(self, ins: Instruction) -> list[str]:
         return []

@@ -40,6 +40,10 @@ class PtxMachine:
         How many bytes the GPU has.
     multiprocessors : int
         How many it says it has; kernels choose their tiles by it.
+    patience : int
+        How many pieces of code without a jump may run, one after the other, until a word of memory
+        is written, a thread ends, or a block passes a barrier. Threads that wait for each other
+        would never end.
 
     Attributes
     ----------
@@ -54,9 +58,11 @@ class PtxMachine:
         watched: bool = True,
         memory: int = 8 << 30,
         multiprocessors: int = 8,
+        patience: int = 1_000_000,
     ) -> None:
         self.name, self.capability, self.multiprocessors = "ptx", capability, multiprocessors
         self.counters: dict[str, Counters] = {}
+        self._patience = patience
         self._heap, self._count, self._watched, self._threads = Heap(memory), count, watched, 0
         self.allocate, self.free_bytes = self._heap.allocate, self._heap.free_bytes
         self.write, self.read = self._heap.write, self._heap.read
@@ -110,7 +116,10 @@ class PtxMachine:
                 counters,
                 self._watched,
             )
-            Walk(program, run, parameters).to_the_end()
+            try:
+                Walk(program, run, parameters, self._patience).to_the_end()
+            finally:
+                run.end()
 
 
 @functools.cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import weakref
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,19 @@ from ..memory import Capacity
 POISON = 0xFFFFFFFF  # as float32 not a number
 APART = 1 << 20  # bytes between two allocations at least: whoever leaves one does not meet another
 START = 1 << 32
+# What becomes of a word that holds ``x``.
+ATOMICS: dict[str, Callable[..., Any]] = {
+    "add": lambda x, a: x + a,
+    "max": lambda x, a: max(x, a),
+    "min": lambda x, a: min(x, a),
+    "and": lambda x, a: x & a,
+    "or": lambda x, a: x | a,
+    "xor": lambda x, a: x ^ a,
+    "exch": lambda x, a: a,
+    "cas": lambda x, a, b: b if x == a else x,
+    "inc": lambda x, a: x - x if x >= a else x + 1,
+    "dec": lambda x, a: a if x == 0 or x > a else x - 1,
+}
 
 
 class State(NamedTuple):
@@ -21,12 +35,16 @@ class State(NamedTuple):
 
     known: np.ndarray[Any, Any]  # somebody wrote it
     pending: np.ndarray[Any, Any]  # an asynchronous copy to it is under way
-    atomic: np.ndarray[Any, Any]  # what is written to it is written by atomics
-    writer: np.ndarray[Any, Any]  # the thread that wrote it last
+    copied: np.ndarray[Any, Any]  # how many asynchronous copies of it are under way
+    writer: np.ndarray[Any, Any]  # the thread that wrote it last, other than by an atomic
     written: np.ndarray[Any, Any]  # the stamp of that
-    reader: np.ndarray[Any, Any]  # one of those who read it since
+    reader: np.ndarray[Any, Any]  # one of those who read it since, or no thread
     read: np.ndarray[Any, Any]  # the stamp of the last of them
-    spread: np.ndarray[Any, Any]  # how far they are apart
+    readers: np.ndarray[Any, Any]  # how far they are apart
+    changed: np.ndarray[Any, Any]  # there are threads that have changed it by atomics since
+    changer: np.ndarray[Any, Any]  # one of them
+    change: np.ndarray[Any, Any]  # the stamp of the last of them
+    changers: np.ndarray[Any, Any]  # how far they are apart
 
 
 class Space:
@@ -54,14 +72,18 @@ class Space:
         self.name, self.words = name, words
         self.data = np.full(words, POISON, np.uint32)
         state = State(
-            np.zeros(words, bool),
-            np.zeros(words, bool),
-            np.zeros(words, bool),
-            np.full(words, -1, np.int64),
-            np.zeros(words, np.int64),
-            np.full(words, -1, np.int64),
-            np.zeros(words, np.int64),
-            np.zeros(words, np.int8),
+            known=np.zeros(words, bool),
+            pending=np.zeros(words, bool),
+            copied=np.zeros(words, np.int32),
+            writer=np.full(words, -1, np.int64),
+            written=np.zeros(words, np.int64),
+            reader=np.full(words, -1, np.int64),
+            read=np.zeros(words, np.int64),
+            readers=np.zeros(words, np.int8),
+            changed=np.zeros(words, bool),
+            changer=np.zeros(words, np.int64),
+            change=np.zeros(words, np.int64),
+            changers=np.zeros(words, np.int8),
         )
         self.states: tuple[State, ...] = (state,)
 
@@ -76,6 +98,17 @@ class Space:
         each = 4 // len(self.states)  # bytes
         first, last = place * size // each, -(-(place + 1) * size // each)
         return self.states[first:last], self.data.view(f"u{size}")[place :: 4 // size]
+
+    def change(
+        self, words: np.ndarray, kind: np.dtype, how: str, values: tuple[np.ndarray, ...]
+    ) -> tuple[np.ndarray, bool]:
+        """Change words one after the other; return what they held, and whether one is new."""
+        data, before, new = self.data.view(kind), np.empty(len(words), kind), False
+        for i, word in enumerate(words):
+            before[i] = data[word]
+            data[word] = ATOMICS[how](data[word], *(value[i] for value in values))
+            new |= bool(data[word] != before[i])
+        return before, new
 
 
 class Allocation(Space):
@@ -127,7 +160,8 @@ class Heap:
         space.data.view(np.uint8)[start : start + values.nbytes] = values.reshape(-1).view(np.uint8)
         words = slice(start // 4, -(-(start + values.nbytes) // 4))
         for state in space.states:
-            state.known[words], state.writer[words], state.reader[words] = True, -1, -1
+            state.known[words], state.changed[words] = True, False
+            state.writer[words], state.reader[words] = -1, -1
 
     def read(self, address: int, out: np.ndarray) -> None:
         """Fill a contiguous array from an address."""

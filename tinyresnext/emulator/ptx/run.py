@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from ...errors import DeviceError
 from ..counters import Counters
 from ..fault import KernelFault
 from . import watch
-from .copies import Copies
+from .copies import Copies, Copy
 from .memory import Heap, Space
 from .places import Places
 from .source.parse import Code
@@ -21,21 +21,10 @@ Array = np.ndarray[Any, Any]
 SAID = {
     watch.RACE_WRITTEN: ("race", "another thread wrote it, and no barrier lies between"),
     watch.RACE_READ: ("race", "another thread reads it, and no barrier lies between"),
+    watch.RACE_CHANGED: ("race", "another thread's atomic changes it, and no barrier lies between"),
+    watch.COPIED: ("unawaited copy", "an asynchronous copy of it is under way"),
     watch.UNWRITTEN: ("unwritten", "nobody has written it"),
     watch.WAITING: ("unawaited copy", "an asynchronous copy to it is under way"),
-}
-# What becomes of a word that holds ``x``.
-ATOMICS: dict[str, Callable[..., Any]] = {
-    "add": lambda x, a: x + a,
-    "max": lambda x, a: max(x, a),
-    "min": lambda x, a: min(x, a),
-    "and": lambda x, a: x & a,
-    "or": lambda x, a: x | a,
-    "xor": lambda x, a: x ^ a,
-    "exch": lambda x, a: a,
-    "cas": lambda x, a, b: b if x == a else x,
-    "inc": lambda x, a: x - x if x >= a else x + 1,
-    "dec": lambda x, a: a if x == 0 or x > a else x - 1,
 }
 
 
@@ -79,6 +68,7 @@ class Run:
         self.blocks, self.lanes = blocks, len(blocks) * threads
         self.counters, self.watched = counters, watched
         self.at = 0, 0  # the piece and the instruction in it
+        self.idle = 0  # pieces since something was written
         number = np.arange(self.lanes)
         self.block = number // threads
         self.thread = first + blocks[0] * threads + number  # among all threads there ever were
@@ -126,6 +116,11 @@ class Run:
     def warp_barrier(self, lanes: Array, mask: Array) -> None:
         """Note that threads have passed a barrier of their warp."""
         self.warps.check(lanes, mask, "a barrier of a warp")
+        if self.watched and not self.warps.whole(lanes, mask):
+            raise DeviceError(
+                f"kernel {self.kernel}: a barrier of a part of a warp is not emulated; name all "
+                "threads of the warp"
+            )
         self._stamps[lanes] += 1
 
     # --- memory -----------------------------------------------------------------------------------
@@ -144,10 +139,10 @@ class Run:
         space, words = self._places.words(kind, address, lanes, size)
         self._count(space, address, lanes, size, "load")
         words = words[:, None] + np.arange(max(1, size // 4))
-        out = np.empty(words.shape[::-1], np.uint32)
-        watched = self.watched and space is not self._local
-        given = self.thread[lanes], self._stamps[lanes], self.size, self.first
         if size < 4:
+            out = np.empty((1, len(lanes)), np.uint32)
+            watched = self.watched and space is not self._local
+            given = self.thread[lanes], self._stamps[lanes]
             for some, states, _ in self._parts(space, address, size):
                 given_some = given[0][some], given[1][some], self.size, self.first
                 got = np.empty((1, some.sum()), np.uint32)
@@ -156,9 +151,7 @@ class Run:
                     self._report(how, "a load of", space, lanes[some])
                 out[:, some] = got
         else:
-            for state in space.states:
-                how = watch.load(state, space.data, words, *given, out, watched)
-                self._report(how, "a load of", space, lanes)
+            out = self._read(space, words, lanes)
         if dtype.itemsize == 4:
             return out.view(dtype)
         if dtype.itemsize == 8:
@@ -168,6 +161,15 @@ class Run:
         first = (address & np.uint64(3)).astype(np.int64) // dtype.itemsize
         return np.stack([bytes_[np.arange(len(lanes)), first + q] for q in range(count)])
 
+    def _read(self, space: Space, words: Array, lanes: Array) -> Array:
+        out = np.empty(words.shape[::-1], np.uint32)
+        watched = self.watched and space is not self._local
+        given = self.thread[lanes], self._stamps[lanes], self.size, self.first
+        for state in space.states:
+            how = watch.load(state, space.data, words, *given, out, watched)
+            self._report(how, "a load of", space, lanes)
+        return out
+
     def store(
         self, kind: str, address: Array, lanes: Array, dtype: np.dtype, values: list[Array]
     ) -> None:
@@ -175,6 +177,7 @@ class Run:
         size = dtype.itemsize * len(values)
         if size == 6 or (dtype.itemsize == 1 and len(values) > 1):
             self.fault("bounds", f"a store of {size} bytes, which is not emulated", lanes[0])
+        self.idle = 0
         space, words = self._places.words(kind, address, lanes, size)
         self._count(space, address, lanes, size, "store")
         rows = np.stack([np.broadcast_to(v, lanes.shape).astype(dtype, copy=False) for v in values])
@@ -225,30 +228,56 @@ class Run:
             given = self.thread[lanes], self._stamps[lanes], self.size, self.first
             for state in space.states:
                 self._report(watch.touch(state, words, *given), "an atomic on", space, lanes)
-        data, before = space.data.view(dtype), np.empty(len(lanes), dtype)
-        for i, word in enumerate(words):
-            before[i] = data[word]
-            data[word] = ATOMICS[how](data[word], *(value[i] for value in values))
+        before, changed = space.change(words, dtype, how, values)
+        if changed:
+            self.idle = 0
         return before
 
     def copy(self, to: Array, of: Array, lanes: Array, size: int, taken: Array) -> None:
         """Start asynchronous copies of ``taken`` bytes, filled up with zeros to ``size``."""
+        if (taken > size).any():
+            bad = taken > size
+            what = f"a copy of {size} bytes that reads {taken[bad][0]}"
+            self.fault("bounds", what, lanes[bad][0])
+        if (taken % 4).any():
+            raise DeviceError(
+                f"kernel {self.kernel}: an asynchronous copy of {taken[taken % 4 > 0][0]} bytes is "
+                "not emulated, only multiples of 4 are"
+            )
+        self.idle = 0
         space, words = self._places.words("shared", to, lanes, size)
         self._count(space, to, lanes, size, "copy")
         values = np.zeros((size // 4, len(lanes)), np.uint32)
+        sources, source = np.full((len(lanes), size // 4), -1), space
         for count in range(1, size // 4 + 1):
             some = taken == 4 * count
             if some.any():
-                got = self.load("global", of[some], lanes[some], np.dtype("u4"), count)
-                values[:count, some] = got
+                given = of[some], lanes[some], 4 * count
+                here, first = self._places.words("global", *given, multiple=size)
+                if source not in (space, here):
+                    raise DeviceError(f"kernel {self.kernel}: one instruction copies of two arrays")
+                source = here
+                self._count(source, *given, "load")
+                sources[some, :count] = first[:, None] + np.arange(count)
+                values[:count, some] = self._read(source, sources[some, :count], lanes[some])
         words = words[:, None] + np.arange(size // 4)
         self._write(space, words, lanes, values, True)
-        self.copies.start(lanes, words, values)
+        for state in source.states if self.watched else ():
+            watch.lend(state, sources)
+        self.copies.start(source, lanes, words, values, sources)
 
-    def _land(self, lanes: Array, words: Array, values: Array) -> None:
-        space, given = self._shared, (self.thread[lanes], self._stamps[lanes])
-        for state in space.states:
-            watch.land(state, space.data, words, *given, np.ascontiguousarray(values))
+    def _land(self, source: Space, copy: Copy) -> None:
+        now = self.thread[copy.lanes], self._stamps[copy.lanes]
+        for state in self._shared.states:
+            watch.land(
+                state, self._shared.data, copy.words, *now, np.ascontiguousarray(copy.values)
+            )
+        for state in source.states if self.watched else ():
+            watch.give_back(state, copy.sources, *now, self.size, self.first)
+
+    def end(self) -> None:
+        """End what is under way still; nobody waits for it."""
+        self.copies.wait(np.arange(self.lanes), -1)
 
     def _count(self, space: Space, address: Array, lanes: Array, size: int, what: str) -> None:
         if self.counters is not None and space is not self._local:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import DeviceError
 from .run import Run
 from .source import arithmetic
 from .source.parse import ENDS, Code, Instruction, parse
@@ -98,10 +99,14 @@ class Walk:
     run : Run
     parameters : dict
         The value of each parameter, by its name.
+    patience : int
+        How many pieces may run while nothing is written, no thread ends and no barrier is passed.
     """
 
-    def __init__(self, program: Program, run: Run, parameters: dict[str, Any]) -> None:
-        self._program, self._run = program, run
+    def __init__(
+        self, program: Program, run: Run, parameters: dict[str, Any], patience: int
+    ) -> None:
+        self._program, self._run, self._patience = program, run, patience
         self._all = np.arange(run.lanes)
         self._names: dict[str, Any] = {**NAMES, **program.registers.constants}
         self._names["parameter"] = lambda name, kind: parameters[name].view(kind)[0]
@@ -121,6 +126,9 @@ class Walk:
                     at, waiting = {number + 1: lanes for number, lanes in waiting.items()}, {}
                 number = min(at)
                 lanes = at.pop(number)
+                self._run.idle += 1
+                if self._run.idle > self._patience:
+                    self._give_up(number)
                 self._execute(number, lanes)
                 self._count(number, lanes)
                 self._jump(number, lanes, at, waiting)
@@ -162,6 +170,7 @@ class Walk:
             join(at, number + 1, lanes[~go])
         elif last.op in ("ret", "exit"):
             join(at, number + 1, lanes[~go])
+            self._run.idle = 0 if go.any() else self._run.idle
         elif last.waits:
             join(waiting, number, lanes[go])
             join(at, number + 1, lanes[~go])
@@ -185,6 +194,17 @@ class Walk:
         for number, lanes in waiting.items():
             self._execute(number, lanes, barrier=True)
         self._run.barrier()
+        self._run.idle = 0
+
+    def _give_up(self, number: int) -> None:
+        """Raise `DeviceError` for threads that have run for long and done nothing."""
+        where = self._program.code.pieces[number][0].where
+        raise DeviceError(
+            f"kernel {self._run.kernel}: {self._patience:,} pieces of code have run since a thread "
+            "last wrote a word, ended or passed a barrier; threads that wait in a loop for what "
+            "other threads write, as for a lock, are not emulated, and a loop that is only long "
+            f"needs a PtxMachine with more patience\n  {where}"
+        )
 
 
 def join(at: dict[int, Array], number: int, lanes: Array) -> None:

@@ -30,6 +30,8 @@ class Warps:
         self.lane = number % threads % 32
         self.warp = number // threads * self._warps + number % threads // 32
         self._bit = (np.uint32(1) << self.lane.astype(np.uint32)).astype(np.uint32)
+        self._everyone = np.zeros(self.warp[-1] + 1, np.uint32)
+        np.bitwise_or.at(self._everyone, self.warp, self._bit)
 
     def here(self, lanes: Array) -> Array:
         """Return, for each thread, a bit for each thread of its warp that executes this with it."""
@@ -38,10 +40,23 @@ class Warps:
         return masks[self.warp[lanes]]
 
     def check(self, lanes: Array, mask: Array, what: str) -> None:
-        """Report a thread that a mask names and that is elsewhere, or that names not itself."""
+        """Report a thread that a mask names and that is elsewhere, or that names other threads."""
         bad = ((mask & ~self.here(lanes)) != 0) | ((mask & self._bit[lanes]) == 0)
         if bad.any():
             self._fault("shuffle", f"{what} names a thread that is elsewhere", int(lanes[bad][0]))
+        if (mask == mask[0]).all():
+            return
+        masks = np.zeros((self.warp[-1] + 1, 32), np.uint32)
+        masks[self.warp[lanes], self.lane[lanes]] = mask
+        named = (mask[:, None] >> np.arange(32, dtype=np.uint32)) & 1 == 1
+        bad = (named & (masks[self.warp[lanes]] != mask[:, None])).any(1)
+        if bad.any():
+            said = f"{what} names a thread that names other threads"
+            self._fault("shuffle", said, int(lanes[bad][0]))
+
+    def whole(self, lanes: Array, mask: Array) -> bool:
+        """Return whether each mask names all threads of its warp."""
+        return bool((mask == self._everyone[self.warp[lanes]]).all())
 
     def shuffle(
         self, mode: str, lanes: Array, value: Array, b: Array, c: Array, mask: Array

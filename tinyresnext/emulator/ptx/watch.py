@@ -14,10 +14,10 @@ from ..compiled import kept
 
 # A stamp, of 64 bits, is the barriers of the block times this, and those of the warp since then.
 WARPS = 1 << 32
-# How far those are apart who read a word since it was written: the reader is one of them.
+# How far threads are apart: those who read a word since it was written, or changed it by atomics.
 ONE, WARP, BLOCK, GRID = 0, 1, 2, 3
 # What can be wrong.
-GOOD, RACE_WRITTEN, RACE_READ, UNWRITTEN, WAITING = 0, 1, 2, 3, 4
+GOOD, RACE_WRITTEN, RACE_READ, RACE_CHANGED, UNWRITTEN, WAITING, COPIED = 0, 1, 2, 3, 4, 5, 6
 
 
 @njit(nogil=True)
@@ -42,35 +42,34 @@ def ordered(distance, before, now):
 
 
 @njit(nogil=True)
-def written_before(state, word, thread, stamp, size, first):
-    """Return whether what a word holds was written before this access."""
-    writer = state.writer[word]
-    if writer < first:
+def comes_after(thread, stamp, last, before, spread, size, first):
+    """Return whether an access of a thread comes after those of others.
+
+    ``last``, ``before`` and ``spread`` are one of the others, its stamp, and how far they are
+    apart. Those of an earlier launch have ended.
+    """
+    if last < first:
         return True
-    return ordered(apart(writer, thread, size, first), state.written[word], stamp)
+    return ordered(max(apart(last, thread, size, first), spread), before, stamp)
 
 
 @njit(nogil=True)
-def read_before(state, word, thread, stamp, size, first):
-    """Return whether those who read a word did so before this access."""
-    reader = state.reader[word]
-    if reader < first:
-        return True
-    distance = max(apart(reader, thread, size, first), state.spread[word])
-    return ordered(distance, state.read[word], stamp)
+def joined(thread, stamp, last, before, spread, size, first):
+    """Return how far threads are apart when another one joins them; as `comes_after`.
 
-
-@njit(nogil=True)
-def note_read(state, word, thread, stamp, size, first):
-    """Add a reader to what is known of a word."""
-    reader, before = state.reader[word], state.read[word]
-    spread = ONE
-    if reader >= first:
-        distance = apart(reader, thread, size, first)
-        if distance == GRID or before // WARPS == stamp // WARPS:
-            same = distance <= WARP and state.spread[word] <= WARP and before != stamp
-            spread = ONE if same else max(distance, state.spread[word])
-    state.reader[word], state.read[word], state.spread[word] = thread, stamp, spread
+    Those whose accesses come before the new one are left out: who comes after the new one comes
+    after them.
+    """
+    if last < first:
+        return ONE
+    distance = apart(last, thread, size, first)
+    if distance == GRID or spread == GRID:
+        return GRID
+    if before // WARPS != stamp // WARPS:
+        return ONE
+    if before != stamp and distance <= WARP and spread <= WARP:
+        return ONE
+    return max(distance, spread)
 
 
 @kept(__file__)
@@ -88,9 +87,18 @@ def load(state, data, words, threads, stamps, size, first, out, watched):
                     return UNWRITTEN, i, word
                 if state.pending[word]:
                     return WAITING, i, word
-                if not written_before(state, word, threads[i], stamps[i], size, first):
+                thread, stamp = threads[i], stamps[i]
+                last, before = state.writer[word], state.written[word]
+                if not comes_after(thread, stamp, last, before, ONE, size, first):
                     return RACE_WRITTEN, i, word
-                note_read(state, word, threads[i], stamps[i], size, first)
+                if state.changed[word]:
+                    last, before = state.changer[word], state.change[word]
+                    spread = state.changers[word]
+                    if not comes_after(thread, stamp, last, before, spread, size, first):
+                        return RACE_CHANGED, i, word
+                last, before, spread = state.reader[word], state.read[word], state.readers[word]
+                spread = joined(thread, stamp, last, before, spread, size, first)
+                state.reader[word], state.read[word], state.readers[word] = thread, stamp, spread
     return GOOD, 0, 0
 
 
@@ -103,14 +111,24 @@ def store(state, data, words, threads, stamps, size, first, values, watched, pen
             if watched:
                 if state.pending[word]:
                     return WAITING, i, word
-                if not written_before(state, word, threads[i], stamps[i], size, first):
+                if state.copied[word] > 0:
+                    return COPIED, i, word
+                thread, stamp = threads[i], stamps[i]
+                last, before = state.writer[word], state.written[word]
+                if not comes_after(thread, stamp, last, before, ONE, size, first):
                     return RACE_WRITTEN, i, word
-                if not read_before(state, word, threads[i], stamps[i], size, first):
+                if state.changed[word]:
+                    last, before = state.changer[word], state.change[word]
+                    spread = state.changers[word]
+                    if not comes_after(thread, stamp, last, before, spread, size, first):
+                        return RACE_CHANGED, i, word
+                last, before, spread = state.reader[word], state.read[word], state.readers[word]
+                if not comes_after(thread, stamp, last, before, spread, size, first):
                     return RACE_READ, i, word
-                state.writer[word], state.written[word] = threads[i], stamps[i]
-                state.reader[word] = -1
+                state.writer[word], state.written[word] = thread, stamp
+                state.reader[word], state.changed[word] = -1, False
             state.known[word] = True
-            state.pending[word], state.atomic[word] = pending, False
+            state.pending[word] = pending
             if not pending:
                 data[word] = values[q, i]
     return GOOD, 0, 0
@@ -128,6 +146,29 @@ def land(state, data, words, threads, stamps, values):
 
 
 @kept(__file__)
+def lend(state, words):
+    """Note that copies of words are under way: a row for each thread, where -1 is none."""
+    for i in range(words.shape[0]):
+        for q in range(words.shape[1]):
+            if words[i, q] >= 0:
+                state.copied[words[i, q]] += 1
+
+
+@kept(__file__)
+def give_back(state, words, threads, stamps, size, first):
+    """Note that copies of words have ended: their threads may have read them until now."""
+    for i in range(words.shape[0]):
+        for q in range(words.shape[1]):
+            word = words[i, q]
+            if word >= 0:
+                state.copied[word] -= 1
+                last, before, spread = state.reader[word], state.read[word], state.readers[word]
+                spread = joined(threads[i], stamps[i], last, before, spread, size, first)
+                state.reader[word], state.read[word] = threads[i], stamps[i]
+                state.readers[word] = spread
+
+
+@kept(__file__)
 def touch(state, words, threads, stamps, size, first):
     """Check atomic accesses to words, and note them; as `store`. Atomics need no order."""
     for i in range(len(words)):
@@ -136,11 +177,18 @@ def touch(state, words, threads, stamps, size, first):
             return UNWRITTEN, i, word
         if state.pending[word]:
             return WAITING, i, word
-        if not read_before(state, word, threads[i], stamps[i], size, first):
-            return RACE_READ, i, word
-        before = written_before(state, word, threads[i], stamps[i], size, first)
-        if not before and not state.atomic[word]:
+        if state.copied[word] > 0:
+            return COPIED, i, word
+        thread, stamp = threads[i], stamps[i]
+        last, before = state.writer[word], state.written[word]
+        if not comes_after(thread, stamp, last, before, ONE, size, first):
             return RACE_WRITTEN, i, word
-        state.atomic[word] = True
-        state.writer[word], state.written[word], state.reader[word] = threads[i], stamps[i], -1
+        last, before, spread = state.reader[word], state.read[word], state.readers[word]
+        if not comes_after(thread, stamp, last, before, spread, size, first):
+            return RACE_READ, i, word
+        last = state.changer[word] if state.changed[word] else -1
+        before, spread = state.change[word], state.changers[word]
+        spread = joined(thread, stamp, last, before, spread, size, first)
+        state.changed[word], state.changers[word] = True, spread
+        state.changer[word], state.change[word] = thread, stamp
     return GOOD, 0, 0

@@ -166,12 +166,6 @@ def test_a_word_before_the_first_is_out_of_bounds():
     assert caught.value.kind == "bounds"
 
 
-@pytest.mark.parametrize("threads", [0, -32, 1025])
-def test_blocks_that_no_gpu_runs_are_refused(threads: int):
-    with pytest.raises(DeviceError, match=f"has {threads:,} threads a block, and a GPU runs 1 to"):
-        check(lambda x: None, 1, threads, X)
-
-
 def test_barriers_that_ask_all_threads():
     def asks(x, counts, every, some):
         i = np.uint64(cuda.grid(1))

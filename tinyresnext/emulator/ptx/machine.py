@@ -15,7 +15,6 @@ from .memory import Heap
 from .run import Run
 from .walk import Program, Walk
 
-MOST_THREADS = 1024  # of a block, on every GPU
 LANES = 8192  # threads that run together, at most: more of them leave the processor's cache
 
 
@@ -87,14 +86,9 @@ class PtxMachine:
         KernelFault
             At its first mistake.
         DeviceError
-            It has no threads or more than a GPU runs in a block, or what is not emulated.
+            It has what is not emulated.
         """
         kernel, blocks, _ = launch
-        if not 0 < kernel.threads <= MOST_THREADS:
-            raise DeviceError(
-                f"kernel {kernel.name} has {kernel.threads:,} threads a block, and a GPU runs 1 to "
-                f"{MOST_THREADS:,}; launch more blocks of fewer threads"
-            )
         program = compiled(kernel, self.capability)
         counters = None
         if self._count:

@@ -72,6 +72,27 @@ def joined(thread, stamp, last, before, spread, size, first):
     return max(distance, spread)
 
 
+@njit(nogil=True)
+def of_writers(state, word, thread, stamp, size, first):
+    """Return the race of a plain access with those that wrote a word, plainly or by atomics."""
+    last, before = state.writer[word], state.written[word]
+    if not comes_after(thread, stamp, last, before, ONE, size, first):
+        return RACE_WRITTEN
+    if state.changed[word]:
+        last, before, spread = state.changer[word], state.change[word], state.changers[word]
+        if not comes_after(thread, stamp, last, before, spread, size, first):
+            return RACE_CHANGED
+    return GOOD
+
+
+@njit(nogil=True)
+def note_reader(state, word, thread, stamp, size, first):
+    """Note that a thread has read a word, beside those that did so before."""
+    last, before, spread = state.reader[word], state.read[word], state.readers[word]
+    spread = joined(thread, stamp, last, before, spread, size, first)
+    state.reader[word], state.read[word], state.readers[word] = thread, stamp, spread
+
+
 @kept(__file__)
 def load(state, data, words, threads, stamps, size, first, out, watched):
     """Read words in the order of the threads; return what is wrong, and with which access.
@@ -88,17 +109,10 @@ def load(state, data, words, threads, stamps, size, first, out, watched):
                 if state.pending[word]:
                     return WAITING, i, word
                 thread, stamp = threads[i], stamps[i]
-                last, before = state.writer[word], state.written[word]
-                if not comes_after(thread, stamp, last, before, ONE, size, first):
-                    return RACE_WRITTEN, i, word
-                if state.changed[word]:
-                    last, before = state.changer[word], state.change[word]
-                    spread = state.changers[word]
-                    if not comes_after(thread, stamp, last, before, spread, size, first):
-                        return RACE_CHANGED, i, word
-                last, before, spread = state.reader[word], state.read[word], state.readers[word]
-                spread = joined(thread, stamp, last, before, spread, size, first)
-                state.reader[word], state.read[word], state.readers[word] = thread, stamp, spread
+                race = of_writers(state, word, thread, stamp, size, first)
+                if race != GOOD:
+                    return race, i, word
+                note_reader(state, word, thread, stamp, size, first)
     return GOOD, 0, 0
 
 
@@ -114,14 +128,9 @@ def store(state, data, words, threads, stamps, size, first, values, watched, pen
                 if state.copied[word] > 0:
                     return COPIED, i, word
                 thread, stamp = threads[i], stamps[i]
-                last, before = state.writer[word], state.written[word]
-                if not comes_after(thread, stamp, last, before, ONE, size, first):
-                    return RACE_WRITTEN, i, word
-                if state.changed[word]:
-                    last, before = state.changer[word], state.change[word]
-                    spread = state.changers[word]
-                    if not comes_after(thread, stamp, last, before, spread, size, first):
-                        return RACE_CHANGED, i, word
+                race = of_writers(state, word, thread, stamp, size, first)
+                if race != GOOD:
+                    return race, i, word
                 last, before, spread = state.reader[word], state.read[word], state.readers[word]
                 if not comes_after(thread, stamp, last, before, spread, size, first):
                     return RACE_READ, i, word
@@ -162,10 +171,7 @@ def give_back(state, words, threads, stamps, size, first):
             word = words[i, q]
             if word >= 0:
                 state.copied[word] -= 1
-                last, before, spread = state.reader[word], state.read[word], state.readers[word]
-                spread = joined(threads[i], stamps[i], last, before, spread, size, first)
-                state.reader[word], state.read[word] = threads[i], stamps[i]
-                state.readers[word] = spread
+                note_reader(state, word, threads[i], stamps[i], size, first)
 
 
 @kept(__file__)

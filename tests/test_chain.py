@@ -227,6 +227,7 @@ QUIET = """
     import sys, threading
     import numba, numpy as np
     import test_chain as t
+    from tinyresnext.errors import OutOfMemoryError
     from tinyresnext.ops import cpu
 
     def broken(kernel, at, count=6):
@@ -238,8 +239,8 @@ QUIET = """
     def told(run):
         try:
             run()
-        except MemoryError as error:
-            return "smaller batch" in str(error)
+        except OutOfMemoryError as error:
+            return "smaller mini-batch" in str(error)
 """
 
 

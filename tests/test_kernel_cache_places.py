@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import sys
 import threading
 from pathlib import Path
@@ -15,6 +16,7 @@ from cache_use import run, stored, times, use
 from tinyresnext.ops.cpu.runtime import cache
 
 pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
+PYCACHE = shutil.ignore_patterns("__pycache__")
 POSIX = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs POSIX permissions")
 
 
@@ -262,3 +264,28 @@ def test_another_numba(home, gone):
     for _ in range(2):
         done = run(code)
         assert (done.returncode, done.stdout) == (0, "[[0.5 0.5]] 2.0\n"), done.stderr
+
+
+def test_code_of_sources_that_changed_is_not_kept(tmp_path, home):
+    """What was imported is compiled, and the file says something else by then."""
+    package = tmp_path / "copy" / "tinyresnext"
+    shutil.copytree(Path(cache.__file__).parents[3], package, ignore=PYCACHE)
+    code = """
+        from pathlib import Path
+        import numpy as np
+        from tinyresnext.ops import cpu
+        from tinyresnext.ops.cpu import elementwise
+
+        file = Path(elementwise.__file__)
+        assert "copy" in file.parts
+        before = file.read_bytes()
+        file.write_bytes(before + b"# edited")
+        cpu.relu(np.ones(3, np.float32))
+        file.write_bytes(before)
+        cpu.add(np.ones(3, np.float32), np.ones(3, np.float32))
+    """
+    done = run(code, PYTHONPATH=os.pathsep.join([str(package.parent), *sys.path]))
+    assert done.returncode == 0, done.stderr
+    kept = [path.name for path in stored(home)]
+    assert any("_add" in name for name in kept)
+    assert not any("_relu" in name for name in kept)

@@ -28,14 +28,20 @@ from tinyresnext.cli.output.tables import csv_line
 from tinyresnext.cli.runs.images import computed_by
 from tinyresnext.data import open_dataset, open_labelled
 from tinyresnext.data.trees.sources import Images, Source
-from tinyresnext.errors import FormatError, UnsafeError, UsageError
+from tinyresnext.data.trees.tars import TarFile
+from tinyresnext.data.trees.zips import ZipFile
+from tinyresnext.errors import FormatError, ImageError, UnsafeError, UsageError
 from tinyresnext.formats.tar import files_in
+from tinyresnext.hub.bundled import shipped_model
 from tinyresnext.images.decode import decode
 from tinyresnext.images.prepare import views
+from tinyresnext.inference import files
 from tinyresnext.inference.classify import classify
 from tinyresnext.inference.many import batches
+from tinyresnext.inference.many import features as features_of_many
 from tinyresnext.inference.many.features import save_features
 from tinyresnext.inference.many.logits import logits_of
+from tinyresnext.inference.many.rows import journal as rows_journal
 from tinyresnext.inference.many.rows.forms import cells_of, json_form, records
 from tinyresnext.inference.many.rows.journal import Journal, journal
 from tinyresnext.system.ahead import ahead
@@ -87,6 +93,46 @@ def test_a_tar_is_read_in_its_order(tmp_path, photos, form):
     packed.write_bytes(gzip.compress(archive.read_bytes()))
     for one, data in zip(Images([str(packed)]), files.values(), strict=True):
         np.testing.assert_array_equal(decode(one.open()), decode(data))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("form", ["tar", "tar.gz", "zip"])
+def test_a_forked_process_reads_an_archive_by_a_position_of_its_own(tmp_path, form):
+    """A child moves no position that its parent reads from, and waits for no lock of a thread."""
+    files = {f"{c}/{i}.png": picture(10 * c + i) for c in range(2) for i in range(3)}
+    if form == "zip":
+        path = write_zip(tmp_path / "a.zip", files)
+    else:
+        path = write_tar(tmp_path / "a.tar", files)
+    if form == "tar.gz":
+        packed = tmp_path / "a.tar.gz"
+        packed.write_bytes(gzip.compress(path.read_bytes()))
+        path = packed
+    archive = ZipFile(path) if form == "zip" else TarFile(path, forwards=True)
+    if form == "zip":
+        places = [archive.where(tuple(name.split("/"))) for name in files]
+    else:
+        places = [placed.start for placed in archive]
+    expected = list(files.values())
+    assert archive.read(places[0], "first") == expected[0]
+    with archive._shared.alone() as source:
+        at = source.tell() if form != "tar.gz" else None
+        child = os.fork()
+        if not child:
+            found = [archive.read(place, "one") for place in places]
+            os._exit(0 if found == expected else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert at is None or source.tell() == at
+    assert [archive.read(place, "one") for place in places] == expected
+    path.write_bytes(b"other")
+    child = os.fork()
+    if not child:
+        try:
+            archive.read(places[0], "one")
+        except ImageError as error:
+            os._exit(0 if "the archive has changed" in str(error) else 2)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_what_is_wrong_with_an_archive_is_a_row(tmp_path, run):
@@ -287,6 +333,39 @@ def test_a_run_that_stops_goes_on(run, photos, monkeypatch, ending, stops_at):
     else:
         assert Path(file).read_bytes() == Path(f"whole.{ending}").read_bytes()
     assert list(Path().glob("r.*")) == [Path(file)]
+
+
+@pytest.mark.parametrize("command", ["classify", "features", "evaluate"])
+def test_rows_are_of_the_model_that_was_loaded(run, photos, monkeypatch, command):
+    """Its file is replaced while the images are listed, as a training replaces best.h5."""
+    model = Path("m.h5")
+    model.write_bytes(shipped_model().read_bytes())
+    before = files.digest_of(files.load(model))
+    other = files.load(model)
+    other.params["fc.bias"][0] += 1
+    real = files.load
+
+    def load(*given):
+        found = real(*given)
+        tr.save(other, model)
+        return found
+
+    monkeypatch.setattr(files, "load", load)
+    seen = []
+    real_journal = rows_journal.journal
+
+    def spying(path, settings, *more, **others):
+        seen.append(settings["sha256"])
+        return real_journal(path, settings, *more, **others)
+
+    monkeypatch.setattr(rows_journal, "journal", spying)
+    monkeypatch.setattr(features_of_many, "journal", spying)
+    source, out = "photos", "r.h5" if command == "features" else "r.jsonl"
+    if command == "evaluate":
+        source = str(write_files(Path("set"), {f"cat/{i}.png": picture(i) for i in range(2)}))
+    assert run(command, source, "--model", model, "-o", out)[0] == 0
+    assert seen == [[before]]
+    assert files.digest_of(real(model)) != before
 
 
 def test_other_images_are_no_same_run(run, photos):

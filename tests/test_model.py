@@ -8,6 +8,7 @@ import io
 import itertools
 import multiprocessing
 import pickle
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from tinyresnext.errors import (
 from tinyresnext.images.decode import decode
 from tinyresnext.images.files import MAX_FILE_BYTES
 from tinyresnext.images.prepare import prepare
+from tinyresnext.inference import model as inference_model
 from tinyresnext.inference.classify import classify
 from tinyresnext.inference.ensemble import Ensemble
 from tinyresnext.ops import backend, cpu, reference
@@ -616,3 +618,29 @@ def test_an_attribute_that_is_set_counts():
     one.ops = reference
     assert np.allclose(one(x), before + 1, rtol=1e-4, atol=1e-4)
     assert one.plan(x.shape).threads == reference.thread_count(None)
+
+
+def test_an_attribute_that_is_set_while_a_plan_is_made_counts(monkeypatch):
+    one, x, begun = make(ops=reference), np.ones((1, 8, 8, 3), np.float32), threading.Event()
+    before, set_ = one(x), threading.Event()
+    one.threads = None  # the program is made anew
+    params = {**one.params, "fc.bias": one.params["fc.bias"] + 1}
+    real = inference_model.program
+
+    def slowly(*args):
+        found = real(*args)
+        begun.set()
+        set_.wait(0.2)  # the other thread waits for the lock, or sets too early
+        return found
+
+    def change() -> None:
+        begun.wait()
+        one.params = params
+        set_.set()
+
+    monkeypatch.setattr(inference_model, "program", slowly)
+    changing = threading.Thread(target=change)
+    changing.start()
+    one(x)
+    changing.join()
+    np.testing.assert_allclose(one(x), before + 1, rtol=1e-5)

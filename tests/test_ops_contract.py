@@ -253,6 +253,38 @@ def test_cpu_refuses_out_that_cannot_be_written_to():
         cpu.relu(a(1, 3, 3, 2), out=out)
 
 
+@pytest.mark.parametrize("how", ["read-only", "misaligned"])
+def test_cpu_refuses_to_change_what_cannot_be_written_to(how: str):
+    """A copy would be changed, and nothing said."""
+
+    def given() -> np.ndarray:
+        if how == "misaligned":
+            return np.zeros(4 * 8 + 1, np.uint8)[1:].view(np.float32).reshape(2, 4)
+        array = np.zeros((2, 4), np.float32)
+        array.flags.writeable = False
+        return array
+
+    fine = np.zeros((2, 4), np.float32)
+    sgd = {"lr": 0.1, "momentum": 0.9, "decay": 0.0, "nesterov": False}
+    adamw = {"lr": 0.1, "momentum": 0.9, "beta2": 0.9, "eps": 1e-8, "decay": 0.0, "step": 1}
+    calls = [
+        lambda: cpu.sgd_step(given(), fine, fine, **sgd),
+        lambda: cpu.sgd_step(fine, fine, given(), **sgd),
+        lambda: cpu.adamw_step(given(), fine, fine, fine, **adamw),
+        lambda: cpu.adamw_step(fine, fine, fine, given(), **adamw),
+        lambda: cpu.average_step(given(), fine, new=0.5),
+        lambda: cpu.muon_step(given(), fine, fine, groups=1, lr=0.1),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match="is read-only or misaligned, expected memory of its"):
+            call()
+    cpu.sgd_step(fine, given(), fine, **sgd)  # what is only read may be either
+    out = np.zeros((2, 4), np.uint8)
+    out.flags.writeable = False
+    with pytest.raises(ValueError, match="out is read-only"):
+        cpu.quantise(fine, scale=1.0, out=out)
+
+
 def test_cpu_refuses_a_weight_packed_for_other_groups():
     packed = cpu.pack(a(4, 2, 1, 1), 2)
     with pytest.raises(ValueError, match="packed for 2 groups, expected 1"):

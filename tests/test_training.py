@@ -205,6 +205,20 @@ def test_lines_behind_the_last_state_are_told_again(tmp_path, interrupted_after,
     same(tmp_path / "whole", tmp_path / "cut")
 
 
+def test_a_run_in_the_background_of_a_script_is_not_stopped_by_ctrl_c():
+    """A shell starts it with the signal ignored: it is meant for the command in the foreground."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with training_log.Stop() as stop:
+            signal.raise_signal(signal.SIGINT)
+            assert not stop.asked
+            signal.raise_signal(signal.SIGTERM)
+            assert stop.asked
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("sides", [(), (4, 6, 8)])
 def test_a_finished_run_is_resumed_to_itself(tmp_path, sides):
     recipe = changed(sides=sides)

@@ -269,3 +269,10 @@ def test_a_folder_that_cannot_be(tmp_path, state):
         TrainingFolder(tmp_path / "file" / "run").begin(state)
     with pytest.raises(UsageError, match="cannot be made"):
         TrainingFolder("a\0b").begin(state)
+
+
+def test_a_run_that_does_not_say_the_initial_model_is_given_it(tmp_path, state):
+    """All ranks compare the state with what they would begin with."""
+    folder, now = TrainingFolder(tmp_path), replace(state, run=state.run | {"initial model": "abc"})
+    folder.begin(state)
+    assert folder.resume(now).run == now.run

@@ -19,7 +19,6 @@ from .runs.images import (
     add_paths,
     add_resume,
     computed_by,
-    digests_of,
     images_of,
 )
 from .runs.models import say_quantised
@@ -100,8 +99,7 @@ def _add_features(c: argparse.ArgumentParser) -> None:
 
 def _features(a: argparse.Namespace, client: Client | None) -> int:
     """Write features of images; return 1 if one of them failed."""
-    from ..hub.bundled import shipped_model
-    from ..inference.files import load
+    from ..inference.files import digest_of, load
     from ..inference.many.features import save_features
 
     if a.resume and a.force:
@@ -112,7 +110,7 @@ def _features(a: argparse.Namespace, client: Client | None) -> int:
         check_not_read(file, chain(a.paths, (one.name for one in images)))
     model = load(a.model, a.device, a.threads, a.precision)
     say_quantised([model], [a.model or ""])
-    settings = {"sha256": digests_of([a.model or shipped_model()]), **computed_by(a)}
+    settings = {"sha256": [digest_of(model)], **computed_by(a)}
     counts: dict[str, int] = {}
     with announce_compiling(model.ops):
         rows = save_features(

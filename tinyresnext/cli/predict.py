@@ -37,7 +37,7 @@ from .runs.images import (
     computed_by,
     images_of,
 )
-from .runs.models import keep_logits, together
+from .runs.models import digests_of, keep_logits, together
 from .runs.rows import rows_target, write_rows
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ def _classify(a: argparse.Namespace, client: Client | None) -> int:
     heading = _heading(min(top, model.spec.labels))
     with announce_compiling(model.models[0].ops):
         if out is not None:
-            settings = asked | computed_by(a) | {"top": top}
+            settings = asked | computed_by(a) | {"top": top, "sha256": digests_of(model)}
             return write_rows(a, out, rows, (images, count), settings, heading, asked)
         failed = 0
         with table(table_path) as writer:

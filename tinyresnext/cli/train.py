@@ -190,7 +190,7 @@ def _train(a: argparse.Namespace) -> int:
             reduce=ranks,
             sync_norm=a.sync_norm,
         )
-        return _done(a, model, chosen)
+        return 0 if ranks.rank else _done(a, model, chosen)
 
 
 def _finetune(a: argparse.Namespace) -> int:
@@ -222,7 +222,7 @@ def _finetune(a: argparse.Namespace) -> int:
             reduce=ranks,
             sync_norm=a.sync_norm,
         )
-        return _done(a, model, chosen)
+        return 0 if ranks.rank else _done(a, model, chosen)
 
 
 def _done(a: argparse.Namespace, model: Model, chosen: Recipe) -> int:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-import numpy as np
-
 from ..errors import DeviceError, UsageError
 from ..hub import catalogue
 from ..hub.bundled import shipped_model
@@ -13,7 +11,8 @@ from ..network.spec import VARIANTS, Spec
 from ..ops import backend, integer
 from ..store import store
 from ..store.contents import documents_of
-from ..store.digest import model_digest, value
+from ..store.digest import model_digest
+from ..store.weights import sha256_of
 from ..system.files import shown
 from ..system.words import matching
 from .model import Model
@@ -169,7 +168,7 @@ def save(model: Model, path: str | os.PathLike[str], *, half: bool = False) -> N
 def digest_of(model: Model) -> str:
     """Return the digest of everything that decides a model's predictions, as its file has it."""
     found = store.Stored(model.spec, model.params, model.preprocess, model.labels, model.provenance)
-    sha256 = {name: value(name, np.asarray(w)).sha256 for name, w in model.params.items()}
+    sha256 = {name: sha256_of(model.params, name) for name in model.params}
     return model_digest(documents_of(found, model.quantisation), model.spec, sha256)
 
 

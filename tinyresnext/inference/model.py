@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from math import prod
 from types import ModuleType
@@ -73,13 +74,14 @@ class Model:
     quantisation: Quantisation | None = None
     _program: Program | None = field(default=None, init=False)
     _plans: OrderedDict[Hashable, Any] = field(default_factory=OrderedDict, init=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _lock: Any = field(default_factory=threading.RLock, init=False)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute; what was made of its value before is dropped."""
-        super().__setattr__(name, value)
-        if name in ("spec", "params", "ops", "threads", "quantisation") and "_plans" in vars(self):
-            vars(self).update(_program=None, _plans=OrderedDict())
+        """Set an attribute; what was made of its value before is dropped, or is being made."""
+        with vars(self).get("_lock", nullcontext()):
+            super().__setattr__(name, value)
+            if name in ("spec", "params", "ops", "threads", "quantisation"):
+                vars(self).update(_program=None, _plans=OrderedDict())
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or a pickle has: the fields, and instead of the backend its name."""
@@ -92,7 +94,7 @@ class Model:
     def __setstate__(self, state: dict[str, Any]) -> None:
         if isinstance(ops := state["ops"], str):
             state = state | {"ops": backend_module(ops)}
-        vars(self).update(state, _program=None, _plans=OrderedDict(), _lock=threading.Lock())
+        vars(self).update(state, _program=None, _plans=OrderedDict(), _lock=threading.RLock())
 
     def __repr__(self) -> str:
         values = sum(map(prod, parameters(self.spec).values()))
@@ -147,17 +149,15 @@ class Model:
         ----------
         images : image or iterable of images
             Paths, Pillow images, uint8 arrays (colour [h, w, 3], grey or RGBA), or the contents of
-            image files: bytes, or files that are open in binary mode. Of an iterable, such as a
-            list or a generator, ``batch`` images are taken at a time.
+            image files: bytes, or files open in binary mode. Of an iterable, ``batch`` at a time.
         top : int, optional
             The number of classes to return for each image, the most probable first: by default 5,
             and of several labels with a threshold all that reach it.
         batch : int
             The number of images in a mini-batch.
         threshold : float, optional
-            For a model of which an image has several labels: the least probability of those that
-            are returned. For a single output: the probability from which on the second label
-            comes first, by default one half.
+            Of several labels: the least probability of those that are returned. Of a single output:
+            the probability from which on the second label comes first, by default one half.
         crops, mirror
             The views of each image, as for `Ensemble`: the mean of their probabilities counts.
 

@@ -8,9 +8,9 @@ memory holds these numbers as uint16 (`HALF`).
 between two ops. Weights are float32 (the masters, which the optimiser changes); a convolution and
 its gradients read them rounded. A product of two bfloat16 is exact in float32, and sums are
 float32; a gradient that is added to one that is there is rounded after that. Statistics of batch
-norms, gradients of weights, pooled features, the classifier and the loss are float32. The exponents
-are those of float32, so no gradient is too small for bfloat16 that is not too small for float32;
-therefore the loss needs no scaling, which float16 needs.
+norms, gradients of weights, pooled features [n, c], the classifier and the loss are float32. The
+exponents are those of float32, so no gradient is too small for bfloat16 that is not too small for
+float32; therefore the loss needs no scaling, which float16 needs.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ class BFloat16:
     """A backend on a processor that stores activations and their gradients in bfloat16.
 
     Sums are float32, a result is rounded once, and logits are not rounded. What it does not have is
-    a function of the backend in float32, which it is made for. An array is bfloat16 or float32 as
-    it comes: ``out`` says what a result is.
+    a function of the backend in float32, which it is made for. ``out`` says what a result is, and
+    on the processor ``x`` is that too; the reference takes either as it comes.
 
     Attributes
     ----------
@@ -187,7 +187,10 @@ class BFloat16:
     # --- running ----------------------------------------------------------------------------------
 
     def bind(self, op: str, *args: Any, **attrs: Any) -> Callable[[], Any]:
-        """Prepare a call, which rounds what a weight that is not packed then holds."""
+        """Prepare a call, which rounds what the weight of a convolution then holds.
+
+        Beside bfloat16, the weight of a classifier is rounded now, once.
+        """
         if op.removesuffix("_backward") not in shapes.OPS:
             raise _not_here(op)
         if self.device == "reference":

@@ -20,7 +20,7 @@ from . import places
 from .digest import value, widened
 from .places import Place
 
-__all__ = ["Weights", "digest_of", "released"]
+__all__ = ["Weights", "digest_of", "released", "sha256_of"]
 
 SMALL = 1 << 16  # bytes of a tensor that is not worth being read twice
 
@@ -104,6 +104,12 @@ class Weights(MutableMapping[str, np.ndarray]):
         """
         return _Releasing(self._taken, self._arrays)
 
+    def sha256(self, name: str) -> str:
+        """Return the digest of a tensor; one that nobody has asked for is not read for it."""
+        with self._lock:
+            place, array = self._places.get(name), self._arrays[name]
+            return value(name, np.asarray(array)).sha256 if place is None else place.sha256
+
     def _taken(self, name: str) -> np.ndarray:
         """Return a tensor; its memory is the caller's alone if it can be read again."""
         with self._lock:
@@ -141,11 +147,18 @@ def released(params: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
     return params.releasing() if isinstance(params, Weights) else params
 
 
+def sha256_of(params: Mapping[str, np.ndarray], name: str) -> str:
+    """Return the digest of a parameter; `Weights` read nothing for it."""
+    if isinstance(params, Weights):
+        return params.sha256(name)
+    return value(name, np.asarray(params[name])).sha256
+
+
 def digest_of(params: Mapping[str, np.ndarray]) -> str:
-    """Return a digest of all parameters; what is read for it is not kept."""
-    found, arrays = hashlib.sha256(), released(params)
+    """Return a digest of all parameters."""
+    found = hashlib.sha256()
     for name in sorted(params):
-        found.update(f"{name} {value(name, np.asarray(arrays[name])).sha256}\n".encode())
+        found.update(f"{name} {sha256_of(params, name)}\n".encode())
     return found.hexdigest()
 
 

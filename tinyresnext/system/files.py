@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Iterator
+import threading
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from ..errors import FormatError, TinyResNeXtError, UsageError
 
-__all__ = ["PIECE", "Part", "fill", "pieces", "regular", "sha256_of", "shown"]
+__all__ = ["PIECE", "Part", "SharedFile", "fill", "pieces", "regular", "sha256_of", "shown"]
 
 PIECE = 1 << 20  # bytes read at once
 # not every system has each of these flags
@@ -157,6 +159,70 @@ class Part(io.RawIOBase):
         count = self._file.readinto(memoryview(buffer)[:count])  # type: ignore[attr-defined]
         self._at += count
         return count
+
+
+class _Own(NamedTuple):
+    """What one process reads from: an open file has one position, so a lock goes with it."""
+
+    process: int
+    source: Any
+    lock: threading.Lock
+
+
+class SharedFile:
+    """An open file that is read by one thread at a time.
+
+    A process that was forked would move the position under the other's reading. So it opens the
+    file again, and with a lock of its own, since nobody frees one that was held at the fork.
+
+    Parameters
+    ----------
+    path : path
+    file : binary file
+        It, open.
+    reading : callable
+        Returns what is read, for an open file.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        file: BinaryIO,
+        reading: Callable[[BinaryIO], Any] = lambda file: file,
+    ) -> None:
+        self._path, self._reading = os.path.abspath(path), reading
+        self._status = _which(file)
+        self._own = self._from(file)
+
+    @contextmanager
+    def alone(self) -> Iterator[Any]:
+        """Yield what is read, while no other thread reads it.
+
+        Raises
+        ------
+        FormatError, OSError
+            In a forked process: the file cannot be opened again, or it is another one now.
+        """
+        own = self._own
+        if own.process != os.getpid():
+            with regular(self._path) as file:
+                if _which(file) != self._status:
+                    raise OSError(0, "the archive has changed")
+                own = self._own = self._from(file)
+        with own.lock:
+            yield own.source
+
+    def _from(self, file: BinaryIO) -> _Own:
+        """Return what this process reads from: a handle of its own, closed with this object."""
+        kept = os.fdopen(os.dup(file.fileno()), "rb")
+        weakref.finalize(self, kept.close)
+        return _Own(os.getpid(), self._reading(kept), threading.Lock())
+
+
+def _which(file: BinaryIO) -> tuple[int, ...]:
+    """Return what tells whether a file is still the same."""
+    found = os.fstat(file.fileno())
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def sha256_of(*files: BinaryIO) -> str:

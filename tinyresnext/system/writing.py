@@ -244,7 +244,9 @@ def opened(path: str | os.PathLike[str], *, new: bool = False) -> BinaryIO:
 def locked(
     path: str | os.PathLike[str], waiting: Callable[[], None] = lambda: None
 ) -> Iterator[None]:
-    """Hold an exclusive lock during the block. The end of the process frees it too.
+    """Hold an exclusive lock during the block, of what then has the name.
+
+    The end of the process frees it too.
 
     Parameters
     ----------
@@ -258,12 +260,22 @@ def locked(
     UsageError
         The file cannot be made or locked.
     """
-    with opened(path) as file:
-        if not _try_lock(file, path):
-            waiting()
-            while not _try_lock(file, path):
-                time.sleep(0.05)
-        yield
+    while True:
+        with opened(path) as file:
+            if not _try_lock(file, path):
+                waiting()
+                while not _try_lock(file, path):
+                    time.sleep(0.05)
+            if _named(file, path):
+                yield
+                return
+
+
+def _named(file: BinaryIO, path: str | os.PathLike[str]) -> bool:
+    """Return whether an open file still has its name; on Windows no open file can lose it."""
+    with suppress(FileNotFoundError):
+        return sys.platform == "win32" or os.path.samestat(os.fstat(file.fileno()), os.lstat(path))
+    return False
 
 
 def _try_lock(file: BinaryIO, path: str | os.PathLike[str]) -> bool:

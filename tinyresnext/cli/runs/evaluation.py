@@ -15,6 +15,7 @@ from ..output.progress import announce_compiling, counted, say
 from ..output.results import beside_others, check_plain, sentence
 from ..output.tables import SCHEMA, check_not_read, print_json, table, table_target, target
 from .images import batch_of, computed_by
+from .models import digests_of
 from .rows import keep_rows, rows_target
 from .scores import HEADING, read_scores, score_form
 
@@ -145,7 +146,7 @@ def _found(
         limit = comparison.rule.threshold
         asked = asked | ({} if limit is None else {"threshold": limit})
         settings = asked | computed_by(a) | {"batch": batch}
-        settings["data"] = comparison.digest()
+        settings |= {"data": comparison.digest(), "sha256": digests_of(comparison.model)}
         images, form = (data, len(data)), score_form(labels)
         done, failed = keep_rows(
             a, rows, scores, images, settings, HEADING, asked, form, step=batch or 1

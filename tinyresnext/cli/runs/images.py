@@ -121,14 +121,6 @@ def computed_by(a: argparse.Namespace) -> dict[str, Any]:
     return found if found["device"] == "cpu" else found | {"batch": batch_of(a)[0]}
 
 
-def digests_of(models: list[Any]) -> list[str]:
-    """Return the digests of the models that were typed: of what is in them, whatever their name."""
-    from ...hub.catalogue import model_file
-    from ...store.store import digests
-
-    return [digests(model_file(one)).model for one in models]
-
-
 def _names_on_stdin() -> Iterator[str]:
     """Yield the lines of standard input; raise `UsageError` if it is not text, or too long."""
     try:

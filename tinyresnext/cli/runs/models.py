@@ -39,6 +39,13 @@ def together(a: argparse.Namespace) -> tuple[dict[str, Any], Ensemble]:
     return asked | say_quantised(models, names), together
 
 
+def digests_of(model: Ensemble) -> list[str]:
+    """Return the digests of models as they were loaded, whatever their files have become since."""
+    from ...inference.files import digest_of
+
+    return [digest_of(one) for one in model.models]
+
+
 def say_quantised(models: Sequence[Model], names: Sequence[str]) -> dict[str, Any]:
     """Say which models compute with integers of 8 bits, and return what JSON says of it."""
     found = [name for model, name in zip(models, names, strict=True) if model.quantisation]

@@ -13,7 +13,7 @@ from ...errors import UsageError
 from ...system.files import shown
 from ..output.progress import counted, say
 from ..output.tables import csv_line, csv_row, json_line, json_row, target
-from .images import batch_of, digests_of, stopping
+from .images import batch_of, stopping
 
 if TYPE_CHECKING:
     from ...data.trees.sources import Images, Source
@@ -115,11 +115,9 @@ def keep_rows(
     step : int
         As for `Journal.remaining`.
     """
-    from ...hub.bundled import shipped_model
     from ...inference.many.rows import forms, journal
 
-    settings |= {"sha256": digests_of(a.model or [shipped_model()])}
-    settings["fast_decode"] = a.fast_decode
+    settings |= {"fast_decode": a.fast_decode}
     table_form = out.lower().endswith(".csv")
     first = csv_line(heading)
     asked = asked | {"settings": _digest(settings)}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import heapq
 import os
-import threading
-import weakref
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, cast
 
@@ -16,7 +14,7 @@ from ...formats.stored_zip.archive import MOST_LEVELS
 from ...formats.stored_zip.names import Names
 from ...formats.tar import BLOCK, Placed, fields, files_in
 from ...images.files import MAX_FILE_BYTES
-from ...system.files import regular, shown
+from ...system.files import SharedFile, regular, shown
 from ..rules import image_kind
 from .gzipped import Unpacked
 from .listing import Entries, Parts
@@ -51,10 +49,7 @@ class TarFile:
                     f"{shown(path)} is compressed, so its images cannot be read in any order; "
                     "unpack it (tar xzf), or decompress it to a .tar (gunzip)"
                 )
-            self._file = os.fdopen(os.dup(file.fileno()), "rb")
-        weakref.finalize(self, self._file.close)
-        self._source = Unpacked(self._file) if self.packed else self._file
-        self._lock = threading.Lock()  # the file has one position
+            self._shared = SharedFile(path, file, Unpacked if self.packed else lambda file: file)
 
     def __iter__(self) -> Iterator[Placed]:
         """Yield the files, in the order of the archive; errors are those of `each`."""
@@ -97,10 +92,10 @@ class TarFile:
             The file is too large, or the archive was cut short or has changed.
         """
         try:
-            with self._lock:
-                self._source.seek(start - BLOCK)
-                size = fields(self._source.read(BLOCK))[2]
-                data = self._source.read(min(size, most))
+            with self._shared.alone() as source:
+                source.seek(start - BLOCK)
+                size = fields(source.read(BLOCK))[2]
+                data = source.read(min(size, most))
         except OSError as error:
             raise ImageError(f"{shown_name} cannot be read: {error.strerror}") from error
         except WeightsError as error:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import threading
-import weakref
 from pathlib import Path
 
 from ...errors import FormatError, ImageError, WeightsError
 from ...formats.stored_zip.archive import open_archive, read_whole
 from ...images.files import MAX_FILE_BYTES
-from ...system.files import regular, shown
+from ...system.files import SharedFile, regular, shown
 from .listing import Entries, Parts
 
 __all__ = ["ZipFile"]
@@ -29,11 +26,10 @@ class ZipFile:
 
     def __init__(self, path: Path) -> None:
         with regular(path) as file:
-            self._file = os.fdopen(os.dup(file.fileno()), "rb")
-        weakref.finalize(self, self._file.close)
-        self._lock = threading.Lock()  # the file has one position
+            self._shared = SharedFile(path, file)
         try:
-            self._archive = open_archive(self._file)
+            with self._shared.alone() as file:
+                self._archive = open_archive(file)
         except (WeightsError, OSError) as error:
             kind = type(error) if isinstance(error, WeightsError) else FormatError
             raise kind(f"{shown(path)}: {error}") from error
@@ -63,7 +59,7 @@ class ZipFile:
             The member is damaged, encrypted, too large or compressed by an unusual method.
         """
         try:
-            with self._lock:
-                return read_whole(self._file, self._archive, where, MAX_FILE_BYTES)
+            with self._shared.alone() as file:
+                return read_whole(file, self._archive, where, MAX_FILE_BYTES)
         except (WeightsError, OSError) as error:
             raise ImageError(f"{shown_name} cannot be read: {error}") from error

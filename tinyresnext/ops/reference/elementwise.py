@@ -18,7 +18,7 @@ def relu(x: Array, *, out: Array | None = None) -> Array:
 
 def relu_backward(dy: Array, y: Array, x: Array) -> tuple[Array]:
     """Pass ``dy`` on where the input was positive; at zero the gradient is zero, as in PyTorch."""
-    return (dy * (x > 0),)
+    return (np.where(x > 0, dy, dy.dtype.type(0)),)
 
 
 def add(x: Array, y: Array, *, out: Array | None = None) -> Array:

@@ -44,7 +44,8 @@ def max_pool2d_backward(
     windows = windows_of(x, y.shape, (k_h, k_w), stride, padding, -np.inf)
     first = windows.reshape(*y.shape, k_h * k_w).argmax(-1)
     hit = first[..., None] == np.arange(k_h * k_w)
-    return (gather((dy[..., None] * hit).reshape(windows.shape), x, stride, padding),)
+    passed = np.where(hit, dy[..., None], dy.dtype.type(0))
+    return (gather(passed.reshape(windows.shape), x, stride, padding),)
 
 
 def avg_pool2d(

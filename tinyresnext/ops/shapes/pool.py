@@ -33,8 +33,8 @@ def max_pool2d(
     Raises
     ------
     ValueError
-        The padding is more than half of the window, the window is larger than the padded image, or
-        ``out`` has another shape.
+        The padding is more than half of the window, the window is larger than the padded image
+        (without ``ceil_mode``, which keeps it), or ``out`` has another shape.
     """
     return _pool("max_pool2d", x, size, stride, padding, ceil_mode, out)
 
@@ -70,8 +70,8 @@ def avg_pool2d(
     Raises
     ------
     ValueError
-        The padding is more than half of the window, the window is larger than the padded image, or
-        ``out`` has another shape.
+        The padding is more than half of the window, the window is larger than the padded image
+        (without ``ceil_mode``, which keeps it), or ``out`` has another shape.
     """
     return _pool("avg_pool2d", x, size, stride, padding, ceil_mode, out)
 

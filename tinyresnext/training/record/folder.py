@@ -104,6 +104,7 @@ class TrainingFolder:
                 f"{now.get(first)!r}{more}; resume it with what it began with, or begin in another "
                 "folder"
             )
+        state.run = {**start.run, **state.run}
         return state
 
     def save(self, state: State) -> None:

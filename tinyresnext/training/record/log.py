@@ -165,7 +165,8 @@ class Stop:
     """Inside its ``with`` block, Ctrl-C and SIGTERM ask for a stop; a second one stops at once.
 
     The first one is answered at once with what the run waits for. Only the main thread receives
-    signals: in another, they do what they always do.
+    signals: in another, they do what they always do. What the process was started to ignore stays
+    ignored, such as Ctrl-C in what a script runs in the background: it is meant for others.
 
     Attributes
     ----------
@@ -179,6 +180,8 @@ class Stop:
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) is signal.SIG_IGN:
+                    continue
                 self._before[number] = signal.signal(number, self._ask)
         return self
 

@@ -150,13 +150,13 @@ def journal(
         raise UsageError(f"another process writes {shown(part)}; wait until it has ended")
 
     check_writable(path)
-    begun = present(part) and os.path.getsize(part) > 0
-    if begun and not (resume or force):
-        raise UsageError(
-            f"{shown(part)} has rows of a run that did not end; go on with it (--resume), or drop "
-            "them and begin anew (--force)"
-        )
     with locked(part, waiting=busy), changing(part, path, stays) as file:
+        begun = file.seek(0, os.SEEK_END) > 0  # now: another run may have ended meanwhile
+        if begun and not (resume or force):
+            raise UsageError(
+                f"{shown(part)} has rows of a run that did not end; go on with it (--resume), or "
+                "drop them and begin anew (--force)"
+            )
         if begun and resume:
             _check_settings(beside, part, settings)
         else:
@@ -199,10 +199,22 @@ def whole(path: str, form: Form, sources: Iterable[Source]) -> tuple[int, int] |
 
 
 def ended(path: str) -> None:
-    """Give the rows of a run the name of the file, in one step: all of them are there."""
+    """Give the rows of a run the name of the file, in one step: all of them are there.
+
+    Raises
+    ------
+    UsageError
+        Another process has done so.
+    """
     present(path)
-    os.replace(f"{path}.part", path)
-    dropped(path)
+    try:
+        os.replace(f"{path}.part", path)
+    except FileNotFoundError:
+        raise UsageError(
+            f"{shown(path)}.part is gone: another process has ended this run or dropped its rows"
+        ) from None
+    with suppress(FileNotFoundError):
+        os.unlink(f"{path}.part.json")
 
 
 def dropped(path: str) -> None:

@@ -40,11 +40,30 @@ SETTINGS = (
     "BOUNDSCHECK",
     "DEBUGINFO_DEFAULT",
     "ENABLE_AVX",
-    "DISABLE_INTEL_SVML",
+    "USING_SVML",  # Intel's library of elementary functions, where Numba has found it
 )
 
 
 # --- where ----------------------------------------------------------------------------------------
+
+
+def _sources() -> str | None:
+    """Return a digest of the source files, or None where there are none to read.
+
+    Kernels also take constants from the reference and from the files beside it.
+    """
+    ops, found = Path(__file__).parents[2], hashlib.sha256()
+    others = sorted((*ops.glob("*.py"), *ops.glob("reference/*.py")))
+    try:
+        for path in (*sorted(ops.glob("cpu/**/*.py")), *others):
+            content, name = path.read_bytes(), path.relative_to(ops).as_posix()
+            found.update(f"{name} {len(content)}\n".encode() + content)
+    except OSError:  # a zipped application
+        return None
+    return found.hexdigest()
+
+
+IMPORTED = _sources()  # now: later the files may be others than those that were imported
 
 
 @functools.cache
@@ -53,15 +72,10 @@ def identity() -> str:
 
     Processes for which this is equal share compiled code.
     """
-    backend = Path(__file__).parent.parent
-    sources = hashlib.sha256()
-    for path in sorted(backend.rglob("*.py")):
-        content, name = path.read_bytes(), path.relative_to(backend).as_posix()
-        sources.update(f"{name} {len(content)}\n".encode() + content)
     settings = [f"{name}={getattr(config, name, None)}" for name in SETTINGS]
     versions = [
         __version__,
-        sources.hexdigest(),
+        str(IMPORTED),
         numba.__version__,
         llvmlite.__version__,
         platform.python_implementation(),
@@ -72,6 +86,8 @@ def identity() -> str:
 
 def folder() -> Path | None:
     """Return where this process keeps its kernels, or None where none can be kept."""
+    if IMPORTED is None:
+        return None
     try:
         base = home()
         return (
@@ -80,7 +96,7 @@ def folder() -> Path | None:
             / "kernels"
             / f"{__version__}-{hashlib.sha256(identity().encode()).hexdigest()[:20]}"
         )
-    except Exception:  # no sources to read (a zipped application), or an unknown Numba
+    except Exception:  # an unknown Numba
         return None
 
 
@@ -181,9 +197,13 @@ def read(name: str, signature: str) -> bytes | None:
 
 
 def write(name: str, signature: str, payload: bytes) -> None:
-    """Store a compiled kernel in one step: whoever reads meanwhile finds all of it or nothing."""
+    """Store a compiled kernel in one step: whoever reads meanwhile finds all of it or nothing.
+
+    Nothing is stored if a source file was changed after this process had begun: what was compiled
+    may be of the one or of the other.
+    """
     place = folder()
-    if place is None:
+    if place is None or _sources() != IMPORTED:
         return
     path = _path(place, name, signature)
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")

@@ -89,6 +89,19 @@ def flat(op: str, name: str, array: Array, like: Array | None = None) -> Array:
     return np.asarray(array).reshape(-1)
 
 
+def changed(op: str, name: str, array: Array) -> Array:
+    """Return a one-dimensional view of an array that is changed in place.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The array is not C-contiguous float32 that can be written to.
+    """
+    _check(op, name, array)
+    _check_own(op, name, array)
+    return np.asarray(array).reshape(-1)
+
+
 def result(op: str, shape: Sequence[int], out: Array | None, halves: bool = False) -> Array:
     """Return the caller's ``out``, or new memory where there is none.
 
@@ -102,11 +115,7 @@ def result(op: str, shape: Sequence[int], out: Array | None, halves: bool = Fals
     if out is None:
         return empty(shape)
     _check(op, "out", out, halves=halves and getattr(out, "dtype", None) == HALF)
-    if not (out.flags.writeable and out.flags.aligned):
-        raise ValueError(
-            f"{op}: out is read-only or misaligned, expected memory of its own; "
-            "make it with empty(shape)"
-        )
+    _check_own(op, "out", out)
     return out
 
 
@@ -151,4 +160,13 @@ def _check(op: str, name: str, array: Array, halves: bool = False) -> None:
             f"{op}: {name} has strides {array.strides} for shape {array.shape}, "
             "expected a C-contiguous array; "
             f"use upload({name}) or numpy.ascontiguousarray({name})"
+        )
+
+
+def _check_own(op: str, name: str, array: Array) -> None:
+    """Raise an error for an array that cannot be written to as the kernels do."""
+    if not (array.flags.writeable and array.flags.aligned):
+        raise ValueError(
+            f"{op}: {name} is read-only or misaligned, expected memory of its own; "
+            "make it with empty(shape)"
         )

@@ -20,7 +20,7 @@ from ...reference.update import (
 )
 from ..runtime.kernel import kernel
 from ..runtime.launch import launch
-from ..runtime.memory import Array, flat
+from ..runtime.memory import Array, changed, flat
 
 # The running statistics are tiny, and gradients are clipped in two passes over memory at most: for
 # these the reference is used.
@@ -110,7 +110,7 @@ def sgd_step(
     nesterov: bool,
 ) -> None:
     """Make one step of stochastic gradient descent in one pass: read three arrays, write two."""
-    w, v = flat("sgd_step", "weight", weight), flat("sgd_step", "velocity", velocity)
+    w, v = changed("sgd_step", "weight", weight), changed("sgd_step", "velocity", velocity)
     g = flat("sgd_step", "gradient", gradient)
     launch(_sgd, w, g, v, np.float32(lr), np.float32(momentum), np.float32(decay), bool(nesterov))
 
@@ -178,16 +178,16 @@ def rmsprop_step(
 def _flat(
     word: str, weight: Array, gradient: Array, velocity: Array, squares: Array
 ) -> tuple[Array, ...]:
-    """Return the four arrays of an adaptive optimiser as flat ones."""
-    named = {"weight": weight, "gradient": gradient, "velocity": velocity, "squares": squares}
-    return tuple(flat(word, name, array) for name, array in named.items())
+    """Return the four arrays of an adaptive optimiser as flat ones; three of them are changed."""
+    w, g = changed(word, "weight", weight), flat(word, "gradient", gradient)
+    return w, g, changed(word, "velocity", velocity), changed(word, "squares", squares)
 
 
 def average_step(average: Array, values: Array, *, new: float) -> None:
     """Move an average in one pass: read two arrays, write one."""
     launch(
         _average,
-        flat("average_step", "average", average),
+        changed("average_step", "average", average),
         flat("average_step", "values", values),
         np.float32(new),
     )

@@ -18,7 +18,7 @@ import numpy as np
 from ...reference.update import LEAST_NORM, MUON_MOMENTUM, NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS
 from ..runtime.crew import Step
 from ..runtime.kernel import part
-from ..runtime.memory import Array, empty, flat
+from ..runtime.memory import Array, changed, empty, flat
 from ..runtime.tasks import finished, in_tasks, next_task
 from .products import Matrices, empty_matrices, product
 
@@ -120,7 +120,7 @@ def _scale(out, scales, g, counters):
 
 def muon_step(weight: Array, gradient: Array, velocity: Array, *, groups: int, lr: float) -> None:
     """Make one step of Muon, with the products of small matrices that the module explains."""
-    w, v = flat("muon_step", "weight", weight), flat("muon_step", "velocity", velocity)
+    w, v = changed("muon_step", "weight", weight), changed("muon_step", "velocity", velocity)
     slope = flat("muon_step", "gradient", gradient)
     rows = len(weight) // groups
     ahead = empty_matrices(groups, rows, len(w) // len(weight))

@@ -164,7 +164,7 @@ def flat_of(op: str, name: str, array: Array, dtypes: tuple[np.dtype, ...]) -> A
     Raises
     ------
     TypeError, ValueError
-        It has another type, or is not C-contiguous.
+        It has another type, or is not C-contiguous; or a result, ``out``, is read-only.
     """
     if not isinstance(array, np.ndarray) or array.dtype not in dtypes:
         found = getattr(array, "dtype", type(array).__name__)
@@ -174,4 +174,6 @@ def flat_of(op: str, name: str, array: Array, dtypes: tuple[np.dtype, ...]) -> A
             f"{op}: {name} has strides {array.strides} for shape {array.shape}, expected a "
             f"C-contiguous array; use numpy.ascontiguousarray({name})"
         )
+    if name == "out" and not array.flags.writeable:
+        raise ValueError(f"{op}: out is read-only, expected memory of its own; copy it")
     return array.reshape(-1)

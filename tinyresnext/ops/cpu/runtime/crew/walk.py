@@ -45,6 +45,7 @@ from numba.core import cgutils, types
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
+from .....errors import OutOfMemoryError
 from ..kernel import compiles, kernel, part
 from ..launch import launch, threads_now
 from ..simd import I64, flat_array
@@ -251,7 +252,7 @@ def walk(steps: Sequence[Step], table: Array | None = None) -> None:
         _alone(*places, len(steps))
     failed = (counts[:, FINISHED] != counts[:, ENTERED]) | (counts[:, NEXT] < last)
     if failed.any():
-        raise MemoryError(
+        raise OutOfMemoryError(
             f"a kernel for a result of {steps[failed.argmax()].out.size} values found no working "
-            "memory; use a smaller batch"
+            "memory; use a smaller mini-batch"
         )

@@ -48,14 +48,12 @@ SETTINGS = (
 
 
 def _sources() -> str | None:
-    """Return a digest of the source files, or None where there are none to read.
-
-    Kernels also take constants from the reference and from the files beside it.
-    """
+    """Return a digest of the source files, or None where there are none to read."""
     ops, found = Path(__file__).parents[2], hashlib.sha256()
-    others = sorted((*ops.glob("*.py"), *ops.glob("reference/*.py")))
+    # Kernels also take constants from the reference and from the files beside it.
+    paths = (*ops.glob("*.py"), *ops.glob("reference/*.py"), *ops.glob("cpu/**/*.py"))
     try:
-        for path in (*sorted(ops.glob("cpu/**/*.py")), *others):
+        for path in sorted(paths):
             content, name = path.read_bytes(), path.relative_to(ops).as_posix()
             found.update(f"{name} {len(content)}\n".encode() + content)
     except OSError:  # a zipped application
@@ -90,12 +88,8 @@ def folder() -> Path | None:
         return None
     try:
         base = home()
-        return (
-            base
-            and base
-            / "kernels"
-            / f"{__version__}-{hashlib.sha256(identity().encode()).hexdigest()[:20]}"
-        )
+        digest = hashlib.sha256(identity().encode()).hexdigest()[:20]
+        return base and base / "kernels" / f"{__version__}-{digest}"
     except Exception:  # an unknown Numba
         return None
 

@@ -45,7 +45,7 @@ from tinyresnext.errors import (
 from tinyresnext.formats.pickle import machine as pickle
 from tinyresnext.formats.pickle.arrays import uint8_arrays
 from tinyresnext.formats.pickle.names import CHECKPOINT
-from tinyresnext.formats.tar import MAX_PART, read_tar
+from tinyresnext.formats.tar import MAX_PART, files_in, placed, read_tar
 
 ARRAYS = uint8_arrays(MAX_PART)
 
@@ -133,6 +133,10 @@ PICKLES = {
     "a tensor": (dict2({"data": b"ctorch._utils\n_rebuild_tensor_v2\n"}), "no data set needs"),
     "floats": (dict2({"data": array2(planes(1, 1), dtype="f4")}), "has the type 'f4'"),
     "objects": (dict2({"data": array2(planes(1, 1), dtype="O")}), "has the type 'O'"),
+    "a type of many tuples": (
+        dict2({"data": b"cnumpy\ndtype\nN" + b"\x85" * 5000 + b"\x85R"}),
+        "has the type no name",
+    ),
     "fewer bytes than the shape": (
         dict2({"data": array2(planes(1, 1), shape=(2**31 - 1, 2**31 - 1))}),
         "3,072 bytes for",
@@ -312,6 +316,11 @@ TARS = {
         member("x", b"12 size=999\n", b"x") + member("a", b"x") + END,
         "changes the size",
     ),
+    "another name by a second remark": (
+        member("x", b"11 a=path=\n10 path=a\n", b"g") + member("b", b"x") + END,
+        "changes the path",
+    ),
+    "a damaged remark": (member("x", b"99 comment=a\n", b"x") + END, "header .* is damaged"),
     "a remark of a gigabyte": (tar_header("x", 2**30, b"x") + END, "more than the 65,536"),
     "the same file twice": (member(data=b"x") + member("b/a", b"y") + END, "two files called a"),
     "something behind the end": (member(data=b"x") + END + b"PK\3\4", "something behind its end"),
@@ -325,6 +334,18 @@ def test_tars_that_are_refused(name, form):
     data, message = TARS[name]
     with pytest.raises(WeightsError, match=message):
         read_tar(io.BytesIO(packed(data) if form == "gzip" else data), {"a"})
+
+
+def test_a_remark_is_known_by_its_key():
+    """Its text may have anything in it, and a folder of the oldest form has no mark but a slash."""
+    remark = member("x", b"37 comment=x path=y size=1 linkpath=\n", b"g")
+    archive = remark + member("b/", kind=b"\0") + member("b/a", b"x") + END
+    assert read_tar(io.BytesIO(archive), {"a"}) == {"a": b"x"}
+    assert [one.name for one in files_in(io.BytesIO(archive))] == ["b/a"]
+    long = b"70000 comment=" + b"x" * (70000 - 15) + b"\n" + b"10 path=a\n"
+    for read in (placed, lambda file: list(files_in(file))):
+        with pytest.raises(UnsafeError, match="more than the 65,536"):
+            read(io.BytesIO(member("x", long, b"g") + member("b", b"x") + END))
 
 
 def test_a_tar_that_is_a_bomb():

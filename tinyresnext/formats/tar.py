@@ -11,7 +11,7 @@ from __future__ import annotations
 import gzip
 import os
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, NamedTuple
 
@@ -67,12 +67,7 @@ def read_tar(file: BinaryIO, wanted: Collection[str]) -> dict[str, bytes]:
         padded = -(-size // BLOCK) * BLOCK
         last = name.rsplit("/", 1)[-1]
         if kind == "note":
-            if size > _MAX_NOTE:
-                raise UnsafeError(
-                    f"a header in the archive has {size:,} bytes, more than the {_MAX_NOTE:,} that "
-                    "are accepted"
-                )
-            _check_note(stream.take(padded))
+            _name_in(stream.take, padded)
         elif kind == "file" and last in wanted:
             if size > MAX_PART:
                 raise UnsafeError(
@@ -117,7 +112,7 @@ def placed(file: BinaryIO) -> dict[str, tuple[int, int]]:
         if at > end:
             raise FormatError(f"the archive is cut short in {ascii(name)[:80]}; fetch it again")
         if kind == "note":
-            _check_note(file.read(min(size, _MAX_NOTE + 1)))
+            _name_in(file.read, size)
         elif kind == "file" and found.setdefault(name, (start, size)) != (start, size):
             raise UnsafeError(f"the archive has two files called {ascii(name)[:80]}")
     raise UnsafeError(f"the archive has more than {_MAX_MEMBERS} members; save it anew")
@@ -157,38 +152,52 @@ def files_in(file: BinaryIO) -> Iterator[Placed]:
         name = (longer or raw).decode("utf-8", "surrogateescape").removeprefix("./")
         if at > end:
             raise FormatError(f"the archive is cut short in {ascii(name)[:80]}; fetch it again")
-        if flag in b"Lx" and size <= _MAX_NOTE:
-            note = file.read(size)
-            longer = note.rstrip(b"\0") if flag == b"L" else _long_name(note) or longer
+        if flag in (b"L", b"x", b"g"):
+            longer = _name_in(file.read, size, flag) or longer
             continue
         longer = b""
-        if flag in b"0\0":
+        # in the oldest form the name of a folder ends so, and nothing else tells it
+        is_folder = flag == b"5" or (flag == b"\0" and name.endswith("/"))
+        if flag in (b"0", b"\0") and not is_folder:
             if name.startswith("/") or ".." in name.split("/") or "\0" in name:
                 raise UnsafeError(f"the archive has a member called {ascii(name)[:80]}")
             yield Placed(name, start, size)
-        elif flag == b"g":
-            _check_note(file.read(min(size, _MAX_NOTE + 1)))
-        elif flag != b"5":
+        elif not is_folder:
             raise UnsafeError(
                 f"{ascii(name)[:80]} in the archive is a link, a device or of another kind that is "
                 "no file; unpack the archive and give the folder"
             )
 
 
-def _long_name(note: bytes) -> bytes:
-    """Return the name that an extended header gives the next member, or nothing."""
-    found = b""
-    while note.strip(b"\0"):
-        digits, _, _ = note.partition(b" ")
+def _name_in(read: Callable[[int], bytes], size: int, flag: bytes = b"g") -> bytes:
+    """Return the name that an extended header gives the next member, or nothing.
+
+    GNU tar's (L) is the name; others are rows of records: "LENGTH KEY=VALUE" and the end of a line.
+    Raise `UnsafeError` if a record changes something else, and if one for all members (g) does.
+    """
+    if size > _MAX_NOTE:
+        raise UnsafeError(
+            f"a header in the archive has {size:,} bytes, more than the {_MAX_NOTE:,} that are "
+            "accepted"
+        )
+    note = read(size).rstrip(b"\0")
+    if flag == b"L":
+        return note
+    found, at, end = b"", 0, len(note)
+    while at < end:
+        digits = note[at : at + 8].partition(b" ")[0]
         length = int(digits) if digits.isdigit() and len(digits) < 8 else 0
-        if not len(digits) + 2 < length <= len(note):
+        if not len(digits) + 2 < length <= end - at:
             raise FormatError("an extended header in the archive is damaged; pack it again")
-        key, _, value = note[len(digits) + 1 : length - 1].partition(b"=")
-        if key == b"path":
+        key, _, value = note[at + len(digits) + 1 : at + length - 1].partition(b"=")
+        if key == b"path" and flag != b"g":
             found = value
-        elif key in (b"size", b"linkpath") or key.startswith(b"GNU.sparse"):
-            _check_note(b" " + key + b"=")
-        note = note[length:]
+        elif key in (b"path", b"size", b"linkpath") or key.startswith(b"GNU.sparse"):
+            raise UnsafeError(
+                f"a header in the archive changes the {ascii(key)[2:-1][:40]} of a member; pack it "
+                "again plainly"
+            )
+        at += length
     return found
 
 
@@ -272,7 +281,7 @@ def _parse(header: bytes) -> tuple[str, str, int]:
     name = raw_name.decode("latin-1")
     shown = ascii(name)[:80]
     kinds = {b"0": "file", b"\0": "file", b"5": "folder", b"x": "note", b"g": "note"}
-    kind = kinds.get(flag)
+    kind = "folder" if flag == b"\0" and raw_name.endswith(b"/") else kinds.get(flag)
     if kind is None:
         what = "is a link, a device or of another kind that no data set needs"
         raise UnsafeError(f"{shown} in the archive {what}")
@@ -288,13 +297,3 @@ def _octal(field: bytes) -> int:
     if not digits or digits.strip(b"01234567"):
         raise FormatError(f"not a tar archive, or damaged: a header has the number {digits[:12]!r}")
     return int(digits, 8)
-
-
-def _check_note(note: bytes) -> None:
-    """Raise `UnsafeError` if an extended header changes the name or the size of a member."""
-    for word in (b" path=", b" size=", b" linkpath=", b" GNU.sparse"):
-        if word in note:
-            raise UnsafeError(
-                f"a header in the archive changes the{word.decode().rstrip('=')} of a member; pack "
-                "it again plainly"
-            )

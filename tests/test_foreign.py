@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import lzma
 import re
 import struct
@@ -126,6 +127,31 @@ def test_npz_of_numpy(tmp_path, write):
     }
     write(path, **arrays)
     same(container.read(path).tensors, arrays)
+
+
+@pytest.mark.parametrize("signature", [True, False])
+def test_npz_of_a_stream(tmp_path, signature):
+    """Sizes stand behind the data then, and the local header has zeros in 64-bit fields."""
+    out = Stream()
+    np.savez(out, x=numbers((3, 4)))
+    data = out.getvalue()
+    if not signature:  # which may be left out
+        end = struct.unpack_from("<I", data, len(data) - 6)[0]
+        data = data.replace(b"PK\7\x08", b"")[:-6] + struct.pack("<I", end - 4) + data[-2:]
+    (tmp_path / "a.npz").write_bytes(data)
+    same(container.read(tmp_path / "a.npz").tensors, {"x": numbers((3, 4))})
+    (tmp_path / "a.npz").write_bytes(data.replace(b"PK\1\2", b"\0PK\1\2"))
+    with pytest.raises(FormatError):
+        container.read(tmp_path / "a.npz")
+
+
+class Stream(io.BytesIO):
+    """A stream that only goes on, like a pipe."""
+
+    def seek(self, *_):
+        raise OSError
+
+    tell = seek
 
 
 def test_what_we_export(tmp_path):

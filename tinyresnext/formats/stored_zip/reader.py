@@ -184,12 +184,12 @@ def _locate(file: BinaryIO, entry: Entry, directory: int) -> tuple[Member, int]:
         raise FormatError(f"{where} does not fit before the directory")
     text = read_exactly(file, entry.header + LOCAL.size, n_name + n_extra)
     name, extra = text[:n_name], text[n_name:]
-    deferred = bool(flags & DESCRIPTOR) and (crc, packed, size) == (0, 0, 0)
     same = (magic, name, flags, method) == (LOCAL_MAGIC, entry.name, entry.flags, entry.method)
-    if same and not deferred:
+    if same:
         # NumPy asks for 64-bit fields in the local header even where the directory needs none.
-        sizes = wide_fields(extra, [size, packed])
-        same = (crc, *sizes) == (entry.crc, entry.size, entry.packed)
+        told = (crc, *wide_fields(extra, [size, packed]))
+        deferred = bool(flags & DESCRIPTOR) and told == (0, 0, 0)
+        same = deferred or told == (entry.crc, entry.size, entry.packed)
     if not same:
         raise UnsafeError(f"{where}: its local header differs from the directory")
     end = start + entry.packed
@@ -201,13 +201,17 @@ def _locate(file: BinaryIO, entry: Entry, directory: int) -> tuple[Member, int]:
 
 
 def _check_descriptor(file: BinaryIO, entry: Entry, at: int, directory: int, where: str) -> int:
-    """Check the data descriptor, which repeats CRC and sizes, and return its end (4.3.9)."""
+    """Check the data descriptor, which repeats CRC and sizes, and return its end (4.3.9).
+
+    Its signature may be missing. The next part must begin where it ends, so no wrong form passes.
+    """
     found = read_exactly(file, at, min(24, directory - at))
-    head = struct.pack("<4sI", DESCRIPTOR_MAGIC, entry.crc)
-    for layout in ("<2Q", "<2I") if max(entry.size, entry.packed) < FULL else ("<2Q",):
-        expected = head + struct.pack(layout, entry.packed, entry.size)
-        if found.startswith(expected):
-            return at + len(expected)
+    layouts = ("<I2Q", "<3I") if max(entry.size, entry.packed) < FULL else ("<I2Q",)
+    for magic in (DESCRIPTOR_MAGIC, b""):
+        for layout in layouts:
+            expected = magic + struct.pack(layout, entry.crc, entry.packed, entry.size)
+            if found.startswith(expected):
+                return at + len(expected)
     raise UnsafeError(f"{where}: the descriptor behind its data differs from the directory")
 
 

@@ -17,10 +17,12 @@ from test_hostile_checkpoints import accepted
 
 from tinyresnext import Spec
 from tinyresnext.checkpoints.convert import opened_checkpoint
+from tinyresnext.checkpoints.onnx import values
 from tinyresnext.checkpoints.onnx.write import OPSETS, write_onnx
 from tinyresnext.checkpoints.readers import container, parts
 from tinyresnext.errors import FormatError, ShapeError, UnsafeError, UsageError, WeightsError
-from tinyresnext.formats.onnx import wire
+from tinyresnext.formats.dtypes import NUMBERS
+from tinyresnext.formats.onnx import tensor, wire
 from tinyresnext.network.resnext import forward
 from tinyresnext.ops import reference
 
@@ -517,6 +519,65 @@ def test_means_in_a_dilated_stage_as_others_write_them(tmp_path, form):
             read_checkpoint(tmp_path / "o.onnx")
     else:
         assert read_checkpoint(tmp_path / "o.onnx").stored.spec == DILATED
+
+
+@pytest.mark.parametrize("number", [2, 3, 7, 9, 21, 99])
+def test_images_that_are_no_floats(tmp_path, number):
+    """Such a graph normalises them itself, and what is assumed of it would be wrong."""
+
+    def change(parts):
+        for at, value, whole in parts:
+            if at == 11:  # a name, and a tensor of float32
+                assert value.count(b"\x08\x01\x12") == 1
+                whole = of.field(11, value.replace(b"\x08\x01\x12", b"\x08%c\x12" % number))
+            yield whole
+
+    (tmp_path / "o.onnx").write_bytes(of.in_graph(of.onnx_file(tmp_path), change))
+    with pytest.raises(FormatError, match="the graph takes are of type .*expected floating point"):
+        read_checkpoint(tmp_path / "o.onnx")
+
+
+def test_a_weight_of_many_nodes_is_read_once(tmp_path, monkeypatch):
+    """A graph of a kilobyte each may name one weight over and over."""
+    data, reads = of.onnx_file(tmp_path, BLURRED), []
+    kernels = []
+    of.in_nodes(data, lambda one: kernels.append(one) or one)
+    pads = [one for one in kernels if one["op"] == b"Pad"]
+    blurs = [one for one in kernels if one["inputs"][:1] == pads[0]["outputs"]]
+
+    def change(parts):
+        for i in range(50):
+            for one in (pads[0], blurs[0]):
+                new = one | {"inputs": [*one["inputs"]], "outputs": [b"%d%s" % (i, one["op"])]}
+                if one is blurs[0]:
+                    new["inputs"][0] = b"%dPad" % i
+                elif i:
+                    new["inputs"][0] = b"%dConv" % (i - 1)
+                else:
+                    new["inputs"][0] = b"images"
+                yield of.field(1, of.node_bytes(new))
+        yield from (whole for *_, whole in parts)
+
+    found = values.Reading._has_only
+
+    def counted(self, tensor, taps):
+        reads.append(tensor.name)
+        return found(self, tensor, taps)
+
+    monkeypatch.setattr(values.Reading, "_has_only", counted)
+    (tmp_path / "o.onnx").write_bytes(of.in_graph(data, change))
+    with pytest.raises(WeightsError):
+        read_checkpoint(tmp_path / "o.onnx")
+    assert len(reads) == len(set(reads))
+
+
+@pytest.mark.parametrize("number", [-(1 << 31) - 1, 1 << 31, -(1 << 63)])
+def test_whole_numbers_beyond_their_type(number):
+    values = np.array([0, number], np.int64).view(np.uint64)
+    with pytest.raises(FormatError, match="numbers beyond its type"):
+        tensor._narrowed(values, NUMBERS["I32"], "x")
+    ends = np.array([(1 << 31) - 1, -(1 << 31)], np.int64).view(np.uint64)
+    assert bytes(tensor._narrowed(ends, NUMBERS["I32"], "x")) == ends.astype("<i4").tobytes()
 
 
 def test_a_domain_of_one_program(tmp_path):

@@ -7,13 +7,14 @@ and leaves no step. Each node is checked: its domain, its operator, and every at
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ...errors import FormatError
+from ...formats.dtypes import FLOATS
 from ...formats.onnx.model import Model, Node
-from ...formats.onnx.tensor import Tensor
+from ...formats.onnx.tensor import DATA_TYPES, Tensor, type_name
 from ...formats.onnx.wire import Source
 from . import constants, operators
 from .values import Constant, Reading, Step, Value
@@ -42,6 +43,7 @@ class Graph:
     x: Value
     out: Value
     numbers: Callable[[Tensor], Iterator[memoryview]]
+    _identities: dict[tuple[int, int], bool] = field(default_factory=dict)
 
     def only_pads(self, conv: Step) -> bool:
         """Return whether a convolution only skips pixels and adds channels of zeros.
@@ -53,6 +55,12 @@ class Graph:
         plain = [step.op for step in conv.out.readers] == ["add"] and bias is None
         if not plain or not isinstance(weight, Tensor) or weight.shape[2:] != (1, 1):
             return False
+        if weight.message not in self._identities:  # several may have the same weight
+            self._identities[weight.message] = self._is_identity(weight)
+        return self._identities[weight.message]
+
+    def _is_identity(self, weight: Tensor) -> bool:
+        """Return whether a weight is the identity matrix, cut or padded."""
         at, columns = 0, weight.shape[1]
         for piece in self.numbers(weight):
             found = np.frombuffer(piece, weight.kind.dtype)
@@ -79,14 +87,20 @@ def graph_of(
             f"{NEWEST} are read, export it with one of these"
         )
     reading = Reading(source, model.tensors, numbers)
-    free = {name: dims for name, dims in model.inputs.items() if name not in model.tensors}
+    free = {name: found for name, found in model.inputs.items() if name not in model.tensors}
     if len(free) != 1 or len(model.outputs) != 1:
         raise FormatError(
             f"the graph has {len(free)} inputs and {len(model.outputs)} outputs; expected one of "
             "each: images, and their logits"
         )
-    (name, dims), (end,) = next(iter(free.items())), model.outputs
-    x = Value(dims if len(dims) == 4 else (None,) * 4)
+    (name, found), (end,) = next(iter(free.items())), model.outputs
+    if DATA_TYPES.get(found.type) not in FLOATS:
+        raise FormatError(
+            f"the images that the graph takes are of type {type_name(found.type)}; expected "
+            "floating point, since a graph of other numbers prepares its images itself, which is "
+            "not read; export the model without that"
+        )
+    x = Value(found.dims if len(found.dims) == 4 else (None,) * 4)
     reading.names[name] = x
     for node in model.nodes:
         _add(reading, node)

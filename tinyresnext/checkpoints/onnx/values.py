@@ -91,6 +91,7 @@ class Reading:
         self.source, self.numbers = source, numbers
         self.names: dict[str, Value | Constant] = dict(tensors)
         self.steps: list[Step] = []
+        self._repeats: dict[tuple[tuple[int, int], bytes], bool] = {}
 
     def value(self, node: Node, index: int) -> Value:
         """Return an input of a node that is no constant."""
@@ -121,7 +122,17 @@ class Reading:
         return self.names[name]
 
     def repeats(self, tensor: Tensor, taps: NDArray) -> bool:
-        """Return whether a tensor has the same few numbers over and over."""
+        """Return whether a tensor has the same few numbers over and over.
+
+        Many nodes may have one tensor, which is read once.
+        """
+        key = tensor.message, taps.tobytes()
+        if key not in self._repeats:
+            self._repeats[key] = self._has_only(tensor, taps)
+        return self._repeats[key]
+
+    def _has_only(self, tensor: Tensor, taps: NDArray) -> bool:
+        """Return whether a tensor has the same few numbers over and over, by reading it."""
         at, flat = 0, taps.reshape(-1)
         for piece in self.numbers(tensor):
             found = np.frombuffer(piece, tensor.kind.dtype)

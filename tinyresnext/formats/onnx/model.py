@@ -22,7 +22,7 @@ from ...errors import FormatError, UnsafeError
 from .tensor import MOST_INTEGERS, MOST_NAME, Tensor, read_tensor
 from .wire import BYTES, FOUR, VARINT, Field, Source
 
-__all__ = ["Model", "Node", "begins", "read_model"]
+__all__ = ["Input", "Model", "Node", "begins", "read_model"]
 
 MOST_NODES = MOST_TENSORS = 20_000  # a ResNeXt-101 has 344 nodes and 626 tensors
 MOST_ENTRIES = 64  # inputs, outputs and attributes of a node; inputs of a graph have tensors beside
@@ -36,6 +36,16 @@ _VALUES = {2: _FLOAT, 3: _INT, 4: _STRING, 5: _TENSOR, 7: _FLOATS, 8: _INTS}
 _GRAPHS = (6, 11)
 
 Value = int | float | bytes | tuple[int, ...] | tuple[float, ...] | Tensor
+
+
+class Input(NamedTuple):
+    """An input of a graph: the number of its data type, 0 if it says none, and its dimensions.
+
+    A dimension that is left open is None.
+    """
+
+    type: int
+    dims: tuple[int | None, ...]
 
 
 class Node(NamedTuple):
@@ -67,8 +77,7 @@ class Model:
         In the file's order.
     tensors : dict of str to Tensor
         The initializers.
-    inputs : dict of str to tuple
-        The dimensions of each input of the graph, None for those that are left open.
+    inputs : dict of str to Input
     outputs : list of str
     metadata : dict of str to Field
         Texts that programs have put beside the graph, which are not read yet.
@@ -77,7 +86,7 @@ class Model:
     opset: int = 0
     nodes: list[Node] = field(default_factory=list)
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    inputs: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
+    inputs: dict[str, Input] = field(default_factory=dict)
     outputs: list[str] = field(default_factory=list)
     metadata: dict[str, Field] = field(default_factory=dict)
 
@@ -167,11 +176,11 @@ def _read_graph(source: Source, graph: Field, model: Model) -> None:
                 raise FormatError(f"there are two initializers {tensor.name!a:.80}; save it again")
             model.tensors[tensor.name] = tensor
         elif one.number in (11, 12):
-            name, dims = _value_info(source, one)
+            name, found = _value_info(source, one)
             if one.number == 12:
                 model.outputs.append(name)
             else:
-                model.inputs[name] = dims
+                model.inputs[name] = found
             if len(model.inputs) + len(model.outputs) > MOST_TENSORS:
                 raise UnsafeError(f"the graph has more than {MOST_TENSORS:,} inputs and outputs")
         elif one.number == 15:
@@ -253,9 +262,9 @@ def _several(source: Source, one: Field) -> list[int] | list[float]:
     return list(struct.unpack(f"<{len(raw) // 4}f", raw))
 
 
-def _value_info(source: Source, entry: Field) -> tuple[str, tuple[int | None, ...]]:
-    """Read a ValueInfoProto: the name of an input or output, and its dimensions as far as known."""
-    name, dims = "", list[int | None]()
+def _value_info(source: Source, entry: Field) -> tuple[str, Input]:
+    """Read a ValueInfoProto: the name of an input or output, and what is known of it."""
+    name, number, dims = "", 0, list[int | None]()
     for one in source.message(entry, "an input"):
         if one.number == 1:
             name = source.text(one, MOST_NAME, "the name of an input")
@@ -263,8 +272,11 @@ def _value_info(source: Source, entry: Field) -> tuple[str, tuple[int | None, ..
             for kind in source.message(one, "the type of an input"):
                 if kind.number == 1:  # a tensor
                     for part in source.message(kind, "the type of an input"):
-                        dims += _dimensions(source, part) if part.number == 2 else []
-    return name, tuple(dims)
+                        if part.number == 1:
+                            number = part.value
+                        elif part.number == 2:
+                            dims += _dimensions(source, part)
+    return name, Input(number, tuple(dims))
 
 
 def _dimensions(source: Source, shape: Field) -> list[int | None]:

@@ -237,7 +237,8 @@ def _narrowed(values: np.ndarray, kind: Number, what: str) -> memoryview:
         values = values.astype(np.uint16)
     else:
         whole = values.view(np.int64)
-        fits = kind.name == "I64" or bool((np.abs(whole) <= 1 << 31).all())
+        low = -(1 << 31)
+        fits = kind.name == "I64" or bool(((whole >= low) & (whole < -low)).all())
         values = whole.astype(kind.dtype)
     if not fits:
         raise FormatError(f"{what} has numbers beyond its type; fetch the file again")

@@ -19,11 +19,13 @@ import pytest
 from PIL import Image
 
 from tinyresnext.errors import ImageError
+from tinyresnext.formats.image import png, tiff, webp
 from tinyresnext.formats.image.orientation import orientation
 from tinyresnext.images import files as image_file
 from tinyresnext.images.decode import decode
 
 ODD = odd.all_odd_images()
+ROWS = struct.pack("<HHII", 278, 4, 1, 2)  # in `odd.tiff_by_hand`: the rows of a strip
 FUZZ_SEEDS = [case.data for case in ODD if case.pixels is not None and len(case.data) < 3000]
 
 
@@ -358,6 +360,22 @@ def test_an_unreadable_file_is_refused(file):
     file.write_bytes(b"x")
     file.chmod(0)
     with pytest.raises(ImageError, match="cannot be read"):
+        decode(file)
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        (png, odd.PNG + struct.pack(">I", 0) + b"tRNS" + bytes(4)),
+        (webp, b"RIFF" + struct.pack("<I", 12) + b"WEBPVP8X" + bytes(4)),
+        (tiff, odd.tiff_by_hand({}).replace(ROWS, ROWS[:4] + bytes(8))),
+    ],
+)
+def test_parts_that_are_shorter_than_what_is_read_of_them(kind, data, file):
+    with contextlib.suppress(ImageError):
+        kind.bare(data)
+    file.write_bytes(data)
+    with pytest.raises(ImageError):
         decode(file)
 
 

@@ -52,7 +52,7 @@ def bare(data: bytes) -> Bare:
                 found.setdefault("exif", data[at + 8 : min(end - 4, at + MOST_METADATA)])
             elif kind in _TEXTS:
                 _read_text(kind, view[at + 8 : end - 4], found)
-        elif kind == b"tRNS" and data[25] == 0 and data[24] in (2, 4):
+        elif kind == b"tRNS" and data[24:26] in (b"\2\0", b"\4\0"):
             kept += [view[start:at], _transparent(view[at:end], data[24])]
             start = end
         elif kind == b"IDAT":

@@ -31,6 +31,8 @@ _USUAL = {  # what a tag means where it is missing
     _SAMPLE_FORMAT: (1,),
     _PALETTE: (),
 }
+# tags of one value each
+_SINGLE = (_WIDTH, _HEIGHT, _COMPRESSION, _COLOUR, _FILL, _SAMPLES, _PLANES, _PREDICTOR, _ROWS)
 _TYPES = {1: "B", 3: "H", 4: "I"}  # BYTE, SHORT, LONG
 _PREDICTED = (5, 8, 32946)  # LZW, and Deflate under two numbers
 _COMPRESSIONS = (1, 32773, *_PREDICTED)
@@ -100,7 +102,8 @@ def _values(data: bytes, order: str, form: str, count: int, at: int) -> tuple[in
 
 def _strips(data: bytes, tags: Tags) -> list[Part]:
     """Check the tags against each other, and return the strips of the image."""
-    for tag in (_WIDTH, _HEIGHT, _COMPRESSION, _COLOUR, _FILL, _SAMPLES, _PLANES, _PREDICTOR):
+    tags.setdefault(_ROWS, tags[_HEIGHT])
+    for tag in _SINGLE:
         _require(len(tags[tag]) == 1, f"its tag {tag} has {len(tags[tag])} values")
     width, height, samples = tags[_WIDTH][0], tags[_HEIGHT][0], tags[_SAMPLES][0]
     bits, compression = set(tags[_BITS]), tags[_COMPRESSION][0]
@@ -126,7 +129,7 @@ def _strips(data: bytes, tags: Tags) -> list[Part]:
     _require(tags[_PREDICTOR][0] in (1, 2), f"its predictor is {tags[_PREDICTOR][0]}")
     palette = 3 * 2 ** min(bits) if colour[0] == 3 else 0
     _require(len(tags[_PALETTE]) >= palette, "its palette is cut short")
-    rows = min(tags.get(_ROWS, (height,))[0], height)
+    rows = min(tags[_ROWS][0], height)
     offsets, counts = tags[_OFFSETS], tags[_COUNTS]
     _require(rows > 0 and len(offsets) == len(counts) == -(-height // rows), "it lacks strips")
     _require(sum(counts) <= len(data), "its strips are larger than the file")

@@ -42,8 +42,8 @@ def bare(data: bytes) -> Bare:
         elif kind == b"VP8X" and kind not in found and end <= stop:
             found[kind] = b""
             _check(data, kind, start)
-            parts.append(data[start : start + 8] + bytes([data[start + 8] & ~_METADATA]))
-            parts.append(view[start + 9 : end])
+            flags = bytes(flag & ~_METADATA for flag in data[start + 8 : min(start + 9, end)])
+            parts += [data[start : start + 8], flags, view[start + 9 : end]]
         elif kind == b"ANIM" and kind not in found:
             found[kind] = b""
             _check(data, kind, start)

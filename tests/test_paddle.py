@@ -24,6 +24,7 @@ PROTOCOLS = (2, 3, 4)  # Paddle writes no others
 TINY = Spec((1, 2), 8, 4, 10, expansion=1)
 D = Spec((1, 2), 8, 4, 10, expansion=1, stem="deep", avg_down=True)
 FIELDS = {"running_mean": "_mean", "running_var": "_variance"}
+PARTS = "UnpackBigParamInfor@@"
 PROGRAM = "StructuredToParameterName@@"
 DEEP = {"conv1.0": "conv1_1._conv", "conv1.1": "conv1_1.N", "conv1.3": "conv1_2._conv"}
 DEEP |= {"conv1.4": "conv1_2.N", "conv1.6": "conv1_3._conv", "bn1": "conv1_3.N"}
@@ -158,19 +159,21 @@ def test_arrays_in_parts(path, protocol):
     whole = made.pop(name).reshape(-1)
     parts = {f"{name}@@.{i}": part for i, part in enumerate(np.array_split(whole, 3))}
     told = {name: {"OriginShape": (32, 64, 1, 1), "slices": list(parts)}}
-    path.write_bytes(pickle.dumps({**made, **parts, "UnpackBigParamInfor@@": told}, protocol))
+    path.write_bytes(pickle.dumps({**made, **parts, PARTS: told}, protocol))
     stored, _ = cases.read_checkpoint(path)
     assert np.array_equal(stored.params[name].reshape(-1), whole)
     for wrong in (
         {"OriginShape": (32, 65, 1, 1), "slices": list(parts)},
         {"OriginShape": (32, 64, 1, 1), "slices": list(parts)[:2]},
+        {"OriginShape": (32, 64) + (1,) * 20, "slices": list(parts)},
+        {"OriginShape": ("x" * 1000,), "slices": list(parts)},
         {"OriginShape": (32, 64, 1, 1), "slices": [*parts, "fc.weight"]},
         {"OriginShape": (32, 64, 1, 1), "slices": "fc.bias"},
         {"slices": list(parts)},
         3,
     ):
         told = {name: wrong}
-        path.write_bytes(pickle.dumps({**made, **parts, "UnpackBigParamInfor@@": told}, protocol))
+        path.write_bytes(pickle.dumps({**made, **parts, PARTS: told}, protocol))
         with pytest.raises(FormatError, match=r"layer1\.0\.conv1"):
             container.read(path)
 
@@ -250,6 +253,23 @@ def test_refused(path, case):
         cases.read_checkpoint(path)
     assert [event for event in events if event[0] == "open"] == [("open", str(path))]
     assert {kind for kind, _ in events} <= {"open"}
+
+
+def test_tuples_in_tuples_are_not_written_out(path):
+    """They are deeper than a message could be."""
+    deep = b"N" + b"\x85" * 5000
+    whole = pickle.dumps({"a@@.0": np.ones(3, np.float32), PARTS: {"a": {"slices": ["a@@.0"]}}}, 2)
+    entry = b"}(X\x0b\0\0\0OriginShape" + deep + b"\x85X\x06\0\0\0slices](X\5\0\0\0a@@.0eu"
+    array = pickle.dumps(np.ones(3, np.float32), 2)[2:-1]
+    told = b"\x80\2}(X\5\0\0\0a@@.0" + array + text(PARTS) + b"}" + text("a") + entry + b"su."
+    assert pickle.loads(told.replace(deep, b"N")).keys() == pickle.loads(whole).keys()
+    version = array.replace(b"(K\x01K\x03", b"(" + deep + b"K\x03")
+    assert version != array
+    for data in (told, b"\x80\2}" + text("a.b") + version + b"s."):
+        path.write_bytes(data)
+        with pytest.raises(FormatError, match=r"'a' has no shape|another version than 1") as caught:
+            container.read(path)
+        assert len(str(caught.value)) < 400
 
 
 @pytest.mark.parametrize("protocol", [2, 4])

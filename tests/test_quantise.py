@@ -438,6 +438,16 @@ CHANGES = {
         IntegrityError,
         "the model has the sha256",
     ),
+    "a scale beyond floats": (
+        document(lambda d: d["scales"]["conv1"].__setitem__(0, 10**400)),
+        FormatError,
+        "for conv1; expected a scale",
+    ),
+    "an error beyond floats": (
+        document(lambda d: d["scales"]["conv1"].__setitem__(2, 10**400)),
+        FormatError,
+        "for conv1; expected a scale",
+    ),
     "no number": (document(lambda d: d.update(images=True)), FormatError, "has True images"),
     "more": (document(lambda d: d.update(more=1)), FormatError, "not as tinyresnext writes it"),
 }

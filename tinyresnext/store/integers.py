@@ -13,7 +13,7 @@ version 2; a tinyresnext that knows only version 1 says so and reads no more of 
 
 from __future__ import annotations
 
-import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -93,7 +93,8 @@ def _scale(name: str, row: Any) -> Scale:
     if isinstance(row, list) and len(row) == 3:
         scale, method, error = row
         numbers = [one for one in (scale, error) if type(one) in (int, float)]
-        fits = len(numbers) == 2 and all(math.isfinite(one) and one >= 0 for one in numbers)
+        # compared, not converted: a whole number may be larger than any float
+        fits = len(numbers) == 2 and all(0 <= one <= sys.float_info.max for one in numbers)
         if fits and method in METHODS and LEAST_SCALE < scale <= 1 / LEAST_SCALE:
             return Scale(float(scale), method, float(error))
     raise FormatError(

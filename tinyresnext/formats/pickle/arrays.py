@@ -130,9 +130,10 @@ def _reconstruct(arguments: tuple) -> UInt8Array:
 def _dtype(arguments: tuple) -> UInt8Type:
     """Return what ``dtype("u1", align, copy)`` means."""
     if not arguments or arguments[0] != "u1":
-        found = ascii(arguments[0] if arguments else None)[:40]
+        found = arguments[0] if arguments else None
+        shown = ascii(found)[:40] if type(found) is str else "no name"
         raise FormatError(
-            f"an array in the pickle has the type {found}; images are of unsigned bytes, 'u1'"
+            f"an array in the pickle has the type {shown}; images are of unsigned bytes, 'u1'"
         )
     return UInt8Type()
 
@@ -182,9 +183,9 @@ class PlacedArray:
                 "parts"
             )
         version, shape, dtype, is_fortran, data = state
-        if version != 1:
+        if not is_int(version, 1, 1):
             raise FormatError(
-                f"an array in the pickle has the version {ascii(version)[:40]}, not 1"
+                "an array in the pickle has another version than 1, which NumPy writes"
             )
         sides = shape if type(shape) is tuple and len(shape) <= MAX_DIMENSIONS else (-1,)
         if not all(is_int(n, 0, (1 << 62) - 1) for n in sides) or type(is_fortran) is not bool:

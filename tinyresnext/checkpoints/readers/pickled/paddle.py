@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any, BinaryIO
 
 from ....errors import FormatError, UnsafeError
-from ....formats.dtypes import BY_TORCH
+from ....formats.dtypes import BY_TORCH, MAX_DIMENSIONS
 from ....formats.pickle.arrays import PlacedArray, Run, weights
 from ....formats.pickle.machine import load
 from ....formats.pickle.tensors import Storage, Tensor, rebuilt
@@ -133,7 +133,9 @@ class _Runs:
             raise FormatError(f"{name} has parts that are not rows of numbers; save it again")
         sides = tuple(shape) if isinstance(shape, (tuple, list)) else ()
         count = sum(one.shape[0] for one in arrays)
-        if not all(is_int(n, 0, 1 << 40) for n in sides) or math.prod(sides) != count:
+        if len(sides) > MAX_DIMENSIONS or not all(is_int(n, 0, 1 << 40) for n in sides):
+            raise FormatError(f"{name} has no shape of up to {MAX_DIMENSIONS} whole numbers")
+        if math.prod(sides) != count:
             raise FormatError(
                 f"{name} has {count:,} numbers in its parts, and not those of {sides}"
             )

@@ -337,6 +337,29 @@ def test_keras_with_many_layers(read, fixed):
     same(read(ff.keras_file(state, change=cut)).tensors, expected)
 
 
+@pytest.mark.parametrize("top", ["", "model_weights"])
+@pytest.mark.parametrize("where", ["/", "model_weights"])
+@pytest.mark.parametrize("value", [b"theano", "theano", [b"tensorflow"], 7])
+def test_keras_under_another_backend(read, top, where, value):
+    """Theano's convolutions turn their kernels, so the same numbers are another network."""
+
+    def change(group):
+        (group.file["/"] if where == "/" else group).attrs["backend"] = value
+
+    with pytest.raises(FormatError, match="under the backend|backend of .* is (a list|not a list)"):
+        read(ff.keras_file(top=top, change=change))
+
+
+@pytest.mark.parametrize("value", [b"jax", "tensorflow", None])
+def test_keras_under_a_usual_backend(read, value):
+    def change(group):
+        del group.attrs["backend"]
+        if value is not None:
+            group.attrs["backend"] = value
+
+    assert len(read(ff.keras_file(change=change)).tensors) == 8
+
+
 def test_keras_of_its_time(read):
     """A file that Keras 2.2.4 wrote with h5py 2.9, whose attributes have a flag of then."""
     packed = (Path(__file__).parent / "data" / "keras-2.2.4.h5.xz").read_bytes()

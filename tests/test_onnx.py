@@ -533,7 +533,7 @@ def test_images_that_are_no_floats(tmp_path, number):
             yield whole
 
     (tmp_path / "o.onnx").write_bytes(of.in_graph(of.onnx_file(tmp_path), change))
-    with pytest.raises(FormatError, match="the graph takes are of type .*expected floating point"):
+    with pytest.raises(FormatError, match=r"the graph takes are of type .*expected floating point"):
         read_checkpoint(tmp_path / "o.onnx")
 
 

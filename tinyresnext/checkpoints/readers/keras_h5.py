@@ -7,9 +7,11 @@ Keras writes a group for each layer, and lists in attributes what belongs to it:
         conv1_conv/kernel:0      a dataset, in Keras' own orientation
 
 A list that is too long for one attribute is cut into ``layer_names0``, ``layer_names1`` and so on.
+The attribute ``backend`` names the library that computed. Theano's convolutions turn their kernels by
+180 degrees, and those of all others do not, so kernels that were written under Theano are other ones.
 Everything else in such a file (the optimiser, the training configuration as JSON) is never read.
 
-Source: the layout of Keras' ``hdf5_format``.
+Source: the layout of Keras' ``hdf5_format``, and ``_need_convert_kernel`` in it.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from .checkpoint import MAX_TENSORS, Listed, Stored, checked_name
 
 __all__ = ["listed"]
 
+BACKENDS = ("tensorflow", "jax", "torch", "cntk")
 # HDF5's classes of types, in the order of their numbers
 _CLASSES = (
     "integers",
@@ -56,6 +59,8 @@ def listed(file: BinaryIO) -> Listed:
     """
     tree = Tree(file)
     top, wrapper, others = _top(tree)
+    for path in dict.fromkeys(((), top)):
+        _check_backend(tree, path)
     stored: dict[str, Stored] = {}
     layers = _names(tree, top, "layer_names")
     if len(set(layers)) != len(layers):
@@ -73,6 +78,20 @@ def listed(file: BinaryIO) -> Listed:
             if len(stored) > MAX_TENSORS:
                 raise UnsafeError(f"the file has more than {MAX_TENSORS:,} tensors; do not use it")
     return Listed(stored, "keras", wrapper=wrapper, others=others)
+
+
+def _check_backend(tree: Tree, path: tuple[str, ...]) -> None:
+    """Raise `FormatError` if a group names a backend whose kernels are others, or may be."""
+    attribute = tree.attributes(path).get("backend")
+    if attribute is None:
+        return
+    backend = tree.text(attribute, f"backend of {shown(path)}")
+    if backend not in BACKENDS:
+        raise FormatError(
+            f"the weights were written under the backend {backend[:40]!a} of Keras; expected one of "
+            f"{', '.join(BACKENDS)}, since others may turn the kernels of convolutions; load the "
+            "model with Keras under TensorFlow, which turns them back, and save it again"
+        )
 
 
 def _of_layer(layer: str, name: str) -> str:

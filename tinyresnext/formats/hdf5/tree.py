@@ -208,6 +208,12 @@ class Tree:
             raise FormatError(f"{where} is not a list of texts; save the model again")
         return [_text(bytes(value).rstrip(b"\0 "), where) for value in values]
 
+    def text(self, attribute: Attribute, where: str) -> str:
+        """Return the text of an attribute that is one, and no list."""
+        if attribute.shape:
+            raise FormatError(f"{where} is a list, not a text; save the model again")
+        return self.texts(attribute._replace(shape=(1,)), where)[0]
+
     def _shared_text(self, value: memoryview, where: str) -> str:
         """Return a text in a heap; ``value`` has its length, the heap's address, its number."""
         length, address, index = struct.unpack("<IQI", value)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import cases
 import pytest
+import torch_files
 
 from tinyresnext import Spec
 from tinyresnext.checkpoints.beside.architecture import decided
@@ -40,6 +41,55 @@ def test_the_same_network(convert, name):
     assert convert({"architecture": name, "model_args": arguments}).stored.spec == TINY
     assert convert({"architecture": "resnext8d_8x4d"}, D).stored.spec == D
     assert convert({"architecture": "resnet8"}, Spec((1, 1), 1, 16, 3)).stored.spec.width == 16
+
+
+@pytest.fixture
+def called(tmp_path):
+    """Write a checkpoint as training scripts do, with a name, and return what is understood."""
+
+    def go(name, spec=TINY, **options):
+        state = {key: torch_files.tensor(value) for key, value in cases.weights(spec).items()}
+        top = {"epoch": 3, "arch": name, "state_dict": state}
+        (tmp_path / "in.pth").write_bytes(torch_files.zip_file(top))
+        return cases.read_checkpoint(tmp_path / "in.pth", **options)
+
+    return go
+
+
+ANY = [*PLAIN, "resnext50_32x4d", "resnet", "vit_base", "resnext", "x\x1b", "a" * 256]
+
+
+@pytest.mark.parametrize("name", ANY)
+def test_the_name_of_a_script_may_be_anything(called, name):
+    """Who trains may have changed the network, and called it anything: tensors tell what it is."""
+    stored, notes = called(name)
+    assert stored.spec == TINY
+    assert [note for note in notes if ascii(name)[:80] in note and "(arch)" in note]
+
+
+@pytest.mark.parametrize("name", [None, 3, "", "a" * 257, ["resnetblur50"]])
+def test_what_is_no_name_of_a_script(called, name):
+    stored, notes = called(name)
+    assert stored.spec == TINY
+    assert not [note for note in notes if "arch" in note and "--arch" not in note]
+
+
+def test_the_name_of_a_script_tells_blur_pooling(called):
+    blurred = replace(TINY, blur_pool="binomial")
+    assert called("resnextblur8_8x4d").stored.spec == blurred
+    assert called("resnextblur8_8x4d.a1_in1k").stored.spec == blurred
+    assert called("resnextblur8_8x4d", blur_pool="none").stored.spec == TINY
+    assert called("resnextblur8_8x4d", arch=TINY).stored.spec == TINY
+    with pytest.raises(ShapeError, match=r"resnextblur50_32x4d.*--blur-pool"):
+        called("resnextblur50_32x4d")
+    assert called("resnextblur50_32x4d", blur_pool="binomial").stored.spec == blurred
+
+
+@pytest.mark.parametrize("name", ["skresnext50_32x4d", "ecaresnext50t_32x4d", "resnext26ts.a"])
+def test_the_name_of_a_script_that_is_of_another_network(called, name):
+    with pytest.raises(FormatError, match="cannot compute.*--arch"):
+        called(name)
+    assert called(name, arch=TINY).stored.spec == TINY
 
 
 @pytest.mark.parametrize("name", OTHER)

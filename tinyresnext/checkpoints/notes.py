@@ -79,6 +79,8 @@ def _where(found: Checkpoint, named: Names) -> list[str]:
         if found.container in PICKLED:
             ways = " (--ema takes averaged weights, --key those under a key)"
         said.append(f"not taken: {_some(found.others)}{ways}")
+    if found.called:
+        said.append(f"the file calls its network {ascii(found.called)[:80]} (arch)")
     prefix = found.prefix + named.prefix
     classifier = f", the classifier is {named.classifier!r}" if named.classifier else ""
     behind = f", behind {prefix!r}" if prefix else ""

@@ -1,8 +1,9 @@
-"""The architecture that a ``config.json`` beside a checkpoint names, as timm's folders have it.
+"""The architecture that a ``config.json`` beside a checkpoint names, or the checkpoint itself.
 
 Blur pooling, another activation and dilation leave no trace in the tensors, so a network that has
 them has the names and shapes of a plain one. Only the name of the architecture and the arguments
-beside it tell (`named`).
+beside it tell (`named`). timm's folders have a ``config.json``, and the training scripts of timm and
+torchvision write the name into the checkpoint, as ``arch``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from .config import Config
 from .folder import CONFIG
 from .named import Named, named
 
-__all__ = ["decided"]
+__all__ = ["blur_of_name", "decided"]
 
 
 def decided(
@@ -63,6 +64,53 @@ def decided(
             own = spec.output_stride
             raise _differs(path, config, "output stride", own, output_stride, "output-stride")
     return blur_pool, output_stride
+
+
+def blur_of_name(
+    path: str | os.PathLike[str], name: str, spec: Spec, given: bool, blur_pool: str | None
+) -> str | None:
+    """Return the blur pooling: what the user says, else what the name in a checkpoint does.
+
+    A script may have any name for a network, perhaps of one that it has changed. So a name counts
+    only if it tells what tensors do not; and not if the user has ``given`` the architecture.
+
+    Parameters
+    ----------
+    path, name
+        Of the checkpoint, and what it calls its architecture.
+    spec, given, blur_pool
+        As for `decided`.
+
+    Returns
+    -------
+    str or None
+        None if neither says it.
+
+    Raises
+    ------
+    FormatError
+        It is the name of a network that this version cannot compute.
+    ShapeError
+        It is that of a network with blur pooling, and the tensors are another one.
+    """
+    architecture = name.partition(".")[0]  # of timm; the name of its weights may follow
+    called = f"{shown(path)}: the file calls its network {ascii(name)[:80]} (arch)"
+    told = named(architecture, {})
+    if given:
+        return blur_pool
+    if why := other(architecture):
+        raise FormatError(
+            f"{called}, which this version cannot compute ({why}), though its tensors may look "
+            "like those of a plain network; use a plain ResNeXt, or say --arch NAME if it is one"
+        )
+    if told is None or told.blur_pool == "none" or blur_pool is not None:
+        return blur_pool
+    if not told.fits(spec) or not told.stem_fits(spec):
+        raise ShapeError(
+            f"{called}, which has a blur pooling, and the tensors are {describe(spec)}; say which "
+            "pooling the network has with --blur-pool"
+        )
+    return told.blur_pool
 
 
 def _differs(

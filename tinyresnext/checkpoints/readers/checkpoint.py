@@ -97,6 +97,8 @@ class Checkpoint:
         What the reader found out of the network, for people.
     eps : float, optional
         The epsilon of all batch norms, where the file says it.
+    called : str
+        What a training script wrote into a ``.pth`` as the name of the architecture (``arch``).
     """
 
     tensors: Mapping[str, NDArray]
@@ -111,6 +113,7 @@ class Checkpoint:
     spec: Spec | None = None
     remarks: tuple[str, ...] = ()
     eps: float | None = None
+    called: str = ""
 
 
 class OnDemand(Mapping[str, NDArray]):
@@ -166,7 +169,7 @@ class Listed(NamedTuple):
         As in `Checkpoint`.
     besides : mapping of str to Stored
         Storages of which the tensors have parts: they must be read through without an error.
-    spec, remarks, eps
+    spec, remarks, eps, called
         As in `Checkpoint`.
     files : sequence of binary file
         Other open files in which tensors lie.
@@ -183,6 +186,7 @@ class Listed(NamedTuple):
     spec: Spec | None = None
     remarks: Sequence[str] = ()
     eps: float | None = None
+    called: str = ""
     files: Sequence[BinaryIO] = ()
 
 

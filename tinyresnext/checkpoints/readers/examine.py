@@ -68,6 +68,7 @@ def finish(files: Sequence[BinaryIO], listed: Listed, check: Check | None) -> Ch
         listed.spec,
         tuple(listed.remarks),
         listed.eps,
+        listed.called,
     )
 
 

@@ -42,7 +42,7 @@ from .torch_storages import (
     stored,
     without_a_loader,
 )
-from .wrappers import choose, clean
+from .wrappers import called, choose, clean
 
 __all__ = ["listed"]
 
@@ -97,6 +97,7 @@ def listed(file: BinaryIO, ema: bool = False, key: str | None = None) -> Listed:
         skipped=skipped,
         carried=contents.carried,
         besides=partly_used(file, contents, tensors.values()),
+        called=called(contents.top),
     )
 
 

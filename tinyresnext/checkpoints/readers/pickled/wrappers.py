@@ -17,7 +17,7 @@ from ....formats.pickle.vocabulary import Global, OtherKey, Placeholder
 from ...names.prefixes import is_average, unwrap
 from ..checkpoint import MAX_NAME
 
-__all__ = ["Choice", "choose", "clean"]
+__all__ = ["Choice", "called", "choose", "clean"]
 
 # The keys of training scripts, the likeliest first; without them, any key may have the network
 WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "network", "module", "params")
@@ -86,6 +86,12 @@ def choose(top: object, ema: bool, key: str | None = None) -> Choice:
     if not ordered:
         raise FormatError(_nothing(top))
     return Choice(ordered[0], found[ordered[0]], tuple(ordered[1:]))
+
+
+def called(top: object) -> str:
+    """Return the name of the architecture that a training script wrote; empty if there is none."""
+    name = top.get("arch") if _is_dict(top) else None
+    return name if type(name) is str and len(name) <= MAX_NAME else ""
 
 
 def _state_dicts(top: object) -> list[tuple[str, dict]]:

@@ -263,11 +263,12 @@ def torch7_file(state=None, root=None, extra=None):
     return network if root is None else root(lua, network)
 
 
-def torch7_tree(tensors, eps=()):
+def torch7_tree(tensors, eps=(), stated=lambda path, kind: {}):
     """Write a network whose modules are named by their places.
 
-    Every number on the way is a container, and ReLUs fill the gaps. The batch norms have the
-    epsilons in turn.
+    Every number on the way is a container. ReLUs fill the gaps, and at the root poolings, too. The
+    batch norms have the epsilons in turn; ``stated`` gives fields of a module by place and class,
+    already written, or another class under ``""``.
     """
     said = itertools.cycle(eps or (None,))
     lua, root = Lua(), {}
@@ -278,18 +279,26 @@ def torch7_tree(tensors, eps=()):
             node = node.setdefault(int(step), {})
         node[name] = value
 
-    def build(node):
+    def module(path, kind, fields, children=None):
+        more = stated(".".join(map(str, path)), kind)
+        return lua.module(more.pop("", kind), fields | more, children)
+
+    def gap(path):
+        if len(path) > 1 or path[0] < 3:
+            return "nn.ReLU"
+        return "nn.SpatialMaxPooling" if path[0] == 3 else "cudnn.SpatialAveragePooling"
+
+    def build(node, path=()):
         children = [place for place in node if isinstance(place, int)]
         if not children:
             fields = {name: lua.tensor(value) for name, value in node.items()}
             one = next(said) if "running_var" in node else None
-            return lua.module("nn.Module", fields | ({} if one is None else {"eps": number(one)}))
-        places = range(max(children) + 1)
-        return lua.module(
-            "nn.Sequential",
-            {},
-            [build(node[i]) if i in node else lua.module("nn.ReLU", {}) for i in places],
-        )
+            kind = "cudnn.SpatialConvolution" if node["weight"].ndim == 4 else "nn.Linear"
+            kind = "nn.SpatialBatchNormalization" if "running_var" in node else kind
+            return module(path, kind, fields | ({} if one is None else {"eps": number(one)}))
+        places = [(*path, i) for i in range(max(children) + 1)]
+        inner = [build(node[p[-1]], p) if p[-1] in node else module(p, gap(p), {}) for p in places]
+        return module(path, "nn.Sequential", {}, inner)
 
     return build(root)
 

@@ -129,7 +129,7 @@ def cases():
             UnsafeError,
         ),
         "T-index_twice_nested": (
-            integer(4) + integer(1) + lua_text("nn.X") + again(4, 1),
+            integer(4) + integer(1) + lua_text("nn.Linear") + again(4, 1),
             FormatError,
         ),
         "T-reference_to_a_number": (linear(lambda w: again(4, 77)), FormatError),
@@ -146,9 +146,9 @@ def cases():
             lua(lambda w: w.module("nn.ReLU", {"p": number(1)})),
             FormatError,
         ),
-        "T-module_of_a_number": (lua(lambda w: w.torch("nn.X", number(3))), FormatError),
-        "T-module_of_nil": (lua(lambda w: w.torch("nn.X", integer(0))), FormatError),
-        "T-module_of_a_tensor": (lua(lambda w: w.torch("nn.X", w.tensor(FOUR))), FormatError),
+        "T-module_of_a_number": (lua(lambda w: w.torch("nn.Linear", number(3))), FormatError),
+        "T-module_of_nil": (lua(lambda w: w.torch("nn.Linear", integer(0))), FormatError),
+        "T-module_of_a_tensor": (lua(lambda w: w.torch("nn.Linear", w.tensor(FOUR))), FormatError),
         "T-unknown_payload": (
             lua(lambda w: w.torch("tds.Hash", integer(1) + number(1))),
             WeightsError,
@@ -163,7 +163,7 @@ def cases():
         "T-function_alone": (
             integer(4)
             + integer(1)
-            + lua_text("nn.X")
+            + lua_text("nn.Linear")
             + integer(8)
             + integer(2)
             + lua_text(b"\x1bLua")
@@ -198,11 +198,11 @@ def cases():
         "T-weight_is_text": (linear(lambda w: text("w")), FormatError),
         "T-weight_is_table": (linear(lambda w: w.table()), FormatError),
         "T-weight_is_storage": (linear(lambda w: w.storage(FOUR)), FormatError),
-        "T-weight_is_module": (linear(lambda w: w.module("nn.X", {})), FormatError),
+        "T-weight_is_module": (linear(lambda w: w.module("nn.Linear", {})), FormatError),
         "T-weight_twice": (
             lua(
                 lambda w: w.torch(
-                    "nn.X", w.table(*((text("weight"), w.tensor(FOUR)) for _ in "ab"))
+                    "nn.Linear", w.table(*((text("weight"), w.tensor(FOUR)) for _ in "ab"))
                 )
             ),
             UnsafeError,

@@ -233,6 +233,90 @@ def test_torch7_says_the_epsilon(tmp_path):
             cases.read_checkpoint(path)
 
 
+class Sliding:
+    """What Torch7 writes beside the weights of a network: how its convolutions and pooling slide.
+
+    ``changed`` gives other fields by torchvision's name of a module, or by the class of another.
+    """
+
+    def __init__(self, spec, write, changed=()):
+        self.spec, self.changed = spec, dict(changed)
+        tensors = cases.weights(spec)
+        written = write({name: np.array([name] * spec.cardinality) for name in tensors}, spec)
+        self.names = {at.rpartition(".")[0]: str(names[0]) for at, names in written.items()}
+        self.data = ff.torch7_tree(write(tensors, spec), (1e-5,), self.fields)
+
+    def fields(self, path, kind):
+        name = self.names.get(path, kind).removesuffix(".weight")
+        found = {}
+        if kind == "nn.SpatialMaxPooling":
+            found = dict.fromkeys(("kW", "kH"), 3.0) | {"dW": 2.0, "dH": 2.0, "ceil_mode": False}
+            found |= {"padW": 1.0, "padH": 1.0}
+        elif kind == "cudnn.SpatialConvolution":
+            size = 1 if re.search(r"conv[13]$|downsample", name) and "layer" in name else 3
+            size = 7 if name == "conv1" and self.spec.stem == "imagenet" else size
+            strides = re.fullmatch(r"layer[2-9]\.0\.(conv2|downsample\.0)", name) or size == 7
+            found = dict.fromkeys(("kW", "kH"), float(size)) | {"dW": 1.0, "dH": 1.0}
+            found |= {"dW": 2.0, "dH": 2.0} if strides else {}
+            found |= {"padW": float(size // 2), "padH": float(size // 2)} if size > 1 else {}
+        found |= self.changed.get(name, {})
+        return {key: value if key == "" else lua_value(value) for key, value in found.items()}
+
+
+def lua_value(value):
+    if isinstance(value, str):
+        return ff.text(value)
+    return ff.integer(5) + ff.integer(int(value)) if isinstance(value, bool) else ff.number(value)
+
+
+BRANCHES = [key_schemes.torch7_flat, key_schemes.torch7_nested, key_schemes.torch7_paths]
+
+
+@pytest.mark.parametrize("write", BRANCHES)
+@pytest.mark.parametrize("spec", [Spec((1, 1), 4, 8, 10), Spec((1, 2), 4, 8, 3, stem="cifar")])
+def test_torch7_says_how_it_slides(tmp_path, write, spec):
+    path = tmp_path / "w.t7"
+    path.write_bytes(Sliding(spec, write).data)
+    stored, notes = cases.read_checkpoint(path)
+    assert stored.spec == spec
+    assert "found: the kinds of all modules, strides and paddings" in notes
+    assert not any("ReLU" in note or "convolutions stride" in note for note in notes)
+    other = {"layer2.0.conv2": {"dW": 1.0, "dH": 1.0}}
+    path.write_bytes(Sliding(spec, write, other).data)
+    with pytest.raises(ShapeError, match=r"size 3 x 3, stride 1 x 1.*expected .* stride 2 x 2"):
+        cases.read_checkpoint(path)
+
+
+OTHER_MODULES = {
+    "a stride": ({"layer1.0.conv1": {"dW": 2.0, "dH": 2.0}}, ShapeError, "stride 2 x 2"),
+    "a stride along the width": ({"layer2.0.conv2": {"dW": 1.0}}, ShapeError, "stride 2 x 1"),
+    "a padding": ({"conv1": {"padH": 0.0, "padW": 0.0}}, ShapeError, "padding 0 x 0.*3 x 3"),
+    "an older padding": ({"layer1.0.conv3": {"padding": 1.0}}, ShapeError, "padding 1 x 1"),
+    "a dilation": (
+        {"layer2.0.conv2": {"dilationH": 2.0, "dilationW": 2.0}}, ShapeError, "--output-stride",
+    ),
+    "a pooling": ({"nn.SpatialMaxPooling": {"padH": 0.0}}, ShapeError, "max pooling 3 has"),
+    "another rounding": ({"nn.SpatialMaxPooling": {"ceil_mode": True}}, ShapeError, "ceil_mode"),
+    "no pooling": ({"nn.SpatialMaxPooling": {"": "nn.Identity"}}, ShapeError, "has 0 max"),
+    "a stride of text": ({"conv1": {"dW": "2"}}, FormatError, "dW of 0 .* is no number"),
+    "an activation": ({"nn.ReLU": {"": "nn.Tanh"}}, FormatError, "of the class 'nn.Tanh'"),
+    "another layer": ({"conv1": {"": "nn.SpatialFullConvolution"}}, FormatError, "FullConvolution"),
+    "a scale": (
+        {"nn.ReLU": {"": "nn.MulConstant", "constant_scalar": 0.1}}, FormatError, "than 0",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHER_MODULES)
+def test_torch7_of_another_network(tmp_path, name):
+    """It has the tensors of a ResNeXt, and says itself that it computes something else."""
+    changed, error, says = OTHER_MODULES[name]
+    data = Sliding(Spec((1, 1), 4, 8, 10), key_schemes.torch7_flat, changed).data
+    (tmp_path / "w.t7").write_bytes(data)
+    with pytest.raises(error, match=says):
+        cases.read_checkpoint(tmp_path / "w.t7")
+
+
 def test_torch7_of_other_number_types(read):
     for dtype in (np.float64, np.float16):
         state = {name: array.astype(dtype) for name, array in ff.torch7_state().items()}
@@ -267,7 +351,7 @@ def test_torch7_views_of_one_storage(read):
     wide = lua.tensor(row, size=(2, 1, 2), stride=(20, 7, 1), storage=storage)
     spread = lua.tensor(row, size=(3,), stride=(0,), offset=40, storage=storage)
     fields = {"weight": first, "bias": turned, "running_mean": wide, "running_var": spread}
-    found = read(lua.module("nn.X", fields)).tensors
+    found = read(lua.module("nn.Linear", fields)).tensors
     expected = {"weight": row[4:10].reshape(2, 3), "bias": row[10:22].reshape(3, 4).T}
     expected |= {"running_mean": row[[0, 1, 20, 21]].reshape(2, 1, 2), "running_var": row[[39] * 3]}
     same(found, expected)
@@ -346,7 +430,9 @@ def test_keras_under_another_backend(read, top, where, value):
     def change(group):
         (group.file["/"] if where == "/" else group).attrs["backend"] = value
 
-    with pytest.raises(FormatError, match="under the backend|backend of .* is (a list|not a list)"):
+    with pytest.raises(
+        FormatError, match=r"under the backend|backend of .* is (a list|not a list)"
+    ):
         read(ff.keras_file(top=top, change=change))
 
 
@@ -488,7 +574,7 @@ def sparse(path, form, numel):
             ff.integer(4)
             + ff.integer(1)
             + ff.lua_text("V 1")
-            + ff.lua_text("nn.X")
+            + ff.lua_text("nn.Linear")
             + ff.integer(3)
             + ff.integer(2)
             + ff.integer(2)

@@ -87,7 +87,7 @@ def test_the_name_of_a_script_tells_blur_pooling(called):
 
 @pytest.mark.parametrize("name", ["skresnext50_32x4d", "ecaresnext50t_32x4d", "resnext26ts.a"])
 def test_the_name_of_a_script_that_is_of_another_network(called, name):
-    with pytest.raises(FormatError, match="cannot compute.*--arch"):
+    with pytest.raises(FormatError, match=r"cannot compute.*--arch"):
         called(name)
     assert called(name, arch=TINY).stored.spec == TINY
 

@@ -19,7 +19,7 @@ from ..store.contents import Stored
 from ..system.files import shown
 from ..system.version import __version__
 from . import carried, infer
-from .beside import architecture, config, folder
+from .beside import architecture, config, folder, layers
 from .carried import Carried
 from .names import layouts
 from .names.classification_models import INPUT, preprocessing
@@ -143,6 +143,8 @@ def opened_checkpoint(
         spec = spec if output_stride is None else dilated(spec, output_stride)
         spec = spec if found.spec is None else agreed(found.spec, spec)
         spec = spec if found.eps is None else _with_eps(spec, found.eps, isinstance(arch, Spec))
+        if found.layers is not None:
+            layers.compare(found.layers, named, spec)
         told = notes(found, spec, named, About(arch is not None, stem is not None, beside, said))
         provenance = {
             "source": _source(named_path, path),

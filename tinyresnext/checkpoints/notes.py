@@ -54,7 +54,7 @@ def notes(found: Checkpoint, spec: Spec, named: Names, about: About) -> tuple[st
     said.append(f"{how}: {describe(spec)}")
     said += [f"from the graph: {what}" for what in found.remarks]
     if found.spec is None and (beside is None or about.given):
-        said += _assumed(spec, about, found.eps)
+        said += _assumed(spec, about, found)
     if not spec.classes:
         said.append(
             "no classifier: the model computes features, and `finetune` gives it a classifier; "
@@ -112,7 +112,7 @@ def _some(names: Sequence[str], most: int = 8) -> str:
     return ", ".join(name[:80] for name in names[:most]) + (" ..." if len(names) > most else "")
 
 
-def _assumed(spec: Spec, about: About, eps: float | None) -> list[str]:
+def _assumed(spec: Spec, about: About, found: Checkpoint) -> list[str]:
     """Return what the tensors do not record, for people; the name of an architecture tells it."""
     known = about.config is not None and not about.given
     how = "by its name" if known else "assumed"
@@ -122,8 +122,10 @@ def _assumed(spec: Spec, about: About, eps: float | None) -> list[str]:
     kept = beside is not None and carried.of_a_kind(beside.spec, spec)
     kept = kept and beside is not None and beside.spec.eps == spec.eps
     epsilon = f"batch norm epsilon {spec.eps:g}"
-    if eps is None and not kept:
+    if found.eps is None and not kept:
         assumed += f", {epsilon}"
+    elif found.layers is not None and all(found.layers.convolutions.values()):
+        return [f"found: {epsilon}", "found: the kinds of all modules, strides and paddings"]
     if spec.stem == "cifar" and not about.stem_given:
         assumed += ", no pooling in the stem (--stem pooled says otherwise)"
     average = spec.blur_pool == "average"
@@ -132,5 +134,5 @@ def _assumed(spec: Spec, about: About, eps: float | None) -> list[str]:
     absent += ["no dilation (--output-stride)"] if not spec.dilated else []
     what = " and ".join([", ".join([pooling, *absent[:1]]), *absent[1:]])
     trace = "" if known else ", of which tensors have no trace"
-    said = [f"found: {epsilon}"] if eps is not None or kept else []
+    said = [f"found: {epsilon}"] if found.eps is not None or kept else []
     return [*said, assumed, f"{how}: {what}{trace}"]

@@ -2,8 +2,8 @@
 
 Blur pooling, another activation and dilation leave no trace in the tensors, so a network that has
 them has the names and shapes of a plain one. Only the name of the architecture and the arguments
-beside it tell (`named`). timm's folders have a ``config.json``, and the training scripts of timm and
-torchvision write the name into the checkpoint, as ``arch``.
+beside it tell (`named`). timm's folders have a ``config.json``, and training scripts write the name
+into the checkpoint, as ``arch``.
 """
 
 from __future__ import annotations

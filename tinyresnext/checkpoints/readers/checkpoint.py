@@ -31,10 +31,12 @@ __all__ = [
     "MAX_TENSORS",
     "Check",
     "Checkpoint",
+    "Layers",
     "Listed",
     "Look",
     "OnDemand",
     "Stored",
+    "Window",
     "checked_name",
     "is_dense",
     "viewed",
@@ -59,6 +61,37 @@ Check = Callable[[dict[str, tuple[int, ...]], bytes, Spec | None], Look | None]
 
 # Keras has paths in its names, and a colon at the end
 _NAME = re.compile(r"(?!__)[\w:-]+([./](?!__)[\w:-]+)*", re.ASCII)
+
+
+class Window(NamedTuple):
+    """How a window slides over a map: along the height, and along the width."""
+
+    size: tuple[float, float]
+    stride: tuple[float, float]
+    padding: tuple[float, float]
+    dilation: tuple[float, float]
+    ceil: bool = False
+
+    def __str__(self) -> str:
+        """Return the window as messages call it."""
+        pairs = zip(("size", "stride", "padding", "dilation"), self[:4], strict=True)
+        said = ", ".join(f"{name} {h:g} x {w:g}" for name, (h, w) in pairs)
+        return said + (" and ceil_mode" if self.ceil else "")
+
+
+class Layers(NamedTuple):
+    """The layers of a network that have windows, each None if the file does not say it.
+
+    Attributes
+    ----------
+    convolutions : mapping of str to Window
+        By the names of their weights.
+    pools : mapping of str to Window
+        The max poolings in order, by their places.
+    """
+
+    convolutions: Mapping[str, Window | None]
+    pools: Mapping[str, Window | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +130,8 @@ class Checkpoint:
         What the reader found out of the network, for people.
     eps : float, optional
         The epsilon of all batch norms, where the file says it.
+    layers : Layers, optional
+        Where the file has all modules of the network, and not only tensors.
     called : str
         What a training script wrote into a ``.pth`` as the name of the architecture (``arch``).
     """
@@ -114,6 +149,7 @@ class Checkpoint:
     remarks: tuple[str, ...] = ()
     eps: float | None = None
     called: str = ""
+    layers: Layers | None = None
 
 
 class OnDemand(Mapping[str, NDArray]):
@@ -169,7 +205,7 @@ class Listed(NamedTuple):
         As in `Checkpoint`.
     besides : mapping of str to Stored
         Storages of which the tensors have parts: they must be read through without an error.
-    spec, remarks, eps, called
+    spec, remarks, eps, called, layers
         As in `Checkpoint`.
     files : sequence of binary file
         Other open files in which tensors lie.
@@ -187,6 +223,7 @@ class Listed(NamedTuple):
     remarks: Sequence[str] = ()
     eps: float | None = None
     called: str = ""
+    layers: Layers | None = None
     files: Sequence[BinaryIO] = ()
 
 

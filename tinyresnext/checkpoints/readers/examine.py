@@ -69,6 +69,7 @@ def finish(files: Sequence[BinaryIO], listed: Listed, check: Check | None) -> Ch
         tuple(listed.remarks),
         listed.eps,
         listed.called,
+        listed.layers,
     )
 
 

@@ -7,8 +7,8 @@ Keras writes a group for each layer, and lists in attributes what belongs to it:
         conv1_conv/kernel:0      a dataset, in Keras' own orientation
 
 A list that is too long for one attribute is cut into ``layer_names0``, ``layer_names1`` and so on.
-The attribute ``backend`` names the library that computed. Theano's convolutions turn their kernels by
-180 degrees, and those of all others do not, so kernels that were written under Theano are other ones.
+The attribute ``backend`` names the library that computed. Theano's convolutions turn their kernels
+by 180 degrees, so the same kernels under another library are another network.
 Everything else in such a file (the optimiser, the training configuration as JSON) is never read.
 
 Source: the layout of Keras' ``hdf5_format``, and ``_need_convert_kernel`` in it.
@@ -88,9 +88,9 @@ def _check_backend(tree: Tree, path: tuple[str, ...]) -> None:
     backend = tree.text(attribute, f"backend of {shown(path)}")
     if backend not in BACKENDS:
         raise FormatError(
-            f"the weights were written under the backend {backend[:40]!a} of Keras; expected one of "
-            f"{', '.join(BACKENDS)}, since others may turn the kernels of convolutions; load the "
-            "model with Keras under TensorFlow, which turns them back, and save it again"
+            f"the weights were written under the backend {backend[:40]!a} of Keras; expected one "
+            f"of {', '.join(BACKENDS)}, since others may turn the kernels of convolutions; load "
+            "the model with Keras under TensorFlow, which turns them back, and save it again"
         )
 
 

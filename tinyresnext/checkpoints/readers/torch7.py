@@ -2,7 +2,8 @@
 
 The tensors ``weight``, ``bias``, ``running_mean`` and ``running_var`` of the network's modules are
 named by the way from the root, with children counted from 0: ``4.0.0.0.weight``. Gradients are
-never read. Batch norms say their epsilon, and all must have the same.
+never read. Batch norms say their epsilon, and all must have the same. Convolutions and poolings say
+how they slide, which is handed on, and a module that no ResNeXt has is refused by its class.
 """
 
 from __future__ import annotations
@@ -12,14 +13,26 @@ from typing import BinaryIO
 
 from ...errors import FormatError, UnsafeError
 from ...formats.lua.objects import MAX_DEPTH, LuaObject, LuaTensor, read_objects
-from .checkpoint import MAX_TENSORS, Listed, Stored, viewed
+from .checkpoint import MAX_TENSORS, Layers, Listed, Stored, Window, viewed
 
 __all__ = ["listed"]
 
 MAX_MODULES = 50_000  # met on the way through the tree, where one that is shared counts each time
 MAX_TREE = 40  # of modules in modules; a ResNeXt has 7
 PARAMETERS = ("weight", "bias", "running_mean", "running_var")
+SLIDING = ("kH", "kW", "dH", "dW", "padH", "padW", "padding", "dilationH", "dilationW", "ceil_mode")
+SCALE = "constant_scalar"  # of MulConstant, which makes the zeros of a shortcut of type A
 REPLICAS = ("nn.DataParallelTable", "nn.DataParallel")  # their first child is the network
+# Classes, without the package that has them: nn, cudnn, fbnn. A softmax changes no probability.
+CONVOLUTIONS = ("SpatialConvolution", "SpatialConvolutionMM", "SpatialDilatedConvolution")
+MAX_POOLING = "SpatialMaxPooling"
+MODULES = {
+    *CONVOLUTIONS, MAX_POOLING, "BatchNormalization", "CAddTable", "Concat", "ConcatTable",
+    "Contiguous", "Copy", "DataParallel", "DataParallelTable", "Dropout", "Identity", "JoinTable",
+    "Linear", "LogSoftMax", "MulConstant", "ParallelTable", "ReLU", "Reshape",
+    "Sequential", "SoftMax", "SpatialAdaptiveAveragePooling", "SpatialAveragePooling",
+    "SpatialBatchNormalization", "SpatialDropout", "Squeeze", "View",
+}  # fmt: skip
 
 
 def listed(file: BinaryIO) -> Listed:
@@ -28,22 +41,68 @@ def listed(file: BinaryIO) -> Listed:
     Raises
     ------
     FormatError
-        Cut short, not such a file, or without a network.
+        Cut short, not such a file, without a network, or with a module that no ResNeXt has.
     UnsafeError
         Built to exhaust memory or time: too deep, too many objects, tensors that reach beyond
         their storage.
     """
-    wrapper, root, others = _root(read_objects(file, (*PARAMETERS, "eps")))
+    kept = (*PARAMETERS, *SLIDING, "eps", SCALE)
+    wrapper, root, others = _root(read_objects(file, kept))
+    layers = Layers({}, {})
     tensors: dict[str, Stored] = {}
     found: dict[float, str] = {}  # from an epsilon to the first batch norm that has it
     for path, module in _modules(root):
         if len(tensors) > MAX_TENSORS:
             break  # `examine.finish` refuses them
         tensors |= _tensors(file, path, module)
+        kind = _known(path, module)
+        if kind in CONVOLUTIONS:
+            layers.convolutions[f"{path}.weight" if path else "weight"] = _window(path, module)
+        elif kind == MAX_POOLING:
+            layers.pools[path] = _window(path, module)
         eps = module.fields.get("eps")
         if type(eps) is float and isinstance(module.fields.get("running_var"), LuaTensor):
             found.setdefault(eps, path or "the root")
-    return Listed(tensors, "torch7", wrapper=wrapper, others=others, eps=_epsilon(found))
+    eps = _epsilon(found)
+    return Listed(tensors, "torch7", wrapper=wrapper, others=others, eps=eps, layers=layers)
+
+
+def _known(path: str, module: LuaObject) -> str:
+    """Return the class of a module without its package, if a ResNeXt has such modules."""
+    kind = module.kind.rpartition(".")[2]
+    scaled = kind == "MulConstant" and module.fields.get(SCALE, 0.0) != 0
+    if kind not in MODULES or scaled:
+        raise FormatError(
+            f"{path or 'the root'} is a module of the class {ascii(module.kind)[:60]}"
+            f"{' with another number than 0' if scaled else ''}, which no ResNeXt has; use other "
+            "weights"
+        )
+    return kind
+
+
+def _window(path: str, module: LuaObject) -> Window | None:
+    """Return how a convolution or a pooling slides, None if it does not say it.
+
+    Its padding is 0 where it does not say that, as Torch7 has it.
+    """
+    said = {name: module.fields.get(name) for name in SLIDING}
+    said = {name: value for name, value in said.items() if value is not None}
+    if not {"kH", "kW", "dH", "dW"} <= said.keys():
+        return None
+    for name, value in said.items():
+        if type(value) is not (bool if name == "ceil_mode" else float):
+            raise FormatError(
+                f"{name} of {path or 'the root'} ({module.kind}) is no number, or no truth value; "
+                "save the network again"
+            )
+    pad = said.get("padding", 0.0)
+    return Window(
+        (said["kH"], said["kW"]),
+        (said["dH"], said["dW"]),
+        (said.get("padH", pad), said.get("padW", pad)),
+        (said.get("dilationH", 1.0), said.get("dilationW", 1.0)),
+        said.get("ceil_mode", False),
+    )
 
 
 def _epsilon(found: dict[float, str]) -> float | None:

@@ -135,8 +135,8 @@ def opened_checkpoint(
             untold = architecture.decided(path, said, spec, given, blur_pool, output_stride)
             blur_pool, output_stride = untold
         elif beside is None and found.called:
-            own = found.called, spec, arch is not None
-            blur_pool = architecture.blur_of_name(path, *own, blur_pool)
+            name, is_given = found.called, arch is not None
+            blur_pool = architecture.blur_of_name(path, name, spec, is_given, blur_pool)
         asked = head or ("sigmoid" if getattr(arch, "head", "") == "sigmoid" else None)
         spec = _with_head(spec, asked, beside)
         spec = spec if blur_pool is None else replace(spec, blur_pool=blur_pool)

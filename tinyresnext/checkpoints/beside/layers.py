@@ -82,5 +82,4 @@ def _window(call: Call, size: int) -> Window:
         call.attrs.get(name, usual)
         for name, usual in (("stride", 1), ("padding", 0), ("dilation", 1), ("ceil_mode", False))
     )
-    both = [(float(n), float(n)) for n in (size, stride, padding, dilation)]
-    return Window(*both, ceil)
+    return Window((size, size), (stride, stride), (padding, padding), (dilation, dilation), ceil)

@@ -84,14 +84,14 @@ class Layers(NamedTuple):
 
     Attributes
     ----------
-    convolutions : mapping of str to Window
+    convolutions : dict of str to Window
         By the names of their weights.
-    pools : mapping of str to Window
+    pools : dict of str to Window
         The max poolings in order, by their places.
     """
 
-    convolutions: Mapping[str, Window | None]
-    pools: Mapping[str, Window | None]
+    convolutions: dict[str, Window | None]
+    pools: dict[str, Window | None]
 
 
 @dataclass(frozen=True, slots=True)

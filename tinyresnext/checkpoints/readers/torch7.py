@@ -9,7 +9,7 @@ how they slide, which is handed on, and a module that no ResNeXt has is refused 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ...errors import FormatError, UnsafeError
 from ...formats.lua.objects import MAX_DEPTH, LuaObject, LuaTensor, read_objects
@@ -85,8 +85,8 @@ def _window(path: str, module: LuaObject) -> Window | None:
 
     Its padding is 0 where it does not say that, as Torch7 has it.
     """
-    said = {name: module.fields.get(name) for name in SLIDING}
-    said = {name: value for name, value in said.items() if value is not None}
+    fields: dict[str, Any] = {name: module.fields.get(name) for name in SLIDING}
+    said = {name: value for name, value in fields.items() if value is not None}
     if not {"kH", "kW", "dH", "dW"} <= said.keys():
         return None
     for name, value in said.items():

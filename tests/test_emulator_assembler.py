@@ -22,6 +22,7 @@ from tinyresnext.errors import DeviceError
 from tinyresnext.ops.cuda.runtime.kernel import Kernel, floats, int32
 
 VERSION = "13.0"  # of the assembler that wrote the table
+REGISTERS = 1 << 16  # of a multiprocessor; a warp has eights of them for each thread
 
 
 def missing() -> str | None:
@@ -60,6 +61,8 @@ def test_kernel(kernel: Kernel, processor):
     ptx = kernel.ptx(processor)
     assert ".f64" not in ptx, "a constant without a type makes it compute in float64"
     made = assemble_ptx(ptx, processor)
+    assert f".maxntid {kernel.threads}, 1, 1" in ptx, "the driver's compiler must know it, too"
+    assert -(-made.registers // 8) * 8 * kernel.threads <= REGISTERS
     assert (made.stack, made.spills) == (0, 0), "not everything is in registers"
     version = subprocess.run([tool("ptxas"), "--version"], capture_output=True, text=True)
     if f"release {VERSION}" in version.stdout:

@@ -9,6 +9,7 @@ negative.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -41,6 +42,7 @@ Capability = tuple[int, int]  # (8, 0) is sm_80
 ints = types.CPointer(types.int32)
 int32, uint32, float32 = types.int32, types.uint32, types.float32
 MOST = 1024  # threads of a block; NVIDIA's limit
+ENTRY = re.compile(r"\.entry\s[^)]*\)")
 
 
 def pointer(array: DeviceArray) -> Any:
@@ -95,7 +97,9 @@ class Kernel:
     def ptx(self, capability: Capability, lines: bool = False) -> str:
         """Compile for a GPU of this compute capability; needs NVIDIA's NVVM, and no GPU.
 
-        With ``lines`` the PTX says which line of the source each instruction comes from.
+        The PTX says how many threads a block has: so the driver gives a thread only as many
+        registers as there are for so many. With ``lines`` it says which line of the source each
+        instruction comes from.
 
         Raises
         ------
@@ -104,7 +108,8 @@ class Kernel:
         """
         with compiled_for(self.name, capability):
             given = self.function, self.parameters
-            return str(cuda.compile_ptx(*given, cc=capability, lineinfo=lines)[0])
+            text = str(cuda.compile_ptx(*given, cc=capability, lineinfo=lines)[0])
+        return ENTRY.sub(rf"\g<0>\n.maxntid {self.threads}, 1, 1", text, count=1)
 
     def llvm(self, capability: Capability) -> tuple[list[str], str]:
         """Return Numba's LLVM before NVVM, and the name of the function in it; needs no NVVM.

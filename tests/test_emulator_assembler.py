@@ -19,6 +19,7 @@ from numba.core import types
 from tinyresnext.emulator import assembler
 from tinyresnext.emulator.assembler import assemble_ptx, hottest, loops, tool
 from tinyresnext.errors import DeviceError
+from tinyresnext.ops.cuda import elementwise
 from tinyresnext.ops.cuda.runtime.kernel import Kernel, floats, int32
 
 VERSION = "13.0"  # of the assembler that wrote the table
@@ -79,11 +80,28 @@ def test_the_table_has_no_row_too_many():
 
 @pytest.mark.parametrize(
     ("kernel", "share"),
-    [("gemm_128x128x8x16", 92), ("gemm_128x128x8x16_point", 92), ("grouped_3x3_1_7_16", 75)],
+    [
+        ("gemm_128x128x8x16", 92),
+        ("gemm_128x128x8x16_point", 92),
+        ("grouped_3x3_1_7_16", 75),
+        ("peak_multiply", 97),
+    ],
 )
 def test_inner_loops_multiply_most_of_the_time(kernel: str, share: int):
     """In percent of their instructions, for compute capability 9.0."""
     assert table()[f"{kernel} sm_90"]["ffma"] >= share
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("name", ["relu", "relu_gradient", "add", "copy"])
+def test_what_is_bound_by_memory_asks_for_all_values_before_it_stores_one(nvvm, name: str):
+    """Behind a store nothing is loaded that may be what was stored, so a thread would wait."""
+    text = getattr(elementwise, f"{name}_kernel")().ptx((9, 0))
+    loads = [found.start() for found in re.finditer(r"\bld\.global", text)]
+    stores = [found.start() for found in re.finditer(r"\bst\.global", text)]
+    assert len(stores) == elementwise.EACH
+    assert len(loads) >= elementwise.EACH
+    assert max(loads) < min(stores)
 
 
 @pytest.mark.device

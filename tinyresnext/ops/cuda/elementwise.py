@@ -1,8 +1,8 @@
 """What is done value by value: ReLU and the residual addition, their gradients, and copies.
 
 All are bound by memory: one pass that reads every value once and writes it once, also in place. A
-thread computes `EACH` values, `THREADS` apart, so that threads side by side use values side by
-side. A plan fuses these ops with the convolution before them.
+thread computes `EACH` values, `THREADS` apart, so that neighbouring threads use neighbouring ones,
+and asks for all before it stores one. A plan fuses these ops with the convolution before them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .runtime.arrays import STORED, DeviceArray, check, empty, empty_like, same_
 from .runtime.call import Call
 from .runtime.kernel import Kernel, ending, float32, floats, halves, int32, octets, pointer, uint32
 from .runtime.machine import Launch
-from .words import get, put, shared
+from .words import get, put, registers, shared
 from .words.whole import quotient
 
 THREADS, EACH = 256, 4
@@ -43,10 +43,15 @@ def relu_kernel(kind: Any = floats) -> Kernel:
 
     def run(x, y, count):
         first = int32(cuda.blockIdx.x * int32(THREADS * EACH) + cuda.threadIdx.x)
+        values = registers(EACH)
         for k in range(EACH):
             i = int32(first + int32(k * THREADS))
             if i < count:
-                value = get(x, i)
+                values[k] = get(x, i)
+        for k in range(EACH):
+            i = int32(first + int32(k * THREADS))
+            if i < count:
+                value = values[k]
                 if value <= float32(0):
                     value = value - value if NARROW else float32(0)
                 put(y, i, value)
@@ -60,13 +65,20 @@ def relu_gradient_kernel() -> Kernel:
 
     def run(dy, x, dx, count, more):
         first = int32(cuda.blockIdx.x * int32(THREADS * EACH) + cuda.threadIdx.x)
+        values = registers(EACH)
         for k in range(EACH):
             i = int32(first + int32(k * THREADS))
             if i < count:
                 gradient = dy[i]
-                if not x[i] > float32(0):
-                    gradient = float32(0)
-                dx[i] = dx[i] + gradient if more != int32(0) else gradient
+                values[k] = gradient if x[i] > float32(0) else float32(0)
+        for k in range(EACH):
+            i = int32(first + int32(k * THREADS))
+            if more != int32(0) and i < count:
+                values[k] = dx[i] + values[k]
+        for k in range(EACH):
+            i = int32(first + int32(k * THREADS))
+            if i < count:
+                dx[i] = values[k]
 
     return Kernel("relu_gradient", run, (floats, floats, floats, int32, int32), THREADS)
 
@@ -77,10 +89,15 @@ def add_kernel(kind: Any = floats) -> Kernel:
 
     def run(x, y, z, count):
         first = int32(cuda.blockIdx.x * int32(THREADS * EACH) + cuda.threadIdx.x)
+        values = registers(EACH)
         for k in range(EACH):
             i = int32(first + int32(k * THREADS))
             if i < count:
-                put(z, i, get(x, i) + get(y, i))
+                values[k] = get(x, i) + get(y, i)
+        for k in range(EACH):
+            i = int32(first + int32(k * THREADS))
+            if i < count:
+                put(z, i, values[k])
 
     return Kernel(f"add{ending(kind)}", run, (kind, kind, kind, int32), THREADS)
 
@@ -91,10 +108,15 @@ def copy_kernel(of: Any = floats, to: Any = floats) -> Kernel:
 
     def run(x, y, count):
         first = int32(cuda.blockIdx.x * int32(THREADS * EACH) + cuda.threadIdx.x)
+        values = registers(EACH)
         for k in range(EACH):
             i = int32(first + int32(k * THREADS))
             if i < count:
-                put(y, i, get(x, i))
+                values[k] = get(x, i)
+        for k in range(EACH):
+            i = int32(first + int32(k * THREADS))
+            if i < count:
+                put(y, i, values[k])
 
     return Kernel(f"copy{ending(of, to)}", run, (of, to, int32), THREADS)
 
@@ -192,10 +214,9 @@ def copied(of: DeviceArray, to: DeviceArray) -> Launch:
 
 def accumulate(place: DeviceArray, gradient: DeviceArray, more: bool) -> Launch:
     """Return the launch that copies a gradient to its place, or adds it to what is there."""
-    blocks, count = blocks_of(place.size), place.size
-    if more:
-        return Launch(add_kernel(), blocks, (place, gradient, place, count))
-    return Launch(copy_kernel(), blocks, (gradient, place, count))
+    kernel = add_kernel() if more else copy_kernel()
+    given = (place, gradient, place) if more else (gradient, place)
+    return Launch(kernel, blocks_of(place.size), (*given, place.size))
 
 
 # --- public ops -----------------------------------------------------------------------------------
@@ -213,9 +234,8 @@ def bind_relu(x: DeviceArray, *, out: DeviceArray) -> Call:
     shapes.relu(x, out=out)
     machine = check("relu", STORED, x=x, out=out)
     same_type("relu", x=x, out=out)
-    return Call(
-        machine, [Launch(relu_kernel(pointer(x)), blocks_of(x.size), (x, out, x.size))], out
-    )
+    launch = Launch(relu_kernel(pointer(x)), blocks_of(x.size), (x, out, x.size))
+    return Call(machine, [launch], out)
 
 
 def relu_backward(

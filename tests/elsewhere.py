@@ -81,6 +81,7 @@ _COMPUTING = (*OPS, *(f"{op}_backward" for op in OPS), *_UPDATES, "empty", "view
 globals().update({name: _word(name) for name in _COMPUTING})
 
 at_once, chain, wait = reference.at_once, reference.chain, reference.wait
+repeated = reference.repeated
 thread_count, on_threads = reference.thread_count, reference.on_threads
 loaders = reference.loaders
 when_compiling, peak = reference.when_compiling, reference.peak

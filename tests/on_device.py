@@ -110,6 +110,10 @@ class OnDevice:
 
         return run
 
+    def repeated(self, call: Callable[[], Any]) -> tuple[Callable[[], Any], int]:
+        """Return the call itself."""
+        return call, 1
+
 
 class There:
     """The arrays of one call, on the device. An array that is given twice is there once."""

@@ -28,7 +28,8 @@ INFERENCE = {
     "relu",
     "softmax",
 }
-PLACEMENT = {"empty", "upload", "download", "view", "pack", "bind", "chain", "at_once", "wait"}
+PLACEMENT = {"empty", "upload", "download", "view", "pack", "bind", "chain", "repeated"}
+PLACEMENT |= {"at_once", "wait"}
 UPDATES = {"sgd_step", "muon_step", "average_step", "statistics_step"}
 UPDATES |= {"adamw_step", "lamb_step", "rmsprop_step"}
 UPDATES |= {"clip_norm_step", "clip_units_step", "clip_value_step"}

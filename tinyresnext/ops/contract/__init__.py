@@ -10,7 +10,8 @@ functions      what they do
 =============  ====================================================================================
 the ops        compute (`forward`), and compute gradients (`gradients`)
 placing        ``empty upload download view pack``: where arrays are
-running        ``bind chain wait at_once``: calls that are prepared once and made many times
+running        ``bind chain repeated wait at_once``: calls that are prepared once and made many
+               times
 updating       ``sgd_step adamw_step lamb_step rmsprop_step muon_step``: weights in training, in
                place; ``clip_norm_step clip_value_step clip_units_step`` for gradients, before
                them; ``average_step statistics_step``, after them

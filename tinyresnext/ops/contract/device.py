@@ -111,6 +111,13 @@ class Device(Protocol):
     def chain(self, calls: Sequence[Callable[[], Any]]) -> Callable[[], None]:
         """Return one call that makes all of these bound calls, in their order."""
 
+    def repeated(self, call: Callable[[], Any]) -> tuple[Callable[[], Any], int]:
+        """Return a call to be timed that makes a bound call many times in a row, and how many.
+
+        That is once where the time of a call is that of its work. A GPU starts short calls, and is
+        waited for, in a longer time than they take.
+        """
+
     def wait(self) -> None:
         """Return when all calls that this thread has made are done; `download` waits, too."""
 

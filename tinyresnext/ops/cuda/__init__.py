@@ -12,6 +12,7 @@ ops: `conv`, `norm`, `pool`, `linear`, `loss` and, for weights in training, `upd
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
@@ -30,6 +31,9 @@ from .runtime.machine import Machine
 __all__ = ["MODULES", "CudaBackend", "backend"]
 
 BFLOAT16 = (8, 0)  # the compute capability from which on GPUs have instructions for bfloat16
+# To start a call and to wait for it takes some 30 us. So what is timed takes so many seconds, or is
+# so many calls, which the driver starts at once.
+ENOUGH, MOST = 5e-3, 20
 
 MODULES = {
     "conv2d": "conv.forward",
@@ -173,6 +177,16 @@ class CudaBackend:
     def chain(self, calls: Sequence[Callable[[], Any]]) -> Callable[[], None]:
         """Return one call of all their launches: a graph, where the machine has them."""
         return call.chain(calls)
+
+    def repeated(self, call: Callable[[], Any]) -> tuple[Callable[[], Any], int]:
+        """Return a graph of as many as take `ENOUGH` seconds, or `MOST` at most."""
+        call()  # compiles
+        self.wait()
+        start = time.perf_counter()
+        call()
+        self.wait()
+        times = min(MOST, int(ENOUGH / (time.perf_counter() - start)))
+        return (self.chain([call] * times), times) if times > 1 else (call, 1)
 
     def wait(self) -> None:
         """Return when everything that this thread has launched has ended."""

@@ -40,6 +40,11 @@ def when_compiling(
     return nullcontext()
 
 
+def repeated(call: Callable[[], Any]) -> tuple[Callable[[], Any], int]:
+    """Return the call itself: a start takes little."""
+    return call, 1
+
+
 def wait() -> None:
     """Return at once: NumPy's calls end before they return."""
 

@@ -162,8 +162,8 @@ class Gpu:
     def _give_back(self) -> None:
         """Free what nobody holds any more; the driver waits for what still uses it."""
         self.thread()
-        with explained(self.name):
-            while self._dropped:
+        with suppress(IndexError), explained(self.name):  # another thread may take the last one
+            while True:
                 self._driver(*self._dropped.popleft())
 
     def free_bytes(self) -> int:

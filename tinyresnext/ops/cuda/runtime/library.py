@@ -21,7 +21,7 @@ NAMES = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
 # Codes of errors that have an explanation of their own.
 OUT_OF_MEMORY, NO_DEVICE, UNSUPPORTED_PTX, SYSTEM_MISMATCH = 2, 100, 222, 803
 # After these the driver refuses everything else that this process asks for.
-LOST = {214, 219, 700, 702, 710, 714, 715, 716, 717, 718, 719}
+LOST = {214, 220, 700, 702, 710, 714, 715, 716, 717, 718, 719}
 FORKED = (
     "this process was forked from one that had already used the GPU, and CUDA does not survive "
     "that; start processes with multiprocessing's 'spawn' or 'forkserver', or use the GPU for the "
@@ -238,6 +238,6 @@ def compiler_of(version: str) -> str:
     if int(version.partition(".")[0]) >= 13:
         return f"pip install 'nvidia-nvvm=={version}.*'"
     return (
-        "pip uninstall nvidia-nvvm && "
+        "pip uninstall -y nvidia-nvvm && "
         f"pip install 'numba-cuda[cu12]' 'nvidia-cuda-nvcc-cu12=={version}.*'"
     )

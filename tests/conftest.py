@@ -90,6 +90,21 @@ def pytest_pyfunc_call(pyfuncitem):
     return result
 
 
+def pytest_exception_interact(node, call):
+    """End this process when it has lost the GPU: every test after that would fail, too.
+
+    The failure is reported by then. Where pytest-xdist runs the tests, it starts another process
+    for the others.
+    """
+    from tinyresnext.errors import DeviceError
+
+    error, lost = call.excinfo.value, "this process cannot use the GPU any more"
+    if node.get_closest_marker("gpu") and isinstance(error, DeviceError) and lost in str(error):
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            os._exit(1)
+        pytest.exit(f"{node.nodeid} lost the GPU, and what comes after it did not run", 1)
+
+
 def pytest_terminal_summary(terminalreporter, config):
     """Say how many kernels are the same PTX."""
     if machine := config.stash.get(SEVERAL, None):

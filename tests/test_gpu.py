@@ -6,6 +6,7 @@ reference's own error in float32.
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -176,11 +177,14 @@ def test_a_mini_batch_that_does_not_fit_is_named(gpu):
 def test_a_plan_that_does_not_fit_goes_in_parts(gpu):
     spec = Spec((1, 1, 1, 1), 32, 4, 10)
     made = program(network("resnext14")[1], spec, gpu)
-    held = gpu.empty(((gpu.machine.free_bytes() - (2 << 30)) // 4,))
+    gc.collect()  # what tests before this one left
+    held = gpu.empty(((gpu.machine.free_bytes() - (3 << 29)) // 4,))
     plan, x = Plan(made, (256, 224, 224, 3), gpu), images((256, 224, 224, 3))
-    assert plan.at_once < 256
-    few = Plan(made, (plan.at_once, 224, 224, 3), gpu)
-    assert bits(plan(x)[-plan.at_once :]) == bits(few(x[-plan.at_once :]))
+    some, y = plan.at_once, plan(x)
+    assert some < 256
+    del plan  # both together may not fit
+    few = Plan(made, (some, 224, 224, 3), gpu)
+    assert bits(y[-some:]) == bits(few(x[-some:]))
     del held
 
 

@@ -12,8 +12,11 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
+from textwrap import dedent
+from types import ModuleType
 
 import pytest
 
@@ -24,6 +27,7 @@ from on_device import by_fibers
 
 from tinyresnext.network.spec import Spec
 from tinyresnext.ops.contract import Peak
+from tinyresnext.ops.cuda import elementwise
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SPEC = Spec((1,), 2, 4, 5, stem="cifar", expansion=1)
@@ -52,7 +56,8 @@ def small(program, monkeypatch):
 def test_limits_are_eight_minutes_and_tests_end_before_theirs(program):
     assert sum(program.LIMITS.values()) <= 8 * 60
     assert program.LIMITS["tests"] > program.TESTED + 5
-    assert all((BENCHMARKS.parent / f"tests/test_{name}.py").exists() for name in program.TESTS)
+    files = " ".join(program.TESTS).split()
+    assert all((BENCHMARKS.parent / f"tests/test_{name}.py").exists() for name in files)
     assert all(callable(getattr(program, name)) for name in program.LIMITS)
 
 
@@ -60,7 +65,7 @@ def test_what_a_part_has_found_stays_when_another_is_stopped(program, tmp_path, 
     """The parts are processes; one writes, is late, and a later one fails."""
 
     def limited(command, name, said):
-        program.write(tmp_path, name, {"row": name})
+        program.write(tmp_path, name, {"row": name, "device": "cuda:0"})
         said.write(f"this is {name}")
         said.flush()
         return {"speed": program.LATE, "step": 3}.get(name, 0)
@@ -76,8 +81,44 @@ def test_what_a_part_has_found_stays_when_another_is_stopped(program, tmp_path, 
 
 def test_without_a_gpu_nothing_else_is_tried(program, tmp_path, monkeypatch):
     monkeypatch.setattr(program, "limited", lambda command, name, said: 1)
+    program.write(tmp_path, "machine", {"device": "that of another run"})
     assert program.all_parts(tmp_path, ["machine", "tests", "speed"]) == 1
     assert list(program.results(tmp_path)["seconds"]) == ["machine"]
+
+
+@pytest.mark.parametrize("code", [1, -999])
+def test_a_gpu_whose_limits_are_not_measured_is_a_gpu(program, tmp_path, monkeypatch, code: int):
+    def limited(command, name, said):
+        if name == "machine":
+            program.write(tmp_path, name, {"device": "cuda:0"})
+        return code * (name == "machine")
+
+    monkeypatch.setattr(program, "limited", limited)
+    assert program.all_parts(tmp_path, ["machine", "speed"]) == 1
+    assert list(program.results(tmp_path)["seconds"]) == ["machine", "speed"]
+
+
+def test_what_failed_in_another_run_is_forgotten_when_it_succeeds(program, tmp_path, monkeypatch):
+    program.write(tmp_path, "failed", {"speed": "exit code 1", "step": "exit code 1"})
+    monkeypatch.setattr(program, "limited", lambda command, name, said: 0)
+    assert program.all_parts(tmp_path, ["speed"]) == 0
+    assert program.results(tmp_path)["failed"] == {"step": "exit code 1"}
+    assert program.all_parts(tmp_path, ["step"]) == 0
+    assert program.results(tmp_path)["failed"] == {}
+
+
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_pytest_ends_with_two_for_what_it_cannot_collect_too(
+    program, tmp_path, monkeypatch, interrupted: bool, capsys
+):
+    found = {"ops": {"exit": 2, "interrupted": interrupted}, "gpu": {"exit": 0, "interrupted": 0}}
+    monkeypatch.setattr(program, "tests", lambda folder: found)
+    monkeypatch.setattr(sys, "argv", ["gpu.py", str(tmp_path), "--only", "tests"])
+    assert program.main() == (not interrupted)
+    monkeypatch.setattr(program, "limited", lambda command, name, said: 0)
+    program.all_parts(tmp_path, ["tests"])
+    said = "the time was over before all tests had run: ops\n"
+    assert (said in capsys.readouterr().out) == interrupted
 
 
 def test_a_toolkit_is_named_where_the_compiler_is_no_package(program, tmp_path, monkeypatch):
@@ -92,8 +133,9 @@ def test_a_toolkit_is_named_where_the_compiler_is_no_package(program, tmp_path, 
 
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="the system has no groups of processes")
-def test_a_late_part_ends_with_all_that_it_has_started(program, tmp_path, monkeypatch):
-    """Else its tests would go on, beside what is timed next."""
+@pytest.mark.parametrize("why", [subprocess.TimeoutExpired("late", 1), KeyboardInterrupt()])
+def test_a_part_ends_with_all_that_it_has_started(program, tmp_path, monkeypatch, why):
+    """A late one, else its tests would go on beside what is timed next; and when a user stops."""
     out = tmp_path / "out"
     code = """if True:
         import subprocess, sys, time
@@ -107,11 +149,15 @@ def test_a_late_part_ends_with_all_that_it_has_started(program, tmp_path, monkey
             while timeout is not None and not out.read_text("utf-8").endswith("started\n"):
                 time.sleep(0.01)
             if timeout is not None:
-                raise subprocess.TimeoutExpired(self.args, timeout)
+                raise why
             return super().wait()
 
     monkeypatch.setattr(program.subprocess, "Popen", Late)
-    with open(out, "w", encoding="utf-8") as said:
+    stopped = isinstance(why, KeyboardInterrupt)
+    with (
+        open(out, "w", encoding="utf-8") as said,
+        pytest.raises(KeyboardInterrupt) if stopped else nullcontext(),
+    ):
         assert program.limited([sys.executable, "-c", code], "machine", said) == program.LATE
     child = int(out.read_text("utf-8").split()[0])
     while alive(child):
@@ -128,17 +174,82 @@ def alive(process: int) -> bool:
 
 
 def test_a_file_of_tests_says_what_it_had(program, tmp_path, monkeypatch):
-    """With its failures by name, and without a GPU: nothing is skipped in silence."""
-    folder = tmp_path / "tests"
-    folder.mkdir()
-    text = "import pytest\n\n\n@pytest.mark.gpu\ndef test_wrong():\n    assert 1 == 2\n"
-    (folder / "test_some.py").write_text(text, "utf-8")
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu\n", "utf-8")
-    monkeypatch.setattr(program, "ROOT", tmp_path)
+    """With its failures by name, and without a GPU: nothing is skipped in silence.
+
+    It finds the kernels that the part before it has compiled.
+    """
+    home = tmp_path / "cache" / "tinyresnext"
+    monkeypatch.delenv("TINYRESNEXT_HOME")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home.parent))
+    monkeypatch.setenv("LOCALAPPDATA", str(home.parent))
+    monkeypatch.setattr("tinyresnext.system.home.sys.platform", "linux")
+    text = f"""
+        def test_wrong():
+            assert 1 == 2
+
+        def test_home():
+            assert os.environ["TINYRESNEXT_HOME"] == {str(home)!r}"""
+    monkeypatch.setattr(program, "ROOT", written(tmp_path, text))
+    found = program.tested("some", 1, 600)
+    assert (found["exit"], found["interrupted"]) == (1, False)
+    assert found["failed"] == [{"test": "tests/test_some.py::test_wrong", "why": "assert 1 == 2"}]
+    assert found["summary"].startswith("1 failed, 1 passed in")
+
+
+def written(folder: Path, tests: str) -> Path:
+    """Write a file of tests for a GPU into a folder, and return the folder."""
+    (folder / "tests").mkdir()
+    text = f"import os\n\nimport pytest\n\npytestmark = pytest.mark.gpu\n{dedent(tests)}\n"
+    (folder / "tests" / "test_some.py").write_text(text, "utf-8")
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers = gpu\n", "utf-8")
+    return folder
+
+
+def test_the_process_that_loses_the_gpu_ends(program, tmp_path, monkeypatch):
+    """What the tests after that would say hides which one it was."""
+    text = """
+        def test_faulty():
+            from tinyresnext.errors import DeviceError
+            raise DeviceError("cuda:0: this process cannot use the GPU any more: start it again")
+
+        def test_later(): ..."""
+    here = str(Path(__file__).parent)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([here, str(BENCHMARKS.parent)]))
+    monkeypatch.setenv("PYTEST_PLUGINS", "conftest")
+    monkeypatch.setattr(program, "ROOT", written(tmp_path, text))
     found = program.tested("some", 1, 600)
     assert found["exit"] == 1
-    assert found["failed"] == [{"test": "tests/test_some.py::test_wrong", "why": "assert 1 == 2"}]
-    assert found["summary"].startswith("1 failed in")
+    [failed] = found["failed"]
+    assert failed["test"] == "tests/test_some.py::test_faulty"
+    assert "test_faulty lost the GPU, and what comes after it did not run" in found["summary"]
+
+
+def test_many_calls_are_made_before_they_are_waited_for(program):
+    made = []
+    program.medians(lambda: made.append("run"), lambda: made.append("wait"), 2, 3)
+    assert made == ["run", "run", "run", "wait", *["run", "run", "run", "wait"] * 2]
+
+
+@by_fibers
+def test_the_driver_loads_what_is_compiled(program, monkeypatch):
+    fake = FakeCuda()
+    installed(monkeypatch, fake)
+    import assembled
+
+    some = [elementwise.relu_kernel(), elementwise.add_kernel(), elementwise.zero_kernel()]
+    monkeypatch.setattr(assembled, "kernels", lambda: some)
+    assert list(program.compiled(0, 2)) == ["relu", "zero"]
+    assert fake.calls["cuModuleLoadDataEx"] == 3  # with the one that shows that it works
+
+
+def test_packages_of_nvidia_are_loaded_for_onnx_runtime(program, tmp_path, monkeypatch):
+    asked = []
+    package = ModuleType("onnxruntime")
+    package.preload_dlls = lambda: asked.append("cuDNN")
+    package.get_available_providers = lambda: ["CPUExecutionProvider"]
+    monkeypatch.setitem(sys.modules, "onnxruntime", package)
+    assert "has no CUDA" in program.runtime(tmp_path)["absent"]
+    assert asked == ["cuDNN"]
 
 
 def test_peers_that_are_not_there_are_skipped(program, tmp_path, monkeypatch):
@@ -188,7 +299,7 @@ def test_networks_and_their_layers_are_timed(small, tmp_path):
     for row in found["rows"]:
         assert row["network"]["median_ms"] > 0
         assert row["layers"][0]["name"] == "conv1"
-        assert all(layer["ms"] > 0 for layer in row["layers"])
+        assert all(layer["min_ms"] > 0 for layer in row["layers"])
         assert row["layers"][0]["gflops"] > 0
 
 

@@ -82,13 +82,26 @@ def test_another_compiler_or_another_source_compiles_again(compiled, monkeypatch
     elif change == "CUDA_HOME":
         monkeypatch.setenv("CUDA_HOME", str(tmp_path))
     else:
-        (tmp_path / "runtime").mkdir()
-        monkeypatch.setattr(cache, "__file__", str(tmp_path / "runtime" / "cache.py"))
+        (tmp_path / "a.py").write_text("1")
+        monkeypatch.setattr(cache, "SOURCES", (tmp_path, "*.py"))
+        monkeypatch.setattr(cache, "IMPORTED", rules.sources(*cache.SOURCES))
     assert cache.compiler.__wrapped__() != seen
     cache.ptx(relu_kernel(), (8, 0))
     monkeypatch.setattr(cache, "compiler", cache.compiler.__wrapped__)
     cache.ptx(relu_kernel(), (8, 0))
     assert len(compiled) == 2
+
+
+def test_what_is_compiled_after_a_source_changed_is_not_kept(compiled, monkeypatch, tmp_path):
+    assert rules.sources(tmp_path, "*.py") is None  # a zipped application has no files
+    (tmp_path / "a.py").write_text("1")
+    monkeypatch.setattr(cache, "SOURCES", (tmp_path, "*.py"))
+    monkeypatch.setattr(cache, "IMPORTED", rules.sources(*cache.SOURCES))
+    cache.ptx(relu_kernel(), (8, 0))
+    (tmp_path / "a.py").write_text("2")
+    cache.ptx(add_kernel(), (8, 0))
+    [entry] = cache.kept()
+    assert [path.name.partition("-")[0] for path in entry.folder.iterdir()] == ["cuda_relu"]
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "empty", "of another kernel"])

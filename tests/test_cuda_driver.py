@@ -109,7 +109,7 @@ def test_a_chain_is_one_graph_that_is_started_again(fake):
 
 @pytest.mark.parametrize(("enough", "times"), [(0, 1), (1e9, 20)])
 def test_a_short_call_is_timed_in_a_graph_of_many(fake, monkeypatch, enough: float, times: int):
-    monkeypatch.setattr("tinyresnext.ops.cuda.ENOUGH", enough)
+    monkeypatch.setattr("tinyresnext.ops.cuda.LONG", enough)
     ops = backend("cuda")
     one, out = ops.upload(np.ones(3)), ops.upload(np.zeros(3))
     run, found = ops.repeated(ops.bind("add", out, one, out=out))

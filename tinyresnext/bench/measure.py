@@ -105,7 +105,7 @@ def layers(name: str, made: Program, shape: Sequence[int], how: Measuring) -> li
 
     Each step is timed twice: in its place, where its weights come from memory and its input from
     the step before, and alone many times in a row, where the caches hold what fits into them. On a
-    GPU the short ones are made many times in a row in both.
+    GPU the short ones are made many times in a row in both, so both find what the caches hold.
     A step that takes fewer samples together than the mini-batch has is timed on these; its figures
     are as many times larger as it is made for the mini-batch. Parameters and errors as for `whole`.
     """

@@ -125,7 +125,8 @@ def _assumed(spec: Spec, about: About, found: Checkpoint) -> list[str]:
     if found.eps is None and not kept:
         assumed += f", {epsilon}"
     elif found.layers is not None and all(found.layers.convolutions.values()):
-        return [f"found: {epsilon}", "found: the kinds of all modules, strides and paddings"]
+        slide = "how convolutions and max poolings slide"
+        return [f"found: {epsilon}, {slide}", f"{how}: ReLU, and a mean over all positions"]
     if spec.stem == "cifar" and not about.stem_given:
         assumed += ", no pooling in the stem (--stem pooled says otherwise)"
     average = spec.blur_pool == "average"

@@ -77,7 +77,7 @@ class Model:
     _lock: Any = field(default_factory=threading.RLock, init=False)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute; what was made of its value before is dropped, or is being made."""
+        """Set an attribute, after the plan that is being made; all plans of before are dropped."""
         with vars(self).get("_lock", nullcontext()):
             super().__setattr__(name, value)
             if name in ("spec", "params", "ops", "threads", "quantisation"):

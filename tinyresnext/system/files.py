@@ -200,14 +200,16 @@ class SharedFile:
 
         Raises
         ------
-        FormatError, OSError
+        FormatError
             In a forked process: the file cannot be opened again, or it is another one now.
         """
         own = self._own
         if own.process != os.getpid():
             with regular(self._path) as file:
                 if _which(file) != self._status:
-                    raise OSError(0, "the archive has changed")
+                    raise FormatError(
+                        f"{shown(self._path)} has changed since it was opened; open it again"
+                    )
                 own = self._own = self._from(file)
         with own.lock:
             yield own.source

@@ -243,15 +243,13 @@ def opened(path: str | os.PathLike[str], *, new: bool = False) -> BinaryIO:
 @contextmanager
 def locked(
     path: str | os.PathLike[str], waiting: Callable[[], None] = lambda: None
-) -> Iterator[None]:
-    """Hold an exclusive lock during the block, of what then has the name.
-
-    The end of the process frees it too.
+) -> Iterator[BinaryIO]:
+    """Hold an exclusive lock of the open file that is yielded, until it is closed.
 
     Parameters
     ----------
     path : path
-        An empty file that stays; it is made if it does not exist.
+        The file is made if it does not exist; what has the name when it is locked is meant.
     waiting : callable
         Called once if another process holds the lock.
 
@@ -260,15 +258,16 @@ def locked(
     UsageError
         The file cannot be made or locked.
     """
+    told = False
     while True:
         with opened(path) as file:
-            if not _try_lock(file, path):
-                waiting()
-                while not _try_lock(file, path):
-                    time.sleep(0.05)
-            if _named(file, path):
-                yield
+            if _try_lock(file, path) and _named(file, path):
+                yield file
                 return
+        if not told:
+            waiting()
+        told = True
+        time.sleep(0.05)
 
 
 def _named(file: BinaryIO, path: str | os.PathLike[str]) -> bool:

@@ -95,7 +95,6 @@ def blur_of_name(
     """
     architecture = name.partition(".")[0]  # of timm; the name of its weights may follow
     called = f"{shown(path)}: the file calls its network {ascii(name)[:80]} (arch)"
-    told = named(architecture, {})
     if given:
         return blur_pool
     if why := other(architecture):
@@ -103,6 +102,7 @@ def blur_of_name(
             f"{called}, which this version cannot compute ({why}), though its tensors may look "
             "like those of a plain network; use a plain ResNeXt, or say --arch NAME if it is one"
         )
+    told = named(architecture, {})
     if told is None or told.blur_pool == "none" or blur_pool is not None:
         return blur_pool
     if not told.fits(spec) or not told.stem_fits(spec):

@@ -29,7 +29,6 @@ from .checkpoint import MAX_TENSORS, Listed, Stored, checked_name
 
 __all__ = ["listed"]
 
-BACKENDS = ("tensorflow", "jax", "torch", "cntk")
 # HDF5's classes of types, in the order of their numbers
 _CLASSES = (
     "integers",
@@ -81,16 +80,16 @@ def listed(file: BinaryIO) -> Listed:
 
 
 def _check_backend(tree: Tree, path: tuple[str, ...]) -> None:
-    """Raise `FormatError` if a group names a backend whose kernels are others, or may be."""
+    """Raise `FormatError` if a group names the backend whose kernels are others."""
     attribute = tree.attributes(path).get("backend")
     if attribute is None:
         return
     backend = tree.text(attribute, f"backend of {shown(path)}")
-    if backend not in BACKENDS:
+    if backend == "theano":
         raise FormatError(
-            f"the weights were written under the backend {backend[:40]!a} of Keras; expected one "
-            f"of {', '.join(BACKENDS)}, since others may turn the kernels of convolutions; load "
-            "the model with Keras under TensorFlow, which turns them back, and save it again"
+            "the weights were written under Keras' backend Theano, whose convolutions turn their "
+            "kernels; expected those of another; load the model with Keras under TensorFlow, which "
+            "turns them back, and save it again"
         )
 
 

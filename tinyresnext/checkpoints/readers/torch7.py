@@ -23,7 +23,7 @@ PARAMETERS = ("weight", "bias", "running_mean", "running_var")
 SLIDING = ("kH", "kW", "dH", "dW", "padH", "padW", "padding", "dilationH", "dilationW", "ceil_mode")
 SCALE = "constant_scalar"  # of MulConstant, which makes the zeros of a shortcut of type A
 REPLICAS = ("nn.DataParallelTable", "nn.DataParallel")  # their first child is the network
-# Classes, without the package that has them: nn, cudnn, fbnn. A softmax changes no probability.
+# Classes, without the package that has them: nn, cudnn, fbnn. A softmax changes no order.
 CONVOLUTIONS = ("SpatialConvolution", "SpatialConvolutionMM", "SpatialDilatedConvolution")
 MAX_POOLING = "SpatialMaxPooling"
 MODULES = {

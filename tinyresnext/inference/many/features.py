@@ -25,7 +25,7 @@ from ...store.contents import json_text
 from ...store.digest import text_digest
 from ...store.integers import value_of
 from ...store.weights import digest_of
-from ...system.writing import present
+from ...system.writing import opened, present
 from ..ensemble import Ensemble
 from ..heads import check_finite
 from ..model import Model
@@ -118,7 +118,7 @@ def save_features(
         return
     present(rows)
     ends, stays = False, resume or settings is not None
-    with changing(rows, path, stays) as values:
+    with changing(opened(rows), path, stays) as values:
         form = json_form(partial(_has_values, values, one.nbytes, [0]))
         with journal(path, asked, form, resume, force, stays) as kept:
             try:

@@ -114,8 +114,8 @@ class Device(Protocol):
     def repeated(self, call: Callable[[], Any]) -> tuple[Callable[[], Any], int]:
         """Return a call to be timed that makes a bound call many times in a row, and how many.
 
-        That is once where the time of a call is that of its work. A GPU starts short calls, and is
-        waited for, in a longer time than they take.
+        That is once where the time of a call is that of its work. To start a short call and to wait
+        for it takes a GPU longer than the call itself.
         """
 
     def wait(self) -> None:

@@ -31,9 +31,9 @@ from .runtime.machine import Machine
 __all__ = ["MODULES", "CudaBackend", "backend"]
 
 BFLOAT16 = (8, 0)  # the compute capability from which on GPUs have instructions for bfloat16
-# To start a call and to wait for it takes some 30 us. So what is timed takes so many seconds, or is
-# so many calls, which the driver starts at once.
-ENOUGH, MOST = 5e-3, 20
+# To start a call and to wait for it takes some 30 us, longer than many a call. So what is timed is
+# at most so many calls, which the driver starts at once, and takes at most about so many seconds.
+MOST, LONG = 20, 5e-3
 
 MODULES = {
     "conv2d": "conv.forward",
@@ -179,13 +179,13 @@ class CudaBackend:
         return call.chain(calls)
 
     def repeated(self, call: Callable[[], Any]) -> tuple[Callable[[], Any], int]:
-        """Return a graph of as many as take `ENOUGH` seconds, or `MOST` at most."""
+        """Return a graph of `MOST` calls, or as many as take `LONG` seconds; one call if long."""
         call()  # compiles
         self.wait()
         start = time.perf_counter()
         call()
         self.wait()
-        times = min(MOST, int(ENOUGH / (time.perf_counter() - start)))
+        times = min(MOST, int(LONG / (time.perf_counter() - start)))
         return (self.chain([call] * times), times) if times > 1 else (call, 1)
 
     def wait(self) -> None:

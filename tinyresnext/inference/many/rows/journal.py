@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 from ....data.trees.sources import Source
 from ....errors import FormatError, UsageError
 from ....system.files import regular, shown
-from ....system.writing import check_writable, locked, opened, present, replacing
+from ....system.writing import check_writable, locked, present, replacing
 from .forms import Form, records
 
 __all__ = ["Journal", "as_json", "changing", "dropped", "ended", "journal", "resumable", "whole"]
@@ -150,7 +150,7 @@ def journal(
         raise UsageError(f"another process writes {shown(part)}; wait until it has ended")
 
     check_writable(path)
-    with locked(part, waiting=busy), changing(part, path, stays) as file:
+    with locked(part, waiting=busy) as file, changing(file, path, stays):
         begun = file.seek(0, os.SEEK_END) > 0  # now: another run may have ended meanwhile
         if begun and not (resume or force):
             raise UsageError(
@@ -262,9 +262,8 @@ def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def changing(name: str, path: str, stays: bool) -> Iterator[BinaryIO]:
-    """Open a file of the run to ``path``; what is not written yet is written at the end."""
-    file = opened(name)
+def changing(file: BinaryIO, path: str, stays: bool) -> Iterator[BinaryIO]:
+    """Close a file of the run to ``path`` at the end; what is not written yet is written then."""
     try:
         yield file
     finally:

@@ -47,21 +47,21 @@ SETTINGS = (
 # --- where ----------------------------------------------------------------------------------------
 
 
-def _sources() -> str | None:
-    """Return a digest of the source files, or None where there are none to read."""
-    ops, found = Path(__file__).parents[2], hashlib.sha256()
-    # Kernels also take constants from the reference and from the files beside it.
-    paths = (*ops.glob("*.py"), *ops.glob("reference/*.py"), *ops.glob("cpu/**/*.py"))
+def sources(top: Path, *patterns: str) -> str | None:
+    """Return a digest of source files; None where there are none, as in a zipped application."""
+    found, paths = hashlib.sha256(), sorted(path for one in patterns for path in top.glob(one))
     try:
-        for path in sorted(paths):
-            content, name = path.read_bytes(), path.relative_to(ops).as_posix()
+        for path in paths:
+            content, name = path.read_bytes(), path.relative_to(top).as_posix()
             found.update(f"{name} {len(content)}\n".encode() + content)
-    except OSError:  # a zipped application
+    except OSError:
         return None
-    return found.hexdigest()
+    return found.hexdigest() if paths else None
 
 
-IMPORTED = _sources()  # now: later the files may be others than those that were imported
+# Kernels also take constants from the reference and from the files beside it.
+SOURCES = Path(__file__).parents[2], "*.py", "reference/*.py", "cpu/**/*.py"
+IMPORTED = sources(*SOURCES)  # now: later the files may be others than those that were imported
 
 
 @functools.cache
@@ -197,7 +197,7 @@ def write(name: str, signature: str, payload: bytes) -> None:
     may be of the one or of the other.
     """
     place = folder()
-    if place is None or _sources() != IMPORTED:
+    if place is None or sources(*SOURCES) != IMPORTED:
         return
     path = _path(place, name, signature)
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")

@@ -8,7 +8,6 @@ name, its parameters and the compute capability say, compiled from these sources
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,19 +35,16 @@ PACKAGES = (
 )
 KERNEL = "tinyresnext:gpu kernel"  # an event, as Numba has them: one of a GPU is compiled
 VARIABLES = ("CUDA_HOME", "CUDA_PATH", "NUMBA_CUDA_USE_NVIDIA_BINDING")
+SOURCES = Path(__file__).parents[1], "**/*.py"
+IMPORTED = cache.sources(*SOURCES)  # what is compiled, whatever the files become later
 
 
 @functools.cache
 def compiler() -> str:
     """Return what compiled kernels depend on, besides themselves and the GPU."""
-    backend = Path(__file__).parent.parent
-    sources = hashlib.sha256()
-    for path in sorted(backend.rglob("*.py")):
-        content, name = path.read_bytes(), path.relative_to(backend).as_posix()
-        sources.update(f"{name} {len(content)}\n".encode() + content)
     found = [f"{name}={_version(name)}" for name in PACKAGES]
     found += [f"{name}={os.environ.get(name)}" for name in VARIABLES]
-    return "\n".join([sources.hexdigest(), *found])
+    return "\n".join([str(IMPORTED), *found])
 
 
 def _version(package: str) -> str | None:
@@ -73,7 +69,8 @@ def ptx(kernel: Kernel, capability: Capability) -> str:
     if payload is not None:
         return payload.decode()
     made = kernel.ptx(capability)
-    cache.write(name, signature, made.encode())
+    if cache.sources(*SOURCES) == IMPORTED:
+        cache.write(name, signature, made.encode())
     return made
 
 

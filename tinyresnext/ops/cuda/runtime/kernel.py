@@ -42,7 +42,8 @@ Capability = tuple[int, int]  # (8, 0) is sm_80
 ints = types.CPointer(types.int32)
 int32, uint32, float32 = types.int32, types.uint32, types.float32
 MOST = 1024  # threads of a block; NVIDIA's limit
-ENTRY = re.compile(r"\.entry\s[^)]*\)")
+REGISTERS, MOST_REGISTERS = 1 << 16, 256  # of a block, and of a thread
+SIGNATURE = re.compile(r"^[^/\n]*\.entry\s+[\w$]+\s*\([^)]*\)", re.MULTILINE)
 
 
 def pointer(array: DeviceArray) -> Any:
@@ -97,9 +98,9 @@ class Kernel:
     def ptx(self, capability: Capability, lines: bool = False) -> str:
         """Compile for a GPU of this compute capability; needs NVIDIA's NVVM, and no GPU.
 
-        The PTX says how many threads a block has: so the driver gives a thread only as many
-        registers as there are for so many. With ``lines`` it says which line of the source each
-        instruction comes from.
+        Where a block has more threads than there are registers for, if each has the most that one
+        can have, the PTX says how many: so the driver gives a thread no more than there are. With
+        ``lines`` it says which line of the source each instruction comes from.
 
         Raises
         ------
@@ -109,7 +110,12 @@ class Kernel:
         with compiled_for(self.name, capability):
             given = self.function, self.parameters
             text = str(cuda.compile_ptx(*given, cc=capability, lineinfo=lines)[0])
-        return ENTRY.sub(rf"\g<0>\n.maxntid {self.threads}, 1, 1", text, count=1)
+        if self.threads * MOST_REGISTERS <= REGISTERS:
+            return text
+        text, kernels = SIGNATURE.subn(rf"\g<0>\n.maxntid {self.threads}, 1, 1", text)
+        if kernels != 1:
+            raise DeviceError(f"the PTX of {self.name} has {kernels} kernels and not one")
+        return text
 
     def llvm(self, capability: Capability) -> tuple[list[str], str]:
         """Return Numba's LLVM before NVVM, and the name of the function in it; needs no NVVM.

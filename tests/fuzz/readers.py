@@ -231,7 +231,8 @@ def _onnx_seeds() -> list[bytes]:
         of.node("Flatten", ["p"], "r", axis=1),
         of.node("Gemm", ["r", "m", "b"], "o", alpha=1.0, transB=1),
     ]
-    ends = [of.field(11, of.field(1, b"x")), of.field(12, of.field(1, b"o"))]
+    floats = of.field(2, of.field(1, of.field(1, 1)))  # the type: a tensor of float32
+    ends = [of.field(11, of.field(1, b"x") + floats), of.field(12, of.field(1, b"o"))]
     graph = of.field(7, b"".join(nodes + weights + ends))
     return [of.field(1, 8) + graph + of.field(8, of.field(2, 17))]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from pathlib import Path
 
 import numba
 import numpy as np
@@ -285,19 +284,20 @@ def test_a_whole_file_that_numba_cannot_use(home, payload):
 
 
 def test_sources_are_part_of_the_identity(tmp_path, monkeypatch):
-    """A changed line in any file of the backend is another folder."""
-    seen = {cache.identity.__wrapped__()}
-    backend = Path(cache.__file__).parent.parent
-    copy = tmp_path / "cpu"
-    shutil.copytree(backend, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(cache, "__file__", str(copy / "runtime" / "cache.py"))
-    assert cache.identity.__wrapped__() in seen
-    files = sorted(copy.rglob("*.py"))
-    assert len(files) > 20
+    """A changed line in any file of the backend, or of the reference, is another folder."""
+    ops, *patterns = cache.SOURCES
+    copy, seen = tmp_path / "ops", {cache.IMPORTED}
+    shutil.copytree(ops, copy, ignore=shutil.ignore_patterns("__pycache__", "cuda"))
+    assert cache.sources(copy, *patterns) in seen
+    files = sorted(path for one in ("cpu/**/*.py", "reference/*.py") for path in copy.glob(one))
+    assert len(files) > 30
     for changed in files:
         changed.write_text(changed.read_text("utf-8") + "# another line\n", "utf-8")
-        seen.add(cache.identity.__wrapped__())
+        seen.add(cache.sources(copy, *patterns))
     assert len(seen) == 1 + len(files)
+    before = cache.identity.__wrapped__()
+    monkeypatch.setattr(cache, "IMPORTED", cache.sources(copy, *patterns))
+    assert cache.identity.__wrapped__() != before
 
 
 @pytest.mark.parametrize(

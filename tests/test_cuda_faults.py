@@ -294,7 +294,7 @@ OTHERS = [
     (elementwise, "add_kernel", "put(z, i,", "put(z, first,", rectified, None),
     (elementwise, "relu_kernel", "put(y, i,", "put(y, first,", rectified, None),
     (elementwise, "copy_kernel", "get(x, i)", "get(x, first)", rectified, None),
-    (elementwise, "relu_gradient_kernel", "not x[i] >", "not x[first] >", rectified, None),
+    (elementwise, "relu_gradient_kernel", "if x[i] >", "if x[first] >", rectified, None),
     (elementwise, "widen_kernel", "+ within - start)", "- start)", three_channels, None),
     (elementwise, "widen_kernel", SYNC, "", three_channels, RACE),
     (elementwise, "narrow_kernel", "if at >= first and int32(i)", "if int32(i)", muons,

@@ -120,18 +120,6 @@ def test_rungs_are_timed_kernel_by_kernel_and_the_last_one_as_a_graph(ladder, mo
 
 
 @pytest.mark.device
-@pytest.mark.usefixtures("nvvm")
-def test_kernels_are_compiled_before_a_gpu_measures_them(home, monkeypatch):
-    """A share of them, as one process among many does; they are on disk then."""
-    monkeypatch.setattr(sys, "path", [str(FOLDER.parent), *sys.path])
-    program = import_module("gpu")
-    found = program.compiled(1, (8, 0), 60)
-    assert 1 < len(found) < 4
-    monkeypatch.setattr("tinyresnext.ops.cuda.runtime.kernel.Kernel.ptx", None)
-    assert program.compiled(1, (8, 0), 60).keys() == found.keys()
-
-
-@pytest.mark.device
 def test_times_on_paper_are_no_shorter_than_the_roofline(monkeypatch):
     """Every kernel of multiply-adds has a row in the assembler's table."""
     monkeypatch.setattr(sys, "path", [str(FOLDER.parent), *sys.path])

@@ -225,6 +225,28 @@ def test_classes_in_a_file(model, tmp_path, kind, place):
     assert [one.name for one in later] == [one.name for one in kept]
 
 
+@pytest.mark.parametrize("place", ["val", "val/images", "named"])
+def test_tiny_imagenet(model, tmp_path, place):
+    """Its validation images are in one folder, and a list above it has classes and boxes."""
+    rows = [f"val_{i}.JPEG\t{imagenet_wnids()[CLASSES[own(i)]]}\t0\t1\t22\t19" for i in range(40)]
+    write_files(tmp_path / "val" / "images", {f"val_{i}.JPEG": jpeg(i) for i in range(40)})
+    truth, said = tmp_path / "val" / "val_annotations.txt", []
+    if place == "named":  # elsewhere and called as nobody calls it
+        truth = tmp_path / "boxes.tsv"
+    truth.write_bytes(lines(rows))
+    options = {"warn": said.append} | ({"truth": truth} if place == "named" else {})
+    images = tmp_path / ("val" if place == "named" else place)
+    for data in (open_dataset(images, None, **options), open_labelled([str(images)], **options)):
+        by_hand(model, data)
+    assert [str(truth) in line for line in said] == ([] if place == "named" else [True, True])
+
+
+def test_a_folder_called_images_is_a_class_like_any_other(tmp_path):
+    files = {"images/a.jpg": jpeg(0), "icons/b.jpg": jpeg(1), "val_annotations.txt": b"a"}
+    write_files(tmp_path / "photos", files)
+    assert open_dataset(tmp_path / "photos").classes == ("icons", "images")
+
+
 def test_half_of_the_images(model, tmp_path):
     """The number in a name says which image it is, not its place among those that are there."""
     put_truth("numbers", tmp_path)
@@ -269,6 +291,8 @@ def test_real(model, tmp_path):
         ),
         ("a.csv", b"ImageId,PredictionString\na,fish 1 2 3 4\n", "expected the name of an image"),
         ("a.csv", b"ImageId,PredictionString\na,n01440764 1\na,n01443537 1\n", "'a' twice"),
+        ("b.txt", b"a.JPEG\tn01440764\t1\t2\t3\t4\nb.JPEG 5\n", "line 'b.JPEG 5'; .* with tabs"),
+        ("b.txt", b"a.JPEG\tn01440764\t1\t2\t3\t4\n" * 2, "'a.JPEG' twice"),
         ("real.json", b"[[0], [1000]]", "1000.* for image 2"),
         ("real.json", b"[0]", "0 for image 1"),
         ("real.json", b"[[0]", "no JSON"),

@@ -163,7 +163,7 @@ def test_splits_that_are_not_there(folder):
         with pytest.raises(
             UsageError, match="no test images below its first line; it has train, val"
         ):
-            ask(path, None)
+            ask(path, "test")
 
 
 def test_a_table_is_read_once_to_check_it_and_once_for_its_images(folder, monkeypatch):
@@ -177,12 +177,14 @@ def test_a_table_is_read_once_to_check_it_and_once_for_its_images(folder, monkey
 
 @pytest.mark.parametrize("split", ["val", "validation"])
 def test_what_is_taken_where_no_split_is_asked_for(folder, split):
-    """As of folders: the test images, or val if that is the only split, or all images."""
+    """As of folders: the test images, or val if there is no test, or all images."""
     rows = [f"images/{i}.png,{i % 2},1" for i in range(4)]
     plain = write(folder, "\n".join(["image,a,b", *rows]))
     only = write(folder, "\n".join(["image,a,b,split", *(f"{r},{split}" for r in rows)]), "v.csv")
     both = write(folder, f"image,a,b,split\n{rows[0]},{split}\n{rows[1]},test\n", "b.csv")
-    for path, part, count in ((plain, ALL, 4), (only, "val", 4), (both, "test", 1)):
+    trained = write(folder, f"image,a,b,split\n{rows[0]},{split}\n{rows[1]},train\n", "t.csv")
+    every = ((plain, ALL, 4), (only, "val", 4), (both, "test", 1), (trained, "val", 1))
+    for path, part, count in every:
         for found in (open_dataset(path, None), open_labelled([str(path)])):
             assert (found.part, len(found)) == (part, count)
 

@@ -480,6 +480,26 @@ def test_part_of_the_images_is_held_out(run, data):
         assert (code, "expected a number such as 0.2" in err) == (2, True)
 
 
+def test_which_part_is_validated_on(run, data, tmp_path):
+    """That of the test images; or of the validation images; or all images, but not one's own."""
+    words = ["train", data, *NETWORK, *RECIPE, "--dry-run", "--val"]
+    for splits, part in ((("test", "val"), "test"), (("val",), "val"), ((), "all images")):
+        other = tmp_path / "-".join(("other", *splits))
+        for one in splits:
+            shutil.copytree(Path(data) / "test", other / one)
+        if splits:
+            shutil.copytree(Path(data) / "train", other / "train")
+        else:
+            shutil.copytree(Path(data) / "test", other)
+        code, _, err = run(*words, str(other))
+        assert (code, f"{other}, {part}: 12 images" in err) == (0, True)
+    words[1] = str(other)
+    code, _, err = run(*words, f"{other}/")
+    assert (code, "trained on all its images; hold some" in err) == (2, True)
+    code, _, err = run(*words, str(other), "--val-split", "train")
+    assert (code, f"{other}, train: 12 images" in err) == (0, True)
+
+
 def test_a_run_is_resumed_by_its_folder(run, data, tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

@@ -103,13 +103,14 @@ def _add_evaluate(c: argparse.ArgumentParser) -> None:
     c.add_argument(
         "--split",
         metavar="NAME",
-        help="which part of the data (test; val if it is the only part; all if there are no parts)",
+        help="which part of the data (test; val if there is no test; all if there are no parts)",
     )
     c.add_argument(
         "--truth",
         metavar="FILE",
-        help="the classes of ImageNet's validation images, where they are not in folders: the "
-        "devkit of ILSVRC2012, Caffe's val.txt, Kaggle's LOC_val_solution.csv, or ReaL's real.json",
+        help="the classes of validation images that are in no folders of classes: the devkit of "
+        "ILSVRC2012, Caffe's val.txt, Kaggle's LOC_val_solution.csv, ReaL's real.json, or "
+        "TinyImageNet's val_annotations.txt",
     )
     known = ("wrong", "skip", "refuse")
     c.add_argument(

@@ -102,7 +102,12 @@ def _add_run(c: argparse.ArgumentParser) -> None:
     c.add_argument(
         "--val", metavar="DATA", help="images to evaluate the network on after each epoch"
     )
-    c.add_argument("--val-split", metavar="NAME", help="with --val: which part of its data (test)")
+    c.add_argument(
+        "--val-split",
+        metavar="NAME",
+        help="with --val: which part of its data (test; val if there is no test; all if there are "
+        "no parts)",
+    )
     c.add_argument(
         "--val-part",
         type=float,
@@ -264,7 +269,7 @@ def _recipe_and_data(a: argparse.Namespace) -> tuple[Recipe, Dataset, Dataset | 
     from ..data.open import open_dataset
     from ..inference.scores.confusion import named
     from ..ops import backend
-    from .runs.recipe import typed_recipe
+    from .runs.recipe import typed_recipe, validated_on
 
     seed = typed_recipe(a).seed  # this refuses what was typed before any image is read
     if a.dry_run is not None:
@@ -281,9 +286,7 @@ def _recipe_and_data(a: argparse.Namespace) -> tuple[Recipe, Dataset, Dataset | 
         dataset, validation = held_out(dataset, a.val_part, seed)
         say(f"{len(validation):,} of them are held out for validation, {len(dataset):,} are left")
     elif a.val is not None:
-        split = a.val_split or "test"
-        validation = open_dataset(a.val, split, a.broken, threads=threads)
-        say(f"{shown(a.val)}, {split}: {validation.found()}")
+        validation = validated_on(a, threads)
     return typed_recipe(a, dataset), dataset, validation
 
 

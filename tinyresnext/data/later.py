@@ -28,7 +28,7 @@ import numpy as np
 
 from ..system.files import shown
 from .dataset import LabelledImages, counted
-from .published.flat import is_flat, is_validation, label_of, labelled, truth_of
+from .published.flat import is_unsorted, is_validation, label_of, labelled, truth_of
 from .published.truth import Truth
 from .table import Table
 from .trees.archives import Source, as_source, is_image, opener
@@ -69,8 +69,7 @@ def later(
     The images of a tar come in its order, and others class by class, sorted.
     """
     place, name = _place(path, archive), shown(path)
-    flat = is_flat(place.tree) and is_validation(place.tree.images_in(()))
-    if truth is not None or flat:
+    if truth is not None or is_unsorted(path, place.tree):
         return _with_truth(place, name, truth_of(path, split, truth, warn))
     levels = Levels(place.tree, name, warn).find(split)
     images = levels.images(levels.left_out)

@@ -69,7 +69,7 @@ def open_dataset(
         A folder or a file; the text of this module lists the kinds.
     split
         "train", "val" or "test", or the name of the folder of a split. None is "test", or "val" if
-        that is the only split, or all images if there are no splits.
+        there is no test, or all images if there are no splits.
     on_broken
         What to do about an image file that cannot be used: "refuse" raises its error, "skip"
         leaves it out and warns, "wrong" is for `evaluate`, which counts it as wrong and warns.

@@ -116,6 +116,12 @@ def meant(split: str) -> str | None:
     return _CANONICAL.get(split.lower())
 
 
+def usual(splits: Iterable[str]) -> str:
+    """Return the split of those meant that is evaluated if none is named: test, or else val."""
+    there = set(splits)
+    return "val" if "val" in there and "test" not in there else "test"
+
+
 def splits_among(folders: Iterable[str]) -> dict[str, str]:
     """Return the folders that hold splits, each with the split: "train", "val" or "test".
 

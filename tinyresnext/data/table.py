@@ -44,7 +44,7 @@ from ..images.decode import decode
 from ..images.files import load_image
 from ..system.files import regular, shown
 from .dataset import ALL, Dataset, Reading
-from .rules import meant
+from .rules import meant, usual
 from .trees.decoding import from_files
 from .trees.folders import decoded_bytes
 
@@ -119,7 +119,7 @@ class Table:
                 if not _VALUES.issuperset(values):
                     labels, columns = sorted(values), named
             there = _splits(text, name, columns)
-        part = ALL if place is None else "val" if there == {"val"} else "test"
+        part = ALL if place is None else usual(there)
         wanted = asked or ("train" if part == ALL else part)
         if wanted not in there:
             found = ", ".join(sorted(there)) or "none at all"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ...errors import UsageError
+from ...system.files import shown
 from ...training.recipes import RECIPES, SOURCES, Recipe, recipe
 from ...training.recipes.kinds import Choice, Flag, Kind, Option
 from ...training.recipes.recipe import settings
@@ -117,3 +119,28 @@ def described(a: argparse.Namespace, chosen: Recipe) -> str:
     changed = [_flag(key, option) for key, option in settings() if ours[key] != plain[key]]
     others = f"\nchanged from it: {', '.join(changed)}" if changed else ""
     return SOURCES[name].said(name) + others
+
+
+def validated_on(a: argparse.Namespace, threads: int) -> Dataset:
+    """Open the images of ``--val``, and say what was found.
+
+    Raises
+    ------
+    UsageError
+        They would be the images that the network is trained on, and nobody has asked for that.
+    ImageError, FormatError, UnsafeError
+        As of `open_dataset`.
+    """
+    from ...data.dataset import ALL
+    from ...data.open import open_dataset
+
+    found = open_dataset(a.val, a.val_split, a.broken, threads=threads)
+    part = a.val_split or found.part
+    if part == ALL and os.path.exists(a.data) and os.path.samefile(a.val, a.data):
+        raise UsageError(
+            f"{shown(a.val)} has no part for validation, and the network is trained on all its "
+            "images; hold some of them out with --val-part 0.2 in place of --val, or give another "
+            "data set"
+        )
+    say(f"{shown(a.val)}, {part}: {found.found()}")
+    return found

@@ -1,7 +1,8 @@
 """Images whose classes stand in a file of their own, as those of ImageNet's validation set.
 
 ``ILSVRC2012_val_00000001.JPEG`` is image 1, wherever it lies: in one folder with all others, in the
-published archive, or in the folder of its class.
+published archive, or in the folder of its class. Those of TinyImageNet's validation set are in
+``val/images``, and ``val/val_annotations.txt`` has their names and classes.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ import numpy as np
 from ...errors import FormatError, UsageError
 from ...system.files import shown
 from ..trees.listing import Parts, Tree
-from .truth import GROUND_TRUTH, Truth, read_truth
+from .truth import ANNOTATIONS, GROUND_TRUTH, Truth, read_truth
 
-__all__ = ["is_flat", "is_validation", "label_of", "labelled", "truth_of"]
+__all__ = ["is_unsorted", "is_validation", "label_of", "labelled", "truth_of"]
 
 _NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})\.\w+", re.IGNORECASE)
 # What lies beside the images, or in the folder with them, under its published name.
@@ -30,6 +31,7 @@ _BESIDE = (
     GROUND_TRUTH,
     "val.txt",
     "LOC_val_solution.csv",
+    ANNOTATIONS,
 )
 
 
@@ -42,9 +44,17 @@ def is_validation(names: Iterable[str]) -> bool:
     return found
 
 
-def is_flat(tree: Tree) -> bool:
-    """Return whether images lie at the top and in no folders: then no folder is their class."""
-    return bool(tree.images_in(())) and not tree.with_images(())
+def is_unsorted(path: str | os.PathLike[str], tree: Tree) -> bool:
+    """Return whether these are published validation images that are in no folders of classes.
+
+    They lie at the top and in no folder; or, as TinyImageNet's, in a folder called images with the
+    file of their classes beside it.
+    """
+    images, folders = tree.images_in(()), tree.with_images(())
+    if images and not folders:
+        beside = os.path.join(os.path.dirname(os.path.abspath(path)), ANNOTATIONS)
+        return is_validation(images) or os.path.exists(beside)
+    return folders == ["images"] and not images and ANNOTATIONS in tree.listing(()).files
 
 
 def _beside(path: str | os.PathLike[str]) -> str:
@@ -63,7 +73,7 @@ def _beside(path: str | os.PathLike[str]) -> str:
         return found[0]
     kinds = (
         "the devkit of ILSVRC2012 (its folder, or its .tar.gz), Caffe's val.txt, Kaggle's "
-        "LOC_val_solution.csv, or ReaL's real.json (--truth FILE)"
+        f"LOC_val_solution.csv, ReaL's real.json, or TinyImageNet's {ANNOTATIONS} (--truth FILE)"
     )
     if found:
         raise UsageError(

@@ -11,6 +11,7 @@ Caffe's ``val.txt``                        ``ILSVRC2012_val_00000001.JPEG 65`` a
 a list of numbers                          the same without names, one a line
 Kaggle's ``LOC_val_solution.csv``          ``ILSVRC2012_val_00000001,n01751748 111 108 441 193`` a
                                            line: a WordNet id and a box, once or more often
+TinyImageNet's ``val_annotations.txt``     ``val_0.JPEG``, a WordNet id and a box a line, with tabs
 ReaL's ``real.json``                       for each image all right numbers; there may be none
 =========================================  =========================================================
 """
@@ -28,12 +29,14 @@ from ...formats.tar import read_tar
 from ...system.files import regular, shown
 from .matlab import synsets
 
-__all__ = ["Truth", "read_truth"]
+__all__ = ["ANNOTATIONS", "GROUND_TRUTH", "Truth", "read_truth"]
 
+ANNOTATIONS = "val_annotations.txt"
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 _META = "meta.mat"
 _KAGGLE = b"ImageId,PredictionString"
 _WNID = re.compile(r"n\d{8}")
+_ANNOTATED = re.compile(r"([^\t]+)\t(n\d{8})(?:\t\d+){4}")
 _MOST = 64 << 20  # bytes
 _CLASSES = 1000  # of ReaL's labels
 
@@ -93,6 +96,8 @@ def read_truth(path: str | os.PathLike[str]) -> Truth:
         return _boxes(data, shown(path))
     if os.path.basename(path) == GROUND_TRUTH:
         return _devkit_folder(os.path.dirname(os.fspath(path)) or os.curdir)
+    if data.split(b"\n", 1)[0].count(b"\t") == 5:
+        return _annotated(data, shown(path))
     return _listed(data, shown(path))
 
 
@@ -164,6 +169,27 @@ def _boxes(data: bytes, name: str) -> Truth:
             )
         if found.setdefault(f"{image}.JPEG", *ids) != next(iter(ids)):
             raise FormatError(f"{name} has the image {image!r:.80} twice")
+    return _by_name(found)
+
+
+def _annotated(data: bytes, name: str) -> Truth:
+    """Return what TinyImageNet's list says: the class of each image, and a box."""
+    found: dict[str, str] = {}
+    for line in _lines(data, name):
+        match = _ANNOTATED.fullmatch(line)
+        if match is None:
+            raise FormatError(
+                f"{name} has the line {line!r:.80}; expected the name of an image, a WordNet id "
+                "and four numbers, with tabs between them"
+            )
+        if match[1] in found:
+            raise FormatError(f"{name} has the image {match[1]!r:.80} twice")
+        found[match[1]] = match[2]
+    return _by_name(found)
+
+
+def _by_name(found: dict[str, str]) -> Truth:
+    """Return the truth of images with these names and WordNet ids."""
     classes = tuple(sorted(set(found.values())))
     place = {one: i for i, one in enumerate(classes)}
     names = {image: i for i, image in enumerate(found)}

@@ -9,7 +9,7 @@ A single folder around all that is entered, if it holds no images itself. Classe
 name, and are those of all splits together, so that a label means the same in each; a split that
 shares no folder with the others has images without classes. `rules` says what the names mean, and
 `tree` finds the levels. Where classes stand in a file of their own, as those of ImageNet's
-validation set do, `published` reads it.
+validation set and of TinyImageNet's do, `published` reads it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ...images.decode import decode
 from ...images.files import image_in, load_image
 from ...system.files import shown
 from ..dataset import ALL, Dataset, Reading
-from ..published.flat import is_flat, is_validation, label_of, labelled, truth_of
+from ..published.flat import is_unsorted, label_of, labelled, truth_of
 from .decoding import from_files
 from .listing import Entries, Listing, Parts, Tree
 from .tars import TarTree
@@ -83,8 +83,7 @@ def open_archive(
 def _open(place: _Opened, split: str | None, reading: Reading, truth: str | None) -> Dataset:
     """Open a data set whose classes are folders, or stand in a file of their own."""
     name = shown(place.path)
-    flat = truth is None and is_flat(place.tree) and is_validation(place.tree.images_in(()))
-    if truth is None and not flat:
+    if truth is None and not is_unsorted(place.path, place.tree):
         levels = Levels(place.tree, name, reading.warn).find(split)
         images = list(levels.images(levels.left_out))
         places, labels = _in_order(

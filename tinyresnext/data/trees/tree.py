@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from ...errors import FormatError, UsageError
 from ..dataset import ALL
-from ..rules import SPLITS, alike, is_left_out, meant, splits_among
+from ..rules import SPLITS, alike, is_left_out, meant, splits_among, usual
 from .listing import Parts, Tree
 
 __all__ = ["Levels"]
@@ -58,7 +58,7 @@ class Levels:
     def find(self, split: str | None) -> Levels:
         """Find the classes of all splits, and where those of one are.
 
-        None is test, or val if that is the only split, or all images if there are no splits.
+        None is test, or val if there is no test, or all images if there are no splits.
 
         Raises
         ------
@@ -71,7 +71,7 @@ class Levels:
         self.root = self._inside(())
         splits = splits_among(self.tree.holding(self.root))
         if splits:
-            self.part = "val" if set(splits.values()) == {"val"} else "test"
+            self.part = usual(splits.values())
             folder = self._chosen(self.part if split is None else split, splits)
             places = self._split_places(splits)
             self._name_others(self.root, set(splits), "beside the splits")

@@ -20,7 +20,7 @@ from tinyresnext.checkpoints.names import schemes as names
 from tinyresnext.images.preprocess import Preprocess
 from tinyresnext.inference.model import Model
 from tinyresnext.network import plan, resnext
-from tinyresnext.ops import cuda, reference
+from tinyresnext.ops import backend, cuda, reference
 from tinyresnext.store import store
 
 SMALL = [
@@ -185,6 +185,19 @@ def test_figure_3_forms_are_equal(name, form):
     assert (
         cases.relative_error(grouped, case.logits) < 2.0**-23
     )  # the file's logits are rounded to float32
+
+
+@pytest.mark.parametrize("form", [resnext.concatenated, resnext.summed], ids=["3b", "3a"])
+def test_figure_3_forms_are_near_in_bfloat16(form):
+    """Each value is rounded to 8 bits, and the sum of the paths after each of them in form (a)."""
+    case = cases.load(SMALL[0])
+    model, ops = model_of(case, None), backend("reference", "bfloat16")
+    x = ops.upload(case.x, out=ops.empty(case.x.shape, "bfloat16"))
+    grouped, other = (
+        ops.download(resnext.forward(model.params, model.spec, x, ops, block=block))
+        for block in (resnext.grouped, form)
+    )
+    assert cases.relative_error(other.astype(np.float64), grouped) < 0.1
 
 
 def test_a_plan_is_float64_when_its_weights_are(tmp_path):

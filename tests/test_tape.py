@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import recipe
 
-from tinyresnext.network.resnext import forward, parameters
+from tinyresnext.errors import UsageError
+from tinyresnext.network.resnext import Walk, blocks, concatenated, forward, parameters, summed
 from tinyresnext.network.spec import Spec, cifar
 from tinyresnext.network.tape import Tape, gradients
 from tinyresnext.ops import reference
@@ -105,6 +106,34 @@ def test_a_value_on_the_way_has_one():
         found, np.broadcast_to(params["fc.weight"][2] / positions, found.shape), rtol=1e-12
     )
     assert logits.shape == (2, 5)
+
+
+def test_any_value_on_the_tape_is_differentiated():
+    """As that of a shorter tape is, whose last value it is."""
+    spec, params, x, _ = setting("B")
+    tape, short, seen = Tape(reference), Tape(reference), {}
+    forward(params, spec, x, tape, at=lambda name, value: seen.setdefault(name, value))
+    short.calls.extend(tape.calls)
+    while short.calls[-1].out is not seen["layer2"]:
+        short.calls.pop()
+    dy = np.random.default_rng(0).standard_normal(seen["layer2"].shape)
+    [wanted], [found] = gradients(short, dy, [x]), gradients(tape, dy, [x], of=seen["layer2"])
+    assert np.array_equal(found, wanted)
+    with pytest.raises(UsageError, match="as of="):  # of the logits, not of layer2
+        gradients(tape, dy, [x])
+    with pytest.raises(UsageError, match="no op whose result"):
+        gradients(tape, dy, [x], of=seen["layer2"].copy())
+    with pytest.raises(UsageError, match="empty"):
+        gradients(Tape(reference), dy, [x])
+
+
+@pytest.mark.parametrize("form", [concatenated, summed])
+def test_forms_that_a_tape_does_not_see_are_refused(form):
+    spec, params, x, _ = setting("B")
+    with pytest.raises(UsageError, match="give block=grouped"):
+        forward(params, spec, x, Tape(reference), block=form)
+    with pytest.raises(UsageError, match="for NumPy arrays, found list"):
+        form(Walk(params, spec, reference), next(iter(blocks(spec))), x.tolist())
 
 
 @pytest.mark.parametrize("name", SPECS)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import UsageError
 from ..ops import shapes
 
 
@@ -134,7 +135,7 @@ def differentiate(
     return gradients, found
 
 
-def gradients(tape: Tape, dy: Any, wrt: Sequence[Any]) -> list[Any]:
+def gradients(tape: Tape, dy: Any, wrt: Sequence[Any], of: Any = None) -> list[Any]:
     """Walk a tape backwards: the chain rule, one recorded call at a time.
 
     Only what the wanted gradients depend on is computed.
@@ -142,20 +143,35 @@ def gradients(tape: Tape, dy: Any, wrt: Sequence[Any]) -> list[Any]:
     Parameters
     ----------
     tape : Tape
-        Of a computation whose last call made the value that ``dy`` belongs to.
+        What computed ``of``. It saw the calls of ops: a value that something else has computed
+        from others is a constant for it.
     dy : array
-        The gradient of what is to be minimised with respect to the last value on the tape.
+        The gradient of what is to be minimised with respect to ``of``, in its shape.
     wrt : sequence of array
         The very arrays (inputs, parameters or intermediate values) whose gradients are wanted.
+    of : array, optional
+        The very array, a result of an op on the tape, that is differentiated: by default the last.
 
     Returns
     -------
     list of array
-        One gradient for each array of ``wrt``; ``None`` for an array that the last value does not
-        depend on.
+        One gradient for each array of ``wrt``; ``None`` for an array that ``of`` does not depend
+        on.
+
+    Raises
+    ------
+    UsageError
+        ``of`` is no result of an op on the tape, or ``dy`` has another shape.
     """
+    calls = _until(tape, of)
+    if np.shape(dy) != np.shape(calls[-1].out):
+        raise UsageError(
+            f"dy has the shape {np.shape(dy)}, and what is differentiated (a result of "
+            f"{calls[-1].op}) has {np.shape(calls[-1].out)}; give its gradient, and for another "
+            "value than the last one on the tape that value as of="
+        )
     wanted, ops = {id(a) for a in wrt}, tape.ops
-    backward, found = differentiate(tape.calls, dy, wanted)
+    backward, found = differentiate(calls, dy, wanted)
     kept = {id(gradient) for gradient in found.values()}
     values = {id(dy): dy}
     for step in backward:
@@ -169,3 +185,15 @@ def gradients(tape: Tape, dy: Any, wrt: Sequence[Any]) -> list[Any]:
         if id(step.dy) not in kept:
             del values[id(step.dy)]
     return [values[id(found[id(a)])] if id(a) in found else None for a in wrt]
+
+
+def _until(tape: Tape, of: Any) -> list[Call]:
+    """Return the calls up to the one that made a value: None for the last."""
+    ends = [i for i, call in enumerate(tape.calls, 1) if of is None or call.out is of]
+    if not ends:
+        raise UsageError(
+            "the tape has no op whose result is the array that was given as of="
+            if tape.calls
+            else "the tape is empty: pass it to forward, or call its ops, before gradients"
+        )
+    return tape.calls[: ends[-1]]

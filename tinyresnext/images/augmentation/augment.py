@@ -9,8 +9,8 @@ Each step is applied only if it is asked for:
    change brightness, contrast, saturation and hue by random factors, in random order.
 3. Convert to float32, ``(pixels / 255 - mean) / std``, and shift the colours at random (`lighting`;
    Krizhevsky et al. 2012, section 4.1).
-4. Cut a random window out of the padded image (`padding`; the "4 pixels on each side" of section
-   5.3 of the paper).
+4. Cut a random window out of the padded image (`padding`; the 40 x 40 pixels of the paper's
+   appendix A).
 5. Mirror each image left to right with probability 1/2 (`flip`).
 6. Set a square at a random place to zero (`cutout`; DeVries and Taylor 2017).
 7. Erase a rectangle of random size in some images (`erase`; Zhong et al. 2020).

@@ -130,9 +130,9 @@ def test_any_value_on_the_tape_is_differentiated():
 @pytest.mark.parametrize("form", [concatenated, summed])
 def test_forms_that_a_tape_does_not_see_are_refused(form):
     spec, params, x, _ = setting("B")
-    with pytest.raises(UsageError, match="give block=grouped"):
+    with pytest.raises(UsageError, match="found ndarray and Tape: give block=grouped"):
         forward(params, spec, x, Tape(reference), block=form)
-    with pytest.raises(UsageError, match="for NumPy arrays, found list"):
+    with pytest.raises(UsageError, match="found list and module"):
         form(Walk(params, spec, reference), next(iter(blocks(spec))), x.tolist())
 
 

@@ -18,9 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UsageError
 from .spec import Block, Spec, blocks, parameters, projection
-from .tape import Tape
+from .tape import check_seen
 
 __all__ = ["Block", "Walk", "blocks", "concatenated", "forward", "grouped", "parameters", "path"]
 __all__ += ["summed"]
@@ -101,9 +100,9 @@ def grouped(walk: Walk, block: Block, x: Array) -> Array:
 def concatenated(walk: Walk, block: Block, x: Array) -> Array:
     """Compute the block as Figure 3(b): a 1x1 convolution merges the concatenated paths.
 
-    For NumPy arrays only, and not under a tape: `UsageError`.
+    For NumPy arrays and without a tape: `UsageError`.
     """
-    _check_values(walk, x)
+    check_seen(walk.ops, x)
     y = np.concatenate([path(walk, block, x, i) for i in range(walk.spec.cardinality)], axis=3)
     return walk.norm(walk.conv(y, f"{block.name}.conv3"), f"{block.name}.bn3")
 
@@ -113,15 +112,13 @@ def summed(walk: Walk, block: Block, x: Array) -> Array:
 
     The batch norm comes after the sum (footnote 6). It equals Figure 3(b) because
     ``A1 B1 + A2 B2 = [A1, A2] [B1; B2]``: a sum of products is one product over all columns. For
-    NumPy arrays only, and not under a tape: `UsageError`.
+    NumPy arrays and without a tape: `UsageError`.
     """
-    _check_values(walk, x)
+    check_seen(walk.ops, x)
     weight, d = walk.params[f"{block.name}.conv3.weight"], block.channels // walk.spec.cardinality
-    addends = []
-    for i in range(walk.spec.cardinality):
-        columns = np.ascontiguousarray(weight[:, i * d : (i + 1) * d])
-        addends.append(walk.ops.conv2d(path(walk, block, x, i), columns))
-    return walk.norm(reduce(walk.ops.add, addends), f"{block.name}.bn3")
+    columns = [np.ascontiguousarray(weight[:, i : i + d]) for i in range(0, block.channels, d)]
+    paths = [walk.ops.conv2d(path(walk, block, x, i), own) for i, own in enumerate(columns)]
+    return walk.norm(reduce(walk.ops.add, paths), f"{block.name}.bn3")
 
 
 def path(walk: Walk, block: Block, x: Array, i: int) -> Array:
@@ -137,21 +134,6 @@ def path(walk: Walk, block: Block, x: Array, i: int) -> Array:
         if two_layers.match(key)
     }
     return _two_layers(replace(walk, params=own), block, x, groups=1)
-
-
-def _check_values(walk: Walk, x: Array) -> None:
-    """Refuse what the forms (a) and (b) cannot compute: they take weights apart beside the ops."""
-    if not isinstance(x, np.ndarray):
-        raise UsageError(
-            "the forms (a) and (b) of a block are for NumPy arrays, found "
-            f"{type(x).__name__}; give block=grouped, whose values are the same"
-        )
-    if isinstance(walk.ops, Tape):
-        raise UsageError(
-            "a tape does not see how the forms (a) and (b) of a block take weights apart, and "
-            "gradients would lack what passes there; give block=grouped, whose values and "
-            "gradients are the same"
-        )
 
 
 def _two_layers(walk: Walk, block: Block, x: Array, groups: int) -> Array:
@@ -238,8 +220,7 @@ def forward(
         It is called with the name and the value of every intermediate result, and returns the value
         to continue with. Names are those of torchvision's graph, and ``stem``, ``layer1`` ...,
         ``pooled`` for the results of the stages. In the forms (a) and (b) of the block every path
-        has the same names. For a tape, a new value is a constant, which no gradient passes, unless
-        the tape's own ops have computed it.
+        has the same names. On a tape, what anything but its ops has computed is a constant.
     block : callable
         The form of the block: `grouped`, `concatenated` or `summed`.
     join : callable

@@ -63,6 +63,16 @@ class Tape:
         return record
 
 
+def check_seen(ops: Any, x: Any) -> None:
+    """Raise `UsageError` where weights are taken apart beside the ops, if that would go wrong."""
+    if isinstance(ops, Tape) or not isinstance(x, np.ndarray):
+        raise UsageError(
+            "the forms (a) and (b) of a block take weights apart, which is for NumPy arrays and "
+            f"seen by no tape; found {type(x).__name__} and {type(ops).__name__}: give "
+            "block=grouped, whose values and gradients are the same"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Gradient:
     """The call of an ``op_backward``.

@@ -69,6 +69,21 @@ def test_splits(put, around):
         open_dataset(path, "test")
 
 
+def test_which_part_comes_first(put):
+    """None is the test images, or those for validation for who asks for them."""
+    both = put(SPLIT | {"test/dog/z.png": picture(7), "test/ant/z.png": picture(8)})
+    found = {first: open_dataset(both, None, first=first) for first in ("test", "val")}
+    assert {first: one.part for first, one in found.items()} == {"test": "test", "val": "val"}
+    assert list(found["val"].names) == ["valid/ant/y.gif", "valid/dog/x.bmp"]
+
+
+def test_a_part_that_is_not_sorted_into_classes_is_not_offered(put):
+    images = {"train/a/1.png": picture(1), "train/b/1.png": picture(2), "val/x/1.png": picture(3)}
+    said = []
+    assert open_dataset(put(images), first="val", warn=said.append).part != "val"
+    assert len(said) == 1
+
+
 @pytest.mark.parametrize("around", ["", "pets/"])
 def test_no_splits(put, around):
     files = {
@@ -207,6 +222,7 @@ def test_names_that_move_the_cursor_are_quoted(put):
         {"threads": True},
         {"path": 3},
         {"coarse": True},
+        {"first": "train"},
     ],
 )
 def test_arguments_that_are_refused(tmp_path, arguments):

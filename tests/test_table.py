@@ -187,6 +187,7 @@ def test_what_is_taken_where_no_split_is_asked_for(folder, split):
     for path, part, count in every:
         for found in (open_dataset(path, None), open_labelled([str(path)])):
             assert (found.part, len(found)) == (part, count)
+    assert open_dataset(both, None, first="val").labels.tolist() == [[0, 1]]
 
 
 def test_broken_images_are_skipped_and_lost_labels_are_named(folder):

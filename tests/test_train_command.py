@@ -481,9 +481,14 @@ def test_part_of_the_images_is_held_out(run, data):
 
 
 def test_which_part_is_validated_on(run, data, tmp_path):
-    """That of the test images; or of the validation images; or all images, but not one's own."""
+    """The validation images; or the test images; or all images, but not one's own."""
     words = ["train", data, *NETWORK, *RECIPE, "--dry-run", "--val"]
-    for splits, part in ((("test", "val"), "test"), (("val",), "val"), ((), "all images")):
+    for splits, part in (
+        (("test", "val"), "val"),
+        (("val",), "val"),
+        (("test",), "test"),
+        ((), "all images"),
+    ):
         other = tmp_path / "-".join(("other", *splits))
         for one in splits:
             shutil.copytree(Path(data) / "test", other / one)
@@ -498,6 +503,20 @@ def test_which_part_is_validated_on(run, data, tmp_path):
     assert (code, "trained on all its images; hold some" in err) == (2, True)
     code, _, err = run(*words, str(other), "--val-split", "train")
     assert (code, f"{other}, train: 12 images" in err) == (0, True)
+
+
+def test_a_run_without_validation_says_that_its_data_have_a_part_for_it(run, data, tmp_path):
+    for part, said in (("valid", 1), ("test", 0)):
+        own = tmp_path / f"data with {part}"
+        shutil.copytree(Path(data) / "train", own / "train")
+        shutil.copytree(Path(data) / "test", own / part)
+        words = ["train", own, *NETWORK, *RECIPE, "--dry-run"]
+        line = f"{own} has a part val, which is not used: with --val '{own}' the network"
+        code, _, err = run(*words)
+        assert (code, err.count(line)) == (0, said), err
+        for more in (["--val", own], ["--val-part", "0.2"], ["--split", part]):
+            code, _, err = run(*words, *more)
+            assert (code, "which is not used" in err) == (0, False), err
 
 
 def test_a_run_is_resumed_by_its_folder(run, data, tmp_path, monkeypatch):

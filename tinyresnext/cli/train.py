@@ -105,7 +105,7 @@ def _add_run(c: argparse.ArgumentParser) -> None:
     c.add_argument(
         "--val-split",
         metavar="NAME",
-        help="with --val: which part of its data (test; val if there is no test; all if there are "
+        help="with --val: which part of its data (val; test if there is no val; all if there are "
         "no parts)",
     )
     c.add_argument(
@@ -269,7 +269,7 @@ def _recipe_and_data(a: argparse.Namespace) -> tuple[Recipe, Dataset, Dataset | 
     from ..data.open import open_dataset
     from ..inference.scores.confusion import named
     from ..ops import backend
-    from .runs.recipe import typed_recipe, validated_on
+    from .runs.recipe import say_of_unused, typed_recipe, validated_on
 
     seed = typed_recipe(a).seed  # this refuses what was typed before any image is read
     if a.dry_run is not None:
@@ -279,7 +279,7 @@ def _recipe_and_data(a: argparse.Namespace) -> tuple[Recipe, Dataset, Dataset | 
     if a.val_split is not None and a.val is None and not a.resume:
         raise UsageError(FOR_VAL)
     threads = backend(a.device).thread_count(a.threads)
-    dataset = open_dataset(a.data, a.split, a.broken, threads=threads)
+    dataset = open_dataset(a.data, a.split, a.broken, threads=threads, first="val")
     say(f"{shown(a.data)}, {a.split}: {dataset.found()}")
     validation = None
     if a.val_part is not None:
@@ -287,6 +287,8 @@ def _recipe_and_data(a: argparse.Namespace) -> tuple[Recipe, Dataset, Dataset | 
         say(f"{len(validation):,} of them are held out for validation, {len(dataset):,} are left")
     elif a.val is not None:
         validation = validated_on(a, threads)
+    else:
+        say_of_unused(a, dataset)
     return typed_recipe(a, dataset), dataset, validation
 
 

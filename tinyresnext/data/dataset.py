@@ -216,7 +216,7 @@ def _count(n: int, what: str) -> str:
 
 @dataclass(frozen=True)
 class Reading:
-    """How image files are read.
+    """How image files are read, and which of them where no split is named.
 
     Parameters
     ----------
@@ -232,6 +232,8 @@ class Reading:
         The shorter side that is needed, if JPEGs may be decoded at a reduced size (`load_image`).
     keeps
         Whether broken images are kept, and images are decoded only when they are read.
+    first
+        As for `data.open_dataset`.
     """
 
     skips: bool
@@ -240,6 +242,7 @@ class Reading:
     threads: int
     least: int | None = None
     keeps: bool = False
+    first: str = "test"
 
 
 def held_out(dataset: Dataset, part: float, seed: int) -> tuple[Dataset, Dataset]:

@@ -59,6 +59,7 @@ def open_dataset(
     least: int | None = None,
     truth: str | os.PathLike[str] | None = None,
     forwards: bool = False,
+    first: str = "test",
     warn: Callable[[str], None] = to_stderr,
 ) -> Dataset:
     """Open the data set at a path, whatever its format.
@@ -69,7 +70,7 @@ def open_dataset(
         A folder or a file; the text of this module lists the kinds.
     split
         "train", "val" or "test", or the name of the folder of a split. None is "test", or "val" if
-        there is no test, or all images if there are no splits.
+        there is no test, or all images if there are no splits; ``first`` changes this.
     on_broken
         What to do about an image file that cannot be used: "refuse" raises its error, "skip"
         leaves it out and warns, "wrong" is for `evaluate`, which counts it as wrong and warns.
@@ -91,6 +92,9 @@ def open_dataset(
     forwards
         Whether images will be read in their order, as `evaluate` does: then a tar archive of images
         may be compressed with gzip.
+    first
+        Which split None means where there are both: "test", or "val" for a training, which must not
+        choose by the test images.
     warn
         A function that takes one line for each image that is skipped, and for folders that are left
         out or may not be what they seem; by default it prints the line to stderr.
@@ -110,8 +114,10 @@ def open_dataset(
         raise UsageError(f"split is {split!r}; give the name of one, such as train or test")
     memory, threads = whole_number("memory", memory, 0), whole_number("threads", threads, 1)
     least = least if least is None else whole_number("least", least, 1)
+    if first not in ("test", "val"):
+        raise UsageError(f"first is {first!r}; give test or val")
     keeps = on_broken == "wrong"
-    reading = Reading(on_broken == "skip", warn, memory, threads, least, keeps)
+    reading = Reading(on_broken == "skip", warn, memory, threads, least, keeps, first)
     try:
         place, beside = Path(path), None if truth is None else os.fspath(truth)
         is_folder = os.path.isdir(place)

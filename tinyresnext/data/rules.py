@@ -116,10 +116,10 @@ def meant(split: str) -> str | None:
     return _CANONICAL.get(split.lower())
 
 
-def usual(splits: Iterable[str]) -> str:
-    """Return the split of those meant that is evaluated if none is named: test, or else val."""
+def usual(splits: Iterable[str], first: str = "test") -> str:
+    """Return the split of those meant that is taken if none is named: the first, test or val."""
     there = set(splits)
-    return "val" if "val" in there and "test" not in there else "test"
+    return next((split for split in (first, "test", "val") if split in there), "test")
 
 
 def splits_among(folders: Iterable[str]) -> dict[str, str]:

@@ -105,7 +105,7 @@ class Table:
     _columns: _Columns
 
     @classmethod
-    def of(cls, path: Path, split: str | None) -> Table:
+    def of(cls, path: Path, split: str | None, first: str = "test") -> Table:
         """Check all rows of a table. Parameters and errors are those of `data.open_dataset`."""
         name = shown(path)
         with _text(path, name) as text:
@@ -119,7 +119,7 @@ class Table:
                 if not _VALUES.issuperset(values):
                     labels, columns = sorted(values), named
             there = _splits(text, name, columns)
-        part = ALL if place is None else usual(there)
+        part = ALL if place is None else usual(there, first)
         wanted = asked or ("train" if part == ALL else part)
         if wanted not in there:
             found = ", ".join(sorted(there)) or "none at all"
@@ -143,7 +143,7 @@ class Table:
 
 def open_table(path: Path, split: str | None, reading: Reading) -> Dataset:
     """Open the data set of a table. Parameters and errors are those of `data.open_dataset`."""
-    table, images, flat = Table.of(path, split), list[str](), array("q")
+    table, images, flat = Table.of(path, split, reading.first), list[str](), array("q")
     for image, label in table:
         images.append(image)
         flat.extend(label if isinstance(label, bytes) else [label])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -134,7 +135,7 @@ def validated_on(a: argparse.Namespace, threads: int) -> Dataset:
     from ...data.dataset import ALL
     from ...data.open import open_dataset
 
-    found = open_dataset(a.val, a.val_split, a.broken, threads=threads)
+    found = open_dataset(a.val, a.val_split, a.broken, threads=threads, first="val")
     part = a.val_split or found.part
     if part == ALL and os.path.exists(a.data) and os.path.samefile(a.val, a.data):
         raise UsageError(
@@ -144,3 +145,14 @@ def validated_on(a: argparse.Namespace, threads: int) -> Dataset:
         )
     say(f"{shown(a.val)}, {part}: {found.found()}")
     return found
+
+
+def say_of_unused(a: argparse.Namespace, dataset: Dataset) -> None:
+    """Say that a new run without validation has images for it, if the data set has such a part."""
+    from ...data.rules import meant
+
+    if not a.resume and dataset.part == "val" and meant(a.split) == "train":
+        say(
+            f"{shown(a.data)} has a part val, which is not used: with --val "
+            f"{shown(shlex.quote(a.data))} the network is evaluated on it after each epoch"
+        )

@@ -84,7 +84,7 @@ def _open(place: _Opened, split: str | None, reading: Reading, truth: str | None
     """Open a data set whose classes are folders, or stand in a file of their own."""
     name = shown(place.path)
     if truth is None and not is_unsorted(place.path, place.tree):
-        levels = Levels(place.tree, name, reading.warn).find(split)
+        levels = Levels(place.tree, name, reading.warn).find(split, reading.first)
         images = list(levels.images(levels.left_out))
         places, labels = _in_order(
             place, [parts for _, parts in images], [label for label, _ in images]

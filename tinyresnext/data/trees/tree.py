@@ -41,7 +41,7 @@ class Levels:
     root
         Where the splits or the classes are.
     part
-        What None means for a split here.
+        What None means for a split here, among those that are sorted into classes.
     left_out
         How many files and folders are no image and no class, by what they are.
     """
@@ -55,10 +55,10 @@ class Levels:
     part: str = ALL
     left_out: Counter[str] = field(default_factory=Counter)
 
-    def find(self, split: str | None) -> Levels:
+    def find(self, split: str | None, first: str = "test") -> Levels:
         """Find the classes of all splits, and where those of one are.
 
-        None is test, or val if there is no test, or all images if there are no splits.
+        None is as for `data.open_dataset`: a split that there is, or all images without splits.
 
         Raises
         ------
@@ -71,7 +71,7 @@ class Levels:
         self.root = self._inside(())
         splits = splits_among(self.tree.holding(self.root))
         if splits:
-            self.part = usual(splits.values())
+            self.part = usual(splits.values(), first)
             folder = self._chosen(self.part if split is None else split, splits)
             places = self._split_places(splits)
             self._name_others(self.root, set(splits), "beside the splits")
@@ -93,6 +93,7 @@ class Levels:
                 "SPLIT/CLASS/image.jpg" + (remedy if splits else "")
             )
         if splits:
+            self.part = usual([splits[name] for name in places], first)
             self._warn_of_spellings()
         else:
             self._check_splits_inside()

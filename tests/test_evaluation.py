@@ -204,8 +204,8 @@ def test_classes_are_matched_by_name():
     ("labels", "classes", "words"),
     [
         (("0", "1"), ("cat", "dog"), "class 'cat', and the model has no such label"),
-        (("crane", "crane", "dog"), ("crane",), "2 of the model's labels"),
-        (("cat", "dog"), ("cat", "Cat"), "two of the data set's classes"),
+        (("crane", "crane", "dog"), ("crane",), "2 labels of the model have"),
+        (("cat", "dog"), ("cat", "Cat"), "two classes of the data set match"),
         (tuple(map(str, range(1000))), ("x" * 5000,), "no such label"),
     ],
     ids=["numbers", "ambiguous", "twice", "endless"],

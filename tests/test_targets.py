@@ -317,3 +317,94 @@ def test_the_binary_loss_of_a_softmax_head(ops):
     z = logits.astype(np.float64)
     expected = np.mean(np.logaddexp(0, z) - rows * z)
     assert abs(loss - expected) < 1e-6 * expected  # some roundings of float32
+
+
+# --- the classes of a run -------------------------------------------------------------------------
+
+
+def columns(images):
+    """The same images, with a column of 0 and 1 for each class in place of its number."""
+    return replace(images, labels=np.eye(len(images.classes), dtype=int)[images.labels])
+
+
+SHORT = changed(epochs=1, mixup=0.0, ema=0.0)
+
+
+def test_columns_with_a_single_1_are_classes_under_a_softmax(tmp_path, capsys):
+    images, validation = small.pictures(), small.pictures(20, seed=1)
+    plain = train(small.SPEC, images, SHORT, tmp_path / "a", validation=validation, **OPTIONS)
+    assert "exactly one label" not in capsys.readouterr().err
+    given = columns(images), SHORT, tmp_path / "b"
+    train(small.SPEC, *given, validation=columns(validation), **OPTIONS)
+    same(tmp_path / "a", tmp_path / "b")
+    many = replace(small.SPEC, head="sigmoid")
+    train(many, columns(images), SHORT, tmp_path / "c", **OPTIONS)
+    assert capsys.readouterr().err.count("every image has exactly one label") == 1
+    tuned = finetune(plain, columns(images), SHORT, tmp_path / "d", head="softmax")
+    assert tuned.spec == plain.spec
+    assert "trained further" in (said := capsys.readouterr().err), said
+    assert finetune(plain, columns(images), SHORT, tmp_path / "e").spec.head == "sigmoid"
+    assert "every image has exactly one label" in capsys.readouterr().err
+    odd = columns(images)
+    odd.labels[7] = 1
+    with pytest.raises(UsageError, match=r"\('007.png' has 4\).*--head sigmoid"):
+        train(small.SPEC, odd, SHORT, tmp_path / "f", **OPTIONS)
+    keras = replace(images, labels=images.labels[:, None])
+    with pytest.raises(UsageError, match=r"y\.ravel\(\) makes"):
+        train(small.SPEC, keras, SHORT, tmp_path / "f", **OPTIONS)
+
+
+def test_classes_without_images_are_named(tmp_path, capsys):
+    rare = small.pictures(classes=("a", "b", "c"))
+    missing = replace(rare, classes=(*rare.classes, "d"))
+    train(small.SPEC, missing, SHORT, tmp_path / "a", validation=rare, **OPTIONS)
+    said = capsys.readouterr().err
+    assert "warning: no training image has the class 'd', which the network cannot learn" in said
+    assert "no validation image has the class 'd'\n" in said
+    train(small.SPEC, missing, SHORT, tmp_path / "a", resume=True, validation=rare, **OPTIONS)
+    assert "no training image" not in capsys.readouterr().err
+    many = replace(several(), labels=several().labels * np.array([1, 0, 0]))
+    train(MANY, many, SHORT, "", dry_run=tmp_path / "x.png", **OPTIONS)
+    assert "no training image has the labels 'green', 'blue', which" in capsys.readouterr().err
+    train(small.SPEC, small.pictures(), SHORT, tmp_path / "b", **OPTIONS)
+    assert "no training image" not in capsys.readouterr().err
+
+
+def test_validation_images_have_their_classes_by_name(tmp_path):
+    images, validation = small.pictures(), small.pictures(20, seed=1)
+    plain = train(small.SPEC, images, SHORT, tmp_path / "a", validation=validation, **OPTIONS)
+    order = [3, 1, 0, 2]
+    turned = replace(
+        validation,
+        classes=tuple(images.classes[i] for i in order),
+        labels=np.argsort(order)[validation.labels],
+    )
+    train(small.SPEC, images, SHORT, tmp_path / "b", validation=turned, **OPTIONS)
+    assert log_of(tmp_path / "a") == log_of(tmp_path / "b")
+    other = replace(validation, classes=("a", "b", "c", "x"))
+    with pytest.raises(UsageError, match="the validation set has a class 'x', and the data set to"):
+        train(small.SPEC, images, SHORT, tmp_path / "c", validation=other, **OPTIONS)
+    many, colours = several(), several(20, seed=1)
+    moved = replace(colours, classes=("blue", "red", "green"), labels=colours.labels[:, [2, 0, 1]])
+    train(MANY, many, SHORT, tmp_path / "d", validation=colours, **OPTIONS)
+    train(MANY, many, SHORT, tmp_path / "e", validation=moved, **OPTIONS)
+    assert log_of(tmp_path / "d") == log_of(tmp_path / "e")
+    few = replace(colours, classes=("red", "green"), labels=colours.labels[:, :2])
+    with pytest.raises(UsageError, match="no column for the label 'blue'"):
+        train(MANY, many, SHORT, tmp_path / "f", validation=few, **OPTIONS)
+    assert plain.labels == images.classes
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"classes": (0, 1, 2, 3)}, r"has the name 0, expected texts: str\(\) makes one"),
+        ({"classes": 4}, "the classes of the data set are 4, expected the names"),
+        ({"classes": "abcd"}, "the classes of the data set are 'abcd'"),
+        ({"names": None}, "the names of the data set are None, expected a text for each"),
+    ],
+)
+def test_names_that_are_no_texts(tmp_path, changes, words):
+    with pytest.raises(UsageError, match=words):
+        train(small.SPEC, replace(small.pictures(), **changes), SHORT, tmp_path, **OPTIONS)
+    assert not list(tmp_path.iterdir())

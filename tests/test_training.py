@@ -398,7 +398,10 @@ def test_finetune_refuses_a_stage_that_is_not_there(tmp_path, model):
             "padding and fill would change nothing here: images of 96 pixels are not padded",
         ),
         ({"dataset": small.pictures(20, tuple("abc"))}, "3 classes and the network 4"),
-        ({"validation": small.pictures(20, tuple("abdc"))}, "other classes"),
+        (
+            {"validation": small.pictures(20, tuple("abxc"))},
+            "'x', and the data set to train on has",
+        ),
         (
             {"preprocess": replace(small.PREPROCESS, mean=(0.5,), std=(0.5,))},
             "1 channels and the network takes 3",

@@ -22,7 +22,7 @@ from ..ops import Backend, backend
 from ..system.ranks import ALONE, Ranks, part_of
 from .recipes import Recipe
 from .samples.augmentation import augmented, check_padding
-from .samples.given import check_labels
+from .samples.given import check_labels, other_than_one
 from .samples.targets import check_balance
 from .samples.teacher import Teacher
 
@@ -144,21 +144,17 @@ def check(spec: Spec, recipe: Recipe, setting: Setting, resume: bool = False) ->
             f"the preprocessing makes {setting.preprocess.channels} channels and the network takes "
             f"{spec.channels}"
         )
+    if len(setting.dataset.classes) != spec.labels:
+        raise UsageError(
+            f"the data set has {len(setting.dataset.classes)} classes and the network "
+            f"{spec.labels}; both must have the same"
+        )
     for what, images in (("data set", setting.dataset), ("validation set", setting.validation)):
-        if images is not None and len(images.classes) != spec.labels:
-            raise UsageError(
-                f"the {what} has {len(images.classes)} classes and the network {spec.labels}; "
-                "both must have the same"
-            )
-        if images is not None and tuple(images.classes) != tuple(setting.dataset.classes):
-            raise UsageError(
-                f"the {what} has other classes, or in another order: "
-                f"{', '.join(images.classes[:5])} ..."
-            )
         if images is not None and images.labels.ndim == 2 and not spec.several:
             raise UsageError(
-                f"the images of the {what} have any number of labels, and the network names one "
-                "class for each; give --head sigmoid (head='sigmoid' of the Spec)"
+                f"the images of the {what} have any number of labels ({other_than_one(images)}), "
+                "and the network names one class for each; give --head sigmoid (head='sigmoid' of "
+                "the Spec), or each image exactly one label"
             )
         if images is not None:
             check_labels(what, images)

@@ -29,13 +29,14 @@ from ..system.console import tell
 from ..system.ranks import ALONE, Ranks, all_or_none, any_rank, by_the_first, which_ranks
 from .initial import initialise, some_images, weights_to_finetune, whitened
 from .recipes import Recipe
-from .record.begin import costing_no_step, first_state, say_of_run, state_to_begin
+from .record.begin import costing_no_step, first_state, say_of_classes, say_of_run, state_to_begin
 from .record.contents import origin_of
 from .record.folder import TrainingFolder
 from .record.log import Stop
 from .record.state import State
 from .run import Run
 from .samples.augmentation import usual_preprocess
+from .samples.classes import fitted, names_one
 from .samples.given import check_kinds
 from .samples.teacher import Teacher, Teaches, taught
 from .setting import Setting, check, frozen_parts, headed
@@ -72,13 +73,15 @@ def train(
     spec : Spec
         With as many classes as the data set; `headed` changes them.
     dataset : Dataset
-        What `tinyresnext.data.open_dataset` returns.
+        What `tinyresnext.data.open_dataset` returns. Where the network names one class for each
+        image, labels may also be columns with a single 1 in each row.
     recipe : Recipe
         Such as ``recipe("fast-cifar", epochs=10)``.
     out : path
         The folder of the run; it is made if it is not there.
     validation : Dataset, optional
-        After each epoch the network is evaluated on it.
+        After each epoch the network is evaluated on it. Its classes are matched by name, and some
+        may be missing.
     teacher : Model, or what `tinyresnext.inference.many.logits.read_logits` returns; or several
         What the network learns from beside the labels (`tinyresnext.training.samples.teacher`), as
         the recipe's ``teacher_weight`` and ``temperature`` say.
@@ -133,6 +136,7 @@ def train(
     with all_or_none(reduce):
         check_spec(spec)
         check_kinds(dataset, recipe, validation)
+        dataset, validation = fitted(not spec.several, dataset, validation)
         preprocess = usual_preprocess(spec, recipe) if preprocess is None else preprocess
         ops, teaching = backend(device), Teacher.of(teacher)
         recipe = taught(recipe, teaching)
@@ -205,6 +209,7 @@ def finetune(
     with all_or_none(reduce):
         check_not_quantised(check_model(model).quantisation, "training")
         check_kinds(dataset, recipe, validation)
+        dataset, validation = fitted(names_one(head, dataset), dataset, validation)
         spec, teaching = headed(model.spec, dataset, head), Teacher.of(teacher)
         recipe = taught(recipe, teaching)
         frozen, more = frozen_parts(spec, frozen_to), origin_of(model) | dict(provenance or {})
@@ -238,6 +243,8 @@ def _run(
 ) -> Model:
     """Begin or resume, train, and leave the model in the folder."""
     check_trial(overfit, dry_run is not None, resume, setting.ranks.count)
+    if setting.ranks.rank == 0 and not resume:
+        say_of_classes(start.spec, setting)
     if overfit:
         return by_heart(start, setting)
     if dry_run is not None:

@@ -15,7 +15,14 @@ __all__ = ["match_classes", "match_numbers", "same_classes"]
 _WNID = re.compile(r"(n\d{8})(?![^\W_])", re.IGNORECASE)
 
 
-def match_classes(labels: Sequence[str], classes: Sequence[str]) -> tuple[int, ...]:
+def match_classes(
+    labels: Sequence[str],
+    classes: Sequence[str],
+    data: str = "the data set",
+    model: str = "the model",
+    remedy: str = "use a model of these classes, or match them by number (by_number=True, "
+    "--labels-by-number)",
+) -> tuple[int, ...]:
     """Return for each class of a data set the number of the model's label with the same name.
 
     If no label has exactly the same name, differences of case, and ``_`` or ``-`` instead of a
@@ -29,6 +36,8 @@ def match_classes(labels: Sequence[str], classes: Sequence[str]) -> tuple[int, .
         The model's.
     classes : sequence of str
         The data set's.
+    data, model, remedy : str
+        What has the classes, what has the labels, and what is to be done, in an error.
 
     Raises
     ------
@@ -49,19 +58,16 @@ def match_classes(labels: Sequence[str], classes: Sequence[str]) -> tuple[int, .
             same = [ids[wnid[1].lower()]] if wnid[1].lower() in ids else []
         if len(same) != 1:
             what = (
-                f"{len(same)} of the model's labels have that name"
+                f"{len(same)} labels of {model} have that name"
                 if same
-                else "the model has no such label"
+                else f"{model} has no such label"
             )
             some = ", ".join(map(repr, labels[:10])) + (" ..." if len(labels) > 10 else "")
-            raise UsageError(
-                f"the data set has a class {name!r}, and {what} ({some:.300}); use a model of "
-                "these classes, or match them by number (by_number=True, --labels-by-number)"
-            )
+            raise UsageError(f"{data} has a class {name!r}, and {what} ({some:.300}); {remedy}")
         found.append(same[0])
     if len(set(found)) < len(found):
         raise UsageError(
-            "two of the data set's classes match the same label of the model "
+            f"two classes of {data} match the same label of {model} "
             f"({', '.join(classes):.300}); rename one of them"
         )
     return tuple(found)

@@ -11,11 +11,12 @@ import numpy as np
 from ...data.dataset import to_stderr
 from ...errors import DeviceError, FormatError, OutOfMemoryError, TrainingError
 from ...network.spec import Spec
-from ...system.console import tell
+from ...system.console import plain, tell
 from ...system.files import shown
 from ...system.writing import present
 from ..recipes import Recipe
 from ..recipes.steps import warnings_for
+from ..samples.classes import said_of_classes
 from ..setting import Setting
 from .contents import check_savable
 from .folder import TrainingFolder
@@ -86,6 +87,15 @@ def say_of_run(start: State, setting: Setting, resume: bool) -> None:
         f"{count} ranks with {threads} each share every mini-batch of {batch}, {batch // count} "
         f"images each; {of_norms}"
     )
+
+
+def say_of_classes(spec: Spec, setting: Setting) -> None:
+    """Say of which classes there are no images, and whether labels could be classes."""
+    warnings, lines = said_of_classes(spec.several, setting.dataset, setting.validation)
+    for text in warnings:
+        to_stderr(text)
+    for text in lines:
+        tell(plain(text))
 
 
 @contextmanager

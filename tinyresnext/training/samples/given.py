@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sized
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from ...data.dataset import Dataset
 from ...errors import UsageError
 from ..recipes import Recipe
 
-__all__ = ["check_kinds", "check_labels"]
+__all__ = ["check_kinds", "check_labels", "other_than_one"]
 
 
 def check_kinds(dataset: Dataset, recipe: Recipe, validation: Dataset | None) -> None:
@@ -50,9 +51,31 @@ def check_labels(what: str, images: Dataset) -> None:
         )
 
 
+def other_than_one(images: Dataset) -> str:
+    """Return which image has none or several of its labels, where they are columns."""
+    counts = np.count_nonzero(images.labels, 1)
+    odd = np.flatnonzero(counts != 1)[:1].tolist()
+    return " and ".join(f"{images.names[i]!r:.200} has {counts[i]}" for i in odd) or "in columns"
+
+
 def _check_arrays(what: str, images: Dataset) -> None:
     """Refuse labels that are no integers, pixels that are no bytes, and other numbers of them."""
-    labels, pixels = images.labels, images.pixels
+    labels, pixels, classes = images.labels, images.pixels, images.classes
+    if isinstance(classes, str) or not isinstance(classes, Iterable):
+        raise UsageError(
+            f"the classes of the {what} are {classes!r:.80}, expected the names of all classes, "
+            "such as ('cat', 'dog')"
+        )
+    if odd := [name for name in classes if not isinstance(name, str)]:
+        raise UsageError(
+            f"a class of the {what} has the name {odd[0]!r:.80}, expected texts: str() makes one, "
+            "as in tuple(map(str, classes))"
+        )
+    if isinstance(images.names, str) or not isinstance(images.names, Sized):
+        raise UsageError(
+            f"the names of the {what} are {images.names!r:.80}, expected a text for each image, "
+            "such as its path"
+        )
     kinds = "iu" if getattr(labels, "ndim", 0) == 1 else "biuf"
     if not (
         isinstance(labels, np.ndarray) and labels.dtype.kind in kinds and labels.ndim in (1, 2)
@@ -67,6 +90,7 @@ def _check_arrays(what: str, images: Dataset) -> None:
         raise UsageError(
             f"the labels of the {what} are {_kind(labels)}, expected a column for each of the "
             f"{len(images.classes)} classes"
+            + ("; y.ravel() makes them one number for each image" * (labels.shape[1] == 1))
         )
     if len(images.names) != len(labels):
         raise UsageError(

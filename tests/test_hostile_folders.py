@@ -31,7 +31,7 @@ from tinyresnext.training.record.log import Log
 from tinyresnext.training.weights import size
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links and pipes of Unix")
-FILES = ("log.jsonl", "best.h5", "model.h5", "state.npz", "curve.png", ".lock")
+FILES = ("log.jsonl", "best.h5", "model.h5", "stopped.h5", "state.npz", "curve.png", ".lock")
 TRAPS = ("a link", "a dangling link", "a pipe", "a folder")
 
 

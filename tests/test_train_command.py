@@ -388,11 +388,16 @@ def test_stop_and_resume(data, tmp_path, whole, number):
     assert "stopped after step" in err
     assert f"this goes on from there: tinyresnext train --resume {tmp_path}/run\n" in err
     assert "Traceback" not in err
+    so_far = load(tmp_path / "run" / "stopped.h5", "reference")
+    assert f"the model so far in {tmp_path}/run/stopped.h5, and this" in err
+    assert so_far.provenance["stopped"].startswith("after step ")
+    assert "accuracy" not in so_far.provenance
     process = resumed(tmp_path / "run")
     out, err = process.communicate(timeout=120)
     said = found(data) + use(tmp_path / "run")
     assert (out, without_epochs(err)) == (f"{tmp_path}/run/model.h5\n", said)
     same(whole, tmp_path / "run")
+    assert not (tmp_path / "run" / "stopped.h5").exists()
 
 
 def killed(data, out, random_times):
@@ -754,3 +759,21 @@ def test_early_stopping_and_overfitting_as_they_are_typed(run, data):
     code, _, err = run("train", "--overfit", "--resume", "run")
     assert (code, "leave out --resume" in err) == (2, True)
     assert sorted(path.name for path in Path().iterdir()) == ["run"]
+
+
+def test_the_state_of_a_run_is_no_model_and_no_folder(run, data):
+    """People who come from elsewhere give the file where others take a model, or a folder."""
+    assert run("train", data, *NETWORK, *RECIPE, "--out", "run")[0] == 0
+    state = "run/state.npz"
+    code, _, err = run("train", "--resume", state)
+    assert (code, "give the folder: --resume run\n" in err) == (
+        2,
+        True,
+    )
+    known = "the state of a training run; `tinyresnext train --resume FOLDER` goes on"
+    code, _, err = run("finetune", data, "--init", state, "--out", "other")
+    assert (code, known in err) == (3, True), err
+    code, _, err = run("convert", state)
+    assert (code, known in err) == (3, True), err
+    code, _, err = run("train", "--resume", "run", "--epochs", "4")
+    assert (code, "model.h5 can be trained further: finetune)" in err) == (2, True), err

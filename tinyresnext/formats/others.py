@@ -11,7 +11,13 @@ from collections.abc import Iterable
 from .hdf5.form import SIGNATURE as HDF5
 from .stored_zip.records import END_MAGIC
 
-__all__ = ["archive_kind", "file_kind"]
+__all__ = ["RUN_STATE", "archive_kind", "file_kind"]
+
+RUN_STATE = (
+    "the state of a training run; `tinyresnext train --resume FOLDER` goes on with the run, and "
+    "its models lie beside the state: model.h5, best.h5, or stopped.h5 after a stop"
+)
+"""What a file is in which only a run finds its weights."""
 
 _FLOAT = "use the checkpoint that it was made from (.pth or .safetensors)"
 _IMAGE = "an image, not a checkpoint; give it to classify, and the file with the weights here"

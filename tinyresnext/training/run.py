@@ -24,7 +24,7 @@ from .optimisers.rates import layer_rates
 from .optimisers.update import update
 from .record import curve
 from .record import state as states
-from .record.begin import costing_no_step, how_to_go_on
+from .record.begin import costing_no_step, how_to_go_on, save_stopped
 from .record.contents import model_of
 from .record.folder import TrainingFolder
 from .record.log import Log, Progress, Stop
@@ -271,7 +271,9 @@ class Run:
         self.download()
         self._write()
         self.draw()
-        where = how_to_go_on(self.state, self.steps, self.folder, self.setting.ranks.count)
+        save_stopped(self.state, self.setting, self.steps, self.folder)
+        count = self.setting.ranks.count
+        where = how_to_go_on(self.state, self.steps, self.folder, count, model=True)
         raise KeyboardInterrupt(f"stopped {where}")
 
     def diverged(self, loss: float) -> TrainingError:

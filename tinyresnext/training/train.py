@@ -272,6 +272,7 @@ def _run(
 def _left(model: Model, run: Run) -> None:
     """Leave the model and the curve in the folder."""
     save(model, run.folder.model, half=run.setting.half)
+    run.folder.stopped.unlink(missing_ok=True)
     run.draw()  # last: a picture that cannot be written costs no model
 
 

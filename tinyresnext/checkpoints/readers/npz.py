@@ -9,6 +9,7 @@ from typing import BinaryIO
 from ...errors import FormatError, UnsafeError
 from ...formats.dtypes import BY_NUMPY
 from ...formats.npy import numbers, read_array, read_header
+from ...formats.others import RUN_STATE
 from ...formats.stored_zip.reader import Member, read_members
 from ..names.prefixes import unwrap
 from .checkpoint import CARRIED_NAME, MAX_CARRIED, Listed, Stored, checked_name
@@ -41,6 +42,8 @@ def listed(file: BinaryIO) -> Listed:
             continue
         key = checked_name(name.removesuffix(".npy"))
         tensors[key] = _stored(file, member, key)
+    if {"meta", "values", "velocity"} <= tensors.keys():
+        raise FormatError(f"no checkpoint, but {RUN_STATE}")
     prefix, named, counters = unwrap(tensors)
     return Listed(named, "npz", prefix=prefix, skipped=counters, carried=carried)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from ...errors import FormatError, UnsafeError
+from ..others import RUN_STATE
 from .form import (
     AGAIN,
     MOST_HEADER,
@@ -82,6 +83,8 @@ class Hdf5:
         self._walker = Walker(file, "tinyresnext")
         head = read_head(file)
         if not head.startswith(SIGNATURE):
+            if head[:4] == b"PK\x03\x04" and head[30:].startswith(b"meta.npy"):
+                raise FormatError(f"not an HDF5 file, but as it seems {RUN_STATE}")
             seems = head[:4] == b"PK\x03\x04" or head[:1] == b"\x80"
             what = ", but it seems to be a checkpoint" if seems else ""
             raise FormatError(

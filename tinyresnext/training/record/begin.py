@@ -5,11 +5,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import numpy as np
 
 from ...data.dataset import to_stderr
 from ...errors import DeviceError, FormatError, OutOfMemoryError, TrainingError
+from ...inference.files import save
 from ...network.spec import Spec
 from ...system.console import plain, tell
 from ...system.files import shown
@@ -18,7 +20,7 @@ from ..recipes import Recipe
 from ..recipes.steps import warnings_for
 from ..samples.classes import said_of_classes
 from ..setting import Setting
-from .contents import check_savable
+from .contents import check_savable, model_of
 from .folder import TrainingFolder
 from .state import State, new
 
@@ -116,17 +118,35 @@ def costing_no_step(keep: Callable[[], None]) -> Iterator[None]:
         raise
 
 
-def how_to_go_on(state: State, steps: int, folder: TrainingFolder, ranks: int) -> str:
-    """Say where a run of so many steps an epoch has ended, and how so many ranks go on with it."""
+def how_to_go_on(
+    state: State, steps: int, folder: TrainingFolder, ranks: int, model: bool = False
+) -> str:
+    """Say where a run of so many steps an epoch has ended, and how so many ranks go on with it.
+
+    ``model`` says whether there is a model of what was learnt until then.
+    """
     how = "train or finetune again with resume=True"
     if command := state.origin.get("command", "").split()[:2]:
         if ranks > 1:
             command = ["mpiexec", "-n", str(ranks), *command, "--mpi"]
         how = shown(" ".join([*command, "--resume", shlex.quote(str(folder.path))]))
+    learnt = f", the model so far in {shown(folder.stopped)}" if model else ""
     return (
-        f"after step {state.step} of {steps} in epoch {state.epoch + 1} of {state.recipe.epochs}; "
-        f"the state is in {shown(folder.state)}, and this goes on from there: {how}"
+        f"after {_place(state, steps)}; the state is in {shown(folder.state)}{learnt}, and this "
+        f"goes on from there: {how}"
     )
+
+
+def save_stopped(state: State, setting: Setting, steps: int, folder: TrainingFolder) -> None:
+    """Write the model of a run that has been stopped, which says so; no validation has seen it."""
+    said = {**setting.provenance, "stopped": f"after {_place(state, steps)}"}
+    model = model_of(replace(state, top1=None), replace(setting, provenance=said))
+    save(model, folder.stopped, half=setting.half)
+
+
+def _place(state: State, steps: int) -> str:
+    """Say where a run of so many steps an epoch is."""
+    return f"step {state.step} of {steps} in epoch {state.epoch + 1} of {state.recipe.epochs}"
 
 
 def _continue_here(state: State, start: State, folder: TrainingFolder) -> None:

@@ -24,9 +24,9 @@ class TrainingFolder:
         self.path = Path(path)
         self.state, self.log = self.path / "state.npz", self.path / "log.jsonl"
         self.best, self.model = self.path / "best.h5", self.path / "model.h5"
-        self.curve = self.path / "curve.png"
+        self.stopped, self.curve = self.path / "stopped.h5", self.path / "curve.png"
         self.lock = self.path / ".lock"
-        self._files = (self.state, self.log, self.best, self.model, self.curve)
+        self._files = (self.state, self.log, self.best, self.model, self.stopped, self.curve)
 
     @contextmanager
     def run(self, start: State, resume: bool) -> Iterator[State]:
@@ -99,10 +99,12 @@ class TrainingFolder:
                 changed[0],
                 f" (and so differ: {', '.join(changed[1:])})" if changed[1:] else "",
             )
+            models = [path for path in (self.model, self.best, self.stopped) if present(path)]
+            further = f" ({shown(models[0])} can be trained further: finetune)" if models else ""
             raise UsageError(
                 f"the run in {shown(self.path)} has {first} {then.get(first)!r}, and not "
                 f"{now.get(first)!r}{more}; resume it with what it began with, or begin in another "
-                "folder"
+                f"folder{further}"
             )
         state.run = {**start.run, **state.run}
         return state
@@ -136,6 +138,11 @@ class TrainingFolder:
 
     def _found(self) -> None:
         """Refuse to resume where there is nothing."""
+        if self.path.is_file():
+            raise UsageError(
+                f"{shown(self.path)} is a file, and a run has a folder; give the folder: "
+                f"--resume {shown(self.path.parent)}"
+            )
         for path in self._files[1:]:  # a link is refused before anything is computed
             present(path)
         if not present(self.state):

@@ -221,6 +221,8 @@ def test_a_run_with_all_of_it_goes_on_to_the_same_bits(tmp_path, monkeypatch):
         ({"warmup": 0.0, "warmup_from": 0.1}, "warmup 0.05"),
         ({"warmup": 0.6, "constant": 0.5}, "at most the whole run"),
         ({"ema_warmup": "hard"}, "expected one of soft, copy, power, none"),
+        ({"optimizer": "adamw"}, r"has no setting optimizer; did you mean optimiser\?"),
+        ({"batch_size": 8}, r"did you mean batch\?"),
     ],
 )
 def test_settings_that_mean_nothing(changes, text):

@@ -408,6 +408,7 @@ def test_finetune_refuses_a_stage_that_is_not_there(tmp_path, model):
         ),
         ({"device": "reference", "threads": 2}, "threads is 2"),
         ({"log_every": -1}, "log_every is -1"),
+        ({"preprocess": 224}, "preprocess is of type int, expected a Preprocess"),
         ({"log_every": "a"}, "log_every is 'a'"),
         ({"recipe": "fast-cifar"}, "a Recipe was expected, found str; tinyresnext.recipe"),
         ({"dataset": "images.zip"}, "'images.zip' is the name of a data set; open it"),
@@ -797,3 +798,13 @@ def test_labels_that_name_no_class(tmp_path, label):
     spec = replace(small.SPEC, head="sigmoid")
     with pytest.raises(UsageError, match="expected 0 to 1"):
         train(spec, replace(images, labels=several), small.RECIPE, tmp_path)
+
+
+def test_grey_images_may_have_no_axis_of_channels(tmp_path):
+    """`read` returns what `decode` takes: a scan or a digit is often [h, w]."""
+    colours = small.pictures(20)
+    grey = [image[:, :, 0] for image in colours.pixels]
+    for name, images in (("a", grey), ("b", [image[:, :, None] for image in grey])):
+        given = replace(colours, pixels=None, read=images.__getitem__)
+        train(small.SPEC, given, changed(epochs=1), tmp_path / name, validation=given, **OPTIONS)
+    same(tmp_path / "a", tmp_path / "b")

@@ -139,6 +139,11 @@ def check(spec: Spec, recipe: Recipe, setting: Setting, resume: bool = False) ->
             f"there is {'one class' if spec.labels else 'no class'} to train for, and a softmax "
             "needs two at least: give images of two classes or more"
         )
+    if not isinstance(setting.preprocess, Preprocess):
+        raise UsageError(
+            f"preprocess is of type {type(setting.preprocess).__name__}, expected a Preprocess, "
+            "such as model.preprocess or tinyresnext.Preprocess(resize=256, crop=224)"
+        )
     if setting.preprocess.channels != spec.channels:
         raise UsageError(
             f"the preprocessing makes {setting.preprocess.channels} channels and the network takes "

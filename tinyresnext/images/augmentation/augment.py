@@ -199,7 +199,7 @@ class Augment:
         )
 
     def fit(self, picture: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-        """Apply step 1 to one image: uint8 [h, w, 1 or 3] to uint8 [size, size, channels].
+        """Apply step 1 to one image: uint8 [h, w] or [h, w, c] to uint8 [size, size, channels].
 
         Raises
         ------
@@ -207,7 +207,7 @@ class Augment:
             The image is not ``size x size`` and neither `resize` nor `scale` is given, or
             `picture` is no image.
         """
-        if picture.shape[2] != self.channels:
+        if picture.shape[2:] != (self.channels,):
             picture = decode(picture, self.channels)
         if self.scale is not None:
             left, top, width, height = random_crop(

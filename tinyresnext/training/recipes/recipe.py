@@ -9,6 +9,7 @@ from typing import Any
 
 from ...errors import UsageError
 from ...system.checks import from_fields
+from ...system.words import similar
 from .augmentation import Augmentation
 from .kinds import Choice, Option, Real, Whole, check_fields, options, setting
 from .optimiser import Optimiser
@@ -158,8 +159,12 @@ class Recipe:
             elif field.name in left:
                 own[field.name] = left.pop(field.name)
         if left:
-            known = ", ".join(name for name, _ in settings())
-            raise UsageError(f"a recipe has no setting {', '.join(left)}; expected some of {known}")
+            known = [name for name, _ in settings()]
+            near = "".join(similar(name, known) for name in left)
+            raise UsageError(
+                f"a recipe has no setting {', '.join(left)}; {near}expected some of "
+                f"{', '.join(known)}"
+            )
         return dataclasses.replace(self, **own)
 
     def to_json(self) -> dict[str, Any]:

@@ -310,12 +310,21 @@ def test_one_class_for_each_image_is_evaluated_by_a_model_of_several(images, run
 
 
 def test_labels_of_which_an_image_has_several_need_such_a_model():
-    data = Dataset(
-        tuple("abc"), np.eye(3, dtype=np.int64), list("xyz"), lambda i: np.zeros((8, 8, 3), "u1")
-    )
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3)).astype("u1")
+    data = Dataset(tuple("abc"), np.eye(3, dtype=np.int64)[::-1], list("xyz"), pixels.__getitem__)
     model = random_model(replace(MANY, head="softmax"), labels=tuple("abc"), preprocess=SMALL)
-    with pytest.raises(UsageError, match="any number of labels, and the model names one class"):
-        evaluate(model, data)
+    # A single 1 in each row is a class.
+    found, wanted = (
+        evaluate(model, one) for one in (data, replace(data, labels=np.arange(3)[::-1]))
+    )
+    assert (found.confusion == wanted.confusion).all()
+    assert found.loss == wanted.loss
+    labels = data.labels.copy()
+    labels[1, 0] = 1
+    with pytest.raises(
+        UsageError, match=r"any number of labels \(y has 2\), and the model names one"
+    ):
+        evaluate(model, replace(data, labels=labels))
     with pytest.raises(UsageError, match="labels run from"):
         score(lambda x: x, [(np.zeros((1, 3)), np.array([4]))], tuple("abc"))
 

@@ -777,3 +777,19 @@ def test_the_state_of_a_run_is_no_model_and_no_folder(run, data):
     assert (code, known in err) == (3, True), err
     code, _, err = run("train", "--resume", "run", "--epochs", "4")
     assert (code, "model.h5 can be trained further: finetune)" in err) == (2, True), err
+
+
+def test_a_table_with_a_single_1_in_each_row_is_trained_and_evaluated_for_classes(run, data):
+    images = [f"test/{name}/{i}.png" for name in ("dark", "red") for i in range(6)]
+    rows = [f"{image},{int('dark' in image)},{int('red' in image)}" for image in images]
+    shutil.copytree(data, "data")
+    Path("data/_classes.csv").write_text("\n".join(["image,dark,red", *rows]) + "\n")
+    words = ["train", "data/_classes.csv", *NETWORK, *RECIPE, "--head", "softmax"]
+    code, _, err = run(*words, "--val-part", "0.2", "--out", "run")
+    assert code == 0, err
+    assert "2 of them are held out" in err  # one of each class
+    assert "no validation image" not in err
+    assert load("run/model.h5", "reference").spec.head == "softmax"
+    words = ["evaluate", "data/_classes.csv", "--model", "run/model.h5", "--device", "reference"]
+    code, out, err = run(*words, "--json")
+    assert (code, json.loads(out)["pictures"]) == (0, 12), err

@@ -269,6 +269,7 @@ def _recipe_and_data(a: argparse.Namespace) -> tuple[Recipe, Dataset, Dataset | 
     from ..data.open import open_dataset
     from ..inference.scores.confusion import named
     from ..ops import backend
+    from ..training.samples.classes import numbered
     from .runs.recipe import say_of_unused, typed_recipe, validated_on
 
     seed = typed_recipe(a).seed  # this refuses what was typed before any image is read
@@ -283,6 +284,7 @@ def _recipe_and_data(a: argparse.Namespace) -> tuple[Recipe, Dataset, Dataset | 
     say(f"{shown(a.data)}, {a.split}: {dataset.found()}")
     validation = None
     if a.val_part is not None:
+        dataset = numbered(dataset) if a.head == "softmax" else dataset
         dataset, validation = held_out(dataset, a.val_part, seed)
         say(f"{len(validation):,} of them are held out for validation, {len(dataset):,} are left")
     elif a.val is not None:

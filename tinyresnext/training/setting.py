@@ -22,7 +22,8 @@ from ..ops import Backend, backend
 from ..system.ranks import ALONE, Ranks, part_of
 from .recipes import Recipe
 from .samples.augmentation import augmented, check_padding
-from .samples.given import check_labels, other_than_one
+from .samples.classes import other_than_one
+from .samples.given import check_labels
 from .samples.targets import check_balance
 from .samples.teacher import Teacher
 

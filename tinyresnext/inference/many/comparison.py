@@ -16,6 +16,7 @@ from ...data.dataset import Dataset
 from ...data.trees.archives import fails
 from ...data.trees.sources import Source
 from ...errors import ImageError, UsageError
+from ...system.files import shown
 from ..ensemble import Ensemble, Seen
 from ..heads import THRESHOLD, both, check_head, check_threshold
 from ..scores.classes import match_classes, match_numbers
@@ -108,10 +109,7 @@ class Comparison:
                 "that names one class (--head softmax)"
             )
         if data.several and not data.any_is_right and not model.spec.several:
-            raise UsageError(
-                "the images have any number of labels, and the model names one class for each; use "
-                "a model of several labels (--head sigmoid)"
-            )
+            _check_single(data)
         kind = "answers" if data.any_is_right else "labels" if model.spec.several else "class"
         if threshold is None and model.spec.head != "softmax":
             threshold = THRESHOLD
@@ -167,6 +165,16 @@ class Comparison:
         return self.rule.total(scores, left_out=self.data.skips)
 
 
+def _check_single(data: Labelled) -> None:
+    """Refuse images of several labels for a model that names one class for each of them."""
+    for one in data:
+        if (count := np.count_nonzero(np.asarray(one.label))) != 1:
+            raise UsageError(
+                f"the images have any number of labels ({shown(one.name)} has {count}), and the "
+                "model names one class for each; use a model of several labels (--head sigmoid)"
+            )
+
+
 def _compared(
     model: Ensemble,
     sources: Iterable[Source],
@@ -207,6 +215,8 @@ def _scores(
     if model.spec.head != "softmax" and not model.spec.several:
         logits = both(logits)
     labels = np.array([source.label for source, _ in good], np.int64)
+    if rule.kind == "class" and labels.ndim == 2:
+        labels = labels.argmax(1)  # `_check_single` has seen that each row has a single 1
     return rule.scores([source.name for source, _ in good], logits, labels)
 
 

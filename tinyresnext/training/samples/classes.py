@@ -12,7 +12,7 @@ from ...errors import UsageError
 from ...inference.scores.classes import match_classes
 from .given import check_labels
 
-__all__ = ["exactly_one", "fitted", "names_one", "said_of_classes", "without_images"]
+__all__ = ["fitted", "names_one", "numbered", "other_than_one", "said_of_classes"]
 
 _NAMED = 5  # classes that a line names; the others are counted
 
@@ -40,7 +40,7 @@ def fitted(
     found = _matched(dataset, validation)
     if not one:
         return dataset, found
-    return _numbered(dataset), None if found is None else _numbered(found)
+    return numbered(dataset), None if found is None else numbered(found)
 
 
 def names_one(head: str | None, dataset: Dataset) -> bool:
@@ -54,6 +54,20 @@ def exactly_one(images: Dataset) -> bool:
     if labels.ndim != 2 or images.any_is_right or not len(labels):
         return False
     return bool(((labels == 0) | (labels == 1)).all() and (labels.sum(1) == 1).all())
+
+
+def numbered(images: Dataset) -> Dataset:
+    """Return a data set with the numbers of classes as labels, if each image has exactly one."""
+    if not exactly_one(images):
+        return images
+    return replace(images, labels=images.labels.argmax(1).astype(np.int64))
+
+
+def other_than_one(images: Dataset) -> str:
+    """Return which image has none or several of its labels, where they are columns."""
+    counts = np.count_nonzero(images.labels, 1)
+    odd = np.flatnonzero(counts != 1)[:1].tolist()
+    return " and ".join(f"{images.names[i]!r:.200} has {counts[i]}" for i in odd) or "in columns"
 
 
 def without_images(images: Dataset) -> list[str]:
@@ -113,13 +127,6 @@ def _matched(dataset: Dataset, validation: Dataset | None) -> Dataset | None:
             "train on has; add one, with 0 for the images without the label"
         )
     return replace(validation, classes=dataset.classes, labels=labels)
-
-
-def _numbered(images: Dataset) -> Dataset:
-    """Return a data set with the numbers of classes as labels, if each image has exactly one."""
-    if not exactly_one(images):
-        return images
-    return replace(images, labels=images.labels.argmax(1).astype(np.int64))
 
 
 def _some(names: Sequence[str], several: bool) -> str:

@@ -11,7 +11,7 @@ from ...data.dataset import Dataset
 from ...errors import UsageError
 from ..recipes import Recipe
 
-__all__ = ["check_kinds", "check_labels", "other_than_one"]
+__all__ = ["check_kinds", "check_labels"]
 
 
 def check_kinds(dataset: Dataset, recipe: Recipe, validation: Dataset | None) -> None:
@@ -49,13 +49,6 @@ def check_labels(what: str, images: Dataset) -> None:
             f"labels of the {what} reach from {labels.min()} to {labels.max()}, expected 0 to "
             f"{most}; leave out images without a label"
         )
-
-
-def other_than_one(images: Dataset) -> str:
-    """Return which image has none or several of its labels, where they are columns."""
-    counts = np.count_nonzero(images.labels, 1)
-    odd = np.flatnonzero(counts != 1)[:1].tolist()
-    return " and ".join(f"{images.names[i]!r:.200} has {counts[i]}" for i in odd) or "in columns"
 
 
 def _check_arrays(what: str, images: Dataset) -> None:

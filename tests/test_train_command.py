@@ -776,7 +776,7 @@ def test_the_state_of_a_run_is_no_model_and_no_folder(run, data):
     code, _, err = run("convert", state)
     assert (code, known in err) == (3, True), err
     code, _, err = run("train", "--resume", "run", "--epochs", "4")
-    assert (code, "model.h5 can be trained further: finetune)" in err) == (2, True), err
+    assert (code, "or train run/model.h5 further (finetune --init)" in err) == (2, True), err
 
 
 def test_a_table_with_a_single_1_in_each_row_is_trained_and_evaluated_for_classes(run, data):

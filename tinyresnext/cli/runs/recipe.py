@@ -109,7 +109,8 @@ def _check_entropy(head: str | None, dataset: Dataset | None) -> None:
     if head is None and dataset is not None and dataset.labels.ndim == 2:
         raise UsageError(
             "images with any number of labels get a sigmoid head, which has the binary cross "
-            "entropy; leave out --entropy softmax"
+            "entropy; leave out --entropy softmax, or, if each image has exactly one label, give "
+            "--head softmax"
         )
 
 

@@ -100,7 +100,7 @@ class TrainingFolder:
                 f" (and so differ: {', '.join(changed[1:])})" if changed[1:] else "",
             )
             models = [path for path in (self.model, self.best, self.stopped) if present(path)]
-            further = f" ({shown(models[0])} can be trained further: finetune)" if models else ""
+            further = f", or train {shown(models[0])} further (finetune --init)" if models else ""
             raise UsageError(
                 f"the run in {shown(self.path)} has {first} {then.get(first)!r}, and not "
                 f"{now.get(first)!r}{more}; resume it with what it began with, or begin in another "

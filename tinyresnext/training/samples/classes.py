@@ -90,7 +90,7 @@ def said_of_classes(
     if missing := without_images(dataset):
         warnings.append(
             f"no training image has {_some(missing, several)}, which the network cannot learn so: "
-            "add images, or, if a name is written in another way elsewhere, write it in one way"
+            "add images, or, if the class has another name elsewhere, give it one name"
         )
     if validation is not None and (missing := without_images(validation)):
         lines.append(f"no validation image has {_some(missing, several)}")

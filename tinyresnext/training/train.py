@@ -71,10 +71,10 @@ def train(
     Parameters
     ----------
     spec : Spec
-        With as many classes as the data set; `headed` changes them.
+        With as many classes as the data set; `headed` changes them. Where it names one class for
+        each image, labels may also be columns with a single 1 in each row.
     dataset : Dataset
-        What `tinyresnext.data.open_dataset` returns. Where the network names one class for each
-        image, labels may also be columns with a single 1 in each row.
+        What `tinyresnext.data.open_dataset` returns.
     recipe : Recipe
         Such as ``recipe("fast-cifar", epochs=10)``.
     out : path

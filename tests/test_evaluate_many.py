@@ -184,6 +184,7 @@ def kept(kind: str, count: int) -> int:
     elif kind == "tar":
         path.write_bytes(b"".join(tar_header(name, 0) for name in names) + bytes(1024))
     else:
+        write_files(Path(), {names[0]: b""})
         path.write_text("image,label\n" + "".join(f"{name},{name[:9]}\n" for name in names))
     tracemalloc.start()
     try:

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from tinyresnext.cli import main as cli
-from tinyresnext.data import open_dataset, open_labelled, table
+from tinyresnext.data import open_dataset, open_labelled
 from tinyresnext.data.dataset import ALL, held_out
+from tinyresnext.data.tables import lines, table
 from tinyresnext.errors import FormatError, ImageError, UnsafeError, UsageError
 
 
@@ -113,13 +114,51 @@ def test_part_of_a_table_is_held_out(folder):
         ("image,a,b\nC:\\x.png,1,0\n", UnsafeError, "nothing outside it"),
         ("image,a,b\n,1,0\n", UnsafeError, "names the image ''"),
         ("image,a,b\n", FormatError, "has no train images below its first line; it has none"),
-        ("image,a,b\nimages/9.png,1,0\n", ImageError, "9.png"),
+        ("images/0.png,1\nimages/1.png,0\n", FormatError, "begins with the image 'images/0.png'"),
+        ("labels.csv,1\nimages/1.png,0\n", FormatError, "a first line that names the columns"),
+        (",image,label\n0,images/0.png,cat\n", FormatError, "has no name, like an index of pan"),
+        ("label,image\ncat,images/0.png\n", FormatError, "first column of .* is called 'label'"),
+        ("image,label,is_valid\nimages/0.png,1,0\n", FormatError, "'label', which is .*'is_valid'"),
+        ("image,Label,Class\nimages/0.png,1,0\n", FormatError, "'Label', .* beside it 'Class'"),
+        ("id,breed\nimages/0.png,pug\n", FormatError, "'pug' for 'breed'.*the columns image,label"),
+        ("image,a,Split,split\nimages/0.png,1,val,val\n", FormatError, "expected a first line"),
+        ("image,a,b\nimages/9.png,1,0\n", ImageError, "line 2 names the image 'images/9.png', w"),
+        ("image,a\nimages/0.png,1\n0,0\n", ImageError, "line 3 .* such as 'images/0.png' for th"),
+        ("image,a\n0.png,1\n", ImageError, "which does not exist.* such as 'images/0.png' for th"),
         ("image,a,b\nlabels.csv,1,0\n", ImageError, "labels.csv"),
     ],
 )
 def test_what_is_no_table(folder, text, error, words):
     with pytest.raises(error, match=words):
         open_dataset(write(folder, text))
+
+
+@pytest.mark.parametrize("label", ["label", "Label", "CLASS"])
+@pytest.mark.parametrize("split", ["split", "Split"])
+def test_capital_letters_of_columns_do_not_matter(folder, label, split):
+    rows = "images/0.png,cat,train\nimages/1.png,dog,Val\n"
+    path = write(folder, f"Image,{label},{split}\n{rows}")
+    assert open_dataset(path).classes == ("cat", "dog")
+    assert open_dataset(path, "val").names == ["images/1.png"]
+
+
+@pytest.mark.parametrize("broken", ["refuse", "skip", "wrong"])
+def test_images_of_a_table_that_do_not_exist(folder, broken):
+    """Where broken images are taken, some may be missing; but if all are, the paths are wrong."""
+    asked = (
+        lambda path: open_dataset(path, on_broken=broken, warn=list),
+        lambda path: open_labelled([str(path)], on_broken=broken, warn=list),
+    )
+    gone = write(folder, "image,label\n0,cat\n1,dog\n", "gone.csv")
+    some = write(folder, "image,label\nimages/0.png,cat\n1,dog\n", "some.csv")
+    for ask in asked:
+        with pytest.raises(ImageError, match=r"line 2 .* '0'.* 'images/0.png' for this"):
+            ask(gone)
+        if broken == "refuse":
+            with pytest.raises(ImageError, match="line 3 names the image '1'"):
+                ask(some)
+        else:
+            assert len(ask(some)) in (1, 2)
 
 
 def test_odd_bytes(folder):
@@ -146,7 +185,7 @@ def test_heavy_tables(folder, monkeypatch):
     ):
         with pytest.raises((FormatError, UnsafeError), match=words):
             open_dataset(write(folder, text))
-    monkeypatch.setattr(table, "MOST_LINES", 5)
+    monkeypatch.setattr(lines, "MOST_LINES", 5)
     with pytest.raises(UnsafeError, match="more than 5 lines"):
         open_dataset(write(folder, "image,a\n\n\n\n\n\n"))
     assert time.process_time() - begin < 5

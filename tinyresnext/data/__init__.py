@@ -1,6 +1,6 @@
 """Data sets of images for training and evaluation.
 
-Start with `open`: it finds out what lies at a path. `trees` (images in folders and zips), `table`,
+Start with `open`: it finds out what lies at a path. `trees` (images in folders and zips), `tables`,
 `cifar` and `mnist` each read one kind, and `published` the classes of published test sets; `rules`
 says what names of files and folders mean. `loader` makes mini-batches of a data set, and `later`
 opens those of which nothing is kept, for evaluations. The room knows no networks. `dataset` is what

@@ -30,7 +30,7 @@ from ..system.files import shown
 from .dataset import LabelledImages, counted
 from .published.flat import is_unsorted, is_validation, label_of, labelled, truth_of
 from .published.truth import Truth
-from .table import Table
+from .tables.table import Table
 from .trees.archives import Source, as_source, is_image, opener
 from .trees.decoding import no_images
 from .trees.folders import on_disk
@@ -106,9 +106,13 @@ def _with_truth(place: _Place, name: str, known: Truth) -> LabelledImages:
     )  # fmt: skip
 
 
-def later_table(path: Path, split: str | None) -> LabelledImages:
-    """Open the images of a table; the errors are those of `open_dataset`."""
+def later_table(path: Path, split: str | None, every: bool) -> LabelledImages:
+    """Open the images of a table, of which ``every`` one must exist, or at least one.
+
+    The errors are those of `open_dataset`.
+    """
     table = Table.of(path, split)
+    table.check_images(every)
 
     def each(left_out: Counter[str]) -> Iterator[Source]:
         for image, label in table:

@@ -14,7 +14,7 @@ MNIST or a data set in its format: a folder with             train, test
 ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``,
 ``t10k-...``, each with or without ``.gz``
 a table, ``.csv`` or ``.tsv``, that says which labels each   train, val, test if it says which
-image has (see `table`)
+image has (see `tables`)
 ===========================================================  ====================================
 
 No size that a file claims is trusted: it is compared with the size of the file before memory is
@@ -38,7 +38,7 @@ from .later import later, later_table
 from .mnist import open_idx
 from .published.shards import none_labelled
 from .rules import is_table
-from .table import open_table
+from .tables.table import open_table
 from .trees.archives import ARCHIVES, as_path, check_several
 from .trees.folders import open_archive, open_folder
 from .trees.labelled import is_labelled, open_images
@@ -213,7 +213,7 @@ def open_labelled(
     typed = [as_path(one) for one in paths]
     found: Dataset | LabelledImages
     if len(typed) == 1 and (truth is not None or not is_labelled(typed[0])):
-        found = _one(Path(typed[0]), split, truth, warn)
+        found = _one(Path(typed[0]), split, on_broken, truth, warn)
     elif split is None and truth is None:
         found = open_images(typed)
     else:
@@ -228,6 +228,7 @@ def open_labelled(
 def _one(
     place: Path,
     split: str | None,
+    on_broken: str,
     truth: str | os.PathLike[str] | None,
     warn: Callable[[str], None],
 ) -> Dataset | LabelledImages:
@@ -237,7 +238,7 @@ def _one(
         return later(place, None, split, truth, warn) if pixels is None else pixels
     if is_table(place.name):
         _check_no_truth(place, truth)
-        return later_table(place, split)
+        return later_table(place, split, on_broken == "refuse")
     as_folders = truth is None and place.name.lower().endswith(ARCHIVES)
     check = none_labelled(str(place)) if as_folders else None
     archive = _archive(place, True, truth is not None, check)

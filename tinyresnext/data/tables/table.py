@@ -17,20 +17,17 @@ a single label is a data set of two classes, without the label and with it.
     photos/0001.jpg,n01440764
     photos/0002.jpg,n01443537
 
-If the only label is called ``label`` or ``class``, and not all its values are 0 or 1, they are the
-names or numbers of classes, of which each image has one.
+A column called ``label`` or ``class`` is the only one but the split. If not all its values are 0 or
+1, they are the names or numbers of classes, of which each image has one. Capital letters do not
+matter in ``split``, ``label`` and ``class``.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-import re
 from array import array
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -39,33 +36,22 @@ from typing import NamedTuple, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import FormatError, UnsafeError, UsageError
-from ..images.decode import decode
-from ..images.files import load_image
-from ..system.files import regular, shown
-from .dataset import ALL, Dataset, Reading
-from .rules import meant, usual
-from .trees.decoding import from_files
-from .trees.folders import decoded_bytes
+from ...errors import FormatError, UsageError
+from ...images.decode import decode
+from ...images.files import load_image
+from ...system.files import shown
+from ..dataset import ALL, Dataset, Reading
+from ..rules import meant, usual
+from ..trees.decoding import from_files
+from ..trees.folders import decoded_bytes
+from .columns import FORMS, Columns, columns_of
+from .lines import lines, text_of
+from .paths import image_path, is_missing, missing
 
 __all__ = ["Table", "open_table"]
 
-MOST_BYTES = 64 << 20  # of a table: a million images with thirty labels
-MOST_LINE = 1 << 20  # characters
-MOST_LINES = 1 << 21
-SPLIT = "split"
-CLASS = ("label", "class")
 _VALUES = frozenset("01")
 _NUMBERS = bytes.maketrans(b"01", b"\0\1")
-_DRIVE = re.compile(r"[A-Za-z]:")
-
-
-class _Columns(NamedTuple):
-    """The first line, where the split is if there is one, and whether the labels name classes."""
-
-    heading: list[str]
-    split: int | None
-    named: bool = False
 
 
 class _Row(NamedTuple):
@@ -102,24 +88,24 @@ class Table:
     several: bool
     wanted: str
     part: str
-    _columns: _Columns
+    _columns: Columns
 
     @classmethod
     def of(cls, path: Path, split: str | None, first: str = "test") -> Table:
         """Check all rows of a table. Parameters and errors are those of `data.open_dataset`."""
         name = shown(path)
-        with _text(path, name) as text:
-            heading = next(_lines(text, name), (0, []))[1]
-            labels, place = _labels(heading, name)
-            asked = None if split is None else _wanted(split, place is not None, name)
-            columns = _Columns(heading, place)
-            if len(labels) == 1 and labels[0].lower() in CLASS:
-                named = columns._replace(named=True)
-                values = {row.label for row in _rows(text, name, named)}
-                if not _VALUES.issuperset(values):
-                    labels, columns = sorted(values), named
+        with text_of(path, name) as text:
+            columns = columns_of(next(lines(text, name), (0, []))[1], path, name)
+            labels, divided = columns.labels, columns.split is not None
+            asked = None if split is None else _wanted(split, divided, name)
+            if columns.named:
+                values = {row.label for row in _rows(text, name, columns)}
+                if _VALUES.issuperset(values):
+                    columns = columns._replace(named=False)
+                else:
+                    labels = sorted(values)
             there = _splits(text, name, columns)
-        part = ALL if place is None else usual(there, first)
+        part = usual(there, first) if divided else ALL
         wanted = asked or ("train" if part == ALL else part)
         if wanted not in there:
             found = ", ".join(sorted(there)) or "none at all"
@@ -132,7 +118,7 @@ class Table:
     def __iter__(self) -> Iterator[tuple[str, int | bytes]]:
         """Yield the images with their labels; raise `FormatError` if the table has changed."""
         name, numbers = shown(self.path), {label: i for i, label in enumerate(self.classes)}
-        with _text(self.path, name) as text:
+        with text_of(self.path, name) as text:
             for row in _rows(text, name, self._columns):
                 if self._columns.named and row.label not in numbers:
                     raise FormatError(f"{name} has changed while it was read; begin again")
@@ -140,10 +126,27 @@ class Table:
                     one = numbers[row.label] if self._columns.named else row.values[0]
                     yield row.image, row.values if self.several else one
 
+    def check_images(self, every: bool) -> None:
+        """Raise `ImageError` if an image does not exist; or, without ``every``, if none exists."""
+        name, first = shown(self.path), None
+        with text_of(self.path, name) as text:
+            for row in _rows(text, name, self._columns):
+                if row.split != self.wanted:
+                    continue
+                if is_missing(os.path.join(self.path.parent, row.image)):
+                    first = first or row
+                    if every:
+                        break
+                elif not every:
+                    return
+        if first is not None:
+            raise missing(first.image, f"{name}, line {first.number}", self.path.parent)
+
 
 def open_table(path: Path, split: str | None, reading: Reading) -> Dataset:
     """Open the data set of a table. Parameters and errors are those of `data.open_dataset`."""
     table, images, flat = Table.of(path, split, reading.first), list[str](), array("q")
+    table.check_images(every=not (reading.skips or reading.keeps))
     for image, label in table:
         images.append(image)
         flat.extend(label if isinstance(label, bytes) else [label])
@@ -160,20 +163,7 @@ def open_table(path: Path, split: str | None, reading: Reading) -> Dataset:
     return replace(made, part=table.part, root=str(path.parent))
 
 
-@contextmanager
-def _text(path: Path, name: str) -> Iterator[TextIO]:
-    """Open a table, if it is not too large."""
-    with regular(path) as file:
-        if os.fstat(file.fileno()).st_size > MOST_BYTES:
-            raise UnsafeError(f"{name} has more than {MOST_BYTES:,} bytes; divide the table")
-        text = io.TextIOWrapper(file, "utf-8-sig", newline="")
-        try:
-            yield text
-        finally:
-            text.detach()
-
-
-def _splits(text: TextIO, name: str, columns: _Columns) -> set[str]:
+def _splits(text: TextIO, name: str, columns: Columns) -> set[str]:
     """Return the splits of all rows; raise `FormatError` if two rows name the same image."""
     splits, hashes = set(), array("q")
     for row in _rows(text, name, columns):
@@ -193,72 +183,30 @@ def _splits(text: TextIO, name: str, columns: _Columns) -> set[str]:
     return splits
 
 
-def _rows(text: TextIO, name: str, columns: _Columns) -> Iterator[_Row]:
+def _rows(text: TextIO, name: str, columns: Columns) -> Iterator[_Row]:
     """Yield the rows below the heading, checked."""
     heading, place, _ = columns
-    lines = islice(_lines(text, name), 1, None)
-    for number, row in lines:
+    for number, row in islice(lines(text, name), 1, None):
         where = f"{name}, line {number}"
         if len(row) != len(heading):
             raise FormatError(
                 f"{where} has {len(row)} values, and the first line {len(heading)}; expected an "
                 "image and a 0 or 1 for each label"
             )
-        image = _image(row[0], where)
+        image = image_path(row[0], where)
         own = "train" if place is None else _split(row[place], where)
         values = row[1:] if place is None else row[1:place] + row[place + 1 :]
         if columns.named:
             yield _Row(number, image, own, b"", _class(values[0], where))
             continue
         if not _VALUES.issuperset(values):
-            named = zip(row[1:], heading[1:], strict=True)
-            value, label = next((v, h) for v, h in named if h != SPLIT and v not in _VALUES)
+            named = zip(values, columns.labels, strict=True)
+            value, label = next((v, h) for v, h in named if v not in _VALUES)
             raise FormatError(
                 f"{where} has {value!r:.40} for {label!r:.80}; expected 1 if the image has the "
-                "label, and 0 if not"
+                f"label, and 0 if not. A table has {FORMS}"
             )
         yield _Row(number, image, own, "".join(values).encode().translate(_NUMBERS), "")
-
-
-def _lines(text: TextIO, name: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number of each line that is not empty, and its values without spaces around."""
-    text.seek(0)
-    number, delimiter = 0, ","
-    try:
-        while line := text.readline(MOST_LINE + 1):
-            number += 1
-            if number > MOST_LINES:
-                raise UnsafeError(f"{name} has more than {MOST_LINES:,} lines; divide the table")
-            if len(line) > MOST_LINE:
-                raise UnsafeError(f"{name}, line {number} has more than {MOST_LINE:,} characters")
-            if number == 1 and "\t" in line:
-                delimiter = "\t"
-            # One line at a time: a quotation that is never closed takes no more than its own.
-            row = next(csv.reader([line], delimiter=delimiter, strict=True), [])
-            if row:
-                yield number, [value.strip() for value in row]
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{name} is not UTF-8 ({error.reason}); save it as UTF-8") from error
-    except csv.Error as error:
-        raise FormatError(f"{name}, line {number} is no line of a table: {error}") from error
-
-
-def _labels(heading: list[str], name: str) -> tuple[list[str], int | None]:
-    """Return the labels, and the number of the column with the split if there is one."""
-    labels = [label for label in heading[1:] if label != SPLIT]
-    if not labels or heading.count(SPLIT) > 1:
-        raise FormatError(
-            f"{name} begins with the columns {', '.join(heading)!r:.200}; expected a first line "
-            "such as image,beach,sea,sky with commas or tabs between the names"
-        )
-    counts = Counter(labels)
-    for label in labels:
-        if not label or not label.isprintable() or counts[label] > 1:
-            raise FormatError(
-                f"{name} has a column called {label!r:.80}, which is empty, occurs twice or cannot "
-                "be shown; give each label a name of its own"
-            )
-    return labels, heading.index(SPLIT) if SPLIT in heading[1:] else None
 
 
 def _wanted(split: str, divided: bool, name: str) -> str:
@@ -282,18 +230,3 @@ def _class(value: str, where: str) -> str:
     if not value or not value.isprintable():
         raise FormatError(f"{where} has the class {value!r:.80}; expected a name or a number")
     return value
-
-
-def _image(value: str, where: str) -> str:
-    """Return the path of an image, if it leads to no place outside the folder of the table.
-
-    A path has one form, so that no image is in the table twice.
-    """
-    path = value.replace("\\", "/")
-    parts = [part for part in path.split("/") if part not in ("", ".")]
-    if not parts or path.startswith("/") or _DRIVE.match(path) or ".." in parts:
-        raise UnsafeError(
-            f"{where} names the image {value!r:.200}; expected a path from the folder of the "
-            "table, and nothing outside it: move the table to the folder that has all images"
-        )
-    return "/".join(parts)

@@ -240,6 +240,27 @@ def test_files_of_no_kind(tmp_path, data):
         open_dataset(tmp_path / "nothing")
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("digits.npz", r"arrays of NumPy, .* by tinyresnext\.data\.from_arrays"),
+        ("x.NPY", "arrays of NumPy"),
+        ("list.txt", "lists of images and labels are for evaluate only; .* first line image,label"),
+    ],
+)
+def test_files_that_say_where_else_they_go(tmp_path, name, words):
+    path = tmp_path / name
+    if name == "digits.npz":
+        np.savez(path, x_train=np.zeros((2, 8, 8), np.uint8))
+    elif name == "x.NPY":
+        with path.open("wb") as file:
+            np.save(file, np.zeros(2))
+    else:
+        path.write_text("a/1.jpg cat\n")
+    with pytest.raises(FormatError, match=words):
+        open_dataset(path)
+
+
 @pytest.mark.parametrize("name", ["x" * 5000, "a\0b"])
 def test_names_that_no_file_can_have(tmp_path, name):
     with pytest.raises(FormatError, match="cannot be read"):

@@ -42,6 +42,7 @@ from .tables.table import open_table
 from .trees.archives import ARCHIVES, as_path, check_several
 from .trees.folders import open_archive, open_folder
 from .trees.labelled import is_labelled, open_images
+from .trees.sources import is_list
 from .trees.tars import TarTree, has_images
 from .trees.zips import ZipFile
 
@@ -147,10 +148,22 @@ def _archive(
     """
     with regular(place) as file:
         start = file.read(263)
+    if place.suffix.lower() in (".npz", ".npy"):
+        raise FormatError(
+            f"{shown(place)} has arrays of NumPy, and no image files; load them in Python and make "
+            "them a data set by tinyresnext.data.from_arrays, or write them as image files into "
+            "folders of their classes"
+        )
     if start[:2] == b"PK":
         return ZipFile(place)
     if start[:2] == b"\x1f\x8b" or start[257:262] == b"ustar":
         return TarTree(place, forwards, check) if known or has_images(place) else None
+    if is_list(str(place)):
+        raise FormatError(
+            f"{shown(place)} is a text, and lists of images and labels are for evaluate only; make "
+            "a table of it: a .csv with the first line image,label and a comma between each path "
+            "and its label, where paths begin in the folder of the table"
+        )
     raise FormatError(
         f"{shown(place)} is no data set that can be read "
         f"(it begins with {start[:4].hex(' ') or 'nothing'}); give a folder or "

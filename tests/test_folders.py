@@ -295,6 +295,75 @@ def test_a_single_class_with_folders_and_images_is_told_of(put):
     assert all(repr(name) in lines[0] for name in ("x", "cat", "dog"))
 
 
+def test_a_split_whose_images_lie_in_no_folder(put):
+    """As ImageNet's at Kaggle: the folder of the validation images is a data set of its own."""
+    images = [f"val/ILSVRC2012_val_0000000{i}.JPEG" for i in range(1, 3)]
+    path = put(*trees("train"), *images, "test/ILSVRC2012_test_00000001.JPEG")
+    assert opened(path)[0].classes == ("cat", "dog")
+    for split in ("val", "test", None):
+        for ask in (open_dataset, lambda path, split: open_labelled([str(path)], split)):
+            with pytest.raises(
+                FormatError, match=r"of another split \('cat', .* folder 'val' itse"
+            ):
+                ask(path, split)
+
+
+def test_a_split_whose_images_lie_in_no_folder_and_are_not_published(put):
+    path = put(*trees("train"), "test/1.jpg", "test/notes.txt")
+    with pytest.raises(FormatError, match=r"'notes.txt' .* as 'train' \(--split, .* --val\)$"):
+        opened(path, "test")
+
+
+# -- folders that are no classes
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["images/1.jpg", "annotations/trimaps/1.png"], ["'annotations', 'images'"]),
+        (["images/1.jpg", "masks/1.png"], ["'images', 'masks' may not be classes"]),
+        (["part_1/1.jpg", "part_2/2.jpg", "metadata.csv"], ["'metadata.csv'"]),
+        (["photos/pie/1.jpg", "photos/tea/1.jpg", "meta/train.txt"], ["'meta/train.txt'"]),
+        (["Images/bar/1.jpg", "Images/gym/1.jpg", "TestImages.txt"], ["'TestImages.txt'"]),
+        (["a/1.jpg", "b/1.jpg", "train_test_split.txt", "a.txt"], ["'train_test_split.txt' be"]),
+        (["jpg/1.jpg", "setid.mat", "trainval.mat"], ["'jpg' may not", "'trainval.mat' beside"]),
+        (["train/images/1.jpg", "val/images/2.jpg"], ["'images' may not be classes"]),
+    ],
+)
+def test_folders_that_may_be_no_classes_are_told_of_once(put, names, said):
+    path = put(*names)
+    data, lines = opened(path)
+    assert len(data)
+    assert len(lines) == 1
+    assert all(words in lines[0] for words in (*said, "give a table (.csv) with the columns image"))
+    more = []
+    open_labelled([str(path)], "train", warn=more.append)
+    assert more == lines
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["with_mask/1.jpg", "without_mask/1.jpg"],
+        [*trees("x", classes=("images", "icons", "maps", "faces"))],
+        ["a/1.jpg", "b/1.jpg", "latest.txt", "values.txt", "classes.txt", "train.py"],
+        [*trees("train", "val"), "labels.csv"],
+    ],
+)
+def test_folders_that_are_classes_are_not_told_of(put, names):
+    assert opened(put(*names))[1] == []
+
+
+@pytest.mark.parametrize("names", [["1.jpg"], ["train/1.jpg", "test/2.jpg"]])
+def test_flat_images_with_a_table_beside_them(put, names):
+    path = put(*names, "all.csv")
+    for ask in (open_dataset, lambda path: open_labelled([str(path)])):
+        with pytest.raises(
+            FormatError, match=r"image,label,split; perhaps 'all.csv' says .*table$"
+        ):
+            ask(path)
+
+
 def test_an_empty_folder_called_as_a_split_is_none(put):
     data, lines = opened(put("cat/1.jpg", "dog/1.jpg", "test/"))
     assert data.classes == ("cat", "dog")

@@ -136,9 +136,11 @@ def check(spec: Spec, recipe: Recipe, setting: Setting, resume: bool = False) ->
     whole_number("log_every", setting.log_every, 0)
     count = len(setting.dataset)
     if spec.labels < 2:
+        classes = ", ".join(map(repr, setting.dataset.classes[:2])) or "none"
         raise UsageError(
             f"there is {'one class' if spec.labels else 'no class'} to train for, and a softmax "
-            "needs two at least: give images of two classes or more"
+            f"needs two at least: the data set has {classes}; give images of two classes or more, "
+            "in a folder for each class, or a table (.csv) with the columns image,label"
         )
     if not isinstance(setting.preprocess, Preprocess):
         raise UsageError(

@@ -73,16 +73,18 @@ def _beside(path: str | os.PathLike[str]) -> str:
         return found[0]
     kinds = (
         "the devkit of ILSVRC2012 (its folder, or its .tar.gz), Caffe's val.txt, Kaggle's "
-        f"LOC_val_solution.csv, ReaL's real.json, or TinyImageNet's {ANNOTATIONS} (--truth FILE)"
+        f"LOC_val_solution.csv, ReaL's real.json, or TinyImageNet's {ANNOTATIONS}"
     )
     if found:
         raise UsageError(
-            f"beside the images of {shown(path)} there are {', '.join(map(shown, found))}; say "
-            f"which of them has their classes: {kinds}"
+            f"beside the images of {shown(path)} there are {', '.join(map(shown, found))}, which "
+            f"may all have their classes; leave one of them there, or name it (evaluate --truth "
+            "FILE)"
         )
     raise UsageError(
         f"the images of {shown(path)} are in no folders of classes, and nothing beside them says "
-        f"which classes they have; give {kinds}"
+        f"which classes they have; put one of these files into their folder or beside it: {kinds}; "
+        "or name it (evaluate --truth FILE)"
     )
 
 

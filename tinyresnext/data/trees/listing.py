@@ -6,7 +6,7 @@ The same rules hold for a folder on a disk and for an archive: both are a `Listi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,7 +14,9 @@ from ...errors import FormatError
 from ...formats.stored_zip.archive import MOST_LEVELS
 from ..rules import image_kind, is_left_out, splits_among
 
-__all__ = ["Entries", "Listing", "Parts", "Tree"]
+__all__ = ["Entries", "Listing", "Parts", "Tree", "some"]
+
+_NAMED = 10  # folders and files that a message names; the others are counted
 
 Parts = tuple[str, ...]
 """A place in a tree: the names of the folders on the way to it, and its own."""
@@ -128,6 +130,12 @@ class Tree:
         images = len(self.images_in(place))
         rest = sum(not is_left_out(name, False) for name in entries.files) - images
         return Counter({"hidden": hidden, "image outside classes": images, "other file": rest})
+
+
+def some(names: Sequence[str]) -> str:
+    """Return quoted names for a message, not too many."""
+    more = f" and {len(names) - _NAMED} others" if len(names) > _NAMED else ""
+    return ", ".join(map(repr, names[:_NAMED])) + more
 
 
 def _check_depth(place: Parts) -> None:

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 
 from ...errors import FormatError, UsageError
 from ..dataset import ALL
-from ..rules import SPLITS, alike, is_left_out, meant, splits_among, usual
-from .listing import Parts, Tree
+from ..published.beside import doubt, no_classes
+from ..published.flat import is_validation
+from ..rules import SPLITS, alike, image_kind, is_left_out, meant, splits_among, usual
+from .listing import Parts, Tree, some
 
 __all__ = ["Levels"]
-
-_NAMED = 10  # folders that a message names; the others are counted
 
 
 @dataclass
@@ -85,19 +85,15 @@ class Levels:
             {c for place in places.values() for c in self.tree.with_images(place)}
         )
         if not self.classes:
-            remedy = (
-                f"; if a class is called {_some(list(splits))}, put them into a folder called train"
-            )
-            raise FormatError(
-                f"{self.name} has no images in class folders; expected CLASS/image.jpg or "
-                "SPLIT/CLASS/image.jpg" + (remedy if splits else "")
-            )
+            raise no_classes(self.tree, self.root, splits, self.name)
         if splits:
             self.part = usual([splits[name] for name in places], first)
             self._warn_of_spellings()
         else:
             self._check_splits_inside()
             self._check_unknown_splits()
+        if line := doubt(self.tree, self.root, self.classes, bool(splits), self.name):
+            self.warn(line)
         known = set(self.classes)
         for place in places.values():
             self._name_others(place, known, "without images")
@@ -155,7 +151,7 @@ class Levels:
 
         Classes are those of train, or where there is no train, of splits with several folders. A
         split that shares no folder with them has its images in no order, as those of TinyImageNet
-        and of Kaggle's competitions do: they all lie in a folder called images, or test.
+        and of Kaggle's competitions do: they lie in a folder called images, or test, or in none.
         """
         each = {name: self.tree.with_images(place) for name, place in places.items()}
         first = [name for name in splits if splits[name] == "train"]
@@ -168,31 +164,40 @@ class Levels:
             if known and inner and known.keys().isdisjoint(map(alike, inner))
         ]
         rest = {name: place for name, place in places.items() if name not in odd}
-        if wanted in odd:
+        flat = bool(known) and not each[wanted] and bool(self.tree.images_in(places[wanted]))
+        if wanted in odd or flat:
             others = sorted(filter(each.get, rest), key=lambda name: splits[name] != "val")
-            raise self._unsorted(places[wanted], wanted, sorted(known.values()), others)
+            raise self._unsorted(places, wanted, sorted(known.values()), others)
         if odd:
             folders = sorted({folder for name in odd for folder in each[name]})
             self.warn(
-                f"{self.name} has images that are not sorted into classes in {_some(odd)}: no "
-                f"folder there ({_some(folders)}) is a class of another split, so none is a class "
+                f"{self.name} has images that are not sorted into classes in {some(odd)}: no "
+                f"folder there ({some(folders)}) is a class of another split, so none is a class "
                 "here"
             )
         return rest
 
     def _unsorted(
-        self, place: Parts, split: str, known: list[str], others: list[str]
+        self, places: dict[str, Parts], split: str, known: list[str], others: list[str]
     ) -> FormatError:
-        """Return the error of a split none of whose folders is a class."""
-        beside = [n for n in self.tree.listing(place).files if not is_left_out(n, False)]
-        said = f" (perhaps {_some(beside)} beside them says which each has)" if beside else ""
+        """Return the error of a split none of whose folders is a class, or that has no folders."""
+        files = self.tree.listing(places[split]).files
+        beside = [n for n in files if not (is_left_out(n, False) or image_kind(n))]
+        said = f" (perhaps {some(beside)} beside them says which each has)" if beside else ""
         other = f", or give another split, such as {others[0]!r}" if others else ""
         other += " (--split, or --val-split with --val)" if others else ""
+        give = "give the folder {!r} itself as the data set"
+        if inner := self.tree.with_images(places[split]):
+            why = f"no folder there ({some(inner)}) is a class of another split ({some(known)})"
+            own = f", or, if they have classes of their own, {give.format(split)}"
+        else:
+            why = f"they lie in none of the folders of another split ({some(known)})"
+            flat = [n for n, place in places.items() if is_validation(self.tree.images_in(place))]
+            own = ", or, for ImageNet's validation images, whose classes are in a file, "
+            own = own + give.format(flat[0]) if flat else ""
         return FormatError(
-            f"the split {split!r} of {self.name} has images that are not sorted into classes: no "
-            f"folder there ({_some(self.tree.with_images(place))}) is a class of another split "
-            f"({_some(known)}); sort these images into folders of their classes{said}{other}, or, "
-            f"if they have classes of their own, give the folder {split!r} itself as the data set"
+            f"the split {split!r} of {self.name} has images that are not sorted into classes: "
+            f"{why}; sort these images into folders of their classes{said}{other}{own}"
         )
 
     def _chosen(self, split: str, splits: dict[str, str]) -> str:
@@ -209,11 +214,11 @@ class Levels:
         if found:
             raise UsageError(
                 f"{self.name} has {len(found)} folders for the split {split!r}: "
-                f"{_some(found)}; give the name of one of them as the split"
+                f"{some(found)}; give the name of one of them as the split"
             )
         raise UsageError(
-            f"{self.name} has no split {split!r}; it has {_some(list(splits))}"
-            + (f", and folders that are no splits: {_some(others)}" if others else "")
+            f"{self.name} has no split {split!r}; it has {some(list(splits))}"
+            + (f", and folders that are no splits: {some(others)}" if others else "")
         )
 
     def _check_no_split(self, split: str) -> None:
@@ -224,7 +229,7 @@ class Levels:
             raise UsageError(
                 f"{self.name} has no splits (folders called {', '.join(known)}), so there is no "
                 f"{split!r}; all its images are 'train', which --split train names"
-                + (f"; its folders are {_some(found)}" if found else "")
+                + (f"; its folders are {some(found)}" if found else "")
             )
 
     def _warn_of_spellings(self) -> None:
@@ -235,7 +240,7 @@ class Levels:
         if double := [name for names in spellings.values() if len(names) > 1 for name in names]:
             self.warn(
                 f"{self.name} has classes that differ only in capital letters, or in how Unicode "
-                f"writes their accents: {_some(double)}; "
+                f"writes their accents: {some(double)}; "
                 "if they are the same, rename the folders in one of the splits"
             )
 
@@ -245,7 +250,7 @@ class Levels:
             splits = splits_among(self.tree.holding((*self.root, name)))
             if len(set(splits.values())) > 1:
                 raise FormatError(
-                    f"the folder {name!r} of {self.name} has the folders {_some(list(splits))}, "
+                    f"the folder {name!r} of {self.name} has the folders {some(list(splits))}, "
                     "which look like splits, and so it is no class; give that folder as the data "
                     "set, or put the splits above the classes, as in train/CLASS and test/CLASS"
                 )
@@ -256,7 +261,7 @@ class Levels:
         if len(places) == 1 and len(inside := self.tree.with_images(places[0])) > 1:
             self.warn(
                 f"{self.name} has a single class, {self.classes[0]!r}, because there are images "
-                f"beside the folders {_some(inside)} in it; if these are the classes, move those "
+                f"beside the folders {some(inside)} in it; if these are the classes, move those "
                 "images away"
             )
         inner = [
@@ -266,12 +271,12 @@ class Levels:
         shared = [name for name, count in counts.items() if count > 1]
         if len(shared) < 2:
             return
-        text = f"the folders {_some(self.classes)} of {self.name} have the same folders in them"
+        text = f"the folders {some(self.classes)} of {self.name} have the same folders in them"
         remedy = (
             "rename the splits to train, val and test; or, if they are classes, put them into a "
             "folder called train"
         )
-        names = _some(sorted(set().union(*inner)))
+        names = some(sorted(set().union(*inner)))
         if len(inner) == len(self.classes) and all(len(one) == len(counts) for one in inner):
             raise FormatError(
                 f"{text}, {names}, and no other images: they look like splits and not like "
@@ -288,12 +293,6 @@ class Levels:
         ]
         if others:
             where = f"the folder {place[-1]!r} of {self.name}" if place else self.name
-            self.warn(f"{where} has folders {what}, which are left out: {_some(others)}")
+            self.warn(f"{where} has folders {what}, which are left out: {some(others)}")
             empty = sum(not self.tree.has_images((*place, name)) for name in others)
             self.left_out.update({"empty folder": empty, "other folder": len(others) - empty})
-
-
-def _some(names: list[str]) -> str:
-    """Return quoted names for a message, not too many."""
-    more = f" and {len(names) - _NAMED} others" if len(names) > _NAMED else ""
-    return ", ".join(map(repr, names[:_NAMED])) + more

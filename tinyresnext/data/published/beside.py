@@ -1,0 +1,100 @@
+"""What lies beside the folders of a data set and may say its classes or splits, and is not read.
+
+Many published sets have their classes or their splits in a file, or masks of the same images in a
+folder beside them: Oxford-IIIT Pets ``images`` and ``annotations``, HAM10000 a ``.csv``, Food-101
+``meta/train.txt``, CUB-200 ``train_test_split.txt``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterator, Sequence
+
+from ...errors import FormatError
+from ..rules import is_left_out, is_table
+from ..trees.listing import Parts, Tree, some
+
+__all__ = ["doubt", "no_classes"]
+
+_TABLE = "a table (.csv) with the columns image,label or image,label,split"
+_MOST_ODD = 3  # classes: where there are more, one of them may be called images
+_NO_CLASS = frozenset(
+    {
+        *("images", "image", "imgs", "img", "jpegimages", "jpg", "jpeg", "png"),
+        *("annotations", "annotation", "masks", "labels", "trimaps", "groundtruth", "ground_truth"),
+    }
+)
+_DIVIDES = re.compile(r"(?<![a-z])(train|test|valid|val(?![a-z])|split|partition)", re.IGNORECASE)
+_LISTS = (".txt", ".lst", ".json", ".mat")
+
+
+def doubt(tree: Tree, root: Parts, classes: Sequence[str], divided: bool, name: str) -> str | None:
+    """Return one line that says why folders may not be the classes; None if nothing says so.
+
+    Parameters
+    ----------
+    tree
+        The folders.
+    root
+        Where the classes are, or the splits.
+    classes
+        The names that are taken for classes.
+    divided
+        Whether there are splits: then a file beside them says no others.
+    name
+        Of the tree.
+    """
+    odd = [each for each in classes if each.lower() in _NO_CLASS]
+    said = [f"{some(odd)} may not be classes"] if odd and len(classes) <= _MOST_ODD else []
+    if files := [] if divided else [one for one in _beside(tree, root) if _says(one)]:
+        said.append(
+            f"{some(files)} beside these folders may say the classes or the splits, and is not read"
+        )
+    if not said:
+        return None
+    return (
+        f"each folder with images in {name} is taken for a class, but {', and '.join(said)}; if "
+        f"these folders are not the classes and splits that you mean, give {_TABLE}"
+    )
+
+
+def no_classes(tree: Tree, root: Parts, splits: Collection[str], name: str) -> FormatError:
+    """Return the error of a tree without images in folders of classes.
+
+    Parameters are those of `doubt`; ``splits`` are the folders that are called as splits.
+    """
+    tables = [each for each in _beside(tree, root) if is_table(each)]
+    table = f"; perhaps {some(tables)} says the classes: then give this table" if tables else ""
+    called = f"; if a class is called {some(list(splits))}, put them into a folder called train"
+    return FormatError(
+        f"{name} has no images in class folders; expected CLASS/image.jpg or "
+        f"SPLIT/CLASS/image.jpg, or {_TABLE}{table}"
+        + (called if splits and set(tree.with_images(root)) - set(splits) else "")
+    )
+
+
+def _beside(tree: Tree, root: Parts) -> Iterator[str]:
+    """Yield the files from the top to the root of a tree, and in the folders without images there.
+
+    Names begin at the top.
+    """
+    for depth in range(len(root) + 1):
+        place = root[:depth]
+        entries = tree.listing(place)
+        yield from _files(place, entries.files)
+        for name in entries.folders:
+            inner = (*place, name)
+            if not (is_left_out(name, True) or name in entries.links or tree.has_images(inner)):
+                yield from _files(inner, tree.listing(inner).files)
+
+
+def _files(place: Parts, names: Sequence[str]) -> Iterator[str]:
+    """Yield the files of a folder that are not left out."""
+    yield from ("/".join((*place, name)) for name in sorted(names) if not is_left_out(name, False))
+
+
+def _says(name: str) -> bool:
+    """Return whether a file is called as one that says classes or splits."""
+    file = os.path.basename(name)
+    return is_table(file) or (file.lower().endswith(_LISTS) and _DIVIDES.search(file) is not None)

@@ -32,8 +32,31 @@ def write(folder: Path) -> None:
     for name in ("images.zip", "cifar.zip"):
         both = split("train", images(imagenet, 64)) | split("test", images(imagenet, 3))
         data_files.write_zip(folder / name, both)
+    data_files.write_files(folder, listed())
     archive = folder / "cifar-10-python.tar.gz"
     archive.write_bytes(data_files.packed(data_files.tar(data_files.cifar10_python())))
+
+
+def listed() -> dict[str, bytes]:
+    """Return the files of published sets that have lists of their images."""
+    lists = {
+        "food-101/meta/train.txt": b"apple_pie/1\napple_pie/2\nwaffles/3\n",
+        "food-101/meta/test.txt": b"waffles/4\n",
+        "CUB_200_2011/images.txt": b"1 001.Albatross/a_1.jpg\n2 002.Auklet/b_2.jpg\n",
+        "CUB_200_2011/train_test_split.txt": b"1 0\n2 1\n",
+        "oxford-iiit-pet/annotations/trainval.txt": b"Abyssinian_1 1 1 1\nboxer_2 9 2 4\n",
+        "oxford-iiit-pet/annotations/test.txt": b"#Image CLASS-ID SPECIES BREED\nboxer_3 9 2 4\n",
+    }
+    photos = {
+        "food-101": ("apple_pie/1", "apple_pie/2", "waffles/3", "waffles/4"),
+        "CUB_200_2011": ("001.Albatross/a_1", "002.Auklet/b_2"),
+        "oxford-iiit-pet": ("Abyssinian_1", "boxer_2", "boxer_3"),
+    }
+    return lists | {
+        f"{folder}/images/{name}.jpg": data_files.picture(1, kind="JPEG")
+        for folder, names in photos.items()
+        for name in names
+    }
 
 
 def weights(folder: Path) -> None:

@@ -18,6 +18,7 @@ import page_inputs
 import pytest
 
 from tinyresnext.cli import main as cli
+from tinyresnext.data import open_dataset
 from tinyresnext.hub import catalogue
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,6 +88,23 @@ def scratch(written, tmp_path, monkeypatch) -> Path:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_page_runs_as_it_stands(page, scratch):
     run(page, ("",))
+
+
+def test_the_tables_of_published_sets_are_data_sets(scratch):
+    run(ROOT / "docs" / "training.md", ("",))
+    found = {}
+    for table in sorted(scratch.glob("*/table.csv")):
+        for split in ("train", "test"):
+            data = open_dataset(table, split, warn=print)
+            found[table.parent.name, split] = [data.classes[label] for label in data.labels]
+    assert found == {
+        ("CUB_200_2011", "train"): ["002.Auklet"],
+        ("CUB_200_2011", "test"): ["001.Albatross"],
+        ("food-101", "train"): ["apple_pie", "apple_pie", "waffles"],
+        ("food-101", "test"): ["waffles"],
+        ("oxford-iiit-pet", "train"): ["Abyssinian", "boxer"],
+        ("oxford-iiit-pet", "test"): ["boxer"],
+    }
 
 
 LONGER = [page for page in PAGES if any(block.word == "slow" for block in blocks(page))]

@@ -484,11 +484,9 @@ def test_frozen_batch_norms_do_not_need_more_than_one_value(tmp_path):
 def test_one_class_is_nothing_to_learn(tmp_path, model):
     data = small.pictures(20, classes=("cat",))
     for spec in (replace(small.SPEC, classes=1), small.SPEC):
-        with pytest.raises(UsageError, match=r"one class|1 classes"):
+        with pytest.raises(UsageError, match="1 class"):
             train(spec, data, small.RECIPE, tmp_path / "run", **OPTIONS)
-    with pytest.raises(
-        UsageError, match=r"one class to train for, and .* has 'cat'; give .*image,label"
-    ):
+    with pytest.raises(UsageError, match=r"1 class to train for \('cat'\), and .*image,label"):
         finetune(model, data, small.RECIPE, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     head = {"fc.weight": model.params["fc.weight"][:1], "fc.bias": np.zeros(1, np.float32)}

@@ -134,13 +134,11 @@ def check(spec: Spec, recipe: Recipe, setting: Setting, resume: bool = False) ->
     """Refuse what does not fit together, before anything is written."""
     check_spec(spec)
     whole_number("log_every", setting.log_every, 0)
-    count = len(setting.dataset)
+    count, names = len(setting.dataset), ", ".join(setting.dataset.classes)[:80]
     if spec.labels < 2:
-        classes = ", ".join(map(repr, setting.dataset.classes[:2])) or "none"
         raise UsageError(
-            f"there is {'one class' if spec.labels else 'no class'} to train for, and a softmax "
-            f"needs two at least: the data set has {classes}; give images of two classes or more, "
-            "in a folder for each class, or a table (.csv) with the columns image,label"
+            f"there is {spec.labels or 'no'} class to train for ({names!r}), and a softmax needs "
+            "two: give a folder for each class, or a table (.csv) with the columns image,label"
         )
     if not isinstance(setting.preprocess, Preprocess):
         raise UsageError(

@@ -19,7 +19,7 @@ from tinyresnext.hub.bundled import shipped_model
 from tinyresnext.inference.verify import verify
 
 OPEN = """
-from tinyresnext.data import cifar, mnist
+from tinyresnext.data.pixels import cifar, mnist
 from tinyresnext.data.open import open_dataset
 """
 VERIFY = """

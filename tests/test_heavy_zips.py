@@ -19,7 +19,7 @@ from tinyresnext.formats.stored_zip import archive
 from tinyresnext.formats.stored_zip.names import Names
 
 IMPORTS = """
-from tinyresnext.data import cifar, mnist
+from tinyresnext.data.pixels import cifar, mnist
 from tinyresnext.data.trees import folders
 from tinyresnext.data.open import open_dataset
 """

@@ -413,8 +413,12 @@ def test_finetune_refuses_a_stage_that_is_not_there(tmp_path, model):
         ({"recipe": "fast-cifar"}, "a Recipe was expected, found str; tinyresnext.recipe"),
         ({"dataset": "images.zip"}, "'images.zip' is the name of a data set; open it"),
         ({"validation": "images.zip"}, "'images.zip' is the name of a data set; open it"),
-        ({"dataset": [1]}, "the data set is of type list, expected a Dataset"),
-        ({"dataset": None}, "the data set is of type NoneType, expected a Dataset"),
+        ({"dataset": [1]}, "the data set is a list, expected a Dataset"),
+        (
+            {"dataset": small.pictures().pixels, "recipe": small.pictures().labels},
+            r"from_arrays\(x, y\) makes one of arrays",
+        ),
+        ({"dataset": None}, "the data set is a NoneType, expected a Dataset"),
         ({"out": None}, "the folder of the run is None, expected a path"),
         ({"teacher": 3}, "the teachers are int: give models"),
         ({"teacher": "large.h5"}, "the teachers are str: give models"),
@@ -727,32 +731,12 @@ def test_another_model_does_not_go_on_with_a_run(tmp_path, model):
         finetune(other, small.pictures(), recipe, tmp_path, resume=True)
 
 
-@pytest.mark.parametrize("what", ["data set", "validation set"])
-@pytest.mark.parametrize(
-    ("change", "text"),
-    [
-        (
-            lambda d: {"labels": d.labels.astype(float)},
-            r"are float64 \[70\], expected a NumPy array",
-        ),
-        (lambda d: {"labels": d.labels.tolist()}, "are of type list, expected a NumPy array"),
-        (lambda d: {"labels": d.labels[:, None, None]}, r"are int64 \[70, 1, 1\], expected"),
-        (lambda d: {"labels": d.labels[:, None] * 0}, "a column for each of the 4 classes"),
-        (lambda d: {"labels": np.full((70, 4), 0.5)}, "expected 0 and 1 only"),
-        (lambda d: {"labels": d.labels - 1}, "reach from -1 to 2, expected 0 to 3"),
-        (lambda d: {"names": d.names[:5]}, "has 5 names and 70 labels"),
-        (lambda d: {"pixels": d.pixels / 255}, r"are float64 \[70, 8, 8, 3\], expected a uint8"),
-        (lambda d: {"pixels": list(d.pixels)}, "are of type list, expected a uint8 array"),
-        (lambda d: {"pixels": d.pixels[:5]}, r"are uint8 \[5, 8, 8, 3\].* one image for each"),
-    ],
-)
-def test_arrays_of_other_types_are_refused_before_it_begins(tmp_path, what, change, text):
+def test_labels_without_a_class_are_refused_before_it_begins(tmp_path):
     good = small.pictures()
-    bad = replace(good, **change(good))
-    given = (bad, good) if what == "data set" else (good, bad)
-    with pytest.raises(UsageError, match=f"of the {what}|the {what} has") as raised:
-        train(small.SPEC, given[0], small.RECIPE, tmp_path / "run", validation=given[1], **OPTIONS)
-    assert re.search(text, str(raised.value))
+    bad = replace(good, labels=good.labels - 1)
+    for images, held in ((bad, good), (good, bad)):
+        with pytest.raises(UsageError, match="reach from -1 to 2, expected 0 to 3"):
+            train(small.SPEC, images, small.RECIPE, tmp_path / "run", validation=held, **OPTIONS)
     assert not (tmp_path / "run").exists()
 
 

@@ -31,7 +31,7 @@ from tinyresnext import Preprocess, Spec
 from tinyresnext.checkpoints.beside import config
 from tinyresnext.checkpoints.onnx.steps import graph_of
 from tinyresnext.checkpoints.readers import container
-from tinyresnext.data.mnist import open_idx
+from tinyresnext.data.pixels.mnist import open_idx
 from tinyresnext.formats.image.orientation import orientation
 from tinyresnext.formats.npy import read_array
 from tinyresnext.formats.onnx.model import read_model

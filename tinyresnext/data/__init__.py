@@ -1,9 +1,9 @@
 """Data sets of images for training and evaluation.
 
-Start with `open`: it finds out what lies at a path. `trees` (images in folders and zips), `tables`,
-`cifar` and `mnist` each read one kind, and `published` the classes of published test sets; `rules`
-says what names of files and folders mean. `loader` makes mini-batches of a data set, and `later`
-opens those of which nothing is kept, for evaluations. The room knows no networks. `dataset` is what
+Start with `open`: it finds out what lies at a path. `trees` (images in folders and zips), `tables`
+and `pixels` (CIFAR, MNIST, arrays) each make one kind, and `published` reads the classes of
+published test sets; `rules` says what names of files and folders mean. `loader` makes mini-batches,
+and `later` opens what is not kept, for evaluations. The room knows no networks. `dataset` is what
 all of them return, and divides it.
 """
 

@@ -13,21 +13,12 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..system.console import plain, tell
+from .pixels.checks import check_arrays
 from .published.flat import is_validation
 from .trees.archives import Source
 
-__all__ = [
-    "ALL",
-    "Dataset",
-    "LabelledImages",
-    "Read",
-    "Reading",
-    "Weigh",
-    "counted",
-    "held_out",
-    "some_of",
-    "to_stderr",
-]
+__all__ = ["ALL", "Dataset", "LabelledImages", "Read", "Reading", "Weigh", "counted", "held_out"]
+__all__ += ["some_of", "to_stderr"]
 
 Read = Callable[[int], NDArray[np.uint8]]
 Weigh = Callable[[int], int]
@@ -77,6 +68,11 @@ class Dataset:
         What names begin behind: a folder or an archive; nothing if they are no paths.
     decoded
         Whether all images are in memory though `pixels` is None: they have several sizes.
+
+    Raises
+    ------
+    UsageError
+        An array has another type or shape, or the numbers of images differ.
     """
 
     classes: tuple[str, ...]
@@ -92,6 +88,9 @@ class Dataset:
     keeps: bool = False
     root: str = ""
     decoded: bool = False
+
+    def __post_init__(self) -> None:
+        check_arrays(self.classes, self.labels, self.names, self.pixels)
 
     def __len__(self) -> int:
         """Return the number of images."""

@@ -32,10 +32,11 @@ from ..errors import FormatError, UsageError
 from ..formats.tar import Placed
 from ..images.checks import whole_number
 from ..system.files import regular, shown
-from .cifar import open_cifar_archive, open_cifar_folder
 from .dataset import Dataset, LabelledImages, Reading, to_stderr
 from .later import later, later_table
-from .mnist import open_idx
+from .pixels.arrays import from_arrays
+from .pixels.cifar import open_cifar_archive, open_cifar_folder
+from .pixels.mnist import open_idx
 from .published.shards import none_labelled
 from .rules import is_table
 from .tables.table import open_table
@@ -46,7 +47,7 @@ from .trees.sources import is_list
 from .trees.tars import TarTree, has_images
 from .trees.zips import ZipFile
 
-__all__ = ["open_dataset", "open_labelled"]
+__all__ = ["from_arrays", "open_dataset", "open_labelled"]
 
 
 def open_dataset(

@@ -47,9 +47,9 @@ def evaluate(
     model : Model, or iterable of Model
         Several predict together: the mean of their probabilities counts.
     data : data set
-        As `tinyresnext.data.open_dataset` returns it. It may have fewer classes than the model. How
-        it was opened says what becomes of an image that cannot be read: "wrong" counts it as wrong,
-        with a warning.
+        As `tinyresnext.data.open_dataset` returns it, or `tinyresnext.data.from_arrays` for arrays.
+        It may have fewer classes than the model. How it was opened says what becomes of an image
+        that cannot be read: "wrong" counts it as wrong, with a warning.
     batch : int, optional
         The number of images in a mini-batch; None finds a good one.
     by_number : bool

@@ -74,7 +74,7 @@ def train(
         With as many classes as the data set; `headed` changes them. Where it names one class for
         each image, labels may also be columns with a single 1 in each row.
     dataset : Dataset
-        What `tinyresnext.data.open_dataset` returns.
+        What `tinyresnext.data.open_dataset` returns, or `tinyresnext.data.from_arrays`.
     recipe : Recipe
         Such as ``recipe("fast-cifar", epochs=10)``.
     out : path

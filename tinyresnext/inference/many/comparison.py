@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ...data.dataset import Dataset
+from ...data.pixels.checks import no_dataset
 from ...data.trees.archives import fails
 from ...data.trees.sources import Source
 from ...errors import ImageError, UsageError
@@ -88,16 +88,8 @@ class Comparison:
         cls, model: Ensemble, data: Labelled, by_number: bool, threshold: float | None
     ) -> Comparison:
         """Match the classes of a data set with a model's. Errors are those of `evaluate`."""
-        if isinstance(data, str | os.PathLike):
-            raise UsageError(
-                f"{os.fspath(data)!r} is the name of a data set; open it with "
-                "tinyresnext.data.open_dataset"
-            )
         if not hasattr(data, "classes"):
-            raise UsageError(
-                f"the data set is of type {type(data).__name__}, expected a Dataset; "
-                "tinyresnext.data.open_dataset returns one"
-            )
+            raise no_dataset("data set", data)
         check_head(model.spec)
         check_threshold(model.spec, threshold)
         model.check_pictures()

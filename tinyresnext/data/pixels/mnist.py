@@ -20,9 +20,9 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import FormatError, IntegrityError, UnsafeError, UsageError
-from ..system.files import regular, shown
-from .dataset import Dataset
+from ...errors import FormatError, IntegrityError, UnsafeError, UsageError
+from ...system.files import regular, shown
+from ..dataset import Dataset
 
 __all__ = ["open_idx"]
 

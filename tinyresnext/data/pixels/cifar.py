@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import FormatError, TinyResNeXtError, UnsafeError, UsageError
-from ..formats.pickle.arrays import UInt8Array, uint8_arrays
-from ..formats.pickle.machine import load
-from ..formats.tar import MAX_PART, read_tar
-from ..system.files import regular, shown
-from .dataset import Dataset
+from ...errors import FormatError, TinyResNeXtError, UnsafeError, UsageError
+from ...formats.pickle.arrays import UInt8Array, uint8_arrays
+from ...formats.pickle.machine import load
+from ...formats.tar import MAX_PART, read_tar
+from ...system.files import regular, shown
+from ..dataset import Dataset
 
 __all__ = ["open_cifar_archive", "open_cifar_folder"]
 

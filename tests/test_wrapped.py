@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import cases
@@ -11,9 +12,10 @@ import torch_files
 from test_names import PLAIN, POOLED, WRITERS
 from torch_files import Raw, call, glob, text
 
-from tinyresnext import Spec, load_checkpoint
+from tinyresnext import Preprocess, Spec, load_checkpoint
 from tinyresnext.checkpoints.names import schemes as names
 from tinyresnext.errors import FormatError, ShapeError, UnsafeError, UsageError
+from tinyresnext.system.files import shown
 
 TINY = Spec((1, 1), 4, 8, 10)
 OURS = cases.weights(TINY)
@@ -365,3 +367,61 @@ def test_many_names_are_recognised_quickly():
     """Prefixes are tried for networks only, and for a bounded number of these."""
     keys = [f"model{i}.{key}" for i in range(300) for key in without_head(OURS)]
     assert len(names.recognise(keys).others) == 31
+
+
+def test_load_checkpoint_warns_of_what_it_chooses_and_assumes(tmp_path, capsys):
+    path = tmp_path / "in.pth"
+    path.write_bytes(torch_files.zip_file({"model": S, "model_ema": SECOND, "epoch": 3}))
+    said: list[str] = []
+    model = load_checkpoint(path, device="reference", warn=said.append)
+    np.testing.assert_array_equal(model.params["fc.bias"], OURS["fc.bias"])
+    told, beginnings = cases.read_checkpoint(path)[1], ("not taken", "assumed", "one output")
+    notes = [note for note in told if note.startswith(beginnings)]
+    assert said[:-1] == [f"{shown(path)}: {note}" for note in notes]
+    assert "not taken: model_ema (--ema takes averaged weights" in said[0]
+    assert re.search(r": assumed: resized to \d+ \(bilinear\), cropped to", said[-1])
+    assert not capsys.readouterr().err
+    load_checkpoint(path, device="reference")
+    assert capsys.readouterr().err.splitlines() == [f"warning: {line}" for line in said]
+
+
+def test_load_checkpoint_is_told_what_convert_is_told(tmp_path):
+    path = tmp_path / "in.pth"
+    path.write_bytes(torch_files.zip_file({"model": S, "model_ema": SECOND}))
+    prepared, names = Preprocess(40, 32), [f"name {i}" for i in range(TINY.classes)]
+    said: list[str] = []
+    model = load_checkpoint(
+        path, precision="bfloat16", threads=1, ema=True, preprocess=prepared, labels=names,
+        warn=said.append,
+    )  # fmt: skip
+    np.testing.assert_array_equal(model.params["fc.bias"], OTHERS["fc.bias"])
+    assert (model.preprocess, model.labels) == (prepared, tuple(names))
+    assert (model.precision, model.threads) == ("bfloat16", 1)
+    assert not any("resized" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"prefix": 0}, "prefix is 0; give a text"),
+        ({"key": 0}, "key is 0; give a text"),
+        ({"key": ""}, "key is ''; give a text"),
+        ({"labels": range(3)}, "labels is range"),
+        ({"labels": "abc"}, "labels is 'abc'; give a list"),
+        ({"preprocess": 224}, r"preprocess is 224; give a tinyresnext\.Preprocess"),
+        ({"preprocess": Preprocess(8, 8, mean=(0,), std=(1,))}, "makes 1 channels and the network"),
+        ({"threads": 0}, "threads is 0"),
+    ],
+)
+def test_load_checkpoint_refuses_what_it_cannot_be_told(tmp_path, options, text):
+    (tmp_path / "in.pth").write_bytes(torch_files.zip_file(S))
+    with pytest.raises(UsageError, match=text):
+        load_checkpoint(tmp_path / "in.pth", **options)
+
+
+def test_a_norm_that_has_lost_its_weight_still_has_its_counter(convert):
+    """The counter is not to blame."""
+    counter = {"layer1.0.bn2.num_batches_tracked": np.array(3)}
+    lost = {name: value for name, value in OURS.items() if name != "layer1.0.bn2.weight"}
+    with pytest.raises(ShapeError, match=r"layer1\.0\.bn2\.weight \(\d+,\) is missing"):
+        convert(state(lost | counter))

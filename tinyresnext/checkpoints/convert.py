@@ -113,14 +113,15 @@ def opened_checkpoint(
     WeightsError
         The file cannot be used: the message says what was found, what was expected and what to do.
     UsageError
-        ``arch``, ``stem`` or ``labels`` do not fit the network; nothing lies under ``key`` or
-        behind ``prefix``.
+        ``arch``, ``stem``, ``labels`` or ``preprocess`` do not fit the network; nothing lies under
+        ``key`` or behind ``prefix``.
     """
 
     def check(shapes: infer.Shapes, beside: bytes, graph: Spec | None) -> Look:
         named = _understood(shapes, arch, stem, carried.understood(beside), prefix, graph)[1]
         return judge(shapes, named)
 
+    _check_given(key, prefix, preprocess)
     named_path, path = path, folder.weights(path)
     with container.opened(path, ema=ema, check=check, key=key) as found:
         beside = carried.understood(found.carried)
@@ -145,6 +146,11 @@ def opened_checkpoint(
         spec = spec if found.eps is None else _with_eps(spec, found.eps, isinstance(arch, Spec))
         if found.layers is not None:
             layers.compare(found.layers, named, spec)
+        if preprocess is not None and preprocess.channels != spec.channels:
+            raise UsageError(
+                f"the preprocessing makes {preprocess.channels} channels and the network takes "
+                f"{spec.channels}; give a mean and a deviation for each"
+            )
         told = notes(found, spec, named, About(arch is not None, stem is not None, beside, said))
         provenance = {
             "source": _source(named_path, path),
@@ -169,6 +175,17 @@ def opened_checkpoint(
         preprocess = preprocess or infer.implied(named.scheme, spec).preprocess
         stored = Stored(spec, params, preprocess, _labels(spec, labels), provenance)
         yield Conversion(stored, told)
+
+
+def _check_given(key: object, prefix: object, preprocess: object) -> None:
+    """Raise `UsageError` for what is no text, or no preprocessing."""
+    for name, value in (("key", key), ("prefix", prefix)):
+        if not isinstance(value, str | None) or (name == "key" and value == ""):
+            raise UsageError(f"{name} is {value!r:.80}; give a text, or leave it out")
+    if not isinstance(preprocess, Preprocess | None):
+        raise UsageError(
+            f"preprocess is {preprocess!r:.80}; give a tinyresnext.Preprocess, or leave it out"
+        )
 
 
 def _source(given: str | os.PathLike[str], file: str | os.PathLike[str]) -> str:
@@ -268,6 +285,8 @@ def _labels(spec: Spec, labels: Sequence[str] | None) -> tuple[str, ...]:
     """Return one name for each class, or two for a single output."""
     if labels is None:
         return infer.usual_labels(spec)
+    if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
+        raise UsageError(f"labels is {labels!r:.80}; give a list with a text for each class")
     if spec.labels == 2 and spec.classes == 1 and len(labels) == 1:
         return f"not {labels[0]}", labels[0]
     if len(labels) != spec.labels:

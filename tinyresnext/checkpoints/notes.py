@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ..images.preprocess import Preprocess
 from ..network.spec import Spec, describe
 from . import carried, infer
 from .beside.config import Config
@@ -13,7 +14,13 @@ from .names.schemes import Names
 from .readers.checkpoint import Checkpoint
 from .readers.container import PICKLED
 
-__all__ = ["notes"]
+__all__ = ["About", "Doubt", "notes", "prepared"]
+
+
+class Doubt(str):
+    """A note of what was assumed, or of what is in the file and not in the model."""
+
+    __slots__ = ()
 
 
 class About(NamedTuple):
@@ -36,7 +43,7 @@ class About(NamedTuple):
 
 
 def notes(found: Checkpoint, spec: Spec, named: Names, about: About) -> tuple[str, ...]:
-    """Return what the user should know."""
+    """Return what the user should know; a `Doubt` is what may have been meant otherwise."""
     said, beside, config = (
         [*_where(found, named), *_left_out(found, named)],
         about.carried,
@@ -47,27 +54,46 @@ def notes(found: Checkpoint, spec: Spec, named: Names, about: About) -> tuple[st
     if beside is not None:
         fits = carried.fits(beside, spec)
         text = carried.FOUND_BESIDE if about.given else carried.FOUND
-        said.append(text if fits else f"{carried.NOT_TAKEN} {describe(beside.spec)}")
+        said.append(text if fits else Doubt(f"{carried.NOT_TAKEN} {describe(beside.spec)}"))
     if config is not None:
         said.append(config.summary())
-        said += [f"not taken from config.json: {what}" for what in config.passed_over]
+        said += [Doubt(f"not taken from config.json: {what}") for what in config.passed_over]
     said.append(f"{how}: {describe(spec)}")
     said += [f"from the graph: {what}" for what in found.remarks]
     if found.spec is None and (beside is None or about.given):
         said += _assumed(spec, about, found)
     if not spec.classes:
-        said.append(
-            "no classifier: the model computes features, and `finetune` gives it a classifier; "
-            "`classify` and `evaluate` need one"
-        )
+        text = "no classifier: the model computes features, and `finetune` gives it a classifier; "
+        said.append(Doubt(f"{text}`classify` and `evaluate` need one"))
     if spec.classes == 1 and beside is None:
-        said.append(
-            "one output: taken for the logit of the second of two labels under a sigmoid, whose "
-            "probability is 1 / (1 + exp(-logit)); --labels FILE names both"
-        )
+        text = "one output: taken for the logit of the second of two labels under a sigmoid, whose "
+        said.append(Doubt(f"{text}probability is 1 / (1 + exp(-logit)); --labels FILE names both"))
     if beside is None and (note := infer.implied(named.scheme, spec).note):
-        said.append(note)
+        said.append(Doubt(note))
     return tuple(said)
+
+
+def prepared(
+    told: Sequence[str], preprocess: Preprocess, options: Sequence[str] = (), whole: bool = False
+) -> str:
+    """Return how images are prepared, and where that comes from.
+
+    Parameters
+    ----------
+    told : sequence of str
+        What `notes` has returned.
+    preprocess : Preprocess
+    options : sequence of str
+        What the user has given of it.
+    whole : bool
+        Whether the user has given all of it.
+    """
+    found = any(note.startswith("found") and "preprocessing" in note for note in told)
+    how = "found" if found else "assumed"
+    if options or whole:
+        how = "given" if whole else f"{how}, but for {', '.join(options)}"
+    text = f"{how}: {preprocess.described()}"
+    return Doubt(text) if how.startswith("assumed") else text
 
 
 def _where(found: Checkpoint, named: Names) -> list[str]:
@@ -78,7 +104,7 @@ def _where(found: Checkpoint, named: Names) -> list[str]:
         ways = ""
         if found.container in PICKLED:
             ways = " (--ema takes averaged weights, --key those under a key)"
-        said.append(f"not taken: {_some(found.others)}{ways}")
+        said.append(Doubt(f"not taken: {_some(found.others)}{ways}"))
     if found.called:
         said.append(f"the file calls its network {ascii(found.called)[:80]} (arch)")
     prefix = found.prefix + named.prefix
@@ -91,19 +117,17 @@ def _where(found: Checkpoint, named: Names) -> list[str]:
 
 def _left_out(found: Checkpoint, named: Names) -> list[str]:
     """Return what of the file is not in the model."""
-    said = []
+    said: list[str] = []
     if named.others:
         networks = _some([repr(found.prefix + prefix) for prefix in named.others])
-        said.append(f"not taken: other networks, behind {networks} (--prefix takes one)")
+        said.append(Doubt(f"not taken: other networks, behind {networks} (--prefix takes one)"))
     if named.outside:
-        said.append(
-            f"not taken: {len(named.outside)} tensors beside the network, such as "
-            f"{_some(named.outside, 2)}"
-        )
+        some = f"{len(named.outside)} tensors beside the network, such as {_some(named.outside, 2)}"
+        said.append(Doubt(f"not taken: {some}"))
     if found.skipped:
         said.append(f"left out: {_some(found.skipped, 20)}")
     for what, keys in named.left_out.items():
-        said.append(f"left out: {len(keys)} {what}, such as {keys[0]}")
+        said.append(Doubt(f"left out: {len(keys)} {what}, such as {keys[0]}"))
     return said
 
 
@@ -126,7 +150,8 @@ def _assumed(spec: Spec, about: About, found: Checkpoint) -> list[str]:
         assumed += f", {epsilon}"
     elif found.layers is not None and all(found.layers.convolutions.values()):
         slide = "how convolutions and max poolings slide"
-        return [f"found: {epsilon}, {slide}", f"{how}: ReLU, and a mean over all positions"]
+        untold = [f"{how}: ReLU, and a mean over all positions"]
+        return [f"found: {epsilon}, {slide}", *(untold if known else map(Doubt, untold))]
     if spec.stem == "cifar" and not about.stem_given:
         assumed += ", no pooling in the stem (--stem pooled says otherwise)"
     average = spec.blur_pool == "average"
@@ -136,4 +161,5 @@ def _assumed(spec: Spec, about: About, found: Checkpoint) -> list[str]:
     what = " and ".join([", ".join([pooling, *absent[:1]]), *absent[1:]])
     trace = "" if known else ", of which tensors have no trace"
     said = [f"found: {epsilon}"] if found.eps is not None or kept else []
-    return [*said, assumed, f"{how}: {what}{trace}"]
+    untold = [assumed, f"{how}: {what}{trace}"]
+    return [*said, *(untold if known else map(Doubt, untold))]

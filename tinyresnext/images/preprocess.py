@@ -89,6 +89,15 @@ class Preprocess:
                 "give one of each for every channel"
             )
 
+    def described(self) -> str:
+        """Return in words how images are prepared."""
+        padding = ", with black padding" if self.crop > self.resize else ""
+        cut = f"resized to {self.resize} ({self.interpolation}), cropped to {self.crop}{padding}"
+        if self.interpolation == "keras":
+            cut = f"squeezed to {self.crop} x {self.crop} (keras)"
+        mean, std = (", ".join(f"{one:.4g}" for one in row) for row in (self.mean, self.std))
+        return f"{cut}, mean ({mean}), std ({std})"
+
     @property
     def channels(self) -> int:
         """Number of input channels: 3 for colour, 1 for grey."""

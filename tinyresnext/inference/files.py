@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 
+from ..data.dataset import to_stderr
 from ..errors import DeviceError, UsageError
 from ..hub import catalogue
 from ..hub.bundled import shipped_model
+from ..images.preprocess import Preprocess
 from ..network.spec import VARIANTS, Spec
 from ..ops import backend, integer
 from ..store import store
@@ -74,21 +77,30 @@ def load_checkpoint(
     arch: str | Spec | None = None,
     device: str = "cpu",
     *,
+    threads: int | None = None,
+    precision: str = "float32",
     stem: str | None = None,
     head: str | None = None,
     blur_pool: str | None = None,
     output_stride: int | None = None,
+    preprocess: Preprocess | None = None,
+    labels: Sequence[str] | None = None,
+    ema: bool = False,
     key: str | None = None,
     prefix: str | None = None,
+    warn: Callable[[str], None] = to_stderr,
 ) -> Model:
     """Read a checkpoint of any supported format as a model, without writing a file.
+
+    What is assumed of the network, and which weights of the file are not taken, is said by
+    ``warn``.
 
     Parameters
     ----------
     path : str or path
     arch : str or Spec, optional
         The architecture; by default it is inferred from the tensors.
-    device : {"cpu", "cuda", "cuda:N", "auto", "reference"}
+    device, threads, precision
         As for `load`.
     stem, head : str, optional
         The stem, where the tensors leave it open, and what the outputs mean; `opened_checkpoint`
@@ -96,29 +108,43 @@ def load_checkpoint(
     blur_pool : {"none", "binomial", "average"}, optional
     output_stride : int, optional
         What no tensor tells: the blur pooling, and the output stride of a dilated network.
+    preprocess : Preprocess, optional
+    labels : sequence of str, optional
+        How images are prepared, and the names of the classes, where the file does not say them or
+        says others; `opened_checkpoint` describes both.
+    ema : bool
+        Take the averaged weights of a training checkpoint that has them beside the plain ones.
     key, prefix : str, optional
         The key under which the file has the state dict, and what stands before the names of its
         tensors; both are found by default.
+    warn : callable
+        Takes one line for each of these; by default it prints the line to stderr.
 
     Raises
     ------
     WeightsError
         The file cannot be used.
     UsageError
-        ``arch`` or ``stem`` does not fit the network; nothing lies under ``key`` or behind
-        ``prefix``.
+        ``arch``, ``stem``, ``labels`` or ``preprocess`` does not fit the network; nothing lies
+        under ``key`` or behind ``prefix``; there are no averaged weights; or as for `load`.
     DeviceError
-        There is no such device.
+        There is no such device, or it does not compute in this precision.
     """
     from ..checkpoints.convert import opened_checkpoint  # it has many readers
+    from ..checkpoints.notes import Doubt, prepared
 
-    ops = backend(device)
+    ops = backend(device, precision)
+    count = ops.thread_count(threads)
     opened = opened_checkpoint(
         path, arch=arch, stem=stem, head=head, blur_pool=blur_pool, output_stride=output_stride,
-        key=key, prefix=prefix,
+        preprocess=preprocess, labels=labels, ema=ema, key=key, prefix=prefix,
     )  # fmt: skip
-    with opened as (stored, _):
-        return Model(*stored._replace(params=dict(stored.params)), ops)
+    with opened as (stored, told):
+        stored = stored._replace(params=dict(stored.params))
+    for note in (*told, prepared(told, stored.preprocess, whole=preprocess is not None)):
+        if isinstance(note, Doubt):
+            warn(f"{shown(path)}: {note}")
+    return Model(*stored, ops, count)
 
 
 def check_model(model: object) -> Model:

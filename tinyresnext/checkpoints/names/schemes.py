@@ -171,7 +171,8 @@ def _attempt(short: Mapping[str, str], prefix: str, possible: Collection[str]) -
     # mmcv's averaging hook keeps averaged copies among the other tensors
     copies = {"ema_" + name.replace(".", "_") for name in own} & own.keys()
     counters = {name for name in own if name.endswith(".num_batches_tracked")}
-    counters = {name for name in counters if name.replace("num_batches_tracked", "weight") in own}
+    norms = {name.rpartition(".")[0] for name in own if name not in counters}
+    counters = {name for name in counters if name.rpartition(".")[0] in norms}
     wanted = [name for name in own if name not in copies and name not in counters]
     read = {name: _with_classifier(*scheme.read(wanted)) for name, scheme in SCHEMES.items()}
     scheme, (parts, foreign, classifier) = min(

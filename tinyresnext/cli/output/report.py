@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from ...hub.bundled import BUNDLED
 from ...hub.catalogue import Entry, is_here
-from ...images.preprocess import Preprocess
 from ...network.count import layers, totals
 from ...network.plan.quantised import Quantisation, integer_parts
 from ...network.spec import VARIANTS, Spec, describe
@@ -90,7 +89,7 @@ def download(entry: Entry) -> str:
 def entry(found: Entry) -> str:
     """Return what the catalogue says of a published model."""
     lines = [
-        f"images        {prepared(found.preprocess)}",
+        f"images        {found.preprocess.described()}",
         f"published     for {found.system}: {found.file}, {found.page}",
         *(f"download      {size}" for size in [download(found)] if size),
         f"licence       {found.licence}",
@@ -130,7 +129,7 @@ def stored(contents: Stored, sha256: str) -> str:
     labels = contents.labels
     shown = ", ".join(labels[:3]) + (f" ... {labels[-1]}" if len(labels) > 3 else "")
     lines = [
-        f"images        {prepared(contents.preprocess)}",
+        f"images        {contents.preprocess.described()}",
         f"labels        {len(labels)}: {shown}",
         f"model sha256  {sha256}",
     ]
@@ -180,15 +179,6 @@ def _plain(setting: Any) -> str:
     return str(setting)
 
 
-def prepared(p: Preprocess) -> str:
-    """Return how images are prepared."""
-    padding = ", with black padding" if p.crop > p.resize else ""
-    cut = f"resized to {p.resize} ({p.interpolation}), cropped to {p.crop}{padding}"
-    if p.interpolation == "keras":
-        cut = f"squeezed to {p.crop} x {p.crop} (keras)"
-    return f"{cut}, mean {_row(p.mean)}, std {_row(p.std)}"
-
-
 def every_layer(spec: Spec, size: int) -> str:
     """Return the layers with weights, one a line."""
     lines = [
@@ -220,11 +210,6 @@ def cost(spec: Spec) -> tuple[int, int]:
 def _paths(spec: Spec) -> str:
     """Return C x d, as the paper writes it."""
     return f"{spec.cardinality} x {spec.width}"
-
-
-def _row(values: Sequence[float]) -> str:
-    """Return the channels' numbers in a row, as they are usually written."""
-    return "(" + ", ".join(f"{value:.4g}" for value in values) + ")"
 
 
 def _text(lines: Sequence[str]) -> str:

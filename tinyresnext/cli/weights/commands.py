@@ -129,8 +129,8 @@ def _convert(a: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from ...checkpoints.convert import opened_checkpoint
+    from ...checkpoints.notes import prepared
     from ...store import store
-    from ..output import report
 
     dst = target(_model_name(a.src, a.dst), a.force, not_over=a.src)
     labels = None if a.labels is None else _lines(a.labels)
@@ -152,12 +152,8 @@ def _convert(a: argparse.Namespace) -> int:
     with opened as (stored, notes):
         stored = stored._replace(preprocess=replace(stored.preprocess, **given))
         store.write(dst, stored, half=a.half)
-    told = any(note.startswith("found") and "preprocessing" in note for note in notes)
-    how = "found" if told else "assumed"
-    if given:
-        options = ", ".join(f"--{name}" for name in given)
-        how = "given" if len(given) == len(asked) else f"{how}, but for {options}"
-    for note in (*notes, f"{how}: {report.prepared(stored.preprocess)}"):
+    options, whole = [f"--{name}" for name in given], len(given) == len(asked)
+    for note in (*notes, prepared(notes, stored.preprocess, options, whole)):
         tell(plain(f"{shown(a.src)}: {note}"))
     print(shown(dst))
     return 0

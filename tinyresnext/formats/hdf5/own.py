@@ -88,7 +88,8 @@ class Hdf5:
             seems = head[:4] == b"PK\x03\x04" or head[:1] == b"\x80"
             what = ", but it seems to be a checkpoint" if seems else ""
             raise FormatError(
-                f"not an HDF5 file{what}; `tinyresnext convert` makes a model file of a checkpoint"
+                f"not an HDF5 file{what}; `tinyresnext convert` makes a model file of a "
+                "checkpoint, and tinyresnext.load_checkpoint reads one as it is"
             )
         if len(head) < SUPERBLOCK_SIZE or head[: len(SUPERBLOCK)] != SUPERBLOCK:
             raise FormatError(

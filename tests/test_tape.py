@@ -254,3 +254,21 @@ def test_ops_of_a_backends_own_are_recorded():
     tape.empty((1,), np.float32)  # not an op, so not recorded
     assert [call.op for call in tape.calls] == ["multiply"]
     assert np.array_equal(gradients(tape, np.ones(3), [x])[0], 2 * x)
+
+
+@pytest.mark.parametrize(
+    ("wrt", "text"),
+    [
+        (lambda x: x, r"wrt is of type ndarray; give a list of arrays: \[x\] for one"),
+        (lambda x: {"x": x}, r"wrt has 'x' in it, .* list\(params\.values\(\)\) for a dict"),
+        (lambda x: [x, "x"], "wrt has 'x' in it, which is no array"),
+        (lambda x: None, "wrt is of type NoneType"),
+    ],
+)
+def test_gradients_are_asked_for_by_a_list_of_arrays(wrt, text):
+    tape, x = Tape(reference), np.ones((2, 3))
+    tape.relu(x)
+    with pytest.raises(UsageError, match=text):
+        gradients(tape, np.ones((2, 3)), wrt(x))
+    for several in ([x], (x,), {"x": x}.values(), iter([x])):
+        assert np.array_equal(gradients(tape, np.ones((2, 3)), several)[0], x)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -171,13 +171,16 @@ def gradients(tape: Tape, dy: Any, wrt: Sequence[Any], of: Any = None) -> list[A
     Raises
     ------
     UsageError
-        ``of`` is no result of an op on the tape, or ``dy`` has another shape.
+        ``of`` is no result of an op on the tape, ``dy`` has another shape, or ``wrt`` is no list
+        of arrays.
     """
+    wrt = _arrays(wrt)
     calls = _until(tape, of)
-    if np.shape(dy) != np.shape(calls[-1].out):
+    given, own = getattr(dy, "shape", ()), calls[-1].out.shape  # NumPy's shape() would read values
+    if tuple(given) != tuple(own):
         raise UsageError(
-            f"dy has the shape {np.shape(dy)}, and what is differentiated (a result of "
-            f"{calls[-1].op}) has {np.shape(calls[-1].out)}; give its gradient, and for another "
+            f"dy has the shape {given}, and what is differentiated (a result of "
+            f"{calls[-1].op}) has {own}; give its gradient, and for another "
             "value than the last one on the tape that value as of="
         )
     wanted, ops = {id(a) for a in wrt}, tape.ops
@@ -195,6 +198,18 @@ def gradients(tape: Tape, dy: Any, wrt: Sequence[Any], of: Any = None) -> list[A
         if id(step.dy) not in kept:
             del values[id(step.dy)]
     return [values[id(found[id(a)])] if id(a) in found else None for a in wrt]
+
+
+def _arrays(wrt: object) -> list[Any]:
+    """Return the arrays of a list; raise `UsageError` for a single array, or a dict of them."""
+    remedy = "give a list of arrays: [x] for one, list(params.values()) for a dict"
+    if not isinstance(wrt, Iterable) or hasattr(wrt, "shape"):
+        raise UsageError(f"wrt is of type {type(wrt).__name__}; {remedy}")
+    arrays = [*wrt]
+    for one in arrays:
+        if not hasattr(one, "shape"):
+            raise UsageError(f"wrt has {one!r:.80} in it, which is no array; {remedy}")
+    return arrays
 
 
 def _until(tape: Tape, of: Any) -> list[Call]:

@@ -333,6 +333,20 @@ def test_every_op_has_the_signature_of_the_contract(ops):
         assert parameters(getattr(ops, name)) == parameters(getattr(shapes, name)), name
 
 
+@pytest.mark.parametrize("backend", [cpu, reference])
+def test_every_op_says_where_its_arguments_are_described(backend):
+    for name in {op for op in shapes.OPS if hasattr(backend, op)} | {*shapes.INTEGER}:
+        assert f"`tinyresnext.ops.shapes.{name}`" in (getattr(backend, name).__doc__ or ""), name
+
+
+def test_an_image_with_its_channels_first_is_told_that_they_come_last(ops):
+    x, weight = np.zeros((1, 4, 9, 9), np.float32), np.zeros((6, 4, 3, 3), np.float32)
+    with pytest.raises(ValueError, match="channels come last: the second axis of x has 4"):
+        ops.conv2d(x, weight)
+    with pytest.raises(ValueError, match=r"a multiple of groups$"):
+        ops.conv2d(x.reshape(1, 9, 4, 9), weight)
+
+
 def test_every_backend_places_data_with_the_same_words(ops):
     for name in PLACEMENT | UPDATES | MACHINE | KERNELS:
         assert parameters(getattr(ops, name)) == parameters(getattr(reference, name)), name

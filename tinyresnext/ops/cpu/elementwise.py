@@ -111,7 +111,7 @@ def _relu_gradient(x, dy, out, g, counters):
 
 
 def relu(x: Array, *, out: Array | None = None) -> Array:
-    """Make one pass over the values."""
+    """Make one pass over the values; see `tinyresnext.ops.shapes.relu`."""
     y = result("relu", shapes.relu(x, out=out), out)
     bind_relu(x, out=y)()
     return y
@@ -166,7 +166,7 @@ def bind_relu_backward(
 
 
 def add(x: Array, y: Array, *, out: Array | None = None) -> Array:
-    """Make one pass over the values."""
+    """Make one pass over the values; see `tinyresnext.ops.shapes.add`."""
     z = result("add", shapes.add(x, y, out=out), out)
     bind_add(x, y, out=z)()
     return z

@@ -88,7 +88,7 @@ def _softmax(x, out):
 
 
 def linear(x: Array, weight: Array, bias: Array, *, out: Array | None = None) -> Array:
-    """Compute one dot product for each sample and class."""
+    """Compute one dot product for each sample and class; see `tinyresnext.ops.shapes.linear`."""
     y = result("linear", shapes.linear(x, weight, bias, out=out), out)
     bind_linear(x, weight, bias, out=y)()
     return y
@@ -146,7 +146,10 @@ def bind_linear_backward(
 
 
 def softmax(x: Array, *, out: Array | None = None) -> Array:
-    """Make three passes over each row: largest value, exponentials and their sum, division."""
+    """Make three passes over each row: largest value, exponentials and their sum, division.
+
+    Arguments and result are those of `tinyresnext.ops.shapes.softmax`.
+    """
     y = result("softmax", shapes.softmax(x, out=out), out)
     bind_softmax(x, out=y)()
     return y
@@ -183,7 +186,7 @@ def softmax_cross_entropy(
     weights: Array | None = None,
     out: Array | None = None,
 ) -> Array:
-    """Delegate to the reference."""
+    """Delegate to the reference; see `tinyresnext.ops.shapes.softmax_cross_entropy`."""
     shape = shapes.softmax_cross_entropy(
         x, labels=labels, smoothing=smoothing, weights=weights, out=out
     )
@@ -242,7 +245,7 @@ def binary_cross_entropy(
     weights: Array | None = None,
     out: Array | None = None,
 ) -> Array:
-    """Delegate to the reference."""
+    """Delegate to the reference; see `tinyresnext.ops.shapes.binary_cross_entropy`."""
     shape = shapes.binary_cross_entropy(
         x, labels=labels, smoothing=smoothing, weights=weights, out=out
     )

@@ -46,7 +46,10 @@ def batch_norm(
     eps: float = 1e-5,
     out: Array | None = None,
 ) -> Array:
-    """Compute a factor for each channel in NumPy, and then one pass over the values."""
+    """Compute a factor for each channel in NumPy, and then one pass over the values.
+
+    Arguments and result are those of `tinyresnext.ops.shapes.batch_norm`.
+    """
     y = result("batch_norm", shapes.batch_norm(x, scale, shift, mean, var, eps=eps, out=out), out)
     bind_batch_norm(x, scale, shift, mean, var, eps=eps, out=y)()
     return y

@@ -116,7 +116,10 @@ def batch_norm_train(
     reduce: Reduce | None = None,
     out: Array | None = None,
 ) -> Array:
-    """Make two passes: one for the statistics, one for the result."""
+    """Make two passes: one for the statistics, one for the result.
+
+    Arguments and result are those of `tinyresnext.ops.shapes.batch_norm_train`.
+    """
     y = result(
         "batch_norm_train",
         shapes.batch_norm_train(x, scale, shift, residual, statistics=statistics, out=out),

@@ -27,6 +27,8 @@ def conv2d(
     """Split the channels into groups, transform each by a matrix product, and merge the results.
 
     The results of the groups are merged by writing them side by side.
+
+    Arguments and result are those of `tinyresnext.ops.shapes.conv2d`.
     """
     shape = shapes.conv2d(
         x, weight, bias, stride=stride, padding=padding, groups=groups, dilation=dilation,

@@ -11,7 +11,7 @@ Array = np.ndarray
 
 
 def relu(x: Array, *, out: Array | None = None) -> Array:
-    """Return the larger of the value and zero."""
+    """Return the larger of the value and zero; see `tinyresnext.ops.shapes.relu`."""
     shapes.relu(x, out=out)
     return place(np.maximum(x, 0), out)
 
@@ -22,7 +22,7 @@ def relu_backward(dy: Array, y: Array, x: Array) -> tuple[Array]:
 
 
 def add(x: Array, y: Array, *, out: Array | None = None) -> Array:
-    """Add value by value."""
+    """Add value by value; see `tinyresnext.ops.shapes.add`."""
     shapes.add(x, y, out=out)
     return place(x + y, out)
 
@@ -40,7 +40,10 @@ def excite(
     relu: bool = False,
     out: Array | None = None,
 ) -> Array:
-    """Multiply each channel of each sample by the sigmoid of its ``s``."""
+    """Multiply each channel of each sample by the sigmoid of its ``s``.
+
+    Arguments and result are those of `tinyresnext.ops.shapes.excite`.
+    """
     shapes.excite(x, s, residual, relu=relu, out=out)
     y = x * sigmoid(s)
     if residual is not None:

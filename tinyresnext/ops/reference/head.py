@@ -11,7 +11,7 @@ Array = np.ndarray
 
 
 def linear(x: Array, weight: Array, bias: Array, *, out: Array | None = None) -> Array:
-    """Compute a matrix product and add a bias."""
+    """Compute a matrix product and add a bias; see `tinyresnext.ops.shapes.linear`."""
     shapes.linear(x, weight, bias, out=out)
     return place(x @ weight.T + bias, out)
 
@@ -24,7 +24,10 @@ def linear_backward(
 
 
 def softmax(x: Array, *, out: Array | None = None) -> Array:
-    """Return ``exp(x - m) / sum(exp(x - m))``, m = max(x): the same without overflow."""
+    """Return ``exp(x - m) / sum(exp(x - m))``, m = max(x): the same without overflow.
+
+    Arguments and result are those of `tinyresnext.ops.shapes.softmax`.
+    """
     shapes.softmax(x, out=out)
     # A difference of logits that overflows is minus infinity: the probability is zero.
     with np.errstate(over="ignore"):
@@ -48,6 +51,8 @@ def softmax_cross_entropy(
     """Return ``-mean(sum(target * log_p))``, ``log_p = x - m - log(sum(exp(x - m)))``, m = max(x).
 
     No logarithm is taken of a probability, which may be zero.
+
+    Arguments and result are those of `tinyresnext.ops.shapes.softmax_cross_entropy`.
     """
     shapes.softmax_cross_entropy(x, labels=labels, smoothing=smoothing, weights=weights, out=out)
     shifted = x - x.max(1, keepdims=True)
@@ -92,6 +97,8 @@ def binary_cross_entropy(
     """Return the mean of ``max(x, 0) - x * target + log(1 + exp(-abs(x)))``.
 
     No logarithm is taken of a probability, and no exponential overflows.
+
+    Arguments and result are those of `tinyresnext.ops.shapes.binary_cross_entropy`.
     """
     shapes.binary_cross_entropy(x, labels=labels, smoothing=smoothing, weights=weights, out=out)
     terms = np.maximum(x, 0) - x * _halfway(x, labels, smoothing) + np.log1p(np.exp(-np.abs(x)))

@@ -18,7 +18,10 @@ Array = np.ndarray
 
 
 def quantise(x: Array, *, scale: float, signed: bool = False, out: Array | None = None) -> Array:
-    """Multiply, keep within the range, and round to the nearest even."""
+    """Multiply, keep within the range, and round to the nearest even.
+
+    Arguments and result are those of `tinyresnext.ops.shapes.quantise`.
+    """
     shapes.quantise(x, scale=scale, signed=signed, out=out)
     low, high = (-127, 127) if signed else (0, 255)
     with np.errstate(over="ignore"):  # what is too large becomes the end of the range
@@ -27,7 +30,7 @@ def quantise(x: Array, *, scale: float, signed: bool = False, out: Array | None 
 
 
 def dequantise(x: Array, *, scale: float, out: Array | None = None) -> Array:
-    """Multiply by the scale."""
+    """Multiply by the scale; see `tinyresnext.ops.shapes.dequantise`."""
     shapes.dequantise(x, scale=scale, out=out)
     return place(x.astype(np.float32) * np.float32(scale), out)
 
@@ -52,7 +55,10 @@ def conv2d_int8(
     scale: float | None = None,
     out: Array | None = None,
 ) -> Array:
-    """Multiply matrices of integers, and then compute what comes after the sums in float32."""
+    """Multiply matrices of integers, and then compute what comes after the sums in float32.
+
+    Arguments and result are those of `tinyresnext.ops.shapes.conv2d_int8`.
+    """
     shape = shapes.conv2d_int8(
         x, weight, factor, bias, stride=stride, padding=padding, groups=groups, residual=residual,
         out=out,

@@ -21,7 +21,10 @@ def batch_norm(
     eps: float = 1e-5,
     out: Array | None = None,
 ) -> Array:
-    """Return ``(x - mean) * (scale / sqrt(var + eps)) + shift``; the statistics are constants."""
+    """Return ``(x - mean) * (scale / sqrt(var + eps)) + shift``; the statistics are constants.
+
+    Arguments and result are those of `tinyresnext.ops.shapes.batch_norm`.
+    """
     shapes.batch_norm(x, scale, shift, mean, var, eps=eps, out=out)
     return place((x - mean) * (scale / np.sqrt(var + x.dtype.type(eps))) + shift, out)
 
@@ -62,7 +65,10 @@ def batch_norm_train(
     reduce: Reduce | None = None,
     out: Array | None = None,
 ) -> Array:
-    """Compute `batch_norm` with the statistics of the mini-batch itself."""
+    """Compute `batch_norm` with the statistics of the mini-batch itself.
+
+    Arguments and result are those of `tinyresnext.ops.shapes.batch_norm_train`.
+    """
     shapes.batch_norm_train(
         x, scale, shift, residual, eps=eps, relu=relu, statistics=statistics, out=out
     )

@@ -20,7 +20,10 @@ def max_pool2d(
     ceil_mode: bool = False,
     out: Array | None = None,
 ) -> Array:
-    """Return the maximum of each window, after padding with minus infinity."""
+    """Return the maximum of each window, after padding with minus infinity.
+
+    Arguments and result are those of `tinyresnext.ops.shapes.max_pool2d`.
+    """
     shape = shapes.max_pool2d(
         x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out
     )
@@ -58,7 +61,10 @@ def avg_pool2d(
     count_include_pad: bool = True,
     out: Array | None = None,
 ) -> Array:
-    """Divide the sum of each window by the number of places that count."""
+    """Divide the sum of each window by the number of places that count.
+
+    Arguments and result are those of `tinyresnext.ops.shapes.avg_pool2d`.
+    """
     shape = shapes.avg_pool2d(
         x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out
     )
@@ -84,7 +90,10 @@ def avg_pool2d_backward(
 
 
 def mean_pool(x: Array, *, keepdims: bool = False, out: Array | None = None) -> Array:
-    """Take the mean over height and width; the sum is float64 at least."""
+    """Take the mean over height and width; the sum is float64 at least.
+
+    Arguments and result are those of `tinyresnext.ops.shapes.mean_pool`.
+    """
     shapes.mean_pool(x, keepdims=keepdims, out=out)
     mean = x.mean((1, 2), np.promote_types(x.dtype, np.float64), keepdims=keepdims)
     return place(mean.astype(x.dtype), out)
@@ -97,7 +106,10 @@ def mean_pool_backward(dy: Array, y: Array, x: Array, *, keepdims: bool = False)
 
 
 def blur_pool(x: Array, *, stride: int = 2, out: Array | None = None) -> Array:
-    """Reflect the edges, weigh each window with the binomial filter, and add."""
+    """Reflect the edges, weigh each window with the binomial filter, and add.
+
+    Arguments and result are those of `tinyresnext.ops.shapes.blur_pool`.
+    """
     shape = shapes.blur_pool(x, stride=stride, out=out)
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
     windows = windows_of(padded, shape, (3, 3), stride, 0)

@@ -72,10 +72,12 @@ def conv2d(
         or c_in != groups * c_group
         or c_out % groups
     ):
+        fits = h == groups * c_group
+        last = f"; channels come last: the second axis of x has {h}" if fits else ""
         raise ValueError(
             f"conv2d: x has {c_in} channels and weight {tuple(weight.shape)} takes {c_group} "
             f"in each of {groups} groups; c_in must be groups * {c_group} "
-            f"and c_out = {c_out} a multiple of groups"
+            f"and c_out = {c_out} a multiple of groups{last}"
         )
     if bias is not None and tuple(bias.shape) != (c_out,):
         raise ValueError(

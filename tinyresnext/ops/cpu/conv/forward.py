@@ -198,7 +198,7 @@ def conv2d(
     relu: bool = False,
     out: Array | None = None,
 ) -> Array:
-    """Compute the convolution the way that `way_of` says."""
+    """Compute what `tinyresnext.ops.shapes.conv2d` describes, the way that `way_of` says."""
     shape = shapes.conv2d(
         x, weight, bias, stride=stride, padding=padding, groups=groups, dilation=dilation,
         residual=residual, out=out,

@@ -85,7 +85,10 @@ def avg_pool2d(
     count_include_pad: bool = True,
     out: Array | None = None,
 ) -> Array:
-    """Compute the mean of each window, line by line of the result, in vectors of channels."""
+    """Compute the mean of each window, line by line of the result, in vectors of channels.
+
+    Arguments and result are those of `tinyresnext.ops.shapes.avg_pool2d`.
+    """
     shape = shapes.avg_pool2d(
         x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out
     )

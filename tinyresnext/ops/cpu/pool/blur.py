@@ -93,7 +93,10 @@ def _blur_gradient(dy, out, g, counters):
 
 
 def blur_pool(x: Array, *, stride: int = 2, out: Array | None = None) -> Array:
-    """Filter line by line of the result, in vectors of channels."""
+    """Filter line by line of the result, in vectors of channels.
+
+    Arguments and result are those of `tinyresnext.ops.shapes.blur_pool`.
+    """
     y = result("blur_pool", shapes.blur_pool(x, stride=stride, out=out), out)
     bind_blur_pool(x, stride=stride, out=y)()
     return y

@@ -145,7 +145,7 @@ def excite(
     relu: bool = False,
     out: Array | None = None,
 ) -> Array:
-    """Make one pass over the values."""
+    """Make one pass over the values; see `tinyresnext.ops.shapes.excite`."""
     y = result("excite", shapes.excite(x, s, residual, relu=relu, out=out), out)
     bind_excite(x, s, residual, relu=relu, out=y)()
     return y

@@ -111,7 +111,10 @@ def max_pool2d(
     ceil_mode: bool = False,
     out: Array | None = None,
 ) -> Array:
-    """Compute the maximum of each window, line by line of the result, in vectors of channels."""
+    """Compute the maximum of each window, line by line of the result, in vectors of channels.
+
+    Arguments and result are those of `tinyresnext.ops.shapes.max_pool2d`.
+    """
     shape = shapes.max_pool2d(
         x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out
     )

@@ -72,7 +72,7 @@ def _means(x, out, g, counters):
 
 
 def mean_pool(x: Array, *, keepdims: bool = False, out: Array | None = None) -> Array:
-    """Make one pass over each sample."""
+    """Make one pass over each sample; see `tinyresnext.ops.shapes.mean_pool`."""
     y = result("mean_pool", shapes.mean_pool(x, keepdims=keepdims, out=out), out)
     bind_mean_pool(x, keepdims=keepdims, out=y)()
     return y

@@ -77,7 +77,7 @@ def conv2d_int8(
     scale: float | None = None,
     out: Array | None = None,
 ) -> Array:
-    """Compute the convolution from strips of words."""
+    """Compute the convolution from strips of words; see `tinyresnext.ops.shapes.conv2d_int8`."""
     if out is None:
         shape = shape_of(
             x, weight, factor, bias, stride=stride, padding=padding, groups=groups,

@@ -60,7 +60,7 @@ def _dequantise(x, terms, out, g, counters):
 
 
 def quantise(x: Array, *, scale: float, signed: bool = False, out: Array | None = None) -> Array:
-    """Make one pass over the values."""
+    """Make one pass over the values; see `tinyresnext.ops.shapes.quantise`."""
     y = empty(x.shape, np.int8 if signed else np.uint8) if out is None else out
     bind_quantise(x, scale=scale, signed=signed, out=y)()
     return y
@@ -80,7 +80,7 @@ def bind_quantise(
 
 
 def dequantise(x: Array, *, scale: float, out: Array | None = None) -> Array:
-    """Make one pass over the values."""
+    """Make one pass over the values; see `tinyresnext.ops.shapes.dequantise`."""
     y = empty(x.shape) if out is None else out
     bind_dequantise(x, scale=scale, out=y)()
     return y

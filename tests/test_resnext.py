@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import recipe
 
-from tinyresnext import VARIANTS, Spec, cifar, variant
+from tinyresnext import VARIANTS, Spec, cifar, list_models, random_model, variant
 from tinyresnext.errors import FormatError, UsageError
 from tinyresnext.network import count
 from tinyresnext.network.resnext import blocks, forward, parameters
@@ -296,3 +296,35 @@ def test_a_join_takes_the_place_of_equation_3():
     )
     assert np.array_equal(seen["layer1"], seen["layer1.1.bn3"])
     assert (seen["layer1"] < 0).any()
+
+
+@pytest.mark.parametrize("spec", ["resnext50_32x4d", 50, None, random_model(cifar(11, 2, 8))])
+def test_what_is_no_spec_is_refused_with_what_has_one(spec):
+    for what in (parameters, count.layers):
+        with pytest.raises(UsageError, match=r"a Spec was expected, .*variant.*model\.spec"):
+            what(spec)
+    if not isinstance(spec, str):
+        with pytest.raises(UsageError, match="a Spec was expected"):
+            random_model(spec)
+
+
+def test_a_named_network_has_as_many_classes_as_are_asked_for():
+    name = "resnext50_32x4d"
+    assert variant(name) == variant(name, 1000) == VARIANTS[name]
+    assert variant(name, classes=10) == replace(VARIANTS[name], classes=10)
+    assert "fc.weight" not in parameters(variant(name, classes=0))
+    for wrong in (-1, "10", 2.5):
+        with pytest.raises(UsageError, match="classes is"):
+            variant(name, classes=wrong)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "0", None])
+def test_a_seed_is_a_whole_number(seed):
+    with pytest.raises(UsageError, match=r"seed is .*; give a whole number of at least 0"):
+        random_model(cifar(11, 2, 8), seed=seed)
+
+
+@pytest.mark.parametrize("pattern", [5, None, ["resnext50"]])
+def test_models_are_listed_by_part_of_a_name(pattern):
+    with pytest.raises(UsageError, match=r"the pattern is .*; give part of a name"):
+        list_models(pattern)

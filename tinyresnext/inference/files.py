@@ -207,5 +207,10 @@ def list_models(pattern: str = "*") -> list[str]:
     ----------
     pattern : str
         Part of a name, such as ``resnext50``, or a pattern as in a shell, such as ``*_in1k``.
+
+    Raises
+    ------
+    UsageError
+        ``pattern`` is no text.
     """
     return matching(pattern, VARIANTS) + catalogue.names(pattern)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import UsageError
 from .resnext import parameters
-from .spec import Spec
+from .spec import Spec, check_spec
 from .tape import Call, stand_in
 from .trace import trace
 
@@ -54,8 +54,9 @@ def layers(spec: Spec, height: int = 224, width: int = 224) -> list[Layer]:
     Raises
     ------
     UsageError
-        A side is not a whole number from 1.
+        ``spec`` is something else, or a side is not a whole number from 1.
     """
+    check_spec(spec)
     if not all(isinstance(side, int) and 0 < side <= 2**16 for side in (height, width)):
         raise UsageError(f"the image is {height} x {width}: expected whole numbers from 1 to 65536")
     params = {name: stand_in(shape) for name, shape in parameters(spec).items()}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ..errors import UsageError
+
 __all__ = ["matching", "nearest", "one_of", "similar"]
 
 
@@ -45,7 +47,16 @@ def matching(pattern: str, known: Iterable[str]) -> list[str]:
         all names that have it in them.
     known : iterable of str
         The names.
+
+    Raises
+    ------
+    UsageError
+        ``pattern`` is no text.
     """
+    if not isinstance(pattern, str):
+        raise UsageError(
+            f"the pattern is {pattern!r:.80}; give part of a name, such as 'resnext50'"
+        )
     from fnmatch import fnmatchcase
 
     whole = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"

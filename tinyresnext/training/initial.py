@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from ..data.loader import Loader
 from ..errors import UsageError
+from ..images.checks import whole_number
 from ..images.preprocess import Preprocess
 from ..inference.model import Model
 from ..network.resnext import parameters
-from ..network.spec import Spec, variant
+from ..network.spec import Spec, check_spec, variant
 from ..ops import backend
 from .recipes import Recipe, recipe
 from .recipes.parts import Start
@@ -50,7 +51,7 @@ def random_model(
     spec : Spec or str
         The network, or the name of an architecture, such as ``resnext50_32x4d``.
     seed : int
-        The random seed.
+        The random seed, at least 0.
     device, threads
         As in `tinyresnext.load`.
     preprocess : Preprocess, optional
@@ -61,13 +62,14 @@ def random_model(
     Raises
     ------
     UsageError
-        There is no such architecture, the network has another number of classes than there are
-        labels, or the device cannot use that many threads.
+        There is no such architecture, or ``spec`` is none; the seed is below 0; the network has
+        another number of classes than there are labels; or the device cannot use that many threads.
     DeviceError
         There is no such device.
     """
     if isinstance(spec, str):
         spec = variant(spec)
+    spec, seed = check_spec(spec), whole_number("seed", seed, 0)
     names = tuple(labels or (f"class {number}" for number in range(spec.labels)))
     if not all(isinstance(name, str) for name in names):
         raise UsageError(f"labels is {labels!r}; expected a text for each class")

@@ -3,9 +3,9 @@
 Read `fields`, then `variants` and `blocks`.
 """
 
-from .blocks import Block, blocks, excitation, parameters, projection
+from .blocks import Block, blocks, check_spec, excitation, parameters, projection
 from .fields import BLUR_POOLS, FIRST_PLANES, HEADS, STEMS, Spec
-from .variants import VARIANTS, check_spec, cifar, describe, dilated, other, variant
+from .variants import VARIANTS, cifar, describe, dilated, other, variant
 
 __all__ = [
     "BLUR_POOLS",

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from math import gcd
 
+from ...errors import UsageError
 from .fields import FIRST_PLANES, MOST_DIVISOR, MOST_REDUCTION, Spec, squeezed
 
 
@@ -23,6 +24,22 @@ class Block:
     blur: bool  # whether a blur pooling follows the 3x3 and has its stride
     smooth: bool  # whether the shortcut takes means of 2x2 values without a stride
     shortcut: str  # "identity", "projection" (types B and C) or "padding" (type A)
+
+
+def check_spec(spec: object) -> Spec:
+    """Return a specification.
+
+    Raises
+    ------
+    UsageError
+        It is something else, such as the name of an architecture, or a model.
+    """
+    if not isinstance(spec, Spec):
+        raise UsageError(
+            f"a Spec was expected, found {spec!r:.80}; tinyresnext.variant returns one for a name, "
+            "and that of a model is model.spec"
+        )
+    return spec
 
 
 def blocks(spec: Spec) -> Iterator[Block]:
@@ -62,7 +79,13 @@ def parameters(spec: Spec) -> dict[str, tuple[int, ...]]:
 
     Order and names are those of torchvision, or of timm for what torchvision does not have: the
     deep stem, and squeeze and excitation.
+
+    Raises
+    ------
+    UsageError
+        ``spec`` is something else, such as the name of an architecture.
     """
+    check_spec(spec)
     shapes: dict[str, tuple[int, ...]] = {}
     for conv, norm, shape in _convolutions(spec):
         shapes[f"{conv}.weight"] = shape

@@ -151,13 +151,21 @@ def other(name: str) -> str:
     return next((why for form, why in _OTHERS.items() if re.fullmatch(form, architecture)), "")
 
 
-def variant(name: str) -> Spec:
+def variant(name: str, classes: int | None = None) -> Spec:
     """Return the network of that name.
+
+    Parameters
+    ----------
+    name : str
+        A key of `VARIANTS`.
+    classes : int, optional
+        The number of its classes, 0 for a network without a classifier; by default that of the
+        published network.
 
     Raises
     ------
     UsageError
-        There is none; the message has the nearest names.
+        There is none, and the message has the nearest names; or ``classes`` is no such number.
     """
     if not isinstance(name, str):
         raise UsageError(
@@ -165,28 +173,13 @@ def variant(name: str) -> Spec:
             "`tinyresnext models` lists all"
         )
     if name in VARIANTS:
-        return VARIANTS[name]
+        return VARIANTS[name] if classes is None else replace(VARIANTS[name], classes=classes)
     if why := other(name):
         raise UsageError(f"{name!r:.80} is another network than those here: it has {why}")
     raise UsageError(
         f"there is no architecture called {name!r}; {similar(name, VARIANTS)}`tinyresnext models` "
         "lists all"
     )
-
-
-def check_spec(spec: object) -> Spec:
-    """Return a specification.
-
-    Raises
-    ------
-    UsageError
-        It is something else, such as the name of an architecture.
-    """
-    if not isinstance(spec, Spec):
-        raise UsageError(
-            f"a Spec was expected, found {spec!r:.80}; tinyresnext.variant returns one for a name"
-        )
-    return spec
 
 
 def dilated(spec: Spec, output_stride: int) -> Spec:

@@ -130,14 +130,18 @@ def test_labels_of_other_kinds_are_refused(y, classes, text):
         (lambda d: {"pixels": d.pixels / 255}, r"are float64 \[70, 8, 8, 3\], expected a uint8"),
         (lambda d: {"pixels": list(d.pixels)}, "are a list, expected a uint8 array"),
         (lambda d: {"pixels": d.pixels[:5]}, r"are uint8 \[5, 8, 8, 3\].* one image for each"),
-        (lambda d: {"classes": range(4)}, r"the classes of a data set are range\(0, 4\)"),
-        (lambda d: {"classes": 4}, "are 4, expected a tuple with the name of each"),
-        (lambda d: {"classes": "abcd"}, "are 'abcd', expected a tuple"),
+        (lambda d: {"classes": range(4)}, r"the classes of the data set are range\(0, 4\)"),
+        (lambda d: {"classes": (0, 1, 2, 3)}, r"has the name 0, expected texts: str\(\) makes one"),
+        (lambda d: {"names": "a" * 70}, "the names of the data set are 'aaa.*, expected a text"),
+        (lambda d: {"names": 70}, "the names of the data set are 70, expected a text for each"),
+        (lambda d: {"labels": d.labels[:, None]}, r"y\.ravel\(\) makes them one number for each"),
+        (lambda d: {"classes": 4}, "are 4, expected the names of all classes"),
+        (lambda d: {"classes": "abcd"}, "are 'abcd', expected the names of all"),
     ],
 )
 def test_no_data_set_is_made_of_arrays_of_other_types(change, text):
     good = small.pictures()
-    with pytest.raises(UsageError, match=r"of a data set are|a data set has") as raised:
+    with pytest.raises(UsageError, match=r"of the data set (are|has)|the data set has") as raised:
         replace(good, **change(good))
     assert re.search(text, str(raised.value))
 

@@ -36,7 +36,7 @@ def to_stderr(line: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images with labels.
+    """Images with labels; other types or numbers of them than these are a `UsageError`.
 
     Parameters
     ----------
@@ -68,11 +68,6 @@ class Dataset:
         What names begin behind: a folder or an archive; nothing if they are no paths.
     decoded
         Whether all images are in memory though `pixels` is None: they have several sizes.
-
-    Raises
-    ------
-    UsageError
-        An array has another type or shape, or the numbers of images differ.
     """
 
     classes: tuple[str, ...]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sized
 from typing import Any
 
 import numpy as np
@@ -46,27 +47,38 @@ def check_arrays(classes: Any, labels: Any, names: Any, pixels: Any) -> None:
     ------
     UsageError
     """
-    if not isinstance(classes, tuple | list) or not all(isinstance(one, str) for one in classes):
+    if not isinstance(classes, tuple | list):
         raise UsageError(
-            f"the classes of a data set are {classes!r:.80}, expected a tuple with the name of each"
+            f"the classes of the data set are {classes!r:.80}, expected the names of all classes, "
+            "such as ('cat', 'dog')"
+        )
+    if odd := [name for name in classes if not isinstance(name, str)]:
+        raise UsageError(
+            f"a class of the data set has the name {odd[0]!r:.80}, expected texts: str() makes "
+            "one, as in tuple(map(str, classes))"
+        )
+    if isinstance(names, str) or not isinstance(names, Sized):
+        raise UsageError(
+            f"the names of the data set are {names!r:.80}, expected a text for each image, such as "
+            "its path"
         )
     _check_labels(labels, len(classes))
     if len(names) != len(labels):
         raise UsageError(
-            f"a data set has {len(names)} names and {len(labels)} labels, expected one of each for "
-            "every image"
+            f"the data set has {len(names)} names and {len(labels)} labels, expected one of each "
+            "for every image"
         )
     right = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.ndim == 4
     if pixels is not None and not (right and len(pixels) == len(labels)):
         raise UsageError(
-            f"the pixels of a data set are {describe(pixels)}, expected a uint8 array "
+            f"the pixels of the data set are {describe(pixels)}, expected a uint8 array "
             f"[{len(labels)}, h, w, c]: one image for each label"
         )
 
 
 def _check_labels(labels: Any, classes: int) -> None:
     """Refuse labels that are neither integers [n] nor 0 and 1 [n, classes]."""
-    found = f"the labels of a data set are {describe(labels)}"
+    found = f"the labels of the data set are {describe(labels)}"
     kinds = "iu" if getattr(labels, "ndim", 0) == 1 else "biuf"
     if not (
         isinstance(labels, np.ndarray) and labels.dtype.kind in kinds and labels.ndim in (1, 2)
@@ -78,4 +90,5 @@ def _check_labels(labels: Any, classes: int) -> None:
     if labels.dtype.kind == "f" and not np.isin(labels, (0, 1)).all():
         raise UsageError(f"{found}, expected 0 and 1 only")
     if labels.ndim == 2 and labels.shape[1] != classes:
-        raise UsageError(f"{found}, expected a column for each of the {classes} classes")
+        one = "; y.ravel() makes them one number for each image" * (labels.shape[1] == 1)
+        raise UsageError(f"{found}, expected a column for each of the {classes} classes{one}")

@@ -10,7 +10,7 @@ import pytest
 import training_cases as small
 
 import tinyresnext as tr
-from tinyresnext.data import from_arrays
+from tinyresnext.data import from_arrays, open_dataset
 from tinyresnext.errors import UsageError
 
 X = np.random.default_rng(5).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
@@ -150,3 +150,9 @@ def test_no_data_set_is_made_of_arrays_of_other_types(change, text):
 def test_evaluate_says_what_makes_a_data_set_of_arrays(data):
     with pytest.raises(UsageError, match=r"expected a Dataset: .*from_arrays\(x, y\) makes one"):
         tr.evaluate(tr.random_model(small.SPEC), data)
+
+
+@pytest.mark.parametrize("data", [X, (X, Y), [X, Y]])
+def test_open_dataset_says_what_makes_a_data_set_of_arrays(data):
+    with pytest.raises(UsageError, match=r"a path was expected, .*from_arrays\(x, y\) makes"):
+        open_dataset(data)

@@ -28,9 +28,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from ..errors import FormatError, UsageError
 from ..formats.tar import Placed
 from ..images.checks import whole_number
+from ..images.decode import describe
 from ..system.files import regular, shown
 from .dataset import Dataset, LabelledImages, Reading, to_stderr
 from .later import later, later_table
@@ -124,7 +127,12 @@ def open_dataset(
         place, beside = Path(path), None if truth is None else os.fspath(truth)
         is_folder = os.path.isdir(place)
     except (TypeError, ValueError):  # a number; a NUL in the name
-        raise UsageError(f"a path was expected, found {path!r}") from None
+        if isinstance(path, np.ndarray | tuple | list):
+            raise UsageError(
+                f"a path was expected, found {describe(path)}; tinyresnext.data.from_arrays(x, y) "
+                "makes a data set of arrays"
+            ) from None
+        raise UsageError(f"a path was expected, found {path!r:.200}") from None
     if is_folder:
         found = None if beside else _pixels_in(place, split, coarse)
         _check_coarse(place, coarse and found is None)

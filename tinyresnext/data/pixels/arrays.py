@@ -129,7 +129,9 @@ def _labels(
         return _of_numbers(y.astype(np.int64), classes or ("False", "True"))
     if y.ndim == 1 and y.dtype.kind in "iu":
         return _of_numbers(y, classes)
-    raise UsageError(f"y is {describe(y)}; expected {_LABELS}")
+    whole = y.ndim == 1 and y.dtype.kind == "f" and (y == np.trunc(y)).all()
+    remedy = ": give y.astype(int)" if whole else ""
+    raise UsageError(f"y is {describe(y)}; expected {_LABELS}{remedy}")
 
 
 def _columns(

@@ -41,6 +41,7 @@ import tinyresnext
 from tinyresnext.cli.main import main
 from tinyresnext.errors import DeviceError
 from tinyresnext.hub.bundled import shipped_model
+from tinyresnext.images.preprocess import Preprocess
 from tinyresnext.inference.model import Model
 from tinyresnext.inference.verify import make_reference, verify
 from tinyresnext.network.plan import Plan, program
@@ -356,7 +357,7 @@ def network(spec: Spec = SPEC, side: int = 40) -> tuple[dict[str, np.ndarray], n
 
 
 def model(spec: Spec, params: dict, ops, threads: int | None = None) -> Model:
-    return Model(spec, params, None, tuple("abcdefg"), {}, ops, threads)
+    return Model(spec, params, Preprocess(), tuple("abcdefg"), {}, ops, threads)
 
 
 @COMPILED

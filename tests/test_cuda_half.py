@@ -42,6 +42,7 @@ from planted import kernel as planted_kernel
 from tinyresnext.cli.main import main
 from tinyresnext.emulator.fault import KernelFault
 from tinyresnext.errors import DeviceError, PrecisionError, UsageError
+from tinyresnext.images.preprocess import Preprocess
 from tinyresnext.inference.inputs import check_precision
 from tinyresnext.inference.verify import verify
 from tinyresnext.ops import backend, cuda, reference
@@ -591,7 +592,7 @@ def test_whole_networks(name: str, tmp_path):
     labels = tuple(map(str, range(spec.classes)))
     for order in ("ascending", "descending"):
         ops = cuda.backend(machine(order), "float16")
-        model = Model(spec, params, None, labels, {}, ops)
+        model = Model(spec, params, Preprocess(), labels, {}, ops)
         found.append(model(x))
         assert 0 < apart(found[-1], want) <= own
         assert found[-1].dtype == np.float32
@@ -601,7 +602,7 @@ def test_whole_networks(name: str, tmp_path):
     assert model.features(x, ["layer2"])["layer2"].dtype == np.float32
     large = {key: v * 3e4 if key.endswith("bn1.weight") else v for key, v in params.items()}
     with pytest.raises(PrecisionError, match="largest number is 65,504"):
-        Model(spec, large, None, labels, {}, ops)(x)
+        Model(spec, large, Preprocess(), labels, {}, ops)(x)
 
 
 def test_a_relu_does_not_hide_what_was_too_large(half):

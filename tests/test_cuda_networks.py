@@ -15,6 +15,7 @@ pytest.importorskip("numba.cuda")
 from on_device import by_fibers
 
 from tinyresnext.hub.bundled import shipped_model
+from tinyresnext.images.preprocess import Preprocess
 from tinyresnext.inference.files import load
 from tinyresnext.network.resnext import forward, parameters
 from tinyresnext.network.spec import Spec, cifar
@@ -92,7 +93,7 @@ def test_inference(name):
         from tinyresnext.inference.model import Model
 
         labels = tuple(map(str, range(spec.classes)))
-        model = Model(spec, params, None, labels, {}, cuda.backend(machine(order)))
+        model = Model(spec, params, Preprocess(), labels, {}, cuda.backend(machine(order)))
         found.append(model(x))
         assert apart(found[-1], want) <= TIMES * own
         assert np.array_equal(model(x), found[-1])  # the plan runs again

@@ -30,7 +30,7 @@ def small(seed: int, head: str = "softmax", classes: int = 3, size: int = 20) ->
     spec = tr.Spec((1, 1), 2, 8, classes, stem="cifar", expansion=1, head=head)
     preprocess = Preprocess(size + 4, size, mean=HALF, std=HALF)
     made = tr.random_model(spec, seed, preprocess=preprocess)
-    made.params["fc.weight"][...] *= 8
+    made.params = {**made.params, "fc.weight": made.params["fc.weight"] * 8}
     return made
 
 

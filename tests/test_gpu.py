@@ -22,6 +22,7 @@ from test_cuda_networks import TIMES, apart, images, network, wide
 
 from tinyresnext.cli import main as cli
 from tinyresnext.errors import OutOfMemoryError
+from tinyresnext.images.preprocess import Preprocess
 from tinyresnext.inference.model import Model
 from tinyresnext.network.plan import Plan, program
 from tinyresnext.network.resnext import forward, parameters
@@ -37,7 +38,7 @@ pytestmark = pytest.mark.gpu
 def model(name: str, ops) -> tuple[Model, tuple[int, ...]]:
     spec, params, shape = network(name)
     labels = tuple(map(str, range(spec.classes)))
-    return Model(spec, params, None, labels, {}, ops), shape
+    return Model(spec, params, Preprocess(), labels, {}, ops), shape
 
 
 def bits(*arrays: np.ndarray) -> bytes:

@@ -352,7 +352,7 @@ def test_rows_are_of_the_model_that_was_loaded(run, photos, monkeypatch, command
     model.write_bytes(shipped_model().read_bytes())
     before = files.digest_of(files.load(model))
     other = files.load(model)
-    other.params["fc.bias"][0] += 1
+    other.params = {**other.params, "fc.bias": other.params["fc.bias"] + np.eye(10, dtype="f4")[0]}
     real = files.load
 
     def load(*given):

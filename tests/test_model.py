@@ -424,7 +424,8 @@ def test_a_deep_copy_has_weights_of_its_own():
     other = copy.deepcopy(model)
     x = np.zeros((1, 64, 64, 3), np.float32)
     before = model(x)
-    other.params["fc.bias"][:] = 7
+    assert not np.shares_memory(other.params["fc.bias"], model.params["fc.bias"])
+    other.params = {**other.params, "fc.bias": other.params["fc.bias"] + 7}
     np.testing.assert_array_equal(model(x), before)
     assert copy.copy(model).params["fc.bias"] is model.params["fc.bias"]
 
@@ -550,6 +551,43 @@ def test_parameters_of_another_network():
             one(x)
     one.params = right
     assert one(x).shape == (1, one.spec.classes)
+
+
+def test_an_attribute_that_a_model_does_not_have_or_that_is_something_else():
+    one, x = make(), np.ones((1, 8, 8, 3), np.float32)
+    before = one(x)
+    for name, wrong, says in (
+        ("device", "cuda", r"no attribute 'device' .*tinyresnext\.load takes device="),
+        ("precision", "bfloat16", r"tinyresnext\.load takes precision="),
+        ("lables", ("a",) * 10, "did you mean labels"),
+        ("preproces", one.preprocess, "did you mean preprocess"),
+        ("predict", one.predict, "no attribute 'predict'"),
+        ("spec", "resnext50_32x4d", "spec of a model is 'resnext50_32x4d'; expected a Spec"),
+        ("ops", "cuda", r"ops of a model is 'cuda'; .*tinyresnext\.load takes device="),
+        ("ops", None, "expected a backend"),
+        ("labels", None, "labels of a model is None; expected a list of texts"),
+        ("labels", {"cat": 0}, "expected a list of texts"),
+        ("labels", "cat", "expected a list of texts"),
+        ("labels", [1, 2], "expected a list of texts"),
+        ("preprocess", "imagenet", r"expected a tinyresnext\.Preprocess"),
+        ("provenance", "mine", "expected a dict of texts"),
+        ("quantisation", 8, "quantisation of a model is 8"),
+        ("params", None, "params is of type NoneType; give a mapping"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            setattr(one, name, wrong)
+        with pytest.raises((UsageError, TypeError)):  # Python refuses unknown names
+            dataclasses.replace(one, **{name: wrong})
+    for wrong, says in (([0] * 10, "list"), (np.zeros(10), "float64"), (None, "NoneType")):
+        for change in (
+            lambda params: setattr(one, "params", params),
+            lambda params: dataclasses.replace(one, params=params),
+        ):
+            with pytest.raises(ShapeError, match=f"fc.bias has the type {says}, .*numpy.asarray"):
+                change({**one.params, "fc.bias": wrong})
+    np.testing.assert_array_equal(one(x), before)
+    one.labels = list(one.labels)
+    assert type(one.labels) is tuple
 
 
 def test_what_is_no_model():

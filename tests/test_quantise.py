@@ -65,12 +65,13 @@ def images(spec=SPEC, count=16, side=SIDE, seed=1):
 def made(spec=SPEC, device="reference", seed=3, side=SIDE, count=16):
     """Return a random model with norms that do something, and what quantising made of it."""
     model = tr.random_model(spec, seed, device)
-    rng = np.random.default_rng(seed)
-    for name, array in model.params.items():
+    rng, params = np.random.default_rng(seed), dict(model.params)
+    for name, array in params.items():
         if name.endswith(("running_mean", "bias")):
-            array[...] = rng.normal(0, 0.3, array.shape)
+            params[name] = rng.normal(0, 0.3, array.shape).astype(np.float32)
         elif array.ndim == 1:
-            array[...] = rng.uniform(0.5, 1.5, array.shape)
+            params[name] = rng.uniform(0.5, 1.5, array.shape).astype(np.float32)
+    model.params = params
     return model, quantised(model, images(spec, count, side))
 
 

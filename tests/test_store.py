@@ -34,7 +34,9 @@ def test_round_trip(tmp_path):
     assert list(found.params) == list(parameters(SPEC))
     for array in found.params.values():
         assert array.dtype == np.float32
-        assert array.flags.carray
+        assert array.flags.c_contiguous
+        assert array.flags.aligned
+        assert not array.flags.writeable
     assert isinstance(found.labels, tuple)
 
 

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from .images.preprocess import Preprocess
     from .inference.evaluate import evaluate
     from .inference.files import list_models, load, load_checkpoint, save
+    from .inference.heads import Prediction
     from .inference.many.predictor import Predictor
     from .inference.many.quantise import quantise
-    from .inference.model import Model, Prediction
+    from .inference.model import Model
     from .inference.scores.answers import AnswerEvaluation
     from .inference.scores.evaluation import Evaluation
     from .inference.scores.labels import LabelEvaluation
@@ -37,7 +38,7 @@ _HOMES = {
     "Explanation": "explanation.explanation",
     "LabelEvaluation": "inference.scores.labels",
     "Model": "inference.model",
-    "Prediction": "inference.model",
+    "Prediction": "inference.heads",
     "Predictor": "inference.many.predictor",
     "Preprocess": "images.preprocess",
     "Spec": "network.spec",

@@ -209,7 +209,7 @@ def _classify(a: argparse.Namespace, client: Client | None) -> int:
 
 def _heading(top: int) -> list[str]:
     """Return the names of a table's columns for so many predictions."""
-    from ..inference.model import Prediction
+    from ..inference.heads import Prediction
 
     columns = [f"{field}{rank}" for rank in range(1, top + 1) for field in Prediction._fields]
     return ["path", "error", *columns]

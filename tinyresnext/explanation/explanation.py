@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..inference.model import Prediction
+from ..inference.heads import Prediction
 from ..network.resnext import Block
 from ..network.spec import Spec
 from ..system.writing import replacing

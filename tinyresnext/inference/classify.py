@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..data.trees.sources import Source
 from ..images.checks import whole_number
 from .ensemble import Ensemble
-from .heads import check_head, check_threshold
+from .heads import Prediction, check_head, check_threshold
 from .many.batches import prepared, sources_of, worked
-from .model import Model, Prediction
+from .model import Model
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -20,9 +20,9 @@ from ..images.files import Contents
 from ..images.prepare import views
 from ..network.spec import Spec
 from .files import check_model
-from .heads import check_finite, check_head, check_threshold
+from .heads import Prediction, check_finite, check_head, check_threshold
 from .inputs import each_image
-from .model import Model, Prediction
+from .model import Model
 
 __all__ = ["CROPS", "Ensemble", "Seen"]
 

@@ -15,7 +15,7 @@ from ..ops import backend, integer
 from ..store import store
 from ..store.contents import documents_of
 from ..store.digest import model_digest
-from ..store.weights import sha256_of
+from ..store.weights import Weights, sha256_of
 from ..system.files import shown
 from ..system.words import matching
 from .model import Model
@@ -140,7 +140,7 @@ def load_checkpoint(
         preprocess=preprocess, labels=labels, ema=ema, key=key, prefix=prefix,
     )  # fmt: skip
     with opened as (stored, told):
-        stored = stored._replace(params=dict(stored.params))
+        stored = stored._replace(params=Weights(stored.params))
     for note in (*told, prepared(told, stored.preprocess, whole=preprocess is not None)):
         if isinstance(note, Doubt):
             warn(f"{shown(path)}: {note}")

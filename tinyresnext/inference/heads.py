@@ -7,6 +7,7 @@ softmax of which the first is zero, so all that is known of classes holds for it
 from __future__ import annotations
 
 from numbers import Real
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from ..network.spec import Spec
 __all__ = [
     "THRESHOLD",
     "TOP",
+    "Prediction",
     "both",
     "check_finite",
     "check_head",
@@ -33,6 +35,14 @@ __all__ = [
 
 THRESHOLD = 0.5
 TOP = 5
+
+
+class Prediction(NamedTuple):
+    """One predicted class: its name, its number and its probability."""
+
+    label: str
+    index: int  # type: ignore[assignment]  # a field may hide the method of tuples
+    probability: float
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:

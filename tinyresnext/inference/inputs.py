@@ -1,8 +1,8 @@
-"""What a caller passes: an image, or an iterable of them, taken one by one; and its shape."""
+"""What a caller passes: attributes of a model; images, taken one by one, and their shape."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -11,9 +11,13 @@ import numpy as np
 
 from ..data.dataset import Dataset, LabelledImages
 from ..errors import PrecisionError, ShapeError, UsageError
+from ..images.checks import short
 from ..images.decode import Picture, is_picture
+from ..images.preprocess import Preprocess
 from ..network.plan import Quantisation
 from ..network.spec import Spec, parameters
+from ..store.weights import Weights, weights_of
+from ..system.words import one_of
 
 __all__ = [
     "check_not_quantised",
@@ -21,6 +25,7 @@ __all__ = [
     "checked",
     "complete",
     "each_image",
+    "kept",
     "shapes_that_fit",
 ]
 
@@ -82,25 +87,68 @@ def checked(x: Any, channels: int) -> np.ndarray:
     return np.ascontiguousarray(x)
 
 
-def complete(params: Mapping[str, np.ndarray], spec: Spec) -> Mapping[str, np.ndarray]:
-    """Return parameters, if they have the names and, those in memory, the shapes of a network's.
+def kept(name: str, value: Any, known: Iterable[str]) -> Any:
+    """Return a value as a model keeps it; what depends on other attributes is checked later.
+
+    Raises
+    ------
+    UsageError
+        A model has no such attribute, or the value is of another kind.
+    ShapeError
+        A parameter is no float32 array.
+    """
+    if name not in known:
+        if name in ("device", "precision"):
+            why = f"tinyresnext.load takes {name}= and returns another model"
+        else:
+            why = one_of(name, (one for one in known if one[0] != "_"))
+        raise UsageError(f"a model has no attribute {name!r:.80} that can be set; {why}")
+    if name == "params":
+        return weights_of(value)
+    if name == "labels" and isinstance(value, Sequence) and not isinstance(value, str):
+        value = tuple(value)
+    right, expected = {
+        "spec": (isinstance(value, Spec), "a Spec, such as tinyresnext.variant returns"),
+        "preprocess": (isinstance(value, Preprocess), "a tinyresnext.Preprocess"),
+        "labels": (
+            isinstance(value, tuple) and all(isinstance(label, str) for label in value),
+            "a list of texts, the name of each class",
+        ),
+        "provenance": (isinstance(value, dict), "a dict of texts"),
+        "ops": (
+            callable(getattr(value, "thread_count", None)),
+            "a backend, such as tinyresnext.ops.backend('cpu') returns; "
+            "tinyresnext.load takes device=",
+        ),
+        "quantisation": (
+            value is None or isinstance(value, Quantisation),
+            "what tinyresnext.quantise gives its model, or None",
+        ),
+    }.get(name, (True, ""))
+    if not right:
+        raise UsageError(f"{name} of a model is {short(value)}; expected {expected}")
+    return value
+
+
+def complete(params: Mapping[str, np.ndarray], spec: Spec) -> Weights:
+    """Return parameters, if they have the names and the shapes of a network's.
 
     Raises
     ------
     ShapeError
         They have others: a name that nothing reads would change nothing.
     """
-    wanted = parameters(spec)
+    weights, wanted = weights_of(params), parameters(spec)
     if differing := sorted(wanted.keys() ^ params.keys(), key=repr):
         what = "missing" if differing[0] in wanted else "not expected"
         raise ShapeError(
             f"{len(differing)} parameters are missing or unexpected for {spec.name}; "
             f"{differing[0]!r} is {what}"
         )
-    for name, shape in wanted.items() if isinstance(params, dict) else ():
-        if np.shape(params[name]) != shape:
-            raise ShapeError(f"{name} has the shape {np.shape(params[name])}, expected {shape}")
-    return params
+    for name, shape in wanted.items():
+        if weights.shapes[name] != shape:
+            raise ShapeError(f"{name} has the shape {weights.shapes[name]}, expected {shape}")
+    return weights
 
 
 def check_not_quantised(quantisation: Quantisation | None, what: str) -> None:

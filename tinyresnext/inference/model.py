@@ -6,10 +6,10 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from math import prod
 from types import ModuleType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,20 +20,12 @@ from ..network.plan import Plan, Program, Quantisation, chosen_stages, planned, 
 from ..network.resnext import forward, parameters
 from ..network.spec import Spec
 from ..ops import Backend, backend_module
-from ..store.weights import released
-from .heads import check_ranking, check_rows, chosen, sigmoid
-from .inputs import check_not_quantised, check_precision, checked, complete, shapes_that_fit
+from ..store.weights import Weights, released
+from .heads import Prediction, check_ranking, check_rows, chosen, sigmoid
+from .inputs import check_not_quantised, check_precision, checked, complete, kept, shapes_that_fit
 
 Made = TypeVar("Made")
 PLANS_KEPT = 2  # one for whole mini-batches, one for the smaller last one
-
-
-class Prediction(NamedTuple):
-    """One predicted class: its name, its number and its probability."""
-
-    label: str
-    index: int  # type: ignore[assignment]  # a field may hide the method of tuples
-    probability: float
 
 
 @dataclass(eq=False, repr=False)
@@ -48,9 +40,11 @@ class Model:
     ----------
     spec : Spec
     params : mapping of str to array
-        float32, with the names and shapes of `tinyresnext.network.resnext.parameters`. Those of a
-        model file are in memory until the first prediction has laid them out anew. Who asks for
-        one later has it read from the file again, which must still have it (`store.weights`).
+        float32, with the names and shapes of `tinyresnext.network.resnext.parameters`. The model
+        refuses changes of them, and has copies of arrays that others can write into: set all of
+        them (`store.weights`). Those of a model file are in memory until the first prediction has
+        laid them out anew. Who asks for one later has it read from the file again, which must
+        still have it.
     preprocess : Preprocess
     labels : tuple of str
         The name of each class; both names for a single output under a sigmoid.
@@ -78,6 +72,7 @@ class Model:
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute, after the plan that is being made; all plans of before are dropped."""
+        value = kept(name, value, [one.name for one in fields(self)])
         with vars(self).get("_lock", nullcontext()):
             super().__setattr__(name, value)
             if name in ("spec", "params", "ops", "threads", "quantisation"):
@@ -92,9 +87,10 @@ class Model:
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        state = state | {"params": Weights(state["params"])}
         if isinstance(ops := state["ops"], str):
-            state = state | {"ops": backend_module(ops)}
-        vars(self).update(state, _program=None, _plans=OrderedDict(), _lock=threading.RLock())
+            state["ops"] = backend_module(ops)
+        Model.__init__(self, **state)
 
     def __repr__(self) -> str:
         values = sum(map(prod, parameters(self.spec).values()))

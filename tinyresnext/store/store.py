@@ -149,8 +149,7 @@ def read(path: str | os.PathLike[str], *, allow_nonfinite: bool = False) -> Stor
     Returns
     -------
     Stored
-        The arrays are the caller's own. ``params`` are `Weights`, which can free them and
-        read them again.
+        ``params`` are `Weights`, which refuse changes, and can free arrays and read them again.
 
     Raises
     ------
@@ -185,7 +184,7 @@ def read_any(
         for problem in reading.problems(contents, values, allow_nonfinite):
             raise IntegrityError(problem.found)
     arrays = {name: widened(kept.pop(name)) for name in parameters(contents.spec)}
-    params = Weights(path, contents.places, arrays)
+    params = Weights(arrays, path, contents.places)
     stored = Stored(
         contents.spec, params, contents.preprocess, contents.labels, contents.provenance
     )

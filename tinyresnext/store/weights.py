@@ -1,6 +1,7 @@
-"""The tensors of a model file, in memory until a plan has copied them, and then in the file only.
+"""The tensors of a model: read-only, and of a model file in memory until a plan has copied them.
 
-A plan has weights of its own, folded and in the layout of its backend. So that these and the
+A plan has weights of its own, folded and in the layout of its backend. So an edit of a tensor
+would count for some functions and not for others; nobody can edit one. And so that these and the
 tensors that were read are not in memory together, making a plan frees each tensor as soon as
 it is copied (`Weights.releasing`).
 """
@@ -11,66 +12,68 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
-from ..errors import IntegrityError, WeightsError
+from ..errors import IntegrityError, ShapeError, UsageError, WeightsError
 from . import places
 from .digest import value, widened
 from .places import Place
 
-__all__ = ["Weights", "digest_of", "released", "sha256_of"]
+__all__ = ["Weights", "digest_of", "released", "sha256_of", "weights_of"]
 
 SMALL = 1 << 16  # bytes of a tensor that is not worth being read twice
 
 
 class Weights(MutableMapping[str, np.ndarray]):
-    """The parameters of a model that was read from a file, as a mapping that is like a dict.
+    """The parameters of a model, as a mapping that is like a dict and refuses every change.
 
-    A tensor that was freed is read again when somebody asks for it. It must have the digest
-    that it had before, so it is never another one. A tensor that somebody has asked for stays in
-    memory, and what is written into it counts.
+    Its arrays refuse changes, too. A tensor that was freed is read again when somebody asks for
+    it. It must have the digest that it had before, so it is never another one. A tensor that
+    somebody has asked for stays in memory, also when its file is written over.
 
     Parameters
     ----------
-    path : path
+    arrays : mapping of str to array
+        As float32. They are not copied, so nobody else may write into them (`weights_of` copies).
+    path : path, optional
         The file that they were read from.
     found : mapping of str to Place
         Where each is in the file, and its digest, which was checked.
-    arrays : dict of str to array
-        What was read, as float32.
     """
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
-        found: Mapping[str, Place],
-        arrays: dict[str, np.ndarray],
+        arrays: Mapping[str, np.ndarray],
+        path: str | os.PathLike[str] | None = None,
+        found: Mapping[str, Place] | None = None,
     ) -> None:
-        self._path = os.path.abspath(os.fspath(path))
-        self._shapes = {name: array.shape for name, array in arrays.items()}
-        self._places = dict(found)  # of those that nobody has asked for
-        self._arrays: dict[str, np.ndarray | None] = {**arrays}  # None: it is only in the file
+        self._path = "" if path is None else os.path.abspath(os.fspath(path))
+        self._places = dict(found or {})
+        # None: it is only in the file
+        self._arrays: dict[str, np.ndarray | None] = {n: _fixed(a) for n, a in arrays.items()}
+        self.shapes = {name: array.shape for name, array in arrays.items()}
+        self._asked: set[str] = set()
         self._lock = threading.Lock()
 
     def __getitem__(self, name: str) -> np.ndarray:
         with self._lock:
             array = self._arrays[name]
             if array is None:
-                array = self._arrays[name] = self._read(name)
-            self._places.pop(name, None)
+                array = self._arrays[name] = _fixed(self._read(name))
+            self._asked.add(name)
             return array
 
-    def __setitem__(self, name: str, array: np.ndarray) -> None:
-        with self._lock:
-            self._places.pop(name, None)
-            self._arrays[name] = array
+    def __setitem__(self, name: str, array: object) -> NoReturn:
+        raise UsageError(
+            f"the parameters of a model cannot be changed one by one ({name!r:.80}), since its "
+            "plans have laid them out anew; set all of them: "
+            "model.params = {**model.params, name: array}"
+        )
 
-    def __delitem__(self, name: str) -> None:
-        with self._lock:
-            del self._arrays[name]
-            self._places.pop(name, None)
+    def __delitem__(self, name: str) -> NoReturn:
+        self[name] = None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._arrays)
@@ -95,20 +98,19 @@ class Weights(MutableMapping[str, np.ndarray]):
         return dict, (dict(self),)  # a copy or a pickle needs no file
 
     def __repr__(self) -> str:
-        return f"<{len(self)} tensors of {self._path}>"
+        return f"<{len(self)} tensors {f'of {self._path}' if self._path else 'in memory'}>"
 
     def releasing(self) -> Mapping[str, np.ndarray]:
         """Return the tensors for a reader that copies each: what was read is freed.
 
-        Small tensors are kept, and so are those that somebody has asked for.
+        Small tensors are kept, those that somebody has asked for, and those that are in no file.
         """
         return _Releasing(self._taken, self._arrays)
 
     def sha256(self, name: str) -> str:
-        """Return the digest of a tensor; one that nobody has asked for is not read for it."""
-        with self._lock:
-            place, array = self._places.get(name), self._arrays[name]
-            return value(name, np.asarray(array)).sha256 if place is None else place.sha256
+        """Return the digest of a tensor; one that is in a file is not read for it."""
+        place = self._places.get(name)
+        return value(name, np.asarray(self[name])).sha256 if place is None else place.sha256
 
     def _taken(self, name: str) -> np.ndarray:
         """Return a tensor; its memory is the caller's alone if it can be read again."""
@@ -116,7 +118,7 @@ class Weights(MutableMapping[str, np.ndarray]):
             array = self._arrays[name]
             if array is None:
                 return self._read(name)
-            if name in self._places and array.nbytes > SMALL:
+            if name in self._places and name not in self._asked and array.nbytes > SMALL:
                 self._arrays[name] = None
             return array
 
@@ -131,7 +133,7 @@ class Weights(MutableMapping[str, np.ndarray]):
         place = self._places[name]
         try:
             with places.opened(self._path) as file:
-                array = places.read(file, place, self._shapes[name], name)
+                array = places.read(file, place, self.shapes[name], name)
                 if value(name, array).sha256 != place.sha256:
                     raise IntegrityError(f"{name} is not what it was when the model was loaded")
         except WeightsError as error:
@@ -140,6 +142,41 @@ class Weights(MutableMapping[str, np.ndarray]):
                 "leave the file as it is, or load the new one"
             ) from None
         return widened(array)
+
+
+def weights_of(params: object) -> Weights:
+    """Return the parameters that somebody gives a model: what can be written into is copied.
+
+    Raises
+    ------
+    UsageError
+        They are no mapping.
+    ShapeError
+        A value is no float32 array.
+    """
+    if isinstance(params, Weights):
+        return params
+    if not isinstance(params, Mapping):
+        raise UsageError(
+            f"params is of type {type(params).__name__}; give a mapping from names to float32 "
+            "arrays, such as {**model.params, name: array}"
+        )
+    for name, array in params.items():
+        if not isinstance(array, np.ndarray) or array.dtype != np.float32:
+            found = f"has the type {getattr(array, 'dtype', type(array).__name__)}"
+            raise ShapeError(
+                f"{name!s:.80} {found}, expected a float32 array; "
+                "numpy.asarray(value, numpy.float32) makes one"
+            )
+    return Weights({n: np.array(a) if a.flags.writeable else a for n, a in params.items()})
+
+
+def _fixed(array: np.ndarray) -> np.ndarray:
+    """Return an array that refuses to be written into: itself, or a view of it."""
+    if array.flags.writeable:
+        array = array.view()
+        array.flags.writeable = False
+    return array
 
 
 def released(params: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:

@@ -24,6 +24,7 @@ from ..inference.model import Model
 from ..network.resnext import parameters
 from ..network.spec import Spec, check_spec, variant
 from ..ops import backend
+from ..store.weights import Weights
 from .recipes import Recipe, recipe
 from .recipes.parts import Start
 from .samples.augmentation import unchanged, usual_preprocess
@@ -81,7 +82,7 @@ def random_model(
     ops = backend(device)
     prepared = preprocess or usual_preprocess(spec, usual)
     origin = {"source": f"random weights, seed {seed}"}
-    return Model(spec, params, prepared, names, origin, ops, ops.thread_count(threads))
+    return Model(spec, Weights(params), prepared, names, origin, ops, ops.thread_count(threads))
 
 
 def initialise(

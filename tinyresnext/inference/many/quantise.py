@@ -21,6 +21,7 @@ from ...network.plan.calibration import Candidates, Histogram, best_of
 from ...network.plan.quantised import Quantisation, integer_parts, rounded
 from ...network.trace import replay
 from ...ops import integer
+from ...store.weights import Weights
 from ..files import check_model
 from ..heads import same_first
 from ..inputs import check_not_quantised, checked, each_image, shapes_that_fit
@@ -174,8 +175,8 @@ def _made(model: Model, quantisation: Quantisation) -> Model:
     if "accuracy" in origin:  # nobody has measured that of the new model
         origin["accuracy"] = f"{origin['accuracy']}, before it was quantised"
     return Model(
-        model.spec, params, model.preprocess, model.labels, origin, model.ops, model.threads,
-        quantisation,
+        model.spec, Weights(params), model.preprocess, model.labels, origin, model.ops,
+        model.threads, quantisation,
     )  # fmt: skip
 
 

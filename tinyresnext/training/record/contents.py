@@ -8,6 +8,7 @@ from dataclasses import replace
 from ...errors import UsageError, WeightsError
 from ...inference.model import Model
 from ...store.contents import Stored, documents_of, shapes_of
+from ...store.weights import Weights
 from ...system.version import __version__
 from ..setting import Setting
 from ..weights import views
@@ -46,7 +47,7 @@ def model_of(state: State, setting: Setting) -> Model:
 
     It has a copy of them, so later steps do not change it.
     """
-    params = views(state.result.copy(), state.spec)
+    params = Weights(views(state.result.copy(), state.spec))
     stored = contents(state, setting)._replace(params=params)
     return Model(*stored, setting.ops, setting.threads)
 

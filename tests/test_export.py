@@ -8,14 +8,17 @@ import stat
 import struct
 import zipfile
 from collections import OrderedDict
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from torch_files import numbers
 
+import tinyresnext as tr
 from tinyresnext.checkpoints import export
 from tinyresnext.checkpoints.readers import container
-from tinyresnext.errors import UsageError
+from tinyresnext.cli.main import main
+from tinyresnext.errors import IntegrityError, ShapeError, UsageError
 from tinyresnext.system import writing
 
 WRITERS = {
@@ -283,3 +286,84 @@ def test_permissions_and_links(tmp_path):
     assert stat.S_IMODE(real.stat().st_mode) == 0o640
     with pytest.raises(UsageError, match="not a regular file"):
         export.write_npz("/dev/null", {"w": numbers(2)})
+
+
+# -- a whole model, from Python
+
+
+OPTIONS = {
+    "m.pth": ({}, ()),
+    "m.npz": ({}, ()),
+    "m.safetensors": ({}, ()),
+    "m.onnx": ({}, ()),
+    "n.onnx": (
+        {"opset": 13, "fold": True, "batch": 2, "precision": "float16"},
+        ("--opset", "13", "--fold", "--batch", "2", "--precision", "float16"),
+    ),
+}
+
+
+@pytest.fixture
+def network(tmp_path):
+    """Return a small model whose file is there."""
+    spec = tr.Spec((1, 1), 2, 4, 3, stem="pooled", eps=1e-3)
+    model = tr.random_model(spec, device="reference")
+    tr.save(model, tmp_path / "m.h5")
+    return model
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_python_writes_what_the_command_writes(tmp_path, network, capsys, name):
+    options, words = OPTIONS[name]
+    notes = tr.export(network, tmp_path / name, **options)
+    here = (tmp_path / name).read_bytes()
+    assert main(["export", str(tmp_path / "m.h5"), str(tmp_path / name), "--force", *words]) == 0
+    assert (tmp_path / name).read_bytes() == here
+    said = capsys.readouterr().err.splitlines()
+    assert said == [f"{tmp_path / name}: {note}" for note in notes]
+    assert notes
+
+
+def test_what_python_cannot_export(tmp_path, network):
+    there = tmp_path / "there.onnx"
+    there.write_bytes(b"mine")
+    images = [np.zeros((32, 32, 3), np.uint8)] * 4
+    quantised = tr.quantise(network, images)
+    for model, name, options, says in (
+        (network, "m.tflite", {}, r"ends in '\.tflite'; expected \.pth, .* or \.onnx"),
+        (network, "m", {}, "ends in ''"),
+        (network, "there.onnx", {}, "exists; give another name, or force=True"),
+        (network, "m.pth", {"opset": 17}, r"--opset \(opset=\) is for \.onnx"),
+        (network, "m.onnx", {"opset": 8}, "opset is 8; expected 9 to 20"),
+        (network, "m.onnx", {"batch": -1}, "batch is -1; give the number"),
+        (network, "m.onnx", {"batch": "2"}, "batch is '2'; give the number"),
+        (network, "m.onnx", {"precision": "int8"}, "precision is 'int8': expected one of float32"),
+        (quantised, "m.pth", {}, r"the model is quantised, and \.pth is not written"),
+        ("m.h5", "m.pth", {}, "a model was expected"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            tr.export(model, tmp_path / name, **options)
+    with pytest.raises(UsageError, match="the file to write is None"):
+        tr.export(network, None)
+    bad = {**network.params, "fc.bias": np.full(3, np.nan, np.float32)}
+    with pytest.raises(IntegrityError, match="NaN or infinite"):
+        tr.export(replace(network, params=bad), tmp_path / "m.pth")
+    short = {**bad, "fc.bias": np.zeros(2, np.float32)}
+    with pytest.raises(ShapeError, match=r"fc\.bias"):
+        tr.export(replace(network, params=short), tmp_path / "m.pth")
+    assert there.read_bytes() == b"mine"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m.h5", "there.onnx"]
+    tr.export(network, there, force=True)
+    tr.export(quantised, tmp_path / "q.onnx")
+    assert there.stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    "name", ["m.onnx", "m.pth", "m.pt", "m.safetensors", "m.npz", "m.bin", "m.pkl", "m", "a.h5/m"]
+)
+def test_a_model_file_has_no_other_ending(tmp_path, network, name):
+    with pytest.raises(UsageError, match=r"a model file ends in \.h5 \(.*tinyresnext\.export in"):
+        tr.save(network, tmp_path / name)
+    with pytest.raises(UsageError, match="the file to write is 3"):
+        tr.save(network, 3)
+    tr.save(network, tmp_path / "m.HDF5")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .images.prepare import prepare
     from .images.preprocess import Preprocess
     from .inference.evaluate import evaluate
-    from .inference.files import list_models, load, load_checkpoint, save
+    from .inference.files import export, list_models, load, load_checkpoint, save
     from .inference.heads import Prediction
     from .inference.many.predictor import Predictor
     from .inference.many.quantise import quantise
@@ -47,6 +47,7 @@ _HOMES = {
     "cifar": "network.spec",
     "evaluate": "inference.evaluate",
     "explain": "explanation.explain",
+    "export": "inference.files",
     "finetune": "training.train",
     "forward": "network.resnext",
     "list_models": "inference.files",
@@ -91,6 +92,7 @@ __all__ = [
     "cifar",
     "evaluate",
     "explain",
+    "export",
     "finetune",
     "forward",
     "list_models",

@@ -1,6 +1,7 @@
-"""Writing a state dict for other programs: ``.pth`` for PyTorch, ``.safetensors``, ``.npz``.
+"""Writing a model for other programs: ``.pth`` for PyTorch, ``.safetensors``, ``.npz``, ``.onnx``.
 
-Beside the tensors, each can carry the rest of the model, as a text (see `carried`). Each writer
+`export` takes a whole model, and the writers of state dicts stand below it; `onnx.write` has that
+of graphs. Beside the tensors, each can carry the rest of the model, as a text (see `carried`). Each
 replaces the file in one step (see `tinyresnext.system.files`) and writes equal bytes for equal
 tensors.
 """
@@ -11,7 +12,8 @@ import json
 import math
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -19,13 +21,94 @@ from ..errors import UsageError
 from ..formats.dtypes import BY_NUMPY
 from ..formats.npy import header_bytes
 from ..formats.stored_zip.writer import write_zip
+from ..network.plan.quantised import Quantisation
+from ..store.contents import Stored
+from ..system.checks import is_whole
+from ..system.words import one_of
 from ..system.writing import replacing
+from . import carried as carried_beside
+from .onnx.write import write_onnx
 from .readers.checkpoint import CARRIED_KEY, CARRIED_MEMBER, CARRIED_NAME
 
-__all__ = ["write_npz", "write_pth", "write_safetensors"]
+__all__ = ["check_options", "export", "write_npz", "write_pth", "write_safetensors"]
+
+PRECISIONS = ("float32", "float16")
 
 # by NumPy's names: the types that PyTorch has too
 _TYPES = {np.dtype(name).name: number for name, number in BY_NUMPY.items() if number.torch}
+
+
+def check_options(path: str | os.PathLike[str], **given: Any) -> dict[str, Any]:
+    """Return the options of `onnx.write.write_onnx`, of those of `export` that are not None.
+
+    Raises
+    ------
+    UsageError
+        The name has no ending that is written, an option is for another one, or it is something
+        else.
+    """
+    try:
+        name = os.fsdecode(path)
+    except TypeError:
+        raise UsageError(f"the file to write is {path!r:.80}; give its name") from None
+    suffix = os.path.splitext(name)[1]
+    if suffix not in (*_WRITERS, ".onnx"):
+        raise UsageError(f"{name!r} ends in {suffix!r}; expected {', '.join(_WRITERS)} or .onnx")
+    options = {key: value for key, value in given.items() if value is not None}
+    if options and suffix != ".onnx":
+        key = next(iter(options))
+        raise UsageError(f"--{key} ({key}=) is for .onnx; {name!r} ends in {suffix!r}")
+    if "precision" in options:
+        if (precision := options.pop("precision")) not in PRECISIONS:
+            raise UsageError(f"precision is {precision!r:.80}: {one_of(precision, PRECISIONS)}")
+        options["half"] = precision == "float16"
+    if not is_whole(options.get("batch", 0), 0):
+        raise UsageError(
+            f"batch is {options['batch']!r:.80}; give the number of images in a mini-batch, or "
+            "leave it out for any number (--batch dynamic)"
+        )
+    return options
+
+
+def export(
+    path: str | os.PathLike[str],
+    stored: Stored,
+    quantisation: Quantisation | None = None,
+    **given: Any,
+) -> list[str]:
+    """Write a model as its ending says, and return what the users of the file should know.
+
+    Parameters
+    ----------
+    path : path
+        The file to make or to replace.
+    stored : Stored
+    quantisation : Quantisation, optional
+        Of a quantised model, which is written as ONNX only.
+    given
+        As for `check_options`.
+
+    Raises
+    ------
+    UsageError
+        As `check_options` does; the model cannot be written so, or the file cannot be written.
+    FormatError, ShapeError, UnsafeError
+        Labels or provenance cannot be stored.
+    """
+    options, suffix = check_options(path, **given), os.path.splitext(os.fsdecode(path))[1]
+    if quantisation is not None and suffix != ".onnx":
+        raise UsageError(
+            f"the model is quantised, and {suffix} is not written for such models; name a "
+            "file that ends in .onnx, or export the model that it was made of"
+        )
+    text = carried_beside.written(stored)
+    if suffix == ".onnx":
+        write_onnx(path, stored, text, quantisation=quantisation, **options)
+    else:
+        _WRITERS[suffix](path, stored.params, carried=text)
+    name, batch = os.fsdecode(path), options.get("batch", 0)
+    graph, quantised = suffix == ".onnx", quantisation is not None
+    return carried_beside.export_notes(stored, name, text, graph, batch, quantised)
 
 
 def write_pth(
@@ -137,6 +220,13 @@ def write_safetensors(
         file.write(struct.pack("<Q", len(text)) + text)
         for _, array in ordered:
             file.write(_data(array))
+
+
+_WRITERS: dict[str, Callable[..., None]] = {
+    ".pth": write_pth,
+    ".safetensors": write_safetensors,
+    ".npz": write_npz,
+}
 
 
 def _checked(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -18,6 +18,7 @@ from ..store.digest import model_digest
 from ..store.weights import Weights, sha256_of
 from ..system.files import shown
 from ..system.words import matching
+from ..system.writing import present
 from .model import Model
 
 
@@ -169,6 +170,7 @@ def save(model: Model, path: str | os.PathLike[str], *, half: bool = False) -> N
     ----------
     model : Model
     path : path
+        Its name ends in ``.h5`` or ``.hdf5``; `export` writes the files of other programs.
     half : bool
         Store the weights of convolutions and of the classifier in half precision: the file is half
         as large, and its predictions are those of the rounded weights.
@@ -179,21 +181,83 @@ def save(model: Model, path: str | os.PathLike[str], *, half: bool = False) -> N
         `load` would refuse the file: a tensor or the number of labels does not fit the
         architecture, or a weight is not finite.
     UsageError
-        The file cannot be written, or ``model`` is none.
+        The file cannot be written, its name ends otherwise, or ``model`` is none.
     """
-    contents = store.Stored(
-        check_model(model).spec,
-        dict(model.params),
-        model.preprocess,
-        model.labels,
-        model.provenance,
-    )
+    contents = contents_of(model)
+    store.check_name(path)
     store.write(path, contents, half=half, quantisation=model.quantisation)
+
+
+def export(
+    model: Model,
+    path: str | os.PathLike[str],
+    *,
+    force: bool = False,
+    opset: int | None = None,
+    fold: bool | None = None,
+    batch: int | None = None,
+    precision: str | None = None,
+) -> list[str]:
+    """Write a model for other programs: ``.pth``, ``.safetensors``, ``.npz`` or ``.onnx``.
+
+    Parameters
+    ----------
+    model : Model
+        A quantised one is written as ``.onnx`` only.
+    path : path
+        The ending of its name says what is written.
+    force : bool
+        Whether an existing file may be replaced.
+    opset : int, optional
+        Only for ``.onnx``: the version of ONNX's operators, 9 to 20; by default 17.
+    fold : bool, optional
+        Only for ``.onnx``: fold batch norms into the convolutions, which rounds their weights.
+    batch : int, optional
+        Only for ``.onnx``: images in a mini-batch; by default any number.
+    precision : {"float32", "float16"}, optional
+        Only for ``.onnx``: of weights and computation; input and output stay float32.
+
+    Returns
+    -------
+    list of str
+        What the users of the file should know, such as what the tensors do not record.
+
+    Raises
+    ------
+    WeightsError
+        `save` would refuse the model.
+    UsageError
+        The file exists or cannot be written, its name ends otherwise, an option is for other files
+        or out of range, or ``model`` is none.
+    """
+    from ..checkpoints.export import check_options
+    from ..checkpoints.export import export as write
+
+    contents = contents_of(model)
+    given = {"opset": opset, "fold": fold, "batch": batch, "precision": precision}
+    check_options(path, **given)
+    if present(path) and not force:
+        raise UsageError(f"{os.fspath(path)!r} exists; give another name, or force=True")
+    store.check_tensors(contents)
+    return write(path, contents, model.quantisation, **given)
+
+
+def contents_of(model: Model) -> store.Stored:
+    """Return what the file of a model holds.
+
+    Raises
+    ------
+    UsageError
+        It is no model.
+    """
+    return store.Stored(
+        check_model(model).spec, model.params, model.preprocess, model.labels, model.provenance
+    )
 
 
 def digest_of(model: Model) -> str:
     """Return the digest of everything that decides a model's predictions, as its file has it."""
-    found = store.Stored(model.spec, model.params, model.preprocess, model.labels, model.provenance)
+    found = contents_of(model)
     sha256 = {name: sha256_of(model.params, name) for name in model.params}
     return model_digest(documents_of(found, model.quantisation), model.spec, sha256)
 

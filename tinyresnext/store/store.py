@@ -22,7 +22,7 @@ from functools import partial
 
 import numpy as np
 
-from ..errors import FormatError, IntegrityError, ShapeError, WeightsError
+from ..errors import FormatError, IntegrityError, ShapeError, UsageError, WeightsError
 from ..network.plan.quantised import Quantisation, integer_parts
 from ..network.resnext import parameters
 from ..system.console import plain
@@ -35,7 +35,8 @@ from .layout import lay_out, narrowed
 from .reading import Check
 from .weights import Weights
 
-__all__ = ["Check", "Digests", "Report", "Stored", "check", "digests", "read", "read_any", "write"]
+__all__ = ["Check", "Digests", "Report", "Stored", "check", "check_name", "check_tensors"]
+__all__ += ["digests", "read", "read_any", "write"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,20 @@ class Report:
             f"{'ok' if one.passed else 'FAILED':8}{one.name:14}{one.found}" for one in self.checks
         ]
         return "\n".join([shown(self.path), *map(plain, lines)])
+
+
+def check_name(path: str | os.PathLike[str]) -> None:
+    """Raise `UsageError` unless a name has the ending of a model file."""
+    try:
+        name = os.fsdecode(path)
+    except TypeError:
+        raise UsageError(f"the file to write is {path!r:.80}; give its name") from None
+    suffix = os.path.splitext(name)[1]
+    if suffix.lower() not in (".h5", ".hdf5"):
+        raise UsageError(
+            f"{name!r} ends in {suffix!r}; a model file ends in .h5 (tinyresnext export, and "
+            "tinyresnext.export in Python, write .pth, .safetensors, .npz and .onnx)"
+        )
 
 
 def write(
@@ -101,13 +116,8 @@ def write(
     UsageError
         The file cannot be written: no such directory, no permission, no space.
     """
-    documents, shapes = documents_of(stored, quantisation), shapes_of(stored.spec)
+    documents, shapes = documents_of(stored, quantisation), _shapes(stored)
     in_bytes = () if quantisation is None else integer_parts(stored.spec).weights
-    if differing := sorted(shapes.keys() ^ stored.params.keys(), key=repr):
-        what = f"{differing[0]!r} is {'missing' if differing[0] in shapes else 'not expected'}"
-        raise ShapeError(
-            f"{len(differing)} tensors are missing or unexpected for {stored.spec.name}; {what}"
-        )
     sha256: dict[str, str] = {}
 
     def tensors() -> Iterator[tuple[str, np.ndarray, str]]:
@@ -226,6 +236,25 @@ def digests(path: str | os.PathLike[str]) -> Digests:
 
 
 # -- writing
+
+
+def check_tensors(stored: Stored) -> None:
+    """Raise what `write` raises for tensors that `read` would refuse."""
+    for name, shape in _shapes(stored).items():
+        values = value(name, _tensor(stored, name, shape))
+        for problem in reading.wrong_values({name: values}, False):
+            raise IntegrityError(problem.found)
+
+
+def _shapes(stored: Stored) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the architecture, if the tensors have its names."""
+    shapes = shapes_of(stored.spec)
+    if differing := sorted(shapes.keys() ^ stored.params.keys(), key=repr):
+        what = f"{differing[0]!r} is {'missing' if differing[0] in shapes else 'not expected'}"
+        raise ShapeError(
+            f"{len(differing)} tensors are missing or unexpected for {stored.spec.name}; {what}"
+        )
+    return shapes
 
 
 def _tensor(stored: Stored, name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -161,6 +161,8 @@ def _convert(a: argparse.Namespace) -> int:
 
 def _model_name(src: str, dst: str | None) -> str:
     """Return the name of the model file to write; raise `UsageError` if it is no such name."""
+    from ...store.store import check_name
+
     stem, suffix = os.path.splitext(src)
     if os.path.isdir(src):
         stem = os.path.abspath(src) if Path(src).name in ("", "..") else os.path.normpath(src)
@@ -169,8 +171,7 @@ def _model_name(src: str, dst: str | None) -> str:
     if not dst:
         # Keras' files end in .h5 too.
         dst = f"{stem}.tinyresnext.h5" if suffix == ".h5" else f"{stem}.h5"
-    if Path(dst).suffix not in (".h5", ".hdf5"):
-        raise UsageError(f"{dst!r} ends in {Path(dst).suffix!r}; a model file ends in .h5")
+    check_name(dst)
     return dst
 
 

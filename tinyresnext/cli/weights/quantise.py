@@ -6,7 +6,6 @@ import argparse
 import os
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import ImageError, UsageError
@@ -111,11 +110,12 @@ def _check_images(paths: list[str]) -> None:
 
 def _named(a: argparse.Namespace) -> str:
     """Return the name of the file to write; raise `UsageError` if it is no such name."""
-    if a.out is not None:
-        if Path(a.out).suffix not in (".h5", ".hdf5"):
-            raise UsageError(f"{a.out!r} ends in {Path(a.out).suffix!r}; a model file ends in .h5")
-        return str(a.out)
     from ...hub.bundled import BUNDLED
+    from ...store.store import check_name
+
+    if a.out is not None:
+        check_name(a.out)
+        return str(a.out)
 
     name = a.model or BUNDLED
     stem, suffix = os.path.splitext(name)

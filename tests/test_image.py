@@ -255,6 +255,7 @@ BAD_FIELDS = [
             (math.nan,) * 3,
             (math.inf,) * 3,
             ("a",) * 3,
+            (123.675, 116.28, 103.53),
         )
     ],
     *[
@@ -265,6 +266,7 @@ BAD_FIELDS = [
             (math.nan,) * 3,
             (1e-300,) * 3,
             (1, 1, True),
+            (58.395, 57.12, 57.375),
             (10**400,) * 3,
         )
     ],
@@ -284,6 +286,22 @@ def test_bad_preprocess_is_refused(fields):
     document = {**Preprocess().to_json(), **fields}
     with pytest.raises(FormatError):
         Preprocess.from_json(document)
+
+
+def test_numbers_for_pixels_up_to_255_are_refused_with_what_to_do():
+    with pytest.raises(UsageError, match=r"mean holds 123\.675; .* to 255 by 255"):
+        Preprocess(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
+    with pytest.raises(UsageError, match=r"std holds 58\.395; .* to 255 by 255"):
+        Preprocess(std=(58.395, 57.12, 57.375))
+
+
+def test_what_is_no_preprocessing_is_said():
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    words = r"expected a Preprocess; give .*model\.preprocess"
+    for wrong in (224, None, "photo.jpg", Preprocess().to_json()):
+        for source in (pixels, Preprocess()):
+            with pytest.raises(UsageError, match=words):
+                prepare(source, wrong)
 
 
 def test_preprocess_survives_json():

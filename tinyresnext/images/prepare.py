@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..errors import ImageError
+from ..errors import ImageError, UsageError
 from .decode import Picture, describe, pixels_of, upright
 from .files import Contents
 from .preprocess import Preprocess
@@ -36,7 +36,7 @@ def prepare(source: Picture, preprocess: Preprocess) -> NDArray[np.float32]:
     Raises
     ------
     ImageError, UsageError
-        As in `decode` and `resize_and_crop`.
+        As in `decode` and `resize_and_crop`; or ``preprocess`` is something else.
     """
     [x] = views(source, preprocess)
     found: NDArray[np.float32] = x
@@ -76,6 +76,11 @@ def views(
     ImageError, UsageError
         As in `decode` and `resize_and_crop`.
     """
+    if not isinstance(preprocess, Preprocess):
+        raise UsageError(
+            f"the second argument is of type {type(preprocess).__name__}, expected a Preprocess; "
+            "give that of the model: tinyresnext.prepare(image, model.preprocess)"
+        )
     image = upright(source, preprocess.channels, preprocess.resize if fast else None)
     places = (MIDDLE,) if crops == 1 else (*CORNERS, MIDDLE)
     x = np.stack([_view(image, preprocess, place) for place in places])

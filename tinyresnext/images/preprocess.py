@@ -26,6 +26,9 @@ FILTERS = {
 """Pillow's filter for each `Preprocess.interpolation`."""
 
 _MAX_SIDE = 4096  # of the network's input: 200 MB of float32
+# Of a mean or a deviation. All published ones are from 0 to 1; a mean that a network has learned
+# may lie a little beside that. Those for pixels from 0 to 255 are larger.
+_MOST = 10
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class Preprocess:
                 f"resize is {self.resize} and crop {self.crop}, but keras resizes the whole image; "
                 "give the same number for both"
             )
-        object.__setattr__(self, "mean", _per_channel("mean", self.mean, least=-1e4))
+        object.__setattr__(self, "mean", _per_channel("mean", self.mean, least=-_MOST))
         object.__setattr__(self, "std", _per_channel("std", self.std, least=1e-4))
         if len(self.mean) != len(self.std):
             raise UsageError(
@@ -124,17 +127,17 @@ class Preprocess:
 
 
 def _per_channel(name: str, values: object, least: float) -> tuple[float, ...]:
-    """Check one or three finite numbers in [least, 1e4] and return them as floats."""
+    """Check one or three numbers from ``least`` to ``_MOST`` and return them as floats."""
     if not isinstance(values, tuple | list) or len(values) not in (1, 3):
         raise UsageError(
             f"{name} is {short(values)}; "
             "give a number for each of red, green and blue, or a single one for grey"
         )
     for value in values:
-        if isinstance(value, bool) or not is_between(value, least, 1e4):
+        if isinstance(value, bool) or not is_between(value, least, _MOST):
             raise UsageError(
-                f"{name} holds {short(value)}; "
-                f"give numbers from {least:g} to 1e4, for pixels in [0, 1]"
+                f"{name} holds {short(value)}; give numbers from {least:g} to {_MOST:g}, for "
+                "pixels from 0 to 1: divide numbers for pixels from 0 to 255 by 255"
             )
     return tuple(float(value) for value in values)
 

@@ -553,6 +553,36 @@ def test_parameters_of_another_network():
     assert one(x).shape == (1, one.spec.classes)
 
 
+def test_what_a_notebook_prints_is_short(tmp_path):
+    for number in range(300):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"cat_{number}.png")
+        (tmp_path / f"{number % 30:03}").mkdir(exist_ok=True)
+        (tmp_path / f"cat_{number}.png").rename(tmp_path / f"{number % 30:03}" / f"{number}.png")
+    images = tinyresnext.data.open_dataset(tmp_path, None)
+    assert repr(images) == "<Dataset of 300 images in 30 classes>"
+    labelled = tinyresnext.data.open_labelled([tmp_path])
+    assert repr(labelled).startswith("<LabelledImages of 300 images in 30 classes")
+    explained = tinyresnext.explain(tinyresnext.load(device="reference"), CAT)
+    assert repr(explained.blocks[0]) == "<Terms of layer1.0: 10 terms of (16, 16, 64)>"
+    one = explained.stages[0]
+    for shown in (images, labelled, explained, one, one.channels[0]):
+        assert len(repr(shown)) < 200
+
+
+def test_names_that_are_loaded_late_are_offered():
+    """By the completion of an editor or a notebook."""
+    there = {
+        tinyresnext: {"load", "export", "data", "ops"},
+        tinyresnext.data: {"open_dataset", "open_labelled"},
+        tinyresnext.ops: {"backend", "cpu", "cuda", "reference"},
+        cpu: {"conv2d", "conv2d_int8", "quantise", "softmax_cross_entropy_backward", "upload"},
+    }
+    for module, names in there.items():
+        assert names <= set(dir(module))
+    for module in (tinyresnext, tinyresnext.data):
+        assert not {"Any", "TYPE_CHECKING", "annotations", "import_module"} & set(dir(module))
+
+
 def test_an_attribute_that_a_model_does_not_have_or_that_is_something_else():
     one, x = make(), np.ones((1, 8, 8, 3), np.float32)
     before = one(x)

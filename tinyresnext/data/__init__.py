@@ -14,3 +14,8 @@ from typing import Any
 def __getattr__(name: str) -> Any:
     """Return ``open_dataset`` and its like, imported late: `rules` alone is needed to classify."""
     return getattr(import_module(".open", __name__), name)
+
+
+def __dir__() -> list[str]:
+    late = import_module(".open", __name__).__all__
+    return sorted({*globals(), *late} - {"Any", "import_module"})

@@ -45,8 +45,7 @@ class Dataset:
     labels
         int64 [n]; or [n, classes] of 0 and 1, where an image has any number of them.
     names
-        n names, for messages and reports: paths below the root of a folder or archive, or what the
-        archive calls them.
+        n names, for messages and reports: paths below the root, or what an archive calls them.
     read
         Returns image i as uint8 [h, w, c]; safe to call from several threads at once.
     pixels
@@ -125,6 +124,9 @@ class Dataset:
         """Return in one line what was found, and what was left out."""
         return _found(self) + _left_out(self.left_out)
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.found()}>"
+
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
@@ -173,6 +175,9 @@ class LabelledImages:
         """Return in one line what was found, and what was left out."""
         return _found(self) + _left_out(self.left_out) + (f"; {self.how}" if self.how else "")
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.found()}>"
+
 
 def counted(sources: Iterable[Source]) -> tuple[int, bool]:
     """Return how many images there are, and whether all are called as those of `is_validation`."""
@@ -218,10 +223,8 @@ class Reading:
         Whether broken images are left out.
     warn
         A function that takes one line for each image that is left out.
-    memory
-        Bytes of pixels that may be kept in memory.
-    threads
-        Number of threads that decode.
+    memory, threads
+        Bytes of pixels that may be kept in memory, and the number of threads that decode.
     least
         The shorter side that is needed, if JPEGs may be decoded at a reduced size (`load_image`).
     keeps

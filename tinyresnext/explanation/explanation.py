@@ -37,6 +37,9 @@ class Stage:
     grad_cam: np.ndarray
     channels: tuple[Channel, ...]
 
+    def __repr__(self) -> str:
+        return f"<Stage {self.name}: {self.shape}>"
+
 
 @dataclass(frozen=True, eq=False)
 class Terms:
@@ -70,6 +73,9 @@ class Terms:
     channel: int
     channel_maps: np.ndarray
     exact: np.ndarray | None
+
+    def __repr__(self) -> str:
+        return f"<Terms of {self.block.name}: {len(self.names)} terms of {self.shape}>"
 
     @property
     def names(self) -> tuple[str, ...]:

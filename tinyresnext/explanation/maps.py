@@ -26,6 +26,9 @@ class Channel(NamedTuple):
     mean: float
     map: np.ndarray
 
+    def __repr__(self) -> str:
+        return f"<Channel {self.number}, mean {self.mean:.3g}>"
+
 
 def class_activation(recorded: Recorded, number: int) -> np.ndarray:
     """Return the class activation map [h, w] of Zhou et al. (2016, Equation 2), in float64.

@@ -39,6 +39,10 @@ def __getattr__(name: str) -> Any:
     return import_module(f".{name}", __name__)
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), "cpu", "cuda", "reference"})
+
+
 def backend(device: str, precision: str = "float32") -> Backend:
     """Return what computes on a device; it is imported only when it is asked for.
 

@@ -186,6 +186,10 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(f".{MODULES[name]}", __name__), name)
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *MODULES})
+
+
 def bind(op: str, *args: Any, **attrs: Any) -> Callable[[], Any]:
     """Call ``bind_<op>`` of the module that has the op (`MODULES`)."""
     prepare = getattr(import_module(f".{MODULES[op]}", __name__), f"bind_{op}")

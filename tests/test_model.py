@@ -547,8 +547,9 @@ def test_parameters_of_another_network():
         ({**right, "fc.bias": right["fc.bias"][1:]}, "fc.bias has the shape"),
     ):
         one.params = wrong
-        with pytest.raises(ShapeError, match=says):
-            one(x)
+        for compute in (one, one.trace, one.features, lambda x: tinyresnext.quantise(one, list(x))):
+            with pytest.raises(ShapeError, match=says):
+                compute(x)
     one.params = right
     assert one(x).shape == (1, one.spec.classes)
 

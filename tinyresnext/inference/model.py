@@ -262,7 +262,8 @@ class Model:
 
         check_not_quantised(self.quantisation, "`trace`, which computes op by op")
         x = checked(x, self.spec.channels)
-        params = {name: self.ops.upload(value) for name, value in self.params.items()}
+        right = complete(self.params, self.spec)
+        params = {name: self.ops.upload(value) for name, value in right.items()}
         inputs = self.ops.upload(x, out=self.ops.empty(x.shape, self.ops.precision))
         with self.ops.on_threads(self.ops.thread_count(self.threads)), shapes_that_fit(self.spec):
             forward(params, self.spec, inputs, self.ops, at=at)

@@ -24,7 +24,7 @@ from ...ops import integer
 from ...store.weights import Weights
 from ..files import check_model
 from ..heads import same_first
-from ..inputs import check_not_quantised, checked, each_image, shapes_that_fit
+from ..inputs import check_not_quantised, checked, complete, each_image, shapes_that_fit
 from ..model import Model
 
 __all__ = ["Quantised", "quantise", "quantised"]
@@ -151,7 +151,8 @@ class Watch:
 
     def __init__(self, model: Model) -> None:
         self.model, self.names = model, integer_parts(model.spec).values.keys()
-        self.program: Program = program(model.params, model.spec, model.ops)
+        right = complete(model.params, model.spec)
+        self.program: Program = program(right, model.spec, model.ops)
 
     def __call__(self, x: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Return values by name, and the logits, of a mini-batch."""

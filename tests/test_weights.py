@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import pickle
 import tracemalloc
+from collections import UserDict
 
 import cases
 import numpy as np
@@ -111,6 +112,23 @@ def test_nobody_can_change_the_weights_of_a_model_in_part(file):
         model.params = {**model.params, "fc.bias": model.params["fc.bias"] + 1}
         np.testing.assert_allclose(model(X), wanted, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(model.trace(X)["fc"], wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_a_mapping_is_read_once(file):
+    """That of a checkpoint reads and converts a tensor whenever it is asked for one."""
+    path, params = file
+    model, asked = load(path, "reference"), []
+
+    class Lazy(UserDict):
+        def __getitem__(self, name):
+            asked.append(name)
+            return super().__getitem__(name)
+
+    for take in (Weights, lambda lazy: dataclasses.replace(model, params=lazy)):
+        lazy = Lazy(params)
+        asked.clear()
+        take(lazy)
+        assert asked == list(params)
 
 
 def test_arrays_that_nobody_can_write_into_are_not_copied(file):

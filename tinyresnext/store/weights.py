@@ -51,9 +51,9 @@ class Weights(MutableMapping[str, np.ndarray]):
     ) -> None:
         self._path = "" if path is None else os.path.abspath(os.fspath(path))
         self._places = dict(found or {})
-        # None: it is only in the file
-        self._arrays: dict[str, np.ndarray | None] = {n: _fixed(a) for n, a in arrays.items()}
-        self.shapes = {name: array.shape for name, array in arrays.items()}
+        fixed = {name: _fixed(array) for name, array in arrays.items()}
+        self._arrays: dict[str, np.ndarray | None] = {**fixed}  # None: it is only in the file
+        self.shapes = {name: array.shape for name, array in fixed.items()}
         self._asked: set[str] = set()
         self._lock = threading.Lock()
 
@@ -161,14 +161,14 @@ def weights_of(params: object) -> Weights:
             f"params is of type {type(params).__name__}; give a mapping from names to float32 "
             "arrays, such as {**model.params, name: array}"
         )
-    for name, array in params.items():
+    for name, array in (given := dict(params)).items():
         if not isinstance(array, np.ndarray) or array.dtype != np.float32:
             found = f"has the type {getattr(array, 'dtype', type(array).__name__)}"
             raise ShapeError(
                 f"{name!s:.80} {found}, expected a float32 array; "
                 "numpy.asarray(value, numpy.float32) makes one"
             )
-    return Weights({n: np.array(a) if a.flags.writeable else a for n, a in params.items()})
+    return Weights({n: np.array(a) if a.flags.writeable else a for n, a in given.items()})
 
 
 def _fixed(array: np.ndarray) -> np.ndarray:

@@ -177,7 +177,7 @@ def test_figure_3_forms_are_equal(name, form):
     A value has 2,000 products and the network 5 blocks.
     """
     case = cases.load(name)
-    model = model_of(case, None)
+    model = model_of(case, reference)
     params = {key: value.astype(np.float64) for key, value in model.params.items()}
     grouped = resnext.forward(params, model.spec, case.x.astype(np.float64), reference)
     other = resnext.forward(params, model.spec, case.x.astype(np.float64), reference, block=form)
@@ -191,7 +191,7 @@ def test_figure_3_forms_are_equal(name, form):
 def test_figure_3_forms_are_near_in_bfloat16(form):
     """Each value is rounded to 8 bits, and the sum of the paths after each of them in form (a)."""
     case = cases.load(SMALL[0])
-    model, ops = model_of(case, None), backend("reference", "bfloat16")
+    model, ops = model_of(case, reference), backend("reference", "bfloat16")
     x = ops.upload(case.x, out=ops.empty(case.x.shape, "bfloat16"))
     grouped, other = (
         ops.download(resnext.forward(model.params, model.spec, x, ops, block=block))
@@ -202,7 +202,7 @@ def test_figure_3_forms_are_near_in_bfloat16(form):
 
 def test_a_plan_is_float64_when_its_weights_are(tmp_path):
     case = cases.load(SMALL[-1])
-    model = model_of(case, None)
+    model = model_of(case, reference)
     params = {key: value.astype(np.float64) for key, value in model.params.items()}
     made = plan.Plan(
         plan.program(params, model.spec, reference), case.x.shape, reference, np.float64

@@ -364,7 +364,7 @@ def test_who_needs_float32_weights_is_told(pair, tmp_path, capsys):
         tr.load(path, "reference", precision="float16")
     for suffix in (".pth", ".npz", ".safetensors"):
         assert main(["export", str(path), str(tmp_path / f"m{suffix}")]) == 2
-        assert f"m.int8.h5 is quantised, and {suffix} is not written" in capsys.readouterr().err
+        assert f"the model is quantised, and {suffix} is not written" in capsys.readouterr().err
 
 
 def test_an_older_version_refuses_the_file(pair, tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ from html import escape
 from pathlib import Path
 
 from tinyresnext import load
-from tinyresnext.cli.output.report import architecture, prepared
+from tinyresnext.cli.output.report import architecture
 from tinyresnext.inference.model import Model
 from tinyresnext.store import store
 
@@ -154,7 +154,7 @@ def written(
         megabytes=size / 1e6,
         stored="kernels in half precision" if _half(report) else "in single precision",
         sha256=report.digests.model if report.digests else "",
-        prepared=prepared(model.preprocess),
+        prepared=model.preprocess.described(),
         labels=", ".join(model.labels),
         classes=len(model.labels),
         side=model.preprocess.crop,

@@ -147,6 +147,13 @@ def test_no_data_set_is_made_of_arrays_of_other_types(change, text):
     assert re.search(text, str(raised.value))
 
 
+def test_classes_may_be_an_array():
+    good = small.pictures()
+    assert replace(good, classes=np.array(good.classes)).classes == good.classes
+    with pytest.raises(UsageError, match="give a list with the name of each class"):
+        from_arrays(X, Y, np.array("a"))
+
+
 @pytest.mark.parametrize("data", [X, (X, Y), [X, Y], None])
 def test_evaluate_says_what_makes_a_data_set_of_arrays(data):
     with pytest.raises(UsageError, match=r"expected a Dataset: .*from_arrays\(x, y\) makes one"):

@@ -347,6 +347,7 @@ def test_folders_that_may_be_no_classes_are_told_of_once(put, names, said):
         ["with_mask/1.jpg", "without_mask/1.jpg"],
         [*trees("x", classes=("images", "icons", "maps", "faces"))],
         ["a/1.jpg", "b/1.jpg", "latest.txt", "values.txt", "classes.txt", "train.py"],
+        ["a/1.jpg", "b/1.jpg", "train_log.txt", "train_config.json", "validity.txt"],
         [*trees("train", "val"), "labels.csv"],
     ],
 )

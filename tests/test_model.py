@@ -617,8 +617,26 @@ def test_an_attribute_that_a_model_does_not_have_or_that_is_something_else():
             with pytest.raises(ShapeError, match=f"fc.bias has the type {says}, .*numpy.asarray"):
                 change({**one.params, "fc.bias": wrong})
     np.testing.assert_array_equal(one(x), before)
-    one.labels = list(one.labels)
-    assert type(one.labels) is tuple
+    for kind in (list, np.array):
+        one.labels = kind(one.labels)
+        assert type(one.labels) is tuple
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class Named(Model):
+    """A model with a field of its own."""
+
+    nickname: str = ""
+
+
+def test_a_subclass_has_attributes_of_its_own():
+    one = make()
+    own = Named(one.spec, one.params, one.preprocess, one.labels, {}, one.ops)
+    own.nickname, own.path = "my own", "here.h5"
+    for again in (copy.copy(own), copy.deepcopy(own), pickle.loads(pickle.dumps(own))):
+        assert (type(again), again.nickname, again.path) == (Named, "my own", "here.h5")
+    with pytest.raises(UsageError, match="expected a list of texts"):
+        own.labels = None
 
 
 def test_what_is_no_model():

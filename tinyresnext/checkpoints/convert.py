@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -146,7 +146,7 @@ def opened_checkpoint(
         spec = spec if found.eps is None else _with_eps(spec, found.eps, isinstance(arch, Spec))
         if found.layers is not None:
             layers.compare(found.layers, named, spec)
-        if preprocess is not None and preprocess.channels != spec.channels:
+        if preprocess is not None and preprocess.channels != spec.channels in (1, 3):
             raise UsageError(
                 f"the preprocessing makes {preprocess.channels} channels and the network takes "
                 f"{spec.channels}; give a mean and a deviation for each"
@@ -285,7 +285,8 @@ def _labels(spec: Spec, labels: Sequence[str] | None) -> tuple[str, ...]:
     """Return one name for each class, or two for a single output."""
     if labels is None:
         return infer.usual_labels(spec)
-    if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
+    texts = isinstance(labels, Iterable) and not isinstance(labels, str)
+    if not texts or not all(isinstance(label, str) for label in labels):
         raise UsageError(f"labels is {labels!r:.80}; give a list with a text for each class")
     if spec.labels == 2 and spec.classes == 1 and len(labels) == 1:
         return f"not {labels[0]}", labels[0]

@@ -95,7 +95,8 @@ def export(
     FormatError, ShapeError, UnsafeError
         Labels or provenance cannot be stored.
     """
-    options, suffix = check_options(path, **given), os.path.splitext(os.fsdecode(path))[1]
+    path = os.fsdecode(path)
+    options, suffix = check_options(path, **given), os.path.splitext(path)[1]
     if quantisation is not None and suffix != ".onnx":
         raise UsageError(
             f"the model is quantised, and {suffix} is not written for such models; name a "
@@ -106,7 +107,7 @@ def export(
         write_onnx(path, stored, text, quantisation=quantisation, **options)
     else:
         _WRITERS[suffix](path, stored.params, carried=text)
-    name, batch = os.fsdecode(path), options.get("batch", 0)
+    name, batch = path, options.get("batch", 0)
     graph, quantised = suffix == ".onnx", quantisation is not None
     return carried_beside.export_notes(stored, name, text, graph, batch, quantised)
 

@@ -84,6 +84,8 @@ class Dataset:
     decoded: bool = False
 
     def __post_init__(self) -> None:
+        if isinstance(self.classes, np.ndarray):
+            object.__setattr__(self, "classes", tuple(self.classes.tolist()))
         check_arrays(self.classes, self.labels, self.names, self.pixels)
 
     def __len__(self) -> int:

@@ -105,8 +105,8 @@ def kept(name: str, value: Any, known: Iterable[str]) -> Any:
         raise UsageError(f"a model has no attribute {name!r:.80} that can be set; {why}")
     if name == "params":
         return weights_of(value)
-    if name == "labels" and isinstance(value, Sequence) and not isinstance(value, str):
-        value = tuple(value)
+    if name == "labels" and isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
+        value = tuple(np.ravel(value).tolist() if isinstance(value, np.ndarray) else value)
     right, expected = {
         "spec": (isinstance(value, Spec), "a Spec, such as tinyresnext.variant returns"),
         "preprocess": (isinstance(value, Preprocess), "a tinyresnext.Preprocess"),

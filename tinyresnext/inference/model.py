@@ -72,7 +72,8 @@ class Model:
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute, after the plan that is being made; all plans of before are dropped."""
-        value = kept(name, value, [one.name for one in fields(self)])
+        if name in (known := [one.name for one in fields(Model)]) or type(self) is Model:
+            value = kept(name, value, known)  # a subclass may have other attributes
         with vars(self).get("_lock", nullcontext()):
             super().__setattr__(name, value)
             if name in ("spec", "params", "ops", "threads", "quantisation"):
@@ -90,7 +91,9 @@ class Model:
         state = state | {"params": Weights(state["params"])}
         if isinstance(ops := state["ops"], str):
             state["ops"] = backend_module(ops)
-        Model.__init__(self, **state)
+        own = {one.name: state.pop(one.name) for one in fields(Model) if one.name in state}
+        Model.__init__(self, **own)
+        vars(self).update(state)  # what a subclass has more
 
     def __repr__(self) -> str:
         values = sum(map(prod, parameters(self.spec).values()))

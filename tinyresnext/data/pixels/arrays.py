@@ -68,7 +68,7 @@ def _given(classes: Sequence[str] | None) -> tuple[str, ...] | None:
     """Return the names of classes; raise `UsageError` for something else."""
     if classes is None:
         return None
-    if isinstance(classes, Sequence | np.ndarray) and not isinstance(classes, str):
+    if isinstance(classes, Sequence | np.ndarray) and np.ndim(classes) == 1:
         names = tuple(classes)
         if names and all(isinstance(name, str) for name in names):
             return tuple(map(str, names))

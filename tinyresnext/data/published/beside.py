@@ -25,7 +25,12 @@ _NO_CLASS = frozenset(
         *("annotations", "annotation", "masks", "labels", "trimaps", "groundtruth", "ground_truth"),
     }
 )
-_DIVIDES = re.compile(r"(?<![a-z])(train|test|valid|val(?![a-z])|split|partition)", re.IGNORECASE)
+# Lists are called train.txt, TestImages.txt, train_test_split.txt; logs and settings are none.
+_DIVIDES = re.compile(
+    r"(?!.*(?:log|config|args|setting|history|metric|result))"
+    r".*(?<![a-z])(?:train|test|valid(?:ation)?(?![a-z])|val(?![a-z])|split|partition)",
+    re.IGNORECASE,
+)
 _LISTS = (".txt", ".lst", ".json", ".mat")
 
 
@@ -97,4 +102,4 @@ def _files(place: Parts, names: Sequence[str]) -> Iterator[str]:
 def _says(name: str) -> bool:
     """Return whether a file is called as one that says classes or splits."""
     file = os.path.basename(name)
-    return is_table(file) or (file.lower().endswith(_LISTS) and _DIVIDES.search(file) is not None)
+    return is_table(file) or (file.lower().endswith(_LISTS) and _DIVIDES.match(file) is not None)

@@ -52,6 +52,7 @@ def columns_of(heading: list[str], path: Path, name: str) -> Columns:
         )
     if len(heading) > 1 and (not first or known[0] in (*CLASS, SPLIT)):
         wrong = f"is called {first!r:.80}" if first else "has no name, like an index of pandas"
+        wrong += "" if first else " (if it has the images, call it image)"
         raise FormatError(
             f"the first column of {name} {wrong}; expected the column of the images. A table has "
             f"{FORMS}"

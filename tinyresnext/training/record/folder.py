@@ -99,12 +99,13 @@ class TrainingFolder:
                 changed[0],
                 f" (and so differ: {', '.join(changed[1:])})" if changed[1:] else "",
             )
+            part = " (--val-split says which part of --val)" if first == "validation" else ""
             models = [path for path in (self.model, self.best, self.stopped) if present(path)]
             further = f", or train {shown(models[0])} further (finetune --init)" if models else ""
             raise UsageError(
                 f"the run in {shown(self.path)} has {first} {then.get(first)!r}, and not "
-                f"{now.get(first)!r}{more}; resume it with what it began with, or begin in another "
-                f"folder{further}"
+                f"{now.get(first)!r}{more}; resume it with what it began with{part}, or begin in "
+                f"another folder{further}"
             )
         state.run = {**start.run, **state.run}
         return state

@@ -54,9 +54,11 @@ def quantised_model(name, tiny=None):
     x = np.stack(images(spec, 2, side, 9))
     floats, found = made(spec, side=side, count=4)
     if tiny is not None:
-        for key, array in floats.params.items():
+        params = {key: array.copy() for key, array in floats.params.items()}
+        for key, array in params.items():
             if key.endswith(("bn1.weight", "bn2.weight")) and key.startswith("layer"):
                 array[::2] = tiny
+        floats.params = params
         found = quantised(floats, images(spec, 4, side))
     model = found.model
     model.preprocess = replace(model.preprocess, resize=side, crop=side)

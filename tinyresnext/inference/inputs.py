@@ -116,7 +116,7 @@ def kept(name: str, value: Any, known: Iterable[str]) -> Any:
         ),
         "provenance": (isinstance(value, dict), "a dict of texts"),
         "ops": (
-            callable(getattr(value, "thread_count", None)),
+            callable(getattr(value, "conv2d", None)),
             "a backend, such as tinyresnext.ops.backend('cpu') returns; "
             "tinyresnext.load takes device=",
         ),

@@ -89,6 +89,9 @@ def test_card(card, arguments, tmp_path, capsys):
         "| 30 | 0.1 | 0.0667 | 98.33% | 80.00% |",
         "| dog | 3 | 66.67% | 66.67% |",
         "dog taken for cat 1x",
+        "92% of the test images, and 0.3 points are missing",
+        "is named is 23.2%, and the calibration error 68.5%",
+        "it is right more often than its probabilities say",
         "| `tests/data/photographs/dog/shepherd.jpg` |",
     ):
         assert words in text

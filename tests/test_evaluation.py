@@ -59,6 +59,29 @@ def test_a_case_counted_by_hand():
     assert found.loss == pytest.approx(sum(rows) / 7, rel=1e-14)
 
 
+def test_calibration_by_hand():
+    """Two classes; probabilities of the first: 0.7, 0.72 (one bin of 15), 0.9, and 0.5."""
+    parts = np.array([0.7, 0.72, 0.9, 0.5])
+    logits = np.log(np.stack([parts, 1 - parts], 1))
+    found = counted(logits, np.array([0, 1, 1, 0]), ("a", "b"))
+    assert found.calibration.confidence == pytest.approx(parts.mean(), rel=1e-6)
+    # In the bin of 0.667 to 0.733 the half is right: 0.71 - 0.5, for two images.
+    by_hand = (2 * 0.21 + 0.9 + 0.5) / 4
+    assert found.calibration.error == pytest.approx(by_hand, rel=1e-6)
+    said = found.to_json()
+    assert (said["confidence"], said["calibration_error"]) == tuple(found.calibration)
+    assert "confidence     70.50%  mean probability of what is named; calibration error 45.50%" in (
+        str(found)
+    )
+
+
+def test_a_sure_and_right_network_is_calibrated():
+    found = counted(1000 * np.eye(3, dtype=np.float32), np.arange(3), ABC)
+    assert tuple(found.calibration) == (1.0, 0.0)
+    wrong = counted(1000 * np.eye(3, dtype=np.float32), np.array([1, 2, 0]), ABC)
+    assert tuple(wrong.calibration) == (1.0, 1.0)
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
 def test_batches_change_nothing(size):
     whole, parts = counted(LOGITS, LABELS, ABC, 7), counted(LOGITS, LABELS, ABC, size)

@@ -45,6 +45,16 @@ evaluated after each epoch, and the model is that of the last epoch"""
 
 AT_THE_END = "they were evaluated after the last epoch"
 
+AIM = 0.92  # of the test images
+
+SHORT = """
+
+The aim was at least {aim:.0%} of the test images, and {short:.1f} points are missing. By published
+runs of other networks, that would take somewhat more computing than this training had and a network
+that makes better use of it; `benchmarks/LOG.md` says what was tried and what is left to try."""
+
+MEASURES = ("top1", "top5", "loss", "confidence", "calibration_error")
+
 SMALLER = """ While training uses smaller images (`sides`), full-size images are new to the network,
 and its accuracy on them is lower."""
 
@@ -159,7 +169,9 @@ def written(
         classes=len(model.labels),
         side=model.preprocess.crop,
         count=evaluation["pictures"],
-        **{name: evaluation[name] for name in ("top1", "top5", "loss")},
+        **{name: evaluation[name] for name in MEASURES},
+        leaning=_leaning(evaluation),
+        short=_short(evaluation["top1"]),
         commands="\n".join(commands),
         made=made,
         hours=len(log) * sorted(line["seconds"] for line in log)[len(log) // 2] / 3600,
@@ -214,6 +226,19 @@ def _mistakes(evaluation: dict, most: int = 6) -> str:
     ]
     often = sorted(pairs, key=lambda pair: -pair[0])[:most]
     return ", ".join(f"{truth} taken for {answer} {count:,}x" for count, truth, answer in often)
+
+
+def _short(top1: float) -> str:
+    """Return by how much the aim was missed, and what it would take; nothing if it was not."""
+    return SHORT.format(aim=AIM, short=100 * (AIM - top1)) if top1 < AIM else ""
+
+
+def _leaning(evaluation: dict) -> str:
+    """Return on which side of the accuracy the mean probability is."""
+    low = evaluation["confidence"] < evaluation["top1"]
+    if low:
+        return "it is right more often than its probabilities say, as smoothed labels teach it."
+    return "it is right less often than its probabilities say."
 
 
 def _photographs(model: Model) -> str:

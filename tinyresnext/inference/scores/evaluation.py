@@ -11,7 +11,7 @@ import numpy as np
 
 from ...errors import UsageError
 from ..heads import percent
-from .precision import ranked
+from .precision import Calibration, calibration, ranked
 from .single import ImageScore
 
 __all__ = [
@@ -85,8 +85,11 @@ class Evaluation:
         they are published for ImageNet-A and -R.
     broken : tuple of int
         For each class, the number of its images that could not be read; nothing if there are none.
-        They count as wrong, and are not in ``confusion``. ``loss`` and ``average_precision`` are
-        those of the others.
+        They count as wrong, and are not in ``confusion``. ``loss``, ``average_precision`` and
+        ``calibration`` are those of the others.
+    calibration : Calibration, optional
+        The mean probability of the class that is named, and how far it is from the part that is
+        right; None where no image could be read.
     """
 
     classes: tuple[str, ...]
@@ -97,6 +100,7 @@ class Evaluation:
     average_precision: float | None = None
     within: Within | None = None
     broken: tuple[int, ...] = ()
+    calibration: Calibration | None = None
 
     @property
     def pictures(self) -> int:
@@ -152,6 +156,11 @@ class Evaluation:
             "top5": self.top5,
             "loss": self.loss,
         }
+        if self.calibration is not None:
+            head |= {
+                "confidence": self.calibration.confidence,
+                "calibration_error": self.calibration.error,
+            }
         if self.threshold is not None:
             head |= {"threshold": self.threshold, "average_precision": self.average_precision}
         if self.within is not None:
@@ -193,8 +202,12 @@ class Evaluation:
         if self.average_precision is not None:
             what = f"{'average precision':{wide}} {self.average_precision:8.2%}"
             head += [f"{what}  for {self.classes[1]}"]
+        head += [f"{'loss':{wide}} {self.loss:8.4f}"]
+        if self.calibration is not None:
+            confidence, error = self.calibration
+            what = "mean probability of what is named; calibration error"
+            head += [f"{'confidence':{wide}} {confidence:8.2%}  {what} {error:.2%}"]
         head += [
-            f"{'loss':{wide}} {self.loss:8.4f}",
             "",
             f"{'class':{wide}}   images    top-1{'    top-5' * five}  mistaken for",
         ]
@@ -232,13 +245,15 @@ def evaluation_of(
     confusion = np.zeros((len(classes), len(classes)), np.int64)
     among, broken = np.zeros(len(classes), np.int64), np.zeros(len(classes), np.int64)
     count, loss, within, values = 0, Fraction(0), [0, 0], list[tuple[float, bool]]()
+    named = list[tuple[float, bool]]()
     for one in scores:
         [right] = one.right
         count += 1
-        if one.rank is None or one.loss is None:
+        if one.rank is None or one.loss is None or one.probability is None:
             broken[right] += 1
             continue
         confusion[right, one.named[0]] += 1
+        named.append((one.probability, one.named[0] == right))
         among[right] += one.rank <= TOP
         loss += Fraction(one.loss)  # exactly, so that the order of the images does not matter
         if one.within is not None:
@@ -247,13 +262,14 @@ def evaluation_of(
     for array in (confusion, among):
         array.flags.writeable = False
     lost = tuple(broken.tolist()) if broken.any() else ()
-    mean = float(loss) / (count - sum(lost))
-    if threshold is None:
-        few = Within(own, within[0] / count, within[1] / count) if 1 < own < len(classes) else None
-        return Evaluation(tuple(classes), confusion, among, mean, within=few, broken=lost)
-    found, second = np.array(values).T
-    precision = ranked(found, second == 1).average_precision
-    return Evaluation(tuple(classes), confusion, among, mean, threshold, precision, broken=lost)
+    mean, precision = float(loss) / (count - sum(lost)), None
+    if threshold is not None:
+        found, second = np.array(values).T
+        precision = ranked(found, second == 1).average_precision
+    few = Within(own, within[0] / count, within[1] / count) if 1 < own < len(classes) else None
+    return Evaluation(
+        tuple(classes), confusion, among, mean, threshold, precision, few, lost, calibration(named)
+    )
 
 
 def broken_line(broken: int, wide: int) -> str:

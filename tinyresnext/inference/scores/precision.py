@@ -1,12 +1,16 @@
-"""How well probabilities put the images that have a label before those that do not."""
+"""What probabilities are worth: whether they put the right images first, and mean what they say."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Ranked", "ranked"]
+__all__ = ["Calibration", "Ranked", "calibration", "ranked"]
+
+BINS = 15  # as Guo et al. (2017) have it
 
 
 class Ranked(NamedTuple):
@@ -50,3 +54,35 @@ def ranked(scores: np.ndarray, truth: np.ndarray) -> Ranked:
     best = int(f1.argmax())
     threshold = float(scores[order][last][best])
     return Ranked(float((precision * rise).sum()), threshold, float(f1[best]))
+
+
+class Calibration(NamedTuple):
+    """Whether the class that is named is right as often as its probability says.
+
+    Attributes
+    ----------
+    confidence : float
+        The mean probability of the class that is named.
+    error : float
+        How far probabilities are from how often they are right: the images are put into 15 bins of
+        equal width by this probability; the error is the mean over all images of the distance, in
+        their bin, between the mean probability and the part that is right (Guo et al. 2017, "On
+        Calibration of Modern Neural Networks", equation 3).
+    """
+
+    confidence: float
+    error: float
+
+
+def calibration(found: Iterable[tuple[float, bool]]) -> Calibration | None:
+    """Return the calibration, given each image's probability and whether it is right.
+
+    Sums are exact, so the order of the images does not matter. None without images.
+    """
+    count, total, above = 0, Fraction(0), [Fraction(0)] * BINS
+    for probability, right in found:
+        count, total = count + 1, total + Fraction(probability)
+        above[min(int(probability * BINS), BINS - 1)] += Fraction(probability) - right
+    if not count:
+        return None
+    return Calibration(float(total / count), float(sum(map(abs, above)) / count))

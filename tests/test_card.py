@@ -28,7 +28,9 @@ def card():
     """Import the script as a module."""
     spec = importlib.util.spec_from_file_location("card", SOURCE)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(SOURCE.parent)  # as when the script is run
+        spec.loader.exec_module(module)
     return module
 
 
@@ -93,6 +95,7 @@ def test_card(card, arguments, tmp_path, capsys):
         "is named is 23.2%, and the calibration error 68.5%",
         "it is right more often than its probabilities say",
         "| `tests/data/photographs/dog/shepherd.jpg` |",
+        " are right as they are, ",
     ):
         assert words in text
     assert "9.0000" not in text  # of single steps

@@ -24,6 +24,8 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from photographs import SHOWN, answers, described  # beside this file
+
 from tinyresnext import load
 from tinyresnext.cli.output.report import architecture
 from tinyresnext.inference.model import Model
@@ -31,8 +33,6 @@ from tinyresnext.store import store
 
 HOME = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- prediction -->\n```\n", "```\n<!-- /prediction -->"
-SHOWN = "tests/data/chelsea.jpg"
-PHOTOGRAPHS = "tests/data/photographs"
 
 CARD = Path(__file__).with_suffix(".txt")  # with places for what is known
 
@@ -183,7 +183,7 @@ def written(
         log="\n".join([*_heading(tried), *(_epoch(log[i]) for i in few)]),
         accuracy=_accuracy(evaluation["classes"]),
         mistakes=_mistakes(evaluation),
-        photographs=_photographs(model),
+        photographs=described(answers(model), model.labels),
     )
 
 
@@ -239,20 +239,6 @@ def _leaning(evaluation: dict) -> str:
     if low:
         return "it is right more often than its probabilities say, as smoothed labels teach it."
     return "it is right less often than its probabilities say."
-
-
-def _photographs(model: Model) -> str:
-    """Return the table of the model's answers to the photographs in this repository."""
-    files = [HOME / SHOWN, *sorted((HOME / PHOTOGRAPHS).glob("*/*.jpg"))]
-    rows = ["| photograph | answer | probability | second |", "|---|---|---|---|"]
-    for file in files:
-        [[first, second]] = model.predict(str(file), top=2)
-        name = file.relative_to(HOME).as_posix()
-        rows.append(
-            f"| `{name}` | {first.label} | {first.probability:.1%} "
-            f"| {second.label} {second.probability:.1%} |"
-        )
-    return "\n".join(rows)
 
 
 def prediction(model: Model, path: str) -> str:

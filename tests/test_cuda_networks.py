@@ -13,28 +13,24 @@ import pytest
 pytest.importorskip("numba.cuda")
 
 from on_device import by_fibers
+from op_cases import ident
+from test_updates import CASES, in_one
 
 from tinyresnext.hub.bundled import shipped_model
 from tinyresnext.images.preprocess import Preprocess
 from tinyresnext.inference.files import load
-from tinyresnext.network.resnext import forward, parameters
+from tinyresnext.network.resnext import forward
 from tinyresnext.network.spec import Spec, cifar
 from tinyresnext.network.step import Step
 from tinyresnext.ops import cuda, reference
 from tinyresnext.training.initial import initialise
-from tinyresnext.training.optimisers.adaptive import adaptive
-from tinyresnext.training.optimisers.muon import matrices, muon
-from tinyresnext.training.optimisers.sgd import sgd
-from tinyresnext.training.optimisers.statistics import update_statistics
-from tinyresnext.training.recipes.optimiser import Optimiser
 from tinyresnext.training.recipes.parts import Start
-from tinyresnext.training.weights import size, upload, views
+from tinyresnext.training.weights import size, views
 
 pytestmark = [pytest.mark.device, by_fibers]
 
 ORDERS = ("ascending", "descending")
 TIMES = 4  # of the reference's own error in float32
-ADAPTIVE = ("adamw", "lamb", "rmsprop")
 SEEDS = 6  # of mini-batches to try
 OPENED = 1e-4  # a larger error of a gradient comes from a ReLU, and not from roundings
 RESNEXT14 = Spec((1, 1, 1, 1), 32, 4, 10)  # every kind of layer of ResNeXt-50
@@ -155,44 +151,7 @@ def _times_off(name: str, seed: int, backends: list) -> float | None:
     return max(error / max(one, usual) for error, one in zip(errors, own, strict=True))
 
 
-def test_updates():
-    """All optimisers, running statistics and averages of a whole network, for three steps.
-
-    The widths of this one fill no tile of a kernel; its products are small, so this is quick.
-    """
-    spec = cifar(20, 7, 4)
-    params = initialised(spec)
-    names = list(parameters(spec))
-    start = np.concatenate([params[name].reshape(-1) for name in names])
-    ends = []
-    for ops in (reference, *(cuda.backend(machine(order)) for order in ORDERS)):
-        arrays = start.copy(), np.zeros_like(start), start.copy(), np.zeros_like(start)
-        weights = upload(ops, spec, *arrays)
-        rng = np.random.default_rng(5)
-        for step in range(3):
-            gradients = {
-                name: ops.upload(rng.standard_normal(params[name].shape).astype(np.float32))
-                for name in names
-                if ".running_" not in name
-            }
-            norms = [name[: -len(".running_mean")] for name in names if "running_mean" in name]
-            statistics = {
-                name: ops.upload(
-                    rng.uniform(0.1, 1, (2, params[f"{name}.running_mean"].size)).astype(np.float32)
-                )
-                for name in norms
-            }
-            groups, optimiser = matrices(spec), Optimiser(muon=0.1, nesterov=True)
-            muon(ops, weights.params, gradients, weights.velocities, groups, 0.1)
-            others = {name: g for name, g in gradients.items() if name not in groups}
-            sgd(ops, weights.params, others, weights.velocities, optimiser, 0.1)
-            for kind in ADAPTIVE:
-                moments = weights.velocities, weights.second
-                adaptive(ops, weights.params, others, *moments, Optimiser(kind), 0.001, step)
-            update_statistics(ops, weights.params, statistics, dict.fromkeys(norms, 8))
-            ops.average_step(weights.average, weights.values, new=(0.9, 0.5, 0.1)[step])
-        ends.append(weights.download())
-    for name, want in ends[0].items():
-        one, other = ends[1][name], ends[2][name]
-        assert np.array_equal(one, other)
-        assert np.abs(one - want).max() <= 1e-5 * np.abs(want).max()
+@pytest.mark.parametrize("case", CASES, ids=ident)
+def test_updates(case):
+    """Of arrays in one, as in training; `test_updates` has the bounds."""
+    assert np.array_equal(*(in_one(cuda.backend(machine(o)), case) for o in ORDERS), equal_nan=True)

@@ -16,7 +16,7 @@ from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from textwrap import dedent
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -171,6 +171,33 @@ def alive(process: int) -> bool:
     except FileNotFoundError:
         return False
     return state != "Z"
+
+
+def test_the_table_of_what_is_expected_stands_at_the_end(program, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(program, "limited", lambda command, name, said: 0)
+    program.write(tmp_path, "peer", {"absent": "PyTorch is not there"})
+    program.all_parts(tmp_path, ["peer"])
+    said = capsys.readouterr().out
+    assert "| what | expected | measured | ratio | met |" in said
+    assert said.endswith("peer is absent: PyTorch is not there; pip install torch torchvision\n")
+
+
+def test_a_layer_of_pytorch_is_also_timed_as_a_graph(program):
+    calls, replays = [], []
+
+    class Cuda:
+        synchronize = staticmethod(lambda: None)
+        CUDAGraph = staticmethod(lambda: SimpleNamespace(replay=lambda: replays.append(1)))
+        graph = staticmethod(nullcontext)
+
+    torch = SimpleNamespace(cuda=Cuda)
+    assert program.as_a_graph(torch, lambda: calls.append(1), 7)["graph_ms"] > 0
+    assert (len(calls), len(replays)) == (7, 8)
+
+    def refused():
+        raise RuntimeError("this is not captured")
+
+    assert program.as_a_graph(torch, refused, 7) == {"no_graph": "this is not captured"}
 
 
 def test_a_file_of_tests_says_what_it_had(program, tmp_path, monkeypatch):

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import pkgutil
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -26,7 +28,8 @@ from tinyresnext.errors import DeviceError
 from tinyresnext.ops import cuda, integer, reference, shapes
 from tinyresnext.ops.cuda.runtime.kernel import Kernel, floats, int32, octets
 from tinyresnext.ops.cuda.runtime.machine import Launch
-from tinyresnext.ops.cuda.tensor.integer import ends, forward, grouped, product
+from tinyresnext.ops.cuda.tensor import integer as kernels
+from tinyresnext.ops.cuda.tensor.integer import ends, forward, grouped, product, rounding
 from tinyresnext.ops.cuda.words import get, put, registers
 from tinyresnext.ops.cuda.words.integer import dot4, put_word, word_if, words4
 
@@ -211,6 +214,12 @@ PLANTED = [
     (grouped, "seen = inside and uint32(left + j) < uint32(w)", "seen = inside", GROUPED, None),
     (ends, "if i < size:", "if True:", ("5 x 2 kernel", *RELU), faults.OUT),
 ]
+ROUNDING = [
+    ("quantise_kernel", "if i < count:", "if True:", faults.OUT),
+    ("quantise_kernel", "byte(x[i]", "byte(x[first]", None),
+    ("dequantise_kernel", "if i < count:", "if True:", faults.OUT),
+    ("dequantise_kernel", "sign != 0", "sign == 0", None),
+]
 
 
 @on_device
@@ -237,6 +246,46 @@ def test_a_mistake_is_found(module, old, new, case, said, monkeypatch):
     except KernelFault:
         return
     assert not np.array_equal(*values), "the values are right all the same"
+
+
+@on_device
+@pytest.mark.usefixtures("nvvm")
+@pytest.mark.parametrize(("name", "old", "new", "said"), ROUNDING)
+def test_a_mistake_of_rounding_is_found(name, old, new, said, monkeypatch):
+    """Of 300 values, so that a thread has several and the last of a block have none."""
+    from tinyresnext.emulator.ptx import PtxMachine
+
+    made = faults.changed(rounding, old, new, monkeypatch, name)
+    monkeypatch.setattr(rounding, name, getattr(made, name))
+    ops, x = cuda.CudaBackend(PtxMachine()), np.linspace(-3, 3, 300, dtype=np.float32)
+    q = reference.quantise(x, scale=0.02, signed=True)
+
+    def computed() -> list[np.ndarray]:
+        found = ops.quantise(ops.upload(x), scale=0.02, signed=True)
+        back = ops.dequantise(ops.upload(q), scale=0.02)
+        return [ops.download(found), ops.download(back)]
+
+    if said is not None:
+        with pytest.raises(KernelFault, match=said):
+            computed()
+        return
+    found, back = computed()
+    same = np.array_equal(found, q), np.array_equal(back, reference.dequantise(q, scale=0.02))
+    assert sorted(same) == [False, True]
+
+
+def test_every_kernel_of_integers_has_a_mistake():
+    """Each module has one kernel, but for that of rounding."""
+    found = {}
+    for info in pkgutil.iter_modules(kernels.__path__, f"{kernels.__name__}."):
+        module = import_module(info.name)
+        names = [name for name in vars(module) if name.endswith("_kernel")]
+        own = [name for name in names if getattr(module, name).__module__ == info.name]
+        if own:
+            found[module] = set(own)
+    assert found.pop(rounding) == {row[0] for row in ROUNDING}
+    assert {row[0] for row in PLANTED} == set(found)
+    assert all(len(names) == 1 for names in found.values())
 
 
 BYTES = {

@@ -13,6 +13,7 @@ from typing import TypeVar
 from ...errors import UsageError
 
 __all__ = [
+    "averages",
     "classifiers",
     "given",
     "is_average",
@@ -109,6 +110,11 @@ def possible(keys: Collection[str]) -> list[str]:
             if whole and f"{prefix}{stage}" in starts and not own:
                 found[prefix] = None
     return [*found][:MOST_NETWORKS]
+
+
+def averages(keys: Collection[str]) -> list[str]:
+    """Return the prefixes of networks that follow another, in the order of the keys."""
+    return [prefix for prefix in possible(keys) if is_average(prefix)]
 
 
 def is_lone_backbone(keys: Collection[str]) -> bool:

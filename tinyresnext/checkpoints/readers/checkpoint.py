@@ -118,8 +118,8 @@ class Checkpoint:
     prefix : str
         What was removed from the front of every name, such as ``"module."``.
     skipped : tuple of str
-        Entries left out because they are no tensors (text, None, a plain number, of which no
-        network is made), and the counter of an averaged model.
+        Entries left out because they are no tensors (text, None, a plain number), or single
+        numbers that are whole or called a result, and the counter of an averaged model.
     sha256 : str
         Of the whole file, in hexadecimal.
     carried : bytes

@@ -136,8 +136,8 @@ def _listed(
         if fits:
             if ema:
                 raise UsageError(
-                    "only .pth and .pdparams files have averaged weights beside the plain ones; "
-                    "read it without ema"
+                    "only .pth and .pdparams files have averaged weights under a key; read it "
+                    "without ema; a prefix (--prefix ema.) takes those behind one"
                 )
             if key is not None:
                 raise UsageError(

@@ -10,12 +10,14 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeGuard
 
-from ....errors import FormatError, UnsafeError, UsageError
-from ....formats.pickle.names import is_array, is_unknown_class
+from ....errors import FormatError, UsageError
+from ....formats.dtypes import BY_TORCH, FLOATS
+from ....formats.pickle.names import is_array
 from ....formats.pickle.tensors import Tensor
-from ....formats.pickle.vocabulary import Global, OtherKey, Placeholder
-from ...names.prefixes import is_average, unwrap
+from ....formats.pickle.vocabulary import OtherKey, Placeholder
+from ...names.prefixes import averages, is_average, unwrap
 from ..checkpoint import MAX_NAME
+from .refusals import kind, refuse_objects, unknown_class
 
 __all__ = ["Choice", "called", "choose", "clean"]
 
@@ -25,6 +27,11 @@ AVERAGED_WRAPPERS = ("state_dict_ema", "model_ema", "ema_state_dict")
 # What has the names and shapes of weights, and other values: these are never taken for a network.
 _OTHERS = r"optim\w*|\w*sched\w*|\w*scaler|grad(?:ient)?s?|criterion|loss\w*|metrics?|callbacks?"
 _NO_NETWORK = re.compile(rf"(?:^|[._])(?:{_OTHERS})(?=$|[._])", re.IGNORECASE)
+# What a single number of floating point beside the modules may be called that is no parameter
+_RESULT = re.compile(
+    r"(?:^|_)(?:best|acc(?:uracy)?\d?|top\d|prec\d?|map|auc|f1|lr|decay|epoch|loss\w*)(?=$|_)",
+    re.IGNORECASE,
+)
 MOST_DEPTH, MOST_ENTRIES = 4, 100_000  # where state dicts are looked for
 
 _NAME = re.compile(r"(?!__)[\w-]+(\.(?!__)[\w-]+)*", re.ASCII)
@@ -64,7 +71,7 @@ def choose(top: object, ema: bool, key: str | None = None) -> Choice:
         raise UsageError(
             f"the key {key!r} and ema both say which weights to take; give one of them"
         )
-    _refuse_objects("the top of the checkpoint", top)
+    refuse_objects("the top of the checkpoint", top)
     dicts = _state_dicts(top)
     found = dict(dicts)
     if len(found) < len(dicts):
@@ -78,10 +85,7 @@ def choose(top: object, ema: bool, key: str | None = None) -> Choice:
     averaged = [name for name in found if is_average(name)]
     plain = [name for name in found if name not in averaged]
     if ema and not averaged:
-        raise UsageError(
-            f"the file has no averaged weights ({', '.join(AVERAGED_WRAPPERS)}); read it without "
-            "ema"
-        )
+        raise UsageError(_no_average(found))
     ordered = averaged + plain if ema else plain + averaged
     if not ordered:
         raise FormatError(_nothing(top))
@@ -161,10 +165,10 @@ def _under(value: object, key: str) -> object:
 def _nothing(top: object) -> str:
     """Return the message for a checkpoint without a state dict."""
     if not _is_dict(top):
-        return f"the top of the checkpoint is {_kind(top)}"
+        return f"the top of the checkpoint is {kind(top)}"
     for name, value in top.items():
         if is_array(value):
-            return f"{ascii(name)[:80]} is {_kind(value)}"
+            return f"{ascii(name)[:80]} is {kind(value)}"
     for name, value in top.items():
         if type(value) is Placeholder and name in WRAPPERS:
             return (
@@ -178,6 +182,18 @@ def _nothing(top: object) -> str:
     )
 
 
+def _no_average(found: dict[str, dict]) -> str:
+    """Return the message for averaged weights that lie under no key of their own."""
+    for key, mapping in found.items():
+        if behind := averages([name for name in mapping if type(name) is str]):
+            where = f" --key {key}" if key else ""
+            return (
+                f"averaged weights lie behind {behind[0]!r} in the names of the tensors; say "
+                f"--prefix {behind[0]}{where if key != next(iter(found)) else ''} and not --ema"
+            )
+    return f"the file has no averaged weights ({', '.join(AVERAGED_WRAPPERS)}); read it without ema"
+
+
 def _is_dict(value: object) -> TypeGuard[dict]:
     """Return whether this is exactly a dict of one of the two kinds that a pickle makes."""
     return type(value) in (dict, OrderedDict)
@@ -186,48 +202,6 @@ def _is_dict(value: object) -> TypeGuard[dict]:
 def _holds_tensors(value: object) -> TypeGuard[dict]:
     """Return whether this is a dict with a tensor in it."""
     return _is_dict(value) and any(type(entry) is Tensor for entry in value.values())
-
-
-def _kind(value: Any) -> str:
-    """Return what a value is that is no tensor of a network, and what to do, for messages."""
-    kind = value.storage.kind if type(value) is Tensor else ""
-    if type(value) is Placeholder and value.cls.module == "torch._utils":
-        kind = value.cls.name.strip("_")
-    if kind:
-        if kind.startswith("Q") or "qtensor" in kind:
-            return (
-                "a tensor of quantised numbers, which are not read; use the checkpoint of the "
-                "network before it was quantised"
-            )
-        return f"a tensor of a kind that is not read ({kind}); save it as float32"
-    if is_array(value):
-        return (
-            "an array of NumPy in a pickle; save the arrays with numpy.savez(path, **arrays), "
-            "which is read"
-        )
-    what = f"a {type(value).__name__}"
-    if type(value) is Placeholder:
-        what = f"an object of the class {value.cls}"
-    return f"{what}, not a tensor; save only model.state_dict()"
-
-
-def _unknown_class(value: object) -> Global | None:
-    """Return the class of an object, or the class that a value is, if it is not a known one."""
-    cls = value.cls if type(value) is Placeholder else value
-    return cls if type(cls) is Global and is_unknown_class(cls) else None
-
-
-def _refuse_objects(where: str, value: object) -> None:
-    """Raise `UnsafeError` if this is an object of an unknown class.
-
-    Such an object may lie beside the tensors, but not be one, nor hold them.
-    """
-    if (cls := _unknown_class(value)) is not None:
-        raise UnsafeError(
-            f"{where} is an object of the class {cls}, which is not part of a state dict and was "
-            "neither imported nor run; if the file holds a whole model, load it where you trust it "
-            "and save only model.state_dict()"
-        )
 
 
 def clean(choice: Choice) -> tuple[str, dict[str, Tensor], tuple[str, ...]]:
@@ -246,7 +220,7 @@ def clean(choice: Choice) -> tuple[str, dict[str, Tensor], tuple[str, ...]]:
     skipped = []
     in_modules = any(type(name) is str and "." in name for name in choice.mapping)
     for name, value in choice.mapping.items():
-        number = in_modules and type(value) is Tensor and not value.size and "." not in str(name)
+        number = in_modules and _is_count(name, value)
         proper = type(name) is str and len(name) <= MAX_NAME and _NAME.fullmatch(name)
         if type(value) is Tensor and value.is_read and proper and not number:
             tensors[name] = value
@@ -256,10 +230,22 @@ def clean(choice: Choice) -> tuple[str, dict[str, Tensor], tuple[str, ...]]:
             what = str(name) if type(name) is OtherKey else ascii(name)[:80]
             raise FormatError(f"{what} is not a name that a network's tensors have")
         else:
-            _refuse_objects(name, value)
-            raise FormatError(f"{name} is {_kind(value)}")
+            refuse_objects(name, value)
+            raise FormatError(f"{name} is {kind(value)}")
     prefix, tensors, counters = unwrap(tensors)
     return prefix, tensors, (*skipped, *counters)
+
+
+def _is_count(name: object, value: object) -> bool:
+    """Return whether an entry is a single number that a script keeps beside the modules.
+
+    A number of floating point may be a parameter: a scale of the logits, the power of a pooling.
+    """
+    if type(value) is not Tensor or value.size or type(name) is not str or "." in name:
+        return False
+    number = BY_TORCH.get(value.storage.kind)
+    whole = number is None or number.name not in FLOATS
+    return whole or not _NAME.fullmatch(name) or _RESULT.search(name) is not None
 
 
 def _is_beside(name: object, value: object, others: tuple[str, ...]) -> bool:
@@ -274,7 +260,7 @@ def _is_beside(name: object, value: object, others: tuple[str, ...]) -> bool:
         return not _has_tensors(value)
     if any(f"{other}.".startswith(f"{name}.") for other in others) or name.endswith("_extra_state"):
         return True
-    if _unknown_class(value) is not None:
+    if unknown_class(value) is not None:
         return False
     return "." not in name and (_NO_NETWORK.search(name) is not None or not _has_tensors(value))
 

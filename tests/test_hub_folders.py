@@ -89,7 +89,7 @@ def test_what_it_says_goes_into_the_model(hub, named):
     said = "\n".join(notes)
     assert "architecture resnext8_8x4d, 3 labels, preprocessing, licence Apache-2.0" in said
     assert "assumed" not in said
-    assert "by its name: ReLU, max pooling in the stem, no blur pooling" in said
+    assert "by its name: ReLU, padding with zeros, stride 2 in the stem and in each" in said
 
 
 def test_options_win(hub):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cases
 import foreign_files as ff
 import numpy as np
 import pytest
 import torch_files
-from test_wrapped import OTHERS, OURS, same, state, without_head
+from test_wrapped import OTHERS, OURS, TINY, same, state, without_head
 
 from tinyresnext import load_checkpoint
 from tinyresnext.errors import FormatError, UsageError
@@ -71,3 +73,22 @@ def test_averaged_weights_behind_a_prefix_of_another_key_are_named(convert):
     same(convert(top, prefix="ema.", key="all")[0], without_head(OTHERS))
     with pytest.raises(UsageError, match="has no averaged weights"):
         convert({"model": state(OURS)}, ema=True)
+
+
+POOLED = replace(TINY, stem="pooled")
+UNTOLD = {
+    "imagenet": (TINY, {}, "stride 2 in the stem and in each later stage, max p"),
+    "cifar": (replace(TINY, stem="cifar"), {}, "stride 1 in the stem and 2 in each later"),
+    "pooled": (POOLED, {"stem": "pooled"}, "stride 1 in the stem and 2 in each later stage, max p"),
+}
+
+
+@pytest.mark.parametrize("stem", UNTOLD)
+def test_what_has_no_trace_in_tensors_is_all_said(convert, stem):
+    """A maximum at the end, or a 3x3 stem of stride 2, has the same tensors and other logits."""
+    spec, options, strides = UNTOLD[stem]
+    _, notes = convert(state(cases.weights(spec)), **options)
+    (line,) = [line for line in notes.splitlines() if "no trace" in line]
+    assert line.startswith(f"assumed: ReLU, padding with zeros, {strides}")
+    assert "a mean over all positions at the end, no blur pooling (--blur-pool) and no dil" in line
+    assert ("stride 1 and no pooling in the stem (--stem pooled" in notes) == (stem == "cifar")

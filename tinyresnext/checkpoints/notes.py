@@ -153,13 +153,20 @@ def _assumed(spec: Spec, about: About, found: Checkpoint) -> list[str]:
         untold = [f"{how}: ReLU, and a mean over all positions"]
         return [f"found: {epsilon}, {slide}", *(untold if known else map(Doubt, untold))]
     if spec.stem == "cifar" and not about.stem_given:
-        assumed += ", no pooling in the stem (--stem pooled says otherwise)"
-    average = spec.blur_pool == "average"
-    pooling = "ReLU" if spec.stem == "cifar" or average else "ReLU, max pooling in the stem"
-    absent = ["no blur pooling (--blur-pool)"] if spec.blur_pool == "none" else []
-    absent += ["no dilation (--output-stride)"] if not spec.dilated else []
-    what = " and ".join([", ".join([pooling, *absent[:1]]), *absent[1:]])
+        assumed += ", stride 1 and no pooling in the stem (--stem pooled says otherwise)"
     trace = "" if known else ", of which tensors have no trace"
     said = [f"found: {epsilon}"] if found.eps is not None or kept else []
-    untold = [assumed, f"{how}: {what}{trace}"]
+    untold = [assumed, f"{how}: {_traceless(spec)}{trace}"]
     return [*said, *(untold if known else map(Doubt, untold))]
+
+
+def _traceless(spec: Spec) -> str:
+    """Return what a network does between its layers, where another would have the same tensors."""
+    first = "1 in the stem and 2" if spec.small else "2 in the stem and"
+    usual = ["ReLU", "padding with zeros", f"stride {first} in each later stage"]
+    if spec.stem != "cifar" and spec.blur_pool != "average":
+        usual.append("max pooling in the stem")
+    usual.append("a mean over all positions at the end")
+    absent = ["no blur pooling (--blur-pool)"] if spec.blur_pool == "none" else []
+    absent += ["no dilation (--output-stride)"] if not spec.dilated else []
+    return " and ".join([", ".join([*usual, *absent[:1]]), *absent[1:]])

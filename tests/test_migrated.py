@@ -6,14 +6,17 @@ from dataclasses import replace
 
 import cases
 import foreign_files as ff
+import key_schemes
 import numpy as np
 import pytest
 import torch_files
 from test_wrapped import OTHERS, OURS, TINY, same, state, without_head
 
-from tinyresnext import load_checkpoint
-from tinyresnext.errors import FormatError, UsageError
+from tinyresnext import load_checkpoint, parameters
+from tinyresnext.checkpoints.names import schemes as names
+from tinyresnext.errors import FormatError, IntegrityError, ShapeError, UsageError
 
+FC = OURS["fc.weight"]
 HALF = np.float32(0.5)
 
 
@@ -92,3 +95,136 @@ def test_what_has_no_trace_in_tensors_is_all_said(convert, stem):
     assert line.startswith(f"assumed: ReLU, padding with zeros, {strides}")
     assert "a mean over all positions at the end, no blur pooling (--blur-pool) and no dil" in line
     assert ("stride 1 and no pooling in the stem (--stem pooled" in notes) == (stem == "cifar")
+
+
+@pytest.mark.parametrize("module", ["fc", "head", "fc.1", "classifier.1"])
+@pytest.mark.parametrize("prefix", ["", "model.", "backbone."])
+def test_a_classifier_without_a_bias_has_zeros(convert, module, prefix):
+    there = prefix if prefix != "backbone." else ""  # beside it
+    top = {**state(without_head(OURS), prefix), **state({f"{module}.weight": FC}, there)}
+    stored, notes = convert(top)
+    same(stored, OURS | {"fc.bias": np.zeros(10, np.float32)})
+    assert "assumed: the classifier has no bias in the file: zeros" in notes
+    with pytest.raises(IntegrityError, match=r"fc\.weight has values that are NaN"):
+        convert({**top, **state({f"{module}.weight": FC * np.nan}, there)})
+
+
+def test_a_classifier_without_a_bias_in_another_order_of_axes():
+    """Keras' classifiers are [features, classes]."""
+    keys = key_schemes.keras(OURS, TINY)
+    (bias,) = (key for key in keys if key.startswith("probs/bias"))
+    del keys[bias]
+    named = names.recognise(keys)
+    shapes = named.shapes({key: value.shape for key, value in keys.items()})
+    assert shapes["fc.bias"] == (10,)
+    assert not named.tensors(keys)["fc.bias"].any()
+
+
+def convolution(norm):
+    """The name of the convolution before a norm."""
+    deep = {"conv1.1": "conv1.0", "conv1.4": "conv1.3", "deep bn1": "conv1.6"}
+    if norm in deep:
+        return deep[norm]
+    module, _, number = norm.rpartition("downsample.")
+    return f"{module}downsample.{int(number) - 1}" if module else norm.replace("bn", "conv")
+
+
+def fused(spec, values):
+    """What ``fuse_conv_bn_eval`` leaves: a bias of each convolution, and no norms."""
+    norms = [n.removesuffix(".running_var") for n in parameters(spec) if n.endswith("running_var")]
+    kept = {n: v for n, v in values.items() if n.rpartition(".")[0] not in norms}
+    for norm in norms:
+        before = convolution(f"deep {norm}" if (norm, spec.stem) == ("bn1", "deep") else norm)
+        kept[f"{before}.bias"] = values[f"{norm}.bias"]
+    return kept
+
+
+FUSED = {
+    "plain": TINY,
+    "deep": replace(TINY, stem="deep", avg_down=True),
+    "excited": replace(TINY, stem="deep", se_reduction=16),
+    "features": replace(TINY, classes=0),
+}
+
+
+@pytest.mark.parametrize("spec", FUSED.values(), ids=FUSED)
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_norms_that_are_folded_into_convolutions(convert, spec, prefix):
+    """Each norm adds the bias of its convolution, and nothing else."""
+    values = cases.weights(spec, counters=False)
+    stored, notes = convert(state(fused(spec, values), prefix))
+    assert replace(stored.spec, eps=spec.eps) == spec
+    assert "names: torchvision, norms folded" in notes
+    assert "assumed: ReLU" in notes
+    assert "epsilon" not in notes
+    for name, value in stored.params.items():
+        if name.endswith("running_var"):
+            norm = name.removesuffix("running_var")
+            assert (value + np.float32(stored.spec.eps) == 1).all()
+            assert (stored.params[f"{norm}weight"] == 1).all()
+            assert not stored.params[f"{norm}running_mean"].any()
+            np.testing.assert_array_equal(stored.params[f"{norm}bias"], values[f"{norm}bias"])
+        elif name.rpartition(".")[0] + ".running_var" not in stored.params:
+            np.testing.assert_array_equal(value, values[name])
+
+
+def test_norms_of_which_some_are_folded_are_refused(convert):
+    values = {**OURS, "conv1.bias": np.zeros(64, np.float32)}
+    del values["bn1.running_mean"]
+    with pytest.raises(ShapeError, match=r"bn1\.running_mean \(64,\) is missing"):
+        convert(state(values))
+
+
+CURES = {
+    "conv1.weight_g": "remove_weight_norm",
+    "conv1.parametrizations.weight.original0": "remove_parametrizations",
+    "conv1.parametrizations.weight.0._u": "remove_spectral_norm",
+    "conv1.weight_u": "remove_spectral_norm",
+    "layer1.0.conv2.weight_mask": r"prune\.remove\(layer, 'weight'\)",
+    "conv1.activation_post_process.min_val": "without prepare",
+    "conv1.weight_fake_quant.scale": "without prepare",
+    "layer1.0.conv1.lora_A.default.weight": "merge_and_unload",
+}
+
+
+@pytest.mark.parametrize("key", CURES)
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_weights_that_are_kept_in_parts_have_a_cure(convert, key, prefix):
+    with pytest.raises(FormatError, match=CURES[key]):
+        convert(state({**OURS, key: np.ones(3, np.float32)}, prefix))
+
+
+def linear(module, outputs, inputs=512):
+    return {
+        f"{module}.weight": np.zeros((outputs, inputs), "f4"),
+        f"{module}.bias": np.zeros(outputs, "f4"),
+    }
+
+
+@pytest.mark.parametrize("module", ["predictor", "dense", "proj", "top.0", "my_layer", "arcface"])
+def test_a_head_of_an_unknown_name_is_not_left_out(convert, module):
+    """The network became one of features, with a note."""
+    top = {**state(without_head(OURS), "encoder."), **state(linear(module, 5))}
+    with pytest.raises(FormatError, match=rf"{module}.weight' \(5, 512\), .* say --prefix enc"):
+        convert(top)
+    for options in ({"prefix": "encoder."}, {"arch": replace(TINY, classes=0)}):
+        same(convert(top, **options)[0], without_head(OURS))
+
+
+@pytest.mark.parametrize(
+    ("module", "inputs"), [("head", 10), ("out_layer", 10), ("classifier", 512), ("mlp.0", 10)]
+)
+def test_a_layer_behind_the_classifier_is_not_left_out(convert, module, inputs):
+    top = {**state(OURS, "backbone."), **state(linear(module, 4, inputs))}
+    with pytest.raises(FormatError, match=rf"{module}.weight' .* a classifier of 10 outputs"):
+        convert(top)
+    same(convert(top, prefix="backbone.")[0])
+
+
+@pytest.mark.parametrize("module", ["projector.0", "mlp.0", "neck.fc", "prototypes", "text.width"])
+def test_other_layers_beside_a_network_are_noted(convert, module):
+    wide = 512 if module != "text.width" else 300
+    top = {**state(without_head(OURS), "encoder."), **state(linear(module, 5, wide))}
+    stored, notes = convert(top)
+    same(stored, without_head(OURS))
+    assert f"not taken: 2 tensors beside the network, such as {module}.weight" in notes

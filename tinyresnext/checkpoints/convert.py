@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +20,11 @@ from ..system.files import shown
 from ..system.version import __version__
 from . import carried, infer
 from .beside import architecture, config, folder, layers
+from .beside.labels import labels_of
 from .carried import Carried
 from .names import layouts
 from .names.classification_models import INPUT, preprocessing
-from .names.judge import judge
+from .names.judge import check_outside, judge
 from .names.schemes import Names, recognise
 from .names.table import TORCHVISION
 from .notes import About, notes
@@ -173,7 +174,7 @@ def opened_checkpoint(
             told += ("found: preprocessing, in the norm of the input (bn_data)",)
         params = OnDemand(parameters(spec), arrays.__getitem__)
         preprocess = preprocess or infer.implied(named.scheme, spec).preprocess
-        stored = Stored(spec, params, preprocess, _labels(spec, labels), provenance)
+        stored = Stored(spec, params, preprocess, labels_of(spec, labels), provenance)
         yield Conversion(stored, told)
 
 
@@ -210,7 +211,7 @@ def _understood(
         named = recognise(shapes, prefix)
     else:  # the reader has named the tensors as we do
         named = Names(TORCHVISION, {name: ((name,), layouts.AS_IT_IS) for name in shapes}, {})
-    eps = infer.epsilon(named.scheme)
+    eps, whole = infer.epsilon(named.scheme), shapes
     shapes = {n: s for n, s in named.shapes(shapes).items() if not n.startswith(INPUT)}
     if arch is not None:
         spec = _asked_for(shapes, eps, arch, beside)
@@ -226,6 +227,8 @@ def _understood(
     if stem is not None:
         spec = replace(spec, stem=stem)
         infer.check(shapes, spec, "name another stem, or none to have it inferred")
+    if prefix is None and not (isinstance(arch, Spec) and not arch.classes):
+        check_outside(whole, named, spec)
     return spec, named
 
 
@@ -279,20 +282,3 @@ def _with_head(spec: Spec, head: str | None, beside: Carried | None) -> Spec:
     if head == "softmax" and spec.classes == 1:
         raise UsageError("a single output means nothing under a softmax; give --head sigmoid")
     return replace(spec, head=head or infer.usual_head(spec.classes))
-
-
-def _labels(spec: Spec, labels: Sequence[str] | None) -> tuple[str, ...]:
-    """Return one name for each class, or two for a single output."""
-    if labels is None:
-        return infer.usual_labels(spec)
-    texts = isinstance(labels, Iterable) and not isinstance(labels, str)
-    if not texts or not all(isinstance(label, str) for label in labels):
-        raise UsageError(f"labels is {labels!r:.80}; give a list with a text for each class")
-    if spec.labels == 2 and spec.classes == 1 and len(labels) == 1:
-        return f"not {labels[0]}", labels[0]
-    if len(labels) != spec.labels:
-        raise UsageError(
-            f"there are {len(labels)} labels and the network has {spec.labels} classes; give one "
-            "label for each class"
-        )
-    return tuple(labels)

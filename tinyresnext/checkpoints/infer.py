@@ -170,7 +170,8 @@ class Implied(NamedTuple):
 def epsilon(scheme: str) -> float:
     """Return the epsilon of batch norms in the networks of a scheme (`names.schemes.SCHEMES`)."""
     se = 9.999999747378752e-06  # 1e-5 in float32
-    known = {table.KERAS: KERAS_EPSILON, table.QUANTISED: FOLDED_EPSILON}
+    known = {table.KERAS: KERAS_EPSILON}
+    known |= dict.fromkeys((table.QUANTISED, table.FOLDED), FOLDED_EPSILON)
     known |= {table.CLASSIFICATION_MODELS: 2e-5, table.SE_CLASSIFICATION_MODELS: se}
     return known.get(scheme, EPSILON)
 
@@ -205,6 +206,8 @@ def implied(scheme: str, spec: Spec) -> Implied:
         table.CLASSIFICATION_MODELS: "classification_models: batch norm epsilon 2e-05",
         table.PADDLE: "Paddle: the original images were resized with OpenCV's bilinear filter, "
         "without antialiasing",
+        table.FOLDED: "norms are folded into the convolutions of the file: those of this network "
+        "are the identity and a shift",
         table.QUANTISED: "quantised: the weights are what their integers stand for; the original "
         "rounds its activations to 8 bits too, which this network does not: its logits are near, "
         "and not equal. Norms are folded: those of this network are the identity and a shift",

@@ -10,6 +10,7 @@ from ..network.spec import Spec, describe
 from . import carried, infer
 from .beside.config import Config
 from .carried import Carried
+from .names.layouts import FOLDED_EPSILON
 from .names.schemes import Names
 from .readers.checkpoint import Checkpoint
 from .readers.container import PICKLED
@@ -126,6 +127,10 @@ def _left_out(found: Checkpoint, named: Names) -> list[str]:
         said.append(Doubt(f"not taken: {some}"))
     if found.skipped:
         said.append(f"left out: {_some(found.skipped, 20)}")
+    bias = named.parts.get("fc.bias")
+    if bias is not None and bias[0] == named.parts["fc.weight"][0]:
+        none = "the classifier has no bias in the file: zeros, and its weight is taken as it is, "
+        said.append(Doubt(f"assumed: {none}with no normalising of weight or features (ArcFace)"))
     for what, keys in named.left_out.items():
         said.append(Doubt(f"left out: {len(keys)} {what}, such as {keys[0]}"))
     return said
@@ -147,7 +152,7 @@ def _assumed(spec: Spec, about: About, found: Checkpoint) -> list[str]:
     kept = kept and beside is not None and beside.spec.eps == spec.eps
     epsilon = f"batch norm epsilon {spec.eps:g}"
     if found.eps is None and not kept:
-        assumed += f", {epsilon}"
+        assumed += f", {epsilon}" if spec.eps != FOLDED_EPSILON else ""
     elif found.layers is not None and all(found.layers.convolutions.values()):
         slide = "how convolutions and max poolings slide"
         untold = [f"{how}: ReLU, and a mean over all positions"]

@@ -1,4 +1,4 @@
-"""Judging the numbers of a checkpoint by the names that its tensors get."""
+"""Judging a checkpoint by the names that its tensors get: its numbers, and layers beside them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import FormatError, IntegrityError
+from ...network.spec import Spec
 from ..readers.checkpoint import Look
-from . import layouts
+from . import layouts, prefixes
 from .schemes import Names
 
-__all__ = ["judge"]
+__all__ = ["check_outside", "judge"]
 
 
 def judge(shapes: Mapping[str, tuple[int, ...]], named: Names) -> Look:
@@ -20,12 +21,11 @@ def judge(shapes: Mapping[str, tuple[int, ...]], named: Names) -> Look:
 
     It receives the numbers of each tensor of the file.
     """
-    wanted = {
-        key: name
-        for name, (keys, layout) in named.parts.items()
-        if layout not in layouts.CONSTANTS
-        for key in keys
-    }
+    wanted: dict[str, str] = {}
+    for name, (keys, layout) in named.parts.items():
+        if layout not in layouts.CONSTANTS:
+            for key in keys:  # of several parameters made of one tensor, the first is its own
+                wanted.setdefault(key, name)
     sums = {
         key
         for keys, layout in named.parts.values()
@@ -56,3 +56,36 @@ def judge(shapes: Mapping[str, tuple[int, ...]], named: Names) -> Look:
             raise IntegrityError(f"{name}: {layouts.OTHER_SUM}")
 
     return look
+
+
+def check_outside(shapes: Mapping[str, tuple[int, ...]], named: Names, spec: Spec) -> None:
+    """Raise `FormatError` if a layer beside the network may be its classifier, or stand behind it.
+
+    Parameters
+    ----------
+    shapes : mapping of str to tuple of int
+        Of the tensors in the file.
+    named : Names
+        Behind a prefix that was found; what the user gave, is meant.
+    spec : Spec
+    """
+    known = prefixes.classifiers(named.prefix, named.outside)
+    for key in named.outside:
+        shape, single = shapes[key], key.removesuffix("weight") + "bias" in named.outside
+        if not key.endswith(".weight") or len(shape) != 2:
+            continue
+        where = f"beside the network behind {named.prefix!r} is {ascii(key)[:80]} {shape}"
+        alone = f"say --prefix {named.prefix}"
+        follows = prefixes.may_follow(key, single)
+        if not spec.classes and shape[1] == spec.features and follows:
+            raise FormatError(
+                f"{where}, which may be its classifier under a name that is not known; call it "
+                f"fc.weight in the state dict, and its bias fc.bias, or {alone} to have the "
+                "network without a classifier"
+            )
+        inner = spec.classes and (shape[1] == spec.classes or key in known)
+        if inner and shape[1] in (spec.features, spec.classes):
+            raise FormatError(
+                f"{where}, and the network has a classifier of {spec.classes} outputs itself; "
+                f"{alone} if that is the one that counts, or delete it from the state dict"
+            )

@@ -34,6 +34,7 @@ __all__ = [
     "folded_norm",
     "identity",
     "is_fixed_sum",
+    "without_bias",
 ]
 
 Shape = tuple[int, ...]
@@ -176,6 +177,16 @@ def folded_norm(norm: str, bias: str) -> dict[str, Part]:
     fields = ("weight", "running_mean", "running_var", "bias")
     layouts = (*CONSTANTS, AS_IT_IS)
     return {f"{norm}.{f}": ((bias,), layout) for f, layout in zip(fields, layouts, strict=True)}
+
+
+def without_bias(weight: Part) -> Part:
+    """Return the bias of a linear layer that has none: zeros, one for each output of its weight."""
+    keys, layout = weight
+
+    def zeros(arrays: Sequence[NDArray]) -> NDArray:
+        return np.zeros(layout.shape([array.shape for array in arrays])[:1], np.float32)
+
+    return keys, Layout(lambda shapes: layout.shape(shapes)[:1], zeros)
 
 
 def identity(eps: float) -> tuple[float, float, float]:

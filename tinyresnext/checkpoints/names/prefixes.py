@@ -19,6 +19,7 @@ __all__ = [
     "is_average",
     "is_counter",
     "is_lone_backbone",
+    "may_follow",
     "plain_name",
     "possible",
     "single_layer",
@@ -159,7 +160,22 @@ def classifiers(prefix: str, beside: Iterable[str]) -> list[str]:
 def single_layer(keys: Collection[str]) -> str:
     """Return the one linear layer that all these keys belong to, or "".
 
-    It may stand behind a dropout, as the second of a list: ``fc.1.weight`` and ``fc.1.bias``.
+    It may stand behind a dropout, as the second of a list: ``fc.1.weight`` and ``fc.1.bias``. It
+    may have no bias.
     """
     module = min(keys, default="").rpartition(".")[0]
-    return module if {*keys} == {f"{module}.weight", f"{module}.bias"} else ""
+    weight, bias = f"{module}.weight", f"{module}.bias"
+    return module if module and {*keys} in ({weight, bias}, {weight}) else ""
+
+
+def may_follow(key: str, single: bool) -> bool:
+    """Return whether the weight of a layer beside a network may be that of its classifier.
+
+    Self-supervised training has layers there that are none. Of these, only a ``single`` one with a
+    bias may be meant otherwise, such as ``proj`` and ``predictor``.
+    """
+    name = _PROJECTION.search(key)
+    if name is None:
+        return True
+    numbered = key.removesuffix(".weight").rpartition(".")[2].isdigit()
+    return single and not numbered and name[0].lower() in ("proj", "predict")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable
 from . import module_tree
 from .layouts import AS_IT_IS, Layout, Part, Reading, folded_norm
 
-__all__ = ["by_key", "cadene", "cadene_se", "mmpretrain", "prlz77", "quantised"]
+__all__ = ["by_key", "cadene", "cadene_se", "folded", "mmpretrain", "prlz77", "quantised"]
 __all__ += ["timm_d", "torchvision"]
 
 _FIELD = r"(?:weight|bias|running_mean|running_var)"
@@ -28,6 +28,13 @@ _DEEP = re.compile(
 )
 
 _FOLDED = r"conv1|layer\d+\.\d+\.(?:conv[123]|downsample\.0)|fc"
+_UNFOLDED = re.compile(
+    rf"(conv1(?:\.[036])?|layer\d+\.\d+\.(?:conv[123]|downsample\.[01]))\.(weight|bias)"
+    rf"|layer\d+\.\d+\.{_SE}|fc\.(?:weight|bias)",
+    re.ASCII,
+)
+# The norms that do not follow from the names of their convolutions
+_NORMS = {"conv1": "bn1", "conv1.0": "conv1.1", "conv1.3": "conv1.4", "conv1.6": "bn1"}
 _QUANTISED = re.compile(rf"({_FOLDED})\.(weight|bias)", re.ASCII)
 _ACTIVATIONS = re.compile(
     rf"(?:{_FOLDED}|layer\d+\.\d+\.skip_add_relu|quant)\.(?:scale|zero_point)", re.ASCII
@@ -67,7 +74,7 @@ _PRLZ77_INSIDE = {
 
 def torchvision(keys: Collection[str]) -> Reading:
     """Read torchvision's names, which timm has too for all but its variants d."""
-    return by_key(keys, _plain)
+    return ({}, [*keys]) if _is_folded(keys) else by_key(keys, _plain)
 
 
 def _plain(key: str) -> tuple[str, Layout] | None:
@@ -77,7 +84,37 @@ def _plain(key: str) -> tuple[str, Layout] | None:
 
 def timm_d(keys: Collection[str]) -> Reading:
     """Read the names of timm's variants d: a stem of three convolutions, pooled shortcuts."""
+    if _is_folded(keys):
+        return {}, [*keys]
     return by_key(keys, lambda key: (key, AS_IT_IS) if _DEEP.fullmatch(key) else None)
+
+
+def folded(keys: Collection[str]) -> Reading:
+    """Read torchvision's and timm's names where all norms are folded into the convolutions.
+
+    ``fuse_conv_bn_eval`` of PyTorch does so: the convolutions have biases, and no norm is left.
+    """
+    if not _is_folded(keys):
+        return {}, [*keys]
+    parts: dict[str, Part] = {}
+    foreign = []
+    for key in keys:
+        match = _UNFOLDED.fullmatch(key)
+        if match is None:
+            foreign.append(key)
+        elif match[2] == "bias":
+            module, _, number = match[1].rpartition(".downsample.")
+            norm = f"{module}.downsample.{int(number) + 1}" if module else match[1]
+            parts |= folded_norm(_NORMS.get(norm, norm.replace(".conv", ".bn")), key)
+        else:
+            parts[key] = (key,), AS_IT_IS
+    return parts, foreign
+
+
+def _is_folded(keys: Collection[str]) -> bool:
+    """Return whether the first convolution has a bias, and no name is that of a norm."""
+    biased = "conv1.bias" in keys or {"conv1.0.bias", "conv1.6.bias"} <= {*keys}
+    return biased and not any(re.search(r"(?:^|\.)bn\d\.|\.running_", key) for key in keys)
 
 
 def mmpretrain(keys: Collection[str]) -> Reading:
@@ -128,7 +165,7 @@ def cadene(keys: Collection[str]) -> Reading:
     except for ``last_linear``.
     """
     if 2 * sum(key.startswith("layer") for key in keys) > len(keys):
-        return by_key(keys, _cadene_resnet)
+        return ({}, [*keys]) if _is_folded(keys) else by_key(keys, _cadene_resnet)
     classifier = {key for key in keys if key.startswith(("last_linear.", "10.1."))}
     above = "features." if 2 * sum(key.startswith("features.") for key in keys) > len(keys) else ""
     if not above and not classifier:

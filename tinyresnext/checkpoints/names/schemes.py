@@ -18,12 +18,29 @@ from numpy.typing import NDArray
 from ...errors import FormatError, WeightsError
 from ..readers.checkpoint import OnDemand
 from . import prefixes
-from .layouts import AS_IT_IS, Part, Shape
+from .layouts import AS_IT_IS, Part, Shape, without_bias
 from .table import SCHEMES
 
 __all__ = ["SCHEMES", "Names", "recognise"]
 
 T = TypeVar("T")
+
+_AGAIN = "and save the state dict again"
+# Parts of names of what stands in the place of a weight, or around a layer, and how to undo it
+_CURES = {
+    r"\.\w+_mask$": "weights are pruned and kept apart from their masks; call "
+    f"torch.nn.utils.prune.remove(layer, 'weight') for each pruned layer, {_AGAIN}",
+    r"\.\w+_u$|\.0\._u$": "weights are kept apart from their spectral norms; call "
+    "torch.nn.utils.remove_spectral_norm(layer), or for parametrizations "
+    f"torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight'), for each, {_AGAIN}",
+    r"\.\w+_g$|\.parametrizations\.": "weights are kept as parts of which they are computed, as "
+    "weight_norm does; call torch.nn.utils.remove_weight_norm(layer), or for parametrizations "
+    f"torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight'), for each, {_AGAIN}",
+    r"(?:^|\.)(?:activation_post_process|\w*fake_quant\w*)\.": "observers of quantisation are in "
+    "the network; save the state dict of the float network, without prepare or prepare_qat",
+    r"(?:^|[._])lora_[AB]": "adapters (LoRA) are kept apart from the weights; call "
+    f"model.merge_and_unload(), {_AGAIN}",
+}
 
 
 class Names(NamedTuple):
@@ -189,6 +206,8 @@ def _attempt(short: Mapping[str, str], prefix: str, possible: Collection[str]) -
         foreign += [short[name] for name in more]
     order = {key: index for index, key in enumerate(short.values())}
     parts = dict(sorted(parts.items(), key=lambda item: order[item[1][0][0]]))
+    if "fc.weight" in parts and "fc.bias" not in parts:
+        parts["fc.bias"] = without_bias(parts["fc.weight"])
     second = tuple(key for name, key in own.items() if name in copies)
     left_out = {"second copies": second} if second else {}
     whole = any(name.startswith("conv1.") for name in parts) and any(
@@ -210,7 +229,7 @@ def _with_classifier(
     module = prefixes.single_layer(heads)
     if not module or "fc.weight" in parts or "fc.bias" in parts:
         return parts, foreign, ""
-    fields = {f"fc.{kind}": ((f"{module}.{kind}",), AS_IT_IS) for kind in ("weight", "bias")}
+    fields = {f"fc.{key.rpartition('.')[2]}": ((key,), AS_IT_IS) for key in heads}
     return parts | fields, [key for key in foreign if key not in heads], module
 
 
@@ -241,6 +260,9 @@ def _advice(names: Names, foreign: list[str]) -> str:
             "the classifier has other layers than one, which is not read; to have the network "
             f"without a classifier, delete these tensors from the state dict{way}"
         )
+    for names_of, cure in _CURES.items():
+        if any(re.search(names_of, key) for key in foreign):
+            return cure
     if any(re.search(r"\.conv2\.(?:paths|attn)\.", key) for key in foreign):
         return "selective kernels (SK) are not supported; use a ResNeXt or an SE-ResNeXt"
     return f"expected keys such as {SCHEMES[names.scheme].examples}"

@@ -15,6 +15,7 @@ __all__ = [
     "CADENE",
     "CADENE_SE",
     "CLASSIFICATION_MODELS",
+    "FOLDED",
     "KERAS",
     "MMPRETRAIN",
     "PADDLE",
@@ -39,6 +40,7 @@ class Scheme(NamedTuple):
 TORCHVISION, TIMM_D, MMPRETRAIN = "torchvision", "timm's variants d", "mmpretrain"
 CADENE, PRLZ77, TORCH7, KERAS = "Cadene", "prlz77", "Torch7", "Keras"
 PADDLE, QUANTISED, CADENE_SE = "Paddle", "torchvision, quantised", "Cadene's SE networks"
+FOLDED = "torchvision, norms folded"
 CLASSIFICATION_MODELS, SE_CLASSIFICATION_MODELS = "classification_models", "its SE-ResNeXt"
 SCHEMES: Mapping[str, Scheme] = {
     TORCHVISION: Scheme(pytorch.torchvision, "'conv1.weight', 'layer1.0.conv2.weight', 'fc.bias'"),
@@ -59,6 +61,7 @@ SCHEMES: Mapping[str, Scheme] = {
     TORCH7: Scheme(module_tree.to_torchvision, "'0.weight', '4.0.0.0.0.3.weight' and '10.bias'"),
     PADDLE: Scheme(paddle, "'bn1._mean', 'bb_0_0.conv0._conv.weight' and 'out.bias'"),
     QUANTISED: Scheme(pytorch.quantised, "'conv1.scale', 'layer1.0.conv2.bias' and 'fc.weight'"),
+    FOLDED: Scheme(pytorch.folded, "'conv1.bias', 'layer1.0.conv2.bias' and 'fc.weight'"),
     CLASSIFICATION_MODELS: Scheme(
         classification_models, "'bn_data/beta:0', 'stage1_unit1_conv1/kernel:0' and 'fc1/bias:0'"
     ),

@@ -26,8 +26,8 @@ def kind(value: Any) -> str:
         return f"a tensor of a kind that is not read ({stored}); save it as float32"
     if is_array(value):
         return (
-            "an array of NumPy in a file of torch.save, where only tensors are read; save the "
-            "arrays with numpy.savez(path, **arrays), which is read"
+            "an array of NumPy in a form that is not read here; save the arrays with "
+            "numpy.savez(path, **arrays), which is read"
         )
     what = f"a {type(value).__name__}"
     if type(value) is Placeholder:

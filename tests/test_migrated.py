@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import cases
@@ -14,6 +15,7 @@ from test_wrapped import OTHERS, OURS, TINY, same, state, without_head
 
 from tinyresnext import load_checkpoint, parameters
 from tinyresnext.checkpoints.names import schemes as names
+from tinyresnext.cli.main import main
 from tinyresnext.errors import FormatError, IntegrityError, ShapeError, UsageError
 
 FC = OURS["fc.weight"]
@@ -228,3 +230,34 @@ def test_other_layers_beside_a_network_are_noted(convert, module):
     stored, notes = convert(top)
     same(stored, without_head(OURS))
     assert f"not taken: 2 tensors beside the network, such as {module}.weight" in notes
+
+
+CHANNELS = {
+    1: "--mean and --std, one number each",
+    4: r"arrays \[n, h, w, 4\] that are prepared as in its training",
+    6: r"arrays \[n, h, w, 6\] that are prepared as in its training",
+}
+
+
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_images_of_other_channels_than_the_network_are_said(tmp_path, capsys, channels):
+    """The conversion said nothing, and classify gave advice that 4 channels cannot follow."""
+    path = tmp_path / "in.pth"
+    path.write_bytes(torch_files.zip_file(state(cases.weights(replace(TINY, channels=channels)))))
+    told = rf"takes {channels} channels and the preprocessing makes 3.*{CHANNELS[channels]}"
+    assert main(["convert", str(path)]) == 0
+    assert re.search(told, capsys.readouterr().err)
+    said: list[str] = []
+    model = load_checkpoint(path, device="reference", warn=said.append)
+    assert re.search(told, said[-1])
+    with pytest.raises(UsageError, match=told):
+        model.predict(np.zeros((32, 32, 3), np.uint8))
+
+
+def test_a_grey_network_that_is_told_its_mean_has_nothing_to_say(tmp_path, capsys):
+    path = tmp_path / "in.pth"
+    path.write_bytes(torch_files.zip_file(state(cases.weights(replace(TINY, channels=1)))))
+    assert main(["convert", str(path), "--mean", "0.5", "--std", "0.25"]) == 0
+    err = capsys.readouterr().err
+    assert "mean (0.5), std (0.25)" in err
+    assert "channels and the" not in err

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..images.preprocess import Preprocess
 from ..network.spec import Spec, describe
+from ..store.contents import Stored
 from . import carried, infer
 from .beside.config import Config
 from .carried import Carried
@@ -75,7 +75,7 @@ def notes(found: Checkpoint, spec: Spec, named: Names, about: About) -> tuple[st
 
 
 def prepared(
-    told: Sequence[str], preprocess: Preprocess, options: Sequence[str] = (), whole: bool = False
+    told: Sequence[str], model: Stored, options: Sequence[str] = (), whole: bool = False
 ) -> str:
     """Return how images are prepared, and where that comes from.
 
@@ -83,7 +83,8 @@ def prepared(
     ----------
     told : sequence of str
         What `notes` has returned.
-    preprocess : Preprocess
+    model : Stored
+        Its preprocessing and its channels are looked at.
     options : sequence of str
         What the user has given of it.
     whole : bool
@@ -93,7 +94,12 @@ def prepared(
     how = "found" if found else "assumed"
     if options or whole:
         how = "given" if whole else f"{how}, but for {', '.join(options)}"
-    text = f"{how}: {preprocess.described()}"
+    text, why = (
+        f"{how}: {model.preprocess.described()}",
+        model.preprocess.misfit(model.spec.channels),
+    )
+    if why:
+        return Doubt(f"{text}; {why}")
     return Doubt(text) if how.startswith("assumed") else text
 
 

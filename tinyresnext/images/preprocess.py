@@ -106,6 +106,22 @@ class Preprocess:
         """Number of input channels: 3 for colour, 1 for grey."""
         return len(self.mean)
 
+    def misfit(self, channels: int) -> str:
+        """Return why these images are none for a network, and what to do; empty if they are."""
+        if self.channels == channels:
+            return ""
+        wrong = f"the network takes {channels} channels and the preprocessing makes {self.channels}"
+        if channels not in (1, 3):
+            return (
+                f"{wrong}, and pictures are prepared in 1 or 3 only; call the model in Python with "
+                f"arrays [n, h, w, {channels}] that are prepared as in its training"
+            )
+        numbers = "one number each" if channels == 1 else "three numbers each"
+        return (
+            f"{wrong}; convert the checkpoint with --mean and --std, {numbers} (preprocess= in "
+            "Python), or call the model with arrays of your own"
+        )
+
     def to_json(self) -> dict[str, object]:
         """Return the JSON object that `from_json` reads; every float keeps all its bits."""
         return {

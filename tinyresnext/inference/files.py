@@ -142,7 +142,7 @@ def load_checkpoint(
     )  # fmt: skip
     with opened as (stored, told):
         stored = stored._replace(params=Weights(stored.params))
-    for note in (*told, prepared(told, stored.preprocess, whole=preprocess is not None)):
+    for note in (*told, prepared(told, stored, whole=preprocess is not None)):
         if isinstance(note, Doubt):
             warn(f"{shown(path)}: {note}")
     return Model(*stored, ops, count)

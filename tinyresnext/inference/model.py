@@ -179,12 +179,8 @@ class Model:
 
     def check_pictures(self) -> None:
         """Raise `UsageError` if the preprocessed images do not have the network's channels."""
-        if self.preprocess.channels != self.spec.channels:
-            raise UsageError(
-                f"the network takes {self.spec.channels} channels and the preprocessing makes "
-                f"{self.preprocess.channels}; call the model with an array of your own, or convert "
-                "it with --mean and --std of one or three channels"
-            )
+        if why := self.preprocess.misfit(self.spec.channels):
+            raise UsageError(why)
 
     def rank(
         self, logits: np.ndarray, top: int | None = None, threshold: float | None = None

@@ -153,7 +153,7 @@ def _convert(a: argparse.Namespace) -> int:
         stored = stored._replace(preprocess=replace(stored.preprocess, **given))
         store.write(dst, stored, half=a.half)
     options, whole = [f"--{name}" for name in given], len(given) == len(asked)
-    for note in (*notes, prepared(notes, stored.preprocess, options, whole)):
+    for note in (*notes, prepared(notes, stored, options, whole)):
         tell(plain(f"{shown(a.src)}: {note}"))
     print(shown(dst))
     return 0

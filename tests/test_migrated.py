@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from test_wrapped import OTHERS, OURS, TINY, same, state, without_head
 from tinyresnext import load_checkpoint, parameters
 from tinyresnext.checkpoints.names import schemes as names
 from tinyresnext.cli.main import main
+from tinyresnext.cli.weights.labels import read_labels
 from tinyresnext.errors import FormatError, IntegrityError, ShapeError, UsageError
 
 FC = OURS["fc.weight"]
@@ -261,3 +263,59 @@ def test_a_grey_network_that_is_told_its_mean_has_nothing_to_say(tmp_path, capsy
     err = capsys.readouterr().err
     assert "mean (0.5), std (0.25)" in err
     assert "channels and the" not in err
+
+
+PETS = ["cat", "big dog", "eel, 2 m"]
+LABELS = {
+    "lines": "cat\nbig dog\neel, 2 m\n",
+    "list": json.dumps(PETS),
+    "indented": json.dumps(PETS, indent=2) + "\n",
+    "id2label": json.dumps({"1": PETS[1], "0": PETS[0], "2": PETS[2]}),
+    "label2id": json.dumps({PETS[2]: 2, PETS[0]: 0, PETS[1]: 1}),
+    "ids": json.dumps({str(i): [f"n{i:08}", name] for i, name in enumerate(PETS)}),
+    "numbered": "0 cat\n1 big dog\n2 eel, 2 m\n",
+    "from one": "1: cat\n2: big dog\n3: eel, 2 m\n",
+    "dashes": "0 - cat\n1 - big dog\n2 - eel, 2 m\n",
+}
+
+
+@pytest.mark.parametrize("form", LABELS)
+def test_forms_of_a_file_of_labels(tmp_path, capsys, form):
+    (tmp_path / "labels").write_text(LABELS[form])
+    assert read_labels(str(tmp_path / "labels")) == PETS
+    told = "each line begins with its number" in capsys.readouterr().err
+    assert told == (form in ("numbered", "from one", "dashes"))
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("3 wheels\n4 wheels\n", ["3 wheels", "4 wheels"]),
+        ("0\n1\n2\n", ["0", "1", "2"]),
+        ("1 cat\n", ["1 cat"]),
+        ("[unknown]\n{other}\n", ["[unknown]", "{other}"]),
+        ("n01440764 tench\nn01443537 goldfish\n", ["n01440764 tench", "n01443537 goldfish"]),
+    ],
+)
+def test_names_that_only_look_like_another_form(tmp_path, text, names):
+    (tmp_path / "labels").write_text(text)
+    assert read_labels(str(tmp_path / "labels")) == names
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("labels", "index,name\n0,cat\n1,dog\n", "is a table, whose columns are not read"),
+        ("labels.csv", "name\ncat\ndog\n", "is a table, whose columns are not read"),
+        ("labels", "1 dog\n0 cat\n", "numbered in another order; sort them"),
+        ("labels", '{"0": "cat", "2": "dog"}', "is JSON, and no list of names"),
+        ("labels", '["cat", 3]', "is JSON, and no list of names"),
+        ("labels", "[]", "is JSON, and no list of names"),
+        ("labels.json", '["cat", ', "no valid JSON"),
+        ("labels.json", '{"0": "cat", "0": "dog"}', "a key stands twice"),
+    ],
+)
+def test_other_forms_of_a_file_of_labels_are_refused(tmp_path, name, text, words):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match=words):
+        read_labels(str(tmp_path / name))

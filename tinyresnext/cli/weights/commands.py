@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ...errors import UsageError
 from ...system.console import plain, tell
-from ...system.files import regular, shown
+from ...system.files import shown
 from ..options import (
     Commands,
     add_command,
@@ -27,8 +27,8 @@ from ..options import (
 from ..output.progress import announce_compiling
 from ..output.tables import target
 from . import export, quantise
+from .labels import read_labels
 
-MOST_LABELS, MOST_CLASSES = 64 << 20, 1_000_000  # bytes and lines of a file of labels
 INTERPOLATIONS = ("bilinear", "bicubic", "torch7", "keras")
 
 
@@ -85,7 +85,11 @@ def _add_convert(c: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="what stands before the names of the network, such as encoder. (found by default)",
     )
-    c.add_argument("--labels", metavar="FILE", help="a text file with the name of one class a line")
+    c.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="a text file with the name of one class a line, or a JSON list or object of names",
+    )
     c.add_argument(
         "--licence",
         default="",
@@ -133,7 +137,7 @@ def _convert(a: argparse.Namespace) -> int:
     from ...store import store
 
     dst = target(_model_name(a.src, a.dst), a.force, not_over=a.src)
-    labels = None if a.labels is None else _lines(a.labels)
+    labels = None if a.labels is None else read_labels(a.labels)
     asked = {name: getattr(a, name) for name in ("resize", "crop", "interpolation", "mean", "std")}
     given = {name: value for name, value in asked.items() if value is not None}
     opened = opened_checkpoint(
@@ -173,30 +177,6 @@ def _model_name(src: str, dst: str | None) -> str:
         dst = f"{stem}.tinyresnext.h5" if suffix == ".h5" else f"{stem}.h5"
     check_name(dst)
     return dst
-
-
-def _lines(path: str) -> list[str]:
-    """Return the lines of a text file; raise `UsageError` if one is empty, or it is no text."""
-    with regular(path, error=UsageError) as file:
-        text = file.read(MOST_LABELS + 1)
-    if len(text) > MOST_LABELS or text.count(b"\n") > MOST_CLASSES:
-        raise UsageError(
-            f"{path!r} has more than {MOST_LABELS:,} bytes or {MOST_CLASSES:,} lines; expected the "
-            "name of one class a line"
-        )
-    try:
-        whole = text.decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n")
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"{path!r} is not text in UTF-8; expected the name of one class a line"
-        ) from error
-    lines = whole.split("\n")
-    if empty := next((i for i, line in enumerate(lines, 1) if not line.strip()), 0):
-        raise UsageError(
-            f"line {empty} of {path!r} is empty; expected the name of one class a line: remove the "
-            "line, or name the class"
-        )
-    return lines
 
 
 def _export(a: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ from child import ENVIRONMENT
 
 from tinyresnext.cli.main import main
 from tinyresnext.cli.runs import images as typed
-from tinyresnext.cli.weights import commands as weights
+from tinyresnext.cli.weights import labels
 from tinyresnext.errors import TinyResNeXtError, UsageError
 from tinyresnext.hub import part
 from tinyresnext.ops.cpu.runtime import cache
@@ -290,7 +290,7 @@ def test_images_in_folders_without_end(tmp_path, capsys):
 
 
 def test_lists_of_names_without_end(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(weights, "MOST_CLASSES", 10)
+    monkeypatch.setattr(labels, "MOST_CLASSES", 10)
     (tmp_path / "labels.txt").write_text("\n" * 11)
     words = [
         "convert",

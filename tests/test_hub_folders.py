@@ -162,7 +162,7 @@ def test_what_cannot_be_done_is_said_and_not_taken(hub, changes, says):
         ({"model_args": {"output_stride": 4}}, FormatError, "with output_stride"),
         ({"model_args": {"unheard_of": 1}}, FormatError, "with unheard_of"),
         ({"num_classes": 4}, ShapeError, "says 4 classes, and the tensors have 3"),
-        ({"label_names": ["a", "b"]}, Exception, "2 labels and the network has 3"),
+        ({"label_names": ["a", "b"]}, Exception, "2 labels, and the tensors have 3"),
         ({"label_names": [1, 2, 3]}, FormatError, "--labels FILE"),
         ({"label_names": "abc"}, FormatError, "--labels FILE"),
         ({"label_names": {"0": "a", "2": "b"}}, FormatError, "without gaps"),

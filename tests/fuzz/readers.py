@@ -28,7 +28,7 @@ import tar_checkpoints
 import training_cases as small
 
 from tinyresnext import Preprocess, Spec
-from tinyresnext.checkpoints.beside import config
+from tinyresnext.checkpoints.beside import config, processor
 from tinyresnext.checkpoints.onnx.steps import graph_of
 from tinyresnext.checkpoints.readers import container
 from tinyresnext.data.pixels.mnist import open_idx
@@ -204,6 +204,14 @@ def _config_seed() -> bytes:
     return json.dumps(outer | labels | {"pretrained_cfg": inner}).encode()
 
 
+def _processor_seed() -> bytes:
+    """Return a preprocessor_config.json with everything that is looked at."""
+    sides = {"size": {"shortest_edge": 72}, "crop_size": {"height": 64, "width": 64}}
+    flags = {"do_center_crop": True, "do_normalize": True, "resample": 3, "rescale_factor": 1 / 255}
+    colours = {"image_mean": [0.5, 0.5, 0.5], "image_std": [1, 1, 1]}
+    return json.dumps(sides | flags | colours | {"image_processor_type": "Bit"}).encode()
+
+
 def _quantised() -> object:
     files = cases.torch_files
     rows = files.tensor(np.ones(2)), files.tensor(np.zeros(2, np.int64))
@@ -270,6 +278,10 @@ READERS = {
     "config": Reader(
         from_file(lambda path: config.read(path.with_name("weights")), "config.json"),
         lambda: [_config_seed()],
+    ),
+    "processor": Reader(
+        from_file(lambda path: processor.preprocessing(path.parent), processor.FILE),
+        lambda: [_processor_seed()],
     ),
     "safetensors": Reader(
         from_file(container.read, "weights"), lambda: [foreign_files.safe_file(ARRAYS)]

@@ -61,7 +61,7 @@ def opened_checkpoint(
     """Understand a checkpoint without having it in memory.
 
     What `carried.written` wrote beside the tensors decides what no argument says, unless ``arch``
-    has other classes or channels. Else a ``config.json`` of timm's in the folder does.
+    has other classes or channels. Else the files that timm or transformers put into the folder do.
 
     In the ``with`` block each weight is read when it is asked for.
 
@@ -87,11 +87,11 @@ def opened_checkpoint(
         How many pixels a step in the result of the last stage is, if the last stages dilate; that
         has no tensors either.
     preprocess : Preprocess, optional
-        By default what ``config.json`` says, or that of the system whose names the file has:
+        By default what those files say, or that of the system whose names the file has:
         ImageNet's (256, 224, bilinear), CIFAR's for a CIFAR stem. Where the network has a norm of
         its input, mean and deviation are always those of the norm.
     labels : sequence of str, optional
-        By default what ``config.json`` says, ImageNet's for 1,000 classes, numbers otherwise.
+        By default what those files say, ImageNet's for 1,000 classes, numbers otherwise.
     ema : bool
         Take the averaged weights of a training checkpoint that has them beside the plain ones.
     licence : str
@@ -132,7 +132,7 @@ def opened_checkpoint(
             parts.refuse_one(path)
             wanted = path is not named_path
             said = config.read(path, wanted=wanted, labels=labels is None)
-        if said is not None:
+        if said is not None and said.architecture:
             given = arch is not None, stem is not None
             untold = architecture.decided(path, said, spec, given, blur_pool, output_stride)
             blur_pool, output_stride = untold
@@ -164,7 +164,8 @@ def opened_checkpoint(
             preprocess = preprocess or beside.preprocess
             provenance = beside.origin(provenance)
         elif said is not None:
-            labels = said.labels if labels is None else labels
+            architecture.check_labels(path, said, spec)
+            labels = said.labels if labels is None and spec.classes else labels
             preprocess = preprocess or said.preprocess
             provenance["licence"] = licence or said.licence
         arrays = named.tensors(found.tensors)

@@ -34,7 +34,7 @@ class About(NamedTuple):
     carried : Carried, optional
         What was carried beside the tensors.
     config : Config, optional
-        What a ``config.json`` of timm's says.
+        What the ``config.json`` of timm or transformers says.
     """
 
     given: bool
@@ -57,8 +57,8 @@ def notes(found: Checkpoint, spec: Spec, named: Names, about: About) -> tuple[st
         text = carried.FOUND_BESIDE if about.given else carried.FOUND
         said.append(text if fits else Doubt(f"{carried.NOT_TAKEN} {describe(beside.spec)}"))
     if config is not None:
-        said.append(config.summary())
-        said += [Doubt(f"not taken from config.json: {what}") for what in config.passed_over]
+        said += [config.summary()] if config.summary() else []
+        said += [Doubt(f"not taken from {what}") for what in config.passed_over]
     said.append(f"{how}: {describe(spec)}")
     said += [f"from the graph: {what}" for what in found.remarks]
     if found.spec is None and (beside is None or about.given):
@@ -149,7 +149,8 @@ def _some(names: Sequence[str], most: int = 8) -> str:
 
 def _assumed(spec: Spec, about: About, found: Checkpoint) -> list[str]:
     """Return what the tensors do not record, for people; the name of an architecture tells it."""
-    known = about.config is not None and not about.given
+    config = about.config
+    known = config is not None and config.architecture != "" and not about.given
     how = "by its name" if known else "assumed"
     strided = "3x3" if spec.stride_on == 2 else "first 1x1"
     assumed = f"{how}: the {strided} convolutions stride"

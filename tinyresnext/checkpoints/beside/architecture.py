@@ -18,7 +18,7 @@ from .config import Config
 from .folder import CONFIG
 from .named import Named, named
 
-__all__ = ["blur_of_name", "decided"]
+__all__ = ["blur_of_name", "check_labels", "decided"]
 
 
 def decided(
@@ -64,6 +64,17 @@ def decided(
             own = spec.output_stride
             raise _differs(path, config, "output stride", own, output_stride, "output-stride")
     return blur_pool, output_stride
+
+
+def check_labels(path: str | os.PathLike[str], config: Config, spec: Spec) -> None:
+    """Raise `ShapeError` if a ``config.json`` names other classes than the network has, if any."""
+    count = spec.labels if config.labels is None else len(config.labels)
+    if spec.classes and count not in (spec.labels, spec.classes):
+        raise ShapeError(
+            f"{shown(path)}: {CONFIG} beside it has {count} labels, and the tensors have "
+            f"{spec.classes} classes; if the tensors are right, say --labels FILE, or move the "
+            f"file away from {CONFIG}"
+        )
 
 
 def blur_of_name(

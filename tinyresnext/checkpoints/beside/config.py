@@ -1,13 +1,13 @@
 """A ``config.json`` as timm writes it beside weights: architecture, labels, preprocessing, licence.
 
-Only what is understood is used. A value of an unusual kind is passed over, and a note says so.
+Only what is understood is used. A value of an unusual kind is passed over, and a note says so. What
+transformers writes is read by `processor`, and completes what timm's file does not say.
 Source: ``save_config_for_hf`` and ``_parse_model_cfg`` of timm's ``models/_hub.py``, and
 ``resolve_data_config`` of its ``data/config.py``.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -17,13 +17,12 @@ from typing import Any, NamedTuple
 
 from ...errors import FormatError, UsageError
 from ...images.preprocess import Preprocess
-from ...system.files import regular, shown
-from ..readers.parts import of_the_folder
-from .folder import CONFIG
+from ...system.files import shown
+from . import processor
+from .folder import CONFIG, MOST, json_object
 
 __all__ = ["Config", "read"]
 
-MOST = 1 << 20  # bytes; one with 20,000 labels has less
 # As the Hub writes licences, and SPDX
 _LICENCES = {
     "apache-2.0": "Apache-2.0",
@@ -37,12 +36,12 @@ _MOST_VALUE = 1e6  # of a mean or a deviation; a whole number of 400 digits is n
 
 
 class Config(NamedTuple):
-    """What a ``config.json`` says.
+    """What a ``config.json`` says, and a ``preprocessor_config.json`` beside it.
 
     Attributes
     ----------
     architecture : str
-        Timm's name of the network.
+        Timm's name of the network; empty if it does not say one.
     arguments : dict
         With which timm makes it.
     classes : int, optional
@@ -52,7 +51,9 @@ class Config(NamedTuple):
     licence : str
         Its name in SPDX where that is known; may be empty.
     passed_over : tuple of str
-        What it says and is not used, for people.
+        What it says and is not used, for people, with the name of the file.
+    prepared_in : str
+        The name of the file that says how images are prepared; empty if none does.
     """
 
     architecture: str
@@ -62,44 +63,63 @@ class Config(NamedTuple):
     preprocess: Preprocess | None
     licence: str
     passed_over: tuple[str, ...]
+    prepared_in: str = ""
 
     def summary(self) -> str:
         """Return what was found, for people."""
-        found = [f"architecture {self.architecture}"]
+        own = self.prepared_in == CONFIG
+        found = [f"architecture {self.architecture}"] if self.architecture else []
         found += [f"{len(self.labels)} labels"] if self.labels else []
-        found += ["preprocessing"] if self.preprocess else []
+        found += ["preprocessing"] if self.preprocess and own else []
         found += [f"licence {self.licence}"] if self.licence else []
-        return f"found in {CONFIG}: {', '.join(found)}"
+        said = [f"in {CONFIG}: {', '.join(found)}"] if found else []
+        if self.preprocess and not own:
+            said.append(f"in {self.prepared_in}: preprocessing")
+        return f"found {'; '.join(said)}" if said else ""
 
 
 def read(
     path: str | os.PathLike[str], *, wanted: bool = False, labels: bool = True
 ) -> Config | None:
-    """Return what the ``config.json`` beside a checkpoint says, None if there is none of timm's.
+    """Return what the files beside a checkpoint say, None if there are none that are known.
 
-    ``wanted``: the user has named it, or its folder. Else it may be a file of another program.
-    ``labels``: whether its labels are needed.
+    ``wanted``: the user has named ``config.json``, or its folder. Else it may be a file of another
+    program. ``labels``: whether its labels are needed.
 
     Raises
     ------
     FormatError
-        It is wanted and no JSON object; or its labels are not names.
+        It is wanted and no JSON object; its labels are not names; or it is that of transformers'
+        for a network that cannot be computed.
     UnsafeError
         It is a link that leaves the folder.
     """
     folder = Path(path).parent
-    if not os.path.isfile(folder / CONFIG):
-        return None
-    values = _json(of_the_folder(folder, CONFIG))
-    if values is None and wanted:
+    values = json_object(folder, CONFIG)
+    if values is None and wanted and os.path.isfile(folder / CONFIG):
         raise FormatError(
             f"{shown(folder / CONFIG)} is no JSON object of at most {MOST:,} bytes; fetch it "
             "again, or name the file with the weights"
         )
     values = values or {}
     name = values.get("architecture")
-    if not isinstance(name, str) or not name:
+    if isinstance(name, str) and name:
+        found = _of_timm(name, values, labels)
+    elif wanted or processor.is_of_resnets(values):
+        found = Config("", {}, None, processor.labels(values) if labels else None, None, "", ())
+    else:
         return None
+    processor.check(path, values)
+    if not found.prepared_in:
+        preprocess, reason = processor.preprocessing(folder)
+        over = (f"{processor.FILE}: all of it, because of {reason}",) if reason else ()
+        over = (*found.passed_over, *over)
+        found = found._replace(preprocess=preprocess, passed_over=over, prepared_in=processor.FILE)
+    return found if found.summary() or found.passed_over else None
+
+
+def _of_timm(name: str, values: dict[str, Any], labels: bool) -> Config:
+    """Return what timm's own ``config.json`` says."""
     # an older form has everything in one object
     inner = values.get("pretrained_cfg", values)
     inner = inner if isinstance(inner, dict) else {}
@@ -112,51 +132,32 @@ def read(
     preprocess, reason = _preprocess(inner, arguments)
     passed_over: tuple[str, ...] = ()
     if reason:  # a part of it would be another preprocessing, which nobody has measured
-        passed_over = (f"all that it says of images, because of {reason}",)
+        passed_over = (f"{CONFIG}: all that it says of images, because of {reason}",)
     licence = inner.get("license")
     if licence is not None and (type(licence) is not str or len(licence) > 80):
-        licence, passed_over = None, (*passed_over, f"license {_short(licence)}: no name of one")
+        over = f"{CONFIG}: license {_short(licence)}: no name of one"
+        licence, passed_over = None, (*passed_over, over)
     if classes is not None and type(classes) is not int:
-        classes, passed_over = None, (*passed_over, f"num_classes {_short(classes)}: no number")
+        over = f"{CONFIG}: num_classes {_short(classes)}: no number"
+        classes, passed_over = None, (*passed_over, over)
     licence = licence or ""
     return Config(
         name,
         arguments,
         classes,
-        _labels(both) if labels else None,
+        (_labels(both) or processor.labels(values)) if labels else None,
         preprocess,
         _LICENCES.get(licence.lower(), licence),
         passed_over,
+        CONFIG if preprocess or reason else "",
     )
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    """Return the JSON object in a file, None if it is anything else."""
-    with regular(path) as file:
-        text = file.read(MOST + 1)
-    try:
-        found = json.loads(text.decode("utf-8-sig")) if len(text) <= MOST else None
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def _labels(values: Mapping[str, Any]) -> tuple[str, ...] | None:
     """Return the names of the classes; WordNet ids become their descriptions, if all have one."""
-    names = values.get("label_names", values.get("labels"))
-    if isinstance(names, dict):  # from number to name, where timm allows gaps
-        if {*names} != {str(i) for i in range(len(names))}:
-            raise FormatError(
-                f"label_names in {CONFIG} does not number the classes from 0 without gaps; give "
-                "the labels with --labels FILE"
-            )
-        names = [names[str(i)] for i in range(len(names))]
-    if not names:
+    names = processor.in_order("label_names", values.get("label_names", values.get("labels")))
+    if names is None:
         return None
-    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-        raise FormatError(
-            f"label_names in {CONFIG} are not all texts; give the labels with --labels FILE"
-        )
     said = values.get("label_descriptions")
     said = said if isinstance(said, dict) else {}
     meant = [said.get(name) for name in names if re.fullmatch(r"n\d{8}", name)]

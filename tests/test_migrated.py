@@ -172,6 +172,19 @@ def test_norms_that_are_folded_into_convolutions(convert, spec, prefix):
             np.testing.assert_array_equal(value, values[name])
 
 
+def test_convolutions_that_are_fused_with_their_relu(convert):
+    """``fuse_modules`` of PyTorch makes ``layer1.0.conv1.0`` of ``layer1.0.conv1``."""
+    folded = fused(TINY, cases.weights(TINY, counters=False))
+    named = {re.sub(r"(conv[12])\.(weight|bias)$", r"\1.0.\2", n): v for n, v in folded.items()}
+    assert "conv1.0.weight" in named
+    for prefix in ("", "model."):
+        stored, notes = convert(state(named, prefix))
+        same(stored, convert(state(folded))[0].params)
+        assert "names: torchvision, norms folded" in notes
+    with pytest.raises(FormatError, match=r"stand twice: 'layer1.0.conv1.0.weight'"):
+        convert(state({**folded, "layer1.0.conv1.0.weight": folded["layer1.0.conv1.weight"]}))
+
+
 def test_norms_of_which_some_are_folded_are_refused(convert):
     values = {**OURS, "conv1.bias": np.zeros(64, np.float32)}
     del values["bn1.running_mean"]

@@ -33,6 +33,7 @@ _UNFOLDED = re.compile(
     rf"|layer\d+\.\d+\.{_SE}|fc\.(?:weight|bias)",
     re.ASCII,
 )
+_FUSED = re.compile(r"((?:^|\.)conv[123])\.0(\.(?:weight|bias))$", re.ASCII)
 # The norms that do not follow from the names of their convolutions
 _NORMS = {"conv1": "bn1", "conv1.0": "conv1.1", "conv1.3": "conv1.4", "conv1.6": "bn1"}
 _QUANTISED = re.compile(rf"({_FOLDED})\.(weight|bias)", re.ASCII)
@@ -93,27 +94,30 @@ def folded(keys: Collection[str]) -> Reading:
     """Read torchvision's and timm's names where all norms are folded into the convolutions.
 
     ``fuse_conv_bn_eval`` of PyTorch does so: the convolutions have biases, and no norm is left.
+    ``fuse_modules`` also puts a convolution into a list with the ReLU behind it.
     """
     if not _is_folded(keys):
         return {}, [*keys]
     parts: dict[str, Part] = {}
     foreign = []
+    deep = "conv1.6.bias" in keys
     for key in keys:
-        match = _UNFOLDED.fullmatch(key)
-        if match is None:
+        name = key if deep and key.startswith("conv1.") else _FUSED.sub(r"\1\2", key)
+        match = _UNFOLDED.fullmatch(name)
+        if match is None or name in parts:
             foreign.append(key)
         elif match[2] == "bias":
             module, _, number = match[1].rpartition(".downsample.")
             norm = f"{module}.downsample.{int(number) + 1}" if module else match[1]
             parts |= folded_norm(_NORMS.get(norm, norm.replace(".conv", ".bn")), key)
         else:
-            parts[key] = (key,), AS_IT_IS
+            parts[name] = (key,), AS_IT_IS
     return parts, foreign
 
 
 def _is_folded(keys: Collection[str]) -> bool:
     """Return whether the first convolution has a bias, and no name is that of a norm."""
-    biased = "conv1.bias" in keys or {"conv1.0.bias", "conv1.6.bias"} <= {*keys}
+    biased = "conv1.bias" in keys or "conv1.0.bias" in keys
     return biased and not any(re.search(r"(?:^|\.)bn\d\.|\.running_", key) for key in keys)
 
 

@@ -28,12 +28,12 @@ T = TypeVar("T")
 _AGAIN = "and save the state dict again"
 # Parts of names of what stands in the place of a weight, or around a layer, and how to undo it
 _CURES = {
-    r"\.\w+_mask$": "weights are pruned and kept apart from their masks; call "
+    r"\.(?:weight|bias)_mask$": "weights are pruned and kept apart from their masks; call "
     f"torch.nn.utils.prune.remove(layer, 'weight') for each pruned layer, {_AGAIN}",
-    r"\.\w+_u$|\.0\._u$": "weights are kept apart from their spectral norms; call "
-    "torch.nn.utils.remove_spectral_norm(layer), or for parametrizations "
+    r"\.weight_u$|\.parametrizations\.weight\.\d+\._u$": "weights are kept apart from their "
+    "spectral norms; call torch.nn.utils.remove_spectral_norm(layer), or for parametrizations "
     f"torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight'), for each, {_AGAIN}",
-    r"\.\w+_g$|\.parametrizations\.": "weights are kept as parts of which they are computed, as "
+    r"\.weight_g$|\.parametrizations\.": "weights are kept as parts of which they are computed, as "
     "weight_norm does; call torch.nn.utils.remove_weight_norm(layer), or for parametrizations "
     f"torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight'), for each, {_AGAIN}",
     r"(?:^|\.)(?:activation_post_process|\w*fake_quant\w*)\.": "observers of quantisation are in "

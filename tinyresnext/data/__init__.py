@@ -2,9 +2,9 @@
 
 Start with `open`: it finds out what lies at a path. `trees` (images in folders and zips), `tables`
 and `pixels` (CIFAR, MNIST, arrays) each make one kind, and `published` reads the classes of
-published test sets; `rules` says what names of files and folders mean. `loader` makes mini-batches,
-and `later` opens what is not kept, for evaluations. The room knows no networks. `dataset` is what
-all of them return, and divides it.
+published test sets; `rules` says what names of files and folders mean, and `typed` what patterns
+stand for. `loader` makes mini-batches, and `later` opens what is not kept, for evaluations. The
+room knows no networks. `dataset` is what all of them return, and divides it.
 """
 
 from importlib import import_module

@@ -29,8 +29,9 @@ from ...system.files import shown
 from ..dataset import LabelledImages, counted
 from ..published.shards import label_in, samples
 from ..rules import image_kind
+from ..typed import is_pattern, matching, numbered
 from .archives import ARCHIVES, Source, as_source, opener
-from .sources import Images, is_list, is_pattern, lines_of, matching, numbered
+from .sources import Images, is_list, lines_of
 from .tars import TarFile
 
 __all__ = ["is_labelled", "open_images"]
@@ -125,7 +126,9 @@ def _found(paths: Iterable[str], left_out: Counter[str]) -> Iterator[_Found]:
         if path == "-":
             raise UsageError("- is standard input, which has no labels here; give a list (.txt)")
         for one in numbered(path):
-            for place in matching(one):
+            for place, problem in matching(one, left_out):
+                if problem is not None:
+                    raise FormatError(f"the folder {shown(place)} cannot be read: {problem}")
                 yield from _in_place(place, left_out)
 
 

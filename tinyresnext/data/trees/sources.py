@@ -20,9 +20,7 @@ the largest folder of them. What cannot be listed is an image whose error is its
 
 from __future__ import annotations
 
-import glob
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -32,6 +30,7 @@ from ...errors import UsageError
 from ...formats.stored_zip.archive import MOST_LEVELS
 from ...system.files import regular, shown
 from ..rules import image_kind, is_left_out
+from ..typed import matching, numbered
 from .archives import (
     ARCHIVES,
     Source,
@@ -50,16 +49,11 @@ __all__ = [
     "as_source",
     "check_several",
     "is_list",
-    "is_pattern",
     "lines_of",
-    "matching",
-    "numbered",
 ]
 
 _LIST = ".txt"
 _MOST_LINE = 1 << 16  # bytes of a line of a list
-_MOST_NUMBERS = 100_000  # paths that one pattern of numbers stands for
-_NUMBERS = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
 
 
 @dataclass
@@ -124,8 +118,10 @@ class Images:
     def _of(self, path: str) -> Iterator[Source]:
         """Yield the images that a path stands for."""
         for one in numbered(path):
-            for found in matching(one):
-                if os.path.isdir(found):
+            for found, problem in matching(one, self.left_out):
+                if problem is not None:
+                    yield _unreadable(found, problem)
+                elif os.path.isdir(found):
                     yield from self._noted(found, self._in_folder(found))
                 elif found.lower().endswith(ARCHIVES):
                     yield from self._noted(found, in_archive(found))
@@ -152,8 +148,7 @@ class Images:
             try:
                 entries = self._entries(path or os.curdir)
             except OSError as error:
-                name = path.rstrip(os.sep) or path
-                yield Source(name, fails(f"{name!r} cannot be read: {error.strerror}"))
+                yield _unreadable(path.rstrip(os.sep) or path, f"{error.strerror}")
                 continue
             if depth >= MOST_LEVELS and any(name.endswith(os.sep) for name in entries):
                 raise UsageError(
@@ -188,49 +183,14 @@ class Images:
         return found
 
 
-def numbered(path: str) -> Iterator[str]:
-    """Yield a path for each number of ``{000..010}`` in it; otherwise the path.
-
-    Raises
-    ------
-    UsageError
-        The numbers fall, or are too many.
-    """
-    match = _NUMBERS.search(path)
-    if match is None or os.path.lexists(path):
-        yield path
-        return
-    first, last, digits = int(match[1]), int(match[2]), len(match[1])
-    if not first <= last < first + _MOST_NUMBERS:
-        raise UsageError(
-            f"{match[0]} in {path!r:.200} stands for no numbers, or for more than "
-            f"{_MOST_NUMBERS:,}; expected the smallest and the largest, such as {{000..010}}"
-        )
-    for number in range(first, last + 1):
-        yield from numbered(f"{path[: match.start()]}{number:0{digits}}{path[match.end() :]}")
-
-
 def is_list(path: str) -> bool:
     """Return whether a path is that of a list of images."""
     return path.lower().endswith(_LIST) and not os.path.isdir(path)
 
 
-def is_pattern(path: str) -> bool:
-    """Return whether a path is a pattern that stands for others."""
-    magic = glob.has_magic(path) or _NUMBERS.search(path) is not None
-    return magic and "\0" not in path and not os.path.lexists(path)
-
-
-def matching(path: str) -> list[str]:
-    """Return the paths that match a pattern, sorted; a path that exists, or is none, alone."""
-    if not glob.has_magic(path) or "\0" in path or os.path.lexists(path):
-        return [path]
-    found = sorted(glob.glob(path, recursive=True))
-    if "**" in path:  # the folders would stand for their images once more
-        found = [one for one in found if not os.path.isdir(one)]
-    if not found:
-        raise UsageError(f"nothing matches the pattern {path!r:.200}; expected files or folders")
-    return found
+def _unreadable(folder: str, reason: str) -> Source:
+    """Return what stands for the images of a folder that cannot be read: its error."""
+    return Source(folder, fails(f"{folder!r} cannot be read: {reason}"))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -11,9 +11,13 @@ import gc
 import gzip
 import io
 import json
+import re
 import tarfile
 import tracemalloc
+import zlib
+from contextlib import suppress
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +31,7 @@ import tinyresnext as tr
 from tinyresnext.data import open_dataset, open_labelled
 from tinyresnext.data.trees import gzipped, tars
 from tinyresnext.data.trees.gzipped import Unpacked
+from tinyresnext.data.trees.sources import Images
 from tinyresnext.errors import (
     FormatError,
     ImageError,
@@ -375,6 +380,64 @@ def test_damaged_archives(here, monkeypatch, change, error, words):
     with pytest.raises(error, match=words):
         for _ in tars.TarFile("x.tar.gz", forwards=True):
             pass
+
+
+@pytest.mark.parametrize("size", [300, 40_000])
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        (lambda whole, data: data[:-9], FormatError, "cut short after {:,} unpacked bytes"),
+        (lambda whole, data: data[: len(data) // 2], FormatError, "cut short after {:,} unpacked"),
+        (lambda whole, data: data[:-8] + bytes(8), IntegrityError, "first {:,} unpacked bytes"),
+        (lambda whole, data: data + b"garbage", FormatError, "damaged after {:,} unpacked bytes"),
+        (lambda whole, data: data + bytes(9) + whole[:30], FormatError, "cut short after {:,} un"),
+        (
+            lambda whole, data: data[: len(data) // 2] + b"\xff" * 40 + data[-20:],
+            (FormatError, IntegrityError),
+            " {:,} unpacked bytes",
+        ),
+    ],
+    ids=["end", "middle", "checksum", "garbage", "second", "bits"],
+)
+def test_all_that_comes_before_the_damage_is_read(size, members, change, error, words):
+    """To the last byte, as far as the packed bytes say it; a later read finds the same damage."""
+    data = np.random.default_rng(size).integers(0, 60, size, dtype=np.uint8).tobytes()
+    cuts = [size * i // members for i in range(members + 1)]
+    whole = b"".join(gzip.compress(data[a:b]) for a, b in pairwise(cuts))
+    damaged = change(whole, whole)
+    told = zlib.decompressobj(31)
+    expected, rest = b"", damaged
+    with suppress(zlib.error):
+        while rest := rest.lstrip(b"\0") if told.eof else rest:
+            told = zlib.decompressobj(31) if told.eof else told
+            for i in range(len(rest)):
+                expected += told.decompress(rest[i : i + 1])
+                if told.eof:
+                    break
+            rest = rest[i + 1 :]
+    assert expected[:90] == data[:90]
+    assert len(expected) > size // 3
+    found = Unpacked(io.BytesIO(damaged))
+    assert b"".join(found.read(1) for _ in expected) == expected
+    for _ in range(3):
+        with pytest.raises(error, match=re.escape(words.format(len(expected)))):
+            found.read(1)
+    found.seek(0)
+    assert found.read(len(expected)) == expected
+
+
+def test_images_before_the_damage_have_rows(here):
+    """A MiB of whole images was lost, and evaluations were of those before it."""
+    files = {f"{name}/{i}.png": IMAGES[4] for i in range(40) for name in ("blue", "red")}
+    data = gzip.compress(tar(files).rstrip(b"\0") + bytes(600), 0)
+    Path("x.tar.gz").write_bytes(data[:-700])  # within the last image
+    *whole, cut, archive = Images(["x.tar.gz"])
+    assert [one.name for one in [*whole, cut]] == [f"x.tar.gz/{name}" for name in files]
+    assert all(one.open().data == IMAGES[4] for one in whole)
+    for one in (cut, archive):
+        with pytest.raises(ImageError, match=r"cut short after [1-9][\d,]+ unpacked bytes"):
+            one.open()
 
 
 def test_only_what_reads_in_order_takes_compressed_archives(here):

@@ -160,7 +160,7 @@ def test_what_is_wrong_with_an_archive_is_a_row(tmp_path, run):
     good = ["cut.tar/0.png", "no-end.tar/0.png", "no-end.tar/1.png", *names("s.tar")]
     assert [row["path"] for row in rows if "error" not in row] == good
     assert "cut short" in err
-    assert "s.tar.gz: the archive is damaged: Unknown compression method" in err
+    assert "s.tar.gz: the archive is damaged after 0 unpacked bytes" in err
 
 
 def test_a_tar_with_a_link_is_refused(tmp_path):

@@ -208,7 +208,7 @@ def test_every_command_computes_on_the_gpu(fake, run, tmp_path, monkeypatch):
     commands = [
         ["train", "data", *network, *steps, "--lr", "0.1", "--out", "run"],
         ["evaluate", "data", "--model", "run/model.h5"],
-        ["features", "data/test", "--model", "run/model.h5", "-o", "features.npz"],
+        ["features", "data/test", "--model", "run/model.h5", "-o", "features.h5"],
         ["verify", "run/model.h5", "--reference", "r.npz"],
         ["finetune", "data", "--init", "run/model.h5", *steps, "--out", "tuned"],
         ["bench", "--model", "tiny", "--batch", "1", "--size", "8", "--repeats", "1"],

@@ -44,7 +44,7 @@ def made(tmp_path_factory):
     (folder / f"{EVIL}.splits" / "train" / EVIL / "1.png").write_bytes(b"broken")
     (folder / f"{EVIL}.run").mkdir()
     (folder / f"{EVIL}.run" / "state.npz").write_bytes(b"no state")
-    (folder / f"{EVIL}.link.h5").symlink_to(folder / f"{EVIL}.h5")
+    (folder / f"{EVIL}.link.csv").symlink_to(folder / f"{EVIL}.h5")
     return folder
 
 
@@ -59,7 +59,7 @@ COMMANDS = {
     "a model that is none": ["classify", str(CAT), "--model", ".txt"],
     "a table": ["classify", str(CAT), "--csv", ".missing/x.csv"],
     "a table that exists": ["classify", str(CAT), "--csv", ".txt"],
-    "a table that is a link": ["classify", str(CAT), "--csv", ".link.h5", "--force"],
+    "a table that is a link": ["classify", str(CAT), "--csv", ".link.csv", "--force"],
     "info": ["info", ".h5"],
     "info of nothing": ["info", ".missing.h5"],
     "info of another file": ["info", ".txt"],

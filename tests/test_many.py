@@ -402,36 +402,92 @@ def test_other_images_are_no_same_run(run, photos):
 @pytest.mark.parametrize(
     ("file", "words"),
     [
-        ("photos/a.png", ["classify", "photos", "--csv", "photos/a.png"]),
+        ("a.csv", ["classify", "photos", "a.csv", "--csv", "a.csv"]),
         ("list.txt", ["classify", "list.txt", "--csv", "list.txt"]),
-        ("m.h5", ["classify", "photos", "--model", "m.h5", "--csv", "m.h5"]),
-        ("list.txt", ["features", "list.txt", "-o", "list.txt"]),
+        ("m.h5", ["features", "photos", "--model", "m.h5", "-o", "m.h5"]),
+        ("list.txt", ["classify", "-", "--csv", "list.txt"]),
         ("list.txt", ["evaluate", "photos", "--truth", "list.txt", "--csv", "list.txt"]),
         ("t.csv", ["evaluate", "t.csv", "--results", "t.csv"]),
         ("r.csv", ["evaluate", "photos", "--csv", "r.csv", "--results", "./r.csv"]),
         ("r.csv", ["evaluate", "photos", "--csv", "r.csv", "-o", "again/r.csv"]),
     ],
 )
-def test_what_is_read_is_not_written_over(run, photos, file, words):
+def test_what_is_read_is_not_written_over(run, photos, monkeypatch, file, words):
     """Not even by --force; nor is one result by another."""
     write_files(Path(), {"list.txt": b"photos/a.png\n", "t.csv": b"image,a\nphotos/a.png,1\n"})
-    write_files(Path(), {"r.csv": b"old", "m.h5": b"a model"})
+    write_files(Path(), {"r.csv": b"old", "m.h5": b"a model", "a.csv": picture(1)})
     Path("again").symlink_to(Path())
     before = Path(file).read_bytes()
-    code, out, err = run(*words, "--force")
+    with open("list.txt", encoding="utf-8") as typed:
+        monkeypatch.setattr(sys, "stdin", typed)
+        code, out, err = run(*words, "--force")
     assert (code, out) == (2, "")
-    assert "is read by this command" in err or "to have two results" in err
+    said = ("is read by this command", "to have two results", "is the file to read")
+    assert any(one in err for one in said)
     assert Path(file).read_bytes() == before
 
 
 @pytest.mark.parametrize("typed", ["p*.zip", "list.txt", "p.zip"])
-@pytest.mark.parametrize("words", [["features", "-o"], ["classify", "--csv"]])
+@pytest.mark.parametrize("words", [["features", "-o", "q.h5"], ["classify", "--csv", "q.csv"]])
 def test_an_archive_that_is_read_is_not_written_over(run, photos, typed, words):
+    """Here it has a second name, whose ending is that of a result."""
     before = write_zip(Path("p.zip"), {"x/a.png": picture(1)}).read_bytes()
     write_files(Path(), {"list.txt": b"p.zip\n"})
-    code, _, err = run(words[0], typed, words[1], "p.zip", "--force")
+    os.link("p.zip", words[2])
+    code, _, err = run(words[0], typed, *words[1:], "--force")
     assert (code, "is read by this command" in err) == (2, True)
     assert Path("p.zip").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["features", "photos", "-o"], ["f.npz", "f.npy", "f.csv", "f.parquet", "f", "f.h5.gz"]),
+        (["classify", "photos", "--csv"], ["t.npz", "t.tsv", "t.jsonl", "t.xlsx", "t.h5"]),
+        (["evaluate", "photos", "--csv"], ["t.npz", "t.parquet"]),
+        (["evaluate", "photos", "--results"], ["t.xlsx"]),
+        (["explain", "photos/a.png", "-o"], ["x.png", "x.pdf", "x", "x.json"]),
+        (["bench", "--json"], ["b.csv"]),
+        (["verify", shipped_model(), "--make-reference"], ["r.h5", "r"]),
+    ],
+)
+def test_a_name_says_what_is_in_the_file(run, photos, words, names):
+    """Or other programs take it for something else."""
+    for name in names:
+        code, out, err = run(*words, name)
+        assert (code, out) == (2, "")
+        assert " is written to a file that ends in ." in err
+        assert not Path(name).exists()
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.CSV", "t.txt", "t"])
+def test_names_of_tables(run, small, name):
+    assert run("classify", *small, "--csv", name)[0] == 0
+    assert Path(name).read_text(encoding="utf-8").startswith("path,error,label1,")
+
+
+def test_files_of_python_have_endings_too(tmp_path, photos):
+    model = tr.random_model(tr.cifar(11, 1, 4, classes=2), 0, "reference")
+    with pytest.raises(UsageError, match=r"f\.npz ends in '\.npz'; .* ends in \.h5 or \.hdf5"):
+        list(save_features(model, [photos / "a.png"], "f.npz"))
+    with pytest.raises(UsageError, match=r"ends in '\.png'; a page \(HTML\) is written"):
+        tr.explain(tr.load(), photos / "a.png", top=1).save(tmp_path / "p.png")
+
+
+def test_features_are_not_written_over(tmp_path, photos):
+    """A run's own rows may go on; what is whole, or of something else, is kept."""
+    model = tr.random_model(tr.cifar(11, 1, 4, classes=2), 0, "reference")
+    file, image = tmp_path / "f.h5", photos / "a.png"
+    file.write_bytes(b"precious")
+    for more in ({}, {"resume": True}, {"settings": {}}):
+        with pytest.raises(UsageError, match="give another name, or"):
+            list(save_features(model, [image], file, **more))
+        assert file.read_bytes() == b"precious"
+    assert len(list(save_features(model, [image], file, force=True))) == 1
+    with h5py.File(file) as found:
+        assert len(found["paths"]) == 1
+    with pytest.raises(UsageError, match="force=True to write over it"):
+        list(save_features(model, [image], file))
 
 
 @pytest.mark.parametrize("other", [["--top", "3"], ["--fast-decode"], []])

@@ -8,6 +8,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
+from ..system.checks import check_ending
 from ..system.files import shown
 from .options import Commands, add_command, add_device, add_force, add_model, positive
 from .output.progress import announce_compiling, counted, say
@@ -63,8 +64,10 @@ def _add_explain(c: argparse.ArgumentParser) -> None:
 def _explain(a: argparse.Namespace) -> int:
     """Explain one image."""
     from ..explanation.explain import explain
+    from ..explanation.explanation import PAGES
     from ..inference.files import load
 
+    check_ending(a.out, PAGES, "a page (HTML)")
     page = target(a.out, a.force, not_over=a.image)
     check_not_read(page, [a.model])
     model = load(a.model, a.device, a.threads)
@@ -100,8 +103,9 @@ def _add_features(c: argparse.ArgumentParser) -> None:
 def _features(a: argparse.Namespace, client: Client | None) -> int:
     """Write features of images; return 1 if one of them failed."""
     from ..inference.files import digest_of, load
-    from ..inference.many.features import save_features
+    from ..inference.many.features import ENDINGS, save_features
 
+    check_ending(a.out, ENDINGS, "a file of features (HDF5)")
     if a.resume and a.force:
         raise UsageError("--resume goes on with what is there, and --force drops it; give one")
     (images, count), file = images_of(a.paths), a.out

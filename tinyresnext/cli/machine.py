@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
+from ..system.checks import check_ending
 from .options import Commands, add_command, add_device, add_force, braces, positive, word
 from .output.progress import announce_compiling, say
 from .output.tables import target
@@ -151,6 +152,7 @@ def _bench(a: argparse.Namespace) -> int:
     from ..bench.tables import text
 
     if a.json is not None:
+        check_ending(a.json, (".json", ".jsonl", ".txt", ""), "a report (JSON)")
         target(a.json, a.force)
     with announce_compiling(backend_of(a.device, a.precision)):
         given = {"models": a.model, "batches": a.batch, "sizes": a.size}

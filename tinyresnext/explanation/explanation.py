@@ -10,8 +10,11 @@ import numpy as np
 from ..inference.heads import Prediction
 from ..network.resnext import Block
 from ..network.spec import Spec
+from ..system.checks import check_ending
 from ..system.writing import replacing
 from .maps import Channel
+
+PAGES = (".html", ".htm")  # endings
 
 __all__ = ["Explanation", "Stage", "Terms"]
 
@@ -151,13 +154,17 @@ class Explanation:
         return page(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the page to a file, whole or not at all.
+        """Write the page to a file, ``.html`` or ``.htm``, whole or not at all.
+
+        A file of this name is written over.
 
         Raises
         ------
         UsageError
-            The page would be larger than 5 MB, or the file cannot be written.
+            The page would be larger than 5 MB, the file cannot be written, or its name ends
+            otherwise.
         """
+        check_ending(path, PAGES, "a page (HTML)")
         text = self.html()
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")

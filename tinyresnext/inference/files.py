@@ -170,7 +170,8 @@ def save(model: Model, path: str | os.PathLike[str], *, half: bool = False) -> N
     ----------
     model : Model
     path : path
-        Its name ends in ``.h5`` or ``.hdf5``; `export` writes the files of other programs.
+        Its name ends in ``.h5`` or ``.hdf5``; `export` writes the files of other programs. A file
+        of this name is written over, in one step.
     half : bool
         Store the weights of convolutions and of the classifier in half precision: the file is half
         as large, and its predictions are those of the rounded weights.

@@ -18,6 +18,7 @@ from ..network.resnext import forward
 from ..ops import Backend, backend
 from ..ops.bfloat16 import limits
 from ..store import store
+from ..system.checks import check_ending
 from ..system.files import regular, shown
 from ..system.writing import replacing
 from .heads import same_first
@@ -88,6 +89,8 @@ def make_reference(
 ) -> float:
     """Write a reference file for `verify`: normalised uniform noise, and its logits in float64.
 
+    A file of this name is written over.
+
     Parameters
     ----------
     path : path
@@ -112,8 +115,10 @@ def make_reference(
         The model cannot be used, or its values overflow in float32.
     UsageError
         ``pictures`` is no whole number or out of range, the preprocessing does not fit the network,
-        PyTorch is asked for and not installed, or the file cannot be written.
+        PyTorch is asked for and not installed, the file cannot be written, or its name ends
+        otherwise.
     """
+    check_ending(to, (".npz",), "a reference (NumPy)")
     pictures = whole_number("pictures", pictures, 1, 256)
     ops = _torch() if with_torch else backend("reference")
     model = Model(*store.read(path), ops)

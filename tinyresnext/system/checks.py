@@ -1,15 +1,17 @@
-"""Checks of values that come from outside: whole numbers, and JSON objects with exact fields."""
+"""Checks of values from outside: whole numbers, JSON objects with exact fields, names of files."""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral
 from typing import Any, SupportsInt, TypeGuard, TypeVar
 
 from ..errors import FormatError, UsageError
+from .files import shown
 
-__all__ = ["from_fields", "is_int", "is_whole"]
+__all__ = ["check_ending", "from_fields", "is_int", "is_whole"]
 
 T = TypeVar("T")
 
@@ -63,3 +65,21 @@ def from_fields(make: Callable[..., T], names: Iterable[str], value: object, wha
         return make(**value)
     except UsageError as error:
         raise FormatError(f"{what} cannot be used: {error}") from error
+
+
+def check_ending(path: str | os.PathLike[str], endings: Iterable[str], what: str) -> None:
+    """Raise `UsageError` unless the name of a file to write says what will be in it.
+
+    Other programs believe the name. Of ``endings``, an empty one means that none is right, too.
+    """
+    try:
+        name = os.fsdecode(path)
+    except TypeError:
+        raise UsageError(f"the file to write is {path!r:.80}; give its name") from None
+    ending, known = os.path.splitext(name)[1], list(endings)
+    whole = tuple(one for one in known if one)
+    if not (name.lower().endswith(whole) or ("" in known and not ending)):
+        found = f"ends in {ending!r}" if ending else "has no ending"
+        raise UsageError(
+            f"{shown(name)} {found}; {what} is written to a file that ends in {' or '.join(whole)}"
+        )

@@ -53,7 +53,8 @@ def _check_kind(path: str | os.PathLike[str], status: os.stat_result) -> None:
         return
     kinds = {stat.S_IFLNK: "a link, which is not followed", stat.S_IFDIR: "a folder"}
     what = kinds.get(stat.S_IFMT(status.st_mode), "not a regular file")
-    raise UsageError(f"cannot write {shown(path)}: it is {what}; give the name of a file")
+    which = " that it leads to (readlink -f)" if stat.S_ISLNK(status.st_mode) else ""
+    raise UsageError(f"cannot write {shown(path)}: it is {what}; give the name of a file{which}")
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:

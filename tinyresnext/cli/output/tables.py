@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ...errors import UsageError
+from ...system.checks import check_ending
 from ...system.writing import check_writable, present, replacing
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ def check_not_read(path: str | None, read: Iterable[str | os.PathLike[str] | Non
     path : str, optional
         As for `table_target`.
     read : iterable of path or None
-        Also names of images in archives, such as ``photos.zip/cat/1.jpg``. Nothing is taken from it
-        if there is no file to be written over.
+        Also names of images in archives, such as ``photos.zip/cat/1.jpg``, and ``-``, which is
+        standard input. Nothing is taken from it if there is no file to be written over.
 
     Raises
     ------
@@ -94,15 +95,34 @@ def check_output(*files: str | None) -> None:
 
 def _same(path: str, other: str | os.PathLike[str]) -> bool:
     """Return whether two names are those of one file; an image has also that of its archive."""
+    if other == "-":
+        return _is_stdin(path)
     name = os.fspath(other)
     while not os.path.exists(name) and (above := os.path.dirname(name)) not in ("", name):
         name = above
     return os.path.exists(name) and os.path.samefile(path, name)
 
 
+def _is_stdin(path: str) -> bool:
+    """Return whether standard input comes from a file, as by ``< FILE``."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(sys.stdin.fileno()))
+    except (OSError, ValueError, AttributeError):  # there may be none, or one without a file
+        return False
+
+
 def table_target(path: str | None, force: bool) -> str | None:
-    """Return where to write a table: None for nowhere, ``-`` for standard output, or a `target`."""
-    return path if path is None or path == "-" else target(path, force)
+    """Return where to write a table: None for nowhere, ``-`` for standard output, or a `target`.
+
+    Raises
+    ------
+    UsageError
+        As `target` does; or the name is that of something else than a text with commas.
+    """
+    if path is None or path == "-":
+        return path
+    check_ending(path, (".csv", ".txt", ""), "a table (CSV)")
+    return target(path, force)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from ...errors import UsageError
+from ...system.checks import check_ending
 from ...system.console import plain, tell
 from ...system.files import shown
 from ..options import (
@@ -250,6 +251,7 @@ def _make_reference(file: str | os.PathLike[str], a: argparse.Namespace) -> int:
             "--device, --precision and --threads are for --reference; a reference is made by plain "
             "NumPy, or with --with-torch"
         )
+    check_ending(a.make_reference, (".npz",), "a reference (NumPy)")
     to = target(a.make_reference, a.force, not_over=file)
     error = make_reference(file, to, with_torch=a.with_torch)
     print(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from ...data.trees.sources import Source
+from ...errors import UsageError
 from ...images.files import Contents
 from ...images.prepare import views
 from ...network.plan import chosen_stages
@@ -25,6 +26,8 @@ from ...store.contents import json_text
 from ...store.digest import text_digest
 from ...store.integers import value_of
 from ...store.weights import digest_of
+from ...system.checks import check_ending
+from ...system.files import shown
 from ...system.writing import opened, present
 from ..ensemble import Ensemble
 from ..heads import check_finite
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["save_features"]
 
+ENDINGS = (".h5", ".hdf5")
 Group = list[tuple[str, np.ndarray | str]]  # of a mini-batch: names, and features or errors
 
 
@@ -52,7 +56,7 @@ def save_features(
     fast: bool = False,
     settings: Mapping[str, Any] | None = None,
     resume: bool = False,
-    force: bool = True,
+    force: bool = False,
     counts: dict[str, int] | None = None,
     client: Client | None = None,
 ) -> Iterator[tuple[str, str | None]]:
@@ -67,6 +71,7 @@ def save_features(
     model : Model
     paths : iterable of path or Source
     file : path
+        Its name ends in ``.h5`` or ``.hdf5``.
     stage : str
         As in `Model.features`.
     batch : int, optional
@@ -83,7 +88,7 @@ def save_features(
         Go on with a run that was stopped, if there is one. Its settings have to be the same.
         Off the processor only whole mini-batches are kept.
     force : bool
-        Drop the rows of a run that was stopped.
+        Write over a file of this name, and drop the rows of a run that was stopped.
     counts : dict, optional
         Receives how many images had a row ``before``, are ``done`` and ``failed``.
     client : dask.distributed.Client, optional
@@ -99,11 +104,13 @@ def save_features(
     ------
     UsageError
         At the first image: ``paths`` is one path, there is no such stage, the preprocessing does
-        not fit the network, the file cannot be written, or the run cannot go on. Later: the disk is
+        not fit the network, the file is there or cannot be written, its name ends otherwise, or
+        the run cannot go on. Later: the disk is
         full, or what should be a path is none.
     DeviceError
         As for `tinyresnext.inference.classify.classify` with a ``client``.
     """
+    check_ending(file, ENDINGS, "a file of features (HDF5)")
     chosen_stages(model.spec, [stage])
     model.check_pictures()
     shape = (1, model.preprocess.crop, model.preprocess.crop, model.spec.channels)
@@ -116,6 +123,8 @@ def save_features(
     if resume and present(path) and not present(f"{path}.part"):
         counts |= check_whole(path, asked, sources)
         return
+    if not (resume or force) and present(path):
+        raise UsageError(f"{shown(path)} exists; give another name, or force=True to write over it")
     present(rows)
     ends, stays = False, resume or settings is not None
     with changing(opened(rows), path, stays) as values:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from ....data.trees.sources import Source
-from ....errors import UsageError
+from ....errors import FormatError, UsageError
 from ....store.sink import written
 from ....system.files import regular, shown
 from ....system.writing import replacing
@@ -98,7 +98,7 @@ def check_whole(path: str, asked: Mapping[str, Any], sources: Iterable[Source]) 
             settings = json.loads(found.attrs["settings"])
             names = found.attrs[_NAMES]
             images, failed = int(found.attrs["images"]), int(found.attrs["failed"])
-    except (OSError, KeyError, ValueError, TypeError):
+    except (FormatError, OSError, KeyError, ValueError, TypeError):
         settings, names, images, failed = None, None, 0, 0
     digest = hashlib.sha256()
     for source in sources:

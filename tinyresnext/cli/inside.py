@@ -11,7 +11,7 @@ from ..errors import UsageError
 from ..system.checks import check_ending
 from ..system.files import shown
 from .options import Commands, add_command, add_device, add_force, add_model, positive
-from .output.progress import announce_compiling, counted, say
+from .output.progress import announce_compiling, counted, escapes_told, say
 from .output.tables import check_not_read, target
 from .runs.cluster import add_dask, with_workers
 from .runs.images import (
@@ -122,7 +122,8 @@ def _features(a: argparse.Namespace, client: Client | None) -> int:
             resume=a.resume, force=a.force, counts=counts, client=client,
         )  # fmt: skip
         try:
-            for _, error in counted(rows, count, lambda: counts["before"]):
+            rows = counted(rows, count, lambda: counts["before"])
+            for _, error in escapes_told(rows, lambda row: row[0]):
                 if error is not None:
                     say(error)
         except KeyboardInterrupt:

@@ -18,7 +18,7 @@ from .options import (
     positive,
     word,
 )
-from .output.progress import announce_compiling, counted, say
+from .output.progress import announce_compiling, counted, escapes_told, say
 from .output.tables import (
     check_not_read,
     check_output,
@@ -201,7 +201,7 @@ def _classify(a: argparse.Namespace, client: Client | None) -> int:
         with table(table_path) as writer:
             if writer is not None:
                 writer.writerow(heading)
-            for row in counted(rows(images), count):
+            for row in escapes_told(counted(rows(images), count), lambda row: row.path):
                 failed += row.error is not None
                 _show(row, writer, asked if a.json else None)
     return 1 if failed else 0

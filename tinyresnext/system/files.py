@@ -13,7 +13,17 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from ..errors import FormatError, TinyResNeXtError, UsageError
 
-__all__ = ["PIECE", "Part", "SharedFile", "fill", "pieces", "regular", "sha256_of", "shown"]
+__all__ = [
+    "PIECE",
+    "Part",
+    "SharedFile",
+    "as_utf8",
+    "fill",
+    "pieces",
+    "regular",
+    "sha256_of",
+    "shown",
+]
 
 PIECE = 1 << 20  # bytes read at once
 # not every system has each of these flags
@@ -27,6 +37,14 @@ def shown(path: str | os.PathLike[str]) -> str:
     """
     name = os.fspath(path)
     return name if isinstance(name, str) and name.isprintable() else repr(name)
+
+
+def as_utf8(name: str) -> str:
+    """Return a name as a file of UTF-8 has it: bytes that are none become escapes of Python.
+
+    The bytes themselves would make the whole file unreadable for most programs.
+    """
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, TypeVar
 
 from ...system.console import at_terminal, plain, rewrite, tell
+from ...system.files import as_utf8, shown
 
 if TYPE_CHECKING:
     from ...ops import Backend
@@ -60,6 +61,18 @@ def counted(
         yield item
         if count is not None:
             count(before + number)
+
+
+def escapes_told(rows: Iterable[Item], name: Callable[[Item], str]) -> Iterator[Item]:
+    """Yield rows, and say at the end how many are of images whose names are not UTF-8."""
+    odd, first = 0, ""
+    for row in rows:
+        if as_utf8(named := name(row)) != named:
+            odd, first = odd + 1, first or named
+        yield row
+    if odd:
+        images = f"{odd} image{'' if odd == 1 else 's'}"
+        say(f"names that are not UTF-8 are written with escapes: {shown(first)} ({images})")
 
 
 def counter(total: int) -> Callable[[int], None] | None:

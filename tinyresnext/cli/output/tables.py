@@ -137,10 +137,10 @@ def table(path: str | None) -> Iterator[Any]:
     if path is None or path == "-":
         yield path and _Writer(sys.stdout)
         return
-    # A file's name that is not UTF-8 is written as the bytes that it is.
+    # A file's name may be no UTF-8: `system.files.as_utf8`.
     with (
         replacing(path) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
+        open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
     ):
         yield _Writer(stream)
 
@@ -197,7 +197,7 @@ def csv_line(row: Iterable[Any]) -> bytes:
     """Return a row of a table as a file has it."""
     stream = io.StringIO(newline="")
     _Writer(stream).writerow(row)
-    return stream.getvalue().encode("utf-8", "surrogateescape")
+    return stream.getvalue().encode("utf-8", "backslashreplace")
 
 
 def _json(values: dict[str, Any]) -> str:

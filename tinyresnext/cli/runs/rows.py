@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...errors import UsageError
 from ...system.files import shown
-from ..output.progress import counted, say
+from ..output.progress import counted, escapes_told, say
 from ..output.tables import csv_line, csv_row, json_line, json_row, target
 from .images import batch_of, stopping
 
@@ -137,7 +137,8 @@ def keep_rows(
         return found
     begun = journal.journal(out, settings, form, a.resume, a.force)
     with begun as kept, stopping(out, kept):
-        for row in counted(rows(kept.remaining(sources, step)), count, lambda: kept.done):
+        made = counted(rows(kept.remaining(sources, step)), count, lambda: kept.done)
+        for row in escapes_told(made, lambda row: row.path):
             if row.error is not None:
                 say(row.error)
             cells = row_form.cells if table_form else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -13,7 +12,7 @@ import numpy as np
 from ....data.trees.sources import Source
 from ....errors import FormatError, UsageError
 from ....store.sink import written
-from ....system.files import regular, shown
+from ....system.files import as_utf8, regular, shown
 from ....system.writing import replacing
 from .forms import records
 from .journal import as_json
@@ -70,7 +69,7 @@ def assemble(
                 row = json.loads(record)
                 digest.update(json.dumps(row["path"]).encode() + b"\n")
                 if "error" not in row:
-                    block.append(os.fsencode(row["path"]))
+                    block.append(as_utf8(row["path"]).encode())
                 if len(block) == chunk or (block and first + len(block) == count):
                     data = np.frombuffer(values.read(len(block) * size), "<f4")
                     names[first : first + len(block)] = block

@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
+from ....system.files import as_utf8
+
 __all__ = ["Done", "Form", "cells_of", "csv_form", "json_form", "records"]
 
 _MOST_ROW = 64 << 20  # bytes
@@ -32,11 +34,14 @@ class Form(NamedTuple):
         Whether a row may have line breaks within quotation marks, as in CSV.
     heading : bytes
         What stands before the first row.
+    written : callable
+        Returns the name of an image as a row has it.
     """
 
     read: Callable[[bytes], Done | None]
     quotes: bool = False
     heading: bytes = b""
+    written: Callable[[str], str] = str
 
 
 def records(file: BinaryIO, quotes: bool = False) -> Iterator[tuple[bytes, int]]:
@@ -92,7 +97,7 @@ def csv_form(heading: bytes, also: Callable[[list[str]], bool] = lambda row: Tru
         name, error = (value.removeprefix("'") for value in row[:2])
         return Done(name, error or None)
 
-    return Form(read, quotes=True, heading=heading)
+    return Form(read, quotes=True, heading=heading, written=as_utf8)
 
 
 def cells_of(record: bytes) -> list[str]:

@@ -80,7 +80,7 @@ class Journal:
 
     def _compared(self, name: str, image: Source | None) -> Source:
         """Return the next image; raise `UsageError` unless the next row is its."""
-        if image is not None and image.name == name:
+        if image is not None and self._form.written(image.name) == name:
             return image
         found = "there are no more images" if image is None else f"the image is {shown(image.name)}"
         raise UsageError(
@@ -186,7 +186,7 @@ def whole(path: str, form: Form, sources: Iterable[Source]) -> tuple[int, int] |
             if record == form.heading:
                 continue
             done, image = form.read(record), next(images, None)
-            if done is None or image is None or done.name != image.name:
+            if done is None or image is None or done.name != form.written(image.name):
                 break
             number, failed = number + 1, failed + (done.error is not None)
         else:

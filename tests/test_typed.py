@@ -167,3 +167,55 @@ def test_evaluate_counts_an_image_once(tmp_path, monkeypatch):
     assert (len(data), data.classes, data.left_out) == (
         4, ("cat", "dog"), {"linked folder": 1}
     )  # fmt: skip
+
+
+# -- lists
+
+ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32"]
+
+
+def encoded(text: str, encoding: str) -> bytes:
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    return (mark + text).encode(encoding)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_byte_order_mark_says_the_encoding(tmp_path, monkeypatch, capsys, encoding, end):
+    """Of lists, of standard input, and of tables; PowerShell writes UTF-16."""
+    names = ["cat/ä 日.png", "cat/\u2028.png", "dog/1.png"]
+    write_files(tmp_path, {name: picture(i) for i, name in enumerate(names)})
+    monkeypatch.chdir(tmp_path)
+    Path("list.txt").write_bytes(encoded(end.join(names), encoding))
+    assert [one.name for one in Images(["list.txt"])] == names
+    Path("labels.txt").write_bytes(encoded(end.join(f"{one} {one[:3]}" for one in names), encoding))
+    assert [one.name for one in open_labelled(["labels.txt"])] == names
+    rows = ["image,label", *(f"{one},{one[:3]}" for one in (names[0], names[2]))]
+    Path("t.csv").write_bytes(encoded(end.join(rows), encoding))
+    assert open_labelled(["t.csv"]).classes == ("cat", "dog")
+    with open("list.txt", encoding="utf-8") as typed:
+        monkeypatch.setattr("sys.stdin", typed)
+        assert main(["classify", "-", "--device", "reference", "--csv", "out.csv"]) == 0
+    written = Path("out.csv").read_text(encoding="utf-8")
+    assert all(name in written for name in names)
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfea", b"\xff\xfea\0\0\xd8", b"a\0\n", b"a" * (1 << 17)])
+def test_what_is_no_list(here, data):
+    Path("list.txt").write_bytes(data)
+    with pytest.raises(UsageError, match="line 1 is no name of an image"):
+        list(Images(["list.txt"]))
+
+
+def test_names_in_a_list_may_be_no_text(here):
+    for start in (b"", b"\xef\xbb\xbf"):
+        Path("list.txt").write_bytes(start + b"caf\xe9.png\n")
+        assert [one.name for one in Images(["list.txt"])] == [os.fsdecode(b"caf\xe9.png")]
+
+
+def test_a_list_says_where_its_paths_begin(here, monkeypatch):
+    Path("b/list.txt").write_text("c.png\nd-e.png\n", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"b/list\.txt, c\.png, is not here but in the folder of"):
+        list(Images(["b/list.txt"]))
+    monkeypatch.chdir("b")
+    assert [one.name for one in Images(["list.txt"])] == ["c.png", "d-e.png"]

@@ -1,4 +1,4 @@
-"""What typed names stand for, before folders and archives are opened: patterns and numbers.
+"""What typed names stand for, before folders and archives are opened: patterns, numbers, texts.
 
 A pattern means what it means to Python's ``glob`` and to a shell: ``*``, ``?`` and ``[...]`` match
 parts of one name, ``**`` any number of folders, and a hidden name is matched only by a dot. As in
@@ -8,6 +8,7 @@ what stands in the pattern itself may be a link. What cannot be read is told and
 
 from __future__ import annotations
 
+import codecs
 import errno
 import glob
 import os
@@ -19,10 +20,17 @@ from typing import NamedTuple
 
 from ..errors import UsageError
 
-__all__ = ["Match", "is_pattern", "matching", "numbered"]
+__all__ = ["Match", "encoding_of", "is_pattern", "matching", "numbered"]
 
 _MOST_NUMBERS = 100_000  # paths that one pattern of numbers stands for
 _NUMBERS = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
+_MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # a loop of links leads nowhere
 
 
@@ -31,6 +39,14 @@ class Match(NamedTuple):
 
     path: str
     problem: str | None = None
+
+
+def encoding_of(start: bytes) -> str | None:
+    """Return the encoding that a byte order mark says, as PowerShell writes it; None without one.
+
+    Its decoder takes the mark away.
+    """
+    return next((name for mark, name in _MARKS.items() if start.startswith(mark)), None)
 
 
 def numbered(path: str) -> Iterator[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import codecs
 import re
 import sys
 from collections.abc import Iterator
@@ -20,13 +19,6 @@ if TYPE_CHECKING:
     from ...inference.many.rows.journal import Journal
 
 MOST_NAMES = 64 << 20  # bytes of the names on standard input
-_MARKS = {  # UTF-32 first: its mark begins with that of UTF-16
-    codecs.BOM_UTF8: "utf-8",
-    codecs.BOM_UTF32_LE: "utf-32-le",
-    codecs.BOM_UTF32_BE: "utf-32-be",
-    codecs.BOM_UTF16_LE: "utf-16-le",
-    codecs.BOM_UTF16_BE: "utf-16-be",
-}
 
 
 def add_paths(c: argparse.ArgumentParser) -> None:
@@ -142,13 +134,14 @@ def _text_of(stream: TextIO) -> str:
 
     PowerShell writes one, in UTF-8 or UTF-16.
     """
+    from ...data.typed import encoding_of
+
     raw = getattr(stream, "buffer", None)
     data: Any = (stream if raw is None else raw).read(MOST_NAMES + 1)
     if len(data) > MOST_NAMES:
         raise UsageError(f"standard input has more than {MOST_NAMES:,} bytes of names; give fewer")
     if raw is None:
         return str(data)
-    for mark, encoding in _MARKS.items():
-        if data.startswith(mark):
-            return str(data.removeprefix(mark).decode(encoding))
+    if (encoding := encoding_of(data[:4])) is not None:
+        return str(data.decode(encoding))
     return str(data.decode(stream.encoding or "utf-8", stream.errors or "strict"))

@@ -12,6 +12,7 @@ from typing import TextIO
 
 from ...errors import FormatError, UnsafeError
 from ...system.files import regular
+from ..typed import encoding_of
 
 __all__ = ["lines", "text_of"]
 
@@ -26,7 +27,7 @@ def text_of(path: Path, name: str) -> Iterator[TextIO]:
     with regular(path) as file:
         if os.fstat(file.fileno()).st_size > MOST_BYTES:
             raise UnsafeError(f"{name} has more than {MOST_BYTES:,} bytes; divide the table")
-        text = io.TextIOWrapper(file, "utf-8-sig", newline="")
+        text = io.TextIOWrapper(file, encoding_of(file.read(4)) or "utf-8", newline="")
         try:
             yield text
         finally:
@@ -51,6 +52,7 @@ def lines(text: TextIO, name: str) -> Iterator[tuple[int, list[str]]]:
             if row:
                 yield number, [value.strip() for value in row]
     except UnicodeDecodeError as error:
-        raise FormatError(f"{name} is not UTF-8 ({error.reason}); save it as UTF-8") from error
+        kind = error.encoding.upper()
+        raise FormatError(f"{name} is not {kind} ({error.reason}); save it as UTF-8") from error
     except csv.Error as error:
         raise FormatError(f"{name}, line {number} is no line of a table: {error}") from error

@@ -20,7 +20,9 @@ the largest folder of them. What cannot be listed is an image whose error is its
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -30,7 +32,7 @@ from ...errors import UsageError
 from ...formats.stored_zip.archive import MOST_LEVELS
 from ...system.files import regular, shown
 from ..rules import image_kind, is_left_out
-from ..typed import matching, numbered
+from ..typed import encoding_of, matching, numbered
 from .archives import (
     ARCHIVES,
     Source,
@@ -53,7 +55,7 @@ __all__ = [
 ]
 
 _LIST = ".txt"
-_MOST_LINE = 1 << 16  # bytes of a line of a list
+_MOST_LINE = 1 << 16  # letters of a line of a list
 
 
 @dataclass
@@ -99,7 +101,7 @@ class Images:
             if path == "-":
                 yield from self._listed(self.names)
             elif is_list(path):
-                yield from self._listed(lines_of(path))
+                yield from self._listed(_from_here(path))
             else:
                 yield from self._of(path)
 
@@ -202,16 +204,48 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def lines_of(path: str) -> Iterator[str]:
-    """Yield the lines of a list of paths."""
+    """Yield the lines of a list of paths; a byte order mark says its encoding, as in tables."""
     with regular(path, error=UsageError) as file:
-        number = 0
-        while line := file.readline(_MOST_LINE + 1):
-            number += 1
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
-            if len(line) > _MOST_LINE or b"\0" in line:
-                raise UsageError(
-                    f"{shown(path)}, line {number} is no name of an image; expected text with one "
-                    "path a line"
-                )
-            yield os.fsdecode(line)
+        encoding = encoding_of(file.read(4))
+        file.seek(0)
+        bytewise = encoding in (None, "utf-8-sig")  # then a name may have bytes that are no text
+        errors = sys.getfilesystemencodeerrors() if bytewise else "strict"
+        encoding = encoding or sys.getfilesystemencoding()
+        text, number = io.TextIOWrapper(file, encoding, errors, newline="\n"), 1
+        try:
+            while line := text.readline(_MOST_LINE + 1):
+                if len(line) > _MOST_LINE or "\0" in line:
+                    raise _no_name(path, number)
+                yield line
+                number += 1
+        except UnicodeDecodeError:
+            raise _no_name(path, number) from None
+        finally:
+            text.detach()
+
+
+def _from_here(path: str) -> Iterator[str]:
+    """Yield the lines of a list whose paths begin where the process runs.
+
+    Raises
+    ------
+    UsageError
+        The first path leads somewhere from the folder of the list only.
+    """
+    for number, line in enumerate(lines_of(path)):
+        first = line.rstrip("\r\n")
+        beside = os.path.join(os.path.dirname(path), first)
+        if not number and not os.path.lexists(first) and os.path.lexists(beside):
+            raise UsageError(
+                f"the first path of {shown(path)}, {shown(first)}, is not here but in the folder "
+                "of the list; paths begin where the command runs: run it in that folder, or write "
+                "whole paths into the list"
+            )
+        yield line
+
+
+def _no_name(path: str, number: int) -> UsageError:
+    """Return the error of a line of a list."""
+    return UsageError(
+        f"{shown(path)}, line {number} is no name of an image; expected text with one path a line"
+    )

@@ -260,6 +260,28 @@ def test_archives_in_a_folder_are_named(tmp_path, run, photos):
     )
 
 
+@pytest.mark.parametrize("outer", ["o.zip", "o.tar", "o.tar.gz"])
+def test_archives_in_an_archive_are_named(run, photos, outer):
+    """As those in a folder; they are not read, and so their images have no rows."""
+    inner = {"x/in.zip": b"", "x/in.tar.xz": b"", ".hidden.zip": b"", "x/notes.txt": b""}
+
+    def write(files):
+        if outer == "o.zip":
+            write_zip(Path(outer), files)
+        else:
+            data = write_tar(Path("o"), files).read_bytes()
+            Path(outer).write_bytes(gzip.compress(data) if outer == "o.tar.gz" else data)
+
+    write(inner | {"x/a.png": picture(1)})
+    code, out, err = run("classify", outer, "--json")
+    assert (code, len(out.splitlines())) == (0, 1)
+    said = "archives have 2 inner archives, which are not read; unpack them to read them"
+    assert said in err
+    write(inner)
+    code, out, err = run("classify", outer)
+    assert (code, out, said in err, "there is no image in o." in err) == (2, "", True, True)
+
+
 # -- rows
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -69,18 +69,30 @@ def images_of(paths: list[str]) -> tuple[Images, int]:
 
     found = Images(paths, _names_on_stdin() if "-" in paths else ())
     count = found.count()
-    kinds = [f"{n} {kind}{'' if n == 1 else 's'}" for kind, n in found.left_out.items()]
-    left = f"; the folders also have {' and '.join(kinds)}, not read" if kinds else ""
+    left = _left(found.left_out)
     if not count:
         raise UsageError(
-            f"there is no image in {', '.join(paths):.300}{left}; expected files such as "
-            "photo.jpg, or directories or archives of them"
+            f"there is no image in {', '.join(paths):.300}; {''.join(f'{one}; ' for one in left)}"
+            "expected files such as photo.jpg, or directories or archives of them"
         )
     if found.empty:
         say(f"there is no image in {', '.join(map(shown, found.empty)):.300}")
-    if kinds:
-        say(f"the folders have {' and '.join(kinds)}, which are not read; name them to read them")
+    for one in left:
+        say(one)
     return found, count
+
+
+def _left(left_out: Mapping[str, int]) -> list[str]:
+    """Return what was left out, in sentences."""
+    every = {k: f"{n} {k}{'' if n == 1 else 's'}" for k, n in left_out.items()}
+    inner = every.pop("inner archive", None)
+    found = []
+    if every:
+        kinds = " and ".join(every.values())
+        found.append(f"the folders have {kinds}, which are not read; name them to read them")
+    if inner is not None:
+        found.append(f"archives have {inner}, which are not read; unpack them to read them")
+    return found
 
 
 @contextmanager

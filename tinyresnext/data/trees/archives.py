@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -25,11 +26,13 @@ __all__ = [
     "check_several",
     "fails",
     "in_archive",
+    "is_archive",
     "is_image",
     "opener",
 ]
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+_OTHERS = (".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".7z", ".rar")  # are not read
 _KEPT = 8  # archives that a process keeps open, to which images in them were sent
 
 
@@ -136,15 +139,18 @@ def _opened(zipped: bool, path: str, version: tuple[int, ...]) -> TarFile | ZipF
     return ZipFile(Path(path)) if zipped else TarFile(path, forwards=True)
 
 
-def in_archive(path: str) -> Iterator[Source]:
-    """Yield the images of an archive; what is wrong with it is the last of them."""
+def in_archive(path: str, left_out: Counter[str]) -> Iterator[Source]:
+    """Yield the images of an archive; what is wrong with it is the last of them.
+
+    Archives in it are counted in ``left_out``.
+    """
     try:
-        yield from (_in_zip if path.lower().endswith(".zip") else _in_tar)(path)
+        yield from (_in_zip if path.lower().endswith(".zip") else _in_tar)(path, left_out)
     except WeightsError as error:
         yield Source(path, fails(str(error)))
 
 
-def _in_tar(path: str) -> Iterator[Source]:
+def _in_tar(path: str, left_out: Counter[str]) -> Iterator[Source]:
     """Yield the images of a tar archive, in its order."""
     archive = TarFile(path, forwards=True)
     opened = opener(archive, path)
@@ -152,9 +158,11 @@ def _in_tar(path: str) -> Iterator[Source]:
         if is_image(placed.name.split("/")):
             name = f"{path}/{placed.name}"
             yield Source(name, opened(placed.start, name))
+        elif is_archive(placed.name):
+            left_out["inner archive"] += 1
 
 
-def _in_zip(path: str) -> Iterator[Source]:
+def _in_zip(path: str, left_out: Counter[str]) -> Iterator[Source]:
     """Yield the images of a zip archive, sorted by path."""
     archive = ZipFile(Path(path))
     opened = opener(archive, path)
@@ -167,11 +175,19 @@ def _in_zip(path: str) -> Iterator[Source]:
             continue
         entries = archive.listing(place[:-1])
         names = [name for name in entries.files if is_image([name])]
+        if inner_archives := sum(map(is_archive, entries.files)):
+            left_out["inner archive"] += inner_archives
         # An empty last part marks a folder, as the separator does on a disk.
         inner = names + [f"{name}/" for name in entries.folders if not is_left_out(name, True)]
         for name in sorted(inner, reverse=True):
             last = (name[:-1], "") if name.endswith("/") else (name,)
             waiting.append((*place[:-1], *last))
+
+
+def is_archive(name: str) -> bool:
+    """Return whether a file is called as an archive is, and is not hidden."""
+    last = name.rpartition("/")[2].lower()
+    return last.endswith((*ARCHIVES, *_OTHERS)) and not is_left_out(last, False)
 
 
 def is_image(parts: list[str]) -> bool:

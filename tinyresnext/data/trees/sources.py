@@ -41,6 +41,7 @@ from .archives import (
     check_several,
     fails,
     in_archive,
+    is_archive,
 )
 
 __all__ = [
@@ -72,8 +73,8 @@ class Images:
     Attributes
     ----------
     left_out : Counter
-        What folders have and is not read: archives, and links to folders. Iterating adds to it,
-        and `count` begins anew.
+        What is not read: archives in folders and in archives, and links to folders. Iterating adds
+        to it, and `count` begins anew.
     empty : list of str
         Ten folders and archives, at most, that have no image. `count` finds them out.
 
@@ -126,7 +127,7 @@ class Images:
                 elif os.path.isdir(found):
                     yield from self._noted(found, self._in_folder(found))
                 elif found.lower().endswith(ARCHIVES):
-                    yield from self._noted(found, in_archive(found))
+                    yield from self._noted(found, in_archive(found, self.left_out))
                 else:
                     yield as_source(found)
 
@@ -180,7 +181,7 @@ class Images:
                     continue
                 elif image_kind(entry.name):
                     found.append(entry.name)
-                elif entry.name.lower().endswith(ARCHIVES):
+                elif is_archive(entry.name):
                     self.left_out["archive"] += 1
         return found
 

@@ -1,9 +1,11 @@
-"""What is typed for images: patterns, and what of them cannot be read."""
+"""What is typed for images: patterns, lists, and what is something else."""
 
 from __future__ import annotations
 
+import bz2
 import errno
 import glob
+import lzma
 import os
 from collections import Counter
 from pathlib import Path
@@ -12,10 +14,11 @@ import pytest
 from data_files import picture, write_files
 
 from tinyresnext.cli.main import main
-from tinyresnext.data import open_labelled
+from tinyresnext.data import open_dataset, open_labelled
 from tinyresnext.data.trees.sources import Images
 from tinyresnext.data.typed import matching
 from tinyresnext.errors import FormatError, ImageError, UsageError
+from tinyresnext.images.decode import decode
 
 FILES = ["a.png", "b/c.png", "b/d-e.png", "b/d/f.png", "b/.h/i.png", ".j/k.png", "[l].png"]
 FILES += ["b/x/x/x/m.png", "n/x/.o.png", "n/notes.txt"]
@@ -219,3 +222,32 @@ def test_a_list_says_where_its_paths_begin(here, monkeypatch):
         list(Images(["b/list.txt"]))
     monkeypatch.chdir("b")
     assert [one.name for one in Images(["list.txt"])] == ["c.png", "d-e.png"]
+
+
+# -- what is something else
+
+
+@pytest.mark.parametrize(
+    ("name", "packed", "words"),
+    [
+        ("a.tar.bz2", bz2.compress, "compressed with bzip2; unpack it first"),
+        ("a.tar.xz", lzma.compress, "compressed with xz; unpack it first"),
+        ("a.7z", lambda data: b"7z\xbc\xaf\x27\x1c" + data, "a 7z archive; unpack it first"),
+    ],
+)
+def test_other_compressions_are_named(here, capsys, name, packed, words):
+    Path(name).write_bytes(packed(b"x" * 600))
+    assert main(["classify", name, "--device", "reference"]) == 1
+    assert f"'{name}' seems to be {words}" in capsys.readouterr().err
+    with pytest.raises(FormatError, match=f"{name} is {words}"):
+        open_dataset(name)
+
+
+def test_a_path_as_bytes_is_no_contents(here):
+    """As ``os.fsencode`` makes it; a list of such paths is read by ``classify``."""
+    Path("a.png").write_bytes(picture(1))
+    with pytest.raises(UsageError, match=r"b'a\.png' is the name of a file, and bytes are taken"):
+        decode(b"a.png")
+    with pytest.raises(ImageError, match="of an unknown kind"):
+        decode(b"none.png")
+    assert decode(Path("a.png").read_bytes()).shape == decode("a.png").shape

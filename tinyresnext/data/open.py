@@ -31,6 +31,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import FormatError, UsageError
+from ..formats.others import packed_kind
 from ..formats.tar import Placed
 from ..images.checks import whole_number
 from ..images.decode import describe
@@ -173,6 +174,8 @@ def _archive(
             "a table of it: a .csv with the first line image,label and a comma between each path "
             "and its label, where paths begin in the folder of the table"
         )
+    if kind := packed_kind(start):
+        raise FormatError(f"{shown(place)} is {kind}, and give the folder or the .tar")
     raise FormatError(
         f"{shown(place)} is no data set that can be read "
         f"(it begins with {start[:4].hex(' ') or 'nothing'}); give a folder or "

@@ -1,4 +1,4 @@
-"""Files that people mistake for checkpoints: what each is, and what to do instead.
+"""Files that people mistake for checkpoints or images: what each is, and what to do instead.
 
 A file is known by its first bytes, an archive by the names of its members.
 """
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from .hdf5.form import SIGNATURE as HDF5
 from .stored_zip.records import END_MAGIC
 
-__all__ = ["RUN_STATE", "archive_kind", "file_kind"]
+__all__ = ["RUN_STATE", "archive_kind", "file_kind", "packed_kind"]
 
 RUN_STATE = (
     "the state of a training run; `tinyresnext train --resume FOLDER` goes on with the run, and "
@@ -21,8 +21,7 @@ RUN_STATE = (
 
 _FLOAT = "use the checkpoint that it was made from (.pth or .safetensors)"
 _IMAGE = "an image, not a checkpoint; give it to classify, and the file with the weights here"
-_BEGINNINGS = {  # first bytes -> what it is and what to do
-    HDF5: "an HDF5 file; open it as a model instead",
+_PACKED = {  # first bytes -> what it is and what to do
     b"\x1f\x8b": "compressed with gzip; unpack it first",
     b"BZh": "compressed with bzip2; unpack it first",
     b"\xfd7zXZ": "compressed with xz; unpack it first",
@@ -32,6 +31,10 @@ _BEGINNINGS = {  # first bytes -> what it is and what to do
     b"Rar!": "a RAR archive; unpack it first",
     b"version https://git-lfs": "a Git LFS pointer, not the file itself; fetch it with git lfs "
     "pull",
+}
+_BEGINNINGS = {
+    HDF5: "an HDF5 file; open it as a model instead",
+    **_PACKED,
     b"<": "a web page, not a checkpoint; check the address that it was downloaded from",
     b"\x93NUMPY": "a NumPy array; a checkpoint was expected",
     b"GGUF": f"a GGUF file, whose weights are quantised; {_FLOAT}",
@@ -46,6 +49,11 @@ _BEGINNINGS = {  # first bytes -> what it is and what to do
 _SCRIPT = re.compile(r"[^/]+/(?:constants\.pkl|code/.*)")
 _EXPORTED = ("/archive_format", "/serialized_exported_program.json")
 _CHECKPOINTS = (".pth", ".pt", ".bin", ".safetensors")
+
+
+def packed_kind(head: bytes) -> str:
+    """Return how a file that begins so is packed and what to do, "" if it is not."""
+    return next((what for start, what in _PACKED.items() if head.startswith(start)), "")
 
 
 def file_kind(head: bytes) -> str:

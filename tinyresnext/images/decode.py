@@ -42,6 +42,8 @@ Picture = (
 """An image: the name of a file, a Pillow image, uint8 pixels, [h, w] or [h, w, 1, 3 or 4], or the
 contents of a file, as bytes or as a file that is open in binary mode."""
 
+_LONGEST_PATH = 4096  # bytes
+
 _TURNS = {  # EXIF orientation -> the operation that puts the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -82,8 +84,8 @@ def decode(
     ImageError
         The image cannot be read, or is larger than `tinyresnext.images.files.MAX_PIXELS`.
     UsageError
-        `source` is none of the above, a file in text mode, or a file that is closed; or
-        `channels` is neither 1 nor 3.
+        `source` is none of the above, a file in text mode, a file that is closed, or the name of a
+        file as bytes; or `channels` is neither 1 nor 3.
     """
     return pixels_of(upright(source, channels, least))
 
@@ -165,7 +167,12 @@ def _opened(source: Picture | Contents, least: int | None) -> tuple[Image.Image,
         return image_in(source.data, source.name, least=least), f"the image {source.name}"
     name = f"the image in the {type(source).__name__}"
     if isinstance(source, bytes | bytearray | memoryview):
-        return image_in(_limited(source, name), name, least=least), name
+        data = _limited(source, name)
+        try:
+            return image_in(data, name, least=least), name
+        except ImageError:
+            _check_no_path(data)
+            raise
     if is_picture(source):
         return image_in(_contents(source, name), name, least=least), name
     raise UsageError(
@@ -173,6 +180,15 @@ def _opened(source: Picture | Contents, least: int | None) -> tuple[Image.Image,
         f"(path) or the bytes of a {KINDS} file, a file open in binary mode, a Pillow image or a "
         "uint8 array"
     )
+
+
+def _check_no_path(data: bytes) -> None:
+    """Raise `UsageError` for the name of a file as bytes, which `os.fsencode` makes."""
+    if 0 < len(data) < _LONGEST_PATH and b"\0" not in data and os.path.isfile(data):
+        raise UsageError(
+            f"{data!r:.200} is the name of a file, and bytes are taken as what is in a file; give "
+            "the name as a text (os.fsdecode), or the bytes of the file"
+        )
 
 
 def _limited(data: bytes | bytearray | memoryview, name: str) -> bytes:

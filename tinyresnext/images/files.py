@@ -42,6 +42,7 @@ from PIL import (
 from ..errors import ImageError
 from ..formats.image import gif, jpeg, png, tiff, webp
 from ..formats.image.parts import Bare, as_file
+from ..formats.others import packed_kind
 from ..system.files import regular
 
 __all__ = [
@@ -194,7 +195,7 @@ def image_in(data: bytes, name: str, pixels: bool = True, least: int | None = No
     for start, kind, reader in _FORMATS:
         if re.match(start, data, re.DOTALL):
             return _decode(data, kind, reader, name, pixels, least)
-    unknown = f"of an unknown kind (it begins with {data[:8].hex(' ')})"
+    unknown = packed_kind(data) or f"of an unknown kind (it begins with {data[:8].hex(' ')})"
     found = next((kind for start, kind in _LOOKALIKES if re.match(start, data, re.DOTALL)), unknown)
     raise ImageError(f"{name} seems to be {found}; give a {KINDS} image")
 

@@ -36,6 +36,19 @@ CAT = Path(__file__).parent / "data" / "chelsea.jpg"
 SPEC = Spec((1, 1), 4, 8, 10)
 
 
+@pytest.mark.parametrize("size", ["PMI", "OMPI_COMM_WORLD"])
+def test_processes_of_mpi_that_share_nothing_say_so(run, monkeypatch, size):
+    """Else all rows come several times, and nobody knows why."""
+    words = ["classify", CAT, "--device", "reference"]
+    assert "started together" not in run(*words)[2]
+    monkeypatch.setenv(f"{size}_SIZE", "2")
+    for rank in (0, 1):
+        monkeypatch.setenv(f"{size}_RANK", str(rank))
+        code, out, err = run(*words)
+        assert (code, out != "") == (0, True)
+        assert ("2 processes were started together" in err) == (rank == 0)
+
+
 def test_a_command_that_was_typed_ends_without_looking_for_garbage(monkeypatch):
     frozen = []
     monkeypatch.setattr(cli.gc, "freeze", lambda: frozen.append(1))

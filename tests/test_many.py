@@ -882,3 +882,33 @@ def test_fast_decode_of_a_data_set(tmp_path, run):
         assert open_dataset(place, least=40).picture(0).shape == (80, 100, 3)
         assert open_dataset(place, least=41).picture(0).shape == (160, 200, 3)
     assert run("evaluate", "d", "--split", "train", "--fast-decode")[0] == 0
+
+
+@pytest.mark.parametrize("command", ["classify", "features"])
+def test_images_that_are_added_behind_a_run(run, small, monkeypatch, command):
+    """They get rows; others in the place of those that have rows are refused."""
+    out = "r.h5" if command == "features" else "r.jsonl"
+    words = [command, *small, "-o", out, "--batch", 1]
+    write = Journal.write
+
+    def stopped(self, row, error):
+        if self.done == 2:
+            raise KeyboardInterrupt
+        write(self, row, error)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "write", stopped)
+        assert run(*words)[0] == 130
+    os.rename("d/x/0.png", "d/x/00.png")
+    code, _, err = run(*words, "--resume")
+    assert (code, "not those that the run began with" in err) == (2, True)
+    os.rename("d/x/00.png", "d/x/0.png")
+    Path("d/y/9.png").write_bytes(picture(9))
+    assert run(*words, "--resume")[0] == 0
+    if command == "features":
+        with h5py.File(out) as found:
+            paths = found["paths"].asstr()[:].tolist()
+    else:
+        paths = [json.loads(row)["path"] for row in Path(out).read_text().splitlines()]
+    expected = [f"d/x/{i}.png" for i in (0, 1)] + [f"d/y/{i}.png" for i in (2, 3, 4, 9)]
+    assert paths == expected

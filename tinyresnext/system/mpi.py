@@ -17,12 +17,13 @@ import numpy as np
 
 from ..errors import DeviceError
 
-__all__ = ["LIMIT", "Mpi", "started_by"]
+__all__ = ["LIMIT", "Mpi", "is_first", "started_by"]
 
 LIMIT = 1800.0  # seconds without an answer after which a run ends
 TOGETHER = 5.0  # seconds in which all ranks have ended, if they end for the same reason
 BUSY = 1e-3  # seconds of a wait in which a rank asks without sleeping
-# What the launchers of MPICH, Open MPI and Slurm say about the number of ranks.
+# What the launchers of MPICH, Open MPI and Slurm say about the rank, and the number of ranks.
+_NUMBERS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
 _SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 
 
@@ -30,6 +31,11 @@ def started_by() -> int:
     """Return how many processes a launcher of MPI says that it has started; 1 without one."""
     found = [os.environ.get(name, "") for name in _SIZES]
     return max([int(text) for text in found if text.isascii() and text.isdecimal()], default=1)
+
+
+def is_first() -> bool:
+    """Return whether no launcher of MPI says that this process is another than the first."""
+    return all(os.environ.get(name, "0").lstrip("0") == "" for name in _NUMBERS)
 
 
 class Mpi:

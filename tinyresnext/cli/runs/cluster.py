@@ -40,6 +40,7 @@ def with_workers(
 
     def command(a: argparse.Namespace) -> int:
         if a.dask is None:
+            _say_not_shared()
             return run(a, None)
         if a.threads is not None:
             raise UsageError(
@@ -55,3 +56,17 @@ def with_workers(
             return run(a, client)
 
     return command
+
+
+def _say_not_shared() -> None:
+    """Say that processes which ``mpiexec`` has started share nothing, in the first of them.
+
+    It is no error: each may have been given images of its own.
+    """
+    from ...system.mpi import is_first, started_by
+
+    if (count := started_by()) > 1 and is_first():
+        say(
+            f"{count} processes were started together, and each does by itself what it was given; "
+            "MPI is for training (train --mpi), and workers of Dask share images (--dask)"
+        )

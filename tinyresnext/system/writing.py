@@ -53,8 +53,8 @@ def _check_kind(path: str | os.PathLike[str], status: os.stat_result) -> None:
         return
     kinds = {stat.S_IFLNK: "a link, which is not followed", stat.S_IFDIR: "a folder"}
     what = kinds.get(stat.S_IFMT(status.st_mode), "not a regular file")
-    which = " that it leads to (readlink -f)" if stat.S_ISLNK(status.st_mode) else ""
-    raise UsageError(f"cannot write {shown(path)}: it is {what}; give the name of a file{which}")
+    file = "the file it leads to (readlink -f)" if stat.S_ISLNK(status.st_mode) else "a file"
+    raise UsageError(f"cannot write {shown(path)}: it is {what}; give the name of {file}")
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:

@@ -128,7 +128,10 @@ def _found(paths: Iterable[str], left_out: Counter[str]) -> Iterator[_Found]:
         for one in numbered(path):
             for place, problem in matching(one, left_out):
                 if problem is not None:
-                    raise FormatError(f"the folder {shown(place)} cannot be read: {problem}")
+                    raise FormatError(
+                        f"the folder {shown(place)} cannot be read: {problem}; let this user read "
+                        "it, or name the others alone"
+                    )
                 yield from _in_place(place, left_out)
 
 

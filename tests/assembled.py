@@ -79,6 +79,7 @@ SIZES: dict[str, list[tuple[Any, ...]]] = {
     ),
     "mean_kernel": EACH,
     "widen_kernel": [*EACH, (octets,)],
+    "narrow_kernel": EACH,
     "columns_kernel": [(False,), (True,)],
     "slabs_kernel": [(False,), (True,)],
 }

@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 import test_cuda_conv as convolutions
 import test_cuda_half as halves
+from numba import cuda
 from op_cases import Conv, ident
 
 from tinyresnext.emulator.ptx import PtxMachine
 from tinyresnext.ops.cuda import CudaBackend
 from tinyresnext.ops.cuda.elementwise import accumulate
+from tinyresnext.ops.cuda.pool.average import bind_avg_pool2d_backward
+from tinyresnext.ops.cuda.runtime.kernel import Kernel, floats, int32
+from tinyresnext.ops.cuda.runtime.machine import Launch
 from tinyresnext.ops.cuda.update import muon
 
 pytestmark = [pytest.mark.device, pytest.mark.usefixtures("nvvm")]
@@ -114,15 +118,22 @@ def test_norms_and_elementwise_ops(channels: int):
     moved(given.machine)
 
 
-def test_pools():
+@pytest.mark.parametrize("channels", [64, 1, 3, 5, 12, 50, 130])
+def test_pools(channels: int):
     given = Inputs()
-    x = given(2, 6, 8, 64)
-    given.forth_and_back("max_pool2d", x, size=3, stride=2, padding=1)
-    given.forth_and_back("avg_pool2d", x, size=2, stride=2)
-    given.forth_and_back("blur_pool", x, stride=2)
-    given.forth_and_back("mean_pool", x)
-    given.forth_and_back("excite", x, given(2, 1, 1, 64), given(2, 6, 8, 64), relu=True)
-    moved(given.machine)
+    ops, (h, w) = given.ops, (12, 16) if channels < 50 else (6, 8)
+    x = given(2, h, w, channels)
+    for op, *args, attrs in (
+        ("max_pool2d", {"size": 3, "stride": 2, "padding": 1}),
+        ("avg_pool2d", {"size": 2, "stride": 2}),
+        ("blur_pool", {"stride": 2}),
+        ("mean_pool", {}),
+        ("excite", given(2, 1, 1, channels), given(*x.shape), {"relu": True}),
+    ):
+        given.forth_and_back(op, x, *args, **attrs)
+        moved(ops.machine)
+    bind_avg_pool2d_backward(x, x, x, size=1, stride=1, out=[given(*x.shape)], more=[True])()
+    moved(ops.machine)
 
 
 def test_the_classifier_softmax_and_losses():
@@ -211,25 +222,38 @@ def test_convolutions_in_bfloat16(case: Conv):
     moved(machine)
 
 
-def test_everything_else_in_float16():
+@pytest.mark.parametrize("channels", [64, 3, 8, 20, 50])
+def test_everything_else_in_float16(channels: int):
     given = Inputs("float16")
-    ops, x = given.ops, given(2, 6, 8, 64)
-    vectors = [given(64, of="float32") for _ in range(3)]
+    ops, x = given.ops, given(6, 16, 16, channels)
+    vectors = [given(channels, of="float32") for _ in range(3)]
     ops.relu(ops.add(x, x))
-    ops.batch_norm(x, *vectors, ops.upload(np.ones(64, np.float32)))
-    ops.max_pool2d(x, size=3, stride=2, padding=1)
-    ops.avg_pool2d(x, size=2, stride=2)
-    ops.blur_pool(x)
-    ops.excite(x, given(2, 1, 1, 64), x, relu=True)
-    ops.linear(ops.mean_pool(x), given(40, 64), given(40, of="float32"))
-    moved(given.machine)
+    ops.batch_norm(x, *vectors, ops.upload(np.ones(channels, np.float32)))
+    moved(ops.machine)
+    x = given(2, 12, 14, channels)
+    for op, *args, attrs in (
+        ("max_pool2d", {"size": 3, "stride": 2, "padding": 1}),
+        ("avg_pool2d", {"size": 2, "stride": 2}),
+        ("blur_pool", {}),
+        ("excite", given(2, 1, 1, channels), x, {"relu": True}),
+        ("mean_pool", {}),
+    ):
+        getattr(ops, op)(x, *args, **attrs)
+        moved(ops.machine)
+    ops.linear(given(2, channels), given(40, channels), given(40, of="float32"))
+    moved(ops.machine)
 
 
 # --- what is over is found ------------------------------------------------------------------------
 
 
 def test_a_kernel_that_moves_too_much_is_found():
+    def run(x, y):
+        i = int32(cuda.threadIdx.x)
+        y[i] = x[int32(i + i)]
+
     given = Inputs()
-    given.ops.mean_pool(given(1, 8, 8, 3))
-    with pytest.raises(AssertionError, match="mean_pool"):
+    kernel = Kernel("every_other_value", run, (floats, floats), 256)
+    given.machine.launch(Launch(kernel, 1, (given(512), given(256))))
+    with pytest.raises(AssertionError, match="every_other_value"):
         moved(given.machine)

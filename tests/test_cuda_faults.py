@@ -121,6 +121,14 @@ def dilated(ops):
     return values(ops, "conv2d", (1, 7, 6, 4), (4, 4, 3, 3), padding=2, dilation=2)
 
 
+def added_to(ops):
+    """Return a gradient that is added to what is there, of three channels."""
+    dy, x, place = (ops.upload(normal(*shape)) for shape in ((2, 5, 4, 3), THREE, THREE))
+    bind = average.bind_avg_pool2d_backward
+    bind(dy, dy, x, size=2, stride=2, ceil_mode=True, out=[place], more=[True])()
+    return [ops.download(place)]
+
+
 def three_channels(ops):
     return values(ops, "conv2d", (2, 20, 20, 3), (4, 3, 3, 3))
 
@@ -228,13 +236,17 @@ POOLS = [
     (mean, "mean_kernel", "position = int32(position + int32(ROWS))",
      "position = int32(position + int32(ROWS + 1))", MEAN, None),
     (mean, "mean_kernel", SYNC, "", MEAN, RACE),
-    (mean, "mean_gradient_kernel", "dy[int32(n * c + channel)]", "dy[channel]", MEAN, None),
-    (excite, "excite_kernel", "get(s, int32(n * c + channel))", "get(s, channel)", excited,
-     None),
-    (excite, "excite_sums_kernel", "i = int32(int32(n * positions + position) * c",
-     "i = int32(int32(n * positions + position + 1) * c", excited, OUT),
+    (mean, "mean_gradient_kernel", "dy[at]", "dy[t % c]", MEAN, None),
+    (mean, "mean_gradient_kernel", SYNC, "", MEAN, RACE),
+    (excite, "excite_kernel", "get(s, at)", "get(s, t % c)", excited, None),
+    (excite, "excite_kernel", "scales[int32(int32(i - first) - apart)]",
+     "scales[int32(i - first)]", excited, "nobody has written it"),
+    (excite, "excite_kernel", SYNC, "", excited, RACE),
+    (excite, "excite_sums_kernel", "i = int32(int32(n * positions + position) * wide",
+     "i = int32(int32(n * positions + position + 1) * wide", excited, OUT),
     (excite, "excite_sums_kernel", SYNC, "", excited, RACE),
-    (excite, "excite_gradient_kernel", "d = dy[i]", "d = dy[channel]", excited, None),
+    (excite, "excite_gradient_kernel", "d = dy[i]", "d = dy[first]", excited, None),
+    (excite, "excite_gradient_kernel", SYNC, "", excited, RACE),
 ]  # fmt: skip
 LOSSES = [
     (head, "softmax_kernel", "end = int32(start + classes)",
@@ -299,6 +311,8 @@ OTHERS = [
     (elementwise, "widen_kernel", SYNC, "", three_channels, RACE),
     (elementwise, "narrow_kernel", "if at >= first and int32(i)", "if int32(i)", muons,
      "of shared memory, which has"),
+    (elementwise, "narrow_kernel", "value + get(y, int32(i)) if more", "value + value if more",
+     added_to, None),
     (elementwise, "narrow_kernel", SYNC, "", muons, RACE),
     (elementwise, "zero_kernel", "x[i] = float32(0)", "x[i] = float32(2)", of_no_images, None),
     (interlaced, "split_kernel", "row < h and ", "", dilated, OUT),

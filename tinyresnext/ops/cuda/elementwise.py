@@ -154,11 +154,11 @@ def widen_kernel(kind: Any = floats) -> Kernel:
 
 
 @cache
-def narrow_kernel() -> Kernel:
-    """Return the kernel that copies rows of ``wide`` values to rows of their first ``narrow``."""
+def narrow_kernel(kind: Any = floats) -> Kernel:
+    """Return the kernel that copies, or adds, the first ``narrow`` of each ``wide`` values."""
     CHUNK = THREADS * EACH
 
-    def run(x, y, count, narrow, wide):
+    def run(x, y, size, count, narrow, wide, more):
         s = shared(CHUNK)
         thread, first = int32(cuda.threadIdx.x), int32(cuda.blockIdx.x * int32(CHUNK))
         last = int32(first + int32(CHUNK)) if first + int32(CHUNK) < count else int32(count)
@@ -167,20 +167,24 @@ def narrow_kernel() -> Kernel:
         end = int32(last + int32(end * int32(wide - narrow)))
         begins = int32(start - int32(uint32(start) % uint32(SECTOR)))
         for i in range(int32(begins + thread), end, THREADS):
-            row = quotient(int32(i), wide)
+            row, value = quotient(int32(i), wide), float32(0)
             at = int32(int32(i) - int32(row * int32(wide - narrow)))
+            if i < size:  # also what only fills up: sectors are moved whole
+                value = get(x, int32(i))
             if at >= first and int32(i) - int32(row * wide) < narrow:
-                s[int32(at - first)] = x[int32(i)]
+                s[int32(at - first)] = value
         cuda.syncthreads()
         for i in range(int32(first + thread), last, THREADS):
-            y[int32(i)] = s[int32(int32(i) - first)]
+            value = s[int32(int32(i) - first)]
+            put(y, int32(i), value + get(y, int32(i)) if more else value)
 
-    return Kernel("narrow", run, (floats, floats, *[int32] * 3), THREADS)
+    return Kernel(f"narrow{ending(kind)}", run, (kind, kind, *[int32] * 5), THREADS)
 
 
-def narrowed(x: DeviceArray, y: DeviceArray, narrow: int, wide: int) -> Launch:
-    """Return the launch that copies the first ``narrow`` of each ``wide`` values."""
-    return Launch(narrow_kernel(), blocks_of(y.size), (x, y, y.size, narrow, wide))
+def narrowed(x: DeviceArray, y: DeviceArray, narrow: int, wide: int, more: bool = False) -> Launch:
+    """Return the launch that copies, or adds, the first ``narrow`` of each ``wide`` values."""
+    numbers = x.size, y.size, narrow, wide, int(more)
+    return Launch(narrow_kernel(pointer(x)), blocks_of(y.size), (x, y, *numbers))
 
 
 @cache
@@ -195,11 +199,6 @@ def zero_kernel() -> Kernel:
                 x[i] = float32(0)
 
     return Kernel("zero", run, (floats, int32), THREADS)
-
-
-def zero(x: DeviceArray) -> list[Launch]:
-    """Return the launch that sets all values to zero."""
-    return [Launch(zero_kernel(), blocks_of(x.size), (x, x.size))]
 
 
 def widened(x: DeviceArray, y: DeviceArray, narrow: int, wide: int) -> Launch:

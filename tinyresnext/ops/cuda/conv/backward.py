@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from ...checks import Pair, Shape, pair
 from ...shapes.conv import parts_padding, parts_shape
-from ..elementwise import zero
+from ..elementwise import blocks_of, zero_kernel
 from ..runtime.arrays import DeviceArray, check, empty_like, scratch, view
 from ..runtime.call import Call
 from ..runtime.machine import ALIGNED, Launch
@@ -110,6 +110,11 @@ def _layouts(
         return [Columns(weight, every.depth, every.width)], []
     source = backward(win, [(r.taps, c.taps) for r, c in pairs])
     return lay_out(weight, source, every, scratch)
+
+
+def zero(x: DeviceArray) -> list[Launch]:
+    """Return the launch that sets all values to zero."""
+    return [Launch(zero_kernel(), blocks_of(x.size), (x, x.size))]
 
 
 def weight_gradient(

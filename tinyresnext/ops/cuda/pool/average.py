@@ -16,7 +16,7 @@ from ..runtime.kernel import Kernel, ending, float32, floats, int32, pointer
 from ..runtime.machine import Launch
 from ..words import get, put
 from ..words.whole import located, reaching
-from .window import NUMBERS, THREADS, blocks_of, numbers
+from .window import NUMBERS, THREADS, blocks_of, emptied, filled, numbers
 
 # --- kernels --------------------------------------------------------------------------------------
 # How many places of a window count: those inside the image, or with `padded` inside the padded one.
@@ -126,15 +126,15 @@ def bind_avg_pool2d(
     count_include_pad: bool = True,
     out: DeviceArray,
 ) -> Call:
-    """Bind one launch."""
-    shape = shapes.avg_pool2d(
-        x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out
-    )
+    """Bind one launch, between copies where pixels are no whole sectors."""
+    shapes.avg_pool2d(x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out)
     machine = check("avg_pool2d", STORED, x=x, out=out)
     same_type("avg_pool2d", x=x, out=out)
-    given = numbers(x.shape, shape, size, stride, padding)
-    arguments = (x, out, out.size, int(count_include_pad), *given)
-    return Call(machine, [Launch(average_kernel(pointer(x)), blocks_of(out.size), arguments)], out)
+    (x, first), (y, _, last) = filled(x), emptied(out)
+    given = numbers(x.shape, y.shape, size, stride, padding)
+    arguments = (x, y, y.size, int(count_include_pad), *given)
+    launch = Launch(average_kernel(pointer(x)), blocks_of(y.size), arguments)
+    return Call(machine, [*first, launch, *last], out)
 
 
 def avg_pool2d_backward(
@@ -170,10 +170,12 @@ def bind_avg_pool2d_backward(
     out: Sequence[DeviceArray | None],
     more: Sequence[bool],
 ) -> Call:
-    """Bind one launch."""
-    machine, dx = check("avg_pool2d_backward", dy=dy, dx=out[0]), out[0]
-    given = numbers(x.shape, dy.shape, size, stride, padding)
-    blocks = 0 if dx is None else blocks_of(dx.size)
-    count = 0 if dx is None else dx.size
-    arguments = (dy, dx, count, int(count_include_pad), int(more[0]), *given)
-    return Call(machine, [Launch(average_gradient_kernel(), blocks, arguments)])
+    """Bind one launch, between copies where pixels are no whole sectors."""
+    machine = check("avg_pool2d_backward", dy=dy, dx=out[0])
+    if out[0] is None:
+        return Call(machine, [])
+    (dy, first), (dx, add, last) = filled(dy), emptied(out[0], more[0])
+    given = numbers(dx.shape, dy.shape, size, stride, padding)
+    arguments = (dy, dx, dx.size, int(count_include_pad), int(add), *given)
+    launch = Launch(average_gradient_kernel(), blocks_of(dx.size), arguments)
+    return Call(machine, [*first, launch, *last])

@@ -15,7 +15,7 @@ from ..runtime.kernel import Kernel, ending, float32, floats, int32, pointer
 from ..runtime.machine import Launch
 from ..words import get, put
 from ..words.whole import located, quotient
-from .window import THREADS, blocks_of
+from .window import THREADS, blocks_of, emptied, filled
 
 # --- kernels --------------------------------------------------------------------------------------
 
@@ -104,13 +104,15 @@ def blur_pool(x: DeviceArray, *, stride: int = 2, out: DeviceArray | None = None
 
 
 def bind_blur_pool(x: DeviceArray, *, stride: int = 2, out: DeviceArray) -> Call:
-    """Bind one launch."""
-    _, h_out, w_out, c = shapes.blur_pool(x, stride=stride, out=out)
+    """Bind one launch, between copies where pixels are no whole sectors."""
+    shapes.blur_pool(x, stride=stride, out=out)
     machine = check("blur_pool", STORED, x=x, out=out)
     same_type("blur_pool", x=x, out=out)
-    _, h, w, _ = x.shape
-    arguments = (x, out, out.size, h, w, c, h_out, w_out, stride)
-    return Call(machine, [Launch(blur_kernel(pointer(x)), blocks_of(out.size), arguments)], out)
+    (x, first), (y, _, last) = filled(x), emptied(out)
+    (_, h, w, c), (_, h_out, w_out, _) = x.shape, y.shape
+    arguments = (x, y, y.size, h, w, c, h_out, w_out, stride)
+    launch = Launch(blur_kernel(pointer(x)), blocks_of(y.size), arguments)
+    return Call(machine, [*first, launch, *last], out)
 
 
 def blur_pool_backward(
@@ -131,9 +133,12 @@ def bind_blur_pool_backward(
     out: Sequence[DeviceArray | None],
     more: Sequence[bool],
 ) -> Call:
-    """Bind one launch."""
-    machine, dx = check("blur_pool_backward", dy=dy, dx=out[0]), out[0]
-    count = 0 if dx is None else dx.size
-    (_, h, w, c), (_, h_out, w_out, _) = x.shape, dy.shape
-    arguments = (dy, dx, count, h, w, c, h_out, w_out, stride, int(more[0]))
-    return Call(machine, [Launch(blur_gradient_kernel(), blocks_of(count), arguments)])
+    """Bind one launch, between copies where pixels are no whole sectors."""
+    machine = check("blur_pool_backward", dy=dy, dx=out[0])
+    if out[0] is None:
+        return Call(machine, [])
+    (dy, first), (dx, add, last) = filled(dy), emptied(out[0], more[0])
+    (_, h, w, c), (_, h_out, w_out, _) = dx.shape, dy.shape
+    arguments = (dy, dx, dx.size, h, w, c, h_out, w_out, stride, int(add))
+    launch = Launch(blur_gradient_kernel(), blocks_of(dx.size), arguments)
+    return Call(machine, [*first, launch, *last])

@@ -13,16 +13,18 @@ from typing import Any
 from numba import cuda
 
 from ... import shapes
+from ..elementwise import EACH, blocks_of
 from ..runtime.arrays import STORED, DeviceArray, check, empty, empty_like, same_type
 from ..runtime.call import Call
 from ..runtime.kernel import Kernel, ending, float32, floats, halves, int32, pointer
 from ..runtime.machine import Launch
-from ..words import get, put, shared
-from ..words.whole import quotient
-from .window import THREADS, blocks_of
+from ..words import get, put, registers, shared
+from ..words.whole import quotient, repeated
+from .window import THREADS, filled
 
 COLUMNS, ROWS = 32, 8  # channels of a block that sums, and threads that share their positions
 SUMMING = COLUMNS * ROWS
+CHUNK = THREADS * EACH  # values of a block of the other kernels
 DX, DR, MORE_DX, MORE_DR = 1, 2, 4, 8  # what the gradient's kernel writes, and what it adds to
 
 # --- kernels --------------------------------------------------------------------------------------
@@ -32,24 +34,38 @@ DX, DR, MORE_DX, MORE_DR = 1, 2, 4, 8  # what the gradient's kernel writes, and 
 def excite_kernel(kind: Any = floats) -> Kernel:
     """Return the kernel of ``y = x * sigmoid(s) + residual``, and then of the ReLU.
 
-    In float16 minus infinity becomes what is not a number, as in `floor4_or_nan`.
+    A block computes a factor once, for the first of its values that has it. In float16 minus
+    infinity becomes what is not a number, as in `floor4_or_nan`.
     """
     NARROW = kind == halves
 
     def run(x, s, residual, y, count, per_sample, c, add, relu):
-        i = int32(int32(cuda.blockIdx.x) * int32(THREADS) + int32(cuda.threadIdx.x))
-        if i < count:
-            n = quotient(i, per_sample)
-            channel = int32(i - int32(quotient(i, c) * c))
-            v = get(s, int32(n * c + channel))
-            small = math.exp(-v if v > float32(0) else v)
-            scale = (small if v < float32(0) else float32(1)) / (float32(1) + small)
-            value = get(x, i) * scale
-            if add != int32(0):
-                value += get(residual, i)
-            if relu != int32(0) and value <= float32(0):
-                value = value - value if NARROW else float32(0)
-            put(y, i, value)
+        scales, values = shared(CHUNK), registers(EACH)
+        thread, first = int32(cuda.threadIdx.x), int32(cuda.blockIdx.x * int32(CHUNK))
+        for t in range(thread, CHUNK, THREADS):
+            i = int32(first + int32(t))
+            at, _, found = repeated(i, first, per_sample, c)
+            if i < count and found:
+                v = get(s, at)
+                small = math.exp(-v if v > float32(0) else v)
+                scale = (small if v < float32(0) else float32(1)) / (float32(1) + small)
+                scales[int32(t)] = scale
+        cuda.syncthreads()
+        for k in range(EACH):
+            i = int32(first + thread + int32(k * THREADS))
+            if i < count:
+                _, apart, _ = repeated(i, first, per_sample, c)
+                values[k] = get(x, i) * scales[int32(int32(i - first) - apart)]
+        for k in range(EACH):
+            i = int32(first + thread + int32(k * THREADS))
+            if add != int32(0) and i < count:
+                values[k] = values[k] + get(residual, i)
+        for k in range(EACH):
+            i, value = int32(first + thread + int32(k * THREADS)), values[k]
+            if i < count:
+                if relu != int32(0) and value <= float32(0):
+                    value = value - value if NARROW else float32(0)
+                put(y, i, value)
 
     return Kernel(f"excite{ending(kind)}", run, (*(kind,) * 4, *(int32,) * 5), THREADS)
 
@@ -62,33 +78,51 @@ def excite_gradient_kernel() -> Kernel:
     """
 
     def run(s, y, dy, dx, dr, count, per_sample, c, relu, wanted):
-        i = int32(int32(cuda.blockIdx.x) * int32(THREADS) + int32(cuda.threadIdx.x))
-        if i < count:
-            n = quotient(i, per_sample)
-            channel = int32(i - int32(quotient(i, c) * c))
-            d = dy[i]
-            if relu != int32(0) and not y[i] > float32(0):
-                d = float32(0)
-            if wanted & int32(DX) != int32(0):
-                v = s[int32(n * c + channel)]
+        scales, values, scaled = shared(CHUNK), registers(EACH), registers(EACH)
+        thread, first = int32(cuda.threadIdx.x), int32(cuda.blockIdx.x * int32(CHUNK))
+        for t in range(thread, CHUNK, THREADS):
+            i = int32(first + int32(t))
+            at, _, found = repeated(i, first, per_sample, c)
+            if wanted & int32(DX) != int32(0) and i < count and found:
+                v = s[at]
                 small = math.exp(-v if v > float32(0) else v)
-                gradient = d * ((small if v < float32(0) else float32(1)) / (float32(1) + small))
-                if wanted & int32(MORE_DX) != int32(0):
-                    gradient += dx[i]
-                dx[i] = gradient
-            if wanted & int32(DR) != int32(0):
-                if wanted & int32(MORE_DR) != int32(0):
-                    d += dr[i]
-                dr[i] = d
+                scale = (small if v < float32(0) else float32(1)) / (float32(1) + small)
+                scales[int32(t)] = scale
+        cuda.syncthreads()
+        for k in range(EACH):
+            i = int32(first + thread + int32(k * THREADS))
+            if i < count:
+                d = dy[i]
+                if relu != int32(0) and not y[i] > float32(0):
+                    d = float32(0)
+                values[k] = d
+                if wanted & int32(DX) != int32(0):
+                    _, apart, _ = repeated(i, first, per_sample, c)
+                    scaled[k] = d * scales[int32(int32(i - first) - apart)]
+        for k in range(EACH):
+            i = int32(first + thread + int32(k * THREADS))
+            if wanted & int32(MORE_DX) != int32(0) and i < count:
+                scaled[k] = scaled[k] + dx[i]
+            if wanted & int32(MORE_DR) != int32(0) and i < count:
+                values[k] = values[k] + dr[i]
+        for k in range(EACH):
+            i = int32(first + thread + int32(k * THREADS))
+            if wanted & int32(DX) != int32(0) and i < count:
+                dx[i] = scaled[k]
+            if wanted & int32(DR) != int32(0) and i < count:
+                dr[i] = values[k]
 
     return Kernel("excite_gradient", run, (*(floats,) * 5, *(int32,) * 5), THREADS)
 
 
 @cache
 def excite_sums_kernel() -> Kernel:
-    """Return the kernel of the gradient of ``s``: of `COLUMNS` channels of a sample in a block."""
+    """Return the kernel of the gradient of ``s``: of `COLUMNS` channels of a sample in a block.
 
-    def run(x, s, y, dy, ds, positions, c, tiles, relu, more):
+    Pixels of the images have ``wide`` channels, of which ``c`` count.
+    """
+
+    def run(x, s, y, dy, ds, positions, c, wide, tiles, relu, more):
         own = shared(SUMMING)
         t = int32(cuda.threadIdx.x)
         column, row = t % int32(COLUMNS), int32(t // int32(COLUMNS))
@@ -97,7 +131,7 @@ def excite_sums_kernel() -> Kernel:
         total, position = float32(0), row
         if channel < c:
             while position < positions:
-                i = int32(int32(n * positions + position) * c + channel)
+                i = int32(int32(n * positions + position) * wide + channel)
                 product = dy[i] * x[i]
                 if relu != int32(0) and not y[i] > float32(0):
                     product = float32(0)
@@ -116,7 +150,7 @@ def excite_sums_kernel() -> Kernel:
                 total += ds[at]
             ds[at] = total
 
-    return Kernel("excite_sums", run, (*(floats,) * 5, *(int32,) * 5), SUMMING)
+    return Kernel("excite_sums", run, (*(floats,) * 5, *(int32,) * 6), SUMMING)
 
 
 # --- public op ------------------------------------------------------------------------------------
@@ -187,8 +221,11 @@ def bind_excite_backward(
     (n, h, w, c), launches = x.shape, []
     tiles = -(-c // COLUMNS)
     if ds is not None:
-        numbers = (h * w, c, tiles, int(relu), int(more[1]))
-        launches.append(Launch(excite_sums_kernel(), n * tiles, (x, s, y, dy, ds, *numbers)))
+        (x_in, first), (dy_in, second) = filled(x), filled(dy)
+        y_in, third = filled(y) if relu else (y, [])
+        numbers = (h * w, c, x_in.shape[-1], tiles, int(relu), int(more[1]))
+        launch = Launch(excite_sums_kernel(), n * tiles, (x_in, s, y_in, dy_in, ds, *numbers))
+        launches += [*first, *second, *third, launch]
     added = (dx is not None and more[0], dr is not None and more[2])
     bits = zip((DX, DR, MORE_DX, MORE_DR), (dx is not None, dr is not None, *added), strict=True)
     wanted = sum(bit for bit, on in bits if on)

@@ -16,7 +16,7 @@ from ..runtime.kernel import Kernel, ending, float32, floats, int32, pointer
 from ..runtime.machine import Launch
 from ..words import get, put
 from ..words.whole import located, reaching
-from .window import NUMBERS, THREADS, blocks_of, numbers
+from .window import NUMBERS, THREADS, blocks_of, emptied, filled, numbers
 
 # --- kernels --------------------------------------------------------------------------------------
 
@@ -116,15 +116,14 @@ def bind_max_pool2d(
     ceil_mode: bool = False,
     out: DeviceArray,
 ) -> Call:
-    """Bind one launch."""
-    shape = shapes.max_pool2d(
-        x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out
-    )
+    """Bind one launch, between copies where pixels are no whole sectors."""
+    shapes.max_pool2d(x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out)
     machine = check("max_pool2d", STORED, x=x, out=out)
     same_type("max_pool2d", x=x, out=out)
-    given = numbers(x.shape, shape, size, stride, padding)
-    launch = Launch(maximum_kernel(pointer(x)), blocks_of(out.size), (x, out, out.size, *given))
-    return Call(machine, [launch], out)
+    (x, first), (y, _, last) = filled(x), emptied(out)
+    given = numbers(x.shape, y.shape, size, stride, padding)
+    launch = Launch(maximum_kernel(pointer(x)), blocks_of(y.size), (x, y, y.size, *given))
+    return Call(machine, [*first, launch, *last], out)
 
 
 def max_pool2d_backward(
@@ -157,9 +156,12 @@ def bind_max_pool2d_backward(
     out: Sequence[DeviceArray | None],
     more: Sequence[bool],
 ) -> Call:
-    """Bind one launch."""
-    machine, dx = check("max_pool2d_backward", dy=dy, x=x, dx=out[0]), out[0]
+    """Bind one launch, between copies where pixels are no whole sectors."""
+    machine = check("max_pool2d_backward", dy=dy, x=x, dx=out[0])
+    if out[0] is None:
+        return Call(machine, [])
+    (x, first), (dy, second), (dx, add, last) = filled(x), filled(dy), emptied(out[0], more[0])
     given = numbers(x.shape, dy.shape, size, stride, padding)
-    blocks = 0 if dx is None else blocks_of(x.size)
-    arguments = (x, dy, dx, x.size, int(more[0]), *given)
-    return Call(machine, [Launch(maximum_gradient_kernel(), blocks, arguments)])
+    arguments = (x, dy, dx, dx.size, int(add), *given)
+    launch = Launch(maximum_gradient_kernel(), blocks_of(dx.size), arguments)
+    return Call(machine, [*first, *second, launch, *last])

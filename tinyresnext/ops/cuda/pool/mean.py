@@ -9,13 +9,14 @@ from typing import Any
 from numba import cuda
 
 from ... import shapes
+from ..elementwise import EACH, blocks_of
 from ..runtime.arrays import STORED, DeviceArray, check, empty, empty_like, same_type
 from ..runtime.call import Call
 from ..runtime.kernel import Kernel, ending, float32, floats, int32, pointer
 from ..runtime.machine import Launch
-from ..words import get, put, shared
-from ..words.whole import quotient
-from .window import blocks_of
+from ..words import get, put, registers, shared
+from ..words.whole import quotient, repeated
+from .window import filled
 
 COLUMNS, ROWS = 32, 8  # channels of a block, and threads that share the positions of each
 THREADS = COLUMNS * ROWS
@@ -25,9 +26,9 @@ THREADS = COLUMNS * ROWS
 
 @cache
 def mean_kernel(kind: Any = floats) -> Kernel:
-    """Return the kernel of the means of `COLUMNS` channels of a sample."""
+    """Return the kernel of the means of `COLUMNS` channels of a sample; pixels have ``wide``."""
 
-    def run(x, y, positions, c, tiles):
+    def run(x, y, positions, c, wide, tiles):
         own = shared(THREADS)
         t = int32(cuda.threadIdx.x)
         column, row = t % int32(COLUMNS), int32(t // int32(COLUMNS))
@@ -36,7 +37,7 @@ def mean_kernel(kind: Any = floats) -> Kernel:
         total, position = float32(0), row
         if channel < c:
             while position < positions:
-                total += get(x, int32(int32(n * positions + position) * c + channel))
+                total += get(x, int32(int32(n * positions + position) * wide + channel))
                 position = int32(position + int32(ROWS))
         own[t] = total
         cuda.syncthreads()
@@ -45,23 +46,39 @@ def mean_kernel(kind: Any = floats) -> Kernel:
                 total += own[t + int32(k * COLUMNS)]
             put(y, int32(n * c + channel), total / float32(positions))
 
-    return Kernel(f"mean_pool{ending(kind)}", run, (kind, kind, *(int32,) * 3), THREADS)
+    return Kernel(f"mean_pool{ending(kind)}", run, (kind, kind, *(int32,) * 4), THREADS)
 
 
 @cache
 def mean_gradient_kernel() -> Kernel:
-    """Return the kernel that gives every position an equal share of its channel's gradient."""
+    """Return the kernel that gives every position an equal share of its channel's gradient.
+
+    A block computes a share once, for the first of its values that has it.
+    """
+    CHUNK = THREADS * EACH
 
     def run(dy, dx, count, positions, c, more):
-        i = int32(int32(cuda.blockIdx.x) * int32(THREADS) + int32(cuda.threadIdx.x))
-        if i < count:
-            place = quotient(i, c)
-            channel = int32(i - int32(place * c))
-            n = quotient(place, positions)
-            share = dy[int32(n * c + channel)] / float32(positions)
-            if more != int32(0):
-                share += dx[i]
-            dx[i] = share
+        shares, values = shared(CHUNK), registers(EACH)
+        thread, first = int32(cuda.threadIdx.x), int32(cuda.blockIdx.x * int32(CHUNK))
+        for t in range(thread, CHUNK, THREADS):
+            i = int32(first + int32(t))
+            at, _, found = repeated(i, first, int32(positions * c), c)
+            if i < count and found:
+                shares[int32(t)] = dy[at] / float32(positions)
+        cuda.syncthreads()
+        for k in range(EACH):
+            i = int32(first + thread + int32(k * THREADS))
+            if i < count:
+                _, apart, _ = repeated(i, first, int32(positions * c), c)
+                values[k] = shares[int32(int32(i - first) - apart)]
+        for k in range(EACH):
+            i = int32(first + thread + int32(k * THREADS))
+            if more != int32(0) and i < count:
+                values[k] = values[k] + dx[i]
+        for k in range(EACH):
+            i = int32(first + thread + int32(k * THREADS))
+            if i < count:
+                dx[i] = values[k]
 
     return Kernel("mean_pool_gradient", run, (floats, floats, *(int32,) * 4), THREADS)
 
@@ -80,13 +97,14 @@ def mean_pool(
 
 
 def bind_mean_pool(x: DeviceArray, *, keepdims: bool = False, out: DeviceArray) -> Call:
-    """Bind one launch."""
+    """Bind one launch, behind a copy where pixels are no whole sectors."""
     shapes.mean_pool(x, keepdims=keepdims, out=out)
     n, *_, c = x.shape
     machine, tiles = check("mean_pool", STORED, x=x, out=out), -(-c // COLUMNS)
     same_type("mean_pool", x=x, out=out)
-    arguments = (x, out, x.shape[1] * x.shape[2], c, tiles)
-    return Call(machine, [Launch(mean_kernel(pointer(x)), n * tiles, arguments)], out)
+    x, first = filled(x)
+    arguments = (x, out, x.shape[1] * x.shape[2], c, x.shape[-1], tiles)
+    return Call(machine, [*first, Launch(mean_kernel(pointer(x)), n * tiles, arguments)], out)
 
 
 def mean_pool_backward(

@@ -8,7 +8,7 @@ from functools import cache
 from numba import cuda
 
 from ...contract import Peak
-from ..elementwise import THREADS, blocks_of, copy_kernel, zero
+from ..elementwise import THREADS, blocks_of, copy_kernel, zero_kernel
 from ..words import load4, registers, sum4
 from .arrays import empty
 from .kernel import Kernel, float32, floats, int32
@@ -73,8 +73,7 @@ def measure(machine: Machine) -> Peak:
     count = max(1, most // step) * step  # all blocks read as much
     x, y = empty(machine, (count,)), empty(machine, (count,))
     out = empty(machine, (blocks * THREADS,))
-    for launch in zero(x):
-        machine.launch(launch)
+    machine.launch(Launch(zero_kernel(), blocks_of(count), (x, count)))
     multiply = Launch(multiply_kernel(), blocks, (out, 0.5, 1.0, ROUNDS))
     read = Launch(read_kernel(), readers, (x, out, count, step))
     copy = Launch(copy_kernel(), blocks_of(count), (x, y, count))

@@ -53,6 +53,11 @@ LAYERS = [
     Conv("20 to 50, 3x3, stride", (1, 6, 7, 20), 50, 3, 2, 1, epilogue="bias relu"),
     Conv("100 to 3, 3x3, stride", (1, 6, 7, 100), 3, 3, 2, 1, epilogue="bias"),
     Conv("130 to 5, 3x3, stride", (1, 6, 7, 130), 5, 3, 2, 1),
+    Conv("3 to 10, stride", (1, 16, 13, 3), 10, 1, 2),
+    Conv("20 to 50, 4x4, stride", (1, 6, 7, 20), 50, 4, 2, 1),
+    Conv("50 to 12, 2x2, stride", (1, 6, 7, 50), 12, 2, 2),
+    Conv("dilated, 12 to 20", (1, 6, 7, 12), 20, 3, 1, 2, 1, "bias residual relu", dilation=2),
+    Conv("dilated, 3 to 5", (1, 16, 13, 3), 5, 3, 1, 2, dilation=2),
 ]
 
 
@@ -205,6 +210,9 @@ def test_a_classifier_of_any_number_of_classes(precision: str, samples: int, cla
         Conv("20 to 8", (1, 6, 7, 20), 8, epilogue="bias residual relu"),
         Conv("50 to 100", (1, 6, 7, 50), 100, epilogue="bias residual relu"),
         Conv("100 to 10, stride", (1, 6, 7, 100), 10, 1, 2),
+        Conv("3 to 10, stride", (1, 16, 13, 3), 10, 1, 2),
+        Conv("width 4, 12 channels", (1, 9, 10, 12), 12, 3, 1, 1, 3, "bias residual relu"),
+        Conv("dilated, 12 to 20", (1, 6, 7, 12), 20, 3, 1, 2, 1, "bias residual relu", dilation=2),
     ],
     ids=ident,
 )

@@ -27,7 +27,7 @@ from . import fold
 from .forward import Layout, convolution, lay_out
 from .grouped import suits
 from .grouped_outer import grouped_outer
-from .interlaced import few, join, split
+from .interlaced import few, gathered, join, split
 from .outer import outer
 from .pack import BK, RUN, Columns, backward
 from .windows import Windows, aligned, beside, filled, rounded, windows
@@ -86,7 +86,7 @@ def input_gradient(
         launches += convolution(dy, layout, None, None, part, _back(win, r, c, c_in))
     ahead = win.p_h % win.s_h, win.p_w % win.s_w
     there = len(rows), len(columns)
-    return [*launches, join(parts, (win.s_h, win.s_w), dx, more, ahead, there, win.groups)]
+    return [*launches, *join(parts, (win.s_h, win.s_w), dx, more, ahead, there, win.groups)]
 
 
 def _back(win: Windows, rows: Taps, columns: Taps, c_in: int) -> Windows:
@@ -123,8 +123,10 @@ def weight_gradient(
     """Return the launches of ``dweight``; with ``more`` it is added to what is there."""
     if dy.size == 0 or out.size == 0:
         return [] if more else zero(out)
-    way = grouped_outer if suits(win) else outer
-    return way(x, dy, out, win, more)
+    if suits(win):
+        return grouped_outer(x, dy, out, win, more)
+    x, win, first = gathered(x, win)
+    return [*first, *outer(x, dy, out, win, more)]
 
 
 # --- public op ------------------------------------------------------------------------------------
@@ -216,11 +218,11 @@ def _dilated(
     dy_parts = scratch(x.machine, parts_shape(y_shape, dilation))
     inner = parts_padding(padding, dilation)
     win = windows(x_parts.shape, dy_parts.shape, weight.shape[2:], 1, inner, groups)
-    launches = [split(dy, dilation, dy_parts)]
+    launches = split(dy, dilation, dy_parts)
     if dweight is not None:
-        launches.append(split(x, dilation, x_parts))
+        launches += split(x, dilation, x_parts)
         launches += weight_gradient(x_parts, dy_parts, win, dweight, more[1])
     if dx is not None:  # in the memory of the parts of x, which are not needed any more
         launches += input_gradient(dy_parts, weight, win, x_parts, False)
-        launches.append(join(x_parts, dilation, dx, more[0]))
+        launches += join(x_parts, dilation, dx, more[0])
     return launches

@@ -7,6 +7,7 @@ these kernels add the parts from first to last, and put the totals where they be
 from __future__ import annotations
 
 from functools import cache
+from math import lcm
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,7 @@ def weight_kernel() -> Kernel:
 
     def run(
         sums, out, size, deep, taps, channels, seen, filters, width, wide, many, some_taps, some,
-        length, lanes, pitch, down, beside, parts, add,
+        length, lanes, pitch, period, down, beside, parts, add,
     ):  # fmt: skip
         s = shared(TURNED)
         thread, block = int32(cuda.threadIdx.x), uint32(cuda.blockIdx.x)
@@ -115,34 +116,34 @@ def weight_kernel() -> Kernel:
         here = int32(filters - o) if filters - o < many else int32(many)
         left = int32(channels - first) if channels - first < some else int32(some)
         each = quotient(int32(some * some_taps), length)  # of a filter
+        begins = int32(int32(int32(o * channels) + first) * taps + first_tap)
+        before = int32(uint32(begins) % uint32(SECTOR))
         for i in range(thread, here * each * lanes, THREADS):
             turn = quotient(int32(i), lanes)
             one, k = quotient(turn, each), int32(int32(i) - int32(turn * lanes))
             within, up = int32(k + int32(int32(turn - int32(one * each)) * length)), int32(o + one)
-            tap = quotient(within, some)
-            c = int32(within - int32(tap * some))
+            tap, c = quotient(within, some), int32(uint32(within) % uint32(some))
             if k < length and first_tap + tap < taps and first + c < seen:
-                row = quotient(up, width)
-                row = int32(int32(row * wide) + int32(up - int32(row * width)))
+                row = int32(up + int32(quotient(up, width) * int32(wide - width)))
                 at = int32(int32(row * deep) + int32(int32(first_tap + tap) * seen))
                 at, total = int32(at + int32(first + c)), float32(0)
                 for _ in range(parts):
                     total += sums[at]
                     at = int32(at + size)
                 if c < left:
-                    s[int32(int32(int32(int32(one * left) + c) * pitch) + tap)] = total
+                    to = int32(before + int32(int32(int32(one * left) + c) * pitch) + tap)
+                    s[int32(to + quotient(to, period))] = total
         cuda.syncthreads()
-        begins = int32(int32(int32(o * channels) + first) * taps + first_tap)
-        before = int32(uint32(begins) % uint32(SECTOR))
         for i in range(thread - before, here * left * some_taps, THREADS):
             line = quotient(int32(i if i > 0 else 0), some_taps)  # a filter and a channel
             tap = int32(int32(i) - int32(line * some_taps))
             if i >= 0 and first_tap + tap < taps:
                 into = int32(begins + int32(int32(line * taps) + tap))
-                total = s[int32(int32(line * pitch) + tap)]
+                of = int32(before + int32(line * pitch) + tap)
+                total = s[int32(of + quotient(of, period))]
                 out[into] = out[into] + total if add else total
 
-    return Kernel("fold_weight", run, (floats, floats, *[int32] * 18), THREADS)
+    return Kernel("fold_weight", run, (floats, floats, *[int32] * 19), THREADS)
 
 
 @cache
@@ -251,19 +252,19 @@ def weight(sums: DeviceArray, win: Windows, seen: Windows, out: DeviceArray, mor
     some = min(seen.narrow, CHUNK // some_taps)
     some = some if some < 8 else some // 8 * 8  # whole sectors
     down, beside = -(-seen.narrow // some), -(-taps // some_taps)
-    # Channels of one tap lie in different banks; where they are few, a warp takes more taps.
-    length, pitch = some, some_taps | 1
+    # Channels of one tap lie in different banks: for an even number of taps, a word is left free
+    # wherever they come back to the first. Where channels are few, a warp takes more taps.
+    length, pitch, period = some, some_taps, TURNED if some_taps % 2 else lcm(some_taps, SIDE)
     if some < LINES:
-        length, pitch = some * some_taps, some_taps + ((SIDE // some | 1) - some_taps) % SIDE
+        length, pitch, period = some * pitch, pitch + ((SIDE // some | 1) - pitch) % SIDE, TURNED
     lanes = rounded(length, SIDE)
     # Filters with few values follow each other, and share a block.
     many = max(1, THREADS * length // (lanes * some * some_taps)) if down == beside == 1 else 1
     numbers = (
         filters * deep, deep, taps, channels, seen.narrow, win.c_out, win.width, seen.width, many,
-        some_taps, some, length, lanes, pitch, down, beside, parts, int(more),
+        some_taps, some, length, lanes, pitch, period, down, beside, parts, int(more),
     )  # fmt: skip
-    count = -(-win.c_out // many) * down * beside
-    return Launch(weight_kernel(), count, (sums, out, *numbers))
+    return Launch(weight_kernel(), -(-win.c_out // many) * down * beside, (sums, out, *numbers))
 
 
 def in_place(sums: DeviceArray, parts: int, out: DeviceArray, more: bool) -> Launch:

@@ -22,7 +22,7 @@ from ..tensor.pairs import Pairs, pairs
 from ..tensor.product import product as tensor_product
 from .gemm import product
 from .grouped import direct, suits
-from .interlaced import join, split
+from .interlaced import gathered, join, split
 from .pack import Columns, Room, Slabs, Source, columns, forward, slabs
 from .windows import Windows, windows
 
@@ -161,8 +161,9 @@ def bind_conv2d(
         layout = weight.layout
     else:
         [layout], refill = lay_out(weight, forward(win), win, scratch, x.dtype)
+    x, win, first = gathered(x, win)
     launches = convolution(x, layout, bias, residual, out, win, relu)
-    return Call(machine, [*refill, *launches] if launches else [], out)
+    return Call(machine, [*refill, *first, *launches] if launches else [], out)
 
 
 def _bind_dilated(
@@ -179,15 +180,15 @@ def _bind_dilated(
     """Bind a dilated convolution: split, convolve and join (`interlaced`)."""
     parts = scratch(x.machine, parts_shape(x.shape, dilation), x.dtype)
     made = scratch(x.machine, parts_shape(out.shape, dilation), out.dtype)
-    launches, other = [split(x, dilation, parts)], None
+    launches, other = split(x, dilation, parts), None
     if residual is not None:
         other = scratch(x.machine, made.shape, residual.dtype)
-        launches.append(split(residual, dilation, other))
+        launches += split(residual, dilation, other)
     inner = parts_padding(padding, dilation)
     call = bind_conv2d(
         parts, weight, bias, padding=inner, groups=groups, residual=other, relu=relu, out=made
     )
-    return Call(x.machine, [*launches, *call.launches, join(made, dilation, out, False)], out)
+    return Call(x.machine, [*launches, *call.launches, *join(made, dilation, out, False)], out)
 
 
 def conv2d(

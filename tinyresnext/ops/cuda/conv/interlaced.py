@@ -12,16 +12,18 @@ is put together in one pass: what is stored for every other pixel would be half 
 from __future__ import annotations
 
 from functools import cache
+from math import prod
 from typing import Any
 
 from numba import cuda
 
-from ..runtime.arrays import DeviceArray
+from ..pool.window import emptied, filled
+from ..runtime.arrays import DeviceArray, scratch
 from ..runtime.kernel import Kernel, ending, float32, floats, int32, pointer, uint32
 from ..runtime.machine import Launch
 from ..words import get, load4_if, put, shared, store4
 from ..words.whole import located, quotient
-from .windows import SECTOR, beside, whole
+from .windows import SECTOR, Windows, beside, whole
 
 THREADS = 256
 CHUNK = 1024  # values of an image that a block puts together in shared memory
@@ -148,10 +150,26 @@ def join_few_kernel(EACH: int) -> Kernel:
 # --- launches -------------------------------------------------------------------------------------
 
 
-def split(x: DeviceArray, dilation: tuple[int, int], parts: DeviceArray) -> Launch:
-    """Return the launch that splits images into their parts."""
+def split(x: DeviceArray, dilation: tuple[int, int], parts: DeviceArray) -> list[Launch]:
+    """Return the launches that split images into their parts, as pixels of whole sectors."""
+    (x, first), (parts, _, last) = filled(x), emptied(parts)
     numbers = (parts.size, *x.shape, *dilation, *parts.shape[1:3])
-    return Launch(split_kernel(pointer(x)), -(-parts.size // THREADS), (x, parts, *numbers))
+    launch = Launch(split_kernel(pointer(x)), -(-parts.size // THREADS), (x, parts, *numbers))
+    return [*first, launch, *last]
+
+
+def gathered(x: DeviceArray, win: Windows) -> tuple[DeviceArray, Windows, list[Launch]]:
+    """Return the pixels that a 1x1 with a stride sees, its windows on these, and the launches.
+
+    Only where channels are the only group and half a sector at most: products fill them up to 16
+    bytes, of which every few would be read. All else stays as it is.
+    """
+    few_bytes = win.groups == 1 and win.c_in * x.dtype.itemsize <= SECTOR * 2
+    if not few_bytes or not win.point or win.plain or win.p_h or win.p_w:
+        return x, win, []
+    made = scratch(x.machine, (win.n, win.h_out, win.w_out, win.c_in), x.dtype)
+    side_by_side = win._replace(h=win.h_out, w=win.w_out, s_h=1, s_w=1)
+    return made, side_by_side, split(x, (win.s_h, win.s_w), made)
 
 
 def few(channels: int, groups: int) -> int:
@@ -172,8 +190,8 @@ def join(
     ahead: tuple[int, int] = (0, 0),
     there: tuple[int, int] | None = None,
     groups: int = 0,
-) -> Launch:
-    """Return the launch that puts parts in the places of images.
+) -> list[Launch]:
+    """Return the launches that put parts in the places of images, as pixels of whole sectors.
 
     Parameters
     ----------
@@ -190,16 +208,16 @@ def join(
     groups : int
         Of channels, which are filled up as `few` says; 0 if they stay as they are.
     """
-    _, h, w, c = out.shape
-    there = there or steps
-    apart = parts.size // (there[0] * there[1])
-    where = (*steps, *ahead, *there, apart, -(-h // steps[0]), -(-w // steps[1]), int(more))
-    numbers: tuple[int, ...]
-    if not groups or c % SECTOR == 0:
-        numbers = (out.size, h, w, c, *where)
-        return Launch(join_kernel(pointer(out)), -(-out.size // THREADS), (parts, out, *numbers))
-    narrow = c // groups
-    wide = few(narrow, groups)
-    numbers = (out.size, h, w, narrow, wide, groups, *where)
-    kernel = join_few_kernel(4 if narrow % 4 == 0 or wide == 4 else 1)
-    return Launch(kernel, -(-out.size // CHUNK), (parts, out, *numbers))
+    there, (_, h, w, c) = there or steps, out.shape
+    ways, lines = (*steps, *ahead, *there), (-(-h // steps[0]), -(-w // steps[1]))
+    if groups and c % SECTOR != 0:
+        narrow = c // groups
+        wide, apart = few(narrow, groups), parts.size // prod(there)
+        numbers = (out.size, h, w, narrow, wide, groups, *ways, apart, *lines, int(more))
+        kernel = join_few_kernel(4 if narrow % 4 == 0 or wide == 4 else 1)
+        return [Launch(kernel, -(-out.size // CHUNK), (parts, out, *numbers))]
+    (parts, first), (out, more, last) = filled(parts), emptied(out, more)
+    apart = parts.size // prod(there)
+    given = (parts, out, out.size, h, w, out.shape[-1], *ways, apart, *lines, int(more))
+    launch = Launch(join_kernel(pointer(out)), -(-out.size // THREADS), given)
+    return [*first, launch, *last]

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from ...checks import Pair, Shape, pair
 from ...shapes.conv import parts_padding, parts_shape
-from ..elementwise import blocks_of, zero_kernel
+from .. import elementwise
 from ..runtime.arrays import DeviceArray, check, empty_like, scratch, view
 from ..runtime.call import Call
 from ..runtime.machine import ALIGNED, Launch
@@ -114,7 +114,7 @@ def _layouts(
 
 def zero(x: DeviceArray) -> list[Launch]:
     """Return the launch that sets all values to zero."""
-    return [Launch(zero_kernel(), blocks_of(x.size), (x, x.size))]
+    return [Launch(elementwise.zero_kernel(), elementwise.blocks_of(x.size), (x, x.size))]
 
 
 def weight_gradient(

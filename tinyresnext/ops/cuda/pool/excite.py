@@ -13,18 +13,16 @@ from typing import Any
 from numba import cuda
 
 from ... import shapes
-from ..elementwise import EACH, blocks_of
 from ..runtime.arrays import STORED, DeviceArray, check, empty, empty_like, same_type
 from ..runtime.call import Call
 from ..runtime.kernel import Kernel, ending, float32, floats, halves, int32, pointer
 from ..runtime.machine import Launch
-from ..words import get, put, registers, shared
-from ..words.whole import quotient, repeated
-from .window import THREADS, filled
+from ..words import get, put, shared
+from ..words.whole import quotient
+from .window import THREADS, blocks_of, filled
 
 COLUMNS, ROWS = 32, 8  # channels of a block that sums, and threads that share their positions
 SUMMING = COLUMNS * ROWS
-CHUNK = THREADS * EACH  # values of a block of the other kernels
 DX, DR, MORE_DX, MORE_DR = 1, 2, 4, 8  # what the gradient's kernel writes, and what it adds to
 
 # --- kernels --------------------------------------------------------------------------------------
@@ -34,38 +32,24 @@ DX, DR, MORE_DX, MORE_DR = 1, 2, 4, 8  # what the gradient's kernel writes, and 
 def excite_kernel(kind: Any = floats) -> Kernel:
     """Return the kernel of ``y = x * sigmoid(s) + residual``, and then of the ReLU.
 
-    A block computes a factor once, for the first of its values that has it. In float16 minus
-    infinity becomes what is not a number, as in `floor4_or_nan`.
+    In float16 minus infinity becomes what is not a number, as in `floor4_or_nan`.
     """
     NARROW = kind == halves
 
     def run(x, s, residual, y, count, per_sample, c, add, relu):
-        scales, values = shared(CHUNK), registers(EACH)
-        thread, first = int32(cuda.threadIdx.x), int32(cuda.blockIdx.x * int32(CHUNK))
-        for t in range(thread, CHUNK, THREADS):
-            i = int32(first + int32(t))
-            at, _, found = repeated(i, first, per_sample, c)
-            if i < count and found:
-                v = get(s, at)
-                small = math.exp(-v if v > float32(0) else v)
-                scale = (small if v < float32(0) else float32(1)) / (float32(1) + small)
-                scales[int32(t)] = scale
-        cuda.syncthreads()
-        for k in range(EACH):
-            i = int32(first + thread + int32(k * THREADS))
-            if i < count:
-                _, apart, _ = repeated(i, first, per_sample, c)
-                values[k] = get(x, i) * scales[int32(int32(i - first) - apart)]
-        for k in range(EACH):
-            i = int32(first + thread + int32(k * THREADS))
-            if add != int32(0) and i < count:
-                values[k] = values[k] + get(residual, i)
-        for k in range(EACH):
-            i, value = int32(first + thread + int32(k * THREADS)), values[k]
-            if i < count:
-                if relu != int32(0) and value <= float32(0):
-                    value = value - value if NARROW else float32(0)
-                put(y, i, value)
+        i = int32(int32(cuda.blockIdx.x) * int32(THREADS) + int32(cuda.threadIdx.x))
+        if i < count:
+            n = quotient(i, per_sample)
+            channel = int32(i - int32(quotient(i, c) * c))
+            v = get(s, int32(n * c + channel))
+            small = math.exp(-v if v > float32(0) else v)
+            scale = (small if v < float32(0) else float32(1)) / (float32(1) + small)
+            value = get(x, i) * scale
+            if add != int32(0):
+                value += get(residual, i)
+            if relu != int32(0) and value <= float32(0):
+                value = value - value if NARROW else float32(0)
+            put(y, i, value)
 
     return Kernel(f"excite{ending(kind)}", run, (*(kind,) * 4, *(int32,) * 5), THREADS)
 
@@ -78,39 +62,24 @@ def excite_gradient_kernel() -> Kernel:
     """
 
     def run(s, y, dy, dx, dr, count, per_sample, c, relu, wanted):
-        scales, values, scaled = shared(CHUNK), registers(EACH), registers(EACH)
-        thread, first = int32(cuda.threadIdx.x), int32(cuda.blockIdx.x * int32(CHUNK))
-        for t in range(thread, CHUNK, THREADS):
-            i = int32(first + int32(t))
-            at, _, found = repeated(i, first, per_sample, c)
-            if wanted & int32(DX) != int32(0) and i < count and found:
-                v = s[at]
+        i = int32(int32(cuda.blockIdx.x) * int32(THREADS) + int32(cuda.threadIdx.x))
+        if i < count:
+            n = quotient(i, per_sample)
+            channel = int32(i - int32(quotient(i, c) * c))
+            d = dy[i]
+            if relu != int32(0) and not y[i] > float32(0):
+                d = float32(0)
+            if wanted & int32(DX) != int32(0):
+                v = s[int32(n * c + channel)]
                 small = math.exp(-v if v > float32(0) else v)
-                scale = (small if v < float32(0) else float32(1)) / (float32(1) + small)
-                scales[int32(t)] = scale
-        cuda.syncthreads()
-        for k in range(EACH):
-            i = int32(first + thread + int32(k * THREADS))
-            if i < count:
-                d = dy[i]
-                if relu != int32(0) and not y[i] > float32(0):
-                    d = float32(0)
-                values[k] = d
-                if wanted & int32(DX) != int32(0):
-                    _, apart, _ = repeated(i, first, per_sample, c)
-                    scaled[k] = d * scales[int32(int32(i - first) - apart)]
-        for k in range(EACH):
-            i = int32(first + thread + int32(k * THREADS))
-            if wanted & int32(MORE_DX) != int32(0) and i < count:
-                scaled[k] = scaled[k] + dx[i]
-            if wanted & int32(MORE_DR) != int32(0) and i < count:
-                values[k] = values[k] + dr[i]
-        for k in range(EACH):
-            i = int32(first + thread + int32(k * THREADS))
-            if wanted & int32(DX) != int32(0) and i < count:
-                dx[i] = scaled[k]
-            if wanted & int32(DR) != int32(0) and i < count:
-                dr[i] = values[k]
+                gradient = d * ((small if v < float32(0) else float32(1)) / (float32(1) + small))
+                if wanted & int32(MORE_DX) != int32(0):
+                    gradient += dx[i]
+                dx[i] = gradient
+            if wanted & int32(DR) != int32(0):
+                if wanted & int32(MORE_DR) != int32(0):
+                    d += dr[i]
+                dr[i] = d
 
     return Kernel("excite_gradient", run, (*(floats,) * 5, *(int32,) * 5), THREADS)
 

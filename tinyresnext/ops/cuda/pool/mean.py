@@ -9,14 +9,13 @@ from typing import Any
 from numba import cuda
 
 from ... import shapes
-from ..elementwise import EACH, blocks_of
 from ..runtime.arrays import STORED, DeviceArray, check, empty, empty_like, same_type
 from ..runtime.call import Call
 from ..runtime.kernel import Kernel, ending, float32, floats, int32, pointer
 from ..runtime.machine import Launch
-from ..words import get, put, registers, shared
-from ..words.whole import quotient, repeated
-from .window import filled
+from ..words import get, put, shared
+from ..words.whole import quotient
+from .window import blocks_of, filled
 
 COLUMNS, ROWS = 32, 8  # channels of a block, and threads that share the positions of each
 THREADS = COLUMNS * ROWS
@@ -51,34 +50,18 @@ def mean_kernel(kind: Any = floats) -> Kernel:
 
 @cache
 def mean_gradient_kernel() -> Kernel:
-    """Return the kernel that gives every position an equal share of its channel's gradient.
-
-    A block computes a share once, for the first of its values that has it.
-    """
-    CHUNK = THREADS * EACH
+    """Return the kernel that gives every position an equal share of its channel's gradient."""
 
     def run(dy, dx, count, positions, c, more):
-        shares, values = shared(CHUNK), registers(EACH)
-        thread, first = int32(cuda.threadIdx.x), int32(cuda.blockIdx.x * int32(CHUNK))
-        for t in range(thread, CHUNK, THREADS):
-            i = int32(first + int32(t))
-            at, _, found = repeated(i, first, int32(positions * c), c)
-            if i < count and found:
-                shares[int32(t)] = dy[at] / float32(positions)
-        cuda.syncthreads()
-        for k in range(EACH):
-            i = int32(first + thread + int32(k * THREADS))
-            if i < count:
-                _, apart, _ = repeated(i, first, int32(positions * c), c)
-                values[k] = shares[int32(int32(i - first) - apart)]
-        for k in range(EACH):
-            i = int32(first + thread + int32(k * THREADS))
-            if more != int32(0) and i < count:
-                values[k] = values[k] + dx[i]
-        for k in range(EACH):
-            i = int32(first + thread + int32(k * THREADS))
-            if i < count:
-                dx[i] = values[k]
+        i = int32(int32(cuda.blockIdx.x) * int32(THREADS) + int32(cuda.threadIdx.x))
+        if i < count:
+            place = quotient(i, c)
+            channel = int32(i - int32(place * c))
+            n = quotient(place, positions)
+            share = dy[int32(n * c + channel)] / float32(positions)
+            if more != int32(0):
+                share += dx[i]
+            dx[i] = share
 
     return Kernel("mean_pool_gradient", run, (floats, floats, *(int32,) * 4), THREADS)
 

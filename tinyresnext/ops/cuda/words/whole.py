@@ -52,27 +52,3 @@ def reaching(typingctx, place, size, stride, count):
         return context.make_tuple(builder, signature.return_type, [first, last])
 
     return types.UniTuple(types.int32, 2)(*[types.int32] * 4), codegen
-
-
-@intrinsic
-def repeated(typingctx, i, first, per_sample, c):
-    """Return where value ``i`` of images finds its channel's number in ``[n, c]``, and a distance.
-
-    So far before it is a value that has the same number, among those of the same image from
-    ``first`` on. Threads of a warp look equally far back, and so at what lies side by side. The
-    last result is whether it is one of the ``c + 31`` values that others so find.
-    """
-
-    def codegen(context, builder, signature, args):
-        i, first, per_sample, c = args
-        image, place = builder.udiv(i, per_sample), builder.udiv(i, c)
-        at = builder.add(builder.mul(image, c), builder.sub(i, builder.mul(place, c)))
-        start, warp = builder.mul(image, per_sample), builder.and_(i, i.type(-32))
-        start = builder.select(builder.icmp_unsigned("<", start, first), first, start)
-        warp = builder.select(builder.icmp_unsigned("<", warp, start), start, warp)
-        apart = builder.mul(builder.udiv(builder.sub(warp, start), c), c)
-        found = builder.icmp_unsigned("<", builder.sub(i, start), builder.add(c, i.type(31)))
-        return context.make_tuple(builder, signature.return_type, [at, apart, found])
-
-    results = types.Tuple([types.int32, types.int32, types.boolean])
-    return results(*[types.int32] * 4), codegen

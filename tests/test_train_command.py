@@ -26,6 +26,7 @@ from tinyresnext.cli import main as cli
 from tinyresnext.cli.runs.recipe import typed_recipe
 from tinyresnext.data import open as opening
 from tinyresnext.errors import UsageError
+from tinyresnext.store import store
 from tinyresnext.training.recipes import RECIPES, kinds, parts
 from tinyresnext.training.recipes.recipe import PARTS, settings
 from tinyresnext.training.record import state as training_state
@@ -622,6 +623,30 @@ def test_what_is_typed_later_stays(run, data, tmp_path, monkeypatch):
     assert last("--log-every", "5") == ("it's second", 5, True)
     assert last() == ("it's second", 3, True)  # what was refused is not kept
     assert shlex.split(found["provenance"]["command"])[-2:] == ["--out", "run"]
+
+
+def test_what_is_typed_later_holds_for_every_model_of_the_run(run, data):
+    words = ["train", data, *NETWORK, *RECIPE, "--val-part", "0.25", "--out", "run"]
+    assert run(*words)[0] == 0
+    folder = TrainingFolder("run")
+    shutil.copy(folder.best, "before.h5")
+    shutil.copy(folder.best, "run/stopped.h5")  # as a run that is killed later leaves it
+    code, _, err = run("train", "--resume", "run", "--licence", "MIT")
+    assert (code, "run/best.h5 is written anew" in err) == (0, True), err
+    best, before = load(folder.best, "reference"), load("before.h5", "reference")
+    assert best.provenance == {**before.provenance, "licence": "MIT"}
+    assert load(folder.model, "reference").provenance["licence"] == "MIT"
+    for name, value in before.params.items():
+        assert value.tobytes() == best.params[name].tobytes(), name
+    code, _, err = run("train", "--resume", "run", "--half")
+    assert (code, "run/best.h5 is written anew" in err) == (0, True), err
+    assert store.said_of(folder.best) == (best.provenance, True)
+    written = folder.best.read_bytes()
+    code, _, err = run("train", "--resume", "run")
+    assert (code, "anew" in err, folder.best.read_bytes() == written) == (0, False, True), err
+    folder.best.write_bytes(written[:1000])
+    code, _, err = run("train", "--resume", "run")
+    assert (code, "warning: this model stays as it is" in err) == (0, True), err
 
 
 def test_the_later_of_two_commands_counts(run, data, tmp_path, monkeypatch):

@@ -36,7 +36,7 @@ from .reading import Check
 from .weights import Weights
 
 __all__ = ["Check", "Digests", "Report", "Stored", "check", "check_name", "check_tensors"]
-__all__ += ["digests", "read", "read_any", "write"]
+__all__ += ["digests", "read", "read_any", "said_of", "write"]
 
 
 @dataclass(frozen=True)
@@ -199,6 +199,21 @@ def read_any(
         contents.spec, params, contents.preprocess, contents.labels, contents.provenance
     )
     return stored, contents.quantisation
+
+
+def said_of(path: str | os.PathLike[str]) -> tuple[dict[str, str], bool]:
+    """Return the provenance in a model file, and whether weights of it are in half precision.
+
+    The weights are not read.
+
+    Raises
+    ------
+    WeightsError
+        As `read` does, except for what is wrong with the weights.
+    """
+    with places.opened(path) as file:
+        contents = reading.contents_of(file)
+    return contents.provenance, any(one.dtype == "<f2" for one in contents.places.values())
 
 
 def check(path: str | os.PathLike[str]) -> Report:

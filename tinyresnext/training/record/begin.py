@@ -10,9 +10,10 @@ from dataclasses import replace
 import numpy as np
 
 from ...data.dataset import to_stderr
-from ...errors import DeviceError, FormatError, OutOfMemoryError, TrainingError
+from ...errors import DeviceError, FormatError, OutOfMemoryError, TrainingError, WeightsError
 from ...inference.files import save
 from ...network.spec import Spec
+from ...store import store
 from ...system.console import plain, tell
 from ...system.files import shown
 from ...system.writing import present
@@ -56,6 +57,8 @@ def state_to_begin(
             f"{shown(folder.state)} is at step {state.step} of an epoch that has fewer; begin "
             "again in another folder"
         )
+    if resume:
+        _models_anew(folder, setting)
     return state
 
 
@@ -164,6 +167,28 @@ def _continue_here(state: State, start: State, folder: TrainingFolder) -> None:
     if here.items() - state.origin.items():
         state.origin |= here
         folder.save(state)
+
+
+def _models_anew(folder: TrainingFolder, setting: Setting) -> None:
+    """Write the models in the folder anew, if the run now says something else about its models.
+
+    A model that gets no better is not written again by the run itself. What is in half precision
+    stays so: the state has the weights of the last step only.
+    """
+    for path in (folder.best, folder.stopped):
+        if not present(path):
+            continue
+        try:
+            said, halved = store.said_of(path)
+            wanted = {**said, "licence": "", **setting.provenance}
+            if wanted == said and halved >= setting.half:
+                continue
+            stored = store.read(path)._replace(provenance=wanted)
+        except WeightsError as error:
+            to_stderr(f"this model stays as it is, whatever is said of the run now: {error}")
+            continue
+        store.write(path, stored, half=setting.half or halved)
+        tell(f"{shown(path)} is written anew, with what is said of the run now")
 
 
 def computes(state: State) -> str:

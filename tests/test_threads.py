@@ -9,14 +9,16 @@ import sys
 import textwrap
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numba
 import numpy as np
 import pytest
 import recipe
+import training_cases as small
 from PIL import Image
 
-from tinyresnext import Model, Preprocess, Spec, load, parameters, save
+from tinyresnext import Model, Preprocess, Spec, finetune, load, parameters, save
 from tinyresnext.cli import main as cli
 from tinyresnext.errors import DeviceError, UsageError
 from tinyresnext.inference import model
@@ -24,6 +26,7 @@ from tinyresnext.ops import cpu, reference
 from tinyresnext.ops.cpu.runtime import launch
 from tinyresnext.ops.cpu.runtime.cores import cores
 from tinyresnext.ops.cpu.runtime.crew import walk
+from tinyresnext.training import train as training
 
 MOST = numba.config.NUMBA_NUM_THREADS
 LAYERS = ["omp", "workqueue", *(["tbb"] if importlib.util.find_spec("tbb") else [])]
@@ -208,6 +211,31 @@ def test_the_count_reaches_the_kernels(monkeypatch):
         asked.trace(picture())
         assert set(seen[1:]) == {threads}
         assert numba.get_num_threads() == before
+
+
+@JITTED
+def test_whatever_a_model_is_given_to_computes_on_its_threads(monkeypatch, tmp_path):
+    known, seen = network(1), []
+    monkeypatch.setattr(
+        walk, "threads_now", lambda: seen.append(numba.get_num_threads()) or seen[-1]
+    )
+    known.rank(known(picture()))
+    assert set(seen) == {1}
+    monkeypatch.setattr(training, "_run", lambda start, setting, *more: setting.threads)
+    given = known, small.pictures(16, tuple("abcde")), small.RECIPE, tmp_path
+    assert (finetune(*given), finetune(*given, threads=MOST)) == (1, MOST)
+
+
+@pytest.mark.parametrize(
+    ("asked", "known", "sharing", "found"),
+    [(None, None, 1, 8), (None, 3, 1, 3), (2, 3, 1, 2), (None, 8, 2, 4), (None, 1, 2, 1)]
+    + [(3, None, 4, 3), (None, None, 16, 1)],
+)
+def test_ranks_that_share_cores_divide_them(asked, known, sharing, found):
+    """A model has all cores if nobody says how many, which is too many for each of several ranks."""
+    ops = SimpleNamespace(thread_count=lambda count=None: 8 if count is None else count)
+    ranks = SimpleNamespace(sharing=sharing)
+    assert training._threads(ops, asked, ranks, known) == found
 
 
 @JITTED

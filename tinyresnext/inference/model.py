@@ -32,9 +32,8 @@ PLANS_KEPT = 2  # one for whole mini-batches, one for the smaller last one
 class Model:
     """A network that can be called.
 
-    It can be copied and pickled, so also be sent to another process: the copy has the same
-    weights, names its backend, and makes plans of its own. As every pickle, that of a model is to
-    be loaded only from those whom one would let run a program; `load` reads model files safely.
+    It can be copied and pickled: the copy has the same weights, names its backend, and makes plans
+    of its own. Unpickle only what comes from those whom one would let run a program; `load` is safe.
 
     Parameters
     ----------
@@ -211,7 +210,8 @@ class Model:
         if self.spec.head == "sigmoid":
             return sigmoid(logits if self.spec.several else np.concatenate([-logits, logits], 1))
         on_device = self.ops.upload(np.ascontiguousarray(logits, np.float32))
-        return self.ops.download(self.ops.softmax(on_device))
+        with self.ops.on_threads(self.ops.thread_count(self.threads)):
+            return self.ops.download(self.ops.softmax(on_device))
 
     def features(self, x: np.ndarray, stages: Iterable[str] | None = None) -> dict[str, np.ndarray]:
         """Compute the output of stages for normalised images, as a detector's backbone.

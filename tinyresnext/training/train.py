@@ -1,8 +1,7 @@
 """Train a network: a specification, a data set and a recipe in; a model out.
 
 A run has a folder (see `tinyresnext.training.record`). The network, the images, the recipe and the
-number of threads decide everything, so a run that was stopped, in whatever way, goes on to the same
-bits.
+number of threads decide everything, so a run that was stopped goes on to the same bits.
 """
 
 from __future__ import annotations
@@ -90,7 +89,7 @@ def train(
         deviation. By default a CIFAR's for the stems "cifar" and "pooled", else that of ImageNet.
     device : {"cpu", "cuda", "cuda:N", "auto", "reference"}
     threads : int, optional
-        How many to compute on; the same number computes the same bits.
+        How many to compute on; the same number computes the same bits. `finetune` has a model's.
     resume : bool
         Go on with the run in ``out``. Everything else must be as it was.
     log_every : int
@@ -185,7 +184,7 @@ def finetune(
     Parameters
     ----------
     model : Model
-        It is not changed. Images are prepared as it prepares them, on its backend.
+        It is not changed. Images are prepared as it prepares them, on its backend and threads.
     frozen_to : str, optional
         The last stage that is not trained: ``stem``, ``layer1`` ...; the last one leaves only the
         classifier to be trained. By default all layers are trained.
@@ -211,13 +210,12 @@ def finetune(
         check_kinds(dataset, recipe, validation)
         dataset, validation = fitted(names_one(head, dataset), dataset, validation)
         spec, teaching = headed(model.spec, dataset, head), Teacher.of(teacher)
-        recipe = taught(recipe, teaching)
-        frozen, more = frozen_parts(spec, frozen_to), origin_of(model) | dict(provenance or {})
-        ops = model.ops
+        recipe, more = taught(recipe, teaching), origin_of(model) | dict(provenance or {})
         setting = Setting(
-            dataset, validation, model.preprocess, frozen, ops, _threads(ops, threads, reduce),
-            log_every, half, more, dict(origin or {}), ranks=reduce, sync_norm=sync_norm,
-            teacher=teaching, initial=digest_of(model.params),
+            dataset, validation, model.preprocess, frozen_parts(spec, frozen_to), model.ops,
+            _threads(model.ops, threads, reduce, model.threads), log_every, half, more,
+            dict(origin or {}), ranks=reduce, sync_norm=sync_norm, teacher=teaching,
+            initial=digest_of(model.params),
         )  # fmt: skip
         check(spec, recipe, setting, resume)
         values, said = weights_to_finetune(model, spec, recipe, dataset.classes)
@@ -227,10 +225,12 @@ def finetune(
     return _run(start, setting, out, resume, overfit, dry_run)
 
 
-def _threads(ops: Backend, asked: int | None, ranks: Ranks) -> int:
-    """Return how many threads to use; by default, the ranks that share cores divide them."""
-    count = ops.thread_count(asked)
-    return count if asked is not None else max(1, count // ranks.sharing)
+def _threads(ops: Backend, asked: int | None, ranks: Ranks, known: int | None = None) -> int:
+    """Return how many threads to use; by default those of a model, as far as ranks share cores."""
+    count = ops.thread_count(known if asked is None else asked)
+    if asked is not None or ranks.sharing == 1:
+        return count
+    return min(count, max(1, ops.thread_count() // ranks.sharing))
 
 
 def _run(

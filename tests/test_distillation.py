@@ -31,7 +31,7 @@ from tinyresnext.inference.many.logits import (
 )
 from tinyresnext.network.step import Step
 from tinyresnext.network.tape import Tape, gradients
-from tinyresnext.ops import reference
+from tinyresnext.ops import cpu, reference
 from tinyresnext.ops.distillation import Distillation, distilled
 from tinyresnext.store.store import digests
 from tinyresnext.training.initial import random_model
@@ -65,10 +65,17 @@ def some_logits(dtype=np.float64):
     return [one.astype(dtype) for one in (z, rows, v, np.array([1.0, 0.5, 2.0]))]
 
 
+def some_teacher(count):
+    """Return probabilities of 4 classes for some images."""
+    return generator("some teacher").dirichlet(np.ones(4), count)
+
+
 def computed(ops, z, rows, v, weights, how, smoothing=0.0):
     """Return the loss with its constant, and the gradient of the logits."""
     tape, q = Tape(ops), softened(v, how.temperature)
-    place = [ops.upload(np.asarray(one, z.dtype)) for one in (z, rows, q, *how.shares(weights))]
+    place = [
+        ops.upload(np.asarray(one, z.dtype)) for one in (z, rows, q, *how.shares(weights, weights))
+    ]
     logits, labels, teacher, given, taught_by = place
     loss = distilled(
         tape, logits, labels=labels, teacher=teacher, shares=(given, taught_by),
@@ -140,6 +147,22 @@ def test_on_every_backend(ops, how):
     bound = 60 * U * max(1, how.weight * how.temperature**2) * 10
     assert loss == pytest.approx(exact[0], abs=bound)
     assert np.abs(gradient - exact[1]).max() <= bound
+
+
+@pytest.mark.parametrize("ops", [reference, cpu], ids=["reference", "cpu"])
+def test_the_teachers_part_may_weigh_otherwise(ops):
+    """Of the difference of two losses, only that part is left."""
+    rng, how = generator("soft"), HOW[0]
+    x, rows, q = rng.standard_normal((4, 8, 8, 3)), rng.dirichlet(np.ones(4), 4), some_teacher(4)
+    step = Step(model().params, small.SPEC, x.shape, ops, distillation=how, threads=1)
+    weights, soft = np.array([1.0, 0.5, 2.0, 1.5]), np.array([0.5, 3.0, 1.0, 2.0])
+    found, logits = step(x, rows, weights, q, soft)
+    v = how.temperature * np.log(q)
+    labels = replace(how, weight=0.0), weights
+    taught = replace(how, weight=1.0), soft
+    parts = [as_it_is_written(logits.astype(float), rows, v, w, one) for one, w in (labels, taught)]
+    wanted = (1 - how.weight) * parts[0] + how.weight * parts[1]
+    assert found == pytest.approx(wanted, rel=1e-5)  # 16 logarithms in float32
 
 
 @pytest.mark.parametrize("how", HOW[:2], ids=str)
@@ -224,6 +247,21 @@ def test_what_was_said_is_mixed_as_labels_are():
     found, numbers = samples(Teacher(stored=(stored,)), images, mixup=1.0, temperature=1.0)
     assert 0 < np.abs(found.rows - np.eye(4)[images.labels[numbers]]).max() < 1
     np.testing.assert_allclose(found.teacher, found.rows, atol=1e-6)
+
+
+@pytest.mark.parametrize("mixup", [0.0, 1.0])
+@pytest.mark.parametrize("stored", [False, True])
+def test_smoothing_leaves_the_weight_of_what_a_teacher_says(stored, mixup):
+    """It weighs as the classes of the mixture do, however much of the label all classes share."""
+    images = replace(small.pictures(12), labels=np.array([0] * 7 + [1, 1, 2, 2, 3]))
+    said = Teacher(stored=(logits_of(model(), "0", images),)) if stored else Teacher((model(),))
+    changes = {"mixup": mixup, "balance": "weights"}
+    smooth, _ = samples(said, images, smoothing=0.5, **changes)
+    plain, _ = samples(said, images, smoothing=0.0, **changes)
+    weights = np.array([12 / (4 * count) for count in (7, 2, 2, 1)])
+    assert plain.soft is None  # it is what the targets weigh
+    np.testing.assert_allclose(smooth.soft, plain.rows @ weights, rtol=1e-6)
+    np.testing.assert_allclose(smooth.teacher, plain.teacher, rtol=1e-6)
 
 
 class Other(Exception):

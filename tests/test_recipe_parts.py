@@ -165,7 +165,7 @@ def test_the_gradient_of_parts_is_their_mean(ops):
     weights.params.update(params)
     parts = Parts(weights, Gates(ops, small.SPEC, {}, 2), 3, 1)
     for _ in range(2):  # what was there before does not matter
-        loss, logits = parts.computed(step, x, rows, None, None, {})
+        loss, logits = parts.computed(step, x, rows, None, None, None, {})
         assert loss == sum(losses) / 3
         assert logits.shape == (6, 4)
         for name, found in parts.of(step)[1].items():

@@ -33,7 +33,7 @@ class Model:
     """A network that can be called.
 
     It can be copied and pickled: the copy has the same weights, names its backend, and makes plans
-    of its own. Unpickle only what comes from those whom one would let run a program; `load` is safe.
+    of its own. Unpickle only what comes from whom one would let run a program; `load` is safe.
 
     Parameters
     ----------

@@ -30,7 +30,7 @@ from .tape import Call, Gradient, differentiate
 from .trace import Trace, trace
 
 Array = np.ndarray
-Given = np.ndarray | None
+Rows = np.ndarray | None
 _GIVEN = [field.name for field in fields(Trace) if field.name != "calls"]  # by the caller
 
 
@@ -215,7 +215,7 @@ class Step:
         self._loss = real(calls[-1].out)
 
     def __call__(
-        self, x: Array, labels: Array, weights: Given = None, teacher: Given = None
+        self, x: Array, labels: Array, weights: Rows = None, teacher: Rows = None, soft: Rows = None
     ) -> tuple[float, Array]:
         """Compute loss and gradients of one mini-batch.
 
@@ -227,6 +227,8 @@ class Step:
             If samples weigh differently.
         teacher : [n, classes]
             If there is one: its probabilities at the temperature.
+        soft : [n]
+            How much its part of each sample weighs; by default as much as ``weights`` says.
 
         Returns
         -------
@@ -234,7 +236,7 @@ class Step:
             The mean over the mini-batch.
         logits : [n, classes]
         """
-        more, constant = self._weighed(weights, teacher)
+        more, constant = self._weighed(weights, teacher, soft)
         self._load(x, labels, more)
         with self._ops.on_threads(self.threads):
             self._run_forward()
@@ -265,10 +267,7 @@ class Step:
         """Copy a mini-batch to where the first and the last forward calls read it."""
         labels, (n, classes) = np.asarray(labels), self._given["labels"].shape
         if x.shape != self.x_shape:
-            raise ValueError(
-                f"the input has shape {x.shape}, and this step is for {self.x_shape}; make "
-                "another step"
-            )
+            raise ValueError(f"x is {x.shape}, and this step is for {self.x_shape}; make another")
         if labels.shape == (n,) and labels.dtype.kind in "iu":
             if labels.min() < 0 or labels.max() >= self._spec.labels:
                 raise ValueError(
@@ -287,7 +286,7 @@ class Step:
             wide = np.promote_types(place.dtype, np.float32)  # a backend rounds itself
             self._ops.upload(np.asarray(values, wide), out=place)
 
-    def _weighed(self, weights: Given, teacher: Given) -> tuple[dict[str, Array], float]:
+    def _weighed(self, weights: Rows, teacher: Rows, soft: Rows) -> tuple[dict[str, Array], float]:
         """Return what the loss reads beside labels, and what it has beside its kernels."""
         if self._distillation is None:
             return ({"weights": np.asarray(weights)} if "weights" in self._given else {}), 0.0
@@ -295,6 +294,7 @@ class Step:
         if teacher.shape != shape:
             raise ValueError(f"the teacher says {teacher.shape}, expected probabilities {shape}")
         every = np.ones(shape[0]) if weights is None else np.asarray(weights)
-        given, taught = self._distillation.shares(every)
+        soft = every if soft is None else np.asarray(soft)
+        given, taught = self._distillation.shares(every, soft)
         more = {"weights": given, "taught": taught, "teacher": teacher}
-        return more, self._distillation.constant(teacher, every)
+        return more, self._distillation.constant(teacher, soft)

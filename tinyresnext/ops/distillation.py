@@ -30,17 +30,20 @@ class Distillation:
     weight: float
     temperature: float
 
-    def shares(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return how much both cross entropies of each sample weigh, for samples that weigh so."""
-        return (1 - self.weight) * weights, self.weight * self.temperature**2 * weights
+    def shares(self, weights: np.ndarray, soft: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return how much both cross entropies of each sample weigh.
 
-    def constant(self, teacher: np.ndarray, weights: np.ndarray) -> float:
+        ``weights`` is how much its label weighs, and ``soft`` how much what the teacher says of it.
+        """
+        return (1 - self.weight) * weights, self.weight * self.temperature**2 * soft
+
+    def constant(self, teacher: np.ndarray, soft: np.ndarray) -> float:
         """Return what `distilled` leaves out, which is not positive.
 
         It is the mean of ``w T^2 sum(q log(q))`` over the samples, as each weighs.
         """
         logarithms = np.log(teacher, where=teacher > 0, out=np.zeros(teacher.shape))
-        return float((self.shares(weights)[1] * (teacher * logarithms).sum(1)).mean())
+        return float((self.shares(soft, soft)[1] * (teacher * logarithms).sum(1)).mean())
 
 
 def distilled(

@@ -120,7 +120,7 @@ class Run:
         chosen = drawn(self.gates.rates, state.spec, state.recipe.batch, place, own)
         # Overflow is found in the loss, now or in the next step.
         with np.errstate(over="ignore", invalid="ignore"):
-            given = seen.x, *self.targets.weighed(seen.rows), seen.teacher
+            given = seen.x, *self.targets.weighed(seen.rows), seen.teacher, seen.soft
             loss, logits = self.gradients.computed(self.compute, *given, chosen)
             found = np.array([loss / ranks.count, self.targets.correct(logits, seen.labels)])
             ranks.sum(found)

@@ -40,6 +40,7 @@ class Parts:
         rows: np.ndarray,
         weights: np.ndarray | None,
         teacher: np.ndarray | None,
+        soft: np.ndarray | None,
         kept: Mapping[str, np.ndarray],
     ) -> tuple[float, np.ndarray]:
         """Compute loss and logits of a mini-batch, and leave its gradient for `of`.
@@ -52,7 +53,7 @@ class Parts:
         losses, logits = [], []
         for number in range(self._count):
             part = slice(number * step.x_shape[0], (number + 1) * step.x_shape[0])
-            more = [None if one is None else one[part] for one in (weights, teacher)]
+            more = [None if one is None else one[part] for one in (weights, teacher, soft)]
             self._gates.open({name: one[part] for name, one in kept.items()})
             loss, found = step(x[part], rows[part], *more)
             losses.append(loss)

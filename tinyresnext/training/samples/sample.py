@@ -30,12 +30,16 @@ class Sample(NamedTuple):
         The targets of their mixture.
     teacher : [n, classes] float32, optional
         The probabilities of the teacher at the temperature.
+    soft : [n] float32, optional
+        How much these weigh, where that is not what the targets weigh: smoothing concerns the label
+        alone.
     """
 
     x: np.ndarray
     labels: np.ndarray
     rows: np.ndarray
     teacher: np.ndarray | None
+    soft: np.ndarray | None
 
 
 class Samples:
@@ -86,14 +90,17 @@ class Samples:
         recipe, labels = self._recipe, self._setting.dataset.labels[images]
         rng = np.random.default_rng([recipe.seed, 1, step])
         known = [] if self._stored is None else [self._stored[images]]
+        soft = None if self._teacher is None else self.targets.of_labels(labels)
+        known += [] if soft is None else [soft]
         rows = np.concatenate([self.targets.rows(labels), *known], axis=1)
         x, rows = mixed(x, rows, recipe.loss, rng)
         before = self._setting.before(recipe) if before is None else before
         classes = self.targets.spec.classes
         x, rows = x[before:], rows[before:]
-        taught = self._said(x, rows[:, classes:])
+        soft = None if soft is None else np.ascontiguousarray(rows[:, -1])
+        taught = self._said(x, rows[:, classes : 2 * classes])
         rows = np.ascontiguousarray(rows[:, :classes])
-        return Sample(x, labels[before:], self.targets.cut(rows), taught)
+        return Sample(x, labels[before:], self.targets.cut(rows), taught, soft)
 
     def _said(self, x: np.ndarray, stored: np.ndarray) -> np.ndarray | None:
         """Return what the teacher says of images, or has said."""

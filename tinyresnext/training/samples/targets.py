@@ -78,6 +78,15 @@ class Targets:
         weights = parts + (1 - rows) * self.balance[0]
         return parts / weights, weights
 
+    def of_labels(self, labels: np.ndarray) -> np.ndarray | None:
+        """Return how much a sample of each class weighs [n, 1], where `weighed` says otherwise.
+
+        It does where targets are smoothed: then each class has a part in the weight.
+        """
+        if self.balance is None or not self.softened or self.balance.ndim == 2:
+            return None
+        return self.balance[labels][:, None]
+
     def correct(self, logits: np.ndarray, labels: np.ndarray) -> int:
         """Return for how many samples everything is right."""
         if self.spec.head == "softmax":

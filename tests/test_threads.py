@@ -238,6 +238,25 @@ def test_ranks_that_share_cores_divide_them(asked, known, sharing, found):
 
 
 @JITTED
+@pytest.mark.skipif(sys.platform != "linux", reason="needs GNU's OpenMP, which says how it waits")
+@pytest.mark.parametrize(
+    ("said", "policy", "kept"),
+    [({}, "PASSIVE", None), ({"OMP_WAIT_POLICY": "active"}, "ACTIVE", "active")],
+)
+def test_threads_sleep_while_they_wait_unless_it_is_said_otherwise(monkeypatch, said, policy, kept):
+    for name in launch._WAITING:
+        monkeypatch.delenv(name, raising=False)
+    code = """
+        import os
+        from tinyresnext.ops.cpu.runtime import launch
+        print(launch.threads_now() > 0, os.environ.get("OMP_WAIT_POLICY"))
+    """
+    done = run(code, OMP_DISPLAY_ENV="true", NUMBA_THREADING_LAYER="omp", **said)
+    assert done.stdout.split() == ["True", str(kept)], done.stderr
+    assert f"OMP_WAIT_POLICY = '{policy}'" in done.stderr
+
+
+@JITTED
 def test_the_count_is_restored_after_an_error():
     before = numba.get_num_threads()
     inside = []

@@ -13,6 +13,10 @@ pool           calls from two threads at once   after a fork
 
 So with ``workqueue`` calls take turns, and a child of a process that has used ``omp`` raises an
 error.
+
+OpenMP's threads look for work all the time while they wait, for milliseconds, unless they are told
+otherwise. Where other programs use the cores, that is time which the thread that has work needs.
+So here they sleep, and it takes some microseconds to wake them.
 """
 
 from __future__ import annotations
@@ -39,6 +43,7 @@ class Pool(NamedTuple):
     turns: Any
 
 
+_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # what OpenMP reads, once
 _POOLS: dict[int, Pool] = {}  # by process: a child inherits its parent's entry
 
 
@@ -139,10 +144,28 @@ def _pool() -> Pool:
 def _started() -> str:
     """Start the pool if it has not been started, and return its name."""
     try:
-        numba.get_num_threads()
+        with _asleep():
+            numba.get_num_threads()
         return str(numba.threading_layer())
     except (ValueError, ImportError) as error:
         raise _no_pool(error) from error
+
+
+@contextmanager
+def _asleep() -> Iterator[None]:
+    """Let threads sleep while they wait, if OpenMP is loaded in the ``with`` block.
+
+    What the environment says about it counts. Nothing is left there for processes that this one
+    starts.
+    """
+    if any(name in os.environ for name in _WAITING):
+        yield
+        return
+    os.environ[_WAITING[0]] = "passive"
+    try:
+        yield
+    finally:
+        os.environ.pop(_WAITING[0], None)
 
 
 def _no_pool(error: Exception) -> DeviceError:

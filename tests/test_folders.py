@@ -412,6 +412,9 @@ def test_what_was_found_is_counted(tmp_path):
         "4 images in 2 classes; 6 files left out: "
         "1 broken image, 1 hidden, 1 image outside classes, 3 other files"
     )
+    files |= {"cat/8.png": b""}
+    data, _ = opened(write_files(tmp_path / "more", files), on_broken="skip")
+    assert "7 files left out: 2 broken images, 1 hidden" in data.found()
     one, _ = opened(write_files(tmp_path / "one", {"a/1.jpg": JPEG}))
     assert one.found() == "1 image in 1 class"
 

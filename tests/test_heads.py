@@ -103,10 +103,25 @@ def test_all_labels_above_a_threshold_are_named():
     assert len(trained.predict(image, threshold=1e-6)[0]) == 8
 
 
-@pytest.mark.parametrize("threshold", [0, 1, -0.5, math.nan, True, "high"])
+@pytest.mark.parametrize("threshold", [-0.5, 1.5, math.nan, True, "high"])
 def test_thresholds_that_cannot_be(threshold):
-    with pytest.raises(UsageError, match="expected a probability between 0 and 1"):
+    with pytest.raises(UsageError, match="expected a probability from 0 to 1"):
         heads.check_threshold(MANY, threshold)
+
+
+def test_a_threshold_of_zero_names_all_labels(run, images):
+    """It is the plain way to ask for the probabilities of all; from 1 on, hardly any is named."""
+    logits = np.array([[-1000.0, *range(7)]], np.float32)
+    model = random_model(replace(ONE, classes=8), device="reference")
+    assert len(model.rank(logits, threshold=0)[0]) == 8
+    assert model.rank(logits, threshold=1.0) == [[]]
+    one = random_model(ONE, device="reference")
+    first = [one.rank(np.array([[0.0]], np.float32), threshold=t)[0][0].index for t in (0, 1)]
+    assert first == [1, 0]
+    save(replace(model, preprocess=SMALL), "many.h5")
+    words = ["classify", images / "test" / "cat" / "0.png", "--model", "many.h5", "--json"]
+    code, out, err = run(*words, "--device", "reference", "--threshold", "0")
+    assert (code, len(json.loads(out)["predictions"])) == (0, 8), err
 
 
 def test_a_softmax_has_no_threshold():
@@ -342,7 +357,7 @@ def test_labels_of_which_an_image_has_several_need_such_a_model():
         (["a", "b", "c", "a"], 0.5, "the labels are <U1"),
         (np.zeros(4), 0.5, "the labels are float64"),
         ([0, 1, 2, 3], 0.5, "labels run from 0 to 3"),
-        ([0, 1, 2, 0], 1.0, "the threshold is 1.0"),
+        ([0, 1, 2, 0], 1.5, "the threshold is 1.5"),
     ],
 )
 def test_rows_of_labels_that_cannot_be(labels, threshold, words):

@@ -16,7 +16,8 @@ from data_files import picture
 
 from tinyresnext import Spec
 from tinyresnext.cli.main import main
-from tinyresnext.cli.output.tables import print_json, table
+from tinyresnext.cli.output.tables import csv_line, csv_row, print_json, table
+from tinyresnext.inference.classify import Row
 from tinyresnext.system.console import plain
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="such names are of Unix")
@@ -155,6 +156,12 @@ def test_cells_are_no_formulas_and_can_be_read_back(tmp_path):
     assert not any(row[0][:1] in tuple("=+-@\t\r") for row in rows)
     assert [row[0].removeprefix("'") for row in rows] == CELLS
     assert all(row[1:] == ["-1.5", "3"] for row in rows)
+
+
+def test_an_error_in_a_table_has_no_second_quotation_mark():
+    """Its message begins with a quoted name, and so with a ' of its own."""
+    row = Row("x", [], "'x' cannot be read: No such file or directory")
+    assert csv_line(csv_row(row)) == b"x,image 'x' cannot be read: No such file or directory\r\n"
 
 
 def test_a_table_of_hostile_names(made, tmp_path, monkeypatch, capsys):

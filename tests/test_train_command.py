@@ -188,6 +188,21 @@ def test_finetune_has_no_options_for_what_the_model_has_already(run, data):
         assert (code, out, "unrecognized arguments" in err) == (2, "", True)
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("info --model m.h5", "here: tinyresnext info "),
+        ("export m.h5 -o m.onnx", "here: tinyresnext export "),
+        ("info m.h5 --colour", ""),
+        ("train images --output run", "did you mean --out?"),
+    ],
+)
+def test_a_file_behind_an_option_that_is_not_there(run, words, hint):
+    code, _, err = run(*words.split())
+    assert (code, hint in err, "unrecognized arguments" in err) == (2, True, True), err
+    assert ("files are typed without an option" in err) == hint.startswith("here"), err
+
+
 def help_of(name):
     """What ``--help`` prints for a command."""
     _, commands = cli.parsers()
@@ -776,9 +791,10 @@ def test_early_stopping_and_overfitting_as_they_are_typed(run, data):
     for name, told in (("mine.png", "exists"), ("mine.zip", ".png"), ("no/such.png", "cannot")):
         code, _, err = run(*words, "--dry-run", name)
         assert (code, told in err) == (2, True), err
+        assert "--force" not in err  # there is no such option here
     assert Path("mine.png").read_bytes() == b"a picture"
     code, _, err = run(*words, "--dry-run")
-    assert (code, err.count("exists")) == (0, 0), err
+    assert (code, err.count("exists"), err.count("dry-run.png is written over")) == (0, 0, 1), err
     for name in ("dry-run.png", "mine.png"):
         Path(name).unlink()
     code, _, err = run("train", "--overfit", "--resume", "run")
@@ -795,13 +811,28 @@ def test_the_state_of_a_run_is_no_model_and_no_folder(run, data):
         2,
         True,
     )
-    known = "the state of a training run; `tinyresnext train --resume FOLDER` goes on"
+    known = "`tinyresnext train --resume FOLDER` (finetune, if that began it) goes on"
     code, _, err = run("finetune", data, "--init", state, "--out", "other")
     assert (code, known in err) == (3, True), err
     code, _, err = run("convert", state)
     assert (code, known in err) == (3, True), err
     code, _, err = run("train", "--resume", "run", "--epochs", "4")
     assert (code, "or train run/model.h5 further (finetune --init)" in err) == (2, True), err
+
+
+def test_the_folder_of_a_run_is_no_model_and_no_second_folder(run, data):
+    words = ["train", data, *NETWORK, *RECIPE, "--val-part", "0.25"]
+    assert run(*words, "--out", "run")[0] == 0
+    known = "run is a folder, and a model is a file in it; name it: run/best.h5, run/model.h5"
+    for words in (["finetune", data, "--init", "run", "--out", "other"], ["info", "run"]):
+        code, _, err = run(*words)
+        assert (code, known in err) == (3, True), err
+    code, _, err = run("train", "--resume", "run", "--out", "other")
+    assert (code, "'run' and --out 'other'; leave out --out" in err) == (2, True), err
+    assert run("train", "--resume", "run", "--out", "./run")[0] == 0
+    code, _, err = run("train", "--resume", "run", "--head", "sigmoid")
+    known = "has network {'classes': 2}, and not {'classes': 1, 'head': 'sigmoid'}"
+    assert (code, known in err) == (2, True), err
 
 
 def test_a_table_with_a_single_1_in_each_row_is_trained_and_evaluated_for_classes(run, data):

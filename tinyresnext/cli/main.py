@@ -29,6 +29,8 @@ from .output.progress import say
 from .weights import commands as weights
 
 EXAMPLE = "tinyresnext classify photo.jpg"
+_READ = frozenset({"model", "init", "data", "images", "image", "checkpoint", "file", "input", "i"})
+_FILES = _READ | {"out", "output", "o"}  # options that say elsewhere what is read and written
 _GROUPS = (predict, inside, train, weights, hub, machine)
 _EXIT_CODES = {UsageError: 2, WeightsError: 3, DeviceError: 4, ImageError: 1, TinyResNeXtError: 1}
 
@@ -149,7 +151,12 @@ def _hint(unknown: list[str], command: argparse.ArgumentParser) -> str:
     known = re.findall(r"--([\w-]+)", command.format_usage())  # the usage names every option
     words = [word.lstrip("-").split("=")[0] for word in unknown if word.startswith("-")]
     near = [f"--{name}" for word in words if (name := nearest(word, known))]
-    return f"; did you mean {', '.join(near)}?" if near else ""
+    if near:
+        return f"; did you mean {', '.join(near)}?"
+    plain = [str(one.metavar or one.dest) for one in command._actions if not one.option_strings]
+    if not (plain and _FILES.intersection(words)):
+        return ""
+    return f"; files are typed without an option here: {command.prog} {' '.join(plain)}"
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from .options import (
     positive,
 )
 from .output.progress import announce_compiling, say
-from .output.tables import target
 from .runs.models import add_teacher, teachers_of
 from .runs.network import add_network, preprocess_of, spec_of
 from .runs.ranks import add_ranks, ranks_of
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
     from ..data.dataset import Dataset
     from ..inference.model import Model
     from ..training.recipes import Recipe
-
-
-DRAWN = "dry-run.png"  # by `--dry-run`; each draws it anew
 
 
 def add_commands(commands: Commands) -> None:
@@ -88,6 +84,8 @@ def _add_finetune(c: argparse.ArgumentParser) -> None:
 
 def _add_run(c: argparse.ArgumentParser) -> None:
     """Add the options of every run: which images, on what, and what is kept."""
+    from .runs.recipe import DRAWN
+
     c.add_argument("--out", metavar="FOLDER", help="folder for state, log and model")
     c.add_argument(
         "--resume",
@@ -270,11 +268,11 @@ def _recipe_and_data(a: argparse.Namespace) -> tuple[Recipe, Dataset, Dataset | 
     from ..inference.scores.confusion import named
     from ..ops import backend
     from ..training.samples.classes import numbered
-    from .runs.recipe import say_of_unused, typed_recipe, validated_on
+    from .runs.recipe import check_drawn, say_of_unused, typed_recipe, validated_on
 
     seed = typed_recipe(a).seed  # this refuses what was typed before any image is read
     if a.dry_run is not None:
-        target(named(a.dry_run), force=a.dry_run == DRAWN)
+        check_drawn(named(a.dry_run))
     if a.val is not None and a.val_part is not None:
         raise UsageError("--val and --val-part both say which images to validate on; give one")
     if a.val_split is not None and a.val is None and not a.resume:

@@ -208,7 +208,7 @@ def _count(n: int, what: str) -> str:
     """Return a number and what is counted, in the plural where it has one."""
     if n != 1 and what == "class":
         what = "classes"
-    elif n != 1 and what.startswith("image"):
+    elif n != 1 and (what.startswith("image") or what.endswith("image")):
         what = what.replace("image", "images", 1)
     elif n != 1 and what.endswith(("file", "folder", "archive", "list")):
         what += "s"

@@ -14,8 +14,9 @@ from .stored_zip.records import END_MAGIC
 __all__ = ["RUN_STATE", "archive_kind", "file_kind", "packed_kind"]
 
 RUN_STATE = (
-    "the state of a training run; `tinyresnext train --resume FOLDER` goes on with the run, and "
-    "its models lie beside the state: model.h5, best.h5, or stopped.h5 after a stop"
+    "the state of a training run; `tinyresnext train --resume FOLDER` (finetune, if that began it) "
+    "goes on with the run, and its models lie beside the state: model.h5, best.h5, or stopped.h5 "
+    "after a stop"
 )
 """What a file is in which only a run finds its weights."""
 

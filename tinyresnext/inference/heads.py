@@ -139,9 +139,9 @@ def check_threshold(spec: Spec, threshold: float | None) -> None:
 def check_probability(threshold: float | None) -> None:
     """Raise `UsageError` for a threshold that is no probability."""
     number = isinstance(threshold, Real) and not isinstance(threshold, bool)
-    if threshold is not None and not (number and 0 < threshold < 1):
+    if threshold is not None and not (number and 0 <= threshold <= 1):
         raise UsageError(
-            f"the threshold is {threshold!r}: expected a probability between 0 and 1, such as 0.5"
+            f"the threshold is {threshold!r}: expected a probability from 0 to 1, such as 0.5"
         )
 
 

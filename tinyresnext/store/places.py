@@ -45,12 +45,23 @@ class Place(NamedTuple):
 @contextmanager
 def opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a regular file, once, and name it in every error that leaves the ``with`` block."""
+    _check_no_folder(path)
     with regular(path, buffering=0) as file:
         try:
             yield file
         except WeightsError as error:
             # A forged file can put a long text into the message, so truncate it.
             raise type(error)(f"{shown(path)}: {error!s:.400}") from None
+
+
+def _check_no_folder(path: str | os.PathLike[str]) -> None:
+    """Refuse a folder, such as that of a run, and name the model files in it."""
+    try:
+        inside = sorted(name for name in os.listdir(path) if name.endswith((".h5", ".hdf5")))
+    except (OSError, TypeError, ValueError):  # no folder, or none that can be read
+        return
+    which = ", ".join(shown(os.path.join(path, name)) for name in inside[:3]) or "a file"
+    raise FormatError(f"{shown(path)} is a folder, and a model is a file in it; name it: {which}")
 
 
 def size_of(file: BinaryIO) -> int:

@@ -21,7 +21,12 @@ _MARKS = tuple("=+-@\t\r\n'")  # what a formula begins with, and what marks a te
 SCHEMA = 1  # of the JSON lines; a change that breaks a reader raises it
 
 
-def target(path: str, force: bool, not_over: str | os.PathLike[str] | None = None) -> str:
+def target(
+    path: str,
+    force: bool,
+    not_over: str | os.PathLike[str] | None = None,
+    remedy: str = "give another name, or --force to write over it",
+) -> str:
     """Return the name of a file to write, unless writing it would lose something.
 
     Parameters
@@ -31,6 +36,8 @@ def target(path: str, force: bool, not_over: str | os.PathLike[str] | None = Non
         Whether an existing file may be replaced.
     not_over : path, optional
         A file that is being read: it is never replaced.
+    remedy : str
+        What a user can do about a file that exists.
 
     Raises
     ------
@@ -42,7 +49,7 @@ def target(path: str, force: bool, not_over: str | os.PathLike[str] | None = Non
     if not_over is not None and there and _same(path, not_over):
         raise UsageError(f"{path!r} is the file to read; give another name to write to")
     if there and not force:
-        raise UsageError(f"{path!r} exists; give another name, or --force to write over it")
+        raise UsageError(f"{path!r} exists; {remedy}")
     check_writable(path)
     return path
 
@@ -172,7 +179,10 @@ def _cell(value: Any) -> Any:
 
 def csv_row(row: Row) -> list[Any]:
     """Return path, error, and then label, index and probability of each prediction."""
-    return [row.path, row.error or "", *(value for guess in row.predictions for value in guess)]
+    error = row.error or ""
+    # A message that begins with a quoted name would get the ' of `_Writer` in front of its own.
+    error = f"image {error}" if error.startswith("'") else error
+    return [row.path, error, *(value for guess in row.predictions for value in guess)]
 
 
 def json_row(row: Row, asked: dict[str, Any]) -> dict[str, Any]:

@@ -16,9 +16,13 @@ from ...training.recipes.recipe import settings
 from ...training.recipes.steps import enough
 from ..options import braces, word
 from ..output.progress import say
+from ..output.tables import target
 
 if TYPE_CHECKING:
     from ...data.dataset import Dataset
+
+
+DRAWN = "dry-run.png"  # by `--dry-run`; each draws it anew
 
 
 def add_recipe(c: argparse.ArgumentParser, usual: str, *, first_weights: bool) -> None:
@@ -121,6 +125,15 @@ def described(a: argparse.Namespace, chosen: Recipe) -> str:
     changed = [_flag(key, option) for key, option in settings() if ours[key] != plain[key]]
     others = f"\nchanged from it: {', '.join(changed)}" if changed else ""
     return SOURCES[name].said(name) + others
+
+
+def check_drawn(file: str) -> None:
+    """Refuse to draw over a file, unless ``--dry-run`` has drawn it, and then say so."""
+    from ...system.writing import present
+
+    target(file, force=file == DRAWN, remedy="give another name")
+    if present(file):
+        say(f"{DRAWN} is written over; --dry-run FILE.png draws into another file")
 
 
 def validated_on(a: argparse.Namespace, threads: int) -> Dataset:

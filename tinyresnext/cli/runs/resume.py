@@ -56,9 +56,9 @@ def complete(a: argparse.Namespace) -> argparse.Namespace:
         The folder's state cannot be used, or the images that it names are not there any more.
     """
     if isinstance(a.resume, str):
-        if a.out is None:
+        if a.out is None or os.path.abspath(a.resume) == os.path.abspath(a.out):
             a.out, a.resume = a.resume, True
-        elif a.data is None:  # --resume DATA --out FOLDER
+        elif a.data is None and not _is_run(a.resume):  # --resume DATA --out FOLDER
             a.data, a.resume = a.resume, True
         else:
             raise UsageError(f"--resume names {a.resume!r} and --out {a.out!r}; leave out --out")
@@ -78,6 +78,13 @@ def complete(a: argparse.Namespace) -> argparse.Namespace:
     if a.out is None:
         raise UsageError("--resume needs the folder of the run: --resume FOLDER")
     return _recorded(a)
+
+
+def _is_run(folder: str) -> bool:
+    """Return whether a run can be resumed in a folder."""
+    from ...training.record.folder import TrainingFolder
+
+    return TrainingFolder(folder).state.is_file()
 
 
 def _recorded(a: argparse.Namespace) -> argparse.Namespace:

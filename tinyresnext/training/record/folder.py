@@ -102,9 +102,10 @@ class TrainingFolder:
             part = " (--val-split says which part of --val)" if first == "validation" else ""
             models = [path for path in (self.model, self.best, self.stopped) if present(path)]
             further = f", or train {shown(models[0])} further (finetune --init)" if models else ""
+            had, has = _where_other(then.get(first), now.get(first))
             raise UsageError(
-                f"the run in {shown(self.path)} has {first} {then.get(first)!r}, and not "
-                f"{now.get(first)!r}{more}; resume it with what it began with{part}, or begin in "
+                f"the run in {shown(self.path)} has {first} {had!r}, and not "
+                f"{has!r}{more}; resume it with what it began with{part}, or begin in "
                 f"another folder{further}"
             )
         state.run = {**start.run, **state.run}
@@ -162,3 +163,12 @@ class TrainingFolder:
 def _decisions(state: State) -> dict[str, object]:
     """Return what must be the same for a run to go on."""
     return {"network": state.spec.to_json()} | state.recipe.to_json() | dict(state.run)
+
+
+def _where_other(then: object, now: object) -> tuple[object, object]:
+    """Return what differs: of two JSON objects, only the fields that do."""
+    if not (isinstance(then, dict) and isinstance(now, dict)):
+        return then, now
+    names = [name for name in then | now if then.get(name) != now.get(name)]
+    had, has = ({name: one[name] for name in names if name in one} for one in (then, now))
+    return had, has

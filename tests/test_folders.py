@@ -264,6 +264,12 @@ def test_classes_that_splits_write_otherwise_are_the_same_to_find_them(put, one,
     assert any("differ only in capital letters" in line for line in lines)
 
 
+def test_classes_without_splits_that_differ_only_in_capital_letters_are_named(put):
+    data, lines = opened(put("cat/1.jpg", "CAT/1.jpg", "ox/1.jpg"))
+    assert data.classes == ("CAT", "cat", "ox")
+    assert any("differ only in capital letters" in line for line in lines)
+
+
 def test_a_split_that_is_not_there_is_refused_with_the_folders(put):
     path = put(*trees("train", "holdout"))
     assert any("'holdout'" in line for line in opened(path)[1])

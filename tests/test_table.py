@@ -238,6 +238,29 @@ def test_broken_images_are_skipped_and_lost_labels_are_named(folder):
     assert any("no image that can be used of the classes 'a'" in line for line in said)
 
 
+@pytest.mark.parametrize(("one", "other"), [("CAT", "cat"), ("cafe\u0301", "caf\xe9")])
+def test_classes_that_differ_only_in_how_they_are_written_are_named(folder, one, other):
+    rows, said = f"images/0.png,{one}\nimages/1.png,{other}\nimages/2.png,ox\n", []
+    found = open_dataset(write(folder, f"image,label\n{rows}"), warn=said.append)
+    assert (len(found.classes), len(said)) == (3, 1)
+    assert (
+        f"differ only in capital letters, or in how Unicode writes their accents: {one!r}, "
+        in (said[0])
+    )
+    assert f", {other!r}; if they are the same" in said[0]
+
+
+def test_images_elsewhere_are_linked_into_the_folder_of_a_table(folder, tmp_path_factory):
+    """Their paths cannot lead there; the message says what does."""
+    other = tmp_path_factory.mktemp("tables")
+    absolute = write(other, f"image,label\n{folder}/images/0.png,a\n")
+    with pytest.raises(UnsafeError, match=r"\(ln -s FOLDER images\) .* such as 'images/0\.png'"):
+        open_dataset(absolute)
+    (other / "images").symlink_to(folder / "images")
+    table = write(other, "image,label\nimages/0.png,a\nimages/1.png,b\n")
+    assert open_dataset(table).picture(1)[0, 0, 0] == 1
+
+
 def test_a_table_is_trained_on_as_it_is_typed(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     rows = "".join(f"images/{i}.png,{i % 2},{i // 3}\n" for i in range(6))

@@ -18,6 +18,7 @@ from tinyresnext.network.step import Step
 from tinyresnext.ops import cpu, reference
 from tinyresnext.training.recipes.parts import Loss
 from tinyresnext.training.samples.augmentation import unchanged
+from tinyresnext.training.samples.seen import said_of_seen
 from tinyresnext.training.samples.targets import targets
 from tinyresnext.training.train import headed
 
@@ -367,6 +368,27 @@ def test_classes_without_images_are_named(tmp_path, capsys):
     assert "no training image has the labels 'green', 'blue', which" in capsys.readouterr().err
     train(small.SPEC, small.pictures(), SHORT, tmp_path / "b", **OPTIONS)
     assert "no training image" not in capsys.readouterr().err
+
+
+def test_validation_images_that_are_trained_on_are_counted(tmp_path, capsys):
+    """Whatever they are called: a copy has another name. What is not in memory has its path."""
+    images, other = small.pictures(20), small.pictures(10, seed=1)
+    copies = np.concatenate([images.pixels[:3], other.pixels])
+    labels = np.concatenate([images.labels[:3], other.labels])
+    names = [f"copy/{i}.png" for i in range(13)]
+    both = Dataset(images.classes, labels, names, copies.__getitem__, copies)
+    assert said_of_seen(images, None) == said_of_seen(images, other) == ""
+    found = said_of_seen(images, both)
+    assert found.startswith("3 of the 13 validation images are also trained on, with the same pix")
+    assert "such as 'copy/0.png'" in found
+    large = replace(images, pixels=None, root=str(tmp_path))
+    late = replace(both, pixels=None, names=[*names[:12], "005.png"], root=f"{tmp_path}/./")
+    assert "1 of the 13 validation images is also trained on, with the same path" in (
+        said_of_seen(large, late)
+    )
+    assert said_of_seen(images, late) == said_of_seen(replace(large, root=""), late) == ""
+    train(small.SPEC, images, SHORT, tmp_path, validation=both, **OPTIONS)
+    assert f"warning: {found}" in capsys.readouterr().err
 
 
 def test_validation_images_have_their_classes_by_name(tmp_path):

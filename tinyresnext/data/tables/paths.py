@@ -25,7 +25,9 @@ def image_path(value: str, where: str) -> str:
     if not parts or path.startswith("/") or _DRIVE.match(path) or ".." in parts:
         raise UnsafeError(
             f"{where} names the image {value!r:.200}; expected a path from the folder of the "
-            "table, and nothing outside it: move the table to the folder that has all images"
+            "table, and nothing outside it: move the table to the folder that has all images, or "
+            "link that folder into the folder of the table (ln -s FOLDER images) and write paths "
+            f"such as {'/'.join(['images', *parts[-1:]])!r:.200}"
         )
     return "/".join(parts)
 

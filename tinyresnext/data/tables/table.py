@@ -44,6 +44,7 @@ from ..dataset import ALL, Dataset, Reading
 from ..rules import meant, usual
 from ..trees.decoding import from_files
 from ..trees.folders import decoded_bytes
+from ..trees.listing import written_otherwise
 from .columns import FORMS, Columns, columns_of
 from .lines import lines, text_of
 from .paths import image_path, is_missing, missing
@@ -147,6 +148,8 @@ def open_table(path: Path, split: str | None, reading: Reading) -> Dataset:
     """Open the data set of a table. Parameters and errors are those of `data.open_dataset`."""
     table, images, flat = Table.of(path, split, reading.first), list[str](), array("q")
     table.check_images(every=not (reading.skips or reading.keeps))
+    if line := written_otherwise(shown(path), table.classes):
+        reading.warn(line)
     for image, label in table:
         images.append(image)
         flat.extend(label if isinstance(label, bytes) else [label])

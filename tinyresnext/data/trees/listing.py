@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from ...errors import FormatError
 from ...formats.stored_zip.archive import MOST_LEVELS
-from ..rules import image_kind, is_left_out, splits_among
+from ..rules import alike, image_kind, is_left_out, splits_among
 
-__all__ = ["Entries", "Listing", "Parts", "Tree", "some"]
+__all__ = ["Entries", "Listing", "Parts", "Tree", "some", "written_otherwise"]
 
 _NAMED = 10  # folders and files that a message names; the others are counted
 
@@ -136,6 +136,20 @@ def some(names: Sequence[str]) -> str:
     """Return quoted names for a message, not too many."""
     more = f" and {len(names) - _NAMED} others" if len(names) > _NAMED else ""
     return ", ".join(map(repr, names[:_NAMED])) + more
+
+
+def written_otherwise(where: str, classes: Sequence[str]) -> str:
+    """Return a warning of classes that are the same but for how they are written, or nothing."""
+    every: dict[str, list[str]] = {}
+    for name in classes:
+        every.setdefault(alike(name), []).append(name)
+    double = [name for same in every.values() if len(same) > 1 for name in same]
+    if not double:
+        return ""
+    return (
+        f"{where} has classes that differ only in capital letters, or in how Unicode writes their "
+        f"accents: {some(double)}; if they are the same, give them one name"
+    )
 
 
 def _check_depth(place: Parts) -> None:

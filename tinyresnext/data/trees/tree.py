@@ -14,7 +14,7 @@ from ..dataset import ALL
 from ..published.beside import doubt, no_classes
 from ..published.flat import is_validation
 from ..rules import SPLITS, alike, image_kind, is_left_out, meant, splits_among, usual
-from .listing import Parts, Tree, some
+from .listing import Parts, Tree, some, written_otherwise
 
 __all__ = ["Levels"]
 
@@ -88,10 +88,11 @@ class Levels:
             raise no_classes(self.tree, self.root, splits, self.name)
         if splits:
             self.part = usual([splits[name] for name in places], first)
-            self._warn_of_spellings()
         else:
             self._check_splits_inside()
             self._check_unknown_splits()
+        if double := written_otherwise(self.name, self.classes):
+            self.warn(double)
         if line := doubt(self.tree, self.root, self.classes, bool(splits), self.name):
             self.warn(line)
         known = set(self.classes)
@@ -230,18 +231,6 @@ class Levels:
                 f"{self.name} has no splits (folders called {', '.join(known)}), so there is no "
                 f"{split!r}; all its images are 'train', which --split train names"
                 + (f"; its folders are {some(found)}" if found else "")
-            )
-
-    def _warn_of_spellings(self) -> None:
-        """Warn of classes that seem to be the same, written otherwise in another split."""
-        spellings: dict[str, list[str]] = {}
-        for name in self.classes:
-            spellings.setdefault(alike(name), []).append(name)
-        if double := [name for names in spellings.values() if len(names) > 1 for name in names]:
-            self.warn(
-                f"{self.name} has classes that differ only in capital letters, or in how Unicode "
-                f"writes their accents: {some(double)}; "
-                "if they are the same, rename the folders in one of the splits"
             )
 
     def _check_splits_inside(self) -> None:

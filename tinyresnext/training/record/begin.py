@@ -20,6 +20,7 @@ from ...system.writing import present
 from ..recipes import Recipe
 from ..recipes.steps import warnings_for
 from ..samples.classes import said_of_classes
+from ..samples.seen import said_of_seen
 from ..setting import Setting
 from .contents import check_savable, model_of
 from .folder import TrainingFolder
@@ -95,8 +96,13 @@ def say_of_run(start: State, setting: Setting, resume: bool) -> None:
 
 
 def say_of_classes(spec: Spec, setting: Setting) -> None:
-    """Say of which classes there are no images, and whether labels could be classes."""
+    """Say of which classes there are no images, and whether labels could be classes.
+
+    Also say which validation images are trained on.
+    """
     warnings, lines = said_of_classes(spec.several, setting.dataset, setting.validation)
+    if text := said_of_seen(setting.dataset, setting.validation):
+        warnings.append(text)
     for text in warnings:
         to_stderr(text)
     for text in lines:

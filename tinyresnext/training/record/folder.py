@@ -166,9 +166,12 @@ def _decisions(state: State) -> dict[str, object]:
 
 
 def _where_other(then: object, now: object) -> tuple[object, object]:
-    """Return what differs: of two JSON objects, only the fields that do."""
+    """Return what differs: of two JSON objects, only the fields that do.
+
+    Fields that are as usual are left out of the JSON of a network.
+    """
     if not (isinstance(then, dict) and isinstance(now, dict)):
         return then, now
     names = [name for name in then | now if then.get(name) != now.get(name)]
-    had, has = ({name: one[name] for name in names if name in one} for one in (then, now))
+    had, has = ({name: one.get(name, "as usual") for name in names} for one in (then, now))
     return had, has

@@ -6,8 +6,8 @@ every access and counts; it needs NVIDIA's compiler. Both run every thread of ev
 `Machine`, so all of `tinyresnext.ops.cuda` works on them. Neither says anything about time.
 `assembler` shows what NVIDIA's assembler makes of a kernel. This room knows kernels and launches
 (`ops.cuda.runtime`) and no op. Read `check`, then `memory`, `fibers`, `ptx` and `counters`. `fault`
-is what is raised, `arguments` what a kernel is given, and `compiled` keeps compiled functions on
-disk.
+is what is raised, `arguments` what a kernel is given, `local` what its own arrays hold before it
+writes them, and `compiled` keeps compiled functions on disk.
 """
 
 from .check import check as check

@@ -2,7 +2,7 @@
 
 Read `machine`, then `program`, `translate` (the LLVM), `words` (what a GPU has and a processor
 lacks) and `schedule` (which thread runs when). `arithmetic` computes instructions that
-LLVM lacks, and `tensor` what tensor cores do.
+LLVM lacks, `atomics` has those of floats, and `tensor` what tensor cores do.
 """
 
 from .machine import FiberMachine as FiberMachine

@@ -14,8 +14,10 @@ import numpy as np
 from ...errors import DeviceError
 from ...ops.cuda.runtime.kernel import MOST, Capability, Kernel
 from ..fault import KernelFault
+from ..local import PLAIN, fill
 from . import schedule
 from .arithmetic import ARITHMETIC
+from .atomics import ATOMIC
 from .tensor import TENSOR
 from .translate import translate
 from .words import QUEUE, RUNTIME
@@ -64,7 +66,8 @@ class Program:
     """
 
     def __init__(self, kernel: Kernel, capability: Capability) -> None:
-        texts, self.waits = translate(*kernel.llvm(capability))
+        given, name = kernel.llvm(capability)
+        texts, self.waits = translate([fill(one, PLAIN) for one in given], name)
         text = "\n".join(texts)
         if own_bytes(text) > STACK // 2:
             what = f"a thread has arrays of {own_bytes(text):,} bytes, and {STACK // 2:,} are there"
@@ -168,7 +171,7 @@ def linked(kernel: Kernel, texts: list[str]) -> Any:
     """
     try:
         module = llvm.parse_assembly(texts[0])
-        for text in [*texts[1:], RUNTIME + TENSOR + ARITHMETIC]:
+        for text in [*texts[1:], RUNTIME + TENSOR + ARITHMETIC + ATOMIC]:
             module.link_in(llvm.parse_assembly(text))
     except RuntimeError as error:
         raise DeviceError(

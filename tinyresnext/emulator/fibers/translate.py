@@ -9,6 +9,7 @@ import llvmlite.binding as llvm
 
 from ...errors import DeviceError
 from .arithmetic import ARITHMETIC, VALUES
+from .atomics import ATOMIC, ATOMICS
 from .tensor import TENSOR
 from .words import RUNTIME
 
@@ -28,7 +29,7 @@ WORDS = {
     "llvm.nvvm.bar.warp.sync": "word_warp",
     "llvm.nvvm.shfl.sync.i32": "word_shuffle",
     "llvm.nvvm.vote.sync": "word_vote",
-    "llvm.nvvm.atomic.load.add.f32.p0f32": "word_add",
+    **ATOMICS,
     "llvm.nvvm.membar.gl": "word_nothing",
     "llvm.nvvm.membar.cta": "word_nothing",
     "llvm.nvvm.membar.sys": "word_nothing",
@@ -45,7 +46,7 @@ WAITING = (
 DEFINED = {
     name: (kind, takes)
     for kind, name, takes in re.findall(
-        r"define (.*?) @((?:word|__nv)_\w+)\((.*?)\)", RUNTIME + TENSOR + ARITHMETIC
+        r"define (.*?) @((?:word|__nv)_\w+)\((.*?)\)", RUNTIME + TENSOR + ARITHMETIC + ATOMIC
     )
 }
 SHARED = r'^(@"?[^"\s]+"?) = .*?addrspace\(3\) global (.*) undef'
@@ -153,7 +154,7 @@ def _assembly(text: str) -> str:
 
 def _words(text: str) -> str:
     """Replace a GPU's words by ours, and libdevice's by those of the C library."""
-    for name in sorted(set(re.findall(r'@"?((?:llvm\.nvvm\.|__nv_)[\w.]+)"?', text))):
+    for name in sorted(set(re.findall(r'@"?((?:llvm\.nvvm\.|__nv_|___numba_)[\w.]+)"?', text))):
         word = WORDS.get(name, name if name in DEFINED else None)
         if word is None and name.startswith("__nv_"):
             word = name.removeprefix("__nv_")

@@ -183,10 +183,6 @@ define void @word_nothing() alwaysinline {{
   fence seq_cst
   ret void
 }}
-define float @word_add(ptr %to, float %x) alwaysinline {{
-  %before = atomicrmw fadd ptr %to, float %x monotonic
-  ret float %before
-}}
 define i32 @word_zero() alwaysinline {{
   ret i32 0
 }}

@@ -11,6 +11,7 @@ from ...ops.cuda.runtime.kernel import Capability, Kernel
 from ...ops.cuda.runtime.machine import Launch
 from ..arguments import extents, numbers
 from ..counters import Counters
+from ..local import filled
 from .memory import Heap
 from .run import Run
 from .walk import Program, Walk
@@ -120,12 +121,16 @@ class PtxMachine:
 def text_of(kernel: Kernel, capability: Capability) -> str:
     """Return the PTX of a kernel with the lines of its source, compiled once a process."""
     try:
-        with warnings.catch_warnings():  # a function without a file has no lines, and is run
+        with (
+            filled(),
+            warnings.catch_warnings(),
+        ):  # a function without a file has no lines, and is run
             warnings.filterwarnings("ignore", "Could not find source for function")
             return kernel.ptx(capability, lines=True)
     except DeviceError:
         # NVVM 13.0 refuses a few large kernels when it is to name their lines; reports have none.
-        return kernel.ptx(capability)
+        with filled():
+            return kernel.ptx(capability)
 
 
 @functools.cache

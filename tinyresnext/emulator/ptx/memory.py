@@ -102,12 +102,16 @@ class Space:
     def change(
         self, words: np.ndarray, kind: np.dtype, how: str, values: tuple[np.ndarray, ...]
     ) -> tuple[np.ndarray, bool]:
-        """Change words one after the other; return what they held, and whether one is new."""
-        data, before, new = self.data.view(kind), np.empty(len(words), kind), False
+        """Change words one after the other; return what they held, and whether one is new.
+
+        What has eight bytes takes the word after each as well.
+        """
+        before, new, wide = np.empty(len(words), kind), False, kind.itemsize // 4
         for i, word in enumerate(words):
-            before[i] = data[word]
-            data[word] = ATOMICS[how](data[word], *(value[i] for value in values))
-            new |= bool(data[word] != before[i])
+            place = self.data[word : word + wide].view(kind)
+            before[i] = place[0]
+            place[0] = ATOMICS[how](before[i], *(value[i] for value in values))
+            new |= bool(place[0] != before[i])
         return before, new
 
 

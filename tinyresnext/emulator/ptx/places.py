@@ -55,6 +55,12 @@ class Places:
         self.shared = Space(4 * self.shared_words * (int(block[-1]) + 1), "shared")
         self.local = Space(4 * self._local_words * len(block), "local")
 
+    def apart(self, space: Space) -> int:
+        """Return after how many words of a memory that of the next block or thread begins."""
+        if space is self.shared:
+            return self.shared_words
+        return self._local_words if space is self.local else space.words
+
     def words(
         self, kind: str, address: Array, lanes: Array, size: int, multiple: int = 0
     ) -> tuple[Space, Array]:

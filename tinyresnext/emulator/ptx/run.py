@@ -15,17 +15,9 @@ from .copies import Copies, Copy
 from .memory import Heap, Space
 from .places import Places
 from .source.parse import Code
-from .warps import Warps
+from .warps import Warps, special
 
 Array = np.ndarray[Any, Any]
-SAID = {
-    watch.RACE_WRITTEN: ("race", "another thread wrote it, and no barrier lies between"),
-    watch.RACE_READ: ("race", "another thread reads it, and no barrier lies between"),
-    watch.RACE_CHANGED: ("race", "another thread's atomic changes it, and no barrier lies between"),
-    watch.COPIED: ("unawaited copy", "an asynchronous copy of it is under way"),
-    watch.UNWRITTEN: ("unwritten", "nobody has written it"),
-    watch.WAITING: ("unawaited copy", "an asynchronous copy to it is under way"),
-}
 
 
 class Run:
@@ -72,27 +64,12 @@ class Run:
         number = np.arange(self.lanes)
         self.block = number // threads
         self.thread = first + blocks[0] * threads + number  # among all threads there ever were
-        self.special = self._special(number % threads, grid)
+        self.special = special(number % threads, blocks[0] + self.block, threads, grid)
         self.warps = Warps(threads, self.lanes, self.fault)
         self.copies = Copies(self.lanes, self._land)
         self._places = Places(kernel, code, self.block, heap, extents, self.fault)
         self._shared, self._local = self._places.shared, self._places.local
         self._stamps = np.zeros(self.lanes, np.int64)
-
-    def _special(self, thread: Array, grid: int) -> dict[str, Array]:
-        """Return the special registers by name."""
-        values = {
-            "tid_x": thread,
-            "ctaid_x": self.blocks[0] + self.block,
-            "ntid_x": np.full(self.lanes, self.size),
-            "nctaid_x": np.full(self.lanes, grid),
-            "laneid": thread % 32,
-            "warpid": thread // 32,
-        }
-        for name, value in (("tid", 0), ("ctaid", 0), ("ntid", 1), ("nctaid", 1)):
-            for axis in "yz":
-                values[f"{name}_{axis}"] = np.full(self.lanes, value)
-        return {name: value.astype(np.uint32) for name, value in values.items()}
 
     def fault(self, kind: str, what: str, lane: int) -> None:
         """Raise `KernelFault` for a thread."""
@@ -128,20 +105,32 @@ class Run:
     def _report(self, how: tuple[int, int, int], verb: str, space: Space, lanes: Array) -> None:
         code, i, word = how
         if code != watch.GOOD:
-            kind, what = SAID[code]
-            per = self._places.shared_words if space is self._shared else space.words
-            place = f"{verb} word {word % max(per, 1)} of {space.name} memory: {what}"
+            kind, what = watch.SAID[code]
+            place = f"{verb} word {word % self._places.apart(space)} of {space.name} memory: {what}"
             self.fault(kind, place, lanes[i])
 
-    def load(self, kind: str, address: Array, lanes: Array, dtype: np.dtype, count: int) -> Array:
-        """Return what threads load: a row for each of ``count`` values."""
+    def load(
+        self,
+        kind: str,
+        address: Array,
+        lanes: Array,
+        dtype: np.dtype,
+        count: int,
+        atomic: bool = False,
+    ) -> Array:
+        """Return what threads load: a row for each of ``count`` values.
+
+        ``atomic`` says that an atomic begins with it, which needs no order with other atomics.
+        """
         size = dtype.itemsize * count
         space, words = self._places.words(kind, address, lanes, size)
         self._count(space, address, lanes, size, "load")
         words = words[:, None] + np.arange(max(1, size // 4))
+        watched = self.watched and not atomic
+        if self.watched and atomic:
+            self._touch(space, words, lanes)
         if size < 4:
             out = np.empty((1, len(lanes)), np.uint32)
-            watched = self.watched and space is not self._local
             given = self.thread[lanes], self._stamps[lanes]
             for some, states, _ in self._parts(space, address, size):
                 given_some = given[0][some], given[1][some], self.size, self.first
@@ -151,7 +140,7 @@ class Run:
                     self._report(how, "a load of", space, lanes[some])
                 out[:, some] = got
         else:
-            out = self._read(space, words, lanes)
+            out = self._read(space, words, lanes, watched)
         if dtype.itemsize == 4:
             return out.view(dtype)
         if dtype.itemsize == 8:
@@ -161,9 +150,8 @@ class Run:
         first = (address & np.uint64(3)).astype(np.int64) // dtype.itemsize
         return np.stack([bytes_[np.arange(len(lanes)), first + q] for q in range(count)])
 
-    def _read(self, space: Space, words: Array, lanes: Array) -> Array:
+    def _read(self, space: Space, words: Array, lanes: Array, watched: bool) -> Array:
         out = np.empty(words.shape[::-1], np.uint32)
-        watched = self.watched and space is not self._local
         given = self.thread[lanes], self._stamps[lanes], self.size, self.first
         for state in space.states:
             how = watch.load(state, space.data, words, *given, out, watched)
@@ -183,10 +171,15 @@ class Run:
         rows = np.stack([np.broadcast_to(v, lanes.shape).astype(dtype, copy=False) for v in values])
         if size < 4:
             space.split(size)
-            watched = self.watched and space is not self._local
             for some, states, data in self._parts(space, address, size):
                 one = self.thread[lanes][some], self._stamps[lanes][some], self.size, self.first
-                args = words[some][:, None], *one, rows[:, some].view(f"u{size}"), watched, False
+                args = (
+                    words[some][:, None],
+                    *one,
+                    rows[:, some].view(f"u{size}"),
+                    self.watched,
+                    False,
+                )
                 for state in states:
                     how = watch.store(state, data, *args)
                     self._report(how, "a store to", space, lanes[some])
@@ -202,10 +195,9 @@ class Run:
     def _write(
         self, space: Space, words: Array, lanes: Array, values: Array, pending: bool
     ) -> None:
-        watched = self.watched and space is not self._local
         given = self.thread[lanes], self._stamps[lanes], self.size, self.first
         for state in space.states:
-            how = watch.store(state, space.data, words, *given, values, watched, pending)
+            how = watch.store(state, space.data, words, *given, values, self.watched, pending)
             self._report(how, "a store to", space, lanes)
 
     @staticmethod
@@ -220,18 +212,29 @@ class Run:
         self, kind: str, how: str, address: Array, lanes: Array, dtype: np.dtype, *values: Array
     ) -> Array:
         """Change words one thread after the other; return what they held before."""
-        if dtype.itemsize != 4:
-            raise DeviceError(f"kernel {self.kernel}: atomics of {dtype} are not emulated")
-        space, words = self._places.words(kind, address, lanes, 4)
-        self._count(space, address, lanes, 4, "atomic")
+        size = dtype.itemsize
+        space, words = self._places.words(kind, address, lanes, size)
+        self._count(space, address, lanes, size, "atomic")
         if self.watched:
-            given = self.thread[lanes], self._stamps[lanes], self.size, self.first
-            for state in space.states:
-                self._report(watch.touch(state, words, *given), "an atomic on", space, lanes)
+            self._touch(space, words[:, None] + np.arange(size // 4), lanes)
         before, changed = space.change(words, dtype, how, values)
         if changed:
             self.idle = 0
         return before
+
+    def _touch(self, space: Space, words: Array, lanes: Array) -> None:
+        """Check atomics on words, a row for each thread, and note them."""
+        given = self.thread[lanes], self._stamps[lanes], self.size, self.first
+        for state in space.states:
+            for column in words.T:
+                how = watch.touch(state, np.ascontiguousarray(column), *given)
+                self._report(how, "an atomic on", space, lanes)
+
+    def forget(self, kind: str, address: Array, lanes: Array, size: int) -> None:
+        """Note that words which a thread has just filled are not yet written by its kernel."""
+        space, words = self._places.words(kind, address, lanes, size)
+        for state in space.states:
+            state.known[words[:, None] + np.arange(size // 4)] = False
 
     def copy(self, to: Array, of: Array, lanes: Array, size: int, taken: Array) -> None:
         """Start asynchronous copies of ``taken`` bytes, filled up with zeros to ``size``."""
@@ -259,7 +262,9 @@ class Run:
                 source = here
                 self._count(source, *given, "load")
                 sources[some, :count] = first[:, None] + np.arange(count)
-                values[:count, some] = self._read(source, sources[some, :count], lanes[some])
+                values[:count, some] = self._read(
+                    source, sources[some, :count], lanes[some], self.watched
+                )
         words = words[:, None] + np.arange(size // 4)
         self._write(space, words, lanes, values, True)
         for state in source.states if self.watched else ():

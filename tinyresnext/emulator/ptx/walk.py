@@ -11,6 +11,7 @@ import numpy as np
 from ...errors import DeviceError
 from .run import Run
 from .source import arithmetic
+from .source.marks import mark
 from .source.parse import ENDS, Code, Instruction, parse
 from .source.registers import Registers
 from .source.write import Writer
@@ -74,6 +75,7 @@ class Program:
 
     def __init__(self, text: str) -> None:
         self.code: Code = parse(text)
+        mark(self.code)
         self.registers = Registers(self.code)
         self._made: dict[tuple[int, bool, bool], Any] = {}
 

@@ -10,6 +10,23 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 
+def special(thread: Array, block: Array, threads: int, grid: int) -> dict[str, Array]:
+    """Return the special registers of threads by name."""
+    everywhere = np.ones_like(thread)
+    values = {
+        "tid_x": thread,
+        "ctaid_x": block,
+        "ntid_x": threads * everywhere,
+        "nctaid_x": grid * everywhere,
+        "laneid": thread % 32,
+        "warpid": thread // 32,
+    }
+    for name, value in (("tid", 0), ("ctaid", 0), ("ntid", 1), ("nctaid", 1)):
+        for axis in "yz":
+            values[f"{name}_{axis}"] = value * everywhere
+    return {name: value.astype(np.uint32) for name, value in values.items()}
+
+
 class Warps:
     """The warps of the blocks that run together.
 

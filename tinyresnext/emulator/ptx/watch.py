@@ -18,6 +18,14 @@ WARPS = 1 << 32
 ONE, WARP, BLOCK, GRID = 0, 1, 2, 3
 # What can be wrong.
 GOOD, RACE_WRITTEN, RACE_READ, RACE_CHANGED, UNWRITTEN, WAITING, COPIED = 0, 1, 2, 3, 4, 5, 6
+SAID = {
+    RACE_WRITTEN: ("race", "another thread wrote it, and no barrier lies between"),
+    RACE_READ: ("race", "another thread reads it, and no barrier lies between"),
+    RACE_CHANGED: ("race", "another thread's atomic changes it, and no barrier lies between"),
+    COPIED: ("unawaited copy", "an asynchronous copy of it is under way"),
+    UNWRITTEN: ("unwritten", "nobody has written it"),
+    WAITING: ("unawaited copy", "an asynchronous copy to it is under way"),
+}
 
 
 @njit(nogil=True)

@@ -84,6 +84,9 @@ class Code:
         Code without a jump inside; only the last instruction of a piece can jump or wait.
     labels : dict
         The piece that each label begins.
+    filling, exchanging : set of int
+        Lines of the PTX that `marks` finds: of stores that fill an array which the kernel has not
+        written yet, and of loads that begin an atomic.
     """
 
     parameters: list[tuple[str, str]] = field(default_factory=list)
@@ -93,6 +96,8 @@ class Code:
     registers: dict[str, str] = field(default_factory=dict)
     pieces: list[list[Instruction]] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
+    filling: set[int] = field(default_factory=set)
+    exchanging: set[int] = field(default_factory=set)
 
     def type_of(self, register: str) -> str:
         """Return the declared type of a register."""

@@ -77,8 +77,9 @@ class Writer(Computing):
                 ins.operands[0], ins.type, f"parameter({name!r}, '{TYPES[ins.type].str}')"
             )
         into = ins.operands[0].strip("{}").split(",")
-        load = f"M.load({self._space(ins)!r}, {self._address(ins.operands[1])}, L, "
-        lines = [f"got = {load}np.dtype('{TYPES[ins.type].str}'), {len(into)})"]
+        given = f"{self._space(ins)!r}, {self._address(ins.operands[1])}, L"
+        kind, begins = TYPES[ins.type].str, ins.line in self.code.exchanging
+        lines = [f"got = M.load({given}, np.dtype('{kind}'), {len(into)}, {begins})"]
         for q, register in enumerate(into):
             lines += self._put(register.strip(), ins.type, f"got[{q}]")
         return lines
@@ -90,7 +91,11 @@ class Writer(Computing):
         address = self._address(ins.operands[0])
         kind = TYPES[ins.type].str
         given = f"{address}, L, np.dtype('{kind}'), [{', '.join(values)}]"
-        return [f"M.store({self._space(ins)!r}, {given})"]
+        lines = [f"M.store({self._space(ins)!r}, {given})"]
+        if ins.line in self.code.filling:
+            size = TYPES[ins.type].itemsize * len(values)
+            lines.append(f"M.forget({self._space(ins)!r}, {address}, L, {size})")
+        return lines
 
     def _cp(self, ins: Instruction) -> list[str]:
         if "commit_group" in ins.modifiers:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from numba import cuda
@@ -10,6 +14,7 @@ from on_device import by_fibers
 
 from tinyresnext.emulator import check
 from tinyresnext.emulator.fibers import FiberMachine
+from tinyresnext.emulator.ptx import PtxMachine
 from tinyresnext.errors import DeviceError
 
 pytestmark = by_fibers
@@ -174,3 +179,63 @@ def test_arithmetic_in_float16_is_refused():
         DeviceError, match=r"kernel .*(assembly that returns|fibers cannot emulate)"
     ):
         checked(doubled, x, x)
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (None, "a NoneType is no kernel; expected a function, or what numba.cuda.jit made of one"),
+        (doubled[1000, 32], "is no kernel; expected a function"),
+        (squared, "kernel squared is compiled with device=True: it is no kernel"),
+        (cuda.jit(debug=True, opt=False)(misspelt), "debug=True: what it raises is not emulated"),
+        (cuda.jit(link=("other.cu",))(misspelt), "link: code of other languages"),
+    ],
+    ids=["nothing", "configured", "device", "debug", "link"],
+)
+def test_what_is_no_kernel_or_cannot_be_applied_is_refused(function, said: str):
+    with pytest.raises(DeviceError, match=said):
+        checked(function, X, np.zeros(32, np.float32))
+
+
+@pytest.mark.parametrize("machine", ["fibers", FiberMachine, 3])
+def test_what_is_no_machine_is_refused(machine):
+    with pytest.raises(DeviceError, match=r"machine is .*; expected one, such as PtxMachine\(\)"):
+        check(doubled, 1, 32, X, X, machine=machine)
+
+
+@pytest.mark.parametrize("capability", ["8.0", 80, (8,), (8, 0, 0), (8.0, 0)])
+def test_what_is_no_compute_capability_is_refused(capability):
+    for machine in (FiberMachine, PtxMachine):
+        with pytest.raises(DeviceError, match=r"expected two numbers, as \(8, 0\)"):
+            machine(capability=capability)
+
+
+def large(x, y):
+    own = cuda.shared.array(12_289, types.float32)
+    own[cuda.threadIdx.x] = x[cuda.threadIdx.x]
+    y[cuda.threadIdx.x] = own[cuda.threadIdx.x]
+
+
+def test_more_shared_memory_than_a_gpu_has_is_refused():
+    """The limit is that of ``ptxas``: 0xc000 bytes."""
+    with pytest.raises(DeviceError, match="kernel large has 49,156 bytes of shared memory"):
+        checked(large, X, np.zeros(32, np.float32))
+
+
+SIMULATED = """
+from tinyresnext.errors import DeviceError
+try:
+    import tinyresnext.emulator
+except DeviceError as error:
+    assert "NUMBA_ENABLE_CUDASIM is set" in str(error)
+else:
+    raise AssertionError
+"""
+
+
+def test_numbas_simulator_is_refused():
+    """Numba 0.68's own target does not even start as a simulator; the package's does."""
+    if "numba_cuda" not in str(cuda.__file__):
+        pytest.skip("Numba's own target for CUDA")
+    environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}
+    subprocess.run([sys.executable, "-c", SIMULATED], check=True, env=environment)

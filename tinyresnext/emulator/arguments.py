@@ -10,9 +10,33 @@ from numba.core import types
 
 from ..errors import DeviceError
 from ..ops.cuda.runtime.arrays import DeviceArray
+from ..ops.cuda.runtime.kernel import Capability
 from ..ops.cuda.runtime.machine import Launch
 
 Number = np.ndarray[Any, Any]
+
+
+SHARED = 48 << 10  # bytes of a block, without what a launch asks for: the limit of ptxas
+
+
+def check_capability(capability: Any) -> Capability:
+    """Return a compute capability; raise `DeviceError` if it is none."""
+    if (
+        not isinstance(capability, tuple)
+        or len(capability) != 2
+        or not all(isinstance(one, int | np.integer) and one >= 0 for one in capability)
+    ):
+        raise DeviceError(f"compute capability {capability!r}: expected two numbers, as (8, 0)")
+    return capability
+
+
+def check_shared(kernel: str, size: int) -> None:
+    """Raise `DeviceError` for more shared memory than a GPU gives to the arrays of a kernel."""
+    if size > SHARED:
+        raise DeviceError(
+            f"kernel {kernel} has {size:,} bytes of shared memory; "
+            f"expected at most {SHARED:,}, which is what a GPU can give to a block"
+        )
 
 
 def numbers(launch: Launch) -> list[Number]:

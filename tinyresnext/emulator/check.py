@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import isfunction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,25 +48,29 @@ def check(
     Returns
     -------
     Counters or None
-        What was counted, where the machine counts.
+        What this call counted, where the machine counts; the machine forgets what it counted before
+        of kernels with this name.
 
     Raises
     ------
     KernelFault
         The kernel does what a GPU leaves undefined.
     DeviceError
-        It cannot be compiled or emulated here, an argument is not as described above, or the
-        kernel changes an array that cannot be written to.
+        It cannot be compiled or emulated here, an argument is not as described above, an option of
+        ``jit`` cannot be applied, or the kernel changes an array that cannot be written to.
     """
     if machine is None:
         from .ptx import PtxMachine
 
         machine = PtxMachine(count=True)
-    function = getattr(function, "py_func", function)
+    if isinstance(machine, type) or not callable(getattr(machine, "launch", None)):
+        raise DeviceError(f"machine is {machine!r}; expected one, such as PtxMachine()")
+    kernel = as_kernel(function, threads, arguments)
     if not isinstance(blocks, int | np.integer) or blocks < 1:
-        what = f"kernel {function.__name__} has a grid of {blocks} blocks"
+        what = f"kernel {kernel.name} has a grid of {blocks} blocks"
         raise DeviceError(f"{what}; expected a whole number from 1 on")
-    kernel = Kernel(function.__name__, function, types(function.__name__, arguments), threads)
+    counted = getattr(machine, "counters", {})
+    counted.pop(kernel.name, None)
     arrays = {id(one): one for one in arguments if isinstance(one, np.ndarray)}
     there = {key: upload(machine, a, empty(machine, a.shape, a.dtype)) for key, a in arrays.items()}
     machine.launch(Launch(kernel, blocks, tuple(there.get(id(one), one) for one in arguments)))
@@ -79,7 +84,32 @@ def check(
     for key, array in arrays.items():
         if array.flags.writeable:
             array[...] = made[key]
-    return getattr(machine, "counters", {}).get(kernel.name)
+    return counted.get(kernel.name)
+
+
+def as_kernel(function: Any, threads: int, arguments: tuple[Any, ...]) -> Kernel:
+    """Return a kernel with the options that it was given to ``jit`` with; raise `DeviceError`."""
+    options = getattr(function, "targetoptions", {})
+    function = getattr(function, "py_func", function)
+    if not isfunction(function):
+        what = f"a {type(function).__name__} is no kernel"
+        raise DeviceError(f"{what}; expected a function, or what numba.cuda.jit made of one")
+    name = function.__name__
+    fast, optimised = bool(options.get("fastmath", False)), bool(options.get("opt", True))
+    kernel = Kernel(name, function, types(name, arguments), threads, fast, optimised)
+    bounds = options.get("launch_bounds")
+    most = bounds[0] if isinstance(bounds, tuple) else bounds
+    refused = {
+        "debug=True": (options.get("debug"), "what it raises is not emulated"),
+        "device=True": (options.get("device"), "it is no kernel, but a function for kernels"),
+        "link": (options.get("link"), "code of other languages is not emulated"),
+        "extensions": (options.get("extensions"), "what they make of arguments is not emulated"),
+        "launch_bounds": (most and threads > most, f"it allows blocks of {most} threads"),
+    }
+    for option, (given, why) in refused.items():
+        if given:
+            raise DeviceError(f"kernel {name} is compiled with {option}: {why}; leave it out")
+    return kernel
 
 
 def types(kernel: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:

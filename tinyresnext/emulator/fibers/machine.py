@@ -15,7 +15,7 @@ from ...ops.cuda.runtime.arrays import DeviceArray, Scratch
 from ...ops.cuda.runtime.kernel import Capability, Kernel
 from ...ops.cuda.runtime.machine import Launch
 from ...system.words import one_of
-from ..arguments import numbers
+from ..arguments import check_capability, numbers
 from ..fault import KernelFault
 from ..memory import Block, Heap
 
@@ -70,7 +70,8 @@ class FiberMachine:
             )
         if copies not in TIMES:
             raise UsageError(f"copies is {copies!r}: {one_of(copies, TIMES)}")
-        self.name, self.capability, self.multiprocessors = "fibers", capability, multiprocessors
+        self.name, self.multiprocessors = "fibers", multiprocessors
+        self.capability = check_capability(capability)
         self._heap, self._order, self._late = Heap(memory), order, copies == "late"
         self.allocate, self.free_bytes = self._heap.allocate, self._heap.free_bytes
         self.write, self.read = self._heap.write, self._heap.read

@@ -13,6 +13,7 @@ import numpy as np
 
 from ...errors import DeviceError
 from ...ops.cuda.runtime.kernel import MOST, Capability, Kernel
+from ..arguments import check_shared
 from ..fault import KernelFault
 from ..local import PLAIN, fill
 from . import schedule
@@ -100,6 +101,7 @@ class Program:
         self._queued = self._numbers("queued", MOST)
         self._arguments = self._numbers("arguments", 64, kind=np.int64)
         self._shared = self._numbers("fiber_arrays", module_arrays(text), kind=np.int64)
+        check_shared(kernel.name, int(self._shared[1::2].sum()))
 
     def _numbers(self, name: str, *shape: int, kind: Any = np.int32) -> np.ndarray:
         """Return a variable of the module as an array."""

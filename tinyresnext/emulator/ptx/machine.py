@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from ...errors import DeviceError
 from ...ops.cuda.runtime.kernel import Capability, Kernel
 from ...ops.cuda.runtime.machine import Launch
-from ..arguments import extents, numbers
+from ..arguments import check_capability, check_shared, extents, numbers
 from ..counters import Counters
 from ..local import filled
 from .memory import Heap
@@ -60,7 +60,8 @@ class PtxMachine:
         multiprocessors: int = 8,
         patience: int = 1_000_000,
     ) -> None:
-        self.name, self.capability, self.multiprocessors = "ptx", capability, multiprocessors
+        self.name, self.multiprocessors = "ptx", multiprocessors
+        self.capability = check_capability(capability)
         self.counters: dict[str, Counters] = {}
         self._patience = patience
         self._heap, self._count, self._watched, self._threads = Heap(memory), count, watched, 0
@@ -91,6 +92,7 @@ class PtxMachine:
         """
         kernel, blocks, _ = launch
         program = compiled(kernel, self.capability)
+        check_shared(kernel.name, program.code.shared)
         counters = None
         if self._count:
             counters = self.counters.setdefault(kernel.name, Counters(kernel.name))

@@ -122,7 +122,10 @@ def parse(text: str) -> Code:
     if found is None or ".func" in text:
         raise DeviceError("expected the PTX of one kernel, without functions that it calls")
     code = Code()
-    for kind, name in re.findall(r"\.param\s+(?:\.align\s+\d+\s+)?\.(\w+)\s+([\w$]+)", found[1]):
+    # From compute capability 10.0 on, the compiler says of a pointer that it is one.
+    told = r"(?:\.ptr\s+(?:\.(?!align)\w+\s+)?(?:\.align\s+\d+\s+)?)?"
+    declared = rf"\.param\s+(?:\.align\s+\d+\s+)?\.(\w+)\s+{told}([\w$]+)"
+    for kind, name in re.findall(declared, found[1]):
         code.parameters.append((name, kind))
     files = dict(re.findall(r'^\s*\.file\s+(\d+)\s+"([^"]*)"', text, re.M))
     for space in ("shared", "local"):

@@ -18,11 +18,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import cuda
+from numba import config, cuda
 from numba.core import types
-from numba.cuda import dispatcher
-from numba.cuda.compiler import compile_cuda
-from numba.cuda.cudadrv.error import NvvmError, NvvmSupportError
 
 from ....errors import DeviceError
 from ...bfloat16 import HALF
@@ -31,6 +28,17 @@ from ..words.llvm import KINDS, bfloats, floats, halves, octets
 if TYPE_CHECKING:
     from .arrays import DeviceArray
 
+try:
+    from numba.cuda import dispatcher
+    from numba.cuda.compiler import compile_cuda
+    from numba.cuda.cudadrv.error import NvvmError, NvvmSupportError
+except ImportError as error:
+    if not config.ENABLE_CUDASIM:  # type: ignore[attr-defined]
+        raise
+    raise DeviceError(
+        "NUMBA_ENABLE_CUDASIM is set, and Numba's simulator of CUDA compiles no kernels; "
+        "start Python without this variable"
+    ) from error
 try:  # numba-cuda calls NVVM by these; the built-in target by itself
     from cuda.bindings.nvvm import nvvmError as BindingError
 except ImportError:
@@ -76,6 +84,8 @@ class Kernel:
         numbers.
     threads : int
         Of a block; blocks and grids are one-dimensional.
+    fastmath, optimised : bool
+        As the options ``fastmath`` and ``opt`` of `numba.cuda.jit`.
 
     Raises
     ------
@@ -87,6 +97,8 @@ class Kernel:
     function: Callable[..., None]
     parameters: tuple[Any, ...]
     threads: int
+    fastmath: bool = False
+    optimised: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.threads, int | np.integer) or not 1 <= self.threads <= MOST:
@@ -108,8 +120,15 @@ class Kernel:
             NVVM is not there or does not know such a GPU, or Numba cannot compile the function.
         """
         with compiled_for(self.name, capability):
-            given = self.function, self.parameters
-            text = str(cuda.compile_ptx(*given, cc=capability, lineinfo=lines)[0])
+            made = cuda.compile_ptx(
+                self.function,
+                self.parameters,
+                cc=capability,
+                lineinfo=lines,
+                fastmath=self.fastmath,
+                opt=self.optimised,
+            )
+            text = str(made[0])
         if self.threads * MOST_REGISTERS <= REGISTERS:
             return text
         text, kernels = SIGNATURE.subn(rf"\g<0>\n.maxntid {self.threads}, 1, 1", text)
@@ -128,7 +147,8 @@ class Kernel:
             Numba cannot compile the function.
         """
         with compiled_for(self.name, capability):
-            made = compile_cuda(self.function, types.void, self.parameters, cc=capability)
+            given = self.function, types.void, self.parameters
+            made = compile_cuda(*given, cc=capability, fastmath=self.fastmath)
             return list(dict.fromkeys(made.library.llvm_strs)), made.fndesc.llvm_func_name
 
 

@@ -138,4 +138,4 @@ def text_of(kernel: Kernel, capability: Capability) -> str:
 @functools.cache
 def compiled(kernel: Kernel, capability: Capability) -> Program:
     """Return the program of a kernel, made once a process."""
-    return Program(text_of(kernel, capability))
+    return Program(kernel.name, text_of(kernel, capability))

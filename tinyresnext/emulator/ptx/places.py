@@ -9,7 +9,7 @@ import numpy as np
 
 from ...errors import DeviceError
 from .memory import Heap, Space
-from .source.compute import LOCAL, SHARED
+from .source.compute import CONSTANT, LOCAL, SHARED
 from .source.parse import Code
 
 Array = np.ndarray[Any, Any]
@@ -34,8 +34,8 @@ class Places:
 
     Attributes
     ----------
-    shared, local : Space
-        That of each block, and that of each thread, side by side.
+    shared, local, constant : Space
+        That of each block, that of each thread, side by side, and that of the kernel's own values.
     shared_words : int
         Of a block.
     """
@@ -54,6 +54,14 @@ class Places:
         self.shared_words, self._local_words = -(-code.shared // 4), -(-code.local // 4)
         self.shared = Space(4 * self.shared_words * (int(block[-1]) + 1), "shared")
         self.local = Space(4 * self._local_words * len(block), "local")
+        self.constant = Space(
+            max((code.symbols[name] + len(code.fixed[name]) for name in code.fixed), default=0),
+            "constant",
+        )
+        for name, values in code.fixed.items():
+            first = code.symbols[name]
+            self.constant.data.view(np.uint8)[first : first + len(values)] = list(values)
+        self.constant.states[0].known[:] = True
 
     def apart(self, space: Space) -> int:
         """Return after how many words of a memory that of the next block or thread begins."""
@@ -78,9 +86,12 @@ class Places:
         if bad.any():
             what = f"{multiple} bytes at an address that is no multiple of it"
             self._fault("misaligned", what, lanes[bad][0])
-        if kind == "global":
+        if kind in ("global", "const") and low < CONSTANT:
             return self._global(address, lanes, size)
         space, words, row = self.shared, self.shared_words, self._block[lanes]
+        if kind in ("global", "const"):
+            space, words, row = self.constant, self.constant.words, np.zeros_like(lanes)
+            kind, address = "constant", address - np.uint64(CONSTANT)
         if kind == "local":
             space, words, row = self.local, self._local_words, lanes
         last = 4 * words - size  # an address plus the size would begin again at 0

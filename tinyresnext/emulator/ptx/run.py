@@ -168,6 +168,8 @@ class Run:
         self.idle = 0
         space, words = self._places.words(kind, address, lanes, size)
         self._count(space, address, lanes, size, "store")
+        if space is self._places.constant:
+            self.fault("bounds", "a store to an array that is constant", lanes[0])
         rows = np.stack([np.broadcast_to(v, lanes.shape).astype(dtype, copy=False) for v in values])
         if size < 4:
             space.split(size)

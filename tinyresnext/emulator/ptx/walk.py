@@ -59,7 +59,11 @@ NAMES = {
     "convert": arithmetic.convert,
     "two_bfloats": arithmetic.two_bfloats,
     "count_ones": arithmetic.count_ones,
+    "first_bit": arithmetic.first_bit,
+    "shift_of_first_bit": arithmetic.shift_of_first_bit,
     "leading_zeros": arithmetic.leading_zeros,
+    "reversed_bits": arithmetic.reversed_bits,
+    "with_sign": arithmetic.with_sign,
     "reciprocal_root": lambda value: np.reciprocal(np.sqrt(value)),
 }
 
@@ -69,12 +73,14 @@ class Program:
 
     Parameters
     ----------
+    kernel : str
+        The name of the kernel.
     text : str
-        The PTX.
+        Its PTX.
     """
 
-    def __init__(self, text: str) -> None:
-        self.code: Code = parse(text)
+    def __init__(self, kernel: str, text: str) -> None:
+        self.code: Code = parse(text, kernel)
         mark(self.code)
         self.registers = Registers(self.code)
         self._made: dict[tuple[int, bool, bool], Any] = {}

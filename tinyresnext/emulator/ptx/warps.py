@@ -20,6 +20,7 @@ def special(thread: Array, block: Array, threads: int, grid: int) -> dict[str, A
         "nctaid_x": grid * everywhere,
         "laneid": thread % 32,
         "warpid": thread // 32,
+        "lanemask_lt": (1 << thread % 32) - 1,
     }
     for name, value in (("tid", 0), ("ctaid", 0), ("ntid", 1), ("nctaid", 1)):
         for axis in "yz":

@@ -164,10 +164,33 @@ def two_bfloats(first: Any, second: Any) -> Array:
     return bfloat(first) | bfloat(second) << np.uint32(16)
 
 
+def first_bit(a: Any) -> Array:
+    """Return the place of the highest bit that is set, or a word of ones if none is."""
+    last = np.uint32(a.dtype.itemsize * 8 - 1)
+    return np.where(a == 0, np.uint32(0xFFFFFFFF), last - leading_zeros(a))
+
+
+def shift_of_first_bit(a: Any) -> Array:
+    """Return how far the highest bit that is set is from the last place; as `first_bit`."""
+    return np.where(a == 0, np.uint32(0xFFFFFFFF), leading_zeros(a))
+
+
 def count_ones(a: Any) -> Array:
     """Return how many bits are set."""
     bits = np.unpackbits(np.ascontiguousarray(a).view(np.uint8).reshape(len(a), -1), axis=1)
     return bits.sum(1).astype(np.uint32)
+
+
+def with_sign(sign: Any, size: Any) -> Array:
+    """Return numbers of a size with the sign of others, as ``copysign`` of the PTX ISA has them."""
+    return np.copysign(size, sign)
+
+
+def reversed_bits(a: Any) -> Array:
+    """Return whole numbers with their bits in the opposite order."""
+    bits = np.unpackbits(np.ascontiguousarray(a).view(np.uint8).reshape(len(a), -1), axis=1)
+    order = np.packbits(bits[:, ::-1], axis=1)
+    return np.ascontiguousarray(order).view(f"u{a.dtype.itemsize}").reshape(-1)
 
 
 def leading_zeros(a: Any) -> Array:

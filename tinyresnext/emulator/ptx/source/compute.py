@@ -9,7 +9,8 @@ import numpy as np
 from .parse import TYPES, Code, Instruction
 from .registers import Registers
 
-LOCAL, SHARED = 1 << 46, 1 << 44  # where these memories begin, as an address of any kind
+# Where these memories begin, as an address of any kind: `CONSTANT` has arrays of the kernel itself.
+LOCAL, SHARED, CONSTANT = 1 << 46, 1 << 44, 1 << 43
 
 BINARY = {
     "add": "np.add",
@@ -41,7 +42,7 @@ COMPARE = {
     "hs": "np.greater_equal",
 }
 WIDE = {"s16": "s32", "u16": "u32", "s32": "s64", "u32": "u64"}
-SPECIAL = r"%((?:tid|ctaid|ntid|nctaid)\.[xyz]|laneid|warpid)"
+SPECIAL = r"%((?:tid|ctaid|ntid|nctaid)\.[xyz]|laneid|warpid|lanemask_lt)"
 
 
 class Computing:
@@ -72,7 +73,7 @@ class Computing:
             size = "u4" if operand[1] in "fF" else "u8"
             return self.registers.constant(bits, TYPES[kind], size)
         if operand in self.code.symbols:
-            return self.registers.constant(self.code.symbols[operand], TYPES[kind])
+            return self.registers.constant(self._symbol(operand), TYPES[kind])
         if re.fullmatch(r"-?(0[xX][0-9a-fA-F]+|\d+)U?", operand):
             return self.registers.constant(int(operand.rstrip("U"), 0), TYPES[kind])
         own = TYPES[self.code.type_of(operand)]
@@ -108,13 +109,16 @@ class Computing:
             raise KeyError(operand)
         base, sign, more = found.groups()
         if base in self.code.symbols:
-            expression = self.registers.constant(self.code.symbols[base], TYPES["u64"])
+            expression = self.registers.constant(self._symbol(base), TYPES["u64"])
         else:
             expression = f"as_address({self._get(base, self.code.type_of(base).replace('b', 'u'))})"
         if more:
             step = int(more, 0) * (-1 if sign == "-" else 1)
             expression = f"({expression} + np.uint64({step % (1 << 64)}))"
         return f"spread({expression}, L)"
+
+    def _symbol(self, name: str) -> int:
+        return self.code.symbols[name] + (CONSTANT if name in self.code.fixed else 0)
 
     @staticmethod
     def _space(ins: Instruction) -> str:
@@ -214,7 +218,18 @@ class Computing:
         return self._put(to, kind, expression)
 
     def _mad(self, ins: Instruction) -> list[str]:
+        if "cc" in ins.modifiers:  # what is carried goes to `madc`, which is the next instruction
+            to, *of = ins.operands
+            a, b, c = (self._get(one, "u32") for one in of)
+            lines = [f"carry = fill(np.multiply({a}, {b}), '<u8') + {c}"]
+            lines += self._put(to, "u32", "narrow(carry, '<u4')")
+            return [*lines, "carry = shift(carry, 32, False)"]
         return self._fma(ins) if ins.type[0] == "f" else self._mul(ins)
+
+    def _madc(self, ins: Instruction) -> list[str]:
+        a, b, c = (self._get(one, "u32") for one in ins.operands[1:])
+        total = f"fill(high({a}, {b}), '<u8') + {c} + carry"
+        return self._put(ins.operands[0], "u32", f"narrow({total}, '<u4')")
 
     def _fma(self, ins: Instruction) -> list[str]:
         values = [self._get(one, ins.type) for one in ins.operands[1:]]
@@ -243,13 +258,16 @@ class Computing:
             "rsqrt": "reciprocal_root",
             "popc": "count_ones",
             "clz": "leading_zeros",
+            "bfind": "shift_of_first_bit" if "shiftamt" in ins.modifiers else "first_bit",
+            "brev": "reversed_bits",
+            "copysign": "with_sign",
         }
         if ins.op in ("min", "max"):
             strict = kind[0] == "f" and "NaN" not in ins.modifiers
             functions[ins.op] = f"np.f{ins.op}" if strict else f"np.{ins.op}imum"
         expression = f"{functions[ins.op]}({', '.join(values)})"
         expression = f"flushed({expression})" if flushed else expression
-        return self._put(to, "u32" if ins.op in ("popc", "clz") else kind, expression)
+        return self._put(to, "u32" if ins.op in ("popc", "clz", "bfind") else kind, expression)
 
     def _shl(self, ins: Instruction) -> list[str]:
         value, count = self._get(ins.operands[1], ins.type), self._get(ins.operands[2], "u32")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ....errors import DeviceError
+from .outside import check_calls, read_constants
 
 # PTX's types as NumPy's; `b` types are bits.
 TYPES = {
@@ -74,10 +75,14 @@ class Code:
     ----------
     parameters : list of tuple
         Name and type of each.
+    kernel : str
+        Its name.
     symbols : dict
-        For each shared or local array its first byte in that memory.
+        For each array its first byte in its memory: shared, local or constant.
     shared, local : int
         Bytes of shared memory a block, and of local memory a thread.
+    fixed : dict
+        For each constant array its bytes.
     registers : dict
         Of each register its type, or of its prefix where they are declared together.
     pieces : list of list of Instruction
@@ -89,10 +94,12 @@ class Code:
         written yet, and of loads that begin an atomic.
     """
 
+    kernel: str = ""
     parameters: list[tuple[str, str]] = field(default_factory=list)
     symbols: dict[str, int] = field(default_factory=dict)
     shared: int = 0
     local: int = 0
+    fixed: dict[str, bytes] = field(default_factory=dict)
     registers: dict[str, str] = field(default_factory=dict)
     pieces: list[list[Instruction]] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
@@ -110,24 +117,25 @@ class Code:
         return not self.registers.keys().isdisjoint((register, re.sub(r"\d+$", "", register)))
 
 
-def parse(text: str) -> Code:
-    """Read the PTX of one kernel.
+def parse(text: str, kernel: str = "") -> Code:
+    """Read the PTX of one kernel, which has this name.
 
     Raises
     ------
     DeviceError
-        It is not a single kernel as NVIDIA's compiler writes it.
+        It is not a single kernel as NVIDIA's compiler writes it, or it calls functions.
     """
+    files = dict(re.findall(r'^\s*\.file\s+(\d+)\s+"([^"]*)"', text, re.M))
+    check_calls(text, kernel, files)
     found = re.search(r"\.entry\s+[\w$]+\s*\((.*?)\)[^{;]*\{(.*)\n\}", text, re.S)
-    if found is None or ".func" in text:
-        raise DeviceError("expected the PTX of one kernel, without functions that it calls")
-    code = Code()
+    if found is None:
+        raise DeviceError(f"kernel {kernel}: its PTX is not as NVIDIA's compiler writes it")
+    code = Code(kernel)
     # From compute capability 10.0 on, the compiler says of a pointer that it is one.
     told = r"(?:\.ptr\s+(?:\.(?!align)\w+\s+)?(?:\.align\s+\d+\s+)?)?"
     declared = rf"\.param\s+(?:\.align\s+\d+\s+)?\.(\w+)\s+{told}([\w$]+)"
     for kind, name in re.findall(declared, found[1]):
         code.parameters.append((name, kind))
-    files = dict(re.findall(r'^\s*\.file\s+(\d+)\s+"([^"]*)"', text, re.M))
     for space in ("shared", "local"):
         arrays = rf"\.{space}\s+(?:\.align\s+(\d+)\s+)?\.\w(\d+)\s+([\w$]+)(?:\[(\d*)\])?\s*;"
         for align, bits, name, count in re.findall(arrays, text):
@@ -135,6 +143,7 @@ def parse(text: str) -> Code:
             start += -start % int(align or 1)
             code.symbols[name] = start
             setattr(code, space, start + int(bits) // 8 * int(count or 1))
+    read_constants(code, text)
     _body(code, found[2], text[: found.start(2)].count("\n") + 1, files)
     return code
 

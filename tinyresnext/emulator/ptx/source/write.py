@@ -63,7 +63,9 @@ class Writer(Computing):
                 raise KeyError(ins.text)
             lines = method(ins) if method else self._plain(ins)
         except (KeyError, IndexError, ValueError) as error:
-            raise DeviceError(f"the emulator does not know {ins.where}") from error
+            raise DeviceError(
+                f"kernel {self.code.kernel}: the emulator does not know {ins.where}"
+            ) from error
         if ins.op in ("ld", "st", "cp", "atom", "red", "shfl", "vote", "bar", "barrier", "mma"):
             return [f"M.at = {number}, {place}", *lines]
         return lines

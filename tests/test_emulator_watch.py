@@ -204,3 +204,24 @@ def test_a_long_loop_that_writes_is_not():
                     y[i % 64] = float32(0)
 
     assert run(counts, machine=PtxMachine(patience=50)).sum() == 1000
+
+
+# --- fences ---------------------------------------------------------------------------------------
+
+
+def last_block_sums(x, y):
+    last = cuda.shared.array(1, int32)
+    if cuda.threadIdx.x == 0:
+        y[1 + cuda.blockIdx.x] = x[cuda.blockIdx.x]
+        cuda.threadfence()
+        last[0] = cuda.atomic.add(y, 0, 1) == 1
+        if last[0]:
+            y[3] = y[1] + y[2]
+
+
+def test_a_race_in_a_kernel_with_fences_says_that_they_are_not_watched():
+    with pytest.raises(KernelFault, match=r"and fences are not watched\), thread 0 of block 1"):
+        made(last_block_sums, 2)
+    with pytest.raises(KernelFault) as caught:
+        made(write_beside_atomics)
+    assert "fence" not in str(caught.value)

@@ -26,6 +26,10 @@ ORDERS, TIMES = ("ascending", "descending"), ("early", "late")
 class FiberMachine:
     """An emulated GPU that is fast enough for whole networks, and watches little.
 
+    Kernels run as code of this processor that nobody watches. What they write outside of their
+    arrays is found if it lies in the kilobyte behind one, or where there is no memory; anything
+    else may change this process. So run a new kernel by `PtxMachine` first.
+
     Run the same twice, with the threads in another order and the copies at another time: where
     the results differ, a barrier or a wait is missing.
 
@@ -87,6 +91,8 @@ class FiberMachine:
         KernelFault
             A barrier that not all threads reach, a shuffle that lacks a thread, or something
             written outside of an array.
+        KeyboardInterrupt
+            Somebody pressed Ctrl-C, also while a kernel waits for ever; its arrays hold anything.
         """
         self.prepare([launch])()
 

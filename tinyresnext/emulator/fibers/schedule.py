@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 
 from ..compiled import kept_c
 from ..memory import POISON
-from .words import BARRIER, COPIES, DONE, QUEUE, SHUFFLE, VOTE
+from .words import BARRIER, COPIES, DONE, QUEUE, SHUFFLE, STOPPED, VOTE
 
 WHOLE, DIVERGENT, ABSENT = 0, 1, 2  # how a launch ends
 MASK, MODE, VALUE, B, C = 1, 2, 3, 4, 5  # of a request, after what it is
@@ -149,13 +149,7 @@ def vote(asked, answer, thread, first):
     for lane in range(32):
         if mask >> lane & 1 and asked[6 * (first + lane) + VALUE] != 0:
             yes |= 1 << lane
-    result = int(yes == mask)
-    if mode == 1:
-        result = int(yes != 0)
-    if mode == 2:
-        result = int(yes == 0 or yes == mask)
-    if mode == 3:
-        result = yes
+    result = (int(yes == mask), int(yes != 0), int(yes == 0 or yes == mask), yes)[mode]
     answer[2 * thread], answer[2 * thread + 1] = int32(result), int32(result != 0)
 
 
@@ -210,6 +204,8 @@ def run_warp(resume, asked, answer, ready, queue, queued, order, begin, end, fir
                 while asked[6 * thread] == COPIES:
                     finish(queue, queued, thread, asked[6 * thread + 1])
                     call(resume, thread)
+                if asked[6 * thread] == STOPPED:
+                    return thread
         waits = False
         for thread in range(first, last):
             waits = waits or (asked[6 * thread] != BARRIER and asked[6 * thread] != DONE)

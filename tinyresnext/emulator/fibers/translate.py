@@ -8,10 +8,11 @@ from itertools import chain
 import llvmlite.binding as llvm
 
 from ...errors import DeviceError
+from ..memory import GUARD
 from .arithmetic import ARITHMETIC, VALUES
 from .atomics import ATOMIC, ATOMICS
 from .tensor import TENSOR
-from .words import RUNTIME
+from .words import PLACES, RUNTIME
 
 # What a GPU's special registers and instructions become; the right side is defined in `words`.
 WORDS = {
@@ -100,11 +101,18 @@ def translate(texts: list[str], name: str) -> tuple[list[str], bool]:
 def _module(text: str) -> str:
     """Rewrite one function, and declare the words that it calls."""
     text = re.sub(r"^target .*$", "", text, flags=re.M)
+    # Behind each shared array lie bytes that nobody may write to.
+    text = re.sub(SHARED, lambda found: widened(found[0], found[2]), text, flags=re.M)
     text = re.sub(r" addrspace\(\d\)", "", text)
     text = re.sub(r"\baddrspacecast\b", "bitcast", text)
     text = _words(_assembly(text))
     declared = [f"declare {DEFINED[word][0]} @{word}({DEFINED[word][1]})" for word in _used(text)]
     return "\n".join([text, *declared, ""])
+
+
+def widened(line: str, kind: str) -> str:
+    """Return the definition of a shared array with bytes behind it."""
+    return line.removesuffix(f"{kind} undef") + f"{{{kind}, [{GUARD} x i8]}} undef"
 
 
 def _used(text: str) -> set[str]:
@@ -192,12 +200,12 @@ def _run(text: str, name: str) -> str:
     kinds = [re.sub(r"\s+%.*", "", one.strip()) for one in re.split(r",(?![^{]*})", found[1])][1:]
     loads, given = [], ["ptr %ignored"]
     for i, kind in enumerate(kinds):
-        loads.append(f"  %p{i} = getelementptr [64 x i64], ptr @arguments, i32 0, i32 {i}")
+        loads.append(f"  %p{i} = getelementptr [{PLACES} x i64], ptr @arguments, i32 0, i32 {i}")
         loads.append(f"  %a{i} = load {kind}, ptr %p{i}")
         given.append(f"{kind} %a{i}")
     return "\n".join(
         [
-            "@arguments = external global [64 x i64]",
+            f"@arguments = external global [{PLACES} x i64]",
             "define void @fiber_run() noinline {",
             "  %ignored = alloca ptr",
             *loads,

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from ...ops.cuda.runtime.kernel import MOST
 
+PLACES = 4096  # numbers that a kernel can be given: NVIDIA's limit is 32,764 bytes
 QUEUE = 128  # copies and group ends that a thread can have under way; more of them end early
 
 # What a fiber asks the scheduler for: the first number of its request.
-BARRIER, WARP, SHUFFLE, VOTE, COPIES, DONE = 1, 2, 3, 4, 5, 6
+BARRIER, WARP, SHUFFLE, VOTE, COPIES, DONE, STOPPED = 1, 2, 3, 4, 5, 6, 7
 
 # NVIDIA's libdevice, where LLVM has the same function under another name. What is not here and not
 # in PREDICATES is taken from the C library under its own name: `__nv_expf` is `expf`.
@@ -98,7 +99,7 @@ RUNTIME = f"""
 @answer = global [{MOST} x [2 x i32]] zeroinitializer
 @queue = global [{MOST} x [{QUEUE} x [4 x i64]]] zeroinitializer
 @queued = global [{MOST} x i32] zeroinitializer
-@arguments = global [64 x i64] zeroinitializer
+@arguments = global [{PLACES} x i64] zeroinitializer
 @fiber_shared = external constant ptr
 declare void @fiber_run()
 

@@ -107,6 +107,8 @@ class Run:
         if code != watch.GOOD:
             kind, what = watch.SAID[code]
             place = f"{verb} word {word % self._places.apart(space)} of {space.name} memory: {what}"
+            if kind == "race" and self.code.fenced:
+                place += " (a fence may order them, and fences are not watched)"
             self.fault(kind, place, lanes[i])
 
     def load(

@@ -16,7 +16,7 @@ FILLED = {UNWRITTEN, UNWRITTEN << 32 | UNWRITTEN}
 
 
 def mark(code: Code) -> None:
-    """Note in ``code`` which stores fill arrays, and which loads begin an atomic."""
+    """Note in ``code`` which stores fill arrays, which loads begin an atomic, and fences."""
     everything = [ins for piece in code.pieces for ins in piece]
     setters: dict[str, list[Instruction]] = {}
     for ins in everything:
@@ -24,6 +24,7 @@ def mark(code: Code) -> None:
             for register in re.findall(r"%[\w$]+", ins.operands[0] if ins.operands else ""):
                 setters.setdefault(register, []).append(ins)
     code.filling = {ins.line for ins in everything if ins.op == "st" and _fills(ins, setters)}
+    code.fenced = any(ins.op in ("membar", "fence") for ins in everything)
     swaps = [ins for ins in everything if ins.op == "atom" and "cas" in ins.modifiers]
     code.exchanging = {line for swap in swaps for line in _begun_by(swap, setters)}
 

@@ -92,6 +92,8 @@ class Code:
     filling, exchanging : set of int
         Lines of the PTX that `marks` finds: of stores that fill an array which the kernel has not
         written yet, and of loads that begin an atomic.
+    fenced : bool
+        Whether it has fences, which order accesses and which nobody watches.
     """
 
     kernel: str = ""
@@ -105,6 +107,7 @@ class Code:
     labels: dict[str, int] = field(default_factory=dict)
     filling: set[int] = field(default_factory=set)
     exchanging: set[int] = field(default_factory=set)
+    fenced: bool = False
 
     def type_of(self, register: str) -> str:
         """Return the declared type of a register."""

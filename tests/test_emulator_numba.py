@@ -1,4 +1,4 @@
-"""What Numba makes of local arrays and of atomics, which is more than the kernel says."""
+"""What Numba makes of local arrays, atomics and integers, which is more than the kernel says."""
 
 from __future__ import annotations
 
@@ -179,3 +179,46 @@ def test_other_accesses_beside_such_atomics_are_races(function, kind):
     with pytest.raises(KernelFault) as caught:
         check(function, 1, 32, np.arange(32, dtype=kind), np.zeros(2, kind))
     assert caught.value.kind == "race"
+
+
+# --- integers -------------------------------------------------------------------------------------
+
+
+FLOATS = [-5.0, 2.9, 1e20, -1e20, np.nan, 300.7, 7e4, -7e4]
+COUNTS = [0, 1, 7, 8, 31, 32, 33, 64]
+
+
+def integers(kind):
+    """Return a kernel that makes integers of floats, and one for each direction of a shift."""
+
+    def converts(x, n, y):
+        y[cuda.threadIdx.x] = kind(x[cuda.threadIdx.x])
+
+    def to_the_left(x, n, y):
+        y[cuda.threadIdx.x] = y[cuda.threadIdx.x] << n[cuda.threadIdx.x]
+
+    def to_the_right(x, n, y):
+        y[cuda.threadIdx.x] = y[cuda.threadIdx.x] >> n[cuda.threadIdx.x]
+
+    return converts, to_the_left, to_the_right
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int32, np.int64, np.uint32], ids=str)
+@pytest.mark.parametrize("of", [np.float32, np.float64])
+def test_numbers_that_do_not_fit(kind, of, machine):
+    """A GPU takes the nearest integer that there is, and LLVM defines nothing."""
+    limits, wide = np.iinfo(kind), np.dtype(kind).itemsize
+    x, n = np.array(FLOATS, of), np.array(COUNTS, np.int64)
+    converts, left, right = integers(kind)
+    y = np.zeros(8, kind)
+    check(converts, 1, 8, x, n, y, machine=machine)
+    signs = limits.min < 0
+    assert y[:4].tolist() == [-5 if signs else 0, 2, limits.max, limits.min]
+    nothing = 0 if max(wide, of(0).itemsize) < 8 or wide == 1 else 1 << 8 * wide - 1
+    assert y[4] == np.array(nothing, np.uint64).astype(kind)
+    assert y[5] == (44 if wide == 1 else 300)  # the lowest of 16 bits
+    for function, wanted in ((left, lambda a, by: a << by), (right, lambda a, by: a >> by)):
+        y = np.full(8, 100, kind)
+        check(function, 1, 8, x, n, y, machine=machine)
+        bits = (wanted(100, by) & (1 << 64) - 1 for by in COUNTS)
+        assert y.tolist() == np.array(list(bits), np.uint64).astype(kind).tolist()

@@ -225,3 +225,23 @@ def test_a_race_in_a_kernel_with_fences_says_that_they_are_not_watched():
     with pytest.raises(KernelFault) as caught:
         made(write_beside_atomics)
     assert "fence" not in str(caught.value)
+
+
+# --- parts of words -------------------------------------------------------------------------------
+
+
+def in_place(x, y):
+    y[cuda.threadIdx.x] += x[cuda.threadIdx.x]
+
+
+def of_a_neighbour(x, y):
+    y[cuda.threadIdx.x] += y[cuda.threadIdx.x ^ 1]
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint16])
+def test_each_thread_may_change_its_own_part_of_a_word(kind):
+    x, y = np.arange(64).astype(kind), np.ones(64, kind)
+    check(in_place, 1, 64, x, y)
+    assert (y == x + 1).all()
+    with pytest.raises(KernelFault, match="another thread reads it"):
+        check(of_a_neighbour, 1, 64, x, y)

@@ -9,7 +9,7 @@ import llvmlite.binding as llvm
 
 from ...errors import DeviceError
 from ..memory import GUARD
-from .arithmetic import ARITHMETIC, VALUES
+from .arithmetic import ARITHMETIC, VALUES, defined
 from .atomics import ATOMIC, ATOMICS
 from .tensor import TENSOR
 from .words import PLACES, RUNTIME
@@ -105,7 +105,7 @@ def _module(text: str) -> str:
     text = re.sub(SHARED, lambda found: widened(found[0], found[2]), text, flags=re.M)
     text = re.sub(r" addrspace\(\d\)", "", text)
     text = re.sub(r"\baddrspacecast\b", "bitcast", text)
-    text = _words(_assembly(text))
+    text = _words(_assembly(defined(text)))
     declared = [f"declare {DEFINED[word][0]} @{word}({DEFINED[word][1]})" for word in _used(text)]
     return "\n".join([text, *declared, ""])
 

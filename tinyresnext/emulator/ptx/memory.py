@@ -50,8 +50,8 @@ class State(NamedTuple):
 class Space:
     """Words that lie side by side.
 
-    What is known, is known of each word; once somebody stores two bytes, of each half of a word,
-    and once somebody stores one, of each byte.
+    What is known, is known of each word; once somebody accesses two bytes, of each half of a word,
+    and once somebody accesses one, of each byte.
 
     Parameters
     ----------

@@ -132,6 +132,8 @@ class Run:
         if self.watched and atomic:
             self._touch(space, words, lanes)
         if size < 4:
+            if watched:  # who reads one byte of a word may be another than who writes the next
+                space.split(size)
             out = np.empty((1, len(lanes)), np.uint32)
             given = self.thread[lanes], self._stamps[lanes]
             for some, states, _ in self._parts(space, address, size):

@@ -239,7 +239,7 @@ class Run:
     def forget(self, kind: str, address: Array, lanes: Array, size: int) -> None:
         """Note that words which a thread has just filled are not yet written by its kernel."""
         space, words = self._places.words(kind, address, lanes, size)
-        for state in space.states:
+        for state in space.states if space is self._local else ():
             state.known[words[:, None] + np.arange(size // 4)] = False
 
     def copy(self, to: Array, of: Array, lanes: Array, size: int, taken: Array) -> None:

@@ -66,6 +66,20 @@ def test_a_write_behind_shared_memory_is_found():
     works()
 
 
+def too_large(x, y):
+    own = cuda.shared.array(20_000, types.float32)
+    own[cuda.threadIdx.x] = x[cuda.threadIdx.x]
+    y[cuda.threadIdx.x] = own[cuda.threadIdx.x]
+
+
+def test_a_refused_kernel_leaves_the_processor_to_others():
+    """LLVM frees the description of the processor with the code that was made with it."""
+    for _ in range(2):
+        with pytest.raises(DeviceError, match="shared"):
+            ran(too_large, *arrays())
+        works()
+
+
 def far_away(x, y):
     if cuda.grid(1) == 37:
         x[1_000_000_000_000] = 1

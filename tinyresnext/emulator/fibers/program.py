@@ -32,9 +32,8 @@ CANARY = 0xA5
 LOCK = threading.Lock()  # what a kernel is given, and its stacks, are in places known to its code
 
 
-@functools.cache
 def target() -> Any:
-    """Return LLVM's description of this processor, in full."""
+    """Return LLVM's description of this processor, in full: a new one, since an engine owns it."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     llvm.initialize_native_asmparser()
@@ -83,13 +82,14 @@ class Program:
                 "instructions for it (F16C); the emulator of PTX has it everywhere"
             )
         module = linked(kernel, texts, functions)
-        module.triple, module.data_layout = llvm.get_process_triple(), str(target().target_data)
+        processor = target()
+        module.triple, module.data_layout = llvm.get_process_triple(), str(processor.target_data)
         module.verify()
         options = llvm.create_pipeline_tuning_options(speed_level=2)
         options.slp_vectorization = True
-        passes = llvm.create_pass_builder(target(), options)
+        passes = llvm.create_pass_builder(processor, options)
         passes.getModulePassManager().run(module, passes)
-        self.kernel, self._engine = kernel, llvm.create_mcjit_compiler(module, target())
+        self.kernel, self._engine = kernel, llvm.create_mcjit_compiler(module, processor)
         self._engine.finalize_object()
         code = self._engine.get_function_address
         self._start, self._resume = code("fiber_prepare"), code("fiber_resume")

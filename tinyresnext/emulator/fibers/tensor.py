@@ -8,8 +8,8 @@ that a thread which is ahead does not disturb one that still reads.
 from __future__ import annotations
 
 from ...ops.cuda.runtime.kernel import MOST
+from .words import MULTIPLY
 
-MULTIPLY = 7  # what a fiber asks for, beside those of `words`
 WORDS = 6  # of a thread's fragments: four of the left matrix, two of the right one
 
 PRODUCTS = """define float @add_pairs(i32 %a, i32 %b, float %sum) alwaysinline {

@@ -13,7 +13,7 @@ PLACES = 4096  # numbers that a kernel can be given: NVIDIA's limit is 32,764 by
 QUEUE = 128  # copies and group ends that a thread can have under way; more of them end early
 
 # What a fiber asks the scheduler for: the first number of its request.
-BARRIER, WARP, SHUFFLE, VOTE, COPIES, DONE, STOPPED = 1, 2, 3, 4, 5, 6, 7
+BARRIER, WARP, SHUFFLE, VOTE, COPIES, DONE, MULTIPLY, STOPPED = 1, 2, 3, 4, 5, 6, 7, 8
 
 # NVIDIA's libdevice, where LLVM has the same function under another name. What is not here and not
 # in PREDICATES is taken from the C library under its own name: `__nv_expf` is `expf`.

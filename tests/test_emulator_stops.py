@@ -15,6 +15,7 @@ from planted import kernel
 
 from tinyresnext.emulator import KernelFault, check
 from tinyresnext.emulator.fibers import FiberMachine
+from tinyresnext.emulator.fibers.stops import caught
 from tinyresnext.errors import DeviceError
 from tinyresnext.ops.cuda.runtime.arrays import upload
 from tinyresnext.ops.cuda.runtime.machine import Launch
@@ -133,12 +134,25 @@ def test_a_kernel_that_never_ends_can_be_interrupted(function):
     machine.launch(Launch(kernel_, 1, (x, y, 0)))  # compiled, and it ends
     handler = signal.getsignal(signal.SIGINT)
     press = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
-    press.start()
-    with pytest.raises(KeyboardInterrupt):
+
+    def interrupted():
+        press.start()
         machine.launch(Launch(kernel_, 1, (x, y, 1)))
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     press.join()
     assert signal.getsignal(signal.SIGINT) is handler
     works()
+
+
+def test_an_interrupt_that_the_program_ignores_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with caught(0):
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def printing(x, y):

@@ -181,8 +181,10 @@ def test_convolutions_that_are_fused_with_their_relu(convert):
         stored, notes = convert(state(named, prefix))
         same(stored, convert(state(folded))[0].params)
         assert "names: torchvision, norms folded" in notes
-    with pytest.raises(FormatError, match=r"stand twice: 'layer1.0.conv1.0.weight'"):
-        convert(state({**folded, "layer1.0.conv1.0.weight": folded["layer1.0.conv1.weight"]}))
+    for field in ("weight", "bias"):
+        again = {f"layer1.0.conv1.0.{field}": folded[f"layer1.0.conv1.{field}"] + 7}
+        with pytest.raises(FormatError, match=rf"stand twice: 'layer1.0.conv1.0.{field}'"):
+            convert(state({**folded, **again}))
 
 
 def test_norms_of_which_some_are_folded_are_refused(convert):
@@ -324,6 +326,10 @@ def test_names_that_only_look_like_another_form(tmp_path, text, names):
         ("labels", '{"0": "cat", "2": "dog"}', "is JSON, and no list of names"),
         ("labels", '["cat", 3]', "is JSON, and no list of names"),
         ("labels", "[]", "is JSON, and no list of names"),
+        ("labels.json", "5", "is JSON, and no list of names"),
+        ("labels.json", "true", "is JSON, and no list of names"),
+        ("labels.json", '"abc"', "is JSON, and no list of names"),
+        ("labels", "0,cat\n1,dog\n", "is a table, whose columns are not read"),
         ("labels.json", '["cat", ', "no valid JSON"),
         ("labels.json", '{"0": "cat", "0": "dog"}', "a key stands twice"),
     ],

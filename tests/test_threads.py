@@ -257,6 +257,17 @@ def test_threads_sleep_while_they_wait_unless_it_is_said_otherwise(monkeypatch, 
 
 
 @JITTED
+def test_the_environment_is_changed_only_when_threads_start(monkeypatch):
+    launch.threads_now()
+
+    def changed():
+        raise AssertionError("the pool is there")
+
+    monkeypatch.setattr(launch, "_asleep", changed)
+    assert launch.threads_now() > 0
+
+
+@JITTED
 def test_the_count_is_restored_after_an_error():
     before = numba.get_num_threads()
     inside = []

@@ -175,7 +175,8 @@ def _archive(
             "and its label, where paths begin in the folder of the table"
         )
     if kind := packed_kind(start):
-        raise FormatError(f"{shown(place)} is {kind}, and give the folder or the .tar")
+        then = ", and give the folder or the .tar" if kind.endswith("unpack it first") else ""
+        raise FormatError(f"{shown(place)} is {kind}{then}")
     raise FormatError(
         f"{shown(place)} is no data set that can be read "
         f"(it begins with {start[:4].hex(' ') or 'nothing'}); give a folder or "

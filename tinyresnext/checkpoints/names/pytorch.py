@@ -109,7 +109,11 @@ def folded(keys: Collection[str]) -> Reading:
         elif match[2] == "bias":
             module, _, number = match[1].rpartition(".downsample.")
             norm = f"{module}.downsample.{int(number) + 1}" if module else match[1]
-            parts |= folded_norm(_NORMS.get(norm, norm.replace(".conv", ".bn")), key)
+            norm = _NORMS.get(norm, norm.replace(".conv", ".bn"))
+            if f"{norm}.bias" in parts:
+                foreign.append(key)
+            else:
+                parts |= folded_norm(norm, key)
         else:
             parts[name] = (key,), AS_IT_IS
     return parts, foreign

@@ -7,6 +7,7 @@ import os
 import re
 from typing import Any
 
+from ...data.typed import encoding_of
 from ...errors import UsageError
 from ...system.console import tell
 from ...system.files import regular
@@ -37,7 +38,7 @@ def read_labels(path: str) -> list[str]:
             f"{WANTED}"
         )
     try:
-        whole = text.decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n")
+        whole = text.decode(encoding_of(text) or "utf-8").replace("\r\n", "\n").removesuffix("\n")
     except UnicodeDecodeError as error:
         raise UsageError(f"{path!r} is not text in UTF-8; expected {WANTED}") from error
     if (found := _json(path, whole)) is not None:
@@ -49,7 +50,8 @@ def read_labels(path: str) -> list[str]:
             "class"
         )
     named = os.path.splitext(path)[1].lower() in (".csv", ".tsv")
-    if named or (len(lines) > 2 and all(map(_ROW.match, lines[1:]))):
+    rows = sum(_ROW.match(line) is not None for line in lines)
+    if named or (len(lines) > 1 and rows == len(lines)) or (rows > 1 and rows == len(lines) - 1):
         raise UsageError(
             f"{path!r} is a table, whose columns are not read; expected {WANTED} in the order of "
             "the classes, without a heading, in a file that is no .csv"
@@ -87,9 +89,9 @@ def _json(path: str, text: str) -> list[str] | None:
             return None
         raise UsageError(f"{path!r} is no valid JSON: {str(error)[:80]}; mend it") from None
     names = _in_order(value) if isinstance(value, dict) else value
-    if isinstance(names, list):  # Keras' own list has a WordNet id before each name
-        pairs = all(isinstance(one, list) and len(one) == 2 for one in names)
-        names = [one[1] for one in names] if pairs else names
+    names = names if isinstance(names, list) else []
+    if all(isinstance(one, list) and len(one) == 2 for one in names):
+        names = [one[1] for one in names]  # Keras' own list has a WordNet id before each name
     if not names or not all(isinstance(one, str) and one.strip() for one in names):
         raise UsageError(
             f"{path!r} is JSON, and no list of names, no object from the numbers 0, 1, 2 ... to "

@@ -86,15 +86,17 @@ define void @fiber_apart(i64 %top) noinline {{
 def caught(handler: int) -> Iterator[None]:
     """Let a handler, given by its address, have the signals in the ``with`` block.
 
-    Python gives interrupts to its main thread alone.
+    Python gives interrupts to its main thread alone. Where the program ignores them, or has a
+    handler of its own, they stay what they are.
     """
     library = ctypes.CDLL(None)
     main = threading.current_thread() is threading.main_thread()
+    interrupts = main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     new = ctypes.create_string_buffer(SIZE)
     ctypes.c_uint64.from_buffer(new, 0).value = handler
     ctypes.c_uint32.from_buffer(new, FLAGS).value = NODEFER
     before = []
-    for number in (*FATAL, signal.SIGINT) if main else FATAL:
+    for number in (*FATAL, signal.SIGINT) if interrupts else FATAL:
         old = ctypes.create_string_buffer(SIZE)
         library.sigaction(int(number), new, old)
         before.append((int(number), old))

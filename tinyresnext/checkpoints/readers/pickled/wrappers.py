@@ -29,7 +29,7 @@ _OTHERS = r"optim\w*|\w*sched\w*|\w*scaler|grad(?:ient)?s?|criterion|loss\w*|met
 _NO_NETWORK = re.compile(rf"(?:^|[._])(?:{_OTHERS})(?=$|[._])", re.IGNORECASE)
 # What a single number of floating point beside the modules may be called that is no parameter
 _RESULT = re.compile(
-    r"(?:^|_)(?:best|acc(?:uracy)?\d?|top\d|prec\d?|map|auc|f1|lr|decay|epoch|loss\w*)(?=$|_)",
+    r"^best(?=$|_)|(?:^|_)(?:acc(?:uracy)?\d?|top\d|prec\d?|map|auc|f1|lr|decay|epoch|loss)$",
     re.IGNORECASE,
 )
 MOST_DEPTH, MOST_ENTRIES = 4, 100_000  # where state dicts are looked for

@@ -34,7 +34,7 @@ def check_calls(text: str, kernel: str, files: dict[str, str]) -> None:
     line = f" ({files.get(places[-1][0], '').rpartition('/')[2]}:{places[-1][1]})" if places else ""
     raise DeviceError(
         f"kernel {kernel} calls {name}{line}, and the emulator of PTX takes no kernel that calls "
-        "functions; leave it out or compute it in another way (fibers have all mathematics)"
+        "functions; leave it out or compute it in another way (fibers have most of mathematics)"
     )
 
 

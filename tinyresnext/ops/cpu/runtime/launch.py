@@ -44,6 +44,7 @@ class Pool(NamedTuple):
 
 
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # what OpenMP reads, once
+_STARTING = threading.Lock()  # the environment belongs to the whole process
 _POOLS: dict[int, Pool] = {}  # by process: a child inherits its parent's entry
 
 
@@ -143,12 +144,17 @@ def _pool() -> Pool:
 
 def _started() -> str:
     """Start the pool if it has not been started, and return its name."""
-    try:
-        with _asleep():
-            numba.get_num_threads()
-        return str(numba.threading_layer())
-    except (ValueError, ImportError) as error:
-        raise _no_pool(error) from error
+    with _STARTING:
+        try:
+            return str(numba.threading_layer())
+        except ValueError:  # Numba knows it only when it has been started
+            pass
+        try:
+            with _asleep():
+                numba.get_num_threads()
+            return str(numba.threading_layer())
+        except (ValueError, ImportError) as error:
+            raise _no_pool(error) from error
 
 
 @contextmanager
@@ -156,7 +162,7 @@ def _asleep() -> Iterator[None]:
     """Let threads sleep while they wait, if OpenMP is loaded in the ``with`` block.
 
     What the environment says about it counts. Nothing is left there for processes that this one
-    starts.
+    starts later.
     """
     if any(name in os.environ for name in _WAITING):
         yield

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from ..pool.window import filled
+from ..pool.window import in_sectors
 from ..runtime.arrays import DeviceArray
 from ..runtime.kernel import (
     KINDS,
@@ -178,7 +178,7 @@ def direct(
         return []
     columns = columns_of(win.s_w)
     # In 16 bits, every other pixel of 12 channels more than whole sectors would cross one more.
-    x, first = filled(x) if x.dtype.itemsize < 4 and win.c_in % 16 == 12 else (x, [])
+    x, first = in_sectors(x) if x.dtype.itemsize < 4 and win.c_in % 16 == 12 else (x, [])
     align = 16 if aligned(x, residual, out, bias) else 4
     stride = win.s_w if columns > 1 else 1
     kernel = grouped_kernel(win.k_h, win.k_w, stride, columns, align, pointer(x))

@@ -17,7 +17,7 @@ from typing import Any
 
 from numba import cuda
 
-from ..pool.window import emptied, filled
+from ..pool.window import SECTOR_BYTES, in_sectors, out_of_sectors
 from ..runtime.arrays import DeviceArray, scratch
 from ..runtime.kernel import Kernel, ending, float32, floats, int32, pointer, uint32
 from ..runtime.machine import Launch
@@ -152,7 +152,7 @@ def join_few_kernel(EACH: int) -> Kernel:
 
 def split(x: DeviceArray, dilation: tuple[int, int], parts: DeviceArray) -> list[Launch]:
     """Return the launches that split images into their parts, as pixels of whole sectors."""
-    (x, first), (parts, _, last) = filled(x), emptied(parts)
+    (x, first), (parts, _, last) = in_sectors(x), out_of_sectors(parts)
     numbers = (parts.size, *x.shape, *dilation, *parts.shape[1:3])
     launch = Launch(split_kernel(pointer(x)), -(-parts.size // THREADS), (x, parts, *numbers))
     return [*first, launch, *last]
@@ -164,7 +164,7 @@ def gathered(x: DeviceArray, win: Windows) -> tuple[DeviceArray, Windows, list[L
     Only where channels are the only group and half a sector at most: products fill them up to 16
     bytes, of which every few would be read. All else stays as it is.
     """
-    few_bytes = win.groups == 1 and win.c_in * x.dtype.itemsize <= SECTOR * 2
+    few_bytes = win.groups == 1 and win.c_in * x.dtype.itemsize <= SECTOR_BYTES // 2
     if not few_bytes or not win.point or win.plain or win.p_h or win.p_w:
         return x, win, []
     made = scratch(x.machine, (win.n, win.h_out, win.w_out, win.c_in), x.dtype)
@@ -216,7 +216,7 @@ def join(
         numbers = (out.size, h, w, narrow, wide, groups, *ways, apart, *lines, int(more))
         kernel = join_few_kernel(4 if narrow % 4 == 0 or wide == 4 else 1)
         return [Launch(kernel, -(-out.size // CHUNK), (parts, out, *numbers))]
-    (parts, first), (out, more, last) = filled(parts), emptied(out, more)
+    (parts, first), (out, more, last) = in_sectors(parts), out_of_sectors(out, more)
     apart = parts.size // prod(there)
     given = (parts, out, out.size, h, w, out.shape[-1], *ways, apart, *lines, int(more))
     launch = Launch(join_kernel(pointer(out)), -(-out.size // THREADS), given)

@@ -16,7 +16,7 @@ from ..runtime.kernel import Kernel, ending, float32, floats, int32, pointer
 from ..runtime.machine import Launch
 from ..words import get, put
 from ..words.whole import located, reaching
-from .window import NUMBERS, THREADS, blocks_of, emptied, filled, numbers
+from .window import NUMBERS, THREADS, blocks_of, in_sectors, numbers, out_of_sectors
 
 # --- kernels --------------------------------------------------------------------------------------
 # How many places of a window count: those inside the image, or with `padded` inside the padded one.
@@ -130,7 +130,7 @@ def bind_avg_pool2d(
     shapes.avg_pool2d(x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out)
     machine = check("avg_pool2d", STORED, x=x, out=out)
     same_type("avg_pool2d", x=x, out=out)
-    (x, first), (y, _, last) = filled(x), emptied(out)
+    (x, first), (y, _, last) = in_sectors(x), out_of_sectors(out)
     given = numbers(x.shape, y.shape, size, stride, padding)
     arguments = (x, y, y.size, int(count_include_pad), *given)
     launch = Launch(average_kernel(pointer(x)), blocks_of(y.size), arguments)
@@ -174,7 +174,7 @@ def bind_avg_pool2d_backward(
     machine = check("avg_pool2d_backward", dy=dy, dx=out[0])
     if out[0] is None:
         return Call(machine, [])
-    (dy, first), (dx, add, last) = filled(dy), emptied(out[0], more[0])
+    (dy, first), (dx, add, last) = in_sectors(dy), out_of_sectors(out[0], more[0])
     given = numbers(dx.shape, dy.shape, size, stride, padding)
     arguments = (dy, dx, dx.size, int(count_include_pad), int(add), *given)
     launch = Launch(average_gradient_kernel(), blocks_of(dx.size), arguments)

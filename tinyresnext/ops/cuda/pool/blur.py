@@ -15,7 +15,7 @@ from ..runtime.kernel import Kernel, ending, float32, floats, int32, pointer
 from ..runtime.machine import Launch
 from ..words import get, put
 from ..words.whole import located, quotient
-from .window import THREADS, blocks_of, emptied, filled
+from .window import THREADS, blocks_of, in_sectors, out_of_sectors
 
 # --- kernels --------------------------------------------------------------------------------------
 
@@ -108,7 +108,7 @@ def bind_blur_pool(x: DeviceArray, *, stride: int = 2, out: DeviceArray) -> Call
     shapes.blur_pool(x, stride=stride, out=out)
     machine = check("blur_pool", STORED, x=x, out=out)
     same_type("blur_pool", x=x, out=out)
-    (x, first), (y, _, last) = filled(x), emptied(out)
+    (x, first), (y, _, last) = in_sectors(x), out_of_sectors(out)
     (_, h, w, c), (_, h_out, w_out, _) = x.shape, y.shape
     arguments = (x, y, y.size, h, w, c, h_out, w_out, stride)
     launch = Launch(blur_kernel(pointer(x)), blocks_of(y.size), arguments)
@@ -137,7 +137,7 @@ def bind_blur_pool_backward(
     machine = check("blur_pool_backward", dy=dy, dx=out[0])
     if out[0] is None:
         return Call(machine, [])
-    (dy, first), (dx, add, last) = filled(dy), emptied(out[0], more[0])
+    (dy, first), (dx, add, last) = in_sectors(dy), out_of_sectors(out[0], more[0])
     (_, h, w, c), (_, h_out, w_out, _) = dx.shape, dy.shape
     arguments = (dy, dx, dx.size, h, w, c, h_out, w_out, stride, int(add))
     launch = Launch(blur_gradient_kernel(), blocks_of(dx.size), arguments)

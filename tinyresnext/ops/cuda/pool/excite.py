@@ -19,7 +19,7 @@ from ..runtime.kernel import Kernel, ending, float32, floats, halves, int32, poi
 from ..runtime.machine import Launch
 from ..words import get, put, shared
 from ..words.whole import quotient
-from .window import THREADS, blocks_of, filled
+from .window import THREADS, blocks_of, in_sectors
 
 COLUMNS, ROWS = 32, 8  # channels of a block that sums, and threads that share their positions
 SUMMING = COLUMNS * ROWS
@@ -190,8 +190,8 @@ def bind_excite_backward(
     (n, h, w, c), launches = x.shape, []
     tiles = -(-c // COLUMNS)
     if ds is not None:
-        (x_in, first), (dy_in, second) = filled(x), filled(dy)
-        y_in, third = filled(y) if relu else (y, [])
+        (x_in, first), (dy_in, second) = in_sectors(x), in_sectors(dy)
+        y_in, third = in_sectors(y) if relu else (y, [])
         numbers = (h * w, c, x_in.shape[-1], tiles, int(relu), int(more[1]))
         launch = Launch(excite_sums_kernel(), n * tiles, (x_in, s, y_in, dy_in, ds, *numbers))
         launches += [*first, *second, *third, launch]

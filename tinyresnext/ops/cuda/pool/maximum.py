@@ -16,7 +16,7 @@ from ..runtime.kernel import Kernel, ending, float32, floats, int32, pointer
 from ..runtime.machine import Launch
 from ..words import get, put
 from ..words.whole import located, reaching
-from .window import NUMBERS, THREADS, blocks_of, emptied, filled, numbers
+from .window import NUMBERS, THREADS, blocks_of, in_sectors, numbers, out_of_sectors
 
 # --- kernels --------------------------------------------------------------------------------------
 
@@ -120,7 +120,7 @@ def bind_max_pool2d(
     shapes.max_pool2d(x, size=size, stride=stride, padding=padding, ceil_mode=ceil_mode, out=out)
     machine = check("max_pool2d", STORED, x=x, out=out)
     same_type("max_pool2d", x=x, out=out)
-    (x, first), (y, _, last) = filled(x), emptied(out)
+    (x, first), (y, _, last) = in_sectors(x), out_of_sectors(out)
     given = numbers(x.shape, y.shape, size, stride, padding)
     launch = Launch(maximum_kernel(pointer(x)), blocks_of(y.size), (x, y, y.size, *given))
     return Call(machine, [*first, launch, *last], out)
@@ -160,7 +160,11 @@ def bind_max_pool2d_backward(
     machine = check("max_pool2d_backward", dy=dy, x=x, dx=out[0])
     if out[0] is None:
         return Call(machine, [])
-    (x, first), (dy, second), (dx, add, last) = filled(x), filled(dy), emptied(out[0], more[0])
+    (x, first), (dy, second), (dx, add, last) = (
+        in_sectors(x),
+        in_sectors(dy),
+        out_of_sectors(out[0], more[0]),
+    )
     given = numbers(x.shape, dy.shape, size, stride, padding)
     arguments = (x, dy, dx, dx.size, int(add), *given)
     launch = Launch(maximum_gradient_kernel(), blocks_of(dx.size), arguments)

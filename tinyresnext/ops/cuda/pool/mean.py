@@ -15,7 +15,7 @@ from ..runtime.kernel import Kernel, ending, float32, floats, int32, pointer
 from ..runtime.machine import Launch
 from ..words import get, put, shared
 from ..words.whole import quotient
-from .window import blocks_of, filled
+from .window import blocks_of, in_sectors
 
 COLUMNS, ROWS = 32, 8  # channels of a block, and threads that share the positions of each
 THREADS = COLUMNS * ROWS
@@ -85,7 +85,7 @@ def bind_mean_pool(x: DeviceArray, *, keepdims: bool = False, out: DeviceArray) 
     n, *_, c = x.shape
     machine, tiles = check("mean_pool", STORED, x=x, out=out), -(-c // COLUMNS)
     same_type("mean_pool", x=x, out=out)
-    x, first = filled(x)
+    x, first = in_sectors(x)
     arguments = (x, out, x.shape[1] * x.shape[2], c, x.shape[-1], tiles)
     return Call(machine, [*first, Launch(mean_kernel(pointer(x)), n * tiles, arguments)], out)
 

@@ -9,7 +9,7 @@ from ..runtime.kernel import int32
 from ..runtime.machine import Launch
 
 THREADS = 256
-SECTOR = 32  # bytes that a GPU moves at once
+SECTOR_BYTES = 32  # bytes that a GPU moves at once
 NUMBERS = (int32,) * 11  # the types of what `numbers` returns
 
 
@@ -33,30 +33,30 @@ def blocks_of(count: int) -> int:
 # would ask for parts of many. So there, a pooling computes on images that are filled up.
 
 
-def whole(x: DeviceArray) -> int:
+def channels_in_sectors(x: DeviceArray) -> int:
     """Return how many channels the pixels of an image have that are filled up."""
-    each = SECTOR // x.dtype.itemsize
+    each = SECTOR_BYTES // x.dtype.itemsize
     return -(-x.shape[-1] // each) * each
 
 
-def filled(x: DeviceArray) -> tuple[DeviceArray, list[Launch]]:
-    """Return an image of `whole` channels, and the launches that copy ``x`` to it, with zeros.
+def in_sectors(x: DeviceArray) -> tuple[DeviceArray, list[Launch]]:
+    """Return an image of whole sectors, and the launches that copy ``x`` to it, with zeros.
 
     Where its pixels are whole sectors, it is ``x`` itself.
     """
-    narrow, wide = x.shape[-1], whole(x)
+    narrow, wide = x.shape[-1], channels_in_sectors(x)
     if narrow == wide:
         return x, []
     made = scratch(x.machine, (*x.shape[:-1], wide), x.dtype)
     return made, [widened(x, made, narrow, wide)]
 
 
-def emptied(out: DeviceArray, more: bool = False) -> tuple[DeviceArray, bool, list[Launch]]:
-    """Return an image of `whole` channels, whether to add to it, and the launches behind.
+def out_of_sectors(out: DeviceArray, more: bool = False) -> tuple[DeviceArray, bool, list[Launch]]:
+    """Return an image of whole sectors, whether to add to it, and the launches behind.
 
     They copy or add its first channels to ``out``.
     """
-    narrow, wide = out.shape[-1], whole(out)
+    narrow, wide = out.shape[-1], channels_in_sectors(out)
     if narrow == wide:
         return out, more, []
     made = scratch(out.machine, (*out.shape[:-1], wide), out.dtype)

@@ -188,8 +188,8 @@ def test_labels_that_cannot_be(labels, threshold, words):
 
 
 def test_thresholds_of_two_classes():
-    for threshold in (0.0, 1, math.nan):
-        with pytest.raises(UsageError, match="expected a probability between 0 and 1"):
+    for threshold in (-0.1, 1.1, True, math.nan):
+        with pytest.raises(UsageError, match="expected a probability from 0 to 1"):
             score(lambda x: x, [(np.zeros((4, 2)), [0, 1, 1, 0])], "ab", threshold=threshold)
     found = score(lambda x: x, [(np.zeros((4, 2)), [0, 1, 1, 1])], "ab", threshold=0.5)
     assert found.confusion.tolist() == [[0, 1], [0, 3]]
@@ -429,7 +429,7 @@ def test_command_with_json(run):
     [
         (["--picture", "p.jpg"], 2, "does not end in .png"),
         (["--picture", "m.png/p.png"], 2, "cannot write"),
-        (["--csv", "m.h5"], 2, "--force"),
+        (["--csv", "old.csv"], 2, "--force"),
         (["--picture", "old.png"], 2, "--force"),
         (["--split", "val"], 2, "val"),
         (["--model", "missing.h5"], 3, "missing.h5"),
@@ -437,7 +437,8 @@ def test_command_with_json(run):
     ids=["suffix", "no-directory", "table-exists", "picture-exists", "split", "model"],
 )
 def test_command_refuses(run, options, code, words):
-    Path("old.png").write_bytes(b"precious")
+    for name in ("old.png", "old.csv"):
+        Path(name).write_bytes(b"precious")
     found, _, err = run(*options)
     assert found == code
     message = err.removeprefix("tinyresnext: colours, test: 20 images in 4 classes\n")

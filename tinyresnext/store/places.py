@@ -56,9 +56,11 @@ def opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 def _check_no_folder(path: str | os.PathLike[str]) -> None:
     """Refuse a folder, such as that of a run, and name the model files in it."""
+    if not isinstance(path, str | os.PathLike) or not os.path.isdir(path):
+        return  # a number would name a folder that is open
     try:
         inside = sorted(name for name in os.listdir(path) if name.endswith((".h5", ".hdf5")))
-    except (OSError, TypeError, ValueError):  # no folder, or none that can be read
+    except OSError:  # it cannot be read
         return
     which = ", ".join(shown(os.path.join(path, name)) for name in inside[:3]) or "a file"
     raise FormatError(f"{shown(path)} is a folder, and a model is a file in it; name it: {which}")

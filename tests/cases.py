@@ -28,6 +28,13 @@ class Case(NamedTuple):
     torch_float32_error: float
 
 
+def understood(folder, top, **options):
+    """Write a checkpoint of PyTorch, and return what is understood: the model, and all notes."""
+    (folder / "in.pth").write_bytes(torch_files.zip_file(top))
+    stored, notes = read_checkpoint(folder / "in.pth", **options)
+    return stored, "\n".join(notes)
+
+
 def read_checkpoint(path, **options) -> Conversion:
     """A checkpoint with all its weights in memory."""
     with opened_checkpoint(path, **options) as (stored, notes):

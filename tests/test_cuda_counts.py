@@ -23,8 +23,8 @@ from tinyresnext.ops.cuda.update import muon
 
 pytestmark = [pytest.mark.device, pytest.mark.usefixtures("nvvm")]
 SECTORS, WAVEFRONTS = 1.1, 1.25
-# These read a vector of channels beside the images: it begins anywhere in a sector where channels
-# are no whole sectors, which is more of what they move than it is of the time.
+# These read a vector of channels beside the images. Where channels are no whole sectors, it begins
+# anywhere in one: docs/gpu.md names them, and only whole sectors are counted here.
 BY_CHANNEL = ("excite", "excite_h", "excite_gradient", "mean_pool_gradient")
 LAYERS = [
     Conv("width 4", (1, 6, 7, 128), 128, 3, 1, 1, 32, "bias relu"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from functools import partial
 
 import cases
 import foreign_files as ff
@@ -27,13 +28,7 @@ HALF = np.float32(0.5)
 @pytest.fixture
 def convert(tmp_path):
     """Write a checkpoint of PyTorch, and return what is understood of it: the model, all notes."""
-
-    def go(top, **options):
-        (tmp_path / "in.pth").write_bytes(torch_files.zip_file(top))
-        stored, notes = cases.read_checkpoint(tmp_path / "in.pth", **options)
-        return stored, "\n".join(notes)
-
-    return go
+    return partial(cases.understood, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["logit_scale", "temperature", "pool_p", "scale"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import partial
 
 import cases
 import numpy as np
@@ -41,13 +42,7 @@ def head(module, values=OURS):
 @pytest.fixture
 def convert(tmp_path):
     """Write a checkpoint, and return what is understood of it: the model, and all notes."""
-
-    def go(top, **options):
-        (tmp_path / "in.pth").write_bytes(torch_files.zip_file(top))
-        stored, notes = cases.read_checkpoint(tmp_path / "in.pth", **options)
-        return stored, "\n".join(notes)
-
-    return go
+    return partial(cases.understood, tmp_path)
 
 
 def same(stored, values=OURS):

@@ -149,6 +149,12 @@ REFUSED = {
         {"size": 3, "stride": 1, "padding": 2},
         "more than half",
     ),
+    "max_pool2d: larger by the stride": (
+        "max_pool2d",
+        (a(1, 1, 1, 4),),
+        {"size": 3, "stride": 2, "ceil_mode": True},
+        "does not fit",
+    ),
     "max_pool2d: out": (
         "max_pool2d",
         (IMAGE,),
@@ -364,6 +370,52 @@ def test_the_cpu_backend_lists_what_it_has():
     gradients = {f"{name}_backward" for name in shapes.OPS}
     words = PLACEMENT | UPDATES | MACHINE | KERNELS
     assert set(cpu.__all__) == set(shapes.OPS) | gradients | words | {"Packed", "precision"}
+
+
+IMAGES, CHANNELS, LOGITS = (2, 4, 6, 8), (8,), (2, 8)
+WINDOWS = {"size": 2, "stride": 2}
+# The shapes of the arguments, and the attributes.
+GRADIENTS = {
+    "conv2d": ((IMAGES, (8, 4, 3, 3), CHANNELS), {"padding": 1, "groups": 2}),
+    "batch_norm": ((IMAGES, *[CHANNELS] * 4), {}),
+    "batch_norm_train": ((IMAGES, CHANNELS, CHANNELS), {"relu": True}),
+    "batch_norm_train, residual": ((IMAGES, CHANNELS, CHANNELS, IMAGES), {"relu": True}),
+    "relu": ((IMAGES,), {}),
+    "add": ((IMAGES, IMAGES), {}),
+    "excite": ((IMAGES, (2, 1, 1, 8)), {"relu": True}),
+    "excite, residual": ((IMAGES, (2, 1, 1, 8), IMAGES), {"relu": True}),
+    "max_pool2d": ((IMAGES,), WINDOWS),
+    "avg_pool2d": ((IMAGES,), WINDOWS),
+    "blur_pool": ((IMAGES,), {}),
+    "mean_pool": ((IMAGES,), {}),
+    "linear": ((LOGITS, (3, 8), (3,)), {}),
+    "softmax": ((LOGITS,), {}),
+    "softmax_cross_entropy": ((LOGITS,), {"labels": np.array([0, 7])}),
+    "binary_cross_entropy": ((LOGITS,), {"labels": np.eye(2, 8, dtype=np.float32)}),
+}
+
+
+@pytest.mark.parametrize("case", GRADIENTS)
+def test_a_gradient_is_computed_from_nothing_but_what_is_said(ops, case: str):
+    """What `READ` does not name may have been overwritten: here it is NaN."""
+    op, (sizes, attrs) = case.partition(",")[0], GRADIENTS[case]
+    rng = generator(case)
+    x, *others = (normal(rng, *size) for size in sizes)
+    args = [x, *map(np.abs, others)]  # no variance is negative
+    y = np.asarray(getattr(ops, op)(*args, **attrs))
+    known = {"dy": normal(rng, *y.shape), "y": y} | dict(enumerate(args))
+    gone = {
+        which: value if which in shapes.READ[op] else np.full_like(value, np.nan)
+        for which, value in known.items()
+    }
+    backward = getattr(ops, f"{op}_backward")
+    wanted, found = (backward(*given.values(), **attrs) for given in (known, gone))
+    for one, want in zip(found, wanted, strict=True):
+        assert one is want is None or np.array_equal(one, want)
+
+
+def test_every_gradient_is_said_from_what_it_is_computed():
+    assert {case.partition(",")[0] for case in GRADIENTS} == set(shapes.READ) == set(shapes.OPS)
 
 
 def test_every_op_and_every_gradient_can_be_bound(ops):

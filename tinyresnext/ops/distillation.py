@@ -69,8 +69,9 @@ def distilled(
         dCE(q, softmax(z / T)) / dz = (softmax(z / T) - q) / T
         dloss / dz = (1 - w) (softmax(z) - y) + w T (softmax(z / T) - q)
 
-    For a large T the last difference is about z / (T classes), so the factor T^2 of the loss keeps
-    the two parts of the gradient in the same proportion, whatever T is.
+    Let v be the teacher's logits. If z and v have a mean of zero, for a large T the last difference
+    is about (z - v) / (T classes) (Hinton, Vinyals and Dean 2015, Equation 4). So the factor T^2 of
+    the loss keeps the two parts of the gradient in the same proportion, whatever T is.
 
     Parameters
     ----------

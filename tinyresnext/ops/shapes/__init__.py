@@ -75,11 +75,12 @@ OPS = (
     "binary_cross_entropy",
 )
 INTEGER = ("quantise", "dequantise", "conv2d_int8")
-# What each gradient is computed from: "dy", "y" and the positional arguments by their place.
+# What each gradient is computed from on one of the backends: "dy", "y" and the positional arguments
+# by their place. What is not here may lie in memory that has been given to other values.
 READ: dict[str, tuple[str | int, ...]] = {
     "conv2d": ("dy", 0, 1),
     "batch_norm": ("dy", 0, 1, 3, 4),
-    "batch_norm_train": ("dy", "y", 0, 1),
+    "batch_norm_train": ("dy", "y", 0, 1, 2),
     "relu": ("dy", 0),
     "add": ("dy",),
     "excite": ("dy", "y", 0, 1),

@@ -25,10 +25,10 @@ def conv2d(
     It convolves each of ``groups`` equal slices of the channels with its own filters.
 
     ``y[n, r, s, o] = bias[o] + sum over i, j, c of x[n, r*stride + i - padding, s*stride + j -
-    padding, c] * weight[o, c, i, j]``, where ``c`` runs over the channels of the group that ``o``
-    belongs to, and ``x`` is zero outside the image. A dilation multiplies i and j: the kernel reads
-    values that lie so far apart. Then ``residual`` is added and, with ``relu``,
-    what is below zero becomes zero.
+    padding, g*d + c] * weight[o, c, i, j]``, where ``c`` counts the ``d = c_in / groups`` channels
+    of a group, ``g = o // (c_out / groups)`` is the group that ``o`` belongs to, and ``x`` is zero
+    outside the image. A dilation multiplies i and j: the kernel reads values that lie so far apart.
+    Then ``residual`` is added and, with ``relu``, what is below zero becomes zero.
 
     Each value of the result of a 1x1 convolution with one group is an inner product, Equation 1 of
     the paper (Xie et al. 2017): ``sum over i of w_i * x_i``. The vector ``x`` is split into its

@@ -34,7 +34,7 @@ def max_pool2d(
     ------
     ValueError
         The padding is more than half of the window, the window is larger than the padded image
-        (without ``ceil_mode``, which keeps it), or ``out`` has another shape.
+        (with ``ceil_mode``: by the stride or more), or ``out`` has another shape.
     """
     return _pool("max_pool2d", x, size, stride, padding, ceil_mode, out)
 
@@ -71,7 +71,7 @@ def avg_pool2d(
     ------
     ValueError
         The padding is more than half of the window, the window is larger than the padded image
-        (without ``ceil_mode``, which keeps it), or ``out`` has another shape.
+        (with ``ceil_mode``: by the stride or more), or ``out`` has another shape.
     """
     return _pool("avg_pool2d", x, size, stride, padding, ceil_mode, out)
 

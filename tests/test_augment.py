@@ -152,7 +152,7 @@ def test_lighting_moves_colours_as_those_of_imagenet_vary():
     shift = (moved - Augment(4, MEAN, STD).finish(picture, np.random.default_rng(0)))[
         :, 0, 0
     ].astype(float) * STD
-    # transforms.lua: the columns are the directions; their deviations 0.2175, 0.0188, 0.0045
+    # transforms.lua: the columns are the eigenvectors of the eigenvalues 0.2175, 0.0188, 0.0045
     directions = np.array(
         [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
     )

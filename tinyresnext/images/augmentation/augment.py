@@ -105,7 +105,8 @@ class Augment:
         d: a shift from -d to d of the whole circle, at most 0.5.
     lighting
         Standard deviation of a shift along each of the principal directions in which the colours of
-        ImageNet vary, in units of that variation; 0 for none. Grey images are not shifted.
+        ImageNet vary, in units of their variance along it (the eigenvalue); 0 for none. Grey images
+        are not shifted.
     cutout
         Side of a square that becomes zero, the mean colour, in pixels; 0 for none. Its middle is
         anywhere in the image, so that a part of it may lie outside.

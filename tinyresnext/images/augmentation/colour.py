@@ -13,10 +13,11 @@ from PIL import Image
 
 __all__ = ["jitter", "lighting"]
 
-# Standard deviations and directions (one a column) of ImageNet's colours, for values in [0, 1]:
-# ``datasets/imagenet.lua`` of facebookresearch/ResNeXt.
-_DEVIATIONS = np.array([0.2175, 0.0188, 0.0045])
-_DIRECTIONS = np.array(
+# Eigenvalues and eigenvectors (one a column) of the covariance of ImageNet's colours, for values in
+# [0, 1], as in ``datasets/imagenet.lua`` of facebookresearch/ResNeXt. An eigenvalue is the variance
+# of the colours along its vector.
+_EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])
+_EIGENVECTORS = np.array(
     [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
 )
 
@@ -63,8 +64,8 @@ def jitter(image: NDArray[np.uint8], what: str, amount: float) -> NDArray[np.uin
 def lighting(n: int, deviation: float, rng: np.random.Generator) -> NDArray[np.float64]:
     """Draw shifts of red, green and blue for ``n`` images with values in [0, 1].
 
-    The shift along each principal direction of ImageNet's colours has a normal distribution, whose
-    standard deviation is `deviation` times that of ImageNet along this direction.
+    The shift along each principal direction of ImageNet's colours is its eigenvalue (the variance
+    along it) times a normally distributed number, whose standard deviation is `deviation`.
 
     Returns
     -------
@@ -74,7 +75,7 @@ def lighting(n: int, deviation: float, rng: np.random.Generator) -> NDArray[np.f
     # promises to keep the bits of uniform numbers only.
     radius, angle = np.sqrt(-2 * np.log1p(-rng.random((n, 2)))), 2 * np.pi * rng.random((n, 2))
     alpha = deviation * np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], 1)[:, :3]
-    shifts: NDArray[np.float64] = (alpha * _DEVIATIONS) @ _DIRECTIONS.T
+    shifts: NDArray[np.float64] = (alpha * _EIGENVALUES) @ _EIGENVECTORS.T
     return shifts
 
 

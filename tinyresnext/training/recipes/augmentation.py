@@ -44,8 +44,9 @@ class Augmentation:
     jitter : float
         Brightness, contrast and saturation vary by this part.
     lighting : float
-        The colour varies by this part of how colours vary over ImageNet (Krizhevsky et al. 2012,
-        section 4.1).
+        The standard deviation of a random number for each principal direction in which the colours
+        of ImageNet vary. The colour shifts along it by this number times the eigenvalue, the
+        variance in this direction (Krizhevsky et al. 2012, section 4.1, with 0.1).
     cutout : int
         Side of a square of each image that is erased (DeVries and Taylor 2017), in pixels of the
         network's size; of smaller images (``sides``), the same part. 0 means none.

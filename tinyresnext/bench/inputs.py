@@ -18,7 +18,8 @@ from ..network.spec import Spec
 def random_parameters(spec: Spec, seed: int = 0) -> dict[str, np.ndarray]:
     """Return random weights as at the beginning of training, and plausible running statistics.
 
-    The weights of convolutions and of the classifier are initialised as in He et al. (2015).
+    The weights of convolutions and of the classifier are initialised as in He et al. (2015,
+    "Delving Deep into Rectifiers").
 
     Parameters
     ----------

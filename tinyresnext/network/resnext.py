@@ -1,9 +1,9 @@
 """ResNeXt (Xie et al. 2017, arXiv:1611.05431): the architecture, and nothing else.
 
-`forward` is Table 1; the three functions before it are the three equal forms of a block in Figure
-3. None of them computes anything itself: they call the functions of ``ops``, and the module that is
-passed as ``ops`` decides whether the network is run, recorded or planned. A `Spec` says which
-network it is, `blocks` which blocks it has, and `parameters` names the weights.
+`forward` is Table 1; `grouped`, `concatenated` and `summed` are the three equal forms of a block in
+Figure 3. `grouped` and `forward` compute nothing themselves: they call the functions of ``ops``,
+and the module that is passed as ``ops`` decides whether the network is run, recorded or planned. A
+`Spec` says which network it is, `blocks` which blocks it has, and `parameters` names the weights.
 """
 
 from __future__ import annotations

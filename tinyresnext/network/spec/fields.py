@@ -38,14 +38,15 @@ class Spec:
         Of the image.
     stem : {"imagenet", "deep", "cifar", "pooled", "caffe"}
         One 7x7 convolution of stride 2 and a max pooling; three 3x3 convolutions instead of the one
-        (ResNet-D, He et al. 2018); one 3x3 convolution of stride 1 and no pooling (section 5.3);
-        the same with the max pooling, for small images too, which leaves a quarter of the work to
-        the stages (ours); or "imagenet" with a max pooling as Caffe has it, without padding, and
-        with a last window that may end outside the image (Cadene's SE-ResNeXt, and timm's names
-        that begin with ``legacy_``).
+        (ResNet-D, He et al. 2018, "Bag of Tricks"); one 3x3 convolution of stride 1 and no pooling
+        (section 5.3); the same with the max pooling, for small images too, which leaves a quarter
+        of the work to the stages (ours); or "imagenet" with a max pooling as Caffe has it, without
+        padding, and with a last window that may end outside the image (Cadene's SE-ResNeXt, and
+        timm's names that begin with ``legacy_``).
     shortcut : {"A", "B", "C"}
         Where a block changes the shape, its shortcut subsamples and pads with zero channels (A) or
-        has a convolution (B); with C, every shortcut has one (He et al. 2015, section 4.1).
+        has a convolution (B); with C, every shortcut has one (He et al. 2015, "Deep Residual
+        Learning", section 4.1).
     avg_down : bool
         Convolutions in shortcuts average 2x2 values rather than skip three of four (ResNet-D).
     stride_on : {1, 2}

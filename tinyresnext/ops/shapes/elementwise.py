@@ -23,7 +23,7 @@ def relu(x: Shaped, *, out: Shaped | None = None) -> Shape:
 def add(x: Shaped, y: Shaped, *, out: Shaped | None = None) -> Shape:
     """Return the shape of ``x + y``.
 
-    It is the residual connection (He et al. 2016), the sum of Equation 3.
+    It is the residual connection (He et al. 2015, "Deep Residual Learning"), the sum of Equation 3.
 
     Parameters
     ----------

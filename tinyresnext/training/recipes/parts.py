@@ -118,10 +118,10 @@ class Start:
     Parameters
     ----------
     init : {"torchvision", "facebook", "mmpretrain"}
-        All draw convolutions from N(0, 2 / (k_h k_w c_out)) (He et al. 2015, fan out).
-        torchvision draws the classifier's weights and biases from U(-1, 1) / sqrt(c_in). The
-        biases of the others begin with zeros, the weights of facebook as those of torchvision,
-        and those of mmpretrain are from N(0, 0.01 ** 2).
+        All draw convolutions from N(0, 2 / (k_h k_w c_out)) (He et al. 2015, "Delving Deep
+        into Rectifiers", fan out). torchvision draws the classifier's weights and biases from
+        U(-1, 1) / sqrt(c_in). The biases of the others begin with zeros, the weights of facebook as
+        those of torchvision, and those of mmpretrain are from N(0, 0.01 ** 2).
     zero_gamma : bool
         Whether the last batch norm of each block begins with a scale of 0, so that each block
         begins as its shortcut (Goyal et al. 2017).

@@ -15,7 +15,8 @@ from ..recipes.augmentation import Augmentation
 
 # The part of an image's area that a random crop has (Szegedy et al. 2015).
 SCALE = (0.08, 1.0)
-# Networks for images of this side, or a smaller one, usually see padded crops (He et al. 2016).
+# Networks for images of this side, or a smaller one, usually see padded crops (He et al. 2015,
+# "Deep Residual Learning", section 4.2).
 SMALL = 64
 
 

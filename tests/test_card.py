@@ -158,7 +158,7 @@ def test_a_model_that_had_teachers(card, arguments, tmp_path):
     text = (tmp_path / "net.md").read_text("utf-8")
     assert "```sh\n" + "\n".join([*steps, command]) + "\n```\n" in text
     assert "```sh\ntinyresnext train cifar10.zip --depth 11\n```\n" in text
-    assert "at temperature\n2: that is 90% of the loss." in text
+    assert "at temperature 2: that is 90% of the loss." in text
     for row in (
         f"| `t1.h5` | resnext11_1x2d | float32 | 91.67% of 12 | `{digests[0]}` |",
         f"| `t2.h5` | resnext11_1x2d, quantised to int8, with 8 images | bfloat16 "

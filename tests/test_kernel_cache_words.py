@@ -79,7 +79,7 @@ def test_small_networks_need_the_kernels_of_whole_ones(lanes, ways, monkeypatch)
     """In 8 bits a kernel depends on whether there are several groups, too."""
     for module in (narrow_tile, panels):
         monkeypatch.setattr(module, "machine", lambda: Machine(lanes, 16, 3))
-    for name in ("resnext50_32x4d", "resnext50_8x14d", "resnext20_2x64d", "resnext20_8x32d"):
+    for name in ("resnext50_32x4d", "resnext50_8x14d", "resnext20_8x32d", "resnext20_16x16d"):
         [small] = warm._small([VARIANTS[name]])
         assert integer_kernels(small, ways) == integer_kernels(VARIANTS[name], ways)
 

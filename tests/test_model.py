@@ -564,7 +564,7 @@ def test_what_a_notebook_prints_is_short(tmp_path):
     labelled = tinyresnext.data.open_labelled([tmp_path])
     assert repr(labelled).startswith("<LabelledImages of 300 images in 30 classes")
     explained = tinyresnext.explain(tinyresnext.load(device="reference"), CAT)
-    assert repr(explained.blocks[0]) == "<Terms of layer1.0: 10 terms of (16, 16, 64)>"
+    assert repr(explained.blocks[0]) == "<Terms of layer1.0: 18 terms of (16, 16, 128)>"
     one = explained.stages[0]
     for shown in (images, labelled, explained, one, one.channels[0]):
         assert len(repr(shown)) < 200

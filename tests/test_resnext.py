@@ -206,7 +206,10 @@ def test_names_of_values_are_torchvisions():
 
 
 def test_our_small_networks_have_the_same_channels_outside_their_paths():
-    """Four times the paths of half the width: kernels of half the channels, for twice as many."""
+    """Four times the paths of half the width: kernels of half the channels, for twice as many.
+
+    Twice the paths of half the width again, with twice the channels between blocks, cost the same.
+    """
     names = "resnext20_2x64d", "resnext20_8x32d"
     few, many = (parameters(variant(name)) for name in names)
     assert few.keys() == many.keys()
@@ -218,6 +221,8 @@ def test_our_small_networks_have_the_same_channels_outside_their_paths():
     sums = [count.totals(count.layers(variant(name), 32, 32)) for name in names]
     assert [one["params"] for one in sums] == [3_757_898, 4_371_274]
     assert [one["macs"] for one in sums] == [145_426_944, 174_787_072]
+    most = count.totals(count.layers(variant("resnext20_16x16d"), 32, 32))
+    assert (most["params"], most["macs"]) == (4_155_466, 177_935_360)
 
 
 def test_every_variant_has_its_own_name():

@@ -69,6 +69,8 @@ ALL = [
     "$ tinyresnext quantise t1/model.h5",
     "$ tinyresnext quantise t2/model.h5",
     "$ tinyresnext train cifar10-jpeg.zip",
+    "$ tinyresnext quantise a8/model.h5",
+    "$ tinyresnext train cifar10-jpeg.zip",
     "$ tinyresnext evaluate cifar10-jpeg.zip",
 ]
 
@@ -93,7 +95,7 @@ def test_for_a_gpu_they_are_in_float32(script):
         assert not {"--precision", "--threads", "bfloat16"} & set(words)
         parse(words[1:])
     seeds = [words[words.index("--seed") + 1] if "--seed" in words else None for words in there]
-    assert seeds == [None, "1", None, None, None, None, None]
+    assert seeds == [None, "1", *[None] * 7]
     teachers = [[w for w in words if w not in ("t1", "t2")] for words in there[:2]]
     assert teachers[0] != teachers[1]
     taken = {"--threads", "2", "--precision", "bfloat16"}
@@ -122,30 +124,30 @@ def test_it_goes_on_where_it_was_stopped(tiny, monkeypatch, capsys):
     assert shown(said.out) == ALL[:1]
     assert "the same command goes on from here" in said.err
     with monkeypatch.context() as stopping:
-        small.interrupt(stopping, 5 + 6 + 3)  # steps: what is left of t1, t2, and half of a8
+        small.interrupt(stopping, 5 + 6 + 6 + 3)  # steps: what is left of t1, t2, a8, half of c16
         assert tiny.main(["data.zip"]) == 130
     said = capsys.readouterr()
-    assert shown(said.out) == ["$ tinyresnext train", *ALL[1:6]]
+    assert shown(said.out) == ["$ tinyresnext train", *ALL[1:8]]
     assert "$ tinyresnext train --resume t1\n" in said.out
     assert tiny.main(["data.zip"]) == 0
     said = capsys.readouterr()
-    assert shown(said.out) == [*left_out(ALL[:5]), "$ tinyresnext train", ALL[6]]
-    assert "$ tinyresnext train --resume a8\n" in said.out
+    assert shown(said.out) == [*left_out(ALL[:7]), "$ tinyresnext train", ALL[8]]
+    assert "$ tinyresnext train --resume c16\n" in said.out
     assert said.out.splitlines()[-1].startswith("red ")  # the evaluation
     assert tiny.main(["data.zip"]) == 0
     said = capsys.readouterr()
-    assert shown(said.out) == [*left_out(ALL[:6]), ALL[6]]
-    model = Path("trained/a8/model.h5")
+    assert shown(said.out) == [*left_out(ALL[:8]), ALL[8]]
+    model = Path("trained/c16/model.h5")
     assert model.is_file()
     made = model.read_bytes()
     # What was made and not noted before a kill is made anew, or found to be done.
     steps = Path("trained/steps.json")
     known = json.loads(steps.read_text("utf-8"))
-    assert known["done"] == 6
+    assert known["done"] == 8
     steps.write_text(json.dumps(known | {"done": 0}), "utf-8")
     assert tiny.main(["data.zip"]) == 0
     on = ["$ tinyresnext train"]
-    assert shown(capsys.readouterr().out) == [*on, *on, *ALL[2:5], *on, ALL[6]]
+    assert shown(capsys.readouterr().out) == [*on, *on, *ALL[2:5], *on, ALL[6], *on, ALL[8]]
     assert model.read_bytes() == made
 
 
@@ -160,9 +162,10 @@ def test_every_command_runs_on_the_driver_in_python(script, tmp_path, monkeypatc
     in_a_folder(script, tmp_path, monkeypatch)
     assert script.main(["data.zip", "--device", "cuda"]) == 0
     assert shown(capsys.readouterr().out) == ALL
-    model = load(tmp_path / "trained" / "a8" / "model.h5", "reference")
-    assert model.provenance["teacher"].count("model sha256") == 2
-    assert len(set(model.provenance["teacher"].split(", "))) == 2
+    for name, many in (("a8", 2), ("c16", 1)):
+        model = load(tmp_path / "trained" / name / "model.h5", "reference")
+        assert model.provenance["teacher"].count("model sha256") == many
+        assert len(set(model.provenance["teacher"].split(", "))) == many
 
 
 def test_what_cannot_be(tiny, capsys, monkeypatch):

@@ -38,8 +38,9 @@ BEGIN, END = "<!-- prediction -->\n```\n", "```\n<!-- /prediction -->"
 CARD = Path(__file__).with_suffix(".txt")  # with places for what is known
 
 TAUGHT = """The last command trains the model, and those before it make what taught it. Beside the
-labels it learned from the mean of their probabilities (distillation), at temperature
-{temperature:g}: that is {weight:.0%} of the loss. The hours are those of the last command."""
+labels it learned from the probabilities of its teachers below, of several from their mean
+(distillation), at temperature {temperature:g}: that is {weight:.0%} of the loss. The hours are
+those of the last command."""
 
 EACH_EPOCH = """where the curve has a line for them, they were
 evaluated after each epoch, and the model is that of the last epoch"""

@@ -43,8 +43,12 @@ CARD = (
     f"tinyresnext train {IMAGES} --arch resnext20_8x32d --recipe muon-cifar --epochs 36 "
     "--precision bfloat16 --teacher t1.int8.h5 --teacher t2.int8.h5 --temperature 2 --threads 2 "
     "--out a8 --licence Apache-2.0 --half --log-every 65",
+    "tinyresnext quantise a8/model.h5 --images cifar10/train -o t3.int8.h5",
+    f"tinyresnext train {IMAGES} --arch resnext20_16x16d --recipe muon-cifar --epochs 36 "
+    "--precision bfloat16 --teacher t3.int8.h5 --temperature 2 --threads 2 "
+    "--out c16 --licence Apache-2.0 --half --log-every 65",
 )
-EVALUATION = f"tinyresnext evaluate {IMAGES} --split test --model a8/model.h5"
+EVALUATION = f"tinyresnext evaluate {IMAGES} --split test --model c16/model.h5"
 STEPS = "steps.json"
 INTERRUPTED = 130
 

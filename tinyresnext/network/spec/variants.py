@@ -120,12 +120,16 @@ VARIANTS: Mapping[str, Spec] = {
     ),
     # Ours, for small images and a short training: few blocks, a stem with a pooling. With four
     # times the paths of half the width, 3x3 convolutions cost the same, and the 1x1 beside them
-    # twice as much. The second is the bundled model, and the first that of its two teachers.
+    # twice as much. The third has twice the paths of half the width again, and twice the channels
+    # between blocks: the same cost. It is the bundled model, and those before it taught it.
     "resnext20_2x64d": Spec(
         (2, 2, 2), 2, 64, classes=10, stem="pooled", avg_down=True, expansion=1
     ),
     "resnext20_8x32d": Spec(
         (2, 2, 2), 8, 32, classes=10, stem="pooled", avg_down=True, expansion=1
+    ),
+    "resnext20_16x16d": Spec(
+        (2, 2, 2), 16, 16, classes=10, stem="pooled", avg_down=True, expansion=2
     ),
 }
 

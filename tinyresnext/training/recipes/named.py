@@ -139,7 +139,7 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     # Ours, for small images and a short time: one cycle.
     "fast-cifar": _FAST,
-    # Ours, as the bundled model's teachers were trained, and itself in 36 epochs.
+    # Ours, as the bundled model's first teachers were trained, and itself in 36 epochs.
     "muon-cifar": _FAST.changed(
         {
             "epochs": 22,

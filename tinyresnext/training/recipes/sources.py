@@ -75,7 +75,7 @@ SOURCES: Mapping[str, Source] = {
     ),
     "fast-cifar": Source("ours, for small images and a short time"),
     "muon-cifar": Source(
-        "ours, as the bundled model's teachers were trained, and itself in 36 epochs",
+        "ours, as the bundled model's first teachers were trained, and itself in 36 epochs",
         "89.89 % for resnext20_2x64d on CIFAR-10, as JPEG",
     ),
     "finetune": Source("ours, for a model that is already trained on other images"),

@@ -54,7 +54,7 @@ def updated(ops, word: str, *shapes: tuple[int, ...], **attrs):
     return [ops.download(a) for a in arrays]
 
 
-IMAGE, CHANNELS, ROWS, LOGITS = (2, 9, 8, 40), (40,), (3, 40), (3, 70)
+IMAGE, CHANNELS, ROWS, LOGITS = (2, 9, 8, 40), (40,), (3, 40), (3, 72)
 THREE = (2, 9, 8, 3)
 WINDOWS = {"size": 3, "stride": 2, "padding": 1}
 
@@ -188,7 +188,7 @@ def two_muons(ops):
 MAXIMUM, AVERAGE = (pooled(f"{a}_pool2d", (2, 5, 4, 40), **WINDOWS) for a in ("max", "avg"))
 BLUR, MEAN = pooled("blur_pool", (2, 5, 4, 40), stride=2), pooled("mean_pool", (2, 40))
 ENTROPY = lost("softmax_cross_entropy", np.array([3, 69, 0]))
-BINARY = lost("binary_cross_entropy", (normal(3, 70) > 0).astype(np.float32))
+BINARY = lost("binary_cross_entropy", (normal(3, 72) > 0).astype(np.float32))
 
 # --- the mistakes ---------------------------------------------------------------------------------
 
@@ -256,7 +256,7 @@ LOSSES = [
      ENTROPY, OUT),
     (softmax, "losses_kernel", "loss = warp_sum(loss)", "loss = loss", ENTROPY, None),
     (softmax, "losses_gradient_kernel", "if i < count:", "if True:", ENTROPY, OUT),
-    (binary, "binary_losses_kernel", "start = int32(int32(cuda.blockIdx.x) * classes)",
+    (binary, "binary_losses_kernel", "start = int32(int32(cuda.blockIdx.x) * wide)",
      "start = int32(0)", BINARY, None),
     (binary, "binary_losses_kernel", "loss = warp_sum(loss)", "loss = loss", BINARY, None),
     (binary, "binary_gradient_kernel", "(labels[i] * kept", "(labels[0] * kept", BINARY,
@@ -284,7 +284,7 @@ UPDATES = [
     (updates, "statistics_kernel", "statistics[i + count]", "statistics[i]", statistics,
      None),
     (muon, "momentum_kernel", "ahead[i] =", "ahead[k] =", muons, RACE),
-    (muon, "squares_kernel", "if last > length:", "if False:", muons, OUT),
+    (muon, "squares_kernel", "if begin + part < length:", "if True:", muons, OUT),
     (muon, "squares_kernel", "total = warp_sum(total)", "total = total", muons, None),
     (muon, "norms_kernel", "sums[int32(start + i)]", "sums[i]", two_muons, None),
     (muon, "norms_kernel", "total = warp_sum(total)", "total = total", muons, None),

@@ -14,7 +14,7 @@ from ..runtime.call import Call
 from ..runtime.kernel import Kernel, float32, floats, int32
 from ..runtime.machine import Launch
 from ..words import warp_sum
-from .head import THREADS
+from .head import THREADS, rows_in_sectors
 from .labels import mean_kernel, placed
 
 # --- kernels --------------------------------------------------------------------------------------
@@ -24,8 +24,8 @@ from .labels import mean_kernel, placed
 def binary_losses_kernel() -> Kernel:
     """Return the kernel of each sample's sum of ``max(x, 0) - x * target + log(1 + exp(-|x|))``."""
 
-    def run(x, labels, weights, losses, kept, even, classes, weighted):
-        start = int32(int32(cuda.blockIdx.x) * classes)
+    def run(x, labels, weights, losses, kept, even, classes, wide, weighted):
+        start = int32(int32(cuda.blockIdx.x) * wide)
         end, loss = int32(start + classes), float32(0)
         i = int32(start + int32(cuda.threadIdx.x))
         while i < end:
@@ -41,7 +41,7 @@ def binary_losses_kernel() -> Kernel:
         if int32(cuda.threadIdx.x) == int32(0):
             losses[int32(cuda.blockIdx.x)] = loss
 
-    kinds = (floats, floats, floats, floats, float32, float32, int32, int32)
+    kinds = (*(floats,) * 4, float32, float32, *(int32,) * 3)
     return Kernel("binary_cross_entropy", run, kinds, THREADS)
 
 
@@ -92,13 +92,16 @@ def bind_binary_cross_entropy(
     weights: Any = None,
     out: DeviceArray,
 ) -> Call:
-    """Bind two launches."""
+    """Bind two launches, behind copies where rows are filled up."""
     rows, each = placed("binary_cross_entropy", x, labels, smoothing, weights, out)
     machine, (n, classes) = check("binary_cross_entropy", x=x, labels=rows, out=out), x.shape
     losses, weighted = scratch(machine, (n,)), int(each is not None)
-    given = x, rows, each, losses, 1 - smoothing, smoothing / 2, classes, weighted
-    last = Launch(mean_kernel(), 1, (losses, out, n, x.size))
-    return Call(machine, [Launch(binary_losses_kernel(), n, given), last], out)
+    (x, first), (rows, second) = rows_in_sectors(x), rows_in_sectors(rows)
+    each, third = (None, []) if each is None else rows_in_sectors(each)
+    numbers = 1 - smoothing, smoothing / 2, classes, x.shape[1], weighted
+    launch = Launch(binary_losses_kernel(), n, (x, rows, each, losses, *numbers))
+    last = Launch(mean_kernel(), 1, (losses, out, n, n * classes))
+    return Call(machine, [*first, *second, *third, launch, last], out)
 
 
 def binary_cross_entropy_backward(

@@ -15,7 +15,7 @@ from ..runtime.kernel import Kernel, float32, floats, int32
 from ..runtime.machine import Launch
 from ..words import warp_larger, warp_sum
 from ..words.whole import quotient
-from .head import LOWEST, THREADS, softmax_kernel
+from .head import LOWEST, THREADS, rows_in_sectors, softmax_launches
 from .labels import mean_kernel, placed
 
 # --- kernels --------------------------------------------------------------------------------------
@@ -29,8 +29,8 @@ def losses_kernel() -> Kernel:
     taken of a probability, which may be zero.
     """
 
-    def run(x, labels, weights, losses, kept, even, classes, weighted):
-        t, start = int32(cuda.threadIdx.x), int32(int32(cuda.blockIdx.x) * classes)
+    def run(x, labels, weights, losses, kept, even, classes, wide, weighted):
+        t, start = int32(cuda.threadIdx.x), int32(int32(cuda.blockIdx.x) * wide)
         end = int32(start + classes)
         largest, total, loss = float32(LOWEST), float32(0), float32(0)
         i = int32(start + t)
@@ -54,7 +54,7 @@ def losses_kernel() -> Kernel:
         if t == int32(0):
             losses[int32(cuda.blockIdx.x)] = loss
 
-    kinds = (floats, floats, floats, floats, float32, float32, int32, int32)
+    kinds = (*(floats,) * 4, float32, float32, *(int32,) * 3)
     return Kernel("cross_entropy", run, kinds, THREADS)
 
 
@@ -102,13 +102,15 @@ def bind_softmax_cross_entropy(
     weights: Any = None,
     out: DeviceArray,
 ) -> Call:
-    """Bind two launches."""
+    """Bind two launches, behind copies where rows are filled up."""
     rows, each = placed("softmax_cross_entropy", x, labels, smoothing, weights, out)
     machine, (n, classes) = check("softmax_cross_entropy", x=x, labels=rows, out=out), x.shape
     losses, weighted = scratch(machine, (n,)), int(each is not None)
-    given = x, rows, each, losses, 1 - smoothing, smoothing / classes, classes, weighted
+    (x, first), (rows, second) = rows_in_sectors(x), rows_in_sectors(rows)
+    numbers = 1 - smoothing, smoothing / classes, classes, x.shape[1], weighted
+    launch = Launch(losses_kernel(), n, (x, rows, each, losses, *numbers))
     last = Launch(mean_kernel(), 1, (losses, out, n, n))
-    return Call(machine, [Launch(losses_kernel(), n, given), last], out)
+    return Call(machine, [*first, *second, launch, last], out)
 
 
 def softmax_cross_entropy_backward(
@@ -143,9 +145,11 @@ def bind_softmax_cross_entropy_backward(
     op = "softmax_cross_entropy"
     rows, each = placed(op, x, labels, smoothing, weights, None)
     machine = check(f"{op}_backward", dy=dy, x=x, labels=rows, dx=out[0])
+    if out[0] is None:
+        return Call(machine, [])
     (n, classes), place = x.shape, scratch(machine, x.shape)
-    blocks, weighted = 0 if out[0] is None else -(-x.size // THREADS), int(each is not None)
+    blocks, weighted = -(-x.size // THREADS), int(each is not None)
     numbers = 1 - smoothing, smoothing / classes, n, x.size, classes, weighted, int(more[0])
-    launches = [Launch(softmax_kernel(), n if blocks else 0, (x, place, classes))]
     given = dy, place, rows, each, out[0]
-    return Call(machine, [*launches, Launch(losses_gradient_kernel(), blocks, (*given, *numbers))])
+    launch = Launch(losses_gradient_kernel(), blocks, (*given, *numbers))
+    return Call(machine, [*softmax_launches(x, place), launch])

@@ -19,7 +19,7 @@ from ..runtime.kernel import Kernel, ending, float32, floats, halves, int32, poi
 from ..runtime.machine import Launch
 from ..words import get, put, shared
 from ..words.whole import quotient
-from .window import THREADS, blocks_of, in_sectors
+from .window import THREADS, blocks_of, in_sectors, out_of_sectors
 
 COLUMNS, ROWS = 32, 8  # channels of a block that sums, and threads that share their positions
 SUMMING = COLUMNS * ROWS
@@ -148,13 +148,18 @@ def bind_excite(
     relu: bool = False,
     out: DeviceArray,
 ) -> Call:
-    """Bind one launch."""
-    _, h, w, c = shapes.excite(x, s, residual, relu=relu, out=out)
+    """Bind one launch, between copies where pixels are no whole sectors."""
+    _, h, w, _ = shapes.excite(x, s, residual, relu=relu, out=out)
     machine = check("excite", STORED, x=x, s=s, residual=residual, out=out)
     same_type("excite", x=x, s=s, residual=residual, out=out)
+    (x, first), (s, second) = in_sectors(x), in_sectors(s)
+    residual, third = (None, []) if residual is None else in_sectors(residual)
+    place, _, last = out_of_sectors(out)
+    c = x.shape[-1]
     numbers = (x.size, h * w * c, c, int(residual is not None), int(relu))
-    arguments = (x, s, residual, out, *numbers)
-    return Call(machine, [Launch(excite_kernel(pointer(x)), blocks_of(x.size), arguments)], out)
+    given = (x, s, residual, place, *numbers)
+    launch = Launch(excite_kernel(pointer(x)), blocks_of(x.size), given)
+    return Call(machine, [*first, *second, *third, launch, *last], out)
 
 
 def excite_backward(
@@ -187,18 +192,36 @@ def bind_excite_backward(
     dx, ds, dr = (*out, None)[:3]
     dr = None if residual is None else dr
     machine = check("excite_backward", dy=dy, x=x, s=s, dx=dx, ds=ds, dr=dr)
-    (n, h, w, c), launches = x.shape, []
-    tiles = -(-c // COLUMNS)
+    (n, h, w, c), tiles = x.shape, -(-x.shape[-1] // COLUMNS)
+    (x, first), (dy, second) = in_sectors(x), in_sectors(dy)
+    y, third = in_sectors(y) if relu else (y, [])
+    launches = [*(first if ds is not None else []), *second, *third]
     if ds is not None:
-        (x_in, first), (dy_in, second) = in_sectors(x), in_sectors(dy)
-        y_in, third = in_sectors(y) if relu else (y, [])
-        numbers = (h * w, c, x_in.shape[-1], tiles, int(relu), int(more[1]))
-        launch = Launch(excite_sums_kernel(), n * tiles, (x_in, s, y_in, dy_in, ds, *numbers))
-        launches += [*first, *second, *third, launch]
-    added = (dx is not None and more[0], dr is not None and more[2])
-    bits = zip((DX, DR, MORE_DX, MORE_DR), (dx is not None, dr is not None, *added), strict=True)
-    wanted = sum(bit for bit, on in bits if on)
-    count = x.size if wanted else 0
-    given = (s, y, dy, dx, dr, x.size, h * w * c, c, int(relu), wanted)
-    launches.append(Launch(excite_gradient_kernel(), blocks_of(count), given))
+        numbers = (h * w, c, x.shape[-1], tiles, int(relu), int(more[1]))
+        launches.append(Launch(excite_sums_kernel(), n * tiles, (x, s, y, dy, ds, *numbers)))
+    if dx is not None or dr is not None:
+        launches += _spread(s, y, dy, (dx, dr), h * w, relu, (more[0], dr is not None and more[2]))
     return Call(machine, launches)
+
+
+def _spread(
+    s: DeviceArray,
+    y: DeviceArray,
+    dy: DeviceArray,
+    out: tuple[DeviceArray | None, DeviceArray | None],
+    positions: int,
+    relu: bool,
+    more: tuple[bool, bool],
+) -> list[Launch]:
+    """Return the launches of the gradients of ``x`` and of the residual, if they are wanted."""
+    (s, launches), c, wanted = in_sectors(s), dy.shape[-1], 0
+    places: list[DeviceArray | None] = []
+    last: list[Launch] = []
+    for place, add, bits in zip(out, more, ((DX, MORE_DX), (DR, MORE_DR)), strict=True):
+        if place is not None:
+            place, add, narrow = out_of_sectors(place, add)
+            wanted, last = wanted | bits[0] | (bits[1] if add else 0), [*last, *narrow]
+        places.append(place)
+    numbers = (dy.size, positions * c, c, int(relu), wanted)
+    given = (s, y, dy, *places, *numbers)
+    return [*launches, Launch(excite_gradient_kernel(), blocks_of(dy.size), given), *last]

@@ -15,7 +15,7 @@ from ..runtime.kernel import Kernel, ending, float32, floats, int32, pointer
 from ..runtime.machine import Launch
 from ..words import get, put, shared
 from ..words.whole import quotient
-from .window import blocks_of, in_sectors
+from .window import blocks_of, in_sectors, out_of_sectors
 
 COLUMNS, ROWS = 32, 8  # channels of a block, and threads that share the positions of each
 THREADS = COLUMNS * ROWS
@@ -108,9 +108,11 @@ def bind_mean_pool_backward(
     out: Sequence[DeviceArray | None],
     more: Sequence[bool],
 ) -> Call:
-    """Bind one launch."""
-    machine, dx = check("mean_pool_backward", dy=dy, dx=out[0]), out[0]
-    _, h, w, c = x.shape
-    count = 0 if dx is None else dx.size
-    arguments = (dy, dx, count, h * w, c, int(more[0]))
-    return Call(machine, [Launch(mean_gradient_kernel(), blocks_of(count), arguments)])
+    """Bind one launch, between copies where pixels are no whole sectors."""
+    machine, (_, h, w, _) = check("mean_pool_backward", dy=dy, dx=out[0]), x.shape
+    if out[0] is None:
+        return Call(machine, [])
+    (dy, first), (dx, add, last) = in_sectors(dy), out_of_sectors(out[0], more[0])
+    arguments = (dy, dx, dx.size, h * w, dx.shape[-1], int(add))
+    launch = Launch(mean_gradient_kernel(), blocks_of(dx.size), arguments)
+    return Call(machine, [*first, launch, *last])

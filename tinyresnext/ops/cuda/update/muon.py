@@ -49,16 +49,15 @@ def squares_kernel() -> Kernel:
     """Return the kernel of the sum of squares of each part of each group."""
 
     def run(values, sums, length, part, parts):
-        group = quotient(int32(cuda.blockIdx.x), parts)
-        first = int32((int32(cuda.blockIdx.x) - int32(group * parts)) * part)
-        last = int32(first + part)
-        if last > length:
-            last = length
-        start, total = int32(group * length), float32(0)
-        i = int32(first + int32(cuda.threadIdx.x))
+        group, total = quotient(int32(cuda.blockIdx.x), parts), float32(0)
+        begin = int32((int32(cuda.blockIdx.x) - int32(group * parts)) * part)
+        first, last = int32(int32(group * length) + begin), int32(int32(group * length) + length)
+        if begin + part < length:
+            last = int32(first + part)
+        i = int32(int32(first & int32(-SECTOR)) + int32(cuda.threadIdx.x))  # a sector begins there
         while i < last:
-            value = values[int32(start + i)]
-            total += value * value
+            if i >= first:
+                total += values[i] * values[i]
             i = int32(i + int32(WARP))
         total = warp_sum(total)
         if int32(cuda.threadIdx.x) == int32(0):
@@ -179,13 +178,26 @@ def newton_schulz(
 def orthogonal(
     x: DeviceArray, groups: int, rows: int, columns: int
 ) -> tuple[list[Launch], DeviceArray]:
-    """As `newton_schulz`, with rows filled up to whole sectors: zeros change no product."""
-    wide = -(-columns // SECTOR) * SECTOR
-    if wide == columns:
-        return newton_schulz(x, groups, rows, columns)
-    spread = scratch(x.machine, (groups, rows, wide))
-    steps, found = newton_schulz(spread, groups, rows, wide)
-    return [widened(x, spread, columns, wide), *steps, narrowed(found, x, columns, wide)], x
+    """As `newton_schulz`, with matrices filled up to whole sectors: zeros change no product.
+
+    Rows are filled up only where products are as wide as there are rows; one, two or four stay.
+    """
+    wide, high = (-(-side // SECTOR) * SECTOR for side in (columns, rows))
+    high = rows if rows > wide or SECTOR % rows == 0 else high
+    launches: list[Launch] = []
+    back, matrices = [], x
+    for narrow, filled in ((columns, wide), (rows * wide, high * wide)):
+        if narrow < filled:
+            before, lines = matrices, matrices.size // narrow
+            matrices = scratch(x.machine, (lines, filled))
+            launches.append(widened(before, matrices, narrow, filled))
+            back.append((before, narrow, filled))
+    steps, found = newton_schulz(matrices, groups, high, wide)
+    launches += steps
+    for before, narrow, filled in reversed(back):
+        launches.append(narrowed(found, before, narrow, filled))
+        found = before
+    return launches, found
 
 
 # --- public function ------------------------------------------------------------------------------

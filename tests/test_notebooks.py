@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = {int(path.name.split("_")[0]): path for path in (ROOT / "notebooks").glob("*.ipynb")}
@@ -73,3 +80,54 @@ def test_the_page_of_the_notebooks_says_which_of_them_read_files():
     readers = [n for n in sorted(NOTEBOOKS) if any("ROOTS" in str(c["source"]) for c in cells(n))]
     assert readers == sorted(FILES)
     assert "Notebooks 1, 4, 8 and 10, and section 7 of notebook 3, read files" in said
+
+
+def functions(number: int, *wanted: str) -> list[ast.stmt]:
+    """Return functions that the cells of a notebook define."""
+    every = [ast.parse("".join(cell["source"])).body for cell in cells(number)]
+    defined = [one for body in every for one in body if isinstance(one, ast.FunctionDef)]
+    return [one for one in defined if one.name in wanted]
+
+
+def test_the_notebook_of_the_tool_stops_where_a_command_fails(tmp_path, capsys):
+    def ended(command, **settings):
+        return subprocess.CompletedProcess(command, code, f"{tmp_path}/assumed.h5\n", "")
+
+    programs = SimpleNamespace(run=ended)
+    names = {"sys": sys, "os": os, "subprocess": programs, "DATA": Path("data"), "WORK": tmp_path}
+    command = run(functions(8, "tinyresnext"), names)["tinyresnext"]
+    code = 0
+    command("convert")
+    assert capsys.readouterr().out == "assumed.h5\n"
+    code = 2
+    with pytest.raises(subprocess.CalledProcessError):
+        command("convert")
+
+
+def test_the_notebook_of_the_tool_runs_twice_in_one_folder(tmp_path, monkeypatch):
+    """Its images are written anew, and each training has a folder of its own; none is here."""
+    monkeypatch.chdir(tmp_path)
+    work = tmp_path / "work"
+    work.mkdir()
+    outs = []
+    tr = SimpleNamespace(
+        recipe=lambda *_, **__: None, finetune=lambda *given, **_: outs.append(given[3])
+    )
+    names = {
+        "Path": Path, "WORK": work, "np": np, "shutil": shutil, "tempfile": tempfile, "tr": tr,
+        "model": None, "PHOTOGRAPHS": {"grey": Image.new("RGB", (120, 90))},
+    }  # fmt: skip
+    run(functions(8, "cut", "write", "taught"), names)
+    for count in (3, 2):
+        names["write"]("squares", "train", (0.0, 0.6), count, seed=0)
+        names["taught"](None)
+        assert len(list((work / "squares").rglob("*.png"))) == count
+    assert len({Path(out) for out in outs if Path(out).is_relative_to(work)}) == 2
+    assert list(tmp_path.iterdir()) == [work]
+
+
+def test_every_file_of_the_notebook_of_the_tool_is_in_its_own_folder():
+    sources = "\n".join("".join(cell["source"]) for cell in cells(8))
+    files = re.findall(r"(?:(\w+) / )?[\"'][\w/]+\.(?:h5|safetensors|txt|png)[\"']", sources)
+    assert set(files) == {"WORK"}
+    assert sources.count('tinyresnext("convert"') == sources.count('"--force")') == 2

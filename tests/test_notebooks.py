@@ -131,3 +131,29 @@ def test_every_file_of_the_notebook_of_the_tool_is_in_its_own_folder():
     files = re.findall(r"(?:(\w+) / )?[\"'][\w/]+\.(?:h5|safetensors|txt|png)[\"']", sources)
     assert set(files) == {"WORK"}
     assert sources.count('tinyresnext("convert"') == sources.count('"--force")') == 2
+
+
+def rungs() -> dict[str, Any]:
+    """Return the lists of the ladder by their names."""
+    body = ast.parse((ROOT / "benchmarks" / "ladder" / "__main__.py").read_text("utf-8")).body
+    lists = [one for one in body if ast.unparse(one).startswith(("POINTWISE =", "GROUPED ="))]
+    return run(lists, {})
+
+
+def test_the_ladder_shows_the_rungs_that_it_climbs():
+    """The stored outputs are of the rungs that its cells take now, and the last is the package's."""
+    asked: list[list[str]] = []
+    names = {
+        "ladder": SimpleNamespace(**rungs()),
+        "climb": lambda names, layer: asked.append(list(names)),
+        "pointwise": None, "grouped": None, "draw": print, "steps": print,
+    }  # fmt: skip
+    shown = []
+    for cell in cells(4):
+        body = ast.parse("".join(cell["source"])).body
+        if any(re.match(r"\w+ = climb", ast.unparse(one)) for one in body):
+            run([one for one in body if not isinstance(one, ast.FunctionDef)], names)
+            printed = "".join("".join(out.get("text", "")) for out in cell["outputs"])
+            shown.append(re.findall(r"^(\w+) +[\d.]+ GFLOP/s", printed, re.MULTILINE))
+    assert asked == shown
+    assert [each[-1] for each in asked] == ["both_last_cpu"] * 2

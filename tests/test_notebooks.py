@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tinyresnext.ops import reference
+
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = {int(path.name.split("_")[0]): path for path in (ROOT / "notebooks").glob("*.ipynb")}
 
@@ -157,3 +159,15 @@ def test_the_ladder_shows_the_rungs_that_it_climbs():
             shown.append(re.findall(r"^(\w+) +[\d.]+ GFLOP/s", printed, re.MULTILINE))
     assert asked == shown
     assert [each[-1] for each in asked] == ["both_last_cpu"] * 2
+
+
+def test_the_notebook_about_bits_rounds_to_as_many_as_it_is_told():
+    as_int8 = run(functions(10, "as_int8"), {"np": np})["as_int8"]
+    values, scale = np.linspace(-5, 5, 1001, dtype=np.float32), 2.0**-6
+    for signed in (False, True):
+        eight = reference.quantise(values, scale=scale, signed=signed)
+        assert np.array_equal(as_int8(values, scale, signed), eight * np.float32(scale))
+    assert set(as_int8(values, 2.0**-4, False, bits=6) * 16) == set(range(64))
+    six = as_int8(values, 4 / 31, True, bits=6)
+    assert len(set(six)) == 63
+    assert six.max() == -six.min() == np.float32(31) * np.float32(4 / 31)

@@ -520,6 +520,21 @@ def test_no_compiler(fake, monkeypatch, said: str):
         backend("cuda")
 
 
+def test_no_compiler_on_macos(monkeypatch):
+    """NVIDIA has none for it: a command that installs one would fail, so none is given."""
+    from numba.cuda.cudadrv.error import NvvmSupportError
+
+    from tinyresnext.emulator import assembler
+    from tinyresnext.ops.cuda.runtime import kernel
+
+    monkeypatch.setattr(kernel, "sys", SimpleNamespace(platform="darwin"))
+    said = r"^(?!.*pip install).*for Linux and Windows, and not for macOS"
+    with pytest.raises(DeviceError, match=said), kernel.compiled_for("copy", (8, 0)):
+        raise NvvmSupportError("libNVVM cannot be found")
+    with pytest.raises(DeviceError, match=said):
+        assembler.tool("no-such-program")
+
+
 def test_a_numba_without_its_target(fake, monkeypatch):
     import sys
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DeviceError
-from ..ops.cuda.runtime.kernel import Capability, Kernel
+from ..ops.cuda.runtime.kernel import Capability, Kernel, to_get
 
 SECONDS = 300  # that an assembler may take
 
@@ -63,9 +63,9 @@ def tool(name: str) -> str:
     found = sorted(packages.glob(f"*/bin/{name}"), reverse=True)
     path = str(found[0]) if found else shutil.which(name)
     if path is None:
+        install = "install it with: pip install nvidia-cuda-nvcc nvidia-cuda-nvdisasm"
         raise DeviceError(
-            f"{name} is neither in an installed package nor in PATH; install it with: "
-            "pip install nvidia-cuda-nvcc nvidia-cuda-nvdisasm"
+            f"{name} is neither in an installed package nor in PATH; {to_get(install)}"
         )
     return path
 

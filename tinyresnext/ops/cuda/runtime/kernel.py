@@ -10,6 +10,7 @@ negative.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -171,6 +172,13 @@ def device() -> Any:
 dispatcher.get_current_device = device
 
 
+def to_get(install: str) -> str:
+    """Return what to do where a program of NVIDIA's is missing: ``install``, but not on macOS."""
+    if sys.platform == "darwin":
+        return "NVIDIA has it for Linux and Windows, and not for macOS: take such a computer"
+    return install
+
+
 @contextmanager
 def compiled_for(name: str, capability: Capability) -> Iterator[None]:
     """Compile for a GPU, in the ``with`` block; raise `DeviceError` where that does not work."""
@@ -181,10 +189,11 @@ def compiled_for(name: str, capability: Capability) -> Iterator[None]:
         said = " ".join(str(error).split())
         # Numba has no type of its own for NVVM without its library.
         if isinstance(error, NVVM) or (type(error) is RuntimeError and "libdevice" in said):
+            install = "install what GPUs need (pip install 'tinyresnext[cuda]')"
             raise DeviceError(
                 f"NVIDIA's compiler NVVM cannot compile kernels for compute capability "
-                f"{capability[0]}.{capability[1]} ({said[:300]}); install what GPUs need "
-                "(pip install 'tinyresnext[cuda]'), or compute on the device 'cpu'"
+                f"{capability[0]}.{capability[1]} ({said[:300]}); "
+                f"{to_get(install)}, or compute on the device 'cpu'"
             ) from error
         raise DeviceError(f"Numba cannot compile the kernel {name}: {said[:600]}") from error
     finally:

@@ -45,7 +45,7 @@ include_patterns = [
 templates_path = ["_templates"]
 html_additional_pages = {"index": "start.html"}  # the root of a site leads to the start page
 
-nb_execution_mode = "off"  # the outputs are committed, as the last run of notebooks/run.py left them
+nb_execution_mode = "off"  # the outputs are committed, as a run of notebooks/run.py left them
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3  # links to headings, as GitHub names them
 suppress_warnings = ["myst.header"]  # a page may begin at a deeper heading

@@ -143,7 +143,7 @@ def rungs() -> dict[str, Any]:
 
 
 def test_the_ladder_shows_the_rungs_that_it_climbs():
-    """The stored outputs are of the rungs that its cells take now, and the last is the package's."""
+    """The stored outputs are of the rungs that its cells take now; the last is the package's."""
     asked: list[list[str]] = []
     names = {
         "ladder": SimpleNamespace(**rungs()),

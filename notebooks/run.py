@@ -55,6 +55,7 @@ def run(path: Path) -> nbformat.NotebookNode:
             "IPYTHONDIR": folder,
             "MATPLOTLIBRC": os.devnull,
             "MPLBACKEND": inline,
+            "TMPDIR": folder,  # a kernel that is ended while it cleans up leaves nothing behind
         }
         client = NotebookClient(
             notebook,

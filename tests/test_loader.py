@@ -16,7 +16,7 @@ from data_files import picture, write_files, write_zip
 from tinyresnext.data import open_dataset
 from tinyresnext.data.dataset import Dataset
 from tinyresnext.data.loader import Loader
-from tinyresnext.errors import ImageError, UsageError
+from tinyresnext.errors import ImageError, MachineError, UsageError
 from tinyresnext.images.augmentation.augment import Augment
 from tinyresnext.images.prepare import normalise
 
@@ -224,6 +224,18 @@ def test_nothing_but_broken_pictures_found_late():
     ):
         batches(dataset, PLAIN)
     assert batches(dataset, PLAIN, drop_last=False) == []
+
+
+def test_no_picture_takes_the_place_of_one_that_the_machine_cannot_read():
+    """A run that goes on would see other images than one that was not stopped."""
+
+    def failing(i):
+        raise MachineError("'p1' cannot be read: Input/output error")
+
+    dataset, _ = in_memory(read=failing, skips=True, warn=pytest.fail)
+    for drop_last in (True, False):
+        with pytest.raises(MachineError, match="Input/output error"):
+            batches(dataset, PLAIN, drop_last=drop_last)
 
 
 def test_a_picture_of_the_wrong_size_is_named(tmp_path):

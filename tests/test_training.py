@@ -21,6 +21,7 @@ from tinyresnext.data.loader import Loader
 from tinyresnext.errors import (
     FormatError,
     ImageError,
+    MachineError,
     OutOfMemoryError,
     TrainingError,
     UsageError,
@@ -547,7 +548,9 @@ def test_broken_pictures_are_told_of_once_and_not_counted(tmp_path):
 
 
 @pytest.mark.parametrize("where", ["dataset", "validation"])
-@pytest.mark.parametrize("error", [ImageError, FormatError, MemoryError, OutOfMemoryError])
+@pytest.mark.parametrize(
+    "error", [ImageError, FormatError, MachineError, MemoryError, OutOfMemoryError]
+)
 def test_an_image_that_cannot_be_read_costs_no_step(tmp_path, capsys, where, error):
     given = {"dataset": small.pictures(), "validation": small.pictures(20, seed=1)}
     with Loader(given["dataset"], augmentation.unchanged(small.PREPROCESS), 16) as loader:

@@ -41,12 +41,12 @@ def here(tmp_path, monkeypatch):
 def refusing(monkeypatch):
     """Let reading some folders fail, as for a user who may not read them."""
 
-    def refuse(*folders, code=errno.EACCES):
+    def refuse(*folders):
         real = os.scandir
 
         def scandir(path="."):
             if os.path.abspath(path) in map(os.path.abspath, folders):
-                raise OSError(code, os.strerror(code), path)
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
             return real(path)
 
         monkeypatch.setattr(os, "scandir", scandir)
@@ -117,13 +117,13 @@ def test_linked_folders_are_not_searched(here):
         ("b/d/", "b/d"),
     ],
 )
-@pytest.mark.parametrize("code", [errno.EACCES, errno.ESTALE, errno.EIO])
-def test_a_folder_that_cannot_be_read_is_told(here, refusing, pattern, folder, code):
+def test_a_folder_that_cannot_be_read_is_told(here, refusing, pattern, folder):
+    """Where the machine is to blame, the run ends: see `test_machine_faults`."""
     if glob.has_magic(pattern):
         rest = {one for one in glob.glob(pattern, recursive=True) if os.path.isfile(one)}
     else:
         rest = set()
-    refusing(folder, code=code)
+    refusing(folder)
     images = list(Images([pattern]))
     missed = [one for one in images if one.name.rstrip("/") == folder]
     assert [one.name for one in images] == sorted(one.name for one in images)
@@ -131,7 +131,7 @@ def test_a_folder_that_cannot_be_read_is_told(here, refusing, pattern, folder, c
     below = {one for one in rest if os.path.relpath(one).startswith(f"{folder}/")}
     below = rest if folder == "." else below
     assert {one.name for one in images} - {missed[0].name} == rest - below
-    with pytest.raises(ImageError, match=f"cannot be read: {os.strerror(code)}"):
+    with pytest.raises(ImageError, match="cannot be read: Permission denied"):
         missed[0].open()
 
 

@@ -11,6 +11,7 @@ __all__ = [
     "FormatError",
     "ImageError",
     "IntegrityError",
+    "MachineError",
     "OutOfMemoryError",
     "PrecisionError",
     "ShapeError",
@@ -52,6 +53,13 @@ class ShapeError(WeightsError):
 
 class ImageError(TinyResNeXtError):
     """An image cannot be used."""
+
+
+class MachineError(TinyResNeXtError):
+    """The machine fails while a file is read, which may be whole: it is no error of an image.
+
+    Its storage or its network does not answer, or the process has too many open files or no memory.
+    """
 
 
 class TrainingError(TinyResNeXtError):

@@ -2,8 +2,8 @@
 
 Results go to standard output, everything else to standard error. Exit codes: 0 success; 1 some
 images failed (`classify` names each and goes on), training diverged, or standard output could not
-be written; 2 usage, or a file could not be written; 3 weights or data cannot be used or fetched;
-4 device; 130 interrupted.
+be written; 2 usage, a file could not be written, or the machine failed: its storage, its memory;
+3 weights or data cannot be used or fetched; 4 device; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NoReturn
 
-from ..errors import DeviceError, ImageError, TinyResNeXtError, UsageError, WeightsError
+from ..errors import (
+    DeviceError,
+    ImageError,
+    MachineError,
+    TinyResNeXtError,
+    UsageError,
+    WeightsError,
+)
 from ..system.console import plain
 from ..system.version import __version__
 from ..system.words import nearest, one_of
@@ -32,7 +39,14 @@ EXAMPLE = "tinyresnext classify photo.jpg"
 _READ = frozenset({"model", "init", "data", "images", "image", "checkpoint", "file", "input", "i"})
 _FILES = _READ | {"out", "output", "o"}  # options that say elsewhere what is read and written
 _GROUPS = (predict, inside, train, weights, hub, machine)
-_EXIT_CODES = {UsageError: 2, WeightsError: 3, DeviceError: 4, ImageError: 1, TinyResNeXtError: 1}
+_EXIT_CODES = {
+    UsageError: 2,
+    MachineError: 2,
+    WeightsError: 3,
+    DeviceError: 4,
+    ImageError: 1,
+    TinyResNeXtError: 1,
+}
 
 
 def command() -> int:
@@ -90,7 +104,7 @@ def _run(words: list[str]) -> int:
         return 0
     except MemoryError:
         say("there is not enough memory; try a smaller --batch")
-        return 1
+        return 2
     except OSError as error:
         say(f"the results cannot be written: {error.strerror or error}")
         _drop_output()

@@ -19,6 +19,7 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from ..errors import UsageError
+from ..system.files import check_machine
 
 __all__ = ["Match", "encoding_of", "is_pattern", "matching", "numbered"]
 
@@ -166,6 +167,7 @@ class _Search:
             with os.scandir(folder or os.curdir) as entries:
                 return list(entries)
         except OSError as error:
+            check_machine(repr(folder or os.curdir), error)
             if error.errno not in _ABSENT:
                 self.problems[folder or os.curdir] = f"{error.strerror}"
         except ValueError:  # no name that a system can have

@@ -31,6 +31,7 @@ from PIL import Image
 
 from ..errors import ImageError, UsageError
 from ..formats.image.orientation import orientation
+from ..system.files import check_machine
 from .checks import short
 from .files import KINDS, MAX_FILE_BYTES, Contents, check_size, image_in, load_image
 
@@ -110,6 +111,7 @@ def upright(source: Picture | Contents, channels: int = 3, least: int | None = N
         return image if channels == 3 else image.convert("L")
     # A Pillow image may still be an open file of any format, and its info may hold anything.
     except Exception as error:
+        check_machine(name, error)
         raise ImageError(f"{name} cannot be used: {error or type(error).__name__}") from error
 
 
@@ -220,6 +222,7 @@ def _contents(file: Any, name: str) -> bytes:
         # It is closed, not open for reading, or returns text.
         raise UsageError(f"{name} cannot be read: {error}; {remedy}") from error
     except Exception as error:  # what an object of any class raises when it is read
+        check_machine(name, error)
         raise ImageError(f"{name} cannot be read: {error or type(error).__name__}") from error
     return _limited(data, name)
 

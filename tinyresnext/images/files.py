@@ -43,7 +43,7 @@ from ..errors import ImageError
 from ..formats.image import gif, jpeg, png, tiff, webp
 from ..formats.image.parts import Bare, as_file
 from ..formats.others import packed_kind
-from ..system.files import regular
+from ..system.files import check_machine, regular
 
 __all__ = [
     "KINDS",
@@ -249,9 +249,9 @@ def _decode(
     except ImageError as error:
         raise ImageError(f"{name} is refused: {error}") from error
     # For damaged data, decoders raise OSError, SyntaxError, ValueError, struct.error, EOFError,
-    # IndexError, MemoryError and more. No list of them is complete, and to the caller they all mean
-    # the same.
+    # IndexError and more. No list of them is complete, and to the caller they all mean the same.
     except Exception as error:
+        check_machine(name, error)  # not so a lack of memory
         raise ImageError(
             f"{name} is no usable {kind} image: {_reason(error)}; get it again, or save it again"
         ) from error

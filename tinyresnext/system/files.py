@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -11,13 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from ..errors import FormatError, TinyResNeXtError, UsageError
+from ..errors import FormatError, MachineError, TinyResNeXtError, UsageError
 
 __all__ = [
     "PIECE",
     "Part",
     "SharedFile",
     "as_utf8",
+    "check_machine",
     "fill",
     "pieces",
     "regular",
@@ -28,6 +30,16 @@ __all__ = [
 PIECE = 1 << 20  # bytes read at once
 # not every system has each of these flags
 READ_ONLY = sum(getattr(os, f"O_{flag}", 0) for flag in ("RDONLY", "BINARY", "NONBLOCK", "CLOEXEC"))
+
+_OF_THE_MACHINE = {  # errors of storage, of a network, and of what a process may have
+    getattr(errno, name)
+    for name in (
+        *("EIO", "EREMOTEIO", "ESTALE", "ETIMEDOUT", "ENOTCONN", "ECONNRESET", "ECONNABORTED"),
+        *("EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH", "EKEYEXPIRED"),
+        *("EMFILE", "ENFILE", "ENOMEM", "ENOBUFS"),
+    )
+    if hasattr(errno, name)  # not every system has each of them
+}
 
 
 def shown(path: str | os.PathLike[str]) -> str:
@@ -47,6 +59,31 @@ def as_utf8(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
+def check_machine(name: str, problem: BaseException) -> None:
+    """Raise `MachineError` for what no file is to blame for, such as storage that does not answer.
+
+    A file that is missing or may not be read (EACCES) is a matter of the file.
+
+    Parameters
+    ----------
+    name : str
+        Of the file, for the message.
+    problem : exception
+        What reading it has raised.
+    """
+    if isinstance(problem, OSError) and problem.errno in _OF_THE_MACHINE:
+        reason = problem.strerror
+    elif isinstance(problem, MemoryError):
+        reason = "there is not enough memory"
+    else:
+        return
+    raise MachineError(
+        f"{name} cannot be read: {reason}; this is a fault of the machine or of its storage, and "
+        "the file may be whole: when it is mended, run this again, with --resume where results go "
+        "to a file; if the fault stays with this file, leave the file out"
+    ) from problem
+
+
 @contextmanager
 def regular(
     path: str | os.PathLike[str],
@@ -63,7 +100,7 @@ def regular(
     ----------
     path : path
     error : type
-        Of the one error that any failure raises, here or in the ``with`` block.
+        Of the one error that any failure of the file raises, here or in the ``with`` block.
     buffering : int
         As for ``open``.
     inside : str
@@ -78,6 +115,8 @@ def regular(
     ------
     UsageError
         ``path`` is not a path.
+    MachineError
+        As `check_machine` raises.
     """
     try:
         name = os.fspath(path)
@@ -90,6 +129,7 @@ def regular(
     try:
         handle = os.open(os.path.join(inside, name) if inside else name, READ_ONLY)
     except (OSError, ValueError) as problem:  # a NUL or a lone surrogate is a ValueError
+        check_machine(repr(name), problem)
         reason = getattr(problem, "strerror", None) or problem
         raise error(f"{name!r} cannot be read: {reason}; {remedy}") from problem
     try:
@@ -100,6 +140,7 @@ def regular(
         with open(handle, "rb", buffering, closefd=False) as file:
             yield file
     except OSError as problem:
+        check_machine(repr(name), problem)
         reason = problem.strerror or problem
         raise error(f"{name!r} cannot be read: {reason}; {remedy}") from problem
     finally:

@@ -28,7 +28,7 @@ from PIL import Image
 from ...errors import FormatError
 from ...images.decode import decode
 from ...images.files import image_in, load_image
-from ...system.files import shown
+from ...system.files import check_machine, shown
 from ..dataset import ALL, Dataset, Reading
 from ..published.flat import is_unsorted, label_of, labelled, truth_of
 from .decoding import from_files
@@ -170,11 +170,13 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     """Return whether an entry is a folder or a link to one; a loop of links is none."""
     try:
         return entry.is_dir()
-    except OSError:
+    except OSError as error:
+        check_machine(repr(entry.path), error)
         return False
 
 
 def _unreadable(folder: str, error: Exception) -> FormatError:
-    """Return the error of a folder that cannot be read."""
+    """Return the error of a folder that cannot be read; raise `MachineError` for the machine's."""
+    check_machine(shown(folder), error)
     reason = getattr(error, "strerror", None) or error
     return FormatError(f"the folder {shown(folder)} cannot be read: {reason}")

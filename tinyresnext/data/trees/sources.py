@@ -15,7 +15,8 @@ a ``.txt`` file                        what its lines stand for, one path a line
 =====================================  =============================================================
 
 Nothing is kept: an image is found when its turn comes, so a million images take no more memory than
-the largest folder of them. What cannot be listed is an image whose error is its result.
+the largest folder of them. What cannot be listed is an image whose error is its result, unless the
+machine is to blame (`MachineError`).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from pathlib import Path
 
 from ...errors import UsageError
 from ...formats.stored_zip.archive import MOST_LEVELS
-from ...system.files import regular, shown
+from ...system.files import check_machine, regular, shown
 from ..rules import image_kind, is_left_out
 from ..typed import encoding_of, matching, numbered
 from .archives import (
@@ -84,6 +85,8 @@ class Images:
         ``paths`` is one path, or has something else than paths.
         While iterating: a folder has folders in more than 32 levels, a pattern matches nothing, a
         list cannot be read.
+    MachineError
+        While iterating: as `tinyresnext.system.files.check_machine` raises.
     """
 
     paths: Iterable[str | os.PathLike[str]]
@@ -151,6 +154,7 @@ class Images:
             try:
                 entries = self._entries(path or os.curdir)
             except OSError as error:
+                check_machine(repr(path or os.curdir), error)
                 yield _unreadable(path.rstrip(os.sep) or path, f"{error.strerror}")
                 continue
             if depth >= MOST_LEVELS and any(name.endswith(os.sep) for name in entries):
@@ -200,7 +204,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     """Return whether an entry is a folder or a link to one; a loop of links is none."""
     try:
         return entry.is_dir()
-    except OSError:
+    except OSError as error:
+        check_machine(repr(entry.path), error)
         return False
 
 

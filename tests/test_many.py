@@ -912,3 +912,170 @@ def test_images_that_are_added_behind_a_run(run, small, monkeypatch, command):
         paths = [json.loads(row)["path"] for row in Path(out).read_text().splitlines()]
     expected = [f"d/x/{i}.png" for i in (0, 1)] + [f"d/y/{i}.png" for i in (2, 3, 4, 9)]
     assert paths == expected
+
+
+@pytest.mark.parametrize("command", ["classify", "features", "evaluate"])
+def test_what_another_run_has_made_meanwhile_stays(run, small, monkeypatch, command):
+    """Both looked for the file before it was there; the second learns of it before it computes."""
+    words = [command, *small, "-o", out := "r.h5" if command == "features" else "r.jsonl"]
+    words += ["--labels-by-number"] if command == "evaluate" else []
+    real, made = files.load, list[bytes]()
+
+    def load(*given):
+        with monkeypatch.context() as patched:
+            patched.setattr(files, "load", real)
+            assert run(*words)[0] == 0  # the first begins and ends while the second loads a model
+        made.append(Path(out).read_bytes())
+        return real(*given)
+
+    for more, expected in (([], 2), (["--resume"], 0)):
+        with monkeypatch.context() as patched:
+            patched.setattr(files, "load", load)
+            code, _, err = run(*words, *more)
+        assert (code, Path(out).read_bytes()) == (expected, made.pop())
+        assert more or f"{out} exists" in err
+        assert list(Path().glob("*.part*")) == []
+        Path(out).unlink()
+
+
+def test_a_run_looks_for_the_file_when_it_has_the_lock(run):
+    """Also one that goes on, and one that was begun with --force and killed before a row."""
+    form = json_form()
+    Path("r.jsonl").write_bytes(b"of another run")
+    for resume in (False, True):
+        Path("r.jsonl.part").write_bytes(b"")
+        with pytest.raises(UsageError, match=r"r.jsonl exists by now: another process has made it"):
+            journal("r.jsonl", {}, form, resume).__enter__()
+        assert [path.name for path in Path().iterdir()] == ["r.jsonl"]
+    assert Path("r.jsonl").read_bytes() == b"of another run"
+    Path("r.jsonl.part").write_bytes(b'{"path": "a"}\n')  # of a run over it, which was stopped
+    Path("r.jsonl.part.json").write_text("{}")
+    with journal("r.jsonl", {}, form, True) as kept:
+        assert list(kept.remaining([Source("a", lambda: "")])) == []
+        kept.end()
+    assert Path("r.jsonl").read_bytes() == b'{"path": "a"}\n'
+    assert [path.name for path in Path().iterdir()] == ["r.jsonl"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="what is open gets no other name there")
+def test_rows_get_their_name_before_another_run_may_begin(run, monkeypatch):
+    """A run with --force would drop them; and the settings that are removed are its own."""
+    form, replace = json_form(), os.replace
+
+    def late(source, target):
+        if str(target) == "r.jsonl":
+            with pytest.raises(UsageError, match="another process writes"):
+                journal("r.jsonl", {}, form, False, force=True).__enter__()
+        replace(source, target)
+        if str(target) == "r.jsonl":  # a run that begins now
+            Path("r.jsonl.part").write_bytes(b"")
+            Path("r.jsonl.part.json").write_text("of the other")
+
+    with monkeypatch.context() as patched, journal("r.jsonl", {}, form, False) as kept:
+        patched.setattr(os, "replace", late)
+        list(kept.remaining([]))
+        kept.write(b'{"path": "a"}\n', None)
+        kept.end()
+    assert Path("r.jsonl").read_bytes() == b'{"path": "a"}\n'
+    assert Path("r.jsonl.part.json").read_text() == "of the other"
+    with journal("s.jsonl", {}, form, False) as kept:
+        Path("s.jsonl.part").unlink()
+        with pytest.raises(UsageError, match="somebody has removed the rows of this run"):
+            kept.end()
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "file"),
+    [
+        ("classify", "--csv", "r.csv"),
+        ("evaluate", "--results", "r.csv"),
+        ("evaluate", "--picture", "r.png"),
+        ("evaluate", "--logits", "r.npz"),
+    ],
+)
+def test_a_table_that_another_run_has_made_meanwhile_stays(
+    run, small, monkeypatch, command, option, file
+):
+    """Unless --force is given; what was computed for it is lost, and that is said."""
+    model = tr.random_model(tr.cifar(11, 1, 4, classes=2), seed=1)
+    tr.save(replace(model, labels=("x", "y")), "m.h5")
+    call = tr.Model.__call__
+
+    def writing(self, *given):
+        Path(file).write_bytes(b"of another run")
+        return call(self, *given)
+
+    monkeypatch.setattr(tr.Model, "__call__", writing)
+    code, _, err = run(command, *small, option, file)
+    assert (code, f"'{file}' exists; give another name, or --force" in err) == (2, True)
+    assert Path(file).read_bytes() == b"of another run"
+    assert run(command, *small, option, file, "--force")[0] == 0
+    assert Path(file).read_bytes() != b"of another run"
+
+
+def test_rows_of_another_kind_of_processor_are_said_and_of_another_version_refused(
+    run, small, monkeypatch
+):
+    """The first decides last digits only; what a version changes is not known."""
+    words = ["classify", *small, "-o", "r.jsonl"]
+
+    def stopped(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "sync", stopped)
+        assert run(*words)[0] == 130
+    settings = Path("r.jsonl.part.json")
+    before = settings.read_text()
+    settings.write_text(before.replace('"version": "', '"version": "0.0.'))
+    code, _, err = run(*words, "--resume")
+    assert (code, "were computed with version 0.0.0.1.0, and now it is 0.1.0" in err) == (2, True)
+    settings.write_text(before.replace("(NumPy ", "(skylake 12345678, NumPy "))
+    assert settings.read_text() != before
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "sync", stopped)
+        code, _, err = run(*words, "--resume")
+    assert code == 130
+    assert "were computed on plain NumPy (skylake 12345678, NumPy " in err
+    assert "and the others will be on plain NumPy (NumPy " in err
+    assert "their last digits may differ" in err
+    settings.write_text(before)
+    code, _, err = run(*words, "--resume")
+    assert (code, "last digits" in err) == (0, False)
+    settings.write_text("[]")
+    Path("r.jsonl").rename("r.jsonl.part")
+    assert run(*words, "--resume")[0] == 2
+
+
+class Ends:
+    """Standard output whose reader ends after so many texts."""
+
+    def __init__(self, texts: int) -> None:
+        self.left = texts
+
+    def write(self, text: str) -> None:
+        if not self.left:
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+        self.left -= 1
+
+    def flush(self) -> None:
+        if not self.left:
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
+@pytest.mark.parametrize("broken", [0, 3])
+def test_what_failed_before_a_reader_ended_counts(run, small, monkeypatch, broken):
+    """A reader that ends early is no error, as `head`; an image that cannot be read is one."""
+    Path(f"d/{'xy'[broken > 1]}/{broken}.png").write_bytes(b"no image")
+    monkeypatch.setattr(sys, "stdout", Ends(3))  # one row of two texts, and one more text
+    assert main(["classify", *map(str, small), "--json"]) == (1 if broken == 0 else 0)
+
+
+def test_files_of_an_evaluation_need_no_reader(run, small, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Ends(0))
+    words = ["evaluate", *map(str, small), "--labels-by-number"]
+    assert main([*words, "--csv", "r.csv", "--picture", "r.png"]) == 0
+    assert Path("r.csv").stat().st_size
+    assert Path("r.png").stat().st_size
+    Path("d/x/0.png").write_bytes(b"no image")
+    assert main(words) == 1

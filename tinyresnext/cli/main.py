@@ -3,7 +3,8 @@
 Results go to standard output, everything else to standard error. Exit codes: 0 success; 1 some
 images failed (`classify` names each and goes on), training diverged, or standard output could not
 be written; 2 usage, a file could not be written, or the machine failed: its storage, its memory;
-3 weights or data cannot be used or fetched; 4 device; 130 interrupted.
+3 weights or data cannot be used or fetched; 4 device; 130 interrupted. A reader of standard output
+that ends early, as `head` does, changes no exit code.
 """
 
 from __future__ import annotations
@@ -85,12 +86,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     """Run one command, and return the exit code for what it raises."""
-    arguments = parse(words)
+    arguments, code = parse(words), 0
     try:
         choose_device(arguments)
         # These two say themselves what they wait for.
         with interruptible(speaks=arguments.command not in ("train", "finetune")):
-            code: int = arguments.run(arguments)
+            code = arguments.run(arguments)
         sys.stdout.flush()  # a full disk is noticed here, not when the interpreter ends
         return code
     except TinyResNeXtError as error:
@@ -99,9 +100,9 @@ def _run(words: list[str]) -> int:
     except KeyboardInterrupt as stop:  # training explains here how to resume
         say(str(stop) or "interrupted")
         return INTERRUPTED
-    except BrokenPipeError:  # the program that reads our output has ended
+    except BrokenPipeError:  # the program that reads our output has ended, as `head` does
         _drop_output()
-        return 0
+        return code
     except MemoryError:
         say("there is not enough memory; try a smaller --batch")
         return 2

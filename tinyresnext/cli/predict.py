@@ -198,12 +198,16 @@ def _classify(a: argparse.Namespace, client: Client | None) -> int:
             settings = asked | computed_by(a) | {"top": top, "sha256": digests_of(model)}
             return write_rows(a, out, rows, (images, count), settings, heading, asked)
         failed = 0
-        with table(table_path) as writer:
-            if writer is not None:
-                writer.writerow(heading)
-            for row in escapes_told(counted(rows(images), count), lambda row: row.path):
-                failed += row.error is not None
-                _show(row, writer, asked if a.json else None)
+        try:
+            with table(table_path, a.force) as writer:
+                if writer is not None:
+                    writer.writerow(heading)
+                for row in escapes_told(counted(rows(images), count), lambda row: row.path):
+                    failed += row.error is not None
+                    _show(row, writer, asked if a.json else None)
+        except BrokenPipeError:  # who reads the rows has ended; what failed before counts
+            if not failed:
+                raise
     return 1 if failed else 0
 
 

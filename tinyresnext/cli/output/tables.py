@@ -133,13 +133,14 @@ def table_target(path: str | None, force: bool) -> str | None:
 
 
 @contextmanager
-def table(path: str | None) -> Iterator[Any]:
+def table(path: str | None, force: bool) -> Iterator[Any]:
     """Yield a CSV writer for what `table_target` returned, or None where no table is wanted.
 
     Raises
     ------
     UsageError
-        The file cannot be written; then there is none, or the old one.
+        The file cannot be written; then there is none, or the old one. Without ``force``, another
+        process has made it meanwhile.
     """
     if path is None or path == "-":
         yield path and _Writer(sys.stdout)
@@ -150,6 +151,7 @@ def table(path: str | None) -> Iterator[Any]:
         open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
     ):
         yield _Writer(stream)
+        target(path, force)  # again: it may have taken hours
 
 
 class _Writer:

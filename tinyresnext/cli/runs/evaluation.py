@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -93,8 +94,9 @@ def evaluate_all(
         what = "are left out" if data.skips else "count as wrong"
         say(f"{failed} of {len(data)} images cannot be read; they {what}")
         says |= {"left_out": failed} if data.skips else {}
-    _report(found, a, asked, row | says)  # before anything can go wrong with the files
-    with table(files.table) as writer, table(files.results) as results:
+    with suppress(BrokenPipeError):  # who reads that has ended; the files are wanted all the same
+        _report(found, a, asked, row | says)  # before anything can go wrong with the files
+    with table(files.table, a.force) as writer, table(files.results, a.force) as results:
         if writer is not None:
             writer.writerows(found.table())
         if results is not None:
@@ -172,6 +174,7 @@ def _draw(picture: str, found: Found, a: argparse.Namespace, asked: dict[str, An
 
     if not isinstance(found, Evaluation):
         return
+    target(picture, a.force)  # again: it may have taken hours
     images = _named([Path(one).name for one in a.data])
     title = f"{asked['model']} on {images}, {a.split}: {found.top1:.2%} of {found.pictures:,} right"
     escaped = confusion.write(picture, found.confusion, found.classes, title)

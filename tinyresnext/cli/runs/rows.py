@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...errors import UsageError
 from ...system.files import shown
+from ...system.version import __version__
 from ..output.progress import counted, escapes_told, say
 from ..output.tables import csv_line, csv_row, json_line, json_row, target
 from .images import batch_of, stopping
@@ -116,8 +117,11 @@ def keep_rows(
         As for `Journal.remaining`.
     """
     from ...inference.many.rows import forms, journal
+    from ...inference.many.rows.settings import computed_on
+    from ...ops import backend
 
-    settings |= {"fast_decode": a.fast_decode}
+    settings |= {"fast_decode": a.fast_decode, "version": __version__}
+    place = "" if a.dask else computed_on(backend(a.device, a.precision))
     table_form = out.lower().endswith(".csv")
     first = csv_line(heading)
     asked = asked | {"settings": _digest(settings)}
@@ -135,7 +139,7 @@ def keep_rows(
             )
         say(f"{shown(out)} is whole already; nothing was computed")
         return found
-    begun = journal.journal(out, settings, form, a.resume, a.force)
+    begun = journal.journal(out, settings, form, a.resume, a.force, place=place)
     with begun as kept, stopping(out, kept):
         made = counted(rows(kept.remaining(sources, step)), count, lambda: kept.done)
         for row in escapes_told(made, lambda row: row.path):
@@ -145,8 +149,7 @@ def keep_rows(
             line = csv_line(cells(row, asked)) if cells else json_line(row_form.values(row, asked))
             kept.write(line, row.error)
             kept.flush()
-        kept.sync()
-    journal.ended(out)
+        kept.end()
     return kept.done, kept.failed
 
 

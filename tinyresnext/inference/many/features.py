@@ -28,6 +28,7 @@ from ...store.integers import value_of
 from ...store.weights import digest_of
 from ...system.checks import check_ending
 from ...system.files import shown
+from ...system.version import __version__
 from ...system.writing import opened, present
 from ..ensemble import Ensemble
 from ..heads import check_finite
@@ -35,7 +36,8 @@ from ..model import Model
 from .batches import batch_and_step, prepared, sources_of, worked
 from .rows.assembled import assemble, check_whole
 from .rows.forms import json_form
-from .rows.journal import Journal, as_json, changing, dropped, journal
+from .rows.journal import Journal, changing, dropped, journal
+from .rows.settings import as_json, computed_on
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -80,12 +82,14 @@ def save_features(
     fast : bool
         Decode large JPEGs at a reduced size, as `tinyresnext.images.prepare.views` says.
     settings : mapping, optional
-        What else the values depend on, such as the digest of the model; without it, its weights,
-        architecture, precision and device, and off the processor the size of mini-batches. If it is
+        What else the values depend on beside the version of this package, such as the digest of the
+        model; without it, its weights, architecture, precision and device, and off the processor
+        the size of mini-batches. If it is
         given, or with ``resume``, a run that is stopped leaves its rows, and can go on; otherwise
         nothing is left of it.
     resume : bool
-        Go on with a run that was stopped, if there is one. Its settings have to be the same.
+        Go on with a run that was stopped, if there is one. Its settings have to be the same. If it
+        computed on another kind of processor, a warning says so.
         Off the processor only whole mini-batches are kept.
     force : bool
         Write over a file of this name, and drop the rows of a run that was stopped.
@@ -107,6 +111,8 @@ def save_features(
         not fit the network, the file is there or cannot be written, its name ends otherwise, or
         the run cannot go on. Later: the disk is
         full, or what should be a path is none.
+    MachineError
+        Later: storage, network or memory fails, so that no image is to blame.
     DeviceError
         As for `tinyresnext.inference.classify.classify` with a ``client``.
     """
@@ -117,6 +123,7 @@ def save_features(
     one = model.features(np.zeros(shape, np.float32), [stage])[stage][0]
     path, rows, sources = os.fspath(file), f"{os.fspath(file)}.part.rows", sources_of(paths)
     asked = {"stage": stage, "preprocess": model.preprocess.to_json(), "fast_decode": fast}
+    asked["version"] = __version__
     batch, step = batch_and_step(_device(model), batch)
     asked |= _computing(model, batch) if settings is None else as_json(settings)
     counts = {} if counts is None else counts
@@ -126,34 +133,37 @@ def save_features(
     if not (resume or force) and present(path):
         raise UsageError(f"{shown(path)} exists; give another name, or force=True to write over it")
     present(rows)
-    ends, stays = False, resume or settings is not None
-    with changing(opened(rows), path, stays) as values:
-        form = json_form(partial(_has_values, values, one.nbytes, [0]))
-        with journal(path, asked, form, resume, force, stays) as kept:
-            try:
-                ends = not stays
-                remaining = _cut(values, kept, kept.remaining(sources, step), one.nbytes)
-                work = partial(_computed, stage=stage, fast=fast)
-                made = worked(work, Ensemble.of(model), remaining, batch, client, one.nbytes)
-                with closing(made) as groups:
-                    for group in groups:
-                        counts.setdefault("before", kept.done)
-                        _add(group, kept, values)
-                        yield from ((name, x if isinstance(x, str) else None) for name, x in group)
-                kept.sync()
-                counts |= {"done": kept.done, "failed": kept.failed}
-                attributes: dict[str, Any] = {"stage": stage, "architecture": model.spec.name}
-                attributes["preprocess"] = json.dumps(model.preprocess.to_json())
-                attributes["settings"] = json.dumps(asked)
-                attributes |= {"images": kept.done, "failed": kept.failed}
-                with kept.writing() if stays else nullcontext():
-                    assemble(path, values, one.shape, attributes)
-                ends = True
-            finally:
-                if ends:
-                    dropped(path)
-                    with suppress(FileNotFoundError):
-                        os.unlink(rows)
+    ends, stays, at = False, resume or settings is not None, [0]
+    form = json_form(lambda row: _has_values(values, one.nbytes, at, row))
+    place = computed_on(model.ops) if client is None else ""
+    with (
+        journal(path, asked, form, resume, force, stays, place) as kept,
+        changing(opened(rows), path, stays) as values,  # while other processes are kept out
+    ):
+        try:
+            ends = not stays
+            remaining = _cut(values, kept, kept.remaining(sources, step), one.nbytes)
+            work = partial(_computed, stage=stage, fast=fast)
+            made = worked(work, Ensemble.of(model), remaining, batch, client, one.nbytes)
+            with closing(made) as groups:
+                for group in groups:
+                    counts.setdefault("before", kept.done)
+                    _add(group, kept, values)
+                    yield from ((name, x if isinstance(x, str) else None) for name, x in group)
+            kept.sync()
+            counts |= {"done": kept.done, "failed": kept.failed}
+            attributes: dict[str, Any] = {"stage": stage, "architecture": model.spec.name}
+            attributes["preprocess"] = json.dumps(model.preprocess.to_json())
+            attributes["settings"] = json.dumps(asked)
+            attributes |= {"images": kept.done, "failed": kept.failed}
+            with kept.writing() if stays else nullcontext():
+                assemble(path, values, one.shape, attributes)
+            ends = True
+        finally:
+            if ends:
+                dropped(path)
+                with suppress(FileNotFoundError):
+                    os.unlink(rows)
 
 
 def _device(model: Model) -> str:

@@ -17,9 +17,12 @@ training. `interlaced` makes a dilated convolution one without dilation.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from numba.core.registry import cpu_target
 
 from ..contract import Peak
 from .conv.forward import Packed, pack
@@ -199,6 +202,15 @@ def bind(op: str, *args: Any, **attrs: Any) -> Callable[[], Any]:
 def described() -> str:
     """Return what computes."""
     return "the processor"
+
+
+def kind() -> str:
+    """Return which kind of processor kernels are compiled for: LLVM's name, a digest of the rest.
+
+    On another kind, the last bits of results may be others.
+    """
+    _, name, features = cpu_target.target_context.codegen().magic_tuple()
+    return f"{name} {hashlib.sha256(features.encode()).hexdigest()[:8]}"
 
 
 def peak(threads: Sequence[int]) -> list[Peak]:

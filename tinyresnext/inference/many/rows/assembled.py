@@ -15,7 +15,7 @@ from ....store.sink import written
 from ....system.files import as_utf8, regular, shown
 from ....system.writing import replacing
 from .forms import records
-from .journal import as_json
+from .settings import as_json
 
 if TYPE_CHECKING:
     from h5py import File

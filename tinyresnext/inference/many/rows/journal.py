@@ -13,19 +13,19 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, BinaryIO
 
 from ....data.trees.sources import Source
-from ....errors import FormatError, UsageError
+from ....errors import UsageError
 from ....system.files import regular, shown
 from ....system.writing import check_writable, locked, present, replacing
 from .forms import Form, records
+from .settings import PLACE, as_json, check_settings
 
-__all__ = ["Journal", "as_json", "changing", "dropped", "ended", "journal", "resumable", "whole"]
-
-_MOST_SETTINGS = 1 << 20  # bytes
+__all__ = ["Journal", "changing", "dropped", "journal", "resumable", "whole"]
 
 
 class Journal:
@@ -106,6 +106,31 @@ class Journal:
             self._file.flush()
             os.fsync(self._file.fileno())
 
+    def end(self) -> None:
+        """Give the rows the name of the file, in one step: all of them are there.
+
+        Until then other processes are kept out.
+
+        Raises
+        ------
+        UsageError
+            Somebody has removed them, or has given the name to something else than a file.
+        """
+        self.sync()
+        present(self.path)
+        if not present(f"{self.path}.part"):
+            raise UsageError(
+                f"{shown(self.path)}.part is gone: somebody has removed the rows of this run; "
+                "begin anew"
+            )
+        if sys.platform == "win32":  # what is open cannot get another name there
+            self._file.close()
+        with self.writing():
+            os.replace(f"{self.path}.part", self.path)
+        if not present(f"{self.path}.part"):  # else the settings are those of another run already
+            with suppress(FileNotFoundError):
+                os.unlink(f"{self.path}.part.json")
+
     def writing(self) -> AbstractContextManager[None]:
         """Return what is around each writing of the run; see `resumable`."""
         return resumable(self.path, self.stays)
@@ -119,6 +144,7 @@ def journal(
     resume: bool,
     force: bool = False,
     stays: bool = True,
+    place: str = "",
 ) -> Iterator[Journal]:
     """Begin a run, or go on with one; the end of the ``with`` block does not end the run.
 
@@ -135,15 +161,17 @@ def journal(
         Drop the rows of a run that was stopped.
     stays : bool
         Whether the caller leaves the rows if this run is stopped.
+    place : str
+        As `computed_on` returns it, if that is known; another one is said.
 
     Raises
     ------
     UsageError
         There are rows of a run that was stopped, and they are neither to be used nor to be dropped;
-        another process adds rows; the settings are others, or nothing that JSON has; the file
-        cannot be written.
+        another process adds rows, or has made the file; the settings are others, or nothing that
+        JSON has; the file cannot be written.
     """
-    settings = as_json(settings)
+    settings = as_json(settings) | {PLACE: place}
     part, beside = f"{path}.part", f"{path}.part.json"
 
     def busy() -> None:
@@ -152,13 +180,20 @@ def journal(
     check_writable(path)
     with locked(part, waiting=busy) as file, changing(file, path, stays):
         begun = file.seek(0, os.SEEK_END) > 0  # now: another run may have ended meanwhile
+        if not (begun or force) and present(path):
+            with suppress(OSError):  # of Windows, where it is open
+                os.unlink(part)
+            raise UsageError(
+                f"{shown(path)} exists by now: another process has made it; give another name, or "
+                "--force to write over it (--resume says whether it is what this run would make)"
+            )
         if begun and not (resume or force):
             raise UsageError(
                 f"{shown(part)} has rows of a run that did not end; go on with it (--resume), or "
                 "drop them and begin anew (--force)"
             )
         if begun and resume:
-            _check_settings(beside, part, settings)
+            check_settings(beside, part, settings)
         else:
             with resumable(path, stays):
                 file.truncate(0)  # first: rows never stand beside the settings of others
@@ -198,67 +233,11 @@ def whole(path: str, form: Form, sources: Iterable[Source]) -> tuple[int, int] |
     )
 
 
-def ended(path: str) -> None:
-    """Give the rows of a run the name of the file, in one step: all of them are there.
-
-    Raises
-    ------
-    UsageError
-        Another process has done so.
-    """
-    present(path)
-    try:
-        os.replace(f"{path}.part", path)
-    except FileNotFoundError:
-        raise UsageError(
-            f"{shown(path)}.part is gone: another process has ended this run or dropped its rows"
-        ) from None
-    with suppress(FileNotFoundError):
-        os.unlink(f"{path}.part.json")
-
-
 def dropped(path: str) -> None:
     """Remove what a run leaves beside the file that it was to make."""
     for ending in (".part", ".part.json"):
         with suppress(FileNotFoundError):
             os.unlink(f"{path}{ending}")
-
-
-def _check_settings(beside: str, part: str, settings: Mapping[str, Any]) -> None:
-    """Raise `UsageError` unless the rows were computed with these settings."""
-    try:
-        with regular(beside) as file:
-            before = json.loads(file.read(_MOST_SETTINGS))
-        names = [*before, *(name for name in settings if name not in before)]
-    except (FormatError, ValueError, TypeError) as error:
-        raise UsageError(
-            f"{shown(beside)}, which says how the rows of {shown(part)} were computed, cannot be "
-            f"read ({error}); begin anew (--force)"
-        ) from None
-    for name in names:
-        if before.get(name) != settings.get(name):
-            raise UsageError(
-                f"the rows of {shown(part)} were computed with {name} {before.get(name)!s:.200}, "
-                f"and now it is {settings.get(name)!s:.200}; give the same, or begin anew (--force)"
-            )
-
-
-def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as they are read again from JSON.
-
-    Raises
-    ------
-    UsageError
-        JSON has no such values.
-    """
-    try:
-        found: dict[str, Any] = json.loads(json.dumps(dict(settings)))
-    except (TypeError, ValueError) as error:
-        raise UsageError(
-            f"the settings of a run are {settings!r:.200}, which JSON cannot say ({error}); give "
-            "texts, numbers, and lists of them"
-        ) from None
-    return found
 
 
 @contextmanager

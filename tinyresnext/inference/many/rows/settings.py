@@ -1,0 +1,87 @@
+"""What the rows of a run depend on, as it stands beside them on the disk.
+
+Settings have to be the same when a run goes on. What computes may be another machine: that decides
+the last digits only, and is said.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import PIL
+
+from ....data.dataset import to_stderr
+from ....errors import FormatError, UsageError
+from ....ops import Backend
+from ....system.files import regular, shown
+
+__all__ = ["PLACE", "as_json", "check_settings", "computed_on", "kind_of"]
+
+PLACE = "computed on"  # the name that `computed_on` has beside the settings
+_MOST = 1 << 20  # bytes
+
+
+def computed_on(ops: Backend) -> str:
+    """Return what the last digits of values depend on: the device, and what `kind_of` says."""
+    return f"{ops.described()} ({kind_of(ops)})"
+
+
+def kind_of(ops: Backend) -> str:
+    """Return for which kind of processor kernels are compiled, if they are, and the packages."""
+    found = [f"NumPy {np.__version__}", f"Pillow {PIL.__version__}"]
+    if ops.__name__.rpartition(".")[2] == "cpu":
+        import numba
+
+        from ....ops.cpu import kind
+
+        found = [kind(), f"Numba {numba.__version__}", *found]
+    return ", ".join(found)
+
+
+def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as they are read again from JSON.
+
+    Raises
+    ------
+    UsageError
+        JSON has no such values.
+    """
+    try:
+        found: dict[str, Any] = json.loads(json.dumps(dict(settings)))
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"the settings of a run are {settings!r:.200}, which JSON cannot say ({error}); give "
+            "texts, numbers, and lists of them"
+        ) from None
+    return found
+
+
+def check_settings(beside: str, part: str, settings: Mapping[str, Any]) -> None:
+    """Raise `UsageError` unless the rows were computed with these settings.
+
+    Say so if something else computed them, where both are known.
+    """
+    try:
+        with regular(beside) as file:
+            before = json.loads(file.read(_MOST))
+        there, here = before.get(PLACE), settings.get(PLACE)
+        names = [*before, *(name for name in settings if name not in before)]
+    except (FormatError, ValueError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"{shown(beside)}, which says how the rows of {shown(part)} were computed, cannot be "
+            f"read ({error}); begin anew (--force)"
+        ) from None
+    for name in names:
+        if name != PLACE and before.get(name) != settings.get(name):
+            raise UsageError(
+                f"the rows of {shown(part)} were computed with {name} {before.get(name)!s:.200}, "
+                f"and now it is {settings.get(name)!s:.200}; give the same, or begin anew (--force)"
+            )
+    if there and here and there != here:
+        to_stderr(
+            f"the rows of {shown(part)} were computed on {there}, and the others will be on "
+            f"{here}: their last digits may differ"
+        )

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from ..data.loader import Loader
-from ..errors import TrainingError
+from ..errors import TrainingError, UsageError
 from ..inference.evaluate import judged
 from ..inference.files import save
 from ..inference.model import Model
 from ..network.step import Step
 from ..system.console import tell
-from ..system.files import shown
 from ..system.ranks import all_have, by_the_first, part_of
 from .optimisers.muon import matrices
 from .optimisers.parts import Parts
@@ -24,7 +24,13 @@ from .optimisers.rates import layer_rates
 from .optimisers.update import update
 from .record import curve
 from .record import state as states
-from .record.begin import costing_no_step, how_to_go_on, save_stopped
+from .record.begin import (
+    costing_no_step,
+    diverged,
+    how_to_go_on,
+    save_stopped,
+    smaller_rate,
+)
 from .record.contents import model_of
 from .record.folder import TrainingFolder
 from .record.log import Log, Progress, Stop
@@ -126,7 +132,7 @@ class Run:
             ranks.sum(found)
             loss = float(found[0])
             if not math.isfinite(loss):
-                raise self.diverged(loss)
+                raise diverged(loss, self.compute.first_not_finite(), state, self.folder)
             with ops.on_threads(self.setting.threads):
                 self._update()
         state.step += 1
@@ -151,7 +157,16 @@ class Run:
         if self.setting.log_every and made % self.setting.log_every == 0:
             found = {"loss": float(f"{loss:.6g}"), "accuracy": float(f"{accuracy:.6g}")}
             line = {"epoch": state.epoch + 1, "step": state.step} | found
+            self._tell_log(line)
+
+    def _tell_log(self, line: dict[str, Any]) -> None:
+        """Add a line to the log; if that cannot be done, keep the state first, if there is room."""
+        try:
             by_the_first(self.setting.ranks, lambda: self.log.line(**line))
+        except UsageError:
+            with suppress(UsageError):
+                self.keep()
+            raise
 
     def validate(self, stop: Stop) -> dict[str, float]:
         """Evaluate the network on the validation set, and keep it if it is the best so far.
@@ -210,9 +225,9 @@ class Run:
         } | dict(found)
         short = {name: float(f"{value:.6g}") for name, value in reported.items()}
         line = {"epoch": state.epoch + 1, "epochs": recipe.epochs} | short
-        by_the_first(self.setting.ranks, lambda: self.log.line(**line))
         self.progress.epoch(state.epoch, short)
-        state.begin_epoch(state.epoch + 1)
+        state.begin_epoch(state.epoch + 1)  # the validation is not to be made twice
+        self._tell_log(line)
         self.save()
         if not all_have(self.setting.ranks, state.values):
             raise TrainingError(
@@ -248,16 +263,16 @@ class Run:
             self.draw()
 
     def draw(self) -> None:
-        """Draw the curve of the epochs so far; of several ranks, the first does it."""
-        self._drawn = time.monotonic()
-        curve.write(self.folder.curve, self.folder.log)
+        """Draw the curve of the epochs so far, as long as it can be drawn; in the first rank."""
+        right = curve.write(self.folder.curve, self.folder.log)
+        self._drawn = time.monotonic() if right else math.inf
 
     def download(self) -> None:
         """Copy the arrays from the device to the state, if all are finite."""
         state, found = self.state, self.weights.download()
         for flat in found.values():
             if (wrong := not_finite(flat, state.spec)) is not None:
-                raise TrainingError(f"{wrong} is not finite any more; {self._remedy()}")
+                raise TrainingError(f"{wrong} is not finite any more; {smaller_rate(self.folder)}")
         for kind, flat in found.items():
             setattr(state, kind, flat)
 
@@ -270,24 +285,10 @@ class Run:
         """
         self.download()
         self._write()
+        model = save_stopped(self.state, self.setting, self.steps, self.folder)
+        where = how_to_go_on(self.state, self.steps, self.folder, self.setting.ranks.count, model)
         self.draw()
-        save_stopped(self.state, self.setting, self.steps, self.folder)
-        count = self.setting.ranks.count
-        where = how_to_go_on(self.state, self.steps, self.folder, count, model=True)
         raise KeyboardInterrupt(f"stopped {where}")
-
-    def diverged(self, loss: float) -> TrainingError:
-        """Return the error for a loss that is not finite."""
-        state, where = self.state, self.compute.first_not_finite() or "loss"
-        return TrainingError(
-            f"the loss is {loss} in step {state.step + 1} of epoch {state.epoch + 1}: "
-            f"the first value that is not finite is that of {where}; {self._remedy()}"
-        )
-
-    def _remedy(self) -> str:
-        """Say what a user can do."""
-        place = shown(self.folder.state)
-        return f"the last good state is in {place}; begin in another folder with a smaller --lr"
 
     def model(self) -> Model:
         """Return the network of the last download: with the averaged weights if there are any."""

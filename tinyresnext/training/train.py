@@ -122,7 +122,7 @@ def train(
     Raises
     ------
     KeyboardInterrupt
-        After Ctrl-C or SIGTERM, when the state has been saved; its text says how to go on.
+        After Ctrl-C, SIGTERM or SIGHUP, when the state has been saved; its text says how to go on.
     TrainingError
         The loss is not finite; the text names the first layer where it happened.
     UsageError
@@ -272,8 +272,8 @@ def _run(
 def _left(model: Model, run: Run) -> None:
     """Leave the model and the curve in the folder."""
     save(model, run.folder.model, half=run.setting.half)
-    run.folder.stopped.unlink(missing_ok=True)
-    run.draw()  # last: a picture that cannot be written costs no model
+    run.folder.drop_stopped()
+    run.draw()
 
 
 def _loop(run: Run, stop: Stop) -> None:

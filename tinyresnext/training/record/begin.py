@@ -10,12 +10,21 @@ from dataclasses import replace
 import numpy as np
 
 from ...data.dataset import to_stderr
-from ...errors import DeviceError, FormatError, OutOfMemoryError, TrainingError, WeightsError
+from ...errors import (
+    DeviceError,
+    FormatError,
+    OutOfMemoryError,
+    TrainingError,
+    UsageError,
+    WeightsError,
+)
 from ...inference.files import save
+from ...inference.many.rows.settings import kind_of
 from ...network.spec import Spec
 from ...store import store
 from ...system.console import plain, tell
 from ...system.files import shown
+from ...system.version import __version__
 from ...system.writing import present
 from ..recipes import Recipe
 from ..recipes.steps import warnings_for
@@ -36,6 +45,7 @@ def first_state(spec: Spec, recipe: Recipe, values: np.ndarray, setting: Setting
         **setting.origin,
         "device": setting.described(recipe),
         "normed": str(normed),
+        "by": f"tinyresnext {__version__}, {kind_of(setting.step_ops(recipe))}",
     }
     check_savable(start, setting)
     return start
@@ -146,11 +156,33 @@ def how_to_go_on(
     )
 
 
-def save_stopped(state: State, setting: Setting, steps: int, folder: TrainingFolder) -> None:
-    """Write the model of a run that has been stopped, which says so; no validation has seen it."""
+def save_stopped(state: State, setting: Setting, steps: int, folder: TrainingFolder) -> bool:
+    """Write the model of a run that has been stopped, which says so; no validation has seen it.
+
+    Return whether it could be written; if not, that is a warning, since the state has been.
+    """
     said = {**setting.provenance, "stopped": f"after {_place(state, steps)}"}
     model = model_of(replace(state, top1=None), replace(setting, provenance=said))
-    save(model, folder.stopped, half=setting.half)
+    try:
+        save(model, folder.stopped, half=setting.half)
+    except UsageError as error:
+        to_stderr(f"there is no model of what was learnt so far: {error}")
+        return False
+    return True
+
+
+def diverged(loss: float, where: str | None, state: State, folder: TrainingFolder) -> TrainingError:
+    """Return the error for a loss that is not finite; ``where`` is the first such value."""
+    return TrainingError(
+        f"the loss is {loss} in step {state.step + 1} of epoch {state.epoch + 1}: the first value "
+        f"that is not finite is that of {where or 'loss'}; {smaller_rate(folder)}"
+    )
+
+
+def smaller_rate(folder: TrainingFolder) -> str:
+    """Say what a user can do about weights that are not finite."""
+    place = shown(folder.state)
+    return f"the last good state is in {place}; begin in another folder with a smaller --lr"
 
 
 def _place(state: State, steps: int) -> str:
@@ -161,6 +193,9 @@ def _place(state: State, steps: int) -> str:
 def _continue_here(state: State, start: State, folder: TrainingFolder) -> None:
     """Say what computes other bits than before, and record where the run goes on."""
     then, now = map(computes, (state, start))
+    was, by = (one.origin.get("by") for one in (state, start))
+    if state.origin.get("device") == start.origin["device"] and was not in (None, by):
+        then, now = f"{then}, {was},", f"{now}, {by}"
     if then != now:
         differs = "some bits may differ"
         saw, see = (one.origin.get("normed", str(one.recipe.batch)) for one in (state, start))

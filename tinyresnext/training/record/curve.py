@@ -10,7 +10,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ...errors import UsageError
+from ...data.dataset import to_stderr
+from ...errors import TinyResNeXtError, UsageError
 from ...system.checks import is_int
 from ...system.files import regular
 from ...system.writing import replacing
@@ -38,14 +39,27 @@ PANELS = (
 )
 
 
-def write(path: str | os.PathLike[str], log: Path) -> None:
+def write(path: str | os.PathLike[str], log: Path) -> bool:
     """Draw what a log has about epochs into a PNG file; without a whole epoch, write nothing.
 
-    Raises
-    ------
-    UsageError
-        The file cannot be written.
+    A run can do without it. So what goes wrong is a warning, as when somebody has moved the log or
+    made a link of the picture.
+
+    Returns
+    -------
+    bool
+        Whether nothing went wrong.
     """
+    try:
+        _write(path, log)
+    except (TinyResNeXtError, OSError, MemoryError) as error:
+        to_stderr(f"the curve is not drawn: {error or type(error).__name__}")
+        return False
+    return True
+
+
+def _write(path: str | os.PathLike[str], log: Path) -> None:
+    """Draw, or raise what goes wrong."""
     with regular(log, error=UsageError) as file:
         found = points(file.read().decode("utf-8", "replace").splitlines())
     if not any(found.values()):

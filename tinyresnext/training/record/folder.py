@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,11 @@ class TrainingFolder:
     def save(self, state: State) -> None:
         """Write the state in one step."""
         training_state.write(self.state, state)
+
+    def drop_stopped(self) -> None:
+        """Remove the model of an earlier stop; one that cannot be removed costs no run."""
+        with suppress(OSError):
+            self.stopped.unlink()
 
     def meta(self) -> dict[str, Any]:
         """Return what the state says beside its arrays, as `training_state.read_meta` reads it.

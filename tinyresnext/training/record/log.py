@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, BinaryIO
@@ -17,6 +18,7 @@ from ...system.files import PIECE, shown
 from ...system.writing import opened
 
 EVERY = 0.25  # seconds between two looks at the terminal
+HANGUP = getattr(signal, "SIGHUP", None)  # what a process gets whose terminal has gone
 
 
 class Log:
@@ -73,8 +75,9 @@ class Log:
         return self._file.tell()
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file; what could not be written has been told before, and fails again here."""
+        with suppress(OSError):
+            self._file.close()
 
 
 def _end_of_line(file: BinaryIO, length: int) -> int:
@@ -164,9 +167,11 @@ def clock(seconds: float) -> str:
 class Stop:
     """Inside its ``with`` block, Ctrl-C and SIGTERM ask for a stop; a second one stops at once.
 
-    The first one is answered at once with what the run waits for. Only the main thread receives
-    signals: in another, they do what they always do. What the process was started to ignore stays
-    ignored, such as Ctrl-C in what a script runs in the background: it is meant for others.
+    So does SIGHUP, as when a connection by ssh is lost. Of these a shell and the system send
+    several, so they never stop at once. The first signal is answered at once with what the run
+    waits for. Only the main thread receives signals: in another, they do what they always do. What
+    the process was started to ignore stays ignored, such as Ctrl-C in what a script runs in the
+    background, and SIGHUP behind `nohup`.
 
     Attributes
     ----------
@@ -179,8 +184,8 @@ class Stop:
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) is signal.SIG_IGN:
+            for number in (signal.SIGINT, signal.SIGTERM, HANGUP):
+                if number is None or signal.getsignal(number) is signal.SIG_IGN:
                     continue
                 self._before[number] = signal.signal(number, self._ask)
         return self
@@ -196,11 +201,14 @@ class Stop:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
         self._restore()
+        if HANGUP is not None:
+            self._before[HANGUP] = signal.signal(HANGUP, signal.SIG_IGN)
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        second = "SIGTERM" if number == HANGUP else f"second {name}"
         if at_terminal():
             tell("")  # the line has the progress, and ^C behind it
         tell(
-            f"{name}: the run ends when this step is done and the state is saved; a second {name} "
+            f"{name}: the run ends when this step is done and the state is saved; a {second} "
             "ends it at once, and then the state is that of the last epoch"
         )
 

@@ -70,7 +70,8 @@ class State:
     log_bytes : int
         How long the log was.
     origin : dict of str to str
-        The ``device`` that computes, and how many images batch norms see (``normed``). For a run
+        The ``device`` that computes, ``by`` which version of this package on which kind of
+        processor, and how many images batch norms see (``normed``). For a run
         that a command began, also the ``command`` as a shell takes it, the ``place`` where it was
         typed, where its ``data``, ``val``, ``model`` and ``teacher`` (a list, as JSON) were last,
         and the commands that changed options ``later`` (a list, as JSON). It decides nothing, but

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from on_device import by_fibers
 from op_cases import Conv, conv_data, gamma, generator, ident, normal, result_shape
 from test_backward import conv_case
 from test_ops import bounded_conv, inside, wide
@@ -21,6 +22,7 @@ from tinyresnext.ops.cuda.conv import gemm, outer
 from tinyresnext.ops.cuda.conv.windows import windows
 from tinyresnext.ops.cuda.runtime.arrays import DeviceArray
 
+pytestmark = by_fibers
 CASES = (
     Conv("dense 3x3, stride 2", (2, 5, 6, 12), 20, 3, 2, 1, epilogue="bias relu"),
     Conv("grouped 3x3", (1, 5, 9, 16), 16, 3, 1, 1, 4, "bias residual relu"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from on_device import by_fibers
 
 from tinyresnext.emulator.fibers.machine import FiberMachine
 from tinyresnext.ops.contract import Peak
@@ -33,6 +34,7 @@ def test_every_file_of_the_ladder_is_a_rung(ladder):
     assert {path.stem for path in FOLDER.glob("rung_*.py")} == set(ladder.RUNGS)
 
 
+@by_fibers
 @pytest.mark.device
 @pytest.mark.parametrize("place", range(8))
 def test_every_rung_agrees_with_the_definition(ladder, place: int):
@@ -41,6 +43,7 @@ def test_every_rung_agrees_with_the_definition(ladder, place: int):
     ladder.check(import_module(ladder.RUNGS[place]), layer, FiberMachine())
 
 
+@by_fibers
 @pytest.mark.device
 def test_a_wrong_rung_is_found(ladder):
     rung = import_module("rung_1_loops")
@@ -49,6 +52,7 @@ def test_a_wrong_rung_is_found(ladder):
         ladder.check(Wrong(rung), one, FiberMachine())
 
 
+@by_fibers
 @pytest.mark.device
 @pytest.mark.usefixtures("nvvm")
 def test_a_depth_in_parts_counts_the_kernel_that_multiplies_and_the_one_that_adds(ladder):
@@ -96,6 +100,7 @@ def test_costs_fall_from_rung_to_rung(ladder):
     assert loops.shared == 0 < shared.shared
 
 
+@by_fibers
 @pytest.mark.device
 def test_rungs_are_timed_kernel_by_kernel_and_the_last_one_as_a_graph(ladder, monkeypatch):
     """The times are of the emulator; the share of a peak is that of what is a peak here."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numba import cuda
 from numba.cuda import libdevice
+from on_device import by_fibers
 from planted import RIGHT, THREADS, WRONG, kernel, reversed_in_warps, unknown
 
 from tinyresnext.emulator import KernelFault, check
@@ -295,6 +296,7 @@ def test_instructions_are_counted_by_warps():
 # --- both engines ---------------------------------------------------------------------------------
 
 
+@by_fibers
 def test_both_engines_compute_the_same():
     def mixed(x, y, n):
         t = int32(cuda.threadIdx.x)

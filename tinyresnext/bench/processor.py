@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from pathlib import Path
 
 
@@ -40,6 +41,8 @@ class Others:
         Processes that it has started and that have ended, such as those that compile, are a part of
         it. All are zero if the system does not report them.
         """
+        if sys.platform == "win32":
+            return 0.0, 0.0, 0.0
         try:
             ticks = [
                 int(word)

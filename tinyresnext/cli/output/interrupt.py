@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ def interruptible(speaks: bool) -> Iterator[None]:
     speaks : bool
         Whether something is said at the first one; training says it itself.
     """
-    if os.name == "nt" or threading.current_thread() is not threading.main_thread():
+    if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
         yield
         return
     ended = threading.Event()

@@ -63,7 +63,8 @@ class FiberMachine:
         memory: int = 8 << 30,
         multiprocessors: int = 8,
     ) -> None:
-        if not (sys.platform == "linux" and platform.machine() in ("x86_64", "AMD64")):
+        # as a pair: a plain comparison of `sys.platform` hides what follows from mypy elsewhere
+        if (sys.platform, platform.machine()) not in (("linux", "x86_64"), ("linux", "AMD64")):
             raise DeviceError(
                 f"the fibers of the emulator run on Linux on x86-64, and this is {sys.platform} "
                 f"on {platform.machine()}; the emulator of PTX runs everywhere"

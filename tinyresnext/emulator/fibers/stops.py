@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from ...ops.cuda.runtime.kernel import MOST
 from .words import STOPPED
 
-FATAL = signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE
+# Windows, where no fiber runs, has no SIGBUS, and this can be imported there all the same.
+FATAL = signal.SIGSEGV, getattr(signal, "SIGBUS", signal.SIGSEGV), signal.SIGFPE
 NODEFER, FLAGS, SIZE = 0x40000000, 136, 152  # of `struct sigaction` on Linux on x86-64
 
 STOPS = f"""

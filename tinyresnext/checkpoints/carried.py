@@ -9,7 +9,6 @@ in each container.
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from ..images.preprocess import Preprocess
 from ..network.resnext import parameters
 from ..network.spec import Spec, describe
 from ..store.contents import DOCUMENTS, Stored, documents_of, json_text, json_value, meanings
+from ..system.words import as_typed
 from . import infer
 from .names.table import TORCHVISION
 from .readers.checkpoint import CARRIED_KEY, MAX_CARRIED
@@ -173,7 +173,7 @@ def export_notes(
             lost = f"{missing}; use"
         if "--labels" in options:
             lost += f", with the {stored.spec.labels} labels in FILE, one a line"
-        notes.append(f"{lost}: {shlex.join(['tinyresnext', 'convert', path, *options])}")
+        notes.append(f"{lost}: {as_typed(['tinyresnext', 'convert', path, *options])}")
     return notes
 
 

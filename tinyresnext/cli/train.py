@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from ..system.files import shown
+from ..system.words import as_typed
 from .options import (
     Commands,
     Once,
@@ -256,7 +256,7 @@ def _done(a: argparse.Namespace, model: Model, chosen: Recipe) -> int:
             f"{shown(best)} was the best on the validation images, with {meta['best']:.1%}; "
             f"{folder.model.name} has {meta['top1']:.1%}"
         )
-    command = shlex.join(["tinyresnext", "classify", "IMAGE", "--model", str(best)])
+    command = as_typed(["tinyresnext", "classify", "IMAGE", "--model", str(best)])
     say(f"to use it: {shown(command)}")
     return 0
 

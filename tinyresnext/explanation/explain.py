@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.rules import alike
 from ..errors import UsageError
 from ..images.checks import whole_number
 from ..images.decode import Picture
@@ -127,7 +128,8 @@ def class_number(labels: Sequence[str], label: str | int) -> int:
     if not isinstance(label, str):
         return whole_number("label", label, 0, len(labels) - 1, " of a class")
     same = [i for i, name in enumerate(labels) if name == label]
-    same = same or [i for i, name in enumerate(labels) if name.casefold() == label.casefold()]
+    if not same:
+        same = [i for i, name in enumerate(labels) if alike(name) == alike(label)]
     digits = label.lstrip("0")[:9] or "0"  # so many are beyond all classes
     if not same and label.isascii() and label.isdigit() and int(digits) < len(labels):
         return int(digits)

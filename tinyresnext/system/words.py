@@ -1,12 +1,24 @@
-"""Words that a person types: parts of names, and the nearest known ones to an unknown one."""
+"""Words that a person types: commands, parts of names, and the nearest known ones to an unknown."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 
 from ..errors import UsageError
 
-__all__ = ["matching", "nearest", "one_of", "similar"]
+__all__ = ["as_typed", "matching", "nearest", "one_of", "similar"]
+
+
+def as_typed(words: Sequence[str]) -> str:
+    """Return the words of a command as they are typed into this system's shell."""
+    if sys.platform == "win32":  # cmd.exe knows no single quotation marks
+        from subprocess import list2cmdline
+
+        return list2cmdline(words)
+    from shlex import join
+
+    return join(words)
 
 
 def one_of(word: object, known: Iterable[str]) -> str:

@@ -162,7 +162,9 @@ class _Writer:
     """
 
     def __init__(self, stream: TextIO) -> None:
-        self._writer = csv.writer(stream)
+        # On Windows, standard output puts a carriage return before each line feed by itself.
+        returned = stream is sys.stdout and sys.platform == "win32"
+        self._writer = csv.writer(stream, lineterminator="\n" if returned else "\r\n")
 
     def writerow(self, row: Iterable[Any]) -> None:
         """Write a row."""
@@ -196,8 +198,13 @@ def json_row(row: Row, asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def print_json(values: dict[str, Any]) -> None:
-    """Print one JSON object on a line of standard output, at once."""
-    print(_json(values), flush=True)
+    """Print one JSON object on a line of standard output, at once.
+
+    JSON is UTF-8: where the stream writes another encoding, the line is ASCII.
+    """
+    encoding = getattr(sys.stdout, "encoding", None) or ""
+    utf8 = encoding.lower().replace("_", "-") in ("utf-8", "utf8")
+    print(_json(values, escaped=not utf8), flush=True)
 
 
 def json_line(values: dict[str, Any]) -> bytes:
@@ -212,11 +219,11 @@ def csv_line(row: Iterable[Any]) -> bytes:
     return stream.getvalue().encode("utf-8", "backslashreplace")
 
 
-def _json(values: dict[str, Any]) -> str:
+def _json(values: dict[str, Any], escaped: bool = False) -> str:
     """Return one JSON object as a line without its end."""
     import json  # late: only some commands print JSON
 
-    text = json.dumps(values, ensure_ascii=False)
+    text = json.dumps(values, ensure_ascii=escaped)
     if not text.isprintable():  # what a terminal must not see, as JSON's own escapes
         text = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
     return text

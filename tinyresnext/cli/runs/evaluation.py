@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ...data.rules import alike
 from ...errors import ImageError, UsageError
 from ...system.files import shown
 from ..output.progress import announce_compiling, counted, say
@@ -58,9 +59,21 @@ def outputs(a: argparse.Namespace) -> Outputs:
     written = [file for file in found if file]
     for number, file in enumerate(written):
         check_not_read(file, [*a.data, a.truth, *(a.model or ())])
-        if os.path.realpath(file) in map(os.path.realpath, written[:number]):
-            raise UsageError(f"{file!r} is to have two results; give each a name of its own")
+        if any(_one(file, other) for other in written[:number]):
+            raise UsageError(
+                f"{file!r} is to have two results (capital letters may not tell files apart); give "
+                "each a name of its own"
+            )
     return found
+
+
+def _one(file: str, other: str) -> bool:
+    """Return whether two names may be those of one file, which need not be there yet.
+
+    On Windows and macOS, capital letters and forms of accents do not tell files apart.
+    """
+    (folder, name), (second, another) = (os.path.split(os.path.realpath(x)) for x in (file, other))
+    return alike(name) == alike(another) and os.path.samefile(folder, second)
 
 
 def evaluate_all(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -144,7 +145,8 @@ def _names_on_stdin() -> Iterator[str]:
 def _text_of(stream: TextIO) -> str:
     """Return all text of a stream; a byte order mark says its encoding, whatever the terminal's is.
 
-    PowerShell writes one, in UTF-8 or UTF-16.
+    PowerShell writes one, in UTF-8 or UTF-16. In the encoding of files' names, a name may have
+    bytes that are no text, as in a list (`lines_of`).
     """
     from ...data.typed import encoding_of
 
@@ -156,4 +158,7 @@ def _text_of(stream: TextIO) -> str:
         return str(data)
     if (encoding := encoding_of(data[:4])) is not None:
         return str(data.decode(encoding))
-    return str(data.decode(stream.encoding or "utf-8", stream.errors or "strict"))
+    encoding, errors = stream.encoding or "utf-8", stream.errors or "strict"
+    if codecs.lookup(encoding) == codecs.lookup(sys.getfilesystemencoding()):
+        errors = sys.getfilesystemencodeerrors()
+    return str(data.decode(encoding, errors))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ...errors import UsageError
 from ...system.files import shown
+from ...system.words import as_typed
 from ...training.recipes import RECIPES, SOURCES, Recipe, recipe
 from ...training.recipes.kinds import Choice, Flag, Kind, Option
 from ...training.recipes.recipe import settings
@@ -167,6 +167,6 @@ def say_of_unused(a: argparse.Namespace, dataset: Dataset) -> None:
 
     if not a.resume and dataset.part == "val" and meant(a.split) == "train":
         say(
-            f"{shown(a.data)} has a part val, which is not used: with --val "
-            f"{shown(shlex.quote(a.data))} the network is evaluated on it after each epoch"
+            f"{shown(a.data)} has a part val, which is not used: with "
+            f"{shown(as_typed(['--val', a.data]))} the network is evaluated on it after each epoch"
         )

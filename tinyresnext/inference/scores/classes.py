@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from ...checkpoints.imagenet import imagenet_labels, imagenet_wnids
+from ...data.rules import alike
 from ...errors import UsageError
 
 __all__ = ["match_classes", "match_numbers", "same_classes"]
@@ -25,10 +26,11 @@ def match_classes(
 ) -> tuple[int, ...]:
     """Return for each class of a data set the number of the model's label with the same name.
 
-    If no label has exactly the same name, differences of case, and ``_`` or ``-`` instead of a
-    space, are ignored. WordNet ids are understood as well, alone or with a name behind
-    (``n01440764``, ``n02085620-Chihuahua``), if the model has ImageNet's classes or its labels have
-    ids; numbers from 0 too, in the order of the WordNet ids, if the model has ImageNet's classes.
+    If no label has exactly the same name, differences of case and of how accents are stored, and
+    ``_`` or ``-`` instead of a space, are ignored. WordNet ids are understood as well, alone or
+    with a name behind (``n01440764``, ``n02085620-Chihuahua``), if the model has ImageNet's classes
+    or its labels have ids; numbers from 0 too, in the order of the WordNet ids, if the model has
+    ImageNet's classes.
 
     Parameters
     ----------
@@ -201,5 +203,5 @@ def _places(names: Iterable[str]) -> dict[str, list[int]]:
 
 
 def _plain(name: str) -> str:
-    """Return a name in one spelling: lower case, with spaces between its words."""
-    return name.replace("_", " ").replace("-", " ").casefold().strip()
+    """Return a name in one spelling: as `alike` says, with spaces between its words."""
+    return alike(name.replace("_", " ").replace("-", " ")).strip()

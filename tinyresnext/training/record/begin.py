@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -25,6 +24,7 @@ from ...store import store
 from ...system.console import plain, tell
 from ...system.files import shown
 from ...system.version import __version__
+from ...system.words import as_typed
 from ...system.writing import present
 from ..recipes import Recipe
 from ..recipes.steps import warnings_for
@@ -148,7 +148,7 @@ def how_to_go_on(
     if command := state.origin.get("command", "").split()[:2]:
         if ranks > 1:
             command = ["mpiexec", "-n", str(ranks), *command, "--mpi"]
-        how = shown(" ".join([*command, "--resume", shlex.quote(str(folder.path))]))
+        how = shown(as_typed([*command, "--resume", str(folder.path)]))
     learnt = f", the model so far in {shown(folder.stopped)}" if model else ""
     return (
         f"after {_place(state, steps)}; the state is in {shown(folder.state)}{learnt}, and this "

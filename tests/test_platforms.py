@@ -8,14 +8,18 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from child import child
 
+import tinyresnext as tr
 from tinyresnext.cli.output.tables import print_json, table
 from tinyresnext.cli.runs import images
 from tinyresnext.errors import UsageError
 from tinyresnext.explanation.explain import class_number
+from tinyresnext.inference.many.features import save_features
 from tinyresnext.inference.scores.classes import match_classes
 from tinyresnext.system.words import as_typed
 from tinyresnext.system.writing import replacing
@@ -124,6 +128,36 @@ def test_what_killed_processes_left_on_windows(monkeypatch, tmp_path):
     with replacing(tmp_path / "t"):
         pass
     assert {path.name for path in tmp_path.iterdir()} == {"t", f"{start}{'1' * 8}.tmp"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux says which files are open")
+@pytest.mark.parametrize("resume", [False, True])
+def test_features_on_windows(monkeypatch, tmp_path, resume):
+    """A file that is open is not removed there, and one that is locked not opened once more."""
+
+    def unless_open(call, ending):
+        def called(path, *given, **more):
+            if os.fspath(path).endswith(ending):
+                handles = [f"/proc/self/fd/{one}" for one in os.listdir("/proc/self/fd")]
+                if os.path.realpath(path) in map(os.path.realpath, handles):
+                    raise PermissionError(errno.EACCES, "Access is denied", path)
+            return call(path, *given, **more)
+
+        return called
+
+    model = tr.random_model(tr.cifar(11, 1, 4, classes=2), 0, "reference")
+    locks = SimpleNamespace(LK_NBLCK=2, locking=lambda handle, how, count: None)
+    monkeypatch.setitem(sys.modules, "msvcrt", locks)
+    monkeypatch.setattr(os, "unlink", unless_open(os.unlink, ""))
+    monkeypatch.setattr(os, "open", unless_open(os.open, ".part"))
+    windows(monkeypatch)
+    image = Path(__file__).parent / "data" / "chelsea.jpg"
+    file = tmp_path / "f.h5"
+    assert list(save_features(model, [image], file, resume=resume)) == [(str(image), None)]
+    stopped = save_features(model, [image, image], tmp_path / "g.h5", batch=1)
+    next(stopped)
+    stopped.close()  # nothing is left of such a run
+    assert [path.name for path in tmp_path.iterdir()] == ["f.h5"]
 
 
 def test_the_emulator_is_imported_where_no_fiber_runs():

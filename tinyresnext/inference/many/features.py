@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import zlib
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing, nullcontext, suppress
@@ -36,7 +37,7 @@ from ..model import Model
 from .batches import batch_and_step, prepared, sources_of, worked
 from .rows.assembled import assemble, check_whole
 from .rows.forms import json_form
-from .rows.journal import Journal, changing, dropped, journal
+from .rows.journal import Journal, changing, journal
 from .rows.settings import as_json, computed_on
 
 if TYPE_CHECKING:
@@ -157,13 +158,16 @@ def save_features(
             attributes["settings"] = json.dumps(asked)
             attributes |= {"images": kept.done, "failed": kept.failed}
             with kept.writing() if stays else nullcontext():
-                assemble(path, values, one.shape, attributes)
+                assemble(path, kept, values, one.shape, attributes)
             ends = True
         finally:
             if ends:
-                dropped(path)
+                if sys.platform == "win32":  # no open file can be removed there
+                    with suppress(OSError):
+                        values.close()
                 with suppress(FileNotFoundError):
                     os.unlink(rows)
+                kept.drop()
 
 
 def _device(model: Model) -> str:

@@ -14,7 +14,7 @@ from ....errors import FormatError, UsageError
 from ....store.sink import written
 from ....system.files import as_utf8, regular, shown
 from ....system.writing import replacing
-from .forms import records
+from .journal import Journal
 from .settings import as_json
 
 if TYPE_CHECKING:
@@ -27,13 +27,19 @@ _NAMES = "images_sha256"  # of the names of all images, also of those that canno
 
 
 def assemble(
-    path: str, values: BinaryIO, shape: tuple[int, ...], attributes: Mapping[str, Any]
+    path: str,
+    kept: Journal,
+    values: BinaryIO,
+    shape: tuple[int, ...],
+    attributes: Mapping[str, Any],
 ) -> None:
     """Write the HDF5 file from the rows of a run.
 
     Parameters
     ----------
     path : str
+    kept : Journal
+        The rows.
     values : binary file
         The features, one image after the other.
     shape : tuple of int
@@ -49,37 +55,31 @@ def assemble(
 
     size = 4 * int(np.prod(shape))
     chunk = max(1, CHUNK // size)
-    with regular(f"{path}.part") as file:
-        every = (json.loads(record) for record, _ in records(file))
-        count = sum("error" not in row for row in every)
+    count = sum("error" not in json.loads(record) for record in kept.rows())
 
-        def steps(out: File) -> Iterator[None]:
-            names = out.create_dataset("paths", (count,), h5py.string_dtype("utf-8"))
-            rows = out.create_dataset(
-                "features",
-                (count, *shape),
-                "f4",
-                maxshape=(None, *shape),
-                chunks=(chunk, *shape),
-            )
-            yield
-            values.seek(0)
-            digest, block, first = hashlib.sha256(), list[bytes](), 0
-            for record, _ in records(file):
-                row = json.loads(record)
-                digest.update(json.dumps(row["path"]).encode() + b"\n")
-                if "error" not in row:
-                    block.append(as_utf8(row["path"]).encode())
-                if len(block) == chunk or (block and first + len(block) == count):
-                    data = np.frombuffer(values.read(len(block) * size), "<f4")
-                    names[first : first + len(block)] = block
-                    rows[first : first + len(block)] = data.reshape(len(block), *shape)
-                    first, block = first + len(block), []
-                    yield
-            out.attrs.update({**attributes, _NAMES: digest.hexdigest()})
+    def steps(out: File) -> Iterator[None]:
+        names = out.create_dataset("paths", (count,), h5py.string_dtype("utf-8"))
+        rows = out.create_dataset(
+            "features", (count, *shape), "f4", maxshape=(None, *shape), chunks=(chunk, *shape)
+        )
+        yield
+        values.seek(0)
+        digest, block, first = hashlib.sha256(), list[bytes](), 0
+        for record in kept.rows():
+            row = json.loads(record)
+            digest.update(json.dumps(row["path"]).encode() + b"\n")
+            if "error" not in row:
+                block.append(as_utf8(row["path"]).encode())
+            if len(block) == chunk or (block and first + len(block) == count):
+                data = np.frombuffer(values.read(len(block) * size), "<f4")
+                names[first : first + len(block)] = block
+                rows[first : first + len(block)] = data.reshape(len(block), *shape)
+                first, block = first + len(block), []
+                yield
+        out.attrs.update({**attributes, _NAMES: digest.hexdigest()})
 
-        with replacing(path) as temporary:
-            written(temporary, steps)
+    with replacing(path) as temporary:
+        written(temporary, steps)
 
 
 def check_whole(path: str, asked: Mapping[str, Any], sources: Iterable[Source]) -> dict[str, int]:

@@ -21,11 +21,11 @@ from typing import Any, BinaryIO
 from ....data.trees.sources import Source
 from ....errors import UsageError
 from ....system.files import regular, shown
-from ....system.writing import check_writable, locked, present, replacing
+from ....system.writing import check_writable, locked, present, renamed, replacing
 from .forms import Form, records
 from .settings import PLACE, as_json, check_settings
 
-__all__ = ["Journal", "changing", "dropped", "journal", "resumable", "whole"]
+__all__ = ["Journal", "changing", "journal", "resumable", "whole"]
 
 
 class Journal:
@@ -126,10 +126,23 @@ class Journal:
         if sys.platform == "win32":  # what is open cannot get another name there
             self._file.close()
         with self.writing():
-            os.replace(f"{self.path}.part", self.path)
+            renamed(f"{self.path}.part", self.path)
         if not present(f"{self.path}.part"):  # else the settings are those of another run already
             with suppress(FileNotFoundError):
                 os.unlink(f"{self.path}.part.json")
+
+    def rows(self) -> Iterator[bytes]:
+        """Yield each row that is on the disk; the file that is locked is not opened once more."""
+        return (row for row, _ in records(self._file, self._form.quotes))
+
+    def drop(self) -> None:
+        """Remove what the run leaves beside the file that it was to make."""
+        if sys.platform == "win32":  # no open file can be removed there
+            with suppress(OSError):
+                self._file.close()
+        for ending in (".part", ".part.json"):
+            with suppress(FileNotFoundError):
+                os.unlink(f"{self.path}{ending}")
 
     def writing(self) -> AbstractContextManager[None]:
         """Return what is around each writing of the run; see `resumable`."""
@@ -231,13 +244,6 @@ def whole(path: str, form: Form, sources: Iterable[Source]) -> tuple[int, int] |
         f"{shown(path)} is whole, and its rows from {number + 1} on are not those of these images "
         "and settings; give another name, or --force to write over it"
     )
-
-
-def dropped(path: str) -> None:
-    """Remove what a run leaves beside the file that it was to make."""
-    for ending in (".part", ".part.json"):
-        with suppress(FileNotFoundError):
-            os.unlink(f"{path}{ending}")
 
 
 @contextmanager

@@ -18,8 +18,10 @@ from tinyresnext.ops.cpu.conv.narrow.outer import lines_kernel
 from tinyresnext.ops.cpu.conv.narrow.strips import strips_kernel as narrow_kernel
 from tinyresnext.ops.cpu.conv.wide.outer import sums_kernel
 from tinyresnext.ops.cpu.conv.wide.strips import strips_kernel as wide_kernel
+from tinyresnext.ops.cpu.runtime import cache
 from tinyresnext.ops.cpu.runtime.compiling import ahead, watch
 from tinyresnext.ops.cpu.runtime.tasks import Kernel
+from tinyresnext.system.writing import locked
 
 pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
 
@@ -123,6 +125,58 @@ def test_errors_end_the_helpers(home, monkeypatch, places):
     with pytest.raises(KeyboardInterrupt):
         ahead.compile_all([Stub(place, []) for place in places], 2, interrupted)
     assert started[0].poll() is not None
+
+
+READY = """
+    import sys
+    print("done", flush=True)
+    for place in sys.stdin:
+        print("done", flush=True)
+"""
+
+
+def test_one_process_at_a_time_has_helpers(home, monkeypatch, places):
+    """Or 16 workers of a server that start together have 16 times as many as there are cores."""
+    started, log = helped_by(monkeypatch, READY), []
+    with locked(cache.made().parent / "helpers.lock"):  # as another process holds it
+        ahead.compile_all([Stub(place, log) for place in places], 8, lambda: None)
+    assert (started, log) == ([], places)
+    ahead.compile_all([Stub(place, log) for place in places], 2, lambda: None)
+    assert len(started) == 1
+    assert (home / "kernels" / "helpers.lock").stat().st_size == 0
+
+
+def test_nobody_helps_where_the_disk_is_full(home, monkeypatch, places):
+    started, log = helped_by(monkeypatch, READY), []
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ahead.os, "write", full)
+        ahead.compile_all([Stub(place, log) for place in places], 8, lambda: None)
+    assert (started, log) == ([], places)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_helper_that_cannot_keep_a_kernel_gets_no_other(home, monkeypatch, places, kept):
+    log, started = [], helped_by(monkeypatch, READY)
+
+    class Stubborn(Stub):
+        asked = 0
+
+        def kept(self):
+            self.asked += 1
+            return kept and self.asked > 1  # when it is compiled
+
+    def meanwhile():
+        for thread in threading.enumerate():
+            if isinstance(thread, ahead.Helper):
+                thread.join(20)
+
+    ahead.compile_all([Stubborn(place, log) for place in places], 2, meanwhile)
+    assert len(started) == 1
+    assert log == ([] if kept else places[1:])
 
 
 @pytest.mark.parametrize(

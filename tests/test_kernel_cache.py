@@ -14,6 +14,7 @@ from numba.core.registry import cpu_target
 
 from tinyresnext.ops.cpu.runtime import cache
 from tinyresnext.ops.cpu.runtime import kernel as kernels
+from tinyresnext.ops.cpu.runtime.compiling import identity
 from tinyresnext.ops.cpu.runtime.kernel import kernel
 
 pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
@@ -296,7 +297,7 @@ def test_sources_are_part_of_the_identity(tmp_path, monkeypatch):
         seen.add(cache.sources(copy, *patterns))
     assert len(seen) == 1 + len(files)
     before = cache.identity.__wrapped__()
-    monkeypatch.setattr(cache, "IMPORTED", cache.sources(copy, *patterns))
+    monkeypatch.setattr(identity, "IMPORTED", cache.sources(copy, *patterns))
     assert cache.identity.__wrapped__() != before
 
 

@@ -8,12 +8,15 @@ import shutil
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numba
 import pytest
 from cache_use import run, stored, times, use
 
 from tinyresnext.ops.cpu.runtime import cache
+from tinyresnext.ops.cpu.runtime import kernel as kernels
+from tinyresnext.system.home import folder
 
 pytestmark = pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
 PYCACHE = shutil.ignore_patterns("__pycache__")
@@ -37,7 +40,8 @@ def test_a_folder_that_others_can_write_to_is_not_used(home, which):
     for _ in range(2):
         assert use(times(3)) == (0, 1)
     assert path.stat().st_mtime_ns == before  # nothing is written either
-    assert "others can write to it" in cache.problem()
+    assert "others can write to" in cache.problem()
+    assert "chmod go-w" in cache.problem()
 
 
 @POSIX
@@ -64,6 +68,42 @@ def test_a_link_in_place_of_the_folder_is_not_used(home, tmp_path):
     (home / "kernels").symlink_to(tmp_path / "elsewhere")
     assert use(times(3)) == (0, 1)
     assert cache.clear() == 0
+
+
+@POSIX
+@pytest.mark.parametrize("order", ["a model first", "kernels first"])
+def test_folders_of_models_leave_the_kernels_theirs(home, order):
+    """Where files of the user's are for the group, too, as under the umask 002."""
+    before = os.umask(0o002)
+    try:
+        for made in range(2):
+            if (made == 0) == (order == "a model first"):
+                folder(home / "downloads")
+                folder(home / "downloads" / "one")
+            else:
+                use(times(3))
+    finally:
+        os.umask(before)
+    assert cache.problem() is None
+    assert use(times(3)) == (1, 0)
+    for path in [home, *home.rglob("*")]:
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+@POSIX
+def test_a_link_in_the_place_of_the_home_is_followed(tmp_path, monkeypatch):
+    """As installations have it: ``current`` leads to the folder of the newest version."""
+    (tmp_path / "releases").mkdir()
+    (tmp_path / "current").symlink_to(tmp_path / "releases" / "7", target_is_directory=True)
+    monkeypatch.setenv("TINYRESNEXT_HOME", str(tmp_path / "current"))
+    assert use(times(3)) == (0, 1)
+    assert use(times(3)) == (1, 0)
+    assert cache.problem() is None
+    [kept] = cache.kept()
+    assert (kept.current, kept.folder.parents[1]) == (True, tmp_path / "releases" / "7")
+    (tmp_path / "releases" / "7").chmod(0o777)
+    assert use(times(3)) == (0, 1)
+    assert str(tmp_path / "releases" / "7") in cache.problem()
 
 
 @pytest.mark.parametrize("what", ["file", "under a file", "null device", "NUL in the name"])
@@ -175,7 +215,13 @@ def test_clear_takes_only_what_is_ours(home):
         (2, 6, False),
         (1 + 0, size, True),
     ]
-    assert cache.clear() == size + 6
+    (path.parent / ".c.tmp").write_bytes(b"12")
+    assert cache.clear(others=True) == 6 + 2
+    assert {p.name for p in stored(home)} == {path.name, "notes.txt", "a.kernel"}
+    assert not old.exists()
+    old.mkdir()
+    (old / "a.kernel").write_bytes(b"12345")
+    assert cache.clear() == size + 5
     assert {p.name for p in stored(home)} == {"notes.txt", "a.kernel"}
     assert not old.exists()
 
@@ -264,6 +310,20 @@ def test_another_numba(home, gone):
     for _ in range(2):
         done = run(code)
         assert (done.returncode, done.stdout) == (0, "[[0.5 0.5]] 2.0\n"), done.stderr
+
+
+def test_a_numba_that_counts_in_another_way(home, monkeypatch):
+    """Names in code that several processes compile could then be the same: nothing is kept."""
+    without = SimpleNamespace(FunctionIdentity=type("FunctionIdentity", (), {}))
+    other = SimpleNamespace(**{**vars(kernels.core), "bytecode": without})
+    kernels._number_apart.cache_clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(kernels, "core", other)
+        for _ in range(2):
+            assert use(times(3)) == (0, 1)
+    assert stored(home) == []
+    assert use(times(3)) == (0, 1)
+    assert use(times(3)) == (1, 0)
 
 
 def test_code_of_sources_that_changed_is_not_kept(tmp_path, home):

@@ -55,6 +55,9 @@ def test_commands(home, capsys, monkeypatch):
         assert cli.main(["cache", "clear", *words]) == 2
         assert cli.main(["cache", "info", *words]) == 2
     assert "leave out 'resnext50_*'" in capsys.readouterr().err
+    for action in ("info", "warm"):
+        assert cli.main(["cache", action, "--others"]) == 2
+    assert cli.main(["cache", "clear", "--others"]) == 0
     assert len(stored(home)) == 1
     assert cli.main(["cache", "clear"]) == 0
     assert capsys.readouterr().out.startswith("removed ")
@@ -124,9 +127,16 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "terminal", "words"), [(0.6, True, 1), (0.6, False, 0), (0.01, True, 0)]
+    ("seconds", "terminal", "problem", "words"),
+    [
+        (0.6, True, None, 1),
+        (0.6, False, None, 0),
+        (0.01, True, None, 0),
+        (0.6, True, "a full disk", 1),
+        (0.6, False, "a full disk", 1),
+    ],
 )
-def test_a_word_when_compiling_takes_long(monkeypatch, seconds, terminal, words):
+def test_a_word_when_compiling_takes_long(monkeypatch, seconds, terminal, problem, words):
     from numba.core.compiler_lock import global_compiler_lock
 
     stream = Terminal() if terminal else io.StringIO()
@@ -141,13 +151,21 @@ def test_a_word_when_compiling_takes_long(monkeypatch, seconds, terminal, words)
         def described():
             return "the processor"
 
+        @staticmethod
+        def kernels_problem():
+            return problem
+
     with progress.announce_compiling(Ops):
         for _ in range(3):  # no single kernel takes a second, and all together do
             with global_compiler_lock, global_compiler_lock:
                 time.sleep(seconds)
             time.sleep(0.05)
     assert stream.getvalue().count("compiling kernels") == stream.getvalue().count("\n") == words
-    assert (" functions compiled in 1 s" in stream.getvalue()) == bool(words)
+    assert (" functions compiled in 1 s" in stream.getvalue()) == bool(words and terminal)
+    assert ("as every run will, since they cannot be kept: a full disk" in stream.getvalue()) == (
+        problem is not None
+    )
+    assert ("once; later runs" in stream.getvalue()) == (bool(words) and problem is None)
 
 
 def test_what_is_compiled_is_counted_and_named_each_time(monkeypatch):

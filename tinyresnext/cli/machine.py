@@ -50,6 +50,11 @@ def _add_cache(c: argparse.ArgumentParser) -> None:
         metavar="PRECISION",
         help="with warm: the precision that the kernels compute in, or int8 (float32)",
     )
+    c.add_argument(
+        "--others",
+        action="store_true",
+        help="with clear: keep the kernels of this version on this processor",
+    )
 
 
 def _cache(a: argparse.Namespace) -> int:
@@ -65,10 +70,12 @@ def _cache(a: argparse.Namespace) -> int:
             f"`cache {a.action}` is about all kernels, of every device and precision; --device and "
             "--precision are for `cache warm`"
         )
+    if a.others and a.action != "clear":
+        raise UsageError(f"`cache {a.action}` removes nothing; --others is for `cache clear`")
     device = "cpu" if a.device is None else a.device
     ops = backend_of(device, "float32" if a.precision is None else a.precision)
     if a.action == "clear":
-        print(f"removed {ops.clear_kernels() / 2**20:.1f} MiB")
+        print(f"removed {ops.clear_kernels(a.others) / 2**20:.1f} MiB")
         return 0
     if a.action == "warm":
         _warm(ops, a.pattern, a.precision == "int8")

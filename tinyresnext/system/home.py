@@ -51,7 +51,9 @@ def rename(path: Path, to: Path) -> None:
 
 
 def folder(path: Path) -> Path:
-    """Return the folder; a new one is made for the user alone.
+    """Return the folder; a new one is made for the user alone, and so is the one that it is in.
+
+    That may be the folder of `home`, where kernels are kept only if nobody else can write to it.
 
     Raises
     ------
@@ -59,8 +61,9 @@ def folder(path: Path) -> Path:
         It cannot be made.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.mkdir(mode=0o700, exist_ok=True)
+        path.parent.parent.mkdir(parents=True, exist_ok=True)
+        for level in (path.parent, path):
+            level.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise UsageError(
             f"cannot make {shown(path)}: {error.strerror}; choose another folder with "

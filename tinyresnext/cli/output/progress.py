@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, TypeVar
 
 from ...system.console import at_terminal, plain, rewrite, tell
@@ -26,21 +26,36 @@ def say(text: object) -> None:
 
 
 def announce_compiling(ops: Backend) -> AbstractContextManager[None]:
-    """Return a context that shows what compiles while kernels compile, at a terminal only."""
-    if not at_terminal():
-        return nullcontext()
-    words = [f"compiling kernels for {ops.described()}, once; later runs start at once"]
+    """Return a context that shows what compiles while kernels compile, at a terminal only.
+
+    Where kernels cannot be kept, so that every run compiles them again, a log is told so once, too.
+    """
+    moves, first = at_terminal(), [True]
 
     def show(now: Compiling | None) -> None:
         if now is None:
-            rewrite("")
+            if moves:
+                rewrite("")
             return
-        while words:
-            say(words.pop())
-        name = f", now {now.name}" if now.name else ""
-        rewrite(f"{now.done} functions compiled in {now.seconds:.0f} s{name}")
+        if first:
+            first.clear()
+            _say_first(ops, moves)
+        if moves:
+            name = f", now {now.name}" if now.name else ""
+            rewrite(f"{now.done} functions compiled in {now.seconds:.0f} s{name}")
 
     return ops.when_compiling(show)
+
+
+def _say_first(ops: Backend, moves: bool) -> None:
+    """Say that kernels compile, and whether that will be so again."""
+    if problem := ops.kernels_problem():
+        say(
+            f"compiling kernels for {ops.described()}, as every run will, since they cannot be "
+            f"kept: {problem}; TINYRESNEXT_HOME names another folder"
+        )
+    elif moves:
+        say(f"compiling kernels for {ops.described()}, once; later runs start at once")
 
 
 def counted(

@@ -264,5 +264,8 @@ class Device(Protocol):
     def kernels_problem(self) -> str | None:
         """Return why compiled kernels cannot be kept on disk, or None when they can."""
 
-    def clear_kernels(self) -> int:
-        """Remove all compiled kernels from the disk and return how many bytes they had."""
+    def clear_kernels(self, others: bool = False) -> int:
+        """Remove all compiled kernels from the disk and return how many bytes they had.
+
+        With ``others``, those stay that this version uses on this processor.
+        """

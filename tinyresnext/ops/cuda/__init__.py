@@ -255,11 +255,11 @@ class CudaBackend:
 
         return problem()
 
-    def clear_kernels(self) -> int:
+    def clear_kernels(self, others: bool = False) -> int:
         """Remove all compiled kernels from the disk and return how many bytes they had."""
         from .runtime.cache import clear
 
-        return clear()
+        return clear(others)
 
 
 @cache

@@ -9,77 +9,35 @@ compiled again: nothing here raises.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
-import platform
 import re
 import secrets
 import stat
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import llvmlite
-import numba
-from numba import config
-
 from ....system.home import home
 from ....system.version import __version__
 from ...contract import Kept
+from .compiling.identity import IMPORTED, SOURCES, identity, sources
 
 MAGIC = b"tinyresnext kernel 1\n"
 SUFFIX = ".kernel"
 FAILURES = (OSError, ValueError)  # of files; a name that no file can have is a ValueError
-# Settings of Numba that change the code. The number of threads and their pool do not.
-SETTINGS = (
-    "OPT",
-    "LOOP_VECTORIZE",
-    "SLP_VECTORIZE",
-    "BOUNDSCHECK",
-    "DEBUGINFO_DEFAULT",
-    "ENABLE_AVX",
-    "USING_SVML",  # Intel's library of elementary functions, where Numba has found it
-)
 
 
 # --- where ----------------------------------------------------------------------------------------
 
 
-def sources(top: Path, *patterns: str) -> str | None:
-    """Return a digest of source files; None where there are none, as in a zipped application."""
-    found, paths = hashlib.sha256(), sorted(path for one in patterns for path in top.glob(one))
-    try:
-        for path in paths:
-            content, name = path.read_bytes(), path.relative_to(top).as_posix()
-            found.update(f"{name} {len(content)}\n".encode() + content)
-    except OSError:
-        return None
-    return found.hexdigest() if paths else None
+def _base() -> Path | None:
+    """Return the folder that has all kernels; a link in its place, or above, is followed.
 
-
-# Kernels also take constants from the reference and from the files beside it.
-SOURCES = Path(__file__).parents[2], "*.py", "reference/*.py", "cpu/**/*.py"
-IMPORTED = sources(*SOURCES)  # now: later the files may be others than those that were imported
-
-
-@functools.cache
-def identity() -> str:
-    """Return all that compiled code depends on, besides the kernel itself.
-
-    Processes for which this is equal share compiled code.
+    Below it no link is: what counts is whose folder it is, and who can write to it.
     """
-    settings = [f"{name}={getattr(config, name, None)}" for name in SETTINGS]
-    versions = [
-        __version__,
-        str(IMPORTED),
-        numba.__version__,
-        llvmlite.__version__,
-        platform.python_implementation(),
-    ]
-    processor = numba.core.registry.cpu_target.target_context.codegen().magic_tuple()
-    return "\n".join([*versions, sys.version, *processor, *settings])
+    base = home()
+    return base and Path(os.path.realpath(base))
 
 
 def folder() -> Path | None:
@@ -87,7 +45,7 @@ def folder() -> Path | None:
     if IMPORTED is None:
         return None
     try:
-        base = home()
+        base = _base()
         digest = hashlib.sha256(identity().encode()).hexdigest()[:20]
         return base and base / "kernels" / f"{__version__}-{digest}"
     except Exception:  # an unknown Numba
@@ -104,23 +62,36 @@ def _ours(status: os.stat_result) -> bool:
     )
 
 
-def _make(place: Path) -> None:
-    """Make the folder and those above it; new ones are for the user alone."""
-    place.parent.parent.parent.mkdir(parents=True, exist_ok=True)
-    for level in _levels(place):
-        with suppress(FileExistsError):
-            level.mkdir(mode=0o700)
+def made() -> Path | None:
+    """Return the folder, or None where none can be kept; new ones are for the user alone."""
+    place = folder()
+    if place is None:
+        return None
+    try:
+        place.parent.parent.parent.mkdir(parents=True, exist_ok=True)
+        for level in _levels(place):
+            with suppress(FileExistsError):
+                level.mkdir(mode=0o700)
+        return place if _trusted(place) else None
+    except FAILURES:
+        return None
 
 
 def _trusted(place: Path) -> bool:
     """Return whether the folder and the two above it are real folders and the user's."""
-    return all(map(_trusted_one, _levels(place)))
+    return not any(map(_distrusted, _levels(place)))
 
 
-def _trusted_one(level: Path) -> bool:
-    """Return whether this is a real folder and the user's."""
+def _distrusted(level: Path) -> str:
+    """Return why this is not used, or nothing if it is a real folder and the user's."""
     status = os.lstat(level)
-    return stat.S_ISDIR(status.st_mode) and _ours(status)
+    if not stat.S_ISDIR(status.st_mode):
+        return f"{level} is {'a link' if stat.S_ISLNK(status.st_mode) else 'not a folder'}"
+    if _ours(status):
+        return ""
+    if status.st_uid != os.geteuid():
+        return f"{level} belongs to somebody else"
+    return f"others can write to {level}; `chmod go-w` takes that from them"
 
 
 def _levels(place: Path) -> tuple[Path, Path, Path]:
@@ -196,15 +167,11 @@ def write(name: str, signature: str, payload: bytes) -> None:
     Nothing is stored if a source file was changed after this process had begun: what was compiled
     may be of the one or of the other.
     """
-    place = folder()
-    if place is None or sources(*SOURCES) != IMPORTED:
+    if sources(*SOURCES) != IMPORTED or (place := made()) is None:
         return
     path = _path(place, name, signature)
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        _make(place)
-        if not _trusted(place):
-            return
         try:
             with open(
                 temporary, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)
@@ -253,11 +220,9 @@ def problem() -> str | None:
             os.lstat(place)  # such as a name that no file can have
         while not os.path.lexists(there) and there != there.parent:
             there = there.parent
-        if any(not _trusted_one(level) for level in _levels(place) if os.path.lexists(level)):
-            return (
-                f"{place.parent.parent} or a folder in it belongs to somebody else, "
-                "or others can write to it"
-            )
+        for level in filter(os.path.lexists, _levels(place)):
+            if why := _distrusted(level):
+                return why
         if not there.is_dir():
             return f"{place} cannot be made: {there} is not a folder"
         return None if os.access(there, os.W_OK) else f"{place} cannot be written to"
@@ -265,13 +230,20 @@ def problem() -> str | None:
         return f"{place} cannot be made: {error}"
 
 
-def clear() -> int:
-    """Remove the kernels of all versions, and return how many bytes they had."""
-    total = sum(entry.bytes for entry in kept())
+def clear(others: bool = False) -> int:
+    """Remove the kernels of all versions, or of all others, and return how many bytes they had.
+
+    What a process that was killed had not finished writing goes, too.
+    """
+    total = 0
     for place, files in _stored():
         for path in files:
+            if others and place == folder() and path.suffix == SUFFIX:
+                continue
             with suppress(*FAILURES):
+                size = path.stat().st_size
                 path.unlink()
+                total += size
         with suppress(*FAILURES):
             place.rmdir()
     return total
@@ -279,8 +251,8 @@ def clear() -> int:
 
 def _stored() -> Iterator[tuple[Path, list[Path]]]:
     """Yield each folder with its files, and only files that `write` names so."""
-    base = home()
     with suppress(*FAILURES):
+        base = _base()
         for place in sorted(
             (base / "kernels").iterdir() if base and not (base / "kernels").is_symlink() else []
         ):

@@ -203,6 +203,7 @@ class _Cache(NullCache):
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keep what was compiled, unless addresses of this process are part of it."""
         try:
+            _number_apart(os.getpid())  # or nothing is kept: see there
             wanted = core.sigutils.normalize_signature(sig)[0]
             if data.lifted or data.library.has_dynamic_globals or " at 0x" in repr(wanted):
                 return
@@ -230,5 +231,12 @@ def _number_apart(process: int) -> None:
 
     The count is part of the names in the machine code, and one process loads code that several
     compiled: of two symbols with the same name, the linker would take the first for both.
+
+    Raises
+    ------
+    AttributeError
+        An unknown Numba counts in another way.
     """
-    core.bytecode.FunctionIdentity._unique_ids = itertools.count(secrets.randbits(48))
+    numbered = core.bytecode.FunctionIdentity
+    _ = numbered._unique_ids
+    numbered._unique_ids = itertools.count(secrets.randbits(48))

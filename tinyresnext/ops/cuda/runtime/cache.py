@@ -21,6 +21,7 @@ from ...cpu.runtime import cache
 from ...cpu.runtime.cache import clear as clear
 from ...cpu.runtime.cache import kept as kept
 from ...cpu.runtime.cache import problem as problem
+from ...cpu.runtime.compiling.identity import sources
 from ...cpu.runtime.compiling.watch import Watch
 from .kernel import Capability, Kernel
 
@@ -36,7 +37,7 @@ PACKAGES = (
 KERNEL = "tinyresnext:gpu kernel"  # an event, as Numba has them: one of a GPU is compiled
 VARIABLES = ("CUDA_HOME", "CUDA_PATH", "NUMBA_CUDA_USE_NVIDIA_BINDING")
 SOURCES = Path(__file__).parents[1], "**/*.py"
-IMPORTED = cache.sources(*SOURCES)  # what is compiled, whatever the files become later
+IMPORTED = sources(*SOURCES)  # what is compiled, whatever the files become later
 
 
 @functools.cache
@@ -69,7 +70,7 @@ def ptx(kernel: Kernel, capability: Capability) -> str:
     if payload is not None:
         return payload.decode()
     made = kernel.ptx(capability)
-    if cache.sources(*SOURCES) == IMPORTED:
+    if sources(*SOURCES) == IMPORTED:
         cache.write(name, signature, made.encode())
     return made
 

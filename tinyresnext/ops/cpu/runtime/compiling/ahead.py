@@ -7,7 +7,8 @@ process loads it. What a helper does not finish, for whatever reason, this proce
 needs it, as it does everything where nobody can help.
 
 A helper is another Python that imports this package and nothing of the program that runs here: a
-script is not run again.
+script is not run again. Of several processes that begin at once, such as the workers of a server,
+one has helpers: each of the others would start as many.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from importlib import import_module
 from typing import IO, TYPE_CHECKING
 
 from numba.core import event
 
+from .....errors import UsageError
+from .....system.writing import locked
 from .. import cache
 from .watch import FUNCTION, LOCK, ROOM
 
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from ..tasks import Kernel
 
 PATIENCE = 60.0  # seconds that a helper may need for its last kernel
+FREE = 1 << 20  # bytes that the disk must have for helpers to be of use: some kernels
 
 
 def compile_all(kernels: Iterable[Kernel], processes: int, meanwhile: Callable[[], None]) -> None:
@@ -49,9 +53,11 @@ def compile_all(kernels: Iterable[Kernel], processes: int, meanwhile: Callable[[
     missing = deque(kernel for kernel in dict.fromkeys(kernels) if not kernel.kept())
     if not missing:
         return
-    wanted = min(processes, len(missing)) - 1 if _can_help(missing) else 0
-    helpers = [Helper(missing) for _ in range(wanted)]
-    with event.trigger_event(LOCK):  # waiting for a helper counts as compiling (`watch`)
+    wanted = min(processes, len(missing)) - 1
+    # Waiting for a helper counts as compiling (`watch`).
+    with event.trigger_event(LOCK), ExitStack() as stack:
+        helped = wanted > 0 and _can_help(missing) and _takes_turn(stack)
+        helpers = [Helper(missing) for _ in range(wanted if helped else 0)]
         try:
             with suppress(RuntimeError):  # no more threads are allowed
                 for helper in helpers:
@@ -78,6 +84,29 @@ def _can_help(kernels: Iterable[Kernel]) -> bool:
     if is_python is None or hasattr(sys, "frozen") or cache.problem() is not None:
         return False
     return all(kernel.function.__module__.startswith(ROOM) for kernel in kernels)
+
+
+def _takes_turn(stack: ExitStack) -> bool:
+    """Return whether this process may have helpers until the stack ends: no other one has any.
+
+    Nor may it where a disk is full, or has no locks.
+    """
+    place = cache.made()
+    if place is None:
+        return False
+    try:
+        file = stack.enter_context(locked(place.parent / "helpers.lock", _refuse))
+        try:
+            return os.write(file.fileno(), bytes(FREE)) == FREE
+        finally:
+            os.ftruncate(file.fileno(), 0)
+    except (OSError, UsageError):
+        return False
+
+
+def _refuse() -> None:
+    """End the wait for a lock before it begins."""
+    raise BlockingIOError
 
 
 class Helper(threading.Thread):
@@ -118,11 +147,13 @@ class Helper(threading.Thread):
         with suppress(IndexError):
             while True:
                 self.idle.clear()  # first: whoever finds the list empty then knows who is busy
-                place = self._missing.popleft().place
+                kernel = self._missing.popleft()
+                place = kernel.place
                 with event.trigger_event(FUNCTION, data={"name": place.replace(" ", ".")}):
                     to.write(f"{place}\n")
                     to.flush()
-                    if not _is_done(process):
+                    # Where it cannot keep a kernel, its work is lost.
+                    if not _is_done(process) or not kernel.kept():
                         break
                 self.idle.set()
         self.idle.set()

@@ -546,6 +546,7 @@ def test_a_numba_without_its_target(fake, monkeypatch):
 def test_after_a_fork(fake, monkeypatch):
     ops = backend("cuda")
     monkeypatch.setattr(gpu.os, "getpid", lambda: -1)
+    monkeypatch.setattr(gpu, "OPENING", None)  # another thread may have held it at the fork
     for use in (lambda: ops.empty((3,)), lambda: backend("cuda")):
         with pytest.raises(DeviceError, match="forked from one that had already used the GPU"):
             use()

@@ -47,7 +47,7 @@ from tinyresnext.inference.many.logits import logits_of
 from tinyresnext.inference.many.rows import journal as rows_journal
 from tinyresnext.inference.many.rows.forms import cells_of, json_form, records
 from tinyresnext.inference.many.rows.journal import Journal, journal
-from tinyresnext.system.ahead import ahead
+from tinyresnext.system.threads import ahead
 
 NAMES = ["a.png", "b/c.png", "b/d-e.png", "b/d/f.png", "g.png"]
 

@@ -534,6 +534,75 @@ def test_fork_while_another_thread_computes():
     assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
 
 
+@JITTED
+@FORK
+@pytest.mark.parametrize("where", ["_load", "_place"])  # of a plan that computes, or is made
+@pytest.mark.parametrize(
+    ("layer", "device", "status"),
+    [("omp", "cpu", 3 << 8), ("workqueue", "cpu", 0), ("workqueue", "reference", 0)],
+)
+def test_fork_while_another_thread_is_in_a_prediction(layer, device, status, where):
+    """The thread does not go on in the child, where nobody frees the locks that it held."""
+    code = f"""
+    import signal
+    from tinyresnext.network.plan import Plan
+    from tinyresnext.ops import backend
+    shared, wanted = network(), network()(x)
+    shared.ops = backend({device!r})
+    if {device!r} == "reference":
+        wanted = shared(x)
+    inside, go_on, method = threading.Event(), threading.Event(), Plan.{where}
+    def waits(self, *given):
+        found = method(self, *given)
+        if threading.current_thread() is other:
+            inside.set()
+            go_on.wait(60)
+        return found
+    Plan.{where} = waits
+    x2 = x if {where!r} == "_load" else np.zeros((1, 36, 36, 3), np.float32)
+    other = threading.Thread(target=shared, args=(x2,))
+    other.start()
+    inside.wait(60)
+    def predicted():
+        signal.alarm(20)  # it would wait for ever
+        try:
+            return 0 if np.array_equal(shared(x), wanted) else 1
+        except DeviceError as error:
+            return 3 if "spawn" in str(error) else 4
+    print(fork(predicted))
+    go_on.set()
+    other.join()
+    """
+    done = run(textwrap.dedent(PREPARE) + textwrap.dedent(code), NUMBA_THREADING_LAYER=layer)
+    assert (done.returncode, done.stdout) == (0, f"{status}\n"), done.stderr
+
+
+@FORK
+def test_a_lock_that_another_thread_holds_is_free_after_a_fork():
+    code = """
+    import os, threading
+    from tinyresnext.system.threads import OwnLock
+    lock, held, end, found = OwnLock(), threading.Event(), threading.Event(), []
+    def hold():
+        with lock.here():
+            held.set()
+            end.wait(60)
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(60)
+    child = os.fork()
+    if child == 0:
+        taken = [lock.here().acquire(timeout=5) for _ in range(2)]
+        os._exit(0 if all(taken) else 1)
+    print(os.waitpid(child, 0)[1], lock.here().acquire(timeout=0.05))
+    end.set()
+    holder.join()
+    print(lock.here().acquire(timeout=5))
+    """
+    done = run(code)
+    assert (done.returncode, done.stdout) == (0, "0 False\nTrue\n"), done.stderr
+
+
 def test_the_error_is_typed(monkeypatch):
     monkeypatch.setattr(launch, "_POOLS", {-1: launch.Pool("omp", None)})
     monkeypatch.setattr(numba, "threading_layer", lambda: "omp")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -21,6 +20,7 @@ from ..network.resnext import forward, parameters
 from ..network.spec import Spec
 from ..ops import Backend, backend_module
 from ..store.weights import Weights, released
+from ..system.threads import OwnLock
 from .heads import Prediction, check_ranking, check_rows, chosen, sigmoid
 from .inputs import check_not_quantised, check_precision, checked, complete, kept, shapes_that_fit
 
@@ -67,13 +67,13 @@ class Model:
     quantisation: Quantisation | None = None
     _program: Program | None = field(default=None, init=False)
     _plans: OrderedDict[Hashable, Any] = field(default_factory=OrderedDict, init=False)
-    _lock: Any = field(default_factory=threading.RLock, init=False)
+    _lock: Any = field(default_factory=OwnLock, init=False)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute, after the plan that is being made; all plans of before are dropped."""
         if name in (known := [one.name for one in fields(Model)]) or type(self) is Model:
             value = kept(name, value, known)  # a subclass may have other attributes
-        with vars(self).get("_lock", nullcontext()):
+        with self._lock.here() if "_lock" in vars(self) else nullcontext():
             super().__setattr__(name, value)
             if name in ("spec", "params", "ops", "threads", "quantisation"):
                 vars(self).update(_program=None, _plans=OrderedDict())
@@ -282,7 +282,7 @@ class Model:
 
     def _kept(self, key: Hashable, make: Callable[[Program], Made]) -> Made:
         """Return what was made of the program under a key; the last `PLANS_KEPT` are kept."""
-        with self._lock:
+        with self._lock.here():
             if self._program is None:
                 params = released(complete(self.params, self.spec))
                 self._program = program(params, self.spec, self.ops, self.quantisation)

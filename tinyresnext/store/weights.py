@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any, NoReturn
 
 import numpy as np
 
 from ..errors import IntegrityError, ShapeError, UsageError, WeightsError
+from ..system.threads import OwnLock
 from . import places
 from .digest import value, widened
 from .places import Place
@@ -55,10 +55,10 @@ class Weights(MutableMapping[str, np.ndarray]):
         self._arrays: dict[str, np.ndarray | None] = {**fixed}  # None: it is only in the file
         self.shapes = {name: array.shape for name, array in fixed.items()}
         self._asked: set[str] = set()
-        self._lock = threading.Lock()
+        self._lock = OwnLock()
 
     def __getitem__(self, name: str) -> np.ndarray:
-        with self._lock:
+        with self._lock.here():
             array = self._arrays[name]
             if array is None:
                 array = self._arrays[name] = _fixed(self._read(name))
@@ -114,7 +114,7 @@ class Weights(MutableMapping[str, np.ndarray]):
 
     def _taken(self, name: str) -> np.ndarray:
         """Return a tensor; its memory is the caller's alone if it can be read again."""
-        with self._lock:
+        with self._lock.here():
             array = self._arrays[name]
             if array is None:
                 return self._read(name)

@@ -17,7 +17,7 @@ from ...data.trees.sources import Source, as_path, as_source, check_several
 from ...errors import ImageError
 from ...images.checks import whole_number
 from ...images.files import Contents
-from ...system.ahead import ahead
+from ...system.threads import ahead
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from math import prod
@@ -15,6 +14,7 @@ from ...errors import OutOfMemoryError, UsageError
 from ...ops.bfloat16 import limits
 from ...ops.contract import Array, Backend
 from ...system.checks import is_whole
+from ...system.threads import OwnLock
 from ..buffers import allocate, assign_buffers
 from ..tape import stand_in
 from ..trace import ShapesOnly, inputs, replay
@@ -106,7 +106,7 @@ class Plan:
         threads: int | None = None,
     ) -> None:
         self.x_shape, self.calls = self.input_shape(x_shape), program.calls
-        self._ops, self._lock = ops, threading.Lock()
+        self._ops, self._lock = ops, OwnLock()
         self._quantised = program.quantised
         self.threads = ops.thread_count(threads)
         dtype = limits(ops.precision).dtype if dtype is None else np.dtype(dtype)
@@ -228,7 +228,7 @@ class Plan:
         """
         self._check(x)
         y = np.empty((len(x), *self._y.shape[1:]), np.promote_types(self._x.dtype, np.float32))
-        with self._ops.on_threads(self.threads), self._lock:
+        with self._ops.on_threads(self.threads), self._lock.here():
             for first in range(0, len(x), self.at_once):
                 self._load(x, first)
                 self._run()
@@ -249,7 +249,7 @@ class Plan:
         if not is_whole(repeats, 1):
             raise UsageError(f"repeats is {repeats!r:.80}; give a whole number of at least 1")
         seconds = np.empty((repeats, len(self._steps)))
-        with self._ops.on_threads(self.threads), self._lock:
+        with self._ops.on_threads(self.threads), self._lock.here():
             self._load(x, 0)
             self._run()  # so that no step reads memory that was never filled
             for step in self._steps:  # compiles, and warms the caches

@@ -32,6 +32,7 @@ import numba
 from numba import config
 
 from ....errors import DeviceError, UsageError
+from ....system.threads import OwnLock
 from .cores import cores
 from .kernel import compiles
 
@@ -44,7 +45,7 @@ class Pool(NamedTuple):
 
 
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # what OpenMP reads, once
-_STARTING = threading.Lock()  # the environment belongs to the whole process
+_STARTING = OwnLock()  # the environment belongs to the whole process
 _POOLS: dict[int, Pool] = {}  # by process: a child inherits its parent's entry
 
 
@@ -144,7 +145,7 @@ def _pool() -> Pool:
 
 def _started() -> str:
     """Start the pool if it has not been started, and return its name."""
-    with _STARTING:
+    with _STARTING.here():
         try:
             return str(numba.threading_layer())
         except ValueError:  # Numba knows it only when it has been started

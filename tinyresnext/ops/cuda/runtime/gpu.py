@@ -294,7 +294,7 @@ def opened(index: int) -> Gpu:
     DeviceError
         Something that is needed is not there; the text says what, and what to do.
     """
+    if first_process() != os.getpid():  # first: another thread had the lock at the fork, perhaps
+        raise DeviceError(FORKED)
     with OPENING:
-        if first_process() != os.getpid():
-            raise DeviceError(FORKED)
         return opened_once(index)

@@ -1,16 +1,34 @@
-"""Work that threads do ahead of the one who takes the results, within bounds."""
+"""Work that threads do ahead, within bounds, and a lock that is free after a fork."""
 
 from __future__ import annotations
 
+import os
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
 
-__all__ = ["ahead"]
+__all__ = ["OwnLock", "ahead"]
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
+
+
+class OwnLock:
+    """A lock that each process has for itself.
+
+    A process that is forked while a thread of its parent holds a plain lock has that lock, held,
+    and not the thread, which would free it.
+    """
+
+    def __init__(self) -> None:
+        self._locks: dict[int, AbstractContextManager[Any]] = {}
+
+    def here(self) -> AbstractContextManager[Any]:
+        """Return the lock of this process; a thread that holds it may take it again."""
+        return self._locks.setdefault(os.getpid(), threading.RLock())
 
 
 def ahead(

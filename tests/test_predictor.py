@@ -15,6 +15,7 @@ from tinyresnext.cli import main as cli
 from tinyresnext.errors import UsageError
 from tinyresnext.hub.bundled import shipped_model
 from tinyresnext.inference.many import predictor as module
+from tinyresnext.ops import reference
 
 DATA = Path(__file__).parent / "data"
 PATHS = [*sorted(map(str, (DATA / "photographs").rglob("*.jpg"))), str(DATA / "README.md")]
@@ -110,6 +111,51 @@ def test_it_is_small_and_loads_once(table, tmp_path, monkeypatch):
     found = pickle.loads(pickle.dumps(loaded))(batch)
     del found["path"]
     same(found, table)
+
+
+IMAGE = {"image": np.zeros((1, 16, 16, 3), np.uint8)}
+
+
+def small(path: Path, seed: int = 0) -> Path:
+    """Write a model with a tensor that a prediction lets go of."""
+    model = tr.random_model(tr.Spec((1, 1), 8, 4, 5), seed=seed, device="reference")
+    model.preprocess = tr.Preprocess(resize=16, crop=16)
+    tr.save(model, path)
+    return path
+
+
+def test_predictors_that_are_called_in_turn_keep_their_models(tmp_path, monkeypatch):
+    loads, load = [], module.load
+    monkeypatch.setattr(module, "load", lambda *a: loads.append(a) or load(*a))
+    files = [small(tmp_path / f"{seed}.h5", seed) for seed in range(3)]
+    predictors = [tr.Predictor(file, "reference", top=1) for file in files]
+    predictors.append(tr.Predictor(files[0].read_bytes(), "reference", top=1))
+    size = len(pickle.dumps(predictors[0]))
+    for _ in range(2):
+        for one in predictors:
+            one(IMAGE)
+    assert len(loads) == len(predictors)
+    assert len(pickle.dumps(predictors[0])) == size
+    small(files[0], seed=7)  # another version
+    predictors[0](IMAGE)
+    assert len(loads) == len(predictors) + 1
+
+
+def test_bytes_predict_after_a_first_prediction_that_had_no_memory(tmp_path, monkeypatch):
+    """Their file is gone by then, so the weights that it has taken cannot be read again."""
+    predictor = tr.Predictor(small(tmp_path / "m.h5", 8).read_bytes(), "reference", top=1)
+    pack, refused = reference.pack, []
+
+    def without_memory(*given):
+        if not refused:
+            refused.append(given)
+            raise MemoryError
+        return pack(*given)
+
+    monkeypatch.setattr(reference, "pack", without_memory)
+    with pytest.raises(MemoryError):
+        predictor(IMAGE)
+    assert list(predictor(IMAGE)["error"]) == [""]
 
 
 @pytest.mark.parametrize(

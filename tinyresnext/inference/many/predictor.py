@@ -10,7 +10,6 @@ import hashlib
 import math
 import os
 import tempfile
-import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -24,6 +23,7 @@ from ...errors import ImageError, UsageError
 from ...hub.catalogue import model_file
 from ...images.checks import whole_number
 from ...system.files import shown
+from ...system.threads import OwnLock
 from ..ensemble import Ensemble
 from ..files import load
 from ..heads import check_head
@@ -33,17 +33,18 @@ from .batches import grouped
 __all__ = ["Bytes", "Predictor"]
 
 _COLUMNS = ("image", "bytes", "path")  # the first of these that is there has the images
-_KEPT = 2  # models that a process keeps
+_KEPT = 2  # models that a process keeps besides those of the predictors that it has
 _MOST_CHANNELS = 4  # of one image
-_loading = threading.Lock()  # threads of one process load a model once
+_loading = OwnLock()  # threads of one process load a model once
 
 
 class Predictor:
     """A model that takes and returns columns, and can be sent to other processes.
 
-    It has no state but what it was made of. A pickle of it has the name of the model, a few hundred
-    bytes, or the bytes of its file, and the process that unpickles it loads the model at the first
-    call. As every pickle, it is to be loaded only from those whom one would let run a program.
+    A pickle of it has what it was made of: the name of the model, a few hundred bytes, or the bytes
+    of its file. The process that unpickles it loads the model at the first call; it keeps the model
+    as long as the predictor, and the last two for others that are made in the same way. As every
+    pickle, it is to be loaded only from those whom one would let run a program.
 
     Parameters
     ----------
@@ -94,6 +95,12 @@ class Predictor:
             model_file(model)
             model = os.fspath(model)
         self._model = model
+
+    _own: tuple[tuple[int, ...], Ensemble] | None = None  # of which version, and the model
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a pickle has: not the model that was loaded."""
+        return {name: value for name, value in vars(self).items() if name != "_own"}
 
     def __repr__(self) -> str:
         of = f"{len(self._model):,} bytes" if isinstance(self._model, bytes) else repr(self._model)
@@ -157,13 +164,19 @@ class Predictor:
         return columns | added
 
     def _loaded(self) -> Ensemble:
-        """Return the model, which this process loads once."""
+        """Return the model, which is loaded once for each version of its file."""
         if isinstance(self._model, Model):
             return Ensemble.of(self._model)
-        with _loading:
-            if isinstance(self._model, bytes):
-                return _from_bytes(Bytes(self._digest, self._model), *self._how)
-            return _from_file(self._model, _version(self._model), *self._how)
+        version = () if isinstance(self._model, bytes) else _version(self._model)
+        own = self._own
+        if own is None or own[0] != version:
+            with _loading.here():
+                if isinstance(self._model, bytes):
+                    model = _from_bytes(Bytes(self._digest, self._model), *self._how)
+                else:
+                    model = _from_file(self._model, version, *self._how)
+            own = self._own = version, model
+        return own[1]
 
 
 class Bytes:
@@ -181,11 +194,16 @@ class Bytes:
 
 @lru_cache(maxsize=_KEPT)
 def _from_bytes(contents: Bytes, device: str, threads: int | None, precision: str) -> Ensemble:
-    """Return the model in the bytes of a file."""
+    """Return the model in the bytes of a file; its weights stay in memory, since no file has them.
+
+    A prediction that has no memory may have let go of some, and the next one needs them.
+    """
     with tempfile.TemporaryDirectory(prefix="tinyresnext-") as folder:
         path = Path(folder) / "model.h5"
         path.write_bytes(contents.data)
-        return Ensemble.of(load(path, device, threads, precision))
+        model = load(path, device, threads, precision)
+        model.params = dict(model.params)
+        return Ensemble.of(model)
 
 
 @lru_cache(maxsize=_KEPT)

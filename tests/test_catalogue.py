@@ -223,7 +223,7 @@ def test_every_row():
 @pytest.mark.parametrize("name", PIPELINES)
 def test_a_pipeline(name):
     """Compared with its system's pictures; or timm's, whose names say the numbers; or said here."""
-    preprocess, picture = PIPELINES[name]
+    preprocess, picture, _ = PIPELINES[name]
     if picture:
         assert preprocess == test_image.PIPELINES[picture]
     elif timm := re.fullmatch(r"timm_(\d)(\d*)_(bilinear|bicubic)_?(\d*)", name):
@@ -249,6 +249,18 @@ def test_the_four_compared_pipelines_are_all_used():
         any(name in (e.pipeline, *(s.pipeline for s in e.scores)) for e in entries())
         for name in PIPELINES
     )
+
+
+def test_scores_of_other_images_say_so(capsys):
+    """Their makers' own code resizes otherwise, or they do not say how; all others do as here."""
+    scores = [(entry.system, score) for entry in entries() for score in entry.scores]
+    others = {system for system, score in scores if score.measured}
+    assert others == {"keras", "paddle", "classification_models"}
+    assert all(score.measured for system, score in scores if system in others)
+    assert find("resnext50_32x4d.keras_in1k").score.top1 == 77.74
+    assert cli.main(["info", "resnext50_32x4d.keras_in1k"]) == 0
+    out = capsys.readouterr().out
+    assert "by keras, images after a resize to 256 by OpenCV's INTER_CUBIC and a centre" in out
 
 
 def test_what_the_traps_are():

@@ -307,6 +307,10 @@ def test_numbers_from_0_may_be_fewer_than_the_models():
     # The labels of a model that was trained on folders 0 to 11: 10 stands behind 1.
     own = tuple(sorted(map(str, range(12))))
     assert match_numbers(own, ("0", "2", "10")) == (own.index("0"), own.index("2"), own.index("10"))
+    assert match_numbers(("0", "1", "3", "7"), ("0", "3")) == (0, 2)  # a label of that number
+    assert match_numbers(("1", "2", "3", "4"), ("0", "3")) == (0, 3)  # as 0 is none of them
+    with pytest.raises(UsageError, match="2 classes, and the model 4"):
+        match_numbers(("0", "1", "3", "7"), ("0", "2"))
     for names in (("0", "5"), ("1", "3"), ("0", "00")):
         with pytest.raises(UsageError, match="2 classes, and the model 5"):
             match_numbers(tuple("abcde"), names)

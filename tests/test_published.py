@@ -445,6 +445,8 @@ def test_the_command(run):
     error = (top1 * (100 - top1) / 40) ** 0.5
     few = "here are 20 of its classes only\n"
     assert f"here {away:+.2f} points, {away / error:+.1f} standard errors; {few}" in out
+    out = run("val", "--model", name, "--fast-decode")[1]
+    assert out.endswith("of its classes only; JPEGs were decoded at a reduced size here\n")
     heading = "model,top1,top1_err,top5,top5_err,param_count,img_size,crop_pct,interpolation"
     head, row = Path("r.csv").read_text().splitlines()
     assert head == heading
@@ -484,6 +486,26 @@ def test_only_its_own_images_are_beside_the_published_accuracy(model, tmp_path):
     assert published("mine.h5", data, evaluate(model, data)) is None
     says = {"top1": 81.1, "model": "m", "by": "x", "difference": -0.5, "standard_errors": -2.87}
     assert sentence(says).endswith("-0.50 points, -2.9 standard errors")
+
+
+def test_what_forbids_to_compare_is_said(model, tmp_path):
+    """Images were prepared otherwise for the published accuracy, or only the names are the same."""
+    images = write_files(tmp_path / "val", {called(i): jpeg(i) for i in range(4)})
+    put_truth("devkit", tmp_path)
+    data = open_dataset(images, None)
+    found = evaluate(model, data)
+    says = published("resnext50_32x4d.keras_in1k", data, found, fast=True)
+    assert says["measured"] == "a resize to 256 by OpenCV's INTER_CUBIC and a centre crop"
+    assert says["fast_decode"]
+    assert "for images after a resize to 256 by OpenCV's INTER_CUBIC" in sentence(says)
+    plain = published("resnext50_32x4d.tv_in1k", data, found)
+    assert not {"measured", "fast_decode"} & set(plain)
+    assert "published for" not in sentence(plain)
+    far = plain | {"difference": -41.0, "standard_errors": -220.0}
+    assert "may be other images" not in sentence(far)  # it is of some classes only
+    del far["classes"]
+    assert "may be other images of the same names" in sentence(far)
+    assert "may be other images" not in sentence(far | {"standard_errors": -19.9})
 
 
 def test_a_tar_that_is_no_data_set(tmp_path):

@@ -21,22 +21,28 @@ class Pipeline(NamedTuple):
     preprocess : Preprocess
     picture : str
         Which reference images it has been compared with, to the pixel; empty for none.
+    measured : str
+        How the system prepared images for the accuracies that it published, where that was
+        otherwise, or may have been; empty where it was as here.
     """
 
     preprocess: Preprocess
     picture: str = ""
+    measured: str = ""
 
 
 class Score(NamedTuple):
     """Published accuracy in percent.
 
-    It is that of single images cut by the pipeline, on the data set that the labels are of.
+    It is that of single images cut by the pipeline, on the data set that the labels are of; but
+    where ``measured`` says how they were prepared, the pipeline is only the nearest that there is.
     """
 
     pipeline: str
     top1: float
     top5: float | None
     by: str
+    measured: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,5 +119,10 @@ class Entry:
 
     @property
     def top1(self) -> float | None:
-        """Accuracy with the pipeline that it carries."""
-        return next((score.top1 for score in self.scores if score.pipeline == self.pipeline), None)
+        """Published accuracy for the pipeline that it carries, or for the nearest to it."""
+        return None if self.score is None else self.score.top1
+
+    @property
+    def score(self) -> Score | None:
+        """What was published for the pipeline that it carries."""
+        return next((score for score in self.scores if score.pipeline == self.pipeline), None)

@@ -83,9 +83,11 @@ def _only(fields: Mapping[str, Any], allowed: Collection[str], what: str) -> Non
 
 def _pipeline(name: str, fields: Mapping[str, Any]) -> Pipeline:
     """Return one of the manifest's pipelines."""
-    _only(fields, {"resize", "crop", "interpolation", "mean", "std", "picture"}, f"pipeline {name}")
-    numbers = {key: value for key, value in fields.items() if key != "picture"}
-    return Pipeline(Preprocess(**numbers), fields.get("picture", ""))
+    numbers = {"resize", "crop", "interpolation", "mean", "std"}
+    texts = {"picture", "measured"}
+    _only(fields, numbers | texts, f"pipeline {name}")
+    preprocess = Preprocess(**{key: fields[key] for key in numbers & fields.keys()})
+    return Pipeline(preprocess, **{key: fields[key] for key in texts & fields.keys()})
 
 
 def _entry(
@@ -133,11 +135,11 @@ def _check_texts(values: Mapping[str, Any], what: str) -> None:
 
 def _score(fields: Mapping[str, Any], pipelines: Mapping[str, Pipeline], what: str) -> Score:
     """Return one measurement."""
-    _only(fields, Score._fields, f"a score of {what}")
+    _only(fields, {"pipeline", "top1", "top5", "by"}, f"a score of {what}")
     found = Score(fields["pipeline"], fields["top1"], fields.get("top5"), fields["by"])
     if found.pipeline not in pipelines or not 0 < found.top1 < (found.top5 or 100) <= 100:
         raise FormatError(
             f"{what} has the score {dict(fields)}; expected a known pipeline, and percents of "
             "which top-5 is higher"
         )
-    return found
+    return found._replace(measured=pipelines[found.pipeline].measured)

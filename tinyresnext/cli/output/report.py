@@ -98,7 +98,8 @@ def entry(found: Entry) -> str:
     for score in found.scores:
         top5 = "" if score.top5 is None else f", top-5 {score.top5:.2f}"
         lines.append(
-            f"top-1         {score.top1:.2f}{top5} by {score.by}, images as {score.pipeline}"
+            f"top-1         {score.top1:.2f}{top5} by {score.by}, images "
+            + (f"after {score.measured}" if score.measured else f"as {score.pipeline}")
         )
     return _text(lines)
 

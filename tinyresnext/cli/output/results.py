@@ -15,16 +15,20 @@ if TYPE_CHECKING:
     from ...inference.scores.evaluation import Evaluation
     from ...inference.scores.labels import LabelEvaluation
 
+FAR = 20  # standard errors beyond which images are hardly those that their names say
+
 
 def beside_others(
     asked: dict[str, Any],
     model: Ensemble,
     data: Dataset | LabelledImages,
     found: Evaluation | LabelEvaluation | AnswerEvaluation,
+    fast: bool = False,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return ``results`` and ``published`` for a JSON object, as far as there are such numbers.
 
     They are those of one model that sees one view of each image and names one class for it.
+    ``fast`` is that of `evaluate`.
     """
     from ...inference.scores.evaluation import Evaluation
     from ...inference.scores.labels import LabelEvaluation
@@ -33,7 +37,7 @@ def beside_others(
         return {}, {}
     name = asked["models"][0]
     row = {"results": results(name, model.models[0], found)}
-    says = published(name, data, found) if isinstance(found, Evaluation) else None
+    says = published(name, data, found, fast) if isinstance(found, Evaluation) else None
     return row, {} if says is None else {"published": says}
 
 
@@ -80,14 +84,16 @@ def results(name: str, model: Model, found: Evaluation | AnswerEvaluation) -> di
 
 
 def published(
-    name: str, data: Dataset | LabelledImages, found: Evaluation
+    name: str, data: Dataset | LabelledImages, found: Evaluation, fast: bool = False
 ) -> dict[str, Any] | None:
     """Return the published accuracy of a model and how far this one is from it, in percent.
 
-    None for a model that is not in the catalogue, and for other images than those of ImageNet's
-    validation set, for which these accuracies are published. A standard error is that of the
-    published accuracy for as many images as were seen. If these are of some classes only, as in
+    None for a model that is not in the catalogue, and for images with other names than those of
+    ImageNet's validation set, for which these accuracies are published. A standard error is that of
+    the published accuracy for as many images as were seen. If these are of some classes only, as in
     Imagenette, ``classes`` says of how many, since the published accuracy is that of all.
+    ``measured`` says how images were prepared for the published accuracy, where that is not how the
+    model prepares them, and ``fast_decode`` that JPEGs were decoded at a reduced size.
     """
     from ...hub.catalogue import entries, find
 
@@ -100,24 +106,43 @@ def published(
     if name not in known:
         return None
     entry = find(name)
-    score = next((one for one in entry.scores if one.pipeline == entry.pipeline), None)
+    score = entry.score
     if score is None or not 0 < score.top1 < 100:
         return None
     error = math.sqrt(score.top1 * (100 - score.top1) / found.pictures)
     away = 100 * found.top1 - score.top1
-    return {
+    says: dict[str, Any] = {
         "model": entry.name,
         "top1": score.top1,
         "by": score.by,
         "difference": round(away, 3),
         "standard_errors": round(away / error, 2),
-    } | ({} if found.within is None else {"classes": found.within.classes})
+    }
+    says |= {} if found.within is None else {"classes": found.within.classes}
+    says |= {"measured": score.measured} if score.measured else {}
+    return says | ({"fast_decode": True} if fast else {})
 
 
 def sentence(says: dict[str, Any]) -> str:
-    """Return what `published` found as a line of text."""
-    few = f"; here are {says['classes']} of its classes only" if "classes" in says else ""
-    return (
-        f"published: top-1 {says['top1']:.2f}% for {says['model']}, by {says['by']}; here "
-        f"{says['difference']:+.2f} points, {says['standard_errors']:+.1f} standard errors{few}"
-    )
+    """Return what `published` found as a line of text, with all that forbids to compare.
+
+    Only names say which images these are, and copies that were changed, such as those of
+    ImageNet-C, have the same.
+    """
+    parts = [
+        f"published: top-1 {says['top1']:.2f}% for {says['model']}, by {says['by']}, for images of "
+        f"these names; here {says['difference']:+.2f} points, {says['standard_errors']:+.1f} "
+        "standard errors"
+    ]
+    if "classes" in says:
+        parts.append(f"here are {says['classes']} of its classes only")
+    elif abs(says["standard_errors"]) > FAR:
+        parts.append("so these may be other images of the same names, such as those of ImageNet-C")
+    if "measured" in says:
+        parts.append(
+            f"published for images after {says['measured']}, and here they are prepared as "
+            f"`tinyresnext info {says['model']}` says"
+        )
+    if "fast_decode" in says:
+        parts.append("JPEGs were decoded at a reduced size here")
+    return "; ".join(parts)

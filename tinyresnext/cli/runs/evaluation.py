@@ -102,7 +102,7 @@ def evaluate_all(
         found, failed = _found(a, files.rows, comparison, asked, client)
     if failed and files.rows and a.broken == "refuse":  # rows of a run that did not refuse them
         raise ImageError(f"{failed} of {len(data)} images cannot be read; see {shown(files.rows)}")
-    row, says = beside_others(asked, model, data, found)
+    row, says = beside_others(asked, model, data, found, a.fast_decode)
     if failed:
         what = "are left out" if data.skips else "count as wrong"
         say(f"{failed} of {len(data)} images cannot be read; they {what}")

@@ -106,18 +106,23 @@ def match_numbers(labels: Sequence[str], classes: Sequence[str]) -> tuple[int, .
     Names that are numbers, from 0 or from 1 without a gap, are meant as numbers: ``10`` comes
     behind ``9``, and not behind ``1`` as their texts do. If the model's labels are numbers as well,
     the smallest of the one is the smallest of the other, and so on, in whatever order each stand.
-    Of numbers from 0 some may be missing; then 0 is the smallest of such labels, 1 the next.
+    Of numbers from 0 some may be missing. Then each is the label that is the same number, if the
+    labels are numbers and 0 is one of them; else 0 is the smallest of the labels, 1 the next.
 
     Raises
     ------
     UsageError
         The data set has another number of classes than the model: then the second class of the one
         is hardly the second of the other, unless the names are numbers from 0. Or the names are
-        numbers that do not say which they mean.
+        numbers that do not say which they mean, or that no label is.
     """
     if len(classes) != len(labels):
         few = [int(name) for name in classes] if _are_numbers(classes) else []
-        if 0 in few and len(set(few)) == len(few) and max(few) < len(labels):
+        same = {int(name): i for i, name in enumerate(labels)} if _are_numbers(labels) else {}
+        once = 0 in few and len(set(few)) == len(few)
+        if once and 0 in same and len(same) == len(labels) and same.keys() >= set(few):
+            return tuple(same[value] for value in few)
+        if once and 0 not in same and max(few) < len(labels):
             order = _in_order(labels)
             return tuple(order[value] for value in few)
         raise UsageError(

@@ -18,8 +18,10 @@ from tinyresnext.network.step import Step
 from tinyresnext.ops import cpu, reference
 from tinyresnext.training.recipes.parts import Loss
 from tinyresnext.training.samples.augmentation import unchanged
+from tinyresnext.training.samples.sample import Samples
 from tinyresnext.training.samples.seen import said_of_seen
 from tinyresnext.training.samples.targets import targets
+from tinyresnext.training.setting import Setting
 from tinyresnext.training.train import headed
 
 ONE = replace(small.SPEC, classes=1, head="sigmoid")
@@ -257,6 +259,13 @@ def test_heads_that_do_not_fit(tmp_path, spec, data, changes, text):
     assert not (tmp_path / "run").exists()
 
 
+def test_validation_images_without_a_label_say_nothing(tmp_path):
+    none = replace(several(20), labels=np.zeros((20, 3), np.int64))
+    with pytest.raises(UsageError, match="no validation image has a label"):
+        train(MANY, several(), changed(), tmp_path / "run", **OPTIONS | {"validation": none})
+    assert not (tmp_path / "run").exists()
+
+
 # --- the binary cross entropy of one label an image -----------------------------------------------
 
 
@@ -269,6 +278,23 @@ def test_targets_above_a_threshold_are_one():
     assert found.cut(0.9 * rows[:1] + 0.1 * rows[1:]).tolist() == [[0, 0, 1, 0]]
     as_they_are = targets(small.SPEC, small.pictures(), Loss(entropy="binary"))
     assert (as_they_are.cut(rows) == rows).all()
+
+
+@pytest.mark.parametrize(
+    ("spec", "data"), [(small.SPEC, small.pictures(12)), (ONE, two(12)), (MANY, several(12))]
+)
+def test_the_larger_part_of_a_mixture_is_right(spec, data):
+    setting = Setting(data, None, small.PREPROCESS, (), reference, 1, 0, False, {})
+    made = Samples(spec, changed(mixup=1.0, batch=12), setting)
+    x, known = np.zeros((12, 8, 8, 3), np.float32), made.targets.known(data.labels)
+    kept = set()
+    for step in range(8):
+        seen = made.of(x, np.arange(12), step)
+        own = bool(np.abs(seen.rows - known).max() < 0.5)  # neighbours have the smaller part
+        right = known if own else np.roll(known, 1, axis=0)
+        assert made.targets.correct(2 * right - 1, seen.labels) == 12
+        kept.add(own)
+    assert kept == {True, False}
 
 
 @pytest.mark.parametrize(

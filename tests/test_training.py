@@ -230,8 +230,8 @@ def test_a_finished_run_is_resumed_to_itself(tmp_path, sides):
     assert (tmp_path / "model.h5").read_bytes() == before
 
 
-@pytest.mark.parametrize("device", ["reference", "cpu"])
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch, device):
+@pytest.mark.parametrize(("device", "parts"), [("reference", 1), ("reference", 2), ("cpu", 1)])
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch, device, parts):
     real, count = training_run.Run.step, [0]
 
     def step(run, x, labels):
@@ -241,15 +241,14 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch, device):
         real(run, x, labels)
 
     monkeypatch.setattr(training_run.Run, "step", step)
-    options = OPTIONS | {"device": device}
+    options, recipe = OPTIONS | {"device": device}, changed(parts=parts)
     with pytest.raises(
         TrainingError, match=r"loss is nan in step 2 of epoch 2: .* layer1\.0\.conv2;.*smaller --lr"
     ):
-        train(small.SPEC, small.pictures(), small.RECIPE, tmp_path, **options)
+        train(small.SPEC, small.pictures(), recipe, tmp_path, **options)
     monkeypatch.undo()
-    train(
-        small.SPEC, small.pictures(), small.RECIPE, tmp_path, resume=True, **options
-    )  # the state before is whole
+    # The state before is whole.
+    train(small.SPEC, small.pictures(), recipe, tmp_path, resume=True, **options)
     assert len(log_of(tmp_path)) == 3
 
 

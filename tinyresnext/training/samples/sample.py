@@ -25,7 +25,7 @@ class Sample(NamedTuple):
     x : [n, h, w, channels] float32
         Mixed, if the recipe mixes images.
     labels : [n], or [n, classes] of 0 and 1
-        Of the images before mixing.
+        Of the image that is the larger part of each mixture.
     rows : [n, classes] float32
         The targets of their mixture.
     teacher : [n, classes] float32, optional
@@ -100,7 +100,7 @@ class Samples:
         soft = None if soft is None else np.ascontiguousarray(rows[:, -1])
         taught = self._said(x, rows[:, classes : 2 * classes])
         rows = np.ascontiguousarray(rows[:, :classes])
-        return Sample(x, labels[before:], self.targets.cut(rows), taught, soft)
+        return Sample(x, self.targets.named(rows), self.targets.cut(rows), taught, soft)
 
     def _said(self, x: np.ndarray, stored: np.ndarray) -> np.ndarray | None:
         """Return what the teacher says of images, or has said."""

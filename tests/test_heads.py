@@ -20,7 +20,7 @@ from tinyresnext.data.dataset import Dataset
 from tinyresnext.errors import FormatError, UsageError
 from tinyresnext.inference import heads
 from tinyresnext.inference.evaluate import score, score_labels
-from tinyresnext.inference.scores.precision import ranked
+from tinyresnext.inference.scores.precision import ranked, shortest
 from tinyresnext.ops import reference
 from tinyresnext.store import store
 
@@ -247,6 +247,49 @@ def test_average_precision_by_hand():
     assert ranked(np.zeros(3), np.zeros(3, bool)) == (None, None, None)
 
 
+def test_logits_have_an_order_where_probabilities_have_none():
+    """Both probabilities are 1 in float64, so no threshold tells them apart."""
+    both = [(np.array([[40.0], [38.0]]), np.array([[1], [0]]))]
+    [found] = score_labels(lambda x: x, both, ("a",)).per_label
+    assert found.average_precision == 1
+    assert (found.best_threshold, found.best_f1) == (1, pytest.approx(2 / 3))
+    many = Model(replace(MANY, classes=2), {}, SMALL, ("a", "b"), {}, reference)
+    assert [one.index for one in many.rank(np.array([[38.0, 40]]))[0]] == [1, 0]
+    one = Model(replace(MANY, head="softmax"), {}, SMALL, tuple("abc"), {}, reference)
+    row = one.rank(np.array([[0, 110, 1]], np.float32))[0]
+    assert [part.index for part in row] == [1, 2, 0]
+    assert row[1].probability == row[2].probability == 0
+
+
+@pytest.mark.parametrize(
+    ("threshold", "others", "said"),
+    [
+        (0.99964, [0.998], "99.9%"),
+        (0.999645, [0.99961, 0.1], "99.964%"),
+        (0.5, [0.2], "50%"),
+        (0.0001, [0.00003], "0.01%"),
+        (0.0001, [], "0%"),
+        (1.0, [1 - 2**-53], "100%"),
+        (1 - 2**-53, [1 - 2**-52], "99.99999999999999%"),
+        (3.5e-9, [2e-9], "0.0000003%"),
+    ],
+)
+def test_the_threshold_that_is_said_names_the_same(threshold, others, said):
+    scores = np.array([threshold, 1.0, *others])
+    found = shortest(threshold, scores)
+    assert ((scores >= found) == (scores >= threshold)).all()
+    assert heads.percent(found) == said
+    typed = float(f"{said[:-1]}e-2")  # as a person divides it by 100
+    assert ((scores >= typed) == (scores >= threshold)).all()
+
+
+def test_the_table_says_thresholds_that_name_the_same():
+    logits, truth = np.array([[7.93], [7.94], [-1.0]]), np.array([[0], [1], [0]])
+    found = score_labels(lambda x: x, [(logits, truth)], ("a",))
+    assert str(found).endswith(" 100.00% 99.9643%")
+    assert sum(heads.sigmoid(logits[:, 0]) >= 0.999643) == 1
+
+
 def test_a_single_output_is_evaluated(images, tmp_path, run):
     model = random_model(ONE, labels=("cat", "dog"), preprocess=SMALL, device="reference")
     data = open_dataset(images, "test")
@@ -307,6 +350,20 @@ def test_several_labels_are_evaluated(images, run):
     assert (other.score, other.loss) == (pytest.approx(found.score), pytest.approx(found.loss))
     with pytest.raises(UsageError, match="no images"):
         score_labels(lambda x: x, [], tuple("abc"))
+    none = score_labels(lambda x: x, [(logits, np.zeros((40, 3), int))], tuple("abc"))
+    assert (none.mean_average_precision, none.to_json()["mean_average_precision"]) == (None, None)
+    assert "mean average precision        -  no image has a label\n" in str(none)
+
+
+def test_rows_say_of_each_label_whether_an_image_has_it():
+    """What a table has no column for is not known, and not absent."""
+    batches = [(np.full((2, 3), 5.0), np.array([[1], [1]]))]
+    with pytest.raises(UsageError, match=r"no column for the label 'b'.*add one, with 0"):
+        score_labels(lambda x: x, batches, ("a", "b", "c"), numbers=(0,))
+    model = random_model(MANY, labels=tuple("abc"), preprocess=SMALL)
+    data = Dataset(("a", "c"), np.array([[1, 1]]), ["x.png"], [].__getitem__)  # none is read
+    with pytest.raises(UsageError, match="no column for the label 'b'"):
+        evaluate(model, data)
 
 
 def test_one_class_for_each_image_is_evaluated_by_a_model_of_several(images, run):

@@ -48,7 +48,8 @@ def evaluate(
         Several predict together: the mean of their probabilities counts.
     data : data set
         As `tinyresnext.data.open_dataset` returns it, or `tinyresnext.data.from_arrays` for arrays.
-        It may have fewer classes than the model. How it was opened says what becomes of an image
+        It may have fewer classes than the model; but where an image has any number of labels, all
+        of the model's. How it was opened says what becomes of an image
         that cannot be read: "wrong" counts it as wrong, with a warning.
     batch : int, optional
         The number of images in a mini-batch; None finds a good one.
@@ -195,7 +196,8 @@ def score_labels(
     logits, numbers, progress
         As for `score`.
     batches : iterable of (x, labels)
-        ``labels``: int [n, of the data set], 0 or 1; or int [n], the only label of each image.
+        ``labels``: int [n, of the data set], 0 or 1, with a column for each label of the network;
+        or int [n], the only label of each image.
     labels : sequence of str
         The network's.
     threshold : float
@@ -206,8 +208,8 @@ def score_labels(
     IntegrityError
         Logits are not finite.
     UsageError
-        There are no images, labels are of another form or out of range, the logits have another
-        shape, or the threshold is no probability.
+        There are no images, labels are of another form or out of range, a label of the network has
+        no column, the logits have another shape, or the threshold is no probability.
     """
     meaning = range(len(labels)) if numbers is None else numbers
     check_probability(threshold)

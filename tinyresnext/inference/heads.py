@@ -6,6 +6,7 @@ softmax of which the first is zero, so all that is known of classes holds for it
 
 from __future__ import annotations
 
+from decimal import Decimal
 from numbers import Real
 from typing import NamedTuple
 
@@ -60,15 +61,19 @@ def both(logits: np.ndarray) -> np.ndarray:
 
 def percent(threshold: float) -> str:
     """Return a threshold as a percentage with all its digits: it is never said to be another."""
-    return f"{100 * threshold:.15g}%"
+    return f"{(100 * Decimal(repr(float(threshold)))).normalize():f}%"
 
 
-def chosen(spec: Spec, row: np.ndarray, top: int | None, threshold: float | None) -> list[int]:
+def chosen(
+    spec: Spec, logits: np.ndarray, row: np.ndarray, top: int | None, threshold: float | None
+) -> list[int]:
     """Return the numbers of the labels to name, the most probable first.
 
     Parameters
     ----------
     spec : Spec
+    logits : [outputs]
+        These decide the order: probabilities that underflow, or are nearly 1, have none.
     row : [labels]
         The probability of each label.
     top : int, optional
@@ -79,7 +84,7 @@ def chosen(spec: Spec, row: np.ndarray, top: int | None, threshold: float | None
         single output: the probability from which on the second label comes first, by default one
         half.
     """
-    order = np.argsort(-row, kind="stable")
+    order = np.argsort(-logits.astype(np.float64), kind="stable")
     if top is None:
         top = len(row) if threshold is not None and spec.several else TOP
     if spec.classes == 1:

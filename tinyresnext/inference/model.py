@@ -186,7 +186,7 @@ class Model:
     ) -> list[list[Prediction]]:
         """Return the most probable labels of each row of logits [n, classes].
 
-        Of labels with equal probabilities, the one with the smaller number comes first. Under a
+        Of labels with equal logits, the one with the smaller number comes first. Under a
         sigmoid, a single output has two labels, of which the second comes first from one half on,
         and the probabilities of several need not sum to one.
 
@@ -200,8 +200,8 @@ class Model:
         """
         check_ranking(spec := self.spec, self.labels, logits, top, threshold)
         return [
-            [Prediction(self.labels[i], i, float(p[i])) for i in chosen(spec, p, top, threshold)]
-            for p in self.probabilities(logits)
+            [Prediction(self.labels[i], i, float(p[i])) for i in chosen(spec, z, p, top, threshold)]
+            for z, p in zip(np.asarray(logits), self.probabilities(logits), strict=True)
         ]
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:

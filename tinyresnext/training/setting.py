@@ -23,7 +23,7 @@ from ..system.ranks import ALONE, Ranks, part_of
 from .recipes import Recipe
 from .samples.augmentation import augmented, check_padding
 from .samples.classes import other_than_one
-from .samples.given import check_labels
+from .samples.given import check_labels, check_validation
 from .samples.targets import check_balance
 from .samples.teacher import Teacher
 
@@ -170,8 +170,8 @@ def check(spec: Spec, recipe: Recipe, setting: Setting, resume: bool = False) ->
             f"the data set has {count} images and a mini-batch {recipe.batch}; give --batch "
             f"{count} at most"
         )
-    if setting.validation is not None and len(setting.validation) == 0:
-        raise UsageError("the validation set has no images; leave it out")
+    if setting.validation is not None:
+        check_validation(setting.validation, resume)
     if recipe.patience and setting.validation is None:
         raise UsageError(
             f"patience is {recipe.patience}, and there are no validation images that could get "

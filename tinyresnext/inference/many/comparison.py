@@ -105,7 +105,10 @@ class Comparison:
         kind = "answers" if data.any_is_right else "labels" if model.spec.several else "class"
         if threshold is None and model.spec.head != "softmax":
             threshold = THRESHOLD
-        return cls(model, data, Rule(kind, model.labels, numbers, threshold))
+        rule = Rule(kind, model.labels, numbers, threshold)
+        if data.several:
+            rule.check_columns()
+        return cls(model, data, rule)
 
     def digest(self) -> str:
         """Return 16 digits: others for other images, other right classes, or other classes."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..heads import percent, sigmoid
 from .evaluation import broken_line
-from .precision import Ranked, ranked
+from .precision import Ranked, ranked, shortest
 from .single import ImageScore
 
 __all__ = ["LabelEvaluation", "LabelScore", "labels_of"]
@@ -40,7 +40,8 @@ class LabelEvaluation:
     ----------
     labels : tuple of str
         The network's, in its order.
-    probabilities : [n, labels] float64
+    values : [n, labels] float64
+        The logits.
     truth : [n, labels] bool
         Which labels each image has.
     loss : float
@@ -53,7 +54,7 @@ class LabelEvaluation:
     """
 
     labels: tuple[str, ...]
-    probabilities: np.ndarray
+    values: np.ndarray
     truth: np.ndarray
     loss: float
     threshold: float
@@ -70,11 +71,14 @@ class LabelEvaluation:
         return int((self._named == self.truth).all(1).sum()) / self.pictures
 
     @property
-    def mean_average_precision(self) -> float:
-        """Return the mean average precision over the labels that an image has, from 0 to 1."""
+    def mean_average_precision(self) -> float | None:
+        """Return the mean average precision over the labels that an image has, from 0 to 1.
+
+        It is None where no image has a label.
+        """
         found = [one.average_precision for one in self._ranked]
         known = [part for part in found if part is not None]
-        return float(np.mean(known)) if known else 0.0
+        return float(np.mean(known)) if known else None
 
     @property
     def per_label(self) -> list[LabelScore]:
@@ -90,12 +94,17 @@ class LabelEvaluation:
 
     @property
     def score(self) -> float:
-        """Return what is to be as high as possible, from 0 to 1."""
-        return self.mean_average_precision
+        """Return what is to be as high as possible, from 0 to 1; 0 where no image has a label."""
+        return self.mean_average_precision or 0.0
 
     def measures(self) -> dict[str, float]:
         """Return what the log of a training has after each epoch."""
         return {"average_precision": self.score, "exact": self.exact}
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Return the probability of each label [n, labels] float64."""
+        return sigmoid(self.values)
 
     @property
     def _named(self) -> np.ndarray:
@@ -105,8 +114,15 @@ class LabelEvaluation:
 
     @property
     def _ranked(self) -> list[Ranked]:
-        """Return what each label's probabilities are worth."""
-        return [ranked(self.probabilities[:, i], self.truth[:, i]) for i in range(len(self.labels))]
+        """Return what each label's logits are worth, and from which probability on to name it.
+
+        Large logits have one order and the same probability, which is 1.
+        """
+        columns = zip(self.values.T, self.probabilities.T, self.truth.T, strict=True)
+        return [
+            ranked(parts, truth)._replace(average_precision=ranked(values, truth).average_precision)
+            for values, parts, truth in columns
+        ]
 
     def to_json(self) -> dict[str, object]:
         """Return everything but the single images as a JSON object."""
@@ -127,23 +143,24 @@ class LabelEvaluation:
             yield ["" if value is None else value for value in one]
 
     def __str__(self) -> str:
-        scores = self.per_label
+        scores, mean = self.per_label, self.mean_average_precision
+        precision = "       -  no image has a label" if mean is None else f"{mean:8.2%}"
         wide = max(22, *(len(one.name) for one in scores))
         lines = [
             f"{'images':{wide}} {self.pictures:8,}",
             *broken_line(self.broken, wide).splitlines(),
-            f"{'mean average precision':{wide}} {self.mean_average_precision:8.2%}",
+            f"{'mean average precision':{wide}} {precision}",
             f"{'all labels right':{wide}} {self.exact:8.2%}",
             f"{'loss':{wide}} {self.loss:8.4f}",
             "",
             f"labels of at least {percent(self.threshold)}:",
             f"{'label':{wide}}   images precision   recall average precision  best F1 from",
         ]
-        for one in scores:
+        for one, column in zip(scores, self.probabilities.T, strict=True):
             parts = [_percent(part) for part in (one.precision, one.recall, one.average_precision)]
             best = ""
             if one.best_threshold is not None:
-                best = f"{one.best_f1:8.2%} {one.best_threshold:.1%}"
+                best = f"{one.best_f1:8.2%} {percent(shortest(one.best_threshold, column))}"
             row = (
                 f"{one.name:{wide}} {one.pictures:8,}  {parts[0]} {parts[1]} {parts[2]:>17} {best}"
             )
@@ -167,8 +184,8 @@ def labels_of(
         right.append(np.isin(np.arange(len(labels)), one.right))
     values, truth = np.array(logits), np.array(right)
     losses = np.logaddexp(0, np.where(truth, -values, values))
-    probabilities, loss = sigmoid(values), float(losses.mean())
-    return LabelEvaluation(tuple(labels), probabilities, truth, loss, threshold, broken)
+    loss = float(losses.mean())
+    return LabelEvaluation(tuple(labels), values, truth, loss, threshold, broken)
 
 
 def _part(right: int, of: int) -> float | None:

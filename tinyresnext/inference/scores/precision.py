@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
+from decimal import ROUND_FLOOR, Decimal
 from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Calibration", "Ranked", "calibration", "ranked"]
+__all__ = ["Calibration", "Ranked", "calibration", "ranked", "shortest"]
 
 BINS = 15  # as Guo et al. (2017) have it
 
@@ -54,6 +56,18 @@ def ranked(scores: np.ndarray, truth: np.ndarray) -> Ranked:
     best = int(f1.argmax())
     threshold = float(scores[order][last][best])
     return Ranked(float((precision * rise).sum()), threshold, float(f1[best]))
+
+
+def shortest(threshold: float, scores: np.ndarray) -> float:
+    """Return a number of few digits that names the same of some scores as a threshold does.
+
+    It is not above the threshold, and above all scores that are below it: 0.9996 where the
+    threshold is 0.99964 and the next score 0.9991. It has three decimals, or as many as it needs.
+    """
+    below = max(scores[scores < threshold].tolist(), default=-1.0)
+    exact = Decimal(float(threshold))
+    tries = (exact.quantize(Decimal(1).scaleb(-n), ROUND_FLOOR) for n in itertools.count(3))
+    return next(found for found in map(float, tries) if found > below)
 
 
 class Calibration(NamedTuple):

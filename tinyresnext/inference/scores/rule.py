@@ -42,6 +42,18 @@ class Rule:
     numbers: Sequence[int]
     threshold: float | None = None
 
+    def check_columns(self) -> None:
+        """Raise `UsageError` unless rows of 0 and 1 say of each label whether an image has it.
+
+        What a data set does not know is neither there nor not there.
+        """
+        if self.kind == "labels" and (missing := set(range(len(self.classes))) - {*self.numbers}):
+            raise UsageError(
+                f"the data set has no column for the label {self.classes[min(missing)]!r}, which "
+                "the model has; add one, with 0 for the images without the label, or use a model "
+                "of the data set's labels"
+            )
+
     def right(self, label: Any) -> tuple[int, ...]:
         """Return the network's classes that are right where the data set has a label.
 
@@ -152,6 +164,7 @@ class Rule:
             return found.astype(np.int64)
         wide = self.kind != "class" and found.ndim == 2 and found.shape[1] == len(self.numbers)
         if wide and kind in "biuf":
+            self.check_columns()
             rows: np.ndarray = found == 1
             if (rows | (found == 0)).all():
                 return rows

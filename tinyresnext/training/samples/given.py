@@ -7,7 +7,7 @@ from ...data.pixels.checks import no_dataset
 from ...errors import UsageError
 from ..recipes import Recipe
 
-__all__ = ["check_kinds", "check_labels"]
+__all__ = ["check_kinds", "check_labels", "check_validation"]
 
 
 def check_kinds(dataset: Dataset, recipe: Recipe, validation: Dataset | None) -> None:
@@ -24,6 +24,24 @@ def check_kinds(dataset: Dataset, recipe: Recipe, validation: Dataset | None) ->
         raise UsageError(
             f"a Recipe was expected, found {type(recipe).__name__}; tinyresnext.recipe returns one "
             "for a name"
+        )
+
+
+def check_validation(images: Dataset, resume: bool) -> None:
+    """Refuse validation images of which no measure says anything.
+
+    What began a run is not judged by labels again (``resume``).
+
+    Raises
+    ------
+    UsageError
+    """
+    if len(images) == 0:
+        raise UsageError("the validation set has no images; leave it out")
+    if images.labels.ndim == 2 and not images.labels.any() and not resume:
+        raise UsageError(
+            "no validation image has a label, so there is no average precision that could say "
+            "which model is the best; add images with labels, or leave the validation set out"
         )
 
 

@@ -159,6 +159,13 @@ def test_comparing_two_classes(fresh, explained):
     names = [guess.label for guess in explained.classes]
     choose(fresh, "second", "2")
     assert f"the logit of {names[0]} minus that of {names[2]}" in text(fresh, "cam-sum")
+    shown = "[...document.querySelectorAll('#evidence figcaption')].map(c => c.textContent)"
+    exact, *estimates = fresh.run(shown)
+    assert exact.endswith("map (exact), difference")
+    assert all(one.endswith(", difference of the two classes' maps") for one in estimates)
+    drawn = "document.querySelector('#evidence figure:nth-child(2) [aria-label]').ariaLabel"
+    said = [f"Grad-CAM, layer1, of {names[i]}" for i in (0, 2)]
+    assert fresh.run(drawn).startswith(f"Difference of {said[0]} and {said[1]}")
     block(fresh, "layer2.1")
     terms = explained.blocks[3]
     cards = text(fresh, "terms")

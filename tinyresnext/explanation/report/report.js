@@ -65,16 +65,21 @@ function figure(frame, title, ...more) {
 }
 
 function showEvidence() {
-  const overlay = (grid, read, title, caption) => {
+  // The class activation map of a difference is the difference of the maps; Grad-CAM's is not.
+  const overlay = (grid, read, title, caption, exact) => {
     const [first, second] = [read(state.first), state.second < 0 ? null : read(state.second)];
     const map = second ? minus(first, second) : first;
-    const frame = framed(grid, map, largest([map]), `${title} of ${subject()}`, true);
-    return figure(frame, caption + (second ? ", difference" : ""));
+    const text = second && !exact
+      ? `Difference of ${title} of ${name(state.first)} and ${title} of ${name(state.second)}`
+      : `${title} of ${subject()}`;
+    const more = exact ? ", difference" : ", difference of the two classes' maps";
+    return figure(framed(grid, map, largest([map]), text, true), caption + (second ? more : ""));
   };
   at("evidence").replaceChildren(
-    overlay(cam, (k) => cam.map(0, k), "Class activation map", "class activation map (exact)"),
+    overlay(cam, (k) => cam.map(0, k), "Class activation map", "class activation map (exact)",
+      true),
     ...stages.map((stage) => overlay(stage.gradCam, (k) => stage.gradCam.map(k, 0),
-      `Grad-CAM, ${stage.name},`, `Grad-CAM, ${stage.name}`)));
+      `Grad-CAM, ${stage.name},`, `Grad-CAM, ${stage.name}`, false)));
   const bias = between((k) => data.classes[k].bias);
   at("cam-sum").textContent = `The mean of the class activation map is ${signed(logit() - bias)}; `
     + `the constant, which is the classifier's bias, is ${signed(bias)}. `

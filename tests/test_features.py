@@ -54,7 +54,7 @@ def test_the_command(tmp_path, capsys):
     assert main(words) == 0
     assert capsys.readouterr().out == f"{file}: pooled of {len(PHOTOGRAPHS)} images\n"
     with h5py.File(file) as found:
-        assert found["features"].shape == (len(PHOTOGRAPHS), 256)
+        assert found["features"].shape == (len(PHOTOGRAPHS), 512)
         before = found["features"][:]
     assert main(words) == 2
     assert "--force" in capsys.readouterr().err

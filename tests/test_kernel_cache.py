@@ -142,7 +142,8 @@ def test_processes_cold_together(home, code, together, least):
     done = [process.wait_for() for process in started]
     assert {process.returncode for process in done} == {0}, [process.stderr for process in done]
     totals = {process.stdout.split()[2] for process in done}
-    assert {path.suffix for path in stored(home)} == {".kernel"}  # no temporary file is left
+    left = {path.name for path in stored(home) if path.suffix != ".kernel"}
+    assert left <= {"helpers.lock"}  # and no temporary file
     hits, misses, total = run(code).stdout.split()
     assert int(hits) >= least
     assert int(misses) == 0

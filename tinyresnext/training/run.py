@@ -247,6 +247,8 @@ class Run:
         """
         self.download()
         by_the_first(self.setting.ranks, self._write)
+        if self.setting.ranks.rank == 0 and time.monotonic() - self._drawn > DRAWN_EVERY:
+            self.draw()
 
     def keep(self) -> None:
         """Save the state before an error that is not one of training ends the run, and say so."""
@@ -259,8 +261,6 @@ class Run:
         """Do in the first rank what `save` says."""
         self.state.log_bytes = self.log.sync()
         states.write(self.folder.state, self.state)
-        if time.monotonic() - self._drawn > DRAWN_EVERY:
-            self.draw()
 
     def draw(self) -> None:
         """Draw the curve of the epochs so far, as long as it can be drawn; in the first rank."""

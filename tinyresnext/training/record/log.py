@@ -200,9 +200,12 @@ class Stop:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
+        kept = {}
+        if HANGUP in self._before:  # first, since others follow at once
+            signal.signal(HANGUP, signal.SIG_IGN)
+            kept[HANGUP] = self._before.pop(HANGUP)
         self._restore()
-        if HANGUP is not None:
-            self._before[HANGUP] = signal.signal(HANGUP, signal.SIG_IGN)
+        self._before = kept
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         second = "SIGTERM" if number == HANGUP else f"second {name}"
         if at_terminal():

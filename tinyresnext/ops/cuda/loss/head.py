@@ -17,7 +17,7 @@ from math import gcd
 from numba import cuda
 
 from ... import shapes
-from ..pool.window import in_sectors, out_of_sectors
+from ..pool.window import SECTOR_BYTES, in_sectors, out_of_sectors
 from ..runtime.arrays import DeviceArray, check, empty, empty_like
 from ..runtime.call import Call
 from ..runtime.kernel import Kernel, float32, floats, int32
@@ -26,7 +26,7 @@ from ..words import warp_larger, warp_sum
 
 THREADS = 32  # of a block: one warp
 LOWEST = float("-inf")
-SECTOR = 8  # values that a GPU moves at once
+SECTOR = SECTOR_BYTES // 4  # values
 
 # --- kernels --------------------------------------------------------------------------------------
 

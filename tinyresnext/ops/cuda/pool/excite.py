@@ -192,6 +192,8 @@ def bind_excite_backward(
     dx, ds, dr = (*out, None)[:3]
     dr = None if residual is None else dr
     machine = check("excite_backward", dy=dy, x=x, s=s, dx=dx, ds=ds, dr=dr)
+    if dx is ds is dr is None:
+        return Call(machine, [])
     (n, h, w, c), tiles = x.shape, -(-x.shape[-1] // COLUMNS)
     (x, first), (dy, second) = in_sectors(x), in_sectors(dy)
     y, third = in_sectors(y) if relu else (y, [])

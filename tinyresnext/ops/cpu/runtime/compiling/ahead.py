@@ -97,7 +97,9 @@ def _takes_turn(stack: ExitStack) -> bool:
     try:
         file = stack.enter_context(locked(place.parent / "helpers.lock", _refuse))
         try:
-            return os.write(file.fileno(), bytes(FREE)) == FREE
+            written = os.write(file.fileno(), bytes(FREE))
+            os.fsync(file.fileno())  # a disk elsewhere says only then that it is full
+            return written == FREE
         finally:
             os.ftruncate(file.fileno(), 0)
     except (OSError, UsageError):

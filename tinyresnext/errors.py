@@ -58,7 +58,8 @@ class ImageError(TinyResNeXtError):
 class MachineError(TinyResNeXtError):
     """The machine fails while a file is read, which may be whole: it is no error of an image.
 
-    Its storage or its network does not answer, or the process has too many open files or no memory.
+    Its storage or its network does not answer, too many files are open, or there is no memory to
+    open one.
     """
 
 

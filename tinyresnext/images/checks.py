@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from numbers import Real
 
-from ..errors import UsageError
+from ..errors import ImageError, UsageError
 from ..system.checks import is_whole
 
-__all__ = ["check_range", "is_between", "short", "whole_number"]
+__all__ = ["check_range", "is_between", "short", "too_much", "whole_number", "within_memory"]
 
 
 def whole_number(
@@ -56,6 +58,25 @@ def check_range(name: str, value: object, most: float) -> None:
         f"{name} is {value!r}; "
         f"give two numbers, the least and the largest, above 0 and up to {most:g}"
     )
+
+
+def too_much(name: str) -> ImageError:
+    """Return the error of an image for which there is not enough memory.
+
+    It is the image's: a damaged file may ask for much, and the next image may fit again.
+    """
+    return ImageError(
+        f"{name} needs more memory than there is; scale it down, or allow the process more memory"
+    )
+
+
+@contextmanager
+def within_memory(name: str) -> Iterator[None]:
+    """Raise the error of `too_much` in the place of a `MemoryError`."""
+    try:
+        yield
+    except MemoryError as error:
+        raise too_much(name) from error
 
 
 def short(value: object) -> str:

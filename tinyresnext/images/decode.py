@@ -32,10 +32,19 @@ from PIL import Image
 from ..errors import ImageError, UsageError
 from ..formats.image.orientation import orientation
 from ..system.files import check_machine
-from .checks import short
+from .checks import short, too_much, within_memory
 from .files import KINDS, MAX_FILE_BYTES, Contents, check_size, image_in, load_image
 
-__all__ = ["Picture", "check_pixels", "decode", "describe", "is_picture", "pixels_of", "upright"]
+__all__ = [
+    "Picture",
+    "check_pixels",
+    "decode",
+    "describe",
+    "is_picture",
+    "named",
+    "pixels_of",
+    "upright",
+]
 
 Picture = (
     str | os.PathLike[str] | Image.Image | np.ndarray | bytes | bytearray | memoryview | IO[bytes]
@@ -88,7 +97,8 @@ def decode(
         `source` is none of the above, a file in text mode, a file that is closed, or the name of a
         file as bytes; or `channels` is neither 1 nor 3.
     """
-    return pixels_of(upright(source, channels, least))
+    with within_memory(named(source)):
+        return pixels_of(upright(source, channels, least))
 
 
 def upright(source: Picture | Contents, channels: int = 3, least: int | None = None) -> Image.Image:
@@ -101,7 +111,8 @@ def upright(source: Picture | Contents, channels: int = 3, least: int | None = N
     """
     if not isinstance(channels, Integral) or channels not in (1, 3):
         raise UsageError(f"channels is {short(channels)}; give 3 for RGB or 1 for grey")
-    image, name = _opened(source, least)
+    name = named(source)
+    image = _opened(source, name, least)
     try:
         check_size(*image.size)
         image.load()
@@ -109,6 +120,8 @@ def upright(source: Picture | Contents, channels: int = 3, least: int | None = N
         turn = _TURNS.get(orientation(image.info.get("exif"), xmp))
         image = _to_rgb(image if turn is None else image.transpose(turn))
         return image if channels == 3 else image.convert("L")
+    except MemoryError as error:
+        raise too_much(name) from error
     # A Pillow image may still be an open file of any format, and its info may hold anything.
     except Exception as error:
         check_machine(name, error)
@@ -157,26 +170,38 @@ def is_picture(source: object) -> bool:
     ) or callable(getattr(source, "read", None))
 
 
-def _opened(source: Picture | Contents, least: int | None) -> tuple[Image.Image, str]:
-    """Return an image as a Pillow image, and its name for messages."""
+def named(source: Picture | Contents) -> str:
+    """Return the name of an image for messages."""
     if isinstance(source, np.ndarray):
-        return _from_array(source), "the array"
+        return "the array"
     if isinstance(source, Image.Image):
-        return source, f"the Pillow image of mode {source.mode}"
+        return f"the Pillow image of mode {source.mode}"
     if isinstance(source, str | os.PathLike):
-        return load_image(source, least=least), f"the image {os.fspath(source)!r}"
+        return f"the image {os.fspath(source)!r}"
     if isinstance(source, Contents):
-        return image_in(source.data, source.name, least=least), f"the image {source.name}"
-    name = f"the image in the {type(source).__name__}"
+        return f"the image {source.name}"
+    return f"the image in the {type(source).__name__}"
+
+
+def _opened(source: Picture | Contents, name: str, least: int | None) -> Image.Image:
+    """Return an image as a Pillow image."""
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    if isinstance(source, Image.Image):
+        return source
+    if isinstance(source, str | os.PathLike):
+        return load_image(source, least=least)
+    if isinstance(source, Contents):
+        return image_in(source.data, source.name, least=least)
     if isinstance(source, bytes | bytearray | memoryview):
         data = _limited(source, name)
         try:
-            return image_in(data, name, least=least), name
+            return image_in(data, name, least=least)
         except ImageError:
             _check_no_path(data)
             raise
     if is_picture(source):
-        return image_in(_contents(source, name), name, least=least), name
+        return image_in(_contents(source, name), name, least=least)
     raise UsageError(
         f"an object of type {type(source).__name__} is no image; give the name "
         f"(path) or the bytes of a {KINDS} file, a file open in binary mode, a Pillow image or a "
@@ -221,6 +246,8 @@ def _contents(file: Any, name: str) -> bytes:
     except (io.UnsupportedOperation, TypeError, ValueError) as error:
         # It is closed, not open for reading, or returns text.
         raise UsageError(f"{name} cannot be read: {error}; {remedy}") from error
+    except MemoryError as error:
+        raise too_much(name) from error
     except Exception as error:  # what an object of any class raises when it is read
         check_machine(name, error)
         raise ImageError(f"{name} cannot be read: {error or type(error).__name__}") from error

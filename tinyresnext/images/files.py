@@ -43,7 +43,8 @@ from ..errors import ImageError
 from ..formats.image import gif, jpeg, png, tiff, webp
 from ..formats.image.parts import Bare, as_file
 from ..formats.others import packed_kind
-from ..system.files import check_machine, regular
+from ..system.files import regular
+from .checks import too_much
 
 __all__ = [
     "KINDS",
@@ -87,7 +88,6 @@ _LOOKALIKES = (  # how files of other kinds begin
     (rb"\x89HDF", "an HDF5 file"),
     (rb"\x80[\x02-\x05]", "a Python pickle"),
 )
-
 
 _MOST_BMP_HEADER = 124  # bytes, of version 5
 
@@ -248,10 +248,11 @@ def _decode(
         image.info.update(exif=bare.exif, xmp=bare.xmp)
     except ImageError as error:
         raise ImageError(f"{name} is refused: {error}") from error
+    except MemoryError as error:
+        raise too_much(name) from error
     # For damaged data, decoders raise OSError, SyntaxError, ValueError, struct.error, EOFError,
     # IndexError and more. No list of them is complete, and to the caller they all mean the same.
     except Exception as error:
-        check_machine(name, error)  # not so a lack of memory
         raise ImageError(
             f"{name} is no usable {kind} image: {_reason(error)}; get it again, or save it again"
         ) from error

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import ImageError, UsageError
-from .decode import Picture, describe, pixels_of, upright
+from .checks import within_memory
+from .decode import Picture, describe, named, pixels_of, upright
 from .files import Contents
 from .preprocess import Preprocess
 from .resize import resize_and_crop_image, resized_size
@@ -81,10 +82,11 @@ def views(
             f"the second argument is of type {type(preprocess).__name__}, expected a Preprocess; "
             "give that of the model: tinyresnext.prepare(image, model.preprocess)"
         )
-    image = upright(source, preprocess.channels, preprocess.resize if fast else None)
     places = (MIDDLE,) if crops == 1 else (*CORNERS, MIDDLE)
-    x = np.stack([_view(image, preprocess, place) for place in places])
-    return np.concatenate([x, x[:, :, ::-1]]) if mirror or crops == 10 else x
+    with within_memory(named(source)):
+        image = upright(source, preprocess.channels, preprocess.resize if fast else None)
+        x = np.stack([_view(image, preprocess, place) for place in places])
+        return np.concatenate([x, x[:, :, ::-1]]) if mirror or crops == 10 else x
 
 
 def _view(

@@ -76,7 +76,7 @@ def classify(
         the preprocessing does not fit the network, it has a single class, or several models do not
         have the same labels; ``client`` is none.
     MachineError
-        Later: storage, network or memory fails, so that no image is to blame.
+        Later: storage or a network fails, or too many files are open, so that no image is to blame.
     DeviceError
         At once: no worker is there, or one has another version of this package. Later: workers have
         no access to the images, or all of them were lost.

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from ..errors import FormatError, MachineError, TinyResNeXtError, UsageError
+from ..errors import FormatError, ImageError, MachineError, TinyResNeXtError, UsageError
 
 __all__ = [
+    "ARCHIVE",
     "PIECE",
     "Part",
     "SharedFile",
@@ -31,7 +32,8 @@ PIECE = 1 << 20  # bytes read at once
 # not every system has each of these flags
 READ_ONLY = sum(getattr(os, f"O_{flag}", 0) for flag in ("RDONLY", "BINARY", "NONBLOCK", "CLOEXEC"))
 
-_OF_THE_MACHINE = {  # errors of storage, of a network, and of what a process may have
+# Errors of storage, of a network, and of what a process may have; of Windows hardly any come so.
+_OF_THE_MACHINE = {
     getattr(errno, name)
     for name in (
         *("EIO", "EREMOTEIO", "ESTALE", "ETIMEDOUT", "ENOTCONN", "ECONNRESET", "ECONNABORTED"),
@@ -40,6 +42,12 @@ _OF_THE_MACHINE = {  # errors of storage, of a network, and of what a process ma
     )
     if hasattr(errno, name)  # not every system has each of them
 }
+
+
+# What helps if a file stays unreadable; a run that goes on wants the same names.
+ARCHIVE = "put a readable copy of the archive in its place"
+_COPY = "put a readable copy in its place"
+_IMAGE = f"{_COPY}, or an empty file of that name unless a training has all images in memory"
 
 
 def shown(path: str | os.PathLike[str]) -> str:
@@ -59,7 +67,7 @@ def as_utf8(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def check_machine(name: str, problem: BaseException) -> None:
+def check_machine(name: str, problem: BaseException, remedy: str = _COPY) -> None:
     """Raise `MachineError` for what no file is to blame for, such as storage that does not answer.
 
     A file that is missing or may not be read (EACCES) is a matter of the file.
@@ -70,18 +78,15 @@ def check_machine(name: str, problem: BaseException) -> None:
         Of the file, for the message.
     problem : exception
         What reading it has raised.
+    remedy : str
+        What helps if the file stays so.
     """
     if isinstance(problem, OSError) and problem.errno in _OF_THE_MACHINE:
-        reason = problem.strerror
-    elif isinstance(problem, MemoryError):
-        reason = "there is not enough memory"
-    else:
-        return
-    raise MachineError(
-        f"{name} cannot be read: {reason}; this is a fault of the machine or of its storage, and "
-        "the file may be whole: when it is mended, run this again, with --resume where results go "
-        "to a file; if the fault stays with this file, leave the file out"
-    ) from problem
+        raise MachineError(
+            f"{name} cannot be read: {problem.strerror}; this is a fault of the machine or of its "
+            "storage, and the file may be whole: when it is mended, run this again, with --resume "
+            f"where results go to a file; if the fault stays with this file, {remedy}"
+        ) from problem
 
 
 @contextmanager
@@ -122,14 +127,12 @@ def regular(
         name = os.fspath(path)
     except TypeError:
         raise UsageError(f"a path was expected, found {type(path).__name__}") from None
-    name = (
-        str(name) if isinstance(name, str) else name
-    )  # NumPy's texts say in messages that they are
-    remedy = "name a file that you may read"
+    name = str(name) if isinstance(name, str) else name  # NumPy's texts would show their type
+    remedy, mended = "name a file that you may read", _IMAGE if error is ImageError else _COPY
     try:
         handle = os.open(os.path.join(inside, name) if inside else name, READ_ONLY)
     except (OSError, ValueError) as problem:  # a NUL or a lone surrogate is a ValueError
-        check_machine(repr(name), problem)
+        check_machine(repr(name), problem, mended)
         reason = getattr(problem, "strerror", None) or problem
         raise error(f"{name!r} cannot be read: {reason}; {remedy}") from problem
     try:
@@ -140,7 +143,7 @@ def regular(
         with open(handle, "rb", buffering, closefd=False) as file:
             yield file
     except OSError as problem:
-        check_machine(repr(name), problem)
+        check_machine(repr(name), problem, mended)
         reason = problem.strerror or problem
         raise error(f"{name!r} cannot be read: {reason}; {remedy}") from problem
     finally:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ...errors import FormatError, ImageError, UsageError, WeightsError
 from ...images.files import Contents
-from ...system.files import shown
+from ...system.files import check_machine, shown
 from ..rules import image_kind, is_left_out
 from .listing import Parts
 from .tars import TarFile, TarTree
@@ -120,10 +120,13 @@ def _opened_again(zipped: bool, path: str, size: int) -> TarFile | ZipFile:
     ------
     FormatError, UnsafeError
         It cannot be opened here, or it has another size, so images would not be where they were.
+    MachineError
+        As `check_machine` raises.
     """
     try:
         status = os.stat(path)
     except OSError as error:
+        check_machine(shown(path), error)
         raise FormatError(f"{shown(path)} cannot be read: {error.strerror}") from error
     if status.st_size != size:
         raise FormatError(

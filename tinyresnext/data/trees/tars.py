@@ -14,7 +14,7 @@ from ...formats.stored_zip.archive import MOST_LEVELS
 from ...formats.stored_zip.names import Names
 from ...formats.tar import BLOCK, Placed, fields, files_in
 from ...images.files import MAX_FILE_BYTES
-from ...system.files import SharedFile, check_machine, regular, shown
+from ...system.files import ARCHIVE, SharedFile, check_machine, regular, shown
 from ..rules import image_kind
 from .gzipped import Unpacked
 from .listing import Entries, Parts
@@ -97,7 +97,7 @@ class TarFile:
                 size = fields(source.read(BLOCK))[2]
                 data = source.read(min(size, most))
         except OSError as error:
-            check_machine(shown_name, error)
+            check_machine(shown_name, error, ARCHIVE)
             raise ImageError(f"{shown_name} cannot be read: {error.strerror}") from error
         except WeightsError as error:
             raise ImageError(f"{shown_name} cannot be read: {error}") from error

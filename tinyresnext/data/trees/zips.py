@@ -7,7 +7,7 @@ from pathlib import Path
 from ...errors import FormatError, ImageError, WeightsError
 from ...formats.stored_zip.archive import open_archive, read_whole
 from ...images.files import MAX_FILE_BYTES
-from ...system.files import SharedFile, check_machine, regular, shown
+from ...system.files import ARCHIVE, SharedFile, check_machine, regular, shown
 from .listing import Entries, Parts
 
 __all__ = ["ZipFile"]
@@ -63,5 +63,5 @@ class ZipFile:
             with self._shared.alone() as file:
                 return read_whole(file, self._archive, where, MAX_FILE_BYTES)
         except (WeightsError, OSError) as error:
-            check_machine(shown_name, error)
+            check_machine(shown_name, error, ARCHIVE)
             raise ImageError(f"{shown_name} cannot be read: {error}") from error

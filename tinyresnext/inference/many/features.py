@@ -113,7 +113,7 @@ def save_features(
         the run cannot go on. Later: the disk is
         full, or what should be a path is none.
     MachineError
-        Later: storage, network or memory fails, so that no image is to blame.
+        Later: storage or a network fails, or too many files are open, so that no image is to blame.
     DeviceError
         As for `tinyresnext.inference.classify.classify` with a ``client``.
     """

@@ -48,6 +48,7 @@ from tinyresnext.inference.many.rows import journal as rows_journal
 from tinyresnext.inference.many.rows.forms import cells_of, json_form, records
 from tinyresnext.inference.many.rows.journal import Journal, journal
 from tinyresnext.system.threads import ahead
+from tinyresnext.system.version import __version__
 
 NAMES = ["a.png", "b/c.png", "b/d-e.png", "b/d/f.png", "g.png"]
 
@@ -949,12 +950,77 @@ def test_a_run_looks_for_the_file_when_it_has_the_lock(run):
         assert [path.name for path in Path().iterdir()] == ["r.jsonl"]
     assert Path("r.jsonl").read_bytes() == b"of another run"
     Path("r.jsonl.part").write_bytes(b'{"path": "a"}\n')  # of a run over it, which was stopped
-    Path("r.jsonl.part.json").write_text("{}")
+    Path("r.jsonl.part.json").write_text('{"writes over": true}')
     with journal("r.jsonl", {}, form, True) as kept:
         assert list(kept.remaining([Source("a", lambda: "")])) == []
         kept.end()
     assert Path("r.jsonl").read_bytes() == b'{"path": "a"}\n'
     assert [path.name for path in Path().iterdir()] == ["r.jsonl"]
+
+
+@pytest.mark.parametrize("command", ["classify", "evaluate", "features"])
+def test_rows_stay_if_another_process_makes_the_file_meanwhile(run, small, monkeypatch, command):
+    """They get the name when it is free, or at once if the run was begun with --force."""
+    out = "r.h5" if command == "features" else "r.jsonl"
+    words = [command, *small, "-o", out] + ["--labels-by-number"] * (command == "evaluate")
+    sync = Journal.sync
+
+    def late(self):
+        sync(self)
+        Path(out).write_bytes(b"of another")
+
+    monkeypatch.setattr(Journal, "sync", late)
+    code, _, err = run(*words)
+    assert (code, f"{out} exists by now, and this run was not begun with --force" in err) == (2, 1)
+    assert "make room" not in err
+    with monkeypatch.context() as patched:  # nothing is computed as long as it is there
+        patched.setattr(tr.Model, "__call__", None)
+        patched.setattr(tr.Model, "features", None if command != "features" else tr.Model.features)
+        code, _, err = run(*words, "--resume")
+    assert (code, f"{out}.part has the rows of this run: give the other" in err) == (2, True)
+    assert Path(out).read_bytes() == b"of another"
+    Path(out).unlink()
+    monkeypatch.setattr(Journal, "sync", sync)
+    assert run(*words, "--resume")[0] == 0
+    alone = Path(out).read_bytes()
+    monkeypatch.setattr(Journal, "sync", late)
+    assert run(*words, "--force")[0] == 0
+    assert Path(out).read_bytes() == alone
+    assert not list(Path().glob("*.part*"))
+
+
+def test_a_run_over_a_file_goes_on_over_it(run, small, monkeypatch):
+    """Whoever began it with --force has allowed it, also for --resume, which takes no --force."""
+    words = ["classify", *small, "-o", "r.jsonl"]
+    Path("r.jsonl").write_bytes(b"old")
+
+    def stopped(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "sync", stopped)
+        assert run(*words, "--force")[0] == 130
+        assert run(*words, "--resume")[0] == 130
+    assert run(*words, "--resume")[0] == 0
+    assert Path("r.jsonl").read_bytes().count(b"\n") == 5
+
+
+def test_features_stay_if_another_process_makes_the_file(run, small, monkeypatch):
+    """Also those of a run that leaves nothing if it is stopped: they are all there."""
+    sync = Journal.sync
+
+    def late(self):
+        sync(self)
+        Path("r.h5").write_bytes(b"of another")
+
+    monkeypatch.setattr(Journal, "sync", late)
+    model, images = tr.load("m.h5", device="reference"), sorted(map(str, Path("d").rglob("*.png")))
+    with pytest.raises(UsageError, match=r"exists by now.* resume=True"):
+        list(save_features(model, images, "r.h5", batch=5))
+    Path("r.h5").rename("other.h5")
+    monkeypatch.setattr(Journal, "sync", sync)
+    assert list(save_features(model, images, "r.h5", batch=5, resume=True)) == []
+    assert not list(Path().glob("*.part*"))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="what is open gets no other name there")
@@ -1029,7 +1095,14 @@ def test_rows_of_another_kind_of_processor_are_said_and_of_another_version_refus
     before = settings.read_text()
     settings.write_text(before.replace('"version": "', '"version": "0.0.'))
     code, _, err = run(*words, "--resume")
-    assert (code, "were computed with version 0.0.0.1.0, and now it is 0.1.0" in err) == (2, True)
+    said = f"were computed with version 0.0.{__version__}, and now it is {__version__}"
+    assert (code, said in err) == (2, True)
+    values = json.loads(before)
+    assert values.pop("version") == __version__
+    settings.write_text(json.dumps(values))
+    code, _, err = run(*words, "--resume")
+    said = f"an earlier version, which did not say which, and now it is {__version__}"
+    assert (code, said in err) == (2, True)
     settings.write_text(before.replace("(NumPy ", "(skylake 12345678, NumPy "))
     assert settings.read_text() != before
     with monkeypatch.context() as patched:

@@ -20,6 +20,8 @@ from tinyresnext.cli.runs import images
 from tinyresnext.errors import UsageError
 from tinyresnext.explanation.explain import class_number
 from tinyresnext.inference.many.features import save_features
+from tinyresnext.inference.many.rows.forms import json_form
+from tinyresnext.inference.many.rows.journal import journal
 from tinyresnext.inference.scores.classes import match_classes
 from tinyresnext.system.words import as_typed
 from tinyresnext.system.writing import replacing
@@ -130,10 +132,8 @@ def test_what_killed_processes_left_on_windows(monkeypatch, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"t", f"{start}{'1' * 8}.tmp"}
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="Linux says which files are open")
-@pytest.mark.parametrize("resume", [False, True])
-def test_features_on_windows(monkeypatch, tmp_path, resume):
-    """A file that is open is not removed there, and one that is locked not opened once more."""
+def files_of_windows(monkeypatch):
+    """Refuse to remove a file that is open, and to open one that is locked."""
 
     def unless_open(call, ending):
         def called(path, *given, **more):
@@ -145,12 +145,30 @@ def test_features_on_windows(monkeypatch, tmp_path, resume):
 
         return called
 
-    model = tr.random_model(tr.cifar(11, 1, 4, classes=2), 0, "reference")
     locks = SimpleNamespace(LK_NBLCK=2, locking=lambda handle, how, count: None)
     monkeypatch.setitem(sys.modules, "msvcrt", locks)
     monkeypatch.setattr(os, "unlink", unless_open(os.unlink, ""))
     monkeypatch.setattr(os, "open", unless_open(os.open, ".part"))
     windows(monkeypatch)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux says which files are open")
+def test_a_refusal_leaves_no_part_on_windows(monkeypatch, tmp_path):
+    """An empty one would make the file not whole, so that `--resume` could never succeed."""
+    files_of_windows(monkeypatch)
+    (file := tmp_path / "r.jsonl").write_bytes(b"of another run")
+    with pytest.raises(UsageError, match="exists by now"):
+        journal(str(file), {}, json_form(), False).__enter__()
+    assert [path.name for path in tmp_path.iterdir()] == ["r.jsonl"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux says which files are open")
+@pytest.mark.parametrize("resume", [False, True])
+def test_features_on_windows(monkeypatch, tmp_path, resume):
+    """A file that is open is not removed there, and one that is locked not opened once more."""
+
+    model = tr.random_model(tr.cifar(11, 1, 4, classes=2), 0, "reference")
+    files_of_windows(monkeypatch)
     image = Path(__file__).parent / "data" / "chelsea.jpg"
     file = tmp_path / "f.h5"
     assert list(save_features(model, [image], file, resume=resume)) == [(str(image), None)]

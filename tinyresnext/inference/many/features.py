@@ -37,8 +37,9 @@ from ..model import Model
 from .batches import batch_and_step, prepared, sources_of, worked
 from .rows.assembled import assemble, check_whole
 from .rows.forms import json_form
-from .rows.journal import Journal, changing, journal
+from .rows.journal import Journal, journal
 from .rows.settings import as_json, computed_on
+from .rows.stopped import changing
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -87,7 +88,7 @@ def save_features(
         model; without it, its weights, architecture, precision and device, and off the processor
         the size of mini-batches. If it is
         given, or with ``resume``, a run that is stopped leaves its rows, and can go on; otherwise
-        nothing is left of it.
+        nothing is left of it, unless another process has made the file meanwhile.
     resume : bool
         Go on with a run that was stopped, if there is one. Its settings have to be the same. If it
         computed on another kind of processor, a warning says so.
@@ -111,7 +112,7 @@ def save_features(
         At the first image: ``paths`` is one path, there is no such stage, the preprocessing does
         not fit the network, the file is there or cannot be written, its name ends otherwise, or
         the run cannot go on. Later: the disk is
-        full, or what should be a path is none.
+        full, another process has made the file, or what should be a path is none.
     MachineError
         Later: storage or a network fails, or too many files are open, so that no image is to blame.
     DeviceError
@@ -142,7 +143,6 @@ def save_features(
         changing(opened(rows), path, stays) as values,  # while other processes are kept out
     ):
         try:
-            ends = not stays
             remaining = _cut(values, kept, kept.remaining(sources, step), one.nbytes)
             work = partial(_computed, stage=stage, fast=fast)
             made = worked(work, Ensemble.of(model), remaining, batch, client, one.nbytes)
@@ -161,7 +161,7 @@ def save_features(
                 assemble(path, kept, values, one.shape, attributes)
             ends = True
         finally:
-            if ends:
+            if ends or not kept.stays:
                 if sys.platform == "win32":  # no open file can be removed there
                     with suppress(OSError):
                         values.close()

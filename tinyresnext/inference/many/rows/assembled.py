@@ -49,7 +49,7 @@ def assemble(
     Raises
     ------
     UsageError
-        It cannot be written.
+        It cannot be written, or another process has made it.
     """
     import h5py
 
@@ -80,6 +80,7 @@ def assemble(
 
     with replacing(path) as temporary:
         written(temporary, steps)
+        kept.check_free()  # last: until then it may have been made
 
 
 def check_whole(path: str, asked: Mapping[str, Any], sources: Iterable[Source]) -> dict[str, int]:

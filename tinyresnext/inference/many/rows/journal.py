@@ -23,9 +23,10 @@ from ....errors import UsageError
 from ....system.files import regular, shown
 from ....system.writing import check_writable, locked, present, renamed, replacing
 from .forms import Form, records
-from .settings import PLACE, as_json, check_settings
+from .settings import OVER, PLACE, as_json, check_settings
+from .stopped import Taken, changing, resumable
 
-__all__ = ["Journal", "changing", "journal", "resumable", "whole"]
+__all__ = ["Journal", "journal", "whole"]
 
 
 class Journal:
@@ -37,10 +38,13 @@ class Journal:
         Rows that are on the disk, and how many of these have an error.
     stays : bool
         Whether a run that is stopped leaves them.
+    over : bool
+        Whether a file of the name may be written over.
     """
 
-    def __init__(self, path: str, file: BinaryIO, form: Form, stays: bool) -> None:
+    def __init__(self, path: str, file: BinaryIO, form: Form, stays: bool, over: bool) -> None:
         self.path, self.done, self.failed, self.stays = path, 0, 0, stays
+        self.over = over
         self._file, self._form = file, form
 
     def remaining(self, sources: Iterable[Source], step: int = 1) -> Iterator[Source]:
@@ -114,10 +118,10 @@ class Journal:
         Raises
         ------
         UsageError
-            Somebody has removed them, or has given the name to something else than a file.
+            Somebody has removed them, or has given the name to another file or to something else.
         """
         self.sync()
-        present(self.path)
+        self.check_free()
         if not present(f"{self.path}.part"):
             raise UsageError(
                 f"{shown(self.path)}.part is gone: somebody has removed the rows of this run; "
@@ -130,6 +134,12 @@ class Journal:
         if not present(f"{self.path}.part"):  # else the settings are those of another run already
             with suppress(FileNotFoundError):
                 os.unlink(f"{self.path}.part.json")
+
+    def check_free(self) -> None:
+        """Raise `UsageError` if the file is there that may not be written over; the rows stay."""
+        if present(self.path) and not self.over:
+            self.stays = True
+            raise Taken(self.path)
 
     def rows(self) -> Iterator[bytes]:
         """Yield each row that is on the disk; the file that is locked is not opened once more."""
@@ -184,7 +194,7 @@ def journal(
         another process adds rows, or has made the file; the settings are others, or nothing that
         JSON has; the file cannot be written.
     """
-    settings = as_json(settings) | {PLACE: place}
+    settings = as_json(settings) | {PLACE: place, OVER: force}
     part, beside = f"{path}.part", f"{path}.part.json"
 
     def busy() -> None:
@@ -194,7 +204,9 @@ def journal(
     with locked(part, waiting=busy) as file, changing(file, path, stays):
         begun = file.seek(0, os.SEEK_END) > 0  # now: another run may have ended meanwhile
         if not (begun or force) and present(path):
-            with suppress(OSError):  # of Windows, where it is open
+            if sys.platform == "win32":  # no open file can be removed there
+                file.close()
+            with suppress(OSError):
                 os.unlink(part)
             raise UsageError(
                 f"{shown(path)} exists by now: another process has made it; give another name, or "
@@ -205,14 +217,17 @@ def journal(
                 f"{shown(part)} has rows of a run that did not end; go on with it (--resume), or "
                 "drop them and begin anew (--force)"
             )
+        over = force
         if begun and resume:
-            check_settings(beside, part, settings)
+            over = check_settings(beside, part, settings)
         else:
             with resumable(path, stays):
                 file.truncate(0)  # first: rows never stand beside the settings of others
             with replacing(beside) as temporary:
                 temporary.write_text(json.dumps(settings), "utf-8")
-        yield Journal(path, file, form, stays)
+        kept = Journal(path, file, form, stays, over)
+        kept.check_free()  # now: not only when hours are over
+        yield kept
 
 
 def whole(path: str, form: Form, sources: Iterable[Source]) -> tuple[int, int] | None:
@@ -244,41 +259,3 @@ def whole(path: str, form: Form, sources: Iterable[Source]) -> tuple[int, int] |
         f"{shown(path)} is whole, and its rows from {number + 1} on are not those of these images "
         "and settings; give another name, or --force to write over it"
     )
-
-
-@contextmanager
-def changing(file: BinaryIO, path: str, stays: bool) -> Iterator[BinaryIO]:
-    """Close a file of the run to ``path`` at the end; what is not written yet is written then."""
-    try:
-        yield file
-    finally:
-        with resumable(path, stays):
-            file.close()
-
-
-@contextmanager
-def resumable(path: str, stays: bool = True) -> Iterator[None]:
-    """Say how to go on, if what is written in the ``with`` block cannot be, as on a full disk.
-
-    Nothing else stands in the block: what reads images has errors of its own.
-
-    Raises
-    ------
-    UsageError
-        With what to do beside the system's words.
-    """
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except (OSError, UsageError) as error:
-        said = str(error)
-        if isinstance(error, OSError):
-            said = f"the results cannot be written: {error.strerror or error}"
-        how = "make room, and begin anew"
-        if stays:
-            how = (
-                f"{shown(path)}.part has the rows so far: make room, and go on with the run "
-                "(--resume, resume=True)"
-            )
-        raise UsageError(f"{said}; {how}") from error

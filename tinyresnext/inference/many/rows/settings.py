@@ -18,9 +18,10 @@ from ....errors import FormatError, UsageError
 from ....ops import Backend
 from ....system.files import regular, shown
 
-__all__ = ["PLACE", "as_json", "check_settings", "computed_on", "kind_of"]
+__all__ = ["OVER", "PLACE", "as_json", "check_settings", "computed_on", "kind_of"]
 
 PLACE = "computed on"  # the name that `computed_on` has beside the settings
+OVER = "writes over"  # beside them: whether the run was begun with --force
 _MOST = 1 << 20  # bytes
 
 
@@ -59,10 +60,11 @@ def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def check_settings(beside: str, part: str, settings: Mapping[str, Any]) -> None:
+def check_settings(beside: str, part: str, settings: Mapping[str, Any]) -> bool:
     """Raise `UsageError` unless the rows were computed with these settings.
 
-    Say so if something else computed them, where both are known.
+    Say so if something else computed them, where both are known. Return whether the run was begun
+    with ``--force``, to write over a file.
     """
     try:
         with regular(beside) as file:
@@ -74,8 +76,13 @@ def check_settings(beside: str, part: str, settings: Mapping[str, Any]) -> None:
             f"{shown(beside)}, which says how the rows of {shown(part)} were computed, cannot be "
             f"read ({error}); begin anew (--force)"
         ) from None
+    if "version" in settings and "version" not in before:
+        raise UsageError(
+            f"the rows of {shown(part)} were computed by an earlier version, which did not say "
+            f"which, and now it is {settings['version']!s:.200}; begin anew (--force)"
+        )
     for name in names:
-        if name != PLACE and before.get(name) != settings.get(name):
+        if name not in (PLACE, OVER) and before.get(name) != settings.get(name):
             raise UsageError(
                 f"the rows of {shown(part)} were computed with {name} {before.get(name)!s:.200}, "
                 f"and now it is {settings.get(name)!s:.200}; give the same, or begin anew (--force)"
@@ -85,3 +92,4 @@ def check_settings(beside: str, part: str, settings: Mapping[str, Any]) -> None:
             f"the rows of {shown(part)} were computed on {there}, and the others will be on "
             f"{here}: their last digits may differ"
         )
+    return before.get(OVER) is True

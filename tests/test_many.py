@@ -47,6 +47,7 @@ from tinyresnext.inference.many.logits import logits_of
 from tinyresnext.inference.many.rows import journal as rows_journal
 from tinyresnext.inference.many.rows.forms import cells_of, json_form, records
 from tinyresnext.inference.many.rows.journal import Journal, journal
+from tinyresnext.inference.scores import confusion
 from tinyresnext.system.threads import ahead
 from tinyresnext.system.version import __version__
 
@@ -1152,3 +1153,23 @@ def test_files_of_an_evaluation_need_no_reader(run, small, monkeypatch):
     assert Path("r.png").stat().st_size
     Path("d/x/0.png").write_bytes(b"no image")
     assert main(words) == 1
+    more = ["--csv", "-", "--results", "s.csv", "--picture", "s.png"]
+    for texts in (0, 1):
+        monkeypatch.setattr(sys, "stdout", Ends(texts))
+        assert main([*words, *more, "--force"]) == 1
+        for name in ("s.csv", "s.png"):
+            assert Path(name).stat().st_size
+            Path(name).unlink()
+
+
+def test_a_table_on_standard_output_needs_no_file(run, small, monkeypatch):
+    """What was computed is there also if a file could not be written."""
+    words = ["evaluate", *small, "--labels-by-number", "--csv", "-"]
+    _, table, _ = run(*words)
+
+    def full(*given):
+        raise UsageError("cannot write")
+
+    monkeypatch.setattr(confusion, "write", full)
+    assert run(*words, "--picture", "r.png")[:2] == (2, table)
+    assert table.count("\n") == 3

@@ -109,14 +109,30 @@ def evaluate_all(
         says |= {"left_out": failed} if data.skips else {}
     with suppress(BrokenPipeError):  # who reads that has ended; the files are wanted all the same
         _report(found, a, asked, row | says)  # before anything can go wrong with the files
-    with table(files.table, a.force) as writer, table(files.results, a.force) as results:
-        if writer is not None:
-            writer.writerows(found.table())
-        if results is not None:
-            results.writerows([list(row["results"]), list(row["results"].values())])
-    if files.picture:
-        _draw(files.picture, found, a, asked)
+    _write(files, found, row, a, asked)
     return 1 if failed and not data.skips else 0
+
+
+def _write(
+    files: Outputs, found: Found, row: dict[str, Any], a: argparse.Namespace, asked: dict[str, Any]
+) -> None:
+    """Write the files, and then the table that goes to standard output, whatever befalls them."""
+    streamed = files.table == "-"
+    try:
+        with (
+            table(None if streamed else files.table, a.force) as writer,
+            table(files.results, a.force) as results,
+        ):
+            if writer is not None:
+                writer.writerows(found.table())
+            if results is not None:
+                results.writerows([list(row["results"]), list(row["results"].values())])
+        if files.picture:
+            _draw(files.picture, found, a, asked)
+    finally:
+        if streamed:
+            with suppress(BrokenPipeError), table("-", a.force) as writer:
+                writer.writerows(found.table())
 
 
 def _check_results(

@@ -309,11 +309,15 @@ def test_numbers_from_0_may_be_fewer_than_the_models():
     assert match_numbers(own, ("0", "2", "10")) == (own.index("0"), own.index("2"), own.index("10"))
     assert match_numbers(("0", "1", "3", "7"), ("0", "3")) == (0, 2)  # a label of that number
     assert match_numbers(("1", "2", "3", "4"), ("0", "3")) == (0, 3)  # as 0 is none of them
-    with pytest.raises(UsageError, match="2 classes, and the model 4"):
+    with pytest.raises(UsageError, match=r"2 classes, and the model 4; .* label, and '2' is not"):
         match_numbers(("0", "1", "3", "7"), ("0", "2"))
+    with pytest.raises(UsageError, match="'12' is not"):
+        match_numbers(own, ("0", "12"))
     for names in (("0", "5"), ("1", "3"), ("0", "00")):
         with pytest.raises(UsageError, match="2 classes, and the model 5"):
             match_numbers(tuple("abcde"), names)
+    with pytest.raises(UsageError, match="only if there are as many: give"):  # no 0, no number
+        match_numbers(tuple("abcde"), ("1", "3"))
 
 
 def test_a_table_of_classes(here):

@@ -125,10 +125,13 @@ def match_numbers(labels: Sequence[str], classes: Sequence[str]) -> tuple[int, .
         if once and 0 not in same and max(few) < len(labels):
             order = _in_order(labels)
             return tuple(order[value] for value in few)
+        known = same if 0 in same else range(len(labels))
+        none = [name for name in classes if once and int(name) not in known]
+        or_each = f", or each is the number of a label, and {none[0]!r} is not" if none else ""
         raise UsageError(
             f"the data set has {len(classes)} classes, and the model {len(labels)}; they can be "
-            "matched by number only if there are as many: give the folders the names of the "
-            "model's labels, or use a model of these classes"
+            f"matched by number only if there are as many{or_each}: give the folders the names of "
+            "the model's labels, or use a model of these classes"
         )
     if not _are_numbers(classes):
         return tuple(range(len(classes)))

@@ -87,6 +87,7 @@ loaders = reference.loaders
 when_compiling, peak = reference.when_compiling, reference.peak
 kernels_kept, kernels_problem = reference.kernels_kept, reference.kernels_problem
 clear_kernels, described = reference.clear_kernels, reference.described
+kind = reference.kind
 precision = reference.precision
 
 

@@ -8,8 +8,10 @@ import json
 import os
 import signal
 
+import numba
 import pytest
 import training_cases as small
+from numba.core.registry import cpu_target
 
 from tinyresnext import load, train
 from tinyresnext.errors import UsageError
@@ -172,14 +174,14 @@ def test_a_terminal_that_is_lost_stops_a_run(capsys, first):
 
 
 def test_another_kind_of_processor_is_said_once(tmp_path, monkeypatch, capsys):
-    real = begin.kind_of
+    real = begin.computing
     with monkeypatch.context() as patched:
         small.interrupt(patched, 2)
         with pytest.raises(KeyboardInterrupt):
             train(*GIVEN, tmp_path, **OPTIONS)
     with monkeypatch.context() as patched:
         small.interrupt(patched, 2)
-        patched.setattr(begin, "kind_of", lambda ops: f"skylake 12345678, {real(ops)}")
+        patched.setattr(begin, "computing", lambda kind: f"skylake 12345678, {real(kind)}")
         capsys.readouterr()
         for said in (1, 0):
             with pytest.raises(KeyboardInterrupt):
@@ -191,12 +193,14 @@ def test_another_kind_of_processor_is_said_once(tmp_path, monkeypatch, capsys):
 
 
 def test_the_kind_of_processor_is_that_of_the_kernels(monkeypatch):
-    assert cpu.kind() in begin.kind_of(backend("cpu"))
-    assert cpu.kind() in begin.kind_of(backend("cpu", "bfloat16"))
-    assert cpu.kind() not in begin.kind_of(backend("reference"))
     before = cpu.kind()
-    triple, name, features = cpu.cpu_target.target_context.codegen().magic_tuple()
-    codegen = type(cpu.cpu_target.target_context.codegen())
+    assert before == backend("cpu", "bfloat16").kind()
+    assert before.endswith(f", Numba {numba.__version__}")
+    assert begin.computing(before).startswith(f"{before}, NumPy ")
+    assert backend("reference").kind() == ""
+    assert begin.computing("").startswith("NumPy ")
+    triple, name, features = cpu_target.target_context.codegen().magic_tuple()
+    codegen = type(cpu_target.target_context.codegen())
     monkeypatch.setattr(codegen, "magic_tuple", lambda self: (triple, name, f"{features},+more"))
     assert cpu.kind() != before
     assert cpu.kind().split()[0] == before.split()[0] == name

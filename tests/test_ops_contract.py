@@ -33,7 +33,7 @@ PLACEMENT |= {"at_once", "wait"}
 UPDATES = {"sgd_step", "muon_step", "average_step", "statistics_step"}
 UPDATES |= {"adamw_step", "lamb_step", "rmsprop_step"}
 UPDATES |= {"clip_norm_step", "clip_units_step", "clip_value_step"}
-MACHINE = {"described", "thread_count", "loaders", "on_threads", "when_compiling", "peak"}
+MACHINE = {"described", "kind", "thread_count", "loaders", "on_threads", "when_compiling", "peak"}
 KERNELS = {"kernels_kept", "kernels_problem", "clear_kernels"}
 
 

@@ -15,8 +15,8 @@ running        ``bind chain repeated wait at_once``: calls that are prepared onc
 updating       ``sgd_step adamw_step lamb_step rmsprop_step muon_step``: weights in training, in
                place; ``clip_norm_step clip_value_step clip_units_step`` for gradients, before
                them; ``average_step statistics_step``, after them
-the machine    ``described thread_count loaders on_threads when_compiling peak``; the kernels on
-               disk: ``kernels_kept kernels_problem clear_kernels``
+the machine    ``described kind thread_count loaders on_threads when_compiling peak``; the kernels
+               on disk: ``kernels_kept kernels_problem clear_kernels``
 =============  ====================================================================================
 
 The functions that are not ops stand in `device`. `integer` has those for quantised networks, which

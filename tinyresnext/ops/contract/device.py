@@ -234,6 +234,12 @@ class Device(Protocol):
     def described(self) -> str:
         """Return what computes, in a few words for people."""
 
+    def kind(self) -> str:
+        """Return for which kind of processor kernels are compiled, and by what; else nothing.
+
+        On another kind, the last bits of results may be others.
+        """
+
     def thread_count(self, asked: int | None = None) -> int:
         """Return how many threads to use: as many as asked for, or one for each usable core.
 

@@ -17,18 +17,16 @@ training. `interlaced` makes a dilated convolution one without dilation.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from numba.core.registry import cpu_target
 
 from ..contract import Peak
 from .conv.forward import Packed, pack
 from .runtime.cache import clear as clear_kernels
 from .runtime.cache import kept as kernels_kept
 from .runtime.cache import problem as kernels_problem
+from .runtime.compiling.identity import kind
 from .runtime.compiling.watch import when_compiling
 from .runtime.crew import chain
 from .runtime.launch import on_threads, thread_count, threads_now
@@ -100,6 +98,7 @@ __all__ = [
     "excite_backward",
     "kernels_kept",
     "kernels_problem",
+    "kind",
     "lamb_step",
     "linear",
     "linear_backward",
@@ -202,15 +201,6 @@ def bind(op: str, *args: Any, **attrs: Any) -> Callable[[], Any]:
 def described() -> str:
     """Return what computes."""
     return "the processor"
-
-
-def kind() -> str:
-    """Return which kind of processor kernels are compiled for: LLVM's name, a digest of the rest.
-
-    On another kind, the last bits of results may be others.
-    """
-    _, name, features = cpu_target.target_context.codegen().magic_tuple()
-    return f"{name} {hashlib.sha256(features.encode()).hexdigest()[:8]}"
 
 
 def peak(threads: Sequence[int]) -> list[Peak]:

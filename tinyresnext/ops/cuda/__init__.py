@@ -202,6 +202,10 @@ class CudaBackend:
         """Return the name of the device, of the GPU, and of a precision that is not float32."""
         return str(self.machine) + ("" if self.precision == "float32" else f", in {self.precision}")
 
+    def kind(self) -> str:
+        """Return nothing: no kernels are compiled for the processor."""
+        return ""
+
     def thread_count(self, asked: int | None = None) -> int:
         """Return how many threads of the processor prepare mini-batches for the GPU.
 

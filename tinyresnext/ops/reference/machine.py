@@ -18,6 +18,11 @@ def described() -> str:
     return "plain NumPy"
 
 
+def kind() -> str:
+    """Return nothing: no kernels are compiled."""
+    return ""
+
+
 def thread_count(asked: int | None = None) -> int:
     """Return 1: NumPy chooses its number of threads itself, when it is imported."""
     if asked not in (None, 1):

@@ -18,12 +18,11 @@ from ...errors import (
     WeightsError,
 )
 from ...inference.files import save
-from ...inference.many.rows.settings import kind_of
 from ...network.spec import Spec
 from ...store import store
 from ...system.console import plain, tell
 from ...system.files import shown
-from ...system.version import __version__
+from ...system.version import __version__, computing
 from ...system.words import as_typed
 from ...system.writing import present
 from ..recipes import Recipe
@@ -45,7 +44,7 @@ def first_state(spec: Spec, recipe: Recipe, values: np.ndarray, setting: Setting
         **setting.origin,
         "device": setting.described(recipe),
         "normed": str(normed),
-        "by": f"tinyresnext {__version__}, {kind_of(setting.step_ops(recipe))}",
+        "by": f"tinyresnext {__version__}, {computing(setting.step_ops(recipe).kind())}",
     }
     check_savable(start, setting)
     return start

@@ -10,15 +10,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import PIL
-
 from ....data.dataset import to_stderr
 from ....errors import FormatError, UsageError
 from ....ops import Backend
 from ....system.files import regular, shown
+from ....system.version import computing
 
-__all__ = ["OVER", "PLACE", "as_json", "check_settings", "computed_on", "kind_of"]
+__all__ = ["OVER", "PLACE", "as_json", "check_settings", "computed_on"]
 
 PLACE = "computed on"  # the name that `computed_on` has beside the settings
 OVER = "writes over"  # beside them: whether the run was begun with --force
@@ -26,20 +24,8 @@ _MOST = 1 << 20  # bytes
 
 
 def computed_on(ops: Backend) -> str:
-    """Return what the last digits of values depend on: the device, and what `kind_of` says."""
-    return f"{ops.described()} ({kind_of(ops)})"
-
-
-def kind_of(ops: Backend) -> str:
-    """Return for which kind of processor kernels are compiled, if they are, and the packages."""
-    found = [f"NumPy {np.__version__}", f"Pillow {PIL.__version__}"]
-    if ops.__name__.rpartition(".")[2] == "cpu":
-        import numba
-
-        from ....ops.cpu import kind
-
-        found = [kind(), f"Numba {numba.__version__}", *found]
-    return ", ".join(found)
+    """Return what the last digits of values depend on: the device, its kind, and packages."""
+    return f"{ops.described()} ({computing(ops.kind())})"
 
 
 def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:

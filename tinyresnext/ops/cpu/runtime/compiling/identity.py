@@ -57,5 +57,22 @@ def identity() -> str:
         llvmlite.__version__,
         platform.python_implementation(),
     ]
-    processor = numba.core.registry.cpu_target.target_context.codegen().magic_tuple()
-    return "\n".join([*versions, sys.version, *processor, *settings])
+    return "\n".join([*versions, sys.version, *_processor(), *settings])
+
+
+def kind() -> str:
+    """Return which kind of processor kernels are compiled for, and by which version of Numba.
+
+    The kind is LLVM's name, and a digest of the rest.
+    """
+    _, name, features = _processor()
+    digest = hashlib.sha256(features.encode()).hexdigest()
+    return f"{name} {digest[:8]}, Numba {numba.__version__}"
+
+
+def _processor() -> tuple[str, str, str]:
+    """Return system, processor and its features, as LLVM names them."""
+    found: tuple[str, str, str] = (
+        numba.core.registry.cpu_target.target_context.codegen().magic_tuple()
+    )
+    return found

@@ -89,7 +89,7 @@ def _distrusted(level: Path) -> str:
         return f"{level} is {'a link' if stat.S_ISLNK(status.st_mode) else 'not a folder'}"
     if _ours(status):
         return ""
-    if status.st_uid != os.geteuid():
+    if hasattr(os, "geteuid") and status.st_uid != os.geteuid():
         return f"{level} belongs to somebody else"
     return f"others can write to {level}; `chmod go-w` takes that from them"
 

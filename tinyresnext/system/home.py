@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import UsageError
 from .files import shown
+from .writing import renamed
 
 __all__ = ["folder", "home", "rename"]
 
@@ -42,7 +43,7 @@ def rename(path: Path, to: Path) -> None:
         That cannot be done.
     """
     try:
-        os.replace(path, to)
+        renamed(path, to)
     except OSError as error:
         raise UsageError(
             f"cannot write {shown(to)}: {error.strerror}; choose another folder with "

@@ -48,6 +48,7 @@ class Tile(NamedTuple):
 
 
 TILES = (Tile(128, 128, 8, 8), Tile(64, 64, 8, 4), Tile(32, 32, 4, 4))
+FEW = 64  # positions: with more, what is loaded is most, and half sectors of sums count little
 WASTE = 0.75  # of a tile's sums, at least as many have to be wanted ones
 STEPS = 8  # slices that a part of the positions has at least
 WAVES = 2  # blocks for each processor that splitting aims at
@@ -190,7 +191,10 @@ def outer(
     x: DeviceArray, dy: DeviceArray, out: DeviceArray, win: Windows, more: bool
 ) -> list[Launch]:
     """Return the launches of a weight's gradient."""
-    (x, first), (dy, second) = filled(x, win.groups, RUN), filled(dy, win.groups, RUN)
+    # A filter's sums over up to four channels of a 1x1 fill half a sector; eight fill it.
+    half = win.groups == 1 and win.depth == win.narrow <= RUN and win.positions < FEW
+    x, first = filled(x, win.groups, SECTOR if half else RUN)
+    dy, second = filled(dy, win.groups, RUN)
     wanted, win = win, counted(win._replace(c_in=x.shape[-1], c_out=dy.shape[-1]))
     plan = cut(win, x.machine.multiprocessors)
     sums = scratch(x.machine, (plan.parts, win.c_out, rounded(win.depth, SECTOR)))

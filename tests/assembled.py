@@ -80,6 +80,7 @@ SIZES: dict[str, list[tuple[Any, ...]]] = {
     "mean_kernel": EACH,
     "widen_kernel": [*EACH, (octets,)],
     "narrow_kernel": EACH,
+    "norms_kernel": [(False,), (True,)],
     "columns_kernel": [(False,), (True,)],
     "slabs_kernel": [(False,), (True,)],
 }

@@ -153,6 +153,13 @@ def test_the_classifier_softmax_and_losses():
     moved(given.machine)
 
 
+@pytest.mark.parametrize("samples", [2, 20])
+def test_a_classifier_of_three_inputs(samples: int):
+    given = Inputs()
+    given.forth_and_back("linear", given(samples, 3), given(100, 3), given(100))
+    moved(given.machine)
+
+
 @pytest.mark.parametrize(("samples", "classes"), [(40, 3), (30, 23), (16, 37), (12, 100)])
 def test_losses_of_any_number_of_classes(samples: int, classes: int):
     given = Inputs()
@@ -185,6 +192,24 @@ def test_updates(monkeypatch):
     for shape, groups in (*shapes, ((50, 50, 1, 1), 1), ((50, 19, 3, 3), 2)):
         ops.muon_step(*(given(*shape) for _ in range(3)), groups=groups, lr=0.1)
         moved(given.machine)
+
+
+@pytest.mark.parametrize("length", [1, 3, 5, 7, 9, 13, 23, 27, 130])
+def test_clipping_of_units_of_any_length(length: int):
+    given = Inputs()
+    shape = 2000 // length, length
+    for most in (1e-6, 1e6):  # all of them, and none
+        given.ops.clip_units_step(given(*shape), given(*shape), most=most)
+        moved(given.machine)
+
+
+@pytest.mark.parametrize("length", [3, 5, 7, 23])
+def test_muon_of_groups_of_few_values(length: int, monkeypatch):
+    monkeypatch.setattr(muon, "NEWTON_SCHULZ_STEPS", 0)
+    given = Inputs()
+    groups = 1500 // length
+    given.ops.muon_step(*(given(groups, length) for _ in range(3)), groups=groups, lr=0.1)
+    moved(given.machine)
 
 
 @pytest.mark.parametrize("classes", [10, 100, 1000])

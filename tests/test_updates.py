@@ -66,6 +66,7 @@ MATRICES = (  # the shape of a weight, and its groups
     ((6, 4, 2, 2), 1),  # rows are whole sectors
     ((20, 5, 1, 1), 1),  # higher than wide
     ((66, 3, 1, 1), 1),  # two tiles of a product
+    ((6, 5, 1, 1), 2),  # groups of a few values, which a GPU fills up for a norm
 )
 
 
@@ -94,7 +95,8 @@ CASES = [
     *(Case(f"a vector of {n}", "clip_units_step", ((n,), (n,)), {"most": 0.3}) for n in (3, 4099)),
     *(Case(f"units, {shape}, {zero} of one is zero", "clip_units_step", (shape,) * 2,
            {"most": 0.9}, (zero,))
-      for shape in ((7, 5), (9, 3, 3, 3), (2, 2049)) for zero in ("weight", "gradient")),
+      for shape in ((7, 5), (70, 3, 3, 3), (17, 130), (2, 2049))
+      for zero in ("weight", "gradient")),
     *over_sizes("average", "average_step", 2, new=0.3),
     *over_sizes("average becomes the values", "average_step", 2, new=1),
     *(Case(f"statistics of {count}, {n}", "statistics_step", ((n,), (n,), (2, n)),
@@ -316,6 +318,16 @@ def test_an_update(ops, case: Case):
     arrays = case.arrays()
     getattr(ops, case.word)(*arrays.values(), **case.attrs)
     check(case, arrays)
+
+
+def test_a_unit_whose_norm_is_not_a_number_keeps_its_gradient(ops):
+    gradient, weight = (normal(generator(name), 70, 5) for name in ("gradient", "weight"))
+    gradient[40, 2] = weight[50, 3] = np.nan
+    before = gradient.copy()
+    ops.clip_units_step(gradient, weight, most=1e-3)
+    stays = [40, 50]
+    assert np.array_equal(gradient[stays].view(np.uint32), before[stays].view(np.uint32))
+    assert (np.delete(gradient, stays, 0) != np.delete(before, stays, 0)).all()
 
 
 def test_every_update_of_the_contract_has_cases():

@@ -15,8 +15,11 @@ from ..runtime.arrays import DeviceArray, check
 from ..runtime.call import Call
 from ..runtime.kernel import Kernel, float32, floats, int32
 from ..runtime.machine import Launch
+from ..words import shared
 from ..words.whole import quotient
-from .muon import norms
+from .muon import SECTOR, norms
+
+CHUNK = THREADS * EACH  # values of a block
 
 # --- kernels --------------------------------------------------------------------------------------
 
@@ -57,24 +60,39 @@ def clip_value_kernel() -> Kernel:
 
 @cache
 def clip_units_kernel() -> Kernel:
-    """Return the kernel that scales each unit's gradient by the norms of it and of its weights."""
+    """Return the kernel that scales each unit's gradient by the norms of it and of its weights.
 
-    def run(values, own, norm, most, eps, least, length, count):
-        first = int32(cuda.blockIdx.x * int32(THREADS * EACH) + cuda.threadIdx.x)
+    A block has `CHUNK` values of some units that lie side by side, or what is left of them, and
+    computes each unit's factor once. A unit whose factor is 1 is neither read nor written.
+    """
+
+    def run(values, own, norm, most, eps, least, length, units, together, parts):
+        factors = shared(CHUNK)
+        thread, block = int32(cuda.threadIdx.x), int32(cuda.blockIdx.x)
+        lot = quotient(block, parts)
+        start = int32(int32(block - int32(lot * parts)) * int32(CHUNK))
+        first = int32(lot * together)
+        here = int32(together) if units - first > together else int32(units - first)
+        for u in range(thread, here, THREADS):
+            unit = int32(first + int32(u))
+            largest, now, factor = norm[unit], own[unit], float32(1)
+            if largest < least:
+                largest = least
+            largest *= most
+            if now >= largest:  # not where a norm is not a number
+                if now < eps:
+                    now = eps
+                factor = largest / now
+            factors[u] = factor
+        cuda.syncthreads()
         for k in range(EACH):
-            i = int32(first + int32(k * THREADS))
-            if i < count:
-                unit = quotient(i, length)
-                largest, now = norm[unit], own[unit]
-                if largest < least:
-                    largest = least
-                largest *= most
-                if now >= largest:
-                    if now < eps:
-                        now = eps
-                    values[i] *= largest / now
+            i = int32(start + thread + int32(k * THREADS))
+            if i < int32(here * length):
+                factor = factors[quotient(i, length)]
+                if factor != float32(1):
+                    values[int32(int32(first * length) + i)] *= factor
 
-    kinds = (floats, floats, floats, float32, float32, float32, int32, int32)
+    kinds = (floats,) * 3 + (float32,) * 3 + (int32,) * 4
     return Kernel("clip_units", run, kinds, THREADS)
 
 
@@ -102,6 +120,11 @@ def clip_units_step(gradient: DeviceArray, weight: DeviceArray, *, most: float) 
     units = weight.shape[0] if len(weight.shape) > 1 else 1
     to_own, own = norms(gradient, units)
     to_norm, norm = norms(weight, units)
-    given = gradient, own, norm, most, CLIP_EPS, LEAST_UNIT, count // units, count
-    launch = Launch(clip_units_kernel(), blocks_of(count), given)
+    length = count // units
+    # The norms of these units are whole sectors, and so are their values; fewer are all that are.
+    together = min(units, SECTOR * max(1, CHUNK // max(1, SECTOR * length)))
+    parts = blocks_of(together * length)
+    blocks = units // together * parts + blocks_of(units % together * length)
+    numbers = most, CLIP_EPS, LEAST_UNIT, length, units, together, parts
+    launch = Launch(clip_units_kernel(), blocks, (gradient, own, norm, *numbers))
     Call(machine, [*to_own, *to_norm, launch])()

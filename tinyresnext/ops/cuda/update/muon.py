@@ -24,6 +24,7 @@ from .products import Matrices, product
 WARP = 32
 PART, MOST_PARTS = 2048, 256  # values of a part, about, and parts of a group
 SECTOR = 8  # values that a GPU moves at once
+SMALL = 3 * SECTOR  # larger groups touch few sectors more than they fill, wherever they begin
 
 # --- kernels --------------------------------------------------------------------------------------
 
@@ -67,10 +68,13 @@ def squares_kernel() -> Kernel:
 
 
 @cache
-def norms_kernel() -> Kernel:
-    """Return the kernel of the norm of each group, a warp for each: the root of its parts' sum."""
+def norms_kernel(FACTORS: bool = False) -> Kernel:
+    """Return the kernel of the norm of each group, a warp for each: the root of its parts' sum.
 
-    def run(sums, norms, parts):
+    Or of the factors that give each group the norm that it had ``before``.
+    """
+
+    def run(sums, before, norms, least, parts):
         start, total = int32(int32(cuda.blockIdx.x) * parts), float32(0)
         i = int32(cuda.threadIdx.x)
         while i < parts:
@@ -78,9 +82,13 @@ def norms_kernel() -> Kernel:
             i = int32(i + int32(WARP))
         total = warp_sum(total)
         if int32(cuda.threadIdx.x) == int32(0):
-            norms[int32(cuda.blockIdx.x)] = math.sqrt(total)
+            norm = float32(math.sqrt(total))
+            if FACTORS:
+                norm = before[int32(cuda.blockIdx.x)] / (norm + least)
+            norms[int32(cuda.blockIdx.x)] = norm
 
-    return Kernel("muon_norms", run, (floats, floats, int32), WARP)
+    name = "muon_factors" if FACTORS else "muon_norms"
+    return Kernel(name, run, (floats, floats, floats, float32, int32), WARP)
 
 
 @cache
@@ -113,32 +121,43 @@ def move_kernel() -> Kernel:
 
 @cache
 def rescale_kernel() -> Kernel:
-    """Return the kernel that gives each group the norm that it had before."""
+    """Return the kernel that multiplies each group by its factor."""
 
-    def run(weight, before, now, least, length, count):
+    def run(weight, factors, length, count):
         first = int32(cuda.blockIdx.x * int32(THREADS * EACH) + cuda.threadIdx.x)
         for k in range(EACH):
             i = int32(first + int32(k * THREADS))
             if i < count:
-                group = quotient(i, length)
-                weight[i] *= before[group] / (now[group] + least)
+                weight[i] *= factors[quotient(i, length)]
 
-    return Kernel("muon_rescale", run, (floats, floats, floats, float32, int32, int32), THREADS)
+    return Kernel("muon_rescale", run, (floats, floats, int32, int32), THREADS)
 
 
 # --- launches -------------------------------------------------------------------------------------
 
 
-def norms(values: DeviceArray, groups: int) -> tuple[list[Launch], DeviceArray]:
-    """Return the launches that compute the norm of each group's values, and where these will be."""
-    length = values.size // groups
+def norms(
+    values: DeviceArray, groups: int, before: DeviceArray | None = None
+) -> tuple[list[Launch], DeviceArray]:
+    """Return the launches that compute the norm of each group's values, and where these will be.
+
+    With the norms that groups had ``before``, it is the factors that give them these again. Small
+    groups that may touch more sectors than they fill are filled up with zeros first.
+    """
+    length, launches = values.size // groups, []
+    if groups > 1 and length < SMALL and length % SECTOR not in (0, math.gcd(length, SECTOR)):
+        wide = -(-length // SECTOR) * SECTOR
+        narrow, values = values, scratch(values.machine, (groups, wide))
+        launches, length = [widened(narrow, values, length, wide)], wide
     parts = max(1, min(MOST_PARTS, length // PART))
     part = -(-length // (parts * SECTOR)) * SECTOR
     sums = scratch(values.machine, (groups * parts,))
     found = scratch(values.machine, (groups,))
+    kernel, numbers = norms_kernel(before is not None), (float(LEAST_NORM), parts)
     return [
+        *launches,
         Launch(squares_kernel(), groups * parts, (values, sums, length, part, parts)),
-        Launch(norms_kernel(), groups, (sums, found, parts)),
+        Launch(kernel, groups, (sums, before, found, *numbers)),
     ], found
 
 
@@ -214,7 +233,7 @@ def muon_step(
     to_norm_ahead, norm_ahead = norms(ahead, groups)
     to_norm, norm = norms(weight, groups)
     steps, direction = orthogonal(ahead, groups, rows, length // rows)
-    to_norm_now, norm_now = norms(weight, groups)
+    to_factors, factors = norms(weight, groups, norm)
     rate = lr / math.sqrt(rows)
     launches = [
         Launch(momentum_kernel(), blocks, (gradient, velocity, ahead, MUON_MOMENTUM, count)),
@@ -223,7 +242,7 @@ def muon_step(
         *steps,
         *to_norm,
         Launch(move_kernel(), blocks, (weight, direction, norm, rate, length, count)),
-        *to_norm_now,
-        Launch(rescale_kernel(), blocks, (weight, norm, norm_now, least, length, count)),
+        *to_factors,
+        Launch(rescale_kernel(), blocks, (weight, factors, length, count)),
     ]
     Call(machine, launches)()

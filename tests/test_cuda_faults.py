@@ -165,7 +165,7 @@ def clipped(ops):
     return [
         *updated(ops, "clip_norm_step", IMAGE, most=1.0),
         *updated(ops, "clip_value_step", IMAGE, most=0.5),
-        *updated(ops, "clip_units_step", (8, 3, 3, 3), (8, 3, 3, 3), most=0.1),
+        *updated(ops, "clip_units_step", (70, 3, 3, 3), (70, 3, 3, 3), most=0.1),
     ]
 
 
@@ -278,6 +278,7 @@ UPDATES = [
     (clip, "clip_norm_kernel", "norm[int32(0)]", "norm[int32(1)]", clipped, OUT),
     (clip, "clip_value_kernel", "if i < count:", "if True:", clipped, OUT),
     (clip, "clip_units_kernel", "norm[unit], own[unit],", "norm[unit], own[0],", clipped, None),
+    (clip, "clip_units_kernel", "if units - first > together", "if True", clipped, OUT),
     (clip, "clip_units_kernel", SYNC, "", clipped, RACE),
     (updates, "average_kernel", "(values[i] - average[i])", "(values[i] - average[0])",
      averages, "another thread|another block"),

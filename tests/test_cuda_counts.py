@@ -198,7 +198,7 @@ def test_updates(monkeypatch):
 def test_clipping_of_units_of_any_length(length: int):
     given = Inputs()
     shape = 2000 // length, length
-    for most in (1e-6, 1e6):  # all of them, and none
+    for most in (1e-6, 1.0, 1e6):  # all of them, about a half, and none
         given.ops.clip_units_step(given(*shape), given(*shape), most=most)
         moved(given.machine)
 

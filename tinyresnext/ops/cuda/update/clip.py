@@ -20,6 +20,7 @@ from ..words.whole import quotient
 from .muon import SECTOR, norms
 
 CHUNK = THREADS * EACH  # values of a block
+FEW = 14  # values of a unit; with more, most of its sectors are its own
 
 # --- kernels --------------------------------------------------------------------------------------
 
@@ -63,7 +64,8 @@ def clip_units_kernel() -> Kernel:
     """Return the kernel that scales each unit's gradient by the norms of it and of its weights.
 
     A block has `CHUNK` values of some units that lie side by side, or what is left of them, and
-    computes each unit's factor once. A unit whose factor is 1 is neither read nor written.
+    computes each unit's factor once. A unit whose factor is 1 is neither read nor written, unless
+    it has fewer than `FEW` values: then others share its sectors, which are moved whole.
     """
 
     def run(values, own, norm, most, eps, least, length, units, together, parts):
@@ -89,7 +91,7 @@ def clip_units_kernel() -> Kernel:
             i = int32(start + thread + int32(k * THREADS))
             if i < int32(here * length):
                 factor = factors[quotient(i, length)]
-                if factor != float32(1):
+                if factor != float32(1) or length < int32(FEW):
                     values[int32(int32(first * length) + i)] *= factor
 
     kinds = (floats,) * 3 + (float32,) * 3 + (int32,) * 4

@@ -104,22 +104,38 @@ def test_convolutions(case: Conv):
 # --- everything else ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("channels", [64, 3, 5, 36, 50, 130])
-def test_norms_and_elementwise_ops(channels: int):
-    given = Inputs()
-    ops, vectors = given.ops, [given(channels) for _ in range(3)]
-    shape = (2, 16, 16, channels)
-    x, var = given(*shape), given.ops.upload(np.ones(channels, np.float32))
-    given.forth_and_back("relu", x)
+def norms(given: Inputs, *shape: int) -> None:
+    ops, channels = given.ops, shape[-1]
+    x, vectors = given(*shape), [given(channels) for _ in range(3)]
+    var = ops.upload(np.ones(channels, np.float32))
     given.forth_and_back("batch_norm", x, *vectors, var, eps=1e-5)
-    ops.machine.launch(accumulate(given(*shape), x, True))
-    ops.machine.launch(accumulate(given(*shape), x, False))
     statistics = ops.empty((2, channels))
     for residual in (None, given(*shape)):
         given.forth_and_back(
             "batch_norm_train", x, *vectors[:2], residual, eps=1e-5, relu=True,
             statistics=statistics,
         )  # fmt: skip
+    moved(given.machine)
+
+
+@pytest.mark.parametrize("channels", [64, 3, 5, 36, 50, 130])
+def test_norms_and_elementwise_ops(channels: int):
+    given = Inputs()
+    ops, shape = given.ops, (2, 16, 16, channels)
+    x = given(*shape)
+    given.forth_and_back("relu", x)
+    ops.machine.launch(accumulate(given(*shape), x, True))
+    ops.machine.launch(accumulate(given(*shape), x, False))
+    norms(given, *shape)
+
+
+@pytest.mark.parametrize("channels", [33, 50, 100])
+def test_norms_of_few_positions(channels: int):
+    norms(Inputs(), 1, 7, 8, channels)
+    given = Inputs("float16")
+    vectors = [given(channels, of="float32") for _ in range(3)]
+    var = given.ops.upload(np.ones(channels, np.float32))
+    given.ops.batch_norm(given(1, 7, 8, channels), *vectors, var)
     moved(given.machine)
 
 

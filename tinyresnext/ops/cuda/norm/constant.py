@@ -27,9 +27,9 @@ from ..runtime.arrays import (
 from ..runtime.call import Call
 from ..runtime.kernel import Kernel, ending, float32, floats, int32, pointer
 from ..runtime.machine import Launch
-from ..words import get, put
+from ..words import get, load4, put, store4
 from .sums import PASSED, Given, spread, summed
-from .tile import ROWS, THREADS, taken, tiled, wide
+from .tile import EACH, ROWS, THREADS, even, taken, tiled
 
 # --- kernels --------------------------------------------------------------------------------------
 
@@ -38,10 +38,10 @@ from .tile import ROWS, THREADS, taken, tiled, wide
 def normalise_kernel(kind: Any = floats) -> Kernel:
     """Return the kernel of ``(x - mean) * factor + shift`` and its epilogue."""
 
-    def run(x, norm, residual, y, add, relu, size, channels, columns, length, tiles, apart):
+    def run(x, norm, residual, y, add, relu, size, channels, columns, length, tiles):
         t, block = int32(cuda.threadIdx.x), int32(cuda.blockIdx.x)
         _, column, c, row, last = taken(t, block, size, channels, columns, length, tiles)
-        mean, factor, shift = norm[c], norm[c + apart], norm[c + apart + apart]
+        mean, factor, shift, _ = load4(norm, int32(c * int32(EACH)), 0, 16)
         while row < last:
             i = int32(row * columns + column)
             value = (get(x, i) - mean) * factor + shift
@@ -52,22 +52,21 @@ def normalise_kernel(kind: Any = floats) -> Kernel:
             put(y, i, value)
             row = int32(row + int32(ROWS))
 
-    pointers, numbers = (kind, floats, kind, kind), (int32,) * 8
+    pointers, numbers = (kind, floats, kind, kind), (int32,) * 7
     return Kernel(f"normalise{ending(kind)}", run, (*pointers, *numbers), THREADS)
 
 
 @cache
 def scaled_kernel() -> Kernel:
-    """Return the kernel of ``norm = [mean, scale / sqrt(var + eps), shift]``."""
+    """Return the kernel of a channel's ``norm``: ``mean, scale / sqrt(var + eps), shift, 0``."""
 
-    def run(mean, var, scale, shift, norm, eps, channels, apart):
+    def run(mean, var, scale, shift, norm, eps, channels):
         c = int32(int32(cuda.blockIdx.x) * int32(THREADS) + int32(cuda.threadIdx.x))
         if c < channels:
-            norm[c] = mean[c]
-            norm[c + apart] = scale[c] / math.sqrt(var[c] + eps)
-            norm[c + apart + apart] = shift[c]
+            each = mean[c], scale[c] / math.sqrt(var[c] + eps), shift[c], float32(0)
+            store4(norm, int32(c * int32(EACH)), each, 16)
 
-    return Kernel("norm_scaled", run, (*(floats,) * 5, float32, int32, int32), THREADS)
+    return Kernel("norm_scaled", run, (*(floats,) * 5, float32, int32), THREADS)
 
 
 @cache
@@ -77,13 +76,14 @@ def statistics_gradients_kernel() -> Kernel:
     They are ``-sum(dy) * scale * rstd`` and ``-sum(dy * (x - mean)) * scale * rstd**3 / 2``.
     """
 
-    def run(sums, var, scale, dmean, dvar, eps, channels, apart, more):
+    def run(sums, var, scale, dmean, dvar, eps, channels, more):
         c = int32(int32(cuda.blockIdx.x) * int32(THREADS) + int32(cuda.threadIdx.x))
         if c < channels:
+            _, _, centred, total = load4(sums, int32(c * int32(EACH)), 0, 16)
             spread = var[c] + eps
             factor = scale[c] / math.sqrt(spread)
-            by_mean = -sums[c + int32(3) * apart] * factor
-            by_var = -sums[c + apart + apart] * factor / spread * float32(0.5)
+            by_mean = -total * factor
+            by_var = -centred * factor / spread * float32(0.5)
             if more & int32(1) != int32(0):
                 by_mean += dmean[c]
             dmean[c] = by_mean
@@ -91,7 +91,7 @@ def statistics_gradients_kernel() -> Kernel:
                 by_var += dvar[c]
             dvar[c] = by_var
 
-    return Kernel("norm_statistics", run, (*(floats,) * 5, float32, *(int32,) * 3), THREADS)
+    return Kernel("norm_statistics", run, (*(floats,) * 5, float32, int32, int32), THREADS)
 
 
 # --- launches -------------------------------------------------------------------------------------
@@ -105,9 +105,9 @@ def scaled(
     norm: DeviceArray,
     eps: float,
 ) -> Launch:
-    """Return the launch of ``norm``, [3, wide(c)]: what a norm multiplies by and adds."""
+    """Return the launch of ``norm``, [even(c), 4]: what a norm multiplies by and adds."""
     c = scale.size
-    arguments = mean, var, scale, shift, norm, eps, c, wide(c)
+    arguments = mean, var, scale, shift, norm, eps, c
     return Launch(scaled_kernel(), -(-c // THREADS), arguments)
 
 
@@ -120,7 +120,7 @@ def normalised(
 ) -> Launch:
     """Return the launch that normalises, adds the residual if there is one, and may take a ReLU."""
     g = tiled(x.shape)
-    numbers = int(residual is not None), int(relu), *g.walk, wide(g.channels)
+    numbers = int(residual is not None), int(relu), *g.walk
     return Launch(normalise_kernel(pointer(x)), g.blocks, (x, norm, residual, out, *numbers))
 
 
@@ -158,7 +158,7 @@ def bind_batch_norm(
     machine = check("batch_norm", scale=scale, shift=shift, mean=mean, var=var)
     check("batch_norm", STORED, x=x, scale=scale, out=out)
     same_type("batch_norm", x=x, out=out)
-    norm = scratch(machine, (3, wide(x.shape[-1])))
+    norm = scratch(machine, (even(x.shape[-1]), EACH))
     first = scaled(mean, var, scale, shift, norm, eps)
     return Call(machine, [first, normalised(x, norm, None, out)], out)
 
@@ -201,13 +201,13 @@ def bind_batch_norm_backward(
         op, dy=dy, x=x, scale=scale, shift=shift, mean=mean, var=var, dx=dx, dscale=dscale,
         dshift=dshift, dmean=dmean, dvar=dvar,
     )  # fmt: skip
-    norm, sums = scratch(machine, (3, wide(c))), scratch(machine, (4, wide(c)))
+    norm, sums = (scratch(machine, (even(c), EACH)) for _ in range(2))
     # The means are part of the gradient only where the statistics depend on the values.
-    no_means = upload(machine, np.zeros((2, wide(c)), np.float32))
+    no_means = upload(machine, np.zeros((even(c), EACH), np.float32))
     given = Given(x, None, dy, norm, var, eps, PASSED)
     places = [scratch(machine, (c,)) if a is None else a for a in (dmean, dvar)]
     added = sum(bit for bit, a, add in zip((1, 2), out[3:], more[3:], strict=True) if a and add)
-    numbers = eps, c, wide(c), added
+    numbers = eps, c, added
     last = Launch(
         statistics_gradients_kernel(), -(-c // THREADS), (sums, var, scale, *places, *numbers)
     )

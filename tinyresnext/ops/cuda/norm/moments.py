@@ -21,9 +21,9 @@ from numba.core import cgutils, types
 from ..runtime.arrays import DeviceArray, scratch
 from ..runtime.kernel import Kernel, float32, floats, int32
 from ..runtime.machine import Launch
-from ..words import registers, shared
+from ..words import load4, registers, shared, store4
 from ..words.llvm import FLOAT, FOUR, intrinsic
-from .tile import COLUMNS, ROWS, THREADS, taken, tiled, wide
+from .tile import COLUMNS, EACH, ROWS, THREADS, even, taken, tiled
 
 RUN = 8  # values whose mean is taken in one go
 OWN = 4 * THREADS  # floats of a block: a part for each thread
@@ -94,7 +94,7 @@ def _places(builder, memory, i, apart):
 
 @cache
 def parts_kernel() -> Kernel:
-    """Return the kernel of a block's ``parts``, each four vectors ``[n, high, low, squares]``."""
+    """Return the kernel of a block's ``parts``, ``n, high, low, squares`` of each channel."""
 
     def run(x, parts, size, channels, columns, length, tiles, apart):
         own = shared(OWN)
@@ -134,12 +134,11 @@ def parts_kernel() -> Kernel:
             while other < int32(COLUMNS):
                 mine = merge(mine, part_at(own, other, int32(THREADS)))
                 other = int32(other + channels)
-            at = int32(part * int32(4) * apart + c)
-            keep(parts, at, apart, mine)
-            if c == channels - int32(1):
+            at = int32((part * apart + c) * int32(EACH))
+            store4(parts, at, mine, 16)
+            if c == channels - int32(1) and channels < apart:
                 none = float32(0)
-                for k in range(int32(1), apart - c):
-                    keep(parts, int32(at + k), apart, (none, none, none, none))
+                store4(parts, int32(at + int32(EACH)), (none, none, none, none), 16)
 
     return Kernel("moments_parts", run, (floats, floats, *(int32,) * 6), THREADS)
 
@@ -148,7 +147,8 @@ def parts_kernel() -> Kernel:
 def whole_kernel() -> Kernel:
     """Return the kernel that merges all parts and computes what follows from them.
 
-    ``norm`` is ``[mean, factor, shift]``, ``statistics`` the mean and the biased variance.
+    ``norm`` is ``mean, factor, shift, 0`` of each channel, ``statistics`` the mean and the biased
+    variance.
     """
 
     def run(parts, scale, shift, norm, statistics, eps, channels, count, apart):
@@ -158,8 +158,9 @@ def whole_kernel() -> Kernel:
         c = int32(int32(cuda.blockIdx.x) * int32(FEW) + column)
         none = float32(0)
         mine = none, none, none, none
-        while part < count:
-            mine = merge(mine, part_at(parts, int32(part * int32(4) * apart + c), apart))
+        while part < count and c < apart:
+            here = load4(parts, int32((part * apart + c) * int32(EACH)), 0, 16)
+            mine = merge(mine, here)
             part = int32(part + int32(MANY))
         keep(own, t, int32(THREADS), mine)
         cuda.syncthreads()
@@ -168,9 +169,8 @@ def whole_kernel() -> Kernel:
                 mine = merge(mine, part_at(own, t + int32(k * FEW), int32(THREADS)))
             n, high, low, squares = mine
             mean, var = high + low, squares / n
-            norm[c] = mean
-            norm[c + apart] = scale[c] / math.sqrt(var + eps)
-            norm[c + apart + apart] = shift[c]
+            each = mean, scale[c] / math.sqrt(var + eps), shift[c], none
+            store4(norm, int32(c * int32(EACH)), each, 16)
             statistics[c] = mean
             statistics[c + channels] = var
 
@@ -193,17 +193,17 @@ def moments(
 
     Parameters
     ----------
-    norm : [3, wide(c)]
-        Receives the mean, ``scale / sqrt(var + eps)`` and the shift of each channel.
+    norm : [even(c), 4]
+        Receives the mean, ``scale / sqrt(var + eps)``, the shift and 0 of each channel.
     statistics : [2, c], optional
         Receives the mean and the biased variance.
     """
     g, machine = tiled(x.shape), x.machine
-    apart = wide(g.channels)
-    parts = scratch(machine, (g.parts, 4, apart))
+    apart = even(g.channels)
+    parts = scratch(machine, (g.parts, apart, EACH))
     kept = scratch(machine, (2, g.channels)) if statistics is None else statistics
     numbers = eps, g.channels, g.parts, apart
     return [
         Launch(parts_kernel(), g.blocks, (x, parts, *g.walk, apart)),
-        Launch(whole_kernel(), apart // FEW, (parts, scale, shift, norm, kept, *numbers)),
+        Launch(whole_kernel(), -(-apart // FEW), (parts, scale, shift, norm, kept, *numbers)),
     ]

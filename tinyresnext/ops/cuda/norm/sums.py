@@ -19,9 +19,9 @@ from numba import cuda
 from ..runtime.arrays import DeviceArray, scratch
 from ..runtime.kernel import Kernel, float32, floats, int32
 from ..runtime.machine import Launch
-from ..words import shared
+from ..words import load4, shared, store4
 from .moments import FEW, MANY
-from .tile import COLUMNS, ROWS, THREADS, taken, tiled, wide
+from .tile import COLUMNS, EACH, ROWS, THREADS, taken, tiled, wide
 
 PASSED, BY_X, BY_Y = 0, 1, 2  # where it is known whether a ReLU let a value pass; 0 where is none
 OWN = 2 * THREADS  # floats of a block: two sums for each thread
@@ -35,7 +35,7 @@ DX, DR, MORE_DX, MORE_DR = 1, 2, 4, 8  # what `spread` writes, and what it adds 
 def sums_kernel() -> Kernel:
     """Return the kernel that sums a block's ``dy`` and ``dy * (x - mean)``.
 
-    ``norm`` begins with ``[mean, factor, shift]``, and ``parts`` are pairs of such vectors, each
+    ``norm`` is ``mean, factor, shift, 0`` of each channel, and ``parts`` are pairs of vectors, each
     `wide`. ``mask`` is `PASSED`, `BY_X` or `BY_Y`.
     """
 
@@ -44,7 +44,7 @@ def sums_kernel() -> Kernel:
         t, block = int32(cuda.threadIdx.x), int32(cuda.blockIdx.x)
         part, column, c, row, last = taken(t, block, size, channels, columns, length, tiles)
         total, centred = float32(0), float32(0)
-        mean, factor, shift = norm[c], norm[c + apart], norm[c + apart + apart]
+        mean, factor, shift, _ = load4(norm, int32(c * int32(EACH)), 0, 16)
         while row < last:
             i = int32(row * columns + column)
             away, d = x[i] - mean, dy[i]
@@ -83,9 +83,9 @@ def sums_kernel() -> Kernel:
 def gradients_kernel() -> Kernel:
     """Return the kernel that adds all parts, and computes the gradients of one value a channel.
 
-    ``means`` receives ``[mean(dy), mean(dy * (x - mean)) / (var + eps)]`` and the sums, that of
-    ``dy`` last. Where a bit of ``more`` is set, the gradient of the scale or that of the shift is
-    added to what is there.
+    ``means`` receives for each channel ``mean(dy), mean(dy * (x - mean)) / (var + eps)`` and the
+    sums, that of ``dy`` last. Where a bit of ``more`` is set, the gradient of the scale or that of
+    the shift is added to what is there.
     """
 
     def run(parts, var, means, dscale, dshift, eps, positions, channels, count, more, apart):
@@ -108,8 +108,8 @@ def gradients_kernel() -> Kernel:
                 centred += own[t + int32(k * FEW + THREADS)]
             spread, values = var[c] + eps, float32(positions)
             gradient = centred / math.sqrt(spread)
-            means[c], means[c + apart] = total / values, centred / spread / values
-            means[c + int32(2) * apart], means[c + int32(3) * apart] = centred, total
+            each = total / values, centred / spread / values, centred, total
+            store4(means, int32(c * int32(EACH)), each, 16)
             if more & int32(1) != int32(0):
                 gradient += dscale[c]
             dscale[c] = gradient
@@ -125,18 +125,19 @@ def gradients_kernel() -> Kernel:
 def spread_kernel() -> Kernel:
     """Return the kernel of ``dx = factor * (d - a - b * (x - mean))``, d the gradient before ReLU.
 
-    ``norm`` begins with ``[mean, factor, shift]``, ``means`` with ``[a, b]``. The bits of
-    ``wanted`` are `DX` and `DR`, the gradient of the residual, which is d, and that these are added
-    to what is there. Either may lie over ``dy``: a thread reads a place before it writes there.
+    ``norm`` is ``mean, factor, shift, 0`` of each channel, and ``means`` begins with ``a, b``. The
+    bits of ``wanted`` are `DX` and `DR`, the gradient of the residual, which is d, and that these
+    are added to what is there. Either may lie over ``dy``: a thread reads a place before it writes
+    there.
     """
 
     def run(
-        x, y, dy, norm, means, dx, dr, mask, wanted, size, channels, columns, length, tiles, apart
+        x, y, dy, norm, means, dx, dr, mask, wanted, size, channels, columns, length, tiles
     ):  # fmt: skip
         t, block = int32(cuda.threadIdx.x), int32(cuda.blockIdx.x)
         _, column, c, row, last = taken(t, block, size, channels, columns, length, tiles)
-        mean, factor, shift = norm[c], norm[c + apart], norm[c + apart + apart]
-        a, b = means[c], means[c + apart]
+        mean, factor, shift, _ = load4(norm, int32(c * int32(EACH)), 0, 16)
+        a, b, _, _ = load4(means, int32(c * int32(EACH)), 0, 16)
         while row < last:
             i = int32(row * columns + column)
             away, d = x[i] - mean, dy[i]
@@ -155,7 +156,7 @@ def spread_kernel() -> Kernel:
                 dr[i] = d
             row = int32(row + int32(ROWS))
 
-    pointers, numbers = (floats,) * 7, (int32,) * 8
+    pointers, numbers = (floats,) * 7, (int32,) * 7
     return Kernel("norm_spread", run, (*pointers, *numbers), THREADS)
 
 
@@ -163,7 +164,7 @@ def spread_kernel() -> Kernel:
 
 
 class Given(NamedTuple):
-    """What gradients of a norm are computed from; ``norm`` is ``[mean, factor, shift]``."""
+    """What gradients of a norm are computed from; ``norm`` is as `moments` leaves it."""
 
     x: DeviceArray
     y: DeviceArray | None
@@ -179,7 +180,7 @@ def summed(
 ) -> list[Launch]:
     """Return the launches that sum, and that write the gradients of scale and shift.
 
-    ``means`` is memory of [4, wide(c)] values, for `spread`.
+    ``means`` is memory of [even(c), 4] values, for `spread`.
     """
     x, y, dy, norm, var, eps, mask = given
     g, machine = tiled(x.shape), x.machine
@@ -206,6 +207,6 @@ def spread(
     g = tiled(x.shape)
     bits = zip((DX, DR, MORE_DX, MORE_DR), (dx, dr, dx and more[0], dr and more[1]), strict=True)
     wanted = sum(bit for bit, on in bits if on)
-    numbers = mask, wanted, *g.walk, wide(g.channels)
+    numbers = mask, wanted, *g.walk
     blocks = g.blocks if wanted else 0
     return [Launch(spread_kernel(), blocks, (x, y or x, dy, norm, means, dx, dr, *numbers))]

@@ -19,6 +19,7 @@ from numba.core import types
 from ..words.llvm import INT32, intrinsic
 
 COLUMNS, ROWS = 32, 8
+EACH = 4  # numbers of a channel that lie side by side, and are loaded at once: half a sector
 THREADS = COLUMNS * ROWS
 BLOCKS = 1024  # of a launch, about: some for each multiprocessor of a large GPU
 SHORTEST = 8 * ROWS  # rows of a chunk, at least
@@ -107,3 +108,12 @@ def taken(typingctx, t, block, size, channels, columns, length, tiles):
 def wide(channels: int) -> int:
     """Return how far apart vectors of ``channels`` lie in an array: each is whole sectors."""
     return -(-channels // SECTOR) * SECTOR
+
+
+def even(channels: int) -> int:
+    """Return how many channels have room in an array of `EACH` numbers a channel.
+
+    They are whole sectors. A warp begins with any channel, and moves 17 sectors at most where 16
+    would do. Of vectors, one for each number, it would move five in place of four.
+    """
+    return channels + channels % 2

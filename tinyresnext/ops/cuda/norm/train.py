@@ -16,7 +16,7 @@ from ..runtime.call import Call
 from .constant import normalised, scaled
 from .moments import moments
 from .sums import BY_X, BY_Y, PASSED, Given, spread, summed
-from .tile import wide
+from .tile import EACH, even
 
 # --- public op ------------------------------------------------------------------------------------
 
@@ -62,7 +62,7 @@ def bind_batch_norm_train(
         "batch_norm_train", x=x, scale=scale, shift=shift, residual=residual,
         statistics=statistics, out=out,
     )  # fmt: skip
-    norm = scratch(machine, (3, wide(x.shape[-1])))
+    norm = scratch(machine, (even(x.shape[-1]), EACH))
     first = moments(x, scale, shift, norm, statistics, eps)
     return Call(machine, [*first, normalised(x, norm, residual, out, relu)], out)
 
@@ -117,7 +117,7 @@ def bind_batch_norm_train_backward(
     )  # fmt: skip
     mask = PASSED if not relu else BY_X if residual is None else BY_Y
     c = x.shape[-1]
-    norm, means = scratch(machine, (3, wide(c))), scratch(machine, (4, wide(c)))
+    norm, means = (scratch(machine, (even(c), EACH)) for _ in range(2))
     if statistics is None:
         statistics = scratch(machine, (2 * c,))
         first = moments(x, scale, shift, norm, statistics, eps)

@@ -29,6 +29,9 @@ MORE = [
     Spec((2, 2), 4, 8, 10, shortcut="C"),
     Spec((2, 2), 4, 8, 10, shortcut="C", avg_down=True),
     Spec((1,), 1, 64, 2, stem="cifar"),
+    # only layer1.0 says which type this is
+    Spec((1, 1), 2, 8, 3, stem="cifar", shortcut="C", expansion=1),
+    Spec((1, 1), 2, 8, 3, stem="deep", shortcut="C", avg_down=True, expansion=1),
     cifar(20, 8, 16, widen_factor=2, classes=100),
 ]
 

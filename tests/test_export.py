@@ -15,7 +15,7 @@ import pytest
 from torch_files import numbers
 
 import tinyresnext as tr
-from tinyresnext.checkpoints import export
+from tinyresnext.checkpoints import carried, export
 from tinyresnext.checkpoints.readers import container
 from tinyresnext.cli.main import main
 from tinyresnext.errors import IntegrityError, ShapeError, UsageError
@@ -356,6 +356,17 @@ def test_what_python_cannot_export(tmp_path, network):
     tr.export(network, there, force=True)
     tr.export(quantised, tmp_path / "q.onnx")
     assert there.stat().st_size > 1000
+
+
+@pytest.mark.parametrize("name", ["new.pth", "new.onnx"])
+def test_an_error_leaves_no_file(tmp_path, network, monkeypatch, name):
+    def broken(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(carried, "export_notes", broken)
+    with pytest.raises(ZeroDivisionError):
+        tr.export(network, tmp_path / name)
+    assert [p.name for p in tmp_path.iterdir()] == ["m.h5"]
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,7 @@ SPECS = {
     "pooled": Spec((2,), 1, 4, 3, stem="pooled", expansion=2),
     "A": Spec((1, 1, 1), 2, 2, 3, channels=1, stem="cifar", shortcut="A", expansion=1),
     "C": Spec((2, 1), 2, 2, 3, channels=1, stem="cifar", shortcut="C", expansion=1, eps=1.001e-5),
+    "C, one": Spec((1, 1), 2, 2, 3, channels=1, stem="cifar", shortcut="C", expansion=1),
     "caffe": Spec((1,), 2, 2, 3, channels=1, stem="caffe", shortcut="A", expansion=1),
     "tiered": Spec((1,), 2, 2, 3, channels=1, stem="deep", stem_channels=(8, 12, 16), expansion=1),
     "se": Spec((1, 2), 2, 4, 3, channels=1, stem="cifar", expansion=1, se_reduction=16),
@@ -129,6 +130,7 @@ def test_written_and_read(tmp_path, name, fold):
         {"avg_down": True, "stride_on": 1},
         {"blocks": (1, 2), "blur_pool": "average", "dilated": 1},
         {"blocks": (1, 2), "blur_pool": "binomial", "dilated": 1, "avg_down": True},
+        {"blocks": (2,), "blur_pool": "binomial"},
         {"blocks": (2,), "avg_down": True, "expansion": 2},
     ],
 )

@@ -103,13 +103,14 @@ def export(
             "file that ends in .onnx, or export the model that it was made of"
         )
     text = carried_beside.written(stored)
-    if suffix == ".onnx":
+    batch, graph, quantised = options.get("batch", 0), suffix == ".onnx", quantisation is not None
+    # first, so that there is no file if this fails
+    notes = carried_beside.export_notes(stored, path, text, graph, batch, quantised)
+    if graph:
         write_onnx(path, stored, text, quantisation=quantisation, **options)
     else:
         _WRITERS[suffix](path, stored.params, carried=text)
-    name, batch = path, options.get("batch", 0)
-    graph, quantised = suffix == ".onnx", quantisation is not None
-    return carried_beside.export_notes(stored, name, text, graph, batch, quantised)
+    return notes
 
 
 def write_pth(

@@ -70,12 +70,11 @@ def infer(shapes: Shapes, eps: float = EPSILON) -> Spec:
             f"expected whole groups and a multiple of {FIRST_PLANES}; {_ASK}"
         )
     avg_down = any(re.fullmatch(r"layer\d+\.\d+\.downsample\.2\.weight", key) for key in shapes)
-    # The second block of a stage never changes the shape, so a convolution in its shortcut means
-    # type C.
-    second = any(
-        re.fullmatch(r"layer\d+\.[1-9]\d*\.downsample\.[01]\.weight", key) for key in shapes
-    )
-    shortcut = "C" if second else "B" if any(".downsample." in key for key in shapes) else "A"
+    beside = [key for key in shapes if ".downsample." in key]
+    convs = [shapes[key] for key in beside if re.fullmatch(r".*\.[01]\.weight", key)]
+    # Only in type C has a shortcut a convolution where the channels stay as they are.
+    alike = any(len(shape) == 4 and shape[0] == shape[1] for shape in convs)
+    shortcut = "C" if alike else "B" if beside else "A"
     try:
         spec = Spec(
             blocks=counts,

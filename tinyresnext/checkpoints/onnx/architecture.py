@@ -71,7 +71,7 @@ def architecture(graph: Graph) -> Spec:
             channels=_shape(convs[0])[1],
             stem=_stem(stem, convs),
             **_stem_channels(convs),
-            shortcut=_shortcuts(graph, found, starts),
+            shortcut=_shortcuts(graph, found),
             avg_down=any(step.op in (*_MEANS, "smooth") for b in found for step in b.shortcut),
             stride_on=1 if any(_stride(block.convs[0]) != 1 for block in found) else 2,
             expansion=c_out // FIRST_PLANES,
@@ -101,10 +101,9 @@ def agreed(graph: Spec, spec: Spec) -> Spec:
     """
     if np.float32(spec.eps) != np.float32(graph.eps):
         spec = replace(spec, eps=graph.eps)  # batch norms are folded, or it has no other say
-    untold = spec.stem == "cifar" and not any(b.blur and b.stride > 1 for b in blocks(spec))
-    if untold and (spec.blur_pool, graph.blur_pool) == ("average", "none"):
-        graph = replace(graph, blur_pool="average")  # nothing strides that it could stand for
-    if not _alike(spec, graph):
+    blurred = any(b.blur and (b.stride > 1 or spec.blur_pool == "binomial") for b in blocks(spec))
+    untold = spec.stem == "cifar" and not blurred  # nothing strides that a pooling could stand for
+    if not _alike(replace(spec, blur_pool="none") if untold else spec, graph):
         raise ShapeError(
             f"the graph computes {describe(graph)}, with a stride on convolution {graph.stride_on} "
             f"of a block; expected {describe(spec)}, with a stride on {spec.stride_on}; the graph "
@@ -223,12 +222,14 @@ def _stem_channels(convs: list[Step]) -> dict[str, Any]:
     return {"stem_channels": tuple(_shape(c)[0] for c in convs)} if len(convs) == 3 else {}
 
 
-def _shortcuts(graph: Graph, found: list[Block], starts: list[int]) -> str:
-    """Return the type of the shortcuts: A if none has weights, C if all have, else B."""
-    convs = [[step for step in block.shortcut if step.op == "conv2d"] for block in found]
-    has = [bool(steps) and not graph.only_pads(steps[0]) for steps in convs]
-    later = [flag for index, flag in enumerate(has) if index not in starts]
-    return "A" if not any(has) else "C" if any(later) else "B"
+def _shortcuts(graph: Graph, found: list[Block]) -> str:
+    """Return the type of the shortcuts: A if none has weights, B if some have, C if all have.
+
+    Where the channels stay as they are, only those of type C have weights.
+    """
+    convs = [step for block in found for step in block.shortcut if step.op == "conv2d"]
+    shapes = [_shape(step) for step in convs if not graph.only_pads(step)]
+    return "A" if not shapes else "C" if any(c[0] == c[1] for c in shapes) else "B"
 
 
 def _stride(step: Step) -> int:

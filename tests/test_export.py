@@ -337,6 +337,8 @@ def test_what_python_cannot_export(tmp_path, network):
         (network, "m.onnx", {"opset": 8}, "opset is 8; expected 9 to 20"),
         (network, "m.onnx", {"batch": -1}, "batch is -1; give the number"),
         (network, "m.onnx", {"batch": "2"}, "batch is '2'; give the number"),
+        (network, "m.onnx", {"batch": 2**64 + 1}, "batch is 18446744073709551617; give the number"),
+        (network, "m.onnx", {"opset": 17.0}, r"opset is 17\.0; expected 9 to 20"),
         (network, "m.onnx", {"precision": "int8"}, "precision is 'int8': expected one of float32"),
         (quantised, "m.pth", {}, r"the model is quantised, and \.pth is not written"),
         ("m.h5", "m.pth", {}, "a model was expected"),
@@ -356,6 +358,12 @@ def test_what_python_cannot_export(tmp_path, network):
     tr.export(network, there, force=True)
     tr.export(quantised, tmp_path / "q.onnx")
     assert there.stat().st_size > 1000
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path, network):
+    for name, kind in (("a.onnx", int), ("b.onnx", np.int64)):
+        tr.export(network, tmp_path / name, batch=kind(8), opset=kind(13))
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
 
 
 @pytest.mark.parametrize("name", ["new.pth", "new.onnx"])

@@ -33,6 +33,7 @@ from .readers.checkpoint import CARRIED_KEY, CARRIED_MEMBER, CARRIED_NAME
 __all__ = ["check_options", "export", "write_npz", "write_pth", "write_safetensors"]
 
 PRECISIONS = ("float32", "float16")
+MOST_IMAGES = 10**9
 
 # by NumPy's names: the types that PyTorch has too
 _TYPES = {np.dtype(name).name: number for name, number in BY_NUMPY.items() if number.torch}
@@ -62,12 +63,13 @@ def check_options(path: str | os.PathLike[str], **given: Any) -> dict[str, Any]:
         if (precision := options.pop("precision")) not in PRECISIONS:
             raise UsageError(f"precision is {precision!r:.80}: {one_of(precision, PRECISIONS)}")
         options["half"] = precision == "float16"
-    if not is_whole(options.get("batch", 0), 0):
+    batch = options.get("batch", 0)
+    if not is_whole(batch, 0, MOST_IMAGES):
         raise UsageError(
-            f"batch is {options['batch']!r:.80}; give the number of images in a mini-batch, or "
-            "leave it out for any number (--batch dynamic)"
+            f"batch is {batch!r:.80}; give the number of images in a mini-batch, or leave it out "
+            "for any number (--batch dynamic)"
         )
-    return options
+    return options | ({"batch": int(batch)} if "batch" in options else {})
 
 
 def export(

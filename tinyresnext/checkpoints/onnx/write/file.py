@@ -12,6 +12,7 @@ from ....formats.onnx.write import IR_VERSIONS, Graph, write_model
 from ....network.plan.quantised import Quantisation
 from ....network.resnext import forward
 from ....store.contents import Stored
+from ....system.checks import is_whole
 from ....system.version import __version__
 from ...readers.checkpoint import CARRIED_KEY
 from ..follow import Name
@@ -64,8 +65,9 @@ def write_onnx(
     PrecisionError
         A quantised model has a batch norm that is too large for float32.
     """
-    if opset not in OPSETS:
-        raise UsageError(f"opset is {opset}; expected {OPSETS[0]} to {OPSETS[-1]}")
+    if not is_whole(opset, OPSETS[0], OPSETS[-1]):
+        raise UsageError(f"opset is {opset!r:.80}; expected {OPSETS[0]} to {OPSETS[-1]}")
+    opset = int(opset)
     spec, side = stored.spec, stored.preprocess.crop
     integers = None
     if quantisation is not None:

@@ -190,6 +190,30 @@ def test_a_missing_description_is_said_where_no_option_restores_anything():
         assert says not in carried.export_notes(usual, "a", "{}", graph, quantised=quantised)
 
 
+@pytest.mark.parametrize(("graph", "quantised"), [(False, False), (True, False), (True, True)])
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, ""),
+        ({"classes": 0, "head": "sigmoid"}, ""),
+        ({"head": "sigmoid"}, "outputs are logits for a sigmoid: each label"),
+        ({"classes": 1, "head": "sigmoid"}, "a logit, whose sigmoid is the probability of the sec"),
+    ],
+)
+def test_every_format_says_how_images_are_prepared_and_what_outputs_are(
+    graph, quantised, changes, says
+):
+    spec = replace(SPEC, **changes)
+    stored = model(spec, labels=tuple(f"class {i}" for i in range(spec.labels)))
+    notes = carried.export_notes(stored, "a", "{}", graph, quantised=quantised)
+    assert sum(stored.preprocess.described() in note for note in notes) == 1
+    assert sum("sigmoid" in note and "--head" not in note for note in notes) == bool(says)
+    assert says in "".join(notes)
+    other = stored._replace(spec=replace(spec, channels=5))  # arrays, and no pictures
+    notes = carried.export_notes(other, "a", "{}", graph, quantised=quantised)
+    assert "resized" not in "".join(notes)
+
+
 # -- other readers
 
 

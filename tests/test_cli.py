@@ -278,7 +278,8 @@ def test_options_of_a_graph_that_cannot_be(run, made):
 
 def test_export_and_back(run, made):
     for name in ("out.pth", "out.npz", "out.safetensors"):
-        assert run("export", made / "net.h5", name) == (0, f"{name}\n", "")
+        told = f"{name}: the network expects images {Preprocess().described()}\n"
+        assert run("export", made / "net.h5", name) == (0, f"{name}\n", told)
     assert run("convert", "out.pth", "again.h5")[0] == 0
     ours, theirs = load(made / "net.h5"), load("again.h5")
     assert all(np.array_equal(value, theirs.params[key]) for key, value in ours.params.items())
@@ -296,6 +297,7 @@ def test_export_and_back(run, made):
     told = (
         "odd.pth: the tensors do not record that eps is 0.001; set this in any other program that "
         "reads them\n"
+        f"odd.pth: the network expects images {ours.preprocess.described()}\n"
     )
     assert run("export", "odd.h5", "odd.pth") == (0, "odd.pth\n", told)
 
@@ -315,6 +317,7 @@ def test_a_pooled_stem_comes_back_when_it_is_said(run, tmp_path):
     assert run("export", "pooled.h5", "again.npz")[2] == (
         "again.npz: the tensors do not record that stem is 'pooled'; set this in any other program "
         "that reads them\n"
+        f"again.npz: the network expects images {load('pooled.h5').preprocess.described()}\n"
         "again.npz: if a program drops what tinyresnext wrote beside the tensors, use: tinyresnext "
         "convert again.npz --stem pooled\n"
     )

@@ -144,20 +144,23 @@ def export_notes(
 ) -> list[str]:
     """Return what the user of an exported file should know.
 
-    ``text`` is what `written` returned, and ``path`` the file. A graph records all of the network,
-    for ``batch`` images or, if that is 0, for any number n. That of a quantised model is not read
-    again.
+    ``text`` is what `written` returned, and ``path`` the file. A graph records all of the network
+    but the head, for ``batch`` images or, if that is 0, for any number n. That of a quantised model
+    is not read again.
     """
+    spec, images = stored.spec, stored.preprocess
     notes = [
         f"the tensors do not record that {fact}; set this in any other program that reads them"
-        for fact in ([] if graph else infer.untold(stored.spec))
+        for fact in ([] if graph else infer.untold(spec))
     ]
+    prepared = "" if images.misfit(spec.channels) else images.described()
     if graph:
-        side = stored.preprocess.crop
-        notes.append(
-            f"its input is images [{batch or 'n'}, {stored.spec.channels}, {side}, {side}], "
-            f"normalised{f' as its metadata say under {CARRIED_KEY!r}' if text else ''}"
-        )
+        shape = f"[{batch or 'n'}, {spec.channels}, {images.crop}, {images.crop}]"
+        also = f"; its metadata say so under {CARRIED_KEY!r}" if prepared and text else ""
+        notes.append(f"its input is images {shape}{prepared and f', {prepared}'}{also}")
+    elif prepared:
+        notes.append(f"the network expects images {prepared}")
+    notes += _outputs(spec)
     options = _restoring(stored, graph)
     missing = f"only the tensors are in it, the rest has over {MAX_CARRIED:,} bytes"
     if not text and (quantised or not options):
@@ -172,9 +175,18 @@ def export_notes(
         if not text:
             lost = f"{missing}; use"
         if "--labels" in options:
-            lost += f", with the {stored.spec.labels} labels in FILE, one a line"
+            lost += f", with the {spec.labels} labels in FILE, one a line"
         notes.append(f"{lost}: {as_typed(['tinyresnext', 'convert', path, *options])}")
     return notes
+
+
+def _outputs(spec: Spec) -> list[str]:
+    """Return what outputs mean that are not for a softmax."""
+    if spec.head != "sigmoid" or not spec.classes:
+        return []
+    if spec.several:
+        return ["its outputs are logits for a sigmoid: each label has a probability of its own"]
+    return ["its output is a logit, whose sigmoid is the probability of the second of two labels"]
 
 
 def _restoring(stored: Stored, graph: bool) -> list[str]:

@@ -136,10 +136,9 @@ def check(shapes: Shapes, spec: Spec, remedy: str) -> None:
 
 
 def untold(spec: Spec) -> list[str]:
-    """Return what names and shapes of the parameters do not say, if it has an unusual value."""
+    """Return what names and shapes do not say of the layers, if it has an unusual value."""
     plain = infer(parameters(spec), spec.eps)
-    usual = {"stem": plain.stem, "stride_on": 2, "eps": EPSILON, "head": plain.head}
-    usual |= {"blur_pool": "none", "dilated": 0}
+    usual = {"stem": plain.stem, "stride_on": 2, "eps": EPSILON, "blur_pool": "none", "dilated": 0}
     return [
         f"{name} is {getattr(spec, name)!r}"
         for name, value in usual.items()

@@ -210,7 +210,7 @@ def _restoring(stored: Stored, graph: bool) -> list[str]:
     for name, value in stored.preprocess.to_json().items():
         if value != assumed[name]:
             text = ",".join(map(repr, value)) if isinstance(value, list) else str(value)
-            options += [f"--{name}", text]
+            options.append(f"--{name}={text}")  # a mean may begin with a minus sign
     if licence := stored.provenance.get("licence"):
-        options += ["--licence", licence]
+        options.append(f"--licence={licence}")
     return options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias, TypedDict
 
@@ -75,14 +76,16 @@ def counts(text: str) -> tuple[int, ...]:
 
 
 def channels(text: str) -> tuple[float, ...]:
-    """Return numbers from 0 to 1, one for each channel, that have commas between them."""
+    """Return numbers, one for each channel, for pixels from 0 to 1, that have commas between."""
+    from ..images.preprocess import MOST
+
     try:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
-        values = (-1.0,)
-    if not all(0 <= value <= 1 for value in values):
+        values = (math.nan,)
+    if not all(abs(value) <= MOST for value in values):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not a list of numbers from 0 to 1, such as 0.485,0.456,0.406"
+            f"{text!r} is not a list of numbers for pixels from 0 to 1, such as 0.485,0.456,0.406"
         )
     return values
 
@@ -260,7 +263,7 @@ def add_untold(command: argparse.ArgumentParser) -> None:
 def add_normalisation(command: argparse.ArgumentParser) -> None:
     """Add ``--mean`` and ``--std``, for commands that make a model."""
     command.add_argument(
-        "--mean", type=channels, metavar="R,G,B", help="mean of the channels, from 0 to 1"
+        "--mean", type=channels, metavar="R,G,B", help="mean of the channels, of pixels from 0 to 1"
     )
     command.add_argument(
         "--std", type=channels, metavar="R,G,B", help="standard deviation of the channels"

@@ -15,7 +15,7 @@ from ..errors import UsageError
 from ..system.checks import from_fields
 from .checks import is_between, short, whole_number
 
-__all__ = ["CIFAR", "CIFAR_100", "FILTERS", "Preprocess"]
+__all__ = ["CIFAR", "CIFAR_100", "FILTERS", "MOST", "Preprocess"]
 
 FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -28,7 +28,7 @@ FILTERS = {
 _MAX_SIDE = 4096  # of the network's input: 200 MB of float32
 # Of a mean or a deviation. All published ones are from 0 to 1; a mean that a network has learned
 # may lie a little beside that. Those for pixels from 0 to 255 are larger.
-_MOST = 10
+MOST = 10
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Preprocess:
                 f"resize is {self.resize} and crop {self.crop}, but keras resizes the whole image; "
                 "give the same number for both"
             )
-        object.__setattr__(self, "mean", _per_channel("mean", self.mean, least=-_MOST))
+        object.__setattr__(self, "mean", _per_channel("mean", self.mean, least=-MOST))
         object.__setattr__(self, "std", _per_channel("std", self.std, least=1e-4))
         if len(self.mean) != len(self.std):
             raise UsageError(
@@ -143,16 +143,16 @@ class Preprocess:
 
 
 def _per_channel(name: str, values: object, least: float) -> tuple[float, ...]:
-    """Check one or three numbers from ``least`` to ``_MOST`` and return them as floats."""
+    """Check one or three numbers from ``least`` to ``MOST`` and return them as floats."""
     if not isinstance(values, tuple | list) or len(values) not in (1, 3):
         raise UsageError(
             f"{name} is {short(values)}; "
             "give a number for each of red, green and blue, or a single one for grey"
         )
     for value in values:
-        if isinstance(value, bool) or not is_between(value, least, _MOST):
+        if isinstance(value, bool) or not is_between(value, least, MOST):
             raise UsageError(
-                f"{name} holds {short(value)}; give numbers from {least:g} to {_MOST:g}, for "
+                f"{name} holds {short(value)}; give numbers from {least:g} to {MOST:g}, for "
                 "pixels from 0 to 1: divide numbers for pixels from 0 to 255 by 255"
             )
     return tuple(float(value) for value in values)

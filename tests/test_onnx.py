@@ -167,8 +167,9 @@ def test_too_large_for_half(tmp_path):
 def test_options_that_cannot_be(tmp_path):
     with pytest.raises(UsageError, match="opset is 8; expected 9 to 20"):
         of.onnx_file(tmp_path, opset=8)
-    with pytest.raises(UsageError, match="averaged shortcuts, need opset 10"):
-        of.onnx_file(tmp_path, SPECS["deep"], opset=9)
+    for name in ("deep", "caffe"):
+        with pytest.raises(UsageError, match="shortcuts and the stem caffe, need opset 10"):
+            of.onnx_file(tmp_path, SPECS[name], opset=9)
     assert tuple(range(9, 21)) == OPSETS
 
 

@@ -208,8 +208,8 @@ class Write:
         """Return the attribute of a pooling whose last window may reach beyond the map."""
         if self._opset < CEIL_MODE:
             raise UsageError(
-                f"poolings that reach beyond the map, as in averaged shortcuts, need opset "
-                f"{CEIL_MODE} or later, found {self._opset}; give another --opset"
+                f"poolings that reach beyond the map, as in averaged shortcuts and the stem caffe, "
+                f"need opset {CEIL_MODE} or later, found {self._opset}; give another --opset"
             )
         return {"ceil_mode": 1}
 

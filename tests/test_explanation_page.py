@@ -164,6 +164,8 @@ def test_squares_keep_the_sum():
     means = unpacked(packed(maps, 5, mean=True))
     np.testing.assert_allclose(means[1, 2, 0, 1], maps[1, 2, :4, 4:8].mean(), atol=1e-3)
     assert unpacked(packed(maps * 0, 13)).max() == 0
+    flat = unpacked(packed(np.ones((1, 1, 13, 10)), 5, mean=True))  # squares at edges have less
+    np.testing.assert_allclose(flat, np.ones((1, 1, 4, 3)), atol=1e-3)
 
 
 def test_names_cannot_leave_their_place(explained):

@@ -33,7 +33,8 @@ def packed(maps: np.ndarray, most: int, *, mean: bool = False) -> dict[str, Any]
     most : int
         The longest side that a map may have.
     mean : bool
-        Take the mean of a square and not the sum, for maps that are only looked at.
+        Take the mean of a square and not the sum, for maps that are only looked at; of a square at
+        an edge, that of the positions that it has.
     """
     groups, count, h, w = maps.shape
     factor = factor_for((h, w), most)
@@ -41,7 +42,10 @@ def packed(maps: np.ndarray, most: int, *, mean: bool = False) -> dict[str, Any]
     whole = np.zeros((groups, count, down * factor, across * factor))
     whole[:, :, :h, :w] = maps
     squares = whole.reshape(groups, count, down, factor, across, factor)
-    small = squares.sum((3, 5)) / (factor * factor if mean else 1)
+    small = squares.sum((3, 5))
+    if mean:
+        rows, columns = (np.minimum(factor, side - np.arange(0, side, factor)) for side in (h, w))
+        small /= np.outer(rows, columns)
     scales = np.abs(small).max((1, 2, 3), initial=0.0) / LARGEST
     divided = small / np.where(scales > 0, scales, 1)[:, None, None, None]
     numbers = np.rint(divided).clip(-LARGEST, LARGEST).astype("<i2")

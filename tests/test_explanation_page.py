@@ -180,6 +180,12 @@ def test_names_cannot_leave_their_place(explained):
     text.encode("utf-8")
 
 
+def test_names_keep_their_spaces_and_joiners(explained):
+    name = "3.14\u202fPM\u00a0\u3000\u0646\u200c\u0647 \U0001f469\u200d\U0001f52c\ue000.png"
+    found = read(replace(explained, name=f"{name}\u202e\u2066\x9b\ufffe").html())
+    assert found.text["title"] == f"What the network did with {name}" + 4 * "\ufffd"
+
+
 def test_what_a_probability_is(explained, text):
     assert "A softmax turns the logits" in text
     several = replace(explained, spec=replace(explained.spec, head="sigmoid")).html()

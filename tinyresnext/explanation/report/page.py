@@ -28,6 +28,12 @@ MEANING = {
     "number of these labels.",
 }
 MINUS = "\N{MINUS SIGN}"
+# Controls, ends of lines, what turns the direction of other text, and what UTF-8 or HTML cannot
+# hold. Other spaces and joiners stay: names of screenshots and of many languages have them.
+UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+    "\ufdd0-\ufdef\ufffe\uffff]"
+)
 MOST_BYTES = 5 * 10**6
 SIDES = (
     28,
@@ -168,8 +174,8 @@ def _labels(explanation: Explanation) -> str:
 
 
 def _printable(text: str) -> str:
-    """Return text without what UTF-8 and HTML cannot hold, such as a name's undecodable bytes."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    """Return text with U+FFFD for what `UNPRINTABLE` finds, such as a name's undecodable bytes."""
+    return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _file(name: str) -> str:

@@ -186,6 +186,24 @@ def test_names_keep_their_spaces_and_joiners(explained):
     assert found.text["title"] == f"What the network did with {name}" + 4 * "\ufffd"
 
 
+@pytest.mark.parametrize(
+    ("logits", "decimals", "texts"),
+    [
+        ((12.5, -0.0001, 2.0625), 3, ("12.500", "0.000", "2.063")),  # as toFixed rounds halves
+        ((0.0625, -3e-5, -0.0), 5, ("0.06250", "\u22120.00003", "0.00000")),
+        ((0.0, 0.0, 0.0), 3, ("0.000",) * 3),
+        ((-3e38, 1e-30, 0.0), 3, ("\u2212" + str(3 * 10**38)[:9], "0.000", "0.000")),
+    ],
+)
+def test_the_table_has_the_digits_of_the_script(explained, logits, decimals, texts):
+    values = np.array([*logits, 0, 0])
+    text = replace(explained, logits=values).html()
+    cells = re.findall(r'<td class="number">([^<%]*)</td>', text)
+    assert data_in(text)["decimals"] == decimals
+    assert len(cells) == 5
+    assert all(cell.startswith(wanted) for cell, wanted in zip(cells, texts, strict=False))
+
+
 def test_what_a_probability_is(explained, text):
     assert "A softmax turns the logits" in text
     several = replace(explained, spec=replace(explained.spec, head="sigmoid")).html()

@@ -123,10 +123,7 @@ function digits(value, count) {
   return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "\u2212");
 }
 const percent = (value) => `${digits(100 * value, 1)}\u00a0%`;
-// Networks that are sure have logits of some units; those of random weights are far smaller.
-const unit = Math.max(...data.classes.map(({ logit }) => Math.abs(logit))) || 1;
-const decimals = Math.min(9, Math.max(3, 3 - Math.floor(Math.log10(unit))));
-const plain = (value) => digits(value, decimals);
+const plain = (value) => digits(value, data.decimals);
 const signed = (value) => (plain(value).startsWith("\u2212") ? "" : "+") + plain(value);
 const sum = (values) => values.reduce((total, value) => total + value, 0);
 

@@ -6,7 +6,9 @@ import base64
 import html
 import io
 import json
+import math
 import re
+from decimal import ROUND_HALF_UP, Context, Decimal
 from functools import partial
 from importlib.resources import files
 from typing import Any
@@ -87,6 +89,7 @@ def data_of(explanation: Explanation) -> dict[str, Any]:
     rows = zip(e.classes, e.logits.tolist(), e.biases.tolist(), strict=True)
     return {
         "label": e.label,
+        "decimals": _decimals(e),
         "classes": [
             {
                 "name": _printable(guess.label),
@@ -162,15 +165,31 @@ def _picture(pixels: np.ndarray) -> str:
 
 def _labels(explanation: Explanation) -> str:
     """Return the rows of the table of labels."""
-    escape = partial(html.escape, quote=True)
+    escape, decimals = partial(html.escape, quote=True), _decimals(explanation)
     return "\n".join(
         f'<tr><th scope="row">{escape(_printable(guess.label))}</th>'
-        f'<td class="number">{f"{logit:.3f}".replace("-", MINUS)}</td>'
+        f'<td class="number">{_digits(logit, decimals)}</td>'
         f'<td class="number">{guess.probability:.1%}</td>'
         f'<td aria-hidden="true"><span class="bar" style="width:{guess.probability:.2%}"></span>'
         "</td></tr>"
         for guess, logit in zip(explanation.classes, explanation.logits.tolist(), strict=True)
     )
+
+
+def _decimals(explanation: Explanation) -> int:
+    """Return how many decimals of a logit the page has, for the table and for the script.
+
+    Networks that are sure have logits of some units; those of random weights are far smaller.
+    """
+    unit = float(np.abs(explanation.logits).max()) or 1.0
+    return min(9, max(3, 3 - math.floor(math.log10(unit))))
+
+
+def _digits(value: float, count: int) -> str:
+    """Return a number as ``digits`` of maps.js does: halves are rounded up, and no minus zero."""
+    exact = Context(prec=400)  # for any float
+    number = Decimal(value).quantize(Decimal(1).scaleb(-count), ROUND_HALF_UP, exact)
+    return f"{number or abs(number):f}".replace("-", MINUS)
 
 
 def _printable(text: str) -> str:

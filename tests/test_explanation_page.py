@@ -15,6 +15,7 @@ import pytest
 import tinyresnext as tr
 from tinyresnext.cli.main import main
 from tinyresnext.errors import UsageError
+from tinyresnext.explanation import explain
 from tinyresnext.explanation.report import page
 from tinyresnext.explanation.report.packed import packed
 
@@ -215,8 +216,31 @@ def test_a_page_that_is_too_large_is_refused(explained, monkeypatch):
     monkeypatch.setattr(page, "MOST_BYTES", 50_000)
     paths = explained.spec.cardinality
     words = f"5 MB are the most: the network has 6 blocks of {paths} paths"
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises(UsageError, match=rf"{words}; .*--top, top=.*--block, block="):
         explained.html()
+
+
+def test_maps_are_coarser_where_the_page_would_be_too_large(explained, text, monkeypatch):
+    monkeypatch.setattr(page, "MOST_BYTES", len(text.encode()) - 1)
+    shorter = explained.html()
+    before, after = ([b["maps"] for b in data_in(t)["blocks"]] for t in (text, shorter))
+    assert [one["factor"] for one in before] == [1] * 6
+    assert [one["factor"] for one in after] == [2, 2, 1, 1, 1, 1]
+
+
+def test_a_page_that_is_too_large_is_refused_before_the_work(
+    explained, text, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(explain, "record", None)  # nothing is computed
+    spec, kinds = explained.spec, ("shares", "channelMeans", "effects", "exact")
+    size = page.NUMBER_BYTES * 6 * (spec.cardinality + 2) * (2 + 5 + 5)
+    assert size <= sum(len(json.dumps(b[kind])) for b in data_in(text)["blocks"] for kind in kinds)
+    monkeypatch.setattr(page, "MOST_BYTES", size - 1)
+    page.check_size(spec, 4, "all")
+    page.check_size(spec, 5, "layer1.0")
+    out = tmp_path / "a.html"
+    assert main(["explain", str(DATA / "chelsea.jpg"), "-o", str(out), "--block", "all"]) == 2
+    assert "5 MB are the most" in capsys.readouterr().err
 
 
 def test_large_networks_have_coarser_maps(explained, monkeypatch):

@@ -63,14 +63,16 @@ def _add_explain(c: argparse.ArgumentParser) -> None:
 
 def _explain(a: argparse.Namespace) -> int:
     """Explain one image."""
-    from ..explanation.explain import explain
+    from ..explanation.explain import MOST_CLASSES, explain
     from ..explanation.explanation import PAGES
+    from ..explanation.report.page import check_size
     from ..inference.files import load
 
     check_ending(a.out, PAGES, "a page (HTML)")
     page = target(a.out, a.force, not_over=a.image)
     check_not_read(page, [a.model])
     model = load(a.model, a.device, a.threads)
+    check_size(model.spec, min(a.top, MOST_CLASSES), a.block)
     with announce_compiling(model.ops):
         found = explain(model, a.image, block=a.block, label=a.label, top=a.top)
     found.save(page)

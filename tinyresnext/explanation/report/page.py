@@ -22,7 +22,7 @@ from ...system.version import __version__
 from ..explanation import Explanation, Stage, Terms
 from .packed import factor_for, packed
 
-__all__ = ["data_of", "page"]
+__all__ = ["check_size", "data_of", "page"]
 
 MEANING = {
     "softmax": "A softmax turns the logits of all classes into probabilities that sum to 1.",
@@ -37,33 +37,44 @@ UNPRINTABLE = re.compile(
     "\ufdd0-\ufdef\ufffe\uffff]"
 )
 MOST_BYTES = 5 * 10**6
-SIDES = (
-    28,
-    14,
-    7,
-    4,
-    2,
-    1,
-)  # of the maps of terms: the first that needs at most MAP_BYTES is taken
-MAP_BYTES = 2_400_000
+NUMBER_BYTES = 18  # of a number as text, with the comma; few have less
+SIDES = (28, 14, 7, 4, 2, 1)  # of the maps of terms
+MAP_BYTES = 2_400_000  # of those maps
 SIDE = 56  # of the maps of stages, of which there are few
 MOST_PIXELS = 512  # a side of the image that the page shows
 
 
+def check_size(spec: Spec, classes: int, block: str | None = None) -> None:
+    """Raise the `UsageError` of `page` where an explanation need not be computed to see it.
+
+    The numbers of terms alone are counted, so a page that passes may still be too large.
+
+    Parameters
+    ----------
+    spec : Spec
+    classes : int
+        How many are explained.
+    block : str, optional
+        As in `explain`.
+    """
+    count, classes = sum(spec.blocks), min(classes, spec.classes)
+    exact = count if block == "all" else 1
+    numbers = (spec.cardinality + 2) * (count * (2 + classes) + exact * classes)
+    if numbers * NUMBER_BYTES > MOST_BYTES:
+        raise _too_large(numbers * NUMBER_BYTES, spec)
+
+
 def page(explanation: Explanation) -> str:
-    """Return the page.
+    """Return the page; the maps of terms are as fine as it has room for.
 
     Raises
     ------
     UsageError
         It would be larger than 5 MB.
     """
-    data = json.dumps(data_of(explanation), ensure_ascii=False, separators=(",", ":"))
     parts = {
         "style": _file("report.css"),
         "script": _file("maps.js") + _file("report.js"),
-        # Only this character could end a script element.
-        "data": data.replace("<", "\\u003c"),
         "name": html.escape(_printable(explanation.name)),
         "network": html.escape(describe(explanation.spec)),
         "version": __version__,
@@ -71,21 +82,38 @@ def page(explanation: Explanation) -> str:
         "labels": _labels(explanation),
         "meaning": MEANING[explanation.spec.head],
     }
-    text = re.sub(r"<!--(\w+)-->", lambda mark: parts[mark[1]], _file("report.html"))
-    size = len(text.encode("utf-8"))
-    if size > MOST_BYTES:
-        raise UsageError(
-            f"the page would have {size / 1e6:.1f} MB, and 5 MB are the most: the network has "
-            f"{len(explanation.blocks)} blocks of {explanation.spec.cardinality} paths; explain "
-            "fewer classes (top), or take the arrays of the Explanation"
-        )
-    return text
+    size = 0
+    for side in _sides(explanation):
+        data = json.dumps(data_of(explanation, side), ensure_ascii=False, separators=(",", ":"))
+        # Only this character could end a script element.
+        parts["data"] = data.replace("<", "\\u003c")
+        text = re.sub(r"<!--(\w+)-->", lambda mark: parts[mark[1]], _file("report.html"))
+        if (size := len(text.encode("utf-8"))) <= MOST_BYTES:
+            return text
+    raise _too_large(size, explanation.spec)
 
 
-def data_of(explanation: Explanation) -> dict[str, Any]:
-    """Return what the page's script computes with, as a JSON object."""
-    e = explanation
-    side = next((side for side in SIDES if _bytes(e, side) <= MAP_BYTES), SIDES[-1])
+def _too_large(size: int, spec: Spec) -> UsageError:
+    """Return the error for a page of at least so many bytes."""
+    return UsageError(
+        f"the page would have {size / 1e6:.1f} MB or more, and 5 MB are the most: the network has "
+        f"{sum(spec.blocks)} blocks of {spec.cardinality} paths; explain fewer classes (--top, "
+        "top=), compute the exact effects of one block and not of all (--block, block=), or take "
+        "the arrays of tinyresnext.explain"
+    )
+
+
+def _sides(explanation: Explanation) -> tuple[int, ...]:
+    """Return how long sides of maps of terms may be: at most `MAP_BYTES`, the finest first."""
+    return tuple(side for side in SIDES if _bytes(explanation, side) <= MAP_BYTES) or SIDES[-1:]
+
+
+def data_of(explanation: Explanation, side: int = 0) -> dict[str, Any]:
+    """Return what the page's script computes with, as a JSON object.
+
+    ``side`` is the longest side of maps of terms; 0 for the longest of `_sides`.
+    """
+    e, side = explanation, side or _sides(explanation)[0]
     rows = zip(e.classes, e.logits.tolist(), e.biases.tolist(), strict=True)
     return {
         "label": e.label,

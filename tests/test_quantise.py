@@ -575,12 +575,22 @@ def test_a_broken_image_is_left_out_and_named(command, capsys):
 
 def test_images_are_no_model_and_may_be_given_again(command, capsys):
     photos, out = command / "photos", command / "again.h5"
-    for model in (command / "m.h5", "tinyresnext_cifar10", command / "missing.pth"):
+    named = ("tinyresnext_cifar10", "resnext50_32x4d", "resnext20_2x64d")
+    for model in (command / "m.h5", *named, command / "missing.pth"):
         assert typed("quantise", "--images", photos, model, "-o", out) == 2
         assert f"give the model first: `tinyresnext quantise {model} " in capsys.readouterr().err
     words = ("--images", photos / "a", "--images", photos / "b", "--count", "8", "-o", out)
     assert typed("quantise", command / "m.h5", *words) == 0
     assert "found on 8 images" in capsys.readouterr().err
+
+
+def test_images_that_are_not_there_are_refused(command, capsys):
+    """The spread draws some images of all: it may never come to one that is missing."""
+    photos, out = command / "photos", command / "there.h5"
+    words = ("quantise", command / "m.h5", "-o", out, "--count", "4", "--images")
+    assert typed(*words, photos, command / "nihgt") == 2
+    assert "nihgt', and nothing is found there" in capsys.readouterr().err
+    assert typed(*words, photos / "a" / "*.png", photos / "b" / "{5..5}.png") == 0
 
 
 def test_what_cannot_be_written_is_said_before_the_work(command):

@@ -96,15 +96,27 @@ def run(a: argparse.Namespace) -> int:
 
 
 def _check_images(paths: list[str]) -> None:
-    """Raise `UsageError` if a model is among the images: the option takes every word behind it."""
-    from ...hub.catalogue import names
+    """Raise `UsageError` if a model is among the images, or one of them is not there.
 
+    The option takes every word behind it; and only some of all images are looked at.
+    """
+    from ...data.typed import is_pattern
+    from ...hub.catalogue import names, with_weights
+    from ...network.spec import VARIANTS
+
+    models = {*names(), *with_weights(), *VARIANTS}
     for path in paths:
-        known = not os.path.exists(path) and path in names()
+        there = os.path.exists(path)
+        known = not there and path in models
         if known or (path.lower().endswith(_MODELS) and not os.path.isdir(path)):
             raise UsageError(
                 f"--images takes every path behind it, and {path!r} is a model and no image; give "
                 f"the model first: `tinyresnext quantise {path} --images PATH...`"
+            )
+        if not (there or path == "-" or is_pattern(path)):
+            raise UsageError(
+                f"--images names {path!r:.200}, and nothing is found there; correct the name, or "
+                "leave it out"
             )
 
 

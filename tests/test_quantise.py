@@ -19,6 +19,7 @@ from tinyresnext.errors import (
     FormatError,
     IntegrityError,
     ShapeError,
+    UnsafeError,
     UsageError,
     WeightsError,
 )
@@ -37,7 +38,7 @@ from tinyresnext.network.plan.quantised import (
 )
 from tinyresnext.network.spec import Spec
 from tinyresnext.ops import cpu, reference
-from tinyresnext.store import digest, integers, store
+from tinyresnext.store import contents, digest, integers, store
 
 SPEC = Spec((2, 1), cardinality=4, width=4, classes=5, stem="cifar", expansion=1)
 SIDE = 12
@@ -254,6 +255,20 @@ def test_a_network_that_is_too_deep_for_the_count(tmp_path):
         integers.meaning({"images": 1, "scales": {}}, deep)
     with pytest.raises(FormatError, match="cannot be of a quantised model"):
         integers.shapes_of_scales(deep)
+
+
+def test_the_scales_of_a_very_deep_network_have_room():
+    """The longest scales of 1,800 values have more bytes than any other document may have."""
+    deep = Spec((600,), cardinality=1, width=1, classes=2, expansion=1, stem="cifar")
+    longest = Scale(float(np.float32(1.2345678e-12)), "percentile", 1.2345678901234567e-105)
+    wanted = Quantisation(dict.fromkeys(integer_parts(deep).values, longest), 10)
+    stored = store.Stored(deep, {}, tr.Preprocess(8, 8), ("a", "b"), {})
+    documents = contents.documents_of(stored, wanted)
+    assert len(documents[integers.DOCUMENT]) > 2 * contents.MOST_JSON
+    assert contents.quantisation_of(documents, deep) == wanted
+    documents[integers.DOCUMENT] += " " * (1 << 18)
+    with pytest.raises(UnsafeError, match="the attribute quantisation has"):
+        contents.quantisation_of(documents, deep)
 
 
 def test_the_processor_computes_it_too(pair):

@@ -34,6 +34,7 @@ DOCUMENTS = ("spec", "preprocess", "labels", "provenance")  # the attributes tha
 MOST_WEIGHTS = 16 << 30
 MOST_JSON = 1 << 16  # bytes of a document
 MOST_LABELS, MOST_LABEL = 10 << 20, 256  # bytes of all labels, and for each class
+MOST_SCALE = 128  # bytes of a scale, beside `MOST_JSON`: an architecture can have 24,000
 LABEL = re.compile(r'"(?:[^"\\]|\\.)*+"(?:,(?=")|\]\Z)')  # a label and what follows it
 # Labels and provenance are shown on terminals: no control characters, lone surrogates,
 # invisible characters, or reversed direction of text.
@@ -98,8 +99,9 @@ def quantisation_of(documents: Mapping[str, str], spec: Spec) -> Quantisation | 
     """
     if integers.DOCUMENT not in documents:
         return None
+    most = MOST_JSON + MOST_SCALE * len(integers.parts_of(spec).values)
     text = documents[integers.DOCUMENT]
-    return integers.meaning(json_value(integers.DOCUMENT, text), spec)
+    return integers.meaning(json_value(integers.DOCUMENT, text, most), spec)
 
 
 def meanings(

@@ -24,7 +24,7 @@ from .layout import path_of, split
 
 __all__ = ["Place", "opened", "places", "read", "size_of", "structure", "texts"]
 
-MOST_ROOT = 11 << 20  # bytes of the root's attributes; the labels may have 10 MB of them
+MOST_ROOT = 14 << 20  # bytes of the root's attributes: the labels may have 10 MB, the scales 3
 STORED = ("F32", "F16")  # the types of numbers that a model file may have
 INTEGERS = ("I8",)  # those of the quantised weights
 _KINDS = {Group: "group", Dataset: "dataset"}

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from contextlib import contextmanager
 
 import cases
 import numba
@@ -47,6 +48,7 @@ from tinyresnext.inference.verify import make_reference, verify
 from tinyresnext.network.plan import Plan, program
 from tinyresnext.network.resnext import forward, parameters
 from tinyresnext.network.spec import Spec
+from tinyresnext.network.step import Step
 from tinyresnext.network.trace import replay
 from tinyresnext.ops import backend, bfloat16, cpu, reference
 from tinyresnext.ops.bfloat16 import rounded, widened
@@ -454,6 +456,40 @@ def test_any_number_of_threads_makes_the_same_bits(way: str):
             )
         )
     assert all(np.array_equal(found[0], other) for other in found[1:])
+
+
+@pytest.mark.parametrize("whole", [np.uint16, np.int64])
+def test_whole_numbers_are_no_bits(whole):
+    """In memory, bfloat16 is uint16; images of that type are numbers all the same."""
+    params, x = network(SPEC)
+    x = np.round(4 + x).clip(0).astype(whole)
+    plan = Plan(program(params, SPEC, ops := backend("reference", "bfloat16")), x.shape, ops)
+    assert np.array_equal(plan(x), plan(x.astype(np.float32)))
+
+
+def test_all_is_rounded_on_the_threads_that_are_asked_for(monkeypatch):
+    params, x = network(SPEC)
+    now, found = [0], []
+
+    @contextmanager
+    def on_threads(count):
+        now[0] = count
+        yield
+        now[0] = 0
+
+    def upload(self, array, out=None):
+        found.append(now[0] if out is not None and out.dtype == bfloat16.HALF else None)
+        return real(self, array, out)
+
+    real = bfloat16.BFloat16.upload
+    monkeypatch.setattr(bfloat16.BFloat16, "upload", upload)
+    monkeypatch.setattr(reference, "on_threads", on_threads)
+    made = model(SPEC, params, backend("reference", "bfloat16"), threads=1)
+    made(x)
+    made.trace(x)
+    Step(params, SPEC, x.shape, made.ops, threads=1)(x, np.zeros(len(x), int))
+    # images of the plan, its classifier, images of the trace and of the step
+    assert [count for count in found if count is not None] == [1] * 4
 
 
 def test_a_plan_needs_half_the_memory():

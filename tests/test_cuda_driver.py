@@ -69,6 +69,9 @@ def test_types_and_shapes(fake):
     assert ops.upload(np.arange(3)).dtype == np.int64
     assert ops.empty((2, 3)).shape == (2, 3)
     assert float(ops.download(ops.upload(np.float32(2)))) == 2
+    for whole in (np.uint8, np.int64, bool):  # uint16 alone is bfloat16 itself
+        there = ops.upload(np.arange(2).astype(whole), out=ops.empty((2,), "bfloat16"))
+        assert ops.download(there).tolist() == [0, 1]
     x = ops.empty((2, 3))
     for touch in (np.asarray, np.exp, lambda a: a + np.ones(3)):
         with pytest.raises(TypeError):

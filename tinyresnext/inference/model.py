@@ -263,8 +263,8 @@ class Model:
         x = checked(x, self.spec.channels)
         right = complete(self.params, self.spec)
         params = {name: self.ops.upload(value) for name, value in right.items()}
-        inputs = self.ops.upload(x, out=self.ops.empty(x.shape, self.ops.precision))
         with self.ops.on_threads(self.ops.thread_count(self.threads)), shapes_that_fit(self.spec):
+            inputs = self.ops.upload(x, out=self.ops.empty(x.shape, self.ops.precision))
             forward(params, self.spec, inputs, self.ops, at=at)
         check_precision(self.ops.precision, x, found["fc"] if "fc" in found else found["avgpool"])
         return found
@@ -285,7 +285,8 @@ class Model:
         with self._lock.here():
             if self._program is None:
                 params = released(complete(self.params, self.spec))
-                self._program = program(params, self.spec, self.ops, self.quantisation)
+                with self.ops.on_threads(self.ops.thread_count(self.threads)):
+                    self._program = program(params, self.spec, self.ops, self.quantisation)
             made: Made | None = self._plans.pop(key, None)
             if made is None:
                 with shapes_that_fit(self.spec):

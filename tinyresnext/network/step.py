@@ -237,8 +237,8 @@ class Step:
         logits : [n, classes]
         """
         more, constant = self._weighed(weights, teacher, soft)
-        self._load(x, labels, more)
         with self._ops.on_threads(self.threads):
+            self._load(x, labels, more)
             self._run_forward()
             loss = float(self._ops.download(self._loss)) + constant
             logits = np.array(self._ops.download(self._logits))

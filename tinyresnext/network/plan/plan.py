@@ -288,7 +288,10 @@ class Plan:
 
     def _load(self, x: np.ndarray, first: int) -> None:
         """Copy some images to where the first step reads them."""
-        self._ops.upload(x[first : first + self.at_once], out=self._x)
+        some = x[first : first + self.at_once]
+        if some.dtype.kind != "f":  # in memory, bfloat16 is uint16: a backend would take it as that
+            some = some.astype(np.float32)
+        self._ops.upload(some, out=self._x)
 
     def __repr__(self) -> str:
         return f"<Plan of {len(self.calls)} steps for {self.x_shape}: print it to see them>"

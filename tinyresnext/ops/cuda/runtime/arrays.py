@@ -106,7 +106,7 @@ def scratch(machine: Machine, shape: Sequence[int], dtype: Any = np.float32) -> 
 def upload(machine: Machine, array: Any, out: DeviceArray | None = None) -> DeviceArray:
     """Copy a NumPy array to a machine, into ``out`` of the same shape if that is given.
 
-    Into ``out`` of bfloat16, numbers with a fraction are rounded here, on the processor.
+    Into ``out`` of bfloat16, all but its own bits (uint16) is rounded here, on the processor.
     """
     values = np.asarray(array)
     if out is None:
@@ -114,7 +114,7 @@ def upload(machine: Machine, array: Any, out: DeviceArray | None = None) -> Devi
         out = empty(machine, values.shape, kind)
     if values.shape != out.shape:
         raise ValueError(f"out is {list(out.shape)}, expected {list(values.shape)}")
-    if out.dtype == HALF and values.dtype.kind == "f":
+    if out.dtype == HALF and values.dtype != HALF:
         values = rounded(values)
     if not np.can_cast(values.dtype, out.dtype, "same_kind"):
         raise TypeError(f"out is {out.dtype}, and values of {values.dtype} do not become that")

@@ -624,9 +624,9 @@ def test_rows_of_another_device_are_refused(run, small, monkeypatch, command):
     settings.write_text(settings.read_text().replace('"reference"', '"cuda"'))
     code, _, err = run(*words, "--resume")
     assert (code, "computed with device cuda, and now it is reference" in err) == (2, True)
-    same = {"precision": "float16", "batch": 8}
-    one, other = (SimpleNamespace(device=f"cuda{n}", **same) for n in ("", ":1"))
-    assert computed_by(one) == computed_by(other)
+    one, other = (SimpleNamespace(device=f"cuda{n}", batch=8) for n in ("", ":1"))
+    models = [SimpleNamespace(precision="float16")] * 2
+    assert computed_by(one, models) == computed_by(other, models[:1])
 
 
 @pytest.mark.parametrize("command", ["classify", "features"])
@@ -655,7 +655,7 @@ def test_off_the_processor_mini_batches_are_the_same(run, small, monkeypatch, co
             np.testing.assert_array_equal(file["features"][:], whole["features"][:])
     else:
         assert Path(out).read_bytes() == Path("w-r.jsonl").read_bytes()
-    settings = computed_by(SimpleNamespace(precision="float32", device="cuda", batch=None))
+    settings = computed_by(SimpleNamespace(device="cuda", batch=None), [])
     assert settings["batch"] == 64
 
 

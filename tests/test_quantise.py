@@ -37,7 +37,7 @@ from tinyresnext.network.plan.quantised import (
     split,
 )
 from tinyresnext.network.spec import Spec
-from tinyresnext.ops import cpu, reference
+from tinyresnext.ops import backend, cpu, reference
 from tinyresnext.store import contents, digest, integers, store
 
 SPEC = Spec((2, 1), cardinality=4, width=4, classes=5, stem="cifar", expansion=1)
@@ -375,11 +375,26 @@ def test_who_needs_float32_weights_is_told(pair, tmp_path, capsys):
     tr.save(model, path)
     with pytest.raises(FormatError, match="a quantised model, whose weights are rounded"):
         store.read(path)
-    with pytest.raises(DeviceError, match="float16"):
-        tr.load(path, "reference", precision="float16")
+    with pytest.raises(DeviceError, match=r"is quantised and .* bfloat16 is asked for; leave out"):
+        tr.load(path, "reference", precision="bfloat16")
     for suffix in (".pth", ".npz", ".safetensors"):
         assert main(["export", str(path), str(tmp_path / f"m{suffix}")]) == 2
         assert f"the model is quantised, and {suffix} is not written" in capsys.readouterr().err
+
+
+def test_a_precision_that_a_model_has_can_be_asked_for(pair, command, capsys):
+    """It leads to the same model, and is refused where no file has 8 bits."""
+    tr.save(pair[1], path := command / "asked.h5")
+    found = tr.load(path, "reference", precision=tr.load(path, "reference").precision)
+    assert (found.precision, found.ops) == ("int8", reference)
+    rows = ("--precision", "int8", command / "photos" / "a", "-o", command / "asked.jsonl")
+    assert typed("classify", "--model", path, *rows) == 0
+    assert typed("evaluate", command / "photos", "--model", command / "m.h5", *rows[:2]) == 2
+    assert "is not quantised, and int8 is asked for; `tinyresnext quantise`" in (
+        capsys.readouterr().err
+    )
+    with pytest.raises(UsageError, match=r"'int8': expected .*; 8 bits are a matter of the file"):
+        backend("reference", "int8")
 
 
 def test_an_older_version_refuses_the_file(pair, tmp_path, monkeypatch):
@@ -544,7 +559,11 @@ def test_the_command_and_all_that_take_its_file(command, capsys):
     assert main(["info", str(out)]) == 0
     assert "computes in   int8: " in capsys.readouterr().out
     assert main(["verify", str(out)]) == 0
-    assert typed("features", "--model", out, "-o", command / "f.h5", photos / "a") == 0
+    words = ("features", "--model", out, "-o", command / "f.h5", photos / "a")
+    assert typed(*words, "--precision", "int8") == 0
+    assert typed(*words, "--resume") == 0  # whole already, and made in the same precision
+    with h5py.File(command / "f.h5") as file:
+        assert json.loads(file.attrs["settings"])["precision"] == "int8"
     assert typed("quantise", out, "--images", photos, "-o", command / "n.h5") == 2
     assert "quantised to 8 bits" in capsys.readouterr().err
     assert (

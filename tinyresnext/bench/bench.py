@@ -20,7 +20,7 @@ from ..inference.inputs import shapes_that_fit
 from ..network import count
 from ..network.plan import program
 from ..network.spec import Spec, variant
-from ..ops import Backend, backend, integer
+from ..ops import backend_of
 from ..system.console import at_terminal, rewrite
 from ..system.version import __version__
 from ..system.writing import replacing
@@ -121,21 +121,6 @@ def _check_shapes(specs: Mapping[str, Spec], sizes: Sequence[int]) -> None:
                     count.layers(spec, size, size)
             except UsageError as error:
                 raise UsageError(f"{name}, images of {size} x {size}: {error}") from error
-
-
-def backend_of(device: str, precision: str) -> Backend:
-    """Return what computes: integers are a matter of the network, not of the backend.
-
-    Raises
-    ------
-    UsageError, DeviceError
-        As for `bench`.
-    """
-    if precision != "int8":
-        return backend(device, precision)
-    ops = backend(device)
-    integer(ops)
-    return ops
 
 
 def _load() -> float | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..errors import UsageError
 from ..system.checks import check_ending
 from ..system.files import shown
-from .options import Commands, add_command, add_device, add_force, add_model, positive
+from .options import EIGHT_BITS, Commands, add_command, add_device, add_force, add_model, positive
 from .output.progress import announce_compiling, counted, escapes_told, say
 from .output.tables import check_not_read, target
 from .runs.cluster import add_dask, with_workers
@@ -96,7 +96,7 @@ def _add_features(c: argparse.ArgumentParser) -> None:
     )
     add_batch(c)
     add_fast_decode(c)
-    add_device(c, precision=True)
+    add_device(c, precision=True, more=EIGHT_BITS)
     add_dask(c)
     add_resume(c)
     add_force(c, "the file")
@@ -116,7 +116,7 @@ def _features(a: argparse.Namespace, client: Client | None) -> int:
         check_not_read(file, chain(a.paths, (one.name for one in images)))
     model = load(a.model, a.device, a.threads, a.precision)
     say_quantised([model], [a.model or ""])
-    settings = {"sha256": [digest_of(model)], **computed_by(a)}
+    settings = {"sha256": [digest_of(model)], **computed_by(a, [model])}
     counts: dict[str, int] = {}
     with announce_compiling(model.ops):
         rows = save_features(

@@ -59,7 +59,7 @@ def _add_cache(c: argparse.ArgumentParser) -> None:
 
 def _cache(a: argparse.Namespace) -> int:
     """Show, remove or make the compiled kernels."""
-    from ..bench.bench import backend_of
+    from ..ops import backend_of
 
     if a.action != "warm" and a.pattern != "*":
         raise UsageError(
@@ -155,8 +155,9 @@ def _add_bench(c: argparse.ArgumentParser) -> None:
 
 def _bench(a: argparse.Namespace) -> int:
     """Measure, and print the tables."""
-    from ..bench.bench import backend_of, bench, on_terminal, write
+    from ..bench.bench import bench, on_terminal, write
     from ..bench.tables import text
+    from ..ops import backend_of
 
     if a.json is not None:
         check_ending(a.json, (".json", ".jsonl", ".txt", ""), "a report (JSON)")

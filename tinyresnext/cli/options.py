@@ -12,6 +12,8 @@ from ..system.words import one_of
 # What `add_parser` is a method of; argparse has no public name for it.
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
+EIGHT_BITS = ", or int8 of a quantised model"  # for `add_device`
+
 # --- commands -------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..system.files import shown
 from .options import (
+    EIGHT_BITS,
     Commands,
     add_command,
     add_device,
@@ -71,7 +72,7 @@ def _add_classify(c: argparse.ArgumentParser) -> None:
     _add_threshold(c)
     add_batch(c)
     add_fast_decode(c)
-    add_device(c, precision=True)
+    add_device(c, precision=True, more=EIGHT_BITS)
     add_dask(c)
     form = c.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object a line for each image")
@@ -127,7 +128,7 @@ def _add_evaluate(c: argparse.ArgumentParser) -> None:
     _add_threshold(c)
     add_batch(c)
     add_fast_decode(c)
-    add_device(c, precision=True)
+    add_device(c, precision=True, more=EIGHT_BITS)
     add_dask(c)
     form = c.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object instead of the table")
@@ -195,7 +196,8 @@ def _classify(a: argparse.Namespace, client: Client | None) -> int:
     heading = _heading(min(top, model.spec.labels))
     with announce_compiling(model.models[0].ops):
         if out is not None:
-            settings = asked | computed_by(a) | {"top": top, "sha256": digests_of(model)}
+            settings = asked | computed_by(a, model.models) | {"top": top}
+            settings |= {"sha256": digests_of(model)}
             return write_rows(a, out, rows, (images, count), settings, heading, asked)
         failed = 0
         try:

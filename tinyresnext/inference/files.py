@@ -11,7 +11,7 @@ from ..hub import catalogue
 from ..hub.bundled import shipped_model
 from ..images.preprocess import Preprocess
 from ..network.spec import VARIANTS, Spec
-from ..ops import backend, integer
+from ..ops import backend, backend_of, integer
 from ..store import store
 from ..store.contents import documents_of
 from ..store.digest import model_digest
@@ -41,35 +41,40 @@ def load(
     threads : int, optional
         The number of threads to compute on; by default, one for each core that this process may
         use (affinity and quota).
-    precision : {"float32", "float16", "bfloat16"}
+    precision : {"float32", "float16", "bfloat16", "int8"}
         What activations and weights are stored in while the network computes; sums are float32.
         ``float16`` needs an NVIDIA GPU, and ``bfloat16`` on one compute capability 8.0.
         The file stays as it is. A quantised model computes with integers of 8 bits, on all devices,
-        and is for no other precision.
+        whether ``int8`` is given or nothing, and is for no other precision.
 
     Raises
     ------
     WeightsError
         The file does not exist or cannot be used.
     UsageError
-        The named model is not on this computer, the backend cannot use that many threads, or there
-        is no such precision.
+        The named model is not on this computer, the backend cannot use that many threads, there is
+        no such precision, or it is ``int8`` and the file is not quantised.
     DeviceError
         There is no such device, or it does not compute in this precision.
     """
-    ops = backend(device, precision)
+    ops = backend_of(device, precision)
     if name is None:
         name = shipped_model()
     count = ops.thread_count(threads)
     file = catalogue.model_file(name)
     stored, quantisation = store.read_any(file)
     if quantisation is not None:
-        integer(ops)
-        if precision != "float32":
+        if precision not in ("float32", "int8"):
             raise DeviceError(
                 f"{shown(file)} is quantised and computes with integers of 8 bits, and {precision} "
                 "is asked for; leave out the precision, or use the model that it was made of"
             )
+        integer(ops)
+    elif precision == "int8":
+        raise UsageError(
+            f"{shown(file)} is not quantised, and int8 is asked for; `tinyresnext quantise` makes "
+            "of it a file that is"
+        )
     return Model(*stored, ops, count, quantisation)
 
 
@@ -102,7 +107,7 @@ def load_checkpoint(
     arch : str or Spec, optional
         The architecture; by default it is inferred from the tensors.
     device, threads, precision
-        As for `load`.
+        As for `load`; no checkpoint is ``int8``.
     stem, head : str, optional
         The stem, where the tensors leave it open, and what the outputs mean; `opened_checkpoint`
         describes both.

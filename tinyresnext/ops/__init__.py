@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .cuda import CudaBackend
 
 __all__ = ["DEVICES", "PRECISIONS", "Backend", "automatic", "backend", "backend_module"]
-__all__ += ["integer"]
+__all__ += ["backend_of", "integer"]
 
 DEVICES = ("cpu", "cuda", "auto", "reference")  # cuda:1 is the second GPU
 PRECISIONS = ("float32", "float16", "bfloat16")
@@ -67,7 +67,10 @@ def backend(device: str, precision: str = "float32") -> Backend:
         the one asked for.
     """
     if precision not in PRECISIONS:
-        raise UsageError(f"precision is {precision!r}: {one_of(precision, PRECISIONS)}")
+        file = ""
+        if precision == "int8":
+            file = "; 8 bits are a matter of the file, which `tinyresnext quantise` makes"
+        raise UsageError(f"precision is {precision!r}: {one_of(precision, PRECISIONS)}{file}")
     if device == "auto":
         device = automatic()[0].__name__.removeprefix(f"{__name__}.")
     kind, colon, number = str(device).partition(":")
@@ -82,6 +85,21 @@ def backend(device: str, precision: str = "float32") -> Backend:
     if on_gpu:
         return _cuda(int(number or 0), precision)
     return _plain(device) if precision == "float32" else _bfloat16(device)
+
+
+def backend_of(device: str, precision: str) -> Backend:
+    """Return what computes, also in ``int8``: integers are a matter of the network, not of it.
+
+    Raises
+    ------
+    UsageError, DeviceError
+        As for `backend`.
+    """
+    if precision != "int8":
+        return backend(device, precision)
+    ops = backend(device)
+    integer(ops)
+    return ops
 
 
 def automatic() -> tuple[Backend, str]:

@@ -176,7 +176,7 @@ def _found(
     if rows is not None:
         limit = comparison.rule.threshold
         asked = asked | ({} if limit is None else {"threshold": limit})
-        settings = asked | computed_by(a) | {"batch": batch}
+        settings = asked | computed_by(a, comparison.model.models) | {"batch": batch}
         settings |= {"data": comparison.digest(), "sha256": digests_of(comparison.model)}
         images, form = (data, len(data)), score_form(labels)
         done, failed = keep_rows(

@@ -6,7 +6,7 @@ import argparse
 import codecs
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -18,6 +18,7 @@ from ..output.progress import say
 if TYPE_CHECKING:
     from ...data.trees.sources import Images
     from ...inference.many.rows.journal import Journal
+    from ...inference.model import Model
 
 MOST_NAMES = 64 << 20  # bytes of the names on standard input
 
@@ -120,9 +121,10 @@ def _device(a: argparse.Namespace) -> str:
     return str(a.device.partition(":")[0])  # "auto" has been replaced (`options.choose_device`)
 
 
-def computed_by(a: argparse.Namespace) -> dict[str, Any]:
-    """Return what the last digits of rows depend on."""
-    found = {"precision": a.precision, "device": _device(a)}
+def computed_by(a: argparse.Namespace, models: Sequence[Model]) -> dict[str, Any]:
+    """Return what the last digits of rows depend on: a quantised model has its own precision."""
+    precisions = dict.fromkeys(model.precision for model in models)
+    found = {"precision": " + ".join(precisions), "device": _device(a)}
     return found if found["device"] == "cpu" else found | {"batch": batch_of(a)[0]}
 
 

@@ -118,10 +118,10 @@ def keep_rows(
     """
     from ...inference.many.rows import forms, journal
     from ...inference.many.rows.settings import computed_on
-    from ...ops import backend
+    from ...ops import backend_of
 
     settings |= {"fast_decode": a.fast_decode, "version": __version__}
-    place = "" if a.dask else computed_on(backend(a.device, a.precision))
+    place = "" if a.dask else computed_on(backend_of(a.device, a.precision))
     table_form = out.lower().endswith(".csv")
     first = csv_line(heading)
     asked = asked | {"settings": _digest(settings)}

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
 
+import data_files
 import h5py
 import numba
 import numpy as np
@@ -17,6 +21,7 @@ from tinyresnext.cli.main import main
 from tinyresnext.errors import (
     DeviceError,
     FormatError,
+    ImageError,
     IntegrityError,
     ShapeError,
     UnsafeError,
@@ -640,3 +645,34 @@ def test_the_python_function(pair, command):
     assert found.quantisation.images == 10
     with pytest.raises(WeightsError):
         store.read(command / "photos" / "a" / "0.png")
+
+
+def test_the_python_function_takes_a_data_set(command, tmp_path, monkeypatch, capsys):
+    """Raw pixels, and images that are found when their turn comes, one of them broken."""
+    seen = "tinyresnext.inference.many.quantise.quantised"
+    monkeypatch.setattr(seen, lambda _, images: SimpleNamespace(model=list(images)))
+    model = tr.load(command / "m.h5", "reference")
+    data = tr.data.open_dataset(command / "photos", None)
+    pixels = np.stack([data.picture(i) for i in range(len(data))])
+    raw = tr.data.from_arrays(pixels, data.labels)
+    later = tr.data.open_labelled([command / "photos"])
+    wanted = tr.quantise(model, list(pixels))
+    for images in (data, raw, later):
+        assert np.array_equal(tr.quantise(model, images), wanted)
+    grey = tr.data.from_arrays(pixels[:4, :, :, 0], data.labels[:4])
+    assert np.shape(tr.quantise(model, grey)) == np.shape(wanted[:4])
+    shutil.copytree(command / "photos", tmp_path / "photos")
+    (tmp_path / "photos" / "b" / "9.png").write_bytes(b"no image")
+    broken = partial(tr.data.open_labelled, [tmp_path / "photos"])
+    with pytest.raises(ImageError, match=r"9\.png"):
+        tr.quantise(model, broken(on_broken="refuse"))
+    assert len(tr.quantise(model, broken(on_broken="skip"))) == 9
+    assert "9.png" in capsys.readouterr().err
+
+
+def test_archives_of_raw_pixels_are_sent_elsewhere(command, tmp_path, capsys):
+    (tmp_path / "cifar").mkdir()
+    for name, content in data_files.cifar10_binary().items():
+        (tmp_path / "cifar" / name.rpartition("/")[2]).write_bytes(content)
+    assert typed("quantise", command / "m.h5", "--images", tmp_path / "cifar") == 2
+    assert "raw pixels, such as CIFAR's and MNIST's" in capsys.readouterr().err

@@ -75,7 +75,8 @@ def images_of(paths: list[str]) -> tuple[Images, int]:
     if not count:
         raise UsageError(
             f"there is no image in {', '.join(paths):.300}; {''.join(f'{one}; ' for one in left)}"
-            "expected files such as photo.jpg, or directories or archives of them"
+            "expected files such as photo.jpg, or directories or archives of them (raw pixels, "
+            "such as CIFAR's and MNIST's, are for `evaluate`, and in Python for data.open_dataset)"
         )
     if found.empty:
         say(f"there is no image in {', '.join(map(shown, found.empty)):.300}")

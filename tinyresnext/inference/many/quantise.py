@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...errors import UsageError
+from ...data.dataset import Dataset, LabelledImages
+from ...errors import ImageError, UsageError
 from ...images.decode import Picture
-from ...images.prepare import prepare
+from ...images.prepare import prepare, views
+from ...images.preprocess import Preprocess
 from ...network.plan import Program, program
 from ...network.plan.calibration import Candidates, Histogram, best_of
 from ...network.plan.quantised import Quantisation, integer_parts, rounded
@@ -56,7 +58,7 @@ class Quantised(NamedTuple):
     error: float
 
 
-def quantise(model: Model, images: Picture | Iterable[Picture]) -> Model:
+def quantise(model: Model, images: Picture | Iterable[Picture] | Dataset | LabelledImages) -> Model:
     """Make a model whose convolutions compute with integers of 8 bits.
 
     Weights have a scale for each filter, values between layers one for each layer, which is found
@@ -66,8 +68,10 @@ def quantise(model: Model, images: Picture | Iterable[Picture]) -> Model:
     ----------
     model : Model
         In float32, on any device.
-    images : image or iterable of images
+    images : image, iterable of images or data set
         As for `Model.predict`: such as the model will see, of all kinds. A few hundred are enough.
+        Of a data set all images are used. Those that cannot be read are left out with a warning, if
+        it was opened to leave them out, or to count them as wrong.
 
     Returns
     -------
@@ -87,7 +91,23 @@ def quantise(model: Model, images: Picture | Iterable[Picture]) -> Model:
     """
     check_model(model)
     model.check_pictures()
-    return quantised(model, (prepare(one, model.preprocess) for one in each_image(images))).model
+    return quantised(model, _prepared(images, model.preprocess)).model
+
+
+def _prepared(images: Any, preprocess: Preprocess) -> Iterator[np.ndarray]:
+    """Yield images, also those of a data set, as a network takes them."""
+    if not isinstance(images, Dataset | LabelledImages):
+        yield from (prepare(one, preprocess) for one in each_image(images))
+        return
+    for source in images:
+        try:
+            [x] = views(source.open(), preprocess)
+        except ImageError as error:
+            if not (images.skips or images.keeps):
+                raise
+            images.warn(f"{error}; it is left out")
+        else:
+            yield x
 
 
 def quantised(

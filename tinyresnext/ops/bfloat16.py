@@ -8,9 +8,11 @@ memory holds these numbers as uint16 (`HALF`).
 between two ops. Weights are float32 (the masters, which the optimiser changes); a convolution and
 its gradients read them rounded. A product of two bfloat16 is exact in float32, and sums are
 float32; a gradient that is added to one that is there is rounded after that. Statistics of batch
-norms, gradients of weights, pooled features [n, c], the classifier and the loss are float32. The
-exponents are those of float32, so no gradient is too small for bfloat16 that is not too small for
-float32; therefore the loss needs no scaling, which float16 needs.
+norms, gradients of weights, pooled features [n, c], the classifier and the loss are float32. (Means
+[n, 1, 1, c], which dropout and squeeze and excitation read, are activations as any other, so pooled
+features have been rounded where there is dropout.) The exponents are those of float32, so no
+gradient is too small for bfloat16 that is not too small for float32; therefore the loss needs no
+scaling, which float16 needs.
 """
 
 from __future__ import annotations

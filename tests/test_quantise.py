@@ -592,6 +592,13 @@ def test_the_command_and_all_that_take_its_file(command, capsys):
     )
 
 
+def test_a_quantised_model_is_not_trained_and_no_image_is_read_for_that(pair, command, capsys):
+    tr.save(pair[1], model := command / "untrained.h5")
+    words = ("finetune", command / "nowhere", "--init", model, "--out", command / "run")
+    assert typed(*words) == 2
+    assert "quantised to 8 bits, and training needs float32" in capsys.readouterr().err
+
+
 def test_too_few_images_to_hold_one_back(command, capsys):
     words = ("quantise", command / "m.h5", "--images", command / "photos", "-o", command / "few.h5")
     assert typed(*words, "--count", "3") == 0

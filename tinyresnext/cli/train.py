@@ -199,11 +199,13 @@ def _train(a: argparse.Namespace) -> int:
 def _finetune(a: argparse.Namespace) -> int:
     """Train a model further, and print the name of the new model file."""
     from ..inference.files import load
+    from ..inference.inputs import check_not_quantised
     from ..ops import backend
     from ..training.train import finetune
 
     with ranks_of(a) as ranks, announce_compiling(backend((a := complete(a)).device)):
         model = load(a.model, a.device, a.threads)
+        check_not_quantised(model.quantisation, "training")  # before all images are read
         chosen, dataset, validation = _recipe_and_data(a)
         model = finetune(
             model,

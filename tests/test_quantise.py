@@ -681,5 +681,5 @@ def test_archives_of_raw_pixels_are_sent_elsewhere(command, tmp_path, capsys):
     (tmp_path / "cifar").mkdir()
     for name, content in data_files.cifar10_binary().items():
         (tmp_path / "cifar" / name.rpartition("/")[2]).write_bytes(content)
-    assert typed("quantise", command / "m.h5", "--images", tmp_path / "cifar") == 2
+    assert typed("quantise", command / "m.h5", "--images", tmp_path / "cifar", "--force") == 2
     assert "raw pixels, such as CIFAR's and MNIST's" in capsys.readouterr().err

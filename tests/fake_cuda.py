@@ -37,7 +37,7 @@ NAMES = {
 }
 WITHOUT_CONTEXT = {"cuInit", "cuDriverGetVersion", "cuGetErrorName", "cuGetErrorString",
                    "cuDeviceGetCount", "cuDeviceGet", "cuDeviceGetName", "cuDeviceGetAttribute",
-                   "cuDevicePrimaryCtxRetain", "cuCtxSetCurrent"}  # fmt: skip
+                   "cuDevicePrimaryCtxRetain", "cuCtxPushCurrent_v2"}  # fmt: skip
 NEVER_RECORDED = {"cuMemAlloc_v2", "cuMemFree_v2", "cuMemAllocHost_v2", "cuMemFreeHost",
                   "cuModuleLoadDataEx", "cuStreamSynchronize", "cuEventSynchronize"}  # fmt: skip
 ONE = threading.RLock()  # thread at a time is in the driver, and in the emulator
@@ -63,6 +63,7 @@ class FakeCuda:
         self.capabilities, self.memory, self.version = capabilities, memory, version
         self.calls: Counter[str] = Counter()
         self.fail: dict[str, int] = {}  # the code that a function returns
+        self.most_pinned = 1000  # arrays
         self.allocated: dict[int, np.ndarray] = {}
         self.pinned: dict[int, np.ndarray] = {}
         self.kernels: dict[bytes, Kernel] = {}
@@ -84,7 +85,7 @@ class FakeCuda:
             assert len(arguments) == len(FUNCTIONS[name]), name
             if name in self.fail:
                 return self.fail[name]
-            if name not in WITHOUT_CONTEXT and not getattr(self._local, "context", 0):
+            if name not in WITHOUT_CONTEXT and not self.contexts:
                 return NO_CONTEXT
             if name in NEVER_RECORDED and getattr(self._local, "records", 0):
                 return WHILE_RECORDED
@@ -133,8 +134,16 @@ class FakeCuda:
     def _DevicePrimaryCtxRetain(self, place: Any, device: int) -> None:
         place._obj.value = 77 + device
 
-    def _CtxSetCurrent(self, context: Any) -> None:
-        self._local.context = number(context)
+    @property
+    def contexts(self) -> list[int]:
+        """Return the stack of contexts of this thread; the last one is current."""
+        return self._local.__dict__.setdefault("contexts", [])
+
+    def _CtxPushCurrent(self, context: Any) -> None:
+        self.contexts.append(number(context))
+
+    def _CtxPopCurrent(self, place: Any) -> None:
+        place._obj.value = self.contexts.pop()
 
     # --- memory -----------------------------------------------------------------------------------
 
@@ -159,10 +168,13 @@ class FakeCuda:
             self._run(stream)
         return 0 if self.allocated.pop(number(address), None) is not None else INVALID_VALUE
 
-    def _MemAllocHost(self, place: Any, size: int) -> None:
+    def _MemAllocHost(self, place: Any, size: int) -> int:
+        if len(self.pinned) >= self.most_pinned:
+            return OUT_OF_MEMORY
         values = np.full(size, 0xFF, np.uint8)
         place._obj.value = values.ctypes.data
         self.pinned[values.ctypes.data] = values
+        return 0
 
     def _MemFreeHost(self, memory: Any) -> None:
         del self.pinned[number(memory)]

@@ -276,9 +276,8 @@ def test_each_thread_has_a_stream_and_the_context(fake):
 
     def work(factor):
         mine = ops.upload(np.float32(factor) * x)
-        found.append(
-            (factor, ops.download(ops.add(shared, mine)), ops.machine.thread().stream.value)
-        )
+        with ops.machine.current() as own:
+            found.append((factor, ops.download(ops.add(shared, mine)), own.stream.value))
 
     threads = [threading.Thread(target=work, args=(factor,)) for factor in (1, 2, 3)]
     for thread in threads:
@@ -293,6 +292,62 @@ def test_each_thread_has_a_stream_and_the_context(fake):
     ops.machine.free_bytes()
     assert len(fake.streams) == 1  # theirs ended with them
     assert len(fake.pinned) == 2
+
+
+def in_a_thread(work) -> BaseException | None:
+    """Call this in a thread of its own, and return what it raised."""
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except DeviceError as error:
+            raised.append(error.with_traceback(None))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return raised[0] if raised else None
+
+
+def test_a_thread_for_each_request_finds_what_those_before_it_had(fake):
+    """A kept plan allocates nothing, so what ended threads had is freed when a new one begins."""
+    ops = backend("cuda")
+    x = ops.upload(some(4))
+    run = ops.chain([ops.bind("relu", x, out=x)])
+    fake.most_pinned = 4  # of this thread, and of one more
+    for _ in range(3):
+        assert in_a_thread(run) is None
+    assert len(fake.streams) == 3  # of this thread, of the plan, and of the last thread
+
+
+def test_a_thread_for_which_there_is_no_pinned_memory_leaves_nothing(fake):
+    ops = backend("cuda")
+    ops.upload(some(4))
+    fake.most_pinned = 3  # the second buffer of the next thread is refused
+    for _ in range(2):
+        assert isinstance(in_a_thread(lambda: ops.upload(some(4))), OutOfMemoryError)
+    ops.machine.free_bytes()
+    assert (len(fake.pinned), len(fake.streams)) == (2, 1)
+
+
+def test_the_context_of_another_library_is_current_again(monkeypatch):
+    """PyTorch computes on the GPU whose context is current, and does not look which one it is."""
+    fake = FakeCuda(((9, 0), (8, 0)))
+    installed(monkeypatch, fake)
+    fake.contexts.append(99)
+    for device in ("cuda:1", "cuda:0"):
+        ops = backend(device)
+        x = ops.upload(some(9))
+        run = ops.chain([ops.bind("relu", x, out=x)])
+        uses = [run, lambda: ops.relu(x), lambda: ops.download(x), ops.wait]  # noqa: B023
+        for use in [*uses, ops.machine.free_bytes]:
+            use()
+            assert fake.contexts == [99]
+    fake.fail["cuEventSynchronize"] = 700
+    with pytest.raises(DeviceError, match="cuEventSynchronize"):
+        ops.download(x)
+    assert fake.contexts == [99]
 
 
 @pytest.mark.device
@@ -601,5 +656,6 @@ def test_whatever_fails_is_a_device_error(fake, function):
     else:
         with pytest.raises(DeviceError, match=r"CUDA_ERROR_INVALID_VALUE|finds no GPU"):
             use()
+    assert not fake.contexts or function == "cuCtxPopCurrent_v2"
     fake.fail.clear()
     gc.collect()

@@ -12,19 +12,19 @@ from ctypes import c_uint64, c_void_p
 
 import numpy as np
 
-from .graph import NO_TIMES, NOT_BLOCKING, Lane, Owner
+from .graph import NO_TIMES, NOT_BLOCKING, Handles, Lane, Owner
 from .library import Driver
 
 SIZE = 4 << 20  # bytes of a buffer
 
 
 class Staging:
-    """Two pinned buffers of one stream."""
+    """Two pinned buffers of one stream; ``handles`` has what is to be given back."""
 
-    def __init__(self, driver: Driver, stream: c_void_p) -> None:
-        self._driver, self._stream = driver, stream
-        self._memory = [driver.handle("cuMemAllocHost_v2", SIZE) for _ in range(2)]
-        self._events = [driver.handle("cuEventCreate", 0) for _ in range(2)]
+    def __init__(self, driver: Driver, stream: c_void_p, handles: Handles) -> None:
+        self._driver, self._stream, made = driver, stream, handles.made
+        self._memory = [made("cuMemAllocHost_v2", SIZE, "cuMemFreeHost") for _ in range(2)]
+        self._events = [made("cuEventCreate", 0, "cuEventDestroy_v2") for _ in range(2)]
         kind = ctypes.c_uint8 * SIZE
         self._bytes = [np.ctypeslib.as_array(kind.from_address(m.value or 0)) for m in self._memory]
 
@@ -60,12 +60,6 @@ class Staging:
         self._driver("cuMemcpyDtoHAsync_v2", memory, c_uint64(address), size, self._stream)
         self._driver("cuEventRecord", event, self._stream)
 
-    @property
-    def held(self) -> list[tuple[str, c_void_p]]:
-        """What is to be given back, and the functions of the driver that do so."""
-        events = [("cuEventDestroy_v2", event) for event in self._events]
-        return events + [("cuMemFreeHost", memory) for memory in self._memory]
-
 
 class Thread:
     """What a thread of the process has of a GPU: a stream, and memory for copies.
@@ -77,9 +71,11 @@ class Thread:
     """
 
     def __init__(self, driver: Driver, gpu: Owner) -> None:
-        self.stream = driver.handle("cuStreamCreate", NOT_BLOCKING)
-        self.staging, self._gpu, self._driver = Staging(driver, self.stream), gpu, driver
-        self._mark = driver.handle("cuEventCreate", NO_TIMES)
+        self._driver, self._handles = driver, Handles(driver, gpu)
+        made = self._handles.made  # also what is made before a failure is given back
+        self.stream = made("cuStreamCreate", NOT_BLOCKING, "cuStreamDestroy_v2")
+        self.staging = Staging(driver, self.stream, self._handles)
+        self._mark = made("cuEventCreate", NO_TIMES, "cuEventDestroy_v2")
         self._started: list[Lane] = []  # that this stream has not waited for since
 
     def before(self, lane: Lane) -> None:
@@ -109,15 +105,6 @@ class Thread:
             self._driver("cuStreamWaitEvent", self.stream, self._started[-1].ended, 0)
             self._started.pop()
         self._driver("cuStreamSynchronize", self.stream)
-
-    def __del__(self) -> None:
-        """Leave both to the GPU: the thread has ended."""
-        if hasattr(self, "_gpu"):
-            for function, handle in self.staging.held:
-                self._gpu.drop(function, handle)
-            if hasattr(self, "_mark"):
-                self._gpu.drop("cuEventDestroy_v2", self._mark)
-            self._gpu.drop("cuStreamDestroy_v2", self.stream)
 
 
 def _parts(size: int) -> Iterator[tuple[int, int, int]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import itertools
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -19,15 +20,17 @@ import numpy as np
 from numba.core import types
 
 from tinyresnext.emulator.fibers import FiberMachine
-from tinyresnext.ops.cuda.runtime import gpu
+from tinyresnext.ops.cuda.runtime import gpu, library
 from tinyresnext.ops.cuda.runtime.arrays import DeviceArray
 from tinyresnext.ops.cuda.runtime.kernel import Kernel
 from tinyresnext.ops.cuda.runtime.library import FUNCTIONS
 from tinyresnext.ops.cuda.runtime.machine import Launch
 
-INVALID_VALUE, OUT_OF_MEMORY, NO_CONTEXT, NOT_FOUND, WHILE_RECORDED = 1, 2, 201, 500, 900
+INVALID_VALUE, OUT_OF_MEMORY, NOT_INITIALIZED, NO_CONTEXT, NOT_FOUND = 1, 2, 3, 201, 500
+WHILE_RECORDED = 900
 NAMES = {
     2: "OUT_OF_MEMORY",
+    3: "NOT_INITIALIZED",
     100: "NO_DEVICE",
     201: "INVALID_CONTEXT",
     222: "UNSUPPORTED_PTX_VERSION",
@@ -64,6 +67,7 @@ class FakeCuda:
         self.calls: Counter[str] = Counter()
         self.fail: dict[str, int] = {}  # the code that a function returns
         self.most_pinned = 1000  # arrays
+        self.process: int | None = None  # that called cuInit; those forked from it are refused
         self.allocated: dict[int, np.ndarray] = {}
         self.pinned: dict[int, np.ndarray] = {}
         self.kernels: dict[bytes, Kernel] = {}
@@ -85,6 +89,8 @@ class FakeCuda:
             assert len(arguments) == len(FUNCTIONS[name]), name
             if name in self.fail:
                 return self.fail[name]
+            if self.process not in (None, os.getpid()) and not name.startswith("cuGetError"):
+                return NOT_INITIALIZED
             if name not in WITHOUT_CONTEXT and not self.contexts:
                 return NO_CONTEXT
             if name in NEVER_RECORDED and getattr(self._local, "records", 0):
@@ -106,7 +112,8 @@ class FakeCuda:
 
     # --- the driver and its devices ---------------------------------------------------------------
 
-    def _Init(self, flags: Any) -> None: ...
+    def _Init(self, flags: Any) -> None:
+        self.process = os.getpid() if self.capabilities else None
 
     def _DriverGetVersion(self, place: Any) -> None:
         place._obj.value = self.version
@@ -315,16 +322,13 @@ class FakeCuda:
 
 def installed(monkeypatch: Any, fake: FakeCuda) -> None:
     """Let the backend find this driver, and nothing of a GPU that it knew before."""
-    import tinyresnext.ops.cuda.runtime.library as library
-
     monkeypatch.setattr(library, "load", lambda: fake)
-    monkeypatch.setattr(gpu, "load", lambda: fake)
     monkeypatch.setattr(gpu, "ptx", fake.ptx)
     nothing_opened(monkeypatch)
 
 
 def nothing_opened(monkeypatch: Any) -> None:
     """Let this process have opened no GPU yet."""
-    for name in ("first_process", "opened_once"):
-        made = functools.cache(getattr(gpu, name).__wrapped__)
-        monkeypatch.setattr(gpu, name, made)
+    for module, name in ((library, "connected_once"), (gpu, "opened_once")):
+        made = functools.cache(getattr(module, name).__wrapped__)
+        monkeypatch.setattr(module, name, made)

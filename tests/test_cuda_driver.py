@@ -18,7 +18,7 @@ import pytest
 
 pytest.importorskip("numba.cuda")
 
-from fake_cuda import FakeCuda, installed
+from fake_cuda import FakeCuda, installed, nothing_opened
 from on_device import by_fibers
 
 from tinyresnext.errors import DeviceError, OutOfMemoryError
@@ -481,6 +481,7 @@ def test_no_driver(monkeypatch):
     def missing(name):
         raise OSError(name)
 
+    nothing_opened(monkeypatch)
     monkeypatch.setattr(library.ctypes, "CDLL", missing)
     monkeypatch.setattr(library.ctypes, "WinDLL", missing, raising=False)
     with pytest.raises(DeviceError, match=r"driver is not there \(.*docker run --gpus all"):
@@ -516,7 +517,7 @@ def test_a_driver_without_a_function(monkeypatch):
     [
         (100, r"finds no GPU \(CUDA_VISIBLE_DEVICES is ''\)"),
         (803, "the driver was updated; restart the computer"),
-        (3, "does not start: cuInit failed"),
+        (999, "does not start: cuInit failed"),
     ],
 )
 def test_a_driver_that_does_not_start(fake, monkeypatch, code, says):
@@ -605,9 +606,26 @@ def test_after_a_fork(fake, monkeypatch):
     ops = backend("cuda")
     monkeypatch.setattr(gpu.os, "getpid", lambda: -1)
     monkeypatch.setattr(gpu, "OPENING", None)  # another thread may have held it at the fork
-    for use in (lambda: ops.empty((3,)), lambda: backend("cuda")):
+    for use in (lambda: ops.empty((3,)), lambda: backend("cuda"), automatic):
         with pytest.raises(DeviceError, match="forked from one that had already used the GPU"):
             use()
+
+
+def test_after_a_fork_from_a_process_that_used_the_gpu_by_another_library(fake, monkeypatch):
+    """The driver says so when it is initialised."""
+    assert fake.cuInit(0) == 0
+    monkeypatch.setattr(gpu.os, "getpid", lambda: -1)
+    for use in (lambda: backend("cuda"), automatic):
+        with pytest.raises(DeviceError, match=r"or in another library.*device 'cpu'"):
+            use()
+
+
+@pytest.mark.parametrize("capabilities", [(), ((6, 1),)])
+def test_after_a_fork_auto_is_the_processor_where_it_was_so_before(monkeypatch, capabilities):
+    installed(monkeypatch, FakeCuda(capabilities))
+    assert automatic()[0] is cpu
+    monkeypatch.setattr(gpu.os, "getpid", lambda: -1)
+    assert automatic()[0] is cpu
 
 
 @pytest.mark.parametrize(

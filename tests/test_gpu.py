@@ -248,7 +248,7 @@ def test_after_a_fork(gpu):
         x = ops.upload([1.0, -1.0])
         child = os.fork()
         if child == 0:
-            for use in (lambda: ops.relu(x), lambda: backend("cuda")):
+            for use in (lambda: ops.relu(x), lambda: backend("cuda"), lambda: backend("auto")):
                 try:
                     use()
                 except DeviceError as error:

@@ -103,10 +103,20 @@ def backend_of(device: str, precision: str) -> Backend:
 
 
 def automatic() -> tuple[Backend, str]:
-    """Return the backend that ``auto`` is here, and a few words on why."""
+    """Return the backend that ``auto`` is here, and a few words on why.
+
+    Raises
+    ------
+    DeviceError
+        This process was forked from one that uses the GPU: without a word, it would be slower.
+    """
+    from .cuda.runtime.library import ForkedError
+
     try:
         found = _cuda(0)
     except DeviceError as error:
+        if isinstance(error, ForkedError) and error.opened:
+            raise
         reason = str(error).partition("; ")[0]  # what to do about it is for those who want the GPU
         return _cpu(), f"the GPU cannot be used, since {reason}"
     return found, f"{found.described()} can be used"
@@ -183,9 +193,9 @@ def _cpu() -> Backend:
 def _cuda(index: int, precision: str = "float32") -> CudaBackend:
     """Return the backend of a GPU. What fails without Numba is tried first: it is faster."""
     from . import cuda
-    from .cuda.runtime.library import Driver, connected, load
+    from .cuda.runtime.library import connected
 
-    connected(Driver(load()))
+    connected()
     try:
         from .cuda.runtime.gpu import opened
     except (ImportError, ValueError) as error:

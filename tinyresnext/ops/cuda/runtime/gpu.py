@@ -27,7 +27,7 @@ from .arrays import DeviceArray
 from .cache import compiling, ptx
 from .graph import Chain, Lane, loaded, prepared
 from .kernel import Capability, Kernel
-from .library import FORKED, Driver, DriverError, connected, explained, load
+from .library import Driver, DriverError, ForkedError, connected, explained
 from .machine import Launch
 from .staging import Thread
 
@@ -109,7 +109,7 @@ class Gpu:
             This process was forked from one that had used the GPU; or the driver reports an error.
         """
         if self._process != os.getpid():
-            raise DeviceError(FORKED)
+            raise ForkedError()
         with explained(self.name):
             self._driver("cuCtxPushCurrent_v2", self._context)
             try:
@@ -227,23 +227,17 @@ OPENING = threading.Lock()
 
 
 @functools.cache
-def first_process() -> int:
-    """Return the process that asked for a GPU first; one that is forked from it is told this."""
-    return os.getpid()
-
-
-@functools.cache
 def opened_once(index: int) -> Gpu:
     """Return a GPU when a first kernel has been loaded; as `opened`."""
     from ..elementwise import copy_kernel
 
-    driver = Driver(load())
-    count = connected(driver)
-    if index >= count:
-        names = ", ".join(f"cuda:{number}" for number in range(count))
+    found = connected()
+    if index >= found.devices:
+        names = ", ".join(f"cuda:{number}" for number in range(found.devices))
         raise DeviceError(f"there is no device cuda:{index}: this computer has {names}")
-    gpu = Gpu(driver, index)
+    gpu = Gpu(found.driver, index)
     gpu.function(copy_kernel())  # what lacks for kernels is known before anything is begun
+    found.opened = True
     return gpu
 
 
@@ -255,7 +249,6 @@ def opened(index: int) -> Gpu:
     DeviceError
         Something that is needed is not there; the text says what, and what to do.
     """
-    if first_process() != os.getpid():  # first: another thread had the lock at the fork, perhaps
-        raise DeviceError(FORKED)
+    connected()  # first: of a process before a fork, another thread had the lock, perhaps
     with OPENING:
         return opened_once(index)

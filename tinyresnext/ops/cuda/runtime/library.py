@@ -8,25 +8,22 @@ in one call.
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ctypes import byref, c_char_p, c_int, c_size_t, c_uint, c_uint64, c_void_p
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ....errors import DeviceError, OutOfMemoryError
 
 NAMES = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
 # Codes of errors that have an explanation of their own.
-OUT_OF_MEMORY, NO_DEVICE, UNSUPPORTED_PTX, SYSTEM_MISMATCH = 2, 100, 222, 803
+OUT_OF_MEMORY, NOT_INITIALISED, NO_DEVICE, UNSUPPORTED_PTX, SYSTEM_MISMATCH = 2, 3, 100, 222, 803
 # After these the driver refuses everything else that this process asks for.
 LOST = {214, 220, 700, 702, 710, 714, 715, 716, 717, 718, 719}
-FORKED = (
-    "this process was forked from one that had already used the GPU, and CUDA does not survive "
-    "that; start processes with multiprocessing's 'spawn' or 'forkserver', or use the GPU for the "
-    "first time after the fork"
-)
 # What a function takes: a pointer or a handle, a number, a number without sign, a size, an address.
 _TYPES = {"p": c_void_p, "i": c_int, "u": c_uint, "n": c_size_t, "a": c_uint64, "s": c_char_p}
 FUNCTIONS = {
@@ -89,6 +86,25 @@ class DriverError(Exception):
     def __init__(self, function: str, code: int, name: str, text: str) -> None:
         super().__init__(f"{function} failed with {name} ({code}): {text}")
         self.function, self.code, self.name = function, code, name
+
+
+class ForkedError(DeviceError):
+    """The process was forked from one that had used the GPU.
+
+    Parameters
+    ----------
+    opened : bool
+        Whether a GPU was open there, or may have been.
+    """
+
+    def __init__(self, opened: bool = True) -> None:
+        super().__init__(
+            "this process was forked from one that had already used the GPU, here or in another "
+            "library, and CUDA does not survive that; start processes with multiprocessing's "
+            "'spawn' or 'forkserver', use the GPU for the first time after the fork, or compute on "
+            "the device 'cpu'"
+        )
+        self.opened = opened
 
 
 class Driver:
@@ -193,20 +209,54 @@ def load() -> Library:
     return library
 
 
-def connected(driver: Driver) -> int:
-    """Initialise the driver, and return how many devices there are: at least one.
+@dataclass
+class Connection:
+    """The driver, ready for calls.
+
+    Attributes
+    ----------
+    driver : Driver
+    devices : int
+        How many there are.
+    process : int
+        Which initialised it: a process that is forked from that one cannot use it.
+    opened : bool
+        Whether kernels have been loaded on a device.
+    """
+
+    driver: Driver
+    devices: int
+    process: int = field(default_factory=os.getpid)
+    opened: bool = False
+
+
+def connected() -> Connection:
+    """Initialise the driver, once a process.
 
     Raises
     ------
+    ForkedError
+        The process that this one was forked from has done so.
     DeviceError
-        There is none; the text says why.
+        There is no driver or no device; the text says why.
     """
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    found = connected_once()
+    if found.process != os.getpid():
+        raise ForkedError(found.opened)
+    return found
+
+
+@functools.cache
+def connected_once() -> Connection:
+    """Initialise the driver; as `connected`. Errors are not kept."""
+    driver, hidden = Driver(load()), os.environ.get("CUDA_VISIBLE_DEVICES")
     because = "" if hidden is None else f" (CUDA_VISIBLE_DEVICES is {hidden!r})"
     try:
         driver("cuInit", 0)
         count = driver.number("cuDeviceGetCount")
     except DriverError as error:
+        if error.code == NOT_INITIALISED:
+            raise ForkedError() from error
         if error.code == SYSTEM_MISMATCH:
             raise DeviceError(
                 f"NVIDIA's driver and its library do not belong together ({error.name}): the "
@@ -223,7 +273,7 @@ def connected(driver: Driver) -> int:
             f"NVIDIA's driver finds no GPU{because}; look whether nvidia-smi shows one, or compute "
             "on the device 'cpu'"
         )
-    return count
+    return Connection(driver, count)
 
 
 def shown(version: int) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import gc
 import io
 import itertools
 import multiprocessing
 import pickle
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from tinyresnext.errors import (
     FormatError,
     ImageError,
     IntegrityError,
+    OutOfMemoryError,
     ShapeError,
     UsageError,
 )
@@ -731,3 +734,51 @@ def test_an_attribute_that_is_set_while_a_plan_is_made_counts(monkeypatch):
     one(x)
     changing.join()
     np.testing.assert_allclose(one(x), before + 1, rtol=1e-5)
+
+
+class Small:
+    """The reference, where plans find so many bytes."""
+
+    def __init__(self) -> None:
+        self.most, self.held = float("inf"), 0
+
+    def __getattr__(self, name):
+        return getattr(reference, name)
+
+    def empty(self, shape, dtype=np.float32):
+        made = reference.empty(shape, dtype)
+        for collect in (lambda: 0, gc.collect):
+            collect()
+            if self.held + made.nbytes <= self.most:
+                self.add(made.nbytes)
+                weakref.finalize(made, self.add, -made.nbytes)
+                return made
+        raise OutOfMemoryError("it is full")
+
+    def add(self, size: int) -> None:
+        self.held += size
+
+
+def test_plans_that_are_kept_leave_room_for_the_next_one():
+    ops = Small()
+    model = make(Spec((1,), 2, 4, 5, stem="cifar"), ops=ops)
+
+    def plan(n: int):
+        return model.plan((n, 16, 16, 3))
+
+    plan(4)
+    need = ops.held
+    ops.most = 1.6 * need
+    second = plan(2)
+    assert not plan(3).in_parts  # when the oldest one is dropped: all three do not fit
+    assert plan(2) is second
+    del second
+    assert not plan(4).in_parts  # without any other
+    ops.most = 1.1 * need
+    assert not plan(1).in_parts
+    held, x = plan(4), np.ones((4, 16, 16, 3), np.float32)
+    with pytest.raises(OutOfMemoryError, match="it is full"):
+        plan(1)  # whoever holds a plan has its memory
+    np.testing.assert_array_equal(held(x)[0], held(x)[3])
+    ops.most = 1.3 * need
+    assert plan(2).in_parts

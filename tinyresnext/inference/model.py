@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import UsageError
 from ..images.decode import Picture
 from ..images.preprocess import Preprocess
+from ..network.buffers import with_room
 from ..network.plan import Plan, Program, Quantisation, chosen_stages, planned, program
 from ..network.resnext import forward, parameters
 from ..network.spec import Spec
@@ -281,17 +282,18 @@ class Model:
         return self._kept(shape, lambda whole: Plan(whole, shape, self.ops, threads=threads))
 
     def _kept(self, key: Hashable, make: Callable[[Program], Made]) -> Made:
-        """Return what was made of the program under a key; the last `PLANS_KEPT` are kept."""
+        """Return what is made of the program under a key; the last `PLANS_KEPT` are kept."""
         with self._lock.here():
             if self._program is None:
                 params = released(complete(self.params, self.spec))
                 with self.ops.on_threads(self.ops.thread_count(self.threads)):
                     self._program = program(params, self.spec, self.ops, self.quantisation)
-            made: Made | None = self._plans.pop(key, None)
+            whole, plans = self._program, self._plans
+            made: Made | None = plans.pop(key, None)
             if made is None:
+                while len(plans) >= PLANS_KEPT:  # first: the new one may need its memory
+                    plans.popitem(last=False)
                 with shapes_that_fit(self.spec):
-                    made = make(self._program)
-            self._plans[key] = made
-            while len(self._plans) > PLANS_KEPT:
-                self._plans.popitem(last=False)
+                    made = with_room(lambda: make(whole), plans)
+            plans[key] = made
             return made

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from ..ops.bfloat16 import HALF
 from ..ops.contract import Array, Backend
 from .tape import Gradient
 
+Made = TypeVar("Made")
 ALIGNED = 256  # bytes; every buffer begins at a multiple
 
 
@@ -120,6 +121,33 @@ def allocate(ops: Backend, buffers: Sequence[int], dtype: Any) -> list[Array]:
     arena = ops.empty((ends[-1] if ends else 0,), dtype)
     starts = [0, *ends[:-1]]
     return [ops.view(arena, (size,), start) for size, start in zip(buffers, starts, strict=True)]
+
+
+def with_room(make: Callable[[], Made], kept: MutableMapping[Any, Any]) -> Made:
+    """Return the plans that are made; where memory is short, again when those kept are dropped.
+
+    Who else holds one of these can go on with it, and has its memory.
+
+    Raises
+    ------
+    OutOfMemoryError
+        There is not enough memory without them either.
+    """
+
+    def in_parts(made: Any) -> bool:
+        return any(plan.in_parts for plan in (made if isinstance(made, list) else [made]))
+
+    made: Made | None = None
+    try:
+        made = make()
+    except OutOfMemoryError:
+        if not kept:
+            raise
+    if made is None or (kept and in_parts(made)):
+        made = None  # its memory is needed, too
+        kept.clear()
+        made = make()
+    return made
 
 
 def too_large(x_shape: Sequence[int], size: int, error: OutOfMemoryError) -> OutOfMemoryError:

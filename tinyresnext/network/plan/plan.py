@@ -86,6 +86,8 @@ class Plan:
     ----------
     bytes : int
         The memory of the intermediate values, without the weights.
+    in_parts : bool
+        Whether there was not enough memory for the values of all samples.
 
     Raises
     ------
@@ -113,8 +115,8 @@ class Plan:
         with ops.on_threads(self.threads):  # the number of tasks depends on the threads
             n = max(1, self.x_shape[0])
             fitting = (some for some in range(n, 0, -1) if n % some == 0)
-            while not self._placed(next(fitting), program, ops, dtype):
-                pass
+            most = next(some for some in fitting if self._placed(some, program, ops, dtype))
+        self.in_parts = most < n
 
     @staticmethod
     def input_shape(x_shape: Any) -> tuple[int, int, int, int]:

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -74,10 +75,28 @@ def test_it_is_where_the_kernels_of_the_processor_are(compiled, home, capsys):
     assert len(compiled) == 2
 
 
-@pytest.mark.parametrize("change", ["a source", "a package", "CUDA_HOME"])
+@pytest.mark.parametrize(
+    "change", ["a source", "a package", "CUDA_HOME", "a toolkit", "a toolkit's file"]
+)
 def test_another_compiler_or_another_source_compiles_again(compiled, monkeypatch, tmp_path, change):
-    seen = cache.compiler.__wrapped__()
-    if change == "a package":
+    for version in ("12.9", "13.0"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "libnvvm.so").write_text("of any version")
+        os.utime(tmp_path / version / "libnvvm.so", (1, 1))
+    link = tmp_path / "cuda"
+    link.symlink_to("12.9", target_is_directory=True)
+    paths = {"nvvm": SimpleNamespace(info=str(link / "libnvvm.so"))}
+    monkeypatch.setattr(cache.cuda_paths, "get_cuda_paths", lambda: paths)
+    now = cache.compiler.__wrapped__
+    seen = now()
+    assert now() == seen
+    monkeypatch.setattr(cache, "compiler", lambda: seen)
+    if change == "a toolkit":
+        link.unlink()
+        link.symlink_to("13.0", target_is_directory=True)
+    elif change == "a toolkit's file":
+        os.utime(link / "libnvvm.so", (2, 2))
+    elif change == "a package":
         monkeypatch.setattr(cache.metadata, "version", lambda name: "0.0")
     elif change == "CUDA_HOME":
         monkeypatch.setenv("CUDA_HOME", str(tmp_path))
@@ -85,9 +104,9 @@ def test_another_compiler_or_another_source_compiles_again(compiled, monkeypatch
         (tmp_path / "a.py").write_text("1")
         monkeypatch.setattr(cache, "SOURCES", (tmp_path, "*.py"))
         monkeypatch.setattr(cache, "IMPORTED", rules.sources(*cache.SOURCES))
-    assert cache.compiler.__wrapped__() != seen
+    assert now() != seen
     cache.ptx(relu_kernel(), (8, 0))
-    monkeypatch.setattr(cache, "compiler", cache.compiler.__wrapped__)
+    monkeypatch.setattr(cache, "compiler", now)
     cache.ptx(relu_kernel(), (8, 0))
     assert len(compiled) == 2
 

@@ -26,7 +26,7 @@ from tinyresnext.network.buffers import too_large
 from tinyresnext.network.spec import Spec, parameters
 from tinyresnext.network.step import Step
 from tinyresnext.ops import automatic, backend, cpu
-from tinyresnext.ops.cuda.runtime import arrays, gpu, library, peak, staging
+from tinyresnext.ops.cuda.runtime import arrays, cache, gpu, library, peak, staging
 from tinyresnext.ops.cuda.runtime.machine import Launch
 from tinyresnext.training.record.begin import computes
 
@@ -545,8 +545,9 @@ def test_an_old_gpu(monkeypatch):
     ("version", "package"),
     [(12040, "nvidia-cuda-nvcc-cu12==12.4.*"), (13000, "nvidia-nvvm==13.0.*")],
 )
-def test_a_driver_that_is_too_old_for_the_kernels(fake, version, package):
+def test_a_driver_that_is_too_old_for_the_kernels(fake, monkeypatch, version, package):
     """The package of NVIDIA's compiler has another name since CUDA 13."""
+    monkeypatch.setattr(cache, "_version", lambda name: "0.30")
     fake.fail["cuModuleLoadDataEx"], fake.version = 222, version
     with pytest.raises(DeviceError) as caught:
         backend("cuda")
@@ -555,6 +556,9 @@ def test_a_driver_that_is_too_old_for_the_kernels(fake, version, package):
     assert said in str(caught.value)
     assert f"'{package}')" in str(caught.value)
     assert ("pip uninstall -y nvidia-nvvm && " in str(caught.value)) == (version < 13000)
+    monkeypatch.setattr(cache, "_version", lambda name: None)  # Numba's own target reads no package
+    with pytest.raises(DeviceError, match=rf"the CUDA toolkit {shown}, and let CUDA_HOME name it"):
+        backend("cuda")
 
 
 def test_a_kernel_that_the_driver_does_not_take(fake):

@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 
 from numba.core import event
+from numba.cuda import cuda_paths
 
 from ...contract import Compiling
 from ...cpu.runtime import cache
@@ -45,7 +46,23 @@ def compiler() -> str:
     """Return what compiled kernels depend on, besides themselves and the GPU."""
     found = [f"{name}={_version(name)}" for name in PACKAGES]
     found += [f"{name}={os.environ.get(name)}" for name in VARIABLES]
-    return "\n".join([str(IMPORTED), *found])
+    return "\n".join([str(IMPORTED), *found, *_toolkit()])
+
+
+def _toolkit() -> list[str]:
+    """Return which files of NVIDIA's compile, as far as Numba knows them.
+
+    Of a CUDA toolkit Python knows no version, and the link to it may lead to another one.
+    """
+    found = []
+    for name in ("nvvm", "libdevice"):
+        try:
+            path = Path(cuda_paths.get_cuda_paths()[name].info).resolve()
+            status = path.stat()
+        except Exception:  # there is none, or the loader finds it; of this Numba raises any
+            continue
+        found.append(f"{path} {status.st_size} {status.st_mtime_ns}")
+    return found
 
 
 def _version(package: str) -> str | None:
@@ -73,6 +90,27 @@ def ptx(kernel: Kernel, capability: Capability) -> str:
     if sources(*SOURCES) == IMPORTED:
         cache.write(name, signature, made.encode())
     return made
+
+
+def shown(version: int) -> str:
+    """Return a version of CUDA as people write it: 13000 is 13.0."""
+    return f"{version // 1000}.{version % 1000 // 10}"
+
+
+def compiler_of(version: str) -> str:
+    """Return what installs NVIDIA's compiler for a version of CUDA.
+
+    The target that is built into Numba finds it in a toolkit only. Until CUDA 12 its package has
+    another name, and is found only where the newer one is not.
+    """
+    if _version("numba-cuda") is None:
+        return f"the CUDA toolkit {version}, and let CUDA_HOME name it"
+    if int(version.partition(".")[0]) >= 13:
+        return f"pip install 'nvidia-nvvm=={version}.*'"
+    return (
+        "pip uninstall -y nvidia-nvvm && "
+        f"pip install 'numba-cuda[cu12]' 'nvidia-cuda-nvcc-cu12=={version}.*'"
+    )
 
 
 # --- telling the user that it takes a while -------------------------------------------------------

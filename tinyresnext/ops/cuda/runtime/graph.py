@@ -19,8 +19,9 @@ from numba.core import types
 
 from ....errors import DeviceError
 from .arrays import DeviceArray, Scratch
+from .cache import compiler_of, shown
 from .kernel import Kernel
-from .library import OUT_OF_MEMORY, UNSUPPORTED_PTX, Driver, DriverError, compiler_of, shown
+from .library import OUT_OF_MEMORY, UNSUPPORTED_PTX, Driver, DriverError
 from .machine import Launch
 
 THREAD_LOCAL = 1  # other threads may use the driver while this one records

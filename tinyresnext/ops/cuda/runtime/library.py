@@ -274,21 +274,3 @@ def connected_once() -> Connection:
             "on the device 'cpu'"
         )
     return Connection(driver, count)
-
-
-def shown(version: int) -> str:
-    """Return a version of CUDA as people write it: 13000 is 13.0."""
-    return f"{version // 1000}.{version % 1000 // 10}"
-
-
-def compiler_of(version: str) -> str:
-    """Return the command that installs NVIDIA's compiler for a version of CUDA.
-
-    Until CUDA 12 its package has another name, and is found only where the newer one is not.
-    """
-    if int(version.partition(".")[0]) >= 13:
-        return f"pip install 'nvidia-nvvm=={version}.*'"
-    return (
-        "pip uninstall -y nvidia-nvvm && "
-        f"pip install 'numba-cuda[cu12]' 'nvidia-cuda-nvcc-cu12=={version}.*'"
-    )

@@ -51,6 +51,10 @@ class Paper:
         self._next += -(-size // 256) * 256
         return SimpleNamespace(address=self._next, size=size)
 
+    def room(self, size: int) -> Any:
+        """Return another place."""
+        return self.allocate(size)
+
     def free_bytes(self) -> int:
         """Return what an H100 has."""
         return 80 << 30

@@ -167,4 +167,4 @@ def poison(machine: Any, most: int = 1 << 28) -> None:
             machine.write(memory.address, np.full(size, 0xFF, np.uint8))
         return memory
 
-    machine.allocate = poisoned
+    machine.allocate = machine.room = poisoned  # no call finds what one before it has left

@@ -26,7 +26,7 @@ from tinyresnext.network.buffers import too_large
 from tinyresnext.network.spec import Spec, parameters
 from tinyresnext.network.step import Step
 from tinyresnext.ops import automatic, backend, cpu
-from tinyresnext.ops.cuda.runtime import arrays, cache, gpu, library, peak, staging
+from tinyresnext.ops.cuda.runtime import arrays, cache, call, gpu, library, peak, staging
 from tinyresnext.ops.cuda.runtime.machine import Launch
 from tinyresnext.training.record.begin import computes
 
@@ -454,8 +454,6 @@ def test_memory_that_nobody_holds_is_given_back_before_more_is_refused(fake):
 
 
 def test_more_values_than_kernels_count(fake, monkeypatch):
-    from tinyresnext.ops.cuda.runtime import call
-
     monkeypatch.setattr(call, "MOST_VALUES", 10)
     ops = backend("cuda")
     with pytest.raises(DeviceError, match=r"\[11\] has 11 values, and kernels count up to 10"):
@@ -472,6 +470,53 @@ def test_two_threads_give_back_what_nobody_holds(fake):
     machine = backend("cuda").machine
     machine._dropped = Seen()
     machine.allocate(8)
+
+
+def test_updates_allocate_in_the_first_step_only(fake, monkeypatch):
+    """Later another process may have taken what is free, and half of the weights be updated."""
+    monkeypatch.setattr(FakeCuda, "_LaunchKernel", lambda *arguments: 0)  # what they compute: aside
+    ops = backend("cuda")
+    sets = [[ops.upload(some(*shape)) for _ in range(4)] for shape in ((4, 4), (8, 16), (4, 8))]
+    numbers = {"lr": 0.1, "momentum": 0.9, "beta2": 0.99, "eps": 1e-6, "decay": 0.1}
+
+    def step(number: int) -> None:
+        for weight, gradient, velocity, squares in sets:
+            ops.clip_norm_step(gradient, most=1.0)
+            ops.clip_units_step(gradient, weight, most=0.1)
+            ops.lamb_step(weight, gradient, velocity, squares, **numbers, step=number)
+            ops.muon_step(weight, gradient, velocity, groups=2, lr=0.1)
+
+    step(1)
+    fake.fail["cuMemAlloc_v2"] = fake.fail["cuMemFree_v2"] = 2
+    step(2)
+
+
+def test_each_thread_has_room_of_its_own_and_gives_it_back_for_others(fake, monkeypatch):
+    machine = backend("cuda").machine
+    first, others = machine.room(1000), []
+    assert machine.room(500) is first is machine.room(1000)
+    assert in_a_thread(lambda: others.append(machine.room(1000).address)) is None
+    assert others != [first.address]
+    monkeypatch.setattr(gpu, "KEPT", 1 << 20)
+    assert machine.room(2 << 20) is not machine.room(2 << 20)
+    del first
+    machine.room(1 << 20)
+    fake.memory = fake.memory - machine.free_bytes() + (1 << 19)
+    machine.allocate(1 << 20)
+
+
+def test_a_single_call_has_its_place_only_while_it_runs(fake):
+    """The call that comes next in the thread has the same room; this one may be in a plan then."""
+    ops = backend("cuda")
+    x, ones, out = ops.upload(some(2, 2, 2, 8)), ops.upload(np.ones(8)), ops.empty((2, 2, 2, 8))
+    bound = ops.bind("batch_norm", x, ones, ones, ones, ones, out=out)
+    waiting = list(call.unplaced(bound))
+    assert waiting
+    bound()
+    assert list(call.unplaced(bound)) == waiting
+    ops.chain([bound])
+    assert not list(call.unplaced(bound))
+    assert waiting[0].within is not ops.machine.room(1)
 
 
 # --- what is missing ------------------------------------------------------------------------------

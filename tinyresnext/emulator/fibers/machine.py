@@ -78,7 +78,8 @@ class FiberMachine:
         self.name, self.multiprocessors = "fibers", multiprocessors
         self.capability = check_capability(capability)
         self._heap, self._order, self._late = Heap(memory), order, copies == "late"
-        self.allocate, self.free_bytes = self._heap.allocate, self._heap.free_bytes
+        self.allocate = self.room = self._heap.allocate  # nobody finds what a call before has left
+        self.free_bytes = self._heap.free_bytes
         self.write, self.read = self._heap.write, self._heap.read
 
     def wait(self) -> None:

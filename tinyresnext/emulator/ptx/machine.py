@@ -65,7 +65,8 @@ class PtxMachine:
         self.counters: dict[str, Counters] = {}
         self._patience = patience
         self._heap, self._count, self._watched, self._threads = Heap(memory), count, watched, 0
-        self.allocate, self.free_bytes = self._heap.allocate, self._heap.free_bytes
+        self.allocate = self.room = self._heap.allocate  # nobody finds what a call before has left
+        self.free_bytes = self._heap.free_bytes
         self.write, self.read = self._heap.write, self._heap.read
 
     def prepare(self, launches: Sequence[Launch]) -> Callable[[], None]:

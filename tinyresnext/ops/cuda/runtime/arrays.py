@@ -73,8 +73,8 @@ def empty(machine: Machine, shape: Sequence[int], dtype: Any = np.float32) -> De
 class Scratch:
     """Memory that only one call uses, and only while it runs.
 
-    It has a place when `call.Call` or `call.chain` gives it one: all calls of a plan share the
-    room for theirs.
+    It has a place when `call.chain` gives it one, for ever, or `call.Call`, while it runs: all
+    calls of a plan share the room for theirs, and so do single calls of a thread.
 
     Attributes
     ----------

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from ....errors import DeviceError
 from .arrays import DeviceArray, Scratch
-from .machine import ALIGNED, Launch, Machine
+from .machine import ALIGNED, Launch, Machine, Memory
 
 # Kernels count values in 32 bits with a sign; the last block may reach beyond an array's end.
 MOST_VALUES = 2**31 - 2**16
@@ -45,25 +45,33 @@ class Call:
                     )
 
     def __call__(self) -> DeviceArray | None:
-        """Run the launches in order and return the result."""
-        give_room([self])
-        for launch in self.launches:
-            self.machine.launch(launch)
+        """Run the launches in order and return the result.
+
+        Scratch has its place only meanwhile: the next call of this thread may be in the same room.
+        """
+        placed = give_room([self], self.machine.room)
+        try:
+            for launch in self.launches:
+                self.machine.launch(launch)
+        finally:
+            for one in placed:
+                one.within = None
         return self.result
 
 
-def give_room(calls: Sequence[Call]) -> None:
-    """Place the scratch of calls that run one after the other: all begin in the same memory."""
-    waiting = [(call, list(unplaced(call))) for call in calls]
-    sizes = [sum(-(-one.size // ALIGNED) * ALIGNED for one in some) for _, some in waiting]
+def give_room(calls: Sequence[Call], allocate: Callable[[int], Memory]) -> list[Scratch]:
+    """Place and return the scratch of calls that run one after the other: all begin together."""
+    waiting = [list(unplaced(call)) for call in calls]
+    sizes = [sum(-(-one.size // ALIGNED) * ALIGNED for one in some) for some in waiting]
     if not max(sizes, default=0):
-        return
-    room = calls[0].machine.allocate(max(sizes))
-    for _, some in waiting:
+        return []
+    room = allocate(max(sizes))
+    for some in waiting:
         start = 0
         for one in some:
             one.place(room, start)
             start += -(-one.size // ALIGNED) * ALIGNED
+    return [one for some in waiting for one in some]
 
 
 def unplaced(call: Call) -> Iterator[Scratch]:
@@ -83,5 +91,8 @@ def chain(calls: Sequence[Callable[[], object]]) -> Callable[[], None]:
     if len(bound) != len(calls):
         raise TypeError("a chain on a GPU takes calls that were bound there")
     launches = [launch for call in bound for launch in call.launches]
-    give_room(bound)
-    return bound[0].machine.prepare(launches) if launches else lambda: None
+    if not launches:
+        return lambda: None
+    machine = bound[0].machine
+    give_room(bound, machine.allocate)
+    return machine.prepare(launches)

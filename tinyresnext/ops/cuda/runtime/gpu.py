@@ -28,11 +28,12 @@ from .cache import compiling, ptx
 from .graph import Chain, Lane, loaded, prepared
 from .kernel import Capability, Kernel
 from .library import Driver, DriverError, ForkedError, connected, explained
-from .machine import Launch
+from .machine import Launch, Memory
 from .staging import Thread
 
 MULTIPROCESSORS, MAJOR, MINOR = 16, 75, 76  # attributes of a device
 LEAST: Capability = (7, 5)
+KEPT = 256 << 20  # bytes of a thread's room, at most
 
 
 class GpuMemory:
@@ -143,7 +144,7 @@ class Gpu:
             There is not as much; nothing has changed.
         """
         address = c_uint64()
-        for collect in (lambda: 0, gc.collect):  # arrays that only refer to each other
+        for collect in (lambda: 0, self._spare):
             collect()
             with suppress(OutOfMemoryError), self.current():
                 self._give_back()
@@ -157,6 +158,26 @@ class Gpu:
             size,
             free,
         )
+
+    def room(self, size: int) -> Memory:
+        """Return memory for one call of this thread: that of the call before, if it is enough.
+
+        A step of training, which updates many weights, so allocates and frees nothing.
+        """
+        with self.current() as thread:
+            if thread.room is None or thread.room.size < size:
+                thread.room = None  # the new one may need its memory
+                made = self.allocate(size)
+                if size > KEPT:
+                    return made
+                thread.room = made
+            return thread.room
+
+    def _spare(self) -> None:
+        """Drop what this thread can do without, and arrays that only refer to each other."""
+        if (found := getattr(self._local, "thread", None)) is not None:
+            found.room = None
+        gc.collect()
 
     def _give_back(self) -> None:
         """Free what nobody holds any more; the driver waits for what still uses it."""

@@ -59,6 +59,9 @@ class Machine(Protocol):
     def allocate(self, size: int) -> Memory:
         """Return ``size`` bytes, not filled; raise `OutOfMemoryError` if there are not as many."""
 
+    def room(self, size: int) -> Memory:
+        """Return memory for one call of this thread; the next call may be given the same."""
+
     def free_bytes(self) -> int:
         """Return how many bytes can still be allocated."""
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from .graph import NO_TIMES, NOT_BLOCKING, Handles, Lane, Owner
 from .library import Driver
+from .machine import Memory
 
 SIZE = 4 << 20  # bytes of a buffer
 
@@ -77,6 +78,7 @@ class Thread:
         self.staging = Staging(driver, self.stream, self._handles)
         self._mark = made("cuEventCreate", NO_TIMES, "cuEventDestroy_v2")
         self._started: list[Lane] = []  # that this stream has not waited for since
+        self.room: Memory | None = None  # for single calls, one after the other
 
     def before(self, lane: Lane) -> None:
         """Let the stream of a plan wait for what this thread has asked for."""

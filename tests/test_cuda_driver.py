@@ -369,7 +369,12 @@ def test_two_gpus(monkeypatch):
     assert second.machine.capability == (8, 0)
     with pytest.raises(ValueError, match="y is on cuda:1 and the others on cuda:0"):
         first.add(first.upload(some(3)), second.upload(some(3)))
-    with pytest.raises(DeviceError, match="no device cuda:2: this computer has cuda:0, cuda:1"):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    said = "there is no device cuda:2: this process sees cuda:0, cuda:1"
+    with pytest.raises(DeviceError, match=f"^{said}; give one of these$"):
+        backend("cuda:2")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,3")
+    with pytest.raises(DeviceError, match=rf"^{said} \(CUDA_VISIBLE_DEVICES is '1,3'\); give"):
         backend("cuda:2")
 
 
@@ -428,6 +433,22 @@ def test_a_kernel_for_which_there_is_no_memory_is_no_kernel_that_is_refused(fake
         ops.relu(x)
     fake.fail.clear()
     assert np.array_equal(ops.download(ops.relu(x)), np.maximum(some(5), 0))
+
+
+@pytest.mark.parametrize(
+    ("function", "code", "says"),
+    [
+        ("cuDevicePrimaryCtxRetain", 2, "^cuda:0 has not enough memory; end what else uses"),
+        ("cuModuleLoadDataEx", 2, "has not enough memory; give a smaller.*, or end what else uses"),
+        ("cuMemAllocHost_v2", 2, "^this computer has no memory left.*; end what else uses its mem"),
+        ("cuDevicePrimaryCtxRetain", 46, "another process has the GPU for itself .*: end that"),
+    ],
+)
+def test_a_gpu_that_others_use_says_so_when_it_is_opened(fake, function, code, says):
+    fake.fail[function] = code
+    with pytest.raises(DeviceError, match=says) as caught:
+        backend("cuda")
+    assert isinstance(caught.value, OutOfMemoryError) == (code == 2)
 
 
 def test_all_threads_prepare_mini_batches_for_a_gpu(fake):
@@ -682,6 +703,7 @@ def test_after_a_fork_auto_is_the_processor_where_it_was_so_before(monkeypatch, 
     [
         (700, "cannot use the GPU any more"),
         (220, "cannot use the GPU any more"),
+        (721, "cannot use the GPU any more"),
         (219, "run it again"),
         (1, "report it"),
     ],

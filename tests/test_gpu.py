@@ -293,7 +293,7 @@ def test_commands(gpu, capsys):
     assert outputs["auto"].err.startswith("tinyresnext: --device auto is cuda:0: cuda:0 (")
     assert len({found.out for found in outputs.values()}) == 1
     assert cli.main(["classify", cat, "--device", "cuda:99"]) == 4
-    assert "no device cuda:99: this computer has cuda:0" in capsys.readouterr().err
+    assert "no device cuda:99: this process sees cuda:0" in capsys.readouterr().err
 
 
 def test_limits_are_plausible(gpu):

@@ -27,7 +27,7 @@ from .arrays import DeviceArray
 from .cache import compiling, ptx
 from .graph import Chain, Lane, loaded, prepared
 from .kernel import Capability, Kernel
-from .library import Driver, DriverError, ForkedError, connected, explained
+from .library import Driver, DriverError, ForkedError, connected, explained, hidden
 from .machine import Launch, Memory
 from .staging import Thread
 
@@ -255,7 +255,10 @@ def opened_once(index: int) -> Gpu:
     found = connected()
     if index >= found.devices:
         names = ", ".join(f"cuda:{number}" for number in range(found.devices))
-        raise DeviceError(f"there is no device cuda:{index}: this computer has {names}")
+        raise DeviceError(
+            f"there is no device cuda:{index}: this process sees {names}{hidden()}; give one of "
+            "these"
+        )
     gpu = Gpu(found.driver, index)
     gpu.function(copy_kernel())  # what lacks for kernels is known before anything is begun
     found.opened = True

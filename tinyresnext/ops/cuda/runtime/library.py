@@ -21,9 +21,10 @@ from ....errors import DeviceError, OutOfMemoryError
 
 NAMES = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
 # Codes of errors that have an explanation of their own.
-OUT_OF_MEMORY, NOT_INITIALISED, NO_DEVICE, UNSUPPORTED_PTX, SYSTEM_MISMATCH = 2, 3, 100, 222, 803
+OUT_OF_MEMORY, NOT_INITIALISED, TAKEN, NO_DEVICE = 2, 3, 46, 100
+UNSUPPORTED_PTX, SYSTEM_MISMATCH = 222, 803
 # After these the driver refuses everything else that this process asks for.
-LOST = {214, 220, 700, 702, 710, 714, 715, 716, 717, 718, 719}
+LOST = {214, 220, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 810, 911}
 # What a function takes: a pointer or a handle, a number, a number without sign, a size, an address.
 _TYPES = {"p": c_void_p, "i": c_int, "u": c_uint, "n": c_size_t, "a": c_uint64, "s": c_char_p}
 FUNCTIONS = {
@@ -167,13 +168,29 @@ def explained(device: str) -> Iterator[None]:
         yield
     except DriverError as error:
         if error.code == OUT_OF_MEMORY:
-            raise OutOfMemoryError(
-                f"{device} has not enough memory; give a smaller mini-batch or smaller images"
-            ) from error
+            raise _full(device, error.function) from error
         remedy = "run it again, and report it if it comes again"
         if error.code in LOST:
             remedy = "this process cannot use the GPU any more: start it again, and report it"
+        if error.code == TAKEN:
+            remedy = (
+                "another process has the GPU for itself (its compute mode is exclusive): end that, "
+                "or compute on another device"
+            )
         raise DeviceError(f"{device}: {error}; {remedy}") from error
+
+
+def _full(device: str, function: str) -> OutOfMemoryError:
+    """Return the error for a function of the driver that finds no memory."""
+    if function == "cuMemAllocHost_v2":
+        return OutOfMemoryError(
+            f"this computer has no memory left for copies to {device} and back, which cannot be "
+            "swapped out; end what else uses its memory"
+        )
+    fewer = "give a smaller mini-batch or smaller images, or "
+    if function == "cuDevicePrimaryCtxRetain":  # nothing of ours is there yet
+        fewer = ""
+    return OutOfMemoryError(f"{device} has not enough memory; {fewer}end what else uses the GPU")
 
 
 def load() -> Library:
@@ -249,8 +266,7 @@ def connected() -> Connection:
 @functools.cache
 def connected_once() -> Connection:
     """Initialise the driver; as `connected`. Errors are not kept."""
-    driver, hidden = Driver(load()), os.environ.get("CUDA_VISIBLE_DEVICES")
-    because = "" if hidden is None else f" (CUDA_VISIBLE_DEVICES is {hidden!r})"
+    driver = Driver(load())
     try:
         driver("cuInit", 0)
         count = driver.number("cuDeviceGetCount")
@@ -270,7 +286,13 @@ def connected_once() -> Connection:
         count = 0
     if count == 0:
         raise DeviceError(
-            f"NVIDIA's driver finds no GPU{because}; look whether nvidia-smi shows one, or compute "
-            "on the device 'cpu'"
+            f"NVIDIA's driver finds no GPU{hidden()}; look whether nvidia-smi shows one, or "
+            "compute on the device 'cpu'"
         )
     return Connection(driver, count)
+
+
+def hidden() -> str:
+    """Return the words that say which GPUs are visible, if not all are."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return "" if visible is None else f" (CUDA_VISIBLE_DEVICES is {visible!r})"

@@ -75,7 +75,7 @@ class FakeCuda:
         self._handles, self._local = itertools.count(1000), threading.local()
         self.streams: dict[int, list[Callable[[], None]]] = {}
         self._recording: dict[int, list[Callable[[], None]]] = {}
-        self._graphs: dict[int, list[Callable[[], None]]] = {}
+        self.graphs: dict[int, list[Callable[[], None]]] = {}
         self._functions: dict[int, Kernel] = {}
         self._events: dict[int, tuple[int, Callable[[], None]]] = {}
         self._emulator = FiberMachine(capability=(8, 0))
@@ -88,6 +88,9 @@ class FakeCuda:
             self.calls[name] += 1
             assert len(arguments) == len(FUNCTIONS[name]), name
             if name in self.fail:
+                if name == "cuStreamEndCapture":  # nothing is recorded any more
+                    self._recording.clear()
+                    self._local.records = 0
                 return self.fail[name]
             if self.process not in (None, os.getpid()) and not name.startswith("cuGetError"):
                 return NOT_INITIALIZED
@@ -303,21 +306,21 @@ class FakeCuda:
         self._recording[number(stream)], self._local.records = [], 1
 
     def _StreamEndCapture(self, stream: Any, place: Any) -> None:
-        self._graphs[self._handle(place)] = self._recording.pop(number(stream))
+        self.graphs[self._handle(place)] = self._recording.pop(number(stream))
         self._local.records = 0
 
     def _GraphInstantiateWithFlags(self, place: Any, graph: Any, flags: int) -> None:
-        self._graphs[self._handle(place)] = list(self._graphs[number(graph)])
+        self.graphs[self._handle(place)] = list(self.graphs[number(graph)])
 
     def _GraphDestroy(self, graph: Any) -> None:
-        del self._graphs[number(graph)]
+        del self.graphs[number(graph)]
 
     def _GraphLaunch(self, executable: Any, stream: Any) -> None:
-        for work in self._graphs[number(executable)]:
+        for work in self.graphs[number(executable)]:
             self._later(stream, work)
 
     def _GraphExecDestroy(self, executable: Any) -> None:
-        del self._graphs[number(executable)]
+        del self.graphs[number(executable)]
 
 
 def installed(monkeypatch: Any, fake: FakeCuda) -> None:

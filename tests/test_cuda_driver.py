@@ -147,16 +147,42 @@ def test_every_value_is_read_once_when_the_limit_is_measured(fake):
     assert arrays.download(out).sum() == x.sum()
 
 
-def test_where_no_graph_can_be_recorded_launches_are_made_one_by_one(fake):
+@pytest.mark.parametrize(
+    ("function", "code"),
+    [
+        ("cuStreamBeginCapture_v2", 801),
+        ("cuLaunchKernel", 900),
+        ("cuStreamEndCapture", 901),
+        ("cuGraphInstantiateWithFlags", 2),
+    ],
+)
+def test_where_no_graph_can_be_recorded_launches_are_made_one_by_one(fake, function, code):
     ops, x = backend("cuda"), some(4, 4)
-    fake.fail["cuStreamBeginCapture_v2"] = 801
+    fake.fail[function] = code
     given, out = ops.upload(x), ops.empty((4, 4))
     run = ops.chain([ops.bind("relu", given, out=out)])
+    fake.fail.clear()
+    tried = fake.calls["cuLaunchKernel"]
     for _ in range(2):
         run()
     assert np.array_equal(ops.download(out), np.maximum(x, 0))
-    assert fake.calls["cuLaunchKernel"] == 2
+    assert fake.calls["cuLaunchKernel"] == tried + 2
     assert fake.calls["cuGraphLaunch"] == 0
+    assert not fake.graphs
+
+
+@pytest.mark.parametrize("more", [{}, {"cuStreamEndCapture": 901}])
+def test_a_launch_that_fails_while_it_is_recorded_is_said(fake, more):
+    """The end of the recording then fails, too, and knows no cause."""
+    ops = backend("cuda")
+    x = ops.upload(some(4))
+    call = ops.bind("relu", x, out=x)
+    fake.fail.update({"cuLaunchKernel": 2, **more})
+    with pytest.raises(OutOfMemoryError, match="give a smaller mini-batch"):
+        ops.chain([call])
+    fake.fail.clear()
+    assert not fake.graphs
+    ops.chain([call])()
 
 
 def test_what_is_recorded_keeps_its_arrays_and_gives_them_back(fake):
@@ -740,7 +766,8 @@ def test_whatever_fails_is_a_device_error(fake, function):
         ops.machine.free_bytes()
 
     unused = ("cuDriverGetVersion", "cuMemFreeHost")
-    if function in (*unused, "cuStreamBeginCapture_v2"):
+    no_graph = "cuStreamBeginCapture_v2", "cuStreamEndCapture", "cuGraphInstantiateWithFlags"
+    if function in (*unused, *no_graph):
         use()
     else:
         with pytest.raises(DeviceError, match=r"CUDA_ERROR_INVALID_VALUE|finds no GPU"):

@@ -12,6 +12,7 @@ import re
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from ctypes import byref, c_char_p, c_float, c_int32, c_uint64, c_void_p, cast
 from typing import Any, NamedTuple, Protocol
 
@@ -27,6 +28,7 @@ from .machine import Launch
 THREAD_LOCAL = 1  # other threads may use the driver while this one records
 NOT_BLOCKING = 1  # a stream that does not wait for what others do on the default one
 NO_TIMES = 2  # an event that is only waited for
+WHILE_RECORDED = range(900, 909)  # codes of what is refused only where it is recorded
 LOG_BUFFER, LOG_SIZE = 5, 6  # options of the driver's compiler: where errors go, and how many bytes
 LOG = 16 << 10
 ENTRY, VERSION = re.compile(r"\.entry\s+([\w$]+)"), re.compile(r"\.version\s+([\d.]+)")
@@ -199,18 +201,32 @@ class Chain:
 
 
 def recorded(driver: Driver, launches: Sequence[Prepared], stream: c_void_p) -> c_void_p | None:
-    """Return a graph of launches, or None where the driver records none."""
+    """Return a graph of launches, or None where the driver makes none of them.
+
+    Raises
+    ------
+    DriverError
+        A launch fails, and not because it is recorded.
+    """
     graph = c_void_p()
     try:
         driver("cuStreamBeginCapture_v2", stream, THREAD_LOCAL)
     except DriverError:
         return None
     try:
-        for launch in launches:
-            launch.start(driver, stream)
-    finally:
+        try:
+            for launch in launches:
+                launch.start(driver, stream)
+        except BaseException:
+            with suppress(DriverError):  # a failed launch ends the recording, which says only that
+                driver("cuStreamEndCapture", stream, byref(graph))
+            raise
         driver("cuStreamEndCapture", stream, byref(graph))
-    try:
         return driver.handle("cuGraphInstantiateWithFlags", graph, 0)
+    except DriverError as error:
+        if error.function == "cuLaunchKernel" and error.code not in WHILE_RECORDED:
+            raise
+        return None
     finally:
-        driver("cuGraphDestroy", graph)
+        if graph:
+            driver("cuGraphDestroy", graph)

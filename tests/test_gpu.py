@@ -6,6 +6,7 @@ reference's own error in float32.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import subprocess
@@ -29,6 +30,7 @@ from tinyresnext.network.resnext import forward, parameters
 from tinyresnext.network.spec import Spec, variant
 from tinyresnext.network.step import Step
 from tinyresnext.ops import reference
+from tinyresnext.ops.cuda.runtime.library import NAMES
 from tinyresnext.training import run
 from tinyresnext.training.train import train
 
@@ -236,6 +238,29 @@ def test_two_plans_at_once(gpu):
         for plan in plans * (1 + turn % 3):
             plan._run()
         assert [bits(gpu.download(plan._y)) for plan in plans] == want
+
+
+def test_the_context_of_others_is_current_again(gpu):
+    def context() -> int | None:
+        found = ctypes.c_void_p()
+        assert ctypes.CDLL(NAMES[sys.platform]).cuCtxGetCurrent(ctypes.byref(found)) == 0
+        return found.value
+
+    before = context()
+    gpu.download(gpu.relu(gpu.upload(images((3, 5)))))
+    assert context() == before
+
+
+def test_threads_that_have_ended_leave_no_memory_behind(gpu):
+    """Each had 8 MiB of pinned memory, which a process may have as much of as it can pay for."""
+    x = gpu.upload(images((3, 5)))
+    run = gpu.chain([gpu.bind("relu", x, out=x)])
+    for _ in range(20):
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+    gc.collect()
+    assert len(gpu.machine._dropped) < 20
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")

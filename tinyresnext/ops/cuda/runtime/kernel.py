@@ -33,7 +33,7 @@ try:
     from numba.cuda import dispatcher
     from numba.cuda.compiler import compile_cuda
     from numba.cuda.cudadrv.error import NvvmError, NvvmSupportError
-except ImportError as error:
+except (AttributeError, ImportError) as error:  # the first by the target built into Numba
     if not config.ENABLE_CUDASIM:  # type: ignore[attr-defined]
         raise
     raise DeviceError(

@@ -115,8 +115,8 @@ class Plan:
         with ops.on_threads(self.threads):  # the number of tasks depends on the threads
             n = max(1, self.x_shape[0])
             fitting = (some for some in range(n, 0, -1) if n % some == 0)
-            most = next(some for some in fitting if self._placed(some, program, ops, dtype))
-        self.in_parts = most < n
+            placed = (some for some in fitting if self._placed(some, program, ops, dtype))
+            self.in_parts = next(placed) < n
 
     @staticmethod
     def input_shape(x_shape: Any) -> tuple[int, int, int, int]:
@@ -275,10 +275,8 @@ class Plan:
                 "images; tinyresnext.prepare makes them"
             )
         if x.shape != self.x_shape:
-            raise UsageError(
-                f"the input has shape {x.shape}, and this plan is for {self.x_shape}; make "
-                "another plan"
-            )
+            asked = f"the input has shape {x.shape}, and this plan is for {self.x_shape}"
+            raise UsageError(f"{asked}; make another plan")
         if self._quantised:
             with np.errstate(over="ignore"):
                 finite = np.isfinite(np.asarray(x, np.float32)).all()
@@ -291,9 +289,8 @@ class Plan:
     def _load(self, x: np.ndarray, first: int) -> None:
         """Copy some images to where the first step reads them."""
         some = x[first : first + self.at_once]
-        if some.dtype.kind != "f":  # in memory, bfloat16 is uint16: a backend would take it as that
-            some = some.astype(np.float32)
-        self._ops.upload(some, out=self._x)
+        whole = some.dtype.kind != "f"  # in memory, bfloat16 is uint16: it would be taken as that
+        self._ops.upload(some.astype(np.float32) if whole else some, out=self._x)
 
     def __repr__(self) -> str:
         return f"<Plan of {len(self.calls)} steps for {self.x_shape}: print it to see them>"
